@@ -1,0 +1,309 @@
+//! AVX2 with FMA: 8 singles or 4 doubles a vector.
+//!
+//! Every method is one instruction or a few; all are compiled inside [`vectorize`], which enables them.
+#![expect(unsafe_code, reason = "intrinsics, in functions that the machine was asked about")]
+#![expect(clippy::undocumented_unsafe_blocks, reason = "one argument holds for all: see `vectorize`")]
+
+use core::arch::x86_64::*;
+
+use super::{Lanes, Simd, Vectorized};
+
+/// The instruction set. Its vectors are used only inside [`vectorize`].
+#[derive(Clone, Copy)]
+pub(super) struct Avx2;
+
+impl Simd for Avx2 {
+    type F32 = __m256;
+    type F64 = __m256d;
+    const GEMM_ROWS: usize = 6;
+}
+
+/// Says whether the machine has the instructions.
+pub(super) fn is_available() -> bool {
+    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
+}
+
+/// Runs `kernel` with the instructions enabled.
+///
+/// # Safety
+///
+/// [`is_available`] says so. All intrinsics below are reached only through here: the token type is
+/// private to [`super`], which names it nowhere else.
+#[target_feature(enable = "avx2,fma")]
+pub(super) unsafe fn vectorize<V: Vectorized>(kernel: V) -> V::Output {
+    kernel.run::<Avx2>()
+}
+
+impl Lanes<f32> for __m256 {
+    const N: usize = 8;
+    type Mask = __m256;
+
+    #[inline(always)]
+    fn splat(x: f32) -> Self {
+        unsafe { _mm256_set1_ps(x) }
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        unsafe { _mm256_loadu_ps(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        unsafe { _mm256_storeu_ps(to, self) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_first(from: *const f32, n: usize) -> Self {
+        unsafe { _mm256_maskload_ps(from, first_ps(n)) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_first(self, to: *mut f32, n: usize) {
+        unsafe { _mm256_maskstore_ps(to, first_ps(n), self) }
+    }
+
+    #[inline(always)]
+    fn add(self, b: Self) -> Self {
+        unsafe { _mm256_add_ps(self, b) }
+    }
+
+    #[inline(always)]
+    fn sub(self, b: Self) -> Self {
+        unsafe { _mm256_sub_ps(self, b) }
+    }
+
+    #[inline(always)]
+    fn mul(self, b: Self) -> Self {
+        unsafe { _mm256_mul_ps(self, b) }
+    }
+
+    #[inline(always)]
+    fn div(self, b: Self) -> Self {
+        unsafe { _mm256_div_ps(self, b) }
+    }
+
+    #[inline(always)]
+    fn mul_add(self, b: Self, c: Self) -> Self {
+        unsafe { _mm256_fmadd_ps(self, b, c) }
+    }
+
+    #[inline(always)]
+    fn sqrt(self) -> Self {
+        unsafe { _mm256_sqrt_ps(self) }
+    }
+
+    #[inline(always)]
+    fn max(self, b: Self) -> Self {
+        unsafe { _mm256_max_ps(self, b) }
+    }
+
+    #[inline(always)]
+    fn min(self, b: Self) -> Self {
+        unsafe { _mm256_min_ps(self, b) }
+    }
+
+    #[inline(always)]
+    fn abs(self) -> Self {
+        unsafe { _mm256_andnot_ps(_mm256_set1_ps(-0.0), self) }
+    }
+
+    #[inline(always)]
+    fn round(self) -> Self {
+        unsafe { _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self) }
+    }
+
+    #[inline(always)]
+    fn lt(self, b: Self) -> Self::Mask {
+        unsafe { _mm256_cmp_ps::<_CMP_LT_OQ>(self, b) }
+    }
+
+    #[inline(always)]
+    fn eq(self, b: Self) -> Self::Mask {
+        unsafe { _mm256_cmp_ps::<_CMP_EQ_OQ>(self, b) }
+    }
+
+    #[inline(always)]
+    fn select(mask: Self::Mask, then: Self, otherwise: Self) -> Self {
+        unsafe { _mm256_blendv_ps(otherwise, then, mask) }
+    }
+
+    #[inline(always)]
+    fn scale_by_power_of_two(self, n: Self) -> Self {
+        unsafe {
+            let biased = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+            _mm256_mul_ps(self, _mm256_castsi256_ps(_mm256_slli_epi32::<23>(biased)))
+        }
+    }
+
+    #[inline(always)]
+    fn mantissa_exponent(self) -> (Self, Self) {
+        unsafe {
+            let bits = _mm256_castps_si256(self);
+            let fraction = _mm256_and_si256(bits, _mm256_set1_epi32(0x007f_ffff));
+            let mantissa = _mm256_or_si256(fraction, _mm256_set1_epi32(127 << 23));
+            let exponent =
+                _mm256_sub_epi32(_mm256_srli_epi32::<23>(bits), _mm256_set1_epi32(127));
+            (_mm256_castsi256_ps(mantissa), _mm256_cvtepi32_ps(exponent))
+        }
+    }
+
+    #[inline(always)]
+    fn sum(self) -> f32 {
+        unsafe {
+            let four = _mm_add_ps(_mm256_castps256_ps128(self), _mm256_extractf128_ps::<1>(self));
+            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
+        }
+    }
+
+    #[inline(always)]
+    fn map(self, f: impl Fn(f32) -> f32) -> Self {
+        let mut lanes = [0.0; 8];
+        unsafe {
+            self.store(lanes.as_mut_ptr());
+            Self::load(lanes.map(f).as_ptr())
+        }
+    }
+}
+
+impl Lanes<f64> for __m256d {
+    const N: usize = 4;
+    type Mask = __m256d;
+
+    #[inline(always)]
+    fn splat(x: f64) -> Self {
+        unsafe { _mm256_set1_pd(x) }
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const f64) -> Self {
+        unsafe { _mm256_loadu_pd(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f64) {
+        unsafe { _mm256_storeu_pd(to, self) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_first(from: *const f64, n: usize) -> Self {
+        unsafe { _mm256_maskload_pd(from, first_pd(n)) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_first(self, to: *mut f64, n: usize) {
+        unsafe { _mm256_maskstore_pd(to, first_pd(n), self) }
+    }
+
+    #[inline(always)]
+    fn add(self, b: Self) -> Self {
+        unsafe { _mm256_add_pd(self, b) }
+    }
+
+    #[inline(always)]
+    fn sub(self, b: Self) -> Self {
+        unsafe { _mm256_sub_pd(self, b) }
+    }
+
+    #[inline(always)]
+    fn mul(self, b: Self) -> Self {
+        unsafe { _mm256_mul_pd(self, b) }
+    }
+
+    #[inline(always)]
+    fn div(self, b: Self) -> Self {
+        unsafe { _mm256_div_pd(self, b) }
+    }
+
+    #[inline(always)]
+    fn mul_add(self, b: Self, c: Self) -> Self {
+        unsafe { _mm256_fmadd_pd(self, b, c) }
+    }
+
+    #[inline(always)]
+    fn sqrt(self) -> Self {
+        unsafe { _mm256_sqrt_pd(self) }
+    }
+
+    #[inline(always)]
+    fn max(self, b: Self) -> Self {
+        unsafe { _mm256_max_pd(self, b) }
+    }
+
+    #[inline(always)]
+    fn min(self, b: Self) -> Self {
+        unsafe { _mm256_min_pd(self, b) }
+    }
+
+    #[inline(always)]
+    fn abs(self) -> Self {
+        unsafe { _mm256_andnot_pd(_mm256_set1_pd(-0.0), self) }
+    }
+
+    #[inline(always)]
+    fn round(self) -> Self {
+        unsafe { _mm256_round_pd::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self) }
+    }
+
+    #[inline(always)]
+    fn lt(self, b: Self) -> Self::Mask {
+        unsafe { _mm256_cmp_pd::<_CMP_LT_OQ>(self, b) }
+    }
+
+    #[inline(always)]
+    fn eq(self, b: Self) -> Self::Mask {
+        unsafe { _mm256_cmp_pd::<_CMP_EQ_OQ>(self, b) }
+    }
+
+    #[inline(always)]
+    fn select(mask: Self::Mask, then: Self, otherwise: Self) -> Self {
+        unsafe { _mm256_blendv_pd(otherwise, then, mask) }
+    }
+
+    #[inline(always)]
+    fn scale_by_power_of_two(self, n: Self) -> Self {
+        self.mul(n.map(|n| f64::from_bits(((n as i64 + 1023) as u64) << 52)))
+    }
+
+    #[inline(always)]
+    fn mantissa_exponent(self) -> (Self, Self) {
+        let mantissa = self.map(|x| {
+            f64::from_bits(x.to_bits() & ((1 << 52) - 1) | (1023 << 52))
+        });
+        (mantissa, self.map(|x| ((x.to_bits() >> 52) as i64 - 1023) as f64))
+    }
+
+    #[inline(always)]
+    fn sum(self) -> f64 {
+        unsafe {
+            let two = _mm_add_pd(_mm256_castpd256_pd128(self), _mm256_extractf128_pd::<1>(self));
+            _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)))
+        }
+    }
+
+    #[inline(always)]
+    fn map(self, f: impl Fn(f64) -> f64) -> Self {
+        let mut lanes = [0.0; 4];
+        unsafe {
+            self.store(lanes.as_mut_ptr());
+            Self::load(lanes.map(f).as_ptr())
+        }
+    }
+}
+
+/// All bits set in the first `n` lanes.
+#[inline(always)]
+unsafe fn first_ps(n: usize) -> __m256i {
+    const BITS: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
+    // SAFETY: `n ≤ 8`, so 8 elements from `8 - n` on are within 16.
+    unsafe { _mm256_loadu_si256(BITS.as_ptr().add(8 - n).cast()) }
+}
+
+/// All bits set in the first `n` lanes.
+#[inline(always)]
+unsafe fn first_pd(n: usize) -> __m256i {
+    const BITS: [i64; 8] = [-1, -1, -1, -1, 0, 0, 0, 0];
+    // SAFETY: `n ≤ 4`, so 4 elements from `4 - n` on are within 8.
+    unsafe { _mm256_loadu_si256(BITS.as_ptr().add(4 - n).cast()) }
+}

@@ -1,0 +1,286 @@
+//! AVX-512 (F, DQ, BW, VL): 16 singles or 8 doubles a vector.
+//!
+//! Every method is one instruction or a few; all are compiled inside [`vectorize`], which enables them.
+#![expect(unsafe_code, reason = "intrinsics, in functions that the machine was asked about")]
+#![expect(clippy::undocumented_unsafe_blocks, reason = "one argument holds for all: see `vectorize`")]
+
+use core::arch::x86_64::*;
+
+use super::{Lanes, Simd, Vectorized};
+
+/// The instruction set. Its vectors are used only inside [`vectorize`].
+#[derive(Clone, Copy)]
+pub(super) struct Avx512;
+
+impl Simd for Avx512 {
+    type F32 = __m512;
+    type F64 = __m512d;
+    const GEMM_ROWS: usize = 8;
+}
+
+/// Says whether the machine has the instructions.
+pub(super) fn is_available() -> bool {
+    is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("fma")
+        && is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512vl")
+}
+
+/// Runs `kernel` with the instructions enabled.
+///
+/// # Safety
+///
+/// [`is_available`] says so. All intrinsics below are reached only through here: the token type is
+/// private to [`super`], which names it nowhere else.
+#[target_feature(enable = "avx2,fma,avx512f,avx512dq,avx512bw,avx512vl")]
+pub(super) unsafe fn vectorize<V: Vectorized>(kernel: V) -> V::Output {
+    kernel.run::<Avx512>()
+}
+
+impl Lanes<f32> for __m512 {
+    const N: usize = 16;
+    type Mask = __mmask16;
+
+    #[inline(always)]
+    fn splat(x: f32) -> Self {
+        unsafe { _mm512_set1_ps(x) }
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        unsafe { _mm512_loadu_ps(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        unsafe { _mm512_storeu_ps(to, self) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_first(from: *const f32, n: usize) -> Self {
+        unsafe { _mm512_maskz_loadu_ps(((1_u32 << n) - 1) as __mmask16, from) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_first(self, to: *mut f32, n: usize) {
+        unsafe { _mm512_mask_storeu_ps(to, ((1_u32 << n) - 1) as __mmask16, self) }
+    }
+
+    #[inline(always)]
+    fn add(self, b: Self) -> Self {
+        unsafe { _mm512_add_ps(self, b) }
+    }
+
+    #[inline(always)]
+    fn sub(self, b: Self) -> Self {
+        unsafe { _mm512_sub_ps(self, b) }
+    }
+
+    #[inline(always)]
+    fn mul(self, b: Self) -> Self {
+        unsafe { _mm512_mul_ps(self, b) }
+    }
+
+    #[inline(always)]
+    fn div(self, b: Self) -> Self {
+        unsafe { _mm512_div_ps(self, b) }
+    }
+
+    #[inline(always)]
+    fn mul_add(self, b: Self, c: Self) -> Self {
+        unsafe { _mm512_fmadd_ps(self, b, c) }
+    }
+
+    #[inline(always)]
+    fn sqrt(self) -> Self {
+        unsafe { _mm512_sqrt_ps(self) }
+    }
+
+    #[inline(always)]
+    fn max(self, b: Self) -> Self {
+        unsafe { _mm512_max_ps(self, b) }
+    }
+
+    #[inline(always)]
+    fn min(self, b: Self) -> Self {
+        unsafe { _mm512_min_ps(self, b) }
+    }
+
+    #[inline(always)]
+    fn abs(self) -> Self {
+        unsafe { _mm512_abs_ps(self) }
+    }
+
+    #[inline(always)]
+    fn round(self) -> Self {
+        unsafe { _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self) }
+    }
+
+    #[inline(always)]
+    fn lt(self, b: Self) -> Self::Mask {
+        unsafe { _mm512_cmp_ps_mask::<_CMP_LT_OQ>(self, b) }
+    }
+
+    #[inline(always)]
+    fn eq(self, b: Self) -> Self::Mask {
+        unsafe { _mm512_cmp_ps_mask::<_CMP_EQ_OQ>(self, b) }
+    }
+
+    #[inline(always)]
+    fn select(mask: Self::Mask, then: Self, otherwise: Self) -> Self {
+        unsafe { _mm512_mask_blend_ps(mask, otherwise, then) }
+    }
+
+    #[inline(always)]
+    fn scale_by_power_of_two(self, n: Self) -> Self {
+        unsafe { _mm512_scalef_ps(self, n) }
+    }
+
+    #[inline(always)]
+    fn mantissa_exponent(self) -> (Self, Self) {
+        unsafe {
+            let mantissa =
+                _mm512_getmant_ps::<_MM_MANT_NORM_1_2, _MM_MANT_SIGN_SRC>(self);
+            (mantissa, _mm512_getexp_ps(self))
+        }
+    }
+
+    #[inline(always)]
+    fn sum(self) -> f32 {
+        unsafe { _mm512_reduce_add_ps(self) }
+    }
+
+    #[inline(always)]
+    fn map(self, f: impl Fn(f32) -> f32) -> Self {
+        let mut lanes = [0.0; 16];
+        unsafe {
+            self.store(lanes.as_mut_ptr());
+            Self::load(lanes.map(f).as_ptr())
+        }
+    }
+}
+
+impl Lanes<f64> for __m512d {
+    const N: usize = 8;
+    type Mask = __mmask8;
+
+    #[inline(always)]
+    fn splat(x: f64) -> Self {
+        unsafe { _mm512_set1_pd(x) }
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const f64) -> Self {
+        unsafe { _mm512_loadu_pd(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f64) {
+        unsafe { _mm512_storeu_pd(to, self) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_first(from: *const f64, n: usize) -> Self {
+        unsafe { _mm512_maskz_loadu_pd(((1_u32 << n) - 1) as __mmask8, from) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_first(self, to: *mut f64, n: usize) {
+        unsafe { _mm512_mask_storeu_pd(to, ((1_u32 << n) - 1) as __mmask8, self) }
+    }
+
+    #[inline(always)]
+    fn add(self, b: Self) -> Self {
+        unsafe { _mm512_add_pd(self, b) }
+    }
+
+    #[inline(always)]
+    fn sub(self, b: Self) -> Self {
+        unsafe { _mm512_sub_pd(self, b) }
+    }
+
+    #[inline(always)]
+    fn mul(self, b: Self) -> Self {
+        unsafe { _mm512_mul_pd(self, b) }
+    }
+
+    #[inline(always)]
+    fn div(self, b: Self) -> Self {
+        unsafe { _mm512_div_pd(self, b) }
+    }
+
+    #[inline(always)]
+    fn mul_add(self, b: Self, c: Self) -> Self {
+        unsafe { _mm512_fmadd_pd(self, b, c) }
+    }
+
+    #[inline(always)]
+    fn sqrt(self) -> Self {
+        unsafe { _mm512_sqrt_pd(self) }
+    }
+
+    #[inline(always)]
+    fn max(self, b: Self) -> Self {
+        unsafe { _mm512_max_pd(self, b) }
+    }
+
+    #[inline(always)]
+    fn min(self, b: Self) -> Self {
+        unsafe { _mm512_min_pd(self, b) }
+    }
+
+    #[inline(always)]
+    fn abs(self) -> Self {
+        unsafe { _mm512_abs_pd(self) }
+    }
+
+    #[inline(always)]
+    fn round(self) -> Self {
+        unsafe { _mm512_roundscale_pd::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self) }
+    }
+
+    #[inline(always)]
+    fn lt(self, b: Self) -> Self::Mask {
+        unsafe { _mm512_cmp_pd_mask::<_CMP_LT_OQ>(self, b) }
+    }
+
+    #[inline(always)]
+    fn eq(self, b: Self) -> Self::Mask {
+        unsafe { _mm512_cmp_pd_mask::<_CMP_EQ_OQ>(self, b) }
+    }
+
+    #[inline(always)]
+    fn select(mask: Self::Mask, then: Self, otherwise: Self) -> Self {
+        unsafe { _mm512_mask_blend_pd(mask, otherwise, then) }
+    }
+
+    #[inline(always)]
+    fn scale_by_power_of_two(self, n: Self) -> Self {
+        unsafe { _mm512_scalef_pd(self, n) }
+    }
+
+    #[inline(always)]
+    fn mantissa_exponent(self) -> (Self, Self) {
+        unsafe {
+            let mantissa =
+                _mm512_getmant_pd::<_MM_MANT_NORM_1_2, _MM_MANT_SIGN_SRC>(self);
+            (mantissa, _mm512_getexp_pd(self))
+        }
+    }
+
+    #[inline(always)]
+    fn sum(self) -> f64 {
+        unsafe { _mm512_reduce_add_pd(self) }
+    }
+
+    #[inline(always)]
+    fn map(self, f: impl Fn(f64) -> f64) -> Self {
+        let mut lanes = [0.0; 8];
+        unsafe {
+            self.store(lanes.as_mut_ptr());
+            Self::load(lanes.map(f).as_ptr())
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! Vectors: one trait, [`Lanes`], and one body a kernel, instantiated for each instruction set.
+//!
+//! A kernel is a [`Vectorized`] value; [`dispatch`] runs it with the widest instruction set that the
+//! machine has. Bodies are `#[inline(always)]`, so that they are compiled inside the function that
+//! enables the instructions.
+//!
+//! Results of different instruction sets agree within rounding; those of one set are the same bits for
+//! every length and alignment, because a tail runs the same code on padded lanes.
+#![expect(unsafe_code, reason = "a function with #[target_feature] is called after detection")]
+
+use std::sync::OnceLock;
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod generic;
+pub mod math;
+
+use crate::dtype::Element;
+
+/// A floating-point type that vectors hold.
+pub trait Float: Element + Default + PartialOrd + Into<f64> + 'static {
+    /// The vector of this type in instruction set `S`.
+    type Lanes<S: Simd>: Lanes<Self>;
+
+    /// Rounds from double precision.
+    fn from_f64(x: f64) -> Self;
+}
+
+impl Float for f32 {
+    type Lanes<S: Simd> = S::F32;
+
+    #[inline(always)]
+    fn from_f64(x: f64) -> Self {
+        x as f32
+    }
+}
+
+impl Float for f64 {
+    type Lanes<S: Simd> = S::F64;
+
+    #[inline(always)]
+    fn from_f64(x: f64) -> Self {
+        x
+    }
+}
+
+/// An instruction set.
+pub trait Simd: Copy + Send + Sync + 'static {
+    /// Vectors of single precision.
+    type F32: Lanes<f32>;
+    /// Vectors of double precision.
+    type F64: Lanes<f64>;
+    /// Rows of the register tile of a matrix product.
+    const GEMM_ROWS: usize;
+}
+
+/// A vector of `N` numbers. Comparisons give masks with which [`select`](Lanes::select) chooses.
+pub trait Lanes<T>: Copy + Send + Sync + 'static {
+    /// How many numbers it holds.
+    const N: usize;
+    /// One bit or lane for each number.
+    type Mask: Copy;
+
+    /// Puts `x` into all lanes.
+    fn splat(x: T) -> Self;
+
+    /// Reads `N` numbers.
+    ///
+    /// # Safety
+    ///
+    /// `from` points to `N` readable numbers; any alignment will do.
+    unsafe fn load(from: *const T) -> Self;
+
+    /// Writes `N` numbers.
+    ///
+    /// # Safety
+    ///
+    /// `to` points to `N` writable numbers; any alignment will do.
+    unsafe fn store(self, to: *mut T);
+
+    /// Reads the first `n` lanes, `n ≤ N`; the others are zero.
+    ///
+    /// # Safety
+    ///
+    /// `from` points to `n` readable numbers.
+    unsafe fn load_first(from: *const T, n: usize) -> Self;
+
+    /// Writes the first `n` lanes, `n ≤ N`.
+    ///
+    /// # Safety
+    ///
+    /// `to` points to `n` writable numbers.
+    unsafe fn store_first(self, to: *mut T, n: usize);
+
+    /// `self + b`.
+    fn add(self, b: Self) -> Self;
+    /// `self - b`.
+    fn sub(self, b: Self) -> Self;
+    /// `self · b`.
+    fn mul(self, b: Self) -> Self;
+    /// `self / b`.
+    fn div(self, b: Self) -> Self;
+    /// `self · b + c`, rounded once where the instruction set has it.
+    fn mul_add(self, b: Self, c: Self) -> Self;
+    /// `√self`.
+    fn sqrt(self) -> Self;
+    /// The larger; `b` if either is NaN.
+    fn max(self, b: Self) -> Self;
+    /// The smaller; `b` if either is NaN.
+    fn min(self, b: Self) -> Self;
+    /// `|self|`.
+    fn abs(self) -> Self;
+    /// The nearest whole number, ties to even.
+    fn round(self) -> Self;
+    /// Where `self < b`.
+    fn lt(self, b: Self) -> Self::Mask;
+    /// Where `self == b`.
+    fn eq(self, b: Self) -> Self::Mask;
+    /// `then` where the mask is set, `otherwise` elsewhere.
+    fn select(mask: Self::Mask, then: Self, otherwise: Self) -> Self;
+    /// `self · 2ⁿ` for whole numbers `n` for which `2ⁿ` is a normal number.
+    fn scale_by_power_of_two(self, n: Self) -> Self;
+    /// Splits positive normal numbers into mantissa in `[1, 2)` and exponent.
+    fn mantissa_exponent(self) -> (Self, Self);
+    /// Adds the lanes up, in an order that `N` fixes.
+    fn sum(self) -> T;
+    /// Applies a function to each lane.
+    fn map(self, f: impl Fn(T) -> T) -> Self;
+}
+
+/// A kernel body that can be compiled for any instruction set.
+pub trait Vectorized {
+    /// What it gives.
+    type Output;
+
+    /// Runs it. Implementations are `#[inline(always)]`.
+    fn run<S: Simd>(self) -> Self::Output;
+}
+
+/// The instruction sets that kernels are compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum InstructionSet {
+    /// Plain Rust, on any machine.
+    Generic,
+    /// AVX2 with FMA: 8 singles a vector.
+    Avx2,
+    /// AVX-512 (F, DQ, BW, VL): 16 singles a vector.
+    Avx512,
+}
+
+impl InstructionSet {
+    /// Gives the sets that this machine has, the best one last.
+    pub fn available() -> Vec<InstructionSet> {
+        let mut sets = vec![InstructionSet::Generic];
+        #[cfg(target_arch = "x86_64")]
+        {
+            sets.extend(avx2::is_available().then_some(InstructionSet::Avx2));
+            sets.extend(avx512::is_available().then_some(InstructionSet::Avx512));
+        }
+        sets
+    }
+
+    /// Gives the set that kernels use: the best that the machine has, or the one that the environment
+    /// variable `NEURARCH_SIMD` (`generic`, `avx2`, `avx512`) names, if the machine has it.
+    pub fn current() -> InstructionSet {
+        static CURRENT: OnceLock<InstructionSet> = OnceLock::new();
+        *CURRENT.get_or_init(|| {
+            let available = InstructionSet::available();
+            let wanted = match std::env::var("NEURARCH_SIMD").as_deref() {
+                Ok("generic") => Some(InstructionSet::Generic),
+                Ok("avx2") => Some(InstructionSet::Avx2),
+                Ok("avx512") => Some(InstructionSet::Avx512),
+                _ => None,
+            };
+            wanted
+                .filter(|set| available.contains(set))
+                .unwrap_or_else(|| available.last().copied().unwrap_or(InstructionSet::Generic))
+        })
+    }
+}
+
+/// Runs `kernel` with the [current](InstructionSet::current) instruction set.
+#[inline]
+pub fn dispatch<V: Vectorized>(kernel: V) -> V::Output {
+    dispatch_to(InstructionSet::current(), kernel)
+}
+
+/// Runs `kernel` with instruction set `set`, or with plain Rust where the machine lacks it.
+#[inline]
+pub fn dispatch_to<V: Vectorized>(set: InstructionSet, kernel: V) -> V::Output {
+    match set {
+        #[cfg(target_arch = "x86_64")]
+        InstructionSet::Avx512 if avx512::is_available() => {
+            // SAFETY: the line above asked the machine.
+            unsafe { avx512::vectorize(kernel) }
+        }
+        #[cfg(target_arch = "x86_64")]
+        InstructionSet::Avx2 if avx2::is_available() => {
+            // SAFETY: the line above asked the machine.
+            unsafe { avx2::vectorize(kernel) }
+        }
+        _ => kernel.run::<generic::Generic>(),
+    }
+}

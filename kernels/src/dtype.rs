@@ -1,0 +1,73 @@
+//! Element types, known at run time ([`Dtype`]) and at compile time ([`Element`]).
+
+use core::fmt;
+
+/// The type of a value's elements, with torch's meaning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Dtype {
+    /// IEEE 754 single precision: `torch.float32`.
+    F32,
+    /// IEEE 754 double precision: `torch.float64`.
+    F64,
+    /// IEEE 754 half precision: `torch.float16`. Stored, not computed yet.
+    F16,
+    /// The upper half of a single: `torch.bfloat16`. Stored, not computed yet.
+    BF16,
+    /// Signed 64-bit integers, as class indices are: `torch.int64`.
+    I64,
+    /// One byte, 0 or 1: `torch.bool`.
+    Bool,
+}
+
+impl Dtype {
+    /// Gives the size of one element in bytes.
+    pub const fn size_bytes(self) -> usize {
+        match self {
+            Dtype::F64 | Dtype::I64 => 8,
+            Dtype::F32 => 4,
+            Dtype::F16 | Dtype::BF16 => 2,
+            Dtype::Bool => 1,
+        }
+    }
+
+    /// Says whether gradients exist for this type.
+    pub const fn is_float(self) -> bool {
+        matches!(self, Dtype::F32 | Dtype::F64 | Dtype::F16 | Dtype::BF16)
+    }
+}
+
+impl fmt::Display for Dtype {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Dtype::F32 => "f32",
+            Dtype::F64 => "f64",
+            Dtype::F16 => "f16",
+            Dtype::BF16 => "bf16",
+            Dtype::I64 => "i64",
+            Dtype::Bool => "bool",
+        })
+    }
+}
+
+/// A Rust type whose values lie in columns and arenas as they are.
+pub trait Element: bytemuck::Pod + Send + Sync + fmt::Debug + PartialEq {
+    /// The type at run time.
+    const DTYPE: Dtype;
+}
+
+impl Element for f32 {
+    const DTYPE: Dtype = Dtype::F32;
+}
+
+impl Element for f64 {
+    const DTYPE: Dtype = Dtype::F64;
+}
+
+impl Element for i64 {
+    const DTYPE: Dtype = Dtype::I64;
+}
+
+/// A `bool` in memory: bytemuck's `Pod` needs every bit pattern to be a value.
+impl Element for u8 {
+    const DTYPE: Dtype = Dtype::Bool;
+}

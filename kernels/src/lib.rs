@@ -1,0 +1,18 @@
+//! neurarch's arithmetic: what a forward pass becomes, how it is transformed, and how it runs.
+//!
+//! * [`program`]: [`Program`](program::Program), a flat list of ops, recorded by
+//!   [`Trace`](program::trace::Trace).
+//! * [`ops`]: one op, one file: shape rule, kernel, gradient rule, tests.
+//! * [`passes`]: functions from programs to programs, and to plans.
+//! * [`cpu`]: the executor that runs plans by tiles of models.
+//!
+//! This crate knows no ECS: it takes views (address, stride, rows) and programs, and gives numbers.
+
+pub mod cpu;
+pub mod dtype;
+pub mod op;
+pub mod ops;
+pub mod passes;
+pub mod program;
+pub mod shape;
+pub mod testing;

@@ -1,0 +1,128 @@
+//! What an op is: a shape rule, a kernel and a gradient, behind one trait that anybody can implement.
+//!
+//! The ops of neurarch live in [`crate::ops`], one a file, and use nothing but this interface.
+
+use core::any::Any;
+use core::fmt::Debug;
+
+use crate::cpu::tile::Tile;
+use crate::program::trace::Var;
+use crate::shape::{Layout, Operand, Type};
+
+/// Why an op cannot take the values it is given, in torch's words where torch has some.
+///
+/// [`Trace`](crate::program::trace::Trace) adds the path of the module.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct OpError(pub String);
+
+/// An operation on values: what a [`Program`](crate::program::Program) is made of.
+///
+/// An op must be deterministic and must not look at its neighbours: what it computes for a model
+/// follows from that model's inputs alone, and the order of each sum from the operands' shapes alone
+/// (never from layouts, from the number of models or from threads).
+pub trait Op: Any + Debug + Send + Sync {
+    /// Gives the name under which the op is printed: torch's, in lower case.
+    fn name(&self) -> &'static str;
+
+    /// Gives the settings that are not inputs, as printed after the name: `dim=1`. Two ops of one name
+    /// and equal attributes must compute the same.
+    fn attributes(&self) -> String {
+        String::new()
+    }
+
+    /// Gives the types of the outputs: the shape rule.
+    ///
+    /// # Errors
+    ///
+    /// If the inputs do not fit, in torch's words, naming the shapes.
+    fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>, OpError>;
+
+    /// Says whether the kernel reads input `input` in any dense layout. Where it does not, the plan
+    /// copies that input into the row-major one first.
+    fn takes_any_layout(&self, input: usize) -> bool {
+        let _ = input;
+        false
+    }
+
+    /// Chooses the layouts of the outputs, given the inputs (row-major where
+    /// [`takes_any_layout`](Op::takes_any_layout) is false) and the outputs' types.
+    fn layouts(&self, inputs: &[Operand], outputs: &[Type]) -> Vec<Layout> {
+        let _ = inputs;
+        outputs.iter().map(|ty| ty.shape.row_major()).collect()
+    }
+
+    /// Lists pairs (input, output) that share their memory: the kernel finds the input's elements in
+    /// the output and changes them there. An update rule does that with parameters and moments.
+    fn in_place(&self) -> &[(usize, usize)] {
+        &[]
+    }
+
+    /// Says whether the op draws random numbers, by [`Tile::key`]: two of them are never merged.
+    fn is_random(&self) -> bool {
+        false
+    }
+
+    /// Says whether the op marks the edge of a module call. Such an op passes its input through and
+    /// is dropped from a plan.
+    fn boundary(&self) -> Option<Boundary> {
+        None
+    }
+
+    /// Makes the kernel for operands of these types and layouts: everything that can be decided
+    /// before the numbers are there is decided here.
+    fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel>;
+
+    /// Records the gradients of the inputs, given those of the outputs: `None` where there is none.
+    /// An input that does not need one may be skipped. The default says that there is no gradient.
+    fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
+        vec![None; at.inputs.len()]
+    }
+
+    /// Gives the op that computes this one followed by elementwise activation `next`, if there is
+    /// one: how the fusion pass asks, knowing no op by name.
+    fn fuse_activation(&self, next: &dyn Op) -> Option<Box<dyn Op>> {
+        let _ = next;
+        None
+    }
+}
+
+/// The edge of a module call that a boundary op marks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Boundary {
+    /// The value enters the module's `forward`.
+    Enter,
+    /// The value leaves it.
+    Leave,
+}
+
+/// Where a gradient rule stands: the values of a node, and the gradients that have arrived.
+pub struct GradientAt<'a> {
+    /// The node's inputs.
+    pub inputs: &'a [Var],
+    /// The node's outputs.
+    pub outputs: &'a [Var],
+    /// The gradient of the loss with respect to each output; `None` where nothing depends on it.
+    pub gradients: &'a [Option<Var>],
+    /// Which inputs need a gradient.
+    pub needs: &'a [bool],
+}
+
+/// An op made ready for operands of known types and layouts.
+pub trait Kernel: Send + Sync {
+    /// Computes the outputs of every model in `tile`.
+    fn run(&self, tile: &mut Tile<'_>);
+
+    /// Gives the number of bytes of scratch memory that [`run`](Kernel::run) needs, for one model at
+    /// a time.
+    fn scratch_bytes(&self) -> usize {
+        0
+    }
+}
+
+/// Every `Fn(&mut Tile)` is a kernel without scratch memory.
+impl<F: Fn(&mut Tile<'_>) + Send + Sync> Kernel for F {
+    fn run(&self, tile: &mut Tile<'_>) {
+        self(tile);
+    }
+}

@@ -1,0 +1,187 @@
+//! [`Program`]: what a forward pass becomes. A flat list of ops in static single assignment form.
+//!
+//! A program speaks of one model; the population is the executor's affair. Its values come from slots
+//! (parameters, buffers and optimizer state: rows of columns), from scalars (numbers of each model's own
+//! components, such as a learning rate), from inputs and from nodes. Everything else about it is a
+//! function from `Program` to `Program` in [`crate::passes`].
+
+use std::sync::Arc;
+
+use crate::op::Op;
+use crate::shape::Type;
+
+pub mod eager;
+mod print;
+pub mod trace;
+mod verify;
+
+pub use verify::VerifyError;
+
+/// Index of a value in [`Program::values`].
+pub type ValueId = usize;
+
+/// Index of a slot in [`Program::slots`].
+pub type SlotId = usize;
+
+/// A forward pass, perhaps with a loss, a backward pass and updates, for one model.
+#[derive(Clone, Debug, Default)]
+pub struct Program {
+    /// All values, those of a node after its inputs.
+    pub values: Vec<Value>,
+    /// The ops in the order in which they run.
+    pub nodes: Vec<Node>,
+    /// Types of the inputs, in the order of the call.
+    pub inputs: Vec<Type>,
+    /// Rows of columns that the program reads or writes.
+    pub slots: Vec<Slot>,
+    /// Numbers of each model that decide neither shapes nor ops.
+    pub scalars: Vec<Scalar>,
+    /// The module calls that nodes belong to.
+    pub scopes: Vec<Scope>,
+    /// What the program gives back.
+    pub outputs: Vec<ValueId>,
+    /// Values that replace the rows of slots when the program has run.
+    pub stores: Vec<(SlotId, ValueId)>,
+}
+
+/// One value: its type and where it comes from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Value {
+    /// Element type and shape for one model.
+    pub ty: Type,
+    /// Where it comes from.
+    pub origin: Origin,
+}
+
+/// Where a value comes from.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Origin {
+    /// The input of that number.
+    Input(usize),
+    /// The row of a slot, as it was before the program ran.
+    Slot(SlotId),
+    /// The scalar of that number.
+    Scalar(usize),
+    /// A number known while tracing, in every element.
+    Constant(f64),
+    /// An output of a node.
+    Node {
+        /// Index in [`Program::nodes`].
+        node: usize,
+        /// Which of its outputs.
+        output: usize,
+    },
+}
+
+/// One op applied to values.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// What is computed.
+    pub op: Arc<dyn Op>,
+    /// From what.
+    pub inputs: Vec<ValueId>,
+    /// The values that this makes.
+    pub outputs: Vec<ValueId>,
+    /// The module call that recorded it: index in [`Program::scopes`].
+    pub scope: usize,
+}
+
+/// What a slot's column is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Role {
+    /// A `torch.nn.Parameter`.
+    Parameter,
+    /// A buffer.
+    Buffer,
+    /// A parameter's `.grad`.
+    Gradient,
+    /// Optimizer state of that number, such as `exp_avg`, beside its parameter.
+    State(u8),
+    /// How often an optimizer has updated each parameter of a module: f32 counts, side by side.
+    Steps,
+}
+
+/// A row of a column.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Slot {
+    /// torch's dotted name, as in a `state_dict`: `0.weight`.
+    pub name: String,
+    /// What the column is for.
+    pub role: Role,
+    /// The module's place in its blueprint.
+    pub position: usize,
+    /// The parameter's or buffer's place in its module.
+    pub index: usize,
+    /// Element type and shape of the row; its layout is row-major.
+    pub ty: Type,
+}
+
+/// A number that each model has of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Scalar {
+    /// The field it is read from: `p`, `lr`.
+    pub name: &'static str,
+    /// Which component holds it.
+    pub of: ScalarOf,
+    /// The module's place in its blueprint.
+    pub position: usize,
+}
+
+/// Which component a scalar is read from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ScalarOf {
+    /// The layer component at the scalar's position.
+    Module,
+    /// The optimizer nearest to the scalar's position, at it or above.
+    Optimizer,
+    /// The loss.
+    Loss,
+}
+
+/// One call of one module.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Scope {
+    /// The module's dotted path, empty for the root.
+    pub path: String,
+    /// Its type's name.
+    pub module: &'static str,
+    /// How often this module had been called before in this forward pass.
+    pub call: usize,
+}
+
+impl Program {
+    /// Gives the type of a value.
+    pub fn ty(&self, value: ValueId) -> &Type {
+        &self.values[value].ty
+    }
+
+    /// Appends a node whose outputs have types `outputs`; gives their ids.
+    pub fn push(
+        &mut self,
+        op: Arc<dyn Op>,
+        inputs: Vec<ValueId>,
+        outputs: Vec<Type>,
+        scope: usize,
+    ) -> Vec<ValueId> {
+        let node = self.nodes.len();
+        let first = self.values.len();
+        self.values.extend(outputs.into_iter().enumerate().map(|(output, ty)| Value {
+            ty,
+            origin: Origin::Node { node, output },
+        }));
+        let outputs: Vec<_> = (first..self.values.len()).collect();
+        self.nodes.push(Node { op, inputs, outputs: outputs.clone(), scope });
+        outputs
+    }
+
+    /// Appends a value that no node makes.
+    pub fn push_value(&mut self, ty: Type, origin: Origin) -> ValueId {
+        self.values.push(Value { ty, origin });
+        self.values.len() - 1
+    }
+
+    /// Finds the value that reads a slot, if the program has one.
+    pub fn read_of(&self, slot: SlotId) -> Option<ValueId> {
+        self.values.iter().position(|value| value.origin == Origin::Slot(slot))
+    }
+}

@@ -1,0 +1,323 @@
+//! Recording: [`Trace`] and [`Var`], with which a module's `forward` is written.
+//!
+//! A trace either only records, or also computes each op as it is recorded ([`super::eager`]). An op
+//! that cannot take its inputs gives a [`Var`] all the same, so that `forward` is written in plain
+//! expressions: the trace keeps the first error, ignores what follows from it, and gives it back at
+//! the end.
+
+use std::cell::{Ref, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::eager::Eager;
+use super::{Node, Origin, Program, Role, Scalar, ScalarOf, Scope, Slot, SlotId, ValueId};
+use crate::dtype::Dtype;
+use crate::op::{Op, OpError};
+use crate::ops::boundary;
+use crate::shape::{Shape, Type};
+
+/// An error while tracing, with the module that it happened in.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}{message}", at(.path, .module))]
+#[non_exhaustive]
+pub struct TraceError {
+    /// Dotted path of the module; empty for the root.
+    pub path: String,
+    /// Name of the module's type.
+    pub module: &'static str,
+    /// What was expected and what came.
+    pub message: String,
+}
+
+fn at(path: &str, module: &str) -> String {
+    match (path, module) {
+        ("", "") => String::new(),
+        ("", module) => format!("{module}: "),
+        (path, module) => format!("{path} ({module}): "),
+    }
+}
+
+/// Records ops into a [`Program`]. Cloning gives another handle of the same recording.
+#[derive(Clone, Default)]
+pub struct Trace(Rc<RefCell<Recorder>>);
+
+#[derive(Default)]
+struct Recorder {
+    program: Program,
+    /// Indices in `program.scopes` of the module calls that are open.
+    open: Vec<usize>,
+    calls: HashMap<String, usize>,
+    slots: HashMap<(Role, usize, usize), SlotId>,
+    error: Option<TraceError>,
+    eager: Option<Eager>,
+}
+
+/// A value being traced. Operators and methods on it record ops.
+#[derive(Clone)]
+pub struct Var {
+    trace: Trace,
+    /// `None` after an error.
+    id: Option<ValueId>,
+    ty: Type,
+}
+
+impl Trace {
+    /// Starts an empty recording.
+    pub fn new() -> Self {
+        Trace::default()
+    }
+
+    /// Goes on recording at the end of `program`.
+    pub fn resume(program: Program) -> Self {
+        let slots = program.slots.iter().enumerate();
+        let slots = slots.map(|(id, s)| ((s.role, s.position, s.index), id)).collect();
+        Trace(Rc::new(RefCell::new(Recorder { program, slots, ..Recorder::default() })))
+    }
+
+    /// Starts a recording that computes each op as it is recorded.
+    pub fn eager(eager: Eager) -> Self {
+        Trace(Rc::new(RefCell::new(Recorder { eager: Some(eager), ..Recorder::default() })))
+    }
+
+    /// Ends the recording with `outputs` as the program's outputs.
+    ///
+    /// # Errors
+    ///
+    /// The first error that was recorded.
+    pub fn finish(&self, outputs: &[Var]) -> Result<Program, TraceError> {
+        let mut recorder = self.0.borrow_mut();
+        if let Some(error) = recorder.error.take() {
+            return Err(error);
+        }
+        recorder.program.outputs = outputs.iter().filter_map(|var| var.id).collect();
+        Ok(std::mem::take(&mut recorder.program))
+    }
+
+    /// Gives the first error so far.
+    pub fn error(&self) -> Option<TraceError> {
+        self.0.borrow().error.clone()
+    }
+
+    /// Looks at the program recorded so far.
+    pub fn program(&self) -> Ref<'_, Program> {
+        Ref::map(self.0.borrow(), |recorder| &recorder.program)
+    }
+
+    /// Looks at the values computed so far, if this trace is eager.
+    pub fn values(&self) -> Option<Ref<'_, Eager>> {
+        Ref::filter_map(self.0.borrow(), |recorder| recorder.eager.as_ref()).ok()
+    }
+
+    /// Records the next input of the program.
+    pub fn input(&self, ty: Type) -> Var {
+        let mut recorder = self.0.borrow_mut();
+        recorder.program.inputs.push(ty.clone());
+        let origin = Origin::Input(recorder.program.inputs.len() - 1);
+        recorder.source(self, ty, origin)
+    }
+
+    /// Records the row of a slot; a slot that was recorded before is the same value.
+    pub fn slot(&self, slot: Slot) -> Var {
+        let mut recorder = self.0.borrow_mut();
+        let key = (slot.role, slot.position, slot.index);
+        let ty = slot.ty.clone();
+        if let Some(&id) = recorder.slots.get(&key)
+            && let Some(value) = recorder.program.read_of(id)
+        {
+            return Var { trace: self.clone(), id: Some(value), ty };
+        }
+        recorder.program.slots.push(slot);
+        let id = recorder.program.slots.len() - 1;
+        recorder.slots.insert(key, id);
+        recorder.source(self, ty, Origin::Slot(id))
+    }
+
+    /// Records a number of each model's own, with shape `[]`.
+    pub fn scalar(&self, scalar: Scalar, dtype: Dtype) -> Var {
+        let mut recorder = self.0.borrow_mut();
+        let ty = Type::new(dtype, []);
+        let known = recorder.program.scalars.iter().position(|known| *known == scalar);
+        let index = known.unwrap_or_else(|| {
+            recorder.program.scalars.push(scalar);
+            recorder.program.scalars.len() - 1
+        });
+        recorder.source(self, ty, Origin::Scalar(index))
+    }
+
+    /// Records a field of the module whose call is open, with shape `[]`; `position` is its place in
+    /// the blueprint.
+    pub fn module_scalar(&self, name: &'static str, position: usize, dtype: Dtype) -> Var {
+        self.scalar(Scalar { name, of: ScalarOf::Module, position }, dtype)
+    }
+
+    /// Records a number that is the same for all models, in every element of `shape`.
+    pub fn constant(&self, value: f64, dtype: Dtype, shape: impl Into<Shape>) -> Var {
+        let ty = Type::new(dtype, shape);
+        self.0.borrow_mut().source(self, ty, Origin::Constant(value))
+    }
+
+    /// Applies an op that has one output.
+    pub fn apply(&self, op: impl Op, inputs: &[&Var]) -> Var {
+        self.apply_all(Arc::new(op), inputs, 1).swap_remove(0)
+    }
+
+    /// Applies an op that has `N` outputs.
+    pub fn apply_n<const N: usize>(&self, op: impl Op, inputs: &[&Var]) -> [Var; N] {
+        let outputs = self.apply_all(Arc::new(op), inputs, N);
+        outputs.try_into().unwrap_or_else(|_| unreachable!("apply_all gives as many as asked for"))
+    }
+
+    /// Applies an op that has `n_outputs` outputs.
+    pub fn apply_all(&self, op: Arc<dyn Op>, inputs: &[&Var], n_outputs: usize) -> Vec<Var> {
+        let poison = || vec![self.poison(); n_outputs];
+        let Some(ids) = inputs.iter().map(|var| var.id).collect::<Option<Vec<_>>>() else {
+            return poison();
+        };
+        let mut recorder = self.0.borrow_mut();
+        if recorder.error.is_some() {
+            return poison();
+        }
+        let types: Vec<_> = inputs.iter().map(|var| var.ty.clone()).collect();
+        let outputs = op.outputs(&types).and_then(|outputs| match outputs.len() {
+            n if n == n_outputs => Ok(outputs),
+            n => Err(OpError(format!("{}: expected {n_outputs} outputs, got {n}", op.name()))),
+        });
+        match outputs {
+            Ok(outputs) => recorder.push(op, ids, outputs.clone()).into_iter().zip(outputs).map(|(id, ty)| Var { trace: self.clone(), id: Some(id), ty }).collect(),
+            Err(error) => {
+                recorder.fail(error.0);
+                drop(recorder);
+                poison()
+            }
+        }
+    }
+
+    /// Calls a module: `forward` runs between an `enter` and a `leave` boundary.
+    pub fn call(
+        &self,
+        path: &str,
+        module: &'static str,
+        x: &Var,
+        forward: impl FnOnce(Var) -> Var,
+    ) -> Var {
+        {
+            let mut recorder = self.0.borrow_mut();
+            let calls = recorder.calls.entry(path.to_owned()).or_default();
+            let scope = Scope { path: path.to_owned(), module, call: *calls };
+            *calls += 1;
+            recorder.program.scopes.push(scope);
+            let scope = recorder.program.scopes.len() - 1;
+            recorder.open.push(scope);
+        }
+        let inside = self.apply(boundary::Enter, &[x]);
+        let y = forward(inside);
+        let outside = self.apply(boundary::Leave, &[&y]);
+        self.0.borrow_mut().open.pop();
+        outside
+    }
+
+    /// Records an error at the open module call and gives a value that stands for nothing.
+    pub fn fail(&self, message: impl Into<String>) -> Var {
+        self.0.borrow_mut().fail(message.into());
+        self.poison()
+    }
+
+    /// Records that a slot's row becomes `value` when the program has run.
+    pub fn store(&self, slot: &Var, value: &Var) {
+        let (Some(slot), Some(value)) = (slot.id, value.id) else { return };
+        let mut recorder = self.0.borrow_mut();
+        match recorder.program.values[slot].origin {
+            Origin::Slot(slot) => recorder.program.stores.push((slot, value)),
+            _ => recorder.fail("only a parameter, a buffer or optimizer state can be stored to".into()),
+        }
+    }
+
+    /// Gives a handle of a value that is recorded already.
+    pub fn var(&self, id: ValueId) -> Var {
+        let ty = self.program().ty(id).clone();
+        Var { trace: self.clone(), id: Some(id), ty }
+    }
+
+    fn poison(&self) -> Var {
+        Var { trace: self.clone(), id: None, ty: Type::new(Dtype::F32, []) }
+    }
+}
+
+impl Recorder {
+    fn source(&mut self, trace: &Trace, ty: Type, origin: Origin) -> Var {
+        let known = self.program.values.iter().position(|value| value.ty == ty && value.origin == origin);
+        let id = known.unwrap_or_else(|| {
+            let id = self.program.push_value(ty.clone(), origin);
+            if let Some(eager) = &mut self.eager {
+                eager.source(&self.program, id);
+            }
+            id
+        });
+        Var { trace: trace.clone(), id: Some(id), ty }
+    }
+
+    fn push(&mut self, op: Arc<dyn Op>, inputs: Vec<ValueId>, outputs: Vec<Type>) -> Vec<ValueId> {
+        if self.program.scopes.is_empty() {
+            self.program.scopes.push(Scope::default());
+        }
+        let scope = self.open.last().copied().unwrap_or(0);
+        let outputs = self.program.push(op, inputs, outputs, scope);
+        if let Some(eager) = &mut self.eager {
+            eager.compute(&self.program, self.program.nodes.len() - 1);
+        }
+        outputs
+    }
+
+    fn fail(&mut self, message: String) {
+        if self.error.is_none() {
+            let scope = self.open.last().map(|&scope| self.program.scopes[scope].clone()).unwrap_or_default();
+            self.error = Some(TraceError { path: scope.path, module: scope.module, message });
+        }
+    }
+}
+
+impl Var {
+    /// Gives the element type and shape.
+    pub fn ty(&self) -> &Type {
+        &self.ty
+    }
+
+    /// Gives the element type.
+    pub fn dtype(&self) -> Dtype {
+        self.ty.dtype
+    }
+
+    /// Gives the shape for one model.
+    pub fn shape(&self) -> &Shape {
+        &self.ty.shape
+    }
+
+    /// Gives the recording that this value belongs to.
+    pub fn trace(&self) -> &Trace {
+        &self.trace
+    }
+
+    /// Gives the index in [`Program::values`]; `None` if an error came before it.
+    pub fn id(&self) -> Option<ValueId> {
+        self.id
+    }
+
+    /// Gives the node that made this value, if one did.
+    pub fn node(&self) -> Option<Node> {
+        let program = self.trace.program();
+        match program.values[self.id?].origin {
+            Origin::Node { node, .. } => Some(program.nodes[node].clone()),
+            _ => None,
+        }
+    }
+}
+
+impl std::fmt::Debug for Var {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.id {
+            Some(id) => write!(f, "%{id}: {}", self.ty),
+            None => f.write_str("%?"),
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! Shapes, and the layouts in which a value of some shape lies in memory.
+
+use core::fmt;
+use core::ops::Deref;
+
+use crate::dtype::Dtype;
+
+/// The sizes of a value's axes, for one model: the population's axis never occurs in it.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct Shape(Box<[usize]>);
+
+impl Shape {
+    /// The shape `[]` of a single number.
+    pub fn scalar() -> Self {
+        Shape::default()
+    }
+
+    /// Counts the elements: the product of the sizes, 1 for `[]`.
+    pub fn numel(&self) -> usize {
+        self.0.iter().product()
+    }
+
+    /// Counts the axes.
+    pub fn rank(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Gives the shape that `self` and `other` broadcast to, or `None`; torch's rule.
+    pub fn broadcast(&self, other: &Shape) -> Option<Shape> {
+        let rank = self.rank().max(other.rank());
+        let size = |shape: &Shape, axis: usize| {
+            (axis + shape.rank()).checked_sub(rank).map_or(1, |axis| shape[axis])
+        };
+        (0..rank)
+            .map(|axis| match (size(self, axis), size(other, axis)) {
+                (a, b) if a == b => Some(a),
+                (1, b) => Some(b),
+                (a, 1) => Some(a),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// Resolves an axis that may be negative, counted from the end; `None` if there is no such axis.
+    pub fn axis(&self, axis: isize) -> Option<usize> {
+        let from_start = if axis < 0 { axis.checked_add_unsigned(self.rank())? } else { axis };
+        usize::try_from(from_start).ok().filter(|&axis| axis < self.rank())
+    }
+
+    /// Gives the strides, in elements, of the row-major layout.
+    pub fn row_major(&self) -> Layout {
+        self.ordered((0..self.rank()).collect::<Vec<_>>().as_slice())
+    }
+
+    /// Gives the dense layout whose axes, from slowest to fastest, are `order`.
+    ///
+    /// # Panics
+    ///
+    /// If `order` is not a permutation of the axes.
+    pub fn ordered(&self, order: &[usize]) -> Layout {
+        assert_eq!(order.len(), self.rank(), "an order names each axis once");
+        let mut strides = vec![0; self.rank()];
+        let mut stride = 1;
+        for &axis in order.iter().rev() {
+            strides[axis] = stride;
+            stride *= self[axis].max(1);
+        }
+        Layout(strides.into())
+    }
+
+    /// Gives the dense layout in which the last axis is the slowest and the others follow in order:
+    /// `[.., features]` lies as `[features, ..]`, so that vectors run along the batch.
+    pub fn features_first(&self) -> Layout {
+        let last = self.rank().saturating_sub(1);
+        let order: Vec<_> =
+            (0..self.rank()).map(|i| if i == 0 { last } else { i - 1 }).collect();
+        self.ordered(&order)
+    }
+}
+
+impl Deref for Shape {
+    type Target = [usize];
+
+    fn deref(&self) -> &[usize] {
+        &self.0
+    }
+}
+
+impl<const N: usize> From<[usize; N]> for Shape {
+    fn from(sizes: [usize; N]) -> Self {
+        Shape(sizes.into())
+    }
+}
+
+impl From<&[usize]> for Shape {
+    fn from(sizes: &[usize]) -> Self {
+        Shape(sizes.into())
+    }
+}
+
+impl From<Vec<usize>> for Shape {
+    fn from(sizes: Vec<usize>) -> Self {
+        Shape(sizes.into())
+    }
+}
+
+impl FromIterator<usize> for Shape {
+    fn from_iter<I: IntoIterator<Item = usize>>(sizes: I) -> Self {
+        Shape(sizes.into_iter().collect())
+    }
+}
+
+/// As torch prints a size: `[32, 4]`.
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.iter()).finish()
+    }
+}
+
+impl fmt::Debug for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// How many elements apart neighbours along each axis lie.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Layout(Box<[usize]>);
+
+impl Layout {
+    /// Gives the axes from slowest to fastest; axes of size 1 keep their place among equals.
+    pub fn order(&self, shape: &Shape) -> Vec<usize> {
+        let mut order: Vec<_> = (0..shape.rank()).collect();
+        order.sort_by_key(|&axis| {
+            (core::cmp::Reverse(if shape[axis] == 1 { usize::MAX } else { self[axis] }), axis)
+        });
+        order
+    }
+
+    /// Says whether elements lie in the order in which `shape` counts them.
+    pub fn is_row_major(&self, shape: &Shape) -> bool {
+        let dense = shape.row_major();
+        shape.iter().zip(self.iter().zip(dense.iter())).all(|(&n, (a, b))| n <= 1 || a == b)
+    }
+}
+
+impl From<Vec<usize>> for Layout {
+    fn from(strides: Vec<usize>) -> Self {
+        Layout(strides.into())
+    }
+}
+
+impl Deref for Layout {
+    type Target = [usize];
+
+    fn deref(&self) -> &[usize] {
+        &self.0
+    }
+}
+
+/// What is known of a value before it is computed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Type {
+    /// The type of its elements.
+    pub dtype: Dtype,
+    /// Its shape for one model.
+    pub shape: Shape,
+}
+
+impl Type {
+    /// Joins an element type and a shape.
+    pub fn new(dtype: Dtype, shape: impl Into<Shape>) -> Self {
+        Type { dtype, shape: shape.into() }
+    }
+
+    /// Gives the size of the elements in bytes, without padding.
+    pub fn size_bytes(&self) -> usize {
+        self.dtype.size_bytes() * self.shape.numel()
+    }
+}
+
+/// `f32[32, 4]`.
+impl fmt::Display for Type {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.dtype, self.shape)
+    }
+}
+
+/// A value as a kernel meets it: its type and where its elements lie.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Operand {
+    /// Element type and shape.
+    pub ty: Type,
+    /// Strides in elements, one an axis.
+    pub layout: Layout,
+}
+
+impl Operand {
+    /// Describes a value that lies row after row.
+    pub fn row_major(ty: Type) -> Self {
+        let layout = ty.shape.row_major();
+        Operand { ty, layout }
+    }
+
+    /// Says whether the elements lie in the order in which the shape counts them.
+    pub fn is_row_major(&self) -> bool {
+        self.layout.is_row_major(&self.ty.shape)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shapes_broadcast_as_in_torch() {
+        let of = |a: &[usize], b: &[usize]| Shape::from(a).broadcast(&Shape::from(b));
+        assert_eq!(of(&[32, 16], &[16]), Some(Shape::from([32, 16])));
+        assert_eq!(of(&[5, 1, 4], &[3, 1]), Some(Shape::from([5, 3, 4])));
+        assert_eq!(of(&[], &[2]), Some(Shape::from([2])));
+        assert_eq!(of(&[3], &[4]), None);
+    }
+
+    #[test]
+    fn features_first_puts_the_batch_on_the_fastest_axis() {
+        let shape = Shape::from([32, 16]);
+        assert_eq!(&*shape.features_first(), &[1, 32]);
+        assert_eq!(shape.features_first().order(&shape), [1, 0]);
+        assert!(shape.row_major().is_row_major(&shape));
+        assert!(!shape.features_first().is_row_major(&shape));
+        assert_eq!(&*Shape::from([2, 3, 4]).features_first(), &[3, 1, 6]);
+    }
+
+    #[test]
+    fn negative_axes_count_from_the_end() {
+        let shape = Shape::from([2, 3]);
+        assert_eq!(shape.axis(-1), Some(1));
+        assert_eq!(shape.axis(1), Some(1));
+        assert_eq!(shape.axis(2), None);
+        assert_eq!(shape.axis(-3), None);
+    }
+}
