@@ -1,0 +1,4 @@
+//! neurarch's nouns: layer components, parameter columns, blueprints, optimizers.
+
+pub mod blueprint;
+pub mod module;

@@ -1,0 +1,272 @@
+//! [`Module`]: the one trait that a module type implements. torch's `nn.Module`.
+
+use core::any::Any;
+use core::fmt::Debug;
+
+use bevy_ecs::prelude::*;
+use neurarch_kernels::dtype::Dtype;
+use neurarch_kernels::program::trace::{Trace, Var};
+use neurarch_kernels::shape::Shape;
+
+use crate::blueprint::{Blueprint, Position};
+
+/// A module type: a layer, a container, or a network of your own.
+///
+/// A module is a Component; its value holds the settings (`in_features`), its parameters and buffers lie
+/// in columns, its children are entities. Settings decide shapes and which ops run, unless
+/// [`structural`](Module::structural) and [`scalar`](Module::scalar) say that a field is a scalar slot:
+/// models that differ in those alone share a blueprint.
+///
+/// Source: `torch.nn.Module`: `declare` is `__init__`, `reset` is `reset_parameters`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a neurarch module",
+    note = "derive `Component`, `Clone`, `Debug` and `PartialEq`, and implement `Module::forward`"
+)]
+pub trait Module: Component + Clone + Debug + PartialEq {
+    /// Names the type as torch does, in errors and printed programs.
+    fn type_name(&self) -> &'static str {
+        let name = core::any::type_name::<Self>();
+        name.rsplit("::").next().unwrap_or(name)
+    }
+
+    /// Registers parameters, buffers and children, in torch's order.
+    fn declare(&self, declare: &mut Declare) {
+        let _ = declare;
+    }
+
+    /// Gives the parameter its first numbers; the default is zeros. Called for each parameter and buffer.
+    fn reset(&self, parameter: &str) -> Init {
+        let _ = parameter;
+        Init::Zeros
+    }
+
+    /// Writes down what the module computes.
+    fn forward(&self, call: &Call<'_>, x: Var) -> Var;
+
+    /// Gives a copy in which every scalar slot has a fixed value: what decides the blueprint.
+    fn structural(&self) -> Self {
+        self.clone()
+    }
+
+    /// Reads a scalar slot; `None` if there is none of that name.
+    fn scalar(&self, name: &str) -> Option<f64> {
+        let _ = name;
+        None
+    }
+
+    /// Gives the component that a spawned module has: a container leaves the list of its children to
+    /// bevy's `Children`.
+    fn spawned(&self) -> Self {
+        self.clone()
+    }
+}
+
+/// The first numbers of a parameter or buffer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Init {
+    /// All zero.
+    Zeros,
+    /// All one.
+    Ones,
+    /// All the same.
+    Constant(f64),
+    /// Uniform in `[low, high)`.
+    Uniform {
+        /// The least number.
+        low: f64,
+        /// The bound above.
+        high: f64,
+    },
+    /// Normal.
+    Normal {
+        /// Mean.
+        mean: f64,
+        /// Standard deviation.
+        std: f64,
+    },
+}
+
+/// Collects what a module registers.
+#[derive(Debug, Default)]
+pub struct Declare {
+    /// Parameters in order of registration.
+    pub parameters: Vec<Declared>,
+    /// Buffers in order of registration.
+    pub buffers: Vec<Declared>,
+    /// Children in order of registration.
+    pub children: Vec<(String, Box<dyn DynModule>)>,
+}
+
+/// A parameter or buffer that a module registers.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Declared {
+    /// torch's name: `weight`.
+    pub name: String,
+    /// Its shape.
+    pub shape: Shape,
+    /// Its element type; `None` means the dtype of the whole model.
+    pub dtype: Option<Dtype>,
+    /// Whether a `state_dict` has it. Parameters are always persistent.
+    pub persistent: bool,
+}
+
+impl Declare {
+    /// Registers a parameter: `register_parameter`.
+    pub fn parameter(&mut self, name: impl Into<String>, shape: impl Into<Shape>) -> &mut Self {
+        let (name, shape) = (name.into(), shape.into());
+        self.parameters.push(Declared { name, shape, dtype: None, persistent: true });
+        self
+    }
+
+    /// Registers a buffer: `register_buffer`.
+    pub fn buffer(
+        &mut self,
+        name: impl Into<String>,
+        shape: impl Into<Shape>,
+        persistent: bool,
+    ) -> &mut Self {
+        let (name, shape) = (name.into(), shape.into());
+        self.buffers.push(Declared { name, shape, dtype: None, persistent });
+        self
+    }
+
+    /// Registers a child: `add_module`.
+    pub fn child(&mut self, name: impl Into<String>, module: impl Module) -> &mut Self {
+        self.children.push((name.into(), Box::new(module)));
+        self
+    }
+}
+
+/// What a module's `forward` sees of the model: its own parameters, buffers, children and mode.
+#[derive(Clone, Copy)]
+pub struct Call<'a> {
+    /// The recording.
+    pub trace: &'a Trace,
+    /// The model's structure.
+    pub blueprint: &'a Blueprint,
+    /// The module's place in it.
+    pub position: usize,
+    /// Training mode, one bit for each position.
+    pub training: &'a [bool],
+}
+
+/// [`Module`] behind a pointer; every module is one.
+pub trait DynModule: Any + Debug + Send + Sync {
+    /// See [`Module::type_name`].
+    fn type_name(&self) -> &'static str;
+    /// See [`Module::declare`].
+    fn declare(&self, declare: &mut Declare);
+    /// See [`Module::reset`].
+    fn reset(&self, parameter: &str) -> Init;
+    /// See [`Module::forward`].
+    fn forward(&self, call: &Call<'_>, x: Var) -> Var;
+    /// See [`Module::structural`].
+    fn structural(&self) -> Box<dyn DynModule>;
+    /// See [`Module::scalar`].
+    fn scalar(&self, name: &str) -> Option<f64>;
+    /// Says whether the two may share a blueprint: one type, equal structural fields.
+    fn is_like(&self, other: &dyn DynModule) -> bool;
+    /// Copies.
+    fn clone_box(&self) -> Box<dyn DynModule>;
+    /// Adds [`Module::spawned`] as a component.
+    fn insert(&self, entity: &mut EntityWorldMut<'_>);
+}
+
+impl<M: Module> DynModule for M {
+    fn type_name(&self) -> &'static str {
+        Module::type_name(self)
+    }
+
+    fn declare(&self, declare: &mut Declare) {
+        Module::declare(self, declare);
+    }
+
+    fn reset(&self, parameter: &str) -> Init {
+        Module::reset(self, parameter)
+    }
+
+    fn forward(&self, call: &Call<'_>, x: Var) -> Var {
+        Module::forward(self, call, x)
+    }
+
+    fn structural(&self) -> Box<dyn DynModule> {
+        Box::new(Module::structural(self))
+    }
+
+    fn scalar(&self, name: &str) -> Option<f64> {
+        Module::scalar(self, name)
+    }
+
+    fn is_like(&self, other: &dyn DynModule) -> bool {
+        let other = (other as &dyn Any).downcast_ref::<M>();
+        other.is_some_and(|other| Module::structural(self) == Module::structural(other))
+    }
+
+    fn clone_box(&self) -> Box<dyn DynModule> {
+        Box::new(self.clone())
+    }
+
+    fn insert(&self, entity: &mut EntityWorldMut<'_>) {
+        entity.insert(self.spawned());
+    }
+}
+
+impl Clone for Box<dyn DynModule> {
+    fn clone(&self) -> Self {
+        (**self).clone_box()
+    }
+}
+
+impl<'a> Call<'a> {
+    fn at(&self) -> &'a Position {
+        &self.blueprint.positions[self.position]
+    }
+
+    /// Says whether the module is in training mode.
+    pub fn training(&self) -> bool {
+        self.training.get(self.position).copied().unwrap_or(true)
+    }
+
+    /// Gives a parameter by name; an error at this module if there is none.
+    pub fn parameter(&self, name: &str) -> Var {
+        self.blueprint.parameter(self.position, name).map_or_else(
+            || self.missing("parameter", name),
+            |slot| self.trace.slot(slot),
+        )
+    }
+
+    /// Gives a buffer by name; an error at this module if there is none.
+    pub fn buffer(&self, name: &str) -> Var {
+        self.blueprint.buffer(self.position, name).map_or_else(
+            || self.missing("buffer", name),
+            |slot| self.trace.slot(slot),
+        )
+    }
+
+    /// Gives a field of this module that each model has of its own, with shape `[]`:
+    /// see [`Module::scalar`].
+    pub fn scalar(&self, name: &'static str, dtype: Dtype) -> Var {
+        self.trace.module_scalar(name, self.position, dtype)
+    }
+
+    /// Names the children in order.
+    pub fn children(&self) -> impl Iterator<Item = &'a str> + use<'a> {
+        let blueprint = self.blueprint;
+        self.at().children.iter().map(move |&child| blueprint.positions[child].name.as_str())
+    }
+
+    /// Calls the child of that name; an error at this module if there is none.
+    pub fn child(&self, name: &str, x: &Var) -> Var {
+        let children = &self.at().children;
+        let child = children.iter().find(|&&child| self.blueprint.positions[child].name == name);
+        match child {
+            Some(&child) => self.blueprint.call(child, self.trace, self.training, x),
+            None => self.missing("child module", name),
+        }
+    }
+
+    fn missing(&self, kind: &str, name: &str) -> Var {
+        let module = self.at().module.type_name();
+        self.trace.fail(format!("'{module}' object has no {kind} '{name}'"))
+    }
+}
