@@ -4,6 +4,7 @@
 
 use core::any::Any;
 use core::fmt::Debug;
+use std::sync::Arc;
 
 use crate::cpu::tile::Tile;
 use crate::program::trace::Var;
@@ -69,6 +70,12 @@ pub trait Op: Any + Debug + Send + Sync {
         None
     }
 
+    /// Estimates the work for one model, in floating-point operations: decides whether threads are worth
+    /// waking, nothing else.
+    fn cost(&self, inputs: &[Type], outputs: &[Type]) -> usize {
+        inputs.iter().chain(outputs).map(|ty| ty.shape.numel()).sum()
+    }
+
     /// Makes the kernel for operands of these types and layouts: everything that can be decided
     /// before the numbers are there is decided here.
     fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel>;
@@ -81,8 +88,15 @@ pub trait Op: Any + Debug + Send + Sync {
 
     /// Gives the op that computes this one followed by elementwise activation `next`, if there is
     /// one: how the fusion pass asks, knowing no op by name.
-    fn fuse_activation(&self, next: &dyn Op) -> Option<Box<dyn Op>> {
+    fn fuse_activation(&self, next: &dyn Op) -> Option<Arc<dyn Op>> {
         let _ = next;
+        None
+    }
+
+    /// Gives the op that computes this one and, from the same inputs and in the same formulas, its
+    /// gradient `gradient`: its inputs are those of `gradient`, its outputs this op's, then the gradient's.
+    fn fuse_gradient(&self, gradient: &dyn Op) -> Option<Arc<dyn Op>> {
+        let _ = gradient;
         None
     }
 }

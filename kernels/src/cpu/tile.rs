@@ -70,6 +70,12 @@ impl<'a> Rows<'a> {
     }
 }
 
+// SAFETY: rows are addresses and give access to nothing by themselves. Whoever makes a `Tile` of them
+// answers for what is read and written, and by which thread.
+unsafe impl Send for Rows<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for Rows<'_> {}
+
 /// One operand of a kernel: its rows and the number of its elements.
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a> {
@@ -96,8 +102,9 @@ pub struct Key {
 /// The models that a kernel is to compute, with their operands.
 pub struct Tile<'a> {
     models: usize,
-    inputs: &'a [View<'a>],
-    outputs: &'a [View<'a>],
+    views: &'a [View<'a>],
+    inputs: &'a [u32],
+    outputs: &'a [u32],
     scratch: &'a mut [u8],
     keys: &'a [Key],
     draw: u32,
@@ -105,20 +112,21 @@ pub struct Tile<'a> {
 }
 
 impl<'a> Tile<'a> {
-    /// Puts a tile together.
+    /// Puts a tile together; `inputs` and `outputs` are indices in `views`.
     ///
     /// # Safety
     ///
-    /// For each model `m < models` and each view, `rows.at(m)` is the address of `numel` elements of
+    /// For each model `m < models` and each view that is named, `rows.at(m)` is the address of `numel` elements of
     /// `element_bytes` bytes, aligned for their type, initialised, and not written by anybody else while
     /// the tile lives; those of outputs are written by nobody else and overlap no other view.
     pub unsafe fn new(
         models: usize,
-        inputs: &'a [View<'a>],
-        outputs: &'a [View<'a>],
+        views: &'a [View<'a>],
+        inputs: &'a [u32],
+        outputs: &'a [u32],
         scratch: &'a mut [u8],
     ) -> Self {
-        Tile { models, inputs, outputs, scratch, keys: &[], draw: 0, split: false }
+        Tile { models, views, inputs, outputs, scratch, keys: &[], draw: 0, split: false }
     }
 
     /// Adds the models' random states, and a number that tells this draw from the others of a step.
@@ -153,6 +161,7 @@ impl<'a> Tile<'a> {
         debug_assert!(model < self.models);
         Model {
             model,
+            views: self.views,
             inputs: self.inputs,
             outputs: self.outputs,
             scratch: self.scratch,
@@ -165,8 +174,9 @@ impl<'a> Tile<'a> {
 /// The operands of one model of a [`Tile`].
 pub struct Model<'t> {
     model: usize,
-    inputs: &'t [View<'t>],
-    outputs: &'t [View<'t>],
+    views: &'t [View<'t>],
+    inputs: &'t [u32],
+    outputs: &'t [u32],
     scratch: &'t mut [u8],
     key: Key,
     draw: u32,
@@ -177,6 +187,7 @@ pub struct Model<'t> {
 pub struct Inputs<'t> {
     model: usize,
     views: &'t [View<'t>],
+    ids: &'t [u32],
 }
 
 impl<'t> Inputs<'t> {
@@ -187,7 +198,7 @@ impl<'t> Inputs<'t> {
     /// If there is no such input or its elements are not `T`.
     #[inline]
     pub fn get<T: Element>(&self, i: usize) -> &'t [T] {
-        let view = &self.views[i];
+        let view = &self.views[self.ids[i] as usize];
         assert_eq!(view.element_bytes, size_of::<T>(), "a kernel reads the dtype it was made for");
         // SAFETY: whoever made the tile promised `numel` initialised elements at this address that
         // nobody writes while it lives.
@@ -196,12 +207,12 @@ impl<'t> Inputs<'t> {
 
     /// Gives the number of inputs.
     pub fn len(&self) -> usize {
-        self.views.len()
+        self.ids.len()
     }
 
     /// Says whether there are no inputs.
     pub fn is_empty(&self) -> bool {
-        self.views.is_empty()
+        self.ids.is_empty()
     }
 }
 
@@ -209,6 +220,7 @@ impl<'t> Inputs<'t> {
 pub struct Outputs<'t> {
     model: usize,
     views: &'t [View<'t>],
+    ids: &'t [u32],
     next: usize,
     lifetime: PhantomData<&'t mut u8>,
 }
@@ -221,7 +233,7 @@ impl<'t> Outputs<'t> {
     /// If there is no further output or its elements are not `T`.
     #[inline]
     pub fn take<T: Element>(&mut self) -> &'t mut [T] {
-        let view = &self.views[self.next];
+        let view = &self.views[self.ids[self.next] as usize];
         self.next += 1;
         assert_eq!(view.element_bytes, size_of::<T>(), "a kernel writes the dtype it was made for");
         // SAFETY: whoever made the tile promised `numel` initialised elements at this address that
@@ -235,10 +247,10 @@ impl<'t> Model<'t> {
     /// Splits into inputs, outputs and scratch memory (zeroed at first, then as it was left).
     #[inline]
     pub fn split(self) -> (Inputs<'t>, Outputs<'t>, &'t mut [u8]) {
-        let Model { model, inputs, outputs, scratch, .. } = self;
+        let Model { model, views, inputs, outputs, scratch, .. } = self;
         (
-            Inputs { model, views: inputs },
-            Outputs { model, views: outputs, next: 0, lifetime: PhantomData },
+            Inputs { model, views, ids: inputs },
+            Outputs { model, views, ids: outputs, next: 0, lifetime: PhantomData },
             scratch,
         )
     }

@@ -84,6 +84,8 @@ pub struct Node {
     pub outputs: Vec<ValueId>,
     /// The module call that recorded it: index in [`Program::scopes`].
     pub scope: usize,
+    /// Tells the draws of random ops apart; passes keep it.
+    pub draw: u32,
 }
 
 /// What a slot's column is for.
@@ -170,7 +172,8 @@ impl Program {
             origin: Origin::Node { node, output },
         }));
         let outputs: Vec<_> = (first..self.values.len()).collect();
-        self.nodes.push(Node { op, inputs, outputs: outputs.clone(), scope });
+        let draw = self.nodes.iter().filter(|node| node.op.is_random()).count() as u32;
+        self.nodes.push(Node { op, inputs, outputs: outputs.clone(), scope, draw });
         outputs
     }
 

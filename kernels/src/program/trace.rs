@@ -44,6 +44,7 @@ pub struct Trace(Rc<RefCell<Recorder>>);
 
 #[derive(Default)]
 struct Recorder {
+    /// Its scope 0 is the outside: what is recorded while no module call is open.
     program: Program,
     /// Indices in `program.scopes` of the module calls that are open.
     open: Vec<usize>,
@@ -193,6 +194,14 @@ impl Trace {
         }
     }
 
+    /// Records what `f` records under scope `scope`: a gradient belongs to the call that it is of.
+    pub fn within<R>(&self, scope: usize, f: impl FnOnce() -> R) -> R {
+        self.0.borrow_mut().open.push(scope);
+        let result = f();
+        self.0.borrow_mut().open.pop();
+        result
+    }
+
     /// Calls a module: `forward` runs between an `enter` and a `leave` boundary.
     pub fn call(
         &self,
@@ -206,6 +215,7 @@ impl Trace {
             let calls = recorder.calls.entry(path.to_owned()).or_default();
             let scope = Scope { path: path.to_owned(), module, call: *calls };
             *calls += 1;
+            recorder.open_outside();
             recorder.program.scopes.push(scope);
             let scope = recorder.program.scopes.len() - 1;
             recorder.open.push(scope);
@@ -257,10 +267,14 @@ impl Recorder {
         Var { trace: trace.clone(), id: Some(id), ty }
     }
 
-    fn push(&mut self, op: Arc<dyn Op>, inputs: Vec<ValueId>, outputs: Vec<Type>) -> Vec<ValueId> {
+    fn open_outside(&mut self) {
         if self.program.scopes.is_empty() {
             self.program.scopes.push(Scope::default());
         }
+    }
+
+    fn push(&mut self, op: Arc<dyn Op>, inputs: Vec<ValueId>, outputs: Vec<Type>) -> Vec<ValueId> {
+        self.open_outside();
         let scope = self.open.last().copied().unwrap_or(0);
         let outputs = self.program.push(op, inputs, outputs, scope);
         if let Some(eager) = &mut self.eager {
