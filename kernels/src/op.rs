@@ -46,8 +46,13 @@ pub trait Op: Any + Debug + Send + Sync {
         false
     }
 
+    /// Says whether the kernel reads input `input` as it lies in `operand`.
+    fn takes_layout(&self, input: usize, operand: &Operand) -> bool {
+        operand.is_row_major() || self.takes_any_layout(input)
+    }
+
     /// Chooses the layouts of the outputs, given the inputs (row-major where
-    /// [`takes_any_layout`](Op::takes_any_layout) is false) and the outputs' types.
+    /// [`takes_layout`](Op::takes_layout) is false) and the outputs' types.
     fn layouts(&self, inputs: &[Operand], outputs: &[Type]) -> Vec<Layout> {
         let _ = inputs;
         outputs.iter().map(|ty| ty.shape.row_major()).collect()
