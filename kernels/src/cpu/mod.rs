@@ -7,3 +7,4 @@ pub mod memory;
 pub mod random;
 pub mod simd;
 pub mod tile;
+pub(crate) mod transpose;

@@ -1,5 +1,8 @@
 //! What a kernel sees: some models of a cohort, and for each operand where their elements lie.
-#![expect(unsafe_code, reason = "operands are rows of columns and of arenas, given by address")]
+#![expect(
+    unsafe_code,
+    reason = "operands are rows of columns and of arenas, given by address"
+)]
 
 use core::marker::PhantomData;
 use core::ptr;
@@ -31,14 +34,22 @@ pub enum Rows<'a> {
 
 impl<'a> Rows<'a> {
     /// Rows that nobody reads or writes.
-    pub const NONE: Rows<'static> = Rows::Strided { base: ptr::null_mut(), stride: 0 };
+    pub const NONE: Rows<'static> = Rows::Strided {
+        base: ptr::null_mut(),
+        stride: 0,
+    };
 
     /// Gives the address of row `i`.
     #[inline]
     pub fn at(&self, i: usize) -> *mut u8 {
         match *self {
             Rows::Strided { base, stride } => base.wrapping_add(i * stride),
-            Rows::Listed { segments, stride, rows, offset } => {
+            Rows::Listed {
+                segments,
+                stride,
+                rows,
+                offset,
+            } => {
                 let (segment, row) = rows[i];
                 segments[segment as usize].wrapping_add(row as usize * stride + offset)
             }
@@ -48,24 +59,42 @@ impl<'a> Rows<'a> {
     /// Gives the rows from `start` on.
     pub fn from(&self, start: usize) -> Rows<'a> {
         match *self {
-            Rows::Strided { base, stride } => {
-                Rows::Strided { base: base.wrapping_add(start * stride), stride }
-            }
-            Rows::Listed { segments, stride, rows, offset } => {
-                Rows::Listed { segments, stride, rows: &rows[start..], offset }
-            }
+            Rows::Strided { base, stride } => Rows::Strided {
+                base: base.wrapping_add(start * stride),
+                stride,
+            },
+            Rows::Listed {
+                segments,
+                stride,
+                rows,
+                offset,
+            } => Rows::Listed {
+                segments,
+                stride,
+                rows: &rows[start..],
+                offset,
+            },
         }
     }
 
     /// Gives the same rows, each `bytes` further on.
     pub fn offset(&self, bytes: usize) -> Rows<'a> {
         match *self {
-            Rows::Strided { base, stride } => {
-                Rows::Strided { base: base.wrapping_add(bytes), stride }
-            }
-            Rows::Listed { segments, stride, rows, offset } => {
-                Rows::Listed { segments, stride, rows, offset: offset + bytes }
-            }
+            Rows::Strided { base, stride } => Rows::Strided {
+                base: base.wrapping_add(bytes),
+                stride,
+            },
+            Rows::Listed {
+                segments,
+                stride,
+                rows,
+                offset,
+            } => Rows::Listed {
+                segments,
+                stride,
+                rows,
+                offset: offset + bytes,
+            },
         }
     }
 }
@@ -118,7 +147,15 @@ impl<'a> Tile<'a> {
         outputs: &'a [View<'a>],
         scratch: &'a mut [u8],
     ) -> Self {
-        Tile { models, inputs, outputs, scratch, keys: &[], draw: 0, split: false }
+        Tile {
+            models,
+            inputs,
+            outputs,
+            scratch,
+            keys: &[],
+            draw: 0,
+            split: false,
+        }
     }
 
     /// Adds the models' random states, and a number that tells this draw from the others of a step.
@@ -188,7 +225,11 @@ impl<'t> Inputs<'t> {
     #[inline]
     pub fn get<T: Element>(&self, i: usize) -> &'t [T] {
         let view = &self.views[i];
-        assert_eq!(view.element_bytes, size_of::<T>(), "a kernel reads the dtype it was made for");
+        assert_eq!(
+            view.element_bytes,
+            size_of::<T>(),
+            "a kernel reads the dtype it was made for"
+        );
         // SAFETY: whoever made the tile promised `numel` initialised elements at this address that
         // nobody writes while it lives.
         unsafe { core::slice::from_raw_parts(view.rows.at(self.model).cast(), view.numel) }
@@ -223,7 +264,11 @@ impl<'t> Outputs<'t> {
     pub fn take<T: Element>(&mut self) -> &'t mut [T] {
         let view = &self.views[self.next];
         self.next += 1;
-        assert_eq!(view.element_bytes, size_of::<T>(), "a kernel writes the dtype it was made for");
+        assert_eq!(
+            view.element_bytes,
+            size_of::<T>(),
+            "a kernel writes the dtype it was made for"
+        );
         // SAFETY: whoever made the tile promised `numel` initialised elements at this address that
         // overlap no other view; each output of a model is handed out once, because `next` moves on
         // and `Model::split` consumes the model, which borrows the tile exclusively.
@@ -235,10 +280,24 @@ impl<'t> Model<'t> {
     /// Splits into inputs, outputs and scratch memory (zeroed at first, then as it was left).
     #[inline]
     pub fn split(self) -> (Inputs<'t>, Outputs<'t>, &'t mut [u8]) {
-        let Model { model, inputs, outputs, scratch, .. } = self;
+        let Model {
+            model,
+            inputs,
+            outputs,
+            scratch,
+            ..
+        } = self;
         (
-            Inputs { model, views: inputs },
-            Outputs { model, views: outputs, next: 0, lifetime: PhantomData },
+            Inputs {
+                model,
+                views: inputs,
+            },
+            Outputs {
+                model,
+                views: outputs,
+                next: 0,
+                lifetime: PhantomData,
+            },
             scratch,
         )
     }

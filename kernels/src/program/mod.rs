@@ -165,12 +165,18 @@ impl Program {
     ) -> Vec<ValueId> {
         let node = self.nodes.len();
         let first = self.values.len();
-        self.values.extend(outputs.into_iter().enumerate().map(|(output, ty)| Value {
-            ty,
-            origin: Origin::Node { node, output },
-        }));
+        self.values
+            .extend(outputs.into_iter().enumerate().map(|(output, ty)| Value {
+                ty,
+                origin: Origin::Node { node, output },
+            }));
         let outputs: Vec<_> = (first..self.values.len()).collect();
-        self.nodes.push(Node { op, inputs, outputs: outputs.clone(), scope });
+        self.nodes.push(Node {
+            op,
+            inputs,
+            outputs: outputs.clone(),
+            scope,
+        });
         outputs
     }
 
@@ -182,6 +188,8 @@ impl Program {
 
     /// Finds the value that reads a slot, if the program has one.
     pub fn read_of(&self, slot: SlotId) -> Option<ValueId> {
-        self.values.iter().position(|value| value.origin == Origin::Slot(slot))
+        self.values
+            .iter()
+            .position(|value| value.origin == Origin::Slot(slot))
     }
 }
