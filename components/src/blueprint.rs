@@ -51,9 +51,7 @@ pub struct Parameter {
 impl Blueprint {
     /// Draws the blueprint of a module that is not spawned yet, its floating parameters in `dtype`.
     pub fn of(module: &dyn DynModule, dtype: Dtype) -> Self {
-        let mut blueprint = Blueprint {
-            positions: Vec::new(),
-        };
+        let mut blueprint = Blueprint { positions: Vec::new() };
         blueprint.add(module, dtype, String::new(), String::new(), None);
         blueprint
     }
@@ -70,10 +68,7 @@ impl Blueprint {
         module.declare(&mut declared);
         let parameter = |declared: Declared| Parameter {
             name: declared.name,
-            ty: Type {
-                dtype: declared.dtype.unwrap_or(dtype),
-                shape: declared.shape,
-            },
+            ty: Type { dtype: declared.dtype.unwrap_or(dtype), shape: declared.shape },
             persistent: declared.persistent,
         };
         let position = self.positions.len();
@@ -87,11 +82,7 @@ impl Blueprint {
             buffers: declared.buffers.into_iter().map(parameter).collect(),
         });
         for (name, child) in declared.children {
-            let path = if path.is_empty() {
-                name.clone()
-            } else {
-                format!("{path}.{name}")
-            };
+            let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
             let child = self.add(&*child, dtype, name, path, Some(position));
             self.positions[position].children.push(child);
         }
@@ -112,51 +103,26 @@ impl Blueprint {
 
     /// Gives the slot of a parameter.
     pub fn parameter(&self, position: usize, name: &str) -> Option<Slot> {
-        self.slot(
-            position,
-            name,
-            Role::Parameter,
-            &self.positions[position].parameters,
-        )
+        self.slot(position, name, Role::Parameter, &self.positions[position].parameters)
     }
 
     /// Gives the slot of a buffer.
     pub fn buffer(&self, position: usize, name: &str) -> Option<Slot> {
-        self.slot(
-            position,
-            name,
-            Role::Buffer,
-            &self.positions[position].buffers,
-        )
+        self.slot(position, name, Role::Buffer, &self.positions[position].buffers)
     }
 
     fn slot(&self, position: usize, name: &str, role: Role, among: &[Parameter]) -> Option<Slot> {
         let index = among.iter().position(|parameter| parameter.name == name)?;
         let ty = among[index].ty.clone();
         let path = &self.positions[position].path;
-        let name = if path.is_empty() {
-            name.to_owned()
-        } else {
-            format!("{path}.{name}")
-        };
-        Some(Slot {
-            name,
-            role,
-            position,
-            index,
-            ty,
-        })
+        let name = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+        Some(Slot { name, role, position, index, ty })
     }
 
     /// Records a call of the module at `position`.
     pub fn call(&self, position: usize, trace: &Trace, training: &[bool], x: &Var) -> Var {
         let Position { path, module, .. } = &self.positions[position];
-        let call = Call {
-            trace,
-            blueprint: self,
-            position,
-            training,
-        };
+        let call = Call { trace, blueprint: self, position, training };
         trace.call(path, module.type_name(), x, |x| module.forward(&call, x))
     }
 }

@@ -114,12 +114,7 @@ impl Declare {
     /// Registers a parameter: `register_parameter`.
     pub fn parameter(&mut self, name: impl Into<String>, shape: impl Into<Shape>) -> &mut Self {
         let (name, shape) = (name.into(), shape.into());
-        self.parameters.push(Declared {
-            name,
-            shape,
-            dtype: None,
-            persistent: true,
-        });
+        self.parameters.push(Declared { name, shape, dtype: None, persistent: true });
         self
     }
 
@@ -131,12 +126,7 @@ impl Declare {
         persistent: bool,
     ) -> &mut Self {
         let (name, shape) = (name.into(), shape.into());
-        self.buffers.push(Declared {
-            name,
-            shape,
-            dtype: None,
-            persistent,
-        });
+        self.buffers.push(Declared { name, shape, dtype: None, persistent });
         self
     }
 
@@ -262,18 +252,13 @@ impl<'a> Call<'a> {
     /// Names the children in order.
     pub fn children(&self) -> impl Iterator<Item = &'a str> + use<'a> {
         let blueprint = self.blueprint;
-        self.at()
-            .children
-            .iter()
-            .map(move |&child| blueprint.positions[child].name.as_str())
+        self.at().children.iter().map(move |&child| blueprint.positions[child].name.as_str())
     }
 
     /// Calls the child of that name; an error at this module if there is none.
     pub fn child(&self, name: &str, x: &Var) -> Var {
         let children = &self.at().children;
-        let child = children
-            .iter()
-            .find(|&&child| self.blueprint.positions[child].name == name);
+        let child = children.iter().find(|&&child| self.blueprint.positions[child].name == name);
         match child {
             Some(&child) => self.blueprint.call(child, self.trace, self.training, x),
             None => self.missing("child module", name),
@@ -282,7 +267,6 @@ impl<'a> Call<'a> {
 
     fn missing(&self, kind: &str, name: &str) -> Var {
         let module = self.at().module.type_name();
-        self.trace
-            .fail(format!("'{module}' object has no {kind} '{name}'"))
+        self.trace.fail(format!("'{module}' object has no {kind} '{name}'"))
     }
 }

@@ -4,6 +4,7 @@
 
 use core::any::Any;
 use core::fmt::Debug;
+use std::sync::Arc;
 
 use crate::cpu::tile::Tile;
 use crate::program::trace::Var;
@@ -45,8 +46,13 @@ pub trait Op: Any + Debug + Send + Sync {
         false
     }
 
+    /// Says whether the kernel reads input `input` as it lies in `operand`.
+    fn takes_layout(&self, input: usize, operand: &Operand) -> bool {
+        operand.is_row_major() || self.takes_any_layout(input)
+    }
+
     /// Chooses the layouts of the outputs, given the inputs (row-major where
-    /// [`takes_any_layout`](Op::takes_any_layout) is false) and the outputs' types.
+    /// [`takes_layout`](Op::takes_layout) is false) and the outputs' types.
     fn layouts(&self, inputs: &[Operand], outputs: &[Type]) -> Vec<Layout> {
         let _ = inputs;
         outputs.iter().map(|ty| ty.shape.row_major()).collect()
@@ -69,6 +75,12 @@ pub trait Op: Any + Debug + Send + Sync {
         None
     }
 
+    /// Estimates the work for one model, in floating-point operations: decides whether threads are worth
+    /// waking, nothing else.
+    fn cost(&self, inputs: &[Type], outputs: &[Type]) -> usize {
+        inputs.iter().chain(outputs).map(|ty| ty.shape.numel()).sum()
+    }
+
     /// Makes the kernel for operands of these types and layouts: everything that can be decided
     /// before the numbers are there is decided here.
     fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel>;
@@ -81,8 +93,15 @@ pub trait Op: Any + Debug + Send + Sync {
 
     /// Gives the op that computes this one followed by elementwise activation `next`, if there is
     /// one: how the fusion pass asks, knowing no op by name.
-    fn fuse_activation(&self, next: &dyn Op) -> Option<Box<dyn Op>> {
+    fn fuse_activation(&self, next: &dyn Op) -> Option<Arc<dyn Op>> {
         let _ = next;
+        None
+    }
+
+    /// Gives the op that computes this one and, from the same inputs and in the same formulas, its
+    /// gradient `gradient`: its inputs are those of `gradient`, its outputs this op's, then the gradient's.
+    fn fuse_gradient(&self, gradient: &dyn Op) -> Option<Arc<dyn Op>> {
+        let _ = gradient;
         None
     }
 }

@@ -29,9 +29,7 @@ impl Shape {
     pub fn broadcast(&self, other: &Shape) -> Option<Shape> {
         let rank = self.rank().max(other.rank());
         let size = |shape: &Shape, axis: usize| {
-            (axis + shape.rank())
-                .checked_sub(rank)
-                .map_or(1, |axis| shape[axis])
+            (axis + shape.rank()).checked_sub(rank).map_or(1, |axis| shape[axis])
         };
         (0..rank)
             .map(|axis| match (size(self, axis), size(other, axis)) {
@@ -45,14 +43,8 @@ impl Shape {
 
     /// Resolves an axis that may be negative, counted from the end; `None` if there is no such axis.
     pub fn axis(&self, axis: isize) -> Option<usize> {
-        let from_start = if axis < 0 {
-            axis.checked_add_unsigned(self.rank())?
-        } else {
-            axis
-        };
-        usize::try_from(from_start)
-            .ok()
-            .filter(|&axis| axis < self.rank())
+        let from_start = if axis < 0 { axis.checked_add_unsigned(self.rank())? } else { axis };
+        usize::try_from(from_start).ok().filter(|&axis| axis < self.rank())
     }
 
     /// Gives the strides, in elements, of the row-major layout.
@@ -80,9 +72,8 @@ impl Shape {
     /// `[.., features]` lies as `[features, ..]`, so that vectors run along the batch.
     pub fn features_first(&self) -> Layout {
         let last = self.rank().saturating_sub(1);
-        let order: Vec<_> = (0..self.rank())
-            .map(|i| if i == 0 { last } else { i - 1 })
-            .collect();
+        let order: Vec<_> =
+            (0..self.rank()).map(|i| if i == 0 { last } else { i - 1 }).collect();
         self.ordered(&order)
     }
 }
@@ -141,14 +132,7 @@ impl Layout {
     pub fn order(&self, shape: &Shape) -> Vec<usize> {
         let mut order: Vec<_> = (0..shape.rank()).collect();
         order.sort_by_key(|&axis| {
-            (
-                core::cmp::Reverse(if shape[axis] == 1 {
-                    usize::MAX
-                } else {
-                    self[axis]
-                }),
-                axis,
-            )
+            (core::cmp::Reverse(if shape[axis] == 1 { usize::MAX } else { self[axis] }), axis)
         });
         order
     }
@@ -156,10 +140,7 @@ impl Layout {
     /// Says whether elements lie in the order in which `shape` counts them.
     pub fn is_row_major(&self, shape: &Shape) -> bool {
         let dense = shape.row_major();
-        shape
-            .iter()
-            .zip(self.iter().zip(dense.iter()))
-            .all(|(&n, (a, b))| n <= 1 || a == b)
+        shape.iter().zip(self.iter().zip(dense.iter())).all(|(&n, (a, b))| n <= 1 || a == b)
     }
 }
 
@@ -189,10 +170,7 @@ pub struct Type {
 impl Type {
     /// Joins an element type and a shape.
     pub fn new(dtype: Dtype, shape: impl Into<Shape>) -> Self {
-        Type {
-            dtype,
-            shape: shape.into(),
-        }
+        Type { dtype, shape: shape.into() }
     }
 
     /// Gives the size of the elements in bytes, without padding.

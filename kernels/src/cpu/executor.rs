@@ -1,9 +1,17 @@
 //! Runs plans: tiles of models through whole programs, tiles in parallel on the caller's rayon pool.
 //!
-//! See [`run`].
+//! A worker takes a tile of models, runs every step of every stage on it while its numbers are in the
+//! cache, then takes the next. See [`run`].
+#![expect(unsafe_code, reason = "rows are given by address")]
 
-use crate::cpu::tile::{Key, Rows};
-use crate::passes::plan::Plan;
+use std::cell::RefCell;
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use crate::cpu::memory::{AlignedBytes, padded};
+use crate::cpu::tile::{Key, Rows, Tile, View};
+use crate::passes::plan::{Place, Plan};
 
 /// Where a plan's operands lie, for one cohort of models. Row `m` of everything belongs to model `m`.
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +54,11 @@ pub struct Gather {
     pub item_bytes: usize,
 }
 
+// SAFETY: an address; whoever calls `run` answers for what it points to.
+unsafe impl Send for Gather {}
+// SAFETY: as above.
+unsafe impl Sync for Gather {}
+
 /// Where an output is written, row-major.
 #[derive(Clone, Copy, Debug)]
 pub struct Sink<'a> {
@@ -64,4 +77,222 @@ pub struct Stage<'a> {
     pub binding: Binding<'a>,
     /// How often.
     pub steps: usize,
+}
+
+/// Below this much work (floating-point operations) waking threads costs more than it gains.
+const WORTH_A_THREAD: usize = 50_000;
+
+/// Runs all steps of all stages for every model: stage after stage within a tile, tiles in parallel on the
+/// current rayon pool. Fewer models than threads run one after another, and large ops split inside.
+///
+/// In a steady state this allocates nothing.
+///
+/// # Panics
+///
+/// If the stages' bindings have different numbers of models, or fewer operands than their plans.
+///
+/// # Safety
+///
+/// For each stage, model `m` and step, each address in the binding is that of as many elements as the
+/// plan's program says, aligned for their type and initialised, and item numbers are below
+/// [`Gather::items`]. While this runs, nobody else reads or writes the rows of outputs and of slots that are
+/// stored to, and nobody writes the others; rows that are written belong to one model each and overlap
+/// nothing else.
+pub unsafe fn run(stages: &[Stage<'_>]) {
+    let Some(first) = stages.first() else { return };
+    let models = first.binding.models;
+    for Stage { plan, binding, .. } in stages {
+        assert_eq!(binding.models, models, "stages run on the same models");
+        assert_eq!(binding.slots.len(), plan.program.slots.len(), "slots");
+        assert_eq!(binding.inputs.len(), plan.program.inputs.len(), "inputs");
+        assert_eq!(binding.outputs.len(), plan.program.outputs.len(), "outputs");
+        assert_eq!(binding.scalars.len(), plan.program.scalars.len() * models, "scalars");
+    }
+    let tile = stages.iter().map(|stage| stage.plan.tile()).min().unwrap_or(1);
+    let cost: usize = stages.iter().map(|stage| stage.plan.cost * stage.steps).sum();
+    let threads = rayon::current_num_threads();
+    if threads == 1 || models.saturating_mul(cost) < WORTH_A_THREAD {
+        // SAFETY: as the caller promises.
+        run_range(0..models, tile, |models| unsafe { visit(stages, models, false) });
+    } else if models < threads {
+        // SAFETY: as the caller promises.
+        run_range(0..models, 1, |models| unsafe { visit(stages, models, true) });
+    } else {
+        let tile = tile.min(models.div_ceil(threads));
+        (0..models.div_ceil(tile)).into_par_iter().for_each(|index| {
+            let start = index * tile;
+            // SAFETY: as the caller promises; each model is in one tile.
+            unsafe { visit(stages, start..models.min(start + tile), false) };
+        });
+    }
+}
+
+fn run_range(models: Range<usize>, tile: usize, mut visit: impl FnMut(Range<usize>)) {
+    let end = models.end;
+    for start in models.step_by(tile) {
+        visit(start..end.min(start + tile));
+    }
+}
+
+/// Memory that a worker keeps from tile to tile.
+#[derive(Default)]
+struct Workspace {
+    arena: AlignedBytes,
+    gathered: AlignedBytes,
+    scratch: AlignedBytes,
+    keys: Vec<Key>,
+    views: Vec<View<'static>>,
+}
+
+thread_local! {
+    /// One for each visit that is under way on this thread: a kernel that waits for the pool may have
+    /// another tile run meanwhile.
+    static WORKSPACES: RefCell<Vec<Workspace>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Runs all stages on some models.
+///
+/// # Safety
+///
+/// As [`run`], for these models.
+unsafe fn visit(stages: &[Stage<'_>], models: Range<usize>, split: bool) {
+    let mut workspace = WORKSPACES.with_borrow_mut(Vec::pop).unwrap_or_default();
+    for stage in stages {
+        for step in 0..stage.steps {
+            // SAFETY: as the caller promises.
+            unsafe { workspace.run_step(stage, step, models.clone(), split) };
+        }
+    }
+    WORKSPACES.with_borrow_mut(|free| free.push(workspace));
+}
+
+impl Workspace {
+    /// Runs a plan once on some models.
+    ///
+    /// # Safety
+    ///
+    /// As [`run`], for these models and this step.
+    unsafe fn run_step(&mut self, stage: &Stage<'_>, step: usize, models: Range<usize>, split: bool) {
+        let Stage { plan, binding, .. } = stage;
+        self.arena.reserve(plan.arena_bytes * models.len());
+        self.scratch.reserve(plan.scratch_bytes);
+        if let Some(keys) = binding.keys.get(models.clone()) {
+            self.keys.clear();
+            let advanced = keys.iter().map(|key| Key { step: key.step + step as u64, ..*key });
+            self.keys.extend(advanced);
+        }
+        // SAFETY: as the caller promises.
+        unsafe { self.gather(stage, step, &models) };
+        let mut views = core::mem::take(&mut self.views);
+        views.clear();
+        let mut views = recycle(views);
+        let mut gathered = 0;
+        for view in &plan.views {
+            let rows = match view.place {
+                Place::Arena(offset) => self.arena_rows(plan, offset),
+                Place::Slot(slot) => binding.slots[slot].from(models.start),
+                Place::Constant(offset) => Rows::Strided {
+                    base: plan.constants.as_ptr().wrapping_add(offset).cast_mut(),
+                    stride: 0,
+                },
+                Place::Scalar(scalar) => Rows::Strided {
+                    base: scalar_address(binding, scalar, models.start).cast_mut().cast(),
+                    stride: size_of::<f64>(),
+                },
+                Place::Scalar32(scalar, offset) => {
+                    let rows = self.arena_rows(plan, offset);
+                    let from = scalar * binding.models + models.start;
+                    for (m, &number) in binding.scalars[from..][..models.len()].iter().enumerate() {
+                        // SAFETY: the arena has room for this scalar of every model of the tile.
+                        unsafe { rows.at(m).cast::<f32>().write(number as f32) };
+                    }
+                    rows
+                }
+                Place::Output(output) => {
+                    let sink = &binding.outputs[output];
+                    sink.rows.from(models.start).offset(step * sink.step_bytes)
+                }
+                Place::Input(input) => {
+                    let source = &binding.inputs[input];
+                    match source.gather {
+                        None => source.rows.from(models.start).offset(step * source.step_bytes),
+                        Some(_) => Rows::NONE,
+                    }
+                }
+            };
+            views.push(View { rows, numel: view.numel, element_bytes: view.dtype.size_bytes() });
+        }
+        for (input, source) in binding.inputs.iter().enumerate() {
+            if source.gather.is_some() {
+                let stride = padded(plan.program.inputs[input].size_bytes());
+                let base = self.gathered.as_mut_ptr().wrapping_add(gathered);
+                let of_input = plan.views.iter().zip(&mut views);
+                of_input
+                    .filter(|(view, _)| view.place == Place::Input(input))
+                    .for_each(|(_, view)| view.rows = Rows::Strided { base, stride });
+                gathered += stride * models.len();
+            }
+        }
+        for step in &plan.steps {
+            let scratch = self.scratch.bytes_mut();
+            // SAFETY: arena places of values that live at the same time do not overlap, each model has an
+            // arena of its own, and the caller answers for all other rows.
+            let mut tile = unsafe {
+                Tile::new(models.len(), &views, &step.inputs, &step.outputs, scratch)
+                    .with_keys(&self.keys, step.draw)
+                    .with_split(split)
+            };
+            step.kernel.run(&mut tile);
+        }
+        self.views = recycle(views);
+    }
+
+    fn arena_rows(&mut self, plan: &Plan, offset: usize) -> Rows<'static> {
+        let base = self.arena.as_mut_ptr().wrapping_add(offset);
+        Rows::Strided { base, stride: plan.arena_bytes }
+    }
+
+    /// Copies the items that the models picked next to each other.
+    ///
+    /// # Safety
+    ///
+    /// As [`run`], for these models and this step.
+    unsafe fn gather(&mut self, stage: &Stage<'_>, step: usize, models: &Range<usize>) {
+        let Stage { plan, binding, .. } = stage;
+        let picked = || binding.inputs.iter().zip(&plan.program.inputs).filter_map(|(source, ty)| {
+            source.gather.map(|gather| (source, gather, ty))
+        });
+        let bytes = picked().map(|(_, _, ty)| padded(ty.size_bytes()) * models.len()).sum();
+        self.gathered.reserve(bytes);
+        let mut to = self.gathered.as_mut_ptr();
+        for (source, gather, ty) in picked() {
+            let rows = source.rows.offset(step * source.step_bytes);
+            let items = ty.shape.first().copied().unwrap_or(1);
+            for model in models.clone() {
+                let numbers = rows.at(model).cast::<u32>();
+                for item in 0..items {
+                    // SAFETY: the caller promises `items` item numbers below `gather.items`, and the
+                    // gathered bytes have room for all items of all models of the tile.
+                    unsafe {
+                        let number = numbers.add(item).read() as usize;
+                        debug_assert!(number < gather.items, "item {number} of {}", gather.items);
+                        let from = gather.data.add(number * gather.item_bytes);
+                        let to = to.add(item * gather.item_bytes);
+                        core::ptr::copy_nonoverlapping(from, to, gather.item_bytes);
+                    }
+                }
+                to = to.wrapping_add(padded(ty.size_bytes()));
+            }
+        }
+    }
+}
+
+fn scalar_address(binding: &Binding<'_>, scalar: usize, model: usize) -> *const f64 {
+    binding.scalars[scalar * binding.models + model..].as_ptr()
+}
+
+/// Gives an empty vector of views with the memory of another, so that a steady step allocates nothing.
+fn recycle<'a>(mut views: Vec<View<'_>>) -> Vec<View<'a>> {
+    views.clear();
+    views.into_iter().map(|_| unreachable!("the vector was just emptied")).collect()
 }

@@ -1,10 +1,13 @@
 //! The CPU executor: plans run by tiles of models, with vector instructions chosen at run time.
 
 pub mod cache;
+mod dot;
 pub mod executor;
 pub mod gemm;
+mod large;
 pub mod memory;
+pub mod product;
 pub mod random;
 pub mod simd;
 pub mod tile;
-pub(crate) mod transpose;
+pub mod transpose;

@@ -1,8 +1,5 @@
 //! What a kernel sees: some models of a cohort, and for each operand where their elements lie.
-#![expect(
-    unsafe_code,
-    reason = "operands are rows of columns and of arenas, given by address"
-)]
+#![expect(unsafe_code, reason = "operands are rows of columns and of arenas, given by address")]
 
 use core::marker::PhantomData;
 use core::ptr;
@@ -34,22 +31,14 @@ pub enum Rows<'a> {
 
 impl<'a> Rows<'a> {
     /// Rows that nobody reads or writes.
-    pub const NONE: Rows<'static> = Rows::Strided {
-        base: ptr::null_mut(),
-        stride: 0,
-    };
+    pub const NONE: Rows<'static> = Rows::Strided { base: ptr::null_mut(), stride: 0 };
 
     /// Gives the address of row `i`.
     #[inline]
     pub fn at(&self, i: usize) -> *mut u8 {
         match *self {
             Rows::Strided { base, stride } => base.wrapping_add(i * stride),
-            Rows::Listed {
-                segments,
-                stride,
-                rows,
-                offset,
-            } => {
+            Rows::Listed { segments, stride, rows, offset } => {
                 let (segment, row) = rows[i];
                 segments[segment as usize].wrapping_add(row as usize * stride + offset)
             }
@@ -59,45 +48,33 @@ impl<'a> Rows<'a> {
     /// Gives the rows from `start` on.
     pub fn from(&self, start: usize) -> Rows<'a> {
         match *self {
-            Rows::Strided { base, stride } => Rows::Strided {
-                base: base.wrapping_add(start * stride),
-                stride,
-            },
-            Rows::Listed {
-                segments,
-                stride,
-                rows,
-                offset,
-            } => Rows::Listed {
-                segments,
-                stride,
-                rows: &rows[start..],
-                offset,
-            },
+            Rows::Strided { base, stride } => {
+                Rows::Strided { base: base.wrapping_add(start * stride), stride }
+            }
+            Rows::Listed { segments, stride, rows, offset } => {
+                Rows::Listed { segments, stride, rows: &rows[start..], offset }
+            }
         }
     }
 
     /// Gives the same rows, each `bytes` further on.
     pub fn offset(&self, bytes: usize) -> Rows<'a> {
         match *self {
-            Rows::Strided { base, stride } => Rows::Strided {
-                base: base.wrapping_add(bytes),
-                stride,
-            },
-            Rows::Listed {
-                segments,
-                stride,
-                rows,
-                offset,
-            } => Rows::Listed {
-                segments,
-                stride,
-                rows,
-                offset: offset + bytes,
-            },
+            Rows::Strided { base, stride } => {
+                Rows::Strided { base: base.wrapping_add(bytes), stride }
+            }
+            Rows::Listed { segments, stride, rows, offset } => {
+                Rows::Listed { segments, stride, rows, offset: offset + bytes }
+            }
         }
     }
 }
+
+// SAFETY: rows are addresses and give access to nothing by themselves. Whoever makes a `Tile` of them
+// answers for what is read and written, and by which thread.
+unsafe impl Send for Rows<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for Rows<'_> {}
 
 /// One operand of a kernel: its rows and the number of its elements.
 #[derive(Clone, Copy, Debug)]
@@ -125,8 +102,9 @@ pub struct Key {
 /// The models that a kernel is to compute, with their operands.
 pub struct Tile<'a> {
     models: usize,
-    inputs: &'a [View<'a>],
-    outputs: &'a [View<'a>],
+    views: &'a [View<'a>],
+    inputs: &'a [u32],
+    outputs: &'a [u32],
     scratch: &'a mut [u8],
     keys: &'a [Key],
     draw: u32,
@@ -134,28 +112,21 @@ pub struct Tile<'a> {
 }
 
 impl<'a> Tile<'a> {
-    /// Puts a tile together.
+    /// Puts a tile together; `inputs` and `outputs` are indices in `views`.
     ///
     /// # Safety
     ///
-    /// For each model `m < models` and each view, `rows.at(m)` is the address of `numel` elements of
+    /// For each model `m < models` and each view that is named, `rows.at(m)` is the address of `numel` elements of
     /// `element_bytes` bytes, aligned for their type, initialised, and not written by anybody else while
     /// the tile lives; those of outputs are written by nobody else and overlap no other view.
     pub unsafe fn new(
         models: usize,
-        inputs: &'a [View<'a>],
-        outputs: &'a [View<'a>],
+        views: &'a [View<'a>],
+        inputs: &'a [u32],
+        outputs: &'a [u32],
         scratch: &'a mut [u8],
     ) -> Self {
-        Tile {
-            models,
-            inputs,
-            outputs,
-            scratch,
-            keys: &[],
-            draw: 0,
-            split: false,
-        }
+        Tile { models, views, inputs, outputs, scratch, keys: &[], draw: 0, split: false }
     }
 
     /// Adds the models' random states, and a number that tells this draw from the others of a step.
@@ -190,6 +161,7 @@ impl<'a> Tile<'a> {
         debug_assert!(model < self.models);
         Model {
             model,
+            views: self.views,
             inputs: self.inputs,
             outputs: self.outputs,
             scratch: self.scratch,
@@ -202,8 +174,9 @@ impl<'a> Tile<'a> {
 /// The operands of one model of a [`Tile`].
 pub struct Model<'t> {
     model: usize,
-    inputs: &'t [View<'t>],
-    outputs: &'t [View<'t>],
+    views: &'t [View<'t>],
+    inputs: &'t [u32],
+    outputs: &'t [u32],
     scratch: &'t mut [u8],
     key: Key,
     draw: u32,
@@ -214,6 +187,7 @@ pub struct Model<'t> {
 pub struct Inputs<'t> {
     model: usize,
     views: &'t [View<'t>],
+    ids: &'t [u32],
 }
 
 impl<'t> Inputs<'t> {
@@ -224,12 +198,8 @@ impl<'t> Inputs<'t> {
     /// If there is no such input or its elements are not `T`.
     #[inline]
     pub fn get<T: Element>(&self, i: usize) -> &'t [T] {
-        let view = &self.views[i];
-        assert_eq!(
-            view.element_bytes,
-            size_of::<T>(),
-            "a kernel reads the dtype it was made for"
-        );
+        let view = &self.views[self.ids[i] as usize];
+        assert_eq!(view.element_bytes, size_of::<T>(), "a kernel reads the dtype it was made for");
         // SAFETY: whoever made the tile promised `numel` initialised elements at this address that
         // nobody writes while it lives.
         unsafe { core::slice::from_raw_parts(view.rows.at(self.model).cast(), view.numel) }
@@ -237,12 +207,12 @@ impl<'t> Inputs<'t> {
 
     /// Gives the number of inputs.
     pub fn len(&self) -> usize {
-        self.views.len()
+        self.ids.len()
     }
 
     /// Says whether there are no inputs.
     pub fn is_empty(&self) -> bool {
-        self.views.is_empty()
+        self.ids.is_empty()
     }
 }
 
@@ -250,6 +220,7 @@ impl<'t> Inputs<'t> {
 pub struct Outputs<'t> {
     model: usize,
     views: &'t [View<'t>],
+    ids: &'t [u32],
     next: usize,
     lifetime: PhantomData<&'t mut u8>,
 }
@@ -262,13 +233,9 @@ impl<'t> Outputs<'t> {
     /// If there is no further output or its elements are not `T`.
     #[inline]
     pub fn take<T: Element>(&mut self) -> &'t mut [T] {
-        let view = &self.views[self.next];
+        let view = &self.views[self.ids[self.next] as usize];
         self.next += 1;
-        assert_eq!(
-            view.element_bytes,
-            size_of::<T>(),
-            "a kernel writes the dtype it was made for"
-        );
+        assert_eq!(view.element_bytes, size_of::<T>(), "a kernel writes the dtype it was made for");
         // SAFETY: whoever made the tile promised `numel` initialised elements at this address that
         // overlap no other view; each output of a model is handed out once, because `next` moves on
         // and `Model::split` consumes the model, which borrows the tile exclusively.
@@ -280,24 +247,10 @@ impl<'t> Model<'t> {
     /// Splits into inputs, outputs and scratch memory (zeroed at first, then as it was left).
     #[inline]
     pub fn split(self) -> (Inputs<'t>, Outputs<'t>, &'t mut [u8]) {
-        let Model {
-            model,
-            inputs,
-            outputs,
-            scratch,
-            ..
-        } = self;
+        let Model { model, views, inputs, outputs, scratch, .. } = self;
         (
-            Inputs {
-                model,
-                views: inputs,
-            },
-            Outputs {
-                model,
-                views: outputs,
-                next: 0,
-                lifetime: PhantomData,
-            },
+            Inputs { model, views, ids: inputs },
+            Outputs { model, views, ids: outputs, next: 0, lifetime: PhantomData },
             scratch,
         )
     }

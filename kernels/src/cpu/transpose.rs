@@ -13,7 +13,7 @@ use super::simd::{Float, Lanes, Simd};
 ///
 /// If a slice is too short.
 #[inline(always)]
-pub(crate) fn transpose<T: Float, S: Simd>(
+pub fn transpose<T: Float, S: Simd>(
     src: &[T],
     src_stride: usize,
     dst: &mut [T],

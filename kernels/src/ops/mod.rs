@@ -15,6 +15,7 @@ pub mod expand;
 pub mod gelu;
 pub mod hardtanh;
 pub mod leaky_relu;
+pub mod linear;
 pub mod permute;
 pub mod reduce;
 pub mod relu;

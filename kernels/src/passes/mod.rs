@@ -1,7 +1,11 @@
 //! Passes: functions from [`Program`](crate::program::Program) to `Program`, and [`plan`], which makes
 //! a program ready to run. Each can be tested alone; the verifier runs after each in tests.
+//!
+//! [`differentiate`] and [`split`] are asked for; [`clean`] and [`fuse`] run before every plan.
 
-pub mod dead_code;
+pub mod clean;
 pub mod differentiate;
 pub mod fuse;
 pub mod plan;
+mod schedule;
+pub mod split;

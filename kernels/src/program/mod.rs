@@ -84,6 +84,8 @@ pub struct Node {
     pub outputs: Vec<ValueId>,
     /// The module call that recorded it: index in [`Program::scopes`].
     pub scope: usize,
+    /// Tells the draws of random ops apart; passes keep it.
+    pub draw: u32,
 }
 
 /// What a slot's column is for.
@@ -165,18 +167,13 @@ impl Program {
     ) -> Vec<ValueId> {
         let node = self.nodes.len();
         let first = self.values.len();
-        self.values
-            .extend(outputs.into_iter().enumerate().map(|(output, ty)| Value {
-                ty,
-                origin: Origin::Node { node, output },
-            }));
+        self.values.extend(outputs.into_iter().enumerate().map(|(output, ty)| Value {
+            ty,
+            origin: Origin::Node { node, output },
+        }));
         let outputs: Vec<_> = (first..self.values.len()).collect();
-        self.nodes.push(Node {
-            op,
-            inputs,
-            outputs: outputs.clone(),
-            scope,
-        });
+        let draw = self.nodes.iter().filter(|node| node.op.is_random()).count() as u32;
+        self.nodes.push(Node { op, inputs, outputs: outputs.clone(), scope, draw });
         outputs
     }
 
@@ -188,8 +185,6 @@ impl Program {
 
     /// Finds the value that reads a slot, if the program has one.
     pub fn read_of(&self, slot: SlotId) -> Option<ValueId> {
-        self.values
-            .iter()
-            .position(|value| value.origin == Origin::Slot(slot))
+        self.values.iter().position(|value| value.origin == Origin::Slot(slot))
     }
 }

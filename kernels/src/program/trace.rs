@@ -44,6 +44,7 @@ pub struct Trace(Rc<RefCell<Recorder>>);
 
 #[derive(Default)]
 struct Recorder {
+    /// Its scope 0 is the outside: what is recorded while no module call is open.
     program: Program,
     /// Indices in `program.scopes` of the module calls that are open.
     open: Vec<usize>,
@@ -71,22 +72,13 @@ impl Trace {
     /// Goes on recording at the end of `program`.
     pub fn resume(program: Program) -> Self {
         let slots = program.slots.iter().enumerate();
-        let slots = slots
-            .map(|(id, s)| ((s.role, s.position, s.index), id))
-            .collect();
-        Trace(Rc::new(RefCell::new(Recorder {
-            program,
-            slots,
-            ..Recorder::default()
-        })))
+        let slots = slots.map(|(id, s)| ((s.role, s.position, s.index), id)).collect();
+        Trace(Rc::new(RefCell::new(Recorder { program, slots, ..Recorder::default() })))
     }
 
     /// Starts a recording that computes each op as it is recorded.
     pub fn eager(eager: Eager) -> Self {
-        Trace(Rc::new(RefCell::new(Recorder {
-            eager: Some(eager),
-            ..Recorder::default()
-        })))
+        Trace(Rc::new(RefCell::new(Recorder { eager: Some(eager), ..Recorder::default() })))
     }
 
     /// Ends the recording with `outputs` as the program's outputs.
@@ -134,11 +126,7 @@ impl Trace {
         if let Some(&id) = recorder.slots.get(&key)
             && let Some(value) = recorder.program.read_of(id)
         {
-            return Var {
-                trace: self.clone(),
-                id: Some(value),
-                ty,
-            };
+            return Var { trace: self.clone(), id: Some(value), ty };
         }
         recorder.program.slots.push(slot);
         let id = recorder.program.slots.len() - 1;
@@ -150,11 +138,7 @@ impl Trace {
     pub fn scalar(&self, scalar: Scalar, dtype: Dtype) -> Var {
         let mut recorder = self.0.borrow_mut();
         let ty = Type::new(dtype, []);
-        let known = recorder
-            .program
-            .scalars
-            .iter()
-            .position(|known| *known == scalar);
+        let known = recorder.program.scalars.iter().position(|known| *known == scalar);
         let index = known.unwrap_or_else(|| {
             recorder.program.scalars.push(scalar);
             recorder.program.scalars.len() - 1
@@ -165,22 +149,13 @@ impl Trace {
     /// Records a field of the module whose call is open, with shape `[]`; `position` is its place in
     /// the blueprint.
     pub fn module_scalar(&self, name: &'static str, position: usize, dtype: Dtype) -> Var {
-        self.scalar(
-            Scalar {
-                name,
-                of: ScalarOf::Module,
-                position,
-            },
-            dtype,
-        )
+        self.scalar(Scalar { name, of: ScalarOf::Module, position }, dtype)
     }
 
     /// Records a number that is the same for all models, in every element of `shape`.
     pub fn constant(&self, value: f64, dtype: Dtype, shape: impl Into<Shape>) -> Var {
         let ty = Type::new(dtype, shape);
-        self.0
-            .borrow_mut()
-            .source(self, ty, Origin::Constant(value))
+        self.0.borrow_mut().source(self, ty, Origin::Constant(value))
     }
 
     /// Applies an op that has one output.
@@ -191,9 +166,7 @@ impl Trace {
     /// Applies an op that has `N` outputs.
     pub fn apply_n<const N: usize>(&self, op: impl Op, inputs: &[&Var]) -> [Var; N] {
         let outputs = self.apply_all(Arc::new(op), inputs, N);
-        outputs
-            .try_into()
-            .unwrap_or_else(|_| unreachable!("apply_all gives as many as asked for"))
+        outputs.try_into().unwrap_or_else(|_| unreachable!("apply_all gives as many as asked for"))
     }
 
     /// Applies an op that has `n_outputs` outputs.
@@ -209,28 +182,24 @@ impl Trace {
         let types: Vec<_> = inputs.iter().map(|var| var.ty.clone()).collect();
         let outputs = op.outputs(&types).and_then(|outputs| match outputs.len() {
             n if n == n_outputs => Ok(outputs),
-            n => Err(OpError(format!(
-                "{}: expected {n_outputs} outputs, got {n}",
-                op.name()
-            ))),
+            n => Err(OpError(format!("{}: expected {n_outputs} outputs, got {n}", op.name()))),
         });
         match outputs {
-            Ok(outputs) => recorder
-                .push(op, ids, outputs.clone())
-                .into_iter()
-                .zip(outputs)
-                .map(|(id, ty)| Var {
-                    trace: self.clone(),
-                    id: Some(id),
-                    ty,
-                })
-                .collect(),
+            Ok(outputs) => recorder.push(op, ids, outputs.clone()).into_iter().zip(outputs).map(|(id, ty)| Var { trace: self.clone(), id: Some(id), ty }).collect(),
             Err(error) => {
                 recorder.fail(error.0);
                 drop(recorder);
                 poison()
             }
         }
+    }
+
+    /// Records what `f` records under scope `scope`: a gradient belongs to the call that it is of.
+    pub fn within<R>(&self, scope: usize, f: impl FnOnce() -> R) -> R {
+        self.0.borrow_mut().open.push(scope);
+        let result = f();
+        self.0.borrow_mut().open.pop();
+        result
     }
 
     /// Calls a module: `forward` runs between an `enter` and a `leave` boundary.
@@ -244,12 +213,9 @@ impl Trace {
         {
             let mut recorder = self.0.borrow_mut();
             let calls = recorder.calls.entry(path.to_owned()).or_default();
-            let scope = Scope {
-                path: path.to_owned(),
-                module,
-                call: *calls,
-            };
+            let scope = Scope { path: path.to_owned(), module, call: *calls };
             *calls += 1;
+            recorder.open_outside();
             recorder.program.scopes.push(scope);
             let scope = recorder.program.scopes.len() - 1;
             recorder.open.push(scope);
@@ -269,43 +235,28 @@ impl Trace {
 
     /// Records that a slot's row becomes `value` when the program has run.
     pub fn store(&self, slot: &Var, value: &Var) {
-        let (Some(slot), Some(value)) = (slot.id, value.id) else {
-            return;
-        };
+        let (Some(slot), Some(value)) = (slot.id, value.id) else { return };
         let mut recorder = self.0.borrow_mut();
         match recorder.program.values[slot].origin {
             Origin::Slot(slot) => recorder.program.stores.push((slot, value)),
-            _ => recorder
-                .fail("only a parameter, a buffer or optimizer state can be stored to".into()),
+            _ => recorder.fail("only a parameter, a buffer or optimizer state can be stored to".into()),
         }
     }
 
     /// Gives a handle of a value that is recorded already.
     pub fn var(&self, id: ValueId) -> Var {
         let ty = self.program().ty(id).clone();
-        Var {
-            trace: self.clone(),
-            id: Some(id),
-            ty,
-        }
+        Var { trace: self.clone(), id: Some(id), ty }
     }
 
     fn poison(&self) -> Var {
-        Var {
-            trace: self.clone(),
-            id: None,
-            ty: Type::new(Dtype::F32, []),
-        }
+        Var { trace: self.clone(), id: None, ty: Type::new(Dtype::F32, []) }
     }
 }
 
 impl Recorder {
     fn source(&mut self, trace: &Trace, ty: Type, origin: Origin) -> Var {
-        let known = self
-            .program
-            .values
-            .iter()
-            .position(|value| value.ty == ty && value.origin == origin);
+        let known = self.program.values.iter().position(|value| value.ty == ty && value.origin == origin);
         let id = known.unwrap_or_else(|| {
             let id = self.program.push_value(ty.clone(), origin);
             if let Some(eager) = &mut self.eager {
@@ -313,17 +264,17 @@ impl Recorder {
             }
             id
         });
-        Var {
-            trace: trace.clone(),
-            id: Some(id),
-            ty,
+        Var { trace: trace.clone(), id: Some(id), ty }
+    }
+
+    fn open_outside(&mut self) {
+        if self.program.scopes.is_empty() {
+            self.program.scopes.push(Scope::default());
         }
     }
 
     fn push(&mut self, op: Arc<dyn Op>, inputs: Vec<ValueId>, outputs: Vec<Type>) -> Vec<ValueId> {
-        if self.program.scopes.is_empty() {
-            self.program.scopes.push(Scope::default());
-        }
+        self.open_outside();
         let scope = self.open.last().copied().unwrap_or(0);
         let outputs = self.program.push(op, inputs, outputs, scope);
         if let Some(eager) = &mut self.eager {
@@ -334,16 +285,8 @@ impl Recorder {
 
     fn fail(&mut self, message: String) {
         if self.error.is_none() {
-            let scope = self
-                .open
-                .last()
-                .map(|&scope| self.program.scopes[scope].clone())
-                .unwrap_or_default();
-            self.error = Some(TraceError {
-                path: scope.path,
-                module: scope.module,
-                message,
-            });
+            let scope = self.open.last().map(|&scope| self.program.scopes[scope].clone()).unwrap_or_default();
+            self.error = Some(TraceError { path: scope.path, module: scope.module, message });
         }
     }
 }

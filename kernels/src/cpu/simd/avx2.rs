@@ -166,6 +166,27 @@ impl Lanes<f32> for __m256 {
     }
 
     #[inline(always)]
+    fn sums(n: usize, vector: impl Fn(usize) -> Self) -> Self {
+        let row = |i: usize| if i < n { vector(i) } else { Self::splat(0.0) };
+        unsafe {
+            // Halves, then quarters, then neighbours: each step adds two vectors' parts side by side.
+            let halves = |i: usize| {
+                let (a, b) = (row(i), row(i + 4));
+                _mm256_add_ps(
+                    _mm256_permute2f128_ps::<0x20>(a, b),
+                    _mm256_permute2f128_ps::<0x31>(a, b),
+                )
+            };
+            let quarters = |i: usize| {
+                let (a, b) = (halves(i), halves(i + 1));
+                _mm256_add_ps(_mm256_shuffle_ps::<0x44>(a, b), _mm256_shuffle_ps::<0xEE>(a, b))
+            };
+            let (a, b) = (quarters(0), quarters(2));
+            _mm256_add_ps(_mm256_shuffle_ps::<0x88>(a, b), _mm256_shuffle_ps::<0xDD>(a, b))
+        }
+    }
+
+    #[inline(always)]
     fn map(self, f: impl Fn(f32) -> f32) -> Self {
         let mut lanes = [0.0; 8];
         unsafe {

@@ -158,6 +158,34 @@ impl Lanes<f32> for __m512 {
     }
 
     #[inline(always)]
+    fn sums(n: usize, vector: impl Fn(usize) -> Self) -> Self {
+        let row = |i: usize| if i < n { vector(i) } else { Self::splat(0.0) };
+        unsafe {
+            // Halves, quarters, eighths, then neighbours: each step adds two vectors' parts side by side.
+            let halves = |i: usize, j: usize| {
+                let (a, b) = (row(i), row(j));
+                _mm512_add_ps(
+                    _mm512_shuffle_f32x4::<0x44>(a, b),
+                    _mm512_shuffle_f32x4::<0xEE>(a, b),
+                )
+            };
+            let quarters = |i: usize| {
+                let (a, b) = (halves(i, i + 4), halves(i + 8, i + 12));
+                _mm512_add_ps(
+                    _mm512_shuffle_f32x4::<0x88>(a, b),
+                    _mm512_shuffle_f32x4::<0xDD>(a, b),
+                )
+            };
+            let eighths = |i: usize| {
+                let (a, b) = (quarters(i), quarters(i + 1));
+                _mm512_add_ps(_mm512_shuffle_ps::<0x44>(a, b), _mm512_shuffle_ps::<0xEE>(a, b))
+            };
+            let (a, b) = (eighths(0), eighths(2));
+            _mm512_add_ps(_mm512_shuffle_ps::<0x88>(a, b), _mm512_shuffle_ps::<0xDD>(a, b))
+        }
+    }
+
+    #[inline(always)]
     fn map(self, f: impl Fn(f32) -> f32) -> Self {
         let mut lanes = [0.0; 16];
         unsafe {

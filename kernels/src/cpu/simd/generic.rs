@@ -17,7 +17,7 @@ impl Simd for Generic {
 /// Four numbers.
 #[derive(Clone, Copy)]
 #[repr(C, align(32))]
-pub struct Four<T>([T; 4]);
+pub(super) struct Four<T>([T; 4]);
 
 impl<T: Copy> Four<T> {
     #[inline(always)]

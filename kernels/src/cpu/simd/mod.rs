@@ -129,6 +129,20 @@ pub trait Lanes<T>: Copy + Send + Sync + 'static {
     fn mantissa_exponent(self) -> (Self, Self);
     /// Adds the lanes up by halves: lane `i` and lane `i + N/2`, then `i` and `i + N/4`, down to two.
     fn sum(self) -> T;
+    /// Adds the lanes of `N` vectors up: lane `i` of the result is the sum of the lanes of `vector(i)`, for
+    /// `i < n ≤ N`. The order of the additions is the same for every `i` and `n`.
+    #[inline(always)]
+    fn sums(n: usize, vector: impl Fn(usize) -> Self) -> Self
+    where
+        T: Default + Copy,
+    {
+        let mut sums = [T::default(); 16];
+        for (i, sum) in sums.iter_mut().enumerate().take(n.min(Self::N)) {
+            *sum = vector(i).sum();
+        }
+        // SAFETY: no vector has more than 16 lanes.
+        unsafe { Self::load(sums.as_ptr()) }
+    }
     /// Applies a function to each lane.
     fn map(self, f: impl Fn(T) -> T) -> Self;
 

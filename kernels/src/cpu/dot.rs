@@ -1,0 +1,100 @@
+//! Products with few rows: each element is a dot product of two contiguous rows.
+//!
+//! **Order of sums.** Lane `l` adds up the products at `l`, `l + N`, `l + 2N`, … in order; the lanes are
+//! added by [`Lanes::sums`]. The order follows from `k` and the instruction set alone.
+#![expect(unsafe_code, reason = "rows are read through pointers")]
+
+use super::simd::{Float, Lanes, Simd, Vectorized};
+use crate::ops::activation::ActivationKind;
+
+/// `C[r, o] = activation(⟨A[r, ..], B[o, ..]⟩ + bias[o])`, all row-major: `A` is `[rows, k]`, `B` is
+/// `[columns, k]`, `C` is `[rows, columns]`.
+pub struct Dot<'a, T> {
+    /// Rows of `A` and `C`.
+    pub rows: usize,
+    /// Rows of `B`, columns of `C`.
+    pub columns: usize,
+    /// Length of a row of `A` and `B`.
+    pub k: usize,
+    /// `A`.
+    pub a: &'a [T],
+    /// `B`.
+    pub b: &'a [T],
+    /// One number for each row of `B`.
+    pub bias: Option<&'a [T]>,
+    /// Applied last.
+    pub activation: Option<ActivationKind>,
+    /// `C`.
+    pub c: &'a mut [T],
+}
+
+impl<T: Float> Vectorized for Dot<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        let k = self.k;
+        let Dot { rows, columns, .. } = self;
+        assert!(self.a.len() == rows * k && self.b.len() == columns * k, "sizes of a product");
+        assert!(self.c.len() == rows * columns, "size of its result");
+        assert!(self.bias.is_none_or(|bias| bias.len() == columns), "bias");
+        let lanes = <T::Lanes<S> as Lanes<T>>::N;
+        for row in 0..rows {
+            let a = &self.a[row * k..][..k];
+            let c = &mut self.c[row * columns..][..columns];
+            let mut column = 0;
+            while column < columns {
+                let n = (columns - column).min(lanes);
+                let sums = T::Lanes::<S>::sums(n, |i| {
+                    // SAFETY: row `column + i` of B is within B, which has `columns` rows of `k`.
+                    let row = unsafe { self.b.as_ptr().add((column + i) * k) };
+                    partial_sums::<T, S>(a, row)
+                });
+                let bias = self.bias.map(|bias| &bias[column..]);
+                let y = finish::<T, S>(sums, bias, n, self.activation);
+                // SAFETY: `column + n ≤ columns`, the length of this row of C.
+                unsafe { y.store_first(c.as_mut_ptr().add(column), n) };
+                column += n;
+            }
+        }
+    }
+}
+
+/// Multiplies `a` with the row of as many elements at `b`; gives each lane's sum.
+#[inline(always)]
+fn partial_sums<T: Float, S: Simd>(a: &[T], b: *const T) -> T::Lanes<S> {
+    let lanes = <T::Lanes<S> as Lanes<T>>::N;
+    let mut sum = T::Lanes::<S>::splat(T::default());
+    let mut i = 0;
+    // SAFETY (both blocks): the loads stay below `a.len()`, which is the length of both rows.
+    while i + lanes <= a.len() {
+        unsafe {
+            let product = T::Lanes::<S>::load(b.add(i));
+            sum = product.mul_add(T::Lanes::<S>::load(a.as_ptr().add(i)), sum);
+        }
+        i += lanes;
+    }
+    if i < a.len() {
+        // SAFETY: see above.
+        unsafe {
+            let product = T::Lanes::<S>::load_first(b.add(i), a.len() - i);
+            sum = product.mul_add(T::Lanes::<S>::load_first(a.as_ptr().add(i), a.len() - i), sum);
+        }
+    }
+    sum
+}
+
+#[inline(always)]
+fn finish<T: Float, S: Simd>(
+    sums: T::Lanes<S>,
+    bias: Option<&[T]>,
+    n: usize,
+    activation: Option<ActivationKind>,
+) -> T::Lanes<S> {
+    let sums = match bias {
+        // SAFETY: the slice has at least `n` elements.
+        Some(bias) => sums.add(unsafe { T::Lanes::<S>::load_first(bias[..n].as_ptr(), n) }),
+        None => sums,
+    };
+    activation.map_or(sums, |activation| activation.apply::<T, S>(sums))
+}

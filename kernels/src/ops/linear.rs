@@ -1,0 +1,268 @@
+//! `linear`: `y = x · weightᵀ + bias`, with its two gradients. Leading axes of `x` count as rows.
+//!
+//! Three ways to compute it, chosen by the sizes alone ([`Way`]): a few rows are dot products with the
+//! rows of the weight, small products the register tiles of [`crate::cpu::gemm`], large ones the `gemm`
+//! crate. Where there are rows enough, the output lies features first, so that vectors run along the batch.
+//!
+//! Source: `torch.nn.functional.linear`.
+
+use std::sync::Arc;
+
+use super::activation::ActivationKind;
+use crate::cpu::gemm::{BiasAxis, Product};
+use crate::cpu::product::{Matrix, Way, product_kernel};
+use crate::dtype::Dtype;
+use crate::op::{GradientAt, Kernel, Op, OpError};
+use crate::program::trace::Var;
+use crate::shape::{Layout, Operand, Shape, Type};
+
+/// Below this many rows a product is made of dot products: the vectors of a batch would be mostly empty.
+const MIN_ROWS: usize = 8;
+
+/// `y = activation(x · weightᵀ + bias)`; inputs `x`, `weight` and perhaps `bias`.
+#[derive(Debug, Default)]
+struct Linear {
+    activation: Option<ActivationKind>,
+}
+
+/// `dx = dy · weight`; inputs `dy`, `weight`.
+#[derive(Debug)]
+struct LinearInputGradient;
+
+/// `dweight = dyᵀ · x`; inputs `dy`, `x`.
+#[derive(Debug)]
+struct LinearWeightGradient;
+
+impl Var {
+    /// Maps the last axis affinely: `x · weightᵀ + bias`.
+    ///
+    /// # Shape
+    ///
+    /// `self` is `[.., in]`, `weight` `[out, in]`, `bias` `[out]`; the result is `[.., out]`.
+    ///
+    /// Source: `torch.nn.functional.linear`.
+    pub fn linear(&self, weight: &Var, bias: Option<&Var>) -> Var {
+        let inputs: Vec<_> = [self, weight].into_iter().chain(bias).collect();
+        self.trace().apply(Linear::default(), &inputs)
+    }
+}
+
+impl Op for Linear {
+    fn name(&self) -> &'static str {
+        "linear"
+    }
+
+    fn attributes(&self) -> String {
+        self.activation.map(|kind| kind.name().to_owned()).unwrap_or_default()
+    }
+
+    fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>, OpError> {
+        let [x, weight, bias @ ..] = inputs else {
+            return Err(OpError("linear takes an input, a weight and perhaps a bias".into()));
+        };
+        same_float("linear", inputs)?;
+        let &[out_features, in_features] = &*weight.shape else {
+            return Err(OpError(format!("linear: expected a 2-D weight, got {}", weight.shape)));
+        };
+        let rows = rows(&x.shape);
+        if x.shape.last() != Some(&in_features) {
+            let columns = x.shape.last().copied().unwrap_or(0);
+            return Err(OpError(format!(
+                "mat1 and mat2 shapes cannot be multiplied ({rows}x{columns} and {in_features}x{out_features})"
+            )));
+        }
+        if let Some(bias) = bias.first()
+            && *bias.shape != [out_features]
+        {
+            return Err(OpError(format!(
+                "linear: expected a bias of shape [{out_features}], got {}",
+                bias.shape
+            )));
+        }
+        Ok(vec![Type::new(x.dtype, with_last(&x.shape, out_features))])
+    }
+
+    fn takes_layout(&self, input: usize, operand: &Operand) -> bool {
+        let is_matrix = input == 0 && rows(&operand.ty.shape) >= MIN_ROWS && Matrix::of(operand).is_some();
+        is_matrix || operand.is_row_major()
+    }
+
+    fn layouts(&self, _: &[Operand], outputs: &[Type]) -> Vec<Layout> {
+        vec![preferred_layout(&outputs[0])]
+    }
+
+    fn cost(&self, inputs: &[Type], outputs: &[Type]) -> usize {
+        2 * outputs[0].shape.numel() * inputs[1].shape.last().unwrap_or(&1)
+    }
+
+    fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
+        let (x, weight, y) =
+            (Matrix::expect(&inputs[0]), Matrix::expect(&inputs[1]), Matrix::expect(&outputs[0]));
+        let product = Product {
+            m: y.rows,
+            n: y.columns,
+            k: x.columns,
+            a: x.strides,
+            b: weight.strides.transposed(),
+            c: y.strides,
+            bias: BiasAxis::Columns,
+            activation: self.activation,
+        };
+        let way = if y.rows < MIN_ROWS { Way::Dot } else { Way::of(&product) };
+        product_kernel(inputs[0].ty.dtype, product, way)
+    }
+
+    fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
+        debug_assert!(self.activation.is_none(), "gradients are recorded before activations are fused");
+        let Some(dy) = &at.gradients[0] else { return vec![None; at.inputs.len()] };
+        let trace = dy.trace();
+        let (x, weight) = (&at.inputs[0], &at.inputs[1]);
+        let when = |needed: bool, f: &dyn Fn() -> Var| needed.then(f);
+        let mut gradients = vec![
+            when(at.needs[0], &|| trace.apply(LinearInputGradient, &[dy, weight])),
+            when(at.needs[1], &|| trace.apply(LinearWeightGradient, &[dy, x])),
+        ];
+        if let Some(&needed) = at.needs.get(2) {
+            gradients.push(when(needed, &|| sum_rows(dy)));
+        }
+        gradients
+    }
+
+    fn fuse_activation(&self, next: &dyn Op) -> Option<Arc<dyn Op>> {
+        let activation = Some(ActivationKind::of(next)?);
+        self.activation.is_none().then(|| Arc::new(Linear { activation }) as Arc<dyn Op>)
+    }
+}
+
+impl Op for LinearInputGradient {
+    fn name(&self) -> &'static str {
+        "linear_input_gradient"
+    }
+
+    fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>, OpError> {
+        let [dy, weight] = inputs else {
+            return Err(OpError("linear_input_gradient takes a gradient and a weight".into()));
+        };
+        Ok(vec![Type::new(dy.dtype, with_last(&dy.shape, weight.shape[1]))])
+    }
+
+    fn takes_layout(&self, input: usize, operand: &Operand) -> bool {
+        if input == 0 { Matrix::of(operand).is_some() } else { operand.is_row_major() }
+    }
+
+    fn layouts(&self, _: &[Operand], outputs: &[Type]) -> Vec<Layout> {
+        vec![preferred_layout(&outputs[0])]
+    }
+
+    fn cost(&self, inputs: &[Type], outputs: &[Type]) -> usize {
+        2 * outputs[0].shape.numel() * inputs[1].shape[0]
+    }
+
+    fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
+        let (dy, weight, dx) =
+            (Matrix::expect(&inputs[0]), Matrix::expect(&inputs[1]), Matrix::expect(&outputs[0]));
+        let product = Product {
+            m: dx.rows,
+            n: dx.columns,
+            k: dy.columns,
+            a: dy.strides,
+            b: weight.strides,
+            c: dx.strides,
+            bias: BiasAxis::Columns,
+            activation: None,
+        };
+        product_kernel(inputs[0].ty.dtype, product, Way::of(&product))
+    }
+
+    fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
+        let Some(g) = &at.gradients[0] else { return vec![None; 2] };
+        let (dy, weight) = (&at.inputs[0], &at.inputs[1]);
+        vec![
+            at.needs[0].then(|| g.linear(weight, None)),
+            at.needs[1].then(|| g.trace().apply(LinearWeightGradient, &[dy, g])),
+        ]
+    }
+}
+
+impl Op for LinearWeightGradient {
+    fn name(&self) -> &'static str {
+        "linear_weight_gradient"
+    }
+
+    fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>, OpError> {
+        let [dy, x] = inputs else {
+            return Err(OpError("linear_weight_gradient takes a gradient and an input".into()));
+        };
+        let (Some(&out_features), Some(&in_features)) = (dy.shape.last(), x.shape.last()) else {
+            return Err(OpError("linear_weight_gradient: expected at least one axis".into()));
+        };
+        Ok(vec![Type::new(dy.dtype, [out_features, in_features])])
+    }
+
+    fn takes_layout(&self, _: usize, operand: &Operand) -> bool {
+        Matrix::of(operand).is_some()
+    }
+
+    fn cost(&self, inputs: &[Type], outputs: &[Type]) -> usize {
+        2 * outputs[0].shape.numel() * rows(&inputs[0].shape)
+    }
+
+    fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
+        let (dy, x, dw) =
+            (Matrix::expect(&inputs[0]), Matrix::expect(&inputs[1]), Matrix::expect(&outputs[0]));
+        let product = Product {
+            m: dw.rows,
+            n: dw.columns,
+            k: dy.rows,
+            a: dy.strides.transposed(),
+            b: x.strides,
+            c: dw.strides,
+            bias: BiasAxis::Columns,
+            activation: None,
+        };
+        product_kernel(inputs[0].ty.dtype, product, Way::of(&product))
+    }
+
+    fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
+        let Some(g) = &at.gradients[0] else { return vec![None; 2] };
+        let (dy, x) = (&at.inputs[0], &at.inputs[1]);
+        vec![
+            at.needs[0].then(|| x.linear(g, None)),
+            at.needs[1].then(|| g.trace().apply(LinearInputGradient, &[dy, g])),
+        ]
+    }
+}
+
+/// Adds the rows of a gradient up: the gradient of a bias.
+fn sum_rows(dy: &Var) -> Var {
+    let leading: Vec<_> = (0..dy.shape().rank() as isize - 1).collect();
+    if leading.is_empty() { dy.clone() } else { dy.sum(&leading, false) }
+}
+
+fn rows(shape: &Shape) -> usize {
+    shape.iter().rev().skip(1).product()
+}
+
+fn with_last(shape: &Shape, last: usize) -> Shape {
+    let leading = shape.len().saturating_sub(1);
+    shape[..leading].iter().copied().chain([last]).collect()
+}
+
+/// Features first, where there are rows enough to fill vectors.
+fn preferred_layout(ty: &Type) -> Layout {
+    if rows(&ty.shape) < MIN_ROWS { ty.shape.row_major() } else { ty.shape.features_first() }
+}
+
+fn same_float(op: &str, inputs: &[Type]) -> Result<(), OpError> {
+    let dtype = inputs[0].dtype;
+    if !matches!(dtype, Dtype::F32 | Dtype::F64) {
+        return Err(OpError(format!("{op}: expected f32 or f64, got {dtype}")));
+    }
+    match inputs.iter().find(|ty| ty.dtype != dtype) {
+        None => Ok(()),
+        Some(other) => Err(OpError(format!(
+            "mat1 and mat2 must have the same dtype, but got {dtype} and {}",
+            other.dtype
+        ))),
+    }
+}

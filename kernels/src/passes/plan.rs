@@ -1,0 +1,462 @@
+//! [`Plan`]: a program made ready to run: layouts chosen, kernels made, every value given its place.
+//!
+//! Values live in an arena, a part of which is used again as soon as nobody reads it any more; each model
+//! of a tile has an arena of its own, side by side. An update rule works in the row of the column itself.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::{clean, fuse, schedule};
+use crate::cpu::cache::CacheSizes;
+use crate::cpu::memory::{AlignedBytes, padded};
+use crate::dtype::Dtype;
+use crate::op::{Kernel, Op};
+use crate::ops::contiguous::Contiguous;
+use crate::program::{Origin, Program, SlotId, ValueId, VerifyError};
+use crate::shape::Operand;
+
+/// What a plan may be told; the default is right except in tests.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PlanOptions {
+    /// How many models a tile has; `None` asks the caches.
+    pub tile: Option<usize>,
+    /// Runs the program as it is, without fusing or reordering anything.
+    pub keep_nodes: bool,
+}
+
+/// A program that is ready to run. See [`crate::cpu::executor`].
+pub struct Plan {
+    /// The program after all passes.
+    pub program: Program,
+    /// What the steps read and write, in the order of their indices.
+    pub(crate) views: Vec<PlacedView>,
+    /// What happens, in order.
+    pub(crate) steps: Vec<Step>,
+    /// Numbers known while tracing.
+    pub(crate) constants: AlignedBytes,
+    /// Bytes of arena that one model needs.
+    pub(crate) arena_bytes: usize,
+    /// Bytes of scratch memory that the neediest kernel needs.
+    pub(crate) scratch_bytes: usize,
+    /// How many models a tile has.
+    pub(crate) tile: usize,
+    /// Estimated work for one model, in floating-point operations.
+    pub(crate) cost: usize,
+}
+
+/// An operand and its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PlacedView {
+    pub(crate) place: Place,
+    pub(crate) numel: usize,
+    pub(crate) dtype: Dtype,
+}
+
+/// Where an operand lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// That many bytes behind the start of the model's arena.
+    Arena(usize),
+    /// In the row of a slot.
+    Slot(SlotId),
+    /// In the input of that number.
+    Input(usize),
+    /// In the output of that number.
+    Output(usize),
+    /// That many bytes behind the start of the constants, for all models.
+    Constant(usize),
+    /// The scalar of that number, in double precision.
+    Scalar(usize),
+    /// The scalar of that number in single precision, converted into the arena before the first step.
+    Scalar32(usize, usize),
+}
+
+/// One kernel run.
+pub(crate) struct Step {
+    pub(crate) kernel: Box<dyn Kernel>,
+    /// Indices of views.
+    pub(crate) inputs: Vec<u32>,
+    /// Indices of views.
+    pub(crate) outputs: Vec<u32>,
+    pub(crate) draw: u32,
+    /// For printing.
+    name: String,
+}
+
+impl Plan {
+    /// Plans `program`.
+    ///
+    /// # Errors
+    ///
+    /// If the program breaks the grammar.
+    pub fn new(program: Program, options: &PlanOptions) -> Result<Plan, VerifyError> {
+        program.verify()?;
+        let program = if options.keep_nodes {
+            program
+        } else {
+            schedule::update_early(fuse::fuse(clean::drop_boundaries(program)))
+        };
+        program.verify()?;
+        let mut planner = Planner::new(&program);
+        for index in 0..program.nodes.len() {
+            planner.add_node(index);
+        }
+        planner.finish();
+        let Planner { views, steps, constants, arena, scratch_bytes, .. } = planner;
+        let mut bytes = AlignedBytes::new(constants.len());
+        bytes.bytes_mut()[..constants.len()].copy_from_slice(&constants);
+        let arena_bytes = arena.size;
+        let tile = options.tile.unwrap_or_else(|| tile_size(&program, arena_bytes)).max(1);
+        let cost = cost(&program);
+        Ok(Plan { views, steps, constants: bytes, arena_bytes, scratch_bytes, tile, cost, program })
+    }
+
+    /// Gives the number of models that go through the program together.
+    pub fn tile(&self) -> usize {
+        self.tile
+    }
+}
+
+/// As many models as fit half of the first cache with everything that a step touches; beyond that, a
+/// few, so that a kernel call is shared, while they fit half of the second.
+fn tile_size(program: &Program, arena_bytes: usize) -> usize {
+    let slots: usize = program.slots.iter().map(|slot| padded(slot.ty.size_bytes())).sum();
+    let inputs: usize = program.inputs.iter().map(|ty| ty.size_bytes()).sum();
+    let model_bytes = (arena_bytes + slots + inputs).max(1);
+    let caches = CacheSizes::current();
+    let in_l1 = caches.l1_bytes / 2 / model_bytes;
+    let in_l2 = caches.l2_bytes / 2 / model_bytes;
+    in_l1.max(in_l2.min(MIN_TILE)).clamp(1, MAX_TILE)
+}
+
+/// Models that share a kernel call even if they do not fit the first cache together.
+const MIN_TILE: usize = 4;
+
+/// Beyond this many models, a kernel call costs nothing any more.
+const MAX_TILE: usize = 64;
+
+fn cost(program: &Program) -> usize {
+    let types = |ids: &[ValueId]| ids.iter().map(|&id| program.ty(id).clone()).collect::<Vec<_>>();
+    program.nodes.iter().map(|node| node.op.cost(&types(&node.inputs), &types(&node.outputs))).sum()
+}
+
+/// Gives each node its kernel and each value its place, in the order in which the nodes run.
+struct Planner<'a> {
+    program: &'a Program,
+    /// For each value, where it lies and how; `None` until it is made.
+    placed: Vec<Option<(Place, Operand)>>,
+    /// For each value, the last node that reads it (the number of nodes if an output or a store does).
+    last_reader: Vec<usize>,
+    /// For each value that a row-major copy was made of, the copy.
+    copies: Vec<Option<Place>>,
+    views: Vec<PlacedView>,
+    steps: Vec<Step>,
+    constants: Vec<u8>,
+    arena: Arena,
+    scratch_bytes: usize,
+}
+
+impl<'a> Planner<'a> {
+    fn new(program: &'a Program) -> Self {
+        let n_values = program.values.len();
+        let mut planner = Planner {
+            program,
+            placed: vec![None; n_values],
+            last_reader: last_readers(program),
+            copies: vec![None; n_values],
+            views: Vec::new(),
+            steps: Vec::new(),
+            constants: Vec::new(),
+            arena: Arena::default(),
+            scratch_bytes: 0,
+        };
+        for (id, value) in program.values.iter().enumerate() {
+            let place = match value.origin {
+                Origin::Node { .. } => continue,
+                Origin::Input(input) => Place::Input(input),
+                Origin::Slot(slot) => Place::Slot(slot),
+                Origin::Scalar(scalar) if value.ty.dtype == Dtype::F64 => Place::Scalar(scalar),
+                Origin::Scalar(scalar) => {
+                    Place::Scalar32(scalar, planner.arena.take(value.ty.size_bytes()))
+                }
+                Origin::Constant(number) => planner.constant(number, id),
+            };
+            planner.placed[id] = Some((place, Operand::row_major(value.ty.clone())));
+        }
+        planner
+    }
+
+    fn constant(&mut self, number: f64, id: ValueId) -> Place {
+        let ty = self.program.ty(id);
+        let start = self.constants.len();
+        for _ in 0..ty.shape.numel() {
+            match ty.dtype {
+                Dtype::F64 => self.constants.extend(number.to_ne_bytes()),
+                Dtype::I64 => self.constants.extend((number as i64).to_ne_bytes()),
+                Dtype::Bool => self.constants.push(u8::from(number != 0.0)),
+                _ => self.constants.extend((number as f32).to_ne_bytes()),
+            }
+        }
+        self.constants.resize(padded(self.constants.len()), 0);
+        Place::Constant(start)
+    }
+
+    fn at(&self, id: ValueId) -> &(Place, Operand) {
+        self.placed[id].as_ref().expect("a verified program makes values before it reads them")
+    }
+
+    fn add_node(&mut self, index: usize) {
+        let node = &self.program.nodes[index];
+        let op = &node.op;
+        let mut inputs = Vec::with_capacity(node.inputs.len());
+        for (number, &id) in node.inputs.iter().enumerate() {
+            let (place, operand) = self.at(id).clone();
+            if op.takes_layout(number, &operand) {
+                inputs.push((place, operand));
+            } else {
+                inputs.push((self.row_major(id), Operand::row_major(operand.ty)));
+            }
+        }
+        let input_operands: Vec<_> = inputs.iter().map(|(_, operand)| operand.clone()).collect();
+        let types: Vec<_> = node.outputs.iter().map(|&id| self.program.ty(id).clone()).collect();
+        let layouts = op.layouts(&input_operands, &types);
+        let outputs: Vec<_> =
+            types.into_iter().zip(layouts).map(|(ty, layout)| Operand { ty, layout }).collect();
+        for (number, &id) in node.outputs.iter().enumerate() {
+            let shared = op.in_place().iter().find(|(_, output)| *output == number);
+            let place = match shared {
+                Some(&(input, _)) => self.in_place(index, node.inputs[input], id),
+                None => self.place_of(id, &outputs[number]),
+            };
+            self.placed[id] = Some((place, outputs[number].clone()));
+        }
+        for &(input, output) in op.in_place() {
+            inputs[input].0 = self.at(node.outputs[output]).0;
+        }
+        let output_operands: Vec<_> =
+            node.outputs.iter().map(|&id| self.at(id).clone()).collect();
+        self.step(op, &inputs, &output_operands, node.draw);
+        self.free_after(index);
+    }
+
+    /// Decides where a value is made: where it is wanted, if it lies row-major and only one output wants
+    /// it, and in the arena otherwise.
+    fn place_of(&mut self, id: ValueId, operand: &Operand) -> Place {
+        let mut wanted = self.program.outputs.iter().enumerate().filter(|(_, value)| **value == id);
+        match (wanted.next(), wanted.next()) {
+            (Some((output, _)), None) if operand.is_row_major() => Place::Output(output),
+            _ => Place::Arena(self.arena.take(operand.ty.size_bytes())),
+        }
+    }
+
+    /// Decides where the output `id` of an update rule is: in the row itself if this chain of updates ends
+    /// in a store to that row and nobody reads the old numbers later, in a copy otherwise.
+    fn in_place(&mut self, node: usize, old: ValueId, id: ValueId) -> Place {
+        let (place, operand) = self.at(old).clone();
+        let unread = self.last_reader[old] <= node;
+        let may_change = match place {
+            Place::Slot(slot) => self.ends_in_store(id, slot),
+            Place::Arena(_) => true,
+            _ => false,
+        };
+        if unread && may_change && operand.is_row_major() {
+            return place;
+        }
+        let copy = Place::Arena(self.arena.take(operand.ty.size_bytes()));
+        self.copy((place, operand.clone()), copy);
+        copy
+    }
+
+    /// Says whether `id`, or what update rules make of it in place, is what `slot` becomes.
+    fn ends_in_store(&self, id: ValueId, slot: SlotId) -> bool {
+        let mut id = id;
+        loop {
+            if self.program.stores.contains(&(slot, id)) {
+                return true;
+            }
+            let next = self.program.nodes.iter().find_map(|node| {
+                let mut pairs = node.op.in_place().iter();
+                pairs.find(|(input, _)| node.inputs[*input] == id).map(|&(_, output)| node.outputs[output])
+            });
+            match next {
+                Some(next) => id = next,
+                None => return false,
+            }
+        }
+    }
+
+    /// Gives the place of a row-major copy of a value, made once.
+    fn row_major(&mut self, id: ValueId) -> Place {
+        if let Some(copy) = self.copies[id] {
+            return copy;
+        }
+        let from = self.at(id).clone();
+        let copy = Place::Arena(self.arena.take(from.1.ty.size_bytes()));
+        self.copy(from, copy);
+        self.copies[id] = Some(copy);
+        copy
+    }
+
+    fn copy(&mut self, from: (Place, Operand), to: Place) {
+        let to = (to, Operand::row_major(from.1.ty.clone()));
+        let op: Arc<dyn Op> = Arc::new(Contiguous);
+        self.step(&op, &[from], &[to], 0);
+    }
+
+    fn step(
+        &mut self,
+        op: &Arc<dyn Op>,
+        inputs: &[(Place, Operand)],
+        outputs: &[(Place, Operand)],
+        draw: u32,
+    ) {
+        let operands = |of: &[(Place, Operand)]| of.iter().map(|(_, o)| o.clone()).collect::<Vec<_>>();
+        let kernel = op.kernel(&operands(inputs), &operands(outputs));
+        self.scratch_bytes = self.scratch_bytes.max(kernel.scratch_bytes());
+        let list = |of: &[(Place, Operand)]| {
+            of.iter().map(|(place, operand)| format!("{place}:{}", operand.ty)).collect::<Vec<_>>().join(" ")
+        };
+        let attributes = op.attributes();
+        let space = if attributes.is_empty() { "" } else { " " };
+        let name =
+            format!("{} = {}{space}{attributes} {}", list(outputs), op.name(), list(inputs));
+        let inputs = inputs.iter().map(|of| self.view(of)).collect();
+        let outputs = outputs.iter().map(|of| self.view(of)).collect();
+        self.steps.push(Step { kernel, inputs, outputs, draw, name });
+    }
+
+    fn view(&mut self, (place, operand): &(Place, Operand)) -> u32 {
+        let view =
+            PlacedView { place: *place, numel: operand.ty.shape.numel(), dtype: operand.ty.dtype };
+        let known = self.views.iter().position(|known| *known == view);
+        known.unwrap_or_else(|| {
+            self.views.push(view);
+            self.views.len() - 1
+        }) as u32
+    }
+
+    /// Gives back the arena of values that nobody reads after node `index`.
+    fn free_after(&mut self, index: usize) {
+        for id in 0..self.program.values.len() {
+            if self.last_reader[id] != index {
+                continue;
+            }
+            let bytes = self.program.ty(id).size_bytes();
+            if let Some(Place::Arena(copy)) = self.copies[id] {
+                self.arena.give(copy, bytes);
+            }
+            let Some((Place::Arena(offset), _)) = self.placed[id] else { continue };
+            let lives_on = self.placed.iter().enumerate().any(|(other, at)| {
+                let same = matches!(at, Some((Place::Arena(o), _)) if *o == offset);
+                other != id && same && self.last_reader[other] > index
+            });
+            if !lives_on {
+                self.arena.give(offset, bytes);
+            }
+        }
+    }
+
+    /// Copies outputs and stores that are not made in their place.
+    fn finish(&mut self) {
+        for (output, &id) in self.program.outputs.iter().enumerate() {
+            let from = self.at(id).clone();
+            if from.0 != Place::Output(output) {
+                self.copy(from, Place::Output(output));
+            }
+        }
+        for &(slot, id) in &self.program.stores {
+            let from = self.at(id).clone();
+            if from.0 != Place::Slot(slot) {
+                self.copy(from, Place::Slot(slot));
+            }
+        }
+    }
+}
+
+/// For each value, the last node that reads it: itself if none does, and the number of nodes if an
+/// output or a store does.
+fn last_readers(program: &Program) -> Vec<usize> {
+    let made_at = |origin: Origin| match origin {
+        Origin::Node { node, .. } => node,
+        _ => 0,
+    };
+    let mut last: Vec<_> = program.values.iter().map(|value| made_at(value.origin)).collect();
+    for (index, node) in program.nodes.iter().enumerate() {
+        node.inputs.iter().for_each(|&id| last[id] = last[id].max(index));
+    }
+    let ends = program.outputs.iter().chain(program.stores.iter().map(|(_, value)| value));
+    ends.for_each(|&id| last[id] = program.nodes.len());
+    last
+}
+
+/// Gives out and takes back parts of one model's arena, first fit.
+#[derive(Debug, Default)]
+struct Arena {
+    size: usize,
+    /// Free parts below `size`: (offset, bytes), in order, never adjacent.
+    free: Vec<(usize, usize)>,
+}
+
+impl Arena {
+    fn take(&mut self, bytes: usize) -> usize {
+        let bytes = padded(bytes.max(1));
+        if let Some(at) = self.free.iter().position(|&(_, free)| free >= bytes) {
+            let (offset, free) = self.free[at];
+            if free == bytes {
+                self.free.remove(at);
+            } else {
+                self.free[at] = (offset + bytes, free - bytes);
+            }
+            return offset;
+        }
+        let offset = match self.free.last() {
+            Some(&(offset, free)) if offset + free == self.size => {
+                self.free.pop();
+                offset
+            }
+            _ => self.size,
+        };
+        self.size = offset + bytes;
+        offset
+    }
+
+    fn give(&mut self, offset: usize, bytes: usize) {
+        let bytes = padded(bytes.max(1));
+        let at = self.free.partition_point(|&(other, _)| other < offset);
+        self.free.insert(at, (offset, bytes));
+        self.free.dedup_by(|next, before| {
+            let adjacent = before.0 + before.1 == next.0;
+            before.1 += if adjacent { next.1 } else { 0 };
+            adjacent
+        });
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Arena(offset) => write!(f, "arena+{offset}"),
+            Place::Slot(slot) => write!(f, "slot {slot}"),
+            Place::Input(input) => write!(f, "input {input}"),
+            Place::Output(output) => write!(f, "output {output}"),
+            Place::Constant(offset) => write!(f, "constant+{offset}"),
+            Place::Scalar(scalar) | Place::Scalar32(scalar, _) => write!(f, "scalar {scalar}"),
+        }
+    }
+}
+
+/// The steps, one a line, and the size of the arena.
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for step in &self.steps {
+            writeln!(f, "{}", step.name)?;
+        }
+        writeln!(f, "arena of {} bytes a model", self.arena_bytes)
+    }
+}
+
+impl fmt::Debug for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}

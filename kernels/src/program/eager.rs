@@ -1,0 +1,253 @@
+//! Eager execution: each op is computed as it is recorded, for one model or a cohort.
+//!
+//! It is the reference that plans are tested against, bit for bit, and it is where values can be looked
+//! at while `forward` still runs. The kernels are the same; nothing is fused, moved or reused.
+#![expect(unsafe_code, reason = "tiles are put together from buffers owned here")]
+
+use std::collections::HashMap;
+
+use super::{Origin, Program, Role, Scalar, ValueId};
+use crate::cpu::memory::{AlignedBytes, padded};
+use crate::cpu::tile::{Key, Rows, Tile, View};
+use crate::dtype::{Dtype, Element};
+use crate::op::Op;
+use crate::ops::contiguous::Contiguous;
+use crate::shape::{Operand, Type};
+
+/// The values of a program, computed for some models as it is recorded.
+#[derive(Default)]
+pub struct Eager {
+    models: usize,
+    keys: Vec<Key>,
+    inputs: HashMap<usize, AlignedBytes>,
+    slots: HashMap<(Role, usize, usize), AlignedBytes>,
+    scalars: HashMap<Scalar, Vec<f64>>,
+    values: Vec<Option<Value>>,
+}
+
+/// A computed value: one row a model.
+struct Value {
+    operand: Operand,
+    rows: AlignedBytes,
+}
+
+/// Why a value cannot be looked at.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// The program has no such value, or it is not computed yet.
+    #[error("%{0} is not computed")]
+    NotComputed(ValueId),
+    /// The value has elements of another type.
+    #[error("expected elements of {expected}, found {found}")]
+    Dtype {
+        /// The type that was asked for.
+        expected: Dtype,
+        /// The type that the value has.
+        found: Dtype,
+    },
+}
+
+impl Eager {
+    /// Prepares for `models` models, with a random state each (or none at all if no op draws).
+    pub fn new(models: usize, keys: Vec<Key>) -> Self {
+        Eager { models, keys, ..Eager::default() }
+    }
+
+    /// Gives input `input`: the elements of model 0, row-major, then those of model 1, ….
+    #[must_use]
+    pub fn with_input<T: Element>(mut self, input: usize, elements: &[T]) -> Self {
+        self.inputs.insert(input, rows_of(elements, self.models));
+        self
+    }
+
+    /// Gives the rows of the slot of that role, position and index, as [`with_input`](Eager::with_input).
+    #[must_use]
+    pub fn with_slot<T: Element>(mut self, slot: (Role, usize, usize), elements: &[T]) -> Self {
+        self.slots.insert(slot, rows_of(elements, self.models));
+        self
+    }
+
+    /// Gives a scalar: one number a model.
+    #[must_use]
+    pub fn with_scalar(mut self, scalar: Scalar, numbers: Vec<f64>) -> Self {
+        self.scalars.insert(scalar, numbers);
+        self
+    }
+
+    /// Runs a program that is recorded already; afterwards [`read`](Eager::read) gives its values.
+    #[must_use]
+    pub fn run(mut self, program: &Program) -> Self {
+        for id in 0..program.values.len() {
+            if !matches!(program.values[id].origin, Origin::Node { .. }) {
+                self.source(program, id);
+            }
+        }
+        (0..program.nodes.len()).for_each(|node| self.compute(program, node));
+        self
+    }
+
+    /// Gives the elements of a value, row-major: those of model 0, then those of model 1, ….
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`] if there is no such value or it is of another dtype.
+    pub fn read<T: Element>(&self, id: ValueId) -> Result<Vec<T>, ReadError> {
+        let value = self.values.get(id).and_then(Option::as_ref);
+        let value = value.ok_or(ReadError::NotComputed(id))?;
+        let ty = &value.operand.ty;
+        if ty.dtype != T::DTYPE {
+            return Err(ReadError::Dtype { expected: T::DTYPE, found: ty.dtype });
+        }
+        let dense;
+        let rows = if value.operand.is_row_major() {
+            &value.rows
+        } else {
+            dense = self.row_major(value);
+            &dense.rows
+        };
+        let numel = ty.shape.numel();
+        let stride = stride(ty);
+        let row = |model: usize| &rows.bytes()[model * stride..][..ty.size_bytes()];
+        let mut elements = Vec::with_capacity(self.models * numel);
+        (0..self.models).for_each(|model| elements.extend(bytemuck::pod_collect_to_vec::<u8, T>(row(model))));
+        Ok(elements)
+    }
+
+    /// Makes value `id`, which no node makes. A slot or scalar that was not given is zero.
+    pub(crate) fn source(&mut self, program: &Program, id: ValueId) {
+        let ty = program.ty(id);
+        let rows = match program.values[id].origin {
+            Origin::Input(input) => self.inputs.get(&input).map(copy),
+            Origin::Slot(slot) => {
+                let slot = &program.slots[slot];
+                self.slots.get(&(slot.role, slot.position, slot.index)).map(copy)
+            }
+            Origin::Scalar(scalar) => {
+                let numbers = self.scalars.get(&program.scalars[scalar]);
+                numbers.map(|numbers| numbers_of(numbers.iter().copied(), ty.dtype, self.models))
+            }
+            Origin::Constant(number) => {
+                let numbers = std::iter::repeat_n(number, ty.shape.numel() * self.models);
+                Some(numbers_of(numbers, ty.dtype, self.models))
+            }
+            Origin::Node { .. } => None,
+        };
+        let rows = rows.unwrap_or_else(|| AlignedBytes::new(stride(ty) * self.models));
+        self.set(id, Value { operand: Operand::row_major(ty.clone()), rows });
+    }
+
+    /// Computes a node.
+    pub(crate) fn compute(&mut self, program: &Program, node: usize) {
+        let node = &program.nodes[node];
+        let value = |id: ValueId| {
+            self.values[id].as_ref().expect("inputs are computed before the node that reads them")
+        };
+        let mut copies: Vec<Option<Value>> = Vec::new();
+        for (number, &id) in node.inputs.iter().enumerate() {
+            let fits = node.op.takes_layout(number, &value(id).operand);
+            copies.push((!fits).then(|| self.row_major(value(id))));
+        }
+        let inputs: Vec<&Value> = node
+            .inputs
+            .iter()
+            .zip(&copies)
+            .map(|(&id, copy)| copy.as_ref().unwrap_or_else(|| value(id)))
+            .collect();
+        let types: Vec<_> = node.outputs.iter().map(|&id| program.ty(id).clone()).collect();
+        let mut outputs = self.apply(&*node.op, &inputs, types, node.draw);
+        for &id in node.outputs.iter().rev() {
+            let value = outputs.pop().expect("an op has as many outputs as its shape rule says");
+            self.set(id, value);
+        }
+    }
+
+    fn apply(&self, op: &dyn Op, inputs: &[&Value], types: Vec<Type>, draw: u32) -> Vec<Value> {
+        let operands: Vec<_> = inputs.iter().map(|value| value.operand.clone()).collect();
+        let layouts = op.layouts(&operands, &types);
+        let mut outputs: Vec<Value> = types
+            .into_iter()
+            .zip(layouts)
+            .map(|(ty, layout)| Value {
+                rows: AlignedBytes::new(stride(&ty) * self.models),
+                operand: Operand { ty, layout },
+            })
+            .collect();
+        let mut input_views: Vec<_> = inputs.iter().map(|value| view(value)).collect();
+        for &(input, output) in op.in_place() {
+            outputs[output].rows = copy(&inputs[input].rows);
+            input_views[input] = view(&outputs[output]);
+        }
+        let output_operands: Vec<_> = outputs.iter().map(|value| value.operand.clone()).collect();
+        let kernel = op.kernel(&operands, &output_operands);
+        let mut scratch = AlignedBytes::new(kernel.scratch_bytes());
+        let mut views = input_views;
+        views.extend(outputs.iter_mut().map(|value| {
+            let base = value.rows.as_mut_ptr();
+            View { rows: Rows::Strided { base, stride: stride(&value.operand.ty) }, ..view(value) }
+        }));
+        let ids: Vec<u32> = (0..views.len() as u32).collect();
+        let (of_inputs, of_outputs) = ids.split_at(inputs.len());
+        // SAFETY: every view is of a buffer with a row for each model; outputs are buffers of their own,
+        // shared with inputs only as `in_place` says.
+        let mut tile = unsafe {
+            Tile::new(self.models, &views, of_inputs, of_outputs, scratch.bytes_mut())
+                .with_keys(&self.keys, draw)
+        };
+        kernel.run(&mut tile);
+        outputs
+    }
+
+    fn row_major(&self, value: &Value) -> Value {
+        let types = vec![value.operand.ty.clone()];
+        self.apply(&Contiguous, &[value], types, 0).swap_remove(0)
+    }
+
+    fn set(&mut self, id: ValueId, value: Value) {
+        if self.values.len() <= id {
+            self.values.resize_with(id + 1, || None);
+        }
+        self.values[id] = Some(value);
+    }
+}
+
+/// Bytes from one model's row to the next.
+fn stride(ty: &Type) -> usize {
+    padded(ty.size_bytes().max(1))
+}
+
+fn view(value: &Value) -> View<'static> {
+    let ty = &value.operand.ty;
+    let base = value.rows.as_ptr().cast_mut();
+    View {
+        rows: Rows::Strided { base, stride: stride(ty) },
+        numel: ty.shape.numel(),
+        element_bytes: ty.dtype.size_bytes(),
+    }
+}
+
+fn copy(rows: &AlignedBytes) -> AlignedBytes {
+    let mut copy = AlignedBytes::new(rows.len());
+    copy.bytes_mut().copy_from_slice(rows.bytes());
+    copy
+}
+
+fn rows_of<T: Element>(elements: &[T], models: usize) -> AlignedBytes {
+    let bytes: &[u8] = bytemuck::cast_slice(elements);
+    let row = bytes.len() / models.max(1);
+    let stride = padded(row.max(1));
+    let mut rows = AlignedBytes::new(stride * models);
+    for model in 0..models {
+        rows.bytes_mut()[model * stride..][..row].copy_from_slice(&bytes[model * row..][..row]);
+    }
+    rows
+}
+
+fn numbers_of(numbers: impl Iterator<Item = f64>, dtype: Dtype, models: usize) -> AlignedBytes {
+    match dtype {
+        Dtype::F64 => rows_of(&numbers.collect::<Vec<f64>>(), models),
+        Dtype::I64 => rows_of(&numbers.map(|n| n as i64).collect::<Vec<_>>(), models),
+        Dtype::Bool => rows_of(&numbers.map(|n| u8::from(n != 0.0)).collect::<Vec<_>>(), models),
+        _ => rows_of(&numbers.map(|n| n as f32).collect::<Vec<_>>(), models),
+    }
+}
