@@ -1,4 +1,8 @@
 //! neurarch's nouns: layer components, parameter columns, blueprints, optimizers.
 
 pub mod blueprint;
+pub mod layers;
+pub mod losses;
+pub mod mode;
 pub mod module;
+pub mod optimizer;
