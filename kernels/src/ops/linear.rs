@@ -6,10 +6,9 @@
 //!
 //! Source: `torch.nn.functional.linear`.
 
-use std::any::Any;
 use std::sync::Arc;
 
-use super::activation::{ActivationKind, ActivationOp};
+use super::activation::ActivationKind;
 use crate::cpu::gemm::{BiasAxis, Product};
 use crate::cpu::product::{Matrix, Way, product_kernel};
 use crate::dtype::Dtype;
@@ -130,8 +129,7 @@ impl Op for Linear {
     }
 
     fn fuse_activation(&self, next: &dyn Op) -> Option<Arc<dyn Op>> {
-        let next = (next as &dyn Any).downcast_ref::<ActivationOp>()?;
-        let activation = Some(next.0);
+        let activation = Some(ActivationKind::of(next)?);
         self.activation.is_none().then(|| Arc::new(Linear { activation }) as Arc<dyn Op>)
     }
 }
