@@ -3,4 +3,26 @@
 //! Each op adds a method to [`Var`](crate::program::trace::Var) under torch's name. An op of your own
 //! implements [`Op`](crate::op::Op) in the same way, in your crate.
 
+pub mod activation;
+pub mod binary;
 pub mod boundary;
+pub mod cat;
+pub mod contiguous;
+pub(crate) mod copy;
+pub mod elementwise;
+pub mod elu;
+pub mod expand;
+pub mod gelu;
+pub mod hardtanh;
+pub mod leaky_relu;
+pub mod linear;
+pub mod permute;
+pub mod reduce;
+pub mod relu;
+pub mod reshape;
+pub mod sigmoid;
+pub mod silu;
+pub mod slice;
+pub mod softplus;
+pub mod tanh;
+pub mod unary;

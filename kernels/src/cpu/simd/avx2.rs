@@ -1,8 +1,14 @@
 //! AVX2 with FMA: 8 singles or 4 doubles a vector.
 //!
 //! Every method is one instruction or a few; all are compiled inside [`vectorize`], which enables them.
-#![expect(unsafe_code, reason = "intrinsics, in functions that the machine was asked about")]
-#![expect(clippy::undocumented_unsafe_blocks, reason = "one argument holds for all: see `vectorize`")]
+#![expect(
+    unsafe_code,
+    reason = "intrinsics, in functions that the machine was asked about"
+)]
+#![expect(
+    clippy::undocumented_unsafe_blocks,
+    reason = "one argument holds for all: see `vectorize`"
+)]
 
 use core::arch::x86_64::*;
 
@@ -142,8 +148,7 @@ impl Lanes<f32> for __m256 {
             let bits = _mm256_castps_si256(self);
             let fraction = _mm256_and_si256(bits, _mm256_set1_epi32(0x007f_ffff));
             let mantissa = _mm256_or_si256(fraction, _mm256_set1_epi32(127 << 23));
-            let exponent =
-                _mm256_sub_epi32(_mm256_srli_epi32::<23>(bits), _mm256_set1_epi32(127));
+            let exponent = _mm256_sub_epi32(_mm256_srli_epi32::<23>(bits), _mm256_set1_epi32(127));
             (_mm256_castsi256_ps(mantissa), _mm256_cvtepi32_ps(exponent))
         }
     }
@@ -151,7 +156,10 @@ impl Lanes<f32> for __m256 {
     #[inline(always)]
     fn sum(self) -> f32 {
         unsafe {
-            let four = _mm_add_ps(_mm256_castps256_ps128(self), _mm256_extractf128_ps::<1>(self));
+            let four = _mm_add_ps(
+                _mm256_castps256_ps128(self),
+                _mm256_extractf128_ps::<1>(self),
+            );
             let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
             _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
         }
@@ -184,6 +192,31 @@ impl Lanes<f32> for __m256 {
         unsafe {
             self.store(lanes.as_mut_ptr());
             Self::load(lanes.map(f).as_ptr())
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn transpose(
+        from: *const f32,
+        from_stride: usize,
+        to: *mut f32,
+        to_stride: usize,
+        rows: usize,
+        columns: usize,
+    ) {
+        if rows == 8 && columns == 8 {
+            let x = core::array::from_fn(|i| unsafe { Self::load(from.add(i * from_stride)) });
+            for (j, y) in transposed_ps(x).into_iter().enumerate() {
+                unsafe { y.store(to.add(j * to_stride)) };
+            }
+        } else {
+            let x = core::array::from_fn(|i| match i < rows {
+                true => unsafe { Self::load_first(from.add(i * from_stride), columns) },
+                false => Self::splat(0.0),
+            });
+            for (j, y) in transposed_ps(x).into_iter().enumerate().take(columns) {
+                unsafe { y.store_first(to.add(j * to_stride), rows) };
+            }
         }
     }
 }
@@ -289,16 +322,20 @@ impl Lanes<f64> for __m256d {
 
     #[inline(always)]
     fn mantissa_exponent(self) -> (Self, Self) {
-        let mantissa = self.map(|x| {
-            f64::from_bits(x.to_bits() & ((1 << 52) - 1) | (1023 << 52))
-        });
-        (mantissa, self.map(|x| ((x.to_bits() >> 52) as i64 - 1023) as f64))
+        let mantissa = self.map(|x| f64::from_bits(x.to_bits() & ((1 << 52) - 1) | (1023 << 52)));
+        (
+            mantissa,
+            self.map(|x| ((x.to_bits() >> 52) as i64 - 1023) as f64),
+        )
     }
 
     #[inline(always)]
     fn sum(self) -> f64 {
         unsafe {
-            let two = _mm_add_pd(_mm256_castpd256_pd128(self), _mm256_extractf128_pd::<1>(self));
+            let two = _mm_add_pd(
+                _mm256_castpd256_pd128(self),
+                _mm256_extractf128_pd::<1>(self),
+            );
             _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)))
         }
     }
@@ -309,6 +346,31 @@ impl Lanes<f64> for __m256d {
         unsafe {
             self.store(lanes.as_mut_ptr());
             Self::load(lanes.map(f).as_ptr())
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn transpose(
+        from: *const f64,
+        from_stride: usize,
+        to: *mut f64,
+        to_stride: usize,
+        rows: usize,
+        columns: usize,
+    ) {
+        if rows == 4 && columns == 4 {
+            let x = core::array::from_fn(|i| unsafe { Self::load(from.add(i * from_stride)) });
+            for (j, y) in transposed_pd(x).into_iter().enumerate() {
+                unsafe { y.store(to.add(j * to_stride)) };
+            }
+        } else {
+            let x = core::array::from_fn(|i| match i < rows {
+                true => unsafe { Self::load_first(from.add(i * from_stride), columns) },
+                false => Self::splat(0.0),
+            });
+            for (j, y) in transposed_pd(x).into_iter().enumerate().take(columns) {
+                unsafe { y.store_first(to.add(j * to_stride), rows) };
+            }
         }
     }
 }
@@ -327,4 +389,47 @@ unsafe fn first_pd(n: usize) -> __m256i {
     const BITS: [i64; 8] = [-1, -1, -1, -1, 0, 0, 0, 0];
     // SAFETY: `n ≤ 4`, so 4 elements from `4 - n` on are within 8.
     unsafe { _mm256_loadu_si256(BITS.as_ptr().add(4 - n).cast()) }
+}
+
+/// Transposes 8 × 8 numbers: pairs, fours, halves.
+#[inline(always)]
+fn transposed_ps(x: [__m256; 8]) -> [__m256; 8] {
+    unsafe {
+        let [a, b, c, d, e, f, g, h] = x;
+        let (ab, ab_high) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+        let (cd, cd_high) = (_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
+        let (ef, ef_high) = (_mm256_unpacklo_ps(e, f), _mm256_unpackhi_ps(e, f));
+        let (gh, gh_high) = (_mm256_unpacklo_ps(g, h), _mm256_unpackhi_ps(g, h));
+        let upper = [
+            _mm256_shuffle_ps::<0x44>(ab, cd),
+            _mm256_shuffle_ps::<0xee>(ab, cd),
+            _mm256_shuffle_ps::<0x44>(ab_high, cd_high),
+            _mm256_shuffle_ps::<0xee>(ab_high, cd_high),
+        ];
+        let lower = [
+            _mm256_shuffle_ps::<0x44>(ef, gh),
+            _mm256_shuffle_ps::<0xee>(ef, gh),
+            _mm256_shuffle_ps::<0x44>(ef_high, gh_high),
+            _mm256_shuffle_ps::<0xee>(ef_high, gh_high),
+        ];
+        core::array::from_fn(|j| match j < 4 {
+            true => _mm256_permute2f128_ps::<0x20>(upper[j], lower[j]),
+            false => _mm256_permute2f128_ps::<0x31>(upper[j - 4], lower[j - 4]),
+        })
+    }
+}
+
+/// Transposes 4 × 4 numbers: pairs, halves.
+#[inline(always)]
+fn transposed_pd([a, b, c, d]: [__m256d; 4]) -> [__m256d; 4] {
+    unsafe {
+        let (ab, ab_high) = (_mm256_unpacklo_pd(a, b), _mm256_unpackhi_pd(a, b));
+        let (cd, cd_high) = (_mm256_unpacklo_pd(c, d), _mm256_unpackhi_pd(c, d));
+        [
+            _mm256_permute2f128_pd::<0x20>(ab, cd),
+            _mm256_permute2f128_pd::<0x20>(ab_high, cd_high),
+            _mm256_permute2f128_pd::<0x31>(ab, cd),
+            _mm256_permute2f128_pd::<0x31>(ab_high, cd_high),
+        ]
+    }
 }

@@ -1,8 +1,14 @@
 //! AVX-512 (F, DQ, BW, VL): 16 singles or 8 doubles a vector.
 //!
 //! Every method is one instruction or a few; all are compiled inside [`vectorize`], which enables them.
-#![expect(unsafe_code, reason = "intrinsics, in functions that the machine was asked about")]
-#![expect(clippy::undocumented_unsafe_blocks, reason = "one argument holds for all: see `vectorize`")]
+#![expect(
+    unsafe_code,
+    reason = "intrinsics, in functions that the machine was asked about"
+)]
+#![expect(
+    clippy::undocumented_unsafe_blocks,
+    reason = "one argument holds for all: see `vectorize`"
+)]
 
 use core::arch::x86_64::*;
 
@@ -141,8 +147,7 @@ impl Lanes<f32> for __m512 {
     #[inline(always)]
     fn mantissa_exponent(self) -> (Self, Self) {
         unsafe {
-            let mantissa =
-                _mm512_getmant_ps::<_MM_MANT_NORM_1_2, _MM_MANT_SIGN_SRC>(self);
+            let mantissa = _mm512_getmant_ps::<_MM_MANT_NORM_1_2, _MM_MANT_SIGN_SRC>(self);
             (mantissa, _mm512_getexp_ps(self))
         }
     }
@@ -186,6 +191,28 @@ impl Lanes<f32> for __m512 {
         unsafe {
             self.store(lanes.as_mut_ptr());
             Self::load(lanes.map(f).as_ptr())
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn transpose(
+        from: *const f32,
+        from_stride: usize,
+        to: *mut f32,
+        to_stride: usize,
+        rows: usize,
+        columns: usize,
+    ) {
+        // By quarters, each in the registers of AVX2.
+        for i in (0..rows).step_by(8) {
+            for j in (0..columns).step_by(8) {
+                let (from, to) = (
+                    from.wrapping_add(i * from_stride + j),
+                    to.wrapping_add(j * to_stride + i),
+                );
+                let (rows, columns) = ((rows - i).min(8), (columns - j).min(8));
+                unsafe { __m256::transpose(from, from_stride, to, to_stride, rows, columns) };
+            }
         }
     }
 }
@@ -292,8 +319,7 @@ impl Lanes<f64> for __m512d {
     #[inline(always)]
     fn mantissa_exponent(self) -> (Self, Self) {
         unsafe {
-            let mantissa =
-                _mm512_getmant_pd::<_MM_MANT_NORM_1_2, _MM_MANT_SIGN_SRC>(self);
+            let mantissa = _mm512_getmant_pd::<_MM_MANT_NORM_1_2, _MM_MANT_SIGN_SRC>(self);
             (mantissa, _mm512_getexp_pd(self))
         }
     }
@@ -309,6 +335,28 @@ impl Lanes<f64> for __m512d {
         unsafe {
             self.store(lanes.as_mut_ptr());
             Self::load(lanes.map(f).as_ptr())
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn transpose(
+        from: *const f64,
+        from_stride: usize,
+        to: *mut f64,
+        to_stride: usize,
+        rows: usize,
+        columns: usize,
+    ) {
+        // By quarters, each in the registers of AVX2.
+        for i in (0..rows).step_by(4) {
+            for j in (0..columns).step_by(4) {
+                let (from, to) = (
+                    from.wrapping_add(i * from_stride + j),
+                    to.wrapping_add(j * to_stride + i),
+                );
+                let (rows, columns) = ((rows - i).min(4), (columns - j).min(4));
+                unsafe { __m256d::transpose(from, from_stride, to, to_stride, rows, columns) };
+            }
         }
     }
 }

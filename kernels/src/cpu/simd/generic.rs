@@ -17,7 +17,7 @@ impl Simd for Generic {
 /// Four numbers.
 #[derive(Clone, Copy)]
 #[repr(C, align(32))]
-pub struct Four<T>([T; 4]);
+pub(super) struct Four<T>([T; 4]);
 
 impl<T: Copy> Four<T> {
     #[inline(always)]
@@ -126,7 +126,9 @@ macro_rules! lanes {
 
             #[inline(always)]
             fn select(mask: [bool; 4], then: Self, otherwise: Self) -> Self {
-                Four(core::array::from_fn(|i| if mask[i] { then.0[i] } else { otherwise.0[i] }))
+                Four(core::array::from_fn(|i| {
+                    if mask[i] { then.0[i] } else { otherwise.0[i] }
+                }))
             }
 
             #[inline(always)]
@@ -156,6 +158,23 @@ macro_rules! lanes {
             #[inline(always)]
             fn map(self, f: impl Fn($float) -> $float) -> Self {
                 Four(self.0.map(f))
+            }
+
+            #[inline(always)]
+            unsafe fn transpose(
+                from: *const $float,
+                from_stride: usize,
+                to: *mut $float,
+                to_stride: usize,
+                rows: usize,
+                columns: usize,
+            ) {
+                for i in 0..rows {
+                    for j in 0..columns {
+                        // SAFETY: the caller promises that this number can be read and written.
+                        unsafe { *to.add(j * to_stride + i) = *from.add(i * from_stride + j) };
+                    }
+                }
             }
         }
     };

@@ -6,7 +6,10 @@
 //!
 //! Results of different instruction sets agree within rounding; those of one set are the same bits for
 //! every length and alignment, because a tail runs the same code on padded lanes.
-#![expect(unsafe_code, reason = "a function with #[target_feature] is called after detection")]
+#![expect(
+    unsafe_code,
+    reason = "a function with #[target_feature] is called after detection"
+)]
 
 use std::sync::OnceLock;
 
@@ -124,7 +127,7 @@ pub trait Lanes<T>: Copy + Send + Sync + 'static {
     fn scale_by_power_of_two(self, n: Self) -> Self;
     /// Splits positive normal numbers into mantissa in `[1, 2)` and exponent.
     fn mantissa_exponent(self) -> (Self, Self);
-    /// Adds the lanes up, in an order that `N` fixes.
+    /// Adds the lanes up by halves: lane `i` and lane `i + N/2`, then `i` and `i + N/4`, down to two.
     fn sum(self) -> T;
     /// Adds the lanes of `N` vectors up: lane `i` of the result is the sum of the lanes of `vector(i)`, for
     /// `i < n ≤ N`. The order of the additions is the same for every `i` and `n`.
@@ -142,6 +145,21 @@ pub trait Lanes<T>: Copy + Send + Sync + 'static {
     }
     /// Applies a function to each lane.
     fn map(self, f: impl Fn(T) -> T) -> Self;
+
+    /// Writes the transposed of a matrix of `rows ≤ N` rows and `columns ≤ N` columns: the number at
+    /// `i · from_stride + j` goes to `j · to_stride + i`.
+    ///
+    /// # Safety
+    ///
+    /// All these numbers can be read from `from` and written to `to`.
+    unsafe fn transpose(
+        from: *const T,
+        from_stride: usize,
+        to: *mut T,
+        to_stride: usize,
+        rows: usize,
+        columns: usize,
+    );
 }
 
 /// A kernel body that can be compiled for any instruction set.

@@ -1,0 +1,69 @@
+//! The activations that other kernels can apply while they still hold the numbers in registers.
+
+use core::any::Any;
+
+use super::elementwise::{Formula, Pointwise};
+use super::gelu::{Approximate, Gelu};
+use super::relu::Relu;
+use super::sigmoid::Sigmoid;
+use super::silu::Silu;
+use super::tanh::Tanh;
+use crate::cpu::simd::{Float, Simd};
+use crate::op::Op;
+
+/// An activation without settings of its own: a linear layer's kernel ends with it.
+///
+/// The formula is the op's own, so that fused or not, the bits are the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ActivationKind {
+    /// [`Relu`].
+    Relu,
+    /// [`Tanh`].
+    Tanh,
+    /// [`Sigmoid`].
+    Sigmoid,
+    /// [`Silu`].
+    Silu,
+    /// [`Gelu`].
+    Gelu(Approximate),
+}
+
+impl ActivationKind {
+    /// Recognizes an activation's op.
+    pub fn of(op: &dyn Op) -> Option<ActivationKind> {
+        fn is<F: Formula<1, 1>>(op: &dyn Any) -> Option<F> {
+            op.downcast_ref::<Pointwise<F, 1, 1>>().map(|op| op.0)
+        }
+        let op: &dyn Any = op;
+        is::<Relu>(op)
+            .map(|_| ActivationKind::Relu)
+            .or_else(|| is::<Tanh>(op).map(|_| ActivationKind::Tanh))
+            .or_else(|| is::<Sigmoid>(op).map(|_| ActivationKind::Sigmoid))
+            .or_else(|| is::<Silu>(op).map(|_| ActivationKind::Silu))
+            .or_else(|| is::<Gelu>(op).map(|Gelu(approximate)| ActivationKind::Gelu(approximate)))
+    }
+
+    /// Gives the name of the activation's op.
+    pub fn name(self) -> &'static str {
+        match self {
+            ActivationKind::Relu => Relu.name(),
+            ActivationKind::Tanh => Tanh.name(),
+            ActivationKind::Sigmoid => Sigmoid.name(),
+            ActivationKind::Silu => Silu.name(),
+            ActivationKind::Gelu(approximate) => Gelu(approximate).name(),
+        }
+    }
+
+    /// Applies the activation to a vector.
+    #[inline(always)]
+    pub fn apply<T: Float, S: Simd>(self, x: T::Lanes<S>) -> T::Lanes<S> {
+        let [y] = match self {
+            ActivationKind::Relu => Relu.apply::<T, S>([x]),
+            ActivationKind::Tanh => Tanh.apply::<T, S>([x]),
+            ActivationKind::Sigmoid => Sigmoid.apply::<T, S>([x]),
+            ActivationKind::Silu => Silu.apply::<T, S>([x]),
+            ActivationKind::Gelu(approximate) => Gelu(approximate).apply::<T, S>([x]),
+        };
+        y
+    }
+}

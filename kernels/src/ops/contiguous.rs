@@ -1,0 +1,41 @@
+//! `contiguous`: a copy that lies row-major. The plan puts it before ops that need that.
+
+use super::copy::{CopyParts, Part};
+use crate::op::{GradientAt, Kernel, Op, OpError};
+use crate::program::trace::Var;
+use crate::shape::{Operand, Type};
+
+/// Copies its input, of any layout and dtype, into the row-major layout.
+///
+/// Source: `torch.Tensor.contiguous`.
+#[derive(Clone, Copy, Debug)]
+pub struct Contiguous;
+
+impl Op for Contiguous {
+    fn name(&self) -> &'static str {
+        "contiguous"
+    }
+
+    fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>, OpError> {
+        match inputs {
+            [x] => Ok(vec![x.clone()]),
+            _ => Err(OpError(format!(
+                "contiguous: expected 1 input, got {}",
+                inputs.len()
+            ))),
+        }
+    }
+
+    fn takes_any_layout(&self, _: usize) -> bool {
+        true
+    }
+
+    fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
+        let element_bytes = inputs[0].ty.dtype.size_bytes();
+        CopyParts::one(Part::new((&inputs[0], 0), (&outputs[0], 0)), element_bytes)
+    }
+
+    fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
+        at.gradients.to_vec()
+    }
+}

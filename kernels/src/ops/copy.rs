@@ -1,0 +1,220 @@
+//! The kernel that shape ops share: elements are copied from one layout to another.
+#![expect(
+    unsafe_code,
+    reason = "elements are read and written through pointers into operands"
+)]
+
+use super::elementwise::Walk;
+use crate::cpu::simd::{Simd, Vectorized, dispatch};
+use crate::cpu::tile::Tile;
+use crate::cpu::transpose::transpose;
+use crate::dtype::Element;
+use crate::op::Kernel;
+use crate::shape::{Operand, Shape};
+
+/// A copy of some elements of one operand to some elements of another.
+#[derive(Debug)]
+pub(crate) struct Part {
+    /// Visits the elements in the order in which they are written; operand 0 is read, 1 is written.
+    walk: Walk<2>,
+    /// Offset of the first element that is read.
+    from: usize,
+    /// Offset of the first element that is written.
+    to: usize,
+}
+
+impl Part {
+    /// Copies `from`, beginning at an offset in elements and broadcast to the shape of `to`, to `to`,
+    /// beginning at another.
+    pub(crate) fn new(from: (&Operand, usize), to: (&Operand, usize)) -> Self {
+        let shape = &to.0.ty.shape;
+        let dense = Operand {
+            ty: to.0.ty.clone(),
+            layout: shape.ordered(&to.0.layout.order(shape)),
+        };
+        let walk = Walk::new(&[from.0.clone(), to.0.clone()], &dense);
+        Part {
+            walk,
+            from: from.1,
+            to: to.1,
+        }
+    }
+
+    /// Copies a value to another place where it lies the same way.
+    pub(crate) fn flat(value: &Operand) -> Self {
+        let mut flat = value.clone();
+        flat.ty.shape = Shape::from([value.ty.shape.numel()]);
+        flat.layout = flat.ty.shape.row_major();
+        Part::new((&flat, 0), (&flat, 0))
+    }
+
+    #[inline(always)]
+    fn copy<T: Move, S: Simd>(&self, src: &[T], dst: &mut [T]) {
+        let Walk {
+            outer,
+            inner,
+            steps,
+            numel,
+        } = &self.walk;
+        if *numel == 0 {
+            return;
+        }
+        let (inner, [src_step, dst_step]) = (*inner, *steps);
+        // If the next axis lies together in the source, and the inner one in the destination, blocks
+        // are transposed in registers.
+        if let Some(&(columns, [1, dst_stride])) = outer.last()
+            && src_step > 1
+            && dst_step == 1
+        {
+            for row in (0..self.walk.n_rows()).step_by(columns) {
+                let [from, to] = self.walk.row(row);
+                let (src, dst) = (&src[self.from + from..], &mut dst[self.to + to..]);
+                T::transpose::<S>(src, src_step, dst, dst_stride, inner, columns);
+            }
+            return;
+        }
+        for row in 0..self.walk.n_rows() {
+            let [from, to] = self.walk.row(row);
+            let (src, dst) = (&src[self.from + from..], &mut dst[self.to + to..]);
+            assert!(
+                (inner - 1) * src_step < src.len(),
+                "the source is as long as its layout says"
+            );
+            assert!(
+                (inner - 1) * dst_step < dst.len(),
+                "and so is the destination"
+            );
+            if (src_step, dst_step) == (1, 1) {
+                dst[..inner].copy_from_slice(&src[..inner]);
+                continue;
+            }
+            for i in 0..inner {
+                // SAFETY: both were checked above for the last `i`.
+                unsafe {
+                    *dst.get_unchecked_mut(i * dst_step) = *src.get_unchecked(i * src_step);
+                }
+            }
+        }
+    }
+}
+
+/// The kernel that copies part `i` from input `i`, all to output 0.
+#[derive(Debug)]
+pub(crate) struct CopyParts {
+    /// One part an input.
+    pub(crate) parts: Vec<Part>,
+    /// Size of one element.
+    pub(crate) element_bytes: usize,
+    /// Whether the parts leave elements of the output, which become zero.
+    pub(crate) has_gaps: bool,
+}
+
+impl CopyParts {
+    /// Copies one whole input.
+    pub(crate) fn one(part: Part, element_bytes: usize) -> Box<dyn Kernel> {
+        Box::new(CopyParts {
+            parts: vec![part],
+            element_bytes,
+            has_gaps: false,
+        })
+    }
+}
+
+impl Kernel for CopyParts {
+    fn run(&self, tile: &mut Tile<'_>) {
+        // Copying looks at no number, so any type of the right size will do.
+        match self.element_bytes {
+            8 => dispatch(OverTile {
+                kernel: self,
+                tile,
+                element: 0.0_f64,
+            }),
+            4 => dispatch(OverTile {
+                kernel: self,
+                tile,
+                element: 0.0_f32,
+            }),
+            _ => dispatch(OverTile {
+                kernel: self,
+                tile,
+                element: 0_u8,
+            }),
+        }
+    }
+}
+
+struct OverTile<'k, 't, 'a, T> {
+    kernel: &'k CopyParts,
+    tile: &'t mut Tile<'a>,
+    /// Zero.
+    element: T,
+}
+
+impl<T: Move> Vectorized for OverTile<'_, '_, '_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        for model in 0..self.tile.models() {
+            let (inputs, mut outputs, _) = self.tile.model(model).split();
+            let y = outputs.take::<T>();
+            if self.kernel.has_gaps {
+                y.fill(self.element);
+            }
+            for (i, part) in self.kernel.parts.iter().enumerate() {
+                part.copy::<T, S>(inputs.get(i), y);
+            }
+        }
+    }
+}
+
+/// An element that can be copied.
+trait Move: Element {
+    /// Transposes a matrix, as [`transpose`] does.
+    fn transpose<S: Simd>(
+        src: &[Self],
+        src_stride: usize,
+        dst: &mut [Self],
+        dst_stride: usize,
+        rows: usize,
+        columns: usize,
+    );
+}
+
+macro_rules! moves_in_vectors {
+    ($float:ty) => {
+        impl Move for $float {
+            #[inline(always)]
+            fn transpose<S: Simd>(
+                src: &[Self],
+                src_stride: usize,
+                dst: &mut [Self],
+                dst_stride: usize,
+                rows: usize,
+                columns: usize,
+            ) {
+                transpose::<Self, S>(src, src_stride, dst, dst_stride, rows, columns);
+            }
+        }
+    };
+}
+
+moves_in_vectors!(f32);
+moves_in_vectors!(f64);
+
+impl Move for u8 {
+    fn transpose<S: Simd>(
+        src: &[Self],
+        src_stride: usize,
+        dst: &mut [Self],
+        dst_stride: usize,
+        rows: usize,
+        columns: usize,
+    ) {
+        for i in 0..rows {
+            for j in 0..columns {
+                dst[j * dst_stride + i] = src[i * src_stride + j];
+            }
+        }
+    }
+}

@@ -1,0 +1,435 @@
+//! Elementwise ops: a [`Formula`] for one vector becomes an op and a kernel over operands of any layout.
+//!
+//! Operands broadcast as in torch. Where all lie alike, the kernel is one loop over all elements;
+//! elsewhere axes are joined as far as they can be, and the output's fastest axis is the inner loop. A
+//! formula sees the same numbers in whatever layout they lie, so results are the same bits.
+#![expect(
+    unsafe_code,
+    reason = "vectors are read and written through pointers into operands"
+)]
+
+use core::any::Any;
+use core::fmt::Debug;
+use core::marker::PhantomData;
+
+use crate::cpu::simd::{Float, Lanes, Simd, Vectorized, dispatch};
+use crate::cpu::tile::Tile;
+use crate::dtype::Dtype;
+use crate::op::{GradientAt, Kernel, Op, OpError};
+use crate::program::trace::Var;
+use crate::shape::{Layout, Operand, Shape, Type};
+
+/// What an elementwise op computes: `OUT` numbers from `IN` numbers, a vector at a time.
+///
+/// [`Pointwise`] makes an [`Op`] of it.
+pub trait Formula<const IN: usize, const OUT: usize>: Any + Copy + Debug + Send + Sync {
+    /// Gives the name under which the op is printed.
+    fn name(&self) -> &'static str;
+
+    /// Gives the settings that are not inputs, as printed after the name.
+    fn attributes(&self) -> String {
+        String::new()
+    }
+
+    /// Computes one vector of each output. Implementations are `#[inline(always)]`.
+    fn apply<T: Float, S: Simd>(self, x: [T::Lanes<S>; IN]) -> [T::Lanes<S>; OUT];
+
+    /// Records the gradient of each input in the shape of the outputs; [`Pointwise`] sums it over the
+    /// axes along which the input was broadcast. The default says that there is none.
+    fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
+        vec![None; at.inputs.len()]
+    }
+}
+
+/// The op that applies a [`Formula`] to each element of its inputs, broadcast against each other.
+///
+/// All inputs and outputs have one floating-point dtype.
+#[derive(Clone, Copy, Debug)]
+pub struct Pointwise<F, const IN: usize, const OUT: usize>(
+    /// What is computed.
+    pub F,
+);
+
+impl<F: Formula<IN, OUT>, const IN: usize, const OUT: usize> Op for Pointwise<F, IN, OUT> {
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+
+    fn attributes(&self) -> String {
+        self.0.attributes()
+    }
+
+    fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>, OpError> {
+        let [first, others @ ..] = inputs else {
+            return Err(OpError(format!(
+                "{}: expected {IN} inputs, got 0",
+                self.name()
+            )));
+        };
+        if inputs.len() != IN {
+            let got = inputs.len();
+            return Err(OpError(format!(
+                "{}: expected {IN} inputs, got {got}",
+                self.name()
+            )));
+        }
+        computes(self.name(), first)?;
+        let mut shape = first.shape.clone();
+        for other in others {
+            same_dtype(self.name(), first, other)?;
+            shape = broadcast(&shape, &other.shape)?;
+        }
+        Ok(vec![
+            Type {
+                dtype: first.dtype,
+                shape
+            };
+            OUT
+        ])
+    }
+
+    fn takes_any_layout(&self, _: usize) -> bool {
+        true
+    }
+
+    fn layouts(&self, inputs: &[Operand], outputs: &[Type]) -> Vec<Layout> {
+        vec![layout_like(inputs, &outputs[0].shape); OUT]
+    }
+
+    fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
+        let walk = Walk::new(inputs, &outputs[0]);
+        match outputs[0].ty.dtype {
+            Dtype::F64 => Box::new(Elementwise::<f64, F, IN, OUT>::new(self.0, walk)),
+            _ => Box::new(Elementwise::<f32, F, IN, OUT>::new(self.0, walk)),
+        }
+    }
+
+    fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
+        let gradients = self
+            .0
+            .gradient(at)
+            .into_iter()
+            .zip(at.inputs.iter().zip(at.needs));
+        gradients
+            .map(|(gradient, (input, &needed))| {
+                gradient
+                    .filter(|_| needed)
+                    .map(|gradient| gradient.sum_to(input.shape()))
+            })
+            .collect()
+    }
+}
+
+/// Records the op that applies `formula` to `inputs`.
+///
+/// # Panics
+///
+/// If there are no inputs.
+pub fn pointwise<F: Formula<IN, 1>, const IN: usize>(formula: F, inputs: [&Var; IN]) -> Var {
+    inputs[0]
+        .trace()
+        .apply(Pointwise::<F, IN, 1>(formula), &inputs)
+}
+
+/// Checks that numbers of this type can be computed with.
+pub(crate) fn computes(op: &str, ty: &Type) -> Result<(), OpError> {
+    match ty.dtype {
+        Dtype::F32 | Dtype::F64 => Ok(()),
+        dtype => Err(OpError(format!("\"{op}\" not implemented for '{dtype}'"))),
+    }
+}
+
+/// Checks that two values have the same dtype: nothing is promoted.
+pub(crate) fn same_dtype(op: &str, a: &Type, b: &Type) -> Result<(), OpError> {
+    if a.dtype == b.dtype {
+        return Ok(());
+    }
+    Err(OpError(format!(
+        "{op}: expected both to have the same dtype, but got: {a} and {b}"
+    )))
+}
+
+/// Broadcasts two shapes, or says in torch's words why they do not.
+pub(crate) fn broadcast(a: &Shape, b: &Shape) -> Result<Shape, OpError> {
+    a.broadcast(b).ok_or_else(|| {
+        let rank = a.rank().max(b.rank());
+        let size = |shape: &Shape, axis: usize| {
+            (axis + shape.rank())
+                .checked_sub(rank)
+                .map_or(1, |axis| shape[axis])
+        };
+        let differ = |&axis: &usize| {
+            let (a, b) = (size(a, axis), size(b, axis));
+            a != b && a != 1 && b != 1
+        };
+        // torch looks from the last axis on.
+        let axis = (0..rank).rev().find(differ).unwrap_or(0);
+        OpError(format!(
+            "The size of tensor a ({}) must match the size of tensor b ({}) at non-singleton \
+             dimension {axis}",
+            size(a, axis),
+            size(b, axis),
+        ))
+    })
+}
+
+/// Chooses the layout of an elementwise output: that of the first input that has its shape.
+pub(crate) fn layout_like(inputs: &[Operand], shape: &Shape) -> Layout {
+    match inputs.iter().find(|input| input.ty.shape == *shape) {
+        Some(input) => shape.ordered(&input.layout.order(shape)),
+        None => shape.row_major(),
+    }
+}
+
+/// In which order the elements of `IN` inputs are visited, so that the output's lie one behind the
+/// other. Axes that lie alike in all operands are joined.
+#[derive(Debug)]
+pub(crate) struct Walk<const IN: usize> {
+    /// Sizes of the outer axes, slowest first, with each input's stride along them.
+    pub(super) outer: Vec<(usize, [usize; IN])>,
+    /// Size of the inner axis.
+    pub(super) inner: usize,
+    /// Each input's stride along the inner axis.
+    pub(super) steps: [usize; IN],
+    /// Elements of the output.
+    pub(super) numel: usize,
+}
+
+impl<const IN: usize> Walk<IN> {
+    /// Prepares the walk over an output that lies densely, and inputs that broadcast to it.
+    pub(crate) fn new(inputs: &[Operand], output: &Operand) -> Self {
+        let shape = &output.ty.shape;
+        let mut axes: Vec<(usize, [usize; IN])> = Vec::with_capacity(shape.rank());
+        for axis in output.layout.order(shape) {
+            let strides: [usize; IN] =
+                core::array::from_fn(|i| broadcast_stride(&inputs[i], shape, axis));
+            match axes.last_mut() {
+                _ if shape[axis] == 1 => {}
+                Some((size, outer)) if (0..IN).all(|i| outer[i] == strides[i] * shape[axis]) => {
+                    (*size, *outer) = (*size * shape[axis], strides);
+                }
+                _ => axes.push((shape[axis], strides)),
+            }
+        }
+        let (inner, steps) = axes.pop().unwrap_or((1, [0; IN]));
+        Walk {
+            outer: axes,
+            inner,
+            steps,
+            numel: shape.numel(),
+        }
+    }
+
+    /// Counts the inner loops.
+    pub(super) fn n_rows(&self) -> usize {
+        self.outer.iter().map(|(size, _)| size).product()
+    }
+
+    /// Gives each input's offset at the start of inner loop `row`.
+    #[inline(always)]
+    pub(super) fn row(&self, row: usize) -> [usize; IN] {
+        let mut offsets = [0; IN];
+        let mut rest = row;
+        for (place, (size, strides)) in self.outer.iter().enumerate().rev() {
+            // The slowest axis needs no division.
+            let i = if place == 0 { rest } else { rest % size };
+            rest = if place == 0 { 0 } else { rest / size };
+            for k in 0..IN {
+                offsets[k] += i * strides[k];
+            }
+        }
+        offsets
+    }
+}
+
+/// Gives the stride of `input` along `axis` of the shape it broadcasts to.
+fn broadcast_stride(input: &Operand, shape: &Shape, axis: usize) -> usize {
+    match (axis + input.ty.shape.rank()).checked_sub(shape.rank()) {
+        Some(own) if input.ty.shape[own] != 1 => input.layout[own],
+        _ => 0,
+    }
+}
+
+/// The kernel of an elementwise op.
+struct Elementwise<T, F, const IN: usize, const OUT: usize> {
+    formula: F,
+    walk: Walk<IN>,
+    element: PhantomData<T>,
+}
+
+impl<T, F, const IN: usize, const OUT: usize> Elementwise<T, F, IN, OUT> {
+    fn new(formula: F, walk: Walk<IN>) -> Self {
+        Elementwise {
+            formula,
+            walk,
+            element: PhantomData,
+        }
+    }
+}
+
+impl<T: Float, F: Formula<IN, OUT>, const IN: usize, const OUT: usize> Kernel
+    for Elementwise<T, F, IN, OUT>
+{
+    fn run(&self, tile: &mut Tile<'_>) {
+        dispatch(OverTile { kernel: self, tile });
+    }
+}
+
+struct OverTile<'k, 't, 'a, T, F, const IN: usize, const OUT: usize> {
+    kernel: &'k Elementwise<T, F, IN, OUT>,
+    tile: &'t mut Tile<'a>,
+}
+
+impl<T: Float, F: Formula<IN, OUT>, const IN: usize, const OUT: usize> Vectorized
+    for OverTile<'_, '_, '_, T, F, IN, OUT>
+{
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        let Elementwise { formula, walk, .. } = self.kernel;
+        for model in 0..self.tile.models() {
+            let (inputs, mut outputs, _) = self.tile.model(model).split();
+            let x: [&[T]; IN] = core::array::from_fn(|i| inputs.get(i));
+            let y: [&mut [T]; OUT] = core::array::from_fn(|_| outputs.take());
+            apply::<T, S, F, IN, OUT>(*formula, walk, x, y);
+        }
+    }
+}
+
+/// Applies `formula` to the elements of `x`, which lie as `walk` says, and fills each of `y` in order.
+#[inline(always)]
+pub(crate) fn apply<T, S, F, const IN: usize, const OUT: usize>(
+    formula: F,
+    walk: &Walk<IN>,
+    x: [&[T]; IN],
+    mut y: [&mut [T]; OUT],
+) where
+    T: Float,
+    S: Simd,
+    F: Formula<IN, OUT>,
+{
+    if walk.numel == 0 {
+        return;
+    }
+    for y in &y {
+        assert_eq!(
+            y.len(),
+            walk.numel,
+            "outputs have the shape that the walk was made for"
+        );
+    }
+    let x_start: [*const T; IN] = core::array::from_fn(|i| x[i].as_ptr());
+    let y_start: [*mut T; OUT] = core::array::from_fn(|i| y[i].as_mut_ptr());
+    let strided = walk.steps.iter().any(|&step| step > 1);
+    for row in 0..walk.n_rows() {
+        let offsets = walk.row(row);
+        for i in 0..IN {
+            debug_assert!(offsets[i] + (walk.inner - 1) * walk.steps[i] < x[i].len());
+        }
+        let x = core::array::from_fn(|i| x_start[i].wrapping_add(offsets[i]));
+        let y = core::array::from_fn(|i| y_start[i].wrapping_add(row * walk.inner));
+        // SAFETY: a `Walk` was made for inputs of these lengths, so each visited offset is within
+        // its input (asserted above in debug builds); `y` has `n_rows · inner` elements.
+        unsafe {
+            if strided {
+                gathered::<T, S, F, IN, OUT>(formula, walk.inner, x, walk.steps, y);
+            } else {
+                inner::<T, S, F, IN, OUT>(formula, walk.inner, x, walk.steps, y);
+            }
+        }
+    }
+}
+
+/// Applies `formula` to `n` elements that lie one behind the other (step 1) or are one (step 0).
+///
+/// # Safety
+///
+/// Each of `x` points to `n` readable numbers, to one if its step is 0; each of `y` to `n` writable.
+#[inline(always)]
+unsafe fn inner<T, S, F, const IN: usize, const OUT: usize>(
+    formula: F,
+    n: usize,
+    x: [*const T; IN],
+    steps: [usize; IN],
+    y: [*mut T; OUT],
+) where
+    T: Float,
+    S: Simd,
+    F: Formula<IN, OUT>,
+{
+    let lanes = T::Lanes::<S>::N;
+    // A single number is spread over a vector that every round of the loop reads again.
+    let splats: [T::Lanes<S>; IN] = core::array::from_fn(|i| {
+        // SAFETY: `x[i]` points to at least one readable number, since `n > 0`.
+        T::Lanes::<S>::splat(unsafe { *x[i] })
+    });
+    let x: [*const T; IN] = core::array::from_fn(|i| match steps[i] {
+        0 => (&raw const splats[i]).cast(),
+        _ => x[i],
+    });
+    let whole = n - n % lanes;
+    let mut at = 0;
+    while at < whole {
+        // SAFETY: `at + N ≤ n`; where the step is 0, the vector of `splats` is read.
+        let vectors = core::array::from_fn(|i| unsafe {
+            T::Lanes::<S>::load(x[i].wrapping_add(at * steps[i]))
+        });
+        let results = formula.apply::<T, S>(vectors);
+        for k in 0..OUT {
+            // SAFETY: `at + N ≤ n` elements of `y` are writable.
+            unsafe { results[k].store(y[k].wrapping_add(at)) };
+        }
+        at += lanes;
+    }
+    if whole < n {
+        let rest = n - whole;
+        // SAFETY: as above, with `rest < N` elements.
+        let vectors = core::array::from_fn(|i| unsafe {
+            T::Lanes::<S>::load_first(x[i].wrapping_add(whole * steps[i]), rest)
+        });
+        let results = formula.apply::<T, S>(vectors);
+        for k in 0..OUT {
+            // SAFETY: as above, with `rest < N` elements.
+            unsafe { results[k].store_first(y[k].wrapping_add(whole), rest) };
+        }
+    }
+}
+
+/// Elements that [`gathered`] brings together at a time: some vectors of any instruction set.
+const BLOCK: usize = 64;
+
+/// As [`inner`], with any steps: elements that lie apart are brought together first.
+///
+/// # Safety
+///
+/// Each of `x` points to `n` readable numbers, its step apart; each of `y` to `n` writable.
+#[inline(always)]
+unsafe fn gathered<T, S, F, const IN: usize, const OUT: usize>(
+    formula: F,
+    n: usize,
+    x: [*const T; IN],
+    steps: [usize; IN],
+    y: [*mut T; OUT],
+) where
+    T: Float,
+    S: Simd,
+    F: Formula<IN, OUT>,
+{
+    let mut together = [[T::default(); BLOCK]; IN];
+    let mut start = 0;
+    while start < n {
+        let block = BLOCK.min(n - start);
+        for i in 0..IN {
+            for (j, element) in together[i].iter_mut().take(block).enumerate() {
+                // SAFETY: `start + j < n`.
+                *element = unsafe { *x[i].wrapping_add((start + j) * steps[i]) };
+            }
+        }
+        let x = core::array::from_fn(|i| together[i].as_ptr());
+        let y = core::array::from_fn(|i| y[i].wrapping_add(start));
+        // SAFETY: each of `together` has `block` elements, and so has `y` from `start` on.
+        unsafe { inner::<T, S, F, IN, OUT>(formula, block, x, [1; IN], y) };
+        start += block;
+    }
+}

@@ -1,0 +1,59 @@
+//! ELU: `y = x` where `x > 0`, `α · (eˣ - 1)` elsewhere.
+
+use super::elementwise::{Formula, pointwise};
+use crate::cpu::simd::{Float, Lanes, Simd, math};
+use crate::op::GradientAt;
+use crate::program::trace::Var;
+
+/// `x` or `α · (eˣ - 1)`.
+#[derive(Clone, Copy, Debug)]
+struct Elu;
+
+impl Formula<2, 1> for Elu {
+    fn name(&self) -> &'static str {
+        "elu"
+    }
+
+    #[inline(always)]
+    fn apply<T: Float, S: Simd>(self, [x, alpha]: [T::Lanes<S>; 2]) -> [T::Lanes<S>; 1] {
+        let zero = T::Lanes::<S>::splat(T::default());
+        [T::Lanes::<S>::select(
+            zero.lt(x),
+            x,
+            math::exp_m1::<T, S>(x).mul(alpha),
+        )]
+    }
+
+    fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
+        let (x, alpha) = (&at.inputs[0], &at.inputs[1]);
+        let dx = |dy: &Var| pointwise(EluGradient, [dy, x, alpha]);
+        vec![at.gradients[0].as_ref().map(dx), None]
+    }
+}
+
+/// The gradient of [`Elu`]: `dy` or `dy · α · eˣ`.
+#[derive(Clone, Copy, Debug)]
+struct EluGradient;
+
+impl Formula<3, 1> for EluGradient {
+    fn name(&self) -> &'static str {
+        "elu_gradient"
+    }
+
+    #[inline(always)]
+    fn apply<T: Float, S: Simd>(self, [dy, x, alpha]: [T::Lanes<S>; 3]) -> [T::Lanes<S>; 1] {
+        let zero = T::Lanes::<S>::splat(T::default());
+        let slope = math::exp::<T, S>(x).mul(alpha);
+        [T::Lanes::<S>::select(zero.lt(x), dy, dy.mul(slope))]
+    }
+}
+
+impl Var {
+    /// Gives `x` where `x > 0`, `alpha · (eˣ - 1)` elsewhere; `alpha` is `[]` and gets no gradient.
+    ///
+    /// Source: `torch.nn.functional.elu`.
+    #[must_use]
+    pub fn elu(&self, alpha: &Var) -> Var {
+        pointwise(Elu, [self, alpha])
+    }
+}

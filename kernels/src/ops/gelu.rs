@@ -1,0 +1,116 @@
+//! GELU, exact and with tanh: `y = x · Φ(x)`, where `Φ` is the normal distribution function.
+
+use super::elementwise::{Formula, pointwise};
+use crate::cpu::simd::{Float, Lanes, Simd, math};
+use crate::op::GradientAt;
+use crate::program::trace::Var;
+
+/// How `Φ` is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Approximate {
+    /// `Φ(x) = (1 + erf(x / √2)) / 2`: torch's `approximate='none'`.
+    None,
+    /// `Φ(x) ≈ (1 + tanh(√(2/π) · (x + 0.044715 x³))) / 2`: torch's `approximate='tanh'`.
+    Tanh,
+}
+
+/// `x · Φ(x)`.
+#[derive(Clone, Copy, Debug)]
+pub struct Gelu(
+    /// How `Φ` is computed.
+    pub Approximate,
+);
+
+/// `√(2/π)`.
+const TANH_SCALE: f64 = std::f64::consts::FRAC_2_SQRT_PI * std::f64::consts::FRAC_1_SQRT_2;
+const TANH_CUBIC: f64 = 0.044715;
+
+/// Gives `Φ(x)`, and the argument's slope where it is computed by tanh.
+#[inline(always)]
+fn distribution<T: Float, S: Simd>(approximate: Approximate, x: T::Lanes<S>) -> T::Lanes<S> {
+    let c = |c: f64| T::Lanes::<S>::splat(T::from_f64(c));
+    let inner = match approximate {
+        Approximate::None => math::erf::<T, S>(x.mul(c(std::f64::consts::FRAC_1_SQRT_2))),
+        Approximate::Tanh => {
+            let cubic = x.mul(x).mul(c(TANH_CUBIC)).mul_add(x, x);
+            math::tanh::<T, S>(cubic.mul(c(TANH_SCALE)))
+        }
+    };
+    inner.add(c(1.0)).mul(c(0.5))
+}
+
+impl Formula<1, 1> for Gelu {
+    fn name(&self) -> &'static str {
+        "gelu"
+    }
+
+    fn attributes(&self) -> String {
+        match self.0 {
+            Approximate::None => String::new(),
+            Approximate::Tanh => "approximate=tanh".to_owned(),
+        }
+    }
+
+    #[inline(always)]
+    fn apply<T: Float, S: Simd>(self, [x]: [T::Lanes<S>; 1]) -> [T::Lanes<S>; 1] {
+        [x.mul(distribution::<T, S>(self.0, x))]
+    }
+
+    fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
+        let gradient = GeluGradient(self.0);
+        vec![
+            at.gradients[0]
+                .as_ref()
+                .map(|dy| pointwise(gradient, [dy, &at.inputs[0]])),
+        ]
+    }
+}
+
+/// The gradient of [`Gelu`] from that of its output and the input: `dy · (Φ(x) + x · Φ'(x))`.
+#[derive(Clone, Copy, Debug)]
+pub struct GeluGradient(
+    /// How `Φ` is computed.
+    pub Approximate,
+);
+
+impl Formula<2, 1> for GeluGradient {
+    fn name(&self) -> &'static str {
+        "gelu_gradient"
+    }
+
+    fn attributes(&self) -> String {
+        Gelu(self.0).attributes()
+    }
+
+    #[inline(always)]
+    fn apply<T: Float, S: Simd>(self, [dy, x]: [T::Lanes<S>; 2]) -> [T::Lanes<S>; 1] {
+        let c = |c: f64| T::Lanes::<S>::splat(T::from_f64(c));
+        let phi = distribution::<T, S>(self.0, x);
+        let density = match self.0 {
+            Approximate::None => {
+                const FRAC_1_SQRT_2PI: f64 =
+                    0.5 * std::f64::consts::FRAC_2_SQRT_PI * std::f64::consts::FRAC_1_SQRT_2;
+                math::exp::<T, S>(x.mul(x).mul(c(-0.5))).mul(c(FRAC_1_SQRT_2PI))
+            }
+            Approximate::Tanh => {
+                // Of Φ = (1 + t) / 2, the slope is (1 - t²) / 2 · u' = 2 Φ (1 - Φ) · u'.
+                let slope = x
+                    .mul(x)
+                    .mul_add(c(3.0 * TANH_CUBIC), c(1.0))
+                    .mul(c(TANH_SCALE));
+                phi.mul(c(1.0).sub(phi)).mul(c(2.0)).mul(slope)
+            }
+        };
+        [dy.mul(x.mul_add(density, phi))]
+    }
+}
+
+impl Var {
+    /// Gives `x · Φ(x)`.
+    ///
+    /// Source: `torch.nn.functional.gelu`.
+    #[must_use]
+    pub fn gelu(&self, approximate: Approximate) -> Var {
+        pointwise(Gelu(approximate), [self])
+    }
+}

@@ -1,0 +1,55 @@
+//! Leaky ReLU: `y = x` where `x > 0`, `slope · x` elsewhere. At 0 the gradient is `slope`, as in torch.
+
+use super::elementwise::{Formula, pointwise};
+use crate::cpu::simd::{Float, Lanes, Simd};
+use crate::op::GradientAt;
+use crate::program::trace::Var;
+
+/// `x` or `slope · x`.
+#[derive(Clone, Copy, Debug)]
+struct LeakyRelu;
+
+impl Formula<2, 1> for LeakyRelu {
+    fn name(&self) -> &'static str {
+        "leaky_relu"
+    }
+
+    #[inline(always)]
+    fn apply<T: Float, S: Simd>(self, [x, slope]: [T::Lanes<S>; 2]) -> [T::Lanes<S>; 1] {
+        let zero = T::Lanes::<S>::splat(T::default());
+        [T::Lanes::<S>::select(zero.lt(x), x, x.mul(slope))]
+    }
+
+    fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
+        let (x, slope) = (&at.inputs[0], &at.inputs[1]);
+        let dx = |dy: &Var| pointwise(LeakyReluGradient, [dy, x, slope]);
+        vec![at.gradients[0].as_ref().map(dx), None]
+    }
+}
+
+/// The gradient of [`LeakyRelu`]: `dy` or `slope · dy`.
+#[derive(Clone, Copy, Debug)]
+struct LeakyReluGradient;
+
+impl Formula<3, 1> for LeakyReluGradient {
+    fn name(&self) -> &'static str {
+        "leaky_relu_gradient"
+    }
+
+    #[inline(always)]
+    fn apply<T: Float, S: Simd>(self, [dy, x, slope]: [T::Lanes<S>; 3]) -> [T::Lanes<S>; 1] {
+        let zero = T::Lanes::<S>::splat(T::default());
+        [T::Lanes::<S>::select(zero.lt(x), dy, dy.mul(slope))]
+    }
+}
+
+impl Var {
+    /// Gives `x` where `x > 0`, `negative_slope · x` elsewhere; `negative_slope` is `[]` and gets no
+    /// gradient.
+    ///
+    /// Source: `torch.nn.functional.leaky_relu`.
+    #[must_use]
+    pub fn leaky_relu(&self, negative_slope: &Var) -> Var {
+        pointwise(LeakyRelu, [self, negative_slope])
+    }
+}

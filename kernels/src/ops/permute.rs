@@ -1,0 +1,122 @@
+//! Other orders of the axes: `permute`, `transpose`. The layout is permuted too, so that the elements
+//! stay where they are.
+
+use super::copy::{CopyParts, Part};
+use super::reduce::no_such_axis;
+use crate::op::{GradientAt, Kernel, Op, OpError};
+use crate::program::trace::Var;
+use crate::shape::{Layout, Operand, Type};
+
+/// Axis `i` of the result is axis `axes[i]` of the input.
+#[derive(Clone, Debug)]
+struct Permute {
+    axes: Vec<usize>,
+}
+
+impl Permute {
+    /// Views the input with its axes in their new order.
+    fn view(&self, x: &Operand) -> Operand {
+        let shape = self.axes.iter().map(|&axis| x.ty.shape[axis]).collect();
+        let strides: Vec<_> = self.axes.iter().map(|&axis| x.layout[axis]).collect();
+        Operand {
+            ty: Type {
+                dtype: x.ty.dtype,
+                shape,
+            },
+            layout: Layout::from(strides),
+        }
+    }
+}
+
+impl Op for Permute {
+    fn name(&self) -> &'static str {
+        "permute"
+    }
+
+    fn attributes(&self) -> String {
+        format!("dims={:?}", self.axes)
+    }
+
+    fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>, OpError> {
+        let [x] = inputs else {
+            return Err(OpError(format!(
+                "permute: expected 1 input, got {}",
+                inputs.len()
+            )));
+        };
+        let mut sorted = self.axes.clone();
+        sorted.sort_unstable();
+        if sorted != (0..x.shape.rank()).collect::<Vec<_>>() {
+            return Err(OpError(format!(
+                "permute(sparse_coo): number of dimensions in the tensor input does not match the \
+                 length of the desired ordering of dimensions i.e. input.dim() = {} is not equal to \
+                 len(dims) = {}",
+                x.shape.rank(),
+                self.axes.len()
+            )));
+        }
+        let shape = self.axes.iter().map(|&axis| x.shape[axis]).collect();
+        Ok(vec![Type {
+            dtype: x.dtype,
+            shape,
+        }])
+    }
+
+    fn takes_any_layout(&self, _: usize) -> bool {
+        true
+    }
+
+    fn layouts(&self, inputs: &[Operand], _: &[Type]) -> Vec<Layout> {
+        vec![self.view(&inputs[0]).layout]
+    }
+
+    fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
+        let part = Part::new((&self.view(&inputs[0]), 0), (&outputs[0], 0));
+        CopyParts::one(part, inputs[0].ty.dtype.size_bytes())
+    }
+
+    fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
+        let mut axes = vec![0; self.axes.len()];
+        for (new, &old) in self.axes.iter().enumerate() {
+            axes[old] = new;
+        }
+        vec![
+            at.gradients[0]
+                .as_ref()
+                .map(|dy| dy.trace().apply(Permute { axes }, &[dy])),
+        ]
+    }
+}
+
+impl Var {
+    /// Puts the axes into another order: axis `i` of the result is axis `axes[i]`.
+    ///
+    /// Source: `torch.permute`.
+    #[must_use]
+    pub fn permute(&self, axes: &[isize]) -> Var {
+        let resolved: Result<Vec<_>, _> = axes
+            .iter()
+            .map(|&axis| self.shape().axis(axis).ok_or(axis))
+            .collect();
+        match resolved {
+            Ok(axes) => self.trace().apply(Permute { axes }, &[self]),
+            Err(axis) => self.trace().fail(no_such_axis(axis, self.shape()).0),
+        }
+    }
+
+    /// Swaps two axes.
+    ///
+    /// Source: `torch.transpose`.
+    #[must_use]
+    pub fn transpose(&self, a: isize, b: isize) -> Var {
+        match (self.shape().axis(a), self.shape().axis(b)) {
+            (Some(a), Some(b)) => {
+                let mut axes: Vec<_> = (0..self.shape().rank()).collect();
+                axes.swap(a, b);
+                self.trace().apply(Permute { axes }, &[self])
+            }
+            (None, _) => self.trace().fail(no_such_axis(a, self.shape()).0),
+            _ => self.trace().fail(no_such_axis(b, self.shape()).0),
+        }
+    }
+}

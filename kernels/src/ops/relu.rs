@@ -1,0 +1,56 @@
+//! ReLU: `y = max(x, 0)`. At 0 the gradient is 0, and NaN stays NaN, as in torch.
+
+use super::elementwise::{Formula, pointwise};
+use crate::cpu::simd::{Float, Lanes, Simd};
+use crate::op::GradientAt;
+use crate::program::trace::Var;
+
+/// `max(x, 0)`.
+#[derive(Clone, Copy, Debug)]
+pub struct Relu;
+
+impl Formula<1, 1> for Relu {
+    fn name(&self) -> &'static str {
+        "relu"
+    }
+
+    #[inline(always)]
+    fn apply<T: Float, S: Simd>(self, [x]: [T::Lanes<S>; 1]) -> [T::Lanes<S>; 1] {
+        // The second operand comes through where one is NaN.
+        [T::Lanes::<S>::splat(T::default()).max(x)]
+    }
+
+    fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
+        vec![
+            at.gradients[0]
+                .as_ref()
+                .map(|dy| pointwise(ReluGradient, [dy, &at.outputs[0]])),
+        ]
+    }
+}
+
+/// The gradient of [`Relu`] from that of its output and the output: 0 where `y` is 0, else `dy`.
+#[derive(Clone, Copy, Debug)]
+pub struct ReluGradient;
+
+impl Formula<2, 1> for ReluGradient {
+    fn name(&self) -> &'static str {
+        "relu_gradient"
+    }
+
+    #[inline(always)]
+    fn apply<T: Float, S: Simd>(self, [dy, y]: [T::Lanes<S>; 2]) -> [T::Lanes<S>; 1] {
+        let zero = T::Lanes::<S>::splat(T::default());
+        [T::Lanes::<S>::select(y.eq(zero), zero, dy)]
+    }
+}
+
+impl Var {
+    /// Gives `max(x, 0)`.
+    ///
+    /// Source: `torch.nn.functional.relu`.
+    #[must_use]
+    pub fn relu(&self) -> Var {
+        pointwise(Relu, [self])
+    }
+}

@@ -1,0 +1,59 @@
+//! SiLU, also called swish: `y = x · sigmoid(x)`.
+
+use super::elementwise::{Formula, pointwise};
+use crate::cpu::simd::{Float, Lanes, Simd, math};
+use crate::op::GradientAt;
+use crate::program::trace::Var;
+
+/// `x · sigmoid(x)`.
+#[derive(Clone, Copy, Debug)]
+pub struct Silu;
+
+impl Formula<1, 1> for Silu {
+    fn name(&self) -> &'static str {
+        "silu"
+    }
+
+    #[inline(always)]
+    fn apply<T: Float, S: Simd>(self, [x]: [T::Lanes<S>; 1]) -> [T::Lanes<S>; 1] {
+        let one = T::Lanes::<S>::splat(T::from_f64(1.0));
+        let zero = T::Lanes::<S>::splat(T::default());
+        [x.div(one.add(math::exp::<T, S>(zero.sub(x))))]
+    }
+
+    fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
+        vec![
+            at.gradients[0]
+                .as_ref()
+                .map(|dy| pointwise(SiluGradient, [dy, &at.inputs[0]])),
+        ]
+    }
+}
+
+/// The gradient of [`Silu`] from that of its output and the input: `dy · s · (1 + x · (1 - s))` with
+/// `s = sigmoid(x)`.
+#[derive(Clone, Copy, Debug)]
+pub struct SiluGradient;
+
+impl Formula<2, 1> for SiluGradient {
+    fn name(&self) -> &'static str {
+        "silu_gradient"
+    }
+
+    #[inline(always)]
+    fn apply<T: Float, S: Simd>(self, [dy, x]: [T::Lanes<S>; 2]) -> [T::Lanes<S>; 1] {
+        let one = T::Lanes::<S>::splat(T::from_f64(1.0));
+        let s = math::sigmoid::<T, S>(x);
+        [dy.mul(s).mul(x.mul(one.sub(s)).add(one))]
+    }
+}
+
+impl Var {
+    /// Gives `x · sigmoid(x)`.
+    ///
+    /// Source: `torch.nn.functional.silu`.
+    #[must_use]
+    pub fn silu(&self) -> Var {
+        pointwise(Silu, [self])
+    }
+}

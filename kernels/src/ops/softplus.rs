@@ -1,0 +1,57 @@
+//! Softplus: `y = ln(1 + e^(βx)) / β`, and `x` itself where `βx` is above a threshold.
+
+use super::elementwise::{Formula, pointwise};
+use crate::cpu::simd::{Float, Lanes, Simd, math};
+use crate::op::GradientAt;
+use crate::program::trace::Var;
+
+/// `ln(1 + e^(βx)) / β` from `x`, `β` and the threshold.
+#[derive(Clone, Copy, Debug)]
+struct Softplus;
+
+impl Formula<3, 1> for Softplus {
+    fn name(&self) -> &'static str {
+        "softplus"
+    }
+
+    #[inline(always)]
+    fn apply<T: Float, S: Simd>(self, [x, beta, most]: [T::Lanes<S>; 3]) -> [T::Lanes<S>; 1] {
+        let scaled = x.mul(beta);
+        let y = math::ln_1p::<T, S>(math::exp::<T, S>(scaled)).div(beta);
+        [T::Lanes::<S>::select(most.lt(scaled), x, y)]
+    }
+
+    fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
+        let (x, beta, most) = (&at.inputs[0], &at.inputs[1], &at.inputs[2]);
+        let dx = |dy: &Var| pointwise(SoftplusGradient, [dy, x, beta, most]);
+        vec![at.gradients[0].as_ref().map(dx), None, None]
+    }
+}
+
+/// The gradient of [`Softplus`]: `dy · sigmoid(βx)`, and `dy` above the threshold.
+#[derive(Clone, Copy, Debug)]
+struct SoftplusGradient;
+
+impl Formula<4, 1> for SoftplusGradient {
+    fn name(&self) -> &'static str {
+        "softplus_gradient"
+    }
+
+    #[inline(always)]
+    fn apply<T: Float, S: Simd>(self, [dy, x, beta, most]: [T::Lanes<S>; 4]) -> [T::Lanes<S>; 1] {
+        let scaled = x.mul(beta);
+        let dx = dy.mul(math::sigmoid::<T, S>(scaled));
+        [T::Lanes::<S>::select(most.lt(scaled), dy, dx)]
+    }
+}
+
+impl Var {
+    /// Gives `ln(1 + e^(βx)) / β`, and `x` where `βx > threshold`; `beta` and `threshold` are `[]` and
+    /// get no gradient.
+    ///
+    /// Source: `torch.nn.functional.softplus`.
+    #[must_use]
+    pub fn softplus(&self, beta: &Var, threshold: &Var) -> Var {
+        pointwise(Softplus, [self, beta, threshold])
+    }
+}

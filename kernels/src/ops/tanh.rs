@@ -1,0 +1,65 @@
+//! The hyperbolic tangent.
+
+use super::elementwise::{Formula, pointwise};
+use crate::cpu::simd::{Float, Lanes, Simd, math};
+use crate::op::GradientAt;
+use crate::program::trace::Var;
+
+/// `tanh x`.
+#[derive(Clone, Copy, Debug)]
+pub struct Tanh;
+
+impl Formula<1, 1> for Tanh {
+    fn name(&self) -> &'static str {
+        "tanh"
+    }
+
+    #[inline(always)]
+    fn apply<T: Float, S: Simd>(self, [x]: [T::Lanes<S>; 1]) -> [T::Lanes<S>; 1] {
+        [math::tanh::<T, S>(x)]
+    }
+
+    fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
+        vec![
+            at.gradients[0]
+                .as_ref()
+                .map(|dy| pointwise(TanhGradient, [dy, &at.outputs[0]])),
+        ]
+    }
+}
+
+/// The gradient of [`Tanh`] from that of its output and the output: `dy · (1 - y²)`.
+#[derive(Clone, Copy, Debug)]
+pub struct TanhGradient;
+
+impl Formula<2, 1> for TanhGradient {
+    fn name(&self) -> &'static str {
+        "tanh_gradient"
+    }
+
+    #[inline(always)]
+    fn apply<T: Float, S: Simd>(self, [dy, y]: [T::Lanes<S>; 2]) -> [T::Lanes<S>; 1] {
+        let one = T::Lanes::<S>::splat(T::from_f64(1.0));
+        [dy.mul(one.sub(y.mul(y)))]
+    }
+
+    fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
+        let (dy, y) = (&at.inputs[0], &at.inputs[1]);
+        let g = at.gradients[0].as_ref();
+        vec![
+            g.filter(|_| at.needs[0])
+                .map(|g| pointwise(TanhGradient, [g, y])),
+            g.filter(|_| at.needs[1]).map(|g| g * dy * (y * -2.0)),
+        ]
+    }
+}
+
+impl Var {
+    /// Gives `tanh x`.
+    ///
+    /// Source: `torch.tanh`.
+    #[must_use]
+    pub fn tanh(&self) -> Var {
+        pointwise(Tanh, [self])
+    }
+}

@@ -1,0 +1,154 @@
+//! Functions of one number: `neg`, `exp`, `log`, `sqrt`, `abs`, `reciprocal`, `square`, `sin`, `cos`,
+//! `pow`.
+
+use super::elementwise::{Formula, pointwise};
+use crate::cpu::simd::{Float, Lanes, Simd, math};
+use crate::op::GradientAt;
+use crate::program::trace::Var;
+
+/// Writes one function of `x`: its vector and its gradient, from `dy`, `x` and `y`.
+macro_rules! unary {
+    (
+        $(#[$doc:meta])*
+        $formula:ident, $name:literal, $method:ident,
+        |$x:ident| $vector:expr,
+        |$dy:ident, $x_var:ident, $y_var:ident| $gradient:expr
+    ) => {
+        #[doc = concat!("The formula of [`Var::", stringify!($method), "`].")]
+        #[derive(Clone, Copy, Debug)]
+        pub(crate) struct $formula;
+
+        impl Formula<1, 1> for $formula {
+            fn name(&self) -> &'static str {
+                $name
+            }
+
+            #[inline(always)]
+            fn apply<T: Float, S: Simd>(self, [$x]: [T::Lanes<S>; 1]) -> [T::Lanes<S>; 1] {
+                [$vector]
+            }
+
+            fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
+                let ($x_var, $y_var) = (&at.inputs[0], &at.outputs[0]);
+                let _ = ($x_var, $y_var);
+                vec![at.gradients[0].as_ref().and_then(|$dy| $gradient)]
+            }
+        }
+
+        impl Var {
+            $(#[$doc])*
+            #[must_use]
+            pub fn $method(&self) -> Var {
+                pointwise($formula, [self])
+            }
+        }
+    };
+}
+
+unary!(
+    /// Gives `-x`; so does the operator. Source: `torch.neg`.
+    NegFormula, "neg", negative,
+    |x| T::Lanes::<S>::splat(T::from_f64(-0.0)).sub(x),
+    |dy, _x, _y| Some(-dy)
+);
+unary!(
+    /// Gives `eˣ`. Source: `torch.exp`.
+    ExpFormula, "exp", exp,
+    |x| math::exp::<T, S>(x),
+    |dy, _x, y| Some(dy * y)
+);
+unary!(
+    /// Gives `ln x`. Source: `torch.log`.
+    LogFormula, "log", log,
+    |x| math::ln::<T, S>(x),
+    |dy, x, _y| Some(dy / x)
+);
+unary!(
+    /// Gives `√x`. Source: `torch.sqrt`.
+    SqrtFormula, "sqrt", sqrt,
+    |x| x.sqrt(),
+    |dy, _x, y| Some(dy / (y * 2.0))
+);
+unary!(
+    /// Gives `|x|`; its gradient at 0 is 0. Source: `torch.abs`.
+    AbsFormula, "abs", abs,
+    |x| x.abs(),
+    |dy, x, _y| Some(dy * x.sign())
+);
+unary!(
+    /// Gives -1, 0 or 1 as `x` is below, at or above 0; it has no slope. Source: `torch.sign`, where
+    /// NaN gives 0; here NaN stays.
+    SignFormula, "sign", sign,
+    |x| {
+        let c = |c| T::Lanes::<S>::splat(T::from_f64(c));
+        let y = T::Lanes::<S>::select(c(0.0).lt(x), c(1.0), x);
+        T::Lanes::<S>::select(x.lt(c(0.0)), c(-1.0), y)
+    },
+    |_dy, _x, _y| None
+);
+unary!(
+    /// Gives `1 / x`. Source: `torch.reciprocal`.
+    ReciprocalFormula, "reciprocal", reciprocal,
+    |x| T::Lanes::<S>::splat(T::from_f64(1.0)).div(x),
+    |dy, _x, y| Some(-(dy * y * y))
+);
+unary!(
+    /// Gives `x²`. Source: `torch.square`.
+    SquareFormula, "square", square,
+    |x| x.mul(x),
+    |dy, x, _y| Some(dy * (x * 2.0))
+);
+unary!(
+    /// Gives `sin x`. Source: `torch.sin`.
+    SinFormula, "sin", sin,
+    |x| x.map(|x| T::from_f64(x.into().sin())),
+    |dy, x, _y| Some(dy * x.cos())
+);
+unary!(
+    /// Gives `cos x`. Source: `torch.cos`.
+    CosFormula, "cos", cos,
+    |x| x.map(|x| T::from_f64(x.into().cos())),
+    |dy, x, _y| Some(-(dy * x.sin()))
+);
+
+/// `xᵉ` for a number `e` that is known while tracing.
+#[derive(Clone, Copy, Debug)]
+struct PowFormula {
+    exponent: f64,
+}
+
+impl Formula<1, 1> for PowFormula {
+    fn name(&self) -> &'static str {
+        "pow"
+    }
+
+    fn attributes(&self) -> String {
+        format!("exponent={}", self.exponent)
+    }
+
+    #[inline(always)]
+    fn apply<T: Float, S: Simd>(self, [x]: [T::Lanes<S>; 1]) -> [T::Lanes<S>; 1] {
+        // Computed in double precision, so that singles are correctly rounded but for ties.
+        [x.map(|x| T::from_f64(x.into().powf(self.exponent)))]
+    }
+
+    fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
+        let slope = |dy: &Var| dy * (at.inputs[0].pow(self.exponent - 1.0) * self.exponent);
+        let constant = self.exponent == 0.0;
+        vec![
+            at.gradients[0]
+                .as_ref()
+                .map(|dy| if constant { dy * 0.0 } else { slope(dy) }),
+        ]
+    }
+}
+
+impl Var {
+    /// Gives `xᵉ`.
+    ///
+    /// Source: `torch.pow` with a number as exponent.
+    #[must_use]
+    pub fn pow(&self, exponent: f64) -> Var {
+        pointwise(PowFormula { exponent }, [self])
+    }
+}
