@@ -9,23 +9,23 @@ use crate::ops::activation::ActivationKind;
 
 /// `C[r, o] = activation(⟨A[r, ..], B[o, ..]⟩ + bias[o])`, all row-major: `A` is `[rows, k]`, `B` is
 /// `[columns, k]`, `C` is `[rows, columns]`.
-pub struct Dot<'a, T> {
+pub(super) struct Dot<'a, T> {
     /// Rows of `A` and `C`.
-    pub rows: usize,
+    pub(super) rows: usize,
     /// Rows of `B`, columns of `C`.
-    pub columns: usize,
+    pub(super) columns: usize,
     /// Length of a row of `A` and `B`.
-    pub k: usize,
+    pub(super) k: usize,
     /// `A`.
-    pub a: &'a [T],
+    pub(super) a: &'a [T],
     /// `B`.
-    pub b: &'a [T],
+    pub(super) b: &'a [T],
     /// One number for each row of `B`.
-    pub bias: Option<&'a [T]>,
+    pub(super) bias: Option<&'a [T]>,
     /// Applied last.
-    pub activation: Option<ActivationKind>,
+    pub(super) activation: Option<ActivationKind>,
     /// `C`.
-    pub c: &'a mut [T],
+    pub(super) c: &'a mut [T],
 }
 
 impl<T: Float> Vectorized for Dot<'_, T> {
