@@ -47,7 +47,7 @@ fn philox(first: [u32; BLOCKS], rest: [u32; 3], mut key: [u32; 2]) -> [[u32; BLO
     c
 }
 
-/// Mixes the bits of `x` one to one: Stafford's variant 13, as in SplitMix64.
+/// Mixes the bits of `x` one to one: Stafford's variant 13, as in `SplitMix64`.
 const fn mix(x: u64) -> u64 {
     let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

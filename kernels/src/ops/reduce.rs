@@ -77,9 +77,43 @@ impl Fold for Larger {
     }
 }
 
+/// What becomes of the losses of a batch's items.
+///
+/// Source: the argument `reduction` of torch's losses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Reduction {
+    /// They stay as they are: `'none'`.
+    None,
+    /// They are averaged: `'mean'`.
+    #[default]
+    Mean,
+    /// They are added up: `'sum'`.
+    Sum,
+}
+
+impl Reduction {
+    /// Gives torch's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Reduction::None => "none",
+            Reduction::Mean => "mean",
+            Reduction::Sum => "sum",
+        }
+    }
+
+    /// Records the reduction of `losses`.
+    pub(crate) fn apply(self, losses: Var) -> Var {
+        match self {
+            Reduction::None => losses,
+            Reduction::Mean => losses.mean(&[], false),
+            Reduction::Sum => losses.sum(&[], false),
+        }
+    }
+}
+
 /// What a [`Reduce`] computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reduction {
+enum Kind {
     Sum,
     Mean,
     Amax,
@@ -88,7 +122,7 @@ enum Reduction {
 /// Reduces some axes.
 #[derive(Clone, Debug)]
 struct Reduce {
-    reduction: Reduction,
+    kind: Kind,
     /// The axes, ascending.
     axes: Vec<usize>,
     /// Those of them that the result does not have; it has the others with size 1.
@@ -112,10 +146,10 @@ impl Reduce {
 
 impl Op for Reduce {
     fn name(&self) -> &'static str {
-        match self.reduction {
-            Reduction::Sum => "sum",
-            Reduction::Mean => "mean",
-            Reduction::Amax => "amax",
+        match self.kind {
+            Kind::Sum => "sum",
+            Kind::Mean => "mean",
+            Kind::Amax => "amax",
         }
     }
 
@@ -141,7 +175,7 @@ impl Op for Reduce {
             return Err(no_such_axis(*axis as isize, &x.shape));
         }
         let empty = self.axes.iter().find(|&&axis| x.shape[axis] == 0);
-        if let (Reduction::Amax, Some(axis)) = (self.reduction, empty) {
+        if let (Kind::Amax, Some(axis)) = (self.kind, empty) {
             return Err(OpError(format!(
                 "amax(): Expected reduction dim {axis} to have non-zero size."
             )));
@@ -173,8 +207,8 @@ impl Op for Reduce {
     }
 
     fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
-        match (outputs[0].ty.dtype, self.reduction) {
-            (Dtype::F64, Reduction::Amax) => Box::new(ReduceKernel::<f64, Larger>::new(
+        match (outputs[0].ty.dtype, self.kind) {
+            (Dtype::F64, Kind::Amax) => Box::new(ReduceKernel::<f64, Larger>::new(
                 self,
                 &inputs[0],
                 &outputs[0],
@@ -182,7 +216,7 @@ impl Op for Reduce {
             (Dtype::F64, _) => {
                 Box::new(ReduceKernel::<f64, Add>::new(self, &inputs[0], &outputs[0]))
             }
-            (_, Reduction::Amax) => Box::new(ReduceKernel::<f32, Larger>::new(
+            (_, Kind::Amax) => Box::new(ReduceKernel::<f32, Larger>::new(
                 self,
                 &inputs[0],
                 &outputs[0],
@@ -199,10 +233,10 @@ impl Op for Reduce {
         let kept = self.kept(x.shape());
         let n = x.shape().numel() / kept.numel().max(1);
         let dy = dy.reshape(kept.clone());
-        let dx = match self.reduction {
-            Reduction::Sum => dy.expand(x.shape().clone()),
-            Reduction::Mean => (dy / n as f64).expand(x.shape().clone()),
-            Reduction::Amax => {
+        let dx = match self.kind {
+            Kind::Sum => dy.expand(x.shape().clone()),
+            Kind::Mean => (dy / n as f64).expand(x.shape().clone()),
+            Kind::Amax => {
                 // As in torch, equal maxima share the gradient equally.
                 let is_largest = pointwise(IsEqual, [x, &y.reshape(kept)]);
                 let axes: Vec<_> = self.axes.iter().map(|&axis| axis as isize).collect();
@@ -270,7 +304,7 @@ impl Var {
     /// Source: `torch.sum`.
     #[must_use]
     pub fn sum(&self, axes: &[isize], keepdim: bool) -> Var {
-        self.reduce(Reduction::Sum, axes, keepdim)
+        self.reduce(Kind::Sum, axes, keepdim)
     }
 
     /// Averages along `axes`, all of them if none are given; `keepdim` leaves them with size 1. The mean
@@ -279,7 +313,7 @@ impl Var {
     /// Source: `torch.mean`.
     #[must_use]
     pub fn mean(&self, axes: &[isize], keepdim: bool) -> Var {
-        self.reduce(Reduction::Mean, axes, keepdim)
+        self.reduce(Kind::Mean, axes, keepdim)
     }
 
     /// Gives the largest number along `axes`, all of them if none are given; NaN if one is NaN.
@@ -288,7 +322,7 @@ impl Var {
     /// Source: `torch.amax`.
     #[must_use]
     pub fn amax(&self, axes: &[isize], keepdim: bool) -> Var {
-        self.reduce(Reduction::Amax, axes, keepdim)
+        self.reduce(Kind::Amax, axes, keepdim)
     }
 
     /// Adds up along those axes along which `shape` would have to be broadcast to this value's shape:
@@ -311,20 +345,20 @@ impl Var {
             .filter(|&axis| axis < new || shape[axis - new] != self.shape()[axis])
             .collect();
         let reduce = Reduce {
-            reduction: Reduction::Sum,
+            kind: Kind::Sum,
             axes,
             dropped: (0..new).collect(),
         };
         self.trace().apply(reduce, &[self])
     }
 
-    fn reduce(&self, reduction: Reduction, axes: &[isize], keepdim: bool) -> Var {
+    fn reduce(&self, kind: Kind, axes: &[isize], keepdim: bool) -> Var {
         match resolve(axes, self.shape()) {
             Ok(axes) => {
                 let dropped = if keepdim { Vec::new() } else { axes.clone() };
                 self.trace().apply(
                     Reduce {
-                        reduction,
+                        kind,
                         axes,
                         dropped,
                     },
@@ -334,6 +368,34 @@ impl Var {
             Err(error) => self.trace().fail(error.0),
         }
     }
+}
+
+/// Adds up numbers that lie side by side, in the order of this module; the sum is in every lane.
+#[inline(always)]
+pub(super) fn sum_of<T: Float, S: Simd>(x: &[T]) -> T::Lanes<S> {
+    let lanes = T::Lanes::<S>::N;
+    let mut partials = [T::Lanes::<S>::splat(T::default()); 4];
+    for block in x.chunks(PARTIALS) {
+        for (v, part) in block.chunks(lanes).enumerate() {
+            // SAFETY: `part` has at most as many numbers as there are lanes.
+            let vector = unsafe { T::Lanes::<S>::load_first(part.as_ptr(), part.len()) };
+            partials[v] = partials[v].add(vector);
+        }
+    }
+    join_partials::<Add, T, S>(partials)
+}
+
+/// Joins the partial results of one output, which fill the lanes of the first vectors, into lane 0.
+#[inline(always)]
+fn join_partials<F: Fold, T: Float, S: Simd>(mut partials: [T::Lanes<S>; 4]) -> T::Lanes<S> {
+    let mut half = PARTIALS / T::Lanes::<S>::N / 2;
+    while half > 0 {
+        for v in 0..half {
+            partials[v] = F::join::<T, S>(partials[v], partials[v + half]);
+        }
+        half /= 2;
+    }
+    F::join_lanes::<T, S>(partials[0])
 }
 
 struct ReduceKernel<T, F> {
@@ -386,7 +448,7 @@ impl<T, F> ReduceKernel<T, F> {
         };
         ReduceKernel {
             is_contiguous: reduced.iter().enumerate().all(|(i, &offset)| i == offset),
-            divisor: (op.reduction == Reduction::Mean).then_some(reduced.len() as f64),
+            divisor: (op.kind == Kind::Mean).then_some(reduced.len() as f64),
             reduced,
             outputs: Walk::new(&[first], &result),
             numel: output.ty.shape.numel(),
@@ -493,14 +555,7 @@ impl<T: Float, F: Fold> ReduceKernel<T, F> {
                 *partial = F::join::<T, S>(*partial, vector);
             }
         }
-        let mut half = PARTIALS / lanes / 2;
-        while half > 0 {
-            for v in 0..half {
-                partials[v] = F::join::<T, S>(partials[v], partials[v + half]);
-            }
-            half /= 2;
-        }
-        F::join_lanes::<T, S>(partials[0])
+        join_partials::<F, T, S>(partials)
     }
 
     /// Reduces to `n` outputs, one a lane, whose numbers lie side by side.
