@@ -12,7 +12,7 @@
 
 use core::arch::x86_64::*;
 
-use super::{Lanes, Simd, Vectorized};
+use super::{Lanes, MAX_LANES, Simd, Vectorized};
 
 /// The instruction set. Its vectors are used only inside [`vectorize`].
 #[derive(Clone, Copy)]
@@ -166,24 +166,12 @@ impl Lanes<f32> for __m256 {
     }
 
     #[inline(always)]
-    fn sums(n: usize, vector: impl Fn(usize) -> Self) -> Self {
-        let row = |i: usize| if i < n { vector(i) } else { Self::splat(0.0) };
-        unsafe {
-            // Halves, then quarters, then neighbours: each step adds two vectors' parts side by side.
-            let halves = |i: usize| {
-                let (a, b) = (row(i), row(i + 4));
-                _mm256_add_ps(
-                    _mm256_permute2f128_ps::<0x20>(a, b),
-                    _mm256_permute2f128_ps::<0x31>(a, b),
-                )
-            };
-            let quarters = |i: usize| {
-                let (a, b) = (halves(i), halves(i + 1));
-                _mm256_add_ps(_mm256_shuffle_ps::<0x44>(a, b), _mm256_shuffle_ps::<0xEE>(a, b))
-            };
-            let (a, b) = (quarters(0), quarters(2));
-            _mm256_add_ps(_mm256_shuffle_ps::<0x88>(a, b), _mm256_shuffle_ps::<0xDD>(a, b))
-        }
+    fn sums(vectors: &[Self; MAX_LANES]) -> Self {
+        // Halves, then quarters, then neighbours: each step adds two vectors' parts side by side.
+        let [v0, v1, v2, v3, v4, v5, v6, v7, ..] = *vectors;
+        let (a, b) = (add_halves(v0, v4), add_halves(v1, v5));
+        let (c, d) = (add_halves(v2, v6), add_halves(v3, v7));
+        add_neighbours(add_quarters(a, b), add_quarters(c, d))
     }
 
     #[inline(always)]
@@ -432,4 +420,24 @@ fn transposed_pd([a, b, c, d]: [__m256d; 4]) -> [__m256d; 4] {
             _mm256_permute2f128_pd::<0x31>(ab_high, cd_high),
         ]
     }
+}
+
+/// Adds the lower half of each vector to the upper: `[a, b]`.
+#[inline(always)]
+fn add_halves(a: __m256, b: __m256) -> __m256 {
+    unsafe {
+        _mm256_add_ps(_mm256_permute2f128_ps::<0x20>(a, b), _mm256_permute2f128_ps::<0x31>(a, b))
+    }
+}
+
+/// Adds pairs of lanes of each half to the pairs beside them: `[a, b, a, b]`.
+#[inline(always)]
+fn add_quarters(a: __m256, b: __m256) -> __m256 {
+    unsafe { _mm256_add_ps(_mm256_shuffle_ps::<0x44>(a, b), _mm256_shuffle_ps::<0xEE>(a, b)) }
+}
+
+/// Adds each lane to its neighbour.
+#[inline(always)]
+fn add_neighbours(a: __m256, b: __m256) -> __m256 {
+    unsafe { _mm256_add_ps(_mm256_shuffle_ps::<0x88>(a, b), _mm256_shuffle_ps::<0xDD>(a, b)) }
 }

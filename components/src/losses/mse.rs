@@ -1,0 +1,25 @@
+//! [`MSELoss`]: the mean squared error.
+
+use neurarch_kernels::program::trace::Var;
+
+use super::{Loss, LossCall, Reduction};
+
+/// Squares the differences between outputs and targets, and reduces them: by default to their mean.
+///
+/// # Shape
+///
+/// The targets are as the outputs, `[batch, ..]`; the loss is `[]`, or as the outputs if `reduction` is
+/// [`Reduction::None`].
+///
+/// Source: `torch.nn.MSELoss`, without its broadcasting of unequal shapes, against which torch warns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MSELoss {
+    /// What becomes of the squares.
+    pub reduction: Reduction,
+}
+
+impl Loss for MSELoss {
+    fn forward(&self, _: &LossCall<'_>, x: &Var, target: &Var) -> Var {
+        x.mse_loss(target, self.reduction)
+    }
+}

@@ -1,0 +1,112 @@
+//! What can be toggled on a model: [`Mode`], [`HasGradient`] and [`Draws`], components of its root.
+//!
+//! Bits, not archetypes: toggling moves no weights.
+
+use bevy_ecs::prelude::*;
+
+/// A set of small numbers: positions of a blueprint, or parameters in their order.
+#[derive(Clone, Debug, Default, Hash, PartialEq, Eq)]
+pub struct Bits {
+    first: u64,
+    /// Members from 64 on; its last word is never 0, so that equal sets are equal values.
+    rest: Box<[u64]>,
+}
+
+impl Bits {
+    /// Makes the empty set.
+    pub fn new() -> Self {
+        Bits::default()
+    }
+
+    /// Makes the set of the numbers below `n`.
+    pub fn below(n: usize) -> Self {
+        (0..n).collect()
+    }
+
+    /// Says whether `i` is in the set.
+    #[inline]
+    pub fn contains(&self, i: usize) -> bool {
+        let word = if i < 64 { Some(&self.first) } else { self.rest.get(i / 64 - 1) };
+        word.is_some_and(|word| word >> (i % 64) & 1 == 1)
+    }
+
+    /// Puts `i` in or takes it out.
+    pub fn set(&mut self, i: usize, member: bool) {
+        if i < 64 {
+            self.first = self.first & !(1 << i) | u64::from(member) << i;
+            return;
+        }
+        let word = i / 64 - 1;
+        if word >= self.rest.len() {
+            if !member {
+                return;
+            }
+            let mut longer = self.rest.to_vec();
+            longer.resize(word + 1, 0);
+            self.rest = longer.into();
+        }
+        self.rest[word] = self.rest[word] & !(1 << (i % 64)) | u64::from(member) << (i % 64);
+        if self.rest.last() == Some(&0) {
+            let used = self.rest.iter().rposition(|&word| word != 0).map_or(0, |last| last + 1);
+            self.rest = self.rest[..used].into();
+        }
+    }
+
+    /// Says whether nothing is in the set.
+    pub fn is_empty(&self) -> bool {
+        self.first == 0 && self.rest.is_empty()
+    }
+}
+
+impl FromIterator<usize> for Bits {
+    fn from_iter<I: IntoIterator<Item = usize>>(members: I) -> Self {
+        let mut bits = Bits::new();
+        for i in members {
+            bits.set(i, true);
+        }
+        bits
+    }
+}
+
+/// Which program a model runs: its modules' modes, what is frozen, and whether it takes part at all.
+///
+/// The default is torch's: everything in training mode, every parameter with `requires_grad`, active.
+///
+/// Source: `torch.nn.Module.training`, `torch.Tensor.requires_grad`.
+#[derive(Component, Clone, Debug, Default, Hash, PartialEq, Eq)]
+pub struct Mode {
+    /// Positions in evaluation mode.
+    pub evaluating: Bits,
+    /// Parameters without `requires_grad`, by their number in the order of `named_parameters()`.
+    pub frozen: Bits,
+    /// Whether the model is passed over: nothing of it changes by a bit.
+    pub inactive: bool,
+}
+
+/// Which parameters of a model have a gradient (torch's `.grad is not None`), by their number in the
+/// order of `named_parameters()`.
+#[derive(Component, Clone, Debug, Default, Hash, PartialEq, Eq)]
+pub struct HasGradient(pub Bits);
+
+/// How often a model has run a program that draws random numbers: the step of its
+/// [`Key`](neurarch_kernels::cpu::tile::Key).
+#[derive(Component, Clone, Copy, Debug, Default, Hash, PartialEq, Eq)]
+pub struct Draws(pub u64);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_sets_are_equal_values() {
+        let mut bits: Bits = [3, 64, 200].into_iter().collect();
+        assert!(bits.contains(3) && bits.contains(64) && bits.contains(200));
+        assert!(!bits.contains(4) && !bits.contains(65) && !bits.contains(1000));
+        bits.set(200, false);
+        bits.set(64, false);
+        bits.set(500, false);
+        assert_eq!(bits, [3].into_iter().collect());
+        bits.set(3, false);
+        assert!(bits.is_empty());
+    }
+}

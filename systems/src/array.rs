@@ -1,0 +1,173 @@
+//! [`Input`]: arrays on their way to the models of a population.
+
+use ndarray::{Array, ArrayView, ArrayView2, CowArray, Dimension, Ix2, IxDyn};
+use neurarch_kernels::dtype::{Dtype, Element};
+
+/// Numbers for the models of a population: an array `[models, ..]`, or one array for all of them.
+///
+/// Every array and view of ndarray converts into the first form. Row-major arrays are read where they
+/// are; others are copied first.
+///
+/// # Example
+///
+/// ```
+/// # use neurarch_systems::array::Input;
+/// let each = ndarray::Array3::<f32>::zeros((10_000, 32, 4)); // A minibatch of its own for each model.
+/// let input = Input::from(&each);
+/// assert_eq!(input.shape(), [32, 4]);
+/// let input = Input::shared(each.index_axis(ndarray::Axis(0), 0)); // One minibatch for all.
+/// assert_eq!(input.shape(), [32, 4]);
+/// ```
+#[derive(Clone, Debug)]
+pub struct Input<'a, T: Element> {
+    array: CowArray<'a, T, IxDyn>,
+    shared: bool,
+}
+
+impl<'a, T: Element> Input<'a, T> {
+    /// Gives each model numbers of its own: `array` is `[models, ..]`.
+    pub fn each<D: Dimension>(array: ArrayView<'a, T, D>) -> Self {
+        Input { array: row_major(array).into_dyn(), shared: false }
+    }
+
+    /// Gives every model the same numbers: `array` has no axis of models.
+    pub fn shared<D: Dimension>(array: ArrayView<'a, T, D>) -> Self {
+        Input { array: row_major(array).into_dyn(), shared: true }
+    }
+
+    /// Gives the sizes of the axes behind that of the models.
+    pub fn shape(&self) -> &[usize] {
+        match self.shared {
+            true => self.array.shape(),
+            false => self.array.shape().get(1..).unwrap_or(&[]),
+        }
+    }
+
+    /// Counts the models that there are numbers for; `None` if they are for all.
+    pub fn models(&self) -> Option<usize> {
+        // An array without axes is one number, for one model.
+        (!self.shared).then(|| self.array.shape().first().copied().unwrap_or(1))
+    }
+
+    /// Forgets the element type.
+    pub(crate) fn erase(&self) -> Erased<'_> {
+        let elements = self.array.as_slice().unwrap_or(&[]);
+        Erased {
+            dtype: T::DTYPE,
+            shape: self.shape(),
+            models: self.models(),
+            bytes: bytemuck::must_cast_slice(elements),
+        }
+    }
+}
+
+impl<'a, T: Element, D: Dimension> From<ArrayView<'a, T, D>> for Input<'a, T> {
+    fn from(array: ArrayView<'a, T, D>) -> Self {
+        Input::each(array)
+    }
+}
+
+impl<'a, T: Element, D: Dimension> From<&'a Array<T, D>> for Input<'a, T> {
+    fn from(array: &'a Array<T, D>) -> Self {
+        Input::each(array.view())
+    }
+}
+
+fn row_major<T: Element, D: Dimension>(array: ArrayView<'_, T, D>) -> CowArray<'_, T, D> {
+    match array.is_standard_layout() {
+        true => array.into(),
+        false => array.as_standard_layout().into_owned().into(),
+    }
+}
+
+/// An [`Input`] whose element type is known at run time only.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Erased<'a> {
+    pub(crate) dtype: Dtype,
+    pub(crate) shape: &'a [usize],
+    pub(crate) models: Option<usize>,
+    pub(crate) bytes: &'a [u8],
+}
+
+/// Several minibatches at hand: a training step on each, one after the other.
+///
+/// # Example
+///
+/// ```
+/// # use neurarch_systems::array::DataSet;
+/// let (inputs, targets) = (ndarray::Array2::<f32>::zeros((100, 4)), ndarray::Array1::<i64>::zeros(100));
+/// let order = ndarray::Array2::from_shape_fn((10, 100), |(model, i)| ((i + model) % 100) as u32);
+/// let data = DataSet::shared(inputs.view(), targets.view()).order(order.view()).batch(32);
+/// assert_eq!(data.steps(), 4); // 32, 32, 32 and 4 items.
+/// ```
+///
+/// Source: `torch.utils.data.DataLoader`, its `sampler` given by `order`, `drop_last=False`.
+#[derive(Clone, Debug)]
+pub struct DataSet<'a, X: Element, Y: Element> {
+    pub(crate) inputs: Input<'a, X>,
+    pub(crate) targets: Input<'a, Y>,
+    pub(crate) order: Option<CowArray<'a, u32, Ix2>>,
+    pub(crate) batch: Option<usize>,
+    pub(crate) epochs: usize,
+}
+
+impl<'a, X: Element, Y: Element> DataSet<'a, X, Y> {
+    /// Takes items from which every model picks: inputs `[items, ..]`, targets `[items, ..]`.
+    ///
+    /// Without [`order`](DataSet::order) all models meet the items in their order; without
+    /// [`batch`](DataSet::batch) all items are one minibatch.
+    pub fn shared<D: Dimension, E: Dimension>(
+        inputs: ArrayView<'a, X, D>,
+        targets: ArrayView<'a, Y, E>,
+    ) -> Self {
+        Self::new(Input::shared(inputs), Input::shared(targets))
+    }
+
+    /// Takes minibatches as they are: inputs `[models, steps, batch, ..]`, targets
+    /// `[models, steps, batch, ..]`.
+    pub fn stacked<D: Dimension, E: Dimension>(
+        inputs: ArrayView<'a, X, D>,
+        targets: ArrayView<'a, Y, E>,
+    ) -> Self {
+        Self::new(Input::each(inputs), Input::each(targets))
+    }
+
+    fn new(inputs: Input<'a, X>, targets: Input<'a, Y>) -> Self {
+        DataSet { inputs, targets, order: None, batch: None, epochs: 1 }
+    }
+
+    /// Gives each model the numbers of the items in the order in which it meets them: `[models, total]`.
+    #[must_use]
+    pub fn order(self, order: ArrayView2<'a, u32>) -> Self {
+        DataSet { order: Some(row_major(order)), ..self }
+    }
+
+    /// Says how many items a minibatch has. The last one has what is left.
+    #[must_use]
+    pub fn batch(self, items: usize) -> Self {
+        DataSet { batch: Some(items), ..self }
+    }
+
+    /// Says that `order` lists that many epochs of one length, each with a last minibatch of its own.
+    #[must_use]
+    pub fn epochs(self, epochs: usize) -> Self {
+        DataSet { epochs, ..self }
+    }
+
+    /// Counts the training steps.
+    pub fn steps(&self) -> usize {
+        if !self.inputs.shared {
+            return self.inputs.shape().first().copied().unwrap_or(0);
+        }
+        let items = self.items();
+        self.epochs * items.div_ceil(self.batch.unwrap_or(items).max(1))
+    }
+
+    /// Counts the items of an epoch.
+    pub(crate) fn items(&self) -> usize {
+        match &self.order {
+            Some(order) => order.ncols() / self.epochs.max(1),
+            None => self.inputs.shape().first().copied().unwrap_or(0),
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! How far apart first numbers should lie: fans and gains.
+
+use neurarch_components::module::Init;
+use neurarch_kernels::shape::Shape;
+
+/// What follows a layer, as far as its initialiser cares.
+///
+/// Source: the names that `torch.nn.init.calculate_gain` takes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Nonlinearity {
+    /// No function, or a convolution.
+    Linear,
+    /// [`Sigmoid`](neurarch_components::layers::Sigmoid).
+    Sigmoid,
+    /// [`Tanh`](neurarch_components::layers::Tanh).
+    Tanh,
+    /// [`ReLU`](neurarch_components::layers::ReLU).
+    ReLU,
+    /// [`LeakyReLU`](neurarch_components::layers::LeakyReLU) with that slope; torch's default is 0.01.
+    LeakyReLU(f64),
+    /// Scaled exponential linear units.
+    SELU,
+}
+
+/// Gives the factor by which first numbers make up for what a nonlinearity takes away.
+///
+/// Source: `torch.nn.init.calculate_gain`.
+pub fn calculate_gain(nonlinearity: Nonlinearity) -> f64 {
+    match nonlinearity {
+        Nonlinearity::Linear | Nonlinearity::Sigmoid => 1.0,
+        Nonlinearity::Tanh => 5.0 / 3.0,
+        Nonlinearity::ReLU => 2f64.sqrt(),
+        Nonlinearity::LeakyReLU(slope) => (2.0 / (1.0 + slope * slope)).sqrt(),
+        Nonlinearity::SELU => 0.75,
+    }
+}
+
+/// Which fan [`kaiming_uniform`] and [`kaiming_normal`] keep the variance by.
+///
+/// Source: `mode` of `torch.nn.init.kaiming_uniform_`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FanMode {
+    /// Inputs: keeps the variance in the forward pass.
+    #[default]
+    FanIn,
+    /// Outputs: keeps it in the backward pass.
+    FanOut,
+}
+
+/// Counts the inputs and the outputs that each element of a weight `[out, in, ..]` meets; `None` if it
+/// has fewer than two axes.
+///
+/// Source: `torch.nn.init._calculate_fan_in_and_fan_out`.
+pub fn calculate_fan_in_and_fan_out(shape: &Shape) -> Option<(usize, usize)> {
+    let (&[fan_out, fan_in], kernel) = shape.split_first_chunk()?;
+    let field: usize = kernel.iter().product();
+    Some((fan_in * field, fan_out * field))
+}
+
+/// Uniform with standard deviation `gain · √(2 / (fan_in + fan_out))`; `None` without fans.
+///
+/// Source: `torch.nn.init.xavier_uniform_`.
+pub fn xavier_uniform(shape: &Shape, gain: f64) -> Option<Init> {
+    xavier_std(shape, gain).map(uniform)
+}
+
+/// Normal with standard deviation `gain · √(2 / (fan_in + fan_out))`; `None` without fans.
+///
+/// Source: `torch.nn.init.xavier_normal_`.
+pub fn xavier_normal(shape: &Shape, gain: f64) -> Option<Init> {
+    xavier_std(shape, gain).map(|std| Init::Normal { mean: 0.0, std })
+}
+
+/// Uniform with standard deviation `gain / √fan`; `None` without fans.
+///
+/// Source: `torch.nn.init.kaiming_uniform_`.
+pub fn kaiming_uniform(shape: &Shape, mode: FanMode, nonlinearity: Nonlinearity) -> Option<Init> {
+    kaiming_std(shape, mode, nonlinearity).map(uniform)
+}
+
+/// Normal with standard deviation `gain / √fan`; `None` without fans.
+///
+/// Source: `torch.nn.init.kaiming_normal_`.
+pub fn kaiming_normal(shape: &Shape, mode: FanMode, nonlinearity: Nonlinearity) -> Option<Init> {
+    kaiming_std(shape, mode, nonlinearity).map(|std| Init::Normal { mean: 0.0, std })
+}
+
+fn xavier_std(shape: &Shape, gain: f64) -> Option<f64> {
+    let (fan_in, fan_out) = calculate_fan_in_and_fan_out(shape)?;
+    Some(gain * (2.0 / (fan_in + fan_out).max(1) as f64).sqrt())
+}
+
+fn kaiming_std(shape: &Shape, mode: FanMode, nonlinearity: Nonlinearity) -> Option<f64> {
+    let (fan_in, fan_out) = calculate_fan_in_and_fan_out(shape)?;
+    let fan = match mode {
+        FanMode::FanIn => fan_in,
+        FanMode::FanOut => fan_out,
+    };
+    Some(calculate_gain(nonlinearity) / (fan.max(1) as f64).sqrt())
+}
+
+fn uniform(std: f64) -> Init {
+    let high = 3f64.sqrt() * std;
+    Init::Uniform { low: -high, high }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fans_are_torchs() {
+        let fans = |sizes: &[usize]| calculate_fan_in_and_fan_out(&Shape::from(sizes));
+        assert_eq!(fans(&[16, 4]), Some((4, 16)));
+        assert_eq!(fans(&[8, 3, 5, 5]), Some((75, 200)));
+        assert_eq!(fans(&[16]), None);
+    }
+
+    #[test]
+    fn a_linear_layer_starts_within_one_over_the_root_of_its_inputs() {
+        let nonlinearity = Nonlinearity::LeakyReLU(5f64.sqrt());
+        let init = kaiming_uniform(&Shape::from([16, 4]), FanMode::FanIn, nonlinearity);
+        let Some(Init::Uniform { low, high }) = init else { panic!("a weight has fans") };
+        assert!((high - 0.5).abs() < 1e-15 && low == -high);
+    }
+}

@@ -1,0 +1,241 @@
+//! Blueprint, input types, modes, loss and optimizers → [`Program`]s.
+//!
+//! Plain functions: who calls them caches what they give ([`crate::cohort`]).
+
+use std::sync::Arc;
+
+use neurarch_components::blueprint::Blueprint;
+use neurarch_components::losses::{DynLoss, LossCall};
+use neurarch_components::mode::{Bits, Mode};
+use neurarch_components::optimizer::{DynOptimizer, Update};
+use neurarch_kernels::dtype::Dtype;
+use neurarch_kernels::passes::differentiate;
+use neurarch_kernels::passes::split::{Split, split};
+use neurarch_kernels::program::trace::{Trace, TraceError, Var};
+use neurarch_kernels::program::{Program, Role, Slot};
+use neurarch_kernels::shape::Type;
+
+/// The optimizer of a position: the nearest, at it or above.
+#[derive(Clone, Debug)]
+pub struct Group {
+    /// The position whose entity has the component.
+    pub owner: usize,
+    /// Its structural fields.
+    pub optimizer: Arc<dyn DynOptimizer>,
+}
+
+impl PartialEq for Group {
+    fn eq(&self, other: &Self) -> bool {
+        self.owner == other.owner && self.optimizer.is_like(&*other.optimizer)
+    }
+}
+
+/// What the models of a cohort have in common: all that decides their programs beside the arrays.
+#[derive(Clone, Debug)]
+pub struct Scheme {
+    /// Their structure.
+    pub blueprint: Arc<Blueprint>,
+    /// Their modes.
+    pub mode: Mode,
+    /// Which of their parameters have a gradient.
+    pub has_gradient: Bits,
+    /// For each position, its optimizer.
+    pub groups: Vec<Option<Group>>,
+}
+
+/// A parameter as a program meets it.
+struct Parameter {
+    /// Its number in the order of `named_parameters()`.
+    number: usize,
+    slot: Slot,
+}
+
+impl Scheme {
+    /// Lists the parameters in the order of `named_parameters()`.
+    fn parameters(&self) -> Vec<Parameter> {
+        let positions = self.blueprint.positions.iter().enumerate();
+        let slots = positions.flat_map(|(position, at)| {
+            at.parameters.iter().map(move |parameter| {
+                self.blueprint
+                    .parameter(position, &parameter.name)
+                    .expect("a position has the parameters that it lists")
+            })
+        });
+        slots.enumerate().map(|(number, slot)| Parameter { number, slot }).collect()
+    }
+
+    /// Lists those that need a gradient.
+    fn trainable(&self) -> Vec<Parameter> {
+        let mut parameters = self.parameters();
+        parameters.retain(|p| !self.mode.frozen.contains(p.number) && p.slot.ty.dtype.is_float());
+        parameters
+    }
+
+    fn call(&self, trace: &Trace, x: &Var) -> Var {
+        let training: Vec<_> = (0..self.blueprint.positions.len())
+            .map(|position| !self.mode.evaluating.contains(position))
+            .collect();
+        self.blueprint.call(0, trace, &training, x)
+    }
+
+    /// Records the update of one parameter, if it has an optimizer.
+    fn update(&self, trace: &Trace, slot: &Slot, gradient: &Var, steps: &mut [Option<Var>]) {
+        let Some(group) = &self.groups[slot.position] else { return };
+        let states = (0..group.optimizer.states().len())
+            .map(|state| trace.slot(Slot { role: Role::State(state as u8), ..slot.clone() }))
+            .collect::<Vec<_>>();
+        let before =
+            steps[slot.position].take().unwrap_or_else(|| trace.slot(self.steps(slot.position)));
+        let after = group.optimizer.update(&Update {
+            trace,
+            owner: group.owner,
+            index: slot.index,
+            parameter: &trace.slot(slot.clone()),
+            gradient,
+            states: &states,
+            steps: &before,
+        });
+        steps[slot.position] = Some(after);
+    }
+
+    /// Records that the counts of steps become what the updates made of them.
+    fn store_steps(&self, trace: &Trace, steps: Vec<Option<Var>>) {
+        for (position, steps) in steps.into_iter().enumerate() {
+            if let Some(steps) = steps {
+                trace.store(&trace.slot(self.steps(position)), &steps);
+            }
+        }
+    }
+
+    fn steps(&self, position: usize) -> Slot {
+        let at = &self.blueprint.positions[position];
+        let name = if at.path.is_empty() { "step".into() } else { format!("{}.step", at.path) };
+        let ty = Type::new(Dtype::F32, [at.parameters.len()]);
+        Slot { name, role: Role::Steps, position, index: 0, ty }
+    }
+
+    fn no_steps(&self) -> Vec<Option<Var>> {
+        vec![None; self.blueprint.positions.len()]
+    }
+}
+
+/// Gives the slot of a parameter's gradient.
+fn gradient_of(parameter: &Slot) -> Slot {
+    Slot { role: Role::Gradient, ..parameter.clone() }
+}
+
+/// Records a forward pass: input `x`, output `y`.
+///
+/// # Errors
+///
+/// What a module's `forward` gives.
+pub fn forward(of: &Scheme, x: Type) -> Result<Program, TraceError> {
+    let trace = Trace::new();
+    let y = of.call(&trace, &trace.input(x));
+    trace.finish(&[y])
+}
+
+/// Records a forward pass that writes a tape, and the backward pass that reads it: inputs `x` and the
+/// gradient of `y`; the gradients are added to those that parameters have already.
+///
+/// # Errors
+///
+/// What a module's `forward` gives.
+pub fn forward_and_backward(of: &Scheme, x: Type) -> Result<Split, TraceError> {
+    let trace = Trace::new();
+    let y = of.call(&trace, &trace.input(x));
+    let dy = trace.input(y.ty().clone());
+    let trainable = of.trainable();
+    let wrt: Vec<_> = trainable.iter().map(|p| trace.slot(p.slot.clone())).collect();
+    let gradients = differentiate::backward(&trace, &[(y.clone(), dy)], &wrt);
+    for (parameter, gradient) in trainable.iter().zip(gradients) {
+        let Some(gradient) = gradient else { continue };
+        let slot = trace.slot(gradient_of(&parameter.slot));
+        let sum = match of.has_gradient.contains(parameter.number) {
+            true => &slot + &gradient,
+            false => gradient,
+        };
+        trace.store(&slot, &sum);
+    }
+    Ok(split(trace.finish(&[y])?, 1))
+}
+
+/// Records a loss: inputs `y`, the target and the loss's arrays; outputs the loss, and the gradient of
+/// `y` if the loss is one number.
+///
+/// # Errors
+///
+/// What the loss gives.
+pub fn loss(of: &dyn DynLoss, y: Type, target: Type) -> Result<Program, TraceError> {
+    let trace = Trace::new();
+    let y = trace.input(y);
+    let loss = call_loss(&trace, of, &y, target);
+    let mut outputs = vec![loss.clone()];
+    if loss.shape().rank() == 0 && trace.error().is_none() {
+        let one = trace.constant(1.0, loss.dtype(), []);
+        let gradient = differentiate::backward(&trace, &[(loss, one)], std::slice::from_ref(&y));
+        outputs.extend(gradient.into_iter().flatten());
+    }
+    trace.finish(&outputs)
+}
+
+fn call_loss(trace: &Trace, of: &dyn DynLoss, y: &Var, target: Type) -> Var {
+    let target = trace.input(target);
+    let arrays: Vec<_> =
+        of.arrays().iter().map(|a| trace.input(Type::new(y.dtype(), [a.len()]))).collect();
+    of.forward(&LossCall { trace, arrays: &arrays }, y, &target)
+}
+
+/// Records forward pass, loss, backward pass and updates in one: inputs `x`, the target and the loss's
+/// arrays; output the loss.
+///
+/// # Errors
+///
+/// What a module's `forward` or the loss gives; torch's words if the loss is not one number.
+pub fn train_step(
+    of: &Scheme,
+    loss: &dyn DynLoss,
+    x: Type,
+    target: Type,
+) -> Result<Program, TraceError> {
+    let trace = Trace::new();
+    let y = of.call(&trace, &trace.input(x));
+    let loss = call_loss(&trace, loss, &y, target);
+    if loss.shape().rank() > 0 {
+        trace.fail(NOT_SCALAR);
+    }
+    if trace.error().is_some() {
+        return trace.finish(&[]);
+    }
+    let trainable = of.trainable();
+    let wrt: Vec<_> = trainable.iter().map(|p| trace.slot(p.slot.clone())).collect();
+    let one = trace.constant(1.0, loss.dtype(), []);
+    let gradients = differentiate::backward(&trace, &[(loss.clone(), one)], &wrt);
+    let mut steps = of.no_steps();
+    for (parameter, gradient) in trainable.iter().zip(gradients) {
+        if let Some(gradient) = gradient {
+            of.update(&trace, &parameter.slot, &gradient, &mut steps);
+        }
+    }
+    of.store_steps(&trace, steps);
+    trace.finish(&[loss])
+}
+
+/// What torch says when `backward` is asked of a loss that is not one number.
+pub const NOT_SCALAR: &str = "grad can be implicitly created only for scalar outputs";
+
+/// Records the updates of all parameters that have a gradient, from their gradient columns.
+///
+/// # Errors
+///
+/// What the optimizers give.
+pub fn step(of: &Scheme) -> Result<Program, TraceError> {
+    let trace = Trace::new();
+    let mut steps = of.no_steps();
+    for parameter in of.parameters().iter().filter(|p| of.has_gradient.contains(p.number)) {
+        let gradient = trace.slot(gradient_of(&parameter.slot));
+        of.update(&trace, &parameter.slot, &gradient, &mut steps);
+    }
+    of.store_steps(&trace, steps);
+    trace.finish(&[])
+}
