@@ -26,11 +26,7 @@ impl Array {
     pub fn new(dtype: Dtype, shape: impl Into<Shape>, elements: impl Into<Vec<f64>>) -> Self {
         let ty = Type::new(dtype, shape);
         let mut elements = elements.into();
-        assert_eq!(
-            elements.len(),
-            ty.shape.numel(),
-            "{ty} has as many elements"
-        );
+        assert_eq!(elements.len(), ty.shape.numel(), "{ty} has as many elements");
         elements.iter_mut().for_each(|x| *x = rounded(*x, dtype));
         Array { ty, elements }
     }
@@ -74,9 +70,7 @@ pub fn run_op_keyed(
     draw: u32,
 ) -> Vec<Array> {
     let types: Vec<_> = inputs.iter().map(|input| input.ty.clone()).collect();
-    let outputs = op
-        .outputs(&types)
-        .unwrap_or_else(|error| panic!("{}: {error}", op.name()));
+    let outputs = op.outputs(&types).unwrap_or_else(|error| panic!("{}: {error}", op.name()));
     let mut operands: Vec<_> = types.into_iter().map(Operand::row_major).collect();
     for (operand, layout) in operands.iter_mut().zip(layouts) {
         if let Some(layout) = layout {
@@ -84,11 +78,8 @@ pub fn run_op_keyed(
         }
     }
     let layouts = op.layouts(&operands, &outputs);
-    let results: Vec<_> = outputs
-        .into_iter()
-        .zip(layouts)
-        .map(|(ty, layout)| Operand { ty, layout })
-        .collect();
+    let results: Vec<_> =
+        outputs.into_iter().zip(layouts).map(|(ty, layout)| Operand { ty, layout }).collect();
     let mut rows: Vec<_> = operands
         .iter()
         .zip(inputs)
@@ -103,10 +94,7 @@ pub fn run_op_keyed(
         .chain(&results)
         .zip(&mut rows)
         .map(|(operand, rows)| View {
-            rows: Rows::Strided {
-                base: rows.as_mut_ptr(),
-                stride: 0,
-            },
+            rows: Rows::Strided { base: rows.as_mut_ptr(), stride: 0 },
             numel: operand.ty.shape.numel(),
             element_bytes: operand.ty.dtype.size_bytes(),
         })
@@ -128,10 +116,7 @@ pub fn run_op_keyed(
     results
         .iter()
         .zip(&rows[inputs.len()..])
-        .map(|(operand, rows)| Array {
-            ty: operand.ty.clone(),
-            elements: read(op, operand, rows),
-        })
+        .map(|(operand, rows)| Array { ty: operand.ty.clone(), elements: read(op, operand, rows) })
         .collect()
 }
 
@@ -149,10 +134,8 @@ fn guarded(ty: &Type) -> AlignedBytes {
 fn offsets(operand: &Operand) -> Vec<usize> {
     let mut offsets = vec![0];
     for (&size, &stride) in operand.ty.shape.iter().zip(operand.layout.iter()) {
-        offsets = offsets
-            .iter()
-            .flat_map(|start| (0..size).map(move |i| start + i * stride))
-            .collect();
+        offsets =
+            offsets.iter().flat_map(|start| (0..size).map(move |i| start + i * stride)).collect();
     }
     offsets
 }
@@ -180,11 +163,7 @@ fn read(op: &dyn Op, operand: &Operand, row: &AlignedBytes) -> Vec<f64> {
         bytemuck::pod_read_unaligned(&row.bytes()[at * size..(at + 1) * size])
     }
     let padding = &row.bytes()[operand.ty.size_bytes()..];
-    assert!(
-        padding.iter().all(|&byte| byte == GUARD),
-        "{} wrote behind its output",
-        op.name()
-    );
+    assert!(padding.iter().all(|&byte| byte == GUARD), "{} wrote behind its output", op.name());
     let read = |at| match operand.ty.dtype {
         Dtype::F64 => get::<f64>(row, at),
         Dtype::I64 => get::<i64>(row, at) as f64,

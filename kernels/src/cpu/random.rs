@@ -25,12 +25,7 @@ const WEYL: [u32; 2] = [0x9e37_79b9, 0xbb67_ae85];
 /// the compiler turns into vectors of whatever instruction set it is inlined into.
 #[inline(always)]
 fn philox(first: [u32; BLOCKS], rest: [u32; 3], mut key: [u32; 2]) -> [[u32; BLOCKS]; 4] {
-    let mut c = [
-        first,
-        [rest[0]; BLOCKS],
-        [rest[1]; BLOCKS],
-        [rest[2]; BLOCKS],
-    ];
+    let mut c = [first, [rest[0]; BLOCKS], [rest[1]; BLOCKS], [rest[2]; BLOCKS]];
     for _ in 0..ROUNDS {
         let mut next = [[0; BLOCKS]; 4];
         for i in 0..BLOCKS {
@@ -101,12 +96,7 @@ impl Stream {
     /// Starts draw number `draw`, below 2³¹, in the step that `key` names.
     pub fn new(key: Key, draw: u32) -> Self {
         let draw = Draw::new(key, draw | STREAM);
-        Stream {
-            draw,
-            words: [0; GROUP],
-            next: GROUP,
-            group: 0,
-        }
+        Stream { draw, words: [0; GROUP], next: GROUP, group: 0 }
     }
 
     #[inline]
@@ -153,30 +143,20 @@ mod tests {
         let block = |[a, b, c, d]: [u32; 4], key| {
             philox([a; BLOCKS], [b, c, d], key).map(|word| word[BLOCKS - 1])
         };
-        assert_eq!(
-            block([0; 4], [0; 2]),
-            [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]
-        );
+        assert_eq!(block([0; 4], [0; 2]), [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]);
         assert_eq!(
             block([u32::MAX; 4], [u32::MAX; 2]),
             [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd]
         );
         assert_eq!(
-            block(
-                [0x243f_6a88, 0x85a3_08d3, 0x1319_8a2e, 0x0370_7344],
-                [0xa409_3822, 0x299f_31d0]
-            ),
+            block([0x243f_6a88, 0x85a3_08d3, 0x1319_8a2e, 0x0370_7344], [0xa409_3822, 0x299f_31d0]),
             [0xd16c_fe09, 0x94fd_cceb, 0x5001_e420, 0x2412_6ea1]
         );
     }
 
     #[test]
     fn words_depend_on_every_part_of_the_key() {
-        let key = Key {
-            seed: 1,
-            number: 2,
-            step: 3,
-        };
+        let key = Key { seed: 1, number: 2, step: 3 };
         let words = |key, draw| Draw::new(key, draw).words(0);
         let mut all = vec![
             words(key, 0),
@@ -184,13 +164,7 @@ mod tests {
             words(Key { seed: 2, ..key }, 0),
             words(Key { number: 3, ..key }, 0),
             words(Key { step: 4, ..key }, 0),
-            words(
-                Key {
-                    step: 3 + (1 << 32),
-                    ..key
-                },
-                0,
-            ),
+            words(Key { step: 3 + (1 << 32), ..key }, 0),
             Draw::new(key, 0).words(1),
         ];
         assert_eq!(all[0], words(key, 0));
@@ -201,11 +175,7 @@ mod tests {
 
     #[test]
     fn streams_give_the_words_of_their_draw_in_order() {
-        let key = Key {
-            seed: 5,
-            number: 6,
-            step: 0,
-        };
+        let key = Key { seed: 5, number: 6, step: 0 };
         let mut stream = Stream::new(key, 1);
         let draw = Draw::new(key, 1 | STREAM);
         let words: Vec<u32> = (0..2 * GROUP).map(|_| stream.next_u32()).collect();
@@ -223,9 +193,6 @@ mod tests {
         let mut counts = [0_u32; 16];
         (0..16_000).for_each(|_| counts[(stream.next_u32() >> 28) as usize] += 1);
         // 1,000 each, with a standard deviation of 31.
-        assert!(
-            counts.iter().all(|&n| (850..1_150).contains(&n)),
-            "{counts:?}"
-        );
+        assert!(counts.iter().all(|&n| (850..1_150).contains(&n)), "{counts:?}");
     }
 }
