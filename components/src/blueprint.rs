@@ -8,7 +8,114 @@ use neurarch_kernels::program::trace::{Trace, Var};
 use neurarch_kernels::program::{Role, Slot};
 use neurarch_kernels::shape::Type;
 
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use bevy_ecs::prelude::*;
+
 use crate::module::{Call, Declare, Declared, DynModule};
+
+/// Index of a blueprint in [`Blueprints`]; one that is free again is given out anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BlueprintId(pub u32);
+
+/// All blueprints in use, each held by the groups of models that have it.
+#[derive(Resource, Debug, Default)]
+pub struct Blueprints {
+    entries: Vec<Option<Entry>>,
+    free: Vec<u32>,
+    by_hash: HashMap<u64, Vec<u32>>,
+    /// Position numbers that were used and are free again.
+    free_markers: Vec<u32>,
+    next_marker: u32,
+    /// Counts blueprints ever made: tells a blueprint from another that had the same id.
+    generation: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    blueprint: Arc<Blueprint>,
+    hash: u64,
+    generation: u64,
+    groups: usize,
+}
+
+impl Blueprints {
+    /// Gives the id of a blueprint, and holds it once more; equal structures share one.
+    pub fn hold(&mut self, blueprint: Blueprint) -> BlueprintId {
+        let hash = blueprint.shape_hash();
+        let alike = self.by_hash.get(&hash).into_iter().flatten().copied().find(|&id| {
+            self.entries[id as usize]
+                .as_ref()
+                .is_some_and(|entry| entry.blueprint.is_like(&blueprint))
+        });
+        if let Some(id) = alike {
+            if let Some(entry) = &mut self.entries[id as usize] {
+                entry.groups += 1;
+            }
+            return BlueprintId(id);
+        }
+        self.generation += 1;
+        let entry =
+            Entry { blueprint: Arc::new(blueprint), hash, generation: self.generation, groups: 1 };
+        let id = self.free.pop().unwrap_or_else(|| {
+            self.entries.push(None);
+            self.entries.len() as u32 - 1
+        });
+        self.entries[id as usize] = Some(entry);
+        self.by_hash.entry(hash).or_default().push(id);
+        BlueprintId(id)
+    }
+
+    /// Lets go of a blueprint; it is gone when nobody holds it.
+    pub fn release(&mut self, id: BlueprintId) {
+        let Some(slot) = self.entries.get_mut(id.0 as usize) else {
+            return;
+        };
+        if let Some(entry) = slot {
+            entry.groups -= 1;
+            if entry.groups == 0 {
+                let hash = entry.hash;
+                *slot = None;
+                self.free.push(id.0);
+                if let Some(alike) = self.by_hash.get_mut(&hash) {
+                    alike.retain(|&other| other != id.0);
+                    if alike.is_empty() {
+                        self.by_hash.remove(&hash);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Gives a blueprint.
+    pub fn get(&self, id: BlueprintId) -> Option<&Arc<Blueprint>> {
+        self.entries.get(id.0 as usize)?.as_ref().map(|entry| &entry.blueprint)
+    }
+
+    /// Gives a number that no other blueprint ever has.
+    pub fn generation(&self, id: BlueprintId) -> Option<u64> {
+        self.entries.get(id.0 as usize)?.as_ref().map(|entry| entry.generation)
+    }
+
+    /// Takes numbers for `count` positions.
+    pub fn take_markers(&mut self, count: usize) -> Vec<u32> {
+        (0..count)
+            .map(|_| {
+                self.free_markers.pop().unwrap_or_else(|| {
+                    self.next_marker += 1;
+                    self.next_marker
+                })
+            })
+            .collect()
+    }
+
+    /// Gives numbers of positions back.
+    pub fn give_markers(&mut self, markers: &[u32]) {
+        self.free_markers.extend(markers.iter().rev());
+    }
+}
 
 /// The structure of a model: its module tree, the settings that decide shapes or ops, and the shapes
 /// and dtypes of its parameters.
@@ -51,6 +158,20 @@ pub struct Parameter {
 }
 
 impl Blueprint {
+    /// The id of no blueprint: the model has yet to be signed.
+    pub const UNSIGNED: BlueprintId = BlueprintId(u32::MAX);
+
+    /// Hashes what is cheap to hash: names and parameters. Equal blueprints have equal hashes.
+    fn shape_hash(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        for position in &self.positions {
+            (&position.path, &position.children, &position.parameters, &position.buffers)
+                .hash(&mut hasher);
+            position.module.type_name().hash(&mut hasher);
+        }
+        hasher.finish()
+    }
+
     /// Draws the blueprint of a module that is not spawned yet, its floating parameters in `dtype`.
     pub fn of(module: &dyn DynModule, dtype: Dtype) -> Self {
         let mut blueprint = Blueprint { positions: Vec::new() };
@@ -59,6 +180,34 @@ impl Blueprint {
     }
 
     fn add(
+        &mut self,
+        module: &dyn DynModule,
+        dtype: Dtype,
+        name: String,
+        path: String,
+        parent: Option<usize>,
+    ) -> usize {
+        let position = self.push(module, dtype, name, path, parent);
+        let mut declared = Declare::default();
+        module.declare(&mut declared);
+        for (name, child) in declared.children {
+            let path = self.path_below(position, &name);
+            let child = self.add(&*child, dtype, name, path, Some(position));
+            self.positions[position].children.push(child);
+        }
+        position
+    }
+
+    /// Gives the dotted path of a child of that name.
+    pub fn path_below(&self, position: usize, name: &str) -> String {
+        match self.positions[position].path.as_str() {
+            "" => name.to_owned(),
+            path => format!("{path}.{name}"),
+        }
+    }
+
+    /// Adds a module without its children; gives its position.
+    pub fn push(
         &mut self,
         module: &dyn DynModule,
         dtype: Dtype,
@@ -75,7 +224,7 @@ impl Blueprint {
         };
         let position = self.positions.len();
         self.positions.push(Position {
-            path: path.clone(),
+            path,
             name,
             parent,
             children: Vec::new(),
@@ -83,11 +232,6 @@ impl Blueprint {
             parameters: declared.parameters.into_iter().map(parameter).collect(),
             buffers: declared.buffers.into_iter().map(parameter).collect(),
         });
-        for (name, child) in declared.children {
-            let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-            let child = self.add(&*child, dtype, name, path, Some(position));
-            self.positions[position].children.push(child);
-        }
         position
     }
 

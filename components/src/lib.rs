@@ -1,8 +1,12 @@
 //! neurarch's nouns: layer components, parameter columns, blueprints, optimizers.
 
 pub mod blueprint;
+pub mod column;
 pub mod layers;
 pub mod losses;
 pub mod mode;
 pub mod module;
 pub mod optimizer;
+pub mod population;
+pub mod registry;
+pub mod tree;

@@ -1,6 +1,8 @@
-//! neurarch's verbs: what happens to populations of models, one plain function a deed.
+//! neurarch's verbs: sign, trace, bind, step, initialize and save, as plain functions on `&mut World`.
 
+pub mod access;
 pub mod array;
+pub mod bind;
 mod cohort;
 pub mod init;
 mod launch;
@@ -9,6 +11,8 @@ pub mod optim;
 pub mod plans;
 mod run;
 pub mod sets;
+pub mod sign;
+pub mod spawn;
 pub mod step;
 pub mod trace;
 mod watch;

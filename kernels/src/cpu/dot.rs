@@ -4,28 +4,28 @@
 //! added by [`Lanes::sums`]. The order follows from `k` and the instruction set alone.
 #![expect(unsafe_code, reason = "rows are read through pointers")]
 
-use super::simd::{Float, Lanes, Simd, Vectorized};
+use super::simd::{Float, Lanes, MAX_LANES, Simd, Vectorized};
 use crate::ops::activation::ActivationKind;
 
 /// `C[r, o] = activation(⟨A[r, ..], B[o, ..]⟩ + bias[o])`, all row-major: `A` is `[rows, k]`, `B` is
 /// `[columns, k]`, `C` is `[rows, columns]`.
-pub struct Dot<'a, T> {
+pub(super) struct Dot<'a, T> {
     /// Rows of `A` and `C`.
-    pub rows: usize,
+    pub(super) rows: usize,
     /// Rows of `B`, columns of `C`.
-    pub columns: usize,
+    pub(super) columns: usize,
     /// Length of a row of `A` and `B`.
-    pub k: usize,
+    pub(super) k: usize,
     /// `A`.
-    pub a: &'a [T],
+    pub(super) a: &'a [T],
     /// `B`.
-    pub b: &'a [T],
+    pub(super) b: &'a [T],
     /// One number for each row of `B`.
-    pub bias: Option<&'a [T]>,
+    pub(super) bias: Option<&'a [T]>,
     /// Applied last.
-    pub activation: Option<ActivationKind>,
+    pub(super) activation: Option<ActivationKind>,
     /// `C`.
-    pub c: &'a mut [T],
+    pub(super) c: &'a mut [T],
 }
 
 impl<T: Float> Vectorized for Dot<'_, T> {
@@ -45,11 +45,13 @@ impl<T: Float> Vectorized for Dot<'_, T> {
             let mut column = 0;
             while column < columns {
                 let n = (columns - column).min(lanes);
-                let sums = T::Lanes::<S>::sums(n, |i| {
+                let mut partial = [T::Lanes::<S>::splat(T::default()); MAX_LANES];
+                for (i, partial) in partial.iter_mut().enumerate().take(n) {
                     // SAFETY: row `column + i` of B is within B, which has `columns` rows of `k`.
                     let row = unsafe { self.b.as_ptr().add((column + i) * k) };
-                    partial_sums::<T, S>(a, row)
-                });
+                    *partial = partial_sums::<T, S>(a, row);
+                }
+                let sums = T::Lanes::<S>::sums(&partial);
                 let bias = self.bias.map(|bias| &bias[column..]);
                 let y = finish::<T, S>(sums, bias, n, self.activation);
                 // SAFETY: `column + n ≤ columns`, the length of this row of C.

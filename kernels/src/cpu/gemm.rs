@@ -152,7 +152,7 @@ impl<T: Float> Vectorized for Gemm<'_, T> {
             a_column: product.a.column,
             b_row,
             c_row: product.c.row,
-            activation: product.activation,
+            relu: product.activation == Some(ActivationKind::Relu),
         };
         let mut column = 0;
         while column < n {
@@ -178,6 +178,23 @@ impl<T: Float> Vectorized for Gemm<'_, T> {
                 row += rows;
             }
             column += width;
+        }
+        if let Some(activation) = product.activation.filter(|_| !tile.relu) {
+            for row in 0..m {
+                activate::<T, S>(activation, &mut self.c[row * product.c.row..][..n]);
+            }
+        }
+    }
+}
+
+/// Applies an activation to a row of `C`.
+#[inline(always)]
+fn activate<T: Float, S: Simd>(activation: ActivationKind, c: &mut [T]) {
+    for c in c.chunks_mut(<T::Lanes<S> as Lanes<T>>::N) {
+        // SAFETY: as many lanes are read and written as the chunk is long.
+        unsafe {
+            let sums = T::Lanes::<S>::load_first(c.as_ptr(), c.len());
+            activation.apply::<T, S>(sums).store_first(c.as_mut_ptr(), c.len());
         }
     }
 }
@@ -218,7 +235,9 @@ struct Block {
     a_column: usize,
     b_row: usize,
     c_row: usize,
-    activation: Option<ActivationKind>,
+    /// Whether to end with a ReLU: the one activation short enough not to push the sums out of their
+    /// registers. Others pass over `C` once more.
+    relu: bool,
 }
 
 impl Block {
@@ -333,9 +352,10 @@ impl Block {
                 }
             }
         }
-        if let Some(activation) = self.activation {
-            for sum in sums.as_flattened_mut() {
-                *sum = activation.apply::<T, S>(*sum);
+        if self.relu {
+            let zero = V::<T, S>::splat(T::default());
+            for sums in &mut sums {
+                sums.iter_mut().for_each(|sum| *sum = zero.max(*sum));
             }
         }
         for (i, sums) in sums.iter().enumerate() {

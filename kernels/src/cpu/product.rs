@@ -134,7 +134,8 @@ impl<T: Float> Vectorized for Models<'_, '_, T> {
                 }
                 .run::<S>(),
                 Way::Small | Way::Large => {
-                    let scratch = &mut bytemuck::cast_slice_mut(scratch)[..product.scratch_elements()];
+                    let scratch =
+                        &mut bytemuck::cast_slice_mut(scratch)[..product.scratch_elements()];
                     Gemm { product: *product, a, b, bias, c, scratch }.run::<S>();
                 }
             }

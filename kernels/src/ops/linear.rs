@@ -83,7 +83,8 @@ impl Op for Linear {
     }
 
     fn takes_layout(&self, input: usize, operand: &Operand) -> bool {
-        let is_matrix = input == 0 && rows(&operand.ty.shape) >= MIN_ROWS && Matrix::of(operand).is_some();
+        let is_matrix =
+            input == 0 && rows(&operand.ty.shape) >= MIN_ROWS && Matrix::of(operand).is_some();
         is_matrix || operand.is_row_major()
     }
 
@@ -113,8 +114,13 @@ impl Op for Linear {
     }
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
-        debug_assert!(self.activation.is_none(), "gradients are recorded before activations are fused");
-        let Some(dy) = &at.gradients[0] else { return vec![None; at.inputs.len()] };
+        debug_assert!(
+            self.activation.is_none(),
+            "gradients are recorded before activations are fused"
+        );
+        let Some(dy) = &at.gradients[0] else {
+            return vec![None; at.inputs.len()];
+        };
         let trace = dy.trace();
         let (x, weight) = (&at.inputs[0], &at.inputs[1]);
         let when = |needed: bool, f: &dyn Fn() -> Var| needed.then(f);
@@ -175,7 +181,9 @@ impl Op for LinearInputGradient {
     }
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
-        let Some(g) = &at.gradients[0] else { return vec![None; 2] };
+        let Some(g) = &at.gradients[0] else {
+            return vec![None; 2];
+        };
         let (dy, weight) = (&at.inputs[0], &at.inputs[1]);
         vec![
             at.needs[0].then(|| g.linear(weight, None)),
@@ -224,7 +232,9 @@ impl Op for LinearWeightGradient {
     }
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
-        let Some(g) = &at.gradients[0] else { return vec![None; 2] };
+        let Some(g) = &at.gradients[0] else {
+            return vec![None; 2];
+        };
         let (dy, x) = (&at.inputs[0], &at.inputs[1]);
         vec![
             at.needs[0].then(|| x.linear(g, None)),

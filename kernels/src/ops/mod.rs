@@ -4,11 +4,14 @@
 //! implements [`Op`](crate::op::Op) in the same way, in your crate.
 
 pub mod activation;
+pub mod adam;
 pub mod binary;
 pub mod boundary;
 pub mod cat;
 pub mod contiguous;
 pub(crate) mod copy;
+pub mod cross_entropy;
+pub mod dropout;
 pub mod elementwise;
 pub mod elu;
 pub mod expand;
@@ -16,13 +19,18 @@ pub mod gelu;
 pub mod hardtanh;
 pub mod leaky_relu;
 pub mod linear;
+pub(crate) mod lines;
+pub mod mse_loss;
 pub mod permute;
 pub mod reduce;
 pub mod relu;
 pub mod reshape;
+pub mod sgd;
 pub mod sigmoid;
 pub mod silu;
 pub mod slice;
+pub mod softmax;
 pub mod softplus;
 pub mod tanh;
 pub mod unary;
+mod update;

@@ -4,10 +4,7 @@
 //! to partial result `i mod 16`, and the 16 partial results are joined by halves: `i` with `i + 8`, then
 //! `i` with `i + 4`, and so on. That order holds for every layout and instruction set, so the bits do
 //! too; it keeps a vector of 16, 8 or 4 lanes busy without a chain of dependent additions.
-#![expect(
-    unsafe_code,
-    reason = "vectors are read and written through pointers into operands"
-)]
+#![expect(unsafe_code, reason = "vectors are read and written through pointers into operands")]
 
 use core::fmt::Debug;
 use core::marker::PhantomData;
@@ -77,9 +74,43 @@ impl Fold for Larger {
     }
 }
 
+/// What becomes of the losses of a batch's items.
+///
+/// Source: the argument `reduction` of torch's losses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Reduction {
+    /// They stay as they are: `'none'`.
+    None,
+    /// They are averaged: `'mean'`.
+    #[default]
+    Mean,
+    /// They are added up: `'sum'`.
+    Sum,
+}
+
+impl Reduction {
+    /// Gives torch's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Reduction::None => "none",
+            Reduction::Mean => "mean",
+            Reduction::Sum => "sum",
+        }
+    }
+
+    /// Records the reduction of `losses`.
+    pub(crate) fn apply(self, losses: Var) -> Var {
+        match self {
+            Reduction::None => losses,
+            Reduction::Mean => losses.mean(&[], false),
+            Reduction::Sum => losses.sum(&[], false),
+        }
+    }
+}
+
 /// What a [`Reduce`] computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reduction {
+enum Kind {
     Sum,
     Mean,
     Amax,
@@ -88,7 +119,7 @@ enum Reduction {
 /// Reduces some axes.
 #[derive(Clone, Debug)]
 struct Reduce {
-    reduction: Reduction,
+    kind: Kind,
     /// The axes, ascending.
     axes: Vec<usize>,
     /// Those of them that the result does not have; it has the others with size 1.
@@ -99,32 +130,22 @@ impl Reduce {
     /// Gives the shape with size 1 along the reduced axes.
     fn kept(&self, shape: &Shape) -> Shape {
         (0..shape.rank())
-            .map(|axis| {
-                if self.axes.contains(&axis) {
-                    1
-                } else {
-                    shape[axis]
-                }
-            })
+            .map(|axis| if self.axes.contains(&axis) { 1 } else { shape[axis] })
             .collect()
     }
 }
 
 impl Op for Reduce {
     fn name(&self) -> &'static str {
-        match self.reduction {
-            Reduction::Sum => "sum",
-            Reduction::Mean => "mean",
-            Reduction::Amax => "amax",
+        match self.kind {
+            Kind::Sum => "sum",
+            Kind::Mean => "mean",
+            Kind::Amax => "amax",
         }
     }
 
     fn attributes(&self) -> String {
-        let keepdim = if self.dropped.is_empty() {
-            " keepdim"
-        } else {
-            ""
-        };
+        let keepdim = if self.dropped.is_empty() { " keepdim" } else { "" };
         format!("dim={:?}{keepdim}", self.axes)
     }
 
@@ -141,7 +162,7 @@ impl Op for Reduce {
             return Err(no_such_axis(*axis as isize, &x.shape));
         }
         let empty = self.axes.iter().find(|&&axis| x.shape[axis] == 0);
-        if let (Reduction::Amax, Some(axis)) = (self.reduction, empty) {
+        if let (Kind::Amax, Some(axis)) = (self.kind, empty) {
             return Err(OpError(format!(
                 "amax(): Expected reduction dim {axis} to have non-zero size."
             )));
@@ -151,10 +172,7 @@ impl Op for Reduce {
             .filter(|axis| !self.dropped.contains(axis))
             .map(|axis| kept[axis])
             .collect();
-        Ok(vec![Type {
-            dtype: x.dtype,
-            shape,
-        }])
+        Ok(vec![Type { dtype: x.dtype, shape }])
     }
 
     fn takes_any_layout(&self, _: usize) -> bool {
@@ -164,29 +182,22 @@ impl Op for Reduce {
     fn layouts(&self, inputs: &[Operand], outputs: &[Type]) -> Vec<Layout> {
         let order = inputs[0].layout.order(&inputs[0].ty.shape);
         let left = |axis: usize| axis - self.dropped.iter().filter(|&&gone| gone < axis).count();
-        let order: Vec<_> = order
-            .into_iter()
-            .filter(|axis| !self.dropped.contains(axis))
-            .map(left)
-            .collect();
+        let order: Vec<_> =
+            order.into_iter().filter(|axis| !self.dropped.contains(axis)).map(left).collect();
         vec![outputs[0].shape.ordered(&order)]
     }
 
     fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
-        match (outputs[0].ty.dtype, self.reduction) {
-            (Dtype::F64, Reduction::Amax) => Box::new(ReduceKernel::<f64, Larger>::new(
-                self,
-                &inputs[0],
-                &outputs[0],
-            )),
+        match (outputs[0].ty.dtype, self.kind) {
+            (Dtype::F64, Kind::Amax) => {
+                Box::new(ReduceKernel::<f64, Larger>::new(self, &inputs[0], &outputs[0]))
+            }
             (Dtype::F64, _) => {
                 Box::new(ReduceKernel::<f64, Add>::new(self, &inputs[0], &outputs[0]))
             }
-            (_, Reduction::Amax) => Box::new(ReduceKernel::<f32, Larger>::new(
-                self,
-                &inputs[0],
-                &outputs[0],
-            )),
+            (_, Kind::Amax) => {
+                Box::new(ReduceKernel::<f32, Larger>::new(self, &inputs[0], &outputs[0]))
+            }
             _ => Box::new(ReduceKernel::<f32, Add>::new(self, &inputs[0], &outputs[0])),
         }
     }
@@ -199,10 +210,10 @@ impl Op for Reduce {
         let kept = self.kept(x.shape());
         let n = x.shape().numel() / kept.numel().max(1);
         let dy = dy.reshape(kept.clone());
-        let dx = match self.reduction {
-            Reduction::Sum => dy.expand(x.shape().clone()),
-            Reduction::Mean => (dy / n as f64).expand(x.shape().clone()),
-            Reduction::Amax => {
+        let dx = match self.kind {
+            Kind::Sum => dy.expand(x.shape().clone()),
+            Kind::Mean => (dy / n as f64).expand(x.shape().clone()),
+            Kind::Amax => {
                 // As in torch, equal maxima share the gradient equally.
                 let is_largest = pointwise(IsEqual, [x, &y.reshape(kept)]);
                 let axes: Vec<_> = self.axes.iter().map(|&axis| axis as isize).collect();
@@ -254,9 +265,7 @@ fn resolve(axes: &[isize], shape: &Shape) -> Result<Vec<usize>, OpError> {
     for &axis in axes {
         let axis = shape.axis(axis).ok_or_else(|| no_such_axis(axis, shape))?;
         if resolved.contains(&axis) {
-            return Err(OpError(format!(
-                "dim {axis} appears multiple times in the list of dims"
-            )));
+            return Err(OpError(format!("dim {axis} appears multiple times in the list of dims")));
         }
         resolved.push(axis);
     }
@@ -270,7 +279,7 @@ impl Var {
     /// Source: `torch.sum`.
     #[must_use]
     pub fn sum(&self, axes: &[isize], keepdim: bool) -> Var {
-        self.reduce(Reduction::Sum, axes, keepdim)
+        self.reduce(Kind::Sum, axes, keepdim)
     }
 
     /// Averages along `axes`, all of them if none are given; `keepdim` leaves them with size 1. The mean
@@ -279,7 +288,7 @@ impl Var {
     /// Source: `torch.mean`.
     #[must_use]
     pub fn mean(&self, axes: &[isize], keepdim: bool) -> Var {
-        self.reduce(Reduction::Mean, axes, keepdim)
+        self.reduce(Kind::Mean, axes, keepdim)
     }
 
     /// Gives the largest number along `axes`, all of them if none are given; NaN if one is NaN.
@@ -288,7 +297,7 @@ impl Var {
     /// Source: `torch.amax`.
     #[must_use]
     pub fn amax(&self, axes: &[isize], keepdim: bool) -> Var {
-        self.reduce(Reduction::Amax, axes, keepdim)
+        self.reduce(Kind::Amax, axes, keepdim)
     }
 
     /// Adds up along those axes along which `shape` would have to be broadcast to this value's shape:
@@ -301,39 +310,55 @@ impl Var {
             return self.clone();
         }
         if shape.broadcast(self.shape()).as_ref() != Some(self.shape()) {
-            return self.trace().fail(format!(
-                "size {shape} is not expandable to size {}",
-                self.shape()
-            ));
+            return self
+                .trace()
+                .fail(format!("size {shape} is not expandable to size {}", self.shape()));
         }
         let new = self.shape().rank() - shape.rank();
         let axes = (0..self.shape().rank())
             .filter(|&axis| axis < new || shape[axis - new] != self.shape()[axis])
             .collect();
-        let reduce = Reduce {
-            reduction: Reduction::Sum,
-            axes,
-            dropped: (0..new).collect(),
-        };
+        let reduce = Reduce { kind: Kind::Sum, axes, dropped: (0..new).collect() };
         self.trace().apply(reduce, &[self])
     }
 
-    fn reduce(&self, reduction: Reduction, axes: &[isize], keepdim: bool) -> Var {
+    fn reduce(&self, kind: Kind, axes: &[isize], keepdim: bool) -> Var {
         match resolve(axes, self.shape()) {
             Ok(axes) => {
                 let dropped = if keepdim { Vec::new() } else { axes.clone() };
-                self.trace().apply(
-                    Reduce {
-                        reduction,
-                        axes,
-                        dropped,
-                    },
-                    &[self],
-                )
+                self.trace().apply(Reduce { kind, axes, dropped }, &[self])
             }
             Err(error) => self.trace().fail(error.0),
         }
     }
+}
+
+/// Adds up numbers that lie side by side, in the order of this module; the sum is in every lane.
+#[inline(always)]
+pub(super) fn sum_of<T: Float, S: Simd>(x: &[T]) -> T::Lanes<S> {
+    let lanes = T::Lanes::<S>::N;
+    let mut partials = [T::Lanes::<S>::splat(T::default()); 4];
+    for block in x.chunks(PARTIALS) {
+        for (v, part) in block.chunks(lanes).enumerate() {
+            // SAFETY: `part` has at most as many numbers as there are lanes.
+            let vector = unsafe { T::Lanes::<S>::load_first(part.as_ptr(), part.len()) };
+            partials[v] = partials[v].add(vector);
+        }
+    }
+    join_partials::<Add, T, S>(partials)
+}
+
+/// Joins the partial results of one output, which fill the lanes of the first vectors, into lane 0.
+#[inline(always)]
+fn join_partials<F: Fold, T: Float, S: Simd>(mut partials: [T::Lanes<S>; 4]) -> T::Lanes<S> {
+    let mut half = PARTIALS / T::Lanes::<S>::N / 2;
+    while half > 0 {
+        for v in 0..half {
+            partials[v] = F::join::<T, S>(partials[v], partials[v + half]);
+        }
+        half /= 2;
+    }
+    F::join_lanes::<T, S>(partials[0])
 }
 
 struct ReduceKernel<T, F> {
@@ -356,37 +381,22 @@ impl<T, F> ReduceKernel<T, F> {
         for &axis in &op.axes {
             let along = (0..shape[axis]).map(|i| i * input.layout[axis]);
             let along: Vec<_> = along.collect();
-            reduced = reduced
-                .iter()
-                .flat_map(|start| along.iter().map(move |i| start + i))
-                .collect();
+            reduced =
+                reduced.iter().flat_map(|start| along.iter().map(move |i| start + i)).collect();
         }
-        let kept = Type {
-            dtype: input.ty.dtype,
-            shape: op.kept(shape),
-        };
-        let first = Operand {
-            ty: kept.clone(),
-            layout: input.layout.clone(),
-        };
+        let kept = Type { dtype: input.ty.dtype, shape: op.kept(shape) };
+        let first = Operand { ty: kept.clone(), layout: input.layout.clone() };
         // The output's layout with the dropped axes put back.
         let mut strides = output.layout.iter();
         let mut stride_of = |axis| {
             let gone = op.dropped.contains(&axis);
-            if gone {
-                0
-            } else {
-                strides.next().copied().unwrap_or(0)
-            }
+            if gone { 0 } else { strides.next().copied().unwrap_or(0) }
         };
         let layout: Vec<usize> = (0..shape.rank()).map(&mut stride_of).collect();
-        let result = Operand {
-            ty: kept,
-            layout: Layout::from(layout),
-        };
+        let result = Operand { ty: kept, layout: Layout::from(layout) };
         ReduceKernel {
             is_contiguous: reduced.iter().enumerate().all(|(i, &offset)| i == offset),
-            divisor: (op.reduction == Reduction::Mean).then_some(reduced.len() as f64),
+            divisor: (op.kind == Kind::Mean).then_some(reduced.len() as f64),
             reduced,
             outputs: Walk::new(&[first], &result),
             numel: output.ty.shape.numel(),
@@ -424,11 +434,7 @@ impl<T: Float, F: Fold> ReduceKernel<T, F> {
         if self.numel == 0 {
             return;
         }
-        assert_eq!(
-            y.len(),
-            self.numel,
-            "outputs have the shape that the kernel was made for"
-        );
+        assert_eq!(y.len(), self.numel, "outputs have the shape that the kernel was made for");
         let lanes = T::Lanes::<S>::N;
         let (inner, [step]) = (self.outputs.inner, self.outputs.steps);
         let across = step == 1 && inner > 1 && !self.is_contiguous;
@@ -493,14 +499,7 @@ impl<T: Float, F: Fold> ReduceKernel<T, F> {
                 *partial = F::join::<T, S>(*partial, vector);
             }
         }
-        let mut half = PARTIALS / lanes / 2;
-        while half > 0 {
-            for v in 0..half {
-                partials[v] = F::join::<T, S>(partials[v], partials[v + half]);
-            }
-            half /= 2;
-        }
-        F::join_lanes::<T, S>(partials[0])
+        join_partials::<F, T, S>(partials)
     }
 
     /// Reduces to `n` outputs, one a lane, whose numbers lie side by side.
@@ -514,13 +513,7 @@ impl<T: Float, F: Fold> ReduceKernel<T, F> {
         let load = |offset: usize| {
             let x = x.wrapping_add(offset);
             // SAFETY: the caller promises that they can be read.
-            unsafe {
-                if PART {
-                    T::Lanes::<S>::load_first(x, n)
-                } else {
-                    T::Lanes::<S>::load(x)
-                }
-            }
+            unsafe { if PART { T::Lanes::<S>::load_first(x, n) } else { T::Lanes::<S>::load(x) } }
         };
         let mut partials = [T::Lanes::<S>::splat(T::from_f64(F::IDENTITY)); PARTIALS];
         let blocks = self.reduced.chunks_exact(PARTIALS);

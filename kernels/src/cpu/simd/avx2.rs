@@ -1,10 +1,7 @@
 //! AVX2 with FMA: 8 singles or 4 doubles a vector.
 //!
 //! Every method is one instruction or a few; all are compiled inside [`vectorize`], which enables them.
-#![expect(
-    unsafe_code,
-    reason = "intrinsics, in functions that the machine was asked about"
-)]
+#![expect(unsafe_code, reason = "intrinsics, in functions that the machine was asked about")]
 #![expect(
     clippy::undocumented_unsafe_blocks,
     reason = "one argument holds for all: see `vectorize`"
@@ -12,7 +9,7 @@
 
 use core::arch::x86_64::*;
 
-use super::{Lanes, Simd, Vectorized};
+use super::{Lanes, MAX_LANES, Simd, Vectorized};
 
 /// The instruction set. Its vectors are used only inside [`vectorize`].
 #[derive(Clone, Copy)]
@@ -156,34 +153,19 @@ impl Lanes<f32> for __m256 {
     #[inline(always)]
     fn sum(self) -> f32 {
         unsafe {
-            let four = _mm_add_ps(
-                _mm256_castps256_ps128(self),
-                _mm256_extractf128_ps::<1>(self),
-            );
+            let four = _mm_add_ps(_mm256_castps256_ps128(self), _mm256_extractf128_ps::<1>(self));
             let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
             _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
         }
     }
 
     #[inline(always)]
-    fn sums(n: usize, vector: impl Fn(usize) -> Self) -> Self {
-        let row = |i: usize| if i < n { vector(i) } else { Self::splat(0.0) };
-        unsafe {
-            // Halves, then quarters, then neighbours: each step adds two vectors' parts side by side.
-            let halves = |i: usize| {
-                let (a, b) = (row(i), row(i + 4));
-                _mm256_add_ps(
-                    _mm256_permute2f128_ps::<0x20>(a, b),
-                    _mm256_permute2f128_ps::<0x31>(a, b),
-                )
-            };
-            let quarters = |i: usize| {
-                let (a, b) = (halves(i), halves(i + 1));
-                _mm256_add_ps(_mm256_shuffle_ps::<0x44>(a, b), _mm256_shuffle_ps::<0xEE>(a, b))
-            };
-            let (a, b) = (quarters(0), quarters(2));
-            _mm256_add_ps(_mm256_shuffle_ps::<0x88>(a, b), _mm256_shuffle_ps::<0xDD>(a, b))
-        }
+    fn sums(vectors: &[Self; MAX_LANES]) -> Self {
+        // Halves, then quarters, then neighbours: each step adds two vectors' parts side by side.
+        let [v0, v1, v2, v3, v4, v5, v6, v7, ..] = *vectors;
+        let (a, b) = (add_halves(v0, v4), add_halves(v1, v5));
+        let (c, d) = (add_halves(v2, v6), add_halves(v3, v7));
+        add_neighbours(add_quarters(a, b), add_quarters(c, d))
     }
 
     #[inline(always)]
@@ -323,19 +305,13 @@ impl Lanes<f64> for __m256d {
     #[inline(always)]
     fn mantissa_exponent(self) -> (Self, Self) {
         let mantissa = self.map(|x| f64::from_bits(x.to_bits() & ((1 << 52) - 1) | (1023 << 52)));
-        (
-            mantissa,
-            self.map(|x| ((x.to_bits() >> 52) as i64 - 1023) as f64),
-        )
+        (mantissa, self.map(|x| ((x.to_bits() >> 52) as i64 - 1023) as f64))
     }
 
     #[inline(always)]
     fn sum(self) -> f64 {
         unsafe {
-            let two = _mm_add_pd(
-                _mm256_castpd256_pd128(self),
-                _mm256_extractf128_pd::<1>(self),
-            );
+            let two = _mm_add_pd(_mm256_castpd256_pd128(self), _mm256_extractf128_pd::<1>(self));
             _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)))
         }
     }
@@ -432,4 +408,24 @@ fn transposed_pd([a, b, c, d]: [__m256d; 4]) -> [__m256d; 4] {
             _mm256_permute2f128_pd::<0x31>(ab_high, cd_high),
         ]
     }
+}
+
+/// Adds the lower half of each vector to the upper: `[a, b]`.
+#[inline(always)]
+fn add_halves(a: __m256, b: __m256) -> __m256 {
+    unsafe {
+        _mm256_add_ps(_mm256_permute2f128_ps::<0x20>(a, b), _mm256_permute2f128_ps::<0x31>(a, b))
+    }
+}
+
+/// Adds pairs of lanes of each half to the pairs beside them: `[a, b, a, b]`.
+#[inline(always)]
+fn add_quarters(a: __m256, b: __m256) -> __m256 {
+    unsafe { _mm256_add_ps(_mm256_shuffle_ps::<0x44>(a, b), _mm256_shuffle_ps::<0xEE>(a, b)) }
+}
+
+/// Adds each lane to its neighbour.
+#[inline(always)]
+fn add_neighbours(a: __m256, b: __m256) -> __m256 {
+    unsafe { _mm256_add_ps(_mm256_shuffle_ps::<0x88>(a, b), _mm256_shuffle_ps::<0xDD>(a, b)) }
 }

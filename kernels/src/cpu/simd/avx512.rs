@@ -1,10 +1,7 @@
 //! AVX-512 (F, DQ, BW, VL): 16 singles or 8 doubles a vector.
 //!
 //! Every method is one instruction or a few; all are compiled inside [`vectorize`], which enables them.
-#![expect(
-    unsafe_code,
-    reason = "intrinsics, in functions that the machine was asked about"
-)]
+#![expect(unsafe_code, reason = "intrinsics, in functions that the machine was asked about")]
 #![expect(
     clippy::undocumented_unsafe_blocks,
     reason = "one argument holds for all: see `vectorize`"
@@ -12,7 +9,7 @@
 
 use core::arch::x86_64::*;
 
-use super::{Lanes, Simd, Vectorized};
+use super::{Lanes, MAX_LANES, Simd, Vectorized};
 
 /// The instruction set. Its vectors are used only inside [`vectorize`].
 #[derive(Clone, Copy)]
@@ -158,31 +155,14 @@ impl Lanes<f32> for __m512 {
     }
 
     #[inline(always)]
-    fn sums(n: usize, vector: impl Fn(usize) -> Self) -> Self {
-        let row = |i: usize| if i < n { vector(i) } else { Self::splat(0.0) };
-        unsafe {
-            // Halves, quarters, eighths, then neighbours: each step adds two vectors' parts side by side.
-            let halves = |i: usize, j: usize| {
-                let (a, b) = (row(i), row(j));
-                _mm512_add_ps(
-                    _mm512_shuffle_f32x4::<0x44>(a, b),
-                    _mm512_shuffle_f32x4::<0xEE>(a, b),
-                )
-            };
-            let quarters = |i: usize| {
-                let (a, b) = (halves(i, i + 4), halves(i + 8, i + 12));
-                _mm512_add_ps(
-                    _mm512_shuffle_f32x4::<0x88>(a, b),
-                    _mm512_shuffle_f32x4::<0xDD>(a, b),
-                )
-            };
-            let eighths = |i: usize| {
-                let (a, b) = (quarters(i), quarters(i + 1));
-                _mm512_add_ps(_mm512_shuffle_ps::<0x44>(a, b), _mm512_shuffle_ps::<0xEE>(a, b))
-            };
-            let (a, b) = (eighths(0), eighths(2));
-            _mm512_add_ps(_mm512_shuffle_ps::<0x88>(a, b), _mm512_shuffle_ps::<0xDD>(a, b))
-        }
+    fn sums(vectors: &[Self; MAX_LANES]) -> Self {
+        // Halves, quarters, eighths, then neighbours: each step adds two vectors' parts side by side.
+        let v = vectors;
+        let a = add_quarters(add_halves(v[0], v[4]), add_halves(v[8], v[12]));
+        let b = add_quarters(add_halves(v[1], v[5]), add_halves(v[9], v[13]));
+        let c = add_quarters(add_halves(v[2], v[6]), add_halves(v[10], v[14]));
+        let d = add_quarters(add_halves(v[3], v[7]), add_halves(v[11], v[15]));
+        add_neighbours(add_eighths(a, b), add_eighths(c, d))
     }
 
     #[inline(always)]
@@ -206,10 +186,8 @@ impl Lanes<f32> for __m512 {
         // By quarters, each in the registers of AVX2.
         for i in (0..rows).step_by(8) {
             for j in (0..columns).step_by(8) {
-                let (from, to) = (
-                    from.wrapping_add(i * from_stride + j),
-                    to.wrapping_add(j * to_stride + i),
-                );
+                let (from, to) =
+                    (from.wrapping_add(i * from_stride + j), to.wrapping_add(j * to_stride + i));
                 let (rows, columns) = ((rows - i).min(8), (columns - j).min(8));
                 unsafe { __m256::transpose(from, from_stride, to, to_stride, rows, columns) };
             }
@@ -350,13 +328,35 @@ impl Lanes<f64> for __m512d {
         // By quarters, each in the registers of AVX2.
         for i in (0..rows).step_by(4) {
             for j in (0..columns).step_by(4) {
-                let (from, to) = (
-                    from.wrapping_add(i * from_stride + j),
-                    to.wrapping_add(j * to_stride + i),
-                );
+                let (from, to) =
+                    (from.wrapping_add(i * from_stride + j), to.wrapping_add(j * to_stride + i));
                 let (rows, columns) = ((rows - i).min(4), (columns - j).min(4));
                 unsafe { __m256d::transpose(from, from_stride, to, to_stride, rows, columns) };
             }
         }
     }
+}
+
+/// Adds the lower half of each vector to the upper: `[a, b]`.
+#[inline(always)]
+fn add_halves(a: __m512, b: __m512) -> __m512 {
+    unsafe { _mm512_add_ps(_mm512_shuffle_f32x4::<0x44>(a, b), _mm512_shuffle_f32x4::<0xEE>(a, b)) }
+}
+
+/// Adds neighbouring quarters: `[a, a, b, b]` gives a quarter for each of four vectors.
+#[inline(always)]
+fn add_quarters(a: __m512, b: __m512) -> __m512 {
+    unsafe { _mm512_add_ps(_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xDD>(a, b)) }
+}
+
+/// Adds pairs of lanes of each quarter to the pairs beside them.
+#[inline(always)]
+fn add_eighths(a: __m512, b: __m512) -> __m512 {
+    unsafe { _mm512_add_ps(_mm512_shuffle_ps::<0x44>(a, b), _mm512_shuffle_ps::<0xEE>(a, b)) }
+}
+
+/// Adds each lane to its neighbour.
+#[inline(always)]
+fn add_neighbours(a: __m512, b: __m512) -> __m512 {
+    unsafe { _mm512_add_ps(_mm512_shuffle_ps::<0x88>(a, b), _mm512_shuffle_ps::<0xDD>(a, b)) }
 }

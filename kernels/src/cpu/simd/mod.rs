@@ -6,10 +6,7 @@
 //!
 //! Results of different instruction sets agree within rounding; those of one set are the same bits for
 //! every length and alignment, because a tail runs the same code on padded lanes.
-#![expect(
-    unsafe_code,
-    reason = "a function with #[target_feature] is called after detection"
-)]
+#![expect(unsafe_code, reason = "a function with #[target_feature] is called after detection")]
 
 use std::sync::OnceLock;
 
@@ -58,6 +55,9 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// Rows of the register tile of a matrix product.
     const GEMM_ROWS: usize;
 }
+
+/// No vector has more lanes.
+pub const MAX_LANES: usize = 16;
 
 /// A vector of `N` numbers. Comparisons give masks with which [`select`](Lanes::select) chooses.
 pub trait Lanes<T>: Copy + Send + Sync + 'static {
@@ -129,18 +129,18 @@ pub trait Lanes<T>: Copy + Send + Sync + 'static {
     fn mantissa_exponent(self) -> (Self, Self);
     /// Adds the lanes up by halves: lane `i` and lane `i + N/2`, then `i` and `i + N/4`, down to two.
     fn sum(self) -> T;
-    /// Adds the lanes of `N` vectors up: lane `i` of the result is the sum of the lanes of `vector(i)`, for
-    /// `i < n ≤ N`. The order of the additions is the same for every `i` and `n`.
+    /// Adds the lanes of `N` vectors up: lane `i` of the result is the sum of the lanes of `vectors[i]`. The
+    /// order of the additions is the same for every `i`.
     #[inline(always)]
-    fn sums(n: usize, vector: impl Fn(usize) -> Self) -> Self
+    fn sums(vectors: &[Self; MAX_LANES]) -> Self
     where
         T: Default + Copy,
     {
-        let mut sums = [T::default(); 16];
-        for (i, sum) in sums.iter_mut().enumerate().take(n.min(Self::N)) {
-            *sum = vector(i).sum();
+        let mut sums = [T::default(); MAX_LANES];
+        for (sum, vector) in sums.iter_mut().zip(vectors) {
+            *sum = vector.sum();
         }
-        // SAFETY: no vector has more than 16 lanes.
+        // SAFETY: no vector has more lanes than that.
         unsafe { Self::load(sums.as_ptr()) }
     }
     /// Applies a function to each lane.

@@ -1,0 +1,194 @@
+//! The update rules of Adam and AdamW, in place.
+//!
+//! ```text
+//! m ← m + (g - m) · (1 - β₁)        v ← β₂ · v + (1 - β₂) · g²
+//! p ← p - lr / (1 - β₁ᵗ) · m / (√v / √(1 - β₂ᵗ) + eps)
+//! ```
+//!
+//! where `g` has `weight_decay · p` added to it (Adam), or `p` was first multiplied by
+//! `1 - lr · weight_decay` (AdamW). What is the same for all elements is computed in double precision,
+//! then rounded. Source: `torch.optim.Adam` and `AdamW`; a quotient by `√(1 - β₂ᵗ)` is a product by its
+//! reciprocal here, one rounding apart.
+
+use super::update::{self, Rule};
+use crate::cpu::simd::{Float, Lanes, Simd};
+use crate::cpu::tile::Inputs;
+use crate::op::{Kernel, Op, OpError};
+use crate::program::trace::Var;
+use crate::shape::{Operand, Type};
+
+/// What decides the formula of [`Var::adam`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AdamSettings {
+    /// Which of the counts of steps is this parameter's.
+    pub index: usize,
+    /// Whether weight decay shrinks the parameter itself: AdamW.
+    pub decoupled: bool,
+    /// Whether to climb.
+    pub maximize: bool,
+}
+
+/// The numbers of [`Var::adam`], each f64 of shape `[]`.
+#[derive(Clone, Copy, Debug)]
+pub struct AdamRates<'a> {
+    /// Learning rate.
+    pub lr: &'a Var,
+    /// How much of the mean gradient is kept.
+    pub beta1: &'a Var,
+    /// How much of the mean square is kept.
+    pub beta2: &'a Var,
+    /// What is added to the root of the mean square.
+    pub eps: &'a Var,
+    /// Multiple of the parameter that is added to its gradient, or, decoupled and times `lr`, subtracted
+    /// from it.
+    pub weight_decay: &'a Var,
+}
+
+/// What [`Var::adam`] gives; to be stored in the slots of its inputs.
+#[derive(Clone, Debug)]
+pub struct AdamUpdate {
+    /// The parameter.
+    pub parameter: Var,
+    /// The mean gradient, torch's `exp_avg`.
+    pub exp_avg: Var,
+    /// The mean square, torch's `exp_avg_sq`.
+    pub exp_avg_sq: Var,
+    /// The counts of steps, one of them higher by 1.
+    pub steps: Var,
+}
+
+impl Var {
+    /// Updates a parameter by Adam's rule; see [the module](self).
+    ///
+    /// # Shape
+    ///
+    /// `gradient`, `exp_avg` and `exp_avg_sq` have the type of `self`; `steps` is `[k]` of f32, and
+    /// [`AdamSettings::index`] says which of its counts is meant.
+    ///
+    /// Source: `torch.optim.Adam`, `torch.optim.AdamW`.
+    pub fn adam(
+        &self,
+        gradient: &Var,
+        (exp_avg, exp_avg_sq): (&Var, &Var),
+        steps: &Var,
+        rates: &AdamRates<'_>,
+        settings: AdamSettings,
+    ) -> AdamUpdate {
+        let AdamRates { lr, beta1, beta2, eps, weight_decay } = *rates;
+        let inputs =
+            [self, gradient, exp_avg, exp_avg_sq, steps, lr, beta1, beta2, eps, weight_decay];
+        let [parameter, exp_avg, exp_avg_sq, steps] =
+            self.trace().apply_n(AdamOp(settings), &inputs);
+        AdamUpdate { parameter, exp_avg, exp_avg_sq, steps }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct AdamOp(AdamSettings);
+
+impl Op for AdamOp {
+    fn name(&self) -> &'static str {
+        if self.0.decoupled { "adamw" } else { "adam" }
+    }
+
+    fn attributes(&self) -> String {
+        format!("index={}{}", self.0.index, if self.0.maximize { " maximize" } else { "" })
+    }
+
+    fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>, OpError> {
+        update::types(self.name(), inputs, (2, 5), self.0.index)
+    }
+
+    fn in_place(&self) -> &[(usize, usize)] {
+        &[(0, 0), (2, 1), (3, 2), (4, 3)]
+    }
+
+    fn kernel(&self, inputs: &[Operand], _: &[Operand]) -> Box<dyn Kernel> {
+        update::kernel(AdamRule(self.0), &inputs[0].ty)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct AdamRule(AdamSettings);
+
+#[derive(Clone, Copy, PartialEq)]
+struct Rates {
+    lr: f64,
+    beta1: f64,
+    beta2: f64,
+    eps: f64,
+    weight_decay: f64,
+}
+
+/// A step's numbers.
+#[derive(Clone, Copy)]
+struct Step<T> {
+    /// `1 - β₁`
+    new_mean: T,
+    /// `β₂`
+    old_square: T,
+    /// `1 - β₂`
+    new_square: T,
+    /// `1 / √(1 - β₂ᵗ)`
+    correction: T,
+    eps: T,
+    /// `-lr / (1 - β₁ᵗ)`
+    size: T,
+    /// `weight_decay`, or `1 - lr · weight_decay`.
+    decay: T,
+}
+
+impl Rule<2> for AdamRule {
+    type Rates = Rates;
+    type Step<T: Float> = Step<T>;
+
+    fn index(self) -> usize {
+        self.0.index
+    }
+
+    #[inline(always)]
+    fn rates(self, inputs: &Inputs<'_>, first: usize) -> Rates {
+        let number = |i: usize| inputs.get::<f64>(first + i)[0];
+        Rates {
+            lr: number(0),
+            beta1: number(1),
+            beta2: number(2),
+            eps: number(3),
+            weight_decay: number(4),
+        }
+    }
+
+    fn step<T: Float>(self, rates: Rates, step: f64) -> Step<T> {
+        let Rates { lr, beta1, beta2, eps, weight_decay } = rates;
+        let decay = if self.0.decoupled { 1.0 - lr * weight_decay } else { weight_decay };
+        Step {
+            new_mean: T::from_f64(1.0 - beta1),
+            old_square: T::from_f64(beta2),
+            new_square: T::from_f64(1.0 - beta2),
+            correction: T::from_f64(1.0 / (1.0 - beta2.powf(step)).sqrt()),
+            eps: T::from_f64(eps),
+            size: T::from_f64(-lr / (1.0 - beta1.powf(step))),
+            decay: T::from_f64(decay),
+        }
+    }
+
+    #[inline(always)]
+    fn update<T: Float, S: Simd>(
+        self,
+        step: &Step<T>,
+        p: T::Lanes<S>,
+        g: T::Lanes<S>,
+        [m, v]: [T::Lanes<S>; 2],
+    ) -> (T::Lanes<S>, [T::Lanes<S>; 2]) {
+        let all = |x: T| T::Lanes::<S>::splat(x);
+        let g = if self.0.maximize { all(T::default()).sub(g) } else { g };
+        let (p, g) = match self.0.decoupled {
+            true => (p.mul(all(step.decay)), g),
+            false => (p, p.mul_add(all(step.decay), g)),
+        };
+        let m = g.sub(m).mul_add(all(step.new_mean), m);
+        let v = g.mul(g).mul_add(all(step.new_square), v.mul(all(step.old_square)));
+        let root = v.sqrt().mul_add(all(step.correction), all(step.eps));
+        (p.add(m.mul(all(step.size)).div(root)), [m, v])
+    }
+}

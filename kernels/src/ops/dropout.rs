@@ -1,0 +1,158 @@
+//! Dropout: each element becomes 0 with probability `p`, the others are divided by `1 - p`.
+//!
+//! Element number `i`, counted features first ([`Shape::features_first`](crate::shape::Shape)), is kept if
+//! the upper 24 bits of word `i` of the draw are below `(1 - p) · 2²⁴`: so the mask depends on the model
+//! and the step, not on how anything lies in memory. The mask, with the factor in it, is an output of its
+//! own, for the gradient.
+//!
+//! Source: `torch.nn.functional.dropout`; the random numbers are others.
+
+use core::marker::PhantomData;
+
+use super::elementwise::{Formula, Walk, apply, computes, same_dtype};
+use super::lines::{carve, scratch_bytes};
+use crate::cpu::random::{Draw, GROUP};
+use crate::cpu::simd::{Float, Lanes, Simd, Vectorized, dispatch};
+use crate::cpu::tile::Tile;
+use crate::dtype::Dtype;
+use crate::op::{GradientAt, Kernel, Op, OpError};
+use crate::program::trace::Var;
+use crate::shape::{Layout, Operand, Type};
+
+/// Inputs `x` and `p`, outputs `y` and the mask.
+#[derive(Clone, Copy, Debug)]
+struct Dropout;
+
+impl Op for Dropout {
+    fn name(&self) -> &'static str {
+        "dropout"
+    }
+
+    fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>, OpError> {
+        let [x, p] = inputs else {
+            return Err(OpError(format!("dropout: expected 2 inputs, got {}", inputs.len())));
+        };
+        computes("dropout", x)?;
+        same_dtype("dropout", x, p)?;
+        if p.shape.rank() != 0 {
+            return Err(OpError(format!("dropout: expected a p of shape [], got {}", p.shape)));
+        }
+        Ok(vec![x.clone(), x.clone()])
+    }
+
+    fn takes_any_layout(&self, _: usize) -> bool {
+        true
+    }
+
+    fn layouts(&self, _: &[Operand], outputs: &[Type]) -> Vec<Layout> {
+        // So the mask is made in the order in which it lies.
+        outputs.iter().map(|ty| ty.shape.features_first()).collect()
+    }
+
+    fn is_random(&self) -> bool {
+        true
+    }
+
+    fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
+        match outputs[0].ty.dtype {
+            Dtype::F64 => Box::new(DropoutKernel::<f64>::new(&inputs[0], &outputs[0])),
+            _ => Box::new(DropoutKernel::<f32>::new(&inputs[0], &outputs[0])),
+        }
+    }
+
+    fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
+        vec![at.gradients[0].as_ref().map(|dy| dy * &at.outputs[1]), None]
+    }
+}
+
+impl Var {
+    /// Sets each element to 0 with probability `p` and divides the others by `1 - p`; `p`, from 0 to 1,
+    /// is `[]` and gets no gradient.
+    ///
+    /// Source: `torch.nn.functional.dropout` while training.
+    #[must_use]
+    pub fn dropout(&self, p: &Var) -> Var {
+        let [y, _] = self.trace().apply_n(Dropout, &[self, p]);
+        y
+    }
+}
+
+/// `x · mask`, and the mask.
+#[derive(Clone, Copy, Debug)]
+struct Masked;
+
+impl Formula<2, 2> for Masked {
+    fn name(&self) -> &'static str {
+        "masked"
+    }
+
+    #[inline(always)]
+    fn apply<T: Float, S: Simd>(self, [x, mask]: [T::Lanes<S>; 2]) -> [T::Lanes<S>; 2] {
+        [x.mul(mask), mask]
+    }
+}
+
+struct DropoutKernel<T> {
+    /// Visits `x` and the mask, which lies features first.
+    walk: Walk<2>,
+    element: PhantomData<T>,
+}
+
+impl<T> DropoutKernel<T> {
+    fn new(x: &Operand, y: &Operand) -> Self {
+        let layout = y.ty.shape.features_first();
+        let mask = Operand { ty: y.ty.clone(), layout };
+        DropoutKernel { walk: Walk::new(&[x.clone(), mask], y), element: PhantomData }
+    }
+}
+
+impl<T: Float> Kernel for DropoutKernel<T> {
+    fn run(&self, tile: &mut Tile<'_>) {
+        dispatch(OverTile { kernel: self, tile });
+    }
+
+    fn scratch_bytes(&self) -> usize {
+        scratch_bytes::<T>(&[self.walk.numel])
+    }
+}
+
+struct OverTile<'k, 't, 'a, T> {
+    kernel: &'k DropoutKernel<T>,
+    tile: &'t mut Tile<'a>,
+}
+
+impl<T: Float> Vectorized for OverTile<'_, '_, '_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        let walk = &self.kernel.walk;
+        for model in 0..self.tile.models() {
+            let model = self.tile.model(model);
+            let (key, draw) = model.key();
+            let (inputs, mut outputs, scratch) = model.split();
+            let [mask] = carve::<T, 1>(scratch, [walk.numel]);
+            fill_mask(mask, Draw::new(key, draw), inputs.get::<T>(1)[0].into());
+            let y = [outputs.take(), outputs.take()];
+            apply::<T, S, _, 2, 2>(Masked, walk, [inputs.get(0), mask], y);
+        }
+    }
+}
+
+/// Fills `mask` with 0 and `1 / (1 - p)`.
+#[inline(always)]
+fn fill_mask<T: Float>(mask: &mut [T], draw: Draw, p: f64) {
+    let keep = 1.0 - p;
+    // A number of 24 bits is below this one with probability `keep`, to within 2⁻²⁴.
+    let below = (keep * f64::from(1_u32 << 24)).ceil() as u32;
+    let factor = T::from_f64(if below == 0 { 0.0 } else { 1.0 / keep });
+    let choose = |word: u32| {
+        if word >> 8 < below { factor } else { T::default() }
+    };
+    for (group, part) in mask.chunks_mut(GROUP).enumerate() {
+        let words = draw.words(group as u32);
+        for (element, word) in part.iter_mut().zip(words) {
+            *element = choose(word);
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! The lines of a value along one axis: what softmax and cross entropy work on, a vector of lines at a
+//! time, each line in a lane of its own.
+//!
+//! Where lines start side by side, a vector reads them where they lie; elsewhere a block of them is brought
+//! together in scratch memory. A lane sees the same numbers in the same order either way.
+
+use crate::cpu::memory::padded;
+use crate::cpu::simd::Float;
+use crate::shape::Operand;
+
+/// Lanes of the widest instruction set, for which scratch memory is reserved.
+pub(super) const MAX_LANES: usize = 16;
+
+/// Where the lines of an operand along one axis lie.
+#[derive(Debug)]
+pub(super) struct Lines {
+    /// Offset of each line's first element.
+    starts: Vec<usize>,
+    /// For each line, how many from it on start side by side.
+    runs: Vec<usize>,
+    /// Elements from one element of a line to the next.
+    stride: usize,
+    /// Elements of a line.
+    pub(super) len: usize,
+}
+
+impl Lines {
+    /// Lists the lines along `axis`; in which order, `order` says: all axes, from slowest to fastest.
+    pub(super) fn new(operand: &Operand, axis: usize, order: &[usize]) -> Self {
+        let mut starts = vec![0];
+        for &other in order.iter().filter(|&&other| other != axis) {
+            let (size, stride) = (operand.ty.shape[other], operand.layout[other]);
+            starts = starts
+                .iter()
+                .flat_map(|start| (0..size).map(move |i| start + i * stride))
+                .collect();
+        }
+        let mut runs = vec![1; starts.len()];
+        for line in (1..starts.len()).rev() {
+            if starts[line] == starts[line - 1] + 1 {
+                runs[line - 1] = runs[line] + 1;
+            }
+        }
+        Lines { starts, runs, stride: operand.layout[axis], len: operand.ty.shape[axis] }
+    }
+
+    /// Counts the lines.
+    pub(super) fn count(&self) -> usize {
+        self.starts.len()
+    }
+
+    /// Gives the offsets of the lines' first elements.
+    pub(super) fn into_starts(self) -> Vec<usize> {
+        self.starts
+    }
+
+    /// Gives the number of elements of scratch memory that a block needs.
+    pub(super) fn scratch_len(&self) -> usize {
+        self.len * MAX_LANES
+    }
+
+    /// Gives address and stride at which the elements of lines `line` to `line + n - 1` can be read,
+    /// `lanes` at a time: where they are, or in `scratch`.
+    #[inline(always)]
+    pub(super) fn read<T: Float>(
+        &self,
+        x: &[T],
+        (line, n, lanes): (usize, usize, usize),
+        scratch: &mut [T],
+    ) -> (*const T, usize) {
+        if self.runs[line] >= n {
+            return (x.as_ptr().wrapping_add(self.starts[line]), self.stride);
+        }
+        for (lane, &start) in self.starts[line..line + n].iter().enumerate() {
+            for i in 0..self.len {
+                scratch[i * lanes + lane] = x[start + i * self.stride];
+            }
+        }
+        (scratch.as_ptr(), lanes)
+    }
+
+    /// Gives address and stride at which the elements of such lines can be written and read again; if
+    /// that is in `scratch`, [`finish`](Lines::finish) puts them where they belong.
+    #[inline(always)]
+    pub(super) fn write<T: Float>(
+        &self,
+        y: &mut [T],
+        (line, n, lanes): (usize, usize, usize),
+        scratch: &mut [T],
+    ) -> (*mut T, usize) {
+        if self.runs[line] >= n {
+            (y.as_mut_ptr().wrapping_add(self.starts[line]), self.stride)
+        } else {
+            (scratch.as_mut_ptr(), lanes)
+        }
+    }
+
+    /// Puts the elements that were written at [`write`](Lines::write) where they belong.
+    #[inline(always)]
+    pub(super) fn finish<T: Float>(
+        &self,
+        y: &mut [T],
+        (line, n, lanes): (usize, usize, usize),
+        scratch: &[T],
+    ) {
+        if self.runs[line] < n {
+            for (lane, &start) in self.starts[line..line + n].iter().enumerate() {
+                for i in 0..self.len {
+                    y[start + i * self.stride] = scratch[i * lanes + lane];
+                }
+            }
+        }
+    }
+}
+
+/// Gives the bytes that parts of scratch memory with these numbers of elements take.
+pub(super) fn scratch_bytes<T>(lens: &[usize]) -> usize {
+    lens.iter().map(|len| padded(len * size_of::<T>())).sum()
+}
+
+/// Splits parts of these numbers of elements from scratch memory.
+#[inline(always)]
+pub(super) fn carve<T: Float, const N: usize>(
+    scratch: &mut [u8],
+    lens: [usize; N],
+) -> [&mut [T]; N] {
+    let mut rest = scratch;
+    lens.map(|len| {
+        let (part, others) = core::mem::take(&mut rest).split_at_mut(padded(len * size_of::<T>()));
+        rest = others;
+        &mut bytemuck::cast_slice_mut(part)[..len]
+    })
+}

@@ -1,0 +1,315 @@
+//! `softmax` and `log_softmax` along an axis.
+//!
+//! A line's maximum and sum are taken in the order of its elements, each line in a lane of its own, so
+//! results are the same bits in every layout.
+#![expect(unsafe_code, reason = "vectors are read and written through pointers into operands")]
+
+use core::marker::PhantomData;
+
+use super::elementwise::{computes, layout_like, same_dtype};
+use super::lines::{Lines, carve, scratch_bytes};
+use super::reduce::no_such_axis;
+use crate::cpu::simd::{Float, Lanes, Simd, Vectorized, dispatch, math};
+use crate::cpu::tile::Tile;
+use crate::dtype::Dtype;
+use crate::op::{GradientAt, Kernel, Op, OpError};
+use crate::program::trace::Var;
+use crate::shape::{Layout, Operand, Type};
+
+/// `e^(x - m) / Σ e^(x - m)`, or its logarithm `(x - m) - ln Σ e^(x - m)`, where `m` is the largest `x`.
+#[derive(Clone, Copy, Debug)]
+struct Softmax {
+    axis: usize,
+    log: bool,
+}
+
+/// The gradient of [`Softmax`] from that of its output and the output: `y · (dy - Σ dy · y)`, or
+/// `dy - eʸ · Σ dy`.
+#[derive(Clone, Copy, Debug)]
+struct SoftmaxGradient(Softmax);
+
+impl Softmax {
+    fn types(self, name: &str, inputs: &[Type]) -> Result<Vec<Type>, OpError> {
+        let Some(x) = inputs.first() else {
+            return Err(OpError(format!("{name}: expected an input")));
+        };
+        computes(name, x)?;
+        if self.axis >= x.shape.rank() {
+            return Err(no_such_axis(self.axis as isize, &x.shape));
+        }
+        Ok(vec![x.clone()])
+    }
+}
+
+impl Op for Softmax {
+    fn name(&self) -> &'static str {
+        if self.log { "log_softmax" } else { "softmax" }
+    }
+
+    fn attributes(&self) -> String {
+        format!("dim={}", self.axis)
+    }
+
+    fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>, OpError> {
+        self.types(self.name(), inputs)
+    }
+
+    fn takes_any_layout(&self, _: usize) -> bool {
+        true
+    }
+
+    fn layouts(&self, inputs: &[Operand], outputs: &[Type]) -> Vec<Layout> {
+        vec![layout_like(inputs, &outputs[0].shape)]
+    }
+
+    fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
+        kernel(*self, false, inputs, outputs)
+    }
+
+    fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
+        let gradient = SoftmaxGradient(*self);
+        vec![at.gradients[0].as_ref().map(|dy| dy.trace().apply(gradient, &[dy, &at.outputs[0]]))]
+    }
+}
+
+impl Op for SoftmaxGradient {
+    fn name(&self) -> &'static str {
+        if self.0.log { "log_softmax_gradient" } else { "softmax_gradient" }
+    }
+
+    fn attributes(&self) -> String {
+        self.0.attributes()
+    }
+
+    fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>, OpError> {
+        let [dy, y] = inputs else {
+            return Err(OpError(format!("{}: expected 2 inputs", self.name())));
+        };
+        same_dtype(self.name(), dy, y)?;
+        self.0.types(self.name(), inputs)
+    }
+
+    fn takes_any_layout(&self, _: usize) -> bool {
+        true
+    }
+
+    fn layouts(&self, inputs: &[Operand], outputs: &[Type]) -> Vec<Layout> {
+        vec![layout_like(&inputs[1..], &outputs[0].shape)]
+    }
+
+    fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
+        kernel(self.0, true, inputs, outputs)
+    }
+}
+
+impl Var {
+    /// Gives `eˣ / Σ eˣ` along `dim`.
+    ///
+    /// Source: `torch.softmax`.
+    #[must_use]
+    pub fn softmax(&self, dim: isize) -> Var {
+        self.softmax_or_log(dim, false)
+    }
+
+    /// Gives `ln(eˣ / Σ eˣ)` along `dim`.
+    ///
+    /// Source: `torch.log_softmax`.
+    #[must_use]
+    pub fn log_softmax(&self, dim: isize) -> Var {
+        self.softmax_or_log(dim, true)
+    }
+
+    fn softmax_or_log(&self, dim: isize, log: bool) -> Var {
+        match self.shape().axis(dim) {
+            Some(axis) => self.trace().apply(Softmax { axis, log }, &[self]),
+            None => self.trace().fail(no_such_axis(dim, self.shape()).0),
+        }
+    }
+}
+
+fn kernel(
+    softmax: Softmax,
+    is_gradient: bool,
+    inputs: &[Operand],
+    outputs: &[Operand],
+) -> Box<dyn Kernel> {
+    fn of<T: Float>(
+        Softmax { axis, log }: Softmax,
+        is_gradient: bool,
+        inputs: &[Operand],
+        output: &Operand,
+    ) -> Box<dyn Kernel> {
+        let order = output.layout.order(&output.ty.shape);
+        let lines = |operand| Lines::new(operand, axis, &order);
+        Box::new(SoftmaxKernel::<T> {
+            inputs: inputs.iter().map(lines).collect(),
+            output: lines(output),
+            log,
+            is_gradient,
+            element: PhantomData,
+        })
+    }
+    match outputs[0].ty.dtype {
+        Dtype::F64 => of::<f64>(softmax, is_gradient, inputs, &outputs[0]),
+        _ => of::<f32>(softmax, is_gradient, inputs, &outputs[0]),
+    }
+}
+
+struct SoftmaxKernel<T> {
+    /// Lines of `x`, or of `dy` and `y`.
+    inputs: Vec<Lines>,
+    output: Lines,
+    log: bool,
+    is_gradient: bool,
+    element: PhantomData<T>,
+}
+
+impl<T: Float> Kernel for SoftmaxKernel<T> {
+    fn run(&self, tile: &mut Tile<'_>) {
+        dispatch(OverTile { kernel: self, tile });
+    }
+
+    fn scratch_bytes(&self) -> usize {
+        scratch_bytes::<T>(&[self.output.scratch_len(); 3])
+    }
+}
+
+struct OverTile<'k, 't, 'a, T> {
+    kernel: &'k SoftmaxKernel<T>,
+    tile: &'t mut Tile<'a>,
+}
+
+impl<T: Float> Vectorized for OverTile<'_, '_, '_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        let kernel = self.kernel;
+        let lanes = T::Lanes::<S>::N;
+        if kernel.output.len == 0 {
+            return;
+        }
+        for model in 0..self.tile.models() {
+            let (inputs, mut outputs, scratch) = self.tile.model(model).split();
+            let y = outputs.take::<T>();
+            let [first, second, result] = carve(scratch, [kernel.output.scratch_len(); 3]);
+            let mut line = 0;
+            while line < kernel.output.count() {
+                let n = lanes.min(kernel.output.count() - line);
+                let block = (line, n, lanes);
+                let a = Block::<T, S>::new(kernel.inputs[0].read(inputs.get(0), block, first), n);
+                let to = kernel.output.write(y, block, result);
+                if kernel.is_gradient {
+                    let of_y = kernel.inputs[1].read(inputs.get(1), block, second);
+                    let b = Block::<T, S>::new(of_y, n);
+                    // SAFETY: `read` and `write` give where `n` lines of `len` elements lie.
+                    unsafe { gradient::<T, S>(a, b, to, kernel.output.len, kernel.log) };
+                } else {
+                    // SAFETY: as above.
+                    unsafe { forward::<T, S>(a, to, kernel.output.len, kernel.log) };
+                }
+                kernel.output.finish(y, block, result);
+                line += n;
+            }
+        }
+    }
+}
+
+/// A vector's lines, to be read.
+#[derive(Clone, Copy)]
+struct Block<T, S> {
+    from: *const T,
+    stride: usize,
+    n: usize,
+    set: PhantomData<S>,
+}
+
+impl<T: Float, S: Simd> Block<T, S> {
+    #[inline(always)]
+    fn new((from, stride): (*const T, usize), n: usize) -> Self {
+        Block { from, stride, n, set: PhantomData }
+    }
+
+    /// Reads element `i` of each line.
+    ///
+    /// # Safety
+    ///
+    /// The lines have such an element.
+    #[inline(always)]
+    unsafe fn at(&self, i: usize) -> T::Lanes<S> {
+        let from = self.from.wrapping_add(i * self.stride);
+        // SAFETY: the caller promises that `n` numbers can be read there.
+        unsafe {
+            match self.n == T::Lanes::<S>::N {
+                true => T::Lanes::<S>::load(from),
+                false => T::Lanes::<S>::load_first(from, self.n),
+            }
+        }
+    }
+}
+
+/// # Safety
+///
+/// `x` and `to` are places of lines of `len` elements, `len > 0`.
+#[inline(always)]
+unsafe fn forward<T: Float, S: Simd>(
+    x: Block<T, S>,
+    (to, stride): (*mut T, usize),
+    len: usize,
+    log: bool,
+) {
+    let y = Block::<T, S>::new((to, stride), x.n);
+    // SAFETY: the caller's promise, for all `i < len`.
+    unsafe {
+        let mut most = x.at(0);
+        for i in 1..len {
+            most = most.max(x.at(i));
+        }
+        let mut sum = T::Lanes::<S>::splat(T::default());
+        for i in 0..len {
+            let shifted = x.at(i).sub(most);
+            let e = math::exp::<T, S>(shifted);
+            sum = sum.add(e);
+            let kept = if log { shifted } else { e };
+            kept.store_first(to.wrapping_add(i * stride), x.n);
+        }
+        let part = if log {
+            math::ln::<T, S>(sum)
+        } else {
+            T::Lanes::<S>::splat(T::from_f64(1.0)).div(sum)
+        };
+        for i in 0..len {
+            let kept = y.at(i);
+            let y = if log { kept.sub(part) } else { kept.mul(part) };
+            y.store_first(to.wrapping_add(i * stride), x.n);
+        }
+    }
+}
+
+/// # Safety
+///
+/// `dy`, `y` and `to` are places of lines of `len` elements.
+#[inline(always)]
+unsafe fn gradient<T: Float, S: Simd>(
+    dy: Block<T, S>,
+    y: Block<T, S>,
+    (to, stride): (*mut T, usize),
+    len: usize,
+    log: bool,
+) {
+    // SAFETY: the caller's promise, for all `i < len`.
+    unsafe {
+        let mut sum = T::Lanes::<S>::splat(T::default());
+        for i in 0..len {
+            sum = if log { sum.add(dy.at(i)) } else { dy.at(i).mul_add(y.at(i), sum) };
+        }
+        for i in 0..len {
+            let dx = if log {
+                dy.at(i).sub(math::exp::<T, S>(y.at(i)).mul(sum))
+            } else {
+                y.at(i).mul(dy.at(i).sub(sum))
+            };
+            dx.store_first(to.wrapping_add(i * stride), dy.n);
+        }
+    }
+}

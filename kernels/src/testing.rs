@@ -1,0 +1,220 @@
+//! The oracles that kernels answer to: slopes measured by differences, distances in roundings, and the
+//! same numbers in another layout.
+#![expect(unsafe_code, reason = "tiles are put together from buffers owned here")]
+
+use crate::cpu::memory::{AlignedBytes, padded};
+use crate::cpu::tile::{Key, Rows, Tile, View};
+use crate::dtype::{Dtype, Element};
+use crate::op::Op;
+use crate::shape::{Layout, Operand, Shape, Type};
+
+/// The elements of one value of one model, row-major, in double precision whatever their dtype.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Array {
+    /// Element type and shape.
+    pub ty: Type,
+    /// The elements, row-major.
+    pub elements: Vec<f64>,
+}
+
+impl Array {
+    /// Joins a type and elements, which are rounded to it.
+    ///
+    /// # Panics
+    ///
+    /// If there are not as many elements as the shape says.
+    pub fn new(dtype: Dtype, shape: impl Into<Shape>, elements: impl Into<Vec<f64>>) -> Self {
+        let ty = Type::new(dtype, shape);
+        let mut elements = elements.into();
+        assert_eq!(elements.len(), ty.shape.numel(), "{ty} has as many elements");
+        elements.iter_mut().for_each(|x| *x = rounded(*x, dtype));
+        Array { ty, elements }
+    }
+
+    /// Gives an array of `f(i)` for element `i`, counted row-major.
+    pub fn from_fn(dtype: Dtype, shape: impl Into<Shape>, f: impl FnMut(usize) -> f64) -> Self {
+        let shape = shape.into();
+        let elements: Vec<f64> = (0..shape.numel()).map(f).collect();
+        Array::new(dtype, shape, elements)
+    }
+}
+
+fn rounded(x: f64, dtype: Dtype) -> f64 {
+    match dtype {
+        Dtype::F64 => x,
+        Dtype::I64 => x as i64 as f64,
+        Dtype::Bool => f64::from(u8::from(x != 0.0)),
+        _ => f64::from(x as f32),
+    }
+}
+
+/// Computes an op for one model whose inputs lie in the given layouts, row-major where there is none.
+///
+/// # Panics
+///
+/// If the op does not take these inputs.
+pub fn run_op(op: &dyn Op, inputs: &[Array], layouts: &[Option<Layout>]) -> Vec<Array> {
+    run_op_keyed(op, inputs, layouts, Key::default(), 0)
+}
+
+/// As [`run_op`], with a random state and the number of the draw.
+///
+/// # Panics
+///
+/// If the op does not take these inputs.
+pub fn run_op_keyed(
+    op: &dyn Op,
+    inputs: &[Array],
+    layouts: &[Option<Layout>],
+    key: Key,
+    draw: u32,
+) -> Vec<Array> {
+    let types: Vec<_> = inputs.iter().map(|input| input.ty.clone()).collect();
+    let outputs = op.outputs(&types).unwrap_or_else(|error| panic!("{}: {error}", op.name()));
+    let mut operands: Vec<_> = types.into_iter().map(Operand::row_major).collect();
+    for (operand, layout) in operands.iter_mut().zip(layouts) {
+        if let Some(layout) = layout {
+            operand.layout = layout.clone();
+        }
+    }
+    let layouts = op.layouts(&operands, &outputs);
+    let results: Vec<_> =
+        outputs.into_iter().zip(layouts).map(|(ty, layout)| Operand { ty, layout }).collect();
+    let mut rows: Vec<_> = operands
+        .iter()
+        .zip(inputs)
+        .map(|(operand, input)| write(operand, &input.elements))
+        .chain(results.iter().map(|result| guarded(&result.ty)))
+        .collect();
+    for &(input, output) in op.in_place() {
+        rows[inputs.len() + output] = write(&results[output], &inputs[input].elements);
+    }
+    let views: Vec<_> = operands
+        .iter()
+        .chain(&results)
+        .zip(&mut rows)
+        .map(|(operand, rows)| View {
+            rows: Rows::Strided { base: rows.as_mut_ptr(), stride: 0 },
+            numel: operand.ty.shape.numel(),
+            element_bytes: operand.ty.dtype.size_bytes(),
+        })
+        .collect();
+    let mut ids: Vec<u32> = (0..views.len() as u32).collect();
+    for &(input, output) in op.in_place() {
+        ids[input] = (inputs.len() + output) as u32;
+    }
+    let (of_inputs, of_outputs) = ids.split_at(inputs.len());
+    let kernel = op.kernel(&operands, &results);
+    let mut scratch = AlignedBytes::new(kernel.scratch_bytes());
+    let keys = [key];
+    // SAFETY: every view is of a buffer of its own, shared only as `in_place` says, that lives as long as
+    // the tile.
+    let mut tile = unsafe {
+        Tile::new(1, &views, of_inputs, of_outputs, scratch.bytes_mut()).with_keys(&keys, draw)
+    };
+    kernel.run(&mut tile);
+    results
+        .iter()
+        .zip(&rows[inputs.len()..])
+        .map(|(operand, rows)| Array { ty: operand.ty.clone(), elements: read(op, operand, rows) })
+        .collect()
+}
+
+/// What lies behind the elements of a row and must stay.
+const GUARD: u8 = 0xa5;
+
+/// A row whose elements are zero and whose padding, with one more line, is [`GUARD`].
+fn guarded(ty: &Type) -> AlignedBytes {
+    let mut row = AlignedBytes::new(padded(ty.size_bytes()) + 64);
+    row.bytes_mut()[ty.size_bytes()..].fill(GUARD);
+    row
+}
+
+/// Gives the offset of each element, row-major, in its layout.
+fn offsets(operand: &Operand) -> Vec<usize> {
+    let mut offsets = vec![0];
+    for (&size, &stride) in operand.ty.shape.iter().zip(operand.layout.iter()) {
+        offsets =
+            offsets.iter().flat_map(|start| (0..size).map(move |i| start + i * stride)).collect();
+    }
+    offsets
+}
+
+fn write(operand: &Operand, elements: &[f64]) -> AlignedBytes {
+    fn put<T: Element>(row: &mut AlignedBytes, at: usize, x: T) {
+        let size = size_of::<T>();
+        row.bytes_mut()[at * size..(at + 1) * size].copy_from_slice(bytemuck::bytes_of(&x));
+    }
+    let mut row = guarded(&operand.ty);
+    for (at, &x) in offsets(operand).into_iter().zip(elements) {
+        match operand.ty.dtype {
+            Dtype::F64 => put(&mut row, at, x),
+            Dtype::I64 => put(&mut row, at, x as i64),
+            Dtype::Bool => put(&mut row, at, u8::from(x != 0.0)),
+            _ => put(&mut row, at, x as f32),
+        }
+    }
+    row
+}
+
+fn read(op: &dyn Op, operand: &Operand, row: &AlignedBytes) -> Vec<f64> {
+    fn get<T: Element>(row: &AlignedBytes, at: usize) -> T {
+        let size = size_of::<T>();
+        bytemuck::pod_read_unaligned(&row.bytes()[at * size..(at + 1) * size])
+    }
+    let padding = &row.bytes()[operand.ty.size_bytes()..];
+    assert!(padding.iter().all(|&byte| byte == GUARD), "{} wrote behind its output", op.name());
+    let read = |at| match operand.ty.dtype {
+        Dtype::F64 => get::<f64>(row, at),
+        Dtype::I64 => get::<i64>(row, at) as f64,
+        Dtype::Bool => f64::from(get::<u8>(row, at)),
+        _ => f64::from(get::<f32>(row, at)),
+    };
+    offsets(operand).into_iter().map(read).collect()
+}
+
+/// Measures the slope of `f` at `x` by a central difference of fourth order, in double precision.
+pub fn slope_of(f: impl Fn(f64) -> f64, x: f64) -> f64 {
+    let h = 1e-3 * x.abs().max(1.0);
+    (8.0 * (f(x + h) - f(x - h)) - (f(x + 2.0 * h) - f(x - 2.0 * h))) / (12.0 * h)
+}
+
+/// Counts the single-precision numbers between `a` and `b`: 0 if they are equal or both NaN.
+pub fn ulps(a: f32, b: f32) -> u32 {
+    if a == b || (a.is_nan() && b.is_nan()) {
+        return 0;
+    }
+    if a.is_nan() || b.is_nan() {
+        return u32::MAX;
+    }
+    // Numbers in their order, with both zeros at 0.
+    let place = |x: f32| {
+        let bits = i64::from(x.to_bits() & 0x7fff_ffff);
+        if x.is_sign_negative() { -bits } else { bits }
+    };
+    u32::try_from(place(a).abs_diff(place(b))).unwrap_or(u32::MAX)
+}
+
+/// Says whether all numbers have the same bits, which tells zeros apart but not kinds of NaN.
+pub fn same_bits(a: &[f64], b: &[f64]) -> bool {
+    let same = |(a, b): (&f64, &f64)| a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan());
+    a.len() == b.len() && a.iter().zip(b).all(same)
+}
+
+/// Lists the dense layouts of a shape: all orders of its axes.
+pub fn layouts_of(shape: &Shape) -> Vec<Layout> {
+    let mut orders: Vec<Vec<usize>> = vec![Vec::new()];
+    for axis in 0..shape.rank() {
+        orders = orders
+            .iter()
+            .flat_map(|order| {
+                (0..=order.len()).map(|at| {
+                    let mut order = order.clone();
+                    order.insert(at, axis);
+                    order
+                })
+            })
+            .collect();
+    }
+    orders.iter().map(|order| shape.ordered(order)).collect()
+}
