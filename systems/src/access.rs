@@ -269,29 +269,40 @@ pub fn unstack<T: Element>(
 }
 
 /// Adds columns for `slots` to every member of a group that lacks them, their rows zero: one bulk move,
-/// when an optimizer comes or gradients are kept for the first time.
-pub fn add_columns(world: &mut World, population: Entity, group: usize, slots: &[Slot]) {
+/// when an optimizer comes or gradients are kept for the first time. Says whether any was missing.
+pub fn add_columns(world: &mut World, population: Entity, group: usize, slots: &[Slot]) -> bool {
     let groups = world.get::<Population>(population).map(Population::groups).unwrap_or_default();
     let Some(group) = groups.get(group) else {
-        return;
+        return false;
     };
     let modules = group.modules.clone();
     let mut zeros = Zeros::default();
+    let mut added = false;
     for (position, entities) in modules.iter().enumerate() {
         let mut keys: Vec<_> =
             slots.iter().filter(|slot| slot.position == position).map(ColumnKey::of).collect();
         keys.sort_unstable();
         keys.dedup();
         let columns: Vec<_> = keys.into_iter().map(|key| (Columns::id(world, key), key)).collect();
+        let mut complete = None;
         for &entity in entities {
             let Ok(mut entity) = world.get_entity_mut(entity) else {
                 continue;
             };
+            // Neighbours mostly share a table.
+            let table = entity.location().table_id;
+            if complete == Some(table) {
+                continue;
+            }
             let mut missing = columns.clone();
             missing.retain(|&(id, _)| !entity.contains_id(id));
-            if !missing.is_empty() {
+            if missing.is_empty() {
+                complete = Some(table);
+            } else {
                 insert_zeroed(&mut entity, &missing, &[], &mut zeros);
+                added = true;
             }
         }
     }
+    added
 }

@@ -59,7 +59,7 @@ impl<'a, T: Element> Input<'a, T> {
             dtype: T::DTYPE,
             shape: self.shape(),
             models: self.models(),
-            bytes: bytemuck::must_cast_slice(elements),
+            bytes: bytemuck::cast_slice(elements),
         }
     }
 }
@@ -76,7 +76,7 @@ impl<'a, T: Element, D: Dimension> From<&'a Array<T, D>> for Input<'a, T> {
     }
 }
 
-fn row_major<T: Element, D: Dimension>(array: ArrayView<'_, T, D>) -> CowArray<'_, T, D> {
+fn row_major<T: Clone, D: Dimension>(array: ArrayView<'_, T, D>) -> CowArray<'_, T, D> {
     match array.is_standard_layout() {
         true => array.into(),
         false => array.as_standard_layout().into_owned().into(),

@@ -4,11 +4,12 @@
 //! below it. Only bits change; no weight moves.
 
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::Blueprint;
+use neurarch_components::blueprint::{Blueprint, Blueprints};
 use neurarch_components::mode::Mode;
+use neurarch_components::population::Population;
 
-use crate::population::Population;
-use crate::sign;
+use crate::cohort::population;
+use crate::sign::{self, SignError};
 use crate::step::StepError;
 
 /// Puts modules into training mode.
@@ -74,25 +75,42 @@ fn change(
     entity: Entity,
     change: impl Fn(&mut Mode, &Blueprint, usize),
 ) -> Result<(), StepError> {
-    let (population, at) = match world.get::<Population>(entity) {
+    let (of, module) = match world.get::<Population>(entity) {
         Some(_) => (entity, None),
         None => {
-            let (population, index, position) = sign::locate(world, entity)?;
-            (population, Some((index, position)))
+            let root = sign::root_of(world, entity);
+            (root.ok_or(SignError::NotAPopulation(entity))?.1, Some(entity))
         }
     };
-    sign::refresh(world, population)?;
-    let state = Population::get(world, population)?;
-    let blueprint = state.blueprint().clone();
-    let (roots, position) = match at {
-        None => (state.models().to_vec(), 0),
-        Some((index, position)) => (vec![state.models()[index]], position),
-    };
-    for root in roots {
-        let Some(mut mode) = world.get_mut::<Mode>(root) else { continue };
-        let mut changed = mode.clone();
-        change(&mut changed, &blueprint, position);
-        mode.set_if_neq(changed);
+    sign::refresh(world, of)?;
+    let mut changed = Vec::new();
+    for group in population(world, of)?.groups() {
+        let blueprint = world.resource::<Blueprints>().get(group.blueprint);
+        let Some(blueprint) = blueprint else { continue };
+        let places = match module {
+            None => group.modules[0].iter().map(|&root| (root, 0)).collect::<Vec<_>>(),
+            Some(module) => {
+                let positions = group.modules.iter().enumerate();
+                let at = positions.flat_map(|(position, modules)| {
+                    let places = modules.iter().enumerate();
+                    places.filter(|(_, at)| **at == module).map(move |(place, _)| (place, position))
+                });
+                at.map(|(place, position)| (group.modules[0][place], position)).collect()
+            }
+        };
+        for (root, position) in places {
+            let Some(before) = world.get::<Mode>(root) else { continue };
+            let mut mode = before.clone();
+            change(&mut mode, blueprint, position);
+            if mode != *before {
+                changed.push((root, mode));
+            }
+        }
+    }
+    for (root, mode) in changed {
+        if let Some(mut before) = world.get_mut::<Mode>(root) {
+            *before = mode;
+        }
     }
     Ok(())
 }

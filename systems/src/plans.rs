@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bevy_ecs::prelude::*;
+use neurarch_components::blueprint::{BlueprintId, Blueprints};
 use neurarch_components::losses::DynLoss;
 use neurarch_kernels::cpu::memory::padded;
 use neurarch_kernels::dtype::Dtype;
@@ -11,7 +12,6 @@ use neurarch_kernels::program::Program;
 use neurarch_kernels::shape::Type;
 
 use crate::launch::Output;
-use crate::population::Population;
 use crate::step::StepError;
 use crate::trace::{self, Scheme};
 
@@ -29,6 +29,8 @@ pub(crate) enum Kind {
     Loss,
     /// Stores parameters and optimizer state.
     Step,
+    /// Stores zeros to the gradients that there are.
+    ZeroGradients,
     /// Inputs `x`, the target, the loss's arrays; output the loss; stores as [`Kind::Step`].
     TrainStep,
 }
@@ -83,6 +85,8 @@ pub(crate) struct Planned {
     pub(crate) tape_bytes: usize,
     /// For [`Kind::Backward`], where its saved values lie in such a row.
     pub(crate) saved: Vec<usize>,
+    /// Which slots of the plan it writes.
+    pub(crate) written: Vec<bool>,
     /// Whether it draws random numbers.
     pub(crate) is_random: bool,
 }
@@ -109,6 +113,9 @@ impl Planned {
         let at = |(array, offset)| Output { array, offset, step_bytes: 0 };
         let places = std::iter::once((0, 0)).chain(offsets.into_iter().map(|offset| (1, offset)));
         let is_random = program.nodes.iter().any(|node| node.op.is_random());
+        let plan = Plan::new(program, options)?;
+        let stores = &plan.program.stores;
+        let is_written = |slot| stores.iter().any(|&(written, _)| written == slot);
         Ok(Planned {
             kind,
             x: request.x.map(TypeRef::to_type),
@@ -119,7 +126,8 @@ impl Planned {
             tape_bytes,
             saved: Vec::new(),
             is_random,
-            plan: Plan::new(program, options)?,
+            written: (0..plan.program.slots.len()).map(is_written).collect(),
+            plan,
         })
     }
 }
@@ -147,7 +155,7 @@ pub struct Plans {
 
 #[derive(Default)]
 struct Shelf {
-    generation: u32,
+    generation: u64,
     entries: Vec<Entry>,
 }
 
@@ -167,11 +175,13 @@ impl Plans {
     /// Gives the plan that `request` asks for, for models of `scheme`.
     pub(crate) fn of(
         world: &mut World,
-        population: Entity,
+        blueprint: BlueprintId,
         scheme: &Scheme,
         request: &Request<'_>,
     ) -> Result<Arc<Planned>, StepError> {
-        let (place, generation) = Population::get(world, population)?.blueprint_key();
+        let blueprints = world.get_resource::<Blueprints>();
+        let generation = blueprints.and_then(|all| all.generation(blueprint)).unwrap_or_default();
+        let place = blueprint.0 as usize;
         let mut plans = world.get_resource_or_init::<Plans>();
         if plans.shelves.len() <= place {
             plans.shelves.resize_with(place + 1, Shelf::default);
@@ -205,7 +215,7 @@ impl Entry {
         };
         let (needs_gradients, needs_groups) = match request.kind {
             Kind::Forward | Kind::Tape | Kind::Loss => (false, false),
-            Kind::Backward => (true, false),
+            Kind::Backward | Kind::ZeroGradients => (true, false),
             Kind::Step => (true, true),
             Kind::TrainStep => (false, true),
         };
@@ -231,6 +241,7 @@ fn plan(
         Kind::Forward => trace::forward(scheme, x())?,
         Kind::Loss => trace::loss(loss(), x(), target())?,
         Kind::Step => trace::step(scheme)?,
+        Kind::ZeroGradients => trace::zero_gradients(scheme)?,
         Kind::TrainStep => {
             let (program, of_y) = trace::train_step(scheme, loss(), x(), target())?;
             y = Some(of_y);

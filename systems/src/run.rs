@@ -8,9 +8,9 @@ use neurarch_kernels::dtype::Dtype;
 use neurarch_kernels::shape::Type;
 
 use crate::array::Erased;
-use crate::cohort::{Cohort, Cohorts};
+use crate::access;
+use crate::cohort::{self, Cohorts};
 use crate::launch::{Buffers, Members, Read};
-use crate::population::Population;
 use crate::step::StepError;
 
 /// What a population keeps from one call to the next; a component of its entity.
@@ -35,7 +35,7 @@ pub(crate) fn with_run<R>(
     population: Entity,
     work: impl FnOnce(&mut World, &mut Run) -> Result<R, StepError>,
 ) -> Result<R, StepError> {
-    Population::get(world, population)?;
+    cohort::population(world, population)?;
     let kept = world.get_mut::<Kept>(population).and_then(|mut kept| kept.0.take());
     let mut run = kept.unwrap_or_default();
     let result = run.cohorts.refresh(world, population).and_then(|()| work(world, &mut run));
@@ -52,6 +52,33 @@ impl Run {
     pub(crate) fn first_output(&self) -> Option<&Type> {
         let (cohort, &chosen) = self.cohorts.list.first().zip(self.chosen.first())?;
         cohort.ready[chosen].planned.outputs.first()
+    }
+
+    /// Adds the columns that the chosen plans need and that are not there yet, such as those of an
+    /// optimizer that came; says whether there were any. Plans have to be chosen anew then.
+    ///
+    /// `of` gives the cohort that a place in [`chosen`](Run::chosen) is for.
+    pub(crate) fn add_columns(
+        &mut self,
+        world: &mut World,
+        population: Entity,
+        of: impl Fn(usize) -> usize,
+    ) -> Result<bool, StepError> {
+        let mut added = false;
+        for (number, &chosen) in self.chosen.iter().enumerate() {
+            let cohort = &mut self.cohorts.list[of(number)];
+            let group = cohort.at.group;
+            let Some(ready) = cohort.ready.get_mut(chosen) else { continue };
+            if !ready.has_columns {
+                let slots = &ready.planned.plan.program.slots;
+                added |= access::add_columns(world, population, group, slots);
+                ready.has_columns = true;
+            }
+        }
+        if added {
+            self.cohorts.refresh(world, population)?;
+        }
+        Ok(added)
     }
 
     /// Checks that the first outputs of the chosen plans, one a cohort, fit one array.
@@ -121,9 +148,9 @@ impl Tape {
         self.outputs.bytes_mut()[..y.len()].copy_from_slice(y);
         if !self.is_of(run) {
             let of = run.list.iter();
-            self.of = of.map(|c| (c.members.clone(), c.scheme.mode.clone())).collect();
+            self.of = of.map(|c| (c.at.members.clone(), c.scheme.mode.clone())).collect();
         }
-        self.is_written = run.list.iter().any(Cohort::keeps_tape);
+        self.is_written = run.list.iter().any(|cohort| cohort.keeps_tape);
         if self.is_written && !self.x.as_ref().is_some_and(|known| x.ty().is(known)) {
             self.x = Some(x.ty().to_type());
         }
@@ -138,7 +165,7 @@ impl Tape {
     pub(crate) fn is_of(&self, cohorts: &Cohorts) -> bool {
         self.of.len() == cohorts.list.len()
             && self.of.iter().zip(&cohorts.list).all(|((members, mode), cohort)| {
-                *members == cohort.members && *mode == cohort.scheme.mode
+                *members == cohort.at.members && *mode == cohort.scheme.mode
             })
     }
 }

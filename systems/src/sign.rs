@@ -116,7 +116,7 @@ fn changed_roots(world: &mut World, population: Entity) -> Vec<Entity> {
 }
 
 /// Walks up to the model's root; gives it and its population.
-fn root_of(world: &World, entity: Entity) -> Option<(Entity, Entity)> {
+pub(crate) fn root_of(world: &World, entity: Entity) -> Option<(Entity, Entity)> {
     let mut entity = entity;
     loop {
         if let Some(model) = world.get::<Model>(entity) {

@@ -138,6 +138,21 @@ impl Scheme {
     }
 }
 
+/// Gives each position the optimizer that is nearest to it, of those that positions have of their own.
+pub(crate) fn nearest(
+    blueprint: &Blueprint,
+    owned: &[(usize, Option<Arc<dyn DynOptimizer>>)],
+) -> Vec<Option<Group>> {
+    let mut groups: Vec<Option<Group>> = Vec::with_capacity(blueprint.positions.len());
+    for (position, at) in blueprint.positions.iter().enumerate() {
+        let own = owned.iter().find(|(owner, _)| *owner == position);
+        let own = own.and_then(|(_, optimizer)| optimizer.clone());
+        let above = at.parent.and_then(|parent| groups[parent].clone());
+        groups.push(own.map(|optimizer| Group { owner: position, optimizer }).or(above));
+    }
+    groups
+}
+
 /// Gives the slot of a parameter's gradient.
 fn gradient_of(parameter: &Slot) -> Slot {
     Slot { role: Role::Gradient, ..parameter.clone() }
@@ -256,5 +271,20 @@ pub fn step(of: &Scheme) -> Result<Program, TraceError> {
         of.update(&trace, &parameter.slot, &gradient, &mut steps);
     }
     of.store_steps(&trace, steps);
+    trace.finish(&[])
+}
+
+/// Records that the gradients that there are become zero.
+///
+/// # Errors
+///
+/// None that a user could cause.
+pub fn zero_gradients(of: &Scheme) -> Result<Program, TraceError> {
+    let trace = Trace::new();
+    for slot in of.gradients() {
+        let gradient = trace.slot(slot);
+        let zeros = trace.constant(0.0, gradient.dtype(), gradient.shape().clone());
+        trace.store(&gradient, &zeros);
+    }
     trace.finish(&[])
 }

@@ -8,12 +8,11 @@ use neurarch_kernels::dtype::Element;
 use neurarch_kernels::program::Role;
 
 use super::StepError;
-use super::check::{check_array, check_dtype, check_result, check_targets};
+use super::check::{models, check_array, check_dtype, check_result, check_targets};
 use crate::array::Input;
-use crate::bind;
+use crate::cohort::{self, Cohort};
 use crate::launch::{Job, Read, Write, launch};
-use crate::plans::{Kind, Request, TypeRef};
-use crate::population::Population;
+use crate::plans::{Kind, Request};
 use crate::run::{Run, Start, with_run};
 
 /// Computes the loss of the last forward pass against `targets`, and what [`backward`] starts from.
@@ -49,7 +48,7 @@ pub fn loss<'a, T: Element, Y: Element>(
         check_targets(loss.targets(y), targets, targets.shape.iter().product())?;
         arrays.refresh(loss, y.dtype);
 
-        let n_models = Population::get(world, population)?.models().len();
+        let n_models = models(world, population)?;
         let (y_bytes, y_dtype) = (y.size_bytes(), y.dtype);
         let first = cohorts.list.first().zip(chosen.first());
         let ty = first.map(|(cohort, &chosen)| cohort.ready[chosen].planned.outputs[0].clone());
@@ -67,7 +66,7 @@ pub fn loss<'a, T: Element, Y: Element>(
             Read::new(targets.bytes, targets.stride()),
         ];
         inputs.extend(arrays.reads());
-        for (cohort, &chosen) in cohorts.list.iter().zip(&*chosen) {
+        for (cohort, &chosen) in cohorts.list.iter_mut().zip(&*chosen) {
             let ready = &cohort.ready[chosen];
             let planned = &ready.planned;
             let job = Job {
@@ -77,8 +76,9 @@ pub fn loss<'a, T: Element, Y: Element>(
                 outputs: &planned.places,
                 scalars: &ready.scalars,
                 keys: &[],
+                written: &planned.written,
             };
-            launch(world, population, &cohort.members, &[job], &mut outputs, buffers)?;
+            launch(world, &mut cohort.at, std::iter::once(job), &mut outputs, buffers)?;
         }
         tape.start = match ty.shape.rank() {
             0 => Start::Loss,
@@ -127,7 +127,7 @@ pub fn backward_from<'a, T: Element>(
     with_run(world, population, |world, run| {
         let gradient = gradient.erase();
         check_array(world, population, "gradient", gradient)?;
-        let n_models = Population::get(world, population)?.models().len();
+        let n_models = models(world, population)?;
         let tape = &mut run.tape;
         let y = tape.y.as_ref().ok_or(StepError::NoForward("backward"))?;
         let given: Vec<_> = [n_models].iter().chain(gradient.shape).copied().collect();
@@ -154,17 +154,17 @@ fn run_backward(world: &mut World, run: &mut Run, population: Entity) -> Result<
         chosen.clear();
         for cohort in &mut cohorts.list {
             // What kept no tape has no plan that is run, and takes the place of none.
-            let place = match cohort.keeps_tape() {
+            let place = match cohort.keeps_tape {
                 true => cohort.prepare(world, population, &request)?,
                 false => usize::MAX,
             };
             chosen.push(place);
         }
-        if !run.add_columns(world, population)? {
+        if !run.add_columns(world, population, |number| number)? {
             break;
         }
     }
-    let n_models = Population::get(world, population)?.models().len();
+    let n_models = models(world, population)?;
     let Run { cohorts, buffers, tape, chosen, .. } = run;
     let y_bytes = tape.y.as_ref().map_or(0, |y| y.size_bytes());
     let gradient = Read::new(&tape.gradient.bytes()[..y_bytes * n_models], y_bytes);
@@ -181,8 +181,9 @@ fn run_backward(world: &mut World, run: &mut Run, population: Entity) -> Result<
             outputs: &[],
             scalars: &ready.scalars,
             keys: &[],
+            written: &planned.written,
         };
-        launch(world, population, &cohort.members, &[job], &mut [], buffers)?;
+        launch(world, &mut cohort.at, std::iter::once(job), &mut [], buffers)?;
         let program = &planned.plan.program;
         for &(slot, _) in &program.stores {
             let slot = &program.slots[slot];
@@ -204,8 +205,8 @@ fn write_gradient_bits(
     population: Entity,
 ) -> Result<(), StepError> {
     for cohort in &run.cohorts.list {
-        for index in cohort.members.indices() {
-            let root = Population::get(world, population)?.models()[index];
+        for index in cohort.at.members.indices() {
+            let root = cohort::population(world, population)?.models()[index];
             let Some(mut bits) = world.get_mut::<HasGradient>(root) else { continue };
             if bits.0 != cohort.scheme.has_gradient {
                 bits.0.clone_from(&cohort.scheme.has_gradient);
@@ -225,31 +226,8 @@ fn write_gradient_bits(
 /// Source: `torch.optim.Optimizer.step`.
 pub fn step(world: &mut World, population: Entity) -> Result<(), StepError> {
     with_run(world, population, |world, run| {
-        let request = Request { kind: Kind::Step, x: None, target: None, loss: None };
-        loop {
-            run.chosen.clear();
-            for cohort in &mut run.cohorts.list {
-                cohort.check_optimizer()?;
-                run.chosen.push(cohort.prepare(world, population, &request)?);
-            }
-            if !run.add_columns(world, population)? {
-                break;
-            }
-        }
-        let Run { cohorts, buffers, chosen, .. } = run;
-        for (cohort, &chosen) in cohorts.list.iter().zip(&*chosen) {
-            let ready = &cohort.ready[chosen];
-            let job = Job {
-                plan: &ready.planned.plan,
-                steps: 1,
-                inputs: &[],
-                outputs: &[],
-                scalars: &ready.scalars,
-                keys: &[],
-            };
-            launch(world, population, &cohort.members, &[job], &mut [], buffers)?;
-        }
-        Ok(())
+        run.cohorts.list.iter().try_for_each(Cohort::check_optimizer)?;
+        run_rule(world, run, population, Kind::Step)
     })
 }
 
@@ -273,12 +251,40 @@ pub fn zero_grad(
             }
             return write_gradient_bits(world, run, population);
         }
-        let Run { cohorts, buffers, .. } = run;
-        for cohort in &cohorts.list {
-            for slot in cohort.scheme.gradients() {
-                bind::fill_zeros(world, population, &cohort.lists, &slot)?;
-            }
-        }
-        Ok(())
+        run_rule(world, run, population, Kind::ZeroGradients)
     })
+}
+
+/// Runs a program that has neither inputs nor outputs.
+fn run_rule(
+    world: &mut World,
+    run: &mut Run,
+    population: Entity,
+    kind: Kind,
+) -> Result<(), StepError> {
+    let request = Request { kind, x: None, target: None, loss: None };
+    loop {
+        run.chosen.clear();
+        for cohort in &mut run.cohorts.list {
+            run.chosen.push(cohort.prepare(world, population, &request)?);
+        }
+        if !run.add_columns(world, population, |number| number)? {
+            break;
+        }
+    }
+    let Run { cohorts, buffers, chosen, .. } = run;
+    for (cohort, &chosen) in cohorts.list.iter_mut().zip(&*chosen) {
+        let ready = &cohort.ready[chosen];
+        let job = Job {
+            plan: &ready.planned.plan,
+            steps: 1,
+            inputs: &[],
+            outputs: &[],
+            scalars: &ready.scalars,
+            written: &ready.planned.written,
+            keys: &[],
+        };
+        launch(world, &mut cohort.at, std::iter::once(job), &mut [], buffers)?;
+    }
+    Ok(())
 }

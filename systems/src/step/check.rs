@@ -7,7 +7,12 @@ use neurarch_kernels::shape::Type;
 
 use super::StepError;
 use crate::array::Erased;
-use crate::population::Population;
+use crate::cohort;
+
+/// Counts the models of a population.
+pub(super) fn models(world: &World, population: Entity) -> Result<usize, StepError> {
+    Ok(cohort::population(world, population)?.len())
+}
 
 /// Checks the number of models, and that floats are of the models' dtype.
 pub(super) fn check_array(
@@ -16,12 +21,12 @@ pub(super) fn check_array(
     name: &'static str,
     array: Erased<'_>,
 ) -> Result<(), StepError> {
-    let state = Population::get(world, population)?;
-    let expected = state.models().len();
+    let state = cohort::population(world, population)?;
+    let expected = state.len();
     if let Some(given) = array.models.filter(|&given| given != expected) {
         return Err(StepError::Models { array: name, expected, given });
     }
-    check_dtype(name, state.dtype(), array.dtype)
+    check_dtype(name, state.dtype, array.dtype)
 }
 
 /// Checks that floats are of the models' dtype.

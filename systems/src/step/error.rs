@@ -5,19 +5,19 @@ use neurarch_kernels::program::VerifyError;
 use neurarch_kernels::program::trace::TraceError;
 use neurarch_kernels::shape::Shape;
 
-use crate::population::PopulationError;
+use crate::bind::BindError;
 use crate::sign::SignError;
 
 /// Why models cannot run. Nothing was changed then.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StepError {
-    /// There is no such population, or it cannot be used.
-    #[error(transparent)]
-    Population(#[from] PopulationError),
-    /// A model's tree is no module tree.
+    /// There is no such population, or a model's tree is none of modules.
     #[error(transparent)]
     Sign(#[from] SignError),
+    /// A parameter has no column.
+    #[error(transparent)]
+    Bind(#[from] BindError),
     /// A module or the loss cannot take its input.
     #[error(transparent)]
     Trace(#[from] TraceError),

@@ -5,12 +5,11 @@ use ndarray::{ArrayD, ArrayViewMut, Dimension, IxDyn};
 use neurarch_kernels::dtype::Element;
 
 use super::StepError;
-use super::check::{check_array, check_result};
+use super::check::{models, check_array, check_result};
 use crate::array::{Erased, Input};
 use crate::cohort::Cohort;
 use crate::launch::{Job, Read, Write, launch};
-use crate::plans::{Kind, Request, TypeRef};
-use crate::population::Population;
+use crate::plans::{Kind, Request};
 use crate::run::{Run, with_run};
 
 /// Runs the models on `x`.
@@ -37,7 +36,7 @@ pub fn forward<'a, T: Element>(
     with_run(world, population, |world, run| {
         choose_plans(world, run, population, x.erase())?;
         let y = run.first_output().ok_or(StepError::Inactive)?;
-        let n_models = Population::get(world, population)?.models().len();
+        let n_models = models(world, population)?;
         let shape: Vec<_> = [n_models].iter().chain(y.shape.iter()).copied().collect();
         check_result("result", n_models, y, &shape, T::DTYPE)?;
         let mut y = bytemuck::zeroed_vec::<T>(shape.iter().product());
@@ -65,7 +64,7 @@ pub fn forward_into<'a, T: Element, D: Dimension>(
     with_run(world, population, |world, run| {
         choose_plans(world, run, population, x.erase())?;
         let Some(expected) = run.first_output() else { return Ok(()) };
-        let n_models = Population::get(world, population)?.models().len();
+        let n_models = models(world, population)?;
         check_result("y", n_models, expected, y.shape(), T::DTYPE)?;
         if let Some(y) = y.as_slice_mut() {
             return run_plans(world, run, population, x.erase(), y);
@@ -96,7 +95,7 @@ fn choose_plans(
     check_array(world, population, "x", x)?;
     run.chosen.clear();
     for cohort in &mut run.cohorts.list {
-        let kind = if cohort.keeps_tape() { Kind::Tape } else { Kind::Forward };
+        let kind = if cohort.keeps_tape { Kind::Tape } else { Kind::Forward };
         let request = Request { kind, x: Some(x.ty()), target: None, loss: None };
         run.chosen.push(cohort.prepare(world, population, &request)?);
     }
@@ -111,7 +110,7 @@ fn run_plans<T: Element>(
     x: Erased<'_>,
     y: &mut [T],
 ) -> Result<(), StepError> {
-    let n_models = Population::get(world, population)?.models().len();
+    let n_models = models(world, population)?;
     let row_bytes = size_of_val(y) / n_models.max(1);
     let Run { cohorts, buffers, tape, chosen, .. } = run;
     tape.forget();
@@ -124,7 +123,7 @@ fn run_plans<T: Element>(
     for (cohort, &chosen) in cohorts.list.iter_mut().zip(&*chosen) {
         let planned = cohort.ready[chosen].planned.clone();
         if planned.is_random {
-            cohort.refresh_keys(world, population)?;
+            cohort.refresh_keys(world)?;
         }
         let job = Job {
             plan: &planned.plan,
@@ -132,11 +131,12 @@ fn run_plans<T: Element>(
             inputs: &[read],
             outputs: &planned.places,
             scalars: &cohort.ready[chosen].scalars,
-            keys: if planned.is_random { &cohort.keys } else { &[] },
+            keys: if planned.is_random { cohort.keys.get() } else { &[] },
+            written: &planned.written,
         };
-        launch(world, population, &cohort.members, &[job], &mut arrays, buffers)?;
+        launch(world, &mut cohort.at, std::iter::once(job), &mut arrays, buffers)?;
         if planned.is_random {
-            cohort.advance_keys(world, population, 1);
+            cohort.advance_keys(world, 1);
         }
     }
     tape.remember(x, bytemuck::cast_slice(y), cohorts, chosen);

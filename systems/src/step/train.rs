@@ -7,12 +7,11 @@ use neurarch_kernels::cpu::tile::Key;
 use neurarch_kernels::dtype::Element;
 
 use super::StepError;
-use super::check::{check_array, check_dtype, check_targets};
-use crate::array::{DataSet, Erased, Input};
-use crate::bind;
-use crate::launch::{Job, Output, Read, Write, launch};
+use super::check::{models, check_array, check_dtype, check_targets};
+use crate::array::{DataSet, Erased, Input, Sizes};
+use crate::cohort;
+use crate::launch::{Job, Order, Output, Read, Write, launch};
 use crate::plans::{Kind, Request, TypeRef};
-use crate::population::Population;
 use crate::run::{Run, with_run};
 
 /// Makes one training step: forward, loss, backward and update, bit for bit as the four calls would.
@@ -33,7 +32,7 @@ pub fn train_step<'a, X: Element, Y: Element>(
     targets: impl Into<Input<'a, Y>>,
     loss: &impl Loss,
 ) -> Result<Array1<X>, StepError> {
-    let n_models = Population::get(world, population)?.models().len();
+    let n_models = models(world, population)?;
     let mut losses = bytemuck::zeroed_vec(n_models);
     train_step_into(world, population, x, targets, loss, &mut losses)?;
     Ok(losses.into())
@@ -61,7 +60,6 @@ pub fn train_step_into<'a, X: Element, Y: Element>(
         let (x, targets) = (x.erase(), targets.erase());
         check_array(world, population, "x", x)?;
         check_array(world, population, "targets", targets)?;
-        let n_models = Population::get(world, population)?.models().len();
         let part = Part {
             x: x.ty(),
             target: targets.ty(),
@@ -92,11 +90,10 @@ pub fn train_steps<X: Element, Y: Element>(
     loss: &impl Loss,
 ) -> Result<Array2<X>, StepError> {
     with_run(world, population, |world, run| {
-        let state = Population::get(world, population)?;
-        let (n_models, dtype) = (state.models().len(), state.dtype());
+        let n_models = models(world, population)?;
         let (x, targets) = (data.inputs.erase(), data.targets.erase());
-        check_dtype("inputs", dtype, x.dtype)?;
-        check_dtype("targets", dtype, targets.dtype)?;
+        check_array(world, population, "inputs", x)?;
+        check_array(world, population, "targets", targets)?;
         let sizes = data.sizes(n_models)?;
         let numbers: Vec<u32>;
         let shapes: [Vec<usize>; 4];
@@ -114,15 +111,14 @@ pub fn train_steps<X: Element, Y: Element>(
                 }
             };
             let row = if data.order.is_some() { data.epochs * sizes.items } else { 0 };
-            let largest = order.iter().max().filter(|&&largest| largest as usize >= x.shape[0]);
-            if let Some(&given) = largest {
-                return Err(StepError::Item { items: x.shape[0], given });
-            }
-            let read = |array: Erased<'_>| Read::picked(order, row * 4, array.bytes, array.shape[0]);
+            let items = x.shape[0];
+            let order =
+                Order::new(order, items).map_err(|given| StepError::Item { items, given })?;
+            let read = |bytes| Read::picked(order, row * size_of::<u32>(), bytes);
             let parts = [&shapes[..2], &shapes[2..]].map(|shapes| Part {
                 x: TypeRef { dtype: x.dtype, shape: &shapes[0] },
                 target: TypeRef { dtype: targets.dtype, shape: &shapes[1] },
-                inputs: [read(x), read(targets)],
+                inputs: [read(x.bytes), read(targets.bytes)],
                 steps: 0,
             });
             picked(parts, data.epochs, &sizes)
@@ -187,8 +183,8 @@ fn train<T: Element>(
     loss: &dyn DynLoss,
     losses: &mut [T],
 ) -> Result<(), StepError> {
-    let state = Population::get(world, population)?;
-    let (n_models, dtype) = (state.models().len(), state.dtype());
+    let state = cohort::population(world, population)?;
+    let (n_models, dtype) = (state.len(), state.dtype);
     check_dtype("losses", dtype, T::DTYPE)?;
     let steps: usize = parts.iter().map(|part| part.steps).sum();
     if losses.len() != n_models * steps {
@@ -198,7 +194,7 @@ fn train<T: Element>(
     run.loss.refresh(loss, dtype);
     loop {
         choose_plans(world, run, population, parts, targets, loss)?;
-        if !run.add_columns(world, population)? {
+        if !run.add_columns(world, population, |number| number / parts.len().max(1))? {
             break;
         }
     }
@@ -207,7 +203,7 @@ fn train<T: Element>(
     for (cohort, chosen) in cohorts.list.iter_mut().zip(chosen.chunks(parts.len().max(1))) {
         let is_random = chosen.iter().any(|&place| cohort.ready[place].planned.is_random);
         if is_random {
-            cohort.refresh_keys(world, population)?;
+            cohort.refresh_keys(world)?;
         }
         let (mut inputs, mut outputs) = buffers.take();
         let mut later_keys = Vec::new();
@@ -219,12 +215,12 @@ fn train<T: Element>(
             outputs.push(Output { array: 0, offset, step_bytes: size_of::<T>() });
             if first_step > 0 && is_random {
                 let advanced = |key: &Key| Key { step: key.step + first_step as u64, ..*key };
-                later_keys.extend(cohort.keys.iter().map(advanced));
+                later_keys.extend(cohort.keys.get().iter().map(advanced));
             }
             first_step += part.steps;
         }
         let n_inputs = inputs.len() / parts.len().max(1);
-        let members = cohort.members.len();
+        let members = cohort.at.members.len();
         let jobs = (0..parts.len()).map(|index| {
             let ready = &cohort.ready[chosen[index]];
             Job {
@@ -233,18 +229,19 @@ fn train<T: Element>(
                 inputs: &inputs[index * n_inputs..][..n_inputs],
                 outputs: &outputs[index..][..1],
                 scalars: &ready.scalars,
+                written: &ready.planned.written,
                 keys: match (is_random, index) {
                     (false, _) => &[],
-                    (true, 0) => &cohort.keys,
+                    (true, 0) => cohort.keys.get(),
                     (true, _) => &later_keys[(index - 1) * members..][..members],
                 },
             }
         });
-        let launched = launch(world, population, &cohort.members, jobs, &mut arrays, buffers);
+        let launched = launch(world, &mut cohort.at, jobs, &mut arrays, buffers);
         buffers.put(inputs, outputs);
         launched?;
         if is_random {
-            cohort.advance_keys(world, population, steps);
+            cohort.advance_keys(world, steps);
         }
     }
     Ok(())
@@ -259,6 +256,7 @@ fn choose_plans(
     targets: Erased<'_>,
     loss: &dyn DynLoss,
 ) -> Result<(), StepError> {
+    let mut checked = None;
     run.chosen.clear();
     for cohort in &mut run.cohorts.list {
         cohort.check_optimizer()?;
@@ -273,9 +271,9 @@ fn choose_plans(
             run.chosen.push(place);
             if let Some(y) = &cohort.ready[place].planned.y {
                 let classes = loss.targets(y);
-                if run.checked != Some(classes) {
+                if checked != Some(classes) {
                     check_targets(classes, targets, targets.shape.iter().product())?;
-                    run.checked = Some(classes);
+                    checked = Some(classes);
                 }
             }
         }
