@@ -163,7 +163,7 @@ impl Binder {
             // of plain bytes; the world is borrowed exclusively while the result of `bind` lives, so
             // whoever writes there is alone.
             let row = unsafe { column.get_data_unchecked(FIRST_ROW) };
-            self.segments.push(row.as_ptr());
+            self.segments.push(row.as_ptr().cast_mut());
         }
         let stride = key.row_bytes;
         let in_order = placement.in_order || group.members.is_empty();
