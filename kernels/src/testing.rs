@@ -348,37 +348,48 @@ pub fn check_layouts(build: impl Fn(&[Var]) -> Var, inputs: &[Array]) -> Array {
     expected
 }
 
-/// Checks the recorded gradient of `build` with respect to each input of f64 against the slope of
+/// Checks the recorded gradient of `build` with respect to each input of f64: see
+/// [`check_gradient_of`].
+///
+/// # Panics
+///
+/// If one is missing or is not the slope.
+pub fn check_gradient(build: impl Fn(&[Var]) -> Var, inputs: &[Array], tolerance: f64) {
+    let float = |&input: &usize| inputs[input].ty.dtype == Dtype::F64;
+    let wrt: Vec<_> = (0..inputs.len()).filter(float).collect();
+    check_gradient_of(build, inputs, &wrt, tolerance);
+}
+
+/// Checks the recorded gradient of `build` with respect to the inputs `wrt`, of f64, against the slope of
 /// `Σ weight · y`, with weights that tell outputs apart.
 ///
 /// # Panics
 ///
-/// If one differs from the measured slope by more than `tolerance`, relative to numbers above 1.
-pub fn check_gradient(build: impl Fn(&[Var]) -> Var, inputs: &[Array], tolerance: f64) {
+/// If one is missing, or differs from the measured slope by more than `tolerance`, relative to numbers
+/// above 1.
+pub fn check_gradient_of(
+    build: impl Fn(&[Var]) -> Var,
+    inputs: &[Array],
+    wrt: &[usize],
+    tolerance: f64,
+) {
     let (trace, vars) = record(inputs);
     let y = build(&vars);
     let weights = Array::from_fn(Dtype::F64, y.shape().clone(), |i| {
         1.0 + (0.7 * i as f64).sin() / 2.0
     });
     let dy = trace.input(weights.ty.clone());
-    let wrt: Vec<_> = vars
-        .iter()
-        .filter(|var| var.dtype() == Dtype::F64)
-        .cloned()
+    let of: Vec<_> = wrt.iter().map(|&input| vars[input].clone()).collect();
+    let gradients: Vec<_> = backward(&trace, &[(y, dy)], &of)
+        .into_iter()
+        .map(|gradient| gradient.expect("each of these inputs has a gradient"))
         .collect();
-    let gradients = backward(&trace, &[(y, dy)], &wrt);
-    let known: Vec<_> = gradients.iter().flatten().cloned().collect();
     let program = trace
-        .finish(&known)
+        .finish(&gradients)
         .unwrap_or_else(|error| panic!("{error}"));
     let all: Vec<_> = inputs.iter().chain([&weights]).cloned().collect();
-    let mut computed = interpret(&program, &all, &[]).into_iter();
-    let float = |(_, input): &(usize, &Array)| input.ty.dtype == Dtype::F64;
-    for ((number, input), gradient) in inputs.iter().enumerate().filter(float).zip(gradients) {
-        let Some(_) = gradient else { continue };
-        let gradient = computed
-            .next()
-            .expect("there is an output for each gradient");
+    for (&number, gradient) in wrt.iter().zip(interpret(&program, &all, &[])) {
+        let input = &inputs[number];
         assert_eq!(
             gradient.ty, input.ty,
             "a gradient has the type of what it belongs to"
