@@ -99,6 +99,11 @@ impl Population {
         self.stale = false;
     }
 
+    /// Gives its next model that number, and counts on from there.
+    pub fn number_from(&mut self, number: u64) {
+        self.next_number = number;
+    }
+
     /// Reserves memory for more models.
     pub fn reserve(&mut self, additional: usize) {
         self.models.reserve(additional);
