@@ -5,6 +5,7 @@ pub mod array;
 pub mod bind;
 pub mod init;
 mod launch;
+mod refit;
 pub mod sign;
 pub mod spawn;
 pub mod trace;
