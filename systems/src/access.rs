@@ -267,7 +267,8 @@ pub fn unstack<T: Element>(
 /// the group later have them from the start, and those of later groups for all their parameters. Says
 /// whether any was missing.
 pub fn add_columns(world: &mut World, population: Entity, group: usize, slots: &[Slot]) -> bool {
-    let companion = |slot: &Slot| (slot.role, if slot.role == Role::Steps { 0 } else { slot.index });
+    let companion =
+        |slot: &Slot| (slot.role, if slot.role == Role::Steps { 0 } else { slot.index });
     let found = world.get::<Population>(population);
     let of = found.and_then(|found| found.groups().get(group));
     let is_there = |slot: &Slot| {
