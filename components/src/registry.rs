@@ -75,6 +75,12 @@ impl ModuleTypes {
         self.reader(id).is_some()
     }
 
+    /// Gives the component type of the module that an entity is; `None` if it is none.
+    pub fn id(&self, entity: EntityRef<'_>) -> Option<ComponentId> {
+        let components = entity.archetype().components();
+        components.iter().copied().find(|&id| self.contains(id))
+    }
+
     /// Gives the module that an entity is; `None` if it is none.
     pub fn module<'w>(&self, entity: EntityRef<'w>) -> Option<&'w dyn DynModule> {
         let components = entity.archetype().components();

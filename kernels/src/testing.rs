@@ -6,6 +6,9 @@ use crate::cpu::memory::{AlignedBytes, padded};
 use crate::cpu::tile::{Key, Rows, Tile, View};
 use crate::dtype::{Dtype, Element};
 use crate::op::Op;
+use crate::passes::differentiate::backward;
+use crate::program::trace::{Trace, Var};
+use crate::program::{Origin, Program};
 use crate::shape::{Layout, Operand, Shape, Type};
 
 /// The elements of one value of one model, row-major, in double precision whatever their dtype.
@@ -217,4 +220,155 @@ pub fn layouts_of(shape: &Shape) -> Vec<Layout> {
             .collect();
     }
     orders.iter().map(|order| shape.ordered(order)).collect()
+}
+
+/// Records `build` on inputs of the given types and computes it op by op; the inputs lie in `layouts`,
+/// row-major where there is none.
+///
+/// # Panics
+///
+/// If it cannot be recorded.
+pub fn evaluate(
+    build: impl Fn(&[Var]) -> Var,
+    inputs: &[Array],
+    layouts: &[Option<Layout>],
+) -> Array {
+    let (trace, vars) = record(inputs);
+    let y = build(&vars);
+    let program = trace.finish(&[y]).unwrap_or_else(|error| panic!("{error}"));
+    interpret(&program, inputs, layouts).swap_remove(0)
+}
+
+fn record(inputs: &[Array]) -> (Trace, Vec<Var>) {
+    let trace = Trace::new();
+    let vars = inputs.iter().map(|input| trace.input(input.ty.clone())).collect();
+    (trace, vars)
+}
+
+/// Computes a program that reads only inputs and constants, and gives its outputs.
+fn interpret(program: &Program, inputs: &[Array], layouts: &[Option<Layout>]) -> Vec<Array> {
+    let mut values: Vec<Option<Array>> = vec![None; program.values.len()];
+    let mut lies: Vec<Option<Layout>> = vec![None; program.values.len()];
+    for (id, value) in program.values.iter().enumerate() {
+        match value.origin {
+            Origin::Input(input) => {
+                values[id] = Some(inputs[input].clone());
+                lies[id] = layouts.get(input).cloned().flatten();
+            }
+            Origin::Constant(number) => {
+                let Type { dtype, shape } = value.ty.clone();
+                values[id] = Some(Array::from_fn(dtype, shape, |_| number));
+            }
+            _ => {}
+        }
+    }
+    for node in &program.nodes {
+        let read = |&id: &usize| values[id].clone().expect("slots and scalars are not given here");
+        let arrays: Vec<_> = node.inputs.iter().map(read).collect();
+        let layouts: Vec<_> = node
+            .inputs
+            .iter()
+            .enumerate()
+            .map(|(number, &id)| {
+                let ty = program.ty(id).clone();
+                let layout = lies[id].clone()?;
+                let operand = Operand { ty, layout };
+                node.op.takes_layout(number, &operand).then_some(operand.layout)
+            })
+            .collect();
+        let outputs = run_op_keyed(&*node.op, &arrays, &layouts, Key::default(), node.draw);
+        for (&id, output) in node.outputs.iter().zip(outputs) {
+            values[id] = Some(output);
+        }
+    }
+    let read = |&id: &usize| values[id].clone().expect("outputs are computed");
+    program.outputs.iter().map(read).collect()
+}
+
+/// Checks that `build` gives the same bits for all layouts of its inputs, and returns them.
+///
+/// # Panics
+///
+/// If it does not.
+pub fn check_layouts(build: impl Fn(&[Var]) -> Var, inputs: &[Array]) -> Array {
+    let expected = evaluate(&build, inputs, &[]);
+    let choices: Vec<_> = inputs.iter().map(|input| layouts_of(&input.ty.shape)).collect();
+    let most = choices.iter().map(Vec::len).max().unwrap_or(1);
+    // One input at a time, then all together.
+    for input in 0..=inputs.len() {
+        for choice in 0..most {
+            let layouts: Vec<_> = choices
+                .iter()
+                .enumerate()
+                .map(|(i, layouts)| {
+                    let chosen = i == input || input == inputs.len();
+                    chosen.then(|| layouts[choice % layouts.len()].clone())
+                })
+                .collect();
+            let found = evaluate(&build, inputs, &layouts);
+            assert!(
+                same_bits(&found.elements, &expected.elements),
+                "{layouts:?}: {found:?}, not {expected:?}"
+            );
+        }
+    }
+    expected
+}
+
+/// Checks the recorded gradient of `build` with respect to each input of f64: see
+/// [`check_gradient_of`].
+///
+/// # Panics
+///
+/// If one is missing or is not the slope.
+pub fn check_gradient(build: impl Fn(&[Var]) -> Var, inputs: &[Array], tolerance: f64) {
+    let float = |&input: &usize| inputs[input].ty.dtype == Dtype::F64;
+    let wrt: Vec<_> = (0..inputs.len()).filter(float).collect();
+    check_gradient_of(build, inputs, &wrt, tolerance);
+}
+
+/// Checks the recorded gradient of `build` with respect to the inputs `wrt`, of f64, against the slope of
+/// `Σ weight · y`, with weights that tell outputs apart.
+///
+/// # Panics
+///
+/// If one is missing, or differs from the measured slope by more than `tolerance`, relative to numbers
+/// above 1.
+pub fn check_gradient_of(
+    build: impl Fn(&[Var]) -> Var,
+    inputs: &[Array],
+    wrt: &[usize],
+    tolerance: f64,
+) {
+    let (trace, vars) = record(inputs);
+    let y = build(&vars);
+    let weights =
+        Array::from_fn(Dtype::F64, y.shape().clone(), |i| 1.0 + (0.7 * i as f64).sin() / 2.0);
+    let dy = trace.input(weights.ty.clone());
+    let of: Vec<_> = wrt.iter().map(|&input| vars[input].clone()).collect();
+    let gradients: Vec<_> = backward(&trace, &[(y, dy)], &of)
+        .into_iter()
+        .map(|gradient| gradient.expect("each of these inputs has a gradient"))
+        .collect();
+    let program = trace.finish(&gradients).unwrap_or_else(|error| panic!("{error}"));
+    let all: Vec<_> = inputs.iter().chain([&weights]).cloned().collect();
+    for (&number, gradient) in wrt.iter().zip(interpret(&program, &all, &[])) {
+        let input = &inputs[number];
+        assert_eq!(gradient.ty, input.ty, "a gradient has the type of what it belongs to");
+        for element in 0..input.elements.len() {
+            let weighted = |x: f64| {
+                let mut inputs = inputs.to_vec();
+                inputs[number].elements[element] = x;
+                let y = evaluate(&build, &inputs, &[]);
+                y.elements.iter().zip(&weights.elements).map(|(y, w)| y * w).sum::<f64>()
+            };
+            let slope = slope_of(weighted, input.elements[element]);
+            let found = gradient.elements[element];
+            let error = (found - slope).abs() / slope.abs().max(1.0);
+            assert!(
+                error <= tolerance,
+                "input {number}, element {element}: {found}, but the slope is {slope}"
+            );
+        }
+    }
 }

@@ -187,15 +187,18 @@ impl Lanes<f32> for __m256 {
         columns: usize,
     ) {
         if rows == 8 && columns == 8 {
-            let x = core::array::from_fn(|i| unsafe { Self::load(from.add(i * from_stride)) });
+            let mut x = [Self::splat(0.0); 8];
+            for (i, x) in x.iter_mut().enumerate() {
+                *x = unsafe { Self::load(from.add(i * from_stride)) };
+            }
             for (j, y) in transposed_ps(x).into_iter().enumerate() {
                 unsafe { y.store(to.add(j * to_stride)) };
             }
         } else {
-            let x = core::array::from_fn(|i| match i < rows {
-                true => unsafe { Self::load_first(from.add(i * from_stride), columns) },
-                false => Self::splat(0.0),
-            });
+            let mut x = [Self::splat(0.0); 8];
+            for (i, x) in x.iter_mut().enumerate().take(rows) {
+                *x = unsafe { Self::load_first(from.add(i * from_stride), columns) };
+            }
             for (j, y) in transposed_ps(x).into_iter().enumerate().take(columns) {
                 unsafe { y.store_first(to.add(j * to_stride), rows) };
             }
@@ -335,15 +338,18 @@ impl Lanes<f64> for __m256d {
         columns: usize,
     ) {
         if rows == 4 && columns == 4 {
-            let x = core::array::from_fn(|i| unsafe { Self::load(from.add(i * from_stride)) });
+            let mut x = [Self::splat(0.0); 4];
+            for (i, x) in x.iter_mut().enumerate() {
+                *x = unsafe { Self::load(from.add(i * from_stride)) };
+            }
             for (j, y) in transposed_pd(x).into_iter().enumerate() {
                 unsafe { y.store(to.add(j * to_stride)) };
             }
         } else {
-            let x = core::array::from_fn(|i| match i < rows {
-                true => unsafe { Self::load_first(from.add(i * from_stride), columns) },
-                false => Self::splat(0.0),
-            });
+            let mut x = [Self::splat(0.0); 4];
+            for (i, x) in x.iter_mut().enumerate().take(rows) {
+                *x = unsafe { Self::load_first(from.add(i * from_stride), columns) };
+            }
             for (j, y) in transposed_pd(x).into_iter().enumerate().take(columns) {
                 unsafe { y.store_first(to.add(j * to_stride), rows) };
             }
