@@ -188,6 +188,11 @@ impl Population {
         self.stale
     }
 
+    /// Gives its next model that number, and counts on from there.
+    pub fn number_from(&mut self, number: u64) {
+        self.next_number = number;
+    }
+
     /// Gives the next index and number to a root that has been signed.
     pub fn enroll(&mut self, root: Entity) -> (u32, u64) {
         let index = u32::try_from(self.models.len()).expect("fewer than 2³² entities");

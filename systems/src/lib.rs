@@ -5,6 +5,7 @@ pub mod array;
 pub mod bind;
 mod cohort;
 pub mod init;
+pub mod insert;
 mod keys;
 mod launch;
 pub mod mode;

@@ -47,6 +47,13 @@ pub struct Pointwise<F, const IN: usize, const OUT: usize>(
     pub F,
 );
 
+impl<F: Formula<IN, OUT>, const IN: usize, const OUT: usize> Pointwise<F, IN, OUT> {
+    /// Gives the formula of `op`, if it is of this type.
+    pub fn of(op: &dyn Op) -> Option<F> {
+        (op as &dyn Any).downcast_ref::<Self>().map(|op| op.0)
+    }
+}
+
 impl<F: Formula<IN, OUT>, const IN: usize, const OUT: usize> Op for Pointwise<F, IN, OUT> {
     fn name(&self) -> &'static str {
         self.0.name()

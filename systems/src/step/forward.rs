@@ -76,15 +76,6 @@ pub fn forward_into<'a, T: Element, D: Dimension>(
     })
 }
 
-impl Cohort {
-    /// Says whether a forward pass is to keep what `backward` will need.
-    fn keeps_tape(&self) -> bool {
-        let positions = self.scheme.blueprint.positions.len();
-        (0..positions).any(|position| !self.scheme.mode.evaluating.contains(position))
-            && self.scheme.has_trainable()
-    }
-}
-
 /// Finds the plan of each cohort.
 fn choose_plans(
     world: &mut World,

@@ -25,11 +25,11 @@ use crate::run::{Run, with_run};
 /// # Errors
 ///
 /// If the arrays do not fit the population or the loss, or a model has no optimizer.
-pub fn train_step<'a, X: Element, Y: Element>(
+pub fn train_step<'a, 'b, X: Element, Y: Element>(
     world: &mut World,
     population: Entity,
     x: impl Into<Input<'a, X>>,
-    targets: impl Into<Input<'a, Y>>,
+    targets: impl Into<Input<'b, Y>>,
     loss: &impl Loss,
 ) -> Result<Array1<X>, StepError> {
     let n_models = models(world, population)?;
@@ -47,11 +47,11 @@ pub fn train_step<'a, X: Element, Y: Element>(
 /// # Errors
 ///
 /// As [`train_step`], and if `losses` has another length.
-pub fn train_step_into<'a, X: Element, Y: Element>(
+pub fn train_step_into<'a, 'b, X: Element, Y: Element>(
     world: &mut World,
     population: Entity,
     x: impl Into<Input<'a, X>>,
-    targets: impl Into<Input<'a, Y>>,
+    targets: impl Into<Input<'b, Y>>,
     loss: &impl Loss,
     losses: &mut [X],
 ) -> Result<(), StepError> {
