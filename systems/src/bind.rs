@@ -308,3 +308,14 @@ pub(crate) fn changed_since<'w>(
     });
     Some(changed.map(|(&entity, _)| entity))
 }
+
+#[cfg(test)]
+impl Bound<'_> {
+    /// Copies the first `numel` numbers of a member's row.
+    pub(crate) fn numbers(&self, slot: usize, member: usize, numel: usize) -> Vec<f32> {
+        let row = self.rows(slot).at(member).cast::<f32>();
+        // SAFETY: tests ask for members of the group and as many numbers as the slot has, and the world is
+        // borrowed while `self` lives.
+        unsafe { std::slice::from_raw_parts(row, numel) }.to_vec()
+    }
+}
