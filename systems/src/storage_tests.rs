@@ -8,14 +8,16 @@ use bevy_ecs::prelude::*;
 use neurarch_components::blueprint::Blueprints;
 use neurarch_components::column::{ColumnKey, row_mut};
 use neurarch_components::layers::{Linear, Sequential, Tanh};
+use neurarch_components::module::DynModule;
 use neurarch_components::population::Population;
 use neurarch_components::tree::{Model, ModuleName};
+use neurarch_kernels::cpu::tile::Rows;
 use neurarch_kernels::dtype::Dtype;
 use neurarch_kernels::program::{Role, Slot};
 use neurarch_kernels::shape::Type;
 use proptest::prelude::*;
 
-use crate::bind::Binder;
+use crate::bind::{BindError, Binder};
 use crate::launch::Members;
 use crate::{access, sign, spawn};
 
@@ -359,8 +361,28 @@ impl Lab {
         self.shadow.retain(|key, _| present.contains(key));
     }
 
+    /// The modules of a model in torch's order.
+    fn tree(&self, root: Entity) -> Vec<Entity> {
+        let mut modules = vec![root];
+        let children = self.world.get::<Children>(root).into_iter().flatten();
+        modules.extend(children.flat_map(|&child| self.tree(child)));
+        modules
+    }
+
     fn check_indices(&mut self, population: Entity) {
         let found = self.world.get::<Population>(population).unwrap();
+        for group in found.groups() {
+            let blueprint = self.world.resource::<Blueprints>().get(group.blueprint).unwrap();
+            for (place, &root) in group.modules[0].iter().enumerate() {
+                let modules: Vec<_> = group.modules.iter().map(|of| of[place]).collect();
+                assert_eq!(modules, self.tree(root));
+                for (at, module) in blueprint.positions.iter().zip(modules).skip(1) {
+                    assert_eq!(*at.name, *self.world.get::<ModuleName>(module).unwrap().0);
+                    let layer = self.world.get::<Linear>(module);
+                    assert!(layer.is_none_or(|layer| layer.is_like(&*at.module)));
+                }
+            }
+        }
         let mut indices: Vec<u32> = Vec::new();
         for group in found.groups() {
             assert!(group.members.is_sorted());
@@ -393,4 +415,96 @@ proptest! {
         lab.look();
         lab.look();
     }
+}
+
+fn brain() -> Sequential {
+    Sequential::new().push(Linear::new(4, 16)).push(Tanh).push(Linear::new(16, 2))
+}
+
+/// Addresses of the first rows of all columns of the first group.
+fn addresses(world: &mut World, population: Entity) -> Vec<*mut u8> {
+    sign::refresh(world, population).unwrap();
+    let group = &world.get::<Population>(population).unwrap().groups()[0];
+    let slots = group.contents.iter().enumerate().flat_map(|(position, contents)| {
+        contents.columns().map(move |(role, index, ty)| {
+            let (name, ty) = (format!("{position}.{index}"), ty.into_owned());
+            Slot { name, role, position, index, ty }
+        })
+    });
+    let slots: Vec<_> = slots.collect();
+    let models = world.get::<Population>(population).unwrap().len();
+    let mut members = Members::first(models, 0);
+    (1..models).for_each(|index| members.push(index as u32));
+    members.settle();
+    let mut binder = Binder::default();
+    let bound = binder.bind(world, population, 0, &members, &slots, &[]).unwrap();
+    (0..slots.len())
+        .map(|slot| {
+            let rows = bound.rows(slot);
+            assert!(matches!(rows, Rows::Strided { .. }), "spawned in order");
+            rows.at(0)
+        })
+        .collect()
+}
+
+#[test]
+fn spawning_within_the_capacity_moves_no_column() {
+    let mut world = World::new();
+    let population = spawn::spawn_population(&mut world, &brain(), 10, 300, 1, Dtype::F32).unwrap();
+    let before = addresses(&mut world, population);
+    spawn::spawn_models(&mut world, population, 290).unwrap();
+    assert_eq!(before, addresses(&mut world, population));
+}
+
+#[test]
+fn spawning_within_the_capacity_moves_no_companion_either() {
+    let mut world = World::new();
+    let population = spawn::spawn_population(&mut world, &brain(), 10, 300, 1, Dtype::F32).unwrap();
+    let contents = world.get::<Population>(population).unwrap().groups()[0].contents[1].clone();
+    let columns = contents.columns().map(|(_, index, ty)| Slot {
+        name: index.to_string(),
+        role: Role::Gradient,
+        position: 1,
+        index,
+        ty: ty.into_owned(),
+    });
+    let slots: Vec<_> = columns.collect();
+    assert!(access::add_columns(&mut world, population, 0, &slots));
+    assert!(!access::add_columns(&mut world, population, 0, &slots));
+    let before = addresses(&mut world, population);
+    assert_eq!(before.len(), 6);
+    spawn::spawn_models(&mut world, population, 290).unwrap();
+    assert_eq!(before, addresses(&mut world, population));
+}
+
+#[test]
+fn rows_of_a_part_are_those_of_the_whole() {
+    let mut world = World::new();
+    let population = spawn::spawn_population(&mut world, &brain(), 20, 20, 1, Dtype::F32).unwrap();
+    let group = world.get::<Population>(population).unwrap().groups()[0].clone();
+    let ty = group.contents[1].parameters[0].ty.clone();
+    let slot = Slot { name: "0.weight".into(), role: Role::Parameter, position: 1, index: 0, ty };
+    let slots = [slot];
+    let mut part = Members::first(20, 3);
+    [4, 9, 19].into_iter().for_each(|index| part.push(index));
+    part.settle();
+    let mut binder = Binder::default();
+    let mut rows = |world: &mut World, members: &Members| -> Vec<*mut u8> {
+        let bound = binder.bind(world, population, 0, members, &slots, &[]).unwrap();
+        (0..members.len()).map(|member| bound.rows(0).at(member)).collect()
+    };
+    let whole = addresses(&mut world, population)[0];
+    let at = |index: usize| whole.wrapping_add(index * 256);
+    for _ in 0..2 {
+        assert_eq!(rows(&mut world, &part), [3, 4, 9, 19].map(at));
+    }
+    // A tag moves the row to a table of its own; the last row of the old table fills the gap.
+    world.entity_mut(group.modules[1][4]).insert(Tag);
+    let tagged = rows(&mut world, &part);
+    assert_eq!([tagged[0], tagged[2], tagged[3]], [at(3), at(9), at(4)]);
+    let outside = Members::first(21, 20);
+    assert_eq!(
+        binder.bind(&mut world, population, 0, &outside, &slots, &[]).err(),
+        Some(BindError::NotAMember { index: 20 })
+    );
 }
