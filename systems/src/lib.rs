@@ -20,3 +20,6 @@ pub mod spawn;
 pub mod step;
 pub mod trace;
 mod watch;
+
+#[cfg(test)]
+mod storage_tests;
