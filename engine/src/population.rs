@@ -133,11 +133,8 @@ pub trait NeurarchWorld {
     /// # Errors
     ///
     /// If there is none of that name and element type.
-    fn parameter<T: Element>(
-        &mut self,
-        root: Entity,
-        name: &str,
-    ) -> Result<ArrayD<T>, AccessError>;
+    fn parameter<T: Element>(&mut self, root: Entity, name: &str)
+    -> Result<ArrayD<T>, AccessError>;
 
     /// Overwrites a parameter or buffer of a model.
     ///
@@ -216,8 +213,7 @@ impl NeurarchWorld for World {
         settings: PopulationSettings,
     ) -> Result<Entity, SpawnError> {
         let PopulationSettings { models, capacity, seed, dtype, first_number } = settings;
-        let population =
-            spawn::spawn_population(self, module, models, capacity, seed, dtype)?;
+        let population = spawn::spawn_population(self, module, models, capacity, seed, dtype)?;
         init::number_from(self, population, first_number)?;
         let models = self.models(population)?.to_vec();
         init::reset_parameters(self, population, &models)?;

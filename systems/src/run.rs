@@ -7,8 +7,8 @@ use neurarch_kernels::cpu::memory::AlignedBytes;
 use neurarch_kernels::dtype::Dtype;
 use neurarch_kernels::shape::Type;
 
-use crate::array::Erased;
 use crate::access;
+use crate::array::Erased;
 use crate::cohort::{self, Cohorts};
 use crate::launch::{Buffers, Members, Read};
 use crate::step::StepError;

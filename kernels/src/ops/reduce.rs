@@ -10,7 +10,7 @@ use core::fmt::Debug;
 use core::marker::PhantomData;
 
 use super::elementwise::{Formula, Walk, computes, pointwise};
-use crate::cpu::simd::{Float, Lanes, Simd, Vectorized, dispatch};
+use crate::cpu::simd::{Float, Lanes, MAX_LANES, Simd, Vectorized, dispatch};
 use crate::cpu::tile::Tile;
 use crate::dtype::Dtype;
 use crate::op::{GradientAt, Kernel, Op, OpError};
@@ -42,6 +42,18 @@ trait Fold: Copy + Send + Sync + 'static {
         }
         x
     }
+
+    /// Joins the lanes of each vector by halves: those of vector `i` into lane `i`.
+    #[inline(always)]
+    fn join_each<T: Float, S: Simd>(vectors: &[T::Lanes<S>; MAX_LANES]) -> T::Lanes<S> {
+        let mut joined = [T::default(); MAX_LANES];
+        for (joined, &vector) in joined.iter_mut().zip(vectors).take(T::Lanes::<S>::N) {
+            // SAFETY: there is room for one number.
+            unsafe { Self::join_lanes::<T, S>(vector).store_first(joined, 1) };
+        }
+        // SAFETY: no vector has more lanes than that.
+        unsafe { T::Lanes::<S>::load(joined.as_ptr()) }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -58,6 +70,11 @@ impl Fold for Add {
     #[inline(always)]
     fn join_lanes<T: Float, S: Simd>(x: T::Lanes<S>) -> T::Lanes<S> {
         T::Lanes::<S>::splat(x.sum())
+    }
+
+    #[inline(always)]
+    fn join_each<T: Float, S: Simd>(vectors: &[T::Lanes<S>; MAX_LANES]) -> T::Lanes<S> {
+        T::Lanes::<S>::sums(vectors)
     }
 }
 
@@ -345,10 +362,11 @@ pub(super) fn sum_of<T: Float, S: Simd>(x: &[T]) -> T::Lanes<S> {
             partials[v] = partials[v].add(vector);
         }
     }
-    join_partials::<Add, T, S>(partials)
+    Add::join_lanes::<T, S>(join_partials::<Add, T, S>(partials))
 }
 
-/// Joins the partial results of one output, which fill the lanes of the first vectors, into lane 0.
+/// Joins the partial results of one output, which fill the lanes of the first vectors, into the lanes of
+/// one.
 #[inline(always)]
 fn join_partials<F: Fold, T: Float, S: Simd>(mut partials: [T::Lanes<S>; 4]) -> T::Lanes<S> {
     let mut half = PARTIALS / T::Lanes::<S>::N / 2;
@@ -358,7 +376,7 @@ fn join_partials<F: Fold, T: Float, S: Simd>(mut partials: [T::Lanes<S>; 4]) -> 
         }
         half /= 2;
     }
-    F::join_lanes::<T, S>(partials[0])
+    partials[0]
 }
 
 struct ReduceKernel<T, F> {
@@ -446,7 +464,7 @@ impl<T: Float, F: Fold> ReduceKernel<T, F> {
             let y = y[row * inner..(row + 1) * inner].as_mut_ptr();
             let mut at = 0;
             while at < inner {
-                let n = if across { lanes.min(inner - at) } else { 1 };
+                let n = lanes.min(inner - at);
                 let first = first.wrapping_add(at * step);
                 // SAFETY: `outputs` visits the first number of each output and `reduced` the others,
                 // all within the input (asserted above in debug builds); `across` takes `n` outputs
@@ -457,7 +475,11 @@ impl<T: Float, F: Fold> ReduceKernel<T, F> {
                     } else if across {
                         self.across::<S, true>(first, n)
                     } else {
-                        self.along::<S>(first)
+                        let mut each = [T::Lanes::<S>::splat(T::default()); MAX_LANES];
+                        for (i, each) in each.iter_mut().enumerate().take(n) {
+                            *each = self.along::<S>(first.wrapping_add(i * step));
+                        }
+                        F::join_each::<T, S>(&each)
                     }
                 };
                 let joined = match self.divisor {
@@ -471,7 +493,7 @@ impl<T: Float, F: Fold> ReduceKernel<T, F> {
         }
     }
 
-    /// Reduces to one output, in lane 0: its numbers fill the lanes.
+    /// Gives the partial results of one output, in the lanes: its numbers fill them.
     ///
     /// # Safety
     ///

@@ -5,7 +5,7 @@ use ndarray::{ArrayD, ArrayViewMut, Dimension, IxDyn};
 use neurarch_kernels::dtype::Element;
 
 use super::StepError;
-use super::check::{models, check_array, check_result};
+use super::check::{check_array, check_result, models};
 use crate::array::{Erased, Input};
 use crate::cohort::Cohort;
 use crate::launch::{Job, Read, Write, launch};
@@ -109,8 +109,7 @@ fn run_plans<T: Element>(
     tape.stride = cohorts.list.iter().zip(&*chosen).map(planned).max().unwrap_or(0);
     tape.saved.reserve(tape.stride * n_models);
     let read = Read::new(x.bytes, x.stride());
-    let mut arrays =
-        [Write::new(y, row_bytes), Write::new(tape.saved.bytes_mut(), tape.stride)];
+    let mut arrays = [Write::new(y, row_bytes), Write::new(tape.saved.bytes_mut(), tape.stride)];
     for (cohort, &chosen) in cohorts.list.iter_mut().zip(&*chosen) {
         let planned = cohort.ready[chosen].planned.clone();
         if planned.is_random {

@@ -7,7 +7,7 @@ use neurarch_kernels::cpu::tile::Key;
 use neurarch_kernels::dtype::Element;
 
 use super::StepError;
-use super::check::{models, check_array, check_dtype, check_targets};
+use super::check::{check_array, check_dtype, check_targets, models};
 use crate::array::{DataSet, Erased, Input, Sizes};
 use crate::cohort;
 use crate::launch::{Job, Order, Output, Read, Write, launch};
@@ -63,10 +63,7 @@ pub fn train_step_into<'a, 'b, X: Element, Y: Element>(
         let part = Part {
             x: x.ty(),
             target: targets.ty(),
-            inputs: [
-                Read::new(x.bytes, x.stride()),
-                Read::new(targets.bytes, targets.stride()),
-            ],
+            inputs: [Read::new(x.bytes, x.stride()), Read::new(targets.bytes, targets.stride())],
             steps: 1,
         };
         train(world, run, population, &[part], targets, loss, losses)
