@@ -10,7 +10,7 @@
 //! target is no class has a loss of NaN: a kernel cannot fail, so targets are checked before, by
 //! [`check_targets`].
 //!
-//! Loss, gradient and both at once run the same code ([`CrossEntropyKernel`]), so the bits are the same.
+//! Loss, gradient and both at once run the same code (`CrossEntropyKernel`), so the bits are the same.
 //! Sums over classes are taken in their order, each item in a lane of its own; sums over items in the
 //! order of [`super::reduce`].
 //!
@@ -335,7 +335,10 @@ impl Op for CrossEntropyWithGradient {
 const MAX_CLASSES: usize = 1 << 24;
 
 /// Marks, in the place of a class, an item that is ignored.
-const IGNORED: f64 = -1.0;
+const IGNORED: i32 = -1;
+
+/// Marks, in the place of a class, an item whose target is none.
+const NO_CLASS: i32 = -2;
 
 struct CrossEntropyKernel<T> {
     settings: Settings,
@@ -509,12 +512,13 @@ impl<T: Float> CrossEntropyKernel<T> {
                 true => unsafe { T::Lanes::<S>::load(x[line..line + lanes].as_ptr()) },
                 false => pick::<T, S>(x, items),
             };
+            let c = |x: f64| T::Lanes::<S>::splat(T::from_f64(x));
             let class = of_items(classes);
+            let class = T::Lanes::<S>::select(class.eq(c(NO_CLASS.into())), c(f64::NAN), class);
             let weight = if settings.has_weight {
                 of_items(weights)
             } else {
-                let c = |x: f64| T::Lanes::<S>::splat(T::from_f64(x));
-                T::Lanes::<S>::select(class.eq(c(IGNORED)), c(0.0), c(1.0))
+                T::Lanes::<S>::select(class.eq(c(IGNORED.into())), c(0.0), c(1.0))
             };
             let terms = Terms::<T, S> {
                 class,
@@ -563,21 +567,18 @@ impl<T: Float> CrossEntropyKernel<T> {
         unsafe { sum.store_first(loss.as_mut_ptr(), 1) };
     }
 
-    /// Gives a target as a number: its class, [`IGNORED`], or NaN if it is no class.
+    /// Gives a target as a number: its class, [`IGNORED`], or [`NO_CLASS`].
     #[inline(always)]
     fn class_of(&self, target: i64) -> T {
-        // A conversion of 32 bits can be a vector's.
+        // Choices and conversions of 32 bits, so that a vector can make them.
         let is_class = (target as u64) < self.logits.len as u64;
-        let class = if is_class {
-            f64::from(target as i32)
-        } else {
-            f64::NAN
-        };
-        T::from_f64(if target == self.settings.ignore_index {
+        let class = if is_class { target as i32 } else { NO_CLASS };
+        let class = if target == self.settings.ignore_index {
             IGNORED
         } else {
             class
-        })
+        };
+        T::from_f64(f64::from(class))
     }
 
     /// Gives the weight of a target's class: 0 if it is ignored, NaN if it is no class.
@@ -669,7 +670,7 @@ impl<T: Float, S: Simd> Terms<'_, T, S> {
             loss = smooth.mul_add(share, loss.mul(c(1.0 - self.smoothing)));
         }
         (
-            T::Lanes::<S>::select(self.class.eq(c(IGNORED)), zero, loss),
+            T::Lanes::<S>::select(self.class.eq(c(IGNORED.into())), zero, loss),
             c(1.0).div(sum),
         )
     }
@@ -711,7 +712,7 @@ impl<T: Float, S: Simd> Terms<'_, T, S> {
         // The exponentials wait where the gradient will be.
         // SAFETY: the caller's promise.
         let (losses, inverse_sum) = unsafe { self.losses(x, put) };
-        let is_ignored = self.class.eq(c(IGNORED));
+        let is_ignored = self.class.eq(c(IGNORED.into()));
         // d loss / d x_c = ((1 - ε) w_t + ε/C Σ w) p_c - (1 - ε) w_t [c = t] - ε/C w_c
         let share = self.smoothing / self.classes as f64;
         let mut of_target = self.weight;
