@@ -44,7 +44,9 @@ impl Blueprints {
     pub fn hold(&mut self, blueprint: Blueprint) -> BlueprintId {
         let hash = blueprint.shape_hash();
         let alike = self.by_hash.get(&hash).into_iter().flatten().copied().find(|&id| {
-            self.entries[id as usize].as_ref().is_some_and(|entry| entry.blueprint.is_like(&blueprint))
+            self.entries[id as usize]
+                .as_ref()
+                .is_some_and(|entry| entry.blueprint.is_like(&blueprint))
         });
         if let Some(id) = alike {
             if let Some(entry) = &mut self.entries[id as usize] {
@@ -66,7 +68,9 @@ impl Blueprints {
 
     /// Lets go of a blueprint; it is gone when nobody holds it.
     pub fn release(&mut self, id: BlueprintId) {
-        let Some(slot) = self.entries.get_mut(id.0 as usize) else { return };
+        let Some(slot) = self.entries.get_mut(id.0 as usize) else {
+            return;
+        };
         if let Some(entry) = slot {
             entry.groups -= 1;
             if entry.groups == 0 {
@@ -159,7 +163,8 @@ impl Blueprint {
     fn shape_hash(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         for position in &self.positions {
-            (&position.path, &position.children, &position.parameters, &position.buffers).hash(&mut hasher);
+            (&position.path, &position.children, &position.parameters, &position.buffers)
+                .hash(&mut hasher);
             position.module.type_name().hash(&mut hasher);
         }
         hasher.finish()

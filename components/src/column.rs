@@ -102,7 +102,12 @@ impl Columns {
             world.resource_mut::<Columns>().markers = markers;
         }
         let markers = &world.resource::<Columns>().markers;
-        markers.iter().enumerate().filter(|(bit, _)| number >> bit & 1 == 1).map(|(_, &id)| id).collect()
+        markers
+            .iter()
+            .enumerate()
+            .filter(|(bit, _)| number >> bit & 1 == 1)
+            .map(|(_, &id)| id)
+            .collect()
     }
 
     /// Gives all markers.
@@ -147,7 +152,8 @@ pub fn insert_zeroed(
 ) {
     let largest = columns.iter().map(|(_, key)| key.row_bytes).max().unwrap_or(0);
     zeros.0.reserve(largest.max(ALIGN_BYTES));
-    let mut ids: Vec<_> = columns.iter().map(|&(id, _)| id).chain(markers.iter().copied()).collect();
+    let mut ids: Vec<_> =
+        columns.iter().map(|&(id, _)| id).chain(markers.iter().copied()).collect();
     ids.sort_unstable();
     let start = NonNull::new(zeros.0.as_mut_ptr()).expect("reserved above");
     // SAFETY: every id is of a column or marker of this world; a column's row is at most `largest` bytes,

@@ -2,7 +2,11 @@
 
 pub mod blueprint;
 pub mod column;
+pub mod layers;
+pub mod losses;
+pub mod mode;
 pub mod module;
+pub mod optimizer;
 pub mod population;
 pub mod registry;
 pub mod tree;

@@ -9,6 +9,7 @@ use neurarch_kernels::program::trace::{Trace, Var};
 use neurarch_kernels::shape::Shape;
 
 use crate::blueprint::{Blueprint, Position};
+use crate::registry::ModuleTypes;
 
 /// A module type: a layer, a container, or a network of your own.
 ///
@@ -168,6 +169,8 @@ pub trait DynModule: Any + Debug + Send + Sync {
     fn is_like(&self, other: &dyn DynModule) -> bool;
     /// Copies.
     fn clone_box(&self) -> Box<dyn DynModule>;
+    /// Makes the type known to the world ([`ModuleTypes::register`]).
+    fn register(&self, world: &mut World);
     /// Adds [`Module::spawned`] as a component.
     fn insert(&self, entity: &mut EntityWorldMut<'_>);
 }
@@ -206,6 +209,10 @@ impl<M: Module> DynModule for M {
         Box::new(self.clone())
     }
 
+    fn register(&self, world: &mut World) {
+        ModuleTypes::register::<M>(world);
+    }
+
     fn insert(&self, entity: &mut EntityWorldMut<'_>) {
         entity.insert(self.spawned());
     }
@@ -229,18 +236,16 @@ impl<'a> Call<'a> {
 
     /// Gives a parameter by name; an error at this module if there is none.
     pub fn parameter(&self, name: &str) -> Var {
-        self.blueprint.parameter(self.position, name).map_or_else(
-            || self.missing("parameter", name),
-            |slot| self.trace.slot(slot),
-        )
+        self.blueprint
+            .parameter(self.position, name)
+            .map_or_else(|| self.missing("parameter", name), |slot| self.trace.slot(slot))
     }
 
     /// Gives a buffer by name; an error at this module if there is none.
     pub fn buffer(&self, name: &str) -> Var {
-        self.blueprint.buffer(self.position, name).map_or_else(
-            || self.missing("buffer", name),
-            |slot| self.trace.slot(slot),
-        )
+        self.blueprint
+            .buffer(self.position, name)
+            .map_or_else(|| self.missing("buffer", name), |slot| self.trace.slot(slot))
     }
 
     /// Gives a field of this module that each model has of its own, with shape `[]`:

@@ -134,7 +134,9 @@ pub(crate) fn forget(
     mut world: bevy_ecs::world::DeferredWorld<'_>,
     context: bevy_ecs::lifecycle::HookContext,
 ) {
-    let Some(mut population) = world.get_mut::<Population>(context.entity) else { return };
+    let Some(mut population) = world.get_mut::<Population>(context.entity) else {
+        return;
+    };
     let models = std::mem::take(&mut population.models);
     let mut commands = world.commands();
     models.into_iter().for_each(|root| commands.entity(root).try_despawn());

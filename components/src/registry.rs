@@ -27,18 +27,19 @@ impl ModuleTypes {
         if world.resource::<ModuleTypes>().readers.contains_key(&id) {
             return;
         }
-        world.add_observer(|event: On<Insert, M>, mut types: ResMut<ModuleTypes>| {
+        world.add_observer(|event: On<Insert<M>>, mut types: ResMut<ModuleTypes>| {
             types.changed.push(event.entity);
         });
         world.add_observer(
-            |event: On<Remove, M>, parents: Query<&ChildOf>, mut types: ResMut<ModuleTypes>| {
+            |event: On<Remove<M>>, parents: Query<&ChildOf>, mut types: ResMut<ModuleTypes>| {
                 types.changed.push(event.entity);
                 types.changed.extend(parents.get(event.entity).ok().map(ChildOf::parent));
             },
         );
-        world.resource_mut::<ModuleTypes>().readers.insert(id, |entity| {
-            entity.get::<M>().map(|module| module as &dyn DynModule)
-        });
+        world
+            .resource_mut::<ModuleTypes>()
+            .readers
+            .insert(id, |entity| entity.get::<M>().map(|module| module as &dyn DynModule));
     }
 
     /// Gives the module that an entity is; `None` if it is none.

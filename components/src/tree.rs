@@ -41,11 +41,15 @@ pub struct ModuleName(pub Box<str>);
 /// Takes a clone in: the model that it was copied from has its place already.
 fn join(mut world: DeferredWorld<'_>, context: HookContext) {
     let entity = context.entity;
-    let Some(&model) = world.get::<Model>(entity) else { return };
+    let Some(&model) = world.get::<Model>(entity) else {
+        return;
+    };
     if model.index == NOT_A_MEMBER {
         return;
     }
-    let Some(mut population) = world.get_mut::<Population>(model.population) else { return };
+    let Some(mut population) = world.get_mut::<Population>(model.population) else {
+        return;
+    };
     if population.models().get(model.index as usize) == Some(&entity) {
         return;
     }
@@ -58,8 +62,12 @@ fn join(mut world: DeferredWorld<'_>, context: HookContext) {
 /// Takes the model out of its population; the last model moves into the gap.
 fn leave(mut world: DeferredWorld<'_>, context: HookContext) {
     let entity = context.entity;
-    let Some(&model) = world.get::<Model>(entity) else { return };
-    let Some(mut population) = world.get_mut::<Population>(model.population) else { return };
+    let Some(&model) = world.get::<Model>(entity) else {
+        return;
+    };
+    let Some(mut population) = world.get_mut::<Population>(model.population) else {
+        return;
+    };
     if population.models().get(model.index as usize) != Some(&entity) {
         return;
     }

@@ -72,8 +72,7 @@ impl Shape {
     /// `[.., features]` lies as `[features, ..]`, so that vectors run along the batch.
     pub fn features_first(&self) -> Layout {
         let last = self.rank().saturating_sub(1);
-        let order: Vec<_> =
-            (0..self.rank()).map(|i| if i == 0 { last } else { i - 1 }).collect();
+        let order: Vec<_> = (0..self.rank()).map(|i| if i == 0 { last } else { i - 1 }).collect();
         self.ordered(&order)
     }
 }

@@ -29,11 +29,7 @@ impl Array {
     pub fn new(dtype: Dtype, shape: impl Into<Shape>, elements: impl Into<Vec<f64>>) -> Self {
         let ty = Type::new(dtype, shape);
         let mut elements = elements.into();
-        assert_eq!(
-            elements.len(),
-            ty.shape.numel(),
-            "{ty} has as many elements"
-        );
+        assert_eq!(elements.len(), ty.shape.numel(), "{ty} has as many elements");
         elements.iter_mut().for_each(|x| *x = rounded(*x, dtype));
         Array { ty, elements }
     }
@@ -77,9 +73,7 @@ pub fn run_op_keyed(
     draw: u32,
 ) -> Vec<Array> {
     let types: Vec<_> = inputs.iter().map(|input| input.ty.clone()).collect();
-    let outputs = op
-        .outputs(&types)
-        .unwrap_or_else(|error| panic!("{}: {error}", op.name()));
+    let outputs = op.outputs(&types).unwrap_or_else(|error| panic!("{}: {error}", op.name()));
     let mut operands: Vec<_> = types.into_iter().map(Operand::row_major).collect();
     for (operand, layout) in operands.iter_mut().zip(layouts) {
         if let Some(layout) = layout {
@@ -87,11 +81,8 @@ pub fn run_op_keyed(
         }
     }
     let layouts = op.layouts(&operands, &outputs);
-    let results: Vec<_> = outputs
-        .into_iter()
-        .zip(layouts)
-        .map(|(ty, layout)| Operand { ty, layout })
-        .collect();
+    let results: Vec<_> =
+        outputs.into_iter().zip(layouts).map(|(ty, layout)| Operand { ty, layout }).collect();
     let mut rows: Vec<_> = operands
         .iter()
         .zip(inputs)
@@ -106,10 +97,7 @@ pub fn run_op_keyed(
         .chain(&results)
         .zip(&mut rows)
         .map(|(operand, rows)| View {
-            rows: Rows::Strided {
-                base: rows.as_mut_ptr(),
-                stride: 0,
-            },
+            rows: Rows::Strided { base: rows.as_mut_ptr(), stride: 0 },
             numel: operand.ty.shape.numel(),
             element_bytes: operand.ty.dtype.size_bytes(),
         })
@@ -131,10 +119,7 @@ pub fn run_op_keyed(
     results
         .iter()
         .zip(&rows[inputs.len()..])
-        .map(|(operand, rows)| Array {
-            ty: operand.ty.clone(),
-            elements: read(op, operand, rows),
-        })
+        .map(|(operand, rows)| Array { ty: operand.ty.clone(), elements: read(op, operand, rows) })
         .collect()
 }
 
@@ -152,10 +137,8 @@ fn guarded(ty: &Type) -> AlignedBytes {
 fn offsets(operand: &Operand) -> Vec<usize> {
     let mut offsets = vec![0];
     for (&size, &stride) in operand.ty.shape.iter().zip(operand.layout.iter()) {
-        offsets = offsets
-            .iter()
-            .flat_map(|start| (0..size).map(move |i| start + i * stride))
-            .collect();
+        offsets =
+            offsets.iter().flat_map(|start| (0..size).map(move |i| start + i * stride)).collect();
     }
     offsets
 }
@@ -183,11 +166,7 @@ fn read(op: &dyn Op, operand: &Operand, row: &AlignedBytes) -> Vec<f64> {
         bytemuck::pod_read_unaligned(&row.bytes()[at * size..(at + 1) * size])
     }
     let padding = &row.bytes()[operand.ty.size_bytes()..];
-    assert!(
-        padding.iter().all(|&byte| byte == GUARD),
-        "{} wrote behind its output",
-        op.name()
-    );
+    assert!(padding.iter().all(|&byte| byte == GUARD), "{} wrote behind its output", op.name());
     let read = |at| match operand.ty.dtype {
         Dtype::F64 => get::<f64>(row, at),
         Dtype::I64 => get::<i64>(row, at) as f64,
@@ -262,10 +241,7 @@ pub fn evaluate(
 
 fn record(inputs: &[Array]) -> (Trace, Vec<Var>) {
     let trace = Trace::new();
-    let vars = inputs
-        .iter()
-        .map(|input| trace.input(input.ty.clone()))
-        .collect();
+    let vars = inputs.iter().map(|input| trace.input(input.ty.clone())).collect();
     (trace, vars)
 }
 
@@ -287,11 +263,7 @@ fn interpret(program: &Program, inputs: &[Array], layouts: &[Option<Layout>]) ->
         }
     }
     for node in &program.nodes {
-        let read = |&id: &usize| {
-            values[id]
-                .clone()
-                .expect("slots and scalars are not given here")
-        };
+        let read = |&id: &usize| values[id].clone().expect("slots and scalars are not given here");
         let arrays: Vec<_> = node.inputs.iter().map(read).collect();
         let layouts: Vec<_> = node
             .inputs
@@ -301,9 +273,7 @@ fn interpret(program: &Program, inputs: &[Array], layouts: &[Option<Layout>]) ->
                 let ty = program.ty(id).clone();
                 let layout = lies[id].clone()?;
                 let operand = Operand { ty, layout };
-                node.op
-                    .takes_layout(number, &operand)
-                    .then_some(operand.layout)
+                node.op.takes_layout(number, &operand).then_some(operand.layout)
             })
             .collect();
         let outputs = run_op_keyed(&*node.op, &arrays, &layouts, Key::default(), node.draw);
@@ -322,10 +292,7 @@ fn interpret(program: &Program, inputs: &[Array], layouts: &[Option<Layout>]) ->
 /// If it does not.
 pub fn check_layouts(build: impl Fn(&[Var]) -> Var, inputs: &[Array]) -> Array {
     let expected = evaluate(&build, inputs, &[]);
-    let choices: Vec<_> = inputs
-        .iter()
-        .map(|input| layouts_of(&input.ty.shape))
-        .collect();
+    let choices: Vec<_> = inputs.iter().map(|input| layouts_of(&input.ty.shape)).collect();
     let most = choices.iter().map(Vec::len).max().unwrap_or(1);
     // One input at a time, then all together.
     for input in 0..=inputs.len() {
@@ -375,35 +342,25 @@ pub fn check_gradient_of(
 ) {
     let (trace, vars) = record(inputs);
     let y = build(&vars);
-    let weights = Array::from_fn(Dtype::F64, y.shape().clone(), |i| {
-        1.0 + (0.7 * i as f64).sin() / 2.0
-    });
+    let weights =
+        Array::from_fn(Dtype::F64, y.shape().clone(), |i| 1.0 + (0.7 * i as f64).sin() / 2.0);
     let dy = trace.input(weights.ty.clone());
     let of: Vec<_> = wrt.iter().map(|&input| vars[input].clone()).collect();
     let gradients: Vec<_> = backward(&trace, &[(y, dy)], &of)
         .into_iter()
         .map(|gradient| gradient.expect("each of these inputs has a gradient"))
         .collect();
-    let program = trace
-        .finish(&gradients)
-        .unwrap_or_else(|error| panic!("{error}"));
+    let program = trace.finish(&gradients).unwrap_or_else(|error| panic!("{error}"));
     let all: Vec<_> = inputs.iter().chain([&weights]).cloned().collect();
     for (&number, gradient) in wrt.iter().zip(interpret(&program, &all, &[])) {
         let input = &inputs[number];
-        assert_eq!(
-            gradient.ty, input.ty,
-            "a gradient has the type of what it belongs to"
-        );
+        assert_eq!(gradient.ty, input.ty, "a gradient has the type of what it belongs to");
         for element in 0..input.elements.len() {
             let weighted = |x: f64| {
                 let mut inputs = inputs.to_vec();
                 inputs[number].elements[element] = x;
                 let y = evaluate(&build, &inputs, &[]);
-                y.elements
-                    .iter()
-                    .zip(&weights.elements)
-                    .map(|(y, w)| y * w)
-                    .sum::<f64>()
+                y.elements.iter().zip(&weights.elements).map(|(y, w)| y * w).sum::<f64>()
             };
             let slope = slope_of(weighted, input.elements[element]);
             let found = gradient.elements[element];

@@ -45,7 +45,9 @@ impl Members {
     }
 
     fn end(&self) -> usize {
-        self.some.as_ref().map_or(self.population, |some| some.last().map_or(0, |l| l.1 as usize + 1))
+        self.some
+            .as_ref()
+            .map_or(self.population, |some| some.last().map_or(0, |l| l.1 as usize + 1))
     }
 }
 

@@ -80,7 +80,9 @@ impl Scheme {
 
     /// Records the update of one parameter, if it has an optimizer.
     fn update(&self, trace: &Trace, slot: &Slot, gradient: &Var, steps: &mut [Option<Var>]) {
-        let Some(group) = &self.groups[slot.position] else { return };
+        let Some(group) = &self.groups[slot.position] else {
+            return;
+        };
         let states = (0..group.optimizer.states().len())
             .map(|state| trace.slot(Slot { role: Role::State(state as u8), ..slot.clone() }))
             .collect::<Vec<_>>();

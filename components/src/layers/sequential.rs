@@ -64,13 +64,11 @@ impl Sequential {
 impl PartialEq for Sequential {
     fn eq(&self, other: &Self) -> bool {
         self.len() == other.len()
-            && self
-                .children
-                .iter()
-                .zip(&other.children)
-                .all(|((name, child), (other_name, other))| {
+            && self.children.iter().zip(&other.children).all(
+                |((name, child), (other_name, other))| {
                     name == other_name && child.is_like(&**other)
-                })
+                },
+            )
     }
 }
 

@@ -42,7 +42,13 @@ impl CacheSizes {
 /// Reads `48K` or `2M`.
 fn parse_size(text: &str) -> Option<usize> {
     let digits = text.trim_end_matches(['K', 'M']);
-    let shift = if text.ends_with('M') { 20 } else if text.ends_with('K') { 10 } else { 0 };
+    let shift = if text.ends_with('M') {
+        20
+    } else if text.ends_with('K') {
+        10
+    } else {
+        0
+    };
     digits.parse::<usize>().ok().map(|n| n << shift)
 }
 

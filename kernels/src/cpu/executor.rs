@@ -172,7 +172,13 @@ impl Workspace {
     /// # Safety
     ///
     /// As [`run`], for these models and this step.
-    unsafe fn run_step(&mut self, stage: &Stage<'_>, step: usize, models: Range<usize>, split: bool) {
+    unsafe fn run_step(
+        &mut self,
+        stage: &Stage<'_>,
+        step: usize,
+        models: Range<usize>,
+        split: bool,
+    ) {
         let Stage { plan, binding, .. } = stage;
         self.arena.reserve(plan.arena_bytes * models.len());
         self.scratch.reserve(plan.scratch_bytes);
@@ -259,9 +265,13 @@ impl Workspace {
     /// As [`run`], for these models and this step.
     unsafe fn gather(&mut self, stage: &Stage<'_>, step: usize, models: &Range<usize>) {
         let Stage { plan, binding, .. } = stage;
-        let picked = || binding.inputs.iter().zip(&plan.program.inputs).filter_map(|(source, ty)| {
-            source.gather.map(|gather| (source, gather, ty))
-        });
+        let picked = || {
+            binding
+                .inputs
+                .iter()
+                .zip(&plan.program.inputs)
+                .filter_map(|(source, ty)| source.gather.map(|gather| (source, gather, ty)))
+        };
         let bytes = picked().map(|(_, _, ty)| padded(ty.size_bytes()) * models.len()).sum();
         self.gathered.reserve(bytes);
         let mut to = self.gathered.as_mut_ptr();

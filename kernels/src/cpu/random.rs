@@ -102,12 +102,7 @@ impl Stream {
     /// Starts draw number `draw`, below 2³¹, in the step that `key` names.
     pub fn new(key: Key, draw: u32) -> Self {
         let draw = Draw::new(key, draw | STREAM);
-        Stream {
-            draw,
-            words: [0; GROUP],
-            next: GROUP,
-            group: 0,
-        }
+        Stream { draw, words: [0; GROUP], next: GROUP, group: 0 }
     }
 
     #[inline]
@@ -151,10 +146,7 @@ mod tests {
     /// From `tests/kat_vectors` of Random123 1.14.0, lines `philox4x32 10`.
     #[test]
     fn blocks_are_those_of_random123() {
-        assert_eq!(
-            philox([0; 4], [0; 2]),
-            [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]
-        );
+        assert_eq!(philox([0; 4], [0; 2]), [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]);
         assert_eq!(
             philox([u32::MAX; 4], [u32::MAX; 2]),
             [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd]
@@ -170,11 +162,7 @@ mod tests {
 
     #[test]
     fn words_depend_on_every_part_of_the_key() {
-        let key = Key {
-            seed: 1,
-            number: 2,
-            step: 3,
-        };
+        let key = Key { seed: 1, number: 2, step: 3 };
         let words = |key, draw| Draw::new(key, draw).words(0);
         let mut all = vec![
             words(key, 0),
@@ -182,13 +170,7 @@ mod tests {
             words(Key { seed: 2, ..key }, 0),
             words(Key { number: 3, ..key }, 0),
             words(Key { step: 4, ..key }, 0),
-            words(
-                Key {
-                    step: 3 + (1 << 32),
-                    ..key
-                },
-                0,
-            ),
+            words(Key { step: 3 + (1 << 32), ..key }, 0),
             Draw::new(key, 0).words(1),
         ];
         assert_eq!(all[0], words(key, 0));
@@ -199,11 +181,7 @@ mod tests {
 
     #[test]
     fn streams_give_the_words_of_their_draw_in_order() {
-        let key = Key {
-            seed: 5,
-            number: 6,
-            step: 0,
-        };
+        let key = Key { seed: 5, number: 6, step: 0 };
         let mut stream = Stream::new(key, 1);
         let draw = Draw::new(key, 1 | STREAM);
         let words: Vec<u32> = (0..2 * GROUP).map(|_| stream.next_u32()).collect();
@@ -221,9 +199,6 @@ mod tests {
         let mut counts = [0_u32; 16];
         (0..16_000).for_each(|_| counts[(stream.next_u32() >> 28) as usize] += 1);
         // 1,000 each, with a standard deviation of 31.
-        assert!(
-            counts.iter().all(|&n| (850..1_150).contains(&n)),
-            "{counts:?}"
-        );
+        assert!(counts.iter().all(|&n| (850..1_150).contains(&n)), "{counts:?}");
     }
 }

@@ -1,8 +1,5 @@
 //! Transposition of matrices in memory, by blocks of one vector's square.
-#![expect(
-    unsafe_code,
-    reason = "blocks are read and written through pointers into checked slices"
-)]
+#![expect(unsafe_code, reason = "blocks are read and written through pointers into checked slices")]
 
 use super::simd::{Float, Lanes, Simd};
 
@@ -24,14 +21,8 @@ pub fn transpose<T: Float, S: Simd>(
     if rows == 0 || columns == 0 {
         return;
     }
-    assert!(
-        (rows - 1) * src_stride + columns <= src.len(),
-        "the matrix lies within its slice"
-    );
-    assert!(
-        (columns - 1) * dst_stride + rows <= dst.len(),
-        "the result lies within its slice"
-    );
+    assert!((rows - 1) * src_stride + columns <= src.len(), "the matrix lies within its slice");
+    assert!((columns - 1) * dst_stride + rows <= dst.len(), "the result lies within its slice");
     let n = T::Lanes::<S>::N;
     let mut i = 0;
     while i < rows {
@@ -78,26 +69,14 @@ mod tests {
 
     fn check<T: Float>(rows: usize, columns: usize, gap: usize) {
         let (src_stride, dst_stride) = (columns + gap, rows + gap);
-        let src: Vec<T> = (0..rows * src_stride)
-            .map(|i| T::from_f64(1.0 + i as f64))
-            .collect();
+        let src: Vec<T> = (0..rows * src_stride).map(|i| T::from_f64(1.0 + i as f64)).collect();
         for set in InstructionSet::available() {
             let mut dst = vec![T::default(); columns * dst_stride];
-            dispatch_to(
-                set,
-                Transpose(&src, src_stride, &mut dst, dst_stride, rows, columns),
-            );
+            dispatch_to(set, Transpose(&src, src_stride, &mut dst, dst_stride, rows, columns));
             for (at, &y) in dst.iter().enumerate() {
                 let (j, i) = (at / dst_stride, at % dst_stride);
-                let expected = if i < rows {
-                    src[i * src_stride + j]
-                } else {
-                    T::default()
-                };
-                assert_eq!(
-                    y, expected,
-                    "{set:?} {rows} × {columns}, row {j}, column {i}"
-                );
+                let expected = if i < rows { src[i * src_stride + j] } else { T::default() };
+                assert_eq!(y, expected, "{set:?} {rows} × {columns}, row {j}, column {i}");
             }
         }
     }

@@ -74,33 +74,12 @@ impl Var {
         rates: &AdamRates<'_>,
         settings: AdamSettings,
     ) -> AdamUpdate {
-        let AdamRates {
-            lr,
-            beta1,
-            beta2,
-            eps,
-            weight_decay,
-        } = *rates;
-        let inputs = [
-            self,
-            gradient,
-            exp_avg,
-            exp_avg_sq,
-            steps,
-            lr,
-            beta1,
-            beta2,
-            eps,
-            weight_decay,
-        ];
+        let AdamRates { lr, beta1, beta2, eps, weight_decay } = *rates;
+        let inputs =
+            [self, gradient, exp_avg, exp_avg_sq, steps, lr, beta1, beta2, eps, weight_decay];
         let [parameter, exp_avg, exp_avg_sq, steps] =
             self.trace().apply_n(AdamOp(settings), &inputs);
-        AdamUpdate {
-            parameter,
-            exp_avg,
-            exp_avg_sq,
-            steps,
-        }
+        AdamUpdate { parameter, exp_avg, exp_avg_sq, steps }
     }
 }
 
@@ -113,11 +92,7 @@ impl Op for AdamOp {
     }
 
     fn attributes(&self) -> String {
-        format!(
-            "index={}{}",
-            self.0.index,
-            if self.0.maximize { " maximize" } else { "" }
-        )
+        format!("index={}{}", self.0.index, if self.0.maximize { " maximize" } else { "" })
     }
 
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>, OpError> {
@@ -184,18 +159,8 @@ impl Rule<2> for AdamRule {
     }
 
     fn step<T: Float>(self, rates: Rates, step: f64) -> Step<T> {
-        let Rates {
-            lr,
-            beta1,
-            beta2,
-            eps,
-            weight_decay,
-        } = rates;
-        let decay = if self.0.decoupled {
-            1.0 - lr * weight_decay
-        } else {
-            weight_decay
-        };
+        let Rates { lr, beta1, beta2, eps, weight_decay } = rates;
+        let decay = if self.0.decoupled { 1.0 - lr * weight_decay } else { weight_decay };
         Step {
             new_mean: T::from_f64(1.0 - beta1),
             old_square: T::from_f64(beta2),
@@ -216,19 +181,13 @@ impl Rule<2> for AdamRule {
         [m, v]: [T::Lanes<S>; 2],
     ) -> (T::Lanes<S>, [T::Lanes<S>; 2]) {
         let all = |x: T| T::Lanes::<S>::splat(x);
-        let g = if self.0.maximize {
-            all(T::default()).sub(g)
-        } else {
-            g
-        };
+        let g = if self.0.maximize { all(T::default()).sub(g) } else { g };
         let (p, g) = match self.0.decoupled {
             true => (p.mul(all(step.decay)), g),
             false => (p, p.mul_add(all(step.decay), g)),
         };
         let m = g.sub(m).mul_add(all(step.new_mean), m);
-        let v = g
-            .mul(g)
-            .mul_add(all(step.new_square), v.mul(all(step.old_square)));
+        let v = g.mul(g).mul_add(all(step.new_square), v.mul(all(step.old_square)));
         let root = v.sqrt().mul_add(all(step.correction), all(step.eps));
         (p.add(m.mul(all(step.size)).div(root)), [m, v])
     }

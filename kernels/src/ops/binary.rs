@@ -88,8 +88,7 @@ impl Formula<2, 1> for DivFormula {
         let (b, y) = (&at.inputs[1], &at.outputs[0]);
         vec![
             dy.filter(|_| at.needs[0]).map(|dy| dy / b),
-            dy.filter(|_| at.needs[1])
-                .map(|dy| pointwise(DivisorGradient, [dy, y, b])),
+            dy.filter(|_| at.needs[1]).map(|dy| pointwise(DivisorGradient, [dy, y, b])),
         ]
     }
 }
@@ -115,9 +114,7 @@ impl Formula<3, 1> for DivisorGradient {
         vec![
             of_result.filter(|_| at.needs[0]).map(|g| -(g * &(y / b))),
             of_result.filter(|_| at.needs[1]).map(|g| -(g * &(dy / b))),
-            of_result
-                .filter(|_| at.needs[2])
-                .map(|g| g * &(dy * y / b / b)),
+            of_result.filter(|_| at.needs[2]).map(|g| g * &(dy * y / b / b)),
         ]
     }
 }
@@ -154,9 +151,7 @@ impl Formula<2, 1> for ExtremeFormula {
     fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
         let (a, b, y) = (&at.inputs[0], &at.inputs[1], &at.outputs[0]);
         let share = |of: &Var, other: &Var| {
-            at.gradients[0]
-                .as_ref()
-                .map(|dy| pointwise(ExtremeGradient, [dy, y, of, other]))
+            at.gradients[0].as_ref().map(|dy| pointwise(ExtremeGradient, [dy, y, of, other]))
         };
         vec![share(a, b), share(b, a)]
     }

@@ -24,9 +24,7 @@ impl Op for Cat {
 
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>, OpError> {
         let Some(first) = inputs.first() else {
-            return Err(OpError(
-                "torch.cat(): expected a non-empty list of Tensors".to_owned(),
-            ));
+            return Err(OpError("torch.cat(): expected a non-empty list of Tensors".to_owned()));
         };
         let mut sizes = first.shape.to_vec();
         if self.axis >= sizes.len() {
@@ -60,11 +58,7 @@ impl Op for Cat {
     }
 
     fn layouts(&self, inputs: &[Operand], outputs: &[Type]) -> Vec<Layout> {
-        vec![
-            outputs[0]
-                .shape
-                .ordered(&inputs[0].layout.order(&inputs[0].ty.shape)),
-        ]
+        vec![outputs[0].shape.ordered(&inputs[0].layout.order(&inputs[0].ty.shape))]
     }
 
     fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
@@ -72,19 +66,12 @@ impl Op for Cat {
         let mut start = 0;
         let mut parts = Vec::with_capacity(inputs.len());
         for input in inputs {
-            let to = Operand {
-                ty: input.ty.clone(),
-                layout: outputs[0].layout.clone(),
-            };
+            let to = Operand { ty: input.ty.clone(), layout: outputs[0].layout.clone() };
             parts.push(Part::new((input, 0), (&to, start * stride)));
             start += input.ty.shape[self.axis];
         }
         let element_bytes = outputs[0].ty.dtype.size_bytes();
-        Box::new(CopyParts {
-            parts,
-            element_bytes,
-            has_gaps: false,
-        })
+        Box::new(CopyParts { parts, element_bytes, has_gaps: false })
     }
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {

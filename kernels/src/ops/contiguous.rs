@@ -19,10 +19,7 @@ impl Op for Contiguous {
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>, OpError> {
         match inputs {
             [x] => Ok(vec![x.clone()]),
-            _ => Err(OpError(format!(
-                "contiguous: expected 1 input, got {}",
-                inputs.len()
-            ))),
+            _ => Err(OpError(format!("contiguous: expected 1 input, got {}", inputs.len()))),
         }
     }
 

@@ -1,8 +1,5 @@
 //! The kernel that shape ops share: elements are copied from one layout to another.
-#![expect(
-    unsafe_code,
-    reason = "elements are read and written through pointers into operands"
-)]
+#![expect(unsafe_code, reason = "elements are read and written through pointers into operands")]
 
 use super::elementwise::Walk;
 use crate::cpu::simd::{Simd, Vectorized, dispatch};
@@ -28,16 +25,10 @@ impl Part {
     /// beginning at another.
     pub(crate) fn new(from: (&Operand, usize), to: (&Operand, usize)) -> Self {
         let shape = &to.0.ty.shape;
-        let dense = Operand {
-            ty: to.0.ty.clone(),
-            layout: shape.ordered(&to.0.layout.order(shape)),
-        };
+        let dense =
+            Operand { ty: to.0.ty.clone(), layout: shape.ordered(&to.0.layout.order(shape)) };
         let walk = Walk::new(&[from.0.clone(), to.0.clone()], &dense);
-        Part {
-            walk,
-            from: from.1,
-            to: to.1,
-        }
+        Part { walk, from: from.1, to: to.1 }
     }
 
     /// Copies a value to another place where it lies the same way.
@@ -50,12 +41,7 @@ impl Part {
 
     #[inline(always)]
     fn copy<T: Move, S: Simd>(&self, src: &[T], dst: &mut [T]) {
-        let Walk {
-            outer,
-            inner,
-            steps,
-            numel,
-        } = &self.walk;
+        let Walk { outer, inner, steps, numel } = &self.walk;
         if *numel == 0 {
             return;
         }
@@ -76,14 +62,8 @@ impl Part {
         for row in 0..self.walk.n_rows() {
             let [from, to] = self.walk.row(row);
             let (src, dst) = (&src[self.from + from..], &mut dst[self.to + to..]);
-            assert!(
-                (inner - 1) * src_step < src.len(),
-                "the source is as long as its layout says"
-            );
-            assert!(
-                (inner - 1) * dst_step < dst.len(),
-                "and so is the destination"
-            );
+            assert!((inner - 1) * src_step < src.len(), "the source is as long as its layout says");
+            assert!((inner - 1) * dst_step < dst.len(), "and so is the destination");
             if (src_step, dst_step) == (1, 1) {
                 dst[..inner].copy_from_slice(&src[..inner]);
                 continue;
@@ -112,11 +92,7 @@ pub(crate) struct CopyParts {
 impl CopyParts {
     /// Copies one whole input.
     pub(crate) fn one(part: Part, element_bytes: usize) -> Box<dyn Kernel> {
-        Box::new(CopyParts {
-            parts: vec![part],
-            element_bytes,
-            has_gaps: false,
-        })
+        Box::new(CopyParts { parts: vec![part], element_bytes, has_gaps: false })
     }
 }
 
@@ -124,21 +100,9 @@ impl Kernel for CopyParts {
     fn run(&self, tile: &mut Tile<'_>) {
         // Copying looks at no number, so any type of the right size will do.
         match self.element_bytes {
-            8 => dispatch(OverTile {
-                kernel: self,
-                tile,
-                element: 0.0_f64,
-            }),
-            4 => dispatch(OverTile {
-                kernel: self,
-                tile,
-                element: 0.0_f32,
-            }),
-            _ => dispatch(OverTile {
-                kernel: self,
-                tile,
-                element: 0_u8,
-            }),
+            8 => dispatch(OverTile { kernel: self, tile, element: 0.0_f64 }),
+            4 => dispatch(OverTile { kernel: self, tile, element: 0.0_f32 }),
+            _ => dispatch(OverTile { kernel: self, tile, element: 0_u8 }),
         }
     }
 }

@@ -15,10 +15,7 @@
 //! order of [`super::reduce`].
 //!
 //! Source: `torch.nn.functional.cross_entropy` with class indices.
-#![expect(
-    unsafe_code,
-    reason = "vectors are read and written through pointers into operands"
-)]
+#![expect(unsafe_code, reason = "vectors are read and written through pointers into operands")]
 
 use std::any::Any;
 use std::sync::Arc;
@@ -80,10 +77,7 @@ pub fn check_targets(
         target != ignore_index && usize::try_from(target).map_or(true, |target| target >= classes)
     };
     match targets.iter().position(is_wrong) {
-        Some(index) => Err(TargetError {
-            target: targets[index],
-            index,
-        }),
+        Some(index) => Err(TargetError { target: targets[index], index }),
         None => Ok(()),
     }
 }
@@ -108,15 +102,8 @@ impl Var {
         ignore_index: i64,
         reduction: Reduction,
     ) -> Var {
-        let settings = Settings {
-            ignore_index,
-            reduction,
-            has_weight: weight.is_some(),
-        };
-        let inputs: Vec<_> = [self, target, label_smoothing]
-            .into_iter()
-            .chain(weight)
-            .collect();
+        let settings = Settings { ignore_index, reduction, has_weight: weight.is_some() };
+        let inputs: Vec<_> = [self, target, label_smoothing].into_iter().chain(weight).collect();
         self.trace().apply(CrossEntropy(settings), &inputs)
     }
 }
@@ -133,11 +120,7 @@ impl Settings {
     }
 
     fn attributes(self) -> String {
-        format!(
-            "ignore_index={} reduction={}",
-            self.ignore_index,
-            self.reduction.name()
-        )
+        format!("ignore_index={} reduction={}", self.ignore_index, self.reduction.name())
     }
 
     /// Checks the inputs of the loss and gives its type.
@@ -152,9 +135,7 @@ impl Settings {
         computes("cross_entropy", logits)?;
         let rank = logits.shape.rank();
         if rank == 0 {
-            return Err(OpError(
-                "cross_entropy: expected logits of 1 or more dimensions".into(),
-            ));
+            return Err(OpError("cross_entropy: expected logits of 1 or more dimensions".into()));
         }
         let axis = class_axis(&logits.shape);
         let (items, classes) = (&logits.shape, logits.shape[axis]);
@@ -163,10 +144,8 @@ impl Settings {
                 "cross_entropy: expected 1 to {MAX_CLASSES} classes, got {classes}"
             )));
         }
-        let expected: Shape = (0..rank)
-            .filter(|&other| other != axis)
-            .map(|other| items[other])
-            .collect();
+        let expected: Shape =
+            (0..rank).filter(|&other| other != axis).map(|other| items[other]).collect();
         if targets.shape != expected {
             if rank == 2 && targets.shape.rank() == 1 {
                 return Err(OpError(format!(
@@ -174,10 +153,7 @@ impl Settings {
                     items[0], targets.shape[0]
                 )));
             }
-            return Err(OpError(format!(
-                "Expected target size {expected}, got {}",
-                targets.shape
-            )));
+            return Err(OpError(format!("Expected target size {expected}, got {}", targets.shape)));
         }
         if targets.dtype != Dtype::I64 {
             return Err(OpError(format!(
@@ -206,10 +182,7 @@ impl Settings {
             Reduction::None => expected,
             Reduction::Mean | Reduction::Sum => Shape::scalar(),
         };
-        Ok(Type {
-            dtype: logits.dtype,
-            shape,
-        })
+        Ok(Type { dtype: logits.dtype, shape })
     }
 
     fn kernel(
@@ -219,12 +192,10 @@ impl Settings {
         has_loss: bool,
     ) -> Box<dyn Kernel> {
         match inputs[0].ty.dtype {
-            Dtype::F64 => Box::new(CrossEntropyKernel::<f64>::new(
-                self, &inputs[0], gradient, has_loss,
-            )),
-            _ => Box::new(CrossEntropyKernel::<f32>::new(
-                self, &inputs[0], gradient, has_loss,
-            )),
+            Dtype::F64 => {
+                Box::new(CrossEntropyKernel::<f64>::new(self, &inputs[0], gradient, has_loss))
+            }
+            _ => Box::new(CrossEntropyKernel::<f32>::new(self, &inputs[0], gradient, has_loss)),
         }
     }
 }
@@ -281,9 +252,7 @@ impl Op for CrossEntropyGradient {
             Some(dloss) => Err(OpError(format!(
                 "cross_entropy_gradient: expected a gradient of {loss}, got {dloss}"
             ))),
-            None => Err(OpError(
-                "cross_entropy_gradient: expected a gradient".into(),
-            )),
+            None => Err(OpError("cross_entropy_gradient: expected a gradient".into())),
         }
     }
 
@@ -320,10 +289,7 @@ impl Op for CrossEntropyWithGradient {
     }
 
     fn layouts(&self, inputs: &[Operand], outputs: &[Type]) -> Vec<Layout> {
-        vec![
-            outputs[0].shape.row_major(),
-            layout_like(&inputs[..1], &outputs[1].shape),
-        ]
+        vec![outputs[0].shape.row_major(), layout_like(&inputs[..1], &outputs[1].shape)]
     }
 
     fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
@@ -367,10 +333,7 @@ impl<T: Float> CrossEntropyKernel<T> {
         let kept = Shape::from_iter(
             (0..shape.rank()).map(|other| if other == axis { 1 } else { shape[other] }),
         );
-        let targets = Operand::row_major(Type {
-            dtype: Dtype::I64,
-            shape: kept,
-        });
+        let targets = Operand::row_major(Type { dtype: Dtype::I64, shape: kept });
         let items = Lines::new(&targets, axis, &order).into_starts();
         CrossEntropyKernel {
             settings,
@@ -387,13 +350,7 @@ impl<T: Float> CrossEntropyKernel<T> {
     /// gradients of a block.
     fn scratch_lens(&self) -> [usize; 5] {
         let items = self.items.len().next_multiple_of(MAX_LANES);
-        [
-            items,
-            items,
-            items,
-            self.logits.scratch_len(),
-            self.logits.scratch_len(),
-        ]
+        [items, items, items, self.logits.scratch_len(), self.logits.scratch_len()]
     }
 }
 
@@ -420,16 +377,8 @@ impl<T: Float> Vectorized for OverTile<'_, '_, '_, T> {
         let kernel = self.kernel;
         for model in 0..self.tile.models() {
             let (inputs, mut outputs, scratch) = self.tile.model(model).split();
-            let loss = if kernel.has_loss {
-                Some(outputs.take::<T>())
-            } else {
-                None
-            };
-            let gradient = if kernel.gradient.is_some() {
-                Some(outputs.take::<T>())
-            } else {
-                None
-            };
+            let loss = if kernel.has_loss { Some(outputs.take::<T>()) } else { None };
+            let gradient = if kernel.gradient.is_some() { Some(outputs.take::<T>()) } else { None };
             kernel.model::<S>(&inputs, loss, gradient, scratch);
         }
     }
@@ -466,11 +415,7 @@ impl<T: Float> CrossEntropyKernel<T> {
         let settings = self.settings;
         let (logits, targets) = (inputs.get::<T>(0), inputs.get::<i64>(1));
         let smoothing: f64 = inputs.get::<T>(2)[0].into();
-        let class_weights = if settings.has_weight {
-            inputs.get::<T>(3)
-        } else {
-            &[]
-        };
+        let class_weights = if settings.has_weight { inputs.get::<T>(3) } else { &[] };
         let [classes, weights, losses, block_logits, block_gradient] =
             carve::<T, 5>(scratch, self.scratch_lens());
         let n_items = self.items.len();
@@ -483,16 +428,11 @@ impl<T: Float> CrossEntropyKernel<T> {
             }
             sum_of::<T, S>(&weights[..n_items])
         } else {
-            let n = targets
-                .iter()
-                .filter(|&&target| target != settings.ignore_index)
-                .count();
+            let n = targets.iter().filter(|&&target| target != settings.ignore_index).count();
             T::Lanes::<S>::splat(T::from_f64(n as f64))
         };
         let mut scale = T::Lanes::<S>::splat(T::default());
-        let dloss = gradient
-            .is_some()
-            .then(|| inputs.get::<T>(settings.n_inputs()));
+        let dloss = gradient.is_some().then(|| inputs.get::<T>(settings.n_inputs()));
         if let Some(dloss) = dloss.filter(|_| settings.reduction != Reduction::None) {
             scale = T::Lanes::<S>::splat(dloss[0]);
             if settings.reduction == Reduction::Mean {
@@ -573,11 +513,7 @@ impl<T: Float> CrossEntropyKernel<T> {
         // Choices and conversions of 32 bits, so that a vector can make them.
         let is_class = (target as u64) < self.logits.len as u64;
         let class = if is_class { target as i32 } else { NO_CLASS };
-        let class = if target == self.settings.ignore_index {
-            IGNORED
-        } else {
-            class
-        };
+        let class = if target == self.settings.ignore_index { IGNORED } else { class };
         T::from_f64(f64::from(class))
     }
 
@@ -588,10 +524,7 @@ impl<T: Float> CrossEntropyKernel<T> {
             return T::default();
         }
         let class = usize::try_from(target).unwrap_or(usize::MAX);
-        class_weights
-            .get(class)
-            .copied()
-            .unwrap_or(T::from_f64(f64::NAN))
+        class_weights.get(class).copied().unwrap_or(T::from_f64(f64::NAN))
     }
 }
 
@@ -669,18 +602,13 @@ impl<T: Float, S: Simd> Terms<'_, T, S> {
             let share = c(self.smoothing / self.classes as f64);
             loss = smooth.mul_add(share, loss.mul(c(1.0 - self.smoothing)));
         }
-        (
-            T::Lanes::<S>::select(self.class.eq(c(IGNORED.into())), zero, loss),
-            c(1.0).div(sum),
-        )
+        (T::Lanes::<S>::select(self.class.eq(c(IGNORED.into())), zero, loss), c(1.0).div(sum))
     }
 
     /// Gives the weight of a class.
     #[inline(always)]
     fn class_weight(&self, class: usize) -> f64 {
-        self.class_weights
-            .get(class)
-            .map_or(1.0, |&weight| weight.into())
+        self.class_weights.get(class).map_or(1.0, |&weight| weight.into())
     }
 
     /// # Safety
@@ -719,23 +647,17 @@ impl<T: Float, S: Simd> Terms<'_, T, S> {
         // NaN where the target is no class.
         let mut of_all = self.weight.add(self.class.mul(zero));
         if self.smoothing != 0.0 {
-            let all_weights: f64 = (0..self.classes)
-                .map(|class| self.class_weight(class))
-                .sum();
+            let all_weights: f64 = (0..self.classes).map(|class| self.class_weight(class)).sum();
             of_target = self.weight.mul(c(1.0 - self.smoothing));
-            of_all = of_target
-                .add(self.class.mul(zero))
-                .add(c(share * all_weights));
+            of_all = of_target.add(self.class.mul(zero)).add(c(share * all_weights));
         }
         let of_all = of_all.mul(inverse_sum);
         for class in 0..self.classes {
             // SAFETY: the caller's promise; the number was written above.
             let e = unsafe { self.at((to, stride), class) };
             let is_target = self.class.eq(c(class as f64));
-            let mut dx = e.mul_add(
-                of_all,
-                zero.sub(T::Lanes::<S>::select(is_target, of_target, zero)),
-            );
+            let mut dx =
+                e.mul_add(of_all, zero.sub(T::Lanes::<S>::select(is_target, of_target, zero)));
             if self.smoothing != 0.0 {
                 dx = dx.sub(c(share * self.class_weight(class)));
             }

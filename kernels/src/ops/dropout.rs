@@ -30,18 +30,12 @@ impl Op for Dropout {
 
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>, OpError> {
         let [x, p] = inputs else {
-            return Err(OpError(format!(
-                "dropout: expected 2 inputs, got {}",
-                inputs.len()
-            )));
+            return Err(OpError(format!("dropout: expected 2 inputs, got {}", inputs.len())));
         };
         computes("dropout", x)?;
         same_dtype("dropout", x, p)?;
         if p.shape.rank() != 0 {
-            return Err(OpError(format!(
-                "dropout: expected a p of shape [], got {}",
-                p.shape
-            )));
+            return Err(OpError(format!("dropout: expected a p of shape [], got {}", p.shape)));
         }
         Ok(vec![x.clone(), x.clone()])
     }
@@ -107,14 +101,8 @@ struct DropoutKernel<T> {
 impl<T> DropoutKernel<T> {
     fn new(x: &Operand, y: &Operand) -> Self {
         let layout = y.ty.shape.features_first();
-        let mask = Operand {
-            ty: y.ty.clone(),
-            layout,
-        };
-        DropoutKernel {
-            walk: Walk::new(&[x.clone(), mask], y),
-            element: PhantomData,
-        }
+        let mask = Operand { ty: y.ty.clone(), layout };
+        DropoutKernel { walk: Walk::new(&[x.clone(), mask], y), element: PhantomData }
     }
 }
 
@@ -159,11 +147,7 @@ fn fill_mask<T: Float>(mask: &mut [T], draw: Draw, p: f64) {
     let below = (keep * f64::from(1_u32 << 24)).ceil() as u32;
     let factor = T::from_f64(if below == 0 { 0.0 } else { 1.0 / keep });
     let choose = |word: u32| {
-        if word >> 8 < below {
-            factor
-        } else {
-            T::default()
-        }
+        if word >> 8 < below { factor } else { T::default() }
     };
     for (group, part) in mask.chunks_mut(GROUP).enumerate() {
         let words = draw.words(group as u32);

@@ -3,10 +3,7 @@
 //! Operands broadcast as in torch. Where all lie alike, the kernel is one loop over all elements;
 //! elsewhere axes are joined as far as they can be, and the output's fastest axis is the inner loop. A
 //! formula sees the same numbers in whatever layout they lie, so results are the same bits.
-#![expect(
-    unsafe_code,
-    reason = "vectors are read and written through pointers into operands"
-)]
+#![expect(unsafe_code, reason = "vectors are read and written through pointers into operands")]
 
 use core::any::Any;
 use core::fmt::Debug;
@@ -50,6 +47,13 @@ pub struct Pointwise<F, const IN: usize, const OUT: usize>(
     pub F,
 );
 
+impl<F: Formula<IN, OUT>, const IN: usize, const OUT: usize> Pointwise<F, IN, OUT> {
+    /// Gives the formula of `op`, if it is of this type.
+    pub fn of(op: &dyn Op) -> Option<F> {
+        (op as &dyn Any).downcast_ref::<Self>().map(|op| op.0)
+    }
+}
+
 impl<F: Formula<IN, OUT>, const IN: usize, const OUT: usize> Op for Pointwise<F, IN, OUT> {
     fn name(&self) -> &'static str {
         self.0.name()
@@ -61,17 +65,11 @@ impl<F: Formula<IN, OUT>, const IN: usize, const OUT: usize> Op for Pointwise<F,
 
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>, OpError> {
         let [first, others @ ..] = inputs else {
-            return Err(OpError(format!(
-                "{}: expected {IN} inputs, got 0",
-                self.name()
-            )));
+            return Err(OpError(format!("{}: expected {IN} inputs, got 0", self.name())));
         };
         if inputs.len() != IN {
             let got = inputs.len();
-            return Err(OpError(format!(
-                "{}: expected {IN} inputs, got {got}",
-                self.name()
-            )));
+            return Err(OpError(format!("{}: expected {IN} inputs, got {got}", self.name())));
         }
         computes(self.name(), first)?;
         let mut shape = first.shape.clone();
@@ -79,13 +77,7 @@ impl<F: Formula<IN, OUT>, const IN: usize, const OUT: usize> Op for Pointwise<F,
             same_dtype(self.name(), first, other)?;
             shape = broadcast(&shape, &other.shape)?;
         }
-        Ok(vec![
-            Type {
-                dtype: first.dtype,
-                shape
-            };
-            OUT
-        ])
+        Ok(vec![Type { dtype: first.dtype, shape }; OUT])
     }
 
     fn takes_any_layout(&self, _: usize) -> bool {
@@ -105,16 +97,10 @@ impl<F: Formula<IN, OUT>, const IN: usize, const OUT: usize> Op for Pointwise<F,
     }
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
-        let gradients = self
-            .0
-            .gradient(at)
-            .into_iter()
-            .zip(at.inputs.iter().zip(at.needs));
+        let gradients = self.0.gradient(at).into_iter().zip(at.inputs.iter().zip(at.needs));
         gradients
             .map(|(gradient, (input, &needed))| {
-                gradient
-                    .filter(|_| needed)
-                    .map(|gradient| gradient.sum_to(input.shape()))
+                gradient.filter(|_| needed).map(|gradient| gradient.sum_to(input.shape()))
             })
             .collect()
     }
@@ -126,9 +112,7 @@ impl<F: Formula<IN, OUT>, const IN: usize, const OUT: usize> Op for Pointwise<F,
 ///
 /// If there are no inputs.
 pub fn pointwise<F: Formula<IN, 1>, const IN: usize>(formula: F, inputs: [&Var; IN]) -> Var {
-    inputs[0]
-        .trace()
-        .apply(Pointwise::<F, IN, 1>(formula), &inputs)
+    inputs[0].trace().apply(Pointwise::<F, IN, 1>(formula), &inputs)
 }
 
 /// Checks that numbers of this type can be computed with.
@@ -144,9 +128,7 @@ pub(crate) fn same_dtype(op: &str, a: &Type, b: &Type) -> Result<(), OpError> {
     if a.dtype == b.dtype {
         return Ok(());
     }
-    Err(OpError(format!(
-        "{op}: expected both to have the same dtype, but got: {a} and {b}"
-    )))
+    Err(OpError(format!("{op}: expected both to have the same dtype, but got: {a} and {b}")))
 }
 
 /// Broadcasts two shapes, or says in torch's words why they do not.
@@ -154,9 +136,7 @@ pub(crate) fn broadcast(a: &Shape, b: &Shape) -> Result<Shape, OpError> {
     a.broadcast(b).ok_or_else(|| {
         let rank = a.rank().max(b.rank());
         let size = |shape: &Shape, axis: usize| {
-            (axis + shape.rank())
-                .checked_sub(rank)
-                .map_or(1, |axis| shape[axis])
+            (axis + shape.rank()).checked_sub(rank).map_or(1, |axis| shape[axis])
         };
         let differ = |&axis: &usize| {
             let (a, b) = (size(a, axis), size(b, axis));
@@ -212,12 +192,7 @@ impl<const IN: usize> Walk<IN> {
             }
         }
         let (inner, steps) = axes.pop().unwrap_or((1, [0; IN]));
-        Walk {
-            outer: axes,
-            inner,
-            steps,
-            numel: shape.numel(),
-        }
+        Walk { outer: axes, inner, steps, numel: shape.numel() }
     }
 
     /// Counts the inner loops.
@@ -259,11 +234,7 @@ struct Elementwise<T, F, const IN: usize, const OUT: usize> {
 
 impl<T, F, const IN: usize, const OUT: usize> Elementwise<T, F, IN, OUT> {
     fn new(formula: F, walk: Walk<IN>) -> Self {
-        Elementwise {
-            formula,
-            walk,
-            element: PhantomData,
-        }
+        Elementwise { formula, walk, element: PhantomData }
     }
 }
 
@@ -313,11 +284,7 @@ pub(crate) fn apply<T, S, F, const IN: usize, const OUT: usize>(
         return;
     }
     for y in &y {
-        assert_eq!(
-            y.len(),
-            walk.numel,
-            "outputs have the shape that the walk was made for"
-        );
+        assert_eq!(y.len(), walk.numel, "outputs have the shape that the walk was made for");
     }
     let x_start: [*const T; IN] = core::array::from_fn(|i| x[i].as_ptr());
     let y_start: [*mut T; OUT] = core::array::from_fn(|i| y[i].as_mut_ptr());

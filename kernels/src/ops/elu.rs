@@ -17,11 +17,7 @@ impl Formula<2, 1> for Elu {
     #[inline(always)]
     fn apply<T: Float, S: Simd>(self, [x, alpha]: [T::Lanes<S>; 2]) -> [T::Lanes<S>; 1] {
         let zero = T::Lanes::<S>::splat(T::default());
-        [T::Lanes::<S>::select(
-            zero.lt(x),
-            x,
-            math::exp_m1::<T, S>(x).mul(alpha),
-        )]
+        [T::Lanes::<S>::select(zero.lt(x), x, math::exp_m1::<T, S>(x).mul(alpha))]
     }
 
     fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {

@@ -22,10 +22,7 @@ impl Op for Expand {
 
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>, OpError> {
         let [x] = inputs else {
-            return Err(OpError(format!(
-                "expand: expected 1 input, got {}",
-                inputs.len()
-            )));
+            return Err(OpError(format!("expand: expected 1 input, got {}", inputs.len())));
         };
         if x.shape.broadcast(&self.shape).as_ref() != Some(&self.shape) {
             return Err(OpError(format!(
@@ -33,10 +30,7 @@ impl Op for Expand {
                 self.shape, x.shape
             )));
         }
-        Ok(vec![Type {
-            dtype: x.dtype,
-            shape: self.shape.clone(),
-        }])
+        Ok(vec![Type { dtype: x.dtype, shape: self.shape.clone() }])
     }
 
     fn takes_any_layout(&self, _: usize) -> bool {
@@ -49,11 +43,7 @@ impl Op for Expand {
     }
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
-        vec![
-            at.gradients[0]
-                .as_ref()
-                .map(|dy| dy.sum_to(at.inputs[0].shape())),
-        ]
+        vec![at.gradients[0].as_ref().map(|dy| dy.sum_to(at.inputs[0].shape()))]
     }
 }
 

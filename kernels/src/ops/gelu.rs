@@ -58,11 +58,7 @@ impl Formula<1, 1> for Gelu {
 
     fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
         let gradient = GeluGradient(self.0);
-        vec![
-            at.gradients[0]
-                .as_ref()
-                .map(|dy| pointwise(gradient, [dy, &at.inputs[0]])),
-        ]
+        vec![at.gradients[0].as_ref().map(|dy| pointwise(gradient, [dy, &at.inputs[0]]))]
     }
 }
 
@@ -94,10 +90,7 @@ impl Formula<2, 1> for GeluGradient {
             }
             Approximate::Tanh => {
                 // Of Φ = (1 + t) / 2, the slope is (1 - t²) / 2 · u' = 2 Φ (1 - Φ) · u'.
-                let slope = x
-                    .mul(x)
-                    .mul_add(c(3.0 * TANH_CUBIC), c(1.0))
-                    .mul(c(TANH_SCALE));
+                let slope = x.mul(x).mul_add(c(3.0 * TANH_CUBIC), c(1.0)).mul(c(TANH_SCALE));
                 phi.mul(c(1.0).sub(phi)).mul(c(2.0)).mul(slope)
             }
         };

@@ -41,12 +41,7 @@ impl Lines {
                 runs[line - 1] = runs[line] + 1;
             }
         }
-        Lines {
-            starts,
-            runs,
-            stride: operand.layout[axis],
-            len: operand.ty.shape[axis],
-        }
+        Lines { starts, runs, stride: operand.layout[axis], len: operand.ty.shape[axis] }
     }
 
     /// Counts the lines.

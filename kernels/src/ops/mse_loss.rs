@@ -24,9 +24,7 @@ impl Formula<2, 1> for SquaredError {
     fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
         let (x, target) = (&at.inputs[0], &at.inputs[1]);
         let toward = |a: &Var, b: &Var| {
-            at.gradients[0]
-                .as_ref()
-                .map(|dy| pointwise(SquaredErrorGradient, [dy, a, b]))
+            at.gradients[0].as_ref().map(|dy| pointwise(SquaredErrorGradient, [dy, a, b]))
         };
         vec![
             at.needs[0].then(|| toward(x, target)).flatten(),

@@ -18,13 +18,7 @@ impl Permute {
     fn view(&self, x: &Operand) -> Operand {
         let shape = self.axes.iter().map(|&axis| x.ty.shape[axis]).collect();
         let strides: Vec<_> = self.axes.iter().map(|&axis| x.layout[axis]).collect();
-        Operand {
-            ty: Type {
-                dtype: x.ty.dtype,
-                shape,
-            },
-            layout: Layout::from(strides),
-        }
+        Operand { ty: Type { dtype: x.ty.dtype, shape }, layout: Layout::from(strides) }
     }
 }
 
@@ -39,10 +33,7 @@ impl Op for Permute {
 
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>, OpError> {
         let [x] = inputs else {
-            return Err(OpError(format!(
-                "permute: expected 1 input, got {}",
-                inputs.len()
-            )));
+            return Err(OpError(format!("permute: expected 1 input, got {}", inputs.len())));
         };
         let mut sorted = self.axes.clone();
         sorted.sort_unstable();
@@ -56,10 +47,7 @@ impl Op for Permute {
             )));
         }
         let shape = self.axes.iter().map(|&axis| x.shape[axis]).collect();
-        Ok(vec![Type {
-            dtype: x.dtype,
-            shape,
-        }])
+        Ok(vec![Type { dtype: x.dtype, shape }])
     }
 
     fn takes_any_layout(&self, _: usize) -> bool {
@@ -80,11 +68,7 @@ impl Op for Permute {
         for (new, &old) in self.axes.iter().enumerate() {
             axes[old] = new;
         }
-        vec![
-            at.gradients[0]
-                .as_ref()
-                .map(|dy| dy.trace().apply(Permute { axes }, &[dy])),
-        ]
+        vec![at.gradients[0].as_ref().map(|dy| dy.trace().apply(Permute { axes }, &[dy]))]
     }
 }
 
@@ -94,10 +78,8 @@ impl Var {
     /// Source: `torch.permute`.
     #[must_use]
     pub fn permute(&self, axes: &[isize]) -> Var {
-        let resolved: Result<Vec<_>, _> = axes
-            .iter()
-            .map(|&axis| self.shape().axis(axis).ok_or(axis))
-            .collect();
+        let resolved: Result<Vec<_>, _> =
+            axes.iter().map(|&axis| self.shape().axis(axis).ok_or(axis)).collect();
         match resolved {
             Ok(axes) => self.trace().apply(Permute { axes }, &[self]),
             Err(axis) => self.trace().fail(no_such_axis(axis, self.shape()).0),

@@ -4,10 +4,7 @@
 //! to partial result `i mod 16`, and the 16 partial results are joined by halves: `i` with `i + 8`, then
 //! `i` with `i + 4`, and so on. That order holds for every layout and instruction set, so the bits do
 //! too; it keeps a vector of 16, 8 or 4 lanes busy without a chain of dependent additions.
-#![expect(
-    unsafe_code,
-    reason = "vectors are read and written through pointers into operands"
-)]
+#![expect(unsafe_code, reason = "vectors are read and written through pointers into operands")]
 
 use core::fmt::Debug;
 use core::marker::PhantomData;
@@ -133,13 +130,7 @@ impl Reduce {
     /// Gives the shape with size 1 along the reduced axes.
     fn kept(&self, shape: &Shape) -> Shape {
         (0..shape.rank())
-            .map(|axis| {
-                if self.axes.contains(&axis) {
-                    1
-                } else {
-                    shape[axis]
-                }
-            })
+            .map(|axis| if self.axes.contains(&axis) { 1 } else { shape[axis] })
             .collect()
     }
 }
@@ -154,11 +145,7 @@ impl Op for Reduce {
     }
 
     fn attributes(&self) -> String {
-        let keepdim = if self.dropped.is_empty() {
-            " keepdim"
-        } else {
-            ""
-        };
+        let keepdim = if self.dropped.is_empty() { " keepdim" } else { "" };
         format!("dim={:?}{keepdim}", self.axes)
     }
 
@@ -185,10 +172,7 @@ impl Op for Reduce {
             .filter(|axis| !self.dropped.contains(axis))
             .map(|axis| kept[axis])
             .collect();
-        Ok(vec![Type {
-            dtype: x.dtype,
-            shape,
-        }])
+        Ok(vec![Type { dtype: x.dtype, shape }])
     }
 
     fn takes_any_layout(&self, _: usize) -> bool {
@@ -198,29 +182,22 @@ impl Op for Reduce {
     fn layouts(&self, inputs: &[Operand], outputs: &[Type]) -> Vec<Layout> {
         let order = inputs[0].layout.order(&inputs[0].ty.shape);
         let left = |axis: usize| axis - self.dropped.iter().filter(|&&gone| gone < axis).count();
-        let order: Vec<_> = order
-            .into_iter()
-            .filter(|axis| !self.dropped.contains(axis))
-            .map(left)
-            .collect();
+        let order: Vec<_> =
+            order.into_iter().filter(|axis| !self.dropped.contains(axis)).map(left).collect();
         vec![outputs[0].shape.ordered(&order)]
     }
 
     fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
         match (outputs[0].ty.dtype, self.kind) {
-            (Dtype::F64, Kind::Amax) => Box::new(ReduceKernel::<f64, Larger>::new(
-                self,
-                &inputs[0],
-                &outputs[0],
-            )),
+            (Dtype::F64, Kind::Amax) => {
+                Box::new(ReduceKernel::<f64, Larger>::new(self, &inputs[0], &outputs[0]))
+            }
             (Dtype::F64, _) => {
                 Box::new(ReduceKernel::<f64, Add>::new(self, &inputs[0], &outputs[0]))
             }
-            (_, Kind::Amax) => Box::new(ReduceKernel::<f32, Larger>::new(
-                self,
-                &inputs[0],
-                &outputs[0],
-            )),
+            (_, Kind::Amax) => {
+                Box::new(ReduceKernel::<f32, Larger>::new(self, &inputs[0], &outputs[0]))
+            }
             _ => Box::new(ReduceKernel::<f32, Add>::new(self, &inputs[0], &outputs[0])),
         }
     }
@@ -288,9 +265,7 @@ fn resolve(axes: &[isize], shape: &Shape) -> Result<Vec<usize>, OpError> {
     for &axis in axes {
         let axis = shape.axis(axis).ok_or_else(|| no_such_axis(axis, shape))?;
         if resolved.contains(&axis) {
-            return Err(OpError(format!(
-                "dim {axis} appears multiple times in the list of dims"
-            )));
+            return Err(OpError(format!("dim {axis} appears multiple times in the list of dims")));
         }
         resolved.push(axis);
     }
@@ -335,20 +310,15 @@ impl Var {
             return self.clone();
         }
         if shape.broadcast(self.shape()).as_ref() != Some(self.shape()) {
-            return self.trace().fail(format!(
-                "size {shape} is not expandable to size {}",
-                self.shape()
-            ));
+            return self
+                .trace()
+                .fail(format!("size {shape} is not expandable to size {}", self.shape()));
         }
         let new = self.shape().rank() - shape.rank();
         let axes = (0..self.shape().rank())
             .filter(|&axis| axis < new || shape[axis - new] != self.shape()[axis])
             .collect();
-        let reduce = Reduce {
-            kind: Kind::Sum,
-            axes,
-            dropped: (0..new).collect(),
-        };
+        let reduce = Reduce { kind: Kind::Sum, axes, dropped: (0..new).collect() };
         self.trace().apply(reduce, &[self])
     }
 
@@ -356,14 +326,7 @@ impl Var {
         match resolve(axes, self.shape()) {
             Ok(axes) => {
                 let dropped = if keepdim { Vec::new() } else { axes.clone() };
-                self.trace().apply(
-                    Reduce {
-                        kind,
-                        axes,
-                        dropped,
-                    },
-                    &[self],
-                )
+                self.trace().apply(Reduce { kind, axes, dropped }, &[self])
             }
             Err(error) => self.trace().fail(error.0),
         }
@@ -418,34 +381,19 @@ impl<T, F> ReduceKernel<T, F> {
         for &axis in &op.axes {
             let along = (0..shape[axis]).map(|i| i * input.layout[axis]);
             let along: Vec<_> = along.collect();
-            reduced = reduced
-                .iter()
-                .flat_map(|start| along.iter().map(move |i| start + i))
-                .collect();
+            reduced =
+                reduced.iter().flat_map(|start| along.iter().map(move |i| start + i)).collect();
         }
-        let kept = Type {
-            dtype: input.ty.dtype,
-            shape: op.kept(shape),
-        };
-        let first = Operand {
-            ty: kept.clone(),
-            layout: input.layout.clone(),
-        };
+        let kept = Type { dtype: input.ty.dtype, shape: op.kept(shape) };
+        let first = Operand { ty: kept.clone(), layout: input.layout.clone() };
         // The output's layout with the dropped axes put back.
         let mut strides = output.layout.iter();
         let mut stride_of = |axis| {
             let gone = op.dropped.contains(&axis);
-            if gone {
-                0
-            } else {
-                strides.next().copied().unwrap_or(0)
-            }
+            if gone { 0 } else { strides.next().copied().unwrap_or(0) }
         };
         let layout: Vec<usize> = (0..shape.rank()).map(&mut stride_of).collect();
-        let result = Operand {
-            ty: kept,
-            layout: Layout::from(layout),
-        };
+        let result = Operand { ty: kept, layout: Layout::from(layout) };
         ReduceKernel {
             is_contiguous: reduced.iter().enumerate().all(|(i, &offset)| i == offset),
             divisor: (op.kind == Kind::Mean).then_some(reduced.len() as f64),
@@ -486,11 +434,7 @@ impl<T: Float, F: Fold> ReduceKernel<T, F> {
         if self.numel == 0 {
             return;
         }
-        assert_eq!(
-            y.len(),
-            self.numel,
-            "outputs have the shape that the kernel was made for"
-        );
+        assert_eq!(y.len(), self.numel, "outputs have the shape that the kernel was made for");
         let lanes = T::Lanes::<S>::N;
         let (inner, [step]) = (self.outputs.inner, self.outputs.steps);
         let across = step == 1 && inner > 1 && !self.is_contiguous;
@@ -569,13 +513,7 @@ impl<T: Float, F: Fold> ReduceKernel<T, F> {
         let load = |offset: usize| {
             let x = x.wrapping_add(offset);
             // SAFETY: the caller promises that they can be read.
-            unsafe {
-                if PART {
-                    T::Lanes::<S>::load_first(x, n)
-                } else {
-                    T::Lanes::<S>::load(x)
-                }
-            }
+            unsafe { if PART { T::Lanes::<S>::load_first(x, n) } else { T::Lanes::<S>::load(x) } }
         };
         let mut partials = [T::Lanes::<S>::splat(T::from_f64(F::IDENTITY)); PARTIALS];
         let blocks = self.reduced.chunks_exact(PARTIALS);

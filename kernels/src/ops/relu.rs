@@ -21,11 +21,7 @@ impl Formula<1, 1> for Relu {
     }
 
     fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
-        vec![
-            at.gradients[0]
-                .as_ref()
-                .map(|dy| pointwise(ReluGradient, [dy, &at.outputs[0]])),
-        ]
+        vec![at.gradients[0].as_ref().map(|dy| pointwise(ReluGradient, [dy, &at.outputs[0]]))]
     }
 }
 

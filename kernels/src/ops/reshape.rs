@@ -16,13 +16,7 @@ struct Reshape {
 impl Reshape {
     /// Says whether only axes of size 1 come or go, so that any layout can stay.
     fn keeps_layout(&self) -> bool {
-        let sizes = |shape: &Shape| {
-            shape
-                .iter()
-                .copied()
-                .filter(|&n| n != 1)
-                .collect::<Vec<_>>()
-        };
+        let sizes = |shape: &Shape| shape.iter().copied().filter(|&n| n != 1).collect::<Vec<_>>();
         sizes(&self.from) == sizes(&self.to)
     }
 }
@@ -38,10 +32,7 @@ impl Op for Reshape {
 
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>, OpError> {
         let [x] = inputs else {
-            return Err(OpError(format!(
-                "reshape: expected 1 input, got {}",
-                inputs.len()
-            )));
+            return Err(OpError(format!("reshape: expected 1 input, got {}", inputs.len())));
         };
         if x.shape != self.from || x.shape.numel() != self.to.numel() {
             return Err(OpError(format!(
@@ -50,10 +41,7 @@ impl Op for Reshape {
                 x.shape.numel()
             )));
         }
-        Ok(vec![Type {
-            dtype: x.dtype,
-            shape: self.to.clone(),
-        }])
+        Ok(vec![Type { dtype: x.dtype, shape: self.to.clone() }])
     }
 
     fn takes_any_layout(&self, _: usize) -> bool {
@@ -66,11 +54,8 @@ impl Op for Reshape {
             return vec![to.row_major()];
         }
         // The axes longer than 1 correspond one to one; the others may come first.
-        let longer = |shape: &Shape| {
-            (0..shape.rank())
-                .filter(|&a| shape[a] != 1)
-                .collect::<Vec<_>>()
-        };
+        let longer =
+            |shape: &Shape| (0..shape.rank()).filter(|&a| shape[a] != 1).collect::<Vec<_>>();
         let (old, new) = (longer(&self.from), longer(to));
         let mut order: Vec<_> = (0..to.rank()).filter(|&axis| to[axis] == 1).collect();
         for axis in inputs[0].layout.order(&self.from) {
@@ -86,11 +71,7 @@ impl Op for Reshape {
     }
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
-        vec![
-            at.gradients[0]
-                .as_ref()
-                .map(|dy| dy.reshape(self.from.clone())),
-        ]
+        vec![at.gradients[0].as_ref().map(|dy| dy.reshape(self.from.clone()))]
     }
 }
 
@@ -104,13 +85,7 @@ impl Var {
         if *self.shape() == to {
             return self.clone();
         }
-        self.trace().apply(
-            Reshape {
-                from: self.shape().clone(),
-                to,
-            },
-            &[self],
-        )
+        self.trace().apply(Reshape { from: self.shape().clone(), to }, &[self])
     }
 
     /// Joins the axes from `start_dim` to `end_dim`, both included, into one.
@@ -123,11 +98,7 @@ impl Var {
             return self.reshape([1]);
         }
         let (Some(start), Some(end)) = (shape.axis(start_dim), shape.axis(end_dim)) else {
-            let wrong = if shape.axis(start_dim).is_none() {
-                start_dim
-            } else {
-                end_dim
-            };
+            let wrong = if shape.axis(start_dim).is_none() { start_dim } else { end_dim };
             return self.trace().fail(no_such_axis(wrong, shape).0);
         };
         if start > end {
@@ -137,10 +108,6 @@ impl Var {
         }
         let joined = shape[start..=end].iter().product::<usize>();
         let sizes = shape[..start].iter().copied().chain([joined]);
-        self.reshape(
-            sizes
-                .chain(shape[end + 1..].iter().copied())
-                .collect::<Shape>(),
-        )
+        self.reshape(sizes.chain(shape[end + 1..].iter().copied()).collect::<Shape>())
     }
 }

@@ -79,43 +79,16 @@ impl Var {
         let SgdRates { lr, weight_decay } = *rates;
         match momentum {
             None => {
-                let op = SgdOp {
-                    settings,
-                    has_momentum: false,
-                };
+                let op = SgdOp { settings, has_momentum: false };
                 let inputs = [self, gradient, steps, lr, weight_decay];
                 let [parameter, steps] = trace.apply_n(op, &inputs);
-                SgdUpdate {
-                    parameter,
-                    buffer: None,
-                    steps,
-                }
+                SgdUpdate { parameter, buffer: None, steps }
             }
-            Some(&SgdMomentum {
-                buffer,
-                momentum,
-                dampening,
-            }) => {
-                let op = SgdOp {
-                    settings,
-                    has_momentum: true,
-                };
-                let inputs = [
-                    self,
-                    gradient,
-                    buffer,
-                    steps,
-                    lr,
-                    weight_decay,
-                    momentum,
-                    dampening,
-                ];
+            Some(&SgdMomentum { buffer, momentum, dampening }) => {
+                let op = SgdOp { settings, has_momentum: true };
+                let inputs = [self, gradient, buffer, steps, lr, weight_decay, momentum, dampening];
                 let [parameter, buffer, steps] = trace.apply_n(op, &inputs);
-                SgdUpdate {
-                    parameter,
-                    buffer: Some(buffer),
-                    steps,
-                }
+                SgdUpdate { parameter, buffer: Some(buffer), steps }
             }
         }
     }
@@ -133,11 +106,7 @@ impl Op for SgdOp {
     }
 
     fn attributes(&self) -> String {
-        let SgdSettings {
-            index,
-            nesterov,
-            maximize,
-        } = self.settings;
+        let SgdSettings { index, nesterov, maximize } = self.settings;
         let mut attributes = format!("index={index}");
         if nesterov {
             attributes.push_str(" nesterov");
@@ -154,11 +123,7 @@ impl Op for SgdOp {
     }
 
     fn in_place(&self) -> &[(usize, usize)] {
-        if self.has_momentum {
-            &[(0, 0), (2, 1), (3, 2)]
-        } else {
-            &[(0, 0), (2, 1)]
-        }
+        if self.has_momentum { &[(0, 0), (2, 1), (3, 2)] } else { &[(0, 0), (2, 1)] }
     }
 
     fn kernel(&self, inputs: &[Operand], _: &[Operand]) -> Box<dyn Kernel> {
@@ -177,11 +142,7 @@ fn decayed<T: Float, S: Simd>(
     p: T::Lanes<S>,
     g: T::Lanes<S>,
 ) -> T::Lanes<S> {
-    let g = if maximize {
-        T::Lanes::<S>::splat(T::default()).sub(g)
-    } else {
-        g
-    };
+    let g = if maximize { T::Lanes::<S>::splat(T::default()).sub(g) } else { g };
     p.mul_add(T::Lanes::<S>::splat(decay), g)
 }
 
@@ -274,16 +235,8 @@ impl Rule<1> for MomentumRule {
         let all = |x: T| T::Lanes::<S>::splat(x);
         let g = decayed::<T, S>(self.0.maximize, step.decay, p, g);
         let momentum = all(step.momentum);
-        let b = if step.is_first {
-            g
-        } else {
-            g.mul_add(all(step.new), b.mul(momentum))
-        };
-        let direction = if self.0.nesterov {
-            b.mul_add(momentum, g)
-        } else {
-            b
-        };
+        let b = if step.is_first { g } else { g.mul_add(all(step.new), b.mul(momentum)) };
+        let direction = if self.0.nesterov { b.mul_add(momentum, g) } else { b };
         (direction.mul_add(all(step.size), p), [b])
     }
 }

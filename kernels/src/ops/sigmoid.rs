@@ -20,11 +20,7 @@ impl Formula<1, 1> for Sigmoid {
     }
 
     fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
-        vec![
-            at.gradients[0]
-                .as_ref()
-                .map(|dy| pointwise(SigmoidGradient, [dy, &at.outputs[0]])),
-        ]
+        vec![at.gradients[0].as_ref().map(|dy| pointwise(SigmoidGradient, [dy, &at.outputs[0]]))]
     }
 }
 
@@ -47,8 +43,7 @@ impl Formula<2, 1> for SigmoidGradient {
         let (dy, y) = (&at.inputs[0], &at.inputs[1]);
         let g = at.gradients[0].as_ref();
         vec![
-            g.filter(|_| at.needs[0])
-                .map(|g| pointwise(SigmoidGradient, [g, y])),
+            g.filter(|_| at.needs[0]).map(|g| pointwise(SigmoidGradient, [g, y])),
             g.filter(|_| at.needs[1]).map(|g| g * dy * (1.0 - y * 2.0)),
         ]
     }

@@ -22,11 +22,7 @@ impl Formula<1, 1> for Silu {
     }
 
     fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
-        vec![
-            at.gradients[0]
-                .as_ref()
-                .map(|dy| pointwise(SiluGradient, [dy, &at.inputs[0]])),
-        ]
+        vec![at.gradients[0].as_ref().map(|dy| pointwise(SiluGradient, [dy, &at.inputs[0]]))]
     }
 }
 

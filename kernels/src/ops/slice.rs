@@ -18,23 +18,13 @@ struct Slice {
 
 /// Gives `shape` with another size along `axis`.
 fn with_size(shape: &Shape, axis: usize, size: usize) -> Shape {
-    shape
-        .iter()
-        .enumerate()
-        .map(|(i, &n)| if i == axis { size } else { n })
-        .collect()
+    shape.iter().enumerate().map(|(i, &n)| if i == axis { size } else { n }).collect()
 }
 
 /// Views as much of `whole` as `shape` asks for.
 fn window(whole: &Operand, shape: &Shape) -> Operand {
-    let ty = Type {
-        dtype: whole.ty.dtype,
-        shape: shape.clone(),
-    };
-    Operand {
-        ty,
-        layout: whole.layout.clone(),
-    }
+    let ty = Type { dtype: whole.ty.dtype, shape: shape.clone() };
+    Operand { ty, layout: whole.layout.clone() }
 }
 
 impl Op for Slice {
@@ -48,10 +38,7 @@ impl Op for Slice {
 
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>, OpError> {
         let [x] = inputs else {
-            return Err(OpError(format!(
-                "slice: expected 1 input, got {}",
-                inputs.len()
-            )));
+            return Err(OpError(format!("slice: expected 1 input, got {}", inputs.len())));
         };
         let size = x.shape.get(self.axis).copied();
         let size = size.ok_or_else(|| no_such_axis(self.axis as isize, &x.shape))?;
@@ -63,10 +50,7 @@ impl Op for Slice {
             )));
         }
         let shape = with_size(&x.shape, self.axis, self.end - self.start);
-        Ok(vec![Type {
-            dtype: x.dtype,
-            shape,
-        }])
+        Ok(vec![Type { dtype: x.dtype, shape }])
     }
 
     fn takes_any_layout(&self, _: usize) -> bool {
@@ -74,11 +58,7 @@ impl Op for Slice {
     }
 
     fn layouts(&self, inputs: &[Operand], outputs: &[Type]) -> Vec<Layout> {
-        vec![
-            outputs[0]
-                .shape
-                .ordered(&inputs[0].layout.order(&inputs[0].ty.shape)),
-        ]
+        vec![outputs[0].shape.ordered(&inputs[0].layout.order(&inputs[0].ty.shape))]
     }
 
     fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
@@ -90,15 +70,8 @@ impl Op for Slice {
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
         let size = at.inputs[0].shape()[self.axis];
-        let op = SliceGradient {
-            slice: self.clone(),
-            size,
-        };
-        vec![
-            at.gradients[0]
-                .as_ref()
-                .map(|dy| dy.trace().apply(op, &[dy])),
-        ]
+        let op = SliceGradient { slice: self.clone(), size };
+        vec![at.gradients[0].as_ref().map(|dy| dy.trace().apply(op, &[dy]))]
     }
 }
 
@@ -121,16 +94,10 @@ impl Op for SliceGradient {
 
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>, OpError> {
         let [dy] = inputs else {
-            return Err(OpError(format!(
-                "slice_gradient: expected 1 input, got {}",
-                inputs.len()
-            )));
+            return Err(OpError(format!("slice_gradient: expected 1 input, got {}", inputs.len())));
         };
         let shape = with_size(&dy.shape, self.slice.axis, self.size);
-        Ok(vec![Type {
-            dtype: dy.dtype,
-            shape,
-        }])
+        Ok(vec![Type { dtype: dy.dtype, shape }])
     }
 
     fn takes_any_layout(&self, _: usize) -> bool {
@@ -138,11 +105,7 @@ impl Op for SliceGradient {
     }
 
     fn layouts(&self, inputs: &[Operand], outputs: &[Type]) -> Vec<Layout> {
-        vec![
-            outputs[0]
-                .shape
-                .ordered(&inputs[0].layout.order(&inputs[0].ty.shape)),
-        ]
+        vec![outputs[0].shape.ordered(&inputs[0].layout.order(&inputs[0].ty.shape))]
     }
 
     fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
@@ -156,11 +119,7 @@ impl Op for SliceGradient {
     }
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
-        vec![
-            at.gradients[0]
-                .as_ref()
-                .map(|g| g.trace().apply(self.slice.clone(), &[g])),
-        ]
+        vec![at.gradients[0].as_ref().map(|g| g.trace().apply(self.slice.clone(), &[g]))]
     }
 }
 
@@ -172,11 +131,7 @@ impl Var {
     pub fn slice(&self, axis: isize, range: Range<usize>) -> Var {
         match self.shape().axis(axis) {
             Some(axis) => {
-                let slice = Slice {
-                    axis,
-                    start: range.start,
-                    end: range.end,
-                };
+                let slice = Slice { axis, start: range.start, end: range.end };
                 self.trace().apply(slice, &[self])
             }
             None => self.trace().fail(no_such_axis(axis, self.shape()).0),

@@ -2,10 +2,7 @@
 //!
 //! A line's maximum and sum are taken in the order of its elements, each line in a lane of its own, so
 //! results are the same bits in every layout.
-#![expect(
-    unsafe_code,
-    reason = "vectors are read and written through pointers into operands"
-)]
+#![expect(unsafe_code, reason = "vectors are read and written through pointers into operands")]
 
 use core::marker::PhantomData;
 
@@ -71,21 +68,13 @@ impl Op for Softmax {
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
         let gradient = SoftmaxGradient(*self);
-        vec![
-            at.gradients[0]
-                .as_ref()
-                .map(|dy| dy.trace().apply(gradient, &[dy, &at.outputs[0]])),
-        ]
+        vec![at.gradients[0].as_ref().map(|dy| dy.trace().apply(gradient, &[dy, &at.outputs[0]]))]
     }
 }
 
 impl Op for SoftmaxGradient {
     fn name(&self) -> &'static str {
-        if self.0.log {
-            "log_softmax_gradient"
-        } else {
-            "softmax_gradient"
-        }
+        if self.0.log { "log_softmax_gradient" } else { "softmax_gradient" }
     }
 
     fn attributes(&self) -> String {
@@ -238,12 +227,7 @@ struct Block<T, S> {
 impl<T: Float, S: Simd> Block<T, S> {
     #[inline(always)]
     fn new((from, stride): (*const T, usize), n: usize) -> Self {
-        Block {
-            from,
-            stride,
-            n,
-            set: PhantomData,
-        }
+        Block { from, stride, n, set: PhantomData }
     }
 
     /// Reads element `i` of each line.
@@ -317,11 +301,7 @@ unsafe fn gradient<T: Float, S: Simd>(
     unsafe {
         let mut sum = T::Lanes::<S>::splat(T::default());
         for i in 0..len {
-            sum = if log {
-                sum.add(dy.at(i))
-            } else {
-                dy.at(i).mul_add(y.at(i), sum)
-            };
+            sum = if log { sum.add(dy.at(i)) } else { dy.at(i).mul_add(y.at(i), sum) };
         }
         for i in 0..len {
             let dx = if log {

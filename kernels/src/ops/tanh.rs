@@ -20,11 +20,7 @@ impl Formula<1, 1> for Tanh {
     }
 
     fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
-        vec![
-            at.gradients[0]
-                .as_ref()
-                .map(|dy| pointwise(TanhGradient, [dy, &at.outputs[0]])),
-        ]
+        vec![at.gradients[0].as_ref().map(|dy| pointwise(TanhGradient, [dy, &at.outputs[0]]))]
     }
 }
 
@@ -47,8 +43,7 @@ impl Formula<2, 1> for TanhGradient {
         let (dy, y) = (&at.inputs[0], &at.inputs[1]);
         let g = at.gradients[0].as_ref();
         vec![
-            g.filter(|_| at.needs[0])
-                .map(|g| pointwise(TanhGradient, [g, y])),
+            g.filter(|_| at.needs[0]).map(|g| pointwise(TanhGradient, [g, y])),
             g.filter(|_| at.needs[1]).map(|g| g * dy * (y * -2.0)),
         ]
     }

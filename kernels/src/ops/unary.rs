@@ -135,11 +135,7 @@ impl Formula<1, 1> for PowFormula {
     fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
         let slope = |dy: &Var| dy * (at.inputs[0].pow(self.exponent - 1.0) * self.exponent);
         let constant = self.exponent == 0.0;
-        vec![
-            at.gradients[0]
-                .as_ref()
-                .map(|dy| if constant { dy * 0.0 } else { slope(dy) }),
-        ]
+        vec![at.gradients[0].as_ref().map(|dy| if constant { dy * 0.0 } else { slope(dy) })]
     }
 }
 

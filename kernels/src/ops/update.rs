@@ -1,8 +1,5 @@
 //! What the update rules share: the kernel that walks over a parameter and its states in place.
-#![expect(
-    unsafe_code,
-    reason = "vectors are read and written through pointers into operands"
-)]
+#![expect(unsafe_code, reason = "vectors are read and written through pointers into operands")]
 
 use core::marker::PhantomData;
 
@@ -50,10 +47,7 @@ pub(super) fn types(
 ) -> Result<Vec<Type>, OpError> {
     if inputs.len() != 3 + states + rates {
         let expected = 3 + states + rates;
-        return Err(OpError(format!(
-            "{name}: expected {expected} inputs, got {}",
-            inputs.len()
-        )));
+        return Err(OpError(format!("{name}: expected {expected} inputs, got {}", inputs.len())));
     }
     let parameter = &inputs[0];
     super::elementwise::computes(name, parameter)?;
@@ -70,28 +64,16 @@ pub(super) fn types(
     }
     let number = Type::new(Dtype::F64, []);
     if let Some(other) = inputs[3 + states..].iter().find(|&ty| *ty != number) {
-        return Err(OpError(format!(
-            "{name}: expected rates of {number}, got {other}"
-        )));
+        return Err(OpError(format!("{name}: expected rates of {number}, got {other}")));
     }
-    Ok(inputs[..1]
-        .iter()
-        .chain(&inputs[2..3 + states])
-        .cloned()
-        .collect())
+    Ok(inputs[..1].iter().chain(&inputs[2..3 + states]).cloned().collect())
 }
 
 /// Makes the kernel of a rule for parameters of type `ty`.
 pub(super) fn kernel<R: Rule<STATES>, const STATES: usize>(rule: R, ty: &Type) -> Box<dyn Kernel> {
     match ty.dtype {
-        Dtype::F64 => Box::new(UpdateKernel::<f64, R, STATES> {
-            rule,
-            element: PhantomData,
-        }),
-        _ => Box::new(UpdateKernel::<f32, R, STATES> {
-            rule,
-            element: PhantomData,
-        }),
+        Dtype::F64 => Box::new(UpdateKernel::<f64, R, STATES> { rule, element: PhantomData }),
+        _ => Box::new(UpdateKernel::<f32, R, STATES> { rule, element: PhantomData }),
     }
 }
 
@@ -102,11 +84,7 @@ struct UpdateKernel<T, R, const STATES: usize> {
 
 impl<T: Float, R: Rule<STATES>, const STATES: usize> Kernel for UpdateKernel<T, R, STATES> {
     fn run(&self, tile: &mut Tile<'_>) {
-        dispatch(OverTile::<T, R, STATES> {
-            rule: self.rule,
-            tile,
-            element: PhantomData,
-        });
+        dispatch(OverTile::<T, R, STATES> { rule: self.rule, tile, element: PhantomData });
     }
 }
 
@@ -151,11 +129,7 @@ fn update<T: Float, S: Simd, R: Rule<STATES>, const STATES: usize>(
     mut states: [&mut [T]; STATES],
 ) {
     let numel = parameter.len();
-    assert_eq!(
-        gradient.len(),
-        numel,
-        "the gradient is as long as the parameter"
-    );
+    assert_eq!(gradient.len(), numel, "the gradient is as long as the parameter");
     for state in &states {
         assert_eq!(state.len(), numel, "a state is as long as the parameter");
     }
@@ -168,10 +142,8 @@ fn update<T: Float, S: Simd, R: Rule<STATES>, const STATES: usize>(
         // SAFETY: `at + N ≤ numel`, the length of all of them.
         unsafe {
             let old = core::array::from_fn(|i| T::Lanes::<S>::load(s[i].add(at)));
-            let (parameter, gradient) = (
-                T::Lanes::<S>::load(p.add(at)),
-                T::Lanes::<S>::load(g.add(at)),
-            );
+            let (parameter, gradient) =
+                (T::Lanes::<S>::load(p.add(at)), T::Lanes::<S>::load(g.add(at)));
             let (parameter, new) = rule.update::<T, S>(step, parameter, gradient, old);
             parameter.store(p.add(at));
             for i in 0..STATES {
@@ -185,10 +157,8 @@ fn update<T: Float, S: Simd, R: Rule<STATES>, const STATES: usize>(
         // SAFETY: `whole + n = numel`, the length of all of them.
         unsafe {
             let old = core::array::from_fn(|i| T::Lanes::<S>::load_first(s[i].add(at), n));
-            let (parameter, gradient) = (
-                T::Lanes::<S>::load_first(p.add(at), n),
-                T::Lanes::<S>::load_first(g.add(at), n),
-            );
+            let (parameter, gradient) =
+                (T::Lanes::<S>::load_first(p.add(at), n), T::Lanes::<S>::load_first(g.add(at), n));
             let (parameter, new) = rule.update::<T, S>(step, parameter, gradient, old);
             parameter.store_first(p.add(at), n);
             for i in 0..STATES {

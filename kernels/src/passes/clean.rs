@@ -32,25 +32,29 @@ pub fn drop_dead_code(program: Program) -> Program {
             node.outputs.iter().for_each(|&output| live[output] = true);
         }
     }
-    let nodes: Vec<_> =
-        program.nodes.iter().zip(&keep).filter(|(_, keep)| **keep).map(|(node, _)| node.clone()).collect();
+    let nodes: Vec<_> = program
+        .nodes
+        .iter()
+        .zip(&keep)
+        .filter(|(_, keep)| **keep)
+        .map(|(node, _)| node.clone())
+        .collect();
     rebuild(&program, nodes, &live)
 }
 
 /// Makes a program of some of another's nodes, in the order given, and of the values that `live` marks;
 /// numbers everything anew.
 pub(super) fn rebuild(old: &Program, nodes: Vec<Node>, live: &[bool]) -> Program {
-    let mut new = Program {
-        inputs: old.inputs.clone(),
-        scopes: old.scopes.clone(),
-        ..Program::default()
-    };
+    let mut new =
+        Program { inputs: old.inputs.clone(), scopes: old.scopes.clone(), ..Program::default() };
     let mut values: Vec<Option<ValueId>> = vec![None; old.values.len()];
     let mut slots = vec![None; old.slots.len()];
     let mut scalars = vec![None; old.scalars.len()];
     let stored = old.stores.iter().map(|&(slot, _)| slot);
-    let read = old.values.iter().zip(live).filter(|(_, live)| **live).map(|(value, _)| value.origin);
-    let read = read.filter_map(|origin| if let Origin::Slot(slot) = origin { Some(slot) } else { None });
+    let read =
+        old.values.iter().zip(live).filter(|(_, live)| **live).map(|(value, _)| value.origin);
+    let read =
+        read.filter_map(|origin| if let Origin::Slot(slot) = origin { Some(slot) } else { None });
     let mut used: Vec<_> = stored.chain(read).collect();
     used.sort_unstable();
     used.dedup();
@@ -85,7 +89,9 @@ pub(super) fn rebuild(old: &Program, nodes: Vec<Node>, live: &[bool]) -> Program
     new.outputs = old.outputs.iter().map(|&id| renamed(&values, id)).collect();
     let stores = old.stores.iter();
     new.stores = stores
-        .map(|&(slot, id)| (slots[slot].expect("a slot that is stored is used"), renamed(&values, id)))
+        .map(|&(slot, id)| {
+            (slots[slot].expect("a slot that is stored is used"), renamed(&values, id))
+        })
         .collect();
     new
 }

@@ -21,10 +21,18 @@ pub fn fuse_activations(program: Program) -> Program {
     let readers = count_readers(&program);
     let mut nodes: Vec<Option<Node>> = program.nodes.iter().cloned().map(Some).collect();
     for index in 0..nodes.len() {
-        let Some(next) = nodes[index].clone() else { continue };
-        let &[between, ..] = next.inputs.as_slice() else { continue };
-        let Origin::Node { node: first, .. } = program.values[between].origin else { continue };
-        let Some(before) = nodes[first].as_ref() else { continue };
+        let Some(next) = nodes[index].clone() else {
+            continue;
+        };
+        let &[between, ..] = next.inputs.as_slice() else {
+            continue;
+        };
+        let Origin::Node { node: first, .. } = program.values[between].origin else {
+            continue;
+        };
+        let Some(before) = nodes[first].as_ref() else {
+            continue;
+        };
         if readers[between] != 1 || before.outputs != [between] || next.outputs.len() != 1 {
             continue;
         }

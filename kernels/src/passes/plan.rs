@@ -233,8 +233,7 @@ impl<'a> Planner<'a> {
         for &(input, output) in op.in_place() {
             inputs[input].0 = self.at(node.outputs[output]).0;
         }
-        let output_operands: Vec<_> =
-            node.outputs.iter().map(|&id| self.at(id).clone()).collect();
+        let output_operands: Vec<_> = node.outputs.iter().map(|&id| self.at(id).clone()).collect();
         self.step(op, &inputs, &output_operands, node.draw);
         self.free_after(index);
     }
@@ -276,7 +275,9 @@ impl<'a> Planner<'a> {
             }
             let next = self.program.nodes.iter().find_map(|node| {
                 let mut pairs = node.op.in_place().iter();
-                pairs.find(|(input, _)| node.inputs[*input] == id).map(|&(_, output)| node.outputs[output])
+                pairs
+                    .find(|(input, _)| node.inputs[*input] == id)
+                    .map(|&(_, output)| node.outputs[output])
             });
             match next {
                 Some(next) => id = next,
@@ -310,16 +311,19 @@ impl<'a> Planner<'a> {
         outputs: &[(Place, Operand)],
         draw: u32,
     ) {
-        let operands = |of: &[(Place, Operand)]| of.iter().map(|(_, o)| o.clone()).collect::<Vec<_>>();
+        let operands =
+            |of: &[(Place, Operand)]| of.iter().map(|(_, o)| o.clone()).collect::<Vec<_>>();
         let kernel = op.kernel(&operands(inputs), &operands(outputs));
         self.scratch_bytes = self.scratch_bytes.max(kernel.scratch_bytes());
         let list = |of: &[(Place, Operand)]| {
-            of.iter().map(|(place, operand)| format!("{place}:{}", operand.ty)).collect::<Vec<_>>().join(" ")
+            of.iter()
+                .map(|(place, operand)| format!("{place}:{}", operand.ty))
+                .collect::<Vec<_>>()
+                .join(" ")
         };
         let attributes = op.attributes();
         let space = if attributes.is_empty() { "" } else { " " };
-        let name =
-            format!("{} = {}{space}{attributes} {}", list(outputs), op.name(), list(inputs));
+        let name = format!("{} = {}{space}{attributes} {}", list(outputs), op.name(), list(inputs));
         let inputs = inputs.iter().map(|of| self.view(of)).collect();
         let outputs = outputs.iter().map(|of| self.view(of)).collect();
         self.steps.push(Step { kernel, inputs, outputs, draw, name });
@@ -345,7 +349,9 @@ impl<'a> Planner<'a> {
             if let Some(Place::Arena(copy)) = self.copies[id] {
                 self.arena.give(copy, bytes);
             }
-            let Some((Place::Arena(offset), _)) = self.placed[id] else { continue };
+            let Some((Place::Arena(offset), _)) = self.placed[id] else {
+                continue;
+            };
             let lives_on = self.placed.iter().enumerate().any(|(other, at)| {
                 let same = matches!(at, Some((Place::Arena(o), _)) if *o == offset);
                 other != id && same && self.last_reader[other] > index

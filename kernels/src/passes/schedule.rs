@@ -12,7 +12,8 @@ pub(super) fn update_early(program: Program) -> Program {
         if node.op.in_place().is_empty() {
             continue;
         }
-        let overwritten: Vec<ValueId> = node.op.in_place().iter().map(|&(i, _)| node.inputs[i]).collect();
+        let overwritten: Vec<ValueId> =
+            node.op.in_place().iter().map(|&(i, _)| node.inputs[i]).collect();
         let earliest = (0..order.len())
             .filter(|&at| {
                 let other = &program.nodes[order[at]];

@@ -110,7 +110,8 @@ impl Eager {
         let stride = stride(ty);
         let row = |model: usize| &rows.bytes()[model * stride..][..ty.size_bytes()];
         let mut elements = Vec::with_capacity(self.models * numel);
-        (0..self.models).for_each(|model| elements.extend(bytemuck::pod_collect_to_vec::<u8, T>(row(model))));
+        (0..self.models)
+            .for_each(|model| elements.extend(bytemuck::pod_collect_to_vec::<u8, T>(row(model))));
         Ok(elements)
     }
 

@@ -167,10 +167,12 @@ impl Program {
     ) -> Vec<ValueId> {
         let node = self.nodes.len();
         let first = self.values.len();
-        self.values.extend(outputs.into_iter().enumerate().map(|(output, ty)| Value {
-            ty,
-            origin: Origin::Node { node, output },
-        }));
+        self.values.extend(
+            outputs
+                .into_iter()
+                .enumerate()
+                .map(|(output, ty)| Value { ty, origin: Origin::Node { node, output } }),
+        );
         let outputs: Vec<_> = (first..self.values.len()).collect();
         let draw = self.nodes.iter().filter(|node| node.op.is_random()).count() as u32;
         self.nodes.push(Node { op, inputs, outputs: outputs.clone(), scope, draw });

@@ -47,9 +47,8 @@ impl Program {
     }
 
     fn print_node(&self, f: &mut fmt::Formatter<'_>, node: &Node) -> fmt::Result {
-        let list = |ids: &[ValueId]| {
-            ids.iter().map(|id| format!("%{id}")).collect::<Vec<_>>().join(" ")
-        };
+        let list =
+            |ids: &[ValueId]| ids.iter().map(|id| format!("%{id}")).collect::<Vec<_>>().join(" ");
         let types: Vec<_> = node.outputs.iter().map(|&id| self.ty(id).to_string()).collect();
         let attributes = node.op.attributes();
         let space = if attributes.is_empty() { "" } else { " " };
@@ -58,7 +57,8 @@ impl Program {
         write!(f, "{outputs} = {name}{space}{attributes} {inputs} : {}", types.join(", "))?;
         match self.scopes.get(node.scope) {
             Some(scope) if !scope.module.is_empty() => {
-                let call = if scope.call > 0 { format!(" call {}", scope.call) } else { String::new() };
+                let call =
+                    if scope.call > 0 { format!(" call {}", scope.call) } else { String::new() };
                 let colon = if scope.path.is_empty() { "" } else { ": " };
                 writeln!(f, "  # {}{colon}{}{call}", scope.path, scope.module)
             }

@@ -185,7 +185,12 @@ impl Trace {
             n => Err(OpError(format!("{}: expected {n_outputs} outputs, got {n}", op.name()))),
         });
         match outputs {
-            Ok(outputs) => recorder.push(op, ids, outputs.clone()).into_iter().zip(outputs).map(|(id, ty)| Var { trace: self.clone(), id: Some(id), ty }).collect(),
+            Ok(outputs) => recorder
+                .push(op, ids, outputs.clone())
+                .into_iter()
+                .zip(outputs)
+                .map(|(id, ty)| Var { trace: self.clone(), id: Some(id), ty })
+                .collect(),
             Err(error) => {
                 recorder.fail(error.0);
                 drop(recorder);
@@ -235,11 +240,14 @@ impl Trace {
 
     /// Records that a slot's row becomes `value` when the program has run.
     pub fn store(&self, slot: &Var, value: &Var) {
-        let (Some(slot), Some(value)) = (slot.id, value.id) else { return };
+        let (Some(slot), Some(value)) = (slot.id, value.id) else {
+            return;
+        };
         let mut recorder = self.0.borrow_mut();
         match recorder.program.values[slot].origin {
             Origin::Slot(slot) => recorder.program.stores.push((slot, value)),
-            _ => recorder.fail("only a parameter, a buffer or optimizer state can be stored to".into()),
+            _ => recorder
+                .fail("only a parameter, a buffer or optimizer state can be stored to".into()),
         }
     }
 
@@ -256,7 +264,8 @@ impl Trace {
 
 impl Recorder {
     fn source(&mut self, trace: &Trace, ty: Type, origin: Origin) -> Var {
-        let known = self.program.values.iter().position(|value| value.ty == ty && value.origin == origin);
+        let known =
+            self.program.values.iter().position(|value| value.ty == ty && value.origin == origin);
         let id = known.unwrap_or_else(|| {
             let id = self.program.push_value(ty.clone(), origin);
             if let Some(eager) = &mut self.eager {
@@ -285,7 +294,11 @@ impl Recorder {
 
     fn fail(&mut self, message: String) {
         if self.error.is_none() {
-            let scope = self.open.last().map(|&scope| self.program.scopes[scope].clone()).unwrap_or_default();
+            let scope = self
+                .open
+                .last()
+                .map(|&scope| self.program.scopes[scope].clone())
+                .unwrap_or_default();
             self.error = Some(TraceError { path: scope.path, module: scope.module, message });
         }
     }

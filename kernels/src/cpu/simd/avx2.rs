@@ -1,10 +1,7 @@
 //! AVX2 with FMA: 8 singles or 4 doubles a vector.
 //!
 //! Every method is one instruction or a few; all are compiled inside [`vectorize`], which enables them.
-#![expect(
-    unsafe_code,
-    reason = "intrinsics, in functions that the machine was asked about"
-)]
+#![expect(unsafe_code, reason = "intrinsics, in functions that the machine was asked about")]
 #![expect(
     clippy::undocumented_unsafe_blocks,
     reason = "one argument holds for all: see `vectorize`"
@@ -156,10 +153,7 @@ impl Lanes<f32> for __m256 {
     #[inline(always)]
     fn sum(self) -> f32 {
         unsafe {
-            let four = _mm_add_ps(
-                _mm256_castps256_ps128(self),
-                _mm256_extractf128_ps::<1>(self),
-            );
+            let four = _mm_add_ps(_mm256_castps256_ps128(self), _mm256_extractf128_ps::<1>(self));
             let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
             _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
         }
@@ -314,19 +308,13 @@ impl Lanes<f64> for __m256d {
     #[inline(always)]
     fn mantissa_exponent(self) -> (Self, Self) {
         let mantissa = self.map(|x| f64::from_bits(x.to_bits() & ((1 << 52) - 1) | (1023 << 52)));
-        (
-            mantissa,
-            self.map(|x| ((x.to_bits() >> 52) as i64 - 1023) as f64),
-        )
+        (mantissa, self.map(|x| ((x.to_bits() >> 52) as i64 - 1023) as f64))
     }
 
     #[inline(always)]
     fn sum(self) -> f64 {
         unsafe {
-            let two = _mm_add_pd(
-                _mm256_castpd256_pd128(self),
-                _mm256_extractf128_pd::<1>(self),
-            );
+            let two = _mm_add_pd(_mm256_castpd256_pd128(self), _mm256_extractf128_pd::<1>(self));
             _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)))
         }
     }

@@ -1,10 +1,7 @@
 //! AVX-512 (F, DQ, BW, VL): 16 singles or 8 doubles a vector.
 //!
 //! Every method is one instruction or a few; all are compiled inside [`vectorize`], which enables them.
-#![expect(
-    unsafe_code,
-    reason = "intrinsics, in functions that the machine was asked about"
-)]
+#![expect(unsafe_code, reason = "intrinsics, in functions that the machine was asked about")]
 #![expect(
     clippy::undocumented_unsafe_blocks,
     reason = "one argument holds for all: see `vectorize`"
@@ -189,10 +186,8 @@ impl Lanes<f32> for __m512 {
         // By quarters, each in the registers of AVX2.
         for i in (0..rows).step_by(8) {
             for j in (0..columns).step_by(8) {
-                let (from, to) = (
-                    from.wrapping_add(i * from_stride + j),
-                    to.wrapping_add(j * to_stride + i),
-                );
+                let (from, to) =
+                    (from.wrapping_add(i * from_stride + j), to.wrapping_add(j * to_stride + i));
                 let (rows, columns) = ((rows - i).min(8), (columns - j).min(8));
                 unsafe { __m256::transpose(from, from_stride, to, to_stride, rows, columns) };
             }
@@ -333,10 +328,8 @@ impl Lanes<f64> for __m512d {
         // By quarters, each in the registers of AVX2.
         for i in (0..rows).step_by(4) {
             for j in (0..columns).step_by(4) {
-                let (from, to) = (
-                    from.wrapping_add(i * from_stride + j),
-                    to.wrapping_add(j * to_stride + i),
-                );
+                let (from, to) =
+                    (from.wrapping_add(i * from_stride + j), to.wrapping_add(j * to_stride + i));
                 let (rows, columns) = ((rows - i).min(4), (columns - j).min(4));
                 unsafe { __m256d::transpose(from, from_stride, to, to_stride, rows, columns) };
             }
@@ -347,17 +340,13 @@ impl Lanes<f64> for __m512d {
 /// Adds the lower half of each vector to the upper: `[a, b]`.
 #[inline(always)]
 fn add_halves(a: __m512, b: __m512) -> __m512 {
-    unsafe {
-        _mm512_add_ps(_mm512_shuffle_f32x4::<0x44>(a, b), _mm512_shuffle_f32x4::<0xEE>(a, b))
-    }
+    unsafe { _mm512_add_ps(_mm512_shuffle_f32x4::<0x44>(a, b), _mm512_shuffle_f32x4::<0xEE>(a, b)) }
 }
 
 /// Adds neighbouring quarters: `[a, a, b, b]` gives a quarter for each of four vectors.
 #[inline(always)]
 fn add_quarters(a: __m512, b: __m512) -> __m512 {
-    unsafe {
-        _mm512_add_ps(_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xDD>(a, b))
-    }
+    unsafe { _mm512_add_ps(_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xDD>(a, b)) }
 }
 
 /// Adds pairs of lanes of each quarter to the pairs beside them.

@@ -126,9 +126,7 @@ macro_rules! lanes {
 
             #[inline(always)]
             fn select(mask: [bool; 4], then: Self, otherwise: Self) -> Self {
-                Four(core::array::from_fn(|i| {
-                    if mask[i] { then.0[i] } else { otherwise.0[i] }
-                }))
+                Four(core::array::from_fn(|i| if mask[i] { then.0[i] } else { otherwise.0[i] }))
             }
 
             #[inline(always)]

@@ -11,20 +11,14 @@ pub fn exp<T: Float, S: Simd>(x: T::Lanes<S>) -> T::Lanes<S> {
         return x.map(|x| T::from_f64(x.into().exp()));
     }
     // Cephes' expf: x = n ln 2 + r with |r| ≤ ln 2 / 2, and e^r by a polynomial of degree 5 after 1 + r.
-    let n = x
-        .mul(c(std::f64::consts::LOG2_E))
-        .max(c(-150.0))
-        .min(c(150.0))
-        .round();
+    let n = x.mul(c(std::f64::consts::LOG2_E)).max(c(-150.0)).min(c(150.0)).round();
     let r = n.mul_add(c(-0.693_359_375), x);
     let r = n.mul_add(c(2.121_944_4e-4), r);
     let p = exp_polynomial::<T, S>(r);
     let y = p.mul_add(r.mul(r), r).add(c(1.0));
     // In two steps, so that 2ⁿ stays a normal number where eˣ is subnormal.
     let half = n.mul(c(0.5)).round();
-    let y = y
-        .scale_by_power_of_two(half)
-        .scale_by_power_of_two(n.sub(half));
+    let y = y.scale_by_power_of_two(half).scale_by_power_of_two(n.sub(half));
     let y = T::Lanes::<S>::select(x.lt(c(-103.98)), c(0.0), y);
     let y = T::Lanes::<S>::select(c(88.722_84).lt(x), c(f64::INFINITY), y);
     T::Lanes::<S>::select(x.eq(x), y, x)
@@ -336,9 +330,7 @@ mod tests {
     #[test]
     fn a_sweep_of_singles_stays_within_the_tolerance() {
         // Every 4,099th single: a million of them, of all magnitudes.
-        let x: Vec<f32> = (0..u32::MAX / 4_099)
-            .map(|i| f32::from_bits(i * 4_099))
-            .collect();
+        let x: Vec<f32> = (0..u32::MAX / 4_099).map(|i| f32::from_bits(i * 4_099)).collect();
         for function in ALL {
             check(function, &x).unwrap_or_else(|error| panic!("{error}"));
         }

@@ -6,10 +6,7 @@
 //!
 //! Results of different instruction sets agree within rounding; those of one set are the same bits for
 //! every length and alignment, because a tail runs the same code on padded lanes.
-#![expect(
-    unsafe_code,
-    reason = "a function with #[target_feature] is called after detection"
-)]
+#![expect(unsafe_code, reason = "a function with #[target_feature] is called after detection")]
 
 use std::sync::OnceLock;
 

@@ -1,0 +1,297 @@
+//! Parameters, buffers and their companions by name: of one model, or stacked over a population.
+
+use bevy_ecs::prelude::*;
+use ndarray::{ArrayD, ArrayViewD, Axis, IxDyn};
+use neurarch_components::blueprint::{Blueprint, Blueprints};
+use neurarch_components::column::{ColumnKey, Columns, Zeros, insert_zeroed, row, row_mut};
+use neurarch_components::population::Population;
+use neurarch_components::tree::Model;
+use neurarch_kernels::dtype::{Dtype, Element};
+use neurarch_kernels::program::{Role, Slot};
+
+use crate::sign::{self, SignError};
+
+/// Why a parameter cannot be read or written. Nothing is changed then.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AccessError {
+    /// The entity is not the root of a model.
+    #[error("{0} is not the root of a model")]
+    NotAModel(Entity),
+    /// There is no such parameter or buffer; torch's words.
+    #[error("{module} has no parameter or buffer '{name}'")]
+    NoSuchName {
+        /// The root module's type.
+        module: &'static str,
+        /// The dotted name that was asked for.
+        name: String,
+    },
+    /// It is there, but has no column for that role: no gradient yet, or no optimizer state.
+    #[error("'{name}' has no {role}")]
+    NoColumn {
+        /// The dotted name.
+        name: String,
+        /// What was asked for.
+        role: Role,
+    },
+    /// Its elements are of another type.
+    #[error("'{name}': expected elements of {expected}, got {given}")]
+    Dtype {
+        /// The dotted name.
+        name: String,
+        /// The element type of the column.
+        expected: Dtype,
+        /// The element type that was given or asked for.
+        given: Dtype,
+    },
+    /// Its shape is another; torch's words.
+    #[error(
+        "size mismatch for {name}: copying a param with shape {given:?}, the shape in current model is {expected:?}"
+    )]
+    Shape {
+        /// The dotted name.
+        name: String,
+        /// The shape of the column's rows.
+        expected: Vec<usize>,
+        /// The shape that was given.
+        given: Vec<usize>,
+    },
+    /// The models of the population do not all have it alike.
+    #[error("'{name}' is not the same in all models of the population")]
+    Mixed {
+        /// The dotted name.
+        name: String,
+    },
+    /// The model's tree is not a model any more.
+    #[error(transparent)]
+    Sign(#[from] SignError),
+}
+
+/// Finds the slot of a dotted name.
+pub fn find_slot(blueprint: &Blueprint, name: &str) -> Option<Slot> {
+    let (path, leaf) = name.rsplit_once('.').unwrap_or(("", name));
+    let position = blueprint.positions.iter().position(|at| at.path == path)?;
+    blueprint.parameter(position, leaf).or_else(|| blueprint.buffer(position, leaf))
+}
+
+/// Where one named value of one model lies.
+struct Found {
+    entity: Entity,
+    slot: Slot,
+}
+
+/// Finds a named value of the model at `root`; `role` other than a parameter's own means its companion.
+fn find(
+    world: &mut World,
+    root: Entity,
+    name: &str,
+    role: Option<Role>,
+) -> Result<Found, AccessError> {
+    let model = world.get::<Model>(root).ok_or(AccessError::NotAModel(root))?;
+    sign::refresh(world, model.population)?;
+    find_signed(world, root, name, role)
+}
+
+/// [`find`] in a model whose population was just signed.
+fn find_signed(
+    world: &World,
+    root: Entity,
+    name: &str,
+    role: Option<Role>,
+) -> Result<Found, AccessError> {
+    let model = world.get::<Model>(root).ok_or(AccessError::NotAModel(root))?;
+    let population =
+        world.get::<Population>(model.population).ok_or(AccessError::NotAModel(root))?;
+    let group = population.groups().iter().find(|group| group.blueprint == model.blueprint);
+    let group = group.ok_or(AccessError::NotAModel(root))?;
+    let member = group.members.binary_search(&model.index);
+    let member = member.map_err(|_| AccessError::NotAModel(root))?;
+    let blueprint = world.resource::<Blueprints>().get(model.blueprint);
+    let blueprint = blueprint.ok_or(AccessError::NotAModel(root))?;
+    let slot = find_slot(blueprint, name).ok_or_else(|| AccessError::NoSuchName {
+        module: blueprint.positions[0].module.type_name(),
+        name: name.to_owned(),
+    })?;
+    let role = role.unwrap_or(slot.role);
+    let entity = group.modules[slot.position][member];
+    Ok(Found { entity, slot: Slot { role, ..slot } })
+}
+
+fn check_dtype<T: Element>(slot: &Slot) -> Result<(), AccessError> {
+    if slot.ty.dtype == T::DTYPE {
+        return Ok(());
+    }
+    let name = slot.name.clone();
+    Err(AccessError::Dtype { name, expected: slot.ty.dtype, given: T::DTYPE })
+}
+
+fn bytes<'w>(world: &'w World, found: &Found) -> Result<&'w [u8], AccessError> {
+    let key = ColumnKey::of(&found.slot);
+    let entity = world.get_entity(found.entity).ok();
+    let id = world.get_resource::<Columns>().and_then(|columns| columns.find(key));
+    let bytes = entity.zip(id).and_then(|(entity, id)| row(entity, id, key));
+    let bytes = bytes.ok_or_else(|| AccessError::NoColumn {
+        name: found.slot.name.clone(),
+        role: found.slot.role,
+    })?;
+    Ok(&bytes[..found.slot.ty.size_bytes()])
+}
+
+/// Copies a parameter or buffer of one model, or its companion of role `role`.
+///
+/// # Errors
+///
+/// [`AccessError`].
+pub fn read<T: Element>(
+    world: &mut World,
+    root: Entity,
+    name: &str,
+    role: Option<Role>,
+) -> Result<ArrayD<T>, AccessError> {
+    let found = find(world, root, name, role)?;
+    check_dtype::<T>(&found.slot)?;
+    let numbers: Vec<T> = bytemuck::pod_collect_to_vec(bytes(world, &found)?);
+    Ok(ArrayD::from_shape_vec(IxDyn(&found.slot.ty.shape), numbers)
+        .expect("as many as the shape says"))
+}
+
+/// Overwrites a parameter or buffer of one model.
+///
+/// # Errors
+///
+/// [`AccessError`]; nothing is written then.
+pub fn write<T: Element>(
+    world: &mut World,
+    root: Entity,
+    name: &str,
+    numbers: ArrayViewD<'_, T>,
+) -> Result<(), AccessError> {
+    let found = find(world, root, name, None)?;
+    check_dtype::<T>(&found.slot)?;
+    if numbers.shape() != &*found.slot.ty.shape {
+        return Err(AccessError::Shape {
+            name: name.to_owned(),
+            expected: found.slot.ty.shape.to_vec(),
+            given: numbers.shape().to_vec(),
+        });
+    }
+    bytes(world, &found)?;
+    put(world, &found, numbers);
+    Ok(())
+}
+
+/// Writes what was checked to fit.
+fn put<T: Element>(world: &mut World, found: &Found, numbers: ArrayViewD<'_, T>) {
+    let key = ColumnKey::of(&found.slot);
+    let Some(id) = world.get_resource::<Columns>().and_then(|columns| columns.find(key)) else {
+        return;
+    };
+    let Ok(mut entity) = world.get_entity_mut(found.entity) else {
+        return;
+    };
+    if let Some(row) = row_mut(&mut entity, id, key) {
+        let numbers = numbers.as_standard_layout();
+        let elements = numbers.as_slice().expect("in standard layout");
+        row[..found.slot.ty.size_bytes()].copy_from_slice(bytemuck::cast_slice(elements));
+    }
+}
+
+/// Finds a named value in every model of a population.
+fn find_all(
+    world: &mut World,
+    population: Entity,
+    name: &str,
+    role: Option<Role>,
+) -> Result<Vec<Found>, AccessError> {
+    sign::refresh(world, population)?;
+    let roots = world.get::<Population>(population).map(|found| found.models().to_vec());
+    let roots = roots.unwrap_or_default();
+    let all: Vec<_> = roots
+        .into_iter()
+        .map(|root| find_signed(world, root, name, role))
+        .collect::<Result<_, _>>()?;
+    match all.iter().all(|found| found.slot.ty == all[0].slot.ty) {
+        true => Ok(all),
+        false => Err(AccessError::Mixed { name: name.to_owned() }),
+    }
+}
+
+/// Copies a parameter or buffer of all models of a population: `[N, …]`, by index.
+///
+/// # Errors
+///
+/// [`AccessError`], also if the models do not all have it in one shape.
+///
+/// Source: `torch.func.stack_module_state`.
+pub fn stack<T: Element>(
+    world: &mut World,
+    population: Entity,
+    name: &str,
+    role: Option<Role>,
+) -> Result<ArrayD<T>, AccessError> {
+    let all = find_all(world, population, name, role)?;
+    let mut shape = vec![all.len()];
+    let mut numbers: Vec<T> = Vec::new();
+    for found in &all {
+        check_dtype::<T>(&found.slot)?;
+        numbers.extend(bytemuck::pod_collect_to_vec::<u8, T>(bytes(world, found)?));
+    }
+    shape.extend(all.first().into_iter().flat_map(|found| found.slot.ty.shape.iter()));
+    Ok(ArrayD::from_shape_vec(IxDyn(&shape), numbers).expect("as many as the shape says"))
+}
+
+/// Overwrites a parameter or buffer of all models of a population with `[N, …]`, by index.
+///
+/// # Errors
+///
+/// [`AccessError`]; nothing is written then.
+pub fn unstack<T: Element>(
+    world: &mut World,
+    population: Entity,
+    name: &str,
+    numbers: ArrayViewD<'_, T>,
+) -> Result<(), AccessError> {
+    let all = find_all(world, population, name, None)?;
+    let mut expected = vec![all.len()];
+    expected.extend(all.first().into_iter().flat_map(|found| found.slot.ty.shape.iter()));
+    if numbers.shape() != expected {
+        let (name, given) = (name.to_owned(), numbers.shape().to_vec());
+        return Err(AccessError::Shape { name, expected, given });
+    }
+    for found in &all {
+        check_dtype::<T>(&found.slot)?;
+        bytes(world, found)?;
+    }
+    for (found, numbers) in all.iter().zip(numbers.axis_iter(Axis(0))) {
+        put(world, found, numbers);
+    }
+    Ok(())
+}
+
+/// Adds columns for `slots` to every member of a group that lacks them, their rows zero: one bulk move,
+/// when an optimizer comes or gradients are kept for the first time.
+pub fn add_columns(world: &mut World, population: Entity, group: usize, slots: &[Slot]) {
+    let groups = world.get::<Population>(population).map(Population::groups).unwrap_or_default();
+    let Some(group) = groups.get(group) else {
+        return;
+    };
+    let modules = group.modules.clone();
+    let mut zeros = Zeros::default();
+    for (position, entities) in modules.iter().enumerate() {
+        let mut keys: Vec<_> =
+            slots.iter().filter(|slot| slot.position == position).map(ColumnKey::of).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        let columns: Vec<_> = keys.into_iter().map(|key| (Columns::id(world, key), key)).collect();
+        for &entity in entities {
+            let Ok(mut entity) = world.get_entity_mut(entity) else {
+                continue;
+            };
+            let mut missing = columns.clone();
+            missing.retain(|&(id, _)| !entity.contains_id(id));
+            if !missing.is_empty() {
+                insert_zeroed(&mut entity, &missing, &[], &mut zeros);
+            }
+        }
+    }
+}
