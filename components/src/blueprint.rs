@@ -1,6 +1,8 @@
 //! [`Blueprint`]: what models of one structure have in common. It is to models what an archetype is to
 //! entities.
 
+use core::ops::Range;
+
 use neurarch_kernels::dtype::Dtype;
 use neurarch_kernels::program::trace::{Trace, Var};
 use neurarch_kernels::program::{Role, Slot};
@@ -261,6 +263,30 @@ impl Blueprint {
         let path = &self.positions[position].path;
         let name = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
         Some(Slot { name, role, position, index, ty })
+    }
+
+    /// Gives the positions of the module at `position` and of all below it.
+    pub fn subtree(&self, position: usize) -> Range<usize> {
+        let mut end = position + 1;
+        // Depth first: whoever comes next and has its parent in the subtree belongs to it.
+        while self.positions.get(end).is_some_and(|at| at.parent >= Some(position)) {
+            end += 1;
+        }
+        position..end
+    }
+
+    /// Gives the parameter's number in the order of `named_parameters()`.
+    pub fn number(&self, position: usize, index: usize) -> usize {
+        let before = self.positions[..position].iter();
+        before.map(|at| at.parameters.len()).sum::<usize>() + index
+    }
+
+    /// Finds a parameter by its dotted name, `0.weight`: its position and its place there.
+    pub fn find(&self, name: &str) -> Option<(usize, usize)> {
+        let (path, own) = name.rsplit_once('.').unwrap_or(("", name));
+        let position = self.positions.iter().position(|at| at.path == path)?;
+        let parameters = &self.positions[position].parameters;
+        Some((position, parameters.iter().position(|parameter| parameter.name == own)?))
     }
 
     /// Records a call of the module at `position`.

@@ -74,6 +74,7 @@ impl FromIterator<usize> for Bits {
 ///
 /// Source: `torch.nn.Module.training`, `torch.Tensor.requires_grad`.
 #[derive(Component, Clone, Debug, Default, Hash, PartialEq, Eq)]
+#[component(summary_tick)]
 pub struct Mode {
     /// Positions in evaluation mode.
     pub evaluating: Bits,
@@ -86,11 +87,13 @@ pub struct Mode {
 /// Which parameters of a model have a gradient (torch's `.grad is not None`), by their number in the
 /// order of `named_parameters()`.
 #[derive(Component, Clone, Debug, Default, Hash, PartialEq, Eq)]
+#[component(summary_tick)]
 pub struct HasGradient(pub Bits);
 
 /// How often a model has run a program that draws random numbers: the step of its
 /// [`Key`](neurarch_kernels::cpu::tile::Key).
 #[derive(Component, Clone, Copy, Debug, Default, Hash, PartialEq, Eq)]
+#[component(summary_tick)]
 pub struct Draws(pub u64);
 
 #[cfg(test)]

@@ -85,6 +85,19 @@ pub enum Init {
         /// Standard deviation.
         std: f64,
     },
+    /// Normal, drawn anew until it lies in `[low, high]`.
+    TruncatedNormal {
+        /// Mean before truncation.
+        mean: f64,
+        /// Standard deviation before truncation.
+        std: f64,
+        /// The least number.
+        low: f64,
+        /// The greatest number.
+        high: f64,
+    },
+    /// One on the diagonal of a matrix, zero elsewhere.
+    Eye,
 }
 
 /// Collects what a module registers.

@@ -5,6 +5,9 @@ use core::any::Any;
 use core::fmt::Debug;
 
 use bevy_ecs::prelude::*;
+use neurarch_kernels::dtype::Dtype;
+use neurarch_kernels::ops::adam::{AdamRates, AdamSettings};
+use neurarch_kernels::ops::sgd::{SgdMomentum, SgdRates, SgdSettings};
 use neurarch_kernels::program::trace::{Trace, Var};
 use neurarch_kernels::program::{Scalar, ScalarOf};
 
@@ -49,10 +52,10 @@ pub struct Update<'a> {
 }
 
 impl Update<'_> {
-    /// Gives a number of the optimizer, in the dtype of the parameter.
+    /// Gives a number of the optimizer, in double precision.
     pub fn scalar(&self, name: &'static str) -> Var {
         let scalar = Scalar { name, of: ScalarOf::Optimizer, position: self.owner };
-        self.trace.scalar(scalar, self.parameter.dtype())
+        self.trace.scalar(scalar, Dtype::F64)
     }
 }
 
@@ -179,3 +182,102 @@ impl Default for AdamW {
         AdamW { lr: 1e-3, betas: (0.9, 0.999), eps: 1e-8, weight_decay: 1e-2, maximize: false }
     }
 }
+
+impl Optimizer for SGD {
+    fn states(&self) -> &'static [&'static str] {
+        if self.momentum == 0.0 { &[] } else { &["momentum_buffer"] }
+    }
+
+    fn update(&self, at: &Update<'_>) -> Var {
+        let rates = SgdRates { lr: &at.scalar("lr"), weight_decay: &at.scalar("weight_decay") };
+        let momentum = at.states.first().map(|buffer| {
+            (buffer, [at.scalar("momentum"), at.scalar("dampening")])
+        });
+        let momentum = momentum.as_ref().map(|(buffer, [momentum, dampening])| SgdMomentum {
+            buffer,
+            momentum,
+            dampening,
+        });
+        let Self { nesterov, maximize, .. } = *self;
+        let settings = SgdSettings { index: at.index, nesterov, maximize };
+        let after = at.parameter.sgd(at.gradient, at.steps, &rates, momentum.as_ref(), settings);
+        at.trace.store(at.parameter, &after.parameter);
+        if let Some((before, after)) = at.states.first().zip(after.buffer) {
+            at.trace.store(before, &after);
+        }
+        after.steps
+    }
+
+    fn structural(&self) -> Self {
+        // Any number but 0 stands for all others.
+        let momentum = if self.momentum == 0.0 { 0.0 } else { 1.0 };
+        let Self { nesterov, maximize, .. } = *self;
+        SGD { lr: 0.0, momentum, dampening: 0.0, weight_decay: 0.0, nesterov, maximize }
+    }
+
+    fn scalar(&self, name: &str) -> Option<f64> {
+        match name {
+            "lr" => Some(self.lr),
+            "momentum" => Some(self.momentum),
+            "dampening" => Some(self.dampening),
+            "weight_decay" => Some(self.weight_decay),
+            _ => None,
+        }
+    }
+}
+
+/// Records the update that [`Adam`] and [`AdamW`] have in common.
+fn update_adam(at: &Update<'_>, decoupled: bool, maximize: bool) -> Var {
+    let [exp_avg, exp_avg_sq] = at.states else {
+        at.trace.fail("adam: expected the states exp_avg and exp_avg_sq");
+        return at.steps.clone();
+    };
+    let rates = AdamRates {
+        lr: &at.scalar("lr"),
+        beta1: &at.scalar("beta1"),
+        beta2: &at.scalar("beta2"),
+        eps: &at.scalar("eps"),
+        weight_decay: &at.scalar("weight_decay"),
+    };
+    let settings = AdamSettings { index: at.index, decoupled, maximize };
+    let after =
+        at.parameter.adam(at.gradient, (exp_avg, exp_avg_sq), at.steps, &rates, settings);
+    at.trace.store(at.parameter, &after.parameter);
+    at.trace.store(exp_avg, &after.exp_avg);
+    at.trace.store(exp_avg_sq, &after.exp_avg_sq);
+    after.steps
+}
+
+/// Implements [`Optimizer`] for a component with the fields of [`Adam`].
+macro_rules! adam {
+    ($optimizer:ident, decoupled: $decoupled:literal) => {
+        impl Optimizer for $optimizer {
+            fn states(&self) -> &'static [&'static str] {
+                &["exp_avg", "exp_avg_sq"]
+            }
+
+            fn update(&self, at: &Update<'_>) -> Var {
+                update_adam(at, $decoupled, self.maximize)
+            }
+
+            fn structural(&self) -> Self {
+                let betas = (0.0, 0.0);
+                $optimizer { lr: 0.0, betas, eps: 0.0, weight_decay: 0.0, maximize: self.maximize }
+            }
+
+            fn scalar(&self, name: &str) -> Option<f64> {
+                match name {
+                    "lr" => Some(self.lr),
+                    "beta1" => Some(self.betas.0),
+                    "beta2" => Some(self.betas.1),
+                    "eps" => Some(self.eps),
+                    "weight_decay" => Some(self.weight_decay),
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+adam!(Adam, decoupled: false);
+adam!(AdamW, decoupled: true);

@@ -21,6 +21,7 @@ pub struct Population {
     unsigned: Vec<Entity>,
     /// Whether a model left or joined in a way that the groups have yet to follow.
     stale: bool,
+    version: u64,
 }
 
 /// The models of a population that have one blueprint, and the entities of their modules.
@@ -47,7 +48,14 @@ impl Population {
             groups: Vec::new(),
             unsigned: Vec::new(),
             stale: false,
+            version: 0,
         }
+    }
+
+    /// Counts the changes of the models and groups: who caches something about them asks whether it is
+    /// still the same.
+    pub fn version(&self) -> u64 {
+        self.version
     }
 
     /// Gives the roots of the models, by index.
@@ -77,6 +85,7 @@ impl Population {
 
     /// Gives the groups, to be changed together with the models' `Model::blueprint`.
     pub fn groups_mut(&mut self) -> &mut Vec<Group> {
+        self.version += 1;
         &mut self.groups
     }
 
@@ -90,6 +99,11 @@ impl Population {
         self.stale = false;
     }
 
+    /// Gives its next model that number, and counts on from there.
+    pub fn number_from(&mut self, number: u64) {
+        self.next_number = number;
+    }
+
     /// Reserves memory for more models.
     pub fn reserve(&mut self, additional: usize) {
         self.models.reserve(additional);
@@ -100,6 +114,7 @@ impl Population {
         let index = u32::try_from(self.models.len()).expect("fewer than 2³² entities");
         let number = self.next_number;
         self.next_number += 1;
+        self.version += 1;
         self.models.push(root);
         (index, number)
     }
@@ -112,6 +127,7 @@ impl Population {
 
     /// Takes the model at `index` out; gives the one that moved into the gap.
     pub(crate) fn take_out(&mut self, index: u32) -> Option<Entity> {
+        self.version += 1;
         let at = index as usize;
         let root = self.models.swap_remove(at);
         self.unsigned.retain(|&unsigned| unsigned != root);

@@ -42,6 +42,12 @@ impl ModuleTypes {
             .insert(id, |entity| entity.get::<M>().map(|module| module as &dyn DynModule));
     }
 
+    /// Gives the component type of the module that an entity is; `None` if it is none.
+    pub fn id(&self, entity: EntityRef<'_>) -> Option<ComponentId> {
+        let components = entity.archetype().components();
+        components.iter().copied().find(|id| self.readers.contains_key(id))
+    }
+
     /// Gives the module that an entity is; `None` if it is none.
     pub fn module<'w>(&self, entity: EntityRef<'w>) -> Option<&'w dyn DynModule> {
         let components = entity.archetype().components();

@@ -1,10 +1,13 @@
 //! Parameters, buffers and their companions by name: of one model, or stacked over a population.
 
+use std::sync::Arc;
+
 use bevy_ecs::prelude::*;
 use ndarray::{ArrayD, ArrayViewD, Axis, IxDyn};
 use neurarch_components::blueprint::{Blueprint, Blueprints};
 use neurarch_components::column::{ColumnKey, Columns, Zeros, insert_zeroed, row, row_mut};
-use neurarch_components::population::Population;
+use neurarch_components::mode::HasGradient;
+use neurarch_components::population::{Group, Population};
 use neurarch_components::tree::Model;
 use neurarch_kernels::dtype::{Dtype, Element};
 use neurarch_kernels::program::{Role, Slot};
@@ -269,29 +272,115 @@ pub fn unstack<T: Element>(
 }
 
 /// Adds columns for `slots` to every member of a group that lacks them, their rows zero: one bulk move,
-/// when an optimizer comes or gradients are kept for the first time.
-pub fn add_columns(world: &mut World, population: Entity, group: usize, slots: &[Slot]) {
+/// when an optimizer comes or gradients are kept for the first time. Says whether any was missing.
+pub fn add_columns(world: &mut World, population: Entity, group: usize, slots: &[Slot]) -> bool {
     let groups = world.get::<Population>(population).map(Population::groups).unwrap_or_default();
     let Some(group) = groups.get(group) else {
-        return;
+        return false;
     };
     let modules = group.modules.clone();
     let mut zeros = Zeros::default();
+    let mut added = false;
     for (position, entities) in modules.iter().enumerate() {
         let mut keys: Vec<_> =
             slots.iter().filter(|slot| slot.position == position).map(ColumnKey::of).collect();
         keys.sort_unstable();
         keys.dedup();
         let columns: Vec<_> = keys.into_iter().map(|key| (Columns::id(world, key), key)).collect();
+        let mut complete = None;
         for &entity in entities {
             let Ok(mut entity) = world.get_entity_mut(entity) else {
                 continue;
             };
+            // Neighbours mostly share a table.
+            let table = entity.location().table_id;
+            if complete == Some(table) {
+                continue;
+            }
             let mut missing = columns.clone();
             missing.retain(|&(id, _)| !entity.contains_id(id));
-            if !missing.is_empty() {
+            if missing.is_empty() {
+                complete = Some(table);
+            } else {
                 insert_zeroed(&mut entity, &missing, &[], &mut zeros);
+                added = true;
             }
         }
     }
+    added
+}
+
+/// Gives the entity of the module at a dotted path of a model; the root if it is empty.
+///
+/// # Errors
+///
+/// [`AccessError::NotAModel`], or [`AccessError::NoSuchName`] if there is no such module.
+///
+/// Source: `torch.nn.Module.get_submodule`.
+pub fn module(world: &mut World, root: Entity, path: &str) -> Result<Entity, AccessError> {
+    let model = *world.get::<Model>(root).ok_or(AccessError::NotAModel(root))?;
+    sign::refresh(world, model.population)?;
+    let (group, member, blueprint) = place(world, root)?;
+    let position = blueprint.positions.iter().position(|at| at.path == path);
+    let position = position.ok_or_else(|| AccessError::NoSuchName {
+        module: blueprint.positions[0].module.type_name(),
+        name: path.to_owned(),
+    })?;
+    Ok(group.modules[position][member])
+}
+
+/// Lists the dotted names of a model's parameters.
+///
+/// # Errors
+///
+/// [`AccessError::NotAModel`].
+///
+/// Source: the names of `torch.nn.Module.named_parameters()`.
+pub fn parameter_names(world: &mut World, root: Entity) -> Result<Vec<String>, AccessError> {
+    let model = *world.get::<Model>(root).ok_or(AccessError::NotAModel(root))?;
+    sign::refresh(world, model.population)?;
+    let (_, _, blueprint) = place(world, root)?;
+    let names = blueprint.positions.iter().flat_map(|at| {
+        let path = at.path.as_str();
+        at.parameters.iter().map(move |parameter| match path {
+            "" => parameter.name.clone(),
+            path => format!("{path}.{}", parameter.name),
+        })
+    });
+    Ok(names.collect())
+}
+
+/// Copies the gradient of a parameter of one model; `None` if it has none.
+///
+/// # Errors
+///
+/// [`AccessError`].
+///
+/// Source: `torch.Tensor.grad`.
+pub fn gradient<T: Element>(
+    world: &mut World,
+    root: Entity,
+    name: &str,
+) -> Result<Option<ArrayD<T>>, AccessError> {
+    let found = find(world, root, name, None)?;
+    check_dtype::<T>(&found.slot)?;
+    let (_, _, blueprint) = place(world, root)?;
+    let number = blueprint.number(found.slot.position, found.slot.index);
+    let has_gradient = world.get::<HasGradient>(root).is_some_and(|bits| bits.0.contains(number));
+    match has_gradient && found.slot.role == Role::Parameter {
+        true => read(world, root, name, Some(Role::Gradient)).map(Some),
+        false => Ok(None),
+    }
+}
+
+/// Finds a model that was just signed: its group, its place there, its structure.
+fn place(world: &World, root: Entity) -> Result<(&Group, usize, &Arc<Blueprint>), AccessError> {
+    let not_a_model = || AccessError::NotAModel(root);
+    let model = world.get::<Model>(root).ok_or_else(not_a_model)?;
+    let population = world.get::<Population>(model.population).ok_or_else(not_a_model)?;
+    let group = population.groups().iter().find(|group| group.blueprint == model.blueprint);
+    let group = group.ok_or_else(not_a_model)?;
+    let member = group.members.binary_search(&model.index).map_err(|_| not_a_model())?;
+    let blueprint = world.resource::<Blueprints>().get(model.blueprint);
+    Ok((group, member, blueprint.ok_or_else(not_a_model)?))
 }

@@ -3,6 +3,9 @@
 use ndarray::{Array, ArrayView, ArrayView2, CowArray, Dimension, Ix2, IxDyn};
 use neurarch_kernels::dtype::{Dtype, Element};
 
+use crate::plans::TypeRef;
+use crate::step::StepError;
+
 /// Numbers for the models of a population: an array `[models, ..]`, or one array for all of them.
 ///
 /// Every array and view of ndarray converts into the first form. Row-major arrays are read where they
@@ -56,7 +59,7 @@ impl<'a, T: Element> Input<'a, T> {
             dtype: T::DTYPE,
             shape: self.shape(),
             models: self.models(),
-            bytes: bytemuck::must_cast_slice(elements),
+            bytes: bytemuck::cast_slice(elements),
         }
     }
 }
@@ -73,7 +76,7 @@ impl<'a, T: Element, D: Dimension> From<&'a Array<T, D>> for Input<'a, T> {
     }
 }
 
-fn row_major<T: Element, D: Dimension>(array: ArrayView<'_, T, D>) -> CowArray<'_, T, D> {
+fn row_major<T: Clone, D: Dimension>(array: ArrayView<'_, T, D>) -> CowArray<'_, T, D> {
     match array.is_standard_layout() {
         true => array.into(),
         false => array.as_standard_layout().into_owned().into(),
@@ -87,6 +90,21 @@ pub(crate) struct Erased<'a> {
     pub(crate) shape: &'a [usize],
     pub(crate) models: Option<usize>,
     pub(crate) bytes: &'a [u8],
+}
+
+impl<'a> Erased<'a> {
+    /// Gives the type of one model's numbers.
+    pub(crate) fn ty(&self) -> TypeRef<'a> {
+        TypeRef { dtype: self.dtype, shape: self.shape }
+    }
+
+    /// Gives the bytes from model to model, 0 if all have the same numbers.
+    pub(crate) fn stride(&self) -> usize {
+        match self.models {
+            None => 0,
+            Some(models) => self.bytes.len() / models.max(1),
+        }
+    }
 }
 
 /// Several minibatches at hand: a training step on each, one after the other.
@@ -164,10 +182,57 @@ impl<'a, X: Element, Y: Element> DataSet<'a, X, Y> {
     }
 
     /// Counts the items of an epoch.
-    pub(crate) fn items(&self) -> usize {
+    fn items(&self) -> usize {
         match &self.order {
             Some(order) => order.ncols() / self.epochs.max(1),
             None => self.inputs.shape().first().copied().unwrap_or(0),
         }
     }
+
+    /// Checks the sizes against each other.
+    pub(crate) fn sizes(&self, models: usize) -> Result<Sizes, StepError> {
+        let refuse = |reason: String| Err(StepError::DataSet(reason));
+        let (inputs, targets) = (self.inputs.shape().first(), self.targets.shape().first());
+        let (Some(inputs), Some(targets)) = (inputs, targets) else {
+            return refuse("expected inputs and targets with an axis of items, got none".into());
+        };
+        if inputs != targets {
+            return refuse(format!("expected as many targets as inputs ({inputs}), got {targets}"));
+        }
+        if self.batch == Some(0) {
+            return refuse("expected minibatches of at least 1 item, got 0".into());
+        }
+        if !self.inputs.shared {
+            return match (&self.order, self.batch, self.epochs) {
+                (None, None, 1) => Ok(Sizes { items: 0, batch: 1, steps: self.steps() }),
+                _ => refuse("stacked minibatches have no order, batch or epochs of their own".into()),
+            };
+        }
+        if let Some(order) = &self.order {
+            let (rows, total) = order.dim();
+            if rows != models {
+                return Err(StepError::Models { array: "order", expected: models, given: rows });
+            }
+            if self.epochs == 0 || total % self.epochs != 0 {
+                let epochs = self.epochs;
+                return refuse(format!("{total} item numbers make no {epochs} epochs of one length"));
+            }
+        } else if self.epochs != 1 {
+            return refuse("several epochs need an order".into());
+        }
+        let items = self.items();
+        let batch = self.batch.unwrap_or(items).clamp(1, items.max(1));
+        Ok(Sizes { items, batch, steps: self.steps() })
+    }
+}
+
+/// How a [`DataSet`] is cut into minibatches.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sizes {
+    /// Items an epoch.
+    pub(crate) items: usize,
+    /// Items of a full minibatch, at least 1.
+    pub(crate) batch: usize,
+    /// Steps of all epochs.
+    pub(crate) steps: usize,
 }

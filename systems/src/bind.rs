@@ -55,8 +55,8 @@ const FIRST_ROW: TableRow = TableRow::new(NonMaxU32::ZERO);
 
 /// Where the entities of one position lie.
 #[derive(Debug, Default)]
-struct Placement {
-    segments: Vec<TableId>,
+pub(crate) struct Placement {
+    pub(crate) segments: Vec<TableId>,
     /// Rows of members, by member: all in one table and in order from the first row, if `in_order`.
     rows: Vec<(u32, u32)>,
     in_order: bool,
@@ -209,7 +209,8 @@ impl Placement {
         Ok(())
     }
 
-    fn is_right(&self, world: &World, modules: &[Entity]) -> bool {
+    /// Says whether this says where `modules` lie.
+    pub(crate) fn is_right(&self, world: &World, modules: &[Entity]) -> bool {
         let tables = &world.storages().tables;
         if self.in_order {
             let (Some(&table), Some(&(_, start))) = (self.segments.first(), self.rows.first())
@@ -227,7 +228,8 @@ impl Placement {
             })
     }
 
-    fn find(&mut self, world: &World, modules: &[Entity]) -> Result<(), BindError> {
+    /// Finds out where `modules` lie.
+    pub(crate) fn find(&mut self, world: &World, modules: &[Entity]) -> Result<(), BindError> {
         self.segments.clear();
         self.rows.clear();
         self.in_order = false;

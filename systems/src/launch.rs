@@ -3,51 +3,62 @@
 
 use std::marker::PhantomData;
 
+use bevy_ecs::prelude::*;
 use neurarch_kernels::cpu::executor::{self, Binding, Gather, Sink, Source, Stage};
 use neurarch_kernels::cpu::tile::{Key, Rows};
 use neurarch_kernels::dtype::Element;
 use neurarch_kernels::passes::plan::Plan;
 
-use crate::bind::Bound;
+use crate::bind::{BindError, Binder};
 
 /// Some models of a population: all of them, or a strictly increasing list of indices.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Members {
     population: usize,
-    /// Pairs (0, index), as the executor's listed rows are, if not all are members.
-    some: Option<Vec<(u32, u32)>>,
+    is_all: bool,
+    /// Pairs (0, index), as the executor's listed rows are; empty if all are members.
+    some: Vec<(u32, u32)>,
 }
 
 impl Members {
-    /// Makes the set of `indices`, which increase strictly, in a population of that size.
-    pub(crate) fn new(population: usize, indices: Vec<u32>) -> Self {
-        assert!(indices.is_sorted_by(|a, b| a < b), "indices increase strictly");
-        assert!(indices.last().is_none_or(|&last| (last as usize) < population));
-        let all = indices.len() == population;
-        let some = (!all).then(|| indices.into_iter().map(|index| (0, index)).collect());
-        Members { population, some }
+    /// Makes the set of one index in a population of that size.
+    pub(crate) fn first(population: usize, index: u32) -> Self {
+        assert!((index as usize) < population, "an index is below the number of models");
+        Members { population, is_all: false, some: vec![(0, index)] }
+    }
+
+    /// Adds an index, larger than all before it.
+    pub(crate) fn push(&mut self, index: u32) {
+        let increases = self.some.last().is_none_or(|&(_, last)| last < index);
+        assert!(!self.is_all && increases && (index as usize) < self.population);
+        self.some.push((0, index));
+    }
+
+    /// Ends the list.
+    pub(crate) fn settle(&mut self) {
+        if self.some.len() == self.population {
+            self.is_all = true;
+            self.some = Vec::new();
+        }
+        self.some.shrink_to_fit();
     }
 
     /// Counts the members.
     pub(crate) fn len(&self) -> usize {
-        self.some.as_ref().map_or(self.population, Vec::len)
+        if self.is_all { self.population } else { self.some.len() }
     }
 
     /// Gives the members' indices in the population.
     pub(crate) fn indices(&self) -> impl Iterator<Item = usize> + '_ {
-        let listed = self.some.as_deref();
-        (0..self.len()).map(move |i| listed.map_or(i, |some| some[i].1 as usize))
+        (0..self.len()).map(|i| self.some.get(i).map_or(i, |&(_, index)| index as usize))
     }
 
-    /// Gives the members' indices if not all models are members.
-    pub(crate) fn listed(&self) -> Option<&[(u32, u32)]> {
-        self.some.as_deref()
-    }
-
+    /// Gives one more than the largest index.
     fn end(&self) -> usize {
-        self.some
-            .as_ref()
-            .map_or(self.population, |some| some.last().map_or(0, |l| l.1 as usize + 1))
+        match self.is_all {
+            true => self.population,
+            false => self.some.last().map_or(0, |&(_, last)| last as usize + 1),
+        }
     }
 }
 
@@ -71,29 +82,48 @@ pub(crate) struct Picked<'a> {
     item_bytes: usize,
 }
 
+/// Item numbers, all of them below the number of items.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Order<'a> {
+    numbers: &'a [u32],
+    items: usize,
+}
+
+impl<'a> Order<'a> {
+    /// Checks the numbers.
+    ///
+    /// # Errors
+    ///
+    /// The largest number, if it is too large.
+    pub(crate) fn new(numbers: &'a [u32], items: usize) -> Result<Self, u32> {
+        match numbers.iter().copied().max() {
+            Some(largest) if largest as usize >= items => Err(largest),
+            _ => Ok(Order { numbers, items }),
+        }
+    }
+}
+
+impl Picked<'_> {
+    fn gather(self) -> Gather {
+        let items = self.bytes.len() / self.item_bytes.max(1);
+        Gather { data: self.bytes.as_ptr(), items, item_bytes: self.item_bytes }
+    }
+}
+
 impl<'a> Read<'a> {
     /// Reads the array itself, once.
     pub(crate) fn new(bytes: &'a [u8], stride: usize) -> Self {
         Read { bytes, stride, offset: 0, step_bytes: 0, picked: None }
     }
 
-    /// Reads items of `data`, picked by item numbers: `None` if a number is too large.
-    pub(crate) fn picked(
-        numbers: &'a [u32],
-        stride: usize,
-        data: &'a [u8],
-        items: usize,
-    ) -> Option<Self> {
-        let largest = numbers.iter().copied().max();
-        if largest.is_some_and(|largest| largest as usize >= items) {
-            return None;
-        }
-        let picked = Some(Picked { bytes: data, item_bytes: data.len() / items.max(1) });
-        let bytes = bytemuck::cast_slice(numbers);
-        Some(Read { bytes, stride, offset: 0, step_bytes: 0, picked })
+    /// Reads items of `data`, picked by item numbers.
+    pub(crate) fn picked(order: Order<'a>, stride: usize, data: &'a [u8]) -> Self {
+        let picked = Some(Picked { bytes: data, item_bytes: data.len() / order.items.max(1) });
+        let bytes = bytemuck::cast_slice(order.numbers);
+        Read { bytes, stride, offset: 0, step_bytes: 0, picked }
     }
 
-    /// Moves the first step.
+    /// Says where the first step's numbers start, and how far on the next step's are.
     pub(crate) fn at(self, offset: usize, step_bytes: usize) -> Self {
         Read { offset, step_bytes, ..self }
     }
@@ -128,19 +158,207 @@ pub(crate) struct Output {
 }
 
 /// Some steps of one plan.
+#[derive(Clone, Copy)]
 pub(crate) struct Job<'a> {
     /// What is run.
     pub(crate) plan: &'a Plan,
     /// How often.
     pub(crate) steps: usize,
-    /// The plan's slots, in order.
-    pub(crate) slots: &'a Bound<'a>,
     /// The plan's inputs, in order.
     pub(crate) inputs: &'a [Read<'a>],
     /// The plan's outputs, in order; no two of them at one place.
     pub(crate) outputs: &'a [Output],
     /// The plan's scalars: that of scalar `s` for member `m` at `s · members + m`.
     pub(crate) scalars: &'a [f64],
+    /// Which slots the plan writes.
+    pub(crate) written: &'a [bool],
     /// The members' random states; empty if the plan draws no numbers.
     pub(crate) keys: &'a [Key],
+}
+
+/// Memory that launches use again, so that a steady one allocates nothing. Empty in between.
+#[derive(Default)]
+pub(crate) struct Buffers {
+    bases: Vec<*mut u8>,
+    slots: Vec<Rows<'static>>,
+    sources: Vec<Source<'static>>,
+    sinks: Vec<Sink<'static>>,
+    stages: Vec<Stage<'static>>,
+    inputs: Vec<Read<'static>>,
+    outputs: Vec<Output>,
+}
+
+// SAFETY: the vectors are empty between launches, so no address crosses threads in them.
+unsafe impl Send for Buffers {}
+// SAFETY: as above; nothing is reached through a shared reference.
+unsafe impl Sync for Buffers {}
+
+impl Buffers {
+    /// Lends memory for lists of inputs and outputs.
+    pub(crate) fn take<'a>(&mut self) -> (Vec<Read<'a>>, Vec<Output>) {
+        let mut outputs = core::mem::take(&mut self.outputs);
+        outputs.clear();
+        (recycle(core::mem::take(&mut self.inputs)), outputs)
+    }
+
+    /// Takes the memory back.
+    pub(crate) fn put(&mut self, inputs: Vec<Read<'_>>, outputs: Vec<Output>) {
+        (self.inputs, self.outputs) = (recycle(inputs), outputs);
+    }
+}
+
+/// Whose rows a launch is about, and where they are.
+pub(crate) struct Located {
+    /// The population's entity.
+    pub(crate) population: Entity,
+    /// The group's place in it.
+    pub(crate) group: usize,
+    /// Which models of the group.
+    pub(crate) members: Members,
+    /// Where their rows were.
+    pub(crate) binder: Binder,
+}
+
+/// Runs every job on every member, all jobs of a tile of models before the next tile.
+///
+/// # Errors
+///
+/// If a slot has no column. Nothing runs then.
+///
+/// # Panics
+///
+/// If an array is shorter than the jobs need, which is a bug of the caller.
+pub(crate) fn launch<'a>(
+    world: &mut World,
+    at: &mut Located,
+    jobs: impl Iterator<Item = Job<'a>> + Clone,
+    arrays: &mut [Write<'_>],
+    buffers: &mut Buffers,
+) -> Result<(), BindError> {
+    let Some(first) = jobs.clone().next() else { return Ok(()) };
+    let slots = &first.plan.program.slots;
+    if jobs.clone().skip(1).any(|job| job.plan.program.slots != *slots) {
+        // Plans that touch other columns cannot share a binding: one visit each.
+        return jobs
+            .into_iter()
+            .try_for_each(|job| launch(world, at, std::iter::once(job), arrays, buffers));
+    }
+    let Located { population, group, members, binder } = at;
+    let bound = binder.bind(world, *population, *group, members, slots, first.written)?;
+    let mut slots = recycle(core::mem::take(&mut buffers.slots));
+    slots.extend((0..bound.len()).map(|slot| bound.rows(slot)));
+    run(members, &slots, jobs, arrays, buffers);
+    buffers.slots = recycle(slots);
+    Ok(())
+}
+
+/// Runs jobs on slots that are bound.
+fn run<'a>(
+    members: &Members,
+    slots: &[Rows<'_>],
+    jobs: impl Iterator<Item = Job<'a>> + Clone,
+    arrays: &mut [Write<'_>],
+    buffers: &mut Buffers,
+) {
+    let reads = || jobs.clone().flat_map(|job| job.inputs);
+    let outputs = || jobs.clone().flat_map(|job| job.outputs);
+    let mut bases = core::mem::take(&mut buffers.bases);
+    bases.extend(reads().map(|read| read.bytes.as_ptr().wrapping_add(read.offset).cast_mut()));
+    let n_inputs = bases.len();
+    bases.extend(outputs().map(|output| arrays[output.array].base.wrapping_add(output.offset)));
+
+    let mut sources = recycle(core::mem::take(&mut buffers.sources));
+    let mut sinks = recycle(core::mem::take(&mut buffers.sinks));
+    sources.extend(bases.iter().zip(reads()).map(|(base, read)| Source {
+        rows: members.rows(base, read.stride),
+        step_bytes: read.step_bytes,
+        gather: read.picked.map(Picked::gather),
+    }));
+    sinks.extend(bases[n_inputs..].iter().zip(outputs()).map(|(base, output)| Sink {
+        rows: members.rows(base, arrays[output.array].stride),
+        step_bytes: output.step_bytes,
+    }));
+
+    let mut stages = recycle(core::mem::take(&mut buffers.stages));
+    let (mut source, mut sink) = (0, 0);
+    for job in jobs.clone() {
+        job.check(members, arrays);
+        let binding = Binding {
+            models: members.len(),
+            slots,
+            inputs: &sources[source..source + job.inputs.len()],
+            outputs: &sinks[sink..sink + job.outputs.len()],
+            scalars: job.scalars,
+            keys: job.keys,
+        };
+        source += job.inputs.len();
+        sink += job.outputs.len();
+        stages.push(Stage { plan: job.plan, binding, steps: job.steps });
+    }
+    // SAFETY: `Job::check` compared every input's and output's row with its array; each array is borrowed
+    // (`Read` shared, `Write` exclusively) and the members' rows in it are disjoint; `Read::picked`
+    // compared item numbers with the data. `slots` are rows that `Binder::bind` took from columns of a
+    // world that it borrows exclusively while they live, one for each member, of as many bytes as the
+    // slots' types say.
+    unsafe { executor::run(&stages) };
+    buffers.stages = recycle(stages);
+    buffers.sinks = recycle(sinks);
+    buffers.sources = recycle(sources);
+    bases.clear();
+    buffers.bases = bases;
+}
+
+impl Members {
+    fn rows<'a>(&'a self, base: &'a *mut u8, stride: usize) -> Rows<'a> {
+        if self.is_all || stride == 0 {
+            return Rows::Strided { base: *base, stride };
+        }
+        Rows::Listed {
+            segments: core::slice::from_ref(base),
+            stride,
+            rows: &self.some,
+            offset: 0,
+        }
+    }
+}
+
+impl Job<'_> {
+    /// Asserts that every row lies in its array.
+    fn check(&self, members: &Members, arrays: &[Write<'_>]) {
+        let program = &self.plan.program;
+        let last_step = self.steps.saturating_sub(1);
+        let last_model = members.end().saturating_sub(1);
+        assert_eq!(self.inputs.len(), program.inputs.len(), "inputs");
+        assert_eq!(self.outputs.len(), program.outputs.len(), "outputs");
+        for (read, ty) in self.inputs.iter().zip(&program.inputs) {
+            let (bytes, element_bytes) = match read.picked {
+                None => (ty.size_bytes(), ty.dtype.size_bytes()),
+                Some(picked) => {
+                    let items = ty.shape.first().copied().unwrap_or(1);
+                    assert_eq!(items * picked.item_bytes, ty.size_bytes(), "items fit the input");
+                    (items * size_of::<u32>(), size_of::<u32>())
+                }
+            };
+            let end = read.offset + last_step * read.step_bytes + last_model * read.stride + bytes;
+            assert!(end <= read.bytes.len(), "an input's rows lie in its array");
+            let strides = [read.offset, read.step_bytes, read.stride, read.bytes.as_ptr().addr()];
+            assert!(strides.iter().all(|n| n % element_bytes == 0), "an input is aligned");
+        }
+        for (output, &value) in self.outputs.iter().zip(&program.outputs) {
+            let (array, ty) = (&arrays[output.array], program.ty(value));
+            let in_row = output.offset + last_step * output.step_bytes + ty.size_bytes();
+            assert!(last_model == 0 || in_row <= array.stride, "rows of an output are apart");
+            assert!(last_model * array.stride + in_row <= array.len, "and lie in its array");
+            let strides = [output.offset, output.step_bytes, array.stride, array.base.addr()];
+            let element_bytes = ty.dtype.size_bytes();
+            assert!(strides.iter().all(|n| n % element_bytes == 0), "an output is aligned");
+        }
+    }
+}
+
+/// Gives an empty vector with the memory of another whose elements differ in lifetimes alone.
+fn recycle<A, B>(mut vector: Vec<A>) -> Vec<B> {
+    const { assert!(size_of::<A>() == size_of::<B>() && align_of::<A>() == align_of::<B>()) };
+    vector.clear();
+    vector.into_iter().map(|_| unreachable!("the vector was just emptied")).collect()
 }

@@ -16,6 +16,7 @@ use neurarch_components::registry::ModuleTypes;
 use neurarch_components::tree::{Model, ModuleName};
 use neurarch_kernels::program::Role;
 
+use crate::init;
 use crate::spawn::columns_of;
 
 /// Why a model's tree is not a model.
@@ -40,6 +41,8 @@ pub struct Fresh {
     pub root: Entity,
     /// The module's place in the new blueprint.
     pub position: usize,
+    /// Parameters and buffers that it had before: role and place.
+    pub kept: Vec<(Role, usize)>,
 }
 
 /// What signing remembers from one time to the next.
@@ -70,6 +73,7 @@ pub fn refresh(world: &mut World, population: Entity) -> Result<(), SignError> {
     for root in changed {
         sign(world, population, root)?;
     }
+    init::reset_fresh(world, population);
     Ok(())
 }
 
@@ -116,7 +120,7 @@ fn changed_roots(world: &mut World, population: Entity) -> Vec<Entity> {
 }
 
 /// Walks up to the model's root; gives it and its population.
-fn root_of(world: &World, entity: Entity) -> Option<(Entity, Entity)> {
+pub(crate) fn root_of(world: &World, entity: Entity) -> Option<(Entity, Entity)> {
     let mut entity = entity;
     loop {
         if let Some(model) = world.get::<Model>(entity) {
@@ -263,6 +267,7 @@ fn sign(world: &mut World, population: Entity, root: Entity) -> Result<(), SignE
         entity_mut.remove_by_ids(&stale);
         let missing = if unchanged { &[][..] } else { &wanted[..] };
         insert_zeroed(&mut entity_mut, missing, &markers, &mut zeros);
+        let kept_slots = kept.iter().map(|(key, _)| (key.role, key.index)).collect();
         for (key, bytes) in kept {
             let id = wanted.iter().find(|(_, wanted)| *wanted == key).map(|&(id, _)| id);
             if let Some(to) = id.and_then(|id| row_mut(&mut entity_mut, id, key)) {
@@ -270,7 +275,7 @@ fn sign(world: &mut World, population: Entity, root: Entity) -> Result<(), SignE
             }
         }
         if !unchanged && let Some(mut signed) = world.get_mut::<Signed>(population) {
-            signed.fresh.push(Fresh { root, position });
+            signed.fresh.push(Fresh { root, position, kept: kept_slots });
         }
     }
     let old_entities = old_entities.unwrap_or_default();

@@ -11,6 +11,8 @@ use neurarch_components::tree::{Model, ModuleName, NOT_A_MEMBER};
 use neurarch_kernels::dtype::Dtype;
 use neurarch_kernels::program::Role;
 
+use crate::sign::SignError;
+
 /// Why models cannot be spawned.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -32,6 +34,9 @@ pub enum SpawnError {
     /// There is no model to copy the structure from.
     #[error("population {0} has no model left whose structure new ones could have")]
     Empty(Entity),
+    /// The population has a model whose tree is no model.
+    #[error(transparent)]
+    Sign(#[from] SignError),
     /// A population has fewer than 2³² models.
     #[error("expected fewer than {max} models, got {given}", max = NOT_A_MEMBER)]
     TooMany {

@@ -71,6 +71,23 @@ impl Scheme {
         parameters
     }
 
+    /// Says whether some parameter needs a gradient.
+    pub(crate) fn has_trainable(&self) -> bool {
+        !self.trainable().is_empty()
+    }
+
+    /// Lists the gradients that there are.
+    pub(crate) fn gradients(&self) -> Vec<Slot> {
+        let mut parameters = self.parameters();
+        parameters.retain(|parameter| self.has_gradient.contains(parameter.number));
+        parameters.iter().map(|parameter| gradient_of(&parameter.slot)).collect()
+    }
+
+    /// Says whether some parameter has an optimizer.
+    pub(crate) fn has_optimizer(&self) -> bool {
+        self.groups.iter().any(Option::is_some)
+    }
+
     fn call(&self, trace: &Trace, x: &Var) -> Var {
         let training: Vec<_> = (0..self.blueprint.positions.len())
             .map(|position| !self.mode.evaluating.contains(position))
@@ -119,6 +136,21 @@ impl Scheme {
     fn no_steps(&self) -> Vec<Option<Var>> {
         vec![None; self.blueprint.positions.len()]
     }
+}
+
+/// Gives each position the optimizer that is nearest to it, of those that positions have of their own.
+pub(crate) fn nearest(
+    blueprint: &Blueprint,
+    owned: &[(usize, Option<Arc<dyn DynOptimizer>>)],
+) -> Vec<Option<Group>> {
+    let mut groups: Vec<Option<Group>> = Vec::with_capacity(blueprint.positions.len());
+    for (position, at) in blueprint.positions.iter().enumerate() {
+        let own = owned.iter().find(|(owner, _)| *owner == position);
+        let own = own.and_then(|(_, optimizer)| optimizer.clone());
+        let above = at.parent.and_then(|parent| groups[parent].clone());
+        groups.push(own.map(|optimizer| Group { owner: position, optimizer }).or(above));
+    }
+    groups
 }
 
 /// Gives the slot of a parameter's gradient.
@@ -189,7 +221,7 @@ fn call_loss(trace: &Trace, of: &dyn DynLoss, y: &Var, target: Type) -> Var {
 }
 
 /// Records forward pass, loss, backward pass and updates in one: inputs `x`, the target and the loss's
-/// arrays; output the loss.
+/// arrays; output the loss. Gives the type of `y` too.
 ///
 /// # Errors
 ///
@@ -199,15 +231,15 @@ pub fn train_step(
     loss: &dyn DynLoss,
     x: Type,
     target: Type,
-) -> Result<Program, TraceError> {
+) -> Result<(Program, Type), TraceError> {
     let trace = Trace::new();
     let y = of.call(&trace, &trace.input(x));
     let loss = call_loss(&trace, loss, &y, target);
     if loss.shape().rank() > 0 {
         trace.fail(NOT_SCALAR);
     }
-    if trace.error().is_some() {
-        return trace.finish(&[]);
+    if let Some(error) = trace.error() {
+        return Err(error);
     }
     let trainable = of.trainable();
     let wrt: Vec<_> = trainable.iter().map(|p| trace.slot(p.slot.clone())).collect();
@@ -220,7 +252,7 @@ pub fn train_step(
         }
     }
     of.store_steps(&trace, steps);
-    trace.finish(&[loss])
+    Ok((trace.finish(&[loss])?, y.ty().clone()))
 }
 
 /// What torch says when `backward` is asked of a loss that is not one number.
@@ -239,5 +271,20 @@ pub fn step(of: &Scheme) -> Result<Program, TraceError> {
         of.update(&trace, &parameter.slot, &gradient, &mut steps);
     }
     of.store_steps(&trace, steps);
+    trace.finish(&[])
+}
+
+/// Records that the gradients that there are become zero.
+///
+/// # Errors
+///
+/// None that a user could cause.
+pub fn zero_gradients(of: &Scheme) -> Result<Program, TraceError> {
+    let trace = Trace::new();
+    for slot in of.gradients() {
+        let gradient = trace.slot(slot);
+        let zeros = trace.constant(0.0, gradient.dtype(), gradient.shape().clone());
+        trace.store(&gradient, &zeros);
+    }
     trace.finish(&[])
 }

@@ -1,6 +1,7 @@
 //! Activations: elementwise functions, and softmax along an axis.
 
 use bevy_ecs::prelude::*;
+pub use neurarch_kernels::ops::gelu::Approximate;
 use neurarch_kernels::program::trace::Var;
 
 use crate::module::{Call, Module};
@@ -65,16 +66,22 @@ impl Module for Identity {
 /// Applies `x · Φ(x)`, `Φ` being the standard normal distribution function.
 ///
 /// Source: `torch.nn.GELU`.
-#[derive(Component, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Eq)]
 #[component(immutable)]
 pub struct GELU {
-    /// Whether `Φ` is approximated with a hyperbolic tangent: torch's `approximate='tanh'`.
-    pub tanh: bool,
+    /// How `Φ` is computed.
+    pub approximate: Approximate,
+}
+
+impl Default for GELU {
+    fn default() -> Self {
+        GELU { approximate: Approximate::None }
+    }
 }
 
 impl Module for GELU {
     fn forward(&self, _: &Call<'_>, x: Var) -> Var {
-        if self.tanh { x.gelu_tanh() } else { x.gelu() }
+        x.gelu(self.approximate)
     }
 }
 
@@ -84,6 +91,7 @@ impl Module for GELU {
 ///
 /// Source: `torch.nn.LeakyReLU`.
 #[derive(Component, Clone, Copy, Debug, PartialEq)]
+#[component(summary_tick)]
 pub struct LeakyReLU {
     /// The slope below 0.
     pub negative_slope: f64,
@@ -116,6 +124,7 @@ impl Module for LeakyReLU {
 ///
 /// Source: `torch.nn.ELU`.
 #[derive(Component, Clone, Copy, Debug, PartialEq)]
+#[component(summary_tick)]
 pub struct ELU {
     /// Minus the limit towards minus infinity.
     pub alpha: f64,
@@ -148,6 +157,7 @@ impl Module for ELU {
 ///
 /// Source: `torch.nn.Softplus`.
 #[derive(Component, Clone, Copy, Debug, PartialEq)]
+#[component(summary_tick)]
 pub struct Softplus {
     /// How sharp the bend at 0 is.
     pub beta: f64,

@@ -13,6 +13,7 @@ use crate::module::{Call, Module};
 ///
 /// Source: `torch.nn.Dropout`. `p` outside of 0 to 1, which torch refuses, is clamped.
 #[derive(Component, Clone, Copy, Debug, PartialEq)]
+#[component(summary_tick)]
 pub struct Dropout {
     /// Probability that an element becomes 0.
     pub p: f64,

@@ -27,26 +27,7 @@ impl Default for Flatten {
 }
 
 impl Module for Flatten {
-    fn forward(&self, call: &Call<'_>, x: Var) -> Var {
-        let shape = x.shape();
-        let axis = |dim| {
-            shape.axis(dim).ok_or_else(|| {
-                let (low, high) = (-(shape.rank() as isize), shape.rank() as isize - 1);
-                format!(
-                    "Dimension out of range (expected to be in range of [{low}, {high}], but got {dim})"
-                )
-            })
-        };
-        match (axis(self.start_dim), axis(self.end_dim)) {
-            (Err(message), _) | (_, Err(message)) => call.trace.fail(message),
-            (Ok(start), Ok(end)) if start > end => {
-                call.trace.fail("flatten() has invalid args: start_dim cannot come after end_dim")
-            }
-            (Ok(start), Ok(end)) => {
-                let joined = shape[start..=end].iter().product();
-                let sizes = shape[..start].iter().chain([&joined]).chain(&shape[end + 1..]);
-                x.reshape(sizes.copied().collect::<Vec<usize>>())
-            }
-        }
+    fn forward(&self, _: &Call<'_>, x: Var) -> Var {
+        x.flatten(self.start_dim, self.end_dim)
     }
 }

@@ -7,7 +7,7 @@ pub mod linear;
 pub mod sequential;
 
 pub use activation::{
-    ELU, GELU, Identity, LeakyReLU, LogSoftmax, ReLU, SiLU, Sigmoid, Softmax, Softplus, Tanh,
+    Approximate, ELU, GELU, Identity, LeakyReLU, LogSoftmax, ReLU, SiLU, Sigmoid, Softmax, Softplus, Tanh,
 };
 pub use dropout::Dropout;
 pub use flatten::Flatten;

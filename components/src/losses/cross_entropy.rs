@@ -71,7 +71,8 @@ impl Loss for CrossEntropyLoss {
     }
 
     fn structural(&self) -> Self {
-        CrossEntropyLoss { label_smoothing: 0.0, ..self.clone() }
+        let weight = self.weight.iter().map(|weight| vec![1.0; weight.len()]).collect();
+        CrossEntropyLoss { label_smoothing: 0.0, weight, ..self.clone() }
     }
 
     fn scalar(&self, name: &str) -> Option<f64> {

@@ -2,9 +2,232 @@
 //!
 //! Every number follows from the population's seed, the model's number, the module's position and the
 //! parameter's place in it, and from nothing else: a model spawned alone has the bits that it has among
-//! ten thousand.
+//! ten thousand. Filling is an op like any other, so tiles of models are filled in parallel.
 
-pub mod gain;
-pub mod sample;
+mod gain;
+mod op;
+mod sample;
 
-pub use gain::{FanMode, Nonlinearity, calculate_fan_in_and_fan_out, calculate_gain};
+use bevy_ecs::prelude::*;
+use neurarch_components::blueprint::{Blueprint, Blueprints};
+use neurarch_components::module::Init;
+use neurarch_components::population::{Group, Population};
+use neurarch_components::tree::Model;
+use neurarch_kernels::cpu::tile::Key;
+use neurarch_kernels::passes::plan::{Plan, PlanOptions};
+use neurarch_kernels::program::trace::Trace;
+use neurarch_kernels::program::{Role, Slot};
+use neurarch_kernels::shape::Shape;
+
+pub use gain::{
+    FanMode, Nonlinearity, calculate_fan_in_and_fan_out, calculate_gain, kaiming_normal,
+    kaiming_uniform, xavier_normal, xavier_uniform,
+};
+
+use crate::access::{self, AccessError};
+use crate::bind::Binder;
+use crate::launch::{Buffers, Job, Located, Members, launch};
+use crate::sign::{self, SignError};
+
+/// Why parameters cannot be given numbers. Nothing is changed then.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InitError {
+    /// There is no such parameter.
+    #[error(transparent)]
+    Access(#[from] AccessError),
+    /// The numbers depend on fans, and the parameter has fewer than two axes; torch's words.
+    #[error(
+        "'{name}': Fan in and fan out can not be computed for tensor with fewer than 2 dimensions, \
+         got shape {shape}"
+    )]
+    Fans {
+        /// The dotted name.
+        name: String,
+        /// The parameter's shape.
+        shape: Shape,
+    },
+}
+
+/// Numbers the models of a population from `first` on, in the order of their indices: models of one seed
+/// and number have the same random numbers in any population.
+///
+/// Parameters stay as they are; [`reset_parameters`] draws them anew.
+///
+/// # Errors
+///
+/// If `population` is no population.
+pub fn number_from(world: &mut World, population: Entity, first: u64) -> Result<(), SignError> {
+    let found = world.get_mut::<Population>(population);
+    let mut found = found.ok_or(SignError::NotAPopulation(population))?;
+    let models = found.models().to_vec();
+    found.number_from(first + models.len() as u64);
+    for (number, root) in (first..).zip(models) {
+        if let Some(mut model) = world.get_mut::<Model>(root) {
+            model.number = number;
+        }
+    }
+    Ok(())
+}
+
+/// Gives all parameters of some models the first numbers that their modules ask for.
+///
+/// # Errors
+///
+/// If `population` is no population. Entities that are no models of it are passed over.
+///
+/// Source: `torch.nn.Module.reset_parameters`, of every module.
+pub fn reset_parameters(
+    world: &mut World,
+    population: Entity,
+    models: &[Entity],
+) -> Result<(), SignError> {
+    sign::refresh(world, population)?;
+    let Some(found) = world.get::<Population>(population) else { return Ok(()) };
+    let mut resets = Vec::new();
+    for (number, group) in found.groups().iter().enumerate() {
+        let Some(blueprint) = world.resource::<Blueprints>().get(group.blueprint) else { continue };
+        let places = models.iter().filter_map(|&root| place_of(world, group, root));
+        resets.push((number, places.collect(), first_numbers(blueprint)));
+    }
+    for (group, places, fills) in resets {
+        fill(world, population, group, places, fills);
+    }
+    Ok(())
+}
+
+/// Gives one parameter or buffer of every model new numbers: `init` chooses their distribution from its
+/// shape.
+///
+/// # Errors
+///
+/// If a model has no such parameter, or `init` gives `None`, which means that the shape has no fans.
+///
+/// # Example
+///
+/// ```ignore
+/// init::fill_with(world, brains, "0.weight", |shape| init::xavier_uniform(shape, 1.0))?;
+/// ```
+///
+/// Source: the functions of `torch.nn.init`, whose names [`kaiming_uniform`] and the others have.
+pub fn fill_with(
+    world: &mut World,
+    population: Entity,
+    name: &str,
+    init: impl Fn(&Shape) -> Option<Init>,
+) -> Result<(), InitError> {
+    sign::refresh(world, population).map_err(AccessError::from)?;
+    let Some(found) = world.get::<Population>(population) else { return Ok(()) };
+    let mut fills = Vec::new();
+    for (number, group) in found.groups().iter().enumerate() {
+        let blueprint = world.resource::<Blueprints>().get(group.blueprint);
+        let Some(blueprint) = blueprint.filter(|_| !group.members.is_empty()) else { continue };
+        let slot = access::find_slot(blueprint, name).ok_or_else(|| AccessError::NoSuchName {
+            module: blueprint.positions[0].module.type_name(),
+            name: name.to_owned(),
+        })?;
+        let init = init(&slot.ty.shape).ok_or_else(|| InitError::Fans {
+            name: name.to_owned(),
+            shape: slot.ty.shape.clone(),
+        })?;
+        fills.push((number, (0..group.members.len()).collect(), vec![(slot, init)]));
+    }
+    for (group, places, fills) in fills {
+        fill(world, population, group, places, fills);
+    }
+    Ok(())
+}
+
+/// Gives parameters that a change of structure made new their first numbers.
+pub(crate) fn reset_fresh(world: &mut World, population: Entity) {
+    let Some(mut signed) = world.get_mut::<sign::Signed>(population) else { return };
+    let fresh = std::mem::take(&mut signed.fresh);
+    for fresh in fresh {
+        let Some(found) = world.get::<Population>(population) else { return };
+        let at = found.groups().iter().enumerate().find_map(|(number, group)| {
+            Some((number, group, place_of(world, group, fresh.root)?))
+        });
+        let Some((number, group, place)) = at else { continue };
+        let Some(blueprint) = world.resource::<Blueprints>().get(group.blueprint) else { continue };
+        let mut fills = first_numbers(blueprint);
+        fills.retain(|(slot, _)| {
+            slot.position == fresh.position && !fresh.kept.contains(&(slot.role, slot.index))
+        });
+        fill(world, population, number, vec![place], fills);
+    }
+}
+
+fn place_of(world: &World, group: &Group, root: Entity) -> Option<usize> {
+    let index = world.get::<Model>(root)?.index;
+    let place = group.members.binary_search(&index).ok()?;
+    (group.modules[0][place] == root).then_some(place)
+}
+
+/// Lists parameters and buffers with what their modules reset them to.
+fn first_numbers(blueprint: &Blueprint) -> Vec<(Slot, Init)> {
+    let mut fills = Vec::new();
+    for (position, at) in blueprint.positions.iter().enumerate() {
+        let parameters = at.parameters.iter().map(|p| blueprint.parameter(position, &p.name));
+        let buffers = at.buffers.iter().map(|b| blueprint.buffer(position, &b.name));
+        for slot in parameters.chain(buffers).flatten() {
+            let name = slot.name.rsplit('.').next().unwrap_or_default();
+            let init = at.module.reset(name);
+            fills.push((slot, init));
+        }
+    }
+    fills
+}
+
+/// Fills slots of the models at some places of a group.
+fn fill(
+    world: &mut World,
+    population: Entity,
+    group: usize,
+    mut places: Vec<usize>,
+    fills: Vec<(Slot, Init)>,
+) {
+    places.sort_unstable();
+    places.dedup();
+    let Some(found) = world.get::<Population>(population) else { return };
+    let Some(&first) = places.first() else { return };
+    let of = &found.groups()[group];
+    let mut members = Members::first(found.len(), of.members[first]);
+    places[1..].iter().for_each(|&place| members.push(of.members[place]));
+    members.settle();
+    let number = |&place: &usize| {
+        world.get::<Model>(of.modules[0][place]).map_or(0, |model| model.number)
+    };
+    let keys: Vec<_> = places
+        .iter()
+        .map(|place| Key { seed: found.seed, number: number(place), step: 0 })
+        .collect();
+
+    let trace = Trace::new();
+    for (slot, init) in fills {
+        let fill = op::Fill::new(&slot, init);
+        let slot = trace.slot(slot);
+        trace.store(&slot, &trace.apply(fill, &[]));
+    }
+    let program = trace.finish(&[]).expect("filling takes any slot");
+    let plan = Plan::new(program, &PlanOptions::default()).expect("a fill is a program");
+    let written = vec![true; plan.program.slots.len()];
+    let job = Job {
+        plan: &plan,
+        steps: 1,
+        inputs: &[],
+        outputs: &[],
+        scalars: &[],
+        written: &written,
+        keys: &keys,
+    };
+    let mut at = Located { population, group, members, binder: Binder::default() };
+    let jobs = std::iter::once(job);
+    launch(world, &mut at, jobs, &mut [], &mut Buffers::default())
+        .expect("a signed model has the columns of its blueprint");
+}
+
+/// Tells parameters from buffers in the random numbers' counters.
+fn draw_of(slot: &Slot) -> u32 {
+    let index = u32::try_from(slot.index).unwrap_or(u32::MAX) & 0x3fff_ffff;
+    if slot.role == Role::Buffer { index | 1 << 30 } else { index }
+}

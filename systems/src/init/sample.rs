@@ -5,7 +5,7 @@ use neurarch_kernels::dtype::Element;
 use rand::Rng;
 
 /// A type that random numbers are drawn in.
-pub trait Sample: Element {
+pub(super) trait Sample: Element {
     /// Draws a number in `[0, 1)`, each multiple of one rounding step as likely as the others.
     fn unit(stream: &mut impl Rng) -> Self;
     /// Rounds.
@@ -43,7 +43,7 @@ impl Sample for f64 {
 }
 
 /// Fills a row of a parameter, `columns` elements a line if it is a matrix.
-pub fn fill<T: Sample>(row: &mut [T], columns: usize, init: Init, stream: &mut impl Rng) {
+pub(super) fn fill<T: Sample>(row: &mut [T], columns: usize, init: Init, stream: &mut impl Rng) {
     match init {
         Init::Zeros => row.fill(T::from_f64(0.0)),
         Init::Ones => row.fill(T::from_f64(1.0)),

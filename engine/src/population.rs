@@ -1,0 +1,325 @@
+//! [`NeurarchWorld`]: populations on bevy's [`World`], by one-line callers of the functions in
+//! [`systems`](crate::systems).
+
+use bevy_ecs::prelude::*;
+use ndarray::{ArrayD, ArrayView, Dimension};
+
+use crate::components::module::{Init, Module};
+use crate::components::population::Population;
+use crate::kernels::dtype::{Dtype, Element};
+use crate::kernels::shape::Shape;
+use crate::systems::access::{self, AccessError};
+use crate::systems::init::{self, InitError};
+use crate::systems::insert::{self, InsertError};
+use crate::systems::sign::SignError;
+use crate::systems::spawn::{self, SpawnError};
+
+/// What all random numbers of a population follow from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Seed(pub u64);
+
+/// How a population is spawned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PopulationSettings {
+    /// How many models there are at first.
+    pub models: usize,
+    /// How many there is room for: spawning within it moves nothing. At least `models` is taken.
+    pub capacity: usize,
+    /// What all random numbers follow from.
+    pub seed: u64,
+    /// The element type of the parameters.
+    pub dtype: Dtype,
+    /// The number of the first model: models of one seed and number have the same random numbers in any
+    /// population.
+    pub first_number: u64,
+}
+
+impl Default for PopulationSettings {
+    fn default() -> Self {
+        PopulationSettings { models: 1, capacity: 0, seed: 0, dtype: Dtype::F32, first_number: 0 }
+    }
+}
+
+/// Populations of models in a [`World`]. A population is known by its entity.
+pub trait NeurarchWorld {
+    /// Spawns `models` models of `module`, with the first numbers that its modules ask for.
+    ///
+    /// # Errors
+    ///
+    /// If the module cannot be spawned, such as for a child's name with a dot.
+    fn spawn_population(
+        &mut self,
+        module: &impl Module,
+        models: usize,
+        seed: Seed,
+    ) -> Result<Entity, SpawnError>;
+
+    /// Spawns a population as `settings` say.
+    ///
+    /// # Errors
+    ///
+    /// As [`spawn_population`](NeurarchWorld::spawn_population), and if parameters cannot have the dtype.
+    fn spawn_population_with(
+        &mut self,
+        module: &impl Module,
+        settings: PopulationSettings,
+    ) -> Result<Entity, SpawnError>;
+
+    /// Spawns `count` more models like the first of a population; gives their roots.
+    ///
+    /// # Errors
+    ///
+    /// If the entity is no population, or an empty one.
+    fn spawn_models(&mut self, population: Entity, count: usize)
+    -> Result<Vec<Entity>, SpawnError>;
+
+    /// Gives the roots of a population's models, in the order of their indices.
+    ///
+    /// # Errors
+    ///
+    /// If the entity is no population.
+    fn models(&self, population: Entity) -> Result<&[Entity], SignError>;
+
+    /// Gives every model of a population a component, on its root.
+    ///
+    /// # Errors
+    ///
+    /// If the entity is no population.
+    fn insert<C: Component + Clone>(
+        &mut self,
+        population: Entity,
+        component: C,
+    ) -> Result<(), InsertError>;
+
+    /// Gives every model of a population a component of its own, by its index.
+    ///
+    /// # Errors
+    ///
+    /// If the entity is no population.
+    fn insert_with<C: Component>(
+        &mut self,
+        population: Entity,
+        component: impl Fn(usize) -> C,
+    ) -> Result<(), InsertError>;
+
+    /// Gives the module at a dotted path of every model a component of its own, by the model's index.
+    ///
+    /// # Errors
+    ///
+    /// If the entity is no population or a model has no such module.
+    fn insert_at_with<C: Component>(
+        &mut self,
+        population: Entity,
+        path: &str,
+        component: impl Fn(usize) -> C,
+    ) -> Result<(), InsertError>;
+
+    /// Gives the entity of the module at a dotted path of a model.
+    ///
+    /// # Errors
+    ///
+    /// If `root` is no model or has no such module.
+    fn module(&mut self, root: Entity, path: &str) -> Result<Entity, AccessError>;
+
+    /// Lists the dotted names of a model's parameters.
+    ///
+    /// # Errors
+    ///
+    /// If `root` is no model.
+    fn parameter_names(&mut self, root: Entity) -> Result<Vec<String>, AccessError>;
+
+    /// Copies a parameter or buffer of a model.
+    ///
+    /// # Errors
+    ///
+    /// If there is none of that name and element type.
+    fn parameter<T: Element>(
+        &mut self,
+        root: Entity,
+        name: &str,
+    ) -> Result<ArrayD<T>, AccessError>;
+
+    /// Overwrites a parameter or buffer of a model.
+    ///
+    /// # Errors
+    ///
+    /// If there is none of that name, element type and shape.
+    fn set_parameter<T: Element, D: Dimension>(
+        &mut self,
+        root: Entity,
+        name: &str,
+        numbers: ArrayView<'_, T, D>,
+    ) -> Result<(), AccessError>;
+
+    /// Copies the gradient of a parameter of a model; `None` if it has none.
+    ///
+    /// # Errors
+    ///
+    /// If there is no parameter of that name and element type.
+    fn gradient<T: Element>(
+        &mut self,
+        root: Entity,
+        name: &str,
+    ) -> Result<Option<ArrayD<T>>, AccessError>;
+
+    /// Copies a parameter or buffer of all models: `[models, ..]`.
+    ///
+    /// # Errors
+    ///
+    /// If the models do not all have it alike.
+    fn stack<T: Element>(
+        &mut self,
+        population: Entity,
+        name: &str,
+    ) -> Result<ArrayD<T>, AccessError>;
+
+    /// Overwrites a parameter or buffer of all models with `[models, ..]`.
+    ///
+    /// # Errors
+    ///
+    /// If the models do not all have it alike, or the shape is another.
+    fn unstack<T: Element, D: Dimension>(
+        &mut self,
+        population: Entity,
+        name: &str,
+        numbers: ArrayView<'_, T, D>,
+    ) -> Result<(), AccessError>;
+
+    /// Gives a parameter of every model new numbers, from a distribution that follows from its shape:
+    /// `|shape| init::xavier_uniform(shape, 1.0)`.
+    ///
+    /// # Errors
+    ///
+    /// If a model has no such parameter, or its shape has no fans.
+    fn fill_with(
+        &mut self,
+        population: Entity,
+        name: &str,
+        init: impl Fn(&Shape) -> Option<Init>,
+    ) -> Result<(), InitError>;
+}
+
+impl NeurarchWorld for World {
+    fn spawn_population(
+        &mut self,
+        module: &impl Module,
+        models: usize,
+        Seed(seed): Seed,
+    ) -> Result<Entity, SpawnError> {
+        let settings = PopulationSettings { models, seed, ..PopulationSettings::default() };
+        self.spawn_population_with(module, settings)
+    }
+
+    fn spawn_population_with(
+        &mut self,
+        module: &impl Module,
+        settings: PopulationSettings,
+    ) -> Result<Entity, SpawnError> {
+        let PopulationSettings { models, capacity, seed, dtype, first_number } = settings;
+        let population =
+            spawn::spawn_population(self, module, models, capacity, seed, dtype)?;
+        init::number_from(self, population, first_number)?;
+        let models = self.models(population)?.to_vec();
+        init::reset_parameters(self, population, &models)?;
+        Ok(population)
+    }
+
+    fn spawn_models(
+        &mut self,
+        population: Entity,
+        count: usize,
+    ) -> Result<Vec<Entity>, SpawnError> {
+        let models = spawn::spawn_models(self, population, count)?;
+        init::reset_parameters(self, population, &models)?;
+        Ok(models)
+    }
+
+    fn models(&self, population: Entity) -> Result<&[Entity], SignError> {
+        let found = self.get::<Population>(population);
+        found.map(Population::models).ok_or(SignError::NotAPopulation(population))
+    }
+
+    fn insert<C: Component + Clone>(
+        &mut self,
+        population: Entity,
+        component: C,
+    ) -> Result<(), InsertError> {
+        insert::insert_with(self, population, "", |_| component.clone())
+    }
+
+    fn insert_with<C: Component>(
+        &mut self,
+        population: Entity,
+        component: impl Fn(usize) -> C,
+    ) -> Result<(), InsertError> {
+        insert::insert_with(self, population, "", component)
+    }
+
+    fn insert_at_with<C: Component>(
+        &mut self,
+        population: Entity,
+        path: &str,
+        component: impl Fn(usize) -> C,
+    ) -> Result<(), InsertError> {
+        insert::insert_with(self, population, path, component)
+    }
+
+    fn module(&mut self, root: Entity, path: &str) -> Result<Entity, AccessError> {
+        access::module(self, root, path)
+    }
+
+    fn parameter_names(&mut self, root: Entity) -> Result<Vec<String>, AccessError> {
+        access::parameter_names(self, root)
+    }
+
+    fn parameter<T: Element>(
+        &mut self,
+        root: Entity,
+        name: &str,
+    ) -> Result<ArrayD<T>, AccessError> {
+        access::read(self, root, name, None)
+    }
+
+    fn set_parameter<T: Element, D: Dimension>(
+        &mut self,
+        root: Entity,
+        name: &str,
+        numbers: ArrayView<'_, T, D>,
+    ) -> Result<(), AccessError> {
+        access::write(self, root, name, numbers.into_dyn())
+    }
+
+    fn gradient<T: Element>(
+        &mut self,
+        root: Entity,
+        name: &str,
+    ) -> Result<Option<ArrayD<T>>, AccessError> {
+        access::gradient(self, root, name)
+    }
+
+    fn stack<T: Element>(
+        &mut self,
+        population: Entity,
+        name: &str,
+    ) -> Result<ArrayD<T>, AccessError> {
+        access::stack(self, population, name, None)
+    }
+
+    fn unstack<T: Element, D: Dimension>(
+        &mut self,
+        population: Entity,
+        name: &str,
+        numbers: ArrayView<'_, T, D>,
+    ) -> Result<(), AccessError> {
+        access::unstack(self, population, name, numbers.into_dyn())
+    }
+
+    fn fill_with(
+        &mut self,
+        population: Entity,
+        name: &str,
+        init: impl Fn(&Shape) -> Option<Init>,
+    ) -> Result<(), InitError> {
+        init::fill_with(self, population, name, init)
+    }
+}

@@ -1,0 +1,256 @@
+//! [`TrainWorld`]: the steps of training on bevy's [`World`], by one-line callers of the functions in
+//! [`systems::step`](crate::systems::step).
+
+use bevy_ecs::prelude::*;
+use ndarray::{Array1, Array2, ArrayD, ArrayViewMut, Dimension};
+
+use crate::components::losses::Loss;
+use crate::kernels::dtype::Element;
+use crate::systems::array::{DataSet, Input};
+use crate::systems::mode;
+use crate::systems::plans::Plans;
+use crate::systems::step::{self, StepError};
+
+/// What populations do: run, learn, and what can be toggled about it.
+///
+/// Wherever arrays are taken, `&Array`, views and [`Input`] are; their first axis is that of the models,
+/// in the order of [`models`](crate::NeurarchWorld::models).
+pub trait TrainWorld {
+    /// Runs the models: [`step::forward`].
+    ///
+    /// # Errors
+    ///
+    /// If `x` does not fit the population or its modules.
+    fn forward<'a, T: Element>(
+        &mut self,
+        population: Entity,
+        x: impl Into<Input<'a, T>>,
+    ) -> Result<ArrayD<T>, StepError>;
+
+    /// Runs the models into an array that is there already: [`step::forward_into`].
+    ///
+    /// # Errors
+    ///
+    /// As [`forward`](TrainWorld::forward), and if `y` has another shape than the result.
+    fn forward_into<'a, T: Element, D: Dimension>(
+        &mut self,
+        population: Entity,
+        x: impl Into<Input<'a, T>>,
+        y: ArrayViewMut<'_, T, D>,
+    ) -> Result<(), StepError>;
+
+    /// Computes the loss of the last forward pass: [`step::loss`].
+    ///
+    /// # Errors
+    ///
+    /// If there was no forward pass, or the targets do not fit its result.
+    fn loss<'a, T: Element, Y: Element>(
+        &mut self,
+        population: Entity,
+        targets: impl Into<Input<'a, Y>>,
+        loss: &impl Loss,
+    ) -> Result<ArrayD<T>, StepError>;
+
+    /// Adds the gradients of the last loss to those of the parameters: [`step::backward`].
+    ///
+    /// # Errors
+    ///
+    /// If there was no loss of one number for each model after a forward pass in training mode.
+    fn backward(&mut self, population: Entity) -> Result<(), StepError>;
+
+    /// Goes back from a gradient of the last forward pass's results: [`step::backward_from`].
+    ///
+    /// # Errors
+    ///
+    /// As [`backward`](TrainWorld::backward), and if `gradient` has another shape than the results.
+    fn backward_from<'a, T: Element>(
+        &mut self,
+        population: Entity,
+        gradient: impl Into<Input<'a, T>>,
+    ) -> Result<(), StepError>;
+
+    /// Updates the parameters that have a gradient: [`step::step`].
+    ///
+    /// # Errors
+    ///
+    /// If a model has no optimizer.
+    fn step(&mut self, population: Entity) -> Result<(), StepError>;
+
+    /// Takes the gradients away, to torch's `None`: [`step::zero_grad`].
+    ///
+    /// # Errors
+    ///
+    /// If there is no such population.
+    fn zero_grad(&mut self, population: Entity) -> Result<(), StepError>;
+
+    /// Makes one training step: [`step::train_step`].
+    ///
+    /// # Errors
+    ///
+    /// If the arrays do not fit the population or the loss, or a model has no optimizer.
+    fn train_step<'a, 'b, X: Element, Y: Element>(
+        &mut self,
+        population: Entity,
+        x: impl Into<Input<'a, X>>,
+        targets: impl Into<Input<'b, Y>>,
+        loss: &impl Loss,
+    ) -> Result<Array1<X>, StepError>;
+
+    /// Makes one training step, the losses into an array that is there already:
+    /// [`step::train_step_into`].
+    ///
+    /// # Errors
+    ///
+    /// As [`train_step`](TrainWorld::train_step), and if `losses` has another length.
+    fn train_step_into<'a, 'b, X: Element, Y: Element>(
+        &mut self,
+        population: Entity,
+        x: impl Into<Input<'a, X>>,
+        targets: impl Into<Input<'b, Y>>,
+        loss: &impl Loss,
+        losses: &mut [X],
+    ) -> Result<(), StepError>;
+
+    /// Makes a training step on each minibatch of a data set: [`step::train_steps`].
+    ///
+    /// # Errors
+    ///
+    /// As [`train_step`](TrainWorld::train_step), and if item numbers or sizes do not fit the data.
+    fn train_steps<X: Element, Y: Element>(
+        &mut self,
+        population: Entity,
+        data: DataSet<'_, X, Y>,
+        loss: &impl Loss,
+    ) -> Result<Array2<X>, StepError>;
+
+    /// Puts a population, or a module and all below it, into training mode: [`mode::train`].
+    ///
+    /// # Errors
+    ///
+    /// If `entity` is neither.
+    fn train(&mut self, entity: Entity) -> Result<(), StepError>;
+
+    /// Puts a population, or a module and all below it, into evaluation mode: [`mode::eval`].
+    ///
+    /// # Errors
+    ///
+    /// If `entity` is neither.
+    fn eval(&mut self, entity: Entity) -> Result<(), StepError>;
+
+    /// Says whether the parameters of a population, or of a module and all below it, need gradients:
+    /// [`mode::requires_grad_`].
+    ///
+    /// # Errors
+    ///
+    /// If `entity` is neither.
+    fn requires_grad_(&mut self, entity: Entity, requires_grad: bool) -> Result<(), StepError>;
+
+    /// Says whether a population's models, or one of them, take part: [`mode::set_active`].
+    ///
+    /// # Errors
+    ///
+    /// If `entity` is neither.
+    fn set_active(&mut self, entity: Entity, is_active: bool) -> Result<(), StepError>;
+
+    /// Makes tiles of that many models from the next plan on; `None` asks the caches. For tests: no bit
+    /// of a result depends on it.
+    fn force_tile(&mut self, models: Option<usize>);
+}
+
+impl TrainWorld for World {
+    fn forward<'a, T: Element>(
+        &mut self,
+        population: Entity,
+        x: impl Into<Input<'a, T>>,
+    ) -> Result<ArrayD<T>, StepError> {
+        step::forward(self, population, x)
+    }
+
+    fn forward_into<'a, T: Element, D: Dimension>(
+        &mut self,
+        population: Entity,
+        x: impl Into<Input<'a, T>>,
+        y: ArrayViewMut<'_, T, D>,
+    ) -> Result<(), StepError> {
+        step::forward_into(self, population, x, y)
+    }
+
+    fn loss<'a, T: Element, Y: Element>(
+        &mut self,
+        population: Entity,
+        targets: impl Into<Input<'a, Y>>,
+        loss: &impl Loss,
+    ) -> Result<ArrayD<T>, StepError> {
+        step::loss(self, population, targets, loss)
+    }
+
+    fn backward(&mut self, population: Entity) -> Result<(), StepError> {
+        step::backward(self, population)
+    }
+
+    fn backward_from<'a, T: Element>(
+        &mut self,
+        population: Entity,
+        gradient: impl Into<Input<'a, T>>,
+    ) -> Result<(), StepError> {
+        step::backward_from(self, population, gradient)
+    }
+
+    fn step(&mut self, population: Entity) -> Result<(), StepError> {
+        step::step(self, population)
+    }
+
+    fn zero_grad(&mut self, population: Entity) -> Result<(), StepError> {
+        step::zero_grad(self, population, true)
+    }
+
+    fn train_step<'a, 'b, X: Element, Y: Element>(
+        &mut self,
+        population: Entity,
+        x: impl Into<Input<'a, X>>,
+        targets: impl Into<Input<'b, Y>>,
+        loss: &impl Loss,
+    ) -> Result<Array1<X>, StepError> {
+        step::train_step(self, population, x, targets, loss)
+    }
+
+    fn train_step_into<'a, 'b, X: Element, Y: Element>(
+        &mut self,
+        population: Entity,
+        x: impl Into<Input<'a, X>>,
+        targets: impl Into<Input<'b, Y>>,
+        loss: &impl Loss,
+        losses: &mut [X],
+    ) -> Result<(), StepError> {
+        step::train_step_into(self, population, x, targets, loss, losses)
+    }
+
+    fn train_steps<X: Element, Y: Element>(
+        &mut self,
+        population: Entity,
+        data: DataSet<'_, X, Y>,
+        loss: &impl Loss,
+    ) -> Result<Array2<X>, StepError> {
+        step::train_steps(self, population, &data, loss)
+    }
+
+    fn train(&mut self, entity: Entity) -> Result<(), StepError> {
+        mode::train(self, entity)
+    }
+
+    fn eval(&mut self, entity: Entity) -> Result<(), StepError> {
+        mode::eval(self, entity)
+    }
+
+    fn requires_grad_(&mut self, entity: Entity, requires_grad: bool) -> Result<(), StepError> {
+        mode::requires_grad_(self, entity, requires_grad)
+    }
+
+    fn set_active(&mut self, entity: Entity, is_active: bool) -> Result<(), StepError> {
+        mode::set_active(self, entity, is_active)
+    }
+
+    fn force_tile(&mut self, models: Option<usize>) {
+        self.get_resource_or_init::<Plans>().options.tile = models;
+    }
+}

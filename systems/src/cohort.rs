@@ -1,0 +1,226 @@
+//! Who runs the same program: cohorts of a population's models, and their plans.
+//!
+//! Models of one blueprint with equal [`Mode`]s, gradients and optimizers form a cohort. Cohorts are
+//! regrouped when the population changed or somebody wrote to those components, which costs a few
+//! comparisons to ask; a plan is cached for each kind of program and each input type.
+
+use std::sync::Arc;
+
+use bevy_ecs::component::ComponentId;
+use bevy_ecs::prelude::*;
+use neurarch_components::blueprint::{BlueprintId, Blueprints};
+use neurarch_components::mode::{HasGradient, Mode};
+use neurarch_components::optimizer::DynOptimizer;
+use neurarch_components::population::{Group, Population};
+
+use crate::bind::Binder;
+use crate::keys::Keys;
+use crate::launch::{Located, Members};
+use crate::optim::Optimizers;
+use crate::ready::Ready;
+use crate::sign;
+use crate::step::StepError;
+use crate::trace::{self, Scheme};
+use crate::watch::Watch;
+
+/// The cohorts of a population.
+#[derive(Default)]
+pub(crate) struct Cohorts {
+    /// In the order of groups, then of their first members. Inactive models are in none.
+    pub(crate) list: Vec<Cohort>,
+    /// The population's version and the optimizers' generation at the last regrouping.
+    made_at: Option<(u64, u64)>,
+    /// For each group, its modes and gradients.
+    modes: Vec<Watch>,
+    /// For each group, its optimizers.
+    rates: Vec<Watch>,
+}
+
+/// Models that run the same programs.
+pub(crate) struct Cohort {
+    /// What they have in common.
+    pub(crate) scheme: Scheme,
+    /// Their blueprint.
+    pub(crate) blueprint: BlueprintId,
+    /// Who they are, and where their rows are.
+    pub(crate) at: Located,
+    /// Each member's place in the group.
+    pub(crate) places: Vec<u32>,
+    /// Whether a forward pass is to keep what `backward` will need.
+    pub(crate) keeps_tape: bool,
+    /// The positions where a model may have an optimizer, and what those of the cohort have.
+    owned: Vec<(usize, Option<Arc<dyn DynOptimizer>>)>,
+    /// Their random states.
+    pub(crate) keys: Keys,
+    /// The plans that they ran so far.
+    pub(crate) ready: Vec<Ready>,
+}
+
+/// Gives the population of an entity.
+pub(crate) fn population(world: &World, entity: Entity) -> Result<&Population, StepError> {
+    let found = world.get::<Population>(entity);
+    found.ok_or_else(|| sign::SignError::NotAPopulation(entity).into())
+}
+
+impl Cohorts {
+    /// Regroups the models of `population` if something changed.
+    pub(crate) fn refresh(&mut self, world: &mut World, of: Entity) -> Result<(), StepError> {
+        sign::refresh(world, of)?;
+        Optimizers::init(world);
+        let found = population(world, of)?;
+        let now = (found.version(), world.resource::<Optimizers>().generation);
+        if self.made_at != Some(now) || !self.still_fits(world, of)? {
+            self.regroup(world, of)?;
+            self.made_at = Some(now);
+        }
+        Ok(())
+    }
+
+    /// Says whether every member still has what its cohort has in common. Cheap if nobody wrote there.
+    fn still_fits(&mut self, world: &mut World, of: Entity) -> Result<bool, StepError> {
+        let groups = population(world, of)?.groups();
+        let is_stale = |watches: &[Watch]| {
+            watches.len() != groups.len()
+                || watches.iter().zip(groups).any(|(watch, group)| watch.is_stale(world, group))
+        };
+        if is_stale(&self.modes) {
+            return Ok(false);
+        }
+        if is_stale(&self.rates) {
+            let optimizers = world.resource::<Optimizers>();
+            let fits = self.list.iter().all(|cohort| {
+                let group = &groups[cohort.at.group];
+                let mut places = cohort.places.iter();
+                places.all(|&place| {
+                    cohort.owns_like(world, optimizers, group, place as usize)
+                })
+            });
+            if !fits {
+                return Ok(false);
+            }
+            self.rates.iter_mut().for_each(|watch| watch.look(world));
+        }
+        Ok(true)
+    }
+
+    /// Takes what was written so far as known: after writes to modes and gradients that the cohorts
+    /// follow already.
+    pub(crate) fn look(&mut self, world: &mut World) {
+        self.modes.iter_mut().for_each(|watch| watch.look(world));
+    }
+
+    fn regroup(&mut self, world: &mut World, of: Entity) -> Result<(), StepError> {
+        let toggled =
+            [world.register_component::<Mode>(), world.register_component::<HasGradient>()];
+        let (mut modes, mut rates) = (Vec::new(), Vec::new());
+        self.list.clear();
+        let found = population(world, of)?;
+        let optimizers = world.resource::<Optimizers>();
+        for (number, group) in found.groups().iter().enumerate() {
+            let columns = optimizers.columns(world, group);
+            modes.push(Watch::of(world, group, toggled.map(|column| (0, column))));
+            rates.push(Watch::of(world, group, columns.iter().copied()));
+            let Some(blueprint) = world.resource::<Blueprints>().get(group.blueprint) else {
+                continue;
+            };
+            let first = self.list.len();
+            let default = (Mode::default(), HasGradient::default());
+            for (place, (&index, &root)) in group.members.iter().zip(&group.modules[0]).enumerate()
+            {
+                let mode = world.get::<Mode>(root).unwrap_or(&default.0);
+                let gradients = world.get::<HasGradient>(root).unwrap_or(&default.1);
+                if mode.inactive {
+                    continue;
+                }
+                let known = self.list[first..].iter_mut().rev().find(|cohort| {
+                    cohort.scheme.mode == *mode
+                        && cohort.scheme.has_gradient == gradients.0
+                        && cohort.owns_like(world, optimizers, group, place)
+                });
+                if let Some(cohort) = known {
+                    cohort.at.members.push(index);
+                    cohort.places.push(place as u32);
+                    continue;
+                }
+                let owned = owned(world, optimizers, &columns, group, place);
+                let scheme = Scheme {
+                    blueprint: blueprint.clone(),
+                    mode: mode.clone(),
+                    has_gradient: gradients.0.clone(),
+                    groups: trace::nearest(blueprint, &owned),
+                };
+                self.list.push(Cohort {
+                    scheme,
+                    blueprint: group.blueprint,
+                    at: Located {
+                        population: of,
+                        group: number,
+                        members: Members::first(found.len(), index),
+                        binder: Binder::default(),
+                    },
+                    places: vec![place as u32],
+                    keeps_tape: false,
+                    owned,
+                    keys: Keys::default(),
+                    ready: Vec::new(),
+                });
+            }
+        }
+        self.list.iter_mut().for_each(Cohort::settle);
+        modes.iter_mut().chain(&mut rates).for_each(|watch| watch.look(world));
+        (self.modes, self.rates) = (modes, rates);
+        Ok(())
+    }
+}
+
+/// Lists what a model has at the positions where somebody has an optimizer.
+fn owned(
+    world: &World,
+    optimizers: &Optimizers,
+    columns: &[(usize, ComponentId)],
+    group: &Group,
+    place: usize,
+) -> Vec<(usize, Option<Arc<dyn DynOptimizer>>)> {
+    let mut positions: Vec<_> = columns.iter().map(|&(position, _)| position).collect();
+    positions.dedup();
+    let own = |position: usize| {
+        let own = optimizers.on(world, group.modules[position][place]);
+        (position, own.map(|own| Arc::from(own.structural())))
+    };
+    positions.into_iter().map(own).collect()
+}
+
+impl Cohort {
+    /// Says whether a model has optimizers like the cohort's, where it has them.
+    fn owns_like(
+        &self,
+        world: &World,
+        optimizers: &Optimizers,
+        group: &Group,
+        place: usize,
+    ) -> bool {
+        self.owned.iter().all(|(position, known)| {
+            match (optimizers.on(world, group.modules[*position][place]), known) {
+                (None, None) => true,
+                (Some(own), Some(known)) => own.is_like(&**known),
+                _ => false,
+            }
+        })
+    }
+
+    fn settle(&mut self) {
+        self.at.members.settle();
+        let mut positions = 0..self.scheme.blueprint.positions.len();
+        let is_training = positions.any(|at| !self.scheme.mode.evaluating.contains(at));
+        self.keeps_tape = is_training && self.scheme.has_trainable();
+    }
+
+    /// Checks that some parameter has an optimizer.
+    pub(crate) fn check_optimizer(&self) -> Result<(), StepError> {
+        if self.scheme.has_optimizer() {
+            return Ok(());
+        }
+        let model = self.at.members.indices().next().unwrap_or(0);
+        Err(StepError::NoOptimizer { model })
+    }
+}

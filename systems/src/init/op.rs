@@ -1,0 +1,81 @@
+//! [`Fill`]: an op without inputs that gives a parameter its first numbers.
+
+use neurarch_components::module::Init;
+use neurarch_kernels::cpu::random::Stream;
+use neurarch_kernels::cpu::tile::{Key, Tile};
+use neurarch_kernels::dtype::Dtype;
+use neurarch_kernels::op::{Kernel, Op, OpError};
+use neurarch_kernels::program::Slot;
+use neurarch_kernels::shape::{Operand, Type};
+
+use super::sample::{Sample, fill};
+
+/// Fills a value with numbers drawn for one slot of each model.
+#[derive(Clone, Debug)]
+pub(super) struct Fill {
+    init: Init,
+    ty: Type,
+    position: u64,
+    draw: u32,
+}
+
+impl Fill {
+    /// Makes the op for a slot.
+    pub(super) fn new(slot: &Slot, init: Init) -> Self {
+        let (position, draw) = (slot.position as u64, super::draw_of(slot));
+        Fill { init, ty: slot.ty.clone(), position, draw }
+    }
+}
+
+impl Op for Fill {
+    fn name(&self) -> &'static str {
+        "fill"
+    }
+
+    fn attributes(&self) -> String {
+        format!("{:?}, position={}, draw={}", self.init, self.position, self.draw)
+    }
+
+    fn outputs(&self, _: &[Type]) -> Result<Vec<Type>, OpError> {
+        Ok(vec![self.ty.clone()])
+    }
+
+    fn is_random(&self) -> bool {
+        true
+    }
+
+    fn kernel(&self, _: &[Operand], _: &[Operand]) -> Box<dyn Kernel> {
+        match self.ty.dtype {
+            Dtype::F32 => self.kernel_of::<f32>(),
+            Dtype::F64 => self.kernel_of::<f64>(),
+            // A buffer of another type starts at zero.
+            dtype => Box::new(move |tile: &mut Tile<'_>| zero(tile, dtype)),
+        }
+    }
+}
+
+impl Fill {
+    fn kernel_of<T: Sample>(&self) -> Box<dyn Kernel> {
+        let Fill { init, position, draw, .. } = *self;
+        let columns = self.ty.shape.last().copied().unwrap_or(1);
+        Box::new(move |tile: &mut Tile<'_>| {
+            for model in 0..tile.models() {
+                let model = tile.model(model);
+                // The position takes the place of the step: nothing draws twice with one counter.
+                let key = Key { step: position, ..model.key().0 };
+                let (_, mut outputs, _) = model.split();
+                fill(outputs.take::<T>(), columns, init, &mut Stream::new(key, draw));
+            }
+        })
+    }
+}
+
+fn zero(tile: &mut Tile<'_>, dtype: Dtype) {
+    for model in 0..tile.models() {
+        let (_, mut outputs, _) = tile.model(model).split();
+        match dtype.size_bytes() {
+            8 => outputs.take::<i64>().fill(0),
+            _ => outputs.take::<u8>().fill(0),
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Gives the modules of a population components: optimizers, settings that are scalar slots, the host's
+//! own.
+
+use bevy_ecs::prelude::*;
+use neurarch_components::blueprint::Blueprints;
+use neurarch_components::population::Population;
+
+use crate::optim::Optimizers;
+use crate::sign::{self, SignError};
+
+/// Why components cannot be inserted. Nothing is changed then.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InsertError {
+    /// There is no such population.
+    #[error(transparent)]
+    Sign(#[from] SignError),
+    /// A model has no such module; torch's words.
+    #[error("model {model}: `{module}` has no module '{path}'")]
+    NoSuchModule {
+        /// The model's index.
+        model: u32,
+        /// The root module's type.
+        module: &'static str,
+        /// The dotted path that was asked for.
+        path: String,
+    },
+}
+
+/// Inserts a component on the module at `path` (the root if it is empty) of every model: `value` gives it
+/// by the model's index.
+///
+/// An optimizer takes the place of another one that the module has.
+///
+/// # Errors
+///
+/// [`InsertError`].
+pub fn insert_with<C: Component>(
+    world: &mut World,
+    population: Entity,
+    path: &str,
+    value: impl Fn(usize) -> C,
+) -> Result<(), InsertError> {
+    let mut modules = Vec::new();
+    sign::refresh(world, population)?;
+    let found =
+        world.get::<Population>(population).ok_or(SignError::NotAPopulation(population))?;
+    for group in found.groups() {
+        let blueprint = world.resource::<Blueprints>().get(group.blueprint);
+        let (Some(blueprint), Some(&model)) = (blueprint, group.members.first()) else { continue };
+        let position = blueprint.positions.iter().position(|at| at.path == path);
+        let position = position.ok_or_else(|| InsertError::NoSuchModule {
+            model,
+            module: blueprint.positions[0].module.type_name(),
+            path: path.to_owned(),
+        })?;
+        modules.extend(group.members.iter().zip(&group.modules[position]).map(|(&i, &e)| (i, e)));
+    }
+    Optimizers::init(world);
+    let id = world.register_component::<C>();
+    let others = world.resource::<Optimizers>().others(id);
+    for (index, entity) in modules {
+        let Ok(mut entity) = world.get_entity_mut(entity) else { continue };
+        if others.iter().any(|&other| entity.contains_id(other)) {
+            entity.remove_by_ids(&others);
+        }
+        entity.insert(value(index as usize));
+    }
+    Ok(())
+}

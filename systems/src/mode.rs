@@ -1,0 +1,116 @@
+//! Toggles what a model runs: [`train`], [`eval`], [`requires_grad_`], [`set_active`].
+//!
+//! Each takes a population, for all of its models, or an entity of a model, for the module there and all
+//! below it. Only bits change; no weight moves.
+
+use bevy_ecs::prelude::*;
+use neurarch_components::blueprint::{Blueprint, Blueprints};
+use neurarch_components::mode::Mode;
+use neurarch_components::population::Population;
+
+use crate::cohort::population;
+use crate::sign::{self, SignError};
+use crate::step::StepError;
+
+/// Puts modules into training mode.
+///
+/// # Errors
+///
+/// If `entity` is neither a population nor a module of one.
+///
+/// Source: `torch.nn.Module.train`.
+pub fn train(world: &mut World, entity: Entity) -> Result<(), StepError> {
+    change(world, entity, |mode, blueprint, position| {
+        blueprint.subtree(position).for_each(|position| mode.evaluating.set(position, false));
+    })
+}
+
+/// Puts modules into evaluation mode.
+///
+/// # Errors
+///
+/// As [`train`].
+///
+/// Source: `torch.nn.Module.eval`.
+pub fn eval(world: &mut World, entity: Entity) -> Result<(), StepError> {
+    change(world, entity, |mode, blueprint, position| {
+        blueprint.subtree(position).for_each(|position| mode.evaluating.set(position, true));
+    })
+}
+
+/// Says whether parameters need gradients; without, they are frozen.
+///
+/// # Errors
+///
+/// As [`train`].
+///
+/// Source: `torch.nn.Module.requires_grad_`.
+pub fn requires_grad_(
+    world: &mut World,
+    entity: Entity,
+    requires_grad: bool,
+) -> Result<(), StepError> {
+    change(world, entity, |mode, blueprint, position| {
+        let subtree = blueprint.subtree(position);
+        let count = blueprint.positions[subtree.clone()].iter().map(|at| at.parameters.len());
+        let first = blueprint.number(subtree.start, 0);
+        for number in first..first + count.sum::<usize>() {
+            mode.frozen.set(number, !requires_grad);
+        }
+    })
+}
+
+/// Says whether models take part. An inactive model is not visited: nothing of it changes by a bit.
+///
+/// # Errors
+///
+/// As [`train`].
+pub fn set_active(world: &mut World, entity: Entity, is_active: bool) -> Result<(), StepError> {
+    change(world, entity, |mode, _, _| mode.inactive = !is_active)
+}
+
+/// Changes the mode of a population's models, at the root, or of one model, at a module of it.
+fn change(
+    world: &mut World,
+    entity: Entity,
+    change: impl Fn(&mut Mode, &Blueprint, usize),
+) -> Result<(), StepError> {
+    let (of, module) = match world.get::<Population>(entity) {
+        Some(_) => (entity, None),
+        None => {
+            let root = sign::root_of(world, entity);
+            (root.ok_or(SignError::NotAPopulation(entity))?.1, Some(entity))
+        }
+    };
+    sign::refresh(world, of)?;
+    let mut changed = Vec::new();
+    for group in population(world, of)?.groups() {
+        let blueprint = world.resource::<Blueprints>().get(group.blueprint);
+        let Some(blueprint) = blueprint else { continue };
+        let places = match module {
+            None => group.modules[0].iter().map(|&root| (root, 0)).collect::<Vec<_>>(),
+            Some(module) => {
+                let positions = group.modules.iter().enumerate();
+                let at = positions.flat_map(|(position, modules)| {
+                    let places = modules.iter().enumerate();
+                    places.filter(|(_, at)| **at == module).map(move |(place, _)| (place, position))
+                });
+                at.map(|(place, position)| (group.modules[0][place], position)).collect()
+            }
+        };
+        for (root, position) in places {
+            let Some(before) = world.get::<Mode>(root) else { continue };
+            let mut mode = before.clone();
+            change(&mut mode, blueprint, position);
+            if mode != *before {
+                changed.push((root, mode));
+            }
+        }
+    }
+    for (root, mode) in changed {
+        if let Some(mut before) = world.get_mut::<Mode>(root) {
+            *before = mode;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,93 @@
+//! Which component types are optimizers, and who has one.
+
+use bevy_ecs::component::ComponentId;
+use bevy_ecs::prelude::*;
+use bevy_ecs::world::EntityRef;
+use neurarch_components::optimizer::{Adam, AdamW, DynOptimizer, Optimizer, SGD};
+use neurarch_components::population::Group;
+
+/// The component types that are optimizers. [`SGD`], [`Adam`] and [`AdamW`] are known from the start.
+#[derive(Resource, Debug)]
+pub struct Optimizers {
+    types: Vec<OptimizerType>,
+    /// Counts the times that an entity got or lost an optimizer.
+    pub(crate) generation: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct OptimizerType {
+    id: ComponentId,
+    get: fn(EntityRef<'_>) -> Option<&dyn DynOptimizer>,
+}
+
+impl Optimizers {
+    /// Makes optimizers of type `O` known.
+    pub fn register<O: Optimizer>(world: &mut World) {
+        Self::init(world);
+        Self::add::<O>(world);
+    }
+
+    /// Makes torch's optimizers known.
+    pub(crate) fn init(world: &mut World) {
+        if !world.contains_resource::<Optimizers>() {
+            world.insert_resource(Optimizers { types: Vec::new(), generation: 0 });
+            Self::add::<SGD>(world);
+            Self::add::<Adam>(world);
+            Self::add::<AdamW>(world);
+        }
+    }
+
+    fn add<O: Optimizer>(world: &mut World) {
+        let id = world.register_component::<O>();
+        let mut types = world.resource_mut::<Optimizers>();
+        if types.types.iter().any(|known| known.id == id) {
+            return;
+        }
+        types.types.push(OptimizerType {
+            id,
+            get: |entity| entity.get::<O>().map(|optimizer| optimizer as &dyn DynOptimizer),
+        });
+        world.add_observer(|_: On<Add<O>>, mut types: ResMut<'_, Optimizers>| types.generation += 1);
+        let removed = |_: On<Remove<O>>, mut types: ResMut<'_, Optimizers>| types.generation += 1;
+        world.add_observer(removed);
+    }
+
+    /// Gives the optimizer that an entity has of its own.
+    pub(crate) fn on<'w>(&self, world: &'w World, entity: Entity) -> Option<&'w dyn DynOptimizer> {
+        let entity = world.get_entity(entity).ok()?;
+        self.types.iter().find_map(|optimizer| (optimizer.get)(entity))
+    }
+
+    /// Lists the columns of optimizers that some member of a group has, by position.
+    pub(crate) fn columns(&self, world: &World, group: &Group) -> Vec<(usize, ComponentId)> {
+        let mut columns = Vec::new();
+        for (position, modules) in group.modules.iter().enumerate() {
+            let mut last = None;
+            for &module in modules {
+                let Ok(entity) = world.get_entity(module) else { continue };
+                // Neighbours mostly share a table.
+                let table = entity.location().table_id;
+                if last.replace(table) == Some(table) {
+                    continue;
+                }
+                for optimizer in &self.types {
+                    let column = (position, optimizer.id);
+                    if entity.contains_id(optimizer.id) && !columns.contains(&column) {
+                        columns.push(column);
+                    }
+                }
+            }
+        }
+        columns
+    }
+
+    /// Lists the optimizer types that an entity must lose to have `kept` alone; none if `kept` is no
+    /// optimizer.
+    pub(crate) fn others(&self, kept: ComponentId) -> Vec<ComponentId> {
+        let ids = || self.types.iter().map(|optimizer| optimizer.id);
+        match ids().any(|id| id == kept) {
+            true => ids().filter(|&id| id != kept).collect(),
+            false => Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! [`Ready`]: a plan with the numbers of a cohort's members.
+
+use std::sync::Arc;
+
+use bevy_ecs::prelude::*;
+use neurarch_components::losses::DynLoss;
+use neurarch_components::mode::Bits;
+use neurarch_components::registry::ModuleTypes;
+use neurarch_kernels::program::{Scalar, ScalarOf};
+
+use crate::cohort::{Cohort, population};
+use crate::optim::Optimizers;
+use crate::plans::{Kind, Planned, Plans, Request};
+use crate::step::StepError;
+use crate::watch::Watch;
+
+/// A plan with the numbers of a cohort's members.
+pub(crate) struct Ready {
+    pub(crate) planned: Arc<Planned>,
+    /// The loss as it was last seen.
+    loss: Option<Box<dyn DynLoss>>,
+    /// The gradients that there were when it was traced, for programs that depend on it.
+    has_gradient: Option<Bits>,
+    /// The value of scalar `s` for member `m` at `s · members + m`.
+    pub(crate) scalars: Vec<f64>,
+    watch: Watch,
+    /// Whether the columns that it needs are known to be there.
+    pub(crate) has_columns: bool,
+}
+
+impl Cohort {
+    /// Gives the place in [`ready`](Cohort::ready) of the plan for `request`, made at first use, its
+    /// scalars up to date.
+    pub(crate) fn prepare(
+        &mut self,
+        world: &mut World,
+        of: Entity,
+        request: &Request<'_>,
+    ) -> Result<usize, StepError> {
+        let scheme = &self.scheme;
+        let answers = |ready: &Ready| {
+            ready.planned.answers(request)
+                && ready.has_gradient.as_ref().is_none_or(|known| *known == scheme.has_gradient)
+                && match (&ready.loss, request.loss) {
+                    (None, None) => true,
+                    (Some(own), Some(other)) => own.equals(other) || own.is_like(other),
+                    _ => false,
+                }
+        };
+        let known = self.ready.iter().position(answers);
+        let place = match known {
+            Some(place) => place,
+            None => {
+                let depends = matches!(
+                    request.kind,
+                    Kind::Backward | Kind::Step | Kind::ZeroGradients
+                );
+                self.ready.push(Ready {
+                    planned: Plans::of(world, self.blueprint, scheme, request)?,
+                    loss: request.loss.map(DynLoss::clone_box),
+                    has_gradient: depends.then(|| scheme.has_gradient.clone()),
+                    scalars: Vec::new(),
+                    watch: Watch::default(),
+                    has_columns: false,
+                });
+                self.ready.len() - 1
+            }
+        };
+        self.refresh_scalars(world, of, place, request.loss)?;
+        Ok(place)
+    }
+
+    /// Reads the scalars of a plan again if somebody wrote to their components.
+    fn refresh_scalars(
+        &mut self,
+        world: &mut World,
+        of: Entity,
+        place: usize,
+        loss: Option<&dyn DynLoss>,
+    ) -> Result<(), StepError> {
+        let ready = &mut self.ready[place];
+        let group = &population(world, of)?.groups()[self.at.group];
+        let is_new_loss = match (&ready.loss, loss) {
+            (Some(known), Some(loss)) => !known.equals(loss),
+            _ => false,
+        };
+        if !is_new_loss && !ready.watch.is_stale(world, group) {
+            return Ok(());
+        }
+        if is_new_loss {
+            ready.loss = loss.map(DynLoss::clone_box);
+        }
+        let slots = &ready.planned.plan.program.scalars;
+        let optimizers = world.resource::<Optimizers>();
+        let types = world.get_resource::<ModuleTypes>();
+        let rates = optimizers.columns(world, group);
+        let (mut scalars, mut columns) = (Vec::new(), Vec::new());
+        for slot in slots {
+            let missing = || self.scheme.no_such_scalar(slot);
+            let modules = &group.modules[slot.position];
+            let entities = self.places.iter().map(|&place| modules[place as usize]);
+            match slot.of {
+                ScalarOf::Loss => {
+                    let number = loss.and_then(|loss| loss.scalar(slot.name)).ok_or_else(missing)?;
+                    scalars.extend(entities.map(|_| number));
+                }
+                ScalarOf::Module => {
+                    let types = types.ok_or_else(missing)?;
+                    let first = modules.first().and_then(|&first| world.get_entity(first).ok());
+                    columns.extend(first.and_then(|first| types.id(first)).map(|id| (slot.position, id)));
+                    for entity in entities {
+                        let entity = world.get_entity(entity).map_err(|_| missing())?;
+                        let module = types.module(entity).ok_or_else(missing)?;
+                        scalars.push(module.scalar(slot.name).ok_or_else(missing)?);
+                    }
+                }
+                ScalarOf::Optimizer => {
+                    columns.extend(rates.iter().filter(|(position, _)| *position == slot.position));
+                    for entity in entities {
+                        let optimizer = optimizers.on(world, entity).ok_or_else(missing)?;
+                        scalars.push(optimizer.scalar(slot.name).ok_or_else(missing)?);
+                    }
+                }
+            }
+        }
+        ready.scalars = scalars;
+        ready.watch = Watch::of(world, group, columns);
+        ready.watch.look(world);
+        Ok(())
+    }
+}
+
+impl crate::trace::Scheme {
+    fn no_such_scalar(&self, slot: &Scalar) -> StepError {
+        let path = self.blueprint.positions.get(slot.position).map(|at| at.path.clone());
+        StepError::Scalar { path: path.unwrap_or_default(), name: slot.name }
+    }
+}

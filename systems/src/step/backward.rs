@@ -1,0 +1,290 @@
+//! The deeds of a training step one by one: [`loss`], [`backward`], [`step`], [`zero_grad`].
+
+use bevy_ecs::prelude::*;
+use ndarray::{ArrayD, IxDyn};
+use neurarch_components::losses::{DynLoss, Loss};
+use neurarch_components::mode::{Bits, HasGradient};
+use neurarch_kernels::dtype::Element;
+use neurarch_kernels::program::Role;
+
+use super::StepError;
+use super::check::{models, check_array, check_dtype, check_result, check_targets};
+use crate::array::Input;
+use crate::cohort::{self, Cohort};
+use crate::launch::{Job, Read, Write, launch};
+use crate::plans::{Kind, Request};
+use crate::run::{Run, Start, with_run};
+
+/// Computes the loss of the last forward pass against `targets`, and what [`backward`] starts from.
+///
+/// # Shape
+///
+/// `targets` is `[models, ..]` or shared, as the loss wants it; the result is `[models]`, or
+/// `[models, ..]` if the loss does not reduce.
+///
+/// # Errors
+///
+/// If there was no forward pass, or the targets do not fit its result.
+pub fn loss<'a, T: Element, Y: Element>(
+    world: &mut World,
+    population: Entity,
+    targets: impl Into<Input<'a, Y>>,
+    loss: &impl Loss,
+) -> Result<ArrayD<T>, StepError> {
+    let targets = targets.into();
+    let loss: &dyn DynLoss = loss;
+    with_run(world, population, |world, run| {
+        let targets = targets.erase();
+        check_array(world, population, "targets", targets)?;
+        let Run { cohorts, buffers, tape, chosen, loss: arrays, .. } = &mut *run;
+        let y = tape.y.as_ref().ok_or(StepError::NoForward("loss"))?;
+        let target = targets.ty();
+        let request =
+            Request { kind: Kind::Loss, x: Some(y.into()), target: Some(target), loss: Some(loss) };
+        chosen.clear();
+        for cohort in &mut cohorts.list {
+            chosen.push(cohort.prepare(world, population, &request)?);
+        }
+        check_targets(loss.targets(y), targets, targets.shape.iter().product())?;
+        arrays.refresh(loss, y.dtype);
+
+        let n_models = models(world, population)?;
+        let (y_bytes, y_dtype) = (y.size_bytes(), y.dtype);
+        let first = cohorts.list.first().zip(chosen.first());
+        let ty = first.map(|(cohort, &chosen)| cohort.ready[chosen].planned.outputs[0].clone());
+        let ty = ty.ok_or(StepError::Inactive)?;
+        check_dtype("result", y_dtype, T::DTYPE)?;
+        let shape: Vec<_> = [n_models].iter().chain(ty.shape.iter()).copied().collect();
+        check_result("result", n_models, &ty, &shape, T::DTYPE)?;
+        let mut losses = bytemuck::zeroed_vec::<T>(shape.iter().product());
+        tape.gradient.reserve(y_bytes * n_models);
+        let gradient = &mut tape.gradient.bytes_mut()[..y_bytes * n_models];
+        let mut outputs =
+            [Write::new(&mut losses, ty.size_bytes()), Write::new(gradient, y_bytes)];
+        let mut inputs = vec![
+            Read::new(&tape.outputs.bytes()[..y_bytes * n_models], y_bytes),
+            Read::new(targets.bytes, targets.stride()),
+        ];
+        inputs.extend(arrays.reads());
+        for (cohort, &chosen) in cohorts.list.iter_mut().zip(&*chosen) {
+            let ready = &cohort.ready[chosen];
+            let planned = &ready.planned;
+            let job = Job {
+                plan: &planned.plan,
+                steps: 1,
+                inputs: &inputs,
+                outputs: &planned.places,
+                scalars: &ready.scalars,
+                keys: &[],
+                written: &planned.written,
+            };
+            launch(world, &mut cohort.at, std::iter::once(job), &mut outputs, buffers)?;
+        }
+        tape.start = match ty.shape.rank() {
+            0 => Start::Loss,
+            _ => Start::LossArray,
+        };
+        Ok(ArrayD::from_shape_vec(IxDyn(&shape), losses).expect("there are as many numbers"))
+    })
+}
+
+/// Adds the gradients of the last [`loss`] to those of the parameters.
+///
+/// What the forward pass kept is gone after it.
+///
+/// # Errors
+///
+/// If there was no forward pass in training mode or no loss after it, if the population changed since, or
+/// if the loss is not one number for each model.
+///
+/// Source: `torch.Tensor.backward`.
+pub fn backward(world: &mut World, population: Entity) -> Result<(), StepError> {
+    with_run(world, population, |world, run| match run.tape.start {
+        Start::Nothing if run.tape.y.is_none() => Err(StepError::NoForward("backward")),
+        Start::Nothing => Err(StepError::NoLoss),
+        Start::LossArray => Err(StepError::NotScalar),
+        Start::Loss => run_backward(world, run, population),
+    })
+}
+
+/// [`backward`] from given gradients of the last forward pass's results, in place of a loss.
+///
+/// # Shape
+///
+/// `gradient` is as the result of [`forward`](super::forward()), or shared.
+///
+/// # Errors
+///
+/// As [`backward`], and if `gradient` has another shape.
+///
+/// Source: `torch.Tensor.backward(gradient)`.
+pub fn backward_from<'a, T: Element>(
+    world: &mut World,
+    population: Entity,
+    gradient: impl Into<Input<'a, T>>,
+) -> Result<(), StepError> {
+    let gradient = gradient.into();
+    with_run(world, population, |world, run| {
+        let gradient = gradient.erase();
+        check_array(world, population, "gradient", gradient)?;
+        let n_models = models(world, population)?;
+        let tape = &mut run.tape;
+        let y = tape.y.as_ref().ok_or(StepError::NoForward("backward"))?;
+        let given: Vec<_> = [n_models].iter().chain(gradient.shape).copied().collect();
+        check_result("gradient", n_models, y, &given, gradient.dtype)?;
+        tape.gradient.reserve(y.size_bytes() * n_models);
+        let stride = gradient.stride();
+        let rows = tape.gradient.bytes_mut().chunks_exact_mut(y.size_bytes().max(1));
+        for (model, row) in rows.take(n_models).enumerate() {
+            row.copy_from_slice(&gradient.bytes[model * stride..][..row.len()]);
+        }
+        run_backward(world, run, population)
+    })
+}
+
+/// Runs the backward passes from `tape.gradient`.
+fn run_backward(world: &mut World, run: &mut Run, population: Entity) -> Result<(), StepError> {
+    loop {
+        let Run { cohorts, tape, chosen, .. } = &mut *run;
+        let x = tape.x().ok_or(StepError::NoForward("backward"))?;
+        if !tape.is_of(cohorts) {
+            return Err(StepError::Changed);
+        }
+        let request = Request { kind: Kind::Backward, x: Some(x.into()), target: None, loss: None };
+        chosen.clear();
+        for cohort in &mut cohorts.list {
+            // What kept no tape has no plan that is run, and takes the place of none.
+            let place = match cohort.keeps_tape {
+                true => cohort.prepare(world, population, &request)?,
+                false => usize::MAX,
+            };
+            chosen.push(place);
+        }
+        if !run.add_columns(world, population, |number| number)? {
+            break;
+        }
+    }
+    let n_models = models(world, population)?;
+    let Run { cohorts, buffers, tape, chosen, .. } = run;
+    let y_bytes = tape.y.as_ref().map_or(0, |y| y.size_bytes());
+    let gradient = Read::new(&tape.gradient.bytes()[..y_bytes * n_models], y_bytes);
+    let saved = Read::new(tape.saved.bytes(), tape.stride);
+    for (cohort, &chosen) in cohorts.list.iter_mut().zip(&*chosen) {
+        let Some(ready) = cohort.ready.get(chosen) else { continue };
+        let planned = ready.planned.clone();
+        let mut inputs = vec![gradient];
+        inputs.extend(planned.saved.iter().map(|&offset| saved.at(offset, 0)));
+        let job = Job {
+            plan: &planned.plan,
+            steps: 1,
+            inputs: &inputs,
+            outputs: &[],
+            scalars: &ready.scalars,
+            keys: &[],
+            written: &planned.written,
+        };
+        launch(world, &mut cohort.at, std::iter::once(job), &mut [], buffers)?;
+        let program = &planned.plan.program;
+        for &(slot, _) in &program.stores {
+            let slot = &program.slots[slot];
+            if slot.role == Role::Gradient {
+                let number = cohort.scheme.blueprint.number(slot.position, slot.index);
+                cohort.scheme.has_gradient.set(number, true);
+            }
+        }
+    }
+    write_gradient_bits(world, run, population)?;
+    run.tape.forget();
+    Ok(())
+}
+
+/// Writes to every member which parameters have a gradient.
+fn write_gradient_bits(
+    world: &mut World,
+    run: &mut Run,
+    population: Entity,
+) -> Result<(), StepError> {
+    for cohort in &run.cohorts.list {
+        for index in cohort.at.members.indices() {
+            let root = cohort::population(world, population)?.models()[index];
+            let Some(mut bits) = world.get_mut::<HasGradient>(root) else { continue };
+            if bits.0 != cohort.scheme.has_gradient {
+                bits.0.clone_from(&cohort.scheme.has_gradient);
+            }
+        }
+    }
+    run.cohorts.look(world);
+    Ok(())
+}
+
+/// Updates the parameters that have a gradient, each by the optimizer nearest to it.
+///
+/// # Errors
+///
+/// [`StepError::NoOptimizer`] if a model has none.
+///
+/// Source: `torch.optim.Optimizer.step`.
+pub fn step(world: &mut World, population: Entity) -> Result<(), StepError> {
+    with_run(world, population, |world, run| {
+        run.cohorts.list.iter().try_for_each(Cohort::check_optimizer)?;
+        run_rule(world, run, population, Kind::Step)
+    })
+}
+
+/// Takes the gradients away from the active models: to torch's `None`, or to zeros where there are any
+/// if `set_to_none` is false.
+///
+/// # Errors
+///
+/// If there is no such population.
+///
+/// Source: `torch.nn.Module.zero_grad`, whose default is `set_to_none=True`.
+pub fn zero_grad(
+    world: &mut World,
+    population: Entity,
+    set_to_none: bool,
+) -> Result<(), StepError> {
+    with_run(world, population, |world, run| {
+        if set_to_none {
+            for cohort in &mut run.cohorts.list {
+                cohort.scheme.has_gradient = Bits::new();
+            }
+            return write_gradient_bits(world, run, population);
+        }
+        run_rule(world, run, population, Kind::ZeroGradients)
+    })
+}
+
+/// Runs a program that has neither inputs nor outputs.
+fn run_rule(
+    world: &mut World,
+    run: &mut Run,
+    population: Entity,
+    kind: Kind,
+) -> Result<(), StepError> {
+    let request = Request { kind, x: None, target: None, loss: None };
+    loop {
+        run.chosen.clear();
+        for cohort in &mut run.cohorts.list {
+            run.chosen.push(cohort.prepare(world, population, &request)?);
+        }
+        if !run.add_columns(world, population, |number| number)? {
+            break;
+        }
+    }
+    let Run { cohorts, buffers, chosen, .. } = run;
+    for (cohort, &chosen) in cohorts.list.iter_mut().zip(&*chosen) {
+        let ready = &cohort.ready[chosen];
+        let job = Job {
+            plan: &ready.planned.plan,
+            steps: 1,
+            inputs: &[],
+            outputs: &[],
+            scalars: &ready.scalars,
+            written: &ready.planned.written,
+            keys: &[],
+        };
+        launch(world, &mut cohort.at, std::iter::once(job), &mut [], buffers)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,109 @@
+//! [`StepError`].
+
+use neurarch_kernels::dtype::Dtype;
+use neurarch_kernels::program::VerifyError;
+use neurarch_kernels::program::trace::TraceError;
+use neurarch_kernels::shape::Shape;
+
+use crate::bind::BindError;
+use crate::sign::SignError;
+
+/// Why models cannot run. Nothing was changed then.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StepError {
+    /// There is no such population, or a model's tree is none of modules.
+    #[error(transparent)]
+    Sign(#[from] SignError),
+    /// A parameter has no column.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// A module or the loss cannot take its input.
+    #[error(transparent)]
+    Trace(#[from] TraceError),
+    /// A recorded program breaks the grammar: an op of a user's own that lies about itself.
+    #[error(transparent)]
+    Verify(#[from] VerifyError),
+    /// An array is for another number of models.
+    #[error("{array}: expected numbers for {expected} models, got {given}")]
+    Models {
+        /// Which array.
+        array: &'static str,
+        /// How many models the population has.
+        expected: usize,
+        /// How long the array's first axis is.
+        given: usize,
+    },
+    /// An array has another shape.
+    #[error("{array}: expected shape {expected}, got {given}")]
+    Shape {
+        /// Which array.
+        array: &'static str,
+        /// The shape for all models.
+        expected: Shape,
+        /// The array's shape.
+        given: Shape,
+    },
+    /// An array has another element type.
+    #[error("{array}: expected {expected}, got {given}")]
+    Dtype {
+        /// Which array.
+        array: &'static str,
+        /// The models' element type.
+        expected: Dtype,
+        /// The array's.
+        given: Dtype,
+    },
+    /// A class index is no class.
+    #[error("Target {target} is out of bounds (model {model}, item {item}: expected 0 to {last})")]
+    Target {
+        /// The class index.
+        target: i64,
+        /// The model's index; 0 if the targets are shared.
+        model: usize,
+        /// The place in the model's targets.
+        item: usize,
+        /// The last class.
+        last: usize,
+    },
+    /// An item number is no item.
+    #[error("order: expected item numbers below {items}, got {given}")]
+    Item {
+        /// How many items there are.
+        items: usize,
+        /// The greatest item number.
+        given: u32,
+    },
+    /// A data set cannot be cut into minibatches as asked.
+    #[error("data set: {0}")]
+    DataSet(String),
+    /// A component has no such number.
+    #[error("{path}: no scalar slot '{name}'")]
+    Scalar {
+        /// The module's dotted path.
+        path: String,
+        /// The slot's name.
+        name: &'static str,
+    },
+    /// No model of the population is active.
+    #[error("no model of the population is active")]
+    Inactive,
+    /// A model has no optimizer, on its root or on a module.
+    #[error("model {model} has no optimizer: insert one, such as Adam::default()")]
+    NoOptimizer {
+        /// The model's index.
+        model: usize,
+    },
+    /// There is no forward pass to go on from.
+    #[error("expected a forward pass before {0}")]
+    NoForward(&'static str),
+    /// The models or their modes changed since the forward pass.
+    #[error("expected the models and modes of the last forward pass: they changed since")]
+    Changed,
+    /// The loss is an array.
+    #[error("{}", crate::trace::NOT_SCALAR)]
+    NotScalar,
+    /// `backward` has nothing to start with.
+    #[error("expected a loss before backward: call loss, or backward_from with a gradient")]
+    NoLoss,
+}

@@ -1,0 +1,135 @@
+//! [`forward`]: runs models, and keeps what `backward` will need.
+
+use bevy_ecs::prelude::*;
+use ndarray::{ArrayD, ArrayViewMut, Dimension, IxDyn};
+use neurarch_kernels::dtype::Element;
+
+use super::StepError;
+use super::check::{models, check_array, check_result};
+use crate::array::{Erased, Input};
+use crate::cohort::Cohort;
+use crate::launch::{Job, Read, Write, launch};
+use crate::plans::{Kind, Request};
+use crate::run::{Run, with_run};
+
+/// Runs the models on `x`.
+///
+/// Where a model has a module in training mode and a parameter with `requires_grad`, what
+/// [`backward`](super::backward()) will need is kept until the next forward pass; in evaluation mode
+/// nothing is.
+///
+/// # Shape
+///
+/// `x` is `[models, ..]`, or [shared](Input::shared) without that axis; the result is `[models, ..]`.
+///
+/// # Errors
+///
+/// If `x` does not fit the population or its modules.
+///
+/// Source: `torch.vmap` of `torch.func.functional_call` over a stacked population.
+pub fn forward<'a, T: Element>(
+    world: &mut World,
+    population: Entity,
+    x: impl Into<Input<'a, T>>,
+) -> Result<ArrayD<T>, StepError> {
+    let x = x.into();
+    with_run(world, population, |world, run| {
+        choose_plans(world, run, population, x.erase())?;
+        let y = run.first_output().ok_or(StepError::Inactive)?;
+        let n_models = models(world, population)?;
+        let shape: Vec<_> = [n_models].iter().chain(y.shape.iter()).copied().collect();
+        check_result("result", n_models, y, &shape, T::DTYPE)?;
+        let mut y = bytemuck::zeroed_vec::<T>(shape.iter().product());
+        run_plans(world, run, population, x.erase(), &mut y)?;
+        Ok(ArrayD::from_shape_vec(IxDyn(&shape), y).expect("there are as many numbers"))
+    })
+}
+
+/// [`forward`] into an array that is there already: a steady call allocates nothing.
+///
+/// # Shape
+///
+/// `x` is `[models, ..]` or shared; `y` is `[models, ..]`.
+///
+/// # Errors
+///
+/// As [`forward`], and if `y` has another shape than the result.
+pub fn forward_into<'a, T: Element, D: Dimension>(
+    world: &mut World,
+    population: Entity,
+    x: impl Into<Input<'a, T>>,
+    mut y: ArrayViewMut<'_, T, D>,
+) -> Result<(), StepError> {
+    let x = x.into();
+    with_run(world, population, |world, run| {
+        choose_plans(world, run, population, x.erase())?;
+        let Some(expected) = run.first_output() else { return Ok(()) };
+        let n_models = models(world, population)?;
+        check_result("y", n_models, expected, y.shape(), T::DTYPE)?;
+        if let Some(y) = y.as_slice_mut() {
+            return run_plans(world, run, population, x.erase(), y);
+        }
+        let mut dense: Vec<T> = y.iter().copied().collect();
+        run_plans(world, run, population, x.erase(), &mut dense)?;
+        y.iter_mut().zip(dense).for_each(|(y, number)| *y = number);
+        Ok(())
+    })
+}
+
+/// Finds the plan of each cohort.
+fn choose_plans(
+    world: &mut World,
+    run: &mut Run,
+    population: Entity,
+    x: Erased<'_>,
+) -> Result<(), StepError> {
+    check_array(world, population, "x", x)?;
+    run.chosen.clear();
+    for cohort in &mut run.cohorts.list {
+        let kind = if cohort.keeps_tape { Kind::Tape } else { Kind::Forward };
+        let request = Request { kind, x: Some(x.ty()), target: None, loss: None };
+        run.chosen.push(cohort.prepare(world, population, &request)?);
+    }
+    run.check_first_outputs()
+}
+
+/// Runs the plans and remembers the pass.
+fn run_plans<T: Element>(
+    world: &mut World,
+    run: &mut Run,
+    population: Entity,
+    x: Erased<'_>,
+    y: &mut [T],
+) -> Result<(), StepError> {
+    let n_models = models(world, population)?;
+    let row_bytes = size_of_val(y) / n_models.max(1);
+    let Run { cohorts, buffers, tape, chosen, .. } = run;
+    tape.forget();
+    let planned = |(cohort, &chosen): (&Cohort, &usize)| cohort.ready[chosen].planned.tape_bytes;
+    tape.stride = cohorts.list.iter().zip(&*chosen).map(planned).max().unwrap_or(0);
+    tape.saved.reserve(tape.stride * n_models);
+    let read = Read::new(x.bytes, x.stride());
+    let mut arrays =
+        [Write::new(y, row_bytes), Write::new(tape.saved.bytes_mut(), tape.stride)];
+    for (cohort, &chosen) in cohorts.list.iter_mut().zip(&*chosen) {
+        let planned = cohort.ready[chosen].planned.clone();
+        if planned.is_random {
+            cohort.refresh_keys(world)?;
+        }
+        let job = Job {
+            plan: &planned.plan,
+            steps: 1,
+            inputs: &[read],
+            outputs: &planned.places,
+            scalars: &cohort.ready[chosen].scalars,
+            keys: if planned.is_random { cohort.keys.get() } else { &[] },
+            written: &planned.written,
+        };
+        launch(world, &mut cohort.at, std::iter::once(job), &mut arrays, buffers)?;
+        if planned.is_random {
+            cohort.advance_keys(world, 1);
+        }
+    }
+    tape.remember(x, bytemuck::cast_slice(y), cohorts, chosen);
+    Ok(())
+}

@@ -1,0 +1,16 @@
+//! Runs plans: forward, loss, backward, update, and all of them in one.
+//!
+//! Each deed is one function on the World. Arrays have the models of the population on their first axis,
+//! in the order of its indices. An inactive model is not visited: its rows of the results are left
+//! alone (zero, where the call makes the array).
+
+mod backward;
+mod check;
+mod error;
+mod forward;
+mod train;
+
+pub use backward::{backward, backward_from, loss, step, zero_grad};
+pub use error::StepError;
+pub use forward::{forward, forward_into};
+pub use train::{train_step, train_step_into, train_steps};

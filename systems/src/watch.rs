@@ -1,0 +1,120 @@
+//! [`Watch`]: whether somebody wrote to some columns of a group, or moved its entities, since they were
+//! last looked at.
+
+use bevy_ecs::change_detection::Tick;
+use bevy_ecs::component::ComponentId;
+use bevy_ecs::prelude::*;
+use neurarch_components::population::Group;
+
+use crate::bind::Placement;
+
+/// Some columns of a group's positions, and when they were looked at. One comparison a column, and one of
+/// the lists of entities a position, whatever the columns hold.
+///
+/// A column without a summary tick (a component type that does not declare
+/// `#[component(summary_tick)]`) counts as written to.
+#[derive(Debug, Default)]
+pub(crate) struct Watch {
+    positions: Vec<Watched>,
+    looked: Option<Tick>,
+}
+
+#[derive(Debug)]
+struct Watched {
+    position: usize,
+    placement: Placement,
+    columns: Vec<ComponentId>,
+}
+
+impl Watch {
+    /// Finds out where the columns lie; they have yet to be [looked at](Watch::look).
+    pub(crate) fn of(
+        world: &World,
+        group: &Group,
+        columns: impl IntoIterator<Item = (usize, ComponentId)>,
+    ) -> Watch {
+        let mut positions: Vec<Watched> = Vec::new();
+        for (position, column) in columns {
+            let known = positions.iter().position(|watched| watched.position == position);
+            let known = known.unwrap_or_else(|| {
+                let mut placement = Placement::default();
+                // An entity that is gone makes the watch stale, which is right.
+                let _ = placement.find(world, &group.modules[position]);
+                positions.push(Watched { position, placement, columns: Vec::new() });
+                positions.len() - 1
+            });
+            if !positions[known].columns.contains(&column) {
+                positions[known].columns.push(column);
+            }
+        }
+        Watch { positions, looked: None }
+    }
+
+    /// Says that everything written so far has been seen.
+    pub(crate) fn look(&mut self, world: &mut World) {
+        self.looked = Some(world.increment_change_tick());
+    }
+
+    /// Says whether something was written since the last look, or never looked at.
+    pub(crate) fn is_stale(&self, world: &World, group: &Group) -> bool {
+        let Some(looked) = self.looked else { return true };
+        let now = world.read_change_tick();
+        let tables = &world.storages().tables;
+        self.positions.iter().any(|watched| {
+            !watched.placement.is_right(world, &group.modules[watched.position])
+                || watched.placement.segments.iter().any(|&table| {
+                    watched.columns.iter().any(|&column| {
+                        let table = tables.get(table);
+                        let tick = table.and_then(|table| table.get_summary_tick(column));
+                        tick.is_none_or(|tick| tick.get().is_newer_than(looked, now))
+                    })
+                })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use neurarch_components::blueprint::Blueprint;
+
+    use super::*;
+
+    #[derive(Component)]
+    #[component(summary_tick)]
+    struct Watched(u8);
+
+    #[derive(Component)]
+    struct Tag;
+
+    #[test]
+    fn only_what_happens_after_the_last_look_counts() {
+        let mut world = World::new();
+        let entities: Vec<_> = (0..3).map(|number| world.spawn(Watched(number)).id()).collect();
+        let group = Group {
+            blueprint: Blueprint::UNSIGNED,
+            markers: vec![0],
+            members: vec![0, 1, 2],
+            modules: vec![entities.clone()],
+        };
+        let id = world.component_id::<Watched>().expect("it was just spawned");
+        let mut watch = Watch::of(&world, &group, [(0, id)]);
+        assert!(watch.is_stale(&world, &group));
+        watch.look(&mut world);
+        assert!(!watch.is_stale(&world, &group));
+        for value in 1..3 {
+            world.get_mut::<Watched>(entities[1]).expect("it has one").0 = value;
+            assert!(watch.is_stale(&world, &group));
+            watch.look(&mut world);
+            assert!(!watch.is_stale(&world, &group));
+        }
+        world.entity_mut(entities[2]).insert(Watched(9));
+        assert!(watch.is_stale(&world, &group));
+        watch.look(&mut world);
+        world.entity_mut(entities[0]).insert(Tag);
+        assert!(watch.is_stale(&world, &group), "a row moved");
+        watch = Watch::of(&world, &group, [(0, id)]);
+        watch.look(&mut world);
+        world.get_mut::<Watched>(entities[0]).expect("it has one").0 = 7;
+        assert!(watch.is_stale(&world, &group));
+    }
+}
