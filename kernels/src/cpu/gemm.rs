@@ -310,8 +310,8 @@ impl Block {
         panel: Panel<T>,
     ) {
         let mut row = 0;
-        // SAFETY (all calls): as the caller promises, for the rows from `row` on that there are.
         while row + S::GEMM_ROWS <= self.m {
+            // SAFETY: as the caller promises, for the rows from `row` on that there are.
             unsafe {
                 match S::GEMM_ROWS {
                     8 => self.tile::<T, S, 8, VECTORS, FULL>(row, last, panel),
@@ -361,6 +361,7 @@ impl Block {
             let mut columns = [V::<T, S>::splat(T::default()); VECTORS];
             for (vector, column) in columns.iter_mut().enumerate() {
                 let is_last = vector + 1 == VECTORS;
+                // SAFETY: see above.
                 *column = unsafe { load::<T, S, FULL>(b.add(vector * lanes), is_last, last) };
             }
             for (i, sums) in sums.iter_mut().enumerate() {

@@ -57,10 +57,9 @@ pub fn fuse_gradients(program: Program) -> Program {
     for first in 0..nodes.len() {
         let found = (first + 1..nodes.len()).find_map(|later| {
             let (first_node, gradient) = (nodes[first].as_ref()?, nodes[later].as_ref()?);
-            let shares_input = first_node.inputs.first() == gradient.inputs.first()
-                || gradient.inputs.contains(first_node.inputs.first()?);
+            let shares_inputs = gradient.inputs.starts_with(&first_node.inputs);
             let there = gradient.inputs.iter().all(|&id| made_at(id).is_none_or(|at| at < first));
-            if !shares_input || !there {
+            if !shares_inputs || !there {
                 return None;
             }
             let op: Arc<dyn Op> = first_node.op.fuse_gradient(&*gradient.op)?;
