@@ -64,7 +64,7 @@ pub trait Op: Any + Debug + Send + Sync {
         &[]
     }
 
-    /// Says whether the op draws random numbers, by [`Tile::key`]: two of them are never merged.
+    /// Says whether the op draws random numbers, by [`Model::key`](crate::cpu::tile::Model::key): two of them are never merged.
     fn is_random(&self) -> bool {
         false
     }

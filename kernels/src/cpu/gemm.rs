@@ -2,7 +2,7 @@
 //!
 //! **Order of sums.** Every element of `C` is the chain `fma(a_k, b_k, … fma(a_0, b_0, 0))` over `k` in
 //! order, whatever the layouts, the blocking and the instruction set's width. So a product has the same
-//! bits in every layout, and a plan may choose layouts freely. Only [`dot`](super::dot) (few rows) and the
+//! bits in every layout, and a plan may choose layouts freely. Only dot products (few rows) and the
 //! `gemm` crate (large products) add in another order; which one is used follows from the sizes alone.
 //!
 //! **Plan of the loops.** Vectors run along the axis of `C` that is contiguous, called `n`; if that is the

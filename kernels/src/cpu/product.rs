@@ -17,11 +17,11 @@ const LARGE: usize = 1 << 24;
 /// How a product is computed: it decides the order of sums, so it follows from the sizes alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
-    /// Dot products ([`Dot`]).
+    /// Dot products of rows.
     Dot,
     /// Register tiles ([`Gemm`]).
     Small,
-    /// The `gemm` crate ([`large`]).
+    /// The `gemm` crate.
     Large,
 }
 

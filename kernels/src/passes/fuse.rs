@@ -1,8 +1,8 @@
 //! Fusion: two nodes become one where the first one's op says how. It joins loops and never changes a
 //! formula, so the bits are the same.
 //!
-//! The pass knows no op by name: it asks [`Op::fuse_activation`](crate::op::Op::fuse_activation) and
-//! [`Op::fuse_gradient`](crate::op::Op::fuse_gradient).
+//! The pass knows no op by name: it asks [`Op::fuse_activation`] and
+//! [`Op::fuse_gradient`].
 
 use std::sync::Arc;
 
