@@ -152,7 +152,7 @@ pub(crate) fn reset_fresh(world: &mut World, population: Entity) {
         let Some(blueprint) = world.resource::<Blueprints>().get(group.blueprint) else { continue };
         let mut fills = first_numbers(blueprint);
         fills.retain(|(slot, _)| {
-            slot.position == fresh.position && !fresh.kept.contains(&(slot.role, slot.index))
+            (slot.position, slot.role, slot.index) == (fresh.position, fresh.role, fresh.index)
         });
         fill(world, population, number, vec![place], fills);
     }
