@@ -80,8 +80,7 @@ fn arrays_for_another_population() {
 #[test]
 fn targets_that_are_no_classes() {
     for (target, shown) in [(10, "10"), (-1, "-1")] {
-        let words =
-            format!("Target {shown} is out of bounds (model 2, item 1: expected 0 to 9)");
+        let words = format!("Target {shown} is out of bounds (model 2, item 1: expected 0 to 9)");
         refuses(&words, |world, p| {
             let mut targets = Array2::<i64>::zeros((3, 2));
             targets[[2, 1]] = target;
@@ -116,10 +115,7 @@ fn learning_needs_an_optimizer() {
     let population = world.spawn_population(&Linear::new(2, 2), 2, Seed(0)).unwrap();
     let x = Array3::<f32>::zeros((2, 1, 2));
     let error = world.train_step(population, &x, &x, &MSELoss::default()).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "model 0 has no optimizer: insert one, such as Adam::default()"
-    );
+    assert_eq!(error.to_string(), "model 0 has no optimizer: insert one, such as Adam::default()");
 }
 
 #[test]
@@ -135,7 +131,11 @@ fn data_sets_that_cannot_be_cut() {
         let inputs = Array2::<f32>::zeros((items[0], 4));
         let targets = Array1::<i64>::zeros(items[1]);
         let data = DataSet::shared(inputs.view(), targets.view()).order(order.view());
-        world.train_steps(population, data.batch(batch).epochs(epochs), &CrossEntropyLoss::default())
+        world.train_steps(
+            population,
+            data.batch(batch).epochs(epochs),
+            &CrossEntropyLoss::default(),
+        )
     }
     refuses("order: expected item numbers below 5, got 5", |world, p| {
         train(world, p, [5, 5], Array2::from_elem((3, 4), 5), 2, 1)

@@ -43,9 +43,7 @@ fn train(first: u64, models: usize, tile: Option<usize>, threads: usize) -> Vec<
         };
         let population = world.spawn_population_with(&brain(), settings).unwrap();
         let rate = |index: usize| 1e-3 * (1 + (first as usize + index) % 5) as f64;
-        world
-            .insert_with(population, |index| Adam { lr: rate(index), ..Adam::default() })
-            .unwrap();
+        world.insert_with(population, |index| Adam { lr: rate(index), ..Adam::default() }).unwrap();
         let mut traces = vec![Trace::new(); models];
         for step in 0..STEPS {
             let mut x = Array3::zeros((models, BATCH, 4));

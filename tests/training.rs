@@ -4,10 +4,7 @@ use ndarray::{Array2, Array3, array, s};
 use neurarch::prelude::*;
 
 fn xor() -> (Array2<f32>, Array2<f32>) {
-    (
-        array![[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]],
-        array![[0.0], [1.0], [1.0], [0.0]],
-    )
+    (array![[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]], array![[0.0], [1.0], [1.0], [0.0]])
 }
 
 fn brain() -> Sequential {
@@ -81,7 +78,7 @@ fn gradients_add_up_until_they_are_zeroed() {
     let (mut world, population) = world_of(3);
     let root = world.models(population).unwrap()[1];
     let (x, y) = xor();
-    let mut pass = |world: &mut World| {
+    let pass = |world: &mut World| {
         world.forward(population, Input::shared(x.view())).unwrap();
         let y = Input::shared(y.view());
         world.loss::<f32, f32>(population, y, &MSELoss::default()).unwrap();
@@ -166,10 +163,8 @@ fn several_steps_a_visit_are_those_steps() {
     let (mut one, b) = world_of(models);
     many.insert(a, Adam::default()).unwrap();
     one.insert(b, Adam::default()).unwrap();
-    let data = DataSet::shared(inputs.view(), targets.view())
-        .order(order.view())
-        .batch(batch)
-        .epochs(2);
+    let data =
+        DataSet::shared(inputs.view(), targets.view()).order(order.view()).batch(batch).epochs(2);
     let losses = many.train_steps(a, data, &MSELoss::default()).unwrap();
     assert_eq!(losses.dim(), (models, 6));
     for (step, [from, to]) in

@@ -14,7 +14,10 @@ use std::sync::Arc;
 
 use bevy_ecs::prelude::*;
 
+use crate::column::MARKERS;
 use crate::module::{Call, Declare, Declared, DynModule};
+use crate::population::Group;
+use crate::tree::Contents;
 
 /// Index of a blueprint in [`Blueprints`]; one that is free again is given out anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -27,8 +30,9 @@ pub struct Blueprints {
     free: Vec<u32>,
     by_hash: HashMap<u64, Vec<u32>>,
     /// Position numbers that were used and are free again.
-    free_markers: Vec<u32>,
-    next_marker: u32,
+    free_numbers: Vec<u32>,
+    /// The greatest position number ever given out. The first is 1.
+    last_number: u32,
     /// Counts blueprints ever made: tells a blueprint from another that had the same id.
     generation: u64,
 }
@@ -42,19 +46,24 @@ struct Entry {
 }
 
 impl Blueprints {
+    /// Finds the id of a blueprint that is in use.
+    pub fn find(&self, blueprint: &Blueprint) -> Option<BlueprintId> {
+        self.find_hashed(blueprint, blueprint.shape_hash())
+    }
+
+    fn find_hashed(&self, blueprint: &Blueprint, hash: u64) -> Option<BlueprintId> {
+        let alike = self.by_hash.get(&hash)?.iter().map(|&id| BlueprintId(id));
+        alike.into_iter().find(|&id| self.get(id).is_some_and(|known| known.is_like(blueprint)))
+    }
+
     /// Gives the id of a blueprint, and holds it once more; equal structures share one.
     pub fn hold(&mut self, blueprint: Blueprint) -> BlueprintId {
         let hash = blueprint.shape_hash();
-        let alike = self.by_hash.get(&hash).into_iter().flatten().copied().find(|&id| {
-            self.entries[id as usize]
-                .as_ref()
-                .is_some_and(|entry| entry.blueprint.is_like(&blueprint))
-        });
-        if let Some(id) = alike {
-            if let Some(entry) = &mut self.entries[id as usize] {
+        if let Some(id) = self.find_hashed(&blueprint, hash) {
+            if let Some(entry) = &mut self.entries[id.0 as usize] {
                 entry.groups += 1;
             }
-            return BlueprintId(id);
+            return id;
         }
         self.generation += 1;
         let entry =
@@ -99,21 +108,57 @@ impl Blueprints {
         self.entries.get(id.0 as usize)?.as_ref().map(|entry| entry.generation)
     }
 
-    /// Takes numbers for `count` positions.
-    pub fn take_markers(&mut self, count: usize) -> Vec<u32> {
-        (0..count)
-            .map(|_| {
-                self.free_markers.pop().unwrap_or_else(|| {
-                    self.next_marker += 1;
-                    self.next_marker
-                })
-            })
-            .collect()
+    /// Opens a group for models of a blueprint: holds it, and gives each position a number of its own
+    /// and companions of these roles. `None` if numbers have run out.
+    pub fn open_group(&mut self, blueprint: Blueprint, companions: &[Role]) -> Option<Group> {
+        let numbers = self.take_numbers(blueprint.positions.len())?;
+        let id = self.hold(blueprint);
+        let mut first_parameter = 0;
+        let positions = self.get(id).into_iter().flat_map(|blueprint| &blueprint.positions);
+        let contents = positions.zip(numbers).enumerate().map(|(position, (at, number))| {
+            let mut contents = Contents {
+                number,
+                position,
+                first_parameter,
+                parameters: at.parameters.clone(),
+                buffers: at.buffers.clone(),
+                companions: Vec::new(),
+            };
+            contents.add_roles(companions);
+            first_parameter += at.parameters.len();
+            Arc::new(contents)
+        });
+        Some(Group::new(id, contents.collect()))
     }
 
-    /// Gives numbers of positions back.
-    pub fn give_markers(&mut self, markers: &[u32]) {
-        self.free_markers.extend(markers.iter().rev());
+    /// Lets go of a group's blueprint, and takes its positions' numbers back.
+    pub fn release_group(&mut self, group: &Group) {
+        self.release(group.blueprint);
+        self.free_numbers.extend(group.contents.iter().rev().map(|contents| contents.number));
+    }
+
+    fn take_numbers(&mut self, count: usize) -> Option<Vec<u32>> {
+        let fresh = count.saturating_sub(self.free_numbers.len());
+        if self.last_number as usize + fresh >= 1 << MARKERS {
+            return None;
+        }
+        let mut next = || {
+            self.free_numbers.pop().unwrap_or_else(|| {
+                self.last_number += 1;
+                self.last_number
+            })
+        };
+        Some((0..count).map(|_| next()).collect())
+    }
+
+    /// Counts the blueprints in use.
+    pub fn len(&self) -> usize {
+        self.entries.len() - self.free.len()
+    }
+
+    /// Says whether no blueprint is in use.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 }
 

@@ -6,32 +6,43 @@
 #![expect(unsafe_code, reason = "components without a Rust type are written and read as bytes")]
 
 use std::alloc::Layout;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ptr::NonNull;
 
 use bevy_ecs::component::{ComponentCloneBehavior, ComponentDescriptor, ComponentId, StorageType};
 use bevy_ecs::entity::{ComponentCloneCtx, SourceComponent};
 use bevy_ecs::prelude::*;
 use bevy_ecs::ptr::OwningPtr;
+use bevy_ecs::world::WorldId;
 use neurarch_kernels::cpu::memory::{ALIGN_BYTES, AlignedBytes};
 use neurarch_kernels::program::{Role, Slot};
+use neurarch_kernels::shape::Type;
 
 /// What columns are told apart by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ColumnKey {
-    /// What the column is for.
-    pub role: Role,
-    /// Place of the parameter or buffer in its module.
-    pub index: usize,
-    /// Bytes of a row: a class of [`row_bytes`].
-    pub row_bytes: usize,
+    role: Role,
+    index: usize,
+    /// A class of [`row_bytes`].
+    row_bytes: usize,
 }
 
 impl ColumnKey {
+    /// Gives the key of the column for values of type `ty`; `index` is the place of the parameter or
+    /// buffer in its module.
+    pub fn new(role: Role, index: usize, ty: &Type) -> ColumnKey {
+        let index = if role == Role::Steps { 0 } else { index };
+        ColumnKey { role, index, row_bytes: row_bytes(ty.size_bytes()) }
+    }
+
     /// Gives the key of a slot's column.
     pub fn of(slot: &Slot) -> ColumnKey {
-        let index = if slot.role == Role::Steps { 0 } else { slot.index };
-        ColumnKey { role: slot.role, index, row_bytes: row_bytes(slot.ty.size_bytes()) }
+        ColumnKey::new(slot.role, slot.index, &slot.ty)
+    }
+
+    /// Gives the bytes of a row, padding included.
+    pub fn row_bytes(&self) -> usize {
+        self.row_bytes
     }
 }
 
@@ -47,39 +58,55 @@ pub const fn row_bytes(bytes: usize) -> usize {
 }
 
 /// The component ids of columns and of position markers.
-#[derive(Resource, Debug, Default)]
+#[derive(Resource, Debug)]
 pub struct Columns {
+    /// The world that the ids are of.
+    world: WorldId,
     ids: HashMap<ColumnKey, ComponentId>,
-    keys: HashMap<ComponentId, ColumnKey>,
+    columns: HashSet<ComponentId>,
     markers: Vec<ComponentId>,
 }
 
+impl FromWorld for Columns {
+    fn from_world(world: &mut World) -> Self {
+        let register = |bit| register(world, format!("neurarch position bit {bit}"), 0, 1);
+        let markers = (0..MARKERS).map(register).collect();
+        Columns { world: world.id(), ids: HashMap::new(), columns: HashSet::new(), markers }
+    }
+}
+
 /// How many markers spell a position's number.
-pub const MARKERS: usize = 24;
+pub(crate) const MARKERS: usize = 24;
 
 impl Columns {
     /// Gives the component id of a column, registering it if it is new.
     pub fn id(world: &mut World, key: ColumnKey) -> ComponentId {
         world.init_resource::<Columns>();
-        if let Some(&id) = world.resource::<Columns>().ids.get(&key) {
+        if let Some(id) = Columns::find(world, key) {
             return id;
         }
         let name = format!("neurarch {} {} of {} bytes", key.role, key.index, key.row_bytes);
         let id = register(world, name, key.row_bytes, ALIGN_BYTES);
         let mut columns = world.resource_mut::<Columns>();
         columns.ids.insert(key, id);
-        columns.keys.insert(id, key);
+        columns.columns.insert(id);
         id
     }
 
-    /// Finds the component id of a column that is registered.
-    pub fn find(&self, key: ColumnKey) -> Option<ComponentId> {
-        self.ids.get(&key).copied()
+    /// Finds the component id of a column that is registered in `world`.
+    pub fn find(world: &World, key: ColumnKey) -> Option<ComponentId> {
+        let columns = world.get_resource::<Columns>()?;
+        columns.ids.get(&key).copied().filter(|_| columns.world == world.id())
     }
 
-    /// Finds what a component id is the column of.
-    pub fn key(&self, id: ComponentId) -> Option<ColumnKey> {
-        self.keys.get(&id).copied()
+    /// Says whether a component is a column.
+    pub fn is_column(&self, id: ComponentId) -> bool {
+        self.columns.contains(&id)
+    }
+
+    /// Says whether a component is a bit of a position's number.
+    pub fn is_marker(&self, id: ComponentId) -> bool {
+        self.markers.contains(&id)
     }
 
     /// Counts the registered ids.
@@ -94,25 +121,10 @@ impl Columns {
 
     /// Gives the zero-sized components that spell a number in binary, so that entities of different numbers
     /// lie in different tables.
-    pub fn markers(world: &mut World, number: u32) -> Vec<ComponentId> {
-        world.init_resource::<Columns>();
-        if world.resource::<Columns>().markers.is_empty() {
-            let register = |bit| register(world, format!("neurarch position bit {bit}"), 0, 1);
-            let markers = (0..MARKERS).map(register).collect();
-            world.resource_mut::<Columns>().markers = markers;
-        }
-        let markers = &world.resource::<Columns>().markers;
-        markers
-            .iter()
-            .enumerate()
-            .filter(|(bit, _)| number >> bit & 1 == 1)
-            .map(|(_, &id)| id)
-            .collect()
-    }
-
-    /// Gives all markers.
-    pub fn all_markers(&self) -> &[ComponentId] {
-        &self.markers
+    fn markers(world: &mut World, number: u32) -> Vec<ComponentId> {
+        let columns = world.get_resource_or_init::<Columns>();
+        let bits = columns.markers.iter().enumerate();
+        bits.filter(|(bit, _)| number >> bit & 1 == 1).map(|(_, &id)| id).collect()
     }
 }
 
@@ -141,52 +153,104 @@ fn clone_bytes(source: &SourceComponent<'_>, target: &mut ComponentCloneCtx<'_, 
     unsafe { target.write_target_component_ptr(source.ptr()) };
 }
 
-/// Adds columns (and markers) to an entity at once, their rows zero.
-///
-/// `keys` are the columns, `markers` zero-sized components of [`Columns::markers`].
-pub fn insert_zeroed(
-    entity: &mut EntityWorldMut<'_>,
-    columns: &[(ComponentId, ColumnKey)],
-    markers: &[ComponentId],
-    zeros: &mut Zeros,
-) {
-    let largest = columns.iter().map(|(_, key)| key.row_bytes).max().unwrap_or(0);
-    zeros.0.reserve(largest.max(ALIGN_BYTES));
-    let mut ids: Vec<_> =
-        columns.iter().map(|&(id, _)| id).chain(markers.iter().copied()).collect();
-    ids.sort_unstable();
-    let start = NonNull::new(zeros.0.as_mut_ptr()).expect("reserved above");
-    // SAFETY: every id is of a column or marker of this world; a column's row is at most `largest` bytes,
-    // which are there, zeroed and aligned, and are copied; plain bytes may be copied any number of times.
-    unsafe {
-        let rows = ids.iter().map(|_| OwningPtr::new(start));
-        entity.insert_by_ids(&ids, rows);
+/// Columns and markers that an entity gets at once, in one move.
+pub struct RowBundle {
+    world: WorldId,
+    ids: Vec<ComponentId>,
+    keys: Vec<Option<ColumnKey>>,
+    /// Where the row of each id starts in `bytes`.
+    starts: Vec<usize>,
+    /// The rows: one of zeros for all until `is_filled`.
+    bytes: AlignedBytes,
+    is_filled: bool,
+}
+
+impl RowBundle {
+    /// Prepares the columns of `keys`, their rows zero, and the markers that spell `number`, if given.
+    pub fn new(
+        world: &mut World,
+        keys: impl IntoIterator<Item = ColumnKey>,
+        number: Option<u32>,
+    ) -> Self {
+        let columns = keys.into_iter().map(|key| (Columns::id(world, key), Some(key)));
+        let mut entries: Vec<_> = columns.collect();
+        if let Some(number) = number {
+            entries.extend(Columns::markers(world, number).into_iter().map(|id| (id, None)));
+        }
+        entries.sort_unstable_by_key(|&(id, _)| id);
+        entries.dedup_by_key(|&mut (id, _)| id);
+        let (ids, keys): (Vec<_>, Vec<_>) = entries.into_iter().unzip();
+        let largest = keys.iter().flatten().map(|key: &ColumnKey| key.row_bytes).max();
+        let bytes = AlignedBytes::new(largest.unwrap_or(0).max(ALIGN_BYTES));
+        let starts = vec![0; ids.len()];
+        RowBundle { world: world.id(), ids, keys, starts, bytes, is_filled: false }
+    }
+
+    /// Says whether there is nothing to insert.
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
+    /// Gives the row of a column, to write what is inserted from now on; `None` if there is no such
+    /// column.
+    pub fn row_mut(&mut self, key: ColumnKey) -> Option<&mut [u8]> {
+        let at = self.keys.iter().position(|&known| known == Some(key))?;
+        if !self.is_filled {
+            self.is_filled = true;
+            let mut end = 0;
+            for (start, key) in self.starts.iter_mut().zip(&self.keys) {
+                *start = end;
+                end += key.map_or(0, |key| key.row_bytes);
+            }
+            self.bytes = AlignedBytes::new(end.max(ALIGN_BYTES));
+        }
+        let start = self.starts[at];
+        Some(&mut self.bytes.bytes_mut()[start..start + key.row_bytes])
+    }
+
+    /// Inserts the columns and markers, in place of rows that the entity has already.
+    ///
+    /// # Panics
+    ///
+    /// If the entity is of another world than the bundle.
+    pub fn insert(&mut self, entity: &mut EntityWorldMut<'_>) {
+        if self.is_empty() {
+            return;
+        }
+        assert_eq!(entity.world().id(), self.world, "a bundle belongs to one world");
+        let RowBundle { ids, starts, bytes, .. } = self;
+        let first = bytes.as_mut_ptr();
+        let rows = starts.iter().map(|&start| {
+            let row = NonNull::new(first.wrapping_add(start)).expect("memory is not at address 0");
+            // SAFETY: the pointer is aligned for a row (the bytes start on a cache line and rows are
+            // multiples of one) and `row_bytes` initialised bytes lie behind it: `bytes` is as long as
+            // the longest row while rows share it, and as all rows together once one was filled. They
+            // are plain bytes, which may be copied any number of times.
+            unsafe { OwningPtr::new(row) }
+        });
+        // SAFETY: the ids are columns and markers of this world by the assertion above, and each pointer is
+        // to a row of its column's layout, or to the nothing that a marker holds.
+        unsafe { entity.insert_by_ids(ids, rows) };
     }
 }
 
-/// Zeroed memory that new rows are copied from.
-#[derive(Default)]
-pub struct Zeros(AlignedBytes);
-
-/// Views the row of a column of an entity; `None` if it has no such column. `bytes` of it are given, at most
-/// the size of its class.
-pub fn row<'w>(entity: EntityRef<'w>, id: ComponentId, key: ColumnKey) -> Option<&'w [u8]> {
-    let pointer = entity.get_by_id(id).ok()?;
-    // SAFETY: a row of this column has `row_bytes` initialised bytes, and the entity is borrowed.
+/// Views the row of a column of an entity; `None` if it has no such column.
+pub fn row(world: &World, entity: Entity, key: ColumnKey) -> Option<&[u8]> {
+    let id = Columns::find(world, key)?;
+    let pointer = world.get_entity(entity).ok()?.get_by_id(id).ok()?;
+    // SAFETY: this world registered `id` for rows of `row_bytes` bytes, initialised when they were
+    // inserted, and is borrowed for as long as the slice lives.
     Some(unsafe { std::slice::from_raw_parts(pointer.as_ptr(), key.row_bytes) })
 }
 
-/// Views the row of a column of an entity, to write to, and marks it changed.
-pub fn row_mut<'a>(
-    entity: &'a mut EntityWorldMut<'_>,
-    id: ComponentId,
-    key: ColumnKey,
-) -> Option<&'a mut [u8]> {
-    let mut row = entity.get_mut_by_id(id).ok()?;
-    let pointer = row.as_mut().as_ptr();
-    // SAFETY: a row of this column has `row_bytes` initialised bytes, and the entity is borrowed
-    // exclusively for as long as the slice lives.
-    Some(unsafe { std::slice::from_raw_parts_mut(pointer, key.row_bytes) })
+/// Views the row of a column of an entity, to write to, and marks it changed; `None` if it has no such
+/// column.
+pub fn row_mut(world: &mut World, entity: Entity, key: ColumnKey) -> Option<&mut [u8]> {
+    let id = Columns::find(world, key)?;
+    let row = world.get_mut_by_id(entity, id)?.into_inner();
+    // SAFETY: this world registered `id` for rows of `row_bytes` bytes, initialised when they were
+    // inserted, and is borrowed exclusively for as long as the slice lives.
+    Some(unsafe { std::slice::from_raw_parts_mut(row.as_ptr(), key.row_bytes) })
 }
 
 #[cfg(test)]

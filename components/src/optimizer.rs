@@ -190,9 +190,10 @@ impl Optimizer for SGD {
 
     fn update(&self, at: &Update<'_>) -> Var {
         let rates = SgdRates { lr: &at.scalar("lr"), weight_decay: &at.scalar("weight_decay") };
-        let momentum = at.states.first().map(|buffer| {
-            (buffer, [at.scalar("momentum"), at.scalar("dampening")])
-        });
+        let momentum = at
+            .states
+            .first()
+            .map(|buffer| (buffer, [at.scalar("momentum"), at.scalar("dampening")]));
         let momentum = momentum.as_ref().map(|(buffer, [momentum, dampening])| SgdMomentum {
             buffer,
             momentum,
@@ -240,8 +241,7 @@ fn update_adam(at: &Update<'_>, decoupled: bool, maximize: bool) -> Var {
         weight_decay: &at.scalar("weight_decay"),
     };
     let settings = AdamSettings { index: at.index, decoupled, maximize };
-    let after =
-        at.parameter.adam(at.gradient, (exp_avg, exp_avg_sq), at.steps, &rates, settings);
+    let after = at.parameter.adam(at.gradient, (exp_avg, exp_avg_sq), at.steps, &rates, settings);
     at.trace.store(at.parameter, &after.parameter);
     at.trace.store(exp_avg, &after.exp_avg);
     at.trace.store(exp_avg_sq, &after.exp_avg_sq);

@@ -1,25 +1,36 @@
 //! [`Population`]: the models that are trained and asked together, in the order of their indices.
 
-use bevy_ecs::prelude::*;
-use neurarch_kernels::dtype::Dtype;
+use std::sync::Arc;
 
-use crate::blueprint::BlueprintId;
+use bevy_ecs::lifecycle::HookContext;
+use bevy_ecs::prelude::*;
+use bevy_ecs::world::DeferredWorld;
+use neurarch_kernels::dtype::Dtype;
+use neurarch_kernels::program::Role;
+
+use crate::blueprint::{BlueprintId, Blueprints};
+use crate::tree::Contents;
 
 /// Models that are spawned, trained and asked together: a component of an entity of its own, which is the
-/// population's handle.
+/// population's handle. Its models go with it.
 #[derive(Component, Debug)]
-#[component(on_remove = crate::population::forget)]
+#[component(on_remove = forget)]
 pub struct Population {
     /// Seeds all random numbers of its models.
     pub seed: u64,
     /// Element type of its models' floating-point parameters.
     pub dtype: Dtype,
+    /// How many models fit before a column moves.
+    pub capacity: usize,
     models: Vec<Entity>,
     next_number: u64,
     groups: Vec<Group>,
-    /// Roots that came without having been signed: clones.
+    /// Companions that parameters of this population have: those of models that are signed from now on,
+    /// too.
+    companions: Vec<Role>,
+    /// Roots that have yet to be signed: clones, and those whose trees are no models.
     unsigned: Vec<Entity>,
-    /// Whether a model left or joined in a way that the groups have yet to follow.
+    /// Whether models left or moved in a way that the groups have yet to follow.
     stale: bool,
     version: u64,
 }
@@ -29,33 +40,77 @@ pub struct Population {
 pub struct Group {
     /// Their blueprint.
     pub blueprint: BlueprintId,
-    /// For each position, the number that its archetype is marked with.
-    pub markers: Vec<u32>,
+    /// For each position, what the columns of its entities hold.
+    pub contents: Vec<Arc<Contents>>,
     /// The models' indices, ascending.
     pub members: Vec<u32>,
     /// For each position, the module's entity of each member.
     pub modules: Vec<Vec<Entity>>,
 }
 
+impl Group {
+    /// Makes a group without members.
+    pub fn new(blueprint: BlueprintId, contents: Vec<Arc<Contents>>) -> Self {
+        let modules = vec![Vec::new(); contents.len()];
+        Group { blueprint, contents, members: Vec::new(), modules }
+    }
+
+    /// Makes room in the lists for that many members.
+    pub fn reserve(&mut self, members: usize) {
+        self.members.reserve(members.saturating_sub(self.members.len()));
+        for modules in &mut self.modules {
+            modules.reserve(members.saturating_sub(modules.len()));
+        }
+    }
+
+    /// Takes members (places in [`members`](Group::members), ascending) out, and others in: an index and
+    /// the entities of its modules.
+    pub fn edit(&mut self, out: &[usize], joined: Vec<(u32, Vec<Entity>)>) {
+        let mut leaving = out.iter().peekable();
+        let stays: Vec<bool> =
+            (0..self.members.len()).map(|member| leaving.next_if_eq(&&member).is_none()).collect();
+        let keep = |list: &mut Vec<Entity>| {
+            let mut stays = stays.iter();
+            list.retain(|_| stays.next() == Some(&true));
+        };
+        self.modules.iter_mut().for_each(keep);
+        let mut stays = stays.iter();
+        self.members.retain(|_| stays.next() == Some(&true));
+        for (index, modules) in joined {
+            self.members.push(index);
+            self.modules.iter_mut().zip(modules).for_each(|(of, module)| of.push(module));
+        }
+        self.sort();
+    }
+
+    fn sort(&mut self) {
+        if self.members.is_sorted() {
+            return;
+        }
+        let mut order: Vec<usize> = (0..self.members.len()).collect();
+        order.sort_unstable_by_key(|&member| self.members[member]);
+        self.members = order.iter().map(|&member| self.members[member]).collect();
+        for modules in &mut self.modules {
+            *modules = order.iter().map(|&member| modules[member]).collect();
+        }
+    }
+}
+
 impl Population {
     /// Makes an empty population.
-    pub fn new(seed: u64, dtype: Dtype) -> Self {
+    pub fn new(seed: u64, dtype: Dtype, capacity: usize) -> Self {
         Population {
             seed,
             dtype,
-            models: Vec::new(),
+            capacity,
+            models: Vec::with_capacity(capacity),
             next_number: 0,
             groups: Vec::new(),
+            companions: Vec::new(),
             unsigned: Vec::new(),
             stale: false,
             version: 0,
         }
-    }
-
-    /// Counts the changes of the models and groups: who caches something about them asks whether it is
-    /// still the same.
-    pub fn version(&self) -> u64 {
-        self.version
     }
 
     /// Gives the roots of the models, by index.
@@ -78,6 +133,11 @@ impl Population {
         &self.groups
     }
 
+    /// Gives a number that grows whenever a model comes, goes, changes its index or its group.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
     /// Says whether [`groups`](Population::groups) follows the models, and no model waits to be signed.
     pub fn is_settled(&self) -> bool {
         !self.stale && self.unsigned.is_empty()
@@ -89,7 +149,30 @@ impl Population {
         &mut self.groups
     }
 
-    /// Gives the roots that came without having been signed, and forgets them.
+    /// Gives the companions that parameters have.
+    pub fn companions(&self) -> &[Role] {
+        &self.companions
+    }
+
+    /// Says that parameters have companions of this role from now on.
+    pub fn add_companion(&mut self, role: Role) {
+        if !self.companions.contains(&role) {
+            self.companions.push(role);
+            self.companions.sort_unstable();
+        }
+    }
+
+    /// Says that parameters have no companions of these roles from now on.
+    pub fn remove_companions(&mut self, roles: &[Role]) {
+        self.companions.retain(|role| !roles.contains(role));
+    }
+
+    /// Says that a root has yet to be signed.
+    pub fn defer(&mut self, root: Entity) {
+        self.unsigned.push(root);
+    }
+
+    /// Gives the roots that have yet to be signed, and forgets them.
     pub fn take_unsigned(&mut self) -> Vec<Entity> {
         std::mem::take(&mut self.unsigned)
     }
@@ -99,14 +182,14 @@ impl Population {
         self.stale = false;
     }
 
+    /// Says whether models left or moved in a way that the groups have yet to follow.
+    pub fn is_stale(&self) -> bool {
+        self.stale
+    }
+
     /// Gives its next model that number, and counts on from there.
     pub fn number_from(&mut self, number: u64) {
         self.next_number = number;
-    }
-
-    /// Reserves memory for more models.
-    pub fn reserve(&mut self, additional: usize) {
-        self.models.reserve(additional);
     }
 
     /// Gives the next index and number to a root that has been signed.
@@ -119,18 +202,14 @@ impl Population {
         (index, number)
     }
 
-    /// Gives the next index and number to a root that has yet to be signed.
-    pub(crate) fn take_in(&mut self, root: Entity) -> (u32, u64) {
-        self.unsigned.push(root);
-        self.enroll(root)
-    }
-
     /// Takes the model at `index` out; gives the one that moved into the gap.
     pub(crate) fn take_out(&mut self, index: u32) -> Option<Entity> {
-        self.version += 1;
         let at = index as usize;
         let root = self.models.swap_remove(at);
-        self.unsigned.retain(|&unsigned| unsigned != root);
+        self.version += 1;
+        if !self.unsigned.is_empty() {
+            self.unsigned.retain(|&unsigned| unsigned != root);
+        }
         match self.groups.as_mut_slice() {
             // One group has its members in the order of the indices: the same move keeps it so.
             [group] if !self.stale && group.members.len() == self.models.len() + 1 => {
@@ -145,15 +224,14 @@ impl Population {
     }
 }
 
-/// Despawns the models with their population.
-pub(crate) fn forget(
-    mut world: bevy_ecs::world::DeferredWorld<'_>,
-    context: bevy_ecs::lifecycle::HookContext,
-) {
-    let Some(mut population) = world.get_mut::<Population>(context.entity) else {
-        return;
-    };
+/// Despawns the models with their population, and lets go of their blueprints.
+fn forget(mut world: DeferredWorld<'_>, context: HookContext) {
+    let Some(mut population) = world.get_mut::<Population>(context.entity) else { return };
     let models = std::mem::take(&mut population.models);
+    let groups = std::mem::take(&mut population.groups);
     let mut commands = world.commands();
-    models.into_iter().for_each(|root| commands.entity(root).try_despawn());
+    models.into_iter().rev().for_each(|root| commands.entity(root).try_despawn());
+    if let Some(mut blueprints) = world.get_resource_mut::<Blueprints>() {
+        groups.iter().for_each(|group| blueprints.release_group(group));
+    }
 }

@@ -1,57 +1,103 @@
 //! [`ModuleTypes`]: how a live entity's layer component is found and read as a [`DynModule`].
 
-use std::collections::HashMap;
-
 use bevy_ecs::component::ComponentId;
+use bevy_ecs::lifecycle::HookContext;
 use bevy_ecs::prelude::*;
+use bevy_ecs::world::DeferredWorld;
 
 use crate::module::{DynModule, Module};
 
 /// The component types that are modules, and the entities whose modules changed since somebody looked.
 #[derive(Resource, Default)]
 pub struct ModuleTypes {
-    readers: HashMap<ComponentId, Reader>,
-    /// Module entities whose layer component came, went or was replaced, and the parents of those that
-    /// went.
-    pub changed: Vec<Entity>,
+    /// By component id.
+    readers: Vec<Option<Reader>>,
+    /// What happened to module entities, in order.
+    pub changed: Vec<Change>,
 }
 
 type Reader = for<'w> fn(EntityRef<'w>) -> Option<&'w dyn DynModule>;
 
+/// A layer component that came, went or was replaced, or a module that was named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The module's entity.
+    pub entity: Entity,
+    /// The layer component that it was given, if one was.
+    pub inserted: Option<ComponentId>,
+}
+
 impl ModuleTypes {
     /// Makes `M` known: from now on an entity with this component is a module. Does nothing the second
     /// time.
+    ///
+    /// Changes are told by lifecycle hooks of `M`, or by observers where `M` has hooks of its own or
+    /// is in use already.
     pub fn register<M: Module>(world: &mut World) {
         world.init_resource::<ModuleTypes>();
         let id = world.register_component::<M>();
-        if world.resource::<ModuleTypes>().readers.contains_key(&id) {
+        if world.resource::<ModuleTypes>().reader(id).is_some() {
             return;
         }
-        world.add_observer(|event: On<Insert<M>>, mut types: ResMut<ModuleTypes>| {
-            types.changed.push(event.entity);
+        let mut types = world.resource_mut::<ModuleTypes>();
+        if types.readers.len() <= id.index() {
+            types.readers.resize(id.index() + 1, None);
+        }
+        types.readers[id.index()] =
+            Some(|entity| entity.get::<M>().map(|module| module as &dyn DynModule));
+
+        let is_in_use = world.archetypes().iter().any(|archetype| archetype.contains(id));
+        let hooks = (!is_in_use).then(|| world.register_component_hooks::<M>());
+        let (inserts, removes) = hooks.map_or((false, false), |hooks| {
+            (
+                hooks.try_on_insert(tell_insertion).is_some(),
+                hooks.try_on_remove(tell_removal).is_some(),
+            )
         });
-        world.add_observer(
-            |event: On<Remove<M>>, parents: Query<&ChildOf>, mut types: ResMut<ModuleTypes>| {
-                types.changed.push(event.entity);
-                types.changed.extend(parents.get(event.entity).ok().map(ChildOf::parent));
-            },
-        );
-        world
-            .resource_mut::<ModuleTypes>()
-            .readers
-            .insert(id, |entity| entity.get::<M>().map(|module| module as &dyn DynModule));
+        if !inserts {
+            world.add_observer(move |event: On<Insert<M>>, mut types: ResMut<ModuleTypes>| {
+                types.changed.push(Change { entity: event.entity, inserted: Some(id) });
+            });
+        }
+        if !removes {
+            world.add_observer(|event: On<Remove<M>>, mut types: ResMut<ModuleTypes>| {
+                types.changed.push(Change { entity: event.entity, inserted: None });
+            });
+        }
+    }
+
+    fn reader(&self, id: ComponentId) -> Option<Reader> {
+        self.readers.get(id.index()).copied().flatten()
+    }
+
+    /// Says whether a component type is a module.
+    pub fn contains(&self, id: ComponentId) -> bool {
+        self.reader(id).is_some()
     }
 
     /// Gives the component type of the module that an entity is; `None` if it is none.
     pub fn id(&self, entity: EntityRef<'_>) -> Option<ComponentId> {
         let components = entity.archetype().components();
-        components.iter().copied().find(|id| self.readers.contains_key(id))
+        components.iter().copied().find(|id| self.contains(*id))
     }
 
     /// Gives the module that an entity is; `None` if it is none.
     pub fn module<'w>(&self, entity: EntityRef<'w>) -> Option<&'w dyn DynModule> {
         let components = entity.archetype().components();
-        let reader = components.iter().find_map(|id| self.readers.get(id))?;
+        let reader = components.iter().find_map(|&id| self.reader(id))?;
         reader(entity)
+    }
+}
+
+fn tell_insertion(mut world: DeferredWorld<'_>, context: HookContext) {
+    if let Some(mut types) = world.get_resource_mut::<ModuleTypes>() {
+        let (entity, inserted) = (context.entity, Some(context.component_id));
+        types.changed.push(Change { entity, inserted });
+    }
+}
+
+fn tell_removal(mut world: DeferredWorld<'_>, context: HookContext) {
+    if let Some(mut types) = world.get_resource_mut::<ModuleTypes>() {
+        types.changed.push(Change { entity: context.entity, inserted: None });
     }
 }

@@ -2,13 +2,21 @@
 //!
 //! The tree itself is bevy's: `ChildOf` and `Children`, whose order is torch's order of registration.
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use bevy_ecs::lifecycle::HookContext;
 use bevy_ecs::prelude::*;
 use bevy_ecs::world::DeferredWorld;
+use neurarch_kernels::dtype::Dtype;
+use neurarch_kernels::program::Role;
+use neurarch_kernels::shape::Type;
 
-use crate::blueprint::{Blueprint, BlueprintId};
+use crate::blueprint::{Blueprint, BlueprintId, Parameter};
+use crate::column::ColumnKey;
 use crate::mode::{Draws, HasGradient, Mode};
 use crate::population::Population;
+use crate::registry::{Change, ModuleTypes};
 
 /// The root of a model: which population it belongs to, and where.
 ///
@@ -35,8 +43,93 @@ pub const NOT_A_MEMBER: u32 = u32::MAX;
 ///
 /// Source: the keys of torch's `named_children()`.
 #[derive(Component, Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[component(immutable, summary_tick)]
+#[component(immutable, summary_tick, on_insert = name)]
 pub struct ModuleName(pub Box<str>);
+
+/// What the columns of a module's entity hold, as of when it was last signed: moves and is cloned with
+/// them.
+///
+/// Kept by neurarch.
+#[derive(Component, Clone, Debug)]
+pub struct Columned(pub Arc<Contents>);
+
+/// See [`Columned`]; shared by the entities of a group's position.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Contents {
+    /// The number that the position's archetype is marked with.
+    pub number: u32,
+    /// The module's place in its model.
+    pub position: usize,
+    /// The number of its first parameter in the order of `named_parameters()`.
+    pub first_parameter: usize,
+    /// Its parameters.
+    pub parameters: Vec<Parameter>,
+    /// Its buffers.
+    pub buffers: Vec<Parameter>,
+    /// Companions: a role, and the place of the parameter whose companion it is (0 for
+    /// [`Role::Steps`]).
+    pub companions: Vec<(Role, usize)>,
+}
+
+impl Contents {
+    /// Lists the columns: a role, a place in the module, and the type of a row.
+    pub fn columns(&self) -> impl Iterator<Item = (Role, usize, Cow<'_, Type>)> {
+        fn of(
+            role: Role,
+            among: &[Parameter],
+        ) -> impl Iterator<Item = (Role, usize, Cow<'_, Type>)> {
+            let among = among.iter().enumerate();
+            among.map(move |(index, parameter)| (role, index, Cow::Borrowed(&parameter.ty)))
+        }
+        let companions = self.companions.iter().filter_map(|&(role, index)| {
+            let ty = match role {
+                Role::Steps => Cow::Owned(Type::new(Dtype::F32, [self.parameters.len()])),
+                _ => Cow::Borrowed(&self.parameters.get(index)?.ty),
+            };
+            Some((role, index, ty))
+        });
+        of(Role::Parameter, &self.parameters)
+            .chain(of(Role::Buffer, &self.buffers))
+            .chain(companions)
+    }
+
+    /// Lists the keys of the columns.
+    pub fn keys(&self) -> impl Iterator<Item = ColumnKey> {
+        self.columns().map(|(role, index, ty)| ColumnKey::new(role, index, &ty))
+    }
+
+    /// Says whether the columns hold the same, wherever they lie.
+    pub fn holds_the_same(&self, other: &Contents) -> bool {
+        self.parameters == other.parameters
+            && self.buffers == other.buffers
+            && self.companions == other.companions
+    }
+
+    /// Adds companions, sorted, that are not there yet; says whether there were any.
+    pub fn add_companions(&mut self, companions: impl IntoIterator<Item = (Role, usize)>) -> bool {
+        let before = self.companions.len();
+        self.companions.extend(companions);
+        self.companions.sort_unstable();
+        self.companions.dedup();
+        self.companions.len() > before
+    }
+
+    /// Adds companions of these roles for all parameters.
+    pub fn add_roles(&mut self, roles: &[Role]) {
+        let parameters = self.parameters.len();
+        self.add_companions(roles.iter().flat_map(|&role| {
+            let last = if role == Role::Steps { parameters.min(1) } else { parameters };
+            (0..last).map(move |index| (role, index))
+        }));
+    }
+}
+
+/// A module that gets another name is another structure.
+fn name(mut world: DeferredWorld<'_>, context: HookContext) {
+    if let Some(mut types) = world.get_resource_mut::<ModuleTypes>() {
+        types.changed.push(Change { entity: context.entity, inserted: None });
+    }
+}
 
 /// Takes a clone in: the model that it was copied from has its place already.
 fn join(mut world: DeferredWorld<'_>, context: HookContext) {
@@ -53,7 +146,8 @@ fn join(mut world: DeferredWorld<'_>, context: HookContext) {
     if population.models().get(model.index as usize) == Some(&entity) {
         return;
     }
-    let (index, number) = population.take_in(entity);
+    let (index, number) = population.enroll(entity);
+    population.defer(entity);
     if let Some(mut model) = world.get_mut::<Model>(entity) {
         *model = Model { index, number, blueprint: Blueprint::UNSIGNED, ..*model };
     }

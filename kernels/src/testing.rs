@@ -241,10 +241,7 @@ pub fn evaluate(
 
 fn record(inputs: &[Array]) -> (Trace, Vec<Var>) {
     let trace = Trace::new();
-    let vars = inputs
-        .iter()
-        .map(|input| trace.input(input.ty.clone()))
-        .collect();
+    let vars = inputs.iter().map(|input| trace.input(input.ty.clone())).collect();
     (trace, vars)
 }
 
@@ -266,11 +263,7 @@ fn interpret(program: &Program, inputs: &[Array], layouts: &[Option<Layout>]) ->
         }
     }
     for node in &program.nodes {
-        let read = |&id: &usize| {
-            values[id]
-                .clone()
-                .expect("slots and scalars are not given here")
-        };
+        let read = |&id: &usize| values[id].clone().expect("slots and scalars are not given here");
         let arrays: Vec<_> = node.inputs.iter().map(read).collect();
         let layouts: Vec<_> = node
             .inputs
@@ -280,9 +273,7 @@ fn interpret(program: &Program, inputs: &[Array], layouts: &[Option<Layout>]) ->
                 let ty = program.ty(id).clone();
                 let layout = lies[id].clone()?;
                 let operand = Operand { ty, layout };
-                node.op
-                    .takes_layout(number, &operand)
-                    .then_some(operand.layout)
+                node.op.takes_layout(number, &operand).then_some(operand.layout)
             })
             .collect();
         let outputs = run_op_keyed(&*node.op, &arrays, &layouts, Key::default(), node.draw);
@@ -301,10 +292,7 @@ fn interpret(program: &Program, inputs: &[Array], layouts: &[Option<Layout>]) ->
 /// If it does not.
 pub fn check_layouts(build: impl Fn(&[Var]) -> Var, inputs: &[Array]) -> Array {
     let expected = evaluate(&build, inputs, &[]);
-    let choices: Vec<_> = inputs
-        .iter()
-        .map(|input| layouts_of(&input.ty.shape))
-        .collect();
+    let choices: Vec<_> = inputs.iter().map(|input| layouts_of(&input.ty.shape)).collect();
     let most = choices.iter().map(Vec::len).max().unwrap_or(1);
     // One input at a time, then all together.
     for input in 0..=inputs.len() {
@@ -354,35 +342,25 @@ pub fn check_gradient_of(
 ) {
     let (trace, vars) = record(inputs);
     let y = build(&vars);
-    let weights = Array::from_fn(Dtype::F64, y.shape().clone(), |i| {
-        1.0 + (0.7 * i as f64).sin() / 2.0
-    });
+    let weights =
+        Array::from_fn(Dtype::F64, y.shape().clone(), |i| 1.0 + (0.7 * i as f64).sin() / 2.0);
     let dy = trace.input(weights.ty.clone());
     let of: Vec<_> = wrt.iter().map(|&input| vars[input].clone()).collect();
     let gradients: Vec<_> = backward(&trace, &[(y, dy)], &of)
         .into_iter()
         .map(|gradient| gradient.expect("each of these inputs has a gradient"))
         .collect();
-    let program = trace
-        .finish(&gradients)
-        .unwrap_or_else(|error| panic!("{error}"));
+    let program = trace.finish(&gradients).unwrap_or_else(|error| panic!("{error}"));
     let all: Vec<_> = inputs.iter().chain([&weights]).cloned().collect();
     for (&number, gradient) in wrt.iter().zip(interpret(&program, &all, &[])) {
         let input = &inputs[number];
-        assert_eq!(
-            gradient.ty, input.ty,
-            "a gradient has the type of what it belongs to"
-        );
+        assert_eq!(gradient.ty, input.ty, "a gradient has the type of what it belongs to");
         for element in 0..input.elements.len() {
             let weighted = |x: f64| {
                 let mut inputs = inputs.to_vec();
                 inputs[number].elements[element] = x;
                 let y = evaluate(&build, &inputs, &[]);
-                y.elements
-                    .iter()
-                    .zip(&weights.elements)
-                    .map(|(y, w)| y * w)
-                    .sum::<f64>()
+                y.elements.iter().zip(&weights.elements).map(|(y, w)| y * w).sum::<f64>()
             };
             let slope = slope_of(weighted, input.elements[element]);
             let found = gradient.elements[element];

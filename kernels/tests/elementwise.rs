@@ -54,32 +54,16 @@ const ANYWHERE: &[Unary] = &[
         |x| 0.5 * x * (1.0 + erf(x * std::f64::consts::FRAC_1_SQRT_2)),
     ),
     ("gelu tanh", |x| x.gelu(Approximate::Tanh), gelu_tanh),
-    (
-        "leaky_relu",
-        |x| x.leaky_relu(&scalar(x, 0.1)),
-        |x| if x > 0.0 { x } else { 0.1 * x },
-    ),
-    (
-        "elu",
-        |x| x.elu(&scalar(x, 1.5)),
-        |x| if x > 0.0 { x } else { 1.5 * x.exp_m1() },
-    ),
+    ("leaky_relu", |x| x.leaky_relu(&scalar(x, 0.1)), |x| if x > 0.0 { x } else { 0.1 * x }),
+    ("elu", |x| x.elu(&scalar(x, 1.5)), |x| if x > 0.0 { x } else { 1.5 * x.exp_m1() }),
     (
         "softplus",
         |x| x.softplus(&scalar(x, 2.0), &scalar(x, 6.0)),
         |x| {
-            if 2.0 * x > 6.0 {
-                x
-            } else {
-                (2.0 * x).exp().ln_1p() / 2.0
-            }
+            if 2.0 * x > 6.0 { x } else { (2.0 * x).exp().ln_1p() / 2.0 }
         },
     ),
-    (
-        "arithmetic",
-        |x| (2.0 - x) / (x * x + 1.0) - 0.5,
-        |x| (2.0 - x) / (x * x + 1.0) - 0.5,
-    ),
+    ("arithmetic", |x| (2.0 - x) / (x * x + 1.0) - 0.5, |x| (2.0 - x) / (x * x + 1.0) - 0.5),
 ];
 
 const POSITIVE: &[Unary] = &[
@@ -93,9 +77,8 @@ const POSITIVE: &[Unary] = &[
 fn numbers(dtype: Dtype, shape: &[usize], seed: u64, low: f64, high: f64) -> Array {
     let mut state = seed;
     Array::from_fn(dtype, shape, |_| {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         low + (high - low) * (state >> 40) as f64 / f64::from(1 << 24)
     })
 }
@@ -106,11 +89,7 @@ fn check_unary((name, op, exact): Unary, x: &Array) {
     for (&x, &found) in x.elements.iter().zip(&y.elements) {
         let expected = exact(x);
         // A few roundings; relative to 1 where terms of that size cancel.
-        let tolerance = if y.ty.dtype == Dtype::F64 {
-            1e-13
-        } else {
-            1e-6
-        };
+        let tolerance = if y.ty.dtype == Dtype::F64 { 1e-13 } else { 1e-6 };
         let error = (found - expected).abs() / expected.abs().max(1.0);
         assert!(error <= tolerance, "{name}({x}) = {found}, not {expected}");
     }
@@ -322,13 +301,8 @@ proptest! {
 fn broadcast_pair() -> impl Strategy<Value = (Vec<usize>, Vec<usize>)> {
     let axes = prop::collection::vec((1..=18_usize, 0..3_u8), 1..=3);
     (axes, 0..3_usize).prop_map(|(axes, dropped)| {
-        let a = axes
-            .iter()
-            .map(|&(n, which)| if which == 1 { 1 } else { n })
-            .collect();
-        let b = axes
-            .iter()
-            .map(|&(n, which)| if which == 2 { 1 } else { n });
+        let a = axes.iter().map(|&(n, which)| if which == 1 { 1 } else { n }).collect();
+        let b = axes.iter().map(|&(n, which)| if which == 2 { 1 } else { n });
         (a, b.skip(dropped).collect())
     })
 }
@@ -343,10 +317,7 @@ fn index_of(shape: &[usize], mut i: usize) -> Vec<usize> {
 }
 
 fn offset_of(shape: &[usize], index: &[usize]) -> usize {
-    shape
-        .iter()
-        .zip(index)
-        .fold(0, |offset, (n, i)| offset * n + i)
+    shape.iter().zip(index).fold(0, |offset, (n, i)| offset * n + i)
 }
 
 /// Reads the element of `x`, broadcast to `shape`, that element `i` of the result belongs to.
@@ -365,13 +336,7 @@ fn at(x: &Array, shape: &Shape, i: usize) -> f64 {
 fn lines(x: &Array, reduced: &[usize]) -> Vec<Vec<f64>> {
     let shape = &x.ty.shape;
     let kept: Vec<usize> = (0..shape.rank())
-        .map(|axis| {
-            if reduced.contains(&axis) {
-                1
-            } else {
-                shape[axis]
-            }
-        })
+        .map(|axis| if reduced.contains(&axis) { 1 } else { shape[axis] })
         .collect();
     let mut lines = vec![Vec::new(); kept.iter().product()];
     for (i, &x) in x.elements.iter().enumerate() {
@@ -410,9 +375,7 @@ fn the_larger_of_two_gets_the_gradient_and_equals_share_it() {
         let gradient = |v: &[Var]| {
             let z = op(&v[0], &v[1]);
             let one = v[0].trace().constant(1.0, Dtype::F64, [2, 2]);
-            backward(v[0].trace(), &[(z, one)], &v[..1])[0]
-                .clone()
-                .unwrap()
+            backward(v[0].trace(), &[(z, one)], &v[..1])[0].clone().unwrap()
         };
         evaluate(gradient, &[x.clone(), x.clone()], &[]).elements
     };
@@ -480,4 +443,21 @@ fn a_distance_in_roundings_counts_the_numbers_between() {
     assert_eq!(ulps(1.0, 1.0 + f32::EPSILON), 1);
     assert_eq!(ulps(0.0, -0.0), 0);
     assert_eq!(ulps(f32::from_bits(1), -f32::from_bits(1)), 2);
+}
+
+#[test]
+fn gradients_of_piecewise_linear_functions_can_be_differentiated() {
+    let ops: [fn(&Var) -> Var; 5] =
+        [Var::relu, Var::relu6, |x| x.leaky_relu(&scalar(x, 0.1)), Var::tanh, Var::sigmoid];
+    let x = Array::new(Dtype::F64, [4], [-1.5, 0.5, 3.0, 7.0]);
+    let dy = Array::new(Dtype::F64, [4], [1.0, -2.0, 0.5, 3.0]);
+    for op in ops {
+        let gradient = |v: &[Var]| {
+            let y = op(&v[0]);
+            let dx = backward(v[0].trace(), &[(y, v[1].clone())], &v[..1]);
+            // A term of its own, as some of these slopes do not depend on x at all.
+            dx[0].clone().unwrap() * &v[0]
+        };
+        check_gradient(gradient, &[x.clone(), dy.clone()], 1e-8);
+    }
 }

@@ -18,9 +18,8 @@ use proptest::prelude::*;
 fn numbers(dtype: Dtype, shape: &[usize], seed: u64) -> Array {
     let mut state = seed;
     Array::from_fn(dtype, shape, |_| {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         8.0 * (state >> 40) as f64 / f64::from(1 << 24) - 4.0
     })
 }
@@ -28,15 +27,8 @@ fn numbers(dtype: Dtype, shape: &[usize], seed: u64) -> Array {
 /// Targets for logits `[items, classes]`; about one in seven is `ignored`.
 fn targets(items: usize, classes: usize, seed: u64, ignored: i64) -> Array {
     Array::from_fn(Dtype::I64, [items], |i| {
-        let n = seed
-            .wrapping_add(i as u64 * 0x9e37_79b9)
-            .wrapping_mul(0xbf58_476d_1ce4_e5b9)
-            >> 33;
-        if n % 7 == 0 {
-            ignored as f64
-        } else {
-            (n % classes as u64) as f64
-        }
+        let n = seed.wrapping_add(i as u64 * 0x9e37_79b9).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 33;
+        if n % 7 == 0 { ignored as f64 } else { (n % classes as u64) as f64 }
     })
 }
 
@@ -48,21 +40,10 @@ struct Setting {
 }
 
 fn setting() -> impl Strategy<Value = Setting> {
-    let reductions = prop_oneof![
-        Just(Reduction::None),
-        Just(Reduction::Mean),
-        Just(Reduction::Sum)
-    ];
-    (
-        reductions,
-        prop_oneof![Just(0.0), 0.01..0.9_f64],
-        any::<bool>(),
-    )
-        .prop_map(|(reduction, smoothing, weighted)| Setting {
-            reduction,
-            smoothing,
-            weighted,
-        })
+    let reductions =
+        prop_oneof![Just(Reduction::None), Just(Reduction::Mean), Just(Reduction::Sum)];
+    (reductions, prop_oneof![Just(0.0), 0.01..0.9_f64], any::<bool>())
+        .prop_map(|(reduction, smoothing, weighted)| Setting { reduction, smoothing, weighted })
 }
 
 const IGNORE: i64 = -100;
@@ -77,11 +58,7 @@ fn loss(v: &[Var], setting: Setting) -> Var {
 fn exact(inputs: &[Array], setting: Setting) -> Vec<f64> {
     let classes = *inputs[0].ty.shape.last().unwrap();
     let weight = |c: usize| {
-        if setting.weighted {
-            inputs[2].elements[c]
-        } else {
-            1.0
-        }
+        if setting.weighted { inputs[2].elements[c] } else { 1.0 }
     };
     let (mut losses, mut total) = (Vec::new(), 0.0);
     for (x, &target) in inputs[0].elements.chunks(classes).zip(&inputs[1].elements) {
@@ -114,11 +91,7 @@ fn close(found: &Array, expected: &[f64], tolerance: f64) {
 }
 
 fn config() -> ProptestConfig {
-    ProptestConfig {
-        cases: 32,
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    }
+    ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() }
 }
 
 proptest! {
@@ -275,16 +248,11 @@ fn recorded(
     setting: Setting,
 ) -> (std::sync::Arc<dyn Op>, std::sync::Arc<dyn Op>) {
     let trace = Trace::new();
-    let v: Vec<_> = inputs
-        .iter()
-        .map(|input| trace.input(input.ty.clone()))
-        .collect();
+    let v: Vec<_> = inputs.iter().map(|input| trace.input(input.ty.clone())).collect();
     let weight = setting.weighted.then(|| &v[3]);
     let y = v[0].cross_entropy(&v[1], weight, &v[2], IGNORE, setting.reduction);
     let dy = trace.constant(1.0, y.dtype(), y.shape().clone());
-    let dx = backward(&trace, &[(y.clone(), dy)], &v[..1])[0]
-        .clone()
-        .unwrap();
+    let dx = backward(&trace, &[(y.clone(), dy)], &v[..1])[0].clone().unwrap();
     (y.node().unwrap().op, dx.node().unwrap().op)
 }
 
@@ -300,22 +268,9 @@ fn dropout_keeps_all_at_0_none_at_1_and_the_right_share_between() {
     let n = 100_000;
     let op = dropout(&[n], Dtype::F32);
     let kept = |p: f64| {
-        let inputs = [
-            Array::from_fn(Dtype::F32, [n], |_| 1.0),
-            Array::new(Dtype::F32, [], [p]),
-        ];
-        let y = run_op_keyed(
-            &*op,
-            &inputs,
-            &[],
-            Key {
-                seed: 1,
-                number: 2,
-                step: 3,
-            },
-            0,
-        )
-        .swap_remove(0);
+        let inputs = [Array::from_fn(Dtype::F32, [n], |_| 1.0), Array::new(Dtype::F32, [], [p])];
+        let y =
+            run_op_keyed(&*op, &inputs, &[], Key { seed: 1, number: 2, step: 3 }, 0).swap_remove(0);
         y.elements.iter().filter(|&&y| y != 0.0).count()
     };
     assert_eq!(kept(0.0), n);
@@ -337,11 +292,7 @@ fn dropouts_gradient_is_its_slope() {
 
 #[test]
 fn one_item_needs_no_batch() {
-    let setting = Setting {
-        reduction: Reduction::Mean,
-        smoothing: 0.0,
-        weighted: false,
-    };
+    let setting = Setting { reduction: Reduction::Mean, smoothing: 0.0, weighted: false };
     let x = numbers(Dtype::F64, &[5], 3);
     let target = Array::new(Dtype::I64, [], [2.0]);
     let y = evaluate(|v| loss(v, setting), &[x.clone(), target.clone()], &[]);
@@ -353,19 +304,12 @@ fn one_item_needs_no_batch() {
 #[test]
 fn further_axes_count_as_items() {
     for reduction in [Reduction::None, Reduction::Mean] {
-        let setting = Setting {
-            reduction,
-            smoothing: 0.1,
-            weighted: false,
-        };
+        let setting = Setting { reduction, smoothing: 0.1, weighted: false };
         let x = numbers(Dtype::F64, &[2, 4, 3], 3);
         let target = Array::new(Dtype::I64, [2, 3], [0.0, 1.0, 2.0, 3.0, IGNORE as f64, 1.0]);
         let y = check_layouts(|v| loss(v, setting), &[x.clone(), target.clone()]);
-        let flat = evaluate(
-            |v| v[0].transpose(1, 2).reshape([6, 4]),
-            std::slice::from_ref(&x),
-            &[],
-        );
+        let flat =
+            evaluate(|v| v[0].transpose(1, 2).reshape([6, 4]), std::slice::from_ref(&x), &[]);
         close(&y, &exact(&[flat, target.clone()], setting), 1e-12);
         check_gradient(|v| loss(v, setting), &[x, target], 1e-8);
     }
@@ -373,11 +317,7 @@ fn further_axes_count_as_items() {
 
 #[test]
 fn a_target_that_is_no_class_gives_nan_and_touches_nothing_else() {
-    let setting = Setting {
-        reduction: Reduction::None,
-        smoothing: 0.0,
-        weighted: false,
-    };
+    let setting = Setting { reduction: Reduction::None, smoothing: 0.0, weighted: false };
     let x = numbers(Dtype::F32, &[3, 4], 3);
     for wrong in [4.0, -1.0, 1e12, -1e12] {
         let target = Array::new(Dtype::I64, [3], [1.0, wrong, 2.0]);
@@ -387,19 +327,12 @@ fn a_target_that_is_no_class_gives_nan_and_touches_nothing_else() {
     }
     assert_eq!(check_targets(&[0, 9, -100], 10, -100), Ok(()));
     let error = check_targets(&[3, 10], 10, -100).unwrap_err();
-    assert_eq!(
-        (error.index, error.to_string().as_str()),
-        (1, "Target 10 is out of bounds.")
-    );
+    assert_eq!((error.index, error.to_string().as_str()), (1, "Target 10 is out of bounds."));
 }
 
 #[test]
 fn the_mean_of_ignored_items_is_nan() {
-    let setting = Setting {
-        reduction: Reduction::Mean,
-        smoothing: 0.0,
-        weighted: false,
-    };
+    let setting = Setting { reduction: Reduction::Mean, smoothing: 0.0, weighted: false };
     let x = numbers(Dtype::F32, &[2, 4], 3);
     let target = Array::new(Dtype::I64, [2], [IGNORE as f64; 2]);
     assert!(evaluate(|v| loss(v, setting), &[x, target], &[]).elements[0].is_nan());
@@ -410,14 +343,7 @@ fn large_logits_do_not_overflow() {
     let x = Array::new(Dtype::F32, [1, 3], [1000.0, 0.0, -1000.0]);
     let y = evaluate(|v| v[0].softmax(1), std::slice::from_ref(&x), &[]);
     assert_eq!(y.elements, [1.0, 0.0, 0.0]);
-    let setting = Setting {
-        reduction: Reduction::Mean,
-        smoothing: 0.0,
-        weighted: false,
-    };
+    let setting = Setting { reduction: Reduction::Mean, smoothing: 0.0, weighted: false };
     let target = Array::new(Dtype::I64, [1], [2.0]);
-    assert_eq!(
-        evaluate(|v| loss(v, setting), &[x, target], &[]).elements,
-        [2000.0]
-    );
+    assert_eq!(evaluate(|v| loss(v, setting), &[x, target], &[]).elements, [2000.0]);
 }

@@ -20,9 +20,8 @@ fn number(x: f64) -> Array {
 fn numbers(dtype: Dtype, n: usize, seed: u64) -> Array {
     let mut state = seed;
     Array::from_fn(dtype, [n], |_| {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         4.0 * (state >> 40) as f64 / f64::from(1 << 24) - 2.0
     })
 }
@@ -42,18 +41,9 @@ fn adam_op(n: usize, dtype: Dtype, settings: AdamSettings) -> Arc<dyn Op> {
     let [p, g, m, v] = [0; 4].map(|_| var(Type::new(dtype, [n])));
     let steps = var(Type::new(Dtype::F32, [3]));
     let [lr, beta1, beta2, eps, weight_decay] = [0; 5].map(|_| var(Type::new(Dtype::F64, [])));
-    let rates = AdamRates {
-        lr: &lr,
-        beta1: &beta1,
-        beta2: &beta2,
-        eps: &eps,
-        weight_decay: &weight_decay,
-    };
-    p.adam(&g, (&m, &v), &steps, &rates, settings)
-        .parameter
-        .node()
-        .unwrap()
-        .op
+    let rates =
+        AdamRates { lr: &lr, beta1: &beta1, beta2: &beta2, eps: &eps, weight_decay: &weight_decay };
+    p.adam(&g, (&m, &v), &steps, &rates, settings).parameter.node().unwrap().op
 }
 
 /// One step of `torch.optim.Adam` or `AdamW`, as `_single_tensor_adam` writes it.
@@ -91,16 +81,8 @@ fn sgd_exact(
         let mut g = if settings.maximize { -g[i] } else { g[i] };
         g += weight_decay * p[i];
         if let Some(buffer) = &mut buffer {
-            buffer[i] = if step == 1.0 {
-                g
-            } else {
-                momentum * buffer[i] + (1.0 - dampening) * g
-            };
-            g = if settings.nesterov {
-                g + momentum * buffer[i]
-            } else {
-                buffer[i]
-            };
+            buffer[i] = if step == 1.0 { g } else { momentum * buffer[i] + (1.0 - dampening) * g };
+            g = if settings.nesterov { g + momentum * buffer[i] } else { buffer[i] };
         }
         p[i] -= lr * g;
     }
@@ -183,21 +165,10 @@ fn sgd_op(n: usize, dtype: Dtype, has_momentum: bool, settings: SgdSettings) -> 
     let steps = trace.input(Type::new(Dtype::F32, [3]));
     let [lr, weight_decay, momentum, dampening] =
         [0; 4].map(|_| trace.input(Type::new(Dtype::F64, [])));
-    let rates = SgdRates {
-        lr: &lr,
-        weight_decay: &weight_decay,
-    };
-    let momentum = SgdMomentum {
-        buffer: &buffer,
-        momentum: &momentum,
-        dampening: &dampening,
-    };
+    let rates = SgdRates { lr: &lr, weight_decay: &weight_decay };
+    let momentum = SgdMomentum { buffer: &buffer, momentum: &momentum, dampening: &dampening };
     let momentum = has_momentum.then_some(&momentum);
-    p.sgd(&g, &steps, &rates, momentum, settings)
-        .parameter
-        .node()
-        .unwrap()
-        .op
+    p.sgd(&g, &steps, &rates, momentum, settings).parameter.node().unwrap().op
 }
 
 #[test]
@@ -207,13 +178,8 @@ fn a_state_of_another_shape_is_an_error() {
     let m = trace.input(Type::new(Dtype::F32, [4]));
     let steps = trace.input(Type::new(Dtype::F32, [1]));
     let rate = trace.input(Type::new(Dtype::F64, []));
-    let rates = AdamRates {
-        lr: &rate,
-        beta1: &rate,
-        beta2: &rate,
-        eps: &rate,
-        weight_decay: &rate,
-    };
+    let rates =
+        AdamRates { lr: &rate, beta1: &rate, beta2: &rate, eps: &rate, weight_decay: &rate };
     p.adam(&p, (&m, &p), &steps, &rates, AdamSettings::default());
     assert_eq!(
         trace.error().unwrap().message,

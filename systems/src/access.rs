@@ -5,14 +5,15 @@ use std::sync::Arc;
 use bevy_ecs::prelude::*;
 use ndarray::{ArrayD, ArrayViewD, Axis, IxDyn};
 use neurarch_components::blueprint::{Blueprint, Blueprints};
-use neurarch_components::column::{ColumnKey, Columns, Zeros, insert_zeroed, row, row_mut};
+use neurarch_components::column::{ColumnKey, Columns, RowBundle, row, row_mut};
 use neurarch_components::mode::HasGradient;
 use neurarch_components::population::{Group, Population};
-use neurarch_components::tree::Model;
+use neurarch_components::tree::{Columned, Contents, Model};
 use neurarch_kernels::dtype::{Dtype, Element};
 use neurarch_kernels::program::{Role, Slot};
 
 use crate::sign::{self, SignError};
+use crate::spawn;
 
 /// Why a parameter cannot be read or written. Nothing is changed then.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -129,10 +130,7 @@ fn check_dtype<T: Element>(slot: &Slot) -> Result<(), AccessError> {
 }
 
 fn bytes<'w>(world: &'w World, found: &Found) -> Result<&'w [u8], AccessError> {
-    let key = ColumnKey::of(&found.slot);
-    let entity = world.get_entity(found.entity).ok();
-    let id = world.get_resource::<Columns>().and_then(|columns| columns.find(key));
-    let bytes = entity.zip(id).and_then(|(entity, id)| row(entity, id, key));
+    let bytes = row(world, found.entity, ColumnKey::of(&found.slot));
     let bytes = bytes.ok_or_else(|| AccessError::NoColumn {
         name: found.slot.name.clone(),
         role: found.slot.role,
@@ -185,14 +183,7 @@ pub fn write<T: Element>(
 
 /// Writes what was checked to fit.
 fn put<T: Element>(world: &mut World, found: &Found, numbers: ArrayViewD<'_, T>) {
-    let key = ColumnKey::of(&found.slot);
-    let Some(id) = world.get_resource::<Columns>().and_then(|columns| columns.find(key)) else {
-        return;
-    };
-    let Ok(mut entity) = world.get_entity_mut(found.entity) else {
-        return;
-    };
-    if let Some(row) = row_mut(&mut entity, id, key) {
+    if let Some(row) = row_mut(world, found.entity, ColumnKey::of(&found.slot)) {
         let numbers = numbers.as_standard_layout();
         let elements = numbers.as_slice().expect("in standard layout");
         row[..found.slot.ty.size_bytes()].copy_from_slice(bytemuck::cast_slice(elements));
@@ -271,43 +262,80 @@ pub fn unstack<T: Element>(
     Ok(())
 }
 
-/// Adds columns for `slots` to every member of a group that lacks them, their rows zero: one bulk move,
-/// when an optimizer comes or gradients are kept for the first time. Says whether any was missing.
+/// Adds columns for `slots`, companions of parameters, to every member of a group that lacks them, their rows
+/// zero: one bulk move, when an optimizer comes or gradients are kept for the first time. Models that join
+/// the group later have them from the start, and those of later groups for all their parameters. Says
+/// whether any was missing.
 pub fn add_columns(world: &mut World, population: Entity, group: usize, slots: &[Slot]) -> bool {
-    let groups = world.get::<Population>(population).map(Population::groups).unwrap_or_default();
-    let Some(group) = groups.get(group) else {
-        return false;
+    let companion =
+        |slot: &Slot| (slot.role, if slot.role == Role::Steps { 0 } else { slot.index });
+    let found = world.get::<Population>(population);
+    let of = found.and_then(|found| found.groups().get(group));
+    let is_there = |slot: &Slot| {
+        of.is_none_or(|of| of.contents[slot.position].companions.contains(&companion(slot)))
     };
-    let modules = group.modules.clone();
-    let mut zeros = Zeros::default();
-    let mut added = false;
-    for (position, entities) in modules.iter().enumerate() {
-        let mut keys: Vec<_> =
-            slots.iter().filter(|slot| slot.position == position).map(ColumnKey::of).collect();
-        keys.sort_unstable();
-        keys.dedup();
-        let columns: Vec<_> = keys.into_iter().map(|key| (Columns::id(world, key), key)).collect();
-        let mut complete = None;
+    if slots.iter().all(is_there) {
+        return false;
+    }
+    let Some(mut found) = world.get_mut::<Population>(population) else { return false };
+    slots.iter().for_each(|slot| found.add_companion(slot.role));
+    let Some(group) = found.groups_mut().get_mut(group) else { return false };
+    let mut changes = Vec::new();
+    for (position, contents) in group.contents.iter_mut().enumerate() {
+        let mut to = Contents::clone(contents);
+        let here = slots.iter().filter(|slot| slot.position == position);
+        if to.add_companions(here.map(companion)) {
+            let from = std::mem::replace(contents, Arc::new(to));
+            changes.push((group.modules[position].clone(), from, contents.clone()));
+        }
+    }
+    for (entities, from, to) in &changes {
+        let before: Vec<_> = from.keys().collect();
+        let missing = to.keys().filter(|key| !before.contains(key));
+        let mut bundle = RowBundle::new(world, missing, None);
         for &entity in entities {
-            let Ok(mut entity) = world.get_entity_mut(entity) else {
-                continue;
-            };
-            // Neighbours mostly share a table.
-            let table = entity.location().table_id;
-            if complete == Some(table) {
-                continue;
-            }
-            let mut missing = columns.clone();
-            missing.retain(|&(id, _)| !entity.contains_id(id));
-            if missing.is_empty() {
-                complete = Some(table);
-            } else {
-                insert_zeroed(&mut entity, &missing, &[], &mut zeros);
-                added = true;
+            let Ok(mut entity) = world.get_entity_mut(entity) else { continue };
+            bundle.insert(&mut entity);
+            if let Some(mut columned) = entity.get_mut::<Columned>() {
+                columned.0 = to.clone();
             }
         }
     }
-    added
+    if !changes.is_empty() {
+        spawn::reserve(world, population);
+    }
+    true
+}
+
+/// Takes the companions of these roles off every member of a group: one bulk move, when an optimizer goes.
+pub fn remove_columns(world: &mut World, population: Entity, group: usize, roles: &[Role]) {
+    let Some(mut found) = world.get_mut::<Population>(population) else { return };
+    found.remove_companions(roles);
+    let Some(group) = found.groups_mut().get_mut(group) else { return };
+    let mut changes = Vec::new();
+    for (contents, modules) in group.contents.iter_mut().zip(&group.modules) {
+        let mut to = Contents::clone(contents);
+        to.companions.retain(|(role, _)| !roles.contains(role));
+        if to.companions != contents.companions {
+            let from = std::mem::replace(contents, Arc::new(to));
+            changes.push((modules.clone(), from, contents.clone()));
+        }
+    }
+    for (entities, from, to) in &changes {
+        let kept: Vec<_> = to.keys().collect();
+        let gone = from.keys().filter(|key| !kept.contains(key));
+        let gone: Vec<_> = gone.filter_map(|key| Columns::find(world, key)).collect();
+        for &entity in entities {
+            let Ok(mut entity) = world.get_entity_mut(entity) else { continue };
+            entity.remove_by_ids(&gone);
+            if let Some(mut columned) = entity.get_mut::<Columned>() {
+                columned.0 = to.clone();
+            }
+        }
+    }
+    if !changes.is_empty() {
+        spawn::reserve(world, population);
+    }
 }
 
 /// Gives the entity of the module at a dotted path of a model; the root if it is empty.

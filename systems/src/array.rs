@@ -205,7 +205,9 @@ impl<'a, X: Element, Y: Element> DataSet<'a, X, Y> {
         if !self.inputs.shared {
             return match (&self.order, self.batch, self.epochs) {
                 (None, None, 1) => Ok(Sizes { items: 0, batch: 1, steps: self.steps() }),
-                _ => refuse("stacked minibatches have no order, batch or epochs of their own".into()),
+                _ => {
+                    refuse("stacked minibatches have no order, batch or epochs of their own".into())
+                }
             };
         }
         if let Some(order) = &self.order {
@@ -215,7 +217,9 @@ impl<'a, X: Element, Y: Element> DataSet<'a, X, Y> {
             }
             if self.epochs == 0 || total % self.epochs != 0 {
                 let epochs = self.epochs;
-                return refuse(format!("{total} item numbers make no {epochs} epochs of one length"));
+                return refuse(format!(
+                    "{total} item numbers make no {epochs} epochs of one length"
+                ));
             }
         } else if self.epochs != 1 {
             return refuse("several epochs need an order".into());

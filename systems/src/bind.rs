@@ -4,8 +4,10 @@
 //! entities with the group's, and where a tag, a despawn or an edit moved something, lists the rows anew.
 #![expect(unsafe_code, reason = "addresses of columns are taken from bevy's tables")]
 
+use bevy_ecs::change_detection::Tick;
+use bevy_ecs::component::ComponentId;
 use bevy_ecs::prelude::*;
-use bevy_ecs::storage::{TableId, TableRow};
+use bevy_ecs::storage::{Table, TableId, TableRow};
 use neurarch_components::column::{ColumnKey, Columns};
 use neurarch_components::population::{Group, Population};
 use neurarch_kernels::cpu::tile::Rows;
@@ -33,16 +35,28 @@ pub enum BindError {
         /// What the column would be for.
         role: Role,
     },
+    /// The members are not all of the group.
+    #[error("model {index} is not in the group")]
+    NotAMember {
+        /// The model's index.
+        index: usize,
+    },
 }
 
-/// What is remembered from one binding of a group to the next. It holds no addresses.
+/// What is remembered from one binding of some members of a group to the next: where rows were, never an
+/// address.
 #[derive(Debug, Default)]
 pub struct Binder {
     positions: Vec<Placement>,
-    /// For each slot: the listed rows of a part of the members. Used again at each binding.
-    some_rows: Vec<Vec<(u32, u32)>>,
+    /// Of which group, as of which version of the population, `places` speaks.
+    of: Option<(Entity, usize, u64)>,
+    /// The members' indices in the population.
+    indices: Vec<u32>,
+    /// The members' places in the group's list, if they are not all of it.
+    places: Vec<u32>,
+    is_part: bool,
     segments: Vec<*mut u8>,
-    bound: Vec<Row>,
+    bound: Vec<BoundSlot>,
 }
 
 // SAFETY: the addresses in a binder are scratch: they are written and read within one call of `bind` and
@@ -57,27 +71,30 @@ const FIRST_ROW: TableRow = TableRow::new(NonMaxU32::ZERO);
 #[derive(Debug, Default)]
 pub(crate) struct Placement {
     pub(crate) segments: Vec<TableId>,
-    /// Rows of members, by member: all in one table and in order from the first row, if `in_order`.
+    /// For each member of the group: its segment and its row there.
     rows: Vec<(u32, u32)>,
-    in_order: bool,
+    /// The first member's row, if all lie in one table and in order.
+    run: Option<u32>,
+    /// The same for the members that are bound, if they are a part of the group.
+    part: Vec<(u32, u32)>,
+    part_run: Option<u32>,
+    is_part_right: bool,
     /// Whether this was checked in the present binding.
-    followed: bool,
+    is_checked: bool,
 }
 
 /// A bound slot, before its addresses are put together.
 #[derive(Clone, Copy, Debug)]
-struct Row {
-    base: *mut u8,
-    stride: usize,
-    /// Where its segments start in [`Binder::segments`], and how many there are; none if in order.
+struct BoundSlot {
+    /// Where its segments start in [`Binder::segments`], and how many there are.
     segments: (usize, usize),
+    stride: usize,
     position: usize,
 }
 
 /// The rows of some slots. It borrows the world, so nothing moves while it lives.
 pub struct Bound<'a> {
     binder: &'a Binder,
-    some: bool,
 }
 
 impl Bound<'_> {
@@ -93,24 +110,32 @@ impl Bound<'_> {
 
     /// Gives the rows of slot `slot`, by member.
     pub fn rows(&self, slot: usize) -> Rows<'_> {
-        let Binder { positions, some_rows, segments, bound } = self.binder;
-        let Row { base, stride, segments: (first, count), position } = bound[slot];
-        if !self.some && count == 0 {
-            return Rows::Strided { base, stride };
+        let BoundSlot { segments: (first, count), stride, position } = self.binder.bound[slot];
+        let segments = &self.binder.segments[first..first + count];
+        let placement = &self.binder.positions[position];
+        let (run, rows) = match self.binder.is_part {
+            true => (placement.part_run, &placement.part),
+            false => (placement.run, &placement.rows),
+        };
+        match (run, segments.first()) {
+            (_, None) => Rows::NONE,
+            (Some(start), Some(base)) => {
+                Rows::Strided { base: base.wrapping_add(start as usize * stride), stride }
+            }
+            (None, _) => Rows::Listed { segments, stride, rows, offset: 0 },
         }
-        let rows = if self.some { &some_rows[slot] } else { &positions[position].rows };
-        Rows::Listed { segments: &segments[first..first + count], stride, rows, offset: 0 }
     }
 }
 
 impl Binder {
     /// Binds `slots` for the members of a group. Those that `written` marks are marked as changed.
     ///
-    /// `members` are indices in the population, all of them indices of members of the group.
+    /// `members` are indices in the population, all of them indices of members of the group. A binding
+    /// like the one before allocates nothing, and compares the entities of each position once.
     ///
     /// # Errors
     ///
-    /// [`BindError`].
+    /// [`BindError`]. Nothing is marked as changed then.
     pub fn bind<'a>(
         &'a mut self,
         world: &'a mut World,
@@ -121,80 +146,85 @@ impl Binder {
         written: &[bool],
     ) -> Result<Bound<'a>, BindError> {
         let world: &World = world;
-        let groups =
-            world.get::<Population>(population).map(Population::groups).unwrap_or_default();
-        let group = groups.get(group).ok_or(BindError::NoSuchGroup(population))?;
+        let no_group = BindError::NoSuchGroup(population);
+        let found = world.get::<Population>(population).ok_or(no_group.clone())?;
+        let of = (population, group, found.version());
+        let group = found.groups().get(group).ok_or(no_group)?;
+        self.place(of, group, members)?;
         self.positions.resize_with(group.modules.len(), Placement::default);
-        let some = members.len() != group.members.len();
+        self.positions.iter_mut().for_each(|placement| placement.is_checked = false);
         self.bound.clear();
         self.segments.clear();
-        self.some_rows.resize_with(slots.len(), Vec::new);
-        self.positions.iter_mut().for_each(|placement| placement.followed = false);
-        for (number, slot) in slots.iter().enumerate() {
-            self.positions[slot.position].follow(world, &group.modules[slot.position])?;
-            self.bind_slot(world, group, slot, written.get(number) == Some(&true))?;
-            if some {
-                self.list_some(number, group, members);
+        for slot in slots {
+            let modules = &group.modules[slot.position];
+            let placement = &mut self.positions[slot.position];
+            placement.follow(world, modules)?;
+            if self.is_part {
+                placement.follow_part(&self.places);
             }
+            self.take_addresses(world, slot)?;
         }
-        Ok(Bound { binder: self, some })
+        for (slot, _) in slots.iter().zip(written).filter(|(_, written)| **written) {
+            self.mark_changed(world, slot);
+        }
+        Ok(Bound { binder: self })
     }
 
-    fn bind_slot(
+    /// Finds the members' places in the group.
+    fn place(
         &mut self,
-        world: &World,
+        of: (Entity, usize, u64),
         group: &Group,
-        slot: &Slot,
-        written: bool,
+        members: &Members,
     ) -> Result<(), BindError> {
+        let known = self.indices.iter().map(|&index| index as usize);
+        if self.of == Some(of) && known.eq(members.indices()) {
+            return Ok(());
+        }
+        self.of = None;
+        self.indices.clear();
+        self.places.clear();
+        for index in members.indices() {
+            let place = group.members.binary_search(&(index as u32));
+            self.places.push(place.map_err(|_| BindError::NotAMember { index })? as u32);
+            self.indices.push(index as u32);
+        }
+        self.is_part = self.places.len() != group.members.len();
+        self.positions.iter_mut().for_each(|placement| placement.is_part_right = false);
+        self.of = Some(of);
+        Ok(())
+    }
+
+    fn take_addresses(&mut self, world: &World, slot: &Slot) -> Result<(), BindError> {
         let no_column = || BindError::NoColumn { slot: slot.name.clone(), role: slot.role };
         let key = ColumnKey::of(slot);
-        let id = world.get_resource::<Columns>().and_then(|columns| columns.find(key));
-        let id = id.ok_or_else(no_column)?;
-        let placement = &self.positions[slot.position];
+        let id = Columns::find(world, key).ok_or_else(no_column)?;
+        let tables = &self.positions[slot.position].segments;
         let first = self.segments.len();
-        for &table in &placement.segments {
+        for &table in tables {
             let column = world.storages().tables.get(table).and_then(|table| table.get_column(id));
             let column = column.ok_or_else(no_column)?;
-            if written && let Some(tick) = column.get_summary_tick() {
-                tick.set(world.read_change_tick());
-            }
             // SAFETY: the segment's table has at least one row, for a member lies in it. The address is
             // of plain bytes; the world is borrowed exclusively while the result of `bind` lives, so
             // whoever writes there is alone.
             let row = unsafe { column.get_data_unchecked(FIRST_ROW) };
             self.segments.push(row.as_ptr().cast_mut());
         }
-        let stride = key.row_bytes;
-        let in_order = placement.in_order || group.members.is_empty();
-        let (base, segments) = if in_order {
-            let start = placement.rows.first().map_or(0, |&(_, row)| row as usize);
-            let base = self.segments.get(first).copied().unwrap_or(std::ptr::null_mut());
-            (base.wrapping_add(start * stride), (first, 0))
-        } else {
-            (std::ptr::null_mut(), (first, placement.segments.len()))
-        };
-        self.bound.push(Row { base, stride, segments, position: slot.position });
+        self.bound.push(BoundSlot {
+            segments: (first, tables.len()),
+            stride: key.row_bytes(),
+            position: slot.position,
+        });
         Ok(())
     }
 
-    /// Lists the rows of slot `number` for some of the members.
-    fn list_some(&mut self, number: usize, group: &Group, members: &Members) {
-        let row = &mut self.bound[number];
-        row.segments.1 = self.segments.len() - row.segments.0;
-        let placement = &self.positions[row.position];
-        let start = placement.rows.first().copied().unwrap_or_default();
-        let list = &mut self.some_rows[number];
-        list.clear();
-        let mut from = 0;
-        for index in members.indices() {
-            // Both lists ascend.
-            let at =
-                from + group.members[from..].partition_point(|&member| (member as usize) < index);
-            from = at;
-            let row =
-                if placement.in_order { (0, start.1 + at as u32) } else { placement.rows[at] };
-            list.push(row);
+    fn mark_changed(&self, world: &World, slot: &Slot) {
+        let Some(id) = Columns::find(world, ColumnKey::of(slot)) else { return };
+        for &table in &self.positions[slot.position].segments {
+            let table = world.storages().tables.get(table);
+            if let Some(tick) = table.and_then(|table| table.get_summary_tick(id)) {
+                tick.set(world.read_change_tick());
+            }
         }
     }
 }
@@ -202,49 +232,84 @@ impl Binder {
 impl Placement {
     /// Makes sure that this says where `modules` lie; cheap if nothing moved.
     fn follow(&mut self, world: &World, modules: &[Entity]) -> Result<(), BindError> {
-        if !self.followed && !self.is_right(world, modules) {
+        if !self.is_checked && !self.is_right(world, modules) {
             self.find(world, modules)?;
         }
-        self.followed = true;
+        self.is_checked = true;
         Ok(())
     }
 
     /// Says whether this says where `modules` lie.
     pub(crate) fn is_right(&self, world: &World, modules: &[Entity]) -> bool {
         let tables = &world.storages().tables;
-        if self.in_order {
-            let (Some(&table), Some(&(_, start))) = (self.segments.first(), self.rows.first())
-            else {
-                return modules.is_empty();
-            };
-            let entities = tables.get(table).map(|table| table.entities()).unwrap_or_default();
-            return entities.get(start as usize..start as usize + modules.len()) == Some(modules);
+        let entities = |segment: usize| {
+            let table = self.segments.get(segment).and_then(|&table| tables.get(table));
+            table.map(Table::entities).unwrap_or_default()
+        };
+        if self.rows.len() != modules.len() {
+            return false;
         }
-        self.rows.len() == modules.len()
-            && self.rows.iter().zip(modules).all(|(&(segment, row), &module)| {
-                let table =
-                    self.segments.get(segment as usize).and_then(|&table| tables.get(table));
-                table.is_some_and(|table| table.entities().get(row as usize) == Some(&module))
-            })
+        if let Some(start) = self.run {
+            let start = start as usize;
+            return entities(0).get(start..start + modules.len()) == Some(modules);
+        }
+        self.rows.iter().zip(modules).all(|(&(segment, row), module)| {
+            entities(segment as usize).get(row as usize) == Some(module)
+        })
     }
 
     /// Finds out where `modules` lie.
     pub(crate) fn find(&mut self, world: &World, modules: &[Entity]) -> Result<(), BindError> {
         self.segments.clear();
         self.rows.clear();
-        self.in_order = false;
+        self.is_part_right = false;
         for &module in modules {
-            let entity = world.get_entity(module).map_err(|_| BindError::Despawned(module))?;
-            let location = entity.location();
+            let location = world.entities().get_spawned(module);
+            let location = location.map_err(|_| BindError::Despawned(module))?;
             let known = self.segments.iter().rposition(|&table| table == location.table_id);
             let segment = known.unwrap_or_else(|| {
                 self.segments.push(location.table_id);
                 self.segments.len() - 1
             });
-            self.rows.push((segment as u32, location.table_row.index() as u32));
+            self.rows.push((segment as u32, location.table_row.index_u32()));
         }
-        self.in_order =
-            self.segments.len() <= 1 && self.rows.windows(2).all(|pair| pair[1].1 == pair[0].1 + 1);
+        self.run = run(&self.rows);
         Ok(())
     }
+
+    /// Lists the rows of the members at `places`, unless they are listed already.
+    fn follow_part(&mut self, places: &[u32]) {
+        if self.is_part_right {
+            return;
+        }
+        self.part.clear();
+        self.part.extend(places.iter().map(|&place| self.rows[place as usize]));
+        self.part_run = run(&self.part).filter(|_| self.segments.len() == 1);
+        self.is_part_right = true;
+    }
+}
+
+/// Gives the first row if all rows follow one another in the first segment.
+fn run(rows: &[(u32, u32)]) -> Option<u32> {
+    let start = rows.first().map_or(0, |&(_, row)| row);
+    (start..).zip(rows).all(|(row, &at)| at == (0, row)).then_some(start)
+}
+
+/// Gives the entities of a table whose component `id` was changed after `last`; `None` if the table has no
+/// such column. `now` is the present tick.
+pub(crate) fn changed_since<'w>(
+    world: &'w mut World,
+    table: TableId,
+    id: ComponentId,
+    last: Tick,
+    now: Tick,
+) -> Option<impl Iterator<Item = Entity> + use<'w>> {
+    let table = world.storages().tables.get(table)?;
+    let ticks = table.get_changed_ticks_slice_for(id)?;
+    let changed = table.entities().iter().zip(ticks).filter(move |(_, tick)| {
+        // SAFETY: the world is borrowed exclusively, so nobody writes the tick.
+        let tick = unsafe { *tick.get() };
+        tick.is_newer_than(last, now)
+    });
+    Some(changed.map(|(&entity, _)| entity))
 }

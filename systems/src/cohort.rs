@@ -91,9 +91,7 @@ impl Cohorts {
             let fits = self.list.iter().all(|cohort| {
                 let group = &groups[cohort.at.group];
                 let mut places = cohort.places.iter();
-                places.all(|&place| {
-                    cohort.owns_like(world, optimizers, group, place as usize)
-                })
+                places.all(|&place| cohort.owns_like(world, optimizers, group, place as usize))
             });
             if !fits {
                 return Ok(false);

@@ -43,8 +43,7 @@ pub fn insert_with<C: Component>(
 ) -> Result<(), InsertError> {
     let mut modules = Vec::new();
     sign::refresh(world, population)?;
-    let found =
-        world.get::<Population>(population).ok_or(SignError::NotAPopulation(population))?;
+    let found = world.get::<Population>(population).ok_or(SignError::NotAPopulation(population))?;
     for group in found.groups() {
         let blueprint = world.resource::<Blueprints>().get(group.blueprint);
         let (Some(blueprint), Some(&model)) = (blueprint, group.members.first()) else { continue };

@@ -313,12 +313,7 @@ impl Members {
         if self.is_all || stride == 0 {
             return Rows::Strided { base: *base, stride };
         }
-        Rows::Listed {
-            segments: core::slice::from_ref(base),
-            stride,
-            rows: &self.some,
-            offset: 0,
-        }
+        Rows::Listed { segments: core::slice::from_ref(base), stride, rows: &self.some, offset: 0 }
     }
 }
 

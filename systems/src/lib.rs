@@ -12,6 +12,7 @@ pub mod mode;
 pub mod optim;
 pub mod plans;
 mod ready;
+mod refit;
 mod run;
 pub mod sets;
 pub mod sign;

@@ -51,10 +51,8 @@ impl Cohort {
         let place = match known {
             Some(place) => place,
             None => {
-                let depends = matches!(
-                    request.kind,
-                    Kind::Backward | Kind::Step | Kind::ZeroGradients
-                );
+                let depends =
+                    matches!(request.kind, Kind::Backward | Kind::Step | Kind::ZeroGradients);
                 self.ready.push(Ready {
                     planned: Plans::of(world, self.blueprint, scheme, request)?,
                     loss: request.loss.map(DynLoss::clone_box),
@@ -101,13 +99,16 @@ impl Cohort {
             let entities = self.places.iter().map(|&place| modules[place as usize]);
             match slot.of {
                 ScalarOf::Loss => {
-                    let number = loss.and_then(|loss| loss.scalar(slot.name)).ok_or_else(missing)?;
+                    let number =
+                        loss.and_then(|loss| loss.scalar(slot.name)).ok_or_else(missing)?;
                     scalars.extend(entities.map(|_| number));
                 }
                 ScalarOf::Module => {
                     let types = types.ok_or_else(missing)?;
                     let first = modules.first().and_then(|&first| world.get_entity(first).ok());
-                    columns.extend(first.and_then(|first| types.id(first)).map(|id| (slot.position, id)));
+                    columns.extend(
+                        first.and_then(|first| types.id(first)).map(|id| (slot.position, id)),
+                    );
                     for entity in entities {
                         let entity = world.get_entity(entity).map_err(|_| missing())?;
                         let module = types.module(entity).ok_or_else(missing)?;

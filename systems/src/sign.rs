@@ -1,23 +1,25 @@
 //! Signing: the entity tree of a model becomes its blueprint, again after each change of its structure.
 //!
-//! What changed is known from observers of the layer components and from the change ticks of `Children`
-//! (whose order fires nothing). A model that changed moves to the group of its new blueprint; its neighbours
-//! stay where they are.
+//! What changed is known from lifecycle hooks of the layer components, from the tables that the modules lie
+//! in, and from the change ticks of `Children` (whose order fires nothing). A model that changed moves to
+//! the group of its new blueprint; its neighbours stay where they are.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
+use std::sync::Arc;
 
-use bevy_ecs::change_detection::{DetectChanges, Tick};
-use bevy_ecs::component::ComponentId;
+use bevy_ecs::change_detection::Tick;
 use bevy_ecs::prelude::*;
+use bevy_ecs::storage::TableId;
 use neurarch_components::blueprint::{Blueprint, Blueprints};
-use neurarch_components::column::{ColumnKey, Columns, Zeros, insert_zeroed, row, row_mut};
 use neurarch_components::population::{Group, Population};
 use neurarch_components::registry::ModuleTypes;
-use neurarch_components::tree::{Model, ModuleName};
+use neurarch_components::tree::{Columned, Contents, Model, ModuleName};
 use neurarch_kernels::program::Role;
 
+use crate::bind::changed_since;
 use crate::init;
-use crate::spawn::columns_of;
+use crate::refit::{refit, remap_modes, strip_markers};
+use crate::spawn::wrong_name;
 
 /// Why a model's tree is not a model.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -27,11 +29,32 @@ pub enum SignError {
     #[error("{0} is not a population")]
     NotAPopulation(Entity),
     /// The root has no layer component.
-    #[error("model {index}: its root has no module component any more")]
+    #[error("model {index}: its root has no module component")]
     NoModule {
         /// The model's index.
         index: u32,
     },
+    /// A child's name is empty, contains a dot, or is taken; torch's words.
+    #[error("model {index}, {path}: {message}")]
+    Name {
+        /// The model's index.
+        index: u32,
+        /// Dotted path of the parent.
+        path: String,
+        /// What is wrong with the name.
+        message: String,
+    },
+    /// A module is below itself.
+    #[error("model {index}: its root is a child of {parent}, which is below it")]
+    Cycle {
+        /// The model's index.
+        index: u32,
+        /// The entity that has the root as its child.
+        parent: Entity,
+    },
+    /// All blueprints in use have more than 2²⁴ modules together.
+    #[error("expected fewer than 16777216 modules in all blueprints together")]
+    TooManyModules,
 }
 
 /// A parameter or buffer that a change of structure made new: its numbers are zero.
@@ -39,140 +62,252 @@ pub enum SignError {
 pub struct Fresh {
     /// The model's root.
     pub root: Entity,
-    /// The module's place in the new blueprint.
+    /// The module's place in the model's blueprint.
     pub position: usize,
-    /// Parameters and buffers that it had before: role and place.
-    pub kept: Vec<(Role, usize)>,
+    /// [`Role::Parameter`] or [`Role::Buffer`].
+    pub role: Role,
+    /// Its place in the module.
+    pub index: usize,
 }
 
-/// What signing remembers from one time to the next.
+/// What signing remembers of a population from one time to the next; a component of its entity.
 #[derive(Component, Debug, Default)]
 pub struct Signed {
-    /// When the order of children was last looked at.
-    children: Option<Tick>,
-    /// Modules whose parameters have yet to be given their first numbers.
+    /// When the children were last looked at.
+    looked: Option<Tick>,
+    /// The version of the population that `tables` is about.
+    version: Option<u64>,
+    tables: Vec<Seen>,
+    /// Parameters and buffers that have yet to be given their first numbers.
     pub fresh: Vec<Fresh>,
 }
 
-/// Signs the models of a population that changed. Cheap if none did.
+/// A table in which modules lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Seen {
+    table: TableId,
+    entities: u32,
+    has_children: bool,
+}
+
+/// Signs the models of a population that changed. Cheap if none did: a few comparisons for each table, and
+/// one for each module with children.
 ///
 /// # Errors
 ///
-/// [`SignError`]; models that were signed before the error stay signed.
+/// [`SignError`] of the first model that is none; it stays as it was, and is signed again next time. The
+/// others are signed.
 pub fn refresh(world: &mut World, population: Entity) -> Result<(), SignError> {
-    let Some(mut found) = world.get_mut::<Population>(population) else {
-        return Err(SignError::NotAPopulation(population));
-    };
-    let mut changed: BTreeSet<Entity> = BTreeSet::new();
-    if !found.is_settled() {
-        changed.extend(found.take_unsigned());
-        found.settle();
+    let found = world.get::<Population>(population);
+    let found = found.ok_or(SignError::NotAPopulation(population))?;
+    let is_stale = found.is_stale();
+    let mut roots = Vec::new();
+    let were_told = take_changes(world, population, &mut roots);
+    if is_stale {
         regroup(world, population);
     }
-    changed.extend(changed_roots(world, population));
-    for root in changed {
-        sign(world, population, root)?;
+    look(world, population, were_told, &mut roots);
+    if let Some(found) = world.get::<Population>(population)
+        && !found.is_settled()
+        && let Some(mut found) = world.get_mut::<Population>(population)
+    {
+        roots.extend(found.take_unsigned());
     }
+    if roots.is_empty() {
+        return Ok(());
+    }
+    let result = sign_all(world, population, roots);
     init::reset_fresh(world, population);
-    Ok(())
+    result
 }
 
-/// Finds the models of a population whose structure may have changed since the last time.
-fn changed_roots(world: &mut World, population: Entity) -> Vec<Entity> {
-    let now = world.change_tick();
-    let last = world.get::<Signed>(population).and_then(|signed| signed.children);
-    let mut touched = world
-        .get_resource_mut::<ModuleTypes>()
-        .map(|mut types| std::mem::take(&mut types.changed))
-        .unwrap_or_default();
-    let mut mine = Vec::new();
-    touched.retain(|&entity| match root_of(world, entity) {
+/// Says that everything that happened so far is known: after models were spawned.
+pub(crate) fn look_away(world: &mut World, population: Entity) {
+    let now = world.increment_change_tick();
+    if let Some(mut signed) = world.get_mut::<Signed>(population) {
+        signed.looked = Some(now);
+    }
+}
+
+/// Takes what was told of modules of this population, and says whether anything was told of any.
+fn take_changes(world: &mut World, population: Entity, roots: &mut Vec<Entity>) -> bool {
+    let Some(mut types) = world.get_resource_mut::<ModuleTypes>() else { return false };
+    if types.changed.is_empty() {
+        return false;
+    }
+    let mut changed = std::mem::take(&mut types.changed);
+    let mut inserted = HashMap::new();
+    changed.retain(|change| match root_of(world, change.entity) {
         Some((root, of)) if of == population => {
-            mine.push(root);
+            roots.push(root);
+            if let Some(id) = change.inserted {
+                inserted.insert(change.entity, id);
+            }
             false
         }
-        Some(_) => true,
-        None => false,
+        found => found.is_some(),
     });
-    if let Some(mut types) = world.get_resource_mut::<ModuleTypes>() {
-        types.changed = touched;
-    }
-    if let Some(last) = last {
-        let mut parents = world.query::<(Entity, Ref<Children>)>();
-        let is_new = |children: &Ref<Children>| children.last_changed().is_newer_than(last, now);
-        let moved: Vec<_> = parents
-            .iter(world)
-            .filter(|(_, children)| is_new(children))
-            .map(|(entity, _)| entity)
-            .collect();
-        let roots = moved.into_iter().filter_map(|entity| root_of(world, entity));
-        mine.extend(roots.filter(|(_, of)| *of == population).map(|(root, _)| root));
-    }
-    let mut entity = world.entity_mut(population);
-    match entity.get_mut::<Signed>() {
-        Some(mut signed) => signed.children = Some(now),
-        None => {
-            entity.insert(Signed { children: Some(now), fresh: Vec::new() });
+    // One module, one layer component: the one that was inserted last.
+    for (&entity, &last) in &inserted {
+        let types = world.resource::<ModuleTypes>();
+        let Ok(found) = world.get_entity(entity) else { continue };
+        let others = found.archetype().components().iter().copied();
+        let others: Vec<_> = others.filter(|&id| id != last && types.contains(id)).collect();
+        if !others.is_empty() && found.contains_id(last) {
+            world.entity_mut(entity).remove_by_ids(&others);
         }
     }
+    if let Some(mut types) = world.get_resource_mut::<ModuleTypes>() {
+        types.changed = changed;
+    }
+    true
+}
+
+/// Finds the models whose modules lost or got children, whose children are in another order, or whose
+/// modules lost what makes them modules of this population.
+fn look(world: &mut World, population: Entity, were_told: bool, roots: &mut Vec<Entity>) {
+    let children = world.register_component::<Children>();
+    let now = world.change_tick();
+    let mut signed = match world.get_mut::<Signed>(population) {
+        Some(mut signed) => std::mem::take(&mut *signed),
+        None => Signed::default(),
+    };
+    let Some(found) = world.get::<Population>(population) else { return };
+    let version = Some(found.version());
+    let tables = &world.storages().tables;
+    let is_known = !were_told
+        && signed.version == version
+        && signed.tables.iter().all(|seen| {
+            tables.get(seen.table).is_some_and(|table| table.entity_count() == seen.entities)
+        });
+    if !is_known {
+        signed.tables.clear();
+        for group in found.groups() {
+            see(world, group, &mut signed.tables, roots);
+        }
+    }
+    let last = signed.looked.unwrap_or(Tick::new(now.get().wrapping_sub(Tick::MAX.get())));
+    for seen in signed.tables.iter().filter(|seen| seen.has_children) {
+        let first = roots.len();
+        roots.extend(changed_since(world, seen.table, children, last, now).into_iter().flatten());
+        let mut kept = first;
+        for entity in first..roots.len() {
+            if let Some((root, of)) = root_of(world, roots[entity])
+                && of == population
+            {
+                roots[kept] = root;
+                kept += 1;
+            }
+        }
+        roots.truncate(kept);
+    }
     world.increment_change_tick();
-    mine
+    (signed.looked, signed.version) = (Some(now), version);
+    if let Ok(mut entity) = world.get_entity_mut(population) {
+        match entity.get_mut::<Signed>() {
+            Some(mut known) => *known = signed,
+            None => drop(entity.insert(signed)),
+        }
+    }
+}
+
+/// Lists the tables that a group's modules lie in, and the roots of modules that are not as they were.
+fn see(world: &World, group: &Group, seen: &mut Vec<Seen>, roots: &mut Vec<Entity>) {
+    let Some(children) = world.component_id::<Children>() else { return };
+    let blueprint = world.resource::<Blueprints>().get(group.blueprint);
+    let positions = blueprint.into_iter().flat_map(|blueprint| &blueprint.positions);
+    for ((at, contents), modules) in positions.zip(&group.contents).zip(&group.modules) {
+        let first = seen.len();
+        let is_parent = !at.children.is_empty();
+        for (&module, &root) in modules.iter().zip(&group.modules[0]) {
+            let Ok(entity) = world.get_entity(module) else {
+                roots.push(root);
+                continue;
+            };
+            let table = entity.location().table_id;
+            let known = seen[first..].iter().rev().find(|seen| seen.table == table).copied();
+            let known = known.or_else(|| {
+                let table = world.storages().tables.get(table)?;
+                let has_children = table.has_column(children);
+                seen.push(Seen {
+                    table: entity.location().table_id,
+                    entities: table.entity_count(),
+                    has_children,
+                });
+                seen.last().copied()
+            });
+            let has_children = known.is_some_and(|seen| seen.has_children);
+            let columned = entity.get::<Columned>();
+            if is_parent && !has_children
+                || columned.is_none_or(|columned| !Arc::ptr_eq(&columned.0, contents))
+            {
+                roots.push(root);
+            }
+        }
+    }
 }
 
 /// Walks up to the model's root; gives it and its population.
 pub(crate) fn root_of(world: &World, entity: Entity) -> Option<(Entity, Entity)> {
-    let mut entity = entity;
+    let mut at = entity;
     loop {
-        if let Some(model) = world.get::<Model>(entity) {
-            return Some((entity, model.population));
+        if let Some(model) = world.get::<Model>(at) {
+            return Some((at, model.population));
         }
-        entity = world.get::<ChildOf>(entity)?.parent();
+        at = world.get::<ChildOf>(at)?.parent();
+        if at == entity {
+            return None;
+        }
     }
 }
 
 /// Lists the members of each group anew, after models left a population of several groups.
 fn regroup(world: &mut World, population: Entity) {
-    let Some(found) = world.get::<Population>(population) else {
-        return;
+    let Some(found) = world.get::<Population>(population) else { return };
+    let index_of = |root: &Entity| {
+        let index = world.get::<Model>(*root)?.index;
+        (found.models().get(index as usize) == Some(root)).then_some(index)
     };
-    let place: HashMap<Entity, u32> =
-        (0..).zip(found.models()).map(|(i, &root)| (root, i)).collect();
-    let Some(mut found) = world.get_mut::<Population>(population) else {
-        return;
-    };
-    for group in found.groups_mut() {
-        let roots = group.modules.first().cloned().unwrap_or_default();
-        let mut kept: Vec<(u32, usize)> = roots
-            .iter()
-            .enumerate()
-            .filter_map(|(member, root)| Some((*place.get(root)?, member)))
-            .collect();
-        kept.sort_unstable();
-        group.members = kept.iter().map(|&(index, _)| index).collect();
-        for modules in &mut group.modules {
-            *modules = kept.iter().map(|&(_, member)| modules[member]).collect();
-        }
+    let edits: Vec<_> = found
+        .groups()
+        .iter()
+        .map(|group| {
+            let places = 0..group.members.len();
+            let moved = places
+                .filter(|&place| index_of(&group.modules[0][place]) != Some(group.members[place]));
+            let moved: Vec<_> = moved.collect();
+            let joined = moved.iter().filter_map(|&place| {
+                let modules = group.modules.iter().map(|modules| modules[place]);
+                Some((index_of(&group.modules[0][place])?, modules.collect()))
+            });
+            let joined = joined.collect();
+            (moved, joined)
+        })
+        .collect();
+    let Some(mut found) = world.get_mut::<Population>(population) else { return };
+    for (group, (out, joined)) in found.groups_mut().iter_mut().zip(edits) {
+        group.edit(&out, joined);
     }
+    found.settle();
     drop_empty_groups(world, population);
 }
 
 /// Gives up groups without members, but the last one: it says what a new model looks like.
 fn drop_empty_groups(world: &mut World, population: Entity) {
-    let Some(mut found) = world.get_mut::<Population>(population) else {
+    let Some(found) = world.get::<Population>(population) else { return };
+    if found.groups().iter().all(|group| !group.members.is_empty()) {
         return;
-    };
-    let mut dropped = Vec::new();
+    }
+    let Some(mut found) = world.get_mut::<Population>(population) else { return };
     let groups = found.groups_mut();
+    let mut dropped = Vec::new();
     while groups.len() > 1
         && let Some(empty) = groups.iter().position(|group| group.members.is_empty())
     {
         dropped.push(groups.remove(empty));
     }
     let mut blueprints = world.resource_mut::<Blueprints>();
-    for group in dropped {
-        blueprints.release(group.blueprint);
-        blueprints.give_markers(&group.markers);
-    }
+    dropped.iter().for_each(|group| blueprints.release_group(group));
 }
 
 /// The live tree of a model, read once.
@@ -181,204 +316,225 @@ struct Live {
     entities: Vec<Entity>,
 }
 
-fn read(world: &World, root: Entity, population: Entity) -> Option<Live> {
-    let dtype = world.get::<Population>(population)?.dtype;
-    let types = world.get_resource::<ModuleTypes>()?;
+/// Reads the tree below `root`. Entities that are no modules, and other models, are not part of it; a module
+/// without a name is named by its place, as `Sequential` does.
+fn read(world: &World, root: Entity, model: &Model) -> Result<Live, SignError> {
+    let index = model.index;
+    let dtype = world.get::<Population>(model.population).map(|found| found.dtype);
+    let (Some(dtype), Some(types)) = (dtype, world.get_resource::<ModuleTypes>()) else {
+        return Err(SignError::NoModule { index });
+    };
     let mut live = Live { blueprint: Blueprint { positions: Vec::new() }, entities: Vec::new() };
     let mut waiting = vec![(root, None::<usize>)];
     while let Some((entity, parent)) = waiting.pop() {
-        let entity_ref = world.get_entity(entity).ok()?;
-        let Some(module) = types.module(entity_ref) else {
+        let Ok(entity_ref) = world.get_entity(entity) else { continue };
+        let Some(module) = types.module(entity_ref) else { continue };
+        if entity == root && parent.is_some() {
+            let parent = live.entities[parent.unwrap_or_default()];
+            return Err(SignError::Cycle { index, parent });
+        }
+        if parent.is_some() && entity_ref.contains::<Model>() {
             continue;
+        }
+        let (name, path) = match parent {
+            None => (String::new(), String::new()),
+            Some(parent) => {
+                let name = entity_ref.get::<ModuleName>().map(|name| name.0.to_string());
+                let place = live.blueprint.positions[parent].children.len();
+                let name = name.unwrap_or_else(|| place.to_string());
+                check_name(&live.blueprint, parent, &name, index)?;
+                let path = live.blueprint.path_below(parent, &name);
+                (name, path)
+            }
         };
-        let name =
-            entity_ref.get::<ModuleName>().map_or_else(String::new, |name| name.0.to_string());
-        let path = match parent {
-            None => String::new(),
-            Some(parent) => live.blueprint.path_below(parent, &name),
-        };
-        let name = if parent.is_none() { String::new() } else { name };
         let position = live.blueprint.push(module, dtype, name, path, parent);
         if let Some(parent) = parent {
             live.blueprint.positions[parent].children.push(position);
         }
         live.entities.push(entity);
+        let first = waiting.len();
         let children =
             entity_ref.get::<Children>().into_iter().flat_map(|children| children.iter());
-        let first = waiting.len();
         waiting.extend(children.map(|child| (child, Some(position))));
         waiting[first..].reverse();
     }
-    (!live.entities.is_empty()).then_some(live)
+    if live.entities.is_empty() { Err(SignError::NoModule { index }) } else { Ok(live) }
 }
 
-/// Signs one model, and moves it to another group if its structure is another.
-fn sign(world: &mut World, population: Entity, root: Entity) -> Result<(), SignError> {
-    let Some(&model) = world.get::<Model>(root) else {
-        return Ok(());
-    };
-    let Live { blueprint, entities } =
-        read(world, root, population).ok_or(SignError::NoModule { index: model.index })?;
-    let old = world.resource::<Blueprints>().get(model.blueprint).cloned();
-    let in_group = |found: &Population| {
-        let mut groups = found.groups().iter().enumerate();
-        groups.find_map(|(number, group)| {
-            let member = group.members.binary_search(&model.index).ok()?;
-            (group.modules.first()?.get(member) == Some(&root)).then_some((number, member))
-        })
-    };
-    let place = world.get::<Population>(population).and_then(in_group);
-    if let Some((group, member)) = place
-        && old.as_ref().is_some_and(|old| old.is_like(&blueprint))
-    {
-        // The same structure, perhaps of other entities: a child was replaced by one like it.
-        let Some(found) = world.get::<Population>(population) else {
-            return Ok(());
-        };
-        let group_ref = &found.groups()[group];
-        let same =
-            group_ref.modules.iter().zip(&entities).all(|(of, &entity)| of[member] == entity);
-        if same {
-            return Ok(());
+fn check_name(
+    blueprint: &Blueprint,
+    parent: usize,
+    name: &str,
+    index: u32,
+) -> Result<(), SignError> {
+    let at = &blueprint.positions[parent];
+    let own = at.parameters.iter().chain(&at.buffers).map(|parameter| parameter.name.as_str());
+    let siblings = at.children.iter().map(|&child| blueprint.positions[child].name.as_str());
+    let taken: Vec<_> = own.chain(siblings).collect();
+    match wrong_name(name, &taken) {
+        None => Ok(()),
+        Some(message) => {
+            let path = if at.path.is_empty() { at.module.type_name() } else { &at.path };
+            Err(SignError::Name { index, path: path.to_owned(), message })
         }
     }
-    let old_entities = place.map(|(group, member)| take_member(world, population, group, member));
-    let group = group_for(world, population, blueprint);
-    let found = world.get::<Population>(population).expect("checked above");
-    let Group { blueprint: id, markers, .. } = &found.groups()[group];
-    let (id, markers) = (*id, markers.clone());
-    let blueprint =
-        world.resource::<Blueprints>().get(id).expect("a group holds its blueprint").clone();
-    let mut zeros = Zeros::default();
-    for (position, &entity) in entities.iter().enumerate() {
-        let before =
-            old_entities.as_ref().and_then(|old| old.iter().position(|&other| other == entity));
-        let before = before.and_then(|position| Some(&old.as_ref()?.positions[position]));
-        let at = &blueprint.positions[position];
-        let wanted = columns_of(world, &blueprint, position);
-        let unchanged = match before {
-            Some(before) => before.parameters == at.parameters && before.buffers == at.buffers,
-            None => has_columns(world, entity, &wanted),
-        };
-        let kept = if unchanged { Vec::new() } else { keep(world, entity, before, at) };
-        let stale: Vec<ComponentId> = strip(world, entity, !unchanged);
-        let markers = Columns::markers(world, markers[position]);
-        let mut entity_mut = world.entity_mut(entity);
-        entity_mut.remove_by_ids(&stale);
-        let missing = if unchanged { &[][..] } else { &wanted[..] };
-        insert_zeroed(&mut entity_mut, missing, &markers, &mut zeros);
-        let kept_slots = kept.iter().map(|(key, _)| (key.role, key.index)).collect();
-        for (key, bytes) in kept {
-            let id = wanted.iter().find(|(_, wanted)| *wanted == key).map(|&(id, _)| id);
-            if let Some(to) = id.and_then(|id| row_mut(&mut entity_mut, id, key)) {
-                to.copy_from_slice(&bytes);
+}
+
+/// Who leaves which group (its place in the list), and who joins.
+#[derive(Default)]
+struct Moves {
+    left: HashMap<usize, Vec<usize>>,
+    joined: HashMap<usize, Vec<(u32, Vec<Entity>)>>,
+}
+
+fn sign_all(
+    world: &mut World,
+    population: Entity,
+    mut roots: Vec<Entity>,
+) -> Result<(), SignError> {
+    roots.sort_unstable_by_key(|&root| (world.get::<Model>(root).map(|model| model.index), root));
+    roots.dedup();
+    let mut moves = Moves::default();
+    let mut result = Ok(());
+    for root in roots {
+        if let Err(error) = sign(world, population, root, &mut moves) {
+            result = result.and(Err(error));
+            if let Some(mut found) = world.get_mut::<Population>(population) {
+                found.defer(root);
             }
         }
-        if !unchanged && let Some(mut signed) = world.get_mut::<Signed>(population) {
-            signed.fresh.push(Fresh { root, position, kept: kept_slots });
-        }
     }
-    let old_entities = old_entities.unwrap_or_default();
-    for gone in old_entities.into_iter().filter(|entity| !entities.contains(entity)) {
-        let stale = strip(world, gone, true);
-        if let Ok(mut entity) = world.get_entity_mut(gone) {
-            entity.remove_by_ids(&stale);
+    if let Some(mut found) = world.get_mut::<Population>(population)
+        && !(moves.left.is_empty() && moves.joined.is_empty())
+    {
+        for (number, group) in found.groups_mut().iter_mut().enumerate() {
+            let mut left = moves.left.remove(&number).unwrap_or_default();
+            let joined = moves.joined.remove(&number).unwrap_or_default();
+            if !(left.is_empty() && joined.is_empty()) {
+                left.sort_unstable();
+                group.edit(&left, joined);
+            }
         }
+        drop_empty_groups(world, population);
     }
-    add_member(world, population, group, model.index, &entities);
+    result
+}
+
+/// Signs one model; if its structure or its entities changed, it moves to the group of its blueprint.
+fn sign(
+    world: &mut World,
+    population: Entity,
+    root: Entity,
+    moves: &mut Moves,
+) -> Result<(), SignError> {
+    let Some(&model) = world.get::<Model>(root) else { return Ok(()) };
+    let Live { blueprint, entities } = read(world, root, &model)?;
+    let Some(found) = world.get::<Population>(population) else { return Ok(()) };
+    let place = found.groups().iter().enumerate().find_map(|(number, group)| {
+        let is_his = group.blueprint == model.blueprint;
+        let member = is_his.then(|| group.members.binary_search(&model.index).ok())??;
+        (group.modules[0][member] == root).then_some((number, member))
+    });
+    let blueprints = world.resource::<Blueprints>();
+    let known = blueprints.find(&blueprint);
+    let known = found.groups().iter().position(|group| Some(group.blueprint) == known);
+    if let (Some((group, member)), Some(known)) = (place, known)
+        && group == known
+        && is_settled(world, &found.groups()[group], member, &entities)
+    {
+        return Ok(());
+    }
+    let number = match known {
+        Some(number) => number,
+        None => open_group(world, population, blueprint)?,
+    };
+    let Some(found) = world.get::<Population>(population) else { return Ok(()) };
+    let group = &found.groups()[number];
+    let (id, contents) = (group.blueprint, group.contents.clone());
+    let before: Vec<(Entity, Arc<Contents>)> = place.map_or(Vec::new(), |(group, member)| {
+        let group = &found.groups()[group];
+        let modules = group.modules.iter().map(|modules| modules[member]);
+        modules.zip(group.contents.iter().cloned()).collect()
+    });
+    let old: Vec<Option<Arc<Contents>>> = entities
+        .iter()
+        .map(|&entity| {
+            let was_here = place.is_none() || before.iter().any(|&(other, _)| other == entity);
+            let columned = world.get::<Columned>(entity).filter(|_| was_here);
+            columned.map(|columned| columned.0.clone())
+        })
+        .collect();
+    let awaited = take_fresh(world, population, root, &before);
+    let mut fresh = Vec::new();
+    for (position, (&entity, to)) in entities.iter().zip(&contents).enumerate() {
+        let is_awaited = |role, name: &str| {
+            awaited
+                .iter()
+                .any(|(of, of_role, of_name)| *of == entity && *of_role == role && of_name == name)
+        };
+        let new = refit(world, entity, to, is_awaited);
+        fresh.extend(new.into_iter().map(|(role, index)| Fresh { root, position, role, index }));
+    }
+    for (gone, contents) in before.iter().filter(|(gone, _)| !entities.contains(gone)) {
+        strip_markers(world, *gone, contents.number);
+    }
+    remap_modes(world, root, &old, &contents);
+    if let Some(mut signed) = world.get_mut::<Signed>(population) {
+        signed.fresh.extend(fresh);
+    }
     if let Some(mut model) = world.get_mut::<Model>(root) {
         model.blueprint = id;
     }
-    drop_empty_groups(world, population);
+    if let Some((group, member)) = place {
+        moves.left.entry(group).or_default().push(member);
+    }
+    moves.joined.entry(number).or_default().push((model.index, entities));
     Ok(())
 }
 
-fn has_columns(world: &World, entity: Entity, wanted: &[(ComponentId, ColumnKey)]) -> bool {
-    world
-        .get_entity(entity)
-        .is_ok_and(|entity| wanted.iter().all(|&(id, _)| entity.contains_id(id)))
+/// Says whether a member's entities are those of the group's lists, and their columns as they should be.
+fn is_settled(world: &World, group: &Group, member: usize, entities: &[Entity]) -> bool {
+    let positions = group.modules.iter().zip(&group.contents).zip(entities);
+    positions.into_iter().all(|((modules, contents), &entity)| {
+        let columned = world.get::<Columned>(entity);
+        modules[member] == entity
+            && columned.is_some_and(|columned| Arc::ptr_eq(&columned.0, contents))
+    })
 }
 
-/// Copies the rows of parameters and buffers that stay what they were: same name, type and kind.
-fn keep(
-    world: &World,
-    entity: Entity,
-    before: Option<&neurarch_components::blueprint::Position>,
-    at: &neurarch_components::blueprint::Position,
-) -> Vec<(ColumnKey, Vec<u8>)> {
-    let (Some(before), Ok(entity)) = (before, world.get_entity(entity)) else {
-        return Vec::new();
-    };
-    let Some(columns) = world.get_resource::<Columns>() else {
-        return Vec::new();
-    };
-    let kinds = [
-        (Role::Parameter, &before.parameters, &at.parameters),
-        (Role::Buffer, &before.buffers, &at.buffers),
-    ];
-    let mut kept = Vec::new();
-    for (role, old, new) in kinds {
-        for (index, parameter) in new.iter().enumerate() {
-            let row_bytes = neurarch_components::column::row_bytes(parameter.ty.size_bytes());
-            let same = old.iter().position(|old| old == parameter);
-            let bytes = same.and_then(|old| {
-                let key = ColumnKey { role, index: old, row_bytes };
-                row(entity, columns.find(key)?, key).map(<[u8]>::to_vec)
-            });
-            kept.extend(bytes.map(|bytes| (ColumnKey { role, index, row_bytes }, bytes)));
-        }
-    }
-    kept
-}
-
-/// Lists what has to go from an entity before it gets its new position: markers, and columns if `columns`.
-fn strip(world: &World, entity: Entity, columns: bool) -> Vec<ComponentId> {
-    let (Ok(entity), Some(known)) = (world.get_entity(entity), world.get_resource::<Columns>())
-    else {
-        return Vec::new();
-    };
-    let components = entity.archetype().components().iter().copied();
-    components
-        .filter(|&id| known.all_markers().contains(&id) || columns && known.key(id).is_some())
-        .collect()
-}
-
-/// Finds the group of a blueprint in a population, or opens it.
-fn group_for(world: &mut World, population: Entity, blueprint: Blueprint) -> usize {
-    let n_positions = blueprint.positions.len();
-    let mut blueprints = world.resource_mut::<Blueprints>();
-    let id = blueprints.hold(blueprint);
-    let groups = world.get::<Population>(population).map(Population::groups).unwrap_or_default();
-    if let Some(known) = groups.iter().position(|group| group.blueprint == id) {
-        world.resource_mut::<Blueprints>().release(id);
-        return known;
-    }
-    let markers = world.resource_mut::<Blueprints>().take_markers(n_positions);
-    let group = Group {
-        blueprint: id,
-        markers,
-        members: Vec::new(),
-        modules: vec![Vec::new(); n_positions],
-    };
-    let mut found = world.get_mut::<Population>(population).expect("a population is signed");
+fn open_group(
+    world: &mut World,
+    population: Entity,
+    blueprint: Blueprint,
+) -> Result<usize, SignError> {
+    let found = world.get::<Population>(population);
+    let roles = found.map(|found| found.companions().to_vec()).unwrap_or_default();
+    let group = world.resource_mut::<Blueprints>().open_group(blueprint, &roles);
+    let group = group.ok_or(SignError::TooManyModules)?;
+    let found = world.get_mut::<Population>(population);
+    let mut found = found.ok_or(SignError::NotAPopulation(population))?;
     found.groups_mut().push(group);
-    found.groups().len() - 1
+    Ok(found.groups().len() - 1)
 }
 
-/// Takes a member out of its group; gives its modules' entities.
-fn take_member(world: &mut World, population: Entity, group: usize, member: usize) -> Vec<Entity> {
-    let mut found = world.get_mut::<Population>(population).expect("a population is signed");
-    let group = &mut found.groups_mut()[group];
-    group.members.remove(member);
-    group.modules.iter_mut().map(|modules| modules.remove(member)).collect()
-}
-
-fn add_member(world: &mut World, population: Entity, group: usize, index: u32, modules: &[Entity]) {
-    let mut found = world.get_mut::<Population>(population).expect("a population is signed");
-    let group = &mut found.groups_mut()[group];
-    let member = group.members.partition_point(|&other| other < index);
-    group.members.insert(member, index);
-    for (of, &module) in group.modules.iter_mut().zip(modules) {
-        of.insert(member, module);
-    }
+/// Takes the parameters and buffers of a model that await their first numbers off the list; gives them by
+/// entity and name.
+fn take_fresh(
+    world: &mut World,
+    population: Entity,
+    root: Entity,
+    before: &[(Entity, Arc<Contents>)],
+) -> Vec<(Entity, Role, String)> {
+    let Some(mut signed) = world.get_mut::<Signed>(population) else { return Vec::new() };
+    let mut awaited = Vec::new();
+    signed.fresh.retain(|fresh| {
+        let was_there = before.get(fresh.position).filter(|_| fresh.root == root);
+        awaited.extend(was_there.and_then(|(entity, contents)| {
+            let among =
+                if fresh.role == Role::Buffer { &contents.buffers } else { &contents.parameters };
+            Some((*entity, fresh.role, among.get(fresh.index)?.name.clone()))
+        }));
+        fresh.root != root
+    });
+    awaited
 }

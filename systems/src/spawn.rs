@@ -1,17 +1,17 @@
 //! Spawning: a description becomes entity trees, one a model, with their rows in columns.
 
-use bevy_ecs::component::ComponentId;
+use std::sync::Arc;
+
 use bevy_ecs::prelude::*;
 use neurarch_components::blueprint::{Blueprint, BlueprintId, Blueprints};
-use neurarch_components::column::{ColumnKey, Columns, Zeros, insert_zeroed};
-use neurarch_components::module::{Declare, DynModule};
+use neurarch_components::column::RowBundle;
+use neurarch_components::module::{Declare, DynModule, Parts, Place};
 use neurarch_components::population::{Group, Population};
 use neurarch_components::registry::ModuleTypes;
-use neurarch_components::tree::{Model, ModuleName, NOT_A_MEMBER};
+use neurarch_components::tree::{Columned, Contents, Model, ModuleName, NOT_A_MEMBER};
 use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::program::Role;
 
-use crate::sign::SignError;
+use crate::sign::{self, SignError, Signed};
 
 /// Why models cannot be spawned.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -32,17 +32,20 @@ pub enum SpawnError {
     #[error("{0} is not a population")]
     NotAPopulation(Entity),
     /// There is no model to copy the structure from.
-    #[error("population {0} has no model left whose structure new ones could have")]
+    #[error("population {0} has no model whose structure new ones could have")]
     Empty(Entity),
-    /// The population has a model whose tree is no model.
-    #[error(transparent)]
-    Sign(#[from] SignError),
     /// A population has fewer than 2³² models.
     #[error("expected fewer than {max} models, got {given}", max = NOT_A_MEMBER)]
     TooMany {
         /// How many were asked for.
         given: usize,
     },
+    /// All blueprints in use have more than 2²⁴ modules together.
+    #[error("expected fewer than 16777216 modules in all blueprints together")]
+    TooManyModules,
+    /// The population has a model whose tree is no model.
+    #[error(transparent)]
+    Sign(#[from] SignError),
 }
 
 /// Spawns a population of `models` models of `module`, their parameters zero; gives its entity.
@@ -60,27 +63,27 @@ pub fn spawn_population(
     seed: u64,
     dtype: Dtype,
 ) -> Result<Entity, SpawnError> {
+    let capacity = capacity.max(models);
     if !matches!(dtype, Dtype::F32 | Dtype::F64) {
         return Err(SpawnError::Dtype(dtype));
     }
-    check_count(models.max(capacity))?;
+    check_count(capacity)?;
     check_names(module, "")?;
-    let blueprint = Blueprint::of(module, dtype);
     register_types(world, module);
-    world.init_resource::<Blueprints>();
-    let mut blueprints = world.resource_mut::<Blueprints>();
-    let markers = blueprints.take_markers(blueprint.positions.len());
-    let modules = vec![Vec::with_capacity(capacity.max(models)); blueprint.positions.len()];
-    let id = blueprints.hold(blueprint);
-    let mut population = Population::new(seed, dtype);
-    population.reserve(capacity.max(models));
-    population.groups_mut().push(Group { blueprint: id, markers, members: Vec::new(), modules });
-    let population = world.spawn(population).id();
-    let mut spawner = Spawner::new(world, population, 0, Some(module));
-    let roots: Vec<_> = (0..models).map(|_| spawner.spawn(world)).collect();
-    let spare: Vec<_> = (models..capacity).map(|_| spawner.spawn(world)).collect();
-    spare.iter().rev().for_each(|trees| drop(world.despawn(trees.root())));
-    spawner.enroll(world, &roots);
+    let mut blueprints = world.get_resource_or_init::<Blueprints>();
+    let group = blueprints.open_group(Blueprint::of(module, dtype), &[]);
+    let mut group = group.ok_or(SpawnError::TooManyModules)?;
+    group.reserve(capacity);
+    let mut modules = Vec::with_capacity(group.contents.len());
+    list_modules(module, &mut modules);
+    let mut population = Population::new(seed, dtype, capacity);
+    population.groups_mut().push(group);
+    let population = world.spawn((population, Signed::default())).id();
+    let mut spawner = Spawner::new(world, population, 0, modules);
+    let trees = spawner.spawn_all(world, models);
+    spawner.reserve(world, capacity - models);
+    spawner.enroll(world, &trees);
+    spawner.settle(world);
     Ok(population)
 }
 
@@ -95,21 +98,46 @@ pub fn spawn_models(
     population: Entity,
     count: usize,
 ) -> Result<Vec<Entity>, SpawnError> {
-    let found =
-        world.get::<Population>(population).ok_or(SpawnError::NotAPopulation(population))?;
-    check_count(found.len() + count)?;
-    let Some(&first) = found.models().first() else {
-        return Err(SpawnError::Empty(population));
-    };
-    let blueprint = world.get::<Model>(first).map(|model| model.blueprint);
-    let found =
-        world.get::<Population>(population).ok_or(SpawnError::NotAPopulation(population))?;
-    let group = found.groups().iter().position(|group| Some(group.blueprint) == blueprint);
-    let group = group.ok_or(SpawnError::Empty(population))?;
-    let mut spawner = Spawner::new(world, population, group, None);
-    let trees: Vec<_> = (0..count).map(|_| spawner.spawn(world)).collect();
+    let found = world.get::<Population>(population);
+    let found = found.ok_or(SpawnError::NotAPopulation(population))?;
+    check_count(found.len().saturating_add(count))?;
+    sign::refresh(world, population)?;
+    let mut spawner = like_first(world, population)?;
+    let trees = spawner.spawn_all(world, count);
     spawner.enroll(world, &trees);
+    spawner.settle(world);
     Ok(trees.iter().map(Tree::root).collect())
+}
+
+/// Makes room for as many models of a group as its population's capacity says, after its columns became
+/// others. Does nothing if the population has models of other groups too.
+pub(crate) fn reserve(world: &mut World, population: Entity) {
+    let Some(found) = world.get::<Population>(population) else { return };
+    let spare = found.capacity.saturating_sub(found.len());
+    if spare > 0
+        && found.groups().len() == 1
+        && let Ok(mut spawner) = like_first(world, population)
+    {
+        spawner.reserve(world, spare);
+        spawner.settle(world);
+    }
+}
+
+/// Prepares to spawn models like the first of a population, or like its last one had been.
+fn like_first(world: &World, population: Entity) -> Result<Spawner, SpawnError> {
+    let empty = SpawnError::Empty(population);
+    let found = world.get::<Population>(population).ok_or(empty.clone())?;
+    let of = |group: &Group| found.is_empty() || group.members.first() == Some(&0);
+    let group = found.groups().iter().position(of).ok_or(empty.clone())?;
+    let of = &found.groups()[group];
+    let blueprint = world.resource::<Blueprints>().get(of.blueprint).ok_or(empty)?;
+    let types = world.resource::<ModuleTypes>();
+    let modules = blueprint.positions.iter().zip(&of.modules).map(|(at, entities)| {
+        let live = entities.first().and_then(|&entity| world.get_entity(entity).ok());
+        let live = live.and_then(|entity| types.module(entity));
+        live.unwrap_or(&*at.module).clone_box()
+    });
+    Ok(Spawner::new(world, population, group, modules.collect()))
 }
 
 fn check_count(given: usize) -> Result<(), SpawnError> {
@@ -120,26 +148,30 @@ fn check_count(given: usize) -> Result<(), SpawnError> {
 fn check_names(module: &dyn DynModule, path: &str) -> Result<(), SpawnError> {
     let mut declared = Declare::default();
     module.declare(&mut declared);
-    let mut taken: Vec<&str> = Vec::new();
     let parameters = declared.parameters.iter().chain(&declared.buffers);
-    let names = parameters.map(|declared| &declared.name);
-    for name in names.chain(declared.children.iter().map(|(name, _)| name)) {
-        let message = match name.as_str() {
-            "" => "module name can't be empty string \"\"".to_owned(),
-            name if name.contains('.') => format!("module name can't contain \".\", got: {name}"),
-            name if taken.contains(&name) => format!("attribute '{name}' already exists"),
-            _ => {
-                taken.push(name);
-                continue;
-            }
-        };
-        let path = if path.is_empty() { module.type_name() } else { path };
-        return Err(SpawnError::Name { path: path.to_owned(), message });
+    let mut taken: Vec<&str> = Vec::new();
+    for name in parameters.map(|at| &at.name).chain(declared.children.iter().map(|(name, _)| name))
+    {
+        if let Some(message) = wrong_name(name, &taken) {
+            let path = if path.is_empty() { module.type_name() } else { path };
+            return Err(SpawnError::Name { path: path.to_owned(), message });
+        }
+        taken.push(name);
     }
     declared.children.iter().try_for_each(|(name, child)| {
         let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
         check_names(&**child, &path)
     })
+}
+
+/// Says what is wrong with a name, if anything is, beside those that are taken; in torch's words.
+pub(crate) fn wrong_name(name: &str, taken: &[&str]) -> Option<String> {
+    match name {
+        "" => Some("module name can't be empty string \"\"".to_owned()),
+        name if name.contains('.') => Some(format!("module name can't contain \".\", got: {name}")),
+        name if taken.contains(&name) => Some(format!("attribute '{name}' already exists")),
+        _ => None,
+    }
 }
 
 fn register_types(world: &mut World, module: &dyn DynModule) {
@@ -149,23 +181,12 @@ fn register_types(world: &mut World, module: &dyn DynModule) {
     declared.children.iter().for_each(|(_, child)| register_types(world, &**child));
 }
 
-/// The columns that a position's entities have from the beginning.
-pub(crate) fn columns_of(
-    world: &mut World,
-    blueprint: &Blueprint,
-    position: usize,
-) -> Vec<(ComponentId, ColumnKey)> {
-    let at = &blueprint.positions[position];
-    let of = |role, among: &[neurarch_components::blueprint::Parameter]| {
-        let bytes = |ty: &neurarch_kernels::shape::Type| {
-            neurarch_components::column::row_bytes(ty.size_bytes())
-        };
-        let keys = among.iter().enumerate();
-        keys.map(|(index, parameter)| ColumnKey { role, index, row_bytes: bytes(&parameter.ty) })
-            .collect::<Vec<_>>()
-    };
-    let keys = [of(Role::Parameter, &at.parameters), of(Role::Buffer, &at.buffers)].concat();
-    keys.into_iter().map(|key| (Columns::id(world, key), key)).collect()
+/// Lists a module and its descendants in the order of positions.
+fn list_modules(module: &dyn DynModule, list: &mut Vec<Box<dyn DynModule>>) {
+    list.push(module.clone_box());
+    let mut declared = Declare::default();
+    module.declare(&mut declared);
+    declared.children.iter().for_each(|(_, child)| list_modules(&**child, list));
 }
 
 /// The entities of one model, by position.
@@ -183,9 +204,10 @@ struct Spawner {
     group: usize,
     blueprint: BlueprintId,
     positions: Vec<Prepared>,
-    zeros: Zeros,
     /// How many changes were on the list before the first model.
     changed_before: usize,
+    /// How many changes what was spawned and despawned is told by.
+    changes: usize,
 }
 
 /// All that the entities of a position have in common.
@@ -193,103 +215,115 @@ struct Prepared {
     parent: Option<usize>,
     name: ModuleName,
     module: Box<dyn DynModule>,
-    columns: Vec<(ComponentId, ColumnKey)>,
-    markers: Vec<ComponentId>,
+    contents: Arc<Contents>,
+    children: usize,
+    /// Made at the first model, since it may register columns.
+    columns: Option<RowBundle>,
 }
 
 impl Spawner {
-    /// Prepares for a group; the modules' settings are those of `module`, or of the group's first member.
+    /// Prepares for a group; `modules` are in the order of its positions.
     fn new(
-        world: &mut World,
+        world: &World,
         population: Entity,
         group: usize,
-        module: Option<&dyn DynModule>,
+        modules: Vec<Box<dyn DynModule>>,
     ) -> Spawner {
-        let groups =
-            world.get::<Population>(population).map(Population::groups).unwrap_or_default();
-        let Group { blueprint: id, markers, modules, .. } = &groups[group];
-        let (id, markers) = (*id, markers.clone());
-        let first: Vec<_> = modules.iter().map(|of| of.first().copied()).collect();
-        let blueprint =
-            world.resource::<Blueprints>().get(id).expect("a group holds its blueprint").clone();
-        let mut given = Vec::new();
-        if let Some(module) = module {
-            list_modules(module, &mut given);
-        }
-        let mut positions = Vec::with_capacity(markers.len());
-        for (position, at) in blueprint.positions.iter().enumerate() {
-            let live = first[position].and_then(|entity| {
-                let entity = world.get_entity(entity).ok()?;
-                Some(world.resource::<ModuleTypes>().module(entity)?.clone_box())
-            });
-            let module = given.get(position).cloned().or(live).unwrap_or_else(|| at.module.clone());
-            positions.push(Prepared {
-                parent: at.parent,
-                name: ModuleName(at.name.as_str().into()),
-                module,
-                columns: columns_of(world, &blueprint, position),
-                markers: Columns::markers(world, markers[position]),
-            });
-        }
+        let found = world.get::<Population>(population).expect("the caller found the population");
+        let of = &found.groups()[group];
+        let blueprint = world.resource::<Blueprints>().get(of.blueprint);
+        let blueprint = blueprint.expect("a group holds its blueprint");
+        let positions = blueprint.positions.iter().zip(&of.contents).zip(modules);
+        let positions = positions.map(|((at, contents), module)| Prepared {
+            parent: at.parent,
+            name: ModuleName(at.name.as_str().into()),
+            module,
+            contents: contents.clone(),
+            children: at.children.len(),
+            columns: None,
+        });
         let changed_before =
             world.get_resource::<ModuleTypes>().map_or(0, |types| types.changed.len());
         Spawner {
             population,
             group,
-            blueprint: id,
-            positions,
-            zeros: Zeros::default(),
+            blueprint: of.blueprint,
+            positions: positions.collect(),
             changed_before,
+            changes: 0,
         }
     }
 
     /// Spawns one model that is in no population yet.
     fn spawn(&mut self, world: &mut World) -> Tree {
         let mut entities = Vec::with_capacity(self.positions.len());
-        for at in &self.positions {
-            let mut entity = match at.parent {
-                None => world.spawn(Model {
+        for at in &mut self.positions {
+            let place = match at.parent {
+                None => Place::Root(Model {
                     population: self.population,
                     number: u64::MAX,
                     index: NOT_A_MEMBER,
                     blueprint: self.blueprint,
                 }),
-                Some(parent) => world.spawn((at.name.clone(), ChildOf(entities[parent]))),
+                Some(parent) => Place::Child(entities[parent], at.name.clone()),
             };
-            at.module.insert(&mut entity);
-            insert_zeroed(&mut entity, &at.columns, &at.markers, &mut self.zeros);
+            let columned = Columned(at.contents.clone());
+            let parts = Parts { place, columned, children: at.children };
+            let columns = at.columns.get_or_insert_with(|| {
+                RowBundle::new(world, at.contents.keys(), Some(at.contents.number))
+            });
+            let mut entity = at.module.spawn(world, parts);
+            columns.insert(&mut entity);
             entities.push(entity.id());
         }
         Tree(entities)
     }
 
+    fn spawn_all(&mut self, world: &mut World, count: usize) -> Vec<Tree> {
+        // Each module is told of by its component, and all but the root by their names.
+        self.changes += count * (2 * self.positions.len() - 1);
+        (0..count).map(|_| self.spawn(world)).collect()
+    }
+
+    /// Makes room in the tables for `spare` more models.
+    fn reserve(&mut self, world: &mut World, spare: usize) {
+        let trees = self.spawn_all(world, spare);
+        self.changes += spare * self.positions.len();
+        for tree in trees.iter().rev() {
+            world.despawn(tree.root());
+        }
+    }
+
     /// Makes spawned models members of the population.
     fn enroll(&self, world: &mut World, trees: &[Tree]) {
         for tree in trees {
+            let root = tree.root();
+            if world.get::<Model>(root).is_none() {
+                // An observer of the host's despawned it.
+                continue;
+            }
             let Some(mut population) = world.get_mut::<Population>(self.population) else {
                 return;
             };
-            let (index, number) = population.enroll(tree.root());
+            let (index, number) = population.enroll(root);
             let group = &mut population.groups_mut()[self.group];
             group.members.push(index);
             for (modules, &entity) in group.modules.iter_mut().zip(&tree.0) {
                 modules.push(entity);
             }
-            if let Some(mut model) = world.get_mut::<Model>(tree.root()) {
+            if let Some(mut model) = world.get_mut::<Model>(root) {
                 (model.index, model.number) = (index, number);
             }
         }
-        // These modules are signed by construction; what changed before them stays on the list.
-        if let Some(mut types) = world.get_resource_mut::<ModuleTypes>() {
+    }
+
+    /// Forgets what was told of modules since this was made, for they are signed by construction: unless
+    /// observers of the host's did more, for then everything is looked at again.
+    fn settle(&self, world: &mut World) {
+        let Some(mut types) = world.get_resource_mut::<ModuleTypes>() else { return };
+        if types.changed.len() == self.changed_before + self.changes {
             types.changed.truncate(self.changed_before);
+            sign::look_away(world, self.population);
         }
     }
-}
-
-/// Lists a module and its descendants in the order of positions.
-fn list_modules(module: &dyn DynModule, list: &mut Vec<Box<dyn DynModule>>) {
-    list.push(module.clone_box());
-    let mut declared = Declare::default();
-    module.declare(&mut declared);
-    declared.children.iter().for_each(|(_, child)| list_modules(&**child, list));
 }

@@ -92,7 +92,7 @@ mod tests {
         let entities: Vec<_> = (0..3).map(|number| world.spawn(Watched(number)).id()).collect();
         let group = Group {
             blueprint: Blueprint::UNSIGNED,
-            markers: vec![0],
+            contents: Vec::new(),
             members: vec![0, 1, 2],
             modules: vec![entities.clone()],
         };

@@ -7,7 +7,8 @@ pub mod linear;
 pub mod sequential;
 
 pub use activation::{
-    Approximate, ELU, GELU, Identity, LeakyReLU, LogSoftmax, ReLU, SiLU, Sigmoid, Softmax, Softplus, Tanh,
+    Approximate, ELU, GELU, Identity, LeakyReLU, LogSoftmax, ReLU, SiLU, Sigmoid, Softmax,
+    Softplus, Tanh,
 };
 pub use dropout::Dropout;
 pub use flatten::Flatten;

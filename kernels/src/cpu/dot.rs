@@ -4,10 +4,10 @@
 //! added by [`Lanes::sums`]. The order follows from `k` and the instruction set alone.
 #![expect(unsafe_code, reason = "rows are read through pointers")]
 
+use super::gemm::Finish;
 use super::simd::{Float, Lanes, MAX_LANES, Simd, Vectorized};
-use crate::ops::activation::ActivationKind;
 
-/// `C[r, o] = activation(⟨A[r, ..], B[o, ..]⟩ + bias[o])`, all row-major: `A` is `[rows, k]`, `B` is
+/// `C[r, o] = finish(⟨A[r, ..], B[o, ..]⟩ + bias[o])`, all row-major: `A` is `[rows, k]`, `B` is
 /// `[columns, k]`, `C` is `[rows, columns]`.
 pub(super) struct Dot<'a, T> {
     /// Rows of `A` and `C`.
@@ -22,8 +22,8 @@ pub(super) struct Dot<'a, T> {
     pub(super) b: &'a [T],
     /// One number for each row of `B`.
     pub(super) bias: Option<&'a [T]>,
-    /// Applied last.
-    pub(super) activation: Option<ActivationKind>,
+    /// An activation is applied last.
+    pub(super) finish: Finish,
     /// `C`.
     pub(super) c: &'a mut [T],
 }
@@ -53,7 +53,7 @@ impl<T: Float> Vectorized for Dot<'_, T> {
                 }
                 let sums = T::Lanes::<S>::sums(&partial);
                 let bias = self.bias.map(|bias| &bias[column..]);
-                let y = finish::<T, S>(sums, bias, n, self.activation);
+                let y = finish::<T, S>(sums, bias, n, self.finish);
                 // SAFETY: `column + n ≤ columns`, the length of this row of C.
                 unsafe { y.store_first(c.as_mut_ptr().add(column), n) };
                 column += n;
@@ -68,8 +68,8 @@ fn partial_sums<T: Float, S: Simd>(a: &[T], b: *const T) -> T::Lanes<S> {
     let lanes = <T::Lanes<S> as Lanes<T>>::N;
     let mut sum = T::Lanes::<S>::splat(T::default());
     let mut i = 0;
-    // SAFETY (both blocks): the loads stay below `a.len()`, which is the length of both rows.
     while i + lanes <= a.len() {
+        // SAFETY: the loads stay below `a.len()`, which is the length of both rows.
         unsafe {
             let product = T::Lanes::<S>::load(b.add(i));
             sum = product.mul_add(T::Lanes::<S>::load(a.as_ptr().add(i)), sum);
@@ -91,12 +91,15 @@ fn finish<T: Float, S: Simd>(
     sums: T::Lanes<S>,
     bias: Option<&[T]>,
     n: usize,
-    activation: Option<ActivationKind>,
+    last: Finish,
 ) -> T::Lanes<S> {
     let sums = match bias {
         // SAFETY: the slice has at least `n` elements.
         Some(bias) => sums.add(unsafe { T::Lanes::<S>::load_first(bias[..n].as_ptr(), n) }),
         None => sums,
     };
-    activation.map_or(sums, |activation| activation.apply::<T, S>(sums))
+    match last {
+        Finish::Activation(activation) => activation.apply::<T, S>(sums),
+        Finish::Sum | Finish::ReluGradient => sums,
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! **Order of sums.** Every element of `C` is the chain `fma(a_k, b_k, … fma(a_0, b_0, 0))` over `k` in
 //! order, whatever the layouts, the blocking and the instruction set's width. So a product has the same
-//! bits in every layout, and a plan may choose layouts freely. Only [`dot`](super::dot) (few rows) and the
+//! bits in every layout, and a plan may choose layouts freely. Only dot products (few rows) and the
 //! `gemm` crate (large products) add in another order; which one is used follows from the sizes alone.
 //!
 //! **Plan of the loops.** Vectors run along the axis of `C` that is contiguous, called `n`; if that is the
@@ -11,7 +11,9 @@
 //! are broadcast from wherever they lie.
 #![expect(unsafe_code, reason = "the register tile reads and writes through pointers")]
 
-use super::simd::{Float, Lanes, Simd, Vectorized};
+use core::ptr;
+
+use super::simd::{Float, Lanes, MAX_LANES, Simd, Vectorized};
 use super::transpose::transpose;
 use crate::ops::activation::ActivationKind;
 
@@ -40,6 +42,17 @@ pub enum BiasAxis {
     Columns,
 }
 
+/// What is done to each element of `C` when its sum is complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finish {
+    /// Nothing.
+    Sum,
+    /// An activation.
+    Activation(ActivationKind),
+    /// The gradient of ReLU: 0 where the layer's output, which lies as `C` does, is 0.
+    ReluGradient,
+}
+
 /// A product of `[m, k]` and `[k, n]`, its layouts and what follows it.
 #[derive(Clone, Copy, Debug)]
 pub struct Product {
@@ -57,8 +70,8 @@ pub struct Product {
     pub c: Strides,
     /// Where the bias goes.
     pub bias: BiasAxis,
-    /// Applied to each element last.
-    pub activation: Option<ActivationKind>,
+    /// What is done last.
+    pub finish: Finish,
 }
 
 impl Product {
@@ -97,20 +110,28 @@ impl Product {
     /// Gives the number of elements of scratch memory that [`Gemm`] needs.
     pub fn scratch_elements(&self) -> usize {
         let product = self.oriented();
-        if product.packs() { product.k * product.n.next_multiple_of(16) } else { 0 }
+        if product.packs() { product.k * packed_width(product.n) } else { 0 }
     }
+}
+
+/// Elements from row to row of a packed panel.
+#[inline(always)]
+fn packed_width(n: usize) -> usize {
+    n.next_multiple_of(MAX_LANES)
 }
 
 /// Computes a product with vectors.
 pub struct Gemm<'a, T> {
-    /// What is computed.
-    pub product: Product,
+    /// What is computed, [oriented](Product::oriented).
+    pub product: &'a Product,
     /// `A`.
     pub a: &'a [T],
     /// `B`.
     pub b: &'a [T],
     /// Added to `C` along [`Product::bias`].
     pub bias: Option<&'a [T]>,
+    /// The layer's output, for [`Finish::ReluGradient`].
+    pub output: Option<&'a [T]>,
     /// `C`, overwritten.
     pub c: &'a mut [T],
     /// At least [`Product::scratch_elements`] elements.
@@ -122,66 +143,88 @@ impl<T: Float> Vectorized for Gemm<'_, T> {
 
     #[inline(always)]
     fn run<S: Simd>(self) {
-        let (a, b) = if self.product.is_turned() { (self.b, self.a) } else { (self.a, self.b) };
-        let product = self.product.oriented();
-        let Product { m, n, k, .. } = product;
+        let Gemm { product, a, b, c, scratch, .. } = self;
+        let Product { m, n, k, .. } = *product;
         if m == 0 || n == 0 {
             return;
         }
         assert_covers(a, (m, k), product.a);
         assert_covers(b, (k, n), product.b);
-        assert_covers(self.c, (m, n), product.c);
-        if let Some(bias) = self.bias {
-            assert_eq!(bias.len(), if product.bias == BiasAxis::Rows { m } else { n }, "bias");
-        }
+        assert_covers(c, (m, n), product.c);
+        debug_assert_eq!(product.c.column, 1, "the product is oriented");
         let (b, b_row) = if product.packs() {
-            let width = n.next_multiple_of(16);
+            let width = packed_width(n);
             if product.b.row == 1 {
-                transpose::<T, S>(b, product.b.column, self.scratch, width, n, k);
+                transpose::<T, S>(b, product.b.column, scratch, width, n, k);
             } else {
-                pack(b, product.b, self.scratch, width, k, n);
+                pack(b, product.b, scratch, width, k, n);
             }
-            (&*self.scratch, width)
+            (&*scratch, width)
         } else {
             (b, product.b.row)
         };
-        let lanes = <T::Lanes<S> as Lanes<T>>::N;
-        let tile = Block {
+        let bias = match (self.bias, product.bias) {
+            (None, _) => Bias::None,
+            (Some(bias), BiasAxis::Rows) => {
+                assert_eq!(bias.len(), m, "a bias has a number for each row");
+                Bias::Rows(bias.as_ptr())
+            }
+            (Some(bias), BiasAxis::Columns) => {
+                assert_eq!(bias.len(), n, "a bias has a number for each column");
+                Bias::Columns(bias.as_ptr())
+            }
+        };
+        let output = match (product.finish, self.output) {
+            (Finish::ReluGradient, Some(output)) => {
+                assert!(output.len() >= c.len(), "the output lies as the gradient does");
+                output.as_ptr()
+            }
+            _ => ptr::null(),
+        };
+        let block = Block {
+            m,
             k,
             a_row: product.a.row,
             a_column: product.a.column,
             b_row,
             c_row: product.c.row,
-            relu: product.activation == Some(ActivationKind::Relu),
+            relu: product.finish == Finish::Activation(ActivationKind::Relu),
         };
+        let lanes = <T::Lanes<S> as Lanes<T>>::N;
         let mut column = 0;
         while column < n {
-            let width = (n - column).min(2 * lanes);
-            let mut row = 0;
-            while row < m {
-                let rows = (m - row).min(S::GEMM_ROWS);
-                // SAFETY: the assertions above say that elements `[row.., ..k]` of A, `[..k, column..]` of
-                // B and `[row.., column..]` of C are within their slices for `rows` rows and `width`
-                // columns, of which no more than there are were asked for; C overlaps neither, being
-                // borrowed exclusively.
-                unsafe {
-                    let a = a.as_ptr().add(row * product.a.row);
-                    let b = b.as_ptr().add(column);
-                    let c = self.c.as_mut_ptr().add(row * product.c.row + column);
-                    let bias = match (self.bias, product.bias) {
-                        (None, _) => Bias::None,
-                        (Some(bias), BiasAxis::Rows) => Bias::Rows(bias.as_ptr().add(row)),
-                        (Some(bias), BiasAxis::Columns) => Bias::Columns(bias.as_ptr().add(column)),
-                    };
-                    tile.run::<T, S>(rows, width, a, b, c, bias);
+            // SAFETY: the assertions above say that all of A, `[..k, column..n]` of B and `[..m, column..n]`
+            // of C and of the output are within their slices, and the bias is as long as its axis; C
+            // overlaps nothing, being borrowed exclusively.
+            unsafe {
+                let panel = Panel {
+                    a: a.as_ptr(),
+                    b: b.as_ptr().add(column),
+                    c: c.as_mut_ptr().add(column),
+                    output: if output.is_null() { output } else { output.add(column) },
+                    bias: match bias {
+                        Bias::Columns(bias) => Bias::Columns(bias.add(column)),
+                        bias => bias,
+                    },
+                };
+                let width = n - column;
+                if width >= 2 * lanes {
+                    block.panel::<T, S, 2, true>(lanes, panel);
+                } else if width > lanes {
+                    block.panel::<T, S, 2, false>(width - lanes, panel);
+                } else if width == lanes {
+                    block.panel::<T, S, 1, true>(lanes, panel);
+                } else {
+                    block.panel::<T, S, 1, false>(width, panel);
                 }
-                row += rows;
             }
-            column += width;
+            column += 2 * lanes;
         }
-        if let Some(activation) = product.activation.filter(|_| !tile.relu) {
+        if let Finish::Activation(activation) = product.finish
+            && !block.relu
+        {
             for row in 0..m {
-                activate::<T, S>(activation, &mut self.c[row * product.c.row..][..n]);
+                activate::<T, S>(activation, &mut c[row * product.c.row..][..n]);
             }
         }
     }
@@ -219,7 +262,7 @@ fn pack<T: Float>(b: &[T], strides: Strides, to: &mut [T], width: usize, k: usiz
     }
 }
 
-/// The bias of a register tile, from its first row or column on.
+/// Where a bias starts.
 #[derive(Clone, Copy)]
 enum Bias<T> {
     None,
@@ -227,9 +270,21 @@ enum Bias<T> {
     Columns(*const T),
 }
 
+/// The first elements of the operands of a panel of columns.
+#[derive(Clone, Copy)]
+struct Panel<T> {
+    a: *const T,
+    b: *const T,
+    c: *mut T,
+    /// Null if there is none.
+    output: *const T,
+    bias: Bias<T>,
+}
+
 /// What all register tiles of a product share.
 #[derive(Clone, Copy)]
 struct Block {
+    m: usize,
     k: usize,
     a_row: usize,
     a_column: usize,
@@ -241,135 +296,155 @@ struct Block {
 }
 
 impl Block {
-    /// Computes `rows ≤ GEMM_ROWS` rows and `width ≤ 2 · N` columns.
+    /// Computes all rows of a panel of `VECTORS` vectors of columns, the last of which has `last` lanes (all
+    /// if `FULL`).
     ///
     /// # Safety
     ///
-    /// `a`, `b`, `c` and `bias` point to the first elements of matrices that have that many rows and
-    /// columns, with the strides in `self`; `c` overlaps none of the others.
+    /// The pointers are to the first elements of matrices that have that many rows and columns, with the
+    /// strides in `self`; `c` overlaps none of the others.
     #[inline(always)]
-    unsafe fn run<T: Float, S: Simd>(
+    unsafe fn panel<T: Float, S: Simd, const VECTORS: usize, const FULL: bool>(
         &self,
-        rows: usize,
-        width: usize,
-        a: *const T,
-        b: *const T,
-        c: *mut T,
-        bias: Bias<T>,
+        last: usize,
+        panel: Panel<T>,
     ) {
-        macro_rules! tiles {
-            ($($rows:literal),*) => {
-                match rows {
-                    // SAFETY: as the caller promises.
-                    $($rows => unsafe { self.columns::<T, S, $rows>(width, a, b, c, bias) },)*
-                    _ => unreachable!("GEMM_ROWS is at most 8"),
+        let mut row = 0;
+        while row + S::GEMM_ROWS <= self.m {
+            // SAFETY: as the caller promises, for the rows from `row` on that there are.
+            unsafe {
+                match S::GEMM_ROWS {
+                    8 => self.tile::<T, S, 8, VECTORS, FULL>(row, last, panel),
+                    6 => self.tile::<T, S, 6, VECTORS, FULL>(row, last, panel),
+                    _ => self.tile::<T, S, 4, VECTORS, FULL>(row, last, panel),
                 }
-            };
-        }
-        tiles!(1, 2, 3, 4, 5, 6, 7, 8);
-    }
-
-    /// # Safety
-    ///
-    /// As [`run`](Block::run), with `ROWS` rows.
-    #[inline(always)]
-    unsafe fn columns<T: Float, S: Simd, const ROWS: usize>(
-        &self,
-        width: usize,
-        a: *const T,
-        b: *const T,
-        c: *mut T,
-        bias: Bias<T>,
-    ) {
-        let lanes = <T::Lanes<S> as Lanes<T>>::N;
-        // SAFETY: as the caller promises; full vectors are used only where there are as many columns.
-        unsafe {
-            if width == 2 * lanes {
-                self.tile::<T, S, ROWS, 2, true>(lanes, a, b, c, bias);
-            } else if width > lanes {
-                self.tile::<T, S, ROWS, 2, false>(width - lanes, a, b, c, bias);
-            } else if width == lanes {
-                self.tile::<T, S, ROWS, 1, true>(lanes, a, b, c, bias);
-            } else {
-                self.tile::<T, S, ROWS, 1, false>(width, a, b, c, bias);
             }
+            row += S::GEMM_ROWS.clamp(4, 8);
+        }
+        if row + 4 <= self.m {
+            // SAFETY: see above.
+            unsafe { self.tile::<T, S, 4, VECTORS, FULL>(row, last, panel) };
+            row += 4;
+        }
+        if row + 2 <= self.m {
+            // SAFETY: see above.
+            unsafe { self.tile::<T, S, 2, VECTORS, FULL>(row, last, panel) };
+            row += 2;
+        }
+        while row < self.m {
+            // SAFETY: see above.
+            unsafe { self.tile::<T, S, 1, VECTORS, FULL>(row, last, panel) };
+            row += 1;
         }
     }
 
-    /// The register tile: `ROWS × VECTORS` vectors, the last of which has `last` lanes (all if `FULL`).
+    /// The register tile: `ROWS × VECTORS` vectors from row `row` on.
     ///
     /// # Safety
     ///
-    /// As [`run`](Block::run), with `ROWS` rows and `(VECTORS - 1) · N + last` columns.
+    /// As [`panel`](Block::panel), and there are `ROWS` rows from `row` on.
     #[inline(always)]
     unsafe fn tile<T: Float, S: Simd, const ROWS: usize, const VECTORS: usize, const FULL: bool>(
         &self,
+        row: usize,
         last: usize,
-        a: *const T,
-        b: *const T,
-        c: *mut T,
-        bias: Bias<T>,
+        panel: Panel<T>,
     ) {
         type V<T, S> = <T as Float>::Lanes<S>;
         let lanes = V::<T, S>::N;
         // SAFETY (all blocks below): the addresses are those of elements that the caller promises; the
         // last vector of a row is read and written by its first `last` lanes only unless it is full.
-        let load = |from: *const T, vector: usize| unsafe {
-            let from = from.add(vector * lanes);
-            if FULL || vector + 1 < VECTORS {
-                V::<T, S>::load(from)
-            } else {
-                V::<T, S>::load_first(from, last)
-            }
-        };
         let mut sums = [[V::<T, S>::splat(T::default()); VECTORS]; ROWS];
-        let (mut a, mut b) = (a, b);
+        let mut a = panel.a.wrapping_add(row * self.a_row);
+        let mut b = panel.b;
         for _ in 0..self.k {
-            let row: [V<T, S>; VECTORS] = core::array::from_fn(|vector| load(b, vector));
+            let mut columns = [V::<T, S>::splat(T::default()); VECTORS];
+            for (vector, column) in columns.iter_mut().enumerate() {
+                let is_last = vector + 1 == VECTORS;
+                // SAFETY: see above.
+                *column = unsafe { load::<T, S, FULL>(b.add(vector * lanes), is_last, last) };
+            }
             for (i, sums) in sums.iter_mut().enumerate() {
                 // SAFETY: see above.
                 let factor = V::<T, S>::splat(unsafe { *a.add(i * self.a_row) });
-                for (sum, &row) in sums.iter_mut().zip(&row) {
-                    *sum = factor.mul_add(row, *sum);
+                for (sum, &column) in sums.iter_mut().zip(&columns) {
+                    *sum = factor.mul_add(column, *sum);
                 }
             }
             a = a.wrapping_add(self.a_column);
             b = b.wrapping_add(self.b_row);
         }
-        match bias {
+        match panel.bias {
             Bias::None => {}
             Bias::Rows(bias) => {
                 for (i, sums) in sums.iter_mut().enumerate() {
                     // SAFETY: see above.
-                    let bias = V::<T, S>::splat(unsafe { *bias.add(i) });
-                    sums.iter_mut().for_each(|sum| *sum = sum.add(bias));
+                    let bias = V::<T, S>::splat(unsafe { *bias.add(row + i) });
+                    for sum in sums.iter_mut() {
+                        *sum = sum.add(bias);
+                    }
                 }
             }
             Bias::Columns(bias) => {
                 for vector in 0..VECTORS {
-                    let bias = load(bias, vector);
-                    sums.iter_mut().for_each(|sums| sums[vector] = sums[vector].add(bias));
-                }
-            }
-        }
-        if self.relu {
-            let zero = V::<T, S>::splat(T::default());
-            for sums in &mut sums {
-                sums.iter_mut().for_each(|sum| *sum = zero.max(*sum));
-            }
-        }
-        for (i, sums) in sums.iter().enumerate() {
-            for (vector, sum) in sums.iter().enumerate() {
-                // SAFETY: see above.
-                unsafe {
-                    let to = c.add(i * self.c_row + vector * lanes);
-                    if FULL || vector + 1 < VECTORS {
-                        sum.store(to);
-                    } else {
-                        sum.store_first(to, last);
+                    let is_last = vector + 1 == VECTORS;
+                    // SAFETY: see above.
+                    let bias =
+                        unsafe { load::<T, S, FULL>(bias.add(vector * lanes), is_last, last) };
+                    for sums in &mut sums {
+                        sums[vector] = sums[vector].add(bias);
                     }
                 }
             }
+        }
+        let zero = V::<T, S>::splat(T::default());
+        if self.relu {
+            for sums in &mut sums {
+                for sum in sums.iter_mut() {
+                    *sum = zero.max(*sum);
+                }
+            }
+        }
+        for (i, sums) in sums.iter().enumerate() {
+            for (vector, &sum) in sums.iter().enumerate() {
+                let is_last = vector + 1 == VECTORS;
+                let at = (row + i) * self.c_row + vector * lanes;
+                // SAFETY: see above.
+                unsafe {
+                    let sum = if panel.output.is_null() {
+                        sum
+                    } else {
+                        let output = load::<T, S, FULL>(panel.output.add(at), is_last, last);
+                        V::<T, S>::select(output.eq(zero), zero, sum)
+                    };
+                    if FULL || !is_last {
+                        sum.store(panel.c.add(at));
+                    } else {
+                        sum.store_first(panel.c.add(at), last);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Reads a vector of a row: all its lanes, or the first `last` of the last vector unless it is `FULL`.
+///
+/// # Safety
+///
+/// `from` points to that many readable elements.
+#[inline(always)]
+unsafe fn load<T: Float, S: Simd, const FULL: bool>(
+    from: *const T,
+    is_last: bool,
+    last: usize,
+) -> T::Lanes<S> {
+    // SAFETY: as the caller promises.
+    unsafe {
+        if FULL || !is_last {
+            T::Lanes::<S>::load(from)
+        } else {
+            T::Lanes::<S>::load_first(from, last)
         }
     }
 }

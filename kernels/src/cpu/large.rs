@@ -3,34 +3,12 @@
 //! Its order of sums follows from the sizes, not from the number of threads.
 #![expect(unsafe_code, reason = "the gemm crate takes pointers")]
 
-use super::gemm::{BiasAxis, Product};
-use super::simd::{Float, Lanes, Simd, Vectorized, dispatch};
-use super::tile::Tile;
-use crate::ops::activation::ActivationKind;
+use super::gemm::{BiasAxis, Finish, Product};
+use super::simd::{Float, Lanes, Simd, Vectorized};
 
-/// Computes `product` for every model of `tile`.
-pub(super) fn run<T: Float>(product: &Product, tile: &mut Tile<'_>) {
-    let parallelism =
-        if tile.split() { gemm::Parallelism::Rayon(0) } else { gemm::Parallelism::None };
-    for model in 0..tile.models() {
-        let (inputs, mut outputs, _) = tile.model(model).split();
-        let (a, b, c) = (inputs.get::<T>(0), inputs.get::<T>(1), outputs.take::<T>());
-        multiply(product, a, b, c, parallelism);
-        let bias = (inputs.len() > 2).then(|| inputs.get::<T>(2));
-        if bias.is_some() || product.activation.is_some() {
-            let turned = product.oriented();
-            dispatch(Epilogue { product: &turned, bias, activation: product.activation, c });
-        }
-    }
-}
-
-fn multiply<T: Float>(
-    product: &Product,
-    a: &[T],
-    b: &[T],
-    c: &mut [T],
-    parallelism: gemm::Parallelism,
-) {
+/// Computes `C = A · B`, oriented, on the threads of the pool if `split`.
+pub(super) fn multiply<T: Float>(product: &Product, a: &[T], b: &[T], c: &mut [T], split: bool) {
+    let parallelism = if split { gemm::Parallelism::Rayon(0) } else { gemm::Parallelism::None };
     let Product { m, n, k, .. } = *product;
     assert!(a.len() >= m * k && b.len() >= k * n && c.len() >= m * n, "dense matrices");
     let (zero, one) = (T::from_f64(0.0), T::from_f64(1.0));
@@ -61,12 +39,12 @@ fn multiply<T: Float>(
     }
 }
 
-/// Bias and activation, over an oriented product.
-struct Epilogue<'a, T> {
-    product: &'a Product,
-    bias: Option<&'a [T]>,
-    activation: Option<ActivationKind>,
-    c: &'a mut [T],
+/// What follows an oriented product: bias, then [`Product::finish`].
+pub(super) struct Epilogue<'a, T> {
+    pub(super) product: &'a Product,
+    pub(super) bias: Option<&'a [T]>,
+    pub(super) output: Option<&'a [T]>,
+    pub(super) c: &'a mut [T],
 }
 
 impl<T: Float> Vectorized for Epilogue<'_, T> {
@@ -75,24 +53,34 @@ impl<T: Float> Vectorized for Epilogue<'_, T> {
     #[inline(always)]
     fn run<S: Simd>(self) {
         let lanes = <T::Lanes<S> as Lanes<T>>::N;
-        for (row, c) in self.c.chunks_mut(self.product.n).enumerate() {
-            for (chunk, c) in c.chunks_mut(lanes).enumerate() {
-                // SAFETY (all blocks): at most `c.len()` lanes are read and written.
-                let mut y = unsafe { T::Lanes::<S>::load_first(c.as_ptr(), c.len()) };
-                if let Some(bias) = self.bias {
-                    y = y.add(match self.product.bias {
+        let Epilogue { product, bias, output, c } = self;
+        if bias.is_none() && product.finish == Finish::Sum {
+            return;
+        }
+        for row in 0..product.m {
+            for column in (0..product.n).step_by(lanes) {
+                let n = lanes.min(product.n - column);
+                let at = row * product.c.row + column;
+                let c = &mut c[at..at + n];
+                // SAFETY: `n` lanes of slices of `n` elements are read.
+                let read = |x: &[T]| unsafe { T::Lanes::<S>::load_first(x[..n].as_ptr(), n) };
+                let mut y = read(c);
+                if let Some(bias) = bias {
+                    y = y.add(match product.bias {
                         BiasAxis::Rows => T::Lanes::<S>::splat(bias[row]),
-                        BiasAxis::Columns => unsafe {
-                            let bias = &bias[chunk * lanes..][..c.len()];
-                            T::Lanes::<S>::load_first(bias.as_ptr(), bias.len())
-                        },
+                        BiasAxis::Columns => read(&bias[column..]),
                     });
                 }
-                if let Some(activation) = self.activation {
-                    y = activation.apply::<T, S>(y);
-                }
-                // SAFETY: see above.
-                unsafe { y.store_first(c.as_mut_ptr(), c.len()) };
+                y = match (product.finish, output) {
+                    (Finish::Activation(activation), _) => activation.apply::<T, S>(y),
+                    (Finish::ReluGradient, Some(output)) => {
+                        let zero = T::Lanes::<S>::splat(T::default());
+                        T::Lanes::<S>::select(read(&output[at..]).eq(zero), zero, y)
+                    }
+                    _ => y,
+                };
+                // SAFETY: `n` lanes of a slice of `n` elements are written.
+                unsafe { y.store_first(c.as_mut_ptr(), n) };
             }
         }
     }

@@ -3,7 +3,7 @@
 use core::marker::PhantomData;
 
 use super::dot::Dot;
-use super::gemm::{Gemm, Product, Strides};
+use super::gemm::{Finish, Gemm, Product, Strides};
 use super::large;
 use super::simd::{Float, Simd, Vectorized, dispatch};
 use super::tile::Tile;
@@ -17,11 +17,11 @@ const LARGE: usize = 1 << 24;
 /// How a product is computed: it decides the order of sums, so it follows from the sizes alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
-    /// Dot products ([`Dot`]).
+    /// Dot products of rows.
     Dot,
     /// Register tiles ([`Gemm`]).
     Small,
-    /// The `gemm` crate ([`large`]).
+    /// The `gemm` crate.
     Large,
 }
 
@@ -75,33 +75,65 @@ impl Matrix {
     }
 }
 
-/// Makes the kernel of a product.
-pub fn product_kernel(dtype: Dtype, product: Product, way: Way) -> Box<dyn Kernel> {
+/// Makes the kernel of a product: inputs `A`, `B`, then the bias if `has_bias`, then the layer's output if
+/// the product ends with [`Finish::ReluGradient`].
+pub fn product_kernel(dtype: Dtype, product: Product, way: Way, has_bias: bool) -> Box<dyn Kernel> {
     match dtype {
-        Dtype::F64 => Box::new(ProductKernel::<f64> { product, way, of: PhantomData }),
-        _ => Box::new(ProductKernel::<f32> { product, way, of: PhantomData }),
+        Dtype::F64 => Box::new(ProductKernel::<f64>::new(product, way, has_bias)),
+        _ => Box::new(ProductKernel::<f32>::new(product, way, has_bias)),
     }
 }
 
 struct ProductKernel<T> {
+    /// Oriented, unless the way is [`Way::Dot`].
     product: Product,
+    /// Which inputs are `A` and `B` of the oriented product.
+    a: usize,
+    b: usize,
+    bias: Option<usize>,
+    output: Option<usize>,
     way: Way,
+    scratch_elements: usize,
     of: PhantomData<T>,
+}
+
+impl<T: Float> ProductKernel<T> {
+    fn new(product: Product, way: Way, has_bias: bool) -> Self {
+        let turned = way != Way::Dot && product.is_turned();
+        let has_output = product.finish == Finish::ReluGradient;
+        ProductKernel {
+            product: if turned { product.oriented() } else { product },
+            a: usize::from(turned),
+            b: usize::from(!turned),
+            bias: has_bias.then_some(2),
+            output: has_output.then_some(2 + usize::from(has_bias)),
+            way,
+            scratch_elements: if way == Way::Small { product.scratch_elements() } else { 0 },
+            of: PhantomData,
+        }
+    }
 }
 
 impl<T: Float> Kernel for ProductKernel<T> {
     fn run(&self, tile: &mut Tile<'_>) {
-        match self.way {
-            Way::Large => large::run::<T>(&self.product, tile),
-            Way::Dot | Way::Small => dispatch(Models { kernel: self, tile }),
+        if self.way == Way::Large {
+            let split = tile.split();
+            for model in 0..tile.models() {
+                let (inputs, mut outputs, _) = tile.model(model).split();
+                large::multiply(
+                    &self.product,
+                    inputs.get::<T>(self.a),
+                    inputs.get::<T>(self.b),
+                    outputs.take(),
+                    split,
+                );
+            }
         }
+        dispatch(Models { kernel: self, tile });
     }
 
     fn scratch_bytes(&self) -> usize {
-        match self.way {
-            Way::Small => self.product.scratch_elements() * size_of::<T>(),
-            Way::Dot | Way::Large => 0,
-        }
+        self.scratch_elements * size_of::<T>()
     }
 }
 
@@ -116,28 +148,24 @@ impl<T: Float> Vectorized for Models<'_, '_, T> {
 
     #[inline(always)]
     fn run<S: Simd>(self) {
-        let ProductKernel { product, way, .. } = self.kernel;
+        let kernel = self.kernel;
+        let product = &kernel.product;
         for model in 0..self.tile.models() {
             let (inputs, mut outputs, scratch) = self.tile.model(model).split();
-            let (a, b, c) = (inputs.get::<T>(0), inputs.get::<T>(1), outputs.take::<T>());
-            let bias = (inputs.len() > 2).then(|| inputs.get::<T>(2));
-            match way {
-                Way::Dot => Dot {
-                    rows: product.m,
-                    columns: product.n,
-                    k: product.k,
-                    a,
-                    b,
-                    bias,
-                    activation: product.activation,
-                    c,
+            let (a, b) = (inputs.get::<T>(kernel.a), inputs.get::<T>(kernel.b));
+            let bias = kernel.bias.map(|bias| inputs.get::<T>(bias));
+            let output = kernel.output.map(|output| inputs.get::<T>(output));
+            let c = outputs.take::<T>();
+            match kernel.way {
+                Way::Dot => {
+                    let Product { m: rows, n: columns, k, finish, .. } = *product;
+                    Dot { rows, columns, k, a, b, bias, finish, c }.run::<S>();
                 }
-                .run::<S>(),
-                Way::Small | Way::Large => {
-                    let scratch =
-                        &mut bytemuck::cast_slice_mut(scratch)[..product.scratch_elements()];
-                    Gemm { product: *product, a, b, bias, c, scratch }.run::<S>();
+                Way::Small => {
+                    let scratch = bytemuck::cast_slice_mut(scratch);
+                    Gemm { product, a, b, bias, output, c, scratch }.run::<S>();
                 }
+                Way::Large => large::Epilogue { product, bias, output, c }.run::<S>(),
             }
         }
     }

@@ -34,7 +34,7 @@ impl<'a> Rows<'a> {
     pub const NONE: Rows<'static> = Rows::Strided { base: ptr::null_mut(), stride: 0 };
 
     /// Gives the address of row `i`.
-    #[inline]
+    #[inline(always)]
     pub fn at(&self, i: usize) -> *mut u8 {
         match *self {
             Rows::Strided { base, stride } => base.wrapping_add(i * stride),
@@ -144,19 +144,19 @@ impl<'a> Tile<'a> {
     }
 
     /// Gives the number of models.
-    #[inline]
+    #[inline(always)]
     pub fn models(&self) -> usize {
         self.models
     }
 
     /// Says whether a kernel should split one model's work over the threads of the pool.
-    #[inline]
+    #[inline(always)]
     pub fn split(&self) -> bool {
         self.split
     }
 
     /// Gives the operands of one model.
-    #[inline]
+    #[inline(always)]
     pub fn model(&mut self, model: usize) -> Model<'_> {
         debug_assert!(model < self.models);
         Model {
@@ -196,7 +196,7 @@ impl<'t> Inputs<'t> {
     /// # Panics
     ///
     /// If there is no such input or its elements are not `T`.
-    #[inline]
+    #[inline(always)]
     pub fn get<T: Element>(&self, i: usize) -> &'t [T] {
         let view = &self.views[self.ids[i] as usize];
         assert_eq!(view.element_bytes, size_of::<T>(), "a kernel reads the dtype it was made for");
@@ -231,7 +231,7 @@ impl<'t> Outputs<'t> {
     /// # Panics
     ///
     /// If there is no further output or its elements are not `T`.
-    #[inline]
+    #[inline(always)]
     pub fn take<T: Element>(&mut self) -> &'t mut [T] {
         let view = &self.views[self.ids[self.next] as usize];
         self.next += 1;
@@ -245,7 +245,7 @@ impl<'t> Outputs<'t> {
 
 impl<'t> Model<'t> {
     /// Splits into inputs, outputs and scratch memory (zeroed at first, then as it was left).
-    #[inline]
+    #[inline(always)]
     pub fn split(self) -> (Inputs<'t>, Outputs<'t>, &'t mut [u8]) {
         let Model { model, views, inputs, outputs, scratch, .. } = self;
         (
@@ -256,7 +256,7 @@ impl<'t> Model<'t> {
     }
 
     /// Gives the state of this model's random numbers, and the number of this draw in a step.
-    #[inline]
+    #[inline(always)]
     pub fn key(&self) -> (Key, u32) {
         (self.key, self.draw)
     }

@@ -1,7 +1,5 @@
 //! The activations that other kernels can apply while they still hold the numbers in registers.
 
-use core::any::Any;
-
 use super::elementwise::{Formula, Pointwise};
 use super::gelu::{Approximate, Gelu};
 use super::relu::Relu;
@@ -31,16 +29,15 @@ pub enum ActivationKind {
 impl ActivationKind {
     /// Recognizes an activation's op.
     pub fn of(op: &dyn Op) -> Option<ActivationKind> {
-        fn is<F: Formula<1, 1>>(op: &dyn Any) -> Option<F> {
-            op.downcast_ref::<Pointwise<F, 1, 1>>().map(|op| op.0)
-        }
-        let op: &dyn Any = op;
-        is::<Relu>(op)
+        Pointwise::<Relu, 1, 1>::of(op)
             .map(|_| ActivationKind::Relu)
-            .or_else(|| is::<Tanh>(op).map(|_| ActivationKind::Tanh))
-            .or_else(|| is::<Sigmoid>(op).map(|_| ActivationKind::Sigmoid))
-            .or_else(|| is::<Silu>(op).map(|_| ActivationKind::Silu))
-            .or_else(|| is::<Gelu>(op).map(|Gelu(approximate)| ActivationKind::Gelu(approximate)))
+            .or_else(|| Pointwise::<Tanh, 1, 1>::of(op).map(|_| ActivationKind::Tanh))
+            .or_else(|| Pointwise::<Sigmoid, 1, 1>::of(op).map(|_| ActivationKind::Sigmoid))
+            .or_else(|| Pointwise::<Silu, 1, 1>::of(op).map(|_| ActivationKind::Silu))
+            .or_else(|| {
+                Pointwise::<Gelu, 1, 1>::of(op)
+                    .map(|Gelu(approximate)| ActivationKind::Gelu(approximate))
+            })
     }
 
     /// Gives the name of the activation's op.

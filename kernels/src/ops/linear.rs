@@ -9,7 +9,9 @@
 use std::sync::Arc;
 
 use super::activation::ActivationKind;
-use crate::cpu::gemm::{BiasAxis, Product};
+use super::elementwise::Pointwise;
+use super::relu::ReluGradient;
+use crate::cpu::gemm::{BiasAxis, Finish, Product};
 use crate::cpu::product::{Matrix, Way, product_kernel};
 use crate::dtype::Dtype;
 use crate::op::{GradientAt, Kernel, Op, OpError};
@@ -25,9 +27,12 @@ struct Linear {
     activation: Option<ActivationKind>,
 }
 
-/// `dx = dy · weight`; inputs `dy`, `weight`.
-#[derive(Debug)]
-struct LinearInputGradient;
+/// `dx = dy · weight`; inputs `dy`, `weight`. With `relu_gradient`, 0 where the third input, the output of
+/// the ReLU before the layer, is 0.
+#[derive(Debug, Default)]
+struct LinearInputGradient {
+    relu_gradient: bool,
+}
 
 /// `dweight = dyᵀ · x`; inputs `dy`, `x`.
 #[derive(Debug)]
@@ -107,10 +112,10 @@ impl Op for Linear {
             b: weight.strides.transposed(),
             c: y.strides,
             bias: BiasAxis::Columns,
-            activation: self.activation,
+            finish: self.activation.map_or(Finish::Sum, Finish::Activation),
         };
         let way = if y.rows < MIN_ROWS { Way::Dot } else { Way::of(&product) };
-        product_kernel(inputs[0].ty.dtype, product, way)
+        product_kernel(inputs[0].ty.dtype, product, way, inputs.len() > 2)
     }
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
@@ -125,7 +130,7 @@ impl Op for Linear {
         let (x, weight) = (&at.inputs[0], &at.inputs[1]);
         let when = |needed: bool, f: &dyn Fn() -> Var| needed.then(f);
         let mut gradients = vec![
-            when(at.needs[0], &|| trace.apply(LinearInputGradient, &[dy, weight])),
+            when(at.needs[0], &|| trace.apply(LinearInputGradient::default(), &[dy, weight])),
             when(at.needs[1], &|| trace.apply(LinearWeightGradient, &[dy, x])),
         ];
         if let Some(&needed) = at.needs.get(2) {
@@ -145,15 +150,23 @@ impl Op for LinearInputGradient {
         "linear_input_gradient"
     }
 
+    fn attributes(&self) -> String {
+        if self.relu_gradient { "relu_gradient".to_owned() } else { String::new() }
+    }
+
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>, OpError> {
-        let [dy, weight] = inputs else {
+        let [dy, weight, ..] = inputs else {
             return Err(OpError("linear_input_gradient takes a gradient and a weight".into()));
         };
         Ok(vec![Type::new(dy.dtype, with_last(&dy.shape, weight.shape[1]))])
     }
 
     fn takes_layout(&self, input: usize, operand: &Operand) -> bool {
-        if input == 0 { Matrix::of(operand).is_some() } else { operand.is_row_major() }
+        match input {
+            0 => Matrix::of(operand).is_some(),
+            1 => operand.is_row_major(),
+            _ => operand.layout == preferred_layout(&operand.ty),
+        }
     }
 
     fn layouts(&self, _: &[Operand], outputs: &[Type]) -> Vec<Layout> {
@@ -175,9 +188,15 @@ impl Op for LinearInputGradient {
             b: weight.strides,
             c: dx.strides,
             bias: BiasAxis::Columns,
-            activation: None,
+            finish: if self.relu_gradient { Finish::ReluGradient } else { Finish::Sum },
         };
-        product_kernel(inputs[0].ty.dtype, product, Way::of(&product))
+        product_kernel(inputs[0].ty.dtype, product, Way::of(&product), false)
+    }
+
+    fn fuse_activation(&self, next: &dyn Op) -> Option<Arc<dyn Op>> {
+        let ReluGradient = Pointwise::<ReluGradient, 2, 1>::of(next)?;
+        (!self.relu_gradient)
+            .then(|| Arc::new(LinearInputGradient { relu_gradient: true }) as Arc<dyn Op>)
     }
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
@@ -226,9 +245,9 @@ impl Op for LinearWeightGradient {
             b: x.strides,
             c: dw.strides,
             bias: BiasAxis::Columns,
-            activation: None,
+            finish: Finish::Sum,
         };
-        product_kernel(inputs[0].ty.dtype, product, Way::of(&product))
+        product_kernel(inputs[0].ty.dtype, product, Way::of(&product), false)
     }
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
@@ -238,7 +257,7 @@ impl Op for LinearWeightGradient {
         let (dy, x) = (&at.inputs[0], &at.inputs[1]);
         vec![
             at.needs[0].then(|| x.linear(g, None)),
-            at.needs[1].then(|| g.trace().apply(LinearInputGradient, &[dy, g])),
+            at.needs[1].then(|| g.trace().apply(LinearInputGradient::default(), &[dy, g])),
         ]
     }
 }

@@ -144,14 +144,15 @@ pub(crate) fn reset_fresh(world: &mut World, population: Entity) {
     let fresh = std::mem::take(&mut signed.fresh);
     for fresh in fresh {
         let Some(found) = world.get::<Population>(population) else { return };
-        let at = found.groups().iter().enumerate().find_map(|(number, group)| {
-            Some((number, group, place_of(world, group, fresh.root)?))
-        });
+        let at =
+            found.groups().iter().enumerate().find_map(|(number, group)| {
+                Some((number, group, place_of(world, group, fresh.root)?))
+            });
         let Some((number, group, place)) = at else { continue };
         let Some(blueprint) = world.resource::<Blueprints>().get(group.blueprint) else { continue };
         let mut fills = first_numbers(blueprint);
         fills.retain(|(slot, _)| {
-            slot.position == fresh.position && !fresh.kept.contains(&(slot.role, slot.index))
+            (slot.position, slot.role, slot.index) == (fresh.position, fresh.role, fresh.index)
         });
         fill(world, population, number, vec![place], fills);
     }
@@ -194,9 +195,8 @@ fn fill(
     let mut members = Members::first(found.len(), of.members[first]);
     places[1..].iter().for_each(|&place| members.push(of.members[place]));
     members.settle();
-    let number = |&place: &usize| {
-        world.get::<Model>(of.modules[0][place]).map_or(0, |model| model.number)
-    };
+    let number =
+        |&place: &usize| world.get::<Model>(of.modules[0][place]).map_or(0, |model| model.number);
     let keys: Vec<_> = places
         .iter()
         .map(|place| Key { seed: found.seed, number: number(place), step: 0 })

@@ -47,7 +47,8 @@ impl Optimizers {
             id,
             get: |entity| entity.get::<O>().map(|optimizer| optimizer as &dyn DynOptimizer),
         });
-        world.add_observer(|_: On<Add<O>>, mut types: ResMut<'_, Optimizers>| types.generation += 1);
+        world
+            .add_observer(|_: On<Add<O>>, mut types: ResMut<'_, Optimizers>| types.generation += 1);
         let removed = |_: On<Remove<O>>, mut types: ResMut<'_, Optimizers>| types.generation += 1;
         world.add_observer(removed);
     }

@@ -8,7 +8,7 @@ use neurarch_kernels::dtype::Element;
 use neurarch_kernels::program::Role;
 
 use super::StepError;
-use super::check::{models, check_array, check_dtype, check_result, check_targets};
+use super::check::{check_array, check_dtype, check_result, check_targets, models, shaped};
 use crate::array::Input;
 use crate::cohort::{self, Cohort};
 use crate::launch::{Job, Read, Write, launch};
@@ -59,8 +59,7 @@ pub fn loss<'a, T: Element, Y: Element>(
         let mut losses = bytemuck::zeroed_vec::<T>(shape.iter().product());
         tape.gradient.reserve(y_bytes * n_models);
         let gradient = &mut tape.gradient.bytes_mut()[..y_bytes * n_models];
-        let mut outputs =
-            [Write::new(&mut losses, ty.size_bytes()), Write::new(gradient, y_bytes)];
+        let mut outputs = [Write::new(&mut losses, ty.size_bytes()), Write::new(gradient, y_bytes)];
         let mut inputs = vec![
             Read::new(&tape.outputs.bytes()[..y_bytes * n_models], y_bytes),
             Read::new(targets.bytes, targets.stride()),
@@ -84,7 +83,7 @@ pub fn loss<'a, T: Element, Y: Element>(
             0 => Start::Loss,
             _ => Start::LossArray,
         };
-        Ok(ArrayD::from_shape_vec(IxDyn(&shape), losses).expect("there are as many numbers"))
+        Ok(shaped(IxDyn(&shape), losses))
     })
 }
 

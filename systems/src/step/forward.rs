@@ -5,7 +5,7 @@ use ndarray::{ArrayD, ArrayViewMut, Dimension, IxDyn};
 use neurarch_kernels::dtype::Element;
 
 use super::StepError;
-use super::check::{models, check_array, check_result};
+use super::check::{check_array, check_result, models, shaped};
 use crate::array::{Erased, Input};
 use crate::cohort::Cohort;
 use crate::launch::{Job, Read, Write, launch};
@@ -41,7 +41,7 @@ pub fn forward<'a, T: Element>(
         check_result("result", n_models, y, &shape, T::DTYPE)?;
         let mut y = bytemuck::zeroed_vec::<T>(shape.iter().product());
         run_plans(world, run, population, x.erase(), &mut y)?;
-        Ok(ArrayD::from_shape_vec(IxDyn(&shape), y).expect("there are as many numbers"))
+        Ok(shaped(IxDyn(&shape), y))
     })
 }
 
@@ -109,8 +109,7 @@ fn run_plans<T: Element>(
     tape.stride = cohorts.list.iter().zip(&*chosen).map(planned).max().unwrap_or(0);
     tape.saved.reserve(tape.stride * n_models);
     let read = Read::new(x.bytes, x.stride());
-    let mut arrays =
-        [Write::new(y, row_bytes), Write::new(tape.saved.bytes_mut(), tape.stride)];
+    let mut arrays = [Write::new(y, row_bytes), Write::new(tape.saved.bytes_mut(), tape.stride)];
     for (cohort, &chosen) in cohorts.list.iter_mut().zip(&*chosen) {
         let planned = cohort.ready[chosen].planned.clone();
         if planned.is_random {

@@ -330,9 +330,7 @@ mod tests {
     #[test]
     fn a_sweep_of_singles_stays_within_the_tolerance() {
         // Every 4,099th single: a million of them, of all magnitudes.
-        let x: Vec<f32> = (0..u32::MAX / 4_099)
-            .map(|i| f32::from_bits(i * 4_099))
-            .collect();
+        let x: Vec<f32> = (0..u32::MAX / 4_099).map(|i| f32::from_bits(i * 4_099)).collect();
         for function in ALL {
             check(function, &x).unwrap_or_else(|error| panic!("{error}"));
         }

@@ -1,0 +1,158 @@
+//! Refitting: a module's entity gets the columns of its new position, and keeps the numbers of what is still
+//! there.
+
+use std::sync::Arc;
+
+use bevy_ecs::component::ComponentId;
+use bevy_ecs::prelude::*;
+use neurarch_components::column::{ColumnKey, Columns, RowBundle, row};
+use neurarch_components::mode::{Bits, HasGradient, Mode};
+use neurarch_components::tree::{Columned, Contents};
+use neurarch_kernels::program::Role;
+
+/// Gives a module's entity the columns and the position number of `to`. A parameter or buffer of one name
+/// and type keeps its numbers, its gradient and its optimizer state; what is new is zero.
+///
+/// Gives the parameters and buffers that are new, or that `is_awaited` says to have been.
+pub(crate) fn refit(
+    world: &mut World,
+    entity: Entity,
+    to: &Arc<Contents>,
+    is_awaited: impl Fn(Role, &str) -> bool,
+) -> Vec<(Role, usize)> {
+    let from = world.get::<Columned>(entity).map(|columned| columned.0.clone());
+    if from.as_ref().is_none_or(|from| !Arc::ptr_eq(from, to)) {
+        let stays = from.as_ref().is_some_and(|from| from.holds_the_same(to));
+        let stale = owned_components(world, entity, !stays);
+        let mut bundle = if stays {
+            RowBundle::new(world, [], Some(to.number))
+        } else {
+            RowBundle::new(world, to.keys(), Some(to.number))
+        };
+        if let Some(from) = from.as_deref().filter(|_| !stays) {
+            fill(world, entity, from, to, &mut bundle);
+        }
+        let Ok(mut entity) = world.get_entity_mut(entity) else { return Vec::new() };
+        entity.remove_by_ids(&stale);
+        bundle.insert(&mut entity);
+        match entity.get_mut::<Columned>() {
+            Some(mut columned) => columned.0 = to.clone(),
+            None => drop(entity.insert(Columned(to.clone()))),
+        }
+    }
+    let from = from.as_deref();
+    let columns = to.columns().filter(|(role, ..)| matches!(role, Role::Parameter | Role::Buffer));
+    let is_new = |&(role, index): &(Role, usize)| {
+        let among = if role == Role::Buffer { &to.buffers } else { &to.parameters };
+        from.is_none_or(|from| source(from, to, role, index).is_none())
+            || is_awaited(role, &among[index].name)
+    };
+    columns.map(|(role, index, _)| (role, index)).filter(is_new).collect()
+}
+
+/// Finds the place in `from` of what is at `index` in `to`: of one name and type.
+fn source(from: &Contents, to: &Contents, role: Role, index: usize) -> Option<usize> {
+    if role == Role::Buffer {
+        return from.buffers.iter().position(|buffer| *buffer == to.buffers[index]);
+    }
+    let place = from.parameters.iter().position(|parameter| *parameter == to.parameters[index])?;
+    (role == Role::Parameter || from.companions.contains(&(role, place))).then_some(place)
+}
+
+/// Copies the rows that stay into the bundle.
+fn fill(world: &World, entity: Entity, from: &Contents, to: &Contents, bundle: &mut RowBundle) {
+    for (role, index, ty) in to.columns() {
+        let key = ColumnKey::new(role, index, &ty);
+        if role == Role::Steps {
+            fill_steps(world, entity, from, to, bundle);
+        } else if let Some(place) = source(from, to, role, index)
+            && let Some(row) = row(world, entity, ColumnKey::new(role, place, &ty))
+            && let Some(to) = bundle.row_mut(key)
+        {
+            to.copy_from_slice(row);
+        }
+    }
+}
+
+/// Copies the counts of the parameters that stay.
+fn fill_steps(
+    world: &World,
+    entity: Entity,
+    from: &Contents,
+    to: &Contents,
+    bundle: &mut RowBundle,
+) {
+    let key = |of: &Contents| {
+        let steps = of.columns().find(|(role, ..)| *role == Role::Steps)?;
+        Some(ColumnKey::new(Role::Steps, 0, &steps.2))
+    };
+    let counts = key(from).and_then(|key| row(world, entity, key));
+    let (Some(counts), Some(row)) = (counts, key(to).and_then(|key| bundle.row_mut(key))) else {
+        return;
+    };
+    const COUNT_BYTES: usize = size_of::<f32>();
+    for index in 0..to.parameters.len() {
+        if let Some(place) = source(from, to, Role::Parameter, index) {
+            row[index * COUNT_BYTES..][..COUNT_BYTES]
+                .copy_from_slice(&counts[place * COUNT_BYTES..][..COUNT_BYTES]);
+        }
+    }
+}
+
+/// Takes the position's number off a module's entity that is part of no model any more, if it still has that
+/// number. Its columns stay: it may become part of another.
+pub(crate) fn strip_markers(world: &mut World, entity: Entity, number: u32) {
+    let markers = owned_components(world, entity, false);
+    let Ok(mut entity) = world.get_entity_mut(entity) else { return };
+    let Some(mut columned) = entity.get_mut::<Columned>() else { return };
+    if columned.0.number == number {
+        columned.0 = Arc::new(Contents { number: 0, ..Contents::clone(&columned.0) });
+        entity.remove_by_ids(&markers);
+    }
+}
+
+/// Lists the markers of an entity, and its columns if `columns`.
+fn owned_components(world: &World, entity: Entity, columns: bool) -> Vec<ComponentId> {
+    let (Ok(entity), Some(known)) = (world.get_entity(entity), world.get_resource::<Columns>())
+    else {
+        return Vec::new();
+    };
+    let components = entity.archetype().components().iter().copied();
+    components.filter(|&id| known.is_marker(id) || columns && known.is_column(id)).collect()
+}
+
+/// Moves the bits of a model's modules and parameters to their new places. `old` says for each position
+/// what its entity held before, if it was part of the model. What is new is as in a new model.
+pub(crate) fn remap_modes(
+    world: &mut World,
+    root: Entity,
+    old: &[Option<Arc<Contents>>],
+    new: &[Arc<Contents>],
+) {
+    let mut positions = Vec::new();
+    let mut parameters = Vec::new();
+    for (to, from) in new.iter().zip(old) {
+        let Some(from) = from else { continue };
+        positions.push((from.position, to.position));
+        let kept = (0..to.parameters.len()).filter_map(|index| {
+            let place = source(from, to, Role::Parameter, index)?;
+            Some((from.first_parameter + place, to.first_parameter + index))
+        });
+        parameters.extend(kept);
+    }
+    let moved = |bits: &Bits, places: &[(usize, usize)]| -> Bits {
+        places.iter().filter(|(from, _)| bits.contains(*from)).map(|&(_, to)| to).collect()
+    };
+    if let Some(mut mode) = world.get_mut::<Mode>(root) {
+        let to = Mode {
+            evaluating: moved(&mode.evaluating, &positions),
+            frozen: moved(&mode.frozen, &parameters),
+            inactive: mode.inactive,
+        };
+        mode.set_if_neq(to);
+    }
+    if let Some(mut gradients) = world.get_mut::<HasGradient>(root) {
+        let to = HasGradient(moved(&gradients.0, &parameters));
+        gradients.set_if_neq(to);
+    }
+}
