@@ -107,8 +107,17 @@ pub fn reset_parameters(
 ///
 /// # Example
 ///
-/// ```ignore
-/// init::fill_with(world, brains, "0.weight", |shape| init::xavier_uniform(shape, 1.0))?;
+/// ```
+/// # use bevy_ecs::prelude::*;
+/// # use neurarch_components::layers::Linear;
+/// # use neurarch_kernels::dtype::Dtype;
+/// # use neurarch_systems::{access, init, spawn::spawn_population};
+/// # let mut world = World::new();
+/// let layers = spawn_population(&mut world, &Linear::new(4, 2), 3, 3, 7, Dtype::F32)?;
+/// init::fill_with(&mut world, layers, "weight", |shape| init::xavier_uniform(shape, 1.0))?;
+/// let weights = access::stack::<f32>(&mut world, layers, "weight", None)?;
+/// assert!(weights.iter().all(|&x| x != 0.0 && x.abs() <= 1.0));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
 /// Source: the functions of `torch.nn.init`, whose names [`kaiming_uniform`] and the others have.
