@@ -78,7 +78,7 @@ fn gradients_add_up_until_they_are_zeroed() {
     let (mut world, population) = world_of(3);
     let root = world.models(population).unwrap()[1];
     let (x, y) = xor();
-    let mut pass = |world: &mut World| {
+    let pass = |world: &mut World| {
         world.forward(population, Input::shared(x.view())).unwrap();
         let y = Input::shared(y.view());
         world.loss::<f32, f32>(population, y, &MSELoss::default()).unwrap();

@@ -32,5 +32,11 @@ mod train;
 pub use neurarch_components as components;
 pub use neurarch_kernels as kernels;
 pub use neurarch_systems as systems;
+pub use neurarch_systems::state;
 pub use population::{NeurarchWorld, PopulationSettings, Seed};
 pub use train::TrainWorld;
+
+/// The example in the README runs as a doctest.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

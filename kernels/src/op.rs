@@ -64,7 +64,7 @@ pub trait Op: Any + Debug + Send + Sync {
         &[]
     }
 
-    /// Says whether the op draws random numbers, by [`Tile::key`]: two of them are never merged.
+    /// Says whether the op draws random numbers, by [`Model::key`](crate::cpu::tile::Model::key): two of them are never merged.
     fn is_random(&self) -> bool {
         false
     }
@@ -99,7 +99,8 @@ pub trait Op: Any + Debug + Send + Sync {
     }
 
     /// Gives the op that computes this one and, from the same inputs and in the same formulas, its
-    /// gradient `gradient`: its inputs are those of `gradient`, its outputs this op's, then the gradient's.
+    /// gradient `gradient`: its inputs are those of `gradient`, which begin with this op's; its outputs are this
+    /// op's, then the gradient's.
     fn fuse_gradient(&self, gradient: &dyn Op) -> Option<Arc<dyn Op>> {
         let _ = gradient;
         None

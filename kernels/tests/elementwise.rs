@@ -444,3 +444,20 @@ fn a_distance_in_roundings_counts_the_numbers_between() {
     assert_eq!(ulps(0.0, -0.0), 0);
     assert_eq!(ulps(f32::from_bits(1), -f32::from_bits(1)), 2);
 }
+
+#[test]
+fn gradients_of_piecewise_linear_functions_can_be_differentiated() {
+    let ops: [fn(&Var) -> Var; 5] =
+        [Var::relu, Var::relu6, |x| x.leaky_relu(&scalar(x, 0.1)), Var::tanh, Var::sigmoid];
+    let x = Array::new(Dtype::F64, [4], [-1.5, 0.5, 3.0, 7.0]);
+    let dy = Array::new(Dtype::F64, [4], [1.0, -2.0, 0.5, 3.0]);
+    for op in ops {
+        let gradient = |v: &[Var]| {
+            let y = op(&v[0]);
+            let dx = backward(v[0].trace(), &[(y, v[1].clone())], &v[..1]);
+            // A term of its own, as some of these slopes do not depend on x at all.
+            dx[0].clone().unwrap() * &v[0]
+        };
+        check_gradient(gradient, &[x.clone(), dy.clone()], 1e-8);
+    }
+}

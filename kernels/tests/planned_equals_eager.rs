@@ -172,7 +172,7 @@ impl Models {
             eager = eager.with_scalar(scalar.clone(), numbers.to_vec());
         }
         let eager = eager.run(program);
-        let read = |id| bits(&eager.read::<f32>(id).unwrap());
+        let read = |id| bits(&eager.read::<f32>(id).expect("a value of the program, of f32"));
         let mut slots: Vec<_> = self.slots.iter().map(|slot| bits(slot)).collect();
         for &(slot, id) in &program.stores {
             slots[slot] = read(id);
@@ -275,7 +275,7 @@ fn training_step(net: &Net) -> Program {
     for (slot, gradient) in slots.iter().zip(&gradients) {
         update(&trace, net, slot, gradient.as_ref().expect("the loss depends on every parameter"));
     }
-    trace.finish(&[loss, x]).unwrap()
+    trace.finish(&[loss, x]).expect("shapes that fit")
 }
 
 fn update(trace: &Trace, net: &Net, slot: &Slot, gradient: &Var) {
@@ -309,7 +309,8 @@ fn update(trace: &Trace, net: &Net, slot: &Slot, gradient: &Var) {
 }
 
 fn plan(program: &Program, tile: usize) -> Plan {
-    Plan::new(program.clone(), &PlanOptions { tile: Some(tile), ..PlanOptions::default() }).unwrap()
+    Plan::new(program.clone(), &PlanOptions { tile: Some(tile), ..PlanOptions::default() })
+        .expect("a program")
 }
 
 proptest! {

@@ -17,6 +17,7 @@ mod run;
 pub mod sets;
 pub mod sign;
 pub mod spawn;
+pub mod state;
 pub mod step;
 pub mod trace;
 mod watch;

@@ -5,6 +5,7 @@ use neurarch_components::losses::DynLoss;
 use neurarch_components::mode::Mode;
 use neurarch_kernels::cpu::memory::AlignedBytes;
 use neurarch_kernels::dtype::Dtype;
+use neurarch_kernels::program::{Role, Slot};
 use neurarch_kernels::shape::Type;
 
 use crate::access;
@@ -70,8 +71,10 @@ impl Run {
             let group = cohort.at.group;
             let Some(ready) = cohort.ready.get_mut(chosen) else { continue };
             if !ready.has_columns {
-                let slots = &ready.planned.plan.program.slots;
-                added |= access::add_columns(world, population, group, slots);
+                let slots = ready.planned.plan.program.slots.iter();
+                let is_own = |slot: &&Slot| matches!(slot.role, Role::Parameter | Role::Buffer);
+                let companions: Vec<_> = slots.filter(|slot| !is_own(slot)).cloned().collect();
+                added |= access::add_columns(world, population, group, &companions);
                 ready.has_columns = true;
             }
         }

@@ -30,7 +30,8 @@ pub struct CrossEntropyLoss {
     pub ignore_index: i64,
     /// What becomes of the items' losses.
     pub reduction: Reduction,
-    weight: Vec<Vec<f64>>,
+    /// A weight for each class.
+    pub weight: Option<Vec<f64>>,
 }
 
 impl Default for CrossEntropyLoss {
@@ -39,22 +40,8 @@ impl Default for CrossEntropyLoss {
             label_smoothing: 0.0,
             ignore_index: -100,
             reduction: Reduction::Mean,
-            weight: Vec::new(),
+            weight: None,
         }
-    }
-}
-
-impl CrossEntropyLoss {
-    /// Gives each class a weight: torch's `weight`, one number a class.
-    #[must_use]
-    pub fn with_weight(mut self, weight: impl Into<Vec<f64>>) -> Self {
-        self.weight = vec![weight.into()];
-        self
-    }
-
-    /// Gives the weights of the classes, if they have any.
-    pub fn weight(&self) -> Option<&[f64]> {
-        self.weight.first().map(Vec::as_slice)
     }
 }
 
@@ -71,7 +58,7 @@ impl Loss for CrossEntropyLoss {
     }
 
     fn structural(&self) -> Self {
-        let weight = self.weight.iter().map(|weight| vec![1.0; weight.len()]).collect();
+        let weight = self.weight.as_ref().map(|weight| vec![1.0; weight.len()]);
         CrossEntropyLoss { label_smoothing: 0.0, weight, ..self.clone() }
     }
 
@@ -80,6 +67,6 @@ impl Loss for CrossEntropyLoss {
     }
 
     fn arrays(&self) -> &[Vec<f64>] {
-        &self.weight
+        self.weight.as_slice()
     }
 }

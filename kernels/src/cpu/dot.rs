@@ -68,8 +68,8 @@ fn partial_sums<T: Float, S: Simd>(a: &[T], b: *const T) -> T::Lanes<S> {
     let lanes = <T::Lanes<S> as Lanes<T>>::N;
     let mut sum = T::Lanes::<S>::splat(T::default());
     let mut i = 0;
-    // SAFETY (both blocks): the loads stay below `a.len()`, which is the length of both rows.
     while i + lanes <= a.len() {
+        // SAFETY: the loads stay below `a.len()`, which is the length of both rows.
         unsafe {
             let product = T::Lanes::<S>::load(b.add(i));
             sum = product.mul_add(T::Lanes::<S>::load(a.as_ptr().add(i)), sum);

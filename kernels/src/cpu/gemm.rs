@@ -2,7 +2,7 @@
 //!
 //! **Order of sums.** Every element of `C` is the chain `fma(a_k, b_k, … fma(a_0, b_0, 0))` over `k` in
 //! order, whatever the layouts, the blocking and the instruction set's width. So a product has the same
-//! bits in every layout, and a plan may choose layouts freely. Only [`dot`](super::dot) (few rows) and the
+//! bits in every layout, and a plan may choose layouts freely. Only dot products (few rows) and the
 //! `gemm` crate (large products) add in another order; which one is used follows from the sizes alone.
 //!
 //! **Plan of the loops.** Vectors run along the axis of `C` that is contiguous, called `n`; if that is the
@@ -310,8 +310,8 @@ impl Block {
         panel: Panel<T>,
     ) {
         let mut row = 0;
-        // SAFETY (all calls): as the caller promises, for the rows from `row` on that there are.
         while row + S::GEMM_ROWS <= self.m {
+            // SAFETY: as the caller promises, for the rows from `row` on that there are.
             unsafe {
                 match S::GEMM_ROWS {
                     8 => self.tile::<T, S, 8, VECTORS, FULL>(row, last, panel),
@@ -361,6 +361,7 @@ impl Block {
             let mut columns = [V::<T, S>::splat(T::default()); VECTORS];
             for (vector, column) in columns.iter_mut().enumerate() {
                 let is_last = vector + 1 == VECTORS;
+                // SAFETY: see above.
                 *column = unsafe { load::<T, S, FULL>(b.add(vector * lanes), is_last, last) };
             }
             for (i, sums) in sums.iter_mut().enumerate() {

@@ -17,11 +17,11 @@ const LARGE: usize = 1 << 24;
 /// How a product is computed: it decides the order of sums, so it follows from the sizes alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
-    /// Dot products ([`Dot`]).
+    /// Dot products of rows.
     Dot,
     /// Register tiles ([`Gemm`]).
     Small,
-    /// The `gemm` crate ([`large`]).
+    /// The `gemm` crate.
     Large,
 }
 
@@ -153,14 +153,8 @@ impl<T: Float> Vectorized for Models<'_, '_, T> {
         for model in 0..self.tile.models() {
             let (inputs, mut outputs, scratch) = self.tile.model(model).split();
             let (a, b) = (inputs.get::<T>(kernel.a), inputs.get::<T>(kernel.b));
-            let bias = match kernel.bias {
-                Some(bias) => Some(inputs.get::<T>(bias)),
-                None => None,
-            };
-            let output = match kernel.output {
-                Some(output) => Some(inputs.get::<T>(output)),
-                None => None,
-            };
+            let bias = kernel.bias.map(|bias| inputs.get::<T>(bias));
+            let output = kernel.output.map(|output| inputs.get::<T>(output));
             let c = outputs.take::<T>();
             match kernel.way {
                 Way::Dot => {

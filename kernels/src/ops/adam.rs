@@ -187,6 +187,10 @@ impl Rule<2> for AdamRule {
             false => (p, p.mul_add(all(step.decay), g)),
         };
         let m = g.sub(m).mul_add(all(step.new_mean), m);
+        // Where no gradient comes any more the mean fades; subnormal numbers would be a hundred times
+        // slower than the zero that they stand for.
+        let fades = m.abs().lt(all(T::from_f64(f64::from(f32::MIN_POSITIVE))));
+        let m = T::Lanes::<S>::select(fades, all(T::default()), m);
         let v = g.mul(g).mul_add(all(step.new_square), v.mul(all(step.old_square)));
         let root = v.sqrt().mul_add(all(step.correction), all(step.eps));
         (p.add(m.mul(all(step.size)).div(root)), [m, v])

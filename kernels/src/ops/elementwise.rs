@@ -166,13 +166,13 @@ pub(crate) fn layout_like(inputs: &[Operand], shape: &Shape) -> Layout {
 #[derive(Debug)]
 pub(crate) struct Walk<const IN: usize> {
     /// Sizes of the outer axes, slowest first, with each input's stride along them.
-    pub(super) outer: Vec<(usize, [usize; IN])>,
+    pub(in crate::ops) outer: Vec<(usize, [usize; IN])>,
     /// Size of the inner axis.
-    pub(super) inner: usize,
+    pub(in crate::ops) inner: usize,
     /// Each input's stride along the inner axis.
-    pub(super) steps: [usize; IN],
+    pub(in crate::ops) steps: [usize; IN],
     /// Elements of the output.
-    pub(super) numel: usize,
+    pub(in crate::ops) numel: usize,
 }
 
 impl<const IN: usize> Walk<IN> {
@@ -196,13 +196,13 @@ impl<const IN: usize> Walk<IN> {
     }
 
     /// Counts the inner loops.
-    pub(super) fn n_rows(&self) -> usize {
+    pub(in crate::ops) fn n_rows(&self) -> usize {
         self.outer.iter().map(|(size, _)| size).product()
     }
 
     /// Gives each input's offset at the start of inner loop `row`.
     #[inline(always)]
-    pub(super) fn row(&self, row: usize) -> [usize; IN] {
+    pub(in crate::ops) fn row(&self, row: usize) -> [usize; IN] {
         let mut offsets = [0; IN];
         let mut rest = row;
         for (place, (size, strides)) in self.outer.iter().enumerate().rev() {

@@ -42,6 +42,15 @@ impl Formula<4, 1> for HardtanhGradient {
         let below_most = T::Lanes::<S>::select(x.lt(most), dy, zero);
         [T::Lanes::<S>::select(least.lt(x), below_most, zero)]
     }
+
+    fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
+        let [_, x, least, most] = at.inputs else {
+            return vec![None; 4];
+        };
+        let g = at.gradients[0].as_ref();
+        let linear = |g: &Var| pointwise(HardtanhGradient, [g, x, least, most]);
+        vec![g.map(linear), None, None, None]
+    }
 }
 
 impl Var {

@@ -41,6 +41,12 @@ impl Formula<3, 1> for LeakyReluGradient {
         let zero = T::Lanes::<S>::splat(T::default());
         [T::Lanes::<S>::select(zero.lt(x), dy, dy.mul(slope))]
     }
+
+    fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
+        let g = at.gradients[0].as_ref();
+        let linear = |g: &Var| pointwise(LeakyReluGradient, [g, &at.inputs[1], &at.inputs[2]]);
+        vec![g.map(linear), None, None]
+    }
 }
 
 impl Var {

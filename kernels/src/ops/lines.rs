@@ -9,11 +9,11 @@ use crate::cpu::simd::Float;
 use crate::shape::Operand;
 
 /// Lanes of the widest instruction set, for which scratch memory is reserved.
-pub(super) const MAX_LANES: usize = 16;
+pub(in crate::ops) const MAX_LANES: usize = 16;
 
 /// Where the lines of an operand along one axis lie.
 #[derive(Debug)]
-pub(super) struct Lines {
+pub(in crate::ops) struct Lines {
     /// Offset of each line's first element.
     starts: Vec<usize>,
     /// For each line, how many from it on start side by side.
@@ -21,12 +21,12 @@ pub(super) struct Lines {
     /// Elements from one element of a line to the next.
     stride: usize,
     /// Elements of a line.
-    pub(super) len: usize,
+    pub(in crate::ops) len: usize,
 }
 
 impl Lines {
     /// Lists the lines along `axis`; in which order, `order` says: all axes, from slowest to fastest.
-    pub(super) fn new(operand: &Operand, axis: usize, order: &[usize]) -> Self {
+    pub(in crate::ops) fn new(operand: &Operand, axis: usize, order: &[usize]) -> Self {
         let mut starts = vec![0];
         for &other in order.iter().filter(|&&other| other != axis) {
             let (size, stride) = (operand.ty.shape[other], operand.layout[other]);
@@ -45,24 +45,24 @@ impl Lines {
     }
 
     /// Counts the lines.
-    pub(super) fn count(&self) -> usize {
+    pub(in crate::ops) fn count(&self) -> usize {
         self.starts.len()
     }
 
     /// Gives the offsets of the lines' first elements.
-    pub(super) fn into_starts(self) -> Vec<usize> {
+    pub(in crate::ops) fn into_starts(self) -> Vec<usize> {
         self.starts
     }
 
     /// Gives the number of elements of scratch memory that a block needs.
-    pub(super) fn scratch_len(&self) -> usize {
+    pub(in crate::ops) fn scratch_len(&self) -> usize {
         self.len * MAX_LANES
     }
 
     /// Gives address and stride at which the elements of lines `line` to `line + n - 1` can be read,
     /// `lanes` at a time: where they are, or in `scratch`.
     #[inline(always)]
-    pub(super) fn read<T: Float>(
+    pub(in crate::ops) fn read<T: Float>(
         &self,
         x: &[T],
         (line, n, lanes): (usize, usize, usize),
@@ -82,7 +82,7 @@ impl Lines {
     /// Gives address and stride at which the elements of such lines can be written and read again; if
     /// that is in `scratch`, [`finish`](Lines::finish) puts them where they belong.
     #[inline(always)]
-    pub(super) fn write<T: Float>(
+    pub(in crate::ops) fn write<T: Float>(
         &self,
         y: &mut [T],
         (line, n, lanes): (usize, usize, usize),
@@ -97,7 +97,7 @@ impl Lines {
 
     /// Puts the elements that were written at [`write`](Lines::write) where they belong.
     #[inline(always)]
-    pub(super) fn finish<T: Float>(
+    pub(in crate::ops) fn finish<T: Float>(
         &self,
         y: &mut [T],
         (line, n, lanes): (usize, usize, usize),
@@ -114,13 +114,13 @@ impl Lines {
 }
 
 /// Gives the bytes that parts of scratch memory with these numbers of elements take.
-pub(super) fn scratch_bytes<T>(lens: &[usize]) -> usize {
+pub(in crate::ops) fn scratch_bytes<T>(lens: &[usize]) -> usize {
     lens.iter().map(|len| padded(len * size_of::<T>())).sum()
 }
 
 /// Splits parts of these numbers of elements from scratch memory.
 #[inline(always)]
-pub(super) fn carve<T: Float, const N: usize>(
+pub(in crate::ops) fn carve<T: Float, const N: usize>(
     scratch: &mut [u8],
     lens: [usize; N],
 ) -> [&mut [T]; N] {

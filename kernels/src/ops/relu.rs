@@ -39,6 +39,11 @@ impl Formula<2, 1> for ReluGradient {
         let zero = T::Lanes::<S>::splat(T::default());
         [T::Lanes::<S>::select(y.eq(zero), zero, dy)]
     }
+
+    fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
+        let g = at.gradients[0].as_ref();
+        vec![g.map(|g| pointwise(ReluGradient, [g, &at.inputs[1]])), None]
+    }
 }
 
 impl Var {

@@ -1,8 +1,8 @@
 //! Fusion: two nodes become one where the first one's op says how. It joins loops and never changes a
 //! formula, so the bits are the same.
 //!
-//! The pass knows no op by name: it asks [`Op::fuse_activation`](crate::op::Op::fuse_activation) and
-//! [`Op::fuse_gradient`](crate::op::Op::fuse_gradient).
+//! The pass knows no op by name: it asks [`Op::fuse_activation`] and
+//! [`Op::fuse_gradient`].
 
 use std::sync::Arc;
 
@@ -57,10 +57,9 @@ pub fn fuse_gradients(program: Program) -> Program {
     for first in 0..nodes.len() {
         let found = (first + 1..nodes.len()).find_map(|later| {
             let (first_node, gradient) = (nodes[first].as_ref()?, nodes[later].as_ref()?);
-            let shares_input = first_node.inputs.first() == gradient.inputs.first()
-                || gradient.inputs.contains(first_node.inputs.first()?);
+            let shares_inputs = gradient.inputs.starts_with(&first_node.inputs);
             let there = gradient.inputs.iter().all(|&id| made_at(id).is_none_or(|at| at < first));
-            if !shares_input || !there {
+            if !shares_inputs || !there {
                 return None;
             }
             let op: Arc<dyn Op> = first_node.op.fuse_gradient(&*gradient.op)?;

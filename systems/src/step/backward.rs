@@ -8,7 +8,7 @@ use neurarch_kernels::dtype::Element;
 use neurarch_kernels::program::Role;
 
 use super::StepError;
-use super::check::{check_array, check_dtype, check_result, check_targets, models};
+use super::check::{check_array, check_dtype, check_result, check_targets, models, shaped};
 use crate::array::Input;
 use crate::cohort::{self, Cohort};
 use crate::launch::{Job, Read, Write, launch};
@@ -83,7 +83,7 @@ pub fn loss<'a, T: Element, Y: Element>(
             0 => Start::Loss,
             _ => Start::LossArray,
         };
-        Ok(ArrayD::from_shape_vec(IxDyn(&shape), losses).expect("there are as many numbers"))
+        Ok(shaped(IxDyn(&shape), losses))
     })
 }
 

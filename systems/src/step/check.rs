@@ -1,6 +1,7 @@
 //! Compares arrays with what a population expects, before anything runs.
 
 use bevy_ecs::prelude::*;
+use ndarray::{Array, Dimension, StrideShape};
 use neurarch_components::losses::Targets;
 use neurarch_kernels::dtype::Dtype;
 use neurarch_kernels::shape::Type;
@@ -8,6 +9,14 @@ use neurarch_kernels::shape::Type;
 use super::StepError;
 use crate::array::Erased;
 use crate::cohort;
+
+/// Gives numbers a shape.
+pub(super) fn shaped<T, D: Dimension>(
+    shape: impl Into<StrideShape<D>>,
+    numbers: Vec<T>,
+) -> Array<T, D> {
+    Array::from_shape_vec(shape, numbers).expect("the shape was computed with the numbers")
+}
 
 /// Counts the models of a population.
 pub(super) fn models(world: &World, population: Entity) -> Result<usize, StepError> {

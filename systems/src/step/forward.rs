@@ -5,7 +5,7 @@ use ndarray::{ArrayD, ArrayViewMut, Dimension, IxDyn};
 use neurarch_kernels::dtype::Element;
 
 use super::StepError;
-use super::check::{check_array, check_result, models};
+use super::check::{check_array, check_result, models, shaped};
 use crate::array::{Erased, Input};
 use crate::cohort::Cohort;
 use crate::launch::{Job, Read, Write, launch};
@@ -41,7 +41,7 @@ pub fn forward<'a, T: Element>(
         check_result("result", n_models, y, &shape, T::DTYPE)?;
         let mut y = bytemuck::zeroed_vec::<T>(shape.iter().product());
         run_plans(world, run, population, x.erase(), &mut y)?;
-        Ok(ArrayD::from_shape_vec(IxDyn(&shape), y).expect("there are as many numbers"))
+        Ok(shaped(IxDyn(&shape), y))
     })
 }
 

@@ -7,7 +7,7 @@ use neurarch_kernels::cpu::tile::Key;
 use neurarch_kernels::dtype::Element;
 
 use super::StepError;
-use super::check::{check_array, check_dtype, check_targets, models};
+use super::check::{check_array, check_dtype, check_targets, models, shaped};
 use crate::array::{DataSet, Erased, Input, Sizes};
 use crate::cohort;
 use crate::launch::{Job, Order, Output, Read, Write, launch};
@@ -101,7 +101,8 @@ pub fn train_steps<X: Element, Y: Element>(
             let of = |array: Erased<'_>, items| [&[items], &array.shape[1..]].concat();
             shapes = [of(x, full), of(targets, full), of(x, last), of(targets, last)];
             let order = match &data.order {
-                Some(order) => order.as_slice().expect("a data set keeps it row-major"),
+                // A data set keeps it row-major.
+                Some(order) => order.as_slice().unwrap_or_default(),
                 None => {
                     numbers = (0..sizes.items as u32).collect();
                     &numbers
@@ -122,8 +123,7 @@ pub fn train_steps<X: Element, Y: Element>(
         };
         let mut losses = bytemuck::zeroed_vec::<X>(n_models * sizes.steps);
         train(world, run, population, &parts, targets, loss, &mut losses)?;
-        let losses = Array2::from_shape_vec((n_models, sizes.steps), losses);
-        Ok(losses.expect("there are as many numbers"))
+        Ok(shaped((n_models, sizes.steps), losses))
     })
 }
 

@@ -151,7 +151,10 @@ impl Lanes<f32> for __m512 {
 
     #[inline(always)]
     fn sum(self) -> f32 {
-        unsafe { _mm512_reduce_add_ps(self) }
+        unsafe {
+            let lower = _mm512_castps512_ps256(self);
+            Lanes::sum(_mm256_add_ps(lower, _mm512_extractf32x8_ps::<1>(self)))
+        }
     }
 
     #[inline(always)]
@@ -304,7 +307,10 @@ impl Lanes<f64> for __m512d {
 
     #[inline(always)]
     fn sum(self) -> f64 {
-        unsafe { _mm512_reduce_add_pd(self) }
+        unsafe {
+            let lower = _mm512_castpd512_pd256(self);
+            Lanes::sum(_mm256_add_pd(lower, _mm512_extractf64x4_pd::<1>(self)))
+        }
     }
 
     #[inline(always)]

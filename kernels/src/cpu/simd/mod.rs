@@ -130,7 +130,7 @@ pub trait Lanes<T>: Copy + Send + Sync + 'static {
     /// Adds the lanes up by halves: lane `i` and lane `i + N/2`, then `i` and `i + N/4`, down to two.
     fn sum(self) -> T;
     /// Adds the lanes of `N` vectors up: lane `i` of the result is the sum of the lanes of `vectors[i]`. The
-    /// order of the additions is the same for every `i`.
+    /// order of the additions is that of [`sum`](Lanes::sum).
     #[inline(always)]
     fn sums(vectors: &[Self; MAX_LANES]) -> Self
     where

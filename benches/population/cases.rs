@@ -1,0 +1,176 @@
+//! The populations and what is measured of them.
+
+use std::error::Error;
+
+use ndarray::{Array2, Array3};
+use neurarch::prelude::*;
+
+use super::measure::{Measurement, Number, Rule, Times, read_plainly, resident_bytes};
+
+type Outcome = Result<Measurement, Box<dyn Error + Send + Sync>>;
+
+/// Models of one shape: Linear layers with ReLU between them, trained on a minibatch of their own.
+#[derive(Clone, Copy)]
+pub struct Population {
+    name: &'static str,
+    models: usize,
+    /// Features before the first layer and after each.
+    widths: [usize; 4],
+    batch: usize,
+}
+
+pub const TINY: Population =
+    Population { name: "tiny", models: 10_000, widths: [4, 16, 16, 2], batch: 32 };
+pub const SMALL: Population =
+    Population { name: "small", models: 1_000, widths: [16, 64, 64, 8], batch: 64 };
+pub const MEDIUM: Population =
+    Population { name: "medium", models: 100, widths: [64, 256, 256, 10], batch: 64 };
+
+impl Population {
+    fn network(&self) -> Sequential {
+        let [a, b, c, d] = self.widths;
+        let network = Sequential::new().push(Linear::new(a, b)).push(ReLU);
+        network.push(Linear::new(b, c)).push(ReLU).push(Linear::new(c, d))
+    }
+
+    /// Multiplications of one model at batch 1.
+    fn products(&self) -> usize {
+        self.widths.windows(2).map(|pair| pair[0] * pair[1]).sum()
+    }
+
+    /// Parameters of one model.
+    fn parameters(&self) -> usize {
+        self.products() + self.widths[1..].iter().sum::<usize>()
+    }
+
+    /// Inputs that differ, and are neither large nor zero: `[models, batch, features]`.
+    fn inputs(&self, batch: usize) -> Array3<f32> {
+        let shape = (self.models, batch, self.widths[0]);
+        Array3::from_shape_fn(shape, |(model, item, feature)| {
+            ((model * 7 + item * 3 + feature * 5) % 11) as f32 / 5.0 - 1.0
+        })
+    }
+
+    fn spawned(&self, models: usize) -> Result<(World, Entity), Box<dyn Error + Send + Sync>> {
+        let mut world = World::new();
+        let settings = PopulationSettings { models, ..PopulationSettings::default() };
+        let population = world.spawn_population_with(&self.network(), settings)?;
+        Ok((world, population))
+    }
+
+    /// Times one step of Adam for every model.
+    pub fn train(&self, rule: Rule) -> Outcome {
+        let (mut world, population) = self.spawned(self.models)?;
+        world.insert_with(population, |_| Adam::default())?;
+        let classes = self.widths[3];
+        let inputs = self.inputs(self.batch);
+        let targets = Array2::from_shape_fn((self.models, self.batch), |(model, item)| {
+            ((model + item) % classes) as i64
+        });
+        let loss = CrossEntropyLoss::default();
+        let mut losses = vec![0.0; self.models];
+        let times = rule
+            .measure(|| world.train_step_into(population, &inputs, &targets, &loss, &mut losses))?;
+        Ok(self.measurement("train", times, 6 * self.products() * self.batch))
+    }
+
+    /// Times one forward pass of every model at batch 1, and a plain read of as many bytes as their
+    /// parameters have.
+    pub fn infer(&self, rule: Rule) -> Outcome {
+        let (mut world, population) = self.spawned(self.models)?;
+        world.eval(population)?;
+        let inputs = self.inputs(1);
+        let mut outputs = Array3::zeros((self.models, 1, self.widths[3]));
+        let times = rule.measure(|| world.forward_into(population, &inputs, outputs.view_mut()))?;
+        let read = read_plainly(4 * self.models * self.parameters(), rule);
+        let mut measurement = self.measurement("infer", times, 2 * self.products());
+        measurement.numbers.extend([
+            Number { key: "read_us", words: "µs to read as much", value: read.median * 1e6 },
+            Number { key: "read_share", words: "of that speed", value: read.median / times.median },
+        ]);
+        Ok(measurement)
+    }
+
+    fn measurement(&self, job: &'static str, times: Times, flop_per_model: usize) -> Measurement {
+        let Times { median, best } = times;
+        let models = self.models as f64;
+        let numbers = vec![
+            Number { key: "us_per_step", words: "µs a step", value: median * 1e6 },
+            Number { key: "best_us", words: "µs at best", value: best * 1e6 },
+            Number {
+                key: "model_steps_per_s",
+                words: "model-steps a second",
+                value: models / median,
+            },
+            Number {
+                key: "gflops",
+                words: "GFLOP/s",
+                value: models * flop_per_model as f64 / median / 1e9,
+            },
+        ];
+        Measurement { case: self.name, job, numbers }
+    }
+
+    /// Times spawning the whole population into an empty World.
+    pub fn spawn(&self, rule: Rule) -> Outcome {
+        let times = rule.measure(|| self.spawned(self.models).map(drop))?;
+        let per_model = times.median * 1e6 / self.models as f64;
+        let numbers = vec![
+            Number { key: "us_per_step", words: "µs for all models", value: times.median * 1e6 },
+            Number { key: "best_us", words: "µs at best", value: times.best * 1e6 },
+            Number { key: "us_per_model", words: "µs a model", value: per_model },
+        ];
+        Ok(Measurement { case: "spawn", job: self.name, numbers })
+    }
+
+    /// Times the forward pass of a single model at batch 1, a thousand at a time: the clock itself
+    /// takes some 30 ns.
+    pub fn single(&self, rule: Rule) -> Outcome {
+        const TIMES: usize = 1_000;
+        let (mut world, population) = self.spawned(1)?;
+        world.eval(population)?;
+        let inputs = Array3::from_elem((1, 1, self.widths[0]), 0.5_f32);
+        let mut outputs = Array3::zeros((1, 1, self.widths[3]));
+        let times = rule.measure(|| {
+            let mut forward = |_| world.forward_into(population, &inputs, outputs.view_mut());
+            (0..TIMES).try_for_each(&mut forward)
+        })?;
+        let ns = times.median * 1e9 / TIMES as f64;
+        let layers = 5.0; // Three Linear, two ReLU.
+        let numbers = vec![
+            Number { key: "ns_per_forward", words: "ns a forward pass", value: ns },
+            Number { key: "ns_per_layer", words: "ns a layer", value: ns / layers },
+        ];
+        Ok(Measurement { case: "single", job: self.name, numbers })
+    }
+
+    /// Weighs a population: what the process grew by for each model, less the model's numbers.
+    pub fn memory(&self) -> Outcome {
+        let resident = || resident_bytes().ok_or("this system does not tell a process's memory");
+        // What the first spawn registers for all is no model's own.
+        let first = self.spawned(1)?;
+        let before = resident()?;
+        let all = self.spawned(self.models)?;
+        let grown = resident()?.saturating_sub(before);
+        drop((first, all));
+        let numbers = 4 * self.parameters();
+        let per_model = grown as f64 / self.models as f64;
+        Ok(Measurement {
+            case: "memory",
+            job: self.name,
+            numbers: vec![
+                Number { key: "bytes_per_model", words: "bytes a model", value: per_model },
+                Number {
+                    key: "bytes_of_numbers",
+                    words: "bytes of them numbers",
+                    value: numbers as f64,
+                },
+                Number {
+                    key: "bytes_beyond",
+                    words: "bytes beyond",
+                    value: per_model - numbers as f64,
+                },
+            ],
+        })
+    }
+}

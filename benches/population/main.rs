@@ -1,0 +1,108 @@
+//! Populations of small networks: how long a training step, a forward pass or spawning takes.
+//!
+//! ```text
+//! cargo bench --bench population
+//! cargo bench --bench population -- --case tiny small --job train --json
+//! ```
+//!
+//! `benches/README.md` says what is measured and how to compare it with PyTorch and JAX.
+
+#![expect(clippy::print_stdout, reason = "a program talks to its user")]
+#![expect(unreachable_pub, reason = "`pub` says what a file of a program offers to the others")]
+
+mod cases;
+mod measure;
+
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+
+use cases::{MEDIUM, SMALL, TINY};
+use measure::{Measurement, Rule};
+
+/// Measures populations on this machine.
+#[derive(Parser)]
+struct Settings {
+    /// Which populations, or which other measurements
+    #[arg(long, value_enum, num_args = 1.., default_values = ["tiny", "small", "medium"])]
+    case: Vec<Case>,
+    /// What tiny, small and medium do
+    #[arg(long, value_enum, num_args = 1.., default_values = ["train", "infer"])]
+    job: Vec<Job>,
+    /// Print each measurement as a line of JSON
+    #[arg(long)]
+    json: bool,
+    /// Seconds to measure for, after three steps that do not count
+    #[arg(long, default_value = "6")]
+    seconds: f64,
+    /// Threads to run on [default: one for each core]
+    #[arg(long)]
+    threads: Option<usize>,
+    /// What Cargo says to every benchmark
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Case {
+    /// 10,000 networks 4-16-16-2, batch 32
+    Tiny,
+    /// 1,000 networks 16-64-64-8, batch 64
+    Small,
+    /// 100 networks 64-256-256-10, batch 64
+    Medium,
+    /// Time to spawn 10,000 tiny models
+    Spawn,
+    /// Time of a forward pass of one tiny model at batch 1
+    Single,
+    /// Memory of tiny and small models beyond their numbers
+    Memory,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Job {
+    /// A step of Adam on a minibatch of each model's own
+    Train,
+    /// A forward pass at batch 1
+    Infer,
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let settings = Settings::parse();
+    let rule = Rule { time: Duration::try_from_secs_f64(settings.seconds)?, ..Rule::default() };
+    let threads = settings.threads.unwrap_or(0); // To rayon, 0 means one for each core.
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
+    let show = |measurement: Measurement| match settings.json {
+        true => println!("{}", measurement.json()),
+        false => println!("{measurement}"),
+    };
+    pool.install(|| {
+        for case in &settings.case {
+            let population = match case {
+                Case::Tiny => TINY,
+                Case::Small => SMALL,
+                Case::Medium => MEDIUM,
+                Case::Spawn => {
+                    show(TINY.spawn(rule)?);
+                    continue;
+                }
+                Case::Single => {
+                    show(TINY.single(rule)?);
+                    continue;
+                }
+                Case::Memory => {
+                    show(TINY.memory()?);
+                    show(SMALL.memory()?);
+                    continue;
+                }
+            };
+            for job in &settings.job {
+                show(match job {
+                    Job::Train => population.train(rule)?,
+                    Job::Infer => population.infer(rule)?,
+                });
+            }
+        }
+        Ok(())
+    })
+}

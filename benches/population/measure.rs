@@ -1,0 +1,128 @@
+//! Taking times and telling them.
+
+use std::fmt;
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use rayon::prelude::*;
+
+/// When to stop measuring.
+#[derive(Clone, Copy)]
+pub struct Rule {
+    /// Steps before the first that counts.
+    pub warm_ups: usize,
+    /// Steps to measure at least.
+    pub least: usize,
+    /// Steps to measure at most.
+    pub most: usize,
+    /// How long to go on between the two.
+    pub time: Duration,
+}
+
+impl Default for Rule {
+    fn default() -> Self {
+        Rule { warm_ups: 3, least: 5, most: 400, time: Duration::from_secs(6) }
+    }
+}
+
+/// How long the steps took, in seconds.
+#[derive(Clone, Copy)]
+pub struct Times {
+    pub median: f64,
+    pub best: f64,
+}
+
+impl Rule {
+    /// Times a step until enough is known.
+    pub fn measure<E>(self, mut step: impl FnMut() -> Result<(), E>) -> Result<Times, E> {
+        for _ in 0..self.warm_ups {
+            step()?;
+        }
+        let mut times = Vec::with_capacity(self.most);
+        let begin = Instant::now();
+        while times.len() < self.least || (times.len() < self.most && begin.elapsed() < self.time) {
+            let start = Instant::now();
+            step()?;
+            times.push(start.elapsed().as_secs_f64());
+        }
+        times.sort_by(f64::total_cmp);
+        let (low, high) = (times[(times.len() - 1) / 2], times[times.len() / 2]);
+        Ok(Times { median: f64::midpoint(low, high), best: times[0] })
+    }
+}
+
+/// Times reading that many bytes once on all threads: nothing that visits each weight can be faster.
+pub fn read_plainly(n_bytes: usize, rule: Rule) -> Times {
+    let words: Vec<u64> = (0..n_bytes.div_ceil(8) as u64).collect();
+    let share = words.len().div_ceil(rayon::current_num_threads()).max(1);
+    let read = || {
+        let sum: u64 = words.par_chunks(share).map(sum).reduce(|| 0, u64::wrapping_add);
+        black_box(sum);
+        Ok::<_, std::convert::Infallible>(())
+    };
+    match rule.measure(read) {
+        Ok(times) => times,
+    }
+}
+
+/// Adds up, sixteen words at a time, so that the loads and not the additions take the time.
+fn sum(words: &[u64]) -> u64 {
+    let mut lanes = [0_u64; 16];
+    let (blocks, rest) = words.as_chunks::<16>();
+    for block in blocks {
+        for (lane, word) in lanes.iter_mut().zip(block) {
+            *lane = lane.wrapping_add(*word);
+        }
+    }
+    lanes.iter().chain(rest).fold(0, |sum, &word| sum.wrapping_add(word))
+}
+
+/// Gives the memory of this process that is in RAM, in bytes; `None` where the system does not say.
+pub fn resident_bytes() -> Option<usize> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: usize = line.split_whitespace().next()?.parse().ok()?;
+    Some(kib * 1024)
+}
+
+/// What was found out, in numbers with their names.
+pub struct Measurement {
+    pub case: &'static str,
+    pub job: &'static str,
+    pub numbers: Vec<Number>,
+}
+
+/// One number: its key in JSON, its unit in words.
+pub struct Number {
+    pub key: &'static str,
+    pub words: &'static str,
+    pub value: f64,
+}
+
+impl Measurement {
+    /// Writes one line of JSON.
+    pub fn json(&self) -> String {
+        let Measurement { case, job, numbers } = self;
+        let mut line = format!(r#"{{"case": "{case}", "job": "{job}", "engine": "neurarch""#);
+        for number in numbers {
+            line += &format!(r#", "{}": {number}"#, number.key);
+        }
+        line + "}"
+    }
+}
+
+impl fmt::Display for Measurement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:<8}{:<7}", self.case, self.job)?;
+        let numbers: Vec<_> = self.numbers.iter().map(|n| format!("{n} {}", n.words)).collect();
+        f.write_str(&numbers.join(", "))
+    }
+}
+
+/// As many digits as mean something.
+impl fmt::Display for Number {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digits = if self.value.abs() < 1_000.0 { 2 } else { 0 };
+        write!(f, "{:.digits$}", self.value)
+    }
+}

@@ -1,0 +1,296 @@
+//! The kernel of reductions, with the order of [the module above](super).
+#![expect(unsafe_code, reason = "vectors are read and written through pointers into operands")]
+
+use core::marker::PhantomData;
+
+use super::{Kind, Reduce};
+use crate::cpu::simd::{Float, Lanes, MAX_LANES, Simd, Vectorized, dispatch};
+use crate::cpu::tile::Tile;
+use crate::op::Kernel;
+use crate::ops::elementwise::Walk;
+use crate::shape::{Layout, Operand, Type};
+
+/// Partial results of one output.
+const PARTIALS: usize = 16;
+
+/// How numbers are joined.
+pub(super) trait Fold: Copy + Send + Sync + 'static {
+    /// The number that changes nothing.
+    const IDENTITY: f64;
+
+    fn join<T: Float, S: Simd>(a: T::Lanes<S>, b: T::Lanes<S>) -> T::Lanes<S>;
+
+    /// Joins the lanes by halves into lane 0.
+    #[inline(always)]
+    fn join_lanes<T: Float, S: Simd>(mut x: T::Lanes<S>) -> T::Lanes<S> {
+        let mut half = T::Lanes::<S>::N / 2;
+        while half > 0 {
+            let mut spread = [T::default(); 2 * PARTIALS];
+            // SAFETY: twice PARTIALS, at least twice the lanes, leave room for a vector at `half`.
+            unsafe {
+                x.store(spread.as_mut_ptr());
+                x = Self::join::<T, S>(x, T::Lanes::<S>::load(spread.as_ptr().add(half)));
+            }
+            half /= 2;
+        }
+        x
+    }
+
+    /// Joins the lanes of each vector by halves: those of vector `i` into lane `i`.
+    #[inline(always)]
+    fn join_each<T: Float, S: Simd>(vectors: &[T::Lanes<S>; MAX_LANES]) -> T::Lanes<S> {
+        let mut joined = [T::default(); MAX_LANES];
+        for (joined, &vector) in joined.iter_mut().zip(vectors).take(T::Lanes::<S>::N) {
+            // SAFETY: there is room for one number.
+            unsafe { Self::join_lanes::<T, S>(vector).store_first(joined, 1) };
+        }
+        // SAFETY: no vector has more lanes than that.
+        unsafe { T::Lanes::<S>::load(joined.as_ptr()) }
+    }
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Add;
+
+impl Fold for Add {
+    const IDENTITY: f64 = 0.0;
+
+    #[inline(always)]
+    fn join<T: Float, S: Simd>(a: T::Lanes<S>, b: T::Lanes<S>) -> T::Lanes<S> {
+        a.add(b)
+    }
+
+    #[inline(always)]
+    fn join_lanes<T: Float, S: Simd>(x: T::Lanes<S>) -> T::Lanes<S> {
+        T::Lanes::<S>::splat(x.sum())
+    }
+
+    #[inline(always)]
+    fn join_each<T: Float, S: Simd>(vectors: &[T::Lanes<S>; MAX_LANES]) -> T::Lanes<S> {
+        T::Lanes::<S>::sums(vectors)
+    }
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Larger;
+
+impl Fold for Larger {
+    const IDENTITY: f64 = f64::NEG_INFINITY;
+
+    #[inline(always)]
+    fn join<T: Float, S: Simd>(a: T::Lanes<S>, b: T::Lanes<S>) -> T::Lanes<S> {
+        // `max` gives `b` where either is NaN; a NaN in `a` must stay too.
+        T::Lanes::<S>::select(a.eq(a), a.max(b), a)
+    }
+}
+
+/// Adds up numbers that lie side by side, in the order of this module; the sum is in every lane.
+#[inline(always)]
+pub(in crate::ops) fn sum_of<T: Float, S: Simd>(x: &[T]) -> T::Lanes<S> {
+    let lanes = T::Lanes::<S>::N;
+    let mut partials = [T::Lanes::<S>::splat(T::default()); 4];
+    for block in x.chunks(PARTIALS) {
+        for (v, part) in block.chunks(lanes).enumerate() {
+            // SAFETY: `part` has at most as many numbers as there are lanes.
+            let vector = unsafe { T::Lanes::<S>::load_first(part.as_ptr(), part.len()) };
+            partials[v] = partials[v].add(vector);
+        }
+    }
+    Add::join_lanes::<T, S>(join_partials::<Add, T, S>(partials))
+}
+
+/// Joins the partial results of one output, which fill the lanes of the first vectors, into the lanes of
+/// one.
+#[inline(always)]
+fn join_partials<F: Fold, T: Float, S: Simd>(mut partials: [T::Lanes<S>; 4]) -> T::Lanes<S> {
+    let mut half = PARTIALS / T::Lanes::<S>::N / 2;
+    while half > 0 {
+        for v in 0..half {
+            partials[v] = F::join::<T, S>(partials[v], partials[v + half]);
+        }
+        half /= 2;
+    }
+    partials[0]
+}
+
+pub(super) struct ReduceKernel<T, F> {
+    /// Offsets of the numbers of one output from its first, in the order in which they are counted.
+    reduced: Vec<usize>,
+    /// Whether these are 0, 1, 2, …
+    is_contiguous: bool,
+    /// Visits the first number of each output.
+    outputs: Walk<1>,
+    numel: usize,
+    /// What the result is divided by.
+    divisor: Option<f64>,
+    kinds: PhantomData<(T, F)>,
+}
+
+impl<T, F> ReduceKernel<T, F> {
+    pub(super) fn new(op: &Reduce, input: &Operand, output: &Operand) -> Self {
+        let shape = &input.ty.shape;
+        let mut reduced = vec![0];
+        for &axis in &op.axes {
+            let along = (0..shape[axis]).map(|i| i * input.layout[axis]);
+            let along: Vec<_> = along.collect();
+            reduced =
+                reduced.iter().flat_map(|start| along.iter().map(move |i| start + i)).collect();
+        }
+        let kept = Type { dtype: input.ty.dtype, shape: op.kept(shape) };
+        let first = Operand { ty: kept.clone(), layout: input.layout.clone() };
+        // The output's layout with the dropped axes put back.
+        let mut strides = output.layout.iter();
+        let mut stride_of = |axis| {
+            let gone = op.dropped.contains(&axis);
+            if gone { 0 } else { strides.next().copied().unwrap_or(0) }
+        };
+        let layout: Vec<usize> = (0..shape.rank()).map(&mut stride_of).collect();
+        let result = Operand { ty: kept, layout: Layout::from(layout) };
+        ReduceKernel {
+            is_contiguous: reduced.iter().enumerate().all(|(i, &offset)| i == offset),
+            divisor: (op.kind == Kind::Mean).then_some(reduced.len() as f64),
+            reduced,
+            outputs: Walk::new(&[first], &result),
+            numel: output.ty.shape.numel(),
+            kinds: PhantomData,
+        }
+    }
+}
+
+impl<T: Float, F: Fold> Kernel for ReduceKernel<T, F> {
+    fn run(&self, tile: &mut Tile<'_>) {
+        dispatch(OverTile { kernel: self, tile });
+    }
+}
+
+struct OverTile<'k, 't, 'a, T, F> {
+    kernel: &'k ReduceKernel<T, F>,
+    tile: &'t mut Tile<'a>,
+}
+
+impl<T: Float, F: Fold> Vectorized for OverTile<'_, '_, '_, T, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        for model in 0..self.tile.models() {
+            let (inputs, mut outputs, _) = self.tile.model(model).split();
+            self.kernel.reduce::<S>(inputs.get(0), outputs.take());
+        }
+    }
+}
+
+impl<T: Float, F: Fold> ReduceKernel<T, F> {
+    #[inline(always)]
+    fn reduce<S: Simd>(&self, x: &[T], y: &mut [T]) {
+        if self.numel == 0 {
+            return;
+        }
+        assert_eq!(y.len(), self.numel, "outputs have the shape that the kernel was made for");
+        let lanes = T::Lanes::<S>::N;
+        let (inner, [step]) = (self.outputs.inner, self.outputs.steps);
+        let across = step == 1 && inner > 1 && !self.is_contiguous;
+        let last = self.reduced.last().copied().unwrap_or(0);
+        for row in 0..self.numel / inner {
+            let [start] = self.outputs.row(row);
+            debug_assert!(self.reduced.is_empty() || start + (inner - 1) * step + last < x.len());
+            let first = x.as_ptr().wrapping_add(start);
+            let y = y[row * inner..(row + 1) * inner].as_mut_ptr();
+            let mut at = 0;
+            while at < inner {
+                let n = lanes.min(inner - at);
+                let first = first.wrapping_add(at * step);
+                // SAFETY: `outputs` visits the first number of each output and `reduced` the others,
+                // all within the input (asserted above in debug builds); `across` takes `n` outputs
+                // whose numbers lie side by side.
+                let joined = unsafe {
+                    if across && n == lanes {
+                        self.across::<S, false>(first, n)
+                    } else if across {
+                        self.across::<S, true>(first, n)
+                    } else {
+                        let mut each = [T::Lanes::<S>::splat(T::default()); MAX_LANES];
+                        for (i, each) in each.iter_mut().enumerate().take(n) {
+                            *each = self.along::<S>(first.wrapping_add(i * step));
+                        }
+                        F::join_each::<T, S>(&each)
+                    }
+                };
+                let joined = match self.divisor {
+                    Some(n) => joined.div(T::Lanes::<S>::splat(T::from_f64(n))),
+                    None => joined,
+                };
+                // SAFETY: `at + n ≤ inner`, the length of this part of the output.
+                unsafe { joined.store_first(y.wrapping_add(at), n) };
+                at += n;
+            }
+        }
+    }
+
+    /// Gives the partial results of one output, in the lanes: its numbers fill them.
+    ///
+    /// # Safety
+    ///
+    /// The numbers `reduced` behind `x` can be read.
+    #[inline(always)]
+    unsafe fn along<S: Simd>(&self, x: *const T) -> T::Lanes<S> {
+        let lanes = T::Lanes::<S>::N;
+        let identity = T::from_f64(F::IDENTITY);
+        // PARTIALS / lanes vectors of partial results, at most 4.
+        let mut partials = [T::Lanes::<S>::splat(identity); 4];
+        for (block, offsets) in self.reduced.chunks(PARTIALS).enumerate() {
+            let mut together = [identity; PARTIALS];
+            let numbers = if self.is_contiguous && offsets.len() == PARTIALS {
+                x.wrapping_add(block * PARTIALS)
+            } else {
+                for (number, &offset) in together.iter_mut().zip(offsets) {
+                    // SAFETY: the caller promises that it can be read.
+                    *number = unsafe { *x.wrapping_add(offset) };
+                }
+                together.as_ptr()
+            };
+            for (v, partial) in partials.iter_mut().enumerate().take(PARTIALS / lanes) {
+                // SAFETY: there are PARTIALS numbers.
+                let vector = unsafe { T::Lanes::<S>::load(numbers.wrapping_add(v * lanes)) };
+                *partial = F::join::<T, S>(*partial, vector);
+            }
+        }
+        join_partials::<F, T, S>(partials)
+    }
+
+    /// Reduces to `n` outputs, one a lane, whose numbers lie side by side.
+    ///
+    /// # Safety
+    ///
+    /// `n` numbers from each of `reduced` behind `x` can be read; `n` is the number of lanes unless
+    /// `PART`.
+    #[inline(always)]
+    unsafe fn across<S: Simd, const PART: bool>(&self, x: *const T, n: usize) -> T::Lanes<S> {
+        let load = |offset: usize| {
+            let x = x.wrapping_add(offset);
+            // SAFETY: the caller promises that they can be read.
+            unsafe { if PART { T::Lanes::<S>::load_first(x, n) } else { T::Lanes::<S>::load(x) } }
+        };
+        let mut partials = [T::Lanes::<S>::splat(T::from_f64(F::IDENTITY)); PARTIALS];
+        let blocks = self.reduced.chunks_exact(PARTIALS);
+        let rest = blocks.remainder();
+        for offsets in blocks {
+            for i in 0..PARTIALS {
+                partials[i] = F::join::<T, S>(partials[i], load(offsets[i]));
+            }
+        }
+        for i in 0..PARTIALS {
+            if i < rest.len() {
+                partials[i] = F::join::<T, S>(partials[i], load(rest[i]));
+            }
+        }
+        let mut half = PARTIALS / 2;
+        while half > 0 {
+            for i in 0..half {
+                partials[i] = F::join::<T, S>(partials[i], partials[i + half]);
+            }
+            half /= 2;
+        }
+        partials[0]
+    }
+}
