@@ -1,4 +1,5 @@
 //! Training: what the steps do, one by one and in one.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use ndarray::{Array2, Array3, array, s};
 use neurarch::prelude::*;

@@ -113,12 +113,6 @@ impl Population {
         }
     }
 
-    /// Counts the changes of the models and groups: who caches something about them asks whether it is
-    /// still the same.
-    pub fn version(&self) -> u64 {
-        self.version
-    }
-
     /// Gives the roots of the models, by index.
     pub fn models(&self) -> &[Entity] {
         &self.models
@@ -137,6 +131,11 @@ impl Population {
     /// Gives the groups: right after `sign::refresh`.
     pub fn groups(&self) -> &[Group] {
         &self.groups
+    }
+
+    /// Gives a number that grows whenever a model comes, goes, changes its index or its group.
+    pub fn version(&self) -> u64 {
+        self.version
     }
 
     /// Says whether [`groups`](Population::groups) follows the models, and no model waits to be signed.
@@ -199,7 +198,8 @@ impl Population {
     ///
     /// If there are 2³² models, which spawning refuses first.
     pub fn enroll(&mut self, root: Entity) -> (u32, u64) {
-        let index = u32::try_from(self.models.len()).expect("fewer than 2³² entities");
+        // The world has fewer than 2³² entities.
+        let index = self.models.len() as u32;
         let number = self.next_number;
         self.next_number += 1;
         self.version += 1;

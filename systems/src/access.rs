@@ -143,6 +143,7 @@ fn bytes<'w>(world: &'w World, found: &Found) -> Result<&'w [u8], AccessError> {
 /// # Errors
 ///
 /// [`AccessError`].
+#[expect(clippy::missing_panics_doc, reason = "there are as many numbers as the shape says")]
 pub fn read<T: Element>(
     world: &mut World,
     root: Entity,
@@ -217,6 +218,7 @@ fn find_all(
 /// [`AccessError`], also if the models do not all have it in one shape.
 ///
 /// Source: `torch.func.stack_module_state`.
+#[expect(clippy::missing_panics_doc, reason = "there are as many numbers as the shape says")]
 pub fn stack<T: Element>(
     world: &mut World,
     population: Entity,

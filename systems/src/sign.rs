@@ -87,8 +87,8 @@ struct Seen {
     has_children: bool,
 }
 
-/// Signs the models of a population that changed, and gives parameters that are new their first numbers. Cheap if none did: a few comparisons for each table, and
-/// one for each module with children.
+/// Signs the models of a population that changed, and gives parameters that are new their first numbers.
+/// Cheap if none did: a few comparisons for each table, and one for each module with children.
 ///
 /// # Errors
 ///

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bevy_ecs::prelude::*;
 use neurarch_components::blueprint::{Blueprint, BlueprintId, Blueprints};
 use neurarch_components::column::RowBundle;
+use neurarch_components::layers;
 use neurarch_components::module::{Declare, DynModule, Parts, Place};
 use neurarch_components::population::{Group, Population};
 use neurarch_components::registry::ModuleTypes;
@@ -34,9 +35,6 @@ pub enum SpawnError {
     /// There is no model to copy the structure from.
     #[error("population {0} has no model whose structure new ones could have")]
     Empty(Entity),
-    /// The population has a model whose tree is no model.
-    #[error(transparent)]
-    Sign(#[from] SignError),
     /// A population has fewer than 2³² models.
     #[error("expected fewer than {max} models, got {given}", max = NOT_A_MEMBER)]
     TooMany {
@@ -46,6 +44,9 @@ pub enum SpawnError {
     /// All blueprints in use have more than 2²⁴ modules together.
     #[error("expected fewer than 16777216 modules in all blueprints together")]
     TooManyModules,
+    /// The population has a model whose tree is no model.
+    #[error(transparent)]
+    Sign(#[from] SignError),
 }
 
 /// Spawns a population of `models` models of `module`, their parameters zero; gives its entity.
@@ -69,6 +70,7 @@ pub fn spawn_population(
     }
     check_count(capacity)?;
     check_names(module, "")?;
+    layers::register(world);
     register_types(world, module);
     let mut blueprints = world.get_resource_or_init::<Blueprints>();
     let group = blueprints.open_group(Blueprint::of(module, dtype), &[]);

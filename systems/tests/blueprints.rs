@@ -50,7 +50,7 @@ fn a_model_that_evolves_leaves_nothing_behind() {
         let first = access::module(&mut world, root, "0").unwrap();
         world.entity_mut(first).insert(Linear::new(1 + i % 97, 1 + i / 97));
         sign::refresh(&mut world, population).unwrap();
-        assert_eq!(world.resource::<Blueprints>().len(), 2);
+        assert!(world.resource::<Blueprints>().len() <= 2);
         if i == 5_000 {
             used = resident_bytes();
         }

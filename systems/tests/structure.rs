@@ -12,8 +12,9 @@ use neurarch_systems::{access, sign, spawn};
 fn lab() -> (World, Entity, Entity) {
     let mut world = World::new();
     let brain = Sequential::new().push(Linear::new(2, 3)).push(Tanh);
-    let population = spawn::spawn_population(&mut world, &brain, 2, 2, 1, Dtype::F32).unwrap();
-    let root = world.get::<Population>(population).unwrap().models()[1];
+    let population = spawn::spawn_population(&mut world, &brain, 2, 2, 1, Dtype::F32);
+    let population = population.expect("its names are fine");
+    let root = world.get::<Population>(population).expect("it was just spawned").models()[1];
     (world, population, root)
 }
 
