@@ -113,6 +113,12 @@ impl Population {
         }
     }
 
+    /// Counts the changes of the models and groups: who caches something about them asks whether it is
+    /// still the same.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
     /// Gives the roots of the models, by index.
     pub fn models(&self) -> &[Entity] {
         &self.models
@@ -131,11 +137,6 @@ impl Population {
     /// Gives the groups: right after `sign::refresh`.
     pub fn groups(&self) -> &[Group] {
         &self.groups
-    }
-
-    /// Gives a number that grows whenever a model comes, goes, changes its index or its group.
-    pub fn version(&self) -> u64 {
-        self.version
     }
 
     /// Says whether [`groups`](Population::groups) follows the models, and no model waits to be signed.

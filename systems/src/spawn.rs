@@ -34,6 +34,9 @@ pub enum SpawnError {
     /// There is no model to copy the structure from.
     #[error("population {0} has no model whose structure new ones could have")]
     Empty(Entity),
+    /// The population has a model whose tree is no model.
+    #[error(transparent)]
+    Sign(#[from] SignError),
     /// A population has fewer than 2³² models.
     #[error("expected fewer than {max} models, got {given}", max = NOT_A_MEMBER)]
     TooMany {
@@ -43,9 +46,6 @@ pub enum SpawnError {
     /// All blueprints in use have more than 2²⁴ modules together.
     #[error("expected fewer than 16777216 modules in all blueprints together")]
     TooManyModules,
-    /// The population has a model whose tree is no model.
-    #[error(transparent)]
-    Sign(#[from] SignError),
 }
 
 /// Spawns a population of `models` models of `module`, their parameters zero; gives its entity.
