@@ -2,7 +2,7 @@
 
 use bevy_ecs::prelude::*;
 use neurarch_components::blueprint::{Blueprint, Blueprints};
-use neurarch_components::column::{ColumnKey, Columns, row};
+use neurarch_components::column::{ColumnKey, row};
 use neurarch_components::population::{Group, Population};
 use neurarch_components::tree::Model;
 use neurarch_kernels::program::Slot;
@@ -83,15 +83,13 @@ fn collect(
     let Some(blueprint) = world.resource::<Blueprints>().get(group.blueprint) else {
         return Vec::new();
     };
-    let columns = world.resource::<Columns>();
     let tensor = |slot: Slot| {
         let key = ColumnKey::of(&slot);
-        let id = columns.find(key).expect("a model that is signed has its columns");
         let size_bytes = slot.ty.size_bytes();
         let modules = &group.modules[slot.position][members.clone()];
         let mut bytes = Vec::with_capacity(modules.len() * size_bytes);
         for &module in modules {
-            let row = row(world.entity(module), id, key);
+            let row = row(world, module, key);
             bytes.extend(&row.expect("a model that is signed has its columns")[..size_bytes]);
         }
         let models = stacked.then_some(modules.len());
