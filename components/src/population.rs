@@ -113,12 +113,6 @@ impl Population {
         }
     }
 
-    /// Counts the changes of the models and groups: who caches something about them asks whether it is
-    /// still the same.
-    pub fn version(&self) -> u64 {
-        self.version
-    }
-
     /// Gives the roots of the models, by index.
     pub fn models(&self) -> &[Entity] {
         &self.models

@@ -78,7 +78,7 @@ impl ModuleTypes {
     /// Gives the component type of the module that an entity is; `None` if it is none.
     pub fn id(&self, entity: EntityRef<'_>) -> Option<ComponentId> {
         let components = entity.archetype().components();
-        components.iter().copied().find(|&id| self.contains(id))
+        components.iter().copied().find(|id| self.contains(*id))
     }
 
     /// Gives the module that an entity is; `None` if it is none.

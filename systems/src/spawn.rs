@@ -35,9 +35,6 @@ pub enum SpawnError {
     /// There is no model to copy the structure from.
     #[error("population {0} has no model whose structure new ones could have")]
     Empty(Entity),
-    /// The population has a model whose tree is no model.
-    #[error(transparent)]
-    Sign(#[from] SignError),
     /// A population has fewer than 2³² models.
     #[error("expected fewer than {max} models, got {given}", max = NOT_A_MEMBER)]
     TooMany {
