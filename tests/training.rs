@@ -1,4 +1,5 @@
 //! Training: what the steps do, one by one and in one.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use ndarray::{Array2, Array3, array, s};
 use neurarch::prelude::*;
