@@ -1,5 +1,5 @@
 //! Training: what the steps do, one by one and in one.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use ndarray::{Array2, Array3, array, s};
 use neurarch::prelude::*;

@@ -28,7 +28,7 @@ fn numbers(dtype: Dtype, shape: &[usize], seed: u64) -> Array {
 fn targets(items: usize, classes: usize, seed: u64, ignored: i64) -> Array {
     Array::from_fn(Dtype::I64, [items], |i| {
         let n = seed.wrapping_add(i as u64 * 0x9e37_79b9).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 33;
-        if n % 7 == 0 { ignored as f64 } else { (n % classes as u64) as f64 }
+        if n.is_multiple_of(7) { ignored as f64 } else { (n % classes as u64) as f64 }
     })
 }
 
@@ -56,7 +56,7 @@ fn loss(v: &[Var], setting: Setting) -> Var {
 
 /// The definition, in double precision.
 fn exact(inputs: &[Array], setting: Setting) -> Vec<f64> {
-    let classes = *inputs[0].ty.shape.last().unwrap();
+    let classes = *inputs[0].ty.shape.last().expect("an axis of classes");
     let weight = |c: usize| {
         if setting.weighted { inputs[2].elements[c] } else { 1.0 }
     };
@@ -107,7 +107,7 @@ proptest! {
             let inner: usize = shape[axis + 1..].iter().product();
             let mut expected = vec![0.0; x.elements.len()];
             for start in 0..x.elements.len() {
-                if start / inner % shape[axis] == 0 {
+                if (start / inner).is_multiple_of(shape[axis]) {
                     let line = (0..shape[axis]).map(|i| start + i * inner);
                     let sum: f64 = line.clone().map(|i| x.elements[i].exp()).sum();
                     line.for_each(|i| expected[i] = x.elements[i].exp() / sum);
@@ -252,15 +252,15 @@ fn recorded(
     let weight = setting.weighted.then(|| &v[3]);
     let y = v[0].cross_entropy(&v[1], weight, &v[2], IGNORE, setting.reduction);
     let dy = trace.constant(1.0, y.dtype(), y.shape().clone());
-    let dx = backward(&trace, &[(y.clone(), dy)], &v[..1])[0].clone().unwrap();
-    (y.node().unwrap().op, dx.node().unwrap().op)
+    let dx = backward(&trace, &[(y.clone(), dy)], &v[..1])[0].clone().expect("a gradient");
+    [y, dx].map(|of| of.node().expect("an op makes it").op).into()
 }
 
 fn dropout(shape: &[usize], dtype: Dtype) -> std::sync::Arc<dyn Op> {
     let trace = Trace::new();
     let x = trace.input(Type::new(dtype, shape));
     let p = trace.constant(0.5, dtype, []);
-    x.dropout(&p).node().unwrap().op
+    x.dropout(&p).node().expect("an op makes it").op
 }
 
 #[test]

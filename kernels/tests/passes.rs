@@ -37,9 +37,9 @@ fn with_gradients() -> Program {
     let gradients = backward(&trace, &[(y.clone(), dy)], &parameters);
     for (index, (parameter, gradient)) in parameters.iter().zip(gradients).enumerate() {
         let kept = trace.slot(slot(Role::Gradient, index, parameter.shape()));
-        trace.store(&kept, &gradient.unwrap());
+        trace.store(&kept, &gradient.expect("the output depends on every parameter"));
     }
-    trace.finish(&[y]).unwrap()
+    trace.finish(&[y]).expect("shapes that fit")
 }
 
 fn classifier() -> Program {
@@ -50,7 +50,7 @@ fn classifier() -> Program {
     let one = trace.constant(1.0, Dtype::F32, []);
     let gradients = backward(&trace, &[(loss.clone(), one)], &parameters);
     let gradients: Vec<_> = gradients.into_iter().map(Option::unwrap).collect();
-    trace.finish(&[vec![loss], gradients].concat()).unwrap()
+    trace.finish(&[vec![loss], gradients].concat()).expect("shapes that fit")
 }
 
 #[test]

@@ -43,7 +43,7 @@ fn adam_op(n: usize, dtype: Dtype, settings: AdamSettings) -> Arc<dyn Op> {
     let [lr, beta1, beta2, eps, weight_decay] = [0; 5].map(|_| var(Type::new(Dtype::F64, [])));
     let rates =
         AdamRates { lr: &lr, beta1: &beta1, beta2: &beta2, eps: &eps, weight_decay: &weight_decay };
-    p.adam(&g, (&m, &v), &steps, &rates, settings).parameter.node().unwrap().op
+    p.adam(&g, (&m, &v), &steps, &rates, settings).parameter.node().expect("an op makes it").op
 }
 
 /// One step of `torch.optim.Adam` or `AdamW`, as `_single_tensor_adam` writes it.
@@ -168,7 +168,7 @@ fn sgd_op(n: usize, dtype: Dtype, has_momentum: bool, settings: SgdSettings) -> 
     let rates = SgdRates { lr: &lr, weight_decay: &weight_decay };
     let momentum = SgdMomentum { buffer: &buffer, momentum: &momentum, dampening: &dampening };
     let momentum = has_momentum.then_some(&momentum);
-    p.sgd(&g, &steps, &rates, momentum, settings).parameter.node().unwrap().op
+    p.sgd(&g, &steps, &rates, momentum, settings).parameter.node().expect("an op makes it").op
 }
 
 #[test]
