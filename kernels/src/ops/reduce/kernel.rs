@@ -113,6 +113,36 @@ fn join_partials<F: Fold, T: Float, S: Simd>(mut partials: [T::Lanes<S>; 4]) -> 
     partials[0]
 }
 
+/// Gives the partial results of `count` blocks of [`PARTIALS`] numbers side by side, `VECTORS` vectors each.
+///
+/// # Safety
+///
+/// The blocks at `x` can be read.
+#[inline(always)]
+unsafe fn blocks<F: Fold, T: Float, S: Simd, const VECTORS: usize>(
+    x: *const T,
+    count: usize,
+) -> T::Lanes<S> {
+    let lanes = T::Lanes::<S>::N;
+    let mut partials = [T::Lanes::<S>::splat(T::from_f64(F::IDENTITY)); VECTORS];
+    for block in 0..count {
+        for (v, partial) in partials.iter_mut().enumerate() {
+            let at = block * PARTIALS + v * lanes;
+            // SAFETY: the caller promises that the block can be read.
+            let vector = unsafe { T::Lanes::<S>::load(x.wrapping_add(at)) };
+            *partial = F::join::<T, S>(*partial, vector);
+        }
+    }
+    let mut half = VECTORS / 2;
+    while half > 0 {
+        for v in 0..half {
+            partials[v] = F::join::<T, S>(partials[v], partials[v + half]);
+        }
+        half /= 2;
+    }
+    partials[0]
+}
+
 pub(super) struct ReduceKernel<T, F> {
     /// Offsets of the numbers of one output from its first, in the order in which they are counted.
     reduced: Vec<usize>,
@@ -238,20 +268,35 @@ impl<T: Float, F: Fold> ReduceKernel<T, F> {
         let identity = T::from_f64(F::IDENTITY);
         // PARTIALS / lanes vectors of partial results, at most 4.
         let mut partials = [T::Lanes::<S>::splat(identity); 4];
-        for (block, offsets) in self.reduced.chunks(PARTIALS).enumerate() {
-            let mut together = [identity; PARTIALS];
-            let numbers = if self.is_contiguous && offsets.len() == PARTIALS {
-                x.wrapping_add(block * PARTIALS)
-            } else {
-                for (number, &offset) in together.iter_mut().zip(offsets) {
-                    // SAFETY: the caller promises that it can be read.
-                    *number = unsafe { *x.wrapping_add(offset) };
+        let vectors = PARTIALS / lanes;
+        let beside = if self.is_contiguous { self.reduced.len() / PARTIALS } else { 0 };
+        if beside * PARTIALS == self.reduced.len() {
+            // SAFETY: the caller promises that these blocks can be read.
+            return unsafe {
+                match vectors {
+                    1 => blocks::<F, T, S, 1>(x, beside),
+                    2 => blocks::<F, T, S, 2>(x, beside),
+                    _ => blocks::<F, T, S, 4>(x, beside),
                 }
-                together.as_ptr()
             };
-            for (v, partial) in partials.iter_mut().enumerate().take(PARTIALS / lanes) {
+        }
+        for block in 0..beside {
+            for (v, partial) in partials.iter_mut().enumerate().take(vectors) {
+                let at = block * PARTIALS + v * lanes;
+                // SAFETY: the caller promises that the block can be read.
+                let vector = unsafe { T::Lanes::<S>::load(x.wrapping_add(at)) };
+                *partial = F::join::<T, S>(*partial, vector);
+            }
+        }
+        for offsets in self.reduced[beside * PARTIALS..].chunks(PARTIALS) {
+            let mut together = [identity; PARTIALS];
+            for (number, &offset) in together.iter_mut().zip(offsets) {
+                // SAFETY: the caller promises that it can be read.
+                *number = unsafe { *x.wrapping_add(offset) };
+            }
+            for (v, partial) in partials.iter_mut().enumerate().take(vectors) {
                 // SAFETY: there are PARTIALS numbers.
-                let vector = unsafe { T::Lanes::<S>::load(numbers.wrapping_add(v * lanes)) };
+                let vector = unsafe { T::Lanes::<S>::load(together.as_ptr().add(v * lanes)) };
                 *partial = F::join::<T, S>(*partial, vector);
             }
         }
