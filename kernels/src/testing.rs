@@ -51,6 +51,12 @@ fn rounded(x: f64, dtype: Dtype) -> f64 {
     }
 }
 
+/// Gives how many random cases a property test tries: `PROPTEST_CASES` of the environment, or `usual`.
+pub fn cases(usual: u32) -> u32 {
+    let wanted = std::env::var("PROPTEST_CASES").ok();
+    wanted.and_then(|cases| cases.parse().ok()).unwrap_or(usual)
+}
+
 /// Computes an op for one model whose inputs lie in the given layouts, row-major where there is none.
 ///
 /// # Panics
