@@ -1,5 +1,6 @@
 //! Promise 1: a model does not feel its neighbours. The same bits alone, among a thousand, on one thread
 //! or two, whatever the tile.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use ndarray::{Array2, Array3, Axis};
 use neurarch::prelude::*;

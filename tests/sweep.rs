@@ -214,6 +214,7 @@ fn senseless_settings_are_refused_in_one_line() {
     for (arguments, cause) in [
         ("--models 0", "'--models <MODELS>': expected a whole number of at least 1"),
         ("--models many", "--models"),
+        ("--models 99999999999", "99999999999"),
         ("--epochs 0", "--epochs"),
         ("--epochs -1", "--epochs"),
         ("--hidden 0", "--hidden"),

@@ -1,4 +1,5 @@
 //! Training: what the steps do, one by one and in one.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use ndarray::{Array2, Array3, array, s};
 use neurarch::prelude::*;
@@ -196,4 +197,166 @@ fn evaluation_mode_makes_dropout_the_identity() {
     assert_eq!(world.forward(population, &x).unwrap(), x.clone().into_dyn());
     world.train(population).unwrap();
     assert_ne!(world.forward(population, &x).unwrap(), x.into_dyn());
+}
+
+#[test]
+fn rates_may_change_between_steps() {
+    let (mut changed, a) = world_of(3);
+    let (mut replaced, b) = world_of(3);
+    let (x, y) = xor();
+    let train = |world: &mut World, population| {
+        let (x, y) = (Input::shared(x.view()), Input::shared(y.view()));
+        world.train_step(population, x, y, &MSELoss::default()).unwrap();
+    };
+    for (world, population) in [(&mut changed, a), (&mut replaced, b)] {
+        world.insert(population, Adam::default()).unwrap();
+        train(world, population);
+    }
+    let models = changed.models(a).unwrap().to_vec();
+    for (index, &root) in models.iter().enumerate() {
+        changed.get_mut::<Adam>(root).unwrap().lr = 0.01 * index as f64;
+    }
+    let rate = |index: usize| Adam { lr: 0.01 * index as f64, ..Adam::default() };
+    replaced.insert_with(b, rate).unwrap();
+    for (world, population) in [(&mut changed, a), (&mut replaced, b)] {
+        train(world, population);
+    }
+    assert_eq!(bits(&mut changed, a), bits(&mut replaced, b));
+    // Another structure of the optimizer, in one model alone.
+    changed.entity_mut(models[1]).insert(Adam { maximize: true, ..rate(1) });
+    let before = bits(&mut changed, a);
+    train(&mut changed, a);
+    train(&mut replaced, b);
+    let (after, expected) = (bits(&mut changed, a), bits(&mut replaced, b));
+    assert_eq!((&after[0], &after[2]), (&expected[0], &expected[2]));
+    assert!(after[1] != expected[1] && after[1] != before[1]);
+}
+
+#[test]
+fn models_come_go_and_are_tagged_while_they_learn() {
+    #[derive(Component)]
+    struct Tag;
+    let alone = |number: u64| {
+        let mut world = World::new();
+        let settings = PopulationSettings { seed: 3, first_number: number, ..Default::default() };
+        let population = world.spawn_population_with(&brain(), settings).unwrap();
+        world.insert(population, Adam { lr: 0.01, ..Adam::default() }).unwrap();
+        (world, population)
+    };
+    let (x, y) = xor();
+    let train = |world: &mut World, population| {
+        let (x, y) = (Input::shared(x.view()), Input::shared(y.view()));
+        world.train_step(population, x, y, &MSELoss::default()).unwrap();
+    };
+    let (mut world, population) = world_of(6);
+    world.insert(population, Adam { lr: 0.01, ..Adam::default() }).unwrap();
+    train(&mut world, population);
+    let models = world.models(population).unwrap().to_vec();
+    let first = world.module(models[4], "0").unwrap();
+    world.entity_mut(first).insert(Tag);
+    world.entity_mut(models[2]).insert(Tag);
+    train(&mut world, population);
+    world.despawn(models[1]);
+    train(&mut world, population);
+    world.spawn_models(population, 2).unwrap();
+    let spawned = world.models(population).unwrap().to_vec();
+    for &root in &spawned[5..] {
+        world.entity_mut(root).insert(Adam { lr: 0.01, ..Adam::default() });
+    }
+    world.entity_mut(first).remove::<Tag>();
+    train(&mut world, population);
+    // (index, number, steps): despawning moved the last model into the gap.
+    let expected = [(0, 0, 4), (1, 5, 4), (2, 2, 4), (3, 3, 4), (4, 4, 4), (5, 6, 1), (6, 7, 1)];
+    let all = bits(&mut world, population);
+    for (index, number, steps) in expected {
+        let (mut world, population) = alone(number);
+        (0..steps).for_each(|_| train(&mut world, population));
+        assert_eq!(bits(&mut world, population)[0], all[index], "index {index}");
+    }
+}
+
+#[test]
+fn a_pass_over_other_models_cannot_be_gone_back_from() {
+    let (mut world, population) = world_of(3);
+    let (x, y) = xor();
+    world.forward(population, Input::shared(x.view())).unwrap();
+    let y = Input::shared(y.view());
+    world.loss::<f32, f32>(population, y, &MSELoss::default()).unwrap();
+    world.spawn_models(population, 1).unwrap();
+    let error = world.backward(population).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "expected the models and modes of the last forward pass: they changed since"
+    );
+}
+
+#[test]
+fn a_change_of_structure_keeps_what_it_can() {
+    let (mut world, population) = world_of(3);
+    world.insert(population, Adam::default()).unwrap();
+    let models = world.models(population).unwrap().to_vec();
+    let last = world.module(models[1], "2").unwrap();
+    let before = world.parameter::<f32>(models[1], "0.weight").unwrap();
+    world.entity_mut(last).insert(Linear::new(8, 1).without_bias());
+    assert_eq!(world.parameter_names(models[1]).unwrap(), ["0.weight", "0.bias", "2.weight"]);
+    let (x, y) = xor();
+    let (x, y) = (Input::shared(x.view()), Input::shared(y.view()));
+    let outputs = world.forward(population, x.clone()).unwrap();
+    assert_eq!(outputs.shape(), [3, 4, 1]);
+    assert_eq!(world.parameter::<f32>(models[1], "0.weight").unwrap(), before);
+    world.train_step(population, x, y, &MSELoss::default()).unwrap();
+    assert_ne!(world.parameter::<f32>(models[1], "0.weight").unwrap(), before);
+    // New parameters get first numbers.
+    let first = world.module(models[1], "0").unwrap();
+    world.entity_mut(first).insert(Linear::new(3, 8));
+    let weight = world.parameter::<f32>(models[1], "0.weight").unwrap();
+    assert_eq!(weight.shape(), [8, 3]);
+    assert!(weight.iter().all(|&x| x != 0.0 && x.abs() < 0.58));
+}
+
+#[test]
+fn losses_may_change_their_scalar_slots_and_weights() {
+    let mut world = World::new();
+    let population = world.spawn_population(&Linear::new(3, 4), 2, Seed(1)).unwrap();
+    let x = Array3::from_shape_fn((2, 5, 3), |(m, i, j)| (m + i * j) as f32 / 5.0);
+    let targets = Array2::from_shape_fn((2, 5), |(m, i)| ((m + i) % 4) as i64);
+    let logits = world.forward(population, &x).unwrap();
+    for (label_smoothing, weight) in
+        [(0.0, None), (0.2, None), (0.2, Some([0.5, 1.0, 2.0, 3.0])), (0.0, Some([1.0; 4]))]
+    {
+        let weight: Option<Vec<f64>> = weight.map(Vec::from);
+        let loss = CrossEntropyLoss { label_smoothing, weight, ..Default::default() };
+        let losses = world.loss::<f32, i64>(population, &targets, &loss).unwrap();
+        for model in 0..2 {
+            let (mut sum, mut weights) = (0.0, 0.0);
+            for item in 0..5 {
+                let row = logits.slice(s![model, item, ..]).mapv(f64::from);
+                let norm = row.mapv(f64::exp).sum().ln();
+                let of = |class: usize| loss.weight.as_ref().map_or(1.0, |weight| weight[class]);
+                let target = targets[[model, item]] as usize;
+                let smooth: f64 = (0..4).map(|class| of(class) * (norm - row[class])).sum();
+                sum += (1.0 - label_smoothing) * of(target) * (norm - row[target])
+                    + label_smoothing / 4.0 * smooth;
+                weights += of(target);
+            }
+            // Single precision against double.
+            assert!((f64::from(losses[[model]]) - sum / weights).abs() < 1e-5);
+        }
+    }
+}
+
+#[test]
+fn double_precision_and_views_of_any_layout_work() {
+    let mut world = World::new();
+    let settings = PopulationSettings { models: 3, dtype: Dtype::F64, ..Default::default() };
+    let population = world.spawn_population_with(&brain(), settings).unwrap();
+    let x = Array3::from_shape_fn((4, 3, 2), |(i, m, j)| (i + m * j) as f64 / 3.0);
+    let view = x.view().permuted_axes([1, 0, 2]); // [models, batch, features]
+    let dense = view.as_standard_layout().into_owned();
+    let y = world.forward(population, &dense).unwrap();
+    assert_eq!(world.forward(population, view).unwrap(), y);
+    let mut into = Array3::<f64>::zeros((4, 3, 1));
+    let transposed = into.view_mut().permuted_axes([1, 0, 2]);
+    world.forward_into(population, &dense, transposed).unwrap();
+    assert_eq!(into.permuted_axes([1, 0, 2]).into_dyn(), y);
 }

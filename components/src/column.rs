@@ -268,7 +268,7 @@ mod tests {
         assert_eq!(row_bytes(2049), 2048 + 256);
         assert!((1025..100_000).all(|bytes| {
             let padded = row_bytes(bytes);
-            padded >= bytes && padded % 64 == 0 && padded <= bytes + bytes / 8 + 64
+            padded >= bytes && padded.is_multiple_of(64) && padded <= bytes + bytes / 8 + 64
         }));
     }
 }

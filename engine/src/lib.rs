@@ -25,10 +25,12 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+pub mod plugin;
 pub mod population;
 pub mod prelude;
 mod train;
 
+pub use bevy_ecs;
 pub use neurarch_components as components;
 pub use neurarch_kernels as kernels;
 pub use neurarch_systems as systems;

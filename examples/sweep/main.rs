@@ -74,12 +74,13 @@ fn run(settings: &Settings) -> Fallible<()> {
     ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed))?;
     output::check(&settings.out)?;
     let threads = settings.threads.unwrap_or(0); // To rayon, 0 means one for each core.
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build()?;
     pool.install(|| sweep(settings, &digits))
 }
 
 /// Trains the population, tells how it went and saves what came of it.
 fn sweep(settings: &Settings, digits: &Digits) -> Fallible<()> {
+    check_memory(settings, digits)?;
     let mut world = World::new();
     let classifiers = spawn(&mut world, settings)?;
 
@@ -112,6 +113,22 @@ fn sweep(settings: &Settings, digits: &Digits) -> Fallible<()> {
     );
     for name in output::NAMES {
         let _ = writeln!(out, "{}", path(name).display());
+    }
+    Ok(())
+}
+
+/// Finds out whether the system would give as much memory as the sweep is going to need.
+fn check_memory(settings: &Settings, digits: &Digits) -> Fallible<()> {
+    let parameters = settings.hidden.saturating_mul(PIXELS + 1 + CLASSES).saturating_add(CLASSES);
+    // Each with two moments of Adam, and the order of the images.
+    let numbers = parameters.saturating_mul(3).saturating_add(digits.n_train());
+    let bytes = numbers.saturating_mul(size_of::<f32>()).saturating_mul(settings.models);
+    if Vec::<u8>::new().try_reserve_exact(bytes).is_err() {
+        let (models, hidden) = (settings.models, settings.hidden);
+        let gib = bytes as f64 / f64::from(1 << 30);
+        let message =
+            format!("not enough memory for --models {models} --hidden {hidden}: {gib:.0} GiB");
+        return Err(message.into());
     }
     Ok(())
 }

@@ -50,7 +50,7 @@ impl Results {
             let dropout = o.dropout.map_or(String::new(), |p| p.to_string());
             writeln!(
                 file,
-                "{},{},{},{dropout},{},{},{}",
+                "{},{},{:e},{dropout},{},{},{}",
                 o.model, self.seed, o.learning_rate, o.train_loss, o.validation_loss, o.accuracy,
             )?;
         }

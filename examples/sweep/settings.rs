@@ -40,8 +40,8 @@ pub struct Settings {
     #[arg(long, default_value = "0")]
     pub seed: u64,
     /// Threads to train on [default: one for each core]
-    #[arg(long, value_parser = at_least_one)]
-    pub threads: Option<usize>,
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
     /// Images, one a line: 64 pixels of 0 to 16, then the digit. May be compressed with gzip
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/digits.csv.gz"))]
     #[arg(hide_default_value = true)]
@@ -82,8 +82,16 @@ impl Settings {
 
     /// Gives the learning rate of a model: log-spaced from `lr_min` to `lr_max`.
     pub fn learning_rate(&self, model: usize) -> f64 {
-        let last = self.models.saturating_sub(1).max(1);
-        self.lr_min * (self.lr_max / self.lr_min).powf(model as f64 / last as f64)
+        let last = self.models - 1;
+        match model {
+            0 => self.lr_min,
+            // Not by powers of `lr_max / lr_min`, which may be infinite.
+            _ if model < last => {
+                let (low, high) = (self.lr_min.ln(), self.lr_max.ln());
+                (low + (high - low) * (model as f64 / last as f64)).exp()
+            }
+            _ => self.lr_max,
+        }
     }
 
     /// Gives the least and the greatest probability of dropout, if dropout is swept.

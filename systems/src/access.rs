@@ -143,6 +143,7 @@ fn bytes<'w>(world: &'w World, found: &Found) -> Result<&'w [u8], AccessError> {
 /// # Errors
 ///
 /// [`AccessError`].
+#[expect(clippy::missing_panics_doc, reason = "there are as many numbers as the shape says")]
 pub fn read<T: Element>(
     world: &mut World,
     root: Entity,
@@ -217,6 +218,7 @@ fn find_all(
 /// [`AccessError`], also if the models do not all have it in one shape.
 ///
 /// Source: `torch.func.stack_module_state`.
+#[expect(clippy::missing_panics_doc, reason = "there are as many numbers as the shape says")]
 pub fn stack<T: Element>(
     world: &mut World,
     population: Entity,
@@ -267,14 +269,14 @@ pub fn unstack<T: Element>(
 /// the group later have them from the start, and those of later groups for all their parameters. Says
 /// whether any was missing.
 pub fn add_columns(world: &mut World, population: Entity, group: usize, slots: &[Slot]) -> bool {
-    let companion =
-        |slot: &Slot| (slot.role, if slot.role == Role::Steps { 0 } else { slot.index });
-    let found = world.get::<Population>(population);
-    let of = found.and_then(|found| found.groups().get(group));
-    let is_there = |slot: &Slot| {
-        of.is_none_or(|of| of.contents[slot.position].companions.contains(&companion(slot)))
+    let known = world.get::<Population>(population).and_then(|found| found.groups().get(group));
+    let is_missing = |slot: &&Slot| {
+        let contents = known.and_then(|group| group.contents.get(slot.position));
+        !matches!(slot.role, Role::Parameter | Role::Buffer)
+            && contents.is_some_and(|contents| !contents.companions.contains(&companion(slot)))
     };
-    if slots.iter().all(is_there) {
+    let slots: Vec<_> = slots.iter().filter(is_missing).collect();
+    if slots.is_empty() {
         return false;
     }
     let Some(mut found) = world.get_mut::<Population>(population) else { return false };
@@ -284,7 +286,7 @@ pub fn add_columns(world: &mut World, population: Entity, group: usize, slots: &
     for (position, contents) in group.contents.iter_mut().enumerate() {
         let mut to = Contents::clone(contents);
         let here = slots.iter().filter(|slot| slot.position == position);
-        if to.add_companions(here.map(companion)) {
+        if to.add_companions(here.map(|slot| companion(slot))) {
             let from = std::mem::replace(contents, Arc::new(to));
             changes.push((group.modules[position].clone(), from, contents.clone()));
         }
@@ -304,7 +306,12 @@ pub fn add_columns(world: &mut World, population: Entity, group: usize, slots: &
     if !changes.is_empty() {
         spawn::reserve(world, population);
     }
-    true
+    !changes.is_empty()
+}
+
+/// What [`Contents::companions`] calls a slot.
+fn companion(slot: &Slot) -> (Role, usize) {
+    (slot.role, if slot.role == Role::Steps { 0 } else { slot.index })
 }
 
 /// Takes the companions of these roles off every member of a group: one bulk move, when an optimizer goes.

@@ -46,7 +46,7 @@ pub enum BindError {
 /// What is remembered from one binding of some members of a group to the next: where rows were, never an
 /// address.
 #[derive(Debug, Default)]
-pub struct Binder {
+pub(crate) struct Binder {
     positions: Vec<Placement>,
     /// Of which group, as of which version of the population, `places` speaks.
     of: Option<(Entity, usize, u64)>,
@@ -93,23 +93,18 @@ struct BoundSlot {
 }
 
 /// The rows of some slots. It borrows the world, so nothing moves while it lives.
-pub struct Bound<'a> {
+pub(crate) struct Bound<'a> {
     binder: &'a Binder,
 }
 
 impl Bound<'_> {
     /// Counts the slots.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.binder.bound.len()
     }
 
-    /// Says whether there are no slots.
-    pub fn is_empty(&self) -> bool {
-        self.binder.bound.is_empty()
-    }
-
     /// Gives the rows of slot `slot`, by member.
-    pub fn rows(&self, slot: usize) -> Rows<'_> {
+    pub(crate) fn rows(&self, slot: usize) -> Rows<'_> {
         let BoundSlot { segments: (first, count), stride, position } = self.binder.bound[slot];
         let segments = &self.binder.segments[first..first + count];
         let placement = &self.binder.positions[position];
@@ -136,7 +131,7 @@ impl Binder {
     /// # Errors
     ///
     /// [`BindError`]. Nothing is marked as changed then.
-    pub fn bind<'a>(
+    pub(crate) fn bind<'a>(
         &'a mut self,
         world: &'a mut World,
         population: Entity,
@@ -312,4 +307,15 @@ pub(crate) fn changed_since<'w>(
         tick.is_newer_than(last, now)
     });
     Some(changed.map(|(&entity, _)| entity))
+}
+
+#[cfg(test)]
+impl Bound<'_> {
+    /// Copies the first `numel` numbers of a member's row.
+    pub(crate) fn numbers(&self, slot: usize, member: usize, numel: usize) -> Vec<f32> {
+        let row = self.rows(slot).at(member).cast::<f32>();
+        // SAFETY: tests ask for members of the group and as many numbers as the slot has, and the world is
+        // borrowed while `self` lives.
+        unsafe { std::slice::from_raw_parts(row, numel) }.to_vec()
+    }
 }

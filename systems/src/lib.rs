@@ -21,3 +21,6 @@ pub mod state;
 pub mod step;
 pub mod trace;
 mod watch;
+
+#[cfg(test)]
+mod storage_tests;

@@ -13,13 +13,8 @@ use neurarch_kernels::program::Role;
 /// Gives a module's entity the columns and the position number of `to`. A parameter or buffer of one name
 /// and type keeps its numbers, its gradient and its optimizer state; what is new is zero.
 ///
-/// Gives the parameters and buffers that are new, or that `is_awaited` says to have been.
-pub(crate) fn refit(
-    world: &mut World,
-    entity: Entity,
-    to: &Arc<Contents>,
-    is_awaited: impl Fn(Role, &str) -> bool,
-) -> Vec<(Role, usize)> {
+/// Gives the parameters and buffers that are new.
+pub(crate) fn refit(world: &mut World, entity: Entity, to: &Arc<Contents>) -> Vec<(Role, usize)> {
     let from = world.get::<Columned>(entity).map(|columned| columned.0.clone());
     if from.as_ref().is_none_or(|from| !Arc::ptr_eq(from, to)) {
         let stays = from.as_ref().is_some_and(|from| from.holds_the_same(to));
@@ -43,9 +38,7 @@ pub(crate) fn refit(
     let from = from.as_deref();
     let columns = to.columns().filter(|(role, ..)| matches!(role, Role::Parameter | Role::Buffer));
     let is_new = |&(role, index): &(Role, usize)| {
-        let among = if role == Role::Buffer { &to.buffers } else { &to.parameters };
         from.is_none_or(|from| source(from, to, role, index).is_none())
-            || is_awaited(role, &among[index].name)
     };
     columns.map(|(role, index, _)| (role, index)).filter(is_new).collect()
 }

@@ -48,6 +48,12 @@ pub(crate) fn with_run<R>(
     result
 }
 
+/// Says whether there was a loss since the last forward pass, and no backward pass since.
+pub(crate) fn has_loss(world: &World, population: Entity) -> bool {
+    let run = world.get::<Kept>(population).and_then(|kept| kept.0.as_ref());
+    run.is_some_and(|run| run.tape.start == Start::Loss)
+}
+
 impl Run {
     /// Gives the type of the first output of the chosen plans, one a cohort; `None` if no model is active.
     pub(crate) fn first_output(&self) -> Option<&Type> {

@@ -58,16 +58,15 @@ pub enum SignError {
 }
 
 /// A parameter or buffer that a change of structure made new: its numbers are zero.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fresh {
+pub(crate) struct Fresh {
     /// The model's root.
-    pub root: Entity,
+    pub(crate) root: Entity,
     /// The module's place in the model's blueprint.
-    pub position: usize,
+    pub(crate) position: usize,
     /// [`Role::Parameter`] or [`Role::Buffer`].
-    pub role: Role,
+    pub(crate) role: Role,
     /// Its place in the module.
-    pub index: usize,
+    pub(crate) index: usize,
 }
 
 /// What signing remembers of a population from one time to the next; a component of its entity.
@@ -78,8 +77,6 @@ pub struct Signed {
     /// The version of the population that `tables` is about.
     version: Option<u64>,
     tables: Vec<Seen>,
-    /// Parameters and buffers that have yet to be given their first numbers.
-    pub fresh: Vec<Fresh>,
 }
 
 /// A table in which modules lie.
@@ -90,8 +87,8 @@ struct Seen {
     has_children: bool,
 }
 
-/// Signs the models of a population that changed. Cheap if none did: a few comparisons for each table, and
-/// one for each module with children.
+/// Signs the models of a population that changed, and gives parameters that are new their first numbers.
+/// Cheap if none did: a few comparisons for each table, and one for each module with children.
 ///
 /// # Errors
 ///
@@ -113,12 +110,7 @@ pub fn refresh(world: &mut World, population: Entity) -> Result<(), SignError> {
     {
         roots.extend(found.take_unsigned());
     }
-    if roots.is_empty() {
-        return Ok(());
-    }
-    let result = sign_all(world, population, roots);
-    init::reset_fresh(world, population);
-    result
+    if roots.is_empty() { Ok(()) } else { sign_all(world, population, roots) }
 }
 
 /// Says that everything that happened so far is known: after models were spawned.
@@ -385,6 +377,8 @@ fn check_name(
 struct Moves {
     left: HashMap<usize, Vec<usize>>,
     joined: HashMap<usize, Vec<(u32, Vec<Entity>)>>,
+    /// What has yet to be given its first numbers.
+    fresh: Vec<Fresh>,
 }
 
 fn sign_all(
@@ -416,6 +410,7 @@ fn sign_all(
             }
         }
         drop_empty_groups(world, population);
+        init::reset_fresh(world, population, &moves.fresh);
     }
     result
 }
@@ -464,24 +459,14 @@ fn sign(
             columned.map(|columned| columned.0.clone())
         })
         .collect();
-    let awaited = take_fresh(world, population, root, &before);
-    let mut fresh = Vec::new();
     for (position, (&entity, to)) in entities.iter().zip(&contents).enumerate() {
-        let is_awaited = |role, name: &str| {
-            awaited
-                .iter()
-                .any(|(of, of_role, of_name)| *of == entity && *of_role == role && of_name == name)
-        };
-        let new = refit(world, entity, to, is_awaited);
-        fresh.extend(new.into_iter().map(|(role, index)| Fresh { root, position, role, index }));
+        let new = refit(world, entity, to).into_iter();
+        moves.fresh.extend(new.map(|(role, index)| Fresh { root, position, role, index }));
     }
     for (gone, contents) in before.iter().filter(|(gone, _)| !entities.contains(gone)) {
         strip_markers(world, *gone, contents.number);
     }
     remap_modes(world, root, &old, &contents);
-    if let Some(mut signed) = world.get_mut::<Signed>(population) {
-        signed.fresh.extend(fresh);
-    }
     if let Some(mut model) = world.get_mut::<Model>(root) {
         model.blueprint = id;
     }
@@ -515,26 +500,4 @@ fn open_group(
     let mut found = found.ok_or(SignError::NotAPopulation(population))?;
     found.groups_mut().push(group);
     Ok(found.groups().len() - 1)
-}
-
-/// Takes the parameters and buffers of a model that await their first numbers off the list; gives them by
-/// entity and name.
-fn take_fresh(
-    world: &mut World,
-    population: Entity,
-    root: Entity,
-    before: &[(Entity, Arc<Contents>)],
-) -> Vec<(Entity, Role, String)> {
-    let Some(mut signed) = world.get_mut::<Signed>(population) else { return Vec::new() };
-    let mut awaited = Vec::new();
-    signed.fresh.retain(|fresh| {
-        let was_there = before.get(fresh.position).filter(|_| fresh.root == root);
-        awaited.extend(was_there.and_then(|(entity, contents)| {
-            let among =
-                if fresh.role == Role::Buffer { &contents.buffers } else { &contents.parameters };
-            Some((*entity, fresh.role, among.get(fresh.index)?.name.clone()))
-        }));
-        fresh.root != root
-    });
-    awaited
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bevy_ecs::prelude::*;
 use neurarch_components::blueprint::{Blueprint, BlueprintId, Blueprints};
 use neurarch_components::column::RowBundle;
+use neurarch_components::layers;
 use neurarch_components::module::{Declare, DynModule, Parts, Place};
 use neurarch_components::population::{Group, Population};
 use neurarch_components::registry::ModuleTypes;
@@ -69,6 +70,7 @@ pub fn spawn_population(
     }
     check_count(capacity)?;
     check_names(module, "")?;
+    layers::register(world);
     register_types(world, module);
     let mut blueprints = world.get_resource_or_init::<Blueprints>();
     let group = blueprints.open_group(Blueprint::of(module, dtype), &[]);

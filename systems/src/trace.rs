@@ -1,6 +1,6 @@
 //! Blueprint, input types, modes, loss and optimizers → [`Program`]s.
 //!
-//! Plain functions: who calls them caches what they give ([`crate::cohort`]).
+//! Plain functions: who calls them caches what they give (`cohort`).
 
 use std::sync::Arc;
 

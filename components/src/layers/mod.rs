@@ -6,6 +6,8 @@ pub mod flatten;
 pub mod linear;
 pub mod sequential;
 
+use bevy_ecs::world::World;
+
 pub use activation::{
     Approximate, ELU, GELU, Identity, LeakyReLU, LogSoftmax, ReLU, SiLU, Sigmoid, Softmax,
     Softplus, Tanh,
@@ -14,3 +16,26 @@ pub use dropout::Dropout;
 pub use flatten::Flatten;
 pub use linear::Linear;
 pub use sequential::Sequential;
+
+use crate::registry::ModuleTypes;
+
+/// Makes all layers of this crate known to the world, so that one is noticed on an entity even if none of
+/// its kind was ever spawned with a model. A module type of your own is known from the first model that has
+/// it, or from [`ModuleTypes::register`] on.
+pub fn register(world: &mut World) {
+    ModuleTypes::register::<Dropout>(world);
+    ModuleTypes::register::<ELU>(world);
+    ModuleTypes::register::<Flatten>(world);
+    ModuleTypes::register::<GELU>(world);
+    ModuleTypes::register::<Identity>(world);
+    ModuleTypes::register::<LeakyReLU>(world);
+    ModuleTypes::register::<Linear>(world);
+    ModuleTypes::register::<LogSoftmax>(world);
+    ModuleTypes::register::<ReLU>(world);
+    ModuleTypes::register::<Sequential>(world);
+    ModuleTypes::register::<SiLU>(world);
+    ModuleTypes::register::<Sigmoid>(world);
+    ModuleTypes::register::<Softmax>(world);
+    ModuleTypes::register::<Softplus>(world);
+    ModuleTypes::register::<Tanh>(world);
+}

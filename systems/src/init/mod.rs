@@ -8,6 +8,8 @@ mod gain;
 mod op;
 mod sample;
 
+use std::collections::BTreeMap;
+
 use bevy_ecs::prelude::*;
 use neurarch_components::blueprint::{Blueprint, Blueprints};
 use neurarch_components::module::Init;
@@ -105,8 +107,17 @@ pub fn reset_parameters(
 ///
 /// # Example
 ///
-/// ```ignore
-/// init::fill_with(world, brains, "0.weight", |shape| init::xavier_uniform(shape, 1.0))?;
+/// ```
+/// # use bevy_ecs::prelude::*;
+/// # use neurarch_components::layers::Linear;
+/// # use neurarch_kernels::dtype::Dtype;
+/// # use neurarch_systems::{access, init, spawn::spawn_population};
+/// # let mut world = World::new();
+/// let layers = spawn_population(&mut world, &Linear::new(4, 2), 3, 3, 7, Dtype::F32)?;
+/// init::fill_with(&mut world, layers, "weight", |shape| init::xavier_uniform(shape, 1.0))?;
+/// let weights = access::stack::<f32>(&mut world, layers, "weight", None)?;
+/// assert!(weights.iter().all(|&x| x != 0.0 && x.abs() <= 1.0));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
 /// Source: the functions of `torch.nn.init`, whose names [`kaiming_uniform`] and the others have.
@@ -139,22 +150,30 @@ pub fn fill_with(
 }
 
 /// Gives parameters that a change of structure made new their first numbers.
-pub(crate) fn reset_fresh(world: &mut World, population: Entity) {
-    let Some(mut signed) = world.get_mut::<sign::Signed>(population) else { return };
-    let fresh = std::mem::take(&mut signed.fresh);
-    for fresh in fresh {
-        let Some(found) = world.get::<Population>(population) else { return };
-        let at =
-            found.groups().iter().enumerate().find_map(|(number, group)| {
-                Some((number, group, place_of(world, group, fresh.root)?))
-            });
-        let Some((number, group, place)) = at else { continue };
-        let Some(blueprint) = world.resource::<Blueprints>().get(group.blueprint) else { continue };
-        let mut fills = first_numbers(blueprint);
-        fills.retain(|(slot, _)| {
-            (slot.position, slot.role, slot.index) == (fresh.position, fresh.role, fresh.index)
-        });
-        fill(world, population, number, vec![place], fills);
+pub(crate) fn reset_fresh(world: &mut World, population: Entity, fresh: &[sign::Fresh]) {
+    let Some(found) = world.get::<Population>(population) else { return };
+    let mut places: BTreeMap<_, Vec<usize>> = BTreeMap::new();
+    for &sign::Fresh { root, position, role, index } in fresh {
+        let Some(blueprint) = world.get::<Model>(root).map(|model| model.blueprint) else {
+            continue;
+        };
+        let groups = found.groups();
+        let Some(number) = groups.iter().position(|group| group.blueprint == blueprint) else {
+            continue;
+        };
+        if let Some(place) = place_of(world, &groups[number], root) {
+            places.entry((number, position, role, index)).or_default().push(place);
+        }
+    }
+    let resets = places.into_iter().filter_map(|((number, position, role, index), places)| {
+        let blueprint = world.resource::<Blueprints>().get(found.groups()[number].blueprint)?;
+        let is_his = |(slot, _): &(Slot, Init)| {
+            slot.position == position && slot.role == role && slot.index == index
+        };
+        Some((number, places, first_numbers(blueprint).into_iter().filter(is_his).collect()))
+    });
+    for (group, places, fills) in resets.collect::<Vec<_>>() {
+        fill(world, population, group, places, fills);
     }
 }
 

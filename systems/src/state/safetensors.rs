@@ -131,7 +131,7 @@ pub fn write<'a>(
 ///
 /// # Errors
 ///
-/// As [`write`]; a file that was there is then as it was.
+/// As [`write()`]; a file that was there is then as it was.
 ///
 /// # Example
 ///

@@ -13,7 +13,7 @@ use crate::array::Input;
 use crate::cohort::{self, Cohort};
 use crate::launch::{Job, Read, Write, launch};
 use crate::plans::{Kind, Request};
-use crate::run::{Run, Start, with_run};
+use crate::run::{self, Run, Start, with_run};
 
 /// Computes the loss of the last forward pass against `targets`, and what [`backward`] starts from.
 ///
@@ -85,6 +85,11 @@ pub fn loss<'a, T: Element, Y: Element>(
         };
         Ok(shaped(IxDyn(&shape), losses))
     })
+}
+
+/// Says whether [`backward`] has something to start from.
+pub fn has_loss(world: &World, population: Entity) -> bool {
+    run::has_loss(world, population)
 }
 
 /// Adds the gradients of the last [`loss`] to those of the parameters.

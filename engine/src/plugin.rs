@@ -1,0 +1,94 @@
+//! neurarch in a host's schedule: named sets, and systems that are one call each.
+//!
+//! `bevy_app` is no dependency: [`add_neurarch`] takes a schedule, which in a Bevy app is that of
+//! `FixedUpdate` or any other.
+
+use bevy_ecs::prelude::*;
+use bevy_ecs::schedule::Schedule;
+
+use crate::components::population::Population;
+use crate::systems::sets::{StepSystems, order_step};
+use crate::systems::step::{self, StepError};
+
+/// Puts the parts of a step in their order, and learning into its parts: [`go_back`] in
+/// [`StepSystems::Backward`], [`update`] in [`StepSystems::Step`].
+///
+/// The host adds the rest: it writes what the models see in [`StepSystems::Observe`], calls
+/// [`forward`](crate::TrainWorld::forward) in [`StepSystems::Forward`] and
+/// [`loss`](crate::TrainWorld::loss) in [`StepSystems::Loss`].
+///
+/// # Example
+///
+/// ```
+/// use bevy_ecs::schedule::Schedule;
+/// use ndarray::{Array2, Array3};
+/// use neurarch::plugin::add_neurarch;
+/// use neurarch::prelude::*;
+/// use neurarch::bevy_ecs::prelude::*;
+///
+/// #[derive(Resource)]
+/// struct Brains(Entity);
+///
+/// let mut world = World::new();
+/// let brains = world.spawn_population(&Linear::new(3, 2), 100, Seed(1))?;
+/// world.insert(brains, SGD { lr: 0.1, ..SGD::default() })?;
+/// world.insert_resource(Brains(brains));
+///
+/// fn learn(world: &mut World) -> Result<(), BevyError> {
+///     let brains = world.resource::<Brains>().0;
+///     world.forward(brains, &Array3::<f32>::ones((100, 8, 3)))?;
+///     let targets = Array2::<i64>::zeros((100, 8));
+///     world.loss::<f32, i64>(brains, &targets, &CrossEntropyLoss::default())?;
+///     Ok(())
+/// }
+///
+/// let before = world.stack::<f32>(brains, "weight")?;
+/// let mut schedule = Schedule::default();
+/// add_neurarch(&mut schedule);
+/// schedule.add_systems(learn.in_set(StepSystems::Loss));
+/// schedule.run(&mut world);
+/// assert_ne!(world.stack::<f32>(brains, "weight")?, before);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn add_neurarch(schedule: &mut Schedule) {
+    order_step(schedule);
+    schedule.add_systems((go_back.in_set(StepSystems::Backward), update.in_set(StepSystems::Step)));
+}
+
+/// Goes back in every population that has a loss since its last forward pass, from no gradients:
+/// [`step::zero_grad`] and [`step::backward`].
+///
+/// # Errors
+///
+/// As [`step::backward`].
+pub fn go_back(world: &mut World) -> Result<(), BevyError> {
+    for population in populations(world) {
+        if step::has_loss(world, population) {
+            step::zero_grad(world, population, true)?;
+            step::backward(world, population)?;
+        }
+    }
+    Ok(())
+}
+
+/// Updates the parameters that have a gradient, in every population with an optimizer, and takes the
+/// gradients away: [`step::step`] and [`step::zero_grad`].
+///
+/// # Errors
+///
+/// As [`step::step`].
+pub fn update(world: &mut World) -> Result<(), BevyError> {
+    for population in populations(world) {
+        match step::step(world, population) {
+            Ok(()) => step::zero_grad(world, population, true)?,
+            // One that does not learn.
+            Err(StepError::NoOptimizer { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+fn populations(world: &mut World) -> Vec<Entity> {
+    world.query_filtered::<Entity, With<Population>>().iter(world).collect()
+}
