@@ -2,6 +2,10 @@
 //! same numbers in another layout.
 #![expect(unsafe_code, reason = "tiles are put together from buffers owned here")]
 
+mod planned;
+
+pub use planned::planned;
+
 use crate::cpu::memory::{AlignedBytes, padded};
 use crate::cpu::tile::{Key, Rows, Tile, View};
 use crate::dtype::{Dtype, Element};
@@ -125,7 +129,12 @@ pub fn run_op_keyed(
     results
         .iter()
         .zip(&rows[inputs.len()..])
-        .map(|(operand, rows)| Array { ty: operand.ty.clone(), elements: read(op, operand, rows) })
+        .map(|(operand, row)| {
+            let (elements, padding) = row.bytes().split_at(operand.ty.size_bytes());
+            let is_whole = padding.iter().all(|&byte| byte == GUARD);
+            assert!(is_whole, "{} wrote behind its output", op.name());
+            Array { ty: operand.ty.clone(), elements: read(operand, elements) }
+        })
         .collect()
 }
 
@@ -166,13 +175,11 @@ fn write(operand: &Operand, elements: &[f64]) -> AlignedBytes {
     row
 }
 
-fn read(op: &dyn Op, operand: &Operand, row: &AlignedBytes) -> Vec<f64> {
-    fn get<T: Element>(row: &AlignedBytes, at: usize) -> T {
+fn read(operand: &Operand, row: &[u8]) -> Vec<f64> {
+    fn get<T: Element>(row: &[u8], at: usize) -> T {
         let size = size_of::<T>();
-        bytemuck::pod_read_unaligned(&row.bytes()[at * size..(at + 1) * size])
+        bytemuck::pod_read_unaligned(&row[at * size..(at + 1) * size])
     }
-    let padding = &row.bytes()[operand.ty.size_bytes()..];
-    assert!(padding.iter().all(|&byte| byte == GUARD), "{} wrote behind its output", op.name());
     let read = |at| match operand.ty.dtype {
         Dtype::F64 => get::<f64>(row, at),
         Dtype::I64 => get::<i64>(row, at) as f64,
