@@ -22,6 +22,56 @@ pub struct OpError(pub String);
 /// An op must be deterministic and must not look at its neighbours: what it computes for a model
 /// follows from that model's inputs alone, and the order of each sum from the operands' shapes alone
 /// (never from layouts, from the number of models or from threads).
+///
+/// # Example
+///
+/// An op of your own. It works planned and eagerly, and is differentiated like any other; a longer one, with
+/// settings, errors and two dtypes, is in `kernels/tests/user_op.rs`.
+///
+/// ```
+/// use neurarch_kernels::cpu::tile::Tile;
+/// use neurarch_kernels::dtype::Dtype;
+/// use neurarch_kernels::op::{GradientAt, Kernel, Op, OpError};
+/// use neurarch_kernels::program::trace::Var;
+/// use neurarch_kernels::shape::{Operand, Type};
+/// use neurarch_kernels::testing::{Array, evaluate};
+///
+/// /// `x³`, for singles.
+/// #[derive(Debug)]
+/// struct Cube;
+///
+/// impl Op for Cube {
+///     fn name(&self) -> &'static str {
+///         "cube"
+///     }
+///
+///     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>, OpError> {
+///         match inputs {
+///             [x] if x.dtype == Dtype::F32 => Ok(vec![x.clone()]),
+///             _ => Err(OpError("cube: expected one input of f32".into())),
+///         }
+///     }
+///
+///     fn kernel(&self, _: &[Operand], _: &[Operand]) -> Box<dyn Kernel> {
+///         Box::new(|tile: &mut Tile<'_>| {
+///             for model in 0..tile.models() {
+///                 let (inputs, mut outputs, _) = tile.model(model).split();
+///                 for (y, x) in outputs.take::<f32>().iter_mut().zip(inputs.get::<f32>(0)) {
+///                     *y = x * x * x;
+///                 }
+///             }
+///         })
+///     }
+///
+///     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
+///         vec![at.gradients[0].as_ref().map(|dy| dy * at.inputs[0].square() * 3.0)]
+///     }
+/// }
+///
+/// let x = Array::new(Dtype::F32, [3], [1.0, -2.0, 3.0]);
+/// let y = evaluate(|v| v[0].trace().apply(Cube, &[&v[0]]), &[x], &[]);
+/// assert_eq!(y.elements, [1.0, -8.0, 27.0]);
+/// ```
 pub trait Op: Any + Debug + Send + Sync {
     /// Gives the name under which the op is printed: torch's, in lower case.
     fn name(&self) -> &'static str;

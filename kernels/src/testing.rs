@@ -2,6 +2,10 @@
 //! same numbers in another layout.
 #![expect(unsafe_code, reason = "tiles are put together from buffers owned here")]
 
+mod planned;
+
+pub use planned::planned;
+
 use crate::cpu::memory::{AlignedBytes, padded};
 use crate::cpu::tile::{Key, Rows, Tile, View};
 use crate::dtype::{Dtype, Element};
@@ -49,6 +53,12 @@ fn rounded(x: f64, dtype: Dtype) -> f64 {
         Dtype::Bool => f64::from(u8::from(x != 0.0)),
         _ => f64::from(x as f32),
     }
+}
+
+/// Gives how many random cases a property test tries: `PROPTEST_CASES` of the environment, or `usual`.
+pub fn cases(usual: u32) -> u32 {
+    let wanted = std::env::var("PROPTEST_CASES").ok();
+    wanted.and_then(|cases| cases.parse().ok()).unwrap_or(usual)
 }
 
 /// Computes an op for one model whose inputs lie in the given layouts, row-major where there is none.
@@ -119,7 +129,12 @@ pub fn run_op_keyed(
     results
         .iter()
         .zip(&rows[inputs.len()..])
-        .map(|(operand, rows)| Array { ty: operand.ty.clone(), elements: read(op, operand, rows) })
+        .map(|(operand, row)| {
+            let (elements, padding) = row.bytes().split_at(operand.ty.size_bytes());
+            let is_whole = padding.iter().all(|&byte| byte == GUARD);
+            assert!(is_whole, "{} wrote behind its output", op.name());
+            Array { ty: operand.ty.clone(), elements: read(operand, elements) }
+        })
         .collect()
 }
 
@@ -160,13 +175,11 @@ fn write(operand: &Operand, elements: &[f64]) -> AlignedBytes {
     row
 }
 
-fn read(op: &dyn Op, operand: &Operand, row: &AlignedBytes) -> Vec<f64> {
-    fn get<T: Element>(row: &AlignedBytes, at: usize) -> T {
+fn read(operand: &Operand, row: &[u8]) -> Vec<f64> {
+    fn get<T: Element>(row: &[u8], at: usize) -> T {
         let size = size_of::<T>();
-        bytemuck::pod_read_unaligned(&row.bytes()[at * size..(at + 1) * size])
+        bytemuck::pod_read_unaligned(&row[at * size..(at + 1) * size])
     }
-    let padding = &row.bytes()[operand.ty.size_bytes()..];
-    assert!(padding.iter().all(|&byte| byte == GUARD), "{} wrote behind its output", op.name());
     let read = |at| match operand.ty.dtype {
         Dtype::F64 => get::<f64>(row, at),
         Dtype::I64 => get::<i64>(row, at) as f64,

@@ -6,7 +6,7 @@ use neurarch_kernels::ops::gelu::Approximate;
 use neurarch_kernels::passes::differentiate::backward;
 use neurarch_kernels::program::trace::{Trace, Var};
 use neurarch_kernels::shape::{Shape, Type};
-use neurarch_kernels::testing::{Array, check_gradient, check_layouts, evaluate, ulps};
+use neurarch_kernels::testing::{Array, cases, check_gradient, check_layouts, evaluate, ulps};
 use proptest::prelude::*;
 
 /// An op of one input, and the same in double precision.
@@ -96,7 +96,7 @@ fn check_unary((name, op, exact): Unary, x: &Array) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(24), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn unary_ops_compute_their_function_in_every_layout(

@@ -10,7 +10,7 @@ use neurarch_kernels::passes::differentiate::backward;
 use neurarch_kernels::program::trace::{Trace, Var};
 use neurarch_kernels::shape::{Shape, Type};
 use neurarch_kernels::testing::{
-    Array, check_gradient, check_gradient_of, check_layouts, evaluate, layouts_of, run_op,
+    Array, cases, check_gradient, check_gradient_of, check_layouts, evaluate, layouts_of, run_op,
     run_op_keyed, same_bits,
 };
 use proptest::prelude::*;
@@ -91,7 +91,7 @@ fn close(found: &Array, expected: &[f64], tolerance: f64) {
 }
 
 fn config() -> ProptestConfig {
-    ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() }
+    ProptestConfig { cases: cases(32), failure_persistence: None, ..ProptestConfig::default() }
 }
 
 proptest! {

@@ -18,6 +18,7 @@ use neurarch_kernels::program::eager::Eager;
 use neurarch_kernels::program::trace::{Trace, Var};
 use neurarch_kernels::program::{Program, Role, Scalar, ScalarOf, Slot};
 use neurarch_kernels::shape::Type;
+use neurarch_kernels::testing::cases;
 use proptest::prelude::*;
 
 /// The numbers of some models for one program.
@@ -314,7 +315,7 @@ fn plan(program: &Program, tile: usize) -> Plan {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(40))]
+    #![proptest_config(ProptestConfig { cases: cases(40), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_plan_gives_the_bits_of_eager_execution(net in nets(), models in 1..6_usize, tile in 1..4_usize) {

@@ -8,7 +8,7 @@ use neurarch_kernels::ops::adam::{AdamRates, AdamSettings};
 use neurarch_kernels::ops::sgd::{SgdMomentum, SgdRates, SgdSettings};
 use neurarch_kernels::program::trace::Trace;
 use neurarch_kernels::shape::Type;
-use neurarch_kernels::testing::{Array, run_op};
+use neurarch_kernels::testing::{Array, cases, run_op};
 use proptest::prelude::*;
 
 const INDEX: usize = 1;
@@ -90,7 +90,7 @@ fn sgd_exact(
 
 proptest! {
     #![proptest_config(
-        ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() }
+        ProptestConfig { cases: cases(48), failure_persistence: None, ..ProptestConfig::default() }
     )]
 
     #[test]

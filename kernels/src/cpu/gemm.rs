@@ -103,8 +103,13 @@ impl Product {
     }
 
     /// Says whether `B` must be packed; the product is [oriented](Product::oriented).
-    fn packs(&self) -> bool {
+    pub(super) fn packs(&self) -> bool {
         self.b.column != 1 && self.n > 1
+    }
+
+    /// Gives the product whose `B` is the packed one.
+    pub(super) fn packed(self) -> Product {
+        Product { b: Strides { row: packed_width(self.n), column: 1 }, ..self }
     }
 
     /// Gives the number of elements of scratch memory that [`Gemm`] needs.
@@ -153,13 +158,8 @@ impl<T: Float> Vectorized for Gemm<'_, T> {
         assert_covers(c, (m, n), product.c);
         debug_assert_eq!(product.c.column, 1, "the product is oriented");
         let (b, b_row) = if product.packs() {
-            let width = packed_width(n);
-            if product.b.row == 1 {
-                transpose::<T, S>(b, product.b.column, scratch, width, n, k);
-            } else {
-                pack(b, product.b, scratch, width, k, n);
-            }
-            (&*scratch, width)
+            pack_rows::<T, S>(product, b, scratch);
+            (&*scratch, packed_width(n))
         } else {
             (b, product.b.row)
         };
@@ -244,7 +244,7 @@ fn activate<T: Float, S: Simd>(activation: ActivationKind, c: &mut [T]) {
 
 /// Asserts that a matrix of `size` with these strides lies within `slice`.
 #[inline(always)]
-fn assert_covers<T>(slice: &[T], size: (usize, usize), strides: Strides) {
+pub(super) fn assert_covers<T>(slice: &[T], size: (usize, usize), strides: Strides) {
     let (rows, columns) = size;
     if rows > 0 && columns > 0 {
         let last = (rows - 1) * strides.row + (columns - 1) * strides.column;
@@ -252,9 +252,15 @@ fn assert_covers<T>(slice: &[T], size: (usize, usize), strides: Strides) {
     }
 }
 
-/// Copies a matrix of any strides into rows of `width` elements.
+/// Copies the `k` rows of `B` next to each other, [`packed_width`] elements from row to row.
 #[inline(always)]
-fn pack<T: Float>(b: &[T], strides: Strides, to: &mut [T], width: usize, k: usize, n: usize) {
+pub(super) fn pack_rows<T: Float, S: Simd>(product: &Product, b: &[T], to: &mut [T]) {
+    let Product { n, k, b: strides, .. } = *product;
+    let width = packed_width(n);
+    if strides.row == 1 {
+        transpose::<T, S>(b, strides.column, to, width, n, k);
+        return;
+    }
     for row in 0..k {
         for column in 0..n {
             to[row * width + column] = b[row * strides.row + column * strides.column];

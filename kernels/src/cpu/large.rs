@@ -1,18 +1,21 @@
 //! Large products, by the `gemm` crate, which splits them over the threads of the pool if asked to.
 //!
-//! Its order of sums follows from the sizes, not from the number of threads.
+//! Its order of sums follows from the sizes, not from the number of threads. For vectors and for small `m · n`
+//! it would also follow from the layouts: [`Way::of`](super::product::Way::of) sends such products elsewhere.
 #![expect(unsafe_code, reason = "the gemm crate takes pointers")]
 
-use super::gemm::{BiasAxis, Finish, Product};
+use super::gemm::{BiasAxis, Finish, Product, assert_covers};
 use super::simd::{Float, Lanes, Simd, Vectorized};
 
 /// Computes `C = A · B`, oriented, on the threads of the pool if `split`.
 pub(super) fn multiply<T: Float>(product: &Product, a: &[T], b: &[T], c: &mut [T], split: bool) {
     let parallelism = if split { gemm::Parallelism::Rayon(0) } else { gemm::Parallelism::None };
     let Product { m, n, k, .. } = *product;
-    assert!(a.len() >= m * k && b.len() >= k * n && c.len() >= m * n, "dense matrices");
+    assert_covers(a, (m, k), product.a);
+    assert_covers(b, (k, n), product.b);
+    assert_covers(c, (m, n), product.c);
     let (zero, one) = (T::from_f64(0.0), T::from_f64(1.0));
-    // SAFETY: the matrices are dense, so all their elements lie within slices of as many elements; `c` is
+    // SAFETY: the assertions above say that all elements of the matrices lie within their slices; `c` is
     // borrowed exclusively.
     unsafe {
         gemm::gemm(

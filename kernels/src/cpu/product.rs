@@ -1,18 +1,28 @@
 //! A matrix product of a kernel's first two inputs, with its third as the bias.
+//!
+//! A model's product may be split over threads: between elements of the result, never within a sum, so
+//! the bits stay.
 
 use core::marker::PhantomData;
 
 use super::dot::Dot;
-use super::gemm::{Finish, Gemm, Product, Strides};
+use super::gemm::{BiasAxis, Finish, Gemm, Product, Strides, pack_rows};
 use super::large;
 use super::simd::{Float, Simd, Vectorized, dispatch};
-use super::tile::Tile;
+use super::tile::{Model, Tile};
 use crate::dtype::Dtype;
 use crate::op::Kernel;
 use crate::shape::Operand;
 
 /// From this many multiply-adds on, the `gemm` crate's blocking for large caches pays.
 const LARGE: usize = 1 << 24;
+
+/// Unless both `m` and `n` are larger, the `gemm` crate chooses its order of sums by the layouts: it has
+/// other kernels for up to 256 elements and for vectors.
+const LARGE_SIDE: usize = 17;
+
+/// From this many multiply-adds on (some microseconds), a product is split over threads.
+const WORTH_SPLITTING: usize = 1 << 17;
 
 /// How a product is computed: it decides the order of sums, so it follows from the sizes alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +38,9 @@ pub enum Way {
 impl Way {
     /// Chooses between [`Small`](Way::Small) and [`Large`](Way::Large).
     pub fn of(product: &Product) -> Way {
-        if product.m * product.n * product.k < LARGE { Way::Small } else { Way::Large }
+        let Product { m, n, k, .. } = *product;
+        let is_large = m * n * k >= LARGE && m.min(n) >= LARGE_SIDE && k > 2;
+        if is_large { Way::Large } else { Way::Small }
     }
 }
 
@@ -78,9 +90,30 @@ impl Matrix {
 /// Makes the kernel of a product: inputs `A`, `B`, then the bias if `has_bias`, then the layer's output if
 /// the product ends with [`Finish::ReluGradient`].
 pub fn product_kernel(dtype: Dtype, product: Product, way: Way, has_bias: bool) -> Box<dyn Kernel> {
+    make(dtype, product, way, has_bias, vec![[0; 3]])
+}
+
+/// Makes the kernel of several products of the same sizes: of each, `starts` says where its `A`, `B` and `C`
+/// begin. The matrices `C` lie one behind the other.
+pub fn batched_kernel(
+    dtype: Dtype,
+    product: Product,
+    way: Way,
+    starts: Vec<[usize; 3]>,
+) -> Box<dyn Kernel> {
+    make(dtype, product, way, false, starts)
+}
+
+fn make(
+    dtype: Dtype,
+    product: Product,
+    way: Way,
+    has_bias: bool,
+    starts: Vec<[usize; 3]>,
+) -> Box<dyn Kernel> {
     match dtype {
-        Dtype::F64 => Box::new(ProductKernel::<f64>::new(product, way, has_bias)),
-        _ => Box::new(ProductKernel::<f32>::new(product, way, has_bias)),
+        Dtype::F64 => Box::new(ProductKernel::<f64>::new(product, way, has_bias, starts)),
+        _ => Box::new(ProductKernel::<f32>::new(product, way, has_bias, starts)),
     }
 }
 
@@ -93,14 +126,19 @@ struct ProductKernel<T> {
     bias: Option<usize>,
     output: Option<usize>,
     way: Way,
+    /// Where each product's `A`, `B` and `C` begin.
+    starts: Vec<[usize; 3]>,
     scratch_elements: usize,
     of: PhantomData<T>,
 }
 
 impl<T: Float> ProductKernel<T> {
-    fn new(product: Product, way: Way, has_bias: bool) -> Self {
+    fn new(product: Product, way: Way, has_bias: bool, mut starts: Vec<[usize; 3]>) -> Self {
         let turned = way != Way::Dot && product.is_turned();
         let has_output = product.finish == Finish::ReluGradient;
+        if turned {
+            starts.iter_mut().for_each(|start| start.swap(0, 1));
+        }
         ProductKernel {
             product: if turned { product.oriented() } else { product },
             a: usize::from(turned),
@@ -108,28 +146,66 @@ impl<T: Float> ProductKernel<T> {
             bias: has_bias.then_some(2),
             output: has_output.then_some(2 + usize::from(has_bias)),
             way,
+            starts,
             scratch_elements: if way == Way::Small { product.scratch_elements() } else { 0 },
             of: PhantomData,
         }
+    }
+
+    /// Gives the operands of one model, and scratch memory.
+    #[inline(always)]
+    fn operands<'t>(&self, model: Model<'t>) -> (Operands<'t, T>, &'t mut [T]) {
+        let (inputs, mut outputs, scratch) = model.split();
+        let operands = Operands {
+            a: inputs.get(self.a),
+            b: inputs.get(self.b),
+            bias: self.bias.map(|bias| inputs.get(bias)),
+            output: self.output.map(|output| inputs.get(output)),
+            c: outputs.take(),
+        };
+        (operands, bytemuck::cast_slice_mut(scratch))
+    }
+}
+
+/// The operands of all products of one model.
+struct Operands<'a, T> {
+    a: &'a [T],
+    b: &'a [T],
+    bias: Option<&'a [T]>,
+    output: Option<&'a [T]>,
+    c: &'a mut [T],
+}
+
+impl<T> Operands<'_, T> {
+    /// Gives the operands of the product that begins at `start`.
+    #[inline(always)]
+    fn at(&mut self, [a, b, c]: [usize; 3], product: Product) -> Part<'_, T> {
+        let Operands { bias, output, .. } = *self;
+        Part { product, a: &self.a[a..], b: &self.b[b..], bias, output, c: &mut self.c[c..] }
     }
 }
 
 impl<T: Float> Kernel for ProductKernel<T> {
     fn run(&self, tile: &mut Tile<'_>) {
-        if self.way == Way::Large {
-            let split = tile.split();
-            for model in 0..tile.models() {
-                let (inputs, mut outputs, _) = tile.model(model).split();
-                large::multiply(
-                    &self.product,
-                    inputs.get::<T>(self.a),
-                    inputs.get::<T>(self.b),
-                    outputs.take(),
-                    split,
-                );
+        let Product { m, n, k, .. } = self.product;
+        let split = tile.split() && m * n * k >= WORTH_SPLITTING;
+        if self.way != Way::Large && !split {
+            dispatch(Models { kernel: self, tile });
+            return;
+        }
+        for model in 0..tile.models() {
+            let (mut operands, scratch) = self.operands(tile.model(model));
+            for &start in &self.starts {
+                let part = operands.at(start, self.product);
+                if self.way == Way::Large {
+                    large::multiply(&part.product, part.a, part.b, part.c, split);
+                }
+                match split {
+                    true => part.split(self.way, scratch),
+                    false => dispatch(Leaf { part, way: self.way }),
+                }
             }
         }
-        dispatch(Models { kernel: self, tile });
     }
 
     fn scratch_bytes(&self) -> usize {
@@ -137,7 +213,7 @@ impl<T: Float> Kernel for ProductKernel<T> {
     }
 }
 
-/// The product for every model of a tile, inside one instruction set.
+/// The products of every model of a tile, inside one instruction set.
 struct Models<'a, 'b, T> {
     kernel: &'a ProductKernel<T>,
     tile: &'a mut Tile<'b>,
@@ -148,25 +224,190 @@ impl<T: Float> Vectorized for Models<'_, '_, T> {
 
     #[inline(always)]
     fn run<S: Simd>(self) {
-        let kernel = self.kernel;
-        let product = &kernel.product;
-        for model in 0..self.tile.models() {
-            let (inputs, mut outputs, scratch) = self.tile.model(model).split();
-            let (a, b) = (inputs.get::<T>(kernel.a), inputs.get::<T>(kernel.b));
-            let bias = kernel.bias.map(|bias| inputs.get::<T>(bias));
-            let output = kernel.output.map(|output| inputs.get::<T>(output));
-            let c = outputs.take::<T>();
-            match kernel.way {
-                Way::Dot => {
-                    let Product { m: rows, n: columns, k, finish, .. } = *product;
-                    Dot { rows, columns, k, a, b, bias, finish, c }.run::<S>();
-                }
-                Way::Small => {
-                    let scratch = bytemuck::cast_slice_mut(scratch);
-                    Gemm { product, a, b, bias, output, c, scratch }.run::<S>();
-                }
-                Way::Large => large::Epilogue { product, bias, output, c }.run::<S>(),
+        let Models { kernel, tile } = self;
+        for model in 0..tile.models() {
+            let (mut operands, scratch) = kernel.operands(tile.model(model));
+            for &start in &kernel.starts {
+                operands.at(start, kernel.product).compute::<S>(kernel.way, scratch);
             }
         }
+    }
+}
+
+/// The operands of one product, or of some of its rows.
+struct Part<'a, T> {
+    /// With as many rows as there are.
+    product: Product,
+    a: &'a [T],
+    b: &'a [T],
+    bias: Option<&'a [T]>,
+    output: Option<&'a [T]>,
+    c: &'a mut [T],
+}
+
+impl<T: Float> Part<'_, T> {
+    /// Computes the product; where the `gemm` crate did, what follows it.
+    #[inline(always)]
+    fn compute<S: Simd>(self, way: Way, scratch: &mut [T]) {
+        let Part { ref product, a, b, bias, output, c } = self;
+        let Product { m: rows, n: columns, k, finish, .. } = *product;
+        match way {
+            Way::Dot => {
+                let (a, b) = (&a[..rows * k], &b[..columns * k]);
+                Dot { rows, columns, k, a, b, bias, finish, c }.run::<S>();
+            }
+            Way::Small if k == 0 => {
+                c[..rows * columns].fill(T::default());
+                large::Epilogue { product, bias, output, c }.run::<S>();
+            }
+            Way::Small => Gemm { product, a, b, bias, output, c, scratch }.run::<S>(),
+            Way::Large => large::Epilogue { product, bias, output, c }.run::<S>(),
+        }
+    }
+
+    /// Computes it on the threads of the pool.
+    fn split(self, way: Way, scratch: &mut [T]) {
+        match way {
+            Way::Dot => self.split_dots(),
+            Way::Small if self.product.packs() => {
+                let rest = self.product.k * self.product.packed().b.row;
+                split_pack(self.product, self.b, &mut scratch[..rest]);
+                Part { product: self.product.packed(), b: scratch, ..self }.split_rows(way);
+            }
+            _ => self.split_rows(way),
+        }
+    }
+
+    fn split_rows(self, way: Way) {
+        let Product { m, n, k, .. } = self.product;
+        // Whole register tiles of every instruction set, if there are many.
+        let unit = if m < 96 { 4 } else { 24 };
+        let at = (m / 2).next_multiple_of(unit);
+        if m * n * k < WORTH_SPLITTING || at >= m {
+            dispatch(Leaf { part: self, way });
+            return;
+        }
+        let (upper, lower) = self.split_at(at);
+        rayon::join(|| upper.split_rows(way), || lower.split_rows(way));
+    }
+
+    /// Splits off the first `row` rows.
+    fn split_at(self, row: usize) -> (Self, Self) {
+        let Part { product, a, b, bias, output, c } = self;
+        let (upper_c, lower_c) = c.split_at_mut(row * product.c.row);
+        let (upper_bias, lower_bias) = match (bias, product.bias) {
+            (Some(bias), BiasAxis::Rows) => (Some(&bias[..row]), Some(&bias[row..])),
+            (bias, _) => (bias, bias),
+        };
+        let lower_output = output.map(|output| &output[row * product.c.row..]);
+        let upper = Product { m: row, ..product };
+        let lower = Product { m: product.m - row, ..product };
+        (
+            Part { product: upper, a, b, bias: upper_bias, output, c: upper_c },
+            Part {
+                product: lower,
+                a: &a[row * product.a.row..],
+                b,
+                bias: lower_bias,
+                output: lower_output,
+                c: lower_c,
+            },
+        )
+    }
+
+    /// Computes dot products, row after row, on the threads of the pool.
+    fn split_dots(self) {
+        let Part { product, a, b, bias, c, .. } = self;
+        let Product { n: columns, k, .. } = product;
+        for (row, c) in c.chunks_mut(columns).enumerate() {
+            let a = &a[row * k..][..k];
+            let product = Product { m: 1, ..product };
+            Part { product, a, b: &b[..columns * k], bias, output: None, c }.split_columns();
+        }
+    }
+
+    /// Computes one row of dot products.
+    fn split_columns(self) {
+        let Part { product, a, b, bias, c, .. } = self;
+        let Product { n: columns, k, .. } = product;
+        if columns * k < WORTH_SPLITTING || columns < 2 {
+            dispatch(Leaf { part: Part { product, a, b, bias, output: None, c }, way: Way::Dot });
+            return;
+        }
+        let at = columns / 2;
+        let (left_c, right_c) = c.split_at_mut(at);
+        let (left_b, right_b) = b.split_at(at * k);
+        let (left_bias, right_bias) = bias.map(|bias| bias.split_at(at)).unzip();
+        let part =
+            |n, b, bias, c| Part { product: Product { n, ..product }, a, b, bias, output: None, c };
+        rayon::join(
+            || part(at, left_b, left_bias, left_c).split_columns(),
+            || part(columns - at, right_b, right_bias, right_c).split_columns(),
+        );
+    }
+}
+
+/// A part that one thread computes.
+struct Leaf<'a, T> {
+    part: Part<'a, T>,
+    way: Way,
+}
+
+impl<T: Float> Vectorized for Leaf<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        self.part.compute::<S>(self.way, &mut []);
+    }
+}
+
+/// Packs `B` on the threads of the pool, `product.k` rows of it.
+fn split_pack<T: Float>(product: Product, b: &[T], to: &mut [T]) {
+    let at = product.k / 2;
+    if product.k * product.n < WORTH_SPLITTING || at == 0 {
+        dispatch(Pack { product, b, to });
+        return;
+    }
+    let (upper, lower) = to.split_at_mut(at * product.packed().b.row);
+    let of = |k| Product { k, ..product };
+    rayon::join(
+        || split_pack(of(at), b, upper),
+        || split_pack(of(product.k - at), &b[at * product.b.row..], lower),
+    );
+}
+
+/// The packing of some rows of `B`.
+struct Pack<'a, T> {
+    product: Product,
+    b: &'a [T],
+    to: &'a mut [T],
+}
+
+impl<T: Float> Vectorized for Pack<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        pack_rows::<T, S>(&self.product, self.b, self.to);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_gemm_crate_would_order_by_layout_is_not_for_it() {
+        let way = |m, n, k| {
+            let strides = Strides { row: 1, column: 1 };
+            let (bias, finish) = (BiasAxis::Columns, Finish::Sum);
+            Way::of(&Product { m, n, k, a: strides, b: strides, c: strides, bias, finish })
+        };
+        assert_eq!(way(256, 256, 256), Way::Large);
+        assert_eq!(way(17, 1024, 1024), Way::Large);
+        assert_eq!(way(255, 256, 256), Way::Small);
+        assert_eq!([way(16, 2048, 1024), way(2048, 1, 8192), way(1, 2048, 8192)], [Way::Small; 3]);
+        assert_eq!(way(4096, 4096, 2), Way::Small);
     }
 }

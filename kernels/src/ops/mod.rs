@@ -20,6 +20,7 @@ pub mod hardtanh;
 pub mod leaky_relu;
 pub mod linear;
 pub(crate) mod lines;
+pub mod matmul;
 pub mod mse_loss;
 pub mod permute;
 pub mod reduce;

@@ -101,4 +101,31 @@ impl Var {
             _ => self.trace().fail(no_such_axis(b, self.shape()).0),
         }
     }
+
+    /// Transposes a matrix; a vector or a number stays.
+    ///
+    /// Source: `torch.t`.
+    #[must_use]
+    pub fn t(&self) -> Var {
+        match self.shape().rank() {
+            0 | 1 => self.clone(),
+            2 => self.transpose(0, 1),
+            rank => self
+                .trace()
+                .fail(format!("t() expects a tensor with <= 2 dimensions, but self is {rank}D")),
+        }
+    }
+
+    /// Transposes matrices: swaps the last two axes.
+    ///
+    /// Source: `torch.Tensor.mT`.
+    #[must_use]
+    pub fn mt(&self) -> Var {
+        match self.shape().rank() {
+            rank @ 0..2 => self.trace().fail(format!(
+                "tensor.mT is only supported on matrices or batches of matrices. Got {rank}-D tensor."
+            )),
+            _ => self.transpose(-2, -1),
+        }
+    }
 }
