@@ -100,6 +100,19 @@ pub enum Init {
     },
     /// One on the diagonal of a matrix, zero elsewhere.
     Eye,
+    /// `gain` times a matrix with orthonormal rows or columns, whichever are fewer, uniform among such;
+    /// axes after the first count as columns.
+    Orthogonal {
+        /// The length of each row or column.
+        gain: f64,
+    },
+    /// Normal with mean 0, but for the same number of zeros in each column of a matrix.
+    Sparse {
+        /// The fraction of each column, in `[0, 1]`, that is zero; rounded up to whole elements.
+        sparsity: f64,
+        /// Standard deviation of the others.
+        std: f64,
+    },
 }
 
 /// Collects what a module registers.

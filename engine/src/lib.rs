@@ -34,7 +34,7 @@ pub use bevy_ecs;
 pub use neurarch_components as components;
 pub use neurarch_kernels as kernels;
 pub use neurarch_systems as systems;
-pub use neurarch_systems::state;
+pub use neurarch_systems::{init, state};
 pub use population::{NeurarchWorld, PopulationSettings, Seed};
 pub use train::TrainWorld;
 

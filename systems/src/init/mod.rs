@@ -4,6 +4,7 @@
 //! parameter's place in it, and from nothing else: a model spawned alone has the bits that it has among
 //! ten thousand. Filling is an op like any other, so tiles of models are filled in parallel.
 
+mod functions;
 mod gain;
 mod op;
 mod sample;
@@ -16,11 +17,16 @@ use neurarch_components::module::Init;
 use neurarch_components::population::{Group, Population};
 use neurarch_components::tree::Model;
 use neurarch_kernels::cpu::tile::Key;
+use neurarch_kernels::dtype::Dtype;
 use neurarch_kernels::passes::plan::{Plan, PlanOptions};
 use neurarch_kernels::program::trace::Trace;
 use neurarch_kernels::program::{Role, Slot};
 use neurarch_kernels::shape::Shape;
 
+pub use functions::{
+    constant_, eye_, kaiming_normal_, kaiming_uniform_, normal_, ones_, orthogonal_, sparse_,
+    trunc_normal_, uniform_, xavier_normal_, xavier_uniform_, zeros_,
+};
 pub use gain::{
     FanMode, Nonlinearity, calculate_fan_in_and_fan_out, calculate_gain, kaiming_normal,
     kaiming_uniform, xavier_normal, xavier_uniform,
@@ -48,6 +54,50 @@ pub enum InitError {
         name: String,
         /// The parameter's shape.
         shape: Shape,
+    },
+    /// The distribution is one of matrices; torch's words.
+    #[error("'{name}': Only tensors with {supported} dimensions are supported, got shape {shape}")]
+    Dimensions {
+        /// The dotted name.
+        name: String,
+        /// How many axes there may be, in words.
+        supported: &'static str,
+        /// The parameter's shape.
+        shape: Shape,
+    },
+    /// A standard deviation is negative or NaN; torch's words.
+    #[error("'{name}': normal expects std >= 0.0, but found std {std}")]
+    Std {
+        /// The dotted name.
+        name: String,
+        /// What was given.
+        std: f64,
+    },
+    /// The bounds are in the wrong order or NaN, or those of a uniform distribution infinite.
+    #[error("'{name}': expects a range from low to high, but found from={low}, to={high}")]
+    Range {
+        /// The dotted name.
+        name: String,
+        /// The lower bound given.
+        low: f64,
+        /// The upper bound given.
+        high: f64,
+    },
+    /// The fraction of zeros is no fraction.
+    #[error("'{name}': expected sparsity in [0, 1], got {sparsity}")]
+    Sparsity {
+        /// The dotted name.
+        name: String,
+        /// What was given.
+        sparsity: f64,
+    },
+    /// A buffer of this type takes zeros only.
+    #[error("'{name}': expected a dtype of f32 or f64, got {dtype:?}")]
+    Dtype {
+        /// The dotted name.
+        name: String,
+        /// The type of the buffer.
+        dtype: Dtype,
     },
 }
 
@@ -103,7 +153,8 @@ pub fn reset_parameters(
 ///
 /// # Errors
 ///
-/// If a model has no such parameter, or `init` gives `None`, which means that the shape has no fans.
+/// If a model has no such parameter, `init` gives `None`, which means that the shape has no fans, or
+/// what it gives fits neither the parameter nor itself. Nothing is changed then.
 ///
 /// # Example
 ///
@@ -120,7 +171,7 @@ pub fn reset_parameters(
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// Source: the functions of `torch.nn.init`, whose names [`kaiming_uniform`] and the others have.
+/// Source: the functions of `torch.nn.init`; [`kaiming_uniform_`] and the others have their names.
 pub fn fill_with(
     world: &mut World,
     population: Entity,
@@ -141,12 +192,47 @@ pub fn fill_with(
             name: name.to_owned(),
             shape: slot.ty.shape.clone(),
         })?;
+        check(name, &slot, init)?;
         fills.push((number, (0..group.members.len()).collect(), vec![(slot, init)]));
     }
     for (group, places, fills) in fills {
         fill(world, population, group, places, fills);
     }
     Ok(())
+}
+
+/// Refuses a distribution that a parameter cannot have.
+fn check(name: &str, slot: &Slot, init: Init) -> Result<(), InitError> {
+    let (shape, dtype) = (&slot.ty.shape, slot.ty.dtype);
+    let name = || name.to_owned();
+    let dimensions =
+        |supported| InitError::Dimensions { name: name(), supported, shape: shape.clone() };
+    let is_ordered = |low: f64, high: f64| low <= high;
+    if init != Init::Zeros && !matches!(dtype, Dtype::F32 | Dtype::F64) {
+        return Err(InitError::Dtype { name: name(), dtype });
+    }
+    match init {
+        Init::Eye | Init::Sparse { .. } if shape.len() != 2 => return Err(dimensions("2")),
+        Init::Orthogonal { .. } if shape.len() < 2 => return Err(dimensions("2 or more")),
+        Init::Sparse { sparsity, .. } if !(0.0..=1.0).contains(&sparsity) => {
+            return Err(InitError::Sparsity { name: name(), sparsity });
+        }
+        Init::Uniform { low, high } if !is_ordered(low, high) || !(high - low).is_finite() => {
+            return Err(InitError::Range { name: name(), low, high });
+        }
+        Init::TruncatedNormal { low, high, .. } if !is_ordered(low, high) => {
+            return Err(InitError::Range { name: name(), low, high });
+        }
+        _ => {}
+    }
+    match init {
+        Init::Normal { std, .. } | Init::TruncatedNormal { std, .. } | Init::Sparse { std, .. }
+            if !is_ordered(0.0, std) =>
+        {
+            Err(InitError::Std { name: name(), std })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Gives parameters that a change of structure made new their first numbers.

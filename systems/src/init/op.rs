@@ -57,7 +57,8 @@ impl Op for Fill {
 impl Fill {
     fn kernel_of<T: Sample>(&self) -> Box<dyn Kernel> {
         let Fill { init, position, draw, .. } = *self;
-        let columns = self.ty.shape.last().copied().unwrap_or(1);
+        let rows = self.ty.shape.first().copied().unwrap_or(1);
+        let columns = self.ty.shape.iter().product::<usize>() / rows.max(1);
         Box::new(move |tile: &mut Tile<'_>| {
             for model in 0..tile.models() {
                 let model = tile.model(model);

@@ -42,7 +42,7 @@ impl Sample for f64 {
     }
 }
 
-/// Fills a row of a parameter, `columns` elements a line if it is a matrix.
+/// Fills a row of a parameter, `columns` elements for each index of its first axis.
 pub(super) fn fill<T: Sample>(row: &mut [T], columns: usize, init: Init, stream: &mut impl Rng) {
     match init {
         Init::Zeros => row.fill(T::from_f64(0.0)),
@@ -70,6 +70,64 @@ pub(super) fn fill<T: Sample>(row: &mut [T], columns: usize, init: Init, stream:
             for element in row {
                 *element = T::from_f64(truncated_normal(mean, std, low, high, stream));
             }
+        }
+        Init::Orthogonal { gain } => orthogonal(row, columns, gain, stream),
+        Init::Sparse { sparsity, std } => {
+            row.iter_mut().for_each(|element| *element = T::from_f64(std * normal(stream)));
+            scatter_zeros(row, columns, sparsity, stream);
+        }
+    }
+}
+
+/// What is left of a normal vector beside those before it; less than this is rounding, not direction.
+const LEAST_NORM: f64 = 1e-8;
+
+/// Fills a matrix with `gain` times the `Q` of a normal one's QR decomposition whose `R` has a positive
+/// diagonal; of the transposed one's if there are fewer rows than columns.
+///
+/// Gram and Schmidt's method yields that sign by itself. Each vector goes through it twice, after which
+/// it is orthogonal to those before within rounding.
+fn orthogonal<T: Sample>(row: &mut [T], columns: usize, gain: f64, stream: &mut impl Rng) {
+    let columns = columns.max(1);
+    let rows = row.len() / columns;
+    let is_wide = rows < columns;
+    let (length, count) = if is_wide { (columns, rows) } else { (rows, columns) };
+    let mut basis: Vec<Vec<f64>> = Vec::new();
+    while basis.len() < count.min(length) {
+        let mut vector: Vec<f64> = (0..length).map(|_| normal(stream)).collect();
+        for other in basis.iter().chain(&basis) {
+            let along = dot(other, &vector);
+            vector.iter_mut().zip(other).for_each(|(x, y)| *x -= along * y);
+        }
+        let norm = dot(&vector, &vector).sqrt();
+        if norm > LEAST_NORM {
+            vector.iter_mut().for_each(|x| *x /= norm);
+            basis.push(vector);
+        }
+    }
+    for (i, vector) in basis.iter().enumerate() {
+        for (j, &x) in vector.iter().enumerate() {
+            let at = if is_wide { i * columns + j } else { j * columns + i };
+            row[at] = T::from_f64(gain * x);
+        }
+    }
+}
+
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(x, y)| x * y).sum()
+}
+
+/// Sets `⌈sparsity · rows⌉` elements of each column to zero, any choice as likely as another.
+fn scatter_zeros<T: Sample>(row: &mut [T], columns: usize, sparsity: f64, stream: &mut impl Rng) {
+    let rows = row.len() / columns.max(1);
+    let zeros = ((sparsity * rows as f64).ceil() as usize).min(rows);
+    let mut order: Vec<usize> = (0..rows).collect();
+    for column in 0..columns {
+        for drawn in 0..zeros {
+            let among = rows - drawn;
+            let ahead = (f64::unit(stream) * among as f64) as usize;
+            order.swap(drawn, drawn + ahead.min(among - 1));
+            row[order[drawn] * columns + column] = T::from_f64(0.0);
         }
     }
 }
