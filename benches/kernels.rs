@@ -148,7 +148,7 @@ fn bench(bencher: Bencher<'_, '_>, record: impl FnOnce(&Trace) -> Vec<Var>) {
     };
     let stages = [Stage { plan: &plan, binding, steps: 1 }];
     bencher.counter(ItemsCount::new(flop)).bench_local(|| {
-        // SAFETY: each operand has an aligned row for every model, of as many initialised elements as the
+        // SAFETY: each operand has an aligned row for every model, of as many initialized elements as the
         // program says; indices in them are 0; the operands outlive the run, and nobody else has them.
         unsafe { run(&stages) };
     });

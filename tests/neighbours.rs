@@ -1,4 +1,4 @@
-//! Promise 1: a model does not feel its neighbours. The same bits alone, among a thousand, on one thread
+//! Promise 1: a model does not feel its neighbors. The same bits alone, among a thousand, on one thread
 //! or two, whatever the tile.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 

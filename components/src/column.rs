@@ -223,7 +223,7 @@ impl RowBundle {
         let rows = starts.iter().map(|&start| {
             let row = NonNull::new(first.wrapping_add(start)).expect("memory is not at address 0");
             // SAFETY: the pointer is aligned for a row (the bytes start on a cache line and rows are
-            // multiples of one) and `row_bytes` initialised bytes lie behind it: `bytes` is as long as
+            // multiples of one) and `row_bytes` initialized bytes lie behind it: `bytes` is as long as
             // the longest row while rows share it, and as all rows together once one was filled. They
             // are plain bytes, which may be copied any number of times.
             unsafe { OwningPtr::new(row) }
@@ -238,7 +238,7 @@ impl RowBundle {
 pub fn row(world: &World, entity: Entity, key: ColumnKey) -> Option<&[u8]> {
     let id = Columns::find(world, key)?;
     let pointer = world.get_entity(entity).ok()?.get_by_id(id).ok()?;
-    // SAFETY: this world registered `id` for rows of `row_bytes` bytes, initialised when they were
+    // SAFETY: this world registered `id` for rows of `row_bytes` bytes, initialized when they were
     // inserted, and is borrowed for as long as the slice lives.
     Some(unsafe { std::slice::from_raw_parts(pointer.as_ptr(), key.row_bytes) })
 }
@@ -248,7 +248,7 @@ pub fn row(world: &World, entity: Entity, key: ColumnKey) -> Option<&[u8]> {
 pub fn row_mut(world: &mut World, entity: Entity, key: ColumnKey) -> Option<&mut [u8]> {
     let id = Columns::find(world, key)?;
     let row = world.get_mut_by_id(entity, id)?.into_inner();
-    // SAFETY: this world registered `id` for rows of `row_bytes` bytes, initialised when they were
+    // SAFETY: this world registered `id` for rows of `row_bytes` bytes, initialized when they were
     // inserted, and is borrowed exclusively for as long as the slice lives.
     Some(unsafe { std::slice::from_raw_parts_mut(row.as_ptr(), key.row_bytes) })
 }

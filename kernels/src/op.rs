@@ -19,7 +19,7 @@ pub struct OpError(pub String);
 
 /// An operation on values: what a [`Program`](crate::program::Program) is made of.
 ///
-/// An op must be deterministic and must not look at its neighbours: what it computes for a model
+/// An op must be deterministic and must not look at its neighbors: what it computes for a model
 /// follows from that model's inputs alone, and the order of each sum from the operands' shapes alone
 /// (never from layouts, from the number of models or from threads).
 ///

@@ -122,7 +122,7 @@ impl fmt::Debug for Shape {
     }
 }
 
-/// How many elements apart neighbours along each axis lie.
+/// How many elements apart neighbors along each axis lie.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Layout(Box<[usize]>);
 

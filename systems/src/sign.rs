@@ -2,7 +2,7 @@
 //!
 //! What changed is known from lifecycle hooks of the layer components, from the tables that the modules lie
 //! in, and from the change ticks of `Children` (whose order fires nothing). A model that changed moves to
-//! the group of its new blueprint; its neighbours stay where they are.
+//! the group of its new blueprint; its neighbors stay where they are.
 
 use std::collections::HashMap;
 use std::sync::Arc;

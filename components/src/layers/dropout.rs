@@ -9,7 +9,7 @@ use crate::module::{Call, Module};
 /// `1 / (1 - p)`; in evaluation mode, gives `x` as it is.
 ///
 /// `p` is a scalar slot: a sweep over it is one blueprint. The numbers drawn follow from the
-/// population's seed, the model's number and the count of its steps, so that no neighbour changes them.
+/// population's seed, the model's number and the count of its steps, so that no neighbor changes them.
 ///
 /// Source: `torch.nn.Dropout`. `p` outside of 0 to 1, which torch refuses, is clamped.
 #[derive(Component, Clone, Copy, Debug, PartialEq)]

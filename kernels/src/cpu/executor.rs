@@ -94,7 +94,7 @@ const WORTH_A_THREAD: usize = 50_000;
 /// # Safety
 ///
 /// For each stage, model `m` and step, each address in the binding is that of as many elements as the
-/// plan's program says, aligned for their type and initialised, and item numbers are below
+/// plan's program says, aligned for their type and initialized, and item numbers are below
 /// [`Gather::items`]. While this runs, nobody else reads or writes the rows of outputs and of slots that are
 /// stored to, and nobody writes the others; rows that are written belong to one model each and overlap
 /// nothing else.

@@ -54,13 +54,13 @@ impl AlignedBytes {
 
     /// Views the bytes.
     pub fn bytes(&self) -> &[u8] {
-        // SAFETY: the vector owns `len` initialised bytes.
+        // SAFETY: the vector owns `len` initialized bytes.
         unsafe { std::slice::from_raw_parts(self.as_ptr(), self.len()) }
     }
 
     /// Views the bytes, to write to.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: the vector owns `len` initialised bytes, and `self` is borrowed exclusively.
+        // SAFETY: the vector owns `len` initialized bytes, and `self` is borrowed exclusively.
         unsafe { std::slice::from_raw_parts_mut(self.as_mut_ptr(), self.len()) }
     }
 }

@@ -1,7 +1,7 @@
 //! Counter-based random numbers: Philox4x32-10, keyed by seed and model, counted by step and draw.
 //!
 //! A number depends on the population's seed, the model's number, the step, the draw and its own index,
-//! on nothing else: neither on neighbours nor on how many numbers were drawn before.
+//! on nothing else: neither on neighbors nor on how many numbers were drawn before.
 //!
 //! Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
 
@@ -84,7 +84,7 @@ impl Draw {
     }
 }
 
-/// The words of a draw one after the other: for initialisers. A generator of crate `rand`.
+/// The words of a draw one after the other: for initializers. A generator of crate `rand`.
 ///
 /// Its draws are others than those of ops, even under the same number.
 #[derive(Clone, Debug)]

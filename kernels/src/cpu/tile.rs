@@ -117,7 +117,7 @@ impl<'a> Tile<'a> {
     /// # Safety
     ///
     /// For each model `m < models` and each view that is named, `rows.at(m)` is the address of `numel` elements of
-    /// `element_bytes` bytes, aligned for their type, initialised, and not written by anybody else while
+    /// `element_bytes` bytes, aligned for their type, initialized, and not written by anybody else while
     /// the tile lives; those of outputs are written by nobody else and overlap no other view.
     pub unsafe fn new(
         models: usize,
@@ -200,7 +200,7 @@ impl<'t> Inputs<'t> {
     pub fn get<T: Element>(&self, i: usize) -> &'t [T] {
         let view = &self.views[self.ids[i] as usize];
         assert_eq!(view.element_bytes, size_of::<T>(), "a kernel reads the dtype it was made for");
-        // SAFETY: whoever made the tile promised `numel` initialised elements at this address that
+        // SAFETY: whoever made the tile promised `numel` initialized elements at this address that
         // nobody writes while it lives.
         unsafe { core::slice::from_raw_parts(view.rows.at(self.model).cast(), view.numel) }
     }
@@ -236,7 +236,7 @@ impl<'t> Outputs<'t> {
         let view = &self.views[self.ids[self.next] as usize];
         self.next += 1;
         assert_eq!(view.element_bytes, size_of::<T>(), "a kernel writes the dtype it was made for");
-        // SAFETY: whoever made the tile promised `numel` initialised elements at this address that
+        // SAFETY: whoever made the tile promised `numel` initialized elements at this address that
         // overlap no other view; each output of a model is handed out once, because `next` moves on
         // and `Model::split` consumes the model, which borrows the tile exclusively.
         unsafe { core::slice::from_raw_parts_mut(view.rows.at(self.model).cast(), view.numel) }

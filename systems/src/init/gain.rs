@@ -3,7 +3,7 @@
 use neurarch_components::module::Init;
 use neurarch_kernels::shape::Shape;
 
-/// What follows a layer, as far as its initialiser cares.
+/// What follows a layer, as far as its initializer cares.
 ///
 /// Source: the names that `torch.nn.init.calculate_gain` takes.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -161,11 +161,11 @@ impl Lanes<f32> for __m256 {
 
     #[inline(always)]
     fn sums(vectors: &[Self; MAX_LANES]) -> Self {
-        // Halves, then quarters, then neighbours: each step adds two vectors' parts side by side.
+        // Halves, then quarters, then neighbors: each step adds two vectors' parts side by side.
         let [v0, v1, v2, v3, v4, v5, v6, v7, ..] = *vectors;
         let (a, b) = (add_halves(v0, v4), add_halves(v1, v5));
         let (c, d) = (add_halves(v2, v6), add_halves(v3, v7));
-        add_neighbours(add_quarters(a, b), add_quarters(c, d))
+        add_neighbors(add_quarters(a, b), add_quarters(c, d))
     }
 
     #[inline(always)]
@@ -430,8 +430,8 @@ fn add_quarters(a: __m256, b: __m256) -> __m256 {
     unsafe { _mm256_add_ps(_mm256_shuffle_ps::<0x44>(a, b), _mm256_shuffle_ps::<0xEE>(a, b)) }
 }
 
-/// Adds each lane to its neighbour.
+/// Adds each lane to its neighbor.
 #[inline(always)]
-fn add_neighbours(a: __m256, b: __m256) -> __m256 {
+fn add_neighbors(a: __m256, b: __m256) -> __m256 {
     unsafe { _mm256_add_ps(_mm256_shuffle_ps::<0x88>(a, b), _mm256_shuffle_ps::<0xDD>(a, b)) }
 }

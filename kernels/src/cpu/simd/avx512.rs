@@ -159,13 +159,13 @@ impl Lanes<f32> for __m512 {
 
     #[inline(always)]
     fn sums(vectors: &[Self; MAX_LANES]) -> Self {
-        // Halves, quarters, eighths, then neighbours: each step adds two vectors' parts side by side.
+        // Halves, quarters, eighths, then neighbors: each step adds two vectors' parts side by side.
         let v = vectors;
         let a = add_quarters(add_halves(v[0], v[4]), add_halves(v[8], v[12]));
         let b = add_quarters(add_halves(v[1], v[5]), add_halves(v[9], v[13]));
         let c = add_quarters(add_halves(v[2], v[6]), add_halves(v[10], v[14]));
         let d = add_quarters(add_halves(v[3], v[7]), add_halves(v[11], v[15]));
-        add_neighbours(add_eighths(a, b), add_eighths(c, d))
+        add_neighbors(add_eighths(a, b), add_eighths(c, d))
     }
 
     #[inline(always)]
@@ -349,7 +349,7 @@ fn add_halves(a: __m512, b: __m512) -> __m512 {
     unsafe { _mm512_add_ps(_mm512_shuffle_f32x4::<0x44>(a, b), _mm512_shuffle_f32x4::<0xEE>(a, b)) }
 }
 
-/// Adds neighbouring quarters: `[a, a, b, b]` gives a quarter for each of four vectors.
+/// Adds neighboring quarters: `[a, a, b, b]` gives a quarter for each of four vectors.
 #[inline(always)]
 fn add_quarters(a: __m512, b: __m512) -> __m512 {
     unsafe { _mm512_add_ps(_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xDD>(a, b)) }
@@ -361,8 +361,8 @@ fn add_eighths(a: __m512, b: __m512) -> __m512 {
     unsafe { _mm512_add_ps(_mm512_shuffle_ps::<0x44>(a, b), _mm512_shuffle_ps::<0xEE>(a, b)) }
 }
 
-/// Adds each lane to its neighbour.
+/// Adds each lane to its neighbor.
 #[inline(always)]
-fn add_neighbours(a: __m512, b: __m512) -> __m512 {
+fn add_neighbors(a: __m512, b: __m512) -> __m512 {
     unsafe { _mm512_add_ps(_mm512_shuffle_ps::<0x88>(a, b), _mm512_shuffle_ps::<0xDD>(a, b)) }
 }
