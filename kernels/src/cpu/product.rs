@@ -282,7 +282,7 @@ impl<T: Float> Part<'_, T> {
         let Product { m, n, k, .. } = self.product;
         // Whole register tiles of every instruction set, if there are many.
         let unit = if m < 96 { 4 } else { 24 };
-        let at = (m / 2).next_multiple_of(unit);
+        let at = m.div_ceil(2).next_multiple_of(unit);
         if m * n * k < WORTH_SPLITTING || at >= m {
             dispatch(Leaf { part: self, way });
             return;
