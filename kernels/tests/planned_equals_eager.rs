@@ -370,3 +370,16 @@ fn several_steps_in_one_visit_are_several_visits() {
     }
     assert_eq!(Some(at_once), last);
 }
+
+#[test]
+fn one_large_model_is_the_same_on_one_thread_and_on_several() {
+    for widths in [vec![128, 1, CLASSES], vec![1, 300, CLASSES], vec![90, 257, 64, CLASSES]] {
+        let net = Net { batch: 1024, widths, activations: [0; 4], dropout: true, adam: true };
+        let plan = plan(&training_step(&net), 1);
+        let model = Models::new(&plan.program, 1, 4);
+        let pool = |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+        let on = |threads| pool(threads).expect("threads").install(|| model.run_plan(&plan));
+        assert_eq!(on(1), on(2), "{net:?}");
+        assert_eq!(on(1), on(3), "{net:?}");
+    }
+}
