@@ -5,11 +5,8 @@
 //! together in scratch memory. A lane sees the same numbers in the same order either way.
 
 use crate::cpu::memory::padded;
-use crate::cpu::simd::Float;
+use crate::cpu::simd::{Float, MAX_LANES};
 use crate::shape::Operand;
-
-/// Lanes of the widest instruction set, for which scratch memory is reserved.
-pub(in crate::ops) const MAX_LANES: usize = 16;
 
 /// Where the lines of an operand along one axis lie.
 #[derive(Debug)]

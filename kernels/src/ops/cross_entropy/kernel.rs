@@ -4,11 +4,11 @@
 use core::marker::PhantomData;
 
 use super::{Settings, class_axis};
-use crate::cpu::simd::{Float, Lanes, Simd, Vectorized, dispatch, math};
+use crate::cpu::simd::{Float, Lanes, MAX_LANES, Simd, Vectorized, dispatch, math};
 use crate::cpu::tile::{Inputs, Tile};
 use crate::dtype::Dtype;
 use crate::op::Kernel;
-use crate::ops::lines::{Lines, MAX_LANES, carve, scratch_bytes};
+use crate::ops::lines::{Lines, carve, scratch_bytes};
 use crate::ops::reduce::{Reduction, sum_of};
 use crate::shape::{Operand, Shape, Type};
 
