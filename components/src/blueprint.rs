@@ -4,7 +4,6 @@
 use core::ops::Range;
 
 use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::program::trace::{Trace, Var};
 use neurarch_kernels::program::{Role, Slot};
 use neurarch_kernels::shape::Type;
 
@@ -15,7 +14,7 @@ use std::sync::Arc;
 use bevy_ecs::prelude::*;
 
 use crate::column::MARKERS;
-use crate::module::{Call, Declare, Declared, DynModule};
+use crate::module::{Declare, Declared, DynModule};
 use crate::population::Group;
 use crate::tree::Contents;
 
@@ -334,10 +333,12 @@ impl Blueprint {
         Some((position, parameters.iter().position(|parameter| parameter.name == own)?))
     }
 
-    /// Records a call of the module at `position`.
-    pub fn call(&self, position: usize, trace: &Trace, training: &[bool], x: &Var) -> Var {
-        let Position { path, module, .. } = &self.positions[position];
-        let call = Call { trace, blueprint: self, position, training };
-        trace.call(path, module.type_name(), x, |x| module.forward(&call, x))
+    /// Finds the module at a dotted path below `position`, that module itself if the path is empty.
+    pub fn below(&self, position: usize, path: &str) -> Option<usize> {
+        let mut names = path.split('.').filter(|_| !path.is_empty());
+        names.try_fold(position, |position, name| {
+            let children = &self.positions[position].children;
+            children.iter().copied().find(|&child| self.positions[child].name == name)
+        })
     }
 }

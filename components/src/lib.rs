@@ -1,7 +1,9 @@
 //! neurarch's nouns: layer components, parameter columns, blueprints, optimizers.
 
 pub mod blueprint;
+pub mod call;
 pub mod column;
+pub mod hook;
 pub mod layers;
 pub mod losses;
 pub mod mode;

@@ -82,6 +82,8 @@ pub struct Mode {
     pub frozen: Bits,
     /// Whether the model is passed over: nothing of it changes by a bit.
     pub inactive: bool,
+    /// Whether a module of the model has [`Hooks`](crate::hook::Hooks) of its own: it runs eagerly.
+    pub hooked: bool,
 }
 
 /// Which parameters of a model have a gradient (torch's `.grad is not None`), by their number in the

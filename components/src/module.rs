@@ -6,10 +6,11 @@ use core::fmt::Debug;
 use bevy_ecs::prelude::*;
 use bevy_ecs::relationship::RelationshipTarget;
 use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::program::trace::{Trace, Var};
+use neurarch_kernels::program::trace::Var;
+use neurarch_kernels::program::tree::{Arguments, Tree};
 use neurarch_kernels::shape::Shape;
 
-use crate::blueprint::{Blueprint, Position};
+pub use crate::call::{Call, Watcher};
 use crate::registry::ModuleTypes;
 use crate::tree::{Columned, Model, ModuleName};
 
@@ -43,8 +44,23 @@ pub trait Module: Component + Clone + Debug + PartialEq {
         Init::Zeros
     }
 
-    /// Writes down what the module computes.
-    fn forward(&self, call: &Call<'_>, x: Var) -> Var;
+    /// Writes down what the module computes from one value.
+    ///
+    /// A module without it cannot be called, as torch's `ModuleList` cannot.
+    fn forward(&self, call: &Call<'_>, x: Var) -> Var {
+        let _ = x;
+        let module = self.type_name();
+        call.trace.fail(format!("Module [{module}] is missing the required \"forward\" function"))
+    }
+
+    /// Writes down what the module computes from any arguments: several inputs, keyword arguments, a
+    /// nested result. The default takes one value and calls [`forward`](Module::forward).
+    fn forward_with(&self, call: &Call<'_>, arguments: Arguments) -> Tree {
+        match call.only_value(arguments) {
+            Some(x) => self.forward(call, x).into(),
+            None => call.trace.poison().into(),
+        }
+    }
 
     /// Gives a copy in which every scalar slot has a fixed value: what decides the blueprint.
     fn structural(&self) -> Self {
@@ -166,19 +182,6 @@ impl Declare {
     }
 }
 
-/// What a module's `forward` sees of the model: its own parameters, buffers, children and mode.
-#[derive(Clone, Copy)]
-pub struct Call<'a> {
-    /// The recording.
-    pub trace: &'a Trace,
-    /// The model's structure.
-    pub blueprint: &'a Blueprint,
-    /// The module's place in it.
-    pub position: usize,
-    /// Training mode, one bit for each position.
-    pub training: &'a [bool],
-}
-
 /// [`Module`] behind a pointer; every module is one.
 pub trait DynModule: Any + Debug + Send + Sync {
     /// See [`Module::type_name`].
@@ -187,8 +190,8 @@ pub trait DynModule: Any + Debug + Send + Sync {
     fn declare(&self, declare: &mut Declare);
     /// See [`Module::reset`].
     fn reset(&self, parameter: &str) -> Init;
-    /// See [`Module::forward`].
-    fn forward(&self, call: &Call<'_>, x: Var) -> Var;
+    /// See [`Module::forward_with`].
+    fn forward_with(&self, call: &Call<'_>, arguments: Arguments) -> Tree;
     /// See [`Module::structural`].
     fn structural(&self) -> Box<dyn DynModule>;
     /// See [`Module::scalar`].
@@ -238,8 +241,8 @@ impl<M: Module> DynModule for M {
         Module::reset(self, parameter)
     }
 
-    fn forward(&self, call: &Call<'_>, x: Var) -> Var {
-        Module::forward(self, call, x)
+    fn forward_with(&self, call: &Call<'_>, arguments: Arguments) -> Tree {
+        Module::forward_with(self, call, arguments)
     }
 
     fn structural(&self) -> Box<dyn DynModule> {
@@ -284,57 +287,5 @@ impl<M: Module> DynModule for M {
 impl Clone for Box<dyn DynModule> {
     fn clone(&self) -> Self {
         (**self).clone_box()
-    }
-}
-
-impl<'a> Call<'a> {
-    fn at(&self) -> &'a Position {
-        &self.blueprint.positions[self.position]
-    }
-
-    /// Says whether the module is in training mode.
-    pub fn training(&self) -> bool {
-        self.training.get(self.position).copied().unwrap_or(true)
-    }
-
-    /// Gives a parameter by name; an error at this module if there is none.
-    pub fn parameter(&self, name: &str) -> Var {
-        self.blueprint
-            .parameter(self.position, name)
-            .map_or_else(|| self.missing("parameter", name), |slot| self.trace.slot(slot))
-    }
-
-    /// Gives a buffer by name; an error at this module if there is none.
-    pub fn buffer(&self, name: &str) -> Var {
-        self.blueprint
-            .buffer(self.position, name)
-            .map_or_else(|| self.missing("buffer", name), |slot| self.trace.slot(slot))
-    }
-
-    /// Gives a field of this module that each model has of its own, with shape `[]`:
-    /// see [`Module::scalar`].
-    pub fn scalar(&self, name: &'static str, dtype: Dtype) -> Var {
-        self.trace.module_scalar(name, self.position, dtype)
-    }
-
-    /// Names the children in order.
-    pub fn children(&self) -> impl Iterator<Item = &'a str> + use<'a> {
-        let blueprint = self.blueprint;
-        self.at().children.iter().map(move |&child| blueprint.positions[child].name.as_str())
-    }
-
-    /// Calls the child of that name; an error at this module if there is none.
-    pub fn child(&self, name: &str, x: &Var) -> Var {
-        let children = &self.at().children;
-        let child = children.iter().find(|&&child| self.blueprint.positions[child].name == name);
-        match child {
-            Some(&child) => self.blueprint.call(child, self.trace, self.training, x),
-            None => self.missing("child module", name),
-        }
-    }
-
-    fn missing(&self, kind: &str, name: &str) -> Var {
-        let module = self.at().module.type_name();
-        self.trace.fail(format!("'{module}' object has no {kind} '{name}'"))
     }
 }

@@ -25,12 +25,14 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod hooks;
 pub mod plugin;
 pub mod population;
 pub mod prelude;
 mod train;
 
 pub use bevy_ecs;
+pub use hooks::HookWorld;
 pub use neurarch_components as components;
 pub use neurarch_kernels as kernels;
 pub use neurarch_systems as systems;

@@ -2,15 +2,19 @@
 
 pub use bevy_ecs::prelude::{Component, Entity, World};
 
+pub use crate::components::hook::{At, HookOptions, RemovableHandle};
 pub use crate::components::layers::*;
 pub use crate::components::losses::{CrossEntropyLoss, Loss, MSELoss, Reduction};
 pub use crate::components::module::{Call, Declare, Init, Module};
 pub use crate::components::optimizer::{Adam, AdamW, SGD};
+pub use crate::hooks::HookWorld;
 pub use crate::init;
 pub use crate::kernels::dtype::Dtype;
 pub use crate::kernels::program::trace::Var;
+pub use crate::kernels::program::tree::{Arguments, Tree};
 pub use crate::population::{NeurarchWorld, PopulationSettings, Seed};
 pub use crate::systems::array::{DataSet, Input};
+pub use crate::systems::hooks::Target;
 pub use crate::systems::sets::StepSystems;
 pub use crate::systems::step::StepError;
 pub use crate::train::TrainWorld;

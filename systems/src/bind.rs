@@ -103,6 +103,38 @@ impl Bound<'_> {
         self.binder.bound.len()
     }
 
+    /// Views the first `bytes` of a member's row.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such slot or member, or a row is shorter.
+    pub(crate) fn row(&self, slot: usize, member: usize, bytes: usize) -> &[u8] {
+        let row = self.row_address(slot, member, bytes);
+        // SAFETY: `row_address` gives a member's row of at least `bytes` bytes, all of them initialized when
+        // the column was; the world is borrowed exclusively while `self` lives, so nobody writes them.
+        unsafe { std::slice::from_raw_parts(row, bytes) }
+    }
+
+    /// Views the first `bytes` of a member's row, to write to. The slot must be one that is marked as written.
+    ///
+    /// # Panics
+    ///
+    /// As [`row`](Bound::row).
+    pub(crate) fn row_mut(&mut self, slot: usize, member: usize, bytes: usize) -> &mut [u8] {
+        let row = self.row_address(slot, member, bytes);
+        // SAFETY: as in `row`; `self` is borrowed exclusively, so there is no other view of any row.
+        unsafe { std::slice::from_raw_parts_mut(row, bytes) }
+    }
+
+    fn row_address(&self, slot: usize, member: usize, bytes: usize) -> *mut u8 {
+        let members = match self.binder.is_part {
+            true => self.binder.places.len(),
+            false => self.binder.indices.len(),
+        };
+        assert!(member < members && bytes <= self.binder.bound[slot].stride, "a row of a member");
+        self.rows(slot).at(member)
+    }
+
     /// Gives the rows of slot `slot`, by member.
     pub(crate) fn rows(&self, slot: usize) -> Rows<'_> {
         let BoundSlot { segments: (first, count), stride, position } = self.binder.bound[slot];
@@ -313,9 +345,6 @@ pub(crate) fn changed_since<'w>(
 impl Bound<'_> {
     /// Copies the first `numel` numbers of a member's row.
     pub(crate) fn numbers(&self, slot: usize, member: usize, numel: usize) -> Vec<f32> {
-        let row = self.rows(slot).at(member).cast::<f32>();
-        // SAFETY: tests ask for members of the group and as many numbers as the slot has, and the world is
-        // borrowed while `self` lives.
-        unsafe { std::slice::from_raw_parts(row, numel) }.to_vec()
+        bytemuck::pod_collect_to_vec(self.row(slot, member, numel * size_of::<f32>()))
     }
 }

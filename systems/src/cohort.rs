@@ -14,6 +14,7 @@ use neurarch_components::optimizer::DynOptimizer;
 use neurarch_components::population::{Group, Population};
 
 use crate::bind::Binder;
+use crate::hooks;
 use crate::keys::Keys;
 use crate::launch::{Located, Members};
 use crate::optim::Optimizers;
@@ -48,6 +49,8 @@ pub(crate) struct Cohort {
     pub(crate) places: Vec<u32>,
     /// Whether a forward pass is to keep what `backward` will need.
     pub(crate) keeps_tape: bool,
+    /// Whether it runs eagerly, since somebody watches.
+    pub(crate) is_eager: bool,
     /// The positions where a model may have an optimizer, and what those of the cohort have.
     owned: Vec<(usize, Option<Arc<dyn DynOptimizer>>)>,
     /// Their random states.
@@ -101,6 +104,27 @@ impl Cohorts {
         Ok(true)
     }
 
+    /// Takes the mark off models whose last hook was removed; says whether there were any.
+    pub(crate) fn forget_hooks_that_are_gone(
+        &self,
+        world: &mut World,
+        of: Entity,
+    ) -> Result<bool, StepError> {
+        let groups = population(world, of)?.groups();
+        let hooked = self.list.iter().filter(|cohort| cohort.scheme.mode.hooked);
+        let gone = hooked.filter_map(|cohort| {
+            let (group, place) = (&groups[cohort.at.group], cohort.places[0] as usize);
+            (!hooks::has_own(world, group, place)).then_some(group.modules[0][place])
+        });
+        let gone: Vec<_> = gone.collect();
+        for &root in &gone {
+            if let Some(mut mode) = world.get_mut::<Mode>(root) {
+                mode.hooked = false;
+            }
+        }
+        Ok(!gone.is_empty())
+    }
+
     /// Takes what was written so far as known: after writes to modes and gradients that the cohorts
     /// follow already.
     pub(crate) fn look(&mut self, world: &mut World) {
@@ -130,8 +154,10 @@ impl Cohorts {
                 if mode.inactive {
                     continue;
                 }
+                // A model with hooks of its own has a cohort of its own.
                 let known = self.list[first..].iter_mut().rev().find(|cohort| {
-                    cohort.scheme.mode == *mode
+                    !mode.hooked
+                        && cohort.scheme.mode == *mode
                         && cohort.scheme.has_gradient == gradients.0
                         && cohort.owns_like(world, optimizers, group, place)
                 });
@@ -158,6 +184,7 @@ impl Cohorts {
                     },
                     places: vec![place as u32],
                     keeps_tape: false,
+                    is_eager: false,
                     owned,
                     keys: Keys::default(),
                     ready: Vec::new(),

@@ -8,6 +8,7 @@ use neurarch_kernels::cpu::executor::{self, Binding, Gather, Sink, Source, Stage
 use neurarch_kernels::cpu::tile::{Key, Rows};
 use neurarch_kernels::dtype::Element;
 use neurarch_kernels::passes::plan::Plan;
+use neurarch_kernels::shape::Type;
 
 use crate::bind::{BindError, Binder};
 
@@ -121,6 +122,24 @@ impl<'a> Read<'a> {
         let picked = Some(Picked { bytes: data, item_bytes: data.len() / order.items.max(1) });
         let bytes = bytemuck::cast_slice(order.numbers);
         Read { bytes, stride, offset: 0, step_bytes: 0, picked }
+    }
+
+    /// Copies the numbers of a model at a step, of type `ty`.
+    ///
+    /// # Panics
+    ///
+    /// If the array is shorter.
+    pub(crate) fn copy(&self, model: usize, step: usize, ty: &Type) -> Vec<u8> {
+        let start = model * self.stride + self.offset + step * self.step_bytes;
+        let Some(Picked { bytes, item_bytes }) = self.picked else {
+            return self.bytes[start..][..ty.size_bytes()].to_vec();
+        };
+        let items = ty.shape.first().copied().unwrap_or(1);
+        let numbers =
+            self.bytes[start..][..items * size_of::<u32>()].chunks_exact(size_of::<u32>());
+        let item = |number: &[u8]| bytemuck::pod_read_unaligned::<u32>(number) as usize;
+        let items = numbers.flat_map(|number| &bytes[item(number) * item_bytes..][..item_bytes]);
+        items.copied().collect()
     }
 
     /// Says where the first step's numbers start, and how far on the next step's are.

@@ -4,6 +4,8 @@ pub mod access;
 pub mod array;
 pub mod bind;
 mod cohort;
+mod eager;
+pub mod hooks;
 pub mod init;
 pub mod insert;
 mod keys;

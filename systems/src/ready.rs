@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bevy_ecs::prelude::*;
 use neurarch_components::losses::DynLoss;
 use neurarch_components::mode::Bits;
+use neurarch_components::population::Group;
 use neurarch_components::registry::ModuleTypes;
 use neurarch_kernels::program::{Scalar, ScalarOf};
 
@@ -12,6 +13,7 @@ use crate::cohort::{Cohort, population};
 use crate::optim::Optimizers;
 use crate::plans::{Kind, Planned, Plans, Request};
 use crate::step::StepError;
+use crate::trace::Scheme;
 use crate::watch::Watch;
 
 /// A plan with the numbers of a cohort's members.
@@ -94,33 +96,17 @@ impl Cohort {
         let rates = optimizers.columns(world, group);
         let (mut scalars, mut columns) = (Vec::new(), Vec::new());
         for slot in slots {
-            let missing = || self.scheme.no_such_scalar(slot);
-            let modules = &group.modules[slot.position];
-            let entities = self.places.iter().map(|&place| modules[place as usize]);
+            scalars.extend(read_scalar(world, &self.scheme, group, &self.places, slot, loss)?);
             match slot.of {
-                ScalarOf::Loss => {
-                    let number =
-                        loss.and_then(|loss| loss.scalar(slot.name)).ok_or_else(missing)?;
-                    scalars.extend(entities.map(|_| number));
-                }
+                ScalarOf::Loss => {}
                 ScalarOf::Module => {
-                    let types = types.ok_or_else(missing)?;
+                    let modules = &group.modules[slot.position];
                     let first = modules.first().and_then(|&first| world.get_entity(first).ok());
-                    columns.extend(
-                        first.and_then(|first| types.id(first)).map(|id| (slot.position, id)),
-                    );
-                    for entity in entities {
-                        let entity = world.get_entity(entity).map_err(|_| missing())?;
-                        let module = types.module(entity).ok_or_else(missing)?;
-                        scalars.push(module.scalar(slot.name).ok_or_else(missing)?);
-                    }
+                    let id = first.zip(types).and_then(|(first, types)| types.id(first));
+                    columns.extend(id.map(|id| (slot.position, id)));
                 }
                 ScalarOf::Optimizer => {
                     columns.extend(rates.iter().filter(|(position, _)| *position == slot.position));
-                    for entity in entities {
-                        let optimizer = optimizers.on(world, entity).ok_or_else(missing)?;
-                        scalars.push(optimizer.scalar(slot.name).ok_or_else(missing)?);
-                    }
                 }
             }
         }
@@ -131,9 +117,31 @@ impl Cohort {
     }
 }
 
-impl crate::trace::Scheme {
-    fn no_such_scalar(&self, slot: &Scalar) -> StepError {
-        let path = self.blueprint.positions.get(slot.position).map(|at| at.path.clone());
-        StepError::Scalar { path: path.unwrap_or_default(), name: slot.name }
-    }
+/// Reads a scalar of the members at `places`, one number each.
+pub(crate) fn read_scalar(
+    world: &World,
+    scheme: &Scheme,
+    group: &Group,
+    places: &[u32],
+    scalar: &Scalar,
+    loss: Option<&dyn DynLoss>,
+) -> Result<Vec<f64>, StepError> {
+    let missing = || {
+        let path = scheme.blueprint.positions.get(scalar.position).map(|at| at.path.clone());
+        StepError::Scalar { path: path.unwrap_or_default(), name: scalar.name }
+    };
+    let modules = &group.modules[scalar.position];
+    let entities = places.iter().map(|&place| modules[place as usize]);
+    let read = |entity: Entity| match scalar.of {
+        ScalarOf::Loss => loss?.scalar(scalar.name),
+        ScalarOf::Module => {
+            let types = world.get_resource::<ModuleTypes>()?;
+            types.module(world.get_entity(entity).ok()?)?.scalar(scalar.name)
+        }
+        ScalarOf::Optimizer => {
+            let optimizers = world.get_resource::<Optimizers>()?;
+            optimizers.on(world, entity)?.scalar(scalar.name)
+        }
+    };
+    entities.map(|entity| read(entity).ok_or_else(missing)).collect()
 }

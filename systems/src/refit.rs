@@ -141,6 +141,7 @@ pub(crate) fn remap_modes(
             evaluating: moved(&mode.evaluating, &positions),
             frozen: moved(&mode.frozen, &parameters),
             inactive: mode.inactive,
+            hooked: mode.hooked,
         };
         mode.set_if_neq(to);
     }

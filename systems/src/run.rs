@@ -11,6 +11,8 @@ use neurarch_kernels::shape::Type;
 use crate::access;
 use crate::array::Erased;
 use crate::cohort::{self, Cohorts};
+use crate::eager::Recorded;
+use crate::hooks::Shared;
 use crate::launch::{Buffers, Members, Read};
 use crate::step::StepError;
 
@@ -25,9 +27,17 @@ pub(crate) struct Run {
     pub(crate) buffers: Buffers,
     pub(crate) tape: Tape,
     pub(crate) loss: LossArrays,
-    /// The places in [`Cohort::ready`] of the plans of this call, cohort after cohort.
+    /// The places in [`Cohort::ready`] of the plans of this call, cohort after cohort; [`EAGER`] for those
+    /// that run eagerly.
     pub(crate) chosen: Vec<usize>,
+    /// For each cohort that ran forward eagerly, its record.
+    pub(crate) recorded: Vec<Option<Recorded>>,
+    /// The hooks of all models, if there are any.
+    pub(crate) shared: Option<Shared>,
 }
+
+/// The place of no plan: the cohort runs eagerly, or not at all.
+pub(crate) const EAGER: usize = usize::MAX;
 
 /// Takes the run out of the world, so that both can be used, regroups its cohorts if need be, and puts
 /// it back.
@@ -39,7 +49,7 @@ pub(crate) fn with_run<R>(
     cohort::population(world, population)?;
     let kept = world.get_mut::<Kept>(population).and_then(|mut kept| kept.0.take());
     let mut run = kept.unwrap_or_default();
-    let result = run.cohorts.refresh(world, population).and_then(|()| work(world, &mut run));
+    let result = run.refresh(world, population).and_then(|()| work(world, &mut run));
     if let Some(mut kept) = world.get_mut::<Kept>(population) {
         kept.0 = Some(run);
     } else if let Ok(mut population) = world.get_entity_mut(population) {
@@ -55,10 +65,27 @@ pub(crate) fn has_loss(world: &World, population: Entity) -> bool {
 }
 
 impl Run {
-    /// Gives the type of the first output of the chosen plans, one a cohort; `None` if no model is active.
+    /// Regroups the cohorts if need be, and finds out which of them run eagerly.
+    pub(crate) fn refresh(
+        &mut self,
+        world: &mut World,
+        population: Entity,
+    ) -> Result<(), StepError> {
+        self.cohorts.refresh(world, population)?;
+        if self.cohorts.forget_hooks_that_are_gone(world, population)? {
+            self.cohorts.refresh(world, population)?;
+        }
+        self.shared = Shared::of(world, population);
+        for cohort in &mut self.cohorts.list {
+            cohort.is_eager = self.shared.is_some() || cohort.scheme.mode.hooked;
+        }
+        Ok(())
+    }
+
+    /// Gives the type of the first output of the chosen plans, one a cohort; `None` if none is planned.
     pub(crate) fn first_output(&self) -> Option<&Type> {
-        let (cohort, &chosen) = self.cohorts.list.first().zip(self.chosen.first())?;
-        cohort.ready[chosen].planned.outputs.first()
+        let mut planned = self.cohorts.list.iter().zip(&self.chosen);
+        planned.find_map(|(cohort, &chosen)| cohort.ready.get(chosen)?.planned.outputs.first())
     }
 
     /// Adds the columns that the chosen plans need and that are not there yet, such as those of an
@@ -85,7 +112,7 @@ impl Run {
             }
         }
         if added {
-            self.cohorts.refresh(world, population)?;
+            self.refresh(world, population)?;
         }
         Ok(added)
     }
@@ -94,7 +121,8 @@ impl Run {
     pub(crate) fn check_first_outputs(&self) -> Result<(), StepError> {
         let Some(first) = self.first_output() else { return Ok(()) };
         for (cohort, &chosen) in self.cohorts.list.iter().zip(&self.chosen) {
-            let own = &cohort.ready[chosen].planned.outputs[0];
+            let Some(ready) = cohort.ready.get(chosen) else { continue };
+            let own = &ready.planned.outputs[0];
             if own != first {
                 let (expected, given) = (first.shape.clone(), own.shape.clone());
                 return Err(StepError::Shape { array: "result", expected, given });
@@ -146,20 +174,15 @@ impl Tape {
         self.start = Start::Nothing;
     }
 
-    /// Remembers a forward pass of the chosen plans, one a cohort, that gave `y`.
-    pub(crate) fn remember(&mut self, x: Erased<'_>, y: &[u8], run: &Cohorts, chosen: &[usize]) {
-        let Some((cohort, &first)) = run.list.first().zip(chosen.first()) else { return };
-        let ty = &cohort.ready[first].planned.outputs[0];
-        if self.y.as_ref() != Some(ty) {
-            self.y = Some(ty.clone());
-        }
+    /// Remembers a forward pass of these cohorts that gave `y`, whose type is known already.
+    pub(crate) fn remember(&mut self, x: Erased<'_>, y: &[u8], run: &Cohorts) {
         self.outputs.reserve(y.len());
         self.outputs.bytes_mut()[..y.len()].copy_from_slice(y);
         if !self.is_of(run) {
             let of = run.list.iter();
             self.of = of.map(|c| (c.at.members.clone(), c.scheme.mode.clone())).collect();
         }
-        self.is_written = run.list.iter().any(|cohort| cohort.keeps_tape);
+        self.is_written = run.list.iter().any(|cohort| cohort.keeps_tape || cohort.is_eager);
         if self.is_written && !self.x.as_ref().is_some_and(|known| x.ty().is(known)) {
             self.x = Some(x.ty().to_type());
         }
@@ -207,6 +230,11 @@ impl LossArrays {
         };
         self.arrays = loss.arrays().iter().map(convert).collect();
         (self.loss, self.dtype) = (Some(loss.clone_box()), Some(dtype));
+    }
+
+    /// Lists the numbers of the arrays.
+    pub(crate) fn bytes(&self) -> impl Iterator<Item = &[u8]> {
+        self.arrays.iter().map(AlignedBytes::bytes)
     }
 
     /// Lists the arrays as all models read them.

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use neurarch_components::blueprint::Blueprint;
+use neurarch_components::call::{Call, Watcher};
 use neurarch_components::losses::{DynLoss, LossCall};
 use neurarch_components::mode::{Bits, Mode};
 use neurarch_components::optimizer::{DynOptimizer, Update};
@@ -12,6 +13,7 @@ use neurarch_kernels::dtype::Dtype;
 use neurarch_kernels::passes::differentiate;
 use neurarch_kernels::passes::split::{Split, split};
 use neurarch_kernels::program::trace::{Trace, TraceError, Var};
+use neurarch_kernels::program::tree::Tree;
 use neurarch_kernels::program::{Program, Role, Slot};
 use neurarch_kernels::shape::Type;
 
@@ -44,10 +46,10 @@ pub struct Scheme {
 }
 
 /// A parameter as a program meets it.
-struct Parameter {
+pub(crate) struct Parameter {
     /// Its number in the order of `named_parameters()`.
-    number: usize,
-    slot: Slot,
+    pub(crate) number: usize,
+    pub(crate) slot: Slot,
 }
 
 impl Scheme {
@@ -65,7 +67,7 @@ impl Scheme {
     }
 
     /// Lists those that need a gradient.
-    fn trainable(&self) -> Vec<Parameter> {
+    pub(crate) fn trainable(&self) -> Vec<Parameter> {
         let mut parameters = self.parameters();
         parameters.retain(|p| !self.mode.frozen.contains(p.number) && p.slot.ty.dtype.is_float());
         parameters
@@ -88,11 +90,29 @@ impl Scheme {
         self.groups.iter().any(Option::is_some)
     }
 
-    fn call(&self, trace: &Trace, x: &Var) -> Var {
+    /// Records a call of the whole model, watched if somebody watches.
+    pub(crate) fn call(&self, trace: &Trace, x: &Var, watcher: Option<&dyn Watcher>) -> Var {
         let training: Vec<_> = (0..self.blueprint.positions.len())
             .map(|position| !self.mode.evaluating.contains(position))
             .collect();
-        self.blueprint.call(0, trace, &training, x)
+        let blueprint = &self.blueprint;
+        let call = Call { trace, blueprint, position: 0, training: &training, watcher };
+        match call.run(x.into()) {
+            Tree::Leaf(y) => y,
+            other => trace.fail(format!("expected one Tensor, got {}", other.type_name())),
+        }
+    }
+
+    /// Lists the parameters and buffers.
+    pub(crate) fn slots(&self) -> Vec<Slot> {
+        let positions = self.blueprint.positions.iter().enumerate();
+        let slots = positions.flat_map(|(position, at)| {
+            let parameters = at.parameters.iter();
+            let parameters = parameters.map(move |of| self.blueprint.parameter(position, &of.name));
+            let buffers = at.buffers.iter();
+            parameters.chain(buffers.map(move |of| self.blueprint.buffer(position, &of.name)))
+        });
+        slots.flatten().collect()
     }
 
     /// Records the update of one parameter, if it has an optimizer.
@@ -117,6 +137,21 @@ impl Scheme {
         steps[slot.position] = Some(after);
     }
 
+    /// Records the updates of parameters that have a gradient and an optimizer.
+    pub(crate) fn updates<'s>(
+        &self,
+        trace: &Trace,
+        gradients: impl Iterator<Item = (&'s Slot, Option<Var>)>,
+    ) {
+        let mut steps = self.no_steps();
+        for (slot, gradient) in gradients {
+            if let Some(gradient) = gradient {
+                self.update(trace, slot, &gradient, &mut steps);
+            }
+        }
+        self.store_steps(trace, steps);
+    }
+
     /// Records that the counts of steps become what the updates made of them.
     fn store_steps(&self, trace: &Trace, steps: Vec<Option<Var>>) {
         for (position, steps) in steps.into_iter().enumerate() {
@@ -126,7 +161,7 @@ impl Scheme {
         }
     }
 
-    fn steps(&self, position: usize) -> Slot {
+    pub(crate) fn steps(&self, position: usize) -> Slot {
         let at = &self.blueprint.positions[position];
         let name = if at.path.is_empty() { "step".into() } else { format!("{}.step", at.path) };
         let ty = Type::new(Dtype::F32, [at.parameters.len()]);
@@ -154,7 +189,7 @@ pub(crate) fn nearest(
 }
 
 /// Gives the slot of a parameter's gradient.
-fn gradient_of(parameter: &Slot) -> Slot {
+pub(crate) fn gradient_of(parameter: &Slot) -> Slot {
     Slot { role: Role::Gradient, ..parameter.clone() }
 }
 
@@ -165,7 +200,7 @@ fn gradient_of(parameter: &Slot) -> Slot {
 /// What a module's `forward` gives.
 pub fn forward(of: &Scheme, x: Type) -> Result<Program, TraceError> {
     let trace = Trace::new();
-    let y = of.call(&trace, &trace.input(x));
+    let y = of.call(&trace, &trace.input(x), None);
     trace.finish(&[y])
 }
 
@@ -177,7 +212,7 @@ pub fn forward(of: &Scheme, x: Type) -> Result<Program, TraceError> {
 /// What a module's `forward` gives.
 pub fn forward_and_backward(of: &Scheme, x: Type) -> Result<Split, TraceError> {
     let trace = Trace::new();
-    let y = of.call(&trace, &trace.input(x));
+    let y = of.call(&trace, &trace.input(x), None);
     let dy = trace.input(y.ty().clone());
     let trainable = of.trainable();
     let wrt: Vec<_> = trainable.iter().map(|p| trace.slot(p.slot.clone())).collect();
@@ -233,7 +268,7 @@ pub fn train_step(
     target: Type,
 ) -> Result<(Program, Type), TraceError> {
     let trace = Trace::new();
-    let y = of.call(&trace, &trace.input(x));
+    let y = of.call(&trace, &trace.input(x), None);
     let loss = call_loss(&trace, loss, &y, target);
     if loss.shape().rank() > 0 {
         trace.fail(NOT_SCALAR);
@@ -245,13 +280,7 @@ pub fn train_step(
     let wrt: Vec<_> = trainable.iter().map(|p| trace.slot(p.slot.clone())).collect();
     let one = trace.constant(1.0, loss.dtype(), []);
     let gradients = differentiate::backward(&trace, &[(loss.clone(), one)], &wrt);
-    let mut steps = of.no_steps();
-    for (parameter, gradient) in trainable.iter().zip(gradients) {
-        if let Some(gradient) = gradient {
-            of.update(&trace, &parameter.slot, &gradient, &mut steps);
-        }
-    }
-    of.store_steps(&trace, steps);
+    of.updates(&trace, trainable.iter().map(|p| &p.slot).zip(gradients));
     Ok((trace.finish(&[loss])?, y.ty().clone()))
 }
 
@@ -265,12 +294,10 @@ pub const NOT_SCALAR: &str = "grad can be implicitly created only for scalar out
 /// What the optimizers give.
 pub fn step(of: &Scheme) -> Result<Program, TraceError> {
     let trace = Trace::new();
-    let mut steps = of.no_steps();
-    for parameter in of.parameters().iter().filter(|p| of.has_gradient.contains(p.number)) {
-        let gradient = trace.slot(gradient_of(&parameter.slot));
-        of.update(&trace, &parameter.slot, &gradient, &mut steps);
-    }
-    of.store_steps(&trace, steps);
+    let parameters = of.parameters();
+    let with_gradient = parameters.iter().filter(|p| of.has_gradient.contains(p.number));
+    let gradient = |slot: &Slot| Some(trace.slot(gradient_of(slot)));
+    of.updates(&trace, with_gradient.map(|p| (&p.slot, gradient(&p.slot))));
     trace.finish(&[])
 }
 

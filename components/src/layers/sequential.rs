@@ -1,7 +1,7 @@
 //! [`Sequential`]: one module after the other.
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::program::trace::Var;
+use neurarch_kernels::program::tree::{Arguments, Tree};
 
 use crate::module::{Call, Declare, DynModule, Module};
 
@@ -77,8 +77,17 @@ impl Module for Sequential {
         declare.children.extend(self.children.iter().cloned());
     }
 
-    fn forward(&self, call: &Call<'_>, x: Var) -> Var {
-        call.children().fold(x, |x, name| call.child(name, &x))
+    fn forward_with(&self, call: &Call<'_>, mut arguments: Arguments) -> Tree {
+        match arguments.positional.pop() {
+            Some(x) if arguments.positional.is_empty() && arguments.keyword.is_empty() => {
+                call.children().fold(x, |x, name| call.child_with(name, Arguments::one(x)))
+            }
+            x => {
+                arguments.positional.extend(x);
+                call.only_value(arguments);
+                call.trace.poison().into()
+            }
+        }
     }
 
     /// The blueprint's positions name the children.

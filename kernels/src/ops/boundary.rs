@@ -1,18 +1,21 @@
-//! The edges of module calls: `enter` and `leave` pass their input through.
+//! The edges of module calls: `enter` and `leave` pass their inputs through.
 //!
 //! They give a module's inputs and outputs values of their own, even in `Identity` or in a module that
-//! is called twice, so that hooks can watch them. A plan drops those that nobody watches.
+//! is called twice, so that hooks can watch them. All values that cross an edge do so in one node, which
+//! has all their gradients at hand when it is differentiated. A plan drops those that nobody watches.
+//!
+//! Source: `torch.utils.hooks.BackwardHook`, whose `BackwardHookFunction` does the same.
 
 use crate::cpu::tile::Tile;
 use crate::op::{Boundary, GradientAt, Kernel, Op, OpError};
 use crate::program::trace::Var;
 use crate::shape::{Layout, Operand, Type};
 
-/// The value enters a module's `forward`.
+/// The values enter a module's `forward`.
 #[derive(Debug)]
 pub(crate) struct Enter;
 
-/// The value leaves a module's `forward`.
+/// The values leave a module's `forward`.
 #[derive(Debug)]
 pub(crate) struct Leave;
 
@@ -40,8 +43,9 @@ macro_rules! boundary {
             }
 
             fn kernel(&self, _: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
-                let element_bytes = outputs[0].ty.dtype.size_bytes();
-                Box::new(move |tile: &mut Tile<'_>| copy(tile, element_bytes))
+                let sizes = outputs.iter().map(|output| output.ty.dtype.size_bytes());
+                let sizes: Vec<_> = sizes.collect();
+                Box::new(move |tile: &mut Tile<'_>| copy(tile, &sizes))
             }
 
             fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
@@ -54,13 +58,16 @@ macro_rules! boundary {
 boundary!(Enter, "enter");
 boundary!(Leave, "leave");
 
-fn copy(tile: &mut Tile<'_>, element_bytes: usize) {
+/// Copies each input to its output; `sizes` are those of their elements, in bytes.
+fn copy(tile: &mut Tile<'_>, sizes: &[usize]) {
     for model in 0..tile.models() {
         let (inputs, mut outputs, _) = tile.model(model).split();
-        match element_bytes {
-            8 => outputs.take::<i64>().copy_from_slice(inputs.get(0)),
-            4 => outputs.take::<f32>().copy_from_slice(inputs.get(0)),
-            _ => outputs.take::<u8>().copy_from_slice(inputs.get(0)),
+        for (number, size) in sizes.iter().enumerate() {
+            match size {
+                8 => outputs.take::<i64>().copy_from_slice(inputs.get(number)),
+                4 => outputs.take::<f32>().copy_from_slice(inputs.get(number)),
+                _ => outputs.take::<u8>().copy_from_slice(inputs.get(number)),
+            }
         }
     }
 }

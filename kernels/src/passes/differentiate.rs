@@ -4,15 +4,61 @@
 //! like any `forward`, an eager trace computes the gradients at once, and a hook's own arithmetic is
 //! differentiated as in torch.
 
-use crate::op::GradientAt;
+use crate::op::{Boundary, GradientAt};
 use crate::program::Node;
 use crate::program::trace::{Trace, Var};
+
+/// Watches gradients on their way back. Each method may replace what it is given.
+pub trait WatchGradients {
+    /// Is called with the gradients that arrive at the outputs of a module call, before they go through it.
+    fn leave(&mut self, call: Crossing<'_>, gradients: &mut [Option<Var>]);
+
+    /// Is called with the gradients of the inputs of a module call: `None` where none is needed.
+    fn enter(&mut self, call: Crossing<'_>, gradients: &mut [Option<Var>]);
+
+    /// Is called with the whole gradient of the value at `index` in `wrt`, as soon as it is known.
+    fn known(&mut self, index: usize, gradient: &mut Var) {
+        let _ = (index, gradient);
+    }
+}
+
+/// A module call whose edge gradients cross.
+#[derive(Clone, Copy, Debug)]
+pub struct Crossing<'a> {
+    /// Index in [`Program::scopes`](crate::program::Program::scopes).
+    pub scope: usize,
+    /// For each input of the call, whether it needs a gradient. At [`leave`](WatchGradients::leave), if
+    /// none does, [`enter`](WatchGradients::enter) will not be called.
+    pub needs: &'a [bool],
+}
 
 /// Records the gradients of `Σ ⟨gradient, output⟩` over the pairs `of` with respect to each of `wrt`:
 /// `None` where nothing depends on it.
 ///
 /// Source: `torch.autograd.grad(outputs, inputs, grad_outputs, allow_unused=True)`.
 pub fn backward(trace: &Trace, of: &[(Var, Var)], wrt: &[Var]) -> Vec<Option<Var>> {
+    record(trace, of, wrt, None)
+}
+
+/// [`backward`], watched: what `watch` puts in the place of a gradient goes on from there.
+///
+/// Source: `register_full_backward_pre_hook` and `register_full_backward_hook` of `torch.nn.Module`, and
+/// `torch.Tensor.register_hook`.
+pub fn backward_watched(
+    trace: &Trace,
+    of: &[(Var, Var)],
+    wrt: &[Var],
+    watch: &mut dyn WatchGradients,
+) -> Vec<Option<Var>> {
+    record(trace, of, wrt, Some(watch))
+}
+
+fn record(
+    trace: &Trace,
+    of: &[(Var, Var)],
+    wrt: &[Var],
+    mut watch: Option<&mut dyn WatchGradients>,
+) -> Vec<Option<Var>> {
     let nodes = trace.program().nodes.clone();
     let needs = needs_gradient(trace, &nodes, wrt);
     let mut gradients: Vec<Option<Var>> = vec![None; needs.len()];
@@ -21,27 +67,75 @@ pub fn backward(trace: &Trace, of: &[(Var, Var)], wrt: &[Var]) -> Vec<Option<Var
             accumulate(&mut gradients[id], gradient.clone());
         }
     }
-    for node in nodes.iter().rev() {
-        let arrived: Vec<_> = node.outputs.iter().map(|&id| gradients[id].clone()).collect();
-        if arrived.iter().all(Option::is_none) || !node.outputs.iter().any(|&id| needs[id]) {
-            continue;
-        }
-        let vars = |ids: &[usize]| ids.iter().map(|&id| trace.var(id)).collect::<Vec<_>>();
-        let at = GradientAt {
-            inputs: &vars(&node.inputs),
-            outputs: &vars(&node.outputs),
-            gradients: &arrived,
-            needs: &node.inputs.iter().map(|&id| needs[id]).collect::<Vec<_>>(),
-        };
-        trace.within(node.scope, || {
-            for (&input, gradient) in node.inputs.iter().zip(node.op.gradient(&at)) {
-                if let Some(gradient) = gradient.filter(|_| needs[input]) {
-                    accumulate(&mut gradients[input], gradient);
-                }
+    let known_after = watch.as_ref().map(|_| first_readers(&nodes, wrt));
+    for (index, node) in nodes.iter().enumerate().rev() {
+        let mut arrived: Vec<_> = node.outputs.iter().map(|&id| gradients[id].clone()).collect();
+        if arrived.iter().any(Option::is_some) && node.outputs.iter().any(|&id| needs[id]) {
+            let needed: Vec<_> = node.inputs.iter().map(|&id| needs[id]).collect();
+            if let (Some(watch), Some(edge)) = (watch.as_deref_mut(), node.op.boundary()) {
+                cross(edge, &nodes, node, &needs, &mut arrived, watch);
             }
-        });
+            let vars = |ids: &[usize]| ids.iter().map(|&id| trace.var(id)).collect::<Vec<_>>();
+            let at = GradientAt {
+                inputs: &vars(&node.inputs),
+                outputs: &vars(&node.outputs),
+                gradients: &arrived,
+                needs: &needed,
+            };
+            trace.within(node.scope, || {
+                for (&input, gradient) in node.inputs.iter().zip(node.op.gradient(&at)) {
+                    if let Some(gradient) = gradient.filter(|_| needs[input]) {
+                        accumulate(&mut gradients[input], gradient);
+                    }
+                }
+            });
+        }
+        let known = known_after.iter().flatten().enumerate().filter(|(_, after)| **after == index);
+        for (number, _) in known {
+            let gradient = wrt[number].id().and_then(|id| gradients[id].as_mut());
+            if let (Some(watch), Some(gradient)) = (watch.as_deref_mut(), gradient) {
+                watch.known(number, gradient);
+            }
+        }
     }
     wrt.iter().map(|var| gradients[var.id()?].clone()).collect()
+}
+
+/// Shows the gradients at an edge of a module call to `watch`.
+fn cross(
+    edge: Boundary,
+    nodes: &[Node],
+    node: &Node,
+    needs: &[bool],
+    arrived: &mut [Option<Var>],
+    watch: &mut dyn WatchGradients,
+) {
+    let scope = node.scope;
+    match edge {
+        Boundary::Enter => {
+            let needs: Vec<_> = node.inputs.iter().map(|&id| needs[id]).collect();
+            for (gradient, _) in arrived.iter_mut().zip(&needs).filter(|(_, needed)| !**needed) {
+                *gradient = None;
+            }
+            watch.enter(Crossing { scope, needs: &needs }, arrived);
+        }
+        Boundary::Leave => {
+            let enters =
+                |node: &&Node| node.scope == scope && node.op.boundary() == Some(Boundary::Enter);
+            let inputs = nodes.iter().find(enters).map(|enter| enter.inputs.as_slice());
+            let needs = inputs.unwrap_or_default().iter().map(|&id| needs[id]).collect::<Vec<_>>();
+            watch.leave(Crossing { scope, needs: &needs }, arrived);
+        }
+    }
+}
+
+/// For each of `wrt`, the first node that reads it: when the way back has passed it, the gradient is whole.
+fn first_readers(nodes: &[Node], wrt: &[Var]) -> Vec<usize> {
+    let reader = |var: &Var| {
+        let reads = |node: &Node| var.id().is_some_and(|id| node.inputs.contains(&id));
+        nodes.iter().position(reads).unwrap_or(usize::MAX)
+    };
+    wrt.iter().map(reader).collect()
 }
 
 /// Marks the values that depend on one of `wrt`.

@@ -22,8 +22,12 @@ pub struct Eager {
     inputs: HashMap<usize, AlignedBytes>,
     slots: HashMap<(Role, usize, usize), AlignedBytes>,
     scalars: HashMap<Scalar, Vec<f64>>,
+    scalar_source: Option<Box<ScalarSource>>,
     values: Vec<Option<Value>>,
 }
+
+/// Gives the numbers of a scalar, one a model, when a recording asks for it first.
+pub type ScalarSource = dyn Fn(&Scalar) -> Option<Vec<f64>> + Send + Sync;
 
 /// A computed value: one row a model.
 struct Value {
@@ -38,6 +42,9 @@ pub enum ReadError {
     /// The program has no such value, or it is not computed yet.
     #[error("%{0} is not computed")]
     NotComputed(ValueId),
+    /// The value stands for nothing, since an error came before it.
+    #[error("there is no value, because of an earlier error")]
+    Poisoned,
     /// The value has elements of another type.
     #[error("expected elements of {expected}, found {found}")]
     Dtype {
@@ -75,6 +82,32 @@ impl Eager {
         self
     }
 
+    /// Gives one more input to a recording that goes on: a row of bytes for each model.
+    pub fn set_input<'a>(&mut self, input: usize, rows: impl Iterator<Item = &'a [u8]>) {
+        let rows = aligned(rows, self.models);
+        self.inputs.insert(input, rows);
+    }
+
+    /// Gives the rows of the slot of that role, position and index: a row of bytes for each model.
+    pub fn set_slot<'a>(
+        &mut self,
+        slot: (Role, usize, usize),
+        rows: impl Iterator<Item = &'a [u8]>,
+    ) {
+        let rows = aligned(rows, self.models);
+        self.slots.insert(slot, rows);
+    }
+
+    /// Says who knows the scalars that were not given one by one.
+    pub fn set_scalar_source(&mut self, source: Box<ScalarSource>) {
+        self.scalar_source = Some(source);
+    }
+
+    /// Counts the models.
+    pub fn models(&self) -> usize {
+        self.models
+    }
+
     /// Runs a program that is recorded already; afterwards [`read`](Eager::read) gives its values.
     #[must_use]
     pub fn run(mut self, program: &Program) -> Self {
@@ -93,12 +126,22 @@ impl Eager {
     ///
     /// [`ReadError`] if there is no such value or it is of another dtype.
     pub fn read<T: Element>(&self, id: ValueId) -> Result<Vec<T>, ReadError> {
-        let value = self.values.get(id).and_then(Option::as_ref);
-        let value = value.ok_or(ReadError::NotComputed(id))?;
-        let ty = &value.operand.ty;
+        let (ty, bytes) = self.read_bytes(id)?;
         if ty.dtype != T::DTYPE {
             return Err(ReadError::Dtype { expected: T::DTYPE, found: ty.dtype });
         }
+        Ok(bytemuck::pod_collect_to_vec::<u8, T>(&bytes))
+    }
+
+    /// Gives the type of a value and its elements as bytes, in the order of [`read`](Eager::read).
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::NotComputed`] if there is no such value.
+    pub fn read_bytes(&self, id: ValueId) -> Result<(&Type, Vec<u8>), ReadError> {
+        let value = self.values.get(id).and_then(Option::as_ref);
+        let value = value.ok_or(ReadError::NotComputed(id))?;
+        let ty = &value.operand.ty;
         let dense;
         let rows = if value.operand.is_row_major() {
             &value.rows
@@ -106,13 +149,11 @@ impl Eager {
             dense = self.row_major(value);
             &dense.rows
         };
-        let numel = ty.shape.numel();
         let stride = stride(ty);
         let row = |model: usize| &rows.bytes()[model * stride..][..ty.size_bytes()];
-        let mut elements = Vec::with_capacity(self.models * numel);
-        (0..self.models)
-            .for_each(|model| elements.extend(bytemuck::pod_collect_to_vec::<u8, T>(row(model))));
-        Ok(elements)
+        let mut bytes = Vec::with_capacity(self.models * ty.size_bytes());
+        (0..self.models).for_each(|model| bytes.extend_from_slice(row(model)));
+        Ok((ty, bytes))
     }
 
     /// Makes value `id`, which no node makes. A slot or scalar that was not given is zero.
@@ -125,8 +166,11 @@ impl Eager {
                 self.slots.get(&(slot.role, slot.position, slot.index)).map(copy)
             }
             Origin::Scalar(scalar) => {
-                let numbers = self.scalars.get(&program.scalars[scalar]);
-                numbers.map(|numbers| numbers_of(numbers.iter().copied(), ty.dtype, self.models))
+                let scalar = &program.scalars[scalar];
+                let source = self.scalar_source.as_ref();
+                let numbers = self.scalars.get(scalar).cloned();
+                let numbers = numbers.or_else(|| source.and_then(|source| source(scalar)));
+                numbers.map(|numbers| numbers_of(numbers.into_iter(), ty.dtype, self.models))
             }
             Origin::Constant(number) => {
                 let numbers = std::iter::repeat_n(number, ty.shape.numel() * self.models);
@@ -236,12 +280,20 @@ fn copy(rows: &AlignedBytes) -> AlignedBytes {
 fn rows_of<T: Element>(elements: &[T], models: usize) -> AlignedBytes {
     let bytes: &[u8] = bytemuck::cast_slice(elements);
     let row = bytes.len() / models.max(1);
-    let stride = padded(row.max(1));
-    let mut rows = AlignedBytes::new(stride * models);
-    for model in 0..models {
-        rows.bytes_mut()[model * stride..][..row].copy_from_slice(&bytes[model * row..][..row]);
+    aligned((0..models).map(|model| &bytes[model * row..][..row]), models)
+}
+
+/// Copies rows of one length, each to a cache line of its own.
+fn aligned<'a>(rows: impl Iterator<Item = &'a [u8]>, models: usize) -> AlignedBytes {
+    let mut all = AlignedBytes::new(0);
+    for (model, row) in rows.enumerate() {
+        let stride = padded(row.len().max(1));
+        if model == 0 {
+            all = AlignedBytes::new(stride * models);
+        }
+        all.bytes_mut()[model * stride..][..row.len()].copy_from_slice(row);
     }
-    rows
+    all
 }
 
 fn numbers_of(numbers: impl Iterator<Item = f64>, dtype: Dtype, models: usize) -> AlignedBytes {

@@ -13,6 +13,7 @@ use crate::shape::Type;
 pub mod eager;
 mod print;
 pub mod trace;
+pub mod tree;
 mod verify;
 
 pub use verify::VerifyError;

@@ -10,9 +10,10 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::eager::Eager;
+use super::eager::{Eager, ReadError};
+use super::tree::{Arguments, Tree};
 use super::{Node, Origin, Program, Role, Scalar, ScalarOf, Scope, Slot, SlotId, ValueId};
-use crate::dtype::Dtype;
+use crate::dtype::{Dtype, Element};
 use crate::op::{Op, OpError};
 use crate::ops::boundary;
 use crate::shape::{Shape, Type};
@@ -81,6 +82,29 @@ impl Trace {
         Trace(Rc::new(RefCell::new(Recorder { eager: Some(eager), ..Recorder::default() })))
     }
 
+    /// Goes on recording and computing where [`pause`](Trace::pause) left off.
+    pub fn resume_eager(program: Program, eager: Eager) -> Self {
+        let trace = Trace::resume(program);
+        trace.0.borrow_mut().eager = Some(eager);
+        trace
+    }
+
+    /// Takes the recording and the computed values out, to go on later, perhaps on another thread.
+    ///
+    /// # Errors
+    ///
+    /// The first error that was recorded.
+    pub fn pause(&self) -> Result<(Program, Eager), TraceError> {
+        let mut recorder = self.0.borrow_mut();
+        match recorder.error.take() {
+            Some(error) => Err(error),
+            None => {
+                let eager = recorder.eager.take().unwrap_or_default();
+                Ok((std::mem::take(&mut recorder.program), eager))
+            }
+        }
+    }
+
     /// Ends the recording with `outputs` as the program's outputs.
     ///
     /// # Errors
@@ -116,6 +140,37 @@ impl Trace {
         recorder.program.inputs.push(ty.clone());
         let origin = Origin::Input(recorder.program.inputs.len() - 1);
         recorder.source(self, ty, origin)
+    }
+
+    /// Records the next input of the program, and gives its numbers to an eager trace: those of model 0,
+    /// row-major, then those of model 1, ….
+    pub fn input_of<T: Element>(&self, shape: impl Into<Shape>, elements: &[T]) -> Var {
+        let ty = Type::new(T::DTYPE, shape);
+        let row = ty.size_bytes();
+        let bytes: &[u8] = bytemuck::cast_slice(elements);
+        let models = self.values().map_or(0, |eager| eager.models());
+        if bytes.len() != row * models {
+            let given = elements.len();
+            return self
+                .fail(format!("expected {} numbers, got {given}", ty.shape.numel() * models));
+        }
+        self.input_of_rows(ty, (0..models).map(|model| &bytes[model * row..][..row]))
+    }
+
+    /// [`input_of`](Trace::input_of) rows of bytes, one for each model.
+    pub fn input_of_rows<'a>(&self, ty: Type, rows: impl Iterator<Item = &'a [u8]>) -> Var {
+        let input = self.program().inputs.len();
+        if let Some(eager) = &mut self.0.borrow_mut().eager {
+            eager.set_input(input, rows);
+        }
+        self.input(ty)
+    }
+
+    /// Gives the rows of a slot to an eager trace, one for each model, before the slot is recorded.
+    pub fn set_slot<'a>(&self, slot: (Role, usize, usize), rows: impl Iterator<Item = &'a [u8]>) {
+        if let Some(eager) = &mut self.0.borrow_mut().eager {
+            eager.set_slot(slot, rows);
+        }
     }
 
     /// Records the row of a slot; a slot that was recorded before is the same value.
@@ -207,14 +262,8 @@ impl Trace {
         result
     }
 
-    /// Calls a module: `forward` runs between an `enter` and a `leave` boundary.
-    pub fn call(
-        &self,
-        path: &str,
-        module: &'static str,
-        x: &Var,
-        forward: impl FnOnce(Var) -> Var,
-    ) -> Var {
+    /// Records what `run` records as a call of the module at `path`.
+    pub fn scope<R>(&self, path: &str, module: &'static str, run: impl FnOnce() -> R) -> R {
         {
             let mut recorder = self.0.borrow_mut();
             let calls = recorder.calls.entry(path.to_owned()).or_default();
@@ -225,11 +274,46 @@ impl Trace {
             let scope = recorder.program.scopes.len() - 1;
             recorder.open.push(scope);
         }
-        let inside = self.apply(boundary::Enter, &[x]);
-        let y = forward(inside);
-        let outside = self.apply(boundary::Leave, &[&y]);
+        let result = run();
         self.0.borrow_mut().open.pop();
-        outside
+        result
+    }
+
+    /// Records that the values of positional arguments enter the `forward` of the module whose call is
+    /// open. Keyword arguments pass unwatched, as in torch.
+    pub fn enter(&self, mut arguments: Arguments) -> Arguments {
+        let positional = Tree::Tuple(arguments.positional);
+        let vars: Vec<_> = positional.leaves().into_iter().cloned().collect();
+        let mut inside = self.cross(Arc::new(boundary::Enter), &vars).into_iter();
+        let crossed = positional.map(&mut |var| inside.next().unwrap_or(var));
+        arguments.positional = crossed.into_items();
+        arguments
+    }
+
+    /// Records that values leave the `forward` of the module whose call is open.
+    pub fn leave(&self, result: Tree) -> Tree {
+        let vars: Vec<_> = result.leaves().into_iter().cloned().collect();
+        let mut outside = self.cross(Arc::new(boundary::Leave), &vars).into_iter();
+        result.map(&mut |var| outside.next().unwrap_or(var))
+    }
+
+    fn cross(&self, edge: Arc<dyn Op>, vars: &[Var]) -> Vec<Var> {
+        let inputs: Vec<_> = vars.iter().collect();
+        if inputs.is_empty() { Vec::new() } else { self.apply_all(edge, &inputs, inputs.len()) }
+    }
+
+    /// Calls a module of one value: `forward` runs between an `enter` and a `leave` boundary.
+    pub fn call(
+        &self,
+        path: &str,
+        module: &'static str,
+        x: &Var,
+        forward: impl FnOnce(Var) -> Var,
+    ) -> Var {
+        self.scope(path, module, || {
+            let inside = self.apply(boundary::Enter, &[x]);
+            self.apply(boundary::Leave, &[&forward(inside)])
+        })
     }
 
     /// Records an error at the open module call and gives a value that stands for nothing.
@@ -257,7 +341,8 @@ impl Trace {
         Var { trace: self.clone(), id: Some(id), ty }
     }
 
-    fn poison(&self) -> Var {
+    /// Gives a value that stands for nothing: what comes after an error.
+    pub fn poison(&self) -> Var {
         Var { trace: self.clone(), id: None, ty: Type::new(Dtype::F32, []) }
     }
 }
@@ -328,6 +413,17 @@ impl Var {
     /// Gives the index in [`Program::values`]; `None` if an error came before it.
     pub fn id(&self) -> Option<ValueId> {
         self.id
+    }
+
+    /// Copies the numbers of this value, if its trace computes: those of model 0, row-major, then those of
+    /// model 1, ….
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`] if nothing is computed, an error came before, or the elements are not `T`.
+    pub fn read<T: Element>(&self) -> Result<Vec<T>, ReadError> {
+        let id = self.id.ok_or(ReadError::Poisoned)?;
+        self.trace.values().ok_or(ReadError::NotComputed(id))?.read(id)
     }
 
     /// Gives the node that made this value, if one did.

@@ -9,11 +9,13 @@ use neurarch_kernels::program::Role;
 
 use super::StepError;
 use super::check::{check_array, check_dtype, check_result, check_targets, models, shaped};
+use crate::access;
 use crate::array::Input;
 use crate::cohort::{self, Cohort};
+use crate::eager::{self, Given, Recorded};
 use crate::launch::{Job, Read, Write, launch};
 use crate::plans::{Kind, Request};
-use crate::run::{self, Run, Start, with_run};
+use crate::run::{self, EAGER, Run, Start, with_run};
 
 /// Computes the loss of the last forward pass against `targets`, and what [`backward`] starts from.
 ///
@@ -158,17 +160,19 @@ fn run_backward(world: &mut World, run: &mut Run, population: Entity) -> Result<
         chosen.clear();
         for cohort in &mut cohorts.list {
             // What kept no tape has no plan that is run, and takes the place of none.
-            let place = match cohort.keeps_tape {
+            let place = match cohort.keeps_tape && !cohort.is_eager {
                 true => cohort.prepare(world, population, &request)?,
-                false => usize::MAX,
+                false => EAGER,
             };
             chosen.push(place);
         }
-        if !run.add_columns(world, population, |number| number)? {
+        let added = add_gradient_columns(world, run, population)?;
+        if !run.add_columns(world, population, |number| number)? && !added {
             break;
         }
     }
     let n_models = models(world, population)?;
+    let mut eager = run_eager_backward(world, run)?;
     let Run { cohorts, buffers, tape, chosen, .. } = run;
     let y_bytes = tape.y.as_ref().map_or(0, |y| y.size_bytes());
     let gradient = Read::new(&tape.gradient.bytes()[..y_bytes * n_models], y_bytes);
@@ -197,9 +201,50 @@ fn run_backward(world: &mut World, run: &mut Run, population: Entity) -> Result<
             }
         }
     }
+    for (place, recorded) in &mut eager {
+        eager::commit(world, &mut run.cohorts.list[*place], recorded)?;
+    }
     write_gradient_bits(world, run, population)?;
     run.tape.forget();
     Ok(())
+}
+
+/// Adds the columns for gradients of cohorts that ran eagerly; says whether any was missing.
+fn add_gradient_columns(
+    world: &mut World,
+    run: &mut Run,
+    population: Entity,
+) -> Result<bool, StepError> {
+    let eager = run.cohorts.list.iter().filter(|cohort| cohort.is_eager);
+    let missing: Vec<_> =
+        eager.map(|cohort| (cohort.at.group, eager::gradient_slots(cohort))).collect();
+    let mut added = false;
+    for (group, slots) in missing {
+        added |= access::add_columns(world, population, group, &slots);
+    }
+    if added {
+        run.refresh(world, population)?;
+    }
+    Ok(added)
+}
+
+/// Goes back in the cohorts that ran eagerly, each named by its place; nothing is written yet.
+fn run_eager_backward(
+    world: &mut World,
+    run: &mut Run,
+) -> Result<Vec<(usize, Recorded)>, StepError> {
+    let Run { cohorts, tape, recorded, shared, .. } = run;
+    let Some(ty) = tape.y.as_ref() else { return Ok(Vec::new()) };
+    let row = ty.size_bytes();
+    let mut all = Vec::new();
+    for (place, (cohort, recorded)) in cohorts.list.iter_mut().zip(recorded).enumerate() {
+        let Some(recorded) = recorded.take() else { continue };
+        let bytes = tape.gradient.bytes();
+        let rows = cohort.at.members.indices().map(|index| &bytes[index * row..][..row]);
+        let dy = Given { rows: rows.collect(), ty: ty.clone() };
+        all.push((place, eager::backward(world, cohort, shared.clone(), recorded, &dy)?));
+    }
+    Ok(all)
 }
 
 /// Writes to every member which parameters have a gradient.

@@ -69,7 +69,7 @@ pub(super) fn check_result(
 }
 
 /// Checks class indices, of which each model has `per_model`.
-pub(super) fn check_targets(
+pub(crate) fn check_targets(
     targets: Targets,
     given: Erased<'_>,
     per_model: usize,

@@ -1,7 +1,9 @@
 //! [`StepError`].
 
+use neurarch_components::hook::HookKind;
 use neurarch_kernels::dtype::Dtype;
 use neurarch_kernels::program::VerifyError;
+use neurarch_kernels::program::eager::ReadError;
 use neurarch_kernels::program::trace::TraceError;
 use neurarch_kernels::shape::Shape;
 
@@ -24,6 +26,9 @@ pub enum StepError {
     /// A recorded program breaks the grammar: an op of a user's own that lies about itself.
     #[error(transparent)]
     Verify(#[from] VerifyError),
+    /// A value that a hook or a loss was to give is not there.
+    #[error(transparent)]
+    Read(#[from] ReadError),
     /// An array is for another number of models.
     #[error("{array}: expected numbers for {expected} models, got {given}")]
     Models {
@@ -103,6 +108,18 @@ pub enum StepError {
     /// The loss is an array.
     #[error("{}", crate::trace::NOT_SCALAR)]
     NotScalar,
+    /// A hook failed, or panicked.
+    #[error("{path}: {kind} {number}: {message}")]
+    Hook {
+        /// The module's dotted path; the root's type.
+        path: String,
+        /// The kind of hook.
+        kind: HookKind,
+        /// Its place among the hooks of its kind that are called there.
+        number: usize,
+        /// What it said.
+        message: String,
+    },
     /// `backward` has nothing to start with.
     #[error("expected a loss before backward: call loss, or backward_from with a gradient")]
     NoLoss,

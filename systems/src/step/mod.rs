@@ -5,7 +5,7 @@
 //! alone (zero, where the call makes the array).
 
 mod backward;
-mod check;
+pub(crate) mod check;
 mod error;
 mod forward;
 mod train;

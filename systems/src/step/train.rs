@@ -8,11 +8,13 @@ use neurarch_kernels::dtype::Element;
 
 use super::StepError;
 use super::check::{check_array, check_dtype, check_targets, models, shaped};
+use crate::access;
 use crate::array::{DataSet, Erased, Input, Sizes};
 use crate::cohort;
+use crate::eager::{self, Given};
 use crate::launch::{Job, Order, Output, Read, Write, launch};
 use crate::plans::{Kind, Request, TypeRef};
-use crate::run::{Run, with_run};
+use crate::run::{EAGER, Run, with_run};
 
 /// Makes one training step: forward, loss, backward and update, bit for bit as the four calls would.
 ///
@@ -191,13 +193,18 @@ fn train<T: Element>(
     run.loss.refresh(loss, dtype);
     loop {
         choose_plans(world, run, population, parts, targets, loss)?;
-        if !run.add_columns(world, population, |number| number / parts.len().max(1))? {
+        let added = add_state_columns(world, run, population)?;
+        if !run.add_columns(world, population, |number| number / parts.len().max(1))? && !added {
             break;
         }
     }
+    train_eagerly(world, run, parts, loss, (losses, steps))?;
     let mut arrays = [Write::new(losses, steps * size_of::<T>())];
     let Run { cohorts, buffers, chosen, loss: loss_arrays, .. } = run;
     for (cohort, chosen) in cohorts.list.iter_mut().zip(chosen.chunks(parts.len().max(1))) {
+        if cohort.is_eager {
+            continue;
+        }
         let is_random = chosen.iter().any(|&place| cohort.ready[place].planned.is_random);
         if is_random {
             cohort.refresh_keys(world)?;
@@ -244,6 +251,64 @@ fn train<T: Element>(
     Ok(())
 }
 
+/// Adds the columns of the optimizers of cohorts that run eagerly; says whether any was missing.
+fn add_state_columns(
+    world: &mut World,
+    run: &mut Run,
+    population: Entity,
+) -> Result<bool, StepError> {
+    let mut added = false;
+    let eager = run.cohorts.list.iter().filter(|cohort| cohort.is_eager);
+    let slots = eager.map(|cohort| Ok((cohort.at.group, eager::update_slots(cohort)?.0)));
+    for (group, slots) in slots.collect::<Result<Vec<_>, StepError>>()? {
+        added |= access::add_columns(world, population, group, &slots);
+    }
+    if added {
+        run.refresh(world, population)?;
+    }
+    Ok(added)
+}
+
+/// Trains the cohorts that are watched, step after step: the step that fails, and what follows, are not
+/// made.
+fn train_eagerly<T: Element>(
+    world: &mut World,
+    run: &mut Run,
+    parts: &[Part<'_>],
+    loss: &dyn DynLoss,
+    (losses, steps): (&mut [T], usize),
+) -> Result<(), StepError> {
+    let Run { cohorts, shared, loss: arrays, .. } = run;
+    for cohort in cohorts.list.iter_mut().filter(|cohort| cohort.is_eager) {
+        let mut made = 0;
+        for part in parts {
+            let types = [part.x.to_type(), part.target.to_type()];
+            for step in 0..part.steps {
+                let batch = |input: usize| {
+                    let row = |index| part.inputs[input].copy(index, step, &types[input]);
+                    cohort.at.members.indices().map(row).collect::<Vec<_>>()
+                };
+                let (x, target) = (batch(0), batch(1));
+                let x = Given { ty: types[0].clone(), rows: x.iter().map(Vec::as_slice).collect() };
+                let target = Given {
+                    ty: types[1].clone(),
+                    rows: target.iter().map(Vec::as_slice).collect(),
+                };
+                let shared = shared.clone();
+                let (loss, mut recorded) =
+                    eager::train_step(world, cohort, shared, (loss, arrays), &x, &target)?;
+                eager::commit(world, cohort, &mut recorded)?;
+                let numbers: Vec<T> = bytemuck::pod_collect_to_vec(&loss.bytes);
+                for (index, number) in cohort.at.members.indices().zip(numbers) {
+                    losses[index * steps + made] = number;
+                }
+                made += 1;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Finds the plans, part after part for each cohort, and checks the targets against them.
 fn choose_plans(
     world: &mut World,
@@ -258,6 +323,10 @@ fn choose_plans(
     for cohort in &mut run.cohorts.list {
         cohort.check_optimizer()?;
         for part in parts {
+            if cohort.is_eager {
+                run.chosen.push(EAGER);
+                continue;
+            }
             let request = Request {
                 kind: Kind::TrainStep,
                 x: Some(part.x),

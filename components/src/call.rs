@@ -1,0 +1,153 @@
+//! [`Call`]: what a module's `forward` sees of its model, and how it calls its children.
+
+use neurarch_kernels::dtype::Dtype;
+use neurarch_kernels::program::trace::{Trace, Var};
+use neurarch_kernels::program::tree::{Arguments, Tree};
+
+use crate::blueprint::{Blueprint, Position};
+
+/// What a module's `forward` sees of the model: its own parameters, buffers, children and mode.
+#[derive(Clone, Copy)]
+pub struct Call<'a> {
+    /// The recording.
+    pub trace: &'a Trace,
+    /// The model's structure.
+    pub blueprint: &'a Blueprint,
+    /// The module's place in it.
+    pub position: usize,
+    /// Training mode, one bit for each position.
+    pub training: &'a [bool],
+    /// Who watches the calls of modules, if somebody does.
+    pub watcher: Option<&'a dyn Watcher>,
+}
+
+/// Watches the calls of modules, from just before to just after each `forward`: how hooks are called.
+pub trait Watcher {
+    /// Is called with the arguments of a call, and gives those that go on to `forward`.
+    fn before(&self, call: &Call<'_>, arguments: Arguments) -> Arguments;
+
+    /// Is called with the arguments that `forward` got and with its result (`None` after an error), and
+    /// gives the result that the caller gets.
+    fn after(&self, call: &Call<'_>, arguments: &Arguments, result: Option<Tree>) -> Option<Tree>;
+}
+
+impl<'a> Call<'a> {
+    /// Records a call of this module. After an error nothing is called any more.
+    ///
+    /// Source: `torch.nn.Module.__call__`.
+    pub fn run(&self, arguments: Arguments) -> Tree {
+        let trace = self.trace;
+        let Position { path, module, .. } = self.at();
+        if trace.error().is_some() {
+            return trace.poison().into();
+        }
+        trace.scope(path, module.type_name(), || {
+            let Some(watcher) = self.watcher else {
+                return trace.leave(module.forward_with(self, trace.enter(arguments)));
+            };
+            let arguments = watcher.before(self, arguments);
+            let fails = || trace.error().is_some();
+            let (arguments, result) = match fails() {
+                true => (arguments, None),
+                false => {
+                    let inside = trace.enter(arguments);
+                    let result = module.forward_with(self, inside.clone());
+                    (inside, Some(result).filter(|_| !fails()))
+                }
+            };
+            match watcher.after(self, &arguments, result) {
+                Some(result) => trace.leave(result),
+                None => trace.poison().into(),
+            }
+        })
+    }
+
+    /// Gives this module's place in the blueprint.
+    pub fn at(&self) -> &'a Position {
+        &self.blueprint.positions[self.position]
+    }
+
+    /// Says whether the module is in training mode.
+    pub fn training(&self) -> bool {
+        self.training.get(self.position).copied().unwrap_or(true)
+    }
+
+    /// Gives a parameter by name; an error at this module if there is none.
+    pub fn parameter(&self, name: &str) -> Var {
+        self.blueprint
+            .parameter(self.position, name)
+            .map_or_else(|| self.missing(name), |slot| self.trace.slot(slot))
+    }
+
+    /// Gives a buffer by name; an error at this module if there is none.
+    pub fn buffer(&self, name: &str) -> Var {
+        self.blueprint
+            .buffer(self.position, name)
+            .map_or_else(|| self.missing(name), |slot| self.trace.slot(slot))
+    }
+
+    /// Gives a field of this module that each model has of its own, with shape `[]`:
+    /// see [`Module::scalar`](crate::module::Module::scalar).
+    pub fn scalar(&self, name: &'static str, dtype: Dtype) -> Var {
+        self.trace.module_scalar(name, self.position, dtype)
+    }
+
+    /// Names the children in order.
+    pub fn children(&self) -> impl Iterator<Item = &'a str> + use<'a> {
+        let blueprint = self.blueprint;
+        self.at().children.iter().map(move |&child| blueprint.positions[child].name.as_str())
+    }
+
+    /// Calls a child, or a module further down by its dotted path, with one value, which gives one value;
+    /// an error at this module if there is none.
+    pub fn child(&self, path: &str, x: &Var) -> Var {
+        match self.child_with(path, x) {
+            Tree::Leaf(y) => y,
+            other => {
+                let found = other.type_name();
+                self.trace.fail(format!("'{path}': expected one Tensor as the result, got {found}"))
+            }
+        }
+    }
+
+    /// Calls a child, or a module further down by its dotted path; an error at this module if there is
+    /// none.
+    pub fn child_with(&self, path: &str, arguments: impl Into<Arguments>) -> Tree {
+        let Some(position) = self.blueprint.below(self.position, path) else {
+            return self.missing(path).into();
+        };
+        Call { position, ..*self }.run(arguments.into())
+    }
+
+    /// Takes the one value that the arguments are, if they are; an error in Python's words if not.
+    pub fn only_value(&self, arguments: Arguments) -> Option<Var> {
+        let module = self.at().module.type_name();
+        let Arguments { mut positional, keyword } = arguments;
+        let wrong = match (positional.len(), keyword.first()) {
+            (_, Some((name, _))) if name != "input" || !positional.is_empty() => {
+                format!("{module}.forward() got an unexpected keyword argument '{name}'")
+            }
+            (0, None) => {
+                format!("{module}.forward() missing 1 required positional argument: 'input'")
+            }
+            (0 | 1, _) => match positional.pop().or(keyword.into_iter().next().map(|(_, x)| x)) {
+                Some(Tree::Leaf(x)) => return Some(x),
+                other => {
+                    let given = other.unwrap_or_default().type_name();
+                    format!("{module}.forward(): expected a Tensor, got {given}")
+                }
+            },
+            (given, _) => format!(
+                "{module}.forward() takes 2 positional arguments but {} were given",
+                given + 1
+            ),
+        };
+        self.trace.fail(wrong);
+        None
+    }
+
+    fn missing(&self, name: &str) -> Var {
+        let module = self.at().module.type_name();
+        self.trace.fail(format!("'{module}' object has no attribute '{name}'"))
+    }
+}

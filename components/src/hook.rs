@@ -1,0 +1,405 @@
+//! Hooks: functions of a user's own that are called where modules are called, differentiated, saved or
+//! loaded.
+//!
+//! [`Hooks`] is a component: on a module's entity its hooks are called for that model alone, on a
+//! population's for all of its models at once. [`GlobalHooks`] is a resource: its hooks are called for
+//! every module. What a hook is given it can compute with: what it returns is recorded, hence
+//! differentiated; an array of its own is a constant.
+//!
+//! Source: the `register_*_hook` methods of `torch.nn.Module`, and `torch.utils.hooks`.
+
+use std::error::Error;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use bevy_ecs::prelude::*;
+use ndarray::{ArrayD, IxDyn};
+use neurarch_kernels::dtype::Element;
+use neurarch_kernels::program::eager::ReadError;
+use neurarch_kernels::program::trace::{Trace, Var};
+use neurarch_kernels::program::tree::{Arguments, Tree};
+use slotmap::{SlotMap, new_key_type};
+
+new_key_type! {
+    /// Tells the hooks of one [`HookTable`] apart.
+    pub struct HookKey;
+}
+
+/// What a hook may fail with: any error, or a `&str` or `String`.
+pub type HookError = Box<dyn Error + Send + Sync>;
+
+/// Where a hook is called: the module, and the recording.
+#[derive(Clone, Copy)]
+pub struct At<'a> {
+    /// The recording, which computes each op at once.
+    pub trace: &'a Trace,
+    /// The module's dotted path, the first if it has several; empty for the root.
+    pub path: &'a str,
+    /// Its type's name.
+    pub module: &'static str,
+    /// Its entity, if the hook is called for one model.
+    pub entity: Option<Entity>,
+    /// How many models the values are of: 1 in a hook of one model.
+    pub models: usize,
+}
+
+impl At<'_> {
+    /// Copies the numbers of a value.
+    ///
+    /// # Shape
+    ///
+    /// That of the value in a hook of one model; `[models, ..]` in a hook of a population.
+    ///
+    /// # Errors
+    ///
+    /// If its elements are not `T`, or an error came before it.
+    pub fn array<T: Element>(&self, x: &Var) -> Result<ArrayD<T>, ReadError> {
+        let numbers = x.read::<T>()?;
+        let models = self.entity.is_none().then_some(self.models);
+        let shape: Vec<_> = models.into_iter().chain(x.shape().iter().copied()).collect();
+        ArrayD::from_shape_vec(IxDyn(&shape), numbers).map_err(|_| ReadError::Poisoned)
+    }
+
+    /// Records an array of the hook's own: a constant, through which no gradient goes.
+    ///
+    /// # Shape
+    ///
+    /// As [`array`](At::array) gives.
+    pub fn constant<T: Element>(&self, array: &ArrayD<T>) -> Var {
+        let numbers: Vec<T> = array.iter().copied().collect();
+        let shape = match self.entity {
+            Some(_) => array.shape(),
+            None => array.shape().get(1..).unwrap_or(&[]),
+        };
+        self.trace.input_of(shape, &numbers)
+    }
+}
+
+/// Sees the arguments of a call, and may replace them.
+///
+/// Source: `register_forward_pre_hook`, with `with_kwargs=True`.
+pub type ForwardPreHook =
+    dyn FnMut(&At<'_>, &Arguments) -> Result<Option<Arguments>, HookError> + Send;
+
+/// Sees arguments and result of a call, and may replace the result. There is none if `forward` failed, which
+/// hooks with [`always_call`](HookOptions::always_call) are told too.
+///
+/// Source: `register_forward_hook`, with `with_kwargs=True`.
+pub type ForwardHook =
+    dyn FnMut(&At<'_>, &Arguments, Option<&Tree>) -> Result<Option<Tree>, HookError> + Send;
+
+/// Gradients of a module's inputs or outputs; `None` where there is none.
+pub type Gradients = Vec<Option<Var>>;
+
+/// Sees the gradients of a module's outputs before they go back through it, and may replace them.
+///
+/// Source: `register_full_backward_pre_hook`.
+pub type BackwardPreHook =
+    dyn FnMut(&At<'_>, &[Option<Var>]) -> Result<Option<Gradients>, HookError> + Send;
+
+/// Sees the gradients of a module's inputs, then those of its outputs, and may replace the former.
+///
+/// Source: `register_full_backward_hook`.
+pub type BackwardHook = dyn FnMut(&At<'_>, &[Option<Var>], &[Option<Var>]) -> Result<Option<Gradients>, HookError>
+    + Send;
+
+/// Sees the gradient of a parameter of that name before it is added to `.grad`, and may replace it.
+///
+/// Source: `torch.Tensor.register_hook`.
+pub type GradientHook = dyn FnMut(&At<'_>, &str, &Var) -> Result<Option<Var>, HookError> + Send;
+
+/// Sees the whole `.grad` of a parameter of that name, after a backward pass added to it.
+///
+/// Source: `torch.Tensor.register_post_accumulate_grad_hook`.
+pub type PostAccumulateGradHook = dyn FnMut(&At<'_>, &str, &Var) -> Result<(), HookError> + Send;
+
+/// A kind of hook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum HookKind {
+    /// [`ForwardPreHook`].
+    ForwardPre,
+    /// [`ForwardHook`].
+    Forward,
+    /// [`BackwardPreHook`].
+    BackwardPre,
+    /// [`BackwardHook`].
+    Backward,
+    /// [`GradientHook`].
+    Gradient,
+    /// [`PostAccumulateGradHook`].
+    PostAccumulateGrad,
+}
+
+impl fmt::Display for HookKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            HookKind::ForwardPre => "forward pre-hook",
+            HookKind::Forward => "forward hook",
+            HookKind::BackwardPre => "full backward pre-hook",
+            HookKind::Backward => "full backward hook",
+            HookKind::Gradient => "gradient hook",
+            HookKind::PostAccumulateGrad => "post-accumulate-grad hook",
+        })
+    }
+}
+
+/// A function that hooks are made of, with its kind.
+pub enum Callback {
+    /// See [`ForwardPreHook`].
+    ForwardPre(Box<ForwardPreHook>),
+    /// See [`ForwardHook`].
+    Forward(Box<ForwardHook>),
+    /// See [`BackwardPreHook`].
+    BackwardPre(Box<BackwardPreHook>),
+    /// See [`BackwardHook`].
+    Backward(Box<BackwardHook>),
+    /// See [`GradientHook`]; the parameter's own name, such as `weight`.
+    Gradient(String, Box<GradientHook>),
+    /// See [`PostAccumulateGradHook`]; the parameter's own name.
+    PostAccumulateGrad(String, Box<PostAccumulateGradHook>),
+}
+
+impl Callback {
+    /// Gives the kind.
+    pub fn kind(&self) -> HookKind {
+        match self {
+            Callback::ForwardPre(_) => HookKind::ForwardPre,
+            Callback::Forward(_) => HookKind::Forward,
+            Callback::BackwardPre(_) => HookKind::BackwardPre,
+            Callback::Backward(_) => HookKind::Backward,
+            Callback::Gradient(..) => HookKind::Gradient,
+            Callback::PostAccumulateGrad(..) => HookKind::PostAccumulateGrad,
+        }
+    }
+}
+
+/// How a hook is registered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HookOptions {
+    /// Whether it is called before the hooks that are there already.
+    pub prepend: bool,
+    /// Whether a forward hook is called even if the call failed.
+    pub always_call: bool,
+}
+
+/// A registered hook.
+#[derive(Clone)]
+pub struct Hook {
+    /// Its key in the table.
+    pub key: HookKey,
+    /// Its kind.
+    pub kind: HookKind,
+    /// See [`HookOptions::always_call`].
+    pub always_call: bool,
+    /// The function; locked while it runs.
+    pub callback: Arc<Mutex<Callback>>,
+}
+
+/// The hooks of one module, or of all, in the order in which they are called.
+#[derive(Clone, Default)]
+pub struct HookTable {
+    hooks: SlotMap<HookKey, Hook>,
+    order: Vec<HookKey>,
+}
+
+impl HookTable {
+    fn insert(&mut self, callback: Callback, options: HookOptions) -> HookKey {
+        let HookOptions { prepend, always_call } = options;
+        let kind = callback.kind();
+        let callback = Arc::new(Mutex::new(callback));
+        let key = self.hooks.insert_with_key(|key| Hook { key, kind, always_call, callback });
+        let at = if prepend { 0 } else { self.order.len() };
+        self.order.insert(at, key);
+        key
+    }
+
+    fn remove(&mut self, key: HookKey) -> bool {
+        self.order.retain(|&known| known != key);
+        self.hooks.remove(key).is_some()
+    }
+}
+
+/// The hooks of a module: a component of its entity. Empty ones are as good as none.
+///
+/// A clone has the same functions, but its own list.
+#[derive(Component, Default)]
+pub struct Hooks {
+    table: Arc<Mutex<HookTable>>,
+}
+
+/// The hooks of every module: a resource.
+///
+/// Source: `torch.nn.modules.module.register_module_forward_hook` and its kin.
+#[derive(Resource, Clone, Default)]
+pub struct GlobalHooks(pub Hooks);
+
+/// The hooks of a population, by the path of the module: a component of the population's entity. Each is
+/// called once for all of its models.
+#[derive(Component, Clone, Default)]
+pub struct PopulationHooks(pub Vec<(String, Hooks)>);
+
+impl PopulationHooks {
+    /// Gives the hooks of the module at `path`, adding an empty list if there is none.
+    pub fn at_mut(&mut self, path: &str) -> &mut Hooks {
+        let place = self.0.iter().position(|(known, _)| known == path);
+        let place = place.unwrap_or_else(|| {
+            self.0.push((path.to_owned(), Hooks::default()));
+            self.0.len() - 1
+        });
+        &mut self.0[place].1
+    }
+
+    /// Gives the hooks of the module at `path`.
+    pub fn at(&self, path: &str) -> Option<&Hooks> {
+        self.0.iter().find(|(known, _)| known == path).map(|(_, hooks)| hooks)
+    }
+
+    /// Gives the same lists once more; see [`Hooks::share`].
+    #[must_use]
+    pub fn share(&self) -> PopulationHooks {
+        let shared = self.0.iter().map(|(path, hooks)| (path.clone(), hooks.share()));
+        PopulationHooks(shared.collect())
+    }
+
+    /// Says whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.iter().all(|(_, hooks)| hooks.is_empty())
+    }
+}
+
+impl Hooks {
+    /// Registers a hook.
+    pub fn register(&mut self, callback: Callback, options: HookOptions) -> RemovableHandle {
+        let key = lock(&self.table).insert(callback, options);
+        RemovableHandle { table: Arc::downgrade(&self.table), key }
+    }
+
+    /// Lists the hooks of a kind, in the order in which they are called. A list once taken does not change
+    /// when hooks are removed, as in torch.
+    pub fn list(&self, kind: HookKind) -> Vec<Hook> {
+        let table = lock(&self.table);
+        let hooks = table.order.iter().filter_map(|&key| table.hooks.get(key));
+        hooks.filter(|hook| hook.kind == kind).cloned().collect()
+    }
+
+    /// Gives the same list once more: what a handle removes is gone from both.
+    #[must_use]
+    pub fn share(&self) -> Hooks {
+        Hooks { table: self.table.clone() }
+    }
+
+    /// Says whether there are none.
+    pub fn is_empty(&self) -> bool {
+        lock(&self.table).order.is_empty()
+    }
+}
+
+impl Clone for Hooks {
+    fn clone(&self) -> Self {
+        Hooks { table: Arc::new(Mutex::new(lock(&self.table).clone())) }
+    }
+}
+
+impl fmt::Debug for Hooks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Hooks({})", lock(&self.table).order.len())
+    }
+}
+
+/// What registering a hook gives: with it the hook can be removed, from anywhere, even while it runs.
+///
+/// Dropping it removes nothing; [`guard`](RemovableHandle::guard) gives one that does. Handles can be
+/// compared, ordered by nothing, and used as keys.
+///
+/// Source: `torch.utils.hooks.RemovableHandle`.
+#[derive(Clone, Debug)]
+pub struct RemovableHandle {
+    table: Weak<Mutex<HookTable>>,
+    key: HookKey,
+}
+
+impl RemovableHandle {
+    /// Removes the hook; says whether it was there. Removing twice is harmless.
+    pub fn remove(&self) -> bool {
+        self.table.upgrade().is_some_and(|table| lock(&table).remove(self.key))
+    }
+
+    /// Gives a guard that removes the hook when it is dropped: Python's `with handle:`.
+    #[must_use = "the hook is removed when the guard is dropped"]
+    pub fn guard(self) -> HookGuard {
+        HookGuard(self)
+    }
+}
+
+impl PartialEq for RemovableHandle {
+    fn eq(&self, other: &Self) -> bool {
+        self.key == other.key && Weak::ptr_eq(&self.table, &other.table)
+    }
+}
+
+impl Eq for RemovableHandle {}
+
+impl std::hash::Hash for RemovableHandle {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.key.hash(state);
+        self.table.as_ptr().hash(state);
+    }
+}
+
+/// Removes a hook when it is dropped.
+#[derive(Debug)]
+pub struct HookGuard(RemovableHandle);
+
+impl Drop for HookGuard {
+    fn drop(&mut self) {
+        self.0.remove();
+    }
+}
+
+impl fmt::Debug for HookTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.order.iter()).finish()
+    }
+}
+
+/// Locks a table; one whose lock a panic poisoned is whole, since nothing panics while it is changed.
+fn lock(table: &Mutex<HookTable>) -> MutexGuard<'_, HookTable> {
+    table.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nothing() -> Callback {
+        Callback::ForwardPre(Box::new(|_, _| Ok(None)))
+    }
+
+    #[test]
+    fn hooks_are_listed_in_order_and_prepended_ones_come_first() {
+        let mut hooks = Hooks::default();
+        let first = hooks.register(nothing(), HookOptions::default());
+        let second = hooks.register(nothing(), HookOptions::default());
+        let before = HookOptions { prepend: true, ..HookOptions::default() };
+        let zeroth = hooks.register(nothing(), before);
+        let keys = |hooks: &Hooks| {
+            hooks.list(HookKind::ForwardPre).iter().map(|hook| hook.key).collect::<Vec<_>>()
+        };
+        assert_eq!(keys(&hooks), [zeroth.key, first.key, second.key]);
+        assert!(hooks.list(HookKind::Backward).is_empty());
+        assert!(first.remove() && !first.remove());
+        assert_eq!(keys(&hooks), [zeroth.key, second.key]);
+    }
+
+    #[test]
+    fn a_guard_removes_its_hook_and_a_handle_outlives_its_table() {
+        let mut hooks = Hooks::default();
+        drop(hooks.register(nothing(), HookOptions::default()).guard());
+        assert!(hooks.is_empty());
+        let handle = hooks.register(nothing(), HookOptions::default());
+        let copy = hooks.clone();
+        drop(hooks);
+        assert!(!handle.remove());
+        assert!(!copy.is_empty());
+    }
+}

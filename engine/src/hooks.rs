@@ -1,0 +1,164 @@
+//! [`HookWorld`]: hooks on bevy's [`World`], by one-line callers of [`systems::hooks`](crate::systems::hooks).
+
+use bevy_ecs::prelude::*;
+
+use crate::components::hook::{At, Callback, Gradients, HookError, HookOptions, RemovableHandle};
+use crate::kernels::program::trace::Var;
+use crate::kernels::program::tree::{Arguments, Tree};
+use crate::systems::hooks::{self, Target};
+use crate::systems::sign::SignError;
+
+/// Registers functions that are called where modules are.
+///
+/// The target says for whom: a module's entity for one model, `(population, path)` for all models of a
+/// population at once, [`Target::All`] for every module. The models in question run eagerly from then on, with the same
+/// bits; the others do not notice.
+///
+/// # Example
+///
+/// ```
+/// use neurarch::prelude::*;
+///
+/// let mut world = World::new();
+/// let brain = Sequential::new().push(Linear::new(2, 3)).push(Tanh);
+/// let brains = world.spawn_population(&brain, 100, Seed(1))?;
+///
+/// // Doubles what the layer of every model gives, and so its gradients.
+/// let handle = world.register_forward_hook((brains, "0"), |_, _, y| {
+///     Ok(y.and_then(Tree::leaf).map(|y| (y * 2.0).into()))
+/// })?;
+/// let x = ndarray::Array3::<f32>::ones((100, 4, 2));
+/// let doubled = world.forward(brains, &x)?;
+/// assert!(handle.remove());
+/// assert_ne!(world.forward(brains, &x)?, doubled);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// Source: the `register_*_hook` methods of `torch.nn.Module`. Hooks always see keyword arguments: torch's
+/// `with_kwargs=True`.
+pub trait HookWorld {
+    /// Registers a hook of any kind.
+    ///
+    /// # Errors
+    ///
+    /// If the target is no module of a model, or no population.
+    fn register_hook_with(
+        &mut self,
+        target: impl Into<Target>,
+        callback: Callback,
+        options: HookOptions,
+    ) -> Result<RemovableHandle, SignError>;
+
+    /// Registers a function of a call's arguments, which may give others:
+    /// [`ForwardPreHook`](crate::components::hook::ForwardPreHook).
+    ///
+    /// # Errors
+    ///
+    /// As [`register_hook_with`](HookWorld::register_hook_with).
+    fn register_forward_pre_hook(
+        &mut self,
+        target: impl Into<Target>,
+        hook: impl FnMut(&At<'_>, &Arguments) -> Result<Option<Arguments>, HookError> + Send + 'static,
+    ) -> Result<RemovableHandle, SignError> {
+        let callback = Callback::ForwardPre(Box::new(hook));
+        self.register_hook_with(target, callback, HookOptions::default())
+    }
+
+    /// Registers a function of a call's arguments and result, which may give another result:
+    /// [`ForwardHook`](crate::components::hook::ForwardHook).
+    ///
+    /// # Errors
+    ///
+    /// As [`register_hook_with`](HookWorld::register_hook_with).
+    fn register_forward_hook(
+        &mut self,
+        target: impl Into<Target>,
+        hook: impl FnMut(&At<'_>, &Arguments, Option<&Tree>) -> Result<Option<Tree>, HookError>
+        + Send
+        + 'static,
+    ) -> Result<RemovableHandle, SignError> {
+        let callback = Callback::Forward(Box::new(hook));
+        self.register_hook_with(target, callback, HookOptions::default())
+    }
+
+    /// Registers a function of the gradients of a call's outputs, which may give others:
+    /// [`BackwardPreHook`](crate::components::hook::BackwardPreHook).
+    ///
+    /// # Errors
+    ///
+    /// As [`register_hook_with`](HookWorld::register_hook_with).
+    fn register_full_backward_pre_hook(
+        &mut self,
+        target: impl Into<Target>,
+        hook: impl FnMut(&At<'_>, &[Option<Var>]) -> Result<Option<Gradients>, HookError>
+        + Send
+        + 'static,
+    ) -> Result<RemovableHandle, SignError> {
+        let callback = Callback::BackwardPre(Box::new(hook));
+        self.register_hook_with(target, callback, HookOptions::default())
+    }
+
+    /// Registers a function of the gradients of a call's inputs and of its outputs, which may give others for
+    /// the inputs: [`BackwardHook`](crate::components::hook::BackwardHook).
+    ///
+    /// # Errors
+    ///
+    /// As [`register_hook_with`](HookWorld::register_hook_with).
+    fn register_full_backward_hook(
+        &mut self,
+        target: impl Into<Target>,
+        hook: impl FnMut(
+            &At<'_>,
+            &[Option<Var>],
+            &[Option<Var>],
+        ) -> Result<Option<Gradients>, HookError>
+        + Send
+        + 'static,
+    ) -> Result<RemovableHandle, SignError> {
+        let callback = Callback::Backward(Box::new(hook));
+        self.register_hook_with(target, callback, HookOptions::default())
+    }
+
+    /// Registers a function of the gradient of a module's own parameter, which may give another:
+    /// [`GradientHook`](crate::components::hook::GradientHook).
+    ///
+    /// # Errors
+    ///
+    /// As [`register_hook_with`](HookWorld::register_hook_with).
+    fn register_parameter_hook(
+        &mut self,
+        target: impl Into<Target>,
+        parameter: &str,
+        hook: impl FnMut(&At<'_>, &str, &Var) -> Result<Option<Var>, HookError> + Send + 'static,
+    ) -> Result<RemovableHandle, SignError> {
+        let callback = Callback::Gradient(parameter.to_owned(), Box::new(hook));
+        self.register_hook_with(target, callback, HookOptions::default())
+    }
+
+    /// Registers a function that sees the whole gradient of a module's own parameter after each backward
+    /// pass: [`PostAccumulateGradHook`](crate::components::hook::PostAccumulateGradHook).
+    ///
+    /// # Errors
+    ///
+    /// As [`register_hook_with`](HookWorld::register_hook_with).
+    fn register_post_accumulate_grad_hook(
+        &mut self,
+        target: impl Into<Target>,
+        parameter: &str,
+        hook: impl FnMut(&At<'_>, &str, &Var) -> Result<(), HookError> + Send + 'static,
+    ) -> Result<RemovableHandle, SignError> {
+        let callback = Callback::PostAccumulateGrad(parameter.to_owned(), Box::new(hook));
+        self.register_hook_with(target, callback, HookOptions::default())
+    }
+}
+
+impl HookWorld for World {
+    fn register_hook_with(
+        &mut self,
+        target: impl Into<Target>,
+        callback: Callback,
+        options: HookOptions,
+    ) -> Result<RemovableHandle, SignError> {
+        hooks::register(self, target, callback, options)
+    }
+}

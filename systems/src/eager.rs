@@ -1,0 +1,329 @@
+//! Eager passes: models that are hooked run op by op, as their `forward` records it.
+//!
+//! A pass copies the rows that it reads into buffers of its own, and writes to columns only when all went
+//! well: a hook that fails leaves everything as it was. The bits are those of a planned pass.
+
+use bevy_ecs::prelude::*;
+use neurarch_components::losses::{DynLoss, LossCall};
+use neurarch_components::module::DynModule;
+use neurarch_components::registry::ModuleTypes;
+use neurarch_kernels::passes::differentiate::{Crossing, WatchGradients, backward_watched};
+use neurarch_kernels::program::eager::Eager;
+use neurarch_kernels::program::trace::{Trace, Var};
+use neurarch_kernels::program::{Program, Role, Scalar, ScalarOf, Slot, ValueId};
+use neurarch_kernels::shape::Type;
+
+use crate::array::Erased;
+use crate::cohort::{Cohort, population};
+use crate::hooks::{Runner, Shared};
+use crate::ready::read_scalar;
+use crate::run::LossArrays;
+use crate::step::{StepError, check};
+use crate::trace::{self, Parameter, gradient_of};
+
+/// A pass that was computed: its record is the tape. What it stores is written by [`commit`].
+pub(crate) struct Recorded {
+    program: Program,
+    eager: Eager,
+    y: ValueId,
+    /// The parameters that get a gradient.
+    numbers: Vec<usize>,
+    /// Whether what it drew was not counted yet.
+    is_new: bool,
+}
+
+/// Rows of bytes, one for each member of a cohort.
+pub(crate) struct Given<'a> {
+    pub(crate) ty: Type,
+    pub(crate) rows: Vec<&'a [u8]>,
+}
+
+impl Given<'_> {
+    fn record(&self, trace: &Trace) -> Var {
+        trace.input_of_rows(self.ty.clone(), self.rows.iter().copied())
+    }
+}
+
+/// The result of a pass: the type for one model, and the rows of all members side by side.
+pub(crate) struct Made {
+    pub(crate) ty: Type,
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// Runs the members of a cohort forward; nothing is written yet.
+pub(crate) fn forward(
+    world: &mut World,
+    cohort: &mut Cohort,
+    shared: Option<Shared>,
+    x: &Given<'_>,
+) -> Result<(Made, Recorded), StepError> {
+    let slots = cohort.scheme.slots();
+    let (trace, runner) = begin(world, cohort, shared, &slots, None)?;
+    let y = cohort.scheme.call(&trace, &x.record(&trace), Some(&runner));
+    let (program, eager) = end(&trace, &runner)?;
+    let y = y.id().ok_or(StepError::NoForward("a result"))?;
+    Ok((read(&eager, y)?, Recorded { program, eager, y, numbers: Vec::new(), is_new: true }))
+}
+
+/// Goes back from gradients of the result of a forward pass, and adds to the gradients of parameters, which
+/// have columns; nothing is written yet.
+pub(crate) fn backward(
+    world: &mut World,
+    cohort: &mut Cohort,
+    shared: Option<Shared>,
+    recorded: Recorded,
+    dy: &Given<'_>,
+) -> Result<Recorded, StepError> {
+    let trainable = cohort.scheme.trainable();
+    let gradients = gradient_slots(cohort);
+    let mut runner = runner(world, cohort, shared)?;
+    let trace = Trace::resume_eager(recorded.program, recorded.eager);
+    load(world, cohort, &gradients, &trace)?;
+    runner.go_back(&trace);
+    let y = trace.var(recorded.y);
+    let wrt: Vec<_> = trainable.iter().map(|p| trace.slot(p.slot.clone())).collect();
+    let dy = dy.record(&trace);
+    let mut watch = Watch { runner: &mut runner, trace: &trace, trainable: &trainable };
+    let found = backward_watched(&trace, &[(y, dy)], &wrt, &mut watch);
+    let has_gradient = &cohort.scheme.has_gradient;
+    let mut numbers = Vec::new();
+    for (parameter, gradient) in trainable.iter().zip(found) {
+        let Some(gradient) = gradient else { continue };
+        let slot = trace.slot(gradient_of(&parameter.slot));
+        let sum = match has_gradient.contains(parameter.number) {
+            true => &slot + &gradient,
+            false => gradient,
+        };
+        let Slot { position, ref name, .. } = parameter.slot;
+        let own = name.rsplit('.').next().unwrap_or(name);
+        runner.accumulated(&trace, position, own, &sum);
+        trace.store(&slot, &sum);
+        numbers.push(parameter.number);
+    }
+    let (program, eager) = end(&trace, &runner)?;
+    Ok(Recorded { program, eager, y: recorded.y, numbers, is_new: false })
+}
+
+/// Computes one training step: forward, loss, backward and updates on one record; nothing is written yet.
+pub(crate) fn train_step(
+    world: &mut World,
+    cohort: &mut Cohort,
+    shared: Option<Shared>,
+    (loss, arrays): (&dyn DynLoss, &LossArrays),
+    x: &Given<'_>,
+    target: &Given<'_>,
+) -> Result<(Made, Recorded), StepError> {
+    let mut slots = cohort.scheme.slots();
+    slots.extend(update_slots(cohort)?.0);
+    let (trace, mut runner) = begin(world, cohort, shared, &slots, Some(loss))?;
+    let y = cohort.scheme.call(&trace, &x.record(&trace), Some(&runner));
+    if trace.error().is_none() {
+        check_targets(loss, &y, target, cohort)?;
+    }
+    let loss = record_loss(&trace, loss, arrays, &y, target);
+    if loss.shape().rank() > 0 {
+        trace.fail(trace::NOT_SCALAR);
+    }
+    let trainable = cohort.scheme.trainable();
+    if trace.error().is_none() {
+        runner.go_back(&trace);
+        let wrt: Vec<_> = trainable.iter().map(|p| trace.slot(p.slot.clone())).collect();
+        let one = trace.constant(1.0, loss.dtype(), []);
+        let mut watch = Watch { runner: &mut runner, trace: &trace, trainable: &trainable };
+        let found = backward_watched(&trace, &[(loss.clone(), one)], &wrt, &mut watch);
+        cohort.scheme.updates(&trace, trainable.iter().map(|p| &p.slot).zip(found));
+    }
+    let (program, eager) = end(&trace, &runner)?;
+    let y = loss.id().ok_or(StepError::NoLoss)?;
+    Ok((read(&eager, y)?, Recorded { program, eager, y, numbers: Vec::new(), is_new: true }))
+}
+
+/// Checks that the targets of every member are classes, if the loss asks for classes.
+fn check_targets(
+    loss: &dyn DynLoss,
+    y: &Var,
+    target: &Given<'_>,
+    cohort: &Cohort,
+) -> Result<(), StepError> {
+    let (dtype, shape) = (target.ty.dtype, &target.ty.shape);
+    for (index, bytes) in cohort.at.members.indices().zip(&target.rows) {
+        let given = Erased { dtype, shape, models: Some(1), bytes };
+        check::check_targets(loss.targets(y.ty()), given, shape.numel()).map_err(|error| {
+            match error {
+                StepError::Target { target, item, last, .. } => {
+                    StepError::Target { target, model: index, item, last }
+                }
+                other => other,
+            }
+        })?;
+    }
+    Ok(())
+}
+
+/// Records a loss; all models read the same arrays.
+fn record_loss(
+    trace: &Trace,
+    loss: &dyn DynLoss,
+    arrays: &LossArrays,
+    y: &Var,
+    target: &Given<'_>,
+) -> Var {
+    let models = target.rows.len();
+    let target = target.record(trace);
+    let arrays = loss.arrays().iter().zip(arrays.bytes()).map(|(array, bytes)| {
+        let ty = Type::new(y.dtype(), [array.len()]);
+        let row = &bytes[..ty.size_bytes()];
+        trace.input_of_rows(ty, std::iter::repeat_n(row, models))
+    });
+    let arrays: Vec<_> = arrays.collect();
+    loss.forward(&LossCall { trace, arrays: &arrays }, y, &target)
+}
+
+/// Lists the gradients of a cohort's parameters that a backward pass may write.
+pub(crate) fn gradient_slots(cohort: &Cohort) -> Vec<Slot> {
+    cohort.scheme.trainable().iter().map(|p| gradient_of(&p.slot)).collect()
+}
+
+/// Lists what the updates of a cohort read beside parameters and gradients, and their scalars.
+pub(crate) fn update_slots(cohort: &Cohort) -> Result<(Vec<Slot>, Vec<Scalar>), StepError> {
+    let trace = Trace::new();
+    let trainable = cohort.scheme.trainable();
+    let gradient = |slot: &Slot| Some(trace.slot(gradient_of(slot)));
+    cohort.scheme.updates(&trace, trainable.iter().map(|p| (&p.slot, gradient(&p.slot))));
+    let program = trace.finish(&[])?;
+    let is_state = |slot: &Slot| matches!(slot.role, Role::State(_) | Role::Steps);
+    Ok((program.slots.into_iter().filter(is_state).collect(), program.scalars))
+}
+
+/// Passes what becomes of gradients on to the hooks of modules and of parameters.
+struct Watch<'a> {
+    runner: &'a mut Runner,
+    trace: &'a Trace,
+    trainable: &'a [Parameter],
+}
+
+impl WatchGradients for Watch<'_> {
+    fn leave(&mut self, call: Crossing<'_>, gradients: &mut [Option<Var>]) {
+        self.runner.leave(call, gradients);
+    }
+
+    fn enter(&mut self, call: Crossing<'_>, gradients: &mut [Option<Var>]) {
+        self.runner.enter(call, gradients);
+    }
+
+    fn known(&mut self, index: usize, gradient: &mut Var) {
+        let Slot { position, name, .. } = &self.trainable[index].slot;
+        let own = name.rsplit('.').next().unwrap_or(name);
+        self.runner.gradient(self.trace, *position, own, gradient);
+    }
+}
+
+/// Starts an eager record of the members of a cohort, the rows of `slots` loaded.
+fn begin(
+    world: &mut World,
+    cohort: &mut Cohort,
+    shared: Option<Shared>,
+    slots: &[Slot],
+    loss: Option<&dyn DynLoss>,
+) -> Result<(Trace, Runner), StepError> {
+    cohort.refresh_keys(world)?;
+    let models = cohort.at.members.len();
+    let mut eager = Eager::new(models, cohort.keys.get().to_vec());
+    let group = &population(world, cohort.at.population)?.groups()[cohort.at.group];
+    if loss.is_some() {
+        for scalar in update_slots(cohort)?.1 {
+            let numbers = read_scalar(world, &cohort.scheme, group, &cohort.places, &scalar, loss)?;
+            eager = eager.with_scalar(scalar, numbers);
+        }
+    }
+    let types = world.get_resource::<ModuleTypes>();
+    let module = |entity: Entity| -> Option<Box<dyn DynModule>> {
+        Some(types?.module(world.get_entity(entity).ok()?)?.clone_box())
+    };
+    let of_position = |modules: &Vec<Entity>| -> Vec<_> {
+        cohort.places.iter().map(|&place| module(modules[place as usize])).collect()
+    };
+    let modules: Vec<Vec<_>> = group.modules.iter().map(of_position).collect();
+    let loss = loss.map(DynLoss::clone_box);
+    eager.set_scalar_source(Box::new(move |scalar| {
+        let number = |module: &Option<Box<dyn DynModule>>| match scalar.of {
+            ScalarOf::Loss => loss.as_ref()?.scalar(scalar.name),
+            ScalarOf::Module => module.as_ref()?.scalar(scalar.name),
+            ScalarOf::Optimizer => None,
+        };
+        modules.get(scalar.position)?.iter().map(number).collect()
+    }));
+    let trace = Trace::eager(eager);
+    let runner = runner(world, cohort, shared)?;
+    load(world, cohort, slots, &trace)?;
+    Ok((trace, runner))
+}
+
+fn runner(world: &World, cohort: &Cohort, shared: Option<Shared>) -> Result<Runner, StepError> {
+    let group = &population(world, cohort.at.population)?.groups()[cohort.at.group];
+    let hooked = cohort.scheme.mode.hooked.then(|| cohort.places[0] as usize);
+    let models = cohort.at.members.len();
+    Ok(Runner::new(world, &cohort.scheme.blueprint, shared, group, hooked, models))
+}
+
+/// Copies the members' rows of `slots`.
+fn load(
+    world: &mut World,
+    cohort: &mut Cohort,
+    slots: &[Slot],
+    trace: &Trace,
+) -> Result<(), StepError> {
+    let at = &mut cohort.at;
+    let written = vec![false; slots.len()];
+    let bound = at.binder.bind(world, at.population, at.group, &at.members, slots, &written)?;
+    for (number, slot) in slots.iter().enumerate() {
+        let rows = (0..at.members.len()).map(|m| bound.row(number, m, slot.ty.size_bytes()));
+        trace.set_slot((slot.role, slot.position, slot.index), rows);
+    }
+    Ok(())
+}
+
+/// Ends a record.
+fn end(trace: &Trace, runner: &Runner) -> Result<(Program, Eager), StepError> {
+    let paused = trace.pause();
+    match runner.take_failure() {
+        Some(failure) => Err(failure),
+        None => Ok(paused?),
+    }
+}
+
+fn read(eager: &Eager, value: ValueId) -> Result<Made, StepError> {
+    let (ty, bytes) = eager.read_bytes(value)?;
+    Ok(Made { ty: ty.clone(), bytes })
+}
+
+/// Writes what a pass stored to the members' rows, and counts what it drew.
+pub(crate) fn commit(
+    world: &mut World,
+    cohort: &mut Cohort,
+    recorded: &mut Recorded,
+) -> Result<(), StepError> {
+    let stores = std::mem::take(&mut recorded.program.stores);
+    let slots: Vec<_> =
+        stores.iter().map(|&(slot, _)| recorded.program.slots[slot].clone()).collect();
+    let rows = stores.iter().map(|&(_, value)| recorded.eager.read_bytes(value).map(|(_, b)| b));
+    let rows = rows.collect::<Result<Vec<_>, _>>()?;
+    let at = &mut cohort.at;
+    let written = vec![true; slots.len()];
+    let mut bound =
+        at.binder.bind(world, at.population, at.group, &at.members, &slots, &written)?;
+    for (number, (slot, bytes)) in slots.iter().zip(&rows).enumerate() {
+        let row = slot.ty.size_bytes();
+        for member in 0..at.members.len() {
+            bound.row_mut(number, member, row).copy_from_slice(&bytes[member * row..][..row]);
+        }
+    }
+    for number in recorded.numbers.drain(..) {
+        cohort.scheme.has_gradient.set(number, true);
+    }
+    if recorded.is_new && recorded.program.nodes.iter().any(|node| node.op.is_random()) {
+        cohort.advance_keys(world, 1);
+    }
+    recorded.is_new = false;
+    Ok(())
+}

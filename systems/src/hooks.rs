@@ -1,0 +1,400 @@
+//! Hooks: registering them, and calling them at the edges of module calls of an eager pass.
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::PoisonError;
+
+use bevy_ecs::prelude::*;
+use neurarch_components::blueprint::Blueprint;
+use neurarch_components::call::{Call, Watcher};
+use neurarch_components::hook::{
+    At, Callback, GlobalHooks, Gradients, Hook, HookError, HookKind, HookOptions, Hooks,
+    PopulationHooks, RemovableHandle,
+};
+use neurarch_components::mode::Mode;
+use neurarch_components::population::{Group, Population};
+use neurarch_kernels::passes::differentiate::{Crossing, WatchGradients};
+use neurarch_kernels::program::trace::{Trace, Var};
+use neurarch_kernels::program::tree::{Arguments, Tree};
+
+use crate::sign::{SignError, root_of};
+use crate::step::StepError;
+
+/// Whose calls a hook is told of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// A module of one model, by its entity. The model runs eagerly from then on, its neighbors do not.
+    Module(Entity),
+    /// The module at a dotted path of all models of a population: one call for all of them.
+    Population(Entity, String),
+    /// Every module of every model.
+    All,
+}
+
+impl From<Entity> for Target {
+    fn from(module: Entity) -> Self {
+        Target::Module(module)
+    }
+}
+
+impl From<(Entity, &str)> for Target {
+    fn from((population, path): (Entity, &str)) -> Self {
+        Target::Population(population, path.to_owned())
+    }
+}
+
+/// Registers a hook.
+///
+/// # Errors
+///
+/// If the target is no module of a model, or no population.
+///
+/// Source: the `register_*_hook` methods of `torch.nn.Module`.
+pub fn register(
+    world: &mut World,
+    target: impl Into<Target>,
+    callback: Callback,
+    options: HookOptions,
+) -> Result<RemovableHandle, SignError> {
+    match target.into() {
+        Target::All => {
+            let mut hooks = world.get_resource_or_init::<GlobalHooks>();
+            Ok(hooks.0.register(callback, options))
+        }
+        Target::Population(population, path) => {
+            if world.get::<Population>(population).is_none() {
+                return Err(SignError::NotAPopulation(population));
+            }
+            if world.get::<PopulationHooks>(population).is_none() {
+                world.entity_mut(population).insert(PopulationHooks::default());
+            }
+            let hooks = world.get_mut::<PopulationHooks>(population);
+            let mut hooks = hooks.ok_or(SignError::NotAPopulation(population))?;
+            Ok(hooks.at_mut(&path).register(callback, options))
+        }
+        Target::Module(module) => {
+            let found = root_of(world, module);
+            let (root, _) = found.ok_or(SignError::NotAPopulation(module))?;
+            if world.get::<Hooks>(module).is_none() {
+                world.entity_mut(module).insert(Hooks::default());
+            }
+            if let Some(mut mode) = world.get_mut::<Mode>(root)
+                && !mode.hooked
+            {
+                mode.hooked = true;
+            }
+            let hooks = world.get_mut::<Hooks>(module);
+            let mut hooks = hooks.ok_or(SignError::NotAPopulation(module))?;
+            Ok(hooks.register(callback, options))
+        }
+    }
+}
+
+/// The hooks of every module and of a population, as they are when a pass begins.
+#[derive(Clone, Default)]
+pub(crate) struct Shared {
+    global: Hooks,
+    population: PopulationHooks,
+}
+
+impl Shared {
+    /// Gives them; `None` if there are none.
+    pub(crate) fn of(world: &World, population: Entity) -> Option<Shared> {
+        let global = world.get_resource::<GlobalHooks>().filter(|hooks| !hooks.0.is_empty());
+        let of_all = world.get::<PopulationHooks>(population).filter(|hooks| !hooks.is_empty());
+        if global.is_none() && of_all.is_none() {
+            return None;
+        }
+        // Handles must reach the lists themselves.
+        Some(Shared {
+            global: global.map(|hooks| hooks.0.share()).unwrap_or_default(),
+            population: of_all.map(PopulationHooks::share).unwrap_or_default(),
+        })
+    }
+}
+
+/// Says whether a model has hooks of its own; its mode may say so when the last one is gone.
+pub(crate) fn has_own(world: &World, group: &Group, place: usize) -> bool {
+    let modules = group.modules.iter().map(|modules| modules[place]);
+    modules.into_iter().any(|module| {
+        let hooks = world.get::<Hooks>(module);
+        hooks.is_some_and(|hooks| !hooks.is_empty())
+    })
+}
+
+/// Calls the hooks of a pass of one model, or of a cohort.
+pub(crate) struct Runner {
+    shared: Shared,
+    /// For each position, the module's own hooks, if the pass is of one model with hooks.
+    own: Vec<Option<(Entity, Hooks)>>,
+    paths: Vec<(String, &'static str)>,
+    models: usize,
+    failure: RefCell<Option<StepError>>,
+    /// For each module call, the gradients of its outputs.
+    arrived: HashMap<usize, Gradients>,
+    trace: Option<Trace>,
+}
+
+/// What a hook is given beside [`At`], and what it gave.
+enum Told<'a> {
+    ForwardPre(&'a Arguments),
+    Forward(&'a Arguments, Option<&'a Tree>),
+    BackwardPre(&'a [Option<Var>]),
+    Backward(&'a [Option<Var>], &'a [Option<Var>]),
+    Gradient(&'a str, &'a Var),
+    PostAccumulateGrad(&'a str, &'a Var),
+}
+
+enum Answer {
+    Nothing,
+    Arguments(Arguments),
+    Result(Tree),
+    Gradients(Gradients),
+    Gradient(Var),
+}
+
+impl Runner {
+    /// Prepares for a pass of the member at `place` with hooks of its own, or of a whole cohort.
+    pub(crate) fn new(
+        world: &World,
+        blueprint: &Blueprint,
+        shared: Option<Shared>,
+        group: &Group,
+        hooked: Option<usize>,
+        models: usize,
+    ) -> Self {
+        let own = |position: usize| {
+            let module = group.modules[position][hooked?];
+            world.get::<Hooks>(module).map(|hooks| (module, hooks.share()))
+        };
+        let positions = &blueprint.positions;
+        Runner {
+            shared: shared.unwrap_or_default(),
+            own: (0..positions.len()).map(own).collect(),
+            paths: positions.iter().map(|at| (at.path.clone(), at.module.type_name())).collect(),
+            models,
+            failure: RefCell::new(None),
+            arrived: HashMap::new(),
+            trace: None,
+        }
+    }
+
+    /// Goes on with the gradients of what was recorded on `trace`.
+    pub(crate) fn go_back(&mut self, trace: &Trace) {
+        self.trace = Some(trace.clone());
+    }
+
+    /// Gives the error of the first hook that failed.
+    pub(crate) fn take_failure(&self) -> Option<StepError> {
+        self.failure.borrow_mut().take()
+    }
+
+    /// Lists the hooks of a kind at a position: those of all modules, of the population, of the module.
+    fn hooks(&self, position: usize, kind: HookKind) -> Vec<(Hook, Option<Entity>)> {
+        let path = &self.paths[position].0;
+        let shared = self.shared.global.list(kind).into_iter();
+        let of_all = self.shared.population.at(path).map(|hooks| hooks.list(kind));
+        let shared = shared.chain(of_all.into_iter().flatten()).map(|hook| (hook, None));
+        let own = self.own[position].as_ref();
+        let own = own.into_iter().flat_map(|(entity, hooks)| {
+            hooks.list(kind).into_iter().map(|hook| (hook, Some(*entity)))
+        });
+        shared.chain(own).collect()
+    }
+
+    /// Calls a hook; an error of its own, or a panic, becomes one that names the module and the hook.
+    fn call(
+        &self,
+        trace: &Trace,
+        position: usize,
+        number: usize,
+        (hook, entity): &(Hook, Option<Entity>),
+        told: &Told<'_>,
+    ) -> Result<Answer, ()> {
+        let (path, module) = &self.paths[position];
+        let at = At { trace, path, module, entity: *entity, models: self.models };
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            let mut callback = hook.callback.lock().unwrap_or_else(PoisonError::into_inner);
+            answer(&mut callback, &at, told)
+        }));
+        let result = result.unwrap_or_else(|panic| Err(panic_message(&*panic).into()));
+        result.map_err(|error| {
+            let failure = StepError::Hook {
+                path: if path.is_empty() { (*module).to_owned() } else { path.clone() },
+                kind: hook.kind,
+                number,
+                message: error.to_string(),
+            };
+            if self.failure.borrow().is_none() && trace.error().is_none() {
+                *self.failure.borrow_mut() = Some(failure);
+            }
+            trace.fail(error.to_string());
+        })
+    }
+
+    fn position(&self, trace: &Trace, scope: usize) -> Option<usize> {
+        let program = trace.program();
+        let path = &program.scopes.get(scope)?.path;
+        self.paths.iter().position(|(known, _)| known == path)
+    }
+
+    /// Checks what a hook put in the place of gradients.
+    fn accept(&self, trace: &Trace, gradients: &mut [Option<Var>], new: Gradients) {
+        if new.len() != gradients.len() {
+            let (given, expected) = (new.len(), gradients.len());
+            trace.fail(format!(
+                "Backward hook returned an invalid number of grad_input, got {given}, but expected {expected}"
+            ));
+            return;
+        }
+        for (old, new) in gradients.iter_mut().zip(new) {
+            if let (Some(old), Some(new)) = (old.as_ref(), new.as_ref())
+                && old.ty() != new.ty()
+            {
+                let (expected, given) = (old.ty(), new.ty());
+                trace.fail(format!("hook has changed the size of value: {expected}, got {given}"));
+            }
+            *old = new;
+        }
+    }
+
+    /// Calls the full backward hooks of a call.
+    fn backward(&self, trace: &Trace, position: usize, scope: usize, inputs: &mut [Option<Var>]) {
+        let outputs = self.arrived.get(&scope).cloned().unwrap_or_default();
+        for (number, hook) in self.hooks(position, HookKind::Backward).iter().enumerate() {
+            if trace.error().is_some() {
+                return;
+            }
+            let told = Told::Backward(inputs, &outputs);
+            if let Ok(Answer::Gradients(new)) = self.call(trace, position, number, hook, &told) {
+                self.accept(trace, inputs, new);
+            }
+        }
+    }
+
+    /// Tells of the whole `.grad` of a parameter.
+    pub(crate) fn accumulated(&self, trace: &Trace, position: usize, name: &str, grad: &Var) {
+        let hooks = self.hooks(position, HookKind::PostAccumulateGrad);
+        for (number, hook) in hooks.iter().enumerate() {
+            let told = Told::PostAccumulateGrad(name, grad);
+            if self.call(trace, position, number, hook, &told).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Shows the gradient of a parameter, and gives what is in its place afterwards.
+    pub(crate) fn gradient(&self, trace: &Trace, position: usize, name: &str, grad: &mut Var) {
+        for (number, hook) in self.hooks(position, HookKind::Gradient).iter().enumerate() {
+            let told = Told::Gradient(name, grad);
+            match self.call(trace, position, number, hook, &told) {
+                Ok(Answer::Gradient(new)) => {
+                    let mut one = [Some(grad.clone())];
+                    self.accept(trace, &mut one, vec![Some(new)]);
+                    if let [Some(new)] = one {
+                        *grad = new;
+                    }
+                }
+                Ok(_) => {}
+                Err(()) => return,
+            }
+        }
+    }
+}
+
+/// Calls the function of a hook, if it is of the kind.
+fn answer(callback: &mut Callback, at: &At<'_>, told: &Told<'_>) -> Result<Answer, HookError> {
+    Ok(match (callback, told) {
+        (Callback::ForwardPre(hook), Told::ForwardPre(arguments)) => {
+            hook(at, arguments)?.map_or(Answer::Nothing, Answer::Arguments)
+        }
+        (Callback::Forward(hook), Told::Forward(arguments, result)) => {
+            hook(at, arguments, *result)?.map_or(Answer::Nothing, Answer::Result)
+        }
+        (Callback::BackwardPre(hook), Told::BackwardPre(outputs)) => {
+            hook(at, outputs)?.map_or(Answer::Nothing, Answer::Gradients)
+        }
+        (Callback::Backward(hook), Told::Backward(inputs, outputs)) => {
+            hook(at, inputs, outputs)?.map_or(Answer::Nothing, Answer::Gradients)
+        }
+        (Callback::Gradient(name, hook), Told::Gradient(of, gradient)) if name == of => {
+            hook(at, of, gradient)?.map_or(Answer::Nothing, Answer::Gradient)
+        }
+        (Callback::PostAccumulateGrad(name, hook), Told::PostAccumulateGrad(of, gradient))
+            if name == of =>
+        {
+            hook(at, of, gradient)?;
+            Answer::Nothing
+        }
+        _ => Answer::Nothing,
+    })
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+    format!("panicked: {}", text.unwrap_or_default())
+}
+
+impl Watcher for Runner {
+    fn before(&self, call: &Call<'_>, mut arguments: Arguments) -> Arguments {
+        let hooks = self.hooks(call.position, HookKind::ForwardPre);
+        for (number, hook) in hooks.iter().enumerate() {
+            let told = Told::ForwardPre(&arguments);
+            match self.call(call.trace, call.position, number, hook, &told) {
+                Ok(Answer::Arguments(new)) => arguments = new,
+                Ok(_) => {}
+                Err(()) => break,
+            }
+        }
+        arguments
+    }
+
+    fn after(&self, call: &Call<'_>, arguments: &Arguments, result: Option<Tree>) -> Option<Tree> {
+        let hooks = self.hooks(call.position, HookKind::Forward);
+        let mut failed = result.is_none();
+        let mut result = result;
+        for (number, hook) in hooks.iter().enumerate() {
+            if failed && !hook.0.always_call {
+                continue;
+            }
+            let told = Told::Forward(arguments, result.as_ref());
+            match self.call(call.trace, call.position, number, hook, &told) {
+                Ok(Answer::Result(new)) => result = Some(new),
+                Ok(_) => {}
+                Err(()) => failed = true,
+            }
+        }
+        result.filter(|_| !failed)
+    }
+}
+
+impl WatchGradients for Runner {
+    fn leave(&mut self, call: Crossing<'_>, gradients: &mut [Option<Var>]) {
+        let Some(trace) = self.trace.clone() else { return };
+        let Some(position) = self.position(&trace, call.scope) else { return };
+        for (number, hook) in self.hooks(position, HookKind::BackwardPre).iter().enumerate() {
+            if trace.error().is_some() {
+                return;
+            }
+            let told = Told::BackwardPre(gradients);
+            if let Ok(Answer::Gradients(new)) = self.call(&trace, position, number, hook, &told) {
+                self.accept(&trace, gradients, new);
+            }
+        }
+        self.arrived.insert(call.scope, gradients.to_vec());
+        if !call.needs.contains(&true) {
+            let mut none = vec![None; call.needs.len()];
+            self.backward(&trace, position, call.scope, &mut none);
+        }
+    }
+
+    fn enter(&mut self, call: Crossing<'_>, gradients: &mut [Option<Var>]) {
+        let Some(trace) = self.trace.clone() else { return };
+        if let Some(position) = self.position(&trace, call.scope) {
+            self.backward(&trace, position, call.scope, gradients);
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! Hooks: called in torch's order, their values differentiated, their errors harmless, their neighbors unaware.
+
+use std::sync::{Arc, Mutex};
+
+use ndarray::{Array2, Array3, ArrayD};
+use neurarch::bevy_ecs::prelude::*;
+use neurarch::prelude::*;
+
+const MODELS: usize = 5;
+
+fn network() -> Sequential {
+    Sequential::new().push(Linear::new(3, 4)).push(Tanh).push(Linear::new(4, 2))
+}
+
+fn population() -> (World, Entity) {
+    let mut world = World::new();
+    let population = world.spawn_population(&network(), MODELS, Seed(3)).unwrap();
+    (world, population)
+}
+
+fn inputs() -> Array3<f32> {
+    Array3::from_shape_fn((MODELS, 6, 3), |(m, i, f)| ((m * 5 + i * 3 + f) % 7) as f32 / 3.0 - 1.0)
+}
+
+fn targets() -> Array2<i64> {
+    Array2::from_shape_fn((MODELS, 6), |(m, i)| ((m + i) % 2) as i64)
+}
+
+fn weights(world: &mut World, population: Entity) -> Vec<ArrayD<f32>> {
+    ["0.weight", "0.bias", "2.weight", "2.bias"]
+        .map(|name| world.stack::<f32>(population, name).unwrap())
+        .to_vec()
+}
+
+#[test]
+fn hooks_that_only_look_change_no_bit() {
+    let run = |hook: bool| {
+        let (mut world, brains) = population();
+        world.insert(brains, Adam { lr: 0.01, ..Adam::default() }).unwrap();
+        if hook {
+            let root = world.models(brains).unwrap()[1];
+            let module = world.module(root, "2").unwrap();
+            world.register_forward_hook(module, |_, _, _| Ok(None)).unwrap();
+            world.register_full_backward_hook(module, |_, _, _| Ok(None)).unwrap();
+        }
+        let loss = CrossEntropyLoss::default();
+        let mut results = Vec::new();
+        for _ in 0..2 {
+            results.push(world.forward(brains, &inputs()).unwrap());
+            results.push(world.loss::<f32, i64>(brains, &targets(), &loss).unwrap());
+            world.backward(brains).unwrap();
+            world.step(brains).unwrap();
+            world.zero_grad(brains).unwrap();
+            results
+                .push(world.train_step(brains, &inputs(), &targets(), &loss).unwrap().into_dyn());
+        }
+        results.extend(weights(&mut world, brains));
+        results
+    };
+    assert_eq!(run(false), run(true));
+}
+
+#[test]
+fn what_a_hook_returns_is_differentiated() {
+    let gradient = |factor: f32, hook: bool| {
+        let (mut world, brains) = population();
+        if hook {
+            world
+                .register_forward_hook((brains, "1"), move |_, _, y| {
+                    Ok(y.and_then(Tree::leaf).map(|y| (y * f64::from(factor)).into()))
+                })
+                .unwrap();
+        } else {
+            let scaled = world.stack::<f32>(brains, "2.weight").unwrap() * factor;
+            world.unstack(brains, "2.weight", scaled.view()).unwrap();
+        }
+        world.forward(brains, &inputs()).unwrap();
+        world.backward_from(brains, &Array3::<f32>::ones((MODELS, 6, 2))).unwrap();
+        let root = world.models(brains).unwrap()[2];
+        world.gradient::<f32>(root, "0.weight").unwrap().unwrap()
+    };
+    let (hooked, scaled) = (gradient(2.0, true), gradient(2.0, false));
+    // Products by 2 are exact.
+    assert_eq!(hooked, scaled);
+    assert_ne!(hooked, gradient(1.0, false));
+}
+
+#[test]
+fn a_hook_of_one_model_sees_that_model_alone_and_one_of_all_sees_all_at_once() {
+    let (mut world, brains) = population();
+    let seen: Arc<Mutex<Vec<Vec<usize>>>> = Arc::default();
+    let root = world.models(brains).unwrap()[3];
+    let module = world.module(root, "0").unwrap();
+    let mut handles = Vec::new();
+    for target in [Target::from(module), Target::from((brains, "0"))] {
+        let seen = seen.clone();
+        handles.push(world.register_forward_hook(target, move |at, _, y| {
+            let y = at.array::<f32>(y.and_then(Tree::leaf).expect("forward gave a value"))?;
+            seen.lock().unwrap().push(y.shape().to_vec());
+            Ok(None)
+        }));
+    }
+    world.forward(brains, &inputs()).unwrap();
+    let shapes = std::mem::take(&mut *seen.lock().unwrap());
+    // The hooked model is a cohort of its own, so the population's hook is called for it, too.
+    assert_eq!(shapes, [vec![4, 6, 4], vec![1, 6, 4], vec![6, 4]]);
+    handles.into_iter().for_each(|handle| assert!(handle.unwrap().remove()));
+    world.forward(brains, &inputs()).unwrap();
+    assert!(seen.lock().unwrap().is_empty());
+}
+
+#[test]
+fn a_hook_that_fails_or_panics_names_module_and_hook_and_changes_nothing() {
+    let (mut world, brains) = population();
+    world.insert(brains, Adam::default()).unwrap();
+    let before = weights(&mut world, brains);
+    let root = world.models(brains).unwrap()[0];
+    let module = world.module(root, "1").unwrap();
+    let failing = world.register_forward_pre_hook(module, |_, _| Err("no".into())).unwrap();
+    let loss = CrossEntropyLoss::default();
+    let error = world.train_step(brains, &inputs(), &targets(), &loss).unwrap_err();
+    assert_eq!(error.to_string(), "1: forward pre-hook 0: no");
+    failing.remove();
+    let panics = world
+        .register_full_backward_hook(module, |_, _, _| panic!("at the disco"))
+        .unwrap()
+        .guard();
+    let error = world.train_step(brains, &inputs(), &targets(), &loss).unwrap_err();
+    assert_eq!(error.to_string(), "1: full backward hook 0: panicked: at the disco");
+    drop(panics);
+    assert_eq!(weights(&mut world, brains), before);
+    let wrong = world.register_full_backward_pre_hook(module, |_, _| Ok(Some(Vec::new()))).unwrap();
+    world.forward(brains, &inputs()).unwrap();
+    let gradient = Array3::<f32>::ones((MODELS, 6, 2));
+    let error = world.backward_from(brains, &gradient).unwrap_err();
+    assert!(error.to_string().contains("invalid number"), "{error}");
+    wrong.remove();
+    world.train_step(brains, &inputs(), &targets(), &loss).unwrap();
+    assert_ne!(weights(&mut world, brains), before);
+}
+
+#[test]
+fn hooks_of_parameters_see_gradients_and_replace_them() {
+    let (mut world, brains) = population();
+    let root = world.models(brains).unwrap()[1];
+    let module = world.module(root, "2").unwrap();
+    let seen: Arc<Mutex<Vec<ArrayD<f32>>>> = Arc::default();
+    world.register_parameter_hook(module, "bias", |_, _, g| Ok(Some(g * 0.5))).unwrap();
+    let log = seen.clone();
+    world
+        .register_post_accumulate_grad_hook(module, "bias", move |at, _, g| {
+            log.lock().unwrap().push(at.array(g)?);
+            Ok(())
+        })
+        .unwrap();
+    for _ in 0..2 {
+        world.forward(brains, &inputs()).unwrap();
+        world.backward_from(brains, &Array3::<f32>::ones((MODELS, 6, 2))).unwrap();
+    }
+    let half = ndarray::arr1(&[3.0_f32, 3.0]).into_dyn();
+    assert_eq!(*seen.lock().unwrap(), [half.clone(), &half * 2.0]);
+    assert_eq!(world.gradient(root, "2.bias").unwrap(), Some(&half * 2.0));
+}
