@@ -203,6 +203,35 @@ pub struct Parameter {
     pub persistent: bool,
     /// The parameter that this is, by position and place there, if it is tied. It has no column then.
     pub tied: Option<(usize, usize)>,
+    /// Whether its shape is not known yet. It has no column then.
+    pub uninitialized: bool,
+}
+
+impl Parameter {
+    /// Says whether it has a column of its own.
+    pub fn has_column(&self) -> bool {
+        self.tied.is_none() && !self.uninitialized
+    }
+}
+
+/// What torch says when the numbers of a parameter are asked for before its shape is known.
+pub const UNINITIALIZED: &str = "Can't access the shape of an uninitialized parameter or buffer. This \
+    error usually happens in `load_state_dict` when trying to load an uninitialized parameter into an \
+    initialized one. Call `forward` to initialize the parameters before accessing their attributes.";
+
+/// Lists the parameters and buffers that a module declares, floating ones in `dtype`.
+fn declared(module: &dyn DynModule, dtype: Dtype) -> (Vec<Parameter>, Vec<Parameter>) {
+    let mut declare = Declare::default();
+    module.declare(&mut declare);
+    let parameter = |declared: Declared| Parameter {
+        name: declared.name,
+        ty: Type { dtype: declared.dtype.unwrap_or(dtype), shape: declared.shape },
+        persistent: declared.persistent,
+        tied: None,
+        uninitialized: declared.uninitialized,
+    };
+    let all = |of: Vec<Declared>| of.into_iter().map(parameter).collect();
+    (all(declare.parameters), all(declare.buffers))
 }
 
 /// Why a tie cannot be: what it names is not there, or has another type.
@@ -356,14 +385,7 @@ impl Blueprint {
         path: String,
         parent: Option<usize>,
     ) -> usize {
-        let mut declared = Declare::default();
-        module.declare(&mut declared);
-        let parameter = |declared: Declared| Parameter {
-            name: declared.name,
-            ty: Type { dtype: declared.dtype.unwrap_or(dtype), shape: declared.shape },
-            persistent: declared.persistent,
-            tied: None,
-        };
+        let (parameters, buffers) = declared(module, dtype);
         let position = self.positions.len();
         self.positions.push(Position {
             path,
@@ -371,11 +393,18 @@ impl Blueprint {
             parent,
             children: Vec::new(),
             module: module.structural(),
-            parameters: declared.parameters.into_iter().map(parameter).collect(),
-            buffers: declared.buffers.into_iter().map(parameter).collect(),
+            parameters,
+            buffers,
             alias: None,
         });
         position
+    }
+
+    /// Puts another module in the place of the one at `position`, which keeps its name and children.
+    pub fn replace(&mut self, position: usize, module: &dyn DynModule, dtype: Dtype) {
+        let (parameters, buffers) = declared(module, dtype);
+        let at = &mut self.positions[position];
+        (at.module, at.parameters, at.buffers) = (module.structural(), parameters, buffers);
     }
 
     /// Says whether models of the two are of one structure, compared in full.
@@ -409,6 +438,13 @@ impl Blueprint {
 
     fn slot(&self, position: usize, index: usize, role: Role, of: &Parameter) -> Slot {
         Slot { name: self.path_below(position, &of.name), role, position, index, ty: of.ty.clone() }
+    }
+
+    /// Says whether the shape of a slot is not known yet.
+    pub fn is_uninitialized(&self, slot: &Slot) -> bool {
+        let at = &self.positions[slot.position];
+        let among = if slot.role == Role::Buffer { &at.buffers } else { &at.parameters };
+        among[slot.index].uninitialized
     }
 
     /// Gives the positions of the module at `position` and of all below it.

@@ -1,10 +1,11 @@
 //! [`Call`]: what a module's `forward` sees of its model, and how it calls its children.
 
 use neurarch_kernels::dtype::Dtype;
+use neurarch_kernels::program::Slot;
 use neurarch_kernels::program::trace::{Trace, Var};
 use neurarch_kernels::program::tree::{Arguments, Tree};
 
-use crate::blueprint::{Blueprint, Position};
+use crate::blueprint::{Blueprint, Parameter, Position, UNINITIALIZED};
 
 /// What a module's `forward` sees of the model: its own parameters, buffers, children and mode.
 #[derive(Clone, Copy)]
@@ -74,16 +75,23 @@ impl<'a> Call<'a> {
 
     /// Gives a parameter by name; an error at this module if there is none.
     pub fn parameter(&self, name: &str) -> Var {
-        self.blueprint
-            .parameter(self.position, name)
-            .map_or_else(|| self.missing(name), |slot| self.trace.slot(slot))
+        let slot = self.blueprint.parameter(self.position, name);
+        self.read(name, slot, &self.at().parameters)
     }
 
     /// Gives a buffer by name; an error at this module if there is none.
     pub fn buffer(&self, name: &str) -> Var {
-        self.blueprint
-            .buffer(self.position, name)
-            .map_or_else(|| self.missing(name), |slot| self.trace.slot(slot))
+        let slot = self.blueprint.buffer(self.position, name);
+        self.read(name, slot, &self.at().buffers)
+    }
+
+    fn read(&self, name: &str, slot: Option<Slot>, among: &[Parameter]) -> Var {
+        let is_unknown = |of: &Parameter| of.name == name && of.uninitialized;
+        match slot {
+            _ if among.iter().any(is_unknown) => self.trace.fail(UNINITIALIZED),
+            Some(slot) => self.trace.slot(slot),
+            None => self.missing(name),
+        }
     }
 
     /// Gives a field of this module that each model has of its own, with shape `[]`:

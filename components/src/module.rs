@@ -62,6 +62,33 @@ pub trait Module: Component + Clone + Debug + PartialEq {
         }
     }
 
+    /// Says whether this becomes another module when it is first called: see
+    /// [`initialize_parameters`](Module::initialize_parameters).
+    fn is_lazy(&self) -> bool {
+        false
+    }
+
+    /// Gives what a lazy module becomes when it is first called with these arguments: shapes are known
+    /// then. `None` if the arguments do not say; an error in torch's words is recorded on the trace.
+    ///
+    /// Source: `initialize_parameters` and `cls_to_become` of `torch.nn.modules.lazy.LazyModuleMixin`.
+    fn initialize_parameters(
+        &self,
+        call: &Call<'_>,
+        arguments: &Arguments,
+    ) -> Option<Box<dyn DynModule>> {
+        let _ = (call, arguments);
+        None
+    }
+
+    /// Gives what a lazy module becomes when a parameter or buffer gets its shape from a `state_dict`.
+    ///
+    /// Source: `torch.nn.parameter.UninitializedParameter.materialize`.
+    fn materialize(&self, name: &str, shape: &Shape) -> Option<Box<dyn DynModule>> {
+        let _ = (name, shape);
+        None
+    }
+
     /// Gives a copy in which every scalar slot has a fixed value: what decides the blueprint.
     fn structural(&self) -> Self {
         self.clone()
@@ -168,13 +195,21 @@ pub struct Declared {
     pub dtype: Option<Dtype>,
     /// Whether a `state_dict` has it. Parameters are always persistent.
     pub persistent: bool,
+    /// Whether its shape is not known yet; `shape` means nothing then.
+    pub uninitialized: bool,
 }
 
 impl Declare {
     /// Registers a parameter: `register_parameter`.
     pub fn parameter(&mut self, name: impl Into<String>, shape: impl Into<Shape>) -> &mut Self {
         let (name, shape) = (name.into(), shape.into());
-        self.parameters.push(Declared { name, shape, dtype: None, persistent: true });
+        self.parameters.push(Declared {
+            name,
+            shape,
+            dtype: None,
+            persistent: true,
+            uninitialized: false,
+        });
         self
     }
 
@@ -186,7 +221,15 @@ impl Declare {
         persistent: bool,
     ) -> &mut Self {
         let (name, shape) = (name.into(), shape.into());
-        self.buffers.push(Declared { name, shape, dtype: None, persistent });
+        self.buffers.push(Declared { name, shape, dtype: None, persistent, uninitialized: false });
+        self
+    }
+
+    /// Says that the shape of a parameter or buffer declared before is not known yet:
+    /// `UninitializedParameter`, `UninitializedBuffer`.
+    pub fn uninitialized(&mut self, name: &str) -> &mut Self {
+        let all = self.parameters.iter_mut().chain(&mut self.buffers);
+        all.filter(|of| of.name == name).for_each(|of| of.uninitialized = true);
         self
     }
 
@@ -222,6 +265,16 @@ pub trait DynModule: Any + Debug + Send + Sync {
     fn reset(&self, parameter: &str) -> Init;
     /// See [`Module::forward_with`].
     fn forward_with(&self, call: &Call<'_>, arguments: Arguments) -> Tree;
+    /// See [`Module::is_lazy`].
+    fn is_lazy(&self) -> bool;
+    /// See [`Module::initialize_parameters`].
+    fn initialize_parameters(
+        &self,
+        call: &Call<'_>,
+        arguments: &Arguments,
+    ) -> Option<Box<dyn DynModule>>;
+    /// See [`Module::materialize`].
+    fn materialize(&self, name: &str, shape: &Shape) -> Option<Box<dyn DynModule>>;
     /// See [`Module::structural`].
     fn structural(&self) -> Box<dyn DynModule>;
     /// See [`Module::scalar`].
@@ -273,6 +326,22 @@ impl<M: Module> DynModule for M {
 
     fn forward_with(&self, call: &Call<'_>, arguments: Arguments) -> Tree {
         Module::forward_with(self, call, arguments)
+    }
+
+    fn is_lazy(&self) -> bool {
+        Module::is_lazy(self)
+    }
+
+    fn initialize_parameters(
+        &self,
+        call: &Call<'_>,
+        arguments: &Arguments,
+    ) -> Option<Box<dyn DynModule>> {
+        Module::initialize_parameters(self, call, arguments)
+    }
+
+    fn materialize(&self, name: &str, shape: &Shape) -> Option<Box<dyn DynModule>> {
+        Module::materialize(self, name, shape)
     }
 
     fn structural(&self) -> Box<dyn DynModule> {

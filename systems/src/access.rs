@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bevy_ecs::prelude::*;
 use ndarray::{ArrayD, ArrayViewD, Axis, IxDyn};
-use neurarch_components::blueprint::{Blueprint, Blueprints};
+use neurarch_components::blueprint::{Blueprint, Blueprints, UNINITIALIZED};
 use neurarch_components::column::{ColumnKey, Columns, RowBundle, row, row_mut};
 use neurarch_components::mode::HasGradient;
 use neurarch_components::population::{Group, Population};
@@ -59,6 +59,12 @@ pub enum AccessError {
         expected: Vec<usize>,
         /// The shape that was given.
         given: Vec<usize>,
+    },
+    /// Its shape is not known yet; torch's words.
+    #[error("'{name}': {UNINITIALIZED}")]
+    Uninitialized {
+        /// The dotted name.
+        name: String,
     },
     /// The models of the population do not all have it alike.
     #[error("'{name}' is not the same in all models of the population")]
@@ -116,6 +122,9 @@ fn find_signed(
         module: blueprint.positions[0].module.type_name(),
         name: name.to_owned(),
     })?;
+    if blueprint.is_uninitialized(&slot) {
+        return Err(AccessError::Uninitialized { name: name.to_owned() });
+    }
     let role = role.unwrap_or(slot.role);
     let entity = group.modules[slot.position][member];
     Ok(Found { entity, slot: Slot { role, ..slot } })

@@ -10,6 +10,7 @@ pub mod init;
 pub mod insert;
 mod keys;
 mod launch;
+pub mod lazy;
 pub mod mode;
 pub mod optim;
 pub mod plans;

@@ -82,6 +82,11 @@ impl Run {
         Ok(())
     }
 
+    /// Says whether some models have modules that become others when they are first called.
+    pub(crate) fn has_lazy(&self) -> bool {
+        self.cohorts.list.iter().any(|cohort| cohort.is_lazy)
+    }
+
     /// Gives the type of the first output of the chosen plans, one a cohort; `None` if none is planned.
     pub(crate) fn first_output(&self) -> Option<&Type> {
         let mut planned = self.cohorts.list.iter().zip(&self.chosen);

@@ -59,7 +59,7 @@ impl Scheme {
         let all = positions.flat_map(|(position, at)| {
             at.parameters.iter().map(move |parameter| (position, parameter))
         });
-        let own = all.enumerate().filter(|(_, (_, parameter))| parameter.tied.is_none());
+        let own = all.enumerate().filter(|(_, (_, parameter))| parameter.has_column());
         let found = own.filter_map(|(number, (position, parameter))| {
             let slot = self.blueprint.parameter(position, &parameter.name)?;
             Some(Parameter { number, slot })
@@ -108,9 +108,9 @@ impl Scheme {
     pub(crate) fn slots(&self) -> Vec<Slot> {
         let positions = self.blueprint.positions.iter().enumerate();
         let slots = positions.flat_map(|(position, at)| {
-            let parameters = at.parameters.iter().filter(|of| of.tied.is_none());
+            let parameters = at.parameters.iter().filter(|of| of.has_column());
             let parameters = parameters.map(move |of| self.blueprint.parameter(position, &of.name));
-            let buffers = at.buffers.iter();
+            let buffers = at.buffers.iter().filter(|of| of.has_column());
             parameters.chain(buffers.map(move |of| self.blueprint.buffer(position, &of.name)))
         });
         slots.flatten().collect()

@@ -3,6 +3,7 @@
 pub mod activation;
 pub mod dropout;
 pub mod flatten;
+pub mod lazy;
 pub mod linear;
 pub mod sequential;
 
@@ -14,6 +15,7 @@ pub use activation::{
 };
 pub use dropout::Dropout;
 pub use flatten::Flatten;
+pub use lazy::LazyLinear;
 pub use linear::Linear;
 pub use sequential::Sequential;
 
@@ -28,6 +30,7 @@ pub fn register(world: &mut World) {
     ModuleTypes::register::<Flatten>(world);
     ModuleTypes::register::<GELU>(world);
     ModuleTypes::register::<Identity>(world);
+    ModuleTypes::register::<LazyLinear>(world);
     ModuleTypes::register::<LeakyReLU>(world);
     ModuleTypes::register::<Linear>(world);
     ModuleTypes::register::<LogSoftmax>(world);

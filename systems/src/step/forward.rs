@@ -11,6 +11,7 @@ use crate::array::{Erased, Input};
 use crate::cohort::Cohort;
 use crate::eager::{self, Given, Made};
 use crate::launch::{Job, Read, Write, launch};
+use crate::lazy;
 use crate::plans::{Kind, Request};
 use crate::run::{EAGER, Run, with_run};
 
@@ -129,6 +130,9 @@ fn choose_plans(
     x: Erased<'_>,
 ) -> Result<(), StepError> {
     check_array(world, population, "x", x)?;
+    if run.has_lazy() {
+        lazy::initialize(world, run, population, &x.ty().to_type())?;
+    }
     run.chosen.clear();
     for cohort in &mut run.cohorts.list {
         let kind = if cohort.keeps_tape { Kind::Tape } else { Kind::Forward };

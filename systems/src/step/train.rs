@@ -13,6 +13,7 @@ use crate::array::{DataSet, Erased, Input, Sizes};
 use crate::cohort;
 use crate::eager::{self, Given};
 use crate::launch::{Job, Order, Output, Read, Write, launch};
+use crate::lazy;
 use crate::plans::{Kind, Request, TypeRef};
 use crate::run::{EAGER, Run, with_run};
 
@@ -319,6 +320,11 @@ fn choose_plans(
     loss: &dyn DynLoss,
 ) -> Result<(), StepError> {
     let mut checked = None;
+    if run.has_lazy()
+        && let Some(part) = parts.first()
+    {
+        lazy::initialize(world, run, population, &part.x.to_type())?;
+    }
     run.chosen.clear();
     for cohort in &mut run.cohorts.list {
         cohort.check_optimizer()?;
