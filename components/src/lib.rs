@@ -2,11 +2,16 @@
 
 pub mod blueprint;
 pub mod column;
+pub mod containers;
+mod downcast;
 pub mod layers;
 pub mod losses;
 pub mod mode;
 pub mod module;
+pub mod names;
 pub mod optimizer;
+mod path;
 pub mod population;
 pub mod registry;
+pub mod repr;
 pub mod tree;

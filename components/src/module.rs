@@ -6,6 +6,7 @@ use core::fmt::Debug;
 use bevy_ecs::prelude::*;
 use bevy_ecs::relationship::RelationshipTarget;
 use neurarch_kernels::dtype::Dtype;
+use neurarch_kernels::program::Slot;
 use neurarch_kernels::program::trace::{Trace, Var};
 use neurarch_kernels::shape::Shape;
 
@@ -55,6 +56,11 @@ pub trait Module: Component + Clone + Debug + PartialEq {
     fn scalar(&self, name: &str) -> Option<f64> {
         let _ = name;
         None
+    }
+
+    /// Gives what torch prints between the parentheses behind the type's name: `in_features=4, bias=True`.
+    fn extra_repr(&self) -> String {
+        String::new()
     }
 
     /// Gives the component that a spawned module has: a container leaves the list of its children to
@@ -193,6 +199,8 @@ pub trait DynModule: Any + Debug + Send + Sync {
     fn structural(&self) -> Box<dyn DynModule>;
     /// See [`Module::scalar`].
     fn scalar(&self, name: &str) -> Option<f64>;
+    /// See [`Module::extra_repr`].
+    fn extra_repr(&self) -> String;
     /// Says whether the two may share a blueprint: one type, equal structural fields.
     fn is_like(&self, other: &dyn DynModule) -> bool;
     /// Copies.
@@ -200,7 +208,7 @@ pub trait DynModule: Any + Debug + Send + Sync {
     /// Makes the type known to the world ([`ModuleTypes::register`]).
     fn register(&self, world: &mut World);
     /// Adds [`Module::spawned`] as a component.
-    fn insert(&self, entity: &mut EntityWorldMut<'_>);
+    fn insert_into(&self, entity: &mut EntityWorldMut<'_>);
     /// Spawns the module's entity with [`Module::spawned`] and all other components but columns at once.
     fn spawn<'w>(&self, world: &'w mut World, parts: Parts) -> EntityWorldMut<'w>;
 }
@@ -250,6 +258,10 @@ impl<M: Module> DynModule for M {
         Module::scalar(self, name)
     }
 
+    fn extra_repr(&self) -> String {
+        Module::extra_repr(self)
+    }
+
     fn is_like(&self, other: &dyn DynModule) -> bool {
         let other = (other as &dyn Any).downcast_ref::<M>();
         other.is_some_and(|other| Module::structural(self) == Module::structural(other))
@@ -263,7 +275,7 @@ impl<M: Module> DynModule for M {
         ModuleTypes::register::<M>(world);
     }
 
-    fn insert(&self, entity: &mut EntityWorldMut<'_>) {
+    fn insert_into(&self, entity: &mut EntityWorldMut<'_>) {
         entity.insert(self.spawned());
     }
 
@@ -297,18 +309,30 @@ impl<'a> Call<'a> {
         self.training.get(self.position).copied().unwrap_or(true)
     }
 
-    /// Gives a parameter by name; an error at this module if there is none.
+    /// Gives a parameter by name, or one of a descendant by its dotted path; an error at this module if
+    /// there is none.
     pub fn parameter(&self, name: &str) -> Var {
-        self.blueprint
-            .parameter(self.position, name)
-            .map_or_else(|| self.missing("parameter", name), |slot| self.trace.slot(slot))
+        self.slot("parameter", name, Blueprint::parameter)
     }
 
-    /// Gives a buffer by name; an error at this module if there is none.
+    /// Gives a buffer by name, or one of a descendant by its dotted path; an error at this module if there
+    /// is none.
     pub fn buffer(&self, name: &str) -> Var {
-        self.blueprint
-            .buffer(self.position, name)
-            .map_or_else(|| self.missing("buffer", name), |slot| self.trace.slot(slot))
+        self.slot("buffer", name, Blueprint::buffer)
+    }
+
+    fn slot(
+        &self,
+        kind: &str,
+        name: &str,
+        find: impl Fn(&Blueprint, usize, &str) -> Option<Slot>,
+    ) -> Var {
+        let (path, own) = name.rsplit_once('.').unwrap_or(("", name));
+        match self.blueprint.below(self.position, path) {
+            Ok(position) => find(self.blueprint, position, own)
+                .map_or_else(|| self.missing(position, kind, own), |slot| self.trace.slot(slot)),
+            Err((position, name)) => self.missing(position, "child module", name),
+        }
     }
 
     /// Gives a field of this module that each model has of its own, with shape `[]`:
@@ -323,18 +347,18 @@ impl<'a> Call<'a> {
         self.at().children.iter().map(move |&child| blueprint.positions[child].name.as_str())
     }
 
-    /// Calls the child of that name; an error at this module if there is none.
+    /// Calls the child of that name, or a descendant by its dotted path; an error at this module if there
+    /// is none.
     pub fn child(&self, name: &str, x: &Var) -> Var {
-        let children = &self.at().children;
-        let child = children.iter().find(|&&child| self.blueprint.positions[child].name == name);
-        match child {
-            Some(&child) => self.blueprint.call(child, self.trace, self.training, x),
-            None => self.missing("child module", name),
+        match self.blueprint.below(self.position, name) {
+            Ok(child) => self.blueprint.call(child, self.trace, self.training, x),
+            Err((position, name)) => self.missing(position, "child module", name),
         }
     }
 
-    fn missing(&self, kind: &str, name: &str) -> Var {
-        let module = self.at().module.type_name();
+    /// Records that the module at `position` has no such thing.
+    pub(crate) fn missing(&self, position: usize, kind: &str, name: &str) -> Var {
+        let module = self.blueprint.positions[position].module.type_name();
         self.trace.fail(format!("'{module}' object has no {kind} '{name}'"))
     }
 }
