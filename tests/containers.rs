@@ -3,7 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use ndarray::{Array1, Array3, ArrayD, Axis};
-use neurarch::components::repr::repr;
 use neurarch::prelude::*;
 
 /// `y = heads.right(Σ scales[i] · layers[i](x)) + gains.shift`, by the names of its children alone.
@@ -201,11 +200,14 @@ fn what_cannot_be_called_is_an_error() {
         ("net.heads", no_forward("net.heads", "ModuleDict")),
         ("net.scales", "net.scales (ParameterList): ParameterList should not be called.".into()),
         ("net.gains", "net.gains (ParameterDict): ParameterDict should not be called.".into()),
+        ("", "Caller: 'Caller' object has no child module ''".into()),
+        ("net.layers.", "Caller: 'ModuleList' object has no child module ''".into()),
         ("net.layers.3", "Caller: 'ModuleList' object has no child module '3'".into()),
         ("net.other.0", "Caller: 'Net' object has no child module 'other'".into()),
         ("children net.other", "Caller: 'Net' object has no child module 'other'".into()),
         ("parameter net.scales.3", "Caller: 'ParameterList' object has no parameter '3'".into()),
         ("parameter nets.scales.3", "Caller: 'Caller' object has no child module 'nets'".into()),
+        ("parameter ", "Caller: 'Caller' object has no parameter ''".into()),
         ("parameter weight", "Caller: 'Caller' object has no parameter 'weight'".into()),
     ];
     for (called, words) in cases {

@@ -327,8 +327,11 @@ impl<'a> Call<'a> {
         name: &str,
         find: impl Fn(&Blueprint, usize, &str) -> Option<Slot>,
     ) -> Var {
-        let (path, own) = name.rsplit_once('.').unwrap_or(("", name));
-        match self.blueprint.below(self.position, path) {
+        let (found, own) = match name.rsplit_once('.') {
+            Some((path, own)) => (self.blueprint.below(self.position, path), own),
+            None => (Ok(self.position), name),
+        };
+        match found {
             Ok(position) => find(self.blueprint, position, own)
                 .map_or_else(|| self.missing(position, kind, own), |slot| self.trace.slot(slot)),
             Err((position, name)) => self.missing(position, "child module", name),

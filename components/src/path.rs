@@ -4,14 +4,13 @@ use crate::blueprint::Blueprint;
 use crate::module::Call;
 
 impl Blueprint {
-    /// Finds the module at a dotted path below the one at `position`; an empty path is that module itself.
+    /// Finds the module at a dotted path below the one at `position`.
     ///
     /// # Errors
     ///
     /// How far the path led: the last position, and the name that it has no child of.
     pub fn below<'p>(&self, position: usize, path: &'p str) -> Result<usize, (usize, &'p str)> {
-        let mut names = path.split('.').filter(|_| !path.is_empty());
-        names.try_fold(position, |at, name| {
+        path.split('.').try_fold(position, |at, name| {
             let mut children = self.positions[at].children.iter().copied();
             let child = children.find(|&child| self.positions[child].name == name);
             child.ok_or((at, name))

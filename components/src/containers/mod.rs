@@ -95,12 +95,12 @@ pub(crate) type Modules = Named<Box<dyn DynModule>>;
 /// blueprint.
 impl PartialEq for Modules {
     fn eq(&self, other: &Self) -> bool {
-        let mut pairs = self.iter().zip(other.iter());
-        let is_like = |((name, module), (other_name, other)): (
-            (&str, &Box<dyn DynModule>),
-            (&str, &Box<dyn DynModule>),
-        )| name == other_name && module.is_like(&**other);
-        self.len() == other.len() && pairs.all(is_like)
+        let mut others = other.iter();
+        self.len() == other.len()
+            && self.iter().all(|(name, module)| {
+                let other = others.next();
+                other.is_some_and(|(other, like)| name == other && module.is_like(&**like))
+            })
     }
 }
 
@@ -204,16 +204,6 @@ macro_rules! modules_in_order {
                 module: impl IntoModule,
             ) -> Result<&mut Self, ContainerError> {
                 self.insert(0, module)
-            }
-
-            /// Removes a module; the others are named by their numbers then. Source: torch's
-            /// `del container[index]`.
-            ///
-            /// # Errors
-            ///
-            /// [`ContainerError::Index`] if there is no such module.
-            pub fn remove(&mut self, index: isize) -> Result<(), ContainerError> {
-                self.pop(index).map(drop)
             }
         }
 

@@ -7,7 +7,8 @@ use super::ContainerError;
 /// Which entries of a container: Python's `start:stop:step`. Negative numbers count from the end, what is
 /// out of range is cut off.
 ///
-/// Rust's ranges of `isize` are slices too: `1..`, `..-1`, `..`.
+/// Rust's ranges of `isize` are slices too: `1..`, `..-1`, `..`. Clippy takes `1..-1` for a mistake: write
+/// `Slice::between(1, -1)`.
 ///
 /// # Example
 ///
@@ -33,6 +34,11 @@ pub struct Slice {
 }
 
 impl Slice {
+    /// Goes from `start` to before `stop`, either of which may count from the end.
+    pub fn between(start: isize, stop: isize) -> Self {
+        Slice { start: Some(start), stop: Some(stop), step: None }
+    }
+
     /// Takes each `step`-th entry only, backward if negative.
     #[must_use]
     pub fn step_by(self, step: isize) -> Self {
@@ -77,7 +83,7 @@ pub fn place(index: isize, len: usize) -> Result<usize, ContainerError> {
 
 impl From<Range<isize>> for Slice {
     fn from(range: Range<isize>) -> Self {
-        Slice { start: Some(range.start), stop: Some(range.end), step: None }
+        Slice::between(range.start, range.end)
     }
 }
 
@@ -153,10 +159,11 @@ mod tests {
     fn ranges_are_slices() {
         let places = |slice: Slice| slice.places(4);
         assert_eq!(places((1..3).into()), Ok(vec![1, 2]));
+        assert_eq!(places(Slice::between(1, -1)), Ok(vec![1, 2]));
         assert_eq!(places((-3..).into()), Ok(vec![1, 2, 3]));
         assert_eq!(places((..-2).into()), Ok(vec![0, 1]));
         assert_eq!(places((..).into()), Ok(vec![0, 1, 2, 3]));
-        assert_eq!(places((1..=-1).into()), Ok(vec![1, 2, 3]));
+        assert_eq!(places((-3..=-1).into()), Ok(vec![1, 2, 3]));
         assert_eq!(places((..=-2).into()), Ok(vec![0, 1, 2]));
         assert_eq!(places((0..=isize::MAX).into()), Ok(vec![0, 1, 2, 3]));
     }

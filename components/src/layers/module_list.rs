@@ -169,6 +169,19 @@ impl ModuleList {
         Ok(taken)
     }
 
+    /// Removes a module; the others are named by their numbers then: `del list[index]`.
+    ///
+    /// # Errors
+    ///
+    /// [`ContainerError::Index`] if there is no such module; [`ContainerError::Attribute`] if none is
+    /// named so.
+    pub fn remove(&mut self, index: isize) -> Result<(), ContainerError> {
+        self.pop(index).map(drop).map_err(|error| match error {
+            ContainerError::Key(name) => missing(name),
+            error => error,
+        })
+    }
+
     /// Removes the modules that a slice names: `del list[1:]`.
     ///
     /// # Errors
@@ -176,11 +189,14 @@ impl ModuleList {
     /// As [`pop_slice`](ModuleList::pop_slice).
     pub fn remove_slice(&mut self, slice: impl Into<Slice>) -> Result<(), ContainerError> {
         let numbers = self.modules.places(slice)?;
-        let missing = |name| ContainerError::Attribute { container: "ModuleList", name };
         let places = self.modules.all_numbered(numbers, missing)?;
         self.modules.take(&places);
         Ok(())
     }
+}
+
+fn missing(name: String) -> ContainerError {
+    ContainerError::Attribute { container: "ModuleList", name }
 }
 
 /// Joins the modules of two lists, numbered from 0.
@@ -239,6 +255,8 @@ mod tests {
         list
     }
 
+    type Entries = &'static [(&'static str, usize)];
+
     /// Names and sizes of outputs.
     fn list(list: &ModuleList) -> Vec<(&str, usize)> {
         let size = |module: &dyn DynModule| {
@@ -280,10 +298,10 @@ mod tests {
 
     #[test]
     fn a_slice_and_what_is_left_are_numbered() {
-        let cases: [(Slice, &[(&str, usize)], &[(&str, usize)]); 3] = [
+        let cases: [(Slice, Entries, Entries); 3] = [
             ((1..).into(), &[("0", 2), ("1", 3)], &[("0", 1)]),
             (Slice::from(..).step_by(-1), &[("0", 3), ("1", 2), ("2", 1)], &[]),
-            (Slice::from(-9..-1).step_by(2), &[("0", 1)], &[("0", 2), ("1", 3)]),
+            (Slice::between(-9, -1).step_by(2), &[("0", 1)], &[("0", 2), ("1", 3)]),
         ];
         for (slice, taken, left) in cases {
             let mut modules = modules();
@@ -329,6 +347,7 @@ mod tests {
         refuses("KeyError: '3'", with_a_gap(), |list| list.get_mut(-1).map(drop));
         refuses("KeyError: '3'", with_a_gap(), |list| list.pop(3));
         refuses("KeyError: '3'", with_a_gap(), |list| list.insert(1, Tanh).map(drop));
+        refuses("'ModuleList' object has no attribute '3'", with_a_gap(), |list| list.remove(3));
         refuses("'ModuleList' object has no attribute '3'", with_a_gap(), |list| {
             list.remove_slice(2..)
         });

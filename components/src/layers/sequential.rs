@@ -178,6 +178,15 @@ impl Sequential {
         Ok(Sequential { modules: self.modules.take(&places) })
     }
 
+    /// Removes a module; the others are named by their numbers then: `del sequential[index]`.
+    ///
+    /// # Errors
+    ///
+    /// [`ContainerError::Index`] if there is no such module.
+    pub fn remove(&mut self, index: isize) -> Result<(), ContainerError> {
+        self.pop(index).map(drop)
+    }
+
     /// Removes the modules that a slice names: `del sequential[1:]`.
     ///
     /// # Errors
@@ -289,6 +298,8 @@ mod tests {
         Sequential::from_named(modules).expect("torch takes these names")
     }
 
+    type Entries = &'static [(&'static str, usize)];
+
     /// Names and sizes of outputs.
     fn list(sequential: &Sequential) -> Vec<(&str, usize)> {
         let size = |module: &dyn DynModule| {
@@ -362,13 +373,13 @@ mod tests {
     #[test]
     fn a_slice_keeps_names_and_what_is_left_is_numbered() {
         let back = Slice::from(..).step_by(-1);
-        let cases: [(Slice, &[(&str, usize)], &[(&str, usize)]); 6] = [
+        let cases: [(Slice, Entries, Entries); 6] = [
             ((1..).into(), &[("b", 2), ("c", 3)], &[("0", 1)]),
             ((..-1).into(), &[("a", 1), ("b", 2)], &[("0", 3)]),
             ((5..9).into(), &[], &[("0", 1), ("1", 2), ("2", 3)]),
             (Slice::from(..).step_by(2), &[("a", 1), ("c", 3)], &[("0", 2)]),
             (back, &[("c", 3), ("b", 2), ("a", 1)], &[]),
-            (Slice::from(2..0).step_by(-1), &[("c", 3), ("b", 2)], &[("0", 1)]),
+            (Slice::between(2, 0).step_by(-1), &[("c", 3), ("b", 2)], &[("0", 1)]),
         ];
         for (slice, taken, left) in cases {
             let mut sequential = named();
