@@ -287,8 +287,7 @@ impl Blueprint {
         for place in 0..=n_children {
             while let Some(share) = shared.next_if(|share| share.place == place) {
                 let alias = self.below(position, &share.path);
-                let alias =
-                    alias.ok_or_else(|| self.no_such(position, &share.name, &share.path))?;
+                let alias = alias.map_err(|_| self.no_such(position, &share.name, &share.path))?;
                 let path = self.path_below(position, &share.name);
                 self.push_alias(alias, share.name, path, position);
             }
@@ -354,7 +353,7 @@ impl Blueprint {
     /// Finds a parameter by a dotted path from `position`: its position and its place there.
     pub fn find_below(&self, position: usize, path: &str) -> Option<(usize, usize)> {
         let (module, own) = path.rsplit_once('.').unwrap_or(("", path));
-        let position = self.below(position, module)?;
+        let position = self.below(position, module).ok()?;
         let parameters = &self.positions[position].parameters;
         Some((position, parameters.iter().position(|parameter| parameter.name == own)?))
     }
@@ -474,16 +473,5 @@ impl Blueprint {
             })
         };
         self.subtree(position).flat_map(own).collect()
-    }
-
-    /// Finds the module at a dotted path below `position`, that module itself if the path is empty: the
-    /// owner where the path names an alias.
-    pub fn below(&self, position: usize, path: &str) -> Option<usize> {
-        let mut names = path.split('.').filter(|_| !path.is_empty());
-        names.try_fold(position, |position, name| {
-            let children = &self.positions[position].children;
-            let child = children.iter().find(|&&child| self.positions[child].name == name)?;
-            Some(self.positions[*child].alias.unwrap_or(*child))
-        })
     }
 }

@@ -5,7 +5,7 @@ use neurarch_kernels::program::Slot;
 use neurarch_kernels::program::trace::{Trace, Var};
 use neurarch_kernels::program::tree::{Arguments, Tree};
 
-use crate::blueprint::{Blueprint, Parameter, Position, UNINITIALIZED};
+use crate::blueprint::{Blueprint, Position, UNINITIALIZED};
 
 /// What a module's `forward` sees of the model: its own parameters, buffers, children and mode.
 #[derive(Clone, Copy)]
@@ -73,24 +73,28 @@ impl<'a> Call<'a> {
         self.training.get(self.position).copied().unwrap_or(true)
     }
 
-    /// Gives a parameter by name; an error at this module if there is none.
+    /// Gives a parameter by name, or one of a descendant by its dotted path; an error at this module if
+    /// there is none.
     pub fn parameter(&self, name: &str) -> Var {
-        let slot = self.blueprint.parameter(self.position, name);
-        self.read(name, slot, &self.at().parameters)
+        self.read(name, Blueprint::parameter)
     }
 
-    /// Gives a buffer by name; an error at this module if there is none.
+    /// Gives a buffer by name, or one of a descendant by its dotted path; an error at this module if there
+    /// is none.
     pub fn buffer(&self, name: &str) -> Var {
-        let slot = self.blueprint.buffer(self.position, name);
-        self.read(name, slot, &self.at().buffers)
+        self.read(name, Blueprint::buffer)
     }
 
-    fn read(&self, name: &str, slot: Option<Slot>, among: &[Parameter]) -> Var {
-        let is_unknown = |of: &Parameter| of.name == name && of.uninitialized;
-        match slot {
-            _ if among.iter().any(is_unknown) => self.trace.fail(UNINITIALIZED),
+    fn read(&self, name: &str, find: impl Fn(&Blueprint, usize, &str) -> Option<Slot>) -> Var {
+        let (path, own) = name.rsplit_once('.').unwrap_or(("", name));
+        let position = match self.blueprint.below(self.position, path) {
+            Ok(position) => position,
+            Err((position, name)) => return self.missing(position, name),
+        };
+        match find(self.blueprint, position, own) {
+            Some(slot) if self.blueprint.is_uninitialized(&slot) => self.trace.fail(UNINITIALIZED),
             Some(slot) => self.trace.slot(slot),
-            None => self.missing(name),
+            None => self.missing(position, own),
         }
     }
 
@@ -121,10 +125,13 @@ impl<'a> Call<'a> {
     /// Calls a child, or a module further down by its dotted path; an error at this module if there is
     /// none.
     pub fn child_with(&self, path: &str, arguments: impl Into<Arguments>) -> Tree {
-        let Some(position) = self.blueprint.below(self.position, path) else {
-            return self.missing(path).into();
-        };
-        Call { position, ..*self }.run(arguments.into())
+        match self.blueprint.below(self.position, path) {
+            Ok(position) if position != self.position => {
+                Call { position, ..*self }.run(arguments.into())
+            }
+            Ok(position) => self.missing(position, path).into(),
+            Err((position, name)) => self.missing(position, name).into(),
+        }
     }
 
     /// Takes the one value that the arguments are, if they are; an error in Python's words if not.
@@ -154,8 +161,9 @@ impl<'a> Call<'a> {
         None
     }
 
-    fn missing(&self, name: &str) -> Var {
-        let module = self.at().module.type_name();
+    /// Records that the module at `position` has no such thing.
+    pub(crate) fn missing(&self, position: usize, name: &str) -> Var {
+        let module = self.blueprint.positions[position].module.type_name();
         self.trace.fail(format!("'{module}' object has no attribute '{name}'"))
     }
 }

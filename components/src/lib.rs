@@ -3,13 +3,18 @@
 pub mod blueprint;
 pub mod call;
 pub mod column;
+pub mod containers;
+mod downcast;
 pub mod hook;
 pub mod layers;
 pub mod losses;
 pub mod mode;
 pub mod module;
+pub mod names;
 pub mod optimizer;
+mod path;
 pub mod population;
 pub mod registry;
+pub mod repr;
 pub mod tie;
 pub mod tree;

@@ -100,6 +100,11 @@ pub trait Module: Component + Clone + Debug + PartialEq {
         None
     }
 
+    /// Gives what torch prints between the parentheses behind the type's name: `in_features=4, bias=True`.
+    fn extra_repr(&self) -> String {
+        String::new()
+    }
+
     /// Gives the component that a spawned module has: a container leaves the list of its children to
     /// bevy's `Children`.
     fn spawned(&self) -> Self {
@@ -279,6 +284,8 @@ pub trait DynModule: Any + Debug + Send + Sync {
     fn structural(&self) -> Box<dyn DynModule>;
     /// See [`Module::scalar`].
     fn scalar(&self, name: &str) -> Option<f64>;
+    /// See [`Module::extra_repr`].
+    fn extra_repr(&self) -> String;
     /// Says whether the two may share a blueprint: one type, equal structural fields.
     fn is_like(&self, other: &dyn DynModule) -> bool;
     /// Copies.
@@ -286,7 +293,7 @@ pub trait DynModule: Any + Debug + Send + Sync {
     /// Makes the type known to the world ([`ModuleTypes::register`]).
     fn register(&self, world: &mut World);
     /// Adds [`Module::spawned`] as a component.
-    fn insert(&self, entity: &mut EntityWorldMut<'_>);
+    fn insert_into(&self, entity: &mut EntityWorldMut<'_>);
     /// Spawns the module's entity with [`Module::spawned`] and all other components but columns at once.
     fn spawn<'w>(&self, world: &'w mut World, parts: Parts) -> EntityWorldMut<'w>;
 }
@@ -352,6 +359,10 @@ impl<M: Module> DynModule for M {
         Module::scalar(self, name)
     }
 
+    fn extra_repr(&self) -> String {
+        Module::extra_repr(self)
+    }
+
     fn is_like(&self, other: &dyn DynModule) -> bool {
         let other = (other as &dyn Any).downcast_ref::<M>();
         other.is_some_and(|other| Module::structural(self) == Module::structural(other))
@@ -365,7 +376,7 @@ impl<M: Module> DynModule for M {
         ModuleTypes::register::<M>(world);
     }
 
-    fn insert(&self, entity: &mut EntityWorldMut<'_>) {
+    fn insert_into(&self, entity: &mut EntityWorldMut<'_>) {
         entity.insert(self.spawned());
     }
 

@@ -7,6 +7,7 @@ pub use crate::components::layers::*;
 pub use crate::components::losses::{CrossEntropyLoss, Loss, MSELoss, Reduction};
 pub use crate::components::module::{Call, Declare, Init, Module};
 pub use crate::components::optimizer::{Adam, AdamW, SGD};
+pub use crate::components::repr::repr;
 pub use crate::hooks::HookWorld;
 pub use crate::init;
 pub use crate::kernels::dtype::Dtype;

@@ -80,7 +80,7 @@ pub enum AccessError {
 /// Finds the slot of a dotted name.
 pub fn find_slot(blueprint: &Blueprint, name: &str) -> Option<Slot> {
     let (path, leaf) = name.rsplit_once('.').unwrap_or(("", name));
-    let position = blueprint.below(0, path)?;
+    let position = blueprint.below(0, path).ok()?;
     blueprint.parameter(position, leaf).or_else(|| blueprint.buffer(position, leaf))
 }
 
@@ -365,7 +365,7 @@ pub fn module(world: &mut World, root: Entity, path: &str) -> Result<Entity, Acc
     let model = *world.get::<Model>(root).ok_or(AccessError::NotAModel(root))?;
     sign::refresh(world, model.population)?;
     let (group, member, blueprint) = place(world, root)?;
-    let position = blueprint.below(0, path).ok_or_else(|| AccessError::NoSuchName {
+    let position = blueprint.below(0, path).map_err(|_| AccessError::NoSuchName {
         module: blueprint.positions[0].module.type_name(),
         name: path.to_owned(),
     })?;

@@ -81,7 +81,7 @@ pub(crate) fn initialize(
         module.register(world);
         for entity in entities {
             if let Ok(mut entity) = world.get_entity_mut(entity) {
-                module.insert(&mut entity);
+                module.insert_into(&mut entity);
             }
         }
     }

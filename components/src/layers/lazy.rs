@@ -56,6 +56,10 @@ impl Module for LazyLinear {
         Module::forward(&self.linear(self.in_features.unwrap_or(0)), call, x)
     }
 
+    fn extra_repr(&self) -> String {
+        Module::extra_repr(&self.linear(self.in_features.unwrap_or(0)))
+    }
+
     fn is_lazy(&self) -> bool {
         true
     }
