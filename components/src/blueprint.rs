@@ -188,6 +188,8 @@ pub struct Position {
     pub parameters: Vec<Parameter>,
     /// Buffers in order of registration.
     pub buffers: Vec<Parameter>,
+    /// The position of the module that this is, if it is there under another name. It has no children then.
+    pub alias: Option<usize>,
 }
 
 /// A parameter or buffer of a position.
@@ -199,6 +201,18 @@ pub struct Parameter {
     pub ty: Type,
     /// Whether a `state_dict` has it.
     pub persistent: bool,
+    /// The parameter that this is, by position and place there, if it is tied. It has no column then.
+    pub tied: Option<(usize, usize)>,
+}
+
+/// Why a tie cannot be: what it names is not there, or has another type.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{path}: {message}")]
+pub struct TieError {
+    /// Dotted path of what is to be tied.
+    pub path: String,
+    /// What was expected and what came.
+    pub message: String,
 }
 
 impl Blueprint {
@@ -217,10 +231,14 @@ impl Blueprint {
     }
 
     /// Draws the blueprint of a module that is not spawned yet, its floating parameters in `dtype`.
-    pub fn of(module: &dyn DynModule, dtype: Dtype) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// If it ties what is not there.
+    pub fn of(module: &dyn DynModule, dtype: Dtype) -> Result<Self, TieError> {
         let mut blueprint = Blueprint { positions: Vec::new() };
-        blueprint.add(module, dtype, String::new(), String::new(), None);
-        blueprint
+        blueprint.add(module, dtype, String::new(), String::new(), None)?;
+        Ok(blueprint)
     }
 
     fn add(
@@ -230,23 +248,102 @@ impl Blueprint {
         name: String,
         path: String,
         parent: Option<usize>,
-    ) -> usize {
+    ) -> Result<usize, TieError> {
         let position = self.push(module, dtype, name, path, parent);
         let mut declared = Declare::default();
         module.declare(&mut declared);
-        for (name, child) in declared.children {
-            let path = self.path_below(position, &name);
-            let child = self.add(&*child, dtype, name, path, Some(position));
-            self.positions[position].children.push(child);
+        let mut shared = declared.shared.into_iter().peekable();
+        let n_children = declared.children.len();
+        let mut children = declared.children.into_iter();
+        for place in 0..=n_children {
+            while let Some(share) = shared.next_if(|share| share.place == place) {
+                let alias = self.below(position, &share.path);
+                let alias =
+                    alias.ok_or_else(|| self.no_such(position, &share.name, &share.path))?;
+                let path = self.path_below(position, &share.name);
+                self.push_alias(alias, share.name, path, position);
+            }
+            if let Some((name, child)) = children.next() {
+                let path = self.path_below(position, &name);
+                let child = self.add(&*child, dtype, name, path, Some(position))?;
+                self.positions[position].children.push(child);
+            }
         }
+        for (parameter, owner) in declared.ties {
+            let find = |path: &str| self.find_below(position, path);
+            let tied = find(&parameter).ok_or_else(|| self.no_such(position, "", &parameter))?;
+            let owner = find(&owner).ok_or_else(|| self.no_such(position, &parameter, &owner))?;
+            self.tie(tied, owner)?;
+        }
+        Ok(position)
+    }
+
+    /// Adds a second name of the module at `alias`; gives its position.
+    pub fn push_alias(&mut self, alias: usize, name: String, path: String, parent: usize) -> usize {
+        let position = self.positions.len();
+        self.positions.push(Position {
+            path,
+            name,
+            parent: Some(parent),
+            children: Vec::new(),
+            module: self.positions[alias].module.clone(),
+            parameters: Vec::new(),
+            buffers: Vec::new(),
+            alias: Some(self.positions[alias].alias.unwrap_or(alias)),
+        });
+        self.positions[parent].children.push(position);
         position
+    }
+
+    /// Makes a parameter the same as another; both are given by position and place there. Of the two, the
+    /// first in the order of `named_parameters()` is the owner.
+    ///
+    /// # Errors
+    ///
+    /// If their types differ.
+    pub fn tie(&mut self, one: (usize, usize), other: (usize, usize)) -> Result<(), TieError> {
+        let at = |of: (usize, usize)| &self.positions[of.0].parameters[of.1];
+        let owner = |of: (usize, usize)| at(of).tied.unwrap_or(of);
+        let (owner, tied) = (owner(one).min(owner(other)), owner(one).max(owner(other)));
+        if at(owner).ty != at(tied).ty {
+            let path = self.path_below(tied.0, &at(tied).name);
+            let message =
+                format!("expected the type of the tied {}, got {}", at(owner).ty, at(tied).ty);
+            return Err(TieError { path, message });
+        }
+        let all = self.positions.iter_mut().enumerate().flat_map(|(position, at)| {
+            at.parameters.iter_mut().enumerate().map(move |(index, of)| ((position, index), of))
+        });
+        for (place, parameter) in all {
+            if owner != tied && (place == tied || parameter.tied == Some(tied)) {
+                parameter.tied = Some(owner);
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds a parameter by a dotted path from `position`: its position and its place there.
+    pub fn find_below(&self, position: usize, path: &str) -> Option<(usize, usize)> {
+        let (module, own) = path.rsplit_once('.').unwrap_or(("", path));
+        let position = self.below(position, module)?;
+        let parameters = &self.positions[position].parameters;
+        Some((position, parameters.iter().position(|parameter| parameter.name == own)?))
+    }
+
+    fn no_such(&self, position: usize, name: &str, path: &str) -> TieError {
+        let module = self.positions[position].module.type_name();
+        TieError {
+            path: self.path_below(position, name),
+            message: format!("'{module}' object has no attribute '{path}'"),
+        }
     }
 
     /// Gives the dotted path of a child of that name.
     pub fn path_below(&self, position: usize, name: &str) -> String {
-        match self.positions[position].path.as_str() {
-            "" => name.to_owned(),
-            path => format!("{path}.{name}"),
+        match (self.positions[position].path.as_str(), name) {
+            ("", name) => name.to_owned(),
+            (path, "") => path.to_owned(),
+            (path, name) => format!("{path}.{name}"),
         }
     }
 
@@ -265,6 +362,7 @@ impl Blueprint {
             name: declared.name,
             ty: Type { dtype: declared.dtype.unwrap_or(dtype), shape: declared.shape },
             persistent: declared.persistent,
+            tied: None,
         };
         let position = self.positions.len();
         self.positions.push(Position {
@@ -275,6 +373,7 @@ impl Blueprint {
             module: module.structural(),
             parameters: declared.parameters.into_iter().map(parameter).collect(),
             buffers: declared.buffers.into_iter().map(parameter).collect(),
+            alias: None,
         });
         position
     }
@@ -287,26 +386,29 @@ impl Blueprint {
                     && a.children == b.children
                     && a.parameters == b.parameters
                     && a.buffers == b.buffers
+                    && a.alias == b.alias
                     && a.module.is_like(&*b.module)
             })
     }
 
-    /// Gives the slot of a parameter.
+    /// Gives the slot of a parameter: the owner's if it is tied.
     pub fn parameter(&self, position: usize, name: &str) -> Option<Slot> {
-        self.slot(position, name, Role::Parameter, &self.positions[position].parameters)
+        let at = &self.positions[position];
+        let index = at.parameters.iter().position(|parameter| parameter.name == name)?;
+        let (position, index) = at.parameters[index].tied.unwrap_or((position, index));
+        let parameter = &self.positions[position].parameters[index];
+        Some(self.slot(position, index, Role::Parameter, parameter))
     }
 
     /// Gives the slot of a buffer.
     pub fn buffer(&self, position: usize, name: &str) -> Option<Slot> {
-        self.slot(position, name, Role::Buffer, &self.positions[position].buffers)
+        let buffers = &self.positions[position].buffers;
+        let index = buffers.iter().position(|buffer| buffer.name == name)?;
+        Some(self.slot(position, index, Role::Buffer, &buffers[index]))
     }
 
-    fn slot(&self, position: usize, name: &str, role: Role, among: &[Parameter]) -> Option<Slot> {
-        let index = among.iter().position(|parameter| parameter.name == name)?;
-        let ty = among[index].ty.clone();
-        let path = &self.positions[position].path;
-        let name = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
-        Some(Slot { name, role, position, index, ty })
+    fn slot(&self, position: usize, index: usize, role: Role, of: &Parameter) -> Slot {
+        Slot { name: self.path_below(position, &of.name), role, position, index, ty: of.ty.clone() }
     }
 
     /// Gives the positions of the module at `position` and of all below it.
@@ -319,26 +421,33 @@ impl Blueprint {
         position..end
     }
 
-    /// Gives the parameter's number in the order of `named_parameters()`.
+    /// Gives the parameter's number in the order of `named_parameters()`; tied ones are counted, too.
     pub fn number(&self, position: usize, index: usize) -> usize {
         let before = self.positions[..position].iter();
         before.map(|at| at.parameters.len()).sum::<usize>() + index
     }
 
-    /// Finds a parameter by its dotted name, `0.weight`: its position and its place there.
-    pub fn find(&self, name: &str) -> Option<(usize, usize)> {
-        let (path, own) = name.rsplit_once('.').unwrap_or(("", name));
-        let position = self.positions.iter().position(|at| at.path == path)?;
-        let parameters = &self.positions[position].parameters;
-        Some((position, parameters.iter().position(|parameter| parameter.name == own)?))
+    /// Gives the numbers, in the order of `named_parameters()`, of the parameters in a subtree: those of
+    /// owners where they are tied.
+    pub fn numbers(&self, position: usize) -> Vec<usize> {
+        let own = |position: usize| {
+            let parameters = self.positions[position].parameters.iter().enumerate();
+            parameters.map(move |(index, of)| {
+                let (position, index) = of.tied.unwrap_or((position, index));
+                self.number(position, index)
+            })
+        };
+        self.subtree(position).flat_map(own).collect()
     }
 
-    /// Finds the module at a dotted path below `position`, that module itself if the path is empty.
+    /// Finds the module at a dotted path below `position`, that module itself if the path is empty: the
+    /// owner where the path names an alias.
     pub fn below(&self, position: usize, path: &str) -> Option<usize> {
         let mut names = path.split('.').filter(|_| !path.is_empty());
         names.try_fold(position, |position, name| {
             let children = &self.positions[position].children;
-            children.iter().copied().find(|&child| self.positions[child].name == name)
+            let child = children.iter().find(|&&child| self.positions[child].name == name)?;
+            Some(self.positions[*child].alias.unwrap_or(*child))
         })
     }
 }

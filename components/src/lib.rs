@@ -11,4 +11,5 @@ pub mod module;
 pub mod optimizer;
 pub mod population;
 pub mod registry;
+pub mod tie;
 pub mod tree;

@@ -140,6 +140,21 @@ pub struct Declare {
     pub buffers: Vec<Declared>,
     /// Children in order of registration.
     pub children: Vec<(String, Box<dyn DynModule>)>,
+    /// Modules that are children under a second name.
+    pub shared: Vec<Share>,
+    /// Parameters that are others', as pairs of dotted paths from this module: tied, and owner.
+    pub ties: Vec<(String, String)>,
+}
+
+/// A module that is a child under a second name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// How many children come before it.
+    pub place: usize,
+    /// The second name.
+    pub name: String,
+    /// The dotted path of the module, from the one that declares.
+    pub path: String,
 }
 
 /// A parameter or buffer that a module registers.
@@ -178,6 +193,21 @@ impl Declare {
     /// Registers a child: `add_module`.
     pub fn child(&mut self, name: impl Into<String>, module: impl Module) -> &mut Self {
         self.children.push((name.into(), Box::new(module)));
+        self
+    }
+
+    /// Registers the module at a dotted path from this one, declared before, under a second name:
+    /// `self.again = self.block`.
+    pub fn share(&mut self, name: impl Into<String>, path: impl Into<String>) -> &mut Self {
+        let (name, path, place) = (name.into(), path.into(), self.children.len());
+        self.shared.push(Share { place, name, path });
+        self
+    }
+
+    /// Makes a parameter the same as another, both by dotted paths from this module:
+    /// `self.decoder.weight = self.encoder.weight`. Its own first numbers are not drawn.
+    pub fn tie(&mut self, parameter: impl Into<String>, owner: impl Into<String>) -> &mut Self {
+        self.ties.push((parameter.into(), owner.into()));
         self
     }
 }

@@ -72,14 +72,14 @@ pub struct Contents {
 }
 
 impl Contents {
-    /// Lists the columns: a role, a place in the module, and the type of a row.
+    /// Lists the columns: a role, a place in the module, and the type of a row. A tied parameter has none.
     pub fn columns(&self) -> impl Iterator<Item = (Role, usize, Cow<'_, Type>)> {
         fn of(
             role: Role,
             among: &[Parameter],
         ) -> impl Iterator<Item = (Role, usize, Cow<'_, Type>)> {
-            let among = among.iter().enumerate();
-            among.map(move |(index, parameter)| (role, index, Cow::Borrowed(&parameter.ty)))
+            let own = among.iter().enumerate().filter(|(_, parameter)| parameter.tied.is_none());
+            own.map(move |(index, parameter)| (role, index, Cow::Borrowed(&parameter.ty)))
         }
         let companions = self.companions.iter().filter_map(|&(role, index)| {
             let ty = match role {
@@ -121,6 +121,8 @@ impl Contents {
             let last = if role == Role::Steps { parameters.min(1) } else { parameters };
             (0..last).map(move |index| (role, index))
         }));
+        self.companions
+            .retain(|&(role, index)| role == Role::Steps || self.parameters[index].tied.is_none());
     }
 }
 

@@ -15,6 +15,7 @@ use crate::systems::sign::SignError;
 use crate::systems::spawn::{self, SpawnError};
 use crate::systems::state::dict::{self, StateDictError};
 use crate::systems::state::safetensors::Tensor;
+use crate::systems::tie;
 
 /// What all random numbers of a population follow from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -122,6 +123,20 @@ pub trait NeurarchWorld {
     ///
     /// If `root` is no model or has no such module.
     fn module(&mut self, root: Entity, path: &str) -> Result<Entity, AccessError>;
+
+    /// Makes a parameter of a model the same as another, both by dotted names: [`tie::tie`].
+    ///
+    /// # Errors
+    ///
+    /// If there are no such parameters, or their types differ.
+    fn tie(&mut self, root: Entity, tied: &str, owner: &str) -> Result<(), AccessError>;
+
+    /// Gives a module of a model a second name in another of its modules: [`tie::share`].
+    ///
+    /// # Errors
+    ///
+    /// If they are not of one model, or the name cannot be.
+    fn share(&mut self, parent: Entity, name: &str, owner: Entity) -> Result<Entity, SignError>;
 
     /// Lists the dotted names of a model's parameters.
     ///
@@ -278,6 +293,14 @@ impl NeurarchWorld for World {
 
     fn module(&mut self, root: Entity, path: &str) -> Result<Entity, AccessError> {
         access::module(self, root, path)
+    }
+
+    fn tie(&mut self, root: Entity, tied: &str, owner: &str) -> Result<(), AccessError> {
+        tie::tie(self, root, tied, owner)
+    }
+
+    fn share(&mut self, parent: Entity, name: &str, owner: Entity) -> Result<Entity, SignError> {
+        tie::share(self, parent, name, owner)
     }
 
     fn parameter_names(&mut self, root: Entity) -> Result<Vec<String>, AccessError> {

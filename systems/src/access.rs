@@ -74,7 +74,7 @@ pub enum AccessError {
 /// Finds the slot of a dotted name.
 pub fn find_slot(blueprint: &Blueprint, name: &str) -> Option<Slot> {
     let (path, leaf) = name.rsplit_once('.').unwrap_or(("", name));
-    let position = blueprint.positions.iter().position(|at| at.path == path)?;
+    let position = blueprint.below(0, path)?;
     blueprint.parameter(position, leaf).or_else(|| blueprint.buffer(position, leaf))
 }
 
@@ -356,8 +356,7 @@ pub fn module(world: &mut World, root: Entity, path: &str) -> Result<Entity, Acc
     let model = *world.get::<Model>(root).ok_or(AccessError::NotAModel(root))?;
     sign::refresh(world, model.population)?;
     let (group, member, blueprint) = place(world, root)?;
-    let position = blueprint.positions.iter().position(|at| at.path == path);
-    let position = position.ok_or_else(|| AccessError::NoSuchName {
+    let position = blueprint.below(0, path).ok_or_else(|| AccessError::NoSuchName {
         module: blueprint.positions[0].module.type_name(),
         name: path.to_owned(),
     })?;
@@ -377,7 +376,8 @@ pub fn parameter_names(world: &mut World, root: Entity) -> Result<Vec<String>, A
     let (_, _, blueprint) = place(world, root)?;
     let names = blueprint.positions.iter().flat_map(|at| {
         let path = at.path.as_str();
-        at.parameters.iter().map(move |parameter| match path {
+        let own = at.parameters.iter().filter(|parameter| parameter.tied.is_none());
+        own.map(move |parameter| match path {
             "" => parameter.name.clone(),
             path => format!("{path}.{}", parameter.name),
         })

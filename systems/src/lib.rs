@@ -21,6 +21,7 @@ pub mod sign;
 pub mod spawn;
 pub mod state;
 pub mod step;
+pub mod tie;
 pub mod trace;
 mod watch;
 

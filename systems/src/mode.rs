@@ -51,10 +51,7 @@ pub fn requires_grad_(
     requires_grad: bool,
 ) -> Result<(), StepError> {
     change(world, entity, |mode, blueprint, position| {
-        let subtree = blueprint.subtree(position);
-        let count = blueprint.positions[subtree.clone()].iter().map(|at| at.parameters.len());
-        let first = blueprint.number(subtree.start, 0);
-        for number in first..first + count.sum::<usize>() {
+        for number in blueprint.numbers(position) {
             mode.frozen.set(number, !requires_grad);
         }
     })

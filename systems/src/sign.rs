@@ -10,9 +10,11 @@ use std::sync::Arc;
 use bevy_ecs::change_detection::Tick;
 use bevy_ecs::prelude::*;
 use bevy_ecs::storage::TableId;
-use neurarch_components::blueprint::{Blueprint, Blueprints};
+use neurarch_components::blueprint::{Blueprint, Blueprints, TieError};
+use neurarch_components::layers::Identity;
 use neurarch_components::population::{Group, Population};
 use neurarch_components::registry::ModuleTypes;
+use neurarch_components::tie::{SharedModule, Ties};
 use neurarch_components::tree::{Columned, Contents, Model, ModuleName};
 use neurarch_kernels::program::Role;
 
@@ -43,6 +45,14 @@ pub enum SignError {
         path: String,
         /// What is wrong with the name.
         message: String,
+    },
+    /// A tie names what is no part of the model, or has another type.
+    #[error("model {index}, {0}", .error)]
+    Tie {
+        /// The model's index.
+        index: u32,
+        /// What is tied, and why it cannot be.
+        error: TieError,
     },
     /// A module is below itself.
     #[error("model {index}: its root is a child of {parent}, which is below it")]
@@ -320,7 +330,10 @@ fn read(world: &World, root: Entity, model: &Model) -> Result<Live, SignError> {
     let mut waiting = vec![(root, None::<usize>)];
     while let Some((entity, parent)) = waiting.pop() {
         let Ok(entity_ref) = world.get_entity(entity) else { continue };
-        let Some(module) = types.module(entity_ref) else { continue };
+        let shared = entity_ref.get::<SharedModule>();
+        let Some(module) = types.module(entity_ref).or(shared.and(Some(&Identity as _))) else {
+            continue;
+        };
         if entity == root && parent.is_some() {
             let parent = live.entities[parent.unwrap_or_default()];
             return Err(SignError::Cycle { index, parent });
@@ -350,7 +363,44 @@ fn read(world: &World, root: Entity, model: &Model) -> Result<Live, SignError> {
         waiting.extend(children.map(|child| (child, Some(position))));
         waiting[first..].reverse();
     }
-    if live.entities.is_empty() { Err(SignError::NoModule { index }) } else { Ok(live) }
+    if live.entities.is_empty() {
+        return Err(SignError::NoModule { index });
+    }
+    resolve(world, &mut live).map_err(|error| SignError::Tie { index, error })?;
+    Ok(live)
+}
+
+/// Finds what the second names and the tied parameters of a tree are.
+fn resolve(world: &World, live: &mut Live) -> Result<(), TieError> {
+    let Live { blueprint, entities } = live;
+    let place = |entity: Entity| entities.iter().position(|&known| known == entity);
+    let missing = |path: &str, owner: Entity| TieError {
+        path: path.to_owned(),
+        message: format!("{owner} is no module of this model"),
+    };
+    for (position, &entity) in entities.iter().enumerate() {
+        let Some(SharedModule(owner)) = world.get(entity).copied() else { continue };
+        let path = &blueprint.positions[position].path;
+        let is_owner = |&found: &usize| world.get::<SharedModule>(entities[found]).is_none();
+        let found = place(owner).filter(is_owner).ok_or_else(|| missing(path, owner))?;
+        let module = blueprint.positions[found].module.clone();
+        let at = &mut blueprint.positions[position];
+        (at.alias, at.module) = (Some(found), module);
+    }
+    for (position, &entity) in entities.iter().enumerate() {
+        for tie in world.get::<Ties>(entity).into_iter().flat_map(|ties| &ties.0) {
+            let path = blueprint.path_below(position, &tie.parameter);
+            let owner = place(tie.owner).ok_or_else(|| missing(&path, tie.owner))?;
+            let find = |position, name: &str| {
+                let found = blueprint.find_below(position, name);
+                found.ok_or_else(|| missing(&format!("{path} ({name})"), tie.owner))
+            };
+            let (one, other) =
+                (find(position, &tie.parameter)?, find(owner, &tie.owner_parameter)?);
+            blueprint.tie(one, other)?;
+        }
+    }
+    Ok(())
 }
 
 fn check_name(

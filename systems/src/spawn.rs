@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::{Blueprint, BlueprintId, Blueprints};
+use neurarch_components::blueprint::{Blueprint, BlueprintId, Blueprints, Position, TieError};
 use neurarch_components::column::RowBundle;
 use neurarch_components::layers;
 use neurarch_components::module::{Declare, DynModule, Parts, Place};
 use neurarch_components::population::{Group, Population};
 use neurarch_components::registry::ModuleTypes;
+use neurarch_components::tie::{SharedModule, Tie, Ties};
 use neurarch_components::tree::{Columned, Contents, Model, ModuleName, NOT_A_MEMBER};
 use neurarch_kernels::dtype::Dtype;
 
@@ -26,6 +27,9 @@ pub enum SpawnError {
         /// What is wrong with the name.
         message: String,
     },
+    /// A parameter or module is tied to one that is not there.
+    #[error(transparent)]
+    Tie(#[from] TieError),
     /// Parameters can have elements of `f32` and `f64` only, for now.
     #[error("expected parameters of f32 or f64, got {0}")]
     Dtype(Dtype),
@@ -72,8 +76,9 @@ pub fn spawn_population(
     check_names(module, "")?;
     layers::register(world);
     register_types(world, module);
+    let blueprint = Blueprint::of(module, dtype)?;
     let mut blueprints = world.get_resource_or_init::<Blueprints>();
-    let group = blueprints.open_group(Blueprint::of(module, dtype), &[]);
+    let group = blueprints.open_group(blueprint, &[]);
     let mut group = group.ok_or(SpawnError::TooManyModules)?;
     group.reserve(capacity);
     let mut modules = Vec::with_capacity(group.contents.len());
@@ -135,9 +140,12 @@ fn like_first(world: &World, population: Entity) -> Result<Spawner, SpawnError> 
     let blueprint = world.resource::<Blueprints>().get(of.blueprint).ok_or(empty)?;
     let types = world.resource::<ModuleTypes>();
     let modules = blueprint.positions.iter().zip(&of.modules).map(|(at, entities)| {
+        if at.alias.is_some() {
+            return None;
+        }
         let live = entities.first().and_then(|&entity| world.get_entity(entity).ok());
         let live = live.and_then(|entity| types.module(entity));
-        live.unwrap_or(&*at.module).clone_box()
+        Some(live.unwrap_or(&*at.module).clone_box())
     });
     Ok(Spawner::new(world, population, group, modules.collect()))
 }
@@ -150,10 +158,11 @@ fn check_count(given: usize) -> Result<(), SpawnError> {
 fn check_names(module: &dyn DynModule, path: &str) -> Result<(), SpawnError> {
     let mut declared = Declare::default();
     module.declare(&mut declared);
-    let parameters = declared.parameters.iter().chain(&declared.buffers);
+    let parameters = declared.parameters.iter().chain(&declared.buffers).map(|at| &at.name);
+    let children = declared.children.iter().map(|(name, _)| name);
+    let shared = declared.shared.iter().map(|share| &share.name);
     let mut taken: Vec<&str> = Vec::new();
-    for name in parameters.map(|at| &at.name).chain(declared.children.iter().map(|(name, _)| name))
-    {
+    for name in parameters.chain(children).chain(shared) {
         if let Some(message) = wrong_name(name, &taken) {
             let path = if path.is_empty() { module.type_name() } else { path };
             return Err(SpawnError::Name { path: path.to_owned(), message });
@@ -183,12 +192,17 @@ fn register_types(world: &mut World, module: &dyn DynModule) {
     declared.children.iter().for_each(|(_, child)| register_types(world, &**child));
 }
 
-/// Lists a module and its descendants in the order of positions.
-fn list_modules(module: &dyn DynModule, list: &mut Vec<Box<dyn DynModule>>) {
-    list.push(module.clone_box());
+/// Lists a module and its descendants in the order of positions; `None` for a second name.
+fn list_modules(module: &dyn DynModule, list: &mut Vec<Option<Box<dyn DynModule>>>) {
+    list.push(Some(module.clone_box()));
     let mut declared = Declare::default();
     module.declare(&mut declared);
-    declared.children.iter().for_each(|(_, child)| list_modules(&**child, list));
+    let shared = |place: usize| declared.shared.iter().filter(move |share| share.place == place);
+    for (place, (_, child)) in declared.children.iter().enumerate() {
+        list.extend(shared(place).map(|_| None));
+        list_modules(&**child, list);
+    }
+    list.extend(shared(declared.children.len()).map(|_| None));
 }
 
 /// The entities of one model, by position.
@@ -216,11 +230,26 @@ struct Spawner {
 struct Prepared {
     parent: Option<usize>,
     name: ModuleName,
-    module: Box<dyn DynModule>,
+    /// Its layer component; a second name of another module has none.
+    module: Option<Box<dyn DynModule>>,
+    /// The position of the module that this is a second name of.
+    alias: Option<usize>,
+    /// Its tied parameters: a name, the owner's position, and the name there.
+    ties: Vec<(String, usize, String)>,
     contents: Arc<Contents>,
     children: usize,
     /// Made at the first model, since it may register columns.
     columns: Option<RowBundle>,
+}
+
+/// Lists the tied parameters of a position; a parameter whose owner is in the same module included.
+fn ties(blueprint: &Blueprint, at: &Position) -> Vec<(String, usize, String)> {
+    let tied = at.parameters.iter().filter_map(|parameter| {
+        let (owner, index) = parameter.tied?;
+        let owner_parameter = blueprint.positions[owner].parameters[index].name.clone();
+        Some((parameter.name.clone(), owner, owner_parameter))
+    });
+    tied.collect()
 }
 
 impl Spawner {
@@ -229,7 +258,7 @@ impl Spawner {
         world: &World,
         population: Entity,
         group: usize,
-        modules: Vec<Box<dyn DynModule>>,
+        modules: Vec<Option<Box<dyn DynModule>>>,
     ) -> Spawner {
         let found = world.get::<Population>(population).expect("the caller found the population");
         let of = &found.groups()[group];
@@ -240,6 +269,8 @@ impl Spawner {
             parent: at.parent,
             name: ModuleName(at.name.as_str().into()),
             module,
+            alias: at.alias,
+            ties: ties(blueprint, at),
             contents: contents.clone(),
             children: at.children.len(),
             columns: None,
@@ -270,27 +301,50 @@ impl Spawner {
                 Some(parent) => Place::Child(entities[parent], at.name.clone()),
             };
             let columned = Columned(at.contents.clone());
-            let parts = Parts { place, columned, children: at.children };
             let columns = at.columns.get_or_insert_with(|| {
                 RowBundle::new(world, at.contents.keys(), Some(at.contents.number))
             });
-            let mut entity = at.module.spawn(world, parts);
+            let mut entity = match (&at.module, place) {
+                (Some(module), place) => {
+                    module.spawn(world, Parts { place, columned, children: at.children })
+                }
+                (None, Place::Root(model)) => world.spawn((columned, model)),
+                (None, Place::Child(parent, name)) => {
+                    world.spawn((columned, name, ChildOf(parent)))
+                }
+            };
             columns.insert(&mut entity);
+            if let Some(alias) = at.alias {
+                entity.insert(SharedModule(entities[alias]));
+            }
+            if !at.ties.is_empty() {
+                let tie = |(parameter, owner, owner_parameter): &(String, usize, String)| Tie {
+                    parameter: parameter.clone(),
+                    owner: entities[*owner],
+                    owner_parameter: owner_parameter.clone(),
+                };
+                entity.insert(Ties(at.ties.iter().map(tie).collect()));
+            }
             entities.push(entity.id());
         }
         Tree(entities)
     }
 
+    /// Counts the modules with tied parameters.
+    fn tied(&self) -> usize {
+        self.positions.iter().filter(|at| !at.ties.is_empty()).count()
+    }
+
     fn spawn_all(&mut self, world: &mut World, count: usize) -> Vec<Tree> {
-        // Each module is told of by its component, and all but the root by their names.
-        self.changes += count * (2 * self.positions.len() - 1);
+        // Each module is told of by its component, all but the root by their names, some by their ties.
+        self.changes += count * (2 * self.positions.len() - 1 + self.tied());
         (0..count).map(|_| self.spawn(world)).collect()
     }
 
     /// Makes room in the tables for `spare` more models.
     fn reserve(&mut self, world: &mut World, spare: usize) {
         let trees = self.spawn_all(world, spare);
-        self.changes += spare * self.positions.len();
+        self.changes += spare * (self.positions.len() + self.tied());
         for tree in trees.iter().rev() {
             world.despawn(tree.root());
         }

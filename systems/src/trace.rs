@@ -53,17 +53,18 @@ pub(crate) struct Parameter {
 }
 
 impl Scheme {
-    /// Lists the parameters in the order of `named_parameters()`.
+    /// Lists the parameters in the order of `named_parameters()`: tied ones once, under their owner.
     fn parameters(&self) -> Vec<Parameter> {
         let positions = self.blueprint.positions.iter().enumerate();
-        let slots = positions.flat_map(|(position, at)| {
-            at.parameters.iter().map(move |parameter| {
-                self.blueprint
-                    .parameter(position, &parameter.name)
-                    .expect("a position has the parameters that it lists")
-            })
+        let all = positions.flat_map(|(position, at)| {
+            at.parameters.iter().map(move |parameter| (position, parameter))
         });
-        slots.enumerate().map(|(number, slot)| Parameter { number, slot }).collect()
+        let own = all.enumerate().filter(|(_, (_, parameter))| parameter.tied.is_none());
+        let found = own.filter_map(|(number, (position, parameter))| {
+            let slot = self.blueprint.parameter(position, &parameter.name)?;
+            Some(Parameter { number, slot })
+        });
+        found.collect()
     }
 
     /// Lists those that need a gradient.
@@ -107,7 +108,7 @@ impl Scheme {
     pub(crate) fn slots(&self) -> Vec<Slot> {
         let positions = self.blueprint.positions.iter().enumerate();
         let slots = positions.flat_map(|(position, at)| {
-            let parameters = at.parameters.iter();
+            let parameters = at.parameters.iter().filter(|of| of.tied.is_none());
             let parameters = parameters.map(move |of| self.blueprint.parameter(position, &of.name));
             let buffers = at.buffers.iter();
             parameters.chain(buffers.map(move |of| self.blueprint.buffer(position, &of.name)))

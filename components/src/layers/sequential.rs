@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn children_are_named_by_number() {
         let brain = Sequential::new().push(Linear::new(4, 16)).push(Tanh).push(Linear::new(16, 2));
-        let blueprint = Blueprint::of(&brain, Dtype::F32);
+        let blueprint = Blueprint::of(&brain, Dtype::F32).unwrap();
         let paths: Vec<_> = blueprint.positions.iter().map(|at| at.path.as_str()).collect();
         assert_eq!(paths, ["", "0", "1", "2"]);
     }
@@ -120,7 +120,7 @@ mod tests {
     fn scalar_slots_do_not_change_the_blueprint() {
         let of = |p| {
             let brain = Sequential::new().push(Linear::new(4, 16)).push(Dropout { p });
-            Blueprint::of(&brain, Dtype::F32)
+            Blueprint::of(&brain, Dtype::F32).unwrap()
         };
         assert!(of(0.1).is_like(&of(0.9)));
     }

@@ -273,7 +273,8 @@ fn place_of(world: &World, group: &Group, root: Entity) -> Option<usize> {
 fn first_numbers(blueprint: &Blueprint) -> Vec<(Slot, Init)> {
     let mut fills = Vec::new();
     for (position, at) in blueprint.positions.iter().enumerate() {
-        let parameters = at.parameters.iter().map(|p| blueprint.parameter(position, &p.name));
+        let own = at.parameters.iter().filter(|p| p.tied.is_none());
+        let parameters = own.map(|p| blueprint.parameter(position, &p.name));
         let buffers = at.buffers.iter().map(|b| blueprint.buffer(position, &b.name));
         for slot in parameters.chain(buffers).flatten() {
             let name = slot.name.rsplit('.').next().unwrap_or_default();

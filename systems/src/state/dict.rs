@@ -83,7 +83,7 @@ fn collect(
     let Some(blueprint) = world.resource::<Blueprints>().get(group.blueprint) else {
         return Vec::new();
     };
-    let tensor = |slot: Slot| {
+    let tensor = |(name, slot): (String, Slot)| {
         let key = ColumnKey::of(&slot);
         let size_bytes = slot.ty.size_bytes();
         let modules = &group.modules[slot.position][members.clone()];
@@ -94,19 +94,27 @@ fn collect(
         }
         let models = stacked.then_some(modules.len());
         let shape = models.into_iter().chain(slot.ty.shape.iter().copied()).collect();
-        Tensor::from_native(slot.name, slot.ty.dtype, shape, bytes)
+        Tensor::from_native(name, slot.ty.dtype, shape, bytes)
     };
-    slots(blueprint).map(tensor).collect()
+    let mut entries = Vec::new();
+    list(blueprint, 0, "", &mut entries);
+    entries.into_iter().map(tensor).collect()
 }
 
-/// Lists what a state dict has, in torch's order: module after module, parameters before buffers.
-fn slots(blueprint: &Blueprint) -> impl Iterator<Item = Slot> {
-    blueprint.positions.iter().enumerate().flat_map(move |(position, at)| {
-        let parameters = at.parameters.iter().map(move |p| blueprint.parameter(position, &p.name));
-        let buffers = at.buffers.iter().filter(|buffer| buffer.persistent);
-        let buffers = buffers.map(move |b| blueprint.buffer(position, &b.name));
-        parameters.chain(buffers).flatten()
-    })
+/// Lists what a state dict has, in torch's order: module after module, parameters before buffers; what has
+/// several names under each of them.
+fn list(blueprint: &Blueprint, position: usize, prefix: &str, entries: &mut Vec<(String, Slot)>) {
+    let position = blueprint.positions[position].alias.unwrap_or(position);
+    let at = &blueprint.positions[position];
+    let parameters = at.parameters.iter().map(|of| (of, blueprint.parameter(position, &of.name)));
+    let buffers = at.buffers.iter().filter(|buffer| buffer.persistent);
+    let buffers = buffers.map(|of| (of, blueprint.buffer(position, &of.name)));
+    let own = parameters.chain(buffers);
+    entries.extend(own.filter_map(|(of, slot)| Some((format!("{prefix}{}", of.name), slot?))));
+    for &child in &at.children {
+        let name = &blueprint.positions[child].name;
+        list(blueprint, child, &format!("{prefix}{name}."), entries);
+    }
 }
 
 #[cfg(test)]

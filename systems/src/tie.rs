@@ -1,0 +1,110 @@
+//! Tying parameters of a live model, and giving a module a second name.
+
+use bevy_ecs::prelude::*;
+use neurarch_components::blueprint::{Blueprint, Blueprints};
+use neurarch_components::column::{ColumnKey, row, row_mut};
+use neurarch_components::tie::{SharedModule, Tie, Ties};
+use neurarch_components::tree::{Model, ModuleName};
+use neurarch_kernels::program::Slot;
+
+use crate::access::{self, AccessError, find_slot};
+use crate::sign::{self, SignError, root_of};
+use crate::spawn::wrong_name;
+
+/// Makes the parameter `tied` of a model the same as its parameter `owner`, both by dotted names: from then on
+/// there is one, with the numbers of `owner`, trained by all of its uses.
+///
+/// # Errors
+///
+/// If there are no such parameters, or their types differ. Nothing is changed then.
+///
+/// Source: `model.decoder.weight = model.encoder.weight`.
+pub fn tie(world: &mut World, root: Entity, tied: &str, owner: &str) -> Result<(), AccessError> {
+    let population = world.get::<Model>(root).ok_or(AccessError::NotAModel(root))?.population;
+    sign::refresh(world, population)?;
+    let known = blueprint(world, root)?;
+    let slot = |name: &str| {
+        let slot = find_slot(known, name);
+        slot.ok_or_else(|| AccessError::NoSuchName {
+            module: known.positions[0].module.type_name(),
+            name: name.to_owned(),
+        })
+    };
+    let (from, to) = (slot(owner)?, slot(tied)?);
+    if from.ty != to.ty {
+        let (expected, given) = (to.ty.shape.to_vec(), from.ty.shape.to_vec());
+        return Err(AccessError::Shape { name: tied.to_owned(), expected, given });
+    }
+    let (path, own) = tied.rsplit_once('.').unwrap_or(("", tied));
+    let (owner_path, owner_own) = owner.rsplit_once('.').unwrap_or(("", owner));
+    let module = access::module(world, root, path)?;
+    let owner_module = access::module(world, root, owner_path)?;
+    let numbers = bytes(world, root, &from)?;
+    let mut ties = world.get::<Ties>(module).cloned().unwrap_or(Ties(Vec::new()));
+    ties.0.retain(|known| known.parameter != own);
+    ties.0.push(Tie {
+        parameter: own.to_owned(),
+        owner: owner_module,
+        owner_parameter: owner_own.to_owned(),
+    });
+    world.entity_mut(module).insert(ties);
+    sign::refresh(world, population)?;
+    // The first of the names has the column; it may have been the other one's.
+    let found = find_slot(blueprint(world, root)?, owner);
+    let found = found.ok_or(AccessError::NotAModel(root))?;
+    let entity = entity(world, root, &found)?;
+    if let Some(row) = row_mut(world, entity, ColumnKey::of(&found)) {
+        row[..numbers.len()].copy_from_slice(&numbers);
+    }
+    Ok(())
+}
+
+/// Gives the module at a dotted path of a model, `owner`, a second name in the module `parent`.
+///
+/// # Errors
+///
+/// If there is no such module, or the name cannot be.
+///
+/// Source: `model.again = model.block`.
+pub fn share(
+    world: &mut World,
+    parent: Entity,
+    name: &str,
+    owner: Entity,
+) -> Result<Entity, SignError> {
+    let root = |entity| root_of(world, entity).ok_or(SignError::NotAPopulation(entity));
+    let (found, population) = root(parent)?;
+    let index = world.get::<Model>(found).map_or(0, |model| model.index);
+    let refuse = |message: String| SignError::Name { index, path: name.to_owned(), message };
+    if root(owner)?.0 != found {
+        return Err(refuse(format!("{owner} is no module of this model")));
+    }
+    let children = world.get::<Children>(parent).into_iter().flat_map(|all| all.iter());
+    let names = children.filter_map(|child| world.get::<ModuleName>(child));
+    let taken: Vec<&str> = names.map(|name| &*name.0).collect();
+    if let Some(message) = wrong_name(name, &taken) {
+        return Err(refuse(message));
+    }
+    let bundle = (ModuleName(name.into()), ChildOf(parent), SharedModule(owner));
+    let alias = world.spawn(bundle).id();
+    sign::refresh(world, population)?;
+    Ok(alias)
+}
+
+fn blueprint(world: &World, root: Entity) -> Result<&Blueprint, AccessError> {
+    let model = world.get::<Model>(root).ok_or(AccessError::NotAModel(root))?;
+    let found = world.resource::<Blueprints>().get(model.blueprint);
+    found.map(|found| &**found).ok_or(AccessError::NotAModel(root))
+}
+
+fn entity(world: &mut World, root: Entity, slot: &Slot) -> Result<Entity, AccessError> {
+    let path = blueprint(world, root)?.positions[slot.position].path.clone();
+    access::module(world, root, &path)
+}
+
+fn bytes(world: &mut World, root: Entity, slot: &Slot) -> Result<Vec<u8>, AccessError> {
+    let entity = entity(world, root, slot)?;
+    let row = row(world, entity, ColumnKey::of(slot));
+    let missing = || AccessError::NoColumn { name: slot.name.clone(), role: slot.role };
+    Ok(row.ok_or_else(missing)?[..slot.ty.size_bytes()].to_vec())
+}
