@@ -69,6 +69,17 @@ pub trait TrainWorld {
         gradient: impl Into<Input<'a, T>>,
     ) -> Result<(), StepError>;
 
+    /// Copies the gradient of the last input, if it [`requires_grad`](Input::requires_grad), after a
+    /// backward pass: [`step::input_gradient`].
+    ///
+    /// # Errors
+    ///
+    /// If there is no such population, or the input's elements are not `T`.
+    fn input_gradient<T: Element>(
+        &self,
+        population: Entity,
+    ) -> Result<Option<ArrayD<T>>, StepError>;
+
     /// Updates the parameters that have a gradient: [`step::step`].
     ///
     /// # Errors
@@ -194,6 +205,13 @@ impl TrainWorld for World {
         gradient: impl Into<Input<'a, T>>,
     ) -> Result<(), StepError> {
         step::backward_from(self, population, gradient)
+    }
+
+    fn input_gradient<T: Element>(
+        &self,
+        population: Entity,
+    ) -> Result<Option<ArrayD<T>>, StepError> {
+        step::input_gradient(self, population)
     }
 
     fn step(&mut self, population: Entity) -> Result<(), StepError> {

@@ -25,17 +25,33 @@ use crate::step::StepError;
 pub struct Input<'a, T: Element> {
     array: CowArray<'a, T, IxDyn>,
     shared: bool,
+    needs_gradient: bool,
 }
 
 impl<'a, T: Element> Input<'a, T> {
     /// Gives each model numbers of its own: `array` is `[models, ..]`.
     pub fn each<D: Dimension>(array: ArrayView<'a, T, D>) -> Self {
-        Input { array: row_major(array).into_dyn(), shared: false }
+        Input { array: row_major(array).into_dyn(), shared: false, needs_gradient: false }
     }
 
     /// Gives every model the same numbers: `array` has no axis of models.
     pub fn shared<D: Dimension>(array: ArrayView<'a, T, D>) -> Self {
-        Input { array: row_major(array).into_dyn(), shared: true }
+        Input { array: row_major(array).into_dyn(), shared: true, needs_gradient: false }
+    }
+
+    /// Asks for the gradient of these numbers: [`input_gradient`](crate::step::input_gradient) has it after
+    /// `backward`. The forward pass that gets them runs eagerly, with the same bits; what trains whole steps
+    /// has no use for it.
+    ///
+    /// Source: `torch.Tensor.requires_grad_`.
+    #[must_use]
+    pub fn requires_grad(self) -> Self {
+        Input { needs_gradient: true, ..self }
+    }
+
+    /// Says whether somebody asked for their gradient.
+    pub fn needs_gradient(&self) -> bool {
+        self.needs_gradient
     }
 
     /// Gives the sizes of the axes behind that of the models.

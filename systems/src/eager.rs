@@ -25,7 +25,12 @@ use crate::trace::{self, Parameter, gradient_of};
 pub(crate) struct Recorded {
     program: Program,
     eager: Eager,
+    x: ValueId,
+    /// Whether the gradient of `x` is asked for.
+    needs_x: bool,
     y: ValueId,
+    /// The gradient of `x`, row after row, once a backward pass found one.
+    dx: Option<Vec<u8>>,
     /// The parameters that get a gradient.
     numbers: Vec<usize>,
     /// Whether what it drew was not counted yet.
@@ -56,13 +61,35 @@ pub(crate) fn forward(
     cohort: &mut Cohort,
     shared: Option<Shared>,
     x: &Given<'_>,
+    needs_x: bool,
 ) -> Result<(Made, Recorded), StepError> {
     let slots = cohort.scheme.slots();
     let (trace, runner) = begin(world, cohort, shared, &slots, None)?;
-    let y = cohort.scheme.call(&trace, &x.record(&trace), Some(&runner));
+    let x = x.record(&trace);
+    let y = cohort.scheme.call(&trace, &x, Some(&runner));
     let (program, eager) = end(&trace, &runner)?;
-    let y = y.id().ok_or(StepError::NoForward("a result"))?;
-    Ok((read(&eager, y)?, Recorded { program, eager, y, numbers: Vec::new(), is_new: true }))
+    let recorded = Recorded::new(program, eager, x.id().zip(y.id()), needs_x)?;
+    Ok((read(&recorded.eager, recorded.y)?, recorded))
+}
+
+impl Recorded {
+    /// Keeps a record whose input and result are these values.
+    fn new(
+        program: Program,
+        eager: Eager,
+        ends: Option<(ValueId, ValueId)>,
+        needs_x: bool,
+    ) -> Result<Self, StepError> {
+        let (x, y) = ends.ok_or(StepError::NoForward("a result"))?;
+        let (dx, numbers) = (None, Vec::new());
+        Ok(Recorded { program, eager, x, needs_x, y, dx, numbers, is_new: true })
+    }
+
+    /// Takes the gradient of the input, if it was asked for and the result depends on it: the rows of all
+    /// members side by side.
+    pub(crate) fn take_dx(&mut self) -> Option<Vec<u8>> {
+        self.dx.take()
+    }
 }
 
 /// Goes back from gradients of the result of a forward pass, and adds to the gradients of parameters, which
@@ -77,14 +104,16 @@ pub(crate) fn backward(
     let trainable = cohort.scheme.trainable();
     let gradients = gradient_slots(cohort);
     let mut runner = runner(world, cohort, shared)?;
-    let trace = Trace::resume_eager(recorded.program, recorded.eager);
+    let Recorded { program, eager, x, needs_x, y, .. } = recorded;
+    let trace = Trace::resume_eager(program, eager);
     load(world, cohort, &gradients, &trace)?;
     runner.go_back(&trace);
-    let y = trace.var(recorded.y);
-    let wrt: Vec<_> = trainable.iter().map(|p| trace.slot(p.slot.clone())).collect();
+    let mut wrt: Vec<_> = trainable.iter().map(|p| trace.slot(p.slot.clone())).collect();
+    wrt.extend(needs_x.then(|| trace.var(x)));
     let dy = dy.record(&trace);
     let mut watch = Watch { runner: &mut runner, trace: &trace, trainable: &trainable };
-    let found = backward_watched(&trace, &[(y, dy)], &wrt, &mut watch);
+    let mut found = backward_watched(&trace, &[(trace.var(y), dy)], &wrt, &mut watch);
+    let dx = found.split_off(trainable.len()).pop().flatten();
     let has_gradient = &cohort.scheme.has_gradient;
     let mut numbers = Vec::new();
     for (parameter, gradient) in trainable.iter().zip(found) {
@@ -101,7 +130,9 @@ pub(crate) fn backward(
         numbers.push(parameter.number);
     }
     let (program, eager) = end(&trace, &runner)?;
-    Ok(Recorded { program, eager, y: recorded.y, numbers, is_new: false })
+    let dx = dx.and_then(|dx| dx.id()).map(|dx| read(&eager, dx)).transpose()?;
+    let dx = dx.map(|dx| dx.bytes);
+    Ok(Recorded { program, eager, x, needs_x, y, dx, numbers, is_new: false })
 }
 
 /// Computes one training step: forward, loss, backward and updates on one record; nothing is written yet.
@@ -116,7 +147,8 @@ pub(crate) fn train_step(
     let mut slots = cohort.scheme.slots();
     slots.extend(update_slots(cohort)?.0);
     let (trace, mut runner) = begin(world, cohort, shared, &slots, Some(loss))?;
-    let y = cohort.scheme.call(&trace, &x.record(&trace), Some(&runner));
+    let x = x.record(&trace);
+    let y = cohort.scheme.call(&trace, &x, Some(&runner));
     if trace.error().is_none() {
         check_targets(loss, &y, target, cohort)?;
     }
@@ -134,8 +166,8 @@ pub(crate) fn train_step(
         cohort.scheme.updates(&trace, trainable.iter().map(|p| &p.slot).zip(found));
     }
     let (program, eager) = end(&trace, &runner)?;
-    let y = loss.id().ok_or(StepError::NoLoss)?;
-    Ok((read(&eager, y)?, Recorded { program, eager, y, numbers: Vec::new(), is_new: true }))
+    let recorded = Recorded::new(program, eager, x.id().zip(loss.id()), false)?;
+    Ok((read(&recorded.eager, recorded.y)?, recorded))
 }
 
 /// Checks that the targets of every member are classes, if the loss asks for classes.
@@ -212,7 +244,11 @@ impl WatchGradients for Watch<'_> {
     }
 
     fn known(&mut self, index: usize, gradient: &mut Var) {
-        let Slot { position, name, .. } = &self.trainable[index].slot;
+        // What comes after the parameters is the input.
+        let Some(Parameter { slot: Slot { position, name, .. }, .. }) = self.trainable.get(index)
+        else {
+            return;
+        };
         let own = name.rsplit('.').next().unwrap_or(name);
         self.runner.gradient(self.trace, *position, own, gradient);
     }

@@ -64,6 +64,12 @@ pub(crate) fn has_loss(world: &World, population: Entity) -> bool {
     run.is_some_and(|run| run.tape.start == Start::Loss)
 }
 
+/// Gives the gradient of the last input, if a backward pass found it: its type, and a row for each model.
+pub(crate) fn input_gradient(world: &World, population: Entity) -> Option<(&Type, &[u8])> {
+    let run = world.get::<Kept>(population)?.0.as_ref()?;
+    run.tape.dx.as_ref().map(|(ty, bytes)| (ty, bytes.as_slice()))
+}
+
 impl Run {
     /// Regroups the cohorts if need be, and finds out which of them run eagerly.
     pub(crate) fn refresh(
@@ -158,6 +164,8 @@ pub(crate) struct Tape {
     pub(crate) gradient: AlignedBytes,
     /// What `gradient` holds.
     pub(crate) start: Start,
+    /// The gradient of `x`, a row for each model, if the last backward pass found one that was asked for.
+    pub(crate) dx: Option<(Type, Vec<u8>)>,
 }
 
 /// What a backward pass would start from.
@@ -177,6 +185,7 @@ impl Tape {
     pub(crate) fn forget(&mut self) {
         self.is_written = false;
         self.start = Start::Nothing;
+        self.dx = None;
     }
 
     /// Remembers a forward pass of these cohorts that gave `y`, whose type is known already.

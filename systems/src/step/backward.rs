@@ -151,16 +151,17 @@ pub fn backward_from<'a, T: Element>(
 /// Runs the backward passes from `tape.gradient`.
 fn run_backward(world: &mut World, run: &mut Run, population: Entity) -> Result<(), StepError> {
     loop {
-        let Run { cohorts, tape, chosen, .. } = &mut *run;
+        let Run { cohorts, tape, chosen, recorded, .. } = &mut *run;
         let x = tape.x().ok_or(StepError::NoForward("backward"))?;
         if !tape.is_of(cohorts) {
             return Err(StepError::Changed);
         }
         let request = Request { kind: Kind::Backward, x: Some(x.into()), target: None, loss: None };
         chosen.clear();
-        for cohort in &mut cohorts.list {
+        for (place, cohort) in cohorts.list.iter_mut().enumerate() {
+            let is_recorded = recorded.get(place).is_some_and(Option::is_some);
             // What kept no tape has no plan that is run, and takes the place of none.
-            let place = match cohort.keeps_tape && !cohort.is_eager {
+            let place = match cohort.keeps_tape && !is_recorded {
                 true => cohort.prepare(world, population, &request)?,
                 false => EAGER,
             };
@@ -201,12 +202,46 @@ fn run_backward(world: &mut World, run: &mut Run, population: Entity) -> Result<
             }
         }
     }
+    let mut dx = None;
     for (place, recorded) in &mut eager {
-        eager::commit(world, &mut run.cohorts.list[*place], recorded)?;
+        let cohort = &mut run.cohorts.list[*place];
+        eager::commit(world, cohort, recorded)?;
+        let Some((of_members, x)) = recorded.take_dx().zip(run.tape.x()) else { continue };
+        let row = x.size_bytes();
+        let (_, all) = dx.get_or_insert_with(|| (x.clone(), vec![0; row * n_models]));
+        for (member, index) in cohort.at.members.indices().enumerate() {
+            all[index * row..][..row].copy_from_slice(&of_members[member * row..][..row]);
+        }
     }
     write_gradient_bits(world, run, population)?;
     run.tape.forget();
+    run.tape.dx = dx;
     Ok(())
+}
+
+/// Gives the gradient of the last forward pass's input, which [`requires_grad`](Input::requires_grad), after
+/// [`backward`]; `None` if the results do not depend on it, or a later forward pass began.
+///
+/// # Shape
+///
+/// `[models, ..]`: also if all models got the same numbers, each has a gradient of its own. Inactive models
+/// have zeros.
+///
+/// # Errors
+///
+/// If there is no such population, or the input's elements are not `T`.
+///
+/// Source: `torch.Tensor.grad` of an input.
+pub fn input_gradient<T: Element>(
+    world: &World,
+    population: Entity,
+) -> Result<Option<ArrayD<T>>, StepError> {
+    let n_models = models(world, population)?;
+    let Some((ty, bytes)) = run::input_gradient(world, population) else { return Ok(None) };
+    check_dtype("gradient", ty.dtype, T::DTYPE)?;
+    let shape: Vec<_> = [n_models].iter().chain(ty.shape.iter()).copied().collect();
+    let numbers = bytemuck::pod_collect_to_vec::<u8, T>(bytes);
+    Ok((numbers.len() == shape.iter().product::<usize>()).then(|| shaped(IxDyn(&shape), numbers)))
 }
 
 /// Adds the columns for gradients of cohorts that ran eagerly; says whether any was missing.
@@ -215,7 +250,8 @@ fn add_gradient_columns(
     run: &mut Run,
     population: Entity,
 ) -> Result<bool, StepError> {
-    let eager = run.cohorts.list.iter().filter(|cohort| cohort.is_eager);
+    let eager = run.cohorts.list.iter().zip(&run.recorded);
+    let eager = eager.filter_map(|(cohort, recorded)| recorded.as_ref().map(|_| cohort));
     let missing: Vec<_> =
         eager.map(|cohort| (cohort.at.group, eager::gradient_slots(cohort))).collect();
     let mut added = false;

@@ -59,6 +59,9 @@ pub enum StepError {
         /// The array's.
         given: Dtype,
     },
+    /// A gradient is asked of an input that has none.
+    #[error("only Tensors of floating point dtype can require gradients")]
+    NotFloat,
     /// A class index is no class.
     #[error("Target {target} is out of bounds (model {model}, item {item}: expected 0 to {last})")]
     Target {

@@ -37,7 +37,7 @@ pub fn forward<'a, T: Element>(
 ) -> Result<ArrayD<T>, StepError> {
     let x = x.into();
     with_run(world, population, |world, run| {
-        let eager = prepare(world, run, population, x.erase())?;
+        let eager = prepare(world, run, population, &x)?;
         let y = result_type(run, &eager).ok_or(StepError::Inactive)?;
         let n_models = models(world, population)?;
         let shape: Vec<_> = [n_models].iter().chain(y.shape.iter()).copied().collect();
@@ -65,7 +65,7 @@ pub fn forward_into<'a, T: Element, D: Dimension>(
 ) -> Result<(), StepError> {
     let x = x.into();
     with_run(world, population, |world, run| {
-        let eager = prepare(world, run, population, x.erase())?;
+        let eager = prepare(world, run, population, &x)?;
         let Some(expected) = result_type(run, &eager) else { return Ok(()) };
         let n_models = models(world, population)?;
         check_result("y", n_models, expected, y.shape(), T::DTYPE)?;
@@ -85,12 +85,20 @@ fn result_type<'a>(run: &'a Run, eager: &'a [(usize, Made)]) -> Option<&'a Type>
 }
 
 /// Runs the cohorts that are watched, each named by its place, and finds the plans of the others.
-fn prepare(
+fn prepare<T: Element>(
     world: &mut World,
     run: &mut Run,
     population: Entity,
-    x: Erased<'_>,
+    x: &Input<'_, T>,
 ) -> Result<Vec<(usize, Made)>, StepError> {
+    let needs_gradient = x.needs_gradient();
+    if needs_gradient && !T::DTYPE.is_float() {
+        return Err(StepError::NotFloat);
+    }
+    if needs_gradient {
+        run.cohorts.list.iter_mut().for_each(|cohort| cohort.is_eager = true);
+    }
+    let x = x.erase();
     choose_plans(world, run, population, x)?;
     run.tape.forget();
     run.recorded.clear();
@@ -100,7 +108,8 @@ fn prepare(
             continue;
         }
         let given = given(x, cohort);
-        let (made, recorded) = eager::forward(world, cohort, run.shared.clone(), &given)?;
+        let (made, recorded) =
+            eager::forward(world, cohort, run.shared.clone(), &given, needs_gradient)?;
         run.recorded.resize_with(place + 1, || None);
         run.recorded[place] = Some(recorded);
         all.push((place, made));

@@ -10,7 +10,7 @@ mod error;
 mod forward;
 mod train;
 
-pub use backward::{backward, backward_from, has_loss, loss, step, zero_grad};
+pub use backward::{backward, backward_from, has_loss, input_gradient, loss, step, zero_grad};
 pub use error::StepError;
 pub use forward::{forward, forward_into};
 pub use train::{train_step, train_step_into, train_steps};
