@@ -134,6 +134,33 @@ impl<'a> Call<'a> {
         }
     }
 
+    /// Takes the `N` values that the arguments are, if they are; an error in Python's words if not.
+    pub fn values<const N: usize>(&self, arguments: Arguments) -> Option<[Var; N]> {
+        let module = self.at().module.type_name();
+        if let Some((name, _)) = arguments.keyword.first() {
+            self.trace
+                .fail(format!("{module}.forward() got an unexpected keyword argument '{name}'"));
+            return None;
+        }
+        let given = arguments.positional.len();
+        let values = arguments.positional.into_iter().map(|tree| match tree {
+            Tree::Leaf(x) => x,
+            other => {
+                let given = other.type_name();
+                self.trace.fail(format!("{module}.forward(): expected a Tensor, got {given}"))
+            }
+        });
+        let values = values.collect::<Vec<_>>().try_into();
+        if values.is_err() {
+            self.trace.fail(format!(
+                "{module}.forward() takes {} positional arguments but {} were given",
+                N + 1,
+                given + 1
+            ));
+        }
+        values.ok()
+    }
+
     /// Takes the one value that the arguments are, if they are; an error in Python's words if not.
     pub fn only_value(&self, arguments: Arguments) -> Option<Var> {
         let module = self.at().module.type_name();

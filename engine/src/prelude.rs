@@ -14,7 +14,7 @@ pub use crate::kernels::dtype::Dtype;
 pub use crate::kernels::program::trace::Var;
 pub use crate::kernels::program::tree::{Arguments, Tree};
 pub use crate::population::{NeurarchWorld, PopulationSettings, Seed};
-pub use crate::systems::array::{DataSet, Input};
+pub use crate::systems::array::{AnyInput, DataSet, Input};
 pub use crate::systems::hooks::Target;
 pub use crate::systems::sets::StepSystems;
 pub use crate::systems::step::StepError;

@@ -6,7 +6,8 @@ use ndarray::{Array1, Array2, ArrayD, ArrayViewMut, Dimension};
 
 use crate::components::losses::Loss;
 use crate::kernels::dtype::Element;
-use crate::systems::array::{DataSet, Input};
+use crate::kernels::program::tree::{Arguments, Tree};
+use crate::systems::array::{AnyInput, DataSet, Input};
 use crate::systems::mode;
 use crate::systems::plans::Plans;
 use crate::systems::step::{self, StepError};
@@ -26,6 +27,18 @@ pub trait TrainWorld {
         population: Entity,
         x: impl Into<Input<'a, T>>,
     ) -> Result<ArrayD<T>, StepError>;
+
+    /// Calls models that take several values or keyword arguments, or give several values:
+    /// [`step::forward_with`].
+    ///
+    /// # Errors
+    ///
+    /// As [`forward`](TrainWorld::forward), and if a value of the result is not of `T`.
+    fn forward_with<T: Element>(
+        &mut self,
+        population: Entity,
+        arguments: Arguments<AnyInput<'_>>,
+    ) -> Result<Tree<ArrayD<T>>, StepError>;
 
     /// Runs the models into an array that is there already: [`step::forward_into`].
     ///
@@ -67,6 +80,18 @@ pub trait TrainWorld {
         &mut self,
         population: Entity,
         gradient: impl Into<Input<'a, T>>,
+    ) -> Result<(), StepError>;
+
+    /// Adds the gradients of the last forward pass from given gradients of its floating results, `None` where
+    /// they are zero: [`step::backward_with`].
+    ///
+    /// # Errors
+    ///
+    /// As [`backward_from`](TrainWorld::backward_from), and if there are more or fewer than results.
+    fn backward_with(
+        &mut self,
+        population: Entity,
+        gradients: &[Option<AnyInput<'_>>],
     ) -> Result<(), StepError>;
 
     /// Copies the gradient of the last input, if it [`requires_grad`](Input::requires_grad), after a
@@ -205,6 +230,22 @@ impl TrainWorld for World {
         gradient: impl Into<Input<'a, T>>,
     ) -> Result<(), StepError> {
         step::backward_from(self, population, gradient)
+    }
+
+    fn forward_with<T: Element>(
+        &mut self,
+        population: Entity,
+        arguments: Arguments<AnyInput<'_>>,
+    ) -> Result<Tree<ArrayD<T>>, StepError> {
+        step::forward_with(self, population, arguments)
+    }
+
+    fn backward_with(
+        &mut self,
+        population: Entity,
+        gradients: &[Option<AnyInput<'_>>],
+    ) -> Result<(), StepError> {
+        step::backward_with(self, population, gradients)
     }
 
     fn input_gradient<T: Element>(

@@ -8,14 +8,16 @@ use neurarch_components::losses::{DynLoss, LossCall};
 use neurarch_components::module::DynModule;
 use neurarch_components::registry::ModuleTypes;
 use neurarch_kernels::passes::differentiate::{Crossing, WatchGradients, backward_watched};
-use neurarch_kernels::program::eager::Eager;
+use neurarch_kernels::program::eager::{Eager, ReadError};
 use neurarch_kernels::program::trace::{Trace, Var};
+use neurarch_kernels::program::tree::Arguments;
 use neurarch_kernels::program::{Program, Role, Scalar, ScalarOf, Slot, ValueId};
 use neurarch_kernels::shape::Type;
 
 use crate::array::Erased;
 use crate::cohort::{Cohort, population};
 use crate::hooks::{Runner, Shared};
+use crate::plans::Results;
 use crate::ready::read_scalar;
 use crate::run::LossArrays;
 use crate::step::{StepError, check};
@@ -25,12 +27,11 @@ use crate::trace::{self, Parameter, gradient_of};
 pub(crate) struct Recorded {
     program: Program,
     eager: Eager,
-    x: ValueId,
-    /// Whether the gradient of `x` is asked for.
-    needs_x: bool,
-    y: ValueId,
-    /// The gradient of `x`, row after row, once a backward pass found one.
-    dx: Option<Vec<u8>>,
+    /// What the models were called with, and whether its gradient is asked for.
+    inputs: Vec<(ValueId, bool)>,
+    results: Vec<ValueId>,
+    /// The gradients of the inputs, row after row, where a backward pass found them.
+    input_gradients: Vec<Option<Vec<u8>>>,
     /// The parameters that get a gradient.
     numbers: Vec<usize>,
     /// Whether what it drew was not counted yet.
@@ -41,6 +42,7 @@ pub(crate) struct Recorded {
 pub(crate) struct Given<'a> {
     pub(crate) ty: Type,
     pub(crate) rows: Vec<&'a [u8]>,
+    pub(crate) needs_gradient: bool,
 }
 
 impl Given<'_> {
@@ -49,9 +51,9 @@ impl Given<'_> {
     }
 }
 
-/// The result of a pass: the type for one model, and the rows of all members side by side.
+/// The results of a pass, the rows of all members side by side.
 pub(crate) struct Made {
-    pub(crate) ty: Type,
+    pub(crate) results: Results,
     pub(crate) bytes: Vec<u8>,
 }
 
@@ -60,36 +62,49 @@ pub(crate) fn forward(
     world: &mut World,
     cohort: &mut Cohort,
     shared: Option<Shared>,
-    x: &Given<'_>,
-    needs_x: bool,
+    given: &[Given<'_>],
+    structure: Option<&Arguments<usize>>,
 ) -> Result<(Made, Recorded), StepError> {
     let slots = cohort.scheme.slots();
     let (trace, runner) = begin(world, cohort, shared, &slots, None)?;
-    let x = x.record(&trace);
-    let y = cohort.scheme.call(&trace, &x, Some(&runner));
+    let inputs: Vec<_> = given.iter().map(|given| given.record(&trace)).collect();
+    let arguments = trace::nest(inputs.clone(), structure);
+    let (vars, results) = trace::flatten(cohort.scheme.call(&trace, arguments, Some(&runner)));
     let (program, eager) = end(&trace, &runner)?;
-    let recorded = Recorded::new(program, eager, x.id().zip(y.id()), needs_x)?;
-    Ok((read(&recorded.eager, recorded.y)?, recorded))
+    let made = read_results(&eager, &vars, results)?;
+    let needs = inputs.iter().zip(given).filter_map(|(x, of)| Some((x.id()?, of.needs_gradient)));
+    let recorded = Recorded {
+        program,
+        eager,
+        inputs: needs.collect(),
+        results: vars.iter().filter_map(Var::id).collect(),
+        input_gradients: Vec::new(),
+        numbers: Vec::new(),
+        is_new: true,
+    };
+    Ok((made, recorded))
 }
 
 impl Recorded {
-    /// Keeps a record whose input and result are these values.
-    fn new(
-        program: Program,
-        eager: Eager,
-        ends: Option<(ValueId, ValueId)>,
-        needs_x: bool,
-    ) -> Result<Self, StepError> {
-        let (x, y) = ends.ok_or(StepError::NoForward("a result"))?;
-        let (dx, numbers) = (None, Vec::new());
-        Ok(Recorded { program, eager, x, needs_x, y, dx, numbers, is_new: true })
+    /// Takes the gradients of what the models were called with, where they were asked for and the results
+    /// depend on them: the rows of all members side by side.
+    pub(crate) fn take_input_gradients(&mut self) -> Vec<Option<Vec<u8>>> {
+        std::mem::take(&mut self.input_gradients)
     }
+}
 
-    /// Takes the gradient of the input, if it was asked for and the result depends on it: the rows of all
-    /// members side by side.
-    pub(crate) fn take_dx(&mut self) -> Option<Vec<u8>> {
-        self.dx.take()
+/// Reads the rows of results, each result at its place in a row.
+fn read_results(eager: &Eager, vars: &[Var], results: Results) -> Result<Made, StepError> {
+    let mut bytes = vec![0; results.row_bytes * eager.models()];
+    for (var, &offset) in vars.iter().zip(&results.offsets) {
+        let (ty, all) = eager.read_bytes(var.id().ok_or(ReadError::Poisoned)?)?;
+        let size = ty.size_bytes();
+        for model in 0..eager.models() {
+            bytes[model * results.row_bytes + offset..][..size]
+                .copy_from_slice(&all[model * size..][..size]);
+        }
     }
+    Ok(Made { results, bytes })
 }
 
 /// Goes back from gradients of the result of a forward pass, and adds to the gradients of parameters, which
@@ -99,21 +114,25 @@ pub(crate) fn backward(
     cohort: &mut Cohort,
     shared: Option<Shared>,
     recorded: Recorded,
-    dy: &Given<'_>,
+    gradients_of_results: &[Given<'_>],
 ) -> Result<Recorded, StepError> {
     let trainable = cohort.scheme.trainable();
     let gradients = gradient_slots(cohort);
     let mut runner = runner(world, cohort, shared)?;
-    let Recorded { program, eager, x, needs_x, y, .. } = recorded;
+    let Recorded { program, eager, inputs, results, .. } = recorded;
     let trace = Trace::resume_eager(program, eager);
     load(world, cohort, &gradients, &trace)?;
     runner.go_back(&trace);
     let mut wrt: Vec<_> = trainable.iter().map(|p| trace.slot(p.slot.clone())).collect();
-    wrt.extend(needs_x.then(|| trace.var(x)));
-    let dy = dy.record(&trace);
+    let asked = inputs.iter().filter(|(_, needed)| *needed);
+    wrt.extend(asked.map(|&(x, _)| trace.var(x)));
+    let floats = results.iter().map(|&y| trace.var(y)).filter(|y| y.dtype().is_float());
+    let pairs: Vec<_> = floats.collect();
+    let dy = gradients_of_results.iter().map(|given| given.record(&trace));
+    let pairs: Vec<_> = pairs.into_iter().zip(dy).collect();
     let mut watch = Watch { runner: &mut runner, trace: &trace, trainable: &trainable };
-    let mut found = backward_watched(&trace, &[(trace.var(y), dy)], &wrt, &mut watch);
-    let dx = found.split_off(trainable.len()).pop().flatten();
+    let mut found = backward_watched(&trace, &pairs, &wrt, &mut watch);
+    let mut of_inputs = found.split_off(trainable.len()).into_iter();
     let has_gradient = &cohort.scheme.has_gradient;
     let mut numbers = Vec::new();
     for (parameter, gradient) in trainable.iter().zip(found) {
@@ -130,9 +149,14 @@ pub(crate) fn backward(
         numbers.push(parameter.number);
     }
     let (program, eager) = end(&trace, &runner)?;
-    let dx = dx.and_then(|dx| dx.id()).map(|dx| read(&eager, dx)).transpose()?;
-    let dx = dx.map(|dx| dx.bytes);
-    Ok(Recorded { program, eager, x, needs_x, y, dx, numbers, is_new: false })
+    let mut input_gradients = Vec::new();
+    for &(_, needed) in &inputs {
+        let found = if needed { of_inputs.next().flatten() } else { None };
+        let found = found.and_then(|gradient| gradient.id());
+        let bytes = found.map(|id| eager.read_bytes(id).map(|(_, bytes)| bytes));
+        input_gradients.push(bytes.transpose()?);
+    }
+    Ok(Recorded { program, eager, inputs, results, input_gradients, numbers, is_new: false })
 }
 
 /// Computes one training step: forward, loss, backward and updates on one record; nothing is written yet.
@@ -147,8 +171,8 @@ pub(crate) fn train_step(
     let mut slots = cohort.scheme.slots();
     slots.extend(update_slots(cohort)?.0);
     let (trace, mut runner) = begin(world, cohort, shared, &slots, Some(loss))?;
-    let x = x.record(&trace);
-    let y = cohort.scheme.call(&trace, &x, Some(&runner));
+    let x = Arguments::each([x.record(&trace)]);
+    let y = trace::only(&trace, cohort.scheme.call(&trace, x, Some(&runner)));
     if trace.error().is_none() {
         check_targets(loss, &y, target, cohort)?;
     }
@@ -166,8 +190,18 @@ pub(crate) fn train_step(
         cohort.scheme.updates(&trace, trainable.iter().map(|p| &p.slot).zip(found));
     }
     let (program, eager) = end(&trace, &runner)?;
-    let recorded = Recorded::new(program, eager, x.id().zip(loss.id()), false)?;
-    Ok((read(&recorded.eager, recorded.y)?, recorded))
+    let (vars, results) = trace::flatten(loss.into());
+    let made = read_results(&eager, &vars, results)?;
+    let recorded = Recorded {
+        program,
+        eager,
+        inputs: Vec::new(),
+        results: Vec::new(),
+        input_gradients: Vec::new(),
+        numbers: Vec::new(),
+        is_new: true,
+    };
+    Ok((made, recorded))
 }
 
 /// Checks that the targets of every member are classes, if the loss asks for classes.
@@ -179,7 +213,7 @@ fn check_targets(
 ) -> Result<(), StepError> {
     let (dtype, shape) = (target.ty.dtype, &target.ty.shape);
     for (index, bytes) in cohort.at.members.indices().zip(&target.rows) {
-        let given = Erased { dtype, shape, models: Some(1), bytes };
+        let given = Erased { dtype, shape, models: Some(1), bytes, needs_gradient: false };
         check::check_targets(loss.targets(y.ty()), given, shape.numel()).map_err(|error| {
             match error {
                 StepError::Target { target, item, last, .. } => {
@@ -326,11 +360,6 @@ fn end(trace: &Trace, runner: &Runner) -> Result<(Program, Eager), StepError> {
         Some(failure) => Err(failure),
         None => Ok(paused?),
     }
-}
-
-fn read(eager: &Eager, value: ValueId) -> Result<Made, StepError> {
-    let (ty, bytes) = eager.read_bytes(value)?;
-    Ok(Made { ty: ty.clone(), bytes })
 }
 
 /// Writes what a pass stored to the members' rows, and counts what it drew.

@@ -11,14 +11,13 @@ use neurarch_components::tree::Model;
 use neurarch_kernels::dtype::Dtype;
 use neurarch_kernels::program::trace::Trace;
 use neurarch_kernels::program::tree::{Arguments, Tree};
-use neurarch_kernels::shape::Type;
 
 use crate::access::AccessError;
 use crate::cohort::population;
 use crate::run::Run;
 use crate::sign;
 use crate::step::StepError;
-use crate::trace::Scheme;
+use crate::trace::{Inputs, Scheme};
 
 /// Says whether a model has parameters or buffers whose shapes are not known yet.
 ///
@@ -50,7 +49,7 @@ pub fn uninitialized_params(world: &mut World, root: Entity) -> Result<Vec<Strin
     Ok(names.collect())
 }
 
-/// Turns the lazy modules of a population that a call on `x` reaches into what they become.
+/// Turns the lazy modules of a population that a call reaches into what they become.
 ///
 /// # Errors
 ///
@@ -59,14 +58,14 @@ pub(crate) fn initialize(
     world: &mut World,
     run: &mut Run,
     of: Entity,
-    x: &Type,
+    inputs: &Inputs<'_>,
 ) -> Result<(), StepError> {
     let found = population(world, of)?;
     let dtype = found.dtype;
     let mut changes = Vec::new();
     for cohort in run.cohorts.list.iter_mut().filter(|cohort| cohort.is_lazy) {
         let group = &found.groups()[cohort.at.group];
-        for (position, module) in infer(&cohort.scheme, x, dtype)? {
+        for (position, module) in infer(&cohort.scheme, inputs, dtype)? {
             let modules = &group.modules[position];
             let entities = cohort.places.iter().map(|&place| modules[place as usize]);
             changes.push((module, entities.collect::<Vec<_>>()));
@@ -88,10 +87,10 @@ pub(crate) fn initialize(
     run.refresh(world, of)
 }
 
-/// Finds what each lazy module becomes that a call on `x` reaches, one after the other in the order of calls.
+/// Finds what each lazy module becomes that a call reaches, one after the other in the order of calls.
 fn infer(
     scheme: &Scheme,
-    x: &Type,
+    inputs: &Inputs<'_>,
     dtype: Dtype,
 ) -> Result<Vec<(usize, Box<dyn DynModule>)>, StepError> {
     let mut scheme = scheme.clone();
@@ -99,7 +98,7 @@ fn infer(
     loop {
         let trace = Trace::new();
         let first = FirstLazy::default();
-        scheme.call(&trace, &trace.input(x.clone()), Some(&first));
+        scheme.call(&trace, inputs.record(&trace), Some(&first));
         match (first.0.into_inner(), trace.error()) {
             (Some((position, module)), _) => {
                 let blueprint: &mut Blueprint = Arc::make_mut(&mut scheme.blueprint);

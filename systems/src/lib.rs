@@ -23,7 +23,7 @@ pub mod spawn;
 pub mod state;
 pub mod step;
 pub mod tie;
-pub mod trace;
+mod trace;
 mod watch;
 
 #[cfg(test)]

@@ -6,16 +6,17 @@ use neurarch_components::losses::{DynLoss, Loss};
 use neurarch_components::mode::{Bits, HasGradient};
 use neurarch_kernels::dtype::Element;
 use neurarch_kernels::program::Role;
+use neurarch_kernels::shape::Type;
 
 use super::StepError;
 use super::check::{check_array, check_dtype, check_result, check_targets, models, shaped};
 use crate::access;
-use crate::array::Input;
+use crate::array::{AnyInput, Erased, Input};
 use crate::cohort::{self, Cohort};
 use crate::eager::{self, Given, Recorded};
 use crate::launch::{Job, Read, Write, launch};
-use crate::plans::{Kind, Request};
-use crate::run::{self, EAGER, Run, Start, with_run};
+use crate::plans::{Kind, Request, Results, TypeRef};
+use crate::run::{self, EAGER, Run, Start, Tape, with_run};
 
 /// Computes the loss of the last forward pass against `targets`, and what [`backward`] starts from.
 ///
@@ -39,10 +40,16 @@ pub fn loss<'a, T: Element, Y: Element>(
         let targets = targets.erase();
         check_array(world, population, "targets", targets)?;
         let Run { cohorts, buffers, tape, chosen, loss: arrays, .. } = &mut *run;
-        let y = tape.y.as_ref().ok_or(StepError::NoForward("loss"))?;
-        let target = targets.ty();
-        let request =
-            Request { kind: Kind::Loss, x: Some(y.into()), target: Some(target), loss: Some(loss) };
+        let results = tape.results.as_ref().ok_or(StepError::NoForward("loss"))?;
+        let given = results.types.len();
+        let y = results.only().ok_or(StepError::Results { expected: 1, given })?;
+        let request = Request {
+            kind: Kind::Loss,
+            inputs: &[y.into()],
+            structure: None,
+            target: Some(targets.ty()),
+            loss: Some(loss),
+        };
         chosen.clear();
         for cohort in &mut cohorts.list {
             chosen.push(cohort.prepare(world, population, &request)?);
@@ -106,7 +113,7 @@ pub fn has_loss(world: &World, population: Entity) -> bool {
 /// Source: `torch.Tensor.backward`.
 pub fn backward(world: &mut World, population: Entity) -> Result<(), StepError> {
     with_run(world, population, |world, run| match run.tape.start {
-        Start::Nothing if run.tape.y.is_none() => Err(StepError::NoForward("backward")),
+        Start::Nothing if run.tape.results.is_none() => Err(StepError::NoForward("backward")),
         Start::Nothing => Err(StepError::NoLoss),
         Start::LossArray => Err(StepError::NotScalar),
         Start::Loss => run_backward(world, run, population),
@@ -131,32 +138,76 @@ pub fn backward_from<'a, T: Element>(
 ) -> Result<(), StepError> {
     let gradient = gradient.into();
     with_run(world, population, |world, run| {
-        let gradient = gradient.erase();
-        check_array(world, population, "gradient", gradient)?;
-        let n_models = models(world, population)?;
-        let tape = &mut run.tape;
-        let y = tape.y.as_ref().ok_or(StepError::NoForward("backward"))?;
-        let given: Vec<_> = [n_models].iter().chain(gradient.shape).copied().collect();
-        check_result("gradient", n_models, y, &given, gradient.dtype)?;
-        tape.gradient.reserve(y.size_bytes() * n_models);
-        let stride = gradient.stride();
-        let rows = tape.gradient.bytes_mut().chunks_exact_mut(y.size_bytes().max(1));
-        for (model, row) in rows.take(n_models).enumerate() {
-            row.copy_from_slice(&gradient.bytes[model * stride..][..row.len()]);
-        }
+        start(world, run, population, &[Some(gradient.erase())])?;
         run_backward(world, run, population)
     })
+}
+
+/// [`backward_from`] for models that give several values: a gradient for each floating one in order, `None`
+/// where it is zero.
+///
+/// # Errors
+///
+/// As [`backward_from`], and if there are more or fewer gradients than floating values.
+///
+/// Source: `torch.autograd.backward`.
+pub fn backward_with(
+    world: &mut World,
+    population: Entity,
+    gradients: &[Option<AnyInput<'_>>],
+) -> Result<(), StepError> {
+    with_run(world, population, |world, run| {
+        let gradients: Vec<_> =
+            gradients.iter().map(|gradient| gradient.as_ref().map(AnyInput::erase)).collect();
+        start(world, run, population, &gradients)?;
+        run_backward(world, run, population)
+    })
+}
+
+/// Puts gradients of the results where the backward passes start from.
+fn start(
+    world: &World,
+    run: &mut Run,
+    population: Entity,
+    gradients: &[Option<Erased<'_>>],
+) -> Result<(), StepError> {
+    let n_models = models(world, population)?;
+    let Tape { results, gradient: buffer, .. } = &mut run.tape;
+    let results = results.as_ref().ok_or(StepError::NoForward("backward"))?;
+    let expected = results.floats().count();
+    if gradients.len() != expected {
+        return Err(StepError::Results { expected, given: gradients.len() });
+    }
+    for (gradient, (y, _)) in gradients.iter().zip(results.floats()) {
+        let Some(gradient) = gradient else { continue };
+        check_array(world, population, "gradient", *gradient)?;
+        let given: Vec<_> = [n_models].iter().chain(gradient.shape).copied().collect();
+        check_result("gradient", n_models, y, &given, gradient.dtype)?;
+    }
+    buffer.reserve(results.row_bytes * n_models);
+    let rows = buffer.bytes_mut().chunks_exact_mut(results.row_bytes.max(1));
+    for (model, row) in rows.take(n_models).enumerate() {
+        row.fill(0);
+        for (gradient, (y, offset)) in gradients.iter().zip(results.floats()) {
+            let Some(gradient) = gradient else { continue };
+            let to = &mut row[offset..][..y.size_bytes()];
+            to.copy_from_slice(&gradient.bytes[model * gradient.stride()..][..to.len()]);
+        }
+    }
+    Ok(())
 }
 
 /// Runs the backward passes from `tape.gradient`.
 fn run_backward(world: &mut World, run: &mut Run, population: Entity) -> Result<(), StepError> {
     loop {
         let Run { cohorts, tape, chosen, recorded, .. } = &mut *run;
-        let x = tape.x().ok_or(StepError::NoForward("backward"))?;
+        let (types, structure) = tape.inputs().ok_or(StepError::NoForward("backward"))?;
         if !tape.is_of(cohorts) {
             return Err(StepError::Changed);
         }
-        let request = Request { kind: Kind::Backward, x: Some(x.into()), target: None, loss: None };
+        let inputs: Vec<_> = types.iter().map(TypeRef::from).collect();
+        let request =
+            Request { kind: Kind::Backward, inputs: &inputs, structure, target: None, loss: None };
         chosen.clear();
         for (place, cohort) in cohorts.list.iter_mut().enumerate() {
             let is_recorded = recorded.get(place).is_some_and(Option::is_some);
@@ -175,13 +226,15 @@ fn run_backward(world: &mut World, run: &mut Run, population: Entity) -> Result<
     let n_models = models(world, population)?;
     let mut eager = run_eager_backward(world, run)?;
     let Run { cohorts, buffers, tape, chosen, .. } = run;
-    let y_bytes = tape.y.as_ref().map_or(0, |y| y.size_bytes());
-    let gradient = Read::new(&tape.gradient.bytes()[..y_bytes * n_models], y_bytes);
+    let row = tape.results.as_ref().map_or(0, |results| results.row_bytes);
+    let gradient = Read::new(&tape.gradient.bytes()[..row * n_models], row);
+    let floats = tape.results.iter().flat_map(Results::floats);
+    let gradients: Vec<_> = floats.map(|(_, offset)| gradient.at(offset, 0)).collect();
     let saved = Read::new(tape.saved.bytes(), tape.stride);
     for (cohort, &chosen) in cohorts.list.iter_mut().zip(&*chosen) {
         let Some(ready) = cohort.ready.get(chosen) else { continue };
         let planned = ready.planned.clone();
-        let mut inputs = vec![gradient];
+        let mut inputs = gradients.clone();
         inputs.extend(planned.saved.iter().map(|&offset| saved.at(offset, 0)));
         let job = Job {
             plan: &planned.plan,
@@ -202,15 +255,19 @@ fn run_backward(world: &mut World, run: &mut Run, population: Entity) -> Result<
             }
         }
     }
-    let mut dx = None;
+    let types = run.tape.inputs().map(|(types, _)| types.to_vec()).unwrap_or_default();
+    let mut dx: Vec<Option<(Type, Vec<u8>)>> = vec![None; types.len()];
     for (place, recorded) in &mut eager {
         let cohort = &mut run.cohorts.list[*place];
         eager::commit(world, cohort, recorded)?;
-        let Some((of_members, x)) = recorded.take_dx().zip(run.tape.x()) else { continue };
-        let row = x.size_bytes();
-        let (_, all) = dx.get_or_insert_with(|| (x.clone(), vec![0; row * n_models]));
-        for (member, index) in cohort.at.members.indices().enumerate() {
-            all[index * row..][..row].copy_from_slice(&of_members[member * row..][..row]);
+        for (number, found) in recorded.take_input_gradients().into_iter().enumerate() {
+            let Some(of_members) = found else { continue };
+            let row = types[number].size_bytes();
+            let all =
+                dx[number].get_or_insert_with(|| (types[number].clone(), vec![0; row * n_models]));
+            for (member, index) in cohort.at.members.indices().enumerate() {
+                all.1[index * row..][..row].copy_from_slice(&of_members[member * row..][..row]);
+            }
         }
     }
     write_gradient_bits(world, run, population)?;
@@ -219,8 +276,10 @@ fn run_backward(world: &mut World, run: &mut Run, population: Entity) -> Result<
     Ok(())
 }
 
-/// Gives the gradient of the last forward pass's input, which [`requires_grad`](Input::requires_grad), after
-/// [`backward`]; `None` if the results do not depend on it, or a later forward pass began.
+/// Gives the gradient of what the last forward pass was called with, which
+/// [`requires_grad`](crate::array::Input::requires_grad), after [`backward`]; `None` if the results do not
+/// depend on it, or a later forward pass began. Of several values it is the first one's:
+/// [`input_gradients`] has all.
 ///
 /// # Shape
 ///
@@ -236,12 +295,28 @@ pub fn input_gradient<T: Element>(
     world: &World,
     population: Entity,
 ) -> Result<Option<ArrayD<T>>, StepError> {
+    Ok(input_gradients(world, population)?.into_iter().next().flatten())
+}
+
+/// [`input_gradient`] of each value that the models were called with, in order.
+///
+/// # Errors
+///
+/// As [`input_gradient`].
+pub fn input_gradients<T: Element>(
+    world: &World,
+    population: Entity,
+) -> Result<Vec<Option<ArrayD<T>>>, StepError> {
     let n_models = models(world, population)?;
-    let Some((ty, bytes)) = run::input_gradient(world, population) else { return Ok(None) };
-    check_dtype("gradient", ty.dtype, T::DTYPE)?;
-    let shape: Vec<_> = [n_models].iter().chain(ty.shape.iter()).copied().collect();
-    let numbers = bytemuck::pod_collect_to_vec::<u8, T>(bytes);
-    Ok((numbers.len() == shape.iter().product::<usize>()).then(|| shaped(IxDyn(&shape), numbers)))
+    let all = run::input_gradients(world, population).iter().map(|found| {
+        let Some((ty, bytes)) = found else { return Ok(None) };
+        check_dtype("gradient", ty.dtype, T::DTYPE)?;
+        let shape: Vec<_> = [n_models].iter().chain(ty.shape.iter()).copied().collect();
+        let numbers = bytemuck::pod_collect_to_vec::<u8, T>(bytes);
+        let expected: usize = shape.iter().product();
+        Ok((numbers.len() == expected).then(|| shaped(IxDyn(&shape), numbers)))
+    });
+    all.collect()
 }
 
 /// Adds the columns for gradients of cohorts that ran eagerly; says whether any was missing.
@@ -270,15 +345,19 @@ fn run_eager_backward(
     run: &mut Run,
 ) -> Result<Vec<(usize, Recorded)>, StepError> {
     let Run { cohorts, tape, recorded, shared, .. } = run;
-    let Some(ty) = tape.y.as_ref() else { return Ok(Vec::new()) };
-    let row = ty.size_bytes();
+    let Some(results) = tape.results.as_ref() else { return Ok(Vec::new()) };
+    let bytes = tape.gradient.bytes();
     let mut all = Vec::new();
     for (place, (cohort, recorded)) in cohorts.list.iter_mut().zip(recorded).enumerate() {
         let Some(recorded) = recorded.take() else { continue };
-        let bytes = tape.gradient.bytes();
-        let rows = cohort.at.members.indices().map(|index| &bytes[index * row..][..row]);
-        let dy = Given { rows: rows.collect(), ty: ty.clone() };
-        all.push((place, eager::backward(world, cohort, shared.clone(), recorded, &dy)?));
+        let given = results.floats().map(|(ty, offset)| {
+            let start = |index: usize| index * results.row_bytes + offset;
+            let members = cohort.at.members.indices();
+            let rows = members.map(|index| &bytes[start(index)..][..ty.size_bytes()]).collect();
+            Given { rows, ty: ty.clone(), needs_gradient: false }
+        });
+        let given: Vec<_> = given.collect();
+        all.push((place, eager::backward(world, cohort, shared.clone(), recorded, &given)?));
     }
     Ok(all)
 }
@@ -347,7 +426,7 @@ fn run_rule(
     population: Entity,
     kind: Kind,
 ) -> Result<(), StepError> {
-    let request = Request { kind, x: None, target: None, loss: None };
+    let request = Request { kind, inputs: &[], structure: None, target: None, loss: None };
     loop {
         run.chosen.clear();
         for cohort in &mut run.cohorts.list {

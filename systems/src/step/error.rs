@@ -49,6 +49,14 @@ pub enum StepError {
         /// The array's shape.
         given: Shape,
     },
+    /// Models give results of another structure.
+    #[error("result: expected {expected} values, got {given}")]
+    Results {
+        /// How many values others give, or are expected.
+        expected: usize,
+        /// How many there are.
+        given: usize,
+    },
     /// An array has another element type.
     #[error("{array}: expected {expected}, got {given}")]
     Dtype {

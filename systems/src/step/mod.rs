@@ -10,7 +10,10 @@ mod error;
 mod forward;
 mod train;
 
-pub use backward::{backward, backward_from, has_loss, input_gradient, loss, step, zero_grad};
+pub use backward::{
+    backward, backward_from, backward_with, has_loss, input_gradient, input_gradients, loss, step,
+    zero_grad,
+};
 pub use error::StepError;
-pub use forward::{forward, forward_into};
+pub use forward::{forward, forward_into, forward_with};
 pub use train::{train_step, train_step_into, train_steps};
