@@ -87,12 +87,11 @@ pub(crate) fn initialize(
     run.refresh(world, of)
 }
 
+/// A position, and the module that takes its place.
+type Becoming = (usize, Box<dyn DynModule>);
+
 /// Finds what each lazy module becomes that a call reaches, one after the other in the order of calls.
-fn infer(
-    scheme: &Scheme,
-    inputs: &Inputs<'_>,
-    dtype: Dtype,
-) -> Result<Vec<(usize, Box<dyn DynModule>)>, StepError> {
+fn infer(scheme: &Scheme, inputs: &Inputs<'_>, dtype: Dtype) -> Result<Vec<Becoming>, StepError> {
     let mut scheme = scheme.clone();
     let mut all = Vec::new();
     loop {
@@ -113,7 +112,7 @@ fn infer(
 
 /// Stops at the first lazy module that is called, and keeps what it becomes.
 #[derive(Default)]
-struct FirstLazy(RefCell<Option<(usize, Box<dyn DynModule>)>>);
+struct FirstLazy(RefCell<Option<Becoming>>);
 
 impl Watcher for FirstLazy {
     fn before(&self, call: &Call<'_>, arguments: Arguments) -> Arguments {
