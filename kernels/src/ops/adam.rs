@@ -10,6 +10,8 @@
 //! then rounded. Source: `torch.optim.Adam` and `AdamW`; a quotient by `√(1 - β₂ᵗ)` is a product by its
 //! reciprocal here, one rounding apart.
 
+use core::cell::Cell;
+
 use super::update::{self, Rule};
 use crate::cpu::simd::{Float, Lanes, Simd};
 use crate::op::{Kernel, Op, OpError};
@@ -111,7 +113,7 @@ impl Op for AdamOp {
 struct AdamRule(AdamSettings);
 
 /// A step's numbers.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct Step<T> {
     /// `1 - β₁`
     new_mean: T,
@@ -128,6 +130,26 @@ struct Step<T> {
     decay: T,
 }
 
+thread_local! {
+    /// The betas and step of the last [`corrections`] of this thread, and these.
+    static LAST: Cell<([f64; 3], [f64; 2])> = const { Cell::new(([f64::NAN; 3], [f64::NAN; 2])) };
+}
+
+/// Gives `1 - β₁ᵗ` and `1 / √(1 - β₂ᵗ)`.
+///
+/// Powers take longer than the update of fifty numbers, and ten thousand models with six parameters each ask
+/// mostly for the same two: a thread remembers its last ones.
+#[inline(always)]
+fn corrections([beta1, beta2]: [f64; 2], step: f64) -> [f64; 2] {
+    let (known, corrections) = LAST.get();
+    if known == [beta1, beta2, step] {
+        return corrections;
+    }
+    let corrections = [1.0 - beta1.powf(step), 1.0 / (1.0 - beta2.powf(step)).sqrt()];
+    LAST.set(([beta1, beta2, step], corrections));
+    corrections
+}
+
 impl Rule<2, 5> for AdamRule {
     type Step<T: Float> = Step<T>;
 
@@ -135,15 +157,17 @@ impl Rule<2, 5> for AdamRule {
         self.0.index
     }
 
+    #[inline(always)]
     fn step<T: Float>(self, [lr, beta1, beta2, eps, weight_decay]: [f64; 5], step: f64) -> Step<T> {
         let decay = if self.0.decoupled { 1.0 - lr * weight_decay } else { weight_decay };
+        let [of_mean, of_square] = corrections([beta1, beta2], step);
         Step {
             new_mean: T::from_f64(1.0 - beta1),
             old_square: T::from_f64(beta2),
             new_square: T::from_f64(1.0 - beta2),
-            correction: T::from_f64(1.0 / (1.0 - beta2.powf(step)).sqrt()),
+            correction: T::from_f64(of_square),
             eps: T::from_f64(eps),
-            size: T::from_f64(-lr / (1.0 - beta1.powf(step))),
+            size: T::from_f64(-lr / of_mean),
             decay: T::from_f64(decay),
         }
     }

@@ -156,6 +156,7 @@ impl Rule<0, 2> for PlainRule {
         self.0.index
     }
 
+    #[inline(always)]
     fn step<T: Float>(self, [lr, decay]: [f64; 2], _: f64) -> [T; 2] {
         [T::from_f64(-lr), T::from_f64(decay)]
     }
@@ -177,7 +178,7 @@ impl Rule<0, 2> for PlainRule {
 struct MomentumRule(SgdSettings);
 
 /// A step's numbers.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct MomentumStep<T> {
     /// `-lr`
     size: T,
@@ -195,6 +196,7 @@ impl Rule<1, 4> for MomentumRule {
         self.0.index
     }
 
+    #[inline(always)]
     fn step<T: Float>(
         self,
         [lr, decay, momentum, dampening]: [f64; 4],

@@ -17,12 +17,13 @@ pub(super) trait Rule<const STATES: usize, const RATES: usize>:
     Copy + Send + Sync + 'static
 {
     /// A step's numbers, ready for vectors of `T`.
-    type Step<T: Float>: Copy;
+    type Step<T: Float>: Copy + Default;
 
     /// Gives the place of this parameter's count.
     fn index(self) -> usize;
 
-    /// Prepares update number `step`, counted from 1, of a model with these rates.
+    /// Prepares update number `step`, counted from 1, of a model with these rates. Implementations are
+    /// `#[inline(always)]`.
     fn step<T: Float>(self, rates: [f64; RATES], step: f64) -> Self::Step<T>;
 
     /// Gives parameter and states after the update.
@@ -103,17 +104,16 @@ impl<T: Float, R: Rule<STATES, RATES>, const STATES: usize, const RATES: usize> 
         let mut parameter = outputs.take::<T>();
         let mut states: [Output<'_, T>; STATES] = core::array::from_fn(|_| outputs.take());
         let mut counts = outputs.take::<f32>();
-        // Neighbours often have the same rates and count: powers are computed once for all of them.
-        let mut last: Option<([f64; RATES], f32, R::Step<T>)> = None;
+        // Neighbours often have the same rates and count.
+        let (mut last, mut step) = (([f64::NAN; RATES], f32::NAN), R::Step::<T>::default());
         for model in 0..models {
             let count = &mut counts.at(model)[rule.index()];
             *count += 1.0;
             let rates = rates.each_ref().map(|rate| rate.at(model)[0]);
-            let step = match last {
-                Some((known, at, step)) if known == rates && at == *count => step,
-                _ => rule.step::<T>(rates, f64::from(*count)),
-            };
-            last = Some((rates, *count, step));
+            if last != (rates, *count) {
+                last = (rates, *count);
+                step = rule.step::<T>(rates, f64::from(*count));
+            }
             let states = states.each_mut().map(|state| state.at(model));
             let (parameter, gradient) = (parameter.at(model), gradient.at(model));
             update::<T, S, R, STATES, RATES>(rule, &step, parameter, gradient, states);
