@@ -10,6 +10,7 @@ use super::gemm::{BiasAxis, Finish, Gemm, Product, Strides, pack_rows};
 use super::large;
 use super::simd::{Float, Simd, Vectorized, dispatch};
 use super::tile::{Input, Output, Tile, VectorKernel, run_vectors};
+use super::transpose::transpose;
 use crate::dtype::Dtype;
 use crate::op::Kernel;
 use crate::shape::Operand;
@@ -120,6 +121,8 @@ fn make(
 struct ProductKernel<T> {
     /// Oriented, unless the way is [`Way::Dot`].
     product: Product,
+    /// Whether the product gives `Cᵀ`, in scratch memory ([`Product::thin`]).
+    is_thin: bool,
     /// Which inputs are `A` and `B` of the oriented product.
     a: usize,
     b: usize,
@@ -136,18 +139,29 @@ impl<T: Float> ProductKernel<T> {
     fn new(product: Product, way: Way, has_bias: bool, mut starts: Vec<[usize; 3]>) -> Self {
         let turned = way != Way::Dot && product.is_turned();
         let has_output = product.finish == Finish::ReluGradient;
-        if turned {
+        let product = if turned { product.oriented() } else { product };
+        let is_small =
+            way == Way::Small && !has_bias && product.m * product.n * product.k < WORTH_SPLITTING;
+        let thin = product.thin().filter(|_| is_small && product.k > 0);
+        let swaps = turned != thin.is_some();
+        if swaps {
             starts.iter_mut().for_each(|start| start.swap(0, 1));
         }
+        let scratch_elements = match thin {
+            Some(turned) => turned.m * turned.n,
+            None if way == Way::Small => product.scratch_elements(),
+            None => 0,
+        };
         ProductKernel {
-            product: if turned { product.oriented() } else { product },
-            a: usize::from(turned),
-            b: usize::from(!turned),
+            product: thin.unwrap_or(product),
+            is_thin: thin.is_some(),
+            a: usize::from(swaps),
+            b: usize::from(!swaps),
             bias: has_bias.then_some(2),
             output: has_output.then_some(2 + usize::from(has_bias)),
             way,
             starts,
-            scratch_elements: if way == Way::Small { product.scratch_elements() } else { 0 },
+            scratch_elements,
             of: PhantomData,
         }
     }
@@ -245,7 +259,15 @@ impl<T: Float> VectorKernel for ProductKernel<T> {
         for model in 0..models {
             let mut operands = operands.at(model);
             for &start in &self.starts {
-                operands.at(start, self.product).compute::<S>(self.way, scratch);
+                let part = operands.at(start, self.product);
+                if self.is_thin {
+                    let Part { product: Product { m, n, .. }, c, .. } = part;
+                    let turned = &mut scratch[..m * n];
+                    Part { c: turned, ..part }.compute::<S>(self.way, &mut []);
+                    transpose::<T, S>(turned, n, c, m, m, n);
+                } else {
+                    part.compute::<S>(self.way, scratch);
+                }
             }
         }
     }
