@@ -344,6 +344,15 @@ fn large_products_have_the_same_bits_in_every_layout() {
 }
 
 #[test]
+fn products_of_few_columns_are_products_in_every_layout() {
+    for dtype in [Dtype::F32, Dtype::F64] {
+        for sizes in [(32, 4, 16), (7, 1, 48), (33, 3, 32)] {
+            check_linear(dtype, sizes, 7);
+        }
+    }
+}
+
+#[test]
 fn an_empty_sum_is_the_bias() {
     let x = numbers(Dtype::F32, &[9, 0], 1);
     let weight = numbers(Dtype::F32, &[5, 0], 1);

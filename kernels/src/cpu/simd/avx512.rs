@@ -186,6 +186,16 @@ impl Lanes<f32> for __m512 {
         rows: usize,
         columns: usize,
     ) {
+        if rows == 16 && columns.is_multiple_of(4) {
+            for j in (0..columns).step_by(4) {
+                let (from, to) = (from.wrapping_add(j), to.wrapping_add(j * to_stride));
+                unsafe { strip_to_rows(from, from_stride, to, to_stride) };
+            }
+            return;
+        }
+        if rows == 4 && columns == 16 {
+            return unsafe { rows_to_strip(from, from_stride, to, to_stride) };
+        }
         // By quarters, each in the registers of AVX2.
         for i in (0..rows).step_by(8) {
             for j in (0..columns).step_by(8) {
@@ -195,6 +205,70 @@ impl Lanes<f32> for __m512 {
                 unsafe { __m256::transpose(from, from_stride, to, to_stride, rows, columns) };
             }
         }
+    }
+}
+
+/// Transposes 16 rows of 4 numbers. Reading four rows into one register leaves half of the shuffles that
+/// 8 × 8 numbers take, and the machine does one of them at a time.
+///
+/// # Safety
+///
+/// These numbers can be read, and 4 rows of 16 written.
+#[inline(always)]
+unsafe fn strip_to_rows(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+    unsafe {
+        let row = |i: usize| _mm_loadu_ps(from.wrapping_add(i * from_stride));
+        let every_fourth = |i: usize| {
+            let x = _mm512_castps128_ps512(row(i));
+            let x = _mm512_insertf32x4::<1>(x, row(i + 4));
+            let x = _mm512_insertf32x4::<2>(x, row(i + 8));
+            _mm512_insertf32x4::<3>(x, row(i + 12))
+        };
+        let x = [every_fourth(0), every_fourth(1), every_fourth(2), every_fourth(3)];
+        for (j, row) in transposed_quarters(x).into_iter().enumerate() {
+            row.store(to.wrapping_add(j * to_stride));
+        }
+    }
+}
+
+/// Transposes 4 rows of 16 numbers.
+///
+/// # Safety
+///
+/// These numbers can be read, and 16 rows of 4 written.
+#[inline(always)]
+unsafe fn rows_to_strip(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+    unsafe {
+        let row = |i: usize| <__m512 as Lanes<f32>>::load(from.wrapping_add(i * from_stride));
+        let columns = transposed_quarters([row(0), row(1), row(2), row(3)]);
+        for (j, x) in columns.into_iter().enumerate() {
+            let to = |quarter: usize| to.wrapping_add((4 * quarter + j) * to_stride);
+            _mm_storeu_ps(to(0), _mm512_extractf32x4_ps::<0>(x));
+            _mm_storeu_ps(to(1), _mm512_extractf32x4_ps::<1>(x));
+            _mm_storeu_ps(to(2), _mm512_extractf32x4_ps::<2>(x));
+            _mm_storeu_ps(to(3), _mm512_extractf32x4_ps::<3>(x));
+        }
+    }
+}
+
+/// Transposes, in each quarter, the 4 × 4 numbers of four vectors.
+#[inline(always)]
+fn transposed_quarters([a, b, c, d]: [__m512; 4]) -> [__m512; 4] {
+    unsafe {
+        let ab = [
+            _mm512_castps_pd(_mm512_unpacklo_ps(a, b)),
+            _mm512_castps_pd(_mm512_unpackhi_ps(a, b)),
+        ];
+        let cd = [
+            _mm512_castps_pd(_mm512_unpacklo_ps(c, d)),
+            _mm512_castps_pd(_mm512_unpackhi_ps(c, d)),
+        ];
+        [
+            _mm512_castpd_ps(_mm512_unpacklo_pd(ab[0], cd[0])),
+            _mm512_castpd_ps(_mm512_unpackhi_pd(ab[0], cd[0])),
+            _mm512_castpd_ps(_mm512_unpacklo_pd(ab[1], cd[1])),
+            _mm512_castpd_ps(_mm512_unpackhi_pd(ab[1], cd[1])),
+        ]
     }
 }
 
