@@ -25,12 +25,14 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+pub mod evolve;
 pub mod plugin;
 pub mod population;
 pub mod prelude;
 mod train;
 
 pub use bevy_ecs;
+pub use evolve::EvolveWorld;
 pub use neurarch_components as components;
 pub use neurarch_kernels as kernels;
 pub use neurarch_systems as systems;

@@ -103,6 +103,16 @@ impl Bound<'_> {
         self.binder.bound.len()
     }
 
+    /// Counts the members.
+    pub(crate) fn members(&self) -> usize {
+        self.binder.indices.len()
+    }
+
+    /// Gives the bytes from row to row of slot `slot`.
+    pub(crate) fn stride(&self, slot: usize) -> usize {
+        self.binder.bound[slot].stride
+    }
+
     /// Gives the rows of slot `slot`, by member.
     pub(crate) fn rows(&self, slot: usize) -> Rows<'_> {
         let BoundSlot { segments: (first, count), stride, position } = self.binder.bound[slot];

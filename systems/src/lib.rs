@@ -4,6 +4,8 @@ pub mod access;
 pub mod array;
 pub mod bind;
 mod cohort;
+mod copy;
+pub mod evolve;
 pub mod init;
 pub mod insert;
 mod keys;
