@@ -86,16 +86,18 @@ impl<const PARENTS: usize> Family<PARENTS> {
     fn check_states(&self, world: &World, population: Entity) -> Result<(), EvolveError> {
         let Some(group) = group(world, population, self.group) else { return Ok(()) };
         let optimizers = world.resource::<Optimizers>();
-        for (contents, modules) in group.contents.iter().zip(&group.modules) {
-            let is_state = |&(role, _): &(Role, usize)| matches!(role, Role::State(_));
-            let mut all = modules.iter();
+        let is_state = |&(role, _): &(Role, usize)| matches!(role, Role::State(_));
+        if !group.contents.iter().any(|contents| contents.companions.iter().any(is_state)) {
+            return Ok(());
+        }
+        for modules in &group.modules {
             // Modules of one table have the same components.
             let table = |module: &Entity| {
                 world.entities().get_spawned(*module).ok().map(|location| location.table_id)
             };
-            let first = all.next().and_then(table);
-            if !contents.companions.iter().any(is_state) || all.all(|module| table(module) == first)
-            {
+            let mut tables = modules.iter().map(table);
+            let first = tables.next().flatten();
+            if tables.all(|table| table == first) {
                 continue;
             }
             for (place, parents) in self.parents.iter().enumerate() {
