@@ -6,7 +6,6 @@
 //! depends on the model, its step and the parameter, on nothing else; and since it is computed without fused
 //! multiplications, it is the same for every instruction set.
 
-use core::array::from_fn;
 use core::marker::PhantomData;
 
 use super::elementwise::computes;
@@ -171,15 +170,18 @@ const HALF: usize = GROUP / 2;
 /// Makes normal numbers of evenly distributed words.
 #[inline(always)]
 fn normal(words: [u32; GROUP]) -> [f32; GROUP] {
-    // In (0, 1], where the logarithm is finite.
-    let u: [f32; HALF] = from_fn(|i| (words[i] as f32 + 0.5) * (1.0 / 4_294_967_296.0));
-    let ln = u.map(ln);
-    let radius: [f32; HALF] = from_fn(|i| (-2.0 * ln[i]).sqrt());
-    // The angle in units of π, in [-1, 1].
-    let t: [f32; HALF] = from_fn(|i| words[HALF + i] as i32 as f32 * (1.0 / 2_147_483_648.0));
-    let sin = t.map(sin_pi);
-    let cos = t.map(|t| sin_pi_near_0(0.5 - t.abs()));
-    from_fn(|i| radius[i % HALF] * if i < HALF { cos[i] } else { sin[i - HALF] })
+    let mut numbers = [0.0; GROUP];
+    // The compiler makes vectors of this loop, in whatever instruction set it is inlined into.
+    for i in 0..HALF {
+        // In (0, 1], where the logarithm is finite.
+        let u = (words[i] as f32 + 0.5) * (1.0 / 4_294_967_296.0);
+        let radius = (-2.0 * ln(u)).sqrt();
+        // The angle in units of π, in [-1, 1].
+        let t = words[HALF + i] as i32 as f32 * (1.0 / 2_147_483_648.0);
+        numbers[i] = radius * sin_pi_near_0(0.5 - t.abs());
+        numbers[HALF + i] = radius * sin_pi(t);
+    }
+    numbers
 }
 
 /// `sin πt` for `|t| ≤ 1`.

@@ -136,7 +136,7 @@ impl<const PARENTS: usize> Family<PARENTS> {
         let columns = columns(world, of);
         let slots: Vec<_> = columns.iter().map(|column| column.slot.clone()).collect();
         let written = vec![true; slots.len()];
-        let mut binder = Binder::default();
+        let mut binder = take_binder(world, population, self.group);
         let bound = binder.bind(world, population, self.group, &members, &slots, &written);
         let bound = bound.expect("a signed model has the columns of its blueprint");
         let copies = columns.iter().enumerate().flat_map(|(slot, column)| {
@@ -157,7 +157,32 @@ impl<const PARENTS: usize> Family<PARENTS> {
         });
         let copies: Vec<_> = copies.collect();
         copy_rows(&bound, &copies);
+        put_binder(world, population, self.group, binder);
     }
+}
+
+/// Where the rows of a population's groups were when their columns were last copied; a component of its
+/// entity.
+#[derive(Component, Default)]
+struct Places(Vec<Binder>);
+
+fn take_binder(world: &mut World, population: Entity, group: usize) -> Binder {
+    let places = world.get_mut::<Places>(population);
+    let binder = places.and_then(|mut places| Some(std::mem::take(places.0.get_mut(group)?)));
+    binder.unwrap_or_default()
+}
+
+fn put_binder(world: &mut World, population: Entity, group: usize, binder: Binder) {
+    let Ok(mut entity) = world.get_entity_mut(population) else { return };
+    let mut places = match entity.get_mut::<Places>() {
+        Some(mut places) => std::mem::take(&mut places.0),
+        None => Vec::new(),
+    };
+    if places.len() <= group {
+        places.resize_with(group + 1, Binder::default);
+    }
+    places[group] = binder;
+    entity.insert(Places(places));
 }
 
 /// A column of a group.
