@@ -14,9 +14,9 @@ use OptimizerChange::{Changed, Gone, Kept, Replaced};
 /// modules that are scalar slots, such as [`Dropout::p`](neurarch_components::layers::Dropout::p), become
 /// those that model `parents[i]` had before.
 ///
-/// With [`overwrite`](super::overwrite), in either order, this is the first half of a step of
-/// population-based training; the second is to change the rates. Components are written where they
-/// differ; only an optimizer of another type moves a module to another archetype.
+/// With [`overwrite`](super::overwrite) after it, this is the first half of a step of population-based
+/// training; the second is to change the rates. Components are written where they differ; only an optimizer of
+/// another type moves a module to another archetype.
 ///
 /// # Shape
 ///

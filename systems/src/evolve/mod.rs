@@ -91,8 +91,9 @@ pub enum EvolveError {
 /// written at most once, and set aside only where models exchange their numbers in a circle.
 ///
 /// Entities, indices, numbers, random states and modes stay, and so do settings: for optimizers and for
-/// settings that are scalar slots there is [`overwrite_hyperparameters`]. As after any other write to
-/// parameters, a forward pass that was not followed by `backward` yet is stale.
+/// settings that are scalar slots there is [`overwrite_hyperparameters`]. An inactive model is overwritten
+/// like any other, since the list names it. As after any other write to parameters, a forward pass that was
+/// not followed by `backward` yet is stale.
 ///
 /// # Shape
 ///
