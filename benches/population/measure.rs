@@ -35,15 +35,25 @@ pub struct Times {
 impl Rule {
     /// Times a step until enough is known.
     pub fn measure<E>(self, mut step: impl FnMut() -> Result<(), E>) -> Result<Times, E> {
+        self.measure_part(|| {
+            let start = Instant::now();
+            step()?;
+            Ok(start.elapsed())
+        })
+    }
+
+    /// Does a step until enough is known; it gives the time of the part that counts.
+    pub fn measure_part<E>(
+        self,
+        mut step: impl FnMut() -> Result<Duration, E>,
+    ) -> Result<Times, E> {
         for _ in 0..self.warm_ups {
             step()?;
         }
         let mut times = Vec::with_capacity(self.most);
         let begin = Instant::now();
         while times.len() < self.least || (times.len() < self.most && begin.elapsed() < self.time) {
-            let start = Instant::now();
-            step()?;
-            times.push(start.elapsed().as_secs_f64());
+            times.push(step()?.as_secs_f64());
         }
         times.sort_by(f64::total_cmp);
         let (low, high) = (times[(times.len() - 1) / 2], times[times.len() / 2]);
@@ -61,6 +71,22 @@ pub fn read_plainly(n_bytes: usize, rule: Rule) -> Times {
         Ok::<_, std::convert::Infallible>(())
     };
     match rule.measure(read) {
+        Ok(times) => times,
+    }
+}
+
+/// Times copying that many bytes from one place to another on all threads.
+pub fn copy_plainly(n_bytes: usize, rule: Rule) -> Times {
+    let from: Vec<u8> = (0..n_bytes).map(|byte| byte as u8).collect();
+    let mut to = vec![0; n_bytes];
+    let share = n_bytes.div_ceil(4 * rayon::current_num_threads()).max(1);
+    let copy = || {
+        let parts = to.par_chunks_mut(share).zip(from.par_chunks(share));
+        parts.for_each(|(to, from)| to.copy_from_slice(from));
+        black_box(&mut to);
+        Ok::<_, std::convert::Infallible>(())
+    };
+    match rule.measure(copy) {
         Ok(times) => times,
     }
 }
@@ -113,7 +139,7 @@ impl Measurement {
 
 impl fmt::Display for Measurement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:<8}{:<7}", self.case, self.job)?;
+        write!(f, "{:<10}{:<7}", self.case, self.job)?;
         let numbers: Vec<_> = self.numbers.iter().map(|n| format!("{n} {}", n.words)).collect();
         f.write_str(&numbers.join(", "))
     }

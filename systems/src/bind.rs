@@ -127,12 +127,18 @@ impl Bound<'_> {
     }
 
     fn row_address(&self, slot: usize, member: usize, bytes: usize) -> *mut u8 {
-        let members = match self.binder.is_part {
-            true => self.binder.places.len(),
-            false => self.binder.indices.len(),
-        };
-        assert!(member < members && bytes <= self.binder.bound[slot].stride, "a row of a member");
+        assert!(member < self.members() && bytes <= self.stride(slot), "a row of a member");
         self.rows(slot).at(member)
+    }
+
+    /// Counts the members.
+    pub(crate) fn members(&self) -> usize {
+        self.binder.indices.len()
+    }
+
+    /// Gives the bytes from row to row of slot `slot`.
+    pub(crate) fn stride(&self, slot: usize) -> usize {
+        self.binder.bound[slot].stride
     }
 
     /// Gives the rows of slot `slot`, by member.
