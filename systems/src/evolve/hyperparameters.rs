@@ -53,7 +53,7 @@ pub fn overwrite_hyperparameters(
     for change in changes {
         let Ok(mut entity) = world.get_entity_mut(change.entity) else { continue };
         if let Some(module) = change.module {
-            module.insert(&mut entity);
+            module.insert_into(&mut entity);
         }
         match change.optimizer {
             Kept => {}
