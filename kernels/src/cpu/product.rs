@@ -9,7 +9,7 @@ use super::dot::Dot;
 use super::gemm::{BiasAxis, Finish, Gemm, Product, Strides, pack_rows};
 use super::large;
 use super::simd::{Float, Simd, Vectorized, dispatch};
-use super::tile::{Model, Tile};
+use super::tile::{Input, Output, Tile, VectorKernel, run_vectors};
 use crate::dtype::Dtype;
 use crate::op::Kernel;
 use crate::shape::Operand;
@@ -152,11 +152,11 @@ impl<T: Float> ProductKernel<T> {
         }
     }
 
-    /// Gives the operands of one model, and scratch memory.
+    /// Gives the operands of all models, and scratch memory.
     #[inline(always)]
-    fn operands<'t>(&self, model: Model<'t>) -> (Operands<'t, T>, &'t mut [T]) {
-        let (inputs, mut outputs, scratch) = model.split();
-        let operands = Operands {
+    fn operands<'t>(&self, tile: &'t mut Tile<'_>) -> (TileOperands<'t, T>, &'t mut [T]) {
+        let (inputs, mut outputs, scratch) = tile.operands();
+        let operands = TileOperands {
             a: inputs.get(self.a),
             b: inputs.get(self.b),
             bias: self.bias.map(|bias| inputs.get(bias)),
@@ -164,6 +164,28 @@ impl<T: Float> ProductKernel<T> {
             c: outputs.take(),
         };
         (operands, bytemuck::cast_slice_mut(scratch))
+    }
+}
+
+/// The operands of all models.
+struct TileOperands<'t, T> {
+    a: Input<'t, T>,
+    b: Input<'t, T>,
+    bias: Option<Input<'t, T>>,
+    output: Option<Input<'t, T>>,
+    c: Output<'t, T>,
+}
+
+impl<T: Float> TileOperands<'_, T> {
+    #[inline(always)]
+    fn at(&mut self, model: usize) -> Operands<'_, T> {
+        Operands {
+            a: self.a.at(model),
+            b: self.b.at(model),
+            bias: self.bias.map(|bias| bias.at(model)),
+            output: self.output.map(|output| output.at(model)),
+            c: self.c.at(model),
+        }
     }
 }
 
@@ -190,11 +212,13 @@ impl<T: Float> Kernel for ProductKernel<T> {
         let Product { m, n, k, .. } = self.product;
         let split = tile.split() && m * n * k >= WORTH_SPLITTING;
         if self.way != Way::Large && !split {
-            dispatch(Models { kernel: self, tile });
+            run_vectors(self, tile);
             return;
         }
-        for model in 0..tile.models() {
-            let (mut operands, scratch) = self.operands(tile.model(model));
+        let models = tile.models();
+        let (mut operands, scratch) = self.operands(tile);
+        for model in 0..models {
+            let mut operands = operands.at(model);
             for &start in &self.starts {
                 let part = operands.at(start, self.product);
                 if self.way == Way::Large {
@@ -213,22 +237,15 @@ impl<T: Float> Kernel for ProductKernel<T> {
     }
 }
 
-/// The products of every model of a tile, inside one instruction set.
-struct Models<'a, 'b, T> {
-    kernel: &'a ProductKernel<T>,
-    tile: &'a mut Tile<'b>,
-}
-
-impl<T: Float> Vectorized for Models<'_, '_, T> {
-    type Output = ();
-
+impl<T: Float> VectorKernel for ProductKernel<T> {
     #[inline(always)]
-    fn run<S: Simd>(self) {
-        let Models { kernel, tile } = self;
-        for model in 0..tile.models() {
-            let (mut operands, scratch) = kernel.operands(tile.model(model));
-            for &start in &kernel.starts {
-                operands.at(start, kernel.product).compute::<S>(kernel.way, scratch);
+    fn run<S: Simd>(&self, tile: &mut Tile<'_>) {
+        let models = tile.models();
+        let (mut operands, scratch) = self.operands(tile);
+        for model in 0..models {
+            let mut operands = operands.at(model);
+            for &start in &self.starts {
+                operands.at(start, self.product).compute::<S>(self.way, scratch);
             }
         }
     }

@@ -12,7 +12,6 @@
 
 use super::update::{self, Rule};
 use crate::cpu::simd::{Float, Lanes, Simd};
-use crate::cpu::tile::Inputs;
 use crate::op::{Kernel, Op, OpError};
 use crate::program::trace::Var;
 use crate::shape::{Operand, Type};
@@ -111,15 +110,6 @@ impl Op for AdamOp {
 #[derive(Clone, Copy)]
 struct AdamRule(AdamSettings);
 
-#[derive(Clone, Copy, PartialEq)]
-struct Rates {
-    lr: f64,
-    beta1: f64,
-    beta2: f64,
-    eps: f64,
-    weight_decay: f64,
-}
-
 /// A step's numbers.
 #[derive(Clone, Copy)]
 struct Step<T> {
@@ -138,28 +128,14 @@ struct Step<T> {
     decay: T,
 }
 
-impl Rule<2> for AdamRule {
-    type Rates = Rates;
+impl Rule<2, 5> for AdamRule {
     type Step<T: Float> = Step<T>;
 
     fn index(self) -> usize {
         self.0.index
     }
 
-    #[inline(always)]
-    fn rates(self, inputs: &Inputs<'_>, first: usize) -> Rates {
-        let number = |i: usize| inputs.get::<f64>(first + i)[0];
-        Rates {
-            lr: number(0),
-            beta1: number(1),
-            beta2: number(2),
-            eps: number(3),
-            weight_decay: number(4),
-        }
-    }
-
-    fn step<T: Float>(self, rates: Rates, step: f64) -> Step<T> {
-        let Rates { lr, beta1, beta2, eps, weight_decay } = rates;
+    fn step<T: Float>(self, [lr, beta1, beta2, eps, weight_decay]: [f64; 5], step: f64) -> Step<T> {
         let decay = if self.0.decoupled { 1.0 - lr * weight_decay } else { weight_decay };
         Step {
             new_mean: T::from_f64(1.0 - beta1),

@@ -263,7 +263,16 @@ impl InstructionSet {
 /// Runs `kernel` with the [current](InstructionSet::current) instruction set.
 #[inline]
 pub fn dispatch<V: Vectorized>(kernel: V) -> V::Output {
-    dispatch_to(InstructionSet::current(), kernel)
+    match InstructionSet::current() {
+        // SAFETY: `current` gives a set that the machine has. It asks once: a small kernel is
+        // done in the time that asking takes.
+        #[cfg(target_arch = "x86_64")]
+        InstructionSet::Avx512 => unsafe { avx512::vectorize(kernel) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        InstructionSet::Avx2 => unsafe { avx2::vectorize(kernel) },
+        _ => kernel.run::<generic::Generic>(),
+    }
 }
 
 /// Runs `kernel` with instruction set `set`, or with plain Rust where the machine lacks it.
