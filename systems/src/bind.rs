@@ -172,8 +172,7 @@ impl Binder {
         group: &Group,
         members: &Members,
     ) -> Result<(), BindError> {
-        let known = self.indices.iter().map(|&index| index as usize);
-        if self.of == Some(of) && known.eq(members.indices()) {
+        if self.of == Some(of) && self.knows(members) {
             return Ok(());
         }
         self.of = None;
@@ -188,6 +187,16 @@ impl Binder {
         self.positions.iter_mut().for_each(|placement| placement.is_part_right = false);
         self.of = Some(of);
         Ok(())
+    }
+
+    /// Says whether the members are those of the last binding.
+    fn knows(&self, members: &Members) -> bool {
+        if members.is_all() {
+            // Strictly increasing numbers, so there is only one such list of that length.
+            let last = self.indices.last().map_or(0, |&index| index as usize + 1);
+            return self.indices.len() == members.len() && last == members.len();
+        }
+        self.indices.iter().map(|&index| index as usize).eq(members.indices())
     }
 
     fn take_addresses(&mut self, world: &World, slot: &Slot) -> Result<(), BindError> {
@@ -246,7 +255,8 @@ impl Placement {
         }
         if let Some(start) = self.run {
             let start = start as usize;
-            return entities(0).get(start..start + modules.len()) == Some(modules);
+            let there = entities(0).get(start..start + modules.len());
+            return there.is_some_and(|there| are_equal(there, modules));
         }
         self.rows.iter().zip(modules).all(|(&(segment, row), module)| {
             entities(segment as usize).get(row as usize) == Some(module)
@@ -282,6 +292,14 @@ impl Placement {
         self.part_run = run(&self.part).filter(|_| self.segments.len() == 1);
         self.is_part_right = true;
     }
+}
+
+/// Compares lists of as many entities, in blocks that a vector unit compares at once: every call of every
+/// population does, and long lists come from memory.
+fn are_equal(a: &[Entity], b: &[Entity]) -> bool {
+    let same = |(a, b): (&Entity, &Entity)| a == b;
+    let mut blocks = a.chunks(64).zip(b.chunks(64));
+    blocks.all(|(a, b)| a.iter().zip(b).map(same).fold(true, |all, same| all & same))
 }
 
 /// Gives the first row if all rows follow one another in the first segment.

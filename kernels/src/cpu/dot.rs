@@ -30,11 +30,41 @@ pub(super) struct Dot<'a, T> {
     pub(super) c: &'a mut [T],
 }
 
+/// What is done with the loop over `k` that is made for its length.
+pub(super) trait ForLength {
+    /// Does it.
+    fn with<S: Simd, L: Length>(self);
+}
+
+/// Chooses a loop for rows of length `k`. The choice stands outside of all other loops: inside, the compiler
+/// would keep the addresses of every one of them at hand.
+#[inline(always)]
+pub(super) fn for_length<T: Float, S: Simd>(k: usize, work: impl ForLength) {
+    let lanes = <T::Lanes<S> as Lanes<T>>::N;
+    match k {
+        1 => work.with::<S, Short<1>>(),
+        2 if lanes > 2 => work.with::<S, Short<2>>(),
+        4 if lanes > 4 => work.with::<S, Short<4>>(),
+        8 if lanes > 8 => work.with::<S, Short<8>>(),
+        _ if k == lanes => work.with::<S, Whole<1>>(),
+        _ if k == 2 * lanes => work.with::<S, Whole<2>>(),
+        _ if k == 4 * lanes => work.with::<S, Whole<4>>(),
+        _ => work.with::<S, Any>(),
+    }
+}
+
 impl<T: Float> Vectorized for Dot<'_, T> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self) {
+        for_length::<T, S>(self.k, self);
+    }
+}
+
+impl<T: Float> ForLength for Dot<'_, T> {
+    #[inline(always)]
+    fn with<S: Simd, L: Length>(self) {
         let Dot { rows, columns, k, .. } = self;
         assert!(self.a.len() == rows * k && self.b.len() == columns * k, "sizes of a product");
         assert!(self.c.len() == rows * columns, "size of its result");
@@ -43,7 +73,7 @@ impl<T: Float> Vectorized for Dot<'_, T> {
         for row in 0..rows {
             let (a, c) = (&self.a[row * k..][..k], &mut self.c[row * columns..][..columns]);
             let mut row = Row { a, b: self.b, bias: self.bias, has_relu, c };
-            row.compute::<S>();
+            L::compute::<T, S>(&mut row);
             if let Finish::Activation(activation) = self.finish
                 && !has_relu
             {
@@ -54,7 +84,7 @@ impl<T: Float> Vectorized for Dot<'_, T> {
 }
 
 /// The dot products of one row of `A` with every row of `B`.
-struct Row<'a, T> {
+pub(super) struct Row<'a, T> {
     a: &'a [T],
     b: &'a [T],
     bias: Option<&'a [T]>,
@@ -63,76 +93,127 @@ struct Row<'a, T> {
     c: &'a mut [T],
 }
 
-impl<T: Float> Row<'_, T> {
+/// A length of rows, with the loop that is made for it.
+pub(super) trait Length {
+    /// Computes a row of `C`.
+    fn compute<T: Float, S: Simd>(row: &mut Row<'_, T>);
+}
+
+/// Rows of `K` elements, several of them a vector: `K` divides the number of lanes.
+pub(super) struct Short<const K: usize>;
+
+impl<const K: usize> Length for Short<K> {
     #[inline(always)]
-    fn compute<S: Simd>(&mut self) {
+    fn compute<T: Float, S: Simd>(row: &mut Row<'_, T>) {
         let lanes = <T::Lanes<S> as Lanes<T>>::N;
-        match self.a.len() {
-            1 => self.short::<S, 1>(),
-            2 if lanes > 2 => self.short::<S, 2>(),
-            4 if lanes > 4 => self.short::<S, 4>(),
-            8 if lanes > 8 => self.short::<S, 8>(),
-            _ => self.long::<S>(),
+        assert!(row.a.len() == K, "a row of that length");
+        let columns = row.c.len();
+        let whole = columns - columns % lanes;
+        for column in (0..whole).step_by(lanes) {
+            row.short::<S, K>(column, lanes);
+        }
+        if whole < columns {
+            row.short::<S, K>(whole, columns - whole);
         }
     }
+}
 
-    /// Takes several rows of `B` a vector: `K` divides the number of lanes.
+/// Rows of so many whole vectors.
+pub(super) struct Whole<const VECTORS: usize>;
+
+impl<const VECTORS: usize> Length for Whole<VECTORS> {
     #[inline(always)]
-    fn short<S: Simd, const K: usize>(&mut self) {
+    fn compute<T: Float, S: Simd>(row: &mut Row<'_, T>) {
         let lanes = <T::Lanes<S> as Lanes<T>>::N;
-        let columns = self.c.len();
+        assert!(row.a.len() == VECTORS * lanes, "a row of that length");
+        let columns = row.c.len();
+        let whole = columns - columns % lanes;
+        for column in (0..whole).step_by(lanes) {
+            row.whole::<S, VECTORS, MAX_LANES>(column, lanes);
+        }
+        match columns - whole {
+            0 => {}
+            n @ 1..=2 => row.whole::<S, VECTORS, 2>(whole, n),
+            n @ 3..=4 => row.whole::<S, VECTORS, 4>(whole, n),
+            n @ 5..=8 => row.whole::<S, VECTORS, 8>(whole, n),
+            n => row.whole::<S, VECTORS, MAX_LANES>(whole, n),
+        }
+    }
+}
+
+/// Rows of any length.
+pub(super) struct Any;
+
+impl Length for Any {
+    #[inline(always)]
+    fn compute<T: Float, S: Simd>(row: &mut Row<'_, T>) {
+        let columns = row.c.len();
+        let lanes = <T::Lanes<S> as Lanes<T>>::N;
+        for column in (0..columns).step_by(lanes) {
+            row.any::<S>(column, lanes.min(columns - column));
+        }
+    }
+}
+
+impl<T: Float> Row<'_, T> {
+    /// Computes `n` columns, from several rows of `B` a vector.
+    #[inline(always)]
+    fn short<S: Simd, const K: usize>(&mut self, column: usize, n: usize) {
+        let lanes = <T::Lanes<S> as Lanes<T>>::N;
         let zero = T::Lanes::<S>::splat(T::default());
         // SAFETY: `a` has `K` elements.
         let a = unsafe { T::Lanes::<S>::repeat(self.a.as_ptr(), K) };
-        for column in (0..columns).step_by(lanes) {
-            let n = (columns - column).min(lanes);
-            let b = self.b[column * K..][..n * K].as_ptr();
-            let mut products = [zero; MAX_LANES];
-            for (i, product) in products.iter_mut().enumerate().take(K) {
-                let left = (n * K).saturating_sub(i * lanes);
-                // SAFETY: there are `left` elements from here on, or one vector of them at least.
-                let b = unsafe {
-                    match left >= lanes {
-                        true => T::Lanes::<S>::load(b.add(i * lanes)),
-                        false => T::Lanes::<S>::load_first(b.wrapping_add(i * lanes), left),
-                    }
-                };
-                *product = b.mul_add(a, zero);
-            }
-            self.finish::<S>(column, n, T::Lanes::<S>::group_sums(&products, K));
+        let b = self.b[column * K..][..n * K].as_ptr();
+        let mut products = [zero; MAX_LANES];
+        for (i, product) in products.iter_mut().enumerate().take(K) {
+            let left = (n * K).saturating_sub(i * lanes);
+            let b = b.wrapping_add(i * lanes);
+            // SAFETY: there are `left` elements from here on.
+            let b = unsafe {
+                match left >= lanes {
+                    true => T::Lanes::<S>::load(b),
+                    false => T::Lanes::<S>::load_first(b, left),
+                }
+            };
+            *product = b.mul_add(a, zero);
         }
+        self.finish::<S>(column, n, T::Lanes::<S>::group_sums(&products, K));
     }
 
-    /// Takes a vector or more for each row of `B`.
+    /// Computes `n` columns, no more than there are lanes and than `ROWS`, a power of two.
     #[inline(always)]
-    fn long<S: Simd>(&mut self) {
+    fn whole<S: Simd, const VECTORS: usize, const ROWS: usize>(&mut self, column: usize, n: usize) {
         let lanes = <T::Lanes<S> as Lanes<T>>::N;
-        let columns = self.c.len();
-        for column in (0..columns).step_by(lanes) {
-            match columns - column {
-                1..=2 => self.block::<S, 2>(column),
-                3..=4 => self.block::<S, 4>(column),
-                5..=8 => self.block::<S, 8>(column),
-                _ => self.block::<S, MAX_LANES>(column),
-            }
-        }
-    }
-
-    /// Computes up to `ROWS` columns, a power of two, and no more than there are lanes.
-    #[inline(always)]
-    fn block<S: Simd, const ROWS: usize>(&mut self, column: usize) {
-        let lanes = <T::Lanes<S> as Lanes<T>>::N;
-        let n = (self.c.len() - column).min(ROWS).min(lanes);
-        let k = self.a.len();
+        let (k, rows) = (VECTORS * lanes, ROWS.min(lanes));
         let b = self.b[column * k..][..n * k].as_ptr();
-        // Where there are fewer rows than lanes, sums of the same rows over again cost the compiler nothing.
-        let mut sums = [T::Lanes::<S>::splat(T::default()); MAX_LANES];
-        for row in 0..ROWS.min(lanes) {
-            // SAFETY: this is row `column + n - 1` of B or one before.
-            sums[row] = partial_sums::<T, S>(self.a, unsafe { b.add(row.min(n - 1) * k) });
+        let mut a = [T::Lanes::<S>::splat(T::default()); VECTORS];
+        for (vector, a) in a.iter_mut().enumerate() {
+            // SAFETY: `a` has `VECTORS` vectors.
+            *a = unsafe { T::Lanes::<S>::load(self.a.as_ptr().add(vector * lanes)) };
         }
-        for row in ROWS..lanes {
-            sums[row] = sums[row % ROWS];
+        let mut sums = [T::Lanes::<S>::splat(T::default()); MAX_LANES];
+        for (row, sum) in sums.iter_mut().enumerate().take(rows) {
+            let row = row.min(n - 1) * k;
+            for (vector, a) in a.iter().enumerate() {
+                // SAFETY: the slice has `n` rows of `VECTORS` vectors.
+                let b = unsafe { T::Lanes::<S>::load(b.add(row + vector * lanes)) };
+                *sum = b.mul_add(*a, *sum);
+            }
+        }
+        // Sums of the same vectors over again cost nothing: the compiler sees that they are the same.
+        for row in rows..lanes {
+            sums[row] = sums[row % rows];
+        }
+        self.finish::<S>(column, n, T::Lanes::<S>::sums(&sums));
+    }
+
+    /// Computes `n` columns, no more than there are lanes.
+    #[inline(always)]
+    fn any<S: Simd>(&mut self, column: usize, n: usize) {
+        let k = self.a.len();
+        let mut sums = [T::Lanes::<S>::splat(T::default()); MAX_LANES];
+        for (row, sum) in sums.iter_mut().enumerate().take(n) {
+            *sum = partial_sums::<T, S>(self.a, &self.b[(column + row) * k..][..k]);
         }
         self.finish::<S>(column, n, T::Lanes::<S>::sums(&sums));
     }
@@ -153,25 +234,27 @@ impl<T: Float> Row<'_, T> {
     }
 }
 
-/// Multiplies `a` with the row of as many elements at `b`; gives each lane's sum.
+/// Multiplies two rows of as many elements; gives each lane's sum.
 #[inline(always)]
-fn partial_sums<T: Float, S: Simd>(a: &[T], b: *const T) -> T::Lanes<S> {
+fn partial_sums<T: Float, S: Simd>(a: &[T], b: &[T]) -> T::Lanes<S> {
     let lanes = <T::Lanes<S> as Lanes<T>>::N;
+    assert!(a.len() == b.len(), "rows of one length");
     let mut sum = T::Lanes::<S>::splat(T::default());
     let mut i = 0;
     while i + lanes <= a.len() {
-        // SAFETY: the loads stay below `a.len()`, which is the length of both rows.
+        // SAFETY: the loads stay below the length of both rows.
         unsafe {
-            let product = T::Lanes::<S>::load(b.add(i));
+            let product = T::Lanes::<S>::load(b.as_ptr().add(i));
             sum = product.mul_add(T::Lanes::<S>::load(a.as_ptr().add(i)), sum);
         }
         i += lanes;
     }
     if i < a.len() {
-        // SAFETY: see above.
+        let left = a.len() - i;
+        // SAFETY: as above.
         unsafe {
-            let product = T::Lanes::<S>::load_first(b.add(i), a.len() - i);
-            sum = product.mul_add(T::Lanes::<S>::load_first(a.as_ptr().add(i), a.len() - i), sum);
+            let product = T::Lanes::<S>::load_first(b.as_ptr().add(i), left);
+            sum = product.mul_add(T::Lanes::<S>::load_first(a.as_ptr().add(i), left), sum);
         }
     }
     sum

@@ -5,7 +5,7 @@
 
 use core::marker::PhantomData;
 
-use super::dot::Dot;
+use super::dot::{Dot, ForLength, Length, for_length};
 use super::gemm::{BiasAxis, Finish, Gemm, Product, Strides, pack_rows};
 use super::large;
 use super::simd::{Float, Simd, Vectorized, dispatch};
@@ -242,10 +242,33 @@ impl<T: Float> VectorKernel for ProductKernel<T> {
     fn run<S: Simd>(&self, tile: &mut Tile<'_>) {
         let models = tile.models();
         let (mut operands, scratch) = self.operands(tile);
+        if self.way == Way::Dot {
+            let dots = Dots { kernel: self, models, operands };
+            return for_length::<T, S>(self.product.k, dots);
+        }
         for model in 0..models {
             let mut operands = operands.at(model);
             for &start in &self.starts {
                 operands.at(start, self.product).compute::<S>(self.way, scratch);
+            }
+        }
+    }
+}
+
+/// Dot products of every model of a tile.
+struct Dots<'a, 't, T> {
+    kernel: &'a ProductKernel<T>,
+    models: usize,
+    operands: TileOperands<'t, T>,
+}
+
+impl<T: Float> ForLength for Dots<'_, '_, T> {
+    #[inline(always)]
+    fn with<S: Simd, L: Length>(mut self) {
+        for model in 0..self.models {
+            let mut operands = self.operands.at(model);
+            for &start in &self.kernel.starts {
+                operands.at(start, self.kernel.product).dots().with::<S, L>();
             }
         }
     }
@@ -262,17 +285,14 @@ struct Part<'a, T> {
     c: &'a mut [T],
 }
 
-impl<T: Float> Part<'_, T> {
+impl<'a, T: Float> Part<'a, T> {
     /// Computes the product; where the `gemm` crate did, what follows it.
     #[inline(always)]
     fn compute<S: Simd>(self, way: Way, scratch: &mut [T]) {
         let Part { ref product, a, b, bias, output, c } = self;
-        let Product { m: rows, n: columns, k, finish, .. } = *product;
+        let Product { m: rows, n: columns, k, .. } = *product;
         match way {
-            Way::Dot => {
-                let (a, b) = (&a[..rows * k], &b[..columns * k]);
-                Dot { rows, columns, k, a, b, bias, finish, c }.run::<S>();
-            }
+            Way::Dot => Part { product: *product, a, b, bias, output, c }.dots().run::<S>(),
             Way::Small if k == 0 => {
                 c[..rows * columns].fill(T::default());
                 large::Epilogue { product, bias, output, c }.run::<S>();
@@ -280,6 +300,15 @@ impl<T: Float> Part<'_, T> {
             Way::Small => Gemm { product, a, b, bias, output, c, scratch }.run::<S>(),
             Way::Large => large::Epilogue { product, bias, output, c }.run::<S>(),
         }
+    }
+
+    /// Gives the product as dot products.
+    #[inline(always)]
+    fn dots(self) -> Dot<'a, T> {
+        let Part { product, a, b, bias, c, .. } = self;
+        let Product { m: rows, n: columns, k, finish, .. } = product;
+        let (a, b, c) = (&a[..rows * k], &b[..columns * k], &mut c[..rows * columns]);
+        Dot { rows, columns, k, a, b, bias, finish, c }
     }
 
     /// Computes it on the threads of the pool.
