@@ -15,6 +15,7 @@ use neurarch_kernels::program::{Role, Slot};
 use nonmax::NonMaxU32;
 
 use crate::launch::Members;
+use crate::pages::{HUGE_PAGE_BYTES, prefer_huge};
 
 /// Why rows cannot be bound: a bug of whoever asks, since `sign::refresh` keeps columns and blueprints
 /// together.
@@ -57,6 +58,8 @@ pub(crate) struct Binder {
     is_part: bool,
     segments: Vec<*mut u8>,
     bound: Vec<BoundSlot>,
+    /// Where long columns were when they were to lie in huge pages.
+    advised: Vec<usize>,
 }
 
 // SAFETY: the addresses in a binder are scratch: they are written and read within one call of `bind` and
@@ -213,6 +216,13 @@ impl Binder {
             // whoever writes there is alone.
             let row = unsafe { column.get_data_unchecked(FIRST_ROW) };
             self.segments.push(row.as_ptr().cast_mut());
+            let rows = world.storages().tables.get(table).map_or(0, Table::entity_count);
+            let bytes = rows as usize * key.row_bytes();
+            if bytes >= HUGE_PAGE_BYTES && !self.advised.contains(&row.as_ptr().addr()) {
+                self.advised.push(row.as_ptr().addr());
+                // SAFETY: the rows of a column lie one behind the other in one allocation.
+                unsafe { prefer_huge(row.as_ptr(), bytes) };
+            }
         }
         self.bound.push(BoundSlot {
             segments: (first, tables.len()),
@@ -294,9 +304,18 @@ impl Placement {
     }
 }
 
+/// From this many entities on (some microseconds), threads of the pool share a comparison; that also wakes
+/// them up for what follows.
+const WORTH_SPLITTING: usize = 2048;
+
 /// Compares lists of as many entities, in blocks that a vector unit compares at once: every call of every
 /// population does, and long lists come from memory.
 fn are_equal(a: &[Entity], b: &[Entity]) -> bool {
+    if a.len() >= WORTH_SPLITTING && rayon::current_thread_index().is_some() {
+        let ((a, rest_of_a), (b, rest_of_b)) = (a.split_at(a.len() / 2), b.split_at(b.len() / 2));
+        let (first, rest) = rayon::join(|| are_equal(a, b), || are_equal(rest_of_a, rest_of_b));
+        return first && rest;
+    }
     let same = |(a, b): (&Entity, &Entity)| a == b;
     let mut blocks = a.chunks(64).zip(b.chunks(64));
     blocks.all(|(a, b)| a.iter().zip(b).map(same).fold(true, |all, same| all & same))

@@ -10,6 +10,7 @@ mod keys;
 mod launch;
 pub mod mode;
 pub mod optim;
+mod pages;
 pub mod plans;
 mod ready;
 mod refit;

@@ -123,8 +123,12 @@ fn tile_size(program: &Program, arena_bytes: usize) -> usize {
     let slots = program.slots.iter().map(|slot| padded(slot.ty.size_bytes()));
     let inputs: usize = program.inputs.iter().map(|ty| ty.size_bytes()).sum();
     let passes_by = |slot: &SlotId| is_read_once(program, *slot);
-    let kept: usize =
-        slots.clone().enumerate().filter(|(slot, _)| !passes_by(slot)).map(|(_, bytes)| bytes).sum();
+    let kept: usize = slots
+        .clone()
+        .enumerate()
+        .filter(|(slot, _)| !passes_by(slot))
+        .map(|(_, bytes)| bytes)
+        .sum();
     let caches = CacheSizes::current();
     let in_l1 = caches.l1_bytes / 2 / (arena_bytes + inputs + kept).max(1);
     let in_l2 = caches.l2_bytes / 2 / (arena_bytes + inputs + slots.sum::<usize>()).max(1);
