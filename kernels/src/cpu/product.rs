@@ -212,7 +212,10 @@ impl<T: Float> Kernel for ProductKernel<T> {
         let Product { m, n, k, .. } = self.product;
         let split = tile.split() && m * n * k >= WORTH_SPLITTING;
         if self.way != Way::Large && !split {
-            run_vectors(self, tile);
+            match self.way {
+                Way::Dot => run_vectors(&Dots(self), tile),
+                _ => run_vectors(self, tile),
+            }
             return;
         }
         let models = tile.models();
@@ -242,10 +245,6 @@ impl<T: Float> VectorKernel for ProductKernel<T> {
     fn run<S: Simd>(&self, tile: &mut Tile<'_>) {
         let models = tile.models();
         let (mut operands, scratch) = self.operands(tile);
-        if self.way == Way::Dot {
-            let dots = Dots { kernel: self, models, operands };
-            return for_length::<T, S>(self.product.k, dots);
-        }
         for model in 0..models {
             let mut operands = operands.at(model);
             for &start in &self.starts {
@@ -255,14 +254,28 @@ impl<T: Float> VectorKernel for ProductKernel<T> {
     }
 }
 
+/// The kernel of dot products: a function of its own, so that register tiles share their registers with
+/// nobody.
+struct Dots<'a, T>(&'a ProductKernel<T>);
+
+impl<T: Float> VectorKernel for Dots<'_, T> {
+    #[inline(always)]
+    fn run<S: Simd>(&self, tile: &mut Tile<'_>) {
+        let models = tile.models();
+        let (operands, _) = self.0.operands(tile);
+        let dots = DotsOfModels { kernel: self.0, models, operands };
+        for_length::<T, S>(self.0.product.k, dots);
+    }
+}
+
 /// Dot products of every model of a tile.
-struct Dots<'a, 't, T> {
+struct DotsOfModels<'a, 't, T> {
     kernel: &'a ProductKernel<T>,
     models: usize,
     operands: TileOperands<'t, T>,
 }
 
-impl<T: Float> ForLength for Dots<'_, '_, T> {
+impl<T: Float> ForLength for DotsOfModels<'_, '_, T> {
     #[inline(always)]
     fn with<S: Simd, L: Length>(mut self) {
         for model in 0..self.models {
@@ -292,7 +305,7 @@ impl<'a, T: Float> Part<'a, T> {
         let Part { ref product, a, b, bias, output, c } = self;
         let Product { m: rows, n: columns, k, .. } = *product;
         match way {
-            Way::Dot => Part { product: *product, a, b, bias, output, c }.dots().run::<S>(),
+            Way::Dot => dispatch(Part { product: *product, a, b, bias, output, c }.dots()),
             Way::Small if k == 0 => {
                 c[..rows * columns].fill(T::default());
                 large::Epilogue { product, bias, output, c }.run::<S>();
