@@ -15,6 +15,7 @@ mod launch;
 pub mod lazy;
 pub mod mode;
 pub mod optim;
+mod pages;
 pub mod plans;
 mod ready;
 mod refit;

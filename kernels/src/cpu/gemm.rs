@@ -245,7 +245,7 @@ impl<T: Float> Vectorized for Gemm<'_, T> {
 
 /// Applies an activation to a row of `C`.
 #[inline(always)]
-fn activate<T: Float, S: Simd>(activation: ActivationKind, c: &mut [T]) {
+pub(super) fn activate<T: Float, S: Simd>(activation: ActivationKind, c: &mut [T]) {
     for c in c.chunks_mut(<T::Lanes<S> as Lanes<T>>::N) {
         // SAFETY: as many lanes are read and written as the chunk is long.
         unsafe {

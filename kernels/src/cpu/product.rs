@@ -5,7 +5,7 @@
 
 use core::marker::PhantomData;
 
-use super::dot::Dot;
+use super::dot::{Dot, ForLength, Length, for_length};
 use super::gemm::{BiasAxis, Finish, Gemm, Product, Strides, pack_rows};
 use super::large;
 use super::simd::{Float, Simd, Vectorized, dispatch};
@@ -226,7 +226,10 @@ impl<T: Float> Kernel for ProductKernel<T> {
         let Product { m, n, k, .. } = self.product;
         let split = tile.split() && m * n * k >= WORTH_SPLITTING;
         if self.way != Way::Large && !split {
-            run_vectors(self, tile);
+            match self.way {
+                Way::Dot => run_vectors(&Dots(self), tile),
+                _ => run_vectors(self, tile),
+            }
             return;
         }
         let models = tile.models();
@@ -273,6 +276,39 @@ impl<T: Float> VectorKernel for ProductKernel<T> {
     }
 }
 
+/// The kernel of dot products: a function of its own, so that register tiles share their registers with
+/// nobody.
+struct Dots<'a, T>(&'a ProductKernel<T>);
+
+impl<T: Float> VectorKernel for Dots<'_, T> {
+    #[inline(always)]
+    fn run<S: Simd>(&self, tile: &mut Tile<'_>) {
+        let models = tile.models();
+        let (operands, _) = self.0.operands(tile);
+        let dots = DotsOfModels { kernel: self.0, models, operands };
+        for_length::<T, S>(self.0.product.k, dots);
+    }
+}
+
+/// Dot products of every model of a tile.
+struct DotsOfModels<'a, 't, T> {
+    kernel: &'a ProductKernel<T>,
+    models: usize,
+    operands: TileOperands<'t, T>,
+}
+
+impl<T: Float> ForLength for DotsOfModels<'_, '_, T> {
+    #[inline(always)]
+    fn with<S: Simd, L: Length>(mut self) {
+        for model in 0..self.models {
+            let mut operands = self.operands.at(model);
+            for &start in &self.kernel.starts {
+                operands.at(start, self.kernel.product).dots().with::<S, L>();
+            }
+        }
+    }
+}
+
 /// The operands of one product, or of some of its rows.
 struct Part<'a, T> {
     /// With as many rows as there are.
@@ -284,17 +320,14 @@ struct Part<'a, T> {
     c: &'a mut [T],
 }
 
-impl<T: Float> Part<'_, T> {
+impl<'a, T: Float> Part<'a, T> {
     /// Computes the product; where the `gemm` crate did, what follows it.
     #[inline(always)]
     fn compute<S: Simd>(self, way: Way, scratch: &mut [T]) {
         let Part { ref product, a, b, bias, output, c } = self;
-        let Product { m: rows, n: columns, k, finish, .. } = *product;
+        let Product { m: rows, n: columns, k, .. } = *product;
         match way {
-            Way::Dot => {
-                let (a, b) = (&a[..rows * k], &b[..columns * k]);
-                Dot { rows, columns, k, a, b, bias, finish, c }.run::<S>();
-            }
+            Way::Dot => dispatch(Part { product: *product, a, b, bias, output, c }.dots()),
             Way::Small if k == 0 => {
                 c[..rows * columns].fill(T::default());
                 large::Epilogue { product, bias, output, c }.run::<S>();
@@ -302,6 +335,15 @@ impl<T: Float> Part<'_, T> {
             Way::Small => Gemm { product, a, b, bias, output, c, scratch }.run::<S>(),
             Way::Large => large::Epilogue { product, bias, output, c }.run::<S>(),
         }
+    }
+
+    /// Gives the product as dot products.
+    #[inline(always)]
+    fn dots(self) -> Dot<'a, T> {
+        let Part { product, a, b, bias, c, .. } = self;
+        let Product { m: rows, n: columns, k, finish, .. } = product;
+        let (a, b, c) = (&a[..rows * k], &b[..columns * k], &mut c[..rows * columns]);
+        Dot { rows, columns, k, a, b, bias, finish, c }
     }
 
     /// Computes it on the threads of the pool.

@@ -67,6 +67,18 @@ impl Lanes<f32> for __m512 {
     }
 
     #[inline(always)]
+    unsafe fn repeat(from: *const f32, n: usize) -> Self {
+        unsafe {
+            match n {
+                8 => _mm512_broadcast_f32x8(_mm256_loadu_ps(from)),
+                4 => _mm512_broadcast_f32x4(_mm_loadu_ps(from)),
+                2 => _mm512_castpd_ps(_mm512_set1_pd(from.cast::<f64>().read_unaligned())),
+                _ => _mm512_set1_ps(*from),
+            }
+        }
+    }
+
+    #[inline(always)]
     unsafe fn store_first(self, to: *mut f32, n: usize) {
         unsafe { _mm512_mask_storeu_ps(to, ((1_u32 << n) - 1) as __mmask16, self) }
     }
@@ -166,6 +178,25 @@ impl Lanes<f32> for __m512 {
         let c = add_quarters(add_halves(v[2], v[6]), add_halves(v[10], v[14]));
         let d = add_quarters(add_halves(v[3], v[7]), add_halves(v[11], v[15]));
         add_neighbors(add_eighths(a, b), add_eighths(c, d))
+    }
+
+    #[inline(always)]
+    fn group_sums(v: &[Self; MAX_LANES], width: usize) -> Self {
+        match width {
+            8 => {
+                let [a, b] = [add_quarters(v[0], v[1]), add_quarters(v[2], v[3])];
+                let [c, d] = [add_quarters(v[4], v[5]), add_quarters(v[6], v[7])];
+                add_fours(a, b, c, d)
+            }
+            4 => add_fours(v[0], v[1], v[2], v[3]),
+            2 => unsafe {
+                // Each quarter has two sums of `v[0]`, then two of `v[1]`.
+                let pairs = _mm512_castps_pd(add_neighbors(v[0], v[1]));
+                let order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
+                _mm512_castpd_ps(_mm512_permutexvar_pd(order, pairs))
+            },
+            _ => v[0],
+        }
     }
 
     #[inline(always)]
@@ -421,6 +452,17 @@ impl Lanes<f64> for __m512d {
 #[inline(always)]
 fn add_halves(a: __m512, b: __m512) -> __m512 {
     unsafe { _mm512_add_ps(_mm512_shuffle_f32x4::<0x44>(a, b), _mm512_shuffle_f32x4::<0xEE>(a, b)) }
+}
+
+/// Adds up groups of four lanes, in the order in which they lie in the four vectors.
+#[inline(always)]
+fn add_fours(a: __m512, b: __m512, c: __m512, d: __m512) -> __m512 {
+    // Each quarter has one sum of each vector.
+    let sums = add_neighbors(add_eighths(a, b), add_eighths(c, d));
+    unsafe {
+        let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+        _mm512_permutexvar_ps(order, sums)
+    }
 }
 
 /// Adds neighboring quarters: `[a, a, b, b]` gives a quarter for each of four vectors.
