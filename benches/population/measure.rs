@@ -84,6 +84,7 @@ const STREAMS: usize = 4;
 
 /// Words that it reads at one place at a time.
 const BLOCK: usize = 128;
+
 /// Times copying that many bytes from one place to another on all threads.
 pub fn copy_plainly(n_bytes: usize, rule: Rule) -> Times {
     let from: Vec<u8> = (0..n_bytes).map(|byte| byte as u8).collect();
