@@ -174,18 +174,10 @@ impl Population {
     /// Times cloning all models, and spawning as many more into the same population.
     pub fn clone(&self, rule: Rule) -> Outcome {
         let all: Vec<_> = (0..self.models).collect();
-        let times =
-            |more: &dyn Fn(&mut World, Entity) -> Result<(), Box<dyn Error + Send + Sync>>| {
-                rule.measure_part(|| {
-                    let (mut world, population) = self.spawned(self.models)?;
-                    let start = Instant::now();
-                    more(&mut world, population)?;
-                    Ok::<_, Box<dyn Error + Send + Sync>>(start.elapsed())
-                })
-            };
-        let clone =
-            times(&|world, population| Ok(world.clone_models(population, &all).map(drop)?))?;
-        let spawn = times(&|world, population| {
+        let clone = self.grow(rule, |world, population| {
+            Ok(world.clone_models(population, &all).map(drop)?)
+        })?;
+        let spawn = self.grow(rule, |world, population| {
             Ok(world.spawn_models(population, self.models).map(drop)?)
         })?;
         let numbers = vec![
@@ -195,6 +187,20 @@ impl Population {
             Number { key: "of_spawn", words: "of that time", value: clone.median / spawn.median },
         ];
         Ok(Measurement { case: "clone", job: self.name, numbers })
+    }
+
+    /// Times what makes a new population grow.
+    fn grow(
+        &self,
+        rule: Rule,
+        more: impl Fn(&mut World, Entity) -> Result<(), Box<dyn Error + Send + Sync>>,
+    ) -> Result<Times, Box<dyn Error + Send + Sync>> {
+        rule.measure_part(|| {
+            let (mut world, population) = self.spawned(self.models)?;
+            let start = Instant::now();
+            more(&mut world, population)?;
+            Ok(start.elapsed())
+        })
     }
 
     /// Times the forward pass of a single model at batch 1, a thousand at a time: the clock itself

@@ -224,10 +224,10 @@ fn ln(u: f32) -> f32 {
     let p = p * f - 1.666_805_8e-1;
     let p = p * f + 2.000_071_5e-1;
     let p = p * f - 2.499_999_4e-1;
-    let p = p * f + 3.333_333_1e-1;
+    let p = p * f + 3.333_333e-1;
     // ln 2 in two parts: the product with the first is exact.
     let low = f * z * p - 2.121_944_4e-4 * n - 0.5 * z;
-    f + low + 0.693_359_375 * n
+    f + low + 355.0 / 512.0 * n
 }
 
 #[cfg(test)]

@@ -87,42 +87,45 @@ pub fn perturb(
     for number in 0..groups {
         let Some(of) = group(world, population, number) else { continue };
         let blueprint = world.resource::<Blueprints>().get(of.blueprint);
-        let Some(plan) = blueprint.and_then(|blueprint| plan(blueprint, &is_chosen)) else {
-            continue;
-        };
-        let changes = |&place: &usize| {
-            let Noise { std, rate } = noises[of.members[place] as usize];
-            let is_inactive = |root| world.get::<Mode>(root).is_some_and(|mode| mode.inactive);
-            std > 0.0 && rate > 0.0 && !is_inactive(of.modules[0][place])
-        };
-        let places: Vec<_> = (0..of.members.len()).filter(changes).collect();
-        let indices: Vec<_> = places.iter().map(|&place| of.members[place]).collect();
-        let Some((&first, others)) = indices.split_first() else { continue };
-        let mut members = Members::first(models, first);
-        others.iter().for_each(|&index| members.push(index));
-        members.settle();
-        let of_members = || indices.iter().map(|&index| noises[index as usize]);
-        let scalars: Vec<_> = of_members()
-            .map(|noise| noise.std)
-            .chain(of_members().map(|noise| noise.rate))
-            .collect();
-        let all = keys(world, population, number);
-        let keys: Vec<_> = places.iter().map(|&place| all[place]).collect();
-        let job = Job {
-            plan: &plan,
-            steps: 1,
-            inputs: &[],
-            outputs: &[],
-            scalars: &scalars,
-            written: &vec![true; plan.program.slots.len()],
-            keys: &keys,
-        };
-        let mut at = Located { population, group: number, members, binder: Binder::default() };
-        launch(world, &mut at, std::iter::once(job), &mut [], &mut Buffers::default())
-            .expect("a signed model has the columns of its blueprint");
-        advance(world, population, number, places);
+        if let Some(plan) = blueprint.and_then(|blueprint| plan(blueprint, &is_chosen)) {
+            run(world, population, number, &plan, &noises);
+        }
     }
     Ok(())
+}
+
+/// Adds noise to the models of a group; `noises` are by index.
+fn run(world: &mut World, population: Entity, number: usize, plan: &Plan, noises: &[Noise]) {
+    let Some(of) = group(world, population, number) else { return };
+    let changes = |&place: &usize| {
+        let Noise { std, rate } = noises[of.members[place] as usize];
+        let is_inactive = |root| world.get::<Mode>(root).is_some_and(|mode| mode.inactive);
+        std > 0.0 && rate > 0.0 && !is_inactive(of.modules[0][place])
+    };
+    let places: Vec<_> = (0..of.members.len()).filter(changes).collect();
+    let indices: Vec<_> = places.iter().map(|&place| of.members[place]).collect();
+    let Some((&first, others)) = indices.split_first() else { return };
+    let mut members = Members::first(noises.len(), first);
+    others.iter().for_each(|&index| members.push(index));
+    members.settle();
+    let own = || indices.iter().map(|&index| noises[index as usize]);
+    let scalars: Vec<_> =
+        own().map(|noise| noise.std).chain(own().map(|noise| noise.rate)).collect();
+    let all = keys(world, population, number);
+    let keys: Vec<_> = places.iter().map(|&place| all[place]).collect();
+    let job = Job {
+        plan,
+        steps: 1,
+        inputs: &[],
+        outputs: &[],
+        scalars: &scalars,
+        written: &vec![true; plan.program.slots.len()],
+        keys: &keys,
+    };
+    let mut at = Located { population, group: number, members, binder: Binder::default() };
+    launch(world, &mut at, std::iter::once(job), &mut [], &mut Buffers::default())
+        .expect("a signed model has the columns of its blueprint");
+    advance(world, population, number, places);
 }
 
 /// Plans the noise on the parameters that are chosen; `None` if none is.
