@@ -2,23 +2,21 @@
 
 use serde_json::Value;
 
-use crate::case::{Case, Checked, Stop};
+use crate::case::{Checked, Stop};
 
 /// The arguments of one constructor. What is absent has the default; what nobody reads is an argument that
 /// neurarch does not have.
 pub struct Arguments<'a> {
     /// The class.
     pub class: &'a str,
-    /// The case, which has the tensors.
-    pub case: &'a Case<'a>,
     json: Option<&'a Value>,
     read: Vec<&'static str>,
 }
 
 impl<'a> Arguments<'a> {
     /// Takes the `args` of a model spec.
-    pub fn new(class: &'a str, json: Option<&'a Value>, case: &'a Case<'a>) -> Self {
-        Arguments { class, case, json, read: Vec::new() }
+    pub fn new(class: &'a str, json: Option<&'a Value>) -> Self {
+        Arguments { class, json, read: Vec::new() }
     }
 
     /// Gives an argument as it is; `None` if it is absent.
@@ -47,11 +45,6 @@ impl<'a> Arguments<'a> {
     /// Reads a size that has to be there.
     pub fn size(&mut self, name: &'static str) -> Checked<usize> {
         self.or(name, None, |value| value.as_u64().map(|size| size as usize))
-    }
-
-    /// Reads a whole number.
-    pub fn whole(&mut self, name: &'static str, default: i64) -> Checked<i64> {
-        self.or(name, Some(default), Value::as_i64)
     }
 
     /// Reads an axis.
