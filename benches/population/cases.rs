@@ -94,6 +94,39 @@ impl Population {
         Ok(measurement)
     }
 
+    /// Times a training step with a hook on one model of the population, and without, in turn.
+    pub fn hooked(&self, rule: Rule) -> Outcome {
+        let inputs = self.inputs(self.batch);
+        let classes = self.widths[3];
+        let targets = Array2::from_shape_fn((self.models, self.batch), |(model, item)| {
+            ((model + item) % classes) as i64
+        });
+        let loss = CrossEntropyLoss::default();
+        let mut worlds = Vec::new();
+        for is_hooked in [false, true] {
+            let (mut world, population) = self.spawned(self.models)?;
+            world.insert_with(population, |_| Adam::default())?;
+            if is_hooked {
+                let root = world.models(population)?[self.models / 2];
+                world.register_forward_hook(root, |_, _, _| Ok(None))?;
+            }
+            worlds.push((world, population, vec![0.0; self.models]));
+        }
+        let [plain, hooked] = worlds.get_disjoint_mut([0, 1]).map_err(|_| "two worlds")?;
+        let step = |(world, population, losses): &mut (World, Entity, Vec<f32>)| {
+            world.train_step_into(*population, &inputs, &targets, &loss, losses)
+        };
+        let steps: [Box<dyn FnMut() -> Result<(), StepError>>; 2] =
+            [Box::new(|| step(plain)), Box::new(|| step(hooked))];
+        let [plain, hooked] = rule.compare(steps)?;
+        let numbers = vec![
+            Number { key: "us_without", words: "µs without", value: plain.median * 1e6 },
+            Number { key: "us_with", words: "µs with", value: hooked.median * 1e6 },
+            Number { key: "ratio", words: "of the time", value: hooked.median / plain.median },
+        ];
+        Ok(Measurement { case: "hooks", job: self.name, numbers })
+    }
+
     fn measurement(&self, job: &'static str, times: Times, flop_per_model: usize) -> Measurement {
         let Times { median, best } = times;
         let models = self.models as f64;

@@ -57,6 +57,8 @@ enum Case {
     Single,
     /// Time for 10,000 tiny and 1,000 small models to be overwritten, perturbed, mixed and cloned
     Evolve,
+    /// Time of a training step of 10,000 tiny models with a hook on one of them, and without
+    Hooks,
     /// Memory of tiny and small models beyond their numbers
     Memory,
 }
@@ -98,6 +100,10 @@ fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
                         show(population.vary(rule)?);
                         show(population.clone(rule)?);
                     }
+                    continue;
+                }
+                Case::Hooks => {
+                    show(TINY.hooked(rule)?);
                     continue;
                 }
                 Case::Memory => {

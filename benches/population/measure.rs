@@ -55,9 +55,39 @@ impl Rule {
         while times.len() < self.least || (times.len() < self.most && begin.elapsed() < self.time) {
             times.push(step()?.as_secs_f64());
         }
+        Ok(Times::of(times))
+    }
+
+    /// Times two steps in turn, so that both meet the machine in the same state.
+    pub fn compare<E>(
+        self,
+        mut steps: [impl FnMut() -> Result<(), E>; 2],
+    ) -> Result<[Times; 2], E> {
+        let mut times = [Vec::with_capacity(self.most), Vec::with_capacity(self.most)];
+        let begin = Instant::now();
+        let mut warm_ups = self.warm_ups;
+        while times[0].len() < self.least
+            || (times[0].len() < self.most && begin.elapsed() < self.time)
+        {
+            for (step, times) in steps.iter_mut().zip(&mut times) {
+                let start = Instant::now();
+                step()?;
+                let time = start.elapsed().as_secs_f64();
+                if warm_ups == 0 {
+                    times.push(time);
+                }
+            }
+            warm_ups = warm_ups.saturating_sub(1);
+        }
+        Ok(times.map(Times::of))
+    }
+}
+
+impl Times {
+    fn of(mut times: Vec<f64>) -> Self {
         times.sort_by(f64::total_cmp);
         let (low, high) = (times[(times.len() - 1) / 2], times[times.len() / 2]);
-        Ok(Times { median: f64::midpoint(low, high), best: times[0] })
+        Times { median: f64::midpoint(low, high), best: times[0] }
     }
 }
 

@@ -120,21 +120,12 @@ pub unsafe fn run(stages: &[Stage<'_>]) {
         run_range(0..models, 1, |models| unsafe { visit(stages, models, true) });
     } else {
         let next = AtomicUsize::new(0);
-        let work = || {
+        (0..threads).into_par_iter().with_max_len(1).for_each(|_| {
             while let Some(models) = take(&next, models, threads) {
                 // SAFETY: as the caller promises; each model is taken once.
                 run_range(models, tile, |models| unsafe { visit(stages, models, false) });
             }
-        };
-        if rayon::current_thread_index().is_some() {
-            (0..threads).into_par_iter().with_max_len(1).for_each(|_| work());
-        } else {
-            // The caller's own thread begins at once, while the pool's wake up.
-            rayon::in_place_scope(|scope| {
-                (1..threads).for_each(|_| scope.spawn(|_| work()));
-                work();
-            });
-        }
+        });
     }
 }
 
