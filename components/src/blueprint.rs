@@ -1,7 +1,9 @@
 //! [`Blueprint`]: what models of one structure have in common. It is to models what an archetype is to
 //! entities.
 
+use core::any::Any;
 use core::ops::Range;
+use std::borrow::Cow;
 
 use neurarch_kernels::dtype::Dtype;
 use neurarch_kernels::program::{Role, Slot};
@@ -15,6 +17,7 @@ use bevy_ecs::prelude::*;
 
 use crate::column::MARKERS;
 use crate::module::{Declare, Declared, DynModule};
+use crate::parametrizations::{PARAMETRIZATIONS, Parametrizations};
 use crate::population::Group;
 use crate::tree::Contents;
 
@@ -238,6 +241,7 @@ impl Blueprint {
     pub fn of(module: &dyn DynModule, dtype: Dtype) -> Result<Self, TieError> {
         let mut blueprint = Blueprint { positions: Vec::new() };
         blueprint.add(module, dtype, String::new(), String::new(), None)?;
+        blueprint.drop_parametrized();
         Ok(blueprint)
     }
 
@@ -335,6 +339,47 @@ impl Blueprint {
         TieError {
             path: self.path_below(position, name),
             message: format!("'{module}' object has no attribute '{path}'"),
+        }
+    }
+
+    /// Finds the position of the parametrizations of a module's tensor, if it is parametrized.
+    pub fn parametrization(&self, position: usize, name: &str) -> Option<usize> {
+        let child = |position: usize, name: &str| {
+            let mut children = self.positions[position].children.iter().copied();
+            children.find(|&child| self.positions[child].name == name)
+        };
+        child(self.parametrizations(position)?, name)
+    }
+
+    /// Finds the position of the container of a module's parametrizations, if it has any.
+    pub fn parametrizations(&self, position: usize) -> Option<usize> {
+        let mut children = self.positions[position].children.iter().copied();
+        children.find(|&child| {
+            let at = &self.positions[child];
+            at.name == PARAMETRIZATIONS && (&*at.module as &dyn Any).is::<Parametrizations>()
+        })
+    }
+
+    /// Takes the tensors that are parametrized out of the modules that declare them: they are computed.
+    pub fn drop_parametrized(&mut self) {
+        for position in 0..self.positions.len() {
+            let Some(container) = self.parametrizations(position) else { continue };
+            let lists = self.positions[container].children.iter();
+            let names: Vec<_> = lists.map(|&list| self.positions[list].name.clone()).collect();
+            let at = &mut self.positions[position];
+            at.parameters.retain(|parameter| !names.contains(&parameter.name));
+            at.buffers.retain(|buffer| !names.contains(&buffer.name));
+        }
+    }
+
+    /// Names the type of a module as torch does: `ParametrizedLinear` where a tensor of it is parametrized.
+    ///
+    /// Source: `type(module).__name__`.
+    pub fn class_name(&self, position: usize) -> Cow<'static, str> {
+        let name = self.positions[position].module.type_name();
+        match self.parametrizations(position) {
+            Some(_) => Cow::Owned(format!("Parametrized{name}")),
+            None => Cow::Borrowed(name),
         }
     }
 

@@ -9,6 +9,7 @@ pub mod losses;
 pub mod mode;
 pub mod module;
 pub mod optimizer;
+pub mod parametrizations;
 pub mod population;
 pub mod registry;
 pub mod tie;

@@ -12,6 +12,7 @@ mod keys;
 mod launch;
 pub mod mode;
 pub mod optim;
+pub mod parametrize;
 pub mod plans;
 mod ready;
 mod refit;

@@ -7,6 +7,7 @@ use neurarch_components::blueprint::{Blueprint, BlueprintId, Blueprints, Positio
 use neurarch_components::column::RowBundle;
 use neurarch_components::layers;
 use neurarch_components::module::{Declare, DynModule, Parts, Place};
+use neurarch_components::parametrizations::RegisteredAgain;
 use neurarch_components::population::{Group, Population};
 use neurarch_components::registry::ModuleTypes;
 use neurarch_components::tie::{SharedModule, Tie, Ties};
@@ -236,6 +237,8 @@ struct Prepared {
     alias: Option<usize>,
     /// Its tied parameters: a name, the owner's position, and the name there.
     ties: Vec<(String, usize, String)>,
+    /// Its parameters and buffers, if they are in another order than it declares them in.
+    again: Option<RegisteredAgain>,
     contents: Arc<Contents>,
     children: usize,
     /// Made at the first model, since it may register columns.
@@ -250,6 +253,16 @@ fn ties(blueprint: &Blueprint, at: &Position) -> Vec<(String, usize, String)> {
         Some((parameter.name.clone(), owner, owner_parameter))
     });
     tied.collect()
+}
+
+/// Names the parameters and buffers of a position if the module declares them in another order.
+fn registered_again(at: &Position) -> Option<RegisteredAgain> {
+    let mut declared = Declare::default();
+    at.module.declare(&mut declared);
+    let declared = declared.parameters.iter().chain(&declared.buffers).map(|of| &of.name);
+    let own: Vec<_> = at.parameters.iter().chain(&at.buffers).map(|of| &of.name).collect();
+    let is_kept = declared.filter(|name| own.contains(name)).eq(own.iter().copied());
+    (!is_kept).then(|| RegisteredAgain(own.into_iter().cloned().collect()))
 }
 
 impl Spawner {
@@ -271,6 +284,7 @@ impl Spawner {
             module,
             alias: at.alias,
             ties: ties(blueprint, at),
+            again: registered_again(at),
             contents: contents.clone(),
             children: at.children.len(),
             columns: None,
@@ -317,6 +331,9 @@ impl Spawner {
             if let Some(alias) = at.alias {
                 entity.insert(SharedModule(entities[alias]));
             }
+            if let Some(again) = &at.again {
+                entity.insert(again.clone());
+            }
             if !at.ties.is_empty() {
                 let tie = |(parameter, owner, owner_parameter): &(String, usize, String)| Tie {
                     parameter: parameter.clone(),
@@ -330,9 +347,11 @@ impl Spawner {
         Tree(entities)
     }
 
-    /// Counts the modules with tied parameters.
+    /// Counts the modules with tied parameters, and those whose parameters have an order of their own.
     fn tied(&self) -> usize {
-        self.positions.iter().filter(|at| !at.ties.is_empty()).count()
+        let told =
+            |at: &Prepared| usize::from(!at.ties.is_empty()) + usize::from(at.again.is_some());
+        self.positions.iter().map(told).sum()
     }
 
     fn spawn_all(&mut self, world: &mut World, count: usize) -> Vec<Tree> {

@@ -17,6 +17,7 @@ pub use flatten::Flatten;
 pub use linear::Linear;
 pub use sequential::Sequential;
 
+use crate::parametrizations::{ParametrizationList, Parametrizations};
 use crate::registry::ModuleTypes;
 
 /// Makes all layers of this crate known to the world, so that one is noticed on an entity even if none of
@@ -31,6 +32,8 @@ pub fn register(world: &mut World) {
     ModuleTypes::register::<LeakyReLU>(world);
     ModuleTypes::register::<Linear>(world);
     ModuleTypes::register::<LogSoftmax>(world);
+    ModuleTypes::register::<ParametrizationList>(world);
+    ModuleTypes::register::<Parametrizations>(world);
     ModuleTypes::register::<ReLU>(world);
     ModuleTypes::register::<Sequential>(world);
     ModuleTypes::register::<SiLU>(world);
