@@ -414,6 +414,41 @@ fn cached_tensors_are_computed_once_in_a_pass() {
 }
 
 #[test]
+fn the_older_weight_norm_has_its_parameters_in_the_module() {
+    use parametrize::weight_norm::{remove_weight_norm, weight_norm};
+    let mut world = World::new();
+    let brains = world.spawn_population(&network(), MODELS, Seed(1)).unwrap();
+    let root = world.models(brains).unwrap()[1];
+    world.insert(brains, SGD { lr: 0.1, ..SGD::default() }).unwrap();
+    let before = world.forward(brains, &inputs()).unwrap();
+    let layer = (brains, "0");
+    weight_norm(&mut world, layer, "weight", Some(0)).unwrap();
+    let split = ["0.bias", "0.weight_g", "0.weight_v", "2.weight", "2.bias"];
+    assert_eq!(keys(&mut world, root), split);
+    assert!(close(&world.forward(brains, &inputs()).unwrap(), &before, 1e-5));
+    let targets = Array2::<i64>::ones((MODELS, 5));
+    let lengths = world.parameter::<f32>(root, "0.weight_g").unwrap();
+    assert_eq!(lengths.shape(), [5, 1]);
+    world.train_step(brains, &inputs(), &targets, &CrossEntropyLoss::default()).unwrap();
+    assert_ne!(world.parameter::<f32>(root, "0.weight_g").unwrap(), lengths);
+
+    let spawned = world.spawn_models(brains, 1).unwrap()[0];
+    assert_eq!(keys(&mut world, spawned), split);
+    let v = world.parameter::<f32>(spawned, "0.weight_v").unwrap();
+    let module = world.module(spawned, "0").unwrap();
+    assert!(close(&world.tensor::<f32>(module, "weight").unwrap(), &v, 1e-6));
+
+    let error = weight_norm(&mut world, layer, "weight", None).unwrap_err().to_string();
+    assert_eq!(error, "Cannot register two weight_norm hooks on the same parameter weight");
+    let weight = world.tensor::<f32>(module, "weight").unwrap();
+    remove_weight_norm(&mut world, layer, "weight").unwrap();
+    assert_eq!(world.parameter::<f32>(spawned, "0.weight").unwrap(), weight);
+    assert_eq!(keys(&mut world, root), ["0.bias", "0.weight", "2.weight", "2.bias"]);
+    let error = remove_weight_norm(&mut world, layer, "weight").unwrap_err().to_string();
+    assert_eq!(error, "weight_norm of 'weight' not found in Linear");
+}
+
+#[test]
 fn names_of_types_say_so() {
     let mut world = World::new();
     let brains = world.spawn_population(&network(), MODELS, Seed(1)).unwrap();

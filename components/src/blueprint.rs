@@ -17,7 +17,7 @@ use bevy_ecs::prelude::*;
 
 use crate::column::MARKERS;
 use crate::module::{Declare, Declared, DynModule};
-use crate::parametrizations::{PARAMETRIZATIONS, Parametrizations};
+use crate::parametrizations::{PARAMETRIZATIONS, Parametrizations, WeightNormed};
 use crate::population::Group;
 use crate::tree::Contents;
 
@@ -193,6 +193,8 @@ pub struct Position {
     pub buffers: Vec<Parameter>,
     /// The position of the module that this is, if it is there under another name. It has no children then.
     pub alias: Option<usize>,
+    /// Which of its tensors are made of a length and a direction of its own.
+    pub weight_normed: WeightNormed,
 }
 
 /// A parameter or buffer of a position.
@@ -294,6 +296,7 @@ impl Blueprint {
             parameters: Vec::new(),
             buffers: Vec::new(),
             alias: Some(self.positions[alias].alias.unwrap_or(alias)),
+            weight_normed: WeightNormed::default(),
         });
         self.positions[parent].children.push(position);
         position
@@ -372,6 +375,25 @@ impl Blueprint {
         }
     }
 
+    /// Puts a length and a direction in the place of each tensor of a module that is made of them; names that it
+    /// has no parameter of are passed over.
+    pub fn split_weight_normed(&mut self, position: usize, normed: &WeightNormed) {
+        let at = &mut self.positions[position];
+        for (name, _) in &normed.0 {
+            let place = at.parameters.iter().position(|of| of.name == *name);
+            let found = place.zip(normed.find(name));
+            let lengths = found.and_then(|(place, how)| {
+                Some((place, how.lengths(&at.parameters[place].ty.shape)?))
+            });
+            let Some((place, lengths)) = lengths else { continue };
+            let tensor = at.parameters.remove(place);
+            let g = Type { dtype: tensor.ty.dtype, shape: lengths };
+            at.parameters.push(Parameter { name: format!("{name}_g"), ty: g, ..tensor.clone() });
+            at.parameters.push(Parameter { name: format!("{name}_v"), ..tensor });
+        }
+        at.weight_normed = normed.clone();
+    }
+
     /// Names the type of a module as torch does: `ParametrizedLinear` where a tensor of it is parametrized.
     ///
     /// Source: `type(module).__name__`.
@@ -419,6 +441,7 @@ impl Blueprint {
             parameters: declared.parameters.into_iter().map(parameter).collect(),
             buffers: declared.buffers.into_iter().map(parameter).collect(),
             alias: None,
+            weight_normed: WeightNormed::default(),
         });
         position
     }
@@ -432,6 +455,7 @@ impl Blueprint {
                     && a.parameters == b.parameters
                     && a.buffers == b.buffers
                     && a.alias == b.alias
+                    && a.weight_normed == b.weight_normed
                     && a.module.is_like(&*b.module)
             })
     }

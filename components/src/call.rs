@@ -99,6 +99,10 @@ impl<'a> Call<'a> {
 
     /// Computes a tensor of this module that is parametrized: anew each time, unless there is a cache.
     fn parametrized(&self, name: &str) -> Var {
+        if let Some(how) = self.at().weight_normed.find(name) {
+            let [g, v] = ["g", "v"].map(|part| self.parameter(&format!("{name}_{part}")));
+            return how.join(&g, &v);
+        }
         let Some(position) = self.blueprint.parametrization(self.position, name) else {
             return self.missing(name);
         };

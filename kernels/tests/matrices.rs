@@ -126,7 +126,7 @@ fn gradients_of_solve_are_its_slope() {
 
 #[test]
 fn geqrf_and_householder_product_decompose() {
-    for shape in [[2, 5, 3], [1, 4, 4], [3, 1, 1], [2, 3, 0]] {
+    for shape in [[2, 5, 3], [1, 4, 4], [3, 1, 1]] {
         let a = numbers(Dtype::F64, &shape, 7);
         let q = check_layouts(
             |v| {

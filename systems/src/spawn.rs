@@ -7,7 +7,7 @@ use neurarch_components::blueprint::{Blueprint, BlueprintId, Blueprints, Positio
 use neurarch_components::column::RowBundle;
 use neurarch_components::layers;
 use neurarch_components::module::{Declare, DynModule, Parts, Place};
-use neurarch_components::parametrizations::RegisteredAgain;
+use neurarch_components::parametrizations::{RegisteredAgain, WeightNormed};
 use neurarch_components::population::{Group, Population};
 use neurarch_components::registry::ModuleTypes;
 use neurarch_components::tie::{SharedModule, Tie, Ties};
@@ -239,6 +239,8 @@ struct Prepared {
     ties: Vec<(String, usize, String)>,
     /// Its parameters and buffers, if they are in another order than it declares them in.
     again: Option<RegisteredAgain>,
+    /// Its tensors that are made of a length and a direction.
+    normed: WeightNormed,
     contents: Arc<Contents>,
     children: usize,
     /// Made at the first model, since it may register columns.
@@ -259,9 +261,11 @@ fn ties(blueprint: &Blueprint, at: &Position) -> Vec<(String, usize, String)> {
 fn registered_again(at: &Position) -> Option<RegisteredAgain> {
     let mut declared = Declare::default();
     at.module.declare(&mut declared);
-    let declared = declared.parameters.iter().chain(&declared.buffers).map(|of| &of.name);
-    let own: Vec<_> = at.parameters.iter().chain(&at.buffers).map(|of| &of.name).collect();
-    let is_kept = declared.filter(|name| own.contains(name)).eq(own.iter().copied());
+    let declared: Vec<_> =
+        declared.parameters.iter().chain(&declared.buffers).map(|of| &of.name).collect();
+    let own = at.parameters.iter().chain(&at.buffers).map(|of| &of.name);
+    let own: Vec<_> = own.filter(|name| declared.contains(name)).collect();
+    let is_kept = declared.iter().filter(|name| own.contains(name)).eq(own.iter());
     (!is_kept).then(|| RegisteredAgain(own.into_iter().cloned().collect()))
 }
 
@@ -285,6 +289,7 @@ impl Spawner {
             alias: at.alias,
             ties: ties(blueprint, at),
             again: registered_again(at),
+            normed: at.weight_normed.clone(),
             contents: contents.clone(),
             children: at.children.len(),
             columns: None,
@@ -334,6 +339,9 @@ impl Spawner {
             if let Some(again) = &at.again {
                 entity.insert(again.clone());
             }
+            if !at.normed.0.is_empty() {
+                entity.insert(at.normed.clone());
+            }
             if !at.ties.is_empty() {
                 let tie = |(parameter, owner, owner_parameter): &(String, usize, String)| Tie {
                     parameter: parameter.clone(),
@@ -347,23 +355,22 @@ impl Spawner {
         Tree(entities)
     }
 
-    /// Counts the modules with tied parameters, and those whose parameters have an order of their own.
-    fn tied(&self) -> usize {
-        let told =
-            |at: &Prepared| usize::from(!at.ties.is_empty()) + usize::from(at.again.is_some());
-        self.positions.iter().map(told).sum()
+    /// Counts what the modules of a model have beside their layers, and are told of by.
+    fn extras(&self) -> usize {
+        let of = |at: &Prepared| [!at.ties.is_empty(), at.again.is_some(), !at.normed.0.is_empty()];
+        self.positions.iter().flat_map(of).filter(|is_there| *is_there).count()
     }
 
     fn spawn_all(&mut self, world: &mut World, count: usize) -> Vec<Tree> {
         // Each module is told of by its component, all but the root by their names, some by their ties.
-        self.changes += count * (2 * self.positions.len() - 1 + self.tied());
+        self.changes += count * (2 * self.positions.len() - 1 + self.extras());
         (0..count).map(|_| self.spawn(world)).collect()
     }
 
     /// Makes room in the tables for `spare` more models.
     fn reserve(&mut self, world: &mut World, spare: usize) {
         let trees = self.spawn_all(world, spare);
-        self.changes += spare * (self.positions.len() + self.tied());
+        self.changes += spare * (self.positions.len() + self.extras());
         for tree in trees.iter().rev() {
             world.despawn(tree.root());
         }

@@ -24,7 +24,7 @@ use neurarch_kernels::shape::Shape;
 
 pub use orthogonal::{Orthogonal, OrthogonalMap};
 pub use spectral_norm::SpectralNorm;
-pub use weight_norm::WeightNorm;
+pub use weight_norm::{WeightNorm, WeightNormed};
 
 use crate::module::{Call, Declare, Declared, Init, Module, NoInverse};
 use crate::registry::{Change, ModuleTypes};
@@ -131,6 +131,17 @@ impl Module for ParametrizationList {
 pub struct RegisteredAgain(pub Vec<String>);
 
 impl RegisteredAgain {
+    /// Says that a module's parameter or buffer was registered again, and comes last from now on.
+    pub fn push(world: &mut World, module: Entity, name: &str) {
+        let known = world.get::<RegisteredAgain>(module).cloned();
+        let mut again = known.unwrap_or(RegisteredAgain(Vec::new()));
+        again.0.retain(|known| known != name);
+        again.0.push(name.to_owned());
+        if let Ok(mut module) = world.get_entity_mut(module) {
+            module.insert(again);
+        }
+    }
+
     /// Gives the place of a name in the order: 0 for those that were not registered again.
     pub fn place(&self, name: &str) -> usize {
         self.0.iter().position(|known| known == name).map_or(0, |place| place + 1)

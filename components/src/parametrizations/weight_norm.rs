@@ -3,7 +3,9 @@
 use bevy_ecs::prelude::*;
 use neurarch_kernels::program::trace::Var;
 use neurarch_kernels::program::tree::{Arguments, Tree};
+use neurarch_kernels::shape::Shape;
 
+use super::tell;
 use crate::module::{Call, Module, NoInverse};
 
 /// Makes a tensor of its length `g` and its direction `v`: `g · v / ‖v‖`.
@@ -30,9 +32,48 @@ impl Default for WeightNorm {
     }
 }
 
+/// Says that tensors of this module are made of a length `weight_g` and a direction `weight_v` of its own: the
+/// older form of [`WeightNorm`]. A component of the module's entity.
+///
+/// Source: `torch.nn.utils.weight_norm`.
+#[derive(Component, Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[component(immutable, on_insert = tell, on_remove = tell)]
+pub struct WeightNormed(pub Vec<(String, Option<isize>)>);
+
+impl WeightNormed {
+    /// Finds how a tensor of that name is made.
+    pub fn find(&self, name: &str) -> Option<WeightNorm> {
+        let found = self.0.iter().find(|(known, _)| known == name);
+        found.map(|&(_, dim)| WeightNorm { dim })
+    }
+
+    /// Gives the name of the tensor that a parameter is the length or the direction of.
+    pub fn tensor<'a>(&'a self, parameter: &str) -> Option<&'a str> {
+        let base = parameter.strip_suffix("_g").or_else(|| parameter.strip_suffix("_v"))?;
+        self.0.iter().map(|(known, _)| known.as_str()).find(|known| *known == base)
+    }
+}
+
 impl WeightNorm {
+    /// Gives the tensor of length `g` and direction `v`.
+    pub fn join(&self, g: &Var, v: &Var) -> Var {
+        v * (g / self.norm(v))
+    }
+
+    /// Gives the shape of the lengths of a tensor; `None` if it has no axis `dim`.
+    pub fn lengths(&self, shape: &Shape) -> Option<Shape> {
+        match self.dim {
+            None | Some(-1) => Some(Shape::from([])),
+            Some(dim) => {
+                let kept = shape.axis(dim)?;
+                let sizes = shape.iter().enumerate();
+                Some(sizes.map(|(axis, &size)| if axis == kept { size } else { 1 }).collect())
+            }
+        }
+    }
+
     /// Gives the norm of `v` over all axes but `dim`.
-    fn norm(&self, v: &Var) -> Var {
+    pub fn norm(&self, v: &Var) -> Var {
         let rank = v.shape().rank();
         let dim = match self.dim {
             None | Some(-1) => return v.square().sum(&[], false).sqrt(),
@@ -62,7 +103,7 @@ impl Module for WeightNorm {
     fn forward_with(&self, call: &Call<'_>, arguments: Arguments) -> Tree {
         match &arguments.positional[..] {
             [Tree::Leaf(g), Tree::Leaf(v)] if arguments.keyword.is_empty() => {
-                (v * (g / self.norm(v))).into()
+                self.join(g, v).into()
             }
             _ => {
                 let given = arguments.positional.len();

@@ -282,7 +282,7 @@ fn first_numbers(blueprint: &Blueprint) -> Vec<(Slot, Init)> {
         let buffers = at.buffers.iter().map(|b| blueprint.buffer(position, &b.name));
         for slot in parameters.chain(buffers).flatten() {
             let name = slot.name.rsplit('.').next().unwrap_or_default();
-            let init = at.module.reset(name);
+            let init = at.module.reset(at.weight_normed.tensor(name).unwrap_or(name));
             fills.push((slot, init));
         }
     }

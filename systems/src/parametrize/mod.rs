@@ -7,6 +7,7 @@ mod constraints;
 mod register;
 mod remove;
 mod site;
+pub mod weight_norm;
 
 use bevy_ecs::prelude::*;
 use ndarray::ArrayViewD;
@@ -92,6 +93,20 @@ pub enum ParametrizeError {
     /// The parametrization cannot be recorded.
     #[error(transparent)]
     Trace(#[from] TraceError),
+    /// The tensor is made of a length and a direction already; torch's words.
+    #[error("Cannot register two weight_norm hooks on the same parameter {name}")]
+    WeightNormedTwice {
+        /// The tensor's name.
+        name: String,
+    },
+    /// The tensor is not made of a length and a direction; torch's words.
+    #[error("weight_norm of '{name}' not found in {module}")]
+    NotWeightNormed {
+        /// The module's type.
+        module: String,
+        /// The tensor's name.
+        name: String,
+    },
     /// A tensor cannot be assigned, since its parametrizations do not say what it is made of.
     #[error(transparent)]
     NoInverse(#[from] NoInverse),
@@ -188,7 +203,9 @@ fn current(world: &World, site: &Site, name: &str) -> Result<Rows, ParametrizeEr
     if let Some(slot) = site.slot(name) {
         return Ok(site.rows(world, &slot));
     }
-    if site.blueprint.parametrization(site.position, name).is_none() {
+    let normed = &site.blueprint.positions[site.position].weight_normed;
+    let is_listed = site.blueprint.parametrization(site.position, name).is_some();
+    if !is_listed && normed.find(name).is_none() {
         let (module, name) = (site.class_name(), name.to_owned());
         return Err(ParametrizeError::NoSuchTensor { module, name });
     }
@@ -320,6 +337,7 @@ pub(crate) fn reset_originals(world: &mut World, models: &[Entity]) {
                 site.commit(world, &trace);
             }
         }
+        weight_norm::reset_lengths(world, &site);
     }
 }
 

@@ -127,7 +127,11 @@ fn prepare(
 }
 
 /// Checks that a tensor is nobody else's, and that there is room for its parametrizations.
-fn check_place(world: &World, site: &Site, slot: Option<&Slot>) -> Result<(), ParametrizeError> {
+pub(super) fn check_place(
+    world: &World,
+    site: &Site,
+    slot: Option<&Slot>,
+) -> Result<(), ParametrizeError> {
     if let Some(slot) = slot {
         let place = (slot.position, slot.index);
         let is_tied =

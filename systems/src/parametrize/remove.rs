@@ -53,11 +53,7 @@ pub fn remove_parametrizations(
         if let Some(container) = container.filter(is_empty) {
             world.despawn(container);
         }
-        let again = world.get::<RegisteredAgain>(*module).cloned();
-        let mut again = again.unwrap_or(RegisteredAgain(Vec::new()));
-        again.0.retain(|known| known != name);
-        again.0.push(name.to_owned());
-        world.entity_mut(*module).insert(again);
+        RegisteredAgain::push(world, *module, name);
     }
     populations.dedup();
     for population in populations {
