@@ -4,10 +4,11 @@ use core::cell::RefCell;
 use std::collections::HashMap;
 
 use neurarch_kernels::dtype::Dtype;
+use neurarch_kernels::program::Slot;
 use neurarch_kernels::program::trace::{Trace, Var};
 use neurarch_kernels::program::tree::{Arguments, Tree};
 
-use crate::blueprint::{Blueprint, Position};
+use crate::blueprint::{Blueprint, Position, UNINITIALIZED};
 use crate::module::NoInverse;
 
 /// What a module's `forward` sees of the model: its own parameters, buffers, children and mode.
@@ -83,18 +84,29 @@ impl<'a> Call<'a> {
         self.training.get(self.position).copied().unwrap_or(true)
     }
 
-    /// Gives a parameter by name, computed if it is parametrized; an error at this module if there is none.
+    /// Gives a parameter by name, or one of a descendant by its dotted path, computed if it is parametrized; an
+    /// error at this module if there is none.
     pub fn parameter(&self, name: &str) -> Var {
-        self.blueprint
-            .parameter(self.position, name)
-            .map_or_else(|| self.parametrized(name), |slot| self.trace.slot(slot))
+        self.read(name, Blueprint::parameter)
     }
 
-    /// Gives a buffer by name, computed if it is parametrized; an error at this module if there is none.
+    /// Gives a buffer by name, or one of a descendant by its dotted path, computed if it is parametrized; an
+    /// error at this module if there is none.
     pub fn buffer(&self, name: &str) -> Var {
-        self.blueprint
-            .buffer(self.position, name)
-            .map_or_else(|| self.parametrized(name), |slot| self.trace.slot(slot))
+        self.read(name, Blueprint::buffer)
+    }
+
+    fn read(&self, name: &str, find: impl Fn(&Blueprint, usize, &str) -> Option<Slot>) -> Var {
+        let (path, own) = name.rsplit_once('.').unwrap_or(("", name));
+        let position = match self.blueprint.below(self.position, path) {
+            Ok(position) => position,
+            Err((position, name)) => return self.missing(position, name),
+        };
+        match find(self.blueprint, position, own) {
+            Some(slot) if self.blueprint.is_uninitialized(&slot) => self.trace.fail(UNINITIALIZED),
+            Some(slot) => self.trace.slot(slot),
+            None => Call { position, ..*self }.parametrized(own),
+        }
     }
 
     /// Computes a tensor of this module that is parametrized: anew each time, unless there is a cache.
@@ -104,7 +116,7 @@ impl<'a> Call<'a> {
             return how.join(&g, &v);
         }
         let Some(position) = self.blueprint.parametrization(self.position, name) else {
-            return self.missing(name);
+            return self.missing(self.position, name);
         };
         if let Some(known) = self.cache.and_then(|cache| cache.borrow().get(&position).cloned()) {
             return known;
@@ -150,10 +162,40 @@ impl<'a> Call<'a> {
     /// Calls a child, or a module further down by its dotted path; an error at this module if there is
     /// none.
     pub fn child_with(&self, path: &str, arguments: impl Into<Arguments>) -> Tree {
-        let Some(position) = self.blueprint.below(self.position, path) else {
-            return self.missing(path).into();
-        };
-        Call { position, ..*self }.run(arguments.into())
+        match self.blueprint.below(self.position, path) {
+            Ok(position) if position != self.position => {
+                Call { position, ..*self }.run(arguments.into())
+            }
+            Ok(position) => self.missing(position, path).into(),
+            Err((position, name)) => self.missing(position, name).into(),
+        }
+    }
+
+    /// Takes the `N` values that the arguments are, if they are; an error in Python's words if not.
+    pub fn values<const N: usize>(&self, arguments: Arguments) -> Option<[Var; N]> {
+        let module = self.at().module.type_name();
+        if let Some((name, _)) = arguments.keyword.first() {
+            self.trace
+                .fail(format!("{module}.forward() got an unexpected keyword argument '{name}'"));
+            return None;
+        }
+        let given = arguments.positional.len();
+        let values = arguments.positional.into_iter().map(|tree| match tree {
+            Tree::Leaf(x) => x,
+            other => {
+                let given = other.type_name();
+                self.trace.fail(format!("{module}.forward(): expected a Tensor, got {given}"))
+            }
+        });
+        let values = values.collect::<Vec<_>>().try_into();
+        if values.is_err() {
+            self.trace.fail(format!(
+                "{module}.forward() takes {} positional arguments but {} were given",
+                N + 1,
+                given + 1
+            ));
+        }
+        values.ok()
     }
 
     /// Turns a child, or a module further down by its dotted path, around: gives the tensors that it makes
@@ -164,8 +206,8 @@ impl<'a> Call<'a> {
     /// What the module's [`right_inverse`](crate::module::Module::right_inverse) gives.
     pub fn right_inverse(&self, path: &str, tensor: Var) -> Result<Tree, NoInverse> {
         match self.blueprint.below(self.position, path) {
-            Some(position) => Call { position, ..*self }.turn_around(tensor),
-            None => Ok(self.missing(path).into()),
+            Ok(position) => Call { position, ..*self }.turn_around(tensor),
+            Err((position, name)) => Ok(self.missing(position, name).into()),
         }
     }
 
@@ -206,8 +248,9 @@ impl<'a> Call<'a> {
         None
     }
 
-    fn missing(&self, name: &str) -> Var {
-        let module = self.blueprint.class_name(self.position);
+    /// Records that the module at `position` has no such thing.
+    pub(crate) fn missing(&self, position: usize, name: &str) -> Var {
+        let module = self.blueprint.class_name(position);
         self.trace.fail(format!("'{module}' object has no attribute '{name}'"))
     }
 }

@@ -76,6 +76,33 @@ pub trait Module: Component + Clone + Debug + PartialEq {
         Err(NoInverse(format!("parametrization {name} does not implement right_inverse.")))
     }
 
+    /// Says whether this becomes another module when it is first called: see
+    /// [`initialize_parameters`](Module::initialize_parameters).
+    fn is_lazy(&self) -> bool {
+        false
+    }
+
+    /// Gives what a lazy module becomes when it is first called with these arguments: shapes are known
+    /// then. `None` if the arguments do not say; an error in torch's words is recorded on the trace.
+    ///
+    /// Source: `initialize_parameters` and `cls_to_become` of `torch.nn.modules.lazy.LazyModuleMixin`.
+    fn initialize_parameters(
+        &self,
+        call: &Call<'_>,
+        arguments: &Arguments,
+    ) -> Option<Box<dyn DynModule>> {
+        let _ = (call, arguments);
+        None
+    }
+
+    /// Gives what a lazy module becomes when a parameter or buffer gets its shape from a `state_dict`.
+    ///
+    /// Source: `torch.nn.parameter.UninitializedParameter.materialize`.
+    fn materialize(&self, name: &str, shape: &Shape) -> Option<Box<dyn DynModule>> {
+        let _ = (name, shape);
+        None
+    }
+
     /// Gives a copy in which every scalar slot has a fixed value: what decides the blueprint.
     fn structural(&self) -> Self {
         self.clone()
@@ -85,6 +112,11 @@ pub trait Module: Component + Clone + Debug + PartialEq {
     fn scalar(&self, name: &str) -> Option<f64> {
         let _ = name;
         None
+    }
+
+    /// Gives what torch prints between the parentheses behind the type's name: `in_features=4, bias=True`.
+    fn extra_repr(&self) -> String {
+        String::new()
     }
 
     /// Gives the component that a spawned module has: a container leaves the list of its children to
@@ -187,13 +219,21 @@ pub struct Declared {
     pub dtype: Option<Dtype>,
     /// Whether a `state_dict` has it. Parameters are always persistent.
     pub persistent: bool,
+    /// Whether its shape is not known yet; `shape` means nothing then.
+    pub uninitialized: bool,
 }
 
 impl Declare {
     /// Registers a parameter: `register_parameter`.
     pub fn parameter(&mut self, name: impl Into<String>, shape: impl Into<Shape>) -> &mut Self {
         let (name, shape) = (name.into(), shape.into());
-        self.parameters.push(Declared { name, shape, dtype: None, persistent: true });
+        self.parameters.push(Declared {
+            name,
+            shape,
+            dtype: None,
+            persistent: true,
+            uninitialized: false,
+        });
         self
     }
 
@@ -205,7 +245,15 @@ impl Declare {
         persistent: bool,
     ) -> &mut Self {
         let (name, shape) = (name.into(), shape.into());
-        self.buffers.push(Declared { name, shape, dtype: None, persistent });
+        self.buffers.push(Declared { name, shape, dtype: None, persistent, uninitialized: false });
+        self
+    }
+
+    /// Says that the shape of a parameter or buffer declared before is not known yet:
+    /// `UninitializedParameter`, `UninitializedBuffer`.
+    pub fn uninitialized(&mut self, name: &str) -> &mut Self {
+        let all = self.parameters.iter_mut().chain(&mut self.buffers);
+        all.filter(|of| of.name == name).for_each(|of| of.uninitialized = true);
         self
     }
 
@@ -247,18 +295,32 @@ pub trait DynModule: Any + Debug + Send + Sync {
     ///
     /// See there.
     fn right_inverse(&self, call: &Call<'_>, tensor: Var) -> Result<Tree, NoInverse>;
+    /// See [`Module::is_lazy`].
+    fn is_lazy(&self) -> bool;
+    /// See [`Module::initialize_parameters`].
+    fn initialize_parameters(
+        &self,
+        call: &Call<'_>,
+        arguments: &Arguments,
+    ) -> Option<Box<dyn DynModule>>;
+    /// See [`Module::materialize`].
+    fn materialize(&self, name: &str, shape: &Shape) -> Option<Box<dyn DynModule>>;
     /// See [`Module::structural`].
     fn structural(&self) -> Box<dyn DynModule>;
     /// See [`Module::scalar`].
     fn scalar(&self, name: &str) -> Option<f64>;
+    /// See [`Module::extra_repr`].
+    fn extra_repr(&self) -> String;
     /// Says whether the two may share a blueprint: one type, equal structural fields.
     fn is_like(&self, other: &dyn DynModule) -> bool;
+    /// Says whether the two are equal, scalar slots included.
+    fn equals(&self, other: &dyn DynModule) -> bool;
     /// Copies.
     fn clone_box(&self) -> Box<dyn DynModule>;
     /// Makes the type known to the world ([`ModuleTypes::register`]).
     fn register(&self, world: &mut World);
     /// Adds [`Module::spawned`] as a component.
-    fn insert(&self, entity: &mut EntityWorldMut<'_>);
+    fn insert_into(&self, entity: &mut EntityWorldMut<'_>);
     /// Spawns the module's entity with [`Module::spawned`] and all other components but columns at once.
     fn spawn<'w>(&self, world: &'w mut World, parts: Parts) -> EntityWorldMut<'w>;
 }
@@ -304,6 +366,22 @@ impl<M: Module> DynModule for M {
         Module::right_inverse(self, call, tensor)
     }
 
+    fn is_lazy(&self) -> bool {
+        Module::is_lazy(self)
+    }
+
+    fn initialize_parameters(
+        &self,
+        call: &Call<'_>,
+        arguments: &Arguments,
+    ) -> Option<Box<dyn DynModule>> {
+        Module::initialize_parameters(self, call, arguments)
+    }
+
+    fn materialize(&self, name: &str, shape: &Shape) -> Option<Box<dyn DynModule>> {
+        Module::materialize(self, name, shape)
+    }
+
     fn structural(&self) -> Box<dyn DynModule> {
         Box::new(Module::structural(self))
     }
@@ -312,9 +390,17 @@ impl<M: Module> DynModule for M {
         Module::scalar(self, name)
     }
 
+    fn extra_repr(&self) -> String {
+        Module::extra_repr(self)
+    }
+
     fn is_like(&self, other: &dyn DynModule) -> bool {
         let other = (other as &dyn Any).downcast_ref::<M>();
         other.is_some_and(|other| Module::structural(self) == Module::structural(other))
+    }
+
+    fn equals(&self, other: &dyn DynModule) -> bool {
+        (other as &dyn Any).downcast_ref::<M>() == Some(self)
     }
 
     fn clone_box(&self) -> Box<dyn DynModule> {
@@ -325,7 +411,7 @@ impl<M: Module> DynModule for M {
         ModuleTypes::register::<M>(world);
     }
 
-    fn insert(&self, entity: &mut EntityWorldMut<'_>) {
+    fn insert_into(&self, entity: &mut EntityWorldMut<'_>) {
         entity.insert(self.spawned());
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bevy_ecs::prelude::*;
 use ndarray::{ArrayD, ArrayViewD, Axis, IxDyn};
-use neurarch_components::blueprint::{Blueprint, Blueprints};
+use neurarch_components::blueprint::{Blueprint, Blueprints, UNINITIALIZED};
 use neurarch_components::column::{ColumnKey, Columns, RowBundle, row, row_mut};
 use neurarch_components::mode::HasGradient;
 use neurarch_components::population::{Group, Population};
@@ -60,6 +60,12 @@ pub enum AccessError {
         /// The shape that was given.
         given: Vec<usize>,
     },
+    /// Its shape is not known yet; torch's words.
+    #[error("'{name}': {UNINITIALIZED}")]
+    Uninitialized {
+        /// The dotted name.
+        name: String,
+    },
     /// The models of the population do not all have it alike.
     #[error("'{name}' is not the same in all models of the population")]
     Mixed {
@@ -74,7 +80,7 @@ pub enum AccessError {
 /// Finds the slot of a dotted name.
 pub fn find_slot(blueprint: &Blueprint, name: &str) -> Option<Slot> {
     let (path, leaf) = name.rsplit_once('.').unwrap_or(("", name));
-    let position = blueprint.below(0, path)?;
+    let position = blueprint.below(0, path).ok()?;
     blueprint.parameter(position, leaf).or_else(|| blueprint.buffer(position, leaf))
 }
 
@@ -116,6 +122,9 @@ fn find_signed(
         module: blueprint.positions[0].module.type_name(),
         name: name.to_owned(),
     })?;
+    if blueprint.is_uninitialized(&slot) {
+        return Err(AccessError::Uninitialized { name: name.to_owned() });
+    }
     let role = role.unwrap_or(slot.role);
     let entity = group.modules[slot.position][member];
     Ok(Found { entity, slot: Slot { role, ..slot } })
@@ -356,7 +365,7 @@ pub fn module(world: &mut World, root: Entity, path: &str) -> Result<Entity, Acc
     let model = *world.get::<Model>(root).ok_or(AccessError::NotAModel(root))?;
     sign::refresh(world, model.population)?;
     let (group, member, blueprint) = place(world, root)?;
-    let position = blueprint.below(0, path).ok_or_else(|| AccessError::NoSuchName {
+    let position = blueprint.below(0, path).map_err(|_| AccessError::NoSuchName {
         module: blueprint.positions[0].module.type_name(),
         name: path.to_owned(),
     })?;
@@ -409,7 +418,10 @@ pub fn gradient<T: Element>(
 }
 
 /// Finds a model that was just signed: its group, its place there, its structure.
-fn place(world: &World, root: Entity) -> Result<(&Group, usize, &Arc<Blueprint>), AccessError> {
+pub(crate) fn place(
+    world: &World,
+    root: Entity,
+) -> Result<(&Group, usize, &Arc<Blueprint>), AccessError> {
     let not_a_model = || AccessError::NotAModel(root);
     let model = world.get::<Model>(root).ok_or_else(not_a_model)?;
     let population = world.get::<Population>(model.population).ok_or_else(not_a_model)?;

@@ -4,14 +4,18 @@ pub mod access;
 pub mod array;
 pub mod bind;
 mod cohort;
+mod copy;
 mod eager;
+pub mod evolve;
 pub mod hooks;
 pub mod init;
 pub mod insert;
 mod keys;
 mod launch;
+pub mod lazy;
 pub mod mode;
 pub mod optim;
+mod pages;
 pub mod parametrize;
 pub mod plans;
 mod ready;
@@ -23,7 +27,7 @@ pub mod spawn;
 pub mod state;
 pub mod step;
 pub mod tie;
-pub mod trace;
+mod trace;
 mod watch;
 
 #[cfg(test)]

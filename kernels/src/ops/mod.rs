@@ -27,6 +27,7 @@ pub mod matmul;
 mod matrices;
 pub mod matrix_exp;
 pub mod mse_loss;
+pub mod noise;
 pub mod permute;
 pub mod reduce;
 pub mod relu;

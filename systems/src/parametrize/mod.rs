@@ -11,6 +11,7 @@ pub mod weight_norm;
 
 use bevy_ecs::prelude::*;
 use ndarray::ArrayViewD;
+use neurarch_components::blueprint::UNINITIALIZED;
 use neurarch_components::call::Call;
 use neurarch_components::mode::Mode;
 use neurarch_components::module::{Module, NoInverse};
@@ -201,7 +202,10 @@ pub(crate) fn values(
 /// Computes a tensor of each member of a site, as `forward` would meet it.
 fn current(world: &World, site: &Site, name: &str) -> Result<Rows, ParametrizeError> {
     if let Some(slot) = site.slot(name) {
-        return Ok(site.rows(world, &slot));
+        return match site.blueprint.is_uninitialized(&slot) {
+            true => Err(ParametrizeError::Invalid(UNINITIALIZED.to_owned())),
+            false => Ok(site.rows(world, &slot)),
+        };
     }
     let normed = &site.blueprint.positions[site.position].weight_normed;
     let is_listed = site.blueprint.parametrization(site.position, name).is_some();

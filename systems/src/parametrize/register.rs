@@ -97,6 +97,7 @@ fn prepare(
             shape: slot.ty.shape.clone(),
             dtype: Some(slot.ty.dtype),
             persistent,
+            uninitialized: false,
         };
         let (originals, is_buffer) = (Vec::new(), is_buffer(slot.role));
         let init: Init = at.module.reset(own);
@@ -279,7 +280,7 @@ fn add(world: &mut World, of: &Prepared, name: &str) -> (Entity, Entity) {
 fn spawn(world: &mut World, module: &dyn DynModule, name: ModuleName, parent: Entity) -> Entity {
     module.register(world);
     let mut entity = world.spawn((name, ChildOf(parent)));
-    module.insert(&mut entity);
+    module.insert_into(&mut entity);
     let entity = entity.id();
     let mut declared = Declare::default();
     module.declare(&mut declared);

@@ -90,7 +90,7 @@ pub(super) fn modules(
     for group in found.groups() {
         let blueprint = world.resource::<Blueprints>().get(group.blueprint);
         let Some(blueprint) = blueprint.filter(|_| !group.members.is_empty()) else { continue };
-        let position = blueprint.below(0, &path).ok_or_else(|| ParametrizeError::NoSuchModule {
+        let position = blueprint.below(0, &path).map_err(|_| ParametrizeError::NoSuchModule {
             module: blueprint.class_name(0).into_owned(),
             path: path.clone(),
         })?;
@@ -170,13 +170,14 @@ impl Site {
         (module as &dyn Any).downcast_ref()
     }
 
-    /// Lists the parameters and buffers of the module at a position.
+    /// Lists the parameters and buffers of the module at a position that have a shape.
     pub(super) fn slots_of(&self, position: usize) -> Vec<Slot> {
         let at = &self.blueprint.positions[position];
         let parameters =
             at.parameters.iter().map(|of| self.blueprint.parameter(position, &of.name));
         let buffers = at.buffers.iter().map(|of| self.blueprint.buffer(position, &of.name));
-        parameters.chain(buffers).flatten().collect()
+        let all = parameters.chain(buffers).flatten();
+        all.filter(|slot| !self.blueprint.is_uninitialized(slot)).collect()
     }
 
     /// Copies the rows of a slot of this site's blueprint.

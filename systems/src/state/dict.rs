@@ -84,6 +84,9 @@ fn collect(
         return Vec::new();
     };
     let tensor = |(name, slot): (String, Slot)| {
+        if blueprint.is_uninitialized(&slot) {
+            return Tensor::uninitialized(name, slot.ty.dtype);
+        }
         let key = ColumnKey::of(&slot);
         let size_bytes = slot.ty.size_bytes();
         let modules = &group.modules[slot.position][members.clone()];

@@ -9,6 +9,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use ndarray::{ArrayD, ArrayViewD};
+use neurarch_components::blueprint::UNINITIALIZED;
 use neurarch_kernels::dtype::{Dtype, Element};
 use safetensors::tensor::TensorView;
 use safetensors::{SafeTensorError, SafeTensors};
@@ -26,6 +27,8 @@ pub struct Tensor {
     pub shape: Vec<usize>,
     /// The elements, row-major and little-endian.
     bytes: Vec<u8>,
+    /// Whether the shape is not known yet.
+    uninitialized: bool,
 }
 
 impl Tensor {
@@ -38,6 +41,17 @@ impl Tensor {
         Tensor::from_native(name.into(), T::DTYPE, shape, bytes)
     }
 
+    /// Makes the entry of a parameter or buffer whose shape is not known yet.
+    pub fn uninitialized(name: impl Into<String>, dtype: Dtype) -> Self {
+        let (name, shape, bytes) = (name.into(), Vec::new(), Vec::new());
+        Tensor { name, dtype, shape, bytes, uninitialized: true }
+    }
+
+    /// Says whether the shape is not known yet.
+    pub fn is_uninitialized(&self) -> bool {
+        self.uninitialized
+    }
+
     /// Takes elements as this machine writes them.
     pub(super) fn from_native(
         name: String,
@@ -46,12 +60,12 @@ impl Tensor {
         mut bytes: Vec<u8>,
     ) -> Self {
         swap_on_big_endian(&mut bytes, dtype);
-        Tensor { name, dtype, shape, bytes }
+        Tensor { name, dtype, shape, bytes, uninitialized: false }
     }
 
     /// Copies the elements out; `None` if they are not of type `T`.
     pub fn to_array<T: Element>(&self) -> Option<ArrayD<T>> {
-        if self.dtype != T::DTYPE {
+        if self.dtype != T::DTYPE || self.uninitialized {
             return None;
         }
         let mut bytes = self.bytes.clone();
@@ -88,6 +102,14 @@ pub enum SafetensorsError {
         /// Why.
         source: SafeTensorError,
     },
+    /// A tensor has no shape yet; torch's words.
+    #[error("{}: {name}: {UNINITIALIZED}", .path.display())]
+    Uninitialized {
+        /// The file.
+        path: PathBuf,
+        /// The tensor's name.
+        name: String,
+    },
     /// The file has an element type that neurarch does not know.
     #[error("{}: {name} has element type {found}, expected F32, F64, F16, BF16, I64 or BOOL", .path.display())]
     Dtype {
@@ -111,6 +133,10 @@ pub fn write<'a>(
     tensors: impl IntoIterator<Item = &'a Tensor>,
 ) -> Result<NewFile, SafetensorsError> {
     let path = path.into();
+    let tensors: Vec<_> = tensors.into_iter().collect();
+    if let Some(tensor) = tensors.iter().find(|tensor| tensor.uninitialized) {
+        return Err(SafetensorsError::Uninitialized { path, name: tensor.name.clone() });
+    }
     let views = tensors
         .into_iter()
         .map(|t| Ok((&t.name, TensorView::new(dtype_of(t.dtype), t.shape.clone(), &t.bytes)?)))
@@ -180,7 +206,7 @@ pub fn read(path: impl AsRef<Path>) -> Result<Vec<Tensor>, SafetensorsError> {
                 found: format!("{:?}", view.dtype()),
             })?;
             let (shape, bytes) = (view.shape().to_vec(), view.data().to_vec());
-            Ok(Tensor { name: name.to_owned(), dtype, shape, bytes })
+            Ok(Tensor { name: name.to_owned(), dtype, shape, bytes, uninitialized: false })
         })
         .collect::<Result<Vec<_>, _>>()?;
     tensors.sort_by(|a, b| a.name.cmp(&b.name));
