@@ -1,7 +1,7 @@
 //! `matrix_exp`: the exponential of square matrices, `Σ Aⁱ / i!`.
 //!
 //! By scaling and squaring: a Taylor polynomial of `A / 2ˢ`, squared `s` times, where `s` brings the norm
-//! below [`LARGEST_NORM`]. Source: `torch.matrix_exp`.
+//! below `LARGEST_NORM`. Source: `torch.matrix_exp`.
 
 use super::matrices::{PerMatrix, square};
 use crate::op::{GradientAt, Kernel, Op, OpError};
