@@ -1,7 +1,9 @@
 //! [`Blueprint`]: what models of one structure have in common. It is to models what an archetype is to
 //! entities.
 
+use core::any::Any;
 use core::ops::Range;
+use std::borrow::Cow;
 
 use neurarch_kernels::dtype::Dtype;
 use neurarch_kernels::program::{Role, Slot};
@@ -15,6 +17,7 @@ use bevy_ecs::prelude::*;
 
 use crate::column::MARKERS;
 use crate::module::{Declare, Declared, DynModule};
+use crate::parametrizations::{PARAMETRIZATIONS, Parametrizations, WeightNormed};
 use crate::population::Group;
 use crate::tree::Contents;
 
@@ -190,6 +193,8 @@ pub struct Position {
     pub buffers: Vec<Parameter>,
     /// The position of the module that this is, if it is there under another name. It has no children then.
     pub alias: Option<usize>,
+    /// Which of its tensors are made of a length and a direction of its own.
+    pub weight_normed: WeightNormed,
 }
 
 /// A parameter or buffer of a position.
@@ -267,6 +272,7 @@ impl Blueprint {
     pub fn of(module: &dyn DynModule, dtype: Dtype) -> Result<Self, TieError> {
         let mut blueprint = Blueprint { positions: Vec::new() };
         blueprint.add(module, dtype, String::new(), String::new(), None)?;
+        blueprint.drop_parametrized();
         Ok(blueprint)
     }
 
@@ -318,6 +324,7 @@ impl Blueprint {
             parameters: Vec::new(),
             buffers: Vec::new(),
             alias: Some(self.positions[alias].alias.unwrap_or(alias)),
+            weight_normed: WeightNormed::default(),
         });
         self.positions[parent].children.push(position);
         position
@@ -366,6 +373,66 @@ impl Blueprint {
         }
     }
 
+    /// Finds the position of the parametrizations of a module's tensor, if it is parametrized.
+    pub fn parametrization(&self, position: usize, name: &str) -> Option<usize> {
+        let child = |position: usize, name: &str| {
+            let mut children = self.positions[position].children.iter().copied();
+            children.find(|&child| self.positions[child].name == name)
+        };
+        child(self.parametrizations(position)?, name)
+    }
+
+    /// Finds the position of the container of a module's parametrizations, if it has any.
+    pub fn parametrizations(&self, position: usize) -> Option<usize> {
+        let mut children = self.positions[position].children.iter().copied();
+        children.find(|&child| {
+            let at = &self.positions[child];
+            at.name == PARAMETRIZATIONS && (&*at.module as &dyn Any).is::<Parametrizations>()
+        })
+    }
+
+    /// Takes the tensors that are parametrized out of the modules that declare them: they are computed.
+    pub fn drop_parametrized(&mut self) {
+        for position in 0..self.positions.len() {
+            let Some(container) = self.parametrizations(position) else { continue };
+            let lists = self.positions[container].children.iter();
+            let names: Vec<_> = lists.map(|&list| self.positions[list].name.clone()).collect();
+            let at = &mut self.positions[position];
+            at.parameters.retain(|parameter| !names.contains(&parameter.name));
+            at.buffers.retain(|buffer| !names.contains(&buffer.name));
+        }
+    }
+
+    /// Puts a length and a direction in the place of each tensor of a module that is made of them; names that it
+    /// has no parameter of are passed over.
+    pub fn split_weight_normed(&mut self, position: usize, normed: &WeightNormed) {
+        let at = &mut self.positions[position];
+        for (name, _) in &normed.0 {
+            let place = at.parameters.iter().position(|of| of.name == *name);
+            let found = place.zip(normed.find(name));
+            let lengths = found.and_then(|(place, how)| {
+                Some((place, how.lengths(&at.parameters[place].ty.shape)?))
+            });
+            let Some((place, lengths)) = lengths else { continue };
+            let tensor = at.parameters.remove(place);
+            let g = Type { dtype: tensor.ty.dtype, shape: lengths };
+            at.parameters.push(Parameter { name: format!("{name}_g"), ty: g, ..tensor.clone() });
+            at.parameters.push(Parameter { name: format!("{name}_v"), ..tensor });
+        }
+        at.weight_normed = normed.clone();
+    }
+
+    /// Names the type of a module as torch does: `ParametrizedLinear` where a tensor of it is parametrized.
+    ///
+    /// Source: `type(module).__name__`.
+    pub fn class_name(&self, position: usize) -> Cow<'static, str> {
+        let name = self.positions[position].module.type_name();
+        match self.parametrizations(position) {
+            Some(_) => Cow::Owned(format!("Parametrized{name}")),
+            None => Cow::Borrowed(name),
+        }
+    }
+
     /// Gives the dotted path of a child of that name.
     pub fn path_below(&self, position: usize, name: &str) -> String {
         match (self.positions[position].path.as_str(), name) {
@@ -395,6 +462,7 @@ impl Blueprint {
             parameters,
             buffers,
             alias: None,
+            weight_normed: WeightNormed::default(),
         });
         position
     }
@@ -415,6 +483,7 @@ impl Blueprint {
                     && a.parameters == b.parameters
                     && a.buffers == b.buffers
                     && a.alias == b.alias
+                    && a.weight_normed == b.weight_normed
                     && a.module.is_like(&*b.module)
             })
     }

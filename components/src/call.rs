@@ -1,11 +1,15 @@
 //! [`Call`]: what a module's `forward` sees of its model, and how it calls its children.
 
+use core::cell::RefCell;
+use std::collections::HashMap;
+
 use neurarch_kernels::dtype::Dtype;
 use neurarch_kernels::program::Slot;
 use neurarch_kernels::program::trace::{Trace, Var};
 use neurarch_kernels::program::tree::{Arguments, Tree};
 
 use crate::blueprint::{Blueprint, Position, UNINITIALIZED};
+use crate::module::NoInverse;
 
 /// What a module's `forward` sees of the model: its own parameters, buffers, children and mode.
 #[derive(Clone, Copy)]
@@ -20,7 +24,14 @@ pub struct Call<'a> {
     pub training: &'a [bool],
     /// Who watches the calls of modules, if somebody does.
     pub watcher: Option<&'a dyn Watcher>,
+    /// Tensors that parametrizations made in this pass, if they are made once only.
+    pub cache: Option<&'a Cache>,
 }
+
+/// What a [`ParametrizationList`](crate::parametrizations::ParametrizationList) made, by its position.
+///
+/// Source: the cache of `torch.nn.utils.parametrize.cached`.
+pub type Cache = RefCell<HashMap<usize, Var>>;
 
 /// Watches the calls of modules, from just before to just after each `forward`: how hooks are called.
 pub trait Watcher {
@@ -73,14 +84,14 @@ impl<'a> Call<'a> {
         self.training.get(self.position).copied().unwrap_or(true)
     }
 
-    /// Gives a parameter by name, or one of a descendant by its dotted path; an error at this module if
-    /// there is none.
+    /// Gives a parameter by name, or one of a descendant by its dotted path, computed if it is parametrized; an
+    /// error at this module if there is none.
     pub fn parameter(&self, name: &str) -> Var {
         self.read(name, Blueprint::parameter)
     }
 
-    /// Gives a buffer by name, or one of a descendant by its dotted path; an error at this module if there
-    /// is none.
+    /// Gives a buffer by name, or one of a descendant by its dotted path, computed if it is parametrized; an
+    /// error at this module if there is none.
     pub fn buffer(&self, name: &str) -> Var {
         self.read(name, Blueprint::buffer)
     }
@@ -94,8 +105,34 @@ impl<'a> Call<'a> {
         match find(self.blueprint, position, own) {
             Some(slot) if self.blueprint.is_uninitialized(&slot) => self.trace.fail(UNINITIALIZED),
             Some(slot) => self.trace.slot(slot),
-            None => self.missing(position, own),
+            None => Call { position, ..*self }.parametrized(own),
         }
+    }
+
+    /// Computes a tensor of this module that is parametrized: anew each time, unless there is a cache.
+    fn parametrized(&self, name: &str) -> Var {
+        if let Some(how) = self.at().weight_normed.find(name) {
+            let [g, v] = ["g", "v"].map(|part| self.parameter(&format!("{name}_{part}")));
+            return how.join(&g, &v);
+        }
+        let Some(position) = self.blueprint.parametrization(self.position, name) else {
+            return self.missing(self.position, name);
+        };
+        if let Some(known) = self.cache.and_then(|cache| cache.borrow().get(&position).cloned()) {
+            return known;
+        }
+        let nothing = Arguments { positional: Vec::new(), keyword: Vec::new() };
+        let made = match (Call { position, ..*self }).run(nothing) {
+            Tree::Leaf(made) => made,
+            other => {
+                let given = other.type_name();
+                self.trace.fail(format!("A parametrization must return a tensor. Got {given}."))
+            }
+        };
+        if let Some(cache) = self.cache {
+            cache.borrow_mut().insert(position, made.clone());
+        }
+        made
     }
 
     /// Gives a field of this module that each model has of its own, with shape `[]`:
@@ -161,6 +198,29 @@ impl<'a> Call<'a> {
         values.ok()
     }
 
+    /// Turns a child, or a module further down by its dotted path, around: gives the tensors that it makes
+    /// `tensor` of.
+    ///
+    /// # Errors
+    ///
+    /// What the module's [`right_inverse`](crate::module::Module::right_inverse) gives.
+    pub fn right_inverse(&self, path: &str, tensor: Var) -> Result<Tree, NoInverse> {
+        match self.blueprint.below(self.position, path) {
+            Ok(position) => Call { position, ..*self }.turn_around(tensor),
+            Err((position, name)) => Ok(self.missing(position, name).into()),
+        }
+    }
+
+    /// [`right_inverse`](Call::right_inverse) of this module itself.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn turn_around(&self, tensor: Var) -> Result<Tree, NoInverse> {
+        let Position { path, module, .. } = self.at();
+        self.trace.scope(path, module.type_name(), || module.right_inverse(self, tensor))
+    }
+
     /// Takes the one value that the arguments are, if they are; an error in Python's words if not.
     pub fn only_value(&self, arguments: Arguments) -> Option<Var> {
         let module = self.at().module.type_name();
@@ -190,7 +250,7 @@ impl<'a> Call<'a> {
 
     /// Records that the module at `position` has no such thing.
     pub(crate) fn missing(&self, position: usize, name: &str) -> Var {
-        let module = self.blueprint.positions[position].module.type_name();
+        let module = self.blueprint.class_name(position);
         self.trace.fail(format!("'{module}' object has no attribute '{name}'"))
     }
 }

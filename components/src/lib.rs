@@ -12,6 +12,7 @@ pub mod mode;
 pub mod module;
 pub mod names;
 pub mod optimizer;
+pub mod parametrizations;
 mod path;
 pub mod population;
 pub mod registry;

@@ -84,6 +84,8 @@ pub struct Mode {
     pub inactive: bool,
     /// Whether a module of the model has [`Hooks`](crate::hook::Hooks) of its own: it runs eagerly.
     pub hooked: bool,
+    /// Whether parametrized tensors are computed once in a pass, however often they are read.
+    pub cached: bool,
 }
 
 impl Mode {

@@ -62,6 +62,20 @@ pub trait Module: Component + Clone + Debug + PartialEq {
         }
     }
 
+    /// Writes down the tensors that [`forward`](Module::forward) makes `tensor` of, where this module is a
+    /// parametrization ([`crate::parametrizations`]): one, or a tuple of several.
+    ///
+    /// # Errors
+    ///
+    /// [`NoInverse`] if there are none to be found, as by default.
+    ///
+    /// Source: `right_inverse` of `torch.nn.utils.parametrize.register_parametrization`.
+    fn right_inverse(&self, call: &Call<'_>, tensor: Var) -> Result<Tree, NoInverse> {
+        let _ = (call, tensor);
+        let name = self.type_name();
+        Err(NoInverse(format!("parametrization {name} does not implement right_inverse.")))
+    }
+
     /// Says whether this becomes another module when it is first called: see
     /// [`initialize_parameters`](Module::initialize_parameters).
     fn is_lazy(&self) -> bool {
@@ -111,6 +125,11 @@ pub trait Module: Component + Clone + Debug + PartialEq {
         self.clone()
     }
 }
+
+/// Why a parametrization cannot be turned around.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct NoInverse(pub String);
 
 /// The first numbers of a parameter or buffer.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -270,6 +289,12 @@ pub trait DynModule: Any + Debug + Send + Sync {
     fn reset(&self, parameter: &str) -> Init;
     /// See [`Module::forward_with`].
     fn forward_with(&self, call: &Call<'_>, arguments: Arguments) -> Tree;
+    /// See [`Module::right_inverse`].
+    ///
+    /// # Errors
+    ///
+    /// See there.
+    fn right_inverse(&self, call: &Call<'_>, tensor: Var) -> Result<Tree, NoInverse>;
     /// See [`Module::is_lazy`].
     fn is_lazy(&self) -> bool;
     /// See [`Module::initialize_parameters`].
@@ -335,6 +360,10 @@ impl<M: Module> DynModule for M {
 
     fn forward_with(&self, call: &Call<'_>, arguments: Arguments) -> Tree {
         Module::forward_with(self, call, arguments)
+    }
+
+    fn right_inverse(&self, call: &Call<'_>, tensor: Var) -> Result<Tree, NoInverse> {
+        Module::right_inverse(self, call, tensor)
     }
 
     fn is_lazy(&self) -> bool {

@@ -4,6 +4,7 @@ use core::any::Any;
 
 use crate::layers::ModuleList;
 use crate::module::{Declare, DynModule};
+use crate::parametrizations::PARAMETRIZATIONS;
 
 /// Prints a module and all below it as torch does.
 ///
@@ -32,6 +33,11 @@ pub fn repr(module: &dyn DynModule) -> String {
 /// Prints a module whose children, under their names, are printed already.
 pub fn with_children(module: &dyn DynModule, children: &[(&str, String)]) -> String {
     let name = module.type_name();
+    let is_parametrized = |(name, child): &(&str, String)| {
+        *name == PARAMETRIZATIONS && child.starts_with("ModuleDict(")
+    };
+    let parametrized = format!("Parametrized{name}");
+    let name = if children.iter().any(is_parametrized) { &parametrized } else { name };
     if (module as &dyn Any).is::<ModuleList>() {
         let lines = grouped(children);
         return if lines.is_empty() { format!("{name}()") } else { block(name, &lines) };

@@ -27,6 +27,7 @@
 
 pub mod evolve;
 mod hooks;
+mod parametrize;
 pub mod plugin;
 pub mod population;
 pub mod prelude;
@@ -39,6 +40,7 @@ pub use neurarch_components as components;
 pub use neurarch_kernels as kernels;
 pub use neurarch_systems as systems;
 pub use neurarch_systems::{init, state};
+pub use parametrize::ParametrizeWorld;
 pub use population::{NeurarchWorld, PopulationSettings, Seed};
 pub use train::TrainWorld;
 

@@ -16,6 +16,7 @@ pub mod lazy;
 pub mod mode;
 pub mod optim;
 mod pages;
+pub mod parametrize;
 pub mod plans;
 mod ready;
 mod refit;

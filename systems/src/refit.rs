@@ -142,6 +142,7 @@ pub(crate) fn remap_modes(
             frozen: moved(&mode.frozen, &parameters),
             inactive: mode.inactive,
             hooked: mode.hooked,
+            cached: mode.cached,
         };
         mode.set_if_neq(to);
     }

@@ -13,6 +13,7 @@ use bevy_ecs::storage::TableId;
 use neurarch_components::blueprint::{Blueprint, Blueprints, TieError};
 use neurarch_components::layers::Identity;
 use neurarch_components::names::{Kind, wrong_name};
+use neurarch_components::parametrizations::{RegisteredAgain, WeightNormed};
 use neurarch_components::population::{Group, Population};
 use neurarch_components::registry::ModuleTypes;
 use neurarch_components::tie::{SharedModule, Ties};
@@ -366,6 +367,18 @@ fn read(world: &World, root: Entity, model: &Model) -> Result<Live, SignError> {
     if live.entities.is_empty() {
         return Err(SignError::NoModule { index });
     }
+    for (at, &entity) in live.blueprint.positions.iter_mut().zip(&live.entities) {
+        if let Some(again) = world.get::<RegisteredAgain>(entity) {
+            at.parameters.sort_by_key(|parameter| again.place(&parameter.name));
+            at.buffers.sort_by_key(|buffer| again.place(&buffer.name));
+        }
+    }
+    for (position, &entity) in live.entities.iter().enumerate() {
+        if let Some(normed) = world.get::<WeightNormed>(entity) {
+            live.blueprint.split_weight_normed(position, normed);
+        }
+    }
+    live.blueprint.drop_parametrized();
     resolve(world, &mut live).map_err(|error| SignError::Tie { index, error })?;
     Ok(live)
 }

@@ -8,6 +8,7 @@ use neurarch_components::column::RowBundle;
 use neurarch_components::layers;
 use neurarch_components::module::{Declare, DynModule, Parts, Place};
 use neurarch_components::names::{Kind, wrong_name};
+use neurarch_components::parametrizations::{RegisteredAgain, WeightNormed};
 use neurarch_components::population::{Group, Population};
 use neurarch_components::registry::ModuleTypes;
 use neurarch_components::tie::{SharedModule, Tie, Ties};
@@ -233,6 +234,10 @@ struct Prepared {
     alias: Option<usize>,
     /// Its tied parameters: a name, the owner's position, and the name there.
     ties: Vec<(String, usize, String)>,
+    /// Its parameters and buffers, if they are in another order than it declares them in.
+    again: Option<RegisteredAgain>,
+    /// Its tensors that are made of a length and a direction.
+    normed: WeightNormed,
     contents: Arc<Contents>,
     children: usize,
     /// Made at the first model, since it may register columns.
@@ -247,6 +252,18 @@ fn ties(blueprint: &Blueprint, at: &Position) -> Vec<(String, usize, String)> {
         Some((parameter.name.clone(), owner, owner_parameter))
     });
     tied.collect()
+}
+
+/// Names the parameters and buffers of a position if the module declares them in another order.
+fn registered_again(at: &Position) -> Option<RegisteredAgain> {
+    let mut declared = Declare::default();
+    at.module.declare(&mut declared);
+    let declared: Vec<_> =
+        declared.parameters.iter().chain(&declared.buffers).map(|of| &of.name).collect();
+    let own = at.parameters.iter().chain(&at.buffers).map(|of| &of.name);
+    let own: Vec<_> = own.filter(|name| declared.contains(name)).collect();
+    let is_kept = declared.iter().filter(|name| own.contains(name)).eq(own.iter());
+    (!is_kept).then(|| RegisteredAgain(own.into_iter().cloned().collect()))
 }
 
 impl Spawner {
@@ -268,6 +285,8 @@ impl Spawner {
             module,
             alias: at.alias,
             ties: ties(blueprint, at),
+            again: registered_again(at),
+            normed: at.weight_normed.clone(),
             contents: contents.clone(),
             children: at.children.len(),
             columns: None,
@@ -314,6 +333,12 @@ impl Spawner {
             if let Some(alias) = at.alias {
                 entity.insert(SharedModule(entities[alias]));
             }
+            if let Some(again) = &at.again {
+                entity.insert(again.clone());
+            }
+            if !at.normed.0.is_empty() {
+                entity.insert(at.normed.clone());
+            }
             if !at.ties.is_empty() {
                 let tie = |(parameter, owner, owner_parameter): &(String, usize, String)| Tie {
                     parameter: parameter.clone(),
@@ -327,21 +352,22 @@ impl Spawner {
         Tree(entities)
     }
 
-    /// Counts the modules with tied parameters.
-    fn tied(&self) -> usize {
-        self.positions.iter().filter(|at| !at.ties.is_empty()).count()
+    /// Counts what the modules of a model have beside their layers, and are told of by.
+    fn extras(&self) -> usize {
+        let of = |at: &Prepared| [!at.ties.is_empty(), at.again.is_some(), !at.normed.0.is_empty()];
+        self.positions.iter().flat_map(of).filter(|is_there| *is_there).count()
     }
 
     fn spawn_all(&mut self, world: &mut World, count: usize) -> Vec<Tree> {
         // Each module is told of by its component, all but the root by their names, some by their ties.
-        self.changes += count * (2 * self.positions.len() - 1 + self.tied());
+        self.changes += count * (2 * self.positions.len() - 1 + self.extras());
         (0..count).map(|_| self.spawn(world)).collect()
     }
 
     /// Makes room in the tables for `spare` more models.
     fn reserve(&mut self, world: &mut World, spare: usize) {
         let trees = self.spawn_all(world, spare);
-        self.changes += spare * (self.positions.len() + self.tied());
+        self.changes += spare * (self.positions.len() + self.extras());
         for tree in trees.iter().rev() {
             world.despawn(tree.root());
         }

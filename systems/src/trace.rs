@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use neurarch_components::blueprint::Blueprint;
-use neurarch_components::call::{Call, Watcher};
+use neurarch_components::call::{Cache, Call, Watcher};
 use neurarch_components::losses::{DynLoss, LossCall};
 use neurarch_components::mode::{Bits, Mode};
 use neurarch_components::optimizer::{DynOptimizer, Update};
@@ -149,7 +149,10 @@ impl Scheme {
             .map(|position| !self.mode.evaluating.contains(position))
             .collect();
         let blueprint = &self.blueprint;
-        Call { trace, blueprint, position: 0, training: &training, watcher }.run(arguments)
+        let made = Cache::default();
+        let cache = self.mode.cached.then_some(&made);
+        let call = Call { trace, blueprint, position: 0, training: &training, watcher, cache };
+        call.run(arguments)
     }
 
     /// Lists the parameters and buffers.

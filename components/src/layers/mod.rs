@@ -30,6 +30,7 @@ pub use parameter_list::ParameterList;
 pub use sequential::Sequential;
 
 pub use crate::containers::{ContainerError, IntoModule, Slice};
+use crate::parametrizations::{ParametrizationList, Parametrizations};
 use crate::registry::ModuleTypes;
 
 /// Makes all layers of this crate known to the world, so that one is noticed on an entity even if none of
@@ -45,6 +46,8 @@ pub fn register(world: &mut World) {
     ModuleTypes::register::<LeakyReLU>(world);
     ModuleTypes::register::<Linear>(world);
     ModuleTypes::register::<LogSoftmax>(world);
+    ModuleTypes::register::<ParametrizationList>(world);
+    ModuleTypes::register::<Parametrizations>(world);
     ModuleTypes::register::<ModuleDict>(world);
     ModuleTypes::register::<ModuleList>(world);
     ModuleTypes::register::<ParameterDict>(world);

@@ -322,17 +322,32 @@ impl Trace {
         self.poison()
     }
 
-    /// Records that a slot's row becomes `value` when the program has run.
+    /// Records that a slot's row becomes `value` when the program has run; what was stored last counts.
     pub fn store(&self, slot: &Var, value: &Var) {
         let (Some(slot), Some(value)) = (slot.id, value.id) else {
             return;
         };
         let mut recorder = self.0.borrow_mut();
         match recorder.program.values[slot].origin {
-            Origin::Slot(slot) => recorder.program.stores.push((slot, value)),
+            Origin::Slot(slot) => {
+                recorder.program.stores.retain(|&(known, _)| known != slot);
+                recorder.program.stores.push((slot, value));
+            }
             _ => recorder
                 .fail("only a parameter, a buffer or optimizer state can be stored to".into()),
         }
+    }
+
+    /// Gives what was last [stored](Trace::store) to a slot, or its row: what a module that is called twice
+    /// finds in a buffer that it updates.
+    pub fn stored(&self, slot: &Var) -> Var {
+        let program = self.program();
+        let Some(Origin::Slot(of)) = slot.id.map(|id| program.values[id].origin) else {
+            return slot.clone();
+        };
+        let value = program.stores.iter().find(|&&(known, _)| known == of).map(|&(_, id)| id);
+        drop(program);
+        value.map_or_else(|| slot.clone(), |id| self.var(id))
     }
 
     /// Gives a handle of a value that is recorded already.

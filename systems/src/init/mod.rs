@@ -32,9 +32,12 @@ pub use gain::{
     kaiming_uniform, xavier_normal, xavier_uniform,
 };
 
+pub(crate) use op::Fill;
+
 use crate::access::{self, AccessError};
 use crate::bind::Binder;
 use crate::launch::{Buffers, Job, Located, Members, launch};
+use crate::parametrize;
 use crate::sign::{self, SignError};
 
 /// Why parameters cannot be given numbers. Nothing is changed then.
@@ -145,6 +148,7 @@ pub fn reset_parameters(
     for (group, places, fills) in resets {
         fill(world, population, group, places, fills);
     }
+    parametrize::reset_originals(world, models);
     Ok(())
 }
 
@@ -279,7 +283,7 @@ fn first_numbers(blueprint: &Blueprint) -> Vec<(Slot, Init)> {
         let buffers = buffers.map(|b| blueprint.buffer(position, &b.name));
         for slot in parameters.chain(buffers).flatten() {
             let name = slot.name.rsplit('.').next().unwrap_or_default();
-            let init = at.module.reset(name);
+            let init = at.module.reset(at.weight_normed.tensor(name).unwrap_or(name));
             fills.push((slot, init));
         }
     }

@@ -12,7 +12,7 @@ use super::sample::{Sample, fill};
 
 /// Fills a value with numbers drawn for one slot of each model.
 #[derive(Clone, Debug)]
-pub(super) struct Fill {
+pub(crate) struct Fill {
     init: Init,
     ty: Type,
     position: u64,
@@ -21,7 +21,7 @@ pub(super) struct Fill {
 
 impl Fill {
     /// Makes the op for a slot.
-    pub(super) fn new(slot: &Slot, init: Init) -> Self {
+    pub(crate) fn new(slot: &Slot, init: Init) -> Self {
         let (position, draw) = (slot.position as u64, super::draw_of(slot));
         Fill { init, ty: slot.ty.clone(), position, draw }
     }

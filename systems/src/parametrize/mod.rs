@@ -1,0 +1,391 @@
+//! Parametrizations of live models: registering, assigning, removing, for one module or a whole population.
+//!
+//! Source: `torch.nn.utils.parametrize` and `torch.nn.utils.parametrizations`.
+
+mod companions;
+mod constraints;
+mod register;
+mod remove;
+mod site;
+pub mod weight_norm;
+
+use bevy_ecs::prelude::*;
+use ndarray::ArrayViewD;
+use neurarch_components::blueprint::UNINITIALIZED;
+use neurarch_components::call::Call;
+use neurarch_components::mode::Mode;
+use neurarch_components::module::{Module, NoInverse};
+use neurarch_components::parametrizations::{PARAMETRIZATIONS, Parametrizations};
+use neurarch_components::population::Population;
+use neurarch_components::tree::ModuleName;
+use neurarch_kernels::dtype::{Dtype, Element};
+use neurarch_kernels::program::Role;
+use neurarch_kernels::program::trace::{TraceError, Var};
+use neurarch_kernels::program::tree::Tree;
+use neurarch_kernels::shape::Type;
+
+pub use constraints::{orthogonal, spectral_norm, weight_norm};
+pub use remove::remove_parametrizations;
+
+use crate::hooks::Target;
+use crate::init::Fill;
+use crate::sign::SignError;
+use site::{Rows, Site, child, modules, read, sites};
+
+/// Why a tensor cannot be parametrized, or its parametrizations cannot go. Nothing is changed then.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ParametrizeError {
+    /// There is no such population, or a model's tree is no model.
+    #[error(transparent)]
+    Sign(#[from] SignError),
+    /// The entity is no module of a model; the second name of one is none either.
+    #[error("{0} is not a module")]
+    NotAModule(Entity),
+    /// A parametrization belongs to one module, or to the same one of each model of a population.
+    #[error("expected a module, or a population and a path, got all modules")]
+    AllModules,
+    /// A model has no such module; torch's words.
+    #[error("`{module}` has no module '{path}'")]
+    NoSuchModule {
+        /// The root module's type.
+        module: String,
+        /// The dotted path that was asked for.
+        path: String,
+    },
+    /// The module has no such tensor; torch's words.
+    #[error(
+        "Module '{module}' does not have a parameter, a buffer, or a parametrized element with name '{name}'"
+    )]
+    NoSuchTensor {
+        /// The module's type.
+        module: String,
+        /// The name that was asked for.
+        name: String,
+    },
+    /// The tensor is not parametrized; torch's words.
+    #[error("Module {module} does not have a parametrization on {name}")]
+    NotParametrized {
+        /// The module's type.
+        module: String,
+        /// The name that was asked for.
+        name: String,
+    },
+    /// The tensor depends on several originals, and none of them is what it was; torch's words.
+    #[error(
+        "Cannot leave unparametrized (`leave_parametrized=False`) a tensor that is parametrized in terms of a sequence of tensors."
+    )]
+    Sequence,
+    /// The tensor is tied to another: untie it first.
+    #[error("'{name}' is tied to another parameter: it can't be parametrized")]
+    Tied {
+        /// The dotted name.
+        name: String,
+    },
+    /// The module has a child `parametrizations` of its own.
+    #[error("Module already has an attribute named '{name}'")]
+    Taken {
+        /// The name that is in use.
+        name: String,
+    },
+    /// The parametrization does not fit the tensor; torch's words.
+    #[error("{0}")]
+    Invalid(String),
+    /// The parametrization cannot be recorded.
+    #[error(transparent)]
+    Trace(#[from] TraceError),
+    /// The tensor is made of a length and a direction already; torch's words.
+    #[error("Cannot register two weight_norm hooks on the same parameter {name}")]
+    WeightNormedTwice {
+        /// The tensor's name.
+        name: String,
+    },
+    /// The tensor is not made of a length and a direction; torch's words.
+    #[error("weight_norm of '{name}' not found in {module}")]
+    NotWeightNormed {
+        /// The module's type.
+        module: String,
+        /// The tensor's name.
+        name: String,
+    },
+    /// A tensor cannot be assigned, since its parametrizations do not say what it is made of.
+    #[error(transparent)]
+    NoInverse(#[from] NoInverse),
+}
+
+/// How [`register_parametrization`] treats what a parametrization gives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RegisterOptions {
+    /// Whether the parametrization may change the tensor's dtype and shape: torch's `unsafe=True`.
+    pub is_unsafe: bool,
+}
+
+/// Computes a parameter or buffer of a module by a parametrization from now on.
+///
+/// The target is a module's entity, or `(population, path)` for that module of every model. The tensor's
+/// numbers become the originals that the parametrization's
+/// [`right_inverse`](neurarch_components::module::Module::right_inverse) makes of them; without one, they are the
+/// original. A tensor that is parametrized already gets one more parametrization, after the others.
+///
+/// Optimizer state and gradient of a tensor that has one original become that original's.
+///
+/// # Errors
+///
+/// [`ParametrizeError`]: there is no such tensor, or the parametrization does not fit it.
+///
+/// # Example
+///
+/// ```
+/// # use bevy_ecs::prelude::*;
+/// # use neurarch_components::layers::{Linear, Tanh};
+/// # use neurarch_components::population::Population;
+/// # use neurarch_kernels::dtype::Dtype;
+/// # use neurarch_systems::{parametrize::*, spawn::spawn_population, state::dict::state_dict};
+/// # let mut world = World::new();
+/// let layers = spawn_population(&mut world, &Linear::new(4, 2), 3, 3, 7, Dtype::F32)?;
+/// register_parametrization(&mut world, (layers, ""), "weight", Tanh, RegisterOptions::default())?;
+/// let model = world.get::<Population>(layers).unwrap().models()[0];
+/// let tensors = state_dict(&mut world, model)?;
+/// let names: Vec<_> = tensors.iter().map(|tensor| tensor.name.as_str()).collect();
+/// assert_eq!(names, ["bias", "parametrizations.weight.original"]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// Source: `torch.nn.utils.parametrize.register_parametrization`.
+pub fn register_parametrization(
+    world: &mut World,
+    target: impl Into<Target>,
+    name: &str,
+    parametrization: impl Module,
+    options: RegisterOptions,
+) -> Result<(), ParametrizeError> {
+    let modules = modules(world, target)?;
+    register::register(world, &modules, name, &|_| Ok(Box::new(parametrization.clone())), options)
+}
+
+/// Says whether a tensor of a module is parametrized; any, if no name is given.
+///
+/// Source: `torch.nn.utils.parametrize.is_parametrized`.
+pub fn is_parametrized(world: &World, module: Entity, name: Option<&str>) -> bool {
+    let container = child(world, module, PARAMETRIZATIONS);
+    let container = container.filter(|&found| world.get::<Parametrizations>(found).is_some());
+    container.is_some_and(|container| match name {
+        Some(name) => child(world, container, name).is_some(),
+        None => world.get::<Children>(container).is_some_and(|children| !children.is_empty()),
+    })
+}
+
+/// Copies a parameter or buffer of a module, computed if it is parametrized: of one module, or of that of every
+/// model of a population, in the order of groups; nothing is written.
+///
+/// # Errors
+///
+/// [`ParametrizeError`] if there is no such module or tensor.
+///
+/// Source: `module.weight`.
+pub(crate) fn values(
+    world: &mut World,
+    of: &[Entity],
+    name: &str,
+) -> Result<Vec<(Entity, Type, Vec<u8>)>, ParametrizeError> {
+    let mut all = Vec::new();
+    for site in sites(world, of)? {
+        let rows = current(world, &site, name)?;
+        let members = site.members.iter().enumerate();
+        all.extend(
+            members.map(|(i, member)| (member.module, rows.ty.clone(), rows.row(i).to_vec())),
+        );
+    }
+    Ok(all)
+}
+
+/// Computes a tensor of each member of a site, as `forward` would meet it.
+fn current(world: &World, site: &Site, name: &str) -> Result<Rows, ParametrizeError> {
+    if let Some(slot) = site.slot(name) {
+        return match site.blueprint.is_uninitialized(&slot) {
+            true => Err(ParametrizeError::Invalid(UNINITIALIZED.to_owned())),
+            false => Ok(site.rows(world, &slot)),
+        };
+    }
+    let normed = &site.blueprint.positions[site.position].weight_normed;
+    let is_listed = site.blueprint.parametrization(site.position, name).is_some();
+    if !is_listed && normed.find(name).is_none() {
+        let (module, name) = (site.class_name(), name.to_owned());
+        return Err(ParametrizeError::NoSuchTensor { module, name });
+    }
+    let (value, trace) = site.evaluate(world, site.position, |call| Ok(call.parameter(name)))?;
+    read(&trace, &value)
+}
+
+/// Copies a tensor of a module, computed if it is parametrized; nothing is written.
+///
+/// # Errors
+///
+/// [`ParametrizeError`] if there is no such module or tensor, or its elements are not `T`.
+///
+/// Source: `module.weight`. A power iteration in training mode is done, but not kept.
+pub fn tensor<T: Element>(
+    world: &mut World,
+    module: Entity,
+    name: &str,
+) -> Result<ndarray::ArrayD<T>, ParametrizeError> {
+    let (_, ty, bytes) = values(world, &[module], name)?.swap_remove(0);
+    check_dtype(ty.dtype, T::DTYPE)?;
+    let numbers = bytemuck::pod_collect_to_vec::<u8, T>(&bytes);
+    let shape = ndarray::IxDyn(&ty.shape);
+    ndarray::ArrayD::from_shape_vec(shape, numbers)
+        .map_err(|error| ParametrizeError::Invalid(error.to_string()))
+}
+
+/// Gives a parametrized tensor of a module new numbers: the originals become what makes them.
+///
+/// # Errors
+///
+/// [`ParametrizeError::NoInverse`] if one of its parametrizations cannot be turned around; others if the module
+/// or the tensor is not there, or the numbers do not fit. Nothing is written then.
+///
+/// Source: `module.weight = tensor`.
+pub fn assign<T: Element>(
+    world: &mut World,
+    module: Entity,
+    name: &str,
+    numbers: ArrayViewD<'_, T>,
+) -> Result<(), ParametrizeError> {
+    let site = sites(world, &[module])?.swap_remove(0);
+    let list = list_of(&site, name)?;
+    let numbers = numbers.as_standard_layout();
+    let elements = numbers.as_slice().unwrap_or(&[]);
+    let rows = Rows {
+        ty: Type::new(T::DTYPE, numbers.shape()),
+        bytes: bytemuck::cast_slice(elements).to_vec(),
+    };
+    let (_, trace) =
+        site.evaluate(world, list, |call| turn_around(call, rows.record(call.trace, 1)))?;
+    site.commit(world, &trace);
+    Ok(())
+}
+
+fn check_dtype(expected: Dtype, given: Dtype) -> Result<(), ParametrizeError> {
+    if expected == given {
+        return Ok(());
+    }
+    let message = format!("expected elements of {expected}, got {given}");
+    Err(ParametrizeError::Invalid(message))
+}
+
+/// Finds the position of a tensor's parametrizations.
+fn list_of(site: &Site, name: &str) -> Result<usize, ParametrizeError> {
+    let list = site.blueprint.parametrization(site.position, name);
+    list.ok_or_else(|| ParametrizeError::NotParametrized {
+        module: site.class_name(),
+        name: name.to_owned(),
+    })
+}
+
+/// Records, in a call of a list, that its originals become what makes `tensor`.
+fn turn_around(call: &Call<'_>, tensor: Var) -> Result<(), ParametrizeError> {
+    let at = call.at();
+    let originals = match call.turn_around(tensor)? {
+        Tree::Tuple(items) => items,
+        item => vec![item],
+    };
+    let of = at.parameters.iter().chain(&at.buffers).map(|of| {
+        let parameter = call.blueprint.parameter(call.position, &of.name);
+        parameter.or_else(|| call.blueprint.buffer(call.position, &of.name))
+    });
+    let slots: Vec<_> = of.flatten().collect();
+    if slots.len() != originals.len() {
+        return Err(ParametrizeError::Invalid(format!(
+            "'right_inverse' must return a sequence of tensors of length {}. Got a sequence of length {}.",
+            slots.len(),
+            originals.len()
+        )));
+    }
+    for (number, (slot, original)) in slots.into_iter().zip(&originals).enumerate() {
+        let Tree::Leaf(original) = original else {
+            let given = original.type_name();
+            let message = format!("`right_inverse` should return a tensor. Got {given}");
+            return Err(ParametrizeError::Invalid(message));
+        };
+        if original.id().is_some() && *original.ty() != slot.ty {
+            return Err(ParametrizeError::Invalid(format!(
+                "Tensor {number} returned by `right_inverse` has type {} while `{}` has type {}",
+                original.ty(),
+                slot.name,
+                slot.ty
+            )));
+        }
+        call.trace.store(&call.trace.slot(slot), original);
+    }
+    Ok(())
+}
+
+/// Gives the originals of the parametrized tensors of some models the numbers that make what their modules ask
+/// for at first: after their modules' parameters and buffers were reset.
+pub(crate) fn reset_originals(world: &mut World, models: &[Entity]) {
+    let Ok(roots) = sites(world, models) else { return };
+    for site in roots {
+        let types = 0..site.blueprint.positions.len();
+        let containers = types.filter_map(|position| site.blueprint.parametrizations(position));
+        let lists = containers.flat_map(|at| site.blueprint.positions[at].children.clone());
+        for list in lists {
+            let Some(of) = site.originals(list) else { continue };
+            let drawn = site.slots_of(list).into_iter().next().and_then(|mut slot| {
+                let dtype = of.tensor.dtype.unwrap_or(slot.ty.dtype);
+                slot.ty = Type { dtype, shape: of.tensor.shape.clone() };
+                let fill = Fill::new(&slot, of.init);
+                let record = |call: &Call<'_>| turn_around(call, call.trace.apply(fill, &[]));
+                site.evaluate(world, list, record).ok()
+            });
+            if let Some((_, trace)) = drawn {
+                site.commit(world, &trace);
+            }
+        }
+        weight_norm::reset_lengths(world, &site);
+    }
+}
+
+/// Runs `run` while the parametrized tensors of a population's models are computed once in a pass, however often
+/// they are read.
+///
+/// # Errors
+///
+/// If `population` is no population; `run` is not called then.
+///
+/// Source: `torch.nn.utils.parametrize.cached`, which keeps tensors from one pass to the next, too: here each
+/// pass computes its own.
+pub fn cached<R>(
+    world: &mut World,
+    population: Entity,
+    run: impl FnOnce(&mut World) -> R,
+) -> Result<R, ParametrizeError> {
+    set_cached(world, population, true)?;
+    let result = run(world);
+    // The population may be gone.
+    let _ = set_cached(world, population, false);
+    Ok(result)
+}
+
+fn set_cached(world: &mut World, population: Entity, is_cached: bool) -> Result<(), SignError> {
+    let found = world.get::<Population>(population);
+    let models = found.ok_or(SignError::NotAPopulation(population))?.models().to_vec();
+    for root in models {
+        if let Some(mut mode) = world.get_mut::<Mode>(root)
+            && mode.cached != is_cached
+        {
+            mode.cached = is_cached;
+        }
+    }
+    Ok(())
+}
+
+/// Names the children of a list by number.
+fn next_name(world: &World, list: Entity) -> ModuleName {
+    let children = world.get::<Children>(list).map_or(0, |children| children.len());
+    ModuleName(children.to_string().into())
+}
+
+/// Says what a slot's role is called in a list.
+fn is_buffer(role: Role) -> bool {
+    role == Role::Buffer
+}
