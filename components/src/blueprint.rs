@@ -188,6 +188,8 @@ pub struct Position {
     pub parameters: Vec<Parameter>,
     /// Buffers in order of registration.
     pub buffers: Vec<Parameter>,
+    /// Names of parameters and buffers that are not there: torch's `None`.
+    pub nones: Vec<String>,
     /// The position of the module that this is, if it is there under another name. It has no children then.
     pub alias: Option<usize>,
 }
@@ -289,6 +291,7 @@ impl Blueprint {
             module: self.positions[alias].module.clone(),
             parameters: Vec::new(),
             buffers: Vec::new(),
+            nones: Vec::new(),
             alias: Some(self.positions[alias].alias.unwrap_or(alias)),
         });
         self.positions[parent].children.push(position);
@@ -365,14 +368,18 @@ impl Blueprint {
             tied: None,
         };
         let position = self.positions.len();
+        let is_there = |declared: &Declared| !declared.is_none;
+        let all = declared.parameters.iter().chain(&declared.buffers);
+        let nones = all.filter(|declared| declared.is_none).map(|declared| declared.name.clone());
         self.positions.push(Position {
             path,
             name,
             parent,
             children: Vec::new(),
             module: module.structural(),
-            parameters: declared.parameters.into_iter().map(parameter).collect(),
-            buffers: declared.buffers.into_iter().map(parameter).collect(),
+            nones: nones.collect(),
+            parameters: declared.parameters.into_iter().filter(is_there).map(parameter).collect(),
+            buffers: declared.buffers.into_iter().filter(is_there).map(parameter).collect(),
             alias: None,
         });
         position
@@ -386,6 +393,7 @@ impl Blueprint {
                     && a.children == b.children
                     && a.parameters == b.parameters
                     && a.buffers == b.buffers
+                    && a.nones == b.nones
                     && a.alias == b.alias
                     && a.module.is_like(&*b.module)
             })

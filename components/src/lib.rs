@@ -10,6 +10,8 @@ pub mod mode;
 pub mod module;
 pub mod optimizer;
 pub mod population;
+pub mod registered;
 pub mod registry;
+pub mod state;
 pub mod tie;
 pub mod tree;

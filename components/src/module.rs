@@ -73,6 +73,19 @@ pub trait Module: Component + Clone + Debug + PartialEq {
         None
     }
 
+    /// Gives the version of what its state dict holds, to be raised when names or meanings change.
+    ///
+    /// Source: `torch.nn.Module._version`.
+    fn version(&self) -> u32 {
+        1
+    }
+
+    /// Lists the attributes that the type has beside those of every module, so that nothing can be
+    /// registered under their names.
+    fn attributes(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// Gives the component that a spawned module has: a container leaves the list of its children to
     /// bevy's `Children`.
     fn spawned(&self) -> Self {
@@ -168,13 +181,21 @@ pub struct Declared {
     pub dtype: Option<Dtype>,
     /// Whether a `state_dict` has it. Parameters are always persistent.
     pub persistent: bool,
+    /// Whether it is a name without a value: torch's `None`. It has neither shape nor numbers.
+    pub is_none: bool,
 }
 
 impl Declare {
     /// Registers a parameter: `register_parameter`.
     pub fn parameter(&mut self, name: impl Into<String>, shape: impl Into<Shape>) -> &mut Self {
         let (name, shape) = (name.into(), shape.into());
-        self.parameters.push(Declared { name, shape, dtype: None, persistent: true });
+        self.parameters.push(Declared {
+            name,
+            shape,
+            dtype: None,
+            persistent: true,
+            is_none: false,
+        });
         self
     }
 
@@ -186,7 +207,21 @@ impl Declare {
         persistent: bool,
     ) -> &mut Self {
         let (name, shape) = (name.into(), shape.into());
-        self.buffers.push(Declared { name, shape, dtype: None, persistent });
+        self.buffers.push(Declared { name, shape, dtype: None, persistent, is_none: false });
+        self
+    }
+
+    /// Registers the name of a parameter that is not there: `register_parameter(name, None)`.
+    pub fn no_parameter(&mut self, name: impl Into<String>) -> &mut Self {
+        self.parameter(name, Shape::scalar());
+        self.parameters.iter_mut().next_back().into_iter().for_each(|last| last.is_none = true);
+        self
+    }
+
+    /// Registers the name of a buffer that is not there: `register_buffer(name, None)`.
+    pub fn no_buffer(&mut self, name: impl Into<String>) -> &mut Self {
+        self.buffer(name, Shape::scalar(), true);
+        self.buffers.iter_mut().next_back().into_iter().for_each(|last| last.is_none = true);
         self
     }
 
@@ -216,6 +251,12 @@ impl Declare {
 pub trait DynModule: Any + Debug + Send + Sync {
     /// See [`Module::type_name`].
     fn type_name(&self) -> &'static str;
+    /// Gives the type's path in Rust: `neurarch_components::layers::linear::Linear`.
+    fn rust_name(&self) -> &'static str;
+    /// See [`Module::version`].
+    fn version(&self) -> u32;
+    /// See [`Module::attributes`].
+    fn attributes(&self) -> &'static [&'static str];
     /// See [`Module::declare`].
     fn declare(&self, declare: &mut Declare);
     /// See [`Module::reset`].
@@ -261,6 +302,18 @@ pub enum Place {
 impl<M: Module> DynModule for M {
     fn type_name(&self) -> &'static str {
         Module::type_name(self)
+    }
+
+    fn rust_name(&self) -> &'static str {
+        core::any::type_name::<M>()
+    }
+
+    fn version(&self) -> u32 {
+        Module::version(self)
+    }
+
+    fn attributes(&self) -> &'static [&'static str] {
+        Module::attributes(self)
     }
 
     fn declare(&self, declare: &mut Declare) {

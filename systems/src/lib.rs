@@ -10,11 +10,14 @@ pub mod init;
 pub mod insert;
 mod keys;
 mod launch;
+pub mod lookup;
 pub mod mode;
 pub mod optim;
+pub mod parameters;
 pub mod plans;
 mod ready;
 mod refit;
+pub mod registration;
 mod run;
 pub mod sets;
 pub mod sign;
@@ -23,6 +26,7 @@ pub mod state;
 pub mod step;
 pub mod tie;
 pub mod trace;
+pub mod traverse;
 mod watch;
 
 #[cfg(test)]
