@@ -1,4 +1,5 @@
 //! Traversal and state: torch's names, orders and texts; hooks that do not slow a model; whole populations.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::sync::{Arc, Mutex};
 
@@ -354,4 +355,18 @@ fn plain_bevy_queries_and_systems_see_modules_and_their_numbers() {
     assert_eq!(largest.len(), 20);
     let all = world.parameters_to_vectors::<f32>(nets).unwrap();
     assert!(largest.iter().all(|x| *x > 0.0 && all.iter().any(|y| y.abs() == *x)));
+}
+
+#[test]
+fn a_state_dict_goes_to_a_file_and_back() {
+    let (mut world, nets, root) = net();
+    let state = world.state_dict(root).unwrap();
+    let path =
+        std::env::temp_dir().join(format!("neurarch-{}-state.safetensors", std::process::id()));
+    neurarch::state::safetensors::save(&path, &state).unwrap();
+    let read = StateDict::from(neurarch::state::safetensors::read(&path).unwrap());
+    std::fs::remove_file(&path).unwrap();
+    assert!(world.load_state_dict(nets, &read).unwrap().is_empty());
+    let other = world.models(nets).unwrap()[2];
+    assert_eq!(world.state_dict(other).unwrap(), state);
 }

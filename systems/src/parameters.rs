@@ -50,6 +50,7 @@ impl<'w> Parameters<'w> {
     ///
     /// If the entity is no module of a model, has nothing of that name and element type, or has it from
     /// another module, to which it is tied.
+    #[expect(clippy::missing_panics_doc, reason = "there are as many numbers as the shape says")]
     pub fn get<T: Element>(
         &self,
         module: Entity,
