@@ -162,3 +162,33 @@ fn hooks_of_parameters_see_gradients_and_replace_them() {
     assert_eq!(*seen.lock().unwrap(), [half.clone(), &half * 2.0]);
     assert_eq!(world.gradient(root, "2.bias").unwrap(), Some(&half * 2.0));
 }
+
+#[test]
+fn an_input_that_requires_grad_has_a_gradient_after_backward() {
+    let (mut world, brains) = population();
+    let x = inputs();
+    let dy = Array3::<f32>::ones((MODELS, 6, 2));
+    let planned = world.forward(brains, &x).unwrap();
+    world.backward_from(brains, &dy).unwrap();
+    assert_eq!(world.input_gradient::<f32>(brains).unwrap(), None);
+    let of_weights = world.gradient::<f32>(world.models(brains).unwrap()[4], "0.weight").unwrap();
+    world.zero_grad(brains).unwrap();
+
+    let eager = world.forward(brains, Input::from(&x).requires_grad()).unwrap();
+    assert_eq!(world.input_gradient::<f32>(brains).unwrap(), None);
+    world.backward_from(brains, &dy).unwrap();
+    let dx = world.input_gradient::<f32>(brains).unwrap().unwrap();
+    assert_eq!((planned, dx.shape()), (eager, x.shape()));
+    let root = world.models(brains).unwrap()[4];
+    assert_eq!(world.gradient::<f32>(root, "0.weight").unwrap(), of_weights);
+
+    // A small step along one number of one model's input changes the sum of its results by the gradient.
+    let mut sum = |by: f32| {
+        let mut x = inputs();
+        x[[4, 2, 1]] += by;
+        world.forward(brains, &x).unwrap().index_axis(ndarray::Axis(0), 4).sum()
+    };
+    let slope = (sum(0.01) - sum(-0.01)) / 0.02;
+    assert!((slope - dx[[4, 2, 1]]).abs() < 1e-3, "{slope} against {}", dx[[4, 2, 1]]);
+    assert!(matches!(world.input_gradient::<f64>(brains), Ok(None)));
+}

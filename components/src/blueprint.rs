@@ -205,6 +205,44 @@ pub struct Parameter {
     pub persistent: bool,
     /// The parameter that this is, by position and place there, if it is tied. It has no column then.
     pub tied: Option<(usize, usize)>,
+    /// Whether its shape is not known yet. It has no column then.
+    pub uninitialized: bool,
+}
+
+impl Parameter {
+    /// Says whether it has a column of its own.
+    pub fn has_column(&self) -> bool {
+        self.tied.is_none() && !self.uninitialized
+    }
+}
+
+/// What torch says when the numbers of a parameter are asked for before its shape is known.
+pub const UNINITIALIZED: &str = "Can't access the shape of an uninitialized parameter or buffer. This \
+    error usually happens in `load_state_dict` when trying to load an uninitialized parameter into an \
+    initialized one. Call `forward` to initialize the parameters before accessing their attributes.";
+
+/// Lists the parameters and buffers that a module declares, floating ones in `dtype`.
+fn declared(module: &dyn DynModule, dtype: Dtype) -> (Vec<Parameter>, Vec<Parameter>) {
+    let mut declare = Declare::default();
+    module.declare(&mut declare);
+    let parameter = |declared: Declared| Parameter {
+        name: declared.name,
+        ty: Type { dtype: declared.dtype.unwrap_or(dtype), shape: declared.shape },
+        persistent: declared.persistent,
+        tied: None,
+        uninitialized: declared.uninitialized,
+    };
+    let there =
+        |of: Vec<Declared>| of.into_iter().filter(|of| !of.is_none).map(parameter).collect();
+    (there(declare.parameters), there(declare.buffers))
+}
+
+/// Lists the names that a module declares without a value.
+fn nones(module: &dyn DynModule) -> Vec<String> {
+    let mut declare = Declare::default();
+    module.declare(&mut declare);
+    let all = declare.parameters.into_iter().chain(declare.buffers);
+    all.filter(|of| of.is_none).map(|of| of.name).collect()
 }
 
 /// Why a tie cannot be: what it names is not there, or has another type.
@@ -295,8 +333,7 @@ impl Blueprint {
         for place in 0..=n_children {
             while let Some(share) = shared.next_if(|share| share.place == place) {
                 let alias = self.below(position, &share.path);
-                let alias =
-                    alias.ok_or_else(|| self.no_such(position, &share.name, &share.path))?;
+                let alias = alias.map_err(|_| self.no_such(position, &share.name, &share.path))?;
                 let path = self.path_below(position, &share.name);
                 self.push_alias(alias, share.name, path, position);
             }
@@ -363,7 +400,7 @@ impl Blueprint {
     /// Finds a parameter by a dotted path from `position`: its position and its place there.
     pub fn find_below(&self, position: usize, path: &str) -> Option<(usize, usize)> {
         let (module, own) = path.rsplit_once('.').unwrap_or(("", path));
-        let position = self.below(position, module)?;
+        let position = self.below(position, module).ok()?;
         let parameters = &self.positions[position].parameters;
         Some((position, parameters.iter().position(|parameter| parameter.name == own)?))
     }
@@ -394,30 +431,29 @@ impl Blueprint {
         path: String,
         parent: Option<usize>,
     ) -> usize {
-        let mut declared = Declare::default();
-        module.declare(&mut declared);
-        let parameter = |declared: Declared| Parameter {
-            name: declared.name,
-            ty: Type { dtype: declared.dtype.unwrap_or(dtype), shape: declared.shape },
-            persistent: declared.persistent,
-            tied: None,
-        };
+        let nones = nones(module);
+        let (parameters, buffers) = declared(module, dtype);
         let position = self.positions.len();
-        let is_there = |declared: &Declared| !declared.is_none;
-        let all = declared.parameters.iter().chain(&declared.buffers);
-        let nones = all.filter(|declared| declared.is_none).map(|declared| declared.name.clone());
         self.positions.push(Position {
             path,
             name,
             parent,
             children: Vec::new(),
             module: module.structural(),
-            nones: nones.collect(),
-            parameters: declared.parameters.into_iter().filter(is_there).map(parameter).collect(),
-            buffers: declared.buffers.into_iter().filter(is_there).map(parameter).collect(),
+            nones,
+            parameters,
+            buffers,
             alias: None,
         });
         position
+    }
+
+    /// Puts another module in the place of the one at `position`, which keeps its name and children.
+    pub fn replace(&mut self, position: usize, module: &dyn DynModule, dtype: Dtype) {
+        let (parameters, buffers) = declared(module, dtype);
+        let at = &mut self.positions[position];
+        (at.module, at.parameters, at.buffers) = (module.structural(), parameters, buffers);
+        at.nones = nones(module);
     }
 
     /// Says whether models of the two are of one structure, compared in full.
@@ -454,6 +490,13 @@ impl Blueprint {
         Slot { name: self.path_below(position, &of.name), role, position, index, ty: of.ty.clone() }
     }
 
+    /// Says whether the shape of a slot is not known yet.
+    pub fn is_uninitialized(&self, slot: &Slot) -> bool {
+        let at = &self.positions[slot.position];
+        let among = if slot.role == Role::Buffer { &at.buffers } else { &at.parameters };
+        among[slot.index].uninitialized
+    }
+
     /// Gives the positions of the module at `position` and of all below it.
     pub fn subtree(&self, position: usize) -> Range<usize> {
         let mut end = position + 1;
@@ -470,27 +513,22 @@ impl Blueprint {
         before.map(|at| at.parameters.len()).sum::<usize>() + index
     }
 
-    /// Gives the numbers, in the order of `named_parameters()`, of the parameters in a subtree: those of
-    /// owners where they are tied.
-    pub fn numbers(&self, position: usize) -> Vec<usize> {
+    /// Lists the parameters of a subtree by position and place there: the owners where they, or the module,
+    /// are there under another name.
+    pub fn parameters_below(&self, position: usize) -> Vec<(usize, usize)> {
         let own = |position: usize| {
-            let parameters = self.positions[position].parameters.iter().enumerate();
-            parameters.map(move |(index, of)| {
-                let (position, index) = of.tied.unwrap_or((position, index));
-                self.number(position, index)
-            })
+            let at = &self.positions[position];
+            let parameters = at.parameters.iter().enumerate();
+            let own = parameters.map(move |(index, of)| of.tied.unwrap_or((position, index)));
+            let shared = at.alias.map(|alias| self.parameters_below(alias));
+            own.chain(shared.into_iter().flatten())
         };
         self.subtree(position).flat_map(own).collect()
     }
 
-    /// Finds the module at a dotted path below `position`, that module itself if the path is empty: the
-    /// owner where the path names an alias.
-    pub fn below(&self, position: usize, path: &str) -> Option<usize> {
-        let mut names = path.split('.').filter(|_| !path.is_empty());
-        names.try_fold(position, |position, name| {
-            let children = &self.positions[position].children;
-            let child = children.iter().find(|&&child| self.positions[child].name == name)?;
-            Some(self.positions[*child].alias.unwrap_or(*child))
-        })
+    /// Gives the numbers, in the order of `named_parameters()`, of the parameters of a subtree.
+    pub fn numbers(&self, position: usize) -> Vec<usize> {
+        let below = self.parameters_below(position).into_iter();
+        below.map(|(position, index)| self.number(position, index)).collect()
     }
 }

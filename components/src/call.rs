@@ -1,10 +1,11 @@
 //! [`Call`]: what a module's `forward` sees of its model, and how it calls its children.
 
 use neurarch_kernels::dtype::Dtype;
+use neurarch_kernels::program::Slot;
 use neurarch_kernels::program::trace::{Trace, Var};
 use neurarch_kernels::program::tree::{Arguments, Tree};
 
-use crate::blueprint::{Blueprint, Position};
+use crate::blueprint::{Blueprint, Position, UNINITIALIZED};
 
 /// What a module's `forward` sees of the model: its own parameters, buffers, children and mode.
 #[derive(Clone, Copy)]
@@ -72,11 +73,10 @@ impl<'a> Call<'a> {
         self.training.get(self.position).copied().unwrap_or(true)
     }
 
-    /// Gives a parameter by name; an error at this module if there is none.
+    /// Gives a parameter by name, or one of a descendant by its dotted path; an error at this module if
+    /// there is none.
     pub fn parameter(&self, name: &str) -> Var {
-        self.blueprint
-            .parameter(self.position, name)
-            .map_or_else(|| self.missing(name), |slot| self.trace.slot(slot))
+        self.read(name, Blueprint::parameter)
     }
 
     /// Gives a parameter by name; `None` if it is registered without a value, an error at this module if it is
@@ -86,11 +86,23 @@ impl<'a> Call<'a> {
         (!is_none).then(|| self.parameter(name))
     }
 
-    /// Gives a buffer by name; an error at this module if there is none.
+    /// Gives a buffer by name, or one of a descendant by its dotted path; an error at this module if there
+    /// is none.
     pub fn buffer(&self, name: &str) -> Var {
-        self.blueprint
-            .buffer(self.position, name)
-            .map_or_else(|| self.missing(name), |slot| self.trace.slot(slot))
+        self.read(name, Blueprint::buffer)
+    }
+
+    fn read(&self, name: &str, find: impl Fn(&Blueprint, usize, &str) -> Option<Slot>) -> Var {
+        let (path, own) = name.rsplit_once('.').unwrap_or(("", name));
+        let position = match self.blueprint.below(self.position, path) {
+            Ok(position) => position,
+            Err((position, name)) => return self.missing(position, name),
+        };
+        match find(self.blueprint, position, own) {
+            Some(slot) if self.blueprint.is_uninitialized(&slot) => self.trace.fail(UNINITIALIZED),
+            Some(slot) => self.trace.slot(slot),
+            None => self.missing(position, own),
+        }
     }
 
     /// Gives a field of this module that each model has of its own, with shape `[]`:
@@ -120,10 +132,40 @@ impl<'a> Call<'a> {
     /// Calls a child, or a module further down by its dotted path; an error at this module if there is
     /// none.
     pub fn child_with(&self, path: &str, arguments: impl Into<Arguments>) -> Tree {
-        let Some(position) = self.blueprint.below(self.position, path) else {
-            return self.missing(path).into();
-        };
-        Call { position, ..*self }.run(arguments.into())
+        match self.blueprint.below(self.position, path) {
+            Ok(position) if position != self.position => {
+                Call { position, ..*self }.run(arguments.into())
+            }
+            Ok(position) => self.missing(position, path).into(),
+            Err((position, name)) => self.missing(position, name).into(),
+        }
+    }
+
+    /// Takes the `N` values that the arguments are, if they are; an error in Python's words if not.
+    pub fn values<const N: usize>(&self, arguments: Arguments) -> Option<[Var; N]> {
+        let module = self.at().module.type_name();
+        if let Some((name, _)) = arguments.keyword.first() {
+            self.trace
+                .fail(format!("{module}.forward() got an unexpected keyword argument '{name}'"));
+            return None;
+        }
+        let given = arguments.positional.len();
+        let values = arguments.positional.into_iter().map(|tree| match tree {
+            Tree::Leaf(x) => x,
+            other => {
+                let given = other.type_name();
+                self.trace.fail(format!("{module}.forward(): expected a Tensor, got {given}"))
+            }
+        });
+        let values = values.collect::<Vec<_>>().try_into();
+        if values.is_err() {
+            self.trace.fail(format!(
+                "{module}.forward() takes {} positional arguments but {} were given",
+                N + 1,
+                given + 1
+            ));
+        }
+        values.ok()
     }
 
     /// Takes the one value that the arguments are, if they are; an error in Python's words if not.
@@ -153,8 +195,9 @@ impl<'a> Call<'a> {
         None
     }
 
-    fn missing(&self, name: &str) -> Var {
-        let module = self.at().module.type_name();
+    /// Records that the module at `position` has no such thing.
+    pub(crate) fn missing(&self, position: usize, name: &str) -> Var {
+        let module = self.blueprint.positions[position].module.type_name();
         self.trace.fail(format!("'{module}' object has no attribute '{name}'"))
     }
 }

@@ -62,6 +62,33 @@ pub trait Module: Component + Clone + Debug + PartialEq {
         }
     }
 
+    /// Says whether this becomes another module when it is first called: see
+    /// [`initialize_parameters`](Module::initialize_parameters).
+    fn is_lazy(&self) -> bool {
+        false
+    }
+
+    /// Gives what a lazy module becomes when it is first called with these arguments: shapes are known
+    /// then. `None` if the arguments do not say; an error in torch's words is recorded on the trace.
+    ///
+    /// Source: `initialize_parameters` and `cls_to_become` of `torch.nn.modules.lazy.LazyModuleMixin`.
+    fn initialize_parameters(
+        &self,
+        call: &Call<'_>,
+        arguments: &Arguments,
+    ) -> Option<Box<dyn DynModule>> {
+        let _ = (call, arguments);
+        None
+    }
+
+    /// Gives what a lazy module becomes when a parameter or buffer gets its shape from a `state_dict`.
+    ///
+    /// Source: `torch.nn.parameter.UninitializedParameter.materialize`.
+    fn materialize(&self, name: &str, shape: &Shape) -> Option<Box<dyn DynModule>> {
+        let _ = (name, shape);
+        None
+    }
+
     /// Gives a copy in which every scalar slot has a fixed value: what decides the blueprint.
     fn structural(&self) -> Self {
         self.clone()
@@ -93,6 +120,11 @@ pub trait Module: Component + Clone + Debug + PartialEq {
     /// registered under their names.
     fn attributes(&self) -> &'static [&'static str] {
         &[]
+    }
+
+    /// Gives what torch prints between the parentheses behind the type's name: `in_features=4, bias=True`.
+    fn extra_repr(&self) -> String {
+        String::new()
     }
 
     /// Gives the component that a spawned module has: a container leaves the list of its children to
@@ -192,6 +224,8 @@ pub struct Declared {
     pub persistent: bool,
     /// Whether it is a name without a value: torch's `None`. It has neither shape nor numbers.
     pub is_none: bool,
+    /// Whether its shape is not known yet; `shape` means nothing then.
+    pub uninitialized: bool,
 }
 
 impl Declare {
@@ -204,6 +238,7 @@ impl Declare {
             dtype: None,
             persistent: true,
             is_none: false,
+            uninitialized: false,
         });
         self
     }
@@ -216,7 +251,14 @@ impl Declare {
         persistent: bool,
     ) -> &mut Self {
         let (name, shape) = (name.into(), shape.into());
-        self.buffers.push(Declared { name, shape, dtype: None, persistent, is_none: false });
+        self.buffers.push(Declared {
+            name,
+            shape,
+            dtype: None,
+            persistent,
+            is_none: false,
+            uninitialized: false,
+        });
         self
     }
 
@@ -231,6 +273,14 @@ impl Declare {
     pub fn no_buffer(&mut self, name: impl Into<String>) -> &mut Self {
         self.buffer(name, Shape::scalar(), true);
         self.buffers.iter_mut().next_back().into_iter().for_each(|last| last.is_none = true);
+        self
+    }
+
+    /// Says that the shape of a parameter or buffer declared before is not known yet:
+    /// `UninitializedParameter`, `UninitializedBuffer`.
+    pub fn uninitialized(&mut self, name: &str) -> &mut Self {
+        let all = self.parameters.iter_mut().chain(&mut self.buffers);
+        all.filter(|of| of.name == name).for_each(|of| of.uninitialized = true);
         self
     }
 
@@ -274,18 +324,32 @@ pub trait DynModule: Any + Debug + Send + Sync {
     fn reset(&self, parameter: &str) -> Init;
     /// See [`Module::forward_with`].
     fn forward_with(&self, call: &Call<'_>, arguments: Arguments) -> Tree;
+    /// See [`Module::is_lazy`].
+    fn is_lazy(&self) -> bool;
+    /// See [`Module::initialize_parameters`].
+    fn initialize_parameters(
+        &self,
+        call: &Call<'_>,
+        arguments: &Arguments,
+    ) -> Option<Box<dyn DynModule>>;
+    /// See [`Module::materialize`].
+    fn materialize(&self, name: &str, shape: &Shape) -> Option<Box<dyn DynModule>>;
     /// See [`Module::structural`].
     fn structural(&self) -> Box<dyn DynModule>;
     /// See [`Module::scalar`].
     fn scalar(&self, name: &str) -> Option<f64>;
+    /// See [`Module::extra_repr`].
+    fn extra_repr(&self) -> String;
     /// Says whether the two may share a blueprint: one type, equal structural fields.
     fn is_like(&self, other: &dyn DynModule) -> bool;
+    /// Says whether the two are equal, scalar slots included.
+    fn equals(&self, other: &dyn DynModule) -> bool;
     /// Copies.
     fn clone_box(&self) -> Box<dyn DynModule>;
     /// Makes the type known to the world ([`ModuleTypes::register`]).
     fn register(&self, world: &mut World);
     /// Adds [`Module::spawned`] as a component.
-    fn insert(&self, entity: &mut EntityWorldMut<'_>);
+    fn insert_into(&self, entity: &mut EntityWorldMut<'_>);
     /// Spawns the module's entity with [`Module::spawned`] and all other components but columns at once.
     fn spawn<'w>(&self, world: &'w mut World, parts: Parts) -> EntityWorldMut<'w>;
 }
@@ -343,6 +407,22 @@ impl<M: Module> DynModule for M {
         Module::forward_with(self, call, arguments)
     }
 
+    fn is_lazy(&self) -> bool {
+        Module::is_lazy(self)
+    }
+
+    fn initialize_parameters(
+        &self,
+        call: &Call<'_>,
+        arguments: &Arguments,
+    ) -> Option<Box<dyn DynModule>> {
+        Module::initialize_parameters(self, call, arguments)
+    }
+
+    fn materialize(&self, name: &str, shape: &Shape) -> Option<Box<dyn DynModule>> {
+        Module::materialize(self, name, shape)
+    }
+
     fn structural(&self) -> Box<dyn DynModule> {
         Box::new(Module::structural(self))
     }
@@ -351,9 +431,17 @@ impl<M: Module> DynModule for M {
         Module::scalar(self, name)
     }
 
+    fn extra_repr(&self) -> String {
+        Module::extra_repr(self)
+    }
+
     fn is_like(&self, other: &dyn DynModule) -> bool {
         let other = (other as &dyn Any).downcast_ref::<M>();
         other.is_some_and(|other| Module::structural(self) == Module::structural(other))
+    }
+
+    fn equals(&self, other: &dyn DynModule) -> bool {
+        (other as &dyn Any).downcast_ref::<M>() == Some(self)
     }
 
     fn clone_box(&self) -> Box<dyn DynModule> {
@@ -364,7 +452,7 @@ impl<M: Module> DynModule for M {
         ModuleTypes::register::<M>(world);
     }
 
-    fn insert(&self, entity: &mut EntityWorldMut<'_>) {
+    fn insert_into(&self, entity: &mut EntityWorldMut<'_>) {
         entity.insert(self.spawned());
     }
 

@@ -34,6 +34,8 @@ pub struct Entry {
     pub ty: Option<Type>,
     /// Whether a `state_dict` has it. Parameters are always persistent.
     pub persistent: bool,
+    /// Whether its shape is not known yet.
+    pub uninitialized: bool,
 }
 
 impl Registered {
@@ -42,9 +44,9 @@ impl Registered {
         let mut declared = Declare::default();
         module.declare(&mut declared);
         let entry = |declared: Declared| {
-            let Declared { name, shape, dtype: own, persistent, is_none } = declared;
+            let Declared { name, shape, dtype: own, persistent, is_none, uninitialized } = declared;
             let ty = (!is_none).then(|| Type { dtype: own.unwrap_or(dtype), shape });
-            Entry { name, ty, persistent }
+            Entry { name, ty, persistent, uninitialized }
         };
         Registered {
             parameters: declared.parameters.into_iter().map(entry).collect(),
@@ -56,8 +58,8 @@ impl Registered {
     pub fn apply(&self, position: &mut Position) {
         let parameters = |entries: &[Entry]| -> Vec<Parameter> {
             let there = entries.iter().filter_map(|entry| {
-                let (name, persistent) = (entry.name.clone(), entry.persistent);
-                Some(Parameter { name, ty: entry.ty.clone()?, persistent, tied: None })
+                let Entry { name, ty, persistent, uninitialized } = entry.clone();
+                Some(Parameter { name, ty: ty?, persistent, tied: None, uninitialized })
             });
             there.collect()
         };

@@ -18,6 +18,8 @@ pub struct Tensor {
     pub shape: Vec<usize>,
     /// The elements, row-major and little-endian; shared by clones.
     bytes: Arc<[u8]>,
+    /// Whether the shape is not known yet.
+    uninitialized: bool,
 }
 
 impl Tensor {
@@ -56,7 +58,18 @@ impl Tensor {
     ) -> Self {
         let numel: usize = shape.iter().product();
         assert_eq!(bytes.len(), numel * dtype.size_bytes(), "as many bytes as the shape says");
-        Tensor { name, dtype, shape, bytes: bytes.into() }
+        Tensor { name, dtype, shape, bytes: bytes.into(), uninitialized: false }
+    }
+
+    /// Makes the entry of a parameter or buffer whose shape is not known yet.
+    pub fn uninitialized(name: impl Into<String>, dtype: Dtype) -> Self {
+        let (name, shape, bytes) = (name.into(), Vec::new(), Vec::new().into());
+        Tensor { name, dtype, shape, bytes, uninitialized: true }
+    }
+
+    /// Says whether the shape is not known yet.
+    pub fn is_uninitialized(&self) -> bool {
+        self.uninitialized
     }
 
     /// Views the elements as files have them.
@@ -73,7 +86,7 @@ impl Tensor {
 
     /// Copies the elements out; `None` if they are not of type `T`.
     pub fn to_array<T: Element>(&self) -> Option<ArrayD<T>> {
-        if self.dtype != T::DTYPE {
+        if self.dtype != T::DTYPE || self.uninitialized {
             return None;
         }
         let bytes = self.to_native();
@@ -87,8 +100,8 @@ impl Tensor {
     /// Source: `torch.Tensor.to(dtype)`.
     #[must_use]
     pub fn cast(&self, dtype: Dtype) -> Tensor {
-        if dtype == self.dtype {
-            return self.clone();
+        if dtype == self.dtype || self.uninitialized {
+            return Tensor { dtype, ..self.clone() };
         }
         let size_bytes = self.dtype.size_bytes();
         let mut bytes = Vec::with_capacity(self.bytes.len() / size_bytes * dtype.size_bytes());

@@ -72,13 +72,13 @@ pub struct Contents {
 }
 
 impl Contents {
-    /// Lists the columns: a role, a place in the module, and the type of a row. A tied parameter has none.
+    /// Lists the columns: a role, a place in the module, and the type of a row. What is tied or uninitialized has none.
     pub fn columns(&self) -> impl Iterator<Item = (Role, usize, Cow<'_, Type>)> {
         fn of(
             role: Role,
             among: &[Parameter],
         ) -> impl Iterator<Item = (Role, usize, Cow<'_, Type>)> {
-            let own = among.iter().enumerate().filter(|(_, parameter)| parameter.tied.is_none());
+            let own = among.iter().enumerate().filter(|(_, parameter)| parameter.has_column());
             own.map(move |(index, parameter)| (role, index, Cow::Borrowed(&parameter.ty)))
         }
         let companions = self.companions.iter().filter_map(|&(role, index)| {
@@ -122,7 +122,7 @@ impl Contents {
             (0..last).map(move |index| (role, index))
         }));
         self.companions
-            .retain(|&(role, index)| role == Role::Steps || self.parameters[index].tied.is_none());
+            .retain(|&(role, index)| role == Role::Steps || self.parameters[index].has_column());
     }
 }
 

@@ -25,6 +25,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+pub mod evolve;
 mod hooks;
 mod module;
 pub mod plugin;
@@ -33,6 +34,7 @@ pub mod prelude;
 mod train;
 
 pub use bevy_ecs;
+pub use evolve::EvolveWorld;
 pub use hooks::HookWorld;
 pub use module::ModuleWorld;
 pub use neurarch_components as components;

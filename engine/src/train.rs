@@ -6,7 +6,9 @@ use ndarray::{Array1, Array2, ArrayD, ArrayViewMut, Dimension};
 
 use crate::components::losses::Loss;
 use crate::kernels::dtype::Element;
-use crate::systems::array::{DataSet, Input};
+use crate::kernels::program::tree::{Arguments, Tree};
+use crate::systems::access::AccessError;
+use crate::systems::array::{AnyInput, DataSet, Input};
 use crate::systems::mode;
 use crate::systems::plans::Plans;
 use crate::systems::step::{self, StepError};
@@ -26,6 +28,18 @@ pub trait TrainWorld {
         population: Entity,
         x: impl Into<Input<'a, T>>,
     ) -> Result<ArrayD<T>, StepError>;
+
+    /// Calls models that take several values or keyword arguments, or give several values:
+    /// [`step::forward_with`].
+    ///
+    /// # Errors
+    ///
+    /// As [`forward`](TrainWorld::forward), and if a value of the result is not of `T`.
+    fn forward_with<T: Element>(
+        &mut self,
+        population: Entity,
+        arguments: Arguments<AnyInput<'_>>,
+    ) -> Result<Tree<ArrayD<T>>, StepError>;
 
     /// Runs the models into an array that is there already: [`step::forward_into`].
     ///
@@ -69,6 +83,29 @@ pub trait TrainWorld {
         gradient: impl Into<Input<'a, T>>,
     ) -> Result<(), StepError>;
 
+    /// Adds the gradients of the last forward pass from given gradients of its floating results, `None` where
+    /// they are zero: [`step::backward_with`].
+    ///
+    /// # Errors
+    ///
+    /// As [`backward_from`](TrainWorld::backward_from), and if there are more or fewer than results.
+    fn backward_with(
+        &mut self,
+        population: Entity,
+        gradients: &[Option<AnyInput<'_>>],
+    ) -> Result<(), StepError>;
+
+    /// Copies the gradient of the last input, if it [`requires_grad`](Input::requires_grad), after a
+    /// backward pass: [`step::input_gradient`].
+    ///
+    /// # Errors
+    ///
+    /// If there is no such population, or the input's elements are not `T`.
+    fn input_gradient<T: Element>(
+        &self,
+        population: Entity,
+    ) -> Result<Option<ArrayD<T>>, StepError>;
+
     /// Updates the parameters that have a gradient: [`step::step`].
     ///
     /// # Errors
@@ -76,12 +113,20 @@ pub trait TrainWorld {
     /// If a model has no optimizer.
     fn step(&mut self, population: Entity) -> Result<(), StepError>;
 
-    /// Takes the gradients away, to torch's `None`: [`step::zero_grad`].
+    /// Takes gradients away, of a population or of a module and all below it, to torch's `None`:
+    /// [`step::zero_grad`].
     ///
     /// # Errors
     ///
-    /// If there is no such population.
-    fn zero_grad(&mut self, population: Entity) -> Result<(), StepError>;
+    /// If `entity` is neither.
+    fn zero_grad(&mut self, entity: Entity) -> Result<(), StepError>;
+
+    /// [`zero_grad`](TrainWorld::zero_grad), or zeros where there are gradients if `set_to_none` is false.
+    ///
+    /// # Errors
+    ///
+    /// As [`zero_grad`](TrainWorld::zero_grad).
+    fn zero_grad_with(&mut self, entity: Entity, set_to_none: bool) -> Result<(), StepError>;
 
     /// Makes one training step: [`step::train_step`].
     ///
@@ -145,6 +190,18 @@ pub trait TrainWorld {
     /// If `entity` is neither.
     fn requires_grad_(&mut self, entity: Entity, requires_grad: bool) -> Result<(), StepError>;
 
+    /// Says whether one parameter of a model needs a gradient: [`mode::set_requires_grad`].
+    ///
+    /// # Errors
+    ///
+    /// If `root` is no model's root, or has no such parameter.
+    fn set_requires_grad(
+        &mut self,
+        root: Entity,
+        name: &str,
+        requires_grad: bool,
+    ) -> Result<(), AccessError>;
+
     /// Says whether a population's models, or one of them, take part: [`mode::set_active`].
     ///
     /// # Errors
@@ -196,12 +253,39 @@ impl TrainWorld for World {
         step::backward_from(self, population, gradient)
     }
 
+    fn forward_with<T: Element>(
+        &mut self,
+        population: Entity,
+        arguments: Arguments<AnyInput<'_>>,
+    ) -> Result<Tree<ArrayD<T>>, StepError> {
+        step::forward_with(self, population, arguments)
+    }
+
+    fn backward_with(
+        &mut self,
+        population: Entity,
+        gradients: &[Option<AnyInput<'_>>],
+    ) -> Result<(), StepError> {
+        step::backward_with(self, population, gradients)
+    }
+
+    fn input_gradient<T: Element>(
+        &self,
+        population: Entity,
+    ) -> Result<Option<ArrayD<T>>, StepError> {
+        step::input_gradient(self, population)
+    }
+
     fn step(&mut self, population: Entity) -> Result<(), StepError> {
         step::step(self, population)
     }
 
-    fn zero_grad(&mut self, population: Entity) -> Result<(), StepError> {
-        step::zero_grad(self, population, true)
+    fn zero_grad(&mut self, entity: Entity) -> Result<(), StepError> {
+        step::zero_grad(self, entity, true)
+    }
+
+    fn zero_grad_with(&mut self, entity: Entity, set_to_none: bool) -> Result<(), StepError> {
+        step::zero_grad(self, entity, set_to_none)
     }
 
     fn train_step<'a, 'b, X: Element, Y: Element>(
@@ -244,6 +328,15 @@ impl TrainWorld for World {
 
     fn requires_grad_(&mut self, entity: Entity, requires_grad: bool) -> Result<(), StepError> {
         mode::requires_grad_(self, entity, requires_grad)
+    }
+
+    fn set_requires_grad(
+        &mut self,
+        root: Entity,
+        name: &str,
+        requires_grad: bool,
+    ) -> Result<(), AccessError> {
+        mode::set_requires_grad(self, root, name, requires_grad)
     }
 
     fn set_active(&mut self, entity: Entity, is_active: bool) -> Result<(), StepError> {

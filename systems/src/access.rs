@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bevy_ecs::prelude::*;
 use ndarray::{ArrayD, ArrayViewD, Axis, IxDyn};
-use neurarch_components::blueprint::{Blueprint, Blueprints};
+use neurarch_components::blueprint::{Blueprint, Blueprints, UNINITIALIZED};
 use neurarch_components::column::{ColumnKey, Columns, RowBundle, row, row_mut};
 use neurarch_components::mode::HasGradient;
 use neurarch_components::population::{Group, Population};
@@ -63,6 +63,12 @@ pub enum AccessError {
         /// The shape that was given.
         given: Vec<usize>,
     },
+    /// Its shape is not known yet; torch's words.
+    #[error("'{name}': {UNINITIALIZED}")]
+    Uninitialized {
+        /// The dotted name.
+        name: String,
+    },
     /// The models of the population do not all have it alike.
     #[error("'{name}' is not the same in all models of the population")]
     Mixed {
@@ -77,7 +83,7 @@ pub enum AccessError {
 /// Finds the slot of a dotted name.
 pub fn find_slot(blueprint: &Blueprint, name: &str) -> Option<Slot> {
     let (path, leaf) = name.rsplit_once('.').unwrap_or(("", name));
-    let position = blueprint.below(0, path)?;
+    let position = blueprint.below(0, path).ok()?;
     blueprint.parameter(position, leaf).or_else(|| blueprint.buffer(position, leaf))
 }
 
@@ -119,6 +125,9 @@ fn find_signed(
         module: blueprint.positions[0].module.type_name(),
         name: name.to_owned(),
     })?;
+    if blueprint.is_uninitialized(&slot) {
+        return Err(AccessError::Uninitialized { name: name.to_owned() });
+    }
     let role = role.unwrap_or(slot.role);
     let entity = group.modules[slot.position][member];
     Ok(Found { entity, slot: Slot { role, ..slot } })
@@ -359,7 +368,7 @@ pub fn module(world: &mut World, root: Entity, path: &str) -> Result<Entity, Acc
     let model = *world.get::<Model>(root).ok_or(AccessError::NotAModel(root))?;
     sign::refresh(world, model.population)?;
     let (group, member, blueprint) = place(world, root)?;
-    let position = blueprint.below(0, path).ok_or_else(|| AccessError::NoSuchName {
+    let position = blueprint.below(0, path).map_err(|_| AccessError::NoSuchName {
         module: blueprint.positions[0].module.type_name(),
         name: path.to_owned(),
     })?;

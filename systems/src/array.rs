@@ -1,7 +1,10 @@
 //! [`Input`]: arrays on their way to the models of a population.
 
+use core::fmt::Debug;
+
 use ndarray::{Array, ArrayView, ArrayView2, CowArray, Dimension, Ix2, IxDyn};
 use neurarch_kernels::dtype::{Dtype, Element};
+use neurarch_kernels::program::tree::Arguments;
 
 use crate::plans::TypeRef;
 use crate::step::StepError;
@@ -25,17 +28,33 @@ use crate::step::StepError;
 pub struct Input<'a, T: Element> {
     array: CowArray<'a, T, IxDyn>,
     shared: bool,
+    needs_gradient: bool,
 }
 
 impl<'a, T: Element> Input<'a, T> {
     /// Gives each model numbers of its own: `array` is `[models, ..]`.
     pub fn each<D: Dimension>(array: ArrayView<'a, T, D>) -> Self {
-        Input { array: row_major(array).into_dyn(), shared: false }
+        Input { array: row_major(array).into_dyn(), shared: false, needs_gradient: false }
     }
 
     /// Gives every model the same numbers: `array` has no axis of models.
     pub fn shared<D: Dimension>(array: ArrayView<'a, T, D>) -> Self {
-        Input { array: row_major(array).into_dyn(), shared: true }
+        Input { array: row_major(array).into_dyn(), shared: true, needs_gradient: false }
+    }
+
+    /// Asks for the gradient of these numbers: [`input_gradient`](crate::step::input_gradient) has it after
+    /// `backward`. The forward pass that gets them runs eagerly, with the same bits; what trains whole steps
+    /// has no use for it.
+    ///
+    /// Source: `torch.Tensor.requires_grad_`.
+    #[must_use]
+    pub fn requires_grad(self) -> Self {
+        Input { needs_gradient: true, ..self }
+    }
+
+    /// Says whether somebody asked for their gradient.
+    pub fn needs_gradient(&self) -> bool {
+        self.needs_gradient
     }
 
     /// Gives the sizes of the axes behind that of the models.
@@ -60,6 +79,7 @@ impl<'a, T: Element> Input<'a, T> {
             shape: self.shape(),
             models: self.models(),
             bytes: bytemuck::cast_slice(elements),
+            needs_gradient: self.needs_gradient,
         }
     }
 }
@@ -83,6 +103,60 @@ fn row_major<T: Clone, D: Dimension>(array: ArrayView<'_, T, D>) -> CowArray<'_,
     }
 }
 
+/// An [`Input`] of any element type: what stands at the leaves of the arguments that models are called with.
+///
+/// # Example
+///
+/// ```
+/// # use neurarch_kernels::program::tree::{Arguments, Tree};
+/// # use neurarch_systems::array::AnyInput;
+/// let (image, label) = (ndarray::Array2::<f32>::zeros((10, 4)), ndarray::Array1::<i64>::zeros(10));
+/// let arguments = Arguments::each([AnyInput::from(&image), AnyInput::from(&label)]);
+/// assert_eq!(arguments.positional.len(), 2);
+/// ```
+#[derive(Debug)]
+pub struct AnyInput<'a>(Box<dyn Erase + 'a>);
+
+impl AnyInput<'_> {
+    /// Says whether somebody asked for the gradient of these numbers.
+    pub fn needs_gradient(&self) -> bool {
+        self.erase().needs_gradient
+    }
+
+    pub(crate) fn erase(&self) -> Erased<'_> {
+        self.0.erase()
+    }
+}
+
+/// An [`Input`] of some element type.
+trait Erase: Debug {
+    fn erase(&self) -> Erased<'_>;
+}
+
+impl<T: Element> Erase for Input<'_, T> {
+    fn erase(&self) -> Erased<'_> {
+        Input::erase(self)
+    }
+}
+
+impl<'a, T: Element> From<Input<'a, T>> for AnyInput<'a> {
+    fn from(input: Input<'a, T>) -> Self {
+        AnyInput(Box::new(input))
+    }
+}
+
+impl<'a, T: Element, D: Dimension> From<&'a Array<T, D>> for AnyInput<'a> {
+    fn from(array: &'a Array<T, D>) -> Self {
+        Input::from(array).into()
+    }
+}
+
+impl<'a, T: Element, D: Dimension> From<ArrayView<'a, T, D>> for AnyInput<'a> {
+    fn from(array: ArrayView<'a, T, D>) -> Self {
+        Input::from(array).into()
+    }
+}
+
 /// An [`Input`] whose element type is known at run time only.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Erased<'a> {
@@ -90,6 +164,15 @@ pub(crate) struct Erased<'a> {
     pub(crate) shape: &'a [usize],
     pub(crate) models: Option<usize>,
     pub(crate) bytes: &'a [u8],
+    pub(crate) needs_gradient: bool,
+}
+
+/// What models are called with: arrays, and how they are nested.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Called<'a> {
+    pub(crate) arrays: &'a [Erased<'a>],
+    /// At each leaf the place in `arrays`; `None` if they are one value.
+    pub(crate) structure: Option<&'a Arguments<usize>>,
 }
 
 impl<'a> Erased<'a> {

@@ -49,6 +49,8 @@ pub(crate) struct Cohort {
     pub(crate) places: Vec<u32>,
     /// Whether a forward pass is to keep what `backward` will need.
     pub(crate) keeps_tape: bool,
+    /// Whether it has modules that become others when they are first called.
+    pub(crate) is_lazy: bool,
     /// Whether it runs eagerly, since somebody watches.
     pub(crate) is_eager: bool,
     /// The positions where a model may have an optimizer, and what those of the cohort have.
@@ -184,6 +186,7 @@ impl Cohorts {
                     },
                     places: vec![place as u32],
                     keeps_tape: false,
+                    is_lazy: blueprint.positions.iter().any(|at| at.module.is_lazy()),
                     is_eager: false,
                     owned,
                     keys: Keys::default(),

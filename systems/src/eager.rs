@@ -8,14 +8,16 @@ use neurarch_components::losses::{DynLoss, LossCall};
 use neurarch_components::module::DynModule;
 use neurarch_components::registry::ModuleTypes;
 use neurarch_kernels::passes::differentiate::{Crossing, WatchGradients, backward_watched};
-use neurarch_kernels::program::eager::Eager;
+use neurarch_kernels::program::eager::{Eager, ReadError};
 use neurarch_kernels::program::trace::{Trace, Var};
+use neurarch_kernels::program::tree::Arguments;
 use neurarch_kernels::program::{Program, Role, Scalar, ScalarOf, Slot, ValueId};
 use neurarch_kernels::shape::Type;
 
 use crate::array::Erased;
 use crate::cohort::{Cohort, population};
 use crate::hooks::{Runner, Shared};
+use crate::plans::Results;
 use crate::ready::read_scalar;
 use crate::run::LossArrays;
 use crate::step::{StepError, check};
@@ -25,7 +27,11 @@ use crate::trace::{self, Parameter, gradient_of};
 pub(crate) struct Recorded {
     program: Program,
     eager: Eager,
-    y: ValueId,
+    /// What the models were called with, and whether its gradient is asked for.
+    inputs: Vec<(ValueId, bool)>,
+    results: Vec<ValueId>,
+    /// The gradients of the inputs, row after row, where a backward pass found them.
+    input_gradients: Vec<Option<Vec<u8>>>,
     /// The parameters that get a gradient.
     numbers: Vec<usize>,
     /// Whether what it drew was not counted yet.
@@ -36,6 +42,7 @@ pub(crate) struct Recorded {
 pub(crate) struct Given<'a> {
     pub(crate) ty: Type,
     pub(crate) rows: Vec<&'a [u8]>,
+    pub(crate) needs_gradient: bool,
 }
 
 impl Given<'_> {
@@ -44,9 +51,9 @@ impl Given<'_> {
     }
 }
 
-/// The result of a pass: the type for one model, and the rows of all members side by side.
+/// The results of a pass, the rows of all members side by side.
 pub(crate) struct Made {
-    pub(crate) ty: Type,
+    pub(crate) results: Results,
     pub(crate) bytes: Vec<u8>,
 }
 
@@ -55,14 +62,49 @@ pub(crate) fn forward(
     world: &mut World,
     cohort: &mut Cohort,
     shared: Option<Shared>,
-    x: &Given<'_>,
+    given: &[Given<'_>],
+    structure: Option<&Arguments<usize>>,
 ) -> Result<(Made, Recorded), StepError> {
     let slots = cohort.scheme.slots();
     let (trace, runner) = begin(world, cohort, shared, &slots, None)?;
-    let y = cohort.scheme.call(&trace, &x.record(&trace), Some(&runner));
+    let inputs: Vec<_> = given.iter().map(|given| given.record(&trace)).collect();
+    let arguments = trace::nest(inputs.clone(), structure);
+    let (vars, results) = trace::flatten(cohort.scheme.call(&trace, arguments, Some(&runner)));
     let (program, eager) = end(&trace, &runner)?;
-    let y = y.id().ok_or(StepError::NoForward("a result"))?;
-    Ok((read(&eager, y)?, Recorded { program, eager, y, numbers: Vec::new(), is_new: true }))
+    let made = read_results(&eager, &vars, results)?;
+    let needs = inputs.iter().zip(given).filter_map(|(x, of)| Some((x.id()?, of.needs_gradient)));
+    let recorded = Recorded {
+        program,
+        eager,
+        inputs: needs.collect(),
+        results: vars.iter().filter_map(Var::id).collect(),
+        input_gradients: Vec::new(),
+        numbers: Vec::new(),
+        is_new: true,
+    };
+    Ok((made, recorded))
+}
+
+impl Recorded {
+    /// Takes the gradients of what the models were called with, where they were asked for and the results
+    /// depend on them: the rows of all members side by side.
+    pub(crate) fn take_input_gradients(&mut self) -> Vec<Option<Vec<u8>>> {
+        std::mem::take(&mut self.input_gradients)
+    }
+}
+
+/// Reads the rows of results, each result at its place in a row.
+fn read_results(eager: &Eager, vars: &[Var], results: Results) -> Result<Made, StepError> {
+    let mut bytes = vec![0; results.row_bytes * eager.models()];
+    for (var, &offset) in vars.iter().zip(&results.offsets) {
+        let (ty, all) = eager.read_bytes(var.id().ok_or(ReadError::Poisoned)?)?;
+        let size = ty.size_bytes();
+        for model in 0..eager.models() {
+            bytes[model * results.row_bytes + offset..][..size]
+                .copy_from_slice(&all[model * size..][..size]);
+        }
+    }
+    Ok(Made { results, bytes })
 }
 
 /// Goes back from gradients of the result of a forward pass, and adds to the gradients of parameters, which
@@ -72,19 +114,25 @@ pub(crate) fn backward(
     cohort: &mut Cohort,
     shared: Option<Shared>,
     recorded: Recorded,
-    dy: &Given<'_>,
+    gradients_of_results: &[Given<'_>],
 ) -> Result<Recorded, StepError> {
     let trainable = cohort.scheme.trainable();
     let gradients = gradient_slots(cohort);
     let mut runner = runner(world, cohort, shared)?;
-    let trace = Trace::resume_eager(recorded.program, recorded.eager);
+    let Recorded { program, eager, inputs, results, .. } = recorded;
+    let trace = Trace::resume_eager(program, eager);
     load(world, cohort, &gradients, &trace)?;
     runner.go_back(&trace);
-    let y = trace.var(recorded.y);
-    let wrt: Vec<_> = trainable.iter().map(|p| trace.slot(p.slot.clone())).collect();
-    let dy = dy.record(&trace);
+    let mut wrt: Vec<_> = trainable.iter().map(|p| trace.slot(p.slot.clone())).collect();
+    let asked = inputs.iter().filter(|(_, needed)| *needed);
+    wrt.extend(asked.map(|&(x, _)| trace.var(x)));
+    let floats = results.iter().map(|&y| trace.var(y)).filter(|y| y.dtype().is_float());
+    let pairs: Vec<_> = floats.collect();
+    let dy = gradients_of_results.iter().map(|given| given.record(&trace));
+    let pairs: Vec<_> = pairs.into_iter().zip(dy).collect();
     let mut watch = Watch { runner: &mut runner, trace: &trace, trainable: &trainable };
-    let found = backward_watched(&trace, &[(y, dy)], &wrt, &mut watch);
+    let mut found = backward_watched(&trace, &pairs, &wrt, &mut watch);
+    let mut of_inputs = found.split_off(trainable.len()).into_iter();
     let has_gradient = &cohort.scheme.has_gradient;
     let mut numbers = Vec::new();
     for (parameter, gradient) in trainable.iter().zip(found) {
@@ -101,7 +149,14 @@ pub(crate) fn backward(
         numbers.push(parameter.number);
     }
     let (program, eager) = end(&trace, &runner)?;
-    Ok(Recorded { program, eager, y: recorded.y, numbers, is_new: false })
+    let mut input_gradients = Vec::new();
+    for &(_, needed) in &inputs {
+        let found = if needed { of_inputs.next().flatten() } else { None };
+        let found = found.and_then(|gradient| gradient.id());
+        let bytes = found.map(|id| eager.read_bytes(id).map(|(_, bytes)| bytes));
+        input_gradients.push(bytes.transpose()?);
+    }
+    Ok(Recorded { program, eager, inputs, results, input_gradients, numbers, is_new: false })
 }
 
 /// Computes one training step: forward, loss, backward and updates on one record; nothing is written yet.
@@ -116,7 +171,8 @@ pub(crate) fn train_step(
     let mut slots = cohort.scheme.slots();
     slots.extend(update_slots(cohort)?.0);
     let (trace, mut runner) = begin(world, cohort, shared, &slots, Some(loss))?;
-    let y = cohort.scheme.call(&trace, &x.record(&trace), Some(&runner));
+    let x = Arguments::each([x.record(&trace)]);
+    let y = trace::only(&trace, cohort.scheme.call(&trace, x, Some(&runner)));
     if trace.error().is_none() {
         check_targets(loss, &y, target, cohort)?;
     }
@@ -134,8 +190,18 @@ pub(crate) fn train_step(
         cohort.scheme.updates(&trace, trainable.iter().map(|p| &p.slot).zip(found));
     }
     let (program, eager) = end(&trace, &runner)?;
-    let y = loss.id().ok_or(StepError::NoLoss)?;
-    Ok((read(&eager, y)?, Recorded { program, eager, y, numbers: Vec::new(), is_new: true }))
+    let (vars, results) = trace::flatten(loss.into());
+    let made = read_results(&eager, &vars, results)?;
+    let recorded = Recorded {
+        program,
+        eager,
+        inputs: Vec::new(),
+        results: Vec::new(),
+        input_gradients: Vec::new(),
+        numbers: Vec::new(),
+        is_new: true,
+    };
+    Ok((made, recorded))
 }
 
 /// Checks that the targets of every member are classes, if the loss asks for classes.
@@ -147,7 +213,7 @@ fn check_targets(
 ) -> Result<(), StepError> {
     let (dtype, shape) = (target.ty.dtype, &target.ty.shape);
     for (index, bytes) in cohort.at.members.indices().zip(&target.rows) {
-        let given = Erased { dtype, shape, models: Some(1), bytes };
+        let given = Erased { dtype, shape, models: Some(1), bytes, needs_gradient: false };
         check::check_targets(loss.targets(y.ty()), given, shape.numel()).map_err(|error| {
             match error {
                 StepError::Target { target, item, last, .. } => {
@@ -212,7 +278,11 @@ impl WatchGradients for Watch<'_> {
     }
 
     fn known(&mut self, index: usize, gradient: &mut Var) {
-        let Slot { position, name, .. } = &self.trainable[index].slot;
+        // What comes after the parameters is the input.
+        let Some(Parameter { slot: Slot { position, name, .. }, .. }) = self.trainable.get(index)
+        else {
+            return;
+        };
         let own = name.rsplit('.').next().unwrap_or(name);
         self.runner.gradient(self.trace, *position, own, gradient);
     }
@@ -290,11 +360,6 @@ fn end(trace: &Trace, runner: &Runner) -> Result<(Program, Eager), StepError> {
         Some(failure) => Err(failure),
         None => Ok(paused?),
     }
-}
-
-fn read(eager: &Eager, value: ValueId) -> Result<Made, StepError> {
-    let (ty, bytes) = eager.read_bytes(value)?;
-    Ok(Made { ty: ty.clone(), bytes })
 }
 
 /// Writes what a pass stored to the members' rows, and counts what it drew.

@@ -9,11 +9,12 @@ use neurarch_kernels::cpu::memory::padded;
 use neurarch_kernels::dtype::Dtype;
 use neurarch_kernels::passes::plan::{Plan, PlanOptions};
 use neurarch_kernels::program::Program;
+use neurarch_kernels::program::tree::{Arguments, Tree};
 use neurarch_kernels::shape::Type;
 
 use crate::launch::Output;
 use crate::step::StepError;
-use crate::trace::{self, Scheme};
+use crate::trace::{self, Inputs, Scheme};
 
 /// What a program does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,12 +59,46 @@ impl<'a> From<&'a Type> for TypeRef<'a> {
     }
 }
 
+/// What a model gives: values, side by side in a row.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Results {
+    pub(crate) types: Vec<Type>,
+    /// How they are nested: at each leaf the place in `types`.
+    pub(crate) tree: Tree<usize>,
+    /// Where each lies in a row.
+    pub(crate) offsets: Vec<usize>,
+    pub(crate) row_bytes: usize,
+}
+
+impl Results {
+    pub(crate) fn new(types: Vec<Type>, tree: Tree<usize>) -> Self {
+        let (offsets, row_bytes) = match (types.as_slice(), &tree) {
+            ([ty], Tree::Leaf(_)) => (vec![0], ty.size_bytes()),
+            _ => side_by_side(&types),
+        };
+        Results { types, tree, offsets, row_bytes }
+    }
+
+    /// Gives the type if there is just one value.
+    pub(crate) fn only(&self) -> Option<&Type> {
+        self.tree.leaf().and_then(|&place| self.types.get(place))
+    }
+
+    /// Lists type and offset of the values that have gradients.
+    pub(crate) fn floats(&self) -> impl Iterator<Item = (&Type, usize)> {
+        let all = self.types.iter().zip(self.offsets.iter().copied());
+        all.filter(|(ty, _)| ty.dtype.is_float())
+    }
+}
+
 /// A program that is asked for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Request<'a> {
     pub(crate) kind: Kind,
-    /// The type of `x`, or of `y` for [`Kind::Loss`].
-    pub(crate) x: Option<TypeRef<'a>>,
+    /// The types of what the model is called with, or of its result for [`Kind::Loss`].
+    pub(crate) inputs: &'a [TypeRef<'a>],
+    /// How these are nested; `None` if they are one value.
+    pub(crate) structure: Option<&'a Arguments<usize>>,
     /// The type of the target.
     pub(crate) target: Option<TypeRef<'a>>,
     pub(crate) loss: Option<&'a dyn DynLoss>,
@@ -72,14 +107,16 @@ pub(crate) struct Request<'a> {
 /// A plan and what it is for.
 pub(crate) struct Planned {
     kind: Kind,
-    x: Option<Type>,
+    inputs: Vec<Type>,
+    structure: Option<Arguments<usize>>,
     target: Option<Type>,
     pub(crate) plan: Plan,
-    /// The type of the last module's result, where it is not an output.
-    pub(crate) y: Option<Type>,
+    /// What the model gives, where it is called.
+    pub(crate) results: Option<Results>,
     /// The types of the outputs.
     pub(crate) outputs: Vec<Type>,
-    /// Where they go: the first into array 0, the others side by side into array 1.
+    /// Where they go: the model's results, or else the first output, into array 0, the others side by side
+    /// into array 1.
     pub(crate) places: Vec<Output>,
     /// For [`Kind::Tape`] and [`Kind::Backward`], bytes of a row of the tape.
     pub(crate) tape_bytes: usize,
@@ -99,29 +136,40 @@ impl Planned {
             (Some(own), Some(asked)) => asked.is(own),
             _ => false,
         };
-        self.kind == request.kind && is(&self.x, request.x) && is(&self.target, request.target)
+        let mut inputs = self.inputs.iter().zip(request.inputs);
+        self.kind == request.kind
+            && self.inputs.len() == request.inputs.len()
+            && inputs.all(|(own, asked)| asked.is(own))
+            && self.structure.as_ref() == request.structure
+            && is(&self.target, request.target)
     }
 
     fn new(
         request: &Request<'_>,
         kind: Kind,
         program: Program,
+        results: Option<Results>,
         options: &PlanOptions,
     ) -> Result<Self, StepError> {
         let outputs: Vec<_> = program.outputs.iter().map(|&id| program.ty(id).clone()).collect();
-        let (offsets, tape_bytes) = side_by_side(outputs.get(1..).unwrap_or(&[]));
+        let is_called = matches!(kind, Kind::Forward | Kind::Tape);
+        let own = results.as_ref().filter(|_| is_called).map(|results| results.offsets.clone());
+        let own = own.unwrap_or_else(|| vec![0; outputs.len().min(1)]);
+        let (offsets, tape_bytes) = side_by_side(outputs.get(own.len()..).unwrap_or(&[]));
         let at = |(array, offset)| Output { array, offset, step_bytes: 0 };
-        let places = std::iter::once((0, 0)).chain(offsets.into_iter().map(|offset| (1, offset)));
+        let places = own.into_iter().map(|offset| (0, offset));
+        let places = places.chain(offsets.into_iter().map(|offset| (1, offset))).map(at).collect();
         let is_random = program.nodes.iter().any(|node| node.op.is_random());
         let plan = Plan::new(program, options)?;
         let stores = &plan.program.stores;
         let is_written = |slot| stores.iter().any(|&(written, _)| written == slot);
         Ok(Planned {
             kind,
-            x: request.x.map(TypeRef::to_type),
+            inputs: request.inputs.iter().map(|ty| ty.to_type()).collect(),
+            structure: request.structure.cloned(),
             target: request.target.map(TypeRef::to_type),
-            y: None,
-            places: places.take(outputs.len()).map(at).collect(),
+            results,
+            places,
             outputs,
             tape_bytes,
             saved: Vec::new(),
@@ -233,28 +281,27 @@ fn plan(
     request: &Request<'_>,
     options: &PlanOptions,
 ) -> Result<Vec<Arc<Planned>>, StepError> {
-    let x = || request.x.map(TypeRef::to_type).expect("a pass over numbers says their type");
+    let inputs: Vec<_> = request.inputs.iter().map(|ty| ty.to_type()).collect();
+    let called = Inputs { types: inputs, structure: request.structure };
     let target = || request.target.map(TypeRef::to_type).expect("a loss has targets");
     let loss = || request.loss.expect("a request for a loss names it");
-    let mut y = None;
-    let program = match request.kind {
-        Kind::Forward => trace::forward(scheme, x())?,
-        Kind::Loss => trace::loss(loss(), x(), target())?,
-        Kind::Step => trace::step(scheme)?,
-        Kind::ZeroGradients => trace::zero_gradients(scheme)?,
-        Kind::TrainStep => {
-            let (program, of_y) = trace::train_step(scheme, loss(), x(), target())?;
-            y = Some(of_y);
-            program
+    let (program, results) = match request.kind {
+        Kind::Forward => trace::forward(scheme, &called)?,
+        Kind::Loss => {
+            let y = called.types.into_iter().next().expect("a loss has something to compare");
+            (trace::loss(loss(), y, target())?, None)
         }
+        Kind::Step => (trace::step(scheme)?, None),
+        Kind::ZeroGradients => (trace::zero_gradients(scheme)?, None),
+        Kind::TrainStep => trace::train_step(scheme, loss(), &called, target())?,
         Kind::Tape | Kind::Backward => {
-            let split = trace::forward_and_backward(scheme, x())?;
+            let (split, results) = trace::forward_and_backward(scheme, &called)?;
             let (saved, _) = side_by_side(&split.saved);
-            let tape = Planned::new(request, Kind::Tape, split.forward, options)?;
-            let backward = Planned::new(request, Kind::Backward, split.backward, options)?;
+            let tape = Planned::new(request, Kind::Tape, split.forward, results.clone(), options)?;
+            let backward = Planned::new(request, Kind::Backward, split.backward, results, options)?;
             return Ok(vec![Arc::new(tape), Arc::new(Planned { saved, ..backward })]);
         }
     };
-    let planned = Planned::new(request, request.kind, program, options)?;
-    Ok(vec![Arc::new(Planned { y, ..planned })])
+    let planned = Planned::new(request, request.kind, program, results, options)?;
+    Ok(vec![Arc::new(planned)])
 }

@@ -5,15 +5,17 @@ use neurarch_components::losses::DynLoss;
 use neurarch_components::mode::Mode;
 use neurarch_kernels::cpu::memory::AlignedBytes;
 use neurarch_kernels::dtype::Dtype;
+use neurarch_kernels::program::tree::Arguments;
 use neurarch_kernels::program::{Role, Slot};
 use neurarch_kernels::shape::Type;
 
 use crate::access;
-use crate::array::Erased;
+use crate::array::Called;
 use crate::cohort::{self, Cohorts};
 use crate::eager::Recorded;
 use crate::hooks::Shared;
 use crate::launch::{Buffers, Members, Read};
+use crate::plans::Results;
 use crate::step::StepError;
 
 /// What a population keeps from one call to the next; a component of its entity.
@@ -64,6 +66,13 @@ pub(crate) fn has_loss(world: &World, population: Entity) -> bool {
     run.is_some_and(|run| run.tape.start == Start::Loss)
 }
 
+/// Gives the gradients of what the last forward pass was called with, as far as a backward pass found them:
+/// their types, and a row for each model.
+pub(crate) fn input_gradients(world: &World, population: Entity) -> &[Option<(Type, Vec<u8>)>] {
+    let run = world.get::<Kept>(population).and_then(|kept| kept.0.as_ref());
+    run.map(|run| run.tape.dx.as_slice()).unwrap_or_default()
+}
+
 impl Run {
     /// Regroups the cohorts if need be, and finds out which of them run eagerly.
     pub(crate) fn refresh(
@@ -82,10 +91,15 @@ impl Run {
         Ok(())
     }
 
-    /// Gives the type of the first output of the chosen plans, one a cohort; `None` if none is planned.
-    pub(crate) fn first_output(&self) -> Option<&Type> {
+    /// Says whether some models have modules that become others when they are first called.
+    pub(crate) fn has_lazy(&self) -> bool {
+        self.cohorts.list.iter().any(|cohort| cohort.is_lazy)
+    }
+
+    /// Gives the results of the chosen plans, one a cohort; `None` if none is planned.
+    pub(crate) fn planned_results(&self) -> Option<&Results> {
         let mut planned = self.cohorts.list.iter().zip(&self.chosen);
-        planned.find_map(|(cohort, &chosen)| cohort.ready.get(chosen)?.planned.outputs.first())
+        planned.find_map(|(cohort, &chosen)| cohort.ready.get(chosen)?.planned.results.as_ref())
     }
 
     /// Adds the columns that the chosen plans need and that are not there yet, such as those of an
@@ -117,42 +131,63 @@ impl Run {
         Ok(added)
     }
 
-    /// Checks that the first outputs of the chosen plans, one a cohort, fit one array.
-    pub(crate) fn check_first_outputs(&self) -> Result<(), StepError> {
-        let Some(first) = self.first_output() else { return Ok(()) };
-        for (cohort, &chosen) in self.cohorts.list.iter().zip(&self.chosen) {
-            let Some(ready) = cohort.ready.get(chosen) else { continue };
-            let own = &ready.planned.outputs[0];
-            if own != first {
-                let (expected, given) = (first.shape.clone(), own.shape.clone());
-                return Err(StepError::Shape { array: "result", expected, given });
+    /// Checks that the results of the chosen plans, one a cohort, fit one array.
+    pub(crate) fn check_results(&self) -> Result<(), StepError> {
+        let Some(first) = self.planned_results() else { return Ok(()) };
+        let planned = self.cohorts.list.iter().zip(&self.chosen);
+        let mut planned = planned.filter_map(|(cohort, &chosen)| cohort.ready.get(chosen));
+        planned.try_for_each(|ready| match &ready.planned.results {
+            Some(own) => first.check(own),
+            None => Ok(()),
+        })
+    }
+}
+
+impl Results {
+    /// Checks that the results of other models fit beside these.
+    pub(crate) fn check(&self, other: &Results) -> Result<(), StepError> {
+        if self == other {
+            return Ok(());
+        }
+        let differ = |(a, b): &(&Type, &Type)| a != b;
+        match self.types.iter().zip(&other.types).find(differ) {
+            Some((a, b)) => {
+                let (expected, given) = (a.shape.clone(), b.shape.clone());
+                Err(StepError::Shape { array: "result", expected, given })
+            }
+            None => {
+                Err(StepError::Results { expected: self.types.len(), given: other.types.len() })
             }
         }
-        Ok(())
     }
 }
 
 /// What the last forward pass left behind.
 #[derive(Default)]
 pub(crate) struct Tape {
-    /// The type of `x` in the last pass that wrote the tape.
-    x: Option<Type>,
+    /// The types of what the models were called with in the last pass that wrote the tape.
+    inputs: Vec<Type>,
+    /// How these were nested; `None` if they were one value.
+    structure: Option<Arguments<usize>>,
     /// Whether there is something to go back from.
     is_written: bool,
-    /// The type of `y`; `None` before the first pass.
-    pub(crate) y: Option<Type>,
+    /// What the models gave; `None` before the first pass.
+    pub(crate) results: Option<Results>,
     /// Whose pass it was.
     of: Vec<(Members, Mode)>,
     /// Saved values, a row for each model of the population.
     pub(crate) saved: AlignedBytes,
     /// Bytes of a row.
     pub(crate) stride: usize,
-    /// `y`, a row for each model.
+    /// The results, a row for each model.
     pub(crate) outputs: AlignedBytes,
-    /// The gradient of `y`, a row for each model.
+    /// Their gradients, which lie as the results do.
     pub(crate) gradient: AlignedBytes,
     /// What `gradient` holds.
     pub(crate) start: Start,
+    /// The gradients of what the models were called with, a row for each model, where the last backward pass
+    /// found one that was asked for.
+    pub(crate) dx: Vec<Option<(Type, Vec<u8>)>>,
 }
 
 /// What a backward pass would start from.
@@ -172,10 +207,11 @@ impl Tape {
     pub(crate) fn forget(&mut self) {
         self.is_written = false;
         self.start = Start::Nothing;
+        self.dx.clear();
     }
 
-    /// Remembers a forward pass of these cohorts that gave `y`, whose type is known already.
-    pub(crate) fn remember(&mut self, x: Erased<'_>, y: &[u8], run: &Cohorts) {
+    /// Remembers a forward pass of these cohorts that gave `y`, whose types are known already.
+    pub(crate) fn remember(&mut self, called: &Called<'_>, y: &[u8], run: &Cohorts) {
         self.outputs.reserve(y.len());
         self.outputs.bytes_mut()[..y.len()].copy_from_slice(y);
         if !self.is_of(run) {
@@ -183,14 +219,23 @@ impl Tape {
             self.of = of.map(|c| (c.at.members.clone(), c.scheme.mode.clone())).collect();
         }
         self.is_written = run.list.iter().any(|cohort| cohort.keeps_tape || cohort.is_eager);
-        if self.is_written && !self.x.as_ref().is_some_and(|known| x.ty().is(known)) {
-            self.x = Some(x.ty().to_type());
+        if !self.is_written {
+            return;
+        }
+        let is_known = self.inputs.len() == called.arrays.len()
+            && self.inputs.iter().zip(called.arrays).all(|(known, x)| x.ty().is(known));
+        if !is_known {
+            self.inputs = called.arrays.iter().map(|x| x.ty().to_type()).collect();
+        }
+        if self.structure.as_ref() != called.structure {
+            self.structure = called.structure.cloned();
         }
     }
 
-    /// Gives the type of `x` in the pass to go back from, if there is one.
-    pub(crate) fn x(&self) -> Option<&Type> {
-        self.x.as_ref().filter(|_| self.is_written)
+    /// Gives the types of what the models were called with in the pass to go back from, if there is one, and
+    /// how they were nested.
+    pub(crate) fn inputs(&self) -> Option<(&[Type], Option<&Arguments<usize>>)> {
+        self.is_written.then_some((self.inputs.as_slice(), self.structure.as_ref()))
     }
 
     /// Says whether the last forward pass was of these cohorts.

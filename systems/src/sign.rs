@@ -12,6 +12,7 @@ use bevy_ecs::prelude::*;
 use bevy_ecs::storage::TableId;
 use neurarch_components::blueprint::{Blueprint, Blueprints, TieError};
 use neurarch_components::layers::Identity;
+use neurarch_components::names::{Kind, wrong_name};
 use neurarch_components::population::{Group, Population};
 use neurarch_components::registered::Registered;
 use neurarch_components::registry::ModuleTypes;
@@ -22,7 +23,6 @@ use neurarch_kernels::program::Role;
 use crate::bind::changed_since;
 use crate::init;
 use crate::refit::{refit, remap_modes, strip_markers};
-use crate::spawn::wrong_name;
 
 /// Why a model's tree is not a model.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -419,7 +419,7 @@ fn check_name(
     let siblings = at.children.iter().map(|&child| blueprint.positions[child].name.as_str());
     let nones = at.nones.iter().map(String::as_str);
     let taken: Vec<_> = own.chain(nones).chain(siblings).collect();
-    match wrong_name(name, &taken) {
+    match wrong_name(Kind::Module, at.module.type_name(), name, |name| taken.contains(&name)) {
         None => Ok(()),
         Some(message) => {
             let path = if at.path.is_empty() { at.module.type_name() } else { &at.path };

@@ -7,6 +7,7 @@ use neurarch_components::blueprint::{Blueprint, BlueprintId, Blueprints, Positio
 use neurarch_components::column::RowBundle;
 use neurarch_components::layers;
 use neurarch_components::module::{Declare, DynModule, Parts, Place};
+use neurarch_components::names::{Kind, wrong_name};
 use neurarch_components::population::{Group, Population};
 use neurarch_components::registered::Registered;
 use neurarch_components::registry::ModuleTypes;
@@ -70,11 +71,9 @@ pub fn spawn_population(
     dtype: Dtype,
 ) -> Result<Entity, SpawnError> {
     let capacity = capacity.max(models);
-    if !matches!(dtype, Dtype::F32 | Dtype::F64) {
-        return Err(SpawnError::Dtype(dtype));
-    }
+    check_dtype(dtype)?;
     check_count(capacity)?;
-    check_names(module, "")?;
+    check_declared(module, "")?;
     layers::register(world);
     register_types(world, module);
     let blueprint = Blueprint::of(module, dtype)?;
@@ -151,39 +150,37 @@ fn like_first(world: &World, population: Entity) -> Result<Spawner, SpawnError> 
     Ok(Spawner::new(world, population, group, modules.collect()))
 }
 
-fn check_count(given: usize) -> Result<(), SpawnError> {
+pub(crate) fn check_count(given: usize) -> Result<(), SpawnError> {
     if given < NOT_A_MEMBER as usize { Ok(()) } else { Err(SpawnError::TooMany { given }) }
 }
 
-/// Checks the children's names as torch's `add_module` does.
-pub(crate) fn check_names(module: &dyn DynModule, path: &str) -> Result<(), SpawnError> {
+fn check_dtype(given: Dtype) -> Result<(), SpawnError> {
+    let is_computed = matches!(given, Dtype::F32 | Dtype::F64);
+    if is_computed { Ok(()) } else { Err(SpawnError::Dtype(given)) }
+}
+
+/// Checks names as torch's `add_module` does, and the parameters' dtypes.
+pub(crate) fn check_declared(module: &dyn DynModule, path: &str) -> Result<(), SpawnError> {
     let mut declared = Declare::default();
     module.declare(&mut declared);
-    let parameters = declared.parameters.iter().chain(&declared.buffers).map(|at| &at.name);
-    let children = declared.children.iter().map(|(name, _)| name);
-    let shared = declared.shared.iter().map(|share| &share.name);
+    declared.parameters.iter().filter_map(|at| at.dtype).try_for_each(check_dtype)?;
+    let parameters = declared.parameters.iter().map(|at| (Kind::Parameter, &at.name));
+    let buffers = declared.buffers.iter().map(|at| (Kind::Buffer, &at.name));
+    let children = declared.children.iter().map(|(name, _)| (Kind::Module, name));
+    let shared = declared.shared.iter().map(|share| (Kind::Module, &share.name));
     let mut taken: Vec<&str> = Vec::new();
-    for name in parameters.chain(children).chain(shared) {
-        if let Some(message) = wrong_name(name, &taken) {
-            let path = if path.is_empty() { module.type_name() } else { path };
+    for (kind, name) in parameters.chain(buffers).chain(children).chain(shared) {
+        let owner = module.type_name();
+        if let Some(message) = wrong_name(kind, owner, name, |name| taken.contains(&name)) {
+            let path = if path.is_empty() { owner } else { path };
             return Err(SpawnError::Name { path: path.to_owned(), message });
         }
         taken.push(name);
     }
     declared.children.iter().try_for_each(|(name, child)| {
         let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-        check_names(&**child, &path)
+        check_declared(&**child, &path)
     })
-}
-
-/// Says what is wrong with a name, if anything is, beside those that are taken; in torch's words.
-pub(crate) fn wrong_name(name: &str, taken: &[&str]) -> Option<String> {
-    match name {
-        "" => Some("module name can't be empty string \"\"".to_owned()),
-        name if name.contains('.') => Some(format!("module name can't contain \".\", got: {name}")),
-        name if taken.contains(&name) => Some(format!("attribute '{name}' already exists")),
-        _ => None,
-    }
 }
 
 pub(crate) fn register_types(world: &mut World, module: &dyn DynModule) {

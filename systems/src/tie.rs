@@ -3,13 +3,14 @@
 use bevy_ecs::prelude::*;
 use neurarch_components::blueprint::{Blueprint, Blueprints};
 use neurarch_components::column::{ColumnKey, row, row_mut};
+use neurarch_components::names::{Kind, wrong_name};
+use neurarch_components::registry::ModuleTypes;
 use neurarch_components::tie::{SharedModule, Tie, Ties};
 use neurarch_components::tree::{Model, ModuleName};
 use neurarch_kernels::program::Slot;
 
 use crate::access::{self, AccessError, find_slot};
 use crate::sign::{self, SignError, root_of};
-use crate::spawn::wrong_name;
 
 /// Makes the parameter `tied` of a model the same as its parameter `owner`, both by dotted names: from then on
 /// there is one, with the numbers of `owner`, trained by all of its uses.
@@ -82,7 +83,11 @@ pub fn share(
     let children = world.get::<Children>(parent).into_iter().flat_map(|all| all.iter());
     let names = children.filter_map(|child| world.get::<ModuleName>(child));
     let taken: Vec<&str> = names.map(|name| &*name.0).collect();
-    if let Some(message) = wrong_name(name, &taken) {
+    let types = world.get_resource::<ModuleTypes>();
+    let module = types.zip(world.get_entity(parent).ok());
+    let of =
+        module.and_then(|(types, parent)| types.module(parent)).map_or("", |of| of.type_name());
+    if let Some(message) = wrong_name(Kind::Module, of, name, |name| taken.contains(&name)) {
         return Err(refuse(message));
     }
     let bundle = (ModuleName(name.into()), ChildOf(parent), SharedModule(owner));

@@ -13,17 +13,19 @@ use neurarch_kernels::dtype::Dtype;
 use neurarch_kernels::passes::differentiate;
 use neurarch_kernels::passes::split::{Split, split};
 use neurarch_kernels::program::trace::{Trace, TraceError, Var};
-use neurarch_kernels::program::tree::Tree;
+use neurarch_kernels::program::tree::{Arguments, Tree};
 use neurarch_kernels::program::{Program, Role, Slot};
 use neurarch_kernels::shape::Type;
 
+use crate::plans::Results;
+
 /// The optimizer of a position: the nearest, at it or above.
 #[derive(Clone, Debug)]
-pub struct Group {
+pub(crate) struct Group {
     /// The position whose entity has the component.
-    pub owner: usize,
+    pub(crate) owner: usize,
     /// Its structural fields.
-    pub optimizer: Arc<dyn DynOptimizer>,
+    pub(crate) optimizer: Arc<dyn DynOptimizer>,
 }
 
 impl PartialEq for Group {
@@ -34,15 +36,60 @@ impl PartialEq for Group {
 
 /// What the models of a cohort have in common: all that decides their programs beside the arrays.
 #[derive(Clone, Debug)]
-pub struct Scheme {
+pub(crate) struct Scheme {
     /// Their structure.
-    pub blueprint: Arc<Blueprint>,
+    pub(crate) blueprint: Arc<Blueprint>,
     /// Their modes.
-    pub mode: Mode,
+    pub(crate) mode: Mode,
     /// Which of their parameters have a gradient.
-    pub has_gradient: Bits,
+    pub(crate) has_gradient: Bits,
     /// For each position, its optimizer.
-    pub groups: Vec<Option<Group>>,
+    pub(crate) groups: Vec<Option<Group>>,
+}
+
+/// What a model is called with.
+pub(crate) struct Inputs<'a> {
+    /// The types of the values.
+    pub(crate) types: Vec<Type>,
+    /// How they are nested: at each leaf the place in `types`; `None` if they are one value.
+    pub(crate) structure: Option<&'a Arguments<usize>>,
+}
+
+impl Inputs<'_> {
+    pub(crate) fn record(&self, trace: &Trace) -> Arguments {
+        let vars: Vec<_> = self.types.iter().map(|ty| trace.input(ty.clone())).collect();
+        nest(vars, self.structure)
+    }
+}
+
+/// Puts values into the structure of arguments.
+pub(crate) fn nest(vars: Vec<Var>, structure: Option<&Arguments<usize>>) -> Arguments {
+    match structure {
+        Some(structure) => structure.clone().map(&mut |place| vars[place].clone()),
+        None => Arguments {
+            positional: vars.into_iter().map(Tree::Leaf).collect(),
+            keyword: Vec::new(),
+        },
+    }
+}
+
+/// Lists the values of a result, and describes them.
+pub(crate) fn flatten(result: Tree) -> (Vec<Var>, Results) {
+    let mut vars = Vec::new();
+    let tree = result.map(&mut |var| {
+        vars.push(var);
+        vars.len() - 1
+    });
+    let types = vars.iter().map(|var| var.ty().clone()).collect();
+    (vars, Results::new(types, tree))
+}
+
+/// Gives the one value that a result is; an error if it is not.
+pub(crate) fn only(trace: &Trace, result: Tree) -> Var {
+    match result {
+        Tree::Leaf(y) => y,
+        other => trace.fail(format!("expected one Tensor, got {}", other.type_name())),
+    }
 }
 
 /// A parameter as a program meets it.
@@ -59,7 +106,7 @@ impl Scheme {
         let all = positions.flat_map(|(position, at)| {
             at.parameters.iter().map(move |parameter| (position, parameter))
         });
-        let own = all.enumerate().filter(|(_, (_, parameter))| parameter.tied.is_none());
+        let own = all.enumerate().filter(|(_, (_, parameter))| parameter.has_column());
         let found = own.filter_map(|(number, (position, parameter))| {
             let slot = self.blueprint.parameter(position, &parameter.name)?;
             Some(Parameter { number, slot })
@@ -92,25 +139,26 @@ impl Scheme {
     }
 
     /// Records a call of the whole model, watched if somebody watches.
-    pub(crate) fn call(&self, trace: &Trace, x: &Var, watcher: Option<&dyn Watcher>) -> Var {
+    pub(crate) fn call(
+        &self,
+        trace: &Trace,
+        arguments: Arguments,
+        watcher: Option<&dyn Watcher>,
+    ) -> Tree {
         let training: Vec<_> = (0..self.blueprint.positions.len())
             .map(|position| !self.mode.evaluating.contains(position))
             .collect();
         let blueprint = &self.blueprint;
-        let call = Call { trace, blueprint, position: 0, training: &training, watcher };
-        match call.run(x.into()) {
-            Tree::Leaf(y) => y,
-            other => trace.fail(format!("expected one Tensor, got {}", other.type_name())),
-        }
+        Call { trace, blueprint, position: 0, training: &training, watcher }.run(arguments)
     }
 
     /// Lists the parameters and buffers.
     pub(crate) fn slots(&self) -> Vec<Slot> {
         let positions = self.blueprint.positions.iter().enumerate();
         let slots = positions.flat_map(|(position, at)| {
-            let parameters = at.parameters.iter().filter(|of| of.tied.is_none());
+            let parameters = at.parameters.iter().filter(|of| of.has_column());
             let parameters = parameters.map(move |of| self.blueprint.parameter(position, &of.name));
-            let buffers = at.buffers.iter();
+            let buffers = at.buffers.iter().filter(|of| of.has_column());
             parameters.chain(buffers.map(move |of| self.blueprint.buffer(position, &of.name)))
         });
         slots.flatten().collect()
@@ -194,30 +242,30 @@ pub(crate) fn gradient_of(parameter: &Slot) -> Slot {
     Slot { role: Role::Gradient, ..parameter.clone() }
 }
 
-/// Records a forward pass: input `x`, output `y`.
-///
-/// # Errors
-///
-/// What a module's `forward` gives.
-pub fn forward(of: &Scheme, x: Type) -> Result<Program, TraceError> {
+/// Records a forward pass: from what the model is called with to its results.
+pub(crate) fn forward(
+    of: &Scheme,
+    inputs: &Inputs<'_>,
+) -> Result<(Program, Option<Results>), TraceError> {
     let trace = Trace::new();
-    let y = of.call(&trace, &trace.input(x), None);
-    trace.finish(&[y])
+    let (vars, results) = flatten(of.call(&trace, inputs.record(&trace), None));
+    Ok((trace.finish(&vars)?, Some(results)))
 }
 
-/// Records a forward pass that writes a tape, and the backward pass that reads it: inputs `x` and the
-/// gradient of `y`; the gradients are added to those that parameters have already.
-///
-/// # Errors
-///
-/// What a module's `forward` gives.
-pub fn forward_and_backward(of: &Scheme, x: Type) -> Result<Split, TraceError> {
+/// Records a forward pass that writes a tape, and the backward pass that reads it: inputs are what the model
+/// is called with, then the gradients of its floating results; the gradients are added to those that
+/// parameters have already.
+pub(crate) fn forward_and_backward(
+    of: &Scheme,
+    inputs: &Inputs<'_>,
+) -> Result<(Split, Option<Results>), TraceError> {
     let trace = Trace::new();
-    let y = of.call(&trace, &trace.input(x), None);
-    let dy = trace.input(y.ty().clone());
+    let (vars, results) = flatten(of.call(&trace, inputs.record(&trace), None));
+    let floats = vars.iter().filter(|var| var.dtype().is_float());
+    let pairs: Vec<_> = floats.map(|y| (y.clone(), trace.input(y.ty().clone()))).collect();
     let trainable = of.trainable();
     let wrt: Vec<_> = trainable.iter().map(|p| trace.slot(p.slot.clone())).collect();
-    let gradients = differentiate::backward(&trace, &[(y.clone(), dy)], &wrt);
+    let gradients = differentiate::backward(&trace, &pairs, &wrt);
     for (parameter, gradient) in trainable.iter().zip(gradients) {
         let Some(gradient) = gradient else { continue };
         let slot = trace.slot(gradient_of(&parameter.slot));
@@ -227,16 +275,12 @@ pub fn forward_and_backward(of: &Scheme, x: Type) -> Result<Split, TraceError> {
         };
         trace.store(&slot, &sum);
     }
-    Ok(split(trace.finish(&[y])?, 1))
+    Ok((split(trace.finish(&vars)?, inputs.types.len()), Some(results)))
 }
 
 /// Records a loss: inputs `y`, the target and the loss's arrays; outputs the loss, and the gradient of
 /// `y` if the loss is one number.
-///
-/// # Errors
-///
-/// What the loss gives.
-pub fn loss(of: &dyn DynLoss, y: Type, target: Type) -> Result<Program, TraceError> {
+pub(crate) fn loss(of: &dyn DynLoss, y: Type, target: Type) -> Result<Program, TraceError> {
     let trace = Trace::new();
     let y = trace.input(y);
     let loss = call_loss(&trace, of, &y, target);
@@ -256,20 +300,16 @@ fn call_loss(trace: &Trace, of: &dyn DynLoss, y: &Var, target: Type) -> Var {
     of.forward(&LossCall { trace, arrays: &arrays }, y, &target)
 }
 
-/// Records forward pass, loss, backward pass and updates in one: inputs `x`, the target and the loss's
-/// arrays; output the loss. Gives the type of `y` too.
-///
-/// # Errors
-///
-/// What a module's `forward` or the loss gives; torch's words if the loss is not one number.
-pub fn train_step(
+/// Records forward pass, loss, backward pass and updates in one: inputs are what the model is called with, the
+/// target and the loss's arrays; output the loss.
+pub(crate) fn train_step(
     of: &Scheme,
     loss: &dyn DynLoss,
-    x: Type,
+    inputs: &Inputs<'_>,
     target: Type,
-) -> Result<(Program, Type), TraceError> {
+) -> Result<(Program, Option<Results>), TraceError> {
     let trace = Trace::new();
-    let y = of.call(&trace, &trace.input(x), None);
+    let y = only(&trace, of.call(&trace, inputs.record(&trace), None));
     let loss = call_loss(&trace, loss, &y, target);
     if loss.shape().rank() > 0 {
         trace.fail(NOT_SCALAR);
@@ -282,18 +322,15 @@ pub fn train_step(
     let one = trace.constant(1.0, loss.dtype(), []);
     let gradients = differentiate::backward(&trace, &[(loss.clone(), one)], &wrt);
     of.updates(&trace, trainable.iter().map(|p| &p.slot).zip(gradients));
-    Ok((trace.finish(&[loss])?, y.ty().clone()))
+    let results = Results::new(vec![y.ty().clone()], Tree::Leaf(0));
+    Ok((trace.finish(&[loss])?, Some(results)))
 }
 
 /// What torch says when `backward` is asked of a loss that is not one number.
-pub const NOT_SCALAR: &str = "grad can be implicitly created only for scalar outputs";
+pub(crate) const NOT_SCALAR: &str = "grad can be implicitly created only for scalar outputs";
 
 /// Records the updates of all parameters that have a gradient, from their gradient columns.
-///
-/// # Errors
-///
-/// What the optimizers give.
-pub fn step(of: &Scheme) -> Result<Program, TraceError> {
+pub(crate) fn step(of: &Scheme) -> Result<Program, TraceError> {
     let trace = Trace::new();
     let parameters = of.parameters();
     let with_gradient = parameters.iter().filter(|p| of.has_gradient.contains(p.number));
@@ -303,11 +340,7 @@ pub fn step(of: &Scheme) -> Result<Program, TraceError> {
 }
 
 /// Records that the gradients that there are become zero.
-///
-/// # Errors
-///
-/// None that a user could cause.
-pub fn zero_gradients(of: &Scheme) -> Result<Program, TraceError> {
+pub(crate) fn zero_gradients(of: &Scheme) -> Result<Program, TraceError> {
     let trace = Trace::new();
     for slot in of.gradients() {
         let gradient = trace.slot(slot);

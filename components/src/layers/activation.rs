@@ -5,6 +5,7 @@ pub use neurarch_kernels::ops::gelu::Approximate;
 use neurarch_kernels::program::trace::Var;
 
 use crate::module::{Call, Module};
+use crate::repr::float;
 
 /// Declares an activation without settings: its component, and `forward` as one method of [`Var`].
 macro_rules! activation {
@@ -83,6 +84,14 @@ impl Module for GELU {
     fn forward(&self, _: &Call<'_>, x: Var) -> Var {
         x.gelu(self.approximate)
     }
+
+    fn extra_repr(&self) -> String {
+        let approximate = match self.approximate {
+            Approximate::None => "none",
+            Approximate::Tanh => "tanh",
+        };
+        format!("approximate='{approximate}'")
+    }
 }
 
 /// Applies `x` where `x > 0`, `negative_slope · x` elsewhere.
@@ -116,6 +125,10 @@ impl Module for LeakyReLU {
     fn scalar(&self, name: &str) -> Option<f64> {
         (name == "negative_slope").then_some(self.negative_slope)
     }
+
+    fn extra_repr(&self) -> String {
+        format!("negative_slope={}", float(self.negative_slope))
+    }
 }
 
 /// Applies `x` where `x > 0`, `alpha · (exp(x) - 1)` elsewhere.
@@ -148,6 +161,10 @@ impl Module for ELU {
 
     fn scalar(&self, name: &str) -> Option<f64> {
         (name == "alpha").then_some(self.alpha)
+    }
+
+    fn extra_repr(&self) -> String {
+        format!("alpha={}", float(self.alpha))
     }
 }
 
@@ -189,6 +206,10 @@ impl Module for Softplus {
             _ => None,
         }
     }
+
+    fn extra_repr(&self) -> String {
+        format!("beta={}, threshold={}", float(self.beta), float(self.threshold))
+    }
 }
 
 /// Applies `exp(x) / Σ exp(x)` along an axis.
@@ -208,6 +229,10 @@ impl Module for Softmax {
     fn forward(&self, _: &Call<'_>, x: Var) -> Var {
         x.softmax(self.dim)
     }
+
+    fn extra_repr(&self) -> String {
+        format!("dim={}", self.dim)
+    }
 }
 
 /// Applies `x - log Σ exp(x)` along an axis, counted as in [`Softmax`].
@@ -223,5 +248,9 @@ pub struct LogSoftmax {
 impl Module for LogSoftmax {
     fn forward(&self, _: &Call<'_>, x: Var) -> Var {
         x.log_softmax(self.dim)
+    }
+
+    fn extra_repr(&self) -> String {
+        format!("dim={}", self.dim)
     }
 }

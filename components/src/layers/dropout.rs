@@ -4,6 +4,7 @@ use bevy_ecs::prelude::*;
 use neurarch_kernels::program::trace::Var;
 
 use crate::module::{Call, Module};
+use crate::repr::float;
 
 /// In training mode, zeroes each element with probability `p` and multiplies the others by
 /// `1 / (1 - p)`; in evaluation mode, gives `x` as it is.
@@ -40,5 +41,9 @@ impl Module for Dropout {
 
     fn scalar(&self, name: &str) -> Option<f64> {
         (name == "p").then_some(self.p.clamp(0.0, 1.0))
+    }
+
+    fn extra_repr(&self) -> String {
+        format!("p={}, inplace=False", float(self.p))
     }
 }

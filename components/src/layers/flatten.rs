@@ -30,4 +30,8 @@ impl Module for Flatten {
     fn forward(&self, _: &Call<'_>, x: Var) -> Var {
         x.flatten(self.start_dim, self.end_dim)
     }
+
+    fn extra_repr(&self) -> String {
+        format!("start_dim={}, end_dim={}", self.start_dim, self.end_dim)
+    }
 }

@@ -4,6 +4,7 @@ use bevy_ecs::prelude::*;
 use neurarch_kernels::program::trace::Var;
 
 use crate::module::{Call, Declare, Init, Module};
+use crate::repr::boolean;
 
 /// Maps the last axis affinely: `y = x · weightᵀ + bias`.
 ///
@@ -75,5 +76,11 @@ impl Module for Linear {
         let weight = call.parameter("weight");
         let bias = call.optional_parameter("bias");
         x.linear(&weight, bias.as_ref())
+    }
+
+    fn extra_repr(&self) -> String {
+        let Linear { in_features, out_features, bias } = self;
+        let bias = boolean(*bias);
+        format!("in_features={in_features}, out_features={out_features}, bias={bias}")
     }
 }

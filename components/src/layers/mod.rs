@@ -4,7 +4,13 @@ pub mod activation;
 pub mod bare;
 pub mod dropout;
 pub mod flatten;
+pub mod lazy;
 pub mod linear;
+pub mod module_dict;
+pub mod module_list;
+pub mod parameter;
+pub mod parameter_dict;
+pub mod parameter_list;
 pub mod sequential;
 
 use bevy_ecs::world::World;
@@ -16,9 +22,16 @@ pub use activation::{
 pub use bare::BareModule;
 pub use dropout::Dropout;
 pub use flatten::Flatten;
+pub use lazy::LazyLinear;
 pub use linear::Linear;
+pub use module_dict::ModuleDict;
+pub use module_list::ModuleList;
+pub use parameter::Parameter;
+pub use parameter_dict::ParameterDict;
+pub use parameter_list::ParameterList;
 pub use sequential::Sequential;
 
+pub use crate::containers::{ContainerError, IntoModule, Slice};
 use crate::registry::ModuleTypes;
 
 /// Makes all layers of this crate known to the world, so that one is noticed on an entity even if none of
@@ -31,9 +44,14 @@ pub fn register(world: &mut World) {
     ModuleTypes::register::<Flatten>(world);
     ModuleTypes::register::<GELU>(world);
     ModuleTypes::register::<Identity>(world);
+    ModuleTypes::register::<LazyLinear>(world);
     ModuleTypes::register::<LeakyReLU>(world);
     ModuleTypes::register::<Linear>(world);
     ModuleTypes::register::<LogSoftmax>(world);
+    ModuleTypes::register::<ModuleDict>(world);
+    ModuleTypes::register::<ModuleList>(world);
+    ModuleTypes::register::<ParameterDict>(world);
+    ModuleTypes::register::<ParameterList>(world);
     ModuleTypes::register::<ReLU>(world);
     ModuleTypes::register::<Sequential>(world);
     ModuleTypes::register::<SiLU>(world);

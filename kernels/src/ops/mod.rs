@@ -22,6 +22,7 @@ pub mod linear;
 pub(crate) mod lines;
 pub mod matmul;
 pub mod mse_loss;
+pub mod noise;
 pub mod permute;
 pub mod reduce;
 pub mod relu;

@@ -153,6 +153,11 @@ impl<V> Arguments<V> {
         Arguments { positional: vec![tree], keyword: Vec::new() }
     }
 
+    /// Passes several values, each as an argument of its own.
+    pub fn each(values: impl IntoIterator<Item = V>) -> Self {
+        Arguments { positional: values.into_iter().map(Tree::Leaf).collect(), keyword: Vec::new() }
+    }
+
     /// Passes the items of a tuple one by one, anything else as one argument: Python's `f(*x)`.
     pub fn spread(tree: Tree<V>) -> Self {
         Arguments { positional: tree.into_items(), keyword: Vec::new() }

@@ -279,9 +279,10 @@ fn place_of(world: &World, group: &Group, root: Entity) -> Option<usize> {
 fn first_numbers(blueprint: &Blueprint) -> Vec<(Slot, Init)> {
     let mut fills = Vec::new();
     for (position, at) in blueprint.positions.iter().enumerate() {
-        let own = at.parameters.iter().filter(|p| p.tied.is_none());
+        let own = at.parameters.iter().filter(|p| p.has_column());
         let parameters = own.map(|p| blueprint.parameter(position, &p.name));
-        let buffers = at.buffers.iter().map(|b| blueprint.buffer(position, &b.name));
+        let buffers = at.buffers.iter().filter(|b| b.has_column());
+        let buffers = buffers.map(|b| blueprint.buffer(position, &b.name));
         for slot in parameters.chain(buffers).flatten() {
             let name = slot.name.rsplit('.').next().unwrap_or_default();
             let init = at.module.reset(name);

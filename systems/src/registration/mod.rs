@@ -240,7 +240,7 @@ fn put(
             true => &mut registered.parameters,
             false => &mut registered.buffers,
         };
-        let entry = Entry { name: name.to_owned(), ty, persistent };
+        let entry = Entry { name: name.to_owned(), ty, persistent, uninitialized: false };
         match entries.iter_mut().find(|entry| entry.name == name) {
             Some(known) => *known = entry,
             None => entries.push(entry),
@@ -335,12 +335,12 @@ fn write(world: &mut World, entity: Entity, role: Role, name: &str, numbers: &[u
     }
 }
 
-/// Gives a parameter or buffer another element type, and its numbers.
+/// Gives a parameter or buffer another type, and its numbers.
 pub(crate) fn retype(
     world: &mut World,
     module: Entity,
     slot: &Slot,
-    dtype: Dtype,
+    ty: &Type,
     numbers: &[u8],
 ) -> Result<(), SignError> {
     let names = Names::of(world, module).ok_or(SignError::NotAPopulation(module))?;
@@ -352,7 +352,7 @@ pub(crate) fn retype(
     };
     let entry = entries.iter_mut().find(|entry| entry.name == name);
     entry.into_iter().for_each(|entry| {
-        entry.ty = Some(Type { dtype, shape: slot.ty.shape.clone() });
+        (entry.ty, entry.uninitialized) = (Some(ty.clone()), false);
     });
     edit(world, &names, Some(registered), "")?;
     write(world, module, slot.role, &name, numbers);

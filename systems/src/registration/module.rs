@@ -68,7 +68,7 @@ pub(super) fn prepare(
     let value = ask(world, HookKind::ModuleRegistration, names, name, value)?;
     check_module(names, &value)?;
     if let Value::Module(module) = &value {
-        spawn::check_names(&**module, name)?;
+        spawn::check_declared(&**module, name)?;
         Blueprint::of(&**module, names.dtype).map_err(SpawnError::from)?;
     }
     Ok(value)
@@ -162,7 +162,7 @@ fn spawn_below(
         };
         let mut entity = world.spawn((ModuleName(name.into()), ChildOf(parent)));
         if let Some(module) = module {
-            module.insert(&mut entity);
+            module.insert_into(&mut entity);
         }
         if let Some(alias) = of.alias {
             entity.insert(SharedModule(entities[alias]));

@@ -148,6 +148,9 @@ impl Saving<'_> {
     }
 
     fn tensor(&self, name: String, slot: &Slot) -> Tensor {
+        if self.blueprint.is_uninitialized(slot) {
+            return Tensor::uninitialized(name, slot.ty.dtype);
+        }
         let key = ColumnKey::of(slot);
         let size_bytes = slot.ty.size_bytes();
         let modules = &self.group.modules[slot.position][self.members.clone()];

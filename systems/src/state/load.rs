@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::{Blueprint, Blueprints};
+use neurarch_components::blueprint::{Blueprint, Blueprints, UNINITIALIZED};
 use neurarch_components::column::{ColumnKey, row_mut};
 use neurarch_components::hook::{Callback, HookKind, Loading};
 use neurarch_components::mode::HasGradient;
@@ -14,6 +14,7 @@ use neurarch_components::state::{IncompatibleKeys, StateDict, Tensor};
 use neurarch_components::tree::ModuleName;
 use neurarch_kernels::dtype::Dtype;
 use neurarch_kernels::program::{Role, Slot};
+use neurarch_kernels::shape::Type;
 
 use super::dict::own_slots;
 use super::hooks::{StateHookError, StateHooks, has_own};
@@ -44,6 +45,9 @@ pub enum LoadStateDictError {
         /// Whether keys had to match.
         strict: bool,
     },
+    /// A parameter whose shape is not known yet cannot be loaded into one that has a shape; torch's words.
+    #[error("{}", UNINITIALIZED)]
+    Uninitialized,
     /// A hook failed. What came before it is loaded.
     #[error(transparent)]
     Hook(#[from] StateHookError),
@@ -187,11 +191,11 @@ fn load_all(
         targets.extend((!members.is_empty()).then(|| to(members, false)));
         targets.extend(apart.into_iter().map(|member| to(vec![member], true)));
     }
-    // Loading with `assign` may open groups, but takes none away before the next signing.
+    // Tensors of other types make other groups.
     let roots: Vec<Vec<Entity>> = targets.iter().map(|to| to.roots(world)).collect();
     let mut result = Ok(IncompatibleKeys::default());
     for (mut to, roots) in targets.into_iter().zip(roots) {
-        if options.assign && !to.follow(world, &roots)? {
+        if !to.follow(world, &roots)? {
             continue;
         }
         let new = load(world, &to, state, options);
@@ -253,6 +257,8 @@ impl To {
 struct Fitting {
     slot: Slot,
     tensor: Tensor,
+    /// The type that the slot gets first, if it is another than it has.
+    new: Option<Type>,
 }
 
 fn load(
@@ -279,12 +285,16 @@ fn load(
         keys: IncompatibleKeys::default(),
         error_msgs: Vec::new(),
         fitting: Vec::new(),
+        is_uninitialized: false,
     };
     let given = StateDict { tensors: state.tensors.clone(), metadata: Vec::new() };
     let walked = loader.load(to.position, "", given);
-    let Loader { keys, error_msgs, fitting, .. } = loader;
+    let Loader { keys, error_msgs, fitting, is_uninitialized, .. } = loader;
     put(world, to, fitting, options.assign)?;
     walked?;
+    if is_uninitialized {
+        return Err(LoadStateDictError::Uninitialized);
+    }
     let is_wrong = options.strict && !keys.is_empty() || !error_msgs.is_empty();
     if is_wrong {
         let (module, strict) =
@@ -309,6 +319,8 @@ struct Loader<'w> {
     keys: IncompatibleKeys,
     error_msgs: Vec<String>,
     fitting: Vec<Fitting>,
+    /// Whether a tensor without a shape was given for a slot that has one.
+    is_uninitialized: bool,
 }
 
 impl Loader<'_> {
@@ -387,6 +399,14 @@ impl Loader<'_> {
     }
 
     fn fit(&mut self, key: String, slot: &Slot, tensor: &Tensor) {
+        if self.blueprint.is_uninitialized(slot) {
+            self.materialize(slot, tensor);
+            return;
+        }
+        if tensor.is_uninitialized() {
+            self.is_uninitialized = true;
+            return;
+        }
         let models = self.models.into_iter();
         let expected: Vec<usize> = models.chain(slot.ty.shape.iter().copied()).collect();
         // torch 0.3 saved single numbers with one axis.
@@ -412,7 +432,21 @@ impl Loader<'_> {
             ));
             return;
         }
-        self.fitting.push(Fitting { slot: slot.clone(), tensor: tensor.clone() });
+        let is_assigned = self.assign && tensor.dtype != slot.ty.dtype;
+        let new = is_assigned.then(|| Type { dtype: tensor.dtype, shape: slot.ty.shape.clone() });
+        self.fitting.push(Fitting { slot: slot.clone(), tensor: tensor.clone(), new });
+    }
+
+    /// Gives a parameter or buffer without a shape that of the tensor, if that has one.
+    fn materialize(&mut self, slot: &Slot, tensor: &Tensor) {
+        let own = match self.models {
+            None => Some(&tensor.shape[..]),
+            Some(models) => tensor.shape.strip_prefix(&[models]),
+        };
+        let Some(own) = own.filter(|_| !tensor.is_uninitialized()) else { return };
+        let new = Some(Type { dtype: slot.ty.dtype, shape: own.into() });
+        let tensor = tensor.cast(slot.ty.dtype);
+        self.fitting.push(Fitting { slot: slot.clone(), tensor, new });
     }
 }
 
@@ -432,7 +466,7 @@ fn put(
     let Some(group) = found.groups().get(to.group) else { return Ok(()) };
     let (modules, contents) = (group.modules.clone(), group.contents.clone());
     let mut retyped = Vec::new();
-    for Fitting { slot, tensor } in fitting {
+    for Fitting { slot, tensor, new } in fitting {
         let entities = to.members.iter().map(|&member| modules[slot.position][member]);
         let roots = to.members.iter().map(|&member| modules[0][member]);
         if assign && slot.role == Role::Parameter {
@@ -445,22 +479,21 @@ fn put(
                 }
             }
         }
-        let is_retyped = assign && tensor.dtype != slot.ty.dtype;
-        let tensor = if is_retyped { tensor } else { tensor.cast(slot.ty.dtype) };
-        let bytes = tensor.to_native();
-        let size_bytes = slot.ty.shape.numel() * tensor.dtype.size_bytes();
+        let ty = new.as_ref().unwrap_or(&slot.ty);
+        let bytes = tensor.cast(ty.dtype).to_native();
+        let size_bytes = ty.size_bytes();
         let stride = if to.stacked { size_bytes } else { 0 };
         for (place, module) in entities.enumerate() {
             let numbers = &bytes[place * stride..][..size_bytes];
-            if is_retyped {
-                retyped.push((module, slot.clone(), tensor.dtype, numbers.to_vec()));
+            if let Some(new) = &new {
+                retyped.push((module, slot.clone(), new.clone(), numbers.to_vec()));
             } else if let Some(row) = row_mut(world, module, ColumnKey::of(&slot)) {
                 row[..size_bytes].copy_from_slice(numbers);
             }
         }
     }
-    for (module, slot, dtype, numbers) in retyped {
-        registration::retype(world, module, &slot, dtype, &numbers)?;
+    for (module, slot, new, numbers) in retyped {
+        registration::retype(world, module, &slot, &new, &numbers)?;
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use neurarch_components::blueprint::UNINITIALIZED;
 pub use neurarch_components::state::Tensor;
 use neurarch_kernels::dtype::Dtype;
 use safetensors::tensor::TensorView;
@@ -35,6 +36,14 @@ pub enum SafetensorsError {
         /// Why.
         source: SafeTensorError,
     },
+    /// A tensor has no shape yet; torch's words.
+    #[error("{}: {name}: {UNINITIALIZED}", .path.display())]
+    Uninitialized {
+        /// The file.
+        path: PathBuf,
+        /// The tensor's name.
+        name: String,
+    },
     /// The file has an element type that neurarch does not know.
     #[error("{}: {name} has element type {found}, expected F32, F64, F16, BF16, I64 or BOOL", .path.display())]
     Dtype {
@@ -58,6 +67,10 @@ pub fn write<'a>(
     tensors: impl IntoIterator<Item = &'a Tensor>,
 ) -> Result<NewFile, SafetensorsError> {
     let path = path.into();
+    let tensors: Vec<_> = tensors.into_iter().collect();
+    if let Some(tensor) = tensors.iter().find(|tensor| tensor.is_uninitialized()) {
+        return Err(SafetensorsError::Uninitialized { path, name: tensor.name.clone() });
+    }
     let views = tensors
         .into_iter()
         .map(|t| {

@@ -61,7 +61,11 @@ fn parameters<T: Element>(world: &mut World, module: Entity) -> Result<Parameter
     let (blueprint, group) = (at.blueprint(world), at.group(world));
     let all = named_slots(&blueprint, at.position, Listing::default(), Role::Parameter);
     let found = all.into_iter().map(|(name, (position, index))| {
-        let ty = blueprint.positions[position].parameters[index].ty.clone();
+        let of = &blueprint.positions[position].parameters[index];
+        if of.uninitialized {
+            return Err(AccessError::Uninitialized { name }.into());
+        }
+        let ty = of.ty.clone();
         let (expected, given) = (ty.dtype, T::DTYPE);
         if expected != given {
             return Err(VectorError::Dtype { name, expected, given });

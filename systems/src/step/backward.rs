@@ -1,21 +1,21 @@
-//! The deeds of a training step one by one: [`loss`], [`backward`], [`step`], [`zero_grad`].
+//! Going back from what models gave: [`loss`], [`backward`].
 
 use bevy_ecs::prelude::*;
 use ndarray::{ArrayD, IxDyn};
 use neurarch_components::losses::{DynLoss, Loss};
-use neurarch_components::mode::{Bits, HasGradient};
 use neurarch_kernels::dtype::Element;
 use neurarch_kernels::program::Role;
+use neurarch_kernels::shape::Type;
 
 use super::StepError;
 use super::check::{check_array, check_dtype, check_result, check_targets, models, shaped};
+use super::gradients::write_gradient_bits;
 use crate::access;
-use crate::array::Input;
-use crate::cohort::{self, Cohort};
+use crate::array::{AnyInput, Erased, Input};
 use crate::eager::{self, Given, Recorded};
 use crate::launch::{Job, Read, Write, launch};
-use crate::plans::{Kind, Request};
-use crate::run::{self, EAGER, Run, Start, with_run};
+use crate::plans::{Kind, Request, Results, TypeRef};
+use crate::run::{self, EAGER, Run, Start, Tape, with_run};
 
 /// Computes the loss of the last forward pass against `targets`, and what [`backward`] starts from.
 ///
@@ -39,10 +39,16 @@ pub fn loss<'a, T: Element, Y: Element>(
         let targets = targets.erase();
         check_array(world, population, "targets", targets)?;
         let Run { cohorts, buffers, tape, chosen, loss: arrays, .. } = &mut *run;
-        let y = tape.y.as_ref().ok_or(StepError::NoForward("loss"))?;
-        let target = targets.ty();
-        let request =
-            Request { kind: Kind::Loss, x: Some(y.into()), target: Some(target), loss: Some(loss) };
+        let results = tape.results.as_ref().ok_or(StepError::NoForward("loss"))?;
+        let given = results.types.len();
+        let y = results.only().ok_or(StepError::Results { expected: 1, given })?;
+        let request = Request {
+            kind: Kind::Loss,
+            inputs: &[y.into()],
+            structure: None,
+            target: Some(targets.ty()),
+            loss: Some(loss),
+        };
         chosen.clear();
         for cohort in &mut cohorts.list {
             chosen.push(cohort.prepare(world, population, &request)?);
@@ -106,7 +112,7 @@ pub fn has_loss(world: &World, population: Entity) -> bool {
 /// Source: `torch.Tensor.backward`.
 pub fn backward(world: &mut World, population: Entity) -> Result<(), StepError> {
     with_run(world, population, |world, run| match run.tape.start {
-        Start::Nothing if run.tape.y.is_none() => Err(StepError::NoForward("backward")),
+        Start::Nothing if run.tape.results.is_none() => Err(StepError::NoForward("backward")),
         Start::Nothing => Err(StepError::NoLoss),
         Start::LossArray => Err(StepError::NotScalar),
         Start::Loss => run_backward(world, run, population),
@@ -131,36 +137,81 @@ pub fn backward_from<'a, T: Element>(
 ) -> Result<(), StepError> {
     let gradient = gradient.into();
     with_run(world, population, |world, run| {
-        let gradient = gradient.erase();
-        check_array(world, population, "gradient", gradient)?;
-        let n_models = models(world, population)?;
-        let tape = &mut run.tape;
-        let y = tape.y.as_ref().ok_or(StepError::NoForward("backward"))?;
-        let given: Vec<_> = [n_models].iter().chain(gradient.shape).copied().collect();
-        check_result("gradient", n_models, y, &given, gradient.dtype)?;
-        tape.gradient.reserve(y.size_bytes() * n_models);
-        let stride = gradient.stride();
-        let rows = tape.gradient.bytes_mut().chunks_exact_mut(y.size_bytes().max(1));
-        for (model, row) in rows.take(n_models).enumerate() {
-            row.copy_from_slice(&gradient.bytes[model * stride..][..row.len()]);
-        }
+        start(world, run, population, &[Some(gradient.erase())])?;
         run_backward(world, run, population)
     })
+}
+
+/// [`backward_from`] for models that give several values: a gradient for each floating one in order, `None`
+/// where it is zero.
+///
+/// # Errors
+///
+/// As [`backward_from`], and if there are more or fewer gradients than floating values.
+///
+/// Source: `torch.autograd.backward`.
+pub fn backward_with(
+    world: &mut World,
+    population: Entity,
+    gradients: &[Option<AnyInput<'_>>],
+) -> Result<(), StepError> {
+    with_run(world, population, |world, run| {
+        let gradients: Vec<_> =
+            gradients.iter().map(|gradient| gradient.as_ref().map(AnyInput::erase)).collect();
+        start(world, run, population, &gradients)?;
+        run_backward(world, run, population)
+    })
+}
+
+/// Puts gradients of the results where the backward passes start from.
+fn start(
+    world: &World,
+    run: &mut Run,
+    population: Entity,
+    gradients: &[Option<Erased<'_>>],
+) -> Result<(), StepError> {
+    let n_models = models(world, population)?;
+    let Tape { results, gradient: buffer, .. } = &mut run.tape;
+    let results = results.as_ref().ok_or(StepError::NoForward("backward"))?;
+    let expected = results.floats().count();
+    if gradients.len() != expected {
+        return Err(StepError::Results { expected, given: gradients.len() });
+    }
+    for (gradient, (y, _)) in gradients.iter().zip(results.floats()) {
+        let Some(gradient) = gradient else { continue };
+        check_array(world, population, "gradient", *gradient)?;
+        let given: Vec<_> = [n_models].iter().chain(gradient.shape).copied().collect();
+        check_result("gradient", n_models, y, &given, gradient.dtype)?;
+    }
+    buffer.reserve(results.row_bytes * n_models);
+    let rows = buffer.bytes_mut().chunks_exact_mut(results.row_bytes.max(1));
+    for (model, row) in rows.take(n_models).enumerate() {
+        row.fill(0);
+        for (gradient, (y, offset)) in gradients.iter().zip(results.floats()) {
+            let Some(gradient) = gradient else { continue };
+            let to = &mut row[offset..][..y.size_bytes()];
+            to.copy_from_slice(&gradient.bytes[model * gradient.stride()..][..to.len()]);
+        }
+    }
+    Ok(())
 }
 
 /// Runs the backward passes from `tape.gradient`.
 fn run_backward(world: &mut World, run: &mut Run, population: Entity) -> Result<(), StepError> {
     loop {
-        let Run { cohorts, tape, chosen, .. } = &mut *run;
-        let x = tape.x().ok_or(StepError::NoForward("backward"))?;
+        let Run { cohorts, tape, chosen, recorded, .. } = &mut *run;
+        let (types, structure) = tape.inputs().ok_or(StepError::NoForward("backward"))?;
         if !tape.is_of(cohorts) {
             return Err(StepError::Changed);
         }
-        let request = Request { kind: Kind::Backward, x: Some(x.into()), target: None, loss: None };
+        let inputs: Vec<_> = types.iter().map(TypeRef::from).collect();
+        let request =
+            Request { kind: Kind::Backward, inputs: &inputs, structure, target: None, loss: None };
         chosen.clear();
-        for cohort in &mut cohorts.list {
+        for (place, cohort) in cohorts.list.iter_mut().enumerate() {
+            let is_recorded = recorded.get(place).is_some_and(Option::is_some);
             // What kept no tape has no plan that is run, and takes the place of none.
-            let place = match cohort.keeps_tape && !cohort.is_eager {
+            let place = match cohort.keeps_tape && !is_recorded {
                 true => cohort.prepare(world, population, &request)?,
                 false => EAGER,
             };
@@ -174,13 +225,15 @@ fn run_backward(world: &mut World, run: &mut Run, population: Entity) -> Result<
     let n_models = models(world, population)?;
     let mut eager = run_eager_backward(world, run)?;
     let Run { cohorts, buffers, tape, chosen, .. } = run;
-    let y_bytes = tape.y.as_ref().map_or(0, |y| y.size_bytes());
-    let gradient = Read::new(&tape.gradient.bytes()[..y_bytes * n_models], y_bytes);
+    let row = tape.results.as_ref().map_or(0, |results| results.row_bytes);
+    let gradient = Read::new(&tape.gradient.bytes()[..row * n_models], row);
+    let floats = tape.results.iter().flat_map(Results::floats);
+    let gradients: Vec<_> = floats.map(|(_, offset)| gradient.at(offset, 0)).collect();
     let saved = Read::new(tape.saved.bytes(), tape.stride);
     for (cohort, &chosen) in cohorts.list.iter_mut().zip(&*chosen) {
         let Some(ready) = cohort.ready.get(chosen) else { continue };
         let planned = ready.planned.clone();
-        let mut inputs = vec![gradient];
+        let mut inputs = gradients.clone();
         inputs.extend(planned.saved.iter().map(|&offset| saved.at(offset, 0)));
         let job = Job {
             plan: &planned.plan,
@@ -201,11 +254,24 @@ fn run_backward(world: &mut World, run: &mut Run, population: Entity) -> Result<
             }
         }
     }
+    let types = run.tape.inputs().map(|(types, _)| types.to_vec()).unwrap_or_default();
+    let mut dx: Vec<Option<(Type, Vec<u8>)>> = vec![None; types.len()];
     for (place, recorded) in &mut eager {
-        eager::commit(world, &mut run.cohorts.list[*place], recorded)?;
+        let cohort = &mut run.cohorts.list[*place];
+        eager::commit(world, cohort, recorded)?;
+        for (number, found) in recorded.take_input_gradients().into_iter().enumerate() {
+            let Some(of_members) = found else { continue };
+            let row = types[number].size_bytes();
+            let all =
+                dx[number].get_or_insert_with(|| (types[number].clone(), vec![0; row * n_models]));
+            for (member, index) in cohort.at.members.indices().enumerate() {
+                all.1[index * row..][..row].copy_from_slice(&of_members[member * row..][..row]);
+            }
+        }
     }
     write_gradient_bits(world, run, population)?;
     run.tape.forget();
+    run.tape.dx = dx;
     Ok(())
 }
 
@@ -215,7 +281,8 @@ fn add_gradient_columns(
     run: &mut Run,
     population: Entity,
 ) -> Result<bool, StepError> {
-    let eager = run.cohorts.list.iter().filter(|cohort| cohort.is_eager);
+    let eager = run.cohorts.list.iter().zip(&run.recorded);
+    let eager = eager.filter_map(|(cohort, recorded)| recorded.as_ref().map(|_| cohort));
     let missing: Vec<_> =
         eager.map(|cohort| (cohort.at.group, eager::gradient_slots(cohort))).collect();
     let mut added = false;
@@ -234,106 +301,19 @@ fn run_eager_backward(
     run: &mut Run,
 ) -> Result<Vec<(usize, Recorded)>, StepError> {
     let Run { cohorts, tape, recorded, shared, .. } = run;
-    let Some(ty) = tape.y.as_ref() else { return Ok(Vec::new()) };
-    let row = ty.size_bytes();
+    let Some(results) = tape.results.as_ref() else { return Ok(Vec::new()) };
+    let bytes = tape.gradient.bytes();
     let mut all = Vec::new();
     for (place, (cohort, recorded)) in cohorts.list.iter_mut().zip(recorded).enumerate() {
         let Some(recorded) = recorded.take() else { continue };
-        let bytes = tape.gradient.bytes();
-        let rows = cohort.at.members.indices().map(|index| &bytes[index * row..][..row]);
-        let dy = Given { rows: rows.collect(), ty: ty.clone() };
-        all.push((place, eager::backward(world, cohort, shared.clone(), recorded, &dy)?));
+        let given = results.floats().map(|(ty, offset)| {
+            let start = |index: usize| index * results.row_bytes + offset;
+            let members = cohort.at.members.indices();
+            let rows = members.map(|index| &bytes[start(index)..][..ty.size_bytes()]).collect();
+            Given { rows, ty: ty.clone(), needs_gradient: false }
+        });
+        let given: Vec<_> = given.collect();
+        all.push((place, eager::backward(world, cohort, shared.clone(), recorded, &given)?));
     }
     Ok(all)
-}
-
-/// Writes to every member which parameters have a gradient.
-fn write_gradient_bits(
-    world: &mut World,
-    run: &mut Run,
-    population: Entity,
-) -> Result<(), StepError> {
-    for cohort in &run.cohorts.list {
-        for index in cohort.at.members.indices() {
-            let root = cohort::population(world, population)?.models()[index];
-            let Some(mut bits) = world.get_mut::<HasGradient>(root) else { continue };
-            if bits.0 != cohort.scheme.has_gradient {
-                bits.0.clone_from(&cohort.scheme.has_gradient);
-            }
-        }
-    }
-    run.cohorts.look(world);
-    Ok(())
-}
-
-/// Updates the parameters that have a gradient, each by the optimizer nearest to it.
-///
-/// # Errors
-///
-/// [`StepError::NoOptimizer`] if a model has none.
-///
-/// Source: `torch.optim.Optimizer.step`.
-pub fn step(world: &mut World, population: Entity) -> Result<(), StepError> {
-    with_run(world, population, |world, run| {
-        run.cohorts.list.iter().try_for_each(Cohort::check_optimizer)?;
-        run_rule(world, run, population, Kind::Step)
-    })
-}
-
-/// Takes the gradients away from the active models: to torch's `None`, or to zeros where there are any
-/// if `set_to_none` is false.
-///
-/// # Errors
-///
-/// If there is no such population.
-///
-/// Source: `torch.nn.Module.zero_grad`, whose default is `set_to_none=True`.
-pub fn zero_grad(
-    world: &mut World,
-    population: Entity,
-    set_to_none: bool,
-) -> Result<(), StepError> {
-    with_run(world, population, |world, run| {
-        if set_to_none {
-            for cohort in &mut run.cohorts.list {
-                cohort.scheme.has_gradient = Bits::new();
-            }
-            return write_gradient_bits(world, run, population);
-        }
-        run_rule(world, run, population, Kind::ZeroGradients)
-    })
-}
-
-/// Runs a program that has neither inputs nor outputs.
-fn run_rule(
-    world: &mut World,
-    run: &mut Run,
-    population: Entity,
-    kind: Kind,
-) -> Result<(), StepError> {
-    let request = Request { kind, x: None, target: None, loss: None };
-    loop {
-        run.chosen.clear();
-        for cohort in &mut run.cohorts.list {
-            run.chosen.push(cohort.prepare(world, population, &request)?);
-        }
-        if !run.add_columns(world, population, |number| number)? {
-            break;
-        }
-    }
-    let Run { cohorts, buffers, chosen, .. } = run;
-    for (cohort, &chosen) in cohorts.list.iter_mut().zip(&*chosen) {
-        let ready = &cohort.ready[chosen];
-        let job = Job {
-            plan: &ready.planned.plan,
-            steps: 1,
-            inputs: &[],
-            outputs: &[],
-            scalars: &ready.scalars,
-            written: &ready.planned.written,
-            keys: &[],
-        };
-        launch(world, &mut cohort.at, std::iter::once(job), &mut [], buffers)?;
-    }
-    Ok(())
 }

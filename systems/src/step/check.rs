@@ -110,6 +110,7 @@ mod tests {
                 shape: &[2],
                 models: Some(indices.len() / 2),
                 bytes: bytemuck::cast_slice(indices),
+                needs_gradient: false,
             };
             check_targets(targets, given, 2)
         };

@@ -49,6 +49,14 @@ pub enum StepError {
         /// The array's shape.
         given: Shape,
     },
+    /// Models give results of another structure.
+    #[error("result: expected {expected} values, got {given}")]
+    Results {
+        /// How many values others give, or are expected.
+        expected: usize,
+        /// How many there are.
+        given: usize,
+    },
     /// An array has another element type.
     #[error("{array}: expected {expected}, got {given}")]
     Dtype {
@@ -59,6 +67,9 @@ pub enum StepError {
         /// The array's.
         given: Dtype,
     },
+    /// A gradient is asked of an input that has none.
+    #[error("only Tensors of floating point dtype can require gradients")]
+    NotFloat,
     /// A class index is no class.
     #[error("Target {target} is out of bounds (model {model}, item {item}: expected 0 to {last})")]
     Target {

@@ -3,16 +3,19 @@
 use bevy_ecs::prelude::*;
 use ndarray::{ArrayD, ArrayViewMut, Dimension, IxDyn};
 use neurarch_kernels::dtype::Element;
+use neurarch_kernels::program::tree::{Arguments, Tree};
 use neurarch_kernels::shape::Type;
 
 use super::StepError;
 use super::check::{check_array, check_result, models, shaped};
-use crate::array::{Erased, Input};
+use crate::array::{AnyInput, Called, Erased, Input};
 use crate::cohort::Cohort;
 use crate::eager::{self, Given, Made};
 use crate::launch::{Job, Read, Write, launch};
-use crate::plans::{Kind, Request};
+use crate::lazy;
+use crate::plans::{Kind, Request, Results};
 use crate::run::{EAGER, Run, with_run};
+use crate::trace::Inputs;
 
 /// Runs the models on `x`.
 ///
@@ -36,14 +39,91 @@ pub fn forward<'a, T: Element>(
 ) -> Result<ArrayD<T>, StepError> {
     let x = x.into();
     with_run(world, population, |world, run| {
-        let eager = prepare(world, run, population, x.erase())?;
-        let y = result_type(run, &eager).ok_or(StepError::Inactive)?;
+        let called = Called { arrays: &[x.erase()], structure: None };
+        let eager = prepare(world, run, population, &called)?;
+        let y = only_result(run, &eager)?.ok_or(StepError::Inactive)?;
         let n_models = models(world, population)?;
         let shape: Vec<_> = [n_models].iter().chain(y.shape.iter()).copied().collect();
         check_result("result", n_models, y, &shape, T::DTYPE)?;
         let mut y = bytemuck::zeroed_vec::<T>(shape.iter().product());
-        run_plans(world, run, population, x.erase(), eager, &mut y)?;
+        run_plans(world, run, population, &called, eager, &mut y)?;
         Ok(shaped(IxDyn(&shape), y))
+    })
+}
+
+/// [`forward`] of models that take several values, or keyword arguments, or give several values.
+///
+/// # Shape
+///
+/// Each array is `[models, ..]`, or shared; the result has the structure of what the root's `forward` gives, an
+/// array `[models, ..]` at each leaf.
+///
+/// # Errors
+///
+/// As [`forward`], and if a value of the result is not of `T`.
+///
+/// # Example
+///
+/// ```
+/// # use bevy_ecs::prelude::*;
+/// # use neurarch_components::module::{Call, Module};
+/// # use neurarch_kernels::dtype::Dtype;
+/// # use neurarch_kernels::program::tree::{Arguments, Tree};
+/// # use neurarch_systems::{array::AnyInput, spawn::spawn_population, step::forward_with};
+/// /// Gives sum and difference of two values.
+/// #[derive(Component, Clone, Debug, PartialEq)]
+/// struct Butterfly;
+///
+/// impl Module for Butterfly {
+///     fn forward_with(&self, call: &Call<'_>, arguments: Arguments) -> Tree {
+///         match call.values(arguments) {
+///             Some([a, b]) => (&a + &b, &a - &b).into(),
+///             None => call.trace.poison().into(),
+///         }
+///     }
+/// }
+///
+/// let mut world = World::new();
+/// let population = spawn_population(&mut world, &Butterfly, 10, 10, 0, Dtype::F32)?;
+/// let (a, b) = (ndarray::Array2::<f32>::ones((10, 3)), ndarray::Array2::<f32>::ones((10, 3)));
+/// let arguments = Arguments::each([AnyInput::from(&a), AnyInput::from(&b)]);
+/// let result = forward_with::<f32>(&mut world, population, arguments)?;
+/// let [sum, difference] = result.leaves()[..] else { unreachable!() };
+/// assert_eq!((sum[[4, 2]], difference[[4, 2]]), (2.0, 0.0));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// Source: `torch.nn.Module.__call__`.
+pub fn forward_with<T: Element>(
+    world: &mut World,
+    population: Entity,
+    arguments: Arguments<AnyInput<'_>>,
+) -> Result<Tree<ArrayD<T>>, StepError> {
+    let mut inputs = Vec::new();
+    let structure = arguments.map(&mut |input| {
+        inputs.push(input);
+        inputs.len() - 1
+    });
+    let arrays: Vec<_> = inputs.iter().map(AnyInput::erase).collect();
+    let called = Called { arrays: &arrays, structure: Some(&structure) };
+    with_run(world, population, |world, run| {
+        let eager = prepare(world, run, population, &called)?;
+        let results = results(run, &eager).cloned().ok_or(StepError::Inactive)?;
+        let n_models = models(world, population)?;
+        let shape =
+            |ty: &Type| -> Vec<_> { [n_models].iter().chain(ty.shape.iter()).copied().collect() };
+        for ty in &results.types {
+            check_result("result", n_models, ty, &shape(ty), T::DTYPE)?;
+        }
+        let mut rows = bytemuck::zeroed_vec::<T>(n_models * results.row_bytes / size_of::<T>());
+        run_plans(world, run, population, &called, eager, &mut rows)?;
+        let row = results.row_bytes / size_of::<T>();
+        Ok(results.tree.map(&mut |place| {
+            let (ty, start) = (&results.types[place], results.offsets[place] / size_of::<T>());
+            let of_model = |model: usize| &rows[model * row + start..][..ty.shape.numel()];
+            let numbers = (0..n_models).flat_map(of_model).copied().collect();
+            shaped(IxDyn(&shape(ty)), numbers)
+        }))
     })
 }
 
@@ -64,23 +144,34 @@ pub fn forward_into<'a, T: Element, D: Dimension>(
 ) -> Result<(), StepError> {
     let x = x.into();
     with_run(world, population, |world, run| {
-        let eager = prepare(world, run, population, x.erase())?;
-        let Some(expected) = result_type(run, &eager) else { return Ok(()) };
+        let called = Called { arrays: &[x.erase()], structure: None };
+        let eager = prepare(world, run, population, &called)?;
+        let Some(expected) = only_result(run, &eager)? else { return Ok(()) };
         let n_models = models(world, population)?;
         check_result("y", n_models, expected, y.shape(), T::DTYPE)?;
         if let Some(y) = y.as_slice_mut() {
-            return run_plans(world, run, population, x.erase(), eager, y);
+            return run_plans(world, run, population, &called, eager, y);
         }
         let mut dense: Vec<T> = y.iter().copied().collect();
-        run_plans(world, run, population, x.erase(), eager, &mut dense)?;
+        run_plans(world, run, population, &called, eager, &mut dense)?;
         y.iter_mut().zip(dense).for_each(|(y, number)| *y = number);
         Ok(())
     })
 }
 
-/// Gives the type of the result for one model; `None` if no model is active.
-fn result_type<'a>(run: &'a Run, eager: &'a [(usize, Made)]) -> Option<&'a Type> {
-    run.first_output().or_else(|| eager.first().map(|(_, made)| &made.ty))
+/// Gives what the models give; `None` if no model is active.
+fn results<'a>(run: &'a Run, eager: &'a [(usize, Made)]) -> Option<&'a Results> {
+    run.planned_results().or_else(|| eager.first().map(|(_, made)| &made.results))
+}
+
+/// Gives the type of the one value that the models give; `None` if no model is active.
+fn only_result<'a>(
+    run: &'a Run,
+    eager: &'a [(usize, Made)],
+) -> Result<Option<&'a Type>, StepError> {
+    let Some(results) = results(run, eager) else { return Ok(None) };
+    let given = results.types.len();
+    results.only().map(Some).ok_or(StepError::Results { expected: 1, given })
 }
 
 /// Runs the cohorts that are watched, each named by its place, and finds the plans of the others.
@@ -88,9 +179,16 @@ fn prepare(
     world: &mut World,
     run: &mut Run,
     population: Entity,
-    x: Erased<'_>,
+    called: &Called<'_>,
 ) -> Result<Vec<(usize, Made)>, StepError> {
-    choose_plans(world, run, population, x)?;
+    let asked = |x: &&Erased<'_>| x.needs_gradient;
+    if called.arrays.iter().filter(asked).any(|x| !x.dtype.is_float()) {
+        return Err(StepError::NotFloat);
+    }
+    if called.arrays.iter().any(|x| x.needs_gradient) {
+        run.cohorts.list.iter_mut().for_each(|cohort| cohort.is_eager = true);
+    }
+    choose_plans(world, run, population, called)?;
     run.tape.forget();
     run.recorded.clear();
     let mut all = Vec::new();
@@ -98,27 +196,25 @@ fn prepare(
         if !cohort.is_eager {
             continue;
         }
-        let given = given(x, cohort);
-        let (made, recorded) = eager::forward(world, cohort, run.shared.clone(), &given)?;
+        let given: Vec<_> = called.arrays.iter().map(|x| given(*x, cohort)).collect();
+        let shared = run.shared.clone();
+        let (made, recorded) = eager::forward(world, cohort, shared, &given, called.structure)?;
         run.recorded.resize_with(place + 1, || None);
         run.recorded[place] = Some(recorded);
         all.push((place, made));
     }
-    if let Some(first) = result_type(run, &all)
-        && let Some((_, other)) = all.iter().find(|(_, made)| made.ty != *first)
-    {
-        let (expected, given) = (first.shape.clone(), other.ty.shape.clone());
-        return Err(StepError::Shape { array: "result", expected, given });
+    if let Some(first) = results(run, &all) {
+        all.iter().try_for_each(|(_, made)| first.check(&made.results))?;
     }
     Ok(all)
 }
 
 /// Gives the rows of an array for the members of a cohort.
-pub(super) fn given<'a>(array: Erased<'a>, cohort: &Cohort) -> Given<'a> {
+fn given<'a>(array: Erased<'a>, cohort: &Cohort) -> Given<'a> {
     let ty = array.ty().to_type();
     let (stride, row) = (array.stride(), ty.size_bytes());
     let rows = cohort.at.members.indices().map(|index| &array.bytes[index * stride..][..row]);
-    Given { rows: rows.collect(), ty }
+    Given { rows: rows.collect(), ty, needs_gradient: array.needs_gradient }
 }
 
 /// Finds the plan of each cohort.
@@ -126,19 +222,39 @@ fn choose_plans(
     world: &mut World,
     run: &mut Run,
     population: Entity,
-    x: Erased<'_>,
+    called: &Called<'_>,
 ) -> Result<(), StepError> {
-    check_array(world, population, "x", x)?;
+    for x in called.arrays {
+        check_array(world, population, "x", *x)?;
+    }
+    if run.has_lazy() {
+        let types = called.arrays.iter().map(|x| x.ty().to_type()).collect();
+        let inputs = Inputs { types, structure: called.structure };
+        lazy::initialize(world, run, population, &inputs)?;
+    }
     run.chosen.clear();
+    let one;
+    let several: Vec<_>;
+    let inputs = match called.arrays {
+        [x] => {
+            one = [x.ty()];
+            one.as_slice()
+        }
+        arrays => {
+            several = arrays.iter().map(Erased::ty).collect();
+            several.as_slice()
+        }
+    };
     for cohort in &mut run.cohorts.list {
         let kind = if cohort.keeps_tape { Kind::Tape } else { Kind::Forward };
-        let request = Request { kind, x: Some(x.ty()), target: None, loss: None };
+        let structure = called.structure;
+        let request = Request { kind, inputs, structure, target: None, loss: None };
         run.chosen.push(match cohort.is_eager {
             true => EAGER,
             false => cohort.prepare(world, population, &request)?,
         });
     }
-    run.check_first_outputs()
+    run.check_results()
 }
 
 /// Runs the plans and remembers the pass.
@@ -146,15 +262,15 @@ fn run_plans<T: Element>(
     world: &mut World,
     run: &mut Run,
     population: Entity,
-    x: Erased<'_>,
+    called: &Called<'_>,
     eager: Vec<(usize, Made)>,
     y: &mut [T],
 ) -> Result<(), StepError> {
     let n_models = models(world, population)?;
     let row_bytes = size_of_val(y) / n_models.max(1);
-    let is_known = result_type(run, &eager) == run.tape.y.as_ref();
+    let is_known = results(run, &eager) == run.tape.results.as_ref();
     if !is_known {
-        run.tape.y = result_type(run, &eager).cloned();
+        run.tape.results = results(run, &eager).cloned();
     }
     let Run { cohorts, buffers, tape, chosen, recorded, .. } = run;
     let planned = |(cohort, &chosen): (&Cohort, &usize)| {
@@ -162,7 +278,8 @@ fn run_plans<T: Element>(
     };
     tape.stride = cohorts.list.iter().zip(&*chosen).map(planned).max().unwrap_or(0);
     tape.saved.reserve(tape.stride * n_models);
-    let read = Read::new(x.bytes, x.stride());
+    let (mut inputs, outputs) = buffers.take();
+    inputs.extend(called.arrays.iter().map(|x| Read::new(x.bytes, x.stride())));
     let mut arrays = [Write::new(y, row_bytes), Write::new(tape.saved.bytes_mut(), tape.stride)];
     for (cohort, &chosen) in cohorts.list.iter_mut().zip(&*chosen) {
         let Some(ready) = cohort.ready.get(chosen) else { continue };
@@ -173,7 +290,7 @@ fn run_plans<T: Element>(
         let job = Job {
             plan: &planned.plan,
             steps: 1,
-            inputs: &[read],
+            inputs: &inputs,
             outputs: &planned.places,
             scalars: &cohort.ready[chosen].scalars,
             keys: if planned.is_random { cohort.keys.get() } else { &[] },
@@ -184,6 +301,7 @@ fn run_plans<T: Element>(
             cohort.advance_keys(world, 1);
         }
     }
+    buffers.put(inputs, outputs);
     let y: &mut [u8] = bytemuck::cast_slice_mut(y);
     for (place, made) in eager {
         let rows = made.bytes.chunks_exact(row_bytes.max(1));
@@ -195,6 +313,6 @@ fn run_plans<T: Element>(
             eager::commit(world, cohort, recorded)?;
         }
     }
-    tape.remember(x, y, cohorts);
+    tape.remember(called, y, cohorts);
     Ok(())
 }

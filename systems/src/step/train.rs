@@ -13,8 +13,10 @@ use crate::array::{DataSet, Erased, Input, Sizes};
 use crate::cohort;
 use crate::eager::{self, Given};
 use crate::launch::{Job, Order, Output, Read, Write, launch};
-use crate::plans::{Kind, Request, TypeRef};
+use crate::lazy;
+use crate::plans::{Kind, Request, Results, TypeRef};
 use crate::run::{EAGER, Run, with_run};
+use crate::trace::Inputs;
 
 /// Makes one training step: forward, loss, backward and update, bit for bit as the four calls would.
 ///
@@ -289,10 +291,15 @@ fn train_eagerly<T: Element>(
                     cohort.at.members.indices().map(row).collect::<Vec<_>>()
                 };
                 let (x, target) = (batch(0), batch(1));
-                let x = Given { ty: types[0].clone(), rows: x.iter().map(Vec::as_slice).collect() };
+                let x = Given {
+                    ty: types[0].clone(),
+                    rows: x.iter().map(Vec::as_slice).collect(),
+                    needs_gradient: false,
+                };
                 let target = Given {
                     ty: types[1].clone(),
                     rows: target.iter().map(Vec::as_slice).collect(),
+                    needs_gradient: false,
                 };
                 let shared = shared.clone();
                 let (loss, mut recorded) =
@@ -319,6 +326,12 @@ fn choose_plans(
     loss: &dyn DynLoss,
 ) -> Result<(), StepError> {
     let mut checked = None;
+    if run.has_lazy()
+        && let Some(part) = parts.first()
+    {
+        let inputs = Inputs { types: vec![part.x.to_type()], structure: None };
+        lazy::initialize(world, run, population, &inputs)?;
+    }
     run.chosen.clear();
     for cohort in &mut run.cohorts.list {
         cohort.check_optimizer()?;
@@ -329,13 +342,15 @@ fn choose_plans(
             }
             let request = Request {
                 kind: Kind::TrainStep,
-                x: Some(part.x),
+                inputs: &[part.x],
+                structure: None,
                 target: Some(part.target),
                 loss: Some(loss),
             };
             let place = cohort.prepare(world, population, &request)?;
             run.chosen.push(place);
-            if let Some(y) = &cohort.ready[place].planned.y {
+            let results = cohort.ready[place].planned.results.as_ref();
+            if let Some(y) = results.and_then(Results::only) {
                 let classes = loss.targets(y);
                 if checked != Some(classes) {
                     check_targets(classes, targets, targets.shape.iter().product())?;

@@ -1,0 +1,132 @@
+//! Lazy modules: they become what they are when shapes are known, in all models of a blueprint at once.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use bevy_ecs::prelude::*;
+use neurarch_components::blueprint::{Blueprint, Blueprints};
+use neurarch_components::call::{Call, Watcher};
+use neurarch_components::module::DynModule;
+use neurarch_components::tree::Model;
+use neurarch_kernels::dtype::Dtype;
+use neurarch_kernels::program::trace::Trace;
+use neurarch_kernels::program::tree::{Arguments, Tree};
+
+use crate::access::AccessError;
+use crate::cohort::population;
+use crate::run::Run;
+use crate::sign;
+use crate::step::StepError;
+use crate::trace::{Inputs, Scheme};
+
+/// Says whether a model has parameters or buffers whose shapes are not known yet.
+///
+/// # Errors
+///
+/// If `root` is no model's root.
+///
+/// Source: `torch.nn.modules.lazy.LazyModuleMixin.has_uninitialized_params`.
+pub fn has_uninitialized_params(world: &mut World, root: Entity) -> Result<bool, AccessError> {
+    Ok(!uninitialized_params(world, root)?.is_empty())
+}
+
+/// Lists the dotted names of a model's parameters and buffers whose shapes are not known yet.
+///
+/// # Errors
+///
+/// If `root` is no model's root.
+pub fn uninitialized_params(world: &mut World, root: Entity) -> Result<Vec<String>, AccessError> {
+    let not_a_model = AccessError::NotAModel(root);
+    let model = world.get::<Model>(root).ok_or(not_a_model.clone())?;
+    sign::refresh(world, model.population)?;
+    let id = world.get::<Model>(root).ok_or(not_a_model.clone())?.blueprint;
+    let blueprint = world.resource::<Blueprints>().get(id).ok_or(not_a_model)?;
+    let positions = blueprint.positions.iter().enumerate();
+    let names = positions.flat_map(|(position, at)| {
+        let all = at.parameters.iter().chain(&at.buffers).filter(|of| of.uninitialized);
+        all.map(move |of| blueprint.path_below(position, &of.name))
+    });
+    Ok(names.collect())
+}
+
+/// Turns the lazy modules of a population that a call reaches into what they become.
+///
+/// # Errors
+///
+/// What a module says of arguments that do not fit. Nothing is changed then.
+pub(crate) fn initialize(
+    world: &mut World,
+    run: &mut Run,
+    of: Entity,
+    inputs: &Inputs<'_>,
+) -> Result<(), StepError> {
+    let found = population(world, of)?;
+    let dtype = found.dtype;
+    let mut changes = Vec::new();
+    for cohort in run.cohorts.list.iter_mut().filter(|cohort| cohort.is_lazy) {
+        let group = &found.groups()[cohort.at.group];
+        for (position, module) in infer(&cohort.scheme, inputs, dtype)? {
+            let modules = &group.modules[position];
+            let entities = cohort.places.iter().map(|&place| modules[place as usize]);
+            changes.push((module, entities.collect::<Vec<_>>()));
+        }
+        // What no call reaches stays lazy, and is not looked for again.
+        cohort.is_lazy = false;
+    }
+    if changes.is_empty() {
+        return Ok(());
+    }
+    for (module, entities) in changes {
+        module.register(world);
+        for entity in entities {
+            if let Ok(mut entity) = world.get_entity_mut(entity) {
+                module.insert_into(&mut entity);
+            }
+        }
+    }
+    run.refresh(world, of)
+}
+
+/// A position, and the module that takes its place.
+type Becoming = (usize, Box<dyn DynModule>);
+
+/// Finds what each lazy module becomes that a call reaches, one after the other in the order of calls.
+fn infer(scheme: &Scheme, inputs: &Inputs<'_>, dtype: Dtype) -> Result<Vec<Becoming>, StepError> {
+    let mut scheme = scheme.clone();
+    let mut all = Vec::new();
+    loop {
+        let trace = Trace::new();
+        let first = FirstLazy::default();
+        scheme.call(&trace, inputs.record(&trace), Some(&first));
+        match (first.0.into_inner(), trace.error()) {
+            (Some((position, module)), _) => {
+                let blueprint: &mut Blueprint = Arc::make_mut(&mut scheme.blueprint);
+                blueprint.replace(position, &*module, dtype);
+                all.push((position, module));
+            }
+            (None, Some(error)) => return Err(error.into()),
+            (None, None) => return Ok(all),
+        }
+    }
+}
+
+/// Stops at the first lazy module that is called, and keeps what it becomes.
+#[derive(Default)]
+struct FirstLazy(RefCell<Option<Becoming>>);
+
+impl Watcher for FirstLazy {
+    fn before(&self, call: &Call<'_>, arguments: Arguments) -> Arguments {
+        let module = &call.at().module;
+        if module.is_lazy()
+            && let Some(becomes) = module.initialize_parameters(call, &arguments)
+        {
+            *self.0.borrow_mut() = Some((call.position, becomes));
+            call.trace.fail("lazy");
+        }
+        arguments
+    }
+
+    fn after(&self, _: &Call<'_>, _: &Arguments, result: Option<Tree>) -> Option<Tree> {
+        result
+    }
+}
