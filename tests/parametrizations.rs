@@ -505,7 +505,7 @@ fn errors_are_in_torchs_words_and_change_nothing() {
         Err(ParametrizeError::NotParametrized { .. })
     ));
     let sorted = |world: &mut World| {
-        let mut all = world.stacked_state_dict(brains).unwrap();
+        let mut all = world.stacked_state_dict(brains).unwrap().tensors;
         all.sort_by(|a, b| a.name.cmp(&b.name));
         all.into_iter().map(|tensor| tensor.name).collect::<Vec<_>>()
     };

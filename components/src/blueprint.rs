@@ -191,6 +191,8 @@ pub struct Position {
     pub parameters: Vec<Parameter>,
     /// Buffers in order of registration.
     pub buffers: Vec<Parameter>,
+    /// Names of parameters and buffers that are not there: torch's `None`.
+    pub nones: Vec<String>,
     /// The position of the module that this is, if it is there under another name. It has no children then.
     pub alias: Option<usize>,
     /// Which of its tensors are made of a length and a direction of its own.
@@ -235,8 +237,17 @@ fn declared(module: &dyn DynModule, dtype: Dtype) -> (Vec<Parameter>, Vec<Parame
         tied: None,
         uninitialized: declared.uninitialized,
     };
-    let all = |of: Vec<Declared>| of.into_iter().map(parameter).collect();
-    (all(declare.parameters), all(declare.buffers))
+    let there =
+        |of: Vec<Declared>| of.into_iter().filter(|of| !of.is_none).map(parameter).collect();
+    (there(declare.parameters), there(declare.buffers))
+}
+
+/// Lists the names that a module declares without a value.
+fn nones(module: &dyn DynModule) -> Vec<String> {
+    let mut declare = Declare::default();
+    module.declare(&mut declare);
+    let all = declare.parameters.into_iter().chain(declare.buffers);
+    all.filter(|of| of.is_none).map(|of| of.name).collect()
 }
 
 /// Why a tie cannot be: what it names is not there, or has another type.
@@ -273,7 +284,42 @@ impl Blueprint {
         let mut blueprint = Blueprint { positions: Vec::new() };
         blueprint.add(module, dtype, String::new(), String::new(), None)?;
         blueprint.drop_parametrized();
+        blueprint.check_cycles()?;
         Ok(blueprint)
+    }
+
+    /// Checks that no module is below itself by its second names.
+    ///
+    /// # Errors
+    ///
+    /// If one is.
+    pub fn check_cycles(&self) -> Result<(), TieError> {
+        /// Walks down; `done` says of each position whether it is being walked (false) or was (true).
+        fn visit(
+            blueprint: &Blueprint,
+            position: usize,
+            done: &mut [Option<bool>],
+        ) -> Result<(), TieError> {
+            done[position] = Some(false);
+            for &child in &blueprint.positions[position].children {
+                let at = &blueprint.positions[child];
+                let owner = at.alias.unwrap_or(child);
+                match done[owner] {
+                    Some(true) => {}
+                    Some(false) => {
+                        let message = "a module cannot be below itself".to_owned();
+                        return Err(TieError { path: at.path.clone(), message });
+                    }
+                    None => visit(blueprint, owner, done)?,
+                }
+            }
+            done[position] = Some(true);
+            Ok(())
+        }
+        if self.positions.iter().all(|at| at.alias.is_none()) {
+            return Ok(());
+        }
+        visit(self, 0, &mut vec![None; self.positions.len()])
     }
 
     fn add(
@@ -323,6 +369,7 @@ impl Blueprint {
             module: self.positions[alias].module.clone(),
             parameters: Vec::new(),
             buffers: Vec::new(),
+            nones: Vec::new(),
             alias: Some(self.positions[alias].alias.unwrap_or(alias)),
             weight_normed: WeightNormed::default(),
         });
@@ -451,6 +498,7 @@ impl Blueprint {
         path: String,
         parent: Option<usize>,
     ) -> usize {
+        let nones = nones(module);
         let (parameters, buffers) = declared(module, dtype);
         let position = self.positions.len();
         self.positions.push(Position {
@@ -459,6 +507,7 @@ impl Blueprint {
             parent,
             children: Vec::new(),
             module: module.structural(),
+            nones,
             parameters,
             buffers,
             alias: None,
@@ -472,6 +521,7 @@ impl Blueprint {
         let (parameters, buffers) = declared(module, dtype);
         let at = &mut self.positions[position];
         (at.module, at.parameters, at.buffers) = (module.structural(), parameters, buffers);
+        at.nones = nones(module);
     }
 
     /// Says whether models of the two are of one structure, compared in full.
@@ -482,6 +532,7 @@ impl Blueprint {
                     && a.children == b.children
                     && a.parameters == b.parameters
                     && a.buffers == b.buffers
+                    && a.nones == b.nones
                     && a.alias == b.alias
                     && a.weight_normed == b.weight_normed
                     && a.module.is_like(&*b.module)

@@ -114,6 +114,28 @@ pub trait Module: Component + Clone + Debug + PartialEq {
         None
     }
 
+    /// Gives the version of what its state dict holds, to be raised when names or meanings change.
+    ///
+    /// Source: `torch.nn.Module._version`.
+    fn version(&self) -> u32 {
+        1
+    }
+
+    /// Says whether a state dict that this type saved in that version, or one of unknown version, may lack a
+    /// parameter or buffer: then it keeps its numbers and is not missing.
+    ///
+    /// Source: what overrides of `torch.nn.Module._load_from_state_dict` do for older versions.
+    fn may_lack(&self, name: &str, version: Option<u32>) -> bool {
+        let _ = (name, version);
+        false
+    }
+
+    /// Lists the attributes that the type has beside those of every module, so that nothing can be
+    /// registered under their names.
+    fn attributes(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// Gives what torch prints between the parentheses behind the type's name: `in_features=4, bias=True`.
     fn extra_repr(&self) -> String {
         String::new()
@@ -219,6 +241,8 @@ pub struct Declared {
     pub dtype: Option<Dtype>,
     /// Whether a `state_dict` has it. Parameters are always persistent.
     pub persistent: bool,
+    /// Whether it is a name without a value: torch's `None`. It has neither shape nor numbers.
+    pub is_none: bool,
     /// Whether its shape is not known yet; `shape` means nothing then.
     pub uninitialized: bool,
 }
@@ -232,6 +256,7 @@ impl Declare {
             shape,
             dtype: None,
             persistent: true,
+            is_none: false,
             uninitialized: false,
         });
         self
@@ -245,7 +270,28 @@ impl Declare {
         persistent: bool,
     ) -> &mut Self {
         let (name, shape) = (name.into(), shape.into());
-        self.buffers.push(Declared { name, shape, dtype: None, persistent, uninitialized: false });
+        self.buffers.push(Declared {
+            name,
+            shape,
+            dtype: None,
+            persistent,
+            is_none: false,
+            uninitialized: false,
+        });
+        self
+    }
+
+    /// Registers the name of a parameter that is not there: `register_parameter(name, None)`.
+    pub fn no_parameter(&mut self, name: impl Into<String>) -> &mut Self {
+        self.parameter(name, Shape::scalar());
+        self.parameters.iter_mut().next_back().into_iter().for_each(|last| last.is_none = true);
+        self
+    }
+
+    /// Registers the name of a buffer that is not there: `register_buffer(name, None)`.
+    pub fn no_buffer(&mut self, name: impl Into<String>) -> &mut Self {
+        self.buffer(name, Shape::scalar(), true);
+        self.buffers.iter_mut().next_back().into_iter().for_each(|last| last.is_none = true);
         self
     }
 
@@ -283,6 +329,14 @@ impl Declare {
 pub trait DynModule: Any + Debug + Send + Sync {
     /// See [`Module::type_name`].
     fn type_name(&self) -> &'static str;
+    /// Gives the type's path in Rust: `neurarch_components::layers::linear::Linear`.
+    fn rust_name(&self) -> &'static str;
+    /// See [`Module::version`].
+    fn version(&self) -> u32;
+    /// See [`Module::may_lack`].
+    fn may_lack(&self, name: &str, version: Option<u32>) -> bool;
+    /// See [`Module::attributes`].
+    fn attributes(&self) -> &'static [&'static str];
     /// See [`Module::declare`].
     fn declare(&self, declare: &mut Declare);
     /// See [`Module::reset`].
@@ -348,6 +402,22 @@ pub enum Place {
 impl<M: Module> DynModule for M {
     fn type_name(&self) -> &'static str {
         Module::type_name(self)
+    }
+
+    fn rust_name(&self) -> &'static str {
+        core::any::type_name::<M>()
+    }
+
+    fn version(&self) -> u32 {
+        Module::version(self)
+    }
+
+    fn may_lack(&self, name: &str, version: Option<u32>) -> bool {
+        Module::may_lack(self, name, version)
+    }
+
+    fn attributes(&self) -> &'static [&'static str] {
+        Module::attributes(self)
     }
 
     fn declare(&self, declare: &mut Declare) {

@@ -27,6 +27,7 @@
 
 pub mod evolve;
 mod hooks;
+mod module;
 mod parametrize;
 pub mod plugin;
 pub mod population;
@@ -36,6 +37,7 @@ mod train;
 pub use bevy_ecs;
 pub use evolve::EvolveWorld;
 pub use hooks::HookWorld;
+pub use module::ModuleWorld;
 pub use neurarch_components as components;
 pub use neurarch_kernels as kernels;
 pub use neurarch_systems as systems;

@@ -22,6 +22,9 @@ pub enum AccessError {
     /// The entity is not the root of a model.
     #[error("{0} is not the root of a model")]
     NotAModel(Entity),
+    /// The entity is no module of a model.
+    #[error("{0} is no module of a model")]
+    NotAModule(Entity),
     /// There is no such parameter or buffer; torch's words.
     #[error("{module} has no parameter or buffer '{name}'")]
     NoSuchName {

@@ -13,13 +13,16 @@ pub mod insert;
 mod keys;
 mod launch;
 pub mod lazy;
+pub mod lookup;
 pub mod mode;
 pub mod optim;
 mod pages;
+pub mod parameters;
 pub mod parametrize;
 pub mod plans;
 mod ready;
 mod refit;
+pub mod registration;
 mod run;
 pub mod sets;
 pub mod sign;
@@ -28,6 +31,7 @@ pub mod state;
 pub mod step;
 pub mod tie;
 mod trace;
+pub mod traverse;
 mod watch;
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use neurarch_components::module::{Declare, DynModule, Parts, Place};
 use neurarch_components::names::{Kind, wrong_name};
 use neurarch_components::parametrizations::{RegisteredAgain, WeightNormed};
 use neurarch_components::population::{Group, Population};
+use neurarch_components::registered::Registered;
 use neurarch_components::registry::ModuleTypes;
 use neurarch_components::tie::{SharedModule, Tie, Ties};
 use neurarch_components::tree::{Columned, Contents, Model, ModuleName, NOT_A_MEMBER};
@@ -160,7 +161,7 @@ fn check_dtype(given: Dtype) -> Result<(), SpawnError> {
 }
 
 /// Checks names as torch's `add_module` does, and the parameters' dtypes.
-fn check_declared(module: &dyn DynModule, path: &str) -> Result<(), SpawnError> {
+pub(crate) fn check_declared(module: &dyn DynModule, path: &str) -> Result<(), SpawnError> {
     let mut declared = Declare::default();
     module.declare(&mut declared);
     declared.parameters.iter().filter_map(|at| at.dtype).try_for_each(check_dtype)?;
@@ -183,7 +184,7 @@ fn check_declared(module: &dyn DynModule, path: &str) -> Result<(), SpawnError> 
     })
 }
 
-fn register_types(world: &mut World, module: &dyn DynModule) {
+pub(crate) fn register_types(world: &mut World, module: &dyn DynModule) {
     module.register(world);
     let mut declared = Declare::default();
     module.declare(&mut declared);
@@ -191,7 +192,7 @@ fn register_types(world: &mut World, module: &dyn DynModule) {
 }
 
 /// Lists a module and its descendants in the order of positions; `None` for a second name.
-fn list_modules(module: &dyn DynModule, list: &mut Vec<Option<Box<dyn DynModule>>>) {
+pub(crate) fn list_modules(module: &dyn DynModule, list: &mut Vec<Option<Box<dyn DynModule>>>) {
     list.push(Some(module.clone_box()));
     let mut declared = Declare::default();
     module.declare(&mut declared);
@@ -238,6 +239,8 @@ struct Prepared {
     again: Option<RegisteredAgain>,
     /// Its tensors that are made of a length and a direction.
     normed: WeightNormed,
+    /// What is registered in it, if it was edited.
+    registered: Option<Registered>,
     contents: Arc<Contents>,
     children: usize,
     /// Made at the first model, since it may register columns.
@@ -245,7 +248,7 @@ struct Prepared {
 }
 
 /// Lists the tied parameters of a position; a parameter whose owner is in the same module included.
-fn ties(blueprint: &Blueprint, at: &Position) -> Vec<(String, usize, String)> {
+pub(crate) fn ties(blueprint: &Blueprint, at: &Position) -> Vec<(String, usize, String)> {
     let tied = at.parameters.iter().filter_map(|parameter| {
         let (owner, index) = parameter.tied?;
         let owner_parameter = blueprint.positions[owner].parameters[index].name.clone();
@@ -278,8 +281,11 @@ impl Spawner {
         let of = &found.groups()[group];
         let blueprint = world.resource::<Blueprints>().get(of.blueprint);
         let blueprint = blueprint.expect("a group holds its blueprint");
-        let positions = blueprint.positions.iter().zip(&of.contents).zip(modules);
-        let positions = positions.map(|((at, contents), module)| Prepared {
+        let registered = |modules: &Vec<Entity>| {
+            modules.first().and_then(|&first| world.get::<Registered>(first)).cloned()
+        };
+        let positions = blueprint.positions.iter().zip(&of.contents).zip(&of.modules).zip(modules);
+        let positions = positions.map(|(((at, contents), live), module)| Prepared {
             parent: at.parent,
             name: ModuleName(at.name.as_str().into()),
             module,
@@ -287,6 +293,7 @@ impl Spawner {
             ties: ties(blueprint, at),
             again: registered_again(at),
             normed: at.weight_normed.clone(),
+            registered: registered(live),
             contents: contents.clone(),
             children: at.children.len(),
             columns: None,
@@ -347,19 +354,25 @@ impl Spawner {
                 };
                 entity.insert(Ties(at.ties.iter().map(tie).collect()));
             }
+            if let Some(registered) = &at.registered {
+                entity.insert(registered.clone());
+            }
             entities.push(entity.id());
         }
         Tree(entities)
     }
 
-    /// Counts what the modules of a model have beside their layers, and are told of by.
+    /// Counts what the modules of a model have beside their layers and names, and are told of by.
     fn extras(&self) -> usize {
-        let of = |at: &Prepared| [!at.ties.is_empty(), at.again.is_some(), !at.normed.0.is_empty()];
+        let of = |at: &Prepared| {
+            let tied = !at.ties.is_empty();
+            [tied, at.again.is_some(), !at.normed.0.is_empty(), at.registered.is_some()]
+        };
         self.positions.iter().flat_map(of).filter(|is_there| *is_there).count()
     }
 
     fn spawn_all(&mut self, world: &mut World, count: usize) -> Vec<Tree> {
-        // Each module is told of by its component, all but the root by their names, some by their ties.
+        // Each module is told of by its component, all but the root by their names, some by extras.
         self.changes += count * (2 * self.positions.len() - 1 + self.extras());
         (0..count).map(|_| self.spawn(world)).collect()
     }

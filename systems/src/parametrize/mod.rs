@@ -145,7 +145,7 @@ pub struct RegisterOptions {
 /// let layers = spawn_population(&mut world, &Linear::new(4, 2), 3, 3, 7, Dtype::F32)?;
 /// register_parametrization(&mut world, (layers, ""), "weight", Tanh, RegisterOptions::default())?;
 /// let model = world.get::<Population>(layers).unwrap().models()[0];
-/// let tensors = state_dict(&mut world, model)?;
+/// let tensors = state_dict(&mut world, model, "")?;
 /// let names: Vec<_> = tensors.iter().map(|tensor| tensor.name.as_str()).collect();
 /// assert_eq!(names, ["bias", "parametrizations.weight.original"]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())

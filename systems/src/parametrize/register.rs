@@ -98,6 +98,7 @@ fn prepare(
             dtype: Some(slot.ty.dtype),
             persistent,
             uninitialized: false,
+            is_none: false,
         };
         let (originals, is_buffer) = (Vec::new(), is_buffer(slot.role));
         let init: Init = at.module.reset(own);
