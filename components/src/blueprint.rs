@@ -188,6 +188,8 @@ pub struct Position {
     pub parameters: Vec<Parameter>,
     /// Buffers in order of registration.
     pub buffers: Vec<Parameter>,
+    /// Names of parameters and buffers that are not there: torch's `None`.
+    pub nones: Vec<String>,
     /// The position of the module that this is, if it is there under another name. It has no children then.
     pub alias: Option<usize>,
 }
@@ -219,10 +221,13 @@ pub const UNINITIALIZED: &str = "Can't access the shape of an uninitialized para
     error usually happens in `load_state_dict` when trying to load an uninitialized parameter into an \
     initialized one. Call `forward` to initialize the parameters before accessing their attributes.";
 
-/// Lists the parameters and buffers that a module declares, floating ones in `dtype`.
-fn declared(module: &dyn DynModule, dtype: Dtype) -> (Vec<Parameter>, Vec<Parameter>) {
+/// Lists the parameters and buffers that a module declares, floating ones in `dtype`, and the names without a
+/// value.
+fn declared(module: &dyn DynModule, dtype: Dtype) -> (Vec<Parameter>, Vec<Parameter>, Vec<String>) {
     let mut declare = Declare::default();
     module.declare(&mut declare);
+    let all = declare.parameters.iter().chain(&declare.buffers);
+    let nones = all.filter(|of| of.is_none).map(|of| of.name.clone()).collect();
     let parameter = |declared: Declared| Parameter {
         name: declared.name,
         ty: Type { dtype: declared.dtype.unwrap_or(dtype), shape: declared.shape },
@@ -230,8 +235,8 @@ fn declared(module: &dyn DynModule, dtype: Dtype) -> (Vec<Parameter>, Vec<Parame
         tied: None,
         uninitialized: declared.uninitialized,
     };
-    let all = |of: Vec<Declared>| of.into_iter().map(parameter).collect();
-    (all(declare.parameters), all(declare.buffers))
+    let all = |of: Vec<Declared>| of.into_iter().filter(|of| !of.is_none).map(parameter).collect();
+    (all(declare.parameters), all(declare.buffers), nones)
 }
 
 /// Why a tie cannot be: what it names is not there, or has another type.
@@ -317,6 +322,7 @@ impl Blueprint {
             module: self.positions[alias].module.clone(),
             parameters: Vec::new(),
             buffers: Vec::new(),
+            nones: Vec::new(),
             alias: Some(self.positions[alias].alias.unwrap_or(alias)),
         });
         self.positions[parent].children.push(position);
@@ -384,7 +390,7 @@ impl Blueprint {
         path: String,
         parent: Option<usize>,
     ) -> usize {
-        let (parameters, buffers) = declared(module, dtype);
+        let (parameters, buffers, nones) = declared(module, dtype);
         let position = self.positions.len();
         self.positions.push(Position {
             path,
@@ -392,6 +398,7 @@ impl Blueprint {
             parent,
             children: Vec::new(),
             module: module.structural(),
+            nones,
             parameters,
             buffers,
             alias: None,
@@ -401,9 +408,10 @@ impl Blueprint {
 
     /// Puts another module in the place of the one at `position`, which keeps its name and children.
     pub fn replace(&mut self, position: usize, module: &dyn DynModule, dtype: Dtype) {
-        let (parameters, buffers) = declared(module, dtype);
+        let (parameters, buffers, nones) = declared(module, dtype);
         let at = &mut self.positions[position];
-        (at.module, at.parameters, at.buffers) = (module.structural(), parameters, buffers);
+        (at.parameters, at.buffers, at.nones) = (parameters, buffers, nones);
+        at.module = module.structural();
     }
 
     /// Says whether models of the two are of one structure, compared in full.
@@ -414,6 +422,7 @@ impl Blueprint {
                     && a.children == b.children
                     && a.parameters == b.parameters
                     && a.buffers == b.buffers
+                    && a.nones == b.nones
                     && a.alias == b.alias
                     && a.module.is_like(&*b.module)
             })

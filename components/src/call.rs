@@ -79,6 +79,13 @@ impl<'a> Call<'a> {
         self.read(name, Blueprint::parameter)
     }
 
+    /// Gives a parameter by name; `None` if it is registered without a value, an error at this module if it is
+    /// not registered.
+    pub fn optional_parameter(&self, name: &str) -> Option<Var> {
+        let is_none = self.at().nones.iter().any(|none| none == name);
+        (!is_none).then(|| self.parameter(name))
+    }
+
     /// Gives a buffer by name, or one of a descendant by its dotted path; an error at this module if there
     /// is none.
     pub fn buffer(&self, name: &str) -> Var {

@@ -20,6 +20,9 @@ use neurarch_kernels::program::trace::{Trace, Var};
 use neurarch_kernels::program::tree::{Arguments, Tree};
 use slotmap::{SlotMap, new_key_type};
 
+use crate::registered::Value;
+use crate::state::{IncompatibleKeys, StateDict};
+
 new_key_type! {
     /// Tells the hooks of one [`HookTable`] apart.
     pub struct HookKey;
@@ -113,6 +116,77 @@ pub type GradientHook = dyn FnMut(&At<'_>, &str, &Var) -> Result<Option<Var>, Ho
 /// Source: `torch.Tensor.register_post_accumulate_grad_hook`.
 pub type PostAccumulateGradHook = dyn FnMut(&At<'_>, &str, &Var) -> Result<(), HookError> + Send;
 
+/// Where a hook of saving or loading is called.
+#[derive(Clone, Copy, Debug)]
+pub struct StateAt<'a> {
+    /// The module's dotted path in its model; empty for the root.
+    pub path: &'a str,
+    /// Its type's name.
+    pub module: &'static str,
+    /// Its entity, if the state is of one model.
+    pub entity: Option<Entity>,
+    /// What the names of its tensors start with: `0.`.
+    pub prefix: &'a str,
+    /// Saving: the version of the module's type. Loading: the version that it had when it was saved, if that
+    /// is known.
+    pub version: Option<u32>,
+}
+
+/// Is called before a module's own tensors are put into a state dict.
+///
+/// Source: `register_state_dict_pre_hook`.
+pub type StateDictPreHook = dyn FnMut(&StateAt<'_>) -> Result<(), HookError> + Send;
+
+/// Is called after a module's tensors and those of its children were put into a state dict, which it may
+/// change.
+///
+/// Source: `register_state_dict_post_hook`.
+pub type StateDictHook = dyn FnMut(&StateAt<'_>, &mut StateDict) -> Result<(), HookError> + Send;
+
+/// What a hook before loading sees beside the state dict, and may add to.
+#[derive(Debug)]
+pub struct Loading<'a> {
+    /// Always true, as in torch.
+    pub strict: bool,
+    /// What the modules so far have and the state dict lacks.
+    pub missing_keys: &'a mut Vec<String>,
+    /// What the state dict has and the modules so far lack.
+    pub unexpected_keys: &'a mut Vec<String>,
+    /// What is wrong beside that; if there is anything, loading fails in the end.
+    pub error_msgs: &'a mut Vec<String>,
+}
+
+/// Is called before a module's own tensors are loaded, with those of the module and all below it, which it
+/// may change: rename keys, convert numbers.
+///
+/// Source: `register_load_state_dict_pre_hook`.
+pub type LoadStateDictPreHook =
+    dyn FnMut(&StateAt<'_>, &mut StateDict, &mut Loading<'_>) -> Result<(), HookError> + Send;
+
+/// Is called after a module and all below it were loaded, with the keys that did not match so far, which it
+/// may change.
+///
+/// Source: `register_load_state_dict_post_hook`.
+pub type LoadStateDictPostHook =
+    dyn FnMut(&StateAt<'_>, &mut IncompatibleKeys) -> Result<(), HookError> + Send;
+
+/// Where a parameter, buffer or child is registered.
+#[derive(Clone, Copy, Debug)]
+pub struct RegisterAt<'a> {
+    /// The module's entity.
+    pub module: Entity,
+    /// Its type's name.
+    pub class: &'static str,
+    /// The name of what is registered.
+    pub name: &'a str,
+}
+
+/// Sees what is registered in a module of a live model, and may give something else in its place.
+///
+/// Source: `torch.nn.modules.module.register_module_parameter_registration_hook` and its kin.
+pub type RegistrationHook =
+    dyn FnMut(&RegisterAt<'_>, &Value) -> Result<Option<Value>, HookError> + Send;
+
 /// A kind of hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum HookKind {
@@ -128,6 +202,42 @@ pub enum HookKind {
     Gradient,
     /// [`PostAccumulateGradHook`].
     PostAccumulateGrad,
+    /// [`StateDictPreHook`].
+    StateDictPre,
+    /// [`StateDictHook`].
+    StateDictPost,
+    /// [`LoadStateDictPreHook`].
+    LoadStateDictPre,
+    /// [`LoadStateDictPostHook`].
+    LoadStateDictPost,
+    /// [`RegistrationHook`] of parameters.
+    ParameterRegistration,
+    /// [`RegistrationHook`] of buffers.
+    BufferRegistration,
+    /// [`RegistrationHook`] of modules.
+    ModuleRegistration,
+}
+
+impl HookKind {
+    /// Says whether such hooks are called while a model runs or is differentiated. A model that has any runs
+    /// eagerly.
+    pub fn is_of_passes(self) -> bool {
+        match self {
+            HookKind::ForwardPre
+            | HookKind::Forward
+            | HookKind::BackwardPre
+            | HookKind::Backward
+            | HookKind::Gradient
+            | HookKind::PostAccumulateGrad => true,
+            HookKind::StateDictPre
+            | HookKind::StateDictPost
+            | HookKind::LoadStateDictPre
+            | HookKind::LoadStateDictPost
+            | HookKind::ParameterRegistration
+            | HookKind::BufferRegistration
+            | HookKind::ModuleRegistration => false,
+        }
+    }
 }
 
 impl fmt::Display for HookKind {
@@ -139,6 +249,13 @@ impl fmt::Display for HookKind {
             HookKind::Backward => "full backward hook",
             HookKind::Gradient => "gradient hook",
             HookKind::PostAccumulateGrad => "post-accumulate-grad hook",
+            HookKind::StateDictPre => "state_dict pre-hook",
+            HookKind::StateDictPost => "state_dict post-hook",
+            HookKind::LoadStateDictPre => "load_state_dict pre-hook",
+            HookKind::LoadStateDictPost => "load_state_dict post-hook",
+            HookKind::ParameterRegistration => "parameter registration hook",
+            HookKind::BufferRegistration => "buffer registration hook",
+            HookKind::ModuleRegistration => "module registration hook",
         })
     }
 }
@@ -157,6 +274,20 @@ pub enum Callback {
     Gradient(String, Box<GradientHook>),
     /// See [`PostAccumulateGradHook`]; the parameter's own name.
     PostAccumulateGrad(String, Box<PostAccumulateGradHook>),
+    /// See [`StateDictPreHook`].
+    StateDictPre(Box<StateDictPreHook>),
+    /// See [`StateDictHook`].
+    StateDictPost(Box<StateDictHook>),
+    /// See [`LoadStateDictPreHook`].
+    LoadStateDictPre(Box<LoadStateDictPreHook>),
+    /// See [`LoadStateDictPostHook`].
+    LoadStateDictPost(Box<LoadStateDictPostHook>),
+    /// See [`RegistrationHook`]; called for parameters.
+    ParameterRegistration(Box<RegistrationHook>),
+    /// See [`RegistrationHook`]; called for buffers.
+    BufferRegistration(Box<RegistrationHook>),
+    /// See [`RegistrationHook`]; called for children.
+    ModuleRegistration(Box<RegistrationHook>),
 }
 
 impl Callback {
@@ -169,6 +300,13 @@ impl Callback {
             Callback::Backward(_) => HookKind::Backward,
             Callback::Gradient(..) => HookKind::Gradient,
             Callback::PostAccumulateGrad(..) => HookKind::PostAccumulateGrad,
+            Callback::StateDictPre(_) => HookKind::StateDictPre,
+            Callback::StateDictPost(_) => HookKind::StateDictPost,
+            Callback::LoadStateDictPre(_) => HookKind::LoadStateDictPre,
+            Callback::LoadStateDictPost(_) => HookKind::LoadStateDictPost,
+            Callback::ParameterRegistration(_) => HookKind::ParameterRegistration,
+            Callback::BufferRegistration(_) => HookKind::BufferRegistration,
+            Callback::ModuleRegistration(_) => HookKind::ModuleRegistration,
         }
     }
 }
@@ -265,6 +403,11 @@ impl PopulationHooks {
     pub fn is_empty(&self) -> bool {
         self.0.iter().all(|(_, hooks)| hooks.is_empty())
     }
+
+    /// Says whether any is called while models run or are differentiated.
+    pub fn watch_passes(&self) -> bool {
+        self.0.iter().any(|(_, hooks)| hooks.watch_passes())
+    }
 }
 
 impl Hooks {
@@ -291,6 +434,16 @@ impl Hooks {
     /// Says whether there are none.
     pub fn is_empty(&self) -> bool {
         lock(&self.table).order.is_empty()
+    }
+
+    /// Says whether any is called while models run or are differentiated.
+    pub fn watch_passes(&self) -> bool {
+        lock(&self.table).hooks.values().any(|hook| hook.kind.is_of_passes())
+    }
+
+    /// Says whether any is of one of these kinds.
+    pub fn have(&self, kinds: &[HookKind]) -> bool {
+        lock(&self.table).hooks.values().any(|hook| kinds.contains(&hook.kind))
     }
 }
 

@@ -105,6 +105,19 @@ pub trait Module: Component + Clone + Debug + PartialEq {
         String::new()
     }
 
+    /// Gives the version of what its state dict holds, to be raised when names or meanings change.
+    ///
+    /// Source: `torch.nn.Module._version`.
+    fn version(&self) -> u32 {
+        1
+    }
+
+    /// Lists the attributes that the type has beside those of every module, so that nothing can be
+    /// registered under their names.
+    fn attributes(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// Gives the component that a spawned module has: a container leaves the list of its children to
     /// bevy's `Children`.
     fn spawned(&self) -> Self {
@@ -202,6 +215,8 @@ pub struct Declared {
     pub persistent: bool,
     /// Whether its shape is not known yet; `shape` means nothing then.
     pub uninitialized: bool,
+    /// Whether it is a name without a value: torch's `None`. It has neither shape nor numbers.
+    pub is_none: bool,
 }
 
 impl Declare {
@@ -214,6 +229,7 @@ impl Declare {
             dtype: None,
             persistent: true,
             uninitialized: false,
+            is_none: false,
         });
         self
     }
@@ -226,7 +242,14 @@ impl Declare {
         persistent: bool,
     ) -> &mut Self {
         let (name, shape) = (name.into(), shape.into());
-        self.buffers.push(Declared { name, shape, dtype: None, persistent, uninitialized: false });
+        self.buffers.push(Declared {
+            name,
+            shape,
+            dtype: None,
+            persistent,
+            uninitialized: false,
+            is_none: false,
+        });
         self
     }
 
@@ -235,6 +258,20 @@ impl Declare {
     pub fn uninitialized(&mut self, name: &str) -> &mut Self {
         let all = self.parameters.iter_mut().chain(&mut self.buffers);
         all.filter(|of| of.name == name).for_each(|of| of.uninitialized = true);
+        self
+    }
+
+    /// Registers the name of a parameter that is not there: `register_parameter(name, None)`.
+    pub fn no_parameter(&mut self, name: impl Into<String>) -> &mut Self {
+        self.parameter(name, Shape::scalar());
+        self.parameters.iter_mut().next_back().into_iter().for_each(|last| last.is_none = true);
+        self
+    }
+
+    /// Registers the name of a buffer that is not there: `register_buffer(name, None)`.
+    pub fn no_buffer(&mut self, name: impl Into<String>) -> &mut Self {
+        self.buffer(name, Shape::scalar(), true);
+        self.buffers.iter_mut().next_back().into_iter().for_each(|last| last.is_none = true);
         self
     }
 
@@ -264,6 +301,12 @@ impl Declare {
 pub trait DynModule: Any + Debug + Send + Sync {
     /// See [`Module::type_name`].
     fn type_name(&self) -> &'static str;
+    /// Gives the type's path in Rust: `neurarch_components::layers::linear::Linear`.
+    fn rust_name(&self) -> &'static str;
+    /// See [`Module::version`].
+    fn version(&self) -> u32;
+    /// See [`Module::attributes`].
+    fn attributes(&self) -> &'static [&'static str];
     /// See [`Module::declare`].
     fn declare(&self, declare: &mut Declare);
     /// See [`Module::reset`].
@@ -321,6 +364,18 @@ pub enum Place {
 impl<M: Module> DynModule for M {
     fn type_name(&self) -> &'static str {
         Module::type_name(self)
+    }
+
+    fn rust_name(&self) -> &'static str {
+        core::any::type_name::<M>()
+    }
+
+    fn version(&self) -> u32 {
+        Module::version(self)
+    }
+
+    fn attributes(&self) -> &'static [&'static str] {
+        Module::attributes(self)
     }
 
     fn declare(&self, declare: &mut Declare) {

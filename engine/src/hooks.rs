@@ -2,7 +2,11 @@
 
 use bevy_ecs::prelude::*;
 
-use crate::components::hook::{At, Callback, Gradients, HookError, HookOptions, RemovableHandle};
+use crate::components::hook::{
+    At, Callback, Gradients, HookError, HookOptions, Loading, RegisterAt, RemovableHandle, StateAt,
+};
+use crate::components::registered::Value;
+use crate::components::state::{IncompatibleKeys, StateDict};
 use crate::kernels::program::trace::Var;
 use crate::kernels::program::tree::{Arguments, Tree};
 use crate::systems::hooks::{self, Target};
@@ -149,6 +153,126 @@ pub trait HookWorld {
     ) -> Result<RemovableHandle, SignError> {
         let callback = Callback::PostAccumulateGrad(parameter.to_owned(), Box::new(hook));
         self.register_hook_with(target, callback, HookOptions::default())
+    }
+
+    /// Registers a function that is called before a module's state is saved:
+    /// [`StateDictPreHook`](crate::components::hook::StateDictPreHook).
+    ///
+    /// # Errors
+    ///
+    /// As [`register_hook_with`](HookWorld::register_hook_with).
+    fn register_state_dict_pre_hook(
+        &mut self,
+        target: impl Into<Target>,
+        hook: impl FnMut(&StateAt<'_>) -> Result<(), HookError> + Send + 'static,
+    ) -> Result<RemovableHandle, SignError> {
+        let callback = Callback::StateDictPre(Box::new(hook));
+        self.register_hook_with(target, callback, HookOptions::default())
+    }
+
+    /// Registers a function of a state dict after a module and all below it were saved to it:
+    /// [`StateDictHook`](crate::components::hook::StateDictHook).
+    ///
+    /// # Errors
+    ///
+    /// As [`register_hook_with`](HookWorld::register_hook_with).
+    fn register_state_dict_post_hook(
+        &mut self,
+        target: impl Into<Target>,
+        hook: impl FnMut(&StateAt<'_>, &mut StateDict) -> Result<(), HookError> + Send + 'static,
+    ) -> Result<RemovableHandle, SignError> {
+        let callback = Callback::StateDictPost(Box::new(hook));
+        self.register_hook_with(target, callback, HookOptions::default())
+    }
+
+    /// Registers a function of a state dict before a module is loaded from it, which may rename keys:
+    /// [`LoadStateDictPreHook`](crate::components::hook::LoadStateDictPreHook).
+    ///
+    /// # Errors
+    ///
+    /// As [`register_hook_with`](HookWorld::register_hook_with).
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use neurarch::prelude::*;
+    /// # let mut world = World::new();
+    /// let layers = world.spawn_population(&Linear::new(2, 1).without_bias(), 3, Seed(1))?;
+    /// world.register_load_state_dict_pre_hook((layers, ""), |_, state, _| {
+    ///     state.rename("w", "weight");
+    ///     Ok(())
+    /// })?;
+    /// let old = StateDict::from_iter([Tensor::new("w", ndarray::array![[1.0_f32, 2.0]].view())]);
+    /// world.load_state_dict(layers, &old)?;
+    /// assert_eq!(world.stack::<f32>(layers, "weight")?.sum(), 9.0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    fn register_load_state_dict_pre_hook(
+        &mut self,
+        target: impl Into<Target>,
+        hook: impl FnMut(&StateAt<'_>, &mut StateDict, &mut Loading<'_>) -> Result<(), HookError>
+        + Send
+        + 'static,
+    ) -> Result<RemovableHandle, SignError> {
+        let callback = Callback::LoadStateDictPre(Box::new(hook));
+        self.register_hook_with(target, callback, HookOptions::default())
+    }
+
+    /// Registers a function of the keys that did not match after a module and all below it were loaded:
+    /// [`LoadStateDictPostHook`](crate::components::hook::LoadStateDictPostHook).
+    ///
+    /// # Errors
+    ///
+    /// As [`register_hook_with`](HookWorld::register_hook_with).
+    fn register_load_state_dict_post_hook(
+        &mut self,
+        target: impl Into<Target>,
+        hook: impl FnMut(&StateAt<'_>, &mut IncompatibleKeys) -> Result<(), HookError> + Send + 'static,
+    ) -> Result<RemovableHandle, SignError> {
+        let callback = Callback::LoadStateDictPost(Box::new(hook));
+        self.register_hook_with(target, callback, HookOptions::default())
+    }
+
+    /// Registers a function of each parameter that is registered in a live model, which may give another:
+    /// [`RegistrationHook`](crate::components::hook::RegistrationHook).
+    ///
+    /// # Errors
+    ///
+    /// None so far.
+    fn register_module_parameter_registration_hook(
+        &mut self,
+        hook: impl FnMut(&RegisterAt<'_>, &Value) -> Result<Option<Value>, HookError> + Send + 'static,
+    ) -> Result<RemovableHandle, SignError> {
+        let callback = Callback::ParameterRegistration(Box::new(hook));
+        self.register_hook_with(Target::All, callback, HookOptions::default())
+    }
+
+    /// Registers a function of each buffer that is registered in a live model, which may give another:
+    /// [`RegistrationHook`](crate::components::hook::RegistrationHook).
+    ///
+    /// # Errors
+    ///
+    /// None so far.
+    fn register_module_buffer_registration_hook(
+        &mut self,
+        hook: impl FnMut(&RegisterAt<'_>, &Value) -> Result<Option<Value>, HookError> + Send + 'static,
+    ) -> Result<RemovableHandle, SignError> {
+        let callback = Callback::BufferRegistration(Box::new(hook));
+        self.register_hook_with(Target::All, callback, HookOptions::default())
+    }
+
+    /// Registers a function of each child that is registered in a live model, which may give another:
+    /// [`RegistrationHook`](crate::components::hook::RegistrationHook).
+    ///
+    /// # Errors
+    ///
+    /// None so far.
+    fn register_module_module_registration_hook(
+        &mut self,
+        hook: impl FnMut(&RegisterAt<'_>, &Value) -> Result<Option<Value>, HookError> + Send + 'static,
+    ) -> Result<RemovableHandle, SignError> {
+        let callback = Callback::ModuleRegistration(Box::new(hook));
+        self.register_hook_with(Target::All, callback, HookOptions::default())
     }
 }
 

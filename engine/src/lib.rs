@@ -26,6 +26,7 @@
 //! ```
 
 mod hooks;
+mod module;
 pub mod plugin;
 pub mod population;
 pub mod prelude;
@@ -33,6 +34,7 @@ mod train;
 
 pub use bevy_ecs;
 pub use hooks::HookWorld;
+pub use module::ModuleWorld;
 pub use neurarch_components as components;
 pub use neurarch_kernels as kernels;
 pub use neurarch_systems as systems;

@@ -13,8 +13,6 @@ use crate::systems::init::{self, InitError};
 use crate::systems::insert::{self, InsertError};
 use crate::systems::sign::SignError;
 use crate::systems::spawn::{self, SpawnError};
-use crate::systems::state::dict::{self, StateDictError};
-use crate::systems::state::safetensors::Tensor;
 use crate::systems::tie;
 
 /// What all random numbers of a population follow from.
@@ -199,20 +197,6 @@ pub trait NeurarchWorld {
         numbers: ArrayView<'_, T, D>,
     ) -> Result<(), AccessError>;
 
-    /// Copies the parameters and persistent buffers of a model, by torch's names.
-    ///
-    /// # Errors
-    ///
-    /// If `root` is no model.
-    fn state_dict(&mut self, root: Entity) -> Result<Vec<Tensor>, StateDictError>;
-
-    /// Copies the parameters and persistent buffers of all models, by torch's names: each `[models, ..]`.
-    ///
-    /// # Errors
-    ///
-    /// If the models are not of one structure.
-    fn stacked_state_dict(&mut self, population: Entity) -> Result<Vec<Tensor>, StateDictError>;
-
     /// Gives a parameter of every model new numbers, from a distribution that follows from its shape:
     /// `|shape| init::xavier_uniform(shape, 1.0)`.
     ///
@@ -347,14 +331,6 @@ impl NeurarchWorld for World {
         numbers: ArrayView<'_, T, D>,
     ) -> Result<(), AccessError> {
         access::unstack(self, population, name, numbers.into_dyn())
-    }
-
-    fn state_dict(&mut self, root: Entity) -> Result<Vec<Tensor>, StateDictError> {
-        dict::state_dict(self, root)
-    }
-
-    fn stacked_state_dict(&mut self, population: Entity) -> Result<Vec<Tensor>, StateDictError> {
-        dict::stacked_state_dict(self, population)
     }
 
     fn fill_with(

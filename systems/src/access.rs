@@ -22,6 +22,9 @@ pub enum AccessError {
     /// The entity is not the root of a model.
     #[error("{0} is not the root of a model")]
     NotAModel(Entity),
+    /// The entity is no module of a model.
+    #[error("{0} is no module of a model")]
+    NotAModule(Entity),
     /// There is no such parameter or buffer; torch's words.
     #[error("{module} has no parameter or buffer '{name}'")]
     NoSuchName {
@@ -418,7 +421,10 @@ pub fn gradient<T: Element>(
 }
 
 /// Finds a model that was just signed: its group, its place there, its structure.
-fn place(world: &World, root: Entity) -> Result<(&Group, usize, &Arc<Blueprint>), AccessError> {
+pub(crate) fn place(
+    world: &World,
+    root: Entity,
+) -> Result<(&Group, usize, &Arc<Blueprint>), AccessError> {
     let not_a_model = || AccessError::NotAModel(root);
     let model = world.get::<Model>(root).ok_or_else(not_a_model)?;
     let population = world.get::<Population>(model.population).ok_or_else(not_a_model)?;

@@ -25,7 +25,8 @@ use crate::step::StepError;
 /// Whose calls a hook is told of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// A module of one model, by its entity. The model runs eagerly from then on, its neighbors do not.
+    /// A module of one model, by its entity. If the hook watches passes, the model runs eagerly from then on, its
+    /// neighbors do not.
     Module(Entity),
     /// The module at a dotted path of all models of a population: one call for all of them.
     Population(Entity, String),
@@ -80,7 +81,8 @@ pub fn register(
             if world.get::<Hooks>(module).is_none() {
                 world.entity_mut(module).insert(Hooks::default());
             }
-            if let Some(mut mode) = world.get_mut::<Mode>(root)
+            if callback.kind().is_of_passes()
+                && let Some(mut mode) = world.get_mut::<Mode>(root)
                 && !mode.hooked
             {
                 mode.hooked = true;
@@ -92,7 +94,7 @@ pub fn register(
     }
 }
 
-/// The hooks of every module and of a population, as they are when a pass begins.
+/// The hooks of every module and of a population, if any watch passes, as they are when one begins.
 #[derive(Default)]
 pub(crate) struct Shared {
     global: Hooks,
@@ -109,8 +111,8 @@ impl Clone for Shared {
 impl Shared {
     /// Gives them; `None` if there are none.
     pub(crate) fn of(world: &World, population: Entity) -> Option<Shared> {
-        let global = world.get_resource::<GlobalHooks>().filter(|hooks| !hooks.0.is_empty());
-        let of_all = world.get::<PopulationHooks>(population).filter(|hooks| !hooks.is_empty());
+        let global = world.get_resource::<GlobalHooks>().filter(|hooks| hooks.0.watch_passes());
+        let of_all = world.get::<PopulationHooks>(population).filter(|hooks| hooks.watch_passes());
         if global.is_none() && of_all.is_none() {
             return None;
         }
@@ -122,12 +124,12 @@ impl Shared {
     }
 }
 
-/// Says whether a model has hooks of its own; its mode may say so when the last one is gone.
+/// Says whether a model has hooks of its own that watch it run; its mode may say so when the last one is gone.
 pub(crate) fn has_own(world: &World, group: &Group, place: usize) -> bool {
     let modules = group.modules.iter().map(|modules| modules[place]);
     modules.into_iter().any(|module| {
         let hooks = world.get::<Hooks>(module);
-        hooks.is_some_and(|hooks| !hooks.is_empty())
+        hooks.is_some_and(Hooks::watch_passes)
     })
 }
 
@@ -356,7 +358,7 @@ fn answer(callback: &mut Callback, at: &At<'_>, told: &Told<'_>) -> Result<Answe
     })
 }
 
-fn panic_message(panic: &(dyn Any + Send)) -> String {
+pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
     format!("panicked: {}", text.unwrap_or_default())

@@ -11,11 +11,14 @@ pub mod insert;
 mod keys;
 mod launch;
 pub mod lazy;
+pub mod lookup;
 pub mod mode;
 pub mod optim;
+pub mod parameters;
 pub mod plans;
 mod ready;
 mod refit;
+pub mod registration;
 mod run;
 pub mod sets;
 pub mod sign;
@@ -24,6 +27,7 @@ pub mod state;
 pub mod step;
 pub mod tie;
 mod trace;
+pub mod traverse;
 mod watch;
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Signing: the entity tree of a model becomes its blueprint, again after each change of its structure.
 //!
-//! What changed is known from lifecycle hooks of the layer components, from the tables that the modules lie
+//! What changed is known from lifecycle hooks of the layer components and of [`Registered`], from the tables that the modules lie
 //! in, and from the change ticks of `Children` (whose order fires nothing). A model that changed moves to
 //! the group of its new blueprint; its neighbors stay where they are.
 
@@ -14,6 +14,7 @@ use neurarch_components::blueprint::{Blueprint, Blueprints, TieError};
 use neurarch_components::layers::Identity;
 use neurarch_components::names::{Kind, wrong_name};
 use neurarch_components::population::{Group, Population};
+use neurarch_components::registered::Registered;
 use neurarch_components::registry::ModuleTypes;
 use neurarch_components::tie::{SharedModule, Ties};
 use neurarch_components::tree::{Columned, Contents, Model, ModuleName};
@@ -353,6 +354,9 @@ fn read(world: &World, root: Entity, model: &Model) -> Result<Live, SignError> {
             }
         };
         let position = live.blueprint.push(module, dtype, name, path, parent);
+        if let Some(registered) = entity_ref.get::<Registered>() {
+            registered.apply(&mut live.blueprint.positions[position]);
+        }
         if let Some(parent) = parent {
             live.blueprint.positions[parent].children.push(position);
         }
@@ -412,7 +416,8 @@ fn check_name(
     let at = &blueprint.positions[parent];
     let own = at.parameters.iter().chain(&at.buffers).map(|parameter| parameter.name.as_str());
     let siblings = at.children.iter().map(|&child| blueprint.positions[child].name.as_str());
-    let taken: Vec<_> = own.chain(siblings).collect();
+    let nones = at.nones.iter().map(String::as_str);
+    let taken: Vec<_> = own.chain(nones).chain(siblings).collect();
     match wrong_name(Kind::Module, at.module.type_name(), name, |name| taken.contains(&name)) {
         None => Ok(()),
         Some(message) => {

@@ -9,6 +9,7 @@ use neurarch_components::layers;
 use neurarch_components::module::{Declare, DynModule, Parts, Place};
 use neurarch_components::names::{Kind, wrong_name};
 use neurarch_components::population::{Group, Population};
+use neurarch_components::registered::Registered;
 use neurarch_components::registry::ModuleTypes;
 use neurarch_components::tie::{SharedModule, Tie, Ties};
 use neurarch_components::tree::{Columned, Contents, Model, ModuleName, NOT_A_MEMBER};
@@ -159,7 +160,7 @@ fn check_dtype(given: Dtype) -> Result<(), SpawnError> {
 }
 
 /// Checks names as torch's `add_module` does, and the parameters' dtypes.
-fn check_declared(module: &dyn DynModule, path: &str) -> Result<(), SpawnError> {
+pub(crate) fn check_declared(module: &dyn DynModule, path: &str) -> Result<(), SpawnError> {
     let mut declared = Declare::default();
     module.declare(&mut declared);
     declared.parameters.iter().filter_map(|at| at.dtype).try_for_each(check_dtype)?;
@@ -182,7 +183,7 @@ fn check_declared(module: &dyn DynModule, path: &str) -> Result<(), SpawnError> 
     })
 }
 
-fn register_types(world: &mut World, module: &dyn DynModule) {
+pub(crate) fn register_types(world: &mut World, module: &dyn DynModule) {
     module.register(world);
     let mut declared = Declare::default();
     module.declare(&mut declared);
@@ -190,7 +191,7 @@ fn register_types(world: &mut World, module: &dyn DynModule) {
 }
 
 /// Lists a module and its descendants in the order of positions; `None` for a second name.
-fn list_modules(module: &dyn DynModule, list: &mut Vec<Option<Box<dyn DynModule>>>) {
+pub(crate) fn list_modules(module: &dyn DynModule, list: &mut Vec<Option<Box<dyn DynModule>>>) {
     list.push(Some(module.clone_box()));
     let mut declared = Declare::default();
     module.declare(&mut declared);
@@ -233,6 +234,8 @@ struct Prepared {
     alias: Option<usize>,
     /// Its tied parameters: a name, the owner's position, and the name there.
     ties: Vec<(String, usize, String)>,
+    /// What is registered in it, if it was edited.
+    registered: Option<Registered>,
     contents: Arc<Contents>,
     children: usize,
     /// Made at the first model, since it may register columns.
@@ -240,7 +243,7 @@ struct Prepared {
 }
 
 /// Lists the tied parameters of a position; a parameter whose owner is in the same module included.
-fn ties(blueprint: &Blueprint, at: &Position) -> Vec<(String, usize, String)> {
+pub(crate) fn ties(blueprint: &Blueprint, at: &Position) -> Vec<(String, usize, String)> {
     let tied = at.parameters.iter().filter_map(|parameter| {
         let (owner, index) = parameter.tied?;
         let owner_parameter = blueprint.positions[owner].parameters[index].name.clone();
@@ -261,13 +264,17 @@ impl Spawner {
         let of = &found.groups()[group];
         let blueprint = world.resource::<Blueprints>().get(of.blueprint);
         let blueprint = blueprint.expect("a group holds its blueprint");
-        let positions = blueprint.positions.iter().zip(&of.contents).zip(modules);
-        let positions = positions.map(|((at, contents), module)| Prepared {
+        let registered = |modules: &Vec<Entity>| {
+            modules.first().and_then(|&first| world.get::<Registered>(first)).cloned()
+        };
+        let positions = blueprint.positions.iter().zip(&of.contents).zip(&of.modules).zip(modules);
+        let positions = positions.map(|(((at, contents), live), module)| Prepared {
             parent: at.parent,
             name: ModuleName(at.name.as_str().into()),
             module,
             alias: at.alias,
             ties: ties(blueprint, at),
+            registered: registered(live),
             contents: contents.clone(),
             children: at.children.len(),
             columns: None,
@@ -322,26 +329,32 @@ impl Spawner {
                 };
                 entity.insert(Ties(at.ties.iter().map(tie).collect()));
             }
+            if let Some(registered) = &at.registered {
+                entity.insert(registered.clone());
+            }
             entities.push(entity.id());
         }
         Tree(entities)
     }
 
-    /// Counts the modules with tied parameters.
-    fn tied(&self) -> usize {
-        self.positions.iter().filter(|at| !at.ties.is_empty()).count()
+    /// Counts what a model's modules are told of by beside layer components and names: ties, and what is
+    /// registered in them.
+    fn extras(&self) -> usize {
+        let count =
+            |at: &Prepared| usize::from(!at.ties.is_empty()) + usize::from(at.registered.is_some());
+        self.positions.iter().map(count).sum()
     }
 
     fn spawn_all(&mut self, world: &mut World, count: usize) -> Vec<Tree> {
-        // Each module is told of by its component, all but the root by their names, some by their ties.
-        self.changes += count * (2 * self.positions.len() - 1 + self.tied());
+        // Each module is told of by its component, all but the root by their names, some by extras.
+        self.changes += count * (2 * self.positions.len() - 1 + self.extras());
         (0..count).map(|_| self.spawn(world)).collect()
     }
 
     /// Makes room in the tables for `spare` more models.
     fn reserve(&mut self, world: &mut World, spare: usize) {
         let trees = self.spawn_all(world, spare);
-        self.changes += spare * (self.positions.len() + self.tied());
+        self.changes += spare * (self.positions.len() + self.extras());
         for tree in trees.iter().rev() {
             world.despawn(tree.root());
         }

@@ -53,9 +53,14 @@ impl Linear {
 impl Module for Linear {
     fn declare(&self, declare: &mut Declare) {
         declare.parameter("weight", [self.out_features, self.in_features]);
-        if self.bias {
-            declare.parameter("bias", [self.out_features]);
-        }
+        match self.bias {
+            true => declare.parameter("bias", [self.out_features]),
+            false => declare.no_parameter("bias"),
+        };
+    }
+
+    fn attributes(&self) -> &'static [&'static str] {
+        &["in_features", "out_features", "reset_parameters"]
     }
 
     fn reset(&self, _: &str) -> Init {
@@ -69,7 +74,7 @@ impl Module for Linear {
 
     fn forward(&self, call: &Call<'_>, x: Var) -> Var {
         let weight = call.parameter("weight");
-        let bias = self.bias.then(|| call.parameter("bias"));
+        let bias = call.optional_parameter("bias");
         x.linear(&weight, bias.as_ref())
     }
 

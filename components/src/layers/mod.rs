@@ -1,6 +1,7 @@
 //! Layers: components that say what a module computes, named as torch names them, one file a family.
 
 pub mod activation;
+pub mod bare;
 pub mod dropout;
 pub mod flatten;
 pub mod lazy;
@@ -18,6 +19,7 @@ pub use activation::{
     Approximate, ELU, GELU, Identity, LeakyReLU, LogSoftmax, ReLU, SiLU, Sigmoid, Softmax,
     Softplus, Tanh,
 };
+pub use bare::BareModule;
 pub use dropout::Dropout;
 pub use flatten::Flatten;
 pub use lazy::LazyLinear;
@@ -36,6 +38,7 @@ use crate::registry::ModuleTypes;
 /// its kind was ever spawned with a model. A module type of your own is known from the first model that has
 /// it, or from [`ModuleTypes::register`] on.
 pub fn register(world: &mut World) {
+    ModuleTypes::register::<BareModule>(world);
     ModuleTypes::register::<Dropout>(world);
     ModuleTypes::register::<ELU>(world);
     ModuleTypes::register::<Flatten>(world);

@@ -67,7 +67,14 @@ impl Parameter {
     /// Describes it to a module's `declare`.
     pub(crate) fn declared(&self, name: &str) -> crate::module::Declared {
         let (name, shape, dtype) = (name.to_owned(), self.shape.clone(), self.dtype);
-        crate::module::Declared { name, shape, dtype, persistent: true, uninitialized: false }
+        crate::module::Declared {
+            name,
+            shape,
+            dtype,
+            persistent: true,
+            uninitialized: false,
+            is_none: false,
+        }
     }
 
     /// Gives torch's line for it, its dtype in the words of `dtype`; without one, it is printed as float32.

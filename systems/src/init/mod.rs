@@ -36,6 +36,7 @@ use crate::access::{self, AccessError};
 use crate::bind::Binder;
 use crate::launch::{Buffers, Job, Located, Members, launch};
 use crate::sign::{self, SignError};
+use crate::traverse::Spot;
 
 /// Why parameters cannot be given numbers. Nothing is changed then.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -201,8 +202,13 @@ pub fn fill_with(
     Ok(())
 }
 
+/// Gives one parameter or buffer of one model new numbers.
+pub(crate) fn draw(world: &mut World, at: &Spot, slot: Slot, init: Init) {
+    fill(world, at.population, at.group, vec![at.member], vec![(slot, init)]);
+}
+
 /// Refuses a distribution that a parameter cannot have.
-fn check(name: &str, slot: &Slot, init: Init) -> Result<(), InitError> {
+pub(crate) fn check(name: &str, slot: &Slot, init: Init) -> Result<(), InitError> {
     let (shape, dtype) = (&slot.ty.shape, slot.ty.dtype);
     let name = || name.to_owned();
     let dimensions =

@@ -3,29 +3,48 @@
 use bevy_ecs::prelude::*;
 use neurarch_components::blueprint::{Blueprint, Blueprints};
 use neurarch_components::column::{ColumnKey, row};
+use neurarch_components::hook::{Callback, HookKind};
 use neurarch_components::population::{Group, Population};
-use neurarch_components::tree::Model;
+use neurarch_components::state::{StateDict, Tensor};
 use neurarch_kernels::program::Slot;
 
-use super::safetensors::Tensor;
+pub use super::hooks::StateHookError;
+use super::hooks::StateHooks;
+use crate::access::AccessError;
 use crate::sign::{self, SignError};
+use crate::traverse::{children_of, locate};
 
 /// Why there is no state dict. Nothing is changed then.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StateDictError {
-    /// The entity is not the root of a model.
-    #[error("{0} is not the root of a model")]
-    NotAModel(Entity),
+    /// The entity is no module of a model.
+    #[error("{0} is no module of a model")]
+    NotAModule(Entity),
     /// Models of several structures have no common tensors.
     #[error("expected models of one blueprint to stack, got {0} blueprints")]
     Blueprints(usize),
+    /// A hook failed.
+    #[error(transparent)]
+    Hook(#[from] StateHookError),
     /// The entity is no population, or a model's tree is not a model any more.
     #[error(transparent)]
     Sign(#[from] SignError),
 }
 
-/// Copies the parameters and persistent buffers of a model, in torch's order.
+impl StateDictError {
+    fn from_access(error: AccessError, module: Entity) -> Self {
+        match error {
+            AccessError::Sign(error) => StateDictError::Sign(error),
+            _ => StateDictError::NotAModule(module),
+        }
+    }
+}
+
+/// Copies the parameters and persistent buffers of a module and all below it, in torch's order: of each
+/// module its parameters, its buffers, then its children. What has several names is there under each.
+///
+/// `prefix` goes in front of all names; it ends with a dot, or is empty.
 ///
 /// # Shape
 ///
@@ -33,19 +52,29 @@ pub enum StateDictError {
 ///
 /// # Errors
 ///
-/// [`StateDictError::NotAModel`] if `model` is no model's root.
+/// If `module` is no module of a model, or a hook failed.
 ///
-/// Source: `torch.nn.Module.state_dict`.
-pub fn state_dict(world: &mut World, model: Entity) -> Result<Vec<Tensor>, StateDictError> {
-    let known = world.get::<Model>(model).copied();
-    let Model { population, .. } = known.ok_or(StateDictError::NotAModel(model))?;
-    sign::refresh(world, population)?;
-    let index = world.get::<Model>(model).ok_or(StateDictError::NotAModel(model))?.index;
-    let groups = world.get::<Population>(population).map(Population::groups).unwrap_or_default();
-    let member = |group: &Group| group.members.binary_search(&index).ok();
-    let found = groups.iter().find_map(|group| Some((group, member(group)?)));
-    let (group, member) = found.ok_or(StateDictError::NotAModel(model))?;
-    Ok(collect(world, group, member..member + 1, false))
+/// Source: `torch.nn.Module.state_dict`. The numbers are copied, not shared with the model.
+pub fn state_dict(
+    world: &mut World,
+    module: Entity,
+    prefix: &str,
+) -> Result<StateDict, StateDictError> {
+    let at = locate(world, module).map_err(|error| StateDictError::from_access(error, module))?;
+    let (blueprint, group) = (at.blueprint(world), at.group(world));
+    let hooks = StateHooks::of(world, at.population, &blueprint, group, Some(at.member));
+    let members = at.member..at.member + 1;
+    let mut saving = Saving {
+        world,
+        blueprint: &blueprint,
+        group,
+        members,
+        stacked: false,
+        hooks,
+        to: StateDict::new(),
+    };
+    saving.save(at.position, prefix)?;
+    Ok(saving.to)
 }
 
 /// Copies the parameters and persistent buffers of all models of a population.
@@ -57,67 +86,93 @@ pub fn state_dict(world: &mut World, model: Entity) -> Result<Vec<Tensor>, State
 ///
 /// # Errors
 ///
-/// [`StateDictError::Blueprints`] if the models are not of one structure.
+/// [`StateDictError::Blueprints`] if the models are not of one structure, or a hook failed. Hooks of the
+/// population and of all modules are called once, hooks of one model are not.
 ///
 /// Source: `torch.func.stack_module_state`.
 pub fn stacked_state_dict(
     world: &mut World,
     population: Entity,
-) -> Result<Vec<Tensor>, StateDictError> {
+) -> Result<StateDict, StateDictError> {
     sign::refresh(world, population)?;
     let groups = world.get::<Population>(population).map(Population::groups).unwrap_or_default();
-    match groups {
-        [] => Ok(Vec::new()),
-        [group] => Ok(collect(world, group, 0..group.members.len(), true)),
-        groups => Err(StateDictError::Blueprints(groups.len())),
+    let group = match groups {
+        [] => return Ok(StateDict::new()),
+        [group] => group,
+        groups => return Err(StateDictError::Blueprints(groups.len())),
+    };
+    let Some(blueprint) = world.resource::<Blueprints>().get(group.blueprint) else {
+        return Ok(StateDict::new());
+    };
+    let hooks = StateHooks::of(world, population, blueprint, group, None);
+    let members = 0..group.members.len();
+    let mut saving =
+        Saving { world, blueprint, group, members, stacked: true, hooks, to: StateDict::new() };
+    saving.save(0, "")?;
+    Ok(saving.to)
+}
+
+/// Saving the rows of some members of a group, given by their places in it.
+struct Saving<'w> {
+    world: &'w World,
+    blueprint: &'w Blueprint,
+    group: &'w Group,
+    members: core::ops::Range<usize>,
+    stacked: bool,
+    hooks: StateHooks<'w>,
+    to: StateDict,
+}
+
+impl Saving<'_> {
+    fn save(&mut self, position: usize, prefix: &str) -> Result<(), StateHookError> {
+        let version = self.blueprint.positions[position].module.version();
+        let path = prefix.strip_suffix('.').unwrap_or(prefix).to_owned();
+        self.to.metadata.push((path, version));
+        let told = Some(version);
+        self.hooks.call(position, HookKind::StateDictPre, prefix, told, |hook, at| match hook {
+            Callback::StateDictPre(hook) => hook(at),
+            _ => Ok(()),
+        })?;
+        for (name, slot) in own_slots(self.blueprint, position) {
+            let tensor = self.tensor(format!("{prefix}{name}"), &slot);
+            self.to.tensors.push(tensor);
+        }
+        for (name, child) in children_of(self.blueprint, position) {
+            self.save(child, &format!("{prefix}{name}."))?;
+        }
+        let to = &mut self.to;
+        self.hooks.call(position, HookKind::StateDictPost, prefix, told, |hook, at| match hook {
+            Callback::StateDictPost(hook) => hook(at, to),
+            _ => Ok(()),
+        })
+    }
+
+    fn tensor(&self, name: String, slot: &Slot) -> Tensor {
+        if self.blueprint.is_uninitialized(slot) {
+            return Tensor::uninitialized(name, slot.ty.dtype);
+        }
+        let key = ColumnKey::of(slot);
+        let size_bytes = slot.ty.size_bytes();
+        let modules = &self.group.modules[slot.position][self.members.clone()];
+        let mut bytes = Vec::with_capacity(modules.len() * size_bytes);
+        for &module in modules {
+            let row = row(self.world, module, key);
+            bytes.extend(&row.expect("a model that is signed has its columns")[..size_bytes]);
+        }
+        let models = self.stacked.then_some(modules.len());
+        let shape = models.into_iter().chain(slot.ty.shape.iter().copied()).collect();
+        Tensor::from_native(name, slot.ty.dtype, shape, bytes)
     }
 }
 
-/// Copies the rows of some members of a group, given by their places in it.
-fn collect(
-    world: &World,
-    group: &Group,
-    members: core::ops::Range<usize>,
-    stacked: bool,
-) -> Vec<Tensor> {
-    let Some(blueprint) = world.resource::<Blueprints>().get(group.blueprint) else {
-        return Vec::new();
-    };
-    let tensor = |(name, slot): (String, Slot)| {
-        if blueprint.is_uninitialized(&slot) {
-            return Tensor::uninitialized(name, slot.ty.dtype);
-        }
-        let key = ColumnKey::of(&slot);
-        let size_bytes = slot.ty.size_bytes();
-        let modules = &group.modules[slot.position][members.clone()];
-        let mut bytes = Vec::with_capacity(modules.len() * size_bytes);
-        for &module in modules {
-            let row = row(world, module, key);
-            bytes.extend(&row.expect("a model that is signed has its columns")[..size_bytes]);
-        }
-        let models = stacked.then_some(modules.len());
-        let shape = models.into_iter().chain(slot.ty.shape.iter().copied()).collect();
-        Tensor::from_native(name, slot.ty.dtype, shape, bytes)
-    };
-    let mut entries = Vec::new();
-    list(blueprint, 0, "", &mut entries);
-    entries.into_iter().map(tensor).collect()
-}
-
-/// Lists what a state dict has, in torch's order: module after module, parameters before buffers; what has
-/// several names under each of them.
-fn list(blueprint: &Blueprint, position: usize, prefix: &str, entries: &mut Vec<(String, Slot)>) {
-    let position = blueprint.positions[position].alias.unwrap_or(position);
+/// Lists what a state dict has of a position itself, in torch's order: parameters, then persistent buffers.
+/// The slot is the owner's where a parameter is tied.
+pub(super) fn own_slots(blueprint: &Blueprint, position: usize) -> Vec<(String, Slot)> {
     let at = &blueprint.positions[position];
     let parameters = at.parameters.iter().map(|of| (of, blueprint.parameter(position, &of.name)));
     let buffers = at.buffers.iter().filter(|buffer| buffer.persistent);
     let buffers = buffers.map(|of| (of, blueprint.buffer(position, &of.name)));
-    let own = parameters.chain(buffers);
-    entries.extend(own.filter_map(|(of, slot)| Some((format!("{prefix}{}", of.name), slot?))));
-    for &child in &at.children {
-        let name = &blueprint.positions[child].name;
-        list(blueprint, child, &format!("{prefix}{name}."), entries);
-    }
+    parameters.chain(buffers).filter_map(|(of, slot)| Some((of.name.clone(), slot?))).collect()
 }
 
 #[cfg(test)]
@@ -140,7 +195,7 @@ mod tests {
         let mut world = World::new();
         let population = population(&mut world, 4);
         let model = world.get::<Population>(population).unwrap().models()[1];
-        let told = |tensors: Vec<Tensor>| -> Vec<_> {
+        let told = |tensors: StateDict| -> Vec<_> {
             tensors.into_iter().map(|tensor| (tensor.name, tensor.shape)).collect()
         };
         let expected = [
@@ -150,7 +205,7 @@ mod tests {
             ("2.bias", vec![2]),
         ];
         let expected = expected.map(|(name, shape)| (name.to_owned(), shape));
-        assert_eq!(told(state_dict(&mut world, model).unwrap()), expected);
+        assert_eq!(told(state_dict(&mut world, model, "").unwrap()), expected);
         let stacked = expected.map(|(name, shape)| (name, [vec![4], shape].concat()));
         assert_eq!(told(stacked_state_dict(&mut world, population).unwrap()), stacked);
     }
@@ -170,7 +225,7 @@ mod tests {
         world.despawn(models[0]);
         let stacked = stacked_state_dict(&mut world, population).unwrap();
         assert_eq!(stacked[0].to_array::<f32>().unwrap(), numbers.select(Axis(0), &[2, 1]));
-        let own = state_dict(&mut world, models[2]).unwrap();
+        let own = state_dict(&mut world, models[2], "").unwrap();
         assert_eq!(own[0].to_array::<f32>().unwrap(), numbers.index_axis(Axis(0), 2));
     }
 
@@ -179,8 +234,10 @@ mod tests {
         let mut world = World::new();
         let population = population(&mut world, 1);
         let other = world.spawn_empty().id();
-        assert_eq!(state_dict(&mut world, other), Err(StateDictError::NotAModel(other)));
-        assert_eq!(state_dict(&mut world, population), Err(StateDictError::NotAModel(population)));
+        let given = state_dict(&mut world, other, "");
+        assert_eq!(given, Err(StateDictError::NotAModule(other)));
+        let given = state_dict(&mut world, population, "");
+        assert_eq!(given, Err(StateDictError::NotAModule(population)));
         let error = stacked_state_dict(&mut world, other).unwrap_err();
         assert_eq!(error, StateDictError::Sign(SignError::NotAPopulation(other)));
     }

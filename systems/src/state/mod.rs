@@ -1,9 +1,16 @@
 //! State on its way to disk and back: whole files or none.
 //!
 //! * [`dict`]: a model's or a population's parameters and buffers by torch's names.
+//! * [`load`]: those back into a model, or into every model of a population.
+//! * [`vector`]: all parameters of a model as one vector.
 //! * [`mod@file`]: [`NewFile`](file::NewFile), which appears under its name only when it is complete.
 //! * [`safetensors`]: those as a file that PyTorch reads, and back.
 
 pub mod dict;
 pub mod file;
+mod hooks;
+pub mod load;
 pub mod safetensors;
+pub mod vector;
+
+pub use neurarch_components::state::{IncompatibleKeys, StateDict, Tensor};

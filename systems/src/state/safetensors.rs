@@ -8,79 +8,13 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use ndarray::{ArrayD, ArrayViewD};
 use neurarch_components::blueprint::UNINITIALIZED;
-use neurarch_kernels::dtype::{Dtype, Element};
+pub use neurarch_components::state::Tensor;
+use neurarch_kernels::dtype::Dtype;
 use safetensors::tensor::TensorView;
 use safetensors::{SafeTensorError, SafeTensors};
 
 use super::file::NewFile;
-
-/// A named array on its way to or from a file.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Tensor {
-    /// torch's dotted name: `0.weight`.
-    pub name: String,
-    /// Element type.
-    pub dtype: Dtype,
-    /// Shape; of a population's tensors the first axis counts models.
-    pub shape: Vec<usize>,
-    /// The elements, row-major and little-endian.
-    bytes: Vec<u8>,
-    /// Whether the shape is not known yet.
-    uninitialized: bool,
-}
-
-impl Tensor {
-    /// Copies an array.
-    pub fn new<T: Element>(name: impl Into<String>, array: ArrayViewD<'_, T>) -> Self {
-        let shape = array.shape().to_vec();
-        let rows = array.as_standard_layout();
-        let elements = rows.as_slice().unwrap_or_default();
-        let bytes = bytemuck::cast_slice(elements).to_vec();
-        Tensor::from_native(name.into(), T::DTYPE, shape, bytes)
-    }
-
-    /// Makes the entry of a parameter or buffer whose shape is not known yet.
-    pub fn uninitialized(name: impl Into<String>, dtype: Dtype) -> Self {
-        let (name, shape, bytes) = (name.into(), Vec::new(), Vec::new());
-        Tensor { name, dtype, shape, bytes, uninitialized: true }
-    }
-
-    /// Says whether the shape is not known yet.
-    pub fn is_uninitialized(&self) -> bool {
-        self.uninitialized
-    }
-
-    /// Takes elements as this machine writes them.
-    pub(super) fn from_native(
-        name: String,
-        dtype: Dtype,
-        shape: Vec<usize>,
-        mut bytes: Vec<u8>,
-    ) -> Self {
-        swap_on_big_endian(&mut bytes, dtype);
-        Tensor { name, dtype, shape, bytes, uninitialized: false }
-    }
-
-    /// Copies the elements out; `None` if they are not of type `T`.
-    pub fn to_array<T: Element>(&self) -> Option<ArrayD<T>> {
-        if self.dtype != T::DTYPE || self.uninitialized {
-            return None;
-        }
-        let mut bytes = self.bytes.clone();
-        swap_on_big_endian(&mut bytes, self.dtype);
-        let elements = bytes.chunks_exact(size_of::<T>()).map(bytemuck::pod_read_unaligned);
-        ArrayD::from_shape_vec(self.shape.clone(), elements.collect()).ok()
-    }
-}
-
-/// safetensors are little-endian on every machine.
-fn swap_on_big_endian(bytes: &mut [u8], dtype: Dtype) {
-    if cfg!(target_endian = "big") {
-        bytes.chunks_exact_mut(dtype.size_bytes()).for_each(<[u8]>::reverse);
-    }
-}
 
 /// A file of tensors could not be written or read.
 #[derive(Debug, thiserror::Error)]
@@ -134,12 +68,14 @@ pub fn write<'a>(
 ) -> Result<NewFile, SafetensorsError> {
     let path = path.into();
     let tensors: Vec<_> = tensors.into_iter().collect();
-    if let Some(tensor) = tensors.iter().find(|tensor| tensor.uninitialized) {
+    if let Some(tensor) = tensors.iter().find(|tensor| tensor.is_uninitialized()) {
         return Err(SafetensorsError::Uninitialized { path, name: tensor.name.clone() });
     }
     let views = tensors
         .into_iter()
-        .map(|t| Ok((&t.name, TensorView::new(dtype_of(t.dtype), t.shape.clone(), &t.bytes)?)))
+        .map(|t| {
+            Ok((&t.name, TensorView::new(dtype_of(t.dtype), t.shape.clone(), t.little_endian())?))
+        })
         .collect::<Result<Vec<_>, _>>();
     // What `safetensors.torch.save_file` writes; some readers refuse a file without it.
     let metadata = [("format".to_owned(), "pt".to_owned())].into();
@@ -206,7 +142,7 @@ pub fn read(path: impl AsRef<Path>) -> Result<Vec<Tensor>, SafetensorsError> {
                 found: format!("{:?}", view.dtype()),
             })?;
             let (shape, bytes) = (view.shape().to_vec(), view.data().to_vec());
-            Ok(Tensor { name: name.to_owned(), dtype, shape, bytes, uninitialized: false })
+            Ok(Tensor::from_little_endian(name.to_owned(), dtype, shape, bytes))
         })
         .collect::<Result<Vec<_>, _>>()?;
     tensors.sort_by(|a, b| a.name.cmp(&b.name));
@@ -266,7 +202,8 @@ mod tests {
         let transposed = ndarray::array![[1.0_f32, 2.0, 3.0], [4.0, 5.0, 6.0]].reversed_axes();
         let tensor = Tensor::new("t", transposed.view().into_dyn());
         assert_eq!(tensor.shape, [3, 2]);
-        assert_eq!(tensor.bytes, bytemuck::cast_slice::<f32, u8>(&[1.0, 4.0, 2.0, 5.0, 3.0, 6.0]));
+        let expected = [1.0, 4.0, 2.0, 5.0, 3.0, 6.0];
+        assert_eq!(tensor.little_endian(), bytemuck::cast_slice::<f32, u8>(&expected));
     }
 
     #[test]

@@ -1,0 +1,358 @@
+//! [`StateDict`]: parameters and buffers by torch's names, on their way out of models and back in.
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use ndarray::{ArrayD, ArrayView, Dimension, IxDyn};
+use neurarch_kernels::dtype::{Dtype, Element};
+
+/// A named array, apart from any model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tensor {
+    /// torch's dotted name: `0.weight`.
+    pub name: String,
+    /// Element type.
+    pub dtype: Dtype,
+    /// Shape; of a population's tensors the first axis counts models.
+    pub shape: Vec<usize>,
+    /// The elements, row-major and little-endian; shared by clones.
+    bytes: Arc<[u8]>,
+    /// Whether the shape is not known yet.
+    uninitialized: bool,
+}
+
+impl Tensor {
+    /// Copies an array.
+    pub fn new<T: Element, D: Dimension>(
+        name: impl Into<String>,
+        array: ArrayView<'_, T, D>,
+    ) -> Self {
+        let shape = array.shape().to_vec();
+        let rows = array.as_standard_layout();
+        let elements = rows.as_slice().unwrap_or_default();
+        let bytes = bytemuck::cast_slice(elements).to_vec();
+        Tensor::from_native(name.into(), T::DTYPE, shape, bytes)
+    }
+
+    /// Takes elements as this machine writes them.
+    ///
+    /// # Panics
+    ///
+    /// If there are not as many bytes as shape and type say.
+    pub fn from_native(name: String, dtype: Dtype, shape: Vec<usize>, mut bytes: Vec<u8>) -> Self {
+        swap_on_big_endian(&mut bytes, dtype);
+        Tensor::from_little_endian(name, dtype, shape, bytes)
+    }
+
+    /// Takes elements as files have them.
+    ///
+    /// # Panics
+    ///
+    /// If there are not as many bytes as shape and type say.
+    pub fn from_little_endian(
+        name: String,
+        dtype: Dtype,
+        shape: Vec<usize>,
+        bytes: Vec<u8>,
+    ) -> Self {
+        let numel: usize = shape.iter().product();
+        assert_eq!(bytes.len(), numel * dtype.size_bytes(), "as many bytes as the shape says");
+        Tensor { name, dtype, shape, bytes: bytes.into(), uninitialized: false }
+    }
+
+    /// Makes the entry of a parameter or buffer whose shape is not known yet.
+    ///
+    /// Source: `torch.nn.UninitializedParameter`.
+    pub fn uninitialized(name: impl Into<String>, dtype: Dtype) -> Self {
+        let (name, shape, bytes) = (name.into(), Vec::new(), Arc::default());
+        Tensor { name, dtype, shape, bytes, uninitialized: true }
+    }
+
+    /// Says whether the shape is not known yet.
+    pub fn is_uninitialized(&self) -> bool {
+        self.uninitialized
+    }
+
+    /// Views the elements as files have them.
+    pub fn little_endian(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Copies the elements out as this machine writes them.
+    pub fn to_native(&self) -> Vec<u8> {
+        let mut bytes = self.bytes.to_vec();
+        swap_on_big_endian(&mut bytes, self.dtype);
+        bytes
+    }
+
+    /// Copies the elements out; `None` if they are not of type `T`.
+    pub fn to_array<T: Element>(&self) -> Option<ArrayD<T>> {
+        if self.dtype != T::DTYPE || self.uninitialized {
+            return None;
+        }
+        let bytes = self.to_native();
+        let elements = bytes.chunks_exact(size_of::<T>()).map(bytemuck::pod_read_unaligned);
+        ArrayD::from_shape_vec(IxDyn(&self.shape), elements.collect()).ok()
+    }
+
+    /// Gives the same numbers as elements of another type, rounded to the nearest, or to an integer towards
+    /// zero.
+    ///
+    /// Source: `torch.Tensor.to(dtype)`.
+    #[must_use]
+    pub fn cast(&self, dtype: Dtype) -> Tensor {
+        if dtype == self.dtype || self.uninitialized {
+            return Tensor { dtype, ..self.clone() };
+        }
+        let size_bytes = self.dtype.size_bytes();
+        let mut bytes = Vec::with_capacity(self.bytes.len() / size_bytes * dtype.size_bytes());
+        for element in self.bytes.chunks_exact(size_bytes) {
+            write_number(read_number(element, self.dtype), dtype, &mut bytes);
+        }
+        let (name, shape) = (self.name.clone(), self.shape.clone());
+        Tensor::from_little_endian(name, dtype, shape, bytes)
+    }
+}
+
+/// Files are little-endian on every machine.
+fn swap_on_big_endian(bytes: &mut [u8], dtype: Dtype) {
+    if cfg!(target_endian = "big") {
+        bytes.chunks_exact_mut(dtype.size_bytes()).for_each(<[u8]>::reverse);
+    }
+}
+
+/// Reads a little-endian element. An integer beyond 2⁵³ is rounded.
+fn read_number(bytes: &[u8], dtype: Dtype) -> f64 {
+    fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
+        std::array::from_fn(|i| bytes[i])
+    }
+    match dtype {
+        Dtype::F32 => f32::from_le_bytes(array(bytes)).into(),
+        Dtype::F64 => f64::from_le_bytes(array(bytes)),
+        Dtype::F16 => half_to_f64(u16::from_le_bytes(array(bytes))),
+        Dtype::BF16 => f32::from_bits(u32::from(u16::from_le_bytes(array(bytes))) << 16).into(),
+        Dtype::I64 => i64::from_le_bytes(array(bytes)) as f64,
+        Dtype::Bool => f64::from(bytes[0] != 0),
+    }
+}
+
+fn write_number(number: f64, dtype: Dtype, to: &mut Vec<u8>) {
+    match dtype {
+        Dtype::F32 => to.extend((number as f32).to_le_bytes()),
+        Dtype::F64 => to.extend(number.to_le_bytes()),
+        Dtype::F16 => to.extend(half_from_f32(number as f32).to_le_bytes()),
+        Dtype::BF16 => to.extend(bf16_from_f32(number as f32).to_le_bytes()),
+        Dtype::I64 => to.extend((number as i64).to_le_bytes()),
+        Dtype::Bool => to.push(u8::from(number != 0.0)),
+    }
+}
+
+fn half_to_f64(bits: u16) -> f64 {
+    let sign = if bits >> 15 == 1 { -1.0 } else { 1.0 };
+    let (exponent, fraction) = (i32::from(bits >> 10 & 31), f64::from(bits & 0x3ff));
+    sign * match exponent {
+        0 => fraction * 2.0_f64.powi(-24),
+        31 if fraction == 0.0 => f64::INFINITY,
+        31 => f64::NAN,
+        _ => (1024.0 + fraction) * 2.0_f64.powi(exponent - 25),
+    }
+}
+
+/// Rounds to the nearest half, ties to even.
+fn half_from_f32(number: f32) -> u16 {
+    let sign = (number.to_bits() >> 16 & 0x8000) as u16;
+    let size = f64::from(number.abs());
+    if number.is_nan() {
+        return sign | 0x7e00;
+    }
+    if size >= 65520.0 {
+        return sign | 0x7c00;
+    }
+    // The distance between halves near `size`; below 2⁻¹⁴ it is that of subnormal ones.
+    let exponent = if size < 2.0_f64.powi(-14) { -14 } else { size.log2().floor() as i32 };
+    let steps = (size * 2.0_f64.powi(10 - exponent)).round_ties_even() as i32;
+    sign + ((exponent + 14) * 1024 + steps) as u16
+}
+
+/// Rounds to the nearest bfloat16, ties to even.
+fn bf16_from_f32(number: f32) -> u16 {
+    let bits = number.to_bits();
+    if number.is_nan() {
+        return (bits >> 16 | 0x40) as u16;
+    }
+    (bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16) as u16
+}
+
+/// An ordered list of named tensors, with the version of each module that it came from.
+///
+/// It is a slice of [`Tensor`]s, in torch's order, and has a dictionary's methods besides.
+///
+/// # Example
+///
+/// ```
+/// # use neurarch_components::state::*;
+/// let weight = Tensor::new("old.weight", ndarray::array![[1.0_f32, 2.0]].view());
+/// let mut state = StateDict::from_iter([weight]);
+/// assert!(state.rename("old.weight", "0.weight"));
+/// assert_eq!(state.keys().collect::<Vec<_>>(), ["0.weight"]);
+/// assert_eq!(state.get("0.weight").unwrap().shape, [1, 2]);
+/// ```
+///
+/// Source: what `torch.nn.Module.state_dict` gives, its `_metadata` included.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct StateDict {
+    /// The tensors, no two of one name.
+    pub tensors: Vec<Tensor>,
+    /// For each module's path, the version of its type: [`Module::version`](crate::module::Module::version).
+    /// Files of tensors do not have it.
+    pub metadata: Vec<(String, u32)>,
+}
+
+impl StateDict {
+    /// Makes an empty one.
+    pub fn new() -> Self {
+        StateDict::default()
+    }
+
+    /// Lists the names in order.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        self.tensors.iter().map(|tensor| tensor.name.as_str())
+    }
+
+    /// Gives the tensor of that name.
+    pub fn get(&self, name: &str) -> Option<&Tensor> {
+        self.tensors.iter().find(|tensor| tensor.name == name)
+    }
+
+    /// Puts a tensor in the place of the one of its name, or at the end; gives the one that was there.
+    pub fn insert(&mut self, tensor: Tensor) -> Option<Tensor> {
+        match self.tensors.iter_mut().find(|known| known.name == tensor.name) {
+            Some(known) => Some(std::mem::replace(known, tensor)),
+            None => {
+                self.tensors.push(tensor);
+                None
+            }
+        }
+    }
+
+    /// Takes the tensor of that name out.
+    pub fn remove(&mut self, name: &str) -> Option<Tensor> {
+        let at = self.tensors.iter().position(|tensor| tensor.name == name)?;
+        Some(self.tensors.remove(at))
+    }
+
+    /// Gives a tensor another name, by which it is the last; says whether it was there.
+    ///
+    /// Source: `state[new] = state.pop(old)`.
+    pub fn rename(&mut self, old: &str, new: impl Into<String>) -> bool {
+        let Some(mut tensor) = self.remove(old) else { return false };
+        tensor.name = new.into();
+        self.insert(tensor);
+        true
+    }
+
+    /// Gives the version of the module at a path, if it is known.
+    pub fn version(&self, path: &str) -> Option<u32> {
+        self.metadata.iter().find(|(known, _)| known == path).map(|&(_, version)| version)
+    }
+}
+
+impl Deref for StateDict {
+    type Target = [Tensor];
+
+    fn deref(&self) -> &[Tensor] {
+        &self.tensors
+    }
+}
+
+impl FromIterator<Tensor> for StateDict {
+    fn from_iter<I: IntoIterator<Item = Tensor>>(tensors: I) -> Self {
+        StateDict { tensors: tensors.into_iter().collect(), metadata: Vec::new() }
+    }
+}
+
+impl From<Vec<Tensor>> for StateDict {
+    fn from(tensors: Vec<Tensor>) -> Self {
+        StateDict { tensors, metadata: Vec::new() }
+    }
+}
+
+impl IntoIterator for StateDict {
+    type Item = Tensor;
+    type IntoIter = std::vec::IntoIter<Tensor>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.tensors.into_iter()
+    }
+}
+
+impl<'a> IntoIterator for &'a StateDict {
+    type Item = &'a Tensor;
+    type IntoIter = std::slice::Iter<'a, Tensor>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.tensors.iter()
+    }
+}
+
+/// What a model and a state dict do not have in common.
+///
+/// Source: what `torch.nn.Module.load_state_dict` gives, its printed form included.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct IncompatibleKeys {
+    /// What the model has and the state dict lacks.
+    pub missing_keys: Vec<String>,
+    /// What the state dict has and the model lacks.
+    pub unexpected_keys: Vec<String>,
+}
+
+impl IncompatibleKeys {
+    /// Says whether all keys matched.
+    pub fn is_empty(&self) -> bool {
+        self.missing_keys.is_empty() && self.unexpected_keys.is_empty()
+    }
+}
+
+impl fmt::Display for IncompatibleKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_empty() {
+            return f.write_str("<All keys matched successfully>");
+        }
+        let list = |keys: &[String]| {
+            keys.iter().map(|key| format!("'{key}'")).collect::<Vec<_>>().join(", ")
+        };
+        let (missing, unexpected) = (list(&self.missing_keys), list(&self.unexpected_keys));
+        write!(f, "_IncompatibleKeys(missing_keys=[{missing}], unexpected_keys=[{unexpected}])")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_cast_as_torch_does() {
+        let numbers = ndarray::array![0.0_f64, -1.75, 2.5, 1e-7, 65519.0, 65520.0, f64::NAN];
+        let tensor = Tensor::new("t", numbers.view());
+        let back = |dtype| tensor.cast(dtype).cast(Dtype::F64).to_array::<f64>().unwrap();
+        // Checked by `torch.tensor(numbers, dtype=torch.float64).to(torch.float16).double()`.
+        let halves = [0.0, -1.75, 2.5, 1.1920928955078125e-07, 65504.0, f64::INFINITY];
+        assert_eq!(back(Dtype::F16).as_slice().unwrap()[..6], halves);
+        assert!(back(Dtype::F16)[6].is_nan() && back(Dtype::BF16)[6].is_nan());
+        assert_eq!(back(Dtype::BF16)[4], 65536.0);
+        assert_eq!(back(Dtype::I64).as_slice().unwrap()[..4], [0.0, -1.0, 2.0, 0.0]);
+        assert_eq!(back(Dtype::Bool).as_slice().unwrap()[..4], [0.0, 1.0, 1.0, 1.0]);
+        let integers = Tensor::new("n", ndarray::array![1_i64 << 60].view());
+        assert_eq!(integers.cast(Dtype::I64), integers);
+    }
+
+    #[test]
+    fn incompatible_keys_print_as_in_torch() {
+        let mut keys = IncompatibleKeys::default();
+        assert_eq!(keys.to_string(), "<All keys matched successfully>");
+        keys.unexpected_keys.push("extra".into());
+        let printed = "_IncompatibleKeys(missing_keys=[], unexpected_keys=['extra'])";
+        assert_eq!(keys.to_string(), printed);
+    }
+}

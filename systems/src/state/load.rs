@@ -1,0 +1,463 @@
+//! Loading: a state dict goes back into a model, into every model of a population, or one slice into each.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use bevy_ecs::prelude::*;
+use neurarch_components::blueprint::{Blueprint, Blueprints};
+use neurarch_components::column::{ColumnKey, row_mut};
+use neurarch_components::hook::{Callback, HookKind, Loading};
+use neurarch_components::mode::HasGradient;
+use neurarch_components::population::{Group, Population};
+use neurarch_components::state::{IncompatibleKeys, StateDict, Tensor};
+use neurarch_components::tree::ModuleName;
+use neurarch_kernels::dtype::Dtype;
+use neurarch_kernels::program::{Role, Slot};
+
+use super::dict::own_slots;
+use super::hooks::{StateHookError, StateHooks, has_own};
+use crate::access::AccessError;
+use crate::registration;
+use crate::sign::{self, SignError};
+use crate::traverse::{children_of, locate};
+
+/// Why a state dict cannot be loaded, or not as a whole.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadStateDictError {
+    /// The entity is neither a population nor a module of a model.
+    #[error("{0} is neither a population nor a module of a model")]
+    NotAModule(Entity),
+    /// Models of several structures take no stacked tensors.
+    #[error("expected models of one blueprint to load stacked tensors into, got {0} blueprints")]
+    Blueprints(usize),
+    /// Keys are missing or not expected, or tensors do not fit; torch's words. What fits is loaded.
+    #[error("{}", incompatible(.module, .keys, .error_msgs, *.strict))]
+    Incompatible {
+        /// The type of the module.
+        module: &'static str,
+        /// The keys that did not match.
+        keys: IncompatibleKeys,
+        /// What is wrong beside them: other sizes.
+        error_msgs: Vec<String>,
+        /// Whether keys had to match.
+        strict: bool,
+    },
+    /// A hook failed. What came before it is loaded.
+    #[error(transparent)]
+    Hook(#[from] StateHookError),
+    /// A model's tree is not a model any more.
+    #[error(transparent)]
+    Sign(#[from] SignError),
+}
+
+/// Writes torch's message.
+fn incompatible(
+    module: &str,
+    keys: &IncompatibleKeys,
+    error_msgs: &[String],
+    strict: bool,
+) -> String {
+    let mut text = format!("Error(s) in loading state_dict for {module}:");
+    let lists = [("Missing", &keys.missing_keys), ("Unexpected", &keys.unexpected_keys)];
+    for (what, keys) in lists.into_iter().filter(|(_, keys)| strict && !keys.is_empty()) {
+        let keys: Vec<_> = keys.iter().map(|key| format!("\"{key}\"")).collect();
+        let _ = write!(text, "\n\t{what} key(s) in state_dict: {}. ", keys.join(", "));
+    }
+    error_msgs.iter().for_each(|message| {
+        let _ = write!(text, "\n\t{message}");
+    });
+    text
+}
+
+/// How a state dict is loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LoadOptions {
+    /// Whether it is an error that keys do not match.
+    pub strict: bool,
+    /// Whether parameters and buffers take the element type of the tensors, and lose their gradients, as new
+    /// ones do; otherwise the numbers are converted.
+    pub assign: bool,
+}
+
+/// torch's: strict, without `assign`.
+impl Default for LoadOptions {
+    fn default() -> Self {
+        LoadOptions { strict: true, assign: false }
+    }
+}
+
+/// Loads a state dict into a module and all below it, or into every model of a population; gives the keys
+/// that do not match.
+///
+/// # Errors
+///
+/// [`LoadStateDictError::Incompatible`] if tensors have other sizes, or, if `strict`, keys do not match.
+/// As in torch **what fits is loaded all the same**: this is the one function whose failure does not leave
+/// everything as it was.
+///
+/// # Example
+///
+/// ```
+/// # use bevy_ecs::prelude::*;
+/// # use neurarch_components::{layers::*, population::Population};
+/// # use neurarch_kernels::dtype::Dtype;
+/// # use neurarch_systems::spawn::spawn_population;
+/// use neurarch_systems::state::{StateDict, Tensor, load::*};
+///
+/// # let mut world = World::new();
+/// let layers = spawn_population(&mut world, &Linear::new(2, 1), 3, 3, 7, Dtype::F32)?;
+/// let weight = Tensor::new("weight", ndarray::array![[1.0_f32, 2.0]].view());
+/// let state = StateDict::from_iter([weight]);
+/// let error = load_state_dict(&mut world, layers, &state, LoadOptions::default()).unwrap_err();
+/// let expected = "Error(s) in loading state_dict for Linear:\n\tMissing key(s) in state_dict: \"bias\". ";
+/// assert_eq!(error.to_string(), expected);
+/// let partly = LoadOptions { strict: false, ..LoadOptions::default() };
+/// let keys = load_state_dict(&mut world, layers, &state, partly)?;
+/// assert_eq!(keys.missing_keys, ["bias"]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// Source: `torch.nn.Module.load_state_dict`. A tied parameter stays tied with `assign`, too. In a population
+/// the hooks of the population and of all modules are called once for each structure, with the models that
+/// have hooks of their own apart.
+pub fn load_state_dict(
+    world: &mut World,
+    entity: Entity,
+    state: &StateDict,
+    options: LoadOptions,
+) -> Result<IncompatibleKeys, LoadStateDictError> {
+    if world.get::<Population>(entity).is_some() {
+        return load_all(world, entity, state, options);
+    }
+    let at = locate(world, entity).map_err(|error| match error {
+        AccessError::Sign(error) => LoadStateDictError::Sign(error),
+        _ => LoadStateDictError::NotAModule(entity),
+    })?;
+    let to = To {
+        population: at.population,
+        group: at.group,
+        members: vec![at.member],
+        position: at.position,
+        own: true,
+        stacked: false,
+    };
+    load(world, &to, state, options)
+}
+
+/// Loads one slice of each tensor into each model of a population, by index: `0.weight` is
+/// `[models, out_features, in_features]`.
+///
+/// # Errors
+///
+/// As [`load_state_dict`], and [`LoadStateDictError::Blueprints`] if the models are not of one structure.
+pub fn load_stacked_state_dict(
+    world: &mut World,
+    population: Entity,
+    state: &StateDict,
+    options: LoadOptions,
+) -> Result<IncompatibleKeys, LoadStateDictError> {
+    sign::refresh(world, population)?;
+    let groups = world.get::<Population>(population).map(Population::groups).unwrap_or_default();
+    if groups.len() > 1 {
+        return Err(LoadStateDictError::Blueprints(groups.len()));
+    }
+    let members = (0..groups.first().map_or(0, |group| group.members.len())).collect();
+    let to = To { population, group: 0, members, position: 0, own: false, stacked: true };
+    load(world, &to, state, options)
+}
+
+/// Loads into every model, those of one structure at once; of several failures the first is told.
+fn load_all(
+    world: &mut World,
+    population: Entity,
+    state: &StateDict,
+    options: LoadOptions,
+) -> Result<IncompatibleKeys, LoadStateDictError> {
+    sign::refresh(world, population)?;
+    let groups = world.get::<Population>(population).map(Population::groups).unwrap_or_default();
+    let mut targets = Vec::new();
+    for (number, group) in groups.iter().enumerate() {
+        let places = 0..group.members.len();
+        let (apart, members): (Vec<_>, Vec<_>) =
+            places.partition(|&member| has_own(world, group, member));
+        let (group, position) = (number, 0);
+        let to = |members, own| To { population, group, members, position, own, stacked: false };
+        targets.extend((!members.is_empty()).then(|| to(members, false)));
+        targets.extend(apart.into_iter().map(|member| to(vec![member], true)));
+    }
+    // Loading with `assign` may open groups, but takes none away before the next signing.
+    let roots: Vec<Vec<Entity>> = targets.iter().map(|to| to.roots(world)).collect();
+    let mut result = Ok(IncompatibleKeys::default());
+    for (mut to, roots) in targets.into_iter().zip(roots) {
+        if options.assign && !to.follow(world, &roots)? {
+            continue;
+        }
+        let new = load(world, &to, state, options);
+        result = match (result, new) {
+            (Ok(mut all), Ok(new)) => {
+                let add = |all: &mut Vec<String>, new: Vec<String>| {
+                    let known: HashSet<_> = all.iter().cloned().collect();
+                    all.extend(new.into_iter().filter(|key| !known.contains(key)));
+                };
+                add(&mut all.missing_keys, new.missing_keys);
+                add(&mut all.unexpected_keys, new.unexpected_keys);
+                Ok(all)
+            }
+            (Ok(_), Err(error)) => Err(error),
+            (error, _) => error,
+        };
+    }
+    result
+}
+
+/// Where a state dict goes.
+struct To {
+    population: Entity,
+    /// The group's place in the population's list.
+    group: usize,
+    /// The models' places in the group.
+    members: Vec<usize>,
+    position: usize,
+    /// Whether the hooks of the one model are called.
+    own: bool,
+    /// Whether each model gets a slice of its own.
+    stacked: bool,
+}
+
+impl To {
+    fn roots(&self, world: &World) -> Vec<Entity> {
+        let found = world.get::<Population>(self.population);
+        let group = found.and_then(|found| found.groups().get(self.group));
+        let roots = group.into_iter().flat_map(|group| &group.modules[0]);
+        let roots: Vec<_> = roots.copied().collect();
+        self.members.iter().filter_map(|&member| roots.get(member).copied()).collect()
+    }
+
+    /// Finds the models again, after others of the population changed their structure.
+    fn follow(&mut self, world: &mut World, roots: &[Entity]) -> Result<bool, SignError> {
+        sign::refresh(world, self.population)?;
+        let Some(found) = world.get::<Population>(self.population) else { return Ok(false) };
+        let roots: HashSet<_> = roots.iter().collect();
+        let is_his = |group: &Group| group.modules[0].iter().any(|root| roots.contains(root));
+        let Some(number) = found.groups().iter().position(is_his) else { return Ok(false) };
+        let places = found.groups()[number].modules[0].iter().enumerate();
+        let members = places.filter(|(_, root)| roots.contains(root)).map(|(place, _)| place);
+        (self.group, self.members) = (number, members.collect());
+        Ok(true)
+    }
+}
+
+/// A tensor that goes into a slot of all members.
+struct Fitting {
+    slot: Slot,
+    tensor: Tensor,
+}
+
+fn load(
+    world: &mut World,
+    to: &To,
+    state: &StateDict,
+    options: LoadOptions,
+) -> Result<IncompatibleKeys, LoadStateDictError> {
+    let not_a_population = SignError::NotAPopulation(to.population);
+    let found = world.get::<Population>(to.population).ok_or(not_a_population.clone())?;
+    let Some(group) = found.groups().get(to.group) else { return Ok(IncompatibleKeys::default()) };
+    let blueprint: Arc<Blueprint> =
+        world.resource::<Blueprints>().get(group.blueprint).ok_or(not_a_population)?.clone();
+    let own = to.members.first().copied().filter(|_| to.own);
+    let mut loader = Loader {
+        world,
+        hooks: StateHooks::of(world, to.population, &blueprint, group, own),
+        blueprint: &blueprint,
+        group,
+        first: to.members.first().copied(),
+        models: to.stacked.then_some(to.members.len()),
+        metadata: &state.metadata,
+        assign: options.assign,
+        keys: IncompatibleKeys::default(),
+        error_msgs: Vec::new(),
+        fitting: Vec::new(),
+    };
+    let given = StateDict { tensors: state.tensors.clone(), metadata: Vec::new() };
+    let walked = loader.load(to.position, "", given);
+    let Loader { keys, error_msgs, fitting, .. } = loader;
+    put(world, to, fitting, options.assign)?;
+    walked?;
+    let is_wrong = options.strict && !keys.is_empty() || !error_msgs.is_empty();
+    if is_wrong {
+        let (module, strict) =
+            (blueprint.positions[to.position].module.type_name(), options.strict);
+        return Err(LoadStateDictError::Incompatible { module, keys, error_msgs, strict });
+    }
+    Ok(keys)
+}
+
+/// Matches a state dict with what is there.
+struct Loader<'w> {
+    world: &'w World,
+    hooks: StateHooks<'w>,
+    blueprint: &'w Blueprint,
+    group: &'w Group,
+    /// A member whose entities show what the blueprint does not: names of children that are not there.
+    first: Option<usize>,
+    /// How many models there are slices for, if each has its own.
+    models: Option<usize>,
+    metadata: &'w [(String, u32)],
+    assign: bool,
+    keys: IncompatibleKeys,
+    error_msgs: Vec<String>,
+    fitting: Vec<Fitting>,
+}
+
+impl Loader<'_> {
+    /// Loads what is below `prefix` in `state`: a module, its children, then what hooks say.
+    fn load(
+        &mut self,
+        position: usize,
+        prefix: &str,
+        mut state: StateDict,
+    ) -> Result<(), StateHookError> {
+        let path = prefix.strip_suffix('.').unwrap_or(prefix);
+        let version = self.metadata.iter().find(|(known, _)| known == path);
+        let version = version.map(|&(_, version)| version);
+        let Loader { hooks, keys, error_msgs, .. } = self;
+        hooks.call(position, HookKind::LoadStateDictPre, prefix, version, |hook, at| {
+            let mut loading = Loading {
+                strict: true,
+                missing_keys: &mut keys.missing_keys,
+                unexpected_keys: &mut keys.unexpected_keys,
+                error_msgs,
+            };
+            match hook {
+                Callback::LoadStateDictPre(hook) => hook(at, &mut state, &mut loading),
+                _ => Ok(()),
+            }
+        })?;
+        self.load_own(position, prefix, &state);
+        let blueprint = self.blueprint;
+        for (name, child) in children_of(blueprint, position) {
+            let prefix = format!("{prefix}{name}.");
+            let below = state.iter().filter(|tensor| tensor.name.starts_with(&prefix));
+            let below = below.cloned().collect();
+            self.load(child, &prefix, below)?;
+        }
+        let Loader { hooks, keys, .. } = self;
+        hooks.call(position, HookKind::LoadStateDictPost, prefix, version, |hook, at| match hook {
+            Callback::LoadStateDictPost(hook) => hook(at, keys),
+            _ => Ok(()),
+        })
+    }
+
+    /// Source: `torch.nn.Module._load_from_state_dict`.
+    fn load_own(&mut self, position: usize, prefix: &str, state: &StateDict) {
+        let by_name: HashMap<&str, &Tensor> =
+            state.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect();
+        let own = own_slots(self.blueprint, position);
+        for (name, slot) in &own {
+            let key = format!("{prefix}{name}");
+            match by_name.get(key.as_str()) {
+                Some(tensor) => self.fit(key, slot, tensor),
+                None => self.keys.missing_keys.push(key),
+            }
+        }
+        let children = self.child_names(position);
+        let is_unexpected = |key: &&str| {
+            key.strip_prefix(prefix).is_some_and(|below| match below.split_once('.') {
+                Some((child, _)) => !children.contains(child),
+                None => own.iter().all(|(name, _)| name != below),
+            })
+        };
+        let unexpected: Vec<_> = state.keys().filter(is_unexpected).map(str::to_owned).collect();
+        self.keys.unexpected_keys.extend(unexpected);
+    }
+
+    /// Names the children of a position, those that are torch's `None` included.
+    fn child_names(&self, position: usize) -> HashSet<&str> {
+        let children = children_of(self.blueprint, position).map(|(name, _)| name);
+        let module = self.first.map(|first| self.group.modules[position][first]);
+        let live = module.and_then(|module| self.world.get::<Children>(module));
+        let live = live.into_iter().flat_map(|children| children.iter());
+        let named = live.filter_map(|child| self.world.get::<ModuleName>(child));
+        children.chain(named.map(|name| &*name.0)).collect()
+    }
+
+    fn fit(&mut self, key: String, slot: &Slot, tensor: &Tensor) {
+        let models = self.models.into_iter();
+        let expected: Vec<usize> = models.chain(slot.ty.shape.iter().copied()).collect();
+        // torch 0.3 saved single numbers with one axis.
+        let mut single = expected.clone();
+        single.push(1);
+        let is_single = slot.ty.shape.is_empty() && tensor.shape == single;
+        if tensor.shape != expected && !is_single {
+            let (given, expected) = (size(&tensor.shape), size(&expected));
+            self.error_msgs.push(format!(
+                "size mismatch for {key}: copying a param with shape {given} from checkpoint, \
+                 the shape in current model is {expected}."
+            ));
+            return;
+        }
+        let is_kept = slot.role == Role::Buffer || matches!(tensor.dtype, Dtype::F32 | Dtype::F64);
+        if self.assign && tensor.dtype != slot.ty.dtype && !is_kept {
+            let (whole, given) = (size(&expected), size(&tensor.shape));
+            self.error_msgs.push(format!(
+                "While copying the parameter named \"{key}\", whose dimensions in the model are {whole} \
+                 and whose dimensions in the checkpoint are {given}, an exception occurred : \
+                 ('expected a parameter of f32 or f64, got {}',).",
+                tensor.dtype
+            ));
+            return;
+        }
+        self.fitting.push(Fitting { slot: slot.clone(), tensor: tensor.clone() });
+    }
+}
+
+/// Spells a shape as torch does.
+fn size(shape: &[usize]) -> String {
+    format!("torch.Size({shape:?})")
+}
+
+/// Writes what fits.
+fn put(
+    world: &mut World,
+    to: &To,
+    fitting: Vec<Fitting>,
+    assign: bool,
+) -> Result<(), LoadStateDictError> {
+    let Some(found) = world.get::<Population>(to.population) else { return Ok(()) };
+    let Some(group) = found.groups().get(to.group) else { return Ok(()) };
+    let (modules, contents) = (group.modules.clone(), group.contents.clone());
+    let mut retyped = Vec::new();
+    for Fitting { slot, tensor } in fitting {
+        let entities = to.members.iter().map(|&member| modules[slot.position][member]);
+        let roots = to.members.iter().map(|&member| modules[0][member]);
+        if assign && slot.role == Role::Parameter {
+            let number = contents[slot.position].first_parameter + slot.index;
+            for root in roots {
+                if let Some(mut gradients) = world.get_mut::<HasGradient>(root)
+                    && gradients.0.contains(number)
+                {
+                    gradients.0.set(number, false);
+                }
+            }
+        }
+        let is_retyped = assign && tensor.dtype != slot.ty.dtype;
+        let tensor = if is_retyped { tensor } else { tensor.cast(slot.ty.dtype) };
+        let bytes = tensor.to_native();
+        let size_bytes = slot.ty.shape.numel() * tensor.dtype.size_bytes();
+        let stride = if to.stacked { size_bytes } else { 0 };
+        for (place, module) in entities.enumerate() {
+            let numbers = &bytes[place * stride..][..size_bytes];
+            if is_retyped {
+                retyped.push((module, slot.clone(), tensor.dtype, numbers.to_vec()));
+            } else if let Some(row) = row_mut(world, module, ColumnKey::of(&slot)) {
+                row[..size_bytes].copy_from_slice(numbers);
+            }
+        }
+    }
+    for (module, slot, dtype, numbers) in retyped {
+        registration::retype(world, module, &slot, dtype, &numbers)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,196 @@
+//! All parameters of a model as one vector, and of a population as a matrix.
+
+use bevy_ecs::prelude::*;
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis};
+use neurarch_components::column::{ColumnKey, row, row_mut};
+use neurarch_components::population::Population;
+use neurarch_kernels::dtype::{Dtype, Element};
+use neurarch_kernels::program::{Role, Slot};
+
+use crate::access::AccessError;
+use crate::sign::{self, SignError};
+use crate::traverse::{Listing, locate, named_slots};
+
+/// Why parameters and vectors do not fit. Nothing is changed then.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum VectorError {
+    /// The entity is no module of a model, or none any more.
+    #[error(transparent)]
+    Access(#[from] AccessError),
+    /// A parameter has elements of another type.
+    #[error("'{name}': expected elements of {expected}, got {given}")]
+    Dtype {
+        /// The parameter's dotted name.
+        name: String,
+        /// Its element type.
+        expected: Dtype,
+        /// That of the vector.
+        given: Dtype,
+    },
+    /// The models of a population have different numbers of parameters.
+    #[error("expected models of equally many parameters, got {first} and {other}")]
+    Mixed {
+        /// How many the first model has.
+        first: usize,
+        /// How many another has.
+        other: usize,
+    },
+    /// The vector has another length, or the matrix another shape.
+    #[error("expected a vector of shape {expected:?}, got {given:?}")]
+    Shape {
+        /// The shape that the parameters need.
+        expected: Vec<usize>,
+        /// The shape that was given.
+        given: Vec<usize>,
+    },
+}
+
+impl From<SignError> for VectorError {
+    fn from(error: SignError) -> Self {
+        VectorError::Access(error.into())
+    }
+}
+
+/// Lists the parameters of a module and all below it, once each, with their entities.
+fn parameters<T: Element>(
+    world: &mut World,
+    module: Entity,
+) -> Result<Vec<(Entity, Slot)>, VectorError> {
+    let at = locate(world, module)?;
+    let (blueprint, group) = (at.blueprint(world), at.group(world));
+    let all = named_slots(&blueprint, at.position, Listing::default(), Role::Parameter);
+    let found = all.into_iter().map(|(name, (position, index))| {
+        let ty = blueprint.positions[position].parameters[index].ty.clone();
+        let (expected, given) = (ty.dtype, T::DTYPE);
+        if expected != given {
+            return Err(VectorError::Dtype { name, expected, given });
+        }
+        let slot = Slot { name, role: Role::Parameter, position, index, ty };
+        Ok((group.modules[position][at.member], slot))
+    });
+    found.collect()
+}
+
+fn numel(parameters: &[(Entity, Slot)]) -> usize {
+    parameters.iter().map(|(_, slot)| slot.ty.shape.numel()).sum()
+}
+
+/// Copies all parameters of a module and all below it into one vector, in the order of `named_parameters()`.
+///
+/// # Shape
+///
+/// `[numel]`; each parameter is row-major.
+///
+/// # Errors
+///
+/// If `module` is no module of a model, or a parameter has elements of another type.
+///
+/// Source: `torch.nn.utils.parameters_to_vector(module.parameters())`.
+pub fn parameters_to_vector<T: Element>(
+    world: &mut World,
+    module: Entity,
+) -> Result<Array1<T>, VectorError> {
+    let parameters = parameters::<T>(world, module)?;
+    let mut numbers: Vec<T> = Vec::with_capacity(numel(&parameters));
+    for (entity, slot) in &parameters {
+        let row = row(world, *entity, ColumnKey::of(slot));
+        let bytes = &row.expect("a model that is signed has its columns")[..slot.ty.size_bytes()];
+        numbers.extend(bytemuck::pod_collect_to_vec::<u8, T>(bytes));
+    }
+    Ok(numbers.into())
+}
+
+/// Overwrites all parameters of a module and all below it with the numbers of a vector, in the order of
+/// `named_parameters()`.
+///
+/// # Errors
+///
+/// As [`parameters_to_vector`], and if the vector has another length. Nothing is written then.
+///
+/// Source: `torch.nn.utils.vector_to_parameters`. torch ignores what a vector has too much.
+pub fn vector_to_parameters<T: Element>(
+    world: &mut World,
+    module: Entity,
+    vector: ArrayView1<'_, T>,
+) -> Result<(), VectorError> {
+    let parameters = parameters::<T>(world, module)?;
+    let expected = vec![numel(&parameters)];
+    if vector.shape() != expected {
+        return Err(VectorError::Shape { expected, given: vector.shape().to_vec() });
+    }
+    write(world, &parameters, vector);
+    Ok(())
+}
+
+fn write<T: Element>(world: &mut World, parameters: &[(Entity, Slot)], vector: ArrayView1<'_, T>) {
+    let numbers = vector.as_standard_layout();
+    let mut rest = numbers.as_slice().unwrap_or_default();
+    for (entity, slot) in parameters {
+        let (own, behind) = rest.split_at(slot.ty.shape.numel());
+        rest = behind;
+        if let Some(row) = row_mut(world, *entity, ColumnKey::of(slot)) {
+            row[..slot.ty.size_bytes()].copy_from_slice(bytemuck::cast_slice(own));
+        }
+    }
+}
+
+fn of_all<T: Element>(
+    world: &mut World,
+    population: Entity,
+) -> Result<(usize, Vec<Vec<(Entity, Slot)>>), VectorError> {
+    sign::refresh(world, population)?;
+    let models = world.get::<Population>(population).map(|found| found.models().to_vec());
+    let all = models.unwrap_or_default().into_iter().map(|root| parameters::<T>(world, root));
+    let all = all.collect::<Result<Vec<_>, _>>()?;
+    let first = all.first().map_or(0, |parameters| numel(parameters));
+    match all.iter().map(|parameters| numel(parameters)).find(|&other| other != first) {
+        Some(other) => Err(VectorError::Mixed { first, other }),
+        None => Ok((first, all)),
+    }
+}
+
+/// Copies all parameters of each model of a population into a row of a matrix.
+///
+/// # Shape
+///
+/// `[models, numel]`, by index.
+///
+/// # Errors
+///
+/// As [`parameters_to_vector`], and if the models do not have equally many parameters.
+pub fn parameters_to_vectors<T: Element>(
+    world: &mut World,
+    population: Entity,
+) -> Result<Array2<T>, VectorError> {
+    let (numel, all) = of_all::<T>(world, population)?;
+    let mut numbers: Vec<T> = Vec::with_capacity(numel * all.len());
+    for (entity, slot) in all.iter().flatten() {
+        let row = row(world, *entity, ColumnKey::of(slot));
+        let bytes = &row.expect("a model that is signed has its columns")[..slot.ty.size_bytes()];
+        numbers.extend(bytemuck::pod_collect_to_vec::<u8, T>(bytes));
+    }
+    let shape = (all.len(), numel);
+    Ok(Array2::from_shape_vec(shape, numbers).expect("as many as the parameters have"))
+}
+
+/// Overwrites all parameters of each model of a population with a row of a matrix, by index.
+///
+/// # Errors
+///
+/// As [`parameters_to_vectors`], and if the matrix has another shape. Nothing is written then.
+pub fn vectors_to_parameters<T: Element>(
+    world: &mut World,
+    population: Entity,
+    vectors: ArrayView2<'_, T>,
+) -> Result<(), VectorError> {
+    let (numel, all) = of_all::<T>(world, population)?;
+    let expected = vec![all.len(), numel];
+    if vectors.shape() != expected {
+        return Err(VectorError::Shape { expected, given: vectors.shape().to_vec() });
+    }
+    for (parameters, vector) in all.iter().zip(vectors.axis_iter(Axis(0))) {
+        write(world, parameters, vector);
+    }
+    Ok(())
+}
