@@ -167,7 +167,12 @@ fn lazy(case: &Case<'_>) -> Checked {
     if let Some(name) = unknown.first() {
         let error = match world.parameter::<f32>(*root, name) {
             Ok(_) => Value::Null,
-            Err(error) => json!(["RuntimeError", error.to_string()]),
+            // The name of the parameter stands in front of torch's words.
+            Err(error) => {
+                let message = error.to_string();
+                let words = message.strip_prefix(&format!("'{name}': ")).unwrap_or(&message);
+                json!(["RuntimeError", words])
+            }
         };
         check(before, "shape_error", error)?;
     }

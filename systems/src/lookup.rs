@@ -2,6 +2,7 @@
 
 use bevy_ecs::prelude::*;
 use neurarch_components::blueprint::Parameter;
+use neurarch_components::containers::is_attribute;
 use neurarch_components::population::Population;
 use neurarch_components::registered::{
     Attributes, Entry, Registered, Value, is_attribute_of_every_module,
@@ -135,7 +136,9 @@ impl Names {
     }
 
     pub(crate) fn is_of_type(&self, name: &str) -> bool {
-        is_attribute_of_every_module(name) || self.attributes.contains(&name)
+        is_attribute_of_every_module(name)
+            || self.attributes.contains(&name)
+            || is_attribute(self.class, name)
     }
 
     /// Says whether there is anything of that name.
