@@ -1,4 +1,5 @@
 //! Ties: one parameter or module under several names is one, in training, on disk and in copies.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use ndarray::{Array2, Array3, ArrayD};
 use neurarch::bevy_ecs::entity::EntityCloner;
@@ -169,4 +170,26 @@ fn what_cannot_be_tied_is_an_error_in_torchs_words() {
     let error = world.share(root, "again", block).unwrap_err();
     assert!(error.to_string().contains("attribute 'again' already exists"), "{error}");
     assert_eq!(world.parameter_names(root).unwrap().len(), 8);
+}
+
+#[test]
+fn no_module_is_below_itself_by_another_name() {
+    #[derive(Component, Clone, Debug, PartialEq)]
+    struct Endless;
+    impl Module for Endless {
+        fn declare(&self, declare: &mut Declare) {
+            declare.share("again", "");
+        }
+    }
+    let mut world = World::new();
+    let error = world.spawn_population(&Endless, 1, Seed(1)).unwrap_err();
+    assert_eq!(error.to_string(), "again: a module cannot be below itself");
+
+    let net = Sequential::new().push(Sequential::new()).push(Sequential::new());
+    let nets = world.spawn_population(&net, 1, Seed(1)).unwrap();
+    let root = world.models(nets).unwrap()[0];
+    let [a, b] = ["0", "1"].map(|name| world.module(root, name).unwrap());
+    world.share(a, "b", b).unwrap();
+    let error = world.share(b, "a", a).unwrap_err();
+    assert!(error.to_string().contains("a module cannot be below itself"), "{error}");
 }

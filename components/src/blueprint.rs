@@ -272,7 +272,42 @@ impl Blueprint {
     pub fn of(module: &dyn DynModule, dtype: Dtype) -> Result<Self, TieError> {
         let mut blueprint = Blueprint { positions: Vec::new() };
         blueprint.add(module, dtype, String::new(), String::new(), None)?;
+        blueprint.check_cycles()?;
         Ok(blueprint)
+    }
+
+    /// Checks that no module is below itself by its second names.
+    ///
+    /// # Errors
+    ///
+    /// If one is.
+    pub fn check_cycles(&self) -> Result<(), TieError> {
+        /// Walks down; `done` says of each position whether it is being walked (false) or was (true).
+        fn visit(
+            blueprint: &Blueprint,
+            position: usize,
+            done: &mut [Option<bool>],
+        ) -> Result<(), TieError> {
+            done[position] = Some(false);
+            for &child in &blueprint.positions[position].children {
+                let at = &blueprint.positions[child];
+                let owner = at.alias.unwrap_or(child);
+                match done[owner] {
+                    Some(true) => {}
+                    Some(false) => {
+                        let message = "a module cannot be below itself".to_owned();
+                        return Err(TieError { path: at.path.clone(), message });
+                    }
+                    None => visit(blueprint, owner, done)?,
+                }
+            }
+            done[position] = Some(true);
+            Ok(())
+        }
+        if self.positions.iter().all(|at| at.alias.is_none()) {
+            return Ok(());
+        }
+        visit(self, 0, &mut vec![None; self.positions.len()])
     }
 
     fn add(

@@ -112,6 +112,15 @@ pub trait Module: Component + Clone + Debug + PartialEq {
         1
     }
 
+    /// Says whether a state dict that this type saved in that version, or one of unknown version, may lack a
+    /// parameter or buffer: then it keeps its numbers and is not missing.
+    ///
+    /// Source: what overrides of `torch.nn.Module._load_from_state_dict` do for older versions.
+    fn may_lack(&self, name: &str, version: Option<u32>) -> bool {
+        let _ = (name, version);
+        false
+    }
+
     /// Lists the attributes that the type has beside those of every module, so that nothing can be
     /// registered under their names.
     fn attributes(&self) -> &'static [&'static str] {
@@ -305,6 +314,8 @@ pub trait DynModule: Any + Debug + Send + Sync {
     fn rust_name(&self) -> &'static str;
     /// See [`Module::version`].
     fn version(&self) -> u32;
+    /// See [`Module::may_lack`].
+    fn may_lack(&self, name: &str, version: Option<u32>) -> bool;
     /// See [`Module::attributes`].
     fn attributes(&self) -> &'static [&'static str];
     /// See [`Module::declare`].
@@ -372,6 +383,10 @@ impl<M: Module> DynModule for M {
 
     fn version(&self) -> u32 {
         Module::version(self)
+    }
+
+    fn may_lack(&self, name: &str, version: Option<u32>) -> bool {
+        Module::may_lack(self, name, version)
     }
 
     fn attributes(&self) -> &'static [&'static str] {

@@ -4,6 +4,7 @@ use bevy_ecs::prelude::*;
 use bevy_ecs::system::SystemParam;
 use ndarray::{ArrayViewD, IxDyn};
 use neurarch_components::column::{ColumnKey, row};
+use neurarch_components::registry::ModuleTypes;
 use neurarch_components::tree::Columned;
 use neurarch_kernels::dtype::Element;
 use neurarch_kernels::program::Role;
@@ -49,6 +50,7 @@ impl<'w> Parameters<'w> {
     ///
     /// If the entity is no module of a model, has nothing of that name and element type, or has it from
     /// another module, to which it is tied.
+    #[expect(clippy::missing_panics_doc, reason = "there are as many numbers as the shape says")]
     pub fn get<T: Element>(
         &self,
         module: Entity,
@@ -60,8 +62,10 @@ impl<'w> Parameters<'w> {
         let buffers = contents.buffers.iter().enumerate().map(|(at, of)| (Role::Buffer, at, of));
         let mut all = own.chain(buffers);
         let found = all.find(|(_, _, of)| of.name == name);
-        let (role, index, of) = found
-            .ok_or_else(|| AccessError::NoSuchName { module: "module", name: name.to_owned() })?;
+        let (role, index, of) = found.ok_or_else(|| AccessError::NoSuchName {
+            module: self.class(module),
+            name: name.to_owned(),
+        })?;
         if of.ty.dtype != T::DTYPE {
             let (expected, given) = (of.ty.dtype, T::DTYPE);
             return Err(AccessError::Dtype { name: name.to_owned(), expected, given });
@@ -72,5 +76,11 @@ impl<'w> Parameters<'w> {
         let numbers = bytemuck::cast_slice(&row[..of.ty.size_bytes()]);
         let view = ArrayViewD::from_shape(IxDyn(&of.ty.shape), numbers);
         Ok(view.expect("as many as the shape says"))
+    }
+
+    fn class(&self, module: Entity) -> &'static str {
+        let types = self.world.get_resource::<ModuleTypes>();
+        let found = types.and_then(|types| types.module(self.world.get_entity(module).ok()?));
+        found.map_or("Module", |module| module.type_name())
     }
 }

@@ -391,6 +391,7 @@ fn resolve(world: &World, live: &mut Live) -> Result<(), TieError> {
         let at = &mut blueprint.positions[position];
         (at.alias, at.module) = (Some(found), module);
     }
+    blueprint.check_cycles()?;
     for (position, &entity) in entities.iter().enumerate() {
         for tie in world.get::<Ties>(entity).into_iter().flat_map(|ties| &ties.0) {
             let path = blueprint.path_below(position, &tie.parameter);

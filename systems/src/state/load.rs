@@ -335,7 +335,7 @@ impl Loader<'_> {
                 _ => Ok(()),
             }
         })?;
-        self.load_own(position, prefix, &state);
+        self.load_own(position, prefix, version, &state);
         let blueprint = self.blueprint;
         for (name, child) in children_of(blueprint, position) {
             let prefix = format!("{prefix}{name}.");
@@ -351,7 +351,9 @@ impl Loader<'_> {
     }
 
     /// Source: `torch.nn.Module._load_from_state_dict`.
-    fn load_own(&mut self, position: usize, prefix: &str, state: &StateDict) {
+    fn load_own(&mut self, position: usize, prefix: &str, version: Option<u32>, state: &StateDict) {
+        let blueprint = self.blueprint;
+        let module = &blueprint.positions[position].module;
         let by_name: HashMap<&str, &Tensor> =
             state.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect();
         let own = own_slots(self.blueprint, position);
@@ -359,6 +361,7 @@ impl Loader<'_> {
             let key = format!("{prefix}{name}");
             match by_name.get(key.as_str()) {
                 Some(tensor) => self.fit(key, slot, tensor),
+                None if module.may_lack(name, version) => {}
                 None => self.keys.missing_keys.push(key),
             }
         }

@@ -52,11 +52,11 @@ impl From<SignError> for VectorError {
     }
 }
 
-/// Lists the parameters of a module and all below it, once each, with their entities.
-fn parameters<T: Element>(
-    world: &mut World,
-    module: Entity,
-) -> Result<Vec<(Entity, Slot)>, VectorError> {
+/// Parameters in order, once each, with their entities.
+type Parameters = Vec<(Entity, Slot)>;
+
+/// Lists the parameters of a module and all below it.
+fn parameters<T: Element>(world: &mut World, module: Entity) -> Result<Parameters, VectorError> {
     let at = locate(world, module)?;
     let (blueprint, group) = (at.blueprint(world), at.group(world));
     let all = named_slots(&blueprint, at.position, Listing::default(), Role::Parameter);
@@ -72,7 +72,7 @@ fn parameters<T: Element>(
     found.collect()
 }
 
-fn numel(parameters: &[(Entity, Slot)]) -> usize {
+fn numel(parameters: &Parameters) -> usize {
     parameters.iter().map(|(_, slot)| slot.ty.shape.numel()).sum()
 }
 
@@ -93,12 +93,16 @@ pub fn parameters_to_vector<T: Element>(
 ) -> Result<Array1<T>, VectorError> {
     let parameters = parameters::<T>(world, module)?;
     let mut numbers: Vec<T> = Vec::with_capacity(numel(&parameters));
-    for (entity, slot) in &parameters {
+    copy(world, &parameters, &mut numbers);
+    Ok(numbers.into())
+}
+
+fn copy<T: Element>(world: &World, parameters: &Parameters, to: &mut Vec<T>) {
+    for (entity, slot) in parameters {
         let row = row(world, *entity, ColumnKey::of(slot));
         let bytes = &row.expect("a model that is signed has its columns")[..slot.ty.size_bytes()];
-        numbers.extend(bytemuck::pod_collect_to_vec::<u8, T>(bytes));
+        to.extend(bytemuck::pod_collect_to_vec::<u8, T>(bytes));
     }
-    Ok(numbers.into())
 }
 
 /// Overwrites all parameters of a module and all below it with the numbers of a vector, in the order of
@@ -123,7 +127,7 @@ pub fn vector_to_parameters<T: Element>(
     Ok(())
 }
 
-fn write<T: Element>(world: &mut World, parameters: &[(Entity, Slot)], vector: ArrayView1<'_, T>) {
+fn write<T: Element>(world: &mut World, parameters: &Parameters, vector: ArrayView1<'_, T>) {
     let numbers = vector.as_standard_layout();
     let mut rest = numbers.as_slice().unwrap_or_default();
     for (entity, slot) in parameters {
@@ -138,13 +142,13 @@ fn write<T: Element>(world: &mut World, parameters: &[(Entity, Slot)], vector: A
 fn of_all<T: Element>(
     world: &mut World,
     population: Entity,
-) -> Result<(usize, Vec<Vec<(Entity, Slot)>>), VectorError> {
+) -> Result<(usize, Vec<Parameters>), VectorError> {
     sign::refresh(world, population)?;
     let models = world.get::<Population>(population).map(|found| found.models().to_vec());
     let all = models.unwrap_or_default().into_iter().map(|root| parameters::<T>(world, root));
     let all = all.collect::<Result<Vec<_>, _>>()?;
-    let first = all.first().map_or(0, |parameters| numel(parameters));
-    match all.iter().map(|parameters| numel(parameters)).find(|&other| other != first) {
+    let first = all.first().map_or(0, numel);
+    match all.iter().map(numel).find(|&other| other != first) {
         Some(other) => Err(VectorError::Mixed { first, other }),
         None => Ok((first, all)),
     }
@@ -159,17 +163,14 @@ fn of_all<T: Element>(
 /// # Errors
 ///
 /// As [`parameters_to_vector`], and if the models do not have equally many parameters.
+#[expect(clippy::missing_panics_doc, reason = "there are as many numbers as the shape says")]
 pub fn parameters_to_vectors<T: Element>(
     world: &mut World,
     population: Entity,
 ) -> Result<Array2<T>, VectorError> {
     let (numel, all) = of_all::<T>(world, population)?;
     let mut numbers: Vec<T> = Vec::with_capacity(numel * all.len());
-    for (entity, slot) in all.iter().flatten() {
-        let row = row(world, *entity, ColumnKey::of(slot));
-        let bytes = &row.expect("a model that is signed has its columns")[..slot.ty.size_bytes()];
-        numbers.extend(bytemuck::pod_collect_to_vec::<u8, T>(bytes));
-    }
+    all.iter().for_each(|parameters| copy(world, parameters, &mut numbers));
     let shape = (all.len(), numel);
     Ok(Array2::from_shape_vec(shape, numbers).expect("as many as the parameters have"))
 }

@@ -1,0 +1,233 @@
+//! Children: registering, replacing and removing modules of a live model.
+
+use bevy_ecs::prelude::*;
+use neurarch_components::blueprint::Blueprint;
+use neurarch_components::hook::HookKind;
+use neurarch_components::layers;
+use neurarch_components::module::DynModule;
+use neurarch_components::registered::Value;
+use neurarch_components::tie::{SharedModule, Tie, Ties};
+use neurarch_components::tree::ModuleName;
+
+use super::{RegistrationError, ask, check_name, setattr, subject};
+use crate::lookup::{self, Attribute, Child, LookupError, Names};
+use crate::sign;
+use crate::spawn::{self, SpawnError};
+use crate::traverse::Spot;
+
+/// Registers a child of a module of a live model, in the place of the one of that name or as the last; gives
+/// its entity.
+///
+/// `value` is a [`Value::Module`], or [`Value::None`] for a name without a module. The module that had the
+/// name is despawned, unless it has another name: it moves there.
+///
+/// # Errors
+///
+/// [`RegistrationError`]; nothing is changed then.
+///
+/// # Example
+///
+/// ```
+/// # use bevy_ecs::prelude::*;
+/// # use neurarch_components::{layers::*, population::Population, registered::Value};
+/// # use neurarch_kernels::dtype::Dtype;
+/// # use neurarch_systems::{registration::*, spawn::spawn_population};
+/// # let mut world = World::new();
+/// let brain = Sequential::new().push(Linear::new(2, 3));
+/// let brains = spawn_population(&mut world, &brain, 3, 3, 7, Dtype::F32)?;
+/// let root = world.get::<Population>(brains).unwrap().models()[1];
+/// let tanh = register_module(&mut world, root, "1", Value::module(Tanh))?.unwrap();
+/// assert!(world.get::<Tanh>(tanh).is_some());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// Source: `torch.nn.Module.register_module`, `add_module`.
+pub fn register_module(
+    world: &mut World,
+    module: Entity,
+    name: &str,
+    value: Value,
+) -> Result<Option<Entity>, RegistrationError> {
+    let (at, names) = subject(world, module, "module")?;
+    check_module(&names, &value)?;
+    if names.child(world, name).is_none() && names.has(world, name) {
+        return Err(RegistrationError::Exists { name: name.to_owned() });
+    }
+    check_name("module", name)?;
+    let value = prepare(world, &names, name, value)?;
+    put_module(world, &at, &names, name, &value)
+}
+
+/// Calls the registration hooks, and checks that what they give can be spawned.
+pub(super) fn prepare(
+    world: &World,
+    names: &Names,
+    name: &str,
+    value: Value,
+) -> Result<Value, RegistrationError> {
+    let value = ask(world, HookKind::ModuleRegistration, names, name, value)?;
+    check_module(names, &value)?;
+    if let Value::Module(module) = &value {
+        spawn::check_declared(&**module, name)?;
+        Blueprint::of(&**module, names.dtype).map_err(SpawnError::from)?;
+    }
+    Ok(value)
+}
+
+fn check_module(names: &Names, value: &Value) -> Result<(), RegistrationError> {
+    match value {
+        Value::None | Value::Module(_) => Ok(()),
+        other => Err(RegistrationError::NotAModuleType { given: other.typename(names.dtype) }),
+    }
+}
+
+/// [`register_module`] of what was prepared.
+pub(super) fn put_module(
+    world: &mut World,
+    at: &Spot,
+    names: &Names,
+    name: &str,
+    value: &Value,
+) -> Result<Option<Entity>, RegistrationError> {
+    let old = names.child(world, name);
+    if let Some(old) = old {
+        check_use(world, at, old, name)?;
+    }
+    let new = match value {
+        Value::Module(module) => spawn_below(world, names, name, &**module)?,
+        _ => world.spawn((ModuleName(name.into()), ChildOf(names.entity))).id(),
+    };
+    if let Some(old) = old {
+        world.entity_mut(names.entity).insert_child(old.place, new);
+        world.entity_mut(old.entity).remove::<ChildOf>();
+    }
+    if let Err(error) = sign::refresh(world, names.population) {
+        world.despawn(new);
+        if let Some(old) = old {
+            world.entity_mut(names.entity).insert_child(old.place, old.entity);
+        }
+        sign::refresh(world, names.population)?;
+        return Err(error.into());
+    }
+    if let Some(old) = old {
+        world.despawn(old.entity);
+    }
+    Ok(matches!(value, Value::Module(_)).then_some(new))
+}
+
+/// Refuses to take a child away that is in use, as a whole or in part, outside of it.
+fn check_use(world: &World, at: &Spot, child: Child, name: &str) -> Result<(), RegistrationError> {
+    if world.get::<SharedModule>(child.entity).is_some() || !child.is_there {
+        return Ok(());
+    }
+    let (blueprint, group) = (at.blueprint(world), at.group(world));
+    let mut positions = 0..blueprint.positions.len();
+    let found = positions.find(|&position| group.modules[position][at.member] == child.entity);
+    let Some(found) = found else { return Ok(()) };
+    let below = blueprint.subtree(found);
+    for (position, of) in blueprint.positions.iter().enumerate() {
+        if below.contains(&position) {
+            continue;
+        }
+        let in_use = |by: String| Err(RegistrationError::InUse { name: name.to_owned(), by });
+        if of.alias.is_some_and(|alias| below.contains(&alias)) {
+            return in_use(of.path.clone());
+        }
+        for parameter in &of.parameters {
+            if parameter.tied.is_some_and(|(owner, _)| below.contains(&owner)) {
+                return in_use(blueprint.path_below(position, &parameter.name));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Spawns a module and all below it as a child of a live module.
+fn spawn_below(
+    world: &mut World,
+    names: &Names,
+    name: &str,
+    module: &dyn DynModule,
+) -> Result<Entity, SpawnError> {
+    layers::register(world);
+    spawn::register_types(world, module);
+    let blueprint = Blueprint::of(module, names.dtype)?;
+    let mut modules = Vec::new();
+    spawn::list_modules(module, &mut modules);
+    let mut entities: Vec<Entity> = Vec::with_capacity(modules.len());
+    for (of, module) in blueprint.positions.iter().zip(modules) {
+        let (parent, name) = match of.parent {
+            None => (names.entity, name),
+            Some(parent) => (entities[parent], of.name.as_str()),
+        };
+        let mut entity = world.spawn((ModuleName(name.into()), ChildOf(parent)));
+        if let Some(module) = module {
+            module.insert_into(&mut entity);
+        }
+        if let Some(alias) = of.alias {
+            entity.insert(SharedModule(entities[alias]));
+        }
+        entities.push(entity.id());
+    }
+    for (position, of) in blueprint.positions.iter().enumerate() {
+        let ties = spawn::ties(&blueprint, of).into_iter();
+        let ties: Vec<_> = ties
+            .map(|(parameter, owner, owner_parameter)| Tie {
+                parameter,
+                owner: entities[owner],
+                owner_parameter,
+            })
+            .collect();
+        if !ties.is_empty() {
+            world.entity_mut(entities[position]).insert(Ties(ties));
+        }
+    }
+    Ok(entities[0])
+}
+
+/// Takes a child away, and signs.
+pub(super) fn remove_child(
+    world: &mut World,
+    at: &Spot,
+    child: Child,
+    name: &str,
+) -> Result<(), RegistrationError> {
+    check_use(world, at, child, name)?;
+    world.despawn(child.entity);
+    sign::refresh(world, at.population)?;
+    Ok(())
+}
+
+/// Puts a module at a dotted path, in the place of the one that is there; gives its entity.
+///
+/// With `strict` there must be one; otherwise its parent is enough.
+///
+/// # Errors
+///
+/// [`RegistrationError`]; nothing is changed then.
+///
+/// Source: `torch.nn.Module.set_submodule`.
+pub fn set_submodule(
+    world: &mut World,
+    module: Entity,
+    target: &str,
+    new: Box<dyn DynModule>,
+    strict: bool,
+) -> Result<Entity, RegistrationError> {
+    if target.is_empty() {
+        return Err(RegistrationError::NoTarget);
+    }
+    let (path, name) = target.rsplit_once('.').unwrap_or(("", target));
+    let parent = lookup::get_submodule(world, module, path)?;
+    match lookup::attribute(world, parent, name)? {
+        Some(Attribute::Module(Some(_))) => {}
+        Some(_) => return Err(LookupError::NotAModule { name: name.to_owned() }.into()),
+        None if strict => {
+            // Says that it is not there.
+            lookup::get_submodule(world, parent, name)?;
+        }
+        None => {}
+    }
+    setattr(world, parent, name, Value::Module(new))?;
+    Ok(lookup::get_submodule(world, parent, name)?)
+}
