@@ -226,10 +226,13 @@ pub const UNINITIALIZED: &str = "Can't access the shape of an uninitialized para
     error usually happens in `load_state_dict` when trying to load an uninitialized parameter into an \
     initialized one. Call `forward` to initialize the parameters before accessing their attributes.";
 
-/// Lists the parameters and buffers that a module declares, floating ones in `dtype`.
-fn declared(module: &dyn DynModule, dtype: Dtype) -> (Vec<Parameter>, Vec<Parameter>) {
+/// Lists the parameters and buffers that a module declares, floating ones in `dtype`, and the names without a
+/// value.
+fn declared(module: &dyn DynModule, dtype: Dtype) -> (Vec<Parameter>, Vec<Parameter>, Vec<String>) {
     let mut declare = Declare::default();
     module.declare(&mut declare);
+    let all = declare.parameters.iter().chain(&declare.buffers);
+    let nones = all.filter(|of| of.is_none).map(|of| of.name.clone()).collect();
     let parameter = |declared: Declared| Parameter {
         name: declared.name,
         ty: Type { dtype: declared.dtype.unwrap_or(dtype), shape: declared.shape },
@@ -239,15 +242,7 @@ fn declared(module: &dyn DynModule, dtype: Dtype) -> (Vec<Parameter>, Vec<Parame
     };
     let there =
         |of: Vec<Declared>| of.into_iter().filter(|of| !of.is_none).map(parameter).collect();
-    (there(declare.parameters), there(declare.buffers))
-}
-
-/// Lists the names that a module declares without a value.
-fn nones(module: &dyn DynModule) -> Vec<String> {
-    let mut declare = Declare::default();
-    module.declare(&mut declare);
-    let all = declare.parameters.into_iter().chain(declare.buffers);
-    all.filter(|of| of.is_none).map(|of| of.name).collect()
+    (there(declare.parameters), there(declare.buffers), nones)
 }
 
 /// Why a tie cannot be: what it names is not there, or has another type.
@@ -498,8 +493,7 @@ impl Blueprint {
         path: String,
         parent: Option<usize>,
     ) -> usize {
-        let nones = nones(module);
-        let (parameters, buffers) = declared(module, dtype);
+        let (parameters, buffers, nones) = declared(module, dtype);
         let position = self.positions.len();
         self.positions.push(Position {
             path,
@@ -518,10 +512,10 @@ impl Blueprint {
 
     /// Puts another module in the place of the one at `position`, which keeps its name and children.
     pub fn replace(&mut self, position: usize, module: &dyn DynModule, dtype: Dtype) {
-        let (parameters, buffers) = declared(module, dtype);
+        let (parameters, buffers, nones) = declared(module, dtype);
         let at = &mut self.positions[position];
-        (at.module, at.parameters, at.buffers) = (module.structural(), parameters, buffers);
-        at.nones = nones(module);
+        (at.parameters, at.buffers, at.nones) = (parameters, buffers, nones);
+        at.module = module.structural();
     }
 
     /// Says whether models of the two are of one structure, compared in full.

@@ -156,6 +156,13 @@ pub trait ModuleWorld {
     /// If `module` is no module of a model.
     fn class_name(&mut self, module: Entity) -> Result<&'static str, AccessError>;
 
+    /// Prints the module and all below it as torch does: [`traverse::repr`].
+    ///
+    /// # Errors
+    ///
+    /// If `module` is no module of a model.
+    fn repr(&mut self, module: Entity) -> Result<String, AccessError>;
+
     /// Registers a parameter: [`registration::register_parameter`].
     ///
     /// # Errors
@@ -416,6 +423,10 @@ impl ModuleWorld for World {
 
     fn class_name(&mut self, module: Entity) -> Result<&'static str, AccessError> {
         traverse::class_name(self, module)
+    }
+
+    fn repr(&mut self, module: Entity) -> Result<String, AccessError> {
+        traverse::repr(self, module)
     }
 
     fn register_parameter(

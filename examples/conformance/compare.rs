@@ -71,6 +71,14 @@ pub fn tensor(what: &str, got: &Tensor, want: &Tensor, tolerance: Tolerance) -> 
     Ok(())
 }
 
+/// Compares values that have to be equal.
+pub fn equal<T: PartialEq + std::fmt::Debug + ?Sized>(what: &str, got: &T, want: &T) -> Checked {
+    match got == want {
+        true => Ok(()),
+        false => Err(Stop::Differs(format!("{what}: expected {want:?}, got {got:?}"))),
+    }
+}
+
 /// Compares JSON values, numbers within tolerance.
 pub fn json(what: &str, got: &Value, want: &Value) -> Checked {
     match is_like(got, want, Tolerance::JSON) {

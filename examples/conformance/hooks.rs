@@ -4,13 +4,15 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ndarray::{ArrayD, Axis};
-use neurarch::components::hook::{Callback, Gradients, HookError};
+use neurarch::components::hook::{Callback, Gradients, HookError, Loading, StateAt};
 use neurarch::prelude::*;
+use neurarch::systems::state::dict::StateDictError;
 use serde_json::{Map, Value, json};
 
-use crate::case::{Case, Checked, Fields, Stop};
+use crate::case::{Case, Checked, Fields, Stop, shape, text};
 use crate::compare::{self, Tolerance};
 use crate::model::Model;
+use crate::state;
 use crate::tensors::array;
 
 /// Runs a scenario.
@@ -68,6 +70,8 @@ impl<'a> Scenario<'a> {
             }
             "forward" => self.forward(action.get("requires_grad") != Some(&Value::Bool(false))),
             "backward" => self.backward(),
+            "state_dict" => self.state_dict(),
+            "load_state_dict" => self.load_state_dict(action),
             other => Err(Stop::Needs(format!("needs {other} with hooks"))),
         }
     }
@@ -137,6 +141,33 @@ impl<'a> Scenario<'a> {
         Ok(())
     }
 
+    fn state_dict(&mut self) -> Checked {
+        let event = match self.model.world.state_dict(self.model.root) {
+            Ok(state) => json!({ "state_dict_keys": state.keys().collect::<Vec<_>>() }),
+            Err(StateDictError::Hook(error)) => json!({ "error": ["ValueError", error.message] }),
+            Err(error) => return Err(error.into()),
+        };
+        lock(&self.shared.log).push(event);
+        Ok(())
+    }
+
+    fn load_state_dict(&mut self, action: &Value) -> Checked {
+        let mut given = StateDict::new();
+        for entry in action.list("given")? {
+            let zeros = ArrayD::<f64>::zeros(shape(&entry[1])?);
+            given.insert(Tensor::new(text(&entry[0])?, zeros.view()));
+        }
+        let options = LoadOptions { strict: action.flag("strict"), ..LoadOptions::default() };
+        let event = match self.model.world.load_state_dict_with(self.model.root, &given, options) {
+            Ok(IncompatibleKeys { missing_keys, unexpected_keys }) => {
+                json!({ "missing_keys": missing_keys, "unexpected_keys": unexpected_keys })
+            }
+            Err(error) => json!({ "error": state::error_of(Some(&error)) }),
+        };
+        lock(&self.shared.log).push(event);
+        Ok(())
+    }
+
     /// Compares a gradient that torch may have left at None.
     fn check(&self, key: &str, got: Option<ArrayD<f64>>) -> Checked {
         match (got, self.case.tensor(key)) {
@@ -167,6 +198,9 @@ struct Logging {
     set_kwargs: Vec<(String, f64)>,
     remove: Option<String>,
     raise: Option<String>,
+    delete: Option<String>,
+    rename: Option<(String, String)>,
+    clear: bool,
 }
 
 impl Logging {
@@ -180,6 +214,9 @@ impl Logging {
             set_kwargs: Vec::new(),
             remove: None,
             raise: None,
+            delete: None,
+            rename: None,
+            clear: false,
         };
         let effects = action.get("effect").and_then(Value::as_object);
         for (effect, value) in effects.into_iter().flatten() {
@@ -204,6 +241,19 @@ impl Logging {
                     hook.raise = text();
                     hook.raise.is_some()
                 }
+                "delete" => {
+                    hook.delete = text();
+                    hook.delete.is_some()
+                }
+                "rename" => {
+                    let pair = value[0].as_str().zip(value[1].as_str());
+                    hook.rename = pair.map(|(old, new)| (old.to_owned(), new.to_owned()));
+                    hook.rename.is_some()
+                }
+                "clear" => {
+                    hook.clear = value == &Value::Bool(true);
+                    hook.clear
+                }
                 _ => false,
             };
             if !is_known {
@@ -227,17 +277,40 @@ impl Logging {
                 Callback::BackwardPre(Box::new(move |at, dy| self.backward_pre(at, dy)))
             }
             "backward" => Callback::Backward(Box::new(move |at, dx, dy| self.backward(at, dx, dy))),
+            "state_dict_pre" => {
+                Callback::StateDictPre(Box::new(move |at| self.log_state(at, Vec::new())))
+            }
+            "state_dict_post" => {
+                Callback::StateDictPost(Box::new(move |at, state| self.state_dict_post(at, state)))
+            }
+            "load_state_dict_pre" => {
+                Callback::LoadStateDictPre(Box::new(move |at, state, loading| {
+                    self.load_state_dict_pre(at, state, loading)
+                }))
+            }
+            "load_state_dict_post" => Callback::LoadStateDictPost(Box::new(move |at, keys| {
+                self.load_state_dict_post(at, keys)
+            })),
             other => return Err(Stop::Needs(format!("needs {other} hooks"))),
         })
     }
 
-    /// Logs a call, and has the effects that all kinds have.
     fn log(&self, at: &At<'_>, seen: Vec<(&str, Value)>) -> Result<(), HookError> {
+        self.log_at(at.path, at.module, seen)
+    }
+
+    fn log_state(&self, at: &StateAt<'_>, mut seen: Vec<(&str, Value)>) -> Result<(), HookError> {
+        seen.push(("prefix", at.prefix.into()));
+        self.log_at(at.path, at.module, seen)
+    }
+
+    /// Logs a call, and has the effects that all kinds have.
+    fn log_at(&self, path: &str, class: &str, seen: Vec<(&str, Value)>) -> Result<(), HookError> {
         let mut event = Map::new();
         event.insert("hook".into(), self.handle.as_str().into());
         event.insert("kind".into(), self.kind.as_str().into());
-        event.insert("module".into(), at.path.into());
-        event.insert("class".into(), at.module.into());
+        event.insert("module".into(), path.into());
+        event.insert("class".into(), class.into());
         event.extend(seen.into_iter().map(|(name, value)| (name.to_owned(), value)));
         lock(&self.shared.log).push(event.into());
         if let Some(name) = &self.remove
@@ -324,10 +397,50 @@ impl Logging {
         Ok(self.scaled(dx))
     }
 
+    fn state_dict_post(&self, at: &StateAt<'_>, state: &mut StateDict) -> Result<(), HookError> {
+        self.log_state(at, vec![("keys", keys(state))])?;
+        if let Some(key) = &self.delete {
+            state.remove(key);
+        }
+        Ok(())
+    }
+
+    fn load_state_dict_pre(
+        &self,
+        at: &StateAt<'_>,
+        state: &mut StateDict,
+        loading: &Loading<'_>,
+    ) -> Result<(), HookError> {
+        self.log_state(at, vec![("keys", keys(state)), ("strict", loading.strict.into())])?;
+        if let Some((old, new)) = &self.rename {
+            state.rename(old, new.as_str());
+        }
+        Ok(())
+    }
+
+    fn load_state_dict_post(
+        &self,
+        at: &StateAt<'_>,
+        keys: &mut IncompatibleKeys,
+    ) -> Result<(), HookError> {
+        let (missing, unexpected) = (keys.missing_keys.clone(), keys.unexpected_keys.clone());
+        let seen = vec![("missing_keys", missing.into()), ("unexpected_keys", unexpected.into())];
+        self.log_at(at.path, at.module, seen)?;
+        if self.clear {
+            *keys = IncompatibleKeys::default();
+        }
+        Ok(())
+    }
+
     fn scaled(&self, gradients: &[Option<Var>]) -> Option<Gradients> {
         let by = self.scale?;
         Some(gradients.iter().map(|gradient| gradient.as_ref().map(|g| g * by)).collect())
     }
+}
+
+/// Lists the keys of a state dict.
+fn keys(state: &StateDict) -> Value {
+    state.keys().map(Value::from).collect()
 }
 
 /// Describes a tensor.

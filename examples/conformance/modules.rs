@@ -1,10 +1,210 @@
 //! The group `modules`: forward and backward of modules.
 
+use ndarray::{ArrayD, Axis};
+use neurarch::kernels::dtype::Element;
+use neurarch::prelude::*;
+use neurarch::systems::step::input_gradients;
+use serde_json::Value as Json;
+
 use crate::case::{Case, Checked, Fields, Stop};
-use crate::model::build;
+use crate::compare::{self, Tolerance};
+use crate::model::Model;
+use crate::tensors::array;
 
 /// Runs a case.
 pub fn run(case: &Case<'_>) -> Checked {
-    build(case.json, case)?;
-    Err(Stop::Needs(format!("module {}: not supported yet", case.json.text("module")?)))
+    let pre = case.json.get("pre").and_then(Json::as_object);
+    if let Some(pre) = pre.filter(|pre| !pre.is_empty()) {
+        let pre = Json::Object(pre.clone());
+        return Err(Stop::Needs(format!("needs functions in front of a module: {pre}")));
+    }
+    match case.json.text("dtype")? {
+        "f32" => run_in::<f32>(case),
+        "f64" => run_in::<f64>(case),
+        other => Err(Stop::Needs(format!("needs modules in {other}"))),
+    }
+}
+
+/// An input of any element type.
+enum Numbers {
+    F32(ArrayD<f32>),
+    F64(ArrayD<f64>),
+    I64(ArrayD<i64>),
+    Bool(ArrayD<u8>),
+}
+
+impl Numbers {
+    fn of(tensor: &Tensor) -> Checked<Self> {
+        Ok(match tensor.dtype {
+            Dtype::F32 => Numbers::F32(array(tensor)?),
+            Dtype::F64 => Numbers::F64(array(tensor)?),
+            Dtype::I64 => Numbers::I64(array(tensor)?),
+            Dtype::Bool => Numbers::Bool(array(tensor)?),
+            other => return Err(Stop::Needs(format!("needs inputs of {other}"))),
+        })
+    }
+
+    fn input(&self, requires_grad: bool) -> AnyInput<'_> {
+        fn of<T: Element>(x: &ArrayD<T>, requires_grad: bool) -> AnyInput<'_> {
+            let x = Input::shared(x.view());
+            if requires_grad { x.requires_grad().into() } else { x.into() }
+        }
+        match self {
+            Numbers::F32(x) => of(x, requires_grad),
+            Numbers::F64(x) => of(x, requires_grad),
+            Numbers::I64(x) => of(x, requires_grad),
+            Numbers::Bool(x) => of(x, requires_grad),
+        }
+    }
+}
+
+fn run_in<T: Element>(case: &Case<'_>) -> Checked {
+    let tolerance = case.tolerance(&T::DTYPE.to_string());
+    let mut model = Model::spawn(case.json, case, T::DTYPE)?;
+    model.set_state(case, "state")?;
+    check_names(case, &mut model)?;
+    let Model { world, population, root } = &mut model;
+    if case.json.text("mode")? == "eval" {
+        world.eval(*population)?;
+    }
+    let mut inputs = Vec::new();
+    for (index, input) in case.json.list("inputs")?.iter().enumerate() {
+        let numbers = Numbers::of(case.expect(&format!("input/{index}"))?)?;
+        inputs.push((numbers, input.flag("requires_grad")));
+    }
+    if inputs.iter().all(|(_, requires_grad)| !requires_grad) {
+        // In evaluation mode only a pass that is watched can be gone back from.
+        world.register_forward_hook(Target::All, |_, _, _| Ok(None))?;
+    }
+    let mut used = Vec::new();
+    let arguments = arguments(case.json.field("forward")?, &mut used)?;
+    let arguments = arguments.map(&mut |index: usize| {
+        let (numbers, requires_grad) = &inputs[index];
+        numbers.input(*requires_grad)
+    });
+    let output = world.forward_with::<T>(*population, arguments)?;
+    let mut leaves = Vec::new();
+    let output = output.map(&mut |y| y.index_axis_move(Axis(0), 0));
+    check_output(
+        case,
+        &output,
+        case.json.field("expect")?.field("output")?,
+        tolerance,
+        &mut leaves,
+    )?;
+
+    let mut gradients: Vec<Option<ArrayD<T>>> = Vec::new();
+    for index in leaves {
+        let gradient = case.tensor(&format!("grad_output/{index}"));
+        gradients.push(gradient.map(array).transpose()?);
+    }
+    if gradients.iter().any(Option::is_some) {
+        let given = gradients.iter().map(|gradient| {
+            gradient.as_ref().map(|gradient| Input::shared(gradient.view()).into())
+        });
+        world.backward_with(*population, &given.collect::<Vec<Option<AnyInput<'_>>>>())?;
+        let found = input_gradients::<T>(world, *population)?;
+        for (gradient, index) in found.into_iter().zip(used) {
+            let gradient = gradient.map(|gradient| gradient.index_axis_move(Axis(0), 0));
+            check_gradient(case, &format!("grad_input/{index}"), gradient, tolerance)?;
+        }
+        for name in world.parameter_names(*root)? {
+            let gradient = world.gradient::<T>(*root, &name)?;
+            check_gradient(case, &format!("grad/{name}"), gradient, tolerance)?;
+        }
+    }
+    for got in &world.state_dict(*root)? {
+        let name = &got.name;
+        let after = case.tensor(&format!("state_after/{name}"));
+        let want = after.map_or_else(|| case.expect(&format!("state/{name}")), Ok)?;
+        compare::tensor(&format!("state_after/{name}"), got, want, tolerance)?;
+    }
+    Ok(())
+}
+
+/// Compares the names of what the module has.
+fn check_names(case: &Case<'_>, model: &mut Model) -> Checked {
+    let Model { world, root, .. } = model;
+    let expected = case.json.field("expect")?;
+    let state: Vec<_> = world.state_dict(*root)?.keys().map(str::to_owned).collect();
+    let parameters = world.named_parameters(*root)?.into_iter().map(|of| of.name).collect();
+    let buffers = world.named_buffers(*root)?.into_iter().map(|of| of.name).collect();
+    let lists: [(&str, Vec<String>); 3] =
+        [("state_keys", state), ("params", parameters), ("buffers", buffers)];
+    lists
+        .into_iter()
+        .try_for_each(|(what, got)| compare::json(what, &got.into(), expected.field(what)?))
+}
+
+/// Reads what the module is called with; the leaves are the numbers of inputs, listed in `used`.
+fn arguments(forward: &Json, used: &mut Vec<usize>) -> Checked<Arguments<usize>> {
+    let positional = forward.list("args")?.iter().map(|tree| argument(tree, used));
+    let positional = positional.collect::<Checked<Vec<_>>>()?;
+    let keyword = forward.get("kwargs").and_then(Json::as_object).into_iter().flatten();
+    let keyword = keyword.map(|(name, tree)| Ok((name.clone(), argument(tree, used)?)));
+    Ok(Arguments { positional, keyword: keyword.collect::<Checked<_>>()? })
+}
+
+fn argument(tree: &Json, used: &mut Vec<usize>) -> Checked<Tree<usize>> {
+    if let Some(index) = tree.get("tensor").and_then(Json::as_u64) {
+        let index = index as usize;
+        if used.contains(&index) {
+            return Err(Stop::Needs("needs one tensor as several arguments".into()));
+        }
+        used.push(index);
+        return Ok(Tree::Leaf(index));
+    }
+    if let Some(items) = tree.get("tuple").and_then(Json::as_array) {
+        let items = items.iter().map(|item| argument(item, used));
+        return Ok(Tree::Tuple(items.collect::<Checked<_>>()?));
+    }
+    match tree.get("value") {
+        Some(Json::Null) => Ok(Tree::None),
+        Some(Json::Bool(flag)) => Ok(Tree::Flag(*flag)),
+        Some(Json::Number(number)) => Ok(Tree::Number(number.as_f64().unwrap_or(f64::NAN))),
+        _ => Err(Stop::Needs(format!("needs the argument {tree}"))),
+    }
+}
+
+/// Compares results as they are nested; lists the numbers of their leaves.
+fn check_output<T: Element>(
+    case: &Case<'_>,
+    got: &Tree<ArrayD<T>>,
+    want: &Json,
+    tolerance: Tolerance,
+    leaves: &mut Vec<u64>,
+) -> Checked {
+    if want.get("padded").is_some() {
+        return Err(Stop::Needs("needs packed sequences".into()));
+    }
+    let index = want.get("tensor").and_then(Json::as_u64);
+    let items = want.get("tuple").and_then(Json::as_array);
+    match (got, index, items) {
+        (Tree::Leaf(got), Some(index), _) => {
+            leaves.push(index);
+            let key = format!("output/{index}");
+            compare::array(&key, got, case.expect(&key)?, tolerance)
+        }
+        (Tree::Tuple(got), None, Some(want)) if got.len() == want.len() => got
+            .iter()
+            .zip(want)
+            .try_for_each(|(got, want)| check_output(case, got, want, tolerance, leaves)),
+        (Tree::None, None, None) if want.is_null() => Ok(()),
+        _ => Err(Stop::Differs(format!("output: expected {want}, got a {}", got.type_name()))),
+    }
+}
+
+/// Compares a gradient that torch may have left at None.
+fn check_gradient<T: Element>(
+    case: &Case<'_>,
+    key: &str,
+    got: Option<ArrayD<T>>,
+    tolerance: Tolerance,
+) -> Checked {
+    match (got, case.tensor(key)) {
+        (Some(got), Some(want)) => compare::array(key, &got, want, tolerance),
+        (None, None) => Ok(()),
+        (Some(_), None) => Err(Stop::Differs(format!("{key}: expected None, got a gradient"))),
+        (None, Some(_)) => Err(Stop::Differs(format!("{key}: expected a gradient, got None"))),
+    }
 }

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use bevy_ecs::prelude::*;
 use neurarch_components::blueprint::{Blueprint, Blueprints, Parameter};
 use neurarch_components::population::{Group, Population};
+use neurarch_components::registry::ModuleTypes;
+use neurarch_components::repr::with_children;
 use neurarch_components::tie::SharedModule;
 use neurarch_components::tree::{Columned, Model};
 use neurarch_kernels::program::Role;
@@ -307,6 +309,29 @@ pub fn apply(
     let order: Vec<_> = order.into_iter().map(|at_| group.modules[at_][at.member]).collect();
     order.into_iter().for_each(|module| deed(world, module));
     Ok(())
+}
+
+/// Prints a live module and all below it as torch does, what has several names under each of them.
+///
+/// # Errors
+///
+/// If `module` is no module of a model.
+///
+/// Source: `torch.nn.Module.__repr__`.
+pub fn repr(world: &mut World, module: Entity) -> Result<String, AccessError> {
+    fn print(world: &World, at: &Spot, blueprint: &Blueprint, position: usize) -> String {
+        let children: Vec<_> = children_of(blueprint, position)
+            .map(|(name, child)| (name, print(world, at, blueprint, child)))
+            .collect();
+        // A blueprint does not have the numbers that each model has of its own.
+        let entity = at.group(world).modules[position][at.member];
+        let types = world.get_resource::<ModuleTypes>();
+        let entity = world.get_entity(entity).ok();
+        let own = types.zip(entity).and_then(|(types, entity)| types.module(entity));
+        with_children(own.unwrap_or(&*blueprint.positions[position].module), &children)
+    }
+    let at = locate(world, module)?;
+    Ok(print(world, &at, &at.blueprint(world), at.position))
 }
 
 /// Gives the name of a module's type, as torch spells it: `Linear`.
