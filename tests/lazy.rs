@@ -1,4 +1,5 @@
 //! Lazy modules: shapes come from the first call or from a state dict, for a whole population at once.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use ndarray::{Array2, Array3};
 use neurarch::bevy_ecs::prelude::*;

@@ -1,4 +1,5 @@
 //! Modes: of a population, a model, a subtree, a parameter; mixed ones run side by side.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use ndarray::Array3;
 use neurarch::prelude::*;

@@ -25,12 +25,11 @@ use crate::access::AccessError;
 /// use neurarch_systems::parameters::Parameters;
 /// # use neurarch_systems::spawn::spawn_population;
 ///
-/// fn weigh(layers: Query<(Entity, &Linear)>, parameters: Parameters) -> Result<(), BevyError> {
+/// fn weigh(layers: Query<(Entity, &Linear)>, parameters: Parameters) {
 ///     for (entity, linear) in &layers {
-///         let weight = parameters.get::<f32>(entity, "weight")?;
+///         let weight = parameters.get::<f32>(entity, "weight").expect("a layer has a weight");
 ///         assert_eq!(weight.shape(), [linear.out_features, linear.in_features]);
 ///     }
-///     Ok(())
 /// }
 ///
 /// # let mut world = World::new();

@@ -72,7 +72,7 @@ fn zero_grad_below(world: &mut World, module: Entity, set_to_none: bool) -> Resu
 }
 
 /// Gives the gradient of what the last forward pass was called with, which
-/// [`requires_grad`](crate::array::Input::requires_grad), after [`backward`]; `None` if the results do not
+/// [`requires_grad`](crate::array::Input::requires_grad), after [`backward`](super::backward()); `None` if the results do not
 /// depend on it, or a later forward pass began. Of several values it is the first one's:
 /// [`input_gradients`] has all.
 ///
