@@ -89,7 +89,7 @@ pub trait ParametrizeWorld {
     /// Says whether a tensor of a module is parametrized; any, if no name is given.
     fn is_parametrized(&self, module: Entity, name: Option<&str>) -> bool;
 
-    /// Computes a tensor of a length and a direction: [`parametrize::weight_norm`].
+    /// Computes a tensor of a length and a direction: [`parametrize::weight_norm()`].
     ///
     /// # Errors
     ///
