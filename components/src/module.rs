@@ -135,6 +135,11 @@ pub enum Init {
         /// Standard deviation.
         std: f64,
     },
+    /// Normal with mean 0 and standard deviation 1, but for one row of a matrix, which is zero.
+    NormalRows {
+        /// The row that is zero.
+        zero: usize,
+    },
     /// Normal, drawn anew until it lies in `[low, high]`.
     TruncatedNormal {
         /// Mean before truncation.
@@ -227,6 +232,21 @@ impl Declare {
     ) -> &mut Self {
         let (name, shape) = (name.into(), shape.into());
         self.buffers.push(Declared { name, shape, dtype: None, persistent, uninitialized: false });
+        self
+    }
+
+    /// Registers a buffer whose element type is not the model's: a count in i64.
+    pub fn buffer_of(
+        &mut self,
+        name: impl Into<String>,
+        shape: impl Into<Shape>,
+        dtype: Dtype,
+        persistent: bool,
+    ) -> &mut Self {
+        self.buffer(name, shape, persistent);
+        if let Some(buffer) = self.buffers.last_mut() {
+            buffer.dtype = Some(dtype);
+        }
         self
     }
 

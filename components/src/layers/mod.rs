@@ -1,16 +1,21 @@
 //! Layers: components that say what a module computes, named as torch names them, one file a family.
 
 pub mod activation;
+pub mod batchnorm;
+pub mod conv;
 pub mod dropout;
 pub mod flatten;
+pub mod instancenorm;
 pub mod lazy;
 pub mod linear;
 pub mod module_dict;
 pub mod module_list;
+pub mod normalization;
 pub mod parameter;
 pub mod parameter_dict;
 pub mod parameter_list;
 pub mod sequential;
+pub mod sparse;
 
 use bevy_ecs::world::World;
 
@@ -18,16 +23,24 @@ pub use activation::{
     Approximate, ELU, GELU, Identity, LeakyReLU, LogSoftmax, ReLU, SiLU, Sigmoid, Softmax,
     Softplus, Tanh,
 };
+pub use batchnorm::{BatchNorm1d, BatchNorm2d, BatchNorm3d};
+pub use conv::{
+    Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d, Padding,
+    PaddingMode, Sizes,
+};
 pub use dropout::Dropout;
 pub use flatten::Flatten;
+pub use instancenorm::{InstanceNorm1d, InstanceNorm2d, InstanceNorm3d};
 pub use lazy::LazyLinear;
 pub use linear::Linear;
 pub use module_dict::ModuleDict;
 pub use module_list::ModuleList;
+pub use normalization::{GroupNorm, LayerNorm, RMSNorm};
 pub use parameter::Parameter;
 pub use parameter_dict::ParameterDict;
 pub use parameter_list::ParameterList;
 pub use sequential::Sequential;
+pub use sparse::Embedding;
 
 pub use crate::containers::{ContainerError, IntoModule, Slice};
 use crate::registry::ModuleTypes;
@@ -36,11 +49,26 @@ use crate::registry::ModuleTypes;
 /// its kind was ever spawned with a model. A module type of your own is known from the first model that has
 /// it, or from [`ModuleTypes::register`] on.
 pub fn register(world: &mut World) {
+    ModuleTypes::register::<BatchNorm1d>(world);
+    ModuleTypes::register::<BatchNorm2d>(world);
+    ModuleTypes::register::<BatchNorm3d>(world);
+    ModuleTypes::register::<Conv1d>(world);
+    ModuleTypes::register::<Conv2d>(world);
+    ModuleTypes::register::<Conv3d>(world);
+    ModuleTypes::register::<ConvTranspose1d>(world);
+    ModuleTypes::register::<ConvTranspose2d>(world);
+    ModuleTypes::register::<ConvTranspose3d>(world);
     ModuleTypes::register::<Dropout>(world);
     ModuleTypes::register::<ELU>(world);
+    ModuleTypes::register::<Embedding>(world);
     ModuleTypes::register::<Flatten>(world);
     ModuleTypes::register::<GELU>(world);
+    ModuleTypes::register::<GroupNorm>(world);
     ModuleTypes::register::<Identity>(world);
+    ModuleTypes::register::<InstanceNorm1d>(world);
+    ModuleTypes::register::<InstanceNorm2d>(world);
+    ModuleTypes::register::<InstanceNorm3d>(world);
+    ModuleTypes::register::<LayerNorm>(world);
     ModuleTypes::register::<LazyLinear>(world);
     ModuleTypes::register::<LeakyReLU>(world);
     ModuleTypes::register::<Linear>(world);
@@ -49,6 +77,7 @@ pub fn register(world: &mut World) {
     ModuleTypes::register::<ModuleList>(world);
     ModuleTypes::register::<ParameterDict>(world);
     ModuleTypes::register::<ParameterList>(world);
+    ModuleTypes::register::<RMSNorm>(world);
     ModuleTypes::register::<ReLU>(world);
     ModuleTypes::register::<Sequential>(world);
     ModuleTypes::register::<SiLU>(world);

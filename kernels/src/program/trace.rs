@@ -335,6 +335,17 @@ impl Trace {
         }
     }
 
+    /// Gives what a slot's row will be so far: what was last stored to it, or what was read from it.
+    pub fn stored(&self, slot: &Var) -> Var {
+        let stored = slot.id.and_then(|id| {
+            let program = self.program();
+            let Origin::Slot(slot) = program.values[id].origin else { return None };
+            let mut stores = program.stores.iter().rev();
+            stores.find(|(to, _)| *to == slot).map(|&(_, value)| value)
+        });
+        stored.map_or_else(|| slot.clone(), |value| self.var(value))
+    }
+
     /// Gives a handle of a value that is recorded already.
     pub fn var(&self, id: ValueId) -> Var {
         let ty = self.program().ty(id).clone();
