@@ -191,3 +191,60 @@ fn an_input_that_requires_grad_has_a_gradient_after_backward() {
     assert!((slope - dx[[4, 2, 1]]).abs() < 1e-3, "{slope} against {}", dx[[4, 2, 1]]);
     assert!(matches!(world.input_gradient::<f64>(brains), Ok(None)));
 }
+
+#[test]
+fn gradients_meet_the_hooks_that_there_were_when_the_module_was_called() {
+    let mut world = World::new();
+    let brains = world.spawn_population(&network(), 1, Seed(3)).unwrap();
+    let root = world.models(brains).unwrap()[0];
+    let module = world.module(root, "1").unwrap();
+    let seen: Arc<Mutex<Vec<&str>>> = Arc::default();
+    let log = |what| {
+        let seen = seen.clone();
+        move || seen.lock().unwrap().push(what)
+    };
+    let x = Array3::<f32>::ones((1, 2, 3));
+    let dy = Array3::<f32>::ones((1, 2, 2));
+    for target in [Target::from(module), Target::All] {
+        let before = log("before");
+        let first = world.register_full_backward_hook(target.clone(), move |_, _, _| {
+            before();
+            Ok(None)
+        });
+        world.forward(brains, &x).unwrap();
+        let first = first.unwrap();
+        assert!(first.remove());
+        let after = log("after");
+        let second = world.register_full_backward_pre_hook(target, move |_, _| {
+            after();
+            Ok(None)
+        });
+        world.backward_from(brains, &dy).unwrap();
+        assert!(!first.remove());
+        assert!(second.unwrap().remove());
+    }
+    // A hook of all modules is called for the root and each of its three children.
+    assert_eq!(*seen.lock().unwrap(), ["before"; 5]);
+}
+
+#[test]
+fn a_hook_that_removes_itself_is_called_once_and_backward_goes_on() {
+    let (mut world, brains) = population();
+    let root = world.models(brains).unwrap()[2];
+    let module = world.module(root, "1").unwrap();
+    for target in [Target::from(module), Target::All] {
+        let handle: Arc<Mutex<Option<RemovableHandle>>> = Arc::default();
+        let (calls, own) = (Arc::new(Mutex::new(0)), handle.clone());
+        let counted = calls.clone();
+        let registered = world.register_forward_pre_hook(target, move |_, _| {
+            *counted.lock().unwrap() += 1;
+            assert!(own.lock().unwrap().take().unwrap().remove());
+            Ok(None)
+        });
+        *handle.lock().unwrap() = Some(registered.unwrap());
+        world.forward(brains, &inputs()).unwrap();
+        world.backward_from(brains, &Array3::<f32>::ones((MODELS, 6, 2))).unwrap();
+        world.forward(brains, &inputs()).unwrap();
+        assert_eq!(*calls.lock().unwrap(), 1);
+    }
+}

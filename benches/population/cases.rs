@@ -1,11 +1,14 @@
 //! The populations and what is measured of them.
 
 use std::error::Error;
+use std::time::Instant;
 
 use ndarray::{Array2, Array3};
 use neurarch::prelude::*;
 
-use super::measure::{Measurement, Number, Rule, Times, read_plainly, resident_bytes};
+use super::measure::{
+    Measurement, Number, Rule, Times, copy_plainly, read_plainly, resident_bytes,
+};
 
 type Outcome = Result<Measurement, Box<dyn Error + Send + Sync>>;
 
@@ -121,6 +124,83 @@ impl Population {
             Number { key: "us_per_model", words: "µs a model", value: per_model },
         ];
         Ok(Measurement { case: "spawn", job: self.name, numbers })
+    }
+
+    /// Times truncation selection, in which a half of the models, chosen at random, is overwritten by models of the
+    /// other half, and a plain copy of as many bytes as their parameters have.
+    pub fn overwrite(&self, rule: Rule) -> Outcome {
+        let (mut world, population) = self.spawned(self.models)?;
+        // Multiplying by a prime puts the models in an order without order.
+        let rank = |model: usize| model * 7_919 % self.models;
+        let survivors: Vec<_> = (0..self.models).filter(|&m| rank(m) < self.models / 2).collect();
+        let parent = |model: usize| match rank(model) {
+            rank if rank < self.models / 2 => model,
+            rank => survivors[rank * 31 % survivors.len()],
+        };
+        let parents: Vec<_> = (0..self.models).map(parent).collect();
+        let bytes = 4 * self.parameters() * (self.models - survivors.len());
+        let times = rule.measure(|| world.overwrite(population, &parents))?;
+        let copy = copy_plainly(bytes, rule);
+        let numbers = vec![
+            Number { key: "us_per_step", words: "µs", value: times.median * 1e6 },
+            Number { key: "best_us", words: "µs at best", value: times.best * 1e6 },
+            Number { key: "gb_per_s", words: "GB/s", value: bytes as f64 / times.median / 1e9 },
+            Number { key: "copy_us", words: "µs to copy as much", value: copy.median * 1e6 },
+            Number { key: "copy_share", words: "of that speed", value: copy.median / times.median },
+        ];
+        Ok(Measurement { case: "overwrite", job: self.name, numbers })
+    }
+
+    /// Times noise on every parameter, and a mixture of two parents for every model.
+    pub fn vary(&self, rule: Rule) -> Outcome {
+        let (mut world, population) = self.spawned(self.models)?;
+        let perturb = rule.measure(|| world.perturb(population, Noise::normal(1e-3)))?;
+        let parents: Vec<_> =
+            (0..self.models).map(|model| (model, model * 7_919 % self.models)).collect();
+        let cross = rule.measure(|| world.crossover(population, &parents))?;
+        let numbers = (self.models * self.parameters()) as f64;
+        let numbers = vec![
+            Number { key: "perturb_us", words: "µs to perturb all", value: perturb.median * 1e6 },
+            Number {
+                key: "perturb_ns",
+                words: "ns a number",
+                value: perturb.median * 1e9 / numbers,
+            },
+            Number { key: "crossover_us", words: "µs to mix all", value: cross.median * 1e6 },
+        ];
+        Ok(Measurement { case: "vary", job: self.name, numbers })
+    }
+
+    /// Times cloning all models, and spawning as many more into the same population.
+    pub fn clone(&self, rule: Rule) -> Outcome {
+        let all: Vec<_> = (0..self.models).collect();
+        let clone = self.grow(rule, |world, population| {
+            Ok(world.clone_models(population, &all).map(drop)?)
+        })?;
+        let spawn = self.grow(rule, |world, population| {
+            Ok(world.spawn_models(population, self.models).map(drop)?)
+        })?;
+        let numbers = vec![
+            Number { key: "us_per_step", words: "µs for all models", value: clone.median * 1e6 },
+            Number { key: "best_us", words: "µs at best", value: clone.best * 1e6 },
+            Number { key: "spawn_us", words: "µs to spawn as many", value: spawn.median * 1e6 },
+            Number { key: "of_spawn", words: "of that time", value: clone.median / spawn.median },
+        ];
+        Ok(Measurement { case: "clone", job: self.name, numbers })
+    }
+
+    /// Times what makes a new population grow.
+    fn grow(
+        &self,
+        rule: Rule,
+        more: impl Fn(&mut World, Entity) -> Result<(), Box<dyn Error + Send + Sync>>,
+    ) -> Result<Times, Box<dyn Error + Send + Sync>> {
+        rule.measure_part(|| {
+            let (mut world, population) = self.spawned(self.models)?;
+            let start = Instant::now();
+            more(&mut world, population)?;
+            Ok(start.elapsed())
+        })
     }
 
     /// Times the forward pass of a single model at batch 1, a thousand at a time: the clock itself

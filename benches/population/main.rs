@@ -55,6 +55,8 @@ enum Case {
     Spawn,
     /// Time of a forward pass of one tiny model at batch 1
     Single,
+    /// Time for 10,000 tiny and 1,000 small models to be overwritten, perturbed, mixed and cloned
+    Evolve,
     /// Memory of tiny and small models beyond their numbers
     Memory,
 }
@@ -88,6 +90,14 @@ fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
                 }
                 Case::Single => {
                     show(TINY.single(rule)?);
+                    continue;
+                }
+                Case::Evolve => {
+                    for population in [TINY, SMALL] {
+                        show(population.overwrite(rule)?);
+                        show(population.vary(rule)?);
+                        show(population.clone(rule)?);
+                    }
                     continue;
                 }
                 Case::Memory => {

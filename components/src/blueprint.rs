@@ -462,16 +462,22 @@ impl Blueprint {
         before.map(|at| at.parameters.len()).sum::<usize>() + index
     }
 
-    /// Gives the numbers, in the order of `named_parameters()`, of the parameters in a subtree: those of
-    /// owners where they are tied.
-    pub fn numbers(&self, position: usize) -> Vec<usize> {
+    /// Lists the parameters of a subtree by position and place there: the owners where they, or the module,
+    /// are there under another name.
+    pub fn parameters_below(&self, position: usize) -> Vec<(usize, usize)> {
         let own = |position: usize| {
-            let parameters = self.positions[position].parameters.iter().enumerate();
-            parameters.map(move |(index, of)| {
-                let (position, index) = of.tied.unwrap_or((position, index));
-                self.number(position, index)
-            })
+            let at = &self.positions[position];
+            let parameters = at.parameters.iter().enumerate();
+            let own = parameters.map(move |(index, of)| of.tied.unwrap_or((position, index)));
+            let shared = at.alias.map(|alias| self.parameters_below(alias));
+            own.chain(shared.into_iter().flatten())
         };
         self.subtree(position).flat_map(own).collect()
+    }
+
+    /// Gives the numbers, in the order of `named_parameters()`, of the parameters of a subtree.
+    pub fn numbers(&self, position: usize) -> Vec<usize> {
+        let below = self.parameters_below(position).into_iter();
+        below.map(|(position, index)| self.number(position, index)).collect()
     }
 }

@@ -86,6 +86,15 @@ pub struct Mode {
     pub hooked: bool,
 }
 
+impl Mode {
+    /// Says whether a model of the other mode computes the same: hooks decide how, not what.
+    pub fn computes_like(&self, other: &Mode) -> bool {
+        self.evaluating == other.evaluating
+            && self.frozen == other.frozen
+            && self.inactive == other.inactive
+    }
+}
+
 /// Which parameters of a model have a gradient (torch's `.grad is not None`), by their number in the
 /// order of `named_parameters()`.
 #[derive(Component, Clone, Debug, Default, Hash, PartialEq, Eq)]

@@ -308,6 +308,8 @@ pub trait DynModule: Any + Debug + Send + Sync {
     fn extra_repr(&self) -> String;
     /// Says whether the two may share a blueprint: one type, equal structural fields.
     fn is_like(&self, other: &dyn DynModule) -> bool;
+    /// Says whether the two are equal, scalar slots included.
+    fn equals(&self, other: &dyn DynModule) -> bool;
     /// Copies.
     fn clone_box(&self) -> Box<dyn DynModule>;
     /// Makes the type known to the world ([`ModuleTypes::register`]).
@@ -386,6 +388,10 @@ impl<M: Module> DynModule for M {
     fn is_like(&self, other: &dyn DynModule) -> bool {
         let other = (other as &dyn Any).downcast_ref::<M>();
         other.is_some_and(|other| Module::structural(self) == Module::structural(other))
+    }
+
+    fn equals(&self, other: &dyn DynModule) -> bool {
+        (other as &dyn Any).downcast_ref::<M>() == Some(self)
     }
 
     fn clone_box(&self) -> Box<dyn DynModule> {

@@ -71,6 +71,14 @@ pub trait DynOptimizer: Any + Debug + Send + Sync {
     fn scalar(&self, name: &str) -> Option<f64>;
     /// Says whether the two record the same update: one type, equal structural fields.
     fn is_like(&self, other: &dyn DynOptimizer) -> bool;
+    /// Says whether the two are of one type.
+    fn is_of_one_type(&self, other: &dyn DynOptimizer) -> bool;
+    /// Says whether the two are equal, scalar slots included.
+    fn equals(&self, other: &dyn DynOptimizer) -> bool;
+    /// Copies.
+    fn clone_box(&self) -> Box<dyn DynOptimizer>;
+    /// Adds the optimizer as a component.
+    fn insert(&self, entity: &mut EntityWorldMut<'_>);
 }
 
 impl<O: Optimizer> DynOptimizer for O {
@@ -93,6 +101,22 @@ impl<O: Optimizer> DynOptimizer for O {
     fn is_like(&self, other: &dyn DynOptimizer) -> bool {
         let other = (other as &dyn Any).downcast_ref::<O>();
         other.is_some_and(|other| Optimizer::structural(self) == Optimizer::structural(other))
+    }
+
+    fn is_of_one_type(&self, other: &dyn DynOptimizer) -> bool {
+        (other as &dyn Any).is::<O>()
+    }
+
+    fn equals(&self, other: &dyn DynOptimizer) -> bool {
+        (other as &dyn Any).downcast_ref::<O>() == Some(self)
+    }
+
+    fn clone_box(&self) -> Box<dyn DynOptimizer> {
+        Box::new(self.clone())
+    }
+
+    fn insert(&self, entity: &mut EntityWorldMut<'_>) {
+        entity.insert(self.clone());
     }
 }
 

@@ -25,6 +25,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+pub mod evolve;
 mod hooks;
 pub mod plugin;
 pub mod population;
@@ -32,6 +33,7 @@ pub mod prelude;
 mod train;
 
 pub use bevy_ecs;
+pub use evolve::EvolveWorld;
 pub use hooks::HookWorld;
 pub use neurarch_components as components;
 pub use neurarch_kernels as kernels;

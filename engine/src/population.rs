@@ -4,7 +4,7 @@
 use bevy_ecs::prelude::*;
 use ndarray::{ArrayD, ArrayView, Dimension};
 
-use crate::components::module::{Init, Module};
+use crate::components::module::{DynModule, Init, Module};
 use crate::components::population::Population;
 use crate::kernels::dtype::{Dtype, Element};
 use crate::kernels::shape::Shape;
@@ -64,7 +64,7 @@ pub trait NeurarchWorld {
     /// As [`spawn_population`](NeurarchWorld::spawn_population), and if parameters cannot have the dtype.
     fn spawn_population_with(
         &mut self,
-        module: &impl Module,
+        module: &dyn DynModule,
         settings: PopulationSettings,
     ) -> Result<Entity, SpawnError>;
 
@@ -240,7 +240,7 @@ impl NeurarchWorld for World {
 
     fn spawn_population_with(
         &mut self,
-        module: &impl Module,
+        module: &dyn DynModule,
         settings: PopulationSettings,
     ) -> Result<Entity, SpawnError> {
         let PopulationSettings { models, capacity, seed, dtype, first_number } = settings;

@@ -7,6 +7,7 @@ use ndarray::{Array1, Array2, ArrayD, ArrayViewMut, Dimension};
 use crate::components::losses::Loss;
 use crate::kernels::dtype::Element;
 use crate::kernels::program::tree::{Arguments, Tree};
+use crate::systems::access::AccessError;
 use crate::systems::array::{AnyInput, DataSet, Input};
 use crate::systems::mode;
 use crate::systems::plans::Plans;
@@ -112,12 +113,20 @@ pub trait TrainWorld {
     /// If a model has no optimizer.
     fn step(&mut self, population: Entity) -> Result<(), StepError>;
 
-    /// Takes the gradients away, to torch's `None`: [`step::zero_grad`].
+    /// Takes gradients away, of a population or of a module and all below it, to torch's `None`:
+    /// [`step::zero_grad`].
     ///
     /// # Errors
     ///
-    /// If there is no such population.
-    fn zero_grad(&mut self, population: Entity) -> Result<(), StepError>;
+    /// If `entity` is neither.
+    fn zero_grad(&mut self, entity: Entity) -> Result<(), StepError>;
+
+    /// [`zero_grad`](TrainWorld::zero_grad), or zeros where there are gradients if `set_to_none` is false.
+    ///
+    /// # Errors
+    ///
+    /// As [`zero_grad`](TrainWorld::zero_grad).
+    fn zero_grad_with(&mut self, entity: Entity, set_to_none: bool) -> Result<(), StepError>;
 
     /// Makes one training step: [`step::train_step`].
     ///
@@ -180,6 +189,18 @@ pub trait TrainWorld {
     ///
     /// If `entity` is neither.
     fn requires_grad_(&mut self, entity: Entity, requires_grad: bool) -> Result<(), StepError>;
+
+    /// Says whether one parameter of a model needs a gradient: [`mode::set_requires_grad`].
+    ///
+    /// # Errors
+    ///
+    /// If `root` is no model's root, or has no such parameter.
+    fn set_requires_grad(
+        &mut self,
+        root: Entity,
+        name: &str,
+        requires_grad: bool,
+    ) -> Result<(), AccessError>;
 
     /// Says whether a population's models, or one of them, take part: [`mode::set_active`].
     ///
@@ -259,8 +280,12 @@ impl TrainWorld for World {
         step::step(self, population)
     }
 
-    fn zero_grad(&mut self, population: Entity) -> Result<(), StepError> {
-        step::zero_grad(self, population, true)
+    fn zero_grad(&mut self, entity: Entity) -> Result<(), StepError> {
+        step::zero_grad(self, entity, true)
+    }
+
+    fn zero_grad_with(&mut self, entity: Entity, set_to_none: bool) -> Result<(), StepError> {
+        step::zero_grad(self, entity, set_to_none)
     }
 
     fn train_step<'a, 'b, X: Element, Y: Element>(
@@ -303,6 +328,15 @@ impl TrainWorld for World {
 
     fn requires_grad_(&mut self, entity: Entity, requires_grad: bool) -> Result<(), StepError> {
         mode::requires_grad_(self, entity, requires_grad)
+    }
+
+    fn set_requires_grad(
+        &mut self,
+        root: Entity,
+        name: &str,
+        requires_grad: bool,
+    ) -> Result<(), AccessError> {
+        mode::set_requires_grad(self, root, name, requires_grad)
     }
 
     fn set_active(&mut self, entity: Entity, is_active: bool) -> Result<(), StepError> {

@@ -343,6 +343,40 @@ fn large_products_have_the_same_bits_in_every_layout() {
     check_linear(Dtype::F32, (301, 257, 229), 5);
 }
 
+/// Whatever loop a length has, whether a column is one of many or the last alone, and where sums underflow.
+#[test]
+fn a_dot_product_has_the_same_bits_beside_others_and_alone() {
+    for dtype in [Dtype::F32, Dtype::F64] {
+        for k in [1, 2, 3, 4, 5, 7, 8, 9, 16, 20, 32, 48, 64, 65] {
+            for scale in [1.0, 1e-25, 1e-170] {
+                let scaled = |mut array: Array| {
+                    array.elements.iter_mut().for_each(|x| *x *= scale);
+                    Array::new(dtype, array.ty.shape.clone(), array.elements)
+                };
+                let x = scaled(numbers(dtype, &[2, k], k as u64));
+                let weight = scaled(numbers(dtype, &[37, k], 5));
+                let all = evaluate(linear, &[x.clone(), weight.clone()], &[]);
+                for column in 0..37 {
+                    let row = weight.elements[column * k..][..k].to_vec();
+                    let row = Array::new(dtype, [1, k], row);
+                    let alone = evaluate(linear, &[x.clone(), row], &[]);
+                    let beside = [all.elements[column], all.elements[37 + column]];
+                    assert!(same_bits(&alone.elements, &beside), "column {column} of length {k}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn products_of_few_columns_are_products_in_every_layout() {
+    for dtype in [Dtype::F32, Dtype::F64] {
+        for sizes in [(32, 4, 16), (7, 1, 48), (33, 3, 32)] {
+            check_linear(dtype, sizes, 7);
+        }
+    }
+}
+
 #[test]
 fn an_empty_sum_is_the_bias() {
     let x = numbers(Dtype::F32, &[9, 0], 1);

@@ -418,7 +418,10 @@ pub fn gradient<T: Element>(
 }
 
 /// Finds a model that was just signed: its group, its place there, its structure.
-fn place(world: &World, root: Entity) -> Result<(&Group, usize, &Arc<Blueprint>), AccessError> {
+pub(crate) fn place(
+    world: &World,
+    root: Entity,
+) -> Result<(&Group, usize, &Arc<Blueprint>), AccessError> {
     let not_a_model = || AccessError::NotAModel(root);
     let model = world.get::<Model>(root).ok_or_else(not_a_model)?;
     let population = world.get::<Population>(model.population).ok_or_else(not_a_model)?;

@@ -15,6 +15,7 @@ use neurarch_kernels::program::{Role, Slot};
 use nonmax::NonMaxU32;
 
 use crate::launch::Members;
+use crate::pages::{HUGE_PAGE_BYTES, prefer_huge};
 
 /// Why rows cannot be bound: a bug of whoever asks, since `sign::refresh` keeps columns and blueprints
 /// together.
@@ -57,6 +58,8 @@ pub(crate) struct Binder {
     is_part: bool,
     segments: Vec<*mut u8>,
     bound: Vec<BoundSlot>,
+    /// Where long columns were when they were to lie in huge pages.
+    advised: Vec<usize>,
 }
 
 // SAFETY: the addresses in a binder are scratch: they are written and read within one call of `bind` and
@@ -127,12 +130,18 @@ impl Bound<'_> {
     }
 
     fn row_address(&self, slot: usize, member: usize, bytes: usize) -> *mut u8 {
-        let members = match self.binder.is_part {
-            true => self.binder.places.len(),
-            false => self.binder.indices.len(),
-        };
-        assert!(member < members && bytes <= self.binder.bound[slot].stride, "a row of a member");
+        assert!(member < self.members() && bytes <= self.stride(slot), "a row of a member");
         self.rows(slot).at(member)
+    }
+
+    /// Counts the members.
+    pub(crate) fn members(&self) -> usize {
+        self.binder.indices.len()
+    }
+
+    /// Gives the bytes from row to row of slot `slot`.
+    pub(crate) fn stride(&self, slot: usize) -> usize {
+        self.binder.bound[slot].stride
     }
 
     /// Gives the rows of slot `slot`, by member.
@@ -204,8 +213,7 @@ impl Binder {
         group: &Group,
         members: &Members,
     ) -> Result<(), BindError> {
-        let known = self.indices.iter().map(|&index| index as usize);
-        if self.of == Some(of) && known.eq(members.indices()) {
+        if self.of == Some(of) && self.knows(members) {
             return Ok(());
         }
         self.of = None;
@@ -222,6 +230,16 @@ impl Binder {
         Ok(())
     }
 
+    /// Says whether the members are those of the last binding.
+    fn knows(&self, members: &Members) -> bool {
+        if members.is_all() {
+            // Strictly increasing numbers, so there is only one such list of that length.
+            let last = self.indices.last().map_or(0, |&index| index as usize + 1);
+            return self.indices.len() == members.len() && last == members.len();
+        }
+        self.indices.iter().map(|&index| index as usize).eq(members.indices())
+    }
+
     fn take_addresses(&mut self, world: &World, slot: &Slot) -> Result<(), BindError> {
         let no_column = || BindError::NoColumn { slot: slot.name.clone(), role: slot.role };
         let key = ColumnKey::of(slot);
@@ -236,6 +254,13 @@ impl Binder {
             // whoever writes there is alone.
             let row = unsafe { column.get_data_unchecked(FIRST_ROW) };
             self.segments.push(row.as_ptr().cast_mut());
+            let rows = world.storages().tables.get(table).map_or(0, Table::entity_count);
+            let bytes = rows as usize * key.row_bytes();
+            if bytes >= HUGE_PAGE_BYTES && !self.advised.contains(&row.as_ptr().addr()) {
+                self.advised.push(row.as_ptr().addr());
+                // SAFETY: the rows of a column lie one behind the other in one allocation.
+                unsafe { prefer_huge(row.as_ptr(), bytes) };
+            }
         }
         self.bound.push(BoundSlot {
             segments: (first, tables.len()),
@@ -278,7 +303,8 @@ impl Placement {
         }
         if let Some(start) = self.run {
             let start = start as usize;
-            return entities(0).get(start..start + modules.len()) == Some(modules);
+            let there = entities(0).get(start..start + modules.len());
+            return there.is_some_and(|there| are_equal(there, modules));
         }
         self.rows.iter().zip(modules).all(|(&(segment, row), module)| {
             entities(segment as usize).get(row as usize) == Some(module)
@@ -314,6 +340,23 @@ impl Placement {
         self.part_run = run(&self.part).filter(|_| self.segments.len() == 1);
         self.is_part_right = true;
     }
+}
+
+/// From this many entities on (some microseconds), threads of the pool share a comparison; that also wakes
+/// them up for what follows.
+const WORTH_SPLITTING: usize = 2048;
+
+/// Compares lists of as many entities, in blocks that a vector unit compares at once: every call of every
+/// population does, and long lists come from memory.
+fn are_equal(a: &[Entity], b: &[Entity]) -> bool {
+    if a.len() >= WORTH_SPLITTING && rayon::current_thread_index().is_some() {
+        let ((a, rest_of_a), (b, rest_of_b)) = (a.split_at(a.len() / 2), b.split_at(b.len() / 2));
+        let (first, rest) = rayon::join(|| are_equal(a, b), || are_equal(rest_of_a, rest_of_b));
+        return first && rest;
+    }
+    let same = |(a, b): (&Entity, &Entity)| a == b;
+    let mut blocks = a.chunks(64).zip(b.chunks(64));
+    blocks.all(|(a, b)| a.iter().zip(b).map(same).fold(true, |all, same| all & same))
 }
 
 /// Gives the first row if all rows follow one another in the first segment.

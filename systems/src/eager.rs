@@ -16,7 +16,7 @@ use neurarch_kernels::shape::Type;
 
 use crate::array::Erased;
 use crate::cohort::{Cohort, population};
-use crate::hooks::{Runner, Shared};
+use crate::hooks::{CallHooks, Runner, Shared};
 use crate::plans::Results;
 use crate::ready::read_scalar;
 use crate::run::LossArrays;
@@ -34,6 +34,8 @@ pub(crate) struct Recorded {
     input_gradients: Vec<Option<Vec<u8>>>,
     /// The parameters that get a gradient.
     numbers: Vec<usize>,
+    /// The hooks that gradients will meet.
+    calls: CallHooks,
     /// Whether what it drew was not counted yet.
     is_new: bool,
 }
@@ -80,6 +82,7 @@ pub(crate) fn forward(
         results: vars.iter().filter_map(Var::id).collect(),
         input_gradients: Vec::new(),
         numbers: Vec::new(),
+        calls: runner.take_calls(),
         is_new: true,
     };
     Ok((made, recorded))
@@ -119,9 +122,10 @@ pub(crate) fn backward(
     let trainable = cohort.scheme.trainable();
     let gradients = gradient_slots(cohort);
     let mut runner = runner(world, cohort, shared)?;
-    let Recorded { program, eager, inputs, results, .. } = recorded;
+    let Recorded { program, eager, inputs, results, calls, .. } = recorded;
     let trace = Trace::resume_eager(program, eager);
     load(world, cohort, &gradients, &trace)?;
+    runner.set_calls(calls);
     runner.go_back(&trace);
     let mut wrt: Vec<_> = trainable.iter().map(|p| trace.slot(p.slot.clone())).collect();
     let asked = inputs.iter().filter(|(_, needed)| *needed);
@@ -156,7 +160,8 @@ pub(crate) fn backward(
         let bytes = found.map(|id| eager.read_bytes(id).map(|(_, bytes)| bytes));
         input_gradients.push(bytes.transpose()?);
     }
-    Ok(Recorded { program, eager, inputs, results, input_gradients, numbers, is_new: false })
+    let calls = CallHooks::default();
+    Ok(Recorded { program, eager, inputs, results, input_gradients, numbers, calls, is_new: false })
 }
 
 /// Computes one training step: forward, loss, backward and updates on one record; nothing is written yet.
@@ -199,6 +204,7 @@ pub(crate) fn train_step(
         results: Vec::new(),
         input_gradients: Vec::new(),
         numbers: Vec::new(),
+        calls: CallHooks::default(),
         is_new: true,
     };
     Ok((made, recorded))

@@ -93,10 +93,17 @@ pub fn register(
 }
 
 /// The hooks of every module and of a population, as they are when a pass begins.
-#[derive(Clone, Default)]
+#[derive(Default)]
 pub(crate) struct Shared {
     global: Hooks,
     population: PopulationHooks,
+}
+
+/// The same lists once more: handles must reach them while hooks run.
+impl Clone for Shared {
+    fn clone(&self) -> Self {
+        Shared { global: self.global.share(), population: self.population.share() }
+    }
 }
 
 impl Shared {
@@ -124,6 +131,17 @@ pub(crate) fn has_own(world: &World, group: &Group, place: usize) -> bool {
     })
 }
 
+/// The hooks that gradients will meet at the module calls of a pass, by the scope of the call: those that
+/// there were when it began, as in torch.
+#[derive(Default)]
+pub(crate) struct CallHooks(HashMap<usize, OfCall>);
+
+struct OfCall {
+    position: usize,
+    before: Vec<(Hook, Option<Entity>)>,
+    after: Vec<(Hook, Option<Entity>)>,
+}
+
 /// Calls the hooks of a pass of one model, or of a cohort.
 pub(crate) struct Runner {
     shared: Shared,
@@ -132,6 +150,7 @@ pub(crate) struct Runner {
     paths: Vec<(String, &'static str)>,
     models: usize,
     failure: RefCell<Option<StepError>>,
+    calls: RefCell<CallHooks>,
     /// For each module call, the gradients of its outputs.
     arrived: HashMap<usize, Gradients>,
     trace: Option<Trace>,
@@ -176,6 +195,7 @@ impl Runner {
             paths: positions.iter().map(|at| (at.path.clone(), at.module.type_name())).collect(),
             models,
             failure: RefCell::new(None),
+            calls: RefCell::default(),
             arrived: HashMap::new(),
             trace: None,
         }
@@ -184,6 +204,16 @@ impl Runner {
     /// Goes on with the gradients of what was recorded on `trace`.
     pub(crate) fn go_back(&mut self, trace: &Trace) {
         self.trace = Some(trace.clone());
+    }
+
+    /// Takes the hooks that gradients will meet, for a pass back by another runner.
+    pub(crate) fn take_calls(&self) -> CallHooks {
+        self.calls.take()
+    }
+
+    /// Gives the hooks that gradients will meet.
+    pub(crate) fn set_calls(&mut self, calls: CallHooks) {
+        self.calls = RefCell::new(calls);
     }
 
     /// Gives the error of the first hook that failed.
@@ -234,12 +264,6 @@ impl Runner {
         })
     }
 
-    fn position(&self, trace: &Trace, scope: usize) -> Option<usize> {
-        let program = trace.program();
-        let path = &program.scopes.get(scope)?.path;
-        self.paths.iter().position(|(known, _)| known == path)
-    }
-
     /// Checks what a hook put in the place of gradients.
     fn accept(&self, trace: &Trace, gradients: &mut [Option<Var>], new: Gradients) {
         if new.len() != gradients.len() {
@@ -261,14 +285,14 @@ impl Runner {
     }
 
     /// Calls the full backward hooks of a call.
-    fn backward(&self, trace: &Trace, position: usize, scope: usize, inputs: &mut [Option<Var>]) {
+    fn backward(&self, trace: &Trace, scope: usize, of: &OfCall, inputs: &mut [Option<Var>]) {
         let outputs = self.arrived.get(&scope).cloned().unwrap_or_default();
-        for (number, hook) in self.hooks(position, HookKind::Backward).iter().enumerate() {
+        for (number, hook) in of.after.iter().enumerate() {
             if trace.error().is_some() {
                 return;
             }
             let told = Told::Backward(inputs, &outputs);
-            if let Ok(Answer::Gradients(new)) = self.call(trace, position, number, hook, &told) {
+            if let Ok(Answer::Gradients(new)) = self.call(trace, of.position, number, hook, &told) {
                 self.accept(trace, inputs, new);
             }
         }
@@ -340,6 +364,15 @@ fn panic_message(panic: &(dyn Any + Send)) -> String {
 
 impl Watcher for Runner {
     fn before(&self, call: &Call<'_>, mut arguments: Arguments) -> Arguments {
+        let position = call.position;
+        let before = self.hooks(position, HookKind::BackwardPre);
+        let after = self.hooks(position, HookKind::Backward);
+        if !before.is_empty() || !after.is_empty() {
+            // The scope of the call was opened just now.
+            let scope = call.trace.program().scopes.len() - 1;
+            let of_call = OfCall { position, before, after };
+            self.calls.borrow_mut().0.insert(scope, of_call);
+        }
         let hooks = self.hooks(call.position, HookKind::ForwardPre);
         for (number, hook) in hooks.iter().enumerate() {
             let told = Told::ForwardPre(&arguments);
@@ -374,27 +407,31 @@ impl Watcher for Runner {
 impl WatchGradients for Runner {
     fn leave(&mut self, call: Crossing<'_>, gradients: &mut [Option<Var>]) {
         let Some(trace) = self.trace.clone() else { return };
-        let Some(position) = self.position(&trace, call.scope) else { return };
-        for (number, hook) in self.hooks(position, HookKind::BackwardPre).iter().enumerate() {
+        // It is away while hooks run, which may not touch it.
+        let Some(of) = self.calls.borrow_mut().0.remove(&call.scope) else { return };
+        for (number, hook) in of.before.iter().enumerate() {
             if trace.error().is_some() {
                 return;
             }
             let told = Told::BackwardPre(gradients);
-            if let Ok(Answer::Gradients(new)) = self.call(&trace, position, number, hook, &told) {
+            if let Ok(Answer::Gradients(new)) = self.call(&trace, of.position, number, hook, &told)
+            {
                 self.accept(&trace, gradients, new);
             }
         }
         self.arrived.insert(call.scope, gradients.to_vec());
         if !call.needs.contains(&true) {
             let mut none = vec![None; call.needs.len()];
-            self.backward(&trace, position, call.scope, &mut none);
+            self.backward(&trace, call.scope, &of, &mut none);
         }
+        self.calls.borrow_mut().0.insert(call.scope, of);
     }
 
     fn enter(&mut self, call: Crossing<'_>, gradients: &mut [Option<Var>]) {
         let Some(trace) = self.trace.clone() else { return };
-        if let Some(position) = self.position(&trace, call.scope) {
-            self.backward(&trace, position, call.scope, gradients);
+        let of = self.calls.borrow_mut().0.remove(&call.scope);
+        if let Some(of) = of {
+            self.backward(&trace, call.scope, &of, gradients);
         }
     }
 }

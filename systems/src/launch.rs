@@ -49,6 +49,11 @@ impl Members {
         if self.is_all { self.population } else { self.some.len() }
     }
 
+    /// Says whether these are all models of the population.
+    pub(crate) fn is_all(&self) -> bool {
+        self.is_all
+    }
+
     /// Gives the members' indices in the population.
     pub(crate) fn indices(&self) -> impl Iterator<Item = usize> + '_ {
         (0..self.len()).map(|i| self.some.get(i).map_or(i, |&(_, index)| index as usize))

@@ -7,7 +7,10 @@ use bevy_ecs::prelude::*;
 use neurarch_components::blueprint::{Blueprint, Blueprints};
 use neurarch_components::mode::Mode;
 use neurarch_components::population::Population;
+use neurarch_components::tree::Model;
+use neurarch_kernels::program::Role;
 
+use crate::access::{self, AccessError};
 use crate::cohort::population;
 use crate::sign::{self, SignError};
 use crate::step::StepError;
@@ -55,6 +58,36 @@ pub fn requires_grad_(
             mode.frozen.set(number, !requires_grad);
         }
     })
+}
+
+/// Says whether one parameter of a model, by its dotted name, needs a gradient.
+///
+/// # Errors
+///
+/// If `root` is no model's root, or has no such parameter.
+///
+/// Source: `torch.Tensor.requires_grad`.
+pub fn set_requires_grad(
+    world: &mut World,
+    root: Entity,
+    name: &str,
+    requires_grad: bool,
+) -> Result<(), AccessError> {
+    let population = world.get::<Model>(root).ok_or(AccessError::NotAModel(root))?.population;
+    sign::refresh(world, population)?;
+    let (_, _, blueprint) = access::place(world, root)?;
+    let slot = access::find_slot(blueprint, name).filter(|slot| slot.role == Role::Parameter);
+    let slot = slot.ok_or_else(|| AccessError::NoSuchName {
+        module: blueprint.positions[0].module.type_name(),
+        name: name.to_owned(),
+    })?;
+    let number = blueprint.number(slot.position, slot.index);
+    if let Some(mut mode) = world.get_mut::<Mode>(root)
+        && mode.frozen.contains(number) == requires_grad
+    {
+        mode.frozen.set(number, !requires_grad);
+    }
+    Ok(())
 }
 
 /// Says whether models take part. An inactive model is not visited: nothing of it changes by a bit.

@@ -81,14 +81,24 @@ impl Run {
         population: Entity,
     ) -> Result<(), StepError> {
         self.cohorts.refresh(world, population)?;
-        if self.cohorts.forget_hooks_that_are_gone(world, population)? {
-            self.cohorts.refresh(world, population)?;
-        }
         self.shared = Shared::of(world, population);
         for cohort in &mut self.cohorts.list {
             cohort.is_eager = self.shared.is_some() || cohort.scheme.mode.hooked;
         }
         Ok(())
+    }
+
+    /// Takes the mark off models whose last hook is gone. Only a pass that begins does so: what a hook that
+    /// removed itself has seen is still to be gone back from.
+    pub(crate) fn forget_hooks_that_are_gone(
+        &mut self,
+        world: &mut World,
+        population: Entity,
+    ) -> Result<(), StepError> {
+        match self.cohorts.forget_hooks_that_are_gone(world, population)? {
+            true => self.refresh(world, population),
+            false => Ok(()),
+        }
     }
 
     /// Says whether some models have modules that become others when they are first called.
@@ -242,7 +252,7 @@ impl Tape {
     pub(crate) fn is_of(&self, cohorts: &Cohorts) -> bool {
         self.of.len() == cohorts.list.len()
             && self.of.iter().zip(&cohorts.list).all(|((members, mode), cohort)| {
-                *members == cohort.at.members && *mode == cohort.scheme.mode
+                *members == cohort.at.members && mode.computes_like(&cohort.scheme.mode)
             })
     }
 }

@@ -149,7 +149,7 @@ fn like_first(world: &World, population: Entity) -> Result<Spawner, SpawnError> 
     Ok(Spawner::new(world, population, group, modules.collect()))
 }
 
-fn check_count(given: usize) -> Result<(), SpawnError> {
+pub(crate) fn check_count(given: usize) -> Result<(), SpawnError> {
     if given < NOT_A_MEMBER as usize { Ok(()) } else { Err(SpawnError::TooMany { given }) }
 }
 

@@ -6,6 +6,7 @@
 
 use std::cell::RefCell;
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 
@@ -118,13 +119,33 @@ pub unsafe fn run(stages: &[Stage<'_>]) {
         // SAFETY: as the caller promises.
         run_range(0..models, 1, |models| unsafe { visit(stages, models, true) });
     } else {
-        let tile = tile.min(models.div_ceil(threads));
-        (0..models.div_ceil(tile)).into_par_iter().for_each(|index| {
-            let start = index * tile;
-            // SAFETY: as the caller promises; each model is in one tile.
-            unsafe { visit(stages, start..models.min(start + tile), false) };
-        });
+        let next = AtomicUsize::new(0);
+        let work = || {
+            while let Some(models) = take(&next, models, threads) {
+                // SAFETY: as the caller promises; each model is taken once.
+                run_range(models, tile, |models| unsafe { visit(stages, models, false) });
+            }
+        };
+        if rayon::current_thread_index().is_some() {
+            (0..threads).into_par_iter().with_max_len(1).for_each(|_| work());
+        } else {
+            // The caller's own thread begins at once, while the pool's wake up.
+            rayon::in_place_scope(|scope| {
+                (1..threads).for_each(|_| scope.spawn(|_| work()));
+                work();
+            });
+        }
     }
+}
+
+/// Takes some of the models that nobody took yet: many that lie one behind the other while there are many
+/// left, few in the end, so that all threads end together however late they began.
+fn take(next: &AtomicUsize, models: usize, threads: usize) -> Option<Range<usize>> {
+    let some = |start: usize| (models - start).div_ceil(2 * threads);
+    let taken = next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |start| {
+        (start < models).then(|| start + some(start))
+    });
+    taken.ok().map(|start| start..start + some(start))
 }
 
 fn run_range(models: Range<usize>, tile: usize, mut visit: impl FnMut(Range<usize>)) {

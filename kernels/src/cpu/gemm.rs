@@ -102,6 +102,19 @@ impl Product {
         along_rows && (!along_columns || self.n == 1 && self.m > 1)
     }
 
+    /// Gives the product that is computed in place of an [oriented](Product::oriented) one with few columns,
+    /// which would leave most of a vector empty, if the rows fill vectors and nothing has to be packed. Its
+    /// result is `Cᵀ`, without gaps.
+    pub(super) fn thin(self) -> Option<Product> {
+        let Product { m, n, a, b, c, bias, .. } = self;
+        let fills = 4 * n <= MAX_LANES && m.is_multiple_of(MAX_LANES);
+        let is_thin = fills && a.row == 1 && c.row == n && self.finish == Finish::Sum;
+        let (a, b) = (b.transposed(), a.transposed());
+        let c = Strides { row: m, column: 1 };
+        let turned = Product { m: n, n: m, k: self.k, a, b, c, bias, finish: Finish::Sum };
+        is_thin.then_some(turned)
+    }
+
     /// Says whether `B` must be packed; the product is [oriented](Product::oriented).
     pub(super) fn packs(&self) -> bool {
         self.b.column != 1 && self.n > 1
@@ -232,7 +245,7 @@ impl<T: Float> Vectorized for Gemm<'_, T> {
 
 /// Applies an activation to a row of `C`.
 #[inline(always)]
-fn activate<T: Float, S: Simd>(activation: ActivationKind, c: &mut [T]) {
+pub(super) fn activate<T: Float, S: Simd>(activation: ActivationKind, c: &mut [T]) {
     for c in c.chunks_mut(<T::Lanes<S> as Lanes<T>>::N) {
         // SAFETY: as many lanes are read and written as the chunk is long.
         unsafe {
@@ -316,6 +329,12 @@ impl Block {
         panel: Panel<T>,
     ) {
         let mut row = 0;
+        // A panel one vector wide leaves registers for twice the rows.
+        while VECTORS == 1 && S::GEMM_ROWS == 8 && row + 16 <= self.m {
+            // SAFETY: as the caller promises, for the rows from `row` on that there are.
+            unsafe { self.tile::<T, S, 16, VECTORS, FULL>(row, last, panel) };
+            row += 16;
+        }
         while row + S::GEMM_ROWS <= self.m {
             // SAFETY: as the caller promises, for the rows from `row` on that there are.
             unsafe {

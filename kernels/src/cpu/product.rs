@@ -5,11 +5,12 @@
 
 use core::marker::PhantomData;
 
-use super::dot::Dot;
+use super::dot::{Dot, ForLength, Length, for_length};
 use super::gemm::{BiasAxis, Finish, Gemm, Product, Strides, pack_rows};
 use super::large;
 use super::simd::{Float, Simd, Vectorized, dispatch};
-use super::tile::{Model, Tile};
+use super::tile::{Input, Output, Tile, VectorKernel, run_vectors};
+use super::transpose::transpose;
 use crate::dtype::Dtype;
 use crate::op::Kernel;
 use crate::shape::Operand;
@@ -120,6 +121,8 @@ fn make(
 struct ProductKernel<T> {
     /// Oriented, unless the way is [`Way::Dot`].
     product: Product,
+    /// Whether the product gives `Cᵀ`, in scratch memory ([`Product::thin`]).
+    is_thin: bool,
     /// Which inputs are `A` and `B` of the oriented product.
     a: usize,
     b: usize,
@@ -136,27 +139,38 @@ impl<T: Float> ProductKernel<T> {
     fn new(product: Product, way: Way, has_bias: bool, mut starts: Vec<[usize; 3]>) -> Self {
         let turned = way != Way::Dot && product.is_turned();
         let has_output = product.finish == Finish::ReluGradient;
-        if turned {
+        let product = if turned { product.oriented() } else { product };
+        let is_small =
+            way == Way::Small && !has_bias && product.m * product.n * product.k < WORTH_SPLITTING;
+        let thin = product.thin().filter(|_| is_small && product.k > 0);
+        let swaps = turned != thin.is_some();
+        if swaps {
             starts.iter_mut().for_each(|start| start.swap(0, 1));
         }
+        let scratch_elements = match thin {
+            Some(turned) => turned.m * turned.n,
+            None if way == Way::Small => product.scratch_elements(),
+            None => 0,
+        };
         ProductKernel {
-            product: if turned { product.oriented() } else { product },
-            a: usize::from(turned),
-            b: usize::from(!turned),
+            product: thin.unwrap_or(product),
+            is_thin: thin.is_some(),
+            a: usize::from(swaps),
+            b: usize::from(!swaps),
             bias: has_bias.then_some(2),
             output: has_output.then_some(2 + usize::from(has_bias)),
             way,
             starts,
-            scratch_elements: if way == Way::Small { product.scratch_elements() } else { 0 },
+            scratch_elements,
             of: PhantomData,
         }
     }
 
-    /// Gives the operands of one model, and scratch memory.
+    /// Gives the operands of all models, and scratch memory.
     #[inline(always)]
-    fn operands<'t>(&self, model: Model<'t>) -> (Operands<'t, T>, &'t mut [T]) {
-        let (inputs, mut outputs, scratch) = model.split();
-        let operands = Operands {
+    fn operands<'t>(&self, tile: &'t mut Tile<'_>) -> (TileOperands<'t, T>, &'t mut [T]) {
+        let (inputs, mut outputs, scratch) = tile.operands();
+        let operands = TileOperands {
             a: inputs.get(self.a),
             b: inputs.get(self.b),
             bias: self.bias.map(|bias| inputs.get(bias)),
@@ -164,6 +178,28 @@ impl<T: Float> ProductKernel<T> {
             c: outputs.take(),
         };
         (operands, bytemuck::cast_slice_mut(scratch))
+    }
+}
+
+/// The operands of all models.
+struct TileOperands<'t, T> {
+    a: Input<'t, T>,
+    b: Input<'t, T>,
+    bias: Option<Input<'t, T>>,
+    output: Option<Input<'t, T>>,
+    c: Output<'t, T>,
+}
+
+impl<T: Float> TileOperands<'_, T> {
+    #[inline(always)]
+    fn at(&mut self, model: usize) -> Operands<'_, T> {
+        Operands {
+            a: self.a.at(model),
+            b: self.b.at(model),
+            bias: self.bias.map(|bias| bias.at(model)),
+            output: self.output.map(|output| output.at(model)),
+            c: self.c.at(model),
+        }
     }
 }
 
@@ -190,11 +226,16 @@ impl<T: Float> Kernel for ProductKernel<T> {
         let Product { m, n, k, .. } = self.product;
         let split = tile.split() && m * n * k >= WORTH_SPLITTING;
         if self.way != Way::Large && !split {
-            dispatch(Models { kernel: self, tile });
+            match self.way {
+                Way::Dot => run_vectors(&Dots(self), tile),
+                _ => run_vectors(self, tile),
+            }
             return;
         }
-        for model in 0..tile.models() {
-            let (mut operands, scratch) = self.operands(tile.model(model));
+        let models = tile.models();
+        let (mut operands, scratch) = self.operands(tile);
+        for model in 0..models {
+            let mut operands = operands.at(model);
             for &start in &self.starts {
                 let part = operands.at(start, self.product);
                 if self.way == Way::Large {
@@ -213,22 +254,56 @@ impl<T: Float> Kernel for ProductKernel<T> {
     }
 }
 
-/// The products of every model of a tile, inside one instruction set.
-struct Models<'a, 'b, T> {
-    kernel: &'a ProductKernel<T>,
-    tile: &'a mut Tile<'b>,
+impl<T: Float> VectorKernel for ProductKernel<T> {
+    #[inline(always)]
+    fn run<S: Simd>(&self, tile: &mut Tile<'_>) {
+        let models = tile.models();
+        let (mut operands, scratch) = self.operands(tile);
+        for model in 0..models {
+            let mut operands = operands.at(model);
+            for &start in &self.starts {
+                let part = operands.at(start, self.product);
+                if self.is_thin {
+                    let Part { product: Product { m, n, .. }, c, .. } = part;
+                    let turned = &mut scratch[..m * n];
+                    Part { c: turned, ..part }.compute::<S>(self.way, &mut []);
+                    transpose::<T, S>(turned, n, c, m, m, n);
+                } else {
+                    part.compute::<S>(self.way, scratch);
+                }
+            }
+        }
+    }
 }
 
-impl<T: Float> Vectorized for Models<'_, '_, T> {
-    type Output = ();
+/// The kernel of dot products: a function of its own, so that register tiles share their registers with
+/// nobody.
+struct Dots<'a, T>(&'a ProductKernel<T>);
 
+impl<T: Float> VectorKernel for Dots<'_, T> {
     #[inline(always)]
-    fn run<S: Simd>(self) {
-        let Models { kernel, tile } = self;
-        for model in 0..tile.models() {
-            let (mut operands, scratch) = kernel.operands(tile.model(model));
-            for &start in &kernel.starts {
-                operands.at(start, kernel.product).compute::<S>(kernel.way, scratch);
+    fn run<S: Simd>(&self, tile: &mut Tile<'_>) {
+        let models = tile.models();
+        let (operands, _) = self.0.operands(tile);
+        let dots = DotsOfModels { kernel: self.0, models, operands };
+        for_length::<T, S>(self.0.product.k, dots);
+    }
+}
+
+/// Dot products of every model of a tile.
+struct DotsOfModels<'a, 't, T> {
+    kernel: &'a ProductKernel<T>,
+    models: usize,
+    operands: TileOperands<'t, T>,
+}
+
+impl<T: Float> ForLength for DotsOfModels<'_, '_, T> {
+    #[inline(always)]
+    fn with<S: Simd, L: Length>(mut self) {
+        for model in 0..self.models {
+            let mut operands = self.operands.at(model);
+            for &start in &self.kernel.starts {
+                operands.at(start, self.kernel.product).dots().with::<S, L>();
             }
         }
     }
@@ -245,17 +320,14 @@ struct Part<'a, T> {
     c: &'a mut [T],
 }
 
-impl<T: Float> Part<'_, T> {
+impl<'a, T: Float> Part<'a, T> {
     /// Computes the product; where the `gemm` crate did, what follows it.
     #[inline(always)]
     fn compute<S: Simd>(self, way: Way, scratch: &mut [T]) {
         let Part { ref product, a, b, bias, output, c } = self;
-        let Product { m: rows, n: columns, k, finish, .. } = *product;
+        let Product { m: rows, n: columns, k, .. } = *product;
         match way {
-            Way::Dot => {
-                let (a, b) = (&a[..rows * k], &b[..columns * k]);
-                Dot { rows, columns, k, a, b, bias, finish, c }.run::<S>();
-            }
+            Way::Dot => dispatch(Part { product: *product, a, b, bias, output, c }.dots()),
             Way::Small if k == 0 => {
                 c[..rows * columns].fill(T::default());
                 large::Epilogue { product, bias, output, c }.run::<S>();
@@ -263,6 +335,15 @@ impl<T: Float> Part<'_, T> {
             Way::Small => Gemm { product, a, b, bias, output, c, scratch }.run::<S>(),
             Way::Large => large::Epilogue { product, bias, output, c }.run::<S>(),
         }
+    }
+
+    /// Gives the product as dot products.
+    #[inline(always)]
+    fn dots(self) -> Dot<'a, T> {
+        let Part { product, a, b, bias, c, .. } = self;
+        let Product { m: rows, n: columns, k, finish, .. } = product;
+        let (a, b, c) = (&a[..rows * k], &b[..columns * k], &mut c[..rows * columns]);
+        Dot { rows, columns, k, a, b, bias, finish, c }
     }
 
     /// Computes it on the threads of the pool.

@@ -39,6 +39,16 @@ fn philox(counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
     c
 }
 
+/// The first of the draws of noise on parameters; the draws of a program's ops are counted from 0, and
+/// those of this kind by parameters. So nothing draws twice with one counter.
+pub const NOISE: u32 = 1 << 28;
+
+/// The first of the draws that say which elements of a parameter noise changes.
+pub const MUTATION: u32 = 2 << 28;
+
+/// The draw that says which parent a parameter comes from.
+pub const CROSSOVER: u32 = 3 << 28;
+
 /// Mixes the bits of `x` one to one: Stafford's variant 13, as in `SplitMix64`.
 const fn mix(x: u64) -> u64 {
     let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

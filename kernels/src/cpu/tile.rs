@@ -4,7 +4,9 @@
 use core::marker::PhantomData;
 use core::ptr;
 
+use super::simd::{Simd, Vectorized, dispatch};
 use crate::dtype::Element;
+use crate::op::Kernel;
 
 /// Where the rows of one operand lie.
 #[derive(Clone, Copy, Debug)]
@@ -155,70 +157,84 @@ impl<'a> Tile<'a> {
         self.split
     }
 
-    /// Gives the operands of one model.
+    /// Gives the state of a model's random numbers, and the number of this draw in a step.
+    #[inline(always)]
+    pub fn key(&self, model: usize) -> (Key, u32) {
+        (self.keys.get(model).copied().unwrap_or_default(), self.draw)
+    }
+
+    /// Gives the operands of all models, and scratch memory (zeroed at first, then as it was left).
+    ///
+    /// What is the same for all models is looked up once, before the loop over them; a small model's whole
+    /// work takes no longer than looking its operands up.
+    #[inline(always)]
+    pub fn operands(&mut self) -> (Inputs<'_>, Outputs<'_>, &mut [u8]) {
+        let Tile { models, views, inputs, outputs, ref mut scratch, .. } = *self;
+        (
+            Inputs { models, views, ids: inputs },
+            Outputs { models, views, ids: outputs, next: 0, lifetime: PhantomData },
+            scratch,
+        )
+    }
+
+    /// Gives the operands of one model: the short way, for kernels that do much with each.
     #[inline(always)]
     pub fn model(&mut self, model: usize) -> Model<'_> {
-        debug_assert!(model < self.models);
-        Model {
-            model,
-            views: self.views,
-            inputs: self.inputs,
-            outputs: self.outputs,
-            scratch: self.scratch,
-            key: self.keys.get(model).copied().unwrap_or_default(),
-            draw: self.draw,
-        }
+        let (key, draw) = self.key(model);
+        let (inputs, outputs, scratch) = self.operands();
+        Model { model, inputs, outputs, scratch, key, draw }
     }
 }
 
-/// The operands of one model of a [`Tile`].
-pub struct Model<'t> {
-    model: usize,
-    views: &'t [View<'t>],
-    inputs: &'t [u32],
-    outputs: &'t [u32],
-    scratch: &'t mut [u8],
-    key: Key,
-    draw: u32,
-}
-
-/// The inputs of one model.
+/// The inputs of a tile.
 #[derive(Clone, Copy)]
 pub struct Inputs<'t> {
-    model: usize,
+    models: usize,
     views: &'t [View<'t>],
     ids: &'t [u32],
 }
 
 impl<'t> Inputs<'t> {
-    /// Gives the elements of input `i`, in the order of its layout.
+    /// Gives input `i` of every model.
     ///
     /// # Panics
     ///
     /// If there is no such input or its elements are not `T`.
     #[inline(always)]
-    pub fn get<T: Element>(&self, i: usize) -> &'t [T] {
-        let view = &self.views[self.ids[i] as usize];
-        assert_eq!(view.element_bytes, size_of::<T>(), "a kernel reads the dtype it was made for");
-        // SAFETY: whoever made the tile promised `numel` initialized elements at this address that
-        // nobody writes while it lives.
-        unsafe { core::slice::from_raw_parts(view.rows.at(self.model).cast(), view.numel) }
-    }
-
-    /// Gives the number of inputs.
-    pub fn len(&self) -> usize {
-        self.ids.len()
-    }
-
-    /// Says whether there are no inputs.
-    pub fn is_empty(&self) -> bool {
-        self.ids.is_empty()
+    pub fn get<T: Element>(&self, i: usize) -> Input<'t, T> {
+        let View { rows, numel, element_bytes } = self.views[self.ids[i] as usize];
+        assert_eq!(element_bytes, size_of::<T>(), "a kernel reads the dtype it was made for");
+        Input { models: self.models, rows, numel, elements: PhantomData }
     }
 }
 
-/// The outputs of one model, each handed out once.
+/// One input of every model of a tile.
+#[derive(Clone, Copy)]
+pub struct Input<'t, T> {
+    models: usize,
+    rows: Rows<'t>,
+    numel: usize,
+    elements: PhantomData<&'t [T]>,
+}
+
+impl<'t, T: Element> Input<'t, T> {
+    /// Gives a model's elements, in the order of the input's layout.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such model.
+    #[inline(always)]
+    pub fn at(&self, model: usize) -> &'t [T] {
+        assert!(model < self.models, "a model of the tile");
+        // SAFETY: whoever made the tile promised `numel` initialized elements at this address that
+        // nobody writes while it lives; `Inputs::get` compared their size.
+        unsafe { core::slice::from_raw_parts(self.rows.at(model).cast(), self.numel) }
+    }
+}
+
+/// The outputs of a tile, each handed out once.
 pub struct Outputs<'t> {
-    model: usize,
+    models: usize,
     views: &'t [View<'t>],
     ids: &'t [u32],
     next: usize,
@@ -226,6 +242,120 @@ pub struct Outputs<'t> {
 }
 
 impl<'t> Outputs<'t> {
+    /// Gives the next output of every model.
+    ///
+    /// # Panics
+    ///
+    /// If there is no further output or its elements are not `T`.
+    #[inline(always)]
+    pub fn take<T: Element>(&mut self) -> Output<'t, T> {
+        let View { rows, numel, element_bytes } = self.views[self.ids[self.next] as usize];
+        self.next += 1;
+        assert_eq!(element_bytes, size_of::<T>(), "a kernel writes the dtype it was made for");
+        Output { models: self.models, rows, numel, elements: PhantomData }
+    }
+}
+
+/// One output of every model of a tile.
+pub struct Output<'t, T> {
+    models: usize,
+    rows: Rows<'t>,
+    numel: usize,
+    elements: PhantomData<&'t mut [T]>,
+}
+
+impl<'t, T: Element> Output<'t, T> {
+    /// Gives a model's elements, in the order of the output's layout.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such model.
+    #[inline(always)]
+    pub fn at(&mut self, model: usize) -> &mut [T] {
+        self.elements_of(model)
+    }
+
+    /// Gives a model's elements, for as long as the tile is borrowed.
+    #[inline(always)]
+    fn into_model(self, model: usize) -> &'t mut [T] {
+        self.elements_of(model)
+    }
+
+    #[inline(always)]
+    fn elements_of<'s>(&self, model: usize) -> &'s mut [T]
+    where
+        't: 's,
+    {
+        assert!(model < self.models, "a model of the tile");
+        // SAFETY: whoever made the tile promised `numel` initialized elements at this address that
+        // overlap no other view; `Outputs::take` compared their size. Each output is handed out once, because
+        // `next` moves on and `Tile::operands` borrows the tile exclusively, and gives out one model's elements
+        // at a time, because its two callers borrow it exclusively or consume it.
+        unsafe { core::slice::from_raw_parts_mut(self.rows.at(model).cast(), self.numel) }
+    }
+}
+
+/// The operands of one model of a [`Tile`].
+pub struct Model<'t> {
+    model: usize,
+    inputs: Inputs<'t>,
+    outputs: Outputs<'t>,
+    scratch: &'t mut [u8],
+    key: Key,
+    draw: u32,
+}
+
+impl<'t> Model<'t> {
+    /// Splits into inputs, outputs and scratch memory (zeroed at first, then as it was left).
+    #[inline(always)]
+    pub fn split(self) -> (ModelInputs<'t>, ModelOutputs<'t>, &'t mut [u8]) {
+        let Model { model, inputs, outputs, scratch, .. } = self;
+        (ModelInputs { model, inputs }, ModelOutputs { model, outputs }, scratch)
+    }
+
+    /// Gives the state of this model's random numbers, and the number of this draw in a step.
+    #[inline(always)]
+    pub fn key(&self) -> (Key, u32) {
+        (self.key, self.draw)
+    }
+}
+
+/// The inputs of one model.
+#[derive(Clone, Copy)]
+pub struct ModelInputs<'t> {
+    model: usize,
+    inputs: Inputs<'t>,
+}
+
+impl<'t> ModelInputs<'t> {
+    /// Gives the elements of input `i`, in the order of its layout.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such input or its elements are not `T`.
+    #[inline(always)]
+    pub fn get<T: Element>(&self, i: usize) -> &'t [T] {
+        self.inputs.get(i).at(self.model)
+    }
+
+    /// Gives the number of inputs.
+    pub fn len(&self) -> usize {
+        self.inputs.ids.len()
+    }
+
+    /// Says whether there are no inputs.
+    pub fn is_empty(&self) -> bool {
+        self.inputs.ids.is_empty()
+    }
+}
+
+/// The outputs of one model, each handed out once.
+pub struct ModelOutputs<'t> {
+    model: usize,
+    outputs: Outputs<'t>,
+}
+
+impl<'t> ModelOutputs<'t> {
     /// Gives the elements of the next output, in the order of its layout.
     ///
     /// # Panics
@@ -233,31 +363,53 @@ impl<'t> Outputs<'t> {
     /// If there is no further output or its elements are not `T`.
     #[inline(always)]
     pub fn take<T: Element>(&mut self) -> &'t mut [T] {
-        let view = &self.views[self.ids[self.next] as usize];
-        self.next += 1;
-        assert_eq!(view.element_bytes, size_of::<T>(), "a kernel writes the dtype it was made for");
-        // SAFETY: whoever made the tile promised `numel` initialized elements at this address that
-        // overlap no other view; each output of a model is handed out once, because `next` moves on
-        // and `Model::split` consumes the model, which borrows the tile exclusively.
-        unsafe { core::slice::from_raw_parts_mut(view.rows.at(self.model).cast(), view.numel) }
+        self.outputs.take().into_model(self.model)
     }
 }
 
-impl<'t> Model<'t> {
-    /// Splits into inputs, outputs and scratch memory (zeroed at first, then as it was left).
-    #[inline(always)]
-    pub fn split(self) -> (Inputs<'t>, Outputs<'t>, &'t mut [u8]) {
-        let Model { model, views, inputs, outputs, scratch, .. } = self;
-        (
-            Inputs { model, views, ids: inputs },
-            Outputs { model, views, ids: outputs, next: 0, lifetime: PhantomData },
-            scratch,
-        )
+/// A kernel whose body is compiled for each instruction set.
+pub trait VectorKernel: Send + Sync {
+    /// Computes the outputs of every model in `tile`. Implementations are `#[inline(always)]`.
+    fn run<S: Simd>(&self, tile: &mut Tile<'_>);
+
+    /// See [`Kernel::scratch_bytes`].
+    fn scratch_bytes(&self) -> usize {
+        0
+    }
+}
+
+/// Makes the kernel that runs `kernel` with the best instructions that the machine has.
+pub fn vector_kernel(kernel: impl VectorKernel + 'static) -> Box<dyn Kernel> {
+    Box::new(ForEachSet(kernel))
+}
+
+/// Runs `kernel` with the best instructions that the machine has.
+pub(crate) fn run_vectors(kernel: &impl VectorKernel, tile: &mut Tile<'_>) {
+    dispatch(OverTile { kernel, tile });
+}
+
+struct ForEachSet<K>(K);
+
+impl<K: VectorKernel> Kernel for ForEachSet<K> {
+    fn run(&self, tile: &mut Tile<'_>) {
+        run_vectors(&self.0, tile);
     }
 
-    /// Gives the state of this model's random numbers, and the number of this draw in a step.
+    fn scratch_bytes(&self) -> usize {
+        self.0.scratch_bytes()
+    }
+}
+
+struct OverTile<'k, 't, 'a, K> {
+    kernel: &'k K,
+    tile: &'t mut Tile<'a>,
+}
+
+impl<K: VectorKernel> Vectorized for OverTile<'_, '_, '_, K> {
+    type Output = ();
+
     #[inline(always)]
-    pub fn key(&self) -> (Key, u32) {
-        (self.key, self.draw)
+    fn run<S: Simd>(self) {
+        self.kernel.run::<S>(self.tile);
     }
 }

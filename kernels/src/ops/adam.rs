@@ -10,9 +10,10 @@
 //! then rounded. Source: `torch.optim.Adam` and `AdamW`; a quotient by `√(1 - β₂ᵗ)` is a product by its
 //! reciprocal here, one rounding apart.
 
+use core::cell::Cell;
+
 use super::update::{self, Rule};
 use crate::cpu::simd::{Float, Lanes, Simd};
-use crate::cpu::tile::Inputs;
 use crate::op::{Kernel, Op, OpError};
 use crate::program::trace::Var;
 use crate::shape::{Operand, Type};
@@ -111,17 +112,8 @@ impl Op for AdamOp {
 #[derive(Clone, Copy)]
 struct AdamRule(AdamSettings);
 
-#[derive(Clone, Copy, PartialEq)]
-struct Rates {
-    lr: f64,
-    beta1: f64,
-    beta2: f64,
-    eps: f64,
-    weight_decay: f64,
-}
-
 /// A step's numbers.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct Step<T> {
     /// `1 - β₁`
     new_mean: T,
@@ -138,8 +130,27 @@ struct Step<T> {
     decay: T,
 }
 
-impl Rule<2> for AdamRule {
-    type Rates = Rates;
+thread_local! {
+    /// The betas and step of the last [`corrections`] of this thread, and these.
+    static LAST: Cell<([f64; 3], [f64; 2])> = const { Cell::new(([f64::NAN; 3], [f64::NAN; 2])) };
+}
+
+/// Gives `1 - β₁ᵗ` and `1 / √(1 - β₂ᵗ)`.
+///
+/// Powers take longer than the update of fifty numbers, and ten thousand models with six parameters each ask
+/// mostly for the same two: a thread remembers its last ones.
+#[inline(always)]
+fn corrections([beta1, beta2]: [f64; 2], step: f64) -> [f64; 2] {
+    let (known, corrections) = LAST.get();
+    if known == [beta1, beta2, step] {
+        return corrections;
+    }
+    let corrections = [1.0 - beta1.powf(step), 1.0 / (1.0 - beta2.powf(step)).sqrt()];
+    LAST.set(([beta1, beta2, step], corrections));
+    corrections
+}
+
+impl Rule<2, 5> for AdamRule {
     type Step<T: Float> = Step<T>;
 
     fn index(self) -> usize {
@@ -147,27 +158,16 @@ impl Rule<2> for AdamRule {
     }
 
     #[inline(always)]
-    fn rates(self, inputs: &Inputs<'_>, first: usize) -> Rates {
-        let number = |i: usize| inputs.get::<f64>(first + i)[0];
-        Rates {
-            lr: number(0),
-            beta1: number(1),
-            beta2: number(2),
-            eps: number(3),
-            weight_decay: number(4),
-        }
-    }
-
-    fn step<T: Float>(self, rates: Rates, step: f64) -> Step<T> {
-        let Rates { lr, beta1, beta2, eps, weight_decay } = rates;
+    fn step<T: Float>(self, [lr, beta1, beta2, eps, weight_decay]: [f64; 5], step: f64) -> Step<T> {
         let decay = if self.0.decoupled { 1.0 - lr * weight_decay } else { weight_decay };
+        let [of_mean, of_square] = corrections([beta1, beta2], step);
         Step {
             new_mean: T::from_f64(1.0 - beta1),
             old_square: T::from_f64(beta2),
             new_square: T::from_f64(1.0 - beta2),
-            correction: T::from_f64(1.0 / (1.0 - beta2.powf(step)).sqrt()),
+            correction: T::from_f64(of_square),
             eps: T::from_f64(eps),
-            size: T::from_f64(-lr / (1.0 - beta1.powf(step))),
+            size: T::from_f64(-lr / of_mean),
             decay: T::from_f64(decay),
         }
     }

@@ -2,8 +2,8 @@
 #![expect(unsafe_code, reason = "elements are read and written through pointers into operands")]
 
 use super::elementwise::Walk;
-use crate::cpu::simd::{Simd, Vectorized, dispatch};
-use crate::cpu::tile::Tile;
+use crate::cpu::simd::Simd;
+use crate::cpu::tile::{Tile, VectorKernel, vector_kernel};
 use crate::cpu::transpose::transpose;
 use crate::dtype::Element;
 use crate::op::Kernel;
@@ -78,7 +78,7 @@ impl Part {
     }
 }
 
-/// The kernel that copies part `i` from input `i`, all to output 0.
+/// What copies part `i` from input `i`, all to output 0.
 #[derive(Debug)]
 pub(crate) struct CopyParts {
     /// One part an input.
@@ -92,40 +92,36 @@ pub(crate) struct CopyParts {
 impl CopyParts {
     /// Copies one whole input.
     pub(crate) fn one(part: Part, element_bytes: usize) -> Box<dyn Kernel> {
-        Box::new(CopyParts { parts: vec![part], element_bytes, has_gaps: false })
+        CopyParts { parts: vec![part], element_bytes, has_gaps: false }.kernel()
     }
-}
 
-impl Kernel for CopyParts {
-    fn run(&self, tile: &mut Tile<'_>) {
+    /// Makes the kernel.
+    pub(crate) fn kernel(self) -> Box<dyn Kernel> {
         // Copying looks at no number, so any type of the right size will do.
         match self.element_bytes {
-            8 => dispatch(OverTile { kernel: self, tile, element: 0.0_f64 }),
-            4 => dispatch(OverTile { kernel: self, tile, element: 0.0_f32 }),
-            _ => dispatch(OverTile { kernel: self, tile, element: 0_u8 }),
+            8 => vector_kernel(Copies { parts: self, zero: 0.0_f64 }),
+            4 => vector_kernel(Copies { parts: self, zero: 0.0_f32 }),
+            _ => vector_kernel(Copies { parts: self, zero: 0_u8 }),
         }
     }
 }
 
-struct OverTile<'k, 't, 'a, T> {
-    kernel: &'k CopyParts,
-    tile: &'t mut Tile<'a>,
-    /// Zero.
-    element: T,
+struct Copies<T> {
+    parts: CopyParts,
+    zero: T,
 }
 
-impl<T: Move> Vectorized for OverTile<'_, '_, '_, T> {
-    type Output = ();
-
+impl<T: Move> VectorKernel for Copies<T> {
     #[inline(always)]
-    fn run<S: Simd>(self) {
-        for model in 0..self.tile.models() {
-            let (inputs, mut outputs, _) = self.tile.model(model).split();
+    fn run<S: Simd>(&self, tile: &mut Tile<'_>) {
+        let CopyParts { parts, has_gaps, .. } = &self.parts;
+        for model in 0..tile.models() {
+            let (inputs, mut outputs, _) = tile.model(model).split();
             let y = outputs.take::<T>();
-            if self.kernel.has_gaps {
-                y.fill(self.element);
+            if *has_gaps {
+                y.fill(self.zero);
             }
-            for (i, part) in self.kernel.parts.iter().enumerate() {
+            for (i, part) in parts.iter().enumerate() {
                 part.copy::<T, S>(inputs.get(i), y);
             }
         }

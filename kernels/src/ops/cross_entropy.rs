@@ -25,6 +25,7 @@ use kernel::CrossEntropyKernel;
 
 use super::elementwise::{computes, layout_like, same_dtype};
 use super::reduce::Reduction;
+use crate::cpu::tile::vector_kernel;
 use crate::dtype::Dtype;
 use crate::op::{GradientAt, Kernel, Op, OpError};
 use crate::program::trace::Var;
@@ -191,9 +192,11 @@ impl Settings {
     ) -> Box<dyn Kernel> {
         match inputs[0].ty.dtype {
             Dtype::F64 => {
-                Box::new(CrossEntropyKernel::<f64>::new(self, &inputs[0], gradient, has_loss))
+                vector_kernel(CrossEntropyKernel::<f64>::new(self, &inputs[0], gradient, has_loss))
             }
-            _ => Box::new(CrossEntropyKernel::<f32>::new(self, &inputs[0], gradient, has_loss)),
+            _ => {
+                vector_kernel(CrossEntropyKernel::<f32>::new(self, &inputs[0], gradient, has_loss))
+            }
         }
     }
 }

@@ -12,8 +12,8 @@ use core::marker::PhantomData;
 use super::elementwise::{Formula, Walk, apply, computes, same_dtype};
 use super::lines::{carve, scratch_bytes};
 use crate::cpu::random::{Draw, GROUP};
-use crate::cpu::simd::{Float, Lanes, Simd, Vectorized, dispatch};
-use crate::cpu::tile::Tile;
+use crate::cpu::simd::{Float, Lanes, Simd};
+use crate::cpu::tile::{Tile, VectorKernel, vector_kernel};
 use crate::dtype::Dtype;
 use crate::op::{GradientAt, Kernel, Op, OpError};
 use crate::program::trace::Var;
@@ -55,8 +55,8 @@ impl Op for Dropout {
 
     fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
         match outputs[0].ty.dtype {
-            Dtype::F64 => Box::new(DropoutKernel::<f64>::new(&inputs[0], &outputs[0])),
-            _ => Box::new(DropoutKernel::<f32>::new(&inputs[0], &outputs[0])),
+            Dtype::F64 => vector_kernel(DropoutKernel::<f64>::new(&inputs[0], &outputs[0])),
+            _ => vector_kernel(DropoutKernel::<f32>::new(&inputs[0], &outputs[0])),
         }
     }
 
@@ -106,29 +106,12 @@ impl<T> DropoutKernel<T> {
     }
 }
 
-impl<T: Float> Kernel for DropoutKernel<T> {
-    fn run(&self, tile: &mut Tile<'_>) {
-        dispatch(OverTile { kernel: self, tile });
-    }
-
-    fn scratch_bytes(&self) -> usize {
-        scratch_bytes::<T>(&[self.walk.numel])
-    }
-}
-
-struct OverTile<'k, 't, 'a, T> {
-    kernel: &'k DropoutKernel<T>,
-    tile: &'t mut Tile<'a>,
-}
-
-impl<T: Float> Vectorized for OverTile<'_, '_, '_, T> {
-    type Output = ();
-
+impl<T: Float> VectorKernel for DropoutKernel<T> {
     #[inline(always)]
-    fn run<S: Simd>(self) {
-        let walk = &self.kernel.walk;
-        for model in 0..self.tile.models() {
-            let model = self.tile.model(model);
+    fn run<S: Simd>(&self, tile: &mut Tile<'_>) {
+        let walk = &self.walk;
+        for model in 0..tile.models() {
+            let model = tile.model(model);
             let (key, draw) = model.key();
             let (inputs, mut outputs, scratch) = model.split();
             let [mask] = carve::<T, 1>(scratch, [walk.numel]);
@@ -136,6 +119,10 @@ impl<T: Float> Vectorized for OverTile<'_, '_, '_, T> {
             let y = [outputs.take(), outputs.take()];
             apply::<T, S, _, 2, 2>(Masked, walk, [inputs.get(0), mask], y);
         }
+    }
+
+    fn scratch_bytes(&self) -> usize {
+        scratch_bytes::<T>(&[self.walk.numel])
     }
 }
 

@@ -9,8 +9,8 @@ use core::any::Any;
 use core::fmt::Debug;
 use core::marker::PhantomData;
 
-use crate::cpu::simd::{Float, Lanes, Simd, Vectorized, dispatch};
-use crate::cpu::tile::Tile;
+use crate::cpu::simd::{Float, Lanes, Simd};
+use crate::cpu::tile::{Input, Output, Tile, VectorKernel, vector_kernel};
 use crate::dtype::Dtype;
 use crate::op::{GradientAt, Kernel, Op, OpError};
 use crate::program::trace::Var;
@@ -91,8 +91,8 @@ impl<F: Formula<IN, OUT>, const IN: usize, const OUT: usize> Op for Pointwise<F,
     fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
         let walk = Walk::new(inputs, &outputs[0]);
         match outputs[0].ty.dtype {
-            Dtype::F64 => Box::new(Elementwise::<f64, F, IN, OUT>::new(self.0, walk)),
-            _ => Box::new(Elementwise::<f32, F, IN, OUT>::new(self.0, walk)),
+            Dtype::F64 => vector_kernel(Elementwise::<f64, F, IN, OUT>::new(self.0, walk)),
+            _ => vector_kernel(Elementwise::<f32, F, IN, OUT>::new(self.0, walk)),
         }
     }
 
@@ -238,32 +238,19 @@ impl<T, F, const IN: usize, const OUT: usize> Elementwise<T, F, IN, OUT> {
     }
 }
 
-impl<T: Float, F: Formula<IN, OUT>, const IN: usize, const OUT: usize> Kernel
+impl<T: Float, F: Formula<IN, OUT>, const IN: usize, const OUT: usize> VectorKernel
     for Elementwise<T, F, IN, OUT>
 {
-    fn run(&self, tile: &mut Tile<'_>) {
-        dispatch(OverTile { kernel: self, tile });
-    }
-}
-
-struct OverTile<'k, 't, 'a, T, F, const IN: usize, const OUT: usize> {
-    kernel: &'k Elementwise<T, F, IN, OUT>,
-    tile: &'t mut Tile<'a>,
-}
-
-impl<T: Float, F: Formula<IN, OUT>, const IN: usize, const OUT: usize> Vectorized
-    for OverTile<'_, '_, '_, T, F, IN, OUT>
-{
-    type Output = ();
-
     #[inline(always)]
-    fn run<S: Simd>(self) {
-        let Elementwise { formula, walk, .. } = self.kernel;
-        for model in 0..self.tile.models() {
-            let (inputs, mut outputs, _) = self.tile.model(model).split();
-            let x: [&[T]; IN] = core::array::from_fn(|i| inputs.get(i));
-            let y: [&mut [T]; OUT] = core::array::from_fn(|_| outputs.take());
-            apply::<T, S, F, IN, OUT>(*formula, walk, x, y);
+    fn run<S: Simd>(&self, tile: &mut Tile<'_>) {
+        let models = tile.models();
+        let (inputs, mut outputs, _) = tile.operands();
+        let x: [Input<'_, T>; IN] = core::array::from_fn(|i| inputs.get(i));
+        let mut y: [Output<'_, T>; OUT] = core::array::from_fn(|_| outputs.take());
+        for model in 0..models {
+            let x = x.each_ref().map(|x| x.at(model));
+            let y = y.each_mut().map(|y| y.at(model));
+            apply::<T, S, F, IN, OUT>(self.formula, &self.walk, x, y);
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Three ways to compute it, chosen by the sizes alone ([`Way`]): a few rows are dot products with the
 //! rows of the weight, small products the register tiles of [`crate::cpu::gemm`], large ones the `gemm`
-//! crate. Where there are rows enough, the output lies features first, so that vectors run along the batch.
+//! crate. Vectors run along the batch or along the features of the output ([`preferred_layout`]).
 //!
 //! Source: `torch.nn.functional.linear`.
 
@@ -13,6 +13,7 @@ use super::elementwise::Pointwise;
 use super::relu::ReluGradient;
 use crate::cpu::gemm::{BiasAxis, Finish, Product};
 use crate::cpu::product::{Matrix, Way, product_kernel};
+use crate::cpu::simd::MAX_LANES;
 use crate::dtype::Dtype;
 use crate::op::{GradientAt, Kernel, Op, OpError};
 use crate::program::trace::Var;
@@ -277,9 +278,19 @@ fn with_last(shape: &Shape, last: usize) -> Shape {
     shape[..leading].iter().copied().chain([last]).collect()
 }
 
-/// Features first, where there are rows enough to fill vectors.
+/// Vectors run along the contiguous axis of a result.
+///
+/// Along the batch a layer's forward pass packs nothing, but the gradient of the next weight its input;
+/// along the features the forward pass packs the weight, the gradients nothing. So features lie together
+/// if they fill vectors and the weight is the smaller of the two.
 fn preferred_layout(ty: &Type) -> Layout {
-    if rows(&ty.shape) < MIN_ROWS { ty.shape.row_major() } else { ty.shape.features_first() }
+    let (rows, features) = (rows(&ty.shape), ty.shape.last().copied().unwrap_or(0));
+    let features_fill_vectors = features.is_multiple_of(MAX_LANES) && features < rows;
+    if rows < MIN_ROWS || features_fill_vectors {
+        ty.shape.row_major()
+    } else {
+        ty.shape.features_first()
+    }
 }
 
 fn same_float(op: &str, inputs: &[Type]) -> Result<(), OpError> {

@@ -31,6 +31,7 @@ pub mod log_sigmoid;
 pub mod matmul;
 pub mod mish;
 pub mod mse_loss;
+pub mod noise;
 pub mod normalize;
 mod number;
 pub mod pad;

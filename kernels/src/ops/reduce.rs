@@ -14,6 +14,7 @@ use kernel::{Add, Larger, ReduceKernel};
 
 use super::elementwise::{Formula, computes, pointwise};
 use crate::cpu::simd::{Float, Lanes, Simd};
+use crate::cpu::tile::vector_kernel;
 use crate::dtype::Dtype;
 use crate::op::{GradientAt, Kernel, Op, OpError};
 use crate::program::trace::Var;
@@ -135,15 +136,15 @@ impl Op for Reduce {
     fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
         match (outputs[0].ty.dtype, self.kind) {
             (Dtype::F64, Kind::Amax) => {
-                Box::new(ReduceKernel::<f64, Larger>::new(self, &inputs[0], &outputs[0]))
+                vector_kernel(ReduceKernel::<f64, Larger>::new(self, &inputs[0], &outputs[0]))
             }
             (Dtype::F64, _) => {
-                Box::new(ReduceKernel::<f64, Add>::new(self, &inputs[0], &outputs[0]))
+                vector_kernel(ReduceKernel::<f64, Add>::new(self, &inputs[0], &outputs[0]))
             }
             (_, Kind::Amax) => {
-                Box::new(ReduceKernel::<f32, Larger>::new(self, &inputs[0], &outputs[0]))
+                vector_kernel(ReduceKernel::<f32, Larger>::new(self, &inputs[0], &outputs[0]))
             }
-            _ => Box::new(ReduceKernel::<f32, Add>::new(self, &inputs[0], &outputs[0])),
+            _ => vector_kernel(ReduceKernel::<f32, Add>::new(self, &inputs[0], &outputs[0])),
         }
     }
 

@@ -11,7 +11,6 @@
 
 use super::update::{self, Rule};
 use crate::cpu::simd::{Float, Lanes, Simd};
-use crate::cpu::tile::Inputs;
 use crate::op::{Kernel, Op, OpError};
 use crate::program::trace::Var;
 use crate::shape::{Operand, Type};
@@ -149,9 +148,7 @@ fn decayed<T: Float, S: Simd>(
 #[derive(Clone, Copy)]
 struct PlainRule(SgdSettings);
 
-impl Rule<0> for PlainRule {
-    /// `lr` and `weight_decay`.
-    type Rates = [f64; 2];
+impl Rule<0, 2> for PlainRule {
     /// `-lr` and `weight_decay`.
     type Step<T: Float> = [T; 2];
 
@@ -160,10 +157,6 @@ impl Rule<0> for PlainRule {
     }
 
     #[inline(always)]
-    fn rates(self, inputs: &Inputs<'_>, first: usize) -> [f64; 2] {
-        [0, 1].map(|i| inputs.get::<f64>(first + i)[0])
-    }
-
     fn step<T: Float>(self, [lr, decay]: [f64; 2], _: f64) -> [T; 2] {
         [T::from_f64(-lr), T::from_f64(decay)]
     }
@@ -185,7 +178,7 @@ impl Rule<0> for PlainRule {
 struct MomentumRule(SgdSettings);
 
 /// A step's numbers.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct MomentumStep<T> {
     /// `-lr`
     size: T,
@@ -196,9 +189,7 @@ struct MomentumStep<T> {
     is_first: bool,
 }
 
-impl Rule<1> for MomentumRule {
-    /// `lr`, `weight_decay`, `momentum`, `dampening`.
-    type Rates = [f64; 4];
+impl Rule<1, 4> for MomentumRule {
     type Step<T: Float> = MomentumStep<T>;
 
     fn index(self) -> usize {
@@ -206,10 +197,6 @@ impl Rule<1> for MomentumRule {
     }
 
     #[inline(always)]
-    fn rates(self, inputs: &Inputs<'_>, first: usize) -> [f64; 4] {
-        [0, 1, 2, 3].map(|i| inputs.get::<f64>(first + i)[0])
-    }
-
     fn step<T: Float>(
         self,
         [lr, decay, momentum, dampening]: [f64; 4],

@@ -111,11 +111,9 @@ impl Op for SliceGradient {
     fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
         let to = window(&outputs[0], &inputs[0].ty.shape);
         let offset = self.slice.start * outputs[0].layout[self.slice.axis];
-        Box::new(CopyParts {
-            parts: vec![Part::new((&inputs[0], 0), (&to, offset))],
-            element_bytes: inputs[0].ty.dtype.size_bytes(),
-            has_gaps: true,
-        })
+        let parts = vec![Part::new((&inputs[0], 0), (&to, offset))];
+        let element_bytes = inputs[0].ty.dtype.size_bytes();
+        CopyParts { parts, element_bytes, has_gaps: true }.kernel()
     }
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {

@@ -9,8 +9,8 @@ use core::marker::PhantomData;
 use super::elementwise::{computes, layout_like, same_dtype};
 use super::lines::{Lines, carve, scratch_bytes};
 use super::reduce::no_such_axis;
-use crate::cpu::simd::{Float, Lanes, Simd, Vectorized, dispatch, math};
-use crate::cpu::tile::Tile;
+use crate::cpu::simd::{Float, Lanes, Simd, math};
+use crate::cpu::tile::{Tile, VectorKernel, vector_kernel};
 use crate::dtype::Dtype;
 use crate::op::{GradientAt, Kernel, Op, OpError};
 use crate::program::trace::Var;
@@ -141,7 +141,7 @@ fn kernel(
     ) -> Box<dyn Kernel> {
         let order = output.layout.order(&output.ty.shape);
         let lines = |operand| Lines::new(operand, axis, &order);
-        Box::new(SoftmaxKernel::<T> {
+        vector_kernel(SoftmaxKernel::<T> {
             inputs: inputs.iter().map(lines).collect(),
             output: lines(output),
             log,
@@ -164,54 +164,40 @@ struct SoftmaxKernel<T> {
     element: PhantomData<T>,
 }
 
-impl<T: Float> Kernel for SoftmaxKernel<T> {
-    fn run(&self, tile: &mut Tile<'_>) {
-        dispatch(OverTile { kernel: self, tile });
+impl<T: Float> VectorKernel for SoftmaxKernel<T> {
+    #[inline(always)]
+    fn run<S: Simd>(&self, tile: &mut Tile<'_>) {
+        let SoftmaxKernel { inputs: lines, output, log, is_gradient, .. } = self;
+        let lanes = T::Lanes::<S>::N;
+        if output.len == 0 {
+            return;
+        }
+        for model in 0..tile.models() {
+            let (inputs, mut outputs, scratch) = tile.model(model).split();
+            let y = outputs.take::<T>();
+            let [first, second, result] = carve(scratch, [output.scratch_len(); 3]);
+            let mut line = 0;
+            while line < output.count() {
+                let n = lanes.min(output.count() - line);
+                let block = (line, n, lanes);
+                let a = Block::<T, S>::new(lines[0].read(inputs.get(0), block, first), n);
+                let to = output.write(y, block, result);
+                if *is_gradient {
+                    let b = Block::<T, S>::new(lines[1].read(inputs.get(1), block, second), n);
+                    // SAFETY: `read` and `write` give where `n` lines of `len` elements lie.
+                    unsafe { gradient::<T, S>(a, b, to, output.len, *log) };
+                } else {
+                    // SAFETY: as above.
+                    unsafe { forward::<T, S>(a, to, output.len, *log) };
+                }
+                output.finish(y, block, result);
+                line += n;
+            }
+        }
     }
 
     fn scratch_bytes(&self) -> usize {
         scratch_bytes::<T>(&[self.output.scratch_len(); 3])
-    }
-}
-
-struct OverTile<'k, 't, 'a, T> {
-    kernel: &'k SoftmaxKernel<T>,
-    tile: &'t mut Tile<'a>,
-}
-
-impl<T: Float> Vectorized for OverTile<'_, '_, '_, T> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self) {
-        let kernel = self.kernel;
-        let lanes = T::Lanes::<S>::N;
-        if kernel.output.len == 0 {
-            return;
-        }
-        for model in 0..self.tile.models() {
-            let (inputs, mut outputs, scratch) = self.tile.model(model).split();
-            let y = outputs.take::<T>();
-            let [first, second, result] = carve(scratch, [kernel.output.scratch_len(); 3]);
-            let mut line = 0;
-            while line < kernel.output.count() {
-                let n = lanes.min(kernel.output.count() - line);
-                let block = (line, n, lanes);
-                let a = Block::<T, S>::new(kernel.inputs[0].read(inputs.get(0), block, first), n);
-                let to = kernel.output.write(y, block, result);
-                if kernel.is_gradient {
-                    let of_y = kernel.inputs[1].read(inputs.get(1), block, second);
-                    let b = Block::<T, S>::new(of_y, n);
-                    // SAFETY: `read` and `write` give where `n` lines of `len` elements lie.
-                    unsafe { gradient::<T, S>(a, b, to, kernel.output.len, kernel.log) };
-                } else {
-                    // SAFETY: as above.
-                    unsafe { forward::<T, S>(a, to, kernel.output.len, kernel.log) };
-                }
-                kernel.output.finish(y, block, result);
-                line += n;
-            }
-        }
     }
 }
 

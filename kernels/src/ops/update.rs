@@ -3,30 +3,28 @@
 
 use core::marker::PhantomData;
 
-use crate::cpu::simd::{Float, Lanes, Simd, Vectorized, dispatch};
-use crate::cpu::tile::{Inputs, Tile};
+use crate::cpu::simd::{Float, Lanes, Simd};
+use crate::cpu::tile::{Input, Output, Tile, VectorKernel, vector_kernel};
 use crate::dtype::Dtype;
 use crate::op::{Kernel, OpError};
 use crate::shape::Type;
 
 /// An update rule: what becomes of a parameter and its `STATES` states, a vector at a time.
 ///
-/// Inputs are the parameter, the gradient, the states, the counts of steps and the rates; outputs the
+/// Inputs are the parameter, the gradient, the states, the counts of steps and `RATES` rates; outputs the
 /// parameter, the states and the counts, each in its input's memory.
-pub(super) trait Rule<const STATES: usize>: Copy + Send + Sync + 'static {
-    /// The numbers of one model from which a step's numbers follow.
-    type Rates: Copy + PartialEq;
+pub(super) trait Rule<const STATES: usize, const RATES: usize>:
+    Copy + Send + Sync + 'static
+{
     /// A step's numbers, ready for vectors of `T`.
-    type Step<T: Float>: Copy;
+    type Step<T: Float>: Copy + Default;
 
     /// Gives the place of this parameter's count.
     fn index(self) -> usize;
 
-    /// Reads the rates of a model; they are inputs `first` and following.
-    fn rates(self, inputs: &Inputs<'_>, first: usize) -> Self::Rates;
-
-    /// Prepares update number `step`, counted from 1.
-    fn step<T: Float>(self, rates: Self::Rates, step: f64) -> Self::Step<T>;
+    /// Prepares update number `step`, counted from 1, of a model with these rates. Implementations are
+    /// `#[inline(always)]`.
+    fn step<T: Float>(self, rates: [f64; RATES], step: f64) -> Self::Step<T>;
 
     /// Gives parameter and states after the update.
     fn update<T: Float, S: Simd>(
@@ -70,64 +68,71 @@ pub(super) fn types(
 }
 
 /// Makes the kernel of a rule for parameters of type `ty`.
-pub(super) fn kernel<R: Rule<STATES>, const STATES: usize>(rule: R, ty: &Type) -> Box<dyn Kernel> {
+pub(super) fn kernel<R, const STATES: usize, const RATES: usize>(
+    rule: R,
+    ty: &Type,
+) -> Box<dyn Kernel>
+where
+    R: Rule<STATES, RATES>,
+{
     match ty.dtype {
-        Dtype::F64 => Box::new(UpdateKernel::<f64, R, STATES> { rule, element: PhantomData }),
-        _ => Box::new(UpdateKernel::<f32, R, STATES> { rule, element: PhantomData }),
+        Dtype::F64 => vector_kernel(UpdateKernel::<f64, R, STATES, RATES>::new(rule)),
+        _ => vector_kernel(UpdateKernel::<f32, R, STATES, RATES>::new(rule)),
     }
 }
 
-struct UpdateKernel<T, R, const STATES: usize> {
+struct UpdateKernel<T, R, const STATES: usize, const RATES: usize> {
     rule: R,
     element: PhantomData<T>,
 }
 
-impl<T: Float, R: Rule<STATES>, const STATES: usize> Kernel for UpdateKernel<T, R, STATES> {
-    fn run(&self, tile: &mut Tile<'_>) {
-        dispatch(OverTile::<T, R, STATES> { rule: self.rule, tile, element: PhantomData });
+impl<T, R, const STATES: usize, const RATES: usize> UpdateKernel<T, R, STATES, RATES> {
+    fn new(rule: R) -> Self {
+        UpdateKernel { rule, element: PhantomData }
     }
 }
 
-struct OverTile<'t, 'a, T, R, const STATES: usize> {
-    rule: R,
-    tile: &'t mut Tile<'a>,
-    element: PhantomData<T>,
-}
-
-impl<T: Float, R: Rule<STATES>, const STATES: usize> Vectorized for OverTile<'_, '_, T, R, STATES> {
-    type Output = ();
-
+impl<T: Float, R: Rule<STATES, RATES>, const STATES: usize, const RATES: usize> VectorKernel
+    for UpdateKernel<T, R, STATES, RATES>
+{
     #[inline(always)]
-    fn run<S: Simd>(self) {
-        let rule = self.rule;
-        // Neighbours often have the same rates and count: powers are computed once for all of them.
-        let mut last: Option<(R::Rates, f32, R::Step<T>)> = None;
-        for model in 0..self.tile.models() {
-            let (inputs, mut outputs, _) = self.tile.model(model).split();
-            let gradient = inputs.get::<T>(1);
-            let parameter = outputs.take::<T>();
-            let states: [&mut [T]; STATES] = core::array::from_fn(|_| outputs.take());
-            let count = &mut outputs.take::<f32>()[rule.index()];
+    fn run<S: Simd>(&self, tile: &mut Tile<'_>) {
+        let (rule, models) = (self.rule, tile.models());
+        let (inputs, mut outputs, _) = tile.operands();
+        let gradient = inputs.get::<T>(1);
+        let rates: [Input<'_, f64>; RATES] = core::array::from_fn(|i| inputs.get(3 + STATES + i));
+        let mut parameter = outputs.take::<T>();
+        let mut states: [Output<'_, T>; STATES] = core::array::from_fn(|_| outputs.take());
+        let mut counts = outputs.take::<f32>();
+        // Neighbours often have the same rates and count.
+        let (mut last, mut step) = (([f64::NAN; RATES], f32::NAN), R::Step::<T>::default());
+        for model in 0..models {
+            let count = &mut counts.at(model)[rule.index()];
             *count += 1.0;
-            let rates = rule.rates(&inputs, 3 + STATES);
-            let step = match last {
-                Some((known, at, step)) if known == rates && at == *count => step,
-                _ => rule.step::<T>(rates, f64::from(*count)),
-            };
-            last = Some((rates, *count, step));
-            update::<T, S, R, STATES>(rule, &step, parameter, gradient, states);
+            let rates = rates.each_ref().map(|rate| rate.at(model)[0]);
+            if last != (rates, *count) {
+                last = (rates, *count);
+                step = rule.step::<T>(rates, f64::from(*count));
+            }
+            let states = states.each_mut().map(|state| state.at(model));
+            let (parameter, gradient) = (parameter.at(model), gradient.at(model));
+            update::<T, S, R, STATES, RATES>(rule, &step, parameter, gradient, states);
         }
     }
 }
 
 #[inline(always)]
-fn update<T: Float, S: Simd, R: Rule<STATES>, const STATES: usize>(
+fn update<T, S, R, const STATES: usize, const RATES: usize>(
     rule: R,
     step: &R::Step<T>,
     parameter: &mut [T],
     gradient: &[T],
     mut states: [&mut [T]; STATES],
-) {
+) where
+    T: Float,
+    S: Simd,
+    R: Rule<STATES, RATES>,
+{
     let numel = parameter.len();
     assert_eq!(gradient.len(), numel, "the gradient is as long as the parameter");
     for state in &states {

@@ -117,20 +117,34 @@ impl Plan {
     }
 }
 
-/// As many models as fit half of the first cache with everything that a step touches; beyond that, a
-/// few, so that a kernel call is shared, while they fit half of the second.
+/// As many models as fit half of the first cache with everything that more than one step touches; beyond
+/// that, a few, so that a kernel call is shared, while they fit half of the second.
 fn tile_size(program: &Program, arena_bytes: usize) -> usize {
-    let slots: usize = program.slots.iter().map(|slot| padded(slot.ty.size_bytes())).sum();
+    let slots = program.slots.iter().map(|slot| padded(slot.ty.size_bytes()));
     let inputs: usize = program.inputs.iter().map(|ty| ty.size_bytes()).sum();
-    let model_bytes = (arena_bytes + slots + inputs).max(1);
+    let passes_by = |slot: &SlotId| is_read_once(program, *slot);
+    let kept: usize = slots
+        .clone()
+        .enumerate()
+        .filter(|(slot, _)| !passes_by(slot))
+        .map(|(_, bytes)| bytes)
+        .sum();
     let caches = CacheSizes::current();
-    let in_l1 = caches.l1_bytes / 2 / model_bytes;
-    let in_l2 = caches.l2_bytes / 2 / model_bytes;
+    let in_l1 = caches.l1_bytes / 2 / (arena_bytes + inputs + kept).max(1);
+    let in_l2 = caches.l2_bytes / 2 / (arena_bytes + inputs + slots.sum::<usize>()).max(1);
     in_l1.max(in_l2.min(MIN_TILE)).clamp(1, MAX_TILE)
 }
 
-/// Models that share a kernel call even if they do not fit the first cache together.
-const MIN_TILE: usize = 4;
+/// Says whether a slot's numbers pass by: one node reads them, and they stay as they are.
+fn is_read_once(program: &Program, slot: SlotId) -> bool {
+    let is_slot = |id: &&ValueId| program.values[**id].origin == Origin::Slot(slot);
+    let reads = program.nodes.iter().flat_map(|node| &node.inputs).filter(is_slot).count();
+    reads <= 1 && program.stores.iter().all(|&(stored, _)| stored != slot)
+}
+
+/// Models that share a kernel call even if they do not fit the first cache together: of 4, 6, 8, 12 and 16, a
+/// training step of 10,000 tiny models was fastest with 12 (6 % faster than with 4).
+const MIN_TILE: usize = 12;
 
 /// Beyond this many models, a kernel call costs nothing any more.
 const MAX_TILE: usize = 64;

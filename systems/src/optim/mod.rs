@@ -53,6 +53,11 @@ impl Optimizers {
         world.add_observer(removed);
     }
 
+    /// Lists the component types.
+    pub(crate) fn ids(&self) -> Vec<ComponentId> {
+        self.types.iter().map(|optimizer| optimizer.id).collect()
+    }
+
     /// Gives the optimizer that an entity has of its own.
     pub(crate) fn on<'w>(&self, world: &'w World, entity: Entity) -> Option<&'w dyn DynOptimizer> {
         let entity = world.get_entity(entity).ok()?;

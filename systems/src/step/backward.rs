@@ -1,18 +1,17 @@
-//! The deeds of a training step one by one: [`loss`], [`backward`], [`step`], [`zero_grad`].
+//! Going back from what models gave: [`loss`], [`backward`].
 
 use bevy_ecs::prelude::*;
 use ndarray::{ArrayD, IxDyn};
 use neurarch_components::losses::{DynLoss, Loss};
-use neurarch_components::mode::{Bits, HasGradient};
 use neurarch_kernels::dtype::Element;
 use neurarch_kernels::program::Role;
 use neurarch_kernels::shape::Type;
 
 use super::StepError;
 use super::check::{check_array, check_dtype, check_result, check_targets, models, shaped};
+use super::gradients::write_gradient_bits;
 use crate::access;
 use crate::array::{AnyInput, Erased, Input};
-use crate::cohort::{self, Cohort};
 use crate::eager::{self, Given, Recorded};
 use crate::launch::{Job, Read, Write, launch};
 use crate::plans::{Kind, Request, Results, TypeRef};
@@ -276,49 +275,6 @@ fn run_backward(world: &mut World, run: &mut Run, population: Entity) -> Result<
     Ok(())
 }
 
-/// Gives the gradient of what the last forward pass was called with, which
-/// [`requires_grad`](crate::array::Input::requires_grad), after [`backward`]; `None` if the results do not
-/// depend on it, or a later forward pass began. Of several values it is the first one's:
-/// [`input_gradients`] has all.
-///
-/// # Shape
-///
-/// `[models, ..]`: also if all models got the same numbers, each has a gradient of its own. Inactive models
-/// have zeros.
-///
-/// # Errors
-///
-/// If there is no such population, or the input's elements are not `T`.
-///
-/// Source: `torch.Tensor.grad` of an input.
-pub fn input_gradient<T: Element>(
-    world: &World,
-    population: Entity,
-) -> Result<Option<ArrayD<T>>, StepError> {
-    Ok(input_gradients(world, population)?.into_iter().next().flatten())
-}
-
-/// [`input_gradient`] of each value that the models were called with, in order.
-///
-/// # Errors
-///
-/// As [`input_gradient`].
-pub fn input_gradients<T: Element>(
-    world: &World,
-    population: Entity,
-) -> Result<Vec<Option<ArrayD<T>>>, StepError> {
-    let n_models = models(world, population)?;
-    let all = run::input_gradients(world, population).iter().map(|found| {
-        let Some((ty, bytes)) = found else { return Ok(None) };
-        check_dtype("gradient", ty.dtype, T::DTYPE)?;
-        let shape: Vec<_> = [n_models].iter().chain(ty.shape.iter()).copied().collect();
-        let numbers = bytemuck::pod_collect_to_vec::<u8, T>(bytes);
-        let expected: usize = shape.iter().product();
-        Ok((numbers.len() == expected).then(|| shaped(IxDyn(&shape), numbers)))
-    });
-    all.collect()
-}
-
 /// Adds the columns for gradients of cohorts that ran eagerly; says whether any was missing.
 fn add_gradient_columns(
     world: &mut World,
@@ -360,95 +316,4 @@ fn run_eager_backward(
         all.push((place, eager::backward(world, cohort, shared.clone(), recorded, &given)?));
     }
     Ok(all)
-}
-
-/// Writes to every member which parameters have a gradient.
-fn write_gradient_bits(
-    world: &mut World,
-    run: &mut Run,
-    population: Entity,
-) -> Result<(), StepError> {
-    for cohort in &run.cohorts.list {
-        for index in cohort.at.members.indices() {
-            let root = cohort::population(world, population)?.models()[index];
-            let Some(mut bits) = world.get_mut::<HasGradient>(root) else { continue };
-            if bits.0 != cohort.scheme.has_gradient {
-                bits.0.clone_from(&cohort.scheme.has_gradient);
-            }
-        }
-    }
-    run.cohorts.look(world);
-    Ok(())
-}
-
-/// Updates the parameters that have a gradient, each by the optimizer nearest to it.
-///
-/// # Errors
-///
-/// [`StepError::NoOptimizer`] if a model has none.
-///
-/// Source: `torch.optim.Optimizer.step`.
-pub fn step(world: &mut World, population: Entity) -> Result<(), StepError> {
-    with_run(world, population, |world, run| {
-        run.cohorts.list.iter().try_for_each(Cohort::check_optimizer)?;
-        run_rule(world, run, population, Kind::Step)
-    })
-}
-
-/// Takes the gradients away from the active models: to torch's `None`, or to zeros where there are any
-/// if `set_to_none` is false.
-///
-/// # Errors
-///
-/// If there is no such population.
-///
-/// Source: `torch.nn.Module.zero_grad`, whose default is `set_to_none=True`.
-pub fn zero_grad(
-    world: &mut World,
-    population: Entity,
-    set_to_none: bool,
-) -> Result<(), StepError> {
-    with_run(world, population, |world, run| {
-        if set_to_none {
-            for cohort in &mut run.cohorts.list {
-                cohort.scheme.has_gradient = Bits::new();
-            }
-            return write_gradient_bits(world, run, population);
-        }
-        run_rule(world, run, population, Kind::ZeroGradients)
-    })
-}
-
-/// Runs a program that has neither inputs nor outputs.
-fn run_rule(
-    world: &mut World,
-    run: &mut Run,
-    population: Entity,
-    kind: Kind,
-) -> Result<(), StepError> {
-    let request = Request { kind, inputs: &[], structure: None, target: None, loss: None };
-    loop {
-        run.chosen.clear();
-        for cohort in &mut run.cohorts.list {
-            run.chosen.push(cohort.prepare(world, population, &request)?);
-        }
-        if !run.add_columns(world, population, |number| number)? {
-            break;
-        }
-    }
-    let Run { cohorts, buffers, chosen, .. } = run;
-    for (cohort, &chosen) in cohorts.list.iter_mut().zip(&*chosen) {
-        let ready = &cohort.ready[chosen];
-        let job = Job {
-            plan: &ready.planned.plan,
-            steps: 1,
-            inputs: &[],
-            outputs: &[],
-            scalars: &ready.scalars,
-            written: &ready.planned.written,
-            keys: &[],
-        };
-        launch(world, &mut cohort.at, std::iter::once(job), &mut [], buffers)?;
-    }
-    Ok(())
 }

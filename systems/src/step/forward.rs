@@ -181,6 +181,7 @@ fn prepare(
     population: Entity,
     called: &Called<'_>,
 ) -> Result<Vec<(usize, Made)>, StepError> {
+    run.forget_hooks_that_are_gone(world, population)?;
     let asked = |x: &&Erased<'_>| x.needs_gradient;
     if called.arrays.iter().filter(asked).any(|x| !x.dtype.is_float()) {
         return Err(StepError::NotFloat);

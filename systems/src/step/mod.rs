@@ -8,12 +8,13 @@ mod backward;
 pub(crate) mod check;
 mod error;
 mod forward;
+mod gradients;
 mod train;
+mod update;
 
-pub use backward::{
-    backward, backward_from, backward_with, has_loss, input_gradient, input_gradients, loss, step,
-    zero_grad,
-};
+pub use backward::{backward, backward_from, backward_with, has_loss, loss};
 pub use error::StepError;
 pub use forward::{forward, forward_into, forward_with};
+pub use gradients::{input_gradient, input_gradients, zero_grad};
 pub use train::{train_step, train_step_into, train_steps};
+pub use update::step;

@@ -193,6 +193,7 @@ fn train<T: Element>(
         return Err(StepError::Models { array: "losses", expected, given });
     }
     run.loss.refresh(loss, dtype);
+    run.forget_hooks_that_are_gone(world, population)?;
     loop {
         choose_plans(world, run, population, parts, targets, loss)?;
         let added = add_state_columns(world, run, population)?;

@@ -62,6 +62,17 @@ impl Lanes<f32> for __m256 {
     }
 
     #[inline(always)]
+    unsafe fn repeat(from: *const f32, n: usize) -> Self {
+        unsafe {
+            match n {
+                4 => _mm256_broadcast_ps(&from.cast::<__m128>().read_unaligned()),
+                2 => _mm256_castpd_ps(_mm256_set1_pd(from.cast::<f64>().read_unaligned())),
+                _ => _mm256_set1_ps(*from),
+            }
+        }
+    }
+
+    #[inline(always)]
     unsafe fn store_first(self, to: *mut f32, n: usize) {
         unsafe { _mm256_maskstore_ps(to, first_ps(n), self) }
     }
@@ -166,6 +177,26 @@ impl Lanes<f32> for __m256 {
         let (a, b) = (add_halves(v0, v4), add_halves(v1, v5));
         let (c, d) = (add_halves(v2, v6), add_halves(v3, v7));
         add_neighbors(add_quarters(a, b), add_quarters(c, d))
+    }
+
+    #[inline(always)]
+    fn group_sums(v: &[Self; MAX_LANES], width: usize) -> Self {
+        unsafe {
+            match width {
+                4 => {
+                    // Each half has one sum of each vector.
+                    let sums = add_neighbors(add_quarters(v[0], v[1]), add_quarters(v[2], v[3]));
+                    let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+                    _mm256_permutevar8x32_ps(sums, order)
+                }
+                2 => {
+                    // Each half has two sums of `v[0]`, then two of `v[1]`.
+                    let pairs = _mm256_castps_pd(add_neighbors(v[0], v[1]));
+                    _mm256_castpd_ps(_mm256_permute4x64_pd::<0b11_01_10_00>(pairs))
+                }
+                _ => v[0],
+            }
+        }
     }
 
     #[inline(always)]

@@ -67,6 +67,18 @@ impl Lanes<f32> for __m512 {
     }
 
     #[inline(always)]
+    unsafe fn repeat(from: *const f32, n: usize) -> Self {
+        unsafe {
+            match n {
+                8 => _mm512_broadcast_f32x8(_mm256_loadu_ps(from)),
+                4 => _mm512_broadcast_f32x4(_mm_loadu_ps(from)),
+                2 => _mm512_castpd_ps(_mm512_set1_pd(from.cast::<f64>().read_unaligned())),
+                _ => _mm512_set1_ps(*from),
+            }
+        }
+    }
+
+    #[inline(always)]
     unsafe fn store_first(self, to: *mut f32, n: usize) {
         unsafe { _mm512_mask_storeu_ps(to, ((1_u32 << n) - 1) as __mmask16, self) }
     }
@@ -169,6 +181,25 @@ impl Lanes<f32> for __m512 {
     }
 
     #[inline(always)]
+    fn group_sums(v: &[Self; MAX_LANES], width: usize) -> Self {
+        match width {
+            8 => {
+                let [a, b] = [add_quarters(v[0], v[1]), add_quarters(v[2], v[3])];
+                let [c, d] = [add_quarters(v[4], v[5]), add_quarters(v[6], v[7])];
+                add_fours(a, b, c, d)
+            }
+            4 => add_fours(v[0], v[1], v[2], v[3]),
+            2 => unsafe {
+                // Each quarter has two sums of `v[0]`, then two of `v[1]`.
+                let pairs = _mm512_castps_pd(add_neighbors(v[0], v[1]));
+                let order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
+                _mm512_castpd_ps(_mm512_permutexvar_pd(order, pairs))
+            },
+            _ => v[0],
+        }
+    }
+
+    #[inline(always)]
     fn map(self, f: impl Fn(f32) -> f32) -> Self {
         let mut lanes = [0.0; 16];
         unsafe {
@@ -186,6 +217,16 @@ impl Lanes<f32> for __m512 {
         rows: usize,
         columns: usize,
     ) {
+        if rows == 16 && columns.is_multiple_of(4) {
+            for j in (0..columns).step_by(4) {
+                let (from, to) = (from.wrapping_add(j), to.wrapping_add(j * to_stride));
+                unsafe { strip_to_rows(from, from_stride, to, to_stride) };
+            }
+            return;
+        }
+        if rows == 4 && columns == 16 {
+            return unsafe { rows_to_strip(from, from_stride, to, to_stride) };
+        }
         // By quarters, each in the registers of AVX2.
         for i in (0..rows).step_by(8) {
             for j in (0..columns).step_by(8) {
@@ -195,6 +236,70 @@ impl Lanes<f32> for __m512 {
                 unsafe { __m256::transpose(from, from_stride, to, to_stride, rows, columns) };
             }
         }
+    }
+}
+
+/// Transposes 16 rows of 4 numbers. Reading four rows into one register leaves half of the shuffles that
+/// 8 × 8 numbers take, and the machine does one of them at a time.
+///
+/// # Safety
+///
+/// These numbers can be read, and 4 rows of 16 written.
+#[inline(always)]
+unsafe fn strip_to_rows(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+    unsafe {
+        let row = |i: usize| _mm_loadu_ps(from.wrapping_add(i * from_stride));
+        let every_fourth = |i: usize| {
+            let x = _mm512_castps128_ps512(row(i));
+            let x = _mm512_insertf32x4::<1>(x, row(i + 4));
+            let x = _mm512_insertf32x4::<2>(x, row(i + 8));
+            _mm512_insertf32x4::<3>(x, row(i + 12))
+        };
+        let x = [every_fourth(0), every_fourth(1), every_fourth(2), every_fourth(3)];
+        for (j, row) in transposed_quarters(x).into_iter().enumerate() {
+            row.store(to.wrapping_add(j * to_stride));
+        }
+    }
+}
+
+/// Transposes 4 rows of 16 numbers.
+///
+/// # Safety
+///
+/// These numbers can be read, and 16 rows of 4 written.
+#[inline(always)]
+unsafe fn rows_to_strip(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+    unsafe {
+        let row = |i: usize| <__m512 as Lanes<f32>>::load(from.wrapping_add(i * from_stride));
+        let columns = transposed_quarters([row(0), row(1), row(2), row(3)]);
+        for (j, x) in columns.into_iter().enumerate() {
+            let to = |quarter: usize| to.wrapping_add((4 * quarter + j) * to_stride);
+            _mm_storeu_ps(to(0), _mm512_extractf32x4_ps::<0>(x));
+            _mm_storeu_ps(to(1), _mm512_extractf32x4_ps::<1>(x));
+            _mm_storeu_ps(to(2), _mm512_extractf32x4_ps::<2>(x));
+            _mm_storeu_ps(to(3), _mm512_extractf32x4_ps::<3>(x));
+        }
+    }
+}
+
+/// Transposes, in each quarter, the 4 × 4 numbers of four vectors.
+#[inline(always)]
+fn transposed_quarters([a, b, c, d]: [__m512; 4]) -> [__m512; 4] {
+    unsafe {
+        let ab = [
+            _mm512_castps_pd(_mm512_unpacklo_ps(a, b)),
+            _mm512_castps_pd(_mm512_unpackhi_ps(a, b)),
+        ];
+        let cd = [
+            _mm512_castps_pd(_mm512_unpacklo_ps(c, d)),
+            _mm512_castps_pd(_mm512_unpackhi_ps(c, d)),
+        ];
+        [
+            _mm512_castpd_ps(_mm512_unpacklo_pd(ab[0], cd[0])),
+            _mm512_castpd_ps(_mm512_unpackhi_pd(ab[0], cd[0])),
+            _mm512_castpd_ps(_mm512_unpacklo_pd(ab[1], cd[1])),
+            _mm512_castpd_ps(_mm512_unpackhi_pd(ab[1], cd[1])),
+        ]
     }
 }
 
@@ -347,6 +452,17 @@ impl Lanes<f64> for __m512d {
 #[inline(always)]
 fn add_halves(a: __m512, b: __m512) -> __m512 {
     unsafe { _mm512_add_ps(_mm512_shuffle_f32x4::<0x44>(a, b), _mm512_shuffle_f32x4::<0xEE>(a, b)) }
+}
+
+/// Adds up groups of four lanes, in the order in which they lie in the four vectors.
+#[inline(always)]
+fn add_fours(a: __m512, b: __m512, c: __m512, d: __m512) -> __m512 {
+    // Each quarter has one sum of each vector.
+    let sums = add_neighbors(add_eighths(a, b), add_eighths(c, d));
+    unsafe {
+        let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+        _mm512_permutexvar_ps(order, sums)
+    }
 }
 
 /// Adds neighboring quarters: `[a, a, b, b]` gives a quarter for each of four vectors.

@@ -20,7 +20,9 @@ pub mod math;
 use crate::dtype::Element;
 
 /// A floating-point type that vectors hold.
-pub trait Float: Element + Default + PartialOrd + Into<f64> + 'static {
+pub trait Float:
+    Element + Default + PartialOrd + core::ops::Add<Output = Self> + Into<f64> + 'static
+{
     /// The vector of this type in instruction set `S`.
     type Lanes<S: Simd>: Lanes<Self>;
 
@@ -90,6 +92,25 @@ pub trait Lanes<T>: Copy + Send + Sync + 'static {
     /// `from` points to `n` readable numbers.
     unsafe fn load_first(from: *const T, n: usize) -> Self;
 
+    /// Reads `n` numbers over and over; `n` is a power of two, and `n < N`.
+    ///
+    /// # Safety
+    ///
+    /// `from` points to `n` readable numbers.
+    #[inline(always)]
+    unsafe fn repeat(from: *const T, n: usize) -> Self
+    where
+        T: Default + Copy,
+    {
+        let mut lanes = [T::default(); MAX_LANES];
+        for (i, lane) in lanes.iter_mut().enumerate() {
+            // SAFETY: the caller promises `n` readable numbers.
+            *lane = unsafe { from.add(i % n).read() };
+        }
+        // SAFETY: no vector has more lanes than that.
+        unsafe { Self::load(lanes.as_ptr()) }
+    }
+
     /// Writes the first `n` lanes, `n ≤ N`.
     ///
     /// # Safety
@@ -139,6 +160,32 @@ pub trait Lanes<T>: Copy + Send + Sync + 'static {
         let mut sums = [T::default(); MAX_LANES];
         for (sum, vector) in sums.iter_mut().zip(vectors) {
             *sum = vector.sum();
+        }
+        // SAFETY: no vector has more lanes than that.
+        unsafe { Self::load(sums.as_ptr()) }
+    }
+    /// Adds groups of `width` lanes up, where `width` is a power of two below `N`: lane `i` of the result is the sum
+    /// of the `i`-th group, counted through the first `width` vectors one after another. The order of the
+    /// additions is that of [`sum`](Lanes::sum).
+    #[inline(always)]
+    fn group_sums(vectors: &[Self; MAX_LANES], width: usize) -> Self
+    where
+        T: Default + Copy + core::ops::Add<Output = T>,
+    {
+        let mut sums = [T::default(); MAX_LANES];
+        let in_vector = Self::N / width;
+        for (i, vector) in vectors.iter().enumerate().take(width) {
+            let mut lanes = [T::default(); MAX_LANES];
+            // SAFETY: no vector has more lanes than that.
+            unsafe { vector.store(lanes.as_mut_ptr()) };
+            for (group, lanes) in lanes.chunks_exact_mut(width).enumerate().take(in_vector) {
+                let mut half = width / 2;
+                while half > 0 {
+                    (0..half).for_each(|lane| lanes[lane] = lanes[lane] + lanes[lane + half]);
+                    half /= 2;
+                }
+                sums[i * in_vector + group] = lanes[0];
+            }
         }
         // SAFETY: no vector has more lanes than that.
         unsafe { Self::load(sums.as_ptr()) }
@@ -216,7 +263,16 @@ impl InstructionSet {
 /// Runs `kernel` with the [current](InstructionSet::current) instruction set.
 #[inline]
 pub fn dispatch<V: Vectorized>(kernel: V) -> V::Output {
-    dispatch_to(InstructionSet::current(), kernel)
+    match InstructionSet::current() {
+        // SAFETY: `current` gives a set that the machine has. It asks once: a small kernel is
+        // done in the time that asking takes.
+        #[cfg(target_arch = "x86_64")]
+        InstructionSet::Avx512 => unsafe { avx512::vectorize(kernel) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        InstructionSet::Avx2 => unsafe { avx2::vectorize(kernel) },
+        _ => kernel.run::<generic::Generic>(),
+    }
 }
 
 /// Runs `kernel` with instruction set `set`, or with plain Rust where the machine lacks it.

@@ -4,10 +4,9 @@
 use core::marker::PhantomData;
 
 use super::{Settings, class_axis};
-use crate::cpu::simd::{Float, Lanes, MAX_LANES, Simd, Vectorized, dispatch, math};
-use crate::cpu::tile::{Inputs, Tile};
+use crate::cpu::simd::{Float, Lanes, MAX_LANES, Simd, math};
+use crate::cpu::tile::{Tile, VectorKernel};
 use crate::dtype::Dtype;
-use crate::op::Kernel;
 use crate::ops::lines::{Lines, carve, scratch_bytes};
 use crate::ops::reduce::{Reduction, sum_of};
 use crate::shape::{Operand, Shape, Type};
@@ -66,9 +65,28 @@ impl<T: Float> CrossEntropyKernel<T> {
     }
 }
 
-impl<T: Float> Kernel for CrossEntropyKernel<T> {
-    fn run(&self, tile: &mut Tile<'_>) {
-        dispatch(OverTile { kernel: self, tile });
+impl<T: Float> VectorKernel for CrossEntropyKernel<T> {
+    #[inline(always)]
+    fn run<S: Simd>(&self, tile: &mut Tile<'_>) {
+        let models = tile.models();
+        let (inputs, mut outputs, scratch) = tile.operands();
+        let (logits, targets, smoothing) = (inputs.get(0), inputs.get(1), inputs.get(2));
+        let class_weights = self.settings.has_weight.then(|| inputs.get(3));
+        let mut loss = self.has_loss.then(|| outputs.take());
+        let mut gradient = self.gradient.is_some().then(|| outputs.take());
+        let dloss = gradient.is_some().then(|| inputs.get(self.settings.n_inputs()));
+        for model in 0..models {
+            let operands = Operands {
+                logits: logits.at(model),
+                targets: targets.at(model),
+                smoothing: smoothing.at(model)[0],
+                class_weights: class_weights.map_or(&[], |weights| weights.at(model)),
+                dloss: dloss.map(|dloss| dloss.at(model)),
+                loss: loss.as_mut().map(|loss| loss.at(model)),
+                gradient: gradient.as_mut().map(|gradient| gradient.at(model)),
+            };
+            self.model::<S>(operands, scratch);
+        }
     }
 
     fn scratch_bytes(&self) -> usize {
@@ -76,24 +94,17 @@ impl<T: Float> Kernel for CrossEntropyKernel<T> {
     }
 }
 
-struct OverTile<'k, 't, 'a, T> {
-    kernel: &'k CrossEntropyKernel<T>,
-    tile: &'t mut Tile<'a>,
-}
-
-impl<T: Float> Vectorized for OverTile<'_, '_, '_, T> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self) {
-        let kernel = self.kernel;
-        for model in 0..self.tile.models() {
-            let (inputs, mut outputs, scratch) = self.tile.model(model).split();
-            let loss = if kernel.has_loss { Some(outputs.take::<T>()) } else { None };
-            let gradient = if kernel.gradient.is_some() { Some(outputs.take::<T>()) } else { None };
-            kernel.model::<S>(&inputs, loss, gradient, scratch);
-        }
-    }
+/// The operands of one model.
+struct Operands<'a, T> {
+    logits: &'a [T],
+    targets: &'a [i64],
+    smoothing: T,
+    /// The weight of each class; empty if all are 1.
+    class_weights: &'a [T],
+    /// The gradient of the loss, if that of the logits is computed.
+    dloss: Option<&'a [T]>,
+    loss: Option<&'a mut [T]>,
+    gradient: Option<&'a mut [T]>,
 }
 
 /// What a block's formula reads beside the logits.
@@ -116,18 +127,11 @@ struct Terms<'a, T: Float, S: Simd> {
 
 impl<T: Float> CrossEntropyKernel<T> {
     #[inline(always)]
-    fn model<S: Simd>(
-        &self,
-        inputs: &Inputs<'_>,
-        loss: Option<&mut [T]>,
-        mut gradient: Option<&mut [T]>,
-        scratch: &mut [u8],
-    ) {
+    fn model<S: Simd>(&self, operands: Operands<'_, T>, scratch: &mut [u8]) {
         let lanes = T::Lanes::<S>::N;
         let settings = self.settings;
-        let (logits, targets) = (inputs.get::<T>(0), inputs.get::<i64>(1));
-        let smoothing: f64 = inputs.get::<T>(2)[0].into();
-        let class_weights = if settings.has_weight { inputs.get::<T>(3) } else { &[] };
+        let Operands { logits, targets, class_weights, dloss, loss, mut gradient, .. } = operands;
+        let smoothing: f64 = operands.smoothing.into();
         let [classes, weights, losses, block_logits, block_gradient] =
             carve::<T, 5>(scratch, self.scratch_lens());
         let n_items = self.items.len();
@@ -144,7 +148,6 @@ impl<T: Float> CrossEntropyKernel<T> {
             T::Lanes::<S>::splat(T::from_f64(n as f64))
         };
         let mut scale = T::Lanes::<S>::splat(T::default());
-        let dloss = gradient.is_some().then(|| inputs.get::<T>(settings.n_inputs()));
         if let Some(dloss) = dloss.filter(|_| settings.reduction != Reduction::None) {
             scale = T::Lanes::<S>::splat(dloss[0]);
             if settings.reduction == Reduction::Mean {

@@ -4,9 +4,8 @@
 use core::marker::PhantomData;
 
 use super::{Kind, Reduce};
-use crate::cpu::simd::{Float, Lanes, MAX_LANES, Simd, Vectorized, dispatch};
-use crate::cpu::tile::Tile;
-use crate::op::Kernel;
+use crate::cpu::simd::{Float, Lanes, MAX_LANES, Simd};
+use crate::cpu::tile::{Tile, VectorKernel};
 use crate::ops::elementwise::Walk;
 use crate::shape::{Layout, Operand, Type};
 
@@ -187,25 +186,14 @@ impl<T, F> ReduceKernel<T, F> {
     }
 }
 
-impl<T: Float, F: Fold> Kernel for ReduceKernel<T, F> {
-    fn run(&self, tile: &mut Tile<'_>) {
-        dispatch(OverTile { kernel: self, tile });
-    }
-}
-
-struct OverTile<'k, 't, 'a, T, F> {
-    kernel: &'k ReduceKernel<T, F>,
-    tile: &'t mut Tile<'a>,
-}
-
-impl<T: Float, F: Fold> Vectorized for OverTile<'_, '_, '_, T, F> {
-    type Output = ();
-
+impl<T: Float, F: Fold> VectorKernel for ReduceKernel<T, F> {
     #[inline(always)]
-    fn run<S: Simd>(self) {
-        for model in 0..self.tile.models() {
-            let (inputs, mut outputs, _) = self.tile.model(model).split();
-            self.kernel.reduce::<S>(inputs.get(0), outputs.take());
+    fn run<S: Simd>(&self, tile: &mut Tile<'_>) {
+        let models = tile.models();
+        let (inputs, mut outputs, _) = tile.operands();
+        let (x, mut y) = (inputs.get(0), outputs.take());
+        for model in 0..models {
+            self.reduce::<S>(x.at(model), y.at(model));
         }
     }
 }

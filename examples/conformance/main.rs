@@ -1,0 +1,142 @@
+//! Runs cases that were recorded from PyTorch, and tells where neurarch differs.
+//!
+//! ```text
+//! cargo run --release --example conformance -- tests/conformance
+//! cargo run --release --example conformance -- tests/conformance --group hooks --group state
+//! ```
+//!
+//! A group is two files of the folder, `GROUP.json` and `GROUP.safetensors`; `tests/conformance/README.md` says what
+//! they hold. One line is printed for each case that failed or was skipped, and `N passed, N failed, N skipped` at
+//! the end. A case is skipped if it needs what neurarch does not have; its line says what. The exit code is 1 if a
+//! case failed, 2 if the files cannot be used.
+//!
+//! The other files of this folder read cases, build their models and run their groups.
+
+#![expect(clippy::print_stderr, reason = "a program talks to its user")]
+#![expect(unreachable_pub, reason = "`pub` says what a file of a program offers to the others")]
+
+mod arguments;
+mod case;
+mod compare;
+mod hooks;
+mod layers;
+mod model;
+mod modules;
+mod state;
+mod tensors;
+
+use std::io::{Write, stdout};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+
+use case::{Case, Checked, Group, Stop, Unusable, groups_in};
+
+/// Runs cases that were recorded from PyTorch, and tells where neurarch differs.
+#[derive(Debug, Parser)]
+#[command(name = "conformance")]
+struct Settings {
+    /// Folder with GROUP.json and GROUP.safetensors for each group
+    dir: PathBuf,
+    /// A group to run, and others [default: all that the folder has]
+    #[arg(long = "group", value_name = "NAME")]
+    groups: Vec<String>,
+}
+
+/// What became of the cases.
+#[derive(Default)]
+struct Counts {
+    passed: usize,
+    failed: usize,
+    skipped: usize,
+}
+
+fn main() -> ExitCode {
+    let settings = match Settings::try_parse() {
+        Ok(settings) => settings,
+        Err(error) if error.kind() == ErrorKind::DisplayHelp => {
+            // Whoever closed the pipe has seen enough.
+            let _ = write!(stdout(), "{error}");
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            let text = error.to_string();
+            let line = text.lines().next().unwrap_or_default();
+            return refuse(line.trim_start_matches("error: "));
+        }
+    };
+    let groups = match read(settings) {
+        Ok(groups) => groups,
+        Err(unusable) => return refuse(&unusable.to_string()),
+    };
+    // A panic is a failed case, which says so on its line.
+    std::panic::set_hook(Box::new(|_| {}));
+    let mut counts = Counts::default();
+    for group in &groups {
+        for case in group.cases() {
+            tell(&case, &mut counts);
+        }
+    }
+    let Counts { passed, failed, skipped } = counts;
+    let _ = writeln!(stdout(), "{passed} passed, {failed} failed, {skipped} skipped");
+    ExitCode::from(u8::from(failed > 0))
+}
+
+fn refuse(message: &str) -> ExitCode {
+    eprintln!("error: {message}");
+    ExitCode::from(2)
+}
+
+/// Reads the groups before any runs, so that unusable files are known at once.
+fn read(settings: Settings) -> Result<Vec<Group>, Unusable> {
+    let Settings { dir, groups } = settings;
+    let mut names = groups;
+    if names.is_empty() {
+        names = groups_in(&dir)?;
+    }
+    let mut groups: Vec<Group> = Vec::new();
+    for name in names {
+        if groups.iter().all(|known| known.name != name) {
+            groups.push(Group::read(&dir, &name)?);
+        }
+    }
+    Ok(groups)
+}
+
+/// Runs a case, counts it, and prints its line unless it passed.
+fn tell(case: &Case<'_>, counts: &mut Counts) {
+    let result = catch_unwind(AssertUnwindSafe(|| run(case)));
+    let result = result.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        Err(Stop::Differs(format!("panicked: {}", text.unwrap_or_default())))
+    });
+    let (word, why) = match result {
+        Ok(()) => {
+            counts.passed += 1;
+            return;
+        }
+        Err(Stop::Differs(what)) => {
+            counts.failed += 1;
+            ("failed", what)
+        }
+        Err(Stop::Needs(what)) => {
+            counts.skipped += 1;
+            ("skipped", what)
+        }
+    };
+    let _ = writeln!(stdout(), "{word} {}: {}", case.id, why.replace('\n', "\\n"));
+}
+
+/// Runs a case of any group.
+fn run(case: &Case<'_>) -> Checked {
+    match case.group.name.as_str() {
+        "hooks" => hooks::run(case),
+        "modules" => modules::run(case),
+        "state" => state::run(case),
+        other => Err(Stop::Needs(format!("group {other}: not supported yet"))),
+    }
+}

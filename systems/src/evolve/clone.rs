@@ -1,0 +1,140 @@
+//! Clones: more models, with the numbers of models that there are.
+
+use bevy_ecs::entity::{EntityCloner, EntityHashMap};
+use bevy_ecs::prelude::*;
+use neurarch_components::blueprint::BlueprintId;
+use neurarch_components::population::Population;
+use neurarch_components::registry::ModuleTypes;
+use neurarch_components::tree::Model;
+
+use super::EvolveError;
+use super::family::signed;
+use crate::{sign, spawn};
+
+/// Clones models into new entities of the same population; gives their roots, which have the next indices
+/// and fresh numbers.
+///
+/// A clone has all that can be cloned of the model and of every entity below it: parameters, buffers,
+/// gradients, optimizers with their state, modes, and the host's own components and entities. From its
+/// number follow other random numbers than the model's.
+///
+/// # Shape
+///
+/// `models` is `[clones]`: indices, which may repeat.
+///
+/// # Errors
+///
+/// [`EvolveError`], for an index that is none, or if there would be 2³² models.
+///
+/// # Example
+///
+/// ```
+/// # use bevy_ecs::prelude::*;
+/// # use neurarch_components::layers::Linear;
+/// # use neurarch_kernels::dtype::Dtype;
+/// # use neurarch_systems::{access, evolve, spawn::spawn_population};
+/// # let mut world = World::new();
+/// let layers = spawn_population(&mut world, &Linear::new(1, 1), 2, 2, 7, Dtype::F32)?;
+/// let biases = ndarray::array![[1.0_f32], [2.0]].into_dyn();
+/// access::unstack(&mut world, layers, "bias", biases.view())?;
+/// assert_eq!(evolve::clone_models(&mut world, layers, &[1, 1])?.len(), 2);
+/// let biases = access::stack::<f32>(&mut world, layers, "bias", None)?;
+/// assert_eq!(biases, ndarray::array![[1.0], [2.0], [2.0], [2.0]].into_dyn());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// Source: `copy.deepcopy`, except that gradients are copied too.
+pub fn clone_models(
+    world: &mut World,
+    population: Entity,
+    models: &[usize],
+) -> Result<Vec<Entity>, EvolveError> {
+    let found = signed(world, population)?;
+    spawn::check_count(found.len().saturating_add(models.len()))?;
+    let originals = models.iter().map(|&index| {
+        let of = found.groups().iter().enumerate();
+        let of = of.filter_map(|(group, of)| {
+            let place = of.members.binary_search(&u32::try_from(index).ok()?).ok()?;
+            Some((group, place))
+        });
+        of.into_iter().next().ok_or(EvolveError::NoSuchModel { index, models: found.len() })
+    });
+    let originals: Vec<(usize, usize)> = originals.collect::<Result<_, _>>()?;
+    let changed_before = changes(world);
+    let mut builder = EntityCloner::build_opt_out(world);
+    builder.linked_cloning(true);
+    let mut cloner = builder.finish();
+    let mut clones = Vec::with_capacity(models.len());
+    let mut copies = EntityHashMap::default();
+    let mut expected = 0;
+    for (group, place) in originals {
+        let Some(found) = world.get::<Population>(population) else { break };
+        let of = &found.groups()[group];
+        let blueprint = of.blueprint;
+        let originals: Vec<_> = of.modules.iter().map(|modules| modules[place]).collect();
+        let root = world.spawn_empty().id();
+        copies.clear();
+        copies.insert(originals[0], root);
+        cloner.clone_entity_mapped(world, originals[0], &mut copies);
+        let modules = originals.iter().map(|original| copies.get(original).copied());
+        let modules = modules.collect::<Option<Vec<_>>>();
+        clones.push(Clone { root, group, blueprint, modules });
+        // Each module is told of by its component, and all but the root by their names.
+        expected += 2 * originals.len() - 1;
+    }
+    let roots = clones.iter().map(|clone| clone.root).collect();
+    if changes(world) == changed_before + expected {
+        settle(world, population, clones, changed_before);
+    }
+    Ok(roots)
+}
+
+/// A clone that has yet to be signed.
+struct Clone {
+    root: Entity,
+    /// The original's group, and its blueprint.
+    group: usize,
+    blueprint: BlueprintId,
+    /// By position; `None` if a module was not cloned.
+    modules: Option<Vec<Entity>>,
+}
+
+/// Counts what was told of modules and not looked at yet.
+fn changes(world: &World) -> usize {
+    world.get_resource::<ModuleTypes>().map_or(0, |types| types.changed.len())
+}
+
+/// Puts clones into the groups of their originals, for they are signed by construction. This is not for clones to
+/// which observers of the host's did more: those are looked at one by one.
+fn settle(world: &mut World, population: Entity, clones: Vec<Clone>, changed_before: usize) {
+    let is_whole = |clone: &Clone| {
+        let is_model = world.get::<Model>(clone.root).is_some();
+        is_model && clone.modules.is_some()
+    };
+    if !clones.iter().all(is_whole) {
+        return;
+    }
+    for Clone { root, blueprint, .. } in &clones {
+        if let Some(mut model) = world.get_mut::<Model>(*root) {
+            model.blueprint = *blueprint;
+        }
+    }
+    let indices: Vec<_> = clones
+        .iter()
+        .map(|clone| world.get::<Model>(clone.root).map_or(0, |model| model.index))
+        .collect();
+    let Some(mut found) = world.get_mut::<Population>(population) else { return };
+    found.take_unsigned();
+    let groups = found.groups_mut();
+    for (index, clone) in indices.into_iter().zip(clones) {
+        let group = &mut groups[clone.group];
+        group.members.push(index);
+        for (modules, module) in group.modules.iter_mut().zip(clone.modules.unwrap_or_default()) {
+            modules.push(module);
+        }
+    }
+    if let Some(mut types) = world.get_resource_mut::<ModuleTypes>() {
+        types.changed.truncate(changed_before);
+    }
+    sign::look_away(world, population);
+}

@@ -1,0 +1,157 @@
+//! Perturbation: normal noise on parameters.
+
+use bevy_ecs::prelude::*;
+use neurarch_components::blueprint::{Blueprint, Blueprints};
+use neurarch_components::mode::Mode;
+use neurarch_kernels::dtype::Dtype;
+use neurarch_kernels::passes::plan::{Plan, PlanOptions};
+use neurarch_kernels::program::trace::Trace;
+use neurarch_kernels::program::{Scalar, ScalarOf};
+
+use super::EvolveError;
+use super::family::{advance, group, keys, signed};
+use crate::bind::Binder;
+use crate::launch::{Buffers, Job, Located, Members, launch};
+
+/// How a model's parameters are changed at random.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Noise {
+    /// The standard deviation of the normal numbers that are added; 0 leaves the model as it is.
+    pub std: f64,
+    /// The probability with which an element changes: the mutation rate.
+    pub rate: f64,
+}
+
+impl Noise {
+    /// Changes every element, by normal numbers of that standard deviation.
+    pub fn normal(std: f64) -> Noise {
+        Noise { std, rate: 1.0 }
+    }
+}
+
+/// Adds normal noise to the parameters of all models: `p + std · n`, with `n` from the standard normal
+/// distribution, where an element is chosen.
+///
+/// `noise` gives each model's, by its index; `is_chosen` says by their dotted names which parameters
+/// change. Buffers, gradients and optimizer state stay, and inactive models. Whether a parameter requires a
+/// gradient does not matter.
+///
+/// The numbers follow from the population's seed, the model's number, the parameter, and how often the model
+/// has drawn random numbers, which every call counts: so two calls draw different numbers, and a model draws
+/// the same alone or among others, on any number of threads. To repeat a call, put the models'
+/// [`Draws`](neurarch_components::mode::Draws) back.
+///
+/// # Errors
+///
+/// [`EvolveError`], for a standard deviation that is negative or not finite or a rate outside `[0, 1]`.
+///
+/// # Example
+///
+/// ```
+/// # use bevy_ecs::prelude::*;
+/// # use neurarch_components::layers::Linear;
+/// # use neurarch_kernels::dtype::Dtype;
+/// # use neurarch_systems::{access, evolve::{self, Noise}, spawn::spawn_population};
+/// # let mut world = World::new();
+/// let layers = spawn_population(&mut world, &Linear::new(8, 8), 3, 3, 7, Dtype::F32)?;
+/// let noise = |model| Noise::normal(if model == 0 { 0.0 } else { 0.1 });
+/// evolve::perturb(&mut world, layers, noise, |name| name == "weight")?;
+/// let weights = access::stack::<f32>(&mut world, layers, "weight", None)?;
+/// assert!(weights.outer_iter().next().unwrap().iter().all(|&x| x == 0.0));
+/// assert!(weights.outer_iter().skip(1).flatten().all(|&x| x != 0.0 && x.abs() < 0.7));
+/// let biases = access::stack::<f32>(&mut world, layers, "bias", None)?;
+/// assert!(biases.iter().all(|&x| x == 0.0));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// Source: the mutation of evolution strategies, in torch `p.add_(torch.randn_like(p) * std)`; the random
+/// numbers are others.
+pub fn perturb(
+    world: &mut World,
+    population: Entity,
+    noise: impl Fn(usize) -> Noise,
+    is_chosen: impl Fn(&str) -> bool,
+) -> Result<(), EvolveError> {
+    let found = signed(world, population)?;
+    let models = found.len();
+    let groups = found.groups().len();
+    let noises: Vec<Noise> = (0..models).map(noise).collect();
+    for (model, &Noise { std, rate }) in noises.iter().enumerate() {
+        if !(std.is_finite() && std >= 0.0) {
+            return Err(EvolveError::Std { model, std });
+        }
+        if !(0.0..=1.0).contains(&rate) {
+            return Err(EvolveError::Rate { model, rate });
+        }
+    }
+    for number in 0..groups {
+        let Some(of) = group(world, population, number) else { continue };
+        let blueprint = world.resource::<Blueprints>().get(of.blueprint);
+        if let Some(plan) = blueprint.and_then(|blueprint| plan(blueprint, &is_chosen)) {
+            run(world, population, number, &plan, &noises);
+        }
+    }
+    Ok(())
+}
+
+/// Adds noise to the models of a group; `noises` are by index.
+fn run(world: &mut World, population: Entity, number: usize, plan: &Plan, noises: &[Noise]) {
+    let Some(of) = group(world, population, number) else { return };
+    let changes = |&place: &usize| {
+        let Noise { std, rate } = noises[of.members[place] as usize];
+        let is_inactive = |root| world.get::<Mode>(root).is_some_and(|mode| mode.inactive);
+        std > 0.0 && rate > 0.0 && !is_inactive(of.modules[0][place])
+    };
+    let places: Vec<_> = (0..of.members.len()).filter(changes).collect();
+    let indices: Vec<_> = places.iter().map(|&place| of.members[place]).collect();
+    let Some((&first, others)) = indices.split_first() else { return };
+    let mut members = Members::first(noises.len(), first);
+    others.iter().for_each(|&index| members.push(index));
+    members.settle();
+    let own = || indices.iter().map(|&index| noises[index as usize]);
+    let scalars: Vec<_> =
+        own().map(|noise| noise.std).chain(own().map(|noise| noise.rate)).collect();
+    let all = keys(world, population, number);
+    let keys: Vec<_> = places.iter().map(|&place| all[place]).collect();
+    let job = Job {
+        plan,
+        steps: 1,
+        inputs: &[],
+        outputs: &[],
+        scalars: &scalars,
+        written: &vec![true; plan.program.slots.len()],
+        keys: &keys,
+    };
+    let mut at = Located { population, group: number, members, binder: Binder::default() };
+    launch(world, &mut at, std::iter::once(job), &mut [], &mut Buffers::default())
+        .expect("a signed model has the columns of its blueprint");
+    advance(world, population, number, places);
+}
+
+/// Plans the noise on the parameters that are chosen; `None` if none is.
+fn plan(blueprint: &Blueprint, is_chosen: impl Fn(&str) -> bool) -> Option<Plan> {
+    let trace = Trace::new();
+    let setting = |name| {
+        let scalar = Scalar { name, of: ScalarOf::Module, position: 0 };
+        trace.scalar(scalar, Dtype::F64)
+    };
+    let (std, rate) = (setting("std"), setting("rate"));
+    let mut number = 0;
+    let mut is_empty = true;
+    for (position, at) in blueprint.positions.iter().enumerate() {
+        for parameter in &at.parameters {
+            let slot = blueprint.parameter(position, &parameter.name)?;
+            if is_chosen(&slot.name) && matches!(slot.ty.dtype, Dtype::F32 | Dtype::F64) {
+                let slot = trace.slot(slot);
+                trace.store(&slot, &slot.noise(&std, &rate, number));
+                is_empty = false;
+            }
+            number += 1;
+        }
+    }
+    if is_empty {
+        return None;
+    }
+    let program = trace.finish(&[]).expect("noise takes any parameter of these types");
+    Some(Plan::new(program, &PlanOptions::default()).expect("noise is a program"))
+}

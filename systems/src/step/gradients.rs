@@ -1,0 +1,134 @@
+//! Gradients that are there: taking them away, and those of inputs.
+
+use bevy_ecs::prelude::*;
+use ndarray::{ArrayD, IxDyn};
+use neurarch_components::column::{ColumnKey, row_mut};
+use neurarch_components::mode::{Bits, HasGradient};
+use neurarch_components::population::Population;
+use neurarch_kernels::dtype::Element;
+use neurarch_kernels::program::Role;
+
+use super::StepError;
+use super::check::{check_dtype, models, shaped};
+use super::update::run_rule;
+use crate::access;
+use crate::cohort;
+use crate::plans::Kind;
+use crate::run::{self, Run, with_run};
+use crate::sign::{self, SignError};
+
+/// Takes gradients away: to torch's `None`, or to zeros where there are any if `set_to_none` is false. Of a
+/// population, those of all active models; of a module, those of its parameters and of all below it.
+///
+/// # Errors
+///
+/// If `entity` is neither a population nor a module of one.
+///
+/// Source: `torch.nn.Module.zero_grad`, whose default is `set_to_none=True`.
+pub fn zero_grad(world: &mut World, entity: Entity, set_to_none: bool) -> Result<(), StepError> {
+    if world.get::<Population>(entity).is_none() {
+        return zero_grad_below(world, entity, set_to_none);
+    }
+    with_run(world, entity, |world, run| {
+        if set_to_none {
+            for cohort in &mut run.cohorts.list {
+                cohort.scheme.has_gradient = Bits::new();
+            }
+            return write_gradient_bits(world, run, entity);
+        }
+        run_rule(world, run, entity, Kind::ZeroGradients)
+    })
+}
+
+/// [`zero_grad`] of one module and all below it.
+fn zero_grad_below(world: &mut World, module: Entity, set_to_none: bool) -> Result<(), StepError> {
+    let not_there = SignError::NotAPopulation(module);
+    let (root, population) = sign::root_of(world, module).ok_or(not_there.clone())?;
+    sign::refresh(world, population)?;
+    let (group, place, blueprint) = access::place(world, root).map_err(|_| not_there.clone())?;
+    let position = group.modules.iter().position(|modules| modules[place] == module);
+    let below = blueprint.parameters_below(position.ok_or(not_there)?);
+    let gradients = below.into_iter().map(|(position, index)| {
+        let ty = &blueprint.positions[position].parameters[index].ty;
+        let key = ColumnKey::new(Role::Gradient, index, ty);
+        (blueprint.number(position, index), group.modules[position][place], key)
+    });
+    let gradients: Vec<_> = gradients.collect();
+    let Some(mut bits) = world.get_mut::<HasGradient>(root) else { return Ok(()) };
+    let mut zeroed = Vec::new();
+    for (number, entity, key) in gradients {
+        if bits.0.contains(number) && set_to_none {
+            bits.0.set(number, false);
+        } else if bits.0.contains(number) {
+            zeroed.push((entity, key));
+        }
+    }
+    for (entity, key) in zeroed {
+        if let Some(row) = row_mut(world, entity, key) {
+            row.fill(0);
+        }
+    }
+    Ok(())
+}
+
+/// Gives the gradient of what the last forward pass was called with, which
+/// [`requires_grad`](crate::array::Input::requires_grad), after [`backward`]; `None` if the results do not
+/// depend on it, or a later forward pass began. Of several values it is the first one's:
+/// [`input_gradients`] has all.
+///
+/// # Shape
+///
+/// `[models, ..]`: also if all models got the same numbers, each has a gradient of its own. Inactive models
+/// have zeros.
+///
+/// # Errors
+///
+/// If there is no such population, or the input's elements are not `T`.
+///
+/// Source: `torch.Tensor.grad` of an input.
+pub fn input_gradient<T: Element>(
+    world: &World,
+    population: Entity,
+) -> Result<Option<ArrayD<T>>, StepError> {
+    Ok(input_gradients(world, population)?.into_iter().next().flatten())
+}
+
+/// [`input_gradient`] of each value that the models were called with, in order.
+///
+/// # Errors
+///
+/// As [`input_gradient`].
+pub fn input_gradients<T: Element>(
+    world: &World,
+    population: Entity,
+) -> Result<Vec<Option<ArrayD<T>>>, StepError> {
+    let n_models = models(world, population)?;
+    let all = run::input_gradients(world, population).iter().map(|found| {
+        let Some((ty, bytes)) = found else { return Ok(None) };
+        check_dtype("gradient", ty.dtype, T::DTYPE)?;
+        let shape: Vec<_> = [n_models].iter().chain(ty.shape.iter()).copied().collect();
+        let numbers = bytemuck::pod_collect_to_vec::<u8, T>(bytes);
+        let expected: usize = shape.iter().product();
+        Ok((numbers.len() == expected).then(|| shaped(IxDyn(&shape), numbers)))
+    });
+    all.collect()
+}
+
+/// Writes to every member which parameters have a gradient.
+pub(super) fn write_gradient_bits(
+    world: &mut World,
+    run: &mut Run,
+    population: Entity,
+) -> Result<(), StepError> {
+    for cohort in &run.cohorts.list {
+        for index in cohort.at.members.indices() {
+            let root = cohort::population(world, population)?.models()[index];
+            let Some(mut bits) = world.get_mut::<HasGradient>(root) else { continue };
+            if bits.0 != cohort.scheme.has_gradient {
+                bits.0.clone_from(&cohort.scheme.has_gradient);
+            }
+        }
+    }
+    run.cohorts.look(world);
+    Ok(())
+}

@@ -1,0 +1,57 @@
+//! [`step`]: optimizers update the parameters that have a gradient.
+
+use bevy_ecs::prelude::*;
+
+use super::StepError;
+use crate::cohort::Cohort;
+use crate::launch::{Job, launch};
+use crate::plans::{Kind, Request};
+use crate::run::{Run, with_run};
+
+/// Updates the parameters that have a gradient, each by the optimizer nearest to it.
+///
+/// # Errors
+///
+/// [`StepError::NoOptimizer`] if a model has none.
+///
+/// Source: `torch.optim.Optimizer.step`.
+pub fn step(world: &mut World, population: Entity) -> Result<(), StepError> {
+    with_run(world, population, |world, run| {
+        run.cohorts.list.iter().try_for_each(Cohort::check_optimizer)?;
+        run_rule(world, run, population, Kind::Step)
+    })
+}
+
+/// Runs a program that has neither inputs nor outputs.
+pub(super) fn run_rule(
+    world: &mut World,
+    run: &mut Run,
+    population: Entity,
+    kind: Kind,
+) -> Result<(), StepError> {
+    let request = Request { kind, inputs: &[], structure: None, target: None, loss: None };
+    loop {
+        run.chosen.clear();
+        for cohort in &mut run.cohorts.list {
+            run.chosen.push(cohort.prepare(world, population, &request)?);
+        }
+        if !run.add_columns(world, population, |number| number)? {
+            break;
+        }
+    }
+    let Run { cohorts, buffers, chosen, .. } = run;
+    for (cohort, &chosen) in cohorts.list.iter_mut().zip(&*chosen) {
+        let ready = &cohort.ready[chosen];
+        let job = Job {
+            plan: &ready.planned.plan,
+            steps: 1,
+            inputs: &[],
+            outputs: &[],
+            scalars: &ready.scalars,
+            written: &ready.planned.written,
+            keys: &[],
+        };
+        launch(world, &mut cohort.at, std::iter::once(job), &mut [], buffers)?;
+    }
+    Ok(())
+}
