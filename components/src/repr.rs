@@ -91,9 +91,9 @@ pub fn boolean(x: bool) -> &'static str {
 }
 
 /// Prints sizes as Python prints a tuple: `(3, 4)`, `(3,)`.
-pub fn tuple(sizes: &[usize]) -> String {
+pub fn tuple(sizes: &[impl ToString]) -> String {
     match sizes {
-        [size] => format!("({size},)"),
+        [size] => format!("({},)", size.to_string()),
         _ => {
             let sizes: Vec<_> = sizes.iter().map(ToString::to_string).collect();
             format!("({})", sizes.join(", "))
