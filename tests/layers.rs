@@ -194,3 +194,47 @@ fn layers_are_printed_as_torch_does() {
         assert_eq!(printed, expected);
     }
 }
+
+/// Gives each model of a population of two other running statistics, and goes to evaluation mode.
+fn with_statistics(layer: Sequential) -> (World, Entity) {
+    let mut world = World::new();
+    let settings =
+        PopulationSettings { models: 2, dtype: Dtype::F64, ..PopulationSettings::default() };
+    let population = world.spawn_population_with(&layer, settings).unwrap();
+    for (name, most) in [("1.running_mean", 1.0), ("1.running_var", 2.0), ("1.weight", 3.0)] {
+        let shape = world.stack::<f64>(population, name).unwrap().shape().to_vec();
+        let value = numbers(&shape, |i| most + (0.9 * i + most).sin());
+        world.unstack(population, name, value.view()).unwrap();
+    }
+    (world, population)
+}
+
+#[test]
+fn a_norm_that_is_fused_changes_no_result() {
+    use neurarch::systems::fuse::{fuse_conv_bn_eval, fuse_linear_bn_eval};
+    let conv = Sequential::new().push(Conv2d::new(2, 3, 2).without_bias());
+    let transposed = Sequential::new().push(ConvTranspose2d::new(2, 3, 2));
+    let linear = Sequential::new().push(Linear::new(4, 3).without_bias());
+    let cases = [
+        (conv.push(BatchNorm2d { eps: 0.1, ..BatchNorm2d::new(3) }), vec![2, 2, 3, 4], Some(false)),
+        (transposed.push(BatchNorm2d::new(3)), vec![2, 2, 3, 4], Some(true)),
+        (linear.push(BatchNorm1d::new(3)), vec![5, 4], None),
+    ];
+    for (layers, shape, transpose) in cases {
+        let (mut world, population) = with_statistics(layers);
+        let fuse = |world: &mut World| match transpose {
+            Some(transpose) => fuse_conv_bn_eval(world, population, "0", "1", transpose),
+            None => fuse_linear_bn_eval(world, population, "0", "1"),
+        };
+        let error = fuse(&mut world).unwrap_err().to_string();
+        assert_eq!(error, "Fusion only for eval!");
+        world.eval(population).unwrap();
+        let x = numbers(&shape, |i| (0.7 * i).sin());
+        let before = world.forward(population, Input::shared(x.view())).unwrap();
+        fuse(&mut world).unwrap();
+        let after = world.forward(population, Input::shared(x.view())).unwrap();
+        assert!((&after - &before).iter().all(|x| x.abs() < 1e-12), "{before} and {after}");
+        let root = world.models(population).unwrap()[0];
+        assert_eq!(world.parameter_names(root).unwrap(), ["0.weight", "0.bias"]);
+    }
+}

@@ -377,10 +377,10 @@ impl<T: Number> Vectorized for OverTile<'_, '_, '_, T> {
             if *is_gradient {
                 let (dy, normalized) = (inputs.get::<T>(0), inputs.get::<T>(1));
                 let (var, eps) = (inputs.get::<T>(2), inputs.get::<T>(3)[0]);
-                for group in 0..to.starts.len() {
+                for (group, &var) in var.iter().enumerate() {
                     let dy = from[0].read(dy, group, first);
                     let normalized = from[1].read(normalized, group, second);
-                    let rstd = reciprocal_root(var[group] + eps);
+                    let rstd = reciprocal_root(var + eps);
                     gradient(dy, normalized, rstd, *centered, n, result);
                     to.write(y, group, result);
                 }

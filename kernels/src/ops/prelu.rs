@@ -1,4 +1,4 @@
-//! PReLU: `y = x` where `x > 0`, `w · x` elsewhere, with a slope `w` that is learned.
+//! Parametric ReLU: `y = x` where `x > 0`, `w · x` elsewhere, with a slope `w` that is learned.
 
 use super::elementwise::{Formula, pointwise};
 use crate::cpu::simd::{Float, Lanes, Simd};
