@@ -54,7 +54,7 @@ fn check(name: &str, layer: &impl Module, shape: &[usize], is_eval: bool) {
     compare(name, "output", &flat(&y));
     let dy = numbers(y.shape(), |i| (1.3 * i).cos());
     world.backward_from(population, Input::shared(dy.view())).unwrap();
-    let dx = input_gradients::<f64>(&mut world, population).unwrap().swap_remove(0).unwrap();
+    let dx = input_gradients::<f64>(&world, population).unwrap().swap_remove(0).unwrap();
     compare(name, "grad_input", &flat(&dx.index_axis(Axis(0), 1).to_owned()));
     for parameter in parameters {
         let gradient = world.gradient::<f64>(root, &parameter).unwrap().unwrap();
