@@ -176,6 +176,11 @@ pub enum Init {
         /// Standard deviation.
         std: f64,
     },
+    /// Normal with mean 0 and standard deviation 1, but for one row of a matrix, which is zero.
+    NormalRows {
+        /// The row that is zero.
+        zero: usize,
+    },
     /// Normal, drawn anew until it lies in `[low, high]`.
     TruncatedNormal {
         /// Mean before truncation.
@@ -292,6 +297,21 @@ impl Declare {
     pub fn no_buffer(&mut self, name: impl Into<String>) -> &mut Self {
         self.buffer(name, Shape::scalar(), true);
         self.buffers.iter_mut().next_back().into_iter().for_each(|last| last.is_none = true);
+        self
+    }
+
+    /// Registers a buffer whose element type is not the model's: a count in i64.
+    pub fn buffer_of(
+        &mut self,
+        name: impl Into<String>,
+        shape: impl Into<Shape>,
+        dtype: Dtype,
+        persistent: bool,
+    ) -> &mut Self {
+        self.buffer(name, shape, persistent);
+        if let Some(buffer) = self.buffers.last_mut() {
+            buffer.dtype = Some(dtype);
+        }
         self
     }
 

@@ -96,6 +96,17 @@ pub fn boolean(x: bool) -> &'static str {
     if x { "True" } else { "False" }
 }
 
+/// Prints sizes as Python prints a tuple: `(3, 4)`, `(3,)`.
+pub fn tuple(sizes: &[impl ToString]) -> String {
+    match sizes {
+        [size] => format!("({},)", size.to_string()),
+        _ => {
+            let sizes: Vec<_> = sizes.iter().map(ToString::to_string).collect();
+            format!("({})", sizes.join(", "))
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use neurarch_kernels::dtype::Dtype;

@@ -1,12 +1,30 @@
 //! Layers that neurarch has: names of `torch.nn`, and how each is made from its arguments.
 
+use neurarch::components::layers::{Padding, PaddingMode};
 use neurarch::components::module::DynModule;
+use neurarch::kernels::ops::pad::PadMode;
 use neurarch::prelude::*;
 
 use crate::arguments::Arguments;
 use crate::case::{Checked, Stop};
 
 type Make = fn(&mut Arguments<'_>) -> Checked<Box<dyn DynModule>>;
+
+/// Reads the arguments that all convolutions have, and those of one kind.
+macro_rules! conv {
+    ($layer:ident, $args:ident, $in_channels:expr, $($field:ident: $value:expr),+) => {
+        $layer {
+            in_channels: $in_channels,
+            out_channels: $args.size("out_channels")?,
+            kernel_size: sizes($args, "kernel_size", None)?,
+            stride: sizes($args, "stride", Some(1))?,
+            dilation: sizes($args, "dilation", Some(1))?,
+            groups: $args.axis("groups", Some(1))?.unsigned_abs(),
+            bias: $args.flag("bias", true)?,
+            $($field: $value),+
+        }
+    };
+}
 
 /// Every layer, a line each.
 const LAYERS: &[(&str, Make)] = &[
@@ -37,6 +55,265 @@ const LAYERS: &[(&str, Make)] = &[
         made(Softplus { beta, threshold: args.number("threshold", 20.0)? })
     }),
     ("Tanh", |_| made(Tanh)),
+    ("BatchNorm1d", |args| {
+        let of = norm(args, true, false)?;
+        made(BatchNorm1d {
+            num_features: of.num_features,
+            eps: of.eps,
+            momentum: of.momentum,
+            affine: of.affine,
+            bias: of.bias,
+            track_running_stats: of.track_running_stats,
+        })
+    }),
+    ("LazyBatchNorm1d", |args| {
+        let of = norm(args, true, true)?;
+        let becomes = BatchNorm1d {
+            num_features: 0,
+            eps: of.eps,
+            momentum: of.momentum,
+            affine: of.affine,
+            bias: of.bias,
+            track_running_stats: of.track_running_stats,
+        };
+        made(LazyBatchNorm1d { becomes })
+    }),
+    ("InstanceNorm1d", |args| {
+        let of = norm(args, false, false)?;
+        made(InstanceNorm1d {
+            num_features: of.num_features,
+            eps: of.eps,
+            momentum: of.momentum,
+            affine: of.affine,
+            bias: of.bias,
+            track_running_stats: of.track_running_stats,
+        })
+    }),
+    ("LazyInstanceNorm1d", |args| {
+        let of = norm(args, true, true)?;
+        let becomes = InstanceNorm1d {
+            num_features: 0,
+            eps: of.eps,
+            momentum: of.momentum,
+            affine: of.affine,
+            bias: of.bias,
+            track_running_stats: of.track_running_stats,
+        };
+        made(LazyInstanceNorm1d { becomes })
+    }),
+    ("Conv1d", |args| {
+        made(
+            conv!(Conv1d, args, args.size("in_channels")?, padding: padding(args)?, padding_mode: padding_mode(args)?),
+        )
+    }),
+    ("LazyConv1d", |args| {
+        let becomes =
+            conv!(Conv1d, args, 0, padding: padding(args)?, padding_mode: padding_mode(args)?);
+        made(LazyConv1d { becomes })
+    }),
+    ("ConvTranspose1d", |args| {
+        made(
+            conv!(ConvTranspose1d, args, args.size("in_channels")?, padding: sizes(args, "padding", Some(0))?, output_padding: sizes(args, "output_padding", Some(0))?),
+        )
+    }),
+    ("LazyConvTranspose1d", |args| {
+        let becomes = conv!(ConvTranspose1d, args, 0, padding: sizes(args, "padding", Some(0))?, output_padding: sizes(args, "output_padding", Some(0))?);
+        made(LazyConvTranspose1d { becomes })
+    }),
+    ("BatchNorm2d", |args| {
+        let of = norm(args, true, false)?;
+        made(BatchNorm2d {
+            num_features: of.num_features,
+            eps: of.eps,
+            momentum: of.momentum,
+            affine: of.affine,
+            bias: of.bias,
+            track_running_stats: of.track_running_stats,
+        })
+    }),
+    ("LazyBatchNorm2d", |args| {
+        let of = norm(args, true, true)?;
+        let becomes = BatchNorm2d {
+            num_features: 0,
+            eps: of.eps,
+            momentum: of.momentum,
+            affine: of.affine,
+            bias: of.bias,
+            track_running_stats: of.track_running_stats,
+        };
+        made(LazyBatchNorm2d { becomes })
+    }),
+    ("InstanceNorm2d", |args| {
+        let of = norm(args, false, false)?;
+        made(InstanceNorm2d {
+            num_features: of.num_features,
+            eps: of.eps,
+            momentum: of.momentum,
+            affine: of.affine,
+            bias: of.bias,
+            track_running_stats: of.track_running_stats,
+        })
+    }),
+    ("LazyInstanceNorm2d", |args| {
+        let of = norm(args, true, true)?;
+        let becomes = InstanceNorm2d {
+            num_features: 0,
+            eps: of.eps,
+            momentum: of.momentum,
+            affine: of.affine,
+            bias: of.bias,
+            track_running_stats: of.track_running_stats,
+        };
+        made(LazyInstanceNorm2d { becomes })
+    }),
+    ("Conv2d", |args| {
+        made(
+            conv!(Conv2d, args, args.size("in_channels")?, padding: padding(args)?, padding_mode: padding_mode(args)?),
+        )
+    }),
+    ("LazyConv2d", |args| {
+        let becomes =
+            conv!(Conv2d, args, 0, padding: padding(args)?, padding_mode: padding_mode(args)?);
+        made(LazyConv2d { becomes })
+    }),
+    ("ConvTranspose2d", |args| {
+        made(
+            conv!(ConvTranspose2d, args, args.size("in_channels")?, padding: sizes(args, "padding", Some(0))?, output_padding: sizes(args, "output_padding", Some(0))?),
+        )
+    }),
+    ("LazyConvTranspose2d", |args| {
+        let becomes = conv!(ConvTranspose2d, args, 0, padding: sizes(args, "padding", Some(0))?, output_padding: sizes(args, "output_padding", Some(0))?);
+        made(LazyConvTranspose2d { becomes })
+    }),
+    ("BatchNorm3d", |args| {
+        let of = norm(args, true, false)?;
+        made(BatchNorm3d {
+            num_features: of.num_features,
+            eps: of.eps,
+            momentum: of.momentum,
+            affine: of.affine,
+            bias: of.bias,
+            track_running_stats: of.track_running_stats,
+        })
+    }),
+    ("LazyBatchNorm3d", |args| {
+        let of = norm(args, true, true)?;
+        let becomes = BatchNorm3d {
+            num_features: 0,
+            eps: of.eps,
+            momentum: of.momentum,
+            affine: of.affine,
+            bias: of.bias,
+            track_running_stats: of.track_running_stats,
+        };
+        made(LazyBatchNorm3d { becomes })
+    }),
+    ("InstanceNorm3d", |args| {
+        let of = norm(args, false, false)?;
+        made(InstanceNorm3d {
+            num_features: of.num_features,
+            eps: of.eps,
+            momentum: of.momentum,
+            affine: of.affine,
+            bias: of.bias,
+            track_running_stats: of.track_running_stats,
+        })
+    }),
+    ("LazyInstanceNorm3d", |args| {
+        let of = norm(args, true, true)?;
+        let becomes = InstanceNorm3d {
+            num_features: 0,
+            eps: of.eps,
+            momentum: of.momentum,
+            affine: of.affine,
+            bias: of.bias,
+            track_running_stats: of.track_running_stats,
+        };
+        made(LazyInstanceNorm3d { becomes })
+    }),
+    ("Conv3d", |args| {
+        made(
+            conv!(Conv3d, args, args.size("in_channels")?, padding: padding(args)?, padding_mode: padding_mode(args)?),
+        )
+    }),
+    ("LazyConv3d", |args| {
+        let becomes =
+            conv!(Conv3d, args, 0, padding: padding(args)?, padding_mode: padding_mode(args)?);
+        made(LazyConv3d { becomes })
+    }),
+    ("ConvTranspose3d", |args| {
+        made(
+            conv!(ConvTranspose3d, args, args.size("in_channels")?, padding: sizes(args, "padding", Some(0))?, output_padding: sizes(args, "output_padding", Some(0))?),
+        )
+    }),
+    ("LazyConvTranspose3d", |args| {
+        let becomes = conv!(ConvTranspose3d, args, 0, padding: sizes(args, "padding", Some(0))?, output_padding: sizes(args, "output_padding", Some(0))?);
+        made(LazyConvTranspose3d { becomes })
+    }),
+    ("ReLU6", |_| made(ReLU6)),
+    ("Hardswish", |_| made(Hardswish)),
+    ("Hardsigmoid", |_| made(Hardsigmoid)),
+    ("LogSigmoid", |_| made(LogSigmoid)),
+    ("SELU", |_| made(SELU)),
+    ("Mish", |_| made(Mish)),
+    ("Softsign", |_| made(Softsign)),
+    ("Tanhshrink", |_| made(Tanhshrink)),
+    ("Softmax2d", |_| made(Softmax2d)),
+    ("CELU", |args| made(CELU { alpha: args.number("alpha", 1.0)? })),
+    ("Softshrink", |args| made(Softshrink { lambd: args.number("lambd", 0.5)? })),
+    ("Hardshrink", |args| made(Hardshrink { lambd: args.number("lambd", 0.5)? })),
+    ("Hardtanh", |args| {
+        let min_val = args.number("min_val", -1.0)?;
+        made(Hardtanh { min_val, max_val: args.number("max_val", 1.0)? })
+    }),
+    ("Threshold", |args| {
+        let threshold = args.number("threshold", 0.0)?;
+        made(Threshold { threshold, value: args.number("value", 0.0)? })
+    }),
+    ("PReLU", |args| {
+        let num_parameters = args.axis("num_parameters", Some(1))?.unsigned_abs();
+        made(PReLU { num_parameters, init: args.number("init", 0.25)? })
+    }),
+    ("GLU", |args| made(GLU { dim: args.axis("dim", Some(-1))? })),
+    ("Softmin", |args| made(Softmin { dim: args.axis("dim", None)? })),
+    ("Unflatten", |args| {
+        let dim = args.axis("dim", None)?;
+        let sizes = args.get("unflattened_size").and_then(|value| value.as_array());
+        let sizes = sizes.into_iter().flatten().filter_map(|size| size.as_i64());
+        made(Unflatten::new(dim, sizes.map(|size| size as isize).collect::<Vec<_>>()))
+    }),
+    ("Embedding", |args| {
+        let mut of = Embedding::new(args.size("num_embeddings")?, args.size("embedding_dim")?);
+        of.padding_idx = args.get("padding_idx").and_then(|v| v.as_i64()).map(|v| v as isize);
+        of.scale_grad_by_freq = args.flag("scale_grad_by_freq", false)?;
+        made(of)
+    }),
+    ("LayerNorm", |args| {
+        let normalized_shape = listed(args, "normalized_shape")?;
+        let (eps, elementwise_affine) =
+            (args.number("eps", 1e-5)?, args.flag("elementwise_affine", true)?);
+        made(LayerNorm {
+            normalized_shape,
+            eps,
+            elementwise_affine,
+            bias: args.flag("bias", true)?,
+        })
+    }),
+    ("RMSNorm", |args| {
+        let normalized_shape = listed(args, "normalized_shape")?;
+        let eps = args.get("eps").and_then(|value| value.as_f64());
+        let elementwise_affine = args.flag("elementwise_affine", true)?;
+        made(RMSNorm { normalized_shape, eps, elementwise_affine })
+    }),
+    ("GroupNorm", |args| {
+        made(GroupNorm {
+            num_groups: args.size("num_groups")?,
+            num_channels: args.size("num_channels")?,
+            eps: args.number("eps", 1e-5)?,
+            affine: args.flag("affine", true)?,
+            bias: args.flag("bias", true)?,
+        })
+    }),
 ];
 
 fn made(module: impl Module) -> Checked<Box<dyn DynModule>> {
@@ -59,4 +336,65 @@ fn approximate(args: &mut Arguments<'_>) -> Checked<Approximate> {
         "tanh" => Ok(Approximate::Tanh),
         other => Err(Stop::Needs(format!("needs GELU with approximate={other}"))),
     }
+}
+
+/// Reads one size, or a list of them.
+fn listed(args: &mut Arguments<'_>, name: &'static str) -> Checked<Vec<usize>> {
+    let value = args.get(name).cloned().unwrap_or_default();
+    let sizes = match value.as_array() {
+        Some(sizes) => sizes.iter().map(|size| size.as_u64()).collect::<Option<Vec<_>>>(),
+        None => value.as_u64().map(|size| vec![size]),
+    };
+    let sizes = sizes.ok_or_else(|| Stop::Needs(format!("needs {name}={value}")))?;
+    Ok(sizes.into_iter().map(|size| size as usize).collect())
+}
+
+/// Reads a size for each axis, or one for all of them.
+fn sizes<const N: usize>(
+    args: &mut Arguments<'_>,
+    name: &'static str,
+    default: Option<usize>,
+) -> Checked<[usize; N]> {
+    if let (None, Some(default)) = (args.get(name), default) {
+        return Ok([default; N]);
+    }
+    match *listed(args, name)? {
+        [size] => Ok([size; N]),
+        ref sizes => sizes
+            .try_into()
+            .map_err(|_| Stop::Needs(format!("needs {name} of {} sizes", sizes.len()))),
+    }
+}
+
+fn padding<const N: usize>(args: &mut Arguments<'_>) -> Checked<Padding<N>> {
+    match args.get("padding").and_then(|value| value.as_str()) {
+        Some("same") => Ok(Padding::Same),
+        Some("valid") => Ok(Padding::Valid),
+        _ => Ok(Padding::Explicit(sizes(args, "padding", Some(0))?)),
+    }
+}
+
+fn padding_mode(args: &mut Arguments<'_>) -> Checked<PaddingMode> {
+    match args.word("padding_mode", "zeros")?.as_str() {
+        "zeros" => Ok(PaddingMode::Zeros),
+        "reflect" => Ok(PaddingMode::Own(PadMode::Reflect)),
+        "replicate" => Ok(PaddingMode::Own(PadMode::Replicate)),
+        "circular" => Ok(PaddingMode::Own(PadMode::Circular)),
+        other => Err(Stop::Needs(format!("needs padding_mode={other}"))),
+    }
+}
+
+/// Reads the arguments of a batch or instance norm.
+fn norm(args: &mut Arguments<'_>, batch: bool, lazy: bool) -> Checked<BatchNorm1d> {
+    Ok(BatchNorm1d {
+        num_features: if lazy { 0 } else { args.size("num_features")? },
+        eps: args.number("eps", 1e-5)?,
+        momentum: match args.get("momentum") {
+            Some(value) => value.as_f64(),
+            None => Some(0.1),
+        },
+        affine: args.flag("affine", batch)?,
+        bias: args.flag("bias", true)?,
+        track_running_stats: args.flag("track_running_stats", batch)?,
+    })
 }

@@ -7,6 +7,7 @@ mod cohort;
 mod copy;
 mod eager;
 pub mod evolve;
+pub mod fuse;
 pub mod hooks;
 pub mod init;
 pub mod insert;

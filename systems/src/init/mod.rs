@@ -222,7 +222,9 @@ pub(crate) fn check(name: &str, slot: &Slot, init: Init) -> Result<(), InitError
         return Err(InitError::Dtype { name: name(), dtype });
     }
     match init {
-        Init::Eye | Init::Sparse { .. } if shape.len() != 2 => return Err(dimensions("2")),
+        Init::Eye | Init::Sparse { .. } | Init::NormalRows { .. } if shape.len() != 2 => {
+            return Err(dimensions("2"));
+        }
         Init::Orthogonal { .. } if shape.len() < 2 => return Err(dimensions("2 or more")),
         Init::Sparse { sparsity, .. } if !(0.0..=1.0).contains(&sparsity) => {
             return Err(InitError::Sparsity { name: name(), sparsity });

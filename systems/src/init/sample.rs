@@ -66,6 +66,11 @@ pub(super) fn fill<T: Sample>(row: &mut [T], columns: usize, init: Init, stream:
                 *element = T::from_f64(mean + std * normal(stream));
             }
         }
+        Init::NormalRows { zero } => {
+            row.iter_mut().for_each(|element| *element = T::from_f64(normal(stream)));
+            let zeros = row.chunks_mut(columns.max(1)).nth(zero);
+            zeros.into_iter().for_each(|row| row.fill(T::from_f64(0.0)));
+        }
         Init::TruncatedNormal { mean, std, low, high } => {
             for element in row {
                 *element = T::from_f64(truncated_normal(mean, std, low, high, stream));

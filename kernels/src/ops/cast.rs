@@ -1,0 +1,156 @@
+//! Another element type for the same numbers: `to`; and counting in whole numbers: `increment`.
+
+use core::marker::PhantomData;
+
+use crate::cpu::tile::Tile;
+use crate::dtype::{Dtype, Element};
+use crate::op::{GradientAt, Kernel, Op, OpError};
+use crate::ops::elementwise::layout_like;
+use crate::program::trace::Var;
+use crate::shape::{Layout, Operand, Type};
+
+/// Converts to another element type.
+#[derive(Clone, Copy, Debug)]
+struct Cast {
+    to: Dtype,
+}
+
+impl Op for Cast {
+    fn name(&self) -> &'static str {
+        "to"
+    }
+
+    fn attributes(&self) -> String {
+        format!("dtype={}", self.to)
+    }
+
+    fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>, OpError> {
+        let [x] = inputs else {
+            return Err(OpError(format!("to: expected 1 input, got {}", inputs.len())));
+        };
+        for dtype in [x.dtype, self.to] {
+            if matches!(dtype, Dtype::F16 | Dtype::BF16) {
+                return Err(OpError(format!("\"to\" not implemented for '{dtype}'")));
+            }
+        }
+        Ok(vec![Type { dtype: self.to, shape: x.shape.clone() }])
+    }
+
+    fn takes_any_layout(&self, _: usize) -> bool {
+        true
+    }
+
+    fn layouts(&self, inputs: &[Operand], outputs: &[Type]) -> Vec<Layout> {
+        vec![layout_like(inputs, &outputs[0].shape)]
+    }
+
+    fn kernel(&self, inputs: &[Operand], _: &[Operand]) -> Box<dyn Kernel> {
+        fn from<A: Convert>(to: Dtype) -> Box<dyn Kernel> {
+            match to {
+                Dtype::F64 => Box::new(CastKernel::<A, f64>(PhantomData)),
+                Dtype::I64 => Box::new(CastKernel::<A, i64>(PhantomData)),
+                Dtype::Bool => Box::new(CastKernel::<A, u8>(PhantomData)),
+                _ => Box::new(CastKernel::<A, f32>(PhantomData)),
+            }
+        }
+        match inputs[0].ty.dtype {
+            Dtype::F64 => from::<f64>(self.to),
+            Dtype::I64 => from::<i64>(self.to),
+            Dtype::Bool => from::<u8>(self.to),
+            _ => from::<f32>(self.to),
+        }
+    }
+
+    fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
+        let from = at.inputs[0].dtype();
+        vec![at.gradients[0].as_ref().filter(|_| from.is_float()).map(|dy| dy.to(from))]
+    }
+}
+
+/// A number that can be converted, whole numbers without loss among themselves.
+trait Convert: Element {
+    fn to_f64(self) -> f64;
+    fn from_f64(x: f64) -> Self;
+}
+
+macro_rules! converts {
+    ($number:ty, $x:ident => $to:expr, $y:ident => $from:expr) => {
+        impl Convert for $number {
+            fn to_f64(self) -> f64 {
+                let $x = self;
+                $to
+            }
+
+            fn from_f64($y: f64) -> Self {
+                $from
+            }
+        }
+    };
+}
+
+converts!(f32, x => x.into(), y => y as f32);
+converts!(f64, x => x, y => y);
+converts!(i64, x => x as f64, y => y as i64);
+converts!(u8, x => x.into(), y => u8::from(y != 0.0));
+
+struct CastKernel<A, B>(PhantomData<(A, B)>);
+
+impl<A: Convert, B: Convert> Kernel for CastKernel<A, B> {
+    fn run(&self, tile: &mut Tile<'_>) {
+        for model in 0..tile.models() {
+            let (inputs, mut outputs, _) = tile.model(model).split();
+            let (x, y) = (inputs.get::<A>(0), outputs.take::<B>());
+            y.iter_mut().zip(x).for_each(|(y, x)| *y = B::from_f64(x.to_f64()));
+        }
+    }
+}
+
+/// `x + 1` in whole numbers.
+#[derive(Clone, Copy, Debug)]
+struct Increment;
+
+impl Op for Increment {
+    fn name(&self) -> &'static str {
+        "increment"
+    }
+
+    fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>, OpError> {
+        match inputs {
+            [x] if x.dtype == Dtype::I64 => Ok(vec![x.clone()]),
+            _ => Err(OpError("increment: expected one input of i64".into())),
+        }
+    }
+
+    fn kernel(&self, _: &[Operand], _: &[Operand]) -> Box<dyn Kernel> {
+        Box::new(|tile: &mut Tile<'_>| {
+            for model in 0..tile.models() {
+                let (inputs, mut outputs, _) = tile.model(model).split();
+                let (x, y) = (inputs.get::<i64>(0), outputs.take::<i64>());
+                y.iter_mut().zip(x).for_each(|(y, x)| *y = x.wrapping_add(1));
+            }
+        })
+    }
+}
+
+impl Var {
+    /// Converts the numbers to `dtype`: to whole numbers by dropping the fraction, to truth by asking
+    /// whether they are 0. By way of double precision: whole numbers above 2⁵³ are rounded.
+    ///
+    /// Source: `torch.Tensor.to`.
+    #[must_use]
+    pub fn to(&self, dtype: Dtype) -> Var {
+        if self.dtype() == dtype {
+            self.clone()
+        } else {
+            self.trace().apply(Cast { to: dtype }, &[self])
+        }
+    }
+
+    /// Adds 1 to whole numbers of i64.
+    ///
+    /// Source: `torch.Tensor.add_(1)`, without the writing.
+    #[must_use]
+    pub fn increment(&self) -> Var {
+        self.trace().apply(Increment, &[self])
+    }
+}

@@ -1,0 +1,336 @@
+//! Convolutions over any number of spatial axes up to three: `convolution`, and its gradients of the input and
+//! of the weight.
+//!
+//! The three are one trilinear form seen from its three sides, so each one's gradients are the other two. A
+//! transposed convolution is the gradient of the input.
+//!
+//! Source: `torch.nn.functional.conv1d` to `conv3d`, `conv_transpose1d` to `conv_transpose3d`.
+
+mod kernel;
+
+use kernel::{ConvolutionKernel, Geometry, planes};
+
+use super::elementwise::{computes, same_dtype};
+use crate::dtype::Dtype;
+use crate::op::{GradientAt, Kernel, Op, OpError};
+use crate::program::trace::Var;
+use crate::shape::{Layout, Operand, Shape, Type};
+
+/// How a convolution walks: one number for each spatial axis.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Convolution {
+    /// Elements of the input from one element of the output to the next.
+    pub stride: Vec<usize>,
+    /// Zeros that are thought before and behind the input.
+    pub padding: Vec<(usize, usize)>,
+    /// Elements of the input from one element of the kernel to the next.
+    pub dilation: Vec<usize>,
+    /// Into how many groups channels are divided; each sees its own alone.
+    pub groups: usize,
+}
+
+/// Which of the three sides is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Side {
+    /// `y` from `x` and the weight, and perhaps a bias.
+    Output,
+    /// `x` from `y` and the weight.
+    Input,
+    /// The weight from `x` and `y`.
+    Weight,
+}
+
+/// `Σ x[n, c, y·stride + k·dilation - padding] · weight[o, c, k] · y[n, o, y]`, differentiated by one of the
+/// three factors.
+#[derive(Clone, Debug)]
+struct Convolve {
+    settings: Convolution,
+    side: Side,
+    /// The shape of the result.
+    shape: Shape,
+}
+
+impl Convolve {
+    /// Sorts the types of two inputs and the output into those of `x`, weight and `y`.
+    fn sorted<'a, T>(&self, inputs: &'a [T], output: &'a T) -> [&'a T; 3] {
+        match self.side {
+            Side::Output => [&inputs[0], &inputs[1], output],
+            Side::Input => [output, &inputs[1], &inputs[0]],
+            Side::Weight => [&inputs[0], output, &inputs[1]],
+        }
+    }
+
+    /// Records the op of another side.
+    fn other(&self, side: Side, shape: &Shape, inputs: [&Var; 2]) -> Var {
+        let op = Convolve { settings: self.settings.clone(), side, shape: shape.clone() };
+        inputs[0].trace().apply(op, &inputs)
+    }
+}
+
+impl Op for Convolve {
+    fn name(&self) -> &'static str {
+        match self.side {
+            Side::Output => "convolution",
+            Side::Input => "convolution_input",
+            Side::Weight => "convolution_weight",
+        }
+    }
+
+    fn attributes(&self) -> String {
+        let Convolution { stride, padding, dilation, groups } = &self.settings;
+        let shape = &self.shape;
+        format!(
+            "stride={stride:?} padding={padding:?} dilation={dilation:?} groups={groups} to={shape}"
+        )
+    }
+
+    fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>, OpError> {
+        let most = if self.side == Side::Output { 3 } else { 2 };
+        if !(2..=most).contains(&inputs.len()) {
+            return Err(OpError(format!("{}: got {} inputs", self.name(), inputs.len())));
+        }
+        computes(self.name(), &inputs[0])?;
+        for other in &inputs[1..] {
+            same_dtype(self.name(), &inputs[0], other)?;
+        }
+        let output = Type { dtype: inputs[0].dtype, shape: self.shape.clone() };
+        let [x, weight, y] = self.sorted(inputs, &output).map(|ty| &ty.shape);
+        let wrong = || OpError(format!("{}: {x}, {weight} and {y} do not fit", self.name()));
+        let Convolution { stride, padding, dilation, groups } = &self.settings;
+        let rank = x.rank();
+        let axes = [weight.rank(), y.rank()].iter().all(|&other| other == rank);
+        let settings = [stride.len(), padding.len(), dilation.len()].map(|len| len + 2 == rank);
+        if !axes || settings != [true; 3] || !(3..=5).contains(&rank) || *groups == 0 {
+            return Err(wrong());
+        }
+        let channels = x[1] == weight[1] * groups && y[1] == weight[0] && y[1] % groups == 0;
+        let bias = inputs.get(2).is_none_or(|bias| *bias.shape == [y[1]]);
+        let walks = stride.iter().chain(dilation).all(|&step| step > 0);
+        if !channels || x[0] != y[0] || !bias || !walks {
+            return Err(wrong());
+        }
+        Ok(vec![output])
+    }
+
+    fn takes_layout(&self, input: usize, operand: &Operand) -> bool {
+        let is_planes = match self.side {
+            Side::Output => input == 0,
+            Side::Input => input == 0,
+            Side::Weight => true,
+        };
+        operand.is_row_major() || is_planes && planes(operand).is_some()
+    }
+
+    fn layouts(&self, _: &[Operand], outputs: &[Type]) -> Vec<Layout> {
+        let shape = &outputs[0].shape;
+        if self.side == Side::Weight {
+            return vec![shape.row_major()];
+        }
+        // Channels first: the positions of all items lie one behind the other, as columns of one matrix.
+        let order: Vec<_> = [1, 0].into_iter().chain(2..shape.rank()).collect();
+        vec![shape.ordered(&order)]
+    }
+
+    fn cost(&self, inputs: &[Type], outputs: &[Type]) -> usize {
+        let [_, weight, y] = self.sorted(inputs, &outputs[0]);
+        2 * y.shape.numel() * weight.shape.numel() / weight.shape[0].max(1)
+    }
+
+    fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
+        let [x, weight, y] = self.sorted(inputs, &outputs[0]);
+        let geometry = Geometry::new(&self.settings, x, weight, y);
+        let has_bias = inputs.len() == 3;
+        match x.ty.dtype {
+            Dtype::F64 => Box::new(ConvolutionKernel::<f64>::new(geometry, self.side, has_bias)),
+            _ => Box::new(ConvolutionKernel::<f32>::new(geometry, self.side, has_bias)),
+        }
+    }
+
+    fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
+        let Some(g) = &at.gradients[0] else { return vec![None; at.inputs.len()] };
+        let (a, b) = (&at.inputs[0], &at.inputs[1]);
+        let of = |input: usize, side, inputs| {
+            at.needs[input].then(|| self.other(side, at.inputs[input].shape(), inputs))
+        };
+        let mut gradients = match self.side {
+            Side::Output => vec![of(0, Side::Input, [g, b]), of(1, Side::Weight, [a, g])],
+            Side::Input => vec![of(0, Side::Output, [g, b]), of(1, Side::Weight, [g, a])],
+            Side::Weight => vec![of(0, Side::Input, [b, g]), of(1, Side::Output, [a, g])],
+        };
+        if let Some(&needed) = at.needs.get(2) {
+            let axes: Vec<_> = (0..g.shape().rank() as isize).filter(|&axis| axis != 1).collect();
+            gradients.push(needed.then(|| g.sum(&axes, false)));
+        }
+        gradients
+    }
+}
+
+impl Var {
+    /// Convolves: `y[n, o, p] = bias[o] + Σ x[n, c, p·stride + k·dilation - padding] · weight[o, c, k]`.
+    ///
+    /// # Shape
+    ///
+    /// `self` is `[batch, channels, ..]`, `weight` `[out, channels / groups, ..]`, `bias` `[out]`; the result is
+    /// `[batch, out, ..]`. There are one to three spatial axes.
+    ///
+    /// Source: `torch.nn.functional.conv1d`, `conv2d` and `conv3d`.
+    #[must_use]
+    pub fn convolution(&self, weight: &Var, bias: Option<&Var>, settings: &Convolution) -> Var {
+        if self.id().is_none() || weight.id().is_none() {
+            return self.trace().poison();
+        }
+        let (x, w) = (self.shape(), weight.shape());
+        let shape =
+            check_channels(x, w, w.get(1).map(|c| c * settings.groups), settings).and_then(|()| {
+                if !w[0].is_multiple_of(settings.groups) {
+                    return Err(not_divisible(w, settings.groups));
+                }
+                output_shape(x, w, settings)
+            });
+        match shape {
+            Ok(shape) => {
+                let op = Convolve { settings: settings.clone(), side: Side::Output, shape };
+                let inputs: Vec<_> = [self, weight].into_iter().chain(bias).collect();
+                self.trace().apply(op, &inputs)
+            }
+            Err(message) => self.trace().fail(message),
+        }
+    }
+
+    /// Convolves transposed: what is the gradient of a [`convolution`](Var::convolution)'s input, as a layer of
+    /// its own. `output_padding` is added to the size of each axis.
+    ///
+    /// # Shape
+    ///
+    /// `self` is `[batch, channels, ..]`, `weight` `[channels, out / groups, ..]`, `bias` `[out]`; the result is
+    /// `[batch, out, ..]`.
+    ///
+    /// Source: `torch.nn.functional.conv_transpose1d`, `conv_transpose2d` and `conv_transpose3d`.
+    #[must_use]
+    pub fn conv_transpose(
+        &self,
+        weight: &Var,
+        bias: Option<&Var>,
+        settings: &Convolution,
+        output_padding: &[usize],
+    ) -> Var {
+        if self.id().is_none() || weight.id().is_none() {
+            return self.trace().poison();
+        }
+        let (x, w) = (self.shape(), weight.shape());
+        let shape = check_channels(x, w, w.first().copied(), settings).and_then(|()| {
+            if !x[1].is_multiple_of(settings.groups) {
+                return Err(not_divisible(w, settings.groups));
+            }
+            transposed_shape(x, w, settings, output_padding)
+        });
+        let shape = match shape {
+            Ok(shape) => shape,
+            Err(message) => return self.trace().fail(message),
+        };
+        let ones = shape.rank() - 2;
+        let op = Convolve { settings: settings.clone(), side: Side::Input, shape };
+        let y = self.trace().apply(op, &[self, weight]);
+        match bias.filter(|bias| bias.id().is_some() && y.id().is_some()) {
+            Some(bias) => {
+                let sizes = bias.shape().iter().copied().chain(vec![1; ones]);
+                let bias = bias.reshape(sizes.collect::<Shape>());
+                y + bias
+            }
+            None => y,
+        }
+    }
+}
+
+fn not_divisible(weight: &Shape, groups: usize) -> String {
+    format!(
+        "Given groups={groups}, expected weight to be divisible by {groups} at dimension 0, but got \
+         weight of size {weight} instead"
+    )
+}
+
+/// Checks in torch's words that an input fits a weight for `channels` channels.
+fn check_channels(
+    x: &Shape,
+    weight: &Shape,
+    channels: Option<usize>,
+    settings: &Convolution,
+) -> Result<(), String> {
+    let rank = settings.stride.len();
+    if x.rank() != rank + 2 {
+        return Err(format!(
+            "Expected {}D (unbatched) or {}D (batched) input to conv{rank}d, but got input of size: {x}",
+            rank + 1,
+            rank + 2
+        ));
+    }
+    if weight.rank() != rank + 2 {
+        return Err(format!("expected a {}-D weight, got {weight}", rank + 2));
+    }
+    match channels {
+        Some(channels) if channels == x[1] => Ok(()),
+        channels => Err(format!(
+            "Given groups={}, weight of size {weight}, expected input{x} to have {} channels, but got \
+             {} channels instead",
+            settings.groups,
+            channels.unwrap_or(0),
+            x[1]
+        )),
+    }
+}
+
+/// Gives the shape of a convolution's output.
+fn output_shape(x: &Shape, weight: &Shape, settings: &Convolution) -> Result<Shape, String> {
+    let Convolution { stride, padding, dilation, .. } = settings;
+    let axes = 0..stride.len();
+    let spans: Vec<_> =
+        axes.clone().map(|i| dilation[i] * weight[i + 2].max(1) - dilation[i] + 1).collect();
+    let padded: Vec<_> = axes.clone().map(|i| x[i + 2] + padding[i].0 + padding[i].1).collect();
+    if spans.iter().zip(&padded).any(|(span, size)| span > size) {
+        let list =
+            |sizes: &[usize]| sizes.iter().map(ToString::to_string).collect::<Vec<_>>().join(" x ");
+        return Err(format!(
+            "Calculated padded input size per channel: ({}). Kernel size: ({}). Kernel size can't be \
+             greater than actual input size",
+            list(&padded),
+            list(&spans)
+        ));
+    }
+    let sizes = axes.map(|i| (padded[i] - spans[i]) / stride[i].max(1) + 1);
+    Ok([x[0], weight[0]].into_iter().chain(sizes).collect())
+}
+
+/// Gives the shape of a transposed convolution's output.
+fn transposed_shape(
+    x: &Shape,
+    weight: &Shape,
+    settings: &Convolution,
+    output_padding: &[usize],
+) -> Result<Shape, String> {
+    let Convolution { stride, padding, dilation, groups } = settings;
+    let mut shape = vec![x[0], weight[1] * groups];
+    for i in 0..stride.len() {
+        let more = output_padding.get(i).copied().unwrap_or(0);
+        if more >= stride[i].max(dilation[i]) {
+            return Err(format!(
+                "output padding must be smaller than either stride or dilation, but got \
+                 output_padding: {output_padding:?} stride: {stride:?} dilation: {dilation:?}"
+            ));
+        }
+        let grown = x[i + 2].max(1) * stride[i] - stride[i]
+            + dilation[i] * (weight[i + 2].max(1) - 1)
+            + more
+            + 1;
+        match grown.checked_sub(padding[i].0 + padding[i].1) {
+            Some(size) if size > 0 => shape.push(size),
+            _ => {
+                let input: Shape = x[2..].iter().copied().collect();
+                return Err(format!(
+                    "Given input size per channel: {input}. Calculated output size per channel is too \
+                     small"
+                ));
+            }
+        }
+    }
+    Ok(shape.into())
+}

@@ -1,0 +1,431 @@
+//! How convolutions are computed: a block of the output's positions becomes the columns of a matrix, and the
+//! sums are products of matrices.
+//!
+//! The block's columns hold, one below the other, the numbers that each position sees. Which positions make a
+//! block follows from the shapes alone, and so does the order of each sum: over what a position sees, in the
+//! order of [`crate::cpu::gemm`]; over positions, within blocks first.
+
+use core::marker::PhantomData;
+use core::ops::Range;
+
+use super::{Convolution, Side};
+use crate::cpu::gemm::{BiasAxis, Finish, Gemm, Product, Strides};
+use crate::cpu::simd::{Simd, Vectorized, dispatch};
+use crate::cpu::tile::Tile;
+use crate::op::Kernel;
+use crate::ops::lines::{carve, scratch_bytes};
+use crate::ops::number::Number;
+use crate::shape::Operand;
+
+/// Numbers of a block: 256 KiB of singles, a part of the second cache.
+const BLOCK: usize = 1 << 16;
+
+/// No block has more columns: enough for every vector, and rows stay within a page or two.
+const MAX_COLUMNS: usize = 1024;
+
+/// No block is made with fewer columns, if there are as many.
+const MIN_COLUMNS: usize = 32;
+
+/// One spatial axis.
+#[derive(Clone, Copy, Debug)]
+struct Axis {
+    /// Size of the input.
+    x: usize,
+    /// Size of the kernel.
+    k: usize,
+    /// Size of the output.
+    y: usize,
+    stride: usize,
+    dilation: usize,
+    /// Padding before the input.
+    low: usize,
+}
+
+impl Axis {
+    /// Gives where element `k` of the kernel looks from position `y`, if that is within the input.
+    fn at(&self, y: usize, k: usize) -> Option<usize> {
+        (y * self.stride + k * self.dilation).checked_sub(self.low).filter(|&x| x < self.x)
+    }
+
+    /// Gives which of positions `from..from + n` look within the input through element `k` of the kernel,
+    /// counted from `from` on, and where the first of them looks.
+    fn within(&self, from: usize, n: usize, k: usize) -> (Range<usize>, usize) {
+        let start = from * self.stride + k * self.dilation;
+        let first = self.low.saturating_sub(start).div_ceil(self.stride).min(n);
+        let end = (self.low + self.x).saturating_sub(start).div_ceil(self.stride).clamp(first, n);
+        (first..end, (start + first * self.stride).saturating_sub(self.low))
+    }
+}
+
+/// Sizes and places of a convolution's three factors, with three spatial axes always.
+#[derive(Debug)]
+pub(super) struct Geometry {
+    axes: [Axis; 3],
+    groups: usize,
+    /// Channels of the input in a group.
+    channels: usize,
+    /// Channels of the output in a group.
+    out: usize,
+    /// Positions of the output, those of all items.
+    positions: usize,
+    /// Strides of items and channels of the input.
+    x: Planes,
+    /// The same of the output.
+    y: Planes,
+    /// Runs of positions.
+    runs: Vec<Run>,
+    /// Which runs make a block.
+    blocks: Vec<Range<usize>>,
+}
+
+/// Strides of items and of channels, where each channel's numbers lie one behind the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Planes {
+    item: usize,
+    channel: usize,
+}
+
+/// Gives the strides of items and channels if the spatial axes lie row-major.
+pub(super) fn planes(operand: &Operand) -> Option<Planes> {
+    let (shape, layout) = (&operand.ty.shape, &operand.layout);
+    let mut stride = 1;
+    for axis in (2..shape.rank()).rev() {
+        if shape[axis] != 1 && layout[axis] != stride {
+            return None;
+        }
+        stride *= shape[axis];
+    }
+    Some(Planes { item: layout[0], channel: layout[1] })
+}
+
+/// Positions one behind the other along the last axis.
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    item: usize,
+    /// Place along the three spatial axes.
+    at: [usize; 3],
+    len: usize,
+}
+
+impl Geometry {
+    pub(super) fn new(settings: &Convolution, x: &Operand, weight: &Operand, y: &Operand) -> Self {
+        let mut axes = [Axis { x: 1, k: 1, y: 1, stride: 1, dilation: 1, low: 0 }; 3];
+        let rank = settings.stride.len();
+        for i in 0..rank {
+            axes[3 - rank + i] = Axis {
+                x: x.ty.shape[i + 2],
+                k: weight.ty.shape[i + 2],
+                y: y.ty.shape[i + 2],
+                stride: settings.stride[i],
+                dilation: settings.dilation[i],
+                low: settings.padding[i].0,
+            };
+        }
+        let (groups, items) = (settings.groups, x.ty.shape[0]);
+        let of = |operand| planes(operand).unwrap_or(Planes { item: 0, channel: 0 });
+        let mut geometry = Geometry {
+            axes,
+            groups,
+            channels: weight.ty.shape[1],
+            out: weight.ty.shape[0] / groups,
+            positions: items * axes.iter().map(|axis| axis.y).product::<usize>(),
+            x: of(x),
+            y: of(y),
+            runs: Vec::new(),
+            blocks: Vec::new(),
+        };
+        geometry.divide(items);
+        geometry
+    }
+
+    /// Divides the positions into runs, and those into blocks.
+    fn divide(&mut self, items: usize) {
+        let columns = (BLOCK / self.seen().max(1)).clamp(MIN_COLUMNS, MAX_COLUMNS);
+        let [depth, height, width] = self.axes.map(|axis| axis.y);
+        let lines = (0..items)
+            .flat_map(|n| (0..depth).flat_map(move |d| (0..height).map(move |h| (n, d, h))));
+        let mut taken = columns;
+        for (item, d, h) in lines {
+            for w in (0..width).step_by(columns) {
+                let len = columns.min(width - w);
+                if taken + len > columns {
+                    self.blocks.push(self.runs.len()..self.runs.len());
+                    taken = 0;
+                }
+                self.runs.push(Run { item, at: [d, h, w], len });
+                taken += len;
+                if let Some(block) = self.blocks.last_mut() {
+                    block.end += 1;
+                }
+            }
+        }
+    }
+
+    /// Counts what a position sees in its group.
+    fn seen(&self) -> usize {
+        self.channels * self.axes.iter().map(|axis| axis.k).product::<usize>()
+    }
+
+    /// Counts the positions of one item.
+    fn plane(&self) -> usize {
+        self.axes.iter().map(|axis| axis.y).product()
+    }
+
+    /// Counts the positions of a block.
+    fn columns(&self, block: &Range<usize>) -> usize {
+        self.runs[block.clone()].iter().map(|run| run.len).sum()
+    }
+
+    fn most_columns(&self) -> usize {
+        self.blocks.iter().map(|block| self.columns(block)).max().unwrap_or(0)
+    }
+
+    /// Gives the offset of a run in a channel of the output.
+    fn offset_in_y(&self, run: &Run) -> usize {
+        let [d, h, w] = run.at;
+        run.item * self.y.item + (d * self.axes[1].y + h) * self.axes[2].y + w
+    }
+
+    /// Says whether the positions of all items lie one behind the other.
+    fn is_joined(&self) -> bool {
+        self.y.item == self.plane() || self.positions == self.plane()
+    }
+
+    /// Calls `f` for each place of a run as element `k` of the kernel in channel `channel` sees it, with its
+    /// column, the columns that look within the input, and the offset where the first of them looks.
+    #[inline(always)]
+    fn each_view(
+        &self,
+        block: &Range<usize>,
+        channel: usize,
+        [kd, kh, kw]: [usize; 3],
+        mut f: impl FnMut(Range<usize>, Range<usize>, usize),
+    ) {
+        let [depth, height, width] = &self.axes;
+        let mut column = 0;
+        for run in &self.runs[block.clone()] {
+            let all = column..column + run.len;
+            column = all.end;
+            let (Some(d), Some(h)) = (depth.at(run.at[0], kd), height.at(run.at[1], kh)) else {
+                f(all, 0..0, 0);
+                continue;
+            };
+            let (within, w) = width.within(run.at[2], run.len, kw);
+            let offset = run.item * self.x.item + channel * self.x.channel;
+            f(all, within, offset + (d * height.x + h) * width.x + w);
+        }
+    }
+
+    /// Calls `f` for each row of a group's matrix: its number, its channel, its element of the kernel.
+    #[inline(always)]
+    fn each_row(&self, group: usize, mut f: impl FnMut(usize, usize, [usize; 3])) {
+        let [depth, height, width] = self.axes.map(|axis| axis.k);
+        let mut row = 0;
+        for channel in group * self.channels..(group + 1) * self.channels {
+            for kd in 0..depth {
+                for kh in 0..height {
+                    for kw in 0..width {
+                        f(row, channel, [kd, kh, kw]);
+                        row += 1;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Writes what the positions of a block see: a row for each channel and element of the kernel, a column
+    /// for each position.
+    #[inline(always)]
+    fn gather<T: Number>(&self, x: &[T], group: usize, block: &Range<usize>, matrix: &mut [T]) {
+        let columns = self.columns(block);
+        let stride = self.axes[2].stride;
+        self.each_row(group, |row, channel, k| {
+            let line = &mut matrix[row * columns..(row + 1) * columns];
+            self.each_view(block, channel, k, |all, within, from| {
+                let to = &mut line[all];
+                to[..within.start].fill(T::default());
+                to[within.end..].fill(T::default());
+                let to = &mut to[within];
+                match stride {
+                    _ if to.is_empty() => {}
+                    1 => to.copy_from_slice(&x[from..from + to.len()]),
+                    _ => {
+                        let from = x[from..].iter().step_by(stride);
+                        to.iter_mut().zip(from).for_each(|(to, x)| *to = *x);
+                    }
+                }
+            });
+        });
+    }
+
+    /// Adds each number of a block's matrix to what its position saw there.
+    #[inline(always)]
+    fn scatter<T: Number>(&self, matrix: &[T], group: usize, block: &Range<usize>, x: &mut [T]) {
+        let columns = self.columns(block);
+        let stride = self.axes[2].stride;
+        self.each_row(group, |row, channel, k| {
+            let line = &matrix[row * columns..(row + 1) * columns];
+            self.each_view(block, channel, k, |all, within, to| {
+                let from = &line[all][within];
+                match stride {
+                    _ if from.is_empty() => {}
+                    1 => {
+                        let to = &mut x[to..to + from.len()];
+                        to.iter_mut().zip(from).for_each(|(x, &dx)| *x = *x + dx);
+                    }
+                    _ => {
+                        let to = x[to..].iter_mut().step_by(stride);
+                        to.zip(from).for_each(|(x, &dx)| *x = *x + dx);
+                    }
+                }
+            });
+        });
+    }
+
+    /// Gives a group's numbers of the output at a block's positions, and the elements from row to row: where
+    /// they are, or in `scratch`.
+    #[inline(always)]
+    fn outputs<'a, T: Number>(
+        &self,
+        y: &'a [T],
+        group: usize,
+        block: &Range<usize>,
+        scratch: &'a mut [T],
+    ) -> (&'a [T], usize) {
+        let start = group * self.out * self.y.channel;
+        let runs = &self.runs[block.clone()];
+        if self.is_joined() {
+            return (&y[start + self.offset_in_y(&runs[0])..], self.y.channel);
+        }
+        let columns = self.columns(block);
+        for row in 0..self.out {
+            let mut to = &mut scratch[row * columns..(row + 1) * columns];
+            for run in runs {
+                let from = start + row * self.y.channel + self.offset_in_y(run);
+                let (now, later) = to.split_at_mut(run.len);
+                now.copy_from_slice(&y[from..from + run.len]);
+                to = later;
+            }
+        }
+        (scratch, columns)
+    }
+}
+
+pub(super) struct ConvolutionKernel<T> {
+    geometry: Geometry,
+    side: Side,
+    has_bias: bool,
+    /// Elements of scratch memory: for the matrix, the output's block, a part of the weight's sum, and what
+    /// products pack.
+    scratch: [usize; 4],
+    element: PhantomData<T>,
+}
+
+impl<T: Number> ConvolutionKernel<T> {
+    pub(super) fn new(geometry: Geometry, side: Side, has_bias: bool) -> Self {
+        let columns = geometry.most_columns();
+        let (seen, out) = (geometry.seen(), geometry.out);
+        let sum = if side == Side::Weight { seen * out } else { 0 };
+        let of = product(side, &geometry, columns, columns);
+        let scratch = [seen * columns, out * columns, sum, of.scratch_elements()];
+        ConvolutionKernel { geometry, side, has_bias, scratch, element: PhantomData }
+    }
+}
+
+/// Gives the product that a block of `columns` positions needs; `y_row` is from row to row of the output's
+/// block.
+fn product(side: Side, geometry: &Geometry, columns: usize, y_row: usize) -> Product {
+    let (seen, out) = (geometry.seen(), geometry.out);
+    let rows = |row| Strides { row, column: 1 };
+    let (matrix, weight, y) = (rows(columns), rows(seen), rows(y_row));
+    let (m, n, k, a, b, c) = match side {
+        Side::Output => (out, columns, seen, weight, matrix, y),
+        Side::Input => (seen, columns, out, weight.transposed(), y, matrix),
+        Side::Weight => (out, seen, columns, y, matrix.transposed(), weight),
+    };
+    Product { m, n, k, a, b, c, bias: BiasAxis::Rows, finish: Finish::Sum }
+}
+
+/// Computes `c = a · b`.
+#[inline(always)]
+fn multiply<T: Number, S: Simd>(
+    product: &Product,
+    (a, b): (&[T], &[T]),
+    bias: Option<&[T]>,
+    c: &mut [T],
+    scratch: &mut [T],
+) {
+    let (a, b) = if product.is_turned() { (b, a) } else { (a, b) };
+    let product = &product.oriented();
+    Gemm { product, a, b, bias, output: None, c, scratch }.run::<S>();
+}
+
+impl<T: Number> Kernel for ConvolutionKernel<T> {
+    fn run(&self, tile: &mut Tile<'_>) {
+        dispatch(OverTile { kernel: self, tile });
+    }
+
+    fn scratch_bytes(&self) -> usize {
+        scratch_bytes::<T>(&self.scratch)
+    }
+}
+
+struct OverTile<'k, 't, 'a, T> {
+    kernel: &'k ConvolutionKernel<T>,
+    tile: &'t mut Tile<'a>,
+}
+
+impl<T: Number> Vectorized for OverTile<'_, '_, '_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        let ConvolutionKernel { geometry, side, has_bias, scratch: lens, .. } = self.kernel;
+        let (seen, out) = (geometry.seen(), geometry.out);
+        for model in 0..self.tile.models() {
+            let (inputs, mut outputs, scratch) = self.tile.model(model).split();
+            let (a, b) = (inputs.get::<T>(0), inputs.get::<T>(1));
+            let result = outputs.take::<T>();
+            let bias = has_bias.then(|| inputs.get::<T>(2));
+            let [matrix, block_of_y, sum, pack] = carve::<T, 4>(scratch, *lens);
+            if *side != Side::Output || seen == 0 {
+                result.fill(T::default());
+            }
+            if seen == 0 || out == 0 {
+                continue;
+            }
+            for group in 0..geometry.groups {
+                let of_weight = group * out * seen..(group + 1) * out * seen;
+                for block in &geometry.blocks {
+                    let columns = geometry.columns(block);
+                    match side {
+                        Side::Output => {
+                            geometry.gather(a, group, block, matrix);
+                            let product = product(*side, geometry, columns, geometry.y.channel);
+                            let at = group * out * geometry.y.channel
+                                + geometry.offset_in_y(&geometry.runs[block.start]);
+                            let bias = bias.map(|bias| &bias[group * out..(group + 1) * out]);
+                            let factors = (&b[of_weight.clone()], &*matrix);
+                            multiply::<T, S>(&product, factors, bias, &mut result[at..], pack);
+                        }
+                        Side::Input => {
+                            let (y, row) = geometry.outputs(a, group, block, block_of_y);
+                            let product = product(*side, geometry, columns, row);
+                            let factors = (&b[of_weight.clone()], y);
+                            multiply::<T, S>(&product, factors, None, matrix, pack);
+                            geometry.scatter(matrix, group, block, result);
+                        }
+                        Side::Weight => {
+                            geometry.gather(a, group, block, matrix);
+                            let (y, row) = geometry.outputs(b, group, block, block_of_y);
+                            let product = product(*side, geometry, columns, row);
+                            multiply::<T, S>(&product, (y, &*matrix), None, sum, pack);
+                            let total = &mut result[of_weight.clone()];
+                            total.iter_mut().zip(&*sum).for_each(|(w, &dw)| *w = *w + dw);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! Hardswish: `y = x · min(max(x + 3, 0), 6) / 6`.
+
+use super::elementwise::{Formula, pointwise};
+use crate::cpu::simd::{Float, Lanes, Simd};
+use crate::op::GradientAt;
+use crate::program::trace::Var;
+
+/// `x · min(max(x + 3, 0), 6) / 6`.
+#[derive(Clone, Copy, Debug)]
+struct Hardswish;
+
+impl Formula<1, 1> for Hardswish {
+    fn name(&self) -> &'static str {
+        "hardswish"
+    }
+
+    #[inline(always)]
+    fn apply<T: Float, S: Simd>(self, [x]: [T::Lanes<S>; 1]) -> [T::Lanes<S>; 1] {
+        let c = |c| T::Lanes::<S>::splat(T::from_f64(c));
+        [x.mul(c(6.0).min(c(0.0).max(x.add(c(3.0))))).div(c(6.0))]
+    }
+
+    fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
+        let dx = |dy: &Var| pointwise(HardswishGradient, [dy, &at.inputs[0]]);
+        vec![at.gradients[0].as_ref().map(dx)]
+    }
+}
+
+/// The gradient of [`Hardswish`]: 0 up to -3, `dy` from 3 on, `dy · (x / 3 + 1 / 2)` between.
+#[derive(Clone, Copy, Debug)]
+struct HardswishGradient;
+
+impl Formula<2, 1> for HardswishGradient {
+    fn name(&self) -> &'static str {
+        "hardswish_gradient"
+    }
+
+    #[inline(always)]
+    fn apply<T: Float, S: Simd>(self, [dy, x]: [T::Lanes<S>; 2]) -> [T::Lanes<S>; 1] {
+        let c = |c| T::Lanes::<S>::splat(T::from_f64(c));
+        let between = dy.mul(x.div(c(3.0)).add(c(0.5)));
+        let below = T::Lanes::<S>::select(x.lt(c(3.0)), between, dy);
+        [T::Lanes::<S>::select(c(-3.0).lt(x), below, c(0.0))]
+    }
+}
+
+impl Var {
+    /// Gives `x · min(max(x + 3, 0), 6) / 6`.
+    ///
+    /// Source: `torch.nn.functional.hardswish`.
+    #[must_use]
+    pub fn hardswish(&self) -> Var {
+        pointwise(Hardswish, [self])
+    }
+}

@@ -1,0 +1,54 @@
+//! Logarithm of the sigmoid: `y = -ln(1 + e⁻ˣ)`, as `min(x, 0) - ln(1 + e^-|x|)`.
+
+use super::elementwise::{Formula, pointwise};
+use crate::cpu::simd::{Float, Lanes, Simd, math};
+use crate::op::GradientAt;
+use crate::program::trace::Var;
+
+/// `min(x, 0) - ln(1 + e^-|x|)`.
+#[derive(Clone, Copy, Debug)]
+struct LogSigmoid;
+
+impl Formula<1, 1> for LogSigmoid {
+    fn name(&self) -> &'static str {
+        "logsigmoid"
+    }
+
+    #[inline(always)]
+    fn apply<T: Float, S: Simd>(self, [x]: [T::Lanes<S>; 1]) -> [T::Lanes<S>; 1] {
+        let c = |c| T::Lanes::<S>::splat(T::from_f64(c));
+        let small = math::exp::<T, S>(c(0.0).sub(x.abs()));
+        [c(0.0).min(x).sub(math::ln_1p::<T, S>(small))]
+    }
+
+    fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
+        let dx = |dy: &Var| pointwise(LogSigmoidGradient, [dy, &at.inputs[0]]);
+        vec![at.gradients[0].as_ref().map(dx)]
+    }
+}
+
+/// The gradient of [`LogSigmoid`]: `dy · sigmoid(-x)`.
+#[derive(Clone, Copy, Debug)]
+struct LogSigmoidGradient;
+
+impl Formula<2, 1> for LogSigmoidGradient {
+    fn name(&self) -> &'static str {
+        "logsigmoid_gradient"
+    }
+
+    #[inline(always)]
+    fn apply<T: Float, S: Simd>(self, [dy, x]: [T::Lanes<S>; 2]) -> [T::Lanes<S>; 1] {
+        let c = |c| T::Lanes::<S>::splat(T::from_f64(c));
+        [dy.mul(math::sigmoid::<T, S>(c(0.0).sub(x)))]
+    }
+}
+
+impl Var {
+    /// Gives `ln(1 / (1 + e⁻ˣ))`.
+    ///
+    /// Source: `torch.nn.functional.logsigmoid`.
+    #[must_use]
+    pub fn logsigmoid(&self) -> Var {
+        pointwise(LogSigmoid, [self])
+    }
+}

@@ -1,0 +1,60 @@
+//! Mish: `y = x · tanh(ln(1 + eˣ))`.
+
+use super::elementwise::{Formula, pointwise};
+use crate::cpu::simd::{Float, Lanes, Simd, math};
+use crate::op::GradientAt;
+use crate::program::trace::Var;
+
+/// `x · tanh(ln(1 + eˣ))`.
+#[derive(Clone, Copy, Debug)]
+struct Mish;
+
+impl Formula<1, 1> for Mish {
+    fn name(&self) -> &'static str {
+        "mish"
+    }
+
+    #[inline(always)]
+    fn apply<T: Float, S: Simd>(self, [x]: [T::Lanes<S>; 1]) -> [T::Lanes<S>; 1] {
+        let c = |c| T::Lanes::<S>::splat(T::from_f64(c));
+        let softplus = math::ln_1p::<T, S>(math::exp::<T, S>(x));
+        let softplus = T::Lanes::<S>::select(c(20.0).lt(x), x, softplus);
+        let t = math::tanh::<T, S>(softplus);
+        [x.mul(t)]
+    }
+
+    fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
+        let dx = |dy: &Var| pointwise(MishGradient, [dy, &at.inputs[0]]);
+        vec![at.gradients[0].as_ref().map(dx)]
+    }
+}
+
+/// The gradient of [`Mish`]: `dy · (t + x · sigmoid(x) · (1 - t²))`, where `t = tanh(ln(1 + eˣ))`.
+#[derive(Clone, Copy, Debug)]
+struct MishGradient;
+
+impl Formula<2, 1> for MishGradient {
+    fn name(&self) -> &'static str {
+        "mish_gradient"
+    }
+
+    #[inline(always)]
+    fn apply<T: Float, S: Simd>(self, [dy, x]: [T::Lanes<S>; 2]) -> [T::Lanes<S>; 1] {
+        let c = |c| T::Lanes::<S>::splat(T::from_f64(c));
+        let softplus = math::ln_1p::<T, S>(math::exp::<T, S>(x));
+        let softplus = T::Lanes::<S>::select(c(20.0).lt(x), x, softplus);
+        let t = math::tanh::<T, S>(softplus);
+        let slope = x.mul(math::sigmoid::<T, S>(x)).mul(c(1.0).sub(t.mul(t)));
+        [dy.mul(t.add(slope))]
+    }
+}
+
+impl Var {
+    /// Gives `x · tanh(ln(1 + eˣ))`.
+    ///
+    /// Source: `torch.nn.functional.mish`.
+    #[must_use]
+    pub fn mish(&self) -> Var {
+        pointwise(Mish, [self])
+    }
+}

@@ -1,0 +1,421 @@
+//! `normalize`: mean 0 and variance 1 over some axes, or mean square 1: what all of torch's norms are
+//! made of.
+//!
+//! Mean and variance are taken in two passes, over the numbers in the order of their axes, whatever their
+//! layout. Source: `torch.nn.functional.batch_norm`, `instance_norm`, `layer_norm`, `group_norm`, `rms_norm`.
+
+use core::marker::PhantomData;
+
+use super::elementwise::{Formula, computes, layout_like, pointwise, same_dtype};
+use super::lines::{carve, scratch_bytes};
+use super::number::{Number, sum_of, sum_of_pairs};
+use super::reduce::no_such_axis;
+use crate::cpu::simd::{Float, Lanes, Simd, Vectorized, dispatch};
+use crate::cpu::tile::Tile;
+use crate::dtype::Dtype;
+use crate::op::{GradientAt, Kernel, Op, OpError};
+use crate::program::trace::Var;
+use crate::shape::{Layout, Operand, Shape, Type};
+
+/// `y = (x - mean) / √(var + eps)` over `axes`; inputs `x` and `eps`, outputs `y`, `var` and `mean`. If not
+/// `centered`, the mean is taken for 0 and is no output.
+#[derive(Clone, Debug)]
+struct Normalize {
+    /// Ascending.
+    axes: Vec<usize>,
+    centered: bool,
+}
+
+/// The gradient of [`Normalize`] from `dy`, `y`, `var` and `eps`:
+/// `(dy - mean(dy) - y · mean(dy · y)) / √(var + eps)`.
+#[derive(Clone, Debug)]
+struct NormalizeGradient(Normalize);
+
+/// What [`Var::normalize`] gives.
+#[derive(Clone, Debug)]
+pub struct Normalized {
+    /// The normalized numbers.
+    pub y: Var,
+    /// Their mean, in the shape of the axes that are left. It has no gradient.
+    pub mean: Var,
+    /// Their mean square distance from it, not corrected for bias. It has no gradient.
+    pub var: Var,
+}
+
+impl Normalize {
+    /// Gives the shape of the axes that are left.
+    fn kept(&self, shape: &Shape) -> Shape {
+        let left = (0..shape.rank()).filter(|axis| !self.axes.contains(axis));
+        left.map(|axis| shape[axis]).collect()
+    }
+
+    fn check(&self, name: &str, x: &Type) -> Result<(), OpError> {
+        computes(name, x)?;
+        match self.axes.iter().find(|&&axis| axis >= x.shape.rank()) {
+            Some(&axis) => Err(no_such_axis(axis as isize, &x.shape)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Checks that `eps` is one number of the right type.
+fn check_eps(name: &str, x: &Type, eps: &Type) -> Result<(), OpError> {
+    same_dtype(name, x, eps)?;
+    match eps.shape.rank() {
+        0 => Ok(()),
+        _ => Err(OpError(format!("{name}: expected an eps of shape [], got {}", eps.shape))),
+    }
+}
+
+impl Op for Normalize {
+    fn name(&self) -> &'static str {
+        if self.centered { "normalize" } else { "rms_normalize" }
+    }
+
+    fn attributes(&self) -> String {
+        format!("dim={:?}", self.axes)
+    }
+
+    fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>, OpError> {
+        let [x, eps] = inputs else {
+            let given = inputs.len();
+            return Err(OpError(format!("{}: expected 2 inputs, got {given}", self.name())));
+        };
+        self.check(self.name(), x)?;
+        check_eps(self.name(), x, eps)?;
+        let statistic = Type { dtype: x.dtype, shape: self.kept(&x.shape) };
+        let mut outputs = vec![x.clone(), statistic.clone()];
+        outputs.extend(self.centered.then_some(statistic));
+        Ok(outputs)
+    }
+
+    fn takes_any_layout(&self, input: usize) -> bool {
+        input == 0
+    }
+
+    fn layouts(&self, inputs: &[Operand], outputs: &[Type]) -> Vec<Layout> {
+        let like = layout_like(inputs, &outputs[0].shape);
+        let statistics = outputs[1..].iter().map(|ty| ty.shape.row_major());
+        [like].into_iter().chain(statistics).collect()
+    }
+
+    fn cost(&self, inputs: &[Type], _: &[Type]) -> usize {
+        8 * inputs[0].shape.numel()
+    }
+
+    fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
+        kernel(self, false, &inputs[..1], &outputs[0])
+    }
+
+    fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
+        let (y, var, eps) = (&at.outputs[0], &at.outputs[1], &at.inputs[1]);
+        let op = NormalizeGradient(self.clone());
+        let dx = at.gradients[0].as_ref().map(|dy| dy.trace().apply(op, &[dy, y, var, eps]));
+        vec![dx, None]
+    }
+}
+
+impl Op for NormalizeGradient {
+    fn name(&self) -> &'static str {
+        if self.0.centered { "normalize_gradient" } else { "rms_normalize_gradient" }
+    }
+
+    fn attributes(&self) -> String {
+        self.0.attributes()
+    }
+
+    fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>, OpError> {
+        let [dy, y, var, eps] = inputs else {
+            let given = inputs.len();
+            return Err(OpError(format!("{}: expected 4 inputs, got {given}", self.name())));
+        };
+        self.0.check(self.name(), y)?;
+        check_eps(self.name(), y, eps)?;
+        if dy != y || var.shape != self.0.kept(&y.shape) {
+            return Err(OpError(format!("{}: {dy}, {y} and {var} do not fit", self.name())));
+        }
+        Ok(vec![y.clone()])
+    }
+
+    fn takes_any_layout(&self, input: usize) -> bool {
+        input < 2
+    }
+
+    fn layouts(&self, inputs: &[Operand], outputs: &[Type]) -> Vec<Layout> {
+        vec![layout_like(&inputs[1..2], &outputs[0].shape)]
+    }
+
+    fn cost(&self, inputs: &[Type], _: &[Type]) -> usize {
+        8 * inputs[0].shape.numel()
+    }
+
+    fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
+        kernel(&self.0, true, &inputs[..2], &outputs[0])
+    }
+}
+
+/// `x · scale + shift`.
+#[derive(Clone, Copy, Debug)]
+struct Affine;
+
+impl Formula<3, 1> for Affine {
+    fn name(&self) -> &'static str {
+        "affine"
+    }
+
+    #[inline(always)]
+    fn apply<T: Float, S: Simd>(self, [x, scale, shift]: [T::Lanes<S>; 3]) -> [T::Lanes<S>; 1] {
+        [x.mul_add(scale, shift)]
+    }
+
+    fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
+        let dy = at.gradients[0].as_ref();
+        vec![
+            dy.filter(|_| at.needs[0]).map(|dy| dy * &at.inputs[1]),
+            dy.filter(|_| at.needs[1]).map(|dy| dy * &at.inputs[0]),
+            dy.cloned(),
+        ]
+    }
+}
+
+impl Var {
+    /// Subtracts the mean over `axes` and divides by `√(var + eps)`, where `var` is the variance over them,
+    /// not corrected for bias; `eps` is `[]` and gets no gradient.
+    #[must_use]
+    pub fn normalize(&self, axes: &[isize], eps: &Var) -> Normalized {
+        let Some(axes) = self.axes_of(axes) else {
+            let poison = self.trace().poison();
+            return Normalized { y: poison.clone(), mean: poison.clone(), var: poison };
+        };
+        let op = Normalize { axes, centered: true };
+        let [y, var, mean] = self.trace().apply_n(op, &[self, eps]);
+        Normalized { y, mean, var }
+    }
+
+    /// Divides by `√(mean square + eps)`, the mean taken over `axes`; `eps` is `[]` and gets no gradient.
+    #[must_use]
+    pub fn rms_normalize(&self, axes: &[isize], eps: &Var) -> Var {
+        let Some(axes) = self.axes_of(axes) else { return self.trace().poison() };
+        let [y, _] = self.trace().apply_n(Normalize { axes, centered: false }, &[self, eps]);
+        y
+    }
+
+    /// Gives `x · scale + shift`, either of which may be missing, all broadcast.
+    ///
+    /// Source: `torch.addcmul`.
+    #[must_use]
+    pub fn scale_shift(&self, scale: Option<&Var>, shift: Option<&Var>) -> Var {
+        match (scale, shift) {
+            (None, None) => self.clone(),
+            (Some(scale), None) => self * scale,
+            (None, Some(shift)) => self + shift,
+            (Some(scale), Some(shift)) => pointwise(Affine, [self, scale, shift]),
+        }
+    }
+
+    /// Resolves axes and sorts them; after an error gives `None`.
+    fn axes_of(&self, axes: &[isize]) -> Option<Vec<usize>> {
+        self.id()?;
+        let mut found = Vec::new();
+        for &axis in axes {
+            match self.shape().axis(axis) {
+                Some(axis) => found.push(axis),
+                None => {
+                    self.trace().fail(no_such_axis(axis, self.shape()).0);
+                    return None;
+                }
+            }
+        }
+        found.sort_unstable();
+        found.dedup();
+        Some(found)
+    }
+}
+
+fn kernel(
+    op: &Normalize,
+    is_gradient: bool,
+    inputs: &[Operand],
+    output: &Operand,
+) -> Box<dyn Kernel> {
+    fn of<T: Number>(
+        op: &Normalize,
+        is_gradient: bool,
+        inputs: &[Operand],
+        output: &Operand,
+    ) -> Box<dyn Kernel> {
+        let groups = |operand: &Operand| Groups::new(operand, &op.axes);
+        Box::new(NormalizeKernel::<T> {
+            inputs: inputs.iter().map(groups).collect(),
+            output: groups(output),
+            centered: op.centered,
+            is_gradient,
+            element: PhantomData,
+        })
+    }
+    match output.ty.dtype {
+        Dtype::F64 => of::<f64>(op, is_gradient, inputs, output),
+        _ => of::<f32>(op, is_gradient, inputs, output),
+    }
+}
+
+/// Where the numbers of an operand lie that are normalized together.
+#[derive(Debug)]
+struct Groups {
+    /// Offset of each group's first number, groups counted row-major.
+    starts: Vec<usize>,
+    /// Where the runs of a group begin, from its start on.
+    runs: Vec<usize>,
+    /// Numbers of a run.
+    run: usize,
+    /// Elements from one number of a run to the next.
+    step: usize,
+}
+
+impl Groups {
+    fn new(operand: &Operand, axes: &[usize]) -> Self {
+        let (shape, layout) = (&operand.ty.shape, &operand.layout);
+        let offsets = |axes: &[usize]| {
+            let mut offsets = vec![0];
+            for &axis in axes {
+                let (size, stride) = (shape[axis], layout[axis]);
+                offsets = offsets
+                    .iter()
+                    .flat_map(|start| (0..size).map(move |i| start + i * stride))
+                    .collect();
+            }
+            offsets
+        };
+        let kept: Vec<_> = (0..shape.rank()).filter(|axis| !axes.contains(axis)).collect();
+        let mut outer: Vec<_> = axes.iter().copied().filter(|&axis| shape[axis] != 1).collect();
+        let (mut run, mut step) = (1, 1);
+        if let Some(last) = outer.pop() {
+            (run, step) = (shape[last], layout[last]);
+            while let Some(&axis) = outer.last().filter(|&&axis| layout[axis] == run * step) {
+                run *= shape[axis];
+                outer.pop();
+            }
+        }
+        Groups { starts: offsets(&kept), runs: offsets(&outer), run, step }
+    }
+
+    /// Counts the numbers of a group.
+    fn len(&self) -> usize {
+        self.runs.len() * self.run
+    }
+
+    /// Gives the numbers of a group in order: where they are, or in `scratch`.
+    #[inline(always)]
+    fn read<'a, T: Number>(&self, x: &'a [T], group: usize, scratch: &'a mut [T]) -> &'a [T] {
+        let start = self.starts[group];
+        if self.runs.len() == 1 && self.step == 1 {
+            return &x[start..start + self.run];
+        }
+        for (&offset, to) in self.runs.iter().zip(scratch.chunks_exact_mut(self.run)) {
+            let from = &x[start + offset..];
+            if self.step == 1 {
+                to.copy_from_slice(&from[..self.run]);
+            } else {
+                to.iter_mut().zip(from.iter().step_by(self.step)).for_each(|(to, x)| *to = *x);
+            }
+        }
+        &scratch[..self.len()]
+    }
+
+    /// Puts the numbers of a group where they belong.
+    #[inline(always)]
+    fn write<T: Number>(&self, y: &mut [T], group: usize, numbers: &[T]) {
+        let start = self.starts[group];
+        for (&offset, from) in self.runs.iter().zip(numbers.chunks_exact(self.run)) {
+            let to = &mut y[start + offset..];
+            if self.step == 1 {
+                to[..self.run].copy_from_slice(from);
+            } else {
+                to.iter_mut().step_by(self.step).zip(from).for_each(|(to, y)| *to = *y);
+            }
+        }
+    }
+}
+
+struct NormalizeKernel<T> {
+    /// Groups of `x`, or of `dy` and `y`.
+    inputs: Vec<Groups>,
+    output: Groups,
+    centered: bool,
+    is_gradient: bool,
+    element: PhantomData<T>,
+}
+
+impl<T: Number> Kernel for NormalizeKernel<T> {
+    fn run(&self, tile: &mut Tile<'_>) {
+        if self.output.len() > 0 {
+            dispatch(OverTile { kernel: self, tile });
+        }
+    }
+
+    fn scratch_bytes(&self) -> usize {
+        scratch_bytes::<T>(&[self.output.len(); 3])
+    }
+}
+
+struct OverTile<'k, 't, 'a, T> {
+    kernel: &'k NormalizeKernel<T>,
+    tile: &'t mut Tile<'a>,
+}
+
+impl<T: Number> Vectorized for OverTile<'_, '_, '_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        let NormalizeKernel { inputs: from, output: to, centered, is_gradient, .. } = self.kernel;
+        let n = T::from_f64(to.len() as f64);
+        for model in 0..self.tile.models() {
+            let (inputs, mut outputs, scratch) = self.tile.model(model).split();
+            let y = outputs.take::<T>();
+            let [first, second, result] = carve::<T, 3>(scratch, [to.len(); 3]);
+            if *is_gradient {
+                let (dy, normalized) = (inputs.get::<T>(0), inputs.get::<T>(1));
+                let (var, eps) = (inputs.get::<T>(2), inputs.get::<T>(3)[0]);
+                for (group, &var) in var.iter().enumerate() {
+                    let dy = from[0].read(dy, group, first);
+                    let normalized = from[1].read(normalized, group, second);
+                    let rstd = reciprocal_root(var + eps);
+                    gradient(dy, normalized, rstd, *centered, n, result);
+                    to.write(y, group, result);
+                }
+            } else {
+                let (x, eps) = (inputs.get::<T>(0), inputs.get::<T>(1)[0]);
+                let vars = outputs.take::<T>();
+                let mut means = centered.then(|| outputs.take::<T>());
+                for group in 0..to.starts.len() {
+                    let x = from[0].read(x, group, first);
+                    let mut mean = T::default();
+                    if let Some(means) = &mut means {
+                        mean = sum_of(x, |x| x) / n;
+                        means[group] = mean;
+                    }
+                    let var = sum_of(x, |x| (x - mean) * (x - mean)) / n;
+                    vars[group] = var;
+                    let rstd = reciprocal_root(var + eps);
+                    result.iter_mut().zip(x).for_each(|(y, &x)| *y = (x - mean) * rstd);
+                    to.write(y, group, result);
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn reciprocal_root<T: Number>(x: T) -> T {
+    T::from_f64(1.0) / x.sqrt()
+}
+
+#[inline(always)]
+fn gradient<T: Number>(dy: &[T], y: &[T], rstd: T, centered: bool, n: T, dx: &mut [T]) {
+    let along = sum_of_pairs(dy, y, |dy, y| dy * y) / n;
+    let mean = if centered { sum_of(dy, |dy| dy) / n } else { T::default() };
+    for ((dx, &dy), &y) in dx.iter_mut().zip(dy).zip(y) {
+        *dx = (dy - mean - y * along) * rstd;
+    }
+}

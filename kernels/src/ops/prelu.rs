@@ -1,0 +1,92 @@
+//! Parametric ReLU: `y = x` where `x > 0`, `w · x` elsewhere, with a slope `w` that is learned.
+
+use super::elementwise::{Formula, pointwise};
+use crate::cpu::simd::{Float, Lanes, Simd};
+use crate::op::GradientAt;
+use crate::program::trace::Var;
+use crate::shape::Shape;
+
+/// `x` or `w · x`.
+#[derive(Clone, Copy, Debug)]
+struct Prelu;
+
+impl Formula<2, 1> for Prelu {
+    fn name(&self) -> &'static str {
+        "prelu"
+    }
+
+    #[inline(always)]
+    fn apply<T: Float, S: Simd>(self, [x, w]: [T::Lanes<S>; 2]) -> [T::Lanes<S>; 1] {
+        let zero = T::Lanes::<S>::splat(T::default());
+        [T::Lanes::<S>::select(zero.lt(x), x, x.mul(w))]
+    }
+
+    fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
+        let (dy, x, w) = (at.gradients[0].as_ref(), &at.inputs[0], &at.inputs[1]);
+        vec![
+            dy.filter(|_| at.needs[0]).map(|dy| pointwise(InputGradient, [dy, x, w])),
+            dy.filter(|_| at.needs[1]).map(|dy| pointwise(WeightGradient, [dy, x])),
+        ]
+    }
+}
+
+/// The gradient of `x`: `dy` or `w · dy`.
+#[derive(Clone, Copy, Debug)]
+struct InputGradient;
+
+impl Formula<3, 1> for InputGradient {
+    fn name(&self) -> &'static str {
+        "prelu_gradient"
+    }
+
+    #[inline(always)]
+    fn apply<T: Float, S: Simd>(self, [dy, x, w]: [T::Lanes<S>; 3]) -> [T::Lanes<S>; 1] {
+        let zero = T::Lanes::<S>::splat(T::default());
+        [T::Lanes::<S>::select(zero.lt(x), dy, dy.mul(w))]
+    }
+}
+
+/// The gradient of `w` in the shape of `x`: 0 or `x · dy`.
+#[derive(Clone, Copy, Debug)]
+struct WeightGradient;
+
+impl Formula<2, 1> for WeightGradient {
+    fn name(&self) -> &'static str {
+        "prelu_weight_gradient"
+    }
+
+    #[inline(always)]
+    fn apply<T: Float, S: Simd>(self, [dy, x]: [T::Lanes<S>; 2]) -> [T::Lanes<S>; 1] {
+        let zero = T::Lanes::<S>::splat(T::default());
+        [T::Lanes::<S>::select(zero.lt(x), zero, x.mul(dy))]
+    }
+}
+
+impl Var {
+    /// Gives `x` where `x > 0`, `weight · x` elsewhere.
+    ///
+    /// # Shape
+    ///
+    /// `weight` is `[1]`, or `[channels]` where `self` is `[batch, channels, ..]`.
+    ///
+    /// Source: `torch.nn.functional.prelu`.
+    #[must_use]
+    pub fn prelu(&self, weight: &Var) -> Var {
+        if self.id().is_none() || weight.id().is_none() {
+            return self.trace().poison();
+        }
+        let (x, n) = (self.shape(), weight.shape().numel());
+        if n == 1 {
+            return pointwise(Prelu, [self, &weight.reshape([])]);
+        }
+        let channels = x.get(1).copied().unwrap_or(1);
+        if n != channels {
+            return self.trace().fail(format!(
+                "Mismatch of parameter numbers and input channel size. Found parameter numbers = {n} and \
+                 channel size = {channels}."
+            ));
+        }
+        let sizes = [n].into_iter().chain(vec![1; x.rank() - 2]).collect::<Shape>();
+        pointwise(Prelu, [self, &weight.reshape(sizes)])
+    }
+}

@@ -1,0 +1,57 @@
+//! Softshrink: `x` moved towards 0 by `λ`, but not beyond.
+
+use super::elementwise::{Formula, pointwise};
+use crate::cpu::simd::{Float, Lanes, Simd};
+use crate::op::GradientAt;
+use crate::program::trace::Var;
+
+/// `x - λ` above `λ`, `x + λ` below `-λ`, 0 between.
+#[derive(Clone, Copy, Debug)]
+struct Softshrink;
+
+impl Formula<2, 1> for Softshrink {
+    fn name(&self) -> &'static str {
+        "softshrink"
+    }
+
+    #[inline(always)]
+    fn apply<T: Float, S: Simd>(self, [x, lambd]: [T::Lanes<S>; 2]) -> [T::Lanes<S>; 1] {
+        let c = |c| T::Lanes::<S>::splat(T::from_f64(c));
+        let negative = c(0.0).sub(lambd);
+        let low = T::Lanes::<S>::select(x.lt(negative), x.add(lambd), x.mul(c(0.0)));
+        [T::Lanes::<S>::select(lambd.lt(x), x.sub(lambd), low)]
+    }
+
+    fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
+        let dx = |dy: &Var| pointwise(SoftshrinkGradient, [dy, &at.inputs[0], &at.inputs[1]]);
+        vec![at.gradients[0].as_ref().map(dx), None]
+    }
+}
+
+/// The gradient of [`Softshrink`]: 0 from `-λ` to `λ`, `dy` elsewhere.
+#[derive(Clone, Copy, Debug)]
+struct SoftshrinkGradient;
+
+impl Formula<3, 1> for SoftshrinkGradient {
+    fn name(&self) -> &'static str {
+        "softshrink_gradient"
+    }
+
+    #[inline(always)]
+    fn apply<T: Float, S: Simd>(self, [dy, x, lambd]: [T::Lanes<S>; 3]) -> [T::Lanes<S>; 1] {
+        let c = |c| T::Lanes::<S>::splat(T::from_f64(c));
+        let low = T::Lanes::<S>::select(x.lt(c(0.0).sub(lambd)), dy, c(0.0));
+        [T::Lanes::<S>::select(lambd.lt(x), dy, low)]
+    }
+}
+
+impl Var {
+    /// Gives `x - lambd` above `lambd`, `x + lambd` below `-lambd`, 0 between; `lambd` is `[]` and gets no
+    /// gradient.
+    ///
+    /// Source: `torch.nn.functional.softshrink`.
+    #[must_use]
+    pub fn softshrink(&self, lambd: &Var) -> Var {
+        pointwise(Softshrink, [self, lambd])
+    }
+}

@@ -1,0 +1,59 @@
+//! Threshold: `x` above a threshold, another number elsewhere.
+
+use super::elementwise::{Formula, pointwise};
+use crate::cpu::simd::{Float, Lanes, Simd};
+use crate::op::GradientAt;
+use crate::program::trace::Var;
+
+/// `x` above the threshold, `value` elsewhere; NaN stays.
+#[derive(Clone, Copy, Debug)]
+struct Threshold;
+
+impl Formula<3, 1> for Threshold {
+    fn name(&self) -> &'static str {
+        "threshold"
+    }
+
+    #[inline(always)]
+    fn apply<T: Float, S: Simd>(self, [x, threshold, value]: [T::Lanes<S>; 3]) -> [T::Lanes<S>; 1] {
+        let y = T::Lanes::<S>::select(threshold.lt(x), x, value);
+        [T::Lanes::<S>::select(x.eq(x), y, x)]
+    }
+
+    fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
+        let dx = |dy: &Var| {
+            pointwise(ThresholdGradient, [dy, &at.inputs[0], &at.inputs[1], &at.inputs[2]])
+        };
+        vec![at.gradients[0].as_ref().map(dx), None, None]
+    }
+}
+
+/// The gradient of [`Threshold`]: `dy` above the threshold, 0 elsewhere.
+#[derive(Clone, Copy, Debug)]
+struct ThresholdGradient;
+
+impl Formula<4, 1> for ThresholdGradient {
+    fn name(&self) -> &'static str {
+        "threshold_gradient"
+    }
+
+    #[inline(always)]
+    fn apply<T: Float, S: Simd>(
+        self,
+        [dy, x, threshold, value]: [T::Lanes<S>; 4],
+    ) -> [T::Lanes<S>; 1] {
+        let c = |c| T::Lanes::<S>::splat(T::from_f64(c));
+        let _ = value;
+        [T::Lanes::<S>::select(threshold.lt(x), dy, c(0.0))]
+    }
+}
+
+impl Var {
+    /// Gives `x` where `x > threshold`, `value` elsewhere; both are `[]` and get no gradient.
+    ///
+    /// Source: `torch.nn.functional.threshold`.
+    #[must_use]
+    pub fn threshold(&self, threshold: &Var, value: &Var) -> Var {
+        pointwise(Threshold, [self, threshold, value])
+    }
+}
