@@ -1,6 +1,8 @@
 //! [`ModuleWorld`]: torch's methods of a module on bevy's [`World`], by one-line callers of
 //! [`systems`](crate::systems).
 
+use std::borrow::Cow;
+
 use bevy_ecs::prelude::*;
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2};
 
@@ -154,7 +156,7 @@ pub trait ModuleWorld {
     /// # Errors
     ///
     /// If `module` is no module of a model.
-    fn class_name(&mut self, module: Entity) -> Result<&'static str, AccessError>;
+    fn class_name(&mut self, module: Entity) -> Result<Cow<'static, str>, AccessError>;
 
     /// Prints the module and all below it as torch does: [`traverse::repr`].
     ///
@@ -421,7 +423,7 @@ impl ModuleWorld for World {
         traverse::apply(self, module, deed)
     }
 
-    fn class_name(&mut self, module: Entity) -> Result<&'static str, AccessError> {
+    fn class_name(&mut self, module: Entity) -> Result<Cow<'static, str>, AccessError> {
         traverse::class_name(self, module)
     }
 

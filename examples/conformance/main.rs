@@ -22,6 +22,7 @@ mod hooks;
 mod layers;
 mod model;
 mod modules;
+mod parametrized;
 mod registration;
 mod state;
 mod tensors;

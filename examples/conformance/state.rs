@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use crate::case::{Case, Checked, Fields, Stop, text};
 use crate::compare;
-use crate::model::{Model, build};
+use crate::model::Model;
+use crate::parametrized;
 use crate::registration;
 use crate::tensors::array;
 
@@ -19,15 +20,8 @@ pub fn run(case: &Case<'_>) -> Checked {
         "registration" => registration::run(case),
         "vector" => vector(case),
         "lazy" => lazy(case),
-        "fuse" => {
-            build(case.json.field("first")?, case)?;
-            build(case.json.field("bn")?, case)?;
-            Err(Stop::Needs("needs the fusing of layers".into()))
-        }
-        kind @ ("weight_norm" | "spectral_norm" | "orthogonal") => {
-            build(case.json.field("model")?, case)?;
-            Err(Stop::Needs(format!("needs the parametrization {kind}")))
-        }
+        "fuse" => parametrized::fuse(case),
+        kind @ ("weight_norm" | "spectral_norm" | "orthogonal") => parametrized::run(case, kind),
         other => Err(Stop::Needs(format!("kind {other}: not supported yet"))),
     }
 }

@@ -7,6 +7,7 @@ use bevy_ecs::prelude::*;
 use neurarch_components::blueprint::{Blueprint, Blueprints};
 use neurarch_components::call::{Call, Watcher};
 use neurarch_components::module::DynModule;
+use neurarch_components::registry::ModuleTypes;
 use neurarch_components::tree::Model;
 use neurarch_kernels::dtype::Dtype;
 use neurarch_kernels::program::trace::Trace;
@@ -62,13 +63,20 @@ pub(crate) fn initialize(
 ) -> Result<(), StepError> {
     let found = population(world, of)?;
     let dtype = found.dtype;
+    let types = world.get_resource::<ModuleTypes>();
     let mut changes = Vec::new();
     for cohort in run.cohorts.list.iter_mut().filter(|cohort| cohort.is_lazy) {
         let group = &found.groups()[cohort.at.group];
-        for (position, module) in infer(&cohort.scheme, inputs, dtype)? {
+        let entities = |position: usize| {
             let modules = &group.modules[position];
-            let entities = cohort.places.iter().map(|&place| modules[place as usize]);
-            changes.push((module, entities.collect::<Vec<_>>()));
+            cohort.places.iter().map(|&place| modules[place as usize]).collect::<Vec<_>>()
+        };
+        let live = |position: usize| -> Vec<&dyn DynModule> {
+            let module = |entity| types?.module(world.get_entity(entity).ok()?);
+            entities(position).into_iter().filter_map(module).collect()
+        };
+        for Becoming { position, each, .. } in infer(&cohort.scheme, inputs, dtype, &live)? {
+            changes.extend(entities(position).into_iter().zip(each));
         }
         // What no call reaches stays lazy, and is not looked for again.
         cohort.is_lazy = false;
@@ -76,33 +84,45 @@ pub(crate) fn initialize(
     if changes.is_empty() {
         return Ok(());
     }
-    for (module, entities) in changes {
+    for (entity, module) in changes {
         module.register(world);
-        for entity in entities {
-            if let Ok(mut entity) = world.get_entity_mut(entity) {
-                module.insert_into(&mut entity);
-            }
+        if let Ok(mut entity) = world.get_entity_mut(entity) {
+            module.insert_into(&mut entity);
         }
     }
     run.refresh(world, of)
 }
 
-/// A position, and the module that takes its place.
-type Becoming = (usize, Box<dyn DynModule>);
+/// A module that takes the place of a lazy one.
+struct Becoming {
+    position: usize,
+    /// What the blueprint's module becomes.
+    module: Box<dyn DynModule>,
+    /// What that of each model becomes, which has settings of its own.
+    each: Vec<Box<dyn DynModule>>,
+}
+
+/// Gives the modules of a position, one a model.
+type Live<'a> = dyn Fn(usize) -> Vec<&'a dyn DynModule> + 'a;
 
 /// Finds what each lazy module becomes that a call reaches, one after the other in the order of calls.
-fn infer(scheme: &Scheme, inputs: &Inputs<'_>, dtype: Dtype) -> Result<Vec<Becoming>, StepError> {
+fn infer<'a>(
+    scheme: &Scheme,
+    inputs: &Inputs<'_>,
+    dtype: Dtype,
+    live: &'a Live<'a>,
+) -> Result<Vec<Becoming>, StepError> {
     let mut scheme = scheme.clone();
     let mut all = Vec::new();
     loop {
         let trace = Trace::new();
-        let first = FirstLazy::default();
+        let first = FirstLazy { live, found: RefCell::default() };
         scheme.call(&trace, inputs.record(&trace), Some(&first));
-        match (first.0.into_inner(), trace.error()) {
-            (Some((position, module)), _) => {
+        match (first.found.into_inner(), trace.error()) {
+            (Some(becoming), _) => {
                 let blueprint: &mut Blueprint = Arc::make_mut(&mut scheme.blueprint);
-                blueprint.replace(position, &*module, dtype);
-                all.push((position, module));
+                blueprint.replace(becoming.position, &*becoming.module, dtype);
+                all.push(becoming);
             }
             (None, Some(error)) => return Err(error.into()),
             (None, None) => return Ok(all),
@@ -111,16 +131,22 @@ fn infer(scheme: &Scheme, inputs: &Inputs<'_>, dtype: Dtype) -> Result<Vec<Becom
 }
 
 /// Stops at the first lazy module that is called, and keeps what it becomes.
-#[derive(Default)]
-struct FirstLazy(RefCell<Option<Becoming>>);
+struct FirstLazy<'a> {
+    live: &'a Live<'a>,
+    found: RefCell<Option<Becoming>>,
+}
 
-impl Watcher for FirstLazy {
+impl Watcher for FirstLazy<'_> {
     fn before(&self, call: &Call<'_>, arguments: Arguments) -> Arguments {
         let module = &call.at().module;
         if module.is_lazy()
-            && let Some(becomes) = module.initialize_parameters(call, &arguments)
+            && let Some(module) = module.initialize_parameters(call, &arguments)
         {
-            *self.0.borrow_mut() = Some((call.position, becomes));
+            let position = call.position;
+            let live = (self.live)(position);
+            let becomes = |of: &&dyn DynModule| of.initialize_parameters(call, &arguments);
+            let each = live.iter().filter_map(becomes).collect();
+            *self.found.borrow_mut() = Some(Becoming { position, module, each });
             call.trace.fail("lazy");
         }
         arguments

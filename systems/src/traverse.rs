@@ -5,6 +5,8 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use std::borrow::Cow;
+
 use bevy_ecs::prelude::*;
 use neurarch_components::blueprint::{Blueprint, Blueprints, Parameter};
 use neurarch_components::population::{Group, Population};
@@ -334,14 +336,15 @@ pub fn repr(world: &mut World, module: Entity) -> Result<String, AccessError> {
     Ok(print(world, &at, &at.blueprint(world), at.position))
 }
 
-/// Gives the name of a module's type, as torch spells it: `Linear`.
+/// Gives the name of a module's type, as torch spells it: `Linear`, or `ParametrizedLinear` if a tensor of it is
+/// computed.
 ///
 /// # Errors
 ///
 /// If `module` is no module of a model.
 ///
 /// Source: `type(module).__name__`.
-pub fn class_name(world: &mut World, module: Entity) -> Result<&'static str, AccessError> {
+pub fn class_name(world: &mut World, module: Entity) -> Result<Cow<'static, str>, AccessError> {
     let at = locate(world, module)?;
-    Ok(at.blueprint(world).positions[at.position].module.type_name())
+    Ok(at.blueprint(world).class_name(at.position))
 }
