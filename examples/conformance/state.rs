@@ -179,6 +179,17 @@ fn lazy(case: &Case<'_>) -> Checked {
     check(after, "uninitialized", uninitialized_params(world, *root)?.into())?;
     check(after, "repr", world.repr(*root)?.into())?;
 
-    // What is left, `loaded_before_forward` and `lazy_into_initialized`, loads what has no shape yet.
-    Err(Stop::Needs("needs state dicts of lazy modules to be loaded".into()))
+    // A fresh lazy model takes the shapes of an initialized one's state; the reverse is an error.
+    let initialized = world.state_dict(*root)?;
+    let mut fresh = Model::spawn(spec, case, Dtype::F32)?;
+    let lazy_state = fresh.world.state_dict(fresh.root)?;
+    let options = LoadOptions::default();
+    let keys = fresh.world.load_state_dict_with(fresh.root, &initialized, options)?;
+    let loaded = expected.field("loaded_before_forward")?;
+    check(loaded, "missing_keys", keys.missing_keys.into())?;
+    check(loaded, "unexpected_keys", keys.unexpected_keys.into())?;
+    check(loaded, "state_dict", shapes(&fresh.world.state_dict(fresh.root)?))?;
+    check(loaded, "class", fresh.world.class_name(fresh.root)?.into())?;
+    let error = world.load_state_dict_with(*root, &lazy_state, options).err();
+    check(expected, "lazy_into_initialized", error_of(error.as_ref()))
 }
