@@ -14,6 +14,7 @@ use neurarch_components::optimizer::DynOptimizer;
 use neurarch_components::population::{Group, Population};
 
 use crate::bind::Binder;
+use crate::eager::Updates;
 use crate::hooks;
 use crate::keys::Keys;
 use crate::launch::{Located, Members};
@@ -51,6 +52,8 @@ pub(crate) struct Cohort {
     pub(crate) keeps_tape: bool,
     /// Whether it has modules that become others when they are first called.
     pub(crate) is_lazy: bool,
+    /// What its updates read, once it trained eagerly.
+    pub(crate) updates: Option<Arc<Updates>>,
     /// Whether it runs eagerly, since somebody watches.
     pub(crate) is_eager: bool,
     /// The positions where a model may have an optimizer, and what those of the cohort have.
@@ -187,6 +190,7 @@ impl Cohorts {
                     places: vec![place as u32],
                     keeps_tape: false,
                     is_lazy: blueprint.positions.iter().any(|at| at.module.is_lazy()),
+                    updates: None,
                     is_eager: false,
                     owned,
                     keys: Keys::default(),

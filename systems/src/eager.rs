@@ -3,6 +3,8 @@
 //! A pass copies the rows that it reads into buffers of its own, and writes to columns only when all went
 //! well: a hook that fails leaves everything as it was. The bits are those of a planned pass.
 
+use std::sync::Arc;
+
 use bevy_ecs::prelude::*;
 use neurarch_components::losses::{DynLoss, LossCall};
 use neurarch_components::module::DynModule;
@@ -174,7 +176,7 @@ pub(crate) fn train_step(
     target: &Given<'_>,
 ) -> Result<(Made, Recorded), StepError> {
     let mut slots = cohort.scheme.slots();
-    slots.extend(update_slots(cohort)?.0);
+    slots.extend(updates(cohort)?.slots.iter().cloned());
     let (trace, mut runner) = begin(world, cohort, shared, &slots, Some(loss))?;
     let x = Arguments::each([x.record(&trace)]);
     let y = trace::only(&trace, cohort.scheme.call(&trace, x, Some(&runner)));
@@ -256,15 +258,26 @@ pub(crate) fn gradient_slots(cohort: &Cohort) -> Vec<Slot> {
     cohort.scheme.trainable().iter().map(|p| gradient_of(&p.slot)).collect()
 }
 
-/// Lists what the updates of a cohort read beside parameters and gradients, and their scalars.
-pub(crate) fn update_slots(cohort: &Cohort) -> Result<(Vec<Slot>, Vec<Scalar>), StepError> {
+/// What the updates of a cohort read beside parameters and gradients: states of optimizers, and scalars.
+pub(crate) struct Updates {
+    pub(crate) slots: Vec<Slot>,
+    scalars: Vec<Scalar>,
+}
+
+/// Lists what the updates of a cohort read; they are recorded once, to see it.
+pub(crate) fn updates(cohort: &mut Cohort) -> Result<Arc<Updates>, StepError> {
+    if let Some(known) = &cohort.updates {
+        return Ok(known.clone());
+    }
     let trace = Trace::new();
     let trainable = cohort.scheme.trainable();
     let gradient = |slot: &Slot| Some(trace.slot(gradient_of(slot)));
     cohort.scheme.updates(&trace, trainable.iter().map(|p| (&p.slot, gradient(&p.slot))));
     let program = trace.finish(&[])?;
     let is_state = |slot: &Slot| matches!(slot.role, Role::State(_) | Role::Steps);
-    Ok((program.slots.into_iter().filter(is_state).collect(), program.scalars))
+    let slots = program.slots.into_iter().filter(is_state).collect();
+    let updates = Arc::new(Updates { slots, scalars: program.scalars });
+    Ok(cohort.updates.insert(updates).clone())
 }
 
 /// Passes what becomes of gradients on to the hooks of modules and of parameters.
@@ -307,9 +320,11 @@ fn begin(
     let mut eager = Eager::new(models, cohort.keys.get().to_vec());
     let group = &population(world, cohort.at.population)?.groups()[cohort.at.group];
     if loss.is_some() {
-        for scalar in update_slots(cohort)?.1 {
-            let numbers = read_scalar(world, &cohort.scheme, group, &cohort.places, &scalar, loss)?;
-            eager = eager.with_scalar(scalar, numbers);
+        let of_updates = updates(cohort)?;
+        let group = &population(world, cohort.at.population)?.groups()[cohort.at.group];
+        for scalar in &of_updates.scalars {
+            let numbers = read_scalar(world, &cohort.scheme, group, &cohort.places, scalar, loss)?;
+            eager = eager.with_scalar(scalar.clone(), numbers);
         }
     }
     let types = world.get_resource::<ModuleTypes>();

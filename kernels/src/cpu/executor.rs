@@ -208,7 +208,7 @@ impl Workspace {
         for view in &plan.views {
             let rows = match view.place {
                 Place::Arena(offset) => self.arena_rows(plan, offset),
-                Place::Slot(slot) => binding.slots[slot].from(models.start),
+                Place::Slot(slot) => binding.slots[slot].part(&models),
                 Place::Constant(offset) => Rows::Strided {
                     base: plan.constants.as_ptr().wrapping_add(offset).cast_mut(),
                     stride: 0,
@@ -228,12 +228,12 @@ impl Workspace {
                 }
                 Place::Output(output) => {
                     let sink = &binding.outputs[output];
-                    sink.rows.from(models.start).offset(step * sink.step_bytes)
+                    sink.rows.part(&models).offset(step * sink.step_bytes)
                 }
                 Place::Input(input) => {
                     let source = &binding.inputs[input];
                     match source.gather {
-                        None => source.rows.from(models.start).offset(step * source.step_bytes),
+                        None => source.rows.part(&models).offset(step * source.step_bytes),
                         Some(_) => Rows::NONE,
                     }
                 }

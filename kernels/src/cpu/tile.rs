@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "operands are rows of columns and of arenas, given by address")]
 
 use core::marker::PhantomData;
+use core::ops::Range;
 use core::ptr;
 
 use super::simd::{Simd, Vectorized, dispatch};
@@ -47,14 +48,27 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// Gives the rows from `start` on.
-    pub fn from(&self, start: usize) -> Rows<'a> {
+    /// Gives the rows of some models. Listed rows that follow one another become strided ones, so that a list
+    /// with few gaps costs next to nothing.
+    ///
+    /// # Panics
+    ///
+    /// If there are fewer rows.
+    pub fn part(&self, models: &Range<usize>) -> Rows<'a> {
         match *self {
             Rows::Strided { base, stride } => {
-                Rows::Strided { base: base.wrapping_add(start * stride), stride }
+                Rows::Strided { base: base.wrapping_add(models.start * stride), stride }
             }
             Rows::Listed { segments, stride, rows, offset } => {
-                Rows::Listed { segments, stride, rows: &rows[start..], offset }
+                let rows = &rows[models.clone()];
+                let Some(&(segment, first)) = rows.first() else { return Rows::NONE };
+                let follow = |(row, at): (u32, &(u32, u32))| *at == (segment, row);
+                if (first..).zip(rows).map(follow).fold(true, |all, follows| all & follows) {
+                    let base = segments[segment as usize];
+                    let base = base.wrapping_add(first as usize * stride + offset);
+                    return Rows::Strided { base, stride };
+                }
+                Rows::Listed { segments, stride, rows, offset }
             }
         }
     }

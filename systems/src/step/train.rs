@@ -261,10 +261,9 @@ fn add_state_columns(
     population: Entity,
 ) -> Result<bool, StepError> {
     let mut added = false;
-    let eager = run.cohorts.list.iter().filter(|cohort| cohort.is_eager);
-    let slots = eager.map(|cohort| Ok((cohort.at.group, eager::update_slots(cohort)?.0)));
-    for (group, slots) in slots.collect::<Result<Vec<_>, StepError>>()? {
-        added |= access::add_columns(world, population, group, &slots);
+    for cohort in run.cohorts.list.iter_mut().filter(|cohort| cohort.is_eager) {
+        let updates = eager::updates(cohort)?;
+        added |= access::add_columns(world, population, cohort.at.group, &updates.slots);
     }
     if added {
         run.refresh(world, population)?;
