@@ -10,8 +10,26 @@ use crate::case::{Checked, Stop};
 
 type Make = fn(&mut Arguments<'_>) -> Checked<Box<dyn DynModule>>;
 
-/// Reads the arguments that all convolutions have, and those of one kind.
+/// Makes a convolution of its arguments.
 macro_rules! conv {
+    ($layer:ident, $args:ident, $in_channels:expr) => {
+        kernel!($layer, $args, $in_channels, padding: padding($args)?, padding_mode: padding_mode($args)?)
+    };
+}
+
+/// Makes a transposed convolution of its arguments.
+macro_rules! conv_transpose {
+    ($layer:ident, $args:ident, $in_channels:expr) => {
+        kernel!(
+            $layer, $args, $in_channels,
+            padding: sizes($args, "padding", Some(0))?,
+            output_padding: sizes($args, "output_padding", Some(0))?
+        )
+    };
+}
+
+/// Reads the arguments that all convolutions have, and those of one kind.
+macro_rules! kernel {
     ($layer:ident, $args:ident, $in_channels:expr, $($field:ident: $value:expr),+) => {
         $layer {
             in_channels: $in_channels,
@@ -24,6 +42,21 @@ macro_rules! conv {
             $($field: $value),+
         }
     };
+}
+
+/// Makes a batch or instance norm of what all of them have.
+macro_rules! norm {
+    ($layer:ident, $of:expr) => {{
+        let of = $of;
+        $layer {
+            num_features: of.num_features,
+            eps: of.eps,
+            momentum: of.momentum,
+            affine: of.affine,
+            bias: of.bias,
+            track_running_stats: of.track_running_stats,
+        }
+    }};
 }
 
 /// Every layer, a line each.
@@ -55,200 +88,53 @@ const LAYERS: &[(&str, Make)] = &[
         made(Softplus { beta, threshold: args.number("threshold", 20.0)? })
     }),
     ("Tanh", |_| made(Tanh)),
-    ("BatchNorm1d", |args| {
-        let of = norm(args, true, false)?;
-        made(BatchNorm1d {
-            num_features: of.num_features,
-            eps: of.eps,
-            momentum: of.momentum,
-            affine: of.affine,
-            bias: of.bias,
-            track_running_stats: of.track_running_stats,
-        })
-    }),
+    ("BatchNorm1d", |args| made(norm!(BatchNorm1d, norm(args, true, false)?))),
     ("LazyBatchNorm1d", |args| {
-        let of = norm(args, true, true)?;
-        let becomes = BatchNorm1d {
-            num_features: 0,
-            eps: of.eps,
-            momentum: of.momentum,
-            affine: of.affine,
-            bias: of.bias,
-            track_running_stats: of.track_running_stats,
-        };
-        made(LazyBatchNorm1d { becomes })
+        made(LazyBatchNorm1d { becomes: norm!(BatchNorm1d, norm(args, true, true)?) })
     }),
-    ("InstanceNorm1d", |args| {
-        let of = norm(args, false, false)?;
-        made(InstanceNorm1d {
-            num_features: of.num_features,
-            eps: of.eps,
-            momentum: of.momentum,
-            affine: of.affine,
-            bias: of.bias,
-            track_running_stats: of.track_running_stats,
-        })
-    }),
+    ("InstanceNorm1d", |args| made(norm!(InstanceNorm1d, norm(args, false, false)?))),
     ("LazyInstanceNorm1d", |args| {
-        let of = norm(args, true, true)?;
-        let becomes = InstanceNorm1d {
-            num_features: 0,
-            eps: of.eps,
-            momentum: of.momentum,
-            affine: of.affine,
-            bias: of.bias,
-            track_running_stats: of.track_running_stats,
-        };
-        made(LazyInstanceNorm1d { becomes })
+        made(LazyInstanceNorm1d { becomes: norm!(InstanceNorm1d, norm(args, true, true)?) })
     }),
-    ("Conv1d", |args| {
-        made(
-            conv!(Conv1d, args, args.size("in_channels")?, padding: padding(args)?, padding_mode: padding_mode(args)?),
-        )
-    }),
-    ("LazyConv1d", |args| {
-        let becomes =
-            conv!(Conv1d, args, 0, padding: padding(args)?, padding_mode: padding_mode(args)?);
-        made(LazyConv1d { becomes })
-    }),
+    ("Conv1d", |args| made(conv!(Conv1d, args, args.size("in_channels")?))),
+    ("LazyConv1d", |args| made(LazyConv1d { becomes: conv!(Conv1d, args, 0) })),
     ("ConvTranspose1d", |args| {
-        made(
-            conv!(ConvTranspose1d, args, args.size("in_channels")?, padding: sizes(args, "padding", Some(0))?, output_padding: sizes(args, "output_padding", Some(0))?),
-        )
+        made(conv_transpose!(ConvTranspose1d, args, args.size("in_channels")?))
     }),
     ("LazyConvTranspose1d", |args| {
-        let becomes = conv!(ConvTranspose1d, args, 0, padding: sizes(args, "padding", Some(0))?, output_padding: sizes(args, "output_padding", Some(0))?);
-        made(LazyConvTranspose1d { becomes })
+        made(LazyConvTranspose1d { becomes: conv_transpose!(ConvTranspose1d, args, 0) })
     }),
-    ("BatchNorm2d", |args| {
-        let of = norm(args, true, false)?;
-        made(BatchNorm2d {
-            num_features: of.num_features,
-            eps: of.eps,
-            momentum: of.momentum,
-            affine: of.affine,
-            bias: of.bias,
-            track_running_stats: of.track_running_stats,
-        })
-    }),
+    ("BatchNorm2d", |args| made(norm!(BatchNorm2d, norm(args, true, false)?))),
     ("LazyBatchNorm2d", |args| {
-        let of = norm(args, true, true)?;
-        let becomes = BatchNorm2d {
-            num_features: 0,
-            eps: of.eps,
-            momentum: of.momentum,
-            affine: of.affine,
-            bias: of.bias,
-            track_running_stats: of.track_running_stats,
-        };
-        made(LazyBatchNorm2d { becomes })
+        made(LazyBatchNorm2d { becomes: norm!(BatchNorm2d, norm(args, true, true)?) })
     }),
-    ("InstanceNorm2d", |args| {
-        let of = norm(args, false, false)?;
-        made(InstanceNorm2d {
-            num_features: of.num_features,
-            eps: of.eps,
-            momentum: of.momentum,
-            affine: of.affine,
-            bias: of.bias,
-            track_running_stats: of.track_running_stats,
-        })
-    }),
+    ("InstanceNorm2d", |args| made(norm!(InstanceNorm2d, norm(args, false, false)?))),
     ("LazyInstanceNorm2d", |args| {
-        let of = norm(args, true, true)?;
-        let becomes = InstanceNorm2d {
-            num_features: 0,
-            eps: of.eps,
-            momentum: of.momentum,
-            affine: of.affine,
-            bias: of.bias,
-            track_running_stats: of.track_running_stats,
-        };
-        made(LazyInstanceNorm2d { becomes })
+        made(LazyInstanceNorm2d { becomes: norm!(InstanceNorm2d, norm(args, true, true)?) })
     }),
-    ("Conv2d", |args| {
-        made(
-            conv!(Conv2d, args, args.size("in_channels")?, padding: padding(args)?, padding_mode: padding_mode(args)?),
-        )
-    }),
-    ("LazyConv2d", |args| {
-        let becomes =
-            conv!(Conv2d, args, 0, padding: padding(args)?, padding_mode: padding_mode(args)?);
-        made(LazyConv2d { becomes })
-    }),
+    ("Conv2d", |args| made(conv!(Conv2d, args, args.size("in_channels")?))),
+    ("LazyConv2d", |args| made(LazyConv2d { becomes: conv!(Conv2d, args, 0) })),
     ("ConvTranspose2d", |args| {
-        made(
-            conv!(ConvTranspose2d, args, args.size("in_channels")?, padding: sizes(args, "padding", Some(0))?, output_padding: sizes(args, "output_padding", Some(0))?),
-        )
+        made(conv_transpose!(ConvTranspose2d, args, args.size("in_channels")?))
     }),
     ("LazyConvTranspose2d", |args| {
-        let becomes = conv!(ConvTranspose2d, args, 0, padding: sizes(args, "padding", Some(0))?, output_padding: sizes(args, "output_padding", Some(0))?);
-        made(LazyConvTranspose2d { becomes })
+        made(LazyConvTranspose2d { becomes: conv_transpose!(ConvTranspose2d, args, 0) })
     }),
-    ("BatchNorm3d", |args| {
-        let of = norm(args, true, false)?;
-        made(BatchNorm3d {
-            num_features: of.num_features,
-            eps: of.eps,
-            momentum: of.momentum,
-            affine: of.affine,
-            bias: of.bias,
-            track_running_stats: of.track_running_stats,
-        })
-    }),
+    ("BatchNorm3d", |args| made(norm!(BatchNorm3d, norm(args, true, false)?))),
     ("LazyBatchNorm3d", |args| {
-        let of = norm(args, true, true)?;
-        let becomes = BatchNorm3d {
-            num_features: 0,
-            eps: of.eps,
-            momentum: of.momentum,
-            affine: of.affine,
-            bias: of.bias,
-            track_running_stats: of.track_running_stats,
-        };
-        made(LazyBatchNorm3d { becomes })
+        made(LazyBatchNorm3d { becomes: norm!(BatchNorm3d, norm(args, true, true)?) })
     }),
-    ("InstanceNorm3d", |args| {
-        let of = norm(args, false, false)?;
-        made(InstanceNorm3d {
-            num_features: of.num_features,
-            eps: of.eps,
-            momentum: of.momentum,
-            affine: of.affine,
-            bias: of.bias,
-            track_running_stats: of.track_running_stats,
-        })
-    }),
+    ("InstanceNorm3d", |args| made(norm!(InstanceNorm3d, norm(args, false, false)?))),
     ("LazyInstanceNorm3d", |args| {
-        let of = norm(args, true, true)?;
-        let becomes = InstanceNorm3d {
-            num_features: 0,
-            eps: of.eps,
-            momentum: of.momentum,
-            affine: of.affine,
-            bias: of.bias,
-            track_running_stats: of.track_running_stats,
-        };
-        made(LazyInstanceNorm3d { becomes })
+        made(LazyInstanceNorm3d { becomes: norm!(InstanceNorm3d, norm(args, true, true)?) })
     }),
-    ("Conv3d", |args| {
-        made(
-            conv!(Conv3d, args, args.size("in_channels")?, padding: padding(args)?, padding_mode: padding_mode(args)?),
-        )
-    }),
-    ("LazyConv3d", |args| {
-        let becomes =
-            conv!(Conv3d, args, 0, padding: padding(args)?, padding_mode: padding_mode(args)?);
-        made(LazyConv3d { becomes })
-    }),
+    ("Conv3d", |args| made(conv!(Conv3d, args, args.size("in_channels")?))),
+    ("LazyConv3d", |args| made(LazyConv3d { becomes: conv!(Conv3d, args, 0) })),
     ("ConvTranspose3d", |args| {
-        made(
-            conv!(ConvTranspose3d, args, args.size("in_channels")?, padding: sizes(args, "padding", Some(0))?, output_padding: sizes(args, "output_padding", Some(0))?),
-        )
+        made(conv_transpose!(ConvTranspose3d, args, args.size("in_channels")?))
     }),
     ("LazyConvTranspose3d", |args| {
-        let becomes = conv!(ConvTranspose3d, args, 0, padding: sizes(args, "padding", Some(0))?, output_padding: sizes(args, "output_padding", Some(0))?);
-        made(LazyConvTranspose3d { becomes })
+        made(LazyConvTranspose3d { becomes: conv_transpose!(ConvTranspose3d, args, 0) })
     }),
     ("ReLU6", |_| made(ReLU6)),
     ("Hardswish", |_| made(Hardswish)),

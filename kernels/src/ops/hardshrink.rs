@@ -1,6 +1,7 @@
 //! Hardshrink: `x`, but 0 from `-λ` to `λ`.
 
 use super::elementwise::{Formula, pointwise};
+use super::softshrink::ShrinkGradient;
 use crate::cpu::simd::{Float, Lanes, Simd};
 use crate::op::GradientAt;
 use crate::program::trace::Var;
@@ -22,25 +23,8 @@ impl Formula<2, 1> for Hardshrink {
     }
 
     fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
-        let dx = |dy: &Var| pointwise(HardshrinkGradient, [dy, &at.inputs[0], &at.inputs[1]]);
+        let dx = |dy: &Var| pointwise(ShrinkGradient, [dy, &at.inputs[0], &at.inputs[1]]);
         vec![at.gradients[0].as_ref().map(dx), None]
-    }
-}
-
-/// The gradient of [`Hardshrink`]: 0 from `-λ` to `λ`, `dy` elsewhere.
-#[derive(Clone, Copy, Debug)]
-struct HardshrinkGradient;
-
-impl Formula<3, 1> for HardshrinkGradient {
-    fn name(&self) -> &'static str {
-        "hardshrink_gradient"
-    }
-
-    #[inline(always)]
-    fn apply<T: Float, S: Simd>(self, [dy, x, lambd]: [T::Lanes<S>; 3]) -> [T::Lanes<S>; 1] {
-        let c = |c| T::Lanes::<S>::splat(T::from_f64(c));
-        let low = T::Lanes::<S>::select(x.lt(c(0.0).sub(lambd)), dy, c(0.0));
-        [T::Lanes::<S>::select(lambd.lt(x), dy, low)]
     }
 }
 

@@ -23,18 +23,18 @@ impl Formula<2, 1> for Softshrink {
     }
 
     fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
-        let dx = |dy: &Var| pointwise(SoftshrinkGradient, [dy, &at.inputs[0], &at.inputs[1]]);
+        let dx = |dy: &Var| pointwise(ShrinkGradient, [dy, &at.inputs[0], &at.inputs[1]]);
         vec![at.gradients[0].as_ref().map(dx), None]
     }
 }
 
-/// The gradient of [`Softshrink`]: 0 from `-λ` to `λ`, `dy` elsewhere.
+/// The gradient of [`Softshrink`] and of [`hardshrink`](Var::hardshrink): 0 from `-λ` to `λ`, `dy` elsewhere.
 #[derive(Clone, Copy, Debug)]
-struct SoftshrinkGradient;
+pub(super) struct ShrinkGradient;
 
-impl Formula<3, 1> for SoftshrinkGradient {
+impl Formula<3, 1> for ShrinkGradient {
     fn name(&self) -> &'static str {
-        "softshrink_gradient"
+        "shrink_gradient"
     }
 
     #[inline(always)]
