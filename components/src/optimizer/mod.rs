@@ -1,0 +1,154 @@
+//! Optimizers: components that say how a model learns. On the root for the model, on a module for its
+//! subtree (torch's parameter groups); the nearest wins.
+
+mod adam;
+mod sgd;
+
+use core::any::Any;
+use core::fmt::Debug;
+
+use bevy_ecs::prelude::*;
+use neurarch_kernels::dtype::Dtype;
+use neurarch_kernels::program::trace::{Trace, Var};
+use neurarch_kernels::program::{Scalar, ScalarOf};
+
+pub use adam::{Adam, AdamW};
+pub use sgd::SGD;
+
+/// A rule that changes a parameter by its gradient.
+///
+/// Rates are scalar slots, read from each model's own component: a sweep over them is one blueprint.
+/// What decides which ops run (`nesterov`, whether there is momentum) is structure.
+///
+/// Source: `torch.optim.Optimizer`.
+pub trait Optimizer: Component + Clone + Debug + PartialEq {
+    /// Names what is kept for each parameter beside the count of steps, in order: companion columns of
+    /// the parameter's own type, zero at first.
+    fn states(&self) -> &'static [&'static str];
+
+    /// Writes down one update: stores the parameter and its states, and gives the steps after it.
+    fn update(&self, at: &Update<'_>) -> Var;
+
+    /// Gives a copy in which every scalar slot has a fixed value: what decides the program.
+    fn structural(&self) -> Self;
+
+    /// Reads a scalar slot; `None` if there is none of that name.
+    fn scalar(&self, name: &str) -> Option<f64>;
+
+    /// Gives a scalar slot to be changed, as a scheduler does; `None` if there is none of that name.
+    fn scalar_mut(&mut self, name: &str) -> Option<&mut f64>;
+}
+
+/// Writes [`Optimizer::scalar`] and [`Optimizer::scalar_mut`] from one list of slots and fields.
+macro_rules! scalars {
+    ($($name:literal => $field:ident $(. $part:tt)?),* $(,)?) => {
+        fn scalar(&self, name: &str) -> Option<f64> {
+            match name {
+                $($name => Some(self.$field$(.$part)?),)*
+                _ => None,
+            }
+        }
+
+        fn scalar_mut(&mut self, name: &str) -> Option<&mut f64> {
+            match name {
+                $($name => Some(&mut self.$field$(.$part)?),)*
+                _ => None,
+            }
+        }
+    };
+}
+use scalars;
+
+/// Where an [`Optimizer`] updates: one parameter of one position.
+#[derive(Clone, Copy)]
+pub struct Update<'a> {
+    /// The recording.
+    pub trace: &'a Trace,
+    /// The position whose entity has the optimizer.
+    pub owner: usize,
+    /// The parameter's place in its module, and its count's in `steps`.
+    pub index: usize,
+    /// The parameter before the update.
+    pub parameter: &'a Var,
+    /// Its gradient.
+    pub gradient: &'a Var,
+    /// Its states, in the order of [`Optimizer::states`].
+    pub states: &'a [Var],
+    /// How often each parameter of the module has been updated: f32, `[parameters]`.
+    pub steps: &'a Var,
+}
+
+impl Update<'_> {
+    /// Gives a number of the optimizer, in double precision.
+    pub fn scalar(&self, name: &'static str) -> Var {
+        let scalar = Scalar { name, of: ScalarOf::Optimizer, position: self.owner };
+        self.trace.scalar(scalar, Dtype::F64)
+    }
+}
+
+/// [`Optimizer`] behind a pointer; every optimizer is one.
+pub trait DynOptimizer: Any + Debug + Send + Sync {
+    /// See [`Optimizer::states`].
+    fn states(&self) -> &'static [&'static str];
+    /// See [`Optimizer::update`].
+    fn update(&self, at: &Update<'_>) -> Var;
+    /// See [`Optimizer::structural`].
+    fn structural(&self) -> Box<dyn DynOptimizer>;
+    /// See [`Optimizer::scalar`].
+    fn scalar(&self, name: &str) -> Option<f64>;
+    /// See [`Optimizer::scalar_mut`].
+    fn scalar_mut(&mut self, name: &str) -> Option<&mut f64>;
+    /// Says whether the two record the same update: one type, equal structural fields.
+    fn is_like(&self, other: &dyn DynOptimizer) -> bool;
+    /// Says whether the two are of one type.
+    fn is_of_one_type(&self, other: &dyn DynOptimizer) -> bool;
+    /// Says whether the two are equal, scalar slots included.
+    fn equals(&self, other: &dyn DynOptimizer) -> bool;
+    /// Copies.
+    fn clone_box(&self) -> Box<dyn DynOptimizer>;
+    /// Adds the optimizer as a component.
+    fn insert(&self, entity: &mut EntityWorldMut<'_>);
+}
+
+impl<O: Optimizer> DynOptimizer for O {
+    fn states(&self) -> &'static [&'static str] {
+        Optimizer::states(self)
+    }
+
+    fn update(&self, at: &Update<'_>) -> Var {
+        Optimizer::update(self, at)
+    }
+
+    fn structural(&self) -> Box<dyn DynOptimizer> {
+        Box::new(Optimizer::structural(self))
+    }
+
+    fn scalar(&self, name: &str) -> Option<f64> {
+        Optimizer::scalar(self, name)
+    }
+
+    fn scalar_mut(&mut self, name: &str) -> Option<&mut f64> {
+        Optimizer::scalar_mut(self, name)
+    }
+
+    fn is_like(&self, other: &dyn DynOptimizer) -> bool {
+        let other = (other as &dyn Any).downcast_ref::<O>();
+        other.is_some_and(|other| Optimizer::structural(self) == Optimizer::structural(other))
+    }
+
+    fn is_of_one_type(&self, other: &dyn DynOptimizer) -> bool {
+        (other as &dyn Any).is::<O>()
+    }
+
+    fn equals(&self, other: &dyn DynOptimizer) -> bool {
+        (other as &dyn Any).downcast_ref::<O>() == Some(self)
+    }
+
+    fn clone_box(&self) -> Box<dyn DynOptimizer> {
+        Box::new(self.clone())
+    }
+
+    fn insert(&self, entity: &mut EntityWorldMut<'_>) {
+        entity.insert(self.clone());
+    }
+}

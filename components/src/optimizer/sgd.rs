@@ -1,0 +1,83 @@
+//! [`SGD`]: gradient descent.
+
+use bevy_ecs::prelude::*;
+use neurarch_kernels::ops::sgd::{SgdMomentum, SgdRates, SgdSettings};
+use neurarch_kernels::program::trace::Var;
+
+use super::{Optimizer, Update, scalars};
+
+/// Stochastic gradient descent, with momentum if `momentum` is not 0.
+///
+/// The numbers are scalar slots, except that whether `momentum` is 0 is structure, as are the flags.
+///
+/// Source: `torch.optim.SGD`; its `lr` has the default 1e-3 here as there.
+#[derive(Component, Clone, Copy, Debug, PartialEq)]
+#[component(summary_tick)]
+pub struct SGD {
+    /// Learning rate.
+    pub lr: f64,
+    /// How much of the last step's direction is kept.
+    pub momentum: f64,
+    /// How much of the gradient the direction leaves out.
+    pub dampening: f64,
+    /// Multiple of the parameter that is added to its gradient.
+    pub weight_decay: f64,
+    /// Whether to look ahead along the direction. Needs momentum, and no dampening.
+    pub nesterov: bool,
+    /// Whether to climb.
+    pub maximize: bool,
+}
+
+impl Default for SGD {
+    fn default() -> Self {
+        SGD {
+            lr: 1e-3,
+            momentum: 0.0,
+            dampening: 0.0,
+            weight_decay: 0.0,
+            nesterov: false,
+            maximize: false,
+        }
+    }
+}
+
+impl Optimizer for SGD {
+    fn states(&self) -> &'static [&'static str] {
+        if self.momentum == 0.0 { &[] } else { &["momentum_buffer"] }
+    }
+
+    fn update(&self, at: &Update<'_>) -> Var {
+        let rates = SgdRates { lr: &at.scalar("lr"), weight_decay: &at.scalar("weight_decay") };
+        let momentum = at
+            .states
+            .first()
+            .map(|buffer| (buffer, [at.scalar("momentum"), at.scalar("dampening")]));
+        let momentum = momentum.as_ref().map(|(buffer, [momentum, dampening])| SgdMomentum {
+            buffer,
+            momentum,
+            dampening,
+        });
+        let Self { nesterov, maximize, .. } = *self;
+        let settings = SgdSettings { index: at.index, nesterov, maximize };
+        let after = at.parameter.sgd(at.gradient, at.steps, &rates, momentum.as_ref(), settings);
+        at.trace.store(at.parameter, &after.parameter);
+        if let Some((before, after)) = at.states.first().zip(after.buffer) {
+            at.trace.store(before, &after);
+        }
+        after.steps
+    }
+
+    fn structural(&self) -> Self {
+        // Any number but 0 stands for all others.
+        let momentum = if self.momentum == 0.0 { 0.0 } else { 1.0 };
+        let Self { nesterov, maximize, .. } = *self;
+        SGD { lr: 0.0, momentum, dampening: 0.0, weight_decay: 0.0, nesterov, maximize }
+    }
+
+    scalars! {
+        "lr" => lr,
+        "momentum" => momentum,
+        "dampening" => dampening,
+        "weight_decay" => weight_decay,
+    }
+}
