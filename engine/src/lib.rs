@@ -32,6 +32,7 @@ mod parametrize;
 pub mod plugin;
 pub mod population;
 pub mod prelude;
+mod schedule;
 mod train;
 
 pub use bevy_ecs;
@@ -44,6 +45,7 @@ pub use neurarch_systems as systems;
 pub use neurarch_systems::{init, state};
 pub use parametrize::ParametrizeWorld;
 pub use population::{NeurarchWorld, PopulationSettings, Seed};
+pub use schedule::ScheduleWorld;
 pub use train::TrainWorld;
 
 /// The example in the README runs as a doctest.

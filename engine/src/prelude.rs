@@ -10,6 +10,11 @@ pub use crate::components::optimizer::{Adam, AdamW, SGD};
 pub use crate::components::parametrizations::OrthogonalMap;
 pub use crate::components::registered::Value;
 pub use crate::components::repr::repr;
+pub use crate::components::scheduler::{
+    ChainedScheduler, ConstantLR, CosineAnnealingLR, CosineAnnealingWarmRestarts, CyclicLR,
+    ExponentialLR, LambdaLR, LinearLR, MultiStepLR, MultiplicativeLR, OneCycleLR, PolynomialLR,
+    ReduceLROnPlateau, SequentialLR, StepLR,
+};
 pub use crate::evolve::EvolveWorld;
 pub use crate::hooks::HookWorld;
 pub use crate::init;
@@ -19,6 +24,7 @@ pub use crate::kernels::program::tree::{Arguments, Tree};
 pub use crate::module::ModuleWorld;
 pub use crate::parametrize::ParametrizeWorld;
 pub use crate::population::{NeurarchWorld, PopulationSettings, Seed};
+pub use crate::schedule::ScheduleWorld;
 pub use crate::systems::array::{AnyInput, DataSet, Input};
 pub use crate::systems::evolve::{EvolveError, Noise};
 pub use crate::systems::hooks::Target;

@@ -24,6 +24,7 @@ mod model;
 mod modules;
 mod parametrized;
 mod registration;
+mod schedulers;
 mod state;
 mod tensors;
 
@@ -138,6 +139,7 @@ fn run(case: &Case<'_>) -> Checked {
     match case.group.name.as_str() {
         "hooks" => hooks::run(case),
         "modules" => modules::run(case),
+        "optim" if case.json["kind"] == "scheduler" => schedulers::run(case),
         "state" => state::run(case),
         other => Err(Stop::Needs(format!("group {other}: not supported yet"))),
     }
