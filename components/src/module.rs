@@ -194,6 +194,11 @@ pub enum Init {
     },
     /// One on the diagonal of a matrix, zero elsewhere.
     Eye,
+    /// One in the middle of a convolution's kernel where a channel meets its own, zero elsewhere.
+    Dirac {
+        /// How many groups the channels form.
+        groups: usize,
+    },
     /// `gain` times a matrix with orthonormal rows or columns, whichever are fewer, uniform among such;
     /// axes after the first count as columns.
     Orthogonal {

@@ -9,7 +9,7 @@ use crate::components::population::Population;
 use crate::kernels::dtype::{Dtype, Element};
 use crate::kernels::shape::Shape;
 use crate::systems::access::{self, AccessError};
-use crate::systems::init::{self, InitError};
+use crate::systems::init::{self, InitError, NoFans};
 use crate::systems::insert::{self, InsertError};
 use crate::systems::sign::SignError;
 use crate::systems::spawn::{self, SpawnError};
@@ -207,7 +207,7 @@ pub trait NeurarchWorld {
         &mut self,
         population: Entity,
         name: &str,
-        init: impl Fn(&Shape) -> Option<Init>,
+        init: impl Fn(&Shape) -> Result<Init, NoFans>,
     ) -> Result<(), InitError>;
 }
 
@@ -337,7 +337,7 @@ impl NeurarchWorld for World {
         &mut self,
         population: Entity,
         name: &str,
-        init: impl Fn(&Shape) -> Option<Init>,
+        init: impl Fn(&Shape) -> Result<Init, NoFans>,
     ) -> Result<(), InitError> {
         init::fill_with(self, population, name, init)
     }

@@ -19,6 +19,7 @@ mod arguments;
 mod case;
 mod compare;
 mod hooks;
+mod init;
 mod layers;
 mod model;
 mod modules;
@@ -138,6 +139,7 @@ fn tell(case: &Case<'_>, counts: &mut Counts) {
 fn run(case: &Case<'_>) -> Checked {
     match case.group.name.as_str() {
         "hooks" => hooks::run(case),
+        "init" => init::run(case),
         "modules" => modules::run(case),
         "optim" if case.json["kind"] == "scheduler" => schedulers::run(case),
         "state" => state::run(case),

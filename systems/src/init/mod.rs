@@ -24,12 +24,12 @@ use neurarch_kernels::program::{Role, Slot};
 use neurarch_kernels::shape::Shape;
 
 pub use functions::{
-    constant_, eye_, kaiming_normal_, kaiming_uniform_, normal_, ones_, orthogonal_, sparse_,
-    trunc_normal_, uniform_, xavier_normal_, xavier_uniform_, zeros_,
+    constant_, dirac_, eye_, kaiming_normal_, kaiming_uniform_, normal_, ones_, orthogonal_,
+    sparse_, trunc_normal_, uniform_, xavier_normal_, xavier_uniform_, zeros_,
 };
 pub use gain::{
-    FanMode, Nonlinearity, calculate_fan_in_and_fan_out, calculate_gain, kaiming_normal,
-    kaiming_uniform, xavier_normal, xavier_uniform,
+    FanMode, NoFans, Nonlinearity, UnknownName, calculate_fan_in_and_fan_out, calculate_gain,
+    kaiming_normal, kaiming_uniform, xavier_normal, xavier_uniform,
 };
 
 pub(crate) use op::Fill;
@@ -49,15 +49,12 @@ pub enum InitError {
     #[error(transparent)]
     Access(#[from] AccessError),
     /// The numbers depend on fans, and the parameter has fewer than two axes; torch's words.
-    #[error(
-        "'{name}': Fan in and fan out can not be computed for tensor with fewer than 2 dimensions, \
-         got shape {shape}"
-    )]
+    #[error("'{name}': {source}")]
     Fans {
         /// The dotted name.
         name: String,
-        /// The parameter's shape.
-        shape: Shape,
+        /// Says the parameter's shape.
+        source: NoFans,
     },
     /// The distribution is one of matrices; torch's words.
     #[error("'{name}': Only tensors with {supported} dimensions are supported, got shape {shape}")]
@@ -86,6 +83,16 @@ pub enum InitError {
         low: f64,
         /// The upper bound given.
         high: f64,
+    },
+    /// The first axis is not made of so many groups; torch's words.
+    #[error("'{name}': dim 0 must be divisible by groups, got shape {shape} and groups={groups}")]
+    Groups {
+        /// The dotted name.
+        name: String,
+        /// The parameter's shape.
+        shape: Shape,
+        /// What was given.
+        groups: usize,
     },
     /// The fraction of zeros is no fraction.
     #[error("'{name}': expected sparsity in [0, 1], got {sparsity}")]
@@ -158,8 +165,8 @@ pub fn reset_parameters(
 ///
 /// # Errors
 ///
-/// If a model has no such parameter, `init` gives `None`, which means that the shape has no fans, or
-/// what it gives fits neither the parameter nor itself. Nothing is changed then.
+/// If a model has no such parameter, `init` finds no fans in the shape, or what it gives fits neither the
+/// parameter nor itself. Nothing is changed then.
 ///
 /// # Example
 ///
@@ -181,7 +188,7 @@ pub fn fill_with(
     world: &mut World,
     population: Entity,
     name: &str,
-    init: impl Fn(&Shape) -> Option<Init>,
+    init: impl Fn(&Shape) -> Result<Init, NoFans>,
 ) -> Result<(), InitError> {
     sign::refresh(world, population).map_err(AccessError::from)?;
     let Some(found) = world.get::<Population>(population) else { return Ok(()) };
@@ -193,10 +200,8 @@ pub fn fill_with(
             module: blueprint.positions[0].module.type_name(),
             name: name.to_owned(),
         })?;
-        let init = init(&slot.ty.shape).ok_or_else(|| InitError::Fans {
-            name: name.to_owned(),
-            shape: slot.ty.shape.clone(),
-        })?;
+        let init = init(&slot.ty.shape);
+        let init = init.map_err(|source| InitError::Fans { name: name.to_owned(), source })?;
         check(name, &slot, init)?;
         fills.push((number, (0..group.members.len()).collect(), vec![(slot, init)]));
     }
@@ -226,6 +231,12 @@ pub(crate) fn check(name: &str, slot: &Slot, init: Init) -> Result<(), InitError
             return Err(dimensions("2"));
         }
         Init::Orthogonal { .. } if shape.len() < 2 => return Err(dimensions("2 or more")),
+        Init::Dirac { .. } if !(3..=5).contains(&shape.len()) => {
+            return Err(dimensions("3, 4, or 5"));
+        }
+        Init::Dirac { groups } if groups == 0 || shape[0] % groups != 0 => {
+            return Err(InitError::Groups { name: name(), shape: shape.clone(), groups });
+        }
         Init::Sparse { sparsity, .. } if !(0.0..=1.0).contains(&sparsity) => {
             return Err(InitError::Sparsity { name: name(), sparsity });
         }
