@@ -32,10 +32,9 @@ pub trait Formula<const IN: usize, const OUT: usize>: Any + Copy + Debug + Send 
     fn apply<T: Float, S: Simd>(self, x: [T::Lanes<S>; IN]) -> [T::Lanes<S>; OUT];
 
     /// Records the gradient of each input in the shape of the outputs; [`Pointwise`] sums it over the
-    /// axes along which the input was broadcast. The default says that there is none.
-    fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
-        vec![None; at.inputs.len()]
-    }
+    /// axes along which the input was broadcast. As in [`Op::gradient`], a gradient of 0 is stated by
+    /// [`GradientAt::zero`], and `None` says that there is no rule.
+    fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>>;
 }
 
 /// The op that applies a [`Formula`] to each element of its inputs, broadcast against each other.

@@ -185,6 +185,10 @@ impl Formula<2, 1> for IsEqual {
         let c = |c| T::Lanes::<S>::splat(T::from_f64(c));
         [T::Lanes::<S>::select(a.eq(b), c(1.0), c(0.0))]
     }
+
+    fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
+        vec![at.zero(0), at.zero(1)]
+    }
 }
 
 /// Says in torch's words that a shape has no such axis.
