@@ -36,9 +36,9 @@ struct NormalizeGradient(Normalize);
 pub struct Normalized {
     /// The normalized numbers.
     pub y: Var,
-    /// Their mean, in the shape of the axes that are left. It has no gradient.
+    /// Their mean, in the shape of the axes that are left.
     pub mean: Var,
-    /// Their mean square distance from it, not corrected for bias. It has no gradient.
+    /// Their mean square distance from it, not corrected for bias.
     pub var: Var,
 }
 
@@ -47,6 +47,17 @@ impl Normalize {
     fn kept(&self, shape: &Shape) -> Shape {
         let left = (0..shape.rank()).filter(|axis| !self.axes.contains(axis));
         left.map(|axis| shape[axis]).collect()
+    }
+
+    /// Counts the numbers that are normalized together.
+    fn count(&self, shape: &Shape) -> f64 {
+        self.axes.iter().map(|&axis| shape[axis]).product::<usize>() as f64
+    }
+
+    /// Gives a statistic the axes that it does not have, with size 1.
+    fn spread(&self, statistic: &Var, shape: &Shape) -> Var {
+        let size = |axis| if self.axes.contains(&axis) { 1 } else { shape[axis] };
+        statistic.reshape((0..shape.rank()).map(size).collect::<Shape>())
     }
 
     fn check(&self, name: &str, x: &Type) -> Result<(), OpError> {
@@ -109,9 +120,20 @@ impl Op for Normalize {
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
         let (y, var, eps) = (&at.outputs[0], &at.outputs[1], &at.inputs[1]);
-        let op = NormalizeGradient(self.clone());
-        let dx = at.gradients[0].as_ref().map(|dy| dy.trace().apply(op, &[dy, y, var, eps]));
-        vec![dx, None]
+        let n = self.count(y.shape());
+        let of_y = at.gradients[0].as_ref().map(|dy| {
+            dy.trace().apply(NormalizeGradient(self.clone()), &[dy, y, var, eps])
+        });
+        // The variance is the mean square of `y · √(var + eps)`.
+        let of_var = at.gradients[1].as_ref().map(|dvar| {
+            y * self.spread(&(dvar * (var + eps).sqrt() * (2.0 / n)), y.shape())
+        });
+        let dmean = at.gradients.get(2).and_then(Option::as_ref);
+        let of_mean = dmean.map(|dmean| {
+            self.spread(&(dmean / n), y.shape()).expand(y.shape().clone())
+        });
+        let all = [of_y, of_var, of_mean].into_iter().flatten();
+        vec![all.reduce(|sum, part| sum + part), None]
     }
 }
 
@@ -151,6 +173,27 @@ impl Op for NormalizeGradient {
 
     fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
         kernel(&self.0, true, &inputs[..2], &outputs[0])
+    }
+
+    fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
+        let [dy, y, var, eps] = at.inputs else { return vec![None; 4] };
+        let Some(g) = &at.gradients[0] else { return vec![None; 4] };
+        let Normalize { axes, .. } = &self.0;
+        let axes: Vec<_> = axes.iter().map(|&axis| axis as isize).collect();
+        // No axes at all would mean all of them.
+        let sum = |x: Var, keep| if axes.is_empty() { x } else { x.sum(&axes, keep) };
+        let mean = |x: Var| sum(x, true) / self.0.count(y.shape());
+        let of_y = || {
+            let rstd = self.0.spread(&(var + eps).sqrt().reciprocal(), y.shape());
+            -(g * mean(dy * y) + dy * mean(g * y)) * rstd
+        };
+        let of_var = || sum(g * &at.outputs[0], false) * -0.5 / (var + eps);
+        vec![
+            at.needs[0].then(|| g.trace().apply(self.clone(), &[g, y, var, eps])),
+            at.needs[1].then(of_y),
+            at.needs[2].then(of_var),
+            None,
+        ]
     }
 }
 

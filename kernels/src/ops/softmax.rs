@@ -100,6 +100,20 @@ impl Op for SoftmaxGradient {
     fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
         kernel(self.0, true, inputs, outputs)
     }
+
+    fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
+        let Softmax { axis, log } = self.0;
+        let (dy, y) = (&at.inputs[0], &at.inputs[1]);
+        let Some(g) = &at.gradients[0] else { return vec![None; 2] };
+        let sum = |x: &Var| x.sum(&[axis as isize], true);
+        let (of_dy, of_y): (&dyn Fn() -> Var, &dyn Fn() -> Var) = match log {
+            true => (&|| g - sum(&(g * y.exp())), &|| -(g * y.exp() * sum(dy))),
+            false => (&|| g.trace().apply(*self, &[g, y]), &|| {
+                g * (dy - sum(&(dy * y))) - dy * sum(&(g * y))
+            }),
+        };
+        vec![at.needs[0].then(of_dy), at.needs[1].then(of_y)]
+    }
 }
 
 impl Var {
