@@ -186,6 +186,16 @@ impl Geometry {
         run.item * self.y.item + (d * self.axes[1].y + h) * self.axes[2].y + w
     }
 
+    /// Fills each channel of the output with its number of `bias`.
+    fn fill<T: Number>(&self, bias: &[T], y: &mut [T]) {
+        for run in &self.runs {
+            for (channel, &bias) in bias.iter().enumerate() {
+                let at = channel * self.y.channel + self.offset_in_y(run);
+                y[at..at + run.len].fill(bias);
+            }
+        }
+    }
+
     /// Says whether the positions of all items lie one behind the other.
     fn is_joined(&self) -> bool {
         self.y.item == self.plane() || self.positions == self.plane()
@@ -392,6 +402,9 @@ impl<T: Number> Vectorized for OverTile<'_, '_, '_, T> {
                 result.fill(T::default());
             }
             if seen == 0 || out == 0 {
+                if let Some(bias) = bias {
+                    geometry.fill(bias, result);
+                }
                 continue;
             }
             for group in 0..geometry.groups {
