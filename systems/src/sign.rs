@@ -23,6 +23,7 @@ use neurarch_kernels::program::Role;
 
 use crate::bind::changed_since;
 use crate::init;
+use crate::room::{self, RoomError};
 use crate::refit::{refit, remap_modes, strip_markers};
 
 /// Why a model's tree is not a model.
@@ -67,6 +68,9 @@ pub enum SignError {
     /// All blueprints in use have more than 2²⁴ modules together.
     #[error("expected fewer than 16777216 modules in all blueprints together")]
     TooManyModules,
+    /// A parameter or buffer of a model that was changed is too large for memory.
+    #[error(transparent)]
+    Room(#[from] RoomError),
 }
 
 /// A parameter or buffer that a change of structure made new: its numbers are zero.
@@ -510,7 +514,10 @@ fn sign(
     }
     let number = match known {
         Some(number) => number,
-        None => open_group(world, population, blueprint)?,
+        None => {
+            room::check(&blueprint, 1)?;
+            open_group(world, population, blueprint)?
+        }
     };
     let Some(found) = world.get::<Population>(population) else { return Ok(()) };
     let group = &found.groups()[number];

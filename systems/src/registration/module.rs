@@ -69,7 +69,8 @@ pub(super) fn prepare(
     check_module(names, &value)?;
     if let Value::Module(module) = &value {
         spawn::check_declared(&**module, name)?;
-        Blueprint::of(&**module, names.dtype).map_err(SpawnError::from)?;
+        let blueprint = Blueprint::of(&**module, names.dtype).map_err(SpawnError::from)?;
+        room::check(&blueprint, 1).map_err(SpawnError::from)?;
     }
     Ok(value)
 }
