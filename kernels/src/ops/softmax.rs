@@ -157,9 +157,10 @@ fn kernel(
     ) -> Box<dyn Kernel> {
         let order = output.layout.order(&output.ty.shape);
         let lines = |operand| Lines::new(operand, axis, &order);
-        let slowest = order.first().filter(|&&slowest| slowest != axis);
+        let slowest = order.iter().find(|&&slowest| output.ty.shape[slowest] != 1);
+        let slowest = slowest.filter(|&&slowest| slowest != axis);
         Box::new(SoftmaxKernel::<T> {
-            parts: slowest.map_or(1, |&slowest| output.ty.shape[slowest]),
+            parts: slowest.map_or(1, |&slowest| output.ty.shape[slowest].max(1)),
             inputs: inputs.iter().map(lines).collect(),
             output: lines(output),
             log,
