@@ -11,6 +11,7 @@ use neurarch_components::tree::ModuleName;
 
 use super::{RegistrationError, ask, check_name, setattr, subject};
 use crate::lookup::{self, Attribute, Child, LookupError, Names};
+use crate::room;
 use crate::sign;
 use crate::spawn::{self, SpawnError};
 use crate::traverse::Spot;

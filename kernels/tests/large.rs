@@ -1,0 +1,57 @@
+//! Values too large for memory are errors while tracing, which name the module and what was asked for.
+
+use neurarch_kernels::dtype::Dtype;
+use neurarch_kernels::ops::convolution::Convolution;
+use neurarch_kernels::ops::pad::PadMode;
+use neurarch_kernels::program::trace::{Trace, Var};
+use neurarch_kernels::shape::Type;
+
+/// The error of a module's `forward` on an input of this shape.
+fn error(shape: &[usize], forward: impl Fn(&Var) -> Var) -> String {
+    let trace = Trace::new();
+    let x = trace.input(Type::new(Dtype::F32, shape));
+    let y = trace.call("body.0", "Layer", &x, |x| forward(&x));
+    trace.finish(&[y]).expect_err("no machine has that much memory").to_string()
+}
+
+#[test]
+fn a_value_that_cannot_be_allocated_is_an_error() {
+    let bytes = 4_usize << 50;
+    let words = format!(
+        "body.0 (Layer): f32[{}, 4]: can't allocate memory: you tried to allocate {bytes} bytes",
+        1_usize << 48
+    );
+    assert_eq!(error(&[1, 4], |x| x.expand([1_usize << 48, 4])), words);
+    let constant = |x: &Var| x.trace().constant(1.0, x.dtype(), [1_usize << 48, 4]);
+    assert_eq!(error(&[1, 4], constant), words);
+}
+
+#[test]
+fn a_size_that_overflows_is_an_error_in_torchs_words() {
+    let large = 1_usize << 40;
+    let words = format!(
+        "body.0 (Layer): Storage size calculation overflowed with sizes=[{large}, {large}]"
+    );
+    assert_eq!(error(&[1, 1], |x| x.expand([large, large])), words);
+    let product = |x: &Var| {
+        let column = x.expand([large, 1]);
+        let row = x.expand([1, large]);
+        column.matmul(&row)
+    };
+    assert!(error(&[1, 1], product).contains("memory: you tried to allocate"));
+    let words = "Storage size calculation overflowed with sizes=[18446744073709551615, 2]";
+    assert_eq!(error(&[usize::MAX, 2], Var::relu), words);
+    // No sizes that are walked through on the way overflow either.
+    let settings = |padding| Convolution {
+        stride: vec![1],
+        padding: vec![(padding, padding)],
+        dilation: vec![usize::MAX],
+        groups: 1,
+    };
+    let convolve = |x: &Var| x.convolution(x, None, &settings(usize::MAX));
+    assert!(error(&[1, 1, 3], convolve).contains("sizes=[1, 1, "));
+    let transposed = |x: &Var| x.conv_transpose(x, None, &settings(0), &[0]);
+    assert!(error(&[1, 1, 3], transposed).contains("sizes=[1, 1, "));
+    let padded = |x: &Var| x.pad(&[(0, usize::MAX - 8)], PadMode::Replicate);
+    assert!(error(&[4], padded).contains("Storage size calculation overflowed"));
+}
