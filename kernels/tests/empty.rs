@@ -79,8 +79,7 @@ fn at(array: &Array, index: &[usize]) -> f64 {
 /// The error of recording `build` on inputs of these shapes.
 fn error(build: impl Fn(&[Var]) -> Var, shapes: &[&[usize]]) -> String {
     let trace = Trace::new();
-    let v: Vec<_> =
-        shapes.iter().map(|&shape| trace.input(Type::new(Dtype::F32, shape))).collect();
+    let v: Vec<_> = shapes.iter().map(|&shape| trace.input(Type::new(Dtype::F32, shape))).collect();
     let y = build(&v);
     trace.finish(&[y]).expect_err("torch refuses this").to_string()
 }

@@ -74,7 +74,8 @@ fn activations() -> Vec<Case> {
         ("threshold", |x| x.threshold(&number(x, 1.0), &number(x, 20.0))),
         ("softmin", |x| x.softmin(0)),
     ];
-    let cases = of.into_iter().map(|(name, op)| case(name, move |v| op(&v[0]), &[floats(&[3, 4], 7)]));
+    let cases =
+        of.into_iter().map(|(name, op)| case(name, move |v| op(&v[0]), &[floats(&[3, 4], 7)]));
     let prelu = case("prelu", |v| v[0].prelu(&v[1]), &[floats(&[2, 3, 2], 1), floats(&[3], 2)]);
     cases.chain([prelu]).collect()
 }
@@ -156,7 +157,11 @@ fn layers() -> Vec<Case> {
             move |v| v[0].conv_transpose(&v[1], Some(&v[2]), &conv(1), &[0]),
             &transposed,
         ),
-        case("rms_normalize", move |v| v[0].rms_normalize(&[1], &eps(&v[0])).square(), &[x.clone()]),
+        case(
+            "rms_normalize",
+            move |v| v[0].rms_normalize(&[1], &eps(&v[0])).square(),
+            &[x.clone()],
+        ),
         case("matrix_exp", |v| v[0].matrix_exp(), &[small(&[2, 2], 16)]),
         case("solve", |v| v[0].solve(&v[1]), &[well_posed(), floats(&[2, 2], 18)]),
     ];
@@ -205,14 +210,12 @@ fn losses() -> Vec<Case> {
         cases.push(case("mse_loss", mse, &[x.clone(), floats(&[4, 3], 21)]));
     }
     let planes = [floats(&[2, 3, 2], 22), whole(&[2, 2], &[0, 1, -100, 2])];
-    let of_planes = |v: &[Var]| {
-        v[0].cross_entropy(&v[1], None, &number(&v[0], 0.2), -100, Reduction::Mean)
-    };
+    let of_planes =
+        |v: &[Var]| v[0].cross_entropy(&v[1], None, &number(&v[0], 0.2), -100, Reduction::Mean);
     cases.push(case("cross_entropy of planes", of_planes, &planes));
     let one = [floats(&[3], 23), whole(&[], &[1])];
-    let of_one = |v: &[Var]| {
-        v[0].cross_entropy(&v[1], None, &number(&v[0], 0.0), -100, Reduction::None)
-    };
+    let of_one =
+        |v: &[Var]| v[0].cross_entropy(&v[1], None, &number(&v[0], 0.0), -100, Reduction::None);
     cases.push(case("cross_entropy of one", of_one, &one));
     cases
 }
@@ -372,9 +375,7 @@ fn second_gradients_of_losses_and_norms_are_those_of_torch() {
     let weight = Array::new(Dtype::F64, [3], [0.5, 2.0, 1.0]);
     let cross_entropy = |v: &[Var]| {
         let smoothing = number(&v[0], 0.1);
-        let loss = |x: &Var| {
-            x.cross_entropy(&v[2], Some(&v[3]), &smoothing, -100, Reduction::Mean)
-        };
+        let loss = |x: &Var| x.cross_entropy(&v[2], Some(&v[3]), &smoothing, -100, Reduction::Mean);
         twice(&loss, &v[0], Some(&v[1]))
     };
     let inputs = [x.clone(), v.clone(), targets, weight];

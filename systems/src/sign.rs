@@ -23,8 +23,8 @@ use neurarch_kernels::program::Role;
 
 use crate::bind::changed_since;
 use crate::init;
-use crate::room::{self, RoomError};
 use crate::refit::{refit, remap_modes, strip_markers};
+use crate::room::{self, RoomError};
 
 /// Why a model's tree is not a model.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

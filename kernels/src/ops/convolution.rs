@@ -283,8 +283,10 @@ fn check_channels(
 fn output_shape(x: &Shape, weight: &Shape, settings: &Convolution) -> Result<Shape, String> {
     let Convolution { stride, padding, dilation, .. } = settings;
     let axes = 0..stride.len();
-    let spans: Vec<_> =
-        axes.clone().map(|i| dilation[i].saturating_mul(weight[i + 2].max(1) - 1).saturating_add(1)).collect();
+    let spans: Vec<_> = axes
+        .clone()
+        .map(|i| dilation[i].saturating_mul(weight[i + 2].max(1) - 1).saturating_add(1))
+        .collect();
     let padded: Vec<_> = axes
         .clone()
         .map(|i| x[i + 2].saturating_add(padding[i].0).saturating_add(padding[i].1))

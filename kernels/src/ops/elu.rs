@@ -49,9 +49,8 @@ impl Formula<3, 1> for EluGradient {
         let g = at.gradients[0].as_ref();
         let zero = x.number(0.0);
         // Where x is above 0 the exponential is not used, but must be finite: 0 times it is the gradient.
-        let curvature = |g: &Var| {
-            choose(x, &zero, &zero, &(g * dy * (x.minimum(&zero).exp() * alpha)))
-        };
+        let curvature =
+            |g: &Var| choose(x, &zero, &zero, &(g * dy * (x.minimum(&zero).exp() * alpha)));
         vec![
             g.filter(|_| at.needs[0]).map(|g| pointwise(EluGradient, [g, x, alpha])),
             g.filter(|_| at.needs[1]).map(curvature),

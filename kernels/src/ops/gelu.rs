@@ -85,9 +85,7 @@ impl Formula<2, 1> for GeluGradient {
         let c = |c: f64| T::Lanes::<S>::splat(T::from_f64(c));
         let phi = distribution::<T, S>(self.0, x);
         let density = match self.0 {
-            Approximate::None => {
-                math::exp::<T, S>(x.mul(x).mul(c(-0.5))).mul(c(FRAC_1_SQRT_2PI))
-            }
+            Approximate::None => math::exp::<T, S>(x.mul(x).mul(c(-0.5))).mul(c(FRAC_1_SQRT_2PI)),
             Approximate::Tanh => {
                 // Of Φ = (1 + t) / 2, the slope is (1 - t²) / 2 · u' = 2 Φ (1 - Φ) · u'.
                 let slope = x.mul(x).mul_add(c(3.0 * TANH_CUBIC), c(1.0)).mul(c(TANH_SCALE));
@@ -111,9 +109,7 @@ impl Formula<2, 1> for GeluGradient {
 fn curvature(approximate: Approximate, x: &Var) -> Var {
     let square = x.square();
     match approximate {
-        Approximate::None => {
-            (&square * -0.5).exp() * FRAC_1_SQRT_2PI * (2.0 - square)
-        }
+        Approximate::None => (&square * -0.5).exp() * FRAC_1_SQRT_2PI * (2.0 - square),
         Approximate::Tanh => {
             // With Φ = (1 + t) / 2 and t = tanh u: Φ' = (1 - t²) / 2 · u', Φ'' = (1 - t²) / 2 · (u'' - 2 · t · u'²).
             let t = ((x + &square * x * TANH_CUBIC) * TANH_SCALE).tanh();

@@ -7,9 +7,7 @@
 use core::marker::PhantomData;
 use core::ops::Range;
 
-use super::elementwise::{
-    Formula, WORTH_SPLITTING, computes, layout_like, pointwise, same_dtype,
-};
+use super::elementwise::{Formula, WORTH_SPLITTING, computes, layout_like, pointwise, same_dtype};
 use super::lines::{carve, scratch_bytes};
 use super::number::{Number, sum_of, sum_of_pairs};
 use super::reduce::no_such_axis;
@@ -125,17 +123,16 @@ impl Op for Normalize {
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
         let (y, var, eps) = (&at.outputs[0], &at.outputs[1], &at.inputs[1]);
         let n = self.count(y.shape());
-        let of_y = at.gradients[0].as_ref().map(|dy| {
-            dy.trace().apply(NormalizeGradient(self.clone()), &[dy, y, var, eps])
-        });
+        let of_y = at.gradients[0]
+            .as_ref()
+            .map(|dy| dy.trace().apply(NormalizeGradient(self.clone()), &[dy, y, var, eps]));
         // The variance is the mean square of `y · √(var + eps)`.
-        let of_var = at.gradients[1].as_ref().map(|dvar| {
-            y * self.spread(&(dvar * (var + eps).sqrt() * (2.0 / n)), y.shape())
-        });
+        let of_var = at.gradients[1]
+            .as_ref()
+            .map(|dvar| y * self.spread(&(dvar * (var + eps).sqrt() * (2.0 / n)), y.shape()));
         let dmean = at.gradients.get(2).and_then(Option::as_ref);
-        let of_mean = dmean.map(|dmean| {
-            self.spread(&(dmean / n), y.shape()).expand(y.shape().clone())
-        });
+        let of_mean =
+            dmean.map(|dmean| self.spread(&(dmean / n), y.shape()).expand(y.shape().clone()));
         let all = [of_y, of_var, of_mean].into_iter().flatten();
         vec![all.reduce(|sum, part| sum + part), None]
     }
@@ -404,7 +401,8 @@ struct NormalizeKernel<T> {
 
 impl<T: Number> Kernel for NormalizeKernel<T> {
     fn run(&self, tile: &mut Tile<'_>) {
-        let (numel, n_groups) = (self.output.len() * self.output.starts.len(), self.output.starts.len());
+        let (numel, n_groups) =
+            (self.output.len() * self.output.starts.len(), self.output.starts.len());
         let is_split = tile.split() && self.parts > 1 && numel >= WORTH_SPLITTING;
         for model in 0..tile.models() {
             let (inputs, mut outputs, scratch) = tile.model(model).split();

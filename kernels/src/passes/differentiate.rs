@@ -98,7 +98,8 @@ fn record(
                 let found = node.op.gradient(&at);
                 let found = found.into_iter().chain(core::iter::repeat(None));
                 let needed = node.inputs.iter().enumerate().zip(found);
-                for ((number, &input), gradient) in needed.filter(|((_, input), _)| needs[**input]) {
+                for ((number, &input), gradient) in needed.filter(|((_, input), _)| needs[**input])
+                {
                     match gradient {
                         Some(gradient) => accumulate(&mut gradients[input], gradient),
                         // A boundary has no arithmetic: what did not arrive there is not needed here.

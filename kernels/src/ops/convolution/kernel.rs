@@ -9,8 +9,8 @@ use core::marker::PhantomData;
 use core::ops::Range;
 
 use super::{Convolution, Side};
-use crate::cpu::gemm::{BiasAxis, Finish, Gemm, Product, Strides};
 use crate::cpu::executor::with_scratch;
+use crate::cpu::gemm::{BiasAxis, Finish, Gemm, Product, Strides};
 use crate::cpu::simd::{Simd, Vectorized, dispatch};
 use crate::cpu::tile::Tile;
 use crate::op::Kernel;
@@ -452,7 +452,10 @@ impl<T: Number> Part<'_, T> {
         let Part { kernel, channels, a, b, bias, result } = self;
         if threads < 2 || channels.len() < 2 {
             with_scratch(kernel.scratch_bytes(), |scratch| {
-                dispatch(OnScratch { part: Part { kernel, channels, a, b, bias, result }, scratch });
+                dispatch(OnScratch {
+                    part: Part { kernel, channels, a, b, bias, result },
+                    scratch,
+                });
             });
             return;
         }
@@ -461,8 +464,7 @@ impl<T: Number> Part<'_, T> {
         let (upper, lower) =
             result.split_at_mut(result.len() / channels.len() * (at - channels.start));
         let of = |channels, result| Part { kernel, channels, a, b, bias, result };
-        let (first, second) =
-            (of(channels.start..at, upper), of(at..channels.end, lower));
+        let (first, second) = (of(channels.start..at, upper), of(at..channels.end, lower));
         rayon::join(|| first.split(threads / 2), || second.split(threads - threads / 2));
     }
 }

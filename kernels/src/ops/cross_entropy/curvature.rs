@@ -146,7 +146,8 @@ impl<T: Number> Kernel for ScaleKernel<T> {
             };
             let each = scales.iter_mut().zip(weights.iter().zip(targets));
             for (item, (scale, (weight, target))) in each.enumerate() {
-                let dloss = if settings.reduction == Reduction::None { dloss[item] } else { dloss[0] };
+                let dloss =
+                    if settings.reduction == Reduction::None { dloss[item] } else { dloss[0] };
                 let of_item = (one - smoothing) * *weight + share;
                 let is_ignored = *target == settings.ignore_index;
                 *scale = if is_ignored { T::default() } else { dloss / total * of_item };

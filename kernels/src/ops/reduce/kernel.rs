@@ -278,7 +278,11 @@ impl<T: Float, F: Fold> ReduceKernel<T, F> {
     #[inline(always)]
     fn reduce<S: Simd>(&self, rows: Range<usize>, within: Range<usize>, x: &[T], y: &mut [T]) {
         let inner = within.len();
-        assert_eq!(y.len(), rows.len() * inner, "outputs have the shape that the kernel was made for");
+        assert_eq!(
+            y.len(),
+            rows.len() * inner,
+            "outputs have the shape that the kernel was made for"
+        );
         let lanes = T::Lanes::<S>::N;
         let [step] = self.outputs.steps;
         let across = step == 1 && self.outputs.inner > 1 && !self.is_contiguous;
