@@ -514,10 +514,7 @@ fn sign(
     }
     let number = match known {
         Some(number) => number,
-        None => {
-            room::check(&blueprint, 1)?;
-            open_group(world, population, blueprint)?
-        }
+        None => open_group(world, population, blueprint)?,
     };
     let Some(found) = world.get::<Population>(population) else { return Ok(()) };
     let group = &found.groups()[number];
@@ -568,6 +565,7 @@ fn open_group(
     population: Entity,
     blueprint: Blueprint,
 ) -> Result<usize, SignError> {
+    room::check(&blueprint, 1)?;
     let found = world.get::<Population>(population);
     let roles = found.map(|found| found.companions().to_vec()).unwrap_or_default();
     let group = world.resource_mut::<Blueprints>().open_group(blueprint, &roles);
