@@ -183,8 +183,8 @@ impl Type {
     ///
     /// In torch's words, if not.
     pub fn checked_size_bytes(&self) -> Result<usize, OpError> {
-        let sizes = self.shape.iter().map(|&size| size.max(1));
-        let spanned = sizes.into_iter().try_fold(self.dtype.size_bytes(), usize::checked_mul);
+        let mut sizes = self.shape.iter().map(|&size| size.max(1));
+        let spanned = sizes.try_fold(self.dtype.size_bytes(), usize::checked_mul);
         // Rows are padded, by an eighth at most, and a few of them must be counted together.
         match spanned.filter(|&bytes| bytes <= MAX_BYTES) {
             Some(_) => Ok(self.size_bytes()),

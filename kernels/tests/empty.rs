@@ -97,22 +97,21 @@ proptest! {
         for dtype in DTYPES {
             let (x, w) = (numbers(dtype, &[b, m, k]), numbers(dtype, &[n, k]));
             let bias = numbers(dtype, &[n]);
-            let term = |x: &Array, i: [usize; 2], j: usize, w: &dyn Fn(usize) -> f64| {
-                let _ = j;
-                (0..k).map(|l| at(x, &[i[0], i[1], l]) * w(l)).sum::<f64>()
+            let sum = |i: &[usize], w: &dyn Fn(usize) -> f64| {
+                (0..k).map(|l| at(&x, &[i[0], i[1], l]) * w(l)).sum::<f64>()
             };
             let y = run(&|v| v[0].linear(&v[1], Some(&v[2])), &[x.clone(), w.clone(), bias.clone()]);
             same(&y, &[b, m, n], |i| {
-                term(&x, [i[0], i[1]], i[2], &|l| at(&w, &[i[2], l])) + at(&bias, &[i[2]])
+                sum(i, &|l| at(&w, &[i[2], l])) + at(&bias, &[i[2]])
             });
             let right = numbers(dtype, &[b, k, n]);
             let y = run(&|v| v[0].matmul(&v[1]), &[x.clone(), right.clone()]);
             same(&y, &[b, m, n], |i| {
-                term(&x, [i[0], i[1]], i[2], &|l| at(&right, &[i[0], l, i[2]]))
+                sum(i, &|l| at(&right, &[i[0], l, i[2]]))
             });
             let right = numbers(dtype, &[k, n]);
             let y = run(&|v| v[0].matmul(&v[1]), &[x.clone(), right.clone()]);
-            same(&y, &[b, m, n], |i| term(&x, [i[0], i[1]], i[2], &|l| at(&right, &[l, i[2]])));
+            same(&y, &[b, m, n], |i| sum(i, &|l| at(&right, &[l, i[2]])));
             let y = run(&|v| v[0].matmul(&v[1]), &[numbers(dtype, &[k]), right.clone()]);
             prop_assert_eq!(&*y.ty.shape, &[n]);
             let y = run(&|v| v[0].matmul(&v[1]), &[x.clone(), numbers(dtype, &[k])]);

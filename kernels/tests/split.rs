@@ -22,7 +22,7 @@ fn on_threads(
     build: &(dyn Fn(&[Var]) -> Vec<Var> + Sync),
     inputs: &[Array],
 ) -> Vec<Array> {
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
     pool.install(|| planned(build, &[inputs.to_vec()])).remove(0)
 }
 

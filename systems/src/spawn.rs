@@ -128,8 +128,8 @@ pub fn spawn_models(
 fn check_room(world: &World, population: Entity, models: usize) -> Result<(), SpawnError> {
     let groups = world.get::<Population>(population).into_iter().flat_map(Population::groups);
     let blueprints = world.resource::<Blueprints>();
-    let of = groups.filter_map(|group| blueprints.get(group.blueprint));
-    of.into_iter().try_for_each(|blueprint| Ok(room::check(blueprint, models)?))
+    let mut of = groups.filter_map(|group| blueprints.get(group.blueprint));
+    of.try_for_each(|blueprint| Ok(room::check(blueprint, models)?))
 }
 
 /// Makes room for as many models of a group as its population's capacity says, after its columns became
