@@ -24,6 +24,7 @@ pub mod plans;
 mod ready;
 mod refit;
 pub mod registration;
+pub mod room;
 mod run;
 pub mod sets;
 pub mod sign;

@@ -24,6 +24,7 @@ use neurarch_kernels::program::Role;
 use crate::bind::changed_since;
 use crate::init;
 use crate::refit::{refit, remap_modes, strip_markers};
+use crate::room::{self, RoomError};
 
 /// Why a model's tree is not a model.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -67,6 +68,9 @@ pub enum SignError {
     /// All blueprints in use have more than 2²⁴ modules together.
     #[error("expected fewer than 16777216 modules in all blueprints together")]
     TooManyModules,
+    /// A parameter or buffer of a model that was changed is too large for memory.
+    #[error(transparent)]
+    Room(#[from] RoomError),
 }
 
 /// A parameter or buffer that a change of structure made new: its numbers are zero.
@@ -561,6 +565,7 @@ fn open_group(
     population: Entity,
     blueprint: Blueprint,
 ) -> Result<usize, SignError> {
+    room::check(&blueprint, 1)?;
     let found = world.get::<Population>(population);
     let roles = found.map(|found| found.companions().to_vec()).unwrap_or_default();
     let group = world.resource_mut::<Blueprints>().open_group(blueprint, &roles);

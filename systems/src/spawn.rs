@@ -16,6 +16,7 @@ use neurarch_components::tie::{SharedModule, Tie, Ties};
 use neurarch_components::tree::{Columned, Contents, Model, ModuleName, NOT_A_MEMBER};
 use neurarch_kernels::dtype::Dtype;
 
+use crate::room::{self, RoomError};
 use crate::sign::{self, SignError, Signed};
 
 /// Why models cannot be spawned.
@@ -51,6 +52,9 @@ pub enum SpawnError {
     /// All blueprints in use have more than 2²⁴ modules together.
     #[error("expected fewer than 16777216 modules in all blueprints together")]
     TooManyModules,
+    /// A parameter or buffer is too large for memory.
+    #[error(transparent)]
+    Room(#[from] RoomError),
     /// The population has a model whose tree is no model.
     #[error(transparent)]
     Sign(#[from] SignError),
@@ -78,6 +82,7 @@ pub fn spawn_population(
     layers::register(world);
     register_types(world, module);
     let blueprint = Blueprint::of(module, dtype)?;
+    room::check(&blueprint, capacity)?;
     let mut blueprints = world.get_resource_or_init::<Blueprints>();
     let group = blueprints.open_group(blueprint, &[]);
     let mut group = group.ok_or(SpawnError::TooManyModules)?;
@@ -108,13 +113,23 @@ pub fn spawn_models(
 ) -> Result<Vec<Entity>, SpawnError> {
     let found = world.get::<Population>(population);
     let found = found.ok_or(SpawnError::NotAPopulation(population))?;
-    check_count(found.len().saturating_add(count))?;
+    let models = found.len().saturating_add(count);
+    check_count(models)?;
     sign::refresh(world, population)?;
+    check_room(world, population, models)?;
     let mut spawner = like_first(world, population)?;
     let trees = spawner.spawn_all(world, count);
     spawner.enroll(world, &trees);
     spawner.settle(world);
     Ok(trees.iter().map(Tree::root).collect())
+}
+
+/// Checks that there is room for so many models of the structures that a population has.
+fn check_room(world: &World, population: Entity, models: usize) -> Result<(), SpawnError> {
+    let groups = world.get::<Population>(population).into_iter().flat_map(Population::groups);
+    let blueprints = world.resource::<Blueprints>();
+    let mut of = groups.filter_map(|group| blueprints.get(group.blueprint));
+    of.try_for_each(|blueprint| Ok(room::check(blueprint, models)?))
 }
 
 /// Makes room for as many models of a group as its population's capacity says, after its columns became

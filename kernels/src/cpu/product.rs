@@ -62,6 +62,11 @@ impl Matrix {
     pub fn of(operand: &Operand) -> Option<Matrix> {
         let (shape, layout) = (&operand.ty.shape, &operand.layout);
         let last = shape.rank().checked_sub(1)?;
+        if shape.numel() == 0 {
+            let (rows, columns) = (shape[..last].iter().product(), shape[last]);
+            let strides = Strides { row: columns.max(1), column: 1 };
+            return Some(Matrix { rows, columns, strides });
+        }
         let mut leading = (0..last).rev().filter(|&axis| shape[axis] != 1);
         let (mut rows, mut row) = (1, shape[last]);
         if let Some(axis) = leading.next() {
@@ -137,6 +142,13 @@ struct ProductKernel<T> {
 
 impl<T: Float> ProductKernel<T> {
     fn new(product: Product, way: Way, has_bias: bool, mut starts: Vec<[usize; 3]>) -> Self {
+        // An empty operand has no place where a product could begin, whatever its layout says.
+        if product.m == 0 || product.n == 0 {
+            starts.clear();
+        }
+        if product.k == 0 {
+            starts.iter_mut().for_each(|start| (start[0], start[1]) = (0, 0));
+        }
         let turned = way != Way::Dot && product.is_turned();
         let has_output = product.finish == Finish::ReluGradient;
         let product = if turned { product.oriented() } else { product };

@@ -9,6 +9,7 @@ pub mod binary;
 pub mod boundary;
 pub mod cast;
 pub mod cat;
+mod choose;
 pub mod compositions;
 pub mod contiguous;
 pub mod convolution;

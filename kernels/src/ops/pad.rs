@@ -62,7 +62,7 @@ struct Pad {
 impl Pad {
     fn padded(&self) -> Shape {
         let sizes = self.shape.iter().zip(&self.padding);
-        sizes.map(|(size, (low, high))| size + low + high).collect()
+        sizes.map(|(size, (low, high))| size.saturating_add(*low).saturating_add(*high)).collect()
     }
 }
 

@@ -14,7 +14,6 @@ use kernel::{Add, Larger, ReduceKernel};
 
 use super::elementwise::{Formula, computes, pointwise};
 use crate::cpu::simd::{Float, Lanes, Simd};
-use crate::cpu::tile::vector_kernel;
 use crate::dtype::Dtype;
 use crate::op::{GradientAt, Kernel, Op, OpError};
 use crate::program::trace::Var;
@@ -134,17 +133,12 @@ impl Op for Reduce {
     }
 
     fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
-        match (outputs[0].ty.dtype, self.kind) {
-            (Dtype::F64, Kind::Amax) => {
-                vector_kernel(ReduceKernel::<f64, Larger>::new(self, &inputs[0], &outputs[0]))
-            }
-            (Dtype::F64, _) => {
-                vector_kernel(ReduceKernel::<f64, Add>::new(self, &inputs[0], &outputs[0]))
-            }
-            (_, Kind::Amax) => {
-                vector_kernel(ReduceKernel::<f32, Larger>::new(self, &inputs[0], &outputs[0]))
-            }
-            _ => vector_kernel(ReduceKernel::<f32, Add>::new(self, &inputs[0], &outputs[0])),
+        let (x, y) = (&inputs[0], &outputs[0]);
+        match (y.ty.dtype, self.kind) {
+            (Dtype::F64, Kind::Amax) => Box::new(ReduceKernel::<f64, Larger>::new(self, x, y)),
+            (Dtype::F64, _) => Box::new(ReduceKernel::<f64, Add>::new(self, x, y)),
+            (_, Kind::Amax) => Box::new(ReduceKernel::<f32, Larger>::new(self, x, y)),
+            _ => Box::new(ReduceKernel::<f32, Add>::new(self, x, y)),
         }
     }
 
@@ -184,6 +178,10 @@ impl Formula<2, 1> for IsEqual {
     fn apply<T: Float, S: Simd>(self, [a, b]: [T::Lanes<S>; 2]) -> [T::Lanes<S>; 1] {
         let c = |c| T::Lanes::<S>::splat(T::from_f64(c));
         [T::Lanes::<S>::select(a.eq(b), c(1.0), c(0.0))]
+    }
+
+    fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
+        vec![at.zero(0), at.zero(1)]
     }
 }
 

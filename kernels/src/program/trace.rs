@@ -13,6 +13,7 @@ use std::sync::Arc;
 use super::eager::{Eager, ReadError};
 use super::tree::{Arguments, Tree};
 use super::{Node, Origin, Program, Role, Scalar, ScalarOf, Scope, Slot, SlotId, ValueId};
+use crate::cpu::memory::check_room;
 use crate::dtype::{Dtype, Element};
 use crate::op::{Op, OpError};
 use crate::ops::boundary;
@@ -136,6 +137,9 @@ impl Trace {
 
     /// Records the next input of the program.
     pub fn input(&self, ty: Type) -> Var {
+        if let Err(error) = ty.checked_size_bytes() {
+            return self.fail(error.0);
+        }
         let mut recorder = self.0.borrow_mut();
         recorder.program.inputs.push(ty.clone());
         let origin = Origin::Input(recorder.program.inputs.len() - 1);
@@ -210,6 +214,9 @@ impl Trace {
     /// Records a number that is the same for all models, in every element of `shape`.
     pub fn constant(&self, value: f64, dtype: Dtype, shape: impl Into<Shape>) -> Var {
         let ty = Type::new(dtype, shape);
+        if let Err(error) = has_room(&ty) {
+            return self.fail(error.0);
+        }
         self.0.borrow_mut().source(self, ty, Origin::Constant(value))
     }
 
@@ -236,7 +243,7 @@ impl Trace {
         }
         let types: Vec<_> = inputs.iter().map(|var| var.ty.clone()).collect();
         let outputs = op.outputs(&types).and_then(|outputs| match outputs.len() {
-            n if n == n_outputs => Ok(outputs),
+            n if n == n_outputs => outputs.iter().try_for_each(has_room).map(|()| outputs),
             n => Err(OpError(format!("{}: expected {n_outputs} outputs, got {n}", op.name()))),
         });
         match outputs {
@@ -360,6 +367,12 @@ impl Trace {
     pub fn poison(&self) -> Var {
         Var { trace: self.clone(), id: None, ty: Type::new(Dtype::F32, []) }
     }
+}
+
+/// Checks that a value fits the machine's memory, alone.
+fn has_room(ty: &Type) -> Result<(), OpError> {
+    let bytes = ty.checked_size_bytes()?;
+    check_room(bytes).map_err(|error| OpError(format!("{ty}: {error}")))
 }
 
 impl Recorder {

@@ -11,6 +11,7 @@ use neurarch_components::tree::ModuleName;
 
 use super::{RegistrationError, ask, check_name, setattr, subject};
 use crate::lookup::{self, Attribute, Child, LookupError, Names};
+use crate::room;
 use crate::sign;
 use crate::spawn::{self, SpawnError};
 use crate::traverse::Spot;
@@ -69,7 +70,8 @@ pub(super) fn prepare(
     check_module(names, &value)?;
     if let Value::Module(module) = &value {
         spawn::check_declared(&**module, name)?;
-        Blueprint::of(&**module, names.dtype).map_err(SpawnError::from)?;
+        let blueprint = Blueprint::of(&**module, names.dtype).map_err(SpawnError::from)?;
+        room::check(&blueprint, 1).map_err(SpawnError::from)?;
     }
     Ok(value)
 }
