@@ -56,7 +56,8 @@ impl Op for Fill {
 
 impl Fill {
     fn kernel_of<T: Sample>(&self) -> Box<dyn Kernel> {
-        let Fill { init, position, draw, .. } = *self;
+        let Fill { ref init, position, draw, .. } = *self;
+        let init = init.clone();
         let rows = self.ty.shape.first().copied().unwrap_or(1);
         let columns = self.ty.shape.iter().product::<usize>() / rows.max(1);
         Box::new(move |tile: &mut Tile<'_>| {
@@ -65,7 +66,7 @@ impl Fill {
                 // The position takes the place of the step: nothing draws twice with one counter.
                 let key = Key { step: position, ..model.key().0 };
                 let (_, mut outputs, _) = model.split();
-                fill(outputs.take::<T>(), columns, init, &mut Stream::new(key, draw));
+                fill(outputs.take::<T>(), columns, &init, &mut Stream::new(key, draw));
             }
         })
     }

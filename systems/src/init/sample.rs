@@ -43,11 +43,16 @@ impl Sample for f64 {
 }
 
 /// Fills a row of a parameter, `columns` elements for each index of its first axis.
-pub(super) fn fill<T: Sample>(row: &mut [T], columns: usize, init: Init, stream: &mut impl Rng) {
-    match init {
+pub(super) fn fill<T: Sample>(row: &mut [T], columns: usize, init: &Init, stream: &mut impl Rng) {
+    match *init {
         Init::Zeros => row.fill(T::from_f64(0.0)),
         Init::Ones => row.fill(T::from_f64(1.0)),
         Init::Constant(value) => row.fill(T::from_f64(value)),
+        Init::Numbers(ref numbers) => {
+            for (element, &number) in row.iter_mut().zip(numbers.iter()) {
+                *element = T::from_f64(number);
+            }
+        }
         Init::Eye => {
             row.fill(T::from_f64(0.0));
             for (line, elements) in row.chunks_mut(columns.max(1)).enumerate() {
