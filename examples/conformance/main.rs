@@ -20,6 +20,7 @@ mod case;
 mod compare;
 mod hooks;
 mod layers;
+mod losses;
 mod model;
 mod modules;
 mod parametrized;
