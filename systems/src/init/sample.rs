@@ -168,7 +168,7 @@ mod tests {
 
     fn filled(init: Init) -> Vec<f64> {
         let mut row = vec![0.0; 10_000];
-        fill(&mut row, 100, init, &mut Stream::new(Key { seed: 7, ..Key::default() }, 0));
+        fill(&mut row, 100, &init, &mut Stream::new(Key { seed: 7, ..Key::default() }, 0));
         row
     }
 
