@@ -2,6 +2,7 @@
 
 use core::any::Any;
 use core::fmt::Debug;
+use std::sync::Arc;
 
 use bevy_ecs::prelude::*;
 use bevy_ecs::relationship::RelationshipTarget;
@@ -154,7 +155,7 @@ pub trait Module: Component + Clone + Debug + PartialEq {
 pub struct NoInverse(pub String);
 
 /// The first numbers of a parameter or buffer.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Init {
     /// All zero.
     Zeros,
@@ -162,6 +163,8 @@ pub enum Init {
     Ones,
     /// All the same.
     Constant(f64),
+    /// These, row-major.
+    Numbers(Arc<[f64]>),
     /// Uniform in `[low, high)`.
     Uniform {
         /// The least number.

@@ -4,7 +4,13 @@ pub use bevy_ecs::prelude::{Component, Entity, World};
 
 pub use crate::components::hook::{At, HookOptions, RemovableHandle};
 pub use crate::components::layers::*;
-pub use crate::components::losses::{CrossEntropyLoss, Loss, MSELoss, Reduction};
+pub use crate::components::losses::{
+    AdaptiveLogSoftmaxWithLoss, BCELoss, BCEWithLogitsLoss, CTCLoss, CosineEmbeddingLoss,
+    CrossEntropyLoss, GaussianNLLLoss, HingeEmbeddingLoss, HuberLoss, KLDivLoss, KLDivReduction,
+    L1Loss, Loss, MSELoss, MarginRankingLoss, MultiLabelMarginLoss, MultiLabelSoftMarginLoss,
+    MultiMarginLoss, NLLLoss, NLLLoss2d, PoissonNLLLoss, Reduction, SmoothL1Loss, SoftMarginLoss,
+    TripletMarginLoss, TripletMarginWithDistanceLoss,
+};
 pub use crate::components::module::{Call, Declare, Init, Module};
 pub use crate::components::optimizer::{Adam, AdamW, SGD};
 pub use crate::components::parametrizations::OrthogonalMap;

@@ -21,6 +21,7 @@ mod compare;
 mod hooks;
 mod init;
 mod layers;
+mod losses;
 mod model;
 mod modules;
 mod parametrized;

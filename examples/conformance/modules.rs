@@ -1,6 +1,7 @@
 //! The group `modules`: forward and backward of modules.
 
 use ndarray::{ArrayD, Axis};
+use neurarch::components::module::DynModule;
 use neurarch::kernels::dtype::Element;
 use neurarch::prelude::*;
 use neurarch::systems::step::input_gradients;
@@ -8,16 +9,11 @@ use serde_json::Value as Json;
 
 use crate::case::{Case, Checked, Fields, Stop};
 use crate::compare::{self, Tolerance};
-use crate::model::Model;
+use crate::model::{Model, build};
 use crate::tensors::array;
 
 /// Runs a case.
 pub fn run(case: &Case<'_>) -> Checked {
-    let pre = case.json.get("pre").and_then(Json::as_object);
-    if let Some(pre) = pre.filter(|pre| !pre.is_empty()) {
-        let pre = Json::Object(pre.clone());
-        return Err(Stop::Needs(format!("needs functions in front of a module: {pre}")));
-    }
     match case.json.text("dtype")? {
         "f32" => run_in::<f32>(case),
         "f64" => run_in::<f64>(case),
@@ -60,7 +56,11 @@ impl Numbers {
 
 fn run_in<T: Element>(case: &Case<'_>) -> Checked {
     let tolerance = case.tolerance(&T::DTYPE.to_string());
-    let mut model = Model::spawn(case.json, case, T::DTYPE)?;
+    let module = build(case.json, case)?;
+    let mut model = match log_softmaxed(case)? {
+        first if first.is_empty() => Model::spawn_module(&*module, T::DTYPE)?,
+        first => Model::spawn_module(&Pre { inner: module, log_softmax: first }, T::DTYPE)?,
+    };
     model.set_state(case, "state")?;
     check_names(case, &mut model)?;
     let Model { world, population, root } = &mut model;
@@ -122,6 +122,57 @@ fn run_in<T: Element>(case: &Case<'_>) -> Checked {
     Ok(())
 }
 
+/// Lists the arguments that a module is called with the log-softmax of.
+fn log_softmaxed(case: &Case<'_>) -> Checked<Vec<usize>> {
+    let pre = case.json.get("pre").and_then(Json::as_object).into_iter().flatten();
+    let place = |(place, function): (&String, &Json)| match (place.parse(), function.as_str()) {
+        (Ok(place), Some("log_softmax(dim=-1)")) => Ok(place),
+        _ => Err(Stop::Needs(format!("needs {function} in front of a module"))),
+    };
+    pre.map(place).collect()
+}
+
+/// A module that is called with the log-softmax of some arguments.
+#[derive(Component, Clone, Debug)]
+#[component(immutable)]
+struct Pre {
+    inner: Box<dyn DynModule>,
+    log_softmax: Vec<usize>,
+}
+
+impl PartialEq for Pre {
+    fn eq(&self, other: &Self) -> bool {
+        self.log_softmax == other.log_softmax && self.inner.equals(&*other.inner)
+    }
+}
+
+impl Module for Pre {
+    fn declare(&self, declare: &mut Declare) {
+        self.inner.declare(declare);
+    }
+
+    fn forward_with(
+        &self,
+        call: &Call<'_>,
+        mut arguments: neurarch::kernels::program::tree::Arguments,
+    ) -> Tree {
+        for (place, argument) in arguments.positional.iter_mut().enumerate() {
+            if let (Tree::Leaf(x), true) = (&argument, self.log_softmax.contains(&place)) {
+                *argument = x.log_softmax(-1).into();
+            }
+        }
+        self.inner.forward_with(call, arguments)
+    }
+
+    fn structural(&self) -> Self {
+        Pre { inner: self.inner.structural(), ..self.clone() }
+    }
+
+    fn scalar(&self, name: &str) -> Option<f64> {
+        self.inner.scalar(name)
+    }
+}
+
 /// Compares the names of what the module has.
 fn check_names(case: &Case<'_>, model: &mut Model) -> Checked {
     let Model { world, root, .. } = model;
@@ -158,11 +209,18 @@ fn argument(tree: &Json, used: &mut Vec<usize>) -> Checked<Tree<usize>> {
         let items = items.iter().map(|item| argument(item, used));
         return Ok(Tree::Tuple(items.collect::<Checked<_>>()?));
     }
-    match tree.get("value") {
-        Some(Json::Null) => Ok(Tree::None),
-        Some(Json::Bool(flag)) => Ok(Tree::Flag(*flag)),
-        Some(Json::Number(number)) => Ok(Tree::Number(number.as_f64().unwrap_or(f64::NAN))),
-        _ => Err(Stop::Needs(format!("needs the argument {tree}"))),
+    tree.get("value")
+        .map_or_else(|| Err(Stop::Needs(format!("needs the argument {tree}"))), literal)
+}
+
+/// Reads a literal; an array is a tuple.
+fn literal(value: &Json) -> Checked<Tree<usize>> {
+    match value {
+        Json::Null => Ok(Tree::None),
+        Json::Bool(flag) => Ok(Tree::Flag(*flag)),
+        Json::Number(number) => Ok(Tree::Number(number.as_f64().unwrap_or(f64::NAN))),
+        Json::Array(items) => Ok(Tree::Tuple(items.iter().map(literal).collect::<Checked<_>>()?)),
+        other => Err(Stop::Needs(format!("needs the argument {other}"))),
     }
 }
 

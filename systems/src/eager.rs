@@ -244,13 +244,13 @@ fn record_loss(
 ) -> Var {
     let models = target.rows.len();
     let target = target.record(trace);
-    let arrays = loss.arrays().iter().zip(arrays.bytes()).map(|(array, bytes)| {
-        let ty = Type::new(y.dtype(), [array.len()]);
+    let arrays = loss.arrays().into_iter().zip(arrays.bytes()).map(|((name, array), bytes)| {
+        let ty = Type::new(y.dtype(), array.shape());
         let row = &bytes[..ty.size_bytes()];
-        trace.input_of_rows(ty, std::iter::repeat_n(row, models))
+        (name, trace.input_of_rows(ty, std::iter::repeat_n(row, models)))
     });
     let arrays: Vec<_> = arrays.collect();
-    loss.forward(&LossCall { trace, arrays: &arrays }, y, &target)
+    loss.forward(&LossCall::new(trace, &arrays), y, &target)
 }
 
 /// Lists the gradients of a cohort's parameters that a backward pass may write.

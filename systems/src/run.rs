@@ -1,6 +1,7 @@
 //! [`Run`]: what a population keeps from one call to the next: cohorts, the tape, memory to use again.
 
 use bevy_ecs::prelude::*;
+use ndarray::ArrayViewD;
 use neurarch_components::losses::DynLoss;
 use neurarch_components::mode::Mode;
 use neurarch_kernels::cpu::memory::AlignedBytes;
@@ -272,10 +273,10 @@ impl LossArrays {
         if is_known && self.dtype == Some(dtype) {
             return;
         }
-        let convert = |array: &Vec<f64>| {
+        let convert = |(_, array): (_, ArrayViewD<'_, f64>)| {
             let mut bytes = AlignedBytes::new(array.len() * dtype.size_bytes());
             let elements = bytes.bytes_mut().chunks_exact_mut(dtype.size_bytes());
-            for (element, &number) in elements.zip(array) {
+            for (element, &number) in elements.zip(&array) {
                 match dtype {
                     Dtype::F64 => element.copy_from_slice(&number.to_ne_bytes()),
                     _ => element.copy_from_slice(&(number as f32).to_ne_bytes()),
@@ -283,7 +284,7 @@ impl LossArrays {
             }
             bytes
         };
-        self.arrays = loss.arrays().iter().map(convert).collect();
+        self.arrays = loss.arrays().into_iter().map(convert).collect();
         (self.loss, self.dtype) = (Some(loss.clone_box()), Some(dtype));
     }
 

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use ndarray::ArrayViewD;
 use neurarch_components::blueprint::Blueprint;
 use neurarch_components::call::{Cache, Call, Watcher};
 use neurarch_components::losses::{DynLoss, LossCall};
@@ -181,7 +182,8 @@ impl Scheme {
             trace,
             owner: group.owner,
             index: slot.index,
-            parameter: &trace.slot(slot.clone()),
+            // What the forward pass has made of it, where it writes to its own parameters.
+            parameter: &trace.stored(&trace.slot(slot.clone())),
             gradient,
             states: &states,
             steps: &before,
@@ -298,9 +300,11 @@ pub(crate) fn loss(of: &dyn DynLoss, y: Type, target: Type) -> Result<Program, T
 
 fn call_loss(trace: &Trace, of: &dyn DynLoss, y: &Var, target: Type) -> Var {
     let target = trace.input(target);
-    let arrays: Vec<_> =
-        of.arrays().iter().map(|a| trace.input(Type::new(y.dtype(), [a.len()]))).collect();
-    of.forward(&LossCall { trace, arrays: &arrays }, y, &target)
+    let array = |(name, array): (&'static str, ArrayViewD<'_, f64>)| {
+        (name, trace.input(Type::new(y.dtype(), array.shape())))
+    };
+    let arrays: Vec<_> = of.arrays().into_iter().map(array).collect();
+    of.forward(&LossCall::new(trace, &arrays), y, &target)
 }
 
 /// Records forward pass, loss, backward pass and updates in one: inputs are what the model is called with, the

@@ -3,7 +3,9 @@
 pub mod activation;
 pub mod bare;
 pub mod batchnorm;
+pub mod bilinear;
 pub mod conv;
+pub mod distance;
 pub mod dropout;
 pub mod flatten;
 pub mod instancenorm;
@@ -28,10 +30,12 @@ pub use activation::{
 };
 pub use bare::BareModule;
 pub use batchnorm::{BatchNorm1d, BatchNorm2d, BatchNorm3d};
+pub use bilinear::Bilinear;
 pub use conv::{
     Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d, Padding,
     PaddingMode, Sizes,
 };
+pub use distance::{CosineSimilarity, PairwiseDistance};
 pub use dropout::Dropout;
 pub use flatten::Flatten;
 pub use instancenorm::{InstanceNorm1d, InstanceNorm2d, InstanceNorm3d};
@@ -53,9 +57,10 @@ pub use parameter::Parameter;
 pub use parameter_dict::ParameterDict;
 pub use parameter_list::ParameterList;
 pub use sequential::Sequential;
-pub use sparse::Embedding;
+pub use sparse::{BagMode, Embedding, EmbeddingBag};
 
 pub use crate::containers::{ContainerError, IntoModule, Slice};
+use crate::losses;
 use crate::parametrizations::{ParametrizationList, Parametrizations};
 use crate::registry::ModuleTypes;
 
@@ -67,6 +72,7 @@ pub fn register(world: &mut World) {
     ModuleTypes::register::<BatchNorm1d>(world);
     ModuleTypes::register::<BatchNorm2d>(world);
     ModuleTypes::register::<BatchNorm3d>(world);
+    ModuleTypes::register::<Bilinear>(world);
     ModuleTypes::register::<CELU>(world);
     ModuleTypes::register::<Conv1d>(world);
     ModuleTypes::register::<Conv2d>(world);
@@ -74,9 +80,11 @@ pub fn register(world: &mut World) {
     ModuleTypes::register::<ConvTranspose1d>(world);
     ModuleTypes::register::<ConvTranspose2d>(world);
     ModuleTypes::register::<ConvTranspose3d>(world);
+    ModuleTypes::register::<CosineSimilarity>(world);
     ModuleTypes::register::<Dropout>(world);
     ModuleTypes::register::<ELU>(world);
     ModuleTypes::register::<Embedding>(world);
+    ModuleTypes::register::<EmbeddingBag>(world);
     ModuleTypes::register::<Flatten>(world);
     ModuleTypes::register::<GELU>(world);
     ModuleTypes::register::<GLU>(world);
@@ -113,6 +121,7 @@ pub fn register(world: &mut World) {
     ModuleTypes::register::<ModuleDict>(world);
     ModuleTypes::register::<ModuleList>(world);
     ModuleTypes::register::<PReLU>(world);
+    ModuleTypes::register::<PairwiseDistance>(world);
     ModuleTypes::register::<ParameterDict>(world);
     ModuleTypes::register::<ParameterList>(world);
     ModuleTypes::register::<RMSNorm>(world);
@@ -132,4 +141,5 @@ pub fn register(world: &mut World) {
     ModuleTypes::register::<Tanhshrink>(world);
     ModuleTypes::register::<Threshold>(world);
     ModuleTypes::register::<Unflatten>(world);
+    losses::register(world);
 }

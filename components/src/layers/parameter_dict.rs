@@ -266,7 +266,7 @@ impl Module for ParameterDict {
     }
 
     fn reset(&self, parameter: &str) -> Init {
-        self.get(parameter).map_or(Init::Zeros, |parameter| parameter.init)
+        self.get(parameter).map_or(Init::Zeros, |parameter| parameter.init.clone())
     }
 
     /// Fails, as in torch.

@@ -172,7 +172,7 @@ impl Module for ParameterList {
     fn reset(&self, parameter: &str) -> Init {
         let number = parameter.parse::<usize>().ok();
         let parameter = number.and_then(|number| self.0.get(number));
-        parameter.map_or(Init::Zeros, |parameter| parameter.init)
+        parameter.map_or(Init::Zeros, |parameter| parameter.init.clone())
     }
 
     /// Fails, as in torch.

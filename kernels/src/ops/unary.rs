@@ -1,4 +1,4 @@
-//! Functions of one number: `neg`, `exp`, `log`, `sqrt`, `abs`, `reciprocal`, `square`, `sin`, `cos`,
+//! Functions of one number: `neg`, `exp`, `log`, `log1p`, `sqrt`, `abs`, `reciprocal`, `square`, `sin`, `cos`,
 //! `pow`.
 
 use super::elementwise::{Formula, pointwise};
@@ -61,6 +61,12 @@ unary!(
     LogFormula, "log", log,
     |x| math::ln::<T, S>(x),
     |dy, x, _y| dy / x
+);
+unary!(
+    /// Gives `ln(1 + x)`. Source: `torch.log1p`.
+    Log1pFormula, "log1p", log1p,
+    |x| x.map(|x| T::from_f64(x.into().ln_1p())),
+    |dy, x, _y| dy / (x + 1.0)
 );
 unary!(
     /// Gives `√x`. Source: `torch.sqrt`.

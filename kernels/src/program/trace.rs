@@ -329,18 +329,24 @@ impl Trace {
         self.poison()
     }
 
-    /// Records that a slot's row becomes `value` when the program has run; what was stored last counts.
+    /// Records that a slot's row becomes `value` when the program has run; what was stored last counts. In a
+    /// slot's place may stand what was last stored to it.
     pub fn store(&self, slot: &Var, value: &Var) {
         let (Some(slot), Some(value)) = (slot.id, value.id) else {
             return;
         };
         let mut recorder = self.0.borrow_mut();
-        match recorder.program.values[slot].origin {
-            Origin::Slot(slot) => {
+        let known = |&&(_, stored): &&(SlotId, ValueId)| stored == slot;
+        let slot = match recorder.program.values[slot].origin {
+            Origin::Slot(slot) => Some(slot),
+            _ => recorder.program.stores.iter().find(known).map(|&(slot, _)| slot),
+        };
+        match slot {
+            Some(slot) => {
                 recorder.program.stores.retain(|&(known, _)| known != slot);
                 recorder.program.stores.push((slot, value));
             }
-            _ => recorder
+            None => recorder
                 .fail("only a parameter, a buffer or optimizer state can be stored to".into()),
         }
     }

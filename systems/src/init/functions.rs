@@ -47,7 +47,7 @@ pub fn trunc_normal_(
     (low, high): (f64, f64),
 ) -> Result<(), InitError> {
     let init = Init::TruncatedNormal { mean, std, low, high };
-    fill_with(world, population, name, |_| Ok(init))
+    fill_with(world, population, name, |_| Ok(init.clone()))
 }
 
 /// Writes `value` everywhere.

@@ -15,6 +15,7 @@ use bevy_ecs::prelude::*;
 use neurarch_components::blueprint::{Blueprint, Blueprints};
 use neurarch_components::module::Init;
 use neurarch_components::population::{Group, Population};
+use neurarch_components::registry::ModuleTypes;
 use neurarch_components::tree::Model;
 use neurarch_kernels::cpu::tile::Key;
 use neurarch_kernels::dtype::Dtype;
@@ -202,7 +203,7 @@ pub fn fill_with(
         })?;
         let init = init(&slot.ty.shape);
         let init = init.map_err(|source| InitError::Fans { name: name.to_owned(), source })?;
-        check(name, &slot, init)?;
+        check(name, &slot, &init)?;
         fills.push((number, (0..group.members.len()).collect(), vec![(slot, init)]));
     }
     for (group, places, fills) in fills {
@@ -217,16 +218,16 @@ pub(crate) fn draw(world: &mut World, at: &Spot, slot: Slot, init: Init) {
 }
 
 /// Refuses a distribution that a parameter cannot have.
-pub(crate) fn check(name: &str, slot: &Slot, init: Init) -> Result<(), InitError> {
+pub(crate) fn check(name: &str, slot: &Slot, init: &Init) -> Result<(), InitError> {
     let (shape, dtype) = (&slot.ty.shape, slot.ty.dtype);
     let name = || name.to_owned();
     let dimensions =
         |supported| InitError::Dimensions { name: name(), supported, shape: shape.clone() };
     let is_ordered = |low: f64, high: f64| low <= high;
-    if init != Init::Zeros && !matches!(dtype, Dtype::F32 | Dtype::F64) {
+    if *init != Init::Zeros && !matches!(dtype, Dtype::F32 | Dtype::F64) {
         return Err(InitError::Dtype { name: name(), dtype });
     }
-    match init {
+    match *init {
         Init::Eye | Init::Sparse { .. } | Init::NormalRows { .. } if shape.len() != 2 => {
             return Err(dimensions("2"));
         }
@@ -248,7 +249,7 @@ pub(crate) fn check(name: &str, slot: &Slot, init: Init) -> Result<(), InitError
         }
         _ => {}
     }
-    match init {
+    match *init {
         Init::Normal { std, .. } | Init::TruncatedNormal { std, .. } | Init::Sparse { std, .. }
             if !is_ordered(0.0, std) =>
         {
@@ -309,8 +310,49 @@ fn first_numbers(blueprint: &Blueprint) -> Vec<(Slot, Init)> {
     fills
 }
 
-/// Fills slots of the models at some places of a group.
+/// Fills slots of the models at some places of a group. Numbers that a module gives are those of each model's own
+/// module.
 fn fill(
+    world: &mut World,
+    population: Entity,
+    group: usize,
+    places: Vec<usize>,
+    fills: Vec<(Slot, Init)>,
+) {
+    let is_given = |(_, init): &(Slot, Init)| matches!(init, Init::Numbers(_));
+    let (given, drawn): (Vec<_>, Vec<_>) = fills.into_iter().partition(is_given);
+    for (slot, init) in given {
+        // Models next to each other nearly always have the same.
+        let own = |&place: &usize| (own_numbers(world, population, group, place, &slot), place);
+        let own: Vec<_> = places.iter().map(own).collect();
+        for alike in own.chunk_by(|(one, _), (other, _)| one == other) {
+            let places = alike.iter().map(|(_, place)| *place).collect();
+            let init = alike[0].0.clone().unwrap_or_else(|| init.clone());
+            fill_alike(world, population, group, places, vec![(slot.clone(), init)]);
+        }
+    }
+    if !drawn.is_empty() {
+        fill_alike(world, population, group, places, drawn);
+    }
+}
+
+/// Gives the numbers that a model's own module resets a parameter or buffer to, if it gives numbers.
+fn own_numbers(
+    world: &World,
+    population: Entity,
+    group: usize,
+    place: usize,
+    slot: &Slot,
+) -> Option<Init> {
+    let group = &world.get::<Population>(population)?.groups()[group];
+    let entity = *group.modules[slot.position].get(place)?;
+    let module = world.get_resource::<ModuleTypes>()?.module(world.get_entity(entity).ok()?)?;
+    let init = module.reset(slot.name.rsplit('.').next().unwrap_or_default());
+    matches!(init, Init::Numbers(_)).then_some(init)
+}
+
+/// Fills slots of the models at some places of a group, all by the same rules.
+fn fill_alike(
     world: &mut World,
     population: Entity,
     group: usize,

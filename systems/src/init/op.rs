@@ -56,15 +56,15 @@ impl Op for Fill {
 
 impl Fill {
     fn kernel_of<T: Sample>(&self) -> Box<dyn Kernel> {
-        let Fill { init, position, draw, .. } = *self;
-        let shape = self.ty.shape.clone();
+        let Fill { ref init, position, draw, .. } = *self;
+        let (init, shape) = (init.clone(), self.ty.shape.clone());
         Box::new(move |tile: &mut Tile<'_>| {
             for model in 0..tile.models() {
                 let model = tile.model(model);
                 // The position takes the place of the step: nothing draws twice with one counter.
                 let key = Key { step: position, ..model.key().0 };
                 let (_, mut outputs, _) = model.split();
-                fill(outputs.take::<T>(), &shape, init, &mut Stream::new(key, draw));
+                fill(outputs.take::<T>(), &shape, &init, &mut Stream::new(key, draw));
             }
         })
     }

@@ -43,12 +43,17 @@ impl Sample for f64 {
 }
 
 /// Fills a row of a parameter of a shape; what is one of matrices takes the axes after the first for columns.
-pub(super) fn fill<T: Sample>(row: &mut [T], shape: &[usize], init: Init, stream: &mut impl Rng) {
+pub(super) fn fill<T: Sample>(row: &mut [T], shape: &[usize], init: &Init, stream: &mut impl Rng) {
     let columns: usize = shape.iter().skip(1).product();
-    match init {
+    match *init {
         Init::Zeros => row.fill(T::from_f64(0.0)),
         Init::Ones => row.fill(T::from_f64(1.0)),
         Init::Constant(value) => row.fill(T::from_f64(value)),
+        Init::Numbers(ref numbers) => {
+            for (element, &number) in row.iter_mut().zip(numbers.iter()) {
+                *element = T::from_f64(number);
+            }
+        }
         Init::Eye => {
             row.fill(T::from_f64(0.0));
             for (line, elements) in row.chunks_mut(columns.max(1)).enumerate() {
@@ -181,7 +186,7 @@ mod tests {
 
     fn filled(init: Init) -> Vec<f64> {
         let mut row = vec![0.0; 10_000];
-        fill(&mut row, &[100, 100], init, &mut Stream::new(Key { seed: 7, ..Key::default() }, 0));
+        fill(&mut row, &[100, 100], &init, &mut Stream::new(Key { seed: 7, ..Key::default() }, 0));
         row
     }
 

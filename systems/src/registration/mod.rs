@@ -229,7 +229,7 @@ fn put(
     let ty = numbers.map(|numbers| numbers.ty(names.dtype));
     if let (Some(Numbers::Drawn { init, .. }), Some(ty)) = (numbers, &ty) {
         let slot = Slot { name: name.to_owned(), role, position: 0, index: 0, ty: ty.clone() };
-        init::check(name, &slot, *init)?;
+        init::check(name, &slot, init)?;
     }
     let is_parameter = role == Role::Parameter;
     let list = |registered: &mut Registered, ty: Option<Type>| {
@@ -282,7 +282,7 @@ fn put(
                 false => blueprint.buffer(at.position, name),
             };
             if let Some(slot) = slot {
-                init::draw(world, &at, slot, *init);
+                init::draw(world, &at, slot, init.clone());
             }
             Ok(())
         }
