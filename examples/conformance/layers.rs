@@ -7,8 +7,9 @@ use neurarch::prelude::*;
 
 use crate::arguments::Arguments;
 use crate::case::{Checked, Stop};
+use crate::spatial::SPATIAL;
 
-type Make = fn(&mut Arguments<'_>) -> Checked<Box<dyn DynModule>>;
+pub type Make = fn(&mut Arguments<'_>) -> Checked<Box<dyn DynModule>>;
 
 /// Makes a convolution of its arguments.
 macro_rules! conv {
@@ -59,7 +60,7 @@ macro_rules! norm {
     }};
 }
 
-/// Every layer, a line each.
+/// The layers of this file, a line each; those of [`spatial`](crate::spatial) come after them.
 const LAYERS: &[(&str, Make)] = &[
     ("Dropout", |args| made(Dropout { p: args.number("p", 0.5)? })),
     ("ELU", |args| made(ELU { alpha: args.number("alpha", 1.0)? })),
@@ -202,13 +203,15 @@ const LAYERS: &[(&str, Make)] = &[
     }),
 ];
 
-fn made(module: impl Module) -> Checked<Box<dyn DynModule>> {
+/// Wraps a layer.
+pub fn made(module: impl Module) -> Checked<Box<dyn DynModule>> {
     Ok(Box::new(module))
 }
 
 /// Makes a layer.
 pub fn make(args: &mut Arguments<'_>) -> Checked<Box<dyn DynModule>> {
-    let known = LAYERS.iter().find(|(name, _)| *name == args.class);
+    let all = LAYERS.iter().chain(SPATIAL);
+    let known = all.into_iter().find(|(name, _)| *name == args.class);
     let (_, make) = known.ok_or_else(|| Stop::Needs(format!("needs {}", args.class)))?;
     args.pass_over(&["inplace"]);
     let layer = make(args)?;

@@ -24,6 +24,7 @@ mod model;
 mod modules;
 mod parametrized;
 mod registration;
+mod spatial;
 mod state;
 mod tensors;
 
