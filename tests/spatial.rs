@@ -144,7 +144,10 @@ fn what_a_pool_took_apart_is_put_together() {
     let expected = [0.0, 2.0, 4.0, 0.0, 0.0, 2.0, 0.0, 0.0, 7.0, 0.0];
     assert_eq!(back.leaves()[0].as_slice().unwrap(), expected);
     let error = world.forward_with::<f32>(unpool, arguments(&[6.0])).unwrap_err().to_string();
-    assert!(error.contains("invalid output_size \"[6]\" (dim 0 must be between 2 and 6)"), "{error}");
+    assert!(
+        error.contains("invalid output_size \"[6]\" (dim 0 must be between 2 and 6)"),
+        "{error}"
+    );
     let error = world.forward_with::<f32>(unpool, arguments(&[1.5])).unwrap_err().to_string();
     assert!(error.contains("expected sizes as output_size"), "{error}");
 }
@@ -183,10 +186,19 @@ fn what_does_not_fit_is_an_error_in_torchs_words() {
             error_of(&AdaptiveAvgPool3d::new(2), &[4, 4, 4]),
             "adaptive_avg_pool3d(): Expected 4D or 5D tensor, but got [4, 4, 4]",
         ),
-        (error_of(&CircularPad1d::new(5), &[1, 1, 4]), "Padding value causes wrapping around more than once."),
+        (
+            error_of(&CircularPad1d::new(5), &[1, 1, 4]),
+            "Padding value causes wrapping around more than once.",
+        ),
         (error_of(&CircularPad2d::new(1), &[4, 4]), "expected 3D or 4D input (got 2D input)"),
-        (error_of(&ConstantPad1d::new(-3, 0.0), &[1, 1, 4]), "narrow(): length must be non-negative."),
-        (error_of(&Upsample::default(), &[1, 4, 4]), "either size or scale_factor should be defined"),
+        (
+            error_of(&ConstantPad1d::new(-3, 0.0), &[1, 1, 4]),
+            "narrow(): length must be non-negative.",
+        ),
+        (
+            error_of(&Upsample::default(), &[1, 4, 4]),
+            "either size or scale_factor should be defined",
+        ),
         (
             error_of(&UpsamplingBilinear2d::size(2), &[1, 4, 4]),
             "Got 3D input, but bilinear mode needs 4D input",
@@ -226,7 +238,10 @@ fn layers_are_printed_as_torch_does() {
             repr(&MaxUnpool2d::new(2)),
             "MaxUnpool2d(kernel_size=(2, 2), stride=(2, 2), padding=(0, 0))",
         ),
-        (repr(&AdaptiveMaxPool2d::new([None, Some(3)])), "AdaptiveMaxPool2d(output_size=(None, 3))"),
+        (
+            repr(&AdaptiveMaxPool2d::new([None, Some(3)])),
+            "AdaptiveMaxPool2d(output_size=(None, 3))",
+        ),
         (repr(&FractionalMaxPool2d::with_ratio(2, 0.5)), "FractionalMaxPool2d()"),
         (repr(&ConstantPad1d::new(1, 0.0)), "ConstantPad1d(padding=(1, 1), value=0.0)"),
         (repr(&ZeroPad2d::new(1)), "ZeroPad2d((1, 1, 1, 1))"),
@@ -236,7 +251,10 @@ fn layers_are_printed_as_torch_does() {
             "Fold(output_size=(4, 4), kernel_size=2, dilation=1, padding=0, stride=1)",
         ),
         (repr(&PixelShuffle::new(2)), "PixelShuffle(upscale_factor=2)"),
-        (repr(&Upsample::scale_factor([2.0, 3.5])), "Upsample(scale_factor=(2.0, 3.5), mode='nearest')"),
+        (
+            repr(&Upsample::scale_factor([2.0, 3.5])),
+            "Upsample(scale_factor=(2.0, 3.5), mode='nearest')",
+        ),
         (repr(&UpsamplingNearest2d::size(2)), "UpsamplingNearest2d(size=2, mode='nearest')"),
         (repr(&LocalResponseNorm::new(2)), "LocalResponseNorm(2, alpha=0.0001, beta=0.75, k=1.0)"),
         (repr(&CrossMapLRN2d::new(3)), "CrossMapLRN2d(3, alpha=0.0001, beta=0.75, k=1)"),

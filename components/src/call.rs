@@ -234,8 +234,7 @@ impl<'a> Call<'a> {
         let sizes = given.into_items().into_iter().map(whole).collect::<Option<Vec<_>>>();
         sizes.map(Some).ok_or_else(|| {
             let module = self.at().module.type_name();
-            self.trace
-                .fail(format!("{module}.forward(): expected sizes as output_size, got {of}"));
+            self.trace.fail(format!("{module}.forward(): expected sizes as output_size, got {of}"));
             NoSizes
         })
     }

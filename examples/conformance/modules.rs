@@ -176,7 +176,7 @@ fn literal(value: &Json) -> Checked<Tree<usize>> {
     }
 }
 
-/// Compares results as they are nested; lists the numbers of their leaves.
+/// Compares results as they are nested; lists the numbers of the leaves that have gradients.
 fn check_output(
     case: &Case<'_>,
     got: &Tree<AnyArray>,
@@ -191,7 +191,9 @@ fn check_output(
     let items = want.get("tuple").and_then(Json::as_array);
     match (got, index, items) {
         (Tree::Leaf(got), Some(index), _) => {
-            leaves.push(index);
+            if matches!(got, AnyArray::F32(_) | AnyArray::F64(_)) {
+                leaves.push(index);
+            }
             let key = format!("output/{index}");
             let want = case.expect(&key)?;
             match got {

@@ -242,7 +242,8 @@ fn numbers_go_to_their_places_and_come_back() {
     let build = |v: &[Var]| v[0].pick(&v[1], 1).square();
     check_gradient_of(build, &[x.clone(), places.clone()], &[0], 1e-6);
     let lost = Array::new(Dtype::I64, [1, 2, 3], [4.0, 0.0, 1.0, -1.0, 9.0, 0.0]);
-    let y = evaluate(|v| v[0].place(&v[1], &[4], Places::Assigned), &[x.clone(), lost.clone()], &[]);
+    let y =
+        evaluate(|v| v[0].place(&v[1], &[4], Places::Assigned), &[x.clone(), lost.clone()], &[]);
     assert!(y.elements.iter().all(|y| y.is_nan()));
     let y = evaluate(|v| v[0].pick(&v[1], 1), &[x.clone(), lost], &[]);
     assert_eq!(y.elements, [0.0, x.elements[0], x.elements[1], 0.0, 0.0, x.elements[3]]);
@@ -251,8 +252,7 @@ fn numbers_go_to_their_places_and_come_back() {
 #[test]
 fn windows_at_random_places_are_differentiated() {
     let samples = Array::new(Dtype::F64, [1, 2, 2], [0.1, 0.9, 0.5, 0.3]);
-    let build =
-        |v: &[Var]| v[0].fractional_max_pool(&[2, 2], &[2, 3], Some(&v[1]))[0].clone();
+    let build = |v: &[Var]| v[0].fractional_max_pool(&[2, 2], &[2, 3], Some(&v[1]))[0].clone();
     check_gradient_of(build, &[numbers(&[1, 2, 5, 6]), samples], &[0], 1e-6);
 }
 

@@ -145,12 +145,7 @@ impl<const N: usize> Settings<N> {
     }
 
     /// `output_size` is what a transposed convolution was asked for.
-    pub(super) fn forward(
-        &self,
-        call: &Call<'_>,
-        x: &Var,
-        output_size: Option<&[usize]>,
-    ) -> Var {
+    pub(super) fn forward(&self, call: &Call<'_>, x: &Var, output_size: Option<&[usize]>) -> Var {
         if let Err(wrong) = self.check() {
             return call.trace.fail(wrong);
         }

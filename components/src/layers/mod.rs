@@ -33,19 +33,13 @@ pub mod upsample;
 
 use bevy_ecs::world::World;
 
-pub use adaptive::{AdaptiveAvgPool1d, AdaptiveAvgPool2d, AdaptiveAvgPool3d, AdaptiveMaxPool1d, AdaptiveMaxPool2d, AdaptiveMaxPool3d, FractionalMaxPool2d, FractionalMaxPool3d, OutputSize};
-pub use fold::{Fold, Unfold};
-pub use padding::{CircularPad1d, CircularPad2d, CircularPad3d, ConstantPad1d, ConstantPad2d, ConstantPad3d, ReflectionPad1d, ReflectionPad2d, ReflectionPad3d, ReplicationPad1d, ReplicationPad2d, ReplicationPad3d, Sides, ZeroPad1d, ZeroPad2d, ZeroPad3d};
-pub use per_axis::{PerAxis};
-pub use pooling::{AvgPool1d, AvgPool2d, AvgPool3d, LPPool1d, LPPool2d, LPPool3d, MaxPool1d, MaxPool2d, MaxPool3d};
-pub use response_norm::{CrossMapLRN2d, LocalResponseNorm};
-pub use rrelu::{RReLU};
-pub use shuffle::{ChannelShuffle, PixelShuffle, PixelUnshuffle};
-pub use unpool::{MaxUnpool1d, MaxUnpool2d, MaxUnpool3d};
-pub use upsample::{ForAxes, InterpolateMode, Upsample, UpsamplingBilinear2d, UpsamplingNearest2d};
 pub use activation::{
     Approximate, ELU, GELU, Identity, LeakyReLU, LogSoftmax, ReLU, SiLU, Sigmoid, Softmax,
     Softplus, Tanh,
+};
+pub use adaptive::{
+    AdaptiveAvgPool1d, AdaptiveAvgPool2d, AdaptiveAvgPool3d, AdaptiveMaxPool1d, AdaptiveMaxPool2d,
+    AdaptiveMaxPool3d, FractionalMaxPool2d, FractionalMaxPool3d, OutputSize,
 };
 pub use bare::BareModule;
 pub use batchnorm::{BatchNorm1d, BatchNorm2d, BatchNorm3d};
@@ -53,6 +47,7 @@ pub use conv::{Conv1d, Conv2d, Conv3d, Padding, PaddingMode, Sizes};
 pub use conv_transpose::{ConvTranspose1d, ConvTranspose2d, ConvTranspose3d};
 pub use dropout::{AlphaDropout, Dropout, Dropout1d, Dropout2d, Dropout3d, FeatureAlphaDropout};
 pub use flatten::Flatten;
+pub use fold::{Fold, Unfold};
 pub use instancenorm::{InstanceNorm1d, InstanceNorm2d, InstanceNorm3d};
 pub use lazy::LazyLinear;
 pub use lazy_norm_conv::{
@@ -68,11 +63,25 @@ pub use nonlinear::{
     Softmax2d, Softmin, Softshrink, Softsign, Tanhshrink, Threshold, Unflatten,
 };
 pub use normalization::{GroupNorm, LayerNorm, RMSNorm};
+pub use padding::{
+    CircularPad1d, CircularPad2d, CircularPad3d, ConstantPad1d, ConstantPad2d, ConstantPad3d,
+    ReflectionPad1d, ReflectionPad2d, ReflectionPad3d, ReplicationPad1d, ReplicationPad2d,
+    ReplicationPad3d, Sides, ZeroPad1d, ZeroPad2d, ZeroPad3d,
+};
 pub use parameter::Parameter;
 pub use parameter_dict::ParameterDict;
 pub use parameter_list::ParameterList;
+pub use per_axis::PerAxis;
+pub use pooling::{
+    AvgPool1d, AvgPool2d, AvgPool3d, LPPool1d, LPPool2d, LPPool3d, MaxPool1d, MaxPool2d, MaxPool3d,
+};
+pub use response_norm::{CrossMapLRN2d, LocalResponseNorm};
+pub use rrelu::RReLU;
 pub use sequential::Sequential;
+pub use shuffle::{ChannelShuffle, PixelShuffle, PixelUnshuffle};
 pub use sparse::Embedding;
+pub use unpool::{MaxUnpool1d, MaxUnpool2d, MaxUnpool3d};
+pub use upsample::{ForAxes, InterpolateMode, Upsample, UpsamplingBilinear2d, UpsamplingNearest2d};
 
 pub use crate::containers::{ContainerError, IntoModule, Slice};
 use crate::parametrizations::{ParametrizationList, Parametrizations};

@@ -92,9 +92,23 @@ fn unexpected(spatial: usize, rank: usize) -> String {
 
 macro_rules! own_pads {
     ($sides:literal, $axes:literal, $reflection:ident, $replication:ident, $circular:ident) => {
-        own_pad!($reflection, $sides, $axes, Reflect, "the numbers beside the edge, mirrored at it", unsupported);
+        own_pad!(
+            $reflection,
+            $sides,
+            $axes,
+            Reflect,
+            "the numbers beside the edge, mirrored at it",
+            unsupported
+        );
         own_pad!($replication, $sides, $axes, Replicate, "the number at the edge", unsupported);
-        own_pad!($circular, $sides, $axes, Circular, "the numbers at the opposite edge", unexpected);
+        own_pad!(
+            $circular,
+            $sides,
+            $axes,
+            Circular,
+            "the numbers at the opposite edge",
+            unexpected
+        );
     };
 }
 

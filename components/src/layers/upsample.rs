@@ -170,4 +170,9 @@ macro_rules! upsampling {
 }
 
 upsampling!(UpsamplingNearest2d, "the nearest before", Nearest, None);
-upsampling!(UpsamplingBilinear2d, "on the lines between four, corners on corners", Bilinear, Some(true));
+upsampling!(
+    UpsamplingBilinear2d,
+    "on the lines between four, corners on corners",
+    Bilinear,
+    Some(true)
+);

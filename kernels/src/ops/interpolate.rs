@@ -82,9 +82,11 @@ impl Interpolation {
     fn sizes(&self, shape: &Shape) -> Result<(Vec<usize>, Option<Vec<f64>>), String> {
         let (rank, mode) = (shape.rank(), self.mode.name());
         if self.align_corners.is_some() && self.mode.axes().is_none() {
-            return Err("align_corners option can only be set with the interpolating modes: linear | \
+            return Err(
+                "align_corners option can only be set with the interpolating modes: linear | \
                         bilinear | bicubic | trilinear"
-                .to_owned());
+                    .to_owned(),
+            );
         }
         let spatial: Vec<usize> = shape.iter().skip(2).copied().collect();
         let axes = spatial.len();
@@ -97,7 +99,9 @@ impl Interpolation {
                 return Err("either size or scale_factor should be defined".to_owned());
             }
             (Some(_), None) if recompute => {
-                return Err("recompute_scale_factor is not meaningful with an explicit size.".to_owned());
+                return Err(
+                    "recompute_scale_factor is not meaningful with an explicit size.".to_owned()
+                );
             }
             (Some(size), None) => {
                 let sizes = each(size, axes).ok_or_else(|| {
@@ -134,7 +138,9 @@ impl Interpolation {
         };
         match self.mode.axes() {
             _ if !(3..=5).contains(&rank) => return wrong(),
-            Some(needed) if needed != axes && self.mode == InterpolateMode::Bicubic => return wrong(),
+            Some(needed) if needed != axes && self.mode == InterpolateMode::Bicubic => {
+                return wrong();
+            }
             Some(needed) if needed != axes => {
                 return Err(format!(
                     "Got {rank}D input, but {mode} mode needs {}D input",
@@ -192,11 +198,19 @@ impl Axis {
         }
     }
 
-    /// Gives the taps of the nearest numbers. torch finds them in single precision, f64 but for the last
-    /// rounding; its gradient takes a short cut where the size stays or doubles.
-    fn nearest(self, axis: usize, exact: bool, dtype: Dtype) -> Along {
+    /// Gives the taps of the nearest numbers.
+    ///
+    /// torch has two rules. One is for small images and for all gradients, in single precision, with a short
+    /// cut where the size stays or doubles; the other for everything else, in the precision of the numbers.
+    fn nearest(self, axis: usize, exact: bool, dtype: Dtype, is_small_image: bool) -> Along {
         let Axis { inputs, outputs, .. } = self;
-        let source = |i: usize| {
+        let short = |i: usize| match exact {
+            false if outputs == inputs => i,
+            false if outputs == 2 * inputs => i / 2,
+            false => (self.step() as f32 * i as f32) as usize,
+            true => (self.step() as f32 * (i as f32 + 0.5)) as usize,
+        };
+        let general = |i: usize| {
             let at = match (dtype, exact) {
                 (Dtype::F64, false) => self.step() * i as f64,
                 (Dtype::F64, true) => (self.step() * (i as f64 + 0.5) - 0.5).max(0.0) + 0.5,
@@ -206,21 +220,13 @@ impl Axis {
                     f64::from(at.max(0.0)) + 0.5
                 }
             };
-            ((at as f32).floor() as usize).min(inputs - 1)
+            at as f32 as usize
         };
-        let taps = Taps::copies(inputs, (0..outputs).map(|i| Some(source(i))));
-        let cut = |i: usize| match outputs {
-            _ if outputs == inputs => i,
-            _ if outputs == 2 * inputs => i / 2,
-            _ => source(i),
+        let copies = |source: &dyn Fn(usize) -> usize| {
+            Taps::copies(inputs, (0..outputs).map(|i| Some(source(i).min(inputs - 1))))
         };
-        match exact {
-            true => Along::new(axis, taps),
-            false => {
-                let back = Taps::copies(inputs, (0..outputs).map(|i| Some(cut(i))));
-                Along { axis, taps, adjoint: back.transposed() }
-            }
-        }
+        let taps = if is_small_image { copies(&short) } else { copies(&general) };
+        Along { axis, taps, adjoint: copies(&short).transposed() }
     }
 
     fn linear(self, axis: usize) -> Along {
@@ -243,14 +249,19 @@ impl Axis {
             let at = self.place(i);
             let low = at.floor();
             let t = (at - low).clamp(0.0, 1.0);
-            let weights = [cubic_far(t + 1.0), cubic_near(t), cubic_near(1.0 - t), cubic_far(2.0 - t)];
-            let clamped = move |k: usize| (low as isize - 1 + k as isize).clamp(0, inputs as isize - 1);
+            let weights =
+                [cubic_far(t + 1.0), cubic_near(t), cubic_near(1.0 - t), cubic_far(2.0 - t)];
+            let clamped =
+                move |k: usize| (low as isize - 1 + k as isize).clamp(0, inputs as isize - 1);
             weights.into_iter().enumerate().map(move |(k, weight)| (clamped(k) as usize, weight))
         };
         let rows: Vec<Vec<_>> = (0..outputs).map(|i| row(i).collect()).collect();
         Along::new(axis, Taps::new(inputs, rows))
     }
 }
+
+/// Height and width of an image that torch takes for small, together at most.
+const SMALL_IMAGE: usize = 128;
 
 /// How far the cubic polynomials bend, as in torch.
 const BEND: f64 = -0.75;
@@ -287,13 +298,16 @@ impl Var {
             return self.adaptive_avg_pool(&sizes.into_iter().map(Some).collect::<Vec<_>>());
         }
         let align_corners = how.align_corners.unwrap_or(false);
+        let is_small_image = sizes.len() == 2 && sizes.iter().sum::<usize>() <= SMALL_IMAGE;
         let along = sizes.iter().enumerate().map(|(i, &outputs)| {
             let (axis, inputs) = (i + 2, self.shape()[i + 2]);
             let factor = factors.as_ref().map(|factors| factors[i]);
             let of = Axis { inputs, outputs, align_corners, factor };
             match how.mode {
-                InterpolateMode::Nearest => of.nearest(axis, false, self.dtype()),
-                InterpolateMode::NearestExact => of.nearest(axis, true, self.dtype()),
+                InterpolateMode::Nearest => of.nearest(axis, false, self.dtype(), is_small_image),
+                InterpolateMode::NearestExact => {
+                    of.nearest(axis, true, self.dtype(), is_small_image)
+                }
                 InterpolateMode::Bicubic => of.cubic(axis),
                 _ => of.linear(axis),
             }

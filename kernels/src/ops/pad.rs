@@ -27,7 +27,12 @@ impl PadMode {
     }
 
     /// Says in torch's words why an axis cannot be padded so.
-    fn check(self, axis: usize, shape: &[usize], (low, high): (isize, isize)) -> Result<(), String> {
+    fn check(
+        self,
+        axis: usize,
+        shape: &[usize],
+        (low, high): (isize, isize),
+    ) -> Result<(), String> {
         let size = shape[axis] as isize;
         let (most, padded) = (low.max(high), size.saturating_add(low).saturating_add(high));
         match self {

@@ -50,8 +50,8 @@ fn check(op: &str, inputs: &[Type], spatial: usize) -> Result<usize, OpError> {
         )));
     }
     let first = x.shape.rank().checked_sub(spatial);
-    let first = first.filter(|&first| places.shape.rank() == x.shape.rank() && {
-        places.shape[..first] == x.shape[..first]
+    let first = first.filter(|&first| {
+        places.shape.rank() == x.shape.rank() && { places.shape[..first] == x.shape[..first] }
     });
     first.ok_or_else(|| {
         OpError(format!("{op}: places of {} do not fit numbers of {}", places.shape, x.shape))

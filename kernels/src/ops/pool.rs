@@ -41,7 +41,9 @@ fn first_axis(op: &str, shape: &Shape, spatial: usize) -> Result<usize, String> 
             "{op}2d: Expected 3D or 4D (batch mode) tensor with optional 0 dim batch size for input, but \
              got:{shape}"
         ),
-        _ => format!("{op}3d: non-empty 4D or 5D (batch mode) tensor expected for input, but got:{shape}"),
+        _ => format!(
+            "{op}3d: non-empty 4D or 5D (batch mode) tensor expected for input, but got:{shape}"
+        ),
     };
     if !(spatial + 1..=spatial + 2).contains(&rank) || shape[rank - spatial - 1..].contains(&0) {
         return Err(few());
@@ -165,7 +167,9 @@ fn adaptive_sizes(
     let (spatial, rank) = (output_size.len(), shape.rank());
     if !(1..=3).contains(&spatial) || !(spatial + 1..=spatial + 2).contains(&rank) {
         let (few, many) = (spatial + 1, spatial + 2);
-        return Err(format!("{op}{spatial}d(): Expected {few}D or {many}D tensor, but got {shape}"));
+        return Err(format!(
+            "{op}{spatial}d(): Expected {few}D or {many}D tensor, but got {shape}"
+        ));
     }
     let first = rank - spatial;
     if let Some(axis) = (first..rank).find(|&axis| shape[axis] == 0) {

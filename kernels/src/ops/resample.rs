@@ -63,10 +63,8 @@ impl Resample {
 /// Puts the axes that shrink most first.
 fn ordered(mut along: Vec<Along>) -> Vec<Along> {
     along.sort_by(|a, b| {
-        let (a_side, b_side) = (
-            a.taps.outputs() * b.taps.inputs().max(1),
-            b.taps.outputs() * a.taps.inputs().max(1),
-        );
+        let (a_side, b_side) =
+            (a.taps.outputs() * b.taps.inputs().max(1), b.taps.outputs() * a.taps.inputs().max(1));
         a_side.cmp(&b_side).then(a.axis.cmp(&b.axis))
     });
     along
@@ -258,7 +256,9 @@ impl Var {
             return self.clone();
         }
         if along.iter().any(repeats) {
-            return self.trace().fail("resample: an axis appears multiple times in the list of axes");
+            return self
+                .trace()
+                .fail("resample: an axis appears multiple times in the list of axes");
         }
         self.trace().apply(Resample { along: ordered(along) }, &[self])
     }

@@ -32,7 +32,12 @@ impl Var {
                  upscale_factor, but input.size(-3)={c} is not divisible by {square}"
             ));
         }
-        self.regroup(leading, [c / square, r, r, *h, *w], [0, 3, 1, 4, 2], [c / square, h * r, w * r])
+        self.regroup(
+            leading,
+            [c / square, r, r, *h, *w],
+            [0, 3, 1, 4, 2],
+            [c / square, h * r, w * r],
+        )
     }
 
     /// Makes `[.., C, H · r, W · r]` to `[.., C · r², H, W]`, `r` being `downscale_factor`.
