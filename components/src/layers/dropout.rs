@@ -132,7 +132,8 @@ fn channels(x: &Var, axes: usize, p: &Var) -> Var {
 /// Minus the least value of SELU.
 const ALPHA: f64 = 1.758_099_340_847_376_6;
 
-/// Gives `a · x + b` where a number is kept, `b - a · ALPHA` where it is dropped; `a` and `b` keep mean and variance.
+/// Gives `a · x + b` where a number is kept, `b - a · ALPHA` where it is dropped; `a` and `b` keep mean and
+/// variance.
 fn alpha(x: &Var, shape: Shape, p: &Var) -> Var {
     let scale = ((1.0 - p) / (p * (ALPHA * ALPHA) + 1.0)).sqrt();
     // What is kept is scaled by `a = scale / (1 - p)`.

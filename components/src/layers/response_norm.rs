@@ -72,7 +72,7 @@ response_norm! {
     ///
     /// `x` is `[batch, channels, height, width]`, and so is the result.
     ///
-    /// Source: `torch.nn.CrossMapLRN2d`, to the letter: the first channel stays in every sum, and for an even
-    /// `size` the gradient's sums are over other channels than those of the value.
+    /// Source: `torch.nn.CrossMapLRN2d`, to the letter: the first channel stays in every sum, and the gradient's sums
+    /// are over other channels than those of the value, so that it is not quite the slope.
     CrossMapLRN2d, cross_map_lrn, |k| if k.fract() == 0.0 { k.to_string() } else { float(k) }
 }

@@ -243,7 +243,8 @@ impl Axis {
         Along::new(axis, Taps::new(inputs, (0..outputs).map(row)))
     }
 
-    fn cubic(self, axis: usize) -> Along {
+    /// Where no axis changes its size, torch's gradient is a copy, whatever the factors.
+    fn cubic(self, axis: usize, is_copied_back: bool) -> Along {
         let Axis { inputs, outputs, .. } = self;
         let row = |i: usize| {
             let at = self.place(i);
@@ -255,8 +256,11 @@ impl Axis {
                 move |k: usize| (low as isize - 1 + k as isize).clamp(0, inputs as isize - 1);
             weights.into_iter().enumerate().map(move |(k, weight)| (clamped(k) as usize, weight))
         };
-        let rows: Vec<Vec<_>> = (0..outputs).map(|i| row(i).collect()).collect();
-        Along::new(axis, Taps::new(inputs, rows))
+        let of = Along::new(axis, Taps::new(inputs, (0..outputs).map(row)));
+        match is_copied_back {
+            true => Along { adjoint: Taps::copies(inputs, (0..inputs).map(Some)), ..of },
+            false => of,
+        }
     }
 }
 
@@ -299,6 +303,7 @@ impl Var {
         }
         let align_corners = how.align_corners.unwrap_or(false);
         let is_small_image = sizes.len() == 2 && sizes.iter().sum::<usize>() <= SMALL_IMAGE;
+        let stays = sizes == self.shape()[2..];
         let along = sizes.iter().enumerate().map(|(i, &outputs)| {
             let (axis, inputs) = (i + 2, self.shape()[i + 2]);
             let factor = factors.as_ref().map(|factors| factors[i]);
@@ -308,7 +313,7 @@ impl Var {
                 InterpolateMode::NearestExact => {
                     of.nearest(axis, true, self.dtype(), is_small_image)
                 }
-                InterpolateMode::Bicubic => of.cubic(axis),
+                InterpolateMode::Bicubic => of.cubic(axis, stays),
                 _ => of.linear(axis),
             }
         });

@@ -64,8 +64,8 @@ impl Var {
     ///
     /// `self` is `[batch, channels, height, width]`.
     ///
-    /// Source: `torch.nn.CrossMapLRN2d`, to the letter: the first channel stays in every sum, and for an even
-    /// `size` the gradient's sums are over other channels than those of the value.
+    /// Source: `torch.nn.CrossMapLRN2d`, to the letter: the first channel stays in every sum, and the
+    /// gradient's sums are over other channels than those of the value, so that it is not quite the slope.
     #[must_use]
     pub fn cross_map_lrn(&self, size: usize, norm: &ResponseNorm) -> Var {
         if self.id().is_none() {
