@@ -43,6 +43,9 @@ pub trait Watcher {
     fn after(&self, call: &Call<'_>, arguments: &Arguments, result: Option<Tree>) -> Option<Tree>;
 }
 
+/// An argument is no list of sizes; which is recorded.
+pub(crate) struct NoSizes;
+
 impl<'a> Call<'a> {
     /// Records a call of this module. After an error nothing is called any more.
     ///
@@ -280,6 +283,37 @@ impl<'a> Call<'a> {
             }
         });
         values.collect::<Option<Vec<_>>>()?.try_into().ok()
+    }
+
+    /// Takes the argument `output_size` out, which stands at `place` or has a name: a list of sizes, or `None`.
+    ///
+    /// # Errors
+    ///
+    /// `Err` if it is something else; that is recorded at this module.
+    ///
+    /// Source: the calls of torch's transposed convolutions and `MaxUnpool` layers.
+    pub(crate) fn output_size(
+        &self,
+        arguments: &mut Arguments,
+        place: usize,
+    ) -> Result<Option<Vec<usize>>, NoSizes> {
+        let positional = &mut arguments.positional;
+        let at_place = (positional.len() == place + 1).then(|| positional.remove(place));
+        let given = match at_place.or_else(|| arguments.take("output_size")) {
+            None | Some(Tree::None) => return Ok(None),
+            Some(given) => given,
+        };
+        let of = given.type_name();
+        let whole = |size: Tree| match size {
+            Tree::Number(size) if size >= 0.0 && size.fract() == 0.0 => Some(size as usize),
+            _ => None,
+        };
+        let sizes = given.into_items().into_iter().map(whole).collect::<Option<Vec<_>>>();
+        sizes.map(Some).ok_or_else(|| {
+            let module = self.at().module.type_name();
+            self.trace.fail(format!("{module}.forward(): expected sizes as output_size, got {of}"));
+            NoSizes
+        })
     }
 
     /// Turns a child, or a module further down by its dotted path, around: gives the tensors that it makes

@@ -31,7 +31,7 @@ pub use crate::module::ModuleWorld;
 pub use crate::parametrize::ParametrizeWorld;
 pub use crate::population::{NeurarchWorld, PopulationSettings, Seed};
 pub use crate::schedule::ScheduleWorld;
-pub use crate::systems::array::{AnyInput, DataSet, Input};
+pub use crate::systems::array::{AnyArray, AnyInput, DataSet, Input};
 pub use crate::systems::evolve::{EvolveError, Noise};
 pub use crate::systems::hooks::Target;
 pub use crate::systems::parameters::Parameters;

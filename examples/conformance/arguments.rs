@@ -90,6 +90,11 @@ impl<'a> Arguments<'a> {
         numbers(self.case.expect(&format!("ctor/{key}"))?).map(Some)
     }
 
+    /// Gives an argument unless it is absent or `None`.
+    pub fn given(&mut self, name: &'static str) -> Option<&'a Value> {
+        self.get(name).filter(|value| !value.is_null())
+    }
+
     /// Passes over arguments that say how torch computes, not what.
     pub fn pass_over(&mut self, names: &[&'static str]) {
         self.read.extend(names);

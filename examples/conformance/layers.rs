@@ -8,6 +8,7 @@ use neurarch::prelude::*;
 use crate::arguments::Arguments;
 use crate::case::{Checked, Stop};
 use crate::losses::LOSSES;
+use crate::spatial::SPATIAL;
 
 pub type Make = fn(&mut Arguments<'_>) -> Checked<Box<dyn DynModule>>;
 
@@ -60,7 +61,7 @@ macro_rules! norm {
     }};
 }
 
-/// Every layer, a line each.
+/// The layers of this file, a line each; those of [`spatial`](crate::spatial) come after them.
 const LAYERS: &[(&str, Make)] = &[
     ("Dropout", |args| made(Dropout { p: args.number("p", 0.5)? })),
     ("ELU", |args| made(ELU { alpha: args.number("alpha", 1.0)? })),
@@ -197,13 +198,14 @@ const LAYERS: &[(&str, Make)] = &[
     }),
 ];
 
+/// Wraps a layer.
 pub fn made(module: impl Module) -> Checked<Box<dyn DynModule>> {
     Ok(Box::new(module))
 }
 
 /// Makes a layer.
 pub fn make(args: &mut Arguments<'_>) -> Checked<Box<dyn DynModule>> {
-    let known = LAYERS.iter().chain(LOSSES).find(|(name, _)| *name == args.class);
+    let known = LAYERS.iter().chain(SPATIAL).chain(LOSSES).find(|(name, _)| *name == args.class);
     let (_, make) = known.ok_or_else(|| Stop::Needs(format!("needs {}", args.class)))?;
     args.pass_over(&["inplace", "sparse"]);
     let layer = make(args)?;

@@ -27,6 +27,7 @@ mod modules;
 mod parametrized;
 mod registration;
 mod schedulers;
+mod spatial;
 mod state;
 mod tensors;
 
