@@ -26,6 +26,7 @@ mod refit;
 pub mod registration;
 mod run;
 pub mod sets;
+pub mod shared;
 pub mod sign;
 pub mod spawn;
 pub mod state;

@@ -17,6 +17,7 @@ use neurarch_components::parametrizations::{RegisteredAgain, WeightNormed};
 use neurarch_components::population::{Group, Population};
 use neurarch_components::registered::Registered;
 use neurarch_components::registry::ModuleTypes;
+use neurarch_components::shared::{SharedRow, SharedTensors};
 use neurarch_components::tie::{SharedModule, Ties};
 use neurarch_components::tree::{Columned, Contents, Model, ModuleName};
 use neurarch_kernels::program::Role;
@@ -405,9 +406,14 @@ fn resolve(world: &World, live: &mut Live) -> Result<(), TieError> {
         (at.alias, at.module) = (Some(found), module);
     }
     blueprint.check_cycles()?;
+    let mut shared = Vec::new();
     for (position, &entity) in entities.iter().enumerate() {
         for tie in world.get::<Ties>(entity).into_iter().flat_map(|ties| &ties.0) {
             let path = blueprint.path_below(position, &tie.parameter);
+            if let Some(tensors) = world.get::<SharedTensors>(tie.owner) {
+                shared.push((position, tie, tensors, path));
+                continue;
+            }
             let owner = place(tie.owner).ok_or_else(|| missing(&path, tie.owner))?;
             let find = |position, name: &str| {
                 let found = blueprint.find_below(position, name);
@@ -417,6 +423,14 @@ fn resolve(world: &World, live: &mut Live) -> Result<(), TieError> {
                 (find(position, &tie.parameter)?, find(owner, &tie.owner_parameter)?);
             blueprint.tie(one, other)?;
         }
+    }
+    for (position, tie, tensors, path) in shared {
+        let index = tensors.find(&tie.owner_parameter);
+        let found = index.and_then(|index| Some((index, tensors.get(index)?)));
+        let message = || format!("the population shares no '{}'", tie.owner_parameter);
+        let (index, of) = found.ok_or_else(|| TieError { path, message: message() })?;
+        let row = SharedRow { owner: tie.owner, index };
+        blueprint.share(position, &tie.parameter, row, (of.role, &of.ty))?;
     }
     Ok(())
 }

@@ -53,8 +53,8 @@ pub fn tie(world: &mut World, root: Entity, tied: &str, owner: &str) -> Result<(
     // The first of the names has the column; it may have been the other one's.
     let found = find_slot(blueprint(world, root)?, owner);
     let found = found.ok_or(AccessError::NotAModel(root))?;
-    let entity = entity(world, root, &found)?;
-    if let Some(row) = row_mut(world, entity, ColumnKey::of(&found)) {
+    let (entity, key) = home(world, root, &found)?;
+    if let Some(row) = row_mut(world, entity, key) {
         row[..numbers.len()].copy_from_slice(&numbers);
     }
     Ok(())
@@ -102,14 +102,14 @@ fn blueprint(world: &World, root: Entity) -> Result<&Blueprint, AccessError> {
     found.map(|found| &**found).ok_or(AccessError::NotAModel(root))
 }
 
-fn entity(world: &mut World, root: Entity, slot: &Slot) -> Result<Entity, AccessError> {
-    let path = blueprint(world, root)?.positions[slot.position].path.clone();
-    access::module(world, root, &path)
+fn home(world: &World, root: Entity, slot: &Slot) -> Result<(Entity, ColumnKey), AccessError> {
+    let (group, member, _) = access::place(world, root)?;
+    Ok(group.home(slot, member))
 }
 
-fn bytes(world: &mut World, root: Entity, slot: &Slot) -> Result<Vec<u8>, AccessError> {
-    let entity = entity(world, root, slot)?;
-    let row = row(world, entity, ColumnKey::of(slot));
+fn bytes(world: &World, root: Entity, slot: &Slot) -> Result<Vec<u8>, AccessError> {
+    let (entity, key) = home(world, root, slot)?;
+    let row = row(world, entity, key);
     let missing = || AccessError::NoColumn { name: slot.name.clone(), role: slot.role };
     Ok(row.ok_or_else(missing)?[..slot.ty.size_bytes()].to_vec())
 }
