@@ -573,32 +573,23 @@ impl Blueprint {
         &among[slot.index]
     }
 
-    /// Makes the parameter or buffer of that name at `position` one that is shared, of type `ty`; of a
-    /// parameter that is tied, its owner.
-    ///
-    /// # Errors
-    ///
-    /// If there is none, or it is of another type.
+    /// Makes the parameter or buffer of that name at `position` the one that is shared; of a parameter that is
+    /// tied, its owner. What has become another, of other type, is the model's own.
     pub fn share(
         &mut self,
         position: usize,
         name: &str,
         row: SharedRow,
         (role, ty): (Role, &Type),
-    ) -> Result<(), TieError> {
+    ) {
         let slot = match role {
             Role::Buffer => self.buffer(position, name),
             _ => self.parameter(position, name),
         };
-        let slot = slot.ok_or_else(|| self.no_such(position, "", name))?;
-        if slot.ty != *ty {
-            let message = format!("expected the type of the shared {ty}, got {}", slot.ty);
-            return Err(TieError { path: slot.name, message });
-        }
+        let Some(slot) = slot.filter(|slot| slot.ty == *ty) else { return };
         let at = &mut self.positions[slot.position];
         let among = if role == Role::Buffer { &mut at.buffers } else { &mut at.parameters };
         among[slot.index].shared = Some(row);
-        Ok(())
     }
 
     /// Gives the positions of the module at `position` and of all below it.

@@ -70,6 +70,12 @@ pub enum AccessError {
         /// The dotted name.
         name: String,
     },
+    /// The population's models share it, and each needs its own.
+    #[error("'{name}' is shared by the population: unshare it first")]
+    Shared {
+        /// The dotted name.
+        name: String,
+    },
     /// The population's models do not share it.
     #[error("'{name}' is not shared by the population")]
     NotShared {

@@ -294,7 +294,7 @@ impl Binder {
         let id = Columns::find(world, key).ok_or_else(no_column)?;
         let owner = world.get_entity(shared.owner).map_err(|_| no_column())?;
         let row = owner.get_by_id(id).map_err(|_| no_column())?;
-        self.segments.push(row.as_ptr());
+        self.segments.push(row.as_ptr().cast_mut());
         self.bound.push(BoundSlot {
             segments: (self.segments.len() - 1, 1),
             row_bytes: key.row_bytes(),

@@ -149,8 +149,7 @@ pub(crate) fn backward(
     let pairs: Vec<_> = pairs.into_iter().zip(dy).collect();
     let mut watch = Watch { runner: &mut runner, trace: &trace, trainable: &trainable };
     let mut found = backward_watched(&trace, &pairs, &wrt, &mut watch);
-    let mut of_inputs =
-        found.split_off(trainable.len() + shared_trainable.len()).into_iter();
+    let mut of_inputs = found.split_off(trainable.len() + shared_trainable.len()).into_iter();
     let of_shared = found.split_off(trainable.len());
     let has_gradient = &cohort.scheme.has_gradient;
     let mut numbers = Vec::new();

@@ -359,7 +359,8 @@ fn run<'a>(
     // (`Read` shared, `Write` exclusively) and the members' rows in it are disjoint; `Read::picked`
     // compared item numbers with the data. `slots` are rows that `Binder::bind` took from columns of a
     // world that it borrows exclusively while they live, one for each member, of as many bytes as the
-    // slots' types say.
+    // slots' types say; a row that members share is only read, by an assertion there. `Listed` holds rows that
+    // are different.
     unsafe { executor::run(&stages) };
     buffers.stages = recycle(stages);
     buffers.sinks = recycle(sinks);

@@ -8,8 +8,8 @@ use neurarch_components::losses::DynLoss;
 use neurarch_kernels::cpu::memory::padded;
 use neurarch_kernels::dtype::Dtype;
 use neurarch_kernels::passes::plan::{Plan, PlanOptions};
-use neurarch_kernels::program::{Program, Role, Slot};
 use neurarch_kernels::program::tree::{Arguments, Tree};
+use neurarch_kernels::program::{Program, Role, Slot};
 use neurarch_kernels::shape::Type;
 
 use crate::launch::Output;
@@ -315,16 +315,17 @@ fn plan(
         Kind::Step => (trace::step(scheme)?, None),
         Kind::ZeroGradients => (trace::zero_gradients(scheme)?, None),
         Kind::TrainStep => {
-            let (program, results, places) =
-                trace::train_step(scheme, loss(), &called, target())?;
+            let (program, results, places) = trace::train_step(scheme, loss(), &called, target())?;
             shared = places;
             (program, results)
         }
         Kind::Tape | Kind::Backward => {
             let (split, results, shared) = trace::forward_and_backward(scheme, &called)?;
             let (saved, _) = side_by_side(&split.saved);
-            let tape = Planned::new(scheme, request, Kind::Tape, split.forward, results.clone(), options)?;
-            let backward = Planned::new(scheme, request, Kind::Backward, split.backward, results, options)?;
+            let tape =
+                Planned::new(scheme, request, Kind::Tape, split.forward, results.clone(), options)?;
+            let backward =
+                Planned::new(scheme, request, Kind::Backward, split.backward, results, options)?;
             return Ok(vec![Arc::new(tape), Arc::new(Planned { saved, shared, ..backward })]);
         }
     };

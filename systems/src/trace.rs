@@ -126,7 +126,8 @@ impl Scheme {
     pub(crate) fn shared(&self) -> Vec<(usize, Parameter)> {
         let mut shared = Vec::new();
         for (position, at) in self.blueprint.positions.iter().enumerate() {
-            for (index, of) in at.parameters.iter().enumerate().filter(|(_, of)| of.tied.is_none()) {
+            for (index, of) in at.parameters.iter().enumerate().filter(|(_, of)| of.tied.is_none())
+            {
                 let number = self.blueprint.number(position, index);
                 let slot = self.blueprint.parameter(position, &of.name);
                 let found = of.shared.zip(slot);
@@ -139,9 +140,7 @@ impl Scheme {
     /// Lists those of them that need a gradient here.
     pub(crate) fn shared_trainable(&self) -> Vec<(usize, Parameter)> {
         let mut shared = self.shared();
-        shared.retain(|(_, p)| {
-            !self.mode.frozen.contains(p.number) && p.slot.ty.dtype.is_float()
-        });
+        shared.retain(|(_, p)| !self.mode.frozen.contains(p.number) && p.slot.ty.dtype.is_float());
         shared
     }
 

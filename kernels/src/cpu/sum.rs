@@ -44,7 +44,8 @@ pub struct BlockSum {
 impl BlockSum {
     /// Starts a sum of rows of type `ty`: f32 or f64.
     pub fn new(ty: &Type) -> Self {
-        let (block, total) = (AlignedBytes::new(ty.size_bytes()), AlignedBytes::new(ty.size_bytes()));
+        let (block, total) =
+            (AlignedBytes::new(ty.size_bytes()), AlignedBytes::new(ty.size_bytes()));
         BlockSum { dtype: ty.dtype, row_bytes: ty.size_bytes(), rows: 0, block, total }
     }
 
@@ -75,7 +76,11 @@ impl BlockSum {
                     continue;
                 }
                 if number > 0 {
-                    end_block::<T>(number, bytemuck::cast_slice(block), bytemuck::cast_slice_mut(total));
+                    end_block::<T>(
+                        number,
+                        bytemuck::cast_slice(block),
+                        bytemuck::cast_slice_mut(total),
+                    );
                 }
                 block.copy_from_slice(row);
             }

@@ -132,7 +132,8 @@ pub fn number_from(world: &mut World, population: Entity, first: u64) -> Result<
 ///
 /// If `population` is no population. Entities that are no models of it are passed over.
 ///
-/// Source: `torch.nn.Module.reset_parameters`, of every module.
+/// Source: `torch.nn.Module.reset_parameters`, of every module. What the population
+/// [shares](crate::shared) stays as it is.
 pub fn reset_parameters(
     world: &mut World,
     population: Entity,

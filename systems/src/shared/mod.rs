@@ -19,9 +19,7 @@ use neurarch_kernels::shape::Type;
 
 pub(crate) use order::Chunks;
 pub(crate) use sums::{EagerGradients, Losses, Pass, Sums, run_summed};
-pub(crate) use update::{
-    SharedOptimizers, accumulate, has_optimizer, step, update, zero, zero_at,
-};
+pub(crate) use update::{SharedOptimizers, accumulate, has_optimizer, step, update, zero, zero_at};
 
 use crate::access::{AccessError, find_all};
 use crate::{sign, spawn};
@@ -73,7 +71,9 @@ pub fn share(world: &mut World, population: Entity, name: &str) -> Result<(), Ac
         return Err(AccessError::Mixed { name: name.to_owned() });
     }
     let shared = match known {
-        Some(row) => world.get::<SharedTensors>(population).and_then(|of| of.get(row.index)).cloned(),
+        Some(row) => {
+            world.get::<SharedTensors>(population).and_then(|of| of.get(row.index)).cloned()
+        }
         None => None,
     };
     let owner_parameter = match shared {
@@ -81,7 +81,8 @@ pub fn share(world: &mut World, population: Entity, name: &str) -> Result<(), Ac
         None => {
             let numbers = row(world, first.entity, first.key).map(<[u8]>::to_vec);
             let numbers = numbers.ok_or(AccessError::NoColumn { name: own.clone(), role })?;
-            let tensor = SharedTensor { name: own.clone(), role, ty: ty.clone(), has_gradient: false };
+            let tensor =
+                SharedTensor { name: own.clone(), role, ty: ty.clone(), has_gradient: false };
             let mut tensors = world.get_mut::<SharedTensors>(population);
             let tensors = tensors.as_deref_mut().map(std::mem::take);
             let mut tensors = tensors.unwrap_or_default();
@@ -129,23 +130,26 @@ pub fn unshare(world: &mut World, population: Entity, name: &str) -> Result<(), 
     let numbers = row(world, population, key).map(<[u8]>::to_vec);
     let numbers = numbers.ok_or(AccessError::NoColumn { name: own.clone(), role })?;
     // Also where it goes by another name in a model of another structure.
-    let mut modules = Vec::new();
+    let (mut tied, mut modules) = (Vec::new(), Vec::new());
     for group in world.get::<Population>(population).map(Population::groups).unwrap_or_default() {
-        for (position, contents) in group.contents.iter().enumerate() {
+        for (contents, entities) in group.contents.iter().zip(&group.modules) {
+            tied.extend(entities.iter().filter(|&&at| world.get::<Ties>(at).is_some()));
             let of = contents.parameters.iter().chain(&contents.buffers);
             let mut names = of.filter(|of| of.shared == Some(shared)).map(|of| of.name.clone());
             if let Some(name) = names.next() {
-                modules.extend(group.modules[position].iter().map(|&at| (at, name.clone())));
+                modules.extend(entities.iter().map(|&at| (at, name.clone())));
             }
         }
     }
-    for (module, _) in &modules {
-        let Some(mut ties) = world.get::<Ties>(*module).cloned() else { continue };
+    for module in tied {
+        let Some(mut ties) = world.get::<Ties>(module).cloned() else { continue };
+        let before = ties.0.len();
         ties.0.retain(|tie| tie.owner != population || tie.owner_parameter != own);
-        let mut module = world.entity_mut(*module);
-        match ties.0.is_empty() {
-            true => drop(module.remove::<Ties>()),
-            false => drop(module.insert(ties)),
+        let mut module = world.entity_mut(module);
+        match ties.0.len() {
+            0 => drop(module.remove::<Ties>()),
+            left if left < before => drop(module.insert(ties)),
+            _ => {}
         }
     }
     sign::refresh(world, population)?;

@@ -66,7 +66,11 @@ impl SharedOptimizers {
                         }
                         Some(known) if !self.list[known].1.equals(own) => {
                             let name = parameter.slot.name;
-                            return Err(StepError::SharedOptimizer { name, first: first[known].1, other });
+                            return Err(StepError::SharedOptimizer {
+                                name,
+                                first: first[known].1,
+                                other,
+                            });
                         }
                         Some(_) => {}
                     }

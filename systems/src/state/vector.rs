@@ -180,7 +180,8 @@ pub fn parameters_to_vectors<T: Element>(
     Ok(Array2::from_shape_vec(shape, numbers).expect("as many as the parameters have"))
 }
 
-/// Overwrites all parameters of each model of a population with a row of a matrix, by index.
+/// Overwrites all parameters of each model of a population with a row of a matrix, by index. What the population
+/// [shares](crate::shared) is what the last row says.
 ///
 /// # Errors
 ///

@@ -132,7 +132,9 @@ pub enum StepError {
         message: String,
     },
     /// A model writes to a parameter or buffer that it shares with the others of its population.
-    #[error("{name}: a parameter or buffer that a population shares cannot be written by its models")]
+    #[error(
+        "{name}: a parameter or buffer that a population shares cannot be written by its models"
+    )]
     SharedWritten {
         /// The dotted name.
         name: String,

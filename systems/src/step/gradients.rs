@@ -52,9 +52,9 @@ fn zero_grad_below(world: &mut World, module: Entity, set_to_none: bool) -> Resu
     let (group, place, blueprint) = access::place(world, root).map_err(|_| not_there.clone())?;
     let position = group.modules.iter().position(|modules| modules[place] == module);
     let below = blueprint.parameters_below(position.ok_or(not_there)?);
-    let of_population = below.iter().filter_map(|&(position, index)| {
-        blueprint.positions[position].parameters[index].shared
-    });
+    let of_population = below
+        .iter()
+        .filter_map(|&(position, index)| blueprint.positions[position].parameters[index].shared);
     let of_population: Vec<_> = of_population.collect();
     let gradients = below.into_iter().map(|(position, index)| {
         let ty = &blueprint.positions[position].parameters[index].ty;
