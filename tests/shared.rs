@@ -4,17 +4,13 @@
 use std::sync::{Arc, Mutex};
 
 use ndarray::{Array2, Array3, ArrayD, Axis, IxDyn, s};
-use neurarch::bevy_ecs::entity::EntityCloner;
-use neurarch::components::column::Columns;
 use neurarch::components::hook::{Callback, HookOptions};
-use neurarch::components::shared::SharedTensors;
+use neurarch::components::tree::Model;
 use neurarch::kernels::cpu::sum::BLOCK;
 use neurarch::kernels::passes::plan::PlanOptions;
 use neurarch::prelude::*;
-use neurarch::systems::evolve::{self, Noise};
 use neurarch::systems::plans::Plans;
-use neurarch::systems::step::StepError;
-use neurarch::systems::{hooks, mode, traverse};
+use neurarch::systems::{hooks, mode};
 use proptest::prelude::*;
 
 const WEIGHT: &str = "0.weight";
@@ -105,6 +101,46 @@ fn a_gradient_is_the_sum_in_blocks_of_the_models_gradients() {
             other.gradient::<f32>(own, "2.weight").unwrap()
         );
     }
+}
+
+#[test]
+fn the_order_of_a_sum_is_that_of_the_models_numbers() {
+    let models = 2 * BLOCK + 9;
+    let ((mut world, a), (mut other, b)) = (shared(models), copies(models));
+    for (world, population) in [(&mut world, a), (&mut other, b)] {
+        // The last models move into the gaps.
+        let roots = world.models(population).unwrap().to_vec();
+        for index in [0, 3, BLOCK + 2] {
+            world.despawn(roots[index]);
+        }
+        world.entity_mut(roots[7]).insert(Tag);
+    }
+    backward(&mut world, a);
+    backward(&mut other, b);
+    let number = |root: &Entity| other.get::<Model>(*root).unwrap().number;
+    let mut roots = other.models(b).unwrap().to_vec();
+    assert!(!roots.is_sorted_by_key(number));
+    roots.sort_by_key(number);
+    let of = |root| other.gradient::<f32>(root, WEIGHT).unwrap().unwrap();
+    let gradients: Vec<_> = roots.into_iter().map(of).collect();
+    let root = world.models(a).unwrap()[0];
+    assert_eq!(world.gradient::<f32>(root, WEIGHT).unwrap().unwrap(), block_sum(&gradients));
+}
+
+#[test]
+fn inputs_have_gradients_beside_what_is_shared() {
+    let ((mut world, a), (mut other, b)) = (shared(5), copies(5));
+    let (x, classes) = inputs(5);
+    let mut gradients = Vec::new();
+    for (world, population) in [(&mut world, a), (&mut other, b)] {
+        world.forward(population, Input::from(&x).requires_grad()).unwrap();
+        world.loss::<f32, i64>(population, &classes, &loss()).unwrap();
+        world.backward(population).unwrap();
+        gradients.push(world.input_gradient::<f32>(population).unwrap().unwrap());
+    }
+    assert_eq!(gradients[0], gradients[1]);
+    let root = world.models(a).unwrap()[0];
+    assert!(world.gradient::<f32>(root, WEIGHT).unwrap().is_some());
 }
 
 #[test]
@@ -309,145 +345,6 @@ fn models_that_are_frozen_or_inactive_contribute_nothing() {
     let (x, classes) = inputs(5);
     world.train_step(a, &x, &classes, &loss()).unwrap();
     assert_eq!(bits(&mut world, a), before);
-}
-
-#[test]
-fn sharing_keeps_what_is_frozen() {
-    let mut world = World::new();
-    let population = world.spawn_population(&net(), 3, Seed(3)).unwrap();
-    world.insert(population, SGD::default()).unwrap();
-    world.requires_grad_(population, false).unwrap();
-    for share in [true, false] {
-        match share {
-            true => world.share_parameter(population, WEIGHT).unwrap(),
-            false => world.unshare_parameter(population, WEIGHT).unwrap(),
-        }
-        let (x, classes) = inputs(3);
-        let before = bits(&mut world, population);
-        world.train_step(population, &x, &classes, &loss()).unwrap();
-        assert_eq!(bits(&mut world, population), before);
-    }
-}
-
-#[test]
-fn memory_does_not_grow_with_the_number_of_models() {
-    /// Counts the bytes of columns of all tables.
-    fn column_bytes(world: &World) -> usize {
-        let columns = world.resource::<Columns>();
-        let tables = world.storages().tables.iter();
-        let bytes = tables.map(|table| {
-            let own = world
-                .components()
-                .iter_registered()
-                .filter(|&(id, _)| columns.is_column(id) && table.has_column(id));
-            table.entity_count() as usize * own.map(|(_, of)| of.layout().size()).sum::<usize>()
-        });
-        bytes.sum()
-    }
-    let sizes = [1, 10, 100].map(|models| {
-        let mut world = World::new();
-        let net = Linear { bias: false, ..Linear::new(64, 64) };
-        let population = world.spawn_population(&net, models, Seed(1)).unwrap();
-        world.share_parameter(population, "weight").unwrap();
-        world.insert(population, Adam::default()).unwrap();
-        let (x, y) = (Array3::<f32>::ones((models, 2, 64)), Array3::<f32>::zeros((models, 2, 64)));
-        world.train_step(population, &x, &y, &MSELoss::default()).unwrap();
-        world.forward(population, &x).unwrap();
-        world.backward_from(population, &y).unwrap();
-        column_bytes(&world)
-    });
-    // The weight, its gradient, two moments and the count of steps.
-    assert_eq!(sizes, [4 * 64 * 64 * 4 + 64; 3]);
-}
-
-#[test]
-fn models_come_and_go_and_the_owner_is_none_of_them() {
-    let (mut world, population) = shared(3);
-    let numbers = world.stack::<f32>(population, WEIGHT).unwrap().index_axis(Axis(0), 0).to_owned();
-    for root in world.models(population).unwrap().to_vec() {
-        world.despawn(root);
-    }
-    world.spawn_models(population, 2).unwrap();
-    let roots = world.models(population).unwrap().to_vec();
-    assert_eq!(world.parameter::<f32>(roots[1], WEIGHT).unwrap(), numbers);
-    let copy = world.spawn_empty().id();
-    EntityCloner::build_opt_out(&mut world).linked_cloning(true).clone_entity(roots[0], copy);
-    evolve::clone_models(&mut world, population, &[0, 1]).unwrap();
-    let ones = ArrayD::<f32>::ones(numbers.raw_dim());
-    world.set_parameter(copy, WEIGHT, ones.view()).unwrap();
-    let all = world.stack::<f32>(population, WEIGHT).unwrap();
-    assert_eq!(all, ArrayD::<f32>::ones(IxDyn(&[5, 5, 3])));
-    backward(&mut world, population);
-    world.unshare_parameter(population, WEIGHT).unwrap();
-    assert_eq!(world.stack::<f32>(population, WEIGHT).unwrap(), all);
-    world.set_parameter(copy, WEIGHT, numbers.view()).unwrap();
-    assert_eq!(world.parameter::<f32>(roots[0], WEIGHT).unwrap(), ones);
-    assert_eq!(world.gradient::<f32>(roots[0], WEIGHT).unwrap(), None);
-    assert!(world.get::<SharedTensors>(population).unwrap().is_empty());
-}
-
-#[test]
-fn evolution_leaves_what_is_shared() {
-    let (mut world, population) = shared(4);
-    let before = world.stack::<f32>(population, WEIGHT).unwrap();
-    evolve::perturb(&mut world, population, |_| Noise::normal(1.0), |_| true).unwrap();
-    evolve::overwrite(&mut world, population, &[1, 2, 3, 0]).unwrap();
-    evolve::crossover(&mut world, population, &[(0, 1), (1, 2), (2, 3), (3, 0)]).unwrap();
-    assert_eq!(world.stack::<f32>(population, WEIGHT).unwrap(), before);
-}
-
-#[test]
-fn state_dicts_have_it_under_each_name_and_loading_changes_it_for_all() {
-    let (mut world, population) = shared(3);
-    let roots = world.models(population).unwrap().to_vec();
-    let mut state = world.state_dict(roots[1]).unwrap();
-    assert_eq!(state.tensors[0].name, WEIGHT);
-    let ones = ArrayD::<f32>::ones(IxDyn(&[5, 3]));
-    state.tensors[0] = Tensor::new(WEIGHT, ones.view());
-    world.load_state_dict(roots[2], &state).unwrap();
-    assert_eq!(world.parameter::<f32>(roots[0], WEIGHT).unwrap(), ones);
-    let stacked = world.stacked_state_dict(population).unwrap();
-    assert_eq!(stacked.tensors[0].shape, [3, 5, 3]);
-    world.load_stacked_state_dict(population, &stacked, LoadOptions::default()).unwrap();
-    let mut other = stacked.clone();
-    let numbers = ArrayD::<f32>::from_shape_fn(IxDyn(&[3, 5, 3]), |i| i[0] as f32);
-    other.tensors[0] = Tensor::new(WEIGHT, numbers.view());
-    let error =
-        world.load_stacked_state_dict(population, &other, LoadOptions::default()).unwrap_err();
-    assert!(error.to_string().contains("same numbers for all models"), "{error}");
-    assert!(world.unstack(population, WEIGHT, numbers.view()).is_err());
-    assert_eq!(world.parameter::<f32>(roots[0], WEIGHT).unwrap(), ones);
-    let names = traverse::named_parameters(&mut world, roots[0], Default::default()).unwrap();
-    assert_eq!(names.len(), 4);
-    world.fill_with(population, WEIGHT, |_| Some(Init::Normal { mean: 0.0, std: 1.0 })).unwrap();
-    let all = world.stack::<f32>(population, WEIGHT).unwrap();
-    assert!(all.outer_iter().all(|own| own == all.index_axis(Axis(0), 0)));
-    assert_ne!(world.parameter::<f32>(roots[0], WEIGHT).unwrap(), ones);
-}
-
-#[test]
-fn what_cannot_be_shared_is_an_error() {
-    let (mut world, population) = shared(3);
-    assert!(world.share_parameter(population, "9.weight").is_err());
-    world.share_parameter(population, WEIGHT).unwrap();
-    let error = world.unshare_parameter(population, "0.bias").unwrap_err();
-    assert_eq!(error.to_string(), "'0.bias' is not shared by the population");
-    world.insert_with(population, |model| SGD { lr: model as f64, ..SGD::default() }).unwrap();
-    let (x, classes) = inputs(3);
-    let before = bits(&mut world, population);
-    let error = world.train_step(population, &x, &classes, &loss()).unwrap_err();
-    assert!(matches!(error, StepError::SharedOptimizer { first: 0, other: 1, .. }), "{error}");
-    assert_eq!(bits(&mut world, population), before);
-    world.entity_mut(population).insert(SGD::default());
-    world.train_step(population, &x, &classes, &loss()).unwrap();
-
-    let norms = world.spawn_population(&BatchNorm1d::new(3), 2, Seed(1)).unwrap();
-    world.share_parameter(norms, "running_mean").unwrap();
-    let x = Array3::<f32>::ones((2, 4, 3));
-    let error = world.forward(norms, &x).unwrap_err();
-    assert!(matches!(error, StepError::SharedWritten { .. }), "{error}");
-    world.eval(norms).unwrap();
-    world.forward(norms, &x).unwrap();
 }
 
 /// Lines of torch's record.

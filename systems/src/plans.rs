@@ -23,7 +23,7 @@ pub(crate) enum Kind {
     Forward,
     /// Input `x`; outputs `y`, then the saved values of the tape.
     Tape,
-    /// Inputs the gradient of `y`, then the saved values; stores gradients.
+    /// Inputs the gradient of `y`, then the saved values; stores gradients, outputs those of what is shared.
     Backward,
     /// Inputs `y`, the target, the loss's arrays; outputs the loss, then the gradient of `y` unless the
     /// loss is an array.
@@ -32,7 +32,8 @@ pub(crate) enum Kind {
     Step,
     /// Stores zeros to the gradients that there are.
     ZeroGradients,
-    /// Inputs `x`, the target, the loss's arrays; output the loss; stores as [`Kind::Step`].
+    /// Inputs `x`, the target, the loss's arrays; outputs the loss, then the gradients of what is shared; stores
+    /// as [`Kind::Step`].
     TrainStep,
 }
 

@@ -3,6 +3,7 @@
 use bevy_ecs::prelude::*;
 use neurarch_components::population::Population;
 use neurarch_components::tree::Model;
+use neurarch_kernels::cpu::memory::AlignedBytes;
 use neurarch_kernels::cpu::tile::Key;
 
 use crate::bind::Binder;
@@ -25,6 +26,8 @@ pub(crate) struct Chunks {
     /// Which grouping into cohorts this is about, and how many models a chunk has.
     of: Option<(u64, usize)>,
     pub(super) list: Vec<Chunk>,
+    /// The gradients of a chunk's models: memory to use again.
+    pub(super) rows: AlignedBytes,
 }
 
 /// Some models, one behind the other in the order of numbers.

@@ -18,12 +18,21 @@ pub(crate) type EagerGradients = Vec<(usize, Vec<u8>)>;
 
 /// Gradients of shared parameters, in the making.
 pub(crate) struct Sums {
-    /// For each parameter, its place among what is shared, where it lies in a model's row, its bytes, and its sum.
-    of: Vec<(usize, usize, usize, BlockSum)>,
+    of: Vec<Summed>,
     /// Bytes that the gradients of one model take.
     row_bytes: usize,
-    /// The gradients of a chunk's models.
+    /// The gradients of a chunk's models; lent by [`Chunks`].
     rows: AlignedBytes,
+}
+
+/// The gradient of one parameter.
+struct Summed {
+    /// The parameter's place among what is shared.
+    place: usize,
+    /// Where it lies in a model's row.
+    offset: usize,
+    bytes: usize,
+    sum: BlockSum,
 }
 
 impl Sums {
@@ -34,9 +43,9 @@ impl Sums {
         let parameters = tensors.iter().filter(|(_, of)| of.role == Role::Parameter);
         let floats = parameters.filter(|(_, of)| of.ty.dtype.is_float());
         let of = floats.map(|(place, of)| {
-            let start = row_bytes;
-            row_bytes += padded(of.ty.size_bytes());
-            (place, start, of.ty.size_bytes(), BlockSum::new(&of.ty))
+            let (offset, bytes) = (row_bytes, of.ty.size_bytes());
+            row_bytes += padded(bytes);
+            Summed { place, offset, bytes, sum: BlockSum::new(&of.ty) }
         });
         let of: Vec<_> = of.collect();
         (!of.is_empty()).then(|| Sums { of, row_bytes, rows: AlignedBytes::default() })
@@ -50,22 +59,21 @@ impl Sums {
     /// Gives the place of each parameter that some model had a gradient of, and the sum.
     pub(crate) fn finish(self) -> Vec<(usize, Vec<u8>)> {
         let all = self.of.into_iter();
-        all.filter_map(|(place, _, _, sum)| Some((place, sum.finish()?))).collect()
+        all.filter_map(|of| Some((of.place, of.sum.finish()?))).collect()
     }
 
     /// Says where a parameter's gradient goes.
     fn output(&self, place: usize) -> Output {
-        let found = self.of.iter().find(|(own, ..)| *own == place);
-        let offset = found.map_or(0, |&(_, offset, ..)| offset);
+        let found = self.of.iter().find(|of| of.place == place);
+        let offset = found.map_or(0, |of| of.offset);
         Output { array: 1, offset, step_bytes: 0 }
     }
 
     /// Puts the gradients of members that ran eagerly where those of the others are.
     fn take(&mut self, chunk: &Chunk, number: usize, gradients: &EagerGradients) {
         for (place, all) in gradients {
-            let Some(&(_, offset, bytes, _)) = self.of.iter().find(|(own, ..)| own == place) else {
-                continue;
-            };
+            let Some(of) = self.of.iter().find(|of| of.place == *place) else { continue };
+            let (offset, bytes) = (of.offset, of.bytes);
             for (row, &(cohort, member)) in chunk.models.iter().enumerate() {
                 if cohort as usize == number {
                     let from = &all[member as usize * bytes..][..bytes];
@@ -78,13 +86,12 @@ impl Sums {
 
     /// Adds the gradients of a chunk's models, of those cohorts that have one.
     fn add(&mut self, chunk: &Chunk, has: impl Fn(usize, usize) -> bool) {
-        let (row_bytes, bytes) = (self.row_bytes, self.rows.bytes());
-        for (place, offset, size, sum) in &mut self.of {
+        let (row_bytes, all) = (self.row_bytes, self.rows.bytes());
+        for Summed { place, offset, bytes, sum } in &mut self.of {
             let rows = chunk.models.iter().enumerate();
             let rows = rows.filter(|(_, (cohort, _))| has(*cohort as usize, *place));
-            let rows: Vec<_> =
-                rows.map(|(row, _)| &bytes[row * row_bytes + *offset..][..*size]).collect();
-            sum.add(&rows);
+            let rows = rows.map(|(row, _)| &all[row * row_bytes + *offset..][..*bytes]);
+            sum.add(&rows.collect::<Vec<_>>());
         }
     }
 }
@@ -120,6 +127,7 @@ pub(crate) fn run_summed(
     mut losses: Option<Losses<'_>>,
 ) -> Result<(), StepError> {
     let eager = |cohort: usize| pass.eager.iter().find(|(of, _)| *of == cohort).map(|(_, of)| of);
+    std::mem::swap(&mut sums.rows, &mut chunks.rows);
     for chunk in &mut chunks.list {
         sums.rows.reserve(sums.row_bytes * chunk.models.len());
         for number in 0..chunk.parts.len() {
@@ -161,5 +169,6 @@ pub(crate) fn run_summed(
             }
         });
     }
+    std::mem::swap(&mut sums.rows, &mut chunks.rows);
     Ok(())
 }

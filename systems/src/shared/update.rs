@@ -101,7 +101,7 @@ pub(crate) fn accumulate(
 ) -> Result<(), StepError> {
     for (place, sum) in sums {
         let Some(one) = One::of(world, population, place, &sum) else { continue };
-        let gradient = one.watched(world, run, Hooked::Gradient, &one.gradient.clone())?;
+        let gradient = one.watched(world, run, Hooked::Gradient, &one.gradient)?;
         let slot = gradient_of(&one.slot);
         let before = one.has_gradient.then(|| one.load(world, slot.clone()));
         let whole = before.map_or(gradient.clone(), |before| &before + &gradient);
@@ -114,24 +114,17 @@ pub(crate) fn accumulate(
     Ok(())
 }
 
-/// Updates shared parameters by summed gradients.
+/// Updates shared parameters by summed gradients, which hooks see first.
 pub(crate) fn update(
     world: &mut World,
     run: &Run,
     population: Entity,
     sums: Vec<(usize, Vec<u8>)>,
-    watched: bool,
 ) -> Result<(), StepError> {
     for (place, sum) in sums {
-        let Some(mut one) = One::of(world, population, place, &sum) else { continue };
-        let mut gradient = one.gradient.clone();
-        if watched {
-            gradient = one.watched(world, run, Hooked::Gradient, &gradient)?;
-        }
-        let Some(optimizer) = run.shared_optimizers.of(place) else { continue };
-        let optimizer = optimizer.clone_box();
-        one.record_update(world, &*optimizer, &gradient);
-        one.write(world)?;
+        let Some(one) = One::of(world, population, place, &sum) else { continue };
+        let gradient = one.watched(world, run, Hooked::Gradient, &one.gradient)?;
+        one.update(world, run, &gradient)?;
     }
     Ok(())
 }
@@ -144,8 +137,12 @@ pub(crate) fn step(world: &mut World, run: &Run, population: Entity) -> Result<(
         let key = SharedRow { owner: population, index }.key(Role::Gradient, &of.ty);
         Some((index, row(world, population, key)?[..of.ty.size_bytes()].to_vec()))
     });
-    let gradients = gradients.collect();
-    update(world, run, population, gradients, false)
+    for (place, gradient) in gradients.collect::<Vec<_>>() {
+        let Some(one) = One::of(world, population, place, &gradient) else { continue };
+        let gradient = one.gradient.clone();
+        one.update(world, run, &gradient)?;
+    }
+    Ok(())
 }
 
 /// Takes the gradients of all that a population shares away: to none, or to zeros where there are any.
@@ -261,16 +258,15 @@ impl One {
         self.trace.slot(slot)
     }
 
-    /// Records the update, by the hyperparameters of `optimizer`.
-    fn record_update(&mut self, world: &World, optimizer: &dyn DynOptimizer, gradient: &Var) {
+    /// Updates the parameter by its optimizer, if it has one.
+    fn update(mut self, world: &mut World, run: &Run, gradient: &Var) -> Result<(), StepError> {
+        let Some(optimizer) = run.shared_optimizers.of(self.place) else { return Ok(()) };
+        let Some(id) = gradient.id() else { return Ok(()) };
+        let (_, recorded) = self.trace.pause()?;
+        let (_, bytes) = recorded.read_bytes(id)?;
         let mut eager = Eager::new(1, Vec::new());
         let rates = optimizer.clone_box();
         eager.set_scalar_source(Box::new(move |scalar| Some(vec![rates.scalar(scalar.name)?])));
-        let bytes = gradient.id().and_then(|id| {
-            let values = self.trace.values()?;
-            Some(values.read_bytes(id).ok()?.1)
-        });
-        let Some(bytes) = bytes else { return };
         self.trace = Trace::eager(eager);
         let gradient = self.trace.input_of_rows(self.slot.ty.clone(), std::iter::once(&bytes[..]));
         let companion = |role| Slot { role, ..self.slot.clone() };
@@ -280,8 +276,7 @@ impl One {
         let counts = Slot { ty: Type::new(Dtype::F32, [1]), ..companion(Role::Steps) };
         let steps = self.load(world, counts);
         let parameter = self.load(world, self.slot.clone());
-        let structural = optimizer.structural();
-        let after = structural.update(&Update {
+        let after = optimizer.structural().update(&Update {
             trace: &self.trace,
             owner: 0,
             index: 0,
@@ -291,6 +286,7 @@ impl One {
             steps: &steps,
         });
         self.trace.store(&steps, &after);
+        self.write(world)
     }
 
     /// Writes what was stored; columns of companions come at their first use.

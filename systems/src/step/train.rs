@@ -396,7 +396,7 @@ fn train_shared<T: Element>(
                 cohort.advance_keys(world, 1);
             }
         }
-        shared::update(world, run, population, sums.finish(), true)?;
+        shared::update(world, run, population, sums.finish())?;
     }
     Ok(())
 }
