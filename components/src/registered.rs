@@ -59,7 +59,14 @@ impl Registered {
         let parameters = |entries: &[Entry]| -> Vec<Parameter> {
             let there = entries.iter().filter_map(|entry| {
                 let Entry { name, ty, persistent, uninitialized } = entry.clone();
-                Some(Parameter { name, ty: ty?, persistent, tied: None, uninitialized })
+                Some(Parameter {
+                    name,
+                    ty: ty?,
+                    persistent,
+                    tied: None,
+                    shared: None,
+                    uninitialized,
+                })
             });
             there.collect()
         };

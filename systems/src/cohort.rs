@@ -32,6 +32,10 @@ pub(crate) struct Cohorts {
     pub(crate) list: Vec<Cohort>,
     /// The population's version and the optimizers' generation at the last regrouping.
     made_at: Option<(u64, u64)>,
+    /// Counts the regroupings.
+    pub(crate) regrouped: u64,
+    /// Counts the times that optimizers were looked at.
+    pub(crate) rated: u64,
     /// For each group, its modes and gradients.
     modes: Vec<Watch>,
     /// For each group, its optimizers.
@@ -105,6 +109,7 @@ impl Cohorts {
                 return Ok(false);
             }
             self.rates.iter_mut().for_each(|watch| watch.look(world));
+            self.rated += 1;
         }
         Ok(true)
     }
@@ -141,6 +146,8 @@ impl Cohorts {
             [world.register_component::<Mode>(), world.register_component::<HasGradient>()];
         let (mut modes, mut rates) = (Vec::new(), Vec::new());
         self.list.clear();
+        self.regrouped += 1;
+        self.rated += 1;
         let found = population(world, of)?;
         let optimizers = world.resource::<Optimizers>();
         for (number, group) in found.groups().iter().enumerate() {

@@ -150,6 +150,13 @@ fn fuse_in<T: Float>(
         eps.push(eps_of(world, second).ok_or_else(|| wrong(bn, "a batch norm"))?);
         norms.push(second);
     }
+    for name in ["weight", "bias"].map(|name| format!("{layer}.{name}")) {
+        // What is not there is told below, if it is needed.
+        let all = access::find_all(world, of, &name, None).unwrap_or_default();
+        if all.iter().any(|found| found.shared.is_some()) {
+            return Err(AccessError::Shared { name }.into());
+        }
+    }
     let mut read = |module: &str, name: &str| {
         let array = access::stack::<T>(world, of, &format!("{module}.{name}"), None);
         array.map(|array| array.mapv(Into::<f64>::into))

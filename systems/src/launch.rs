@@ -159,14 +159,50 @@ pub(crate) struct Write<'a> {
     base: *mut u8,
     len: usize,
     stride: usize,
+    /// Pairs (0, row) for the members in their order, if rows are not by index.
+    rows: Option<&'a Listed>,
     array: PhantomData<&'a mut [u8]>,
+}
+
+/// Rows of an array for the members of a launch, in their order; all are different.
+#[derive(Clone, Debug)]
+pub(crate) struct Listed {
+    rows: Vec<(u32, u32)>,
+    /// One more than the largest.
+    end: usize,
+}
+
+impl Listed {
+    /// Takes the rows.
+    ///
+    /// # Panics
+    ///
+    /// If two are the same.
+    pub(crate) fn new(rows: impl Iterator<Item = u32>) -> Self {
+        let rows: Vec<_> = rows.map(|row| (0, row)).collect();
+        let mut sorted = rows.clone();
+        sorted.sort_unstable();
+        assert!(sorted.is_sorted_by(|a, b| a < b), "each member has a row of its own");
+        let end = sorted.last().map_or(0, |&(_, last)| last as usize + 1);
+        Listed { rows, end }
+    }
 }
 
 impl<'a> Write<'a> {
     /// Writes to `elements`, `stride` bytes from model to model.
     pub(crate) fn new<T: Element>(elements: &'a mut [T], stride: usize) -> Self {
         let bytes: &mut [u8] = bytemuck::cast_slice_mut(elements);
-        Write { base: bytes.as_mut_ptr(), len: bytes.len(), stride, array: PhantomData }
+        let (base, len) = (bytes.as_mut_ptr(), bytes.len());
+        Write { base, len, stride, rows: None, array: PhantomData }
+    }
+
+    /// Writes to other rows than those of the members' indices.
+    pub(crate) fn listed<T: Element>(
+        elements: &'a mut [T],
+        stride: usize,
+        rows: &'a Listed,
+    ) -> Self {
+        Write { rows: Some(rows), ..Write::new(elements, stride) }
     }
 }
 
@@ -299,7 +335,7 @@ fn run<'a>(
         gather: read.picked.map(Picked::gather),
     }));
     sinks.extend(bases[n_inputs..].iter().zip(outputs()).map(|(base, output)| Sink {
-        rows: members.rows(base, arrays[output.array].stride),
+        rows: arrays[output.array].rows(members, base),
         step_bytes: output.step_bytes,
     }));
 
@@ -323,7 +359,8 @@ fn run<'a>(
     // (`Read` shared, `Write` exclusively) and the members' rows in it are disjoint; `Read::picked`
     // compared item numbers with the data. `slots` are rows that `Binder::bind` took from columns of a
     // world that it borrows exclusively while they live, one for each member, of as many bytes as the
-    // slots' types say.
+    // slots' types say; a row that members share is only read, by an assertion there. `Listed` holds rows that
+    // are different.
     unsafe { executor::run(&stages) };
     buffers.stages = recycle(stages);
     buffers.sinks = recycle(sinks);
@@ -338,6 +375,21 @@ impl Members {
             return Rows::Strided { base: *base, stride };
         }
         Rows::Listed { segments: core::slice::from_ref(base), stride, rows: &self.some, offset: 0 }
+    }
+}
+
+impl Write<'_> {
+    /// Gives the rows of the members, `base` the address of the first row.
+    fn rows<'a>(&'a self, members: &'a Members, base: &'a *mut u8) -> Rows<'a> {
+        match self.rows {
+            None => members.rows(base, self.stride),
+            Some(Listed { rows, .. }) => Rows::Listed {
+                segments: core::slice::from_ref(base),
+                stride: self.stride,
+                rows,
+                offset: 0,
+            },
+        }
     }
 }
 
@@ -366,6 +418,9 @@ impl Job<'_> {
         for (output, &value) in self.outputs.iter().zip(&program.outputs) {
             let (array, ty) = (&arrays[output.array], program.ty(value));
             let in_row = output.offset + last_step * output.step_bytes + ty.size_bytes();
+            let last_model = array.rows.map_or(last_model, |rows| rows.end.saturating_sub(1));
+            let fits = array.rows.is_none_or(|rows| rows.rows.len() == members.len());
+            assert!(fits, "each member has a row");
             assert!(last_model == 0 || in_row <= array.stride, "rows of an output are apart");
             assert!(last_model * array.stride + in_row <= array.len, "and lie in its array");
             let strides = [output.offset, output.step_bytes, array.stride, array.base.addr()];

@@ -27,6 +27,7 @@ pub mod registration;
 pub mod room;
 mod run;
 pub mod sets;
+pub mod shared;
 pub mod sign;
 pub mod spawn;
 pub mod state;

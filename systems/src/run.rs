@@ -12,11 +12,12 @@ use neurarch_kernels::shape::Type;
 
 use crate::access;
 use crate::array::Called;
-use crate::cohort::{self, Cohorts};
+use crate::cohort::{self, Cohort, Cohorts};
 use crate::eager::Recorded;
 use crate::hooks::Shared;
 use crate::launch::{Buffers, Members, Read};
 use crate::plans::Results;
+use crate::shared::{self, Chunks, SharedOptimizers};
 use crate::step::StepError;
 
 /// What a population keeps from one call to the next; a component of its entity.
@@ -37,6 +38,10 @@ pub(crate) struct Run {
     pub(crate) recorded: Vec<Option<Recorded>>,
     /// The hooks of all models, if there are any.
     pub(crate) shared: Option<Shared>,
+    /// The models in the order in which gradients of shared parameters are summed.
+    pub(crate) chunks: Chunks,
+    /// Who updates shared parameters.
+    pub(crate) shared_optimizers: SharedOptimizers,
 }
 
 /// The place of no plan: the cohort runs eagerly, or not at all.
@@ -100,6 +105,18 @@ impl Run {
             true => self.refresh(world, population),
             false => Ok(()),
         }
+    }
+
+    /// Checks that every model has an optimizer, and those that share a parameter the same one for it.
+    pub(crate) fn check_optimizers(
+        &mut self,
+        world: &World,
+        population: Entity,
+    ) -> Result<(), StepError> {
+        if !shared::has_optimizer(world, population) {
+            self.cohorts.list.iter().try_for_each(Cohort::check_optimizer)?;
+        }
+        self.shared_optimizers.refresh(world, population, &self.cohorts)
     }
 
     /// Says whether some models have modules that become others when they are first called.

@@ -17,7 +17,7 @@ use neurarch_components::parametrizations::{RegisteredAgain, WeightNormed};
 use neurarch_components::population::{Group, Population};
 use neurarch_components::registered::Registered;
 use neurarch_components::registry::ModuleTypes;
-use neurarch_components::tie::{SharedModule, Ties};
+use neurarch_components::tie::SharedModule;
 use neurarch_components::tree::{Columned, Contents, Model, ModuleName};
 use neurarch_kernels::program::Role;
 
@@ -25,6 +25,7 @@ use crate::bind::changed_since;
 use crate::init;
 use crate::refit::{refit, remap_modes, strip_markers};
 use crate::room::{self, RoomError};
+use crate::tie;
 
 /// Why a model's tree is not a model.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -387,42 +388,9 @@ fn read(world: &World, root: Entity, model: &Model) -> Result<Live, SignError> {
         }
     }
     live.blueprint.drop_parametrized();
-    resolve(world, &mut live).map_err(|error| SignError::Tie { index, error })?;
+    let Live { blueprint, entities } = &mut live;
+    tie::resolve(world, blueprint, entities).map_err(|error| SignError::Tie { index, error })?;
     Ok(live)
-}
-
-/// Finds what the second names and the tied parameters of a tree are.
-fn resolve(world: &World, live: &mut Live) -> Result<(), TieError> {
-    let Live { blueprint, entities } = live;
-    let place = |entity: Entity| entities.iter().position(|&known| known == entity);
-    let missing = |path: &str, owner: Entity| TieError {
-        path: path.to_owned(),
-        message: format!("{owner} is no module of this model"),
-    };
-    for (position, &entity) in entities.iter().enumerate() {
-        let Some(SharedModule(owner)) = world.get(entity).copied() else { continue };
-        let path = &blueprint.positions[position].path;
-        let is_owner = |&found: &usize| world.get::<SharedModule>(entities[found]).is_none();
-        let found = place(owner).filter(is_owner).ok_or_else(|| missing(path, owner))?;
-        let module = blueprint.positions[found].module.clone();
-        let at = &mut blueprint.positions[position];
-        (at.alias, at.module) = (Some(found), module);
-    }
-    blueprint.check_cycles()?;
-    for (position, &entity) in entities.iter().enumerate() {
-        for tie in world.get::<Ties>(entity).into_iter().flat_map(|ties| &ties.0) {
-            let path = blueprint.path_below(position, &tie.parameter);
-            let owner = place(tie.owner).ok_or_else(|| missing(&path, tie.owner))?;
-            let find = |position, name: &str| {
-                let found = blueprint.find_below(position, name);
-                found.ok_or_else(|| missing(&format!("{path} ({name})"), tie.owner))
-            };
-            let (one, other) =
-                (find(position, &tie.parameter)?, find(owner, &tie.owner_parameter)?);
-            blueprint.tie(one, other)?;
-        }
-    }
-    Ok(())
 }
 
 fn check_name(

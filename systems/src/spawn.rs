@@ -12,6 +12,7 @@ use neurarch_components::parametrizations::{RegisteredAgain, WeightNormed};
 use neurarch_components::population::{Group, Population};
 use neurarch_components::registered::Registered;
 use neurarch_components::registry::ModuleTypes;
+use neurarch_components::shared::{SharedRow, SharedTensors};
 use neurarch_components::tie::{SharedModule, Tie, Ties};
 use neurarch_components::tree::{Columned, Contents, Model, ModuleName, NOT_A_MEMBER};
 use neurarch_kernels::dtype::Dtype;
@@ -250,6 +251,8 @@ struct Prepared {
     alias: Option<usize>,
     /// Its tied parameters: a name, the owner's position, and the name there.
     ties: Vec<(String, usize, String)>,
+    /// Those of its parameters and buffers that the population shares.
+    shared: Vec<Tie>,
     /// Its parameters and buffers, if they are in another order than it declares them in.
     again: Option<RegisteredAgain>,
     /// Its tensors that are made of a length and a direction.
@@ -272,6 +275,17 @@ pub(crate) fn ties(blueprint: &Blueprint, at: &Position) -> Vec<(String, usize, 
     tied.collect()
 }
 
+/// Lists the parameters and buffers of a position that the population shares, as ties.
+pub(crate) fn shared(world: &World, at: &Position) -> Vec<Tie> {
+    let of = at.parameters.iter().chain(&at.buffers);
+    let ties = of.filter_map(|of| {
+        let SharedRow { owner, index } = of.shared?;
+        let owner_parameter = world.get::<SharedTensors>(owner)?.get(index)?.name.clone();
+        Some(Tie { parameter: of.name.clone(), owner, owner_parameter })
+    });
+    ties.collect()
+}
+
 /// Names the parameters and buffers of a position if the module declares them in another order.
 fn registered_again(at: &Position) -> Option<RegisteredAgain> {
     let mut declared = Declare::default();
@@ -282,6 +296,12 @@ fn registered_again(at: &Position) -> Option<RegisteredAgain> {
     let own: Vec<_> = own.filter(|name| declared.contains(name)).collect();
     let is_kept = declared.iter().filter(|name| own.contains(name)).eq(own.iter());
     (!is_kept).then(|| RegisteredAgain(own.into_iter().cloned().collect()))
+}
+
+impl Prepared {
+    fn is_tied(&self) -> bool {
+        !(self.ties.is_empty() && self.shared.is_empty())
+    }
 }
 
 impl Spawner {
@@ -306,6 +326,7 @@ impl Spawner {
             module,
             alias: at.alias,
             ties: ties(blueprint, at),
+            shared: shared(world, at),
             again: registered_again(at),
             normed: at.weight_normed.clone(),
             registered: registered(live),
@@ -361,13 +382,14 @@ impl Spawner {
             if !at.normed.0.is_empty() {
                 entity.insert(at.normed.clone());
             }
-            if !at.ties.is_empty() {
+            if at.is_tied() {
                 let tie = |(parameter, owner, owner_parameter): &(String, usize, String)| Tie {
                     parameter: parameter.clone(),
                     owner: entities[*owner],
                     owner_parameter: owner_parameter.clone(),
                 };
-                entity.insert(Ties(at.ties.iter().map(tie).collect()));
+                let ties = at.ties.iter().map(tie).chain(at.shared.iter().cloned());
+                entity.insert(Ties(ties.collect()));
             }
             if let Some(registered) = &at.registered {
                 entity.insert(registered.clone());
@@ -380,8 +402,7 @@ impl Spawner {
     /// Counts what the modules of a model have beside their layers and names, and are told of by.
     fn extras(&self) -> usize {
         let of = |at: &Prepared| {
-            let tied = !at.ties.is_empty();
-            [tied, at.again.is_some(), !at.normed.0.is_empty(), at.registered.is_some()]
+            [at.is_tied(), at.again.is_some(), !at.normed.0.is_empty(), at.registered.is_some()]
         };
         self.positions.iter().flat_map(of).filter(|is_there| *is_there).count()
     }

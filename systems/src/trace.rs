@@ -5,12 +5,13 @@
 use std::sync::Arc;
 
 use ndarray::ArrayViewD;
-use neurarch_components::blueprint::Blueprint;
+use neurarch_components::blueprint::{Blueprint, Parameter as Declared};
 use neurarch_components::call::{Cache, Call, Watcher};
 use neurarch_components::losses::{DynLoss, LossCall};
 use neurarch_components::mode::{Bits, Mode};
 use neurarch_components::optimizer::{DynOptimizer, Update};
 use neurarch_kernels::dtype::Dtype;
+use neurarch_kernels::passes::clean::drop_dead_code;
 use neurarch_kernels::passes::differentiate;
 use neurarch_kernels::passes::split::{Split, split};
 use neurarch_kernels::program::trace::{Trace, TraceError, Var};
@@ -122,9 +123,31 @@ impl Scheme {
         parameters
     }
 
+    /// Lists the parameters that the population's models share, each with its place among what they share.
+    pub(crate) fn shared(&self) -> Vec<(usize, Parameter)> {
+        let mut shared = Vec::new();
+        for (position, at) in self.blueprint.positions.iter().enumerate() {
+            for (index, of) in at.parameters.iter().enumerate().filter(|(_, of)| of.tied.is_none())
+            {
+                let number = self.blueprint.number(position, index);
+                let slot = self.blueprint.parameter(position, &of.name);
+                let found = of.shared.zip(slot);
+                shared.extend(found.map(|(row, slot)| (row.index, Parameter { number, slot })));
+            }
+        }
+        shared
+    }
+
+    /// Lists those of them that need a gradient here.
+    pub(crate) fn shared_trainable(&self) -> Vec<(usize, Parameter)> {
+        let mut shared = self.shared();
+        shared.retain(|(_, p)| !self.mode.frozen.contains(p.number) && p.slot.ty.dtype.is_float());
+        shared
+    }
+
     /// Says whether some parameter needs a gradient.
     pub(crate) fn has_trainable(&self) -> bool {
-        !self.trainable().is_empty()
+        !self.trainable().is_empty() || !self.shared_trainable().is_empty()
     }
 
     /// Lists the gradients that there are.
@@ -160,9 +183,10 @@ impl Scheme {
     pub(crate) fn slots(&self) -> Vec<Slot> {
         let positions = self.blueprint.positions.iter().enumerate();
         let slots = positions.flat_map(|(position, at)| {
-            let parameters = at.parameters.iter().filter(|of| of.has_column());
+            let is_there = |of: &&Declared| of.has_column() || of.shared.is_some();
+            let parameters = at.parameters.iter().filter(is_there);
             let parameters = parameters.map(move |of| self.blueprint.parameter(position, &of.name));
-            let buffers = at.buffers.iter().filter(|of| of.has_column());
+            let buffers = at.buffers.iter().filter(is_there);
             parameters.chain(buffers.map(move |of| self.blueprint.buffer(position, &of.name)))
         });
         slots.flatten().collect()
@@ -257,20 +281,25 @@ pub(crate) fn forward(
     Ok((trace.finish(&vars)?, Some(results)))
 }
 
+/// The places, among what a population shares, of the parameters whose gradients a program gives as its last
+/// outputs: they are summed over the models.
+pub(crate) type Shared = Vec<usize>;
+
 /// Records a forward pass that writes a tape, and the backward pass that reads it: inputs are what the model
 /// is called with, then the gradients of its floating results; the gradients are added to those that
-/// parameters have already.
+/// parameters have already, those of parameters that are shared are the backward pass's outputs.
 pub(crate) fn forward_and_backward(
     of: &Scheme,
     inputs: &Inputs<'_>,
-) -> Result<(Split, Option<Results>), TraceError> {
+) -> Result<(Split, Option<Results>, Shared), TraceError> {
     let trace = Trace::new();
     let (vars, results) = flatten(of.call(&trace, inputs.record(&trace), None));
     let floats = vars.iter().filter(|var| var.dtype().is_float());
     let pairs: Vec<_> = floats.map(|y| (y.clone(), trace.input(y.ty().clone()))).collect();
-    let trainable = of.trainable();
-    let wrt: Vec<_> = trainable.iter().map(|p| trace.slot(p.slot.clone())).collect();
-    let gradients = differentiate::backward(&trace, &pairs, &wrt);
+    let (trainable, shared) = (of.trainable(), of.shared_trainable());
+    let wrt = of_parameters(&trace, &trainable, &shared);
+    let mut gradients = differentiate::backward(&trace, &pairs, &wrt);
+    let of_shared = gradients.split_off(trainable.len());
     for (parameter, gradient) in trainable.iter().zip(gradients) {
         let Some(gradient) = gradient else { continue };
         let slot = trace.slot(gradient_of(&parameter.slot));
@@ -280,7 +309,43 @@ pub(crate) fn forward_and_backward(
         };
         trace.store(&slot, &sum);
     }
-    Ok((split(trace.finish(&vars)?, inputs.types.len()), Some(results)))
+    let mut given = Vec::new();
+    for ((place, parameter), gradient) in shared.iter().zip(of_shared) {
+        let Some(gradient) = gradient else { continue };
+        let slot = gradient_of(&parameter.slot);
+        trace.store(&trace.slot(slot.clone()), &gradient);
+        given.push((slot, *place));
+    }
+    let mut split = split(trace.finish(&vars)?, inputs.types.len());
+    let places = give_stores(&mut split.backward, &given);
+    Ok((split, Some(results), places))
+}
+
+/// Lists parameters as values: those of the model, then those that are shared.
+pub(crate) fn of_parameters(
+    trace: &Trace,
+    own: &[Parameter],
+    shared: &[(usize, Parameter)],
+) -> Vec<Var> {
+    let all = own.iter().chain(shared.iter().map(|(_, parameter)| parameter));
+    all.map(|parameter| trace.slot(parameter.slot.clone())).collect()
+}
+
+/// Makes outputs of what a program stores to some slots; gives their places in the order of the outputs.
+fn give_stores(program: &mut Program, given: &[(Slot, usize)]) -> Shared {
+    let mut places = Vec::new();
+    let stores = std::mem::take(&mut program.stores);
+    for (slot, value) in stores {
+        match given.iter().find(|(known, _)| *known == program.slots[slot]) {
+            Some(&(_, place)) => {
+                program.outputs.push(value);
+                places.push(place);
+            }
+            None => program.stores.push((slot, value)),
+        }
+    }
+    *program = drop_dead_code(std::mem::take(program));
+    places
 }
 
 /// Records a loss: inputs `y`, the target and the loss's arrays; outputs the loss, and the gradient of
@@ -308,13 +373,13 @@ fn call_loss(trace: &Trace, of: &dyn DynLoss, y: &Var, target: Type) -> Var {
 }
 
 /// Records forward pass, loss, backward pass and updates in one: inputs are what the model is called with, the
-/// target and the loss's arrays; output the loss.
+/// target and the loss's arrays; outputs the loss and the gradients of parameters that are shared.
 pub(crate) fn train_step(
     of: &Scheme,
     loss: &dyn DynLoss,
     inputs: &Inputs<'_>,
     target: Type,
-) -> Result<(Program, Option<Results>), TraceError> {
+) -> Result<(Program, Option<Results>, Shared), TraceError> {
     let trace = Trace::new();
     let y = only(&trace, of.call(&trace, inputs.record(&trace), None));
     let loss = call_loss(&trace, loss, &y, target);
@@ -324,13 +389,20 @@ pub(crate) fn train_step(
     if let Some(error) = trace.error() {
         return Err(error);
     }
-    let trainable = of.trainable();
-    let wrt: Vec<_> = trainable.iter().map(|p| trace.slot(p.slot.clone())).collect();
+    let (trainable, shared) = (of.trainable(), of.shared_trainable());
+    let wrt = of_parameters(&trace, &trainable, &shared);
     let one = trace.constant(1.0, loss.dtype(), []);
-    let gradients = differentiate::backward(&trace, &[(loss.clone(), one)], &wrt);
+    let mut gradients = differentiate::backward(&trace, &[(loss.clone(), one)], &wrt);
+    let of_shared = gradients.split_off(trainable.len());
     of.updates(&trace, trainable.iter().map(|p| &p.slot).zip(gradients));
+    let (mut outputs, mut places) = (vec![loss], Vec::new());
+    for ((place, _), gradient) in shared.iter().zip(of_shared) {
+        let Some(gradient) = gradient else { continue };
+        outputs.push(gradient);
+        places.push(*place);
+    }
     let results = Results::new(vec![y.ty().clone()], Tree::Leaf(0));
-    Ok((trace.finish(&[loss])?, Some(results)))
+    Ok((trace.finish(&outputs)?, Some(results), places))
 }
 
 /// What torch says when `backward` is asked of a loss that is not one number.

@@ -140,7 +140,8 @@ pub fn number_from(world: &mut World, population: Entity, first: u64) -> Result<
 ///
 /// If `population` is no population. Entities that are no models of it are passed over.
 ///
-/// Source: `torch.nn.Module.reset_parameters`, of every module.
+/// Source: `torch.nn.Module.reset_parameters`, of every module. What the population
+/// [shares](crate::shared) stays as it is.
 pub fn reset_parameters(
     world: &mut World,
     population: Entity,
@@ -362,6 +363,22 @@ fn fill_alike(
     places.sort_unstable();
     places.dedup();
     let Some(found) = world.get::<Population>(population) else { return };
+    let of = &found.groups()[group];
+    let is_shared = |(slot, _): &(Slot, Init)| {
+        of.contents[slot.position].shared(slot.role, slot.index).is_some()
+    };
+    let number = |place: usize| world.get::<Model>(of.modules[0][place]).map(|model| model.number);
+    let (shared, fills): (Vec<_>, Vec<_>) = fills.into_iter().partition(is_shared);
+    let first = places.iter().copied().min_by_key(|&place| number(place));
+    if places.len() > 1 && !shared.is_empty() {
+        // What all have is drawn once, by the model of the least number.
+        fill(world, population, group, first.into_iter().collect(), shared);
+        return fill(world, population, group, places, fills);
+    }
+    let fills = [shared, fills].concat();
+    if fills.is_empty() {
+        return;
+    }
     let Some(&first) = places.first() else { return };
     let of = &found.groups()[group];
     let mut members = Members::first(found.len(), of.members[first]);

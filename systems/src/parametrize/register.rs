@@ -137,7 +137,8 @@ pub(super) fn check_place(
     if let Some(slot) = slot {
         let place = (slot.position, slot.index);
         let is_tied =
-            place.0 != site.position
+            site.blueprint.shared(slot).is_some()
+                || place.0 != site.position
                 || !is_buffer(slot.role)
                     && site.blueprint.positions.iter().any(|at| {
                         at.parameters.iter().any(|parameter| parameter.tied == Some(place))

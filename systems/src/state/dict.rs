@@ -2,7 +2,7 @@
 
 use bevy_ecs::prelude::*;
 use neurarch_components::blueprint::{Blueprint, Blueprints};
-use neurarch_components::column::{ColumnKey, row};
+use neurarch_components::column::row;
 use neurarch_components::hook::{Callback, HookKind};
 use neurarch_components::population::{Group, Population};
 use neurarch_components::state::{StateDict, Tensor};
@@ -81,7 +81,8 @@ pub fn state_dict(
 ///
 /// # Shape
 ///
-/// Each tensor has the models in front: `0.weight` is `[models, out_features, in_features]`. A population
+/// Each tensor has the models in front: `0.weight` is `[models, out_features, in_features]`; what the population
+/// [shares](crate::shared) is there once for each model, so that `vmap` takes it like the others. A population
 /// without models has no tensors.
 ///
 /// # Errors
@@ -151,15 +152,14 @@ impl Saving<'_> {
         if self.blueprint.is_uninitialized(slot) {
             return Tensor::uninitialized(name, slot.ty.dtype);
         }
-        let key = ColumnKey::of(slot);
         let size_bytes = slot.ty.size_bytes();
-        let modules = &self.group.modules[slot.position][self.members.clone()];
-        let mut bytes = Vec::with_capacity(modules.len() * size_bytes);
-        for &module in modules {
-            let row = row(self.world, module, key);
+        let mut bytes = Vec::with_capacity(self.members.len() * size_bytes);
+        for member in self.members.clone() {
+            let (entity, key) = self.group.home(slot, member);
+            let row = row(self.world, entity, key);
             bytes.extend(&row.expect("a model that is signed has its columns")[..size_bytes]);
         }
-        let models = self.stacked.then_some(modules.len());
+        let models = self.stacked.then_some(self.members.len());
         let shape = models.into_iter().chain(slot.ty.shape.iter().copied()).collect();
         Tensor::from_native(name, slot.ty.dtype, shape, bytes)
     }

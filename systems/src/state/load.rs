@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bevy_ecs::prelude::*;
 use neurarch_components::blueprint::{Blueprint, Blueprints, UNINITIALIZED};
-use neurarch_components::column::{ColumnKey, row_mut};
+use neurarch_components::column::row_mut;
 use neurarch_components::hook::{Callback, HookKind, Loading};
 use neurarch_components::mode::HasGradient;
 use neurarch_components::population::{Group, Population};
@@ -20,6 +20,7 @@ use super::dict::own_slots;
 use super::hooks::{StateHookError, StateHooks, has_own};
 use crate::access::AccessError;
 use crate::registration;
+use crate::shared;
 use crate::sign::{self, SignError};
 use crate::traverse::{children_of, locate};
 
@@ -123,7 +124,8 @@ impl Default for LoadOptions {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// Source: `torch.nn.Module.load_state_dict`. A tied parameter stays tied with `assign`, too. In a population
+/// Source: `torch.nn.Module.load_state_dict`. What a population [shares](crate::shared) is loaded for all of
+/// its models, whichever is named. A tied parameter stays tied with `assign`, too. In a population
 /// the hooks of the population and of all modules are called once for each structure, with the models that
 /// have hooks of their own apart.
 pub fn load_state_dict(
@@ -155,7 +157,8 @@ pub fn load_state_dict(
 ///
 /// # Errors
 ///
-/// As [`load_state_dict`], and [`LoadStateDictError::Blueprints`] if the models are not of one structure.
+/// As [`load_state_dict`], and [`LoadStateDictError::Blueprints`] if the models are not of one structure. Slices
+/// for what the population shares have to be equal.
 pub fn load_stacked_state_dict(
     world: &mut World,
     population: Entity,
@@ -433,8 +436,24 @@ impl Loader<'_> {
             return;
         }
         let is_assigned = self.assign && tensor.dtype != slot.ty.dtype;
+        if self.blueprint.shared(slot).is_some() && (is_assigned || !self.is_one(tensor)) {
+            self.error_msgs.push(format!(
+                "While copying the parameter named \"{key}\", which the population shares, an exception \
+                 occurred : ('expected {} and the same numbers for all models',).",
+                slot.ty.dtype
+            ));
+            return;
+        }
         let new = is_assigned.then(|| Type { dtype: tensor.dtype, shape: slot.ty.shape.clone() });
         self.fitting.push(Fitting { slot: slot.clone(), tensor: tensor.clone(), new });
+    }
+
+    /// Says whether a tensor has the same numbers for all models.
+    fn is_one(&self, tensor: &Tensor) -> bool {
+        let bytes = tensor.to_native();
+        let mut slices = bytes.chunks_exact((bytes.len() / self.models.unwrap_or(1).max(1)).max(1));
+        let first = slices.next();
+        slices.all(|slice| Some(slice) == first)
     }
 
     /// Gives a parameter or buffer without a shape that of the tensor, if that has one.
@@ -464,13 +483,18 @@ fn put(
 ) -> Result<(), LoadStateDictError> {
     let Some(found) = world.get::<Population>(to.population) else { return Ok(()) };
     let Some(group) = found.groups().get(to.group) else { return Ok(()) };
-    let (modules, contents) = (group.modules.clone(), group.contents.clone());
+    let group = group.clone();
     let mut retyped = Vec::new();
     for Fitting { slot, tensor, new } in fitting {
-        let entities = to.members.iter().map(|&member| modules[slot.position][member]);
-        let roots = to.members.iter().map(|&member| modules[0][member]);
-        if assign && slot.role == Role::Parameter {
-            let number = contents[slot.position].first_parameter + slot.index;
+        let homes = to.members.iter().map(|&member| group.home(&slot, member));
+        let homes: Vec<_> = homes.collect();
+        let roots = to.members.iter().map(|&member| group.modules[0][member]);
+        let contents = &group.contents[slot.position];
+        let shared = contents.shared(slot.role, slot.index);
+        if let Some(shared) = shared.filter(|_| assign) {
+            shared::zero_at(world, shared.owner, shared.index, true);
+        } else if assign && slot.role == Role::Parameter {
+            let number = contents.first_parameter + slot.index;
             for root in roots {
                 if let Some(mut gradients) = world.get_mut::<HasGradient>(root)
                     && gradients.0.contains(number)
@@ -483,11 +507,11 @@ fn put(
         let bytes = tensor.cast(ty.dtype).to_native();
         let size_bytes = ty.size_bytes();
         let stride = if to.stacked { size_bytes } else { 0 };
-        for (place, module) in entities.enumerate() {
+        for (place, &(entity, key)) in homes.iter().enumerate() {
             let numbers = &bytes[place * stride..][..size_bytes];
             if let Some(new) = &new {
-                retyped.push((module, slot.clone(), new.clone(), numbers.to_vec()));
-            } else if let Some(row) = row_mut(world, module, ColumnKey::of(&slot)) {
+                retyped.push((entity, slot.clone(), new.clone(), numbers.to_vec()));
+            } else if let Some(row) = row_mut(world, entity, key) {
                 row[..size_bytes].copy_from_slice(numbers);
             }
         }
