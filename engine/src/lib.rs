@@ -25,6 +25,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod containers;
 pub mod evolve;
 mod hooks;
 mod module;
@@ -35,6 +36,7 @@ pub mod prelude;
 mod train;
 
 pub use bevy_ecs;
+pub use containers::{ContainerWorld, LiveContainer};
 pub use evolve::EvolveWorld;
 pub use hooks::HookWorld;
 pub use module::ModuleWorld;

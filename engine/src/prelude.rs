@@ -10,6 +10,7 @@ pub use crate::components::optimizer::{Adam, AdamW, SGD};
 pub use crate::components::parametrizations::OrthogonalMap;
 pub use crate::components::registered::Value;
 pub use crate::components::repr::repr;
+pub use crate::containers::ContainerWorld;
 pub use crate::evolve::EvolveWorld;
 pub use crate::hooks::HookWorld;
 pub use crate::init;

@@ -22,7 +22,7 @@ use neurarch_components::tree::{Columned, Contents, Model, ModuleName};
 use neurarch_kernels::program::Role;
 
 use crate::bind::changed_since;
-use crate::init;
+use crate::init::{self, Draw};
 use crate::refit::{refit, remap_modes, strip_markers};
 
 /// Why a model's tree is not a model.
@@ -107,6 +107,15 @@ struct Seen {
 /// [`SignError`] of the first model that is none; it stays as it was, and is signed again next time. The
 /// others are signed.
 pub fn refresh(world: &mut World, population: Entity) -> Result<(), SignError> {
+    refresh_drawing(world, population, Draw::First)
+}
+
+/// [`refresh`], which says how what is new draws its first numbers.
+pub(crate) fn refresh_drawing(
+    world: &mut World,
+    population: Entity,
+    draw: Draw,
+) -> Result<(), SignError> {
     let found = world.get::<Population>(population);
     let found = found.ok_or(SignError::NotAPopulation(population))?;
     let is_stale = found.is_stale();
@@ -122,7 +131,7 @@ pub fn refresh(world: &mut World, population: Entity) -> Result<(), SignError> {
     {
         roots.extend(found.take_unsigned());
     }
-    if roots.is_empty() { Ok(()) } else { sign_all(world, population, roots) }
+    if roots.is_empty() { Ok(()) } else { sign_all(world, population, roots, draw) }
 }
 
 /// Says that everything that happened so far is known: after models were spawned.
@@ -454,6 +463,7 @@ fn sign_all(
     world: &mut World,
     population: Entity,
     mut roots: Vec<Entity>,
+    draw: Draw,
 ) -> Result<(), SignError> {
     roots.sort_unstable_by_key(|&root| (world.get::<Model>(root).map(|model| model.index), root));
     roots.dedup();
@@ -479,7 +489,7 @@ fn sign_all(
             }
         }
         drop_empty_groups(world, population);
-        init::reset_fresh(world, population, &moves.fresh);
+        init::reset_fresh(world, population, &moves.fresh, draw);
     }
     result
 }

@@ -55,7 +55,7 @@ pub use parameter_list::ParameterList;
 pub use sequential::Sequential;
 pub use sparse::Embedding;
 
-pub use crate::containers::{ContainerError, IntoModule, Slice};
+pub use crate::containers::{ContainerError, IntoModule, LiveModule, Slice};
 use crate::parametrizations::{ParametrizationList, Parametrizations};
 use crate::registry::ModuleTypes;
 
