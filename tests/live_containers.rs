@@ -74,20 +74,20 @@ impl Live {
         self.join(&items)
     }
 
-    /// Reads the numbers of all entries of a model, by size.
-    fn numbers(&mut self, model: usize) -> BTreeMap<String, Vec<f32>> {
+    /// Reads the numbers of all entries of a model as bytes, by size.
+    fn numbers(&mut self, model: usize) -> BTreeMap<String, Vec<u8>> {
         let root = self.world.models(self.population).unwrap()[model];
         let items = self.world.container(root).items().unwrap();
         let state = self.world.state_dict(root).unwrap();
-        let of = |name: &str| {
-            let tensor = state.get(name).map(|tensor| tensor.to_array::<f32>().unwrap());
-            tensor.into_iter().flatten()
+        let of = |name: String| {
+            let tensor = state.iter().find(|tensor| tensor.name == name);
+            tensor.map(Tensor::little_endian).unwrap_or_default()
         };
         let is_of_parameters = self.is_of_parameters();
         let read = |(name, item): &(String, Item)| {
             let numbers = match is_of_parameters {
-                true => of(name).collect(),
-                false => of(&format!("{name}.weight")).chain(of(&format!("{name}.bias"))).collect(),
+                true => of(name.clone()).to_vec(),
+                false => [of(format!("{name}.weight")), of(format!("{name}.bias"))].concat(),
             };
             (self.size(item), numbers)
         };
@@ -285,7 +285,7 @@ fn replay_all(edits_all: bool) {
         let now = live.numbers(1);
         for (size, numbers) in &now {
             assert_eq!(own.get(size).unwrap_or(numbers), numbers, "line {}: {text}", line + 1);
-            let draws = |other: &str| other != size && now[other][0] == numbers[0];
+            let draws = |other: &str| other != size && now[other][..4] == numbers[..4];
             assert!(!now.keys().any(|other| draws(other)), "line {}: {text}", line + 1);
         }
         own = now;

@@ -19,10 +19,9 @@ use neurarch_components::registered::Registered;
 use neurarch_components::registry::ModuleTypes;
 use neurarch_components::tie::{SharedModule, Ties};
 use neurarch_components::tree::{Columned, Contents, Model, ModuleName};
-use neurarch_kernels::program::Role;
 
 use crate::bind::changed_since;
-use crate::init::{self, Draw};
+use crate::init::{self, Draw, Fresh};
 use crate::refit::{refit, remap_modes, strip_markers};
 
 /// Why a model's tree is not a model.
@@ -67,18 +66,6 @@ pub enum SignError {
     /// All blueprints in use have more than 2²⁴ modules together.
     #[error("expected fewer than 16777216 modules in all blueprints together")]
     TooManyModules,
-}
-
-/// A parameter or buffer that a change of structure made new: its numbers are zero.
-pub(crate) struct Fresh {
-    /// The model's root.
-    pub(crate) root: Entity,
-    /// The module's place in the model's blueprint.
-    pub(crate) position: usize,
-    /// [`Role::Parameter`] or [`Role::Buffer`].
-    pub(crate) role: Role,
-    /// Its place in the module.
-    pub(crate) index: usize,
 }
 
 /// What signing remembers of a population from one time to the next; a component of its entity.

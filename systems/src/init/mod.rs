@@ -248,6 +248,18 @@ pub(crate) fn check(name: &str, slot: &Slot, init: Init) -> Result<(), InitError
     }
 }
 
+/// A parameter or buffer that a change of structure made new: its numbers are zero.
+pub(crate) struct Fresh {
+    /// The model's root.
+    pub(crate) root: Entity,
+    /// The module's place in the model's blueprint.
+    pub(crate) position: usize,
+    /// [`Role::Parameter`] or [`Role::Buffer`].
+    pub(crate) role: Role,
+    /// Its place in the module.
+    pub(crate) index: usize,
+}
+
 /// Which random numbers a parameter that is new starts with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Draw {
@@ -259,12 +271,7 @@ pub(crate) enum Draw {
 }
 
 /// Gives parameters that a change of structure made new their first numbers.
-pub(crate) fn reset_fresh(
-    world: &mut World,
-    population: Entity,
-    fresh: &[sign::Fresh],
-    draw: Draw,
-) {
+pub(crate) fn reset_fresh(world: &mut World, population: Entity, fresh: &[Fresh], draw: Draw) {
     let count = |world: &mut World| {
         let roots: BTreeSet<Entity> = fresh.iter().map(|fresh| fresh.root).collect();
         for root in roots.into_iter().filter(|_| draw == Draw::Anew) {
@@ -279,10 +286,10 @@ pub(crate) fn reset_fresh(
     count(world);
 }
 
-fn draw_fresh(world: &mut World, population: Entity, fresh: &[sign::Fresh], draw: Draw) {
+fn draw_fresh(world: &mut World, population: Entity, fresh: &[Fresh], draw: Draw) {
     let Some(found) = world.get::<Population>(population) else { return };
     let mut places: BTreeMap<_, Vec<usize>> = BTreeMap::new();
-    for &sign::Fresh { root, position, role, index } in fresh {
+    for &Fresh { root, position, role, index } in fresh {
         let Some(blueprint) = world.get::<Model>(root).map(|model| model.blueprint) else {
             continue;
         };
