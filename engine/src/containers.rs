@@ -278,6 +278,7 @@ impl LiveContainer<'_> {
     /// # Errors
     ///
     /// As there.
+    #[expect(clippy::should_implement_trait, reason = "it can fail, and asks the world")]
     pub fn add(self, other: impl Into<Target>) -> Result<Vec<(String, Item)>, EditError> {
         containers::add(self.world, self.target, other)
     }
@@ -287,6 +288,7 @@ impl LiveContainer<'_> {
     /// # Errors
     ///
     /// As there.
+    #[expect(clippy::should_implement_trait, reason = "it can fail, and asks the world")]
     pub fn mul(self, times: isize) -> Result<Vec<(String, Item)>, EditError> {
         containers::mul(self.world, self.target, times)
     }
