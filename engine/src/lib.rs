@@ -25,6 +25,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod containers;
 pub mod evolve;
 mod hooks;
 mod module;
@@ -36,6 +37,7 @@ mod schedule;
 mod train;
 
 pub use bevy_ecs;
+pub use containers::{ContainerWorld, LiveContainer};
 pub use evolve::EvolveWorld;
 pub use hooks::HookWorld;
 pub use module::ModuleWorld;

@@ -21,6 +21,7 @@ pub use crate::components::scheduler::{
     ExponentialLR, LambdaLR, LinearLR, MultiStepLR, MultiplicativeLR, OneCycleLR, PolynomialLR,
     ReduceLROnPlateau, SequentialLR, StepLR,
 };
+pub use crate::containers::ContainerWorld;
 pub use crate::evolve::EvolveWorld;
 pub use crate::hooks::HookWorld;
 pub use crate::init;

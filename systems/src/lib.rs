@@ -4,6 +4,7 @@ pub mod access;
 pub mod array;
 pub mod bind;
 mod cohort;
+pub mod containers;
 mod copy;
 mod eager;
 pub mod evolve;

@@ -19,10 +19,9 @@ use neurarch_components::registered::Registered;
 use neurarch_components::registry::ModuleTypes;
 use neurarch_components::tie::SharedModule;
 use neurarch_components::tree::{Columned, Contents, Model, ModuleName};
-use neurarch_kernels::program::Role;
 
 use crate::bind::changed_since;
-use crate::init;
+use crate::init::{self, Draw, Fresh};
 use crate::refit::{refit, remap_modes, strip_markers};
 use crate::room::{self, RoomError};
 use crate::tie;
@@ -74,18 +73,6 @@ pub enum SignError {
     Room(#[from] RoomError),
 }
 
-/// A parameter or buffer that a change of structure made new: its numbers are zero.
-pub(crate) struct Fresh {
-    /// The model's root.
-    pub(crate) root: Entity,
-    /// The module's place in the model's blueprint.
-    pub(crate) position: usize,
-    /// [`Role::Parameter`] or [`Role::Buffer`].
-    pub(crate) role: Role,
-    /// Its place in the module.
-    pub(crate) index: usize,
-}
-
 /// What signing remembers of a population from one time to the next; a component of its entity.
 #[derive(Component, Debug, Default)]
 pub struct Signed {
@@ -112,6 +99,15 @@ struct Seen {
 /// [`SignError`] of the first model that is none; it stays as it was, and is signed again next time. The
 /// others are signed.
 pub fn refresh(world: &mut World, population: Entity) -> Result<(), SignError> {
+    refresh_drawing(world, population, Draw::First)
+}
+
+/// [`refresh`], which says how what is new draws its first numbers.
+pub(crate) fn refresh_drawing(
+    world: &mut World,
+    population: Entity,
+    draw: Draw,
+) -> Result<(), SignError> {
     let found = world.get::<Population>(population);
     let found = found.ok_or(SignError::NotAPopulation(population))?;
     let is_stale = found.is_stale();
@@ -127,7 +123,7 @@ pub fn refresh(world: &mut World, population: Entity) -> Result<(), SignError> {
     {
         roots.extend(found.take_unsigned());
     }
-    if roots.is_empty() { Ok(()) } else { sign_all(world, population, roots) }
+    if roots.is_empty() { Ok(()) } else { sign_all(world, population, roots, draw) }
 }
 
 /// Says that everything that happened so far is known: after models were spawned.
@@ -426,6 +422,7 @@ fn sign_all(
     world: &mut World,
     population: Entity,
     mut roots: Vec<Entity>,
+    draw: Draw,
 ) -> Result<(), SignError> {
     roots.sort_unstable_by_key(|&root| (world.get::<Model>(root).map(|model| model.index), root));
     roots.dedup();
@@ -451,7 +448,7 @@ fn sign_all(
             }
         }
         drop_empty_groups(world, population);
-        init::reset_fresh(world, population, &moves.fresh);
+        init::reset_fresh(world, population, &moves.fresh, draw);
     }
     result
 }

@@ -87,7 +87,7 @@ pub use sparse::{BagMode, Embedding, EmbeddingBag};
 pub use unpool::{MaxUnpool1d, MaxUnpool2d, MaxUnpool3d};
 pub use upsample::{ForAxes, InterpolateMode, Upsample, UpsamplingBilinear2d, UpsamplingNearest2d};
 
-pub use crate::containers::{ContainerError, IntoModule, Slice};
+pub use crate::containers::{ContainerError, IntoModule, LiveModule, Slice};
 use crate::losses;
 use crate::parametrizations::{ParametrizationList, Parametrizations};
 use crate::registry::ModuleTypes;

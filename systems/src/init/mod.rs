@@ -9,10 +9,11 @@ mod gain;
 mod op;
 mod sample;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bevy_ecs::prelude::*;
 use neurarch_components::blueprint::{Blueprint, Blueprints};
+use neurarch_components::mode::Draws;
 use neurarch_components::module::Init;
 use neurarch_components::population::{Group, Population};
 use neurarch_components::registry::ModuleTypes;
@@ -156,7 +157,7 @@ pub fn reset_parameters(
         resets.push((number, places.collect(), first_numbers(blueprint)));
     }
     for (group, places, fills) in resets {
-        fill(world, population, group, places, fills);
+        fill(world, population, group, places, fills, Draw::First);
     }
     parametrize::reset_originals(world, models);
     Ok(())
@@ -208,14 +209,14 @@ pub fn fill_with(
         fills.push((number, (0..group.members.len()).collect(), vec![(slot, init)]));
     }
     for (group, places, fills) in fills {
-        fill(world, population, group, places, fills);
+        fill(world, population, group, places, fills, Draw::First);
     }
     Ok(())
 }
 
 /// Gives one parameter or buffer of one model new numbers.
 pub(crate) fn draw(world: &mut World, at: &Spot, slot: Slot, init: Init) {
-    fill(world, at.population, at.group, vec![at.member], vec![(slot, init)]);
+    fill(world, at.population, at.group, vec![at.member], vec![(slot, init)], Draw::First);
 }
 
 /// Refuses a distribution that a parameter cannot have.
@@ -260,11 +261,48 @@ pub(crate) fn check(name: &str, slot: &Slot, init: &Init) -> Result<(), InitErro
     }
 }
 
+/// A parameter or buffer that a change of structure made new: its numbers are zero.
+pub(crate) struct Fresh {
+    /// The model's root.
+    pub(crate) root: Entity,
+    /// The module's place in the model's blueprint.
+    pub(crate) position: usize,
+    /// [`Role::Parameter`] or [`Role::Buffer`].
+    pub(crate) role: Role,
+    /// Its place in the module.
+    pub(crate) index: usize,
+}
+
+/// Which random numbers a parameter that is new starts with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Draw {
+    /// Those of its place in a model that was just spawned.
+    First,
+    /// Those that the model comes to next: what stood at this place before had the first ones, and may live on
+    /// at another.
+    Anew,
+}
+
 /// Gives parameters that a change of structure made new their first numbers.
-pub(crate) fn reset_fresh(world: &mut World, population: Entity, fresh: &[sign::Fresh]) {
+pub(crate) fn reset_fresh(world: &mut World, population: Entity, fresh: &[Fresh], draw: Draw) {
+    let count = |world: &mut World| {
+        let roots: BTreeSet<Entity> = fresh.iter().map(|fresh| fresh.root).collect();
+        for root in roots.into_iter().filter(|_| draw == Draw::Anew) {
+            if let Some(mut draws) = world.get_mut::<Draws>(root) {
+                draws.0 += 1;
+            }
+        }
+    };
+    // A step of its own, which neither a pass before nor one after has.
+    count(world);
+    draw_fresh(world, population, fresh, draw);
+    count(world);
+}
+
+fn draw_fresh(world: &mut World, population: Entity, fresh: &[Fresh], draw: Draw) {
     let Some(found) = world.get::<Population>(population) else { return };
     let mut places: BTreeMap<_, Vec<usize>> = BTreeMap::new();
-    for &sign::Fresh { root, position, role, index } in fresh {
+    for &Fresh { root, position, role, index } in fresh {
         let Some(blueprint) = world.get::<Model>(root).map(|model| model.blueprint) else {
             continue;
         };
@@ -284,7 +322,7 @@ pub(crate) fn reset_fresh(world: &mut World, population: Entity, fresh: &[sign::
         Some((number, places, first_numbers(blueprint).into_iter().filter(is_his).collect()))
     });
     for (group, places, fills) in resets.collect::<Vec<_>>() {
-        fill(world, population, group, places, fills);
+        fill(world, population, group, places, fills, draw);
     }
 }
 
@@ -359,6 +397,7 @@ fn fill_alike(
     group: usize,
     mut places: Vec<usize>,
     fills: Vec<(Slot, Init)>,
+    draw: Draw,
 ) {
     places.sort_unstable();
     places.dedup();
@@ -386,9 +425,13 @@ fn fill_alike(
     members.settle();
     let number =
         |&place: &usize| world.get::<Model>(of.modules[0][place]).map_or(0, |model| model.number);
+    let step = |&place: &usize| match draw {
+        Draw::First => 0,
+        Draw::Anew => world.get::<Draws>(of.modules[0][place]).map_or(0, |draws| draws.0),
+    };
     let keys: Vec<_> = places
         .iter()
-        .map(|place| Key { seed: found.seed, number: number(place), step: 0 })
+        .map(|place| Key { seed: found.seed, number: number(place), step: step(place) })
         .collect();
 
     let trace = Trace::new();

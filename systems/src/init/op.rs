@@ -10,6 +10,10 @@ use neurarch_kernels::shape::{Operand, Type};
 
 use super::sample::{Sample, fill};
 
+/// How far the counters of two steps lie apart: 2⁶⁴ divided by the golden ratio, so that those of many steps
+/// are spread evenly.
+const STRIDE: u64 = 0x9e37_79b9_7f4a_7c15;
+
 /// Fills a value with numbers drawn for one slot of each model.
 #[derive(Clone, Debug)]
 pub(crate) struct Fill {
@@ -61,8 +65,11 @@ impl Fill {
         Box::new(move |tile: &mut Tile<'_>| {
             for model in 0..tile.models() {
                 let model = tile.model(model);
-                // The position takes the place of the step: nothing draws twice with one counter.
-                let key = Key { step: position, ..model.key().0 };
+                // The position takes the place of the step: nothing draws twice with one counter. What comes
+                // later in a model's life is far from all positions.
+                let key = model.key().0;
+                let step = position.wrapping_add(key.step.wrapping_mul(STRIDE));
+                let key = Key { step, ..key };
                 let (_, mut outputs, _) = model.split();
                 fill(outputs.take::<T>(), &shape, &init, &mut Stream::new(key, draw));
             }

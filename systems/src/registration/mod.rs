@@ -33,6 +33,7 @@ use crate::lookup::{Child, Names};
 use crate::sign::{self, SignError};
 use crate::traverse::{Spot, locate, owner};
 use module::remove_child;
+pub(crate) use module::{Sapling, check_going, prepare};
 
 /// Finds the module that is to be edited; `what` is what an entity without layer component is told.
 fn subject(
@@ -176,7 +177,7 @@ pub fn register_buffer(
 }
 
 /// Calls the registration hooks; gives what is to be registered.
-fn ask(
+pub(crate) fn ask(
     world: &World,
     kind: HookKind,
     names: &Names,
@@ -259,7 +260,7 @@ fn put(
     }
     for gone in &gone {
         if let Gone::Child(child) = gone {
-            remove_child(world, at, *child, name)?;
+            remove_child(world, at, *child)?;
         }
     }
     if known && ty.is_none() {
@@ -324,7 +325,7 @@ fn edit(
 }
 
 /// Writes the numbers of a parameter or buffer of an entity that was just signed.
-fn write(world: &mut World, entity: Entity, role: Role, name: &str, numbers: &[u8]) {
+pub(crate) fn write(world: &mut World, entity: Entity, role: Role, name: &str, numbers: &[u8]) {
     let Some(columned) = world.get::<Columned>(entity) else { return };
     let contents = &columned.0;
     let among = if role == Role::Buffer { &contents.buffers } else { &contents.parameters };
@@ -360,7 +361,7 @@ pub(crate) fn retype(
 }
 
 /// Refuses to take a parameter away that others are tied to.
-fn check_ties(
+pub(crate) fn check_ties(
     world: &World,
     at: &Spot,
     registered: &Registered,

@@ -9,6 +9,7 @@ use neurarch_components::blueprint::{Blueprint, Blueprints, UNINITIALIZED};
 use neurarch_components::column::row_mut;
 use neurarch_components::hook::{Callback, HookKind, Loading};
 use neurarch_components::mode::HasGradient;
+use neurarch_components::module::ExtraStateError;
 use neurarch_components::population::{Group, Population};
 use neurarch_components::state::{IncompatibleKeys, StateDict, Tensor};
 use neurarch_components::tree::ModuleName;
@@ -16,7 +17,7 @@ use neurarch_kernels::dtype::Dtype;
 use neurarch_kernels::program::{Role, Slot};
 use neurarch_kernels::shape::Type;
 
-use super::dict::own_slots;
+use super::dict::{EXTRA_STATE, live, own_slots};
 use super::hooks::{StateHookError, StateHooks, has_own};
 use crate::access::AccessError;
 use crate::registration;
@@ -49,6 +50,14 @@ pub enum LoadStateDictError {
     /// A parameter whose shape is not known yet cannot be loaded into one that has a shape; torch's words.
     #[error("{}", UNINITIALIZED)]
     Uninitialized,
+    /// A module does not take its extra state. All else is loaded.
+    #[error("{path}: {error}")]
+    ExtraState {
+        /// The dotted name.
+        path: String,
+        /// What the module said.
+        error: ExtraStateError,
+    },
     /// A hook failed. What came before it is loaded.
     #[error(transparent)]
     Hook(#[from] StateHookError),
@@ -288,13 +297,15 @@ fn load(
         keys: IncompatibleKeys::default(),
         error_msgs: Vec::new(),
         fitting: Vec::new(),
+        extra: Vec::new(),
         is_uninitialized: false,
     };
     let given = StateDict { tensors: state.tensors.clone(), metadata: Vec::new() };
     let walked = loader.load(to.position, "", given);
-    let Loader { keys, error_msgs, fitting, is_uninitialized, .. } = loader;
-    put(world, to, fitting, options.assign)?;
+    let Loader { keys, error_msgs, fitting, extra, is_uninitialized, .. } = loader;
+    let told = put(world, to, fitting, &extra, options.assign);
     walked?;
+    told?;
     if is_uninitialized {
         return Err(LoadStateDictError::Uninitialized);
     }
@@ -322,6 +333,8 @@ struct Loader<'w> {
     keys: IncompatibleKeys,
     error_msgs: Vec<String>,
     fitting: Vec<Fitting>,
+    /// Positions with an extra state, and that.
+    extra: Vec<(usize, Tensor)>,
     /// Whether a tensor without a shape was given for a slot that has one.
     is_uninitialized: bool,
 }
@@ -380,9 +393,19 @@ impl Loader<'_> {
                 None => self.keys.missing_keys.push(key),
             }
         }
+        let extra_key = format!("{prefix}{EXTRA_STATE}");
+        let first = self.first.map(|first| self.group.modules[position][first]);
+        let of = first.and_then(|first| live(self.world, first)).unwrap_or(&**module);
+        match (of.get_extra_state().is_some(), by_name.get(extra_key.as_str())) {
+            (true, Some(&tensor)) => self.fit_extra(position, tensor),
+            (true, None) => self.keys.missing_keys.push(extra_key.clone()),
+            (false, Some(_)) => self.keys.unexpected_keys.push(extra_key.clone()),
+            (false, None) => {}
+        }
         let children = self.child_names(position);
         let is_unexpected = |key: &&str| {
-            key.strip_prefix(prefix).is_some_and(|below| match below.split_once('.') {
+            let below = key.strip_prefix(prefix).filter(|_| *key != extra_key);
+            below.is_some_and(|below| match below.split_once('.') {
                 Some((child, _)) => !children.contains(child),
                 None => own.iter().all(|(name, _)| name != below),
             })
@@ -399,6 +422,20 @@ impl Loader<'_> {
         let live = live.into_iter().flat_map(|children| children.iter());
         let named = live.filter_map(|child| self.world.get::<ModuleName>(child));
         children.chain(named.map(|name| &*name.0)).collect()
+    }
+
+    /// Takes an extra state, if it has a slice for each model where it should.
+    fn fit_extra(&mut self, position: usize, tensor: &Tensor) {
+        let models = self.models.map(|models| (models, tensor.shape.first() == Some(&models)));
+        if let Some((models, false)) = models {
+            self.error_msgs.push(format!(
+                "size mismatch for {}: expected extra states of {models} models, got shape {}.",
+                tensor.name,
+                size(&tensor.shape)
+            ));
+            return;
+        }
+        self.extra.push((position, tensor.clone()));
     }
 
     fn fit(&mut self, key: String, slot: &Slot, tensor: &Tensor) {
@@ -479,6 +516,7 @@ fn put(
     world: &mut World,
     to: &To,
     fitting: Vec<Fitting>,
+    extra: &[(usize, Tensor)],
     assign: bool,
 ) -> Result<(), LoadStateDictError> {
     let Some(found) = world.get::<Population>(to.population) else { return Ok(()) };
@@ -518,6 +556,38 @@ fn put(
     }
     for (module, slot, new, numbers) in retyped {
         registration::retype(world, module, &slot, &new, &numbers)?;
+    }
+    for (position, state) in extra {
+        let of_members = to.members.iter().map(|&member| modules[*position][member]);
+        for (place, module) in of_members.enumerate() {
+            let state = if to.stacked { slice_of(state, place) } else { state.clone() };
+            set_extra_state(world, module, &state)?;
+        }
+    }
+    Ok(())
+}
+
+/// Copies what a stacked tensor has for the model at a place.
+fn slice_of(stacked: &Tensor, place: usize) -> Tensor {
+    let shape = stacked.shape[1..].to_vec();
+    let size_bytes = shape.iter().product::<usize>() * stacked.dtype.size_bytes();
+    let bytes = stacked.little_endian()[place * size_bytes..][..size_bytes].to_vec();
+    Tensor::from_little_endian(stacked.name.clone(), stacked.dtype, shape, bytes)
+}
+
+/// Lets a live module take an extra state.
+fn set_extra_state(
+    world: &mut World,
+    module: Entity,
+    state: &Tensor,
+) -> Result<(), LoadStateDictError> {
+    let taken = live(world, module).map(|live| live.with_extra_state(state)).transpose();
+    let taken = taken.map_err(|error| {
+        let path = state.name.clone();
+        LoadStateDictError::ExtraState { path, error }
+    })?;
+    if let (Some(taken), Ok(mut entity)) = (taken, world.get_entity_mut(module)) {
+        taken.insert_into(&mut entity);
     }
     Ok(())
 }
