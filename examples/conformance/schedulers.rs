@@ -18,7 +18,7 @@ pub fn run(case: &Case<'_>) -> Checked {
         let layer = world.spawn_population(&Linear::new(1, 1), 1, Seed(0))?;
         let lr = rate.as_f64().unwrap_or_default();
         world.insert(layer, SGD { lr, momentum: momentum.unwrap_or(0.0), ..SGD::default() })?;
-        world.schedule(layer, scheduler(case.json, index)?)?;
+        world.schedule(layer, scheduler(case.json, index, case)?)?;
         groups.push(layer);
     }
     let expected = case.json.field("expect")?;
@@ -59,8 +59,8 @@ fn check(expected: &Value, name: &str, step: usize, group: usize, got: f64) -> C
 }
 
 /// Makes the scheduler of a parameter group.
-fn scheduler(json: &Value, group: usize) -> Checked<Box<dyn LRScheduler>> {
-    let mut args = Arguments::new(json.text("scheduler")?, json.get("args"));
+fn scheduler(json: &Value, group: usize, case: &Case<'_>) -> Checked<Box<dyn LRScheduler>> {
+    let mut args = Arguments::new(json.text("scheduler")?, json.get("args"), case);
     let args = &mut args;
     let made: Box<dyn LRScheduler> = match args.class {
         "StepLR" => Box::new(StepLR {
@@ -105,14 +105,14 @@ fn scheduler(json: &Value, group: usize) -> Checked<Box<dyn LRScheduler>> {
         "SequentialLR" => {
             let mut all = SequentialLR::new(steps(args, "milestones"));
             for part in args.get("schedulers").and_then(Value::as_array).into_iter().flatten() {
-                all = all.push(scheduler(part, group)?);
+                all = all.push(scheduler(part, group, case)?);
             }
             Box::new(all)
         }
         "ChainedScheduler" => {
             let mut all = ChainedScheduler::new();
             for part in args.get("schedulers").and_then(Value::as_array).into_iter().flatten() {
-                all = all.push(scheduler(part, group)?);
+                all = all.push(scheduler(part, group, case)?);
             }
             Box::new(all)
         }

@@ -88,8 +88,8 @@ impl ParameterPlan {
                     let role = Role::Parameter;
                     let slot =
                         Slot { name: name.clone(), role, position: 0, index: 0, ty: ty.clone() };
-                    init::check(&name, &slot, *init).map_err(RegistrationError::from)?;
-                    *init
+                    init::check(&name, &slot, init).map_err(RegistrationError::from)?;
+                    init.clone()
                 }
             };
             plan.described.push(Parameter { shape: ty.shape.clone(), dtype: own, init });

@@ -357,6 +357,7 @@ fn fill(
     group: usize,
     places: Vec<usize>,
     fills: Vec<(Slot, Init)>,
+    draw: Draw,
 ) {
     let is_given = |(_, init): &(Slot, Init)| matches!(init, Init::Numbers(_));
     let (given, drawn): (Vec<_>, Vec<_>) = fills.into_iter().partition(is_given);
@@ -367,11 +368,11 @@ fn fill(
         for alike in own.chunk_by(|(one, _), (other, _)| one == other) {
             let places = alike.iter().map(|(_, place)| *place).collect();
             let init = alike[0].0.clone().unwrap_or_else(|| init.clone());
-            fill_alike(world, population, group, places, vec![(slot.clone(), init)]);
+            fill_alike(world, population, group, places, vec![(slot.clone(), init)], draw);
         }
     }
     if !drawn.is_empty() {
-        fill_alike(world, population, group, places, drawn);
+        fill_alike(world, population, group, places, drawn, draw);
     }
 }
 
@@ -411,8 +412,8 @@ fn fill_alike(
     let first = places.iter().copied().min_by_key(|&place| number(place));
     if places.len() > 1 && !shared.is_empty() {
         // What all have is drawn once, by the model of the least number.
-        fill(world, population, group, first.into_iter().collect(), shared);
-        return fill(world, population, group, places, fills);
+        fill_alike(world, population, group, first.into_iter().collect(), shared, draw);
+        return fill_alike(world, population, group, places, fills, draw);
     }
     let fills = [shared, fills].concat();
     if fills.is_empty() {

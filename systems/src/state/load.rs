@@ -558,7 +558,7 @@ fn put(
         registration::retype(world, module, &slot, &new, &numbers)?;
     }
     for (position, state) in extra {
-        let of_members = to.members.iter().map(|&member| modules[*position][member]);
+        let of_members = to.members.iter().map(|&member| group.modules[*position][member]);
         for (place, module) in of_members.enumerate() {
             let state = if to.stacked { slice_of(state, place) } else { state.clone() };
             set_extra_state(world, module, &state)?;
