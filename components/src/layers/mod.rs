@@ -6,6 +6,7 @@ pub mod batchnorm;
 pub mod conv;
 pub mod dropout;
 pub mod flatten;
+pub mod fused_linear_relu;
 pub mod instancenorm;
 pub mod lazy;
 pub mod lazy_norm_conv;
@@ -34,6 +35,7 @@ pub use conv::{
 };
 pub use dropout::Dropout;
 pub use flatten::Flatten;
+pub use fused_linear_relu::FusedLinearReLU;
 pub use instancenorm::{InstanceNorm1d, InstanceNorm2d, InstanceNorm3d};
 pub use lazy::LazyLinear;
 pub use lazy_norm_conv::{
@@ -78,6 +80,7 @@ pub fn register(world: &mut World) {
     ModuleTypes::register::<ELU>(world);
     ModuleTypes::register::<Embedding>(world);
     ModuleTypes::register::<Flatten>(world);
+    ModuleTypes::register::<FusedLinearReLU>(world);
     ModuleTypes::register::<GELU>(world);
     ModuleTypes::register::<GLU>(world);
     ModuleTypes::register::<GroupNorm>(world);
