@@ -187,7 +187,7 @@ fn state_dicts_have_it_under_each_name_and_loading_changes_it_for_all() {
     assert_eq!(world.parameter::<f32>(roots[0], WEIGHT).unwrap(), ones);
     let names = traverse::named_parameters(&mut world, roots[0], Default::default()).unwrap();
     assert_eq!(names.len(), 4);
-    world.fill_with(population, WEIGHT, |_| Some(Init::Normal { mean: 0.0, std: 1.0 })).unwrap();
+    world.fill_with(population, WEIGHT, |_| Ok(Init::Normal { mean: 0.0, std: 1.0 })).unwrap();
     let all = world.stack::<f32>(population, WEIGHT).unwrap();
     assert!(all.outer_iter().all(|own| own == all.index_axis(Axis(0), 0)));
     assert_ne!(world.parameter::<f32>(roots[0], WEIGHT).unwrap(), ones);
@@ -202,7 +202,7 @@ fn files_have_it_as_any_other() {
     let path = folder.join("one.safetensors");
     safetensors::save(&path, &world.state_dict(root).unwrap()).unwrap();
     let before = bits(&mut world, population);
-    world.fill_with(population, WEIGHT, |_| Some(Init::Zeros)).unwrap();
+    world.fill_with(population, WEIGHT, |_| Ok(Init::Zeros)).unwrap();
     assert_ne!(bits(&mut world, population), before);
     let state = StateDict::from_iter(safetensors::read(&path).unwrap());
     world.load_state_dict(root, &state).unwrap();

@@ -11,6 +11,7 @@ pub mod distance;
 pub mod dropout;
 pub mod flatten;
 pub mod fold;
+pub mod fused_linear_relu;
 pub mod instancenorm;
 pub mod lazy;
 pub mod lazy_norm_conv;
@@ -52,6 +53,7 @@ pub use distance::{CosineSimilarity, PairwiseDistance};
 pub use dropout::{AlphaDropout, Dropout, Dropout1d, Dropout2d, Dropout3d, FeatureAlphaDropout};
 pub use flatten::Flatten;
 pub use fold::{Fold, Unfold};
+pub use fused_linear_relu::FusedLinearReLU;
 pub use instancenorm::{InstanceNorm1d, InstanceNorm2d, InstanceNorm3d};
 pub use lazy::LazyLinear;
 pub use lazy_norm_conv::{
@@ -139,6 +141,7 @@ pub fn register(world: &mut World) {
     ModuleTypes::register::<Fold>(world);
     ModuleTypes::register::<FractionalMaxPool2d>(world);
     ModuleTypes::register::<FractionalMaxPool3d>(world);
+    ModuleTypes::register::<FusedLinearReLU>(world);
     ModuleTypes::register::<GELU>(world);
     ModuleTypes::register::<GLU>(world);
     ModuleTypes::register::<GroupNorm>(world);

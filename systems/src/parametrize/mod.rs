@@ -6,7 +6,7 @@ mod companions;
 mod constraints;
 mod register;
 mod remove;
-mod site;
+pub(crate) mod site;
 pub mod weight_norm;
 
 use bevy_ecs::prelude::*;
