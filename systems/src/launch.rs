@@ -4,7 +4,9 @@
 use std::marker::PhantomData;
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::cpu::executor::{self, Binding, Gather, Sink, Source, Stage};
+use neurarch_kernels::cpu::executor::{
+    self, Binding, Direction, Gather, Sink, Source, Stage,
+};
 use neurarch_kernels::cpu::tile::{Key, Rows};
 use neurarch_kernels::dtype::Element;
 use neurarch_kernels::passes::plan::Plan;
@@ -200,9 +202,11 @@ pub(crate) struct Job<'a> {
     pub(crate) keys: &'a [Key],
 }
 
-/// Memory that launches use again, so that a steady one allocates nothing. Empty in between.
+/// Memory that launches use again, so that a steady one allocates nothing. Its lists are empty in between.
 #[derive(Default)]
 pub(crate) struct Buffers {
+    /// Which way the next launch goes: not the way of the last one.
+    direction: Direction,
     bases: Vec<*mut u8>,
     slots: Vec<Rows<'static>>,
     sources: Vec<Source<'static>>,
@@ -324,7 +328,8 @@ fn run<'a>(
     // compared item numbers with the data. `slots` are rows that `Binder::bind` took from columns of a
     // world that it borrows exclusively while they live, one for each member, of as many bytes as the
     // slots' types say.
-    unsafe { executor::run(&stages) };
+    unsafe { executor::run(&stages, buffers.direction) };
+    buffers.direction = buffers.direction.turned();
     buffers.stages = recycle(stages);
     buffers.sinks = recycle(sinks);
     buffers.sources = recycle(sources);
