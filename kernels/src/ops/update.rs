@@ -110,8 +110,8 @@ impl<T: Float, R: Rule<STATES, RATES>, const STATES: usize, const RATES: usize> 
         for model in 0..models {
             let count = &mut counts.at(model)[rule.index()];
             *count += 1.0;
-            // Loops and no `map`: that one is not always compiled into this function, and then costs as much
-            // as the update of twenty numbers.
+            // Loops and no `map`: that one is not always compiled into this function, and then is a call for each
+            // model.
             let mut own = [0.0; RATES];
             for (own, rate) in own.iter_mut().zip(&rates) {
                 *own = rate.at(model)[0];
