@@ -13,7 +13,6 @@ use neurarch_components::mode::{HasGradient, Mode};
 use neurarch_components::optimizer::DynOptimizer;
 use neurarch_components::population::{Group, Population};
 
-use crate::bind::Binder;
 use crate::eager::Updates;
 use crate::hooks;
 use crate::keys::Keys;
@@ -188,12 +187,7 @@ impl Cohorts {
                 self.list.push(Cohort {
                     scheme,
                     blueprint: group.blueprint,
-                    at: Located {
-                        population: of,
-                        group: number,
-                        members: Members::first(found.len(), index),
-                        binder: Binder::default(),
-                    },
+                    at: Located::new(of, number, Members::first(found.len(), index)),
                     places: vec![place as u32],
                     keeps_tape: false,
                     is_lazy: blueprint.positions.iter().any(|at| at.module.is_lazy()),

@@ -4,7 +4,7 @@
 use std::marker::PhantomData;
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::cpu::executor::{self, Binding, Gather, Sink, Source, Stage};
+use neurarch_kernels::cpu::executor::{self, Binding, Direction, Gather, Sink, Source, Stage};
 use neurarch_kernels::cpu::tile::{Key, Rows};
 use neurarch_kernels::dtype::Element;
 use neurarch_kernels::passes::plan::Plan;
@@ -277,6 +277,16 @@ pub(crate) struct Located {
     pub(crate) members: Members,
     /// Where their rows were.
     pub(crate) binder: Binder,
+    /// Which way the next launch goes: not the way of the last one.
+    pub(crate) direction: Direction,
+}
+
+impl Located {
+    /// Says whose rows they are; where they are is found out at the first launch.
+    pub(crate) fn new(population: Entity, group: usize, members: Members) -> Self {
+        let (binder, direction) = (Binder::default(), Direction::default());
+        Located { population, group, members, binder, direction }
+    }
 }
 
 /// Runs every job on every member, all jobs of a tile of models before the next tile.
@@ -303,11 +313,12 @@ pub(crate) fn launch<'a>(
             .into_iter()
             .try_for_each(|job| launch(world, at, std::iter::once(job), arrays, buffers));
     }
-    let Located { population, group, members, binder } = at;
+    let Located { population, group, members, binder, direction } = at;
     let bound = binder.bind(world, *population, *group, members, slots, first.written)?;
     let mut slots = recycle(core::mem::take(&mut buffers.slots));
     slots.extend((0..bound.len()).map(|slot| bound.rows(slot)));
-    run(members, &slots, jobs, arrays, buffers);
+    run(members, &slots, jobs, arrays, buffers, *direction);
+    *direction = direction.turned();
     buffers.slots = recycle(slots);
     Ok(())
 }
@@ -319,6 +330,7 @@ fn run<'a>(
     jobs: impl Iterator<Item = Job<'a>> + Clone,
     arrays: &mut [Write<'_>],
     buffers: &mut Buffers,
+    direction: Direction,
 ) {
     let reads = || jobs.clone().flat_map(|job| job.inputs);
     let outputs = || jobs.clone().flat_map(|job| job.outputs);
@@ -361,7 +373,7 @@ fn run<'a>(
     // world that it borrows exclusively while they live, one for each member, of as many bytes as the
     // slots' types say; a row that members share is only read, by an assertion there. `Listed` holds rows that
     // are different.
-    unsafe { executor::run(&stages) };
+    unsafe { executor::run(&stages, direction) };
     buffers.stages = recycle(stages);
     buffers.sinks = recycle(sinks);
     buffers.sources = recycle(sources);

@@ -180,7 +180,9 @@ impl Storm {
     fn replace_population(&mut self) {
         let group = self.group();
         let gone = self.groups.swap_remove(group);
-        gone.roots.into_iter().for_each(|root| drop(self.world.despawn(root)));
+        for root in gone.roots {
+            self.world.despawn(root);
+        }
         self.world.despawn(gone.entity);
         self.spawn_population();
     }

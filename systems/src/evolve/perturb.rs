@@ -10,7 +10,6 @@ use neurarch_kernels::program::{Scalar, ScalarOf};
 
 use super::EvolveError;
 use super::family::{advance, group, keys, signed};
-use crate::bind::Binder;
 use crate::launch::{Buffers, Job, Located, Members, launch};
 
 /// How a model's parameters are changed at random.
@@ -122,7 +121,7 @@ fn run(world: &mut World, population: Entity, number: usize, plan: &Plan, noises
         written: &vec![true; plan.program.slots.len()],
         keys: &keys,
     };
-    let mut at = Located { population, group: number, members, binder: Binder::default() };
+    let mut at = Located::new(population, number, members);
     launch(world, &mut at, std::iter::once(job), &mut [], &mut Buffers::default())
         .expect("a signed model has the columns of its blueprint");
     advance(world, population, number, places);

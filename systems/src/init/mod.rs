@@ -37,7 +37,6 @@ pub use gain::{
 pub(crate) use op::Fill;
 
 use crate::access::{self, AccessError};
-use crate::bind::Binder;
 use crate::launch::{Buffers, Job, Located, Members, launch};
 use crate::parametrize;
 use crate::sign::{self, SignError};
@@ -453,7 +452,7 @@ fn fill_alike(
         written: &written,
         keys: &keys,
     };
-    let mut at = Located { population, group, members, binder: Binder::default() };
+    let mut at = Located::new(population, group, members);
     let jobs = std::iter::once(job);
     launch(world, &mut at, jobs, &mut [], &mut Buffers::default())
         .expect("a signed model has the columns of its blueprint");

@@ -113,12 +113,7 @@ impl Part {
         let is_whole = own.len() == indices.len();
         Some(Part {
             cohort: number,
-            at: Located {
-                population: located.population,
-                group: located.group,
-                members,
-                binder: Binder::default(),
-            },
+            at: Located::new(located.population, located.group, members),
             members: (!is_whole).then(|| own.iter().map(|&(member, _)| member).collect()),
             rows: Listed::new(own.iter().map(|&(_, row)| row)),
             scalars: Vec::new(),
