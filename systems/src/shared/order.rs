@@ -6,7 +6,6 @@ use neurarch_components::tree::Model;
 use neurarch_kernels::cpu::memory::AlignedBytes;
 use neurarch_kernels::cpu::tile::Key;
 
-use crate::bind::Binder;
 use crate::cohort::{Cohort, Cohorts};
 use crate::launch::{Listed, Located, Members};
 use crate::plans::Plans;
