@@ -365,6 +365,18 @@ impl Declare {
         self
     }
 
+    /// Registers a parameter, or its name alone if there is no shape: a bias that is switched off.
+    pub fn optional_parameter(
+        &mut self,
+        name: impl Into<String>,
+        shape: Option<impl Into<Shape>>,
+    ) -> &mut Self {
+        match shape {
+            Some(shape) => self.parameter(name, shape),
+            None => self.no_parameter(name),
+        }
+    }
+
     /// Registers the name of a buffer that is not there: `register_buffer(name, None)`.
     pub fn no_buffer(&mut self, name: impl Into<String>) -> &mut Self {
         self.buffer(name, Shape::scalar(), true);

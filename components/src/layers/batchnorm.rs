@@ -22,16 +22,15 @@ pub(super) struct Settings {
 impl Settings {
     pub(super) fn declare(&self, declare: &mut Declare) {
         let features = [self.num_features];
-        if self.affine {
-            declare.parameter("weight", features);
-            if self.bias {
-                declare.parameter("bias", features);
-            }
-        }
+        declare.optional_parameter("weight", self.affine.then_some(features));
+        declare.optional_parameter("bias", (self.affine && self.bias).then_some(features));
         if self.track_running_stats {
             declare.buffer("running_mean", features, true);
             declare.buffer("running_var", features, true);
             declare.buffer_of("num_batches_tracked", [], Dtype::I64, true);
+        } else {
+            declare.no_buffer("running_mean").no_buffer("running_var");
+            declare.no_buffer("num_batches_tracked");
         }
     }
 

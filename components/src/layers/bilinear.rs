@@ -52,10 +52,7 @@ impl Module for Bilinear {
     fn declare(&self, declare: &mut Declare) {
         let Bilinear { in1_features, in2_features, out_features, bias } = *self;
         declare.parameter("weight", [out_features, in1_features, in2_features]);
-        match bias {
-            true => declare.parameter("bias", [out_features]),
-            false => declare.no_parameter("bias"),
-        };
+        declare.optional_parameter("bias", bias.then_some([out_features]));
     }
 
     fn reset(&self, _: &str) -> Init {

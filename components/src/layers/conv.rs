@@ -97,9 +97,7 @@ impl<const N: usize> Settings<N> {
 
     pub(super) fn declare(&self, declare: &mut Declare) {
         declare.parameter("weight", self.weight());
-        if self.bias {
-            declare.parameter("bias", [self.out_channels]);
-        }
+        declare.optional_parameter("bias", self.bias.then_some([self.out_channels]));
     }
 
     pub(super) fn reset(&self) -> Init {

@@ -53,10 +53,7 @@ impl Linear {
 impl Module for Linear {
     fn declare(&self, declare: &mut Declare) {
         declare.parameter("weight", [self.out_features, self.in_features]);
-        match self.bias {
-            true => declare.parameter("bias", [self.out_features]),
-            false => declare.no_parameter("bias"),
-        };
+        declare.optional_parameter("bias", self.bias.then_some([self.out_features]));
     }
 
     fn attributes(&self) -> &'static [&'static str] {

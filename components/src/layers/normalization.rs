@@ -65,12 +65,9 @@ fn last_axes(
 
 impl Module for LayerNorm {
     fn declare(&self, declare: &mut Declare) {
-        if self.elementwise_affine {
-            declare.parameter("weight", self.normalized_shape.clone());
-            if self.bias {
-                declare.parameter("bias", self.normalized_shape.clone());
-            }
-        }
+        let shape = |is_there: bool| is_there.then(|| self.normalized_shape.clone());
+        declare.optional_parameter("weight", shape(self.elementwise_affine));
+        declare.optional_parameter("bias", shape(self.elementwise_affine && self.bias));
     }
 
     fn reset(&self, name: &str) -> Init {
@@ -237,9 +234,8 @@ impl RMSNorm {
 
 impl Module for RMSNorm {
     fn declare(&self, declare: &mut Declare) {
-        if self.elementwise_affine {
-            declare.parameter("weight", self.normalized_shape.clone());
-        }
+        let shape = self.elementwise_affine.then(|| self.normalized_shape.clone());
+        declare.optional_parameter("weight", shape);
     }
 
     fn reset(&self, name: &str) -> Init {
