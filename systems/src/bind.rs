@@ -198,10 +198,14 @@ impl Binder {
         self.positions.iter_mut().for_each(|placement| placement.is_checked = false);
         self.bound.clear();
         self.segments.clear();
-        for (slot, &written) in slots.iter().zip(written) {
+        let is_written = |number: usize| written.get(number).copied().unwrap_or(false);
+        for (number, slot) in slots.iter().enumerate() {
             if let Some(shared) = group.contents[slot.position].shared(slot.role, slot.index) {
                 let is_alone = members.len() == 1;
-                assert!(is_alone || !written, "a row that members share is written by one alone");
+                assert!(
+                    is_alone || !is_written(number),
+                    "a row that members share is written by one alone"
+                );
                 self.take_shared(world, slot, shared)?;
                 continue;
             }

@@ -8,10 +8,11 @@
 use core::any::Any;
 use core::fmt::Debug;
 use core::marker::PhantomData;
+use core::mem::MaybeUninit;
 use core::ops::Range;
 
 use crate::cpu::simd::{Float, Lanes, Simd, Vectorized, dispatch};
-use crate::cpu::tile::{Input, Output, Tile, VectorKernel, run_vectors};
+use crate::cpu::tile::{Input, Output, Tile};
 use crate::dtype::Dtype;
 use crate::op::{GradientAt, Kernel, Op, OpError};
 use crate::program::trace::Var;
@@ -242,36 +243,89 @@ impl<T: Float, F: Formula<IN, OUT>, const IN: usize, const OUT: usize> Kernel
     for Elementwise<T, F, IN, OUT>
 {
     fn run(&self, tile: &mut Tile<'_>) {
-        if !tile.split() || self.walk.numel < WORTH_SPLITTING {
-            run_vectors(self, tile);
-            return;
-        }
+        let (formula, walk) = (self.formula, &self.walk);
+        let is_split = tile.split() && walk.numel >= WORTH_SPLITTING;
         let models = tile.models();
         let (inputs, mut outputs, _) = tile.operands();
         let x: [Input<'_, T>; IN] = core::array::from_fn(|i| inputs.get(i));
         let mut y: [Output<'_, T>; OUT] = core::array::from_fn(|_| outputs.take());
+        if !is_split {
+            dispatch(Work { formula, of: Of::Models { walk, x, y, models: 0..models } });
+            return;
+        }
         for model in 0..models {
-            let x = x.each_ref().map(|x| x.at(model));
-            let y = y.each_mut().map(|y| y.at(model));
-            Part { formula: self.formula, visits: Visits::all(&self.walk), x, y }.split();
+            let x = core::array::from_fn(|i| x[i].at(model));
+            let y = Pieces(core::array::from_fn(|i| y[i].at(model).as_mut_ptr()));
+            Visits::all(walk).split(0, &|visits, first| {
+                // SAFETY: `split` gives each element of the outputs, which have `walk.numel`, to one part.
+                let y = unsafe { y.of(first, visits.numel()) };
+                dispatch(Work { formula, of: Of::Part { visits, x, y: Some(y) } });
+            });
         }
     }
 }
 
-impl<T: Float, F: Formula<IN, OUT>, const IN: usize, const OUT: usize> VectorKernel
-    for Elementwise<T, F, IN, OUT>
+/// What is left to be computed with one formula. One type for whole tiles and for parts of a model, so that the loops
+/// over elements are compiled once.
+struct Work<'a, T, F, const IN: usize, const OUT: usize> {
+    formula: F,
+    of: Of<'a, T, IN, OUT>,
+}
+
+enum Of<'a, T, const IN: usize, const OUT: usize> {
+    /// Some models of a tile.
+    Models {
+        walk: &'a Walk<IN>,
+        x: [Input<'a, T>; IN],
+        y: [Output<'a, T>; OUT],
+        models: Range<usize>,
+    },
+    /// A part of one model.
+    Part { visits: Visits<'a, IN>, x: [&'a [T]; IN], y: Option<[&'a mut [T]; OUT]> },
+}
+
+impl<T: Float, F: Formula<IN, OUT>, const IN: usize, const OUT: usize> Vectorized
+    for Work<'_, T, F, IN, OUT>
 {
+    type Output = ();
+
     #[inline(always)]
-    fn run<S: Simd>(&self, tile: &mut Tile<'_>) {
-        let models = tile.models();
-        let (inputs, mut outputs, _) = tile.operands();
-        let x: [Input<'_, T>; IN] = core::array::from_fn(|i| inputs.get(i));
-        let mut y: [Output<'_, T>; OUT] = core::array::from_fn(|_| outputs.take());
-        for model in 0..models {
-            let x = x.each_ref().map(|x| x.at(model));
-            let y = y.each_mut().map(|y| y.at(model));
-            apply::<T, S, F, IN, OUT>(self.formula, &self.walk, x, y);
+    fn run<S: Simd>(mut self) {
+        loop {
+            let (visits, x, y) = match &mut self.of {
+                Of::Models { walk, x, y, models } => {
+                    let Some(model) = models.next() else { return };
+                    let mut y = y.iter_mut().map(|y| y.at(model));
+                    let y = core::array::from_fn(|_| y.next().unwrap_or_default());
+                    (Visits::all(walk), core::array::from_fn(|i| x[i].at(model)), y)
+                }
+                Of::Part { visits, x, y } => {
+                    let Some(y) = y.take() else { return };
+                    (visits.clone(), *x, y)
+                }
+            };
+            visit::<T, S, F, IN, OUT>(self.formula, &visits, x, y);
         }
+    }
+}
+
+/// The outputs of one model, whose parts threads write.
+struct Pieces<T, const OUT: usize>([*mut T; OUT]);
+
+// SAFETY: the pointers are used by `of` alone, whose callers write different parts.
+unsafe impl<T: Send, const OUT: usize> Sync for Pieces<T, OUT> {}
+
+impl<T, const OUT: usize> Pieces<T, OUT> {
+    /// Gives `n` elements of each output from `first` on.
+    ///
+    /// # Safety
+    ///
+    /// The outputs have them, and nobody else uses them while the slices live.
+    unsafe fn of<'a>(&self, first: usize, n: usize) -> [&'a mut [T]; OUT] {
+        // SAFETY: as this function's.
+        core::array::from_fn(|i| unsafe {
+            core::slice::from_raw_parts_mut(self.0[i].add(first), n)
+        })
     }
 }
 
@@ -297,6 +351,17 @@ impl<'a, const IN: usize> Visits<'a, IN> {
         self.rows.len() * self.inner.len()
     }
 
+    /// Shares them out on the threads of the pool: `leaf` gets a part, and how many elements come before it.
+    fn split(self, first: usize, leaf: &(dyn Fn(Self, usize) + Sync)) {
+        if self.numel() < WORTH_SPLITTING {
+            leaf(self, first);
+            return;
+        }
+        let [upper, lower] = self.halves();
+        let middle = first + upper.numel();
+        rayon::join(|| upper.split(first, leaf), || lower.split(middle, leaf));
+    }
+
     /// Halves them, between rows or else between whole vectors of every instruction set.
     fn halves(self) -> [Self; 2] {
         let Visits { walk, rows, inner } = self;
@@ -308,45 +373,6 @@ impl<'a, const IN: usize> Visits<'a, IN> {
         let at = inner.start + (inner.len() / 2).next_multiple_of(BLOCK).min(inner.len());
         let of = |inner| Visits { walk, rows: rows.clone(), inner };
         [of(inner.start..at), of(at..inner.end)]
-    }
-}
-
-/// What one thread computes, or splits further: of the outputs, its part alone.
-struct Part<'a, T, F, const IN: usize, const OUT: usize> {
-    formula: F,
-    visits: Visits<'a, IN>,
-    x: [&'a [T]; IN],
-    y: [&'a mut [T]; OUT],
-}
-
-impl<T: Float, F: Formula<IN, OUT>, const IN: usize, const OUT: usize> Part<'_, T, F, IN, OUT> {
-    /// Computes it on the threads of the pool.
-    fn split(self) {
-        let Part { formula, visits, x, y } = self;
-        if visits.numel() < WORTH_SPLITTING {
-            dispatch(Part { formula, visits, x, y });
-            return;
-        }
-        let [first, second] = visits.halves();
-        let mut halves = y.map(|y| y.split_at_mut(first.numel()));
-        let upper = core::array::from_fn(|i| core::mem::take(&mut halves[i].0));
-        let lower = core::array::from_fn(|i| core::mem::take(&mut halves[i].1));
-        rayon::join(
-            || Part { formula, visits: first, x, y: upper }.split(),
-            || Part { formula, visits: second, x, y: lower }.split(),
-        );
-    }
-}
-
-impl<T: Float, F: Formula<IN, OUT>, const IN: usize, const OUT: usize> Vectorized
-    for Part<'_, T, F, IN, OUT>
-{
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self) {
-        let Part { formula, visits, x, y } = self;
-        visit::<T, S, F, IN, OUT>(formula, &visits, x, y);
     }
 }
 
@@ -386,24 +412,40 @@ fn visit<T, S, F, const IN: usize, const OUT: usize>(
     }
     let x_start: [*const T; IN] = core::array::from_fn(|i| x[i].as_ptr());
     let y_start: [*mut T; OUT] = core::array::from_fn(|i| y[i].as_mut_ptr());
+    // Elements that lie apart are brought together first, some at a time.
     let strided = walk.steps.iter().any(|&step| step > 1);
+    let block = if strided { BLOCK } else { n };
+    let mut together = [[const { MaybeUninit::<T>::uninit() }; BLOCK]; IN];
     for (place, row) in rows.clone().enumerate() {
         let offsets = walk.row(row);
         for i in 0..IN {
             debug_assert!(offsets[i] + (walk.inner - 1) * walk.steps[i] < x[i].len());
         }
-        let start = |i: usize| offsets[i] + within.start * walk.steps[i];
-        let x = core::array::from_fn(|i| x_start[i].wrapping_add(start(i)));
-        let y = core::array::from_fn(|i| y_start[i].wrapping_add(place * n));
-        // SAFETY: a `Walk` was made for inputs of these lengths, so each visited offset is within
-        // its input (asserted above in debug builds), as `within` is within the inner loop; `y` has
-        // `rows · n` elements.
-        unsafe {
-            if strided {
-                gathered::<T, S, F, IN, OUT>(formula, n, x, walk.steps, y);
-            } else {
-                inner::<T, S, F, IN, OUT>(formula, n, x, walk.steps, y);
+        let mut start = 0;
+        while start < n {
+            let block = block.min(n - start);
+            let at = |i: usize| offsets[i] + (within.start + start) * walk.steps[i];
+            let from: [*const T; IN] = core::array::from_fn(|i| x_start[i].wrapping_add(at(i)));
+            let to = core::array::from_fn(|k| y_start[k].wrapping_add(place * n + start));
+            // SAFETY: a `Walk` was made for inputs of these lengths, so each visited offset is within
+            // its input (asserted above in debug builds), as `within` is within the inner loop; `y` has
+            // `rows · n` elements, and each of `together` has `block`.
+            unsafe {
+                if strided {
+                    for (i, together) in together.iter_mut().enumerate() {
+                        for (j, element) in together.iter_mut().take(block).enumerate() {
+                            element.write(*from[i].wrapping_add(j * walk.steps[i]));
+                        }
+                    }
+                }
+                let from = core::array::from_fn(|i| match strided {
+                    true => together[i].as_ptr().cast(),
+                    false => from[i],
+                });
+                let steps = if strided { [1; IN] } else { walk.steps };
+                inner::<T, S, F, IN, OUT>(formula, block, from, steps, to);
             }
+            start += block;
         }
     }
 }
@@ -463,40 +505,5 @@ unsafe fn inner<T, S, F, const IN: usize, const OUT: usize>(
     }
 }
 
-/// Elements that [`gathered`] brings together at a time: some vectors of any instruction set.
+/// Elements that are brought together at a time: some vectors of any instruction set.
 const BLOCK: usize = 64;
-
-/// As [`inner`], with any steps: elements that lie apart are brought together first.
-///
-/// # Safety
-///
-/// Each of `x` points to `n` readable numbers, its step apart; each of `y` to `n` writable.
-#[inline(always)]
-unsafe fn gathered<T, S, F, const IN: usize, const OUT: usize>(
-    formula: F,
-    n: usize,
-    x: [*const T; IN],
-    steps: [usize; IN],
-    y: [*mut T; OUT],
-) where
-    T: Float,
-    S: Simd,
-    F: Formula<IN, OUT>,
-{
-    let mut together = [[T::default(); BLOCK]; IN];
-    let mut start = 0;
-    while start < n {
-        let block = BLOCK.min(n - start);
-        for i in 0..IN {
-            for (j, element) in together[i].iter_mut().take(block).enumerate() {
-                // SAFETY: `start + j < n`.
-                *element = unsafe { *x[i].wrapping_add((start + j) * steps[i]) };
-            }
-        }
-        let x = core::array::from_fn(|i| together[i].as_ptr());
-        let y = core::array::from_fn(|i| y[i].wrapping_add(start));
-        // SAFETY: each of `together` has `block` elements, and so has `y` from `start` on.
-        unsafe { inner::<T, S, F, IN, OUT>(formula, block, x, [1; IN], y) };
-        start += block;
-    }
-}
