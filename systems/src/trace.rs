@@ -11,10 +11,10 @@ use neurarch_components::mode::{Bits, Mode};
 use neurarch_components::optimizer::{DynOptimizer, Update};
 use neurarch_kernels::dtype::Dtype;
 use neurarch_kernels::passes::differentiate;
-use neurarch_kernels::passes::split::{Split, split};
+use neurarch_kernels::passes::split::{Split, split_some};
 use neurarch_kernels::program::trace::{Trace, TraceError, Var};
 use neurarch_kernels::program::tree::{Arguments, Tree};
-use neurarch_kernels::program::{Program, Role, Slot};
+use neurarch_kernels::program::{Origin, Program, Role, Slot};
 use neurarch_kernels::shape::Type;
 
 use crate::plans::Results;
@@ -82,14 +82,6 @@ pub(crate) fn flatten(result: Tree) -> (Vec<Var>, Results) {
     });
     let types = vars.iter().map(|var| var.ty().clone()).collect();
     (vars, Results::new(types, tree))
-}
-
-/// Gives the one value that a result is; an error if it is not.
-pub(crate) fn only(trace: &Trace, result: Tree) -> Var {
-    match result {
-        Tree::Leaf(y) => y,
-        other => trace.fail(format!("expected one Tensor, got {}", other.type_name())),
-    }
 }
 
 /// A parameter as a program meets it.
@@ -258,17 +250,50 @@ pub(crate) fn forward(
 /// Records a forward pass that writes a tape, and the backward pass that reads it: inputs are what the model
 /// is called with, then the gradients of its floating results; the gradients are added to those that
 /// parameters have already.
+///
+/// `given` says for each floating result whether it has a gradient to go back from; if it is empty, all have.
+/// Parameters that only the others depend on are left alone.
 pub(crate) fn forward_and_backward(
     of: &Scheme,
     inputs: &Inputs<'_>,
+    given: &[bool],
 ) -> Result<(Split, Option<Results>), TraceError> {
     let trace = Trace::new();
     let (vars, results) = flatten(of.call(&trace, inputs.record(&trace), None));
     let floats = vars.iter().filter(|var| var.dtype().is_float());
     let pairs: Vec<_> = floats.map(|y| (y.clone(), trace.input(y.ty().clone()))).collect();
+    for (slot, sum) in record_gradients(of, &trace, &pairs) {
+        trace.store(&slot, &sum);
+    }
+    // The tape is written before anybody knows which gradients will be given, so it is that of all.
+    let mut some = Vec::new();
+    if given.contains(&false) {
+        let pairs = pairs.into_iter().zip(given).filter(|(_, given)| **given);
+        let pairs: Vec<_> = pairs.map(|(pair, _)| pair).collect();
+        some = record_gradients(of, &trace, &pairs);
+    }
+    let mut program = trace.finish(&vars)?;
+    if given.contains(&false) && some.is_empty() {
+        let is_gradient = |slot: usize| program.slots[slot].role == Role::Gradient;
+        let kept = program.stores.iter().copied().filter(|&(slot, _)| !is_gradient(slot));
+        program.stores = kept.collect();
+    }
+    for (slot, sum) in &some {
+        let slot = slot.id().map(|id| program.values[id].origin);
+        if let (Some(Origin::Slot(slot)), Some(sum)) = (slot, sum.id()) {
+            program.stores.push((slot, sum));
+        }
+    }
+    Ok((split_some(program, inputs.types.len(), some.len()), Some(results)))
+}
+
+/// Records the gradients of parameters from those of results, added to what parameters have: pairs of a slot
+/// and what it becomes.
+fn record_gradients(of: &Scheme, trace: &Trace, pairs: &[(Var, Var)]) -> Vec<(Var, Var)> {
     let trainable = of.trainable();
     let wrt: Vec<_> = trainable.iter().map(|p| trace.slot(p.slot.clone())).collect();
-    let gradients = differentiate::backward(&trace, &pairs, &wrt);
+    let gradients = differentiate::backward(trace, pairs, &wrt);
+    let mut sums = Vec::new();
     for (parameter, gradient) in trainable.iter().zip(gradients) {
         let Some(gradient) = gradient else { continue };
         let slot = trace.slot(gradient_of(&parameter.slot));
@@ -276,9 +301,9 @@ pub(crate) fn forward_and_backward(
             true => &slot + &gradient,
             false => gradient,
         };
-        trace.store(&slot, &sum);
+        sums.push((slot, sum));
     }
-    Ok((split(trace.finish(&vars)?, inputs.types.len()), Some(results)))
+    sums
 }
 
 /// Records a loss: inputs `y`, the target and the loss's arrays; outputs the loss, and the gradient of
@@ -286,7 +311,7 @@ pub(crate) fn forward_and_backward(
 pub(crate) fn loss(of: &dyn DynLoss, y: Type, target: Type) -> Result<Program, TraceError> {
     let trace = Trace::new();
     let y = trace.input(y);
-    let loss = call_loss(&trace, of, &y, target);
+    let loss = call_loss(&trace, of, y.clone().into(), target);
     let mut outputs = vec![loss.clone()];
     if loss.shape().rank() == 0 && trace.error().is_none() {
         let one = trace.constant(1.0, loss.dtype(), []);
@@ -296,11 +321,18 @@ pub(crate) fn loss(of: &dyn DynLoss, y: Type, target: Type) -> Result<Program, T
     trace.finish(&outputs)
 }
 
-fn call_loss(trace: &Trace, of: &dyn DynLoss, y: &Var, target: Type) -> Var {
+fn call_loss(trace: &Trace, of: &dyn DynLoss, result: Tree, target: Type) -> Var {
     let target = trace.input(target);
+    let dtype = dtype_of(&result);
     let arrays: Vec<_> =
-        of.arrays().iter().map(|a| trace.input(Type::new(y.dtype(), [a.len()]))).collect();
-    of.forward(&LossCall { trace, arrays: &arrays }, y, &target)
+        of.arrays().iter().map(|a| trace.input(Type::new(dtype, [a.len()]))).collect();
+    of.forward_with(&LossCall { trace, arrays: &arrays }, result, &target)
+}
+
+/// Gives the dtype of a loss's arrays: that of the first floating value of a result.
+pub(crate) fn dtype_of(result: &Tree) -> Dtype {
+    let mut dtypes = result.leaves().into_iter().map(Var::dtype);
+    dtypes.find(|dtype| dtype.is_float()).unwrap_or(Dtype::F32)
 }
 
 /// Records forward pass, loss, backward pass and updates in one: inputs are what the model is called with, the
@@ -312,8 +344,9 @@ pub(crate) fn train_step(
     target: Type,
 ) -> Result<(Program, Option<Results>), TraceError> {
     let trace = Trace::new();
-    let y = only(&trace, of.call(&trace, inputs.record(&trace), None));
-    let loss = call_loss(&trace, loss, &y, target);
+    let result = of.call(&trace, inputs.record(&trace), None);
+    let (_, results) = flatten(result.clone());
+    let loss = call_loss(&trace, loss, result, target);
     if loss.shape().rank() > 0 {
         trace.fail(NOT_SCALAR);
     }
@@ -325,7 +358,6 @@ pub(crate) fn train_step(
     let one = trace.constant(1.0, loss.dtype(), []);
     let gradients = differentiate::backward(&trace, &[(loss.clone(), one)], &wrt);
     of.updates(&trace, trainable.iter().map(|p| &p.slot).zip(gradients));
-    let results = Results::new(vec![y.ty().clone()], Tree::Leaf(0));
     Ok((trace.finish(&[loss])?, Some(results)))
 }
 
