@@ -33,9 +33,7 @@ pub trait Loss: Clone + Debug + PartialEq + Send + Sync + 'static {
     fn forward_with(&self, call: &LossCall<'_>, result: Tree, target: &Var) -> Var {
         match result {
             Tree::Leaf(x) => self.forward(call, &x, target),
-            other => {
-                call.trace.fail(format!("expected one Tensor, got {}", other.type_name()))
-            }
+            other => call.trace.fail(format!("expected one Tensor, got {}", other.type_name())),
         }
     }
 

@@ -85,11 +85,7 @@ pub fn split_some(program: Program, n_forward_inputs: usize, n_some: usize) -> S
 }
 
 /// Marks the nodes that values need, but for those that `without` marks.
-fn needed(
-    program: &Program,
-    values: impl Iterator<Item = ValueId>,
-    without: &[bool],
-) -> Vec<bool> {
+fn needed(program: &Program, values: impl Iterator<Item = ValueId>, without: &[bool]) -> Vec<bool> {
     let mut live = vec![false; program.values.len()];
     values.for_each(|id| live[id] = true);
     let mut nodes = vec![false; program.nodes.len()];

@@ -254,8 +254,7 @@ fn choose_plans(
     };
     let keeps_gradients = mode::is_grad_enabled(world);
     for cohort in &mut run.cohorts.list {
-        let kind =
-            if keeps_gradients && cohort.keeps_tape { Kind::Tape } else { Kind::Forward };
+        let kind = if keeps_gradients && cohort.keeps_tape { Kind::Tape } else { Kind::Forward };
         let structure = called.structure;
         let request = Request { kind, inputs, structure, given: &[], target: None, loss: None };
         run.chosen.push(match cohort.is_eager {

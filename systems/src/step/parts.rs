@@ -59,7 +59,11 @@ pub(super) fn stacked<'a>(
 }
 
 /// Cuts each epoch into full minibatches and a smaller one.
-pub(super) fn picked<'a>([full, last]: [Part<'a>; 2], epochs: usize, sizes: &Sizes) -> Vec<Part<'a>> {
+pub(super) fn picked<'a>(
+    [full, last]: [Part<'a>; 2],
+    epochs: usize,
+    sizes: &Sizes,
+) -> Vec<Part<'a>> {
     let bytes = |items: usize| items * size_of::<u32>();
     let mut parts = Vec::new();
     for epoch in 0..epochs {
