@@ -108,19 +108,14 @@ fn bits<T: Real>(array: &ArrayD<T>) -> Vec<u64> {
 /// Lines of a name and numbers; `None` for a gradient that is not there.
 type Log = Vec<(String, Option<Vec<u64>>)>;
 
+/// Spawns a population of a module with numbers of that type.
+type Spawn<'a> = &'a dyn Fn(&mut World, Dtype) -> Entity;
+
 /// Runs a module forward, back and through training steps, in both modes; gives all that it made, and the
 /// gradients of its inputs.
-fn run<T: Real>(
-    module: &impl Module,
-    given: &[Given],
-    edit: &impl Fn(&mut World, Entity),
-    by: Watch,
-) -> (Log, Log) {
+fn run<T: Real>(spawn: Spawn<'_>, given: &[Given], by: Watch) -> (Log, Log) {
     let mut world = World::new();
-    let settings =
-        PopulationSettings { models: MODELS, dtype: T::DTYPE, ..PopulationSettings::default() };
-    let population = world.spawn_population_with(module, settings).unwrap();
-    edit(&mut world, population);
+    let population = spawn(&mut world, T::DTYPE);
     watch(&mut world, population, by);
     world.insert(population, Adam { lr: 0.01, ..Adam::default() }).unwrap();
     let arrays = given.iter().map(|given| match *given {
@@ -190,27 +185,37 @@ fn run<T: Real>(
     (log, of_inputs)
 }
 
-/// Compares what is planned with what runs eagerly, in both element types.
-fn compare(module: &impl Module, given: &[Given], edit: impl Fn(&mut World, Entity)) {
-    fn same<T: Real>(module: &impl Module, given: &[Given], edit: &impl Fn(&mut World, Entity)) {
-        let name = repr(module);
-        let (planned, _) = run::<T>(module, given, edit, Watch::Nobody);
-        assert!(planned.len() > 4, "{name} was run");
-        for by in [Watch::EachModel, Watch::Population, Watch::Inputs] {
-            let (eager, _) = run::<T>(module, given, edit, by);
-            assert_eq!(eager.len(), planned.len(), "{name}, {by:?}");
-            for (eager, planned) in eager.iter().zip(&planned) {
-                assert_eq!(eager, planned, "{name} of {}, {by:?}", T::DTYPE);
-            }
+/// Compares what is planned with what runs eagerly.
+fn compare_numbers<T: Real>(name: &str, spawn: Spawn<'_>, given: &[Given]) {
+    let (planned, _) = run::<T>(spawn, given, Watch::Nobody);
+    assert!(planned.len() > 4, "{name} was run");
+    for by in [Watch::EachModel, Watch::Population] {
+        let (eager, _) = run::<T>(spawn, given, by);
+        assert_eq!(eager.len(), planned.len(), "{name}, {by:?}");
+        for (eager, planned) in eager.iter().zip(&planned) {
+            assert_eq!(eager, planned, "{name} of {}, {by:?}", T::DTYPE);
         }
-        let [(_, together), (eager, alone)] =
-            [Watch::Inputs, Watch::InputsOfEachModel].map(|by| run::<T>(module, given, edit, by));
-        assert_eq!((&eager, &together), (&planned, &alone), "{name} of {}", T::DTYPE);
-        let is_float = given.iter().any(|given| matches!(given, Floats(_)));
-        assert_eq!(together.iter().any(|(_, dx)| dx.is_some()), is_float, "{name}");
     }
-    same::<f32>(module, given, &edit);
-    same::<f64>(module, given, &edit);
+    let [(_, together), (eager, alone)] =
+        [Watch::Inputs, Watch::InputsOfEachModel].map(|by| run::<T>(spawn, given, by));
+    assert_eq!(eager, planned, "{name} of {}", T::DTYPE);
+    assert_eq!(together, alone, "{name} of {}", T::DTYPE);
+    let is_float = given.iter().any(|given| matches!(given, Floats(_)));
+    assert_eq!(together.iter().any(|(_, dx)| dx.is_some()), is_float, "{name}");
+}
+
+/// Compares in both element types; `edit` changes the population at first.
+fn compare(module: &impl Module, given: &[Given], edit: impl Fn(&mut World, Entity)) {
+    let spawn = |world: &mut World, dtype| {
+        let settings =
+            PopulationSettings { models: MODELS, dtype, ..PopulationSettings::default() };
+        let population = world.spawn_population_with(module, settings).unwrap();
+        edit(world, population);
+        population
+    };
+    let name = repr(module);
+    compare_numbers::<f32>(&name, &spawn, given);
+    compare_numbers::<f64>(&name, &spawn, given);
 }
 
 fn same(module: &impl Module, given: &[Given]) {
