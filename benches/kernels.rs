@@ -11,7 +11,7 @@
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
-use neurarch_kernels::cpu::executor::{Binding, Sink, Source, Stage, run};
+use neurarch_kernels::cpu::executor::{Binding, Direction, Sink, Source, Stage, run};
 use neurarch_kernels::cpu::memory::{AlignedBytes, padded};
 use neurarch_kernels::cpu::tile::Rows;
 use neurarch_kernels::dtype::Dtype;
@@ -150,7 +150,7 @@ fn bench(bencher: Bencher<'_, '_>, record: impl FnOnce(&Trace) -> Vec<Var>) {
     bencher.counter(ItemsCount::new(flop)).bench_local(|| {
         // SAFETY: each operand has an aligned row for every model, of as many initialized elements as the
         // program says; indices in them are 0; the operands outlive the run, and nobody else has them.
-        unsafe { run(&stages) };
+        unsafe { run(&stages, Direction::Up) };
     });
 }
 

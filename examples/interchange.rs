@@ -1,53 +1,135 @@
-//! Trains one model for 20 steps and writes down all that PyTorch needs to do the same: first weights,
-//! minibatches, losses and last weights, in one safetensors file.
+//! Interchange with PyTorch: one model and a whole population cross in both directions as safetensors, by torch's names.
 //!
 //! ```text
-//! cargo run --release --example interchange -- target/interchange.safetensors
-//! python tests/peers/training_curve.py target/interchange.safetensors
+//! cargo run --release --example interchange -- target/interchange
+//! python examples/interchange.py check target/interchange
 //! ```
+//!
+//! What PyTorch wrote is in `data/torch.safetensors`, by `python examples/interchange.py write examples/data/torch.safetensors`:
+//! weights of one model and of five, an input, and what PyTorch computes from it.
+
+#![expect(clippy::print_stdout, reason = "a program talks to its user")]
 
 use std::error::Error;
+use std::path::Path;
 
-use ndarray::{Array3, Array4, arr0, s};
+use ndarray::{Array2, ArrayD, Axis, s};
 use neurarch::prelude::*;
-use neurarch::state::safetensors::{self, Tensor};
+use neurarch::state::safetensors;
 
-const STEPS: usize = 20;
-const BATCH: usize = 32;
-const LR: f64 = 1e-2;
+const THEIRS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/torch.safetensors");
+const MODELS: usize = 5;
+const STEPS: usize = 50;
+/// Sums run in another order than PyTorch's.
+const TOLERANCE: f32 = 1e-5;
+
+/// `nn.Sequential(nn.Linear(8, 16), nn.LayerNorm(16), nn.Tanh(), nn.Linear(16, 3))`.
+fn network() -> Sequential {
+    let layers = Sequential::new().push(Linear::new(8, 16)).push(LayerNorm::new([16]));
+    layers.push(Tanh).push(Linear::new(16, 3))
+}
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let path = std::env::args_os().nth(1).ok_or("expected the path of the file to write")?;
-    let network = Sequential::new().push(Linear::new(64, 32)).push(ReLU).push(Linear::new(32, 10));
+    let folder = std::env::args_os().nth(1).unwrap_or("target/interchange".into());
+    let folder = Path::new(&folder);
+    std::fs::create_dir_all(folder)?;
     let mut world = World::new();
-    let population = world.spawn_population(&network, 1, Seed(7))?;
-    world.insert(population, Adam { lr: LR, ..Adam::default() })?;
-    let model = world.models(population)?[0];
+    let population = world.spawn_population(&network(), MODELS, Seed(7))?;
 
-    // Minibatches of the one model: [models, steps, batch, features], and the class of each item.
-    let inputs = Array4::from_shape_fn((1, STEPS, BATCH, 64), |(_, step, item, feature)| {
-        (((step * BATCH + item) * 31 + feature * 17) % 101) as f32 / 50.0 - 1.0
-    });
-    let targets = Array3::from_shape_fn((1, STEPS, BATCH), |(_, step, item)| {
-        ((step * BATCH + item) * 7 % 10) as i64
-    });
-
-    let initial = world.state_dict(model)?;
-    let data = DataSet::stacked(inputs.view(), targets.view());
-    let losses = world.train_steps(population, data, &CrossEntropyLoss::default())?;
-    let last = world.state_dict(model)?;
-
-    let mut tensors = Vec::new();
-    for (prefix, state) in [("initial", initial), ("final", last)] {
-        tensors.extend(state.into_iter().map(|mut tensor| {
-            tensor.name = format!("{prefix}.{}", tensor.name);
-            tensor
-        }));
-    }
-    tensors.push(Tensor::new("inputs", inputs.slice(s![0, .., .., ..]).into_dyn()));
-    tensors.push(Tensor::new("targets", targets.slice(s![0, .., ..]).into_dyn()));
-    tensors.push(Tensor::new("losses", losses.slice(s![0, ..]).into_dyn()));
-    tensors.push(Tensor::new("lr", arr0(LR).view().into_dyn()));
-    safetensors::save(path, &tensors)?;
+    read_theirs(&mut world, population)?;
+    write_ours(&mut world, population, folder)?;
+    println!("python examples/interchange.py check {}", folder.display());
     Ok(())
+}
+
+/// Loads what PyTorch wrote, and computes what PyTorch computed.
+fn read_theirs(world: &mut World, population: Entity) -> Result<(), Box<dyn Error>> {
+    let file: StateDict = safetensors::read(THEIRS)?.into_iter().collect();
+    let part = |prefix: &str| -> StateDict {
+        let own = file.iter().filter_map(|tensor| {
+            let mut own = tensor.clone();
+            own.name = tensor.name.strip_prefix(prefix)?.to_owned();
+            Some(own)
+        });
+        own.collect()
+    };
+    let array = |name: &str| {
+        let tensor = file.get(name).ok_or_else(|| format!("{THEIRS} has no '{name}'"))?;
+        tensor.to_array::<f32>().ok_or_else(|| format!("'{name}' is not of f32"))
+    };
+    let x = array("input")?;
+
+    // A state dict of one model, into the second of ours: its neighbors stay as they are.
+    let second = world.models(population)?[1];
+    let keys = world.load_state_dict(second, &part("model."))?;
+    let y = world.forward(population, Input::shared(x.view()))?.index_axis(Axis(0), 1).to_owned();
+    let error = difference(&y, &array("model_output")?);
+    println!(
+        "PyTorch's model:      {} keys match, results differ by {error:.1e}",
+        part("model.").len()
+    );
+    assert!(keys.is_empty() && error < TOLERANCE);
+
+    // What `torch.func.stack_module_state` gives, into all.
+    world.load_stacked_state_dict(population, &part("population."), LoadOptions::default())?;
+    let y = world.forward(population, Input::shared(x.view()))?;
+    let error = difference(&y, &array("population_output")?);
+    println!("PyTorch's population: {MODELS} models, results differ by {error:.1e}");
+    assert!(error < TOLERANCE);
+
+    // A file that does not fit is refused, in torch's words.
+    let mut wrong = part("model.");
+    wrong.rename("0.bias", "0.offset");
+    let message =
+        world.load_state_dict(second, &wrong).map(drop).expect_err("a key is missing").to_string();
+    println!("{message}");
+    assert!(message.contains("Missing key(s) in state_dict: \"0.bias\""));
+    Ok(())
+}
+
+/// Trains the models a little, and writes them for PyTorch: one, all, and what they compute.
+fn write_ours(world: &mut World, population: Entity, folder: &Path) -> Result<(), Box<dyn Error>> {
+    let x = Array2::from_shape_fn((32, 8), |(i, f)| ((i * 31 + f * 17) % 23) as f32 / 11.0 - 1.0);
+    let target = x.slice(s![.., ..3]).mapv(f32::sin);
+    world.insert_with(population, |model| Adam {
+        lr: 0.002 * (1 + model) as f64,
+        ..Adam::default()
+    })?;
+    let inputs = || (Input::shared(x.view()), Input::shared(target.view()));
+    let mut step = || {
+        let (x, target) = inputs();
+        world.train_step(population, x, target, &MSELoss::default())
+    };
+    let first = step()?;
+    let mut last = first.clone();
+    for _ in 0..STEPS {
+        last = step()?;
+    }
+    let y = world.forward(population, inputs().0)?;
+    println!("losses after {STEPS} steps: {first:.3} became {last:.3}");
+    assert!(last.iter().zip(&first).all(|(last, first)| last < first));
+
+    let third = world.models(population)?[2];
+    let model = world.state_dict(third)?;
+    let all = world.stacked_state_dict(population)?;
+    let results = [Tensor::new("input", x.view()), Tensor::new("output", y.view())];
+    for (name, tensors) in
+        [("model", &model[..]), ("population", &all[..]), ("results", &results[..])]
+    {
+        let path = folder.join(name).with_extension("safetensors");
+        safetensors::save(&path, tensors)?;
+        let read: StateDict = safetensors::read(&path)?.into_iter().collect();
+        let same = tensors.iter().all(|tensor| read.get(&tensor.name) == Some(tensor));
+        assert!(same && read.len() == tensors.len(), "what is read is what was written");
+        let shapes: Vec<_> =
+            tensors.iter().map(|of| format!("{} {:?}", of.name, of.shape)).collect();
+        println!("{}: {}", path.display(), shapes.join(", "));
+    }
+    Ok(())
+}
+
+/// The greatest difference of two arrays, infinite if their shapes differ.
+fn difference(a: &ArrayD<f32>, b: &ArrayD<f32>) -> f32 {
+    let pairs = a.iter().zip(b).map(|(a, b)| (a - b).abs());
+    if a.shape() == b.shape() { pairs.fold(0.0, f32::max) } else { f32::INFINITY }
 }

@@ -166,3 +166,20 @@ fn entities_that_are_no_population() {
     assert!(world.insert(stranger, Adam::default()).is_err());
     assert!(world.get::<Adam>(stranger).is_none());
 }
+
+#[test]
+fn layers_too_large_for_memory() {
+    // 4 × 10¹⁴ bytes a model, more than an address space has; a power of two and some, to count a padded row.
+    let words = "weight: f32[100000000, 1000000] for each of 3 models: can't allocate memory: you tried to \
+                 allocate 1688849860263936 bytes";
+    refuses(words, |world, _| {
+        world.spawn_population(&Linear::new(1_000_000, 100_000_000), 3, Seed(1))
+    });
+    let huge = Sequential::new().push(Linear::new(4, 4)).push(Linear::new(1 << 40, 1 << 40));
+    let words = "1.weight: f32[1099511627776, 1099511627776] for each of 3 models: Storage size calculation \
+                 overflowed with sizes=[1099511627776, 1099511627776]";
+    refuses(words, |world, _| world.spawn_population(&huge, 3, Seed(1)));
+    refuses(&words.replace("3 models", "5 models"), |world, _| {
+        world.spawn_population(&huge, 5, Seed(1))
+    });
+}

@@ -274,6 +274,21 @@ fn lookups_by_path_fail_in_torchs_words() {
 }
 
 #[test]
+fn a_buffer_that_is_none_is_there_and_a_parameter_is_not() {
+    let mut world = World::new();
+    let models = world.spawn_population(&BareModule::new(), 1, Seed(1)).unwrap();
+    let root = world.models(models).unwrap()[0];
+    world.register_buffer(root, "b", Value::None, true).unwrap();
+    world.register_parameter(root, "p", Value::None).unwrap();
+    assert_eq!(world.get_buffer(root, "b").unwrap(), None);
+    let text = |error: neurarch::systems::lookup::LookupError| error.to_string();
+    assert_eq!(text(world.get_parameter(root, "p").unwrap_err()), "`p` is not an nn.Parameter");
+    assert_eq!(text(world.get_buffer(root, "p").unwrap_err()), "`p` is not a buffer");
+    world.register_buffer(root, "b", Value::tensor(array![1.0_f32].view()), true).unwrap();
+    assert_eq!(world.get_buffer(root, "b").unwrap().unwrap().name, "b");
+}
+
+#[test]
 fn an_entity_without_a_layer_component_is_not_initialized() {
     let mut world = World::new();
     let entity = world.spawn_empty().id();

@@ -19,6 +19,7 @@ use crate::column::MARKERS;
 use crate::module::{Declare, Declared, DynModule};
 use crate::parametrizations::{PARAMETRIZATIONS, Parametrizations, WeightNormed};
 use crate::population::Group;
+use crate::shared::SharedRow;
 use crate::tree::Contents;
 
 /// Index of a blueprint in [`Blueprints`]; one that is free again is given out anew.
@@ -210,6 +211,8 @@ pub struct Parameter {
     pub persistent: bool,
     /// The parameter that this is, by position and place there, if it is tied. It has no column then.
     pub tied: Option<(usize, usize)>,
+    /// Where its numbers lie, if the population's models share them. It has no column in a model then.
+    pub shared: Option<SharedRow>,
     /// Whether its shape is not known yet. It has no column then.
     pub uninitialized: bool,
 }
@@ -217,7 +220,7 @@ pub struct Parameter {
 impl Parameter {
     /// Says whether it has a column of its own.
     pub fn has_column(&self) -> bool {
-        self.tied.is_none() && !self.uninitialized
+        self.tied.is_none() && self.shared.is_none() && !self.uninitialized
     }
 }
 
@@ -238,6 +241,7 @@ fn declared(module: &dyn DynModule, dtype: Dtype) -> (Vec<Parameter>, Vec<Parame
         ty: Type { dtype: declared.dtype.unwrap_or(dtype), shape: declared.shape },
         persistent: declared.persistent,
         tied: None,
+        shared: None,
         uninitialized: declared.uninitialized,
     };
     let there =
@@ -555,9 +559,37 @@ impl Blueprint {
 
     /// Says whether the shape of a slot is not known yet.
     pub fn is_uninitialized(&self, slot: &Slot) -> bool {
+        self.at(slot).uninitialized
+    }
+
+    /// Says where the numbers of a slot lie, if the population's models share them.
+    pub fn shared(&self, slot: &Slot) -> Option<SharedRow> {
+        self.at(slot).shared
+    }
+
+    fn at(&self, slot: &Slot) -> &Parameter {
         let at = &self.positions[slot.position];
         let among = if slot.role == Role::Buffer { &at.buffers } else { &at.parameters };
-        among[slot.index].uninitialized
+        &among[slot.index]
+    }
+
+    /// Makes the parameter or buffer of that name at `position` the one that is shared; of a parameter that is
+    /// tied, its owner. What has become another, of other type, is the model's own.
+    pub fn share(
+        &mut self,
+        position: usize,
+        name: &str,
+        row: SharedRow,
+        (role, ty): (Role, &Type),
+    ) {
+        let slot = match role {
+            Role::Buffer => self.buffer(position, name),
+            _ => self.parameter(position, name),
+        };
+        let Some(slot) = slot.filter(|slot| slot.ty == *ty) else { return };
+        let at = &mut self.positions[slot.position];
+        let among = if role == Role::Buffer { &mut at.buffers } else { &mut at.parameters };
+        among[slot.index].shared = Some(row);
     }
 
     /// Gives the positions of the module at `position` and of all below it.

@@ -43,6 +43,9 @@ pub trait Watcher {
     fn after(&self, call: &Call<'_>, arguments: &Arguments, result: Option<Tree>) -> Option<Tree>;
 }
 
+/// An argument is no list of sizes; which is recorded.
+pub(crate) struct NoSizes;
+
 impl<'a> Call<'a> {
     /// Records a call of this module. After an error nothing is called any more.
     ///
@@ -103,6 +106,13 @@ impl<'a> Call<'a> {
         self.read(name, Blueprint::buffer)
     }
 
+    /// Gives a buffer by name; `None` if it is registered without a value, an error at this module if it is not
+    /// registered.
+    pub fn optional_buffer(&self, name: &str) -> Option<Var> {
+        let is_none = self.at().nones.iter().any(|none| none == name);
+        (!is_none).then(|| self.buffer(name))
+    }
+
     fn read(&self, name: &str, find: impl Fn(&Blueprint, usize, &str) -> Option<Slot>) -> Var {
         let (path, own) = name.rsplit_once('.').unwrap_or(("", name));
         let position = match self.blueprint.below(self.position, path) {
@@ -157,7 +167,12 @@ impl<'a> Call<'a> {
     /// Calls a child, or a module further down by its dotted path, with one value, which gives one value;
     /// an error at this module if there is none.
     pub fn child(&self, path: &str, x: &Var) -> Var {
-        match self.child_with(path, x) {
+        self.one_value(path, self.child_with(path, x))
+    }
+
+    /// Takes the one value that the child at `path` gave, if it did.
+    pub fn one_value(&self, path: &str, result: Tree) -> Var {
+        match result {
             Tree::Leaf(y) => y,
             other => {
                 let found = other.type_name();
@@ -203,6 +218,102 @@ impl<'a> Call<'a> {
             ));
         }
         values.ok()
+    }
+
+    /// Sorts arguments into the parameters `names` of a `forward`, by place and by name; the first `required`
+    /// have to be there, the others are `None` if they are not. An error in Python's words if they do not fit.
+    pub fn bind<const N: usize>(
+        &self,
+        arguments: Arguments,
+        names: [&str; N],
+        required: usize,
+    ) -> Option<[Tree; N]> {
+        let module = self.at().module.type_name();
+        let fail = |message: String| {
+            self.trace.fail(format!("{module}.forward() {message}"));
+            None
+        };
+        let given = arguments.positional.len();
+        if given > N {
+            let from =
+                if required < N { format!("from {} to ", required + 1) } else { String::new() };
+            let (most, given) = (N + 1, given + 1);
+            return fail(format!("takes {from}{most} positional arguments but {given} were given"));
+        }
+        let mut bound: [Option<Tree>; N] = core::array::from_fn(|_| None);
+        for (place, tree) in bound.iter_mut().zip(arguments.positional) {
+            *place = Some(tree);
+        }
+        for (name, tree) in arguments.keyword {
+            match names.iter().position(|known| *known == name) {
+                None => return fail(format!("got an unexpected keyword argument '{name}'")),
+                Some(place) if bound[place].is_some() => {
+                    return fail(format!("got multiple values for argument '{name}'"));
+                }
+                Some(place) => bound[place] = Some(tree),
+            }
+        }
+        let missing = names[..required].iter().zip(&bound).filter(|(_, tree)| tree.is_none());
+        let missing: Vec<_> = missing.map(|(name, _)| format!("'{name}'")).collect();
+        match missing.as_slice() {
+            [] => Some(bound.map(Option::unwrap_or_default)),
+            [one] => fail(format!("missing 1 required positional argument: {one}")),
+            [first @ .., last] => {
+                let (n, first) = (missing.len(), first.join(", "));
+                fail(format!("missing {n} required positional arguments: {first} and {last}"))
+            }
+        }
+    }
+
+    /// Takes the values that the parameters `names` of a `forward` are called with, by place or by name; an
+    /// error in Python's words if they do not fit.
+    pub fn named_values<const N: usize>(
+        &self,
+        arguments: Arguments,
+        names: [&str; N],
+    ) -> Option<[Var; N]> {
+        let module = self.at().module.type_name();
+        let bound = self.bind(arguments, names, N)?;
+        let values = bound.into_iter().map(|tree| match tree {
+            Tree::Leaf(x) => Some(x),
+            other => {
+                let given = other.type_name();
+                self.trace.fail(format!("{module}.forward(): expected a Tensor, got {given}"));
+                None
+            }
+        });
+        values.collect::<Option<Vec<_>>>()?.try_into().ok()
+    }
+
+    /// Takes the argument `output_size` out, which stands at `place` or has a name: a list of sizes, or `None`.
+    ///
+    /// # Errors
+    ///
+    /// `Err` if it is something else; that is recorded at this module.
+    ///
+    /// Source: the calls of torch's transposed convolutions and `MaxUnpool` layers.
+    pub(crate) fn output_size(
+        &self,
+        arguments: &mut Arguments,
+        place: usize,
+    ) -> Result<Option<Vec<usize>>, NoSizes> {
+        let positional = &mut arguments.positional;
+        let at_place = (positional.len() == place + 1).then(|| positional.remove(place));
+        let given = match at_place.or_else(|| arguments.take("output_size")) {
+            None | Some(Tree::None) => return Ok(None),
+            Some(given) => given,
+        };
+        let of = given.type_name();
+        let whole = |size: Tree| match size {
+            Tree::Number(size) if size >= 0.0 && size.fract() == 0.0 => Some(size as usize),
+            _ => None,
+        };
+        let sizes = given.into_items().into_iter().map(whole).collect::<Option<Vec<_>>>();
+        sizes.map(Some).ok_or_else(|| {
+            let module = self.at().module.type_name();
+            self.trace.fail(format!("{module}.forward(): expected sizes as output_size, got {of}"));
+            NoSizes
+        })
     }
 
     /// Turns a child, or a module further down by its dotted path, around: gives the tensors that it makes

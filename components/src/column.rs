@@ -40,6 +40,12 @@ impl ColumnKey {
         ColumnKey::new(slot.role, slot.index, &slot.ty)
     }
 
+    /// Gives the key of the column for the one row that a population shares: its counts of steps, too, are
+    /// told apart by `index`.
+    pub(crate) fn shared(role: Role, index: usize, ty: &Type) -> ColumnKey {
+        ColumnKey { role, index, row_bytes: row_bytes(ty.size_bytes()) }
+    }
+
     /// Gives the bytes of a row, padding included.
     pub fn row_bytes(&self) -> usize {
         self.row_bytes

@@ -18,6 +18,8 @@ pub mod population;
 pub mod registered;
 pub mod registry;
 pub mod repr;
+pub mod scheduler;
+pub mod shared;
 pub mod state;
 pub mod tie;
 pub mod tree;

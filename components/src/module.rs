@@ -2,6 +2,7 @@
 
 use core::any::Any;
 use core::fmt::Debug;
+use std::sync::Arc;
 
 use bevy_ecs::prelude::*;
 use bevy_ecs::relationship::RelationshipTarget;
@@ -12,6 +13,7 @@ use neurarch_kernels::shape::Shape;
 
 pub use crate::call::{Call, Watcher};
 use crate::registry::ModuleTypes;
+use crate::state::Tensor;
 use crate::tree::{Columned, Model, ModuleName};
 
 /// A module type: a layer, a container, or a network of your own.
@@ -130,6 +132,64 @@ pub trait Module: Component + Clone + Debug + PartialEq {
         false
     }
 
+    /// Gives what a state dict keeps of the module beside parameters and buffers, under the name
+    /// `_extra_state`; the tensor's own name means nothing. A type that has this has
+    /// [`set_extra_state`](Module::set_extra_state), too.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use bevy_ecs::prelude::Component;
+    /// # use neurarch_components::module::*;
+    /// # use neurarch_components::state::Tensor;
+    /// # use neurarch_kernels::program::trace::Var;
+    /// /// Passes its input through, and knows how often it was shown to somebody.
+    /// #[derive(Component, Clone, Debug, PartialEq)]
+    /// struct Shown {
+    ///     times: i64,
+    /// }
+    ///
+    /// impl Module for Shown {
+    ///     fn forward(&self, _: &Call<'_>, x: Var) -> Var {
+    ///         x
+    ///     }
+    ///
+    ///     /// Models that were shown unequally often share a blueprint.
+    ///     fn structural(&self) -> Self {
+    ///         Shown { times: 0 }
+    ///     }
+    ///
+    ///     fn get_extra_state(&self) -> Option<Tensor> {
+    ///         Some(Tensor::new("", ndarray::arr0(self.times).view()))
+    ///     }
+    ///
+    ///     fn set_extra_state(&mut self, state: &Tensor) -> Result<(), ExtraStateError> {
+    ///         let times = state.to_array::<i64>().filter(|times| times.ndim() == 0);
+    ///         let times = times.ok_or(ExtraStateError("expected one i64".into()))?;
+    ///         self.times = times[[]];
+    ///         Ok(())
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// Source: `torch.nn.Module.get_extra_state`. It is a tensor here, since safetensors has nothing else.
+    fn get_extra_state(&self) -> Option<Tensor> {
+        None
+    }
+
+    /// Takes what [`get_extra_state`](Module::get_extra_state) gave: `load_state_dict` calls it with the tensor
+    /// of the name `_extra_state`.
+    ///
+    /// # Errors
+    ///
+    /// [`ExtraStateError`] if the tensor is not one that it can take, as all are by default.
+    ///
+    /// Source: `torch.nn.Module.set_extra_state`.
+    fn set_extra_state(&mut self, state: &Tensor) -> Result<(), ExtraStateError> {
+        let _ = state;
+        Err(ExtraStateError(format!("{} has no set_extra_state", self.type_name())))
+    }
+
     /// Lists the attributes that the type has beside those of every module, so that nothing can be
     /// registered under their names.
     fn attributes(&self) -> &'static [&'static str] {
@@ -153,8 +213,13 @@ pub trait Module: Component + Clone + Debug + PartialEq {
 #[error("{0}")]
 pub struct NoInverse(pub String);
 
+/// Why a module does not take an extra state.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ExtraStateError(pub String);
+
 /// The first numbers of a parameter or buffer.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Init {
     /// All zero.
     Zeros,
@@ -162,6 +227,8 @@ pub enum Init {
     Ones,
     /// All the same.
     Constant(f64),
+    /// These, row-major.
+    Numbers(Arc<[f64]>),
     /// Uniform in `[low, high)`.
     Uniform {
         /// The least number.
@@ -194,6 +261,11 @@ pub enum Init {
     },
     /// One on the diagonal of a matrix, zero elsewhere.
     Eye,
+    /// One in the middle of a convolution's kernel where a channel meets its own, zero elsewhere.
+    Dirac {
+        /// How many groups the channels form.
+        groups: usize,
+    },
     /// `gain` times a matrix with orthonormal rows or columns, whichever are fewer, uniform among such;
     /// axes after the first count as columns.
     Orthogonal {
@@ -355,6 +427,14 @@ pub trait DynModule: Any + Debug + Send + Sync {
     fn version(&self) -> u32;
     /// See [`Module::may_lack`].
     fn may_lack(&self, name: &str, version: Option<u32>) -> bool;
+    /// See [`Module::get_extra_state`].
+    fn get_extra_state(&self) -> Option<Tensor>;
+    /// Gives a copy that took the state: see [`Module::set_extra_state`].
+    ///
+    /// # Errors
+    ///
+    /// See there.
+    fn with_extra_state(&self, state: &Tensor) -> Result<Box<dyn DynModule>, ExtraStateError>;
     /// See [`Module::attributes`].
     fn attributes(&self) -> &'static [&'static str];
     /// See [`Module::declare`].
@@ -434,6 +514,16 @@ impl<M: Module> DynModule for M {
 
     fn may_lack(&self, name: &str, version: Option<u32>) -> bool {
         Module::may_lack(self, name, version)
+    }
+
+    fn get_extra_state(&self) -> Option<Tensor> {
+        Module::get_extra_state(self)
+    }
+
+    fn with_extra_state(&self, state: &Tensor) -> Result<Box<dyn DynModule>, ExtraStateError> {
+        let mut module = self.clone();
+        module.set_extra_state(state)?;
+        Ok(Box::new(module))
     }
 
     fn attributes(&self) -> &'static [&'static str] {

@@ -6,9 +6,10 @@ use bevy_ecs::lifecycle::HookContext;
 use bevy_ecs::prelude::*;
 use bevy_ecs::world::DeferredWorld;
 use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::program::Role;
+use neurarch_kernels::program::{Role, Slot};
 
 use crate::blueprint::{BlueprintId, Blueprints};
+use crate::column::ColumnKey;
 use crate::tree::Contents;
 
 /// Models that are spawned, trained and asked together: a component of an entity of its own, which is the
@@ -81,6 +82,19 @@ impl Group {
             self.modules.iter_mut().zip(modules).for_each(|(of, module)| of.push(module));
         }
         self.sort();
+    }
+
+    /// Gives the entity and the column that hold a member's numbers of a slot: those of its module, or of the
+    /// population where it is shared.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such position or member.
+    pub fn home(&self, slot: &Slot, member: usize) -> (Entity, ColumnKey) {
+        match self.contents[slot.position].shared(slot.role, slot.index) {
+            Some(shared) => (shared.owner, shared.key(slot.role, &slot.ty)),
+            None => (self.modules[slot.position][member], ColumnKey::of(slot)),
+        }
     }
 
     fn sort(&mut self) {
@@ -190,6 +204,7 @@ impl Population {
     /// Gives its next model that number, and counts on from there.
     pub fn number_from(&mut self, number: u64) {
         self.next_number = number;
+        self.version += 1;
     }
 
     /// Gives the next index and number to a root that has been signed.

@@ -8,6 +8,7 @@ use neurarch_kernels::dtype::{Dtype, Element};
 use neurarch_kernels::shape::{Shape, Type};
 
 use crate::blueprint::{Parameter, Position};
+use crate::layers;
 use crate::module::{Declare, Declared, DynModule, Init, Module};
 use crate::registry::{Change, ModuleTypes};
 use crate::state::Tensor;
@@ -59,7 +60,14 @@ impl Registered {
         let parameters = |entries: &[Entry]| -> Vec<Parameter> {
             let there = entries.iter().filter_map(|entry| {
                 let Entry { name, ty, persistent, uninitialized } = entry.clone();
-                Some(Parameter { name, ty: ty?, persistent, tied: None, uninitialized })
+                Some(Parameter {
+                    name,
+                    ty: ty?,
+                    persistent,
+                    tied: None,
+                    shared: None,
+                    uninitialized,
+                })
             });
             there.collect()
         };
@@ -219,6 +227,41 @@ impl Value {
             Value::Module(module) => class(&**module),
             Value::Other(name) => (*name).to_owned(),
         }
+    }
+}
+
+/// What can be put into a live container: a module, one in a box, a parameter, or any [`Value`].
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is neither a neurarch module nor a parameter",
+    note = "derive `Component`, `Clone`, `Debug` and `PartialEq`, and implement `Module::forward`"
+)]
+pub trait IntoValue {
+    /// Gives the value.
+    fn into_value(self) -> Value;
+}
+
+impl<M: Module> IntoValue for M {
+    fn into_value(self) -> Value {
+        Value::module(self)
+    }
+}
+
+impl IntoValue for Box<dyn DynModule> {
+    fn into_value(self) -> Value {
+        Value::Module(self)
+    }
+}
+
+impl IntoValue for layers::Parameter {
+    fn into_value(self) -> Value {
+        let layers::Parameter { shape, dtype, init } = self;
+        Value::Parameter(Numbers::Drawn { shape, dtype, init })
+    }
+}
+
+impl IntoValue for Value {
+    fn into_value(self) -> Value {
+        self
     }
 }
 

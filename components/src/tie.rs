@@ -2,7 +2,7 @@
 //!
 //! Both name their owner by its entity, so that a clone of a model is tied within itself, and both are
 //! resolved when a model is signed: a tied parameter has no column of its own, the program reads the owner's
-//! and the gradients of all uses add up there.
+//! and the gradients of all uses add up there. What a population [shares](crate::shared) is tied to its entity.
 //!
 //! Source: `decoder.weight = encoder.weight`, and `self.again = self.block`, in torch.
 
@@ -23,9 +23,9 @@ pub struct Ties(#[entities] pub Vec<Tie>);
 pub struct Tie {
     /// Its name in this module: `weight`.
     pub parameter: String,
-    /// The module whose parameter it is.
+    /// The module whose parameter it is; the population's entity if its models share it.
     pub owner: Entity,
-    /// The name there.
+    /// The name there; of what a population shares, the dotted name that it was shared under.
     pub owner_parameter: String,
 }
 

@@ -17,6 +17,7 @@ use crate::column::ColumnKey;
 use crate::mode::{Draws, HasGradient, Mode};
 use crate::population::Population;
 use crate::registry::{Change, ModuleTypes};
+use crate::shared::SharedRow;
 
 /// The root of a model: which population it belongs to, and where.
 ///
@@ -72,7 +73,8 @@ pub struct Contents {
 }
 
 impl Contents {
-    /// Lists the columns: a role, a place in the module, and the type of a row. What is tied or uninitialized has none.
+    /// Lists the columns: a role, a place in the module, and the type of a row. What is tied, shared or
+    /// uninitialized has none.
     pub fn columns(&self) -> impl Iterator<Item = (Role, usize, Cow<'_, Type>)> {
         fn of(
             role: Role,
@@ -96,6 +98,17 @@ impl Contents {
     /// Lists the keys of the columns.
     pub fn keys(&self) -> impl Iterator<Item = ColumnKey> {
         self.columns().map(|(role, index, ty)| ColumnKey::new(role, index, &ty))
+    }
+
+    /// Says where the numbers of a parameter or buffer, or of a parameter's companion, lie if the
+    /// population's models share them.
+    pub fn shared(&self, role: Role, index: usize) -> Option<SharedRow> {
+        let among = match role {
+            Role::Steps => return None,
+            Role::Buffer => &self.buffers,
+            _ => &self.parameters,
+        };
+        among.get(index)?.shared
     }
 
     /// Says whether the columns hold the same, wherever they lie.

@@ -25,6 +25,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod containers;
 pub mod evolve;
 mod hooks;
 mod module;
@@ -32,9 +33,11 @@ mod parametrize;
 pub mod plugin;
 pub mod population;
 pub mod prelude;
+mod schedule;
 mod train;
 
 pub use bevy_ecs;
+pub use containers::{ContainerWorld, LiveContainer};
 pub use evolve::EvolveWorld;
 pub use hooks::HookWorld;
 pub use module::ModuleWorld;
@@ -44,6 +47,7 @@ pub use neurarch_systems as systems;
 pub use neurarch_systems::{init, state};
 pub use parametrize::ParametrizeWorld;
 pub use population::{NeurarchWorld, PopulationSettings, Seed};
+pub use schedule::ScheduleWorld;
 pub use train::TrainWorld;
 
 /// The example in the README runs as a doctest.

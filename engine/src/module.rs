@@ -269,12 +269,16 @@ pub trait ModuleWorld {
     /// If there is none; torch's words.
     fn get_parameter(&mut self, module: Entity, target: &str) -> Result<NamedTensor, LookupError>;
 
-    /// Finds the buffer at a dotted path: [`lookup::get_buffer`].
+    /// Finds the buffer at a dotted path, `None` if it is torch's `None`: [`lookup::get_buffer`].
     ///
     /// # Errors
     ///
     /// If there is none; torch's words.
-    fn get_buffer(&mut self, module: Entity, target: &str) -> Result<NamedTensor, LookupError>;
+    fn get_buffer(
+        &mut self,
+        module: Entity,
+        target: &str,
+    ) -> Result<Option<NamedTensor>, LookupError>;
 
     /// Copies the parameters and persistent buffers of a module and all below it: [`dict::state_dict`].
     ///
@@ -494,7 +498,11 @@ impl ModuleWorld for World {
         lookup::get_parameter(self, module, target)
     }
 
-    fn get_buffer(&mut self, module: Entity, target: &str) -> Result<NamedTensor, LookupError> {
+    fn get_buffer(
+        &mut self,
+        module: Entity,
+        target: &str,
+    ) -> Result<Option<NamedTensor>, LookupError> {
         lookup::get_buffer(self, module, target)
     }
 

@@ -9,8 +9,9 @@ use crate::components::population::Population;
 use crate::kernels::dtype::{Dtype, Element};
 use crate::kernels::shape::Shape;
 use crate::systems::access::{self, AccessError};
-use crate::systems::init::{self, InitError};
+use crate::systems::init::{self, InitError, NoFans};
 use crate::systems::insert::{self, InsertError};
+use crate::systems::shared;
 use crate::systems::sign::SignError;
 use crate::systems::spawn::{self, SpawnError};
 use crate::systems::tie;
@@ -136,6 +137,39 @@ pub trait NeurarchWorld {
     /// If they are not of one model, or the name cannot be.
     fn share(&mut self, parent: Entity, name: &str, owner: Entity) -> Result<Entity, SignError>;
 
+    /// Makes a parameter or buffer, by its dotted name, one for all models of a population: [`shared::share`].
+    ///
+    /// # Errors
+    ///
+    /// If a model has nothing of that name, or the models do not have it alike.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use bevy_ecs::prelude::*;
+    /// # use ndarray::prelude::*;
+    /// # use neurarch::prelude::*;
+    /// # let mut world = World::new();
+    /// // An ensemble with one projection in common.
+    /// let net = Sequential::new().push(Linear::new(5, 8)).push(ReLU).push(Linear::new(8, 2));
+    /// let ensemble = world.spawn_population(&net, 10, Seed(1))?;
+    /// world.share_parameter(ensemble, "0.weight")?;
+    /// world.insert(ensemble, Adam::default())?;
+    /// let (x, classes) = (Array3::<f32>::ones((10, 4, 5)), Array2::<i64>::zeros((10, 4)));
+    /// world.train_step(ensemble, &x, &classes, &CrossEntropyLoss::default())?;
+    /// let weights = world.stack::<f32>(ensemble, "0.weight")?;
+    /// assert_eq!(weights.index_axis(Axis(0), 0), weights.index_axis(Axis(0), 9));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    fn share_parameter(&mut self, population: Entity, name: &str) -> Result<(), AccessError>;
+
+    /// Gives each model its own copy of what the population shares: [`shared::unshare`].
+    ///
+    /// # Errors
+    ///
+    /// If a model has nothing of that name, or it is not shared.
+    fn unshare_parameter(&mut self, population: Entity, name: &str) -> Result<(), AccessError>;
+
     /// Lists the dotted names of a model's parameters.
     ///
     /// # Errors
@@ -207,7 +241,7 @@ pub trait NeurarchWorld {
         &mut self,
         population: Entity,
         name: &str,
-        init: impl Fn(&Shape) -> Option<Init>,
+        init: impl Fn(&Shape) -> Result<Init, NoFans>,
     ) -> Result<(), InitError>;
 }
 
@@ -287,6 +321,14 @@ impl NeurarchWorld for World {
         tie::share(self, parent, name, owner)
     }
 
+    fn share_parameter(&mut self, population: Entity, name: &str) -> Result<(), AccessError> {
+        shared::share(self, population, name)
+    }
+
+    fn unshare_parameter(&mut self, population: Entity, name: &str) -> Result<(), AccessError> {
+        shared::unshare(self, population, name)
+    }
+
     fn parameter_names(&mut self, root: Entity) -> Result<Vec<String>, AccessError> {
         access::parameter_names(self, root)
     }
@@ -337,7 +379,7 @@ impl NeurarchWorld for World {
         &mut self,
         population: Entity,
         name: &str,
-        init: impl Fn(&Shape) -> Option<Init>,
+        init: impl Fn(&Shape) -> Result<Init, NoFans>,
     ) -> Result<(), InitError> {
         init::fill_with(self, population, name, init)
     }

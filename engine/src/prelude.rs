@@ -4,12 +4,24 @@ pub use bevy_ecs::prelude::{Component, Entity, World};
 
 pub use crate::components::hook::{At, HookOptions, RemovableHandle};
 pub use crate::components::layers::*;
-pub use crate::components::losses::{CrossEntropyLoss, Loss, MSELoss, Reduction};
+pub use crate::components::losses::{
+    AdaptiveLogSoftmaxWithLoss, BCELoss, BCEWithLogitsLoss, CTCLoss, CosineEmbeddingLoss,
+    CrossEntropyLoss, GaussianNLLLoss, HingeEmbeddingLoss, HuberLoss, KLDivLoss, KLDivReduction,
+    L1Loss, Loss, MSELoss, MarginRankingLoss, MultiLabelMarginLoss, MultiLabelSoftMarginLoss,
+    MultiMarginLoss, NLLLoss, NLLLoss2d, PoissonNLLLoss, Reduction, SmoothL1Loss, SoftMarginLoss,
+    TripletMarginLoss, TripletMarginWithDistanceLoss,
+};
 pub use crate::components::module::{Call, Declare, Init, Module};
 pub use crate::components::optimizer::{Adam, AdamW, SGD};
 pub use crate::components::parametrizations::OrthogonalMap;
 pub use crate::components::registered::Value;
 pub use crate::components::repr::repr;
+pub use crate::components::scheduler::{
+    ChainedScheduler, ConstantLR, CosineAnnealingLR, CosineAnnealingWarmRestarts, CyclicLR,
+    ExponentialLR, LambdaLR, LinearLR, MultiStepLR, MultiplicativeLR, OneCycleLR, PolynomialLR,
+    ReduceLROnPlateau, SequentialLR, StepLR,
+};
+pub use crate::containers::ContainerWorld;
 pub use crate::evolve::EvolveWorld;
 pub use crate::hooks::HookWorld;
 pub use crate::init;
@@ -19,7 +31,8 @@ pub use crate::kernels::program::tree::{Arguments, Tree};
 pub use crate::module::ModuleWorld;
 pub use crate::parametrize::ParametrizeWorld;
 pub use crate::population::{NeurarchWorld, PopulationSettings, Seed};
-pub use crate::systems::array::{AnyInput, DataSet, Input};
+pub use crate::schedule::ScheduleWorld;
+pub use crate::systems::array::{AnyArray, AnyInput, DataSet, Input};
 pub use crate::systems::evolve::{EvolveError, Noise};
 pub use crate::systems::hooks::Target;
 pub use crate::systems::parameters::Parameters;

@@ -8,7 +8,7 @@ use crate::components::losses::Loss;
 use crate::kernels::dtype::Element;
 use crate::kernels::program::tree::{Arguments, Tree};
 use crate::systems::access::AccessError;
-use crate::systems::array::{AnyInput, DataSet, Input};
+use crate::systems::array::{AnyArray, AnyInput, DataSet, Input};
 use crate::systems::mode;
 use crate::systems::plans::Plans;
 use crate::systems::step::{self, StepError};
@@ -40,6 +40,17 @@ pub trait TrainWorld {
         population: Entity,
         arguments: Arguments<AnyInput<'_>>,
     ) -> Result<Tree<ArrayD<T>>, StepError>;
+
+    /// Calls models whose results are of several element types: [`step::forward_any`].
+    ///
+    /// # Errors
+    ///
+    /// As [`forward`](TrainWorld::forward).
+    fn forward_any(
+        &mut self,
+        population: Entity,
+        arguments: Arguments<AnyInput<'_>>,
+    ) -> Result<Tree<AnyArray>, StepError>;
 
     /// Runs the models into an array that is there already: [`step::forward_into`].
     ///
@@ -279,6 +290,14 @@ impl TrainWorld for World {
         arguments: Arguments<AnyInput<'_>>,
     ) -> Result<Tree<ArrayD<T>>, StepError> {
         step::forward_with(self, population, arguments)
+    }
+
+    fn forward_any(
+        &mut self,
+        population: Entity,
+        arguments: Arguments<AnyInput<'_>>,
+    ) -> Result<Tree<AnyArray>, StepError> {
+        step::forward_any(self, population, arguments)
     }
 
     fn backward_with(

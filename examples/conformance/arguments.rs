@@ -2,21 +2,25 @@
 
 use serde_json::Value;
 
-use crate::case::{Checked, Stop};
+use ndarray::ArrayD;
+
+use crate::case::{Case, Checked, Stop};
+use crate::tensors::numbers;
 
 /// The arguments of one constructor. What is absent has the default; what nobody reads is an argument that
 /// neurarch does not have.
 pub struct Arguments<'a> {
     /// The class.
     pub class: &'a str,
+    case: &'a Case<'a>,
     json: Option<&'a Value>,
     read: Vec<&'static str>,
 }
 
 impl<'a> Arguments<'a> {
-    /// Takes the `args` of a model spec.
-    pub fn new(class: &'a str, json: Option<&'a Value>) -> Self {
-        Arguments { class, json, read: Vec::new() }
+    /// Takes the `args` of a model spec in a case.
+    pub fn new(class: &'a str, json: Option<&'a Value>, case: &'a Case<'a>) -> Self {
+        Arguments { class, case, json, read: Vec::new() }
     }
 
     /// Gives an argument as it is; `None` if it is absent.
@@ -65,6 +69,30 @@ impl<'a> Arguments<'a> {
     /// Reads a word.
     pub fn word(&mut self, name: &'static str, default: &str) -> Checked<String> {
         self.or(name, Some(default.to_owned()), |value| value.as_str().map(str::to_owned))
+    }
+
+    /// Reads a number that may be `None`.
+    pub fn optional_number(&mut self, name: &'static str) -> Checked<Option<f64>> {
+        match self.get(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(_) => self.number(name, 0.0).map(Some),
+        }
+    }
+
+    /// Reads a tensor of the case that may be `None`.
+    pub fn tensor(&mut self, name: &'static str) -> Checked<Option<ArrayD<f64>>> {
+        let Some(value) = self.get(name).filter(|value| !value.is_null()) else {
+            return Ok(None);
+        };
+        let key = value.get("$tensor").and_then(Value::as_str);
+        let key =
+            key.ok_or_else(|| Stop::Needs(format!("needs {} with {name}={value}", self.class)))?;
+        numbers(self.case.expect(&format!("ctor/{key}"))?).map(Some)
+    }
+
+    /// Gives an argument unless it is absent or `None`.
+    pub fn given(&mut self, name: &'static str) -> Option<&'a Value> {
+        self.get(name).filter(|value| !value.is_null())
     }
 
     /// Passes over arguments that say how torch computes, not what.

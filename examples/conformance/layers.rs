@@ -7,8 +7,10 @@ use neurarch::prelude::*;
 
 use crate::arguments::Arguments;
 use crate::case::{Checked, Stop};
+use crate::losses::LOSSES;
+use crate::spatial::SPATIAL;
 
-type Make = fn(&mut Arguments<'_>) -> Checked<Box<dyn DynModule>>;
+pub type Make = fn(&mut Arguments<'_>) -> Checked<Box<dyn DynModule>>;
 
 /// Makes a convolution of its arguments.
 macro_rules! conv {
@@ -59,7 +61,7 @@ macro_rules! norm {
     }};
 }
 
-/// Every layer, a line each.
+/// The layers of this file, a line each; those of [`spatial`](crate::spatial) come after them.
 const LAYERS: &[(&str, Make)] = &[
     ("Dropout", |args| made(Dropout { p: args.number("p", 0.5)? })),
     ("ELU", |args| made(ELU { alpha: args.number("alpha", 1.0)? })),
@@ -168,12 +170,6 @@ const LAYERS: &[(&str, Make)] = &[
         let sizes = sizes.into_iter().flatten().filter_map(|size| size.as_i64());
         made(Unflatten::new(dim, sizes.map(|size| size as isize).collect::<Vec<_>>()))
     }),
-    ("Embedding", |args| {
-        let mut of = Embedding::new(args.size("num_embeddings")?, args.size("embedding_dim")?);
-        of.padding_idx = args.get("padding_idx").and_then(|v| v.as_i64()).map(|v| v as isize);
-        of.scale_grad_by_freq = args.flag("scale_grad_by_freq", false)?;
-        made(of)
-    }),
     ("LayerNorm", |args| {
         let normalized_shape = listed(args, "normalized_shape")?;
         let (eps, elementwise_affine) =
@@ -202,15 +198,16 @@ const LAYERS: &[(&str, Make)] = &[
     }),
 ];
 
-fn made(module: impl Module) -> Checked<Box<dyn DynModule>> {
+/// Wraps a layer.
+pub fn made(module: impl Module) -> Checked<Box<dyn DynModule>> {
     Ok(Box::new(module))
 }
 
 /// Makes a layer.
 pub fn make(args: &mut Arguments<'_>) -> Checked<Box<dyn DynModule>> {
-    let known = LAYERS.iter().find(|(name, _)| *name == args.class);
+    let known = LAYERS.iter().chain(SPATIAL).chain(LOSSES).find(|(name, _)| *name == args.class);
     let (_, make) = known.ok_or_else(|| Stop::Needs(format!("needs {}", args.class)))?;
-    args.pass_over(&["inplace"]);
+    args.pass_over(&["inplace", "sparse"]);
     let layer = make(args)?;
     args.end()?;
     Ok(layer)
@@ -225,7 +222,7 @@ fn approximate(args: &mut Arguments<'_>) -> Checked<Approximate> {
 }
 
 /// Reads one size, or a list of them.
-fn listed(args: &mut Arguments<'_>, name: &'static str) -> Checked<Vec<usize>> {
+pub fn listed(args: &mut Arguments<'_>, name: &'static str) -> Checked<Vec<usize>> {
     let value = args.get(name).cloned().unwrap_or_default();
     let sizes = match value.as_array() {
         Some(sizes) => sizes.iter().map(|size| size.as_u64()).collect::<Option<Vec<_>>>(),

@@ -19,11 +19,15 @@ mod arguments;
 mod case;
 mod compare;
 mod hooks;
+mod init;
 mod layers;
+mod losses;
 mod model;
 mod modules;
 mod parametrized;
 mod registration;
+mod schedulers;
+mod spatial;
 mod state;
 mod tensors;
 
@@ -137,7 +141,9 @@ fn tell(case: &Case<'_>, counts: &mut Counts) {
 fn run(case: &Case<'_>) -> Checked {
     match case.group.name.as_str() {
         "hooks" => hooks::run(case),
+        "init" => init::run(case),
         "modules" => modules::run(case),
+        "optim" if case.json["kind"] == "scheduler" => schedulers::run(case),
         "state" => state::run(case),
         other => Err(Stop::Needs(format!("group {other}: not supported yet"))),
     }

@@ -13,7 +13,7 @@ use crate::tensors::array;
 /// Builds the module of a spec.
 pub fn build(spec: &Value, case: &Case<'_>) -> Checked<Box<dyn DynModule>> {
     let class = spec.text("module")?;
-    let mut args = Args::new(class, spec.get("args"));
+    let mut args = Args::new(class, spec.get("args"), case);
     let custom: Box<dyn DynModule> = match class {
         "Sequential" => Box::new(Sequential::from_named(built_children(spec, case)?)?),
         "ModuleList" => {

@@ -18,7 +18,12 @@ pub fn run(case: &Case<'_>, kind: &str) -> Checked {
     let mut model = Model::spawn(case.json.field("model")?, case, Dtype::F64)?;
     model.set_state(case, "plain")?;
     let name = case.json.text("name")?;
-    apply(&mut model, name, kind, &mut Args::new("the parametrization", case.json.get("args")))?;
+    apply(
+        &mut model,
+        name,
+        kind,
+        &mut Args::new("the parametrization", case.json.get("args"), case),
+    )?;
     let expected = case.json.field("expect")?;
     check_names(&mut model, expected)?;
     check_state(case, &mut model, "registered")?;

@@ -3,6 +3,7 @@
 //! The ops of neurarch live in [`crate::ops`], one a file, and use nothing but this interface.
 
 use core::any::Any;
+use core::cell::RefCell;
 use core::fmt::Debug;
 use std::sync::Arc;
 
@@ -135,8 +136,16 @@ pub trait Op: Any + Debug + Send + Sync {
     /// before the numbers are there is decided here.
     fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel>;
 
-    /// Records the gradients of the inputs, given those of the outputs: `None` where there is none.
-    /// An input that does not need one may be skipped. The default says that there is no gradient.
+    /// Says whether the outputs are constants for gradients, whatever the inputs are.
+    fn is_constant(&self) -> bool {
+        false
+    }
+
+    /// Records the gradients of the inputs, given those of the outputs.
+    ///
+    /// An input that does not need one may be skipped. A gradient that is 0 everywhere is stated by
+    /// [`GradientAt::zero`]. `None` for an input that needs one says that there is no rule: differentiation then
+    /// fails, naming op and module. The default says that for all inputs.
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
         vec![None; at.inputs.len()]
     }
@@ -176,6 +185,34 @@ pub struct GradientAt<'a> {
     pub gradients: &'a [Option<Var>],
     /// Which inputs need a gradient.
     pub needs: &'a [bool],
+    /// For each input, whether its gradient was stated to be 0.
+    zeros: RefCell<Vec<bool>>,
+}
+
+impl<'a> GradientAt<'a> {
+    /// Puts the place of a node together.
+    pub(crate) fn new(
+        inputs: &'a [Var],
+        outputs: &'a [Var],
+        gradients: &'a [Option<Var>],
+        needs: &'a [bool],
+    ) -> Self {
+        GradientAt { inputs, outputs, gradients, needs, zeros: RefCell::default() }
+    }
+
+    /// States that the gradient of input `input` is 0 everywhere, and gives `None` in its place: nothing is
+    /// recorded for it.
+    pub fn zero(&self, input: usize) -> Option<Var> {
+        let mut zeros = self.zeros.borrow_mut();
+        zeros.resize(self.inputs.len(), false);
+        zeros[input] = true;
+        None
+    }
+
+    /// Says whether the gradient of input `input` was stated to be 0.
+    pub(crate) fn is_zero(&self, input: usize) -> bool {
+        self.zeros.borrow().get(input).copied().unwrap_or(false)
+    }
 }
 
 /// An op made ready for operands of known types and layouts.

@@ -4,6 +4,7 @@ use core::fmt;
 use core::ops::Deref;
 
 use crate::dtype::Dtype;
+use crate::op::OpError;
 
 /// The sizes of a value's axes, for one model: the population's axis never occurs in it.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
@@ -157,6 +158,9 @@ impl Deref for Layout {
     }
 }
 
+/// No value is larger: more than any machine has, and products with small numbers do not overflow.
+const MAX_BYTES: usize = 1 << 56;
+
 /// What is known of a value before it is computed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Type {
@@ -170,6 +174,25 @@ impl Type {
     /// Joins an element type and a shape.
     pub fn new(dtype: Dtype, shape: impl Into<Shape>) -> Self {
         Type { dtype, shape: shape.into() }
+    }
+
+    /// Checks that the elements and the strides of every layout can be counted in bytes, and gives the size in
+    /// bytes.
+    ///
+    /// # Errors
+    ///
+    /// In torch's words, if not.
+    pub fn checked_size_bytes(&self) -> Result<usize, OpError> {
+        let mut sizes = self.shape.iter().map(|&size| size.max(1));
+        let spanned = sizes.try_fold(self.dtype.size_bytes(), usize::checked_mul);
+        // Rows are padded, by an eighth at most, and a few of them must be counted together.
+        match spanned.filter(|&bytes| bytes <= MAX_BYTES) {
+            Some(_) => Ok(self.size_bytes()),
+            None => Err(OpError(format!(
+                "Storage size calculation overflowed with sizes={}",
+                self.shape
+            ))),
+        }
     }
 
     /// Gives the size of the elements in bytes, without padding.

@@ -5,7 +5,7 @@
     reason = "the executor takes addresses; everything here is owned by the test"
 )]
 
-use neurarch_kernels::cpu::executor::{self, Binding, Sink, Source, Stage};
+use neurarch_kernels::cpu::executor::{self, Binding, Direction, Sink, Source, Stage};
 use neurarch_kernels::cpu::memory::{AlignedBytes, padded};
 use neurarch_kernels::cpu::tile::{Key, Rows};
 use neurarch_kernels::dtype::Dtype;
@@ -107,12 +107,15 @@ impl Models {
         }
     }
 
+    /// Runs one step, in both directions: the bits must not tell which.
     fn run_plan(&self, plan: &Plan) -> Results {
-        self.run_steps(plan, 1)
+        let up = self.run_steps(plan, 1, Direction::Up);
+        assert_eq!(up, self.run_steps(plan, 1, Direction::Down), "the other direction");
+        up
     }
 
     /// Runs several steps on the same inputs, in one visit of each tile.
-    fn run_steps(&self, plan: &Plan, steps: usize) -> Results {
+    fn run_steps(&self, plan: &Plan, steps: usize, direction: Direction) -> Results {
         let mut slots: Vec<_> =
             self.slots.iter().map(|slot| Column::new(slot, self.count)).collect();
         let types = plan.program.outputs.iter().map(|&id| plan.program.ty(id));
@@ -150,7 +153,7 @@ impl Models {
             keys: &self.keys,
         };
         // SAFETY: all rows are of buffers above, which have a row of the program's type for each model.
-        unsafe { executor::run(&[Stage { plan, binding, steps }]) };
+        unsafe { executor::run(&[Stage { plan, binding, steps }], direction) };
         Results {
             outputs: outputs.iter().map(Column::bits).collect(),
             slots: slots.iter().map(Column::bits).collect(),
@@ -358,7 +361,7 @@ fn several_steps_in_one_visit_are_several_visits() {
     };
     let plan = plan(&training_step(&net), 2);
     let mut models = Models::new(&plan.program, 5, 3);
-    let at_once = models.run_steps(&plan, 3);
+    let at_once = models.run_steps(&plan, 3, Direction::Up);
     let mut last = None;
     for _ in 0..3 {
         let results = models.run_plan(&plan);

@@ -8,6 +8,7 @@ use neurarch_components::blueprint::{Blueprint, Blueprints, UNINITIALIZED};
 use neurarch_components::column::{ColumnKey, Columns, RowBundle, row, row_mut};
 use neurarch_components::mode::HasGradient;
 use neurarch_components::population::{Group, Population};
+use neurarch_components::shared::{SharedRow, SharedTensors};
 use neurarch_components::tree::{Columned, Contents, Model};
 use neurarch_kernels::dtype::{Dtype, Element};
 use neurarch_kernels::program::{Role, Slot};
@@ -69,6 +70,21 @@ pub enum AccessError {
         /// The dotted name.
         name: String,
     },
+    /// The population's models share it, and each needs its own.
+    #[error("'{name}' is shared by the population: unshare it first")]
+    Shared {
+        /// The dotted name.
+        name: String,
+    },
+    /// The population's models do not share it.
+    #[error("'{name}' is not shared by the population")]
+    NotShared {
+        /// The dotted name.
+        name: String,
+    },
+    /// The population has no models.
+    #[error("{0} has no models")]
+    NoModels(Entity),
     /// The models of the population do not all have it alike.
     #[error("'{name}' is not the same in all models of the population")]
     Mixed {
@@ -88,9 +104,15 @@ pub fn find_slot(blueprint: &Blueprint, name: &str) -> Option<Slot> {
 }
 
 /// Where one named value of one model lies.
-struct Found {
-    entity: Entity,
-    slot: Slot,
+pub(crate) struct Found {
+    /// The entity of its module.
+    pub(crate) module: Entity,
+    /// The entity whose column holds it.
+    pub(crate) entity: Entity,
+    pub(crate) key: ColumnKey,
+    pub(crate) slot: Slot,
+    /// Where it lies, if the population's models share it.
+    pub(crate) shared: Option<SharedRow>,
 }
 
 /// Finds a named value of the model at `root`; `role` other than a parameter's own means its companion.
@@ -129,8 +151,10 @@ fn find_signed(
         return Err(AccessError::Uninitialized { name: name.to_owned() });
     }
     let role = role.unwrap_or(slot.role);
-    let entity = group.modules[slot.position][member];
-    Ok(Found { entity, slot: Slot { role, ..slot } })
+    let shared = blueprint.shared(&slot);
+    let slot = Slot { role, ..slot };
+    let (home, key) = group.home(&slot, member);
+    Ok(Found { module: group.modules[slot.position][member], entity: home, key, slot, shared })
 }
 
 fn check_dtype<T: Element>(slot: &Slot) -> Result<(), AccessError> {
@@ -142,7 +166,7 @@ fn check_dtype<T: Element>(slot: &Slot) -> Result<(), AccessError> {
 }
 
 fn bytes<'w>(world: &'w World, found: &Found) -> Result<&'w [u8], AccessError> {
-    let bytes = row(world, found.entity, ColumnKey::of(&found.slot));
+    let bytes = row(world, found.entity, found.key);
     let bytes = bytes.ok_or_else(|| AccessError::NoColumn {
         name: found.slot.name.clone(),
         role: found.slot.role,
@@ -196,7 +220,7 @@ pub fn write<T: Element>(
 
 /// Writes what was checked to fit.
 fn put<T: Element>(world: &mut World, found: &Found, numbers: ArrayViewD<'_, T>) {
-    if let Some(row) = row_mut(world, found.entity, ColumnKey::of(&found.slot)) {
+    if let Some(row) = row_mut(world, found.entity, found.key) {
         let numbers = numbers.as_standard_layout();
         let elements = numbers.as_slice().expect("in standard layout");
         row[..found.slot.ty.size_bytes()].copy_from_slice(bytemuck::cast_slice(elements));
@@ -204,7 +228,7 @@ fn put<T: Element>(world: &mut World, found: &Found, numbers: ArrayViewD<'_, T>)
 }
 
 /// Finds a named value in every model of a population.
-fn find_all(
+pub(crate) fn find_all(
     world: &mut World,
     population: Entity,
     name: &str,
@@ -252,7 +276,7 @@ pub fn stack<T: Element>(
 ///
 /// # Errors
 ///
-/// [`AccessError`]; nothing is written then.
+/// [`AccessError`], also if the models share it and the slices differ; nothing is written then.
 pub fn unstack<T: Element>(
     world: &mut World,
     population: Entity,
@@ -269,6 +293,11 @@ pub fn unstack<T: Element>(
     for found in &all {
         check_dtype::<T>(&found.slot)?;
         bytes(world, found)?;
+    }
+    let first = numbers.axis_iter(Axis(0)).next();
+    let mut slices = all.iter().zip(numbers.axis_iter(Axis(0)));
+    if slices.any(|(found, slice)| found.shared.is_some() && Some(slice) != first) {
+        return Err(AccessError::Mixed { name: name.to_owned() });
     }
     for (found, numbers) in all.iter().zip(numbers.axis_iter(Axis(0))) {
         put(world, found, numbers);
@@ -413,7 +442,13 @@ pub fn gradient<T: Element>(
     check_dtype::<T>(&found.slot)?;
     let (_, _, blueprint) = place(world, root)?;
     let number = blueprint.number(found.slot.position, found.slot.index);
-    let has_gradient = world.get::<HasGradient>(root).is_some_and(|bits| bits.0.contains(number));
+    let has_gradient = match found.shared {
+        Some(SharedRow { owner, index }) => {
+            let tensors = world.get::<SharedTensors>(owner);
+            tensors.and_then(|tensors| tensors.get(index)).is_some_and(|of| of.has_gradient)
+        }
+        None => world.get::<HasGradient>(root).is_some_and(|bits| bits.0.contains(number)),
+    };
     match has_gradient && found.slot.role == Role::Parameter {
         true => read(world, root, name, Some(Role::Gradient)).map(Some),
         false => Ok(None),

@@ -2,7 +2,7 @@
 
 use core::fmt::Debug;
 
-use ndarray::{Array, ArrayView, ArrayView2, CowArray, Dimension, Ix2, IxDyn};
+use ndarray::{Array, ArrayD, ArrayView, ArrayView2, CowArray, Dimension, Ix2, IxDyn};
 use neurarch_kernels::dtype::{Dtype, Element};
 use neurarch_kernels::program::tree::Arguments;
 
@@ -126,6 +126,19 @@ impl AnyInput<'_> {
     pub(crate) fn erase(&self) -> Erased<'_> {
         self.0.erase()
     }
+}
+
+/// An array of any element type that is computed: what stands at the leaves of a result of several types.
+#[derive(Clone, Debug, PartialEq)]
+pub enum AnyArray {
+    /// Singles.
+    F32(ArrayD<f32>),
+    /// Doubles.
+    F64(ArrayD<f64>),
+    /// Whole numbers: indices.
+    I64(ArrayD<i64>),
+    /// Flags, 0 or 1.
+    Bool(ArrayD<u8>),
 }
 
 /// An [`Input`] of some element type.

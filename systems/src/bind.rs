@@ -10,6 +10,7 @@ use bevy_ecs::prelude::*;
 use bevy_ecs::storage::{Table, TableId, TableRow};
 use neurarch_components::column::{ColumnKey, Columns};
 use neurarch_components::population::{Group, Population};
+use neurarch_components::shared::SharedRow;
 use neurarch_kernels::cpu::tile::Rows;
 use neurarch_kernels::program::{Role, Slot};
 use nonmax::NonMaxU32;
@@ -91,8 +92,10 @@ pub(crate) struct Placement {
 struct BoundSlot {
     /// Where its segments start in [`Binder::segments`], and how many there are.
     segments: (usize, usize),
-    stride: usize,
-    position: usize,
+    /// Bytes of a row.
+    row_bytes: usize,
+    /// `None` if all members share one row: the first segment is its address.
+    position: Option<usize>,
 }
 
 /// The rows of some slots. It borrows the world, so nothing moves while it lives.
@@ -130,7 +133,7 @@ impl Bound<'_> {
     }
 
     fn row_address(&self, slot: usize, member: usize, bytes: usize) -> *mut u8 {
-        assert!(member < self.members() && bytes <= self.stride(slot), "a row of a member");
+        assert!(member < self.members() && bytes <= self.row_bytes(slot), "a row of a member");
         self.rows(slot).at(member)
     }
 
@@ -139,15 +142,19 @@ impl Bound<'_> {
         self.binder.indices.len()
     }
 
-    /// Gives the bytes from row to row of slot `slot`.
-    pub(crate) fn stride(&self, slot: usize) -> usize {
-        self.binder.bound[slot].stride
+    /// Gives the bytes of a row of slot `slot`, padding included.
+    pub(crate) fn row_bytes(&self, slot: usize) -> usize {
+        self.binder.bound[slot].row_bytes
     }
 
     /// Gives the rows of slot `slot`, by member.
     pub(crate) fn rows(&self, slot: usize) -> Rows<'_> {
-        let BoundSlot { segments: (first, count), stride, position } = self.binder.bound[slot];
+        let BoundSlot { segments: (first, count), row_bytes: stride, position } =
+            self.binder.bound[slot];
         let segments = &self.binder.segments[first..first + count];
+        let Some(position) = position else {
+            return Rows::Strided { base: segments[0], stride: 0 };
+        };
         let placement = &self.binder.positions[position];
         let (run, rows) = match self.binder.is_part {
             true => (placement.part_run, &placement.part),
@@ -191,7 +198,13 @@ impl Binder {
         self.positions.iter_mut().for_each(|placement| placement.is_checked = false);
         self.bound.clear();
         self.segments.clear();
-        for slot in slots {
+        for (slot, &written) in slots.iter().zip(written) {
+            if let Some(shared) = group.contents[slot.position].shared(slot.role, slot.index) {
+                let is_alone = members.len() == 1;
+                assert!(is_alone || !written, "a row that members share is written by one alone");
+                self.take_shared(world, slot, shared)?;
+                continue;
+            }
             let modules = &group.modules[slot.position];
             let placement = &mut self.positions[slot.position];
             if self.is_part && self.places.len() * FEW < modules.len() {
@@ -268,8 +281,28 @@ impl Binder {
         }
         self.bound.push(BoundSlot {
             segments: (first, tables.len()),
-            stride: key.row_bytes(),
-            position: slot.position,
+            row_bytes: key.row_bytes(),
+            position: Some(slot.position),
+        });
+        Ok(())
+    }
+
+    fn take_shared(
+        &mut self,
+        world: &World,
+        slot: &Slot,
+        shared: SharedRow,
+    ) -> Result<(), BindError> {
+        let key = shared.key(slot.role, &slot.ty);
+        let no_column = || BindError::NoColumn { slot: slot.name.clone(), role: slot.role };
+        let id = Columns::find(world, key).ok_or_else(no_column)?;
+        let owner = world.get_entity(shared.owner).map_err(|_| no_column())?;
+        let row = owner.get_by_id(id).map_err(|_| no_column())?;
+        self.segments.push(row.as_ptr().cast_mut());
+        self.bound.push(BoundSlot {
+            segments: (self.segments.len() - 1, 1),
+            row_bytes: key.row_bytes(),
+            position: None,
         });
         Ok(())
     }

@@ -15,7 +15,6 @@ use neurarch_components::population::{Group, Population};
 use neurarch_kernels::program::Program;
 use neurarch_kernels::program::eager::Eager;
 
-use crate::bind::Binder;
 use crate::eager::Updates;
 use crate::hooks;
 use crate::keys::Keys;
@@ -34,6 +33,10 @@ pub(crate) struct Cohorts {
     pub(crate) list: Vec<Cohort>,
     /// The population's version and the optimizers' generation at the last regrouping.
     made_at: Option<(u64, u64)>,
+    /// Counts the regroupings.
+    pub(crate) regrouped: u64,
+    /// Counts the times that optimizers were looked at.
+    pub(crate) rated: u64,
     /// For each group, its modes and gradients.
     modes: Vec<Watch>,
     /// For each group, its optimizers.
@@ -109,6 +112,7 @@ impl Cohorts {
                 return Ok(false);
             }
             self.rates.iter_mut().for_each(|watch| watch.look(world));
+            self.rated += 1;
         }
         Ok(true)
     }
@@ -145,6 +149,8 @@ impl Cohorts {
             [world.register_component::<Mode>(), world.register_component::<HasGradient>()];
         let (mut modes, mut rates) = (Vec::new(), Vec::new());
         self.list.clear();
+        self.regrouped += 1;
+        self.rated += 1;
         let found = population(world, of)?;
         let optimizers = world.resource::<Optimizers>();
         for (number, group) in found.groups().iter().enumerate() {
@@ -185,12 +191,7 @@ impl Cohorts {
                 self.list.push(Cohort {
                     scheme,
                     blueprint: group.blueprint,
-                    at: Located {
-                        population: of,
-                        group: number,
-                        members: Members::first(found.len(), index),
-                        binder: Binder::default(),
-                    },
+                    at: Located::new(of, number, Members::first(found.len(), index)),
                     places: vec![place as u32],
                     keeps_tape: false,
                     is_lazy: blueprint.positions.iter().any(|at| at.module.is_lazy()),

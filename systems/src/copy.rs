@@ -60,7 +60,7 @@ fn check(bound: &Bound<'_>, copies: &[Copies<'_>]) {
     let apart = |pair: &[(usize, usize, usize)]| pair[0].0 != pair[1].0 || pair[0].2 <= pair[1].1;
     assert!(places.windows(2).all(apart), "no byte is copied twice");
     for Copies { slot, bytes, order } in copies {
-        assert!(bytes.start <= bytes.end && bytes.end <= bound.stride(*slot), "bytes of a row");
+        assert!(bytes.start <= bytes.end && bytes.end <= bound.row_bytes(*slot), "bytes of a row");
         assert_eq!(order.rows(), bound.members(), "an order of all members");
     }
 }

@@ -19,9 +19,10 @@ use neurarch_kernels::shape::Type;
 use crate::array::Erased;
 use crate::cohort::{Cohort, population};
 use crate::hooks::{CallHooks, Runner, Shared};
-use crate::plans::Results;
+use crate::plans::{Results, check_stores};
 use crate::ready::read_scalar;
 use crate::run::LossArrays;
+use crate::shared::EagerGradients;
 use crate::step::{StepError, check};
 use crate::trace::{self, Parameter, gradient_of};
 
@@ -36,6 +37,8 @@ pub(crate) struct Recorded {
     input_gradients: Vec<Option<Vec<u8>>>,
     /// The parameters that get a gradient.
     numbers: Vec<usize>,
+    /// The gradients of parameters that are shared.
+    shared: EagerGradients,
     /// The hooks that gradients will meet.
     calls: CallHooks,
     /// Whether what it drew was not counted yet.
@@ -75,6 +78,7 @@ pub(crate) fn forward(
     let arguments = trace::nest(inputs.clone(), structure);
     let (vars, results) = trace::flatten(cohort.scheme.call(&trace, arguments, Some(&runner)));
     let (program, eager) = end(&trace, &runner)?;
+    check_stores(&cohort.scheme, &program)?;
     let made = read_results(&eager, &vars, results)?;
     let needs = inputs.iter().zip(given).filter_map(|(x, of)| Some((x.id()?, of.needs_gradient)));
     let recorded = Recorded {
@@ -84,6 +88,7 @@ pub(crate) fn forward(
         results: vars.iter().filter_map(Var::id).collect(),
         input_gradients: Vec::new(),
         numbers: Vec::new(),
+        shared: Vec::new(),
         calls: runner.take_calls(),
         is_new: true,
     };
@@ -100,6 +105,11 @@ impl Recorded {
     /// depend on them: the rows of all members side by side.
     pub(crate) fn take_input_gradients(&mut self) -> Vec<Option<Vec<u8>>> {
         std::mem::take(&mut self.input_gradients)
+    }
+
+    /// Takes the gradients of parameters that are shared.
+    pub(crate) fn take_shared(&mut self) -> EagerGradients {
+        std::mem::take(&mut self.shared)
     }
 }
 
@@ -126,7 +136,8 @@ pub(crate) fn backward(
     recorded: Recorded,
     gradients_of_results: &[Option<Given<'_>>],
 ) -> Result<Recorded, StepError> {
-    let trainable = cohort.scheme.trainable();
+    let (trainable, shared_trainable) =
+        (cohort.scheme.trainable(), cohort.scheme.shared_trainable());
     let gradients = gradient_slots(cohort);
     let mut runner = runner(world, cohort, shared)?;
     let Recorded { program, eager, inputs, results, calls, .. } = recorded;
@@ -134,7 +145,7 @@ pub(crate) fn backward(
     load(world, cohort, &gradients, &trace)?;
     runner.set_calls(calls);
     runner.go_back(&trace);
-    let mut wrt: Vec<_> = trainable.iter().map(|p| trace.slot(p.slot.clone())).collect();
+    let mut wrt = trace::of_parameters(&trace, &trainable, &shared_trainable);
     let asked = inputs.iter().filter(|(_, needed)| *needed);
     wrt.extend(asked.map(|&(x, _)| trace.var(x)));
     let floats = results.iter().map(|&y| trace.var(y)).filter(|y| y.dtype().is_float());
@@ -144,7 +155,8 @@ pub(crate) fn backward(
     let pairs: Vec<_> = pairs.collect();
     let mut watch = Watch { runner: &mut runner, trace: &trace, trainable: &trainable };
     let mut found = backward_watched(&trace, &pairs, &wrt, &mut watch);
-    let mut of_inputs = found.split_off(trainable.len()).into_iter();
+    let mut of_inputs = found.split_off(trainable.len() + shared_trainable.len()).into_iter();
+    let of_shared = found.split_off(trainable.len());
     let has_gradient = &cohort.scheme.has_gradient;
     let mut numbers = Vec::new();
     for (parameter, gradient) in trainable.iter().zip(found) {
@@ -161,6 +173,7 @@ pub(crate) fn backward(
         numbers.push(parameter.number);
     }
     let (program, eager) = end(&trace, &runner)?;
+    let shared = read_shared(&eager, &shared_trainable, of_shared)?;
     let mut input_gradients = Vec::new();
     for &(_, needed) in &inputs {
         let found = if needed { of_inputs.next().flatten() } else { None };
@@ -169,7 +182,28 @@ pub(crate) fn backward(
         input_gradients.push(bytes.transpose()?);
     }
     let calls = CallHooks::default();
-    Ok(Recorded { program, eager, inputs, results, input_gradients, numbers, calls, is_new: false })
+    Ok(Recorded {
+        program,
+        eager,
+        inputs,
+        results,
+        input_gradients,
+        numbers,
+        shared,
+        calls,
+        is_new: false,
+    })
+}
+
+/// Reads the gradients of parameters that are shared, where there are any.
+fn read_shared(
+    eager: &Eager,
+    shared: &[(usize, Parameter)],
+    gradients: Vec<Option<Var>>,
+) -> Result<EagerGradients, StepError> {
+    let found = shared.iter().zip(gradients);
+    let found = found.filter_map(|((place, _), gradient)| Some((*place, gradient?.id()?)));
+    found.map(|(place, id)| Ok((place, eager.read_bytes(id)?.1))).collect()
 }
 
 /// Computes one training step: forward, loss, backward and updates on one record; nothing is written yet.
@@ -193,16 +227,21 @@ pub(crate) fn train_step(
     if loss.shape().rank() > 0 {
         trace.fail(trace::NOT_SCALAR);
     }
-    let trainable = cohort.scheme.trainable();
+    let (trainable, shared_trainable) =
+        (cohort.scheme.trainable(), cohort.scheme.shared_trainable());
+    let mut of_shared = Vec::new();
     if trace.error().is_none() {
         runner.go_back(&trace);
-        let wrt: Vec<_> = trainable.iter().map(|p| trace.slot(p.slot.clone())).collect();
+        let wrt = trace::of_parameters(&trace, &trainable, &shared_trainable);
         let one = trace.constant(1.0, loss.dtype(), []);
         let mut watch = Watch { runner: &mut runner, trace: &trace, trainable: &trainable };
-        let found = backward_watched(&trace, &[(loss.clone(), one)], &wrt, &mut watch);
+        let mut found = backward_watched(&trace, &[(loss.clone(), one)], &wrt, &mut watch);
+        of_shared = found.split_off(trainable.len());
         cohort.scheme.updates(&trace, trainable.iter().map(|p| &p.slot).zip(found));
     }
     let (program, eager) = end(&trace, &runner)?;
+    check_stores(&cohort.scheme, &program)?;
+    let shared = read_shared(&eager, &shared_trainable, of_shared)?;
     let (vars, results) = trace::flatten(loss.into());
     let made = read_results(&eager, &vars, results)?;
     let recorded = Recorded {
@@ -212,6 +251,7 @@ pub(crate) fn train_step(
         results: Vec::new(),
         input_gradients: Vec::new(),
         numbers: Vec::new(),
+        shared,
         calls: CallHooks::default(),
         is_new: true,
     };
@@ -251,13 +291,13 @@ fn record_loss(
     let models = target.rows.len();
     let target = target.record(trace);
     let dtype = trace::dtype_of(&result);
-    let arrays = loss.arrays().iter().zip(arrays.bytes()).map(|(array, bytes)| {
-        let ty = Type::new(dtype, [array.len()]);
+    let arrays = loss.arrays().into_iter().zip(arrays.bytes()).map(|((name, array), bytes)| {
+        let ty = Type::new(dtype, array.shape());
         let row = &bytes[..ty.size_bytes()];
-        trace.input_of_rows(ty, std::iter::repeat_n(row, models))
+        (name, trace.input_of_rows(ty, std::iter::repeat_n(row, models)))
     });
     let arrays: Vec<_> = arrays.collect();
-    loss.forward_with(&LossCall { trace, arrays: &arrays }, result, &target)
+    loss.forward_with(&LossCall::new(trace, &arrays), result, &target)
 }
 
 /// Lists the gradients of a cohort's parameters that a backward pass may write.
@@ -304,7 +344,7 @@ impl WatchGradients for Watch<'_> {
     }
 
     fn known(&mut self, index: usize, gradient: &mut Var) {
-        // What comes after the parameters is the input.
+        // What comes after the parameters is what the population shares, whose sum hooks see, and the input.
         let Some(Parameter { slot: Slot { position, name, .. }, .. }) = self.trainable.get(index)
         else {
             return;

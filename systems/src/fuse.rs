@@ -1,33 +1,43 @@
-//! Fusing: a batch norm in evaluation mode is taken into the layer before it, in every model of a population.
+//! Fusing: two modules of a model, one after the other, become one; an `Identity` takes the place of the second.
 //!
-//! Source: `torch.nn.utils.fusion`. torch gives a new layer; here the layer itself gets the numbers, and an
-//! `Identity` takes the place of the norm, so that the models compute what they did.
+//! A target is a population, for all of its models, or a module of one model, which then moves to another
+//! blueprint: its neighbors stay as they are. Paths are those below the target's module.
+//!
+//! Source: `torch.nn.utils.fusion` and `torch.ao.nn.intrinsic`. torch gives a new layer; here the layer itself gets
+//! the numbers, and the models compute what they did.
 
 use bevy_ecs::prelude::*;
-use ndarray::{ArrayD, Axis};
-use neurarch_components::blueprint::Blueprints;
+use neurarch_components::call::Call;
+use neurarch_components::layers::batchnorm::running_affine;
 use neurarch_components::layers::{
     BatchNorm1d, BatchNorm2d, BatchNorm3d, Conv1d, Conv2d, Conv3d, ConvTranspose1d,
-    ConvTranspose2d, ConvTranspose3d, Identity, Linear,
+    ConvTranspose2d, ConvTranspose3d, FusedLinearReLU, Identity, Linear, ReLU,
 };
 use neurarch_components::mode::Mode;
 use neurarch_components::module::DynModule;
-use neurarch_kernels::cpu::simd::Float;
-use neurarch_kernels::dtype::Dtype;
+use neurarch_components::registered::Registered;
+use neurarch_kernels::program::trace::Var;
+use neurarch_kernels::program::{Role, Slot};
+use neurarch_kernels::shape::Shape;
 
-use crate::access::{self, AccessError};
-use crate::cohort::population;
-use crate::sign;
-use crate::step::StepError;
+use crate::access::AccessError;
+use crate::hooks::Target;
+use crate::parametrize::ParametrizeError;
+use crate::parametrize::site::{Member, Rows, Site, modules, read, sites, write};
+use crate::registration;
+use crate::sign::{self, SignError};
 
-/// Why a norm cannot be taken into a layer. Nothing is changed then.
-#[derive(Debug, thiserror::Error)]
+/// Why modules cannot be fused or taken apart. Nothing is changed then.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FuseError {
-    /// There is no such population.
+    /// There is no such target, or its numbers cannot be computed with.
     #[error(transparent)]
-    Step(#[from] StepError),
-    /// A parameter or buffer is missing.
+    Target(#[from] ParametrizeError),
+    /// A model's tree is no model.
+    #[error(transparent)]
+    Sign(#[from] SignError),
+    /// A module or parameter is missing.
     #[error(transparent)]
     Access(#[from] AccessError),
     /// A module is in training mode; torch's words.
@@ -55,31 +65,39 @@ pub enum FuseError {
         /// What can be fused.
         expected: &'static str,
     },
+    /// A module or parameter has another name, where it would change, too.
+    #[error("'{path}' has another name in the model, '{by}'")]
+    InUse {
+        /// The dotted path below the target.
+        path: String,
+        /// The other name, from the root.
+        by: String,
+    },
 }
 
-/// Takes the batch norm at path `bn` into the linear layer at path `linear`, in every model: the weight's rows
-/// are multiplied by `bn.weight / √(running_var + eps)`, the bias is shifted likewise.
+/// Takes the batch norm at path `bn` into the linear layer at path `linear`: the weight's rows are multiplied by
+/// `bn.weight / √(running_var + eps)`, the bias is shifted likewise.
 ///
 /// # Errors
 ///
 /// [`FuseError`].
 ///
-/// Source: `torch.nn.utils.fuse_linear_bn_eval`; a norm of one channel is not taken.
+/// Source: `torch.nn.utils.fuse_linear_bn_eval`.
 pub fn fuse_linear_bn_eval(
     world: &mut World,
-    population: Entity,
+    target: impl Into<Target>,
     linear: &str,
     bn: &str,
 ) -> Result<(), FuseError> {
-    fuse(world, population, [linear, bn], false, |world, entity| {
+    fuse_bn(world, target, [linear, bn], 0, |world, entity| {
         let linear = world.get::<Linear>(entity)?;
         Some(Box::new(Linear { bias: true, ..*linear }))
     })
 }
 
-/// Takes the batch norm at path `bn` into the convolution at path `conv`, in every model: the weights of each
-/// output channel are multiplied by `bn.weight / √(running_var + eps)`, the bias is shifted likewise. With
-/// `transpose`, the channels are axis 1 of the weight, as those of a transposed convolution are.
+/// Takes the batch norm at path `bn` into the convolution at path `conv`: the weights of each output channel are
+/// multiplied by `bn.weight / √(running_var + eps)`, the bias is shifted likewise. With `transpose`, the channels are
+/// axis 1 of the weight, as those of a transposed convolution are.
 ///
 /// # Errors
 ///
@@ -88,12 +106,12 @@ pub fn fuse_linear_bn_eval(
 /// Source: `torch.nn.utils.fuse_conv_bn_eval`.
 pub fn fuse_conv_bn_eval(
     world: &mut World,
-    population: Entity,
+    target: impl Into<Target>,
     conv: &str,
     bn: &str,
     transpose: bool,
 ) -> Result<(), FuseError> {
-    fuse(world, population, [conv, bn], transpose, |world, entity| {
+    fuse_bn(world, target, [conv, bn], usize::from(transpose), |world, entity| {
         macro_rules! with_bias {
             ($($layer:ident)+) => {
                 $(if let Some(layer) = world.get::<$layer>(entity) {
@@ -106,99 +124,296 @@ pub fn fuse_conv_bn_eval(
     })
 }
 
-/// Gives a layer with a bias, if its type can be fused.
-type WithBias = fn(&World, Entity) -> Option<Box<dyn DynModule>>;
-
-/// Gives `eps` of a norm.
-fn eps_of(world: &World, entity: Entity) -> Option<f64> {
-    let one = world.get::<BatchNorm1d>(entity).map(|bn| bn.eps);
-    let two = || world.get::<BatchNorm2d>(entity).map(|bn| bn.eps);
-    let three = || world.get::<BatchNorm3d>(entity).map(|bn| bn.eps);
-    one.or_else(two).or_else(three)
+/// Makes the linear layer at path `linear` and the ReLU at path `relu` one [`FusedLinearReLU`]. No number changes: the
+/// parameters keep their names, gradients and optimizer state.
+///
+/// # Errors
+///
+/// [`FuseError`].
+///
+/// # Example
+///
+/// ```
+/// # use bevy_ecs::prelude::*;
+/// # use neurarch_components::{layers::*, population::Population};
+/// # use neurarch_kernels::dtype::Dtype;
+/// # use neurarch_systems::{fuse::*, spawn::spawn_population};
+/// # let mut world = World::new();
+/// let brain = Sequential::new().push(Linear::new(4, 8)).push(ReLU).push(Linear::new(8, 2));
+/// let brains = spawn_population(&mut world, &brain, 3, 3, 7, Dtype::F32)?;
+/// let first = world.get::<Population>(brains).unwrap().models()[0];
+/// fuse_linear_relu(&mut world, first, "0", "1")?; // One model of three.
+/// fuse_linear_relu(&mut world, first, "0", "1").unwrap_err();
+/// unfuse_linear_relu(&mut world, first, "0", "1")?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// Source: `torch.ao.quantization.fuse_modules` with a `Linear` and a `ReLU`.
+pub fn fuse_linear_relu(
+    world: &mut World,
+    target: impl Into<Target>,
+    linear: &str,
+    relu: &str,
+) -> Result<(), FuseError> {
+    replace(world, target, [linear, relu], ["a Linear", "a ReLU"], |world, [first, second]| {
+        let linear = world.get::<Linear>(first);
+        let fused = linear.map(|linear| FusedLinearReLU::from(*linear).clone_box());
+        [fused, world.get::<ReLU>(second).map(|_| Identity.clone_box())]
+    })
 }
 
-fn fuse(
+/// Takes the [`FusedLinearReLU`] at path `linear` apart: it becomes a linear layer with the very same numbers, and the
+/// `Identity` at path `relu` a ReLU.
+///
+/// # Errors
+///
+/// [`FuseError`].
+pub fn unfuse_linear_relu(
     world: &mut World,
-    of: Entity,
+    target: impl Into<Target>,
+    linear: &str,
+    relu: &str,
+) -> Result<(), FuseError> {
+    let expected = ["a FusedLinearReLU", "an Identity"];
+    replace(world, target, [linear, relu], expected, |world, [first, second]| {
+        let fused = world.get::<FusedLinearReLU>(first);
+        let linear = fused.map(|fused| fused.linear().clone_box());
+        [linear, world.get::<Identity>(second).map(|_| ReLU.clone_box())]
+    })
+}
+
+/// What comes in the place of two modules.
+type Two = [Box<dyn DynModule>; 2];
+
+/// Two modules of each member of a site.
+struct Pair {
+    site: Site,
+    positions: [usize; 2],
+}
+
+impl Pair {
+    fn entities(&self, member: &Member) -> [Entity; 2] {
+        self.positions.map(|position| member.entity(position))
+    }
+}
+
+/// Finds the modules at two paths below each module of a target.
+fn pairs(
+    world: &mut World,
+    target: impl Into<Target>,
     paths: [&str; 2],
-    transpose: bool,
-    with_bias: WithBias,
+) -> Result<Vec<Pair>, FuseError> {
+    let modules = modules(world, target)?;
+    let pair = |site: Site| {
+        let blueprint = &site.blueprint;
+        let mut positions = [0; 2];
+        for (position, path) in positions.iter_mut().zip(paths) {
+            let module = blueprint.positions[site.position].module.type_name();
+            let missing = |_| AccessError::NoSuchName { module, name: path.to_owned() };
+            *position = blueprint.below(site.position, path).map_err(missing)?;
+            let alias = blueprint.positions.iter().find(|at| at.alias == Some(*position));
+            if let Some(alias) = alias {
+                let (path, by) = (path.to_owned(), alias.path.clone());
+                return Err(FuseError::InUse { path, by });
+            }
+        }
+        Ok(Pair { site, positions })
+    };
+    sites(world, &modules)?.into_iter().map(pair).collect()
+}
+
+/// Puts other modules, which `new` makes if it can, in the place of two.
+fn replace(
+    world: &mut World,
+    target: impl Into<Target>,
+    paths: [&str; 2],
+    expected: [&'static str; 2],
+    new: impl Fn(&World, [Entity; 2]) -> [Option<Box<dyn DynModule>>; 2],
 ) -> Result<(), FuseError> {
-    sign::refresh(world, of).map_err(AccessError::from)?;
-    match population(world, of)?.dtype {
-        Dtype::F64 => fuse_in::<f64>(world, of, paths, transpose, with_bias),
-        _ => fuse_in::<f32>(world, of, paths, transpose, with_bias),
+    let wrong = |place: usize| FuseError::Module {
+        path: paths[place].to_owned(),
+        expected: expected[place],
+    };
+    let mut all = Vec::new();
+    for pair in pairs(world, target, paths)? {
+        let of = pair.site.members.iter().map(|member| {
+            let [first, second] = new(world, pair.entities(member));
+            Ok([first.ok_or_else(|| wrong(0))?, second.ok_or_else(|| wrong(1))?])
+        });
+        let of = of.collect::<Result<Vec<Two>, FuseError>>()?;
+        all.push((pair, of));
+    }
+    for (pair, of) in &all {
+        insert(world, pair, of);
+    }
+    refresh(world, all.iter().map(|(pair, _)| pair))
+}
+
+/// Gives the modules of a pair other layer components.
+fn insert(world: &mut World, pair: &Pair, new: &[Two]) {
+    for (member, new) in pair.site.members.iter().zip(new) {
+        for (module, new) in pair.entities(member).into_iter().zip(new) {
+            if let Ok(mut entity) = world.get_entity_mut(module) {
+                new.insert_into(&mut entity);
+            }
+        }
     }
 }
 
-fn fuse_in<T: Float>(
-    world: &mut World,
-    of: Entity,
-    [layer, bn]: [&str; 2],
-    transpose: bool,
-    with_bias: WithBias,
-) -> Result<(), FuseError> {
-    let roots = population(world, of)?.models().to_vec();
-    let (mut layers, mut norms, mut eps) = (Vec::new(), Vec::new(), Vec::new());
-    for &root in &roots {
-        check_eval(world, root, [layer, bn])?;
-        let (first, second) =
-            (access::module(world, root, layer)?, access::module(world, root, bn)?);
-        let wrong = |path: &str, expected| FuseError::Module { path: path.to_owned(), expected };
-        let fused = with_bias(world, first);
-        layers.push((first, fused.ok_or_else(|| wrong(layer, "a layer that can be fused"))?));
-        eps.push(eps_of(world, second).ok_or_else(|| wrong(bn, "a batch norm"))?);
-        norms.push(second);
-    }
-    let mut read = |module: &str, name: &str| {
-        let array = access::stack::<T>(world, of, &format!("{module}.{name}"), None);
-        array.map(|array| array.mapv(Into::<f64>::into))
-    };
-    let mut weight = read(layer, "weight")?;
-    let mean = read(bn, "running_mean").map_err(|_| FuseError::NoRunningStats)?;
-    let var = read(bn, "running_var").map_err(|_| FuseError::NoRunningStats)?;
-    let zeros = || ArrayD::zeros(mean.raw_dim());
-    let mut bias = read(layer, "bias").unwrap_or_else(|_| zeros());
-    let scale = read(bn, "weight").unwrap_or_else(|_| zeros() + 1.0);
-    let shift = read(bn, "bias").unwrap_or_else(|_| zeros());
-    let axis = if transpose { 1 } else { 0 };
-    let (out_features, num_features) = (weight.len_of(Axis(axis + 1)), mean.len_of(Axis(1)));
-    if out_features != num_features || bias.shape() != mean.shape() {
-        return Err(FuseError::Sizes { out_features, num_features });
-    }
-    for (model, &eps) in eps.iter().enumerate() {
-        for channel in 0..num_features {
-            let at = [model, channel];
-            let scale = scale[&at[..]] / (var[&at[..]] + eps).sqrt();
-            let mut rows = weight.index_axis_mut(Axis(0), model);
-            rows.index_axis_mut(Axis(axis), channel).mapv_inplace(|w| w * scale);
-            bias[&at[..]] = (bias[&at[..]] - mean[&at[..]]) * scale + shift[&at[..]];
-        }
-    }
-    for ((first, fused), second) in layers.into_iter().zip(norms) {
-        if let Ok(mut entity) = world.get_entity_mut(first) {
-            fused.insert_into(&mut entity);
-        }
-        if let Ok(mut entity) = world.get_entity_mut(second) {
-            Identity.insert_into(&mut entity);
-        }
-    }
-    for (name, numbers) in [("weight", weight), ("bias", bias)] {
-        let numbers = numbers.mapv(T::from_f64);
-        access::unstack(world, of, &format!("{layer}.{name}"), numbers.view())?;
+fn refresh<'a>(world: &mut World, pairs: impl Iterator<Item = &'a Pair>) -> Result<(), FuseError> {
+    let mut populations: Vec<_> = pairs.map(|pair| pair.site.population).collect();
+    populations.dedup();
+    for population in populations {
+        sign::refresh(world, population)?;
     }
     Ok(())
 }
 
-/// Checks that the modules at `paths` of a model are in evaluation mode.
-fn check_eval(world: &World, root: Entity, paths: [&str; 2]) -> Result<(), FuseError> {
-    let model = world.get::<neurarch_components::tree::Model>(root);
-    let blueprint = model.and_then(|model| world.resource::<Blueprints>().get(model.blueprint));
-    let positions = blueprint.into_iter().flat_map(|of| of.positions.iter().enumerate());
-    let mode = world.get::<Mode>(root);
-    let mut named = positions.filter(|(_, at)| paths.contains(&at.path.as_str()));
-    match named.all(|(at, _)| mode.is_some_and(|mode| mode.evaluating.contains(at))) {
-        true => Ok(()),
-        false => Err(FuseError::Training),
+/// Gives a layer with a bias, if its type can be fused.
+type WithBias = fn(&World, Entity) -> Option<Box<dyn DynModule>>;
+
+/// A pair of a layer and a norm, and what becomes of it.
+struct Fused {
+    pair: Pair,
+    new: Vec<Two>,
+    /// The numbers that the layer's weight and bias get.
+    numbers: [(&'static str, Rows); 2],
+}
+
+fn fuse_bn(
+    world: &mut World,
+    target: impl Into<Target>,
+    paths: [&str; 2],
+    axis: usize,
+    with_bias: WithBias,
+) -> Result<(), FuseError> {
+    let pairs = pairs(world, target, paths)?.into_iter();
+    let fused = pairs.map(|pair| compute(world, pair, paths, axis, with_bias));
+    let fused = fused.collect::<Result<Vec<_>, _>>()?;
+    for Fused { pair, new, .. } in &fused {
+        insert(world, pair, new);
+        for member in &pair.site.members {
+            // What was registered in the norm beside its parameters goes with them.
+            world.entity_mut(member.entity(pair.positions[1])).remove::<Registered>();
+        }
     }
+    refresh(world, fused.iter().map(|fused| &fused.pair))?;
+    for Fused { pair, numbers, .. } in &fused {
+        for (number, member) in pair.site.members.iter().enumerate() {
+            let layer = member.entity(pair.positions[0]);
+            for (name, rows) in numbers {
+                give(world, layer, name, rows, number)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Writes a parameter of a layer, of which the layer's type says that it is there.
+fn give(
+    world: &mut World,
+    layer: Entity,
+    name: &str,
+    rows: &Rows,
+    number: usize,
+) -> Result<(), FuseError> {
+    if world.get::<Registered>(layer).is_none() {
+        write(world, layer, name, rows.row(number));
+        return Ok(());
+    }
+    // The list that was edited has to say so, too.
+    let (name, ty) = (name.to_owned(), rows.ty.clone());
+    let slot = Slot { name, role: Role::Parameter, position: 0, index: 0, ty };
+    Ok(registration::retype(world, layer, &slot, &slot.ty, rows.row(number))?)
+}
+
+/// Checks that a norm can be taken into a layer, and computes what the layer's numbers become.
+fn compute(
+    world: &World,
+    pair: Pair,
+    paths: [&str; 2],
+    axis: usize,
+    with_bias: WithBias,
+) -> Result<Fused, FuseError> {
+    let Pair { site, positions } = &pair;
+    let [layer, bn] = *positions;
+    let wrong =
+        |place: usize, expected| FuseError::Module { path: paths[place].to_owned(), expected };
+    let mut new: Vec<Two> = Vec::with_capacity(site.members.len());
+    for member in &site.members {
+        let mode = world.get::<Mode>(member.root);
+        let is_evaluating = |&at: &usize| mode.is_some_and(|mode| mode.evaluating.contains(at));
+        if !positions.iter().all(is_evaluating) {
+            return Err(FuseError::Training);
+        }
+        let fused = with_bias(world, member.entity(layer));
+        let fused = fused.ok_or_else(|| wrong(0, "a layer that can be fused"))?;
+        new.push([fused, Identity.clone_box()]);
+    }
+    let norm = &*site.blueprint.positions[bn].module;
+    if !(norm.is::<BatchNorm1d>() || norm.is::<BatchNorm2d>() || norm.is::<BatchNorm3d>()) {
+        return Err(wrong(1, "a batch norm"));
+    }
+    if ["running_mean", "running_var"].iter().any(|name| site.blueprint.buffer(bn, name).is_none())
+    {
+        return Err(FuseError::NoRunningStats);
+    }
+    check_sizes(site, *positions, paths[0], axis)?;
+    let ([weight, bias], trace) = site.evaluate(world, site.position, |call| {
+        let [layer, bn] = positions.map(|position| Call { position, ..*call });
+        Ok(record(&layer, &bn, axis))
+    })?;
+    let numbers = [("weight", read(&trace, &weight)?), ("bias", read(&trace, &bias)?)];
+    Ok(Fused { numbers, new, pair })
+}
+
+/// Checks the layer's parameters: that they are its own alone, and as long as the norm's.
+fn check_sizes(
+    site: &Site,
+    [layer, bn]: [usize; 2],
+    path: &str,
+    axis: usize,
+) -> Result<(), FuseError> {
+    let blueprint = &site.blueprint;
+    let missing = || AccessError::NoSuchName {
+        module: blueprint.positions[layer].module.type_name(),
+        name: "weight".to_owned(),
+    };
+    let weight = blueprint.parameter(layer, "weight").ok_or_else(missing)?;
+    for slot in [Some(weight.clone()), blueprint.parameter(layer, "bias")].into_iter().flatten() {
+        if blueprint.shared(&slot).is_some() {
+            return Err(AccessError::Shared { name: slot.name }.into());
+        }
+        if let Some(by) = site.other_name(layer, &slot) {
+            return Err(FuseError::InUse { path: path.to_owned(), by });
+        }
+    }
+    let mean = blueprint.buffer(bn, "running_mean");
+    let num_features = mean.map_or(0, |mean| mean.ty.shape.numel());
+    let out_features = weight.ty.shape.get(axis).copied().unwrap_or(0);
+    match num_features == out_features || num_features == 1 {
+        true => Ok(()),
+        false => Err(FuseError::Sizes { out_features, num_features }),
+    }
+}
+
+/// Records the weight and the bias of a layer that computes what the layer and the norm after it do, its channels
+/// along an axis of the weight.
+fn record(layer: &Call<'_>, bn: &Call<'_>, axis: usize) -> [Var; 2] {
+    let weight = layer.parameter("weight");
+    let Some((scale, shift)) = running_affine(bn, weight.dtype()) else {
+        let failed = bn.trace.fail("expected a batch norm");
+        return [failed.clone(), failed];
+    };
+    if layer.trace.error().is_some() {
+        return [weight.clone(), weight];
+    }
+    let channels = weight.shape()[axis];
+    let before = vec![1; axis].into_iter().chain(scale.shape().iter().copied());
+    let along: Shape = before.chain(vec![1; weight.shape().rank() - axis - 1]).collect();
+    let bias = match layer.optional_parameter("bias") {
+        Some(bias) => bias * &scale + shift,
+        None => shift,
+    };
+    [weight * scale.reshape(along), bias.expand([channels])]
 }

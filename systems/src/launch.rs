@@ -4,7 +4,7 @@
 use std::marker::PhantomData;
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::cpu::executor::{self, Binding, Gather, Sink, Source, Stage};
+use neurarch_kernels::cpu::executor::{self, Binding, Direction, Gather, Sink, Source, Stage};
 use neurarch_kernels::cpu::tile::{Key, Rows};
 use neurarch_kernels::dtype::Element;
 use neurarch_kernels::passes::plan::Plan;
@@ -159,14 +159,50 @@ pub(crate) struct Write<'a> {
     base: *mut u8,
     len: usize,
     stride: usize,
+    /// Pairs (0, row) for the members in their order, if rows are not by index.
+    rows: Option<&'a Listed>,
     array: PhantomData<&'a mut [u8]>,
+}
+
+/// Rows of an array for the members of a launch, in their order; all are different.
+#[derive(Clone, Debug)]
+pub(crate) struct Listed {
+    rows: Vec<(u32, u32)>,
+    /// One more than the largest.
+    end: usize,
+}
+
+impl Listed {
+    /// Takes the rows.
+    ///
+    /// # Panics
+    ///
+    /// If two are the same.
+    pub(crate) fn new(rows: impl Iterator<Item = u32>) -> Self {
+        let rows: Vec<_> = rows.map(|row| (0, row)).collect();
+        let mut sorted = rows.clone();
+        sorted.sort_unstable();
+        assert!(sorted.is_sorted_by(|a, b| a < b), "each member has a row of its own");
+        let end = sorted.last().map_or(0, |&(_, last)| last as usize + 1);
+        Listed { rows, end }
+    }
 }
 
 impl<'a> Write<'a> {
     /// Writes to `elements`, `stride` bytes from model to model.
     pub(crate) fn new<T: Element>(elements: &'a mut [T], stride: usize) -> Self {
         let bytes: &mut [u8] = bytemuck::cast_slice_mut(elements);
-        Write { base: bytes.as_mut_ptr(), len: bytes.len(), stride, array: PhantomData }
+        let (base, len) = (bytes.as_mut_ptr(), bytes.len());
+        Write { base, len, stride, rows: None, array: PhantomData }
+    }
+
+    /// Writes to other rows than those of the members' indices.
+    pub(crate) fn listed<T: Element>(
+        elements: &'a mut [T],
+        stride: usize,
+        rows: &'a Listed,
+    ) -> Self {
+        Write { rows: Some(rows), ..Write::new(elements, stride) }
     }
 }
 
@@ -241,6 +277,16 @@ pub(crate) struct Located {
     pub(crate) members: Members,
     /// Where their rows were.
     pub(crate) binder: Binder,
+    /// Which way the next launch goes: not the way of the last one.
+    pub(crate) direction: Direction,
+}
+
+impl Located {
+    /// Says whose rows they are; where they are is found out at the first launch.
+    pub(crate) fn new(population: Entity, group: usize, members: Members) -> Self {
+        let (binder, direction) = (Binder::default(), Direction::default());
+        Located { population, group, members, binder, direction }
+    }
 }
 
 /// Runs every job on every member, all jobs of a tile of models before the next tile.
@@ -267,11 +313,12 @@ pub(crate) fn launch<'a>(
             .into_iter()
             .try_for_each(|job| launch(world, at, std::iter::once(job), arrays, buffers));
     }
-    let Located { population, group, members, binder } = at;
+    let Located { population, group, members, binder, direction } = at;
     let bound = binder.bind(world, *population, *group, members, slots, first.written)?;
     let mut slots = recycle(core::mem::take(&mut buffers.slots));
     slots.extend((0..bound.len()).map(|slot| bound.rows(slot)));
-    run(members, &slots, jobs, arrays, buffers);
+    run(members, &slots, jobs, arrays, buffers, *direction);
+    *direction = direction.turned();
     buffers.slots = recycle(slots);
     Ok(())
 }
@@ -283,6 +330,7 @@ fn run<'a>(
     jobs: impl Iterator<Item = Job<'a>> + Clone,
     arrays: &mut [Write<'_>],
     buffers: &mut Buffers,
+    direction: Direction,
 ) {
     let reads = || jobs.clone().flat_map(|job| job.inputs);
     let outputs = || jobs.clone().flat_map(|job| job.outputs);
@@ -299,7 +347,7 @@ fn run<'a>(
         gather: read.picked.map(Picked::gather),
     }));
     sinks.extend(bases[n_inputs..].iter().zip(outputs()).map(|(base, output)| Sink {
-        rows: members.rows(base, arrays[output.array].stride),
+        rows: arrays[output.array].rows(members, base),
         step_bytes: output.step_bytes,
     }));
 
@@ -323,8 +371,9 @@ fn run<'a>(
     // (`Read` shared, `Write` exclusively) and the members' rows in it are disjoint; `Read::picked`
     // compared item numbers with the data. `slots` are rows that `Binder::bind` took from columns of a
     // world that it borrows exclusively while they live, one for each member, of as many bytes as the
-    // slots' types say.
-    unsafe { executor::run(&stages) };
+    // slots' types say; a row that members share is only read, by an assertion there. `Listed` holds rows that
+    // are different.
+    unsafe { executor::run(&stages, direction) };
     buffers.stages = recycle(stages);
     buffers.sinks = recycle(sinks);
     buffers.sources = recycle(sources);
@@ -338,6 +387,21 @@ impl Members {
             return Rows::Strided { base: *base, stride };
         }
         Rows::Listed { segments: core::slice::from_ref(base), stride, rows: &self.some, offset: 0 }
+    }
+}
+
+impl Write<'_> {
+    /// Gives the rows of the members, `base` the address of the first row.
+    fn rows<'a>(&'a self, members: &'a Members, base: &'a *mut u8) -> Rows<'a> {
+        match self.rows {
+            None => members.rows(base, self.stride),
+            Some(Listed { rows, .. }) => Rows::Listed {
+                segments: core::slice::from_ref(base),
+                stride: self.stride,
+                rows,
+                offset: 0,
+            },
+        }
     }
 }
 
@@ -366,6 +430,9 @@ impl Job<'_> {
         for (output, &value) in self.outputs.iter().zip(&program.outputs) {
             let (array, ty) = (&arrays[output.array], program.ty(value));
             let in_row = output.offset + last_step * output.step_bytes + ty.size_bytes();
+            let last_model = array.rows.map_or(last_model, |rows| rows.end.saturating_sub(1));
+            let fits = array.rows.is_none_or(|rows| rows.rows.len() == members.len());
+            assert!(fits, "each member has a row");
             assert!(last_model == 0 || in_row <= array.stride, "rows of an output are apart");
             assert!(last_model * array.stride + in_row <= array.len, "and lie in its array");
             let strides = [output.offset, output.step_bytes, array.stride, array.base.addr()];

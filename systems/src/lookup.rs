@@ -1,5 +1,7 @@
 //! Lookups by dotted path from a module of a live model, with torch's errors.
 
+use std::borrow::Cow;
+
 use bevy_ecs::prelude::*;
 use neurarch_components::blueprint::Parameter;
 use neurarch_components::containers::is_attribute;
@@ -108,22 +110,8 @@ impl Names {
 
     /// Finds a child.
     pub(crate) fn child(&self, world: &World, name: &str) -> Option<Child> {
-        let types = world.get_resource::<ModuleTypes>()?;
-        let mut modules = 0;
-        for (place, entity) in world.get::<Children>(self.entity)?.iter().enumerate() {
-            let entity_ref = world.get_entity(entity).ok()?;
-            let is_there =
-                types.module(entity_ref).is_some() || entity_ref.contains::<SharedModule>();
-            let is_named = match entity_ref.get::<ModuleName>() {
-                Some(known) => &*known.0 == name,
-                None => is_there && modules.to_string() == name,
-            };
-            if is_named {
-                return Some(Child { entity, place, is_there });
-            }
-            modules += usize::from(is_there);
-        }
-        None
+        let mut all = named_children(world, self.entity);
+        all.find(|(known, _)| known == name).map(|(_, child)| child)
     }
 
     pub(crate) fn entry<'a>(entries: &'a [Entry], name: &str) -> Option<&'a Entry> {
@@ -155,6 +143,28 @@ impl Names {
     fn no_attribute(&self, name: &str) -> LookupError {
         LookupError::NoAttribute { class: self.class, name: name.to_owned() }
     }
+}
+
+/// Lists the children of a module by name, those that are torch's `None` included; a module without a name is
+/// named by its place.
+pub(crate) fn named_children(
+    world: &World,
+    module: Entity,
+) -> impl Iterator<Item = (Cow<'_, str>, Child)> {
+    let types = world.get_resource::<ModuleTypes>();
+    let all = world.get::<Children>(module).into_iter().flat_map(|children| children.iter());
+    let mut modules = 0_usize;
+    all.enumerate().filter_map(move |(place, entity)| {
+        let entity_ref = world.get_entity(entity).ok().filter(|it| !it.contains::<Model>())?;
+        let is_module = types.is_some_and(|types| types.module(entity_ref).is_some());
+        let is_there = is_module || entity_ref.contains::<SharedModule>();
+        let name = match entity_ref.get::<ModuleName>() {
+            Some(known) => Some(Cow::Borrowed(&*known.0)),
+            None => is_there.then(|| Cow::Owned(modules.to_string())),
+        };
+        modules += usize::from(is_there);
+        Some((name?, Child { entity, place, is_there }))
+    })
 }
 
 fn names(world: &World, module: Entity) -> Result<Names, LookupError> {
@@ -192,7 +202,7 @@ pub fn attribute(
 }
 
 /// Finds a parameter or buffer of a module by its own name.
-fn tensor_at(world: &World, at: &Spot, role: Role, name: &str) -> Option<NamedTensor> {
+pub(crate) fn tensor_at(world: &World, at: &Spot, role: Role, name: &str) -> Option<NamedTensor> {
     let (blueprint, group) = (at.blueprint(world), at.group(world));
     let of = &blueprint.positions[at.position];
     let among = if role == Role::Buffer { &of.buffers } else { &of.parameters };
@@ -265,20 +275,22 @@ pub fn get_parameter(
     }
 }
 
-/// Finds the buffer at a dotted path.
+/// Finds the buffer at a dotted path; `None` is a buffer that is torch's `None`.
 ///
 /// # Errors
 ///
-/// [`LookupError`], also for a buffer that is torch's `None`, which torch gives back.
+/// [`LookupError`].
 ///
 /// Source: `torch.nn.Module.get_buffer`.
 pub fn get_buffer(
     world: &mut World,
     module: Entity,
     target: &str,
-) -> Result<NamedTensor, LookupError> {
+) -> Result<Option<NamedTensor>, LookupError> {
     match last(world, module, target)? {
-        (_, Attribute::Buffer(Some(found))) => Ok(NamedTensor { name: target.to_owned(), ..found }),
+        (_, Attribute::Buffer(found)) => {
+            Ok(found.map(|found| NamedTensor { name: target.to_owned(), ..found }))
+        }
         (name, _) => Err(LookupError::NotABuffer { name }),
     }
 }

@@ -69,7 +69,11 @@ impl<'w> Parameters<'w> {
             let (expected, given) = (of.ty.dtype, T::DTYPE);
             return Err(AccessError::Dtype { name: name.to_owned(), expected, given });
         }
-        let row = row(self.world, module, ColumnKey::new(role, index, &of.ty));
+        let (entity, key) = match of.shared {
+            Some(shared) => (shared.owner, shared.key(role, &of.ty)),
+            None => (module, ColumnKey::new(role, index, &of.ty)),
+        };
+        let row = row(self.world, entity, key);
         let row = row.filter(|_| of.tied.is_none());
         let row = row.ok_or_else(|| AccessError::NoColumn { name: name.to_owned(), role })?;
         let numbers = bytemuck::cast_slice(&row[..of.ty.size_bytes()]);

@@ -8,13 +8,13 @@ use neurarch_components::losses::DynLoss;
 use neurarch_kernels::cpu::memory::padded;
 use neurarch_kernels::dtype::Dtype;
 use neurarch_kernels::passes::plan::{Plan, PlanOptions};
-use neurarch_kernels::program::Program;
 use neurarch_kernels::program::tree::{Arguments, Tree};
+use neurarch_kernels::program::{Program, Role, Slot};
 use neurarch_kernels::shape::Type;
 
 use crate::launch::Output;
 use crate::step::StepError;
-use crate::trace::{self, Inputs, Scheme};
+use crate::trace::{self, Inputs, Scheme, Shared};
 
 /// What a program does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub(crate) enum Kind {
     Forward,
     /// Input `x`; outputs `y`, then the saved values of the tape.
     Tape,
-    /// Inputs the gradient of `y`, then the saved values; stores gradients.
+    /// Inputs the gradient of `y`, then the saved values; stores gradients, outputs those of what is shared.
     Backward,
     /// Inputs `y`, the target, the loss's arrays; outputs the loss, then the gradient of `y` unless the
     /// loss is an array.
@@ -32,7 +32,8 @@ pub(crate) enum Kind {
     Step,
     /// Stores zeros to the gradients that there are.
     ZeroGradients,
-    /// Inputs `x`, the target, the loss's arrays; output the loss; stores as [`Kind::Step`].
+    /// Inputs `x`, the target, the loss's arrays; outputs the loss, then the gradients of what is shared; stores
+    /// as [`Kind::Step`].
     TrainStep,
 }
 
@@ -129,6 +130,9 @@ pub(crate) struct Planned {
     pub(crate) written: Vec<bool>,
     /// Whether it draws random numbers.
     pub(crate) is_random: bool,
+    /// Of the last outputs, gradients of parameters that the population's models share, each one's place
+    /// among what they share.
+    pub(crate) shared: Shared,
 }
 
 impl Planned {
@@ -149,6 +153,7 @@ impl Planned {
     }
 
     fn new(
+        scheme: &Scheme,
         request: &Request<'_>,
         kind: Kind,
         program: Program,
@@ -158,12 +163,14 @@ impl Planned {
         let outputs: Vec<_> = program.outputs.iter().map(|&id| program.ty(id).clone()).collect();
         let is_called = matches!(kind, Kind::Forward | Kind::Tape);
         let own = results.as_ref().filter(|_| is_called).map(|results| results.offsets.clone());
-        let own = own.unwrap_or_else(|| vec![0; outputs.len().min(1)]);
+        let n_own = if kind == Kind::Backward { 0 } else { outputs.len().min(1) };
+        let own = own.unwrap_or_else(|| vec![0; n_own]);
         let (offsets, tape_bytes) = side_by_side(outputs.get(own.len()..).unwrap_or(&[]));
         let at = |(array, offset)| Output { array, offset, step_bytes: 0 };
         let places = own.into_iter().map(|offset| (0, offset));
         let places = places.chain(offsets.into_iter().map(|offset| (1, offset))).map(at).collect();
         let is_random = program.nodes.iter().any(|node| node.op.is_random());
+        check_stores(scheme, &program)?;
         let plan = Plan::new(program, options)?;
         let stores = &plan.program.stores;
         let is_written = |slot| stores.iter().any(|&(written, _)| written == slot);
@@ -179,9 +186,21 @@ impl Planned {
             tape_bytes,
             saved: Vec::new(),
             is_random,
+            shared: Vec::new(),
             written: (0..plan.program.slots.len()).map(is_written).collect(),
             plan,
         })
+    }
+}
+
+/// Checks that no model writes to what all models share, as `BatchNorm` would to its running statistics.
+pub(crate) fn check_stores(scheme: &Scheme, program: &Program) -> Result<(), StepError> {
+    let stored = program.stores.iter().map(|&(slot, _)| &program.slots[slot]);
+    let is_own = |slot: &&Slot| matches!(slot.role, Role::Parameter | Role::Buffer);
+    let mut own = stored.filter(is_own);
+    match own.find(|slot| scheme.blueprint.shared(slot).is_some()) {
+        Some(slot) => Err(StepError::SharedWritten { name: slot.name.clone() }),
+        None => Ok(()),
     }
 }
 
@@ -202,6 +221,8 @@ fn side_by_side(types: &[Type]) -> (Vec<usize>, usize) {
 pub struct Plans {
     /// How new plans are made: for tests, which force a size of tiles.
     pub options: PlanOptions,
+    /// How many models have gradients of shared parameters in memory at a time: for tests, as the options.
+    pub chunk: Option<usize>,
     /// By the blueprint's place; a place is used again for another blueprint, of a later generation.
     shelves: Vec<Shelf>,
 }
@@ -290,6 +311,7 @@ fn plan(
     let called = Inputs { types: inputs, structure: request.structure };
     let target = || request.target.map(TypeRef::to_type).expect("a loss has targets");
     let loss = || request.loss.expect("a request for a loss names it");
+    let mut shared = Vec::new();
     let (program, results) = match request.kind {
         Kind::Forward => trace::forward(scheme, &called)?,
         Kind::Loss => {
@@ -298,20 +320,26 @@ fn plan(
         }
         Kind::Step => (trace::step(scheme)?, None),
         Kind::ZeroGradients => (trace::zero_gradients(scheme)?, None),
-        Kind::TrainStep => trace::train_step(scheme, loss(), &called, target())?,
+        Kind::TrainStep => {
+            let (program, results, places) = trace::train_step(scheme, loss(), &called, target())?;
+            shared = places;
+            (program, results)
+        }
         Kind::Tape | Kind::Backward => {
-            let (split, results) = trace::forward_and_backward(scheme, &called, request.given)?;
+            let (split, results, shared) =
+                trace::forward_and_backward(scheme, &called, request.given)?;
             let (saved, _) = side_by_side(&split.saved);
             let own = results.clone();
-            let backward = Planned::new(request, Kind::Backward, split.backward, own, options)?;
-            let backward = Arc::new(Planned { saved, ..backward });
+            let backward =
+                Planned::new(scheme, request, Kind::Backward, split.backward, own, options)?;
+            let backward = Arc::new(Planned { saved, shared, ..backward });
             if !request.given.is_empty() {
                 return Ok(vec![backward]);
             }
-            let tape = Planned::new(request, Kind::Tape, split.forward, results, options)?;
+            let tape = Planned::new(scheme, request, Kind::Tape, split.forward, results, options)?;
             return Ok(vec![Arc::new(tape), backward]);
         }
     };
-    let planned = Planned::new(request, request.kind, program, results, options)?;
-    Ok(vec![Arc::new(planned)])
+    let planned = Planned::new(scheme, request, request.kind, program, results, options)?;
+    Ok(vec![Arc::new(Planned { shared, ..planned })])
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bevy_ecs::component::ComponentId;
 use bevy_ecs::prelude::*;
+use neurarch_components::blueprint::Parameter;
 use neurarch_components::column::{ColumnKey, Columns, RowBundle, row};
 use neurarch_components::mode::{Bits, HasGradient, Mode};
 use neurarch_components::tree::{Columned, Contents};
@@ -123,7 +124,7 @@ pub(crate) fn remap_modes(
     new: &[Arc<Contents>],
 ) {
     let mut positions = Vec::new();
-    let mut parameters = Vec::new();
+    let (mut parameters, mut shared) = (Vec::new(), Vec::new());
     for (to, from) in new.iter().zip(old) {
         let Some(from) = from else { continue };
         positions.push((from.position, to.position));
@@ -132,6 +133,13 @@ pub(crate) fn remap_modes(
             Some((from.first_parameter + place, to.first_parameter + index))
         });
         parameters.extend(kept);
+        // What is shared from now on, or no more, is as frozen as it was.
+        shared.extend(to.parameters.iter().enumerate().filter_map(|(index, own)| {
+            let is_same = |of: &Parameter| Parameter { shared: own.shared, ..of.clone() } == *own;
+            let place = from.parameters.iter().position(is_same)?;
+            let is_kept = from.parameters[place].shared == own.shared;
+            (!is_kept).then_some((from.first_parameter + place, to.first_parameter + index))
+        }));
     }
     let moved = |bits: &Bits, places: &[(usize, usize)]| -> Bits {
         places.iter().filter(|(from, _)| bits.contains(*from)).map(|&(_, to)| to).collect()
@@ -139,7 +147,7 @@ pub(crate) fn remap_modes(
     if let Some(mut mode) = world.get_mut::<Mode>(root) {
         let to = Mode {
             evaluating: moved(&mode.evaluating, &positions),
-            frozen: moved(&mode.frozen, &parameters),
+            frozen: moved(&mode.frozen, &[&parameters[..], &shared].concat()),
             inactive: mode.inactive,
             hooked: mode.hooked,
             cached: mode.cached,

@@ -1,6 +1,7 @@
 //! [`Run`]: what a population keeps from one call to the next: cohorts, the tape, memory to use again.
 
 use bevy_ecs::prelude::*;
+use ndarray::ArrayViewD;
 use neurarch_components::losses::DynLoss;
 use neurarch_components::mode::Mode;
 use neurarch_kernels::cpu::memory::AlignedBytes;
@@ -16,6 +17,7 @@ use crate::eager::Recorded;
 use crate::hooks::Shared;
 use crate::launch::{Buffers, Members, Read};
 use crate::plans::Results;
+use crate::shared::{self, Chunks, SharedOptimizers};
 use crate::step::StepError;
 
 /// What a population keeps from one call to the next; a component of its entity.
@@ -36,6 +38,10 @@ pub(crate) struct Run {
     pub(crate) recorded: Vec<Option<Recorded>>,
     /// The hooks of all models, if there are any.
     pub(crate) shared: Option<Shared>,
+    /// The models in the order in which gradients of shared parameters are summed.
+    pub(crate) chunks: Chunks,
+    /// Who updates shared parameters.
+    pub(crate) shared_optimizers: SharedOptimizers,
 }
 
 /// The place of no plan: the cohort runs eagerly, or not at all.
@@ -99,6 +105,18 @@ impl Run {
             true => self.refresh(world, population),
             false => Ok(()),
         }
+    }
+
+    /// Checks that every model has an optimizer, and those that share a parameter the same one for it.
+    pub(crate) fn check_optimizers(
+        &mut self,
+        world: &World,
+        population: Entity,
+    ) -> Result<(), StepError> {
+        if !shared::has_optimizer(world, population) {
+            self.cohorts.list.iter().try_for_each(Cohort::check_optimizer)?;
+        }
+        self.shared_optimizers.refresh(world, population, &self.cohorts)
     }
 
     /// Says whether some models have modules that become others when they are first called.
@@ -282,10 +300,10 @@ impl LossArrays {
         if is_known && self.dtype == Some(dtype) {
             return;
         }
-        let convert = |array: &Vec<f64>| {
+        let convert = |(_, array): (_, ArrayViewD<'_, f64>)| {
             let mut bytes = AlignedBytes::new(array.len() * dtype.size_bytes());
             let elements = bytes.bytes_mut().chunks_exact_mut(dtype.size_bytes());
-            for (element, &number) in elements.zip(array) {
+            for (element, &number) in elements.zip(&array) {
                 match dtype {
                     Dtype::F64 => element.copy_from_slice(&number.to_ne_bytes()),
                     _ => element.copy_from_slice(&(number as f32).to_ne_bytes()),
@@ -293,7 +311,7 @@ impl LossArrays {
             }
             bytes
         };
-        self.arrays = loss.arrays().iter().map(convert).collect();
+        self.arrays = loss.arrays().into_iter().map(convert).collect();
         (self.loss, self.dtype) = (Some(loss.clone_box()), Some(dtype));
     }
 

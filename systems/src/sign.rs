@@ -17,13 +17,14 @@ use neurarch_components::parametrizations::{RegisteredAgain, WeightNormed};
 use neurarch_components::population::{Group, Population};
 use neurarch_components::registered::Registered;
 use neurarch_components::registry::ModuleTypes;
-use neurarch_components::tie::{SharedModule, Ties};
+use neurarch_components::tie::SharedModule;
 use neurarch_components::tree::{Columned, Contents, Model, ModuleName};
-use neurarch_kernels::program::Role;
 
 use crate::bind::changed_since;
-use crate::init;
+use crate::init::{self, Draw, Fresh};
 use crate::refit::{refit, remap_modes, strip_markers};
+use crate::room::{self, RoomError};
+use crate::tie;
 
 /// Why a model's tree is not a model.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -67,18 +68,9 @@ pub enum SignError {
     /// All blueprints in use have more than 2²⁴ modules together.
     #[error("expected fewer than 16777216 modules in all blueprints together")]
     TooManyModules,
-}
-
-/// A parameter or buffer that a change of structure made new: its numbers are zero.
-pub(crate) struct Fresh {
-    /// The model's root.
-    pub(crate) root: Entity,
-    /// The module's place in the model's blueprint.
-    pub(crate) position: usize,
-    /// [`Role::Parameter`] or [`Role::Buffer`].
-    pub(crate) role: Role,
-    /// Its place in the module.
-    pub(crate) index: usize,
+    /// A parameter or buffer of a model that was changed is too large for memory.
+    #[error(transparent)]
+    Room(#[from] RoomError),
 }
 
 /// What signing remembers of a population from one time to the next; a component of its entity.
@@ -107,6 +99,15 @@ struct Seen {
 /// [`SignError`] of the first model that is none; it stays as it was, and is signed again next time. The
 /// others are signed.
 pub fn refresh(world: &mut World, population: Entity) -> Result<(), SignError> {
+    refresh_drawing(world, population, Draw::First)
+}
+
+/// [`refresh`], which says how what is new draws its first numbers.
+pub(crate) fn refresh_drawing(
+    world: &mut World,
+    population: Entity,
+    draw: Draw,
+) -> Result<(), SignError> {
     let found = world.get::<Population>(population);
     let found = found.ok_or(SignError::NotAPopulation(population))?;
     let is_stale = found.is_stale();
@@ -122,7 +123,7 @@ pub fn refresh(world: &mut World, population: Entity) -> Result<(), SignError> {
     {
         roots.extend(found.take_unsigned());
     }
-    if roots.is_empty() { Ok(()) } else { sign_all(world, population, roots) }
+    if roots.is_empty() { Ok(()) } else { sign_all(world, population, roots, draw) }
 }
 
 /// Says that everything that happened so far is known: after models were spawned.
@@ -383,42 +384,9 @@ fn read(world: &World, root: Entity, model: &Model) -> Result<Live, SignError> {
         }
     }
     live.blueprint.drop_parametrized();
-    resolve(world, &mut live).map_err(|error| SignError::Tie { index, error })?;
+    let Live { blueprint, entities } = &mut live;
+    tie::resolve(world, blueprint, entities).map_err(|error| SignError::Tie { index, error })?;
     Ok(live)
-}
-
-/// Finds what the second names and the tied parameters of a tree are.
-fn resolve(world: &World, live: &mut Live) -> Result<(), TieError> {
-    let Live { blueprint, entities } = live;
-    let place = |entity: Entity| entities.iter().position(|&known| known == entity);
-    let missing = |path: &str, owner: Entity| TieError {
-        path: path.to_owned(),
-        message: format!("{owner} is no module of this model"),
-    };
-    for (position, &entity) in entities.iter().enumerate() {
-        let Some(SharedModule(owner)) = world.get(entity).copied() else { continue };
-        let path = &blueprint.positions[position].path;
-        let is_owner = |&found: &usize| world.get::<SharedModule>(entities[found]).is_none();
-        let found = place(owner).filter(is_owner).ok_or_else(|| missing(path, owner))?;
-        let module = blueprint.positions[found].module.clone();
-        let at = &mut blueprint.positions[position];
-        (at.alias, at.module) = (Some(found), module);
-    }
-    blueprint.check_cycles()?;
-    for (position, &entity) in entities.iter().enumerate() {
-        for tie in world.get::<Ties>(entity).into_iter().flat_map(|ties| &ties.0) {
-            let path = blueprint.path_below(position, &tie.parameter);
-            let owner = place(tie.owner).ok_or_else(|| missing(&path, tie.owner))?;
-            let find = |position, name: &str| {
-                let found = blueprint.find_below(position, name);
-                found.ok_or_else(|| missing(&format!("{path} ({name})"), tie.owner))
-            };
-            let (one, other) =
-                (find(position, &tie.parameter)?, find(owner, &tie.owner_parameter)?);
-            blueprint.tie(one, other)?;
-        }
-    }
-    Ok(())
 }
 
 fn check_name(
@@ -454,6 +422,7 @@ fn sign_all(
     world: &mut World,
     population: Entity,
     mut roots: Vec<Entity>,
+    draw: Draw,
 ) -> Result<(), SignError> {
     roots.sort_unstable_by_key(|&root| (world.get::<Model>(root).map(|model| model.index), root));
     roots.dedup();
@@ -479,7 +448,7 @@ fn sign_all(
             }
         }
         drop_empty_groups(world, population);
-        init::reset_fresh(world, population, &moves.fresh);
+        init::reset_fresh(world, population, &moves.fresh, draw);
     }
     result
 }
@@ -561,6 +530,7 @@ fn open_group(
     population: Entity,
     blueprint: Blueprint,
 ) -> Result<usize, SignError> {
+    room::check(&blueprint, 1)?;
     let found = world.get::<Population>(population);
     let roles = found.map(|found| found.companions().to_vec()).unwrap_or_default();
     let group = world.resource_mut::<Blueprints>().open_group(blueprint, &roles);

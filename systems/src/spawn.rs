@@ -12,10 +12,12 @@ use neurarch_components::parametrizations::{RegisteredAgain, WeightNormed};
 use neurarch_components::population::{Group, Population};
 use neurarch_components::registered::Registered;
 use neurarch_components::registry::ModuleTypes;
+use neurarch_components::shared::{SharedRow, SharedTensors};
 use neurarch_components::tie::{SharedModule, Tie, Ties};
 use neurarch_components::tree::{Columned, Contents, Model, ModuleName, NOT_A_MEMBER};
 use neurarch_kernels::dtype::Dtype;
 
+use crate::room::{self, RoomError};
 use crate::sign::{self, SignError, Signed};
 
 /// Why models cannot be spawned.
@@ -51,6 +53,9 @@ pub enum SpawnError {
     /// All blueprints in use have more than 2²⁴ modules together.
     #[error("expected fewer than 16777216 modules in all blueprints together")]
     TooManyModules,
+    /// A parameter or buffer is too large for memory.
+    #[error(transparent)]
+    Room(#[from] RoomError),
     /// The population has a model whose tree is no model.
     #[error(transparent)]
     Sign(#[from] SignError),
@@ -78,6 +83,7 @@ pub fn spawn_population(
     layers::register(world);
     register_types(world, module);
     let blueprint = Blueprint::of(module, dtype)?;
+    room::check(&blueprint, capacity)?;
     let mut blueprints = world.get_resource_or_init::<Blueprints>();
     let group = blueprints.open_group(blueprint, &[]);
     let mut group = group.ok_or(SpawnError::TooManyModules)?;
@@ -108,13 +114,23 @@ pub fn spawn_models(
 ) -> Result<Vec<Entity>, SpawnError> {
     let found = world.get::<Population>(population);
     let found = found.ok_or(SpawnError::NotAPopulation(population))?;
-    check_count(found.len().saturating_add(count))?;
+    let models = found.len().saturating_add(count);
+    check_count(models)?;
     sign::refresh(world, population)?;
+    check_room(world, population, models)?;
     let mut spawner = like_first(world, population)?;
     let trees = spawner.spawn_all(world, count);
     spawner.enroll(world, &trees);
     spawner.settle(world);
     Ok(trees.iter().map(Tree::root).collect())
+}
+
+/// Checks that there is room for so many models of the structures that a population has.
+fn check_room(world: &World, population: Entity, models: usize) -> Result<(), SpawnError> {
+    let groups = world.get::<Population>(population).into_iter().flat_map(Population::groups);
+    let blueprints = world.resource::<Blueprints>();
+    let mut of = groups.filter_map(|group| blueprints.get(group.blueprint));
+    of.try_for_each(|blueprint| Ok(room::check(blueprint, models)?))
 }
 
 /// Makes room for as many models of a group as its population's capacity says, after its columns became
@@ -235,6 +251,8 @@ struct Prepared {
     alias: Option<usize>,
     /// Its tied parameters: a name, the owner's position, and the name there.
     ties: Vec<(String, usize, String)>,
+    /// Those of its parameters and buffers that the population shares.
+    shared: Vec<Tie>,
     /// Its parameters and buffers, if they are in another order than it declares them in.
     again: Option<RegisteredAgain>,
     /// Its tensors that are made of a length and a direction.
@@ -257,6 +275,17 @@ pub(crate) fn ties(blueprint: &Blueprint, at: &Position) -> Vec<(String, usize, 
     tied.collect()
 }
 
+/// Lists the parameters and buffers of a position that the population shares, as ties.
+pub(crate) fn shared(world: &World, at: &Position) -> Vec<Tie> {
+    let of = at.parameters.iter().chain(&at.buffers);
+    let ties = of.filter_map(|of| {
+        let SharedRow { owner, index } = of.shared?;
+        let owner_parameter = world.get::<SharedTensors>(owner)?.get(index)?.name.clone();
+        Some(Tie { parameter: of.name.clone(), owner, owner_parameter })
+    });
+    ties.collect()
+}
+
 /// Names the parameters and buffers of a position if the module declares them in another order.
 fn registered_again(at: &Position) -> Option<RegisteredAgain> {
     let mut declared = Declare::default();
@@ -267,6 +296,12 @@ fn registered_again(at: &Position) -> Option<RegisteredAgain> {
     let own: Vec<_> = own.filter(|name| declared.contains(name)).collect();
     let is_kept = declared.iter().filter(|name| own.contains(name)).eq(own.iter());
     (!is_kept).then(|| RegisteredAgain(own.into_iter().cloned().collect()))
+}
+
+impl Prepared {
+    fn is_tied(&self) -> bool {
+        !(self.ties.is_empty() && self.shared.is_empty())
+    }
 }
 
 impl Spawner {
@@ -291,6 +326,7 @@ impl Spawner {
             module,
             alias: at.alias,
             ties: ties(blueprint, at),
+            shared: shared(world, at),
             again: registered_again(at),
             normed: at.weight_normed.clone(),
             registered: registered(live),
@@ -346,13 +382,14 @@ impl Spawner {
             if !at.normed.0.is_empty() {
                 entity.insert(at.normed.clone());
             }
-            if !at.ties.is_empty() {
+            if at.is_tied() {
                 let tie = |(parameter, owner, owner_parameter): &(String, usize, String)| Tie {
                     parameter: parameter.clone(),
                     owner: entities[*owner],
                     owner_parameter: owner_parameter.clone(),
                 };
-                entity.insert(Ties(at.ties.iter().map(tie).collect()));
+                let ties = at.ties.iter().map(tie).chain(at.shared.iter().cloned());
+                entity.insert(Ties(ties.collect()));
             }
             if let Some(registered) = &at.registered {
                 entity.insert(registered.clone());
@@ -365,8 +402,7 @@ impl Spawner {
     /// Counts what the modules of a model have beside their layers and names, and are told of by.
     fn extras(&self) -> usize {
         let of = |at: &Prepared| {
-            let tied = !at.ties.is_empty();
-            [tied, at.again.is_some(), !at.normed.0.is_empty(), at.registered.is_some()]
+            [at.is_tied(), at.again.is_some(), !at.normed.0.is_empty(), at.registered.is_some()]
         };
         self.positions.iter().flat_map(of).filter(|is_there| *is_there).count()
     }

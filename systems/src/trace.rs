@@ -4,12 +4,14 @@
 
 use std::sync::Arc;
 
-use neurarch_components::blueprint::Blueprint;
+use ndarray::ArrayViewD;
+use neurarch_components::blueprint::{Blueprint, Parameter as Declared};
 use neurarch_components::call::{Cache, Call, Watcher};
 use neurarch_components::losses::{DynLoss, LossCall};
 use neurarch_components::mode::{Bits, Mode};
 use neurarch_components::optimizer::{DynOptimizer, Update};
 use neurarch_kernels::dtype::Dtype;
+use neurarch_kernels::passes::clean::drop_dead_code;
 use neurarch_kernels::passes::differentiate;
 use neurarch_kernels::passes::split::{Split, split_some};
 use neurarch_kernels::program::trace::{Trace, TraceError, Var};
@@ -113,9 +115,31 @@ impl Scheme {
         parameters
     }
 
+    /// Lists the parameters that the population's models share, each with its place among what they share.
+    pub(crate) fn shared(&self) -> Vec<(usize, Parameter)> {
+        let mut shared = Vec::new();
+        for (position, at) in self.blueprint.positions.iter().enumerate() {
+            for (index, of) in at.parameters.iter().enumerate().filter(|(_, of)| of.tied.is_none())
+            {
+                let number = self.blueprint.number(position, index);
+                let slot = self.blueprint.parameter(position, &of.name);
+                let found = of.shared.zip(slot);
+                shared.extend(found.map(|(row, slot)| (row.index, Parameter { number, slot })));
+            }
+        }
+        shared
+    }
+
+    /// Lists those of them that need a gradient here.
+    pub(crate) fn shared_trainable(&self) -> Vec<(usize, Parameter)> {
+        let mut shared = self.shared();
+        shared.retain(|(_, p)| !self.mode.frozen.contains(p.number) && p.slot.ty.dtype.is_float());
+        shared
+    }
+
     /// Says whether some parameter needs a gradient.
     pub(crate) fn has_trainable(&self) -> bool {
-        !self.trainable().is_empty()
+        !self.trainable().is_empty() || !self.shared_trainable().is_empty()
     }
 
     /// Lists the gradients that there are.
@@ -151,9 +175,10 @@ impl Scheme {
     pub(crate) fn slots(&self) -> Vec<Slot> {
         let positions = self.blueprint.positions.iter().enumerate();
         let slots = positions.flat_map(|(position, at)| {
-            let parameters = at.parameters.iter().filter(|of| of.has_column());
+            let is_there = |of: &&Declared| of.has_column() || of.shared.is_some();
+            let parameters = at.parameters.iter().filter(is_there);
             let parameters = parameters.map(move |of| self.blueprint.parameter(position, &of.name));
-            let buffers = at.buffers.iter().filter(|of| of.has_column());
+            let buffers = at.buffers.iter().filter(is_there);
             parameters.chain(buffers.map(move |of| self.blueprint.buffer(position, &of.name)))
         });
         slots.flatten().collect()
@@ -173,7 +198,8 @@ impl Scheme {
             trace,
             owner: group.owner,
             index: slot.index,
-            parameter: &trace.slot(slot.clone()),
+            // What the forward pass has made of it, where it writes to its own parameters.
+            parameter: &trace.stored(&trace.slot(slot.clone())),
             gradient,
             states: &states,
             steps: &before,
@@ -247,9 +273,13 @@ pub(crate) fn forward(
     Ok((trace.finish(&vars)?, Some(results)))
 }
 
+/// The places, among what a population shares, of the parameters whose gradients a program gives as its last
+/// outputs: they are summed over the models.
+pub(crate) type Shared = Vec<usize>;
+
 /// Records a forward pass that writes a tape, and the backward pass that reads it: inputs are what the model
 /// is called with, then the gradients of its floating results; the gradients are added to those that
-/// parameters have already.
+/// parameters have already, those of parameters that are shared are the backward pass's outputs.
 ///
 /// `given` says for each floating result whether it has a gradient to go back from; if it is empty, all have.
 /// Parameters that only the others depend on are left alone.
@@ -257,7 +287,7 @@ pub(crate) fn forward_and_backward(
     of: &Scheme,
     inputs: &Inputs<'_>,
     given: &[bool],
-) -> Result<(Split, Option<Results>), TraceError> {
+) -> Result<(Split, Option<Results>, Shared), TraceError> {
     let trace = Trace::new();
     let (vars, results) = flatten(of.call(&trace, inputs.record(&trace), None));
     let floats = vars.iter().filter(|var| var.dtype().is_float());
@@ -284,15 +314,18 @@ pub(crate) fn forward_and_backward(
             program.stores.push((slot, sum));
         }
     }
-    Ok((split_some(program, inputs.types.len(), some.len()), Some(results)))
+    let mut split = split_some(program, inputs.types.len(), some.len());
+    let places = give_stores(&mut split.backward, &of.shared_trainable());
+    Ok((split, Some(results), places))
 }
 
-/// Records the gradients of parameters from those of results, added to what parameters have: pairs of a slot
-/// and what it becomes.
+/// Records the gradients of parameters from those of results: pairs of a slot and what it becomes. They are
+/// added to what parameters have; those of parameters that are shared are not.
 fn record_gradients(of: &Scheme, trace: &Trace, pairs: &[(Var, Var)]) -> Vec<(Var, Var)> {
-    let trainable = of.trainable();
-    let wrt: Vec<_> = trainable.iter().map(|p| trace.slot(p.slot.clone())).collect();
-    let gradients = differentiate::backward(trace, pairs, &wrt);
+    let (trainable, shared) = (of.trainable(), of.shared_trainable());
+    let wrt = of_parameters(trace, &trainable, &shared);
+    let mut gradients = differentiate::backward(trace, pairs, &wrt);
+    let of_shared = gradients.split_off(trainable.len());
     let mut sums = Vec::new();
     for (parameter, gradient) in trainable.iter().zip(gradients) {
         let Some(gradient) = gradient else { continue };
@@ -303,7 +336,40 @@ fn record_gradients(of: &Scheme, trace: &Trace, pairs: &[(Var, Var)]) -> Vec<(Va
         };
         sums.push((slot, sum));
     }
+    for ((_, parameter), gradient) in shared.iter().zip(of_shared) {
+        let slot = trace.slot(gradient_of(&parameter.slot));
+        sums.extend(gradient.map(|gradient| (slot, gradient)));
+    }
     sums
+}
+
+/// Lists parameters as values: those of the model, then those that are shared.
+pub(crate) fn of_parameters(
+    trace: &Trace,
+    own: &[Parameter],
+    shared: &[(usize, Parameter)],
+) -> Vec<Var> {
+    let all = own.iter().chain(shared.iter().map(|(_, parameter)| parameter));
+    all.map(|parameter| trace.slot(parameter.slot.clone())).collect()
+}
+
+/// Makes outputs of what a program stores to the gradients of parameters that are shared; gives their places
+/// in the order of the outputs.
+fn give_stores(program: &mut Program, shared: &[(usize, Parameter)]) -> Shared {
+    let shared: Vec<_> = shared.iter().map(|(place, of)| (gradient_of(&of.slot), *place)).collect();
+    let mut places = Vec::new();
+    let stores = std::mem::take(&mut program.stores);
+    for (slot, value) in stores {
+        match shared.iter().find(|(known, _)| *known == program.slots[slot]) {
+            Some(&(_, place)) => {
+                program.outputs.push(value);
+                places.push(place);
+            }
+            None => program.stores.push((slot, value)),
+        }
+    }
+    *program = drop_dead_code(std::mem::take(program));
+    places
 }
 
 /// Records a loss: inputs `y`, the target and the loss's arrays; outputs the loss, and the gradient of
@@ -324,9 +390,11 @@ pub(crate) fn loss(of: &dyn DynLoss, y: Type, target: Type) -> Result<Program, T
 fn call_loss(trace: &Trace, of: &dyn DynLoss, result: Tree, target: Type) -> Var {
     let target = trace.input(target);
     let dtype = dtype_of(&result);
-    let arrays: Vec<_> =
-        of.arrays().iter().map(|a| trace.input(Type::new(dtype, [a.len()]))).collect();
-    of.forward_with(&LossCall { trace, arrays: &arrays }, result, &target)
+    let array = |(name, array): (&'static str, ArrayViewD<'_, f64>)| {
+        (name, trace.input(Type::new(dtype, array.shape())))
+    };
+    let arrays: Vec<_> = of.arrays().into_iter().map(array).collect();
+    of.forward_with(&LossCall::new(trace, &arrays), result, &target)
 }
 
 /// Gives the dtype of a loss's arrays: that of the first floating value of a result.
@@ -336,13 +404,13 @@ pub(crate) fn dtype_of(result: &Tree) -> Dtype {
 }
 
 /// Records forward pass, loss, backward pass and updates in one: inputs are what the model is called with, the
-/// target and the loss's arrays; output the loss.
+/// target and the loss's arrays; outputs the loss and the gradients of parameters that are shared.
 pub(crate) fn train_step(
     of: &Scheme,
     loss: &dyn DynLoss,
     inputs: &Inputs<'_>,
     target: Type,
-) -> Result<(Program, Option<Results>), TraceError> {
+) -> Result<(Program, Option<Results>, Shared), TraceError> {
     let trace = Trace::new();
     let result = of.call(&trace, inputs.record(&trace), None);
     let (_, results) = flatten(result.clone());
@@ -353,12 +421,19 @@ pub(crate) fn train_step(
     if let Some(error) = trace.error() {
         return Err(error);
     }
-    let trainable = of.trainable();
-    let wrt: Vec<_> = trainable.iter().map(|p| trace.slot(p.slot.clone())).collect();
+    let (trainable, shared) = (of.trainable(), of.shared_trainable());
+    let wrt = of_parameters(&trace, &trainable, &shared);
     let one = trace.constant(1.0, loss.dtype(), []);
-    let gradients = differentiate::backward(&trace, &[(loss.clone(), one)], &wrt);
+    let mut gradients = differentiate::backward(&trace, &[(loss.clone(), one)], &wrt);
+    let of_shared = gradients.split_off(trainable.len());
     of.updates(&trace, trainable.iter().map(|p| &p.slot).zip(gradients));
-    Ok((trace.finish(&[loss])?, Some(results)))
+    let (mut outputs, mut places) = (vec![loss], Vec::new());
+    for ((place, _), gradient) in shared.iter().zip(of_shared) {
+        let Some(gradient) = gradient else { continue };
+        outputs.push(gradient);
+        places.push(*place);
+    }
+    Ok((trace.finish(&outputs)?, Some(results), places))
 }
 
 /// What torch says when `backward` is asked of a loss that is not one number.

@@ -43,7 +43,8 @@ impl Default for Listing<'_> {
 pub struct NamedTensor {
     /// The dotted name that it is listed under.
     pub name: String,
-    /// The entity whose column has its numbers: of the owner's module, if it is tied.
+    /// The entity whose column has its numbers: of the owner's module, if it is tied. What the population
+    /// shares has them on the population's entity; this is the model's module all the same.
     pub module: Entity,
     /// Its name in that module.
     pub own_name: String,

@@ -1,6 +1,6 @@
-"""Repeats in PyTorch the training that examples/interchange wrote down, and compares losses and weights.
+"""Repeats in PyTorch the training that examples/training_curve wrote down, and compares losses and weights.
 
-    python training_curve.py target/interchange.safetensors
+    python training_curve.py target/training_curve.safetensors
 """
 
 import sys

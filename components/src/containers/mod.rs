@@ -1,10 +1,12 @@
 //! What torch's containers have in common: [`Named`] lists, indices and slices, errors.
 
 mod attributes;
+mod live;
 mod named;
 mod slice;
 
 pub use attributes::is_attribute;
+pub use live::LiveModule;
 pub use named::Named;
 pub use slice::{Slice, place};
 
@@ -48,11 +50,11 @@ pub enum ContainerError {
 
 impl ContainerError {
     /// Checks a name as torch's `add_module` and `register_parameter` do.
-    pub(crate) fn check_name(
-        kind: Kind,
-        container: &str,
-        name: &str,
-    ) -> Result<(), ContainerError> {
+    ///
+    /// # Errors
+    ///
+    /// [`ContainerError::Name`].
+    pub fn check_name(kind: Kind, container: &str, name: &str) -> Result<(), ContainerError> {
         let wrong = wrong_name(kind, container, name, |_| false);
         wrong.map_or(Ok(()), |message| Err(ContainerError::Name(message)))
     }

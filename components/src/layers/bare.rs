@@ -91,7 +91,7 @@ impl Module for BareModule {
 
     fn reset(&self, parameter: &str) -> Init {
         let known = self.parameters.iter().find(|(name, ..)| name == parameter);
-        known.map_or(Init::Zeros, |&(_, _, init)| init)
+        known.map_or(Init::Zeros, |(_, _, init)| init.clone())
     }
 
     /// The blueprint's positions list the parameters, the buffers and the children.

@@ -71,15 +71,21 @@ impl Settings {
         y.scale_shift(weight.as_ref(), bias.as_ref())
     }
 
-    /// Normalizes by the running statistics.
-    pub(super) fn by_running_stats(&self, call: &Call<'_>, x: &Var) -> Var {
+    /// Gives the scale and the shift that the running statistics come to, each `[channels]`.
+    fn running_affine(&self, call: &Call<'_>, dtype: Dtype) -> (Var, Var) {
         let (mean, var) = (call.buffer("running_mean"), call.buffer("running_var"));
-        let scale = (var + call.scalar("eps", x.dtype())).sqrt().reciprocal();
+        let scale = (var + call.scalar("eps", dtype)).sqrt().reciprocal();
         let weight = self.affine.then(|| call.parameter("weight"));
         let scale = weight.map_or(scale.clone(), |weight| scale * weight);
         let shift = -(mean * &scale);
         let bias = (self.affine && self.bias).then(|| call.parameter("bias"));
         let shift = bias.map_or(shift.clone(), |bias| shift + bias);
+        (scale, shift)
+    }
+
+    /// Normalizes by the running statistics.
+    pub(super) fn by_running_stats(&self, call: &Call<'_>, x: &Var) -> Var {
+        let (scale, shift) = self.running_affine(call, x.dtype());
         let rank = x.shape().rank();
         let (scale, shift) = (along_channels(&scale, rank), along_channels(&shift, rank));
         x.scale_shift(Some(&scale), Some(&shift))
@@ -94,6 +100,18 @@ impl Settings {
             call.trace.store(&buffer, &(new * factor + old * (1.0 - factor)));
         }
     }
+}
+
+/// Gives the scale and the shift, `[num_features]` each, that come to the same as a batch norm in evaluation mode:
+/// `weight / √(running_var + eps)`, and `bias - running_mean · scale`. `None` if the call is of no batch norm.
+///
+/// Source: the numbers in `torch.nn.utils.fuse_conv_bn_weights`.
+pub fn running_affine(call: &Call<'_>, dtype: Dtype) -> Option<(Var, Var)> {
+    let module = &*call.at().module;
+    let one = module.downcast_ref().map(BatchNorm1d::settings);
+    let two = || module.downcast_ref().map(BatchNorm2d::settings);
+    let three = || module.downcast_ref().map(BatchNorm3d::settings);
+    Some(one.or_else(two).or_else(three)?.running_affine(call, dtype))
 }
 
 /// Gives `[channels]` the shape that broadcasts along axis 1 of a value with `rank` axes.

@@ -1,5 +1,4 @@
-//! Convolutions: [`Conv1d`], [`Conv2d`], [`Conv3d`], and transposed [`ConvTranspose1d`],
-//! [`ConvTranspose2d`], [`ConvTranspose3d`].
+//! Convolutions: [`Conv1d`], [`Conv2d`], [`Conv3d`]; and what transposed ones share with them.
 
 use bevy_ecs::prelude::*;
 use neurarch_kernels::ops::convolution::Convolution;
@@ -145,9 +144,16 @@ impl<const N: usize> Settings<N> {
             .collect()
     }
 
-    pub(super) fn forward(&self, call: &Call<'_>, x: &Var) -> Var {
+    /// `output_size` is what a transposed convolution was asked for.
+    pub(super) fn forward(&self, call: &Call<'_>, x: &Var, output_size: Option<&[usize]>) -> Var {
         if let Err(wrong) = self.check() {
             return call.trace.fail(wrong);
+        }
+        if let Some(sizes) = output_size.filter(|_| x.id().is_some()) {
+            return match self.output_padding(x.shape(), sizes) {
+                Ok(output_padding) => Settings { output_padding, ..*self }.forward(call, x, None),
+                Err(message) => call.trace.fail(message),
+            };
         }
         if x.shape().rank() == N + 1 {
             let batched = [1].into_iter().chain(x.shape().iter().copied()).collect::<Shape>();
@@ -156,6 +162,44 @@ impl<const N: usize> Settings<N> {
             return if y.id().is_some() { y.reshape(item) } else { y };
         }
         self.batched(call, x)
+    }
+
+    /// Gives what has to be added behind for the sizes asked for, those of the spatial axes or of all.
+    ///
+    /// Source: `_output_padding` of `torch.nn.modules.conv._ConvTransposeNd`.
+    fn output_padding(&self, shape: &Shape, sizes: &[usize]) -> Result<[usize; N], String> {
+        let rank = shape.rank();
+        let first = if rank == N + 2 { 2 } else { 1 };
+        let asked = if sizes.len() == first + N { &sizes[first..] } else { sizes };
+        if asked.len() != N || rank < first + N {
+            return Err(format!(
+                "ConvTranspose{N}D: for {rank}D input, output_size must have {N} or {} elements (got {})",
+                first + N,
+                sizes.len()
+            ));
+        }
+        let Settings { kernel_size, stride, dilation, .. } = self;
+        let least: Vec<isize> = (0..N)
+            .map(|i| {
+                let grown = shape[first + i] as isize - 1;
+                let (padding, _) = self.paddings()[i];
+                let span = dilation[i] as isize * (kernel_size[i] as isize - 1) + 1;
+                grown * stride[i] as isize - 2 * padding as isize + span
+            })
+            .collect();
+        let most: Vec<_> = (0..N).map(|i| least[i] + stride[i] as isize - 1).collect();
+        let mut padding = [0; N];
+        for i in 0..N {
+            if !(least[i]..=most[i]).contains(&(asked[i] as isize)) {
+                let spatial = &shape[first..];
+                return Err(format!(
+                    "requested an output size of {asked:?}, but valid sizes range from {least:?} to \
+                     {most:?} (for an input of torch.Size({spatial:?}))"
+                ));
+            }
+            padding[i] = (asked[i] as isize - least[i]).unsigned_abs();
+        }
+        Ok(padding)
     }
 
     fn batched(&self, call: &Call<'_>, x: &Var) -> Var {
@@ -173,6 +217,8 @@ impl<const N: usize> Settings<N> {
         match self.padding_mode {
             PaddingMode::Own(mode) if x.shape().rank() == N + 2 => {
                 let padding = core::mem::replace(&mut settings.padding, vec![(0, 0); N]);
+                let padding: Vec<_> =
+                    padding.iter().map(|&(low, high)| (low as isize, high as isize)).collect();
                 x.pad(&padding, mode).convolution(&weight, bias.as_ref(), &settings)
             }
             _ => x.convolution(&weight, bias.as_ref(), &settings),
@@ -211,7 +257,7 @@ impl<const N: usize> Settings<N> {
 
 /// The parts of a layer's declaration that all convolutions share.
 macro_rules! module {
-    ($layer:ident) => {
+    ($layer:ident, $($forward:item)+) => {
         impl Module for $layer {
             fn declare(&self, declare: &mut Declare) {
                 self.settings().declare(declare);
@@ -221,9 +267,7 @@ macro_rules! module {
                 self.settings().reset()
             }
 
-            fn forward(&self, call: &Call<'_>, x: Var) -> Var {
-                self.settings().forward(call, &x)
-            }
+            $($forward)+
 
             fn extra_repr(&self) -> String {
                 self.settings().extra_repr()
@@ -231,6 +275,8 @@ macro_rules! module {
         }
     };
 }
+
+pub(super) use module;
 
 macro_rules! conv {
     ($layer:ident, $n:literal, $axes:literal, $kernel:literal) => {
@@ -327,112 +373,15 @@ macro_rules! conv {
             }
         }
 
-        module!($layer);
+        module! {
+            $layer,
+            fn forward(&self, call: &Call<'_>, x: Var) -> Var {
+                self.settings().forward(call, &x, None)
+            }
+        }
     };
 }
 
 conv!(Conv1d, 1, "length", "kernel_size");
 conv!(Conv2d, 2, "height, width", "kernel_size[0], kernel_size[1]");
 conv!(Conv3d, 3, "depth, height, width", "kernel_size[0], kernel_size[1], kernel_size[2]");
-
-macro_rules! conv_transpose {
-    ($layer:ident, $n:literal, $axes:literal, $kernel:literal) => {
-        /// Convolves transposed: each number of the input, times a kernel, is added to the output around its
-        /// place.
-        ///
-        /// | value    | shape                                  | at first                          |
-        /// |----------|----------------------------------------|-----------------------------------|
-        #[doc = concat!("| `x` | `[batch, in_channels, ", $axes, "]`, or without the batch | |")]
-        #[doc = concat!("| `y` | `[batch, out_channels, ", $axes, "]`, or without the batch | |")]
-        #[doc = concat!("| `weight` | `[in_channels, out_channels / groups, ", $kernel, "]` | `U(-k, k)`, `k = 1/√(numbers of an input channel's kernel)` |")]
-        /// | `bias`   | `[out_channels]`                       | as `weight`; absent if `!bias`    |
-        ///
-        /// Settings that do not fit each other, which torch refuses when a layer is made, are an error of the
-        /// first call.
-        #[doc = ""]
-        #[doc = concat!("Source: `torch.nn.", stringify!($layer), "`, without the argument `output_size` of its call.")]
-        #[derive(Component, Clone, Copy, Debug, PartialEq, Eq)]
-        #[component(immutable)]
-        pub struct $layer {
-            /// Channels of `x`.
-            pub in_channels: usize,
-            /// Channels of `y`.
-            pub out_channels: usize,
-            /// Size of the kernel.
-            pub kernel_size: [usize; $n],
-            /// How far the kernel moves from one input to the next; 1 at first.
-            pub stride: [usize; $n],
-            /// How much is cut off before and behind the output; 0 at first.
-            pub padding: [usize; $n],
-            /// How much is added behind the output; 0 at first.
-            pub output_padding: [usize; $n],
-            /// Into how many groups the channels are divided; 1 at first.
-            pub groups: usize,
-            /// Whether there is a `bias`.
-            pub bias: bool,
-            /// How far apart the kernel's elements are; 1 at first.
-            pub dilation: [usize; $n],
-        }
-
-        impl $layer {
-            /// Makes a layer with torch's defaults. The size of the kernel is one number for all axes, or one
-            /// for each.
-            pub fn new(
-                in_channels: usize,
-                out_channels: usize,
-                kernel_size: impl Into<Sizes<$n>>,
-            ) -> Self {
-                $layer {
-                    in_channels,
-                    out_channels,
-                    kernel_size: kernel_size.into().0,
-                    stride: [1; $n],
-                    padding: [0; $n],
-                    output_padding: [0; $n],
-                    groups: 1,
-                    bias: true,
-                    dilation: [1; $n],
-                }
-            }
-
-            /// Moves the kernel so far from one input to the next.
-            #[must_use]
-            pub fn with_stride(self, stride: impl Into<Sizes<$n>>) -> Self {
-                $layer { stride: stride.into().0, ..self }
-            }
-
-            /// Leaves the bias out: torch's `bias=False`.
-            #[must_use]
-            pub fn without_bias(self) -> Self {
-                $layer { bias: false, ..self }
-            }
-
-            pub(super) fn settings(&self) -> Settings<$n> {
-                Settings {
-                    in_channels: self.in_channels,
-                    out_channels: self.out_channels,
-                    kernel_size: self.kernel_size,
-                    stride: self.stride,
-                    padding: Padding::Explicit(self.padding),
-                    output_padding: self.output_padding,
-                    dilation: self.dilation,
-                    groups: self.groups,
-                    bias: self.bias,
-                    padding_mode: PaddingMode::Zeros,
-                    transposed: true,
-                }
-            }
-        }
-
-        module!($layer);
-    };
-}
-
-conv_transpose!(ConvTranspose1d, 1, "length", "kernel_size");
-conv_transpose!(ConvTranspose2d, 2, "height, width", "kernel_size[0], kernel_size[1]");
-conv_transpose!(
-    ConvTranspose3d,
-    3,
-    "depth, height, width",
-    "kernel_size[0], kernel_size[1], kernel_size[2]"
-);

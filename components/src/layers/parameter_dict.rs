@@ -43,14 +43,21 @@ use crate::names::Kind;
 ///
 /// Source: `torch.nn.ParameterDict`; its `copy` is `clone`. It holds parameters alone, not objects of other
 /// types; `update` keeps the order that it is given, whereas torch sorts a plain `dict`; the parameters of
-/// `fromkeys` are copies, not one parameter under several names.
-#[derive(Component, Clone, Debug, Default, PartialEq)]
+/// `fromkeys` are copies, not one parameter under several names. `P` is what stands for a parameter: in a live
+/// dictionary, one that is there.
+#[derive(Component, Clone, Debug)]
 #[component(immutable)]
-pub struct ParameterDict(Arc<Named<Parameter>>);
+pub struct ParameterDict<P: Send + Sync + 'static = Parameter>(Arc<Named<P>>);
 
-impl PartialEq for Named<Parameter> {
+impl<P: Send + Sync + 'static> Default for ParameterDict<P> {
+    fn default() -> Self {
+        ParameterDict(Arc::default())
+    }
+}
+
+impl<P: PartialEq + Send + Sync + 'static> PartialEq for ParameterDict<P> {
     fn eq(&self, other: &Self) -> bool {
-        self.iter().eq(other.iter())
+        self.0.iter().eq(other.0.iter())
     }
 }
 
@@ -59,16 +66,18 @@ impl ParameterDict {
     pub fn new() -> Self {
         ParameterDict::default()
     }
+}
 
+impl<P: Clone + Send + Sync + 'static> ParameterDict<P> {
     /// Lists parameters under names.
     ///
     /// # Errors
     ///
     /// As [`set`](ParameterDict::set).
     pub fn from_named<N: Into<String>>(
-        parameters: impl IntoIterator<Item = (N, Parameter)>,
+        parameters: impl IntoIterator<Item = (N, P)>,
     ) -> Result<Self, ContainerError> {
-        let mut dict = ParameterDict::new();
+        let mut dict = ParameterDict::default();
         dict.update(parameters)?;
         Ok(dict)
     }
@@ -82,7 +91,7 @@ impl ParameterDict {
     /// Source: torch's `fromkeys`.
     pub fn fromkeys<N: Into<String>>(
         names: impl IntoIterator<Item = N>,
-        parameter: Parameter,
+        parameter: P,
     ) -> Result<Self, ContainerError> {
         ParameterDict::from_named(names.into_iter().map(|name| (name, parameter.clone())))
     }
@@ -98,7 +107,7 @@ impl ParameterDict {
     }
 
     /// Goes through names and parameters in order. Source: torch's `items`.
-    pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&str, &Parameter)> + ExactSizeIterator {
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&str, &P)> + ExactSizeIterator {
         self.0.iter()
     }
 
@@ -108,7 +117,7 @@ impl ParameterDict {
     }
 
     /// Goes through the parameters in order.
-    pub fn values(&self) -> impl DoubleEndedIterator<Item = &Parameter> + ExactSizeIterator {
+    pub fn values(&self) -> impl DoubleEndedIterator<Item = &P> + ExactSizeIterator {
         self.iter().map(|(_, parameter)| parameter)
     }
 
@@ -118,7 +127,7 @@ impl ParameterDict {
     }
 
     /// Gives the parameter of that name, if there is one. Source: torch's `get`.
-    pub fn get(&self, name: &str) -> Option<&Parameter> {
+    pub fn get(&self, name: &str) -> Option<&P> {
         self.0.get(name)
     }
 
@@ -127,7 +136,7 @@ impl ParameterDict {
     /// # Errors
     ///
     /// [`ContainerError::Attribute`] if there is none.
-    pub fn item(&self, name: &str) -> Result<&Parameter, ContainerError> {
+    pub fn item(&self, name: &str) -> Result<&P, ContainerError> {
         self.get(name).ok_or_else(|| missing(name))
     }
 
@@ -137,11 +146,7 @@ impl ParameterDict {
     ///
     /// [`ContainerError::Name`] if the name is empty, contains a dot, or is one of an attribute of torch's
     /// dictionary: such a model could not be loaded there.
-    pub fn set(
-        &mut self,
-        name: impl Into<String>,
-        parameter: Parameter,
-    ) -> Result<(), ContainerError> {
+    pub fn set(&mut self, name: impl Into<String>, parameter: P) -> Result<(), ContainerError> {
         self.update([(name, parameter)])
     }
 
@@ -154,9 +159,9 @@ impl ParameterDict {
     /// Source: torch's `update`.
     pub fn update<N: Into<String>>(
         &mut self,
-        parameters: impl IntoIterator<Item = (N, Parameter)>,
+        parameters: impl IntoIterator<Item = (N, P)>,
     ) -> Result<(), ContainerError> {
-        let parameters: Vec<(String, Parameter)> =
+        let parameters: Vec<(String, P)> =
             parameters.into_iter().map(|(name, parameter)| (name.into(), parameter)).collect();
         parameters.iter().try_for_each(|(name, _)| {
             ContainerError::check_name(Kind::Parameter, "ParameterDict", name)
@@ -173,11 +178,7 @@ impl ParameterDict {
     /// As [`set`](ParameterDict::set).
     ///
     /// Source: torch's `setdefault`.
-    pub fn setdefault(
-        &mut self,
-        name: &str,
-        default: Parameter,
-    ) -> Result<&Parameter, ContainerError> {
+    pub fn setdefault(&mut self, name: &str, default: P) -> Result<&P, ContainerError> {
         if !self.contains(name) {
             self.set(name, default)?;
         }
@@ -191,7 +192,7 @@ impl ParameterDict {
     /// [`ContainerError::Attribute`] if there is none.
     ///
     /// Source: torch's `pop`.
-    pub fn pop(&mut self, name: &str) -> Result<Parameter, ContainerError> {
+    pub fn pop(&mut self, name: &str) -> Result<P, ContainerError> {
         Arc::make_mut(&mut self.0).remove(name).ok_or_else(|| missing(name))
     }
 
@@ -202,7 +203,7 @@ impl ParameterDict {
     /// [`ContainerError::Empty`] if there is none.
     ///
     /// Source: torch's `popitem`.
-    pub fn popitem(&mut self) -> Result<(String, Parameter), ContainerError> {
+    pub fn popitem(&mut self) -> Result<(String, P), ContainerError> {
         Arc::make_mut(&mut self.0).pop().ok_or(ContainerError::Empty)
     }
 
@@ -226,27 +227,27 @@ fn missing(name: &str) -> ContainerError {
 }
 
 /// Joins two dictionaries; the right one's parameters replace those of the same names.
-impl BitOr for ParameterDict {
-    type Output = ParameterDict;
+impl<P: Clone + Send + Sync + 'static> BitOr for ParameterDict<P> {
+    type Output = ParameterDict<P>;
 
-    fn bitor(mut self, other: ParameterDict) -> ParameterDict {
+    fn bitor(mut self, other: ParameterDict<P>) -> ParameterDict<P> {
         self |= other;
         self
     }
 }
 
 /// Sets the parameters of another dictionary.
-impl BitOrAssign for ParameterDict {
-    fn bitor_assign(&mut self, other: ParameterDict) {
+impl<P: Clone + Send + Sync + 'static> BitOrAssign for ParameterDict<P> {
+    fn bitor_assign(&mut self, other: ParameterDict<P>) {
         let named = Arc::make_mut(&mut self.0);
         other.into_iter().for_each(|(name, parameter)| named.set(name, parameter));
     }
 }
 
 /// Gives names and parameters in order.
-impl IntoIterator for ParameterDict {
-    type Item = (String, Parameter);
-    type IntoIter = std::vec::IntoIter<(String, Parameter)>;
+impl<P: Clone + Send + Sync + 'static> IntoIterator for ParameterDict<P> {
+    type Item = (String, P);
+    type IntoIter = std::vec::IntoIter<(String, P)>;
 
     fn into_iter(self) -> Self::IntoIter {
         Arc::unwrap_or_clone(self.0).into_iter()
@@ -266,7 +267,7 @@ impl Module for ParameterDict {
     }
 
     fn reset(&self, parameter: &str) -> Init {
-        self.get(parameter).map_or(Init::Zeros, |parameter| parameter.init)
+        self.get(parameter).map_or(Init::Zeros, |parameter| parameter.init.clone())
     }
 
     /// Fails, as in torch.

@@ -35,17 +35,25 @@ use crate::module::{Call, Declare, Init, Module};
 /// ```
 ///
 /// Source: `torch.nn.ParameterList`, which has no `insert`, `pop`, `del` or `+` either. It holds parameters
-/// alone, not objects of other types.
-#[derive(Component, Clone, Debug, Default, PartialEq)]
+/// alone, not objects of other types. `P` is what stands for a parameter: in a live list, one that is there.
+#[derive(Component, Clone, Debug, PartialEq)]
 #[component(immutable)]
-pub struct ParameterList(Arc<Vec<Parameter>>);
+pub struct ParameterList<P: Send + Sync + 'static = Parameter>(Arc<Vec<P>>);
+
+impl<P: Send + Sync + 'static> Default for ParameterList<P> {
+    fn default() -> Self {
+        ParameterList(Arc::default())
+    }
+}
 
 impl ParameterList {
     /// Makes an empty list.
     pub fn new() -> Self {
         ParameterList::default()
     }
+}
 
+impl<P: Clone + Send + Sync + 'static> ParameterList<P> {
     /// Counts the parameters.
     pub fn len(&self) -> usize {
         self.0.len()
@@ -57,7 +65,7 @@ impl ParameterList {
     }
 
     /// Goes through the parameters in order.
-    pub fn iter(&self) -> core::slice::Iter<'_, Parameter> {
+    pub fn iter(&self) -> core::slice::Iter<'_, P> {
         self.0.iter()
     }
 
@@ -66,7 +74,7 @@ impl ParameterList {
     /// # Errors
     ///
     /// [`ContainerError::Index`] if there is none.
-    pub fn get(&self, index: isize) -> Result<&Parameter, ContainerError> {
+    pub fn get(&self, index: isize) -> Result<&P, ContainerError> {
         Ok(&self.0[place(index, self.len())?])
     }
 
@@ -75,7 +83,7 @@ impl ParameterList {
     /// # Errors
     ///
     /// [`ContainerError::Index`] if there is none.
-    pub fn get_mut(&mut self, index: isize) -> Result<&mut Parameter, ContainerError> {
+    pub fn get_mut(&mut self, index: isize) -> Result<&mut P, ContainerError> {
         let place = place(index, self.len())?;
         Ok(&mut Arc::make_mut(&mut self.0)[place])
     }
@@ -85,7 +93,7 @@ impl ParameterList {
     /// # Errors
     ///
     /// [`ContainerError::Index`] if there is none.
-    pub fn set(&mut self, index: isize, parameter: Parameter) -> Result<(), ContainerError> {
+    pub fn set(&mut self, index: isize, parameter: P) -> Result<(), ContainerError> {
         *self.get_mut(index)? = parameter;
         Ok(())
     }
@@ -102,31 +110,33 @@ impl ParameterList {
 
     /// Appends a parameter.
     #[must_use]
-    pub fn push(mut self, parameter: Parameter) -> Self {
+    pub fn push(mut self, parameter: P) -> Self {
         self.append(parameter);
         self
     }
 
     /// Appends a parameter. Source: torch's `append`.
-    pub fn append(&mut self, parameter: Parameter) -> &mut Self {
+    pub fn append(&mut self, parameter: P) -> &mut Self {
         self.extend([parameter])
     }
 
     /// Appends parameters. Source: torch's `extend`.
-    pub fn extend(&mut self, parameters: impl IntoIterator<Item = Parameter>) -> &mut Self {
+    pub fn extend(&mut self, parameters: impl IntoIterator<Item = P>) -> &mut Self {
         Arc::make_mut(&mut self.0).extend(parameters);
         self
     }
 }
 
-impl<I: IntoIterator<Item = Parameter>> AddAssign<I> for ParameterList {
+impl<P: Clone + Send + Sync + 'static, I: IntoIterator<Item = P>> AddAssign<I>
+    for ParameterList<P>
+{
     fn add_assign(&mut self, parameters: I) {
         self.extend(parameters);
     }
 }
 
-impl FromIterator<Parameter> for ParameterList {
-    fn from_iter<I: IntoIterator<Item = Parameter>>(parameters: I) -> Self {
+impl<P: Clone + Send + Sync + 'static> FromIterator<P> for ParameterList<P> {
+    fn from_iter<I: IntoIterator<Item = P>>(parameters: I) -> Self {
         ParameterList(Arc::new(parameters.into_iter().collect()))
     }
 }
@@ -137,9 +147,9 @@ impl<const N: usize> From<[Parameter; N]> for ParameterList {
     }
 }
 
-impl IntoIterator for ParameterList {
-    type Item = Parameter;
-    type IntoIter = std::vec::IntoIter<Parameter>;
+impl<P: Clone + Send + Sync + 'static> IntoIterator for ParameterList<P> {
+    type Item = P;
+    type IntoIter = std::vec::IntoIter<P>;
 
     fn into_iter(self) -> Self::IntoIter {
         Arc::unwrap_or_clone(self.0).into_iter()
@@ -172,7 +182,7 @@ impl Module for ParameterList {
     fn reset(&self, parameter: &str) -> Init {
         let number = parameter.parse::<usize>().ok();
         let parameter = number.and_then(|number| self.0.get(number));
-        parameter.map_or(Init::Zeros, |parameter| parameter.init)
+        parameter.map_or(Init::Zeros, |parameter| parameter.init.clone())
     }
 
     /// Fails, as in torch.

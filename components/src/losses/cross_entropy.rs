@@ -1,5 +1,8 @@
 //! [`CrossEntropyLoss`]: how unlikely the outputs make the right classes.
 
+use bevy_ecs::prelude::*;
+use ndarray::{ArrayView1, ArrayViewD};
+use neurarch_kernels::dtype::Dtype;
 use neurarch_kernels::program::trace::Var;
 use neurarch_kernels::shape::Type;
 
@@ -9,9 +12,9 @@ use super::{Loss, LossCall, Reduction, Targets};
 ///
 /// # Shape
 ///
-/// The outputs are `[batch, classes]` or `[batch, classes, ..]`, logits; the targets `[batch]` or
-/// `[batch, ..]`, i64 class indices; the loss is `[]`, or as the targets if `reduction` is
-/// [`Reduction::None`].
+/// The outputs are `[batch, classes]` or `[batch, classes, ..]`, logits, or `[classes]` for one item; the
+/// targets `[batch]`, `[batch, ..]` or `[]`, i64 class indices, or, as the outputs, probabilities of classes;
+/// the loss is `[]`, or without the axis of classes if `reduction` is [`Reduction::None`].
 ///
 /// # Example
 ///
@@ -21,12 +24,13 @@ use super::{Loss, LossCall, Reduction, Targets};
 /// assert_eq!(loss.ignore_index, -100);
 /// ```
 ///
-/// Source: `torch.nn.CrossEntropyLoss` with class indices.
-#[derive(Clone, Debug, PartialEq)]
+/// Source: `torch.nn.CrossEntropyLoss`.
+#[derive(Component, Clone, Debug, PartialEq)]
+#[component(summary_tick)]
 pub struct CrossEntropyLoss {
     /// The part of the target spread over all classes, from 0 to 1. A scalar slot.
     pub label_smoothing: f64,
-    /// The target that counts for nothing.
+    /// The class index that counts for nothing.
     pub ignore_index: i64,
     /// What becomes of the items' losses.
     pub reduction: Reduction,
@@ -48,25 +52,41 @@ impl Default for CrossEntropyLoss {
 impl Loss for CrossEntropyLoss {
     fn forward(&self, call: &LossCall<'_>, x: &Var, target: &Var) -> Var {
         let smoothing = call.scalar("label_smoothing", x.dtype());
-        x.cross_entropy(target, call.arrays.first(), &smoothing, self.ignore_index, self.reduction)
+        let weight = call.array("weight");
+        if target.dtype() != Dtype::I64 {
+            let weight = weight.as_ref();
+            return x.cross_entropy_of_probabilities(target, weight, &smoothing, self.reduction);
+        }
+        x.cross_entropy(target, weight.as_ref(), &smoothing, self.ignore_index, self.reduction)
     }
 
     fn targets(&self, x: &Type) -> Targets {
-        let axis = usize::from(x.shape.rank() > 1);
-        let classes = x.shape.get(axis).copied().unwrap_or(0);
-        Targets::Classes { classes, ignore_index: self.ignore_index }
+        Targets::classes(x, self.ignore_index)
     }
 
     fn structural(&self) -> Self {
-        let weight = self.weight.as_ref().map(|weight| vec![1.0; weight.len()]);
-        CrossEntropyLoss { label_smoothing: 0.0, weight, ..self.clone() }
+        CrossEntropyLoss { label_smoothing: 0.0, weight: ones(&self.weight), ..self.clone() }
     }
 
     fn scalar(&self, name: &str) -> Option<f64> {
         (name == "label_smoothing").then_some(self.label_smoothing)
     }
 
-    fn arrays(&self) -> &[Vec<f64>] {
-        self.weight.as_slice()
+    fn array_names(&self) -> &'static [&'static str] {
+        &["weight"]
     }
+
+    fn array(&self, _: &str) -> Option<ArrayViewD<'_, f64>> {
+        of_classes(&self.weight)
+    }
+}
+
+/// Gives weights of classes as an array.
+pub(super) fn of_classes(weight: &Option<Vec<f64>>) -> Option<ArrayViewD<'_, f64>> {
+    weight.as_ref().map(|weight| ArrayView1::from(weight).into_dyn())
+}
+
+/// Gives as many ones as there are weights: their number decides the program.
+pub(super) fn ones(weight: &Option<Vec<f64>>) -> Option<Vec<f64>> {
+    weight.as_ref().map(|weight| vec![1.0; weight.len()])
 }

@@ -1,24 +1,52 @@
 //! Losses: what a model's outputs are compared with its targets by, named as torch names them.
+//!
+//! Each is a module too: called with outputs and targets in a `forward`, as in torch. Those of two inputs are a
+//! [`Loss`], which training takes; those of more are modules only.
 
 use core::any::Any;
 use core::fmt::Debug;
 
+use bevy_ecs::prelude::*;
+use ndarray::ArrayViewD;
 use neurarch_kernels::dtype::Dtype;
 use neurarch_kernels::program::trace::{Trace, Var};
-use neurarch_kernels::program::tree::Tree;
+use neurarch_kernels::program::tree::{Arguments, Tree};
 use neurarch_kernels::program::{Scalar, ScalarOf};
-use neurarch_kernels::shape::Type;
+use neurarch_kernels::shape::{Shape, Type};
 
+use crate::module::{Call, Declare, Init, Module};
+use crate::registry::ModuleTypes;
+
+mod adaptive;
+mod binary;
 mod cross_entropy;
+mod ctc;
+mod likelihood;
+mod margin;
 mod mse;
+mod regression;
+mod triplet;
 
+pub use adaptive::AdaptiveLogSoftmaxWithLoss;
+pub use binary::{
+    BCELoss, BCEWithLogitsLoss, HingeEmbeddingLoss, MultiLabelSoftMarginLoss, SoftMarginLoss,
+};
 pub use cross_entropy::CrossEntropyLoss;
+pub use ctc::CTCLoss;
+pub use likelihood::{
+    GaussianNLLLoss, KLDivLoss, KLDivReduction, NLLLoss, NLLLoss2d, PoissonNLLLoss,
+};
+pub use margin::{CosineEmbeddingLoss, MarginRankingLoss, MultiLabelMarginLoss, MultiMarginLoss};
 pub use mse::MSELoss;
 pub use neurarch_kernels::ops::reduce::Reduction;
+pub use regression::{HuberLoss, L1Loss, SmoothL1Loss};
+pub use triplet::{TripletMarginLoss, TripletMarginWithDistanceLoss};
 
 /// A function of a model's outputs and targets that training makes small.
 ///
-/// It is recorded behind the model's forward pass and runs with it. Implement it for a loss of your own.
+/// It is recorded behind the model's forward pass and runs with it. Implement it for a loss of your own. A
+/// loss that is a component is a [`Module`] as well, of the values `input` and `target`: its scalar slots are
+/// those of the module, its arrays are buffers.
 ///
 /// Source: the losses of `torch.nn`.
 pub trait Loss: Clone + Debug + PartialEq + Send + Sync + 'static {
@@ -43,7 +71,8 @@ pub trait Loss: Clone + Debug + PartialEq + Send + Sync + 'static {
         Targets::Any
     }
 
-    /// Gives a copy in which every scalar slot has a fixed value: what decides the program.
+    /// Gives a copy in which every scalar slot has a fixed value and every array fixed numbers: what decides
+    /// the program.
     fn structural(&self) -> Self {
         self.clone()
     }
@@ -54,10 +83,16 @@ pub trait Loss: Clone + Debug + PartialEq + Send + Sync + 'static {
         None
     }
 
-    /// Lists the arrays that the loss reads beside the targets, each with shape `[len]` and the same
-    /// for all models.
-    fn arrays(&self) -> &[Vec<f64>] {
+    /// Names the arrays that the loss may read beside the targets, the same for all models: torch's names of
+    /// buffers.
+    fn array_names(&self) -> &'static [&'static str] {
         &[]
+    }
+
+    /// Gives the array of that name; `None` if it is not there.
+    fn array(&self, name: &str) -> Option<ArrayViewD<'_, f64>> {
+        let _ = name;
+        None
     }
 }
 
@@ -66,7 +101,8 @@ pub trait Loss: Clone + Debug + PartialEq + Send + Sync + 'static {
 pub enum Targets {
     /// Whatever the loss's ops take.
     Any,
-    /// Class indices: i64, each from 0 to `classes - 1` or equal to `ignore_index`.
+    /// Class indices: i64, each from 0 to `classes - 1` or equal to `ignore_index`. Floats are no indices and
+    /// pass.
     Classes {
         /// How many classes there are.
         classes: usize,
@@ -75,21 +111,122 @@ pub enum Targets {
     },
 }
 
+impl Targets {
+    /// Says that targets are indices of the classes that outputs of this type have.
+    fn classes(x: &Type, ignore_index: i64) -> Self {
+        let axis = usize::from(x.shape.rank() > 1);
+        Targets::Classes { classes: x.shape.get(axis).copied().unwrap_or(0), ignore_index }
+    }
+}
+
 /// What [`Loss::forward`] records into.
 #[derive(Clone, Copy)]
 pub struct LossCall<'a> {
     /// The recording.
     pub trace: &'a Trace,
-    /// [`Loss::arrays`], recorded as inputs in the dtype of the outputs.
-    pub arrays: &'a [Var],
+    place: Place<'a>,
 }
 
-impl LossCall<'_> {
+/// Where a loss gets its numbers.
+#[derive(Clone, Copy)]
+enum Place<'a> {
+    /// From the value that training was called with; its arrays by name.
+    Training(&'a [(&'static str, Var)]),
+    /// From the module's component and its buffers.
+    Module(&'a Call<'a>),
+}
+
+impl<'a> LossCall<'a> {
+    /// Makes one for a loss that training was called with; `arrays` are [`DynLoss::arrays`], recorded as
+    /// inputs in the dtype of the outputs.
+    pub fn new(trace: &'a Trace, arrays: &'a [(&'static str, Var)]) -> Self {
+        LossCall { trace, place: Place::Training(arrays) }
+    }
+
     /// Gives a number of the loss that is no part of the program's structure, with shape `[]`: see
     /// [`Loss::scalar`].
     pub fn scalar(&self, name: &'static str, dtype: Dtype) -> Var {
-        self.trace.scalar(Scalar { name, of: ScalarOf::Loss, position: 0 }, dtype)
+        match self.place {
+            Place::Training(_) => {
+                self.trace.scalar(Scalar { name, of: ScalarOf::Loss, position: 0 }, dtype)
+            }
+            Place::Module(call) => call.scalar(name, dtype),
+        }
     }
+
+    /// Gives an array of the loss, if it has one of that name: see [`Loss::array`].
+    pub fn array(&self, name: &str) -> Option<Var> {
+        match self.place {
+            Place::Training(arrays) => {
+                arrays.iter().find(|(known, _)| *known == name).map(|(_, array)| array.clone())
+            }
+            Place::Module(call) => call.optional_buffer(name),
+        }
+    }
+}
+
+/// Gives targets in the dtype of the outputs: whole numbers are converted, as torch promotes them.
+fn in_dtype_of(x: &Var, target: &Var) -> Var {
+    if target.dtype().is_float() { target.clone() } else { target.to(x.dtype()) }
+}
+
+impl<L: Loss + Component> Module for L {
+    fn declare(&self, declare: &mut Declare) {
+        for name in self.array_names() {
+            match self.array(name) {
+                Some(array) => declare.buffer(*name, Shape::from(array.shape()), true),
+                None => declare.no_buffer(*name),
+            };
+        }
+    }
+
+    fn reset(&self, name: &str) -> Init {
+        let numbers = self.array(name).map(|array| array.iter().copied().collect());
+        numbers.map_or(Init::Zeros, Init::Numbers)
+    }
+
+    fn forward_with(&self, call: &Call<'_>, arguments: Arguments) -> Tree {
+        let Some([x, target]) = call.named_values(arguments, ["input", "target"]) else {
+            return call.trace.poison().into();
+        };
+        let call = LossCall { trace: call.trace, place: Place::Module(call) };
+        Loss::forward(self, &call, &x, &target).into()
+    }
+
+    fn structural(&self) -> Self {
+        Loss::structural(self)
+    }
+
+    fn scalar(&self, name: &str) -> Option<f64> {
+        Loss::scalar(self, name)
+    }
+}
+
+/// Makes all losses of this crate known to the world as modules.
+pub(crate) fn register(world: &mut World) {
+    ModuleTypes::register::<AdaptiveLogSoftmaxWithLoss>(world);
+    ModuleTypes::register::<BCELoss>(world);
+    ModuleTypes::register::<BCEWithLogitsLoss>(world);
+    ModuleTypes::register::<CTCLoss>(world);
+    ModuleTypes::register::<CosineEmbeddingLoss>(world);
+    ModuleTypes::register::<CrossEntropyLoss>(world);
+    ModuleTypes::register::<GaussianNLLLoss>(world);
+    ModuleTypes::register::<HingeEmbeddingLoss>(world);
+    ModuleTypes::register::<HuberLoss>(world);
+    ModuleTypes::register::<KLDivLoss>(world);
+    ModuleTypes::register::<L1Loss>(world);
+    ModuleTypes::register::<MSELoss>(world);
+    ModuleTypes::register::<MarginRankingLoss>(world);
+    ModuleTypes::register::<MultiLabelMarginLoss>(world);
+    ModuleTypes::register::<MultiLabelSoftMarginLoss>(world);
+    ModuleTypes::register::<MultiMarginLoss>(world);
+    ModuleTypes::register::<NLLLoss>(world);
+    ModuleTypes::register::<NLLLoss2d>(world);
+    ModuleTypes::register::<PoissonNLLLoss>(world);
+    ModuleTypes::register::<SmoothL1Loss>(world);
+    ModuleTypes::register::<SoftMarginLoss>(world);
+    ModuleTypes::register::<TripletMarginLoss>(world);
+    ModuleTypes::register::<TripletMarginWithDistanceLoss>(world);
 }
 
 /// [`Loss`] behind a pointer; every loss is one.
@@ -100,8 +237,8 @@ pub trait DynLoss: Any + Debug + Send + Sync {
     fn targets(&self, x: &Type) -> Targets;
     /// See [`Loss::scalar`].
     fn scalar(&self, name: &str) -> Option<f64>;
-    /// See [`Loss::arrays`].
-    fn arrays(&self) -> &[Vec<f64>];
+    /// Lists the arrays that are there, with their names: see [`Loss::array`].
+    fn arrays(&self) -> Vec<(&'static str, ArrayViewD<'_, f64>)>;
     /// Says whether the two are equal, scalar slots and arrays included.
     fn equals(&self, other: &dyn DynLoss) -> bool;
     /// Says whether the two record the same program: one type, equal structural fields.
@@ -123,8 +260,9 @@ impl<L: Loss> DynLoss for L {
         Loss::scalar(self, name)
     }
 
-    fn arrays(&self) -> &[Vec<f64>] {
-        Loss::arrays(self)
+    fn arrays(&self) -> Vec<(&'static str, ArrayViewD<'_, f64>)> {
+        let arrays = self.array_names().iter().map(|name| Some((*name, self.array(name)?)));
+        arrays.flatten().collect()
     }
 
     fn equals(&self, other: &dyn DynLoss) -> bool {
@@ -133,7 +271,7 @@ impl<L: Loss> DynLoss for L {
 
     fn is_like(&self, other: &dyn DynLoss) -> bool {
         let other = (other as &dyn Any).downcast_ref::<L>();
-        other.is_some_and(|other| self.structural() == other.structural())
+        other.is_some_and(|other| Loss::structural(self) == Loss::structural(other))
     }
 
     fn clone_box(&self) -> Box<dyn DynLoss> {

@@ -1,8 +1,9 @@
 //! [`MSELoss`]: the mean squared error.
 
+use bevy_ecs::prelude::*;
 use neurarch_kernels::program::trace::Var;
 
-use super::{Loss, LossCall, Reduction};
+use super::{Loss, LossCall, Reduction, in_dtype_of};
 
 /// Squares the differences between outputs and targets, and reduces them: by default to their mean.
 ///
@@ -12,7 +13,8 @@ use super::{Loss, LossCall, Reduction};
 /// [`Reduction::None`].
 ///
 /// Source: `torch.nn.MSELoss`, without its broadcasting of unequal shapes, against which torch warns.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Component, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[component(immutable)]
 pub struct MSELoss {
     /// What becomes of the squares.
     pub reduction: Reduction,
@@ -20,6 +22,6 @@ pub struct MSELoss {
 
 impl Loss for MSELoss {
     fn forward(&self, _: &LossCall<'_>, x: &Var, target: &Var) -> Var {
-        x.mse_loss(target, self.reduction)
+        x.mse_loss(&in_dtype_of(x, target), self.reduction)
     }
 }

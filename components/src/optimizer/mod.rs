@@ -7,6 +7,7 @@ mod sgd;
 use core::any::Any;
 use core::fmt::Debug;
 
+use bevy_ecs::component::Mutable;
 use bevy_ecs::prelude::*;
 use neurarch_kernels::dtype::Dtype;
 use neurarch_kernels::program::trace::{Trace, Var};
@@ -21,7 +22,7 @@ pub use sgd::SGD;
 /// What decides which ops run (`nesterov`, whether there is momentum) is structure.
 ///
 /// Source: `torch.optim.Optimizer`.
-pub trait Optimizer: Component + Clone + Debug + PartialEq {
+pub trait Optimizer: Component<Mutability = Mutable> + Clone + Debug + PartialEq {
     /// Names what is kept for each parameter beside the count of steps, in order: companion columns of
     /// the parameter's own type, zero at first.
     fn states(&self) -> &'static [&'static str];

@@ -89,7 +89,7 @@ impl Module for ParametrizationList {
     /// Those of a tensor whose parametrization has no inverse; of others the system
     /// `reset_parameters` makes something better.
     fn reset(&self, _: &str) -> Init {
-        self.init
+        self.init.clone()
     }
 
     fn forward_with(&self, call: &Call<'_>, _: Arguments) -> Tree {

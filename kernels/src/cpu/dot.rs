@@ -7,27 +7,53 @@
 
 use super::gemm::{Finish, activate};
 use super::simd::{Float, Lanes, MAX_LANES, Simd, Vectorized};
+use super::tile::{Input, Output};
 use crate::ops::activation::ActivationKind;
 
 /// `C[r, o] = finish(⟨A[r, ..], B[o, ..]⟩ + bias[o])`, all row-major: `A` is `[rows, k]`, `B` is
 /// `[columns, k]`, `C` is `[rows, columns]`.
-pub(super) struct Dot<'a, T> {
+#[derive(Clone, Copy)]
+pub(super) struct Sizes {
     /// Rows of `A` and `C`.
     pub(super) rows: usize,
     /// Rows of `B`, columns of `C`.
     pub(super) columns: usize,
     /// Length of a row of `A` and `B`.
     pub(super) k: usize,
+    /// An activation is applied last.
+    pub(super) finish: Finish,
+}
+
+/// One product.
+pub(super) struct Dot<'a, T> {
+    /// Of what sizes.
+    pub(super) sizes: Sizes,
     /// `A`.
     pub(super) a: &'a [T],
     /// `B`.
     pub(super) b: &'a [T],
     /// One number for each row of `B`.
     pub(super) bias: Option<&'a [T]>,
-    /// An activation is applied last.
-    pub(super) finish: Finish,
     /// `C`.
     pub(super) c: &'a mut [T],
+}
+
+/// The products of every model of a tile.
+pub(super) struct DotsOfTile<'a, 't, T> {
+    /// Of what sizes each of them is.
+    pub(super) sizes: Sizes,
+    /// Where each product of a model begins in its `A`, `B` and `C`.
+    pub(super) starts: &'a [[usize; 3]],
+    /// How many models there are.
+    pub(super) models: usize,
+    /// `A` of every model.
+    pub(super) a: Input<'t, T>,
+    /// `B` of every model.
+    pub(super) b: Input<'t, T>,
+    /// One number for each row of `B`.
+    pub(super) bias: Option<Input<'t, T>>,
+    /// `C` of every model.
+    pub(super) c: Output<'t, T>,
 }
 
 /// What is done with the loop over `k` that is made for its length.
@@ -58,45 +84,152 @@ impl<T: Float> Vectorized for Dot<'_, T> {
 
     #[inline(always)]
     fn run<S: Simd>(self) {
-        for_length::<T, S>(self.k, self);
+        for_length::<T, S>(self.sizes.k, self);
     }
 }
 
 impl<T: Float> ForLength for Dot<'_, T> {
     #[inline(always)]
     fn with<S: Simd, L: Length>(self) {
-        let Dot { rows, columns, k, .. } = self;
-        assert!(self.a.len() == rows * k && self.b.len() == columns * k, "sizes of a product");
-        assert!(self.c.len() == rows * columns, "size of its result");
-        assert!(self.bias.is_none_or(|bias| bias.len() == columns), "bias");
-        let has_relu = matches!(self.finish, Finish::Activation(ActivationKind::Relu));
-        for row in 0..rows {
-            let (a, c) = (&self.a[row * k..][..k], &mut self.c[row * columns..][..columns]);
-            let mut row = Row { a, b: self.b, bias: self.bias, has_relu, c };
-            L::compute::<T, S>(&mut row);
-            if let Finish::Activation(activation) = self.finish
-                && !has_relu
-            {
-                activate::<T, S>(activation, row.c);
+        let Dot { sizes, a, b, bias, c } = self;
+        let Sizes { rows, columns, k, .. } = sizes;
+        assert!(a.len() == rows * k && b.len() == columns * k, "sizes of a product");
+        assert!(c.len() == rows * columns, "size of its result");
+        assert!(bias.is_none_or(|bias| bias.len() == columns), "bias");
+        let bias = bias.map_or(core::ptr::null(), <[T]>::as_ptr);
+        let at = Operands { a: a.as_ptr(), b: b.as_ptr(), bias, c: c.as_mut_ptr() };
+        // SAFETY: the slices are as long as the sizes say, and `C` is borrowed exclusively.
+        unsafe { sizes.compute::<T, S, L>(1, at, [0; 4]) };
+    }
+}
+
+impl<T: Float> ForLength for DotsOfTile<'_, '_, T> {
+    #[inline(always)]
+    fn with<S: Simd, L: Length>(self) {
+        let DotsOfTile { sizes, starts, models, a, b, bias, c } = self;
+        let Sizes { rows, columns, k, .. } = sizes;
+        for start in starts {
+            let fits = start[0] + rows * k <= a.numel() && start[1] + columns * k <= b.numel();
+            assert!(fits && start[2] + rows * columns <= c.numel(), "sizes of a product");
+        }
+        assert!(bias.is_none_or(|bias| bias.numel() == columns), "bias");
+        // Operands that lie evenly apart need looking up only once.
+        let strides = match (starts.len(), bias) {
+            (1, None) => [a.stride(), b.stride(), Some(0), c.stride()],
+            (1, Some(bias)) => [a.stride(), b.stride(), bias.stride(), c.stride()],
+            _ => [None; 4],
+        };
+        let (together, strides) = match strides {
+            [Some(a), Some(b), Some(bias), Some(c)] => (models, [a, b, bias, c]),
+            _ => (1, [0; 4]),
+        };
+        for model in (0..models).step_by(together.max(1)) {
+            for &[in_a, in_b, in_c] in starts {
+                let at = Operands {
+                    a: a.address(model).wrapping_add(in_a),
+                    b: b.address(model).wrapping_add(in_b),
+                    bias: bias.map_or(core::ptr::null(), |bias| bias.address(model)),
+                    c: c.address(model).wrapping_add(in_c),
+                };
+                // SAFETY: the assertions above say that each model's operands hold its products, and
+                // whoever made the tile, that they are there for as many models and that `C` overlaps nothing.
+                unsafe { sizes.compute::<T, S, L>(together, at, strides) };
+            }
+        }
+    }
+}
+
+/// Where the operands of a product begin.
+#[derive(Clone, Copy)]
+struct Operands<T> {
+    a: *const T,
+    b: *const T,
+    /// Null if there is none.
+    bias: *const T,
+    c: *mut T,
+}
+
+impl<T> Operands<T> {
+    /// Gives the operands of the product `n` strides further on, in bytes for `A`, `B`, the bias and `C`.
+    #[inline(always)]
+    fn further(self, n: usize, [a, b, bias, c]: [usize; 4]) -> Self {
+        Operands {
+            a: self.a.wrapping_byte_add(n * a),
+            b: self.b.wrapping_byte_add(n * b),
+            bias: self.bias.wrapping_byte_add(n * bias),
+            c: self.c.wrapping_byte_add(n * c),
+        }
+    }
+}
+
+impl Sizes {
+    /// Computes `count` products whose operands lie `strides` bytes apart.
+    ///
+    /// What is done between one product and the next is little: a small model's products take no longer, and
+    /// a CPU that looks a few hundred instructions ahead shall see the weights of the models to come.
+    ///
+    /// # Safety
+    ///
+    /// At each of these places there are operands of these sizes, those of `C` to be written, and these overlap
+    /// no others. `k` is what `L` is made for.
+    #[inline(always)]
+    unsafe fn compute<T: Float, S: Simd, L: Length>(
+        self,
+        count: usize,
+        first: Operands<T>,
+        strides: [usize; 4],
+    ) {
+        let Sizes { rows, columns, k, finish } = self;
+        let has_bias = !first.bias.is_null();
+        let has_relu = matches!(finish, Finish::Activation(ActivationKind::Relu));
+        let mut at = first;
+        for _ in 0..count {
+            for row in 0..rows {
+                let (a, c) = (at.a.wrapping_add(row * k), at.c.wrapping_add(row * columns));
+                let bias = if has_bias { Some(at.bias) } else { None };
+                let row = Row { a, b: at.b, bias, has_relu, c, columns, k };
+                // SAFETY: as the caller promises.
+                unsafe { L::compute::<T, S>(row) };
+            }
+            at = at.further(1, strides);
+        }
+        if let Finish::Activation(activation) = finish
+            && !has_relu
+        {
+            for product in 0..count {
+                let c = first.further(product, strides).c;
+                // SAFETY: as the caller promises; nobody else has a view of it.
+                let c = unsafe { core::slice::from_raw_parts_mut(c, rows * columns) };
+                for c in c.chunks_exact_mut(columns.max(1)) {
+                    activate::<T, S>(activation, c);
+                }
             }
         }
     }
 }
 
 /// The dot products of one row of `A` with every row of `B`.
-pub(super) struct Row<'a, T> {
-    a: &'a [T],
-    b: &'a [T],
-    bias: Option<&'a [T]>,
+#[derive(Clone, Copy)]
+pub(super) struct Row<T> {
+    a: *const T,
+    b: *const T,
+    bias: Option<*const T>,
     /// The one activation that is short enough to be repeated in every loop here.
     has_relu: bool,
-    c: &'a mut [T],
+    c: *mut T,
+    columns: usize,
+    k: usize,
 }
 
 /// A length of rows, with the loop that is made for it.
 pub(super) trait Length {
     /// Computes a row of `C`.
-    fn compute<T: Float, S: Simd>(row: &mut Row<'_, T>);
+    ///
+    /// # Safety
+    ///
+    /// `a` has `k` readable elements, `b` has `columns · k`, `bias` and `c` have `columns`, those of `c` to be
+    /// written and nobody else's; `k` is of this length.
+    unsafe fn compute<T: Float, S: Simd>(row: Row<T>);
 }
 
 /// Rows of `K` elements, several of them a vector: `K` divides the number of lanes.
@@ -104,16 +237,17 @@ pub(super) struct Short<const K: usize>;
 
 impl<const K: usize> Length for Short<K> {
     #[inline(always)]
-    fn compute<T: Float, S: Simd>(row: &mut Row<'_, T>) {
+    unsafe fn compute<T: Float, S: Simd>(row: Row<T>) {
         let lanes = <T::Lanes<S> as Lanes<T>>::N;
-        assert!(row.a.len() == K, "a row of that length");
-        let columns = row.c.len();
-        let whole = columns - columns % lanes;
+        debug_assert!(row.k == K, "a row of that length");
+        let whole = row.columns - row.columns % lanes;
         for column in (0..whole).step_by(lanes) {
-            row.short::<S, K>(column, lanes);
+            // SAFETY: there are so many columns, and the caller promises the rest.
+            unsafe { row.short::<S, K>(column, lanes) };
         }
-        if whole < columns {
-            row.short::<S, K>(whole, columns - whole);
+        if whole < row.columns {
+            // SAFETY: as above.
+            unsafe { row.short::<S, K>(whole, row.columns - whole) };
         }
     }
 }
@@ -123,20 +257,24 @@ pub(super) struct Whole<const VECTORS: usize>;
 
 impl<const VECTORS: usize> Length for Whole<VECTORS> {
     #[inline(always)]
-    fn compute<T: Float, S: Simd>(row: &mut Row<'_, T>) {
+    unsafe fn compute<T: Float, S: Simd>(row: Row<T>) {
         let lanes = <T::Lanes<S> as Lanes<T>>::N;
-        assert!(row.a.len() == VECTORS * lanes, "a row of that length");
-        let columns = row.c.len();
-        let whole = columns - columns % lanes;
+        debug_assert!(row.k == VECTORS * lanes, "a row of that length");
+        let whole = row.columns - row.columns % lanes;
+        // SAFETY (all blocks below): there are so many columns, and the caller promises the rest.
         for column in (0..whole).step_by(lanes) {
-            row.whole::<S, VECTORS, MAX_LANES>(column, lanes);
+            // SAFETY: see above.
+            unsafe { row.whole::<S, VECTORS, MAX_LANES>(column, lanes) };
         }
-        match columns - whole {
-            0 => {}
-            n @ 1..=2 => row.whole::<S, VECTORS, 2>(whole, n),
-            n @ 3..=4 => row.whole::<S, VECTORS, 4>(whole, n),
-            n @ 5..=8 => row.whole::<S, VECTORS, 8>(whole, n),
-            n => row.whole::<S, VECTORS, MAX_LANES>(whole, n),
+        // SAFETY: see above.
+        unsafe {
+            match row.columns - whole {
+                0 => {}
+                n @ 1..=2 => row.whole::<S, VECTORS, 2>(whole, n),
+                n @ 3..=4 => row.whole::<S, VECTORS, 4>(whole, n),
+                n @ 5..=8 => row.whole::<S, VECTORS, 8>(whole, n),
+                n => row.whole::<S, VECTORS, MAX_LANES>(whole, n),
+            }
         }
     }
 }
@@ -146,24 +284,28 @@ pub(super) struct Any;
 
 impl Length for Any {
     #[inline(always)]
-    fn compute<T: Float, S: Simd>(row: &mut Row<'_, T>) {
-        let columns = row.c.len();
+    unsafe fn compute<T: Float, S: Simd>(row: Row<T>) {
         let lanes = <T::Lanes<S> as Lanes<T>>::N;
-        for column in (0..columns).step_by(lanes) {
-            row.any::<S>(column, lanes.min(columns - column));
+        for column in (0..row.columns).step_by(lanes) {
+            // SAFETY: there are so many columns, and the caller promises the rest.
+            unsafe { row.any::<S>(column, lanes.min(row.columns - column)) };
         }
     }
 }
 
-impl<T: Float> Row<'_, T> {
+impl<T: Float> Row<T> {
     /// Computes `n` columns, from several rows of `B` a vector.
+    ///
+    /// # Safety
+    ///
+    /// As [`Length::compute`] for `K`, and there are `n` columns from `column` on, no more than lanes.
     #[inline(always)]
-    fn short<S: Simd, const K: usize>(&mut self, column: usize, n: usize) {
+    unsafe fn short<S: Simd, const K: usize>(self, column: usize, n: usize) {
         let lanes = <T::Lanes<S> as Lanes<T>>::N;
         let zero = T::Lanes::<S>::splat(T::default());
         // SAFETY: `a` has `K` elements.
-        let a = unsafe { T::Lanes::<S>::repeat(self.a.as_ptr(), K) };
-        let b = self.b[column * K..][..n * K].as_ptr();
+        let a = unsafe { T::Lanes::<S>::repeat(self.a, K) };
+        let b = self.b.wrapping_add(column * K);
         let mut products = [zero; MAX_LANES];
         for (i, product) in products.iter_mut().enumerate().take(K) {
             let left = (n * K).saturating_sub(i * lanes);
@@ -177,25 +319,34 @@ impl<T: Float> Row<'_, T> {
             };
             *product = b.mul_add(a, zero);
         }
-        self.finish::<S>(column, n, T::Lanes::<S>::group_sums(&products, K));
+        // SAFETY: as the caller promises.
+        unsafe { self.finish::<S>(column, n, T::Lanes::<S>::group_sums(&products, K)) };
     }
 
-    /// Computes `n` columns, no more than there are lanes and than `ROWS`, a power of two.
+    /// Computes `n` columns, no more than `ROWS`, a power of two.
+    ///
+    /// # Safety
+    ///
+    /// As [`Length::compute`] for `VECTORS`, and there are `n` columns from `column` on, no more than lanes.
     #[inline(always)]
-    fn whole<S: Simd, const VECTORS: usize, const ROWS: usize>(&mut self, column: usize, n: usize) {
+    unsafe fn whole<S: Simd, const VECTORS: usize, const ROWS: usize>(
+        self,
+        column: usize,
+        n: usize,
+    ) {
         let lanes = <T::Lanes<S> as Lanes<T>>::N;
         let (k, rows) = (VECTORS * lanes, ROWS.min(lanes));
-        let b = self.b[column * k..][..n * k].as_ptr();
+        let b = self.b.wrapping_add(column * k);
         let mut a = [T::Lanes::<S>::splat(T::default()); VECTORS];
         for (vector, a) in a.iter_mut().enumerate() {
             // SAFETY: `a` has `VECTORS` vectors.
-            *a = unsafe { T::Lanes::<S>::load(self.a.as_ptr().add(vector * lanes)) };
+            *a = unsafe { T::Lanes::<S>::load(self.a.add(vector * lanes)) };
         }
         let mut sums = [T::Lanes::<S>::splat(T::default()); MAX_LANES];
         for (row, sum) in sums.iter_mut().enumerate().take(rows) {
             let row = row.min(n - 1) * k;
             for (vector, a) in a.iter().enumerate() {
-                // SAFETY: the slice has `n` rows of `VECTORS` vectors.
+                // SAFETY: there are `n` rows of `VECTORS` vectors.
                 let b = unsafe { T::Lanes::<S>::load(b.add(row + vector * lanes)) };
                 *sum = b.mul_add(*a, *sum);
             }
@@ -204,33 +355,47 @@ impl<T: Float> Row<'_, T> {
         for row in rows..lanes {
             sums[row] = sums[row % rows];
         }
-        self.finish::<S>(column, n, T::Lanes::<S>::sums(&sums));
+        // SAFETY: as the caller promises.
+        unsafe { self.finish::<S>(column, n, T::Lanes::<S>::sums(&sums)) };
     }
 
-    /// Computes `n` columns, no more than there are lanes.
+    /// Computes `n` columns.
+    ///
+    /// # Safety
+    ///
+    /// As [`Length::compute`], and there are `n` columns from `column` on, no more than lanes.
     #[inline(always)]
-    fn any<S: Simd>(&mut self, column: usize, n: usize) {
-        let k = self.a.len();
+    unsafe fn any<S: Simd>(self, column: usize, n: usize) {
+        let k = self.k;
+        // SAFETY: `a` has `k` elements.
+        let a = unsafe { core::slice::from_raw_parts(self.a, k) };
         let mut sums = [T::Lanes::<S>::splat(T::default()); MAX_LANES];
         for (row, sum) in sums.iter_mut().enumerate().take(n) {
-            *sum = partial_sums::<T, S>(self.a, &self.b[(column + row) * k..][..k]);
+            // SAFETY: `b` has a row of `k` elements for each column.
+            let b = unsafe { core::slice::from_raw_parts(self.b.add((column + row) * k), k) };
+            *sum = partial_sums::<T, S>(a, b);
         }
-        self.finish::<S>(column, n, T::Lanes::<S>::sums(&sums));
+        // SAFETY: as the caller promises.
+        unsafe { self.finish::<S>(column, n, T::Lanes::<S>::sums(&sums)) };
     }
 
     /// Adds the bias, applies a ReLU and writes `n` columns of `C`.
+    ///
+    /// # Safety
+    ///
+    /// `bias` and `c` have `n` elements from `column` on, no more than lanes.
     #[inline(always)]
-    fn finish<S: Simd>(&mut self, column: usize, n: usize, sums: T::Lanes<S>) {
+    unsafe fn finish<S: Simd>(self, column: usize, n: usize, sums: T::Lanes<S>) {
         let mut y = sums;
         if let Some(bias) = self.bias {
-            // SAFETY: the slice has `n` elements.
-            y = y.add(unsafe { T::Lanes::<S>::load_first(bias[column..][..n].as_ptr(), n) });
+            // SAFETY: as the caller promises.
+            y = y.add(unsafe { T::Lanes::<S>::load_first(bias.add(column), n) });
         }
         if self.has_relu {
             y = ActivationKind::Relu.apply::<T, S>(y);
         }
-        // SAFETY: the slice has `n` elements, and as many lanes are written.
-        unsafe { y.store_first(self.c[column..][..n].as_mut_ptr(), n) };
+        // SAFETY: as the caller promises, and as many lanes are written.
+        unsafe { y.store_first(self.c.add(column), n) };
     }
 }
 

@@ -80,11 +80,36 @@ pub struct Stage<'a> {
     pub steps: usize,
 }
 
+/// Which models come first.
+///
+/// The second cache of a core still holds the models that it visited last. A run that goes the other way than the
+/// one before finds them there. The bits are the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Direction {
+    /// From the first model on.
+    #[default]
+    Up,
+    /// From the last model back.
+    Down,
+}
+
+impl Direction {
+    /// Gives the other one.
+    #[must_use]
+    pub fn turned(self) -> Direction {
+        match self {
+            Direction::Up => Direction::Down,
+            Direction::Down => Direction::Up,
+        }
+    }
+}
+
 /// Below this much work (floating-point operations) waking threads costs more than it gains.
 const WORTH_A_THREAD: usize = 50_000;
 
 /// Runs all steps of all stages for every model: stage after stage within a tile, tiles in parallel on the
 /// current rayon pool. Fewer models than threads run one after another, and large ops split inside.
+/// `direction` decides nothing but the speed: see [`Direction`].
 ///
 /// In a steady state this allocates nothing.
 ///
@@ -99,7 +124,7 @@ const WORTH_A_THREAD: usize = 50_000;
 /// [`Gather::items`]. While this runs, nobody else reads or writes the rows of outputs and of slots that are
 /// stored to, and nobody writes the others; rows that are written belong to one model each and overlap
 /// nothing else.
-pub unsafe fn run(stages: &[Stage<'_>]) {
+pub unsafe fn run(stages: &[Stage<'_>], direction: Direction) {
     let Some(first) = stages.first() else { return };
     let models = first.binding.models;
     for Stage { plan, binding, .. } in stages {
@@ -114,35 +139,68 @@ pub unsafe fn run(stages: &[Stage<'_>]) {
     let threads = rayon::current_num_threads();
     if threads == 1 || models.saturating_mul(cost) < WORTH_A_THREAD {
         // SAFETY: as the caller promises.
-        run_range(0..models, tile, |models| unsafe { visit(stages, models, false) });
+        let visit = |models| unsafe { visit(stages, models, false) };
+        run_range(0..models, tile, direction, visit);
     } else if models < threads {
         // SAFETY: as the caller promises.
-        run_range(0..models, 1, |models| unsafe { visit(stages, models, true) });
+        run_range(0..models, 1, direction, |models| unsafe { visit(stages, models, true) });
     } else {
-        let next = AtomicUsize::new(0);
-        (0..threads).into_par_iter().with_max_len(1).for_each(|_| {
-            while let Some(models) = take(&next, models, threads) {
-                // SAFETY: as the caller promises; each model is taken once.
-                run_range(models, tile, |models| unsafe { visit(stages, models, false) });
+        let homes = threads.min(MAX_HOMES);
+        let taken = [const { AtomicUsize::new(0) }; MAX_HOMES];
+        let least = (models / (16 * threads)).clamp(1, tile);
+        (0..threads).into_par_iter().with_max_len(1).for_each(|thread| {
+            let thread = rayon::current_thread_index().unwrap_or(thread);
+            for home in (0..homes).map(|further| (thread + further) % homes) {
+                let of_home = home * models / homes..(home + 1) * models / homes;
+                while let Some(models) = take(&taken[home], &of_home, least, direction) {
+                    // SAFETY: as the caller promises; each model is taken once.
+                    let visit = |models| unsafe { visit(stages, models, false) };
+                    run_range(models, tile, direction, visit);
+                }
             }
         });
     }
 }
 
-/// Takes some of the models that nobody took yet: many that lie one behind the other while there are many
+/// More threads than this share the parts that they begin with.
+const MAX_HOMES: usize = 64;
+
+/// Takes some of a part's models that nobody took yet: many that lie one behind the other while there are many
 /// left, few in the end, so that all threads end together however late they began.
-fn take(next: &AtomicUsize, models: usize, threads: usize) -> Option<Range<usize>> {
-    let some = |start: usize| (models - start).div_ceil(2 * threads);
-    let taken = next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |start| {
-        (start < models).then(|| start + some(start))
+///
+/// A thread begins with a part of its own, the same one in each run, and then helps with the others'.
+fn take(
+    taken: &AtomicUsize,
+    part: &Range<usize>,
+    least: usize,
+    direction: Direction,
+) -> Option<Range<usize>> {
+    let some = |before: usize| {
+        let left = part.len() - before;
+        left.div_ceil(4).max(least).min(left)
+    };
+    let before = taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |before| {
+        (before < part.len()).then(|| before + some(before))
     });
-    taken.ok().map(|start| start..start + some(start))
+    let before = before.ok()?;
+    let after = before + some(before);
+    Some(match direction {
+        Direction::Up => part.start + before..part.start + after,
+        Direction::Down => part.end - after..part.end - before,
+    })
 }
 
-fn run_range(models: Range<usize>, tile: usize, mut visit: impl FnMut(Range<usize>)) {
-    let end = models.end;
-    for start in models.step_by(tile) {
-        visit(start..end.min(start + tile));
+fn run_range(
+    models: Range<usize>,
+    tile: usize,
+    direction: Direction,
+    mut visit: impl FnMut(Range<usize>),
+) {
+    let tiles = models.len().div_ceil(tile);
+    for number in 0..tiles {
+        let number = if direction == Direction::Up { number } else { tiles - 1 - number };
+        let start = models.start + number * tile;
+        visit(start..models.end.min(start + tile));
     }
 }
 
@@ -160,6 +218,14 @@ thread_local! {
     /// One for each visit that is under way on this thread: a kernel that waits for the pool may have
     /// another tile run meanwhile.
     static WORKSPACES: RefCell<Vec<Workspace>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Calls `f` with so many bytes of scratch memory of this thread's own (zeroed at first, then as it was left).
+pub(crate) fn with_scratch(bytes: usize, f: impl FnOnce(&mut [u8])) {
+    let mut workspace = WORKSPACES.with_borrow_mut(Vec::pop).unwrap_or_default();
+    workspace.scratch.reserve(bytes);
+    f(workspace.scratch.bytes_mut());
+    WORKSPACES.with_borrow_mut(|free| free.push(workspace));
 }
 
 /// Runs all stages on some models.

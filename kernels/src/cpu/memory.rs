@@ -11,6 +11,36 @@ pub const fn padded(bytes: usize) -> usize {
     bytes.next_multiple_of(ALIGN_BYTES)
 }
 
+/// A block of memory that cannot be had.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("can't allocate memory: you tried to allocate {bytes} bytes")]
+pub struct MemoryError {
+    /// How large it was to be.
+    pub bytes: usize,
+}
+
+/// Blocks below this size (16 MiB) are taken to be there: what asks for them first must stay fast.
+const ALWAYS_THERE: usize = 1 << 24;
+
+/// Checks that a block of memory of this size can be had now: asks for it, and gives it back untouched.
+///
+/// Memory that is there can still run out when it is written to, if the operating system promises more than it has.
+///
+/// # Errors
+///
+/// If it cannot be had.
+pub fn check_room(bytes: usize) -> Result<(), MemoryError> {
+    if bytes < ALWAYS_THERE {
+        return Ok(());
+    }
+    let mut block = Vec::<Line>::new();
+    let lines = bytes.div_ceil(ALIGN_BYTES);
+    block.try_reserve_exact(lines).map_err(|_| MemoryError { bytes })?;
+    // Else the compiler may leave out a block that nobody reads.
+    core::hint::black_box(block.as_ptr());
+    Ok(())
+}
+
 #[derive(Clone, Copy, Zeroable)]
 #[repr(C, align(64))]
 struct Line([u8; ALIGN_BYTES]);

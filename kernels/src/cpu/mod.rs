@@ -9,5 +9,6 @@ pub mod memory;
 pub mod product;
 pub mod random;
 pub mod simd;
+pub mod sum;
 pub mod tile;
 pub mod transpose;

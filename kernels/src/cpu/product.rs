@@ -5,7 +5,7 @@
 
 use core::marker::PhantomData;
 
-use super::dot::{Dot, ForLength, Length, for_length};
+use super::dot::{Dot, DotsOfTile, Sizes, for_length};
 use super::gemm::{BiasAxis, Finish, Gemm, Product, Strides, pack_rows};
 use super::large;
 use super::simd::{Float, Simd, Vectorized, dispatch};
@@ -62,6 +62,11 @@ impl Matrix {
     pub fn of(operand: &Operand) -> Option<Matrix> {
         let (shape, layout) = (&operand.ty.shape, &operand.layout);
         let last = shape.rank().checked_sub(1)?;
+        if shape.numel() == 0 {
+            let (rows, columns) = (shape[..last].iter().product(), shape[last]);
+            let strides = Strides { row: columns.max(1), column: 1 };
+            return Some(Matrix { rows, columns, strides });
+        }
         let mut leading = (0..last).rev().filter(|&axis| shape[axis] != 1);
         let (mut rows, mut row) = (1, shape[last]);
         if let Some(axis) = leading.next() {
@@ -137,6 +142,13 @@ struct ProductKernel<T> {
 
 impl<T: Float> ProductKernel<T> {
     fn new(product: Product, way: Way, has_bias: bool, mut starts: Vec<[usize; 3]>) -> Self {
+        // An empty operand has no place where a product could begin, whatever its layout says.
+        if product.m == 0 || product.n == 0 {
+            starts.clear();
+        }
+        if product.k == 0 {
+            starts.iter_mut().for_each(|start| (start[0], start[1]) = (0, 0));
+        }
         let turned = way != Way::Dot && product.is_turned();
         let has_output = product.finish == Finish::ReluGradient;
         let product = if turned { product.oriented() } else { product };
@@ -284,28 +296,16 @@ impl<T: Float> VectorKernel for Dots<'_, T> {
     #[inline(always)]
     fn run<S: Simd>(&self, tile: &mut Tile<'_>) {
         let models = tile.models();
-        let (operands, _) = self.0.operands(tile);
-        let dots = DotsOfModels { kernel: self.0, models, operands };
-        for_length::<T, S>(self.0.product.k, dots);
+        let (TileOperands { a, b, bias, c, .. }, _) = self.0.operands(tile);
+        let (sizes, starts) = (self.0.product.as_dots(), &self.0.starts);
+        for_length::<T, S>(sizes.k, DotsOfTile { sizes, starts, models, a, b, bias, c });
     }
 }
 
-/// Dot products of every model of a tile.
-struct DotsOfModels<'a, 't, T> {
-    kernel: &'a ProductKernel<T>,
-    models: usize,
-    operands: TileOperands<'t, T>,
-}
-
-impl<T: Float> ForLength for DotsOfModels<'_, '_, T> {
-    #[inline(always)]
-    fn with<S: Simd, L: Length>(mut self) {
-        for model in 0..self.models {
-            let mut operands = self.operands.at(model);
-            for &start in &self.kernel.starts {
-                operands.at(start, self.kernel.product).dots().with::<S, L>();
-            }
-        }
+impl Product {
+    /// Gives the sizes of the product of dot products.
+    fn as_dots(&self) -> Sizes {
+        Sizes { rows: self.m, columns: self.n, k: self.k, finish: self.finish }
     }
 }
 
@@ -341,9 +341,9 @@ impl<'a, T: Float> Part<'a, T> {
     #[inline(always)]
     fn dots(self) -> Dot<'a, T> {
         let Part { product, a, b, bias, c, .. } = self;
-        let Product { m: rows, n: columns, k, finish, .. } = product;
+        let Product { m: rows, n: columns, k, .. } = product;
         let (a, b, c) = (&a[..rows * k], &b[..columns * k], &mut c[..rows * columns]);
-        Dot { rows, columns, k, a, b, bias, finish, c }
+        Dot { sizes: product.as_dots(), a, b, bias, c }
     }
 
     /// Computes it on the threads of the pool.

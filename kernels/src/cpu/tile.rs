@@ -48,6 +48,15 @@ impl<'a> Rows<'a> {
         }
     }
 
+    /// Gives the bytes from row to row, if they lie evenly apart.
+    #[inline(always)]
+    fn stride(&self) -> Option<usize> {
+        match *self {
+            Rows::Strided { stride, .. } => Some(stride),
+            Rows::Listed { .. } => None,
+        }
+    }
+
     /// Gives the rows of some models. Listed rows that follow one another become strided ones, so that a list
     /// with few gaps costs next to nothing.
     ///
@@ -232,6 +241,24 @@ pub struct Input<'t, T> {
 }
 
 impl<'t, T: Element> Input<'t, T> {
+    /// Gives the number of elements of each model.
+    #[inline(always)]
+    pub(super) fn numel(&self) -> usize {
+        self.numel
+    }
+
+    /// Gives the bytes from one model's elements to the next one's, if they lie evenly apart.
+    #[inline(always)]
+    pub(super) fn stride(&self) -> Option<usize> {
+        self.rows.stride()
+    }
+
+    /// Gives the address of a model's elements.
+    #[inline(always)]
+    pub(super) fn address(&self, model: usize) -> *const T {
+        self.rows.at(model).cast_const().cast()
+    }
+
     /// Gives a model's elements, in the order of the input's layout.
     ///
     /// # Panics
@@ -279,6 +306,24 @@ pub struct Output<'t, T> {
 }
 
 impl<'t, T: Element> Output<'t, T> {
+    /// Gives the number of elements of each model.
+    #[inline(always)]
+    pub(super) fn numel(&self) -> usize {
+        self.numel
+    }
+
+    /// Gives the bytes from one model's elements to the next one's, if they lie evenly apart.
+    #[inline(always)]
+    pub(super) fn stride(&self) -> Option<usize> {
+        self.rows.stride()
+    }
+
+    /// Gives the address of a model's elements.
+    #[inline(always)]
+    pub(super) fn address(&self, model: usize) -> *mut T {
+        self.rows.at(model).cast()
+    }
+
     /// Gives a model's elements, in the order of the output's layout.
     ///
     /// # Panics

@@ -174,6 +174,12 @@ impl Formula<4, 1> for ExtremeGradient {
         let share = T::Lanes::<S>::select(a.eq(b), dy.mul(half), dy);
         [T::Lanes::<S>::select(a.eq(y), share, zero)]
     }
+
+    fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
+        let [_, y, a, b] = at.inputs else { return vec![None; 4] };
+        let linear = |g: &Var| pointwise(ExtremeGradient, [g, y, a, b]);
+        vec![at.gradients[0].as_ref().map(linear), at.zero(1), at.zero(2), at.zero(3)]
+    }
 }
 
 impl Var {

@@ -283,9 +283,14 @@ fn check_channels(
 fn output_shape(x: &Shape, weight: &Shape, settings: &Convolution) -> Result<Shape, String> {
     let Convolution { stride, padding, dilation, .. } = settings;
     let axes = 0..stride.len();
-    let spans: Vec<_> =
-        axes.clone().map(|i| dilation[i] * weight[i + 2].max(1) - dilation[i] + 1).collect();
-    let padded: Vec<_> = axes.clone().map(|i| x[i + 2] + padding[i].0 + padding[i].1).collect();
+    let spans: Vec<_> = axes
+        .clone()
+        .map(|i| dilation[i].saturating_mul(weight[i + 2].max(1) - 1).saturating_add(1))
+        .collect();
+    let padded: Vec<_> = axes
+        .clone()
+        .map(|i| x[i + 2].saturating_add(padding[i].0).saturating_add(padding[i].1))
+        .collect();
     if spans.iter().zip(&padded).any(|(span, size)| span > size) {
         let list =
             |sizes: &[usize]| sizes.iter().map(ToString::to_string).collect::<Vec<_>>().join(" x ");
@@ -317,11 +322,10 @@ fn transposed_shape(
                  output_padding: {output_padding:?} stride: {stride:?} dilation: {dilation:?}"
             ));
         }
-        let grown = x[i + 2].max(1) * stride[i] - stride[i]
-            + dilation[i] * (weight[i + 2].max(1) - 1)
-            + more
-            + 1;
-        match grown.checked_sub(padding[i].0 + padding[i].1) {
+        let between = (x[i + 2].max(1) - 1).saturating_mul(stride[i]);
+        let grown = dilation[i].saturating_mul(weight[i + 2].max(1) - 1);
+        let grown = grown.saturating_add(between).saturating_add(more).saturating_add(1);
+        match grown.checked_sub(padding[i].0.saturating_add(padding[i].1)) {
             Some(size) if size > 0 => shape.push(size),
             _ => {
                 let input: Shape = x[2..].iter().copied().collect();

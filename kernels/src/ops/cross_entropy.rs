@@ -19,6 +19,7 @@
 use std::any::Any;
 use std::sync::Arc;
 
+mod curvature;
 mod kernel;
 
 use kernel::CrossEntropyKernel;
@@ -267,6 +268,10 @@ impl Op for CrossEntropyGradient {
 
     fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
         self.0.kernel(inputs, Some(&outputs[0]), false)
+    }
+
+    fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
+        self.0.second_gradient(at)
     }
 }
 

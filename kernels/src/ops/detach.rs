@@ -29,6 +29,10 @@ impl Op for Detach {
         vec![inputs[0].layout.clone()]
     }
 
+    fn is_constant(&self) -> bool {
+        true
+    }
+
     fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
         let element_bytes = inputs[0].ty.dtype.size_bytes();
         CopyParts::one(Part::new((&inputs[0], 0), (&outputs[0], 0)), element_bytes)

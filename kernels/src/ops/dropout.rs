@@ -61,7 +61,11 @@ impl Op for Dropout {
     }
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
-        vec![at.gradients[0].as_ref().map(|dy| dy * &at.outputs[1]), None]
+        match &at.gradients[0] {
+            Some(dy) => vec![Some(dy * &at.outputs[1]), None],
+            // The mask alone does not depend on `x`.
+            None => vec![at.zero(0), None],
+        }
     }
 }
 
@@ -89,6 +93,11 @@ impl Formula<2, 2> for Masked {
     #[inline(always)]
     fn apply<T: Float, S: Simd>(self, [x, mask]: [T::Lanes<S>; 2]) -> [T::Lanes<S>; 2] {
         [x.mul(mask), mask]
+    }
+
+    fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
+        // A part of the kernel of dropout; it is never recorded.
+        vec![None; at.inputs.len()]
     }
 }
 

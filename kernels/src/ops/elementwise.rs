@@ -8,9 +8,10 @@
 use core::any::Any;
 use core::fmt::Debug;
 use core::marker::PhantomData;
+use core::ops::Range;
 
-use crate::cpu::simd::{Float, Lanes, Simd};
-use crate::cpu::tile::{Input, Output, Tile, VectorKernel, vector_kernel};
+use crate::cpu::simd::{Float, Lanes, Simd, Vectorized, dispatch};
+use crate::cpu::tile::{Input, Output, Tile, VectorKernel, run_vectors};
 use crate::dtype::Dtype;
 use crate::op::{GradientAt, Kernel, Op, OpError};
 use crate::program::trace::Var;
@@ -32,10 +33,9 @@ pub trait Formula<const IN: usize, const OUT: usize>: Any + Copy + Debug + Send 
     fn apply<T: Float, S: Simd>(self, x: [T::Lanes<S>; IN]) -> [T::Lanes<S>; OUT];
 
     /// Records the gradient of each input in the shape of the outputs; [`Pointwise`] sums it over the
-    /// axes along which the input was broadcast. The default says that there is none.
-    fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
-        vec![None; at.inputs.len()]
-    }
+    /// axes along which the input was broadcast. As in [`Op::gradient`], a gradient of 0 is stated by
+    /// [`GradientAt::zero`], and `None` says that there is no rule.
+    fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>>;
 }
 
 /// The op that applies a [`Formula`] to each element of its inputs, broadcast against each other.
@@ -91,8 +91,8 @@ impl<F: Formula<IN, OUT>, const IN: usize, const OUT: usize> Op for Pointwise<F,
     fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
         let walk = Walk::new(inputs, &outputs[0]);
         match outputs[0].ty.dtype {
-            Dtype::F64 => vector_kernel(Elementwise::<f64, F, IN, OUT>::new(self.0, walk)),
-            _ => vector_kernel(Elementwise::<f32, F, IN, OUT>::new(self.0, walk)),
+            Dtype::F64 => Box::new(Elementwise::<f64, F, IN, OUT>::new(self.0, walk)),
+            _ => Box::new(Elementwise::<f32, F, IN, OUT>::new(self.0, walk)),
         }
     }
 
@@ -238,6 +238,26 @@ impl<T, F, const IN: usize, const OUT: usize> Elementwise<T, F, IN, OUT> {
     }
 }
 
+impl<T: Float, F: Formula<IN, OUT>, const IN: usize, const OUT: usize> Kernel
+    for Elementwise<T, F, IN, OUT>
+{
+    fn run(&self, tile: &mut Tile<'_>) {
+        if !tile.split() || self.walk.numel < WORTH_SPLITTING {
+            run_vectors(self, tile);
+            return;
+        }
+        let models = tile.models();
+        let (inputs, mut outputs, _) = tile.operands();
+        let x: [Input<'_, T>; IN] = core::array::from_fn(|i| inputs.get(i));
+        let mut y: [Output<'_, T>; OUT] = core::array::from_fn(|_| outputs.take());
+        for model in 0..models {
+            let x = x.each_ref().map(|x| x.at(model));
+            let y = y.each_mut().map(|y| y.at(model));
+            Part { formula: self.formula, visits: Visits::all(&self.walk), x, y }.split();
+        }
+    }
+}
+
 impl<T: Float, F: Formula<IN, OUT>, const IN: usize, const OUT: usize> VectorKernel
     for Elementwise<T, F, IN, OUT>
 {
@@ -255,11 +275,101 @@ impl<T: Float, F: Formula<IN, OUT>, const IN: usize, const OUT: usize> VectorKer
     }
 }
 
+/// From this many elements on (some microseconds), one model's work is split over threads.
+pub(in crate::ops) const WORTH_SPLITTING: usize = 1 << 16;
+
+/// Some of the inner loops of a walk, or a part of one.
+#[derive(Clone)]
+struct Visits<'a, const IN: usize> {
+    walk: &'a Walk<IN>,
+    rows: Range<usize>,
+    /// All of the inner loop, unless there is one row.
+    inner: Range<usize>,
+}
+
+impl<'a, const IN: usize> Visits<'a, IN> {
+    #[inline(always)]
+    fn all(walk: &'a Walk<IN>) -> Self {
+        Visits { walk, rows: 0..walk.n_rows(), inner: 0..walk.inner }
+    }
+
+    fn numel(&self) -> usize {
+        self.rows.len() * self.inner.len()
+    }
+
+    /// Halves them, between rows or else between whole vectors of every instruction set.
+    fn halves(self) -> [Self; 2] {
+        let Visits { walk, rows, inner } = self;
+        if rows.len() > 1 {
+            let at = rows.start + rows.len() / 2;
+            let of = |rows| Visits { walk, rows, inner: inner.clone() };
+            return [of(rows.start..at), of(at..rows.end)];
+        }
+        let at = inner.start + (inner.len() / 2).next_multiple_of(BLOCK).min(inner.len());
+        let of = |inner| Visits { walk, rows: rows.clone(), inner };
+        [of(inner.start..at), of(at..inner.end)]
+    }
+}
+
+/// What one thread computes, or splits further: of the outputs, its part alone.
+struct Part<'a, T, F, const IN: usize, const OUT: usize> {
+    formula: F,
+    visits: Visits<'a, IN>,
+    x: [&'a [T]; IN],
+    y: [&'a mut [T]; OUT],
+}
+
+impl<T: Float, F: Formula<IN, OUT>, const IN: usize, const OUT: usize> Part<'_, T, F, IN, OUT> {
+    /// Computes it on the threads of the pool.
+    fn split(self) {
+        let Part { formula, visits, x, y } = self;
+        if visits.numel() < WORTH_SPLITTING {
+            dispatch(Part { formula, visits, x, y });
+            return;
+        }
+        let [first, second] = visits.halves();
+        let mut halves = y.map(|y| y.split_at_mut(first.numel()));
+        let upper = core::array::from_fn(|i| core::mem::take(&mut halves[i].0));
+        let lower = core::array::from_fn(|i| core::mem::take(&mut halves[i].1));
+        rayon::join(
+            || Part { formula, visits: first, x, y: upper }.split(),
+            || Part { formula, visits: second, x, y: lower }.split(),
+        );
+    }
+}
+
+impl<T: Float, F: Formula<IN, OUT>, const IN: usize, const OUT: usize> Vectorized
+    for Part<'_, T, F, IN, OUT>
+{
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        let Part { formula, visits, x, y } = self;
+        visit::<T, S, F, IN, OUT>(formula, &visits, x, y);
+    }
+}
+
 /// Applies `formula` to the elements of `x`, which lie as `walk` says, and fills each of `y` in order.
 #[inline(always)]
 pub(crate) fn apply<T, S, F, const IN: usize, const OUT: usize>(
     formula: F,
     walk: &Walk<IN>,
+    x: [&[T]; IN],
+    y: [&mut [T]; OUT],
+) where
+    T: Float,
+    S: Simd,
+    F: Formula<IN, OUT>,
+{
+    visit::<T, S, F, IN, OUT>(formula, &Visits::all(walk), x, y);
+}
+
+/// Applies `formula` as [`apply`] does, and fills `y`, which holds what is visited and nothing else.
+#[inline(always)]
+fn visit<T, S, F, const IN: usize, const OUT: usize>(
+    formula: F,
+    Visits { walk, rows, inner: within }: &Visits<'_, IN>,
     x: [&[T]; IN],
     mut y: [&mut [T]; OUT],
 ) where
@@ -267,29 +377,32 @@ pub(crate) fn apply<T, S, F, const IN: usize, const OUT: usize>(
     S: Simd,
     F: Formula<IN, OUT>,
 {
-    if walk.numel == 0 {
+    let (numel, n) = (rows.len() * within.len(), within.len());
+    if walk.numel == 0 || numel == 0 {
         return;
     }
     for y in &y {
-        assert_eq!(y.len(), walk.numel, "outputs have the shape that the walk was made for");
+        assert_eq!(y.len(), numel, "outputs have the shape that the walk was made for");
     }
     let x_start: [*const T; IN] = core::array::from_fn(|i| x[i].as_ptr());
     let y_start: [*mut T; OUT] = core::array::from_fn(|i| y[i].as_mut_ptr());
     let strided = walk.steps.iter().any(|&step| step > 1);
-    for row in 0..walk.n_rows() {
+    for (place, row) in rows.clone().enumerate() {
         let offsets = walk.row(row);
         for i in 0..IN {
             debug_assert!(offsets[i] + (walk.inner - 1) * walk.steps[i] < x[i].len());
         }
-        let x = core::array::from_fn(|i| x_start[i].wrapping_add(offsets[i]));
-        let y = core::array::from_fn(|i| y_start[i].wrapping_add(row * walk.inner));
+        let start = |i: usize| offsets[i] + within.start * walk.steps[i];
+        let x = core::array::from_fn(|i| x_start[i].wrapping_add(start(i)));
+        let y = core::array::from_fn(|i| y_start[i].wrapping_add(place * n));
         // SAFETY: a `Walk` was made for inputs of these lengths, so each visited offset is within
-        // its input (asserted above in debug builds); `y` has `n_rows · inner` elements.
+        // its input (asserted above in debug builds), as `within` is within the inner loop; `y` has
+        // `rows · n` elements.
         unsafe {
             if strided {
-                gathered::<T, S, F, IN, OUT>(formula, walk.inner, x, walk.steps, y);
+                gathered::<T, S, F, IN, OUT>(formula, n, x, walk.steps, y);
             } else {
-                inner::<T, S, F, IN, OUT>(formula, walk.inner, x, walk.steps, y);
+                inner::<T, S, F, IN, OUT>(formula, n, x, walk.steps, y);
             }
         }
     }

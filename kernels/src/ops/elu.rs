@@ -1,5 +1,6 @@
 //! ELU: `y = x` where `x > 0`, `α · (eˣ - 1)` elsewhere.
 
+use super::choose::choose;
 use super::elementwise::{Formula, pointwise};
 use crate::cpu::simd::{Float, Lanes, Simd, math};
 use crate::op::GradientAt;
@@ -41,6 +42,20 @@ impl Formula<3, 1> for EluGradient {
         let zero = T::Lanes::<S>::splat(T::default());
         let slope = math::exp::<T, S>(x).mul(alpha);
         [T::Lanes::<S>::select(zero.lt(x), dy, dy.mul(slope))]
+    }
+
+    fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
+        let (dy, x, alpha) = (&at.inputs[0], &at.inputs[1], &at.inputs[2]);
+        let g = at.gradients[0].as_ref();
+        let zero = x.number(0.0);
+        // Where x is above 0 the exponential is not used, but must be finite: 0 times it is the gradient.
+        let curvature =
+            |g: &Var| choose(x, &zero, &zero, &(g * dy * (x.minimum(&zero).exp() * alpha)));
+        vec![
+            g.filter(|_| at.needs[0]).map(|g| pointwise(EluGradient, [g, x, alpha])),
+            g.filter(|_| at.needs[1]).map(curvature),
+            None,
+        ]
     }
 }
 

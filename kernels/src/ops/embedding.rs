@@ -19,6 +19,9 @@ use crate::shape::{Operand, Shape, Type};
 struct Embedding {
     padding_idx: Option<usize>,
     scale_grad_by_freq: bool,
+    /// Whether rows are treated as the table's gradient treats them: that of the padding is 0, one that is named
+    /// often is divided. It is the gradient of [`EmbeddingGradient`].
+    is_second: bool,
 }
 
 /// The gradient of the table from the indices and `dy`.
@@ -36,7 +39,7 @@ fn row_of(index: i64, rows: usize) -> Option<usize> {
 
 impl Op for Embedding {
     fn name(&self) -> &'static str {
-        "embedding"
+        if self.is_second { "embedding_second_gradient" } else { "embedding" }
     }
 
     fn attributes(&self) -> String {
@@ -62,30 +65,16 @@ impl Op for Embedding {
     }
 
     fn kernel(&self, inputs: &[Operand], _: &[Operand]) -> Box<dyn Kernel> {
-        fn of<T: Number>([rows, columns]: [usize; 2]) -> Box<dyn Kernel> {
-            Box::new(move |tile: &mut Tile<'_>| {
-                for model in 0..tile.models() {
-                    let (inputs, mut outputs, _) = tile.model(model).split();
-                    let (indices, table) = (inputs.get::<i64>(0), inputs.get::<T>(1));
-                    let y = outputs.take::<T>().chunks_exact_mut(columns.max(1));
-                    for (&index, y) in indices.iter().zip(y) {
-                        match row_of(index, rows) {
-                            Some(row) => y.copy_from_slice(&table[row * columns..][..columns]),
-                            None => y.fill(T::from_f64(f64::NAN)),
-                        }
-                    }
-                }
-            })
-        }
         let sizes = [inputs[1].ty.shape[0], inputs[1].ty.shape[1]];
         match inputs[1].ty.dtype {
-            Dtype::F64 => of::<f64>(sizes),
-            _ => of::<f32>(sizes),
+            Dtype::F64 => Box::new(RowsKernel::<f64>(*self, sizes, PhantomData)),
+            _ => Box::new(RowsKernel::<f32>(*self, sizes, PhantomData)),
         }
     }
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
-        let op = EmbeddingGradient { embedding: *self, rows: at.inputs[1].shape()[0] };
+        let embedding = Embedding { is_second: false, ..*self };
+        let op = EmbeddingGradient { embedding, rows: at.inputs[1].shape()[0] };
         let dy = at.gradients[0].as_ref();
         vec![None, dy.map(|dy| dy.trace().apply(op, &[&at.inputs[0], dy]))]
     }
@@ -120,6 +109,72 @@ impl Op for EmbeddingGradient {
             _ => Box::new(GradientKernel::<f32>(*self, columns, PhantomData)),
         }
     }
+
+    fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
+        let op = Embedding { is_second: true, ..self.embedding };
+        let g = at.gradients[0].as_ref();
+        vec![None, g.map(|g| g.trace().apply(op, &[&at.inputs[0], g]))]
+    }
+}
+
+/// Copies rows of a table, each `sizes[1]` long.
+struct RowsKernel<T>(Embedding, [usize; 2], PhantomData<T>);
+
+impl<T: Number> Kernel for RowsKernel<T> {
+    fn run(&self, tile: &mut Tile<'_>) {
+        let RowsKernel(embedding, [rows, columns], _) = *self;
+        for model in 0..tile.models() {
+            let (inputs, mut outputs, scratch) = tile.model(model).split();
+            let (indices, table) = (inputs.get::<i64>(0), inputs.get::<T>(1));
+            let [counts] = carve::<T, 1>(scratch, [self.counted()]);
+            if embedding.scale_grad_by_freq && embedding.is_second {
+                embedding.count(indices, counts);
+            }
+            let y = outputs.take::<T>().chunks_exact_mut(columns.max(1));
+            for (&index, y) in indices.iter().zip(y) {
+                match row_of(index, rows) {
+                    Some(row) => {
+                        y.copy_from_slice(&table[row * columns..][..columns]);
+                        if embedding.is_second {
+                            y.iter_mut().for_each(|y| *y = *y * embedding.part(row, counts));
+                        }
+                    }
+                    None => y.fill(T::from_f64(f64::NAN)),
+                }
+            }
+        }
+    }
+
+    fn scratch_bytes(&self) -> usize {
+        scratch_bytes::<T>(&[self.counted()])
+    }
+}
+
+impl<T> RowsKernel<T> {
+    fn counted(&self) -> usize {
+        if self.0.is_second { self.1[0] } else { 0 }
+    }
+}
+
+impl Embedding {
+    /// Counts how often each row is named.
+    fn count<T: Number>(&self, indices: &[i64], counts: &mut [T]) {
+        counts.fill(T::default());
+        let rows = counts.len();
+        for row in indices.iter().filter_map(|&index| row_of(index, rows)) {
+            counts[row] = counts[row] + T::from_f64(1.0);
+        }
+    }
+
+    /// Gives what the gradient of a row is multiplied by, each time that it is named.
+    #[inline(always)]
+    fn part<T: Number>(&self, row: usize, counts: &[T]) -> T {
+        match self.scale_grad_by_freq {
+            _ if self.padding_idx == Some(row) => T::default(),
+            true => T::from_f64(1.0) / counts[row],
+            false => T::from_f64(1.0),
+        }
+    }
 }
 
 /// Adds up the gradients of each row, in the order of the indices.
@@ -128,25 +183,20 @@ struct GradientKernel<T>(EmbeddingGradient, usize, PhantomData<T>);
 impl<T: Number> Kernel for GradientKernel<T> {
     fn run(&self, tile: &mut Tile<'_>) {
         let GradientKernel(EmbeddingGradient { embedding, rows, .. }, columns, _) = *self;
-        let (one, padding) = (T::from_f64(1.0), embedding.padding_idx);
         for model in 0..tile.models() {
             let (inputs, mut outputs, scratch) = tile.model(model).split();
             let (indices, dy) = (inputs.get::<i64>(0), inputs.get::<T>(1));
             let table = outputs.take::<T>();
             let [counts] = carve::<T, 1>(scratch, [rows]);
             table.fill(T::default());
-            counts.fill(T::default());
-            let named = || {
-                let rows = indices.iter().map(|&index| row_of(index, rows));
-                let rows = rows.zip(dy.chunks_exact(columns.max(1)));
-                rows.filter_map(|(row, dy)| Some((row?, dy)))
-                    .filter(|(row, _)| Some(*row) != padding)
-            };
-            for (row, _) in named().filter(|_| embedding.scale_grad_by_freq) {
-                counts[row] = counts[row] + one;
+            if embedding.scale_grad_by_freq {
+                embedding.count(indices, counts);
             }
-            for (row, dy) in named() {
-                let part = if embedding.scale_grad_by_freq { one / counts[row] } else { one };
+            let named = indices.iter().map(|&index| row_of(index, rows));
+            let named = named.zip(dy.chunks_exact(columns.max(1)));
+            let named = named.filter_map(|(row, dy)| Some((row?, dy)));
+            for (row, dy) in named.filter(|(row, _)| Some(*row) != embedding.padding_idx) {
+                let part = embedding.part(row, counts);
                 for (sum, &dy) in table[row * columns..][..columns].iter_mut().zip(dy) {
                     *sum = *sum + dy * part;
                 }
@@ -177,6 +227,7 @@ impl Var {
         padding_idx: Option<usize>,
         scale_grad_by_freq: bool,
     ) -> Var {
-        self.trace().apply(Embedding { padding_idx, scale_grad_by_freq }, &[self, weight])
+        let op = Embedding { padding_idx, scale_grad_by_freq, is_second: false };
+        self.trace().apply(op, &[self, weight])
     }
 }

@@ -24,6 +24,8 @@ pub struct Gelu(
 /// `√(2/π)`.
 const TANH_SCALE: f64 = std::f64::consts::FRAC_2_SQRT_PI * std::f64::consts::FRAC_1_SQRT_2;
 const TANH_CUBIC: f64 = 0.044715;
+/// `1/√(2π)`.
+const FRAC_1_SQRT_2PI: f64 = TANH_SCALE / 2.0;
 
 /// Gives `Φ(x)`, and the argument's slope where it is computed by tanh.
 #[inline(always)]
@@ -83,11 +85,7 @@ impl Formula<2, 1> for GeluGradient {
         let c = |c: f64| T::Lanes::<S>::splat(T::from_f64(c));
         let phi = distribution::<T, S>(self.0, x);
         let density = match self.0 {
-            Approximate::None => {
-                const FRAC_1_SQRT_2PI: f64 =
-                    0.5 * std::f64::consts::FRAC_2_SQRT_PI * std::f64::consts::FRAC_1_SQRT_2;
-                math::exp::<T, S>(x.mul(x).mul(c(-0.5))).mul(c(FRAC_1_SQRT_2PI))
-            }
+            Approximate::None => math::exp::<T, S>(x.mul(x).mul(c(-0.5))).mul(c(FRAC_1_SQRT_2PI)),
             Approximate::Tanh => {
                 // Of Φ = (1 + t) / 2, the slope is (1 - t²) / 2 · u' = 2 Φ (1 - Φ) · u'.
                 let slope = x.mul(x).mul_add(c(3.0 * TANH_CUBIC), c(1.0)).mul(c(TANH_SCALE));
@@ -95,6 +93,30 @@ impl Formula<2, 1> for GeluGradient {
             }
         };
         [dy.mul(x.mul_add(density, phi))]
+    }
+
+    fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
+        let (dy, x) = (&at.inputs[0], &at.inputs[1]);
+        let g = at.gradients[0].as_ref();
+        vec![
+            g.filter(|_| at.needs[0]).map(|g| pointwise(self, [g, x])),
+            g.filter(|_| at.needs[1]).map(|g| g * dy * curvature(self.0, x)),
+        ]
+    }
+}
+
+/// Records the slope of [`GeluGradient`]: `2 · Φ'(x) + x · Φ''(x)`.
+fn curvature(approximate: Approximate, x: &Var) -> Var {
+    let square = x.square();
+    match approximate {
+        Approximate::None => (&square * -0.5).exp() * FRAC_1_SQRT_2PI * (2.0 - square),
+        Approximate::Tanh => {
+            // With Φ = (1 + t) / 2 and t = tanh u: Φ' = (1 - t²) / 2 · u', Φ'' = (1 - t²) / 2 · (u'' - 2 · t · u'²).
+            let t = ((x + &square * x * TANH_CUBIC) * TANH_SCALE).tanh();
+            let slope = (&square * (3.0 * TANH_CUBIC) + 1.0) * TANH_SCALE;
+            let bend = x * (6.0 * TANH_CUBIC * TANH_SCALE) - &t * slope.square() * 2.0;
+            (1.0 - t.square()) * (slope + x * bend * 0.5)
+        }
     }
 }
 

@@ -44,6 +44,11 @@ impl Formula<2, 1> for HardsigmoidGradient {
         let below = T::Lanes::<S>::select(x.lt(c(3.0)), dy.mul(c(SIXTH)), c(0.0));
         [T::Lanes::<S>::select(c(-3.0).lt(x), below, c(0.0))]
     }
+
+    fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
+        let linear = |g: &Var| pointwise(HardsigmoidGradient, [g, &at.inputs[1]]);
+        vec![at.gradients[0].as_ref().map(linear), at.zero(1)]
+    }
 }
 
 impl Var {

@@ -1,6 +1,7 @@
 //! Hardswish: `y = x · min(max(x + 3, 0), 6) / 6`.
 
 use super::elementwise::{Formula, pointwise};
+use super::hardtanh::HardtanhGradient;
 use crate::cpu::simd::{Float, Lanes, Simd};
 use crate::op::GradientAt;
 use crate::program::trace::Var;
@@ -41,6 +42,20 @@ impl Formula<2, 1> for HardswishGradient {
         let between = dy.mul(x.div(c(3.0)).add(c(0.5)));
         let below = T::Lanes::<S>::select(x.lt(c(3.0)), between, dy);
         [T::Lanes::<S>::select(c(-3.0).lt(x), below, c(0.0))]
+    }
+
+    fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
+        let (dy, x) = (&at.inputs[0], &at.inputs[1]);
+        let g = at.gradients[0].as_ref();
+        // dy / 3 strictly between -3 and 3, 0 elsewhere.
+        let curvature = |g: &Var| {
+            let third = g * dy / 3.0;
+            pointwise(HardtanhGradient, [&third, x, &x.number(-3.0), &x.number(3.0)])
+        };
+        vec![
+            g.filter(|_| at.needs[0]).map(|g| pointwise(HardswishGradient, [g, x])),
+            g.filter(|_| at.needs[1]).map(curvature),
+        ]
     }
 }
 

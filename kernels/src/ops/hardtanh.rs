@@ -29,7 +29,7 @@ impl Formula<3, 1> for Hardtanh {
 
 /// The gradient of [`Hardtanh`]: `dy` strictly between the bounds, 0 elsewhere.
 #[derive(Clone, Copy, Debug)]
-struct HardtanhGradient;
+pub(super) struct HardtanhGradient;
 
 impl Formula<4, 1> for HardtanhGradient {
     fn name(&self) -> &'static str {
@@ -49,7 +49,7 @@ impl Formula<4, 1> for HardtanhGradient {
         };
         let g = at.gradients[0].as_ref();
         let linear = |g: &Var| pointwise(HardtanhGradient, [g, x, least, most]);
-        vec![g.map(linear), None, None, None]
+        vec![g.map(linear), at.zero(1), at.zero(2), at.zero(3)]
     }
 }
 

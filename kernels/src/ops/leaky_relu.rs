@@ -45,7 +45,7 @@ impl Formula<3, 1> for LeakyReluGradient {
     fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
         let g = at.gradients[0].as_ref();
         let linear = |g: &Var| pointwise(LeakyReluGradient, [g, &at.inputs[1], &at.inputs[2]]);
-        vec![g.map(linear), None, None]
+        vec![g.map(linear), at.zero(1), None]
     }
 }
 

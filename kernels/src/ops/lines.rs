@@ -77,16 +77,18 @@ impl Lines {
     }
 
     /// Gives address and stride at which the elements of such lines can be written and read again; if
-    /// that is in `scratch`, [`finish`](Lines::finish) puts them where they belong.
+    /// that is in `scratch`, [`finish`](Lines::finish) puts them where they belong. `y` is the operand from its
+    /// element `base` on.
     #[inline(always)]
     pub(in crate::ops) fn write<T: Float>(
         &self,
         y: &mut [T],
+        base: usize,
         (line, n, lanes): (usize, usize, usize),
         scratch: &mut [T],
     ) -> (*mut T, usize) {
         if self.runs[line] >= n {
-            (y.as_mut_ptr().wrapping_add(self.starts[line]), self.stride)
+            (y.as_mut_ptr().wrapping_add(self.starts[line] - base), self.stride)
         } else {
             (scratch.as_mut_ptr(), lanes)
         }
@@ -97,13 +99,14 @@ impl Lines {
     pub(in crate::ops) fn finish<T: Float>(
         &self,
         y: &mut [T],
+        base: usize,
         (line, n, lanes): (usize, usize, usize),
         scratch: &[T],
     ) {
         if self.runs[line] < n {
             for (lane, &start) in self.starts[line..line + n].iter().enumerate() {
                 for i in 0..self.len {
-                    y[start + i * self.stride] = scratch[i * lanes + lane];
+                    y[start - base + i * self.stride] = scratch[i * lanes + lane];
                 }
             }
         }

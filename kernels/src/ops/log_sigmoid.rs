@@ -1,6 +1,7 @@
 //! Logarithm of the sigmoid: `y = -ln(1 + e⁻ˣ)`, as `min(x, 0) - ln(1 + e^-|x|)`.
 
 use super::elementwise::{Formula, pointwise};
+use super::sigmoid::SigmoidGradient;
 use crate::cpu::simd::{Float, Lanes, Simd, math};
 use crate::op::GradientAt;
 use crate::program::trace::Var;
@@ -40,6 +41,16 @@ impl Formula<2, 1> for LogSigmoidGradient {
     fn apply<T: Float, S: Simd>(self, [dy, x]: [T::Lanes<S>; 2]) -> [T::Lanes<S>; 1] {
         let c = |c| T::Lanes::<S>::splat(T::from_f64(c));
         [dy.mul(math::sigmoid::<T, S>(c(0.0).sub(x)))]
+    }
+
+    fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
+        let (dy, x) = (&at.inputs[0], &at.inputs[1]);
+        let g = at.gradients[0].as_ref();
+        vec![
+            g.filter(|_| at.needs[0]).map(|g| pointwise(LogSigmoidGradient, [g, x])),
+            g.filter(|_| at.needs[1])
+                .map(|g| -pointwise(SigmoidGradient, [&(g * dy), &x.sigmoid()])),
+        ]
     }
 }
 

@@ -47,6 +47,22 @@ impl Formula<2, 1> for MishGradient {
         let slope = x.mul(math::sigmoid::<T, S>(x)).mul(c(1.0).sub(t.mul(t)));
         [dy.mul(t.add(slope))]
     }
+
+    fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
+        let (dy, x) = (&at.inputs[0], &at.inputs[1]);
+        let g = at.gradients[0].as_ref();
+        // (1 - t²) · s · (2 + x · (1 - s) - 2 · x · s · t)
+        let curvature = |g: &Var| {
+            let s = x.sigmoid();
+            let t = x.softplus(&x.number(1.0), &x.number(20.0)).tanh();
+            let bend = x * (1.0 - &s) + 2.0 - x * &s * &t * 2.0;
+            g * dy * ((1.0 - t.square()) * s * bend)
+        };
+        vec![
+            g.filter(|_| at.needs[0]).map(|g| pointwise(MishGradient, [g, x])),
+            g.filter(|_| at.needs[1]).map(curvature),
+        ]
+    }
 }
 
 impl Var {

@@ -72,12 +72,8 @@ impl Var {
     /// Source: `torch.nn.functional.mse_loss`, which broadcasts with a warning.
     #[must_use]
     pub fn mse_loss(&self, target: &Var, reduction: Reduction) -> Var {
-        if self.shape() != target.shape() && target.id().is_some() && self.id().is_some() {
-            return self.trace().fail(format!(
-                "mse_loss: the target's size {} is different to the input's size {}",
-                target.shape(),
-                self.shape()
-            ));
+        if !self.same_size("mse_loss", target) {
+            return self.trace().poison();
         }
         reduction.apply(pointwise(SquaredError, [self, target]))
     }

@@ -5,11 +5,13 @@
 //! layout. Source: `torch.nn.functional.batch_norm`, `instance_norm`, `layer_norm`, `group_norm`, `rms_norm`.
 
 use core::marker::PhantomData;
+use core::ops::Range;
 
-use super::elementwise::{Formula, computes, layout_like, pointwise, same_dtype};
+use super::elementwise::{Formula, WORTH_SPLITTING, computes, layout_like, pointwise, same_dtype};
 use super::lines::{carve, scratch_bytes};
 use super::number::{Number, sum_of, sum_of_pairs};
 use super::reduce::no_such_axis;
+use crate::cpu::executor::with_scratch;
 use crate::cpu::simd::{Float, Lanes, Simd, Vectorized, dispatch};
 use crate::cpu::tile::Tile;
 use crate::dtype::Dtype;
@@ -36,9 +38,9 @@ struct NormalizeGradient(Normalize);
 pub struct Normalized {
     /// The normalized numbers.
     pub y: Var,
-    /// Their mean, in the shape of the axes that are left. It has no gradient.
+    /// Their mean, in the shape of the axes that are left.
     pub mean: Var,
-    /// Their mean square distance from it, not corrected for bias. It has no gradient.
+    /// Their mean square distance from it, not corrected for bias.
     pub var: Var,
 }
 
@@ -47,6 +49,17 @@ impl Normalize {
     fn kept(&self, shape: &Shape) -> Shape {
         let left = (0..shape.rank()).filter(|axis| !self.axes.contains(axis));
         left.map(|axis| shape[axis]).collect()
+    }
+
+    /// Counts the numbers that are normalized together.
+    fn count(&self, shape: &Shape) -> f64 {
+        self.axes.iter().map(|&axis| shape[axis]).product::<usize>() as f64
+    }
+
+    /// Gives a statistic the axes that it does not have, with size 1.
+    fn spread(&self, statistic: &Var, shape: &Shape) -> Var {
+        let size = |axis| if self.axes.contains(&axis) { 1 } else { shape[axis] };
+        statistic.reshape((0..shape.rank()).map(size).collect::<Shape>())
     }
 
     fn check(&self, name: &str, x: &Type) -> Result<(), OpError> {
@@ -109,9 +122,19 @@ impl Op for Normalize {
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
         let (y, var, eps) = (&at.outputs[0], &at.outputs[1], &at.inputs[1]);
-        let op = NormalizeGradient(self.clone());
-        let dx = at.gradients[0].as_ref().map(|dy| dy.trace().apply(op, &[dy, y, var, eps]));
-        vec![dx, None]
+        let n = self.count(y.shape());
+        let of_y = at.gradients[0]
+            .as_ref()
+            .map(|dy| dy.trace().apply(NormalizeGradient(self.clone()), &[dy, y, var, eps]));
+        // The variance is the mean square of `y · √(var + eps)`.
+        let of_var = at.gradients[1]
+            .as_ref()
+            .map(|dvar| y * self.spread(&(dvar * (var + eps).sqrt() * (2.0 / n)), y.shape()));
+        let dmean = at.gradients.get(2).and_then(Option::as_ref);
+        let of_mean =
+            dmean.map(|dmean| self.spread(&(dmean / n), y.shape()).expand(y.shape().clone()));
+        let all = [of_y, of_var, of_mean].into_iter().flatten();
+        vec![all.reduce(|sum, part| sum + part), None]
     }
 }
 
@@ -151,6 +174,27 @@ impl Op for NormalizeGradient {
 
     fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
         kernel(&self.0, true, &inputs[..2], &outputs[0])
+    }
+
+    fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
+        let [dy, y, var, eps] = at.inputs else { return vec![None; 4] };
+        let Some(g) = &at.gradients[0] else { return vec![None; 4] };
+        let Normalize { axes, .. } = &self.0;
+        let axes: Vec<_> = axes.iter().map(|&axis| axis as isize).collect();
+        // No axes at all would mean all of them.
+        let sum = |x: Var, keep| if axes.is_empty() { x } else { x.sum(&axes, keep) };
+        let mean = |x: Var| sum(x, true) / self.0.count(y.shape());
+        let of_y = || {
+            let rstd = self.0.spread(&(var + eps).sqrt().reciprocal(), y.shape());
+            -(g * mean(dy * y) + dy * mean(g * y)) * rstd
+        };
+        let of_var = || sum(g * &at.outputs[0], false) * -0.5 / (var + eps);
+        vec![
+            at.needs[0].then(|| g.trace().apply(self.clone(), &[g, y, var, eps])),
+            at.needs[1].then(of_y),
+            at.needs[2].then(of_var),
+            None,
+        ]
     }
 }
 
@@ -245,11 +289,17 @@ fn kernel(
         output: &Operand,
     ) -> Box<dyn Kernel> {
         let groups = |operand: &Operand| Groups::new(operand, &op.axes);
+        let shape = &output.ty.shape;
+        let long = |axis: &usize| shape[*axis] != 1;
+        let kept = (0..shape.rank()).filter(long).find(|axis| !op.axes.contains(axis));
+        let slowest = output.layout.order(shape).into_iter().find(long);
+        let parts = slowest.filter(|_| slowest == kept).map_or(1, |axis| shape[axis]);
         Box::new(NormalizeKernel::<T> {
             inputs: inputs.iter().map(groups).collect(),
             output: groups(output),
             centered: op.centered,
             is_gradient,
+            parts: parts.max(1),
             element: PhantomData,
         })
     }
@@ -322,10 +372,10 @@ impl Groups {
         &scratch[..self.len()]
     }
 
-    /// Puts the numbers of a group where they belong.
+    /// Puts the numbers of a group where they belong in `y`, which begins with element `base`.
     #[inline(always)]
-    fn write<T: Number>(&self, y: &mut [T], group: usize, numbers: &[T]) {
-        let start = self.starts[group];
+    fn write<T: Number>(&self, y: &mut [T], base: usize, group: usize, numbers: &[T]) {
+        let start = self.starts[group] - base;
         for (&offset, from) in self.runs.iter().zip(numbers.chunks_exact(self.run)) {
             let to = &mut y[start + offset..];
             if self.step == 1 {
@@ -343,13 +393,50 @@ struct NormalizeKernel<T> {
     output: Groups,
     centered: bool,
     is_gradient: bool,
+    /// Along the output's slowest axis, if that is the first of those that are left: its size. So many parts of
+    /// the output lie one behind the other and hold whole groups.
+    parts: usize,
     element: PhantomData<T>,
 }
 
 impl<T: Number> Kernel for NormalizeKernel<T> {
     fn run(&self, tile: &mut Tile<'_>) {
-        if self.output.len() > 0 {
-            dispatch(OverTile { kernel: self, tile });
+        let (numel, n_groups) =
+            (self.output.len() * self.output.starts.len(), self.output.starts.len());
+        let is_split = tile.split() && self.parts > 1 && numel >= WORTH_SPLITTING;
+        for model in 0..tile.models() {
+            let (inputs, mut outputs, scratch) = tile.model(model).split();
+            let y = outputs.take::<T>();
+            if self.output.len() == 0 {
+                continue;
+            }
+            let (first, second): (&[T], &[T]) = (inputs.get(0), inputs.get(1));
+            let part = match self.is_gradient {
+                true => Part {
+                    kernel: self,
+                    groups: 0..n_groups,
+                    x: first,
+                    of: Some((second, inputs.get(2))),
+                    eps: inputs.get(3)[0],
+                    y,
+                    vars: &mut [],
+                    means: &mut [],
+                },
+                false => Part {
+                    kernel: self,
+                    groups: 0..n_groups,
+                    x: first,
+                    of: None,
+                    eps: second[0],
+                    y,
+                    vars: outputs.take(),
+                    means: if self.centered { outputs.take() } else { &mut [] },
+                },
+            };
+            match is_split {
+                true => part.split(),
+                false => dispatch(OnScratch { part, scratch }),
+            }
         }
     }
 
@@ -358,50 +445,82 @@ impl<T: Number> Kernel for NormalizeKernel<T> {
     }
 }
 
-struct OverTile<'k, 't, 'a, T> {
-    kernel: &'k NormalizeKernel<T>,
-    tile: &'t mut Tile<'a>,
+/// Some groups of one model.
+struct Part<'a, T> {
+    kernel: &'a NormalizeKernel<T>,
+    groups: Range<usize>,
+    /// `x`, or `dy`.
+    x: &'a [T],
+    /// For the gradient, the normalized numbers and their variances.
+    of: Option<(&'a [T], &'a [T])>,
+    eps: T,
+    /// Of the outputs, these groups alone; what is not computed is empty.
+    y: &'a mut [T],
+    vars: &'a mut [T],
+    means: &'a mut [T],
 }
 
-impl<T: Number> Vectorized for OverTile<'_, '_, '_, T> {
+impl<T: Number> Part<'_, T> {
+    /// Computes it on the threads of the pool.
+    fn split(self) {
+        let Part { kernel, groups, x, of, eps, y, vars, means } = self;
+        let in_part = kernel.output.starts.len() / kernel.parts;
+        let parts = groups.len() / in_part;
+        if y.len() < WORTH_SPLITTING || parts < 2 {
+            with_scratch(kernel.scratch_bytes(), |scratch| {
+                let part = Part { kernel, groups, x, of, eps, y, vars, means };
+                dispatch(OnScratch { part, scratch });
+            });
+            return;
+        }
+        let first = parts / 2 * in_part;
+        let at = groups.start + first;
+        let (y, y_rest) = y.split_at_mut(y.len() / parts * (parts / 2));
+        let (vars, vars_rest) = vars.split_at_mut(first.min(vars.len()));
+        let (means, means_rest) = means.split_at_mut(first.min(means.len()));
+        let (upper, lower) = (groups.start..at, at..groups.end);
+        let part = |groups, y, vars, means| Part { kernel, groups, x, of, eps, y, vars, means };
+        let (upper, lower) =
+            (part(upper, y, vars, means), part(lower, y_rest, vars_rest, means_rest));
+        rayon::join(|| upper.split(), || lower.split());
+    }
+}
+
+/// A part that one thread computes.
+struct OnScratch<'a, 's, T> {
+    part: Part<'a, T>,
+    scratch: &'s mut [u8],
+}
+
+impl<T: Number> Vectorized for OnScratch<'_, '_, T> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self) {
-        let NormalizeKernel { inputs: from, output: to, centered, is_gradient, .. } = self.kernel;
+        let OnScratch { part: Part { kernel, groups, x, of, eps, y, vars, means }, scratch } = self;
+        let NormalizeKernel { inputs: from, output: to, centered, parts, .. } = kernel;
         let n = T::from_f64(to.len() as f64);
-        for model in 0..self.tile.models() {
-            let (inputs, mut outputs, scratch) = self.tile.model(model).split();
-            let y = outputs.take::<T>();
-            let [first, second, result] = carve::<T, 3>(scratch, [to.len(); 3]);
-            if *is_gradient {
-                let (dy, normalized) = (inputs.get::<T>(0), inputs.get::<T>(1));
-                let (var, eps) = (inputs.get::<T>(2), inputs.get::<T>(3)[0]);
-                for (group, &var) in var.iter().enumerate() {
-                    let dy = from[0].read(dy, group, first);
-                    let normalized = from[1].read(normalized, group, second);
-                    let rstd = reciprocal_root(var + eps);
-                    gradient(dy, normalized, rstd, *centered, n, result);
-                    to.write(y, group, result);
-                }
+        let [first, second, result] = carve::<T, 3>(scratch, [to.len(); 3]);
+        // Whole parts lie one behind the other.
+        let base = if *parts > 1 { groups.start * to.len() } else { 0 };
+        for (place, group) in groups.enumerate() {
+            let x = from[0].read(x, group, first);
+            if let Some((normalized, vars)) = of {
+                let normalized = from[1].read(normalized, group, second);
+                let rstd = reciprocal_root(vars[group] + eps);
+                gradient(x, normalized, rstd, *centered, n, result);
             } else {
-                let (x, eps) = (inputs.get::<T>(0), inputs.get::<T>(1)[0]);
-                let vars = outputs.take::<T>();
-                let mut means = centered.then(|| outputs.take::<T>());
-                for group in 0..to.starts.len() {
-                    let x = from[0].read(x, group, first);
-                    let mut mean = T::default();
-                    if let Some(means) = &mut means {
-                        mean = sum_of(x, |x| x) / n;
-                        means[group] = mean;
-                    }
-                    let var = sum_of(x, |x| (x - mean) * (x - mean)) / n;
-                    vars[group] = var;
-                    let rstd = reciprocal_root(var + eps);
-                    result.iter_mut().zip(x).for_each(|(y, &x)| *y = (x - mean) * rstd);
-                    to.write(y, group, result);
+                let mut mean = T::default();
+                if let Some(to) = means.get_mut(place) {
+                    mean = sum_of(x, |x| x) / n;
+                    *to = mean;
                 }
+                let var = sum_of(x, |x| (x - mean) * (x - mean)) / n;
+                vars[place] = var;
+                let rstd = reciprocal_root(var + eps);
+                result.iter_mut().zip(x).for_each(|(y, &x)| *y = (x - mean) * rstd);
             }
+            to.write(y, base, group, result);
         }
     }
 }

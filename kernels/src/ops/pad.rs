@@ -1,16 +1,9 @@
-//! Padding with the value's own numbers: `pad` by reflection, replication or around the circle.
+//! Padding: `pad` by reflection, replication or around the circle, and by a number. Negative padding cuts off.
 //!
-//! Source: `torch.nn.functional.pad` with `mode` `'reflect'`, `'replicate'` and `'circular'`.
+//! Source: `torch.nn.functional.pad`.
 
-use core::marker::PhantomData;
-
-use super::elementwise::computes;
-use super::number::Number;
-use crate::cpu::tile::Tile;
-use crate::dtype::Dtype;
-use crate::op::{GradientAt, Kernel, Op, OpError};
+use super::resample::{Along, Taps};
 use crate::program::trace::Var;
-use crate::shape::{Operand, Shape, Type};
 
 /// Which numbers are put around a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -33,122 +26,60 @@ impl PadMode {
         }
     }
 
-    /// Gives where the number at `i` of a padded axis comes from.
-    fn source(self, i: usize, low: usize, size: usize) -> usize {
-        let at = i as isize - low as isize;
+    /// Says in torch's words why an axis cannot be padded so.
+    fn check(
+        self,
+        axis: usize,
+        shape: &[usize],
+        (low, high): (isize, isize),
+    ) -> Result<(), String> {
+        let size = shape[axis] as isize;
+        let (most, padded) = (low.max(high), size.saturating_add(low).saturating_add(high));
+        match self {
+            PadMode::Reflect if most >= size => Err(format!(
+                "Argument #4: Padding size should be less than the corresponding input dimension, but \
+                 got: padding ({low}, {high}) at dimension {axis} of input {shape:?}"
+            )),
+            PadMode::Circular if padded < 0 => {
+                Err("Negative padding value is resulting in an empty dimension".to_owned())
+            }
+            PadMode::Circular if most > size + low.min(0) + high.min(0) => {
+                Err("Padding value causes wrapping around more than once.".to_owned())
+            }
+            PadMode::Reflect | PadMode::Replicate if padded < 1 => Err(format!(
+                "input (size {size} at dimension {axis}) is too small. Calculated output size: {padded}"
+            )),
+            PadMode::Replicate if size == 0 => Err(format!(
+                "Expected a tensor with possibly 0 batch size and other non-zero dimensions for input, \
+                 but got: {shape:?}"
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Gives where each number of a padded axis comes from.
+    fn taps(self, size: usize, (low, high): (isize, isize)) -> Taps {
         let last = size as isize - 1;
-        let from = match self {
+        // The circle is of what is left: numbers that are cut off do not come back on the other side.
+        let (from, left) = (-low.min(0), size as isize + low.min(0) + high.min(0));
+        let source = |at: isize| match self {
             PadMode::Replicate => at.clamp(0, last),
-            PadMode::Circular => at.rem_euclid(size as isize),
+            PadMode::Circular => from + (at - from).rem_euclid(left.max(1)),
             PadMode::Reflect if at < 0 => -at,
             PadMode::Reflect if at > last => 2 * last - at,
             PadMode::Reflect => at,
         };
-        from as usize
-    }
-}
-
-/// Pads each axis; the gradient adds what came from one number.
-#[derive(Clone, Debug)]
-struct Pad {
-    mode: PadMode,
-    /// How much before and behind each axis.
-    padding: Vec<(usize, usize)>,
-    /// The shape without padding.
-    shape: Shape,
-    is_gradient: bool,
-}
-
-impl Pad {
-    fn padded(&self) -> Shape {
-        let sizes = self.shape.iter().zip(&self.padding);
-        sizes.map(|(size, (low, high))| size + low + high).collect()
-    }
-}
-
-impl Op for Pad {
-    fn name(&self) -> &'static str {
-        if self.is_gradient { "pad_gradient" } else { "pad" }
-    }
-
-    fn attributes(&self) -> String {
-        format!("mode={} pad={:?}", self.mode.name(), self.padding)
-    }
-
-    fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>, OpError> {
-        let [x] = inputs else {
-            return Err(OpError(format!("pad: expected 1 input, got {}", inputs.len())));
-        };
-        computes(self.name(), x)?;
-        let (mut from, mut to) = (self.shape.clone(), self.padded());
-        if self.is_gradient {
-            core::mem::swap(&mut from, &mut to);
-        }
-        if x.shape != from || self.padding.len() != from.rank() {
-            return Err(OpError(format!("pad: expected {from}, got {}", x.shape)));
-        }
-        Ok(vec![Type { dtype: x.dtype, shape: to }])
-    }
-
-    fn kernel(&self, inputs: &[Operand], _: &[Operand]) -> Box<dyn Kernel> {
-        let (padded, strides) = (self.padded(), self.shape.row_major());
-        let mut sources = vec![0];
-        for axis in 0..padded.rank() {
-            let (low, size) = (self.padding[axis].0, self.shape[axis]);
-            let places = (0..padded[axis]).map(|i| self.mode.source(i, low, size) * strides[axis]);
-            let places: Vec<_> = places.collect();
-            sources = sources.iter().flat_map(|at| places.iter().map(move |i| at + i)).collect();
-        }
-        match inputs[0].ty.dtype {
-            Dtype::F64 => Box::new(PadKernel::<f64>::new(sources, self.is_gradient)),
-            _ => Box::new(PadKernel::<f32>::new(sources, self.is_gradient)),
-        }
-    }
-
-    fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
-        let op = Pad { is_gradient: !self.is_gradient, ..self.clone() };
-        vec![at.gradients[0].as_ref().map(|dy| dy.trace().apply(op, &[dy]))]
-    }
-}
-
-struct PadKernel<T> {
-    /// For each number of the padded value, the offset of its source.
-    sources: Vec<usize>,
-    is_gradient: bool,
-    element: PhantomData<T>,
-}
-
-impl<T> PadKernel<T> {
-    fn new(sources: Vec<usize>, is_gradient: bool) -> Self {
-        PadKernel { sources, is_gradient, element: PhantomData }
-    }
-}
-
-impl<T: Number> Kernel for PadKernel<T> {
-    fn run(&self, tile: &mut Tile<'_>) {
-        for model in 0..tile.models() {
-            let (inputs, mut outputs, _) = tile.model(model).split();
-            let (from, to) = (inputs.get::<T>(0), outputs.take::<T>());
-            if self.is_gradient {
-                to.fill(T::default());
-                for (&source, &dy) in self.sources.iter().zip(from) {
-                    to[source] = to[source] + dy;
-                }
-            } else {
-                for (&source, y) in self.sources.iter().zip(to) {
-                    *y = from[source];
-                }
-            }
-        }
+        Taps::copies(size, (-low..size as isize + high).map(|at| usize::try_from(source(at)).ok()))
     }
 }
 
 impl Var {
-    /// Pads the last axes with the value's own numbers: for each of them, how much before and behind.
+    /// Pads the last axes with the value's own numbers: for each of them, how much before and behind. A
+    /// negative number cuts off.
     ///
     /// Source: `torch.nn.functional.pad`, whose list begins with the last axis.
     #[must_use]
-    pub fn pad(&self, padding: &[(usize, usize)], mode: PadMode) -> Var {
+    pub fn pad(&self, padding: &[(isize, isize)], mode: PadMode) -> Var {
         if self.id().is_none() || padding.iter().all(|&pad| pad == (0, 0)) {
             return self.clone();
         }
@@ -158,28 +89,56 @@ impl Var {
                 .trace()
                 .fail(format!("pad: too many axes to pad for an input of size {shape}"));
         };
-        for (axis, &(low, high)) in (first..).zip(padding) {
-            let (size, most) = (shape[axis], low.max(high));
-            match mode {
-                PadMode::Reflect if most >= size => {
-                    return self.trace().fail(format!(
-                        "Argument #4: Padding size should be less than the corresponding input \
-                         dimension, but got: padding ({low}, {high}) at dimension {axis} of input {shape}"
-                    ));
-                }
-                PadMode::Circular if most > size => {
-                    return self
-                        .trace()
-                        .fail("Padding value causes wrapping around more than once.");
-                }
-                _ if size == 0 && most > 0 => {
-                    return self.trace().fail(format!("pad: cannot pad an empty axis of {shape}"));
-                }
-                _ => {}
+        for (axis, &of) in (first..).zip(padding) {
+            if let Err(message) = mode.check(axis, shape, of) {
+                return self.trace().fail(message);
             }
         }
-        let padding = vec![(0, 0); first].into_iter().chain(padding.iter().copied()).collect();
-        let op = Pad { mode, padding, shape: shape.clone(), is_gradient: false };
-        self.trace().apply(op, &[self])
+        let axes = (first..).zip(padding);
+        self.resample(axes.map(|(axis, &of)| Along::new(axis, mode.taps(shape[axis], of))))
+    }
+
+    /// Pads the last axes with `value`, which is `[]`: for each of them, how much before and behind. A negative
+    /// number cuts off.
+    ///
+    /// Source: `torch.nn.functional.pad` with `mode='constant'`, whose list begins with the last axis.
+    #[must_use]
+    pub fn constant_pad(&self, padding: &[(isize, isize)], value: &Var) -> Var {
+        if self.id().is_none() || value.id().is_none() {
+            return self.trace().poison();
+        }
+        let Some(first) = self.shape().rank().checked_sub(padding.len()) else {
+            return self.trace().fail(format!(
+                "Padding length should be less than or equal to two times the input dimension but got \
+                 padding length {} and input of dimension {}",
+                2 * padding.len(),
+                self.shape().rank()
+            ));
+        };
+        let cut_off = |(axis, &(low, high)): (usize, &(isize, isize))| {
+            (self.shape()[axis] as isize).saturating_add(low.min(0)).saturating_add(high.min(0)) < 0
+        };
+        if (first..).zip(padding).any(cut_off) {
+            return self.trace().fail("narrow(): length must be non-negative.");
+        }
+        (first..).zip(padding).fold(self.clone(), |x, (axis, &of)| x.pad_axis(axis, of, value))
+    }
+
+    fn pad_axis(&self, axis: usize, (low, high): (isize, isize), value: &Var) -> Var {
+        if self.id().is_none() {
+            return self.clone();
+        }
+        let size = self.shape()[axis];
+        let (from, to) = (low.min(0).unsigned_abs(), size - high.min(0).unsigned_abs());
+        let along = axis as isize;
+        let x = if (from, to) == (0, size) { self.clone() } else { self.slice(along, from..to) };
+        let edge = |n: isize| {
+            let mut sizes = self.shape().to_vec();
+            sizes[axis] = n.max(0).unsigned_abs();
+            (n > 0).then(|| value.expand(sizes))
+        };
+        let (before, behind) = (edge(low), edge(high));
+        let parts: Vec<_> = before.iter().chain([&x]).chain(&behind).collect();
+        if parts.len() == 1 { x } else { Var::cat(&parts, along) }
     }
 }

@@ -1,5 +1,6 @@
 //! Parametric ReLU: `y = x` where `x > 0`, `w · x` elsewhere, with a slope `w` that is learned.
 
+use super::choose::choose;
 use super::elementwise::{Formula, pointwise};
 use crate::cpu::simd::{Float, Lanes, Simd};
 use crate::op::GradientAt;
@@ -44,6 +45,16 @@ impl Formula<3, 1> for InputGradient {
         let zero = T::Lanes::<S>::splat(T::default());
         [T::Lanes::<S>::select(zero.lt(x), dy, dy.mul(w))]
     }
+
+    fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
+        let (g, dy) = (at.gradients[0].as_ref(), &at.inputs[0]);
+        let (x, w) = (&at.inputs[1], &at.inputs[2]);
+        vec![
+            g.filter(|_| at.needs[0]).map(|g| pointwise(InputGradient, [g, x, w])),
+            at.zero(1),
+            g.filter(|_| at.needs[2]).map(|g| where_negative(x, &(g * dy))),
+        ]
+    }
 }
 
 /// The gradient of `w` in the shape of `x`: 0 or `x · dy`.
@@ -60,6 +71,20 @@ impl Formula<2, 1> for WeightGradient {
         let zero = T::Lanes::<S>::splat(T::default());
         [T::Lanes::<S>::select(zero.lt(x), zero, x.mul(dy))]
     }
+
+    fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
+        let (g, dy, x) = (at.gradients[0].as_ref(), &at.inputs[0], &at.inputs[1]);
+        vec![
+            g.filter(|_| at.needs[0]).map(|g| pointwise(WeightGradient, [g, x])),
+            g.filter(|_| at.needs[1]).map(|g| where_negative(x, &(g * dy))),
+        ]
+    }
+}
+
+/// Gives 0 where `x` is above 0, `below` elsewhere.
+fn where_negative(x: &Var, below: &Var) -> Var {
+    let zero = x.number(0.0);
+    choose(x, &zero, &zero, below)
 }
 
 impl Var {

@@ -12,9 +12,7 @@ mod kernel;
 pub(in crate::ops) use kernel::sum_of;
 use kernel::{Add, Larger, ReduceKernel};
 
-use super::elementwise::{Formula, computes, pointwise};
-use crate::cpu::simd::{Float, Lanes, Simd};
-use crate::cpu::tile::vector_kernel;
+use super::elementwise::computes;
 use crate::dtype::Dtype;
 use crate::op::{GradientAt, Kernel, Op, OpError};
 use crate::program::trace::Var;
@@ -134,17 +132,12 @@ impl Op for Reduce {
     }
 
     fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
-        match (outputs[0].ty.dtype, self.kind) {
-            (Dtype::F64, Kind::Amax) => {
-                vector_kernel(ReduceKernel::<f64, Larger>::new(self, &inputs[0], &outputs[0]))
-            }
-            (Dtype::F64, _) => {
-                vector_kernel(ReduceKernel::<f64, Add>::new(self, &inputs[0], &outputs[0]))
-            }
-            (_, Kind::Amax) => {
-                vector_kernel(ReduceKernel::<f32, Larger>::new(self, &inputs[0], &outputs[0]))
-            }
-            _ => vector_kernel(ReduceKernel::<f32, Add>::new(self, &inputs[0], &outputs[0])),
+        let (x, y) = (&inputs[0], &outputs[0]);
+        match (y.ty.dtype, self.kind) {
+            (Dtype::F64, Kind::Amax) => Box::new(ReduceKernel::<f64, Larger>::new(self, x, y)),
+            (Dtype::F64, _) => Box::new(ReduceKernel::<f64, Add>::new(self, x, y)),
+            (_, Kind::Amax) => Box::new(ReduceKernel::<f32, Larger>::new(self, x, y)),
+            _ => Box::new(ReduceKernel::<f32, Add>::new(self, x, y)),
         }
     }
 
@@ -161,29 +154,13 @@ impl Op for Reduce {
             Kind::Mean => (dy / n as f64).expand(x.shape().clone()),
             Kind::Amax => {
                 // As in torch, equal maxima share the gradient equally.
-                let is_largest = pointwise(IsEqual, [x, &y.reshape(kept)]);
+                let is_largest = x.eq(&y.reshape(kept));
                 let axes: Vec<_> = self.axes.iter().map(|&axis| axis as isize).collect();
                 let count = is_largest.sum(&axes, true);
                 is_largest * (dy / count)
             }
         };
         vec![Some(dx)]
-    }
-}
-
-/// 1 where `a == b`, else 0.
-#[derive(Clone, Copy, Debug)]
-struct IsEqual;
-
-impl Formula<2, 1> for IsEqual {
-    fn name(&self) -> &'static str {
-        "is_equal"
-    }
-
-    #[inline(always)]
-    fn apply<T: Float, S: Simd>(self, [a, b]: [T::Lanes<S>; 2]) -> [T::Lanes<S>; 1] {
-        let c = |c| T::Lanes::<S>::splat(T::from_f64(c));
-        [T::Lanes::<S>::select(a.eq(b), c(1.0), c(0.0))]
     }
 }
 

@@ -42,7 +42,7 @@ impl Formula<2, 1> for ReluGradient {
 
     fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
         let g = at.gradients[0].as_ref();
-        vec![g.map(|g| pointwise(ReluGradient, [g, &at.inputs[1]])), None]
+        vec![g.map(|g| pointwise(ReluGradient, [g, &at.inputs[1]])), at.zero(1)]
     }
 }
 

@@ -1,6 +1,7 @@
 //! SiLU, also called swish: `y = x · sigmoid(x)`.
 
 use super::elementwise::{Formula, pointwise};
+use super::sigmoid::SigmoidGradient;
 use crate::cpu::simd::{Float, Lanes, Simd, math};
 use crate::op::GradientAt;
 use crate::program::trace::Var;
@@ -41,6 +42,21 @@ impl Formula<2, 1> for SiluGradient {
         let one = T::Lanes::<S>::splat(T::from_f64(1.0));
         let s = math::sigmoid::<T, S>(x);
         [dy.mul(s).mul(x.mul(one.sub(s)).add(one))]
+    }
+
+    fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
+        let (dy, x) = (&at.inputs[0], &at.inputs[1]);
+        let g = at.gradients[0].as_ref();
+        // s · (1 - s) · (2 + x · (1 - 2 · s))
+        let curvature = |g: &Var| {
+            let s = x.sigmoid();
+            let bend = x * (1.0 - &s * 2.0) + 2.0;
+            pointwise(SigmoidGradient, [&(g * dy), &s]) * bend
+        };
+        vec![
+            g.filter(|_| at.needs[0]).map(|g| pointwise(SiluGradient, [g, x])),
+            g.filter(|_| at.needs[1]).map(curvature),
+        ]
     }
 }
 

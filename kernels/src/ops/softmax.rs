@@ -5,12 +5,14 @@
 #![expect(unsafe_code, reason = "vectors are read and written through pointers into operands")]
 
 use core::marker::PhantomData;
+use core::ops::Range;
 
-use super::elementwise::{computes, layout_like, same_dtype};
+use super::elementwise::{WORTH_SPLITTING, computes, layout_like, same_dtype};
 use super::lines::{Lines, carve, scratch_bytes};
 use super::reduce::no_such_axis;
-use crate::cpu::simd::{Float, Lanes, Simd, math};
-use crate::cpu::tile::{Tile, VectorKernel, vector_kernel};
+use crate::cpu::executor::with_scratch;
+use crate::cpu::simd::{Float, Lanes, Simd, Vectorized, dispatch, math};
+use crate::cpu::tile::Tile;
 use crate::dtype::Dtype;
 use crate::op::{GradientAt, Kernel, Op, OpError};
 use crate::program::trace::Var;
@@ -100,6 +102,20 @@ impl Op for SoftmaxGradient {
     fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
         kernel(self.0, true, inputs, outputs)
     }
+
+    fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
+        let Softmax { axis, log } = self.0;
+        let (dy, y) = (&at.inputs[0], &at.inputs[1]);
+        let Some(g) = &at.gradients[0] else { return vec![None; 2] };
+        let sum = |x: &Var| x.sum(&[axis as isize], true);
+        let (of_dy, of_y): (&dyn Fn() -> Var, &dyn Fn() -> Var) = match log {
+            true => (&|| g - sum(&(g * y.exp())), &|| -(g * y.exp() * sum(dy))),
+            false => (&|| g.trace().apply(*self, &[g, y]), &|| {
+                g * (dy - sum(&(dy * y))) - dy * sum(&(g * y))
+            }),
+        };
+        vec![at.needs[0].then(of_dy), at.needs[1].then(of_y)]
+    }
 }
 
 impl Var {
@@ -141,7 +157,10 @@ fn kernel(
     ) -> Box<dyn Kernel> {
         let order = output.layout.order(&output.ty.shape);
         let lines = |operand| Lines::new(operand, axis, &order);
-        vector_kernel(SoftmaxKernel::<T> {
+        let slowest = order.iter().find(|&&slowest| output.ty.shape[slowest] != 1);
+        let slowest = slowest.filter(|&&slowest| slowest != axis);
+        Box::new(SoftmaxKernel::<T> {
+            parts: slowest.map_or(1, |&slowest| output.ty.shape[slowest].max(1)),
             inputs: inputs.iter().map(lines).collect(),
             output: lines(output),
             log,
@@ -161,43 +180,107 @@ struct SoftmaxKernel<T> {
     output: Lines,
     log: bool,
     is_gradient: bool,
+    /// Along the output's slowest axis, if that is another than the lines': its size. So many parts of the
+    /// output lie one behind the other and hold whole lines.
+    parts: usize,
     element: PhantomData<T>,
 }
 
-impl<T: Float> VectorKernel for SoftmaxKernel<T> {
-    #[inline(always)]
-    fn run<S: Simd>(&self, tile: &mut Tile<'_>) {
-        let SoftmaxKernel { inputs: lines, output, log, is_gradient, .. } = self;
-        let lanes = T::Lanes::<S>::N;
-        if output.len == 0 {
-            return;
-        }
-        for model in 0..tile.models() {
-            let (inputs, mut outputs, scratch) = tile.model(model).split();
-            let y = outputs.take::<T>();
-            let [first, second, result] = carve(scratch, [output.scratch_len(); 3]);
-            let mut line = 0;
-            while line < output.count() {
-                let n = lanes.min(output.count() - line);
-                let block = (line, n, lanes);
-                let a = Block::<T, S>::new(lines[0].read(inputs.get(0), block, first), n);
-                let to = output.write(y, block, result);
-                if *is_gradient {
-                    let b = Block::<T, S>::new(lines[1].read(inputs.get(1), block, second), n);
-                    // SAFETY: `read` and `write` give where `n` lines of `len` elements lie.
-                    unsafe { gradient::<T, S>(a, b, to, output.len, *log) };
-                } else {
-                    // SAFETY: as above.
-                    unsafe { forward::<T, S>(a, to, output.len, *log) };
-                }
-                output.finish(y, block, result);
-                line += n;
+impl<T: Float> Kernel for SoftmaxKernel<T> {
+    fn run(&self, tile: &mut Tile<'_>) {
+        let is_split = tile.split() && self.parts > 1 && self.numel() >= WORTH_SPLITTING;
+        let models = tile.models();
+        let (inputs, mut outputs, scratch) = tile.operands();
+        let (a, b) = (inputs.get::<T>(0), self.is_gradient.then(|| inputs.get::<T>(1)));
+        let mut y = outputs.take::<T>();
+        for model in 0..models {
+            let (a, b) = (a.at(model), b.map_or(&[][..], |b| b.at(model)));
+            let part = Part { kernel: self, parts: 0..self.parts, a, b, y: y.at(model) };
+            match is_split {
+                true => part.split(),
+                false => dispatch(OnScratch { part, scratch: &mut *scratch }),
             }
         }
     }
 
     fn scratch_bytes(&self) -> usize {
         scratch_bytes::<T>(&[self.output.scratch_len(); 3])
+    }
+}
+
+impl<T: Float> SoftmaxKernel<T> {
+    fn numel(&self) -> usize {
+        self.output.count() * self.output.len
+    }
+}
+
+/// Some parts of one model's output: all lines from the first of them to the last.
+struct Part<'a, T> {
+    kernel: &'a SoftmaxKernel<T>,
+    parts: Range<usize>,
+    a: &'a [T],
+    b: &'a [T],
+    /// Of the output, these parts alone.
+    y: &'a mut [T],
+}
+
+impl<T: Float> Part<'_, T> {
+    /// Computes it on the threads of the pool.
+    fn split(self) {
+        let Part { kernel, parts, a, b, y } = self;
+        if y.len() < WORTH_SPLITTING || parts.len() < 2 {
+            with_scratch(kernel.scratch_bytes(), |scratch| {
+                dispatch(OnScratch { part: Part { kernel, parts, a, b, y }, scratch });
+            });
+            return;
+        }
+        let at = parts.start + parts.len() / 2;
+        let (upper, lower) = y.split_at_mut(y.len() / parts.len() * (at - parts.start));
+        let (first, second) = (parts.start..at, at..parts.end);
+        rayon::join(
+            || Part { kernel, parts: first, a, b, y: upper }.split(),
+            || Part { kernel, parts: second, a, b, y: lower }.split(),
+        );
+    }
+}
+
+/// A part that one thread computes.
+struct OnScratch<'a, 's, T> {
+    part: Part<'a, T>,
+    scratch: &'s mut [u8],
+}
+
+impl<T: Float> Vectorized for OnScratch<'_, '_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        let OnScratch { part: Part { kernel, parts, a, b, y }, scratch } = self;
+        let SoftmaxKernel { inputs: lines, output, log, is_gradient, .. } = kernel;
+        let lanes = T::Lanes::<S>::N;
+        if output.len == 0 || parts.is_empty() {
+            return;
+        }
+        let [first, second, result] = carve(scratch, [output.scratch_len(); 3]);
+        let in_part = output.count() / kernel.parts;
+        let base = parts.start * in_part * output.len;
+        let (mut line, end) = (parts.start * in_part, parts.end * in_part);
+        while line < end {
+            let n = lanes.min(end - line);
+            let block = (line, n, lanes);
+            let a = Block::<T, S>::new(lines[0].read(a, block, first), n);
+            let to = output.write(y, base, block, result);
+            if *is_gradient {
+                let b = Block::<T, S>::new(lines[1].read(b, block, second), n);
+                // SAFETY: `read` and `write` give where `n` lines of `len` elements lie.
+                unsafe { gradient::<T, S>(a, b, to, output.len, *log) };
+            } else {
+                // SAFETY: as above.
+                unsafe { forward::<T, S>(a, to, output.len, *log) };
+            }
+            output.finish(y, base, block, result);
+            line += n;
+        }
     }
 }
 

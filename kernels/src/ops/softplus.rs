@@ -1,6 +1,8 @@
 //! Softplus: `y = ln(1 + e^(βx)) / β`, and `x` itself where `βx` is above a threshold.
 
+use super::choose::choose;
 use super::elementwise::{Formula, pointwise};
+use super::sigmoid::SigmoidGradient;
 use crate::cpu::simd::{Float, Lanes, Simd, math};
 use crate::op::GradientAt;
 use crate::program::trace::Var;
@@ -42,6 +44,22 @@ impl Formula<4, 1> for SoftplusGradient {
         let scaled = x.mul(beta);
         let dx = dy.mul(math::sigmoid::<T, S>(scaled));
         [T::Lanes::<S>::select(most.lt(scaled), dy, dx)]
+    }
+
+    fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
+        let [dy, x, beta, most] = at.inputs else { return vec![None; 4] };
+        let g = at.gradients[0].as_ref();
+        let curvature = |g: &Var| {
+            let scaled = x * beta;
+            let below = pointwise(SigmoidGradient, [&(g * dy * beta), &scaled.sigmoid()]);
+            choose(&scaled, most, &x.number(0.0), &below)
+        };
+        vec![
+            g.filter(|_| at.needs[0]).map(|g| pointwise(SoftplusGradient, [g, x, beta, most])),
+            g.filter(|_| at.needs[1]).map(curvature),
+            None,
+            at.zero(3),
+        ]
     }
 }
 

@@ -43,6 +43,11 @@ impl Formula<3, 1> for ShrinkGradient {
         let low = T::Lanes::<S>::select(x.lt(c(0.0).sub(lambd)), dy, c(0.0));
         [T::Lanes::<S>::select(lambd.lt(x), dy, low)]
     }
+
+    fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
+        let linear = |g: &Var| pointwise(ShrinkGradient, [g, &at.inputs[1], &at.inputs[2]]);
+        vec![at.gradients[0].as_ref().map(linear), at.zero(1), at.zero(2)]
+    }
 }
 
 impl Var {

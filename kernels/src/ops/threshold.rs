@@ -46,6 +46,12 @@ impl Formula<4, 1> for ThresholdGradient {
         let _ = value;
         [T::Lanes::<S>::select(threshold.lt(x), dy, c(0.0))]
     }
+
+    fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
+        let [_, x, threshold, value] = at.inputs else { return vec![None; 4] };
+        let linear = |g: &Var| pointwise(ThresholdGradient, [g, x, threshold, value]);
+        vec![at.gradients[0].as_ref().map(linear), at.zero(1), at.zero(2), at.zero(3)]
+    }
 }
 
 impl Var {

@@ -2,6 +2,7 @@
 
 use super::elementwise::{Formula, pointwise};
 use crate::cpu::simd::{Float, Lanes, Simd};
+use crate::op::GradientAt;
 use crate::program::trace::Var;
 
 /// `x` without its fraction; it has no slope.
@@ -17,12 +18,16 @@ impl Formula<1, 1> for Trunc {
     fn apply<T: Float, S: Simd>(self, [x]: [T::Lanes<S>; 1]) -> [T::Lanes<S>; 1] {
         [x.map(|x| T::from_f64(x.into().trunc()))]
     }
+
+    fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
+        vec![at.zero(0)]
+    }
 }
 
 impl Var {
-    /// Gives the whole part of `x`, rounded toward 0; it has no gradient.
+    /// Gives the whole part of `x`, rounded toward 0; its gradient is 0.
     ///
-    /// Source: `torch.trunc`, whose gradient is zeros.
+    /// Source: `torch.trunc`.
     #[must_use]
     pub fn trunc(&self) -> Var {
         pointwise(Trunc, [self])

@@ -1,4 +1,4 @@
-//! Functions of one number: `neg`, `exp`, `log`, `sqrt`, `abs`, `reciprocal`, `square`, `sin`, `cos`,
+//! Functions of one number: `neg`, `exp`, `log`, `log1p`, `sqrt`, `abs`, `reciprocal`, `square`, `sin`, `cos`,
 //! `pow`.
 
 use super::elementwise::{Formula, pointwise};
@@ -12,7 +12,7 @@ macro_rules! unary {
         $(#[$doc:meta])*
         $formula:ident, $name:literal, $method:ident,
         |$x:ident| $vector:expr,
-        |$dy:ident, $x_var:ident, $y_var:ident| $gradient:expr
+        $gradient:expr
     ) => {
         #[doc = concat!("The formula of [`Var::", stringify!($method), "`].")]
         #[derive(Clone, Copy, Debug)]
@@ -29,9 +29,8 @@ macro_rules! unary {
             }
 
             fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
-                let ($x_var, $y_var) = (&at.inputs[0], &at.outputs[0]);
-                let _ = ($x_var, $y_var);
-                vec![at.gradients[0].as_ref().and_then(|$dy| $gradient)]
+                let rule: fn(&Var, &Var, &Var) -> Var = $gradient;
+                vec![at.gradients[0].as_ref().map(|dy| rule(dy, &at.inputs[0], &at.outputs[0]))]
             }
         }
 
@@ -49,67 +48,83 @@ unary!(
     /// Gives `-x`; so does the operator. Source: `torch.neg`.
     NegFormula, "neg", negative,
     |x| T::Lanes::<S>::splat(T::from_f64(-0.0)).sub(x),
-    |dy, _x, _y| Some(-dy)
+    |dy, _x, _y| -dy
 );
 unary!(
     /// Gives `eˣ`. Source: `torch.exp`.
     ExpFormula, "exp", exp,
     |x| math::exp::<T, S>(x),
-    |dy, _x, y| Some(dy * y)
+    |dy, _x, y| dy * y
 );
 unary!(
     /// Gives `ln x`. Source: `torch.log`.
     LogFormula, "log", log,
     |x| math::ln::<T, S>(x),
-    |dy, x, _y| Some(dy / x)
+    |dy, x, _y| dy / x
+);
+unary!(
+    /// Gives `ln(1 + x)`. Source: `torch.log1p`.
+    Log1pFormula, "log1p", log1p,
+    |x| x.map(|x| T::from_f64(x.into().ln_1p())),
+    |dy, x, _y| dy / (x + 1.0)
 );
 unary!(
     /// Gives `√x`. Source: `torch.sqrt`.
     SqrtFormula, "sqrt", sqrt,
     |x| x.sqrt(),
-    |dy, _x, y| Some(dy / (y * 2.0))
+    |dy, _x, y| dy / (y * 2.0)
 );
 unary!(
     /// Gives `|x|`; its gradient at 0 is 0. Source: `torch.abs`.
     AbsFormula, "abs", abs,
     |x| x.abs(),
-    |dy, x, _y| Some(dy * x.sign())
-);
-unary!(
-    /// Gives -1, 0 or 1 as `x` is below, at or above 0; it has no slope. Source: `torch.sign`, where
-    /// NaN gives 0; here NaN stays.
-    SignFormula, "sign", sign,
-    |x| {
-        let c = |c| T::Lanes::<S>::splat(T::from_f64(c));
-        let y = T::Lanes::<S>::select(c(0.0).lt(x), c(1.0), x);
-        T::Lanes::<S>::select(x.lt(c(0.0)), c(-1.0), y)
-    },
-    |_dy, _x, _y| None
+    |dy, x, _y| dy * x.sign()
 );
 unary!(
     /// Gives `1 / x`. Source: `torch.reciprocal`.
     ReciprocalFormula, "reciprocal", reciprocal,
     |x| T::Lanes::<S>::splat(T::from_f64(1.0)).div(x),
-    |dy, _x, y| Some(-(dy * y * y))
+    |dy, _x, y| -(dy * y * y)
 );
 unary!(
     /// Gives `x²`. Source: `torch.square`.
     SquareFormula, "square", square,
     |x| x.mul(x),
-    |dy, x, _y| Some(dy * (x * 2.0))
+    |dy, x, _y| dy * (x * 2.0)
 );
 unary!(
     /// Gives `sin x`. Source: `torch.sin`.
     SinFormula, "sin", sin,
     |x| x.map(|x| T::from_f64(x.into().sin())),
-    |dy, x, _y| Some(dy * x.cos())
+    |dy, x, _y| dy * x.cos()
 );
 unary!(
     /// Gives `cos x`. Source: `torch.cos`.
     CosFormula, "cos", cos,
     |x| x.map(|x| T::from_f64(x.into().cos())),
-    |dy, x, _y| Some(-(dy * x.sin()))
+    |dy, x, _y| -(dy * x.sin())
 );
+
+/// -1, 0 or 1 as `x` is below, at or above 0.
+#[derive(Clone, Copy, Debug)]
+struct Sign;
+
+impl Formula<1, 1> for Sign {
+    fn name(&self) -> &'static str {
+        "sign"
+    }
+
+    #[inline(always)]
+    fn apply<T: Float, S: Simd>(self, [x]: [T::Lanes<S>; 1]) -> [T::Lanes<S>; 1] {
+        let c = |c| T::Lanes::<S>::splat(T::from_f64(c));
+        let y = T::Lanes::<S>::select(c(0.0).lt(x), c(1.0), x);
+        [T::Lanes::<S>::select(x.lt(c(0.0)), c(-1.0), y)]
+    }
+
+    fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
+        vec![at.zero(0)]
+    }
+}
 
 /// `xᵉ` for a number `e` that is known while tracing.
 #[derive(Clone, Copy, Debug)]
@@ -140,6 +155,13 @@ impl Formula<1, 1> for PowFormula {
 }
 
 impl Var {
+    /// Gives -1, 0 or 1 as `x` is below, at or above 0; its gradient is 0. Source: `torch.sign`, where NaN gives
+    /// 0; here NaN stays.
+    #[must_use]
+    pub fn sign(&self) -> Var {
+        pointwise(Sign, [self])
+    }
+
     /// Gives `xᵉ`.
     ///
     /// Source: `torch.pow` with a number as exponent.

@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "vectors are read and written through pointers into operands")]
 
 use core::marker::PhantomData;
+use core::ptr;
 
 use crate::cpu::simd::{Float, Lanes, Simd};
 use crate::cpu::tile::{Input, Output, Tile, VectorKernel, vector_kernel};
@@ -109,38 +110,52 @@ impl<T: Float, R: Rule<STATES, RATES>, const STATES: usize, const RATES: usize> 
         for model in 0..models {
             let count = &mut counts.at(model)[rule.index()];
             *count += 1.0;
-            let rates = rates.each_ref().map(|rate| rate.at(model)[0]);
-            if last != (rates, *count) {
-                last = (rates, *count);
-                step = rule.step::<T>(rates, f64::from(*count));
+            // Loops and no `map`: that one is not always compiled into this function, and then is a call for each
+            // model.
+            let mut own = [0.0; RATES];
+            for (own, rate) in own.iter_mut().zip(&rates) {
+                *own = rate.at(model)[0];
             }
-            let states = states.each_mut().map(|state| state.at(model));
+            if last != (own, *count) {
+                last = (own, *count);
+                step = rule.step::<T>(own, f64::from(*count));
+            }
             let (parameter, gradient) = (parameter.at(model), gradient.at(model));
-            update::<T, S, R, STATES, RATES>(rule, &step, parameter, gradient, states);
+            let numel = parameter.len();
+            assert_eq!(gradient.len(), numel, "the gradient is as long as the parameter");
+            let mut of_states = [ptr::null_mut(); STATES];
+            for (of_state, state) in of_states.iter_mut().zip(&mut states) {
+                let state = state.at(model);
+                assert_eq!(state.len(), numel, "a state is as long as the parameter");
+                *of_state = state.as_mut_ptr();
+            }
+            let (p, g) = (parameter.as_mut_ptr(), gradient.as_ptr());
+            // SAFETY: all of them have `numel` elements, and those to be written overlap nothing.
+            unsafe { update::<T, S, R, STATES, RATES>(rule, &step, numel, p, g, of_states) };
         }
     }
 }
 
+/// Updates `numel` numbers.
+///
+/// # Safety
+///
+/// `p`, `g` and each of `s` are the addresses of `numel` elements, and `p` and `s` are to be written and
+/// overlap nothing.
 #[inline(always)]
-fn update<T, S, R, const STATES: usize, const RATES: usize>(
+unsafe fn update<T, S, R, const STATES: usize, const RATES: usize>(
     rule: R,
     step: &R::Step<T>,
-    parameter: &mut [T],
-    gradient: &[T],
-    mut states: [&mut [T]; STATES],
+    numel: usize,
+    p: *mut T,
+    g: *const T,
+    s: [*mut T; STATES],
 ) where
     T: Float,
     S: Simd,
     R: Rule<STATES, RATES>,
 {
-    let numel = parameter.len();
-    assert_eq!(gradient.len(), numel, "the gradient is as long as the parameter");
-    for state in &states {
-        assert_eq!(state.len(), numel, "a state is as long as the parameter");
-    }
     let lanes = T::Lanes::<S>::N;
-    let (p, g) = (parameter.as_mut_ptr(), gradient.as_ptr());
-    let s: [*mut T; STATES] = core::array::from_fn(|i| states[i].as_mut_ptr());
     let whole = numel - numel % lanes;
     let mut at = 0;
     while at < whole {

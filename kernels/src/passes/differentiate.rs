@@ -4,9 +4,10 @@
 //! like any `forward`, an eager trace computes the gradients at once, and a hook's own arithmetic is
 //! differentiated as in torch.
 
-use crate::op::{Boundary, GradientAt};
+use crate::op::{Boundary, GradientAt, Op};
 use crate::program::Node;
 use crate::program::trace::{Trace, Var};
+use crate::shape::Type;
 
 /// Watches gradients on their way back. Each method may replace what it is given.
 pub trait WatchGradients {
@@ -35,6 +36,9 @@ pub struct Crossing<'a> {
 /// Records the gradients of `Σ ⟨gradient, output⟩` over the pairs `of` with respect to each of `wrt`:
 /// `None` where nothing depends on it.
 ///
+/// If an op on the way has no rule for an input that needs a gradient, the trace keeps an error that names the
+/// op and the module in whose `forward` it was recorded.
+///
 /// Source: `torch.autograd.grad(outputs, inputs, grad_outputs, allow_unused=True)`.
 pub fn backward(trace: &Trace, of: &[(Var, Var)], wrt: &[Var]) -> Vec<Option<Var>> {
     record(trace, of, wrt, None)
@@ -62,6 +66,8 @@ fn record(
     let nodes = trace.program().nodes.clone();
     let needs = needs_gradient(trace, &nodes, wrt);
     let mut gradients: Vec<Option<Var>> = vec![None; needs.len()];
+    // Where no gradient has arrived but one that is 0 everywhere: nothing is recorded for it.
+    let mut zeros = vec![false; needs.len()];
     for (output, gradient) in of {
         if let Some(id) = output.id() {
             accumulate(&mut gradients[id], gradient.clone());
@@ -70,35 +76,65 @@ fn record(
     let known_after = watch.as_ref().map(|_| first_readers(&nodes, wrt));
     for (index, node) in nodes.iter().enumerate().rev() {
         let mut arrived: Vec<_> = node.outputs.iter().map(|&id| gradients[id].clone()).collect();
-        if arrived.iter().any(Option::is_some) && node.outputs.iter().any(|&id| needs[id]) {
+        let is_watched = watch.is_some() && node.op.boundary().is_some();
+        for (gradient, &id) in arrived.iter_mut().zip(&node.outputs).filter(|_| is_watched) {
+            *gradient = gradient.take().or_else(|| zeros[id].then(|| zeros_like(trace, id)));
+        }
+        let is_reached = node.outputs.iter().any(|&id| needs[id]);
+        if is_reached && arrived.iter().all(Option::is_none) {
+            // Rules are linear in what arrives.
+            if node.outputs.iter().any(|&id| zeros[id]) {
+                node.inputs.iter().for_each(|&id| zeros[id] |= needs[id]);
+            }
+        } else if is_reached {
             let needed: Vec<_> = node.inputs.iter().map(|&id| needs[id]).collect();
             if let (Some(watch), Some(edge)) = (watch.as_deref_mut(), node.op.boundary()) {
                 cross(edge, &nodes, node, &needs, &mut arrived, watch);
             }
             let vars = |ids: &[usize]| ids.iter().map(|&id| trace.var(id)).collect::<Vec<_>>();
-            let at = GradientAt {
-                inputs: &vars(&node.inputs),
-                outputs: &vars(&node.outputs),
-                gradients: &arrived,
-                needs: &needed,
-            };
+            let (inputs, outputs) = (vars(&node.inputs), vars(&node.outputs));
+            let at = GradientAt::new(&inputs, &outputs, &arrived, &needed);
             trace.within(node.scope, || {
-                for (&input, gradient) in node.inputs.iter().zip(node.op.gradient(&at)) {
-                    if let Some(gradient) = gradient.filter(|_| needs[input]) {
-                        accumulate(&mut gradients[input], gradient);
+                let found = node.op.gradient(&at);
+                let found = found.into_iter().chain(core::iter::repeat(None));
+                let needed = node.inputs.iter().enumerate().zip(found);
+                for ((number, &input), gradient) in needed.filter(|((_, input), _)| needs[**input])
+                {
+                    match gradient {
+                        Some(gradient) => accumulate(&mut gradients[input], gradient),
+                        // A boundary has no arithmetic: what did not arrive there is not needed here.
+                        None if node.op.boundary().is_some() => {
+                            zeros[input] |= zeros[node.outputs[number]];
+                        }
+                        None if at.is_zero(number) => zeros[input] = true,
+                        None => drop(trace.fail(no_rule(&*node.op, number))),
                     }
                 }
             });
         }
         let known = known_after.iter().flatten().enumerate().filter(|(_, after)| **after == index);
         for (number, _) in known {
-            let gradient = wrt[number].id().and_then(|id| gradients[id].as_mut());
-            if let (Some(watch), Some(gradient)) = (watch.as_deref_mut(), gradient) {
+            let Some(id) = wrt[number].id() else { continue };
+            if gradients[id].is_none() && zeros[id] {
+                gradients[id] = Some(zeros_like(trace, id));
+            }
+            if let (Some(watch), Some(gradient)) = (watch.as_deref_mut(), &mut gradients[id]) {
                 watch.known(number, gradient);
             }
         }
     }
-    wrt.iter().map(|var| gradients[var.id()?].clone()).collect()
+    let of = |id: usize| gradients[id].clone().or_else(|| zeros[id].then(|| zeros_like(trace, id)));
+    wrt.iter().map(|var| var.id().and_then(of)).collect()
+}
+
+/// Says in torch's words that an op has no rule for one of its inputs.
+fn no_rule(op: &dyn Op, input: usize) -> String {
+    format!("derivative for {} with respect to its input {input} is not implemented", op.name())
+}
+
+fn zeros_like(trace: &Trace, id: usize) -> Var {
+    let Type { dtype, shape } = trace.program().ty(id).clone();
+    trace.constant(0.0, dtype, shape)
 }
 
 /// Shows the gradients at an edge of a module call to `watch`.
@@ -144,7 +180,7 @@ fn needs_gradient(trace: &Trace, nodes: &[Node], wrt: &[Var]) -> Vec<bool> {
     let mut needs = vec![false; program.values.len()];
     wrt.iter().filter_map(Var::id).for_each(|id| needs[id] = true);
     for node in nodes {
-        if node.inputs.iter().any(|&id| needs[id]) {
+        if node.inputs.iter().any(|&id| needs[id]) && !node.op.is_constant() {
             for &id in &node.outputs {
                 needs[id] = program.ty(id).dtype.is_float();
             }

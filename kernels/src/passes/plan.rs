@@ -147,7 +147,7 @@ fn is_read_once(program: &Program, slot: SlotId) -> bool {
 const MIN_TILE: usize = 12;
 
 /// Beyond this many models, a kernel call costs nothing any more.
-const MAX_TILE: usize = 64;
+const MAX_TILE: usize = 128;
 
 fn cost(program: &Program) -> usize {
     let types = |ids: &[ValueId]| ids.iter().map(|&id| program.ty(id).clone()).collect::<Vec<_>>();

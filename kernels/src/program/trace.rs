@@ -12,7 +12,8 @@ use std::sync::Arc;
 
 use super::eager::{Eager, ReadError};
 use super::tree::{Arguments, Tree};
-use super::{Node, Origin, Program, Role, Scalar, ScalarOf, Scope, Slot, ValueId};
+use super::{Node, Origin, Program, Role, Scalar, ScalarOf, Scope, Slot, SlotId, ValueId};
+use crate::cpu::memory::check_room;
 use crate::dtype::{Dtype, Element};
 use crate::op::{Op, OpError};
 use crate::ops::boundary;
@@ -154,6 +155,9 @@ impl Trace {
 
     /// Records the next input of the program.
     pub fn input(&self, ty: Type) -> Var {
+        if let Err(error) = ty.checked_size_bytes() {
+            return self.fail(error.0);
+        }
         let mut recorder = self.0.borrow_mut();
         recorder.program.inputs.push(ty.clone());
         let origin = Origin::Input(recorder.program.inputs.len() - 1);
@@ -226,6 +230,9 @@ impl Trace {
     /// Records a number that is the same for all models, in every element of `shape`.
     pub fn constant(&self, value: f64, dtype: Dtype, shape: impl Into<Shape>) -> Var {
         let ty = Type::new(dtype, shape);
+        if let Err(error) = has_room(&ty) {
+            return self.fail(error.0);
+        }
         self.0.borrow_mut().number(self, ty, Origin::Constant(value))
     }
 
@@ -252,7 +259,7 @@ impl Trace {
         }
         let types: Vec<_> = inputs.iter().map(|var| var.ty.clone()).collect();
         let outputs = op.outputs(&types).and_then(|outputs| match outputs.len() {
-            n if n == n_outputs => Ok(outputs),
+            n if n == n_outputs => outputs.iter().try_for_each(has_room).map(|()| outputs),
             n => Err(OpError(format!("{}: expected {n_outputs} outputs, got {n}", op.name()))),
         });
         match outputs {
@@ -338,18 +345,24 @@ impl Trace {
         self.poison()
     }
 
-    /// Records that a slot's row becomes `value` when the program has run; what was stored last counts.
+    /// Records that a slot's row becomes `value` when the program has run; what was stored last counts. In a
+    /// slot's place may stand what was last stored to it.
     pub fn store(&self, slot: &Var, value: &Var) {
         let (Some(slot), Some(value)) = (slot.id, value.id) else {
             return;
         };
         let mut recorder = self.0.borrow_mut();
-        match recorder.program.values[slot].origin {
-            Origin::Slot(slot) => {
+        let known = |&&(_, stored): &&(SlotId, ValueId)| stored == slot;
+        let slot = match recorder.program.values[slot].origin {
+            Origin::Slot(slot) => Some(slot),
+            _ => recorder.program.stores.iter().find(known).map(|&(slot, _)| slot),
+        };
+        match slot {
+            Some(slot) => {
                 recorder.program.stores.retain(|&(known, _)| known != slot);
                 recorder.program.stores.push((slot, value));
             }
-            _ => recorder
+            None => recorder
                 .fail("only a parameter, a buffer or optimizer state can be stored to".into()),
         }
     }
@@ -381,6 +394,12 @@ impl Trace {
 /// What tells slots apart.
 fn key(slot: &Slot) -> (Role, usize, usize) {
     (slot.role, slot.position, slot.index)
+}
+
+/// Checks that a value fits the machine's memory, alone.
+fn has_room(ty: &Type) -> Result<(), OpError> {
+    let bytes = ty.checked_size_bytes()?;
+    check_room(bytes).map_err(|error| OpError(format!("{ty}: {error}")))
 }
 
 impl Recorder {

@@ -179,6 +179,12 @@ impl<V> Arguments<V> {
         self.keyword.iter().find(|(known, _)| known == name).map(|(_, value)| value)
     }
 
+    /// Takes a keyword argument out.
+    pub fn take(&mut self, name: &str) -> Option<Tree<V>> {
+        let place = self.keyword.iter().position(|(known, _)| known == name)?;
+        Some(self.keyword.remove(place).1)
+    }
+
     /// Gives a keyword argument that is a number.
     pub fn number(&self, name: &str) -> Option<f64> {
         match self.get(name)? {

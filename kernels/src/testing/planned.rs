@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "the executor takes addresses; everything here is owned")]
 
 use super::{Array, read, record, write};
-use crate::cpu::executor::{self, Binding, Sink, Source, Stage};
+use crate::cpu::executor::{self, Binding, Direction, Sink, Source, Stage};
 use crate::cpu::memory::{AlignedBytes, padded};
 use crate::cpu::tile::{Key, Rows};
 use crate::passes::plan::{Plan, PlanOptions};
@@ -47,7 +47,7 @@ pub fn planned(build: impl Fn(&[Var]) -> Vec<Var>, models: &[Vec<Array>]) -> Vec
     };
     // SAFETY: all rows are of buffers above, which have a row of the program's type for each model; there are
     // no slots, and the executor asserts that the program has none.
-    unsafe { executor::run(&[Stage { plan: &plan, binding, steps: 1 }]) };
+    unsafe { executor::run(&[Stage { plan: &plan, binding, steps: 1 }], Direction::Up) };
     (0..models.len())
         .map(|model| outputs.iter().map(|output| output.array(model)).collect())
         .collect()

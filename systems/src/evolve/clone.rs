@@ -5,6 +5,7 @@ use bevy_ecs::prelude::*;
 use neurarch_components::blueprint::BlueprintId;
 use neurarch_components::population::Population;
 use neurarch_components::registry::ModuleTypes;
+use neurarch_components::tie::Ties;
 use neurarch_components::tree::Model;
 
 use super::EvolveError;
@@ -79,8 +80,9 @@ pub fn clone_models(
         let modules = originals.iter().map(|original| copies.get(original).copied());
         let modules = modules.collect::<Option<Vec<_>>>();
         clones.push(Clone { root, group, blueprint, modules });
-        // Each module is told of by its component, and all but the root by their names.
-        expected += 2 * originals.len() - 1;
+        // Each module is told of by its component, all but the root by their names, some by their ties.
+        let tied = originals.iter().filter(|&&module| world.get::<Ties>(module).is_some());
+        expected += 2 * originals.len() - 1 + tied.count();
     }
     let roots = clones.iter().map(|clone| clone.root).collect();
     if changes(world) == changed_before + expected {

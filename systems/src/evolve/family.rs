@@ -146,7 +146,7 @@ impl<const PARENTS: usize> Family<PARENTS> {
             let shared = count > 1 && sources.len() > 1;
             let (parts, bytes) = match shared {
                 true => (count, column.slot.ty.dtype.size_bytes()),
-                false => (1, bound.stride(slot)),
+                false => (1, bound.row_bytes(slot)),
             };
             let orders = &orders;
             (0..parts).map(move |part| Copies {

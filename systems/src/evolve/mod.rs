@@ -92,7 +92,7 @@ pub enum EvolveError {
 ///
 /// Entities, indices, numbers, random states and modes stay, and so do settings: for optimizers and for
 /// settings that are scalar slots there is [`overwrite_hyperparameters`]. An inactive model is overwritten
-/// like any other, since the list names it. As after any other write to parameters, a forward pass that was
+/// like any other, since the list names it. What the population [shares](crate::shared) stays as it is. As after any other write to parameters, a forward pass that was
 /// not followed by `backward` yet is stale.
 ///
 /// # Shape

@@ -10,7 +10,6 @@ use neurarch_kernels::program::{Scalar, ScalarOf};
 
 use super::EvolveError;
 use super::family::{advance, group, keys, signed};
-use crate::bind::Binder;
 use crate::launch::{Buffers, Job, Located, Members, launch};
 
 /// How a model's parameters are changed at random.
@@ -33,7 +32,7 @@ impl Noise {
 /// distribution, where an element is chosen.
 ///
 /// `noise` gives each model's, by its index; `is_chosen` says by their dotted names which parameters
-/// change. Buffers, gradients and optimizer state stay, and inactive models. Whether a parameter requires a
+/// change. Buffers, gradients and optimizer state stay, what the population shares, and inactive models. Whether a parameter requires a
 /// gradient does not matter.
 ///
 /// The numbers follow from the population's seed, the model's number, the parameter, and how often the model
@@ -122,7 +121,7 @@ fn run(world: &mut World, population: Entity, number: usize, plan: &Plan, noises
         written: &vec![true; plan.program.slots.len()],
         keys: &keys,
     };
-    let mut at = Located { population, group: number, members, binder: Binder::default() };
+    let mut at = Located::new(population, number, members);
     launch(world, &mut at, std::iter::once(job), &mut [], &mut Buffers::default())
         .expect("a signed model has the columns of its blueprint");
     advance(world, population, number, places);
@@ -141,7 +140,11 @@ fn plan(blueprint: &Blueprint, is_chosen: impl Fn(&str) -> bool) -> Option<Plan>
     for (position, at) in blueprint.positions.iter().enumerate() {
         for parameter in &at.parameters {
             let slot = blueprint.parameter(position, &parameter.name)?;
-            if is_chosen(&slot.name) && matches!(slot.ty.dtype, Dtype::F32 | Dtype::F64) {
+            let is_shared = blueprint.shared(&slot).is_some();
+            if !is_shared
+                && is_chosen(&slot.name)
+                && matches!(slot.ty.dtype, Dtype::F32 | Dtype::F64)
+            {
                 let slot = trace.slot(slot);
                 trace.store(&slot, &slot.noise(&std, &rate, number));
                 is_empty = false;

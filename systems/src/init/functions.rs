@@ -20,7 +20,7 @@ pub fn uniform_(
     low: f64,
     high: f64,
 ) -> Result<(), InitError> {
-    fill_with(world, population, name, |_| Some(Init::Uniform { low, high }))
+    fill_with(world, population, name, |_| Ok(Init::Uniform { low, high }))
 }
 
 /// Draws from `N(mean, std²)`.
@@ -33,7 +33,7 @@ pub fn normal_(
     mean: f64,
     std: f64,
 ) -> Result<(), InitError> {
-    fill_with(world, population, name, |_| Some(Init::Normal { mean, std }))
+    fill_with(world, population, name, |_| Ok(Init::Normal { mean, std }))
 }
 
 /// Draws from `N(mean, std²)` until the number lies in `[low, high]`.
@@ -47,7 +47,7 @@ pub fn trunc_normal_(
     (low, high): (f64, f64),
 ) -> Result<(), InitError> {
     let init = Init::TruncatedNormal { mean, std, low, high };
-    fill_with(world, population, name, |_| Some(init))
+    fill_with(world, population, name, |_| Ok(init.clone()))
 }
 
 /// Writes `value` everywhere.
@@ -59,28 +59,41 @@ pub fn constant_(
     name: &str,
     value: f64,
 ) -> Result<(), InitError> {
-    fill_with(world, population, name, |_| Some(Init::Constant(value)))
+    fill_with(world, population, name, |_| Ok(Init::Constant(value)))
 }
 
 /// Writes 1 everywhere.
 ///
 /// Source: `torch.nn.init.ones_`.
 pub fn ones_(world: &mut World, population: Entity, name: &str) -> Result<(), InitError> {
-    fill_with(world, population, name, |_| Some(Init::Ones))
+    fill_with(world, population, name, |_| Ok(Init::Ones))
 }
 
 /// Writes 0 everywhere.
 ///
 /// Source: `torch.nn.init.zeros_`.
 pub fn zeros_(world: &mut World, population: Entity, name: &str) -> Result<(), InitError> {
-    fill_with(world, population, name, |_| Some(Init::Zeros))
+    fill_with(world, population, name, |_| Ok(Init::Zeros))
 }
 
 /// Writes the identity matrix: `w[i, j] = 1` where `i = j`, 0 elsewhere.
 ///
 /// Source: `torch.nn.init.eye_`.
 pub fn eye_(world: &mut World, population: Entity, name: &str) -> Result<(), InitError> {
-    fill_with(world, population, name, |_| Some(Init::Eye))
+    fill_with(world, population, name, |_| Ok(Init::Eye))
+}
+
+/// Writes 1 in the middle of the kernel of as many channels as have an input of their own, 0 elsewhere:
+/// a convolution `[C_out, C_in, *K]` with so many `groups` passes its input through.
+///
+/// Source: `torch.nn.init.dirac_`.
+pub fn dirac_(
+    world: &mut World,
+    population: Entity,
+    name: &str,
+    groups: usize,
+) -> Result<(), InitError> {
+    fill_with(world, population, name, |_| Ok(Init::Dirac { groups }))
 }
 
 /// Draws from `U(-k, k)`, `k = gain · √(6 / (fan_in + fan_out))`.
@@ -144,7 +157,7 @@ pub fn orthogonal_(
     name: &str,
     gain: f64,
 ) -> Result<(), InitError> {
-    fill_with(world, population, name, |_| Some(Init::Orthogonal { gain }))
+    fill_with(world, population, name, |_| Ok(Init::Orthogonal { gain }))
 }
 
 /// Draws from `N(0, std²)` but for `⌈sparsity · rows⌉` zeros in each column.
@@ -157,12 +170,12 @@ pub fn sparse_(
     sparsity: f64,
     std: f64,
 ) -> Result<(), InitError> {
-    fill_with(world, population, name, |_| Some(Init::Sparse { sparsity, std }))
+    fill_with(world, population, name, |_| Ok(Init::Sparse { sparsity, std }))
 }
 
 #[cfg(test)]
 mod tests {
-    use neurarch_components::layers::Linear;
+    use neurarch_components::layers::{Conv1d, Linear};
     use neurarch_kernels::dtype::Dtype;
 
     use super::super::number_from;
@@ -234,6 +247,22 @@ mod tests {
     }
 
     #[test]
+    fn a_dirac_convolution_passes_its_input_through() {
+        let mut world = World::new();
+        let conv = Conv1d { groups: 2, bias: false, ..Conv1d::new(4, 6, 3) };
+        let made = spawn_population(&mut world, &conv, 1, 1, 7, Dtype::F32).unwrap();
+        dirac_(&mut world, made, "weight", 2).unwrap();
+        // Three outputs a group, of which two have an input: `[6, 2, 3]`, the middle of each kernel.
+        let mut expected = vec![0.0; 36];
+        for (output, input) in [(0, 0), (1, 1), (3, 0), (4, 1)] {
+            expected[output * 6 + input * 3 + 1] = 1.0;
+        }
+        assert_eq!(read(&mut world, made), expected);
+        let error = dirac_(&mut world, made, "weight", 4).unwrap_err().to_string();
+        assert!(error.contains("dim 0 must be divisible by groups"), "{error}");
+    }
+
+    #[test]
     fn an_orthogonal_matrix_has_gain_squared_times_the_identity_for_a_gram_matrix() {
         for (rows, columns) in [(40, 40), (40, 25), (25, 40), (1, 3), (3, 1)] {
             let row = filled(columns, rows, |w, p| orthogonal_(w, p, "weight", 1.5));
@@ -285,6 +314,7 @@ mod tests {
             (eye_(w, made, "bias"), "Only tensors with 2 dimensions are supported, got shape [2]"),
             (sparse_(w, made, "bias", 0.5, 1.0), "Only tensors with 2 dimensions are supported"),
             (orthogonal_(w, made, "bias", 1.0), "Only tensors with 2 or more dimensions"),
+            (dirac_(w, made, "weight", 1), "Only tensors with 3, 4, or 5 dimensions are supported"),
             (sparse_(w, made, "weight", 1.5, 1.0), "sparsity in [0, 1], got 1.5"),
             (normal_(w, made, "weight", 0.0, -1.0), "std >= 0.0, but found std -1"),
             (uniform_(w, made, "weight", 1.0, 0.0), "found from=1, to=0"),

@@ -1,5 +1,7 @@
 //! How far apart first numbers should lie: fans and gains.
 
+use std::str::FromStr;
+
 use neurarch_components::module::Init;
 use neurarch_kernels::shape::Shape;
 
@@ -20,6 +22,35 @@ pub enum Nonlinearity {
     LeakyReLU(f64),
     /// Scaled exponential linear units.
     SELU,
+}
+
+/// A name is not among those that torch knows.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UnknownName {
+    /// It should name a nonlinearity.
+    #[error("Unsupported nonlinearity {0}")]
+    Nonlinearity(String),
+    /// It should name a fan.
+    #[error("Mode {0} not supported, please use one of ['fan_in', 'fan_out']")]
+    FanMode(String),
+}
+
+/// Reads torch's name; `leaky_relu` has the slope 0.01.
+impl FromStr for Nonlinearity {
+    type Err = UnknownName;
+
+    fn from_str(name: &str) -> Result<Self, UnknownName> {
+        Ok(match name {
+            "linear" | "conv1d" | "conv2d" | "conv3d" | "conv_transpose1d" | "conv_transpose2d"
+            | "conv_transpose3d" => Nonlinearity::Linear,
+            "sigmoid" => Nonlinearity::Sigmoid,
+            "tanh" => Nonlinearity::Tanh,
+            "relu" => Nonlinearity::ReLU,
+            "leaky_relu" => Nonlinearity::LeakyReLU(0.01),
+            "selu" => Nonlinearity::SELU,
+            other => return Err(UnknownName::Nonlinearity(other.to_owned())),
+        })
+    }
 }
 
 /// Gives the factor by which first numbers make up for what a nonlinearity takes away.
@@ -47,56 +78,105 @@ pub enum FanMode {
     FanOut,
 }
 
-/// Counts the inputs and the outputs that each element of a weight `[out, in, ..]` meets; `None` if it
-/// has fewer than two axes.
-///
-/// Source: `torch.nn.init._calculate_fan_in_and_fan_out`.
-pub fn calculate_fan_in_and_fan_out(shape: &Shape) -> Option<(usize, usize)> {
-    let (&[fan_out, fan_in], kernel) = shape.split_first_chunk()?;
-    let field: usize = kernel.iter().product();
-    Some((fan_in * field, fan_out * field))
+/// Reads `fan_in` and `fan_out`, torch's names.
+impl FromStr for FanMode {
+    type Err = UnknownName;
+
+    fn from_str(name: &str) -> Result<Self, UnknownName> {
+        match name {
+            "fan_in" => Ok(FanMode::FanIn),
+            "fan_out" => Ok(FanMode::FanOut),
+            other => Err(UnknownName::FanMode(other.to_owned())),
+        }
+    }
 }
 
-/// Uniform with standard deviation `gain · √(2 / (fan_in + fan_out))`; `None` without fans.
+/// A shape with fewer than two axes has no fans; torch's words.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "Fan in and fan out can not be computed for tensor with fewer than 2 dimensions, got shape {0}"
+)]
+pub struct NoFans(pub Shape);
+
+/// Counts the inputs and the outputs that each element of a weight `[out, in, ..]` meets.
+///
+/// # Errors
+///
+/// If the shape has fewer than two axes.
+///
+/// Source: `torch.nn.init._calculate_fan_in_and_fan_out`.
+pub fn calculate_fan_in_and_fan_out(shape: &Shape) -> Result<(usize, usize), NoFans> {
+    let Some((&[fan_out, fan_in], kernel)) = shape.split_first_chunk() else {
+        return Err(NoFans(shape.clone()));
+    };
+    let field: usize = kernel.iter().product();
+    Ok((fan_in * field, fan_out * field))
+}
+
+/// Uniform with standard deviation `gain · √(2 / (fan_in + fan_out))`.
+///
+/// # Errors
+///
+/// If the shape has fewer than two axes.
 ///
 /// Source: `torch.nn.init.xavier_uniform_`.
-pub fn xavier_uniform(shape: &Shape, gain: f64) -> Option<Init> {
+pub fn xavier_uniform(shape: &Shape, gain: f64) -> Result<Init, NoFans> {
     xavier_std(shape, gain).map(uniform)
 }
 
-/// Normal with standard deviation `gain · √(2 / (fan_in + fan_out))`; `None` without fans.
+/// Normal with standard deviation `gain · √(2 / (fan_in + fan_out))`.
+///
+/// # Errors
+///
+/// If the shape has fewer than two axes.
 ///
 /// Source: `torch.nn.init.xavier_normal_`.
-pub fn xavier_normal(shape: &Shape, gain: f64) -> Option<Init> {
+pub fn xavier_normal(shape: &Shape, gain: f64) -> Result<Init, NoFans> {
     xavier_std(shape, gain).map(|std| Init::Normal { mean: 0.0, std })
 }
 
-/// Uniform with standard deviation `gain / √fan`; `None` without fans.
+/// Uniform with standard deviation `gain / √fan`.
+///
+/// # Errors
+///
+/// If the shape has fewer than two axes.
 ///
 /// Source: `torch.nn.init.kaiming_uniform_`.
-pub fn kaiming_uniform(shape: &Shape, mode: FanMode, nonlinearity: Nonlinearity) -> Option<Init> {
+pub fn kaiming_uniform(
+    shape: &Shape,
+    mode: FanMode,
+    nonlinearity: Nonlinearity,
+) -> Result<Init, NoFans> {
     kaiming_std(shape, mode, nonlinearity).map(uniform)
 }
 
-/// Normal with standard deviation `gain / √fan`; `None` without fans.
+/// Normal with standard deviation `gain / √fan`.
+///
+/// # Errors
+///
+/// If the shape has fewer than two axes.
 ///
 /// Source: `torch.nn.init.kaiming_normal_`.
-pub fn kaiming_normal(shape: &Shape, mode: FanMode, nonlinearity: Nonlinearity) -> Option<Init> {
+pub fn kaiming_normal(
+    shape: &Shape,
+    mode: FanMode,
+    nonlinearity: Nonlinearity,
+) -> Result<Init, NoFans> {
     kaiming_std(shape, mode, nonlinearity).map(|std| Init::Normal { mean: 0.0, std })
 }
 
-fn xavier_std(shape: &Shape, gain: f64) -> Option<f64> {
+fn xavier_std(shape: &Shape, gain: f64) -> Result<f64, NoFans> {
     let (fan_in, fan_out) = calculate_fan_in_and_fan_out(shape)?;
-    Some(gain * (2.0 / (fan_in + fan_out).max(1) as f64).sqrt())
+    Ok(gain * (2.0 / (fan_in + fan_out).max(1) as f64).sqrt())
 }
 
-fn kaiming_std(shape: &Shape, mode: FanMode, nonlinearity: Nonlinearity) -> Option<f64> {
+fn kaiming_std(shape: &Shape, mode: FanMode, nonlinearity: Nonlinearity) -> Result<f64, NoFans> {
     let (fan_in, fan_out) = calculate_fan_in_and_fan_out(shape)?;
     let fan = match mode {
         FanMode::FanIn => fan_in,
         FanMode::FanOut => fan_out,
     };
-    Some(calculate_gain(nonlinearity) / (fan.max(1) as f64).sqrt())
+    Ok(calculate_gain(nonlinearity) / (fan.max(1) as f64).sqrt())
 }
 
 fn uniform(std: f64) -> Init {
@@ -111,16 +191,16 @@ mod tests {
     #[test]
     fn fans_are_torchs() {
         let fans = |sizes: &[usize]| calculate_fan_in_and_fan_out(&Shape::from(sizes));
-        assert_eq!(fans(&[16, 4]), Some((4, 16)));
-        assert_eq!(fans(&[8, 3, 5, 5]), Some((75, 200)));
-        assert_eq!(fans(&[16]), None);
+        assert_eq!(fans(&[16, 4]), Ok((4, 16)));
+        assert_eq!(fans(&[8, 3, 5, 5]), Ok((75, 200)));
+        assert_eq!(fans(&[16]), Err(NoFans(Shape::from([16]))));
     }
 
     #[test]
     fn a_linear_layer_starts_within_one_over_the_root_of_its_inputs() {
         let nonlinearity = Nonlinearity::LeakyReLU(5f64.sqrt());
         let init = kaiming_uniform(&Shape::from([16, 4]), FanMode::FanIn, nonlinearity);
-        let Some(Init::Uniform { low, high }) = init else { panic!("a weight has fans") };
+        let Ok(Init::Uniform { low, high }) = init else { panic!("a weight has fans") };
         assert!((high - 0.5).abs() < 1e-15 && low == -high);
     }
 }

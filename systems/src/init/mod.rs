@@ -9,12 +9,14 @@ mod gain;
 mod op;
 mod sample;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bevy_ecs::prelude::*;
 use neurarch_components::blueprint::{Blueprint, Blueprints};
+use neurarch_components::mode::Draws;
 use neurarch_components::module::Init;
 use neurarch_components::population::{Group, Population};
+use neurarch_components::registry::ModuleTypes;
 use neurarch_components::tree::Model;
 use neurarch_kernels::cpu::tile::Key;
 use neurarch_kernels::dtype::Dtype;
@@ -24,18 +26,17 @@ use neurarch_kernels::program::{Role, Slot};
 use neurarch_kernels::shape::Shape;
 
 pub use functions::{
-    constant_, eye_, kaiming_normal_, kaiming_uniform_, normal_, ones_, orthogonal_, sparse_,
-    trunc_normal_, uniform_, xavier_normal_, xavier_uniform_, zeros_,
+    constant_, dirac_, eye_, kaiming_normal_, kaiming_uniform_, normal_, ones_, orthogonal_,
+    sparse_, trunc_normal_, uniform_, xavier_normal_, xavier_uniform_, zeros_,
 };
 pub use gain::{
-    FanMode, Nonlinearity, calculate_fan_in_and_fan_out, calculate_gain, kaiming_normal,
-    kaiming_uniform, xavier_normal, xavier_uniform,
+    FanMode, NoFans, Nonlinearity, UnknownName, calculate_fan_in_and_fan_out, calculate_gain,
+    kaiming_normal, kaiming_uniform, xavier_normal, xavier_uniform,
 };
 
 pub(crate) use op::Fill;
 
 use crate::access::{self, AccessError};
-use crate::bind::Binder;
 use crate::launch::{Buffers, Job, Located, Members, launch};
 use crate::parametrize;
 use crate::sign::{self, SignError};
@@ -49,15 +50,12 @@ pub enum InitError {
     #[error(transparent)]
     Access(#[from] AccessError),
     /// The numbers depend on fans, and the parameter has fewer than two axes; torch's words.
-    #[error(
-        "'{name}': Fan in and fan out can not be computed for tensor with fewer than 2 dimensions, \
-         got shape {shape}"
-    )]
+    #[error("'{name}': {source}")]
     Fans {
         /// The dotted name.
         name: String,
-        /// The parameter's shape.
-        shape: Shape,
+        /// Says the parameter's shape.
+        source: NoFans,
     },
     /// The distribution is one of matrices; torch's words.
     #[error("'{name}': Only tensors with {supported} dimensions are supported, got shape {shape}")]
@@ -86,6 +84,16 @@ pub enum InitError {
         low: f64,
         /// The upper bound given.
         high: f64,
+    },
+    /// The first axis is not made of so many groups; torch's words.
+    #[error("'{name}': dim 0 must be divisible by groups, got shape {shape} and groups={groups}")]
+    Groups {
+        /// The dotted name.
+        name: String,
+        /// The parameter's shape.
+        shape: Shape,
+        /// What was given.
+        groups: usize,
     },
     /// The fraction of zeros is no fraction.
     #[error("'{name}': expected sparsity in [0, 1], got {sparsity}")]
@@ -132,7 +140,8 @@ pub fn number_from(world: &mut World, population: Entity, first: u64) -> Result<
 ///
 /// If `population` is no population. Entities that are no models of it are passed over.
 ///
-/// Source: `torch.nn.Module.reset_parameters`, of every module.
+/// Source: `torch.nn.Module.reset_parameters`, of every module. What the population
+/// [shares](crate::shared) stays as it is.
 pub fn reset_parameters(
     world: &mut World,
     population: Entity,
@@ -147,7 +156,7 @@ pub fn reset_parameters(
         resets.push((number, places.collect(), first_numbers(blueprint)));
     }
     for (group, places, fills) in resets {
-        fill(world, population, group, places, fills);
+        fill(world, population, group, places, fills, Draw::First);
     }
     parametrize::reset_originals(world, models);
     Ok(())
@@ -158,8 +167,8 @@ pub fn reset_parameters(
 ///
 /// # Errors
 ///
-/// If a model has no such parameter, `init` gives `None`, which means that the shape has no fans, or
-/// what it gives fits neither the parameter nor itself. Nothing is changed then.
+/// If a model has no such parameter, `init` finds no fans in the shape, or what it gives fits neither the
+/// parameter nor itself. Nothing is changed then.
 ///
 /// # Example
 ///
@@ -181,7 +190,7 @@ pub fn fill_with(
     world: &mut World,
     population: Entity,
     name: &str,
-    init: impl Fn(&Shape) -> Option<Init>,
+    init: impl Fn(&Shape) -> Result<Init, NoFans>,
 ) -> Result<(), InitError> {
     sign::refresh(world, population).map_err(AccessError::from)?;
     let Some(found) = world.get::<Population>(population) else { return Ok(()) };
@@ -193,39 +202,43 @@ pub fn fill_with(
             module: blueprint.positions[0].module.type_name(),
             name: name.to_owned(),
         })?;
-        let init = init(&slot.ty.shape).ok_or_else(|| InitError::Fans {
-            name: name.to_owned(),
-            shape: slot.ty.shape.clone(),
-        })?;
-        check(name, &slot, init)?;
+        let init = init(&slot.ty.shape);
+        let init = init.map_err(|source| InitError::Fans { name: name.to_owned(), source })?;
+        check(name, &slot, &init)?;
         fills.push((number, (0..group.members.len()).collect(), vec![(slot, init)]));
     }
     for (group, places, fills) in fills {
-        fill(world, population, group, places, fills);
+        fill(world, population, group, places, fills, Draw::First);
     }
     Ok(())
 }
 
 /// Gives one parameter or buffer of one model new numbers.
 pub(crate) fn draw(world: &mut World, at: &Spot, slot: Slot, init: Init) {
-    fill(world, at.population, at.group, vec![at.member], vec![(slot, init)]);
+    fill(world, at.population, at.group, vec![at.member], vec![(slot, init)], Draw::First);
 }
 
 /// Refuses a distribution that a parameter cannot have.
-pub(crate) fn check(name: &str, slot: &Slot, init: Init) -> Result<(), InitError> {
+pub(crate) fn check(name: &str, slot: &Slot, init: &Init) -> Result<(), InitError> {
     let (shape, dtype) = (&slot.ty.shape, slot.ty.dtype);
     let name = || name.to_owned();
     let dimensions =
         |supported| InitError::Dimensions { name: name(), supported, shape: shape.clone() };
     let is_ordered = |low: f64, high: f64| low <= high;
-    if init != Init::Zeros && !matches!(dtype, Dtype::F32 | Dtype::F64) {
+    if *init != Init::Zeros && !matches!(dtype, Dtype::F32 | Dtype::F64) {
         return Err(InitError::Dtype { name: name(), dtype });
     }
-    match init {
+    match *init {
         Init::Eye | Init::Sparse { .. } | Init::NormalRows { .. } if shape.len() != 2 => {
             return Err(dimensions("2"));
         }
         Init::Orthogonal { .. } if shape.len() < 2 => return Err(dimensions("2 or more")),
+        Init::Dirac { .. } if !(3..=5).contains(&shape.len()) => {
+            return Err(dimensions("3, 4, or 5"));
+        }
+        Init::Dirac { groups } if groups == 0 || shape[0] % groups != 0 => {
+            return Err(InitError::Groups { name: name(), shape: shape.clone(), groups });
+        }
         Init::Sparse { sparsity, .. } if !(0.0..=1.0).contains(&sparsity) => {
             return Err(InitError::Sparsity { name: name(), sparsity });
         }
@@ -237,7 +250,7 @@ pub(crate) fn check(name: &str, slot: &Slot, init: Init) -> Result<(), InitError
         }
         _ => {}
     }
-    match init {
+    match *init {
         Init::Normal { std, .. } | Init::TruncatedNormal { std, .. } | Init::Sparse { std, .. }
             if !is_ordered(0.0, std) =>
         {
@@ -247,11 +260,48 @@ pub(crate) fn check(name: &str, slot: &Slot, init: Init) -> Result<(), InitError
     }
 }
 
+/// A parameter or buffer that a change of structure made new: its numbers are zero.
+pub(crate) struct Fresh {
+    /// The model's root.
+    pub(crate) root: Entity,
+    /// The module's place in the model's blueprint.
+    pub(crate) position: usize,
+    /// [`Role::Parameter`] or [`Role::Buffer`].
+    pub(crate) role: Role,
+    /// Its place in the module.
+    pub(crate) index: usize,
+}
+
+/// Which random numbers a parameter that is new starts with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Draw {
+    /// Those of its place in a model that was just spawned.
+    First,
+    /// Those that the model comes to next: what stood at this place before had the first ones, and may live on
+    /// at another.
+    Anew,
+}
+
 /// Gives parameters that a change of structure made new their first numbers.
-pub(crate) fn reset_fresh(world: &mut World, population: Entity, fresh: &[sign::Fresh]) {
+pub(crate) fn reset_fresh(world: &mut World, population: Entity, fresh: &[Fresh], draw: Draw) {
+    let count = |world: &mut World| {
+        let roots: BTreeSet<Entity> = fresh.iter().map(|fresh| fresh.root).collect();
+        for root in roots.into_iter().filter(|_| draw == Draw::Anew) {
+            if let Some(mut draws) = world.get_mut::<Draws>(root) {
+                draws.0 += 1;
+            }
+        }
+    };
+    // A step of its own, which neither a pass before nor one after has.
+    count(world);
+    draw_fresh(world, population, fresh, draw);
+    count(world);
+}
+
+fn draw_fresh(world: &mut World, population: Entity, fresh: &[Fresh], draw: Draw) {
     let Some(found) = world.get::<Population>(population) else { return };
     let mut places: BTreeMap<_, Vec<usize>> = BTreeMap::new();
-    for &sign::Fresh { root, position, role, index } in fresh {
+    for &Fresh { root, position, role, index } in fresh {
         let Some(blueprint) = world.get::<Model>(root).map(|model| model.blueprint) else {
             continue;
         };
@@ -271,7 +321,7 @@ pub(crate) fn reset_fresh(world: &mut World, population: Entity, fresh: &[sign::
         Some((number, places, first_numbers(blueprint).into_iter().filter(is_his).collect()))
     });
     for (group, places, fills) in resets.collect::<Vec<_>>() {
-        fill(world, population, group, places, fills);
+        fill(world, population, group, places, fills, draw);
     }
 }
 
@@ -298,17 +348,76 @@ fn first_numbers(blueprint: &Blueprint) -> Vec<(Slot, Init)> {
     fills
 }
 
-/// Fills slots of the models at some places of a group.
+/// Fills slots of the models at some places of a group. Numbers that a module gives are those of each model's own
+/// module.
 fn fill(
+    world: &mut World,
+    population: Entity,
+    group: usize,
+    places: Vec<usize>,
+    fills: Vec<(Slot, Init)>,
+    draw: Draw,
+) {
+    let is_given = |(_, init): &(Slot, Init)| matches!(init, Init::Numbers(_));
+    let (given, drawn): (Vec<_>, Vec<_>) = fills.into_iter().partition(is_given);
+    for (slot, init) in given {
+        // Models next to each other nearly always have the same.
+        let own = |&place: &usize| (own_numbers(world, population, group, place, &slot), place);
+        let own: Vec<_> = places.iter().map(own).collect();
+        for alike in own.chunk_by(|(one, _), (other, _)| one == other) {
+            let places = alike.iter().map(|(_, place)| *place).collect();
+            let init = alike[0].0.clone().unwrap_or_else(|| init.clone());
+            fill_alike(world, population, group, places, vec![(slot.clone(), init)], draw);
+        }
+    }
+    if !drawn.is_empty() {
+        fill_alike(world, population, group, places, drawn, draw);
+    }
+}
+
+/// Gives the numbers that a model's own module resets a parameter or buffer to, if it gives numbers.
+fn own_numbers(
+    world: &World,
+    population: Entity,
+    group: usize,
+    place: usize,
+    slot: &Slot,
+) -> Option<Init> {
+    let group = &world.get::<Population>(population)?.groups()[group];
+    let entity = *group.modules[slot.position].get(place)?;
+    let module = world.get_resource::<ModuleTypes>()?.module(world.get_entity(entity).ok()?)?;
+    let init = module.reset(slot.name.rsplit('.').next().unwrap_or_default());
+    matches!(init, Init::Numbers(_)).then_some(init)
+}
+
+/// Fills slots of the models at some places of a group, all by the same rules.
+fn fill_alike(
     world: &mut World,
     population: Entity,
     group: usize,
     mut places: Vec<usize>,
     fills: Vec<(Slot, Init)>,
+    draw: Draw,
 ) {
     places.sort_unstable();
     places.dedup();
     let Some(found) = world.get::<Population>(population) else { return };
+    let of = &found.groups()[group];
+    let is_shared = |(slot, _): &(Slot, Init)| {
+        of.contents[slot.position].shared(slot.role, slot.index).is_some()
+    };
+    let number = |place: usize| world.get::<Model>(of.modules[0][place]).map(|model| model.number);
+    let (shared, fills): (Vec<_>, Vec<_>) = fills.into_iter().partition(is_shared);
+    let first = places.iter().copied().min_by_key(|&place| number(place));
+    if places.len() > 1 && !shared.is_empty() {
+        // What all have is drawn once, by the model of the least number.
+        fill_alike(world, population, group, first.into_iter().collect(), shared, draw);
+        return fill_alike(world, population, group, places, fills, draw);
+    }
+    let fills = [shared, fills].concat();
+    if fills.is_empty() {
+        return;
+    }
     let Some(&first) = places.first() else { return };
     let of = &found.groups()[group];
     let mut members = Members::first(found.len(), of.members[first]);
@@ -316,9 +425,13 @@ fn fill(
     members.settle();
     let number =
         |&place: &usize| world.get::<Model>(of.modules[0][place]).map_or(0, |model| model.number);
+    let step = |&place: &usize| match draw {
+        Draw::First => 0,
+        Draw::Anew => world.get::<Draws>(of.modules[0][place]).map_or(0, |draws| draws.0),
+    };
     let keys: Vec<_> = places
         .iter()
-        .map(|place| Key { seed: found.seed, number: number(place), step: 0 })
+        .map(|place| Key { seed: found.seed, number: number(place), step: step(place) })
         .collect();
 
     let trace = Trace::new();
@@ -339,7 +452,7 @@ fn fill(
         written: &written,
         keys: &keys,
     };
-    let mut at = Located { population, group, members, binder: Binder::default() };
+    let mut at = Located::new(population, group, members);
     let jobs = std::iter::once(job);
     launch(world, &mut at, jobs, &mut [], &mut Buffers::default())
         .expect("a signed model has the columns of its blueprint");

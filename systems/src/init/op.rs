@@ -10,6 +10,10 @@ use neurarch_kernels::shape::{Operand, Type};
 
 use super::sample::{Sample, fill};
 
+/// How far the counters of two steps lie apart: 2⁶⁴ divided by the golden ratio, so that those of many steps
+/// are spread evenly.
+const STRIDE: u64 = 0x9e37_79b9_7f4a_7c15;
+
 /// Fills a value with numbers drawn for one slot of each model.
 #[derive(Clone, Debug)]
 pub(crate) struct Fill {
@@ -56,16 +60,18 @@ impl Op for Fill {
 
 impl Fill {
     fn kernel_of<T: Sample>(&self) -> Box<dyn Kernel> {
-        let Fill { init, position, draw, .. } = *self;
-        let rows = self.ty.shape.first().copied().unwrap_or(1);
-        let columns = self.ty.shape.iter().product::<usize>() / rows.max(1);
+        let Fill { ref init, position, draw, .. } = *self;
+        let (init, shape) = (init.clone(), self.ty.shape.clone());
         Box::new(move |tile: &mut Tile<'_>| {
             for model in 0..tile.models() {
                 let model = tile.model(model);
-                // The position takes the place of the step: nothing draws twice with one counter.
-                let key = Key { step: position, ..model.key().0 };
+                // The position takes the place of the step: nothing draws twice with one counter. What comes
+                // later in a model's life is far from all positions.
+                let key = model.key().0;
+                let step = position.wrapping_add(key.step.wrapping_mul(STRIDE));
+                let key = Key { step, ..key };
                 let (_, mut outputs, _) = model.split();
-                fill(outputs.take::<T>(), columns, init, &mut Stream::new(key, draw));
+                fill(outputs.take::<T>(), &shape, &init, &mut Stream::new(key, draw));
             }
         })
     }

@@ -42,12 +42,18 @@ impl Sample for f64 {
     }
 }
 
-/// Fills a row of a parameter, `columns` elements for each index of its first axis.
-pub(super) fn fill<T: Sample>(row: &mut [T], columns: usize, init: Init, stream: &mut impl Rng) {
-    match init {
+/// Fills a row of a parameter of a shape; what is one of matrices takes the axes after the first for columns.
+pub(super) fn fill<T: Sample>(row: &mut [T], shape: &[usize], init: &Init, stream: &mut impl Rng) {
+    let columns: usize = shape.iter().skip(1).product();
+    match *init {
         Init::Zeros => row.fill(T::from_f64(0.0)),
         Init::Ones => row.fill(T::from_f64(1.0)),
         Init::Constant(value) => row.fill(T::from_f64(value)),
+        Init::Numbers(ref numbers) => {
+            for (element, &number) in row.iter_mut().zip(numbers.iter()) {
+                *element = T::from_f64(number);
+            }
+        }
         Init::Eye => {
             row.fill(T::from_f64(0.0));
             for (line, elements) in row.chunks_mut(columns.max(1)).enumerate() {
@@ -56,6 +62,7 @@ pub(super) fn fill<T: Sample>(row: &mut [T], columns: usize, init: Init, stream:
                 }
             }
         }
+        Init::Dirac { groups } => dirac(row, shape, groups),
         Init::Uniform { low, high } => {
             for element in row {
                 *element = T::from_f64(low + (high - low) * T::unit(stream).to_f64());
@@ -80,6 +87,22 @@ pub(super) fn fill<T: Sample>(row: &mut [T], columns: usize, init: Init, stream:
         Init::Sparse { sparsity, std } => {
             row.iter_mut().for_each(|element| *element = T::from_f64(std * normal(stream)));
             scatter_zeros(row, columns, sparsity, stream);
+        }
+    }
+}
+
+/// Writes the convolution `[C_out, C_in, *K]` that passes its input through, in each of its groups.
+fn dirac<T: Sample>(row: &mut [T], shape: &[usize], groups: usize) {
+    row.fill(T::from_f64(0.0));
+    let [outputs, inputs, ref kernel @ ..] = *shape else { return };
+    let middle = kernel.iter().fold(0, |at, &size| at * size + size / 2);
+    let size: usize = kernel.iter().product();
+    let outputs = outputs / groups.max(1);
+    for (group, channel) in (0..groups).flat_map(|g| (0..outputs.min(inputs)).map(move |c| (g, c)))
+    {
+        let at = ((group * outputs + channel) * inputs + channel) * size + middle;
+        if let Some(element) = row.get_mut(at) {
+            *element = T::from_f64(1.0);
         }
     }
 }
@@ -163,7 +186,7 @@ mod tests {
 
     fn filled(init: Init) -> Vec<f64> {
         let mut row = vec![0.0; 10_000];
-        fill(&mut row, 100, init, &mut Stream::new(Key { seed: 7, ..Key::default() }, 0));
+        fill(&mut row, &[100, 100], &init, &mut Stream::new(Key { seed: 7, ..Key::default() }, 0));
         row
     }
 

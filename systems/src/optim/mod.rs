@@ -1,10 +1,13 @@
 //! Which component types are optimizers, and who has one.
 
+pub mod lr_scheduler;
+
 use bevy_ecs::component::ComponentId;
 use bevy_ecs::prelude::*;
 use bevy_ecs::world::EntityRef;
 use neurarch_components::optimizer::{Adam, AdamW, DynOptimizer, Optimizer, SGD};
 use neurarch_components::population::Group;
+use neurarch_components::scheduler::{Scheduler, SchedulerError};
 
 /// The component types that are optimizers. [`SGD`], [`Adam`] and [`AdamW`] are known from the start.
 #[derive(Resource, Debug)]
@@ -18,7 +21,11 @@ pub struct Optimizers {
 struct OptimizerType {
     id: ComponentId,
     get: fn(EntityRef<'_>) -> Option<&dyn DynOptimizer>,
+    schedule: fn(&mut EntityWorldMut<'_>, Change<'_>) -> Option<Result<(), SchedulerError>>,
 }
+
+/// A step of a scheduler, which changes the optimizer beside it.
+type Change<'a> = &'a dyn Fn(&mut Scheduler, &mut dyn DynOptimizer) -> Result<(), SchedulerError>;
 
 impl Optimizers {
     /// Makes optimizers of type `O` known.
@@ -46,6 +53,11 @@ impl Optimizers {
         types.types.push(OptimizerType {
             id,
             get: |entity| entity.get::<O>().map(|optimizer| optimizer as &dyn DynOptimizer),
+            schedule: |entity, change| {
+                let (mut scheduler, mut optimizer) =
+                    entity.get_components_mut::<(&mut Scheduler, &mut O)>().ok()?;
+                Some(change(&mut scheduler, &mut *optimizer))
+            },
         });
         world
             .add_observer(|_: On<Add<O>>, mut types: ResMut<'_, Optimizers>| types.generation += 1);

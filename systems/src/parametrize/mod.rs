@@ -6,7 +6,7 @@ mod companions;
 mod constraints;
 mod register;
 mod remove;
-mod site;
+pub(crate) mod site;
 pub mod weight_norm;
 
 use bevy_ecs::prelude::*;
@@ -333,7 +333,7 @@ pub(crate) fn reset_originals(world: &mut World, models: &[Entity]) {
             let drawn = site.slots_of(list).into_iter().next().and_then(|mut slot| {
                 let dtype = of.tensor.dtype.unwrap_or(slot.ty.dtype);
                 slot.ty = Type { dtype, shape: of.tensor.shape.clone() };
-                let fill = Fill::new(&slot, of.init);
+                let fill = Fill::new(&slot, of.init.clone());
                 let record = |call: &Call<'_>| turn_around(call, call.trace.apply(fill, &[]));
                 site.evaluate(world, list, record).ok()
             });

@@ -134,17 +134,11 @@ pub(super) fn check_place(
     site: &Site,
     slot: Option<&Slot>,
 ) -> Result<(), ParametrizeError> {
-    if let Some(slot) = slot {
-        let place = (slot.position, slot.index);
-        let is_tied =
-            place.0 != site.position
-                || !is_buffer(slot.role)
-                    && site.blueprint.positions.iter().any(|at| {
-                        at.parameters.iter().any(|parameter| parameter.tied == Some(place))
-                    });
-        if is_tied {
-            return Err(ParametrizeError::Tied { name: slot.name.clone() });
-        }
+    let of = &site.blueprint;
+    let has_other_home =
+        |slot: &Slot| of.shared(slot).is_some() || site.other_name(site.position, slot).is_some();
+    if let Some(slot) = slot.filter(|slot| has_other_home(slot)) {
+        return Err(ParametrizeError::Tied { name: slot.name.clone() });
     }
     let is_taken = site.blueprint.parametrizations(site.position).is_none()
         && site

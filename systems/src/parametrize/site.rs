@@ -28,17 +28,17 @@ use crate::sign::{self, SignError, root_of};
 const MARKERS: usize = 24;
 
 /// Modules that stand at one position of one blueprint, in models of one population.
-pub(super) struct Site {
-    pub(super) population: Entity,
-    pub(super) blueprint: Arc<Blueprint>,
-    pub(super) position: usize,
-    pub(super) members: Vec<Member>,
+pub(crate) struct Site {
+    pub(crate) population: Entity,
+    pub(crate) blueprint: Arc<Blueprint>,
+    pub(crate) position: usize,
+    pub(crate) members: Vec<Member>,
 }
 
 /// One of the modules of a [`Site`].
-pub(super) struct Member {
-    pub(super) module: Entity,
-    pub(super) root: Entity,
+pub(crate) struct Member {
+    pub(crate) module: Entity,
+    pub(crate) root: Entity,
     /// The entities of all modules of its model, by position.
     modules: Vec<Entity>,
     key: Key,
@@ -47,19 +47,19 @@ pub(super) struct Member {
 
 impl Member {
     /// Gives the entity of the module at a position of its model.
-    pub(super) fn entity(&self, position: usize) -> Entity {
+    pub(crate) fn entity(&self, position: usize) -> Entity {
         self.modules[position]
     }
 }
 
 /// The rows of some members, side by side.
-pub(super) struct Rows {
-    pub(super) ty: Type,
-    pub(super) bytes: Vec<u8>,
+pub(crate) struct Rows {
+    pub(crate) ty: Type,
+    pub(crate) bytes: Vec<u8>,
 }
 
 impl Rows {
-    pub(super) fn row(&self, member: usize) -> &[u8] {
+    pub(crate) fn row(&self, member: usize) -> &[u8] {
         let size = self.ty.size_bytes();
         &self.bytes[member * size..][..size]
     }
@@ -74,12 +74,13 @@ impl Rows {
     }
 }
 
-/// Finds the modules that a target names.
-pub(super) fn modules(
+/// Finds the modules that a target names; a population's entity stands for the roots of its models.
+pub(crate) fn modules(
     world: &mut World,
     target: impl Into<Target>,
 ) -> Result<Vec<Entity>, ParametrizeError> {
     let (population, path) = match target.into() {
+        Target::Module(of) if world.get::<Population>(of).is_some() => (of, String::new()),
         Target::Module(module) => return Ok(vec![module]),
         Target::Population(population, path) => (population, path),
         Target::All => return Err(ParametrizeError::AllModules),
@@ -100,7 +101,7 @@ pub(super) fn modules(
 }
 
 /// Puts modules together that stand at one position.
-pub(super) fn sites(world: &mut World, modules: &[Entity]) -> Result<Vec<Site>, ParametrizeError> {
+pub(crate) fn sites(world: &mut World, modules: &[Entity]) -> Result<Vec<Site>, ParametrizeError> {
     let mut sites: Vec<Site> = Vec::new();
     let mut refreshed = Vec::new();
     for &module in modules {
@@ -164,6 +165,21 @@ impl Site {
         parameter().or_else(|| self.blueprint.buffer(self.position, name))
     }
 
+    /// Finds another name of a parameter or buffer of the module at a position: what it is tied to, or what is tied
+    /// to it.
+    pub(crate) fn other_name(&self, position: usize, slot: &Slot) -> Option<String> {
+        let place = (slot.position, slot.index);
+        if slot.position != position {
+            return Some(slot.name.clone());
+        }
+        let mut others = self.blueprint.positions.iter().enumerate();
+        let tied = others.find_map(|(at, of)| {
+            let tied = of.parameters.iter().find(|parameter| parameter.tied == Some(place))?;
+            Some(self.blueprint.path_below(at, &tied.name))
+        });
+        tied.filter(|_| slot.role != Role::Buffer)
+    }
+
     /// Gives the list of originals at a position.
     pub(super) fn originals(&self, list: usize) -> Option<&ParametrizationList> {
         let module = &*self.blueprint.positions[list].module;
@@ -213,7 +229,7 @@ impl Site {
 
     /// Computes what `record` records in a call of the module at `position`, from the numbers that the modules
     /// have now.
-    pub(super) fn evaluate<R>(
+    pub(crate) fn evaluate<R>(
         &self,
         world: &World,
         position: usize,
@@ -264,7 +280,7 @@ impl Site {
 }
 
 /// Copies a computed value.
-pub(super) fn read(trace: &Trace, value: &Var) -> Result<Rows, ParametrizeError> {
+pub(crate) fn read(trace: &Trace, value: &Var) -> Result<Rows, ParametrizeError> {
     let computed = value.id().and_then(|id| {
         let eager = trace.values()?;
         let (ty, bytes) = eager.read_bytes(id).ok()?;
@@ -316,7 +332,7 @@ pub(super) fn reset(site: &Site, blueprint: &Blueprint, trace: &Trace) -> Vec<(S
 }
 
 /// Writes the row of a parameter or buffer of a module's entity, by its own name.
-pub(super) fn write(world: &mut World, module: Entity, name: &str, bytes: &[u8]) {
+pub(crate) fn write(world: &mut World, module: Entity, name: &str, bytes: &[u8]) {
     let Some(contents) = world.get::<Columned>(module).map(|columned| columned.0.clone()) else {
         return;
     };

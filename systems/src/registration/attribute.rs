@@ -123,7 +123,7 @@ pub fn delattr(world: &mut World, module: Entity, name: &str) -> Result<(), Regi
         registered.buffers.retain(is_other);
         edit(world, &names, Some(registered), name)?;
     } else if let Some(child) = names.child(world, name) {
-        remove_child(world, &at, child, name)?;
+        remove_child(world, &at, child)?;
     } else if !forget(world, &names, name) {
         return Err(RegistrationError::NoAttribute { class: names.class, name: name.to_owned() });
     }

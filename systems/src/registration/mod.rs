@@ -33,6 +33,7 @@ use crate::lookup::{Child, Names};
 use crate::sign::{self, SignError};
 use crate::traverse::{Spot, locate, owner};
 use module::remove_child;
+pub(crate) use module::{Sapling, check_going, prepare};
 
 /// Finds the module that is to be edited; `what` is what an entity without layer component is told.
 fn subject(
@@ -176,7 +177,7 @@ pub fn register_buffer(
 }
 
 /// Calls the registration hooks; gives what is to be registered.
-fn ask(
+pub(crate) fn ask(
     world: &World,
     kind: HookKind,
     names: &Names,
@@ -229,7 +230,7 @@ fn put(
     let ty = numbers.map(|numbers| numbers.ty(names.dtype));
     if let (Some(Numbers::Drawn { init, .. }), Some(ty)) = (numbers, &ty) {
         let slot = Slot { name: name.to_owned(), role, position: 0, index: 0, ty: ty.clone() };
-        init::check(name, &slot, *init)?;
+        init::check(name, &slot, init)?;
     }
     let is_parameter = role == Role::Parameter;
     let list = |registered: &mut Registered, ty: Option<Type>| {
@@ -259,7 +260,7 @@ fn put(
     }
     for gone in &gone {
         if let Gone::Child(child) = gone {
-            remove_child(world, at, *child, name)?;
+            remove_child(world, at, *child)?;
         }
     }
     if known && ty.is_none() {
@@ -282,7 +283,7 @@ fn put(
                 false => blueprint.buffer(at.position, name),
             };
             if let Some(slot) = slot {
-                init::draw(world, &at, slot, *init);
+                init::draw(world, &at, slot, init.clone());
             }
             Ok(())
         }
@@ -324,7 +325,7 @@ fn edit(
 }
 
 /// Writes the numbers of a parameter or buffer of an entity that was just signed.
-fn write(world: &mut World, entity: Entity, role: Role, name: &str, numbers: &[u8]) {
+pub(crate) fn write(world: &mut World, entity: Entity, role: Role, name: &str, numbers: &[u8]) {
     let Some(columned) = world.get::<Columned>(entity) else { return };
     let contents = &columned.0;
     let among = if role == Role::Buffer { &contents.buffers } else { &contents.parameters };
@@ -360,7 +361,7 @@ pub(crate) fn retype(
 }
 
 /// Refuses to take a parameter away that others are tied to.
-fn check_ties(
+pub(crate) fn check_ties(
     world: &World,
     at: &Spot,
     registered: &Registered,

@@ -8,9 +8,11 @@ use neurarch_components::module::DynModule;
 use neurarch_components::registered::Value;
 use neurarch_components::tie::{SharedModule, Tie, Ties};
 use neurarch_components::tree::ModuleName;
+use neurarch_kernels::dtype::Dtype;
 
 use super::{RegistrationError, ask, check_name, setattr, subject};
 use crate::lookup::{self, Attribute, Child, LookupError, Names};
+use crate::room;
 use crate::sign;
 use crate::spawn::{self, SpawnError};
 use crate::traverse::Spot;
@@ -59,7 +61,7 @@ pub fn register_module(
 }
 
 /// Calls the registration hooks, and checks that what they give can be spawned.
-pub(super) fn prepare(
+pub(crate) fn prepare(
     world: &World,
     names: &Names,
     name: &str,
@@ -69,7 +71,8 @@ pub(super) fn prepare(
     check_module(names, &value)?;
     if let Value::Module(module) = &value {
         spawn::check_declared(&**module, name)?;
-        Blueprint::of(&**module, names.dtype).map_err(SpawnError::from)?;
+        let blueprint = Blueprint::of(&**module, names.dtype).map_err(SpawnError::from)?;
+        room::check(&blueprint, 1).map_err(SpawnError::from)?;
     }
     Ok(value)
 }
@@ -91,10 +94,12 @@ pub(super) fn put_module(
 ) -> Result<Option<Entity>, RegistrationError> {
     let old = names.child(world, name);
     if let Some(old) = old {
-        check_use(world, at, old, name)?;
+        check_use(world, at, old)?;
     }
     let new = match value {
-        Value::Module(module) => spawn_below(world, names, name, &**module)?,
+        Value::Module(module) => {
+            Sapling::of(world, &**module, names.dtype)?.plant(world, names.entity, name)
+        }
         _ => world.spawn((ModuleName(name.into()), ChildOf(names.entity))).id(),
     };
     if let Some(old) = old {
@@ -116,73 +121,94 @@ pub(super) fn put_module(
 }
 
 /// Refuses to take a child away that is in use, as a whole or in part, outside of it.
-fn check_use(world: &World, at: &Spot, child: Child, name: &str) -> Result<(), RegistrationError> {
+fn check_use(world: &World, at: &Spot, child: Child) -> Result<(), RegistrationError> {
     if world.get::<SharedModule>(child.entity).is_some() || !child.is_there {
         return Ok(());
     }
     let (blueprint, group) = (at.blueprint(world), at.group(world));
     let mut positions = 0..blueprint.positions.len();
     let found = positions.find(|&position| group.modules[position][at.member] == child.entity);
-    let Some(found) = found else { return Ok(()) };
-    let below = blueprint.subtree(found);
+    found.map_or(Ok(()), |found| check_going(&blueprint, &[found]))
+}
+
+/// Refuses to take modules with all below them away if what stays is the same as one of them, or as a part.
+pub(crate) fn check_going(blueprint: &Blueprint, going: &[usize]) -> Result<(), RegistrationError> {
+    let below: Vec<_> = going.iter().map(|&position| blueprint.subtree(position)).collect();
+    let part = |position: usize| below.iter().find(|below| below.contains(&position));
     for (position, of) in blueprint.positions.iter().enumerate() {
-        if below.contains(&position) {
+        if part(position).is_some() {
             continue;
         }
-        let in_use = |by: String| Err(RegistrationError::InUse { name: name.to_owned(), by });
-        if of.alias.is_some_and(|alias| below.contains(&alias)) {
-            return in_use(of.path.clone());
-        }
+        let check = |owner: usize, by: String| match part(owner) {
+            Some(part) => {
+                let name = blueprint.positions[part.start].name.clone();
+                Err(RegistrationError::InUse { name, by })
+            }
+            None => Ok(()),
+        };
+        of.alias.map_or(Ok(()), |alias| check(alias, of.path.clone()))?;
         for parameter in &of.parameters {
-            if parameter.tied.is_some_and(|(owner, _)| below.contains(&owner)) {
-                return in_use(blueprint.path_below(position, &parameter.name));
+            if let Some((owner, _)) = parameter.tied {
+                check(owner, blueprint.path_below(position, &parameter.name))?;
             }
         }
     }
     Ok(())
 }
 
-/// Spawns a module and all below it as a child of a live module.
-fn spawn_below(
-    world: &mut World,
-    names: &Names,
-    name: &str,
-    module: &dyn DynModule,
-) -> Result<Entity, SpawnError> {
-    layers::register(world);
-    spawn::register_types(world, module);
-    let blueprint = Blueprint::of(module, names.dtype)?;
-    let mut modules = Vec::new();
-    spawn::list_modules(module, &mut modules);
-    let mut entities: Vec<Entity> = Vec::with_capacity(modules.len());
-    for (of, module) in blueprint.positions.iter().zip(modules) {
-        let (parent, name) = match of.parent {
-            None => (names.entity, name),
-            Some(parent) => (entities[parent], of.name.as_str()),
-        };
-        let mut entity = world.spawn((ModuleName(name.into()), ChildOf(parent)));
-        if let Some(module) = module {
-            module.insert_into(&mut entity);
-        }
-        if let Some(alias) = of.alias {
-            entity.insert(SharedModule(entities[alias]));
-        }
-        entities.push(entity.id());
+/// A module that is to be spawned in live models, once or often.
+pub(crate) struct Sapling {
+    blueprint: Blueprint,
+    modules: Vec<Option<Box<dyn DynModule>>>,
+}
+
+impl Sapling {
+    /// Makes the types of a module and of all below it known, and lists them.
+    pub(crate) fn of(
+        world: &mut World,
+        module: &dyn DynModule,
+        dtype: Dtype,
+    ) -> Result<Self, SpawnError> {
+        layers::register(world);
+        spawn::register_types(world, module);
+        let blueprint = Blueprint::of(module, dtype)?;
+        let mut modules = Vec::new();
+        spawn::list_modules(module, &mut modules);
+        Ok(Sapling { blueprint, modules })
     }
-    for (position, of) in blueprint.positions.iter().enumerate() {
-        let ties = spawn::ties(&blueprint, of).into_iter();
-        let ties: Vec<_> = ties
-            .map(|(parameter, owner, owner_parameter)| Tie {
-                parameter,
-                owner: entities[owner],
-                owner_parameter,
-            })
-            .collect();
-        if !ties.is_empty() {
-            world.entity_mut(entities[position]).insert(Ties(ties));
+
+    /// Spawns the module and all below it as a child of a live module.
+    pub(crate) fn plant(&self, world: &mut World, below: Entity, name: &str) -> Entity {
+        let mut entities: Vec<Entity> = Vec::with_capacity(self.modules.len());
+        for (of, module) in self.blueprint.positions.iter().zip(&self.modules) {
+            let (parent, name) = match of.parent {
+                None => (below, name),
+                Some(parent) => (entities[parent], of.name.as_str()),
+            };
+            let mut entity = world.spawn((ModuleName(name.into()), ChildOf(parent)));
+            if let Some(module) = module {
+                module.insert_into(&mut entity);
+            }
+            if let Some(alias) = of.alias {
+                entity.insert(SharedModule(entities[alias]));
+            }
+            entities.push(entity.id());
         }
+        for (position, of) in self.blueprint.positions.iter().enumerate() {
+            let ties = spawn::ties(&self.blueprint, of).into_iter();
+            let ties: Vec<_> = ties
+                .map(|(parameter, owner, owner_parameter)| Tie {
+                    parameter,
+                    owner: entities[owner],
+                    owner_parameter,
+                })
+                .collect();
+            if !ties.is_empty() {
+                world.entity_mut(entities[position]).insert(Ties(ties));
+            }
+        }
+        entities[0]
     }
-    Ok(entities[0])
 }
 
 /// Takes a child away, and signs.
@@ -190,9 +216,8 @@ pub(super) fn remove_child(
     world: &mut World,
     at: &Spot,
     child: Child,
-    name: &str,
 ) -> Result<(), RegistrationError> {
-    check_use(world, at, child, name)?;
+    check_use(world, at, child)?;
     world.despawn(child.entity);
     sign::refresh(world, at.population)?;
     Ok(())

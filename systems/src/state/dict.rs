@@ -2,9 +2,11 @@
 
 use bevy_ecs::prelude::*;
 use neurarch_components::blueprint::{Blueprint, Blueprints};
-use neurarch_components::column::{ColumnKey, row};
+use neurarch_components::column::row;
 use neurarch_components::hook::{Callback, HookKind};
+use neurarch_components::module::DynModule;
 use neurarch_components::population::{Group, Population};
+use neurarch_components::registry::ModuleTypes;
 use neurarch_components::state::{StateDict, Tensor};
 use neurarch_kernels::program::Slot;
 
@@ -24,6 +26,12 @@ pub enum StateDictError {
     /// Models of several structures have no common tensors.
     #[error("expected models of one blueprint to stack, got {0} blueprints")]
     Blueprints(usize),
+    /// The extra states of several models make no stack.
+    #[error("'{name}': expected extra states of one type and shape to stack")]
+    ExtraState {
+        /// The dotted name.
+        name: String,
+    },
     /// A hook failed.
     #[error(transparent)]
     Hook(#[from] StateHookError),
@@ -81,7 +89,8 @@ pub fn state_dict(
 ///
 /// # Shape
 ///
-/// Each tensor has the models in front: `0.weight` is `[models, out_features, in_features]`. A population
+/// Each tensor has the models in front: `0.weight` is `[models, out_features, in_features]`; what the population
+/// [shares](crate::shared) is there once for each model, so that `vmap` takes it like the others. A population
 /// without models has no tensors.
 ///
 /// # Errors
@@ -124,7 +133,7 @@ struct Saving<'w> {
 }
 
 impl Saving<'_> {
-    fn save(&mut self, position: usize, prefix: &str) -> Result<(), StateHookError> {
+    fn save(&mut self, position: usize, prefix: &str) -> Result<(), StateDictError> {
         let version = self.blueprint.positions[position].module.version();
         let path = prefix.strip_suffix('.').unwrap_or(prefix).to_owned();
         self.to.metadata.push((path, version));
@@ -137,32 +146,65 @@ impl Saving<'_> {
             let tensor = self.tensor(format!("{prefix}{name}"), &slot);
             self.to.tensors.push(tensor);
         }
+        let extra = self.extra_state(position, format!("{prefix}{EXTRA_STATE}"))?;
+        self.to.tensors.extend(extra);
         for (name, child) in children_of(self.blueprint, position) {
             self.save(child, &format!("{prefix}{name}."))?;
         }
         let to = &mut self.to;
-        self.hooks.call(position, HookKind::StateDictPost, prefix, told, |hook, at| match hook {
-            Callback::StateDictPost(hook) => hook(at, to),
-            _ => Ok(()),
-        })
+        Ok(self.hooks.call(
+            position,
+            HookKind::StateDictPost,
+            prefix,
+            told,
+            |hook, at| match hook {
+                Callback::StateDictPost(hook) => hook(at, to),
+                _ => Ok(()),
+            },
+        )?)
+    }
+
+    /// Asks the modules for their extra states, if their type has one.
+    fn extra_state(&self, position: usize, name: String) -> Result<Option<Tensor>, StateDictError> {
+        let modules = &self.group.modules[position][self.members.clone()];
+        let mut states = modules.iter().map(|&module| live(self.world, module)?.get_extra_state());
+        let Some(first) = states.next().flatten() else { return Ok(None) };
+        let (dtype, own) = (first.dtype, first.shape.clone());
+        let mut bytes = first.little_endian().to_vec();
+        for state in states {
+            let state = state.filter(|state| state.dtype == dtype && state.shape == own);
+            let state = state.ok_or_else(|| StateDictError::ExtraState { name: name.clone() })?;
+            bytes.extend(state.little_endian());
+        }
+        let models = self.stacked.then_some(modules.len());
+        let shape = models.into_iter().chain(own).collect();
+        Ok(Some(Tensor::from_little_endian(name, dtype, shape, bytes)))
     }
 
     fn tensor(&self, name: String, slot: &Slot) -> Tensor {
         if self.blueprint.is_uninitialized(slot) {
             return Tensor::uninitialized(name, slot.ty.dtype);
         }
-        let key = ColumnKey::of(slot);
         let size_bytes = slot.ty.size_bytes();
-        let modules = &self.group.modules[slot.position][self.members.clone()];
-        let mut bytes = Vec::with_capacity(modules.len() * size_bytes);
-        for &module in modules {
-            let row = row(self.world, module, key);
+        let mut bytes = Vec::with_capacity(self.members.len() * size_bytes);
+        for member in self.members.clone() {
+            let (entity, key) = self.group.home(slot, member);
+            let row = row(self.world, entity, key);
             bytes.extend(&row.expect("a model that is signed has its columns")[..size_bytes]);
         }
-        let models = self.stacked.then_some(modules.len());
+        let models = self.stacked.then_some(self.members.len());
         let shape = models.into_iter().chain(slot.ty.shape.iter().copied()).collect();
         Tensor::from_native(name, slot.ty.dtype, shape, bytes)
     }
+}
+
+/// What a state dict calls what [`Module::get_extra_state`](neurarch_components::module::Module::get_extra_state)
+/// gives.
+pub(super) const EXTRA_STATE: &str = "_extra_state";
+
+/// Reads the layer component of a live module.
+pub(super) fn live(world: &World, module: Entity) -> Option<&dyn DynModule> {
+    world.get_resource::<ModuleTypes>()?.module(world.get_entity(module).ok()?)
 }
 
 /// Lists what a state dict has of a position itself, in torch's order: parameters, then persistent buffers.

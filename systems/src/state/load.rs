@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use bevy_ecs::prelude::*;
 use neurarch_components::blueprint::{Blueprint, Blueprints, UNINITIALIZED};
-use neurarch_components::column::{ColumnKey, row_mut};
+use neurarch_components::column::row_mut;
 use neurarch_components::hook::{Callback, HookKind, Loading};
 use neurarch_components::mode::HasGradient;
+use neurarch_components::module::ExtraStateError;
 use neurarch_components::population::{Group, Population};
 use neurarch_components::state::{IncompatibleKeys, StateDict, Tensor};
 use neurarch_components::tree::ModuleName;
@@ -16,10 +17,11 @@ use neurarch_kernels::dtype::Dtype;
 use neurarch_kernels::program::{Role, Slot};
 use neurarch_kernels::shape::Type;
 
-use super::dict::own_slots;
+use super::dict::{EXTRA_STATE, live, own_slots};
 use super::hooks::{StateHookError, StateHooks, has_own};
 use crate::access::AccessError;
 use crate::registration;
+use crate::shared;
 use crate::sign::{self, SignError};
 use crate::traverse::{children_of, locate};
 
@@ -48,6 +50,14 @@ pub enum LoadStateDictError {
     /// A parameter whose shape is not known yet cannot be loaded into one that has a shape; torch's words.
     #[error("{}", UNINITIALIZED)]
     Uninitialized,
+    /// A module does not take its extra state. All else is loaded.
+    #[error("{path}: {error}")]
+    ExtraState {
+        /// The dotted name.
+        path: String,
+        /// What the module said.
+        error: ExtraStateError,
+    },
     /// A hook failed. What came before it is loaded.
     #[error(transparent)]
     Hook(#[from] StateHookError),
@@ -123,7 +133,8 @@ impl Default for LoadOptions {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// Source: `torch.nn.Module.load_state_dict`. A tied parameter stays tied with `assign`, too. In a population
+/// Source: `torch.nn.Module.load_state_dict`. What a population [shares](crate::shared) is loaded for all of
+/// its models, whichever is named. A tied parameter stays tied with `assign`, too. In a population
 /// the hooks of the population and of all modules are called once for each structure, with the models that
 /// have hooks of their own apart.
 pub fn load_state_dict(
@@ -155,7 +166,8 @@ pub fn load_state_dict(
 ///
 /// # Errors
 ///
-/// As [`load_state_dict`], and [`LoadStateDictError::Blueprints`] if the models are not of one structure.
+/// As [`load_state_dict`], and [`LoadStateDictError::Blueprints`] if the models are not of one structure. Slices
+/// for what the population shares have to be equal.
 pub fn load_stacked_state_dict(
     world: &mut World,
     population: Entity,
@@ -285,13 +297,15 @@ fn load(
         keys: IncompatibleKeys::default(),
         error_msgs: Vec::new(),
         fitting: Vec::new(),
+        extra: Vec::new(),
         is_uninitialized: false,
     };
     let given = StateDict { tensors: state.tensors.clone(), metadata: Vec::new() };
     let walked = loader.load(to.position, "", given);
-    let Loader { keys, error_msgs, fitting, is_uninitialized, .. } = loader;
-    put(world, to, fitting, options.assign)?;
+    let Loader { keys, error_msgs, fitting, extra, is_uninitialized, .. } = loader;
+    let told = put(world, to, fitting, &extra, options.assign);
     walked?;
+    told?;
     if is_uninitialized {
         return Err(LoadStateDictError::Uninitialized);
     }
@@ -319,6 +333,8 @@ struct Loader<'w> {
     keys: IncompatibleKeys,
     error_msgs: Vec<String>,
     fitting: Vec<Fitting>,
+    /// Positions with an extra state, and that.
+    extra: Vec<(usize, Tensor)>,
     /// Whether a tensor without a shape was given for a slot that has one.
     is_uninitialized: bool,
 }
@@ -377,9 +393,19 @@ impl Loader<'_> {
                 None => self.keys.missing_keys.push(key),
             }
         }
+        let extra_key = format!("{prefix}{EXTRA_STATE}");
+        let first = self.first.map(|first| self.group.modules[position][first]);
+        let of = first.and_then(|first| live(self.world, first)).unwrap_or(&**module);
+        match (of.get_extra_state().is_some(), by_name.get(extra_key.as_str())) {
+            (true, Some(&tensor)) => self.fit_extra(position, tensor),
+            (true, None) => self.keys.missing_keys.push(extra_key.clone()),
+            (false, Some(_)) => self.keys.unexpected_keys.push(extra_key.clone()),
+            (false, None) => {}
+        }
         let children = self.child_names(position);
         let is_unexpected = |key: &&str| {
-            key.strip_prefix(prefix).is_some_and(|below| match below.split_once('.') {
+            let below = key.strip_prefix(prefix).filter(|_| *key != extra_key);
+            below.is_some_and(|below| match below.split_once('.') {
                 Some((child, _)) => !children.contains(child),
                 None => own.iter().all(|(name, _)| name != below),
             })
@@ -396,6 +422,20 @@ impl Loader<'_> {
         let live = live.into_iter().flat_map(|children| children.iter());
         let named = live.filter_map(|child| self.world.get::<ModuleName>(child));
         children.chain(named.map(|name| &*name.0)).collect()
+    }
+
+    /// Takes an extra state, if it has a slice for each model where it should.
+    fn fit_extra(&mut self, position: usize, tensor: &Tensor) {
+        let models = self.models.map(|models| (models, tensor.shape.first() == Some(&models)));
+        if let Some((models, false)) = models {
+            self.error_msgs.push(format!(
+                "size mismatch for {}: expected extra states of {models} models, got shape {}.",
+                tensor.name,
+                size(&tensor.shape)
+            ));
+            return;
+        }
+        self.extra.push((position, tensor.clone()));
     }
 
     fn fit(&mut self, key: String, slot: &Slot, tensor: &Tensor) {
@@ -433,8 +473,24 @@ impl Loader<'_> {
             return;
         }
         let is_assigned = self.assign && tensor.dtype != slot.ty.dtype;
+        if self.blueprint.shared(slot).is_some() && (is_assigned || !self.is_one(tensor)) {
+            self.error_msgs.push(format!(
+                "While copying the parameter named \"{key}\", which the population shares, an exception \
+                 occurred : ('expected {} and the same numbers for all models',).",
+                slot.ty.dtype
+            ));
+            return;
+        }
         let new = is_assigned.then(|| Type { dtype: tensor.dtype, shape: slot.ty.shape.clone() });
         self.fitting.push(Fitting { slot: slot.clone(), tensor: tensor.clone(), new });
+    }
+
+    /// Says whether a tensor has the same numbers for all models.
+    fn is_one(&self, tensor: &Tensor) -> bool {
+        let bytes = tensor.to_native();
+        let mut slices = bytes.chunks_exact((bytes.len() / self.models.unwrap_or(1).max(1)).max(1));
+        let first = slices.next();
+        slices.all(|slice| Some(slice) == first)
     }
 
     /// Gives a parameter or buffer without a shape that of the tensor, if that has one.
@@ -460,17 +516,23 @@ fn put(
     world: &mut World,
     to: &To,
     fitting: Vec<Fitting>,
+    extra: &[(usize, Tensor)],
     assign: bool,
 ) -> Result<(), LoadStateDictError> {
     let Some(found) = world.get::<Population>(to.population) else { return Ok(()) };
     let Some(group) = found.groups().get(to.group) else { return Ok(()) };
-    let (modules, contents) = (group.modules.clone(), group.contents.clone());
+    let group = group.clone();
     let mut retyped = Vec::new();
     for Fitting { slot, tensor, new } in fitting {
-        let entities = to.members.iter().map(|&member| modules[slot.position][member]);
-        let roots = to.members.iter().map(|&member| modules[0][member]);
-        if assign && slot.role == Role::Parameter {
-            let number = contents[slot.position].first_parameter + slot.index;
+        let homes = to.members.iter().map(|&member| group.home(&slot, member));
+        let homes: Vec<_> = homes.collect();
+        let roots = to.members.iter().map(|&member| group.modules[0][member]);
+        let contents = &group.contents[slot.position];
+        let shared = contents.shared(slot.role, slot.index);
+        if let Some(shared) = shared.filter(|_| assign) {
+            shared::zero_at(world, shared.owner, shared.index, true);
+        } else if assign && slot.role == Role::Parameter {
+            let number = contents.first_parameter + slot.index;
             for root in roots {
                 if let Some(mut gradients) = world.get_mut::<HasGradient>(root)
                     && gradients.0.contains(number)
@@ -483,17 +545,49 @@ fn put(
         let bytes = tensor.cast(ty.dtype).to_native();
         let size_bytes = ty.size_bytes();
         let stride = if to.stacked { size_bytes } else { 0 };
-        for (place, module) in entities.enumerate() {
+        for (place, &(entity, key)) in homes.iter().enumerate() {
             let numbers = &bytes[place * stride..][..size_bytes];
             if let Some(new) = &new {
-                retyped.push((module, slot.clone(), new.clone(), numbers.to_vec()));
-            } else if let Some(row) = row_mut(world, module, ColumnKey::of(&slot)) {
+                retyped.push((entity, slot.clone(), new.clone(), numbers.to_vec()));
+            } else if let Some(row) = row_mut(world, entity, key) {
                 row[..size_bytes].copy_from_slice(numbers);
             }
         }
     }
     for (module, slot, new, numbers) in retyped {
         registration::retype(world, module, &slot, &new, &numbers)?;
+    }
+    for (position, state) in extra {
+        let of_members = to.members.iter().map(|&member| group.modules[*position][member]);
+        for (place, module) in of_members.enumerate() {
+            let state = if to.stacked { slice_of(state, place) } else { state.clone() };
+            set_extra_state(world, module, &state)?;
+        }
+    }
+    Ok(())
+}
+
+/// Copies what a stacked tensor has for the model at a place.
+fn slice_of(stacked: &Tensor, place: usize) -> Tensor {
+    let shape = stacked.shape[1..].to_vec();
+    let size_bytes = shape.iter().product::<usize>() * stacked.dtype.size_bytes();
+    let bytes = stacked.little_endian()[place * size_bytes..][..size_bytes].to_vec();
+    Tensor::from_little_endian(stacked.name.clone(), stacked.dtype, shape, bytes)
+}
+
+/// Lets a live module take an extra state.
+fn set_extra_state(
+    world: &mut World,
+    module: Entity,
+    state: &Tensor,
+) -> Result<(), LoadStateDictError> {
+    let taken = live(world, module).map(|live| live.with_extra_state(state)).transpose();
+    let taken = taken.map_err(|error| {
+        let path = state.name.clone();
+        LoadStateDictError::ExtraState { path, error }
+    })?;
+    if let (Some(taken), Ok(mut entity)) = (taken, world.get_entity_mut(module)) {
+        taken.insert_into(&mut entity);
     }
     Ok(())
 }

@@ -53,7 +53,7 @@ impl From<SignError> for VectorError {
 }
 
 /// Parameters in order, once each, with their entities.
-type Parameters = Vec<(Entity, Slot)>;
+type Parameters = Vec<(Entity, ColumnKey, Slot)>;
 
 /// Lists the parameters of a module and all below it.
 fn parameters<T: Element>(world: &mut World, module: Entity) -> Result<Parameters, VectorError> {
@@ -71,13 +71,14 @@ fn parameters<T: Element>(world: &mut World, module: Entity) -> Result<Parameter
             return Err(VectorError::Dtype { name, expected, given });
         }
         let slot = Slot { name, role: Role::Parameter, position, index, ty };
-        Ok((group.modules[position][at.member], slot))
+        let (entity, key) = group.home(&slot, at.member);
+        Ok((entity, key, slot))
     });
     found.collect()
 }
 
 fn numel(parameters: &Parameters) -> usize {
-    parameters.iter().map(|(_, slot)| slot.ty.shape.numel()).sum()
+    parameters.iter().map(|(.., slot)| slot.ty.shape.numel()).sum()
 }
 
 /// Copies all parameters of a module and all below it into one vector, in the order of `named_parameters()`.
@@ -102,8 +103,8 @@ pub fn parameters_to_vector<T: Element>(
 }
 
 fn copy<T: Element>(world: &World, parameters: &Parameters, to: &mut Vec<T>) {
-    for (entity, slot) in parameters {
-        let row = row(world, *entity, ColumnKey::of(slot));
+    for (entity, key, slot) in parameters {
+        let row = row(world, *entity, *key);
         let bytes = &row.expect("a model that is signed has its columns")[..slot.ty.size_bytes()];
         to.extend(bytemuck::pod_collect_to_vec::<u8, T>(bytes));
     }
@@ -134,10 +135,10 @@ pub fn vector_to_parameters<T: Element>(
 fn write<T: Element>(world: &mut World, parameters: &Parameters, vector: ArrayView1<'_, T>) {
     let numbers = vector.as_standard_layout();
     let mut rest = numbers.as_slice().unwrap_or_default();
-    for (entity, slot) in parameters {
+    for (entity, key, slot) in parameters {
         let (own, behind) = rest.split_at(slot.ty.shape.numel());
         rest = behind;
-        if let Some(row) = row_mut(world, *entity, ColumnKey::of(slot)) {
+        if let Some(row) = row_mut(world, *entity, *key) {
             row[..slot.ty.size_bytes()].copy_from_slice(bytemuck::cast_slice(own));
         }
     }
@@ -179,7 +180,8 @@ pub fn parameters_to_vectors<T: Element>(
     Ok(Array2::from_shape_vec(shape, numbers).expect("as many as the parameters have"))
 }
 
-/// Overwrites all parameters of each model of a population with a row of a matrix, by index.
+/// Overwrites all parameters of each model of a population with a row of a matrix, by index. What the population
+/// [shares](crate::shared) is what the last row says.
 ///
 /// # Errors
 ///

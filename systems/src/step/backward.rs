@@ -14,8 +14,9 @@ use crate::access;
 use crate::array::{AnyInput, Erased, Input};
 use crate::eager::{self, Given, Recorded};
 use crate::launch::{Job, Read, Write, launch};
-use crate::plans::{Kind, Request, Results, TypeRef};
+use crate::plans::{Kind, Planned, Request, Results, TypeRef};
 use crate::run::{self, EAGER, Run, Start, Tape, with_run};
+use crate::shared::{self, EagerGradients, Pass, Sums, run_summed};
 
 /// Computes the loss of the last forward pass against `targets`, and what [`backward`] starts from.
 ///
@@ -235,37 +236,16 @@ fn run_backward(world: &mut World, run: &mut Run, population: Entity) -> Result<
         }
     }
     let n_models = models(world, population)?;
-    let eager = run_eager_backward(world, run)?;
-    let Run { cohorts, buffers, tape, chosen, .. } = run;
-    let row = tape.results.as_ref().map_or(0, |results| results.row_bytes);
-    let gradient = Read::new(&tape.gradient.bytes()[..row * n_models], row);
-    let floats = tape.results.iter().flat_map(Results::floats);
-    let gradients: Vec<_> = floats.map(|(_, offset)| gradient.at(offset, 0)).collect();
-    let saved = Read::new(tape.saved.bytes(), tape.stride);
-    for (cohort, &chosen) in cohorts.list.iter_mut().zip(&*chosen) {
-        let Some(ready) = cohort.ready.get(chosen) else { continue };
-        let planned = ready.planned.clone();
-        let mut inputs = gradients.clone();
-        inputs.extend(planned.saved.iter().map(|&offset| saved.at(offset, 0)));
-        let job = Job {
-            plan: &planned.plan,
-            steps: 1,
-            inputs: &inputs,
-            outputs: &[],
-            scalars: &ready.scalars,
-            keys: &[],
-            written: &planned.written,
-        };
-        launch(world, &mut cohort.at, std::iter::once(job), &mut [], buffers)?;
-        let program = &planned.plan.program;
-        for &(slot, _) in &program.stores {
-            let slot = &program.slots[slot];
-            if slot.role == Role::Gradient {
-                let number = cohort.scheme.blueprint.number(slot.position, slot.index);
-                cohort.scheme.has_gradient.set(number, true);
-            }
-        }
+    let mut eager = run_eager_backward(world, run)?;
+    if let Some(sums) = Sums::of(world, population) {
+        let of_eager = eager.iter_mut().map(|(place, recorded)| (*place, recorded.take_shared()));
+        let of_eager: Vec<_> = of_eager.collect();
+        let sums = run_summed_plans(world, run, population, &of_eager, sums)?;
+        shared::accumulate(world, run, population, sums)?;
+    } else {
+        run_plans(world, run, n_models)?;
     }
+    mark_gradients(run);
     let types = run.tape.inputs().map(|(types, _)| types.to_vec()).unwrap_or_default();
     let mut dx: Vec<Option<(Type, Vec<u8>)>> = vec![None; types.len()];
     for (place, mut recorded) in eager {
@@ -286,6 +266,70 @@ fn run_backward(world: &mut World, run: &mut Run, population: Entity) -> Result<
     run.tape.forget();
     run.tape.dx = dx;
     Ok(())
+}
+
+/// Gives what the plans of a backward pass read: the gradients of the results, and the tape.
+fn inputs<'a>(tape: &'a Tape, planned: &Planned, n_models: usize) -> Vec<Read<'a>> {
+    let row = tape.results.as_ref().map_or(0, |results| results.row_bytes);
+    let gradient = Read::new(&tape.gradient.bytes()[..row * n_models], row);
+    let saved = Read::new(tape.saved.bytes(), tape.stride);
+    let floats = tape.results.iter().flat_map(Results::floats);
+    let gradients = floats.map(|(_, offset)| gradient.at(offset, 0));
+    gradients.chain(planned.saved.iter().map(|&offset| saved.at(offset, 0))).collect()
+}
+
+/// Runs the chosen plans.
+fn run_plans(world: &mut World, run: &mut Run, n_models: usize) -> Result<(), StepError> {
+    let Run { cohorts, buffers, tape, chosen, .. } = run;
+    for (cohort, &chosen) in cohorts.list.iter_mut().zip(&*chosen) {
+        let Some(ready) = cohort.ready.get(chosen) else { continue };
+        let planned = ready.planned.clone();
+        let job = Job {
+            plan: &planned.plan,
+            steps: 1,
+            inputs: &inputs(tape, &planned, n_models),
+            outputs: &[],
+            scalars: &ready.scalars,
+            keys: &[],
+            written: &planned.written,
+        };
+        launch(world, &mut cohort.at, std::iter::once(job), &mut [], buffers)?;
+    }
+    Ok(())
+}
+
+/// Runs the chosen plans, and sums the gradients of shared parameters.
+fn run_summed_plans(
+    world: &mut World,
+    run: &mut Run,
+    population: Entity,
+    eager: &[(usize, EagerGradients)],
+    mut sums: Sums,
+) -> Result<Vec<(usize, Vec<u8>)>, StepError> {
+    let n_models = models(world, population)?;
+    let Run { cohorts, buffers, tape, chosen, chunks, .. } = run;
+    chunks.refresh(world, population, cohorts, sums.row_bytes());
+    let pass = Pass {
+        chosen: &|cohort| chosen[cohort],
+        inputs: &|planned| inputs(tape, planned, n_models),
+        eager,
+    };
+    run_summed(world, cohorts, chunks, buffers, &mut sums, &pass, None)?;
+    Ok(sums.finish())
+}
+
+/// Says which parameters have a gradient after the chosen plans.
+fn mark_gradients(run: &mut Run) {
+    for (cohort, &chosen) in run.cohorts.list.iter_mut().zip(&run.chosen) {
+        let Some(ready) = cohort.ready.get(chosen) else { continue };
+        let program = &ready.planned.plan.program;
+        let stored = program.stores.iter().map(|&(slot, _)| &program.slots[slot]);
+        let gradients = stored.filter(|slot| slot.role == Role::Gradient);
+        for slot in gradients {
+            let number = cohort.scheme.blueprint.number(slot.position, slot.index);
+            cohort.scheme.has_gradient.set(number, true);
+        }
+    }
 }
 
 /// Adds the columns for gradients of cohorts that ran eagerly; says whether any was missing.

@@ -131,6 +131,27 @@ pub enum StepError {
         /// What it said.
         message: String,
     },
+    /// A model writes to a parameter or buffer that it shares with the others of its population.
+    #[error(
+        "{name}: a parameter or buffer that a population shares cannot be written by its models"
+    )]
+    SharedWritten {
+        /// The dotted name.
+        name: String,
+    },
+    /// Models that share a parameter have optimizers of their own for it which differ.
+    #[error(
+        "{name}: the optimizers of models {first} and {other} differ, but the population shares it: insert one \
+         on the population's entity"
+    )]
+    SharedOptimizer {
+        /// The dotted name.
+        name: String,
+        /// A model's index.
+        first: usize,
+        /// The index of one with another optimizer.
+        other: usize,
+    },
     /// `backward` has nothing to start with.
     #[error("expected a loss before backward: call loss, or backward_from with a gradient")]
     NoLoss,

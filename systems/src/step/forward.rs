@@ -2,13 +2,14 @@
 
 use bevy_ecs::prelude::*;
 use ndarray::{ArrayD, ArrayViewMut, Dimension, IxDyn};
-use neurarch_kernels::dtype::Element;
+use neurarch_kernels::cpu::memory::AlignedBytes;
+use neurarch_kernels::dtype::{Dtype, Element};
 use neurarch_kernels::program::tree::{Arguments, Tree};
 use neurarch_kernels::shape::Type;
 
 use super::StepError;
 use super::check::{check_array, check_result, models, shaped};
-use crate::array::{AnyInput, Called, Erased, Input};
+use crate::array::{AnyArray, AnyInput, Called, Erased, Input};
 use crate::cohort::Cohort;
 use crate::eager::{self, Given, Made};
 use crate::launch::{Job, Read, Write, launch};
@@ -100,6 +101,68 @@ pub fn forward_with<T: Element>(
     population: Entity,
     arguments: Arguments<AnyInput<'_>>,
 ) -> Result<Tree<ArrayD<T>>, StepError> {
+    let (rows, results) = forward_rows(world, population, arguments, Some(T::DTYPE))?;
+    Ok(results.tree.clone().map(&mut |place| results.array(place, &rows)))
+}
+
+/// [`forward_with`] of models whose results are of several element types: numbers and whole numbers, as the
+/// indices of a max pool are.
+///
+/// # Shape
+///
+/// As [`forward_with`].
+///
+/// # Errors
+///
+/// As [`forward`].
+///
+/// # Example
+///
+/// ```
+/// # use bevy_ecs::prelude::*;
+/// # use neurarch_components::layers::MaxPool1d;
+/// # use neurarch_kernels::{dtype::Dtype, program::tree::{Arguments, Tree}};
+/// # use neurarch_systems::{array::{AnyArray, Input}, spawn::spawn_population, step::forward_any};
+/// let pool = MaxPool1d { return_indices: true, ..MaxPool1d::new(2) };
+/// let mut world = World::new();
+/// let population = spawn_population(&mut world, &pool, 1, 1, 0, Dtype::F32)?;
+/// let x = ndarray::array![[[1.0_f32, 3.0, 2.0, 0.0]]];
+/// let arguments = Arguments::each([Input::shared(x.view()).into()]);
+/// let result = forward_any(&mut world, population, arguments)?;
+/// let [AnyArray::F32(y), AnyArray::I64(indices)] = result.leaves()[..] else { unreachable!() };
+/// assert_eq!((y[[0, 0, 0, 0]], y[[0, 0, 0, 1]]), (3.0, 2.0));
+/// assert_eq!((indices[[0, 0, 0, 0]], indices[[0, 0, 0, 1]]), (1, 2));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// Source: `torch.nn.Module.__call__`.
+pub fn forward_any(
+    world: &mut World,
+    population: Entity,
+    arguments: Arguments<AnyInput<'_>>,
+) -> Result<Tree<AnyArray>, StepError> {
+    let (rows, results) = forward_rows(world, population, arguments, None)?;
+    Ok(results.tree.clone().map(&mut |place| match results.types[place].dtype {
+        Dtype::F64 => AnyArray::F64(results.array(place, &rows)),
+        Dtype::I64 => AnyArray::I64(results.array(place, &rows)),
+        Dtype::Bool => AnyArray::Bool(results.array(place, &rows)),
+        _ => AnyArray::F32(results.array(place, &rows)),
+    }))
+}
+
+/// The results of all models, row after row.
+struct ResultRows {
+    bytes: AlignedBytes,
+    models: usize,
+}
+
+/// Runs the models; all of what they give has to be of `dtype`, if there is one.
+fn forward_rows(
+    world: &mut World,
+    population: Entity,
+    arguments: Arguments<AnyInput<'_>>,
+    dtype: Option<Dtype>,
+) -> Result<(ResultRows, Results), StepError> {
     let mut inputs = Vec::new();
     let structure = arguments.map(&mut |input| {
         inputs.push(input);
@@ -110,22 +173,36 @@ pub fn forward_with<T: Element>(
     with_run(world, population, |world, run| {
         let eager = prepare(world, run, population, &called)?;
         let results = results(run, &eager).cloned().ok_or(StepError::Inactive)?;
-        let n_models = models(world, population)?;
-        let shape =
-            |ty: &Type| -> Vec<_> { [n_models].iter().chain(ty.shape.iter()).copied().collect() };
+        let models = models(world, population)?;
         for ty in &results.types {
-            check_result("result", n_models, ty, &shape(ty), T::DTYPE)?;
+            let shape = with_models(models, ty);
+            // Halves are stored only, so there is no array of them.
+            let computed = if ty.dtype.size_bytes() == 2 { Dtype::F32 } else { ty.dtype };
+            check_result("result", models, ty, &shape, dtype.unwrap_or(computed))?;
         }
-        let mut rows = bytemuck::zeroed_vec::<T>(n_models * results.row_bytes / size_of::<T>());
-        run_plans(world, run, population, &called, eager, &mut rows)?;
-        let row = results.row_bytes / size_of::<T>();
-        Ok(results.tree.map(&mut |place| {
-            let (ty, start) = (&results.types[place], results.offsets[place] / size_of::<T>());
-            let of_model = |model: usize| &rows[model * row + start..][..ty.shape.numel()];
-            let numbers = (0..n_models).flat_map(of_model).copied().collect();
-            shaped(IxDyn(&shape(ty)), numbers)
-        }))
+        let size = models * results.row_bytes;
+        let mut bytes = AlignedBytes::new(size);
+        run_plans(world, run, population, &called, eager, &mut bytes.bytes_mut()[..size])?;
+        Ok((ResultRows { bytes, models }, results))
     })
+}
+
+/// Gives the shape of what all models have.
+fn with_models(models: usize, ty: &Type) -> Vec<usize> {
+    [models].iter().chain(ty.shape.iter()).copied().collect()
+}
+
+impl Results {
+    /// Copies one of the values, whose elements are `T`, of all models.
+    fn array<T: Element>(&self, place: usize, rows: &ResultRows) -> ArrayD<T> {
+        let (ty, start) = (&self.types[place], self.offsets[place]);
+        let mut numbers = Vec::with_capacity(rows.models * ty.shape.numel());
+        for model in 0..rows.models {
+            let row = &rows.bytes.bytes()[model * self.row_bytes + start..][..ty.size_bytes()];
+            numbers.extend_from_slice(bytemuck::cast_slice(row));
+        }
+        shaped(IxDyn(&with_models(rows.models, ty)), numbers)
+    }
 }
 
 /// [`forward`] into an array that is there already: a steady call allocates nothing.

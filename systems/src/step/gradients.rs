@@ -15,6 +15,7 @@ use crate::access;
 use crate::cohort;
 use crate::plans::Kind;
 use crate::run::{self, Run, with_run};
+use crate::shared;
 use crate::sign::{self, SignError};
 
 /// Takes gradients away: to torch's `None`, or to zeros where there are any if `set_to_none` is false. Of a
@@ -30,6 +31,9 @@ pub fn zero_grad(world: &mut World, entity: Entity, set_to_none: bool) -> Result
         return zero_grad_below(world, entity, set_to_none);
     }
     with_run(world, entity, |world, run| {
+        if !run.cohorts.list.is_empty() {
+            shared::zero(world, entity, set_to_none);
+        }
         if set_to_none {
             for cohort in &mut run.cohorts.list {
                 cohort.scheme.has_gradient = Bits::new();
@@ -48,12 +52,19 @@ fn zero_grad_below(world: &mut World, module: Entity, set_to_none: bool) -> Resu
     let (group, place, blueprint) = access::place(world, root).map_err(|_| not_there.clone())?;
     let position = group.modules.iter().position(|modules| modules[place] == module);
     let below = blueprint.parameters_below(position.ok_or(not_there)?);
+    let of_population = below
+        .iter()
+        .filter_map(|&(position, index)| blueprint.positions[position].parameters[index].shared);
+    let of_population: Vec<_> = of_population.collect();
     let gradients = below.into_iter().map(|(position, index)| {
         let ty = &blueprint.positions[position].parameters[index].ty;
         let key = ColumnKey::new(Role::Gradient, index, ty);
         (blueprint.number(position, index), group.modules[position][place], key)
     });
     let gradients: Vec<_> = gradients.collect();
+    for shared in of_population {
+        shared::zero_at(world, shared.owner, shared.index, set_to_none);
+    }
     let Some(mut bits) = world.get_mut::<HasGradient>(root) else { return Ok(()) };
     let mut zeroed = Vec::new();
     for (number, entity, key) in gradients {

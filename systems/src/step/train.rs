@@ -13,12 +13,14 @@ use super::check::{check_array, check_dtype, check_targets, models, shaped};
 use super::parts::{Part, picked, stacked};
 use crate::access;
 use crate::array::{AnyInput, DataSet, Erased, Input};
-use crate::cohort;
-use crate::eager::{self, Given};
+use crate::cohort::{self, Cohort};
+use crate::eager::{self, Given, Made, Recorded};
+use crate::hooks::Shared;
 use crate::launch::{Job, Order, Output, Read, Write, launch};
 use crate::lazy;
 use crate::plans::{Kind, Request, Results, TypeRef};
-use crate::run::{EAGER, Run, with_run};
+use crate::run::{EAGER, LossArrays, Run, with_run};
+use crate::shared::{self, Losses, Pass, Sums, run_summed};
 
 /// Makes one training step: forward, loss, backward and update, bit for bit as the four calls would.
 ///
@@ -270,6 +272,9 @@ fn train<T: Element>(
             break;
         }
     }
+    if Sums::of(world, population).is_some() {
+        return train_shared(world, run, population, parts, loss, (losses, steps));
+    }
     train_eagerly(world, run, parts, loss, (losses, steps))?;
     let mut arrays = [Write::new(losses, steps * size_of::<T>())];
     let Run { cohorts, buffers, chosen, loss: loss_arrays, .. } = run;
@@ -353,33 +358,114 @@ fn train_eagerly<T: Element>(
     for cohort in cohorts.list.iter_mut().filter(|cohort| cohort.is_eager) {
         let mut made = 0;
         for part in parts {
-            let types: Vec<_> =
-                part.types.iter().chain([&part.target]).map(|ty| ty.to_type()).collect();
             for step in 0..part.steps {
-                let batch = |(read, ty): (Read<'_>, &Type)| {
-                    let row = |index| read.copy(index, step, ty);
-                    cohort.at.members.indices().map(row).collect::<Vec<_>>()
-                };
-                let batches: Vec<_> = part.reads().zip(&types).map(batch).collect();
-                let given = batches.iter().zip(&types).map(|(rows, ty)| Given {
-                    ty: ty.clone(),
-                    rows: rows.iter().map(Vec::as_slice).collect(),
-                    needs_gradient: false,
-                });
-                let given: Vec<_> = given.collect();
-                let Some((target, x)) = given.split_last() else { continue };
-                let (shared, called) = (shared.clone(), (x, part.structure));
-                let (loss, mut recorded) =
-                    eager::train_step(world, cohort, shared, (loss, arrays), called, target)?;
+                let shared = shared.clone();
+                let (of_members, mut recorded) =
+                    step_eagerly(world, cohort, shared, (loss, arrays), (part, step))?;
                 eager::commit(world, cohort, &mut recorded)?;
                 recorded.leave_memory(cohort);
-                let numbers: Vec<T> = bytemuck::pod_collect_to_vec(&loss.bytes);
-                for (index, number) in cohort.at.members.indices().zip(numbers) {
-                    losses[index * steps + made] = number;
-                }
+                write_losses(cohort, &of_members, (&mut *losses, steps), made);
                 made += 1;
             }
         }
+    }
+    Ok(())
+}
+
+/// Makes one step of a cohort that is watched; nothing is written yet.
+fn step_eagerly(
+    world: &mut World,
+    cohort: &mut Cohort,
+    shared: Option<Shared>,
+    loss: (&dyn DynLoss, &LossArrays),
+    (part, step): (&Part<'_>, usize),
+) -> Result<(Made, Recorded), StepError> {
+    let types: Vec<_> = part.types.iter().map(|ty| ty.to_type()).collect();
+    let batch = |(read, ty): (Read<'_>, &Type)| -> Vec<_> {
+        cohort.at.members.indices().map(|index| read.copy(index, step, ty)).collect()
+    };
+    let target = part.target.to_type();
+    let batches: Vec<_> = part.reads().zip(types.iter().chain([&target])).map(batch).collect();
+    let given = batches.iter().zip(types.iter().chain([&target])).map(|(rows, ty)| Given {
+        ty: ty.clone(),
+        rows: rows.iter().map(Vec::as_slice).collect(),
+        needs_gradient: false,
+    });
+    let mut x: Vec<_> = given.collect();
+    let target = x.pop().expect("the targets are read last");
+    eager::train_step(world, cohort, shared, loss, (&x, part.structure), &target)
+}
+
+/// Puts the losses of a cohort's members where those of a step go.
+fn write_losses<T: Element>(
+    cohort: &Cohort,
+    of_members: &Made,
+    (losses, steps): (&mut [T], usize),
+    made: usize,
+) {
+    let numbers: Vec<T> = bytemuck::pod_collect_to_vec(&of_members.bytes);
+    for (index, number) in cohort.at.members.indices().zip(numbers) {
+        losses[index * steps + made] = number;
+    }
+}
+
+/// Trains models that share parameters: one step of all models, then one update of what they share, and so on.
+fn train_shared<T: Element>(
+    world: &mut World,
+    run: &mut Run,
+    population: Entity,
+    parts: &[Part<'_>],
+    loss: &dyn DynLoss,
+    (losses, steps): (&mut [T], usize),
+) -> Result<(), StepError> {
+    let all = parts.iter().enumerate();
+    let all = all.flat_map(|(number, part)| (0..part.steps).map(move |step| (number, part, step)));
+    for (made, (number, part, step)) in all.enumerate() {
+        let Some(mut sums) = Sums::of(world, population) else { break };
+        let mut eager = Vec::new();
+        let Run { cohorts, shared, loss: arrays, .. } = &mut *run;
+        for (place, cohort) in cohorts.list.iter_mut().enumerate().filter(|(_, of)| of.is_eager) {
+            let shared = shared.clone();
+            let (of_members, recorded) =
+                step_eagerly(world, cohort, shared, (loss, arrays), (part, step))?;
+            write_losses(cohort, &of_members, (&mut *losses, steps), made);
+            eager.push((place, recorded));
+        }
+        // Nothing is written before all hooks were called.
+        let of_eager = eager.iter_mut().map(|(place, recorded)| (*place, recorded.take_shared()));
+        let of_eager: Vec<_> = of_eager.collect();
+        for (place, mut recorded) in eager {
+            let cohort = &mut cohorts.list[place];
+            eager::commit(world, cohort, &mut recorded)?;
+            recorded.leave_memory(cohort);
+        }
+        for cohort in cohorts.list.iter_mut().filter(|cohort| !cohort.is_eager) {
+            cohort.refresh_keys(world)?;
+        }
+        let Run { cohorts, buffers, chosen, chunks, loss: arrays, .. } = &mut *run;
+        chunks.refresh(world, population, cohorts, sums.row_bytes());
+        let pass = Pass {
+            chosen: &|cohort| chosen[cohort * parts.len() + number],
+            inputs: &|_| {
+                let at = |read: Read<'_>| read.offset + step * read.step_bytes;
+                let own = part.reads().map(|read| read.at(at(read), 0));
+                own.chain(arrays.reads()).collect()
+            },
+            eager: &of_eager,
+        };
+        let own = Losses {
+            bytes: bytemuck::cast_slice_mut(&mut *losses),
+            stride: steps * size_of::<T>(),
+            offset: made * size_of::<T>(),
+        };
+        run_summed(world, cohorts, chunks, buffers, &mut sums, &pass, Some(own))?;
+        for (cohort, chosen) in cohorts.list.iter_mut().zip(chosen.chunks(parts.len())) {
+            let ready = cohort.ready.get(chosen[number]);
+            if ready.is_some_and(|ready| ready.planned.is_random) {
+                cohort.advance_keys(world, 1);
+            }
+        }
+        shared::update(world, run, population, sums.finish())?;
     }
     Ok(())
 }
@@ -399,9 +485,9 @@ fn choose_plans(
     {
         lazy::initialize(world, run, population, &part.inputs())?;
     }
+    run.check_optimizers(world, population)?;
     run.chosen.clear();
     for cohort in &mut run.cohorts.list {
-        cohort.check_optimizer()?;
         for part in parts {
             if cohort.is_eager {
                 run.chosen.push(EAGER);

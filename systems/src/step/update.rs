@@ -3,10 +3,10 @@
 use bevy_ecs::prelude::*;
 
 use super::StepError;
-use crate::cohort::Cohort;
 use crate::launch::{Job, launch};
 use crate::plans::{Kind, Request};
 use crate::run::{Run, with_run};
+use crate::shared;
 
 /// Updates the parameters that have a gradient, each by the optimizer nearest to it.
 ///
@@ -17,8 +17,9 @@ use crate::run::{Run, with_run};
 /// Source: `torch.optim.Optimizer.step`.
 pub fn step(world: &mut World, population: Entity) -> Result<(), StepError> {
     with_run(world, population, |world, run| {
-        run.cohorts.list.iter().try_for_each(Cohort::check_optimizer)?;
-        run_rule(world, run, population, Kind::Step)
+        run.check_optimizers(world, population)?;
+        run_rule(world, run, population, Kind::Step)?;
+        shared::step(world, run, population)
     })
 }
 

@@ -9,6 +9,7 @@ use core::marker::PhantomData;
 use core::ops::Range;
 
 use super::{Convolution, Side};
+use crate::cpu::executor::with_scratch;
 use crate::cpu::gemm::{BiasAxis, Finish, Gemm, Product, Strides};
 use crate::cpu::simd::{Simd, Vectorized, dispatch};
 use crate::cpu::tile::Tile;
@@ -186,6 +187,26 @@ impl Geometry {
         run.item * self.y.item + (d * self.axes[1].y + h) * self.axes[2].y + w
     }
 
+    /// Fills each of some channels of the output with its number of `bias`.
+    fn fill<T: Number>(&self, bias: &[T], y: &mut [T]) {
+        for run in &self.runs {
+            for (channel, &bias) in bias.iter().enumerate() {
+                let at = channel * self.y.channel + self.offset_in_y(run);
+                y[at..at + run.len].fill(bias);
+            }
+        }
+    }
+
+    /// Counts the channels of the result, of each group, and the elements from one to the next. The weight's
+    /// channels are those of the output.
+    fn results(&self, side: Side) -> (usize, usize) {
+        match side {
+            Side::Output => (self.out, self.y.channel),
+            Side::Input => (self.channels, self.x.channel),
+            Side::Weight => (self.out, self.seen()),
+        }
+    }
+
     /// Says whether the positions of all items lie one behind the other.
     fn is_joined(&self) -> bool {
         self.y.item == self.plane() || self.positions == self.plane()
@@ -216,12 +237,13 @@ impl Geometry {
         }
     }
 
-    /// Calls `f` for each row of a group's matrix: its number, its channel, its element of the kernel.
+    /// Calls `f` for each row that some channels have in a group's matrix: its number, counted from the first of
+    /// them, its channel, its element of the kernel.
     #[inline(always)]
-    fn each_row(&self, group: usize, mut f: impl FnMut(usize, usize, [usize; 3])) {
+    fn each_row(&self, channels: Range<usize>, mut f: impl FnMut(usize, usize, [usize; 3])) {
         let [depth, height, width] = self.axes.map(|axis| axis.k);
         let mut row = 0;
-        for channel in group * self.channels..(group + 1) * self.channels {
+        for channel in channels {
             for kd in 0..depth {
                 for kh in 0..height {
                     for kw in 0..width {
@@ -239,7 +261,8 @@ impl Geometry {
     fn gather<T: Number>(&self, x: &[T], group: usize, block: &Range<usize>, matrix: &mut [T]) {
         let columns = self.columns(block);
         let stride = self.axes[2].stride;
-        self.each_row(group, |row, channel, k| {
+        let channels = group * self.channels..(group + 1) * self.channels;
+        self.each_row(channels, |row, channel, k| {
             let line = &mut matrix[row * columns..(row + 1) * columns];
             self.each_view(block, channel, k, |all, within, from| {
                 let to = &mut line[all];
@@ -258,14 +281,23 @@ impl Geometry {
         });
     }
 
-    /// Adds each number of a block's matrix to what its position saw there.
+    /// Adds each number of some channels' rows of a block's matrix to what its position saw there; `x` begins
+    /// with element `base` of the input.
     #[inline(always)]
-    fn scatter<T: Number>(&self, matrix: &[T], group: usize, block: &Range<usize>, x: &mut [T]) {
+    fn scatter<T: Number>(
+        &self,
+        matrix: &[T],
+        channels: Range<usize>,
+        block: &Range<usize>,
+        x: &mut [T],
+        base: usize,
+    ) {
         let columns = self.columns(block);
         let stride = self.axes[2].stride;
-        self.each_row(group, |row, channel, k| {
+        self.each_row(channels, |row, channel, k| {
             let line = &matrix[row * columns..(row + 1) * columns];
             self.each_view(block, channel, k, |all, within, to| {
+                let to = to.saturating_sub(base);
                 let from = &line[all][within];
                 match stride {
                     _ if from.is_empty() => {}
@@ -326,22 +358,29 @@ impl<T: Number> ConvolutionKernel<T> {
         let columns = geometry.most_columns();
         let (seen, out) = (geometry.seen(), geometry.out);
         let sum = if side == Side::Weight { seen * out } else { 0 };
-        let of = product(side, &geometry, columns, columns);
+        let of = product(side, &geometry, geometry.results(side).0, columns, columns);
         let scratch = [seen * columns, out * columns, sum, of.scratch_elements()];
         ConvolutionKernel { geometry, side, has_bias, scratch, element: PhantomData }
     }
 }
 
-/// Gives the product that a block of `columns` positions needs; `y_row` is from row to row of the output's
-/// block.
-fn product(side: Side, geometry: &Geometry, columns: usize, y_row: usize) -> Product {
+/// Gives the product that a block of `columns` positions needs for so many channels of the result; `y_row` is
+/// from row to row of the output's block.
+fn product(
+    side: Side,
+    geometry: &Geometry,
+    channels: usize,
+    columns: usize,
+    y_row: usize,
+) -> Product {
     let (seen, out) = (geometry.seen(), geometry.out);
+    let of_input = channels * seen.checked_div(geometry.channels).unwrap_or(0);
     let rows = |row| Strides { row, column: 1 };
     let (matrix, weight, y) = (rows(columns), rows(seen), rows(y_row));
     let (m, n, k, a, b, c) = match side {
-        Side::Output => (out, columns, seen, weight, matrix, y),
-        Side::Input => (seen, columns, out, weight.transposed(), y, matrix),
-        Side::Weight => (out, seen, columns, y, matrix.transposed(), weight),
+        Side::Output => (channels, columns, seen, weight, matrix, y),
+        Side::Input => (of_input, columns, out, weight.transposed(), y, matrix),
+        Side::Weight => (channels, seen, columns, y, matrix.transposed(), weight),
     };
     Product { m, n, k, a, b, c, bias: BiasAxis::Rows, finish: Finish::Sum }
 }
@@ -362,7 +401,22 @@ fn multiply<T: Number, S: Simd>(
 
 impl<T: Number> Kernel for ConvolutionKernel<T> {
     fn run(&self, tile: &mut Tile<'_>) {
-        dispatch(OverTile { kernel: self, tile });
+        let threads = if tile.split() { rayon::current_num_threads() } else { 1 };
+        for model in 0..tile.models() {
+            let (inputs, mut outputs, scratch) = tile.model(model).split();
+            let part = Part {
+                kernel: self,
+                channels: 0..self.geometry.groups * self.geometry.results(self.side).0,
+                a: inputs.get(0),
+                b: inputs.get(1),
+                bias: self.has_bias.then(|| inputs.get(2)),
+                result: outputs.take(),
+            };
+            match part.is_worth_splitting(threads) {
+                true => part.split(threads),
+                false => dispatch(OnScratch { part, scratch }),
+            }
+        }
     }
 
     fn scratch_bytes(&self) -> usize {
@@ -370,59 +424,114 @@ impl<T: Number> Kernel for ConvolutionKernel<T> {
     }
 }
 
-struct OverTile<'k, 't, 'a, T> {
-    kernel: &'k ConvolutionKernel<T>,
-    tile: &'t mut Tile<'a>,
+/// From this many multiply-adds on, a convolution is split over threads.
+const WORTH_SPLITTING: usize = 1 << 18;
+
+/// Some channels of one model's result, counted over all groups.
+struct Part<'a, T> {
+    kernel: &'a ConvolutionKernel<T>,
+    channels: Range<usize>,
+    a: &'a [T],
+    b: &'a [T],
+    bias: Option<&'a [T]>,
+    /// Of the result, these channels alone.
+    result: &'a mut [T],
 }
 
-impl<T: Number> Vectorized for OverTile<'_, '_, '_, T> {
+impl<T: Number> Part<'_, T> {
+    /// Says whether it is large, and its channels lie one behind the other.
+    fn is_worth_splitting(&self, threads: usize) -> bool {
+        let ConvolutionKernel { geometry, side, .. } = self.kernel;
+        let products = geometry.positions * geometry.seen() * geometry.out * geometry.groups;
+        let is_apart = self.result.len() == self.channels.len() * geometry.results(*side).1;
+        threads > 1 && self.channels.len() > 1 && is_apart && products >= WORTH_SPLITTING
+    }
+
+    /// Computes it on so many threads of the pool: each gathers what its channels need for itself.
+    fn split(self, threads: usize) {
+        let Part { kernel, channels, a, b, bias, result } = self;
+        if threads < 2 || channels.len() < 2 {
+            with_scratch(kernel.scratch_bytes(), |scratch| {
+                dispatch(OnScratch {
+                    part: Part { kernel, channels, a, b, bias, result },
+                    scratch,
+                });
+            });
+            return;
+        }
+        let at = channels.start + channels.len() * (threads / 2) / threads;
+        let at = at.max(channels.start + 1);
+        let (upper, lower) =
+            result.split_at_mut(result.len() / channels.len() * (at - channels.start));
+        let of = |channels, result| Part { kernel, channels, a, b, bias, result };
+        let (first, second) = (of(channels.start..at, upper), of(at..channels.end, lower));
+        rayon::join(|| first.split(threads / 2), || second.split(threads - threads / 2));
+    }
+}
+
+/// A part that one thread computes.
+struct OnScratch<'a, 's, T> {
+    part: Part<'a, T>,
+    scratch: &'s mut [u8],
+}
+
+impl<T: Number> Vectorized for OnScratch<'_, '_, T> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self) {
-        let ConvolutionKernel { geometry, side, has_bias, scratch: lens, .. } = self.kernel;
+        let OnScratch { part: Part { kernel, channels: all, a, b, bias, result }, scratch } = self;
+        let ConvolutionKernel { geometry, side, scratch: lens, .. } = kernel;
         let (seen, out) = (geometry.seen(), geometry.out);
-        for model in 0..self.tile.models() {
-            let (inputs, mut outputs, scratch) = self.tile.model(model).split();
-            let (a, b) = (inputs.get::<T>(0), inputs.get::<T>(1));
-            let result = outputs.take::<T>();
-            let bias = has_bias.then(|| inputs.get::<T>(2));
-            let [matrix, block_of_y, sum, pack] = carve::<T, 4>(scratch, *lens);
-            if *side != Side::Output || seen == 0 {
-                result.fill(T::default());
+        let (in_group, stride) = geometry.results(*side);
+        let [matrix, block_of_y, sum, pack] = carve::<T, 4>(scratch, *lens);
+        if *side != Side::Output || seen == 0 {
+            result.fill(T::default());
+        }
+        if seen == 0 || out == 0 {
+            if let Some(bias) = bias {
+                geometry.fill(&bias[all], result);
             }
-            if seen == 0 || out == 0 {
+            return;
+        }
+        // Where the part begins in the result.
+        let base = all.start * stride;
+        for group in 0..geometry.groups {
+            let first = group * in_group;
+            let channels = all.start.max(first)..all.end.min(first + in_group);
+            if channels.is_empty() {
                 continue;
             }
-            for group in 0..geometry.groups {
-                let of_weight = group * out * seen..(group + 1) * out * seen;
-                for block in &geometry.blocks {
-                    let columns = geometry.columns(block);
-                    match side {
-                        Side::Output => {
-                            geometry.gather(a, group, block, matrix);
-                            let product = product(*side, geometry, columns, geometry.y.channel);
-                            let at = group * out * geometry.y.channel
-                                + geometry.offset_in_y(&geometry.runs[block.start]);
-                            let bias = bias.map(|bias| &bias[group * out..(group + 1) * out]);
-                            let factors = (&b[of_weight.clone()], &*matrix);
-                            multiply::<T, S>(&product, factors, bias, &mut result[at..], pack);
-                        }
-                        Side::Input => {
-                            let (y, row) = geometry.outputs(a, group, block, block_of_y);
-                            let product = product(*side, geometry, columns, row);
-                            let factors = (&b[of_weight.clone()], y);
-                            multiply::<T, S>(&product, factors, None, matrix, pack);
-                            geometry.scatter(matrix, group, block, result);
-                        }
-                        Side::Weight => {
-                            geometry.gather(a, group, block, matrix);
-                            let (y, row) = geometry.outputs(b, group, block, block_of_y);
-                            let product = product(*side, geometry, columns, row);
-                            multiply::<T, S>(&product, (y, &*matrix), None, sum, pack);
-                            let total = &mut result[of_weight.clone()];
-                            total.iter_mut().zip(&*sum).for_each(|(w, &dw)| *w = *w + dw);
-                        }
+            let (n, from) = (channels.len(), channels.start - first);
+            let of_weight = group * out * seen..(group + 1) * out * seen;
+            for block in &geometry.blocks {
+                let columns = geometry.columns(block);
+                match side {
+                    Side::Output => {
+                        geometry.gather(a, group, block, matrix);
+                        let product = product(*side, geometry, n, columns, stride);
+                        let at = channels.start * stride - base
+                            + geometry.offset_in_y(&geometry.runs[block.start]);
+                        let bias = bias.map(|bias| &bias[channels.clone()]);
+                        let factors = (&b[of_weight.clone()][from * seen..], &*matrix);
+                        multiply::<T, S>(&product, factors, bias, &mut result[at..], pack);
+                    }
+                    Side::Input => {
+                        let (y, row) = geometry.outputs(a, group, block, block_of_y);
+                        let product = product(*side, geometry, n, columns, row);
+                        let at = from * (seen / geometry.channels);
+                        let factors = (&b[of_weight.clone()][at..], y);
+                        multiply::<T, S>(&product, factors, None, matrix, pack);
+                        geometry.scatter(matrix, channels.clone(), block, result, base);
+                    }
+                    Side::Weight => {
+                        geometry.gather(a, group, block, matrix);
+                        let (y, row) = geometry.outputs(b, group, block, block_of_y);
+                        let product = product(*side, geometry, n, columns, row);
+                        multiply::<T, S>(&product, (&y[from * row..], &*matrix), None, sum, pack);
+                        let at = channels.start * seen - base;
+                        let total = &mut result[at..at + n * seen];
+                        total.iter_mut().zip(&*sum).for_each(|(w, &dw)| *w = *w + dw);
                     }
                 }
             }

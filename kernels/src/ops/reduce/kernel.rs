@@ -2,11 +2,13 @@
 #![expect(unsafe_code, reason = "vectors are read and written through pointers into operands")]
 
 use core::marker::PhantomData;
+use core::ops::Range;
 
 use super::{Kind, Reduce};
-use crate::cpu::simd::{Float, Lanes, MAX_LANES, Simd};
-use crate::cpu::tile::{Tile, VectorKernel};
-use crate::ops::elementwise::Walk;
+use crate::cpu::simd::{Float, Lanes, MAX_LANES, Simd, Vectorized, dispatch};
+use crate::cpu::tile::{Tile, VectorKernel, run_vectors};
+use crate::op::Kernel;
+use crate::ops::elementwise::{WORTH_SPLITTING, Walk};
 use crate::shape::{Layout, Operand, Type};
 
 /// Partial results of one output.
@@ -186,6 +188,23 @@ impl<T, F> ReduceKernel<T, F> {
     }
 }
 
+impl<T: Float, F: Fold> Kernel for ReduceKernel<T, F> {
+    fn run(&self, tile: &mut Tile<'_>) {
+        if !tile.split() || self.numel * self.reduced.len() < WORTH_SPLITTING || self.numel < 2 {
+            run_vectors(self, tile);
+            return;
+        }
+        let models = tile.models();
+        let (inputs, mut outputs, _) = tile.operands();
+        let (x, mut y) = (inputs.get(0), outputs.take());
+        for model in 0..models {
+            let rows = 0..self.numel / self.outputs.inner;
+            let inner = 0..self.outputs.inner;
+            Part { kernel: self, rows, inner, x: x.at(model), y: y.at(model) }.split();
+        }
+    }
+}
+
 impl<T: Float, F: Fold> VectorKernel for ReduceKernel<T, F> {
     #[inline(always)]
     fn run<S: Simd>(&self, tile: &mut Tile<'_>) {
@@ -193,27 +212,87 @@ impl<T: Float, F: Fold> VectorKernel for ReduceKernel<T, F> {
         let (inputs, mut outputs, _) = tile.operands();
         let (x, mut y) = (inputs.get(0), outputs.take());
         for model in 0..models {
-            self.reduce::<S>(x.at(model), y.at(model));
+            if self.numel > 0 {
+                let rows = 0..self.numel / self.outputs.inner;
+                self.reduce::<S>(rows, 0..self.outputs.inner, x.at(model), y.at(model));
+            }
         }
     }
 }
 
-impl<T: Float, F: Fold> ReduceKernel<T, F> {
-    #[inline(always)]
-    fn reduce<S: Simd>(&self, x: &[T], y: &mut [T]) {
-        if self.numel == 0 {
+/// Some of the outputs: what one thread computes, or splits further.
+struct Part<'a, T, F> {
+    kernel: &'a ReduceKernel<T, F>,
+    rows: Range<usize>,
+    /// All of the inner loop, unless there is one row.
+    inner: Range<usize>,
+    x: &'a [T],
+    /// Of the output, this part alone.
+    y: &'a mut [T],
+}
+
+impl<T: Float, F: Fold> Part<'_, T, F> {
+    /// Computes it on the threads of the pool: outputs are shared out, never the numbers of one.
+    fn split(self) {
+        let Part { kernel, rows, inner, x, y } = self;
+        let at = match rows.len() {
+            1 => (inner.len() / 2).next_multiple_of(MAX_LANES).min(inner.len()),
+            n => n / 2,
+        };
+        let is_whole = if rows.len() == 1 { at == inner.len() } else { false };
+        if y.len() * kernel.reduced.len() < WORTH_SPLITTING || is_whole {
+            dispatch(Part { kernel, rows, inner, x, y });
             return;
         }
-        assert_eq!(y.len(), self.numel, "outputs have the shape that the kernel was made for");
+        let (first, second, cut) = match rows.len() {
+            1 => {
+                let (here, there) = (inner.start..inner.start + at, inner.start + at..inner.end);
+                ((rows.clone(), here), (rows, there), at)
+            }
+            _ => {
+                let middle = rows.start + at;
+                let cut = at * inner.len();
+                ((rows.start..middle, inner.clone()), (middle..rows.end, inner), cut)
+            }
+        };
+        let (upper, lower) = y.split_at_mut(cut);
+        rayon::join(
+            || Part { kernel, rows: first.0, inner: first.1, x, y: upper }.split(),
+            || Part { kernel, rows: second.0, inner: second.1, x, y: lower }.split(),
+        );
+    }
+}
+
+impl<T: Float, F: Fold> Vectorized for Part<'_, T, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        let Part { kernel, rows, inner, x, y } = self;
+        kernel.reduce::<S>(rows, inner, x, y);
+    }
+}
+
+impl<T: Float, F: Fold> ReduceKernel<T, F> {
+    /// Computes the outputs of the inner loops `rows`, of each those `within` it: all there is in `y`.
+    #[inline(always)]
+    fn reduce<S: Simd>(&self, rows: Range<usize>, within: Range<usize>, x: &[T], y: &mut [T]) {
+        let inner = within.len();
+        assert_eq!(
+            y.len(),
+            rows.len() * inner,
+            "outputs have the shape that the kernel was made for"
+        );
         let lanes = T::Lanes::<S>::N;
-        let (inner, [step]) = (self.outputs.inner, self.outputs.steps);
-        let across = step == 1 && inner > 1 && !self.is_contiguous;
+        let [step] = self.outputs.steps;
+        let across = step == 1 && self.outputs.inner > 1 && !self.is_contiguous;
         let last = self.reduced.last().copied().unwrap_or(0);
-        for row in 0..self.numel / inner {
+        for (place, row) in rows.enumerate() {
             let [start] = self.outputs.row(row);
+            let start = start + within.start * step;
             debug_assert!(self.reduced.is_empty() || start + (inner - 1) * step + last < x.len());
             let first = x.as_ptr().wrapping_add(start);
-            let y = y[row * inner..(row + 1) * inner].as_mut_ptr();
+            let y = y[place * inner..(place + 1) * inner].as_mut_ptr();
             let mut at = 0;
             while at < inner {
                 let n = lanes.min(inner - at);

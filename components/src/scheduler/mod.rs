@@ -1,0 +1,376 @@
+//! Learning-rate schedulers: a component beside an optimizer that changes its rates from step to step.
+//!
+//! Each rule computes as torch's chainable form does, from the rate that the optimizer has: what is set
+//! by hand in between is scheduled on.
+
+mod composed;
+mod cosine;
+mod cycle;
+mod decay;
+mod lambda;
+mod plateau;
+
+use core::fmt::Debug;
+
+use bevy_ecs::prelude::*;
+
+pub use composed::{ChainedScheduler, SequentialLR};
+pub use cosine::{CosineAnnealingLR, CosineAnnealingWarmRestarts};
+pub use cycle::{Anneal, CyclicLR, CyclicMode, OneCycleLR};
+pub use decay::{ConstantLR, ExponentialLR, LinearLR, MultiStepLR, PolynomialLR, StepLR};
+pub use lambda::{LambdaLR, MultiplicativeLR};
+pub use plateau::{Mode, ReduceLROnPlateau, ThresholdMode};
+
+use crate::optimizer::DynOptimizer;
+
+/// Why rates cannot be scheduled; torch's words.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SchedulerError {
+    /// A setting is out of its range.
+    #[error("{0}")]
+    Setting(String),
+    /// The scheduler changes momentum, and the optimizer has none.
+    #[error("optimizer must support momentum or beta1 with `cycle_momentum` option enabled")]
+    NoMomentum,
+    /// The optimizer has no learning rate.
+    #[error("the optimizer has no scalar slot named lr")]
+    NoRate,
+    /// More steps than the schedule has.
+    #[error("Tried to step {step} times. The specified number of total steps is {total}")]
+    Over {
+        /// The step that was asked for.
+        step: f64,
+        /// How many there are.
+        total: usize,
+    },
+    /// The scheduler is stepped by a metric.
+    #[error("ReduceLROnPlateau.step() missing 1 required positional argument: 'metrics'")]
+    NoMetric,
+    /// The scheduler is stepped without a metric.
+    #[error("expected a ReduceLROnPlateau, whose steps take metrics")]
+    Metric,
+    /// The scheduler cannot be part of another one.
+    #[error(
+        "{composed} does not support `ReduceLROnPlateau` scheduler as it requires additional kwargs to \
+         be specified when calling `step`, but got one at index {index} in the given schedulers sequence."
+    )]
+    Plateau {
+        /// Which one it should be part of.
+        composed: &'static str,
+        /// Its place there.
+        index: usize,
+    },
+}
+
+/// The rates that a scheduler changes: those of one optimizer, torch's parameter group.
+pub struct ParamGroup<'a> {
+    optimizer: &'a mut dyn DynOptimizer,
+    initial_lr: &'a mut Option<f64>,
+}
+
+impl ParamGroup<'_> {
+    /// Gives the learning rate.
+    pub fn lr(&self) -> f64 {
+        self.optimizer.scalar("lr").unwrap_or_default()
+    }
+
+    /// Changes the learning rate.
+    pub fn set_lr(&mut self, lr: f64) {
+        if let Some(rate) = self.optimizer.scalar_mut("lr") {
+            *rate = lr;
+        }
+    }
+
+    /// Gives the rate that the schedule began with.
+    pub fn initial_lr(&self) -> f64 {
+        self.initial_lr.unwrap_or_else(|| self.lr())
+    }
+
+    /// Changes the rate that the schedule is said to have begun with.
+    pub fn set_initial_lr(&mut self, lr: f64) {
+        *self.initial_lr = Some(lr);
+    }
+
+    /// Gives the momentum to be changed, or Adam's first beta; `None` if the optimizer has neither.
+    pub fn momentum(&mut self) -> Option<&mut f64> {
+        let name = if self.optimizer.scalar("momentum").is_some() { "momentum" } else { "beta1" };
+        self.optimizer.scalar_mut(name)
+    }
+}
+
+/// How far a scheduler has come.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Progress {
+    /// How many steps it has done, torch's `last_epoch`; fractions come from [`Scheduler::step_to`] alone.
+    pub last_epoch: f64,
+    /// Whether this is the step that a scheduler begins with.
+    pub is_initial: bool,
+}
+
+/// A rule by which a learning rate changes.
+///
+/// Implement it for a schedule of your own: [`lr`](Self::lr) is all that most need.
+///
+/// Source: `torch.optim.lr_scheduler.LRScheduler`.
+pub trait LRScheduler: Debug + Send + Sync + 'static {
+    /// Checks the settings, and prepares the rates for the step that follows at once.
+    ///
+    /// # Errors
+    ///
+    /// If a setting is out of its range.
+    fn attach(&mut self, _group: &mut ParamGroup<'_>) -> Result<(), SchedulerError> {
+        Ok(())
+    }
+
+    /// Gives the next learning rate; `progress` is that of the step it is for.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such step.
+    fn lr(&mut self, progress: Progress, group: &mut ParamGroup<'_>)
+    -> Result<f64, SchedulerError>;
+
+    /// Gives the learning rate at an epoch, from that which the schedule began with; `None` if it depends
+    /// on more.
+    fn closed_form(&self, _epoch: f64, _initial_lr: f64) -> Option<f64> {
+        None
+    }
+
+    /// Goes one step on, or to an epoch.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such step.
+    fn step(
+        &mut self,
+        progress: &mut Progress,
+        group: &mut ParamGroup<'_>,
+        to: Option<f64>,
+    ) -> Result<(), SchedulerError> {
+        let epoch = to.unwrap_or(progress.last_epoch + 1.0);
+        let at = Progress { last_epoch: epoch, ..*progress };
+        let closed = to.and_then(|epoch| self.closed_form(epoch, group.initial_lr()));
+        let lr = closed.map_or_else(|| self.lr(at, group), Ok)?;
+        progress.last_epoch = epoch;
+        group.set_lr(lr);
+        Ok(())
+    }
+
+    /// Says whether steps take a metric: then [`observe`](Self::observe) makes them.
+    fn takes_metrics(&self) -> bool {
+        false
+    }
+
+    /// Goes one step on with what was measured.
+    fn observe(&mut self, _metric: f64, _progress: &mut Progress, _group: &mut ParamGroup<'_>) {}
+
+    /// Lists the schedulers that this one is made of.
+    fn parts(&mut self) -> &mut [Timed] {
+        &mut []
+    }
+
+    /// Copies.
+    fn clone_box(&self) -> Box<dyn LRScheduler>;
+}
+
+impl Clone for Box<dyn LRScheduler> {
+    fn clone(&self) -> Self {
+        self.clone_box()
+    }
+}
+
+/// A rule that is chosen at run time.
+impl LRScheduler for Box<dyn LRScheduler> {
+    fn attach(&mut self, group: &mut ParamGroup<'_>) -> Result<(), SchedulerError> {
+        (**self).attach(group)
+    }
+
+    fn lr(
+        &mut self,
+        progress: Progress,
+        group: &mut ParamGroup<'_>,
+    ) -> Result<f64, SchedulerError> {
+        (**self).lr(progress, group)
+    }
+
+    fn closed_form(&self, epoch: f64, initial_lr: f64) -> Option<f64> {
+        (**self).closed_form(epoch, initial_lr)
+    }
+
+    fn step(
+        &mut self,
+        progress: &mut Progress,
+        group: &mut ParamGroup<'_>,
+        to: Option<f64>,
+    ) -> Result<(), SchedulerError> {
+        (**self).step(progress, group, to)
+    }
+
+    fn takes_metrics(&self) -> bool {
+        (**self).takes_metrics()
+    }
+
+    fn observe(&mut self, metric: f64, progress: &mut Progress, group: &mut ParamGroup<'_>) {
+        (**self).observe(metric, progress, group);
+    }
+
+    fn parts(&mut self) -> &mut [Timed] {
+        (**self).parts()
+    }
+
+    fn clone_box(&self) -> Box<dyn LRScheduler> {
+        (**self).clone_box()
+    }
+}
+
+/// A rule, and how far it has come.
+#[derive(Clone, Debug)]
+pub struct Timed {
+    progress: Progress,
+    rule: Box<dyn LRScheduler>,
+}
+
+impl Timed {
+    fn new(rule: &impl LRScheduler) -> Self {
+        let progress = Progress { last_epoch: -1.0, is_initial: false };
+        Timed { progress, rule: rule.clone_box() }
+    }
+
+    /// Does what torch's constructor does to the optimizer.
+    fn attach(&mut self, group: &mut ParamGroup<'_>) -> Result<(), SchedulerError> {
+        self.rule.attach(group)?;
+        let lr = group.initial_lr();
+        group.set_initial_lr(lr);
+        self.begin(group)
+    }
+
+    fn begin(&mut self, group: &mut ParamGroup<'_>) -> Result<(), SchedulerError> {
+        self.progress.is_initial = true;
+        let begun = self.step(group, None);
+        self.progress.is_initial = false;
+        begun
+    }
+
+    fn step(&mut self, group: &mut ParamGroup<'_>, to: Option<f64>) -> Result<(), SchedulerError> {
+        self.rule.step(&mut self.progress, group, to)
+    }
+
+    /// Takes a step back that was done for nothing: in the parts, where there are some.
+    fn undo(&mut self) {
+        match self.rule.parts() {
+            [] => self.progress.last_epoch -= 1.0,
+            parts => parts.iter_mut().for_each(Timed::undo),
+        }
+    }
+}
+
+/// Changes the rates of the optimizer on the same entity.
+///
+/// Made by `schedule` of the systems, which does to the optimizer what torch's constructor does.
+///
+/// Source: the object that `torch.optim.lr_scheduler.StepLR(optimizer, …)` and the like give.
+#[derive(Component, Clone, Debug)]
+#[component(storage = "SparseSet")]
+pub struct Scheduler {
+    initial_lr: Option<f64>,
+    timed: Timed,
+}
+
+impl Scheduler {
+    /// Begins a schedule: sets the optimizer's rates for its first steps.
+    ///
+    /// # Errors
+    ///
+    /// If a setting is out of its range, or the optimizer has not what is scheduled. Its rates are then
+    /// those of before.
+    pub fn attach(
+        rule: impl LRScheduler,
+        optimizer: &mut dyn DynOptimizer,
+    ) -> Result<Self, SchedulerError> {
+        let mut scheduler = Scheduler { initial_lr: None, timed: Timed::new(&rule) };
+        scheduler.change(optimizer, |timed, group| timed.attach(group))?;
+        Ok(scheduler)
+    }
+
+    /// Goes one step on.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such step, or it takes a metric. Nothing is changed then.
+    pub fn step(&mut self, optimizer: &mut dyn DynOptimizer) -> Result<(), SchedulerError> {
+        self.change(optimizer, |timed, group| timed.step(group, None))
+    }
+
+    /// Goes to an epoch.
+    ///
+    /// # Errors
+    ///
+    /// As [`step`](Self::step).
+    ///
+    /// Source: `scheduler.step(epoch)`.
+    pub fn step_to(
+        &mut self,
+        optimizer: &mut dyn DynOptimizer,
+        epoch: f64,
+    ) -> Result<(), SchedulerError> {
+        self.change(optimizer, |timed, group| timed.step(group, Some(epoch)))
+    }
+
+    /// Goes one step on with what was measured.
+    ///
+    /// # Errors
+    ///
+    /// If the scheduler is stepped without a metric. Nothing is changed then.
+    ///
+    /// Source: `ReduceLROnPlateau.step(metrics)`.
+    pub fn observe(
+        &mut self,
+        optimizer: &mut dyn DynOptimizer,
+        metric: f64,
+    ) -> Result<(), SchedulerError> {
+        self.change(optimizer, |Timed { progress, rule }, group| {
+            if !rule.takes_metrics() {
+                return Err(SchedulerError::Metric);
+            }
+            rule.observe(metric, progress, group);
+            Ok(())
+        })
+    }
+
+    /// Gives the number of steps done.
+    pub fn last_epoch(&self) -> f64 {
+        self.timed.progress.last_epoch
+    }
+
+    /// Changes the schedule and the rates, or neither.
+    fn change(
+        &mut self,
+        optimizer: &mut dyn DynOptimizer,
+        change: impl FnOnce(&mut Timed, &mut ParamGroup<'_>) -> Result<(), SchedulerError>,
+    ) -> Result<(), SchedulerError> {
+        optimizer.scalar("lr").ok_or(SchedulerError::NoRate)?;
+        let names = ["lr", "momentum", "beta1"];
+        let rates = names.map(|name| optimizer.scalar(name));
+        // A rule that fails has changed nothing of itself, but of several the first ones may have gone on.
+        let parts = (!self.timed.rule.parts().is_empty()).then(|| self.timed.clone());
+        let Scheduler { initial_lr, timed } = self;
+        let changed = change(timed, &mut ParamGroup { optimizer: &mut *optimizer, initial_lr });
+        if changed.is_err() {
+            for (name, before) in names.into_iter().zip(rates) {
+                if let Some((rate, before)) = optimizer.scalar_mut(name).zip(before) {
+                    *rate = before;
+                }
+            }
+            if let Some(parts) = parts {
+                self.timed = parts;
+            }
+        }
+        changed
+    }
+}
+
+/// Refuses a setting, in torch's words.
+fn refuse<T>(words: impl Into<String>) -> Result<T, SchedulerError> {
+    Err(SchedulerError::Setting(words.into()))
+}

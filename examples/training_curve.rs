@@ -1,0 +1,53 @@
+//! Trains one model for 20 steps and writes down all that PyTorch needs to do the same: first weights,
+//! minibatches, losses and last weights, in one safetensors file.
+//!
+//! ```text
+//! cargo run --release --example training_curve -- target/training_curve.safetensors
+//! python tests/peers/training_curve.py target/training_curve.safetensors
+//! ```
+
+use std::error::Error;
+
+use ndarray::{Array3, Array4, arr0, s};
+use neurarch::prelude::*;
+use neurarch::state::safetensors::{self, Tensor};
+
+const STEPS: usize = 20;
+const BATCH: usize = 32;
+const LR: f64 = 1e-2;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let path = std::env::args_os().nth(1).ok_or("expected the path of the file to write")?;
+    let network = Sequential::new().push(Linear::new(64, 32)).push(ReLU).push(Linear::new(32, 10));
+    let mut world = World::new();
+    let population = world.spawn_population(&network, 1, Seed(7))?;
+    world.insert(population, Adam { lr: LR, ..Adam::default() })?;
+    let model = world.models(population)?[0];
+
+    // Minibatches of the one model: [models, steps, batch, features], and the class of each item.
+    let inputs = Array4::from_shape_fn((1, STEPS, BATCH, 64), |(_, step, item, feature)| {
+        (((step * BATCH + item) * 31 + feature * 17) % 101) as f32 / 50.0 - 1.0
+    });
+    let targets = Array3::from_shape_fn((1, STEPS, BATCH), |(_, step, item)| {
+        ((step * BATCH + item) * 7 % 10) as i64
+    });
+
+    let initial = world.state_dict(model)?;
+    let data = DataSet::stacked(inputs.view(), targets.view());
+    let losses = world.train_steps(population, data, &CrossEntropyLoss::default())?;
+    let last = world.state_dict(model)?;
+
+    let mut tensors = Vec::new();
+    for (prefix, state) in [("initial", initial), ("final", last)] {
+        tensors.extend(state.into_iter().map(|mut tensor| {
+            tensor.name = format!("{prefix}.{}", tensor.name);
+            tensor
+        }));
+    }
+    tensors.push(Tensor::new("inputs", inputs.slice(s![0, .., .., ..]).into_dyn()));
+    tensors.push(Tensor::new("targets", targets.slice(s![0, .., ..]).into_dyn()));
+    tensors.push(Tensor::new("losses", losses.slice(s![0, ..]).into_dyn()));
+    tensors.push(Tensor::new("lr", arr0(LR).view().into_dyn()));
+    safetensors::save(path, &tensors)?;
+    Ok(())
+}

@@ -1,0 +1,102 @@
+//! Comparisons and choices between numbers: `eq`, `lt`, `where_`.
+//!
+//! A comparison gives 1 where it is true and 0 elsewhere, in the dtype of its operands, and has no gradient.
+
+use super::elementwise::{Formula, pointwise};
+use crate::cpu::simd::{Float, Lanes, Simd};
+use crate::op::GradientAt;
+use crate::program::trace::Var;
+
+/// `a = b`.
+#[derive(Clone, Copy, Debug)]
+struct Equal;
+
+impl Formula<2, 1> for Equal {
+    fn name(&self) -> &'static str {
+        "eq"
+    }
+
+    #[inline(always)]
+    fn apply<T: Float, S: Simd>(self, [a, b]: [T::Lanes<S>; 2]) -> [T::Lanes<S>; 1] {
+        let c = |c| T::Lanes::<S>::splat(T::from_f64(c));
+        [T::Lanes::<S>::select(a.eq(b), c(1.0), c(0.0))]
+    }
+
+    fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
+        vec![at.zero(0), at.zero(1)]
+    }
+}
+
+/// `a < b`.
+#[derive(Clone, Copy, Debug)]
+struct Less;
+
+impl Formula<2, 1> for Less {
+    fn name(&self) -> &'static str {
+        "lt"
+    }
+
+    #[inline(always)]
+    fn apply<T: Float, S: Simd>(self, [a, b]: [T::Lanes<S>; 2]) -> [T::Lanes<S>; 1] {
+        let c = |c| T::Lanes::<S>::splat(T::from_f64(c));
+        [T::Lanes::<S>::select(a.lt(b), c(1.0), c(0.0))]
+    }
+
+    fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
+        vec![at.zero(0), at.zero(1)]
+    }
+}
+
+/// `b` where the condition is 0, `a` elsewhere.
+#[derive(Clone, Copy, Debug)]
+struct Where;
+
+impl Formula<3, 1> for Where {
+    fn name(&self) -> &'static str {
+        "where"
+    }
+
+    #[inline(always)]
+    fn apply<T: Float, S: Simd>(self, [condition, a, b]: [T::Lanes<S>; 3]) -> [T::Lanes<S>; 1] {
+        [T::Lanes::<S>::select(condition.eq(T::Lanes::<S>::splat(T::default())), b, a)]
+    }
+
+    fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
+        let Some(dy) = &at.gradients[0] else {
+            return vec![None; 3];
+        };
+        let (condition, zero) = (&at.inputs[0], dy.number(0.0));
+        vec![
+            at.zero(0),
+            at.needs[1].then(|| condition.where_(dy, &zero)),
+            at.needs[2].then(|| condition.where_(&zero, dy)),
+        ]
+    }
+}
+
+impl Var {
+    /// Gives 1 where both numbers are equal, 0 elsewhere, broadcast; no gradient goes through.
+    ///
+    /// Source: `torch.eq`, in the dtype of the operands.
+    #[must_use]
+    pub fn eq(&self, other: &Var) -> Var {
+        pointwise(Equal, [self, other])
+    }
+
+    /// Gives 1 where `self` is below `other`, 0 elsewhere, broadcast; no gradient goes through.
+    ///
+    /// Source: `torch.lt`, in the dtype of the operands.
+    #[must_use]
+    pub fn lt(&self, other: &Var) -> Var {
+        pointwise(Less, [self, other])
+    }
+
+    /// Gives `b` where this condition is 0 and `a` elsewhere, broadcast. The gradient of the one that is not
+    /// chosen is 0.
+    ///
+    /// Source: `torch.where`.
+    #[must_use]
+    pub fn where_(&self, a: &Var, b: &Var) -> Var {
+        pointwise(Where, [self, a, b])
+    }
+}

@@ -1,0 +1,537 @@
+//! The gradient of each gradient: right against differences of the first one and against torch, or an error
+//! that names op and module. Nothing is silently taken for 0.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use neurarch_kernels::dtype::Dtype;
+use neurarch_kernels::op::{GradientAt, Kernel, Op, OpError};
+use neurarch_kernels::ops::convolution::Convolution;
+use neurarch_kernels::ops::gelu::Approximate;
+use neurarch_kernels::ops::pad::PadMode;
+use neurarch_kernels::ops::reduce::Reduction;
+use neurarch_kernels::passes::differentiate::backward;
+use neurarch_kernels::program::trace::{Trace, Var};
+use neurarch_kernels::shape::{Operand, Type};
+use neurarch_kernels::testing::{Array, check_gradient, check_gradient_of, evaluate};
+
+/// Something to differentiate twice: its name, what it records and on which inputs.
+type Case = (&'static str, Box<dyn Fn(&[Var]) -> Var>, Vec<Array>);
+
+fn number(like: &Var, value: f64) -> Var {
+    like.trace().constant(value, like.dtype(), [])
+}
+
+/// Numbers from -4 to 4, none of them near a whole one: every function below has its kinks there.
+fn floats(shape: &[usize], seed: u64) -> Array {
+    let mut state = seed;
+    Array::from_fn(Dtype::F64, shape, |_| {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let x = 8.0 * (state >> 40) as f64 / f64::from(1 << 24) - 4.0;
+        x.floor() + 0.1 + 0.8 * (x - x.floor())
+    })
+}
+
+fn positive(shape: &[usize], seed: u64) -> Array {
+    let x = floats(shape, seed);
+    Array::new(Dtype::F64, shape, x.elements.iter().map(|x| x.abs() + 0.3).collect::<Vec<_>>())
+}
+
+fn whole(shape: &[usize], numbers: &[i64]) -> Array {
+    Array::new(Dtype::I64, shape, numbers.iter().map(|&n| n as f64).collect::<Vec<_>>())
+}
+
+fn case(name: &'static str, build: impl Fn(&[Var]) -> Var + 'static, inputs: &[Array]) -> Case {
+    (name, Box::new(build), inputs.to_vec())
+}
+
+fn activations() -> Vec<Case> {
+    let of: [(&str, fn(&Var) -> Var); 24] = [
+        ("celu", |x| x.celu(&number(x, 1.5))),
+        ("elu", |x| x.elu(&number(x, 1.5))),
+        ("gelu", |x| x.gelu(Approximate::None)),
+        ("gelu tanh", |x| x.gelu(Approximate::Tanh)),
+        ("glu", |x| x.glu(-1)),
+        ("hardshrink", |x| x.hardshrink(&number(x, 1.0))),
+        ("hardsigmoid", Var::hardsigmoid),
+        ("hardswish", Var::hardswish),
+        ("hardtanh", |x| x.hardtanh(&number(x, -1.0), &number(x, 2.0))),
+        ("leaky_relu", |x| x.leaky_relu(&number(x, 0.1))),
+        ("logsigmoid", Var::logsigmoid),
+        ("mish", Var::mish),
+        ("relu", Var::relu),
+        ("relu6", Var::relu6),
+        ("selu", Var::selu),
+        ("sigmoid", Var::sigmoid),
+        ("silu", Var::silu),
+        ("softplus", |x| x.softplus(&number(x, 2.0), &number(x, 4.0))),
+        ("softshrink", |x| x.softshrink(&number(x, 1.0))),
+        ("softsign", Var::softsign),
+        ("tanh", Var::tanh),
+        ("tanhshrink", Var::tanhshrink),
+        ("threshold", |x| x.threshold(&number(x, 1.0), &number(x, 20.0))),
+        ("softmin", |x| x.softmin(0)),
+    ];
+    let cases =
+        of.into_iter().map(|(name, op)| case(name, move |v| op(&v[0]), &[floats(&[3, 4], 7)]));
+    let prelu = case("prelu", |v| v[0].prelu(&v[1]), &[floats(&[2, 3, 2], 1), floats(&[3], 2)]);
+    cases.chain([prelu]).collect()
+}
+
+fn arithmetic() -> Vec<Case> {
+    let (x, y) = (floats(&[2, 3], 3), floats(&[3], 4));
+    let p = positive(&[2, 3], 5);
+    let two = [x.clone(), y.clone()];
+    vec![
+        case("add", |v| (&v[0] + &v[1]).square(), &two),
+        case("sub", |v| (&v[0] - &v[1]).square(), &two),
+        case("mul", |v| &v[0] * &v[1], &two),
+        case("div", |v| &v[0] / &v[1], &two),
+        case("maximum", |v| v[0].maximum(&v[1]).square(), &two),
+        case("minimum", |v| v[0].minimum(&v[1]).square(), &two),
+        case("neg", |v| (-&v[0]).square(), &two[..1]),
+        case("exp", |v| v[0].exp(), &two[..1]),
+        case("log", |v| v[0].log(), std::slice::from_ref(&p)),
+        case("sqrt", |v| v[0].sqrt(), std::slice::from_ref(&p)),
+        case("abs", |v| v[0].abs().square(), &two[..1]),
+        case("sign", |v| v[0].sign() * &v[0], &two[..1]),
+        case("trunc", |v| v[0].trunc() * &v[0], &two[..1]),
+        case("reciprocal", |v| v[0].reciprocal(), std::slice::from_ref(&p)),
+        case("sin", |v| v[0].sin(), &two[..1]),
+        case("cos", |v| v[0].cos(), &two[..1]),
+        case("pow", |v| v[0].pow(2.5), std::slice::from_ref(&p)),
+        case("sum", |v| v[0].sum(&[0], false).square(), &two[..1]),
+        case("mean", |v| v[0].mean(&[1], true).square(), &two[..1]),
+        case("amax", |v| v[0].amax(&[1], false).square(), &two[..1]),
+        case("affine", |v| v[0].scale_shift(Some(&v[1]), Some(&v[1])), &two),
+        case("dropout", |v| v[0].dropout(&number(&v[0], 0.3)).square(), &two[..1]),
+    ]
+}
+
+/// What is differentiated, but not as its differences say: rounding has steps, a constant no slope.
+fn unlike_differences() -> Vec<Case> {
+    let x = &[floats(&[4], 6)];
+    vec![
+        case("to", |v| v[0].to(Dtype::F32).to(Dtype::F64) * &v[0], x),
+        case("detach", |v| v[0].detach() * v[0].square(), x),
+    ]
+}
+
+fn shapes() -> Vec<Case> {
+    let x = &[floats(&[2, 3, 3], 6)];
+    vec![
+        case("reshape", |v| v[0].reshape([6, 3]).square(), x),
+        case("permute", |v| v[0].permute(&[2, 0, 1]).square(), x),
+        case("slice", |v| v[0].slice(1, 1..3).square(), x),
+        case("cat", |v| Var::cat(&[&v[0], &v[0].exp()], 1).square(), x),
+        case("expand", |v| v[0].reshape([1, 18]).expand([2, 18]).square(), x),
+        case("pad", |v| v[0].pad(&[(0, 0), (0, 0), (1, 2)], PadMode::Reflect).square(), x),
+        case("tril", |v| v[0].tril(0).square(), x),
+        case("call", |v| v[0].trace().call("", "Square", &v[0], |x| x.square() * &x), x),
+    ]
+}
+
+fn layers() -> Vec<Case> {
+    let conv = |stride| Convolution {
+        stride: vec![stride],
+        padding: vec![(1, 0)],
+        dilation: vec![1],
+        groups: 2,
+    };
+    let eps = |x: &Var| number(x, 1e-2);
+    let (x, w, b) = (floats(&[3, 4], 8), floats(&[2, 4], 9), floats(&[2], 10));
+    let planes = [floats(&[2, 4, 5], 11), floats(&[2, 2, 2], 12), floats(&[2], 13)];
+    let transposed = [floats(&[2, 4, 3], 11), floats(&[4, 1, 2], 12), floats(&[2], 13)];
+    let batches = [floats(&[2, 2, 3], 14), floats(&[2, 3, 2], 15)];
+    let mut cases = vec![
+        case("linear", |v| v[0].linear(&v[1], Some(&v[2])).square(), &[x.clone(), w, b]),
+        case("matmul", |v| v[0].matmul(&v[1]).square(), &batches),
+        case("vector", |v| v[0].matmul(&v[1]).square(), &[floats(&[3], 14), floats(&[3, 2], 15)]),
+        case("softmax", |v| v[0].softmax(-1).square(), std::slice::from_ref(&x)),
+        case("log_softmax", |v| v[0].log_softmax(0).square(), std::slice::from_ref(&x)),
+        case("convolution", move |v| v[0].convolution(&v[1], Some(&v[2]), &conv(2)), &planes),
+        case(
+            "convolution_input",
+            move |v| v[0].conv_transpose(&v[1], Some(&v[2]), &conv(1), &[0]),
+            &transposed,
+        ),
+        case(
+            "rms_normalize",
+            move |v| v[0].rms_normalize(&[1], &eps(&v[0])).square(),
+            &[x.clone()],
+        ),
+        case("matrix_exp", |v| v[0].matrix_exp(), &[small(&[2, 2], 16)]),
+        case("solve", |v| v[0].solve(&v[1]), &[well_posed(), floats(&[2, 2], 18)]),
+    ];
+    let normalized: [(&str, fn(&Var, &Var) -> Var); 4] = [
+        ("normalize", |x, eps| x.normalize(&[1], eps).y.square()),
+        ("over two axes", |x, eps| x.reshape([2, 3, 2]).normalize(&[0, 2], eps).y.square()),
+        ("variance", |x, eps| x.normalize(&[0], eps).var.square()),
+        ("mean", |x, eps| {
+            let of = x.normalize(&[1], eps);
+            &of.y * (of.mean * of.var).reshape([3, 1])
+        }),
+    ];
+    for (name, op) in normalized {
+        cases.push(case(name, move |v| op(&v[0], &eps(&v[0])), std::slice::from_ref(&x)));
+    }
+    let embedding = |v: &[Var]| v[1].embedding(&v[0], None, false).square();
+    cases.push(case("embedding", embedding, &[floats(&[3, 2], 19), whole(&[4], &[2, 0, 2, 1])]));
+    cases
+}
+
+fn small(shape: &[usize], seed: u64) -> Array {
+    let elements: Vec<_> = floats(shape, seed).elements.iter().map(|x| x / 4.0).collect();
+    Array::new(Dtype::F64, shape, elements)
+}
+
+fn well_posed() -> Array {
+    Array::new(Dtype::F64, [2, 2], [3.0, 0.5, -0.7, 2.0])
+}
+
+fn losses() -> Vec<Case> {
+    let x = floats(&[4, 3], 20);
+    let targets = whole(&[4], &[2, 0, -100, 1]);
+    let weight = Array::new(Dtype::F64, [3], [0.5, 2.0, 1.25]);
+    let mut cases = Vec::new();
+    for reduction in [Reduction::None, Reduction::Mean, Reduction::Sum] {
+        for (smoothing, weighted) in [(0.0, false), (0.1, true), (0.3, false)] {
+            let loss = move |v: &[Var]| {
+                let weight = weighted.then(|| v[2].detach());
+                let smoothing = number(&v[0], smoothing);
+                v[0].cross_entropy(&v[1], weight.as_ref(), &smoothing, -100, reduction).square()
+            };
+            let inputs = [x.clone(), targets.clone(), weight.clone()];
+            cases.push(case("cross_entropy", loss, &inputs));
+        }
+        let mse = move |v: &[Var]| v[0].mse_loss(&v[1], reduction).square();
+        cases.push(case("mse_loss", mse, &[x.clone(), floats(&[4, 3], 21)]));
+    }
+    let planes = [floats(&[2, 3, 2], 22), whole(&[2, 2], &[0, 1, -100, 2])];
+    let of_planes =
+        |v: &[Var]| v[0].cross_entropy(&v[1], None, &number(&v[0], 0.2), -100, Reduction::Mean);
+    cases.push(case("cross_entropy of planes", of_planes, &planes));
+    let one = [floats(&[3], 23), whole(&[], &[1])];
+    let of_one =
+        |v: &[Var]| v[0].cross_entropy(&v[1], None, &number(&v[0], 0.0), -100, Reduction::None);
+    cases.push(case("cross_entropy of one", of_one, &one));
+    cases
+}
+
+fn all() -> Vec<Case> {
+    let all = [activations(), arithmetic(), shapes(), layers(), losses()];
+    all.into_iter().flatten().collect()
+}
+
+/// Which inputs of a case are differentiated: those of cross entropy but its weights.
+fn differentiated(name: &str, inputs: &[Array]) -> Vec<usize> {
+    let count = if name.starts_with("cross_entropy") { 1 } else { inputs.len() };
+    (0..count).filter(|&input| inputs[input].ty.dtype == Dtype::F64).collect()
+}
+
+/// Gives a number that depends on each gradient of `build`, and on each input by itself, as some gradients
+/// don't.
+fn of_gradients(build: &dyn Fn(&[Var]) -> Var, v: &[Var], wrt: &[usize]) -> Var {
+    let trace = v[0].trace();
+    let y = build(v);
+    // Not a constant, so that the gradient depends on it too.
+    let dy = trace.constant(0.7, Dtype::F64, y.shape().clone()) + &y * 0.1;
+    let of: Vec<_> = wrt.iter().map(|&input| v[input].clone()).collect();
+    let gradients = backward(trace, &[(y, dy)], &of);
+    let parts = of.iter().zip(gradients).map(|(x, gradient)| {
+        let gradient = gradient.expect("each of these inputs has a gradient");
+        (gradient * (x * 0.5 + 1.0) + x.square() * 0.1).sum(&[], false)
+    });
+    parts.reduce(|sum, part| sum + part).expect("there is an input")
+}
+
+#[test]
+fn second_gradients_are_the_slopes_of_the_first() {
+    for (name, build, inputs) in all() {
+        let wrt = differentiated(name, &inputs);
+        // Differences of double precision across a step of 1e-3, of functions whose fifth derivatives are of
+        // the order of 1e3.
+        let check = || {
+            check_gradient_of(|v| of_gradients(&*build, v, &wrt), &inputs, &wrt, 1e-6);
+        };
+        assert!(catch_unwind(AssertUnwindSafe(check)).is_ok(), "{name}");
+    }
+}
+
+/// Ops that no training pass differentiates twice, or not at all: they have no rule, or nothing to
+/// differentiate.
+const WITHOUT: &[&str] = &[
+    "adam",
+    "adamw",
+    "geqrf",
+    "householder_product",
+    "householder_product_gradient",
+    "increment",
+    "noise",
+    "sgd",
+    // Parts of kernels and what passes make of other ops, after differentiation.
+    "contiguous",
+    "cross_entropy_with_gradient",
+    "masked",
+];
+
+#[test]
+fn every_op_is_differentiated_twice_or_is_known_to_have_no_rule() {
+    let mut seen = BTreeSet::new();
+    for (name, build, inputs) in all().into_iter().chain(unlike_differences()) {
+        let trace = Trace::new();
+        let v: Vec<_> = inputs.iter().map(|input| trace.input(input.ty.clone())).collect();
+        let wrt = differentiated(name, &inputs);
+        let y = of_gradients(&*build, &v, &wrt);
+        let one = trace.constant(1.0, Dtype::F64, []);
+        let _ = backward(&trace, &[(y, one)], &v[..1]);
+        let program = trace.finish(&[]).unwrap_or_else(|error| panic!("{name}: {error}"));
+        seen.extend(program.nodes.iter().map(|node| node.op.name().to_owned()));
+    }
+    let unseen: Vec<_> = names_of_ops()
+        .into_iter()
+        .filter(|name| !seen.contains(name) && !WITHOUT.contains(&name.as_str()))
+        .collect();
+    assert!(unseen.is_empty(), "never differentiated twice: {unseen:?}");
+}
+
+/// Reads the names of all ops from their sources: the literals in their functions `name`, and those that
+/// macros take.
+fn names_of_ops() -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src/ops")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("the ops' folder").flatten() {
+            if entry.path().is_dir() {
+                folders.push(entry.path());
+                continue;
+            }
+            let source = fs::read_to_string(entry.path()).expect("a source file");
+            for part in source.split("fn name(&self) -> &'static str {").skip(1) {
+                let body = part.split("\n    }\n").next().unwrap_or_default();
+                names.extend(body.split('"').skip(1).step_by(2).map(str::to_owned));
+            }
+        }
+    }
+    names
+}
+
+#[test]
+fn second_gradients_of_activations_are_those_of_torch() {
+    // torch.autograd.grad twice, at [-1.5, 0.3, 2.0], in double precision (torch 2.15).
+    let of: [(fn(&Var) -> Var, [f64; 3]); 12] = [
+        (|x| x.elu(&number(x, 1.5)), [0.334695240222645, 0.0, 0.0]),
+        (|x| x.celu(&number(x, 1.5)), [0.245252960780962, 0.0, 0.0]),
+        (Var::selu, [0.392284987480124, 0.0, 0.0]),
+        (Var::logsigmoid, [-0.149146452070333, -0.244458311690746, -0.104993585403507]),
+        (
+            |x| x.softplus(&number(x, 2.0), &number(x, 3.0)),
+            [0.0903533194618243, 0.457568480913315, 0.0],
+        ),
+        (Var::mish, [0.154614753561543, 0.563394659002067, -0.057724667408294]),
+        (Var::silu, [0.156197584963537, 0.477997768194819, 0.050062168694707]),
+        (
+            |x| x.gelu(Approximate::None),
+            [-0.032379398916473, 0.728450727529601, -0.107981933026376],
+        ),
+        (
+            |x| x.gelu(Approximate::Tanh),
+            [-0.0305181964842249, 0.728148448433912, -0.107875079951078],
+        ),
+        (Var::hardswish, [0.333333333333333; 3]),
+        (Var::softsign, [0.128, -0.910332271279017, -0.0740740740740741]),
+        (Var::tanhshrink, [-0.327132597287548, 0.533181878201454, 0.136218687427113]),
+    ];
+    let x = Array::new(Dtype::F64, [3], [-1.5, 0.3, 2.0]);
+    for (op, expected) in of {
+        let second = evaluate(|v| twice(&op, &v[0], None), std::slice::from_ref(&x), &[]);
+        assert_near(&second.elements, &expected);
+    }
+}
+
+/// The gradient of `⟨v, gradient of build(x)⟩`, where `v` is 1 if there is none.
+fn twice(build: &dyn Fn(&Var) -> Var, x: &Var, v: Option<&Var>) -> Var {
+    let trace = x.trace();
+    let one = |like: &Var| trace.constant(1.0, like.dtype(), like.shape().clone());
+    let y = build(x);
+    let dy = one(&y);
+    let first =
+        backward(trace, &[(y, dy)], std::slice::from_ref(x)).remove(0).expect("it depends on x");
+    let v = v.cloned().unwrap_or_else(|| one(&first));
+    backward(trace, &[(first, v)], std::slice::from_ref(x)).remove(0).expect("it depends on x")
+}
+
+fn assert_near(found: &[f64], expected: &[f64]) {
+    for (found, expected) in found.iter().zip(expected) {
+        assert!((found - expected).abs() < 1e-12, "{found}, not {expected}");
+    }
+}
+
+#[test]
+fn second_gradients_of_losses_and_norms_are_those_of_torch() {
+    // The gradient of ⟨v, gradient⟩ with respect to x, by torch.autograd.grad twice (torch 2.15).
+    let x = Array::new(Dtype::F64, [2, 3], [0.5, -1.0, 2.0, 1.5, 0.2, -0.7]);
+    let v = Array::new(Dtype::F64, [2, 3], [1.0, -2.0, 0.5, 0.3, 0.8, -1.2]);
+    let targets = whole(&[2], &[2, 0]);
+    let weight = Array::new(Dtype::F64, [3], [0.5, 2.0, 1.0]);
+    let cross_entropy = |v: &[Var]| {
+        let smoothing = number(&v[0], 0.1);
+        let loss = |x: &Var| x.cross_entropy(&v[2], Some(&v[3]), &smoothing, -100, Reduction::Mean);
+        twice(&loss, &v[0], Some(&v[1]))
+    };
+    let inputs = [x.clone(), v.clone(), targets, weight];
+    let expected = [
+        0.060608231598709435,
+        -0.06600537456079798,
+        0.005397142962088547,
+        0.005910397524249743,
+        0.038823904266078485,
+        -0.04473430179032821,
+    ];
+    assert_near(&evaluate(cross_entropy, &inputs, &[]).elements, &expected);
+    let layer_norm = |v: &[Var]| {
+        let of = |x: &Var| {
+            let y = x.normalize(&[1], &number(x, 1e-5)).y;
+            (y * &v[1]).square().sum(&[], false)
+        };
+        twice(&of, &v[0], Some(&v[1]))
+    };
+    let expected = [
+        -3.2499285193271517,
+        3.083339258413595,
+        0.16658926091355575,
+        -0.5753166316153211,
+        -0.4643490457460153,
+        1.0396656773613364,
+    ];
+    assert_near(&evaluate(layer_norm, &inputs[..2], &[]).elements, &expected);
+    let softmax = |v: &[Var]| {
+        let of = |x: &Var| (x.softmax(1) * &v[1]).square().sum(&[], false);
+        twice(&of, &v[0], Some(&v[1]))
+    };
+    let expected = [
+        0.027111325776582238,
+        -0.024029315951295878,
+        -0.0030820098252863385,
+        0.0006152363870224415,
+        0.034909762466451735,
+        -0.03552499885347417,
+    ];
+    assert_near(&evaluate(softmax, &inputs[..2], &[]).elements, &expected);
+}
+
+/// The gradient of a table is not the slope where a row is padding or divided by how often it is named; that
+/// of what it was made of is.
+#[test]
+fn the_gradient_of_a_tables_gradient_leaves_out_and_divides_the_same_rows() {
+    let inputs = [floats(&[3, 2], 19), whole(&[4], &[2, 0, 2, 1]), floats(&[4, 2], 24)];
+    for (padding, scales) in [(None, false), (Some(2), false), (Some(1), true), (None, true)] {
+        let of_dy = |v: &[Var]| {
+            let y = v[1].embedding(&v[0], padding, scales);
+            backward(v[0].trace(), &[(y, v[2].clone())], &v[..1]).remove(0).unwrap().square()
+        };
+        check_gradient_of(of_dy, &inputs, &[2], 1e-8);
+    }
+}
+
+/// An op whose author wrote no gradient.
+#[derive(Debug)]
+struct Doubled;
+
+impl Op for Doubled {
+    fn name(&self) -> &'static str {
+        "doubled"
+    }
+
+    fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>, OpError> {
+        Ok(inputs.to_vec())
+    }
+
+    fn kernel(&self, _: &[Operand], _: &[Operand]) -> Box<dyn Kernel> {
+        unreachable!("only recorded here")
+    }
+}
+
+/// Gives the error of differentiating `build` within a module.
+fn error_of(build: impl Fn(&Var) -> Var) -> String {
+    let trace = Trace::new();
+    let x = trace.input(Type::new(Dtype::F64, [2, 2]));
+    let y = trace.call("body.0", "Layer", &x, |x| build(&x));
+    let dy = trace.constant(1.0, Dtype::F64, y.shape().clone());
+    let _ = backward(&trace, &[(y, dy)], &[x]);
+    trace.finish(&[]).expect_err("there is no rule").to_string()
+}
+
+#[test]
+fn an_op_without_a_gradient_is_an_error_that_names_op_and_module() {
+    let of = |op: &str, input: usize| {
+        format!(
+            "body.0 (Layer): derivative for {op} with respect to its input {input} is not implemented"
+        )
+    };
+    assert_eq!(error_of(|x| x.trace().apply(Doubled, &[x])), of("doubled", 0));
+    assert_eq!(error_of(|x| x.geqrf()[0].clone()), of("geqrf", 0));
+    // Torch takes numbers for these settings, which have no gradients.
+    let setting = |x: &Var| x.sum(&[], false);
+    assert_eq!(error_of(|x| x.detach().elu(&setting(x))), of("elu", 1));
+    assert_eq!(error_of(|x| x.detach().leaky_relu(&setting(x))), of("leaky_relu", 1));
+    assert_eq!(error_of(|x| x.detach().normalize(&[1], &setting(x)).y), of("normalize", 1));
+    // The second gradient of a product of reflections.
+    let trace = Trace::new();
+    let a = trace.input(Type::new(Dtype::F64, [3, 2]));
+    let tau = trace.input(Type::new(Dtype::F64, [2]));
+    let y = a.householder_product(&tau);
+    let dy = trace.constant(1.0, Dtype::F64, y.shape().clone());
+    let da = backward(&trace, &[(y, dy.clone())], std::slice::from_ref(&a)).remove(0).unwrap();
+    let _ = backward(&trace, &[(da, dy)], &[a]);
+    let error = trace.finish(&[]).expect_err("there is no rule").to_string();
+    assert!(error.contains("derivative for householder_product_gradient"), "{error}");
+}
+
+#[test]
+fn a_gradient_of_zero_is_zeros_as_in_torch() {
+    let x = Array::new(Dtype::F64, [3], [-1.5, 0.3, 2.2]);
+    for op in [Var::sign, Var::trunc] as [fn(&Var) -> Var; 2] {
+        check_gradient(|v| op(&v[0]), std::slice::from_ref(&x), 0.0);
+        check_gradient(|v| (op(&v[0]) * 2.0).exp(), std::slice::from_ref(&x), 0.0);
+    }
+    // The slope of a slope that does not change.
+    let second = evaluate(|v| twice(&|x| x.relu(), &v[0], None), std::slice::from_ref(&x), &[]);
+    assert_eq!(second.elements, [0.0; 3]);
+}
+
+#[test]
+fn a_user_states_a_gradient_of_zero() {
+    /// As [`Doubled`], but says that nothing comes back.
+    #[derive(Debug)]
+    struct Stopped;
+
+    impl Op for Stopped {
+        fn name(&self) -> &'static str {
+            "stopped"
+        }
+
+        fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>, OpError> {
+            Ok(inputs.to_vec())
+        }
+
+        fn kernel(&self, _: &[Operand], _: &[Operand]) -> Box<dyn Kernel> {
+            unreachable!("only recorded here")
+        }
+
+        fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
+            vec![at.zero(0)]
+        }
+    }
+
+    let trace = Trace::new();
+    let x = trace.input(Type::new(Dtype::F64, [2]));
+    let y = trace.apply(Stopped, &[&x]);
+    let dy = trace.constant(1.0, Dtype::F64, [2]);
+    let dx = backward(&trace, &[(y, dy)], &[x]).remove(0);
+    assert_eq!(dx.expect("zeros").shape().numel(), 2);
+    assert!(trace.error().is_none());
+}

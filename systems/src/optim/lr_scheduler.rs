@@ -1,0 +1,184 @@
+//! Schedules of learning rates: beginning them and going on.
+
+use bevy_ecs::prelude::*;
+use neurarch_components::population::Population;
+use neurarch_components::scheduler::{LRScheduler, Scheduler, SchedulerError};
+
+use super::{Change, Optimizers};
+use crate::sign::{self, SignError};
+
+/// Why rates cannot be scheduled. What had been scheduled stays as it was.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ScheduleError {
+    /// The entity is neither a population nor a module of one.
+    #[error(transparent)]
+    Sign(#[from] SignError),
+    /// No optimizer is there to be scheduled.
+    #[error("{0} has no optimizer: insert one first, the scheduler changes its rates")]
+    NoOptimizer(Entity),
+    /// Nothing is scheduled.
+    #[error("{0} has no scheduler")]
+    NoScheduler(Entity),
+    /// The scheduler of one optimizer refuses.
+    #[error("model {model}: {source}")]
+    Scheduler {
+        /// The model's index in its population.
+        model: usize,
+        /// Why.
+        source: SchedulerError,
+    },
+    /// There is not one metric for each model.
+    #[error("expected a metric for each of {expected} models, got {found}")]
+    Metrics {
+        /// How many models there are.
+        expected: usize,
+        /// How many metrics came.
+        found: usize,
+    },
+}
+
+/// Schedules every optimizer of a population's models, or those of one module and its subtree: `scheduler`
+/// gives the rule by the model's index.
+///
+/// A new schedule takes the place of an old one. Optimizers that come later are not scheduled.
+///
+/// # Errors
+///
+/// If there is no optimizer, or a rule refuses. Nothing is changed then.
+///
+/// Source: the constructors of `torch.optim.lr_scheduler`.
+pub fn schedule_with<S: LRScheduler>(
+    world: &mut World,
+    entity: Entity,
+    scheduler: impl Fn(usize) -> S,
+) -> Result<(), ScheduleError> {
+    Optimizers::init(world);
+    let modules = modules(world, entity)?;
+    world.resource_scope(|world, optimizers: Mut<'_, Optimizers>| {
+        let mut begun = Vec::new();
+        for (model, module) in modules {
+            let Some(optimizer) = optimizers.on(world, module) else { continue };
+            let mut optimizer = optimizer.clone_box();
+            let scheduler = Scheduler::attach(scheduler(model), &mut *optimizer)
+                .map_err(|source| ScheduleError::Scheduler { model, source })?;
+            begun.push((module, scheduler, optimizer));
+        }
+        if begun.is_empty() {
+            return Err(ScheduleError::NoOptimizer(entity));
+        }
+        for (module, scheduler, optimizer) in begun {
+            if let Ok(mut module) = world.get_entity_mut(module) {
+                optimizer.insert(&mut module);
+                module.insert(scheduler);
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Goes one step on in every schedule of a population's models, or of one module and its subtree.
+///
+/// # Errors
+///
+/// If nothing is scheduled, or a schedule has ended. Nothing is changed then but the rates of the models
+/// before that one.
+///
+/// Source: `scheduler.step()`.
+pub fn step(world: &mut World, entity: Entity) -> Result<(), ScheduleError> {
+    change(world, entity, |_| Box::new(|scheduler, optimizer| scheduler.step(optimizer)))
+}
+
+/// Goes to an epoch in every schedule.
+///
+/// # Errors
+///
+/// As [`step`].
+///
+/// Source: `scheduler.step(epoch)`.
+pub fn step_to(world: &mut World, entity: Entity, epoch: f64) -> Result<(), ScheduleError> {
+    change(world, entity, |_| {
+        Box::new(move |scheduler, optimizer| scheduler.step_to(optimizer, epoch))
+    })
+}
+
+/// Goes one step on with what was measured of each model, such as its loss.
+///
+/// # Errors
+///
+/// If there is not one metric for each model (of one model's module: one), nothing is scheduled, or a
+/// schedule takes no metric.
+///
+/// Source: `ReduceLROnPlateau.step(metrics)`.
+pub fn step_with_metrics(
+    world: &mut World,
+    entity: Entity,
+    metrics: &[f64],
+) -> Result<(), ScheduleError> {
+    let expected = world.get::<Population>(entity).map_or(1, Population::len);
+    if metrics.len() != expected {
+        return Err(ScheduleError::Metrics { expected, found: metrics.len() });
+    }
+    let is_one = metrics.len() == 1;
+    change(world, entity, |model| {
+        let metric = metrics[if is_one { 0 } else { model }];
+        Box::new(move |scheduler, optimizer| scheduler.observe(optimizer, metric))
+    })
+}
+
+/// What a step does to the scheduler of a model.
+type Step = Box<dyn Fn(&mut Scheduler, &mut dyn super::DynOptimizer) -> Result<(), SchedulerError>>;
+
+fn change(
+    world: &mut World,
+    entity: Entity,
+    step: impl Fn(usize) -> Step,
+) -> Result<(), ScheduleError> {
+    Optimizers::init(world);
+    let modules = modules(world, entity)?;
+    world.resource_scope(|world, optimizers: Mut<'_, Optimizers>| {
+        let mut is_scheduled = false;
+        for (model, module) in modules {
+            let Ok(mut module) = world.get_entity_mut(module) else { continue };
+            if !module.contains::<Scheduler>() {
+                continue;
+            }
+            let step = step(model);
+            let step: Change<'_> = &*step;
+            let done = optimizers.types.iter().find_map(|of| (of.schedule)(&mut module, step));
+            is_scheduled |= done.is_some();
+            if let Some(Err(source)) = done {
+                return Err(ScheduleError::Scheduler { model, source });
+            }
+        }
+        is_scheduled.then_some(()).ok_or(ScheduleError::NoScheduler(entity))
+    })
+}
+
+/// Lists the modules of a population's models, or one module and those below it, with the models' indices.
+fn modules(world: &mut World, entity: Entity) -> Result<Vec<(usize, Entity)>, SignError> {
+    if world.get::<Population>(entity).is_some() {
+        sign::refresh(world, entity)?;
+    }
+    let Some(population) = world.get::<Population>(entity) else {
+        let (root, population) =
+            sign::root_of(world, entity).ok_or(SignError::NotAPopulation(entity))?;
+        let models = world.get::<Population>(population).map(Population::models);
+        let index = models.and_then(|models| models.iter().position(|&model| model == root));
+        let mut below = vec![entity];
+        let mut next = 0;
+        while let Some(&module) = below.get(next) {
+            below.extend(world.get::<Children>(module).into_iter().flatten());
+            next += 1;
+        }
+        return Ok(below.into_iter().map(|module| (index.unwrap_or_default(), module)).collect());
+    };
+    let mut modules = Vec::new();
+    for group in population.groups() {
+        for (place, &model) in group.members.iter().enumerate() {
+            let at_place = group.modules.iter().filter_map(|modules| modules.get(place));
+            modules.extend(at_place.map(|&module| (model as usize, module)));
+        }
+    }
+    Ok(modules)
+}

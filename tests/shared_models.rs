@@ -1,0 +1,236 @@
+//! Models that share a parameter: they come and go, are saved, loaded and copied; it has one row throughout.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use ndarray::{Array2, Array3, ArrayD, Axis, IxDyn};
+use neurarch::bevy_ecs::entity::EntityCloner;
+use neurarch::components::column::Columns;
+use neurarch::components::shared::SharedTensors;
+use neurarch::prelude::*;
+use neurarch::systems::state::safetensors;
+use neurarch::systems::{evolve, traverse};
+
+const WEIGHT: &str = "0.weight";
+
+fn net() -> Sequential {
+    Sequential::new().push(Linear::new(3, 5)).push(Tanh).push(Linear::new(5, 2))
+}
+
+fn inputs(models: usize) -> (Array3<f32>, Array2<i64>) {
+    let x = Array3::from_shape_fn((models, 4, 3), |(m, i, f)| {
+        ((m * 7 + i * 3 + f * 5) % 11) as f32 / 5.0 - 1.0
+    });
+    let classes = Array2::from_shape_fn((models, 4), |(m, i)| ((m + i) % 2) as i64);
+    (x, classes)
+}
+
+/// Models that share the first weight.
+fn shared(models: usize) -> (World, Entity) {
+    let mut world = World::new();
+    let population = world.spawn_population(&net(), models, Seed(3)).unwrap();
+    world.share_parameter(population, WEIGHT).unwrap();
+    (world, population)
+}
+
+fn loss() -> CrossEntropyLoss {
+    CrossEntropyLoss::default()
+}
+
+fn backward(world: &mut World, population: Entity) {
+    let (x, classes) = inputs(world.models(population).unwrap().len());
+    world.forward(population, &x).unwrap();
+    world.loss::<f32, i64>(population, &classes, &loss()).unwrap();
+    world.backward(population).unwrap();
+}
+
+fn bits(world: &mut World, population: Entity) -> Vec<Vec<u32>> {
+    let models = world.models(population).unwrap().to_vec();
+    let bits = |root| {
+        let names = world.parameter_names(root).unwrap();
+        let numbers = names.iter().flat_map(|name| world.parameter::<f32>(root, name).unwrap());
+        numbers.map(f32::to_bits).collect()
+    };
+    models.into_iter().map(bits).collect()
+}
+
+#[test]
+fn sharing_keeps_what_is_frozen() {
+    let mut world = World::new();
+    let population = world.spawn_population(&net(), 3, Seed(3)).unwrap();
+    world.insert(population, SGD::default()).unwrap();
+    world.requires_grad_(population, false).unwrap();
+    for share in [true, false] {
+        match share {
+            true => world.share_parameter(population, WEIGHT).unwrap(),
+            false => world.unshare_parameter(population, WEIGHT).unwrap(),
+        }
+        let (x, classes) = inputs(3);
+        let before = bits(&mut world, population);
+        world.train_step(population, &x, &classes, &loss()).unwrap();
+        assert_eq!(bits(&mut world, population), before);
+    }
+}
+
+#[test]
+fn memory_does_not_grow_with_the_number_of_models() {
+    /// Counts the bytes of columns of all tables.
+    fn column_bytes(world: &World) -> usize {
+        let columns = world.resource::<Columns>();
+        let tables = world.storages().tables.iter();
+        let bytes = tables.map(|table| {
+            let own = world
+                .components()
+                .iter_registered()
+                .filter(|&(id, _)| columns.is_column(id) && table.has_column(id));
+            table.entity_count() as usize * own.map(|(_, of)| of.layout().size()).sum::<usize>()
+        });
+        bytes.sum()
+    }
+    let sizes = [1, 10, 100].map(|models| {
+        let mut world = World::new();
+        let net = Linear { bias: false, ..Linear::new(64, 64) };
+        let population = world.spawn_population(&net, models, Seed(1)).unwrap();
+        world.share_parameter(population, "weight").unwrap();
+        world.insert(population, Adam::default()).unwrap();
+        let (x, y) = (Array3::<f32>::ones((models, 2, 64)), Array3::<f32>::zeros((models, 2, 64)));
+        world.train_step(population, &x, &y, &MSELoss::default()).unwrap();
+        world.forward(population, &x).unwrap();
+        world.backward_from(population, &y).unwrap();
+        column_bytes(&world)
+    });
+    // The weight, its gradient, two moments and the count of steps.
+    assert_eq!(sizes, [4 * 64 * 64 * 4 + 64; 3]);
+}
+
+#[test]
+fn models_come_and_go_and_the_owner_is_none_of_them() {
+    let (mut world, population) = shared(3);
+    let numbers = world.stack::<f32>(population, WEIGHT).unwrap().index_axis(Axis(0), 0).to_owned();
+    for root in world.models(population).unwrap().to_vec() {
+        world.despawn(root);
+    }
+    world.spawn_models(population, 2).unwrap();
+    let roots = world.models(population).unwrap().to_vec();
+    assert_eq!(world.parameter::<f32>(roots[1], WEIGHT).unwrap(), numbers);
+    let copy = world.spawn_empty().id();
+    EntityCloner::build_opt_out(&mut world).linked_cloning(true).clone_entity(roots[0], copy);
+    evolve::clone_models(&mut world, population, &[0, 1]).unwrap();
+    let ones = ArrayD::<f32>::ones(numbers.raw_dim());
+    world.set_parameter(copy, WEIGHT, ones.view()).unwrap();
+    let all = world.stack::<f32>(population, WEIGHT).unwrap();
+    assert_eq!(all, ArrayD::<f32>::ones(IxDyn(&[5, 5, 3])));
+    backward(&mut world, population);
+    world.unshare_parameter(population, WEIGHT).unwrap();
+    assert_eq!(world.stack::<f32>(population, WEIGHT).unwrap(), all);
+    world.set_parameter(copy, WEIGHT, numbers.view()).unwrap();
+    assert_eq!(world.parameter::<f32>(roots[0], WEIGHT).unwrap(), ones);
+    assert_eq!(world.gradient::<f32>(roots[0], WEIGHT).unwrap(), None);
+    assert!(world.get::<SharedTensors>(population).unwrap().is_empty());
+}
+
+#[test]
+fn a_model_may_get_one_of_its_own() {
+    let (mut world, population) = shared(4);
+    world.share_parameter(population, "2.bias").unwrap();
+    let roots = world.models(population).unwrap().to_vec();
+    let layer = world.module(roots[1], "0").unwrap();
+    let twos = ArrayD::<f32>::from_elem(IxDyn(&[5, 3]), 2.0);
+    world.setattr(layer, "weight", Value::parameter(twos.view())).unwrap();
+    let first = world.parameter::<f32>(roots[0], WEIGHT).unwrap();
+    assert_eq!(world.parameter::<f32>(roots[1], WEIGHT).unwrap(), twos);
+    assert_ne!(first, twos);
+    // The others go on together; the second model still has the bias in common with them.
+    world.insert(population, Adam::default()).unwrap();
+    let (x, classes) = inputs(4);
+    world.train_step(population, &x, &classes, &loss()).unwrap();
+    let second = world.parameter::<f32>(roots[2], WEIGHT).unwrap();
+    assert_ne!(second, first);
+    assert_eq!(world.parameter::<f32>(roots[3], WEIGHT).unwrap(), second);
+    assert_ne!(world.parameter::<f32>(roots[1], WEIGHT).unwrap(), second);
+    let biases = world.stack::<f32>(population, "2.bias").unwrap();
+    assert!(biases.outer_iter().all(|own| own == biases.index_axis(Axis(0), 0)));
+    // And joins them again.
+    world.share_parameter(population, WEIGHT).unwrap();
+    assert_eq!(world.parameter::<f32>(roots[1], WEIGHT).unwrap(), second);
+    assert_eq!(world.parameter_names(roots[1]).unwrap().len(), 4);
+}
+
+#[test]
+fn evolution_leaves_what_is_shared() {
+    let (mut world, population) = shared(4);
+    let before = world.stack::<f32>(population, WEIGHT).unwrap();
+    evolve::perturb(&mut world, population, |_| Noise::normal(1.0), |_| true).unwrap();
+    evolve::overwrite(&mut world, population, &[1, 2, 3, 0]).unwrap();
+    evolve::crossover(&mut world, population, &[(0, 1), (1, 2), (2, 3), (3, 0)]).unwrap();
+    assert_eq!(world.stack::<f32>(population, WEIGHT).unwrap(), before);
+}
+
+#[test]
+fn state_dicts_have_it_under_each_name_and_loading_changes_it_for_all() {
+    let (mut world, population) = shared(3);
+    let roots = world.models(population).unwrap().to_vec();
+    let mut state = world.state_dict(roots[1]).unwrap();
+    assert_eq!(state.tensors[0].name, WEIGHT);
+    let ones = ArrayD::<f32>::ones(IxDyn(&[5, 3]));
+    state.tensors[0] = Tensor::new(WEIGHT, ones.view());
+    world.load_state_dict(roots[2], &state).unwrap();
+    assert_eq!(world.parameter::<f32>(roots[0], WEIGHT).unwrap(), ones);
+    let stacked = world.stacked_state_dict(population).unwrap();
+    assert_eq!(stacked.tensors[0].shape, [3, 5, 3]);
+    world.load_stacked_state_dict(population, &stacked, LoadOptions::default()).unwrap();
+    let mut other = stacked.clone();
+    let numbers = ArrayD::<f32>::from_shape_fn(IxDyn(&[3, 5, 3]), |i| i[0] as f32);
+    other.tensors[0] = Tensor::new(WEIGHT, numbers.view());
+    let error =
+        world.load_stacked_state_dict(population, &other, LoadOptions::default()).unwrap_err();
+    assert!(error.to_string().contains("same numbers for all models"), "{error}");
+    assert!(world.unstack(population, WEIGHT, numbers.view()).is_err());
+    assert_eq!(world.parameter::<f32>(roots[0], WEIGHT).unwrap(), ones);
+    let names = traverse::named_parameters(&mut world, roots[0], Default::default()).unwrap();
+    assert_eq!(names.len(), 4);
+    world.fill_with(population, WEIGHT, |_| Ok(Init::Normal { mean: 0.0, std: 1.0 })).unwrap();
+    let all = world.stack::<f32>(population, WEIGHT).unwrap();
+    assert!(all.outer_iter().all(|own| own == all.index_axis(Axis(0), 0)));
+    assert_ne!(world.parameter::<f32>(roots[0], WEIGHT).unwrap(), ones);
+}
+
+#[test]
+fn files_have_it_as_any_other() {
+    let (mut world, population) = shared(3);
+    let root = world.models(population).unwrap()[1];
+    let folder = std::env::temp_dir().join(format!("neurarch-shared-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let path = folder.join("one.safetensors");
+    safetensors::save(&path, &world.state_dict(root).unwrap()).unwrap();
+    let before = bits(&mut world, population);
+    world.fill_with(population, WEIGHT, |_| Ok(Init::Zeros)).unwrap();
+    assert_ne!(bits(&mut world, population), before);
+    let state = StateDict::from_iter(safetensors::read(&path).unwrap());
+    world.load_state_dict(root, &state).unwrap();
+    assert_eq!(bits(&mut world, population), before);
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn what_cannot_be_shared_is_an_error() {
+    let (mut world, population) = shared(3);
+    assert!(world.share_parameter(population, "9.weight").is_err());
+    world.share_parameter(population, WEIGHT).unwrap();
+    let error = world.unshare_parameter(population, "0.bias").unwrap_err();
+    assert_eq!(error.to_string(), "'0.bias' is not shared by the population");
+    world.insert_with(population, |model| SGD { lr: model as f64, ..SGD::default() }).unwrap();
+    let (x, classes) = inputs(3);
+    let before = bits(&mut world, population);
+    let error = world.train_step(population, &x, &classes, &loss()).unwrap_err();
+    assert!(matches!(error, StepError::SharedOptimizer { first: 0, other: 1, .. }), "{error}");
+    assert_eq!(bits(&mut world, population), before);
+    world.entity_mut(population).insert(SGD::default());
+    world.train_step(population, &x, &classes, &loss()).unwrap();
+
+    let norms = world.spawn_population(&BatchNorm1d::new(3), 2, Seed(1)).unwrap();
+    world.share_parameter(norms, "running_mean").unwrap();
+    let x = Array3::<f32>::ones((2, 4, 3));
+    let error = world.forward(norms, &x).unwrap_err();
+    assert!(matches!(error, StepError::SharedWritten { .. }), "{error}");
+    world.eval(norms).unwrap();
+    world.forward(norms, &x).unwrap();
+}

@@ -1,0 +1,140 @@
+//! The storm's passes and comparisons: what the models give, what they are, and what is refused.
+
+use std::sync::atomic::Ordering;
+
+use ndarray::{Array3, ArrayD, Axis, Ix2};
+use neurarch::prelude::*;
+
+use super::plain::{BATCH, INPUTS, OUTPUTS};
+use super::{Group, MOST_MODELS, Storm, Tag};
+
+/// Sums of both run in another order; numbers are compared and taken over often enough that it does not add up.
+const TOLERANCE: f64 = 1e-9;
+/// A model whose weights grow beyond this starts anew.
+const MOST_WEIGHT: f64 = 4.0;
+
+fn assert_close(got: &ArrayD<f64>, expected: &ArrayD<f64>, what: &str) {
+    let is_close = |(a, b): (&f64, &f64)| (a - b).abs() <= TOLERANCE * (1.0 + b.abs());
+    let is_close = got.shape() == expected.shape() && got.iter().zip(expected).all(is_close);
+    assert!(is_close, "{what}: got {got}, expected {expected}");
+}
+
+impl Storm {
+    /// Draws an input for each model of a population.
+    fn input(&mut self, group: usize) -> Array3<f64> {
+        let x = self.random.array(&[self.groups[group].models.len(), BATCH, INPUTS]);
+        x.into_dimensionality().unwrap()
+    }
+
+    pub(super) fn forward(&mut self) {
+        let group = self.group();
+        let x = self.input(group);
+        let Group { entity, models, hooks, .. } = &mut self.groups[group];
+        let y = self.world.forward(*entity, &x);
+        if models.iter().all(|model| !model.active) {
+            assert!(y.is_err());
+            return;
+        }
+        let y = y.unwrap();
+        for (index, model) in models.iter().enumerate() {
+            let got = y.index_axis(Axis(0), index).to_owned();
+            let x = x.index_axis(Axis(0), index).to_owned();
+            let expected = match model.active {
+                true => model.forward(x, hooks, &mut self.ledger).y.into_dyn(),
+                false => ArrayD::zeros(got.raw_dim()),
+            };
+            assert_close(&got, &expected, &format!("result of model {index}: {model:?}"));
+        }
+    }
+
+    pub(super) fn step(&mut self) {
+        let group = self.group();
+        let x = self.input(group);
+        let Group { entity, models, hooks, .. } = &mut self.groups[group];
+        let target = self.random.array(&[models.len(), BATCH, OUTPUTS]);
+        let losses = self.world.train_step(*entity, &x, &target, &MSELoss::default());
+        if models.iter().all(|model| !model.active) {
+            return;
+        }
+        let losses = losses.unwrap();
+        for (index, model) in models.iter_mut().enumerate().filter(|(_, model)| model.active) {
+            let x = x.index_axis(Axis(0), index).to_owned();
+            let target = target.index_axis(Axis(0), index).to_owned();
+            let target = target.into_dimensionality::<Ix2>().unwrap();
+            let pass = model.forward(x, hooks, &mut self.ledger);
+            let expected = ndarray::arr0(model.step(pass, &target)).into_dyn();
+            let got = ndarray::arr0(losses[index]).into_dyn();
+            assert_close(&got, &expected, &format!("loss of model {index}: {model:?}"));
+        }
+    }
+
+    /// Does what is refused, and changes nothing.
+    pub(super) fn fail(&mut self) {
+        let at = self.model();
+        let (root, entity) = (self.root(at), self.groups[at.0].entity);
+        let number = || Value::parameter(ndarray::arr1(&[1.0]).view());
+        match self.random.below(5) {
+            0 => assert!(self.world.register_parameter(root, "a.b", number()).is_err()),
+            1 => assert!(self.world.register_parameter(root, "0", number()).is_err()),
+            2 => assert!(self.world.overwrite(entity, &[MOST_MODELS + 9]).is_err()),
+            3 => assert!(self.world.delattr(root, "none").is_err()),
+            _ => {
+                let models = &self.groups[at.0].models;
+                let (first, signature) = (models.len() - 1, models[0].signature());
+                let mut parents: Vec<_> = (0..models.len()).collect();
+                parents[0] = first;
+                if models[first].signature() != signature {
+                    assert!(self.world.overwrite(entity, &parents).is_err());
+                }
+            }
+        }
+    }
+
+    /// Compares everything, and takes over the last bits.
+    pub(super) fn check(&mut self) {
+        for group in 0..self.groups.len() {
+            let (entity, roots) = (self.groups[group].entity, self.groups[group].roots.clone());
+            assert_eq!(self.world.models(entity).unwrap(), roots);
+            for (model, &root) in roots.iter().enumerate() {
+                let got = self.world.state_dict(root).unwrap();
+                let mut expected = self.groups[group].models[model].state();
+                let names: Vec<_> = expected.iter().map(|(name, _)| name.as_str()).collect();
+                assert_eq!(got.keys().collect::<Vec<_>>(), names);
+                let mut most = 0.0_f64;
+                for (got, (name, expected)) in got.iter().zip(&mut expected) {
+                    let got = got.to_array::<f64>().unwrap();
+                    assert_close(&got, expected, name);
+                    most = got.iter().fold(most, |most, number| most.max(number.abs()));
+                    **expected = got;
+                }
+                if most > MOST_WEIGHT {
+                    for (_, value) in expected {
+                        *value = self.random.array(value.shape());
+                    }
+                    self.write((group, model));
+                }
+                self.check_layers((group, model));
+            }
+            self.forward();
+        }
+        let counted: Vec<_> =
+            self.counters.iter().map(|counter| counter.load(Ordering::Relaxed)).collect();
+        assert_eq!(counted, self.ledger);
+    }
+
+    fn check_layers(&mut self, at: (usize, usize)) {
+        let root = self.root(at);
+        let layers = self.plain(at).layers.clone();
+        let names: Vec<_> = self.world.named_children(root).unwrap();
+        let names: Vec<_> = names.into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, layers[1..].iter().map(|of| of.name.clone()).collect::<Vec<_>>());
+        for layer in &layers {
+            let module = self.world.module(root, &layer.name).unwrap();
+            assert_eq!(self.world.get::<Tag>(module).map(|tag| tag.0), layer.tag);
+            for buffer in layer.buffers.iter().filter(|buffer| !buffer.persistent) {
+                let got = self.world.parameter::<f64>(root, &layer.path(&buffer.name)).unwrap();
+                assert_close(&got, &buffer.value, &buffer.name);
+            }
+        }
+    }
+}
