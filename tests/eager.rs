@@ -316,7 +316,7 @@ fn containers_and_shared_modules() {
 struct Twice;
 
 impl Module for Twice {
-    fn declare(&self, declare: &mut Declare<'_>) {
+    fn declare(&self, declare: &mut Declare) {
         declare.child("fc", Linear::new(3, 3)).child("norm", BatchNorm1d::new(3));
         declare.child("tied", Linear::new(3, 3)).tie("tied.weight", "fc.weight");
         declare.share("again", "norm");
@@ -332,7 +332,7 @@ impl Module for Twice {
 struct Scaled;
 
 impl Module for Scaled {
-    fn declare(&self, declare: &mut Declare<'_>) {
+    fn declare(&self, declare: &mut Declare) {
         declare.parameter("scale", [3]);
         let layers = [Linear::new(3, 3), Linear::new(3, 3)];
         declare.child("layers", ModuleList::from_iter(layers));
@@ -350,7 +350,7 @@ impl Module for Scaled {
 struct Heads;
 
 impl Module for Heads {
-    fn declare(&self, declare: &mut Declare<'_>) {
+    fn declare(&self, declare: &mut Declare) {
         declare.child("left", Linear::new(3, 4)).child("right", Linear::new(2, 4));
         declare.child("first", Linear::new(4, 2)).child("second", Linear::new(4, 3));
         declare.child("drop", Dropout { p: 0.5 });

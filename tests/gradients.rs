@@ -42,7 +42,7 @@ fn in_evaluation_mode_gradients_are_those_of_running_statistics_without_dropout(
     world.eval(brains).unwrap();
     let loss = CrossEntropyLoss::default();
     let root = world.models(brains).unwrap()[1];
-    let mut losses = |world: &mut World| -> f64 {
+    let losses = |world: &mut World| -> f64 {
         world.forward(brains, &inputs(3)).unwrap();
         world.loss::<f64, i64>(brains, &targets(), &loss).unwrap()[[1]]
     };
@@ -96,7 +96,7 @@ fn without_gradients_a_forward_pass_gives_the_same_and_keeps_nothing() {
 struct Heads;
 
 impl Module for Heads {
-    fn declare(&self, declare: &mut Declare<'_>) {
+    fn declare(&self, declare: &mut Declare) {
         declare.child("left", Linear::new(3, 4)).child("right", Linear::new(2, 4));
         declare.child("first", Linear::new(4, 2)).child("second", Linear::new(4, 2));
     }

@@ -264,6 +264,14 @@ fn prepare(
     if called.arrays.iter().filter(asked).any(|x| !x.dtype.is_float()) {
         return Err(StepError::NotFloat);
     }
+    for x in called.arrays {
+        check_array(world, population, "x", *x)?;
+    }
+    if run.has_lazy() {
+        let types = called.arrays.iter().map(|x| x.ty().to_type()).collect();
+        let inputs = Inputs { types, structure: called.structure };
+        lazy::initialize(world, run, population, &inputs)?;
+    }
     let keeps_gradients = mode::is_grad_enabled(world);
     if keeps_gradients && called.arrays.iter().any(|x| x.needs_gradient) {
         run.cohorts.list.iter_mut().for_each(|cohort| cohort.is_eager = true);
@@ -308,14 +316,6 @@ fn choose_plans(
     population: Entity,
     called: &Called<'_>,
 ) -> Result<(), StepError> {
-    for x in called.arrays {
-        check_array(world, population, "x", *x)?;
-    }
-    if run.has_lazy() {
-        let types = called.arrays.iter().map(|x| x.ty().to_type()).collect();
-        let inputs = Inputs { types, structure: called.structure };
-        lazy::initialize(world, run, population, &inputs)?;
-    }
     run.chosen.clear();
     let one;
     let several: Vec<_>;

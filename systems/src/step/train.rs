@@ -110,7 +110,7 @@ pub fn train_step_into<'a, 'b, X: Element, Y: Element>(
 /// struct Pair;
 ///
 /// impl Module for Pair {
-///     fn declare(&self, declare: &mut Declare<'_>) {
+///     fn declare(&self, declare: &mut Declare) {
 ///         declare.child("left", Linear::new(3, 2)).child("right", Linear::new(4, 2));
 ///     }
 ///
