@@ -217,7 +217,8 @@ pub(crate) fn train_step(
 ) -> Result<(Made, Recorded), StepError> {
     let mut slots = cohort.scheme.slots();
     slots.extend(updates(cohort)?.slots.iter().cloned());
-    let (trace, mut runner) = begin(world, cohort, shared, &slots, Some(loss))?;
+    let (trace, runner) = begin(world, cohort, shared, &slots, Some(loss))?;
+    let mut runner = runner.is_of_step();
     let x = trace::nest(x.iter().map(|x| x.record(&trace)).collect(), structure);
     let result = cohort.scheme.call(&trace, x, Some(&runner));
     if let (None, Tree::Leaf(y)) = (trace.error(), &result) {
