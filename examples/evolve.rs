@@ -36,6 +36,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let brain = Sequential::new().push(Linear::new(4, 8)).push(Tanh).push(Linear::new(8, 2));
     let brains = world.spawn_population(&brain, MODELS, Seed(SEED))?;
     world.eval(brains)?;
+    world.set_grad_enabled(false);
     let mut random = Random(SEED);
 
     println!("generation   best  median  (mean steps of {EPISODES} episodes, 500 at most)");

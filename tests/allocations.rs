@@ -64,6 +64,7 @@ fn a_steady_step_allocates_nothing() {
     assert_eq!(keeping, 0, "a forward pass in training mode");
 
     world.eval(population).unwrap();
+    world.set_grad_enabled(false);
     let forward = allocations(|| world.forward_into(population, &x, y.view_mut()).unwrap());
     assert_eq!(forward, 0, "a forward pass in evaluation mode");
 }

@@ -249,3 +249,36 @@ fn a_hook_that_removes_itself_is_called_once_and_backward_goes_on() {
         assert_eq!(*calls.lock().unwrap(), 1);
     }
 }
+
+#[derive(Component)]
+struct Tag;
+
+#[test]
+fn a_watched_model_is_found_wherever_its_rows_move() {
+    let run = |hook: bool| {
+        let mut world = World::new();
+        let brains = world.spawn_population(&network(), 20, Seed(3)).unwrap();
+        world.insert(brains, Adam { lr: 0.01, ..Adam::default() }).unwrap();
+        let roots = world.models(brains).unwrap().to_vec();
+        let module = world.module(roots[7], "2").unwrap();
+        if hook {
+            world.register_forward_hook(module, |_, _, _| Ok(None)).unwrap();
+        }
+        let step = |world: &mut World, models: usize| {
+            let x = Array3::<f32>::from_shape_fn((models, 6, 3), |(m, i, f)| (m + i * f) as f32);
+            let targets = Array2::<i64>::zeros((models, 6));
+            world.train_step(brains, &x, &targets, &CrossEntropyLoss::default()).unwrap().to_vec()
+        };
+        let mut losses = step(&mut world, 20);
+        world.entity_mut(module).insert(Tag);
+        losses.extend(step(&mut world, 20));
+        world.entity_mut(roots[3]).insert(Tag);
+        losses.extend(step(&mut world, 20));
+        world.despawn(roots[5]);
+        losses.extend(step(&mut world, 19));
+        world.entity_mut(module).remove::<Tag>();
+        losses.extend(step(&mut world, 19));
+        (losses, weights(&mut world, brains))
+    };
+    assert_eq!(run(false), run(true));
+}

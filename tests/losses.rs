@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use ndarray::{Array2, Array3, ArrayD, Axis, array, s};
+use neurarch::components::losses::LossCall;
 use neurarch::prelude::*;
 
 /// A network whose forward pass gives its loss.
@@ -258,6 +259,43 @@ fn an_adaptive_softmax_predicts_its_most_likely_class() {
         printed.contains("(head): Linear(in_features=4, out_features=5, bias=False)"),
         "{printed}"
     );
+}
+
+/// The loss that an adaptive softmax gives.
+#[derive(Clone, Debug, PartialEq)]
+struct Given;
+
+impl Loss for Given {
+    fn forward_with(&self, call: &LossCall<'_>, result: Tree, _target: &Var) -> Var {
+        let [_, loss] = result.leaves()[..] else { return call.trace.fail("expected two values") };
+        loss.clone()
+    }
+}
+
+#[test]
+fn an_adaptive_softmax_trains_alike_watched_or_not() {
+    let softmax = AdaptiveLogSoftmaxWithLoss {
+        div_value: 2.0,
+        ..AdaptiveLogSoftmaxWithLoss::new(4, 9, [3, 6])
+    };
+    let train = |is_watched: bool| {
+        let mut world = World::new();
+        let population = world.spawn_population(&softmax, 2, Seed(3)).unwrap();
+        world.insert(population, Adam::default()).unwrap();
+        if is_watched {
+            world.register_forward_hook((population, ""), |_, _, _| Ok(None)).unwrap();
+        }
+        let x = Array3::from_shape_fn((2, 2, 4), |(m, i, j)| (m * 5 + i * 7 + j * 3) as f32 / 9.0);
+        // The last classes are in the first minibatch alone.
+        for classes in [array![[0_i64, 7], [8, 4]], array![[0, 1], [2, 4]]] {
+            let arguments = Arguments::each([AnyInput::from(&x), AnyInput::from(&classes)]);
+            let unused = Array2::<f32>::zeros((2, 1));
+            world.train_step_with::<f32, _>(population, arguments, &unused, &Given).unwrap();
+        }
+        ["head.weight", "tail.0.1.weight", "tail.1.0.weight", "tail.1.1.weight"]
+            .map(|name| world.stack::<f32>(population, name).unwrap())
+    };
+    assert_eq!(train(true), train(false));
 }
 
 #[test]

@@ -10,7 +10,52 @@ use super::measure::{
     Measurement, Number, Rule, Times, copy_plainly, read_plainly, resident_bytes,
 };
 
-type Outcome = Result<Measurement, Box<dyn Error + Send + Sync>>;
+type Failure = Box<dyn Error + Send + Sync>;
+
+type Outcome = Result<Measurement, Failure>;
+
+/// A world with a population, and room for its losses.
+type Hooked = (World, Entity, Vec<f32>);
+
+/// Registers hooks on the model with that root.
+type Register = fn(&mut World, Entity) -> Result<(), Failure>;
+
+/// Which hooks are measured.
+const HOOKS: [(&str, Register); 3] = [
+    ("forward", |world, root| {
+        world.register_forward_hook(root, |_, _, _| Ok(None))?;
+        Ok(())
+    }),
+    ("back", |world, root| {
+        for module in world.modules(root)? {
+            world.register_full_backward_hook(module, |_, _, _| Ok(None))?;
+        }
+        Ok(())
+    }),
+    ("weight", |world, root| {
+        let first = world.module(root, "0")?;
+        world.register_parameter_hook(first, "weight", |_, _, gradient| {
+            Ok(Some(gradient.clone()))
+        })?;
+        Ok(())
+    }),
+];
+
+/// Times a step in two worlds in turn.
+fn compare(
+    rule: Rule,
+    job: &'static str,
+    mut worlds: [Hooked; 2],
+    mut step: impl FnMut(&mut Hooked) -> Result<(), StepError>,
+) -> Outcome {
+    let [plain, hooked] = rule.compare(&mut worlds, &mut step)?;
+    let numbers = vec![
+        Number { key: "us_without", words: "µs without", value: plain.median * 1e6 },
+        Number { key: "us_with", words: "µs with", value: hooked.median * 1e6 },
+        Number { key: "ratio", words: "of the time", value: hooked.median / plain.median },
+    ];
+    Ok(Measurement { case: "hooks", job, numbers })
+}
 
 /// Models of one shape: Linear layers with ReLU between them, trained on a minibatch of their own.
 #[derive(Clone, Copy)]
@@ -82,6 +127,7 @@ impl Population {
     pub fn infer(&self, rule: Rule) -> Outcome {
         let (mut world, population) = self.spawned(self.models)?;
         world.eval(population)?;
+        world.set_grad_enabled(false);
         let inputs = self.inputs(1);
         let mut outputs = Array3::zeros((self.models, 1, self.widths[3]));
         let times = rule.measure(|| world.forward_into(population, &inputs, outputs.view_mut()))?;
@@ -94,37 +140,50 @@ impl Population {
         Ok(measurement)
     }
 
-    /// Times a training step with a hook on one model of the population, and without, in turn.
-    pub fn hooked(&self, rule: Rule) -> Outcome {
+    /// Times a call with hooks on one model of the population, and without, in turn: a training step with each
+    /// kind of hook, then a forward pass at batch 1.
+    pub fn hooked(&self, rule: Rule, mut show: impl FnMut(Measurement)) -> Result<(), Failure> {
         let inputs = self.inputs(self.batch);
         let classes = self.widths[3];
         let targets = Array2::from_shape_fn((self.models, self.batch), |(model, item)| {
             ((model + item) % classes) as i64
         });
         let loss = CrossEntropyLoss::default();
-        let mut worlds = Vec::new();
-        for is_hooked in [false, true] {
-            let (mut world, population) = self.spawned(self.models)?;
-            world.insert_with(population, |_| Adam::default())?;
-            if is_hooked {
-                let root = world.models(population)?[self.models / 2];
-                world.register_forward_hook(root, |_, _, _| Ok(None))?;
+        for (job, hook) in HOOKS {
+            let mut worlds = self.pair(hook)?;
+            for (world, population, _) in &mut worlds {
+                world.insert_with(*population, |_| Adam::default())?;
             }
-            worlds.push((world, population, vec![0.0; self.models]));
+            let step = |(world, population, losses): &mut Hooked| {
+                world.train_step_into(*population, &inputs, &targets, &loss, losses)
+            };
+            show(compare(rule, job, worlds, step)?);
         }
-        let [plain, hooked] = worlds.get_disjoint_mut([0, 1]).map_err(|_| "two worlds")?;
-        let step = |(world, population, losses): &mut (World, Entity, Vec<f32>)| {
-            world.train_step_into(*population, &inputs, &targets, &loss, losses)
+        let mut worlds = self.pair(HOOKS[0].1)?;
+        let inputs = self.inputs(1);
+        for (world, population, _) in &mut worlds {
+            world.eval(*population)?;
+            world.set_grad_enabled(false);
+        }
+        let mut outputs = Array3::zeros((self.models, 1, classes));
+        let step = |(world, population, _): &mut Hooked| {
+            world.forward_into(*population, &inputs, outputs.view_mut())
         };
-        let steps: [Box<dyn FnMut() -> Result<(), StepError>>; 2] =
-            [Box::new(|| step(plain)), Box::new(|| step(hooked))];
-        let [plain, hooked] = rule.compare(steps)?;
-        let numbers = vec![
-            Number { key: "us_without", words: "µs without", value: plain.median * 1e6 },
-            Number { key: "us_with", words: "µs with", value: hooked.median * 1e6 },
-            Number { key: "ratio", words: "of the time", value: hooked.median / plain.median },
-        ];
-        Ok(Measurement { case: "hooks", job: self.name, numbers })
+        show(compare(rule, "infer", worlds, step)?);
+        Ok(())
+    }
+
+    /// Spawns the population twice, the second time with hooks on one model.
+    fn pair(&self, hook: Register) -> Result<[Hooked; 2], Failure> {
+        let spawned = || -> Result<Hooked, Failure> {
+            let (world, population) = self.spawned(self.models)?;
+            Ok((world, population, vec![0.0; self.models]))
+        };
+        let mut pair = [spawned()?, spawned()?];
+        let (world, population, _) = &mut pair[1];
+        let root = world.models(*population)?[self.models / 2];
+        hook(world, root)?;
+        Ok(pair)
     }
 
     fn measurement(&self, job: &'static str, times: Times, flop_per_model: usize) -> Measurement {
@@ -242,6 +301,7 @@ impl Population {
         const TIMES: usize = 1_000;
         let (mut world, population) = self.spawned(1)?;
         world.eval(population)?;
+        world.set_grad_enabled(false);
         let inputs = Array3::from_elem((1, 1, self.widths[0]), 0.5_f32);
         let mut outputs = Array3::zeros((1, 1, self.widths[3]));
         let times = rule.measure(|| {

@@ -57,7 +57,7 @@ enum Case {
     Single,
     /// Time for 10,000 tiny and 1,000 small models to be overwritten, perturbed, mixed and cloned
     Evolve,
-    /// Time of a training step of 10,000 tiny models with a hook on one of them, and without
+    /// Times of training steps and a forward pass of 10,000 tiny models with hooks on one of them, and without
     Hooks,
     /// Memory of tiny and small models beyond their numbers
     Memory,
@@ -103,7 +103,7 @@ fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
                     continue;
                 }
                 Case::Hooks => {
-                    show(TINY.hooked(rule)?);
+                    TINY.hooked(rule, show)?;
                     continue;
                 }
                 Case::Memory => {

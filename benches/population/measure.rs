@@ -58,10 +58,11 @@ impl Rule {
         Ok(Times::of(times))
     }
 
-    /// Times two steps in turn, so that both meet the machine in the same state.
-    pub fn compare<E>(
+    /// Times a step of two subjects in turn, so that both meet the machine in the same state.
+    pub fn compare<S, E>(
         self,
-        mut steps: [impl FnMut() -> Result<(), E>; 2],
+        subjects: &mut [S; 2],
+        mut step: impl FnMut(&mut S) -> Result<(), E>,
     ) -> Result<[Times; 2], E> {
         let mut times = [Vec::with_capacity(self.most), Vec::with_capacity(self.most)];
         let begin = Instant::now();
@@ -69,9 +70,9 @@ impl Rule {
         while times[0].len() < self.least
             || (times[0].len() < self.most && begin.elapsed() < self.time)
         {
-            for (step, times) in steps.iter_mut().zip(&mut times) {
+            for (subject, times) in subjects.iter_mut().zip(&mut times) {
                 let start = Instant::now();
-                step()?;
+                step(subject)?;
                 let time = start.elapsed().as_secs_f64();
                 if warm_ups == 0 {
                     times.push(time);

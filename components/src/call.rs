@@ -41,6 +41,12 @@ pub trait Watcher {
     /// Is called with the arguments that `forward` got and with its result (`None` after an error), and
     /// gives the result that the caller gets.
     fn after(&self, call: &Call<'_>, arguments: &Arguments, result: Option<Tree>) -> Option<Tree>;
+
+    /// Says whether a `forward` that sees numbers may leave out modules that these do not need, so that their
+    /// parameters get no gradient. In a training step it may not: unwatched, their gradients are zeros.
+    fn may_leave_out(&self) -> bool {
+        true
+    }
 }
 
 /// An argument is no list of sizes; which is recorded.

@@ -109,6 +109,12 @@ pub struct HasGradient(pub Bits);
 #[component(summary_tick)]
 pub struct Draws(pub u64);
 
+/// Whether forward passes keep what a backward pass will need: a resource. Without it they do.
+///
+/// Source: `torch.set_grad_enabled`.
+#[derive(Resource, Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GradMode(pub bool);
+
 #[cfg(test)]
 mod tests {
     use super::*;

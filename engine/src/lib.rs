@@ -20,7 +20,7 @@
 //! assert!(second[0] < first[0]);
 //!
 //! world.eval(brains)?;
-//! let logits = world.forward(brains, &observations)?;
+//! let logits = world.no_grad(|world| world.forward(brains, &observations))?;
 //! assert_eq!(logits.shape(), [1_000, 32, 2]);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```

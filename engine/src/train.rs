@@ -80,7 +80,7 @@ pub trait TrainWorld {
     ///
     /// # Errors
     ///
-    /// If there was no loss of one number for each model after a forward pass in training mode.
+    /// If there was no loss of one number for each model after a forward pass, or gradients were off in it.
     fn backward(&mut self, population: Entity) -> Result<(), StepError>;
 
     /// Goes back from a gradient of the last forward pass's results: [`step::backward_from`].
@@ -95,7 +95,7 @@ pub trait TrainWorld {
     ) -> Result<(), StepError>;
 
     /// Adds the gradients of the last forward pass from given gradients of its floating results, `None` where
-    /// they are zero: [`step::backward_with`].
+    /// there is none: [`step::backward_with`].
     ///
     /// # Errors
     ///
@@ -167,6 +167,20 @@ pub trait TrainWorld {
         losses: &mut [X],
     ) -> Result<(), StepError>;
 
+    /// Makes one training step of models that take several values or keyword arguments, or give several
+    /// values: [`step::train_step_with`].
+    ///
+    /// # Errors
+    ///
+    /// As [`train_step`](TrainWorld::train_step).
+    fn train_step_with<'a, X: Element, Y: Element>(
+        &mut self,
+        population: Entity,
+        arguments: Arguments<AnyInput<'_>>,
+        targets: impl Into<Input<'a, Y>>,
+        loss: &impl Loss,
+    ) -> Result<Array1<X>, StepError>;
+
     /// Makes a training step on each minibatch of a data set: [`step::train_steps`].
     ///
     /// # Errors
@@ -178,6 +192,12 @@ pub trait TrainWorld {
         data: DataSet<'_, X, Y>,
         loss: &impl Loss,
     ) -> Result<Array2<X>, StepError>;
+
+    /// Runs `run`, in which forward passes keep nothing for a backward pass: [`mode::no_grad`].
+    fn no_grad<R>(&mut self, run: impl FnOnce(&mut World) -> R) -> R;
+
+    /// Says whether forward passes keep what a backward pass will need: [`mode::set_grad_enabled`].
+    fn set_grad_enabled(&mut self, is_enabled: bool);
 
     /// Puts a population, or a module and all below it, into training mode: [`mode::train`].
     ///
@@ -328,6 +348,16 @@ impl TrainWorld for World {
         step::train_step_into(self, population, x, targets, loss, losses)
     }
 
+    fn train_step_with<'a, X: Element, Y: Element>(
+        &mut self,
+        population: Entity,
+        arguments: Arguments<AnyInput<'_>>,
+        targets: impl Into<Input<'a, Y>>,
+        loss: &impl Loss,
+    ) -> Result<Array1<X>, StepError> {
+        step::train_step_with(self, population, arguments, targets, loss)
+    }
+
     fn train_steps<X: Element, Y: Element>(
         &mut self,
         population: Entity,
@@ -335,6 +365,14 @@ impl TrainWorld for World {
         loss: &impl Loss,
     ) -> Result<Array2<X>, StepError> {
         step::train_steps(self, population, &data, loss)
+    }
+
+    fn no_grad<R>(&mut self, run: impl FnOnce(&mut World) -> R) -> R {
+        mode::no_grad(self, run)
+    }
+
+    fn set_grad_enabled(&mut self, is_enabled: bool) {
+        mode::set_grad_enabled(self, is_enabled);
     }
 
     fn train(&mut self, entity: Entity) -> Result<(), StepError> {

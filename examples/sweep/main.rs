@@ -241,7 +241,8 @@ fn validate(
     for (images, labels) in
         images.axis_chunks_iter(Axis(0), at_a_time).zip(labels.axis_chunks_iter(Axis(0), at_a_time))
     {
-        let logits = world.forward(classifiers, Input::shared(images))?; // [models, images, CLASSES]
+        // [models, images, CLASSES]
+        let logits = world.no_grad(|world| world.forward(classifiers, Input::shared(images)))?;
         for (model, logits) in logits.outer_iter().enumerate() {
             for (logits, &label) in logits.outer_iter().zip(labels) {
                 let (loss, class) = judge(logits.iter().copied(), label as usize);

@@ -211,9 +211,13 @@ impl Binder {
             }
             let modules = &group.modules[slot.position];
             let placement = &mut self.positions[slot.position];
-            placement.follow(world, modules)?;
-            if self.is_part {
-                placement.follow_part(&self.places);
+            if self.is_part && self.places.len() * FEW < modules.len() {
+                placement.follow_few(world, modules, &self.places)?;
+            } else {
+                placement.follow(world, modules)?;
+                if self.is_part {
+                    placement.follow_part(&self.places);
+                }
             }
             self.take_addresses(world, slot)?;
         }
@@ -353,18 +357,42 @@ impl Placement {
         self.segments.clear();
         self.rows.clear();
         self.is_part_right = false;
-        for &module in modules {
-            let location = world.entities().get_spawned(module);
-            let location = location.map_err(|_| BindError::Despawned(module))?;
-            let known = self.segments.iter().rposition(|&table| table == location.table_id);
-            let segment = known.unwrap_or_else(|| {
-                self.segments.push(location.table_id);
-                self.segments.len() - 1
-            });
-            self.rows.push((segment as u32, location.table_row.index_u32()));
-        }
+        locate(world, modules.iter().copied(), &mut self.segments, &mut self.rows)?;
         self.run = run(&self.rows);
         Ok(())
+    }
+
+    /// Makes sure that this says where the members at `places` lie, and looks at no others: a model that runs
+    /// apart from its population costs what it costs alone.
+    fn follow_few(
+        &mut self,
+        world: &World,
+        modules: &[Entity],
+        places: &[u32],
+    ) -> Result<(), BindError> {
+        let members = || places.iter().map(|&place| modules[place as usize]);
+        if !self.is_checked && !(self.is_part_right && self.is_part_at(world, members())) {
+            // The rows of the others are not known any more.
+            self.rows.clear();
+            self.segments.clear();
+            self.run = None;
+            self.part.clear();
+            locate(world, members(), &mut self.segments, &mut self.part)?;
+            self.part_run = run(&self.part).filter(|_| self.segments.len() == 1);
+            self.is_part_right = true;
+        }
+        self.is_checked = true;
+        Ok(())
+    }
+
+    /// Says whether the listed part says where these entities lie.
+    fn is_part_at(&self, world: &World, members: impl Iterator<Item = Entity>) -> bool {
+        let tables = &world.storages().tables;
+        let entity = |&(segment, row): &(u32, u32)| {
+            let table = tables.get(*self.segments.get(segment as usize)?)?;
+            table.entities().get(row as usize).copied()
+        };
+        self.part.iter().map(entity).eq(members.map(Some))
     }
 
     /// Lists the rows of the members at `places`, unless they are listed already.
@@ -378,6 +406,30 @@ impl Placement {
         self.is_part_right = true;
     }
 }
+
+/// Finds out where entities lie: adds their tables to `segments`, and a pair (segment, row) each to `rows`.
+fn locate(
+    world: &World,
+    entities: impl Iterator<Item = Entity>,
+    segments: &mut Vec<TableId>,
+    rows: &mut Vec<(u32, u32)>,
+) -> Result<(), BindError> {
+    for entity in entities {
+        let location = world.entities().get_spawned(entity);
+        let location = location.map_err(|_| BindError::Despawned(entity))?;
+        let known = segments.iter().rposition(|&table| table == location.table_id);
+        let segment = known.unwrap_or_else(|| {
+            segments.push(location.table_id);
+            segments.len() - 1
+        });
+        rows.push((segment as u32, location.table_row.index_u32()));
+    }
+    Ok(())
+}
+
+/// Members that are fewer than one in this many of their group are looked up one by one: each costs more than
+/// a comparison of lists, which all of the group would take.
+const FEW: usize = 8;
 
 /// From this many entities on (some microseconds), threads of the pool share a comparison; that also wakes
 /// them up for what follows.

@@ -12,6 +12,8 @@ use neurarch_components::blueprint::{BlueprintId, Blueprints};
 use neurarch_components::mode::{HasGradient, Mode};
 use neurarch_components::optimizer::DynOptimizer;
 use neurarch_components::population::{Group, Population};
+use neurarch_kernels::program::Program;
+use neurarch_kernels::program::eager::Eager;
 
 use crate::eager::Updates;
 use crate::hooks;
@@ -51,12 +53,14 @@ pub(crate) struct Cohort {
     pub(crate) at: Located,
     /// Each member's place in the group.
     pub(crate) places: Vec<u32>,
-    /// Whether a forward pass is to keep what `backward` will need.
+    /// Whether a forward pass is to keep what `backward` will need, unless gradients are off.
     pub(crate) keeps_tape: bool,
     /// Whether it has modules that become others when they are first called.
     pub(crate) is_lazy: bool,
     /// What its updates read, once it trained eagerly.
     pub(crate) updates: Option<Arc<Updates>>,
+    /// The memory of its last eager pass, for the next one.
+    pub(crate) spare: Option<Box<(Program, Eager)>>,
     /// Whether it runs eagerly, since somebody watches.
     pub(crate) is_eager: bool,
     /// The positions where a model may have an optimizer, and what those of the cohort have.
@@ -192,6 +196,7 @@ impl Cohorts {
                     keeps_tape: false,
                     is_lazy: blueprint.positions.iter().any(|at| at.module.is_lazy()),
                     updates: None,
+                    spare: None,
                     is_eager: false,
                     owned,
                     keys: Keys::default(),
@@ -243,9 +248,7 @@ impl Cohort {
 
     fn settle(&mut self) {
         self.at.members.settle();
-        let mut positions = 0..self.scheme.blueprint.positions.len();
-        let is_training = positions.any(|at| !self.scheme.mode.evaluating.contains(at));
-        self.keeps_tape = is_training && self.scheme.has_trainable();
+        self.keeps_tape = self.scheme.has_trainable();
     }
 
     /// Checks that some parameter has an optimizer.

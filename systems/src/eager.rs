@@ -12,7 +12,7 @@ use neurarch_components::registry::ModuleTypes;
 use neurarch_kernels::passes::differentiate::{Crossing, WatchGradients, backward_watched};
 use neurarch_kernels::program::eager::{Eager, ReadError};
 use neurarch_kernels::program::trace::{Trace, Var};
-use neurarch_kernels::program::tree::Arguments;
+use neurarch_kernels::program::tree::{Arguments, Tree};
 use neurarch_kernels::program::{Program, Role, Scalar, ScalarOf, Slot, ValueId};
 use neurarch_kernels::shape::Type;
 
@@ -96,6 +96,11 @@ pub(crate) fn forward(
 }
 
 impl Recorded {
+    /// Leaves its memory to the next pass of the cohort.
+    pub(crate) fn leave_memory(self, cohort: &mut Cohort) {
+        cohort.spare = Some(Box::new((self.program, self.eager)));
+    }
+
     /// Takes the gradients of what the models were called with, where they were asked for and the results
     /// depend on them: the rows of all members side by side.
     pub(crate) fn take_input_gradients(&mut self) -> Vec<Option<Vec<u8>>> {
@@ -129,7 +134,7 @@ pub(crate) fn backward(
     cohort: &mut Cohort,
     shared: Option<Shared>,
     recorded: Recorded,
-    gradients_of_results: &[Given<'_>],
+    gradients_of_results: &[Option<Given<'_>>],
 ) -> Result<Recorded, StepError> {
     let (trainable, shared_trainable) =
         (cohort.scheme.trainable(), cohort.scheme.shared_trainable());
@@ -144,9 +149,10 @@ pub(crate) fn backward(
     let asked = inputs.iter().filter(|(_, needed)| *needed);
     wrt.extend(asked.map(|&(x, _)| trace.var(x)));
     let floats = results.iter().map(|&y| trace.var(y)).filter(|y| y.dtype().is_float());
-    let pairs: Vec<_> = floats.collect();
-    let dy = gradients_of_results.iter().map(|given| given.record(&trace));
-    let pairs: Vec<_> = pairs.into_iter().zip(dy).collect();
+    let floats: Vec<_> = floats.collect();
+    let given = floats.into_iter().zip(gradients_of_results);
+    let pairs = given.filter_map(|(y, dy)| Some((y, dy.as_ref()?.record(&trace))));
+    let pairs: Vec<_> = pairs.collect();
     let mut watch = Watch { runner: &mut runner, trace: &trace, trainable: &trainable };
     let mut found = backward_watched(&trace, &pairs, &wrt, &mut watch);
     let mut of_inputs = found.split_off(trainable.len() + shared_trainable.len()).into_iter();
@@ -206,18 +212,19 @@ pub(crate) fn train_step(
     cohort: &mut Cohort,
     shared: Option<Shared>,
     (loss, arrays): (&dyn DynLoss, &LossArrays),
-    x: &Given<'_>,
+    (x, structure): (&[Given<'_>], Option<&Arguments<usize>>),
     target: &Given<'_>,
 ) -> Result<(Made, Recorded), StepError> {
     let mut slots = cohort.scheme.slots();
     slots.extend(updates(cohort)?.slots.iter().cloned());
-    let (trace, mut runner) = begin(world, cohort, shared, &slots, Some(loss))?;
-    let x = Arguments::each([x.record(&trace)]);
-    let y = trace::only(&trace, cohort.scheme.call(&trace, x, Some(&runner)));
-    if trace.error().is_none() {
-        check_targets(loss, &y, target, cohort)?;
+    let (trace, runner) = begin(world, cohort, shared, &slots, Some(loss))?;
+    let mut runner = runner.is_of_step();
+    let x = trace::nest(x.iter().map(|x| x.record(&trace)).collect(), structure);
+    let result = cohort.scheme.call(&trace, x, Some(&runner));
+    if let (None, Tree::Leaf(y)) = (trace.error(), &result) {
+        check_targets(loss, y, target, cohort)?;
     }
-    let loss = record_loss(&trace, loss, arrays, &y, target);
+    let loss = record_loss(&trace, loss, arrays, result, target);
     if loss.shape().rank() > 0 {
         trace.fail(trace::NOT_SCALAR);
     }
@@ -279,18 +286,19 @@ fn record_loss(
     trace: &Trace,
     loss: &dyn DynLoss,
     arrays: &LossArrays,
-    y: &Var,
+    result: Tree,
     target: &Given<'_>,
 ) -> Var {
     let models = target.rows.len();
     let target = target.record(trace);
+    let dtype = trace::dtype_of(&result);
     let arrays = loss.arrays().into_iter().zip(arrays.bytes()).map(|((name, array), bytes)| {
-        let ty = Type::new(y.dtype(), array.shape());
+        let ty = Type::new(dtype, array.shape());
         let row = &bytes[..ty.size_bytes()];
         (name, trace.input_of_rows(ty, std::iter::repeat_n(row, models)))
     });
     let arrays: Vec<_> = arrays.collect();
-    loss.forward(&LossCall::new(trace, &arrays), y, &target)
+    loss.forward_with(&LossCall::new(trace, &arrays), result, &target)
 }
 
 /// Lists the gradients of a cohort's parameters that a backward pass may write.
@@ -357,8 +365,8 @@ fn begin(
 ) -> Result<(Trace, Runner), StepError> {
     cohort.refresh_keys(world)?;
     let models = cohort.at.members.len();
-    let mut eager = Eager::new(models, cohort.keys.get().to_vec());
-    let group = &population(world, cohort.at.population)?.groups()[cohort.at.group];
+    let (program, eager) = cohort.spare.take().map(|spare| *spare).unwrap_or_default();
+    let mut eager = eager.again(models, cohort.keys.get());
     if loss.is_some() {
         let of_updates = updates(cohort)?;
         let group = &population(world, cohort.at.population)?.groups()[cohort.at.group];
@@ -367,6 +375,7 @@ fn begin(
             eager = eager.with_scalar(scalar.clone(), numbers);
         }
     }
+    let group = &population(world, cohort.at.population)?.groups()[cohort.at.group];
     let types = world.get_resource::<ModuleTypes>();
     let module = |entity: Entity| -> Option<Box<dyn DynModule>> {
         Some(types?.module(world.get_entity(entity).ok()?)?.clone_box())
@@ -384,7 +393,7 @@ fn begin(
         };
         modules.get(scalar.position)?.iter().map(number).collect()
     }));
-    let trace = Trace::eager(eager);
+    let trace = Trace::eager_in(program, eager);
     let runner = runner(world, cohort, shared)?;
     load(world, cohort, slots, &trace)?;
     Ok((trace, runner))

@@ -156,6 +156,8 @@ pub(crate) struct Runner {
     /// For each module call, the gradients of its outputs.
     arrived: HashMap<usize, Gradients>,
     trace: Option<Trace>,
+    /// Whether the pass is a training step.
+    is_step: bool,
 }
 
 /// What a hook is given beside [`At`], and what it gave.
@@ -200,7 +202,14 @@ impl Runner {
             calls: RefCell::default(),
             arrived: HashMap::new(),
             trace: None,
+            is_step: false,
         }
+    }
+
+    /// Says that the pass is a training step.
+    pub(crate) fn is_of_step(mut self) -> Self {
+        self.is_step = true;
+        self
     }
 
     /// Goes on with the gradients of what was recorded on `trace`.
@@ -403,6 +412,10 @@ impl Watcher for Runner {
             }
         }
         result.filter(|_| !failed)
+    }
+
+    fn may_leave_out(&self) -> bool {
+        !self.is_step
     }
 }
 

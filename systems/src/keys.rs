@@ -11,6 +11,9 @@ use crate::launch::Located;
 use crate::step::StepError;
 use crate::watch::Watch;
 
+/// From this many members on it is worth asking whether somebody wrote to their states.
+const WORTH_WATCHING: usize = 64;
+
 /// The random states of a cohort's members, as they are in their components.
 #[derive(Default)]
 pub(crate) struct Keys {
@@ -34,7 +37,8 @@ impl Keys {
         let draws = world.register_component::<Draws>();
         let found = population(world, at.population)?;
         let group = &found.groups()[at.group];
-        if !self.watch.is_stale(world, group) {
+        // Few are read anew sooner than a list of all members is compared.
+        if places.len() >= WORTH_WATCHING && !self.watch.is_stale(world, group) {
             return Ok(());
         }
         self.keys.clear();
@@ -46,8 +50,10 @@ impl Keys {
                 step: world.get::<Draws>(root).map_or(0, |draws| draws.0),
             }
         }));
-        self.watch = Watch::of(world, group, [(0, draws)]);
-        self.watch.look(world);
+        if places.len() >= WORTH_WATCHING {
+            self.watch = Watch::of(world, group, [(0, draws)]);
+            self.watch.look(world);
+        }
         Ok(())
     }
 
@@ -67,7 +73,9 @@ impl Keys {
                 draws.0 = key.step;
             }
         }
-        self.watch.look(world);
+        if places.len() >= WORTH_WATCHING {
+            self.watch.look(world);
+        }
     }
 }
 

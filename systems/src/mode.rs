@@ -1,11 +1,12 @@
-//! Toggles what a model runs: [`train`], [`eval`], [`requires_grad_`], [`set_active`].
+//! Toggles what a model runs: [`train`], [`eval`], [`requires_grad_`], [`set_active`]; and what a forward pass
+//! keeps: [`no_grad`].
 //!
 //! Each takes a population, for all of its models, or an entity of a model, for the module there and all
 //! below it. Only bits change; no weight moves.
 
 use bevy_ecs::prelude::*;
 use neurarch_components::blueprint::{Blueprint, Blueprints};
-use neurarch_components::mode::Mode;
+use neurarch_components::mode::{GradMode, Mode};
 use neurarch_components::population::Population;
 use neurarch_components::tree::Model;
 use neurarch_kernels::program::Role;
@@ -39,6 +40,47 @@ pub fn eval(world: &mut World, entity: Entity) -> Result<(), StepError> {
     change(world, entity, |mode, blueprint, position| {
         blueprint.subtree(position).for_each(|position| mode.evaluating.set(position, true));
     })
+}
+
+/// Runs `run`, in which forward passes keep nothing for [`backward`](crate::step::backward()): they are faster
+/// and need less memory. Training steps are not concerned.
+///
+/// # Example
+///
+/// ```
+/// # use bevy_ecs::prelude::*;
+/// # use neurarch_components::layers::Linear;
+/// # use neurarch_kernels::dtype::Dtype;
+/// # use neurarch_systems::{mode::no_grad, spawn::spawn_population, step};
+/// # let mut world = World::new();
+/// # let brains = spawn_population(&mut world, &Linear::new(3, 2), 10, 10, 0, Dtype::F32)?;
+/// let x = ndarray::Array3::<f32>::ones((10, 4, 3));
+/// let y = no_grad(&mut world, |world| step::forward(world, brains, &x))?;
+/// assert!(step::backward_from(&mut world, brains, &y).is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// Source: `torch.no_grad`.
+pub fn no_grad<R>(world: &mut World, run: impl FnOnce(&mut World) -> R) -> R {
+    let before = is_grad_enabled(world);
+    set_grad_enabled(world, false);
+    let result = run(world);
+    set_grad_enabled(world, before);
+    result
+}
+
+/// Says whether forward passes keep what [`backward`](crate::step::backward()) will need, as they do at first.
+///
+/// Source: `torch.set_grad_enabled`.
+pub fn set_grad_enabled(world: &mut World, is_enabled: bool) {
+    world.insert_resource(GradMode(is_enabled));
+}
+
+/// Says whether forward passes keep what [`backward`](crate::step::backward()) will need.
+///
+/// Source: `torch.is_grad_enabled`.
+pub fn is_grad_enabled(world: &World) -> bool {
+    world.get_resource::<GradMode>().is_none_or(|mode| mode.0)
 }
 
 /// Says whether parameters need gradients; without, they are frozen.

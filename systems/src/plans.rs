@@ -100,6 +100,8 @@ pub(crate) struct Request<'a> {
     pub(crate) inputs: &'a [TypeRef<'a>],
     /// How these are nested; `None` if they are one value.
     pub(crate) structure: Option<&'a Arguments<usize>>,
+    /// For [`Kind::Backward`], which floating results have a gradient; all have if it is empty.
+    pub(crate) given: &'a [bool],
     /// The type of the target.
     pub(crate) target: Option<TypeRef<'a>>,
     pub(crate) loss: Option<&'a dyn DynLoss>,
@@ -110,6 +112,7 @@ pub(crate) struct Planned {
     kind: Kind,
     inputs: Vec<Type>,
     structure: Option<Arguments<usize>>,
+    given: Vec<bool>,
     target: Option<Type>,
     pub(crate) plan: Plan,
     /// What the model gives, where it is called.
@@ -145,6 +148,7 @@ impl Planned {
             && self.inputs.len() == request.inputs.len()
             && inputs.all(|(own, asked)| asked.is(own))
             && self.structure.as_ref() == request.structure
+            && self.given == request.given
             && is(&self.target, request.target)
     }
 
@@ -174,6 +178,7 @@ impl Planned {
             kind,
             inputs: request.inputs.iter().map(|ty| ty.to_type()).collect(),
             structure: request.structure.cloned(),
+            given: request.given.to_vec(),
             target: request.target.map(TypeRef::to_type),
             results,
             places,
@@ -321,13 +326,18 @@ fn plan(
             (program, results)
         }
         Kind::Tape | Kind::Backward => {
-            let (split, results, shared) = trace::forward_and_backward(scheme, &called)?;
+            let (split, results, shared) =
+                trace::forward_and_backward(scheme, &called, request.given)?;
             let (saved, _) = side_by_side(&split.saved);
-            let tape =
-                Planned::new(scheme, request, Kind::Tape, split.forward, results.clone(), options)?;
+            let own = results.clone();
             let backward =
-                Planned::new(scheme, request, Kind::Backward, split.backward, results, options)?;
-            return Ok(vec![Arc::new(tape), Arc::new(Planned { saved, shared, ..backward })]);
+                Planned::new(scheme, request, Kind::Backward, split.backward, own, options)?;
+            let backward = Arc::new(Planned { saved, shared, ..backward });
+            if !request.given.is_empty() {
+                return Ok(vec![backward]);
+            }
+            let tape = Planned::new(scheme, request, Kind::Tape, split.forward, results, options)?;
+            return Ok(vec![Arc::new(tape), backward]);
         }
     };
     let planned = Planned::new(scheme, request, request.kind, program, results, options)?;

@@ -211,6 +211,8 @@ pub(crate) struct Tape {
     pub(crate) outputs: AlignedBytes,
     /// Their gradients, which lie as the results do.
     pub(crate) gradient: AlignedBytes,
+    /// Which floating results `gradient` is of; of all if it is empty.
+    pub(crate) given: Vec<bool>,
     /// What `gradient` holds.
     pub(crate) start: Start,
     /// The gradients of what the models were called with, a row for each model, where the last backward pass
@@ -239,14 +241,22 @@ impl Tape {
     }
 
     /// Remembers a forward pass of these cohorts that gave `y`, whose types are known already.
-    pub(crate) fn remember(&mut self, called: &Called<'_>, y: &[u8], run: &Cohorts) {
+    /// With gradients off there is nothing to go back from.
+    pub(crate) fn remember(
+        &mut self,
+        called: &Called<'_>,
+        y: &[u8],
+        run: &Cohorts,
+        keeps_gradients: bool,
+    ) {
         self.outputs.reserve(y.len());
         self.outputs.bytes_mut()[..y.len()].copy_from_slice(y);
         if !self.is_of(run) {
             let of = run.list.iter();
             self.of = of.map(|c| (c.at.members.clone(), c.scheme.mode.clone())).collect();
         }
-        self.is_written = run.list.iter().any(|cohort| cohort.keeps_tape || cohort.is_eager);
+        let is_written = |cohort: &Cohort| cohort.keeps_tape || cohort.is_eager;
+        self.is_written = keeps_gradients && run.list.iter().any(is_written);
         if !self.is_written {
             return;
         }

@@ -13,10 +13,10 @@ use neurarch_components::optimizer::{DynOptimizer, Update};
 use neurarch_kernels::dtype::Dtype;
 use neurarch_kernels::passes::clean::drop_dead_code;
 use neurarch_kernels::passes::differentiate;
-use neurarch_kernels::passes::split::{Split, split};
+use neurarch_kernels::passes::split::{Split, split_some};
 use neurarch_kernels::program::trace::{Trace, TraceError, Var};
 use neurarch_kernels::program::tree::{Arguments, Tree};
-use neurarch_kernels::program::{Program, Role, Slot};
+use neurarch_kernels::program::{Origin, Program, Role, Slot};
 use neurarch_kernels::shape::Type;
 
 use crate::plans::Results;
@@ -84,14 +84,6 @@ pub(crate) fn flatten(result: Tree) -> (Vec<Var>, Results) {
     });
     let types = vars.iter().map(|var| var.ty().clone()).collect();
     (vars, Results::new(types, tree))
-}
-
-/// Gives the one value that a result is; an error if it is not.
-pub(crate) fn only(trace: &Trace, result: Tree) -> Var {
-    match result {
-        Tree::Leaf(y) => y,
-        other => trace.fail(format!("expected one Tensor, got {}", other.type_name())),
-    }
 }
 
 /// A parameter as a program meets it.
@@ -288,18 +280,53 @@ pub(crate) type Shared = Vec<usize>;
 /// Records a forward pass that writes a tape, and the backward pass that reads it: inputs are what the model
 /// is called with, then the gradients of its floating results; the gradients are added to those that
 /// parameters have already, those of parameters that are shared are the backward pass's outputs.
+///
+/// `given` says for each floating result whether it has a gradient to go back from; if it is empty, all have.
+/// Parameters that only the others depend on are left alone.
 pub(crate) fn forward_and_backward(
     of: &Scheme,
     inputs: &Inputs<'_>,
+    given: &[bool],
 ) -> Result<(Split, Option<Results>, Shared), TraceError> {
     let trace = Trace::new();
     let (vars, results) = flatten(of.call(&trace, inputs.record(&trace), None));
     let floats = vars.iter().filter(|var| var.dtype().is_float());
     let pairs: Vec<_> = floats.map(|y| (y.clone(), trace.input(y.ty().clone()))).collect();
+    for (slot, sum) in record_gradients(of, &trace, &pairs) {
+        trace.store(&slot, &sum);
+    }
+    // The tape is written before anybody knows which gradients will be given, so it is that of all.
+    let mut some = Vec::new();
+    if given.contains(&false) {
+        let pairs = pairs.into_iter().zip(given).filter(|(_, given)| **given);
+        let pairs: Vec<_> = pairs.map(|(pair, _)| pair).collect();
+        some = record_gradients(of, &trace, &pairs);
+    }
+    let mut program = trace.finish(&vars)?;
+    if given.contains(&false) && some.is_empty() {
+        let is_gradient = |slot: usize| program.slots[slot].role == Role::Gradient;
+        let kept = program.stores.iter().copied().filter(|&(slot, _)| !is_gradient(slot));
+        program.stores = kept.collect();
+    }
+    for (slot, sum) in &some {
+        let slot = slot.id().map(|id| program.values[id].origin);
+        if let (Some(Origin::Slot(slot)), Some(sum)) = (slot, sum.id()) {
+            program.stores.push((slot, sum));
+        }
+    }
+    let mut split = split_some(program, inputs.types.len(), some.len());
+    let places = give_stores(&mut split.backward, &of.shared_trainable());
+    Ok((split, Some(results), places))
+}
+
+/// Records the gradients of parameters from those of results: pairs of a slot and what it becomes. They are
+/// added to what parameters have; those of parameters that are shared are not.
+fn record_gradients(of: &Scheme, trace: &Trace, pairs: &[(Var, Var)]) -> Vec<(Var, Var)> {
     let (trainable, shared) = (of.trainable(), of.shared_trainable());
-    let wrt = of_parameters(&trace, &trainable, &shared);
-    let mut gradients = differentiate::backward(&trace, &pairs, &wrt);
+    let wrt = of_parameters(trace, &trainable, &shared);
+    let mut gradients = differentiate::backward(trace, pairs, &wrt);
     let of_shared = gradients.split_off(trainable.len());
+    let mut sums = Vec::new();
     for (parameter, gradient) in trainable.iter().zip(gradients) {
         let Some(gradient) = gradient else { continue };
         let slot = trace.slot(gradient_of(&parameter.slot));
@@ -307,18 +334,13 @@ pub(crate) fn forward_and_backward(
             true => &slot + &gradient,
             false => gradient,
         };
-        trace.store(&slot, &sum);
+        sums.push((slot, sum));
     }
-    let mut given = Vec::new();
-    for ((place, parameter), gradient) in shared.iter().zip(of_shared) {
-        let Some(gradient) = gradient else { continue };
-        let slot = gradient_of(&parameter.slot);
-        trace.store(&trace.slot(slot.clone()), &gradient);
-        given.push((slot, *place));
+    for ((_, parameter), gradient) in shared.iter().zip(of_shared) {
+        let slot = trace.slot(gradient_of(&parameter.slot));
+        sums.extend(gradient.map(|gradient| (slot, gradient)));
     }
-    let mut split = split(trace.finish(&vars)?, inputs.types.len());
-    let places = give_stores(&mut split.backward, &given);
-    Ok((split, Some(results), places))
+    sums
 }
 
 /// Lists parameters as values: those of the model, then those that are shared.
@@ -331,12 +353,14 @@ pub(crate) fn of_parameters(
     all.map(|parameter| trace.slot(parameter.slot.clone())).collect()
 }
 
-/// Makes outputs of what a program stores to some slots; gives their places in the order of the outputs.
-fn give_stores(program: &mut Program, given: &[(Slot, usize)]) -> Shared {
+/// Makes outputs of what a program stores to the gradients of parameters that are shared; gives their places
+/// in the order of the outputs.
+fn give_stores(program: &mut Program, shared: &[(usize, Parameter)]) -> Shared {
+    let shared: Vec<_> = shared.iter().map(|(place, of)| (gradient_of(&of.slot), *place)).collect();
     let mut places = Vec::new();
     let stores = std::mem::take(&mut program.stores);
     for (slot, value) in stores {
-        match given.iter().find(|(known, _)| *known == program.slots[slot]) {
+        match shared.iter().find(|(known, _)| *known == program.slots[slot]) {
             Some(&(_, place)) => {
                 program.outputs.push(value);
                 places.push(place);
@@ -353,7 +377,7 @@ fn give_stores(program: &mut Program, given: &[(Slot, usize)]) -> Shared {
 pub(crate) fn loss(of: &dyn DynLoss, y: Type, target: Type) -> Result<Program, TraceError> {
     let trace = Trace::new();
     let y = trace.input(y);
-    let loss = call_loss(&trace, of, &y, target);
+    let loss = call_loss(&trace, of, y.clone().into(), target);
     let mut outputs = vec![loss.clone()];
     if loss.shape().rank() == 0 && trace.error().is_none() {
         let one = trace.constant(1.0, loss.dtype(), []);
@@ -363,13 +387,20 @@ pub(crate) fn loss(of: &dyn DynLoss, y: Type, target: Type) -> Result<Program, T
     trace.finish(&outputs)
 }
 
-fn call_loss(trace: &Trace, of: &dyn DynLoss, y: &Var, target: Type) -> Var {
+fn call_loss(trace: &Trace, of: &dyn DynLoss, result: Tree, target: Type) -> Var {
     let target = trace.input(target);
+    let dtype = dtype_of(&result);
     let array = |(name, array): (&'static str, ArrayViewD<'_, f64>)| {
-        (name, trace.input(Type::new(y.dtype(), array.shape())))
+        (name, trace.input(Type::new(dtype, array.shape())))
     };
     let arrays: Vec<_> = of.arrays().into_iter().map(array).collect();
-    of.forward(&LossCall::new(trace, &arrays), y, &target)
+    of.forward_with(&LossCall::new(trace, &arrays), result, &target)
+}
+
+/// Gives the dtype of a loss's arrays: that of the first floating value of a result.
+pub(crate) fn dtype_of(result: &Tree) -> Dtype {
+    let mut dtypes = result.leaves().into_iter().map(Var::dtype);
+    dtypes.find(|dtype| dtype.is_float()).unwrap_or(Dtype::F32)
 }
 
 /// Records forward pass, loss, backward pass and updates in one: inputs are what the model is called with, the
@@ -381,8 +412,9 @@ pub(crate) fn train_step(
     target: Type,
 ) -> Result<(Program, Option<Results>, Shared), TraceError> {
     let trace = Trace::new();
-    let y = only(&trace, of.call(&trace, inputs.record(&trace), None));
-    let loss = call_loss(&trace, loss, &y, target);
+    let result = of.call(&trace, inputs.record(&trace), None);
+    let (_, results) = flatten(result.clone());
+    let loss = call_loss(&trace, loss, result, target);
     if loss.shape().rank() > 0 {
         trace.fail(NOT_SCALAR);
     }
@@ -401,7 +433,6 @@ pub(crate) fn train_step(
         outputs.push(gradient);
         places.push(*place);
     }
-    let results = Results::new(vec![y.ty().clone()], Tree::Leaf(0));
     Ok((trace.finish(&outputs)?, Some(results), places))
 }
 

@@ -6,6 +6,7 @@ use neurarch_kernels::program::tree::{Arguments, Tree};
 use neurarch_kernels::shape::Shape;
 
 use super::Reduction;
+use crate::call::Watcher;
 use crate::layers::{Linear, ModuleList, Sequential};
 use crate::module::{Call, Declare, Module};
 
@@ -35,8 +36,9 @@ use crate::module::{Call, Declare, Module};
 /// ```
 ///
 /// Source: `torch.nn.AdaptiveLogSoftmaxWithLoss`. A target that is no class gives NaN, where torch raises. A tail
-/// that no target of a call needs has no gradient where the pass is eager, as in torch, and one of zeros where it
-/// is planned, since a plan does not see targets. Cutoffs that do not fit are an error of the first call.
+/// that no target of a call needs has no gradient where a forward pass is eager, as in torch, and one of zeros where
+/// it is planned, since a plan does not see targets; `train_step` always takes zeros. Cutoffs that do not fit are an
+/// error of the first call.
 #[derive(Component, Clone, Debug, PartialEq)]
 #[component(immutable)]
 pub struct AdaptiveLogSoftmaxWithLoss {
@@ -180,7 +182,8 @@ impl Module for AdaptiveLogSoftmaxWithLoss {
             _ => (x, target),
         };
         // An eager pass sees the targets of its models.
-        let targets = target.read::<i64>().ok();
+        let may_leave_out = call.watcher.is_none_or(Watcher::may_leave_out);
+        let targets = target.read::<i64>().ok().filter(|_| may_leave_out);
         let is_needed = |start: usize, end: usize| {
             let within = |&target: &i64| (start as i64..end as i64).contains(&target);
             targets.as_ref().is_none_or(|targets| targets.iter().any(within))

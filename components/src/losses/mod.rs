@@ -51,7 +51,19 @@ pub use triplet::{TripletMarginLoss, TripletMarginWithDistanceLoss};
 /// Source: the losses of `torch.nn`.
 pub trait Loss: Clone + Debug + PartialEq + Send + Sync + 'static {
     /// Writes down the loss of outputs `x` against `target`.
-    fn forward(&self, call: &LossCall<'_>, x: &Var, target: &Var) -> Var;
+    fn forward(&self, call: &LossCall<'_>, x: &Var, target: &Var) -> Var {
+        let _ = (x, target);
+        call.trace.fail("the loss of one Tensor is not implemented")
+    }
+
+    /// Writes down the loss of whatever models give: for those that give several values, in place of
+    /// [`forward`](Loss::forward), which is called by default. `train_step` and `train_step_with` call it.
+    fn forward_with(&self, call: &LossCall<'_>, result: Tree, target: &Var) -> Var {
+        match result {
+            Tree::Leaf(x) => self.forward(call, &x, target),
+            other => call.trace.fail(format!("expected one Tensor, got {}", other.type_name())),
+        }
+    }
 
     /// Says which targets are valid for outputs of that type.
     fn targets(&self, x: &Type) -> Targets {
@@ -219,8 +231,8 @@ pub(crate) fn register(world: &mut World) {
 
 /// [`Loss`] behind a pointer; every loss is one.
 pub trait DynLoss: Any + Debug + Send + Sync {
-    /// See [`Loss::forward`].
-    fn forward(&self, call: &LossCall<'_>, x: &Var, target: &Var) -> Var;
+    /// See [`Loss::forward_with`].
+    fn forward_with(&self, call: &LossCall<'_>, result: Tree, target: &Var) -> Var;
     /// See [`Loss::targets`].
     fn targets(&self, x: &Type) -> Targets;
     /// See [`Loss::scalar`].
@@ -236,8 +248,8 @@ pub trait DynLoss: Any + Debug + Send + Sync {
 }
 
 impl<L: Loss> DynLoss for L {
-    fn forward(&self, call: &LossCall<'_>, x: &Var, target: &Var) -> Var {
-        Loss::forward(self, call, x, target)
+    fn forward_with(&self, call: &LossCall<'_>, result: Tree, target: &Var) -> Var {
+        Loss::forward_with(self, call, result, target)
     }
 
     fn targets(&self, x: &Type) -> Targets {

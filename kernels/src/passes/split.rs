@@ -2,7 +2,7 @@
 //! reads it. Nothing is computed twice.
 
 use super::clean::{drop_dead_code, rebuild};
-use crate::program::{Origin, Program, Role, ValueId};
+use crate::program::{Origin, Program, Role, SlotId, ValueId};
 use crate::shape::Type;
 
 /// The two halves of a program.
@@ -16,38 +16,40 @@ pub struct Split {
     pub saved: Vec<Type>,
 }
 
+/// Splits `program`, all of whose stores to gradients are the way back from all of its outputs. See
+/// [`split_some`].
+pub fn split(program: Program, n_forward_inputs: usize) -> Split {
+    split_some(program, n_forward_inputs, 0)
+}
+
 /// Splits `program`: whatever its outputs and its stores to anything but gradients need is the forward
 /// part, the stores to gradients are the backward part's. The first `n_forward_inputs` inputs are the
 /// forward part's, the others (gradients of outputs) the backward part's.
-pub fn split(program: Program, n_forward_inputs: usize) -> Split {
+///
+/// The last `n_some` stores, if any, are those of another way back, from some of the outputs. They are the
+/// backward part's then, and the tape is still that of the way back from all.
+pub fn split_some(program: Program, n_forward_inputs: usize, n_some: usize) -> Split {
     let program = drop_dead_code(program);
     let is_gradient = |slot: usize| program.slots[slot].role == Role::Gradient;
-    let (backward_stores, forward_stores): (Vec<_>, Vec<_>) =
+    let (mut backward_stores, forward_stores): (Vec<_>, Vec<_>) =
         program.stores.iter().copied().partition(|&(slot, _)| is_gradient(slot));
+    let some = backward_stores.split_off(backward_stores.len() - n_some);
 
-    let mut in_forward = vec![false; program.values.len()];
-    program.outputs.iter().for_each(|&id| in_forward[id] = true);
-    forward_stores.iter().for_each(|&(_, id)| in_forward[id] = true);
-    let mut forward_nodes = vec![false; program.nodes.len()];
-    for (index, node) in program.nodes.iter().enumerate().rev() {
-        if node.outputs.iter().any(|&id| in_forward[id]) {
-            forward_nodes[index] = true;
-            node.inputs.iter().chain(&node.outputs).for_each(|&id| in_forward[id] = true);
+    let forward_values = forward_stores.iter().map(|&(_, id)| id);
+    let forward_nodes =
+        needed(&program, program.outputs.iter().copied().chain(forward_values), &[]);
+    let saved = saved(&program, &backward_stores, &forward_nodes, n_forward_inputs);
+    if n_some > 0 {
+        let reads = self::saved(&program, &some, &forward_nodes, n_forward_inputs);
+        match reads.iter().all(|id| saved.binary_search(id).is_ok()) {
+            true => backward_stores = some,
+            // What the other way needs was not kept: go the way from all, in which the other outputs count as
+            // zeros.
+            false => backward_stores.retain(|(slot, _)| some.iter().any(|(kept, _)| kept == slot)),
         }
     }
-
-    let backward_readers = program.nodes.iter().zip(&forward_nodes).filter(|(_, f)| !**f);
-    let mut saved: Vec<ValueId> = backward_readers
-        .flat_map(|(node, _)| node.inputs.iter().copied())
-        .chain(backward_stores.iter().map(|&(_, id)| id))
-        .filter(|&id| match program.values[id].origin {
-            Origin::Node { node, .. } => forward_nodes[node],
-            Origin::Input(input) => input < n_forward_inputs,
-            _ => false,
-        })
-        .collect();
-    saved.sort_unstable();
-    saved.dedup();
+    let backward_nodes =
+        needed(&program, backward_stores.iter().map(|&(_, id)| id), &forward_nodes);
     let saved_types: Vec<_> = saved.iter().map(|&id| program.ty(id).clone()).collect();
 
     let mut forward = program.clone();
@@ -70,7 +72,7 @@ pub fn split(program: Program, n_forward_inputs: usize) -> Split {
     for (index, &id) in saved.iter().enumerate() {
         backward.values[id].origin = Origin::Input(first_saved + index);
     }
-    let nodes = program.nodes.iter().zip(&forward_nodes).filter(|(_, f)| !**f);
+    let nodes = program.nodes.iter().zip(&backward_nodes).filter(|(_, is_back)| **is_back);
     let nodes: Vec<_> = nodes.map(|(node, _)| node.clone()).collect();
     let live: Vec<_> = (0..program.values.len())
         .map(|id| {
@@ -80,4 +82,43 @@ pub fn split(program: Program, n_forward_inputs: usize) -> Split {
         .collect();
     let backward = drop_dead_code(rebuild(&backward, nodes, &live));
     Split { forward, backward, saved: saved_types }
+}
+
+/// Marks the nodes that values need, but for those that `without` marks.
+fn needed(program: &Program, values: impl Iterator<Item = ValueId>, without: &[bool]) -> Vec<bool> {
+    let mut live = vec![false; program.values.len()];
+    values.for_each(|id| live[id] = true);
+    let mut nodes = vec![false; program.nodes.len()];
+    for (index, node) in program.nodes.iter().enumerate().rev() {
+        let is_without = without.get(index).is_some_and(|without| *without);
+        if !is_without && node.outputs.iter().any(|&id| live[id]) {
+            nodes[index] = true;
+            node.inputs.iter().for_each(|&id| live[id] = true);
+        }
+    }
+    nodes
+}
+
+/// Lists what a way back reads of the forward part: for its nodes, and to store it as it is.
+fn saved(
+    program: &Program,
+    stores: &[(SlotId, ValueId)],
+    forward_nodes: &[bool],
+    n_forward_inputs: usize,
+) -> Vec<ValueId> {
+    let stored = || stores.iter().map(|&(_, id)| id);
+    let backward_nodes = needed(program, stored(), forward_nodes);
+    let readers = program.nodes.iter().zip(&backward_nodes).filter(|(_, is_back)| **is_back);
+    let mut saved: Vec<ValueId> = readers
+        .flat_map(|(node, _)| node.inputs.iter().copied())
+        .chain(stored())
+        .filter(|&id| match program.values[id].origin {
+            Origin::Node { node, .. } => forward_nodes[node],
+            Origin::Input(input) => input < n_forward_inputs,
+            _ => false,
+        })
+        .collect();
+    saved.sort_unstable();
+    saved.dedup();
+    saved
 }

@@ -4,7 +4,7 @@
 //! at while `forward` still runs. The kernels are the same; nothing is fused, moved or reused.
 #![expect(unsafe_code, reason = "tiles are put together from buffers owned here")]
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::{Origin, Program, Role, Scalar, ValueId};
 use crate::cpu::memory::{AlignedBytes, padded};
@@ -24,6 +24,7 @@ pub struct Eager {
     scalars: HashMap<Scalar, Vec<f64>>,
     scalar_source: Option<Box<ScalarSource>>,
     values: Vec<Option<Value>>,
+    memory: Memory,
 }
 
 /// Gives the numbers of a scalar, one a model, when a recording asks for it first.
@@ -33,6 +34,46 @@ pub type ScalarSource = dyn Fn(&Scalar) -> Option<Vec<f64>> + Send + Sync;
 struct Value {
     operand: Operand,
     rows: AlignedBytes,
+}
+
+/// Memory of values that are gone, for new ones: a steady step of a small model would else spend its time in
+/// the allocator.
+#[derive(Default)]
+struct Memory {
+    /// By size in bytes.
+    free: BTreeMap<usize, Vec<AlignedBytes>>,
+    scratch: AlignedBytes,
+}
+
+impl Memory {
+    /// Gives at least that many bytes, which hold any numbers.
+    fn take(&mut self, bytes: usize) -> AlignedBytes {
+        let free = self.free.get_mut(&padded(bytes)).and_then(Vec::pop);
+        free.unwrap_or_else(|| AlignedBytes::new(bytes))
+    }
+
+    fn put(&mut self, rows: AlignedBytes) {
+        self.free.entry(rows.len()).or_default().push(rows);
+    }
+
+    fn copy(&mut self, rows: &AlignedBytes) -> AlignedBytes {
+        let mut copy = self.take(rows.len());
+        copy.bytes_mut().copy_from_slice(rows.bytes());
+        copy
+    }
+
+    /// Copies rows of one length, each to a cache line of its own.
+    fn aligned<'a>(&mut self, rows: impl Iterator<Item = &'a [u8]>, models: usize) -> AlignedBytes {
+        let mut all = AlignedBytes::default();
+        for (model, row) in rows.enumerate() {
+            let stride = padded(row.len().max(1));
+            if model == 0 {
+                all = self.take(stride * models);
+            }
+            all.bytes_mut()[model * stride..][..row.len()].copy_from_slice(row);
+        }
+        all
+    }
 }
 
 /// Why a value cannot be looked at.
@@ -61,6 +102,23 @@ impl Eager {
         Eager { models, keys, ..Eager::default() }
     }
 
+    /// Prepares for another recording in the memory of this one, of which nothing else is left.
+    #[must_use]
+    pub fn again(mut self, models: usize, keys: &[Key]) -> Self {
+        // What this recording had no use for, the next one has none for either.
+        self.memory.free.clear();
+        let values = self.values.drain(..).flatten().map(|value| value.rows);
+        let given = self.inputs.drain().map(|(_, rows)| rows);
+        let given = given.chain(self.slots.drain().map(|(_, rows)| rows));
+        values.chain(given).for_each(|rows| self.memory.put(rows));
+        self.scalars.clear();
+        self.scalar_source = None;
+        self.keys.clear();
+        self.keys.extend_from_slice(keys);
+        self.models = models;
+        self
+    }
+
     /// Gives input `input`: the elements of model 0, row-major, then those of model 1, ….
     #[must_use]
     pub fn with_input<T: Element>(mut self, input: usize, elements: &[T]) -> Self {
@@ -84,7 +142,7 @@ impl Eager {
 
     /// Gives one more input to a recording that goes on: a row of bytes for each model.
     pub fn set_input<'a>(&mut self, input: usize, rows: impl Iterator<Item = &'a [u8]>) {
-        let rows = aligned(rows, self.models);
+        let rows = self.memory.aligned(rows, self.models);
         self.inputs.insert(input, rows);
     }
 
@@ -94,7 +152,7 @@ impl Eager {
         slot: (Role, usize, usize),
         rows: impl Iterator<Item = &'a [u8]>,
     ) {
-        let rows = aligned(rows, self.models);
+        let rows = self.memory.aligned(rows, self.models);
         self.slots.insert(slot, rows);
     }
 
@@ -146,7 +204,7 @@ impl Eager {
         let rows = if value.operand.is_row_major() {
             &value.rows
         } else {
-            dense = self.row_major(value);
+            dense = self.row_major(value, &mut Memory::default());
             &dense.rows
         };
         let stride = stride(ty);
@@ -159,11 +217,13 @@ impl Eager {
     /// Makes value `id`, which no node makes. A slot or scalar that was not given is zero.
     pub(crate) fn source(&mut self, program: &Program, id: ValueId) {
         let ty = program.ty(id);
+        let memory = &mut self.memory;
         let rows = match program.values[id].origin {
-            Origin::Input(input) => self.inputs.get(&input).map(copy),
+            Origin::Input(input) => self.inputs.get(&input).map(|rows| memory.copy(rows)),
             Origin::Slot(slot) => {
                 let slot = &program.slots[slot];
-                self.slots.get(&(slot.role, slot.position, slot.index)).map(copy)
+                let rows = self.slots.get(&(slot.role, slot.position, slot.index));
+                rows.map(|rows| memory.copy(rows))
             }
             Origin::Scalar(scalar) => {
                 let scalar = &program.scalars[scalar];
@@ -188,10 +248,11 @@ impl Eager {
         let value = |id: ValueId| {
             self.values[id].as_ref().expect("inputs are computed before the node that reads them")
         };
+        let mut memory = std::mem::take(&mut self.memory);
         let mut copies: Vec<Option<Value>> = Vec::new();
         for (number, &id) in node.inputs.iter().enumerate() {
             let fits = node.op.takes_layout(number, &value(id).operand);
-            copies.push((!fits).then(|| self.row_major(value(id))));
+            copies.push((!fits).then(|| self.row_major(value(id), &mut memory)));
         }
         let inputs: Vec<&Value> = node
             .inputs
@@ -200,32 +261,42 @@ impl Eager {
             .map(|(&id, copy)| copy.as_ref().unwrap_or_else(|| value(id)))
             .collect();
         let types: Vec<_> = node.outputs.iter().map(|&id| program.ty(id).clone()).collect();
-        let mut outputs = self.apply(&*node.op, &inputs, types, node.draw);
+        let mut outputs = self.apply(&*node.op, &inputs, types, node.draw, &mut memory);
+        copies.into_iter().flatten().for_each(|value| memory.put(value.rows));
+        self.memory = memory;
         for &id in node.outputs.iter().rev() {
             let value = outputs.pop().expect("an op has as many outputs as its shape rule says");
             self.set(id, value);
         }
     }
 
-    fn apply(&self, op: &dyn Op, inputs: &[&Value], types: Vec<Type>, draw: u32) -> Vec<Value> {
+    fn apply(
+        &self,
+        op: &dyn Op,
+        inputs: &[&Value],
+        types: Vec<Type>,
+        draw: u32,
+        memory: &mut Memory,
+    ) -> Vec<Value> {
         let operands: Vec<_> = inputs.iter().map(|value| value.operand.clone()).collect();
         let layouts = op.layouts(&operands, &types);
         let mut outputs: Vec<Value> = types
             .into_iter()
             .zip(layouts)
             .map(|(ty, layout)| Value {
-                rows: AlignedBytes::new(stride(&ty) * self.models),
+                rows: memory.take(stride(&ty) * self.models),
                 operand: Operand { ty, layout },
             })
             .collect();
         let mut input_views: Vec<_> = inputs.iter().map(|value| view(value)).collect();
         for &(input, output) in op.in_place() {
-            outputs[output].rows = copy(&inputs[input].rows);
+            let from = inputs[input].rows.bytes();
+            outputs[output].rows.bytes_mut()[..from.len()].copy_from_slice(from);
             input_views[input] = view(&outputs[output]);
         }
         let output_operands: Vec<_> = outputs.iter().map(|value| value.operand.clone()).collect();
         let kernel = op.kernel(&operands, &output_operands);
-        let mut scratch = AlignedBytes::new(kernel.scratch_bytes());
+        memory.scratch.reserve(kernel.scratch_bytes());
         let mut views = input_views;
         views.extend(outputs.iter_mut().map(|value| {
             let base = value.rows.as_mut_ptr();
@@ -236,16 +307,16 @@ impl Eager {
         // SAFETY: every view is of a buffer with a row for each model; outputs are buffers of their own,
         // shared with inputs only as `in_place` says.
         let mut tile = unsafe {
-            Tile::new(self.models, &views, of_inputs, of_outputs, scratch.bytes_mut())
+            Tile::new(self.models, &views, of_inputs, of_outputs, memory.scratch.bytes_mut())
                 .with_keys(&self.keys, draw)
         };
         kernel.run(&mut tile);
         outputs
     }
 
-    fn row_major(&self, value: &Value) -> Value {
+    fn row_major(&self, value: &Value, memory: &mut Memory) -> Value {
         let types = vec![value.operand.ty.clone()];
-        self.apply(&Contiguous, &[value], types, 0).swap_remove(0)
+        self.apply(&Contiguous, &[value], types, 0, memory).swap_remove(0)
     }
 
     fn set(&mut self, id: ValueId, value: Value) {
@@ -271,29 +342,10 @@ fn view(value: &Value) -> View<'static> {
     }
 }
 
-fn copy(rows: &AlignedBytes) -> AlignedBytes {
-    let mut copy = AlignedBytes::new(rows.len());
-    copy.bytes_mut().copy_from_slice(rows.bytes());
-    copy
-}
-
 fn rows_of<T: Element>(elements: &[T], models: usize) -> AlignedBytes {
     let bytes: &[u8] = bytemuck::cast_slice(elements);
     let row = bytes.len() / models.max(1);
-    aligned((0..models).map(|model| &bytes[model * row..][..row]), models)
-}
-
-/// Copies rows of one length, each to a cache line of its own.
-fn aligned<'a>(rows: impl Iterator<Item = &'a [u8]>, models: usize) -> AlignedBytes {
-    let mut all = AlignedBytes::new(0);
-    for (model, row) in rows.enumerate() {
-        let stride = padded(row.len().max(1));
-        if model == 0 {
-            all = AlignedBytes::new(stride * models);
-        }
-        all.bytes_mut()[model * stride..][..row.len()].copy_from_slice(row);
-    }
-    all
+    Memory::default().aligned((0..models).map(|model| &bytes[model * row..][..row]), models)
 }
 
 fn numbers_of(numbers: impl Iterator<Item = f64>, dtype: Dtype, models: usize) -> AlignedBytes {

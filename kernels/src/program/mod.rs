@@ -175,7 +175,7 @@ impl Program {
                 .map(|(output, ty)| Value { ty, origin: Origin::Node { node, output } }),
         );
         let outputs: Vec<_> = (first..self.values.len()).collect();
-        let draw = self.nodes.iter().filter(|node| node.op.is_random()).count() as u32;
+        let draw = self.nodes.last().map_or(0, |last| last.draw + u32::from(last.op.is_random()));
         self.nodes.push(Node { op, inputs, outputs: outputs.clone(), scope, draw });
         outputs
     }
@@ -186,8 +186,16 @@ impl Program {
         self.values.len() - 1
     }
 
-    /// Finds the value that reads a slot, if the program has one.
-    pub fn read_of(&self, slot: SlotId) -> Option<ValueId> {
-        self.values.iter().position(|value| value.origin == Origin::Slot(slot))
+    /// Empties the program, but keeps its memory.
+    pub fn clear(&mut self) {
+        let Program { values, nodes, inputs, slots, scalars, scopes, outputs, stores } = self;
+        values.clear();
+        nodes.clear();
+        inputs.clear();
+        slots.clear();
+        scalars.clear();
+        scopes.clear();
+        outputs.clear();
+        stores.clear();
     }
 }

@@ -51,7 +51,10 @@ struct Recorder {
     /// Indices in `program.scopes` of the module calls that are open.
     open: Vec<usize>,
     calls: HashMap<String, usize>,
-    slots: HashMap<(Role, usize, usize), SlotId>,
+    /// The values that read slots.
+    slots: HashMap<(Role, usize, usize), ValueId>,
+    /// The values that are scalars or constants.
+    numbers: Vec<ValueId>,
     error: Option<TraceError>,
     eager: Option<Eager>,
 }
@@ -73,14 +76,29 @@ impl Trace {
 
     /// Goes on recording at the end of `program`.
     pub fn resume(program: Program) -> Self {
-        let slots = program.slots.iter().enumerate();
-        let slots = slots.map(|(id, s)| ((s.role, s.position, s.index), id)).collect();
-        Trace(Rc::new(RefCell::new(Recorder { program, slots, ..Recorder::default() })))
+        let (mut slots, mut numbers) = (HashMap::new(), Vec::new());
+        for (id, value) in program.values.iter().enumerate() {
+            match value.origin {
+                Origin::Slot(slot) => {
+                    slots.entry(key(&program.slots[slot])).or_insert(id);
+                }
+                Origin::Scalar(_) | Origin::Constant(_) => numbers.push(id),
+                Origin::Input(_) | Origin::Node { .. } => {}
+            }
+        }
+        Trace(Rc::new(RefCell::new(Recorder { program, slots, numbers, ..Recorder::default() })))
     }
 
     /// Starts a recording that computes each op as it is recorded.
     pub fn eager(eager: Eager) -> Self {
         Trace(Rc::new(RefCell::new(Recorder { eager: Some(eager), ..Recorder::default() })))
+    }
+
+    /// [`eager`](Trace::eager), in the memory of a program that is needed no more.
+    pub fn eager_in(mut program: Program, eager: Eager) -> Self {
+        program.clear();
+        let recorder = Recorder { program, eager: Some(eager), ..Recorder::default() };
+        Trace(Rc::new(RefCell::new(recorder)))
     }
 
     /// Goes on recording and computing where [`pause`](Trace::pause) left off.
@@ -180,17 +198,15 @@ impl Trace {
     /// Records the row of a slot; a slot that was recorded before is the same value.
     pub fn slot(&self, slot: Slot) -> Var {
         let mut recorder = self.0.borrow_mut();
-        let key = (slot.role, slot.position, slot.index);
-        let ty = slot.ty.clone();
-        if let Some(&id) = recorder.slots.get(&key)
-            && let Some(value) = recorder.program.read_of(id)
-        {
+        let (key, ty) = (key(&slot), slot.ty.clone());
+        if let Some(&value) = recorder.slots.get(&key) {
             return Var { trace: self.clone(), id: Some(value), ty };
         }
         recorder.program.slots.push(slot);
         let id = recorder.program.slots.len() - 1;
-        recorder.slots.insert(key, id);
-        recorder.source(self, ty, Origin::Slot(id))
+        let var = recorder.source(self, ty, Origin::Slot(id));
+        recorder.slots.extend(var.id.map(|id| (key, id)));
+        var
     }
 
     /// Records a number of each model's own, with shape `[]`.
@@ -202,7 +218,7 @@ impl Trace {
             recorder.program.scalars.push(scalar);
             recorder.program.scalars.len() - 1
         });
-        recorder.source(self, ty, Origin::Scalar(index))
+        recorder.number(self, ty, Origin::Scalar(index))
     }
 
     /// Records a field of the module whose call is open, with shape `[]`; `position` is its place in
@@ -217,7 +233,7 @@ impl Trace {
         if let Err(error) = has_room(&ty) {
             return self.fail(error.0);
         }
-        self.0.borrow_mut().source(self, ty, Origin::Constant(value))
+        self.0.borrow_mut().number(self, ty, Origin::Constant(value))
     }
 
     /// Applies an op that has one output.
@@ -375,6 +391,11 @@ impl Trace {
     }
 }
 
+/// What tells slots apart.
+fn key(slot: &Slot) -> (Role, usize, usize) {
+    (slot.role, slot.position, slot.index)
+}
+
 /// Checks that a value fits the machine's memory, alone.
 fn has_room(ty: &Type) -> Result<(), OpError> {
     let bytes = ty.checked_size_bytes()?;
@@ -382,17 +403,25 @@ fn has_room(ty: &Type) -> Result<(), OpError> {
 }
 
 impl Recorder {
+    /// Records a value that no node makes.
     fn source(&mut self, trace: &Trace, ty: Type, origin: Origin) -> Var {
-        let known =
-            self.program.values.iter().position(|value| value.ty == ty && value.origin == origin);
-        let id = known.unwrap_or_else(|| {
-            let id = self.program.push_value(ty.clone(), origin);
-            if let Some(eager) = &mut self.eager {
-                eager.source(&self.program, id);
-            }
-            id
-        });
+        let id = self.program.push_value(ty.clone(), origin);
+        if let Some(eager) = &mut self.eager {
+            eager.source(&self.program, id);
+        }
         Var { trace: trace.clone(), id: Some(id), ty }
+    }
+
+    /// Records a scalar or a constant; one that was recorded before is the same value.
+    fn number(&mut self, trace: &Trace, ty: Type, origin: Origin) -> Var {
+        let values = &self.program.values;
+        let is_known = |&&id: &&ValueId| values[id].origin == origin && values[id].ty == ty;
+        if let Some(&id) = self.numbers.iter().find(is_known) {
+            return Var { trace: trace.clone(), id: Some(id), ty };
+        }
+        let var = self.source(trace, ty, origin);
+        self.numbers.extend(var.id);
+        var
     }
 
     fn open_outside(&mut self) {

@@ -47,6 +47,7 @@ pub fn loss<'a, T: Element, Y: Element>(
             kind: Kind::Loss,
             inputs: &[y.into()],
             structure: None,
+            given: &[],
             target: Some(targets.ty()),
             loss: Some(loss),
         };
@@ -88,6 +89,7 @@ pub fn loss<'a, T: Element, Y: Element>(
             };
             launch(world, &mut cohort.at, std::iter::once(job), &mut outputs, buffers)?;
         }
+        tape.given.clear();
         tape.start = match ty.shape.rank() {
             0 => Start::Loss,
             _ => Start::LossArray,
@@ -107,7 +109,7 @@ pub fn has_loss(world: &World, population: Entity) -> bool {
 ///
 /// # Errors
 ///
-/// If there was no forward pass in training mode or no loss after it, if the population changed since, or
+/// If there was no forward pass that kept gradients or no loss after it, if the population changed since, or
 /// if the loss is not one number for each model.
 ///
 /// Source: `torch.Tensor.backward`.
@@ -144,7 +146,7 @@ pub fn backward_from<'a, T: Element>(
 }
 
 /// [`backward_from`] for models that give several values: a gradient for each floating one in order, `None`
-/// where it is zero.
+/// where there is none. Parameters that only such values depend on get no gradient; hooks see `None`, too.
 ///
 /// # Errors
 ///
@@ -172,7 +174,7 @@ fn start(
     gradients: &[Option<Erased<'_>>],
 ) -> Result<(), StepError> {
     let n_models = models(world, population)?;
-    let Tape { results, gradient: buffer, .. } = &mut run.tape;
+    let Tape { results, gradient: buffer, given, .. } = &mut run.tape;
     let results = results.as_ref().ok_or(StepError::NoForward("backward"))?;
     let expected = results.floats().count();
     if gradients.len() != expected {
@@ -183,6 +185,10 @@ fn start(
         check_array(world, population, "gradient", *gradient)?;
         let given: Vec<_> = [n_models].iter().chain(gradient.shape).copied().collect();
         check_result("gradient", n_models, y, &given, gradient.dtype)?;
+    }
+    given.clear();
+    if gradients.iter().any(Option::is_none) {
+        given.extend(gradients.iter().map(Option::is_some));
     }
     buffer.reserve(results.row_bytes * n_models);
     let rows = buffer.bytes_mut().chunks_exact_mut(results.row_bytes.max(1));
@@ -206,8 +212,14 @@ fn run_backward(world: &mut World, run: &mut Run, population: Entity) -> Result<
             return Err(StepError::Changed);
         }
         let inputs: Vec<_> = types.iter().map(TypeRef::from).collect();
-        let request =
-            Request { kind: Kind::Backward, inputs: &inputs, structure, target: None, loss: None };
+        let request = Request {
+            kind: Kind::Backward,
+            inputs: &inputs,
+            structure,
+            given: &tape.given,
+            target: None,
+            loss: None,
+        };
         chosen.clear();
         for (place, cohort) in cohorts.list.iter_mut().enumerate() {
             let is_recorded = recorded.get(place).is_some_and(Option::is_some);
@@ -236,9 +248,9 @@ fn run_backward(world: &mut World, run: &mut Run, population: Entity) -> Result<
     mark_gradients(run);
     let types = run.tape.inputs().map(|(types, _)| types.to_vec()).unwrap_or_default();
     let mut dx: Vec<Option<(Type, Vec<u8>)>> = vec![None; types.len()];
-    for (place, recorded) in &mut eager {
-        let cohort = &mut run.cohorts.list[*place];
-        eager::commit(world, cohort, recorded)?;
+    for (place, mut recorded) in eager {
+        let cohort = &mut run.cohorts.list[place];
+        eager::commit(world, cohort, &mut recorded)?;
         for (number, found) in recorded.take_input_gradients().into_iter().enumerate() {
             let Some(of_members) = found else { continue };
             let row = types[number].size_bytes();
@@ -248,6 +260,7 @@ fn run_backward(world: &mut World, run: &mut Run, population: Entity) -> Result<
                 all.1[index * row..][..row].copy_from_slice(&of_members[member * row..][..row]);
             }
         }
+        recorded.leave_memory(cohort);
     }
     write_gradient_bits(world, run, population)?;
     run.tape.forget();
@@ -356,6 +369,8 @@ fn run_eager_backward(
             let rows = members.map(|index| &bytes[start(index)..][..ty.size_bytes()]).collect();
             Given { rows, ty: ty.clone(), needs_gradient: false }
         });
+        let is_given = |number: usize| tape.given.get(number).is_none_or(|given| *given);
+        let given = given.enumerate().map(|(number, given)| is_given(number).then_some(given));
         let given: Vec<_> = given.collect();
         all.push((place, eager::backward(world, cohort, shared.clone(), recorded, &given)?));
     }

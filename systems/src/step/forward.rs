@@ -14,15 +14,16 @@ use crate::cohort::Cohort;
 use crate::eager::{self, Given, Made};
 use crate::launch::{Job, Read, Write, launch};
 use crate::lazy;
+use crate::mode;
 use crate::plans::{Kind, Request, Results};
 use crate::run::{EAGER, Run, with_run};
 use crate::trace::Inputs;
 
 /// Runs the models on `x`.
 ///
-/// Where a model has a module in training mode and a parameter with `requires_grad`, what
-/// [`backward`](super::backward()) will need is kept until the next forward pass; in evaluation mode
-/// nothing is.
+/// Where a model has a parameter with `requires_grad`, what [`backward`](super::backward()) will need is kept
+/// until the next forward pass, in evaluation mode as well; [`no_grad`](mode::no_grad) keeps nothing and is
+/// faster.
 ///
 /// # Shape
 ///
@@ -263,12 +264,25 @@ fn prepare(
     if called.arrays.iter().filter(asked).any(|x| !x.dtype.is_float()) {
         return Err(StepError::NotFloat);
     }
-    if called.arrays.iter().any(|x| x.needs_gradient) {
+    for x in called.arrays {
+        check_array(world, population, "x", *x)?;
+    }
+    if run.has_lazy() {
+        let types = called.arrays.iter().map(|x| x.ty().to_type()).collect();
+        let inputs = Inputs { types, structure: called.structure };
+        lazy::initialize(world, run, population, &inputs)?;
+    }
+    let keeps_gradients = mode::is_grad_enabled(world);
+    if keeps_gradients && called.arrays.iter().any(|x| x.needs_gradient) {
         run.cohorts.list.iter_mut().for_each(|cohort| cohort.is_eager = true);
     }
     choose_plans(world, run, population, called)?;
     run.tape.forget();
-    run.recorded.clear();
+    for (cohort, recorded) in run.cohorts.list.iter_mut().zip(run.recorded.drain(..)) {
+        if let Some(recorded) = recorded {
+            recorded.leave_memory(cohort);
+        }
+    }
     let mut all = Vec::new();
     for (place, cohort) in run.cohorts.list.iter_mut().enumerate() {
         if !cohort.is_eager {
@@ -302,14 +316,6 @@ fn choose_plans(
     population: Entity,
     called: &Called<'_>,
 ) -> Result<(), StepError> {
-    for x in called.arrays {
-        check_array(world, population, "x", *x)?;
-    }
-    if run.has_lazy() {
-        let types = called.arrays.iter().map(|x| x.ty().to_type()).collect();
-        let inputs = Inputs { types, structure: called.structure };
-        lazy::initialize(world, run, population, &inputs)?;
-    }
     run.chosen.clear();
     let one;
     let several: Vec<_>;
@@ -323,10 +329,11 @@ fn choose_plans(
             several.as_slice()
         }
     };
+    let keeps_gradients = mode::is_grad_enabled(world);
     for cohort in &mut run.cohorts.list {
-        let kind = if cohort.keeps_tape { Kind::Tape } else { Kind::Forward };
+        let kind = if keeps_gradients && cohort.keeps_tape { Kind::Tape } else { Kind::Forward };
         let structure = called.structure;
-        let request = Request { kind, inputs, structure, target: None, loss: None };
+        let request = Request { kind, inputs, structure, given: &[], target: None, loss: None };
         run.chosen.push(match cohort.is_eager {
             true => EAGER,
             false => cohort.prepare(world, population, &request)?,
@@ -391,6 +398,7 @@ fn run_plans<T: Element>(
             eager::commit(world, cohort, recorded)?;
         }
     }
-    tape.remember(called, y, cohorts);
+    let keeps_gradients = mode::is_grad_enabled(world);
+    tape.remember(called, y, cohorts, keeps_gradients);
     Ok(())
 }

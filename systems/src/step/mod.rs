@@ -9,6 +9,7 @@ pub(crate) mod check;
 mod error;
 mod forward;
 mod gradients;
+mod parts;
 mod train;
 mod update;
 
@@ -16,5 +17,5 @@ pub use backward::{backward, backward_from, backward_with, has_loss, loss};
 pub use error::StepError;
 pub use forward::{forward, forward_any, forward_into, forward_with};
 pub use gradients::{input_gradient, input_gradients, zero_grad};
-pub use train::{train_step, train_step_into, train_steps};
+pub use train::{train_step, train_step_into, train_step_with, train_steps};
 pub use update::step;

@@ -5,11 +5,14 @@ use ndarray::{Array1, Array2};
 use neurarch_components::losses::{DynLoss, Loss};
 use neurarch_kernels::cpu::tile::Key;
 use neurarch_kernels::dtype::Element;
+use neurarch_kernels::program::tree::Arguments;
+use neurarch_kernels::shape::Type;
 
 use super::StepError;
 use super::check::{check_array, check_dtype, check_targets, models, shaped};
+use super::parts::{Part, picked, stacked};
 use crate::access;
-use crate::array::{DataSet, Erased, Input, Sizes};
+use crate::array::{AnyInput, DataSet, Erased, Input};
 use crate::cohort::{self, Cohort};
 use crate::eager::{self, Given, Made, Recorded};
 use crate::hooks::Shared;
@@ -18,7 +21,6 @@ use crate::lazy;
 use crate::plans::{Kind, Request, Results, TypeRef};
 use crate::run::{EAGER, LossArrays, Run, with_run};
 use crate::shared::{self, Losses, Pass, Sums, run_summed};
-use crate::trace::Inputs;
 
 /// Makes one training step: forward, loss, backward and update, bit for bit as the four calls would.
 ///
@@ -67,12 +69,115 @@ pub fn train_step_into<'a, 'b, X: Element, Y: Element>(
         check_array(world, population, "x", x)?;
         check_array(world, population, "targets", targets)?;
         let part = Part {
-            x: x.ty(),
+            types: &[x.ty()],
+            structure: None,
             target: targets.ty(),
-            inputs: [Read::new(x.bytes, x.stride()), Read::new(targets.bytes, targets.stride())],
+            first: Some(Read::new(x.bytes, x.stride())),
+            more: &[],
+            targets: Read::new(targets.bytes, targets.stride()),
             steps: 1,
         };
         train(world, run, population, &[part], targets, loss, losses)
+    })
+}
+
+/// [`train_step`] of models that take several values, or keyword arguments, or give several values: the loss
+/// is of whatever they give, see [`Loss::forward_with`].
+///
+/// # Shape
+///
+/// Each array, and `targets`, is `[models, ..]`, or shared; the result is `[models]`, each model's loss.
+///
+/// # Errors
+///
+/// As [`train_step`].
+///
+/// # Example
+///
+/// ```
+/// # use bevy_ecs::prelude::*;
+/// # use neurarch_components::layers::Linear;
+/// # use neurarch_components::losses::{Loss, LossCall};
+/// # use neurarch_components::module::{Call, Declare, Module};
+/// # use neurarch_components::optimizer::SGD;
+/// # use neurarch_kernels::dtype::Dtype;
+/// # use neurarch_kernels::program::trace::Var;
+/// # use neurarch_kernels::program::tree::{Arguments, Tree};
+/// # use neurarch_systems::{array::AnyInput, insert::insert_with, spawn::spawn_population};
+/// # use neurarch_systems::step::train_step_with;
+/// /// Maps two values, each by a layer of its own.
+/// #[derive(Component, Clone, Debug, PartialEq)]
+/// struct Pair;
+///
+/// impl Module for Pair {
+///     fn declare(&self, declare: &mut Declare) {
+///         declare.child("left", Linear::new(3, 2)).child("right", Linear::new(4, 2));
+///     }
+///
+///     fn forward_with(&self, call: &Call<'_>, arguments: Arguments) -> Tree {
+///         let Some([a, b]) = call.values(arguments) else { return call.trace.poison().into() };
+///         (call.child("left", &a), call.child("right", &b)).into()
+///     }
+/// }
+///
+/// /// How far the two results are from each other, and the first from its target.
+/// #[derive(Clone, Debug, PartialEq)]
+/// struct Agreement;
+///
+/// impl Loss for Agreement {
+///     fn forward_with(&self, call: &LossCall<'_>, result: Tree, target: &Var) -> Var {
+///         let [a, b] = result.leaves()[..] else { return call.trace.fail("expected two values") };
+///         (a - b).square().mean(&[], false) + (a - target).square().mean(&[], false)
+///     }
+/// }
+///
+/// let mut world = World::new();
+/// let pairs = spawn_population(&mut world, &Pair, 10, 10, 0, Dtype::F32)?;
+/// insert_with(&mut world, pairs, |_| SGD { lr: 0.1, ..SGD::default() })?;
+/// let (a, b) = (ndarray::Array3::<f32>::ones((10, 5, 3)), ndarray::Array3::<f32>::ones((10, 5, 4)));
+/// let target = ndarray::Array3::<f32>::zeros((10, 5, 2));
+/// let mut step = || {
+///     let arguments = Arguments::each([AnyInput::from(&a), AnyInput::from(&b)]);
+///     train_step_with::<f32, f32>(&mut world, pairs, arguments, &target, &Agreement)
+/// };
+/// let (first, second) = (step()?, step()?);
+/// assert!(second.iter().zip(&first).all(|(second, first)| second < first));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn train_step_with<'a, X: Element, Y: Element>(
+    world: &mut World,
+    population: Entity,
+    arguments: Arguments<AnyInput<'_>>,
+    targets: impl Into<Input<'a, Y>>,
+    loss: &impl Loss,
+) -> Result<Array1<X>, StepError> {
+    let targets = targets.into();
+    let mut inputs = Vec::new();
+    let structure = arguments.map(&mut |input| {
+        inputs.push(input);
+        inputs.len() - 1
+    });
+    let arrays: Vec<_> = inputs.iter().map(AnyInput::erase).collect();
+    with_run(world, population, |world, run| {
+        let targets = targets.erase();
+        for x in &arrays {
+            check_array(world, population, "x", *x)?;
+        }
+        check_array(world, population, "targets", targets)?;
+        let types: Vec<_> = arrays.iter().map(Erased::ty).collect();
+        let reads: Vec<_> = arrays.iter().map(|x| Read::new(x.bytes, x.stride())).collect();
+        let part = Part {
+            types: &types,
+            structure: Some(&structure),
+            target: targets.ty(),
+            first: None,
+            more: &reads,
+            targets: Read::new(targets.bytes, targets.stride()),
+            steps: 1,
+        };
+        let mut losses = bytemuck::zeroed_vec::<X>(models(world, population)?);
+        train(world, run, population, &[part], targets, loss, &mut losses)?;
+        Ok(losses.into())
     })
 }
 
@@ -100,8 +205,11 @@ pub fn train_steps<X: Element, Y: Element>(
         let sizes = data.sizes(n_models)?;
         let numbers: Vec<u32>;
         let shapes: [Vec<usize>; 4];
+        let types: [TypeRef<'_>; 2];
         let parts = if x.models.is_some() {
-            vec![stacked(x, targets, sizes.steps)]
+            let one = TypeRef { dtype: x.dtype, shape: &x.shape[1..] };
+            types = [one; 2];
+            vec![stacked(&types[..1], x, targets, sizes.steps)]
         } else {
             let [full, last] = [sizes.batch, sizes.items % sizes.batch];
             let of = |array: Erased<'_>, items| [&[items], &array.shape[1..]].concat();
@@ -119,10 +227,14 @@ pub fn train_steps<X: Element, Y: Element>(
             let order =
                 Order::new(order, items).map_err(|given| StepError::Item { items, given })?;
             let read = |bytes| Read::picked(order, row * size_of::<u32>(), bytes);
-            let parts = [&shapes[..2], &shapes[2..]].map(|shapes| Part {
-                x: TypeRef { dtype: x.dtype, shape: &shapes[0] },
-                target: TypeRef { dtype: targets.dtype, shape: &shapes[1] },
-                inputs: [read(x.bytes), read(targets.bytes)],
+            types = [0, 2].map(|at| TypeRef { dtype: x.dtype, shape: &shapes[at] });
+            let parts = [0, 1].map(|size| Part {
+                types: &types[size..=size],
+                structure: None,
+                target: TypeRef { dtype: targets.dtype, shape: &shapes[2 * size + 1] },
+                first: Some(read(x.bytes)),
+                more: &[],
+                targets: read(targets.bytes),
                 steps: 0,
             });
             picked(parts, data.epochs, &sizes)
@@ -131,49 +243,6 @@ pub fn train_steps<X: Element, Y: Element>(
         train(world, run, population, &parts, targets, loss, &mut losses)?;
         Ok(shaped((n_models, sizes.steps), losses))
     })
-}
-
-/// Some steps on minibatches of one size.
-#[derive(Clone, Copy)]
-struct Part<'a> {
-    x: TypeRef<'a>,
-    target: TypeRef<'a>,
-    /// Where `x` and the target are read.
-    inputs: [Read<'a>; 2],
-    steps: usize,
-}
-
-/// Cuts `[models, steps, batch, ..]` into steps.
-fn stacked<'a>(x: Erased<'a>, targets: Erased<'a>, steps: usize) -> Part<'a> {
-    let read = |array: Erased<'a>| {
-        let row = array.stride();
-        Read::new(array.bytes, row).at(0, row / steps.max(1))
-    };
-    Part {
-        x: TypeRef { dtype: x.dtype, shape: &x.shape[1..] },
-        target: TypeRef { dtype: targets.dtype, shape: &targets.shape[1..] },
-        inputs: [read(x), read(targets)],
-        steps,
-    }
-}
-
-/// Cuts each epoch into full minibatches and a smaller one.
-fn picked<'a>([full, last]: [Part<'a>; 2], epochs: usize, sizes: &Sizes) -> Vec<Part<'a>> {
-    let bytes = |items: usize| items * size_of::<u32>();
-    let mut parts = Vec::new();
-    for epoch in 0..epochs {
-        let start = epoch * sizes.items;
-        let steps = sizes.items / sizes.batch;
-        if steps > 0 {
-            let inputs = full.inputs.map(|read| read.at(bytes(start), bytes(sizes.batch)));
-            parts.push(Part { inputs, steps, ..full });
-        }
-        if !sizes.items.is_multiple_of(sizes.batch) {
-            let inputs = last.inputs.map(|read| read.at(bytes(start + steps * sizes.batch), 0));
-            parts.push(Part { inputs, steps: 1, ..last });
-        }
-    }
-    parts
 }
 
 /// Runs the steps of all parts for all cohorts.
@@ -221,7 +290,7 @@ fn train<T: Element>(
         let mut later_keys = Vec::new();
         let mut first_step = 0;
         for part in parts {
-            inputs.extend(part.inputs);
+            inputs.extend(part.reads());
             inputs.extend(loss_arrays.reads());
             let offset = first_step * size_of::<T>();
             outputs.push(Output { array: 0, offset, step_bytes: size_of::<T>() });
@@ -294,6 +363,7 @@ fn train_eagerly<T: Element>(
                 let (of_members, mut recorded) =
                     step_eagerly(world, cohort, shared, (loss, arrays), (part, step))?;
                 eager::commit(world, cohort, &mut recorded)?;
+                recorded.leave_memory(cohort);
                 write_losses(cohort, &of_members, (&mut *losses, steps), made);
                 made += 1;
             }
@@ -310,23 +380,20 @@ fn step_eagerly(
     loss: (&dyn DynLoss, &LossArrays),
     (part, step): (&Part<'_>, usize),
 ) -> Result<(Made, Recorded), StepError> {
-    let types = [part.x.to_type(), part.target.to_type()];
-    let batch = |input: usize| {
-        let row = |index| part.inputs[input].copy(index, step, &types[input]);
-        cohort.at.members.indices().map(row).collect::<Vec<_>>()
+    let types: Vec<_> = part.types.iter().map(|ty| ty.to_type()).collect();
+    let batch = |(read, ty): (Read<'_>, &Type)| -> Vec<_> {
+        cohort.at.members.indices().map(|index| read.copy(index, step, ty)).collect()
     };
-    let (x, target) = (batch(0), batch(1));
-    let x = Given {
-        ty: types[0].clone(),
-        rows: x.iter().map(Vec::as_slice).collect(),
+    let target = part.target.to_type();
+    let batches: Vec<_> = part.reads().zip(types.iter().chain([&target])).map(batch).collect();
+    let given = batches.iter().zip(types.iter().chain([&target])).map(|(rows, ty)| Given {
+        ty: ty.clone(),
+        rows: rows.iter().map(Vec::as_slice).collect(),
         needs_gradient: false,
-    };
-    let target = Given {
-        ty: types[1].clone(),
-        rows: target.iter().map(Vec::as_slice).collect(),
-        needs_gradient: false,
-    };
-    eager::train_step(world, cohort, shared, loss, &x, &target)
+    });
+    let mut x: Vec<_> = given.collect();
+    let target = x.pop().expect("the targets are read last");
+    eager::train_step(world, cohort, shared, loss, (&x, part.structure), &target)
 }
 
 /// Puts the losses of a cohort's members where those of a step go.
@@ -367,8 +434,10 @@ fn train_shared<T: Element>(
         // Nothing is written before all hooks were called.
         let of_eager = eager.iter_mut().map(|(place, recorded)| (*place, recorded.take_shared()));
         let of_eager: Vec<_> = of_eager.collect();
-        for (place, recorded) in &mut eager {
-            eager::commit(world, &mut cohorts.list[*place], recorded)?;
+        for (place, mut recorded) in eager {
+            let cohort = &mut cohorts.list[place];
+            eager::commit(world, cohort, &mut recorded)?;
+            recorded.leave_memory(cohort);
         }
         for cohort in cohorts.list.iter_mut().filter(|cohort| !cohort.is_eager) {
             cohort.refresh_keys(world)?;
@@ -379,7 +448,7 @@ fn train_shared<T: Element>(
             chosen: &|cohort| chosen[cohort * parts.len() + number],
             inputs: &|_| {
                 let at = |read: Read<'_>| read.offset + step * read.step_bytes;
-                let own = part.inputs.into_iter().map(|read| read.at(at(read), 0));
+                let own = part.reads().map(|read| read.at(at(read), 0));
                 own.chain(arrays.reads()).collect()
             },
             eager: &of_eager,
@@ -414,8 +483,7 @@ fn choose_plans(
     if run.has_lazy()
         && let Some(part) = parts.first()
     {
-        let inputs = Inputs { types: vec![part.x.to_type()], structure: None };
-        lazy::initialize(world, run, population, &inputs)?;
+        lazy::initialize(world, run, population, &part.inputs())?;
     }
     run.check_optimizers(world, population)?;
     run.chosen.clear();
@@ -427,8 +495,9 @@ fn choose_plans(
             }
             let request = Request {
                 kind: Kind::TrainStep,
-                inputs: &[part.x],
-                structure: None,
+                inputs: part.types,
+                structure: part.structure,
+                given: &[],
                 target: Some(part.target),
                 loss: Some(loss),
             };

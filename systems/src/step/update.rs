@@ -30,7 +30,8 @@ pub(super) fn run_rule(
     population: Entity,
     kind: Kind,
 ) -> Result<(), StepError> {
-    let request = Request { kind, inputs: &[], structure: None, target: None, loss: None };
+    let request =
+        Request { kind, inputs: &[], structure: None, given: &[], target: None, loss: None };
     loop {
         run.chosen.clear();
         for cohort in &mut run.cohorts.list {

@@ -1,0 +1,92 @@
+//! [`Part`]: training steps on minibatches of one size, cut from a call's arrays or from a data set.
+
+use neurarch_kernels::program::tree::Arguments;
+
+use crate::array::{Erased, Sizes};
+use crate::launch::Read;
+use crate::plans::TypeRef;
+use crate::trace::Inputs;
+
+/// Some steps on minibatches of one size.
+#[derive(Clone, Copy)]
+pub(super) struct Part<'a> {
+    /// The types of what the models are called with.
+    pub(super) types: &'a [TypeRef<'a>],
+    /// How these are nested; `None` if they are one value.
+    pub(super) structure: Option<&'a Arguments<usize>>,
+    pub(super) target: TypeRef<'a>,
+    /// Where the first of what the models are called with is read, if it is not in `more`.
+    pub(super) first: Option<Read<'a>>,
+    pub(super) more: &'a [Read<'a>],
+    /// Where the targets are read.
+    pub(super) targets: Read<'a>,
+    pub(super) steps: usize,
+}
+
+impl<'a> Part<'a> {
+    /// Lists what is read: what the models are called with, then the targets.
+    pub(super) fn reads(&self) -> impl Iterator<Item = Read<'a>> + use<'a> {
+        self.first.into_iter().chain(self.more.iter().copied()).chain([self.targets])
+    }
+
+    /// Gives the types of what the models are called with, and how these are nested.
+    pub(super) fn inputs(&self) -> Inputs<'a> {
+        let types = self.types.iter().map(|ty| ty.to_type()).collect();
+        Inputs { types, structure: self.structure }
+    }
+}
+
+/// Cuts `[models, steps, batch, ..]` into steps.
+pub(super) fn stacked<'a>(
+    types: &'a [TypeRef<'a>],
+    x: Erased<'a>,
+    targets: Erased<'a>,
+    steps: usize,
+) -> Part<'a> {
+    let read = |array: Erased<'a>| {
+        let row = array.stride();
+        Read::new(array.bytes, row).at(0, row / steps.max(1))
+    };
+    Part {
+        types,
+        structure: None,
+        target: TypeRef { dtype: targets.dtype, shape: &targets.shape[1..] },
+        first: Some(read(x)),
+        more: &[],
+        targets: read(targets),
+        steps,
+    }
+}
+
+/// Cuts each epoch into full minibatches and a smaller one.
+pub(super) fn picked<'a>(
+    [full, last]: [Part<'a>; 2],
+    epochs: usize,
+    sizes: &Sizes,
+) -> Vec<Part<'a>> {
+    let bytes = |items: usize| items * size_of::<u32>();
+    let mut parts = Vec::new();
+    for epoch in 0..epochs {
+        let start = epoch * sizes.items;
+        let steps = sizes.items / sizes.batch;
+        if steps > 0 {
+            let at = |read: Read<'a>| read.at(bytes(start), bytes(sizes.batch));
+            parts.push(Part {
+                first: full.first.map(at),
+                targets: at(full.targets),
+                steps,
+                ..full
+            });
+        }
+        if !sizes.items.is_multiple_of(sizes.batch) {
+            let at = |read: Read<'a>| read.at(bytes(start + steps * sizes.batch), 0);
+            parts.push(Part {
+                first: last.first.map(at),
+                targets: at(last.targets),
+                steps: 1,
+                ..last
+            });
+        }
+    }
+    parts
+}
