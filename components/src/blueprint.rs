@@ -15,8 +15,9 @@ use std::sync::Arc;
 
 use bevy_ecs::prelude::*;
 
-use crate::column::MARKERS;
+use crate::column::ColumnKey;
 use crate::module::{Declare, Declared, DynModule};
+use crate::numbers::{Look, Numbers};
 use crate::parametrizations::{PARAMETRIZATIONS, Parametrizations, WeightNormed};
 use crate::population::Group;
 use crate::shared::SharedRow;
@@ -32,10 +33,7 @@ pub struct Blueprints {
     entries: Vec<Option<Entry>>,
     free: Vec<u32>,
     by_hash: HashMap<u64, Vec<u32>>,
-    /// Position numbers that were used and are free again.
-    free_numbers: Vec<u32>,
-    /// The greatest position number ever given out. The first is 1.
-    last_number: u32,
+    numbers: Numbers,
     /// Counts blueprints ever made: tells a blueprint from another that had the same id.
     generation: u64,
 }
@@ -114,7 +112,8 @@ impl Blueprints {
     /// Opens a group for models of a blueprint: holds it, and gives each position a number of its own
     /// and companions of these roles. `None` if numbers have run out.
     pub fn open_group(&mut self, blueprint: Blueprint, companions: &[Role]) -> Option<Group> {
-        let numbers = self.take_numbers(blueprint.positions.len())?;
+        let looks: Vec<_> = blueprint.positions.iter().map(Position::look).collect();
+        let numbers = self.numbers.take(&looks)?;
         let id = self.hold(blueprint);
         let mut first_parameter = 0;
         let positions = self.get(id).into_iter().flat_map(|blueprint| &blueprint.positions);
@@ -136,22 +135,12 @@ impl Blueprints {
 
     /// Lets go of a group's blueprint, and takes its positions' numbers back.
     pub fn release_group(&mut self, group: &Group) {
-        self.release(group.blueprint);
-        self.free_numbers.extend(group.contents.iter().rev().map(|contents| contents.number));
-    }
-
-    fn take_numbers(&mut self, count: usize) -> Option<Vec<u32>> {
-        let fresh = count.saturating_sub(self.free_numbers.len());
-        if self.last_number as usize + fresh >= 1 << MARKERS {
-            return None;
+        if let Some(blueprint) = self.get(group.blueprint).cloned() {
+            for (at, contents) in blueprint.positions.iter().zip(&group.contents).rev() {
+                self.numbers.give_back(at.look(), contents.number);
+            }
         }
-        let mut next = || {
-            self.free_numbers.pop().unwrap_or_else(|| {
-                self.last_number += 1;
-                self.last_number
-            })
-        };
-        Some((0..count).map(|_| next()).collect())
+        self.release(group.blueprint);
     }
 
     /// Counts the blueprints in use.
@@ -198,6 +187,23 @@ pub struct Position {
     pub alias: Option<usize>,
     /// Which of its tensors are made of a length and a direction of its own.
     pub weight_normed: WeightNormed,
+}
+
+impl Position {
+    /// Says what its entities look like, beside its number.
+    fn look(&self) -> Look {
+        let keys = |role, among: &[Parameter]| -> Vec<ColumnKey> {
+            let own = among.iter().enumerate().filter(|(_, of)| of.has_column());
+            own.map(|(index, of)| ColumnKey::new(role, index, &of.ty)).collect()
+        };
+        let columns = [(Role::Parameter, &self.parameters), (Role::Buffer, &self.buffers)];
+        Look {
+            module: self.module.type_name(),
+            is_root: self.parent.is_none(),
+            has_children: !self.children.is_empty(),
+            columns: columns.map(|(role, among)| keys(role, among)).concat(),
+        }
+    }
 }
 
 /// A parameter or buffer of a position.

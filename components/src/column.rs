@@ -6,7 +6,7 @@
 #![expect(unsafe_code, reason = "components without a Rust type are written and read as bytes")]
 
 use std::alloc::Layout;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::ptr::NonNull;
 
 use bevy_ecs::component::{ComponentCloneBehavior, ComponentDescriptor, ComponentId, StorageType};
@@ -69,15 +69,15 @@ pub struct Columns {
     /// The world that the ids are of.
     world: WorldId,
     ids: HashMap<ColumnKey, ComponentId>,
-    columns: HashSet<ComponentId>,
-    markers: Vec<ComponentId>,
+    /// The markers, then the columns in the order in which they were registered.
+    all: Vec<ComponentId>,
 }
 
 impl FromWorld for Columns {
     fn from_world(world: &mut World) -> Self {
         let register = |bit| register(world, format!("neurarch position bit {bit}"), 0, 1);
-        let markers = (0..MARKERS).map(register).collect();
-        Columns { world: world.id(), ids: HashMap::new(), columns: HashSet::new(), markers }
+        let all = (0..MARKERS).map(register).collect();
+        Columns { world: world.id(), ids: HashMap::new(), all }
     }
 }
 
@@ -95,7 +95,7 @@ impl Columns {
         let id = register(world, name, key.row_bytes, ALIGN_BYTES);
         let mut columns = world.resource_mut::<Columns>();
         columns.ids.insert(key, id);
-        columns.columns.insert(id);
+        columns.all.push(id);
         id
     }
 
@@ -105,19 +105,23 @@ impl Columns {
         columns.ids.get(&key).copied().filter(|_| columns.world == world.id())
     }
 
-    /// Says whether a component is a column.
-    pub fn is_column(&self, id: ComponentId) -> bool {
-        self.columns.contains(&id)
+    /// Lists all columns and the markers of all positions' numbers: what an entity may lose that gets another
+    /// position, whether it has them or not. bevy gives an archetype an array as long as the largest id of a
+    /// bundle that was taken off it, and each list is a bundle: one for all entities is much the better one.
+    pub fn all(world: &World) -> &[ComponentId] {
+        let columns = world.get_resource::<Columns>().filter(|columns| columns.world == world.id());
+        columns.map_or(&[], |columns| &columns.all)
     }
 
-    /// Says whether a component is a bit of a position's number.
-    pub fn is_marker(&self, id: ComponentId) -> bool {
-        self.markers.contains(&id)
+    /// Lists the markers of all positions' numbers, as [`Columns::all`] does.
+    pub fn all_markers(world: &World) -> &[ComponentId] {
+        let all = Columns::all(world);
+        &all[..MARKERS.min(all.len())]
     }
 
     /// Counts the registered ids.
     pub fn len(&self) -> usize {
-        self.ids.len() + self.markers.len()
+        self.all.len()
     }
 
     /// Says whether none is registered.
@@ -129,7 +133,7 @@ impl Columns {
     /// lie in different tables.
     fn markers(world: &mut World, number: u32) -> Vec<ComponentId> {
         let columns = world.get_resource_or_init::<Columns>();
-        let bits = columns.markers.iter().enumerate();
+        let bits = columns.all[..MARKERS].iter().enumerate();
         bits.filter(|(bit, _)| number >> bit & 1 == 1).map(|(_, &id)| id).collect()
     }
 }

@@ -11,6 +11,7 @@ pub mod losses;
 pub mod mode;
 pub mod module;
 pub mod names;
+mod numbers;
 pub mod optimizer;
 pub mod parametrizations;
 mod path;

@@ -1,7 +1,8 @@
 //! neurarch in a host's schedule: named sets, and systems that are one call each.
 //!
 //! `bevy_app` is no dependency: [`add_neurarch`] takes a schedule, which in a Bevy app is that of
-//! `FixedUpdate` or any other.
+//! `FixedUpdate` or any other. A host without bevy's app calls [`World::clear_trackers`] now and then, as an app does
+//! after each frame: until then bevy keeps a list of all components that were removed, those of models that went too.
 
 use bevy_ecs::prelude::*;
 use bevy_ecs::schedule::Schedule;

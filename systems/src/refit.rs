@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use bevy_ecs::component::ComponentId;
 use bevy_ecs::prelude::*;
 use neurarch_components::blueprint::Parameter;
 use neurarch_components::column::{ColumnKey, Columns, RowBundle, row};
@@ -18,16 +17,11 @@ use neurarch_kernels::program::Role;
 pub(crate) fn refit(world: &mut World, entity: Entity, to: &Arc<Contents>) -> Vec<(Role, usize)> {
     let from = world.get::<Columned>(entity).map(|columned| columned.0.clone());
     if from.as_ref().is_none_or(|from| !Arc::ptr_eq(from, to)) {
-        let stays = from.as_ref().is_some_and(|from| from.holds_the_same(to));
-        let stale = owned_components(world, entity, !stays);
-        let mut bundle = if stays {
-            RowBundle::new(world, [], Some(to.number))
-        } else {
-            RowBundle::new(world, to.keys(), Some(to.number))
-        };
-        if let Some(from) = from.as_deref().filter(|_| !stays) {
+        let mut bundle = RowBundle::new(world, to.keys(), Some(to.number));
+        if let Some(from) = &from {
             fill(world, entity, from, to, &mut bundle);
         }
+        let stale = Columns::all(world).to_vec();
         let Ok(mut entity) = world.get_entity_mut(entity) else { return Vec::new() };
         entity.remove_by_ids(&stale);
         bundle.insert(&mut entity);
@@ -96,23 +90,13 @@ fn fill_steps(
 /// Takes the position's number off a module's entity that is part of no model any more, if it still has that
 /// number. Its columns stay: it may become part of another.
 pub(crate) fn strip_markers(world: &mut World, entity: Entity, number: u32) {
-    let markers = owned_components(world, entity, false);
+    let markers = Columns::all_markers(world).to_vec();
     let Ok(mut entity) = world.get_entity_mut(entity) else { return };
     let Some(mut columned) = entity.get_mut::<Columned>() else { return };
     if columned.0.number == number {
         columned.0 = Arc::new(Contents { number: 0, ..Contents::clone(&columned.0) });
         entity.remove_by_ids(&markers);
     }
-}
-
-/// Lists the markers of an entity, and its columns if `columns`.
-fn owned_components(world: &World, entity: Entity, columns: bool) -> Vec<ComponentId> {
-    let (Ok(entity), Some(known)) = (world.get_entity(entity), world.get_resource::<Columns>())
-    else {
-        return Vec::new();
-    };
-    let components = entity.archetype().components().iter().copied();
-    components.filter(|&id| known.is_marker(id) || columns && known.is_column(id)).collect()
 }
 
 /// Moves the bits of a model's modules and parameters to their new places. `old` says for each position
