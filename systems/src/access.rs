@@ -322,32 +322,57 @@ pub fn add_columns(world: &mut World, population: Entity, group: usize, slots: &
     }
     let Some(mut found) = world.get_mut::<Population>(population) else { return false };
     slots.iter().for_each(|slot| found.add_companion(slot.role));
-    let Some(group) = found.groups_mut().get_mut(group) else { return false };
-    let mut changes = Vec::new();
-    for (position, contents) in group.contents.iter_mut().enumerate() {
-        let mut to = Contents::clone(contents);
-        let here = slots.iter().filter(|slot| slot.position == position);
-        if to.add_companions(here.map(|slot| companion(slot))) {
-            let from = std::mem::replace(contents, Arc::new(to));
-            changes.push((group.modules[position].clone(), from, contents.clone()));
-        }
+    let companions = slots.into_iter().map(|slot| (slot.position, companion(slot)));
+    let companions: Vec<_> = companions.collect();
+    let is_wider = widen(world, population, group, &[], &companions);
+    if is_wider {
+        spawn::reserve(world, population);
     }
-    for (entities, from, to) in &changes {
-        let before: Vec<_> = from.keys().collect();
-        let missing = to.keys().filter(|key| !before.contains(key));
+    is_wider
+}
+
+/// Adds companions, each of a position, to every member of a group that lacks them, those that are about to join
+/// included (an index and the entities of its modules); says whether there were any.
+pub(crate) fn widen(
+    world: &mut World,
+    population: Entity,
+    group: usize,
+    joining: &[(u32, Vec<Entity>)],
+    companions: &[(usize, (Role, usize))],
+) -> bool {
+    let known = world.get::<Population>(population).and_then(|found| found.groups().get(group));
+    let contents = known.into_iter().flat_map(|group| &group.contents).enumerate();
+    let wider = contents.filter_map(|(position, from)| {
+        let is_missing = |(at, companion): &&(usize, (Role, usize))| {
+            *at == position && !from.companions.contains(companion)
+        };
+        let missing: Vec<_> = companions.iter().filter(is_missing).collect();
+        if missing.is_empty() {
+            return None;
+        }
+        let mut to = Contents::clone(from);
+        to.add_companions(missing.into_iter().map(|&(_, companion)| companion));
+        Some((position, from.clone(), Arc::new(to)))
+    });
+    let wider: Vec<_> = wider.collect();
+    for (position, from, to) in &wider {
+        let Some(mut found) = world.get_mut::<Population>(population) else { return false };
+        let Some(group) = found.groups_mut().get_mut(group) else { return false };
+        group.contents[*position] = to.clone();
+        let mut entities = group.modules[*position].clone();
+        entities.extend(joining.iter().map(|(_, modules)| modules[*position]));
+        let missing = to.keys().filter(|key| !from.keys().any(|known| known == *key));
         let mut bundle = RowBundle::new(world, missing, None);
-        for &entity in entities {
+        for entity in entities {
             let Ok(mut entity) = world.get_entity_mut(entity) else { continue };
-            bundle.insert(&mut entity);
-            if let Some(mut columned) = entity.get_mut::<Columned>() {
-                columned.0 = to.clone();
+            // What left the model has other contents by now.
+            if entity.get::<Columned>().is_some_and(|columned| Arc::ptr_eq(&columned.0, from)) {
+                bundle.insert(&mut entity);
+                entity.insert(Columned(to.clone()));
             }
         }
     }
-    if !changes.is_empty() {
-        spawn::reserve(world, population);
-    }
-    !changes.is_empty()
+    !wider.is_empty()
 }
 
 /// What [`Contents::companions`] calls a slot.

@@ -47,6 +47,18 @@ fn source(from: &Contents, to: &Contents, role: Role, index: usize) -> Option<us
     (role == Role::Parameter || from.companions.contains(&(role, place))).then_some(place)
 }
 
+/// Lists the companions in `from` of the parameters that stay, as they are called in `to`.
+pub(crate) fn kept_companions(from: &Contents, to: &Contents) -> Vec<(Role, usize)> {
+    let index = |place: usize| to.parameters.iter().position(|own| *own == from.parameters[place]);
+    let kept = from.companions.iter().filter_map(|&(role, place)| match role {
+        Role::Steps => {
+            (0..from.parameters.len()).any(|place| index(place).is_some()).then_some((role, 0))
+        }
+        _ => Some((role, index(place)?)),
+    });
+    kept.collect()
+}
+
 /// Copies the rows that stay into the bundle.
 fn fill(world: &World, entity: Entity, from: &Contents, to: &Contents, bundle: &mut RowBundle) {
     for (role, index, ty) in to.columns() {

@@ -20,9 +20,10 @@ use neurarch_components::registry::ModuleTypes;
 use neurarch_components::tie::SharedModule;
 use neurarch_components::tree::{Columned, Contents, Model, ModuleName};
 
+use crate::access;
 use crate::bind::changed_since;
 use crate::init::{self, Draw, Fresh};
-use crate::refit::{refit, remap_modes, strip_markers};
+use crate::refit::{kept_companions, refit, remap_modes, strip_markers};
 use crate::room::{self, RoomError};
 use crate::tie;
 
@@ -481,6 +482,7 @@ fn sign(
         Some(number) => number,
         None => open_group(world, population, blueprint)?,
     };
+    make_room(world, population, number, &entities, moves);
     let Some(found) = world.get::<Population>(population) else { return Ok(()) };
     let group = &found.groups()[number];
     let (id, contents) = (group.blueprint, group.contents.clone());
@@ -513,6 +515,27 @@ fn sign(
     }
     moves.joined.entry(number).or_default().push((model.index, entities));
     Ok(())
+}
+
+/// Gives a group the companions that the parameters of a model bring along: its own models may not have learned yet.
+fn make_room(
+    world: &mut World,
+    population: Entity,
+    number: usize,
+    entities: &[Entity],
+    moves: &Moves,
+) {
+    let Some(found) = world.get::<Population>(population) else { return };
+    let positions = entities.iter().zip(&found.groups()[number].contents).enumerate();
+    let brought = positions.flat_map(|(position, (&entity, to))| {
+        let from = world.get::<Columned>(entity);
+        let kept = from.map_or(Vec::new(), |from| kept_companions(&from.0, to));
+        kept.into_iter().map(move |companion| (position, companion))
+    });
+    let is_known = |&(_, (role, _)): &(usize, (Role, usize))| found.companions().contains(&role);
+    let brought: Vec<_> = brought.filter(is_known).collect();
+    let joining = moves.joined.get(&number).map_or(&[][..], Vec::as_slice);
+    access::widen(world, population, number, joining, &brought);
 }
 
 /// Says whether a member's entities are those of the group's lists, and their columns as they should be.
