@@ -15,6 +15,7 @@ pub mod insert;
 mod keys;
 mod launch;
 pub mod lazy;
+mod live;
 pub mod lookup;
 pub mod mode;
 pub mod optim;

@@ -1,6 +1,6 @@
 //! Signing: the entity tree of a model becomes its blueprint, again after each change of its structure.
 //!
-//! What changed is known from lifecycle hooks of the layer components and of [`Registered`], from the tables that the modules lie
+//! What changed is known from lifecycle hooks of the layer components and of `Registered`, from the tables that the modules lie
 //! in, and from the change ticks of `Children` (whose order fires nothing). A model that changed moves to
 //! the group of its new blueprint; its neighbors stay where they are.
 
@@ -11,21 +11,16 @@ use bevy_ecs::change_detection::Tick;
 use bevy_ecs::prelude::*;
 use bevy_ecs::storage::TableId;
 use neurarch_components::blueprint::{Blueprint, Blueprints, TieError};
-use neurarch_components::layers::Identity;
-use neurarch_components::names::{Kind, wrong_name};
-use neurarch_components::parametrizations::{RegisteredAgain, WeightNormed};
 use neurarch_components::population::{Group, Population};
-use neurarch_components::registered::Registered;
 use neurarch_components::registry::ModuleTypes;
-use neurarch_components::tie::SharedModule;
-use neurarch_components::tree::{Columned, Contents, Model, ModuleName};
+use neurarch_components::tree::{Columned, Contents, Model};
 
 use crate::access;
 use crate::bind::changed_since;
 use crate::init::{self, Draw, Fresh};
+use crate::live::{self, Live};
 use crate::refit::{kept_companions, refit, remap_modes, strip_markers};
 use crate::room::{self, RoomError};
-use crate::tie;
 
 /// Why a model's tree is not a model.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -316,100 +311,6 @@ fn drop_empty_groups(world: &mut World, population: Entity) {
     dropped.iter().for_each(|group| blueprints.release_group(group));
 }
 
-/// The live tree of a model, read once.
-struct Live {
-    blueprint: Blueprint,
-    entities: Vec<Entity>,
-}
-
-/// Reads the tree below `root`. Entities that are no modules, and other models, are not part of it; a module
-/// without a name is named by its place, as `Sequential` does.
-fn read(world: &World, root: Entity, model: &Model) -> Result<Live, SignError> {
-    let index = model.index;
-    let dtype = world.get::<Population>(model.population).map(|found| found.dtype);
-    let (Some(dtype), Some(types)) = (dtype, world.get_resource::<ModuleTypes>()) else {
-        return Err(SignError::NoModule { index });
-    };
-    let mut live = Live { blueprint: Blueprint { positions: Vec::new() }, entities: Vec::new() };
-    let mut waiting = vec![(root, None::<usize>)];
-    while let Some((entity, parent)) = waiting.pop() {
-        let Ok(entity_ref) = world.get_entity(entity) else { continue };
-        let shared = entity_ref.get::<SharedModule>();
-        let Some(module) = types.module(entity_ref).or(shared.and(Some(&Identity as _))) else {
-            continue;
-        };
-        if entity == root && parent.is_some() {
-            let parent = live.entities[parent.unwrap_or_default()];
-            return Err(SignError::Cycle { index, parent });
-        }
-        if parent.is_some() && entity_ref.contains::<Model>() {
-            continue;
-        }
-        let (name, path) = match parent {
-            None => (String::new(), String::new()),
-            Some(parent) => {
-                let name = entity_ref.get::<ModuleName>().map(|name| name.0.to_string());
-                let place = live.blueprint.positions[parent].children.len();
-                let name = name.unwrap_or_else(|| place.to_string());
-                check_name(&live.blueprint, parent, &name, index)?;
-                let path = live.blueprint.path_below(parent, &name);
-                (name, path)
-            }
-        };
-        let position = live.blueprint.push(module, dtype, name, path, parent);
-        if let Some(registered) = entity_ref.get::<Registered>() {
-            registered.apply(&mut live.blueprint.positions[position]);
-        }
-        if let Some(parent) = parent {
-            live.blueprint.positions[parent].children.push(position);
-        }
-        live.entities.push(entity);
-        let first = waiting.len();
-        let children =
-            entity_ref.get::<Children>().into_iter().flat_map(|children| children.iter());
-        waiting.extend(children.map(|child| (child, Some(position))));
-        waiting[first..].reverse();
-    }
-    if live.entities.is_empty() {
-        return Err(SignError::NoModule { index });
-    }
-    for (at, &entity) in live.blueprint.positions.iter_mut().zip(&live.entities) {
-        if let Some(again) = world.get::<RegisteredAgain>(entity) {
-            at.parameters.sort_by_key(|parameter| again.place(&parameter.name));
-            at.buffers.sort_by_key(|buffer| again.place(&buffer.name));
-        }
-    }
-    for (position, &entity) in live.entities.iter().enumerate() {
-        if let Some(normed) = world.get::<WeightNormed>(entity) {
-            live.blueprint.split_weight_normed(position, normed);
-        }
-    }
-    live.blueprint.drop_parametrized();
-    let Live { blueprint, entities } = &mut live;
-    tie::resolve(world, blueprint, entities).map_err(|error| SignError::Tie { index, error })?;
-    Ok(live)
-}
-
-fn check_name(
-    blueprint: &Blueprint,
-    parent: usize,
-    name: &str,
-    index: u32,
-) -> Result<(), SignError> {
-    let at = &blueprint.positions[parent];
-    let own = at.parameters.iter().chain(&at.buffers).map(|parameter| parameter.name.as_str());
-    let siblings = at.children.iter().map(|&child| blueprint.positions[child].name.as_str());
-    let nones = at.nones.iter().map(String::as_str);
-    let taken: Vec<_> = own.chain(nones).chain(siblings).collect();
-    match wrong_name(Kind::Module, at.module.type_name(), name, |name| taken.contains(&name)) {
-        None => Ok(()),
-        Some(message) => {
-            let path = if at.path.is_empty() { at.module.type_name() } else { &at.path };
-            Err(SignError::Name { index, path: path.to_owned(), message })
-        }
-    }
-}
-
 /// Who leaves which group (its place in the list), and who joins.
 #[derive(Default)]
 struct Moves {
@@ -462,7 +363,7 @@ fn sign(
     moves: &mut Moves,
 ) -> Result<(), SignError> {
     let Some(&model) = world.get::<Model>(root) else { return Ok(()) };
-    let Live { blueprint, entities } = read(world, root, &model)?;
+    let Live { blueprint, entities } = live::read(world, root, &model)?;
     let Some(found) = world.get::<Population>(population) else { return Ok(()) };
     let place = found.groups().iter().enumerate().find_map(|(number, group)| {
         let is_his = group.blueprint == model.blueprint;
