@@ -122,13 +122,13 @@ fn show(record: &Record, range: f32) {
     const BINS: usize = 24;
     let record = record.lock().expect("no hook panicked");
     for (path, numbers) in record.iter() {
-        let mut counts = [0; BINS];
+        let mut counts = [0_usize; BINS];
         for number in numbers {
             let bin = (number / range + 1.0) / 2.0 * BINS as f32;
             counts[(bin.max(0.0) as usize).min(BINS - 1)] += 1;
         }
         let most = counts.into_iter().max().unwrap_or(1).max(1);
-        let bars: String = counts.map(|count| BARS[(8 * count + most - 1) / most]).concat();
+        let bars: String = counts.map(|count| BARS[(8 * count).div_ceil(most)]).concat();
         let (mean, std) = (numbers.mean().unwrap_or(0.0), numbers.std(0.0));
         println!("layer {path}  mean {mean:>8.4}  std {std:>7.4}  |{bars}|  {:?}", numbers.shape());
     }

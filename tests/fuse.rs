@@ -126,6 +126,23 @@ fn a_layer_that_was_edited_gets_its_bias() {
 }
 
 #[test]
+fn a_convolution_without_a_bias_gets_one() {
+    let convolution = Conv1d::new(3, 5, 2).without_bias();
+    let network = Sequential::new().push(convolution).push(BatchNorm1d::new(5));
+    let mut world = World::new();
+    let brains = world.spawn_population(&network, MODELS, Seed(1)).unwrap();
+    let inputs = inputs().insert_axis(Axis(1)).permuted_axes([0, 1, 3, 2]).to_owned();
+    world.forward(brains, &inputs).unwrap();
+    world.eval(brains).unwrap();
+    let before = world.forward(brains, &inputs).unwrap();
+    fuse_conv_bn_eval(&mut world, brains, "0", "1", false).unwrap();
+    let after = world.forward(brains, &inputs).unwrap();
+    assert!((after - before).iter().all(|difference| difference.abs() < 1e-5));
+    let root = world.models(brains).unwrap()[0];
+    assert_eq!(world.parameter_names(root).unwrap(), ["0.weight", "0.bias"]);
+}
+
+#[test]
 fn what_cannot_be_fused_stays_as_it_was() {
     let (mut world, brains) = with_relu();
     let root = world.models(brains).unwrap()[0];

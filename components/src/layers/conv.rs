@@ -202,7 +202,7 @@ impl<const N: usize> Settings<N> {
 
     fn batched(&self, call: &Call<'_>, x: &Var) -> Var {
         let weight = call.parameter("weight");
-        let bias = self.bias.then(|| call.parameter("bias"));
+        let bias = call.optional_parameter("bias");
         let mut settings = Convolution {
             stride: self.stride.to_vec(),
             padding: self.paddings(),
