@@ -6,7 +6,9 @@ pub use crate::components::hook::{At, HookOptions, RemovableHandle};
 pub use crate::components::layers::*;
 pub use crate::components::losses::{CrossEntropyLoss, Loss, MSELoss, Reduction};
 pub use crate::components::module::{Call, Declare, Init, Module};
-pub use crate::components::optimizer::{Adam, AdamW, SGD};
+pub use crate::components::optimizer::{
+    ASGD, Adadelta, Adafactor, Adagrad, Adam, AdamW, Adamax, NAdam, RAdam, RMSprop, Rprop, SGD,
+};
 pub use crate::components::parametrizations::OrthogonalMap;
 pub use crate::components::registered::Value;
 pub use crate::components::repr::repr;

@@ -4,7 +4,12 @@
 //! implements [`Op`](crate::op::Op) in the same way, in your crate.
 
 pub mod activation;
+pub mod adadelta;
+pub mod adafactor;
+pub mod adagrad;
 pub mod adam;
+pub mod adamax;
+pub mod asgd;
 pub mod binary;
 pub mod boundary;
 pub mod cast;
@@ -36,15 +41,19 @@ mod matrices;
 pub mod matrix_exp;
 pub mod mish;
 pub mod mse_loss;
+pub mod nadam;
 pub mod noise;
 pub mod normalize;
 mod number;
 pub mod pad;
 pub mod permute;
 pub mod prelu;
+pub mod radam;
 pub mod reduce;
 pub mod relu;
 pub mod reshape;
+pub mod rmsprop;
+pub mod rprop;
 pub mod sgd;
 pub mod sigmoid;
 pub mod silu;
@@ -58,4 +67,4 @@ pub mod threshold;
 pub mod tril;
 pub mod trunc;
 pub mod unary;
-mod update;
+pub mod update;
