@@ -28,6 +28,7 @@
 pub mod evolve;
 mod hooks;
 mod module;
+mod optim;
 mod parametrize;
 pub mod plugin;
 pub mod population;
@@ -43,6 +44,7 @@ pub use neurarch_components as components;
 pub use neurarch_kernels as kernels;
 pub use neurarch_systems as systems;
 pub use neurarch_systems::{init, state};
+pub use optim::OptimWorld;
 pub use parametrize::ParametrizeWorld;
 pub use population::{NeurarchWorld, PopulationSettings, Seed};
 pub use schedule::ScheduleWorld;

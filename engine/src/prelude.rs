@@ -24,6 +24,7 @@ pub use crate::kernels::dtype::Dtype;
 pub use crate::kernels::program::trace::Var;
 pub use crate::kernels::program::tree::{Arguments, Tree};
 pub use crate::module::ModuleWorld;
+pub use crate::optim::OptimWorld;
 pub use crate::parametrize::ParametrizeWorld;
 pub use crate::population::{NeurarchWorld, PopulationSettings, Seed};
 pub use crate::schedule::ScheduleWorld;

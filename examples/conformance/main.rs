@@ -22,6 +22,8 @@ mod hooks;
 mod layers;
 mod model;
 mod modules;
+mod optim;
+mod optimizers;
 mod parametrized;
 mod registration;
 mod schedulers;
@@ -139,7 +141,7 @@ fn run(case: &Case<'_>) -> Checked {
     match case.group.name.as_str() {
         "hooks" => hooks::run(case),
         "modules" => modules::run(case),
-        "optim" if case.json["kind"] == "scheduler" => schedulers::run(case),
+        "optim" => optim::run(case),
         "state" => state::run(case),
         other => Err(Stop::Needs(format!("group {other}: not supported yet"))),
     }

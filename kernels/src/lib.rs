@@ -10,6 +10,7 @@
 
 pub mod cpu;
 pub mod dtype;
+pub mod gradients;
 pub mod op;
 pub mod ops;
 pub mod passes;

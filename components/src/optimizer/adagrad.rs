@@ -47,6 +47,10 @@ impl Optimizer for Adagrad {
         &["sum"]
     }
 
+    fn initial(&self, _: usize) -> Option<f64> {
+        Some(self.initial_accumulator_value)
+    }
+
     fn check(&self) -> Result<(), OptimizerError> {
         at_least_0("learning rate", self.lr)?;
         at_least_0("lr_decay value", self.lr_decay)?;

@@ -55,6 +55,12 @@ pub trait Optimizer: Component<Mutability = Mutable> + Clone + Debug + PartialEq
         self.states().get(state).map(|&name| Kept { name, form: Form::Elements })
     }
 
+    /// Gives the number that fills a state in the state dict before the first step, if torch makes it so early.
+    fn initial(&self, state: usize) -> Option<f64> {
+        let _ = state;
+        None
+    }
+
     /// Says whether the state dict has the count of steps.
     fn keeps_step(&self) -> bool {
         true
@@ -96,7 +102,8 @@ pub struct Kept {
 pub enum Form {
     /// All, in the parameter's shape.
     Elements,
-    /// The first, which all others equal, as an f32 of shape `[]`.
+    /// The first, which all others equal, as an f32 of shape `[]`; where its sign is negative, as a number of the
+    /// parameter's type without the sign: torch gives it that type when it is loaded.
     Number,
     /// The first ones: `[.., rows, 1]` for a parameter of `[.., rows, columns]`.
     Rows,
@@ -178,6 +185,8 @@ pub trait DynOptimizer: Any + Debug + Send + Sync {
     fn states(&self) -> &'static [&'static str];
     /// See [`Optimizer::kept`].
     fn kept(&self, state: usize, shape: &[usize]) -> Option<Kept>;
+    /// See [`Optimizer::initial`].
+    fn initial(&self, state: usize) -> Option<f64>;
     /// See [`Optimizer::keeps_step`].
     fn keeps_step(&self) -> bool;
     /// See [`Optimizer::check`].
@@ -209,6 +218,10 @@ impl<O: Optimizer> DynOptimizer for O {
 
     fn kept(&self, state: usize, shape: &[usize]) -> Option<Kept> {
         Optimizer::kept(self, state, shape)
+    }
+
+    fn initial(&self, state: usize) -> Option<f64> {
+        Optimizer::initial(self, state)
     }
 
     fn keeps_step(&self) -> bool {

@@ -7,7 +7,8 @@
 //! η ← lr / (1 + lambd · lr · t)^α   μ ← 1 / max(1, t - t0)
 //! ```
 //!
-//! `η` and `μ` are numbers, kept in every element of their states and rounded to f32 as in torch. Source: `torch.optim.ASGD`.
+//! `η` and `μ` are numbers, kept in every element of their states and rounded to f32 as in torch; a
+//! negative sign says that they were loaded, and means nothing else. Source: `torch.optim.ASGD`.
 
 use super::update::{self, Named, Rule, UpdateInputs, Updated};
 use crate::cpu::simd::{Float, Lanes, Simd};
@@ -91,9 +92,10 @@ impl Rule<3, 5> for ASGDRule {
         [eta, mu, _]: [T; 3],
     ) -> Step<T> {
         // torch keeps both in single precision.
+        let (old_eta, old_mu): (f64, f64) = (eta.into(), mu.into());
         let (eta, mu) = match step == 1.0 {
             true => (f64::from(lr as f32), 1.0),
-            false => (eta.into(), mu.into()),
+            false => (old_eta.abs(), old_mu.abs()),
         };
         let next_eta = (lr / (1.0 + lambd * lr * step).powf(alpha)) as f32;
         let next_mu = (1.0 / (step - t0).max(1.0)) as f32;
@@ -102,8 +104,8 @@ impl Rule<3, 5> for ASGDRule {
             kept: T::from_f64(1.0 - lambd * eta),
             size: T::from_f64(-eta),
             new: T::from_f64(mu),
-            next_eta: T::from_f64(next_eta.into()),
-            next_mu: T::from_f64(next_mu.into()),
+            next_eta: T::from_f64(f64::from(next_eta).copysign(old_eta)),
+            next_mu: T::from_f64(f64::from(next_mu).copysign(old_mu)),
             is_copied: mu == 1.0,
         }
     }

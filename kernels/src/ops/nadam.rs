@@ -6,7 +6,8 @@
 //! p ← p - lr · ((1 - μₜ) / (1 - Πμ) · g + μₜ₊₁ / (1 - Πμ · μₜ₊₁) · m) / (√(v / (1 - β₂ᵗ)) + eps)
 //! ```
 //!
-//! `Πμ` is one number, kept in every element of its state and rounded to f32 as in torch. Source: `torch.optim.NAdam`.
+//! `Πμ` is one number, kept in every element of its state and
+//! rounded to f32 as in torch, unless its sign is negative. Source: `torch.optim.NAdam`.
 
 use super::update::{self, Named, Rule, UpdateInputs, Updated};
 use crate::cpu::simd::{Float, Lanes, Simd};
@@ -76,7 +77,7 @@ struct Step<T> {
     of_gradient: T,
     /// `-lr · μₜ₊₁ / (1 - Πμ · μₜ₊₁)`
     of_mean: T,
-    /// `Πμ`
+    /// `Πμ`, with the sign that it had.
     product: T,
 }
 
@@ -103,10 +104,15 @@ impl Rule<3, 6> for NAdamRule {
         let decay = if self.settings.decoupled { 1.0 - lr * weight_decay } else { weight_decay };
         let mu = |step: f64| beta1 * (1.0 - 0.5 * 0.96_f64.powf(step * momentum_decay));
         let (now, next) = (mu(step), mu(step + 1.0));
-        // torch keeps the product in single precision.
+        // torch keeps the product in single precision, but in the parameter's once it was loaded; the sign
+        // tells.
         let known: f64 = product.into();
-        let product = if step == 1.0 { 1.0 } else { known as f32 };
-        let product = f64::from(product * now as f32);
+        let product = match (step == 1.0, known.is_sign_negative()) {
+            (true, _) => f64::from(now as f32),
+            (false, false) => f64::from(known as f32 * now as f32),
+            (false, true) => -known * now,
+        };
+        let kept = if step != 1.0 { product.copysign(known) } else { product };
         Step {
             new_mean: T::from_f64(1.0 - beta1),
             old_square: T::from_f64(beta2),
@@ -116,7 +122,7 @@ impl Rule<3, 6> for NAdamRule {
             decay: T::from_f64(decay),
             of_gradient: T::from_f64(-lr * (1.0 - now) / (1.0 - product)),
             of_mean: T::from_f64(-lr * next / (1.0 - product * next)),
-            product: T::from_f64(product),
+            product: T::from_f64(kept),
         }
     }
 

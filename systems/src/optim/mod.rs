@@ -1,6 +1,8 @@
 //! Which component types are optimizers, and who has one.
 
+pub mod clip;
 pub mod lr_scheduler;
+pub mod state_dict;
 
 use bevy_ecs::component::ComponentId;
 use bevy_ecs::prelude::*;
