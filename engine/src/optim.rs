@@ -2,12 +2,14 @@
 //! [`systems::optim`](crate::systems::optim).
 
 use bevy_ecs::prelude::*;
-use ndarray::{ArrayView, Dimension};
+use ndarray::{Array1, ArrayView, Dimension};
 
 use crate::kernels::dtype::Element;
 use crate::systems::access::AccessError;
 use crate::systems::optim::clip::{self, ClipError, ClipOptions};
+use crate::systems::optim::lbfgs::{self, LbfgsError};
 use crate::systems::optim::state_dict::{self, OptimizerStateDict, OptimizerStateError};
+use crate::systems::optim::swa_utils::{self, AverageError};
 use crate::systems::step;
 
 /// What is done with gradients before a step, and with the state of optimizers.
@@ -104,6 +106,30 @@ pub trait OptimWorld {
         root: Entity,
         dict: &OptimizerStateDict,
     ) -> Result<(), OptimizerStateError>;
+
+    /// Makes a step of every model by its [`LBFGS`](crate::components::optimizer::LBFGS); `closure` computes losses
+    /// and gradients: [`lbfgs::step`].
+    ///
+    /// # Errors
+    ///
+    /// If a model has none, and what the closure fails with.
+    fn step_with_closure(
+        &mut self,
+        population: Entity,
+        closure: impl FnMut(&mut World) -> Result<Array1<f64>, LbfgsError>,
+    ) -> Result<Array1<f64>, LbfgsError>;
+
+    /// Moves the averages in population `averaged` on to the models of `population`:
+    /// [`swa_utils::update_parameters`].
+    ///
+    /// # Errors
+    ///
+    /// If `averaged` has no [`AveragedModel`](crate::components::optimizer::AveragedModel), or models differ.
+    fn update_parameters(
+        &mut self,
+        averaged: Entity,
+        population: Entity,
+    ) -> Result<(), AverageError>;
 }
 
 impl OptimWorld for World {
@@ -150,5 +176,21 @@ impl OptimWorld for World {
         dict: &OptimizerStateDict,
     ) -> Result<(), OptimizerStateError> {
         state_dict::load_optimizer_state_dict(self, root, dict)
+    }
+
+    fn step_with_closure(
+        &mut self,
+        population: Entity,
+        closure: impl FnMut(&mut World) -> Result<Array1<f64>, LbfgsError>,
+    ) -> Result<Array1<f64>, LbfgsError> {
+        lbfgs::step(self, population, closure)
+    }
+
+    fn update_parameters(
+        &mut self,
+        averaged: Entity,
+        population: Entity,
+    ) -> Result<(), AverageError> {
+        swa_utils::update_parameters(self, averaged, population)
     }
 }

@@ -7,7 +7,8 @@ pub use crate::components::layers::*;
 pub use crate::components::losses::{CrossEntropyLoss, Loss, MSELoss, Reduction};
 pub use crate::components::module::{Call, Declare, Init, Module};
 pub use crate::components::optimizer::{
-    ASGD, Adadelta, Adafactor, Adagrad, Adam, AdamW, Adamax, NAdam, RAdam, RMSprop, Rprop, SGD,
+    ASGD, Adadelta, Adafactor, Adagrad, Adam, AdamW, Adamax, AverageFn, AveragedModel, LBFGS,
+    LineSearch, NAdam, RAdam, RMSprop, Rprop, SGD,
 };
 pub use crate::components::parametrizations::OrthogonalMap;
 pub use crate::components::registered::Value;

@@ -98,14 +98,17 @@ fn check_row<T: Element>(
     compare::array(&format!("{key} of step {step}"), got, &want, tolerance)
 }
 
-fn trajectory<T: Element + Default>(case: &Case<'_>) -> Checked {
+fn trajectory<T: Element + Default + Into<f64>>(case: &Case<'_>) -> Checked {
     let tolerance = case.tolerance(&T::DTYPE.to_string());
     let mut model = Model::spawn(case.json.field("model")?, case, T::DTYPE)?;
     model.set_state(case, "state")?;
-    let Model { world, population, root } = &mut model;
-    let (population, root) = (*population, *root);
-    let names = world.parameter_names(root)?;
     let class = case.json.text("optimizer")?;
+    if class == "LBFGS" {
+        return lbfgs::<T>(case, model, tolerance);
+    }
+    let Model { mut world, population, root } = model;
+    let world = &mut world;
+    let names = world.parameter_names(root)?;
     let groups = groups(case, &names)?;
     let steps = case.json.field("steps")?.as_u64().unwrap_or(0) as usize;
     for step in 0..steps {
@@ -122,17 +125,7 @@ fn trajectory<T: Element + Default>(case: &Case<'_>) -> Checked {
         world.zero_grad(population)?;
         let x = row::<T>(case, "x", step)?;
         world.forward(population, Input::shared(x.view()))?;
-        let loss = match case.json.text("loss")? {
-            "MSELoss" => {
-                let y = row::<T>(case, "y", step)?;
-                loss::<T, T>(world, population, &y, &MSELoss::default())?
-            }
-            "CrossEntropyLoss" => {
-                let y = row::<i64>(case, "y", step)?;
-                loss::<T, i64>(world, population, &y, &CrossEntropyLoss::default())?
-            }
-            other => return Err(Stop::Needs(format!("needs {other}"))),
-        };
+        let loss = loss_at::<T>(case, world, population, step)?;
         check_row(case, "loss", step, &loss, tolerance)?;
         world.backward(population)?;
         let without = case.json.get("no_grad").and_then(|steps| steps.get(step.to_string()));
@@ -153,6 +146,89 @@ fn trajectory<T: Element + Default>(case: &Case<'_>) -> Checked {
         }
     }
     check_state(case, &world.optimizer_state_dict(root)?, tolerance)
+}
+
+/// Computes the case's loss at a step, after a forward pass.
+fn loss_at<T: Element>(
+    case: &Case<'_>,
+    world: &mut World,
+    population: Entity,
+    step: usize,
+) -> Checked<ArrayD<T>> {
+    let given = case.expect("y")?.dtype;
+    match case.json.text("loss")? {
+        "MSELoss" => {
+            let y = row::<T>(case, "y", step)?;
+            loss::<T, T>(world, population, &y, &MSELoss::default())
+        }
+        "CrossEntropyLoss" if given == Dtype::I64 => {
+            let y = row::<i64>(case, "y", step)?;
+            loss::<T, i64>(world, population, &y, &CrossEntropyLoss::default())
+        }
+        "CrossEntropyLoss" => {
+            let y = row::<T>(case, "y", step)?;
+            loss::<T, T>(world, population, &y, &CrossEntropyLoss::default())
+        }
+        other => Err(Stop::Needs(format!("needs {other}"))),
+    }
+}
+
+/// Makes the steps of L-BFGS; all rows of `x` and `y` are the same batch.
+fn lbfgs<T: Element + Into<f64>>(case: &Case<'_>, model: Model, tolerance: Tolerance) -> Checked {
+    let Model { mut world, population, root } = model;
+    let given = case.json.get("args").cloned().unwrap_or_default();
+    let mut args = Arguments::new("LBFGS", Some(&given));
+    let whole = |value: &Json| value.as_u64().map(|number| number as usize);
+    let optimizer = LBFGS {
+        lr: args.number("lr", 1.0)?,
+        max_iter: args.get("max_iter").and_then(whole).unwrap_or(20),
+        max_eval: args.get("max_eval").and_then(whole),
+        tolerance_grad: args.number("tolerance_grad", 1e-7)?,
+        tolerance_change: args.number("tolerance_change", 1e-9)?,
+        history_size: args.get("history_size").and_then(whole).unwrap_or(100),
+        line_search_fn: match args.get("line_search_fn").and_then(Json::as_str) {
+            Some("strong_wolfe") => Some(LineSearch::StrongWolfe),
+            _ => None,
+        },
+        maximize: args.flag("maximize", false)?,
+    };
+    args.end()?;
+    world.insert(population, optimizer)?;
+    let names = world.parameter_names(root)?;
+    let steps = case.json.field("steps")?.as_u64().unwrap_or(0) as usize;
+    let mut calls = 0;
+    for step in 0..steps {
+        let mut stop = None;
+        let x = row::<T>(case, "x", step)?;
+        let losses = world.step_with_closure(population, |world| {
+            calls += 1;
+            world.zero_grad(population)?;
+            world.forward(population, Input::shared(x.view()))?;
+            let loss = loss_at::<T>(case, world, population, step);
+            let loss = loss.unwrap_or_else(|why| {
+                stop = Some(why);
+                ArrayD::from_elem(vec![], T::zeroed())
+            });
+            world.backward(population)?;
+            Ok(loss.iter().map(|&loss| loss.into()).collect())
+        });
+        if let Some(stop) = stop {
+            return Err(stop);
+        }
+        let loss = row::<T>(case, "loss", step)?;
+        for (want, got) in loss.iter().zip(losses?) {
+            let want: f64 = (*want).into();
+            if !tolerance.allows(got, want) {
+                return Err(Stop::Differs(format!("loss {step}: expected {want}, got {got}")));
+            }
+        }
+        for name in &names {
+            let parameter = world.parameter::<T>(root, name)?;
+            check_row(case, &format!("params/{name}"), step, &parameter, tolerance)?;
+        }
+    }
+    let expected = case.json.field("expect")?.get("closure_calls").and_then(Json::as_u64);
+    compare::equal("closure_calls", &calls, &expected.unwrap_or(calls))
 }
 
 fn loss<T: Element, Y: Element>(

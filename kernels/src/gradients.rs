@@ -1,4 +1,4 @@
-//! Arithmetic on whole gradients: norms, and what clips them.
+//! Arithmetic on whole gradients and weights: norms, what clips them, averages.
 //!
 //! A gradient is a row of a column: numbers of a type that is known at run time, as bytes aligned for it. Sums
 //! are in double precision, in order.
@@ -89,26 +89,28 @@ pub fn clamp(dtype: Dtype, row: &mut [u8], limit: f64) {
     }
 }
 
-/// Moves every number of `average` on to that of `row`: `average ← average + (row - average) · weight`, or
-/// becomes it where `weight` is 1.
+/// Moves every number of `average` on to that of `row`: `average ← average + (row - average) · weight`, integers
+/// rounded towards zero; it becomes the row where `weight` is 1.
 ///
 /// # Panics
 ///
 /// As [`vector_norm`], and if one has more numbers than the other.
 ///
 /// Source: `torch.lerp`.
-pub fn lerp(dtype: Dtype, average: &mut [u8], row: &[u8], weight: f64) {
-    fn each<T: Float>(average: &mut [u8], row: &[u8], weight: f64) {
-        let (average, row) = (bytemuck::cast_slice_mut::<_, T>(average), bytemuck::cast_slice(row));
+pub fn average(dtype: Dtype, average: &mut [u8], row: &[u8], weight: f64) {
+    fn each<T: bytemuck::Pod>(average: &mut [u8], row: &[u8], lerp: impl Fn(T, T) -> T) {
+        let row: Vec<T> = bytemuck::pod_collect_to_vec(row);
+        let average = bytemuck::cast_slice_mut::<_, T>(average);
         assert_eq!(average.len(), row.len(), "as many numbers");
-        for (average, &new) in average.iter_mut().zip(row) {
-            let (old, to): (f64, f64) = ((*average).into(), T::into(new));
-            *average = if weight == 1.0 { new } else { T::from_f64(old + (to - old) * weight) };
-        }
+        average.iter_mut().zip(row).for_each(|(average, new)| *average = lerp(*average, new));
     }
+    let lerp = |old: f64, new: f64| old + (new - old) * weight;
     match dtype {
-        Dtype::F64 => each::<f64>(average, row, weight),
-        _ => each::<f32>(average, row, weight),
+        _ if weight == 1.0 => average.copy_from_slice(row),
+        Dtype::F64 => each::<f64>(average, row, lerp),
+        Dtype::F32 => each::<f32>(average, row, |old, new| lerp(old.into(), new.into()) as f32),
+        Dtype::I64 => each::<i64>(average, row, |old, new| lerp(old as f64, new as f64) as i64),
+        Dtype::F16 | Dtype::BF16 | Dtype::Bool => average.copy_from_slice(row),
     }
 }
 

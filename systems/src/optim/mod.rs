@@ -1,8 +1,10 @@
 //! Which component types are optimizers, and who has one.
 
 pub mod clip;
+pub mod lbfgs;
 pub mod lr_scheduler;
 pub mod state_dict;
+pub mod swa_utils;
 
 use bevy_ecs::component::ComponentId;
 use bevy_ecs::prelude::*;
