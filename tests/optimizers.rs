@@ -26,11 +26,22 @@ fn bits(world: &mut World, population: Entity) -> Vec<Vec<u32>> {
     all.rows().into_iter().map(|row| row.iter().map(|x| x.to_bits()).collect()).collect()
 }
 
-/// Trains a population in one of two ways; `model` takes one of the three alone.
+/// How steps are made.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Way {
+    /// By `train_step`.
+    Fused,
+    /// By forward, loss, backward and step.
+    InFourCalls,
+    /// By `train_step` of models that are watched, so that they run eagerly.
+    Eagerly,
+}
+
+/// Trains a population in some way; `model` takes one of the three alone.
 fn trained<O: Optimizer>(
     optimizer: &impl Fn(f64) -> O,
     model: Option<usize>,
-    is_fused: bool,
+    way: Way,
 ) -> Vec<Vec<u32>> {
     let mut world = World::new();
     let all = world.spawn_population(&net(), 3, Seed(3)).unwrap();
@@ -46,13 +57,16 @@ fn trained<O: Optimizer>(
     };
     let first = model.unwrap_or(0);
     world.insert_with(population, |index| optimizer(RATES[first + index])).unwrap();
+    if way == Way::Eagerly {
+        world.register_forward_hook(Target::All, |_, _, _| Ok(None)).unwrap();
+    }
     for step in 0..STEPS {
         let (mut x, mut y) = data(step);
         if let Some(model) = model {
             x = x.select(Axis(0), &[model]);
             y = y.select(Axis(0), &[model]);
         }
-        if is_fused {
+        if way != Way::InFourCalls {
             world.train_step(population, &x, &y, &MSELoss::default()).unwrap();
         } else {
             world.zero_grad(population).unwrap();
@@ -67,16 +81,22 @@ fn trained<O: Optimizer>(
 
 fn learns_alike<O: Optimizer>(optimizer: impl Fn(f64) -> O) {
     let name = std::any::type_name::<O>();
-    let all = trained(&optimizer, None, true);
-    assert_eq!(all, trained(&optimizer, None, false), "{name}: fused and in four calls");
+    let all = trained(&optimizer, None, Way::Fused);
+    for way in [Way::InFourCalls, Way::Eagerly] {
+        assert_eq!(all, trained(&optimizer, None, way), "{name}: {way:?}");
+    }
     for (model, row) in all.iter().enumerate() {
-        assert_eq!(*row, trained(&optimizer, Some(model), true)[0], "{name}: model {model} alone");
+        assert_eq!(
+            *row,
+            trained(&optimizer, Some(model), Way::Fused)[0],
+            "{name}: model {model} alone"
+        );
     }
     assert_ne!(all[0], all[1]);
 }
 
 #[test]
-fn models_learn_in_a_population_as_alone_and_fused_as_in_four_calls() {
+fn models_learn_alike_in_a_population_and_alone_fused_or_not() {
     learns_alike(|lr| SGD { lr, momentum: 0.9, nesterov: true, ..SGD::default() });
     learns_alike(|lr| Adam { lr, amsgrad: true, weight_decay: 0.1, ..Adam::default() });
     learns_alike(|lr| Adam { lr, decoupled_weight_decay: true, ..Adam::default() });
