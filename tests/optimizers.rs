@@ -1,6 +1,8 @@
 //! Optimizers: a population learns as its models alone, fused or not, bit for bit; and what torch says of wrong
 //! numbers.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
+
 use ndarray::{Array2, Array3, Axis, array};
 use neurarch::components::optimizer::Optimizer;
 use neurarch::prelude::*;

@@ -194,6 +194,10 @@ pub trait DynOptimizer: Any + Debug + Send + Sync {
     /// See [`Optimizer::keeps_step`].
     fn keeps_step(&self) -> bool;
     /// See [`Optimizer::check`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
     fn check(&self) -> Result<(), OptimizerError>;
     /// See [`Optimizer::update`].
     fn update(&self, at: &Update<'_>) -> Var;

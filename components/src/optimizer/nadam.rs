@@ -7,7 +7,7 @@ use neurarch_kernels::program::trace::Var;
 use super::check::{adaptive, at_least_0};
 use super::{Form, Kept, Optimizer, OptimizerError, Update, scalars};
 
-/// NAdam: Adam with Nesterov's momentum.
+/// `NAdam`: Adam with Nesterov's momentum.
 ///
 /// The numbers are scalar slots; the flags are structure.
 ///

@@ -7,7 +7,7 @@ use neurarch_kernels::program::trace::Var;
 use super::check::adaptive;
 use super::{Optimizer, OptimizerError, Update, scalars};
 
-/// RAdam: Adam that leaves the mean square out until it can be trusted.
+/// `RAdam`: Adam that leaves the mean square out until it can be trusted.
 ///
 /// The numbers are scalar slots; the flags are structure.
 ///

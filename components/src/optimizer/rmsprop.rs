@@ -7,7 +7,7 @@ use neurarch_kernels::program::trace::Var;
 use super::check::at_least_0;
 use super::{Optimizer, OptimizerError, Update, scalars};
 
-/// RMSprop: steps scaled by a running mean of the squared gradient.
+/// `RMSprop`: steps scaled by a running mean of the squared gradient.
 ///
 /// The numbers are scalar slots; the flags are structure.
 ///

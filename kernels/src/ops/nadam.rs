@@ -1,4 +1,4 @@
-//! The update rule of NAdam, in place.
+//! The update rule of `NAdam`, in place.
 //!
 //! ```text
 //! m ← m + (g - m) · (1 - β₁)        v ← β₂ · v + (1 - β₂) · g²
@@ -23,7 +23,7 @@ pub struct NAdamSettings {
 }
 
 impl Var {
-    /// Updates a parameter by NAdam's rule; see [the module](self).
+    /// Updates a parameter by `NAdam`'s rule; see [the module](self).
     ///
     /// States are `exp_avg`, `exp_avg_sq`, `mu_product`; rates are
     /// `lr`, `beta1`, `beta2`, `eps`, `weight_decay`, `momentum_decay`.

@@ -1,4 +1,4 @@
-//! The update rule of RAdam, in place.
+//! The update rule of `RAdam`, in place.
 //!
 //! ```text
 //! m ← m + (g - m) · (1 - β₁)        v ← β₂ · v + (1 - β₂) · g²
@@ -24,7 +24,7 @@ pub struct RAdamSettings {
 }
 
 impl Var {
-    /// Updates a parameter by RAdam's rule; see [the module](self).
+    /// Updates a parameter by `RAdam`'s rule; see [the module](self).
     ///
     /// States are `exp_avg`, `exp_avg_sq`; rates are
     /// `lr`, `beta1`, `beta2`, `eps`, `weight_decay`.

@@ -1,4 +1,4 @@
-//! The update rule of RMSprop, in place.
+//! The update rule of `RMSprop`, in place.
 //!
 //! ```text
 //! g ← g + weight_decay · p
@@ -26,7 +26,7 @@ pub struct RMSpropSettings {
 }
 
 impl Var {
-    /// Updates a parameter by RMSprop's rule; see [the module](self).
+    /// Updates a parameter by `RMSprop`'s rule; see [the module](self).
     ///
     /// States are `square_avg`, `momentum_buffer`, `grad_avg` (the last ones if the settings say so); rates are
     /// `lr`, `alpha`, `eps`, `weight_decay`, `momentum`.

@@ -40,14 +40,14 @@ pub struct Updated {
 }
 
 /// Records the update of `parameter` by `rule`; `rates` names its rates in order.
-pub(super) fn apply<R: Named, const STATES: usize, const RATES: usize>(
+pub(super) fn apply<R, const STATES: usize, const RATES: usize>(
     parameter: &Var,
     at: &UpdateInputs<'_>,
     rule: R,
     rates: [&'static str; RATES],
 ) -> Updated
 where
-    R: Rule<STATES, RATES>,
+    R: Named + Rule<STATES, RATES>,
 {
     record(parameter, at, &rates, STATES, Arc::new(UpdateOp(rule)))
 }
@@ -81,9 +81,9 @@ pub(super) fn in_place(states: usize) -> &'static [(usize, usize)] {
 #[derive(Clone, Copy, Debug)]
 struct UpdateOp<R, const STATES: usize, const RATES: usize>(R);
 
-impl<R: Named, const STATES: usize, const RATES: usize> Op for UpdateOp<R, STATES, RATES>
+impl<R, const STATES: usize, const RATES: usize> Op for UpdateOp<R, STATES, RATES>
 where
-    R: Rule<STATES, RATES>,
+    R: Named + Rule<STATES, RATES>,
 {
     fn name(&self) -> &'static str {
         self.0.name()
