@@ -1,7 +1,7 @@
 //! Optimizers: a population learns as its models alone, fused or not, bit for bit; and what torch says of wrong
 //! numbers.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use ndarray::{Array2, Array3, Axis, array};
 use neurarch::components::optimizer::Optimizer;
