@@ -74,13 +74,13 @@ fn sharing_keeps_what_is_frozen() {
 fn memory_does_not_grow_with_the_number_of_models() {
     /// Counts the bytes of columns of all tables.
     fn column_bytes(world: &World) -> usize {
-        let columns = world.resource::<Columns>();
+        let columns = Columns::all(world);
         let tables = world.storages().tables.iter();
         let bytes = tables.map(|table| {
             let own = world
                 .components()
                 .iter_registered()
-                .filter(|&(id, _)| columns.is_column(id) && table.has_column(id));
+                .filter(|&(id, _)| columns.contains(&id) && table.has_column(id));
             table.entity_count() as usize * own.map(|(_, of)| of.layout().size()).sum::<usize>()
         });
         bytes.sum()

@@ -12,7 +12,10 @@ pub use crate::components::losses::{
     TripletMarginLoss, TripletMarginWithDistanceLoss,
 };
 pub use crate::components::module::{Call, Declare, Init, Module};
-pub use crate::components::optimizer::{Adam, AdamW, SGD};
+pub use crate::components::optimizer::{
+    ASGD, Adadelta, Adafactor, Adagrad, Adam, AdamW, Adamax, AverageFn, AveragedModel, LBFGS,
+    LineSearch, NAdam, RAdam, RMSprop, Rprop, SGD,
+};
 pub use crate::components::parametrizations::OrthogonalMap;
 pub use crate::components::registered::Value;
 pub use crate::components::repr::repr;
@@ -29,6 +32,7 @@ pub use crate::kernels::dtype::Dtype;
 pub use crate::kernels::program::trace::Var;
 pub use crate::kernels::program::tree::{Arguments, Tree};
 pub use crate::module::ModuleWorld;
+pub use crate::optim::OptimWorld;
 pub use crate::parametrize::ParametrizeWorld;
 pub use crate::population::{NeurarchWorld, PopulationSettings, Seed};
 pub use crate::schedule::ScheduleWorld;

@@ -24,6 +24,8 @@ mod layers;
 mod losses;
 mod model;
 mod modules;
+mod optim;
+mod optimizers;
 mod parametrized;
 mod registration;
 mod schedulers;
@@ -143,7 +145,7 @@ fn run(case: &Case<'_>) -> Checked {
         "hooks" => hooks::run(case),
         "init" => init::run(case),
         "modules" => modules::run(case),
-        "optim" if case.json["kind"] == "scheduler" => schedulers::run(case),
+        "optim" => optim::run(case),
         "state" => state::run(case),
         other => Err(Stop::Needs(format!("group {other}: not supported yet"))),
     }

@@ -10,6 +10,8 @@
 
 pub mod cpu;
 pub mod dtype;
+pub mod gradients;
+pub mod lbfgs;
 pub mod op;
 pub mod ops;
 pub mod passes;

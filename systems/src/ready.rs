@@ -131,6 +131,9 @@ pub(crate) fn read_scalar(
         StepError::Scalar { path: path.unwrap_or_default(), name: scalar.name }
     };
     let modules = &group.modules[scalar.position];
+    if scalar.of == ScalarOf::Optimizer {
+        check_optimizers(world, group, places, scalar.position)?;
+    }
     let entities = places.iter().map(|&place| modules[place as usize]);
     let read = |entity: Entity| match scalar.of {
         ScalarOf::Loss => loss?.scalar(scalar.name),
@@ -144,4 +147,22 @@ pub(crate) fn read_scalar(
         }
     };
     entities.map(|entity| read(entity).ok_or_else(missing)).collect()
+}
+
+/// Checks the optimizers that the members at `places` have at a position.
+fn check_optimizers(
+    world: &World,
+    group: &Group,
+    places: &[u32],
+    position: usize,
+) -> Result<(), StepError> {
+    let Some(optimizers) = world.get_resource::<Optimizers>() else { return Ok(()) };
+    for &place in places {
+        let Some(optimizer) = optimizers.on(world, group.modules[position][place as usize]) else {
+            continue;
+        };
+        let model = group.members[place as usize] as usize;
+        optimizer.check().map_err(|source| StepError::Optimizer { model, source })?;
+    }
+    Ok(())
 }

@@ -14,6 +14,7 @@ use neurarch_components::blueprint::{Blueprint, Blueprints, TieError};
 use neurarch_components::population::{Group, Population};
 use neurarch_components::registry::ModuleTypes;
 use neurarch_components::tree::{Columned, Contents, Model};
+use neurarch_kernels::program::Role;
 
 use crate::access;
 use crate::bind::changed_since;

@@ -4,7 +4,8 @@ use bevy_ecs::prelude::*;
 use neurarch_kernels::ops::adam::{AdamRates, AdamSettings};
 use neurarch_kernels::program::trace::Var;
 
-use super::{Optimizer, Update, scalars};
+use super::check::adaptive;
+use super::{Optimizer, OptimizerError, Update, scalars};
 
 /// Adam: steps scaled by running means of the gradient and of its square.
 ///
@@ -22,13 +23,25 @@ pub struct Adam {
     pub eps: f64,
     /// Multiple of the parameter that is added to its gradient.
     pub weight_decay: f64,
+    /// Whether the greatest mean square so far scales the steps.
+    pub amsgrad: bool,
+    /// Whether the parameter itself is multiplied by `1 - lr · weight_decay` instead, as [`AdamW`] does.
+    pub decoupled_weight_decay: bool,
     /// Whether to climb.
     pub maximize: bool,
 }
 
 impl Default for Adam {
     fn default() -> Self {
-        Adam { lr: 1e-3, betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.0, maximize: false }
+        Adam {
+            lr: 1e-3,
+            betas: (0.9, 0.999),
+            eps: 1e-8,
+            weight_decay: 0.0,
+            amsgrad: false,
+            decoupled_weight_decay: false,
+            maximize: false,
+        }
     }
 }
 
@@ -48,19 +61,28 @@ pub struct AdamW {
     pub eps: f64,
     /// The parameter is multiplied by `1 - lr · weight_decay` before each step.
     pub weight_decay: f64,
+    /// Whether the greatest mean square so far scales the steps.
+    pub amsgrad: bool,
     /// Whether to climb.
     pub maximize: bool,
 }
 
 impl Default for AdamW {
     fn default() -> Self {
-        AdamW { lr: 1e-3, betas: (0.9, 0.999), eps: 1e-8, weight_decay: 1e-2, maximize: false }
+        AdamW {
+            lr: 1e-3,
+            betas: (0.9, 0.999),
+            eps: 1e-8,
+            weight_decay: 1e-2,
+            amsgrad: false,
+            maximize: false,
+        }
     }
 }
 
-/// Records the update that [`Adam`] and [`AdamW`] have in common.
+/// Records the update that [`Adam`] and [`AdamW`] have in common; with a third state, amsgrad's.
 fn update_adam(at: &Update<'_>, decoupled: bool, maximize: bool) -> Var {
-    let [exp_avg, exp_avg_sq] = at.states else {
+    let [exp_avg, exp_avg_sq, greatest @ ..] = at.states else {
         at.trace.fail("adam: expected the states exp_avg and exp_avg_sq");
         return at.steps.clone();
     };
@@ -72,28 +94,52 @@ fn update_adam(at: &Update<'_>, decoupled: bool, maximize: bool) -> Var {
         weight_decay: &at.scalar("weight_decay"),
     };
     let settings = AdamSettings { index: at.index, decoupled, maximize };
-    let after = at.parameter.adam(at.gradient, (exp_avg, exp_avg_sq), at.steps, &rates, settings);
+    let after = match greatest.first() {
+        None => at.parameter.adam(at.gradient, (exp_avg, exp_avg_sq), at.steps, &rates, settings),
+        Some(before) => {
+            let states = (exp_avg, exp_avg_sq, before);
+            let (after, greatest) =
+                at.parameter.amsgrad(at.gradient, states, at.steps, &rates, settings);
+            at.trace.store(before, &greatest);
+            after
+        }
+    };
     at.trace.store(at.parameter, &after.parameter);
     at.trace.store(exp_avg, &after.exp_avg);
     at.trace.store(exp_avg_sq, &after.exp_avg_sq);
     after.steps
 }
 
-/// Implements [`Optimizer`] for a component with the fields of [`Adam`].
+/// Implements [`Optimizer`] for a component with the fields of [`AdamW`], and some more flags.
 macro_rules! adam {
-    ($optimizer:ident, decoupled: $decoupled:literal) => {
+    ($optimizer:ident, |$of:ident| $decoupled:expr $(, $flag:ident)?) => {
         impl Optimizer for $optimizer {
             fn states(&self) -> &'static [&'static str] {
-                &["exp_avg", "exp_avg_sq"]
+                match self.amsgrad {
+                    true => &["exp_avg", "exp_avg_sq", "max_exp_avg_sq"],
+                    false => &["exp_avg", "exp_avg_sq"],
+                }
+            }
+
+            fn check(&self) -> Result<(), OptimizerError> {
+                adaptive(self.lr, self.eps, self.betas, self.weight_decay)
             }
 
             fn update(&self, at: &Update<'_>) -> Var {
+                let $of = self;
                 update_adam(at, $decoupled, self.maximize)
             }
 
             fn structural(&self) -> Self {
-                let betas = (0.0, 0.0);
-                $optimizer { lr: 0.0, betas, eps: 0.0, weight_decay: 0.0, maximize: self.maximize }
+                $optimizer {
+                    lr: 0.0,
+                    betas: (0.0, 0.0),
+                    eps: 0.0,
+                    weight_decay: 0.0,
+                    amsgrad: self.amsgrad,
+                    $($flag: self.$flag,)?
+                    maximize: self.maximize,
+                }
             }
 
             scalars! {
@@ -107,5 +153,5 @@ macro_rules! adam {
     };
 }
 
-adam!(Adam, decoupled: false);
-adam!(AdamW, decoupled: true);
+adam!(Adam, |adam| adam.decoupled_weight_decay, decoupled_weight_decay);
+adam!(AdamW, |_adam| true);

@@ -1,7 +1,19 @@
 //! Optimizers: components that say how a model learns. On the root for the model, on a module for its
 //! subtree (torch's parameter groups); the nearest wins.
 
+mod adadelta;
+mod adafactor;
+mod adagrad;
 mod adam;
+mod adamax;
+mod asgd;
+mod average;
+mod check;
+mod lbfgs;
+mod nadam;
+mod radam;
+mod rmsprop;
+mod rprop;
 mod sgd;
 
 use core::any::Any;
@@ -10,10 +22,23 @@ use core::fmt::Debug;
 use bevy_ecs::component::Mutable;
 use bevy_ecs::prelude::*;
 use neurarch_kernels::dtype::Dtype;
+use neurarch_kernels::ops::update::{UpdateInputs, Updated};
 use neurarch_kernels::program::trace::{Trace, Var};
 use neurarch_kernels::program::{Scalar, ScalarOf};
 
+pub use adadelta::Adadelta;
+pub use adafactor::Adafactor;
+pub use adagrad::Adagrad;
 pub use adam::{Adam, AdamW};
+pub use adamax::Adamax;
+pub use asgd::ASGD;
+pub use average::{AverageFn, AveragedModel};
+pub use check::OptimizerError;
+pub use lbfgs::{LBFGS, LbfgsState, LineSearch};
+pub use nadam::NAdam;
+pub use radam::RAdam;
+pub use rmsprop::RMSprop;
+pub use rprop::Rprop;
 pub use sgd::SGD;
 
 /// A rule that changes a parameter by its gradient.
@@ -27,6 +52,33 @@ pub trait Optimizer: Component<Mutability = Mutable> + Clone + Debug + PartialEq
     /// the parameter's own type, zero at first.
     fn states(&self) -> &'static [&'static str];
 
+    /// Says how a state of a parameter of that shape appears in the optimizer's state dict; `None` if it does
+    /// not: it is not used then.
+    fn kept(&self, state: usize, shape: &[usize]) -> Option<Kept> {
+        let _ = shape;
+        self.states().get(state).map(|&name| Kept { name, form: Form::Elements })
+    }
+
+    /// Gives the number that fills a state in the state dict before the first step, if torch makes it so early.
+    fn initial(&self, state: usize) -> Option<f64> {
+        let _ = state;
+        None
+    }
+
+    /// Says whether the state dict has the count of steps.
+    fn keeps_step(&self) -> bool {
+        true
+    }
+
+    /// Checks the numbers and flags.
+    ///
+    /// # Errors
+    ///
+    /// [`OptimizerError`], in torch's words. Models do not learn by such an optimizer: the step fails.
+    fn check(&self) -> Result<(), OptimizerError> {
+        Ok(())
+    }
+
     /// Writes down one update: stores the parameter and its states, and gives the steps after it.
     fn update(&self, at: &Update<'_>) -> Var;
 
@@ -38,6 +90,29 @@ pub trait Optimizer: Component<Mutability = Mutable> + Clone + Debug + PartialEq
 
     /// Gives a scalar slot to be changed, as a scheduler does; `None` if there is none of that name.
     fn scalar_mut(&mut self, name: &str) -> Option<&mut f64>;
+}
+
+/// How a state appears in an optimizer's state dict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// torch's name of it.
+    pub name: &'static str,
+    /// Which of its numbers torch keeps.
+    pub form: Form,
+}
+
+/// Which numbers of a state torch keeps: a state here always has as many as its parameter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// All, in the parameter's shape.
+    Elements,
+    /// The first, which all others equal, as an f32 of shape `[]`; where its sign is negative, as a number of the
+    /// parameter's type without the sign: torch gives it that type when it is loaded.
+    Number,
+    /// The first ones: `[.., rows, 1]` for a parameter of `[.., rows, columns]`.
+    Rows,
+    /// The first ones: `[.., 1, columns]` for a parameter of `[.., rows, columns]`.
+    Columns,
 }
 
 /// Writes [`Optimizer::scalar`] and [`Optimizer::scalar_mut`] from one list of slots and fields.
@@ -85,12 +160,45 @@ impl Update<'_> {
         let scalar = Scalar { name, of: ScalarOf::Optimizer, position: self.owner };
         self.trace.scalar(scalar, Dtype::F64)
     }
+
+    /// Records the update by `rule` with the optimizer's numbers for rates, and what it stores. Gives the steps
+    /// after it.
+    pub fn by(&self, rule: impl FnOnce(&UpdateInputs<'_>) -> Updated) -> Var {
+        self.by_rates(&|name| self.scalar(name), rule)
+    }
+
+    /// [`by`](Update::by) with rates from elsewhere.
+    pub fn by_rates(
+        &self,
+        rate: &dyn Fn(&'static str) -> Var,
+        rule: impl FnOnce(&UpdateInputs<'_>) -> Updated,
+    ) -> Var {
+        let Update { gradient, states, steps, index, .. } = *self;
+        let after = rule(&UpdateInputs { gradient, states, steps, index, rate });
+        self.trace.store(self.parameter, &after.parameter);
+        for (before, after) in states.iter().zip(&after.states) {
+            self.trace.store(before, after);
+        }
+        after.steps
+    }
 }
 
 /// [`Optimizer`] behind a pointer; every optimizer is one.
 pub trait DynOptimizer: Any + Debug + Send + Sync {
     /// See [`Optimizer::states`].
     fn states(&self) -> &'static [&'static str];
+    /// See [`Optimizer::kept`].
+    fn kept(&self, state: usize, shape: &[usize]) -> Option<Kept>;
+    /// See [`Optimizer::initial`].
+    fn initial(&self, state: usize) -> Option<f64>;
+    /// See [`Optimizer::keeps_step`].
+    fn keeps_step(&self) -> bool;
+    /// See [`Optimizer::check`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    fn check(&self) -> Result<(), OptimizerError>;
     /// See [`Optimizer::update`].
     fn update(&self, at: &Update<'_>) -> Var;
     /// See [`Optimizer::structural`].
@@ -114,6 +222,22 @@ pub trait DynOptimizer: Any + Debug + Send + Sync {
 impl<O: Optimizer> DynOptimizer for O {
     fn states(&self) -> &'static [&'static str] {
         Optimizer::states(self)
+    }
+
+    fn kept(&self, state: usize, shape: &[usize]) -> Option<Kept> {
+        Optimizer::kept(self, state, shape)
+    }
+
+    fn initial(&self, state: usize) -> Option<f64> {
+        Optimizer::initial(self, state)
+    }
+
+    fn keeps_step(&self) -> bool {
+        Optimizer::keeps_step(self)
+    }
+
+    fn check(&self) -> Result<(), OptimizerError> {
+        Optimizer::check(self)
     }
 
     fn update(&self, at: &Update<'_>) -> Var {

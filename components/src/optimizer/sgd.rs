@@ -4,7 +4,8 @@ use bevy_ecs::prelude::*;
 use neurarch_kernels::ops::sgd::{SgdMomentum, SgdRates, SgdSettings};
 use neurarch_kernels::program::trace::Var;
 
-use super::{Optimizer, Update, scalars};
+use super::check::{at_least_0, require};
+use super::{Optimizer, OptimizerError, Update, scalars};
 
 /// Stochastic gradient descent, with momentum if `momentum` is not 0.
 ///
@@ -44,6 +45,20 @@ impl Default for SGD {
 impl Optimizer for SGD {
     fn states(&self) -> &'static [&'static str] {
         if self.momentum == 0.0 { &[] } else { &["momentum_buffer"] }
+    }
+
+    fn keeps_step(&self) -> bool {
+        false
+    }
+
+    fn check(&self) -> Result<(), OptimizerError> {
+        at_least_0("learning rate", self.lr)?;
+        at_least_0("momentum value", self.momentum)?;
+        at_least_0("weight_decay value", self.weight_decay)?;
+        let is_plain = self.momentum > 0.0 && self.dampening == 0.0;
+        require(!self.nesterov || is_plain, || {
+            "Nesterov momentum requires a momentum and zero dampening".to_owned()
+        })
     }
 
     fn update(&self, at: &Update<'_>) -> Var {

@@ -5,7 +5,7 @@
 //! p ← p - lr / (1 - β₁ᵗ) · m / (√v / √(1 - β₂ᵗ) + eps)
 //! ```
 //!
-//! where `g` has `weight_decay · p` added to it (Adam), or `p` was first multiplied by
+//! where, with amsgrad, `v` in the last line is the greatest `v` so far, `g` has `weight_decay · p` added to it (Adam), or `p` was first multiplied by
 //! `1 - lr · weight_decay` (AdamW). What is the same for all elements is computed in double precision,
 //! then rounded. Source: `torch.optim.Adam` and `AdamW`; a quotient by `√(1 - β₂ᵗ)` is a product by its
 //! reciprocal here, one rounding apart.
@@ -79,33 +79,66 @@ impl Var {
         let inputs =
             [self, gradient, exp_avg, exp_avg_sq, steps, lr, beta1, beta2, eps, weight_decay];
         let [parameter, exp_avg, exp_avg_sq, steps] =
-            self.trace().apply_n(AdamOp(settings), &inputs);
+            self.trace().apply_n(AdamOp { settings, amsgrad: false }, &inputs);
         AdamUpdate { parameter, exp_avg, exp_avg_sq, steps }
+    }
+
+    /// Updates a parameter by Adam's rule with the greatest mean square so far, torch's `max_exp_avg_sq`;
+    /// gives that too.
+    ///
+    /// # Shape
+    ///
+    /// As [`adam`](Var::adam); the greatest mean square is like the others.
+    ///
+    /// Source: `torch.optim.Adam(amsgrad=True)`.
+    pub fn amsgrad(
+        &self,
+        gradient: &Var,
+        (exp_avg, exp_avg_sq, greatest): (&Var, &Var, &Var),
+        steps: &Var,
+        rates: &AdamRates<'_>,
+        settings: AdamSettings,
+    ) -> (AdamUpdate, Var) {
+        let AdamRates { lr, beta1, beta2, eps, weight_decay } = *rates;
+        let inputs = [self, gradient, exp_avg, exp_avg_sq, greatest, steps];
+        let inputs: Vec<_> =
+            inputs.into_iter().chain([lr, beta1, beta2, eps, weight_decay]).collect();
+        let [parameter, exp_avg, exp_avg_sq, greatest, steps] =
+            self.trace().apply_n(AdamOp { settings, amsgrad: true }, &inputs);
+        (AdamUpdate { parameter, exp_avg, exp_avg_sq, steps }, greatest)
     }
 }
 
 #[derive(Clone, Copy, Debug)]
-struct AdamOp(AdamSettings);
+struct AdamOp {
+    settings: AdamSettings,
+    amsgrad: bool,
+}
 
 impl Op for AdamOp {
     fn name(&self) -> &'static str {
-        if self.0.decoupled { "adamw" } else { "adam" }
+        if self.settings.decoupled { "adamw" } else { "adam" }
     }
 
     fn attributes(&self) -> String {
-        format!("index={}{}", self.0.index, if self.0.maximize { " maximize" } else { "" })
+        let AdamSettings { index, maximize, .. } = self.settings;
+        update::attributes(index, &[("amsgrad", self.amsgrad), ("maximize", maximize)])
     }
 
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>, OpError> {
-        update::types(self.name(), inputs, (2, 5), self.0.index)
+        let states = if self.amsgrad { 3 } else { 2 };
+        update::types(self.name(), inputs, (states, 5), self.settings.index)
     }
 
     fn in_place(&self) -> &[(usize, usize)] {
-        &[(0, 0), (2, 1), (3, 2), (4, 3)]
+        update::in_place(if self.amsgrad { 3 } else { 2 })
     }
 
     fn kernel(&self, inputs: &[Operand], _: &[Operand]) -> Box<dyn Kernel> {
-        update::kernel(AdamRule(self.0), &inputs[0].ty)
+        match self.amsgrad {
+            true => update::kernel::<_, 3, 5>(AdamRule(self.settings), &inputs[0].ty),
+            false => update::kernel::<_, 2, 5>(AdamRule(self.settings), &inputs[0].ty),
+        }
     }
 }
 
@@ -140,7 +173,7 @@ thread_local! {
 /// Powers take longer than the update of fifty numbers, and ten thousand models with six parameters each ask
 /// mostly for the same two: a thread remembers its last ones.
 #[inline(always)]
-fn corrections([beta1, beta2]: [f64; 2], step: f64) -> [f64; 2] {
+pub(super) fn corrections([beta1, beta2]: [f64; 2], step: f64) -> [f64; 2] {
     let (known, corrections) = LAST.get();
     if known == [beta1, beta2, step] {
         return corrections;
@@ -150,7 +183,8 @@ fn corrections([beta1, beta2]: [f64; 2], step: f64) -> [f64; 2] {
     corrections
 }
 
-impl Rule<2, 5> for AdamRule {
+/// The third state, if there is one, is the greatest mean square.
+impl<const STATES: usize> Rule<STATES, 5> for AdamRule {
     type Step<T: Float> = Step<T>;
 
     fn index(self) -> usize {
@@ -178,21 +212,25 @@ impl Rule<2, 5> for AdamRule {
         step: &Step<T>,
         p: T::Lanes<S>,
         g: T::Lanes<S>,
-        [m, v]: [T::Lanes<S>; 2],
-    ) -> (T::Lanes<S>, [T::Lanes<S>; 2]) {
+        mut states: [T::Lanes<S>; STATES],
+    ) -> (T::Lanes<S>, [T::Lanes<S>; STATES]) {
         let all = |x: T| T::Lanes::<S>::splat(x);
-        let g = if self.0.maximize { all(T::default()).sub(g) } else { g };
-        let (p, g) = match self.0.decoupled {
-            true => (p.mul(all(step.decay)), g),
-            false => (p, p.mul_add(all(step.decay), g)),
-        };
+        let (m, v) = (states[0], states[1]);
+        let AdamSettings { decoupled, maximize, .. } = self.0;
+        let (p, g) = update::with_decay::<T, S>(decoupled, maximize, step.decay, p, g);
         let m = g.sub(m).mul_add(all(step.new_mean), m);
         // Where no gradient comes any more the mean fades; subnormal numbers would be a hundred times
         // slower than the zero that they stand for.
         let fades = m.abs().lt(all(T::from_f64(f64::from(f32::MIN_POSITIVE))));
         let m = T::Lanes::<S>::select(fades, all(T::default()), m);
         let v = g.mul(g).mul_add(all(step.new_square), v.mul(all(step.old_square)));
-        let root = v.sqrt().mul_add(all(step.correction), all(step.eps));
-        (p.add(m.mul(all(step.size)).div(root)), [m, v])
+        (states[0], states[1]) = (m, v);
+        let mut greatest = v;
+        if STATES > 2 {
+            greatest = update::maximum::<T, S>(states[2], v);
+            states[2] = greatest;
+        }
+        let root = greatest.sqrt().mul_add(all(step.correction), all(step.eps));
+        (p.add(m.mul(all(step.size)).div(root)), states)
     }
 }

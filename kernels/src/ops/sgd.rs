@@ -9,7 +9,7 @@
 //!
 //! where the two lines in the middle are left out if there is no momentum. Source: `torch.optim.SGD`.
 
-use super::update::{self, Rule};
+use super::update::{self, Rule, decayed};
 use crate::cpu::simd::{Float, Lanes, Simd};
 use crate::op::{Kernel, Op, OpError};
 use crate::program::trace::Var;
@@ -106,14 +106,7 @@ impl Op for SgdOp {
 
     fn attributes(&self) -> String {
         let SgdSettings { index, nesterov, maximize } = self.settings;
-        let mut attributes = format!("index={index}");
-        if nesterov {
-            attributes.push_str(" nesterov");
-        }
-        if maximize {
-            attributes.push_str(" maximize");
-        }
-        attributes
+        update::attributes(index, &[("nesterov", nesterov), ("maximize", maximize)])
     }
 
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>, OpError> {
@@ -122,7 +115,7 @@ impl Op for SgdOp {
     }
 
     fn in_place(&self) -> &[(usize, usize)] {
-        if self.has_momentum { &[(0, 0), (2, 1), (3, 2)] } else { &[(0, 0), (2, 1)] }
+        update::in_place(usize::from(self.has_momentum))
     }
 
     fn kernel(&self, inputs: &[Operand], _: &[Operand]) -> Box<dyn Kernel> {
@@ -131,18 +124,6 @@ impl Op for SgdOp {
             false => update::kernel(PlainRule(self.settings), &inputs[0].ty),
         }
     }
-}
-
-/// Adds the weight's decay to the gradient, or to what climbing makes of it.
-#[inline(always)]
-fn decayed<T: Float, S: Simd>(
-    maximize: bool,
-    decay: T,
-    p: T::Lanes<S>,
-    g: T::Lanes<S>,
-) -> T::Lanes<S> {
-    let g = if maximize { T::Lanes::<S>::splat(T::default()).sub(g) } else { g };
-    p.mul_add(T::Lanes::<S>::splat(decay), g)
 }
 
 #[derive(Clone, Copy)]

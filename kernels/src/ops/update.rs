@@ -1,14 +1,165 @@
-//! What the update rules share: the kernel that walks over a parameter and its states in place.
+//! What the update rules share: their inputs, and the kernel that walks over a parameter and its states in
+//! place.
 #![expect(unsafe_code, reason = "vectors are read and written through pointers into operands")]
 
+use core::fmt::Debug;
 use core::marker::PhantomData;
 use core::ptr;
+use std::sync::Arc;
 
 use crate::cpu::simd::{Float, Lanes, Simd};
 use crate::cpu::tile::{Input, Output, Tile, VectorKernel, vector_kernel};
 use crate::dtype::Dtype;
-use crate::op::{Kernel, OpError};
-use crate::shape::Type;
+use crate::op::{Kernel, Op, OpError};
+use crate::program::trace::Var;
+use crate::shape::{Operand, Type};
+
+/// What an update rule reads beside the parameter.
+#[derive(Clone, Copy)]
+pub struct UpdateInputs<'a> {
+    /// The gradient, of the parameter's type.
+    pub gradient: &'a Var,
+    /// The states, of the parameter's type, in the order that the rule names.
+    pub states: &'a [Var],
+    /// The counts of steps: f32, `[k]`.
+    pub steps: &'a Var,
+    /// Which of the counts is this parameter's.
+    pub index: usize,
+    /// Gives a rate by its name: f64 of shape `[]`.
+    pub rate: &'a dyn Fn(&'static str) -> Var,
+}
+
+/// What an update gives; to be stored in the slots of its inputs.
+#[derive(Clone, Debug)]
+pub struct Updated {
+    /// The parameter.
+    pub parameter: Var,
+    /// The states.
+    pub states: Vec<Var>,
+    /// The counts of steps, one of them higher by 1.
+    pub steps: Var,
+}
+
+/// Records the update of `parameter` by `rule`; `rates` names its rates in order.
+pub(super) fn apply<R, const STATES: usize, const RATES: usize>(
+    parameter: &Var,
+    at: &UpdateInputs<'_>,
+    rule: R,
+    rates: [&'static str; RATES],
+) -> Updated
+where
+    R: Named + Rule<STATES, RATES>,
+{
+    record(parameter, at, &rates, STATES, Arc::new(UpdateOp(rule)))
+}
+
+/// Records an update by an op whose inputs are as a [`Rule`]'s.
+pub(super) fn record(
+    parameter: &Var,
+    at: &UpdateInputs<'_>,
+    rates: &[&'static str],
+    states: usize,
+    op: Arc<dyn Op>,
+) -> Updated {
+    let rates: Vec<_> = rates.iter().map(|&name| (at.rate)(name)).collect();
+    let inputs = [parameter, at.gradient].into_iter().chain(at.states);
+    let inputs: Vec<_> = inputs.chain([at.steps]).chain(&rates).collect();
+    let mut outputs = parameter.trace().apply_all(op, &inputs, states + 2);
+    let parameter = outputs.remove(0);
+    let steps = outputs.pop().unwrap_or_else(|| at.steps.clone());
+    Updated { parameter, states: outputs, steps }
+}
+
+/// Pairs of inputs and outputs that share their memory, of up to four states.
+const IN_PLACE: [(usize, usize); 6] = [(0, 0), (2, 1), (3, 2), (4, 3), (5, 4), (6, 5)];
+
+/// Lists the inputs that an update of `states` states changes in place.
+pub(super) fn in_place(states: usize) -> &'static [(usize, usize)] {
+    &IN_PLACE[..states + 2]
+}
+
+/// An update rule as an op.
+#[derive(Clone, Copy, Debug)]
+struct UpdateOp<R, const STATES: usize, const RATES: usize>(R);
+
+impl<R, const STATES: usize, const RATES: usize> Op for UpdateOp<R, STATES, RATES>
+where
+    R: Named + Rule<STATES, RATES>,
+{
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+
+    fn attributes(&self) -> String {
+        self.0.attributes()
+    }
+
+    fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>, OpError> {
+        types(self.name(), inputs, (STATES, RATES), self.0.index())
+    }
+
+    fn in_place(&self) -> &[(usize, usize)] {
+        in_place(STATES)
+    }
+
+    fn kernel(&self, inputs: &[Operand], _: &[Operand]) -> Box<dyn Kernel> {
+        kernel(self.0, &inputs[0].ty)
+    }
+}
+
+/// How an update rule is printed.
+pub(super) trait Named: Copy + Debug {
+    /// Gives the name of the op.
+    fn name(self) -> &'static str;
+
+    /// Gives what decides the formula, with the place of the parameter's count.
+    fn attributes(self) -> String;
+}
+
+/// Prints the place of a parameter's count, then the flags that are set.
+pub(super) fn attributes(index: usize, flags: &[(&str, bool)]) -> String {
+    let set = flags.iter().filter(|(_, is_set)| *is_set);
+    set.fold(format!("index={index}"), |text, (name, _)| format!("{text} {name}"))
+}
+
+/// Gives the gradient, its sign turned around to climb, with the weight's decay added.
+#[inline(always)]
+pub(super) fn decayed<T: Float, S: Simd>(
+    maximize: bool,
+    decay: T,
+    p: T::Lanes<S>,
+    g: T::Lanes<S>,
+) -> T::Lanes<S> {
+    p.mul_add(T::Lanes::<S>::splat(decay), climbed::<T, S>(maximize, g))
+}
+
+/// Gives the parameter and its gradient after the weight's decay: decoupled, the parameter times `decay`;
+/// otherwise the gradient with `decay` times the parameter added.
+#[inline(always)]
+pub(super) fn with_decay<T: Float, S: Simd>(
+    decoupled: bool,
+    maximize: bool,
+    decay: T,
+    p: T::Lanes<S>,
+    g: T::Lanes<S>,
+) -> (T::Lanes<S>, T::Lanes<S>) {
+    match decoupled {
+        true => (p.mul(T::Lanes::<S>::splat(decay)), climbed::<T, S>(maximize, g)),
+        false => (p, decayed::<T, S>(maximize, decay, p, g)),
+    }
+}
+
+/// Gives the gradient, its sign turned around to climb.
+#[inline(always)]
+pub(super) fn climbed<T: Float, S: Simd>(maximize: bool, g: T::Lanes<S>) -> T::Lanes<S> {
+    if maximize { T::Lanes::<S>::splat(T::default()).sub(g) } else { g }
+}
+
+/// Gives the greater of two numbers, or NaN if one is.
+#[inline(always)]
+pub(super) fn maximum<T: Float, S: Simd>(a: T::Lanes<S>, b: T::Lanes<S>) -> T::Lanes<S> {
+    T::Lanes::<S>::select(b.eq(b), T::Lanes::<S>::select(a.eq(a), a.max(b), a), b)
+}
 
 /// An update rule: what becomes of a parameter and its `STATES` states, a vector at a time.
 ///
@@ -20,12 +171,27 @@ pub(super) trait Rule<const STATES: usize, const RATES: usize>:
     /// A step's numbers, ready for vectors of `T`.
     type Step<T: Float>: Copy + Default;
 
+    /// Whether the numbers of a step follow from states too: those that are one number for a parameter, the
+    /// same in all its elements.
+    const READS_STATES: bool = false;
+
     /// Gives the place of this parameter's count.
     fn index(self) -> usize;
 
     /// Prepares update number `step`, counted from 1, of a model with these rates. Implementations are
     /// `#[inline(always)]`.
     fn step<T: Float>(self, rates: [f64; RATES], step: f64) -> Self::Step<T>;
+
+    /// [`step`](Rule::step) of a rule that reads states, given the first element of each.
+    fn step_from<T: Float>(
+        self,
+        rates: [f64; RATES],
+        step: f64,
+        states: [T; STATES],
+    ) -> Self::Step<T> {
+        let _ = states;
+        self.step(rates, step)
+    }
 
     /// Gives parameter and states after the update.
     fn update<T: Float, S: Simd>(
@@ -116,7 +282,13 @@ impl<T: Float, R: Rule<STATES, RATES>, const STATES: usize, const RATES: usize> 
             for (own, rate) in own.iter_mut().zip(&rates) {
                 *own = rate.at(model)[0];
             }
-            if last != (own, *count) {
+            if R::READS_STATES {
+                let mut first = [T::default(); STATES];
+                for (first, state) in first.iter_mut().zip(&mut states) {
+                    *first = state.at(model).first().copied().unwrap_or_default();
+                }
+                step = rule.step_from::<T>(own, f64::from(*count), first);
+            } else if last != (own, *count) {
                 last = (own, *count);
                 step = rule.step::<T>(own, f64::from(*count));
             }

@@ -1,15 +1,22 @@
 //! Which component types are optimizers, and who has one.
 
+pub mod clip;
+pub mod lbfgs;
 pub mod lr_scheduler;
+pub mod state_dict;
+pub mod swa_utils;
 
 use bevy_ecs::component::ComponentId;
 use bevy_ecs::prelude::*;
 use bevy_ecs::world::EntityRef;
-use neurarch_components::optimizer::{Adam, AdamW, DynOptimizer, Optimizer, SGD};
+use neurarch_components::optimizer::{
+    ASGD, Adadelta, Adafactor, Adagrad, Adam, AdamW, Adamax, DynOptimizer, NAdam, Optimizer, RAdam,
+    RMSprop, Rprop, SGD,
+};
 use neurarch_components::population::Group;
 use neurarch_components::scheduler::{Scheduler, SchedulerError};
 
-/// The component types that are optimizers. [`SGD`], [`Adam`] and [`AdamW`] are known from the start.
+/// The component types that are optimizers. torch's are known from the start.
 #[derive(Resource, Debug)]
 pub struct Optimizers {
     types: Vec<OptimizerType>,
@@ -41,6 +48,15 @@ impl Optimizers {
             Self::add::<SGD>(world);
             Self::add::<Adam>(world);
             Self::add::<AdamW>(world);
+            Self::add::<NAdam>(world);
+            Self::add::<RAdam>(world);
+            Self::add::<Adamax>(world);
+            Self::add::<Adagrad>(world);
+            Self::add::<Adadelta>(world);
+            Self::add::<RMSprop>(world);
+            Self::add::<ASGD>(world);
+            Self::add::<Rprop>(world);
+            Self::add::<Adafactor>(world);
         }
     }
 

@@ -1,6 +1,7 @@
 //! [`StepError`].
 
 use neurarch_components::hook::HookKind;
+use neurarch_components::optimizer::OptimizerError;
 use neurarch_kernels::dtype::Dtype;
 use neurarch_kernels::program::VerifyError;
 use neurarch_kernels::program::eager::ReadError;
@@ -109,6 +110,14 @@ pub enum StepError {
     NoOptimizer {
         /// The model's index.
         model: usize,
+    },
+    /// An optimizer has a number that its rule refuses; torch's words.
+    #[error("model {model}: {source}")]
+    Optimizer {
+        /// The model's index.
+        model: usize,
+        /// Why.
+        source: OptimizerError,
     },
     /// There is no forward pass to go on from.
     #[error("expected a forward pass before {0}")]

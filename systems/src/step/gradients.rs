@@ -1,22 +1,23 @@
 //! Gradients that are there: taking them away, and those of inputs.
 
 use bevy_ecs::prelude::*;
-use ndarray::{ArrayD, IxDyn};
+use ndarray::{ArrayD, ArrayViewD, IxDyn};
 use neurarch_components::column::{ColumnKey, row_mut};
 use neurarch_components::mode::{Bits, HasGradient};
 use neurarch_components::population::Population;
 use neurarch_kernels::dtype::Element;
-use neurarch_kernels::program::Role;
+use neurarch_kernels::program::{Role, Slot};
 
 use super::StepError;
 use super::check::{check_dtype, models, shaped};
 use super::update::run_rule;
-use crate::access;
+use crate::access::{self, AccessError};
 use crate::cohort;
 use crate::plans::Kind;
 use crate::run::{self, Run, with_run};
 use crate::shared;
 use crate::sign::{self, SignError};
+use crate::traverse::locate;
 
 /// Takes gradients away: to torch's `None`, or to zeros where there are any if `set_to_none` is false. Of a
 /// population, those of all active models; of a module, those of its parameters and of all below it.
@@ -78,6 +79,51 @@ fn zero_grad_below(world: &mut World, module: Entity, set_to_none: bool) -> Resu
         if let Some(row) = row_mut(world, entity, key) {
             row.fill(0);
         }
+    }
+    Ok(())
+}
+
+/// Overwrites the gradient of one parameter of a model, or takes it away.
+///
+/// # Errors
+///
+/// If `root` is no model's root or has no such parameter, or `gradient` has another shape or element type.
+/// Nothing is written then.
+///
+/// Source: assignment to `torch.Tensor.grad`.
+pub fn set_gradient<T: Element>(
+    world: &mut World,
+    root: Entity,
+    name: &str,
+    gradient: Option<ArrayViewD<'_, T>>,
+) -> Result<(), AccessError> {
+    let at = locate(world, root)?;
+    let blueprint = at.blueprint(world);
+    let slot = access::find_slot(&blueprint, name).filter(|slot| slot.role == Role::Parameter);
+    let slot = slot.ok_or_else(|| AccessError::NoSuchName {
+        module: blueprint.positions[0].module.type_name(),
+        name: name.to_owned(),
+    })?;
+    let slot = Slot { role: Role::Gradient, ..slot };
+    if let Some(gradient) = &gradient {
+        let (name, expected) = (name.to_owned(), slot.ty.dtype);
+        if T::DTYPE != expected {
+            return Err(AccessError::Dtype { name, expected, given: T::DTYPE });
+        }
+        if gradient.shape() != &*slot.ty.shape {
+            let (expected, given) = (slot.ty.shape.to_vec(), gradient.shape().to_vec());
+            return Err(AccessError::Shape { name, expected, given });
+        }
+        access::add_columns(world, at.population, at.group, std::slice::from_ref(&slot));
+        let entity = at.group(world).modules[slot.position][at.member];
+        if let Some(row) = row_mut(world, entity, ColumnKey::of(&slot)) {
+            let numbers: Vec<T> = gradient.iter().copied().collect();
+            row[..slot.ty.size_bytes()].copy_from_slice(bytemuck::cast_slice(&numbers));
+        }
+    }
+    let number = blueprint.number(slot.position, slot.index);
+    if let Some(mut bits) = world.get_mut::<HasGradient>(root) {
+        bits.0.set(number, gradient.is_some());
     }
     Ok(())
 }

@@ -16,6 +16,6 @@ mod update;
 pub use backward::{backward, backward_from, backward_with, has_loss, loss};
 pub use error::StepError;
 pub use forward::{forward, forward_any, forward_into, forward_with};
-pub use gradients::{input_gradient, input_gradients, zero_grad};
+pub use gradients::{input_gradient, input_gradients, set_gradient, zero_grad};
 pub use train::{train_step, train_step_into, train_step_with, train_steps};
 pub use update::step;

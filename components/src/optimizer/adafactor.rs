@@ -1,0 +1,113 @@
+//! [`Adafactor`].
+
+use bevy_ecs::prelude::*;
+use neurarch_kernels::dtype::Dtype;
+use neurarch_kernels::ops::adafactor::AdafactorSettings;
+use neurarch_kernels::program::trace::Var;
+
+use super::check::require;
+use super::{Form, Kept, Optimizer, OptimizerError, Update};
+
+/// Adafactor: steps scaled by the mean square of the gradient, of which only means of rows and columns are
+/// kept.
+///
+/// The numbers are scalar slots, except that whether there is an `eps.0` is structure, as is the flag.
+///
+/// Source: `torch.optim.Adafactor`. Its state here takes twice the parameter's memory.
+#[derive(Component, Clone, Copy, Debug, PartialEq)]
+#[component(summary_tick)]
+pub struct Adafactor {
+    /// The greatest learning rate.
+    pub lr: f64,
+    /// The power of the step by which means follow new gradients.
+    pub beta2_decay: f64,
+    /// The least root of the mean square (if `None`, the distance from 1 to the next number of the parameter's
+    /// type), and the least size of a parameter.
+    pub eps: (Option<f64>, f64),
+    /// The greatest size of a step before it is scaled.
+    pub d: f64,
+    /// The parameter is multiplied by `1 - lr · weight_decay` before each step.
+    pub weight_decay: f64,
+    /// Whether to climb.
+    pub maximize: bool,
+}
+
+impl Default for Adafactor {
+    fn default() -> Self {
+        Adafactor {
+            lr: 1e-2,
+            beta2_decay: -0.8,
+            eps: (None, 1e-3),
+            d: 1.0,
+            weight_decay: 0.0,
+            maximize: false,
+        }
+    }
+}
+
+impl Optimizer for Adafactor {
+    fn states(&self) -> &'static [&'static str] {
+        &["row_var", "col_var"]
+    }
+
+    fn kept(&self, state: usize, shape: &[usize]) -> Option<Kept> {
+        let (name, form) = match (state, shape.len()) {
+            (0, 0 | 1) => ("variance", Form::Elements),
+            (0, _) => ("row_var", Form::Rows),
+            (1, 2..) => ("col_var", Form::Columns),
+            _ => return None,
+        };
+        Some(Kept { name, form })
+    }
+
+    fn check(&self) -> Result<(), OptimizerError> {
+        let Adafactor { lr, beta2_decay, eps: (eps1, eps2), d, weight_decay, .. } = *self;
+        require(lr >= 0.0, || format!("Learning rate should be >= 0 but is: {lr:?}"))?;
+        require(beta2_decay <= 0.0, || {
+            format!("beta2_decay should be <= 0 but is: {beta2_decay:?}")
+        })?;
+        if let Some(eps1) = eps1 {
+            require(eps1 >= 0.0, || format!("epsilon1 should be >= 0 but is: {eps1:?}"))?;
+        }
+        require(eps2 >= 0.0, || format!("epsilon2 should be >= 0 but is: {eps2:?}"))?;
+        require(d >= 1.0, || format!("Clipping threshold d should be >= 1 but is: {d:?}"))?;
+        require(weight_decay >= 0.0, || {
+            format!("weight_decay should be >= 0 but is: {weight_decay:?}")
+        })
+    }
+
+    fn update(&self, at: &Update<'_>) -> Var {
+        let least = match at.parameter.dtype() {
+            Dtype::F64 => f64::EPSILON,
+            _ => f64::from(f32::EPSILON),
+        };
+        let rate = |name| match (name, self.eps.0) {
+            ("eps1", None) => at.trace.constant(least, Dtype::F64, []),
+            _ => at.scalar(name),
+        };
+        let settings = AdafactorSettings { maximize: self.maximize };
+        at.by_rates(&rate, |inputs| at.parameter.adafactor(inputs, settings))
+    }
+
+    fn structural(&self) -> Self {
+        let eps = (self.eps.0.map(|_| 0.0), 0.0);
+        let maximize = self.maximize;
+        Adafactor { lr: 0.0, beta2_decay: 0.0, eps, d: 0.0, weight_decay: 0.0, maximize }
+    }
+
+    fn scalar(&self, name: &str) -> Option<f64> {
+        self.clone().scalar_mut(name).copied()
+    }
+
+    fn scalar_mut(&mut self, name: &str) -> Option<&mut f64> {
+        match name {
+            "lr" => Some(&mut self.lr),
+            "beta2_decay" => Some(&mut self.beta2_decay),
+            "eps1" => self.eps.0.as_mut(),
+            "eps2" => Some(&mut self.eps.1),
+            "d" => Some(&mut self.d),
+            "weight_decay" => Some(&mut self.weight_decay),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! [`Adagrad`].
+
+use bevy_ecs::prelude::*;
+use neurarch_kernels::ops::adagrad::AdagradSettings;
+use neurarch_kernels::program::trace::Var;
+
+use super::check::at_least_0;
+use super::{Optimizer, OptimizerError, Update, scalars};
+
+/// Adagrad: steps scaled by the sum of all squared gradients.
+///
+/// The numbers are scalar slots; the flags are structure.
+///
+/// Source: `torch.optim.Adagrad`.
+#[derive(Component, Clone, Copy, Debug, PartialEq)]
+#[component(summary_tick)]
+pub struct Adagrad {
+    /// Learning rate.
+    pub lr: f64,
+    /// The rate is divided by `1 + (steps - 1) · lr_decay`.
+    pub lr_decay: f64,
+    /// Multiple of the parameter that is added to its gradient.
+    pub weight_decay: f64,
+    /// What the sum starts with.
+    pub initial_accumulator_value: f64,
+    /// What is added to the root of the sum.
+    pub eps: f64,
+    /// Whether to climb.
+    pub maximize: bool,
+}
+
+impl Default for Adagrad {
+    fn default() -> Self {
+        Adagrad {
+            lr: 1e-2,
+            lr_decay: 0.0,
+            weight_decay: 0.0,
+            initial_accumulator_value: 0.0,
+            eps: 1e-10,
+            maximize: false,
+        }
+    }
+}
+
+impl Optimizer for Adagrad {
+    fn states(&self) -> &'static [&'static str] {
+        &["sum"]
+    }
+
+    fn initial(&self, _: usize) -> Option<f64> {
+        Some(self.initial_accumulator_value)
+    }
+
+    fn check(&self) -> Result<(), OptimizerError> {
+        at_least_0("learning rate", self.lr)?;
+        at_least_0("lr_decay value", self.lr_decay)?;
+        at_least_0("weight_decay value", self.weight_decay)?;
+        let initial = self.initial_accumulator_value;
+        at_least_0("initial_accumulator_value value", initial)?;
+        at_least_0("epsilon value", self.eps)
+    }
+
+    fn update(&self, at: &Update<'_>) -> Var {
+        let settings = AdagradSettings { maximize: self.maximize };
+        at.by(|inputs| at.parameter.adagrad(inputs, settings))
+    }
+
+    fn structural(&self) -> Self {
+        Adagrad {
+            lr: 0.0,
+            lr_decay: 0.0,
+            weight_decay: 0.0,
+            initial_accumulator_value: 0.0,
+            eps: 0.0,
+            maximize: self.maximize,
+        }
+    }
+
+    scalars! {
+        "lr" => lr,
+        "lr_decay" => lr_decay,
+        "weight_decay" => weight_decay,
+        "initial_accumulator_value" => initial_accumulator_value,
+        "eps" => eps,
+    }
+}

@@ -1,0 +1,61 @@
+//! [`Adamax`].
+
+use bevy_ecs::prelude::*;
+use neurarch_kernels::ops::adamax::AdamaxSettings;
+use neurarch_kernels::program::trace::Var;
+
+use super::check::adaptive;
+use super::{Optimizer, OptimizerError, Update, scalars};
+
+/// Adamax: Adam by the greatest gradient, which fades, in place of the root of the mean square.
+///
+/// The numbers are scalar slots; the flags are structure.
+///
+/// Source: `torch.optim.Adamax`.
+#[derive(Component, Clone, Copy, Debug, PartialEq)]
+#[component(summary_tick)]
+pub struct Adamax {
+    /// Learning rate.
+    pub lr: f64,
+    /// How much is kept of the mean gradient and of the greatest.
+    pub betas: (f64, f64),
+    /// What is added to the size of each gradient.
+    pub eps: f64,
+    /// Multiple of the parameter that is added to its gradient.
+    pub weight_decay: f64,
+    /// Whether to climb.
+    pub maximize: bool,
+}
+
+impl Default for Adamax {
+    fn default() -> Self {
+        Adamax { lr: 2e-3, betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.0, maximize: false }
+    }
+}
+
+impl Optimizer for Adamax {
+    fn states(&self) -> &'static [&'static str] {
+        &["exp_avg", "exp_inf"]
+    }
+
+    fn check(&self) -> Result<(), OptimizerError> {
+        adaptive(self.lr, self.eps, self.betas, self.weight_decay)
+    }
+
+    fn update(&self, at: &Update<'_>) -> Var {
+        let settings = AdamaxSettings { maximize: self.maximize };
+        at.by(|inputs| at.parameter.adamax(inputs, settings))
+    }
+
+    fn structural(&self) -> Self {
+        Adamax { lr: 0.0, betas: (0.0, 0.0), eps: 0.0, weight_decay: 0.0, maximize: self.maximize }
+    }
+
+    scalars! {
+        "lr" => lr,
+        "beta1" => betas.0,
+        "beta2" => betas.1,
+        "eps" => eps,
+        "weight_decay" => weight_decay,
+    }
+}

@@ -1,0 +1,89 @@
+//! [`NAdam`].
+
+use bevy_ecs::prelude::*;
+use neurarch_kernels::ops::nadam::NAdamSettings;
+use neurarch_kernels::program::trace::Var;
+
+use super::check::{adaptive, at_least_0};
+use super::{Form, Kept, Optimizer, OptimizerError, Update, scalars};
+
+/// `NAdam`: Adam with Nesterov's momentum.
+///
+/// The numbers are scalar slots; the flags are structure.
+///
+/// Source: `torch.optim.NAdam`.
+#[derive(Component, Clone, Copy, Debug, PartialEq)]
+#[component(summary_tick)]
+pub struct NAdam {
+    /// Learning rate.
+    pub lr: f64,
+    /// How much is kept of the running means of the gradient and of its square.
+    pub betas: (f64, f64),
+    /// What is added to the root of the mean square.
+    pub eps: f64,
+    /// Multiple of the parameter that is added to its gradient.
+    pub weight_decay: f64,
+    /// How fast the momentum approaches `betas.0`.
+    pub momentum_decay: f64,
+    /// Whether the parameter itself is multiplied by `1 - lr · weight_decay` instead.
+    pub decoupled_weight_decay: bool,
+    /// Whether to climb.
+    pub maximize: bool,
+}
+
+impl Default for NAdam {
+    fn default() -> Self {
+        NAdam {
+            lr: 2e-3,
+            betas: (0.9, 0.999),
+            eps: 1e-8,
+            weight_decay: 0.0,
+            momentum_decay: 4e-3,
+            decoupled_weight_decay: false,
+            maximize: false,
+        }
+    }
+}
+
+impl Optimizer for NAdam {
+    fn states(&self) -> &'static [&'static str] {
+        &["exp_avg", "exp_avg_sq", "mu_product"]
+    }
+
+    fn kept(&self, state: usize, _: &[usize]) -> Option<Kept> {
+        let form = if state == 2 { Form::Number } else { Form::Elements };
+        self.states().get(state).map(|&name| Kept { name, form })
+    }
+
+    fn check(&self) -> Result<(), OptimizerError> {
+        adaptive(self.lr, self.eps, self.betas, self.weight_decay)?;
+        at_least_0("momentum_decay value", self.momentum_decay)
+    }
+
+    fn update(&self, at: &Update<'_>) -> Var {
+        let settings =
+            NAdamSettings { decoupled: self.decoupled_weight_decay, maximize: self.maximize };
+        at.by(|inputs| at.parameter.nadam(inputs, settings))
+    }
+
+    fn structural(&self) -> Self {
+        NAdam {
+            lr: 0.0,
+            betas: (0.0, 0.0),
+            eps: 0.0,
+            weight_decay: 0.0,
+            momentum_decay: 0.0,
+            decoupled_weight_decay: self.decoupled_weight_decay,
+            maximize: self.maximize,
+        }
+    }
+
+    scalars! {
+        "lr" => lr,
+        "beta1" => betas.0,
+        "beta2" => betas.1,
+        "eps" => eps,
+        "weight_decay" => weight_decay,
+        "momentum_decay" => momentum_decay,
+    }
+}

@@ -1,0 +1,78 @@
+//! [`RAdam`].
+
+use bevy_ecs::prelude::*;
+use neurarch_kernels::ops::radam::RAdamSettings;
+use neurarch_kernels::program::trace::Var;
+
+use super::check::adaptive;
+use super::{Optimizer, OptimizerError, Update, scalars};
+
+/// `RAdam`: Adam that leaves the mean square out until it can be trusted.
+///
+/// The numbers are scalar slots; the flags are structure.
+///
+/// Source: `torch.optim.RAdam`.
+#[derive(Component, Clone, Copy, Debug, PartialEq)]
+#[component(summary_tick)]
+pub struct RAdam {
+    /// Learning rate.
+    pub lr: f64,
+    /// How much is kept of the running means of the gradient and of its square.
+    pub betas: (f64, f64),
+    /// What is added to the root of the mean square.
+    pub eps: f64,
+    /// Multiple of the parameter that is added to its gradient.
+    pub weight_decay: f64,
+    /// Whether the parameter itself is multiplied by `1 - lr · weight_decay` instead.
+    pub decoupled_weight_decay: bool,
+    /// Whether to climb.
+    pub maximize: bool,
+}
+
+impl Default for RAdam {
+    fn default() -> Self {
+        RAdam {
+            lr: 1e-3,
+            betas: (0.9, 0.999),
+            eps: 1e-8,
+            weight_decay: 0.0,
+            decoupled_weight_decay: false,
+            maximize: false,
+        }
+    }
+}
+
+impl Optimizer for RAdam {
+    fn states(&self) -> &'static [&'static str] {
+        &["exp_avg", "exp_avg_sq"]
+    }
+
+    fn check(&self) -> Result<(), OptimizerError> {
+        adaptive(self.lr, self.eps, self.betas, self.weight_decay)
+    }
+
+    fn update(&self, at: &Update<'_>) -> Var {
+        let settings =
+            RAdamSettings { decoupled: self.decoupled_weight_decay, maximize: self.maximize };
+        at.by(|inputs| at.parameter.radam(inputs, settings))
+    }
+
+    fn structural(&self) -> Self {
+        RAdam {
+            lr: 0.0,
+            betas: (0.0, 0.0),
+            eps: 0.0,
+            weight_decay: 0.0,
+            decoupled_weight_decay: self.decoupled_weight_decay,
+            maximize: self.maximize,
+        }
+    }
+
+    scalars! {
+        "lr" => lr,
+        "beta1" => betas.0,
+        "beta2" => betas.1,
+        "eps" => eps,
+        "weight_decay" => weight_decay,
+    }
+}

@@ -1,0 +1,139 @@
+//! Arithmetic on whole gradients and weights: norms, what clips them, averages.
+//!
+//! A gradient is a row of a column: numbers of a type that is known at run time, as bytes aligned for it. Sums
+//! are in double precision, in order.
+
+use crate::cpu::simd::Float;
+use crate::dtype::Dtype;
+
+/// Gives the norm of order `p`: `(Σ |x|ᵖ)^(1/p)`, the greatest `|x|` of order ∞, the least of -∞, the count of
+/// numbers that are not 0 of order 0.
+///
+/// # Panics
+///
+/// If the row is no whole number of elements, or is not aligned for them.
+///
+/// Source: `torch.linalg.vector_norm`.
+pub fn vector_norm(dtype: Dtype, row: &[u8], p: f64) -> f64 {
+    match dtype {
+        Dtype::F64 => norm(bytemuck::cast_slice::<_, f64>(row).iter().copied(), p),
+        _ => norm(bytemuck::cast_slice::<_, f32>(row).iter().map(|&x| f64::from(x)), p),
+    }
+}
+
+/// Gives the norm of order `p` of what has these norms in its parts.
+///
+/// Source: `torch.nn.utils.get_total_norm`, which takes the norm of norms.
+pub fn total_norm(norms: impl Iterator<Item = f64>, p: f64) -> f64 {
+    norm(norms, p)
+}
+
+fn norm(numbers: impl Iterator<Item = f64>, p: f64) -> f64 {
+    let mut sizes = numbers.map(f64::abs).peekable();
+    if sizes.peek().is_none() {
+        return 0.0;
+    }
+    if p == f64::INFINITY {
+        return sizes.fold(0.0, |most, x| if x > most || x.is_nan() { x } else { most });
+    }
+    if p == f64::NEG_INFINITY {
+        let least = |least: f64, x: f64| if x < least || x.is_nan() { x } else { least };
+        return sizes.fold(f64::INFINITY, least);
+    }
+    match p {
+        0.0 => sizes.filter(|&x| x != 0.0).count() as f64,
+        1.0 => sizes.sum(),
+        2.0 => sizes.map(|x| x * x).sum::<f64>().sqrt(),
+        _ => sizes.map(|x| x.powf(p)).sum::<f64>().powf(1.0 / p),
+    }
+}
+
+/// Multiplies every number by `factor`, rounded to their type.
+///
+/// # Panics
+///
+/// As [`vector_norm`].
+pub fn scale(dtype: Dtype, row: &mut [u8], factor: f64) {
+    fn each<T: Float + core::ops::Mul<Output = T>>(row: &mut [u8], factor: f64) {
+        let factor = T::from_f64(factor);
+        bytemuck::cast_slice_mut::<_, T>(row).iter_mut().for_each(|x| *x = *x * factor);
+    }
+    match dtype {
+        Dtype::F64 => each::<f64>(row, factor),
+        _ => each::<f32>(row, factor),
+    }
+}
+
+/// Brings every number into `-limit` to `limit`; NaN stays.
+///
+/// # Panics
+///
+/// As [`vector_norm`].
+///
+/// Source: `torch.clamp`.
+pub fn clamp(dtype: Dtype, row: &mut [u8], limit: f64) {
+    fn each<T: Float>(row: &mut [u8], limit: f64) {
+        let (least, most) = (T::from_f64(-limit), T::from_f64(limit));
+        for x in bytemuck::cast_slice_mut::<_, T>(row) {
+            if *x < least {
+                *x = least;
+            }
+            if *x > most {
+                *x = most;
+            }
+        }
+    }
+    match dtype {
+        Dtype::F64 => each::<f64>(row, limit),
+        _ => each::<f32>(row, limit),
+    }
+}
+
+/// Moves every number of `average` on to that of `row`: `average ← average + (row - average) · weight`, integers
+/// rounded towards zero; it becomes the row where `weight` is 1.
+///
+/// # Panics
+///
+/// As [`vector_norm`], and if one has more numbers than the other.
+///
+/// Source: `torch.lerp`.
+pub fn average(dtype: Dtype, average: &mut [u8], row: &[u8], weight: f64) {
+    fn each<T: bytemuck::Pod>(average: &mut [u8], row: &[u8], lerp: impl Fn(T, T) -> T) {
+        let row: Vec<T> = bytemuck::pod_collect_to_vec(row);
+        let average = bytemuck::cast_slice_mut::<_, T>(average);
+        assert_eq!(average.len(), row.len(), "as many numbers");
+        average.iter_mut().zip(row).for_each(|(average, new)| *average = lerp(*average, new));
+    }
+    let lerp = |old: f64, new: f64| old + (new - old) * weight;
+    match dtype {
+        _ if weight == 1.0 => average.copy_from_slice(row),
+        Dtype::F64 => each::<f64>(average, row, lerp),
+        Dtype::F32 => each::<f32>(average, row, |old, new| lerp(old.into(), new.into()) as f32),
+        Dtype::I64 => each::<i64>(average, row, |old, new| lerp(old as f64, new as f64) as i64),
+        Dtype::F16 | Dtype::BF16 | Dtype::Bool => average.copy_from_slice(row),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn norms_of_every_order_are_torchs() {
+        let row: Vec<u8> = bytemuck::pod_collect_to_vec(&[3.0_f64, 0.0, -4.0]);
+        let of = |p| vector_norm(Dtype::F64, &row, p);
+        assert_eq!([of(2.0), of(1.0), of(f64::INFINITY), of(0.0)], [5.0, 7.0, 4.0, 2.0]);
+        assert_eq!(of(f64::NEG_INFINITY), 0.0);
+        assert!((of(3.0) - 91.0_f64.cbrt()).abs() < 1e-12);
+    }
+
+    #[test]
+    fn what_is_not_a_number_stays_so() {
+        let mut row: Vec<u8> = bytemuck::pod_collect_to_vec(&[f32::NAN, 2.0, -7.0]);
+        clamp(Dtype::F32, &mut row, 1.5);
+        let numbers: Vec<f32> = bytemuck::pod_collect_to_vec(&row);
+        assert!(numbers[0].is_nan());
+        assert_eq!(numbers[1..], [1.5, -1.5]);
+        assert!(vector_norm(Dtype::F32, &row, f64::INFINITY).is_nan());
+    }
+}

@@ -1,0 +1,102 @@
+//! The update rule of Adagrad, in place.
+//!
+//! ```text
+//! g ← g + weight_decay · p          sum ← sum + g²      (sum = initial_accumulator_value at first)
+//! p ← p - lr / (1 + (t - 1) · lr_decay) · g / (√sum + eps)
+//! ```
+//!
+//! Source: `torch.optim.Adagrad`.
+
+use super::update::{self, Named, Rule, UpdateInputs, Updated};
+use crate::cpu::simd::{Float, Lanes, Simd};
+use crate::program::trace::Var;
+
+/// What decides the formula of [`Var::adagrad`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AdagradSettings {
+    /// Whether to climb.
+    pub maximize: bool,
+}
+
+impl Var {
+    /// Updates a parameter by Adagrad's rule; see [the module](self).
+    ///
+    /// States are `sum`; rates are
+    /// `lr`, `lr_decay`, `weight_decay`, `initial_accumulator_value`, `eps`.
+    ///
+    /// # Shape
+    ///
+    /// Gradient and states have the type of `self`; the counts of steps are `[k]` of f32.
+    ///
+    /// Source: `torch.optim.Adagrad`.
+    pub fn adagrad(&self, at: &UpdateInputs<'_>, settings: AdagradSettings) -> Updated {
+        let rates = ["lr", "lr_decay", "weight_decay", "initial_accumulator_value", "eps"];
+        let rule = AdagradRule { index: at.index, settings };
+        update::apply::<_, 1, 5>(self, at, rule, rates)
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct AdagradRule {
+    index: usize,
+    settings: AdagradSettings,
+}
+
+impl Named for AdagradRule {
+    fn name(self) -> &'static str {
+        "adagrad"
+    }
+
+    fn attributes(self) -> String {
+        update::attributes(self.index, &[("maximize", self.settings.maximize)])
+    }
+}
+
+/// A step's numbers.
+#[derive(Clone, Copy, Default)]
+struct Step<T> {
+    /// `-lr / (1 + (t - 1) · lr_decay)`
+    size: T,
+    decay: T,
+    initial: T,
+    eps: T,
+    is_first: bool,
+}
+
+impl Rule<1, 5> for AdagradRule {
+    type Step<T: Float> = Step<T>;
+
+    fn index(self) -> usize {
+        self.index
+    }
+
+    #[inline(always)]
+    fn step<T: Float>(
+        self,
+        [lr, lr_decay, weight_decay, initial_accumulator_value, eps]: [f64; 5],
+        step: f64,
+    ) -> Step<T> {
+        Step {
+            size: T::from_f64(-lr / (1.0 + (step - 1.0) * lr_decay)),
+            decay: T::from_f64(weight_decay),
+            initial: T::from_f64(initial_accumulator_value),
+            eps: T::from_f64(eps),
+            is_first: step == 1.0,
+        }
+    }
+
+    #[inline(always)]
+    fn update<T: Float, S: Simd>(
+        self,
+        step: &Step<T>,
+        p: T::Lanes<S>,
+        g: T::Lanes<S>,
+        [sum]: [T::Lanes<S>; 1],
+    ) -> (T::Lanes<S>, [T::Lanes<S>; 1]) {
+        let all = |x: T| T::Lanes::<S>::splat(x);
+        let g = update::decayed::<T, S>(self.settings.maximize, step.decay, p, g);
+        let sum = if step.is_first { all(step.initial) } else { sum };
+        let sum = g.mul_add(g, sum);
+        (g.div(sum.sqrt().add(all(step.eps))).mul_add(all(step.size), p), [sum])
+    }
+}

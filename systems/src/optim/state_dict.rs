@@ -1,0 +1,349 @@
+//! The state of a model's optimizers, on its way out and back in.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bevy_ecs::prelude::*;
+use neurarch_components::blueprint::Blueprint;
+use neurarch_components::column::{ColumnKey, row, row_mut};
+use neurarch_components::optimizer::{DynOptimizer, Form, Kept};
+use neurarch_components::population::Group;
+use neurarch_components::state::Tensor;
+use neurarch_components::tree::Model;
+use neurarch_kernels::dtype::Dtype;
+use neurarch_kernels::program::{Role, Slot};
+use neurarch_kernels::shape::Type;
+
+use super::Optimizers;
+use crate::access::{self, AccessError};
+use crate::traverse::locate;
+
+/// Why the state of optimizers cannot be read or loaded. Nothing is changed then.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum OptimizerStateError {
+    /// The entity is not the root of a model.
+    #[error(transparent)]
+    Access(#[from] AccessError),
+    /// There are more or fewer groups; torch's words.
+    #[error("loaded state dict has a different number of parameter groups")]
+    Groups,
+    /// A group has more or fewer parameters; torch's words.
+    #[error(
+        "loaded state dict contains a parameter group that doesn't match the size of optimizer's group"
+    )]
+    GroupSize,
+    /// A group has an optimizer of another type.
+    #[error("parameter group {0}: the loaded optimizer is of another type")]
+    Type(usize),
+    /// A tensor has another shape than the state.
+    #[error("state {index}.{name}: expected shape {expected:?}, got {given:?}")]
+    Shape {
+        /// torch's index of the parameter.
+        index: usize,
+        /// The state's name.
+        name: &'static str,
+        /// The shape of the state.
+        expected: Vec<usize>,
+        /// The shape that was given.
+        given: Vec<usize>,
+    },
+}
+
+/// One optimizer of a model, and the parameters that it updates.
+#[derive(Debug)]
+pub struct ParamGroup {
+    /// The optimizer with its numbers and flags.
+    pub optimizer: Box<dyn DynOptimizer>,
+    /// The indices of its parameters.
+    pub params: Vec<usize>,
+}
+
+impl Clone for ParamGroup {
+    fn clone(&self) -> Self {
+        ParamGroup { optimizer: self.optimizer.clone_box(), params: self.params.clone() }
+    }
+}
+
+/// The state of a model's optimizers, in torch's layout.
+///
+/// Source: what `torch.optim.Optimizer.state_dict` gives.
+#[derive(Clone, Debug, Default)]
+pub struct OptimizerStateDict {
+    /// For each parameter, by its index over all groups, its states by torch's names; those that have none
+    /// are left out.
+    pub state: BTreeMap<usize, Vec<Tensor>>,
+    /// The optimizers, those higher in the tree first.
+    pub param_groups: Vec<ParamGroup>,
+}
+
+/// A parameter that an optimizer updates.
+struct Place {
+    position: usize,
+    index: usize,
+    entity: Entity,
+    ty: Type,
+}
+
+struct Owned {
+    entity: Entity,
+    optimizer: Box<dyn DynOptimizer>,
+    places: Vec<Place>,
+}
+
+/// Lists the optimizers of a member of a group, each with its parameters.
+fn groups(world: &World, group: &Group, member: usize, blueprint: &Blueprint) -> Vec<Owned> {
+    let optimizers = world.resource::<Optimizers>();
+    let mut owners: Vec<Option<usize>> = Vec::new();
+    let mut groups: Vec<Owned> = Vec::new();
+    for (position, at) in blueprint.positions.iter().enumerate() {
+        let entity = group.modules[position][member];
+        let own = optimizers.on(world, entity).map(|optimizer| {
+            groups.push(Owned { entity, optimizer: optimizer.clone_box(), places: Vec::new() });
+            groups.len() - 1
+        });
+        let owner = own.or_else(|| at.parent.and_then(|parent| owners[parent]));
+        owners.push(owner);
+        let Some(owner) = owner else { continue };
+        for (index, of) in at.parameters.iter().enumerate() {
+            if of.has_column() && of.tied.is_none() && at.alias.is_none() {
+                groups[owner].places.push(Place { position, index, entity, ty: of.ty.clone() });
+            }
+        }
+    }
+    groups
+}
+
+/// Gives the key of the counts of steps at a position.
+fn steps_slot(blueprint: &Blueprint, position: usize) -> Slot {
+    let ty = Type::new(Dtype::F32, [blueprint.positions[position].parameters.len()]);
+    Slot { name: String::new(), role: Role::Steps, position, index: 0, ty }
+}
+
+fn state_slot(place: &Place, state: usize) -> Slot {
+    let Place { position, index, ty, .. } = place;
+    let role = Role::State(state as u8);
+    Slot { name: String::new(), role, position: *position, index: *index, ty: ty.clone() }
+}
+
+/// Copies the numbers of a companion.
+fn numbers(world: &World, entity: Entity, slot: &Slot) -> Option<Tensor> {
+    let row = row(world, entity, ColumnKey::of(slot))?;
+    let bytes = row[..slot.ty.size_bytes()].to_vec();
+    let shape = slot.ty.shape.to_vec();
+    Some(Tensor::from_native(String::new(), slot.ty.dtype, shape, bytes))
+}
+
+/// Gives the shape in which torch keeps a state.
+fn shape_of(form: Form, shape: &[usize]) -> Vec<usize> {
+    let mut kept = shape.to_vec();
+    match (form, kept.as_mut_slice()) {
+        (Form::Number, _) => kept.clear(),
+        (Form::Rows, [.., last]) => *last = 1,
+        (Form::Columns, [.., rows, _]) => *rows = 1,
+        _ => {}
+    }
+    kept
+}
+
+/// Gives a state as torch keeps it.
+fn keep(state: &Tensor, kept: Kept) -> Tensor {
+    let shape = shape_of(kept.form, &state.shape);
+    let size = state.dtype.size_bytes();
+    let numel: usize = shape.iter().product();
+    let mut bytes = state.to_native();
+    bytes.resize(numel * size, 0);
+    let mut dtype = state.dtype;
+    if kept.form == Form::Number {
+        // The sign says that the number has the parameter's precision, not that of an f32.
+        let double = |bytes: &[u8]| bytemuck::pod_read_unaligned::<f64>(bytes);
+        if dtype == Dtype::F64 && double(&bytes).is_sign_negative() {
+            bytes = double(&bytes).abs().to_ne_bytes().to_vec();
+        } else if dtype == Dtype::F64 {
+            bytes = (double(&bytes) as f32).to_ne_bytes().to_vec();
+            dtype = Dtype::F32;
+        }
+    }
+    Tensor::from_native(kept.name.to_owned(), dtype, shape, bytes)
+}
+
+/// Gives the elements of a state's row from what torch keeps.
+fn restore(tensor: &Tensor, form: Form, ty: &Type) -> Vec<u8> {
+    let mut bytes = tensor.cast(ty.dtype).to_native();
+    if form == Form::Number {
+        if ty.dtype == Dtype::F64 {
+            let number: f64 = bytemuck::pod_read_unaligned(&bytes);
+            bytes = (-number).to_ne_bytes().to_vec();
+        }
+        bytes = bytes.repeat(ty.shape.numel());
+    }
+    bytes.resize(ty.size_bytes(), 0);
+    bytes
+}
+
+/// Copies the state of the optimizers of the model at `root`.
+///
+/// # Errors
+///
+/// If `root` is no model's root.
+///
+/// Source: `torch.optim.Optimizer.state_dict`. There a model has one optimizer with parameter groups, here an
+/// optimizer on a module for each group.
+pub fn optimizer_state_dict(
+    world: &mut World,
+    root: Entity,
+) -> Result<OptimizerStateDict, OptimizerStateError> {
+    let (found, _, _) = find(world, root)?;
+    let (group, member, blueprint) = access::place(world, root)?;
+    debug_assert_eq!(found.len(), groups(world, group, member, blueprint).len());
+    let mut dict = OptimizerStateDict::default();
+    let mut next = 0;
+    for Owned { optimizer, places, .. } in found {
+        let params = (next..next + places.len()).collect();
+        for place in &places {
+            let tensors = states(world, blueprint, &*optimizer, place);
+            if !tensors.is_empty() {
+                dict.state.insert(next, tensors);
+            }
+            next += 1;
+        }
+        dict.param_groups.push(ParamGroup { optimizer, params });
+    }
+    Ok(dict)
+}
+
+/// Copies the states of one parameter.
+fn states(
+    world: &World,
+    blueprint: &Blueprint,
+    optimizer: &dyn DynOptimizer,
+    place: &Place,
+) -> Vec<Tensor> {
+    let steps = numbers(world, place.entity, &steps_slot(blueprint, place.position));
+    let step = steps.and_then(|steps| Some(steps.to_array::<f32>()?[place.index]));
+    let step = step.unwrap_or_default();
+    let mut tensors = Vec::new();
+    let counted = |tensors: &mut Vec<Tensor>| {
+        if optimizer.keeps_step() {
+            tensors.push(Tensor::new("step", ndarray::arr0(step).view()));
+        }
+    };
+    if step == 0.0 {
+        let shape = &place.ty.shape;
+        for state in 0..optimizer.states().len() {
+            let kept = optimizer.kept(state, shape);
+            let Some((kept, initial)) = kept.zip(optimizer.initial(state)) else { continue };
+            let filled = ndarray::ArrayD::from_elem(&shape[..], initial);
+            tensors.push(Tensor::new(kept.name, filled.view()).cast(place.ty.dtype));
+        }
+        if !tensors.is_empty() {
+            counted(&mut tensors);
+        }
+        return tensors;
+    }
+    counted(&mut tensors);
+    for state in 0..optimizer.states().len() {
+        let row = numbers(world, place.entity, &state_slot(place, state));
+        let kept = optimizer.kept(state, &place.ty.shape);
+        tensors.extend(row.zip(kept).map(|(row, kept)| keep(&row, kept)));
+    }
+    tensors
+}
+
+/// What [`find`] gives: the optimizers of a model, the model's population and its group's place there.
+type FoundGroups = (Vec<Owned>, Entity, usize);
+
+fn find(world: &mut World, root: Entity) -> Result<FoundGroups, AccessError> {
+    Optimizers::init(world);
+    let population = world.get::<Model>(root).ok_or(AccessError::NotAModel(root))?.population;
+    let at = locate(world, root)?;
+    let (group, member, blueprint) = access::place(world, root)?;
+    Ok((groups(world, group, member, blueprint), population, at.group))
+}
+
+/// Overwrites the state of the optimizers of the model at `root`, their numbers and flags included. A parameter
+/// that has no state in `dict` has none afterwards, as before its first step.
+///
+/// # Errors
+///
+/// If `root` is no model's root, or the groups, their optimizers' types, or shapes of states differ.
+///
+/// Source: `torch.optim.Optimizer.load_state_dict`.
+pub fn load_optimizer_state_dict(
+    world: &mut World,
+    root: Entity,
+    dict: &OptimizerStateDict,
+) -> Result<(), OptimizerStateError> {
+    let (found, population, group) = find(world, root)?;
+    let blueprint: Arc<Blueprint> = access::place(world, root)?.2.clone();
+    check(&found, dict)?;
+    let mut written = Vec::new();
+    for (own, given) in found.iter().zip(&dict.param_groups) {
+        for (place, index) in own.places.iter().zip(&given.params) {
+            let tensors = dict.state.get(index).map_or(&[][..], Vec::as_slice);
+            let mut is_there = false;
+            for state in 0..given.optimizer.states().len() {
+                let slot = state_slot(place, state);
+                let kept = given.optimizer.kept(state, &place.ty.shape);
+                let tensor = kept.and_then(|kept| {
+                    let tensor = tensors.iter().find(|tensor| tensor.name == kept.name)?;
+                    Some((tensor, kept))
+                });
+                is_there |= tensor.is_some();
+                let bytes = match tensor {
+                    Some((tensor, kept)) => restore(tensor, kept.form, &place.ty),
+                    None => vec![0; place.ty.size_bytes()],
+                };
+                written.push((place.entity, slot, 0, bytes));
+            }
+            let step = tensors.iter().find(|tensor| tensor.name == "step");
+            let step =
+                step.and_then(|step| step.cast(Dtype::F32).to_array::<f32>()?.first().copied());
+            let step = step.unwrap_or(f32::from(u8::from(is_there)));
+            let slot = steps_slot(&blueprint, place.position);
+            written.push((place.entity, slot, place.index * 4, step.to_ne_bytes().to_vec()));
+        }
+    }
+    let slots: Vec<_> = written.iter().map(|(_, slot, ..)| slot.clone()).collect();
+    access::add_columns(world, population, group, &slots);
+    for (entity, slot, from, bytes) in written {
+        if let Some(row) = row_mut(world, entity, ColumnKey::of(&slot)) {
+            row[from..from + bytes.len()].copy_from_slice(&bytes);
+        }
+    }
+    for (own, given) in found.iter().zip(&dict.param_groups) {
+        if let Ok(mut entity) = world.get_entity_mut(own.entity) {
+            given.optimizer.insert(&mut entity);
+        }
+    }
+    Ok(())
+}
+
+fn check(found: &[Owned], dict: &OptimizerStateDict) -> Result<(), OptimizerStateError> {
+    if found.len() != dict.param_groups.len() {
+        return Err(OptimizerStateError::Groups);
+    }
+    for (number, (own, given)) in found.iter().zip(&dict.param_groups).enumerate() {
+        if own.places.len() != given.params.len() {
+            return Err(OptimizerStateError::GroupSize);
+        }
+        if !own.optimizer.is_of_one_type(&*given.optimizer) {
+            return Err(OptimizerStateError::Type(number));
+        }
+        for (place, &index) in own.places.iter().zip(&given.params) {
+            let tensors = dict.state.get(&index).into_iter().flatten();
+            for tensor in tensors {
+                let states = 0..given.optimizer.states().len();
+                let mut kept =
+                    states.filter_map(|state| given.optimizer.kept(state, &place.ty.shape));
+                let Some(kept) = kept.find(|kept| kept.name == tensor.name) else { continue };
+                let expected = shape_of(kept.form, &place.ty.shape);
+                if tensor.shape != expected {
+                    let (name, given) = (kept.name, tensor.shape.clone());
+                    return Err(OptimizerStateError::Shape { index, name, expected, given });
+                }
+            }
+        }
+    }
+    Ok(())
+}
