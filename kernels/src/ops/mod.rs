@@ -45,6 +45,8 @@ pub mod prelu;
 pub mod reduce;
 pub mod relu;
 pub mod reshape;
+pub mod rows;
+pub mod sequence;
 pub mod sgd;
 pub mod sigmoid;
 pub mod silu;
