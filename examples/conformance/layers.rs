@@ -7,8 +7,9 @@ use neurarch::prelude::*;
 
 use crate::arguments::Arguments;
 use crate::case::{Checked, Stop};
+use crate::recurrent::RECURRENT;
 
-type Make = fn(&mut Arguments<'_>) -> Checked<Box<dyn DynModule>>;
+pub type Make = fn(&mut Arguments<'_>) -> Checked<Box<dyn DynModule>>;
 
 /// Makes a convolution of its arguments.
 macro_rules! conv {
@@ -202,13 +203,14 @@ const LAYERS: &[(&str, Make)] = &[
     }),
 ];
 
-fn made(module: impl Module) -> Checked<Box<dyn DynModule>> {
+/// Wraps a layer.
+pub fn made(module: impl Module) -> Checked<Box<dyn DynModule>> {
     Ok(Box::new(module))
 }
 
 /// Makes a layer.
 pub fn make(args: &mut Arguments<'_>) -> Checked<Box<dyn DynModule>> {
-    let known = LAYERS.iter().find(|(name, _)| *name == args.class);
+    let known = LAYERS.iter().chain(RECURRENT).find(|(name, _)| *name == args.class);
     let (_, make) = known.ok_or_else(|| Stop::Needs(format!("needs {}", args.class)))?;
     args.pass_over(&["inplace"]);
     let layer = make(args)?;

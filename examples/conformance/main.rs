@@ -23,6 +23,7 @@ mod layers;
 mod model;
 mod modules;
 mod parametrized;
+mod recurrent;
 mod registration;
 mod schedulers;
 mod state;

@@ -17,6 +17,9 @@ pub mod normalization;
 pub mod parameter;
 pub mod parameter_dict;
 pub mod parameter_list;
+pub mod recurrent;
+pub mod recurrent_cell;
+mod recurrent_stack;
 pub mod sequential;
 pub mod sparse;
 
@@ -52,6 +55,8 @@ pub use normalization::{GroupNorm, LayerNorm, RMSNorm};
 pub use parameter::Parameter;
 pub use parameter_dict::ParameterDict;
 pub use parameter_list::ParameterList;
+pub use recurrent::{GRU, LSTM, RNN};
+pub use recurrent_cell::{GRUCell, LSTMCell, Nonlinearity, RNNCell};
 pub use sequential::Sequential;
 pub use sparse::Embedding;
 
@@ -80,6 +85,8 @@ pub fn register(world: &mut World) {
     ModuleTypes::register::<Flatten>(world);
     ModuleTypes::register::<GELU>(world);
     ModuleTypes::register::<GLU>(world);
+    ModuleTypes::register::<GRU>(world);
+    ModuleTypes::register::<GRUCell>(world);
     ModuleTypes::register::<GroupNorm>(world);
     ModuleTypes::register::<Hardshrink>(world);
     ModuleTypes::register::<Hardsigmoid>(world);
@@ -89,6 +96,8 @@ pub fn register(world: &mut World) {
     ModuleTypes::register::<InstanceNorm1d>(world);
     ModuleTypes::register::<InstanceNorm2d>(world);
     ModuleTypes::register::<InstanceNorm3d>(world);
+    ModuleTypes::register::<LSTM>(world);
+    ModuleTypes::register::<LSTMCell>(world);
     ModuleTypes::register::<LayerNorm>(world);
     ModuleTypes::register::<LazyBatchNorm1d>(world);
     ModuleTypes::register::<LazyBatchNorm2d>(world);
@@ -116,6 +125,8 @@ pub fn register(world: &mut World) {
     ModuleTypes::register::<ParameterDict>(world);
     ModuleTypes::register::<ParameterList>(world);
     ModuleTypes::register::<RMSNorm>(world);
+    ModuleTypes::register::<RNN>(world);
+    ModuleTypes::register::<RNNCell>(world);
     ModuleTypes::register::<ReLU6>(world);
     ModuleTypes::register::<ReLU>(world);
     ModuleTypes::register::<SELU>(world);
