@@ -87,22 +87,18 @@ impl Kind {
     /// Gives the state after a time step; `x` is what the step gets [from its input](Weights::of_inputs).
     pub(super) fn step(self, x: &Var, state: &State, weights: &Weights) -> State {
         let h = state.h.linear(&weights.hh, weights.bias_hh.as_ref());
-        let gate = |of: &Var, gate: usize| {
-            let size = of.shape().last().map_or(0, |size| size / self.gates());
-            of.slice(-1, gate * size..(gate + 1) * size)
-        };
         match (self, &state.c) {
             (Kind::Lstm, Some(c)) => {
-                let gates = x + &h;
-                let [i, f, o] = [0, 1, 3].map(|of| gate(&gates, of).sigmoid());
-                let c = f * c + i * gate(&gates, 2).tanh();
-                let h = o * c.tanh();
+                let [i, f, g, o] = (x + &h).chunk(-1);
+                let c = f.sigmoid() * c + i.sigmoid() * g.tanh();
+                let h = o.sigmoid() * c.tanh();
                 let h = weights.hr.as_ref().map_or_else(|| h.clone(), |hr| h.linear(hr, None));
                 State { h, c: Some(c) }
             }
             (Kind::Gru, _) => {
-                let [r, z] = [0, 1].map(|of| (gate(x, of) + gate(&h, of)).sigmoid());
-                let n = (gate(x, 2) + r * gate(&h, 2)).tanh();
+                let ([xr, xz, xn], [hr, hz, hn]) = (x.chunk(-1), h.chunk(-1));
+                let (r, z) = ((xr + hr).sigmoid(), (xz + hz).sigmoid());
+                let n = (xn + r * hn).tanh();
                 State { h: z * (&state.h - &n) + n, c: None }
             }
             (Kind::Rnn(Nonlinearity::ReLU), _) => State { h: (x + &h).relu(), c: None },

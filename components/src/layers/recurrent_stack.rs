@@ -203,7 +203,7 @@ impl Stack {
             let mut outputs = Vec::new();
             for direction in 0..self.directions() {
                 let weights = self.weights(call, layer, direction);
-                let inputs = weights.of_inputs(&data);
+                let inputs = weights.of_inputs(&data).split(0, &steps.batch_sizes);
                 let first = first(last.len());
                 let (output, state) = match direction {
                     0 => self.forwards(&inputs, &steps.batch_sizes, first, &weights),
@@ -223,22 +223,21 @@ impl Stack {
     /// Walks from the first time step to the last: a sequence that ends leaves the batch.
     fn forwards(
         &self,
-        inputs: &Var,
+        inputs: &[Var],
         batch_sizes: &[usize],
         mut state: State,
         weights: &Weights,
     ) -> (Var, State) {
         let mut size = batch_sizes.first().copied().unwrap_or(0);
-        let (mut start, mut outputs, mut ended) = (0, Vec::new(), Vec::new());
-        for &now in batch_sizes {
+        let (mut outputs, mut ended) = (Vec::new(), Vec::new());
+        for (x, &now) in inputs.iter().zip(batch_sizes) {
             if now < size {
                 ended.push(state.slice(now..size));
                 state = state.slice(0..now);
                 size = now;
             }
-            state = self.kind.step(&inputs.slice(0, start..start + now), &state, weights);
+            state = self.kind.step(x, &state, weights);
             outputs.push(state.h.clone());
-            start += now;
         }
         ended.push(state);
         ended.reverse();
@@ -249,7 +248,7 @@ impl Stack {
     /// Walks from the last time step to the first: each sequence begins with its own end.
     fn backwards(
         &self,
-        inputs: &Var,
+        inputs: &[Var],
         batch_sizes: &[usize],
         first: &State,
         weights: &Weights,
@@ -257,15 +256,14 @@ impl Stack {
         let mut size = batch_sizes.last().copied().unwrap_or(0);
         let is_whole = batch_sizes.first() == Some(&size);
         let mut state = if is_whole { first.clone() } else { first.slice(0..size) };
-        let (mut end, mut outputs) = (batch_sizes.iter().sum::<usize>(), Vec::new());
-        for &now in batch_sizes.iter().rev() {
+        let mut outputs = Vec::new();
+        for (x, &now) in inputs.iter().zip(batch_sizes).rev() {
             if now > size {
                 state = State::cat(&[state, first.slice(size..now)], 0);
                 size = now;
             }
-            state = self.kind.step(&inputs.slice(0, end - now..end), &state, weights);
+            state = self.kind.step(x, &state, weights);
             outputs.push(state.h.clone());
-            end -= now;
         }
         (Var::cat(&outputs.iter().rev().collect::<Vec<_>>(), 0), state)
     }

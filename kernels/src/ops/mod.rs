@@ -55,6 +55,7 @@ pub mod softmax;
 pub mod softplus;
 pub mod softshrink;
 pub mod solve;
+pub mod split;
 pub mod tanh;
 pub mod threshold;
 pub mod tril;

@@ -27,18 +27,15 @@ struct PutRows {
 
 /// Checks that each of `rows` is below `size` and none is there twice.
 fn check(op: &str, rows: &[usize], size: usize) -> Result<(), OpError> {
-    let mut seen = vec![false; size];
-    for &row in rows {
-        match seen.get_mut(row) {
-            None => {
-                let message = format!("{op}: index {row} is out of bounds for size {size}");
-                return Err(OpError(message));
-            }
-            Some(true) => return Err(OpError(format!("{op}: index {row} is there twice"))),
-            Some(seen) => *seen = true,
-        }
+    let mut sorted = rows.to_vec();
+    sorted.sort_unstable();
+    if let Some(row) = sorted.last().filter(|&&row| row >= size) {
+        return Err(OpError(format!("{op}: index {row} is out of bounds for size {size}")));
     }
-    Ok(())
+    match sorted.windows(2).find(|pair| pair[0] == pair[1]) {
+        Some(pair) => Err(OpError(format!("{op}: index {} is there twice", pair[0]))),
+        None => Ok(()),
+    }
 }
 
 /// Gives `ty` with another number of rows, and the number it has.

@@ -163,6 +163,9 @@ impl PackedSequence {
                  total_length={total} and max sequence length being {longest}"
             ));
         }
+        if steps.n_sequences().checked_mul(total).is_none() {
+            return trace.fail(format!("total_length={total} is too large"));
+        }
         steps.pad(batch_first, padding_value, total)
     }
 
