@@ -266,7 +266,7 @@ impl Module for Reader {
     }
 
     fn forward(&self, call: &Call<'_>, x: Var) -> Var {
-        let Tree::Tuple(mut items) = call.child_with("rnn", &x.transpose(0, 1)) else {
+        let Tree::Tuple(mut items) = call.child_with("rnn", x.transpose(0, 1)) else {
             return call.trace.poison();
         };
         match items.swap_remove(1) {
