@@ -460,6 +460,7 @@ fn tree(at: &At<'_>, of: &Tree) -> Result<Value, HookError> {
     Ok(match of {
         Tree::None => Value::Null,
         Tree::Leaf(x) => tensor(at, x)?,
+        Tree::Packed(packed) => tensor(at, &packed.data)?,
         Tree::Number(number) => json!(number),
         Tree::Flag(flag) => json!(flag),
         Tree::Tuple(items) => items.iter().map(|item| tree(at, item)).collect::<Result<_, _>>()?,

@@ -8,6 +8,7 @@ use neurarch::prelude::*;
 use crate::arguments::Arguments;
 use crate::case::{Checked, Stop};
 use crate::losses::LOSSES;
+use crate::recurrent::RECURRENT;
 use crate::spatial::SPATIAL;
 
 pub type Make = fn(&mut Arguments<'_>) -> Checked<Box<dyn DynModule>>;
@@ -205,7 +206,8 @@ pub fn made(module: impl Module) -> Checked<Box<dyn DynModule>> {
 
 /// Makes a layer.
 pub fn make(args: &mut Arguments<'_>) -> Checked<Box<dyn DynModule>> {
-    let known = LAYERS.iter().chain(SPATIAL).chain(LOSSES).find(|(name, _)| *name == args.class);
+    let mut known = LAYERS.iter().chain(SPATIAL).chain(RECURRENT).chain(LOSSES);
+    let known = known.find(|(name, _)| *name == args.class);
     let (_, make) = known.ok_or_else(|| Stop::Needs(format!("needs {}", args.class)))?;
     args.pass_over(&["inplace", "sparse"]);
     let layer = make(args)?;

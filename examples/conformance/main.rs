@@ -27,6 +27,7 @@ mod modules;
 mod optim;
 mod optimizers;
 mod parametrized;
+mod recurrent;
 mod registration;
 mod schedulers;
 mod spatial;

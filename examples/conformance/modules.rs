@@ -10,6 +10,7 @@ use serde_json::Value as Json;
 use crate::case::{Case, Checked, Fields, Stop};
 use crate::compare::{self, Tolerance};
 use crate::model::{Model, build};
+use crate::recurrent;
 use crate::tensors::array;
 
 /// Runs a case.
@@ -77,7 +78,8 @@ fn run_in<T: Element>(case: &Case<'_>) -> Checked {
         world.register_forward_hook(Target::All, |_, _, _| Ok(None))?;
     }
     let mut used = Vec::new();
-    let arguments = arguments(case.json.field("forward")?, &mut used)?;
+    let batch_first = recurrent::batch_first(case);
+    let arguments = arguments(case.json.field("forward")?, batch_first, &mut used)?;
     let arguments = arguments.map(&mut |index: usize| {
         let (numbers, requires_grad) = &inputs[index];
         numbers.input(*requires_grad)
@@ -187,15 +189,20 @@ fn check_names(case: &Case<'_>, model: &mut Model) -> Checked {
 }
 
 /// Reads what the module is called with; the leaves are the numbers of inputs, listed in `used`.
-fn arguments(forward: &Json, used: &mut Vec<usize>) -> Checked<Arguments<usize>> {
-    let positional = forward.list("args")?.iter().map(|tree| argument(tree, used));
+fn arguments(
+    forward: &Json,
+    batch_first: bool,
+    used: &mut Vec<usize>,
+) -> Checked<Arguments<usize>> {
+    let mut argument = |tree| argument(tree, batch_first, used);
+    let positional = forward.list("args")?.iter().map(&mut argument);
     let positional = positional.collect::<Checked<Vec<_>>>()?;
     let keyword = forward.get("kwargs").and_then(Json::as_object).into_iter().flatten();
-    let keyword = keyword.map(|(name, tree)| Ok((name.clone(), argument(tree, used)?)));
+    let keyword = keyword.map(|(name, tree)| Ok((name.clone(), argument(tree)?)));
     Ok(Arguments { positional, keyword: keyword.collect::<Checked<_>>()? })
 }
 
-fn argument(tree: &Json, used: &mut Vec<usize>) -> Checked<Tree<usize>> {
+fn argument(tree: &Json, batch_first: bool, used: &mut Vec<usize>) -> Checked<Tree<usize>> {
     if let Some(index) = tree.get("tensor").and_then(Json::as_u64) {
         let index = index as usize;
         if used.contains(&index) {
@@ -205,8 +212,15 @@ fn argument(tree: &Json, used: &mut Vec<usize>) -> Checked<Tree<usize>> {
         return Ok(Tree::Leaf(index));
     }
     if let Some(items) = tree.get("tuple").and_then(Json::as_array) {
-        let items = items.iter().map(|item| argument(item, used));
+        let items = items.iter().map(|item| argument(item, batch_first, used));
         return Ok(Tree::Tuple(items.collect::<Checked<_>>()?));
+    }
+    if let Some(padded) = tree.get("packed") {
+        let Tree::Leaf(data) = argument(padded, batch_first, used)? else {
+            return Err(Stop::Needs(format!("needs the argument {tree}")));
+        };
+        let lengths = recurrent::lengths(tree)?;
+        return Ok(PackedSequence { data, lengths, batch_first, enforce_sorted: false }.into());
     }
     tree.get("value")
         .map_or_else(|| Err(Stop::Needs(format!("needs the argument {tree}"))), literal)
@@ -231,9 +245,6 @@ fn check_output(
     tolerance: Tolerance,
     leaves: &mut Vec<u64>,
 ) -> Checked {
-    if want.get("padded").is_some() {
-        return Err(Stop::Needs("needs packed sequences".into()));
-    }
     let index = want.get("tensor").and_then(Json::as_u64);
     let items = want.get("tuple").and_then(Json::as_array);
     match (got, index, items) {
@@ -255,6 +266,14 @@ fn check_output(
             .zip(want)
             .try_for_each(|(got, want)| check_output(case, got, want, tolerance, leaves)),
         (Tree::None, None, None) if want.is_null() => Ok(()),
+        (Tree::Packed(got), None, None) if want.get("padded").is_some() => {
+            let of = (got.batch_first, &got.lengths);
+            if of != (recurrent::batch_first(case), &recurrent::lengths(want)?) {
+                return Err(Stop::Differs(format!("output: expected {want}, got lengths {of:?}")));
+            }
+            let padded = Tree::Leaf(got.data.clone());
+            check_output(case, &padded, want.field("padded")?, tolerance, leaves)
+        }
         _ => Err(Stop::Differs(format!("output: expected {want}, got a {}", got.type_name()))),
     }
 }

@@ -26,6 +26,9 @@ pub mod parameter_dict;
 pub mod parameter_list;
 pub mod per_axis;
 pub mod pooling;
+pub mod recurrent;
+pub mod recurrent_cell;
+mod recurrent_stack;
 pub mod response_norm;
 pub mod rrelu;
 pub mod sequential;
@@ -81,6 +84,8 @@ pub use per_axis::PerAxis;
 pub use pooling::{
     AvgPool1d, AvgPool2d, AvgPool3d, LPPool1d, LPPool2d, LPPool3d, MaxPool1d, MaxPool2d, MaxPool3d,
 };
+pub use recurrent::{GRU, LSTM, RNN};
+pub use recurrent_cell::{GRUCell, LSTMCell, Nonlinearity, RNNCell};
 pub use response_norm::{CrossMapLRN2d, LocalResponseNorm};
 pub use rrelu::RReLU;
 pub use sequential::Sequential;
@@ -144,6 +149,8 @@ pub fn register(world: &mut World) {
     ModuleTypes::register::<FusedLinearReLU>(world);
     ModuleTypes::register::<GELU>(world);
     ModuleTypes::register::<GLU>(world);
+    ModuleTypes::register::<GRU>(world);
+    ModuleTypes::register::<GRUCell>(world);
     ModuleTypes::register::<GroupNorm>(world);
     ModuleTypes::register::<Hardshrink>(world);
     ModuleTypes::register::<Hardsigmoid>(world);
@@ -156,6 +163,8 @@ pub fn register(world: &mut World) {
     ModuleTypes::register::<LPPool1d>(world);
     ModuleTypes::register::<LPPool2d>(world);
     ModuleTypes::register::<LPPool3d>(world);
+    ModuleTypes::register::<LSTM>(world);
+    ModuleTypes::register::<LSTMCell>(world);
     ModuleTypes::register::<LayerNorm>(world);
     ModuleTypes::register::<LazyBatchNorm1d>(world);
     ModuleTypes::register::<LazyBatchNorm2d>(world);
@@ -194,6 +203,8 @@ pub fn register(world: &mut World) {
     ModuleTypes::register::<PixelUnshuffle>(world);
     ModuleTypes::register::<RMSNorm>(world);
     ModuleTypes::register::<RReLU>(world);
+    ModuleTypes::register::<RNN>(world);
+    ModuleTypes::register::<RNNCell>(world);
     ModuleTypes::register::<ReLU6>(world);
     ModuleTypes::register::<ReLU>(world);
     ModuleTypes::register::<ReflectionPad1d>(world);

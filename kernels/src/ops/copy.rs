@@ -1,6 +1,8 @@
 //! The kernel that shape ops share: elements are copied from one layout to another.
 #![expect(unsafe_code, reason = "elements are read and written through pointers into operands")]
 
+use core::marker::PhantomData;
+
 use super::elementwise::Walk;
 use crate::cpu::simd::Simd;
 use crate::cpu::tile::{Tile, VectorKernel, vector_kernel};
@@ -123,6 +125,43 @@ impl<T: Move> VectorKernel for Copies<T> {
             }
             for (i, part) in parts.iter().enumerate() {
                 part.copy::<T, S>(inputs.get(i), y);
+            }
+        }
+    }
+}
+
+/// What copies part `i` of input 0 to all of output `i`.
+#[derive(Debug)]
+pub(crate) struct CopyApart {
+    /// One part an output.
+    pub(crate) parts: Vec<Part>,
+    /// Size of one element.
+    pub(crate) element_bytes: usize,
+}
+
+impl CopyApart {
+    /// Makes the kernel.
+    pub(crate) fn kernel(self) -> Box<dyn Kernel> {
+        match self.element_bytes {
+            8 => vector_kernel(Apart { parts: self.parts, element: PhantomData::<f64> }),
+            4 => vector_kernel(Apart { parts: self.parts, element: PhantomData::<f32> }),
+            _ => vector_kernel(Apart { parts: self.parts, element: PhantomData::<u8> }),
+        }
+    }
+}
+
+struct Apart<T> {
+    parts: Vec<Part>,
+    element: PhantomData<T>,
+}
+
+impl<T: Move> VectorKernel for Apart<T> {
+    #[inline(always)]
+    fn run<S: Simd>(&self, tile: &mut Tile<'_>) {
+        for model in 0..tile.models() {
+            let (inputs, mut outputs, _) = tile.model(model).split();
+            for part in &self.parts {
+                part.copy::<T, S>(inputs.get(0), outputs.take::<T>());
             }
         }
     }

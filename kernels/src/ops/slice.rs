@@ -17,12 +17,12 @@ struct Slice {
 }
 
 /// Gives `shape` with another size along `axis`.
-fn with_size(shape: &Shape, axis: usize, size: usize) -> Shape {
+pub(super) fn with_size(shape: &Shape, axis: usize, size: usize) -> Shape {
     shape.iter().enumerate().map(|(i, &n)| if i == axis { size } else { n }).collect()
 }
 
 /// Views as much of `whole` as `shape` asks for.
-fn window(whole: &Operand, shape: &Shape) -> Operand {
+pub(super) fn window(whole: &Operand, shape: &Shape) -> Operand {
     let ty = Type { dtype: whole.ty.dtype, shape: shape.clone() };
     Operand { ty, layout: whole.layout.clone() }
 }

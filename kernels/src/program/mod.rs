@@ -11,6 +11,7 @@ use crate::op::Op;
 use crate::shape::Type;
 
 pub mod eager;
+pub mod packed;
 mod print;
 pub mod trace;
 pub mod tree;

@@ -2,6 +2,7 @@
 //!
 //! Source: `torch.utils._pytree`, and the arguments of a Python call.
 
+use super::packed::PackedSequence;
 use super::trace::Var;
 
 /// A value, a number, or a structure of these: what a module takes or gives.
@@ -22,6 +23,8 @@ pub enum Tree<V = Var> {
     Tuple(Vec<Tree<V>>),
     /// A dictionary, in the order of insertion.
     Dict(Vec<(String, Tree<V>)>),
+    /// Sequences of several lengths.
+    Packed(PackedSequence<V>),
 }
 
 impl<V> Tree<V> {
@@ -32,6 +35,7 @@ impl<V> Tree<V> {
             Tree::Leaf(leaf) => visit(leaf),
             Tree::Tuple(items) => items.iter().for_each(|item| item.visit(visit)),
             Tree::Dict(items) => items.iter().for_each(|(_, item)| item.visit(visit)),
+            Tree::Packed(packed) => visit(&packed.data),
         }
     }
 
@@ -53,6 +57,7 @@ impl<V> Tree<V> {
             Tree::Dict(items) => {
                 Tree::Dict(items.into_iter().map(|(key, item)| (key, item.map(f))).collect())
             }
+            Tree::Packed(packed) => Tree::Packed(packed.map(f)),
         }
     }
 
@@ -81,6 +86,7 @@ impl<V> Tree<V> {
             Tree::Flag(_) => "bool",
             Tree::Tuple(_) => "tuple",
             Tree::Dict(_) => "dict",
+            Tree::Packed(_) => "PackedSequence",
         }
     }
 }
@@ -94,6 +100,12 @@ impl From<Var> for Tree {
 impl From<&Var> for Tree {
     fn from(leaf: &Var) -> Self {
         Tree::Leaf(leaf.clone())
+    }
+}
+
+impl<V> From<PackedSequence<V>> for Tree<V> {
+    fn from(packed: PackedSequence<V>) -> Self {
+        Tree::Packed(packed)
     }
 }
 
