@@ -19,6 +19,7 @@ pub mod registered;
 pub mod registry;
 pub mod repr;
 pub mod scheduler;
+pub mod signature;
 pub mod state;
 pub mod tie;
 pub mod tree;

@@ -1,6 +1,7 @@
 //! Layers: components that say what a module computes, named as torch names them, one file a family.
 
 pub mod activation;
+pub mod attention;
 pub mod bare;
 pub mod batchnorm;
 pub mod conv;
@@ -19,6 +20,8 @@ pub mod parameter_dict;
 pub mod parameter_list;
 pub mod sequential;
 pub mod sparse;
+pub mod transformer;
+pub mod transformer_layer;
 
 use bevy_ecs::world::World;
 
@@ -26,6 +29,7 @@ pub use activation::{
     Approximate, ELU, GELU, Identity, LeakyReLU, LogSoftmax, ReLU, SiLU, Sigmoid, Softmax,
     Softplus, Tanh,
 };
+pub use attention::MultiheadAttention;
 pub use bare::BareModule;
 pub use batchnorm::{BatchNorm1d, BatchNorm2d, BatchNorm3d};
 pub use conv::{
@@ -41,7 +45,7 @@ pub use lazy_norm_conv::{
     LazyConvTranspose1d, LazyConvTranspose2d, LazyConvTranspose3d, LazyInstanceNorm1d,
     LazyInstanceNorm2d, LazyInstanceNorm3d,
 };
-pub use linear::Linear;
+pub use linear::{Linear, NonDynamicallyQuantizableLinear};
 pub use module_dict::ModuleDict;
 pub use module_list::ModuleList;
 pub use nonlinear::{
@@ -54,6 +58,8 @@ pub use parameter_dict::ParameterDict;
 pub use parameter_list::ParameterList;
 pub use sequential::Sequential;
 pub use sparse::Embedding;
+pub use transformer::{Transformer, TransformerDecoder, TransformerEncoder};
+pub use transformer_layer::{Activation, TransformerDecoderLayer, TransformerEncoderLayer};
 
 pub use crate::containers::{ContainerError, IntoModule, Slice};
 use crate::parametrizations::{ParametrizationList, Parametrizations};
@@ -112,6 +118,8 @@ pub fn register(world: &mut World) {
     ModuleTypes::register::<Mish>(world);
     ModuleTypes::register::<ModuleDict>(world);
     ModuleTypes::register::<ModuleList>(world);
+    ModuleTypes::register::<MultiheadAttention>(world);
+    ModuleTypes::register::<NonDynamicallyQuantizableLinear>(world);
     ModuleTypes::register::<PReLU>(world);
     ModuleTypes::register::<ParameterDict>(world);
     ModuleTypes::register::<ParameterList>(world);
@@ -131,5 +139,10 @@ pub fn register(world: &mut World) {
     ModuleTypes::register::<Tanh>(world);
     ModuleTypes::register::<Tanhshrink>(world);
     ModuleTypes::register::<Threshold>(world);
+    ModuleTypes::register::<Transformer>(world);
+    ModuleTypes::register::<TransformerDecoder>(world);
+    ModuleTypes::register::<TransformerDecoderLayer>(world);
+    ModuleTypes::register::<TransformerEncoder>(world);
+    ModuleTypes::register::<TransformerEncoderLayer>(world);
     ModuleTypes::register::<Unflatten>(world);
 }

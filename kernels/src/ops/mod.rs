@@ -5,6 +5,7 @@
 
 pub mod activation;
 pub mod adam;
+pub mod attention;
 pub mod binary;
 pub mod boundary;
 pub mod cast;
