@@ -174,3 +174,125 @@ fn check(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Array, check_gradient, check_layouts, evaluate, same_bits};
+
+    fn of(shape: impl Into<Shape>, pitch: f64) -> Array {
+        Array::from_fn(Dtype::F64, shape, |i| (pitch * i as f64 + 0.5).sin())
+    }
+
+    /// Query with 4 heads, key and value with 2.
+    fn grouped() -> [Array; 3] {
+        [of([1, 4, 2, 3], 0.7), of([1, 2, 3, 3], 1.1), of([1, 2, 3, 2], 1.7)]
+    }
+
+    #[test]
+    fn gradients_are_the_slopes_of_forward() {
+        let mask = Array::new(Dtype::F64, [2, 3], [0.0, 0.5, f64::NEG_INFINITY, -1.0, 0.0, 1.0]);
+        let [query, key, value] = grouped();
+        let inputs = [query, key, value];
+        let grouped = AttentionOptions { enable_gqa: true, ..AttentionOptions::default() };
+        let attend = |v: &[Var], options| v[0].scaled_dot_product_attention(&v[1], &v[2], options);
+        let causal = AttentionOptions { is_causal: true, scale: Some(-2.0), ..grouped };
+        check_gradient(|v| attend(v, causal), &inputs, 1e-6);
+        check_layouts(|v| attend(v, causal), &inputs);
+        let masked = |v: &[Var]| {
+            let mask = v[0].trace().constant(0.0, Dtype::F64, [2, 3]);
+            let options = AttentionOptions { attn_mask: Some(&mask), ..grouped };
+            attend(v, options)
+        };
+        check_gradient(masked, &inputs, 1e-6);
+        let added = |v: &[Var]| {
+            let options = AttentionOptions { attn_mask: Some(&v[3]), ..grouped };
+            attend(v, options)
+        };
+        let [query, key, value] = inputs;
+        check_layouts(added, &[query, key, value, mask]);
+    }
+
+    #[test]
+    fn heads_that_share_keys_are_those_that_have_copies() {
+        let [query, key, value] = grouped();
+        let options = AttentionOptions { enable_gqa: true, ..AttentionOptions::default() };
+        let shared = evaluate(
+            |v| v[0].scaled_dot_product_attention(&v[1], &v[2], options),
+            &[query.clone(), key.clone(), value.clone()],
+            &[],
+        );
+        let copies = |x: &Array| {
+            let half = x.elements.len() / 2;
+            let heads = x.elements.chunks(half).flat_map(|head| [head, head]).flatten().copied();
+            let shape = [1, 4, x.ty.shape[2], x.ty.shape[3]];
+            Array::new(Dtype::F64, shape, heads.collect::<Vec<_>>())
+        };
+        let inputs = [query, copies(&key), copies(&value)];
+        let copied = evaluate(
+            |v| v[0].scaled_dot_product_attention(&v[1], &v[2], AttentionOptions::default()),
+            &inputs,
+            &[],
+        );
+        assert!(same_bits(&shared.elements, &copied.elements));
+    }
+
+    #[test]
+    fn a_query_that_sees_no_key_gets_zero() {
+        let [query, key, value] = [of([2, 3], 0.7), of([3, 3], 1.1), of([3, 2], 1.7)];
+        let flags = Array::new(Dtype::Bool, [2, 3], [0.0, 0.0, 0.0, 0.0, 1.0, 0.0]);
+        let y = evaluate(
+            |v| {
+                let options =
+                    AttentionOptions { attn_mask: Some(&v[3]), ..AttentionOptions::default() };
+                v[0].scaled_dot_product_attention(&v[1], &v[2], options)
+            },
+            &[query, key, value.clone(), flags],
+            &[],
+        );
+        // The second query sees the second value alone.
+        assert_eq!(y.elements, [0.0, 0.0, value.elements[2], value.elements[3]]);
+    }
+
+    #[test]
+    fn what_torch_refuses_is_refused_in_its_words() {
+        let error = |shapes: [&[usize]; 3], is_causal: bool, mask: Option<(Dtype, &[usize])>| {
+            let trace = Trace::new();
+            let [q, k, v] =
+                shapes.map(|shape| trace.input(crate::shape::Type::new(Dtype::F32, shape)));
+            let mask =
+                mask.map(|(dtype, shape)| trace.input(crate::shape::Type::new(dtype, shape)));
+            let options = AttentionOptions {
+                attn_mask: mask.as_ref(),
+                is_causal,
+                enable_gqa: shapes[0].len() > 2,
+                ..AttentionOptions::default()
+            };
+            let _ = q.scaled_dot_product_attention(&k, &v, options);
+            trace.error().map(|error| error.message).unwrap_or_default()
+        };
+        let two: [&[usize]; 3] = [&[2, 3]; 3];
+        assert_eq!(
+            error([&[3], &[2, 3], &[2, 3]], false, None),
+            "Expected query, key, and value to all be  at least 2 dimensional, but got query.dim: 1 key.dim: 2 \
+             and value.dim: 2 instead."
+        );
+        assert_eq!(
+            error(two, true, Some((Dtype::F32, &[2, 2]))),
+            "_scaled_dot_product_attention: Explicit attn_mask should not be set when is_causal=True"
+        );
+        assert_eq!(
+            error([&[5, 2, 3], &[2, 2, 3], &[2, 2, 3]], false, None),
+            "Number of heads in key and value must divide the number of heads in query"
+        );
+        assert_eq!(
+            error(two, false, Some((Dtype::F32, &[2, 2, 2]))),
+            "output with shape [2, 2] doesn't match the broadcast shape [2, 2, 2]"
+        );
+        assert!(
+            error(two, false, Some((Dtype::I64, &[2, 2]))).starts_with(
+                "Expected attn_mask dtype to be bool or float or to match query dtype"
+            )
+        );
+    }
+}
