@@ -189,13 +189,16 @@ mod tests {
         [of([1, 4, 2, 3], 0.7), of([1, 2, 3, 3], 1.1), of([1, 2, 3, 2], 1.7)]
     }
 
+    fn attend(v: &[Var], options: AttentionOptions<'_>) -> Var {
+        v[0].scaled_dot_product_attention(&v[1], &v[2], options)
+    }
+
     #[test]
     fn gradients_are_the_slopes_of_forward() {
         let mask = Array::new(Dtype::F64, [2, 3], [0.0, 0.5, f64::NEG_INFINITY, -1.0, 0.0, 1.0]);
         let [query, key, value] = grouped();
         let inputs = [query, key, value];
         let grouped = AttentionOptions { enable_gqa: true, ..AttentionOptions::default() };
-        let attend = |v: &[Var], options| v[0].scaled_dot_product_attention(&v[1], &v[2], options);
         let causal = AttentionOptions { is_causal: true, scale: Some(-2.0), ..grouped };
         check_gradient(|v| attend(v, causal), &inputs, 1e-6);
         check_layouts(|v| attend(v, causal), &inputs);
@@ -217,11 +220,8 @@ mod tests {
     fn heads_that_share_keys_are_those_that_have_copies() {
         let [query, key, value] = grouped();
         let options = AttentionOptions { enable_gqa: true, ..AttentionOptions::default() };
-        let shared = evaluate(
-            |v| v[0].scaled_dot_product_attention(&v[1], &v[2], options),
-            &[query.clone(), key.clone(), value.clone()],
-            &[],
-        );
+        let shared =
+            evaluate(|v| attend(v, options), &[query.clone(), key.clone(), value.clone()], &[]);
         let copies = |x: &Array| {
             let half = x.elements.len() / 2;
             let heads = x.elements.chunks(half).flat_map(|head| [head, head]).flatten().copied();
@@ -229,11 +229,7 @@ mod tests {
             Array::new(Dtype::F64, shape, heads.collect::<Vec<_>>())
         };
         let inputs = [query, copies(&key), copies(&value)];
-        let copied = evaluate(
-            |v| v[0].scaled_dot_product_attention(&v[1], &v[2], AttentionOptions::default()),
-            &inputs,
-            &[],
-        );
+        let copied = evaluate(|v| attend(v, AttentionOptions::default()), &inputs, &[]);
         assert!(same_bits(&shared.elements, &copied.elements));
     }
 
@@ -245,7 +241,7 @@ mod tests {
             |v| {
                 let options =
                     AttentionOptions { attn_mask: Some(&v[3]), ..AttentionOptions::default() };
-                v[0].scaled_dot_product_attention(&v[1], &v[2], options)
+                attend(v, options)
             },
             &[query, key, value.clone(), flags],
             &[],
