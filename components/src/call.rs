@@ -226,51 +226,6 @@ impl<'a> Call<'a> {
         values.ok()
     }
 
-    /// Sorts arguments into the parameters `names` of a `forward`, by place and by name; the first `required`
-    /// have to be there, the others are `None` if they are not. An error in Python's words if they do not fit.
-    pub fn bind<const N: usize>(
-        &self,
-        arguments: Arguments,
-        names: [&str; N],
-        required: usize,
-    ) -> Option<[Tree; N]> {
-        let module = self.at().module.type_name();
-        let fail = |message: String| {
-            self.trace.fail(format!("{module}.forward() {message}"));
-            None
-        };
-        let given = arguments.positional.len();
-        if given > N {
-            let from =
-                if required < N { format!("from {} to ", required + 1) } else { String::new() };
-            let (most, given) = (N + 1, given + 1);
-            return fail(format!("takes {from}{most} positional arguments but {given} were given"));
-        }
-        let mut bound: [Option<Tree>; N] = core::array::from_fn(|_| None);
-        for (place, tree) in bound.iter_mut().zip(arguments.positional) {
-            *place = Some(tree);
-        }
-        for (name, tree) in arguments.keyword {
-            match names.iter().position(|known| *known == name) {
-                None => return fail(format!("got an unexpected keyword argument '{name}'")),
-                Some(place) if bound[place].is_some() => {
-                    return fail(format!("got multiple values for argument '{name}'"));
-                }
-                Some(place) => bound[place] = Some(tree),
-            }
-        }
-        let missing = names[..required].iter().zip(&bound).filter(|(_, tree)| tree.is_none());
-        let missing: Vec<_> = missing.map(|(name, _)| format!("'{name}'")).collect();
-        match missing.as_slice() {
-            [] => Some(bound.map(Option::unwrap_or_default)),
-            [one] => fail(format!("missing 1 required positional argument: {one}")),
-            [first @ .., last] => {
-                let (n, first) = (missing.len(), first.join(", "));
-                fail(format!("missing {n} required positional arguments: {first} and {last}"))
-            }
-        }
-    }
-
     /// Takes the values that the parameters `names` of a `forward` are called with, by place or by name; an
     /// error in Python's words if they do not fit.
     pub fn named_values<const N: usize>(
@@ -279,7 +234,7 @@ impl<'a> Call<'a> {
         names: [&str; N],
     ) -> Option<[Var; N]> {
         let module = self.at().module.type_name();
-        let bound = self.bind(arguments, names, N)?;
+        let bound = self.bind_or_none(arguments, names, N)?;
         let values = bound.into_iter().map(|tree| match tree {
             Tree::Leaf(x) => Some(x),
             other => {

@@ -21,6 +21,7 @@ pub mod registry;
 pub mod repr;
 pub mod scheduler;
 pub mod shared;
+pub mod signature;
 pub mod state;
 pub mod tie;
 pub mod tree;

@@ -46,6 +46,15 @@ pub trait Module: Component + Clone + Debug + PartialEq {
         Init::Zeros
     }
 
+    /// Gives a parameter or buffer of a module below other first numbers than that module does; `path` is its
+    /// dotted name from here. Of several modules above one, the outermost decides.
+    ///
+    /// Source: what a constructor does to the parameters of its children, as `torch.nn.Transformer`'s.
+    fn reset_below(&self, path: &str, shape: &Shape) -> Option<Init> {
+        let _ = (path, shape);
+        None
+    }
+
     /// Writes down what the module computes from one value.
     ///
     /// A module without it cannot be called, as torch's `ModuleList` cannot.
@@ -453,6 +462,8 @@ pub trait DynModule: Any + Debug + Send + Sync {
     fn declare(&self, declare: &mut Declare);
     /// See [`Module::reset`].
     fn reset(&self, parameter: &str) -> Init;
+    /// See [`Module::reset_below`].
+    fn reset_below(&self, path: &str, shape: &Shape) -> Option<Init>;
     /// See [`Module::forward_with`].
     fn forward_with(&self, call: &Call<'_>, arguments: Arguments) -> Tree;
     /// See [`Module::right_inverse`].
@@ -548,6 +559,10 @@ impl<M: Module> DynModule for M {
 
     fn reset(&self, parameter: &str) -> Init {
         Module::reset(self, parameter)
+    }
+
+    fn reset_below(&self, path: &str, shape: &Shape) -> Option<Init> {
+        Module::reset_below(self, path, shape)
     }
 
     fn forward_with(&self, call: &Call<'_>, arguments: Arguments) -> Tree {

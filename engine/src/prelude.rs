@@ -29,6 +29,7 @@ pub use crate::evolve::EvolveWorld;
 pub use crate::hooks::HookWorld;
 pub use crate::init;
 pub use crate::kernels::dtype::Dtype;
+pub use crate::kernels::ops::attention::AttentionOptions;
 pub use crate::kernels::program::packed::PackedSequence;
 pub use crate::kernels::program::trace::Var;
 pub use crate::kernels::program::tree::{Arguments, Tree};

@@ -16,6 +16,7 @@
 #![expect(unreachable_pub, reason = "`pub` says what a file of a program offers to the others")]
 
 mod arguments;
+mod attention;
 mod case;
 mod compare;
 mod hooks;

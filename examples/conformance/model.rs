@@ -6,6 +6,7 @@ use neurarch::state::safetensors::Tensor;
 use serde_json::Value;
 
 use crate::arguments::{self, Arguments as Args};
+use crate::attention;
 use crate::case::{Case, Checked, Fields, Stop, shape, text};
 use crate::layers;
 use crate::tensors::array;
@@ -29,6 +30,7 @@ pub fn build(spec: &Value, case: &Case<'_>) -> Checked<Box<dyn DynModule>> {
         "Pair" => Box::new(Pair),
         "Add" => Box::new(Add),
         "Fail" => Box::new(Fail),
+        _ if attention::knows(class) => attention::make(&mut args, case)?,
         _ => return layers::make(&mut args),
     };
     args.end()?;

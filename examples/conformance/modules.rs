@@ -1,5 +1,8 @@
 //! The group `modules`: forward and backward of modules.
 
+use std::collections::BTreeMap;
+use std::ops::Add;
+
 use ndarray::{ArrayD, Axis};
 use neurarch::components::module::DynModule;
 use neurarch::kernels::dtype::Element;
@@ -55,7 +58,7 @@ impl Numbers {
     }
 }
 
-fn run_in<T: Element>(case: &Case<'_>) -> Checked {
+fn run_in<T: Element + Add<Output = T>>(case: &Case<'_>) -> Checked {
     let tolerance = case.tolerance(&T::DTYPE.to_string());
     let module = build(case.json, case)?;
     let mut model = match log_softmaxed(case)? {
@@ -105,8 +108,7 @@ fn run_in<T: Element>(case: &Case<'_>) -> Checked {
         });
         world.backward_with(*population, &given.collect::<Vec<Option<AnyInput<'_>>>>())?;
         let found = input_gradients::<T>(world, *population)?;
-        for (gradient, index) in found.into_iter().zip(used) {
-            let gradient = gradient.map(|gradient| gradient.index_axis_move(Axis(0), 0));
+        for (index, gradient) in joined(found, &used) {
             check_gradient(case, &format!("grad_input/{index}"), gradient, tolerance)?;
         }
         for name in world.parameter_names(*root)? {
@@ -174,6 +176,23 @@ impl Module for Pre {
     }
 }
 
+/// Adds up the gradients of the arguments that are one input, and gives those of each input.
+fn joined<T: Element + Add<Output = T>>(
+    found: Vec<Option<ArrayD<T>>>,
+    used: &[usize],
+) -> BTreeMap<usize, Option<ArrayD<T>>> {
+    let mut joined: BTreeMap<usize, Option<ArrayD<T>>> = BTreeMap::new();
+    for (gradient, &index) in found.into_iter().zip(used) {
+        let gradient = gradient.map(|gradient| gradient.index_axis_move(Axis(0), 0));
+        let sum = joined.entry(index).or_default();
+        *sum = match (sum.take(), gradient) {
+            (Some(sum), Some(gradient)) => Some(sum + gradient),
+            (sum, gradient) => sum.or(gradient),
+        };
+    }
+    joined
+}
+
 /// Compares the names of what the module has.
 fn check_names(case: &Case<'_>, model: &mut Model) -> Checked {
     let Model { world, root, .. } = model;
@@ -188,7 +207,8 @@ fn check_names(case: &Case<'_>, model: &mut Model) -> Checked {
         .try_for_each(|(what, got)| compare::json(what, &got.into(), expected.field(what)?))
 }
 
-/// Reads what the module is called with; the leaves are the numbers of inputs, listed in `used`.
+/// Reads what the module is called with; the leaves are the numbers of inputs, listed in
+/// `used`; one that occurs several times is passed as several inputs.
 fn arguments(
     forward: &Json,
     batch_first: bool,
@@ -205,9 +225,6 @@ fn arguments(
 fn argument(tree: &Json, batch_first: bool, used: &mut Vec<usize>) -> Checked<Tree<usize>> {
     if let Some(index) = tree.get("tensor").and_then(Json::as_u64) {
         let index = index as usize;
-        if used.contains(&index) {
-            return Err(Stop::Needs("needs one tensor as several arguments".into()));
-        }
         used.push(index);
         return Ok(Tree::Leaf(index));
     }

@@ -1,4 +1,4 @@
-//! [`Linear`]: an affine map of the last axis.
+//! [`Linear`]: an affine map of the last axis; and its kind inside attention.
 
 use bevy_ecs::prelude::*;
 use neurarch_kernels::program::trace::Var;
@@ -79,5 +79,35 @@ impl Module for Linear {
         let Linear { in_features, out_features, bias } = self;
         let bias = boolean(*bias);
         format!("in_features={in_features}, out_features={out_features}, bias={bias}")
+    }
+}
+
+/// The [`Linear`] that [`MultiheadAttention`](super::MultiheadAttention) has as `out_proj`. It is never called:
+/// attention reads its `weight` and `bias`, whose shapes and first numbers are `Linear`'s.
+///
+/// Source: `torch.nn.modules.linear.NonDynamicallyQuantizableLinear`.
+#[derive(Component, Clone, Copy, Debug, PartialEq, Eq)]
+#[component(immutable)]
+pub struct NonDynamicallyQuantizableLinear(pub Linear);
+
+impl Module for NonDynamicallyQuantizableLinear {
+    fn declare(&self, declare: &mut Declare) {
+        self.0.declare(declare);
+    }
+
+    fn attributes(&self) -> &'static [&'static str] {
+        Module::attributes(&self.0)
+    }
+
+    fn reset(&self, name: &str) -> Init {
+        self.0.reset(name)
+    }
+
+    fn forward(&self, call: &Call<'_>, x: Var) -> Var {
+        self.0.forward(call, x)
+    }
+
+    fn extra_repr(&self) -> String {
+        self.0.extra_repr()
     }
 }

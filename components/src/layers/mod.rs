@@ -2,6 +2,7 @@
 
 pub mod activation;
 pub mod adaptive;
+pub mod attention;
 pub mod bare;
 pub mod batchnorm;
 pub mod bilinear;
@@ -34,6 +35,8 @@ pub mod rrelu;
 pub mod sequential;
 pub mod shuffle;
 pub mod sparse;
+pub mod transformer;
+pub mod transformer_layer;
 pub mod unpool;
 pub mod upsample;
 
@@ -47,6 +50,7 @@ pub use adaptive::{
     AdaptiveAvgPool1d, AdaptiveAvgPool2d, AdaptiveAvgPool3d, AdaptiveMaxPool1d, AdaptiveMaxPool2d,
     AdaptiveMaxPool3d, FractionalMaxPool2d, FractionalMaxPool3d, OutputSize,
 };
+pub use attention::MultiheadAttention;
 pub use bare::BareModule;
 pub use batchnorm::{BatchNorm1d, BatchNorm2d, BatchNorm3d};
 pub use bilinear::Bilinear;
@@ -64,7 +68,7 @@ pub use lazy_norm_conv::{
     LazyConvTranspose1d, LazyConvTranspose2d, LazyConvTranspose3d, LazyInstanceNorm1d,
     LazyInstanceNorm2d, LazyInstanceNorm3d,
 };
-pub use linear::Linear;
+pub use linear::{Linear, NonDynamicallyQuantizableLinear};
 pub use module_dict::ModuleDict;
 pub use module_list::ModuleList;
 pub use nonlinear::{
@@ -91,6 +95,8 @@ pub use rrelu::RReLU;
 pub use sequential::Sequential;
 pub use shuffle::{ChannelShuffle, PixelShuffle, PixelUnshuffle};
 pub use sparse::{BagMode, Embedding, EmbeddingBag};
+pub use transformer::{Transformer, TransformerDecoder, TransformerEncoder};
+pub use transformer_layer::{Activation, TransformerDecoderLayer, TransformerEncoderLayer};
 pub use unpool::{MaxUnpool1d, MaxUnpool2d, MaxUnpool3d};
 pub use upsample::{ForAxes, InterpolateMode, Upsample, UpsamplingBilinear2d, UpsamplingNearest2d};
 
@@ -193,6 +199,8 @@ pub fn register(world: &mut World) {
     ModuleTypes::register::<Mish>(world);
     ModuleTypes::register::<ModuleDict>(world);
     ModuleTypes::register::<ModuleList>(world);
+    ModuleTypes::register::<MultiheadAttention>(world);
+    ModuleTypes::register::<NonDynamicallyQuantizableLinear>(world);
     ModuleTypes::register::<PReLU>(world);
     ModuleTypes::register::<PairwiseDistance>(world);
     ModuleTypes::register::<ParameterDict>(world);
@@ -226,6 +234,11 @@ pub fn register(world: &mut World) {
     ModuleTypes::register::<Tanh>(world);
     ModuleTypes::register::<Tanhshrink>(world);
     ModuleTypes::register::<Threshold>(world);
+    ModuleTypes::register::<Transformer>(world);
+    ModuleTypes::register::<TransformerDecoder>(world);
+    ModuleTypes::register::<TransformerDecoderLayer>(world);
+    ModuleTypes::register::<TransformerEncoder>(world);
+    ModuleTypes::register::<TransformerEncoderLayer>(world);
     ModuleTypes::register::<Unflatten>(world);
     ModuleTypes::register::<Unfold>(world);
     ModuleTypes::register::<Upsample>(world);

@@ -172,7 +172,7 @@ impl Cell {
 
     /// Gives the next state; `None` after an error.
     fn forward(&self, call: &Call<'_>, arguments: Arguments) -> Option<State> {
-        let [input, hx] = call.bind(arguments, ["input", "hx"], 1)?;
+        let [input, hx] = call.bind_or_none(arguments, ["input", "hx"], 1)?;
         let Tree::Leaf(x) = input else {
             let given = input.type_name();
             call.trace.fail(format!("'{given}' object has no attribute 'dim'"));

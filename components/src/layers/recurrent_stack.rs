@@ -127,7 +127,7 @@ impl Stack {
     fn run(&self, call: &Call<'_>, arguments: Arguments) -> Option<Tree> {
         let refuse = |message: Refused| drop(call.trace.fail(message));
         self.check_settings().map_err(refuse).ok()?;
-        let [input, hx] = call.bind(arguments, ["input", "hx"], 1)?;
+        let [input, hx] = call.bind_or_none(arguments, ["input", "hx"], 1)?;
         let given =
             given_state(call.trace, self.kind, hx, "lstm expects two hidden states").ok()?;
         let weight = call.parameter(&self.parameter_name("weight_ih", 0, 0));

@@ -200,7 +200,7 @@ impl Module for EmbeddingBag {
 
     fn forward_with(&self, call: &Call<'_>, arguments: Arguments) -> Tree {
         let names = ["input", "offsets", "per_sample_weights"];
-        let Some([x, offsets, weights]) = call.bind(arguments, names, 1) else {
+        let Some([x, offsets, weights]) = call.bind_or_none(arguments, names, 1) else {
             return call.trace.poison().into();
         };
         let values = [x, offsets, weights].map(optional_value);

@@ -38,7 +38,7 @@ impl Module for CTCLoss {
     fn forward_with(&self, call: &Call<'_>, arguments: Arguments) -> Tree {
         let names = ["log_probs", "targets", "input_lengths", "target_lengths"];
         let Some([log_probs, targets, input_lengths, target_lengths]) =
-            call.bind(arguments, names, 4)
+            call.bind_or_none(arguments, names, 4)
         else {
             return call.trace.poison().into();
         };

@@ -194,7 +194,8 @@ impl Default for GaussianNLLLoss {
 
 impl Module for GaussianNLLLoss {
     fn forward_with(&self, call: &Call<'_>, arguments: Arguments) -> Tree {
-        let Some([x, target, var]) = call.bind(arguments, ["input", "target", "var"], 3) else {
+        let Some([x, target, var]) = call.bind_or_none(arguments, ["input", "target", "var"], 3)
+        else {
             return call.trace.poison().into();
         };
         let (Tree::Leaf(x), Tree::Leaf(target)) = (x, target) else {

@@ -11,6 +11,7 @@ pub mod adam;
 pub mod adamax;
 pub mod argmax;
 pub mod asgd;
+pub mod attention;
 pub mod bilinear;
 pub mod binary;
 pub mod binary_loss;

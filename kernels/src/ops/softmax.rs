@@ -1,4 +1,4 @@
-//! `softmax` and `log_softmax` along an axis.
+//! `softmax`, `safe_softmax` and `log_softmax` along an axis.
 //!
 //! A line's maximum and sum are taken in the order of its elements, each line in a lane of its own, so
 //! results are the same bits in every layout.
@@ -18,11 +18,22 @@ use crate::op::{GradientAt, Kernel, Op, OpError};
 use crate::program::trace::Var;
 use crate::shape::{Layout, Operand, Type};
 
-/// `e^(x - m) / Σ e^(x - m)`, or its logarithm `(x - m) - ln Σ e^(x - m)`, where `m` is the largest `x`.
+/// What is computed of a line; `m` is its largest `x`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// `e^(x - m) / Σ e^(x - m)`.
+    Plain,
+    /// The same, but 0 everywhere in a line of nothing but -∞.
+    Safe,
+    /// `(x - m) - ln Σ e^(x - m)`.
+    Log,
+}
+
+/// The softmax along an axis, or its logarithm.
 #[derive(Clone, Copy, Debug)]
 struct Softmax {
     axis: usize,
-    log: bool,
+    form: Form,
 }
 
 /// The gradient of [`Softmax`] from that of its output and the output: `y · (dy - Σ dy · y)`, or
@@ -45,7 +56,11 @@ impl Softmax {
 
 impl Op for Softmax {
     fn name(&self) -> &'static str {
-        if self.log { "log_softmax" } else { "softmax" }
+        match self.form {
+            Form::Plain => "softmax",
+            Form::Safe => "safe_softmax",
+            Form::Log => "log_softmax",
+        }
     }
 
     fn attributes(&self) -> String {
@@ -76,7 +91,10 @@ impl Op for Softmax {
 
 impl Op for SoftmaxGradient {
     fn name(&self) -> &'static str {
-        if self.0.log { "log_softmax_gradient" } else { "softmax_gradient" }
+        match self.0.form {
+            Form::Log => "log_softmax_gradient",
+            Form::Plain | Form::Safe => "softmax_gradient",
+        }
     }
 
     fn attributes(&self) -> String {
@@ -104,11 +122,11 @@ impl Op for SoftmaxGradient {
     }
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
-        let Softmax { axis, log } = self.0;
+        let Softmax { axis, form } = self.0;
         let (dy, y) = (&at.inputs[0], &at.inputs[1]);
         let Some(g) = &at.gradients[0] else { return vec![None; 2] };
         let sum = |x: &Var| x.sum(&[axis as isize], true);
-        let (of_dy, of_y): (&dyn Fn() -> Var, &dyn Fn() -> Var) = match log {
+        let (of_dy, of_y): (&dyn Fn() -> Var, &dyn Fn() -> Var) = match form == Form::Log {
             true => (&|| g - sum(&(g * y.exp())), &|| -(g * y.exp() * sum(dy))),
             false => (&|| g.trace().apply(*self, &[g, y]), &|| {
                 g * (dy - sum(&(dy * y))) - dy * sum(&(g * y))
@@ -124,7 +142,15 @@ impl Var {
     /// Source: `torch.softmax`.
     #[must_use]
     pub fn softmax(&self, dim: isize) -> Var {
-        self.softmax_or_log(dim, false)
+        self.softmax_of(dim, Form::Plain)
+    }
+
+    /// Gives `eˣ / Σ eˣ` along `dim`, and 0 everywhere in a line of nothing but -∞: what is wholly masked.
+    ///
+    /// Source: `torch._safe_softmax`.
+    #[must_use]
+    pub fn safe_softmax(&self, dim: isize) -> Var {
+        self.softmax_of(dim, Form::Safe)
     }
 
     /// Gives `ln(eˣ / Σ eˣ)` along `dim`.
@@ -132,12 +158,12 @@ impl Var {
     /// Source: `torch.log_softmax`.
     #[must_use]
     pub fn log_softmax(&self, dim: isize) -> Var {
-        self.softmax_or_log(dim, true)
+        self.softmax_of(dim, Form::Log)
     }
 
-    fn softmax_or_log(&self, dim: isize, log: bool) -> Var {
+    fn softmax_of(&self, dim: isize, form: Form) -> Var {
         match self.shape().axis(dim) {
-            Some(axis) => self.trace().apply(Softmax { axis, log }, &[self]),
+            Some(axis) => self.trace().apply(Softmax { axis, form }, &[self]),
             None => self.trace().fail(no_such_axis(dim, self.shape()).0),
         }
     }
@@ -150,7 +176,7 @@ fn kernel(
     outputs: &[Operand],
 ) -> Box<dyn Kernel> {
     fn of<T: Float>(
-        Softmax { axis, log }: Softmax,
+        Softmax { axis, form }: Softmax,
         is_gradient: bool,
         inputs: &[Operand],
         output: &Operand,
@@ -163,7 +189,7 @@ fn kernel(
             parts: slowest.map_or(1, |&slowest| output.ty.shape[slowest].max(1)),
             inputs: inputs.iter().map(lines).collect(),
             output: lines(output),
-            log,
+            form,
             is_gradient,
             element: PhantomData,
         })
@@ -178,7 +204,7 @@ struct SoftmaxKernel<T> {
     /// Lines of `x`, or of `dy` and `y`.
     inputs: Vec<Lines>,
     output: Lines,
-    log: bool,
+    form: Form,
     is_gradient: bool,
     /// Along the output's slowest axis, if that is another than the lines': its size. So many parts of the
     /// output lie one behind the other and hold whole lines.
@@ -256,7 +282,7 @@ impl<T: Float> Vectorized for OnScratch<'_, '_, T> {
     #[inline(always)]
     fn run<S: Simd>(self) {
         let OnScratch { part: Part { kernel, parts, a, b, y }, scratch } = self;
-        let SoftmaxKernel { inputs: lines, output, log, is_gradient, .. } = kernel;
+        let SoftmaxKernel { inputs: lines, output, form, is_gradient, .. } = kernel;
         let lanes = T::Lanes::<S>::N;
         if output.len == 0 || parts.is_empty() {
             return;
@@ -273,10 +299,10 @@ impl<T: Float> Vectorized for OnScratch<'_, '_, T> {
             if *is_gradient {
                 let b = Block::<T, S>::new(lines[1].read(b, block, second), n);
                 // SAFETY: `read` and `write` give where `n` lines of `len` elements lie.
-                unsafe { gradient::<T, S>(a, b, to, output.len, *log) };
+                unsafe { gradient::<T, S>(a, b, to, output.len, *form == Form::Log) };
             } else {
                 // SAFETY: as above.
-                unsafe { forward::<T, S>(a, to, output.len, *log) };
+                unsafe { forward::<T, S>(a, to, output.len, *form) };
             }
             output.finish(y, base, block, result);
             line += n;
@@ -325,8 +351,9 @@ unsafe fn forward<T: Float, S: Simd>(
     x: Block<T, S>,
     (to, stride): (*mut T, usize),
     len: usize,
-    log: bool,
+    form: Form,
 ) {
+    let c = |c: f64| T::Lanes::<S>::splat(T::from_f64(c));
     let y = Block::<T, S>::new((to, stride), x.n);
     // SAFETY: the caller's promise, for all `i < len`.
     unsafe {
@@ -334,22 +361,25 @@ unsafe fn forward<T: Float, S: Simd>(
         for i in 1..len {
             most = most.max(x.at(i));
         }
-        let mut sum = T::Lanes::<S>::splat(T::default());
+        if form == Form::Safe {
+            most = T::Lanes::<S>::select(most.eq(c(f64::NEG_INFINITY)), c(0.0), most);
+        }
+        let mut sum = c(0.0);
         for i in 0..len {
             let shifted = x.at(i).sub(most);
             let e = math::exp::<T, S>(shifted);
             sum = sum.add(e);
-            let kept = if log { shifted } else { e };
+            let kept = if form == Form::Log { shifted } else { e };
             kept.store_first(to.wrapping_add(i * stride), x.n);
         }
-        let part = if log {
-            math::ln::<T, S>(sum)
-        } else {
-            T::Lanes::<S>::splat(T::from_f64(1.0)).div(sum)
-        };
+        if form == Form::Safe {
+            // Every e is 0 then, and nothing else gives such a sum: the largest e is 1.
+            sum = T::Lanes::<S>::select(sum.eq(c(0.0)), c(1.0), sum);
+        }
+        let part = if form == Form::Log { math::ln::<T, S>(sum) } else { c(1.0).div(sum) };
         for i in 0..len {
             let kept = y.at(i);
-            let y = if log { kept.sub(part) } else { kept.mul(part) };
+            let y = if form == Form::Log { kept.sub(part) } else { kept.mul(part) };
             y.store_first(to.wrapping_add(i * stride), x.n);
         }
     }

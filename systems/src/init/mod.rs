@@ -341,11 +341,30 @@ fn first_numbers(blueprint: &Blueprint) -> Vec<(Slot, Init)> {
         let buffers = buffers.map(|b| blueprint.buffer(position, &b.name));
         for slot in parameters.chain(buffers).flatten() {
             let name = slot.name.rsplit('.').next().unwrap_or_default();
-            let init = at.module.reset(at.weight_normed.tensor(name).unwrap_or(name));
+            let name = at.weight_normed.tensor(name).unwrap_or(name);
+            let above = first_numbers_from_above(blueprint, position, name, &slot.ty.shape);
+            let init = above.unwrap_or_else(|| at.module.reset(name));
             fills.push((slot, init));
         }
     }
     fills
+}
+
+/// Gives what the outermost module above a position resets a tensor of it to, if one does.
+fn first_numbers_from_above(
+    blueprint: &Blueprint,
+    position: usize,
+    name: &str,
+    shape: &Shape,
+) -> Option<Init> {
+    let mut path = name.to_owned();
+    let (mut position, mut init) = (position, None);
+    while let Some(parent) = blueprint.positions[position].parent {
+        path = format!("{}.{path}", blueprint.positions[position].name);
+        init = blueprint.positions[parent].module.reset_below(&path, shape).or(init);
+        position = parent;
+    }
+    init
 }
 
 /// Fills slots of the models at some places of a group. Numbers that a module gives are those of each model's own
