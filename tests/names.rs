@@ -18,7 +18,7 @@ const NOTES: &[(&str, &str, &str)] = &[
     ("torch.nn", "DataParallel", "not needed: a population runs in parallel by itself"),
     ("torch.nn", "RNNBase", "not offered: a base class"),
     ("torch.nn", "RNNCellBase", "not offered: a base class"),
-    ("torch.nn", "UninitializedBuffer", "`Declare::uninitialized_buffer`"),
+    ("torch.nn", "UninitializedBuffer", "`Declare::uninitialized`"),
     ("torch.nn", "UninitializedParameter", "`Declare::uninitialized`"),
     ("torch.nn.functional", "upsample", "not offered: deprecated in torch, see `interpolate`"),
     ("torch.nn.functional", "upsample_bilinear", "not offered: deprecated in torch"),
@@ -26,6 +26,11 @@ const NOTES: &[(&str, &str, &str)] = &[
     ("torch.nn.functional", "logsigmoid", "`log_sigmoid`"),
     ("torch.nn.functional", "native_channel_shuffle", "not offered: see `channel_shuffle`"),
     ("torch.nn.utils", "clip_grad_norm", "not offered: deprecated in torch"),
+    (
+        "torch.nn.utils.rnn",
+        "pack_padded_sequence",
+        "`PackedSequence`, whose fields are its arguments",
+    ),
     ("torch.nn.utils", "convert_conv2d_weight_memory_format", "not offered: there is one format"),
     ("torch.nn.utils", "convert_conv3d_weight_memory_format", "not offered: there is one format"),
 ];
@@ -73,6 +78,7 @@ fn sources(section: &str) -> BTreeSet<String> {
         "torch.optim.lr_scheduler" => &["components/src/scheduler/mod.rs"],
         "torch.nn.init" => &["systems/src/init/mod.rs"],
         "torch.nn.functional" => return formulas(),
+        "torch.nn.utils.rnn" => return offered(&all_below("kernels/src")),
         _ => return offered(&(all_below("systems/src") + &all_below("engine/src"))),
     };
     let mut names = offered(&files.iter().map(|file| read(file)).collect::<String>());

@@ -11,6 +11,7 @@ use neurarch_kernels::op::{GradientAt, Kernel, Op, OpError};
 use neurarch_kernels::ops::convolution::Convolution;
 use neurarch_kernels::ops::gelu::Approximate;
 use neurarch_kernels::ops::pad::PadMode;
+use neurarch_kernels::ops::pool::Pooling;
 use neurarch_kernels::ops::reduce::Reduction;
 use neurarch_kernels::passes::differentiate::backward;
 use neurarch_kernels::program::trace::{Trace, Var};
@@ -108,6 +109,11 @@ fn arithmetic() -> Vec<Case> {
         case("amax", |v| v[0].amax(&[1], false).square(), &two[..1]),
         case("affine", |v| v[0].scale_shift(Some(&v[1]), Some(&v[1])), &two),
         case("dropout", |v| v[0].dropout(&number(&v[0], 0.3)).square(), &two[..1]),
+        case("log1p", |v| v[0].log1p(), std::slice::from_ref(&p)),
+        case("xlogy", |v| v[0].xlogy(&v[1]), &[p.clone(), positive(&[3], 24)]),
+        case("clamp_min", |v| v[0].clamp_min(&number(&v[0], 1.0)).square(), &two[..1]),
+        case("where", |v| v[0].lt(&v[1]).where_(&v[0].square(), &(&v[0] * &v[1])), &two),
+        case("eq", |v| v[0].eq(&v[1]).where_(&v[0].square(), &(&v[0] * &v[1])), &two),
     ]
 }
 
@@ -117,6 +123,7 @@ fn unlike_differences() -> Vec<Case> {
     vec![
         case("to", |v| v[0].to(Dtype::F32).to(Dtype::F64) * &v[0], x),
         case("detach", |v| v[0].detach() * v[0].square(), x),
+        case("with_data", |v| v[0].with_data(&v[0].square()) * &v[0], x),
     ]
 }
 
@@ -130,8 +137,25 @@ fn shapes() -> Vec<Case> {
         case("expand", |v| v[0].reshape([1, 18]).expand([2, 18]).square(), x),
         case("pad", |v| v[0].pad(&[(0, 0), (0, 0), (1, 2)], PadMode::Reflect).square(), x),
         case("tril", |v| v[0].tril(0).square(), x),
+        case("split", |v| v[0].split(1, &[1, 2]).remove(1).square(), x),
+        case("select_rows", |v| v[0].select_rows(&[1, 0]).square(), x),
+        case("put_rows", |v| v[0].put_rows(&[2, 0], 4, 0.5).square(), x),
+        case("max_pool", |v| v[0].max_pool(&pooling()).into_iter().next().unwrap().square(), x),
+        case("avg_pool", |v| v[0].avg_pool(&pooling(), true, None).square(), x),
+        case("safe_softmax", |v| v[0].safe_softmax(1), x),
         case("call", |v| v[0].trace().call("", "Square", &v[0], |x| x.square() * &x), x),
     ]
+}
+
+/// Windows of two.
+fn pooling() -> Pooling {
+    Pooling {
+        kernel_size: vec![2],
+        stride: vec![1],
+        padding: vec![0],
+        dilation: vec![1],
+        ceil_mode: false,
+    }
 }
 
 fn layers() -> Vec<Case> {
@@ -210,6 +234,12 @@ fn losses() -> Vec<Case> {
         let mse = move |v: &[Var]| v[0].mse_loss(&v[1], reduction).square();
         cases.push(case("mse_loss", mse, &[x.clone(), floats(&[4, 3], 21)]));
     }
+    let shares = |seed| {
+        let of = floats(&[4, 3], seed).elements.into_iter().map(|x| 0.5 + x / 10.0);
+        Array::new(Dtype::F64, [4, 3], of.collect::<Vec<_>>())
+    };
+    let binary = |v: &[Var]| v[0].binary_cross_entropy(&v[1], None, Reduction::Mean).square();
+    cases.push(case("binary_cross_entropy", binary, &[shares(25), shares(26)]));
     let planes = [floats(&[2, 3, 2], 22), whole(&[2, 2], &[0, 1, -100, 2])];
     let of_planes =
         |v: &[Var]| v[0].cross_entropy(&v[1], None, &number(&v[0], 0.2), -100, Reduction::Mean);
@@ -264,13 +294,32 @@ fn second_gradients_are_the_slopes_of_the_first() {
 /// Ops that no training pass differentiates twice, or not at all: they have no rule, or nothing to
 /// differentiate.
 const WITHOUT: &[&str] = &[
+    "adadelta",
+    "adafactor",
+    "adagrad",
     "adam",
+    "adamax",
     "adamw",
+    "argmax",
+    "asgd",
+    "ctc_loss",
+    "ctc_loss_gradient",
+    "embedding_bag",
+    "embedding_bag_gradient",
+    "embedding_bag_per_sample_weights_gradient",
+    "embedding_renorm",
     "geqrf",
     "householder_product",
     "householder_product_gradient",
     "increment",
+    "label_counts",
+    "nadam",
     "noise",
+    "one_hot",
+    "radam",
+    "rand",
+    "rmsprop",
+    "rprop",
     "sgd",
     // Parts of kernels and what passes make of other ops, after differentiation.
     "contiguous",
