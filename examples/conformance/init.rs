@@ -62,7 +62,7 @@ fn gain(case: &Case<'_>) -> Checked {
     }
 }
 
-/// Reads a nonlinearity; only leaky ReLUs have a slope.
+/// Reads a nonlinearity; only a leaky one has a slope.
 fn nonlinearity(name: &str, slope: Option<f64>) -> Result<Nonlinearity, UnknownName> {
     Ok(match (name.parse()?, slope) {
         (Nonlinearity::LeakyReLU(_), Some(slope)) => Nonlinearity::LeakyReLU(slope),

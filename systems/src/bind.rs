@@ -371,7 +371,7 @@ impl Placement {
         places: &[u32],
     ) -> Result<(), BindError> {
         let members = || places.iter().map(|&place| modules[place as usize]);
-        if !self.is_checked && !(self.is_part_right && self.is_part_at(world, members())) {
+        if !(self.is_checked || self.is_part_right && self.is_part_at(world, members())) {
             // The rows of the others are not known any more.
             self.rows.clear();
             self.segments.clear();

@@ -218,7 +218,7 @@ pub(crate) fn train_step(
     let mut slots = cohort.scheme.slots();
     slots.extend(updates(cohort)?.slots.iter().cloned());
     let (trace, runner) = begin(world, cohort, shared, &slots, Some(loss))?;
-    let mut runner = runner.is_of_step();
+    let mut runner = runner.in_step();
     let x = trace::nest(x.iter().map(|x| x.record(&trace)).collect(), structure);
     let result = cohort.scheme.call(&trace, x, Some(&runner));
     if let (None, Tree::Leaf(y)) = (trace.error(), &result) {

@@ -207,7 +207,7 @@ impl Runner {
     }
 
     /// Says that the pass is a training step.
-    pub(crate) fn is_of_step(mut self) -> Self {
+    pub(crate) fn in_step(mut self) -> Self {
         self.is_step = true;
         self
     }
