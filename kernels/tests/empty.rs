@@ -11,6 +11,9 @@ use neurarch_kernels::shape::{Shape, Type};
 use neurarch_kernels::testing::{Array, cases, evaluate, planned, same_bits};
 use proptest::prelude::*;
 
+/// Records what is tested.
+type Build<'a> = dyn Fn(&[Var]) -> Var + 'a;
+
 const DTYPES: [Dtype; 2] = [Dtype::F32, Dtype::F64];
 
 fn numbers(dtype: Dtype, shape: &[usize]) -> Array {
@@ -146,7 +149,7 @@ proptest! {
     fn lines_and_groups_of_nothing_stay_nothing(a in size(), b in size(), c in size(), axis in 0..3_isize) {
         for dtype in DTYPES {
             let x = &[numbers(dtype, &[a, b, c])];
-            let like: [&dyn Fn(&[Var]) -> Var; 5] = [
+            let like: [&Build<'_>; 5] = [
                 &|v| v[0].softmax(axis),
                 &|v| v[0].log_softmax(axis),
                 &|v| v[0].normalize(&[axis], &number(&v[0], 1e-5)).y,

@@ -1,6 +1,6 @@
 //! Reverse mode: gradients of values with respect to others, recorded on the same trace.
 //!
-//! The rules stand beside their ops ([`Op::gradient`](crate::op::Op::gradient)). Since a rule records ops
+//! The rules stand beside their ops ([`Op::gradient`]). Since a rule records ops
 //! like any `forward`, an eager trace computes the gradients at once, and a hook's own arithmetic is
 //! differentiated as in torch.
 
