@@ -135,7 +135,7 @@ pub fn train_step_into<'a, 'b, X: Element, Y: Element>(
 /// let pairs = spawn_population(&mut world, &Pair, 10, 10, 0, Dtype::F32)?;
 /// insert_with(&mut world, pairs, "", |_| SGD { lr: 0.1, ..SGD::default() })?;
 /// let (a, b) = (ndarray::Array3::<f32>::ones((10, 5, 3)), ndarray::Array3::<f32>::ones((10, 5, 4)));
-/// let target = ndarray::Array3::<f32>::zeros((10, 5, 2));
+/// let target = ndarray::Array3::<f32>::ones((10, 5, 2));
 /// let mut step = || {
 ///     let arguments = Arguments::each([AnyInput::from(&a), AnyInput::from(&b)]);
 ///     train_step_with::<f32, f32>(&mut world, pairs, arguments, &target, &Agreement)
