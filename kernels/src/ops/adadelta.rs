@@ -32,30 +32,21 @@ impl Var {
     /// Source: `torch.optim.Adadelta`.
     pub fn adadelta(&self, at: &UpdateInputs<'_>, settings: AdadeltaSettings) -> Updated {
         let rates = ["lr", "rho", "eps", "weight_decay"];
-        let rule = AdadeltaRule { index: at.index, settings };
-        update::apply::<_, 2, 4>(self, at, rule, rates)
+        update::apply::<_, 2, 4>(self, at, settings, rates)
     }
 }
 
-#[derive(Clone, Copy, Debug)]
-struct AdadeltaRule {
-    index: usize,
-    settings: AdadeltaSettings,
-}
+impl Named for AdadeltaSettings {
+    const NAME: &'static str = "adadelta";
 
-impl Named for AdadeltaRule {
-    fn name(self) -> &'static str {
-        "adadelta"
-    }
-
-    fn attributes(self) -> String {
-        update::attributes(self.index, &[("maximize", self.settings.maximize)])
+    fn flags(self) -> Vec<(&'static str, bool)> {
+        vec![("maximize", self.maximize)]
     }
 }
 
 /// A step's numbers.
 #[derive(Clone, Copy, Default)]
-struct Step<T> {
+pub(super) struct Step<T> {
     /// `-lr`
     size: T,
     /// `ρ`
@@ -66,12 +57,8 @@ struct Step<T> {
     decay: T,
 }
 
-impl Rule<2, 4> for AdadeltaRule {
+impl Rule<2, 4> for AdadeltaSettings {
     type Step<T: Float> = Step<T>;
-
-    fn index(self) -> usize {
-        self.index
-    }
 
     #[inline(always)]
     fn step<T: Float>(self, [lr, rho, eps, weight_decay]: [f64; 4], _: f64) -> Step<T> {
@@ -93,7 +80,7 @@ impl Rule<2, 4> for AdadeltaRule {
         [v, d]: [T::Lanes<S>; 2],
     ) -> (T::Lanes<S>, [T::Lanes<S>; 2]) {
         let all = |x: T| T::Lanes::<S>::splat(x);
-        let g = update::decayed::<T, S>(self.settings.maximize, step.decay, p, g);
+        let g = update::decayed::<T, S>(self.maximize, step.decay, p, g);
         let v = g.mul(g).mul_add(all(step.new), v.mul(all(step.old)));
         let delta = d.add(all(step.eps)).sqrt().div(v.add(all(step.eps)).sqrt()).mul(g);
         let d = delta.mul(delta).mul_add(all(step.new), d.mul(all(step.old)));

@@ -31,30 +31,21 @@ impl Var {
     /// Source: `torch.optim.Adagrad`.
     pub fn adagrad(&self, at: &UpdateInputs<'_>, settings: AdagradSettings) -> Updated {
         let rates = ["lr", "lr_decay", "weight_decay", "initial_accumulator_value", "eps"];
-        let rule = AdagradRule { index: at.index, settings };
-        update::apply::<_, 1, 5>(self, at, rule, rates)
+        update::apply::<_, 1, 5>(self, at, settings, rates)
     }
 }
 
-#[derive(Clone, Copy, Debug)]
-struct AdagradRule {
-    index: usize,
-    settings: AdagradSettings,
-}
+impl Named for AdagradSettings {
+    const NAME: &'static str = "adagrad";
 
-impl Named for AdagradRule {
-    fn name(self) -> &'static str {
-        "adagrad"
-    }
-
-    fn attributes(self) -> String {
-        update::attributes(self.index, &[("maximize", self.settings.maximize)])
+    fn flags(self) -> Vec<(&'static str, bool)> {
+        vec![("maximize", self.maximize)]
     }
 }
 
 /// A step's numbers.
 #[derive(Clone, Copy, Default)]
-struct Step<T> {
+pub(super) struct Step<T> {
     /// `-lr / (1 + (t - 1) · lr_decay)`
     size: T,
     decay: T,
@@ -63,12 +54,8 @@ struct Step<T> {
     is_first: bool,
 }
 
-impl Rule<1, 5> for AdagradRule {
+impl Rule<1, 5> for AdagradSettings {
     type Step<T: Float> = Step<T>;
-
-    fn index(self) -> usize {
-        self.index
-    }
 
     #[inline(always)]
     fn step<T: Float>(
@@ -94,7 +81,7 @@ impl Rule<1, 5> for AdagradRule {
         [sum]: [T::Lanes<S>; 1],
     ) -> (T::Lanes<S>, [T::Lanes<S>; 1]) {
         let all = |x: T| T::Lanes::<S>::splat(x);
-        let g = update::decayed::<T, S>(self.settings.maximize, step.decay, p, g);
+        let g = update::decayed::<T, S>(self.maximize, step.decay, p, g);
         let sum = if step.is_first { all(step.initial) } else { sum };
         let sum = g.mul_add(g, sum);
         (g.div(sum.sqrt().add(all(step.eps))).mul_add(all(step.size), p), [sum])

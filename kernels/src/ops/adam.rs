@@ -135,9 +135,10 @@ impl Op for AdamOp {
     }
 
     fn kernel(&self, inputs: &[Operand], _: &[Operand]) -> Box<dyn Kernel> {
+        let index = self.settings.index;
         match self.amsgrad {
-            true => update::kernel::<_, 3, 5>(AdamRule(self.settings), &inputs[0].ty),
-            false => update::kernel::<_, 2, 5>(AdamRule(self.settings), &inputs[0].ty),
+            true => update::kernel::<_, 3, 5>(AdamRule(self.settings), index, &inputs[0].ty),
+            false => update::kernel::<_, 2, 5>(AdamRule(self.settings), index, &inputs[0].ty),
         }
     }
 }
@@ -186,10 +187,6 @@ pub(super) fn corrections([beta1, beta2]: [f64; 2], step: f64) -> [f64; 2] {
 /// The third state, if there is one, is the greatest mean square.
 impl<const STATES: usize> Rule<STATES, 5> for AdamRule {
     type Step<T: Float> = Step<T>;
-
-    fn index(self) -> usize {
-        self.0.index
-    }
 
     #[inline(always)]
     fn step<T: Float>(self, [lr, beta1, beta2, eps, weight_decay]: [f64; 5], step: f64) -> Step<T> {

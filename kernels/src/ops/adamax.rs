@@ -32,30 +32,21 @@ impl Var {
     /// Source: `torch.optim.Adamax`.
     pub fn adamax(&self, at: &UpdateInputs<'_>, settings: AdamaxSettings) -> Updated {
         let rates = ["lr", "beta1", "beta2", "eps", "weight_decay"];
-        let rule = AdamaxRule { index: at.index, settings };
-        update::apply::<_, 2, 5>(self, at, rule, rates)
+        update::apply::<_, 2, 5>(self, at, settings, rates)
     }
 }
 
-#[derive(Clone, Copy, Debug)]
-struct AdamaxRule {
-    index: usize,
-    settings: AdamaxSettings,
-}
+impl Named for AdamaxSettings {
+    const NAME: &'static str = "adamax";
 
-impl Named for AdamaxRule {
-    fn name(self) -> &'static str {
-        "adamax"
-    }
-
-    fn attributes(self) -> String {
-        update::attributes(self.index, &[("maximize", self.settings.maximize)])
+    fn flags(self) -> Vec<(&'static str, bool)> {
+        vec![("maximize", self.maximize)]
     }
 }
 
 /// A step's numbers.
 #[derive(Clone, Copy, Default)]
-struct Step<T> {
+pub(super) struct Step<T> {
     /// `1 - β₁`
     new_mean: T,
     /// `β₂`
@@ -66,12 +57,8 @@ struct Step<T> {
     size: T,
 }
 
-impl Rule<2, 5> for AdamaxRule {
+impl Rule<2, 5> for AdamaxSettings {
     type Step<T: Float> = Step<T>;
-
-    fn index(self) -> usize {
-        self.index
-    }
 
     #[inline(always)]
     fn step<T: Float>(self, [lr, beta1, beta2, eps, weight_decay]: [f64; 5], step: f64) -> Step<T> {
@@ -93,7 +80,7 @@ impl Rule<2, 5> for AdamaxRule {
         [m, u]: [T::Lanes<S>; 2],
     ) -> (T::Lanes<S>, [T::Lanes<S>; 2]) {
         let all = |x: T| T::Lanes::<S>::splat(x);
-        let g = update::decayed::<T, S>(self.settings.maximize, step.decay, p, g);
+        let g = update::decayed::<T, S>(self.maximize, step.decay, p, g);
         let m = g.sub(m).mul_add(all(step.new_mean), m);
         let u = update::maximum::<T, S>(u.mul(all(step.old)), g.abs().add(all(step.eps)));
         (p.add(m.mul(all(step.size)).div(u)), [m, u])

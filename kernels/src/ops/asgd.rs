@@ -34,30 +34,21 @@ impl Var {
     /// Source: `torch.optim.ASGD`.
     pub fn asgd(&self, at: &UpdateInputs<'_>, settings: ASGDSettings) -> Updated {
         let rates = ["lr", "lambd", "alpha", "t0", "weight_decay"];
-        let rule = ASGDRule { index: at.index, settings };
-        update::apply::<_, 3, 5>(self, at, rule, rates)
+        update::apply::<_, 3, 5>(self, at, settings, rates)
     }
 }
 
-#[derive(Clone, Copy, Debug)]
-struct ASGDRule {
-    index: usize,
-    settings: ASGDSettings,
-}
+impl Named for ASGDSettings {
+    const NAME: &'static str = "asgd";
 
-impl Named for ASGDRule {
-    fn name(self) -> &'static str {
-        "asgd"
-    }
-
-    fn attributes(self) -> String {
-        update::attributes(self.index, &[("maximize", self.settings.maximize)])
+    fn flags(self) -> Vec<(&'static str, bool)> {
+        vec![("maximize", self.maximize)]
     }
 }
 
 /// A step's numbers.
 #[derive(Clone, Copy, Default)]
-struct Step<T> {
+pub(super) struct Step<T> {
     decay: T,
     /// `1 - lambd · η`
     kept: T,
@@ -71,13 +62,9 @@ struct Step<T> {
     is_copied: bool,
 }
 
-impl Rule<3, 5> for ASGDRule {
+impl Rule<3, 5> for ASGDSettings {
     type Step<T: Float> = Step<T>;
     const READS_STATES: bool = true;
-
-    fn index(self) -> usize {
-        self.index
-    }
 
     #[inline(always)]
     fn step<T: Float>(self, rates: [f64; 5], step: f64) -> Step<T> {
@@ -119,7 +106,7 @@ impl Rule<3, 5> for ASGDRule {
         [_, _, ax]: [T::Lanes<S>; 3],
     ) -> (T::Lanes<S>, [T::Lanes<S>; 3]) {
         let all = |x: T| T::Lanes::<S>::splat(x);
-        let g = update::decayed::<T, S>(self.settings.maximize, step.decay, p, g);
+        let g = update::decayed::<T, S>(self.maximize, step.decay, p, g);
         let p = g.mul_add(all(step.size), p.mul(all(step.kept)));
         let ax = if step.is_copied { p } else { p.sub(ax).mul_add(all(step.new), ax) };
         (p, [all(step.next_eta), all(step.next_mu), ax])

@@ -35,33 +35,21 @@ impl Var {
     /// Source: `torch.optim.NAdam`.
     pub fn nadam(&self, at: &UpdateInputs<'_>, settings: NAdamSettings) -> Updated {
         let rates = ["lr", "beta1", "beta2", "eps", "weight_decay", "momentum_decay"];
-        let rule = NAdamRule { index: at.index, settings };
-        update::apply::<_, 3, 6>(self, at, rule, rates)
+        update::apply::<_, 3, 6>(self, at, settings, rates)
     }
 }
 
-#[derive(Clone, Copy, Debug)]
-struct NAdamRule {
-    index: usize,
-    settings: NAdamSettings,
-}
+impl Named for NAdamSettings {
+    const NAME: &'static str = "nadam";
 
-impl Named for NAdamRule {
-    fn name(self) -> &'static str {
-        "nadam"
-    }
-
-    fn attributes(self) -> String {
-        update::attributes(
-            self.index,
-            &[("decoupled", self.settings.decoupled), ("maximize", self.settings.maximize)],
-        )
+    fn flags(self) -> Vec<(&'static str, bool)> {
+        vec![("decoupled", self.decoupled), ("maximize", self.maximize)]
     }
 }
 
 /// A step's numbers.
 #[derive(Clone, Copy, Default)]
-struct Step<T> {
+pub(super) struct Step<T> {
     /// `1 - β₁`
     new_mean: T,
     /// `β₂`
@@ -81,13 +69,9 @@ struct Step<T> {
     product: T,
 }
 
-impl Rule<3, 6> for NAdamRule {
+impl Rule<3, 6> for NAdamSettings {
     type Step<T: Float> = Step<T>;
     const READS_STATES: bool = true;
-
-    fn index(self) -> usize {
-        self.index
-    }
 
     #[inline(always)]
     fn step<T: Float>(self, rates: [f64; 6], step: f64) -> Step<T> {
@@ -101,7 +85,7 @@ impl Rule<3, 6> for NAdamRule {
         step: f64,
         [_, _, product]: [T; 3],
     ) -> Step<T> {
-        let decay = if self.settings.decoupled { 1.0 - lr * weight_decay } else { weight_decay };
+        let decay = if self.decoupled { 1.0 - lr * weight_decay } else { weight_decay };
         let mu = |step: f64| beta1 * (1.0 - 0.5 * 0.96_f64.powf(step * momentum_decay));
         let (now, next) = (mu(step), mu(step + 1.0));
         // torch keeps the product in single precision, but in the parameter's once it was loaded; the sign
@@ -135,7 +119,7 @@ impl Rule<3, 6> for NAdamRule {
         [m, v, _]: [T::Lanes<S>; 3],
     ) -> (T::Lanes<S>, [T::Lanes<S>; 3]) {
         let all = |x: T| T::Lanes::<S>::splat(x);
-        let NAdamSettings { decoupled, maximize } = self.settings;
+        let NAdamSettings { decoupled, maximize } = self;
         let (p, g) = update::with_decay::<T, S>(decoupled, maximize, step.decay, p, g);
         let m = g.sub(m).mul_add(all(step.new_mean), m);
         let v = g.mul(g).mul_add(all(step.new_square), v.mul(all(step.old_square)));

@@ -36,33 +36,21 @@ impl Var {
     /// Source: `torch.optim.RAdam`.
     pub fn radam(&self, at: &UpdateInputs<'_>, settings: RAdamSettings) -> Updated {
         let rates = ["lr", "beta1", "beta2", "eps", "weight_decay"];
-        let rule = RAdamRule { index: at.index, settings };
-        update::apply::<_, 2, 5>(self, at, rule, rates)
+        update::apply::<_, 2, 5>(self, at, settings, rates)
     }
 }
 
-#[derive(Clone, Copy, Debug)]
-struct RAdamRule {
-    index: usize,
-    settings: RAdamSettings,
-}
+impl Named for RAdamSettings {
+    const NAME: &'static str = "radam";
 
-impl Named for RAdamRule {
-    fn name(self) -> &'static str {
-        "radam"
-    }
-
-    fn attributes(self) -> String {
-        update::attributes(
-            self.index,
-            &[("decoupled", self.settings.decoupled), ("maximize", self.settings.maximize)],
-        )
+    fn flags(self) -> Vec<(&'static str, bool)> {
+        vec![("decoupled", self.decoupled), ("maximize", self.maximize)]
     }
 }
 
 /// A step's numbers.
 #[derive(Clone, Copy, Default)]
-struct Step<T> {
+pub(super) struct Step<T> {
     /// `1 - β₁`
     new_mean: T,
     /// `β₂`
@@ -78,16 +66,12 @@ struct Step<T> {
     is_adaptive: bool,
 }
 
-impl Rule<2, 5> for RAdamRule {
+impl Rule<2, 5> for RAdamSettings {
     type Step<T: Float> = Step<T>;
-
-    fn index(self) -> usize {
-        self.index
-    }
 
     #[inline(always)]
     fn step<T: Float>(self, [lr, beta1, beta2, eps, weight_decay]: [f64; 5], step: f64) -> Step<T> {
-        let decay = if self.settings.decoupled { 1.0 - lr * weight_decay } else { weight_decay };
+        let decay = if self.decoupled { 1.0 - lr * weight_decay } else { weight_decay };
         let (of_mean, of_square) = (1.0 - beta1.powf(step), 1.0 - beta2.powf(step));
         let longest = 2.0 / (1.0 - beta2) - 1.0;
         let rho = longest - 2.0 * step * beta2.powf(step) / of_square;
@@ -115,7 +99,7 @@ impl Rule<2, 5> for RAdamRule {
         [m, v]: [T::Lanes<S>; 2],
     ) -> (T::Lanes<S>, [T::Lanes<S>; 2]) {
         let all = |x: T| T::Lanes::<S>::splat(x);
-        let RAdamSettings { decoupled, maximize } = self.settings;
+        let RAdamSettings { decoupled, maximize } = self;
         let (p, g) = update::with_decay::<T, S>(decoupled, maximize, step.decay, p, g);
         let m = g.sub(m).mul_add(all(step.new_mean), m);
         let v = g.mul(g).mul_add(all(step.new_square), v.mul(all(step.old_square)));

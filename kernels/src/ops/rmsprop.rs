@@ -38,41 +38,29 @@ impl Var {
     /// Source: `torch.optim.RMSprop`.
     pub fn rmsprop(&self, at: &UpdateInputs<'_>, settings: RMSpropSettings) -> Updated {
         let rates = ["lr", "alpha", "eps", "weight_decay", "momentum"];
-        let rule = RMSpropRule { index: at.index, settings };
         match (settings.has_momentum, settings.centered) {
-            (false, false) => update::apply::<_, 1, 5>(self, at, rule, rates),
-            (true, true) => update::apply::<_, 3, 5>(self, at, rule, rates),
-            _ => update::apply::<_, 2, 5>(self, at, rule, rates),
+            (false, false) => update::apply::<_, 1, 5>(self, at, settings, rates),
+            (true, true) => update::apply::<_, 3, 5>(self, at, settings, rates),
+            _ => update::apply::<_, 2, 5>(self, at, settings, rates),
         }
     }
 }
 
-#[derive(Clone, Copy, Debug)]
-struct RMSpropRule {
-    index: usize,
-    settings: RMSpropSettings,
-}
+impl Named for RMSpropSettings {
+    const NAME: &'static str = "rmsprop";
 
-impl Named for RMSpropRule {
-    fn name(self) -> &'static str {
-        "rmsprop"
-    }
-
-    fn attributes(self) -> String {
-        update::attributes(
-            self.index,
-            &[
-                ("has_momentum", self.settings.has_momentum),
-                ("centered", self.settings.centered),
-                ("maximize", self.settings.maximize),
-            ],
-        )
+    fn flags(self) -> Vec<(&'static str, bool)> {
+        vec![
+            ("has_momentum", self.has_momentum),
+            ("centered", self.centered),
+            ("maximize", self.maximize),
+        ]
     }
 }
 
 /// A step's numbers.
 #[derive(Clone, Copy, Default)]
-struct Step<T> {
+pub(super) struct Step<T> {
     /// `-lr`
     size: T,
     /// `α`
@@ -84,12 +72,8 @@ struct Step<T> {
     momentum: T,
 }
 
-impl<const STATES: usize> Rule<STATES, 5> for RMSpropRule {
+impl<const STATES: usize> Rule<STATES, 5> for RMSpropSettings {
     type Step<T: Float> = Step<T>;
-
-    fn index(self) -> usize {
-        self.index
-    }
 
     #[inline(always)]
     fn step<T: Float>(self, [lr, alpha, eps, weight_decay, momentum]: [f64; 5], _: f64) -> Step<T> {
@@ -112,7 +96,7 @@ impl<const STATES: usize> Rule<STATES, 5> for RMSpropRule {
         mut states: [T::Lanes<S>; STATES],
     ) -> (T::Lanes<S>, [T::Lanes<S>; STATES]) {
         let all = |x: T| T::Lanes::<S>::splat(x);
-        let RMSpropSettings { has_momentum, centered, maximize } = self.settings;
+        let RMSpropSettings { has_momentum, centered, maximize } = self;
         let g = update::decayed::<T, S>(maximize, step.decay, p, g);
         let v = g.mul(g).mul_add(all(step.new), states[0].mul(all(step.old)));
         states[0] = v;

@@ -32,30 +32,21 @@ impl Var {
     /// Source: `torch.optim.Rprop`.
     pub fn rprop(&self, at: &UpdateInputs<'_>, settings: RpropSettings) -> Updated {
         let rates = ["lr", "etaminus", "etaplus", "step_size_min", "step_size_max"];
-        let rule = RpropRule { index: at.index, settings };
-        update::apply::<_, 2, 5>(self, at, rule, rates)
+        update::apply::<_, 2, 5>(self, at, settings, rates)
     }
 }
 
-#[derive(Clone, Copy, Debug)]
-struct RpropRule {
-    index: usize,
-    settings: RpropSettings,
-}
+impl Named for RpropSettings {
+    const NAME: &'static str = "rprop";
 
-impl Named for RpropRule {
-    fn name(self) -> &'static str {
-        "rprop"
-    }
-
-    fn attributes(self) -> String {
-        update::attributes(self.index, &[("maximize", self.settings.maximize)])
+    fn flags(self) -> Vec<(&'static str, bool)> {
+        vec![("maximize", self.maximize)]
     }
 }
 
 /// A step's numbers.
 #[derive(Clone, Copy, Default)]
-struct Step<T> {
+pub(super) struct Step<T> {
     /// `lr`
     initial: T,
     /// `η₋`
@@ -67,12 +58,8 @@ struct Step<T> {
     is_first: bool,
 }
 
-impl Rule<2, 5> for RpropRule {
+impl Rule<2, 5> for RpropSettings {
     type Step<T: Float> = Step<T>;
-
-    fn index(self) -> usize {
-        self.index
-    }
 
     #[inline(always)]
     fn step<T: Float>(
@@ -99,7 +86,7 @@ impl Rule<2, 5> for RpropRule {
         [prev, size]: [T::Lanes<S>; 2],
     ) -> (T::Lanes<S>, [T::Lanes<S>; 2]) {
         let all = |x: T| T::Lanes::<S>::splat(x);
-        let g = update::climbed::<T, S>(self.settings.maximize, g);
+        let g = update::climbed::<T, S>(self.maximize, g);
         let size = if step.is_first { all(step.initial) } else { size };
         let (zero, one) = (all(T::default()), all(T::from_f64(1.0)));
         let product = g.mul(prev);

@@ -119,9 +119,10 @@ impl Op for SgdOp {
     }
 
     fn kernel(&self, inputs: &[Operand], _: &[Operand]) -> Box<dyn Kernel> {
+        let index = self.settings.index;
         match self.has_momentum {
-            true => update::kernel(MomentumRule(self.settings), &inputs[0].ty),
-            false => update::kernel(PlainRule(self.settings), &inputs[0].ty),
+            true => update::kernel(MomentumRule(self.settings), index, &inputs[0].ty),
+            false => update::kernel(PlainRule(self.settings), index, &inputs[0].ty),
         }
     }
 }
@@ -132,10 +133,6 @@ struct PlainRule(SgdSettings);
 impl Rule<0, 2> for PlainRule {
     /// `-lr` and `weight_decay`.
     type Step<T: Float> = [T; 2];
-
-    fn index(self) -> usize {
-        self.0.index
-    }
 
     #[inline(always)]
     fn step<T: Float>(self, [lr, decay]: [f64; 2], _: f64) -> [T; 2] {
@@ -172,10 +169,6 @@ struct MomentumStep<T> {
 
 impl Rule<1, 4> for MomentumRule {
     type Step<T: Float> = MomentumStep<T>;
-
-    fn index(self) -> usize {
-        self.0.index
-    }
 
     #[inline(always)]
     fn step<T: Float>(

@@ -50,7 +50,8 @@ pub(super) fn apply<R, const STATES: usize, const RATES: usize>(
 where
     R: Named + Rule<STATES, RATES>,
 {
-    record(parameter, at, &rates, STATES, Arc::new(UpdateOp(rule)))
+    let op = UpdateOp::<R, STATES, RATES> { rule, index: at.index };
+    record(parameter, at, &rates, STATES, Arc::new(op))
 }
 
 /// Records an update by an op whose inputs are as a [`Rule`]'s.
@@ -80,22 +81,26 @@ pub(super) fn in_place(states: usize) -> &'static [(usize, usize)] {
 
 /// An update rule as an op.
 #[derive(Clone, Copy, Debug)]
-struct UpdateOp<R, const STATES: usize, const RATES: usize>(R);
+struct UpdateOp<R, const STATES: usize, const RATES: usize> {
+    rule: R,
+    /// Which of the counts of steps is the parameter's.
+    index: usize,
+}
 
 impl<R, const STATES: usize, const RATES: usize> Op for UpdateOp<R, STATES, RATES>
 where
     R: Named + Rule<STATES, RATES>,
 {
     fn name(&self) -> &'static str {
-        self.0.name()
+        R::NAME
     }
 
     fn attributes(&self) -> String {
-        self.0.attributes()
+        attributes(self.index, &self.rule.flags())
     }
 
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>, OpError> {
-        types(self.name(), inputs, (STATES, RATES), self.0.index())
+        types(R::NAME, inputs, (STATES, RATES), self.index)
     }
 
     fn in_place(&self) -> &[(usize, usize)] {
@@ -103,17 +108,17 @@ where
     }
 
     fn kernel(&self, inputs: &[Operand], _: &[Operand]) -> Box<dyn Kernel> {
-        kernel(self.0, &inputs[0].ty)
+        kernel(self.rule, self.index, &inputs[0].ty)
     }
 }
 
 /// How an update rule is printed.
 pub(super) trait Named: Copy + Debug {
-    /// Gives the name of the op.
-    fn name(self) -> &'static str;
+    /// The name of the op.
+    const NAME: &'static str;
 
-    /// Gives what decides the formula, with the place of the parameter's count.
-    fn attributes(self) -> String;
+    /// Lists the flags that decide the formula.
+    fn flags(self) -> Vec<(&'static str, bool)>;
 }
 
 /// Prints the place of a parameter's count, then the flags that are set.
@@ -175,9 +180,6 @@ pub(super) trait Rule<const STATES: usize, const RATES: usize>:
     /// same in all its elements.
     const READS_STATES: bool = false;
 
-    /// Gives the place of this parameter's count.
-    fn index(self) -> usize;
-
     /// Prepares update number `step`, counted from 1, of a model with these rates. Implementations are
     /// `#[inline(always)]`.
     fn step<T: Float>(self, rates: [f64; RATES], step: f64) -> Self::Step<T>;
@@ -234,28 +236,30 @@ pub(super) fn types(
     Ok(inputs[..1].iter().chain(&inputs[2..3 + states]).cloned().collect())
 }
 
-/// Makes the kernel of a rule for parameters of type `ty`.
+/// Makes the kernel of a rule for parameters of type `ty`, whose count of steps is number `index`.
 pub(super) fn kernel<R, const STATES: usize, const RATES: usize>(
     rule: R,
+    index: usize,
     ty: &Type,
 ) -> Box<dyn Kernel>
 where
     R: Rule<STATES, RATES>,
 {
     match ty.dtype {
-        Dtype::F64 => vector_kernel(UpdateKernel::<f64, R, STATES, RATES>::new(rule)),
-        _ => vector_kernel(UpdateKernel::<f32, R, STATES, RATES>::new(rule)),
+        Dtype::F64 => vector_kernel(UpdateKernel::<f64, R, STATES, RATES>::new(rule, index)),
+        _ => vector_kernel(UpdateKernel::<f32, R, STATES, RATES>::new(rule, index)),
     }
 }
 
 struct UpdateKernel<T, R, const STATES: usize, const RATES: usize> {
     rule: R,
+    index: usize,
     element: PhantomData<T>,
 }
 
 impl<T, R, const STATES: usize, const RATES: usize> UpdateKernel<T, R, STATES, RATES> {
-    fn new(rule: R) -> Self {
-        UpdateKernel { rule, element: PhantomData }
+    fn new(rule: R, index: usize) -> Self {
+        UpdateKernel { rule, index, element: PhantomData }
     }
 }
 
@@ -274,7 +278,7 @@ impl<T: Float, R: Rule<STATES, RATES>, const STATES: usize, const RATES: usize> 
         // Neighbours often have the same rates and count.
         let (mut last, mut step) = (([f64::NAN; RATES], f32::NAN), R::Step::<T>::default());
         for model in 0..models {
-            let count = &mut counts.at(model)[rule.index()];
+            let count = &mut counts.at(model)[self.index];
             *count += 1.0;
             // Loops and no `map`: that one is not always compiled into this function, and then is a call for each
             // model.
