@@ -1,6 +1,5 @@
 //! ELU: `y = x` where `x > 0`, `α · (eˣ - 1)` elsewhere.
 
-use super::choose::choose;
 use super::elementwise::{Formula, pointwise};
 use crate::cpu::simd::{Float, Lanes, Simd, math};
 use crate::op::GradientAt;
@@ -50,7 +49,7 @@ impl Formula<3, 1> for EluGradient {
         let zero = x.number(0.0);
         // Where x is above 0 the exponential is not used, but must be finite: 0 times it is the gradient.
         let curvature =
-            |g: &Var| choose(x, &zero, &zero, &(g * dy * (x.minimum(&zero).exp() * alpha)));
+            |g: &Var| zero.lt(x).where_(&zero, &(g * dy * (x.minimum(&zero).exp() * alpha)));
         vec![
             g.filter(|_| at.needs[0]).map(|g| pointwise(EluGradient, [g, x, alpha])),
             g.filter(|_| at.needs[1]).map(curvature),

@@ -18,7 +18,6 @@ pub mod binary_loss;
 pub mod boundary;
 pub mod cast;
 pub mod cat;
-mod choose;
 pub mod clamp_min;
 pub mod compare;
 pub mod compositions;

@@ -1,6 +1,5 @@
 //! Parametric ReLU: `y = x` where `x > 0`, `w · x` elsewhere, with a slope `w` that is learned.
 
-use super::choose::choose;
 use super::elementwise::{Formula, pointwise};
 use crate::cpu::simd::{Float, Lanes, Simd};
 use crate::op::GradientAt;
@@ -84,7 +83,7 @@ impl Formula<2, 1> for WeightGradient {
 /// Gives 0 where `x` is above 0, `below` elsewhere.
 fn where_negative(x: &Var, below: &Var) -> Var {
     let zero = x.number(0.0);
-    choose(x, &zero, &zero, below)
+    zero.lt(x).where_(&zero, below)
 }
 
 impl Var {

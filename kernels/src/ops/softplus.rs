@@ -1,6 +1,5 @@
 //! Softplus: `y = ln(1 + e^(βx)) / β`, and `x` itself where `βx` is above a threshold.
 
-use super::choose::choose;
 use super::elementwise::{Formula, pointwise};
 use super::sigmoid::SigmoidGradient;
 use crate::cpu::simd::{Float, Lanes, Simd, math};
@@ -52,7 +51,7 @@ impl Formula<4, 1> for SoftplusGradient {
         let curvature = |g: &Var| {
             let scaled = x * beta;
             let below = pointwise(SigmoidGradient, [&(g * dy * beta), &scaled.sigmoid()]);
-            choose(&scaled, most, &x.number(0.0), &below)
+            most.lt(&scaled).where_(&x.number(0.0), &below)
         };
         vec![
             g.filter(|_| at.needs[0]).map(|g| pointwise(SoftplusGradient, [g, x, beta, most])),
