@@ -3,9 +3,12 @@
 use bevy_ecs::prelude::*;
 use neurarch_components::population::Population;
 use neurarch_components::scheduler::{LRScheduler, Scheduler, SchedulerError};
+use neurarch_components::tree::Model;
 
 use super::{Change, Optimizers};
-use crate::sign::{self, SignError};
+use crate::access::AccessError;
+use crate::sign;
+use crate::traverse::{self, Listing};
 
 /// Why rates cannot be scheduled. What had been scheduled stays as it was.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -13,7 +16,7 @@ use crate::sign::{self, SignError};
 pub enum ScheduleError {
     /// The entity is neither a population nor a module of one.
     #[error(transparent)]
-    Sign(#[from] SignError),
+    Access(#[from] AccessError),
     /// No optimizer is there to be scheduled.
     #[error("{0} has no optimizer: insert one first, the scheduler changes its rates")]
     NoOptimizer(Entity),
@@ -156,22 +159,16 @@ fn change(
 }
 
 /// Lists the modules of a population's models, or one module and those below it, with the models' indices.
-fn modules(world: &mut World, entity: Entity) -> Result<Vec<(usize, Entity)>, SignError> {
+fn modules(world: &mut World, entity: Entity) -> Result<Vec<(usize, Entity)>, AccessError> {
     if world.get::<Population>(entity).is_some() {
         sign::refresh(world, entity)?;
     }
     let Some(population) = world.get::<Population>(entity) else {
-        let (root, population) =
-            sign::root_of(world, entity).ok_or(SignError::NotAPopulation(entity))?;
-        let models = world.get::<Population>(population).map(Population::models);
-        let index = models.and_then(|models| models.iter().position(|&model| model == root));
-        let mut below = vec![entity];
-        let mut next = 0;
-        while let Some(&module) = below.get(next) {
-            below.extend(world.get::<Children>(module).into_iter().flatten());
-            next += 1;
-        }
-        return Ok(below.into_iter().map(|module| (index.unwrap_or_default(), module)).collect());
+        let below = traverse::named_modules(world, entity, Listing::default())?;
+        let root = sign::root_of(world, entity).map(|(root, _)| root);
+        let model = root.and_then(|root| world.get::<Model>(root));
+        let index = model.map_or(0, |model| model.index as usize);
+        return Ok(below.into_iter().map(|(_, module)| (index, module)).collect());
     };
     let mut modules = Vec::new();
     for group in population.groups() {
