@@ -1,6 +1,8 @@
 //! Sharing: a parameter of a whole population has one row, and learns from all models.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod models;
+
 use std::sync::{Arc, Mutex};
 
 use ndarray::{Array2, Array3, ArrayD, Axis, IxDyn, s};
@@ -348,7 +350,7 @@ fn models_that_are_frozen_or_inactive_contribute_nothing() {
 }
 
 /// Lines of torch's record.
-const GOLDEN: &str = include_str!("golden/shared.txt");
+const GOLDEN: &str = include_str!("../golden/shared.txt");
 
 #[test]
 fn an_ensemble_learns_as_in_torch() {

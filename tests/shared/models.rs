@@ -1,7 +1,6 @@
 //! Models that share a parameter: they come and go, are saved, loaded and copied; it has one row throughout.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use ndarray::{Array2, Array3, ArrayD, Axis, IxDyn};
+use ndarray::{Array3, ArrayD, Axis, IxDyn};
 use neurarch::bevy_ecs::entity::EntityCloner;
 use neurarch::components::column::Columns;
 use neurarch::components::shared::SharedTensors;
@@ -9,48 +8,7 @@ use neurarch::prelude::*;
 use neurarch::systems::state::safetensors;
 use neurarch::systems::{evolve, traverse};
 
-const WEIGHT: &str = "0.weight";
-
-fn net() -> Sequential {
-    Sequential::new().push(Linear::new(3, 5)).push(Tanh).push(Linear::new(5, 2))
-}
-
-fn inputs(models: usize) -> (Array3<f32>, Array2<i64>) {
-    let x = Array3::from_shape_fn((models, 4, 3), |(m, i, f)| {
-        ((m * 7 + i * 3 + f * 5) % 11) as f32 / 5.0 - 1.0
-    });
-    let classes = Array2::from_shape_fn((models, 4), |(m, i)| ((m + i) % 2) as i64);
-    (x, classes)
-}
-
-/// Models that share the first weight.
-fn shared(models: usize) -> (World, Entity) {
-    let mut world = World::new();
-    let population = world.spawn_population(&net(), models, Seed(3)).unwrap();
-    world.share_parameter(population, WEIGHT).unwrap();
-    (world, population)
-}
-
-fn loss() -> CrossEntropyLoss {
-    CrossEntropyLoss::default()
-}
-
-fn backward(world: &mut World, population: Entity) {
-    let (x, classes) = inputs(world.models(population).unwrap().len());
-    world.forward(population, &x).unwrap();
-    world.loss::<f32, i64>(population, &classes, &loss()).unwrap();
-    world.backward(population).unwrap();
-}
-
-fn bits(world: &mut World, population: Entity) -> Vec<Vec<u32>> {
-    let models = world.models(population).unwrap().to_vec();
-    let bits = |root| {
-        let names = world.parameter_names(root).unwrap();
-        let numbers = names.iter().flat_map(|name| world.parameter::<f32>(root, name).unwrap());
-        numbers.map(f32::to_bits).collect()
-    };
-    models.into_iter().map(bits).collect()
-}
+use super::{WEIGHT, backward, bits, inputs, loss, net, shared};
 
 #[test]
 fn sharing_keeps_what_is_frozen() {
