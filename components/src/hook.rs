@@ -359,8 +359,10 @@ impl HookTable {
 
 /// The hooks of a module: a component of its entity. Empty ones are as good as none.
 ///
-/// A clone has the same functions, but its own list.
+/// A clone has the same functions, but its own list. A sparse set holds them, so that the weights of a model stay
+/// in the table of its neighbors when it gets hooks.
 #[derive(Component, Default)]
+#[component(storage = "SparseSet")]
 pub struct Hooks {
     table: Arc<Mutex<HookTable>>,
 }

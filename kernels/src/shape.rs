@@ -3,12 +3,17 @@
 use core::fmt;
 use core::ops::Deref;
 
+use smallvec::SmallVec;
+
 use crate::dtype::Dtype;
 use crate::op::OpError;
 
+/// A number for each axis; values of few axes need no memory of their own.
+type Sizes = SmallVec<[usize; 4]>;
+
 /// The sizes of a value's axes, for one model: the population's axis never occurs in it.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
-pub struct Shape(Box<[usize]>);
+pub struct Shape(Sizes);
 
 impl Shape {
     /// The shape `[]` of a single number.
@@ -50,7 +55,7 @@ impl Shape {
 
     /// Gives the strides, in elements, of the row-major layout.
     pub fn row_major(&self) -> Layout {
-        self.ordered((0..self.rank()).collect::<Vec<_>>().as_slice())
+        self.ordered(&(0..self.rank()).collect::<Sizes>())
     }
 
     /// Gives the dense layout whose axes, from slowest to fastest, are `order`.
@@ -60,20 +65,20 @@ impl Shape {
     /// If `order` is not a permutation of the axes.
     pub fn ordered(&self, order: &[usize]) -> Layout {
         assert_eq!(order.len(), self.rank(), "an order names each axis once");
-        let mut strides = vec![0; self.rank()];
+        let mut strides = Sizes::from_elem(0, self.rank());
         let mut stride = 1;
         for &axis in order.iter().rev() {
             strides[axis] = stride;
             stride *= self[axis].max(1);
         }
-        Layout(strides.into())
+        Layout(strides)
     }
 
     /// Gives the dense layout in which the last axis is the slowest and the others follow in order:
     /// `[.., features]` lies as `[features, ..]`, so that vectors run along the batch.
     pub fn features_first(&self) -> Layout {
         let last = self.rank().saturating_sub(1);
-        let order: Vec<_> = (0..self.rank()).map(|i| if i == 0 { last } else { i - 1 }).collect();
+        let order: Sizes = (0..self.rank()).map(|i| if i == 0 { last } else { i - 1 }).collect();
         self.ordered(&order)
     }
 }
@@ -88,7 +93,7 @@ impl Deref for Shape {
 
 impl<const N: usize> From<[usize; N]> for Shape {
     fn from(sizes: [usize; N]) -> Self {
-        Shape(sizes.into())
+        Shape(Sizes::from_slice(&sizes))
     }
 }
 
@@ -125,7 +130,7 @@ impl fmt::Debug for Shape {
 
 /// How many elements apart neighbors along each axis lie.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Layout(Box<[usize]>);
+pub struct Layout(Sizes);
 
 impl Layout {
     /// Gives the axes from slowest to fastest; axes of size 1 keep their place among equals.
@@ -139,8 +144,12 @@ impl Layout {
 
     /// Says whether elements lie in the order in which `shape` counts them.
     pub fn is_row_major(&self, shape: &Shape) -> bool {
-        let dense = shape.row_major();
-        shape.iter().zip(self.iter().zip(dense.iter())).all(|(&n, (a, b))| n <= 1 || a == b)
+        let mut dense = 1;
+        shape.iter().zip(self.iter()).rev().all(|(&n, &stride)| {
+            let fits = n <= 1 || stride == dense;
+            dense *= n.max(1);
+            fits
+        })
     }
 }
 

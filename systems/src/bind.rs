@@ -52,8 +52,7 @@ pub(crate) struct Binder {
     positions: Vec<Placement>,
     /// Of which group, as of which version of the population, `places` speaks.
     of: Option<(Entity, usize, u64)>,
-    /// The members' indices in the population.
-    indices: Vec<u32>,
+    members: Members,
     /// The members' places in the group's list, if they are not all of it.
     places: Vec<u32>,
     is_part: bool,
@@ -77,14 +76,35 @@ pub(crate) struct Placement {
     pub(crate) segments: Vec<TableId>,
     /// For each member of the group: its segment and its row there.
     rows: Vec<(u32, u32)>,
-    /// The first member's row, if all lie in one table and in order.
-    run: Option<u32>,
+    order: Order,
     /// The same for the members that are bound, if they are a part of the group.
     part: Vec<(u32, u32)>,
-    part_run: Option<u32>,
+    part_order: Order,
     is_part_right: bool,
     /// Whether this was checked in the present binding.
     is_checked: bool,
+}
+
+/// How rows follow one another.
+#[derive(Clone, Copy, Debug, Default)]
+enum Order {
+    /// Without a gap, in the first segment, from this row on.
+    Run(u32),
+    /// Each behind the one before, segment by segment.
+    Increasing,
+    /// In any other way.
+    #[default]
+    Mixed,
+}
+
+impl Order {
+    fn of(rows: &[(u32, u32)]) -> Self {
+        let start = rows.first().map_or(0, |&(_, row)| row);
+        if (start..).zip(rows).all(|(row, &at)| at == (0, row)) {
+            return Order::Run(start);
+        }
+        if rows.is_sorted() { Order::Increasing } else { Order::Mixed }
+    }
 }
 
 /// A bound slot, before its addresses are put together.
@@ -139,7 +159,7 @@ impl Bound<'_> {
 
     /// Counts the members.
     pub(crate) fn members(&self) -> usize {
-        self.binder.indices.len()
+        self.binder.members.len()
     }
 
     /// Gives the bytes of a row of slot `slot`, padding included.
@@ -156,16 +176,21 @@ impl Bound<'_> {
             return Rows::Strided { base: segments[0], stride: 0 };
         };
         let placement = &self.binder.positions[position];
-        let (run, rows) = match self.binder.is_part {
-            true => (placement.part_run, &placement.part),
-            false => (placement.run, &placement.rows),
+        let (order, rows) = match self.binder.is_part {
+            true => (placement.part_order, &placement.part),
+            false => (placement.order, &placement.rows),
         };
-        match (run, segments.first()) {
+        match (order, segments.first()) {
             (_, None) => Rows::NONE,
-            (Some(start), Some(base)) => {
+            (Order::Run(start), Some(base)) => {
                 Rows::Strided { base: base.wrapping_add(start as usize * stride), stride }
             }
-            (None, _) => Rows::Listed { segments, stride, rows, offset: 0 },
+            (Order::Increasing, _) => {
+                Rows::Listed { segments, stride, rows, increases: true, offset: 0 }
+            }
+            (Order::Mixed, _) => {
+                Rows::Listed { segments, stride, rows, increases: false, offset: 0 }
+            }
         }
     }
 }
@@ -234,31 +259,20 @@ impl Binder {
         group: &Group,
         members: &Members,
     ) -> Result<(), BindError> {
-        if self.of == Some(of) && self.knows(members) {
+        if self.of == Some(of) && self.members.are(members) {
             return Ok(());
         }
         self.of = None;
-        self.indices.clear();
         self.places.clear();
         for index in members.indices() {
             let place = group.members.binary_search(&(index as u32));
             self.places.push(place.map_err(|_| BindError::NotAMember { index })? as u32);
-            self.indices.push(index as u32);
         }
+        self.members.clone_from(members);
         self.is_part = self.places.len() != group.members.len();
         self.positions.iter_mut().for_each(|placement| placement.is_part_right = false);
         self.of = Some(of);
         Ok(())
-    }
-
-    /// Says whether the members are those of the last binding.
-    fn knows(&self, members: &Members) -> bool {
-        if members.is_all() {
-            // Strictly increasing numbers, so there is only one such list of that length.
-            let last = self.indices.last().map_or(0, |&index| index as usize + 1);
-            return self.indices.len() == members.len() && last == members.len();
-        }
-        self.indices.iter().map(|&index| index as usize).eq(members.indices())
     }
 
     fn take_addresses(&mut self, world: &World, slot: &Slot) -> Result<(), BindError> {
@@ -342,7 +356,7 @@ impl Placement {
         if self.rows.len() != modules.len() {
             return false;
         }
-        if let Some(start) = self.run {
+        if let Order::Run(start) = self.order {
             let start = start as usize;
             let there = entities(0).get(start..start + modules.len());
             return there.is_some_and(|there| are_equal(there, modules));
@@ -358,7 +372,7 @@ impl Placement {
         self.rows.clear();
         self.is_part_right = false;
         locate(world, modules.iter().copied(), &mut self.segments, &mut self.rows)?;
-        self.run = run(&self.rows);
+        self.order = Order::of(&self.rows);
         Ok(())
     }
 
@@ -375,10 +389,10 @@ impl Placement {
             // The rows of the others are not known any more.
             self.rows.clear();
             self.segments.clear();
-            self.run = None;
+            self.order = Order::Mixed;
             self.part.clear();
             locate(world, members(), &mut self.segments, &mut self.part)?;
-            self.part_run = run(&self.part).filter(|_| self.segments.len() == 1);
+            self.part_order = Order::of(&self.part);
             self.is_part_right = true;
         }
         self.is_checked = true;
@@ -402,7 +416,7 @@ impl Placement {
         }
         self.part.clear();
         self.part.extend(places.iter().map(|&place| self.rows[place as usize]));
-        self.part_run = run(&self.part).filter(|_| self.segments.len() == 1);
+        self.part_order = Order::of(&self.part);
         self.is_part_right = true;
     }
 }
@@ -431,27 +445,24 @@ fn locate(
 /// a comparison of lists, which all of the group would take.
 const FEW: usize = 8;
 
-/// From this many entities on (some microseconds), threads of the pool share a comparison; that also wakes
+/// From this many elements on (some microseconds), threads of the pool share a comparison; that also wakes
 /// them up for what follows.
 const WORTH_SPLITTING: usize = 2048;
 
-/// Compares lists of as many entities, in blocks that a vector unit compares at once: every call of every
-/// population does, and long lists come from memory.
-fn are_equal(a: &[Entity], b: &[Entity]) -> bool {
+/// Compares lists, in blocks that a vector unit compares at once: every call of every population does, and long
+/// lists come from memory.
+pub(crate) fn are_equal<T: PartialEq + Sync>(a: &[T], b: &[T]) -> bool {
+    if a.len() != b.len() {
+        return false;
+    }
     if a.len() >= WORTH_SPLITTING && rayon::current_thread_index().is_some() {
         let ((a, rest_of_a), (b, rest_of_b)) = (a.split_at(a.len() / 2), b.split_at(b.len() / 2));
         let (first, rest) = rayon::join(|| are_equal(a, b), || are_equal(rest_of_a, rest_of_b));
         return first && rest;
     }
-    let same = |(a, b): (&Entity, &Entity)| a == b;
+    let same = |(a, b): (&T, &T)| a == b;
     let mut blocks = a.chunks(64).zip(b.chunks(64));
     blocks.all(|(a, b)| a.iter().zip(b).map(same).fold(true, |all, same| all & same))
-}
-
-/// Gives the first row if all rows follow one another in the first segment.
-fn run(rows: &[(u32, u32)]) -> Option<u32> {
-    let start = rows.first().map_or(0, |&(_, row)| row);
-    (start..).zip(rows).all(|(row, &at)| at == (0, row)).then_some(start)
 }
 
 /// Gives the entities of a table whose component `id` was changed after `last`; `None` if the table has no

@@ -4,10 +4,10 @@ use std::any::Any;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::Blueprint;
+use neurarch_components::blueprint::{Blueprint, Position};
 use neurarch_components::call::{Call, Watcher};
 use neurarch_components::hook::{
     At, Callback, GlobalHooks, Gradients, Hook, HookError, HookKind, HookOptions, Hooks,
@@ -149,7 +149,7 @@ pub(crate) struct Runner {
     shared: Shared,
     /// For each position, the module's own hooks, if the pass is of one model with hooks.
     own: Vec<Option<(Entity, Hooks)>>,
-    paths: Vec<(String, &'static str)>,
+    blueprint: Arc<Blueprint>,
     models: usize,
     failure: RefCell<Option<StepError>>,
     calls: RefCell<CallHooks>,
@@ -182,7 +182,7 @@ impl Runner {
     /// Prepares for a pass of the member at `place` with hooks of its own, or of a whole cohort.
     pub(crate) fn new(
         world: &World,
-        blueprint: &Blueprint,
+        blueprint: &Arc<Blueprint>,
         shared: Option<Shared>,
         group: &Group,
         hooked: Option<usize>,
@@ -192,11 +192,10 @@ impl Runner {
             let module = group.modules[position][hooked?];
             world.get::<Hooks>(module).map(|hooks| (module, hooks.share()))
         };
-        let positions = &blueprint.positions;
         Runner {
             shared: shared.unwrap_or_default(),
-            own: (0..positions.len()).map(own).collect(),
-            paths: positions.iter().map(|at| (at.path.clone(), at.module.type_name())).collect(),
+            own: (0..blueprint.positions.len()).map(own).collect(),
+            blueprint: blueprint.clone(),
             models,
             failure: RefCell::new(None),
             calls: RefCell::default(),
@@ -234,7 +233,7 @@ impl Runner {
 
     /// Lists the hooks of a kind at a position: those of all modules, of the population, of the module.
     fn hooks(&self, position: usize, kind: HookKind) -> Vec<(Hook, Option<Entity>)> {
-        let path = &self.paths[position].0;
+        let path = &self.blueprint.positions[position].path;
         let shared = self.shared.global.list(kind).into_iter();
         let of_all = self.shared.population.at(path).map(|hooks| hooks.list(kind));
         let shared = shared.chain(of_all.into_iter().flatten()).map(|hook| (hook, None));
@@ -254,7 +253,8 @@ impl Runner {
         (hook, entity): &(Hook, Option<Entity>),
         told: &Told<'_>,
     ) -> Result<Answer, ()> {
-        let (path, module) = &self.paths[position];
+        let Position { path, module, .. } = &self.blueprint.positions[position];
+        let module = module.type_name();
         let at = At { trace, path, module, entity: *entity, models: self.models };
         let result = catch_unwind(AssertUnwindSafe(|| {
             let mut callback = hook.callback.lock().unwrap_or_else(PoisonError::into_inner);
@@ -263,7 +263,7 @@ impl Runner {
         let result = result.unwrap_or_else(|panic| Err(panic_message(&*panic).into()));
         result.map_err(|error| {
             let failure = StepError::Hook {
-                path: if path.is_empty() { (*module).to_owned() } else { path.clone() },
+                path: if path.is_empty() { module.to_owned() } else { path.clone() },
                 kind: hook.kind,
                 number,
                 message: error.to_string(),

@@ -10,7 +10,7 @@ use neurarch_kernels::dtype::Element;
 use neurarch_kernels::passes::plan::Plan;
 use neurarch_kernels::shape::Type;
 
-use crate::bind::{BindError, Binder};
+use crate::bind::{BindError, Binder, are_equal};
 
 /// Some models of a population: all of them, or a strictly increasing list of indices.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,14 +49,15 @@ impl Members {
         if self.is_all { self.population } else { self.some.len() }
     }
 
-    /// Says whether these are all models of the population.
-    pub(crate) fn is_all(&self) -> bool {
-        self.is_all
-    }
-
     /// Gives the members' indices in the population.
     pub(crate) fn indices(&self) -> impl Iterator<Item = usize> + '_ {
         (0..self.len()).map(|i| self.some.get(i).map_or(i, |&(_, index)| index as usize))
+    }
+
+    /// Says whether the others are the same.
+    pub(crate) fn are(&self, others: &Members) -> bool {
+        (self.population, self.is_all) == (others.population, others.is_all)
+            && are_equal(&self.some, &others.some)
     }
 
     /// Gives one more than the largest index.
@@ -386,7 +387,13 @@ impl Members {
         if self.is_all || stride == 0 {
             return Rows::Strided { base: *base, stride };
         }
-        Rows::Listed { segments: core::slice::from_ref(base), stride, rows: &self.some, offset: 0 }
+        Rows::Listed {
+            segments: core::slice::from_ref(base),
+            stride,
+            rows: &self.some,
+            increases: true,
+            offset: 0,
+        }
     }
 }
 
@@ -399,6 +406,7 @@ impl Write<'_> {
                 segments: core::slice::from_ref(base),
                 stride: self.stride,
                 rows,
+                increases: false,
                 offset: 0,
             },
         }

@@ -140,7 +140,7 @@ pub unsafe fn run(stages: &[Stage<'_>], direction: Direction) {
     if threads == 1 || models.saturating_mul(cost) < WORTH_A_THREAD {
         // SAFETY: as the caller promises.
         let visit = |models| unsafe { visit(stages, models, false) };
-        run_range(0..models, tile, direction, visit);
+        run_range(0..models, tile, direction, |models| at_gaps(stages, models, visit));
     } else if models < threads {
         // SAFETY: as the caller promises.
         run_range(0..models, 1, direction, |models| unsafe { visit(stages, models, true) });
@@ -155,7 +155,7 @@ pub unsafe fn run(stages: &[Stage<'_>], direction: Direction) {
                 while let Some(models) = take(&taken[home], &of_home, least, direction) {
                     // SAFETY: as the caller promises; each model is taken once.
                     let visit = |models| unsafe { visit(stages, models, false) };
-                    run_range(models, tile, direction, visit);
+                    run_range(models, tile, direction, |models| at_gaps(stages, models, visit));
                 }
             }
         });
@@ -203,6 +203,31 @@ fn run_range(
         visit(start..models.end.min(start + tile));
     }
 }
+
+/// Cuts a tile where its rows have gaps, if they are few: kernels are faster where all rows lie evenly, and one model
+/// that runs apart is no reason to be slow with its neighbors.
+fn at_gaps(stages: &[Stage<'_>], mut models: Range<usize>, visit: impl Fn(Range<usize>)) {
+    let rows = || {
+        stages.iter().flat_map(|Stage { binding, .. }| {
+            let inputs = binding.inputs.iter().map(|source| &source.rows);
+            let outputs = binding.outputs.iter().map(|sink| &sink.rows);
+            binding.slots.iter().chain(inputs).chain(outputs)
+        })
+    };
+    let gaps = rows().map(|rows| rows.gaps(&models)).max().unwrap_or(0);
+    if gaps * WORTH_A_CUT <= models.len() {
+        while let Some(even) = rows().map(|rows| rows.until_gap(&models)).min()
+            && even < models.len()
+        {
+            visit(models.start..models.start + even);
+            models.start += even;
+        }
+    }
+    visit(models);
+}
+
+/// Below this many models for each gap, cuts cost more than they gain.
+const WORTH_A_CUT: usize = 16;
 
 /// Memory that a worker keeps from tile to tile.
 #[derive(Default)]

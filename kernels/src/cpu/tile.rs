@@ -27,6 +27,8 @@ pub enum Rows<'a> {
         stride: usize,
         /// For each row, its segment and its place in it.
         rows: &'a [(u32, u32)],
+        /// Whether `rows` strictly increases: then how far its ends are apart says whether it has gaps.
+        increases: bool,
         /// Bytes to add: where the operand starts in a row.
         offset: usize,
     },
@@ -41,7 +43,7 @@ impl<'a> Rows<'a> {
     pub fn at(&self, i: usize) -> *mut u8 {
         match *self {
             Rows::Strided { base, stride } => base.wrapping_add(i * stride),
-            Rows::Listed { segments, stride, rows, offset } => {
+            Rows::Listed { segments, stride, rows, offset, .. } => {
                 let (segment, row) = rows[i];
                 segments[segment as usize].wrapping_add(row as usize * stride + offset)
             }
@@ -68,18 +70,52 @@ impl<'a> Rows<'a> {
             Rows::Strided { base, stride } => {
                 Rows::Strided { base: base.wrapping_add(models.start * stride), stride }
             }
-            Rows::Listed { segments, stride, rows, offset } => {
+            Rows::Listed { segments, stride, rows, increases, offset } => {
                 let rows = &rows[models.clone()];
-                let Some(&(segment, first)) = rows.first() else { return Rows::NONE };
+                let [(segment, first), .., last] = *rows else {
+                    return match rows.first() {
+                        None => Rows::NONE,
+                        Some(_) => Rows::Strided { base: self.at(models.start), stride },
+                    };
+                };
                 let follow = |(row, at): (u32, &(u32, u32))| *at == (segment, row);
-                if (first..).zip(rows).map(follow).fold(true, |all, follows| all & follows) {
-                    let base = segments[segment as usize];
-                    let base = base.wrapping_add(first as usize * stride + offset);
-                    return Rows::Strided { base, stride };
+                let no_gap = match increases {
+                    true => last == (segment, first + (rows.len() - 1) as u32),
+                    false => (first..).zip(rows).map(follow).fold(true, |all, each| all & each),
+                };
+                match no_gap {
+                    true => Rows::Strided { base: self.at(models.start), stride },
+                    false => Rows::Listed { segments, stride, rows, increases, offset },
                 }
-                Rows::Listed { segments, stride, rows, offset }
             }
         }
+    }
+
+    /// Counts the rows that are left out between those of some models, as far as that is known.
+    pub(super) fn gaps(&self, models: &Range<usize>) -> usize {
+        match *self {
+            Rows::Listed { rows, increases: true, .. } => match rows[models.clone()] {
+                [first, .., last] if first.0 == last.0 => {
+                    (last.1 - first.1) as usize - (models.len() - 1)
+                }
+                _ => 0,
+            },
+            _ => 0,
+        }
+    }
+
+    /// Counts how many of the models, from the first on, have rows without a gap.
+    pub(super) fn until_gap(&self, models: &Range<usize>) -> usize {
+        let Rows::Listed { rows, increases: true, .. } = *self else { return models.len() };
+        let rows = &rows[models.clone()];
+        // Rows increase, so how far they are ahead of an even row never falls.
+        let (mut even, mut uneven) = (0, rows.len());
+        while even + 1 < uneven {
+            let middle = usize::midpoint(even, uneven);
+            let follows = rows[middle] == (rows[0].0, rows[0].1 + middle as u32);
+            *(if follows { &mut even } else { &mut uneven }) = middle;
+        }
+        uneven
     }
 
     /// Gives the same rows, each `bytes` further on.
@@ -88,8 +124,8 @@ impl<'a> Rows<'a> {
             Rows::Strided { base, stride } => {
                 Rows::Strided { base: base.wrapping_add(bytes), stride }
             }
-            Rows::Listed { segments, stride, rows, offset } => {
-                Rows::Listed { segments, stride, rows, offset: offset + bytes }
+            Rows::Listed { segments, stride, rows, increases, offset } => {
+                Rows::Listed { segments, stride, rows, increases, offset: offset + bytes }
             }
         }
     }
@@ -470,5 +506,49 @@ impl<K: VectorKernel> Vectorized for OverTile<'_, '_, '_, K> {
     #[inline(always)]
     fn run<S: Simd>(self) {
         self.kernel.run::<S>(self.tile);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn parts_lie_where_the_list_says(
+            gaps in proptest::collection::vec(0_u32..4, 1..40),
+            cut in any::<(prop::sample::Index, prop::sample::Index)>(),
+        ) {
+            let mut next = 0;
+            let row = |gap: &u32| {
+                next += 1 + gap / 3;
+                (0, next)
+            };
+            let rows: Vec<_> = gaps.iter().map(row).collect();
+            let segments = [ptr::null_mut()];
+            let [a, b] = [cut.0.index(rows.len() + 1), cut.1.index(rows.len() + 1)];
+            let models = a.min(b)..a.max(b);
+            for increases in [false, true] {
+                let listed =
+                    Rows::Listed { segments: &segments, stride: 8, rows: &rows, increases, offset: 4 };
+                let part = listed.part(&models);
+                for (i, model) in models.clone().enumerate() {
+                    prop_assert_eq!(part.at(i), listed.at(model));
+                }
+                let after = models.start + 1..models.end.max(models.start + 1);
+                let has_gap = after.clone().any(|i| rows[i].1 != rows[i - 1].1 + 1);
+                prop_assert_eq!(part.stride().is_none(), has_gap);
+                if increases {
+                    prop_assert_eq!(listed.gaps(&models) > 0, has_gap);
+                    let mut even = models.clone();
+                    even.end = even.start + listed.until_gap(&models);
+                    prop_assert_eq!(listed.gaps(&even), 0);
+                    prop_assert!(even.end <= models.end);
+                    prop_assert!(even.end == models.end || rows[even.end].1 > rows[even.end - 1].1 + 1);
+                }
+            }
+        }
     }
 }

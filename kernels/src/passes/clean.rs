@@ -79,7 +79,7 @@ pub(super) fn rebuild(old: &Program, nodes: Vec<Node>, live: &[bool]) -> Program
     };
     for node in nodes {
         let inputs = node.inputs.iter().map(|&id| renamed(&values, id)).collect();
-        let types = node.outputs.iter().map(|&id| old.ty(id).clone()).collect();
+        let types = node.outputs.iter().map(|&id| old.ty(id).clone());
         let outputs = new.push(node.op, inputs, types, node.scope);
         new.nodes.last_mut().expect("just pushed").draw = node.draw;
         for (&old, new) in node.outputs.iter().zip(outputs) {

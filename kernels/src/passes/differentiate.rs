@@ -4,9 +4,11 @@
 //! like any `forward`, an eager trace computes the gradients at once, and a hook's own arithmetic is
 //! differentiated as in torch.
 
+use smallvec::SmallVec;
+
 use crate::op::{Boundary, GradientAt, Op};
-use crate::program::Node;
 use crate::program::trace::{Trace, Var};
+use crate::program::{Ids, Node};
 use crate::shape::Type;
 
 /// Watches gradients on their way back. Each method may replace what it is given.
@@ -75,7 +77,8 @@ fn record(
     }
     let known_after = watch.as_ref().map(|_| first_readers(&nodes, wrt));
     for (index, node) in nodes.iter().enumerate().rev() {
-        let mut arrived: Vec<_> = node.outputs.iter().map(|&id| gradients[id].clone()).collect();
+        let mut arrived: SmallVec<[Option<Var>; 4]> =
+            node.outputs.iter().map(|&id| gradients[id].clone()).collect();
         let is_watched = watch.is_some() && node.op.boundary().is_some();
         for (gradient, &id) in arrived.iter_mut().zip(&node.outputs).filter(|_| is_watched) {
             *gradient = gradient.take().or_else(|| zeros[id].then(|| zeros_like(trace, id)));
@@ -87,11 +90,12 @@ fn record(
                 node.inputs.iter().for_each(|&id| zeros[id] |= needs[id]);
             }
         } else if is_reached {
-            let needed: Vec<_> = node.inputs.iter().map(|&id| needs[id]).collect();
+            let needed: SmallVec<[bool; 8]> = node.inputs.iter().map(|&id| needs[id]).collect();
             if let (Some(watch), Some(edge)) = (watch.as_deref_mut(), node.op.boundary()) {
                 cross(edge, &nodes, node, &needs, &mut arrived, watch);
             }
-            let vars = |ids: &[usize]| ids.iter().map(|&id| trace.var(id)).collect::<Vec<_>>();
+            let vars =
+                |ids: &Ids| -> SmallVec<[Var; 4]> { ids.iter().map(|&id| trace.var(id)).collect() };
             let (inputs, outputs) = (vars(&node.inputs), vars(&node.outputs));
             let at = GradientAt::new(&inputs, &outputs, &arrived, &needed);
             trace.within(node.scope, || {

@@ -33,11 +33,14 @@ pub fn fuse_activations(program: Program) -> Program {
         let Some(before) = nodes[first].as_ref() else {
             continue;
         };
-        if readers[between] != 1 || before.outputs != [between] || next.outputs.len() != 1 {
+        if readers[between] != 1
+            || before.outputs.as_slice() != [between]
+            || next.outputs.len() != 1
+        {
             continue;
         }
         if let Some(op) = before.op.fuse_activation(&*next.op) {
-            let inputs = [&before.inputs[..], &next.inputs[1..]].concat();
+            let inputs = before.inputs.iter().chain(&next.inputs[1..]).copied().collect();
             let fused = Node { op, inputs, ..next };
             nodes[first] = None;
             nodes[index] = Some(fused);
@@ -68,7 +71,7 @@ pub fn fuse_gradients(program: Program) -> Program {
         if let Some((later, op)) = found
             && let (Some(before), Some(gradient)) = (nodes[first].take(), nodes[later].take())
         {
-            let outputs = [before.outputs.clone(), gradient.outputs].concat();
+            let outputs = before.outputs.iter().chain(&gradient.outputs).copied().collect();
             nodes[first] = Some(Node { op, inputs: gradient.inputs, outputs, ..before });
         }
     }

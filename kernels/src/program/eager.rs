@@ -6,6 +6,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use smallvec::SmallVec;
+
 use super::{Origin, Program, Role, Scalar, ValueId};
 use crate::cpu::memory::{AlignedBytes, padded};
 use crate::cpu::tile::{Key, Rows, Tile, View};
@@ -13,6 +15,9 @@ use crate::dtype::{Dtype, Element};
 use crate::op::Op;
 use crate::ops::contiguous::Contiguous;
 use crate::shape::{Operand, Type};
+
+/// Ops with so many operands or fewer make their views on the stack.
+const FEW: usize = 6;
 
 /// The values of a program, computed for some models as it is recorded.
 #[derive(Default)]
@@ -249,23 +254,28 @@ impl Eager {
             self.values[id].as_ref().expect("inputs are computed before the node that reads them")
         };
         let mut memory = std::mem::take(&mut self.memory);
-        let mut copies: Vec<Option<Value>> = Vec::new();
-        for (number, &id) in node.inputs.iter().enumerate() {
-            let fits = node.op.takes_layout(number, &value(id).operand);
-            copies.push((!fits).then(|| self.row_major(value(id), &mut memory)));
-        }
-        let inputs: Vec<&Value> = node
+        let copies: SmallVec<[Option<Value>; FEW]> = node
+            .inputs
+            .iter()
+            .enumerate()
+            .map(|(number, &id)| {
+                let fits = node.op.takes_layout(number, &value(id).operand);
+                (!fits).then(|| self.row_major(value(id), &mut memory))
+            })
+            .collect();
+        let inputs: SmallVec<[&Value; FEW]> = node
             .inputs
             .iter()
             .zip(&copies)
             .map(|(&id, copy)| copy.as_ref().unwrap_or_else(|| value(id)))
             .collect();
-        let types: Vec<_> = node.outputs.iter().map(|&id| program.ty(id).clone()).collect();
-        let mut outputs = self.apply(&*node.op, &inputs, types, node.draw, &mut memory);
+        let types: SmallVec<[Type; FEW]> =
+            node.outputs.iter().map(|&id| program.ty(id).clone()).collect();
+        let outputs = self.apply(&*node.op, &inputs, &types, node.draw, &mut memory);
+        drop(inputs);
         copies.into_iter().flatten().for_each(|value| memory.put(value.rows));
         self.memory = memory;
-        for &id in node.outputs.iter().rev() {
-            let value = outputs.pop().expect("an op has as many outputs as its shape rule says");
+        for (&id, value) in node.outputs.iter().zip(outputs) {
             self.set(id, value);
         }
     }
@@ -274,35 +284,33 @@ impl Eager {
         &self,
         op: &dyn Op,
         inputs: &[&Value],
-        types: Vec<Type>,
+        types: &[Type],
         draw: u32,
         memory: &mut Memory,
-    ) -> Vec<Value> {
-        let operands: Vec<_> = inputs.iter().map(|value| value.operand.clone()).collect();
-        let layouts = op.layouts(&operands, &types);
-        let mut outputs: Vec<Value> = types
+    ) -> SmallVec<[Value; FEW]> {
+        type Operands = SmallVec<[Operand; FEW]>;
+        let operands: Operands = inputs.iter().map(|value| value.operand.clone()).collect();
+        let layouts = op.layouts(&operands, types);
+        let made = types.iter().cloned().zip(layouts).map(|(ty, layout)| Operand { ty, layout });
+        let made: Operands = made.collect();
+        let kernel = op.kernel(&operands, &made);
+        memory.scratch.reserve(kernel.scratch_bytes());
+        let mut outputs: SmallVec<[Value; FEW]> = made
             .into_iter()
-            .zip(layouts)
-            .map(|(ty, layout)| Value {
-                rows: memory.take(stride(&ty) * self.models),
-                operand: Operand { ty, layout },
-            })
+            .map(|operand| Value { rows: memory.take(stride(&operand.ty) * self.models), operand })
             .collect();
-        let mut input_views: Vec<_> = inputs.iter().map(|value| view(value)).collect();
+        let mut views: SmallVec<[View<'_>; 2 * FEW]> =
+            inputs.iter().map(|value| view(value)).collect();
         for &(input, output) in op.in_place() {
             let from = inputs[input].rows.bytes();
             outputs[output].rows.bytes_mut()[..from.len()].copy_from_slice(from);
-            input_views[input] = view(&outputs[output]);
+            views[input] = view(&outputs[output]);
         }
-        let output_operands: Vec<_> = outputs.iter().map(|value| value.operand.clone()).collect();
-        let kernel = op.kernel(&operands, &output_operands);
-        memory.scratch.reserve(kernel.scratch_bytes());
-        let mut views = input_views;
         views.extend(outputs.iter_mut().map(|value| {
             let base = value.rows.as_mut_ptr();
             View { rows: Rows::Strided { base, stride: stride(&value.operand.ty) }, ..view(value) }
         }));
-        let ids: Vec<u32> = (0..views.len() as u32).collect();
+        let ids: SmallVec<[u32; 2 * FEW]> = (0..views.len() as u32).collect();
         let (of_inputs, of_outputs) = ids.split_at(inputs.len());
         // SAFETY: every view is of a buffer with a row for each model; outputs are buffers of their own,
         // shared with inputs only as `in_place` says.
@@ -315,8 +323,8 @@ impl Eager {
     }
 
     fn row_major(&self, value: &Value, memory: &mut Memory) -> Value {
-        let types = vec![value.operand.ty.clone()];
-        self.apply(&Contiguous, &[value], types, 0, memory).swap_remove(0)
+        let ty = std::slice::from_ref(&value.operand.ty);
+        self.apply(&Contiguous, &[value], ty, 0, memory).swap_remove(0)
     }
 
     fn set(&mut self, id: ValueId, value: Value) {

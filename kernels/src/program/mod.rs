@@ -7,6 +7,8 @@
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use crate::op::Op;
 use crate::shape::Type;
 
@@ -21,6 +23,9 @@ pub use verify::VerifyError;
 
 /// Index of a value in [`Program::values`].
 pub type ValueId = usize;
+
+/// The values that a node reads or makes.
+pub type Ids = SmallVec<[ValueId; 4]>;
 
 /// Index of a slot in [`Program::slots`].
 pub type SlotId = usize;
@@ -81,9 +86,9 @@ pub struct Node {
     /// What is computed.
     pub op: Arc<dyn Op>,
     /// From what.
-    pub inputs: Vec<ValueId>,
+    pub inputs: Ids,
     /// The values that this makes.
-    pub outputs: Vec<ValueId>,
+    pub outputs: Ids,
     /// The module call that recorded it: index in [`Program::scopes`].
     pub scope: usize,
     /// Tells the draws of random ops apart; passes keep it.
@@ -163,10 +168,10 @@ impl Program {
     pub fn push(
         &mut self,
         op: Arc<dyn Op>,
-        inputs: Vec<ValueId>,
-        outputs: Vec<Type>,
+        inputs: Ids,
+        outputs: impl IntoIterator<Item = Type>,
         scope: usize,
-    ) -> Vec<ValueId> {
+    ) -> Ids {
         let node = self.nodes.len();
         let first = self.values.len();
         self.values.extend(
@@ -175,7 +180,7 @@ impl Program {
                 .enumerate()
                 .map(|(output, ty)| Value { ty, origin: Origin::Node { node, output } }),
         );
-        let outputs: Vec<_> = (first..self.values.len()).collect();
+        let outputs: Ids = (first..self.values.len()).collect();
         let draw = self.nodes.last().map_or(0, |last| last.draw + u32::from(last.op.is_random()));
         self.nodes.push(Node { op, inputs, outputs: outputs.clone(), scope, draw });
         outputs

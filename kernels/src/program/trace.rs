@@ -10,9 +10,11 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use super::eager::{Eager, ReadError};
 use super::tree::{Arguments, Tree};
-use super::{Node, Origin, Program, Role, Scalar, ScalarOf, Scope, Slot, SlotId, ValueId};
+use super::{Ids, Node, Origin, Program, Role, Scalar, ScalarOf, Scope, Slot, SlotId, ValueId};
 use crate::cpu::memory::check_room;
 use crate::dtype::{Dtype, Element};
 use crate::op::{Op, OpError};
@@ -250,21 +252,21 @@ impl Trace {
     /// Applies an op that has `n_outputs` outputs.
     pub fn apply_all(&self, op: Arc<dyn Op>, inputs: &[&Var], n_outputs: usize) -> Vec<Var> {
         let poison = || vec![self.poison(); n_outputs];
-        let Some(ids) = inputs.iter().map(|var| var.id).collect::<Option<Vec<_>>>() else {
+        let Some(ids) = inputs.iter().map(|var| var.id).collect::<Option<Ids>>() else {
             return poison();
         };
         let mut recorder = self.0.borrow_mut();
         if recorder.error.is_some() {
             return poison();
         }
-        let types: Vec<_> = inputs.iter().map(|var| var.ty.clone()).collect();
+        let types: SmallVec<[Type; 4]> = inputs.iter().map(|var| var.ty.clone()).collect();
         let outputs = op.outputs(&types).and_then(|outputs| match outputs.len() {
             n if n == n_outputs => outputs.iter().try_for_each(has_room).map(|()| outputs),
             n => Err(OpError(format!("{}: expected {n_outputs} outputs, got {n}", op.name()))),
         });
         match outputs {
             Ok(outputs) => recorder
-                .push(op, ids, outputs.clone())
+                .push(op, ids, &outputs)
                 .into_iter()
                 .zip(outputs)
                 .map(|(id, ty)| Var { trace: self.clone(), id: Some(id), ty })
@@ -430,10 +432,10 @@ impl Recorder {
         }
     }
 
-    fn push(&mut self, op: Arc<dyn Op>, inputs: Vec<ValueId>, outputs: Vec<Type>) -> Vec<ValueId> {
+    fn push(&mut self, op: Arc<dyn Op>, inputs: Ids, outputs: &[Type]) -> Ids {
         self.open_outside();
         let scope = self.open.last().copied().unwrap_or(0);
-        let outputs = self.program.push(op, inputs, outputs, scope);
+        let outputs = self.program.push(op, inputs, outputs.iter().cloned(), scope);
         if let Some(eager) = &mut self.eager {
             eager.compute(&self.program, self.program.nodes.len() - 1);
         }
