@@ -31,6 +31,8 @@ const NOTES: &[(&str, &str, &str)] = &[
         "pack_padded_sequence",
         "`PackedSequence`, whose fields are its arguments",
     ),
+    ("torch.optim.swa_utils", "get_ema_multi_avg_fn", "`get_ema_avg_fn`: it is for all parameters"),
+    ("torch.optim.swa_utils", "get_swa_multi_avg_fn", "`get_swa_avg_fn`: it is for all parameters"),
     ("torch.nn.utils", "convert_conv2d_weight_memory_format", "not offered: there is one format"),
     ("torch.nn.utils", "convert_conv3d_weight_memory_format", "not offered: there is one format"),
 ];

@@ -8,10 +8,10 @@
 
 use bevy_ecs::prelude::*;
 use neurarch_components::call::Call;
-use neurarch_components::layers::batchnorm::running_affine;
+use neurarch_components::layers::batchnorm::{is_batch_norm, running_affine};
 use neurarch_components::layers::{
-    BatchNorm1d, BatchNorm2d, BatchNorm3d, Conv1d, Conv2d, Conv3d, ConvTranspose1d,
-    ConvTranspose2d, ConvTranspose3d, FusedLinearReLU, Identity, Linear, ReLU,
+    Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d, FusedLinearReLU,
+    Identity, Linear, ReLU,
 };
 use neurarch_components::mode::Mode;
 use neurarch_components::module::DynModule;
@@ -351,7 +351,7 @@ fn compute(
         new.push([fused, Identity.clone_box()]);
     }
     let norm = &*site.blueprint.positions[bn].module;
-    if !(norm.is::<BatchNorm1d>() || norm.is::<BatchNorm2d>() || norm.is::<BatchNorm3d>()) {
+    if !is_batch_norm(norm) {
         return Err(wrong(1, "a batch norm"));
     }
     if ["running_mean", "running_var"].iter().any(|name| site.blueprint.buffer(bn, name).is_none())

@@ -131,6 +131,7 @@ fn unrecorded() -> Vec<Subject<'static>> {
     classes.arguments = Arguments::each([0, 1]);
     vec![
         classes,
+        line("SyncBatchNorm", Box::new(SyncBatchNorm::new(4))),
         square("FractionalMaxPool2d", Box::new(FractionalMaxPool2d::with_ratio(2, 0.5))),
         cube("FractionalMaxPool3d", Box::new(FractionalMaxPool3d::with_ratio(2, 0.6))),
         line("LazyLinear", Box::new(LazyLinear::new(3))),

@@ -58,6 +58,8 @@ fn second_gradients_are_the_slopes_of_the_first() {
 const WITHOUT: &[&str] = &[
     "adadelta",
     "adafactor",
+    "muon",
+    "sparse_adam",
     "adagrad",
     "adam",
     "adamax",
