@@ -129,8 +129,19 @@ fn unrecorded() -> Vec<Subject<'static>> {
     let targets = ArrayD::from_shape_fn(vec![2, 3], |i| ((i[0] + 2 * i[1]) % 4) as i64);
     classes.inputs.push((Numbers::I64(targets), false));
     classes.arguments = Arguments::each([0, 1]);
+    let of_classes = LinearCrossEntropyLoss {
+        bias: true,
+        weight: Some(vec![1.0, 0.5, 2.0]),
+        label_smoothing: 0.1,
+        ..LinearCrossEntropyLoss::new(4, 3)
+    };
+    let mut linear = Subject::new("LinearCrossEntropyLoss", Box::new(of_classes), &[5, 4]);
+    let targets = ArrayD::from_shape_fn(vec![5], |i| (i[0] % 3) as i64);
+    linear.inputs.push((Numbers::I64(targets), false));
+    linear.arguments = Arguments::each([0, 1]);
     vec![
         classes,
+        linear,
         line("SyncBatchNorm", Box::new(SyncBatchNorm::new(4))),
         square("FractionalMaxPool2d", Box::new(FractionalMaxPool2d::with_ratio(2, 0.5))),
         cube("FractionalMaxPool3d", Box::new(FractionalMaxPool3d::with_ratio(2, 0.6))),

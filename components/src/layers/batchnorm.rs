@@ -75,13 +75,10 @@ impl Settings {
     /// Gives the scale and the shift that the running statistics come to, each `[channels]`.
     fn running_affine(&self, call: &Call<'_>, dtype: Dtype) -> (Var, Var) {
         let (mean, var) = (call.buffer("running_mean"), call.buffer("running_var"));
-        let scale = (var + call.scalar("eps", dtype)).sqrt().reciprocal();
+        let eps = call.scalar("eps", dtype);
         let weight = self.affine.then(|| call.parameter("weight"));
-        let scale = weight.map_or(scale.clone(), |weight| scale * weight);
-        let shift = -(mean * &scale);
         let bias = (self.affine && self.bias).then(|| call.parameter("bias"));
-        let shift = bias.map_or(shift.clone(), |bias| shift + bias);
-        (scale, shift)
+        affine_of([&mean, &var], &eps, weight.as_ref(), bias.as_ref())
     }
 
     /// Normalizes by the running statistics.
@@ -101,6 +98,20 @@ impl Settings {
             call.trace.store(&buffer, &(new * factor + old * (1.0 - factor)));
         }
     }
+}
+
+/// Gives the scale `weight / √(var + eps)` and the shift `bias - mean · scale`, each as long as mean and variance.
+pub fn affine_of(
+    [mean, var]: [&Var; 2],
+    eps: &Var,
+    weight: Option<&Var>,
+    bias: Option<&Var>,
+) -> (Var, Var) {
+    let scale = (var + eps).sqrt().reciprocal();
+    let scale = weight.map_or(scale.clone(), |weight| scale * weight);
+    let shift = -(mean * &scale);
+    let shift = bias.map_or(shift.clone(), |bias| shift + bias);
+    (scale, shift)
 }
 
 /// Gives the scale and the shift, `[num_features]` each, that come to the same as a batch norm in evaluation mode:
