@@ -45,7 +45,7 @@ fn a_layer_gets_the_parametrizations_of_another_with_their_numbers() {
     assert_eq!(state(&mut world, neighbor), before, "a neighbor");
     // What is there already cannot come again.
     let error = transfer_parametrizations_and_params(&mut world, from, to, None).unwrap_err();
-    assert_eq!(error.to_string(), "'weight' is parametrized in Linear already");
+    assert_eq!(error.to_string(), "'weight' is parametrized in ParametrizedLinear already");
     transfer_parametrizations_and_params(&mut world, from, to, Some("bias")).unwrap();
     assert_eq!(state(&mut world, from), state(&mut world, to));
     // All of it to a module that has no such tensors.
@@ -85,7 +85,7 @@ fn what_cannot_go_over_is_refused_and_changes_nothing() {
         assert_eq!(state(&mut world, root), before);
     };
     refused(None, "'weight': expected f32[4, 3] as in the other module, got f32[2, 5]");
-    refused(Some("bias"), "Module Linear does not have a parametrization on bias");
+    refused(Some("bias"), "Module ParametrizedLinear does not have a parametrization on bias");
 }
 
 #[test]
