@@ -299,11 +299,64 @@ fn an_adaptive_softmax_trains_alike_watched_or_not() {
 }
 
 #[test]
+fn a_linear_cross_entropy_loss_is_a_linear_layer_and_a_cross_entropy() {
+    let weight = vec![1.0, 2.0, 0.5];
+    let loss = LinearCrossEntropyLoss {
+        out_features: vec![2],
+        bias: true,
+        weight: Some(weight.clone()),
+        label_smoothing: 0.2,
+        ..LinearCrossEntropyLoss::new(4, 3)
+    };
+    let mut world = World::new();
+    let population = world.spawn_population(&loss, 2, Seed(3)).unwrap();
+    let second = world.models(population).unwrap()[1];
+    let keys: Vec<_> = world.state_dict(second).unwrap().keys().map(str::to_owned).collect();
+    assert_eq!(keys, ["weight", "linear.weight", "linear.bias"]);
+    let x =
+        Array3::from_shape_fn((2, 5, 4), |(m, i, j)| ((m * 5 + i * 7 + j * 3) % 13) as f32 / 6.0);
+    let y = Array3::from_shape_fn((2, 5, 2), |(m, i, j)| ((m + i + j) % 3) as i64);
+    let arguments = Arguments::each([AnyInput::from(&x), AnyInput::from(&y)]);
+    let found = world.forward_with::<f32>(population, arguments).unwrap();
+    let found = found.leaves()[0][[1]];
+    // The same with two modules, of the second model.
+    let layer = Linear::new(4, 6);
+    let plain = world.spawn_population(&layer, 1, Seed(0)).unwrap();
+    let root = world.models(plain).unwrap()[0];
+    for name in ["weight", "bias"] {
+        let numbers = world.parameter::<f32>(second, &format!("linear.{name}")).unwrap();
+        world.set_parameter(root, name, numbers.view()).unwrap();
+    }
+    let x = x.slice(s![1..2, .., ..]).to_owned();
+    let logits: ArrayD<f32> = world.forward(plain, &x).unwrap();
+    let logits = logits.into_shape_with_order(vec![1, 5, 3, 2]).unwrap();
+    let entropy = CrossEntropyLoss {
+        weight: Some(weight),
+        label_smoothing: 0.2,
+        ..CrossEntropyLoss::default()
+    };
+    let entropies = world.spawn_population(&entropy, 1, Seed(0)).unwrap();
+    let y = y.slice(s![1..2, .., ..]).to_owned();
+    let arguments = Arguments::each([AnyInput::from(&logits), AnyInput::from(&y)]);
+    let expected = world.forward_with::<f32>(entropies, arguments).unwrap();
+    assert_eq!(found.to_bits(), expected.leaves()[0][[0]].to_bits());
+}
+
+#[test]
 fn losses_are_printed_as_torch_does() {
     let printed = [
         (repr(&CrossEntropyLoss::default()), "CrossEntropyLoss()"),
         (repr(&NLLLoss2d::default()), "NLLLoss2d()"),
         (repr(&CTCLoss::default()), "CTCLoss()"),
+        (
+            repr(&LinearCrossEntropyLoss {
+                out_features: vec![2],
+                ..LinearCrossEntropyLoss::new(3, 5)
+            }),
+            "LinearCrossEntropyLoss(\n  in_features=3, num_classes=5, out_features=(2,), bias=False, \
+             reduction=mean, ignore_index=None, label_smoothing=0.0, options=None\n  (linear): \
+             Linear(in_features=3, out_features=10, bias=False)\n)",
+        ),
         (repr(&TripletMarginLoss::default()), "TripletMarginLoss()"),
         (
             repr(&TripletMarginWithDistanceLoss::default()),

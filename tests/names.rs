@@ -16,6 +16,11 @@ const NOTES: &[(&str, &str, &str)] = &[
     ("torch.nn", "Buffer", "`Declare::buffer`, `register_buffer`"),
     ("torch.nn", "Container", "not offered: deprecated in torch"),
     ("torch.nn", "DataParallel", "not needed: a population runs in parallel by itself"),
+    (
+        "torch.nn",
+        "LinearCrossEntropyOptions",
+        "not offered: about memory alone, it changes no result",
+    ),
     ("torch.nn", "RNNBase", "not offered: a base class"),
     ("torch.nn", "RNNCellBase", "not offered: a base class"),
     ("torch.nn", "UninitializedBuffer", "`Declare::uninitialized`"),
@@ -31,6 +36,9 @@ const NOTES: &[(&str, &str, &str)] = &[
         "pack_padded_sequence",
         "`PackedSequence`, whose fields are its arguments",
     ),
+    ("torch.optim.swa_utils", "get_ema_multi_avg_fn", "`get_ema_avg_fn`: it is for all parameters"),
+    ("torch.optim.swa_utils", "get_swa_multi_avg_fn", "`get_swa_avg_fn`: it is for all parameters"),
+    ("torch.nn.utils", "skip_init", "`systems::spawn::spawn_population`, which draws no numbers"),
     ("torch.nn.utils", "convert_conv2d_weight_memory_format", "not offered: there is one format"),
     ("torch.nn.utils", "convert_conv3d_weight_memory_format", "not offered: there is one format"),
 ];

@@ -3,10 +3,16 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use ndarray::{Array2, Array3, Axis, array};
+#[path = "golden/read.rs"]
+mod golden;
+
+use ndarray::{Array2, Array3, ArrayD, Axis, IxDyn, array};
 use neurarch::components::optimizer::Optimizer;
 use neurarch::prelude::*;
 use neurarch::systems::optim::clip::ClipOptions;
+
+/// Written by `tests/golden/optim.py`.
+const GOLDEN: &str = include_str!("golden/optim.txt");
 
 const RATES: [f64; 3] = [0.01, 0.03, 0.002];
 const STEPS: usize = 4;
@@ -112,6 +118,93 @@ fn models_learn_alike_in_a_population_and_alone_fused_or_not() {
     learns_alike(|lr| ASGD { lr, t0: 1.0, ..ASGD::default() });
     learns_alike(|lr| Rprop { lr, ..Rprop::default() });
     learns_alike(|lr| Adafactor { lr, ..Adafactor::default() });
+    learns_alike(|lr| SparseAdam { lr, ..SparseAdam::default() });
+}
+
+fn numbers(shape: &[usize], f: impl Fn(f64) -> f64) -> ArrayD<f64> {
+    let count = shape.iter().product::<usize>();
+    ArrayD::from_shape_vec(IxDyn(shape), (0..count).map(|i| f(i as f64)).collect()).unwrap()
+}
+
+#[test]
+fn muon_steps_as_torch_within_the_bfloat16_that_it_computes_in() {
+    let plain = Muon { lr: 0.05, ..Muon::default() };
+    let tall =
+        Muon { nesterov: false, adjust_lr_fn: AdjustLr::MatchRmsAdamW, ns_steps: 3, ..plain };
+    let spectral = Muon {
+        adjust_lr_fn: AdjustLr::SpectralUnclamped,
+        momentum: 0.4,
+        weight_decay: 0.0,
+        ..plain
+    };
+    let cases =
+        [("muon", [3, 5], plain), ("muon_tall", [6, 4], tall), ("muon_spectral", [2, 4], spectral)];
+    for (name, shape, optimizer) in cases {
+        let mut world = World::new();
+        let layer = Linear::new(shape[1], shape[0]).without_bias();
+        let population = world.spawn_population(&layer, 2, Seed(1)).unwrap();
+        world.insert(population, optimizer).unwrap();
+        let root = world.models(population).unwrap()[1];
+        let first = numbers(&shape, |i| (0.9 * i + 1.0).sin() / 2.0).mapv(|x| x as f32);
+        world.set_parameter(root, "weight", first.view()).unwrap();
+        for k in 0..3 {
+            let gradient = numbers(&shape, |i| (1.3 * i + f64::from(k)).cos()).mapv(|x| x as f32);
+            world.set_gradient(root, "weight", Some(gradient.view())).unwrap();
+            world.step(population).unwrap();
+            let weight = world.parameter::<f32>(root, "weight").unwrap().mapv(f64::from);
+            // Numbers of a step of 0.05 · √(A / B) are rounded to 8 bits, several times.
+            golden::compare(GOLDEN, &format!("{name} {k}"), weight, (2e-4, 0.0));
+        }
+    }
+}
+
+#[test]
+fn muon_refuses_what_is_no_matrix() {
+    let mut world = World::new();
+    let population = world.spawn_population(&net(), 3, Seed(3)).unwrap();
+    world.insert(population, Muon::default()).unwrap();
+    let (x, y) = data(0);
+    let error = world.train_step(population, &x, &y, &MSELoss::default()).unwrap_err().to_string();
+    let words =
+        "Muon only supports 2D parameters whereas we found a parameter with size: torch.Size([7])";
+    assert!(error.contains(words), "{error}");
+}
+
+#[test]
+fn sparse_adam_updates_the_rows_that_were_looked_up_as_torch_does() {
+    let mut world = World::new();
+    let table = Embedding { padding_idx: Some(0), ..Embedding::new(6, 3) };
+    let settings =
+        PopulationSettings { models: 2, dtype: Dtype::F64, ..PopulationSettings::default() };
+    let population = world.spawn_population_with(&table, settings).unwrap();
+    let optimizer = SparseAdam { lr: 0.05, betas: (0.8, 0.9), ..SparseAdam::default() };
+    world.insert(population, optimizer).unwrap();
+    let root = world.models(population).unwrap()[1];
+    let first = numbers(&[6, 3], |i| (0.9 * i + 1.0).sin() / 2.0);
+    world.set_parameter(root, "weight", first.view()).unwrap();
+    for (k, rows) in [vec![1_i64, 2, 2, 0], vec![4, 1], vec![5, 5, 4]].into_iter().enumerate() {
+        world.zero_grad(population).unwrap();
+        let rows = ndarray::Array1::from(rows);
+        let arguments = Arguments::each([AnyInput::from(Input::shared(rows.view()))]);
+        world.forward_with::<f64>(population, arguments).unwrap();
+        let dy = numbers(&[rows.len(), 3], |i| (1.3 * i + k as f64).cos());
+        world.backward_from(population, Input::shared(dy.view())).unwrap();
+        world.step(population).unwrap();
+        let weight = world.parameter::<f64>(root, "weight").unwrap();
+        golden::compare(GOLDEN, &format!("sparse_adam {k}"), weight, (1e-12, 1e-10));
+    }
+    let state = world.optimizer_state_dict(root).unwrap();
+    for tensor in &state.state[&0] {
+        if tensor.name != "step" {
+            let numbers = tensor.to_array::<f64>().unwrap();
+            golden::compare(
+                GOLDEN,
+                &format!("sparse_adam {}", tensor.name),
+                numbers,
+                (1e-12, 1e-10),
+            );
+        }
+    }
 }
 
 #[test]
@@ -133,6 +226,7 @@ fn a_step_by_numbers_that_torch_refuses_fails_in_its_words_and_changes_nothing()
         refused(Adadelta { rho: 1.5, ..Adadelta::default() }),
         refused(Rprop { etas: (1.5, 1.2), ..Rprop::default() }),
         refused(Adafactor { d: 0.5, ..Adafactor::default() }),
+        refused(SparseAdam { lr: 0.0, ..SparseAdam::default() }),
     ];
     let words = [
         "model 0: Invalid learning rate: -1.0",
@@ -141,6 +235,7 @@ fn a_step_by_numbers_that_torch_refuses_fails_in_its_words_and_changes_nothing()
         "model 0: Invalid rho value: 1.5",
         "model 0: Invalid eta values: 1.5, 1.2",
         "model 0: Clipping threshold d should be >= 1 but is: 0.5",
+        "model 0: Invalid learning rate: 0.0",
     ];
     assert_eq!(said, words);
 }
@@ -168,6 +263,56 @@ fn each_model_is_clipped_by_its_own_norm() {
     let error = world.clip_grad_norm_with(population, 0.1, options).unwrap_err();
     assert!(error.to_string().starts_with("The total norm of order 2.0 for gradients"));
     assert_eq!(after(&mut world, 0), before);
+}
+
+#[test]
+fn gradients_are_scaled_by_norms_that_are_given() {
+    let mut world = World::new();
+    let population = world.spawn_population(&Linear::new(2, 1), 2, Seed(1)).unwrap();
+    let models = world.models(population).unwrap().to_vec();
+    for &model in &models {
+        let gradient = array![[3.0_f32, 4.0]];
+        world.set_gradient(model, "weight", Some(gradient.view())).unwrap();
+    }
+    let error = world.clip_grads_with_norm_(population, 1.0, &[2.0]).unwrap_err().to_string();
+    assert_eq!(error, "expected a norm for each of 2 models, got 1");
+    world.clip_grads_with_norm_(population, 1.0, &[2.0, 0.5]).unwrap();
+    let first = world.gradient::<f32>(models[0], "weight").unwrap().unwrap();
+    assert!((first[[0, 0]] - 1.5).abs() < 1e-5, "{first}");
+    let second = world.gradient::<f32>(models[1], "weight").unwrap().unwrap();
+    assert_eq!(second, array![[3.0, 4.0]].into_dyn());
+}
+
+#[test]
+fn running_statistics_are_averaged_over_batches_as_in_torch_and_all_else_stays() {
+    let mut world = World::new();
+    let norm = BatchNorm1d { momentum: Some(0.3), ..BatchNorm1d::new(2) };
+    let settings =
+        PopulationSettings { models: 2, dtype: Dtype::F64, ..PopulationSettings::default() };
+    let net = Sequential::new().push(norm);
+    let population = world.spawn_population_with(&net, settings).unwrap();
+    world.eval(population).unwrap();
+    let (first, second) =
+        (numbers(&[4, 2], |i| (0.7 * i).sin()), numbers(&[3, 2], |i| (1.7 * i + 1.0).sin()));
+    let weights = world.stack::<f64>(population, "0.weight").unwrap();
+    world.update_bn(population, [&first, &second].map(|x| Input::shared(x.view()))).unwrap();
+    let of = |world: &mut World, name: &str| {
+        world.stack::<f64>(population, name).unwrap().index_axis_move(Axis(0), 1)
+    };
+    golden::compare(GOLDEN, "update_bn mean", of(&mut world, "0.running_mean"), (1e-12, 1e-12));
+    golden::compare(GOLDEN, "update_bn var", of(&mut world, "0.running_var"), (1e-12, 1e-12));
+    assert_eq!(world.stack::<f64>(population, "0.weight").unwrap(), weights);
+    // Still in evaluation mode, with its own momentum.
+    let before = of(&mut world, "0.running_mean");
+    world.forward(population, Input::shared(first.view())).unwrap();
+    assert_eq!(of(&mut world, "0.running_mean"), before);
+    let root = world.models(population).unwrap()[1];
+    let layer = world.module(root, "0").unwrap();
+    assert_eq!(world.get::<BatchNorm1d>(layer), Some(&norm));
+    // A batch that does not fit.
+    let wrong = numbers(&[4, 3], |i| i);
+    assert!(world.update_bn(population, [Input::shared(wrong.view())]).is_err());
+    assert_eq!(world.get::<BatchNorm1d>(layer), Some(&norm));
 }
 
 #[test]

@@ -1,6 +1,14 @@
 //! Schedulers: each model has its own, a failing one changes nothing, subtrees are scheduled by themselves.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "golden/read.rs"]
+mod golden;
+
+use ndarray::Array3;
+use neurarch::bevy_ecs::prelude::*;
+use neurarch::bevy_ecs::schedule::Schedule;
+use neurarch::components::scheduler::{Anneal, Metric};
+use neurarch::plugin::add_neurarch;
 use neurarch::prelude::*;
 use neurarch::systems::optim::lr_scheduler::ScheduleError;
 
@@ -102,4 +110,66 @@ fn what_torch_refuses_is_refused_and_changes_nothing() {
 
     let bare = world.spawn_population(&Linear::new(1, 1), 1, Seed(0)).unwrap();
     refused(world.schedule(bare, ExponentialLR { gamma: 0.5 }), "has no optimizer");
+}
+
+#[test]
+fn weight_averaging_has_torchs_rates() {
+    let text = include_str!("golden/optim.txt");
+    let cos = SWALR { anneal_epochs: 4, ..SWALR::new(0.05) };
+    let linear = SWALR { anneal_epochs: 3, anneal_strategy: Anneal::Linear, ..cos };
+    let at_once = SWALR { anneal_epochs: 0, ..cos };
+    for (name, scheduler) in [("cos", cos), ("linear", linear), ("at_once", at_once)] {
+        let (mut world, population) = brains(1);
+        world.insert(population, sgd(0.4)).unwrap();
+        world.schedule(population, scheduler).unwrap();
+        let mut found = rates(&world, population);
+        for _ in 0..6 {
+            world.step_schedulers(population).unwrap();
+            found.extend(rates(&world, population));
+        }
+        golden::compare(text, &format!("swalr_{name}"), found, (1e-12, 1e-12));
+    }
+}
+
+/// The population that learns in each run, if it does.
+#[derive(Resource)]
+struct Learns(Entity, bool);
+
+fn learn(world: &mut World) -> Result<(), BevyError> {
+    let &Learns(population, learns) = world.resource::<Learns>();
+    if learns {
+        let x = Array3::<f32>::ones((3, 2, 2));
+        world.forward(population, &x)?;
+        world.loss::<f32, f32>(population, &Array3::zeros((3, 2, 1)), &MSELoss::default())?;
+    }
+    Ok(())
+}
+
+#[test]
+fn one_system_steps_every_scheduler_after_the_optimizers() {
+    let (mut world, population) = brains(3);
+    world.insert(population, sgd(1.0)).unwrap();
+    let models = world.models(population).unwrap().to_vec();
+    let gamma = |model: usize| [0.5, 0.25, 0.125][model];
+    world.schedule_with(population, |model| ExponentialLR { gamma: gamma(model) }).unwrap();
+    let plateau = ReduceLROnPlateau { patience: 0, factor: 0.5, ..ReduceLROnPlateau::default() };
+    world.schedule(models[1], plateau).unwrap();
+    world.set_active(models[2], false).unwrap();
+    world.insert_resource(Learns(population, true));
+    let mut schedule = Schedule::default();
+    add_neurarch(&mut schedule);
+    schedule.add_systems(learn.in_set(StepSystems::Loss));
+    // The inactive model is passed over, and the plateau waits for a metric.
+    schedule.run(&mut world);
+    assert_close(&rates(&world, population), &[0.5, 1.0, 1.0]);
+    for metric in [1.0, 2.0] {
+        world.entity_mut(models[1]).insert(Metric(metric));
+        schedule.run(&mut world);
+    }
+    assert_close(&rates(&world, population), &[0.125, 0.5, 1.0]);
+    assert!(world.get::<Metric>(models[1]).is_none());
+    // Nothing learns, so no rate changes.
+    world.insert_resource(Learns(population, false));
+    schedule.run(&mut world);
+    assert_close(&rates(&world, population), &[0.125, 0.5, 1.0]);
 }

@@ -5,11 +5,15 @@ use bevy_ecs::prelude::*;
 use ndarray::{Array1, ArrayView, Dimension};
 
 use crate::kernels::dtype::Element;
+use crate::state::Tensor;
+use crate::state::training::{self, TrainingStateError};
 use crate::systems::access::AccessError;
+use crate::systems::array::Input;
 use crate::systems::optim::clip::{self, ClipError, ClipOptions};
 use crate::systems::optim::lbfgs::{self, LbfgsError};
 use crate::systems::optim::state_dict::{self, OptimizerStateDict, OptimizerStateError};
 use crate::systems::optim::swa_utils::{self, AverageError};
+use crate::systems::optim::update_bn::{self, UpdateBnError};
 use crate::systems::step;
 
 /// What is done with gradients before a step, and with the state of optimizers.
@@ -130,6 +134,71 @@ pub trait OptimWorld {
         averaged: Entity,
         population: Entity,
     ) -> Result<(), AverageError>;
+
+    /// Makes running statistics the averages over some batches: [`update_bn::update_bn`].
+    ///
+    /// # Errors
+    ///
+    /// If `population` is none, or a batch does not fit its models.
+    fn update_bn<'a, T: Element, X: Into<Input<'a, T>>>(
+        &mut self,
+        population: Entity,
+        loader: impl IntoIterator<Item = X>,
+    ) -> Result<(), UpdateBnError>;
+
+    /// Scales the gradients of each model by its norm, which is given: [`clip::clip_grads_with_norm_`].
+    ///
+    /// # Errors
+    ///
+    /// If `entity` is neither a population nor a module of one, or there is not one norm for each model.
+    fn clip_grads_with_norm_(
+        &mut self,
+        entity: Entity,
+        max_norm: f64,
+        total_norms: &[f64],
+    ) -> Result<(), ClipError>;
+
+    /// Lists what optimizers and schedulers of a model or a population have come to, and how many random numbers were
+    /// drawn: [`training::training_state`].
+    ///
+    /// # Errors
+    ///
+    /// If `entity` is neither the root of a model nor a population, or its models differ.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use ndarray::Array3;
+    /// # use neurarch::prelude::*;
+    /// # use neurarch::state::safetensors;
+    /// # let mut world = World::new();
+    /// # let brains = world.spawn_population(&Linear::new(4, 2), 3, Seed(7))?;
+    /// # world.insert(brains, Adam::default())?;
+    /// # let folder = std::env::temp_dir().join(format!("neurarch-training-{}", std::process::id()));
+    /// # std::fs::create_dir_all(&folder)?;
+    /// // What PyTorch reads, and what training goes on from, stacked over all models.
+    /// safetensors::save(folder.join("model.safetensors"), &world.stacked_state_dict(brains)?)?;
+    /// safetensors::save(folder.join("training.safetensors"), &world.training_state(brains)?)?;
+    ///
+    /// let model = safetensors::read(folder.join("model.safetensors"))?.into();
+    /// world.load_stacked_state_dict(brains, &model, LoadOptions::default())?;
+    /// let training = safetensors::read(folder.join("training.safetensors"))?;
+    /// world.load_training_state(brains, &training)?;
+    /// # std::fs::remove_dir_all(&folder)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    fn training_state(&mut self, entity: Entity) -> Result<Vec<Tensor>, TrainingStateError>;
+
+    /// Goes on where training was: [`training::load_training_state`].
+    ///
+    /// # Errors
+    ///
+    /// If the tensors are of other optimizers or schedulers than `entity` has.
+    fn load_training_state(
+        &mut self,
+        entity: Entity,
+        tensors: &[Tensor],
+    ) -> Result<(), TrainingStateError>;
 }
 
 impl OptimWorld for World {
@@ -192,5 +261,33 @@ impl OptimWorld for World {
         population: Entity,
     ) -> Result<(), AverageError> {
         swa_utils::update_parameters(self, averaged, population)
+    }
+    fn update_bn<'a, T: Element, X: Into<Input<'a, T>>>(
+        &mut self,
+        population: Entity,
+        loader: impl IntoIterator<Item = X>,
+    ) -> Result<(), UpdateBnError> {
+        update_bn::update_bn(self, population, loader)
+    }
+
+    fn clip_grads_with_norm_(
+        &mut self,
+        entity: Entity,
+        max_norm: f64,
+        total_norms: &[f64],
+    ) -> Result<(), ClipError> {
+        clip::clip_grads_with_norm_(self, entity, max_norm, total_norms)
+    }
+
+    fn training_state(&mut self, entity: Entity) -> Result<Vec<Tensor>, TrainingStateError> {
+        training::training_state(self, entity)
+    }
+
+    fn load_training_state(
+        &mut self,
+        entity: Entity,
+        tensors: &[Tensor],
+    ) -> Result<(), TrainingStateError> {
+        training::load_training_state(self, entity, tensors)
     }
 }

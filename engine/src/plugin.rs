@@ -8,11 +8,12 @@ use bevy_ecs::prelude::*;
 use bevy_ecs::schedule::Schedule;
 
 use crate::components::population::Population;
+use crate::systems::optim::lr_scheduler;
 use crate::systems::sets::{StepSystems, order_step};
 use crate::systems::step::{self, StepError};
 
 /// Puts the parts of a step in their order, and learning into its parts: [`go_back`] in
-/// [`StepSystems::Backward`], [`update`] in [`StepSystems::Step`].
+/// [`StepSystems::Backward`], [`update`] in [`StepSystems::Step`], [`step_schedulers`] in [`StepSystems::Schedule`].
 ///
 /// The host adds the rest: it writes what the models see in [`StepSystems::Observe`], calls
 /// [`forward`](crate::TrainWorld::forward) in [`StepSystems::Forward`] and
@@ -53,8 +54,16 @@ use crate::systems::step::{self, StepError};
 /// ```
 pub fn add_neurarch(schedule: &mut Schedule) {
     order_step(schedule);
-    schedule.add_systems((go_back.in_set(StepSystems::Backward), update.in_set(StepSystems::Step)));
+    schedule.add_systems((
+        go_back.in_set(StepSystems::Backward),
+        update.in_set(StepSystems::Step),
+        step_schedulers.in_set(StepSystems::Schedule),
+    ));
 }
+
+/// The populations that went back in this run of the schedule.
+#[derive(Resource, Default)]
+struct Learning(Vec<Entity>);
 
 /// Goes back in every population that has a loss since its last forward pass, from no gradients:
 /// [`step::zero_grad`] and [`step::backward`].
@@ -63,12 +72,16 @@ pub fn add_neurarch(schedule: &mut Schedule) {
 ///
 /// As [`step::backward`].
 pub fn go_back(world: &mut World) -> Result<(), BevyError> {
+    let mut learning = Vec::new();
+    world.insert_resource(Learning::default());
     for population in populations(world) {
         if step::has_loss(world, population) {
             step::zero_grad(world, population, true)?;
             step::backward(world, population)?;
+            learning.push(population);
         }
     }
+    world.insert_resource(Learning(learning));
     Ok(())
 }
 
@@ -86,6 +99,58 @@ pub fn update(world: &mut World) -> Result<(), BevyError> {
             Err(StepError::NoOptimizer { .. }) => {}
             Err(error) => return Err(error.into()),
         }
+    }
+    Ok(())
+}
+
+/// Moves the learning rates of every population that went back in this run of the schedule on by a step:
+/// [`lr_scheduler::step_all`]. A [`Scheduler`] that takes metrics, as that of `ReduceLROnPlateau`, waits for a
+/// [`Metric`] on the same entity.
+///
+/// Give the set a condition where a step is to be an epoch: `StepSystems::Schedule.run_if(…)`.
+///
+/// # Errors
+///
+/// As [`lr_scheduler::step_all`].
+///
+/// # Example
+///
+/// ```
+/// # use bevy_ecs::schedule::Schedule;
+/// # use ndarray::{Array2, Array3};
+/// # use neurarch::plugin::add_neurarch;
+/// # use neurarch::prelude::*;
+/// # use neurarch::bevy_ecs::prelude::*;
+/// #[derive(Resource)]
+/// struct Brains(Entity);
+///
+/// fn learn(world: &mut World) -> Result<(), BevyError> {
+///     let brains = world.resource::<Brains>().0;
+///     world.forward(brains, &Array3::<f32>::ones((3, 8, 4)))?;
+///     world.loss::<f32, i64>(brains, &Array2::zeros((3, 8)), &CrossEntropyLoss::default())?;
+///     Ok(())
+/// }
+///
+/// let mut world = World::new();
+/// let brains = world.spawn_population(&Linear::new(4, 2), 3, Seed(7))?;
+/// world.insert(brains, SGD { lr: 1.0, ..SGD::default() })?;
+/// world.schedule_with(brains, |model| ExponentialLR { gamma: 1.0 / (2 + model) as f64 })?;
+/// world.insert_resource(Brains(brains));
+/// let mut schedule = Schedule::default();
+/// add_neurarch(&mut schedule);
+/// schedule.add_systems(learn.in_set(StepSystems::Loss));
+/// schedule.run(&mut world);
+/// let rates = world.models(brains)?.iter().map(|&model| world.get::<SGD>(model).unwrap().lr);
+/// assert_eq!(rates.collect::<Vec<_>>(), [1.0 / 2.0, 1.0 / 3.0, 1.0 / 4.0]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// [`Scheduler`]: crate::components::scheduler::Scheduler
+/// [`Metric`]: crate::components::scheduler::Metric
+pub fn step_schedulers(world: &mut World) -> Result<(), BevyError> {
+    let learning = world.remove_resource::<Learning>().unwrap_or_default();
+    for population in learning.0 {
+        lr_scheduler::step_all(world, population)?;
     }
     Ok(())
 }

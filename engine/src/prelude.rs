@@ -7,14 +7,14 @@ pub use crate::components::layers::*;
 pub use crate::components::losses::{
     AdaptiveLogSoftmaxWithLoss, BCELoss, BCEWithLogitsLoss, CTCLoss, CosineEmbeddingLoss,
     CrossEntropyLoss, GaussianNLLLoss, HingeEmbeddingLoss, HuberLoss, KLDivLoss, KLDivReduction,
-    L1Loss, Loss, MSELoss, MarginRankingLoss, MultiLabelMarginLoss, MultiLabelSoftMarginLoss,
-    MultiMarginLoss, NLLLoss, NLLLoss2d, PoissonNLLLoss, Reduction, SmoothL1Loss, SoftMarginLoss,
-    TripletMarginLoss, TripletMarginWithDistanceLoss,
+    L1Loss, LinearCrossEntropyLoss, Loss, MSELoss, MarginRankingLoss, MultiLabelMarginLoss,
+    MultiLabelSoftMarginLoss, MultiMarginLoss, NLLLoss, NLLLoss2d, PoissonNLLLoss, Reduction,
+    SmoothL1Loss, SoftMarginLoss, TripletMarginLoss, TripletMarginWithDistanceLoss,
 };
 pub use crate::components::module::{Call, Declare, Init, Module};
 pub use crate::components::optimizer::{
-    ASGD, Adadelta, Adafactor, Adagrad, Adam, AdamW, Adamax, AverageFn, AveragedModel, LBFGS,
-    LineSearch, NAdam, RAdam, RMSprop, Rprop, SGD,
+    ASGD, Adadelta, Adafactor, Adagrad, Adam, AdamW, Adamax, AdjustLr, AverageFn, AveragedModel,
+    LBFGS, LineSearch, Muon, NAdam, RAdam, RMSprop, Rprop, SGD, SparseAdam,
 };
 pub use crate::components::parametrizations::OrthogonalMap;
 pub use crate::components::registered::Value;
@@ -22,7 +22,7 @@ pub use crate::components::repr::repr;
 pub use crate::components::scheduler::{
     ChainedScheduler, ConstantLR, CosineAnnealingLR, CosineAnnealingWarmRestarts, CyclicLR,
     ExponentialLR, LambdaLR, LinearLR, MultiStepLR, MultiplicativeLR, OneCycleLR, PolynomialLR,
-    ReduceLROnPlateau, SequentialLR, StepLR,
+    ReduceLROnPlateau, SWALR, SequentialLR, StepLR,
 };
 pub use crate::containers::ContainerWorld;
 pub use crate::evolve::EvolveWorld;

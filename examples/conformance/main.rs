@@ -15,35 +15,19 @@
 #![expect(clippy::print_stderr, reason = "a program talks to its user")]
 #![expect(unreachable_pub, reason = "`pub` says what a file of a program offers to the others")]
 
-mod arguments;
-mod attention;
-mod case;
-mod compare;
-mod hooks;
-mod init;
-mod layers;
-mod losses;
-mod model;
-mod modules;
-mod optim;
-mod optimizers;
-mod parametrized;
-mod recurrent;
-mod registration;
-mod schedulers;
-mod spatial;
-mod state;
-mod tensors;
+#[path = "runner.rs"]
+mod runner;
 
 use std::io::{Write, stdout};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
 use clap::error::ErrorKind;
 
-use case::{Case, Checked, Group, Stop, Unusable, groups_in};
+use runner::*;
+
+use case::{Case, Group, Stop, Unusable, groups_in};
 
 /// Runs cases that were recorded from PyTorch, and tells where neurarch differs.
 #[derive(Debug, Parser)]
@@ -118,13 +102,7 @@ fn read(settings: Settings) -> Result<Vec<Group>, Unusable> {
 
 /// Runs a case, counts it, and prints its line unless it passed.
 fn tell(case: &Case<'_>, counts: &mut Counts) {
-    let result = catch_unwind(AssertUnwindSafe(|| run(case)));
-    let result = result.unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().cloned();
-        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-        Err(Stop::Differs(format!("panicked: {}", text.unwrap_or_default())))
-    });
-    let (word, why) = match result {
+    let (word, why) = match run(case) {
         Ok(()) => {
             counts.passed += 1;
             return;
@@ -139,16 +117,4 @@ fn tell(case: &Case<'_>, counts: &mut Counts) {
         }
     };
     let _ = writeln!(stdout(), "{word} {}: {}", case.id, why.replace('\n', "\\n"));
-}
-
-/// Runs a case of any group.
-fn run(case: &Case<'_>) -> Checked {
-    match case.group.name.as_str() {
-        "hooks" => hooks::run(case),
-        "init" => init::run(case),
-        "modules" => modules::run(case),
-        "optim" => optim::run(case),
-        "state" => state::run(case),
-        other => Err(Stop::Needs(format!("group {other}: not supported yet"))),
-    }
 }

@@ -26,7 +26,7 @@ pub fn run(case: &Case<'_>) -> Checked {
 }
 
 /// An input of any element type.
-enum Numbers {
+pub enum Numbers {
     F32(ArrayD<f32>),
     F64(ArrayD<f64>),
     I64(ArrayD<i64>),
@@ -34,7 +34,8 @@ enum Numbers {
 }
 
 impl Numbers {
-    fn of(tensor: &Tensor) -> Checked<Self> {
+    /// Copies a tensor.
+    pub fn of(tensor: &Tensor) -> Checked<Self> {
         Ok(match tensor.dtype {
             Dtype::F32 => Numbers::F32(array(tensor)?),
             Dtype::F64 => Numbers::F64(array(tensor)?),
@@ -60,11 +61,7 @@ impl Numbers {
 
 fn run_in<T: Element + Add<Output = T>>(case: &Case<'_>) -> Checked {
     let tolerance = case.tolerance(&T::DTYPE.to_string());
-    let module = build(case.json, case)?;
-    let mut model = match log_softmaxed(case)? {
-        first if first.is_empty() => Model::spawn_module(&*module, T::DTYPE)?,
-        first => Model::spawn_module(&Pre { inner: module, log_softmax: first }, T::DTYPE)?,
-    };
+    let mut model = Model::spawn_module(&*module(case)?, T::DTYPE)?;
     model.set_state(case, "state")?;
     check_names(case, &mut model)?;
     let Model { world, population, root } = &mut model;
@@ -81,8 +78,7 @@ fn run_in<T: Element + Add<Output = T>>(case: &Case<'_>) -> Checked {
         world.register_forward_hook(Target::All, |_, _, _| Ok(None))?;
     }
     let mut used = Vec::new();
-    let batch_first = recurrent::batch_first(case);
-    let arguments = arguments(case.json.field("forward")?, batch_first, &mut used)?;
+    let arguments = arguments(case, &mut used)?;
     let arguments = arguments.map(&mut |index: usize| {
         let (numbers, requires_grad) = &inputs[index];
         numbers.input(*requires_grad)
@@ -123,6 +119,13 @@ fn run_in<T: Element + Add<Output = T>>(case: &Case<'_>) -> Checked {
         compare::tensor(&format!("state_after/{name}"), got, want, tolerance)?;
     }
     Ok(())
+}
+
+/// Builds the module of a case.
+pub fn module(case: &Case<'_>) -> Checked<Box<dyn DynModule>> {
+    let inner = build(case.json, case)?;
+    let log_softmax = log_softmaxed(case)?;
+    Ok(if log_softmax.is_empty() { inner } else { Box::new(Pre { inner, log_softmax }) })
 }
 
 /// Lists the arguments that a module is called with the log-softmax of.
@@ -209,11 +212,8 @@ fn check_names(case: &Case<'_>, model: &mut Model) -> Checked {
 
 /// Reads what the module is called with; the leaves are the numbers of inputs, listed in
 /// `used`; one that occurs several times is passed as several inputs.
-fn arguments(
-    forward: &Json,
-    batch_first: bool,
-    used: &mut Vec<usize>,
-) -> Checked<Arguments<usize>> {
+pub fn arguments(case: &Case<'_>, used: &mut Vec<usize>) -> Checked<Arguments<usize>> {
+    let (forward, batch_first) = (case.json.field("forward")?, recurrent::batch_first(case));
     let mut argument = |tree| argument(tree, batch_first, used);
     let positional = forward.list("args")?.iter().map(&mut argument);
     let positional = positional.collect::<Checked<Vec<_>>>()?;

@@ -8,10 +8,10 @@
 
 use bevy_ecs::prelude::*;
 use neurarch_components::call::Call;
-use neurarch_components::layers::batchnorm::running_affine;
+use neurarch_components::layers::batchnorm::{affine_of, is_batch_norm, running_affine};
 use neurarch_components::layers::{
-    BatchNorm1d, BatchNorm2d, BatchNorm3d, Conv1d, Conv2d, Conv3d, ConvTranspose1d,
-    ConvTranspose2d, ConvTranspose3d, FusedLinearReLU, Identity, Linear, ReLU,
+    Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d, FusedLinearReLU,
+    Identity, Linear, ReLU,
 };
 use neurarch_components::mode::Mode;
 use neurarch_components::module::DynModule;
@@ -351,7 +351,7 @@ fn compute(
         new.push([fused, Identity.clone_box()]);
     }
     let norm = &*site.blueprint.positions[bn].module;
-    if !(norm.is::<BatchNorm1d>() || norm.is::<BatchNorm2d>() || norm.is::<BatchNorm3d>()) {
+    if !is_batch_norm(norm) {
         return Err(wrong(1, "a batch norm"));
     }
     if ["running_mean", "running_var"].iter().any(|name| site.blueprint.buffer(bn, name).is_none())
@@ -405,15 +405,83 @@ fn record(layer: &Call<'_>, bn: &Call<'_>, axis: usize) -> [Var; 2] {
         let failed = bn.trace.fail("expected a batch norm");
         return [failed.clone(), failed];
     };
-    if layer.trace.error().is_some() {
-        return [weight.clone(), weight];
+    scaled(&weight, layer.optional_parameter("bias").as_ref(), (scale, shift), axis)
+}
+
+/// Records a layer's weight and bias times a scale, and plus a shift, of its channels along an axis of the weight.
+fn scaled(weight: &Var, bias: Option<&Var>, (scale, shift): (Var, Var), axis: usize) -> [Var; 2] {
+    if weight.trace().error().is_some() {
+        return [weight.clone(), weight.clone()];
     }
-    let channels = weight.shape()[axis];
+    let Some(&channels) = weight.shape().get(axis) else {
+        let failed = weight.trace().fail(format!("expected a weight with axis {axis}"));
+        return [failed.clone(), failed];
+    };
     let before = vec![1; axis].into_iter().chain(scale.shape().iter().copied());
     let along: Shape = before.chain(vec![1; weight.shape().rank() - axis - 1]).collect();
-    let bias = match layer.optional_parameter("bias") {
+    let bias = match bias {
         Some(bias) => bias * &scale + shift,
         None => shift,
     };
     [weight * scale.reshape(along), bias.expand([channels])]
+}
+
+/// What a batch norm computes with in evaluation mode, as traced values.
+#[derive(Clone, Copy, Debug)]
+pub struct NormWeights<'a> {
+    /// `[channels]`.
+    pub running_mean: &'a Var,
+    /// `[channels]`.
+    pub running_var: &'a Var,
+    /// `[]`.
+    pub eps: &'a Var,
+    /// `[channels]`; 1 if `None`.
+    pub weight: Option<&'a Var>,
+    /// `[channels]`; 0 if `None`.
+    pub bias: Option<&'a Var>,
+}
+
+impl NormWeights<'_> {
+    fn affine(&self) -> (Var, Var) {
+        affine_of([self.running_mean, self.running_var], self.eps, self.weight, self.bias)
+    }
+}
+
+/// Gives the weight and the bias of a convolution that computes what one with `conv_w` and `conv_b` and a batch norm
+/// after it do. With `transpose`, the output channels are axis 1 of the weight.
+///
+/// Source: `torch.nn.utils.fuse_conv_bn_weights`.
+pub fn fuse_conv_bn_weights(
+    conv_w: &Var,
+    conv_b: Option<&Var>,
+    bn: &NormWeights<'_>,
+    transpose: bool,
+) -> [Var; 2] {
+    scaled(conv_w, conv_b, bn.affine(), usize::from(transpose))
+}
+
+/// Gives the weight and the bias of a linear layer that computes what one with `linear_w` and `linear_b` and a batch
+/// norm after it do.
+///
+/// # Example
+///
+/// ```
+/// # use neurarch_kernels::{dtype::Dtype, program::trace::Trace, shape::Type};
+/// # use neurarch_systems::fuse::{NormWeights, fuse_linear_bn_weights};
+/// # let trace = Trace::new();
+/// let [weight, mean, var] = [vec![3, 4], vec![3], vec![3]].map(|of| trace.input(Type::new(Dtype::F32, of.as_slice())));
+/// let eps = trace.constant(1e-5, Dtype::F32, []);
+/// let bn =
+///     NormWeights { running_mean: &mean, running_var: &var, eps: &eps, weight: None, bias: None };
+/// let [weight, bias] = fuse_linear_bn_weights(&weight, None, &bn);
+/// assert_eq!((&weight.shape()[..], &bias.shape()[..]), (&[3, 4][..], &[3][..]));
+/// ```
+///
+/// Source: `torch.nn.utils.fuse_linear_bn_weights`.
+pub fn fuse_linear_bn_weights(
+    linear_w: &Var,
+    linear_b: Option<&Var>,
+    bn: &NormWeights<'_>,
+) -> [Var; 2] {
+    scaled(linear_w, linear_b, bn.affine(), 0)
 }

@@ -309,6 +309,12 @@ impl Runner {
         }
     }
 
+    /// Says whether a hook is told of gradients of parameters at a position.
+    pub(crate) fn watches_gradients(&self, position: usize) -> bool {
+        let kinds = [HookKind::Gradient, HookKind::PostAccumulateGrad];
+        kinds.into_iter().any(|kind| !self.hooks(position, kind).is_empty())
+    }
+
     /// Tells of the whole `.grad` of a parameter.
     pub(crate) fn accumulated(&self, trace: &Trace, position: usize, name: &str, grad: &Var) {
         let hooks = self.hooks(position, HookKind::PostAccumulateGrad);

@@ -34,6 +34,7 @@ pub mod sign;
 pub mod spawn;
 pub mod state;
 pub mod step;
+pub mod sync_batchnorm;
 pub mod tie;
 mod trace;
 pub mod traverse;

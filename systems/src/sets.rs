@@ -16,6 +16,8 @@ pub enum StepSystems {
     Backward,
     /// Parameters are updated.
     Step,
+    /// Learning rates change.
+    Schedule,
 }
 
 /// Puts the parts of a step in their order in `schedule`.
@@ -27,6 +29,7 @@ pub fn order_step(schedule: &mut Schedule) {
             StepSystems::Loss,
             StepSystems::Backward,
             StepSystems::Step,
+            StepSystems::Schedule,
         )
             .chain(),
     );

@@ -328,6 +328,90 @@ fn a_gradient_hook_sees_the_sum_once_and_may_change_it() {
     assert_eq!(own.iter().copied().collect::<Vec<_>>(), twice);
 }
 
+/// Everything that the models of a population have: parameters, gradients, optimizers' state, counts of draws.
+fn everything(world: &mut World, population: Entity) -> Vec<Tensor> {
+    let mut all = Vec::new();
+    for root in world.models(population).unwrap().to_vec() {
+        all.extend(world.state_dict(root).unwrap());
+        for name in world.parameter_names(root).unwrap() {
+            let gradient = world.gradient::<f32>(root, &name).unwrap();
+            all.extend(gradient.map(|gradient| Tensor::new(name, gradient.view())));
+        }
+        all.extend(world.training_state(root).unwrap());
+    }
+    all
+}
+
+#[test]
+fn a_hook_of_what_is_shared_that_fails_leaves_everything_as_it_was() {
+    let net = || net().push(Dropout { p: 0.4 });
+    for watches_all in [false, true] {
+        let mut world = World::new();
+        let population = world.spawn_population(&net(), 7, Seed(3)).unwrap();
+        for name in [WEIGHT, "0.bias"] {
+            world.share_parameter(population, name).unwrap();
+        }
+        world.insert(population, Adam::default()).unwrap();
+        let (x, classes) = inputs(7);
+        world.train_step(population, &x, &classes, &loss()).unwrap();
+        backward(&mut world, population);
+        let root = world.models(population).unwrap()[2];
+        let target = match watches_all {
+            true => Target::from((population, "0")),
+            false => Target::from(world.module(root, "0").unwrap()),
+        };
+        // The weight's gradient comes first, the bias's hook fails.
+        let fails = Callback::Gradient("bias".to_owned(), Box::new(|_, _, _| Err("no".into())));
+        let handle =
+            hooks::register(&mut world, target.clone(), fails, HookOptions::default()).unwrap();
+        let before = everything(&mut world, population);
+        let error = world.train_step(population, &x, &classes, &loss()).unwrap_err();
+        assert!(error.to_string().ends_with("gradient hook 0: no"), "{error}");
+        assert!(everything(&mut world, population) == before, "a training step");
+        let go_back = |world: &mut World| {
+            world.forward(population, &x).unwrap();
+            world.loss::<f32, i64>(population, &classes, &loss()).unwrap();
+        };
+        go_back(&mut world);
+        // The forward pass has drawn numbers.
+        let before = everything(&mut world, population);
+        world.backward(population).unwrap_err();
+        assert!(everything(&mut world, population) == before, "gradients");
+        handle.remove();
+        let fails =
+            Callback::PostAccumulateGrad("bias".to_owned(), Box::new(|_, _, _| Err("no".into())));
+        let handle = hooks::register(&mut world, target, fails, HookOptions::default()).unwrap();
+        go_back(&mut world);
+        let before = everything(&mut world, population);
+        world.backward(population).unwrap_err();
+        assert!(everything(&mut world, population) == before, "gradients after they were added");
+        // And on it goes.
+        handle.remove();
+        go_back(&mut world);
+        world.backward(population).unwrap();
+        assert!(everything(&mut world, population) != before);
+        world.train_step(population, &x, &classes, &loss()).unwrap();
+    }
+}
+
+#[test]
+fn an_optimizer_that_does_not_take_what_is_shared_updates_nothing() {
+    let mut world = World::new();
+    let population = world.spawn_population(&net(), 3, Seed(3)).unwrap();
+    world.share_parameter(population, "0.bias").unwrap();
+    world.insert(population, SGD::default()).unwrap();
+    world.entity_mut(population).insert(Muon::default());
+    let before = everything(&mut world, population);
+    let (x, classes) = inputs(3);
+    let error = world.train_step(population, &x, &classes, &loss()).unwrap_err().to_string();
+    assert!(error.contains("Muon only supports 2D parameters"), "{error}");
+    assert!(everything(&mut world, population) == before);
+    backward(&mut world, population);
+    let before = everything(&mut world, population);
+    world.step(population).unwrap_err();
+    assert!(everything(&mut world, population) == before);
+}
+
 #[test]
 fn models_that_are_frozen_or_inactive_contribute_nothing() {
     let ((mut world, a), (mut other, b)) = (shared(5), copies(5));

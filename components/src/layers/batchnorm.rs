@@ -1,11 +1,13 @@
-//! Batch normalization: [`BatchNorm1d`], [`BatchNorm2d`], [`BatchNorm3d`].
+//! Batch normalization: [`BatchNorm1d`], [`BatchNorm2d`], [`BatchNorm3d`], [`SyncBatchNorm`].
+
+use core::ops::RangeInclusive;
 
 use bevy_ecs::prelude::*;
 use neurarch_kernels::dtype::Dtype;
 use neurarch_kernels::program::trace::Var;
 use neurarch_kernels::shape::Shape;
 
-use crate::module::{Call, Declare, Init, Module};
+use crate::module::{Call, Declare, DynModule, Init, Module};
 use crate::repr::{boolean, float};
 
 /// The settings that batch and instance normalization share.
@@ -73,13 +75,10 @@ impl Settings {
     /// Gives the scale and the shift that the running statistics come to, each `[channels]`.
     fn running_affine(&self, call: &Call<'_>, dtype: Dtype) -> (Var, Var) {
         let (mean, var) = (call.buffer("running_mean"), call.buffer("running_var"));
-        let scale = (var + call.scalar("eps", dtype)).sqrt().reciprocal();
+        let eps = call.scalar("eps", dtype);
         let weight = self.affine.then(|| call.parameter("weight"));
-        let scale = weight.map_or(scale.clone(), |weight| scale * weight);
-        let shift = -(mean * &scale);
         let bias = (self.affine && self.bias).then(|| call.parameter("bias"));
-        let shift = bias.map_or(shift.clone(), |bias| shift + bias);
-        (scale, shift)
+        affine_of([&mean, &var], &eps, weight.as_ref(), bias.as_ref())
     }
 
     /// Normalizes by the running statistics.
@@ -101,16 +100,55 @@ impl Settings {
     }
 }
 
+/// Gives the scale `weight / √(var + eps)` and the shift `bias - mean · scale`, each as long as mean and variance.
+pub fn affine_of(
+    [mean, var]: [&Var; 2],
+    eps: &Var,
+    weight: Option<&Var>,
+    bias: Option<&Var>,
+) -> (Var, Var) {
+    let scale = (var + eps).sqrt().reciprocal();
+    let scale = weight.map_or(scale.clone(), |weight| scale * weight);
+    let shift = -(mean * &scale);
+    let shift = bias.map_or(shift.clone(), |bias| shift + bias);
+    (scale, shift)
+}
+
 /// Gives the scale and the shift, `[num_features]` each, that come to the same as a batch norm in evaluation mode:
 /// `weight / √(running_var + eps)`, and `bias - running_mean · scale`. `None` if the call is of no batch norm.
 ///
 /// Source: the numbers in `torch.nn.utils.fuse_conv_bn_weights`.
 pub fn running_affine(call: &Call<'_>, dtype: Dtype) -> Option<(Var, Var)> {
-    let module = &*call.at().module;
+    Some(settings(&*call.at().module)?.running_affine(call, dtype))
+}
+
+/// Gives the settings of a batch norm.
+fn settings(module: &dyn DynModule) -> Option<Settings> {
     let one = module.downcast_ref().map(BatchNorm1d::settings);
     let two = || module.downcast_ref().map(BatchNorm2d::settings);
     let three = || module.downcast_ref().map(BatchNorm3d::settings);
-    Some(one.or_else(two).or_else(three)?.running_affine(call, dtype))
+    let sync = || module.downcast_ref().map(SyncBatchNorm::settings);
+    one.or_else(two).or_else(three).or_else(sync)
+}
+
+/// Says whether a module is a batch norm that is not lazy.
+///
+/// Source: `isinstance(module, torch.nn.modules.batchnorm._BatchNorm)`.
+pub fn is_batch_norm(module: &dyn DynModule) -> bool {
+    settings(module).is_some()
+}
+
+/// Copies a batch norm, with another momentum; `None` if the module is none, or lazy.
+pub fn with_momentum(module: &dyn DynModule, momentum: Option<f64>) -> Option<Box<dyn DynModule>> {
+    macro_rules! copied {
+        ($($layer:ident)+) => {
+            $(if let Some(norm) = module.downcast_ref::<$layer>() {
+                return Some(Box::new($layer { momentum, ..*norm }));
+            })+
+        };
+    }
+    copied!(BatchNorm1d BatchNorm2d BatchNorm3d SyncBatchNorm);
+    None
 }
 
 /// Gives `[channels]` the shape that broadcasts along axis 1 of a value with `rank` axes.
@@ -123,11 +161,20 @@ pub(super) fn along_channels(x: &Var, rank: usize) -> Var {
 }
 
 /// Records batch normalization.
-fn batch_norm(call: &Call<'_>, x: &Var, of: &Settings, ranks: &[usize], expected: &str) -> Var {
+fn batch_norm(
+    call: &Call<'_>,
+    x: &Var,
+    of: &Settings,
+    ranks: RangeInclusive<usize>,
+    expected: &str,
+) -> Var {
     let Some(&channels) = x.shape().get(1).filter(|_| ranks.contains(&x.shape().rank())) else {
         let rank = x.shape().rank();
         return call.trace.fail(format!("expected {expected} input (got {rank}D input)"));
     };
+    if channels == 0 && ranks.end() == &usize::MAX {
+        return call.trace.fail("SyncBatchNorm number of input channels should be non-zero");
+    }
     let checked = if of.track_running_stats { "running_mean" } else { "weight" };
     if channels != of.num_features && (of.track_running_stats || of.affine) {
         return call
@@ -210,7 +257,7 @@ macro_rules! norm_layer {
 pub(super) use norm_layer;
 
 macro_rules! batch_norm {
-    ($layer:ident, $ranks:expr, $expected:literal, $shapes:literal) => {
+    ($(#[$doc:meta])* $layer:ident, $ranks:expr, $expected:literal, $shapes:literal) => {
         norm_layer! {
             /// Normalizes each channel over a batch, then scales and shifts it:
             /// `y = (x - mean) / √(var + eps) · weight + bias`.
@@ -226,6 +273,7 @@ macro_rules! batch_norm {
             /// Mean and variance (not corrected for bias) are those of the batch while training, and always if
             /// there are no running statistics; else the running ones. A training call moves those: each by
             /// `momentum` towards the batch's mean and its unbiased variance.
+            $(#[$doc])*
             #[doc = ""]
             #[doc = concat!("Source: `torch.nn.", stringify!($layer), "`.")]
             $layer, affine: true, track_running_stats: true
@@ -260,14 +308,34 @@ macro_rules! batch_norm {
 }
 
 batch_norm! {
-    BatchNorm1d, &[2, 3], "2D or 3D",
+    BatchNorm1d, 2..=3, "2D or 3D",
     "| `x`, `y`                      | `[batch, num_features]` or `[batch, num_features, length]` | |"
 }
 batch_norm! {
-    BatchNorm2d, &[4], "4D",
+    BatchNorm2d, 4..=4, "4D",
     "| `x`, `y`                      | `[batch, num_features, height, width]` | |"
 }
 batch_norm! {
-    BatchNorm3d, &[5], "5D",
+    BatchNorm3d, 5..=5, "5D",
     "| `x`, `y`                      | `[batch, num_features, depth, height, width]` | |"
+}
+batch_norm! {
+    ///
+    /// Where a batch is spread over several processes, its statistics are those of all of them together. There is one
+    /// process here, in which the layer computes as [`BatchNorm1d`] does;
+    /// [`batch_norm_gather_stats_with_counts`](Var::batch_norm_gather_stats_with_counts) is the rule that joins
+    /// statistics. There is no `process_group`.
+    SyncBatchNorm, 2..=usize::MAX, "at least 2D",
+    "| `x`, `y`                      | `[batch, num_features, ..]` | |"
+}
+
+impl SyncBatchNorm {
+    /// Makes the layer that takes the place of a batch norm; `None` if the module is none, or lazy.
+    ///
+    /// Source: the layer that `torch.nn.SyncBatchNorm.convert_sync_batchnorm` makes.
+    pub fn of(module: &dyn DynModule) -> Option<Self> {
+        let Settings { num_features, eps, momentum, affine, bias, track_running_stats } =
+            settings(module)?;
+        Some(SyncBatchNorm { num_features, eps, momentum, affine, bias, track_running_stats })
+    }
 }

@@ -52,7 +52,7 @@ pub use adaptive::{
 };
 pub use attention::MultiheadAttention;
 pub use bare::BareModule;
-pub use batchnorm::{BatchNorm1d, BatchNorm2d, BatchNorm3d};
+pub use batchnorm::{BatchNorm1d, BatchNorm2d, BatchNorm3d, SyncBatchNorm};
 pub use bilinear::Bilinear;
 pub use conv::{Conv1d, Conv2d, Conv3d, Padding, PaddingMode, Sizes};
 pub use conv_transpose::{ConvTranspose1d, ConvTranspose2d, ConvTranspose3d};
@@ -231,6 +231,7 @@ pub fn register(world: &mut World) {
     ModuleTypes::register::<Softplus>(world);
     ModuleTypes::register::<Softshrink>(world);
     ModuleTypes::register::<Softsign>(world);
+    ModuleTypes::register::<SyncBatchNorm>(world);
     ModuleTypes::register::<Tanh>(world);
     ModuleTypes::register::<Tanhshrink>(world);
     ModuleTypes::register::<Threshold>(world);

@@ -31,12 +31,7 @@ impl Default for RReLU {
 impl Module for RReLU {
     fn forward(&self, call: &Call<'_>, x: Var) -> Var {
         let [lower, upper] = ["lower", "upper"].map(|name| call.scalar(name, x.dtype()));
-        if !call.training() {
-            return x.leaky_relu(&((lower + upper) * 0.5));
-        }
-        let part = call.trace.rand(x.dtype(), x.shape().clone());
-        let slope = (upper - &lower) * part + lower;
-        x.leaky_relu(&slope)
+        x.rrelu(&lower, &upper, call.training())
     }
 
     fn structural(&self) -> Self {

@@ -22,6 +22,7 @@ mod binary;
 mod cross_entropy;
 mod ctc;
 mod likelihood;
+mod linear_cross_entropy;
 mod margin;
 mod mse;
 mod regression;
@@ -36,6 +37,7 @@ pub use ctc::CTCLoss;
 pub use likelihood::{
     GaussianNLLLoss, KLDivLoss, KLDivReduction, NLLLoss, NLLLoss2d, PoissonNLLLoss,
 };
+pub use linear_cross_entropy::LinearCrossEntropyLoss;
 pub use margin::{CosineEmbeddingLoss, MarginRankingLoss, MultiLabelMarginLoss, MultiMarginLoss};
 pub use mse::MSELoss;
 pub use neurarch_kernels::ops::reduce::Reduction;
@@ -215,6 +217,7 @@ pub(crate) fn register(world: &mut World) {
     ModuleTypes::register::<HuberLoss>(world);
     ModuleTypes::register::<KLDivLoss>(world);
     ModuleTypes::register::<L1Loss>(world);
+    ModuleTypes::register::<LinearCrossEntropyLoss>(world);
     ModuleTypes::register::<MSELoss>(world);
     ModuleTypes::register::<MarginRankingLoss>(world);
     ModuleTypes::register::<MultiLabelMarginLoss>(world);

@@ -110,4 +110,8 @@ impl Optimizer for Adafactor {
             _ => None,
         }
     }
+
+    fn scalar_names(&self) -> &'static [&'static str] {
+        &["lr", "beta2_decay", "eps1", "eps2", "d", "weight_decay"]
+    }
 }

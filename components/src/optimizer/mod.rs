@@ -10,11 +10,13 @@ mod asgd;
 mod average;
 mod check;
 mod lbfgs;
+mod muon;
 mod nadam;
 mod radam;
 mod rmsprop;
 mod rprop;
 mod sgd;
+mod sparse_adam;
 
 use core::any::Any;
 use core::fmt::Debug;
@@ -35,11 +37,13 @@ pub use asgd::ASGD;
 pub use average::{AverageFn, AveragedModel};
 pub use check::OptimizerError;
 pub use lbfgs::{LBFGS, LbfgsState, LineSearch};
+pub use muon::{AdjustLr, Muon};
 pub use nadam::NAdam;
 pub use radam::RAdam;
 pub use rmsprop::RMSprop;
 pub use rprop::Rprop;
 pub use sgd::SGD;
+pub use sparse_adam::SparseAdam;
 
 /// A rule that changes a parameter by its gradient.
 ///
@@ -90,6 +94,12 @@ pub trait Optimizer: Component<Mutability = Mutable> + Clone + Debug + PartialEq
 
     /// Gives a scalar slot to be changed, as a scheduler does; `None` if there is none of that name.
     fn scalar_mut(&mut self, name: &str) -> Option<&mut f64>;
+
+    /// Names the scalar slots that a file of the optimizer's state has, so that what a scheduler made of them goes
+    /// on; some may not be there.
+    fn scalar_names(&self) -> &'static [&'static str] {
+        &["lr"]
+    }
 }
 
 /// How a state appears in an optimizer's state dict.
@@ -115,7 +125,8 @@ pub enum Form {
     Columns,
 }
 
-/// Writes [`Optimizer::scalar`] and [`Optimizer::scalar_mut`] from one list of slots and fields.
+/// Writes [`Optimizer::scalar`], [`Optimizer::scalar_mut`] and [`Optimizer::scalar_names`] from one list of slots and
+/// fields.
 macro_rules! scalars {
     ($($name:literal => $field:ident $(. $part:tt)?),* $(,)?) => {
         fn scalar(&self, name: &str) -> Option<f64> {
@@ -130,6 +141,10 @@ macro_rules! scalars {
                 $($name => Some(&mut self.$field$(.$part)?),)*
                 _ => None,
             }
+        }
+
+        fn scalar_names(&self) -> &'static [&'static str] {
+            &[$($name),*]
         }
     };
 }
@@ -207,6 +222,8 @@ pub trait DynOptimizer: Any + Debug + Send + Sync {
     fn scalar(&self, name: &str) -> Option<f64>;
     /// See [`Optimizer::scalar_mut`].
     fn scalar_mut(&mut self, name: &str) -> Option<&mut f64>;
+    /// See [`Optimizer::scalar_names`].
+    fn scalar_names(&self) -> &'static [&'static str];
     /// Says whether the two record the same update: one type, equal structural fields.
     fn is_like(&self, other: &dyn DynOptimizer) -> bool;
     /// Says whether the two are of one type.
@@ -254,6 +271,10 @@ impl<O: Optimizer> DynOptimizer for O {
 
     fn scalar_mut(&mut self, name: &str) -> Option<&mut f64> {
         Optimizer::scalar_mut(self, name)
+    }
+
+    fn scalar_names(&self) -> &'static [&'static str] {
+        Optimizer::scalar_names(self)
     }
 
     fn is_like(&self, other: &dyn DynOptimizer) -> bool {

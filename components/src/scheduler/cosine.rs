@@ -127,6 +127,18 @@ impl LRScheduler for CosineAnnealingWarmRestarts {
         Ok(())
     }
 
+    fn state(&self) -> Vec<(&'static str, f64)> {
+        vec![("T_cur", self.now.0), ("T_i", self.now.1)]
+    }
+
+    fn set_state(&mut self, name: &str, number: f64) {
+        match name {
+            "T_cur" => self.now.0 = number,
+            "T_i" => self.now.1 = number,
+            _ => {}
+        }
+    }
+
     fn clone_box(&self) -> Box<dyn LRScheduler> {
         Box::new(*self)
     }

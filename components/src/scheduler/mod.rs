@@ -9,6 +9,8 @@ mod cycle;
 mod decay;
 mod lambda;
 mod plateau;
+mod state;
+mod swa;
 
 use core::fmt::Debug;
 
@@ -20,6 +22,7 @@ pub use cycle::{Anneal, CyclicLR, CyclicMode, OneCycleLR};
 pub use decay::{ConstantLR, ExponentialLR, LinearLR, MultiStepLR, PolynomialLR, StepLR};
 pub use lambda::{LambdaLR, MultiplicativeLR};
 pub use plateau::{Mode, ReduceLROnPlateau, ThresholdMode};
+pub use swa::SWALR;
 
 use crate::optimizer::DynOptimizer;
 
@@ -50,6 +53,14 @@ pub enum SchedulerError {
     /// The scheduler is stepped without a metric.
     #[error("expected a ReduceLROnPlateau, whose steps take metrics")]
     Metric,
+    /// A state is of another scheduler.
+    #[error("the state of a scheduler has {found:?}, expected {expected:?}")]
+    State {
+        /// The names that the scheduler's state has.
+        expected: Vec<String>,
+        /// The names that came.
+        found: Vec<String>,
+    },
     /// The scheduler cannot be part of another one.
     #[error(
         "{composed} does not support `ReduceLROnPlateau` scheduler as it requires additional kwargs to \
@@ -170,6 +181,14 @@ pub trait LRScheduler: Debug + Send + Sync + 'static {
         &mut []
     }
 
+    /// Lists what the rule has come to beside its settings and its [`Progress`], by torch's names.
+    fn state(&self) -> Vec<(&'static str, f64)> {
+        Vec::new()
+    }
+
+    /// Goes on from one of the numbers that [`state`](Self::state) lists.
+    fn set_state(&mut self, _name: &str, _number: f64) {}
+
     /// Copies.
     fn clone_box(&self) -> Box<dyn LRScheduler>;
 }
@@ -219,6 +238,14 @@ impl LRScheduler for Box<dyn LRScheduler> {
         (**self).parts()
     }
 
+    fn state(&self) -> Vec<(&'static str, f64)> {
+        (**self).state()
+    }
+
+    fn set_state(&mut self, name: &str, number: f64) {
+        (**self).set_state(name, number);
+    }
+
     fn clone_box(&self) -> Box<dyn LRScheduler> {
         (**self).clone_box()
     }
@@ -264,6 +291,12 @@ impl Timed {
         }
     }
 }
+
+/// What was measured of the model or module that it is inserted on: a [`Scheduler`] there that takes metrics makes its
+/// next step by it, and takes it away.
+#[derive(Component, Clone, Copy, Debug, PartialEq)]
+#[component(storage = "SparseSet")]
+pub struct Metric(pub f64);
 
 /// Changes the rates of the optimizer on the same entity.
 ///
@@ -336,6 +369,11 @@ impl Scheduler {
             rule.observe(metric, progress, group);
             Ok(())
         })
+    }
+
+    /// Says whether steps take a metric.
+    pub fn takes_metrics(&self) -> bool {
+        self.timed.rule.takes_metrics()
     }
 
     /// Gives the number of steps done.

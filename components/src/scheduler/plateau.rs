@@ -72,10 +72,14 @@ impl Default for ReduceLROnPlateau {
 }
 
 impl ReduceLROnPlateau {
-    fn is_better(&self, metric: f64) -> bool {
-        // Nothing is worse than having seen nothing.
+    /// Gives the best metric so far; nothing is worse than having seen none.
+    fn best(&self) -> f64 {
         let worst = if self.mode == Mode::Min { f64::INFINITY } else { f64::NEG_INFINITY };
-        let best = self.seen.best.unwrap_or(worst);
+        self.seen.best.unwrap_or(worst)
+    }
+
+    fn is_better(&self, metric: f64) -> bool {
+        let best = self.best();
         match (self.mode, self.threshold_mode) {
             (Mode::Min, ThresholdMode::Rel) => metric < best * (1.0 - self.threshold),
             (Mode::Min, ThresholdMode::Abs) => metric < best - self.threshold,
@@ -114,6 +118,24 @@ impl LRScheduler for ReduceLROnPlateau {
             if group.lr() - lr > self.eps {
                 group.set_lr(lr);
             }
+        }
+    }
+
+    fn state(&self) -> Vec<(&'static str, f64)> {
+        let Seen { bad, cooling, .. } = self.seen;
+        vec![
+            ("best", self.best()),
+            ("num_bad_epochs", bad as f64),
+            ("cooldown_counter", cooling as f64),
+        ]
+    }
+
+    fn set_state(&mut self, name: &str, number: f64) {
+        match name {
+            "best" => self.seen.best = Some(number),
+            "num_bad_epochs" => self.seen.bad = number as usize,
+            "cooldown_counter" => self.seen.cooling = number as usize,
+            _ => {}
         }
     }
 

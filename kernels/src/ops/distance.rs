@@ -1,5 +1,5 @@
 //! Distances and likenesses of vectors, and the losses of them: `vector_norm`, `pairwise_distance`,
-//! `cosine_similarity`, `cosine_embedding_loss`, `margin_ranking_loss`, `triplet_margin_loss`.
+//! `cosine_similarity`, `pdist`, `cosine_embedding_loss`, `margin_ranking_loss`, `triplet_margin_loss`.
 
 use super::elementwise::broadcast;
 use super::reduce::Reduction;
@@ -54,6 +54,31 @@ impl Var {
     #[must_use]
     pub fn pairwise_distance(&self, other: &Var, p: f64, eps: &Var, keepdim: bool) -> Var {
         (self - other + eps).vector_norm(p, -1, keepdim)
+    }
+
+    /// Gives the norm of order `p` of the difference of every two rows: of the first and each after it, of the second
+    /// and each after it, and so on.
+    ///
+    /// # Shape
+    ///
+    /// `self` is `[n, size]`, the result `[n · (n - 1) / 2]`.
+    ///
+    /// Source: `torch.nn.functional.pdist`. Where several numbers are the greatest, for `p` infinite, they share the
+    /// gradient that each has as a whole in torch.
+    #[must_use]
+    pub fn pdist(&self, p: f64) -> Var {
+        let [n, size] = self.shape()[..] else {
+            let rank = self.shape().rank();
+            return self.trace().fail(format!("pdist only supports 2D tensors, got: {rank}D"));
+        };
+        if !(p >= 0.0) {
+            return self.trace().fail("pdist only supports non-negative p values");
+        }
+        let apart = self.reshape([n, 1, size]) - self.reshape([1, n, size]);
+        let all = apart.vector_norm(p, -1, false).reshape([n * n]);
+        let pairs: Vec<_> =
+            (0..n).flat_map(|row| (row + 1..n).map(move |other| row * n + other)).collect();
+        all.select_rows(&pairs)
     }
 
     /// Gives the product of the two, each divided by its length along `dim`, or by `eps` if it is shorter;

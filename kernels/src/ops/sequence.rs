@@ -192,6 +192,45 @@ impl PackedSequence {
     }
 }
 
+/// Gives the permutation that undoes another: index `permutation[i]` of the result is `i`; `None` if `permutation` is
+/// none.
+///
+/// # Example
+///
+/// ```
+/// # use neurarch_kernels::ops::sequence::invert_permutation;
+/// assert_eq!(invert_permutation(&[2, 0, 1]), Some(vec![1, 2, 0]));
+/// assert_eq!(invert_permutation(&[2, 2, 1]), None);
+/// ```
+///
+/// Source: `torch.nn.utils.rnn.invert_permutation`.
+pub fn invert_permutation(permutation: &[usize]) -> Option<Vec<usize>> {
+    let mut inverse = vec![None; permutation.len()];
+    for (place, &index) in permutation.iter().enumerate() {
+        let of = inverse.get_mut(index).filter(|of| of.is_none())?;
+        *of = Some(place);
+    }
+    inverse.into_iter().collect()
+}
+
+impl Var {
+    /// Takes padded sequences apart.
+    ///
+    /// # Shape
+    ///
+    /// `self` is `[T, N, ..]`, or `[N, T, ..]` if `batch_first`; sequence `i` is `[lengths[i], ..]`.
+    ///
+    /// Source: `torch.nn.utils.rnn.unpad_sequence`, for lengths that are known while tracing.
+    pub fn unpad_sequence(&self, lengths: &[usize], batch_first: bool) -> Vec<Var> {
+        let packed = PackedSequence {
+            batch_first,
+            enforce_sorted: false,
+            ..PackedSequence::new(self.clone(), lengths)
+        };
+        packed.unpack_sequence()
+    }
+}
+
 impl Trace {
     /// Puts sequences side by side, padded with `padding_value` to the length of the longest.
     ///

@@ -19,6 +19,14 @@ pub enum ClipError {
     /// The entity is neither a population nor a module of one.
     #[error(transparent)]
     Sign(#[from] SignError),
+    /// There is not one norm for each model.
+    #[error("expected a norm for each of {expected} models, got {found}")]
+    Norms {
+        /// How many models there are.
+        expected: usize,
+        /// How many norms came.
+        found: usize,
+    },
     /// A norm is no finite number; torch's words.
     #[error(
         "The total norm of order {norm_type:?} for gradients from `parameters` is non-finite, so it cannot be clipped. To disable this error and scale the gradients by the non-finite norm anyway, set `error_if_nonfinite=False`"
@@ -162,13 +170,40 @@ pub fn clip_grad_norm_(
     if let Some(((model, _), _)) = bad.filter(|_| error_if_nonfinite) {
         return Err(ClipError::NonFinite { model: *model, norm_type });
     }
-    for ((_, gradients), norm) in models.iter().zip(&norms) {
+    scale(world, &models, max_norm, &norms);
+    Ok(norms)
+}
+
+/// Scales the gradients of each model by `min(1, max_norm / (norm + 1e-6))`, given the norms, as
+/// [`get_total_norm`] measures them.
+///
+/// # Errors
+///
+/// If `entity` is neither a population nor a module of one, or there is not one norm for each model. Nothing is scaled
+/// then.
+///
+/// Source: `torch.nn.utils.clip_grads_with_norm_`.
+pub fn clip_grads_with_norm_(
+    world: &mut World,
+    entity: Entity,
+    max_norm: f64,
+    total_norms: &[f64],
+) -> Result<(), ClipError> {
+    let models = gradients(world, entity)?;
+    if models.len() != total_norms.len() {
+        return Err(ClipError::Norms { expected: models.len(), found: total_norms.len() });
+    }
+    scale(world, &models, max_norm, total_norms);
+    Ok(())
+}
+
+fn scale(world: &mut World, models: &[(usize, Vec<Gradient>)], max_norm: f64, norms: &[f64]) {
+    for ((_, gradients), norm) in models.iter().zip(norms) {
         let factor = max_norm / (norm + 1e-6);
         // NaN stays, as in torch.
         let factor = if factor > 1.0 { 1.0 } else { factor };
         change(world, gradients, |dtype, row| gradients::scale(dtype, row, factor));
     }
-    Ok(norms)
 }
 
 /// Brings every number of the gradients of a population's models, or of a module and all below it, into

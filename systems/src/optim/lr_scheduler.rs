@@ -1,8 +1,9 @@
 //! Schedules of learning rates: beginning them and going on.
 
 use bevy_ecs::prelude::*;
+use neurarch_components::mode::Mode;
 use neurarch_components::population::Population;
-use neurarch_components::scheduler::{LRScheduler, Scheduler, SchedulerError};
+use neurarch_components::scheduler::{LRScheduler, Metric, Scheduler, SchedulerError};
 use neurarch_components::tree::Model;
 
 use super::{Change, Optimizers};
@@ -129,6 +130,39 @@ pub fn step_with_metrics(
     })
 }
 
+/// Goes one step on in every schedule of a population, as a system does: a scheduler that takes metrics waits for a
+/// [`Metric`] beside it, and inactive models are passed over. A population without schedulers is passed over.
+///
+/// # Errors
+///
+/// If a schedule has ended.
+pub fn step_all(world: &mut World, population: Entity) -> Result<(), ScheduleError> {
+    let mut scheduled = modules(world, population)?;
+    let models = world.get::<Population>(population).map_or(&[][..], Population::models);
+    let is_due = |(model, module): (usize, Entity)| {
+        // What is passed over does not change by a bit.
+        let mode = models.get(model).and_then(|&root| world.get::<Mode>(root));
+        if mode.is_some_and(|mode| mode.inactive) {
+            return None;
+        }
+        let scheduler = world.get::<Scheduler>(module)?;
+        let metric = world.get::<Metric>(module);
+        (!scheduler.takes_metrics() || metric.is_some()).then_some(())
+    };
+    scheduled.retain(|&at| is_due(at).is_some());
+    if scheduled.is_empty() {
+        return Ok(());
+    }
+    change_modules(world, scheduled, |world, _, module| {
+        let metric = world.get::<Metric>(module).map(|metric| metric.0);
+        Box::new(move |scheduler, optimizer| match metric.filter(|_| scheduler.takes_metrics()) {
+            Some(metric) => scheduler.observe(optimizer, metric),
+            None => scheduler.step(optimizer),
+        })
+    })
+    .map(|_| ())
+}
+
 /// What a step does to the scheduler of a model.
 type Step = Box<dyn Fn(&mut Scheduler, &mut dyn super::DynOptimizer) -> Result<(), SchedulerError>>;
 
@@ -137,29 +171,43 @@ fn change(
     entity: Entity,
     step: impl Fn(usize) -> Step,
 ) -> Result<(), ScheduleError> {
-    Optimizers::init(world);
     let modules = modules(world, entity)?;
+    let is_scheduled = change_modules(world, modules, |_, model, _| step(model))?;
+    is_scheduled.then_some(()).ok_or(ScheduleError::NoScheduler(entity))
+}
+
+/// Steps the schedulers of some modules, each given with its model's index; says whether there was one.
+fn change_modules(
+    world: &mut World,
+    modules: Vec<(usize, Entity)>,
+    step: impl Fn(&World, usize, Entity) -> Step,
+) -> Result<bool, ScheduleError> {
+    Optimizers::init(world);
     world.resource_scope(|world, optimizers: Mut<'_, Optimizers>| {
         let mut is_scheduled = false;
         for (model, module) in modules {
-            let Ok(mut module) = world.get_entity_mut(module) else { continue };
-            if !module.contains::<Scheduler>() {
+            if world.get::<Scheduler>(module).is_none() {
                 continue;
             }
-            let step = step(model);
+            let step = step(world, model, module);
+            let Ok(mut module) = world.get_entity_mut(module) else { continue };
             let step: Change<'_> = &*step;
             let done = optimizers.types.iter().find_map(|of| (of.schedule)(&mut module, step));
             is_scheduled |= done.is_some();
             if let Some(Err(source)) = done {
                 return Err(ScheduleError::Scheduler { model, source });
             }
+            module.remove::<Metric>();
         }
-        is_scheduled.then_some(()).ok_or(ScheduleError::NoScheduler(entity))
+        Ok(is_scheduled)
     })
 }
 
 /// Lists the modules of a population's models, or one module and those below it, with the models' indices.
-fn modules(world: &mut World, entity: Entity) -> Result<Vec<(usize, Entity)>, AccessError> {
+pub(crate) fn modules(
+    world: &mut World,
+    entity: Entity,
+) -> Result<Vec<(usize, Entity)>, AccessError> {
     if world.get::<Population>(entity).is_some() {
         sign::refresh(world, entity)?;
     }

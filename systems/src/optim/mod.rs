@@ -5,13 +5,14 @@ pub mod lbfgs;
 pub mod lr_scheduler;
 pub mod state_dict;
 pub mod swa_utils;
+pub mod update_bn;
 
 use bevy_ecs::component::ComponentId;
 use bevy_ecs::prelude::*;
 use bevy_ecs::world::EntityRef;
 use neurarch_components::optimizer::{
-    ASGD, Adadelta, Adafactor, Adagrad, Adam, AdamW, Adamax, DynOptimizer, NAdam, Optimizer, RAdam,
-    RMSprop, Rprop, SGD,
+    ASGD, Adadelta, Adafactor, Adagrad, Adam, AdamW, Adamax, DynOptimizer, Muon, NAdam, Optimizer,
+    RAdam, RMSprop, Rprop, SGD, SparseAdam,
 };
 use neurarch_components::population::Group;
 use neurarch_components::scheduler::{Scheduler, SchedulerError};
@@ -57,6 +58,8 @@ impl Optimizers {
             Self::add::<ASGD>(world);
             Self::add::<Rprop>(world);
             Self::add::<Adafactor>(world);
+            Self::add::<Muon>(world);
+            Self::add::<SparseAdam>(world);
         }
     }
 

@@ -261,6 +261,20 @@ fn find(world: &mut World, root: Entity) -> Result<FoundGroups, AccessError> {
     Ok((groups(world, group, member, blueprint), population, at.group))
 }
 
+/// Checks that a state can be loaded into the model at `root`.
+///
+/// # Errors
+///
+/// As [`load_optimizer_state_dict`].
+pub(crate) fn check_optimizer_state_dict(
+    world: &mut World,
+    root: Entity,
+    dict: &OptimizerStateDict,
+) -> Result<(), OptimizerStateError> {
+    let (found, _, _) = find(world, root)?;
+    check(&found, dict)
+}
+
 /// Overwrites the state of the optimizers of the model at `root`, their numbers and flags included. A parameter
 /// that has no state in `dict` has none afterwards, as before its first step.
 ///

@@ -1,4 +1,4 @@
-//! Averages of weights over time: [`update_parameters`].
+//! Averages of weights over time: [`update_parameters`], [`get_ema_avg_fn`], [`get_swa_avg_fn`].
 
 use bevy_ecs::prelude::*;
 use neurarch_components::column::{ColumnKey, row, row_mut};
@@ -34,6 +34,27 @@ pub enum AverageError {
     },
 }
 
+/// Gives the rule of an exponential average: of it, `decay` is kept each time.
+///
+/// # Errors
+///
+/// If `decay` is not from 0 to 1.
+///
+/// Source: `torch.optim.swa_utils.get_ema_avg_fn`, `get_ema_multi_avg_fn`; torch's default is 0.999.
+pub fn get_ema_avg_fn(decay: f64) -> Result<AverageFn, AverageError> {
+    match (0.0..=1.0).contains(&decay) {
+        true => Ok(AverageFn::Ema { decay }),
+        false => Err(AverageError::Decay { decay }),
+    }
+}
+
+/// Gives the rule of an average in which all models count alike.
+///
+/// Source: `torch.optim.swa_utils.get_swa_avg_fn`, `get_swa_multi_avg_fn`.
+pub fn get_swa_avg_fn() -> AverageFn {
+    AverageFn::Swa
+}
+
 /// Lists the parameters and buffers of a model with their entities.
 fn slots(world: &World, root: Entity) -> Option<Vec<(Entity, Slot)>> {
     let (group, member, blueprint) = access::place(world, root).ok()?;
@@ -66,10 +87,8 @@ pub fn update_parameters(
     sign::refresh(world, averaged)?;
     sign::refresh(world, population)?;
     let rule = *world.get::<AveragedModel>(averaged).ok_or(AverageError::NotAveraged(averaged))?;
-    if let AverageFn::Ema { decay } = rule.avg_fn
-        && !(0.0..=1.0).contains(&decay)
-    {
-        return Err(AverageError::Decay { decay });
+    if let AverageFn::Ema { decay } = rule.avg_fn {
+        get_ema_avg_fn(decay)?;
     }
     let models = |of: Entity| world.get::<Population>(of).map(|of| of.models().to_vec());
     let (to, from) = (models(averaged).unwrap_or_default(), models(population).unwrap_or_default());

@@ -7,6 +7,7 @@ mod constraints;
 mod register;
 mod remove;
 pub(crate) mod site;
+mod transfer;
 pub mod weight_norm;
 
 use bevy_ecs::prelude::*;
@@ -25,7 +26,8 @@ use neurarch_kernels::program::tree::Tree;
 use neurarch_kernels::shape::Type;
 
 pub use constraints::{orthogonal, spectral_norm, weight_norm};
-pub use remove::remove_parametrizations;
+pub use remove::{remove_parametrizations, remove_spectral_norm};
+pub use transfer::{transfer_parametrizations_and_params, type_before_parametrizations};
 
 use crate::hooks::Target;
 use crate::init::Fill;
@@ -103,6 +105,14 @@ pub enum ParametrizeError {
     /// The tensor is not made of a length and a direction; torch's words.
     #[error("weight_norm of '{name}' not found in {module}")]
     NotWeightNormed {
+        /// The module's type.
+        module: String,
+        /// The tensor's name.
+        name: String,
+    },
+    /// The tensor has no spectral norm; torch's words.
+    #[error("spectral_norm of '{name}' not found in {module}")]
+    NotSpectralNormed {
         /// The module's type.
         module: String,
         /// The tensor's name.

@@ -3,7 +3,7 @@
 use bevy_ecs::prelude::*;
 use neurarch_components::mode::Mode;
 use neurarch_components::parametrizations::{
-    PARAMETRIZATIONS, ParametrizationList, RegisteredAgain,
+    PARAMETRIZATIONS, ParametrizationList, RegisteredAgain, SpectralNorm,
 };
 use neurarch_kernels::program::Slot;
 use neurarch_kernels::shape::Type;
@@ -64,6 +64,36 @@ pub fn remove_parametrizations(
         companions.give(world, module, &[name]);
     }
     Ok(())
+}
+
+/// Makes a tensor under [`spectral_norm`](super::spectral_norm) a parameter again, with the numbers that it is computed
+/// to have.
+///
+/// # Errors
+///
+/// [`ParametrizeError::NotSpectralNormed`] if that is not its one parametrization. Nothing is changed then.
+///
+/// Source: `torch.nn.utils.remove_spectral_norm`.
+pub fn remove_spectral_norm(
+    world: &mut World,
+    target: impl Into<Target>,
+    name: &str,
+) -> Result<(), ParametrizeError> {
+    let target = target.into();
+    let modules = modules(world, target.clone())?;
+    for site in sites(world, &modules)? {
+        let list = site.blueprint.parametrization(site.position, name);
+        let children = list.map(|list| site.blueprint.positions[list].children.as_slice());
+        let is_normed = children.is_some_and(|children| match children {
+            [only] => site.blueprint.positions[*only].module.is::<SpectralNorm>(),
+            _ => false,
+        });
+        if !is_normed {
+            let (module, name) = (site.class_name(), name.to_owned());
+            return Err(ParametrizeError::NotSpectralNormed { module, name });
+        }
+    }
+    remove_parametrizations(world, target, name, true)
 }
 
 /// Checks everything, and computes the numbers that the tensor will have.

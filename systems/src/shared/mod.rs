@@ -5,6 +5,7 @@
 
 mod order;
 mod sums;
+mod undo;
 mod update;
 
 use bevy_ecs::prelude::*;
@@ -19,6 +20,7 @@ use neurarch_kernels::shape::Type;
 
 pub(crate) use order::Chunks;
 pub(crate) use sums::{EagerGradients, Losses, Pass, Sums, run_summed};
+pub(crate) use undo::Undo;
 pub(crate) use update::{SharedOptimizers, accumulate, has_optimizer, step, update, zero, zero_at};
 
 use crate::access::{AccessError, find_all};

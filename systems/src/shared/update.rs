@@ -44,7 +44,7 @@ impl SharedOptimizers {
             let shared = world.get::<SharedTensors>(of).into_iter().flat_map(SharedTensors::iter);
             let shared = shared.filter(|(_, of)| of.role == Role::Parameter);
             self.list = shared.map(|(place, _)| (place, own.clone_box())).collect();
-            return Ok(());
+            return self.check_rules(world, of);
         }
         if self.of == Some(cohorts.rated) {
             return Ok(());
@@ -77,7 +77,36 @@ impl SharedOptimizers {
                 }
             }
         }
+        self.check_rules(world, of)?;
         self.of = Some(cohorts.rated);
+        Ok(())
+    }
+
+    /// Checks that the rules take the parameters: before anything is updated.
+    fn check_rules(&self, world: &World, of: Entity) -> Result<(), StepError> {
+        let Some(tensors) = world.get::<SharedTensors>(of) else { return Ok(()) };
+        for (place, optimizer) in &self.list {
+            let Some(SharedTensor { name, ty, .. }) = tensors.get(*place) else { continue };
+            let trace = Trace::new();
+            let slot = |role, ty: &Type| {
+                let (name, ty) = (name.clone(), ty.clone());
+                trace.slot(Slot { name, role, position: 0, index: 0, ty })
+            };
+            let states = 0..optimizer.states().len() as u8;
+            let states: Vec<_> = states.map(|state| slot(Role::State(state), ty)).collect();
+            optimizer.structural().update(&Update {
+                trace: &trace,
+                owner: 0,
+                index: 0,
+                parameter: &slot(Role::Parameter, ty),
+                gradient: &slot(Role::Gradient, ty),
+                states: &states,
+                steps: &slot(Role::Steps, &Type::new(Dtype::F32, [1])),
+            });
+            if let Some(error) = trace.error() {
+                return Err(error.into());
+            }
+        }
         Ok(())
     }
 
@@ -99,6 +128,7 @@ pub(crate) fn accumulate(
     population: Entity,
     sums: Vec<(usize, Vec<u8>)>,
 ) -> Result<(), StepError> {
+    let mut all = Vec::with_capacity(sums.len());
     for (place, sum) in sums {
         let Some(one) = One::of(world, population, place, &sum) else { continue };
         let gradient = one.watched(world, run, Hooked::Gradient, &one.gradient)?;
@@ -108,8 +138,11 @@ pub(crate) fn accumulate(
         one.watched(world, run, Hooked::Accumulated, &whole)?;
         let to = one.trace.slot(slot);
         one.trace.store(&to, &whole);
+        all.push(one);
+    }
+    for one in all {
         one.write(world)?;
-        set_gradient(world, population, place, true);
+        set_gradient(world, population, one.place, true);
     }
     Ok(())
 }
@@ -121,28 +154,39 @@ pub(crate) fn update(
     population: Entity,
     sums: Vec<(usize, Vec<u8>)>,
 ) -> Result<(), StepError> {
+    let mut all = Vec::with_capacity(sums.len());
     for (place, sum) in sums {
         let Some(one) = One::of(world, population, place, &sum) else { continue };
         let gradient = one.watched(world, run, Hooked::Gradient, &one.gradient)?;
-        one.update(world, run, &gradient)?;
+        all.extend(one.updated(world, run, &gradient)?);
     }
-    Ok(())
+    all.iter().try_for_each(|one| one.write(world))
 }
 
-/// Updates the shared parameters that have a gradient.
-pub(crate) fn step(world: &mut World, run: &Run, population: Entity) -> Result<(), StepError> {
+/// Updates that were computed and are not written yet.
+pub(crate) struct Updates(Vec<One>);
+
+impl Updates {
+    pub(crate) fn write(self, world: &mut World) -> Result<(), StepError> {
+        self.0.iter().try_for_each(|one| one.write(world))
+    }
+}
+
+/// Computes the updates of the shared parameters that have a gradient.
+pub(crate) fn step(world: &World, run: &Run, population: Entity) -> Result<Updates, StepError> {
     let tensors = world.get::<SharedTensors>(population).into_iter().flat_map(SharedTensors::iter);
     let with_gradient = tensors.filter(|(_, of)| of.has_gradient);
     let gradients = with_gradient.filter_map(|(index, of)| {
         let key = SharedRow { owner: population, index }.key(Role::Gradient, &of.ty);
         Some((index, row(world, population, key)?[..of.ty.size_bytes()].to_vec()))
     });
-    for (place, gradient) in gradients.collect::<Vec<_>>() {
+    let mut all = Vec::new();
+    for (place, gradient) in gradients {
         let Some(one) = One::of(world, population, place, &gradient) else { continue };
         let gradient = one.gradient.clone();
-        one.update(world, run, &gradient)?;
+        all.extend(one.updated(world, run, &gradient)?);
     }
-    Ok(())
+    Ok(Updates(all))
 }
 
 /// Takes the gradients of all that a population shares away: to none, or to zeros where there are any.
@@ -258,10 +302,15 @@ impl One {
         self.trace.slot(slot)
     }
 
-    /// Updates the parameter by its optimizer, if it has one.
-    fn update(mut self, world: &mut World, run: &Run, gradient: &Var) -> Result<(), StepError> {
-        let Some(optimizer) = run.shared_optimizers.of(self.place) else { return Ok(()) };
-        let Some(id) = gradient.id() else { return Ok(()) };
+    /// Computes the update of the parameter by its optimizer, if it has one.
+    fn updated(
+        mut self,
+        world: &World,
+        run: &Run,
+        gradient: &Var,
+    ) -> Result<Option<Self>, StepError> {
+        let Some(optimizer) = run.shared_optimizers.of(self.place) else { return Ok(None) };
+        let Some(id) = gradient.id() else { return Ok(None) };
         let (_, recorded) = self.trace.pause()?;
         let (_, bytes) = recorded.read_bytes(id)?;
         let mut eager = Eager::new(1, Vec::new());
@@ -286,7 +335,10 @@ impl One {
             steps: &steps,
         });
         self.trace.store(&steps, &after);
-        self.write(world)
+        match self.trace.error() {
+            Some(error) => Err(error.into()),
+            None => Ok(Some(self)),
+        }
     }
 
     /// Writes what was stored; columns of companions come at their first use.

@@ -5,12 +5,14 @@
 //! * [`vector`]: all parameters of a model as one vector.
 //! * [`mod@file`]: [`NewFile`](file::NewFile), which appears under its name only when it is complete.
 //! * [`safetensors`]: those as a file that PyTorch reads, and back.
+//! * [`training`]: what optimizers, schedulers and random numbers have come to, as tensors for another file.
 
 pub mod dict;
 pub mod file;
 mod hooks;
 pub mod load;
 pub mod safetensors;
+pub mod training;
 pub mod vector;
 
 pub use neurarch_components::state::{IncompatibleKeys, StateDict, Tensor};

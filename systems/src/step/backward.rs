@@ -16,7 +16,7 @@ use crate::eager::{self, Given, Recorded};
 use crate::launch::{Job, Read, Write, launch};
 use crate::plans::{Kind, Planned, Request, Results, TypeRef};
 use crate::run::{self, EAGER, Run, Start, Tape, with_run};
-use crate::shared::{self, EagerGradients, Pass, Sums, run_summed};
+use crate::shared::{self, EagerGradients, Pass, Sums, Undo, run_summed};
 
 /// Computes the loss of the last forward pass against `targets`, and what [`backward`] starts from.
 ///
@@ -240,8 +240,12 @@ fn run_backward(world: &mut World, run: &mut Run, population: Entity) -> Result<
     if let Some(sums) = Sums::of(world, population) {
         let of_eager = eager.iter_mut().map(|(place, recorded)| (*place, recorded.take_shared()));
         let of_eager: Vec<_> = of_eager.collect();
+        let undo = Undo::of(world, run, population, |cohort| run.chosen[cohort])?;
         let sums = run_summed_plans(world, run, population, &of_eager, sums)?;
-        shared::accumulate(world, run, population, sums)?;
+        if let Err(failure) = shared::accumulate(world, run, population, sums) {
+            undo.into_iter().for_each(|undo| undo.restore(world));
+            return Err(failure);
+        }
     } else {
         run_plans(world, run, n_models)?;
     }

@@ -20,7 +20,7 @@ use crate::launch::{Job, Order, Output, Read, Write, launch};
 use crate::lazy;
 use crate::plans::{Kind, Request, Results, TypeRef};
 use crate::run::{EAGER, LossArrays, Run, with_run};
-use crate::shared::{self, Losses, Pass, Sums, run_summed};
+use crate::shared::{self, Losses, Pass, Sums, Undo, run_summed};
 
 /// Makes one training step: forward, loss, backward and update, bit for bit as the four calls would.
 ///
@@ -434,14 +434,11 @@ fn train_shared<T: Element>(
         // Nothing is written before all hooks were called.
         let of_eager = eager.iter_mut().map(|(place, recorded)| (*place, recorded.take_shared()));
         let of_eager: Vec<_> = of_eager.collect();
-        for (place, mut recorded) in eager {
-            let cohort = &mut cohorts.list[place];
-            eager::commit(world, cohort, &mut recorded)?;
-            recorded.leave_memory(cohort);
-        }
         for cohort in cohorts.list.iter_mut().filter(|cohort| !cohort.is_eager) {
             cohort.refresh_keys(world)?;
         }
+        let undo =
+            Undo::of(world, run, population, |cohort| run.chosen[cohort * parts.len() + number])?;
         let Run { cohorts, buffers, chosen, chunks, loss: arrays, .. } = &mut *run;
         chunks.refresh(world, population, cohorts, sums.row_bytes());
         let pass = Pass {
@@ -465,7 +462,15 @@ fn train_shared<T: Element>(
                 cohort.advance_keys(world, 1);
             }
         }
-        shared::update(world, run, population, sums.finish())?;
+        if let Err(failure) = shared::update(world, run, population, sums.finish()) {
+            undo.into_iter().for_each(|undo| undo.restore(world));
+            return Err(failure);
+        }
+        for (place, mut recorded) in eager {
+            let cohort = &mut run.cohorts.list[place];
+            eager::commit(world, cohort, &mut recorded)?;
+            recorded.leave_memory(cohort);
+        }
     }
     Ok(())
 }

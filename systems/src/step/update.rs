@@ -18,8 +18,9 @@ use crate::shared;
 pub fn step(world: &mut World, population: Entity) -> Result<(), StepError> {
     with_run(world, population, |world, run| {
         run.check_optimizers(world, population)?;
+        let of_shared = shared::step(world, run, population)?;
         run_rule(world, run, population, Kind::Step)?;
-        shared::step(world, run, population)
+        of_shared.write(world)
     })
 }
 

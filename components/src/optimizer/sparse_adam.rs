@@ -1,0 +1,63 @@
+//! [`SparseAdam`].
+
+use bevy_ecs::prelude::*;
+use neurarch_kernels::ops::sparse_adam::SparseAdamSettings;
+use neurarch_kernels::program::trace::Var;
+
+use super::check::{betas, require};
+use super::{Optimizer, OptimizerError, Update, scalars};
+
+/// Adam on the rows that have a gradient, as those of an [`Embedding`](crate::layers::Embedding) that were looked up:
+/// the others stay as they are, their running means too.
+///
+/// The numbers are scalar slots; the flag is structure.
+///
+/// Source: `torch.optim.SparseAdam`, of the gradients of `nn.Embedding(sparse=True)`. Gradients are dense here: a row
+/// whose gradient is 0 in every element counts as one that was not looked up.
+#[derive(Component, Clone, Copy, Debug, PartialEq)]
+#[component(summary_tick)]
+pub struct SparseAdam {
+    /// Learning rate.
+    pub lr: f64,
+    /// How much is kept of the running means of the gradient and of its square.
+    pub betas: (f64, f64),
+    /// What is added to the root of the mean square.
+    pub eps: f64,
+    /// Whether to climb.
+    pub maximize: bool,
+}
+
+impl Default for SparseAdam {
+    fn default() -> Self {
+        SparseAdam { lr: 1e-3, betas: (0.9, 0.999), eps: 1e-8, maximize: false }
+    }
+}
+
+impl Optimizer for SparseAdam {
+    fn states(&self) -> &'static [&'static str] {
+        &["exp_avg", "exp_avg_sq"]
+    }
+
+    fn check(&self) -> Result<(), OptimizerError> {
+        let SparseAdam { lr, eps, .. } = *self;
+        require(lr > 0.0, || format!("Invalid learning rate: {lr:?}"))?;
+        require(eps > 0.0, || format!("Invalid epsilon value: {eps:?}"))?;
+        betas(self.betas)
+    }
+
+    fn update(&self, at: &Update<'_>) -> Var {
+        let settings = SparseAdamSettings { maximize: self.maximize };
+        at.by(|inputs| at.parameter.sparse_adam(inputs, settings))
+    }
+
+    fn structural(&self) -> Self {
+        SparseAdam { lr: 0.0, betas: (0.0, 0.0), eps: 0.0, maximize: self.maximize }
+    }
+
+    scalars! {
+        "lr" => lr,
+        "beta1" => betas.0,
+        "beta2" => betas.1,
+        "eps" => eps,
+    }
+}

@@ -1,0 +1,234 @@
+//! Training that goes on from files is bit for bit the training that went on: parameters, optimizers, schedulers and
+//! random numbers, of one model and stacked.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::PathBuf;
+
+use ndarray::{Array2, Array3, Axis};
+use neurarch::components::optimizer::Optimizer;
+use neurarch::components::scheduler::LRScheduler;
+use neurarch::prelude::*;
+use neurarch::state::safetensors;
+
+const MODELS: usize = 3;
+
+fn net() -> Sequential {
+    Sequential::new()
+        .push(Linear::new(4, 6))
+        .push(BatchNorm1d::new(6))
+        .push(Tanh)
+        .push(Dropout { p: 0.3 })
+        .push(Linear::new(6, 2))
+}
+
+/// A population of which some models learn.
+struct Training<'a, O, S> {
+    world: World,
+    population: Entity,
+    optimizer: &'a dyn Fn(usize) -> O,
+    scheduler: &'a dyn Fn(usize) -> S,
+}
+
+impl<'a, O: Optimizer, S: LRScheduler> Training<'a, O, S> {
+    /// Spawns the models from `first` on, each with an optimizer for all and one for its last layer.
+    fn new(
+        first: usize,
+        models: usize,
+        optimizer: &'a dyn Fn(usize) -> O,
+        scheduler: &'a dyn Fn(usize) -> S,
+    ) -> Self {
+        let mut world = World::new();
+        let settings = PopulationSettings {
+            models,
+            seed: 5,
+            first_number: first as u64,
+            ..PopulationSettings::default()
+        };
+        let population = world.spawn_population_with(&net(), settings).unwrap();
+        world.insert_with(population, |model| optimizer(first + model)).unwrap();
+        let last =
+            |model| SGD { lr: 0.1 / (1 + first + model) as f64, momentum: 0.9, ..SGD::default() };
+        world.insert_at_with(population, "4", last).unwrap();
+        world.schedule_with(population, |model| scheduler(first + model)).unwrap();
+        Training { world, population, optimizer, scheduler }
+    }
+
+    fn go_on(&mut self, steps: std::ops::Range<usize>, models: std::ops::Range<usize>) {
+        for step in steps {
+            let x = Array3::from_shape_fn((models.len(), 5, 4), |(m, i, j)| {
+                (((m + models.start) * 7 + i * 5 + j * 3 + step * 11) % 13) as f32 / 6.0 - 1.0
+            });
+            let y = Array2::from_shape_fn((models.len(), 5), |(m, i)| {
+                ((m + models.start + i + step) % 2) as i64
+            });
+            let loss = CrossEntropyLoss::default();
+            let losses = self.world.train_step(self.population, &x, &y, &loss).unwrap();
+            let losses: Vec<_> = losses.iter().map(|&loss: &f32| f64::from(loss)).collect();
+            match self.world.step_schedulers(self.population) {
+                Ok(()) => {}
+                Err(_) => {
+                    self.world.step_schedulers_with_metrics(self.population, &losses).unwrap();
+                }
+            }
+        }
+    }
+
+    /// The bits of everything that a model has.
+    fn bits(&mut self, model: usize) -> Vec<Vec<u8>> {
+        let root = self.world.models(self.population).unwrap()[model];
+        let mut all: Vec<Tensor> = self.world.state_dict(root).unwrap().into_iter().collect();
+        all.extend(self.world.training_state(root).unwrap());
+        all.iter().map(Tensor::to_native).collect()
+    }
+}
+
+fn folder(name: &str) -> PathBuf {
+    let folder = std::env::temp_dir().join(format!("neurarch-{name}-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+fn goes_on<O: Optimizer, S: LRScheduler>(
+    name: &str,
+    optimizer: impl Fn(usize) -> O,
+    scheduler: impl Fn(usize) -> S,
+) {
+    let folder = folder(name);
+    let [model_file, training_file] =
+        ["model", "training"].map(|of| folder.join(format!("{of}.safetensors")));
+    let mut went_on = Training::new(0, MODELS, &optimizer, &scheduler);
+    went_on.go_on(0..4, 0..MODELS);
+    let population = went_on.population;
+    safetensors::save(&model_file, &went_on.world.stacked_state_dict(population).unwrap()).unwrap();
+    safetensors::save(&training_file, &went_on.world.training_state(population).unwrap()).unwrap();
+    // One model by itself.
+    let root = went_on.world.models(population).unwrap()[1];
+    let one = [model_file.with_extension("one"), training_file.with_extension("one")];
+    safetensors::save(&one[0], &went_on.world.state_dict(root).unwrap()).unwrap();
+    safetensors::save(&one[1], &went_on.world.training_state(root).unwrap()).unwrap();
+    went_on.go_on(4..9, 0..MODELS);
+
+    // As a new process would.
+    let Training { optimizer, scheduler, .. } = went_on;
+    let mut resumed = Training::new(0, MODELS, optimizer, scheduler);
+    let state = safetensors::read(&model_file).unwrap().into();
+    let of = resumed.population;
+    resumed.world.load_stacked_state_dict(of, &state, LoadOptions::default()).unwrap();
+    resumed.world.load_training_state(of, &safetensors::read(&training_file).unwrap()).unwrap();
+    resumed.go_on(4..9, 0..MODELS);
+    for model in 0..MODELS {
+        assert_eq!(resumed.bits(model), went_on.bits(model), "{name}, model {model}");
+    }
+
+    let mut alone = Training::new(1, 1, optimizer, scheduler);
+    let root = alone.world.models(alone.population).unwrap()[0];
+    alone.world.load_state_dict(root, &safetensors::read(&one[0]).unwrap().into()).unwrap();
+    alone.world.load_training_state(root, &safetensors::read(&one[1]).unwrap()).unwrap();
+    alone.go_on(4..9, 1..2);
+    assert_eq!(alone.bits(0), went_on.bits(1), "{name}, model 1 alone");
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+fn rate(model: usize) -> f64 {
+    [0.02, 0.05, 0.01][model]
+}
+
+#[test]
+fn training_that_goes_on_from_files_is_that_which_went_on() {
+    goes_on(
+        "adam",
+        |model| Adam { lr: rate(model), amsgrad: true, ..Adam::default() },
+        |model| StepLR { step_size: 2 + model, gamma: 0.5 },
+    );
+    goes_on(
+        "nadam",
+        |model| NAdam { lr: rate(model), ..NAdam::default() },
+        |_| CosineAnnealingWarmRestarts::new(3, 2, 1e-4),
+    );
+    goes_on(
+        "adafactor",
+        |model| Adafactor { lr: rate(model), ..Adafactor::default() },
+        |model| ReduceLROnPlateau {
+            patience: model,
+            factor: 0.5,
+            cooldown: 1,
+            ..ReduceLROnPlateau::default()
+        },
+    );
+    goes_on(
+        "sgd",
+        |model| SGD { lr: rate(model), momentum: 0.9, ..SGD::default() },
+        |_| {
+            let warmup = LinearLR { start_factor: 0.1, total_iters: 3, ..LinearLR::default() };
+            let after = CosineAnnealingLR { t_max: 10, eta_min: 0.0 };
+            SequentialLR::new([3]).push(warmup).push(after)
+        },
+    );
+    goes_on(
+        "asgd",
+        |model| ASGD { lr: rate(model), t0: 2.0, ..ASGD::default() },
+        |_| {
+            ChainedScheduler::new()
+                .push(ExponentialLR { gamma: 0.9 })
+                .push(PolynomialLR { total_iters: 8, power: 2.0 })
+        },
+    );
+    goes_on(
+        "rprop",
+        |model| Rprop { lr: rate(model), ..Rprop::default() },
+        |_| CyclicLR { step_size_up: 3, cycle_momentum: None, ..CyclicLR::new(1e-3, 1e-2) },
+    );
+    goes_on(
+        "adadelta",
+        |model| Adadelta { lr: rate(model), ..Adadelta::default() },
+        |_| OneCycleLR { cycle_momentum: None, ..OneCycleLR::new(0.1, 20) },
+    );
+}
+
+#[test]
+fn what_does_not_fit_is_an_error_and_changes_nothing() {
+    let mut world = World::new();
+    let population = world.spawn_population(&Linear::new(3, 2), 2, Seed(1)).unwrap();
+    world.insert(population, Adam::default()).unwrap();
+    let (x, y) = (Array3::<f32>::ones((2, 4, 3)), Array2::<i64>::zeros((2, 4)));
+    world.train_step(population, &x, &y, &CrossEntropyLoss::default()).unwrap();
+    let saved = world.training_state(population).unwrap();
+    let refused = |world: &mut World, tensors: &[Tensor], words: &str| {
+        let before = world.training_state(population).unwrap();
+        let error = world.load_training_state(population, tensors).unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+        assert_eq!(world.training_state(population).unwrap(), before);
+    };
+    let without = |name: &str| -> Vec<_> {
+        saved.iter().filter(|tensor| tensor.name != name).cloned().collect()
+    };
+    refused(&mut world, &without("draws"), "the training state has no draws");
+    let name = "optimizer.param_groups.0.beta1";
+    refused(&mut world, &without(name), &format!("the training state has no {name}"));
+    let mut strange = saved.clone();
+    strange.push(Tensor::new("lr_scheduler.0.last_epoch", ndarray::array![1.0, 1.0].view()));
+    refused(&mut world, &strange, "has lr_scheduler.0.last_epoch, for which");
+    let mut wide = saved.clone();
+    let moment = wide.iter_mut().find(|of| of.name == "optimizer.state.0.exp_avg").unwrap();
+    *moment = Tensor::new(moment.name.clone(), Array3::<f32>::zeros((2, 2, 5)).view());
+    refused(&mut world, &wide, "state 0.exp_avg: expected shape [2, 3], got [2, 5]");
+    let one: Vec<_> = saved
+        .iter()
+        .map(|of| {
+            let array = of.cast(Dtype::F64).to_array::<f64>().unwrap();
+            Tensor::new(of.name.clone(), array.slice_axis(Axis(0), (0..1).into()))
+        })
+        .collect();
+    refused(&mut world, &one, "expected numbers for 2 models");
+    // A scheduler, of which the file says nothing.
+    world.schedule(population, ExponentialLR { gamma: 0.5 }).unwrap();
+    refused(&mut world, &saved, "lr_scheduler 0: the state of a scheduler has []");
+    let now = world.training_state(population).unwrap();
+    world.load_training_state(population, &now).unwrap();
+    // Models that do not have it alike.
+    let first = world.models(population).unwrap()[0];
+    world.entity_mut(first).remove::<neurarch::components::scheduler::Scheduler>();
+    let error = world.training_state(population).unwrap_err().to_string();
+    assert!(error.contains("is not in all models"), "{error}");
+    assert!(world.training_state(first).is_ok());
+}
