@@ -367,8 +367,15 @@ impl Trace {
     }
 
     /// Records that a slot's row becomes `value` when the program has run; what was stored last counts. In a
-    /// slot's place may stand what was last stored to it.
+    /// slot's place may stand what was last stored to it. A value of another precision is converted if one of the
+    /// two is a half.
     pub fn store(&self, slot: &Var, value: &Var) {
+        let [of, from] = [slot, value].map(Var::dtype);
+        let is_other = of != from && of.is_float() && from.is_float();
+        let value = match is_other && (of.is_half() || from.is_half()) {
+            true => &value.to(of),
+            false => value,
+        };
         let (Some(slot), Some(value)) = (slot.id, value.id) else {
             return;
         };
