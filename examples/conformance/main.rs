@@ -15,8 +15,10 @@
 #![expect(clippy::print_stderr, reason = "a program talks to its user")]
 #![expect(unreachable_pub, reason = "`pub` says what a file of a program offers to the others")]
 
+mod amp;
 mod arguments;
 mod attention;
+mod autocast;
 mod case;
 mod compare;
 mod hooks;
@@ -144,6 +146,7 @@ fn tell(case: &Case<'_>, counts: &mut Counts) {
 /// Runs a case of any group.
 fn run(case: &Case<'_>) -> Checked {
     match case.group.name.as_str() {
+        "amp" => amp::run(case),
         "hooks" => hooks::run(case),
         "init" => init::run(case),
         "modules" => modules::run(case),
