@@ -2,7 +2,7 @@
 
     python tests/golden/amp.py > tests/golden/amp.txt
 
-Three networks 4-8-3 (Linear, Tanh, LayerNorm, Linear) learn by Adam against MSELoss, each alone. Element i of parameter
+Three networks 4-8-3 (Linear, Tanh, LayerNorm, Linear) learn by SGD with momentum against MSELoss, each alone. Element i of parameter
 k of model m is sin(0.9 i + k + m + 1) / 2, of x sin(0.7 i + m), of the target cos(1.3 i), x and target
 [batch, features]. Once with autocast to bf16, once to f16 with a scaler (init_scale 1024, growth_interval 2), where
 the first number of model 1's x is 1e6 in step 2. A line is the precision, the step, what the numbers are, and the
@@ -29,7 +29,7 @@ def train(precision, dtype, scaler_of):
         for m, model in enumerate(models):
             for k, parameter in enumerate(model.parameters()):
                 parameter.copy_(of(parameter.shape, lambda i: torch.sin(0.9 * i + k + m + 1) / 2))
-    optimizers = [torch.optim.Adam(model.parameters(), lr=0.01) for model in models]
+    optimizers = [torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9) for model in models]
     scalers = [scaler_of() for _ in models]
     target = of([BATCH, 3], lambda i: torch.cos(1.3 * i))
     for step in range(STEPS):

@@ -71,7 +71,7 @@ const WITHOUT: &[&str] = &[
     "embedding_bag_per_sample_weights_gradient",
     "embedding_renorm",
     "geqrf",
-    "householder_product",
+    "linalg_householder_product",
     "householder_product_gradient",
     "increment",
     "label_counts",

@@ -215,7 +215,12 @@ impl Trace {
             Some(dtype) => self.cast_once(input, dtype),
             None => input.clone(),
         };
-        casts.compute.map_or(input.clone(), |dtype| input.to(dtype))
+        match casts.compute {
+            // Rates of optimizers are doubles whatever the parameters are.
+            Some(Dtype::F32) if input.dtype() == Dtype::F64 => input,
+            Some(dtype) => input.to(dtype),
+            None => input,
+        }
     }
 
     /// Casts a value for autocast: a parameter that was cast before is the same value.
