@@ -18,7 +18,7 @@ use case::{Group, Stop, groups_in};
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/conformance");
 
 /// The groups that have a test below.
-const TESTED: [&str; 5] = ["modules", "init", "optim", "hooks", "state"];
+const TESTED: [&str; 6] = ["modules", "init", "optim", "hooks", "state", "amp"];
 
 fn read(group: &str) -> Group {
     Group::read(Path::new(FOLDER), group).unwrap_or_else(|error| panic!("{error}"))
@@ -75,6 +75,11 @@ fn hooks_are_called_as_in_torch() {
 #[test]
 fn states_are_torchs() {
     check("state", 0, 1);
+}
+
+#[test]
+fn scalers_and_autocast_are_torchs() {
+    check("amp", 0, 1);
 }
 
 #[test]

@@ -238,12 +238,15 @@ fn names_that_torch_would_not_take_are_not_spawned() {
 
 #[test]
 fn parameters_are_floating_numbers() {
-    for dtype in [Dtype::I64, Dtype::Bool, Dtype::F16, Dtype::BF16] {
+    for dtype in [Dtype::I64, Dtype::Bool] {
         let scales = ParameterList::from([Parameter::ones([2]).with_dtype(dtype)]);
         let mut world = World::new();
         let net = Net { scales, ..net() };
         let error = world.spawn_population(&net, 1, Seed(0)).unwrap_err();
-        assert_eq!(error.to_string(), format!("expected parameters of f32 or f64, got {dtype}"));
+        assert_eq!(
+            error.to_string(),
+            format!("expected parameters of a floating-point type, got {dtype}")
+        );
     }
 }
 

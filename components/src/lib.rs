@@ -1,5 +1,6 @@
 //! neurarch's nouns: layer components, parameter columns, blueprints, optimizers.
 
+pub mod amp;
 pub mod blueprint;
 pub mod call;
 pub mod column;

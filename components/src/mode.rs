@@ -3,6 +3,7 @@
 //! Bits, not archetypes: toggling moves no weights.
 
 use bevy_ecs::prelude::*;
+use neurarch_kernels::autocast::Autocast;
 
 /// A set of small numbers: positions of a blueprint, or parameters in their order.
 #[derive(Clone, Debug, Default, Hash, PartialEq, Eq)]
@@ -114,6 +115,12 @@ pub struct Draws(pub u64);
 /// Source: `torch.set_grad_enabled`.
 #[derive(Resource, Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GradMode(pub bool);
+
+/// What autocast does in forward passes and losses: a resource. Without it, nothing.
+///
+/// Source: `torch.is_autocast_enabled`.
+#[derive(Resource, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AutocastMode(pub Option<Autocast>);
 
 #[cfg(test)]
 mod tests {

@@ -5,7 +5,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use ndarray::{ArrayD, ArrayView, Dimension, IxDyn};
-use neurarch_kernels::dtype::{Dtype, Element};
+use neurarch_kernels::dtype::{Dtype, Element, bf16, f16};
 
 /// A named array, apart from any model.
 #[derive(Clone, Debug, PartialEq)]
@@ -128,8 +128,8 @@ fn read_number(bytes: &[u8], dtype: Dtype) -> f64 {
     match dtype {
         Dtype::F32 => f32::from_le_bytes(array(bytes)).into(),
         Dtype::F64 => f64::from_le_bytes(array(bytes)),
-        Dtype::F16 => half_to_f64(u16::from_le_bytes(array(bytes))),
-        Dtype::BF16 => f32::from_bits(u32::from(u16::from_le_bytes(array(bytes))) << 16).into(),
+        Dtype::F16 => f16::from_le_bytes(array(bytes)).to_f64(),
+        Dtype::BF16 => bf16::from_le_bytes(array(bytes)).to_f64(),
         Dtype::I64 => i64::from_le_bytes(array(bytes)) as f64,
         Dtype::Bool => f64::from(bytes[0] != 0),
     }
@@ -139,47 +139,11 @@ fn write_number(number: f64, dtype: Dtype, to: &mut Vec<u8>) {
     match dtype {
         Dtype::F32 => to.extend((number as f32).to_le_bytes()),
         Dtype::F64 => to.extend(number.to_le_bytes()),
-        Dtype::F16 => to.extend(half_from_f32(number as f32).to_le_bytes()),
-        Dtype::BF16 => to.extend(bf16_from_f32(number as f32).to_le_bytes()),
+        Dtype::F16 => to.extend(f16::from_f32(number as f32).to_le_bytes()),
+        Dtype::BF16 => to.extend(bf16::from_f32(number as f32).to_le_bytes()),
         Dtype::I64 => to.extend((number as i64).to_le_bytes()),
         Dtype::Bool => to.push(u8::from(number != 0.0)),
     }
-}
-
-fn half_to_f64(bits: u16) -> f64 {
-    let sign = if bits >> 15 == 1 { -1.0 } else { 1.0 };
-    let (exponent, fraction) = (i32::from(bits >> 10 & 31), f64::from(bits & 0x3ff));
-    sign * match exponent {
-        0 => fraction * 2.0_f64.powi(-24),
-        31 if fraction == 0.0 => f64::INFINITY,
-        31 => f64::NAN,
-        _ => (1024.0 + fraction) * 2.0_f64.powi(exponent - 25),
-    }
-}
-
-/// Rounds to the nearest half, ties to even.
-fn half_from_f32(number: f32) -> u16 {
-    let sign = (number.to_bits() >> 16 & 0x8000) as u16;
-    let size = f64::from(number.abs());
-    if number.is_nan() {
-        return sign | 0x7e00;
-    }
-    if size >= 65520.0 {
-        return sign | 0x7c00;
-    }
-    // The distance between halves near `size`; below 2⁻¹⁴ it is that of subnormal ones.
-    let exponent = if size < 2.0_f64.powi(-14) { -14 } else { size.log2().floor() as i32 };
-    let steps = (size * 2.0_f64.powi(10 - exponent)).round_ties_even() as i32;
-    sign + ((exponent + 14) * 1024 + steps) as u16
-}
-
-/// Rounds to the nearest bfloat16, ties to even.
-fn bf16_from_f32(number: f32) -> u16 {
-    let bits = number.to_bits();
-    if number.is_nan() {
-        return (bits >> 16 | 0x40) as u16;
-    }
-    (bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16) as u16
 }
 
 /// An ordered list of named tensors, with the version of each module that it came from.

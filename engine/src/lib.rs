@@ -25,6 +25,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod amp;
 mod containers;
 pub mod evolve;
 mod hooks;
@@ -37,6 +38,7 @@ pub mod prelude;
 mod schedule;
 mod train;
 
+pub use amp::AmpWorld;
 pub use bevy_ecs;
 pub use containers::{ContainerWorld, LiveContainer};
 pub use evolve::EvolveWorld;

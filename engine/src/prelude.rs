@@ -2,6 +2,8 @@
 
 pub use bevy_ecs::prelude::{Component, Entity, World};
 
+pub use crate::amp::AmpWorld;
+pub use crate::components::amp::GradScaler;
 pub use crate::components::hook::{At, HookOptions, RemovableHandle};
 pub use crate::components::layers::*;
 pub use crate::components::losses::{

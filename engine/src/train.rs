@@ -5,7 +5,7 @@ use bevy_ecs::prelude::*;
 use ndarray::{Array1, Array2, ArrayD, ArrayViewMut, Dimension};
 
 use crate::components::losses::Loss;
-use crate::kernels::dtype::Element;
+use crate::kernels::dtype::{Dtype, Element};
 use crate::kernels::program::tree::{Arguments, Tree};
 use crate::systems::access::AccessError;
 use crate::systems::array::{AnyArray, AnyInput, DataSet, Input};
@@ -193,6 +193,29 @@ pub trait TrainWorld {
         loss: &impl Loss,
     ) -> Result<Array2<X>, StepError>;
 
+    /// Runs `run` with autocast to `dtype`, bf16 or f16, or without it if it is another: [`mode::autocast`].
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use ndarray::{Array2, Array3};
+    /// use neurarch::prelude::*;
+    ///
+    /// let mut world = World::new();
+    /// let brains = world.spawn_population(&Linear::new(4, 2), 3, Seed(7))?;
+    /// world.insert(brains, Adam::default())?;
+    /// let (x, y) = (Array3::<f32>::ones((3, 8, 4)), Array2::<i64>::ones((3, 8)));
+    /// let losses = world.autocast(Dtype::BF16, |world| {
+    ///     world.train_step(brains, &x, &y, &CrossEntropyLoss::default())
+    /// })?;
+    /// assert!(losses.iter().all(|loss| loss.is_finite()));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    fn autocast<R>(&mut self, dtype: Dtype, run: impl FnOnce(&mut World) -> R) -> R;
+
+    /// Says whether forward passes and losses run with autocast: [`mode::is_autocast_enabled`].
+    fn is_autocast_enabled(&self) -> bool;
+
     /// Runs `run`, in which forward passes keep nothing for a backward pass: [`mode::no_grad`].
     fn no_grad<R>(&mut self, run: impl FnOnce(&mut World) -> R) -> R;
 
@@ -365,6 +388,14 @@ impl TrainWorld for World {
         loss: &impl Loss,
     ) -> Result<Array2<X>, StepError> {
         step::train_steps(self, population, &data, loss)
+    }
+
+    fn autocast<R>(&mut self, dtype: Dtype, run: impl FnOnce(&mut World) -> R) -> R {
+        mode::autocast(self, dtype, run)
+    }
+
+    fn is_autocast_enabled(&self) -> bool {
+        mode::is_autocast_enabled(self)
     }
 
     fn no_grad<R>(&mut self, run: impl FnOnce(&mut World) -> R) -> R {

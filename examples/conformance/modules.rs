@@ -275,6 +275,8 @@ fn check_output(
                 AnyArray::F32(y) => compare_first(&key, y, want, tolerance),
                 AnyArray::F64(y) => compare_first(&key, y, want, tolerance),
                 AnyArray::I64(y) => compare_first(&key, y, want, tolerance),
+                AnyArray::F16(y) => compare_first(&key, y, want, tolerance),
+                AnyArray::BF16(y) => compare_first(&key, y, want, tolerance),
                 AnyArray::Bool(y) => compare_first(&key, y, want, tolerance),
             }
         }

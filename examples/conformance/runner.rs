@@ -1,7 +1,9 @@
 //! Runs one case, for the program and for `tests/conformance.rs`: both have the names of this file at their root.
 
+pub mod amp;
 pub mod arguments;
 pub mod attention;
+pub mod autocast;
 pub mod case;
 pub mod compare;
 pub mod hooks;
@@ -27,6 +29,7 @@ use case::{Case, Checked, Stop};
 /// Runs a case of any group; a panic is a failed case.
 pub fn run(case: &Case<'_>) -> Checked {
     let result = catch_unwind(AssertUnwindSafe(|| match case.group.name.as_str() {
+        "amp" => amp::run(case),
         "hooks" => hooks::run(case),
         "init" => init::run(case),
         "modules" => modules::run(case),

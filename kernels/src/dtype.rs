@@ -2,6 +2,8 @@
 
 use core::fmt;
 
+pub use half::{bf16, f16};
+
 /// The type of a value's elements, with torch's meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Dtype {
@@ -9,9 +11,9 @@ pub enum Dtype {
     F32,
     /// IEEE 754 double precision: `torch.float64`.
     F64,
-    /// IEEE 754 half precision: `torch.float16`. Stored, not computed yet.
+    /// IEEE 754 half precision: `torch.float16`. Computed in single precision and rounded.
     F16,
-    /// The upper half of a single: `torch.bfloat16`. Stored, not computed yet.
+    /// The upper half of a single: `torch.bfloat16`. Computed in single precision and rounded.
     BF16,
     /// Signed 64-bit integers, as class indices are: `torch.int64`.
     I64,
@@ -27,6 +29,25 @@ impl Dtype {
             Dtype::F32 => 4,
             Dtype::F16 | Dtype::BF16 => 2,
             Dtype::Bool => 1,
+        }
+    }
+
+    /// Says whether this is one of the two floating-point types of 16 bits.
+    pub const fn is_half(self) -> bool {
+        matches!(self, Dtype::F16 | Dtype::BF16)
+    }
+
+    /// Gives the smallest floating-point type that holds the numbers of both: `self` if it is `other`, f32 for
+    /// the two halves.
+    ///
+    /// Source: `torch.promote_types`, of floating-point types.
+    #[must_use]
+    pub const fn promoted(self, other: Dtype) -> Dtype {
+        match (self, other) {
+            (Dtype::F64, _) | (_, Dtype::F64) => Dtype::F64,
+            (Dtype::F16, Dtype::F16) => Dtype::F16,
+            (Dtype::BF16, Dtype::BF16) => Dtype::BF16,
+            _ => Dtype::F32,
         }
     }
 
@@ -61,6 +82,14 @@ impl Element for f32 {
 
 impl Element for f64 {
     const DTYPE: Dtype = Dtype::F64;
+}
+
+impl Element for f16 {
+    const DTYPE: Dtype = Dtype::F16;
+}
+
+impl Element for bf16 {
+    const DTYPE: Dtype = Dtype::BF16;
 }
 
 impl Element for i64 {

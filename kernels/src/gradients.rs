@@ -3,8 +3,9 @@
 //! A gradient is a row of a column: numbers of a type that is known at run time, as bytes aligned for it. Sums
 //! are in double precision, in order.
 
-use crate::cpu::simd::Float;
-use crate::dtype::Dtype;
+use core::cell::Cell;
+
+use crate::dtype::{Dtype, bf16, f16};
 
 /// Gives the norm of order `p`: `(Σ |x|ᵖ)^(1/p)`, the greatest `|x|` of order ∞, the least of -∞, the count of
 /// numbers that are not 0 of order 0.
@@ -17,7 +18,34 @@ use crate::dtype::Dtype;
 pub fn vector_norm(dtype: Dtype, row: &[u8], p: f64) -> f64 {
     match dtype {
         Dtype::F64 => norm(bytemuck::cast_slice::<_, f64>(row).iter().copied(), p),
-        _ => norm(bytemuck::cast_slice::<_, f32>(row).iter().map(|&x| f64::from(x)), p),
+        _ => norm(singles(dtype, row).into_iter().map(f64::from), p),
+    }
+}
+
+/// Reads numbers of single or half precision.
+fn singles(dtype: Dtype, row: &[u8]) -> Vec<f32> {
+    match dtype {
+        Dtype::F16 => bytemuck::cast_slice::<_, f16>(row).iter().map(|x| x.to_f32()).collect(),
+        Dtype::BF16 => bytemuck::cast_slice::<_, bf16>(row).iter().map(|x| x.to_f32()).collect(),
+        _ => bytemuck::cast_slice::<_, f32>(row).to_vec(),
+    }
+}
+
+/// Changes every number: those of double precision by `double`, all others in single precision.
+fn each(
+    dtype: Dtype,
+    row: &mut [u8],
+    mut single: impl FnMut(f32) -> f32,
+    mut double: impl FnMut(f64) -> f64,
+) {
+    fn all<T: bytemuck::Pod>(row: &mut [u8], mut change: impl FnMut(T) -> T) {
+        bytemuck::cast_slice_mut::<_, T>(row).iter_mut().for_each(|x| *x = change(*x));
+    }
+    match dtype {
+        Dtype::F64 => all::<f64>(row, &mut double),
+        Dtype::F16 => all(row, |x: f16| f16::from_f32(single(x.to_f32()))),
+        Dtype::BF16 => all(row, |x: bf16| bf16::from_f32(single(x.to_f32()))),
+        _ => all::<f32>(row, &mut single),
     }
 }
 
@@ -54,14 +82,29 @@ fn norm(numbers: impl Iterator<Item = f64>, p: f64) -> f64 {
 ///
 /// As [`vector_norm`].
 pub fn scale(dtype: Dtype, row: &mut [u8], factor: f64) {
-    fn each<T: Float + core::ops::Mul<Output = T>>(row: &mut [u8], factor: f64) {
-        let factor = T::from_f64(factor);
-        bytemuck::cast_slice_mut::<_, T>(row).iter_mut().for_each(|x| *x = *x * factor);
-    }
-    match dtype {
-        Dtype::F64 => each::<f64>(row, factor),
-        _ => each::<f32>(row, factor),
-    }
+    let single = factor as f32;
+    each(dtype, row, |x| x * single, |x| x * factor);
+}
+
+/// Multiplies every number by `inverse`, and says whether one was not finite before.
+///
+/// # Panics
+///
+/// As [`vector_norm`].
+///
+/// Source: `torch._amp_foreach_non_finite_check_and_unscale_`.
+pub fn unscale(dtype: Dtype, row: &mut [u8], inverse: f32) -> bool {
+    let found = Cell::new(false);
+    let single = |x: f32| {
+        found.set(found.get() || !x.is_finite());
+        x * inverse
+    };
+    let double = |x: f64| {
+        found.set(found.get() || !x.is_finite());
+        x * f64::from(inverse)
+    };
+    each(dtype, row, single, double);
+    found.get()
 }
 
 /// Brings every number into `-limit` to `limit`; NaN stays.
@@ -72,21 +115,17 @@ pub fn scale(dtype: Dtype, row: &mut [u8], factor: f64) {
 ///
 /// Source: `torch.clamp`.
 pub fn clamp(dtype: Dtype, row: &mut [u8], limit: f64) {
-    fn each<T: Float>(row: &mut [u8], limit: f64) {
-        let (least, most) = (T::from_f64(-limit), T::from_f64(limit));
-        for x in bytemuck::cast_slice_mut::<_, T>(row) {
-            if *x < least {
-                *x = least;
-            }
-            if *x > most {
-                *x = most;
-            }
+    fn bounded<T: PartialOrd>(x: T, least: T, most: T) -> T {
+        if x < least {
+            least
+        } else if x > most {
+            most
+        } else {
+            x
         }
     }
-    match dtype {
-        Dtype::F64 => each::<f64>(row, limit),
-        _ => each::<f32>(row, limit),
-    }
+    let single = limit as f32;
+    each(dtype, row, |x| bounded(x, -single, single), |x| bounded(x, -limit, limit));
 }
 
 /// Moves every number of `average` on to that of `row`: `average ← average + (row - average) · weight`, integers
@@ -98,7 +137,7 @@ pub fn clamp(dtype: Dtype, row: &mut [u8], limit: f64) {
 ///
 /// Source: `torch.lerp`.
 pub fn average(dtype: Dtype, average: &mut [u8], row: &[u8], weight: f64) {
-    fn each<T: bytemuck::Pod>(average: &mut [u8], row: &[u8], lerp: impl Fn(T, T) -> T) {
+    fn join<T: bytemuck::Pod>(average: &mut [u8], row: &[u8], lerp: impl Fn(T, T) -> T) {
         let row: Vec<T> = bytemuck::pod_collect_to_vec(row);
         let average = bytemuck::cast_slice_mut::<_, T>(average);
         assert_eq!(average.len(), row.len(), "as many numbers");
@@ -107,10 +146,16 @@ pub fn average(dtype: Dtype, average: &mut [u8], row: &[u8], weight: f64) {
     let lerp = |old: f64, new: f64| old + (new - old) * weight;
     match dtype {
         _ if weight == 1.0 => average.copy_from_slice(row),
-        Dtype::F64 => each::<f64>(average, row, lerp),
-        Dtype::F32 => each::<f32>(average, row, |old, new| lerp(old.into(), new.into()) as f32),
-        Dtype::I64 => each::<i64>(average, row, |old, new| lerp(old as f64, new as f64) as i64),
-        Dtype::F16 | Dtype::BF16 | Dtype::Bool => average.copy_from_slice(row),
+        Dtype::F64 => join::<f64>(average, row, lerp),
+        Dtype::F32 => join::<f32>(average, row, |old, new| lerp(old.into(), new.into()) as f32),
+        Dtype::I64 => join::<i64>(average, row, |old, new| lerp(old as f64, new as f64) as i64),
+        Dtype::F16 => {
+            join::<f16>(average, row, |old, new| f16::from_f32(lerp(old.into(), new.into()) as f32))
+        }
+        Dtype::BF16 => join::<bf16>(average, row, |old, new| {
+            bf16::from_f32(lerp(old.into(), new.into()) as f32)
+        }),
+        Dtype::Bool => average.copy_from_slice(row),
     }
 }
 

@@ -8,6 +8,7 @@
 //!
 //! This crate knows no ECS: it takes views (address, stride, rows) and programs, and gives numbers.
 
+pub mod autocast;
 pub mod cpu;
 pub mod dtype;
 pub mod gradients;

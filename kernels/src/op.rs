@@ -83,6 +83,12 @@ pub trait Op: Any + Debug + Send + Sync {
         String::new()
     }
 
+    /// Says how inputs of half precision, and of several floating-point types, are taken. The shape rule and the
+    /// kernel see halves only if this is [`Mixing::Untouched`].
+    fn mixing(&self) -> Mixing {
+        Mixing::Promoted
+    }
+
     /// Gives the types of the outputs: the shape rule.
     ///
     /// # Errors
@@ -164,6 +170,23 @@ pub trait Op: Any + Debug + Send + Sync {
         let _ = gradient;
         None
     }
+}
+
+/// How an op, or a [function](crate::program::trace::Trace::function) of several, takes halves.
+///
+/// Where an input is of half precision, all of them are converted to single precision (to double if one is of
+/// that), and the floating-point results are rounded to one type: what torch's kernels for the CPU do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mixing {
+    /// The result has the type that those of the inputs promote to.
+    #[default]
+    Promoted,
+    /// All inputs must have the same type.
+    Same,
+    /// The result has the type of the first input, as that of a layer norm has.
+    First,
+    /// Elements are moved as they are, of whatever type.
+    Untouched,
 }
 
 /// The edge of a module call that a boundary op marks.

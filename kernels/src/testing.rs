@@ -8,7 +8,7 @@ pub use planned::planned;
 
 use crate::cpu::memory::{AlignedBytes, padded};
 use crate::cpu::tile::{Key, Rows, Tile, View};
-use crate::dtype::{Dtype, Element};
+use crate::dtype::{Dtype, Element, bf16, f16};
 use crate::op::Op;
 use crate::passes::differentiate::backward;
 use crate::program::trace::{Trace, Var};
@@ -51,7 +51,9 @@ fn rounded(x: f64, dtype: Dtype) -> f64 {
         Dtype::F64 => x,
         Dtype::I64 => x as i64 as f64,
         Dtype::Bool => f64::from(u8::from(x != 0.0)),
-        _ => f64::from(x as f32),
+        Dtype::F16 => f16::from_f32(x as f32).to_f64(),
+        Dtype::BF16 => bf16::from_f32(x as f32).to_f64(),
+        Dtype::F32 => f64::from(x as f32),
     }
 }
 
@@ -169,7 +171,9 @@ fn write(operand: &Operand, elements: &[f64]) -> AlignedBytes {
             Dtype::F64 => put(&mut row, at, x),
             Dtype::I64 => put(&mut row, at, x as i64),
             Dtype::Bool => put(&mut row, at, u8::from(x != 0.0)),
-            _ => put(&mut row, at, x as f32),
+            Dtype::F16 => put(&mut row, at, f16::from_f32(x as f32)),
+            Dtype::BF16 => put(&mut row, at, bf16::from_f32(x as f32)),
+            Dtype::F32 => put(&mut row, at, x as f32),
         }
     }
     row
@@ -184,6 +188,8 @@ fn read(operand: &Operand, row: &[u8]) -> Vec<f64> {
         Dtype::F64 => get::<f64>(row, at),
         Dtype::I64 => get::<i64>(row, at) as f64,
         Dtype::Bool => f64::from(get::<u8>(row, at)),
+        Dtype::F16 => get::<f16>(row, at).to_f64(),
+        Dtype::BF16 => get::<bf16>(row, at).to_f64(),
         _ => f64::from(get::<f32>(row, at)),
     };
     offsets(operand).into_iter().map(read).collect()

@@ -3,7 +3,7 @@
 use core::fmt::Debug;
 
 use ndarray::{Array, ArrayD, ArrayView, ArrayView2, CowArray, Dimension, Ix2, IxDyn};
-use neurarch_kernels::dtype::{Dtype, Element};
+use neurarch_kernels::dtype::{Dtype, Element, bf16, f16};
 use neurarch_kernels::program::tree::Arguments;
 
 use crate::plans::TypeRef;
@@ -135,6 +135,10 @@ pub enum AnyArray {
     F32(ArrayD<f32>),
     /// Doubles.
     F64(ArrayD<f64>),
+    /// Halves.
+    F16(ArrayD<f16>),
+    /// Halves with the exponents of singles.
+    BF16(ArrayD<bf16>),
     /// Whole numbers: indices.
     I64(ArrayD<i64>),
     /// Flags, 0 or 1.

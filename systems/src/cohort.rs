@@ -187,6 +187,7 @@ impl Cohorts {
                     mode: mode.clone(),
                     has_gradient: gradients.0.clone(),
                     groups: trace::nearest(blueprint, &owned),
+                    autocast: None,
                 };
                 self.list.push(Cohort {
                     scheme,

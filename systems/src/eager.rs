@@ -224,7 +224,8 @@ pub(crate) fn train_step(
     if let (None, Tree::Leaf(y)) = (trace.error(), &result) {
         check_targets(loss, y, target, cohort)?;
     }
-    let loss = record_loss(&trace, loss, arrays, result, target);
+    let autocast = cohort.scheme.autocast;
+    let loss = trace.autocast(autocast, || record_loss(&trace, loss, arrays, result, target));
     if loss.shape().rank() > 0 {
         trace.fail(trace::NOT_SCALAR);
     }

@@ -1,6 +1,7 @@
 //! neurarch's verbs: sign, trace, bind, step, initialize and save, as plain functions on `&mut World`.
 
 pub mod access;
+pub mod amp;
 pub mod array;
 pub mod bind;
 mod cohort;

@@ -1,14 +1,16 @@
 //! Toggles what a model runs: [`train`], [`eval`], [`requires_grad_`], [`set_active`]; and what a forward pass
-//! keeps: [`no_grad`].
+//! keeps, and in which precision it runs: [`no_grad`], [`autocast`].
 //!
 //! Each takes a population, for all of its models, or an entity of a model, for the module there and all
 //! below it. Only bits change; no weight moves.
 
 use bevy_ecs::prelude::*;
 use neurarch_components::blueprint::{Blueprint, Blueprints};
-use neurarch_components::mode::{GradMode, Mode};
+use neurarch_components::mode::{AutocastMode, GradMode, Mode};
 use neurarch_components::population::Population;
 use neurarch_components::tree::Model;
+use neurarch_kernels::autocast::{Autocast, Device};
+use neurarch_kernels::dtype::Dtype;
 use neurarch_kernels::program::Role;
 
 use crate::access::{self, AccessError};
@@ -81,6 +83,59 @@ pub fn set_grad_enabled(world: &mut World, is_enabled: bool) {
 /// Source: `torch.is_grad_enabled`.
 pub fn is_grad_enabled(world: &World) -> bool {
     world.get_resource::<GradMode>().is_none_or(|mode| mode.0)
+}
+
+/// Runs `run` with autocast: forward passes and losses compute what torch's lists for the CPU say in `dtype`, bf16
+/// or f16. Parameters and their gradients stay as they are, and so do optimizers. With any other dtype `run` runs
+/// without autocast, inside of another one as well.
+///
+/// Plans are kept for each way. What models give is of single precision, as their parameters are.
+///
+/// # Example
+///
+/// ```
+/// # use bevy_ecs::prelude::*;
+/// # use neurarch_components::layers::Linear;
+/// # use neurarch_kernels::dtype::Dtype;
+/// # use neurarch_systems::{mode::{autocast, is_autocast_enabled}, spawn::spawn_population, step};
+/// # let mut world = World::new();
+/// # let brains = spawn_population(&mut world, &Linear::new(3, 2), 10, 10, 0, Dtype::F32)?;
+/// let x = ndarray::Array3::<f32>::ones((10, 4, 3));
+/// let exact = step::forward(&mut world, brains, &x)?;
+/// let y = autocast(&mut world, Dtype::BF16, |world| step::forward(world, brains, &x))?;
+/// assert!(y != exact && (y - exact).iter().all(|error| error.abs() < 0.02));
+/// assert!(!is_autocast_enabled(&world));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// Source: `torch.autocast("cpu", dtype=dtype)`, which warns of other dtypes; and with `enabled=False`.
+pub fn autocast<R>(world: &mut World, dtype: Dtype, run: impl FnOnce(&mut World) -> R) -> R {
+    let before = autocast_mode(world);
+    set_autocast_mode(world, Autocast::new(Device::Cpu, dtype));
+    let result = run(world);
+    set_autocast_mode(world, before);
+    result
+}
+
+/// Says what autocast does in forward passes and losses; at first nothing.
+///
+/// Source: `torch.get_autocast_dtype`.
+pub fn autocast_mode(world: &World) -> Option<Autocast> {
+    world.get_resource::<AutocastMode>().and_then(|mode| mode.0)
+}
+
+/// Says what autocast does from now on: the lists that it follows may be those of another device.
+///
+/// Source: `torch.set_autocast_enabled`, `torch.set_autocast_dtype`.
+pub fn set_autocast_mode(world: &mut World, autocast: Option<Autocast>) {
+    world.insert_resource(AutocastMode(autocast));
+}
+
+/// Says whether forward passes and losses run with autocast.
+///
+/// Source: `torch.is_autocast_enabled`.
+pub fn is_autocast_enabled(world: &World) -> bool {
+    autocast_mode(world).is_some()
 }
 
 /// Says whether parameters need gradients; without, they are frozen.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bevy_ecs::prelude::*;
 use neurarch_components::blueprint::{BlueprintId, Blueprints};
 use neurarch_components::losses::DynLoss;
+use neurarch_kernels::autocast::Autocast;
 use neurarch_kernels::cpu::memory::padded;
 use neurarch_kernels::dtype::Dtype;
 use neurarch_kernels::passes::plan::{Plan, PlanOptions};
@@ -114,6 +115,8 @@ pub(crate) struct Planned {
     structure: Option<Arguments<usize>>,
     given: Vec<bool>,
     target: Option<Type>,
+    /// What autocast did to it.
+    pub(crate) autocast: Option<Autocast>,
     pub(crate) plan: Plan,
     /// What the model gives, where it is called.
     pub(crate) results: Option<Results>,
@@ -180,6 +183,7 @@ impl Planned {
             structure: request.structure.cloned(),
             given: request.given.to_vec(),
             target: request.target.map(TypeRef::to_type),
+            autocast: scheme.autocast,
             results,
             places,
             outputs,
@@ -296,6 +300,7 @@ impl Entry {
         is_like
             && self.planned.answers(request)
             && self.scheme.mode == scheme.mode
+            && self.scheme.autocast == scheme.autocast
             && (!needs_gradients || self.scheme.has_gradient == scheme.has_gradient)
             && (!needs_groups || self.scheme.groups == scheme.groups)
     }
@@ -316,7 +321,7 @@ fn plan(
         Kind::Forward => trace::forward(scheme, &called)?,
         Kind::Loss => {
             let y = called.types.into_iter().next().expect("a loss has something to compare");
-            (trace::loss(loss(), y, target())?, None)
+            (trace::loss(loss(), scheme.autocast, y, target())?, None)
         }
         Kind::Step => (trace::step(scheme)?, None),
         Kind::ZeroGradients => (trace::zero_gradients(scheme)?, None),

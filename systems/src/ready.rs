@@ -42,6 +42,7 @@ impl Cohort {
         let scheme = &self.scheme;
         let answers = |ready: &Ready| {
             ready.planned.answers(request)
+                && ready.planned.autocast == scheme.autocast
                 && ready.has_gradient.as_ref().is_none_or(|known| *known == scheme.has_gradient)
                 && match (&ready.loss, request.loss) {
                     (None, None) => true,

@@ -4,8 +4,9 @@ use bevy_ecs::prelude::*;
 use ndarray::ArrayViewD;
 use neurarch_components::losses::DynLoss;
 use neurarch_components::mode::Mode;
+use neurarch_kernels::autocast::Autocast;
 use neurarch_kernels::cpu::memory::AlignedBytes;
-use neurarch_kernels::dtype::Dtype;
+use neurarch_kernels::dtype::{Dtype, bf16, f16};
 use neurarch_kernels::program::tree::Arguments;
 use neurarch_kernels::program::{Role, Slot};
 use neurarch_kernels::shape::Type;
@@ -16,6 +17,7 @@ use crate::cohort::{self, Cohort, Cohorts};
 use crate::eager::Recorded;
 use crate::hooks::Shared;
 use crate::launch::{Buffers, Members, Read};
+use crate::mode;
 use crate::plans::Results;
 use crate::shared::{self, Chunks, SharedOptimizers};
 use crate::step::StepError;
@@ -88,8 +90,10 @@ impl Run {
     ) -> Result<(), StepError> {
         self.cohorts.refresh(world, population)?;
         self.shared = Shared::of(world, population);
+        let autocast = mode::autocast_mode(world);
         for cohort in &mut self.cohorts.list {
             cohort.is_eager = self.shared.is_some() || cohort.scheme.mode.hooked;
+            cohort.scheme.autocast = autocast;
         }
         Ok(())
     }
@@ -197,6 +201,8 @@ pub(crate) struct Tape {
     inputs: Vec<Type>,
     /// How these were nested; `None` if they were one value.
     structure: Option<Arguments<usize>>,
+    /// What autocast did in that pass.
+    pub(crate) autocast: Option<Autocast>,
     /// Whether there is something to go back from.
     is_written: bool,
     /// What the models gave; `None` before the first pass.
@@ -265,6 +271,7 @@ impl Tape {
         if !is_known {
             self.inputs = called.arrays.iter().map(|x| x.ty().to_type()).collect();
         }
+        self.autocast = run.list.first().and_then(|cohort| cohort.scheme.autocast);
         if self.structure.as_ref() != called.structure {
             self.structure = called.structure.cloned();
         }
@@ -306,6 +313,12 @@ impl LossArrays {
             for (element, &number) in elements.zip(&array) {
                 match dtype {
                     Dtype::F64 => element.copy_from_slice(&number.to_ne_bytes()),
+                    Dtype::F16 => {
+                        element.copy_from_slice(&f16::from_f32(number as f32).to_ne_bytes());
+                    }
+                    Dtype::BF16 => {
+                        element.copy_from_slice(&bf16::from_f32(number as f32).to_ne_bytes());
+                    }
                     _ => element.copy_from_slice(&(number as f32).to_ne_bytes()),
                 }
             }

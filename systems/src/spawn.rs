@@ -35,8 +35,8 @@ pub enum SpawnError {
     /// A parameter or module is tied to one that is not there.
     #[error(transparent)]
     Tie(#[from] TieError),
-    /// Parameters can have elements of `f32` and `f64` only, for now.
-    #[error("expected parameters of f32 or f64, got {0}")]
+    /// Parameters have elements of a floating-point type.
+    #[error("expected parameters of a floating-point type, got {0}")]
     Dtype(Dtype),
     /// The entity is no population.
     #[error("{0} is not a population")]
@@ -172,8 +172,7 @@ pub(crate) fn check_count(given: usize) -> Result<(), SpawnError> {
 }
 
 fn check_dtype(given: Dtype) -> Result<(), SpawnError> {
-    let is_computed = matches!(given, Dtype::F32 | Dtype::F64);
-    if is_computed { Ok(()) } else { Err(SpawnError::Dtype(given)) }
+    if given.is_float() { Ok(()) } else { Err(SpawnError::Dtype(given)) }
 }
 
 /// Checks names as torch's `add_module` does, and the parameters' dtypes.

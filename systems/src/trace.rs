@@ -10,6 +10,7 @@ use neurarch_components::call::{Cache, Call, Watcher};
 use neurarch_components::losses::{DynLoss, LossCall};
 use neurarch_components::mode::{Bits, Mode};
 use neurarch_components::optimizer::{DynOptimizer, Update};
+use neurarch_kernels::autocast::Autocast;
 use neurarch_kernels::dtype::Dtype;
 use neurarch_kernels::passes::clean::drop_dead_code;
 use neurarch_kernels::passes::differentiate;
@@ -47,6 +48,8 @@ pub(crate) struct Scheme {
     pub(crate) has_gradient: Bits,
     /// For each position, its optimizer.
     pub(crate) groups: Vec<Option<Group>>,
+    /// What autocast does in their forward passes and losses.
+    pub(crate) autocast: Option<Autocast>,
 }
 
 /// What a model is called with.
@@ -154,7 +157,8 @@ impl Scheme {
         self.groups.iter().any(Option::is_some)
     }
 
-    /// Records a call of the whole model, watched if somebody watches.
+    /// Records a call of the whole model, watched if somebody watches. What autocast lowered comes out in single
+    /// precision: arrays cross the border of a population in the type of its models.
     pub(crate) fn call(
         &self,
         trace: &Trace,
@@ -168,7 +172,18 @@ impl Scheme {
         let made = Cache::default();
         let cache = self.mode.cached.then_some(&made);
         let call = Call { trace, blueprint, position: 0, training: &training, watcher, cache };
-        call.run(arguments)
+        let Some(autocast) = self.autocast else { return call.run(arguments) };
+        let is_half = |var: &Var| var.dtype().is_half();
+        let mut asks_for_halves = false;
+        let arguments = arguments.map(&mut |var| {
+            asks_for_halves |= is_half(&var);
+            var
+        });
+        let result = trace.autocast(Some(autocast), || call.run(arguments));
+        result.map(&mut |var| match is_half(&var) && !asks_for_halves {
+            true => var.to(Dtype::F32),
+            false => var,
+        })
     }
 
     /// Lists the parameters and buffers.
@@ -374,10 +389,16 @@ fn give_stores(program: &mut Program, shared: &[(usize, Parameter)]) -> Shared {
 
 /// Records a loss: inputs `y`, the target and the loss's arrays; outputs the loss, and the gradient of
 /// `y` if the loss is one number.
-pub(crate) fn loss(of: &dyn DynLoss, y: Type, target: Type) -> Result<Program, TraceError> {
+pub(crate) fn loss(
+    of: &dyn DynLoss,
+    autocast: Option<Autocast>,
+    y: Type,
+    target: Type,
+) -> Result<Program, TraceError> {
     let trace = Trace::new();
     let y = trace.input(y);
-    let loss = call_loss(&trace, of, y.clone().into(), target);
+    let result = y.clone().into();
+    let loss = trace.autocast(autocast, || call_loss(&trace, of, result, target));
     let mut outputs = vec![loss.clone()];
     if loss.shape().rank() == 0 && trace.error().is_none() {
         let one = trace.constant(1.0, loss.dtype(), []);
@@ -414,7 +435,7 @@ pub(crate) fn train_step(
     let trace = Trace::new();
     let result = of.call(&trace, inputs.record(&trace), None);
     let (_, results) = flatten(result.clone());
-    let loss = call_loss(&trace, loss, result, target);
+    let loss = trace.autocast(of.autocast, || call_loss(&trace, loss, result, target));
     if loss.shape().rank() > 0 {
         trace.fail(NOT_SCALAR);
     }

@@ -225,6 +225,9 @@ fn run<T: Real>(subject: &Subject<'_>, models: Range<usize>) -> Checked<Vec<Vec<
                 AnyArray::F64(y) => add(&mut lines, &name, y, |x| x.bits()),
                 AnyArray::I64(y) => add(&mut lines, &name, y, |x| x as u64),
                 AnyArray::Bool(y) => add(&mut lines, &name, y, u64::from),
+                AnyArray::F16(_) | AnyArray::BF16(_) => {
+                    return Err(Stop::Needs("results of halves".into()));
+                }
             }
             let shape = match y {
                 AnyArray::F32(y) => y.shape(),

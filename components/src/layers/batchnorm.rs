@@ -4,7 +4,7 @@ use core::ops::RangeInclusive;
 
 use bevy_ecs::prelude::*;
 use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::program::trace::Var;
+use neurarch_kernels::program::trace::{Function, Var};
 use neurarch_kernels::shape::Shape;
 
 use crate::module::{Call, Declare, DynModule, Init, Module};
@@ -162,6 +162,19 @@ pub(super) fn along_channels(x: &Var, rank: usize) -> Var {
 
 /// Records batch normalization.
 fn batch_norm(
+    call: &Call<'_>,
+    x: &Var,
+    of: &Settings,
+    ranks: RangeInclusive<usize>,
+    expected: &str,
+) -> Var {
+    call.trace.function(Function::of_first("batch_norm"), &[Some(x)], |cast| {
+        plain_batch_norm(call, &cast(x), of, ranks, expected)
+    })
+}
+
+/// [`batch_norm`] in one precision.
+fn plain_batch_norm(
     call: &Call<'_>,
     x: &Var,
     of: &Settings,

@@ -1,7 +1,7 @@
 //! Instance normalization: [`InstanceNorm1d`], [`InstanceNorm2d`], [`InstanceNorm3d`].
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::program::trace::Var;
+use neurarch_kernels::program::trace::{Function, Var};
 use neurarch_kernels::shape::Shape;
 
 use super::batchnorm::{Settings, norm_layer};
@@ -9,6 +9,13 @@ use crate::module::{Call, Declare, Init, Module};
 
 /// Records instance normalization of `[batch, channels, ..]` or `[channels, ..]`, with `spatial` axes behind.
 fn instance_norm(call: &Call<'_>, x: &Var, of: &Settings, spatial: usize) -> Var {
+    call.trace.function(Function::of_first("instance_norm"), &[Some(x)], |cast| {
+        plain_instance_norm(call, &cast(x), of, spatial)
+    })
+}
+
+/// [`instance_norm`] in one precision.
+fn plain_instance_norm(call: &Call<'_>, x: &Var, of: &Settings, spatial: usize) -> Var {
     let (trace, shape) = (call.trace, x.shape());
     let rank = shape.rank();
     if rank != spatial + 1 && rank != spatial + 2 {

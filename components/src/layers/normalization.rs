@@ -2,7 +2,7 @@
 
 use bevy_ecs::prelude::*;
 use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::program::trace::Var;
+use neurarch_kernels::program::trace::{Function, Var};
 
 use super::batchnorm::Settings;
 use crate::module::{Call, Declare, Init, Module};
@@ -78,10 +78,13 @@ impl Module for LayerNorm {
         let Some(axes) = last_axes(call, &x, &self.normalized_shape, "*, ") else {
             return call.trace.poison();
         };
-        let y = x.normalize(&axes, &call.scalar("eps", x.dtype())).y;
         let weight = self.elementwise_affine.then(|| call.parameter("weight"));
         let bias = (self.elementwise_affine && self.bias).then(|| call.parameter("bias"));
-        y.scale_shift(weight.as_ref(), bias.as_ref())
+        call.trace.function(Function::of_first("layer_norm"), &[Some(&x)], |cast| {
+            let x = cast(&x);
+            let y = x.normalize(&axes, &call.scalar("eps", x.dtype())).y;
+            y.scale_shift(weight.as_ref(), bias.as_ref())
+        })
     }
 
     fn structural(&self) -> Self {
@@ -179,9 +182,11 @@ impl Module for GroupNorm {
             ));
         }
         let rest = shape[1..].iter().product::<usize>() / groups;
-        let grouped = x.reshape([shape[0], groups, rest]);
-        let y = grouped.normalize(&[2], &call.scalar("eps", x.dtype())).y;
-        self.settings().affine(call, &y.reshape(shape.clone()))
+        call.trace.function(Function::of_first("group_norm"), &[Some(&x)], |cast| {
+            let grouped = cast(&x).reshape([shape[0], groups, rest]);
+            let y = grouped.normalize(&[2], &call.scalar("eps", grouped.dtype())).y;
+            self.settings().affine(call, &y.reshape(shape.clone()))
+        })
     }
 
     fn structural(&self) -> Self {
@@ -252,7 +257,9 @@ impl Module for RMSNorm {
             (None, dtype) => call.trace.constant(f32::EPSILON.into(), dtype, []),
         };
         let weight = self.elementwise_affine.then(|| call.parameter("weight"));
-        x.rms_normalize(&axes, &eps).scale_shift(weight.as_ref(), None)
+        call.trace.function(Function::of_first("rms_norm"), &[Some(&x)], |cast| {
+            cast(&x).rms_normalize(&axes, &eps).scale_shift(weight.as_ref(), None)
+        })
     }
 
     fn structural(&self) -> Self {

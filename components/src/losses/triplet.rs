@@ -53,13 +53,8 @@ impl Module for TripletMarginLoss {
             return call.trace.poison().into();
         };
         let [margin, eps] = ["margin", "eps"].map(|name| call.scalar(name, anchor.dtype()));
-        let distance = |a: &Var, b: &Var| a.pairwise_distance(b, self.p, &eps, false);
-        let TripletMarginLoss { swap, reduction, .. } = *self;
-        anchor
-            .triplet_margin_with_distance_loss(
-                &positive, &negative, distance, &margin, swap, reduction,
-            )
-            .into()
+        let TripletMarginLoss { p, swap, reduction, .. } = *self;
+        anchor.triplet_margin_loss(&positive, &negative, &margin, p, &eps, swap, reduction).into()
     }
 
     fn structural(&self) -> Self {

@@ -5,7 +5,7 @@ use core::ops::AddAssign;
 use rayon::prelude::*;
 
 use crate::cpu::memory::AlignedBytes;
-use crate::dtype::Dtype;
+use crate::dtype::{Dtype, bf16, f16};
 use crate::shape::Type;
 
 /// How many rows a block has. It decides the order of the sum, hence its bits: 16 rows lose as few digits as
@@ -42,7 +42,7 @@ pub struct BlockSum {
 }
 
 impl BlockSum {
-    /// Starts a sum of rows of type `ty`: f32 or f64.
+    /// Starts a sum of rows of a floating-point type.
     pub fn new(ty: &Type) -> Self {
         let (block, total) =
             (AlignedBytes::new(ty.size_bytes()), AlignedBytes::new(ty.size_bytes()));
@@ -57,6 +57,8 @@ impl BlockSum {
     pub fn add(&mut self, rows: &[&[u8]]) {
         match self.dtype {
             Dtype::F64 => self.add_elements::<f64>(rows),
+            Dtype::F16 => self.add_elements::<f16>(rows),
+            Dtype::BF16 => self.add_elements::<bf16>(rows),
             _ => self.add_elements::<f32>(rows),
         }
         self.rows += rows.len();
@@ -94,6 +96,8 @@ impl BlockSum {
         let total = &mut self.total.bytes_mut()[..row_bytes];
         match self.dtype {
             Dtype::F64 => end_block::<f64>(rows, block, total),
+            Dtype::F16 => end_block::<f16>(rows, block, total),
+            Dtype::BF16 => end_block::<bf16>(rows, block, total),
             _ => end_block::<f32>(rows, block, total),
         }
         (rows > 0).then(|| total.to_vec())

@@ -2,7 +2,7 @@
 
 use super::reduce::no_such_axis;
 use crate::dtype::Dtype;
-use crate::program::trace::{Trace, Var};
+use crate::program::trace::{Function, Trace, Var};
 use crate::shape::Shape;
 
 /// The options of [`Var::scaled_dot_product_attention`], with torch's defaults.
@@ -67,6 +67,15 @@ impl Var {
         value: &Var,
         options: AttentionOptions<'_>,
     ) -> Var {
+        let inputs = [Some(self), Some(key), Some(value)];
+        self.trace().function(Function::of_same("scaled_dot_product_attention"), &inputs, |cast| {
+            let mask = options.attn_mask.map(cast);
+            let options = AttentionOptions { attn_mask: mask.as_ref(), ..options };
+            cast(self).plain_attention(&cast(key), &cast(value), options)
+        })
+    }
+
+    fn plain_attention(&self, key: &Var, value: &Var, options: AttentionOptions<'_>) -> Var {
         if let Err(message) = check(self, key, value, &options) {
             return self.trace().fail(message);
         }

@@ -1,6 +1,6 @@
 //! `bilinear`: a product of two vectors for each output.
 
-use crate::program::trace::Var;
+use crate::program::trace::{Function, Var};
 use crate::shape::Shape;
 
 impl Var {
@@ -14,6 +14,14 @@ impl Var {
     /// Source: `torch.nn.functional.bilinear`.
     #[must_use]
     pub fn bilinear(&self, other: &Var, weight: &Var, bias: Option<&Var>) -> Var {
+        self.trace().function(
+            Function::of_same("bilinear"),
+            &[Some(self), Some(other), Some(weight), bias],
+            |cast| cast(self).plain_bilinear(&cast(other), &cast(weight), bias.map(cast).as_ref()),
+        )
+    }
+
+    fn plain_bilinear(&self, other: &Var, weight: &Var, bias: Option<&Var>) -> Var {
         if [self, other, weight].iter().any(|x| x.id().is_none()) {
             return self.trace().poison();
         }

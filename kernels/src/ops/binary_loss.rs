@@ -5,7 +5,7 @@ use super::elementwise::{Formula, pointwise};
 use super::reduce::Reduction;
 use crate::cpu::simd::{Float, Lanes, Simd, math};
 use crate::op::GradientAt;
-use crate::program::trace::Var;
+use crate::program::trace::{Function, Var};
 
 /// `-(t · ln x + (1 - t) · ln(1 - x))`, no logarithm below -100.
 #[derive(Clone, Copy, Debug)]
@@ -71,6 +71,25 @@ impl Var {
         weight: Option<&Var>,
         reduction: Reduction,
     ) -> Var {
+        self.trace().function(
+            Function::of_same("binary_cross_entropy"),
+            &[Some(self), Some(target), weight],
+            |cast| {
+                cast(self).plain_binary_cross_entropy(
+                    &cast(target),
+                    weight.map(cast).as_ref(),
+                    reduction,
+                )
+            },
+        )
+    }
+
+    fn plain_binary_cross_entropy(
+        &self,
+        target: &Var,
+        weight: Option<&Var>,
+        reduction: Reduction,
+    ) -> Var {
         if self.shape() != target.shape() {
             return self.trace().fail(format!(
                 "Using a target size (torch.Size({})) that is different to the input size \
@@ -93,6 +112,27 @@ impl Var {
     /// Source: `torch.nn.functional.binary_cross_entropy_with_logits`.
     #[must_use]
     pub fn binary_cross_entropy_with_logits(
+        &self,
+        target: &Var,
+        weight: Option<&Var>,
+        pos_weight: Option<&Var>,
+        reduction: Reduction,
+    ) -> Var {
+        self.trace().function(
+            Function::new("binary_cross_entropy_with_logits"),
+            &[Some(self), Some(target), weight, pos_weight],
+            |cast| {
+                cast(self).plain_binary_cross_entropy_with_logits(
+                    &cast(target),
+                    weight.map(cast).as_ref(),
+                    pos_weight.map(cast).as_ref(),
+                    reduction,
+                )
+            },
+        )
+    }
+
+    fn plain_binary_cross_entropy_with_logits(
         &self,
         target: &Var,
         weight: Option<&Var>,
@@ -122,6 +162,14 @@ impl Var {
     /// Source: `torch.nn.functional.soft_margin_loss`.
     #[must_use]
     pub fn soft_margin_loss(&self, target: &Var, reduction: Reduction) -> Var {
+        self.trace().function(
+            Function::new("soft_margin_loss"),
+            &[Some(self), Some(target)],
+            |cast| cast(self).plain_soft_margin_loss(&cast(target), reduction),
+        )
+    }
+
+    fn plain_soft_margin_loss(&self, target: &Var, reduction: Reduction) -> Var {
         reduction.apply((-self * target).exp().log1p())
     }
 
@@ -159,6 +207,14 @@ impl Var {
     /// Source: `torch.nn.functional.hinge_embedding_loss`.
     #[must_use]
     pub fn hinge_embedding_loss(&self, target: &Var, margin: &Var, reduction: Reduction) -> Var {
+        self.trace().function(
+            Function::new("hinge_embedding_loss"),
+            &[Some(self), Some(target), Some(margin)],
+            |cast| cast(self).plain_hinge_embedding_loss(&cast(target), &cast(margin), reduction),
+        )
+    }
+
+    fn plain_hinge_embedding_loss(&self, target: &Var, margin: &Var, reduction: Reduction) -> Var {
         let (zero, one) = (self.number(0.0), self.number(1.0));
         let hinge = target.eq(&one).where_(&zero, &(margin - self).clamp_min(&zero));
         let close = target.eq(&-&one).where_(&zero, self);

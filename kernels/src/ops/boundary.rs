@@ -7,7 +7,8 @@
 //! Source: `torch.utils.hooks.BackwardHook`, whose `BackwardHookFunction` does the same.
 
 use crate::cpu::tile::Tile;
-use crate::op::{Boundary, GradientAt, Kernel, Op, OpError};
+use crate::dtype::bf16;
+use crate::op::{Boundary, GradientAt, Kernel, Mixing, Op, OpError};
 use crate::program::trace::Var;
 use crate::shape::{Layout, Operand, Type};
 
@@ -28,6 +29,10 @@ macro_rules! boundary {
 
             fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>, OpError> {
                 Ok(inputs.to_vec())
+            }
+
+            fn mixing(&self) -> Mixing {
+                Mixing::Untouched
             }
 
             fn takes_any_layout(&self, _: usize) -> bool {
@@ -66,6 +71,7 @@ fn copy(tile: &mut Tile<'_>, sizes: &[usize]) {
             match size {
                 8 => outputs.take::<i64>().copy_from_slice(inputs.get(number)),
                 4 => outputs.take::<f32>().copy_from_slice(inputs.get(number)),
+                2 => outputs.take::<bf16>().copy_from_slice(inputs.get(number)),
                 _ => outputs.take::<u8>().copy_from_slice(inputs.get(number)),
             }
         }

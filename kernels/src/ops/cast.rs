@@ -3,8 +3,8 @@
 use core::marker::PhantomData;
 
 use crate::cpu::tile::Tile;
-use crate::dtype::{Dtype, Element};
-use crate::op::{GradientAt, Kernel, Op, OpError};
+use crate::dtype::{Dtype, Element, bf16, f16};
+use crate::op::{GradientAt, Kernel, Mixing, Op, OpError};
 use crate::ops::elementwise::layout_like;
 use crate::program::trace::Var;
 use crate::shape::{Layout, Operand, Type};
@@ -28,12 +28,11 @@ impl Op for Cast {
         let [x] = inputs else {
             return Err(OpError(format!("to: expected 1 input, got {}", inputs.len())));
         };
-        for dtype in [x.dtype, self.to] {
-            if matches!(dtype, Dtype::F16 | Dtype::BF16) {
-                return Err(OpError(format!("\"to\" not implemented for '{dtype}'")));
-            }
-        }
         Ok(vec![Type { dtype: self.to, shape: x.shape.clone() }])
+    }
+
+    fn mixing(&self) -> Mixing {
+        Mixing::Untouched
     }
 
     fn takes_any_layout(&self, _: usize) -> bool {
@@ -50,14 +49,18 @@ impl Op for Cast {
                 Dtype::F64 => Box::new(CastKernel::<A, f64>(PhantomData)),
                 Dtype::I64 => Box::new(CastKernel::<A, i64>(PhantomData)),
                 Dtype::Bool => Box::new(CastKernel::<A, u8>(PhantomData)),
-                _ => Box::new(CastKernel::<A, f32>(PhantomData)),
+                Dtype::F16 => Box::new(CastKernel::<A, f16>(PhantomData)),
+                Dtype::BF16 => Box::new(CastKernel::<A, bf16>(PhantomData)),
+                Dtype::F32 => Box::new(CastKernel::<A, f32>(PhantomData)),
             }
         }
         match inputs[0].ty.dtype {
             Dtype::F64 => from::<f64>(self.to),
             Dtype::I64 => from::<i64>(self.to),
             Dtype::Bool => from::<u8>(self.to),
-            _ => from::<f32>(self.to),
+            Dtype::F16 => from::<f16>(self.to),
+            Dtype::BF16 => from::<bf16>(self.to),
+            Dtype::F32 => from::<f32>(self.to),
         }
     }
 
@@ -92,6 +95,9 @@ converts!(f32, x => x.into(), y => y as f32);
 converts!(f64, x => x, y => y);
 converts!(i64, x => x as f64, y => y as i64);
 converts!(u8, x => x.into(), y => u8::from(y != 0.0));
+// By way of single precision, as torch does: what lies just above the middle of two halves may become the lower one.
+converts!(f16, x => x.to_f32().into(), y => f16::from_f32(y as f32));
+converts!(bf16, x => x.to_f32().into(), y => bf16::from_f32(y as f32));
 
 struct CastKernel<A, B>(PhantomData<(A, B)>);
 
@@ -134,7 +140,7 @@ impl Op for Increment {
 
 impl Var {
     /// Converts the numbers to `dtype`: to whole numbers by dropping the fraction, to truth by asking
-    /// whether they are 0. By way of double precision: whole numbers above 2⁵³ are rounded.
+    /// whether they are 0, to halves by rounding to the nearest, ties to even, of the number in single precision. By way of double precision: whole numbers above 2⁵³ are rounded.
     ///
     /// Source: `torch.Tensor.to`.
     #[must_use]

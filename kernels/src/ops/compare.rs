@@ -4,6 +4,7 @@
 
 use super::elementwise::{Formula, pointwise};
 use crate::cpu::simd::{Float, Lanes, Simd};
+use crate::dtype::Dtype;
 use crate::op::GradientAt;
 use crate::program::trace::Var;
 
@@ -91,12 +92,17 @@ impl Var {
         pointwise(Less, [self, other])
     }
 
-    /// Gives `b` where this condition is 0 and `a` elsewhere, broadcast. The gradient of the one that is not
+    /// Gives `b` where this condition, a flag or a number, is 0 and `a` elsewhere, broadcast. The gradient of the one that is not
     /// chosen is 0.
     ///
     /// Source: `torch.where`.
     #[must_use]
     pub fn where_(&self, a: &Var, b: &Var) -> Var {
-        pointwise(Where, [self, a, b])
+        // The condition has no say in the type of the result.
+        let is_other =
+            self.dtype() == Dtype::Bool || [self, a, b].iter().any(|x| x.dtype().is_half());
+        let array = [a, b].into_iter().find(|x| x.shape().rank() > 0).unwrap_or(a);
+        let condition = if is_other { self.to(array.dtype()) } else { self.clone() };
+        pointwise(Where, [&condition, a, b])
     }
 }

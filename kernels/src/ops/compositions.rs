@@ -2,7 +2,7 @@
 //! and `unflatten`.
 
 use super::reduce::no_such_axis;
-use crate::program::trace::Var;
+use crate::program::trace::{Function, Var};
 use crate::shape::Shape;
 
 /// The `α` of SELU, for which outputs keep mean 0 and variance 1 through layers.
@@ -17,6 +17,12 @@ impl Var {
     /// Source: `torch.nn.functional.celu`.
     #[must_use]
     pub fn celu(&self, alpha: &Var) -> Var {
+        self.trace().function(Function::new("celu"), &[Some(self), Some(alpha)], |cast| {
+            cast(self).plain_celu(&cast(alpha))
+        })
+    }
+
+    fn plain_celu(&self, alpha: &Var) -> Var {
         (self / alpha).elu(&self.number(1.0)) * alpha
     }
 
@@ -25,6 +31,10 @@ impl Var {
     /// Source: `torch.nn.functional.glu`.
     #[must_use]
     pub fn glu(&self, dim: isize) -> Var {
+        self.trace().function(Function::new("glu"), &[Some(self)], |cast| cast(self).plain_glu(dim))
+    }
+
+    fn plain_glu(&self, dim: isize) -> Var {
         let Some(axis) = self.shape().axis(dim) else {
             return self.trace().fail(no_such_axis(dim, self.shape()).0);
         };
@@ -43,6 +53,10 @@ impl Var {
     /// Source: `torch.nn.functional.selu`.
     #[must_use]
     pub fn selu(&self) -> Var {
+        self.trace().function(Function::new("selu"), &[Some(self)], |cast| cast(self).plain_selu())
+    }
+
+    fn plain_selu(&self) -> Var {
         self.elu(&self.number(SELU_ALPHA)) * SELU_SCALE
     }
 

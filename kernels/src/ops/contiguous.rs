@@ -1,7 +1,7 @@
 //! `contiguous`: a copy that lies row-major. The plan puts it before ops that need that.
 
 use super::copy::{CopyParts, Part};
-use crate::op::{GradientAt, Kernel, Op, OpError};
+use crate::op::{GradientAt, Kernel, Mixing, Op, OpError};
 use crate::program::trace::Var;
 use crate::shape::{Operand, Type};
 
@@ -14,6 +14,10 @@ pub struct Contiguous;
 impl Op for Contiguous {
     fn name(&self) -> &'static str {
         "contiguous"
+    }
+
+    fn mixing(&self) -> Mixing {
+        Mixing::Untouched
     }
 
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>, OpError> {

@@ -13,7 +13,7 @@ use kernel::{ConvolutionKernel, Geometry, planes};
 use super::elementwise::{computes, same_dtype};
 use crate::dtype::Dtype;
 use crate::op::{GradientAt, Kernel, Op, OpError};
-use crate::program::trace::Var;
+use crate::program::trace::{Function, Var};
 use crate::shape::{Layout, Operand, Shape, Type};
 
 /// How a convolution walks: one number for each spatial axis.
@@ -27,6 +27,20 @@ pub struct Convolution {
     pub dilation: Vec<usize>,
     /// Into how many groups channels are divided; each sees its own alone.
     pub groups: usize,
+}
+
+impl Convolution {
+    /// Gives the function that convolves along so many axes.
+    fn function(&self, is_transposed: bool) -> Function {
+        Function::of_same(match (is_transposed, self.stride.len()) {
+            (false, 1) => "conv1d",
+            (false, 2) => "conv2d",
+            (false, _) => "conv3d",
+            (true, 1) => "conv_transpose1d",
+            (true, 2) => "conv_transpose2d",
+            (true, _) => "conv_transpose3d",
+        })
+    }
 }
 
 /// Which of the three sides is computed.
@@ -176,6 +190,12 @@ impl Var {
     /// Source: `torch.nn.functional.conv1d`, `conv2d` and `conv3d`.
     #[must_use]
     pub fn convolution(&self, weight: &Var, bias: Option<&Var>, settings: &Convolution) -> Var {
+        self.trace().function(settings.function(false), &[Some(self), Some(weight), bias], |cast| {
+            cast(self).plain_convolution(&cast(weight), bias.map(cast).as_ref(), settings)
+        })
+    }
+
+    fn plain_convolution(&self, weight: &Var, bias: Option<&Var>, settings: &Convolution) -> Var {
         if self.id().is_none() || weight.id().is_none() {
             return self.trace().poison();
         }
@@ -208,6 +228,23 @@ impl Var {
     /// Source: `torch.nn.functional.conv_transpose1d`, `conv_transpose2d` and `conv_transpose3d`.
     #[must_use]
     pub fn conv_transpose(
+        &self,
+        weight: &Var,
+        bias: Option<&Var>,
+        settings: &Convolution,
+        output_padding: &[usize],
+    ) -> Var {
+        self.trace().function(settings.function(true), &[Some(self), Some(weight), bias], |cast| {
+            cast(self).plain_conv_transpose(
+                &cast(weight),
+                bias.map(cast).as_ref(),
+                settings,
+                output_padding,
+            )
+        })
+    }
+
+    fn plain_conv_transpose(
         &self,
         weight: &Var,
         bias: Option<&Var>,

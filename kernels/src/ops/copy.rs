@@ -7,7 +7,7 @@ use super::elementwise::Walk;
 use crate::cpu::simd::Simd;
 use crate::cpu::tile::{Tile, VectorKernel, vector_kernel};
 use crate::cpu::transpose::transpose;
-use crate::dtype::Element;
+use crate::dtype::{Element, bf16};
 use crate::op::Kernel;
 use crate::shape::{Operand, Shape};
 
@@ -103,6 +103,7 @@ impl CopyParts {
         match self.element_bytes {
             8 => vector_kernel(Copies { parts: self, zero: 0.0_f64 }),
             4 => vector_kernel(Copies { parts: self, zero: 0.0_f32 }),
+            2 => vector_kernel(Copies { parts: self, zero: bf16::ZERO }),
             _ => vector_kernel(Copies { parts: self, zero: 0_u8 }),
         }
     }
@@ -145,6 +146,7 @@ impl CopyApart {
         match self.element_bytes {
             8 => vector_kernel(Apart { parts: self.parts, element: PhantomData::<f64> }),
             4 => vector_kernel(Apart { parts: self.parts, element: PhantomData::<f32> }),
+            2 => vector_kernel(Apart { parts: self.parts, element: PhantomData::<bf16> }),
             _ => vector_kernel(Apart { parts: self.parts, element: PhantomData::<u8> }),
         }
     }
@@ -201,19 +203,26 @@ macro_rules! moves_in_vectors {
 moves_in_vectors!(f32);
 moves_in_vectors!(f64);
 
-impl Move for u8 {
-    fn transpose<S: Simd>(
-        src: &[Self],
-        src_stride: usize,
-        dst: &mut [Self],
-        dst_stride: usize,
-        rows: usize,
-        columns: usize,
-    ) {
-        for i in 0..rows {
-            for j in 0..columns {
-                dst[j * dst_stride + i] = src[i * src_stride + j];
+macro_rules! moves_one_by_one {
+    ($element:ty) => {
+        impl Move for $element {
+            fn transpose<S: Simd>(
+                src: &[Self],
+                src_stride: usize,
+                dst: &mut [Self],
+                dst_stride: usize,
+                rows: usize,
+                columns: usize,
+            ) {
+                for i in 0..rows {
+                    for j in 0..columns {
+                        dst[j * dst_stride + i] = src[i * src_stride + j];
+                    }
+                }
             }
         }
-    }
+    };
 }
+
+moves_one_by_one!(bf16);
+moves_one_by_one!(u8);

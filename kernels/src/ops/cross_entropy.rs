@@ -29,7 +29,7 @@ use super::reduce::Reduction;
 use crate::cpu::tile::vector_kernel;
 use crate::dtype::Dtype;
 use crate::op::{GradientAt, Kernel, Op, OpError};
-use crate::program::trace::Var;
+use crate::program::trace::{Function, Var};
 use crate::shape::{Layout, Operand, Shape, Type};
 
 /// What all three ops know.
@@ -95,6 +95,29 @@ impl Var {
     /// Source: `torch.nn.functional.cross_entropy`.
     #[must_use]
     pub fn cross_entropy(
+        &self,
+        target: &Var,
+        weight: Option<&Var>,
+        label_smoothing: &Var,
+        ignore_index: i64,
+        reduction: Reduction,
+    ) -> Var {
+        self.trace().function(
+            Function::of_same("cross_entropy_loss"),
+            &[Some(self), Some(target), weight, Some(label_smoothing)],
+            |cast| {
+                cast(self).plain_cross_entropy(
+                    &cast(target),
+                    weight.map(cast).as_ref(),
+                    &cast(label_smoothing),
+                    ignore_index,
+                    reduction,
+                )
+            },
+        )
+    }
+
+    fn plain_cross_entropy(
         &self,
         target: &Var,
         weight: Option<&Var>,

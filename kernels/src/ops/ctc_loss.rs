@@ -16,7 +16,7 @@ use super::reduce::Reduction;
 use crate::cpu::tile::Tile;
 use crate::dtype::Dtype;
 use crate::op::{GradientAt, Kernel, Op, OpError};
-use crate::program::trace::Var;
+use crate::program::trace::{Function, Var};
 use crate::shape::{Operand, Shape, Type};
 
 /// What both ops know.
@@ -362,6 +362,31 @@ impl Var {
     /// Source: `torch.nn.functional.ctc_loss`, whose gradient takes the inputs to be `log_softmax` of logits.
     #[must_use]
     pub fn ctc_loss(
+        &self,
+        targets: &Var,
+        input_lengths: &Var,
+        target_lengths: &Var,
+        blank: usize,
+        reduction: Reduction,
+        zero_infinity: bool,
+    ) -> Var {
+        self.trace().function(
+            Function::new("ctc_loss"),
+            &[Some(self), Some(targets), Some(input_lengths), Some(target_lengths)],
+            |cast| {
+                cast(self).plain_ctc_loss(
+                    &cast(targets),
+                    &cast(input_lengths),
+                    &cast(target_lengths),
+                    blank,
+                    reduction,
+                    zero_infinity,
+                )
+            },
+        )
+    }
+
+    fn plain_ctc_loss(
         &self,
         targets: &Var,
         input_lengths: &Var,

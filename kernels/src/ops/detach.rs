@@ -1,7 +1,7 @@
 //! `detach`: the value as it is, a constant for gradients.
 
 use super::copy::{CopyParts, Part};
-use crate::op::{Kernel, Op, OpError};
+use crate::op::{Kernel, Mixing, Op, OpError};
 use crate::program::trace::Var;
 use crate::shape::{Layout, Operand, Type};
 
@@ -12,6 +12,10 @@ struct Detach;
 impl Op for Detach {
     fn name(&self) -> &'static str {
         "detach"
+    }
+
+    fn mixing(&self) -> Mixing {
+        Mixing::Untouched
     }
 
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>, OpError> {

@@ -3,7 +3,7 @@
 
 use super::elementwise::broadcast;
 use super::reduce::Reduction;
-use crate::program::trace::Var;
+use crate::program::trace::{Function, Var};
 
 /// What [`Var::cosine_embedding_loss`] adds to squared lengths.
 const COSINE_EPS: f64 = 1e-12;
@@ -15,6 +15,12 @@ impl Var {
     /// Source: `torch.linalg.vector_norm`.
     #[must_use]
     pub fn vector_norm(&self, p: f64, dim: isize, keepdim: bool) -> Var {
+        self.trace().function(Function::new("linalg_vector_norm"), &[Some(self)], |cast| {
+            cast(self).plain_vector_norm(p, dim, keepdim)
+        })
+    }
+
+    fn plain_vector_norm(&self, p: f64, dim: isize, keepdim: bool) -> Var {
         let (zero, one) = (self.number(0.0), self.number(1.0));
         let sum = |x: &Var| x.sum(&[dim], keepdim);
         if p == f64::INFINITY {
@@ -91,6 +97,14 @@ impl Var {
     /// Source: `torch.nn.functional.cosine_similarity`, whose gradient takes no notice of `eps`.
     #[must_use]
     pub fn cosine_similarity(&self, other: &Var, dim: isize, eps: &Var) -> Var {
+        self.trace().function(
+            Function::new("cosine_similarity"),
+            &[Some(self), Some(other), Some(eps)],
+            |cast| cast(self).plain_cosine_similarity(&cast(other), dim, &cast(eps)),
+        )
+    }
+
+    fn plain_cosine_similarity(&self, other: &Var, dim: isize, eps: &Var) -> Var {
         let shape = match broadcast(self.shape(), other.shape()) {
             Ok(shape) => shape,
             Err(error) => return self.trace().fail(error.0),
@@ -114,6 +128,27 @@ impl Var {
     /// Source: `torch.nn.functional.cosine_embedding_loss`.
     #[must_use]
     pub fn cosine_embedding_loss(
+        &self,
+        other: &Var,
+        target: &Var,
+        margin: &Var,
+        reduction: Reduction,
+    ) -> Var {
+        self.trace().function(
+            Function::new("cosine_embedding_loss"),
+            &[Some(self), Some(other), Some(target), Some(margin)],
+            |cast| {
+                cast(self).plain_cosine_embedding_loss(
+                    &cast(other),
+                    &cast(target),
+                    &cast(margin),
+                    reduction,
+                )
+            },
+        )
+    }
+
+    fn plain_cosine_embedding_loss(
         &self,
         other: &Var,
         target: &Var,
@@ -164,6 +199,27 @@ impl Var {
         margin: &Var,
         reduction: Reduction,
     ) -> Var {
+        self.trace().function(
+            Function::new("margin_ranking_loss"),
+            &[Some(self), Some(other), Some(target), Some(margin)],
+            |cast| {
+                cast(self).plain_margin_ranking_loss(
+                    &cast(other),
+                    &cast(target),
+                    &cast(margin),
+                    reduction,
+                )
+            },
+        )
+    }
+
+    fn plain_margin_ranking_loss(
+        &self,
+        other: &Var,
+        target: &Var,
+        margin: &Var,
+        reduction: Reduction,
+    ) -> Var {
         let rank = self.shape().rank();
         if [other, target].iter().any(|x| x.shape().rank() != rank) {
             return self.trace().fail(format!(
@@ -176,6 +232,38 @@ impl Var {
         }
         let zero = self.number(0.0);
         reduction.apply((-target * (self - other) + margin).clamp_min(&zero))
+    }
+
+    /// Gives `max(0, margin + d(self, positive) - d(self, negative))`, `d` being the `p`-norm of the difference plus
+    /// `eps`, reduced. If `swap`, the negative is compared with the nearer of `self` and `positive`; `margin` and
+    /// `eps` are `[]`.
+    ///
+    /// # Shape
+    ///
+    /// All are `[batch, size]` or `[size]`; the loss is `[]`, or `[batch]` if `reduction` is [`Reduction::None`].
+    ///
+    /// Source: `torch.nn.functional.triplet_margin_loss`.
+    #[must_use]
+    #[expect(clippy::too_many_arguments, reason = "torch's function has as many")]
+    pub fn triplet_margin_loss(
+        &self,
+        positive: &Var,
+        negative: &Var,
+        margin: &Var,
+        p: f64,
+        eps: &Var,
+        swap: bool,
+        reduction: Reduction,
+    ) -> Var {
+        let inputs = [Some(self), Some(positive), Some(negative)];
+        self.trace().function(Function::new("triplet_margin_loss"), &inputs, |cast| {
+            let (margin, eps) = (cast(margin), cast(eps));
+            let distance = |a: &Var, b: &Var| a.pairwise_distance(b, p, &eps, false);
+            let [positive, negative] = [positive, negative].map(cast);
+            cast(self).triplet_margin_with_distance_loss(
+                &positive, &negative, distance, &margin, swap, reduction,
+            )
+        })
     }
 
     /// Gives `max(0, margin + d(anchor, positive) - d(anchor, negative))` with this value as the anchor, reduced.

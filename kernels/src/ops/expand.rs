@@ -1,7 +1,7 @@
 //! Broadcasting to a given shape: `expand`.
 
 use super::copy::{CopyParts, Part};
-use crate::op::{GradientAt, Kernel, Op, OpError};
+use crate::op::{GradientAt, Kernel, Mixing, Op, OpError};
 use crate::program::trace::Var;
 use crate::shape::{Operand, Shape, Type};
 
@@ -18,6 +18,10 @@ impl Op for Expand {
 
     fn attributes(&self) -> String {
         format!("size={}", self.shape)
+    }
+
+    fn mixing(&self) -> Mixing {
+        Mixing::Untouched
     }
 
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>, OpError> {

@@ -42,7 +42,7 @@ fn sizes_of(inputs: &[Operand]) -> (usize, usize, usize) {
 
 impl Op for HouseholderProduct {
     fn name(&self) -> &'static str {
-        "householder_product"
+        "linalg_householder_product"
     }
 
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>, OpError> {

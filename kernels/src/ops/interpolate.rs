@@ -4,7 +4,7 @@
 
 use super::resample::{Along, Taps};
 use crate::dtype::Dtype;
-use crate::program::trace::Var;
+use crate::program::trace::{Function, Var};
 use crate::shape::Shape;
 
 /// How numbers between those of the input are found.
@@ -39,6 +39,25 @@ impl InterpolateMode {
             InterpolateMode::Trilinear => "trilinear",
             InterpolateMode::Area => "area",
         }
+    }
+
+    /// Gives the function that resizes so many axes.
+    fn function(self, axes: usize) -> Function {
+        Function::new(match (self, axes) {
+            (InterpolateMode::Nearest, 1) => "upsample_nearest1d",
+            (InterpolateMode::Nearest, 2) => "upsample_nearest2d",
+            (InterpolateMode::Nearest, _) => "upsample_nearest3d",
+            (InterpolateMode::NearestExact, 1) => "_upsample_nearest_exact1d",
+            (InterpolateMode::NearestExact, 2) => "_upsample_nearest_exact2d",
+            (InterpolateMode::NearestExact, _) => "_upsample_nearest_exact3d",
+            (InterpolateMode::Linear, _) => "upsample_linear1d",
+            (InterpolateMode::Bilinear, _) => "upsample_bilinear2d",
+            (InterpolateMode::Bicubic, _) => "upsample_bicubic2d",
+            (InterpolateMode::Trilinear, _) => "upsample_trilinear3d",
+            (InterpolateMode::Area, 1) => "adaptive_avg_pool1d",
+            (InterpolateMode::Area, 2) => "adaptive_avg_pool2d",
+            (InterpolateMode::Area, _) => "adaptive_avg_pool3d",
+        })
     }
 
     /// Gives how many axes the mode is for, if it is not for any number.
@@ -291,6 +310,14 @@ impl Var {
     /// Source: `torch.nn.functional.interpolate`.
     #[must_use]
     pub fn interpolate(&self, how: &Interpolation) -> Var {
+        self.trace().function(
+            how.mode.function(self.shape().rank().saturating_sub(2)),
+            &[Some(self)],
+            |cast| cast(self).plain_interpolate(how),
+        )
+    }
+
+    fn plain_interpolate(&self, how: &Interpolation) -> Var {
         if self.id().is_none() {
             return self.clone();
         }

@@ -4,7 +4,7 @@
 use core::f64::consts::PI;
 
 use super::reduce::Reduction;
-use crate::program::trace::Var;
+use crate::program::trace::{Function, Var};
 use crate::shape::Shape;
 
 impl Var {
@@ -60,6 +60,27 @@ impl Var {
         ignore_index: i64,
         reduction: Reduction,
     ) -> Var {
+        self.trace().function(
+            Function::of_same("nll_loss"),
+            &[Some(self), Some(target), weight],
+            |cast| {
+                cast(self).plain_nll_loss(
+                    &cast(target),
+                    weight.map(cast).as_ref(),
+                    ignore_index,
+                    reduction,
+                )
+            },
+        )
+    }
+
+    fn plain_nll_loss(
+        &self,
+        target: &Var,
+        weight: Option<&Var>,
+        ignore_index: i64,
+        reduction: Reduction,
+    ) -> Var {
         if self.id().is_none() || target.id().is_none() {
             return self.trace().poison();
         }
@@ -93,6 +114,27 @@ impl Var {
     /// Source: `torch.nn.functional.cross_entropy` with probabilities.
     #[must_use]
     pub fn cross_entropy_of_probabilities(
+        &self,
+        target: &Var,
+        weight: Option<&Var>,
+        label_smoothing: &Var,
+        reduction: Reduction,
+    ) -> Var {
+        self.trace().function(
+            Function::new("cross_entropy_loss"),
+            &[Some(self), Some(target), weight, Some(label_smoothing)],
+            |cast| {
+                cast(self).plain_cross_entropy_of_probabilities(
+                    &cast(target),
+                    weight.map(cast).as_ref(),
+                    &cast(label_smoothing),
+                    reduction,
+                )
+            },
+        )
+    }
+
+    fn plain_cross_entropy_of_probabilities(
         &self,
         target: &Var,
         weight: Option<&Var>,
@@ -133,6 +175,12 @@ impl Var {
     /// Source: `torch.nn.functional.kl_div` with `reduction='none'`.
     #[must_use]
     pub fn kl_div(&self, target: &Var, log_target: bool) -> Var {
+        self.trace().function(Function::new("kl_div"), &[Some(self), Some(target)], |cast| {
+            cast(self).plain_kl_div(&cast(target), log_target)
+        })
+    }
+
+    fn plain_kl_div(&self, target: &Var, log_target: bool) -> Var {
         match log_target {
             true => target.exp() * (target - self),
             false => target.xlogy(target) - target * self,
@@ -149,6 +197,29 @@ impl Var {
     /// Source: `torch.nn.functional.poisson_nll_loss`.
     #[must_use]
     pub fn poisson_nll_loss(
+        &self,
+        target: &Var,
+        log_input: bool,
+        full: bool,
+        eps: &Var,
+        reduction: Reduction,
+    ) -> Var {
+        self.trace().function(
+            Function::new("poisson_nll_loss"),
+            &[Some(self), Some(target), Some(eps)],
+            |cast| {
+                cast(self).plain_poisson_nll_loss(
+                    &cast(target),
+                    log_input,
+                    full,
+                    &cast(eps),
+                    reduction,
+                )
+            },
+        )
+    }
+
+    fn plain_poisson_nll_loss(
         &self,
         target: &Var,
         log_input: bool,

@@ -15,7 +15,7 @@ use crate::cpu::gemm::{BiasAxis, Finish, Product};
 use crate::cpu::product::{Matrix, Way, product_kernel};
 use crate::cpu::simd::MAX_LANES;
 use crate::dtype::Dtype;
-use crate::op::{GradientAt, Kernel, Op, OpError};
+use crate::op::{GradientAt, Kernel, Mixing, Op, OpError};
 use crate::program::trace::Var;
 use crate::shape::{Layout, Operand, Shape, Type};
 
@@ -60,6 +60,10 @@ impl Op for Linear {
 
     fn attributes(&self) -> String {
         self.activation.map(|kind| kind.name().to_owned()).unwrap_or_default()
+    }
+
+    fn mixing(&self) -> Mixing {
+        Mixing::Same
     }
 
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>, OpError> {
@@ -155,6 +159,10 @@ impl Op for LinearInputGradient {
         if self.relu_gradient { "relu_gradient".to_owned() } else { String::new() }
     }
 
+    fn mixing(&self) -> Mixing {
+        Mixing::Same
+    }
+
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>, OpError> {
         let [dy, weight, ..] = inputs else {
             return Err(OpError("linear_input_gradient takes a gradient and a weight".into()));
@@ -215,6 +223,10 @@ impl Op for LinearInputGradient {
 impl Op for LinearWeightGradient {
     fn name(&self) -> &'static str {
         "linear_weight_gradient"
+    }
+
+    fn mixing(&self) -> Mixing {
+        Mixing::Same
     }
 
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>, OpError> {
@@ -295,14 +307,14 @@ fn preferred_layout(ty: &Type) -> Layout {
 
 fn same_float(op: &str, inputs: &[Type]) -> Result<(), OpError> {
     let dtype = inputs[0].dtype;
-    if !matches!(dtype, Dtype::F32 | Dtype::F64) {
-        return Err(OpError(format!("{op}: expected f32 or f64, got {dtype}")));
-    }
-    match inputs.iter().find(|ty| ty.dtype != dtype) {
-        None => Ok(()),
-        Some(other) => Err(OpError(format!(
+    if let Some(other) = inputs.iter().find(|ty| ty.dtype != dtype) {
+        return Err(OpError(format!(
             "mat1 and mat2 must have the same dtype, but got {dtype} and {}",
             other.dtype
-        ))),
+        )));
+    }
+    match dtype {
+        Dtype::F32 | Dtype::F64 => Ok(()),
+        _ => Err(OpError(format!("{op}: expected f32 or f64, got {dtype}"))),
     }
 }

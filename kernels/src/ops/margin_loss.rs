@@ -2,7 +2,7 @@
 //! `multilabel_margin_loss`.
 
 use super::reduce::Reduction;
-use crate::program::trace::Var;
+use crate::program::trace::{Function, Var};
 use crate::shape::Shape;
 
 impl Var {
@@ -17,6 +17,29 @@ impl Var {
     /// Source: `torch.nn.functional.multi_margin_loss`, which raises for a target that is no class.
     #[must_use]
     pub fn multi_margin_loss(
+        &self,
+        target: &Var,
+        p: u32,
+        margin: &Var,
+        weight: Option<&Var>,
+        reduction: Reduction,
+    ) -> Var {
+        self.trace().function(
+            Function::of_same("multi_margin_loss"),
+            &[Some(self), Some(target), Some(margin), weight],
+            |cast| {
+                cast(self).plain_multi_margin_loss(
+                    &cast(target),
+                    p,
+                    &cast(margin),
+                    weight.map(cast).as_ref(),
+                    reduction,
+                )
+            },
+        )
+    }
+
+    fn plain_multi_margin_loss(
         &self,
         target: &Var,
         p: u32,
@@ -79,6 +102,14 @@ impl Var {
     /// Source: `torch.nn.functional.multilabel_margin_loss`, which raises for a target that is no class.
     #[must_use]
     pub fn multilabel_margin_loss(&self, target: &Var, reduction: Reduction) -> Var {
+        self.trace().function(
+            Function::of_same("multilabel_margin_loss"),
+            &[Some(self), Some(target)],
+            |cast| cast(self).plain_multilabel_margin_loss(&cast(target), reduction),
+        )
+    }
+
+    fn plain_multilabel_margin_loss(&self, target: &Var, reduction: Reduction) -> Var {
         if self.id().is_none() || target.id().is_none() {
             return self.trace().poison();
         }

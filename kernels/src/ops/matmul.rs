@@ -8,7 +8,7 @@
 
 use crate::cpu::gemm::{BiasAxis, Finish, Product, Strides};
 use crate::cpu::product::{Way, batched_kernel};
-use crate::op::{GradientAt, Kernel, Op, OpError};
+use crate::op::{GradientAt, Kernel, Mixing, Op, OpError};
 use crate::program::trace::Var;
 use crate::shape::{Operand, Shape, Type};
 
@@ -129,17 +129,21 @@ impl Op for MatMul {
         names.join(" ")
     }
 
+    fn mixing(&self) -> Mixing {
+        Mixing::Same
+    }
+
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>, OpError> {
         let [a, b] = inputs else {
             return Err(OpError(format!("matmul: expected 2 inputs, got {}", inputs.len())));
         };
-        super::elementwise::computes("matmul", a)?;
         if a.dtype != b.dtype {
             return Err(OpError(format!(
                 "expected m1 and m2 to have the same dtype, but got: {} != {}",
                 a.dtype, b.dtype
             )));
         }
+        super::elementwise::computes("matmul", a)?;
         if a.shape.rank() < 2 || b.shape.rank() < 2 {
             return Err(OpError(format!(
                 "matmul: expected matrices, got {} and {}",

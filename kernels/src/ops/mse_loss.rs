@@ -4,7 +4,7 @@ use super::elementwise::{Formula, pointwise};
 use super::reduce::Reduction;
 use crate::cpu::simd::{Float, Lanes, Simd};
 use crate::op::GradientAt;
-use crate::program::trace::Var;
+use crate::program::trace::{Function, Var};
 
 /// `(x - target)²`.
 #[derive(Clone, Copy, Debug)]
@@ -72,6 +72,12 @@ impl Var {
     /// Source: `torch.nn.functional.mse_loss`, which broadcasts with a warning.
     #[must_use]
     pub fn mse_loss(&self, target: &Var, reduction: Reduction) -> Var {
+        self.trace().function(Function::new("mse_loss"), &[Some(self), Some(target)], |cast| {
+            cast(self).plain_mse_loss(&cast(target), reduction)
+        })
+    }
+
+    fn plain_mse_loss(&self, target: &Var, reduction: Reduction) -> Var {
         if !self.same_size("mse_loss", target) {
             return self.trace().poison();
         }

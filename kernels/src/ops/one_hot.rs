@@ -145,7 +145,8 @@ impl Var {
         ignore_index: Option<i64>,
         dtype: Dtype,
     ) -> Var {
-        self.trace().apply(OneHot { axis, classes, ignore_index, dtype }, &[self])
+        let of = if dtype.is_half() { Dtype::F32 } else { dtype };
+        self.trace().apply(OneHot { axis, classes, ignore_index, dtype: of }, &[self]).to(dtype)
     }
 
     /// Counts how often each class is listed along the last axis, as long as that axis has classes. A list

@@ -3,7 +3,7 @@
 //! Source: `torch.nn.functional.pad`.
 
 use super::resample::{Along, Taps};
-use crate::program::trace::Var;
+use crate::program::trace::{Function, Var};
 
 /// Which numbers are put around a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -57,6 +57,19 @@ impl PadMode {
         }
     }
 
+    /// Gives the function that pads so many axes.
+    fn function(self, axes: usize) -> Function {
+        Function::new(match (self, axes) {
+            (PadMode::Reflect, 1) => "reflection_pad1d",
+            (PadMode::Reflect, 2) => "reflection_pad2d",
+            (PadMode::Reflect, _) => "reflection_pad3d",
+            (PadMode::Replicate, 1) => "replication_pad1d",
+            (PadMode::Replicate, 2) => "replication_pad2d",
+            (PadMode::Replicate, _) => "replication_pad3d",
+            (PadMode::Circular, _) => "_pad_circular",
+        })
+    }
+
     /// Gives where each number of a padded axis comes from.
     fn taps(self, size: usize, (low, high): (isize, isize)) -> Taps {
         let last = size as isize - 1;
@@ -80,6 +93,12 @@ impl Var {
     /// Source: `torch.nn.functional.pad`, whose list begins with the last axis.
     #[must_use]
     pub fn pad(&self, padding: &[(isize, isize)], mode: PadMode) -> Var {
+        self.trace().function(mode.function(padding.len()), &[Some(self)], |cast| {
+            cast(self).plain_pad(padding, mode)
+        })
+    }
+
+    fn plain_pad(&self, padding: &[(isize, isize)], mode: PadMode) -> Var {
         if self.id().is_none() || padding.iter().all(|&pad| pad == (0, 0)) {
             return self.clone();
         }
@@ -104,6 +123,14 @@ impl Var {
     /// Source: `torch.nn.functional.pad` with `mode='constant'`, whose list begins with the last axis.
     #[must_use]
     pub fn constant_pad(&self, padding: &[(isize, isize)], value: &Var) -> Var {
+        self.trace().function(
+            Function::new("constant_pad_nd"),
+            &[Some(self), Some(value)],
+            |cast| cast(self).plain_constant_pad(padding, &cast(value)),
+        )
+    }
+
+    fn plain_constant_pad(&self, padding: &[(isize, isize)], value: &Var) -> Var {
         if self.id().is_none() || value.id().is_none() {
             return self.trace().poison();
         }

@@ -3,7 +3,7 @@
 
 use super::copy::{CopyParts, Part};
 use super::reduce::no_such_axis;
-use crate::op::{GradientAt, Kernel, Op, OpError};
+use crate::op::{GradientAt, Kernel, Mixing, Op, OpError};
 use crate::program::trace::Var;
 use crate::shape::{Layout, Operand, Type};
 
@@ -29,6 +29,10 @@ impl Op for Permute {
 
     fn attributes(&self) -> String {
         format!("dims={:?}", self.axes)
+    }
+
+    fn mixing(&self) -> Mixing {
+        Mixing::Untouched
     }
 
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>, OpError> {

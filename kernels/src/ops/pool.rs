@@ -6,7 +6,7 @@
 use super::max_pool::Window;
 use super::pick::Places;
 use super::resample::{Along, Taps};
-use crate::program::trace::Var;
+use crate::program::trace::{Function, Var};
 use crate::shape::Shape;
 
 /// How windows move: one number for each spatial axis.
@@ -22,6 +22,32 @@ pub struct Pooling {
     pub dilation: Vec<usize>,
     /// Whether a window may begin so late that it hangs over the edge.
     pub ceil_mode: bool,
+}
+
+/// One of torch's families of pools: a function for each number of axes.
+#[derive(Clone, Copy, Debug)]
+enum Pool {
+    Max,
+    Average,
+    AdaptiveAverage,
+    AdaptiveMax,
+    FractionalMax,
+    MaxUnpool,
+}
+
+/// Gives the function that pools so many axes.
+fn function(pool: Pool, axes: usize) -> Function {
+    let names = match pool {
+        Pool::Max => ["max_pool1d", "max_pool2d", "max_pool3d"],
+        Pool::Average => ["avg_pool1d", "avg_pool2d", "avg_pool3d"],
+        Pool::AdaptiveAverage => {
+            ["adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d"]
+        }
+        Pool::AdaptiveMax => ["adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d"],
+        Pool::FractionalMax => ["", "fractional_max_pool2d", "fractional_max_pool3d"],
+        Pool::MaxUnpool => ["max_unpool1d", "max_unpool2d", "max_unpool3d"],
+    };
+    Function::new(names[axes.clamp(1, names.len()) - 1])
 }
 
 /// Prints sizes as torch does in a size: `1x3x3`.
@@ -192,6 +218,14 @@ impl Var {
     /// Source: `torch.nn.functional.max_pool1d`, `max_pool2d` and `max_pool3d`, with `return_indices=True`.
     #[must_use]
     pub fn max_pool(&self, pooling: &Pooling) -> [Var; 2] {
+        self.trace().function(
+            function(Pool::Max, pooling.kernel_size.len()),
+            &[Some(self)],
+            |cast| cast(self).plain_max_pool(pooling),
+        )
+    }
+
+    fn plain_max_pool(&self, pooling: &Pooling) -> [Var; 2] {
         if self.id().is_none() {
             return [self.clone(), self.clone()];
         }
@@ -215,6 +249,19 @@ impl Var {
     /// Source: `torch.nn.functional.avg_pool1d`, `avg_pool2d` and `avg_pool3d`.
     #[must_use]
     pub fn avg_pool(
+        &self,
+        pooling: &Pooling,
+        count_include_pad: bool,
+        divisor_override: Option<isize>,
+    ) -> Var {
+        self.trace().function(
+            function(Pool::Average, pooling.kernel_size.len()),
+            &[Some(self)],
+            |cast| cast(self).plain_avg_pool(pooling, count_include_pad, divisor_override),
+        )
+    }
+
+    fn plain_avg_pool(
         &self,
         pooling: &Pooling,
         count_include_pad: bool,
@@ -288,6 +335,14 @@ impl Var {
     /// Source: `torch.nn.functional.adaptive_avg_pool1d`, `adaptive_avg_pool2d` and `adaptive_avg_pool3d`.
     #[must_use]
     pub fn adaptive_avg_pool(&self, output_size: &[Option<usize>]) -> Var {
+        self.trace().function(
+            function(Pool::AdaptiveAverage, output_size.len()),
+            &[Some(self)],
+            |cast| cast(self).plain_adaptive_avg_pool(output_size),
+        )
+    }
+
+    fn plain_adaptive_avg_pool(&self, output_size: &[Option<usize>]) -> Var {
         if self.id().is_none() {
             return self.clone();
         }
@@ -316,6 +371,14 @@ impl Var {
     /// Source: `torch.nn.functional.adaptive_max_pool1d` to `adaptive_max_pool3d`, with `return_indices=True`.
     #[must_use]
     pub fn adaptive_max_pool(&self, output_size: &[Option<usize>]) -> [Var; 2] {
+        self.trace().function(
+            function(Pool::AdaptiveMax, output_size.len()),
+            &[Some(self)],
+            |cast| cast(self).plain_adaptive_max_pool(output_size),
+        )
+    }
+
+    fn plain_adaptive_max_pool(&self, output_size: &[Option<usize>]) -> [Var; 2] {
         if self.id().is_none() {
             return [self.clone(), self.clone()];
         }
@@ -342,6 +405,25 @@ impl Var {
     /// `return_indices=True`.
     #[must_use]
     pub fn fractional_max_pool(
+        &self,
+        kernel_size: &[usize],
+        output_size: &[usize],
+        samples: Option<&Var>,
+    ) -> [Var; 2] {
+        self.trace().function(
+            function(Pool::FractionalMax, kernel_size.len()),
+            &[Some(self)],
+            |cast| {
+                cast(self).plain_fractional_max_pool(
+                    kernel_size,
+                    output_size,
+                    samples.map(cast).as_ref(),
+                )
+            },
+        )
+    }
+
+    fn plain_fractional_max_pool(
         &self,
         kernel_size: &[usize],
         output_size: &[usize],
@@ -397,6 +479,19 @@ impl Var {
     /// place, for which torch raises an error, makes its channel NaN.
     #[must_use]
     pub fn max_unpool(
+        &self,
+        indices: &Var,
+        pooling: &Pooling,
+        output_size: Option<&[usize]>,
+    ) -> Var {
+        self.trace().function(
+            function(Pool::MaxUnpool, pooling.kernel_size.len()),
+            &[Some(self)],
+            |cast| cast(self).plain_max_unpool(&cast(indices), pooling, output_size),
+        )
+    }
+
+    fn plain_max_unpool(
         &self,
         indices: &Var,
         pooling: &Pooling,

@@ -3,7 +3,7 @@
 use super::elementwise::{Formula, pointwise};
 use crate::cpu::simd::{Float, Lanes, Simd};
 use crate::op::GradientAt;
-use crate::program::trace::Var;
+use crate::program::trace::{Function, Var};
 use crate::shape::Shape;
 
 /// `x` or `w · x`.
@@ -96,6 +96,12 @@ impl Var {
     /// Source: `torch.nn.functional.prelu`.
     #[must_use]
     pub fn prelu(&self, weight: &Var) -> Var {
+        self.trace().function(Function::of_same("prelu"), &[Some(self), Some(weight)], |cast| {
+            cast(self).plain_prelu(&cast(weight))
+        })
+    }
+
+    fn plain_prelu(&self, weight: &Var) -> Var {
         if self.id().is_none() || weight.id().is_none() {
             return self.trace().poison();
         }

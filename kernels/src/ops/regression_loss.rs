@@ -1,7 +1,7 @@
 //! Losses of numbers against numbers: `l1_loss`, `huber_loss`, `smooth_l1_loss`.
 
 use super::reduce::Reduction;
-use crate::program::trace::Var;
+use crate::program::trace::{Function, Var};
 
 impl Var {
     /// Records an error in this loss's name if the sizes differ: broadcasting here is nearly always a
@@ -27,6 +27,12 @@ impl Var {
     /// Source: `torch.nn.functional.l1_loss`, without broadcasting.
     #[must_use]
     pub fn l1_loss(&self, target: &Var, reduction: Reduction) -> Var {
+        self.trace().function(Function::new("l1_loss"), &[Some(self), Some(target)], |cast| {
+            cast(self).plain_l1_loss(&cast(target), reduction)
+        })
+    }
+
+    fn plain_l1_loss(&self, target: &Var, reduction: Reduction) -> Var {
         if !self.same_size("l1_loss", target) {
             return self.trace().poison();
         }
@@ -44,6 +50,14 @@ impl Var {
     /// refused.
     #[must_use]
     pub fn huber_loss(&self, target: &Var, delta: &Var, reduction: Reduction) -> Var {
+        self.trace().function(
+            Function::new("huber_loss"),
+            &[Some(self), Some(target), Some(delta)],
+            |cast| cast(self).plain_huber_loss(&cast(target), &cast(delta), reduction),
+        )
+    }
+
+    fn plain_huber_loss(&self, target: &Var, delta: &Var, reduction: Reduction) -> Var {
         if !self.same_size("huber_loss", target) {
             return self.trace().poison();
         }
@@ -63,6 +77,14 @@ impl Var {
     /// Source: `torch.nn.functional.smooth_l1_loss`, without broadcasting. A negative `beta` is not refused.
     #[must_use]
     pub fn smooth_l1_loss(&self, target: &Var, beta: &Var, reduction: Reduction) -> Var {
+        self.trace().function(
+            Function::new("smooth_l1_loss"),
+            &[Some(self), Some(target), Some(beta)],
+            |cast| cast(self).plain_smooth_l1_loss(&cast(target), &cast(beta), reduction),
+        )
+    }
+
+    fn plain_smooth_l1_loss(&self, target: &Var, beta: &Var, reduction: Reduction) -> Var {
         if !self.same_size("smooth_l1_loss", target) {
             return self.trace().poison();
         }

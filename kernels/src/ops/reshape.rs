@@ -2,7 +2,7 @@
 
 use super::copy::{CopyParts, Part};
 use super::reduce::no_such_axis;
-use crate::op::{GradientAt, Kernel, Op, OpError};
+use crate::op::{GradientAt, Kernel, Mixing, Op, OpError};
 use crate::program::trace::Var;
 use crate::shape::{Layout, Operand, Shape, Type};
 
@@ -28,6 +28,10 @@ impl Op for Reshape {
 
     fn attributes(&self) -> String {
         format!("shape={}", self.to)
+    }
+
+    fn mixing(&self) -> Mixing {
+        Mixing::Untouched
     }
 
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>, OpError> {

@@ -4,7 +4,7 @@ use core::ops::Range;
 
 use super::copy::{CopyParts, Part};
 use super::reduce::no_such_axis;
-use crate::op::{GradientAt, Kernel, Op, OpError};
+use crate::op::{GradientAt, Kernel, Mixing, Op, OpError};
 use crate::program::trace::Var;
 use crate::shape::{Layout, Operand, Shape, Type};
 
@@ -34,6 +34,10 @@ impl Op for Slice {
 
     fn attributes(&self) -> String {
         format!("dim={} {}..{}", self.axis, self.start, self.end)
+    }
+
+    fn mixing(&self) -> Mixing {
+        Mixing::Untouched
     }
 
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>, OpError> {
@@ -90,6 +94,10 @@ impl Op for SliceGradient {
 
     fn attributes(&self) -> String {
         format!("{} of {}", self.slice.attributes(), self.size)
+    }
+
+    fn mixing(&self) -> Mixing {
+        Mixing::Untouched
     }
 
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>, OpError> {

@@ -14,7 +14,7 @@ struct Solve;
 
 impl Op for Solve {
     fn name(&self) -> &'static str {
-        "solve"
+        "linalg_solve"
     }
 
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>, OpError> {

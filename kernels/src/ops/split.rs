@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::copy::{CopyApart, Part};
 use super::reduce::no_such_axis;
 use super::slice::{window, with_size};
-use crate::op::{GradientAt, Kernel, Op, OpError};
+use crate::op::{GradientAt, Kernel, Mixing, Op, OpError};
 use crate::program::trace::Var;
 use crate::shape::{Layout, Operand, Type};
 
@@ -23,6 +23,10 @@ impl Op for Split {
 
     fn attributes(&self) -> String {
         format!("dim={} {:?}", self.axis, self.sizes)
+    }
+
+    fn mixing(&self) -> Mixing {
+        Mixing::Untouched
     }
 
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>, OpError> {

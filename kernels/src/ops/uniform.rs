@@ -67,6 +67,7 @@ impl Trace {
     ///
     /// Source: `torch.rand`.
     pub fn rand(&self, dtype: Dtype, shape: impl Into<Shape>) -> Var {
-        self.apply(Rand { ty: Type::new(dtype, shape) }, &[])
+        let drawn = if dtype.is_half() { Dtype::F32 } else { dtype };
+        self.apply(Rand { ty: Type::new(drawn, shape) }, &[]).to(dtype)
     }
 }

@@ -138,7 +138,7 @@ fn no_rule(op: &dyn Op, input: usize) -> String {
 
 fn zeros_like(trace: &Trace, id: usize) -> Var {
     let Type { dtype, shape } = trace.program().ty(id).clone();
-    trace.constant(0.0, dtype, shape)
+    trace.constant(0.0, dtype, shape).to(dtype)
 }
 
 /// Shows the gradients at an edge of a module call to `watch`.

@@ -1,8 +1,9 @@
 //! Passes: functions from [`Program`](crate::program::Program) to `Program`, and [`plan`], which makes
 //! a program ready to run. Each can be tested alone; the verifier runs after each in tests.
 //!
-//! [`differentiate`] and [`split`] are asked for; [`clean`] and [`fuse`] run before every plan.
+//! [`autocast`](mod@autocast), [`differentiate`] and [`split`] are asked for; [`clean`] and [`fuse`] run before every plan.
 
+pub mod autocast;
 pub mod clean;
 pub mod differentiate;
 pub mod fuse;

@@ -156,6 +156,8 @@ pub struct Scope {
     pub module: &'static str,
     /// How often this module had been called before in this forward pass.
     pub call: usize,
+    /// The function of torch, of those that are made of several ops, that the module called.
+    pub function: Option<trace::Function>,
 }
 
 impl Program {

@@ -15,11 +15,16 @@ use smallvec::SmallVec;
 use super::eager::{Eager, ReadError};
 use super::tree::{Arguments, Tree};
 use super::{Ids, Node, Origin, Program, Role, Scalar, ScalarOf, Scope, Slot, SlotId, ValueId};
+use crate::autocast::Autocast;
 use crate::cpu::memory::check_room;
 use crate::dtype::{Dtype, Element};
 use crate::op::{Op, OpError};
 use crate::ops::boundary;
 use crate::shape::{Shape, Type};
+
+mod mixed;
+
+pub use mixed::{Function, Results};
 
 /// An error while tracing, with the module that it happened in.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -59,6 +64,9 @@ struct Recorder {
     numbers: Vec<ValueId>,
     error: Option<TraceError>,
     eager: Option<Eager>,
+    autocast: Option<Autocast>,
+    /// Parameters that autocast has cast.
+    casts: HashMap<(ValueId, Dtype), ValueId>,
 }
 
 /// A value being traced. Operators and methods on it record ops.
@@ -117,6 +125,7 @@ impl Trace {
     /// The first error that was recorded.
     pub fn pause(&self) -> Result<(Program, Eager), TraceError> {
         let mut recorder = self.0.borrow_mut();
+        recorder.casts.clear();
         match recorder.error.take() {
             Some(error) => Err(error),
             None => {
@@ -136,6 +145,7 @@ impl Trace {
         if let Some(error) = recorder.error.take() {
             return Err(error);
         }
+        recorder.casts.clear();
         recorder.program.outputs = outputs.iter().filter_map(|var| var.id).collect();
         Ok(std::mem::take(&mut recorder.program))
     }
@@ -211,10 +221,11 @@ impl Trace {
         var
     }
 
-    /// Records a number of each model's own, with shape `[]`.
+    /// Records a number of each model's own, with shape `[]`. Among halves it is of single precision: it is not
+    /// rounded.
     pub fn scalar(&self, scalar: Scalar, dtype: Dtype) -> Var {
         let mut recorder = self.0.borrow_mut();
-        let ty = Type::new(dtype, []);
+        let ty = Type::new(number_dtype(dtype), []);
         let known = recorder.program.scalars.iter().position(|known| *known == scalar);
         let index = known.unwrap_or_else(|| {
             recorder.program.scalars.push(scalar);
@@ -229,13 +240,15 @@ impl Trace {
         self.scalar(Scalar { name, of: ScalarOf::Module, position }, dtype)
     }
 
-    /// Records a number that is the same for all models, in every element of `shape`.
+    /// Records a number that is the same for all models, in every element of `shape`. One of shape `[]` is as a
+    /// [`scalar`](Trace::scalar) among halves.
     pub fn constant(&self, value: f64, dtype: Dtype, shape: impl Into<Shape>) -> Var {
-        let ty = Type::new(dtype, shape);
+        let ty = Type::new(number_dtype(dtype), shape);
         if let Err(error) = has_room(&ty) {
             return self.fail(error.0);
         }
-        self.0.borrow_mut().number(self, ty, Origin::Constant(value))
+        let number = self.0.borrow_mut().number(self, ty, Origin::Constant(value));
+        if number.shape().rank() > 0 { number.to(dtype) } else { number }
     }
 
     /// Applies an op that has one output.
@@ -251,6 +264,14 @@ impl Trace {
 
     /// Applies an op that has `n_outputs` outputs.
     pub fn apply_all(&self, op: Arc<dyn Op>, inputs: &[&Var], n_outputs: usize) -> Vec<Var> {
+        match self.is_mixed(&*op, inputs) {
+            true => self.apply_mixed(op, inputs, n_outputs),
+            false => self.record(op, inputs, n_outputs),
+        }
+    }
+
+    /// Records an op over values as they are.
+    fn record(&self, op: Arc<dyn Op>, inputs: &[&Var], n_outputs: usize) -> Vec<Var> {
         let poison = || vec![self.poison(); n_outputs];
         let Some(ids) = inputs.iter().map(|var| var.id).collect::<Option<Ids>>() else {
             return poison();
@@ -292,7 +313,7 @@ impl Trace {
         {
             let mut recorder = self.0.borrow_mut();
             let calls = recorder.calls.entry(path.to_owned()).or_default();
-            let scope = Scope { path: path.to_owned(), module, call: *calls };
+            let scope = Scope { path: path.to_owned(), module, call: *calls, function: None };
             *calls += 1;
             recorder.open_outside();
             recorder.program.scopes.push(scope);
@@ -348,8 +369,15 @@ impl Trace {
     }
 
     /// Records that a slot's row becomes `value` when the program has run; what was stored last counts. In a
-    /// slot's place may stand what was last stored to it.
+    /// slot's place may stand what was last stored to it. A value of another precision is converted if one of the
+    /// two is a half.
     pub fn store(&self, slot: &Var, value: &Var) {
+        let [of, from] = [slot, value].map(Var::dtype);
+        let is_other = of != from && of.is_float() && from.is_float();
+        let value = match is_other && (of.is_half() || from.is_half()) {
+            true => &value.to(of),
+            false => value,
+        };
         let (Some(slot), Some(value)) = (slot.id, value.id) else {
             return;
         };
@@ -396,6 +424,11 @@ impl Trace {
 /// What tells slots apart.
 fn key(slot: &Slot) -> (Role, usize, usize) {
     (slot.role, slot.position, slot.index)
+}
+
+/// Gives what numbers among values of this type are kept in.
+fn number_dtype(dtype: Dtype) -> Dtype {
+    if dtype.is_half() { Dtype::F32 } else { dtype }
 }
 
 /// Checks that a value fits the machine's memory, alone.

@@ -75,7 +75,7 @@ const WITHOUT: &[&str] = &[
     "grid_sample",
     "grid_sample_grid_gradient",
     "grid_sample_input_gradient",
-    "householder_product",
+    "linalg_householder_product",
     "householder_product_gradient",
     "increment",
     "label_counts",

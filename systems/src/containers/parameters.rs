@@ -9,7 +9,6 @@ use neurarch_components::registered::{Entry, Numbers, Registered, Value};
 use neurarch_components::registry::ModuleTypes;
 use neurarch_components::state::Tensor;
 use neurarch_components::tie::Ties;
-use neurarch_kernels::dtype::Dtype;
 use neurarch_kernels::program::{Role, Slot};
 
 use super::EditError;
@@ -75,7 +74,7 @@ impl ParameterPlan {
                 return Err(RegistrationError::Kind { what, name, given, expected }.into());
             };
             let ty = numbers.ty(names.dtype);
-            if !matches!(ty.dtype, Dtype::F32 | Dtype::F64) {
+            if !ty.dtype.is_float() {
                 return Err(RegistrationError::Dtype { name, given: ty.dtype }.into());
             }
             let own = (ty.dtype != names.dtype).then_some(ty.dtype);

@@ -141,12 +141,11 @@ fn plan(blueprint: &Blueprint, is_chosen: impl Fn(&str) -> bool) -> Option<Plan>
         for parameter in &at.parameters {
             let slot = blueprint.parameter(position, &parameter.name)?;
             let is_shared = blueprint.shared(&slot).is_some();
-            if !is_shared
-                && is_chosen(&slot.name)
-                && matches!(slot.ty.dtype, Dtype::F32 | Dtype::F64)
-            {
+            if !is_shared && is_chosen(&slot.name) && slot.ty.dtype.is_float() {
                 let slot = trace.slot(slot);
-                trace.store(&slot, &slot.noise(&std, &rate, number));
+                let single =
+                    if slot.dtype().is_half() { slot.to(Dtype::F32) } else { slot.clone() };
+                trace.store(&slot, &single.noise(&std, &rate, number));
                 is_empty = false;
             }
             number += 1;

@@ -104,7 +104,7 @@ pub enum InitError {
         sparsity: f64,
     },
     /// A buffer of this type takes zeros only.
-    #[error("'{name}': expected a dtype of f32 or f64, got {dtype:?}")]
+    #[error("'{name}': expected a floating-point dtype, got {dtype:?}")]
     Dtype {
         /// The dotted name.
         name: String,
@@ -225,7 +225,7 @@ pub(crate) fn check(name: &str, slot: &Slot, init: &Init) -> Result<(), InitErro
     let dimensions =
         |supported| InitError::Dimensions { name: name(), supported, shape: shape.clone() };
     let is_ordered = |low: f64, high: f64| low <= high;
-    if *init != Init::Zeros && !matches!(dtype, Dtype::F32 | Dtype::F64) {
+    if *init != Init::Zeros && !dtype.is_float() {
         return Err(InitError::Dtype { name: name(), dtype });
     }
     match *init {

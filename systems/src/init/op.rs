@@ -27,7 +27,12 @@ impl Fill {
     /// Makes the op for a slot.
     pub(crate) fn new(slot: &Slot, init: Init) -> Self {
         let (position, draw) = (slot.position as u64, super::draw_of(slot));
-        Fill { init, ty: slot.ty.clone(), position, draw }
+        let mut ty = slot.ty.clone();
+        // A half is drawn as a single, and rounded where it is stored.
+        if ty.dtype.is_half() {
+            ty.dtype = Dtype::F32;
+        }
+        Fill { init, ty, position, draw }
     }
 }
 

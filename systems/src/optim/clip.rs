@@ -55,16 +55,19 @@ impl Default for ClipOptions {
 }
 
 /// A gradient that is there.
-struct Gradient {
+pub(crate) struct Gradient {
     entity: Entity,
     key: ColumnKey,
-    dtype: Dtype,
+    pub(crate) dtype: Dtype,
     size_bytes: usize,
 }
 
 /// Lists, for each model of a population, or for the model of one module, its index and the gradients that it
 /// has, of a module those of it and all below.
-fn gradients(world: &mut World, entity: Entity) -> Result<Vec<(usize, Vec<Gradient>)>, SignError> {
+pub(crate) fn gradients(
+    world: &mut World,
+    entity: Entity,
+) -> Result<Vec<(usize, Vec<Gradient>)>, SignError> {
     let not_there = SignError::NotAPopulation(entity);
     let (roots, module) = match world.get::<Population>(entity) {
         Some(population) => (population.models().to_vec(), None),
@@ -116,7 +119,12 @@ fn norm(world: &World, gradients: &[Gradient], norm_type: f64) -> f64 {
     gradients::total_norm(norms, norm_type)
 }
 
-fn change(world: &mut World, gradients: &[Gradient], change: impl Fn(Dtype, &mut [u8])) {
+/// Changes the rows of gradients.
+pub(crate) fn change(
+    world: &mut World,
+    gradients: &[Gradient],
+    mut change: impl FnMut(Dtype, &mut [u8]),
+) {
     for of in gradients {
         if let Some(row) = row_mut(world, of.entity, of.key) {
             change(of.dtype, &mut row[..of.size_bytes]);

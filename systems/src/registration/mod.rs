@@ -18,7 +18,6 @@ use neurarch_components::registered::{Entry, Numbers, Registered, Value};
 use neurarch_components::registry::ModuleTypes;
 use neurarch_components::tie::Ties;
 use neurarch_components::tree::Columned;
-use neurarch_kernels::dtype::Dtype;
 use neurarch_kernels::program::{Role, Slot};
 use neurarch_kernels::shape::Type;
 
@@ -131,7 +130,7 @@ fn put_parameter(
     check(&value)?;
     if let Some(numbers) = value.numbers() {
         let given = numbers.ty(names.dtype).dtype;
-        if !matches!(given, Dtype::F32 | Dtype::F64) {
+        if !given.is_float() {
             return Err(RegistrationError::Dtype { name: name.to_owned(), given });
         }
     }

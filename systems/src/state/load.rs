@@ -13,7 +13,6 @@ use neurarch_components::module::ExtraStateError;
 use neurarch_components::population::{Group, Population};
 use neurarch_components::state::{IncompatibleKeys, StateDict, Tensor};
 use neurarch_components::tree::ModuleName;
-use neurarch_kernels::dtype::Dtype;
 use neurarch_kernels::program::{Role, Slot};
 use neurarch_kernels::shape::Type;
 
@@ -461,13 +460,13 @@ impl Loader<'_> {
             ));
             return;
         }
-        let is_kept = slot.role == Role::Buffer || matches!(tensor.dtype, Dtype::F32 | Dtype::F64);
+        let is_kept = slot.role == Role::Buffer || tensor.dtype.is_float();
         if self.assign && tensor.dtype != slot.ty.dtype && !is_kept {
             let (whole, given) = (size(&expected), size(&tensor.shape));
             self.error_msgs.push(format!(
                 "While copying the parameter named \"{key}\", whose dimensions in the model are {whole} \
                  and whose dimensions in the checkpoint are {given}, an exception occurred : \
-                 ('expected a parameter of f32 or f64, got {}',).",
+                 ('expected a parameter of a floating-point type, got {}',).",
                 tensor.dtype
             ));
             return;

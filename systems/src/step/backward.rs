@@ -222,6 +222,7 @@ fn run_backward(world: &mut World, run: &mut Run, population: Entity) -> Result<
         };
         chosen.clear();
         for (place, cohort) in cohorts.list.iter_mut().enumerate() {
+            cohort.scheme.autocast = tape.autocast;
             let is_recorded = recorded.get(place).is_some_and(Option::is_some);
             // What kept no tape has no plan that is run, and takes the place of none.
             let place = match cohort.keeps_tape && !is_recorded {

@@ -146,7 +146,9 @@ pub fn forward_any(
         Dtype::F64 => AnyArray::F64(results.array(place, &rows)),
         Dtype::I64 => AnyArray::I64(results.array(place, &rows)),
         Dtype::Bool => AnyArray::Bool(results.array(place, &rows)),
-        _ => AnyArray::F32(results.array(place, &rows)),
+        Dtype::F16 => AnyArray::F16(results.array(place, &rows)),
+        Dtype::BF16 => AnyArray::BF16(results.array(place, &rows)),
+        Dtype::F32 => AnyArray::F32(results.array(place, &rows)),
     }))
 }
 
@@ -176,9 +178,7 @@ fn forward_rows(
         let models = models(world, population)?;
         for ty in &results.types {
             let shape = with_models(models, ty);
-            // Halves are stored only, so there is no array of them.
-            let computed = if ty.dtype.size_bytes() == 2 { Dtype::F32 } else { ty.dtype };
-            check_result("result", models, ty, &shape, dtype.unwrap_or(computed))?;
+            check_result("result", models, ty, &shape, dtype.unwrap_or(ty.dtype))?;
         }
         let size = models * results.row_bytes;
         let mut bytes = AlignedBytes::new(size);
