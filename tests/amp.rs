@@ -162,10 +162,10 @@ fn overflowing(indices: &[usize], steps: usize) -> (World, Entity) {
 fn an_overflow_passes_over_the_step_of_its_model_alone() {
     let (mut world, population) = overflowing(&[0, 1, 2], 4);
     let roots = world.models(population).unwrap().to_vec();
-    for m in 0..MODELS {
+    for (m, &root_among) in roots.iter().enumerate() {
         let (mut alone, population) = overflowing(&[m], 4);
         let root = alone.models(population).unwrap()[0];
-        assert_eq!(state(&mut world, roots[m]), state(&mut alone, root), "model {m}");
+        assert_eq!(state(&mut world, root_among), state(&mut alone, root), "model {m}");
     }
     // The step that is passed over changes the scale, and nothing else.
     let (mut before, population) = overflowing(&[0, 1, 2], 1);
@@ -458,4 +458,44 @@ fn whole_models_of_halves_learn_and_are_the_same_eagerly() {
         }
         assert!(halves.0[4 * MODELS] < halves.0[0]);
     }
+}
+
+/// Makes two steps of a population of halves.
+fn train_two_steps(world: &mut World, population: Entity) {
+    let x = inputs(&[0, 1, 2]).mapv(bf16::from_f32);
+    let y = target().mapv(bf16::from_f32);
+    let before = world.parameters_to_vectors::<bf16>(population).unwrap();
+    for _ in 0..2 {
+        let y = Input::shared(y.view());
+        let losses = world.train_step::<bf16, bf16>(population, &x, y, &MSELoss::default());
+        assert!(losses.unwrap().iter().all(|loss| loss.is_finite()));
+    }
+    let after = world.parameters_to_vectors::<bf16>(population).unwrap();
+    assert!(before != after && after.iter().all(|number| number.is_finite()));
+}
+
+fn check_optimizer(optimizer: impl Component + Clone) -> (World, Entity) {
+    let mut world = World::new();
+    let dtype = Dtype::BF16;
+    let settings =
+        PopulationSettings { models: MODELS, dtype, seed: 5, ..PopulationSettings::default() };
+    let population = world.spawn_population_with(&network(), settings).unwrap();
+    world.insert(population, optimizer).unwrap();
+    train_two_steps(&mut world, population);
+    (world, population)
+}
+
+#[test]
+fn optimizers_evolution_and_sharing_take_halves() {
+    check_optimizer(AdamW { lr: 0.05, ..AdamW::default() });
+    check_optimizer(RMSprop { lr: 0.05, ..RMSprop::default() });
+    check_optimizer(Adafactor { lr: 0.05, ..Adafactor::default() });
+    check_optimizer(Rprop::default());
+    let (mut world, population) = check_optimizer(Adam { lr: 0.05, ..Adam::default() });
+    world.share_parameter(population, "0.weight").unwrap();
+    train_two_steps(&mut world, population);
+    let before = world.parameters_to_vectors::<bf16>(population).unwrap();
+    world.perturb(population, Noise::normal(0.1)).unwrap();
+    let after = world.parameters_to_vectors::<bf16>(population).unwrap();
+    assert!(before != after && after.iter().all(|number| number.is_finite()));
 }

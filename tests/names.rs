@@ -25,6 +25,8 @@ const NOTES: &[(&str, &str, &str)] = &[
     ("torch.nn", "RNNCellBase", "not offered: a base class"),
     ("torch.nn", "UninitializedBuffer", "`Declare::uninitialized`"),
     ("torch.nn", "UninitializedParameter", "`Declare::uninitialized`"),
+    ("torch.amp", "custom_bwd", "not needed: a gradient has the type of its value"),
+    ("torch.amp", "custom_fwd", "`Var::to` of the inputs of an op of your own"),
     ("torch.nn.functional", "upsample", "not offered: deprecated in torch, see `interpolate`"),
     ("torch.nn.functional", "upsample_bilinear", "not offered: deprecated in torch"),
     ("torch.nn.functional", "upsample_nearest", "not offered: deprecated in torch"),

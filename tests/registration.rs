@@ -481,10 +481,7 @@ fn parameters_are_f32_or_f64_and_drawn_as_they_can_be() {
     let root = world.models(brains).unwrap()[0];
     let counts = Value::parameter(array![1_i64].view());
     let error = world.register_parameter(root, "n", counts).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "parameter 'n': expected elements of a floating-point type, got i64"
-    );
+    assert_eq!(error.to_string(), "parameter 'n': expected elements of a float type, got i64");
     let eye = Value::drawn_parameter([2, 2, 2], Init::Eye);
     assert!(world.register_parameter(root, "n", eye).is_err());
     assert!(world.getattr(root, "n").is_err());

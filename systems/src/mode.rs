@@ -138,6 +138,13 @@ pub fn is_autocast_enabled(world: &World) -> bool {
     autocast_mode(world).is_some()
 }
 
+/// Says whether there is autocast for a kind of device: there are lists for both.
+///
+/// Source: `torch.amp.is_autocast_available`.
+pub fn is_autocast_available(device: Device) -> bool {
+    matches!(device, Device::Cpu | Device::Cuda)
+}
+
 /// Says whether parameters need gradients; without, they are frozen.
 ///
 /// # Errors

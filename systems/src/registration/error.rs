@@ -81,7 +81,7 @@ pub enum RegistrationError {
     #[error("Cannot set the submodule without a target name!")]
     NoTarget,
     /// Parameters can have elements of `f32` and `f64` only, for now.
-    #[error("parameter '{name}': expected elements of a floating-point type, got {given}")]
+    #[error("parameter '{name}': expected elements of a float type, got {given}")]
     Dtype {
         /// The name.
         name: String,
