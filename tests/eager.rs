@@ -7,6 +7,7 @@
 use ndarray::{ArrayD, IxDyn};
 use neurarch::bevy_ecs::prelude::*;
 use neurarch::components::losses::LossCall;
+use neurarch::components::module::DynModule;
 use neurarch::kernels::dtype::Element;
 use neurarch::prelude::*;
 use neurarch::systems::step::input_gradients;
@@ -309,6 +310,58 @@ fn containers_and_shared_modules() {
     same(&deep.push(BatchNorm1d::new(6)).push(Linear::new(6, 2)), &[Floats(&[4, 6])]);
     same(&Twice, &[Floats(&[4, 3])]);
     same(&Scaled, &[Floats(&[4, 3])]);
+    same(&Named, &[Floats(&[4, 3])]);
+    same(&LinearCrossEntropyLoss::new(3, 5), &[Floats(&[4, 3]), Indices(&[4], 5)]);
+}
+
+#[test]
+fn lazy_modules() {
+    fn line(layer: impl Module) {
+        same(&Sequential::new().push(layer), &[Floats(&[2, 3, 5])]);
+    }
+    fn square(layer: impl Module) {
+        same(&Sequential::new().push(layer), &[Floats(&[2, 3, 4, 4])]);
+    }
+    fn cube(layer: impl Module) {
+        same(&Sequential::new().push(layer), &[Floats(&[2, 2, 2, 3, 3])]);
+    }
+    line(LazyConv1d::new(2, 2));
+    cube(LazyConv3d::new(2, 2));
+    line(LazyConvTranspose1d::new(2, 2));
+    square(LazyConvTranspose2d::new(2, 2));
+    cube(LazyConvTranspose3d::new(2, 2));
+    square(LazyBatchNorm2d::default());
+    cube(LazyBatchNorm3d::default());
+    line(LazyInstanceNorm1d { becomes: tracking() });
+    square(LazyInstanceNorm2d::default());
+    cube(LazyInstanceNorm3d::default());
+}
+
+/// An instance norm that has something to keep.
+fn tracking() -> InstanceNorm1d {
+    InstanceNorm1d { affine: true, track_running_stats: true, ..InstanceNorm1d::new(0) }
+}
+
+/// Modules and parameters by name, and of a module that has no forward of its own.
+#[derive(Component, Clone, Debug, PartialEq)]
+struct Named;
+
+impl Module for Named {
+    fn declare(&self, declare: &mut Declare) {
+        let choices: [(&str, Box<dyn DynModule>); 2] =
+            [("fc", Box::new(Linear::new(3, 3))), ("norm", Box::new(BatchNorm1d::new(3)))];
+        declare.child("choices", ModuleDict::from_named(choices).unwrap());
+        let scales = [("left", Parameter::ones([3])), ("right", Parameter::ones([3]))];
+        declare.child("scales", ParameterDict::from_named(scales).unwrap());
+        let bare = BareModule::new().parameter("shift", [3], Init::Ones);
+        declare.child("bare", bare.child("fc", Linear::new(3, 2)));
+    }
+
+    fn forward(&self, call: &Call<'_>, x: Var) -> Var {
+        let x = call.child("choices.norm", &call.child("choices.fc", &x));
+        let x = x * call.parameter("scales.left") - call.parameter("scales.right");
+        call.child("bare.fc", &(x + call.parameter("bare.shift")).tanh())
+    }
 }
 
 /// Calls a child twice, and another whose weight is tied to it.

@@ -391,3 +391,37 @@ fn a_loaded_state_goes_on_where_it_was_saved() {
     go_on(&mut world, 1);
     assert_eq!(bits(&mut world, population)[1], after);
 }
+
+/// A model that moved into a group of models that had not learned yet lost its optimizer's state.
+#[test]
+fn a_model_that_joins_others_keeps_what_its_optimizer_knows() {
+    let run = |are_others_like_it: bool| {
+        let network = Sequential::new().push(Linear::new(3, 4)).push(Tanh).push(Linear::new(4, 2));
+        let mut world = World::new();
+        let brains = world.spawn_population(&network, 3, Seed(1)).unwrap();
+        world.insert(brains, SGD { lr: 0.1, momentum: 0.9, ..SGD::default() }).unwrap();
+        let [other, like_it, learner] = *world.models(brains).unwrap() else { unreachable!() };
+        let x = ndarray::Array3::<f32>::ones((3, 5, 3));
+        let y = ndarray::Array2::<i64>::zeros((3, 5));
+        if are_others_like_it {
+            world.setattr(other, "1", Value::module(Sigmoid)).unwrap();
+            world.setattr(like_it, "1", Value::module(ReLU)).unwrap();
+            world.forward(brains, &x).unwrap();
+        }
+        world.set_active(other, false).unwrap();
+        world.set_active(like_it, false).unwrap();
+        for step in 0..3 {
+            if step == 1 {
+                // Both join at the next step: first the other one, which has no momentum yet.
+                world.set_active(other, true).unwrap();
+                for root in [other, learner] {
+                    let module = world.module(root, "1").unwrap();
+                    world.entity_mut(module).insert(ReLU);
+                }
+            }
+            world.train_step(brains, &x, &y, &CrossEntropyLoss::default()).unwrap();
+        }
+        [other, learner].map(|root| world.state_dict(root).unwrap())
+    };
+    assert_eq!(run(true), run(false));
+}

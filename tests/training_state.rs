@@ -232,3 +232,52 @@ fn what_does_not_fit_is_an_error_and_changes_nothing() {
     assert!(error.contains("is not in all models"), "{error}");
     assert!(world.training_state(first).is_ok());
 }
+
+#[test]
+fn l_bfgs_goes_on_where_it_was_saved() {
+    let x =
+        Array3::from_shape_fn((MODELS, 5, 4), |(m, i, j)| ((m * 7 + i * 5 + j) % 13) as f32 / 6.0);
+    let y = Array3::from_shape_fn((MODELS, 5, 2), |(m, i, j)| ((m + i * 3 + j) % 5) as f32);
+    let spawn = || {
+        let mut world = World::new();
+        let net = Sequential::new().push(Linear::new(4, 3)).push(Tanh).push(Linear::new(3, 2));
+        let population = world.spawn_population(&net, MODELS, Seed(2)).unwrap();
+        let line_search_fn = Some(LineSearch::StrongWolfe);
+        world
+            .insert(population, LBFGS { max_iter: 3, line_search_fn, ..LBFGS::default() })
+            .unwrap();
+        (world, population)
+    };
+    let step = |world: &mut World, population: Entity| {
+        world
+            .step_with_closure(population, |world| {
+                world.zero_grad(population)?;
+                world.forward(population, &x)?;
+                let losses = world.loss::<f32, f32>(population, &y, &MSELoss::default())?;
+                world.backward(population)?;
+                Ok(losses.iter().map(|&loss| f64::from(loss)).collect())
+            })
+            .unwrap()
+    };
+    let (mut world, population) = spawn();
+    for _ in 0..3 {
+        step(&mut world, population);
+    }
+    let state = world.stacked_state_dict(population).unwrap();
+    let roots = world.models(population).unwrap().to_vec();
+    let saved: Vec<_> = roots.iter().map(|&root| world.training_state(root).unwrap()).collect();
+    let went_on = step(&mut world, population);
+    let (mut resumed, other) = spawn();
+    resumed.load_stacked_state_dict(other, &state, LoadOptions::default()).unwrap();
+    for (root, saved) in resumed.models(other).unwrap().to_vec().into_iter().zip(&saved) {
+        resumed.load_training_state(root, saved).unwrap();
+    }
+    assert_eq!(step(&mut resumed, other), went_on);
+    let (a, b) = (world.stacked_state_dict(population), resumed.stacked_state_dict(other));
+    assert_eq!(a.unwrap().iter().collect::<Vec<_>>(), b.unwrap().iter().collect::<Vec<_>>());
+    // A model without that optimizer.
+    let plain = resumed.spawn_population(&Linear::new(1, 1), 1, Seed(0)).unwrap();
+    let root = resumed.models(plain).unwrap()[0];
+    let error = resumed.load_training_state(root, &saved[0]).unwrap_err().to_string();
+    assert!(error.contains("has lbfgs.d, for which"), "{error}");
+}

@@ -11,6 +11,7 @@ use crate::components::registered::Value;
 use crate::components::state::{IncompatibleKeys, StateDict};
 use crate::kernels::dtype::Element;
 use crate::systems::access::AccessError;
+use crate::systems::hooks::Target;
 use crate::systems::lookup::{self, Attribute, LookupError};
 use crate::systems::registration::{self, RegistrationError};
 use crate::systems::state::dict::{self, StateDictError};
@@ -172,7 +173,7 @@ pub trait ModuleWorld {
     /// If the name or the value cannot be; torch's words.
     fn register_parameter(
         &mut self,
-        module: Entity,
+        target: impl Into<Target>,
         name: &str,
         value: Value,
     ) -> Result<(), RegistrationError>;
@@ -184,7 +185,7 @@ pub trait ModuleWorld {
     /// If the name or the value cannot be; torch's words.
     fn register_buffer(
         &mut self,
-        module: Entity,
+        target: impl Into<Target>,
         name: &str,
         value: Value,
         persistent: bool,
@@ -223,7 +224,7 @@ pub trait ModuleWorld {
     /// If the value cannot be assigned over what is there; torch's words.
     fn setattr(
         &mut self,
-        module: Entity,
+        target: impl Into<Target>,
         name: &str,
         value: Value,
     ) -> Result<(), RegistrationError>;
@@ -240,7 +241,7 @@ pub trait ModuleWorld {
     /// # Errors
     ///
     /// If there is nothing, torch's words, or something else is tied to it.
-    fn delattr(&mut self, module: Entity, name: &str) -> Result<(), RegistrationError>;
+    fn delattr(&mut self, target: impl Into<Target>, name: &str) -> Result<(), RegistrationError>;
 
     /// Gives the module at a dotted path: [`lookup::get_submodule`].
     ///
@@ -437,21 +438,21 @@ impl ModuleWorld for World {
 
     fn register_parameter(
         &mut self,
-        module: Entity,
+        target: impl Into<Target>,
         name: &str,
         value: Value,
     ) -> Result<(), RegistrationError> {
-        registration::register_parameter(self, module, name, value)
+        registration::register_parameter(self, target, name, value)
     }
 
     fn register_buffer(
         &mut self,
-        module: Entity,
+        target: impl Into<Target>,
         name: &str,
         value: Value,
         persistent: bool,
     ) -> Result<(), RegistrationError> {
-        registration::register_buffer(self, module, name, value, persistent)
+        registration::register_buffer(self, target, name, value, persistent)
     }
 
     fn register_module(
@@ -465,19 +466,19 @@ impl ModuleWorld for World {
 
     fn setattr(
         &mut self,
-        module: Entity,
+        target: impl Into<Target>,
         name: &str,
         value: Value,
     ) -> Result<(), RegistrationError> {
-        registration::setattr(self, module, name, value)
+        registration::setattr(self, target, name, value)
     }
 
     fn getattr(&mut self, module: Entity, name: &str) -> Result<Attribute, RegistrationError> {
         registration::getattr(self, module, name)
     }
 
-    fn delattr(&mut self, module: Entity, name: &str) -> Result<(), RegistrationError> {
-        registration::delattr(self, module, name)
+    fn delattr(&mut self, target: impl Into<Target>, name: &str) -> Result<(), RegistrationError> {
+        registration::delattr(self, target, name)
     }
 
     fn get_submodule(&mut self, module: Entity, target: &str) -> Result<Entity, LookupError> {

@@ -46,6 +46,54 @@ pub struct Lbfgs {
     n_iter: usize,
 }
 
+impl Lbfgs {
+    /// Lists all that is kept, by torch's names: each a shape and its numbers, row-major.
+    ///
+    /// Source: the state in `torch.optim.LBFGS.state_dict`.
+    pub fn state(&self) -> [(&'static str, Vec<usize>, Vec<f64>); 9] {
+        let (n, kept) = (self.direction.len(), self.history.len());
+        let history = self.history.iter();
+        let gradients = history.clone().flat_map(|(y, _, _)| y.iter().copied()).collect();
+        let steps = history.clone().flat_map(|(_, s, _)| s.iter().copied()).collect();
+        let number = |name, x: f64| (name, Vec::new(), vec![x]);
+        [
+            ("d", vec![n], self.direction.clone()),
+            number("t", self.size),
+            ("old_dirs", vec![kept, n], gradients),
+            ("old_stps", vec![kept, n], steps),
+            ("ro", vec![kept], history.map(|(_, _, ro)| *ro).collect()),
+            number("H_diag", self.scale),
+            ("prev_flat_grad", vec![self.previous.len()], self.previous.clone()),
+            number("prev_loss", self.previous_loss),
+            number("n_iter", self.n_iter as f64),
+        ]
+    }
+
+    /// Makes what [`state`](Lbfgs::state) lists of `n` parameters; `None` if something is missing or too short.
+    pub fn from_state(n: usize, numbers: impl Fn(&str) -> Option<Vec<f64>>) -> Option<Self> {
+        let number = |name| numbers(name)?.first().copied();
+        let (gradients, steps, ro) = (numbers("old_dirs")?, numbers("old_stps")?, numbers("ro")?);
+        let [direction, previous] = [numbers("d")?, numbers("prev_flat_grad")?];
+        let fits = |of: &[f64]| of.is_empty() || of.len() == n;
+        let all = n * ro.len();
+        if !fits(&direction) || !fits(&previous) || gradients.len() != all || steps.len() != all {
+            return None;
+        }
+        let row = |of: &[f64], place: usize| of[place * n..][..n].to_vec();
+        let history = ro.iter().enumerate();
+        let history = history.map(|(place, &ro)| (row(&gradients, place), row(&steps, place), ro));
+        Some(Lbfgs {
+            size: number("t")?,
+            history: history.collect(),
+            scale: number("H_diag")?,
+            previous_loss: number("prev_loss")?,
+            n_iter: number("n_iter")? as usize,
+            direction,
+            previous,
+        })
+    }
+}
+
 /// What a step needs next.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Ask {

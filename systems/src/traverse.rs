@@ -18,7 +18,8 @@ use neurarch_kernels::program::Role;
 use neurarch_kernels::shape::Type;
 
 use crate::access::{self, AccessError};
-use crate::sign;
+use crate::lookup::LookupError;
+use crate::sign::{self, SignError};
 
 /// How names are listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,9 +88,16 @@ pub(crate) fn owner(world: &World, module: Entity) -> Entity {
 /// Signs the population of a module, and finds the module there.
 pub(crate) fn locate(world: &mut World, module: Entity) -> Result<Spot, AccessError> {
     let not_a_module = || AccessError::NotAModule(module);
+    let (_, population) = sign::root_of(world, owner(world, module)).ok_or_else(not_a_module)?;
+    sign::refresh(world, population)?;
+    find(world, module)
+}
+
+/// Finds a module in its population, which was just signed.
+pub(crate) fn find(world: &World, module: Entity) -> Result<Spot, AccessError> {
+    let not_a_module = || AccessError::NotAModule(module);
     let owner = owner(world, module);
     let (root, population) = sign::root_of(world, owner).ok_or_else(not_a_module)?;
-    sign::refresh(world, population)?;
     let (group, member, _) = access::place(world, root)?;
     let position = world.get::<Columned>(owner).ok_or_else(not_a_module)?.0.position;
     let modules = group.modules.get(position).and_then(|modules| modules.get(member));
@@ -100,6 +108,29 @@ pub(crate) fn locate(world: &mut World, module: Entity) -> Result<Spot, AccessEr
     let found = world.get::<Population>(population).ok_or_else(not_a_module)?;
     let group = found.groups().iter().position(|group| Some(group.blueprint) == blueprint);
     Ok(Spot { population, group: group.ok_or_else(not_a_module)?, member, position })
+}
+
+/// Signs a population, and finds the modules at a dotted path: the first of each group, and how many there are.
+pub(crate) fn spots(
+    world: &mut World,
+    population: Entity,
+    path: &str,
+) -> Result<Vec<(Spot, usize)>, LookupError> {
+    sign::refresh(world, population).map_err(AccessError::from)?;
+    let found = world.get::<Population>(population);
+    let found = found.ok_or(AccessError::Sign(SignError::NotAPopulation(population)))?;
+    let mut spots = Vec::new();
+    for (number, group) in found.groups().iter().enumerate() {
+        let blueprint = world.resource::<Blueprints>().get(group.blueprint);
+        let Some(blueprint) = blueprint.filter(|_| !group.members.is_empty()) else { continue };
+        let position = blueprint.below(0, path).map_err(|(at, name)| LookupError::NoAttribute {
+            class: blueprint.positions[at].module.type_name(),
+            name: name.to_owned(),
+        })?;
+        let position = resolved(blueprint, position);
+        spots.push((Spot { population, group: number, member: 0, position }, group.members.len()));
+    }
+    Ok(spots)
 }
 
 /// Gives the position that a position is: the owner's, if it is a second name.

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::{Blueprint, Blueprints};
-use neurarch_components::population::Population;
+use neurarch_components::blueprint::Blueprint;
 use neurarch_components::registry::ModuleTypes;
 use neurarch_components::tree::Model;
 
@@ -12,9 +11,8 @@ use super::EditError;
 use super::draft::Draft;
 use crate::access::AccessError;
 use crate::hooks::Target;
-use crate::lookup::{LookupError, Names, named_children};
-use crate::sign::{self, SignError};
-use crate::traverse::{Spot, locate, owner};
+use crate::lookup::{Names, named_children};
+use crate::traverse::{Spot, locate, owner, spots};
 
 /// Modules that stand at one position of one blueprint and have equal lists of children.
 pub(super) struct Site {
@@ -68,20 +66,7 @@ pub(super) fn sites(world: &mut World, target: impl Into<Target>) -> Result<Vec<
         Target::Population(population, path) => (population, path),
         Target::All => return Err(EditError::AllModules),
     };
-    sign::refresh(world, population)?;
-    let found = world.get::<Population>(population).ok_or(SignError::NotAPopulation(population))?;
-    let mut spots = Vec::new();
-    for (number, group) in found.groups().iter().enumerate() {
-        let blueprint = world.resource::<Blueprints>().get(group.blueprint);
-        let Some(blueprint) = blueprint.filter(|_| !group.members.is_empty()) else { continue };
-        let position =
-            blueprint.below(0, &path).map_err(|(at, name)| LookupError::NoAttribute {
-                class: blueprint.positions[at].module.type_name(),
-                name: name.to_owned(),
-            })?;
-        let spot = Spot { population, group: number, member: 0, position };
-        spots.push((spot, group.members.len()));
-    }
+    let spots = spots(world, population, &path)?;
     let mut sites = Vec::new();
     for (spot, members) in spots {
         sites.extend(site(world, spot, &(0..members).collect::<Vec<_>>())?);

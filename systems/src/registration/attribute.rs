@@ -4,14 +4,16 @@ use bevy_ecs::prelude::*;
 use neurarch_components::registered::{Attributes, Entry, Value};
 use neurarch_kernels::program::Role;
 
-use super::module::{prepare, put_module, remove_child};
+use super::module::{check_use, prepare, put_modules, remove_children};
 use super::{
-    Gone, RegistrationError, check_name, check_ties, edit, put, put_parameter, register_buffer,
-    subject,
+    Gone, Put, RegistrationError, check_name, check_ties, edit, for_each_structure,
+    parameter_numbers, put, put_buffers, subject, subjects,
 };
+use crate::hooks::Target;
 use crate::lookup::{self, Attribute, Names};
+use crate::traverse::Spot;
 
-/// Assigns a value to a name of a module of a live model.
+/// Assigns a value to a name of a module of a live model, or of those of a population.
 ///
 /// A [`Value::Parameter`] and a [`Value::Module`] take the place of whatever has the name; a
 /// [`Value::Buffer`] is registered; a tensor replaces the numbers of a buffer; [`Value::None`] keeps the name
@@ -25,7 +27,7 @@ use crate::lookup::{self, Attribute, Names};
 /// Source: `torch.nn.Module.__setattr__`. Names with dots are refused for modules, too.
 pub fn setattr(
     world: &mut World,
-    module: Entity,
+    target: impl Into<Target>,
     name: &str,
     value: Value,
 ) -> Result<(), RegistrationError> {
@@ -34,98 +36,230 @@ pub fn setattr(
         Value::Buffer { .. } => "buffer",
         _ => "module",
     };
-    let (at, names) = subject(world, module, what)?;
-    let is_parameter = Names::entry(&names.registered.parameters, name).is_some();
-    let buffer = Names::entry(&names.registered.buffers, name);
-    let child = names.child(world, name);
-    let wrong = |what, expected| {
-        let (name, given) = (name.to_owned(), value.typename(names.dtype));
-        Err(RegistrationError::AssignKind { what, name, given, expected })
-    };
-    match &value {
-        Value::Parameter(_) => {
-            check_name("parameter", name)?;
-            if names.is_of_type(name) {
-                return Err(RegistrationError::Exists { name: name.to_owned() });
-            }
-            let gone = buffer.map(|_| Gone::Buffer).into_iter().chain(child.map(Gone::Child));
-            put_parameter(world, &at, &names, name, value, gone.collect())?;
-            forget(world, &names, name);
-        }
-        Value::None if is_parameter => {
-            put(world, &at, &names, Role::Parameter, name, None, true, Vec::new())?;
-        }
-        _ if is_parameter => return wrong("parameter", "torch.nn.Parameter or None"),
-        Value::Module(_) => {
-            check_name("module", name)?;
-            let value = prepare(world, &names, name, value)?;
-            if buffer.is_some() {
-                delattr(world, module, name)?;
-            }
-            put_module(world, &at, &names, name, &value)?;
-            forget(world, &names, name);
-        }
-        Value::None if child.is_some() => {
-            let value = prepare(world, &names, name, value)?;
-            put_module(world, &at, &names, name, &value)?;
-        }
-        _ if child.is_some() => {
-            return wrong("child module", "torch.nn.Module or None");
-        }
-        Value::Other(_) if buffer.is_some() => {
-            return wrong("buffer", "torch.nn.Buffer, torch.Tensor or None");
-        }
-        Value::Buffer { persistent, .. } => {
-            let persistent = *persistent;
-            register_buffer(world, module, name, value, persistent)?;
-        }
-        _ if buffer.is_some() => {
-            let persistent = buffer.is_some_and(|buffer| buffer.persistent);
-            register_buffer(world, module, name, value, persistent)?;
-        }
-        _ => {
-            forget(world, &names, name);
-            let mut entity = world.entity_mut(names.entity);
-            let mut kept = entity.take::<Attributes>().unwrap_or_default();
-            kept.0.push((name.to_owned(), value));
-            entity.insert(kept);
+    let subjects = subjects(world, target.into(), what)?;
+    let mut ways: Vec<(Way, Vec<(Spot, Names)>)> = Vec::new();
+    for (at, names) in subjects {
+        let way = Way::of(world, &names, name, &value)?;
+        match ways.iter_mut().find(|(known, _)| *known == way) {
+            Some((_, of)) => of.push((at, names)),
+            None => ways.push((way, vec![(at, names)])),
         }
     }
-    Ok(())
+    ways.iter().try_for_each(|(way, subjects)| way.go(world, subjects, name, &value))
 }
 
-/// Drops a kept value.
-fn forget(world: &mut World, names: &Names, name: &str) -> bool {
-    let Some(mut kept) = world.get_mut::<Attributes>(names.entity) else { return false };
-    let before = kept.0.len();
-    kept.0.retain(|(known, _)| known != name);
-    kept.0.len() < before
+/// What an assignment comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// A parameter comes, in the place of whatever has the name.
+    Parameter,
+    /// A parameter loses its value.
+    NoParameter,
+    /// A module comes, in the place of whatever has the name.
+    Module,
+    /// A child loses its module.
+    NoModule,
+    /// A buffer is registered, or gets other numbers.
+    Buffer { persistent: bool },
+    /// The value is only kept.
+    Kept,
 }
 
-/// Deletes what a module of a live model has under a name: a parameter, a buffer, a child with all below it,
-/// or a kept value.
+impl Way {
+    /// Chooses and checks, in torch's order and words.
+    fn of(
+        world: &World,
+        names: &Names,
+        name: &str,
+        value: &Value,
+    ) -> Result<Self, RegistrationError> {
+        let is_parameter = Names::entry(&names.registered.parameters, name).is_some();
+        let buffer = Names::entry(&names.registered.buffers, name);
+        let is_child = names.child(world, name).is_some();
+        let wrong = |what, expected| {
+            let (name, given) = (name.to_owned(), value.typename(names.dtype));
+            Err(RegistrationError::AssignKind { what, name, given, expected })
+        };
+        Ok(match value {
+            Value::Parameter(_) => {
+                check_name("parameter", name)?;
+                if names.is_of_type(name) {
+                    return Err(RegistrationError::Exists { name: name.to_owned() });
+                }
+                Way::Parameter
+            }
+            Value::None if is_parameter => Way::NoParameter,
+            _ if is_parameter => return wrong("parameter", "torch.nn.Parameter or None"),
+            Value::Module(_) => {
+                check_name("module", name)?;
+                Way::Module
+            }
+            Value::None if is_child => Way::NoModule,
+            _ if is_child => return wrong("child module", "torch.nn.Module or None"),
+            Value::Other(_) if buffer.is_some() => {
+                return wrong("buffer", "torch.nn.Buffer, torch.Tensor or None");
+            }
+            Value::Buffer { persistent, .. } => Way::Buffer { persistent: *persistent },
+            _ => match buffer {
+                Some(buffer) => Way::Buffer { persistent: buffer.persistent },
+                None => Way::Kept,
+            },
+        })
+    }
+
+    /// Does it.
+    fn go(
+        self,
+        world: &mut World,
+        subjects: &[(Spot, Names)],
+        name: &str,
+        value: &Value,
+    ) -> Result<(), RegistrationError> {
+        match self {
+            Way::Parameter => {
+                let numbers = for_each_structure(subjects, |names| {
+                    parameter_numbers(world, names, name, value.clone())
+                })?;
+                let puts = subjects.iter().zip(&numbers).map(|((at, names), numbers)| {
+                    let buffer = Names::entry(&names.registered.buffers, name);
+                    let child = names.child(world, name);
+                    let gone = buffer.map(|_| Gone::Buffer).into_iter();
+                    let gone = gone.chain(child.map(Gone::Child)).collect();
+                    Put { at, names, numbers: numbers.as_ref(), gone }
+                });
+                let puts: Vec<_> = puts.collect();
+                put(world, Role::Parameter, name, true, &puts)?;
+                forget(world, subjects, name);
+            }
+            Way::NoParameter => {
+                let puts = subjects.iter().map(|(at, names)| Put {
+                    at,
+                    names,
+                    numbers: None,
+                    gone: Vec::new(),
+                });
+                put(world, Role::Parameter, name, true, &puts.collect::<Vec<_>>())?;
+            }
+            Way::Module | Way::NoModule => {
+                let values = for_each_structure(subjects, |names| {
+                    prepare(world, names, name, value.clone())
+                })?;
+                delete(world, subjects, name, false)?;
+                put_modules(world, name, subjects, &values)?;
+                forget(world, subjects, name);
+            }
+            Way::Buffer { persistent } => put_buffers(world, subjects, name, value, persistent)?,
+            Way::Kept => {
+                forget(world, subjects, name);
+                for (_, names) in subjects {
+                    let mut entity = world.entity_mut(names.entity);
+                    let mut kept = entity.take::<Attributes>().unwrap_or_default();
+                    kept.0.push((name.to_owned(), value.clone()));
+                    entity.insert(kept);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Drops kept values; says whether there were some.
+fn forget(world: &mut World, subjects: &[(Spot, Names)], name: &str) -> bool {
+    let mut were_there = false;
+    for (_, names) in subjects {
+        let Some(mut kept) = world.get_mut::<Attributes>(names.entity) else { continue };
+        let before = kept.0.len();
+        kept.0.retain(|(known, _)| known != name);
+        were_there |= kept.0.len() < before;
+    }
+    were_there
+}
+
+/// Deletes what a module of a live model, or that of every model of a population, has under a name: a parameter, a
+/// buffer, a child with all below it, or a kept value.
 ///
 /// # Errors
 ///
 /// [`RegistrationError::NoAttribute`] if there is nothing; [`RegistrationError::InUse`] if something that
 /// stays is tied to it, which torch allows. Nothing is changed then.
 ///
+/// # Example
+///
+/// ```
+/// # use bevy_ecs::prelude::*;
+/// # use neurarch_components::{layers::*, population::Population, registered::Value};
+/// # use neurarch_kernels::dtype::Dtype;
+/// # use neurarch_systems::{registration::*, spawn::spawn_population, traverse::*};
+/// # let mut world = World::new();
+/// let brain = Sequential::new().push(Linear::new(2, 1));
+/// let brains = spawn_population(&mut world, &brain, 3, 3, 7, Dtype::F32)?;
+/// // In all models at once.
+/// setattr(&mut world, (brains, "0"), "scale", Value::parameter(ndarray::array![0.5_f32].view()))?;
+/// delattr(&mut world, (brains, "0"), "bias")?;
+/// let root = world.get::<Population>(brains).unwrap().models()[2];
+/// let names = named_parameters(&mut world, root, Listing::default())?;
+/// assert_eq!(names.iter().map(|of| of.name.as_str()).collect::<Vec<_>>(), ["0.weight", "0.scale"]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// Source: `torch.nn.Module.__delattr__`.
-pub fn delattr(world: &mut World, module: Entity, name: &str) -> Result<(), RegistrationError> {
-    let (at, names) = subject(world, module, "module")?;
-    let mut registered = names.registered.clone();
+pub fn delattr(
+    world: &mut World,
+    target: impl Into<Target>,
+    name: &str,
+) -> Result<(), RegistrationError> {
+    let subjects = subjects(world, target.into(), "module")?;
+    for (_, names) in &subjects {
+        let is_kept = || {
+            let kept = world.get::<Attributes>(names.entity);
+            kept.is_some_and(|kept| kept.0.iter().any(|(known, _)| known == name))
+        };
+        let is_there = Names::entry(&names.registered.parameters, name).is_some()
+            || Names::entry(&names.registered.buffers, name).is_some()
+            || names.child(world, name).is_some()
+            || is_kept();
+        if !is_there {
+            let (class, name) = (names.class, name.to_owned());
+            return Err(RegistrationError::NoAttribute { class, name });
+        }
+    }
+    delete(world, &subjects, name, true)
+}
+
+/// Deletes what some modules have under a name; children and kept values, too, or parameters and buffers alone.
+fn delete(
+    world: &mut World,
+    subjects: &[(Spot, Names)],
+    name: &str,
+    children_too: bool,
+) -> Result<(), RegistrationError> {
+    let Some((first, _)) = subjects.first() else { return Ok(()) };
     let is_other = |entry: &Entry| entry.name != name;
-    if Names::entry(&registered.parameters, name).is_some() {
-        check_ties(world, &at, &registered, name)?;
-        registered.parameters.retain(is_other);
-        edit(world, &names, Some(registered), name)?;
-    } else if Names::entry(&registered.buffers, name).is_some() {
-        registered.buffers.retain(is_other);
-        edit(world, &names, Some(registered), name)?;
-    } else if let Some(child) = names.child(world, name) {
-        remove_child(world, &at, child)?;
-    } else if !forget(world, &names, name) {
-        return Err(RegistrationError::NoAttribute { class: names.class, name: name.to_owned() });
+    let (mut lists, mut children, mut kept) = (Vec::new(), Vec::new(), Vec::new());
+    for (number, (at, names)) in subjects.iter().enumerate() {
+        let mut registered = names.registered.clone();
+        if Names::entry(&registered.parameters, name).is_some() {
+            check_ties(world, at, &registered, name)?;
+            registered.parameters.retain(is_other);
+            lists.push((names.entity, Some(registered)));
+        } else if Names::entry(&registered.buffers, name).is_some() {
+            registered.buffers.retain(is_other);
+            lists.push((names.entity, Some(registered)));
+        } else if let Some(child) = names.child(world, name) {
+            check_use(world, at, child)?;
+            children.push((at, child));
+        } else {
+            kept.push(number);
+        }
+    }
+    if !lists.is_empty() {
+        edit(world, first.population, lists, name)?;
+    }
+    if children_too {
+        remove_children(world, first.population, &children)?;
+        for number in kept {
+            forget(world, &subjects[number..=number], name);
+        }
     }
     Ok(())
 }

@@ -13,6 +13,9 @@ use crate::spawn::SpawnError;
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RegistrationError {
+    /// What is registered belongs to one module, or to the same one of each model of a population.
+    #[error("expected a module, or a population and a path, got all modules")]
+    AllModules,
     /// The name is empty; torch's words.
     #[error("{what} name can't be empty string \"\"")]
     EmptyName {
@@ -141,7 +144,8 @@ impl RegistrationError {
             | RegistrationError::NoAttribute { .. }
             | RegistrationError::Lookup(_) => "AttributeError",
             RegistrationError::NoTarget => "ValueError",
-            RegistrationError::Dtype { .. }
+            RegistrationError::AllModules
+            | RegistrationError::Dtype { .. }
             | RegistrationError::InUse { .. }
             | RegistrationError::Hook { .. }
             | RegistrationError::Init(_)

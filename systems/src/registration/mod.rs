@@ -1,5 +1,6 @@
 //! Registration: parameters, buffers and children come and go in one model, which moves to another
-//! blueprint; its neighbors do not notice.
+//! blueprint; its neighbors do not notice. Or in all models of a population at once, with `(population, path)` as the
+//! target: checked for all, done in all, signed once. Registration hooks are then called once for each structure.
 //!
 //! The checks, their order and their words are torch's. What is still there by name and type keeps its
 //! numbers, its gradient and its optimizer state; what is new starts with the numbers that are given.
@@ -26,13 +27,13 @@ pub use error::RegistrationError;
 pub use module::{register_module, set_submodule};
 
 use crate::access::AccessError;
-use crate::hooks::panic_message;
+use crate::hooks::{Target, panic_message};
 use crate::init;
 use crate::lookup::{Child, Names};
 use crate::sign::{self, SignError};
-use crate::traverse::{Spot, locate, owner};
-use module::remove_child;
+use crate::traverse::{Spot, find, locate, owner, spots};
 pub(crate) use module::{Sapling, check_going, prepare};
+use module::{check_use, remove_children};
 
 /// Finds the module that is to be edited; `what` is what an entity without layer component is told.
 fn subject(
@@ -51,6 +52,46 @@ fn subject(
     Ok((at, names))
 }
 
+/// Finds the modules that are to be edited: one, or that of every model of a population.
+fn subjects(
+    world: &mut World,
+    target: Target,
+    what: &'static str,
+) -> Result<Vec<(Spot, Names)>, RegistrationError> {
+    let (population, path) = match target {
+        Target::Module(module) => return Ok(vec![subject(world, module, what)?]),
+        Target::Population(population, path) => (population, path),
+        Target::All => return Err(RegistrationError::AllModules),
+    };
+    let mut subjects = Vec::new();
+    for (spot, members) in spots(world, population, &path)? {
+        for (member, &module) in spot.group(world).modules[spot.position].iter().enumerate() {
+            debug_assert!(member < members);
+            let names = Names::of(world, module).ok_or(AccessError::NotAModule(module))?;
+            subjects.push((Spot { member, ..spot }, names));
+        }
+    }
+    Ok(subjects)
+}
+
+/// Gives each subject what `of` gives for the first one of its structure.
+fn for_each_structure<T: Clone>(
+    subjects: &[(Spot, Names)],
+    mut of: impl FnMut(&Names) -> Result<T, RegistrationError>,
+) -> Result<Vec<T>, RegistrationError> {
+    let mut last: Option<(usize, T)> = None;
+    let mut all = Vec::with_capacity(subjects.len());
+    for (at, names) in subjects {
+        let made = match last.take() {
+            Some((group, made)) if group == at.group => made,
+            _ => of(names)?,
+        };
+        all.push(made.clone());
+        last = Some((at.group, made));
+    }
+    Ok(all)
+}
+
 /// Refuses names that nothing can have. torch asks for the dot before it asks whether it is empty.
 fn check_name(what: &'static str, name: &str) -> Result<(), RegistrationError> {
     if name.contains('.') {
@@ -59,7 +100,8 @@ fn check_name(what: &'static str, name: &str) -> Result<(), RegistrationError> {
     if name.is_empty() { Err(RegistrationError::EmptyName { what }) } else { Ok(()) }
 }
 
-/// Registers a parameter of a module of a live model, in the place of the one of that name or as the last.
+/// Registers a parameter of a module of a live model, or of those of a population, in the place of the one of that
+/// name or as the last.
 ///
 /// `value` is a [`Value::Parameter`], or [`Value::None`] for a name without a value, which neither
 /// `named_parameters` nor a state dict has.
@@ -91,28 +133,37 @@ fn check_name(what: &'static str, name: &str) -> Result<(), RegistrationError> {
 /// Source: `torch.nn.Module.register_parameter`.
 pub fn register_parameter(
     world: &mut World,
-    module: Entity,
+    target: impl Into<Target>,
     name: &str,
     value: Value,
 ) -> Result<(), RegistrationError> {
-    let (at, names) = subject(world, module, "parameter")?;
+    let subjects = subjects(world, target.into(), "parameter")?;
     check_name("parameter", name)?;
-    let is_known = Names::entry(&names.registered.parameters, name).is_some();
-    if !is_known && names.has(world, name) {
-        return Err(RegistrationError::Exists { name: name.to_owned() });
+    for (_, names) in &subjects {
+        let is_known = Names::entry(&names.registered.parameters, name).is_some();
+        if !is_known && names.has(world, name) {
+            return Err(RegistrationError::Exists { name: name.to_owned() });
+        }
     }
-    put_parameter(world, &at, &names, name, value, Vec::new())
+    let numbers = for_each_structure(&subjects, |names| {
+        parameter_numbers(world, names, name, value.clone())
+    })?;
+    let puts = subjects.iter().zip(&numbers).map(|((at, names), numbers)| Put {
+        at,
+        names,
+        numbers: numbers.as_ref(),
+        gone: Vec::new(),
+    });
+    put(world, Role::Parameter, name, true, &puts.collect::<Vec<_>>())
 }
 
-/// [`register_parameter`] of what was checked; what is in `gone` goes.
-fn put_parameter(
-    world: &mut World,
-    at: &Spot,
+/// Checks what a parameter is to be, and asks the registration hooks; gives its numbers.
+fn parameter_numbers(
+    world: &World,
     names: &Names,
     name: &str,
     value: Value,
-    gone: Vec<Gone>,
-) -> Result<(), RegistrationError> {
+) -> Result<Option<Numbers>, RegistrationError> {
     let check = |value: &Value| match value {
         Value::None | Value::Parameter(_) => Ok(()),
         other => Err(RegistrationError::Kind {
@@ -134,10 +185,11 @@ fn put_parameter(
             return Err(RegistrationError::Dtype { name: name.to_owned(), given });
         }
     }
-    put(world, at, names, Role::Parameter, name, value.numbers(), true, gone)
+    Ok(value.numbers().cloned())
 }
 
-/// Registers a buffer of a module of a live model, in the place of the one of that name or as the last.
+/// Registers a buffer of a module of a live model, or of those of a population, in the place of the one of that name
+/// or as the last.
 ///
 /// `value` is a [`Value::Tensor`], [`Value::Buffer`] or [`Value::Parameter`], whose numbers are taken, or
 /// [`Value::None`]. A state dict has it if it is `persistent`.
@@ -149,30 +201,51 @@ fn put_parameter(
 /// Source: `torch.nn.Module.register_buffer`.
 pub fn register_buffer(
     world: &mut World,
-    module: Entity,
+    target: impl Into<Target>,
     name: &str,
     value: Value,
     persistent: bool,
 ) -> Result<(), RegistrationError> {
-    let (at, names) = subject(world, module, "buffer")?;
+    let subjects = subjects(world, target.into(), "buffer")?;
+    put_buffers(world, &subjects, name, &value, persistent)
+}
+
+fn put_buffers(
+    world: &mut World,
+    subjects: &[(Spot, Names)],
+    name: &str,
+    value: &Value,
+    persistent: bool,
+) -> Result<(), RegistrationError> {
     check_name("buffer", name)?;
-    let is_known = Names::entry(&names.registered.buffers, name).is_some();
-    if !is_known && names.has(world, name) {
-        return Err(RegistrationError::Exists { name: name.to_owned() });
+    for (_, names) in subjects {
+        let is_known = Names::entry(&names.registered.buffers, name).is_some();
+        if !is_known && names.has(world, name) {
+            return Err(RegistrationError::Exists { name: name.to_owned() });
+        }
     }
-    let check = |value: &Value| match value.is_none() || value.numbers().is_some() {
-        true => Ok(()),
-        false => Err(RegistrationError::Kind {
-            what: "buffer",
-            name: name.to_owned(),
-            given: value.typename(names.dtype),
-            expected: "torch Tensor or None",
-        }),
-    };
-    check(&value)?;
-    let value = ask(world, HookKind::BufferRegistration, &names, name, value)?;
-    check(&value)?;
-    put(world, &at, &names, Role::Buffer, name, value.numbers(), persistent, Vec::new())
+    let numbers = for_each_structure(subjects, |names| {
+        let check = |value: &Value| match value.is_none() || value.numbers().is_some() {
+            true => Ok(()),
+            false => Err(RegistrationError::Kind {
+                what: "buffer",
+                name: name.to_owned(),
+                given: value.typename(names.dtype),
+                expected: "torch Tensor or None",
+            }),
+        };
+        check(value)?;
+        let value = ask(world, HookKind::BufferRegistration, names, name, value.clone())?;
+        check(&value)?;
+        Ok(value.numbers().cloned())
+    })?;
+    let puts = subjects.iter().zip(&numbers).map(|((at, names), numbers)| Put {
+        at,
+        names,
+        numbers: numbers.as_ref(),
+        gone: Vec::new(),
+    });
+    put(world, Role::Buffer, name, persistent, &puts.collect::<Vec<_>>())
 }
 
 /// Calls the registration hooks; gives what is to be registered.
@@ -214,95 +287,127 @@ enum Gone {
     Child(Child),
 }
 
-/// Writes down a parameter or buffer, and gives it its numbers.
-#[expect(clippy::too_many_arguments, reason = "what register_parameter and register_buffer share")]
-fn put(
-    world: &mut World,
-    at: &Spot,
-    names: &Names,
-    role: Role,
-    name: &str,
-    numbers: Option<&Numbers>,
-    persistent: bool,
+/// A parameter or buffer that one module gets.
+struct Put<'a> {
+    at: &'a Spot,
+    names: &'a Names,
+    numbers: Option<&'a Numbers>,
     gone: Vec<Gone>,
-) -> Result<(), RegistrationError> {
-    let ty = numbers.map(|numbers| numbers.ty(names.dtype));
-    if let (Some(Numbers::Drawn { init, .. }), Some(ty)) = (numbers, &ty) {
-        let slot = Slot { name: name.to_owned(), role, position: 0, index: 0, ty: ty.clone() };
-        init::check(name, &slot, init)?;
-    }
-    let is_parameter = role == Role::Parameter;
-    let list = |registered: &mut Registered, ty: Option<Type>| {
-        if gone.contains(&Gone::Buffer) {
+}
+
+impl Put<'_> {
+    /// Gives what the module has afterwards, the new entry with that type.
+    fn listed(&self, role: Role, name: &str, ty: Option<Type>, persistent: bool) -> Registered {
+        let mut registered = self.names.registered.clone();
+        if self.gone.contains(&Gone::Buffer) {
             registered.buffers.retain(|entry| entry.name != name);
         }
-        let entries = match is_parameter {
-            true => &mut registered.parameters,
-            false => &mut registered.buffers,
+        let entries = match role {
+            Role::Buffer => &mut registered.buffers,
+            _ => &mut registered.parameters,
         };
         let entry = Entry { name: name.to_owned(), ty, persistent, uninitialized: false };
         match entries.iter_mut().find(|entry| entry.name == name) {
             Some(known) => *known = entry,
             None => entries.push(entry),
         }
-    };
-    let known = if is_parameter { &names.registered.parameters } else { &names.registered.buffers };
-    let known = Names::entry(known, name).is_some_and(|entry| entry.ty.is_some());
-    if is_parameter && known {
-        check_ties(world, at, &names.registered, name)?;
+        registered
     }
-    if known {
-        // What was there goes first, so that nothing of it is left: no gradient, no optimizer state.
-        let mut registered = names.registered.clone();
-        list(&mut registered, None);
-        edit(world, names, Some(registered), name)?;
+
+    /// Gives the type that the new entry has.
+    fn ty(&self) -> Option<Type> {
+        self.numbers.map(|numbers| numbers.ty(self.names.dtype))
     }
-    for gone in &gone {
-        if let Gone::Child(child) = gone {
-            remove_child(world, at, *child)?;
+
+    /// Says whether there is something with numbers under the name.
+    fn is_known(&self, role: Role, name: &str) -> bool {
+        let registered = &self.names.registered;
+        let known = if role == Role::Buffer { &registered.buffers } else { &registered.parameters };
+        Names::entry(known, name).is_some_and(|entry| entry.ty.is_some())
+    }
+
+    fn check(&self, world: &World, role: Role, name: &str) -> Result<(), RegistrationError> {
+        if let (Some(Numbers::Drawn { init, .. }), Some(ty)) = (self.numbers, self.ty()) {
+            let slot = Slot { name: name.to_owned(), role, position: 0, index: 0, ty };
+            init::check(name, &slot, init)?;
         }
-    }
-    if known && ty.is_none() {
-        return Ok(());
-    }
-    let mut registered = names.registered.clone();
-    list(&mut registered, ty);
-    edit(world, names, Some(registered), name)?;
-    match numbers {
-        None => Ok(()),
-        Some(Numbers::Given(tensor)) => {
-            write(world, names.entity, role, name, &tensor.to_native());
-            Ok(())
+        if role == Role::Parameter && self.is_known(role, name) {
+            check_ties(world, self.at, &self.names.registered, name)?;
         }
-        Some(Numbers::Drawn { init, .. }) => {
-            let at = locate(world, names.entity)?;
-            let blueprint = at.blueprint(world);
-            let slot = match is_parameter {
-                true => blueprint.parameter(at.position, name),
-                false => blueprint.buffer(at.position, name),
-            };
-            if let Some(slot) = slot {
-                init::draw(world, &at, slot, init.clone());
-            }
-            Ok(())
-        }
+        Ok(())
     }
 }
 
-/// Gives a module another list, or the one that its type declares, and signs its model; a tie of `name` goes.
-/// If the model is none then, everything is put back.
+/// Writes down a parameter or buffer of one module, or of those of a population, and gives it its numbers.
+fn put(
+    world: &mut World,
+    role: Role,
+    name: &str,
+    persistent: bool,
+    puts: &[Put<'_>],
+) -> Result<(), RegistrationError> {
+    let Some(population) = puts.first().map(|put| put.names.population) else { return Ok(()) };
+    puts.iter().try_for_each(|put| put.check(world, role, name))?;
+    let children: Vec<_> = puts
+        .iter()
+        .flat_map(|put| {
+            put.gone.iter().filter_map(move |gone| match gone {
+                Gone::Child(child) => Some((put.at, *child)),
+                Gone::Buffer => None,
+            })
+        })
+        .collect();
+    children.iter().try_for_each(|(at, child)| check_use(world, at, *child))?;
+    // What was there goes first, so that nothing of it is left: no gradient, no optimizer state.
+    let known = puts.iter().filter(|put| put.is_known(role, name));
+    let cleared: Vec<_> = known
+        .map(|put| (put.names.entity, Some(put.listed(role, name, None, persistent))))
+        .collect();
+    if !cleared.is_empty() {
+        edit(world, population, cleared, name)?;
+    }
+    remove_children(world, population, &children)?;
+    let missing = puts.iter().filter(|put| put.ty().is_some() || !put.is_known(role, name));
+    let lists: Vec<_> = missing
+        .map(|put| (put.names.entity, Some(put.listed(role, name, put.ty(), persistent))))
+        .collect();
+    if !lists.is_empty() {
+        edit(world, population, lists, name)?;
+    }
+    for put in puts {
+        match put.numbers {
+            None => {}
+            Some(Numbers::Given(tensor)) => {
+                write(world, put.names.entity, role, name, &tensor.to_native());
+            }
+            Some(Numbers::Drawn { init, .. }) => {
+                let at = find(world, put.names.entity)?;
+                let blueprint = at.blueprint(world);
+                let slot = match role {
+                    Role::Buffer => blueprint.buffer(at.position, name),
+                    _ => blueprint.parameter(at.position, name),
+                };
+                if let Some(slot) = slot {
+                    init::draw(world, &at, slot, init.clone());
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Gives modules of a population other lists, or the ones that their types declare, and signs the models; a tie of
+/// `name` goes. If a model is none then, everything is put back.
 fn edit(
     world: &mut World,
-    names: &Names,
-    registered: Option<Registered>,
+    population: Entity,
+    lists: Vec<(Entity, Option<Registered>)>,
     name: &str,
 ) -> Result<(), SignError> {
-    let before = world.get::<Registered>(names.entity).cloned();
-    let ties = world.get::<Ties>(names.entity).cloned();
-    let set = |world: &mut World, registered: Option<Registered>, ties: Option<Ties>| {
-        let Ok(mut entity) = world.get_entity_mut(names.entity) else { return };
+    let set = |world: &mut World, at: Entity, registered, ties: Option<Ties>| {
+        let Ok(mut entity) = world.get_entity_mut(at) else { return };
         match registered {
-            Some(registered) => entity.insert(registered),
+            Some(registered) => entity.insert::<Registered>(registered),
             None => entity.remove::<Registered>(),
         };
         match ties.filter(|ties| !ties.0.is_empty()) {
@@ -310,15 +415,20 @@ fn edit(
             None => drop(entity.remove::<Ties>()),
         }
     };
-    let kept = ties
-        .as_ref()
-        .map(|ties| Ties(ties.0.iter().filter(|tie| tie.parameter != name).cloned().collect()));
-    set(world, registered, kept);
-    let result = sign::refresh(world, names.population);
+    let mut before = Vec::with_capacity(lists.len());
+    for (at, registered) in lists {
+        let ties = world.get::<Ties>(at).cloned();
+        before.push((at, world.get::<Registered>(at).cloned(), ties.clone()));
+        let others = |ties: Ties| ties.0.into_iter().filter(|tie| tie.parameter != name).collect();
+        set(world, at, registered, ties.map(|ties| Ties(others(ties))));
+    }
+    let result = sign::refresh(world, population);
     if result.is_err() {
-        set(world, before, ties);
-        // It was a model before.
-        sign::refresh(world, names.population)?;
+        for (at, registered, ties) in before {
+            set(world, at, registered, ties);
+        }
+        // They were models before.
+        sign::refresh(world, population)?;
     }
     result
 }
@@ -354,7 +464,7 @@ pub(crate) fn retype(
     entry.into_iter().for_each(|entry| {
         (entry.ty, entry.uninitialized) = (Some(ty.clone()), false);
     });
-    edit(world, &names, Some(registered), "")?;
+    edit(world, names.population, vec![(names.entity, Some(registered))], "")?;
     write(world, module, slot.role, &name, numbers);
     Ok(())
 }

@@ -57,7 +57,8 @@ pub fn register_module(
     }
     check_name("module", name)?;
     let value = prepare(world, &names, name, value)?;
-    put_module(world, &at, &names, name, &value)
+    let mut new = put_modules(world, name, &[(at, names)], &[value])?;
+    Ok(new.pop().flatten())
 }
 
 /// Calls the registration hooks, and checks that what they give can be spawned.
@@ -84,44 +85,61 @@ fn check_module(names: &Names, value: &Value) -> Result<(), RegistrationError> {
     }
 }
 
-/// [`register_module`] of what was prepared.
-pub(super) fn put_module(
+/// [`register_module`] of what was prepared, in one module or in those of a population.
+pub(super) fn put_modules(
     world: &mut World,
-    at: &Spot,
-    names: &Names,
     name: &str,
-    value: &Value,
-) -> Result<Option<Entity>, RegistrationError> {
-    let old = names.child(world, name);
-    if let Some(old) = old {
-        check_use(world, at, old)?;
-    }
-    let new = match value {
-        Value::Module(module) => {
-            Sapling::of(world, &**module, names.dtype)?.plant(world, names.entity, name)
+    subjects: &[(Spot, Names)],
+    values: &[Value],
+) -> Result<Vec<Option<Entity>>, RegistrationError> {
+    let Some((first, _)) = subjects.first() else { return Ok(Vec::new()) };
+    let population = first.population;
+    let mut olds = Vec::with_capacity(subjects.len());
+    let mut saplings: Vec<(usize, Option<Sapling>)> = Vec::new();
+    for ((at, names), value) in subjects.iter().zip(values) {
+        let old = names.child(world, name);
+        old.map_or(Ok(()), |old| check_use(world, at, old))?;
+        olds.push(old);
+        if saplings.last().is_none_or(|(group, _)| *group != at.group) {
+            let sapling = match value {
+                Value::Module(module) => Some(Sapling::of(world, &**module, names.dtype)?),
+                _ => None,
+            };
+            saplings.push((at.group, sapling));
         }
-        _ => world.spawn((ModuleName(name.into()), ChildOf(names.entity))).id(),
-    };
-    if let Some(old) = old {
-        world.entity_mut(names.entity).insert_child(old.place, new);
-        world.entity_mut(old.entity).remove::<ChildOf>();
     }
-    if let Err(error) = sign::refresh(world, names.population) {
-        world.despawn(new);
+    let mut news = Vec::with_capacity(subjects.len());
+    for ((at, names), old) in subjects.iter().zip(&olds) {
+        let sapling = saplings.iter().find(|(group, _)| *group == at.group);
+        let new = match sapling.and_then(|(_, sapling)| sapling.as_ref()) {
+            Some(sapling) => sapling.plant(world, names.entity, name),
+            None => world.spawn((ModuleName(name.into()), ChildOf(names.entity))).id(),
+        };
         if let Some(old) = old {
-            world.entity_mut(names.entity).insert_child(old.place, old.entity);
+            world.entity_mut(names.entity).insert_child(old.place, new);
+            world.entity_mut(old.entity).remove::<ChildOf>();
         }
-        sign::refresh(world, names.population)?;
+        news.push(new);
+    }
+    if let Err(error) = sign::refresh(world, population) {
+        for (((_, names), old), new) in subjects.iter().zip(&olds).zip(news) {
+            world.despawn(new);
+            if let Some(old) = old {
+                world.entity_mut(names.entity).insert_child(old.place, old.entity);
+            }
+        }
+        sign::refresh(world, population)?;
         return Err(error.into());
     }
-    if let Some(old) = old {
+    for old in olds.into_iter().flatten() {
         world.despawn(old.entity);
     }
-    Ok(matches!(value, Value::Module(_)).then_some(new))
+    let is_module = values.iter().map(|value| matches!(value, Value::Module(_)));
+    Ok(news.into_iter().zip(is_module).map(|(new, is_module)| is_module.then_some(new)).collect())
 }
 
 /// Refuses to take a child away that is in use, as a whole or in part, outside of it.
-fn check_use(world: &World, at: &Spot, child: Child) -> Result<(), RegistrationError> {
+pub(super) fn check_use(world: &World, at: &Spot, child: Child) -> Result<(), RegistrationError> {
     if world.get::<SharedModule>(child.entity).is_some() || !child.is_there {
         return Ok(());
     }
@@ -211,15 +229,18 @@ impl Sapling {
     }
 }
 
-/// Takes a child away, and signs.
-pub(super) fn remove_child(
+/// Takes children away that nobody else uses, and signs.
+pub(super) fn remove_children(
     world: &mut World,
-    at: &Spot,
-    child: Child,
+    population: Entity,
+    children: &[(&Spot, Child)],
 ) -> Result<(), RegistrationError> {
-    check_use(world, at, child)?;
-    world.despawn(child.entity);
-    sign::refresh(world, at.population)?;
+    for (_, child) in children {
+        world.despawn(child.entity);
+    }
+    if !children.is_empty() {
+        sign::refresh(world, population)?;
+    }
     Ok(())
 }
 

@@ -6,20 +6,23 @@
 //! | `optimizer.state.INDEX.NAME`          | a state of a parameter, by torch's index and name                |
 //! | `optimizer.param_groups.GROUP.NAME`   | a number of an optimizer, such as `lr`                           |
 //! | `lr_scheduler.PLACE.NAME`             | a number of a scheduler: [`Scheduler::state_dict`]               |
+//! | `lbfgs.NAME`                          | what `LBFGS` keeps, by torch's names                             |
 //! | `draws`                               | how often the model has run a program that draws random numbers  |
 //!
 //! Groups and places follow the tree. What is structure (flags, a schedule's settings) is not there: optimizers and
-//! schedulers are inserted first, as in torch. The state of `LBFGS` is not there.
+//! schedulers are inserted first, as in torch.
 
 use std::collections::BTreeSet;
 
 use bevy_ecs::prelude::*;
 use ndarray::arr0;
 use neurarch_components::mode::Draws;
+use neurarch_components::optimizer::{LBFGS, LbfgsState};
 use neurarch_components::population::Population;
 use neurarch_components::scheduler::{Scheduler, SchedulerError};
 use neurarch_components::state::Tensor;
 use neurarch_kernels::dtype::Dtype;
+use neurarch_kernels::lbfgs::Lbfgs;
 
 use crate::access::AccessError;
 use crate::optim::state_dict::{
@@ -202,6 +205,10 @@ fn of_model(world: &mut World, root: Entity) -> Result<Vec<Tensor>, TrainingStat
         let state = scheduler.state_dict().into_iter();
         tensors.extend(state.map(|(name, of)| number(format!("lr_scheduler.{place}.{name}"), of)));
     }
+    for (name, shape, numbers) in world.get::<LbfgsState>(root).iter().flat_map(|of| of.0.state()) {
+        let bytes = bytemuck::cast_slice(&numbers).to_vec();
+        tensors.push(Tensor::from_native(format!("{LBFGS_STATE}{name}"), Dtype::F64, shape, bytes));
+    }
     let draws = world.get::<Draws>(root).map_or(0, |draws| draws.0);
     tensors.push(Tensor::new("draws", arr0(draws as i64).view()));
     Ok(tensors)
@@ -234,8 +241,12 @@ struct Load {
     root: Entity,
     optimizers: OptimizerStateDict,
     schedulers: Vec<(Entity, Scheduler)>,
+    lbfgs: Option<LbfgsState>,
     draws: u64,
 }
+
+/// What the names of the state of [`LBFGS`] begin with.
+const LBFGS_STATE: &str = "lbfgs.";
 
 impl Load {
     fn new(
@@ -270,7 +281,13 @@ impl Load {
             loaded.map_err(|source| TrainingStateError::Scheduler { place, source })?;
         }
         let draws = number("draws")? as u64;
-        for tensor in tensors.iter().filter(|tensor| !read.contains(&tensor.name)) {
+        let of_lbfgs = |tensor: &&Tensor| tensor.name.starts_with(LBFGS_STATE);
+        let lbfgs = match tensors.iter().find(of_lbfgs) {
+            Some(first) => Some(lbfgs(world, root, tensors, first)?),
+            None => None,
+        };
+        let others = tensors.iter().filter(|tensor| !of_lbfgs(tensor));
+        for tensor in others.filter(|tensor| !read.contains(&tensor.name)) {
             let unexpected = || TrainingStateError::Unexpected(tensor.name.clone());
             let of = tensor.name.strip_prefix("optimizer.state.").and_then(|of| of.split_once('.'));
             let (index, name) = of.ok_or_else(unexpected)?;
@@ -293,7 +310,7 @@ impl Load {
             optimizers.state.entry(index).or_default().push(state);
         }
         check_optimizer_state_dict(world, root, &optimizers)?;
-        Ok(Load { root, optimizers, schedulers, draws })
+        Ok(Load { root, optimizers, schedulers, lbfgs, draws })
     }
 
     fn apply(self, world: &mut World) -> Result<(), TrainingStateError> {
@@ -303,9 +320,34 @@ impl Load {
                 module.insert(scheduler);
             }
         }
+        if let Ok(mut root) = world.get_entity_mut(self.root) {
+            match self.lbfgs {
+                Some(state) => drop(root.insert(state)),
+                None => drop(root.remove::<LbfgsState>()),
+            }
+        }
         if let Some(mut draws) = world.get_mut::<Draws>(self.root) {
             draws.0 = self.draws;
         }
         Ok(())
     }
+}
+
+/// Reads what [`LBFGS`] keeps; `first` is one of its tensors.
+fn lbfgs(
+    world: &mut World,
+    root: Entity,
+    tensors: &[Tensor],
+    first: &Tensor,
+) -> Result<LbfgsState, TrainingStateError> {
+    let unexpected = || TrainingStateError::Unexpected(first.name.clone());
+    world.get::<LBFGS>(root).ok_or_else(unexpected)?;
+    let parameters = traverse::named_parameters(world, root, Listing::default())?;
+    let n = parameters.iter().map(|of| of.ty.shape.numel()).sum();
+    let numbers = |name: &str| {
+        let name = format!("{LBFGS_STATE}{name}");
+        let tensor = tensors.iter().find(|tensor| tensor.name == name)?;
+        Some(tensor.cast(Dtype::F64).to_array::<f64>()?.into_iter().collect())
+    };
+    Lbfgs::from_state(n, numbers).map(LbfgsState).ok_or_else(unexpected)
 }
