@@ -24,6 +24,12 @@ fn read(group: &str) -> Group {
     Group::read(Path::new(FOLDER), group).unwrap_or_else(|error| panic!("{error}"))
 }
 
+/// Prints a line. Not by `eprintln!`, whose lines are kept back where a test passes.
+fn tell(line: &str) {
+    let mut stderr = stderr();
+    writeln!(stderr, "{line}").unwrap();
+}
+
 /// Runs every case of a group, or one of the `of` parts that it is cut into. Tells how many were skipped, and why.
 fn check(group: &str, part: usize, of: usize) {
     let group = read(group);
@@ -36,8 +42,7 @@ fn check(group: &str, part: usize, of: usize) {
         }
     }
     for (why, count) in skipped {
-        // Not by `eprintln!`, whose lines are kept back where a test passes.
-        writeln!(stderr(), "{}: {count} skipped: {why}", group.name).unwrap();
+        tell(&format!("{}: {count} skipped: {why}", group.name));
     }
     assert!(failed.is_empty(), "{} failed:\n{}", failed.len(), failed.join("\n"));
 }

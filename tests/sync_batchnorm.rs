@@ -1,4 +1,4 @@
-//! SyncBatchNorm: in one process a batch norm, and the rule that joins the statistics of shards, against torch.
+//! `SyncBatchNorm`: in one process a batch norm, and the rule that joins the statistics of shards, against torch.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "golden/read.rs"]

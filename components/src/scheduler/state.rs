@@ -33,8 +33,8 @@ impl Scheduler {
         }
         let number =
             |name: &str| state.iter().find(|(of, _)| of == name).map(|(_, number)| *number);
-        self.initial_lr = number("base_lr");
         give(&mut self.timed, "", &number);
+        self.initial_lr = number("base_lr");
         Ok(())
     }
 }

@@ -77,7 +77,7 @@ impl Var {
             let rank = self.shape().rank();
             return self.trace().fail(format!("pdist only supports 2D tensors, got: {rank}D"));
         };
-        if !(p >= 0.0) {
+        if p.is_nan() || p < 0.0 {
             return self.trace().fail("pdist only supports non-negative p values");
         }
         let apart = self.reshape([n, 1, size]) - self.reshape([1, n, size]);

@@ -1,4 +1,4 @@
-//! The statistics of a batch from those of its shards: SyncBatchNorm's rule.
+//! The statistics of a batch from those of its shards: the rule of `SyncBatchNorm`.
 //!
 //! ```text
 //! n = Σ nᵢ        mean = Σ nᵢ · meanᵢ / n        var = Σ nᵢ · (varᵢ + (meanᵢ - mean)²) / n

@@ -1,4 +1,4 @@
-//! The update rule of SparseAdam, in place: Adam on the rows that have a gradient.
+//! The update rule of `SparseAdam`, in place: Adam on the rows that have a gradient.
 //!
 //! ```text
 //! m ← m + (g - m) · (1 - β₁)        v ← v + (g² - v) · (1 - β₂)

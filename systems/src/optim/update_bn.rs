@@ -83,11 +83,11 @@ pub fn update_bn<'a, T: Element, X: Into<Input<'a, T>>>(
     Ok(done?)
 }
 
+/// A batch norm, as it is.
+type Norm = (Entity, Box<dyn DynModule>);
+
 /// Lists the batch norms.
-fn norms(
-    world: &mut World,
-    population: Entity,
-) -> Result<Vec<(Entity, Box<dyn DynModule>)>, AccessError> {
+fn norms(world: &mut World, population: Entity) -> Result<Vec<Norm>, AccessError> {
     let all = modules(world, population)?;
     let Some(types) = world.get_resource::<ModuleTypes>() else { return Ok(Vec::new()) };
     let norm = |(_, at): (usize, Entity)| {
@@ -98,7 +98,7 @@ fn norms(
 }
 
 /// Source: `reset_running_stats` of torch's batch norms.
-fn reset(world: &mut World, norms: &[(Entity, Box<dyn DynModule>)]) -> Result<(), AccessError> {
+fn reset(world: &mut World, norms: &[Norm]) -> Result<(), AccessError> {
     let buffers = [
         ("running_mean", Init::Zeros),
         ("running_var", Init::Ones),
@@ -115,7 +115,7 @@ fn reset(world: &mut World, norms: &[(Entity, Box<dyn DynModule>)]) -> Result<()
     Ok(())
 }
 
-fn insert(world: &mut World, norms: impl Iterator<Item = (Entity, Box<dyn DynModule>)>) {
+fn insert(world: &mut World, norms: impl Iterator<Item = Norm>) {
     for (at, norm) in norms {
         if let Ok(mut module) = world.get_entity_mut(at) {
             norm.insert_into(&mut module);
