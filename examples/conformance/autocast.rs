@@ -282,11 +282,11 @@ impl Probe {
             }
             "soft_margin_loss" => a.soft_margin_loss(b(), mean),
             "cosine_embedding_loss" => {
-                a.cosine_embedding_loss(b(), &listed(a.dtype()), &number(0.0), mean)
+                a.cosine_embedding_loss(b(), &listed(Dtype::F32), &number(0.0), mean)
             }
             "poisson_nll_loss" => a.poisson_nll_loss(b(), true, false, &number(1e-8), mean),
             "hinge_embedding_loss" => {
-                a.hinge_embedding_loss(&listed(a.dtype()), &number(1.0), mean)
+                a.hinge_embedding_loss(&listed(Dtype::F32), &number(1.0), mean)
             }
             _ => return None,
         })

@@ -212,6 +212,9 @@ pub fn unscale_(world: &mut World, population: Entity) -> Result<(), ScalerError
 
 /// Divides the gradients of the models that are ready for it.
 fn unscale_ready(world: &mut World, population: Entity, all: &mut [Of]) -> Result<(), ScalerError> {
+    if all.iter().all(|of| !of.scaler.enabled) {
+        return Ok(());
+    }
     let is_ready = |of: &&mut Of| of.scaler.enabled && of.scaler.stage == ScalerStage::Ready;
     let of_models = clip::gradients(world, population)?;
     let is_f16 = |gradient: &clip::Gradient| gradient.dtype == Dtype::F16;

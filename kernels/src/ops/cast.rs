@@ -2,6 +2,8 @@
 
 use core::marker::PhantomData;
 
+use half::slice::HalfFloatSliceExt;
+
 use crate::cpu::tile::Tile;
 use crate::dtype::{Dtype, Element, bf16, f16};
 use crate::op::{GradientAt, Kernel, Mixing, Op, OpError};
@@ -45,6 +47,22 @@ impl Op for Cast {
 
     fn kernel(&self, inputs: &[Operand], _: &[Operand]) -> Box<dyn Kernel> {
         fn from<A: Convert>(to: Dtype) -> Box<dyn Kernel> {
+            match (A::DTYPE, to) {
+                // What halves are computed in: vectors of them at once.
+                (Dtype::F32, Dtype::F16) => {
+                    return slices::<f32, f16>(|x, y| y.convert_from_f32_slice(x));
+                }
+                (Dtype::F32, Dtype::BF16) => {
+                    return slices::<f32, bf16>(|x, y| y.convert_from_f32_slice(x));
+                }
+                (Dtype::F16, Dtype::F32) => {
+                    return slices::<f16, f32>(|x, y| x.convert_to_f32_slice(y));
+                }
+                (Dtype::BF16, Dtype::F32) => {
+                    return slices::<bf16, f32>(|x, y| x.convert_to_f32_slice(y));
+                }
+                _ => {}
+            }
             match to {
                 Dtype::F64 => Box::new(CastKernel::<A, f64>(PhantomData)),
                 Dtype::I64 => Box::new(CastKernel::<A, i64>(PhantomData)),
@@ -68,6 +86,18 @@ impl Op for Cast {
         let from = at.inputs[0].dtype();
         vec![at.gradients[0].as_ref().filter(|_| from.is_float()).map(|dy| dy.to(from))]
     }
+}
+
+/// Makes a kernel of what converts all numbers of a model.
+fn slices<A: Element, B: Element>(
+    convert: impl Fn(&[A], &mut [B]) + Send + Sync + 'static,
+) -> Box<dyn Kernel> {
+    Box::new(move |tile: &mut Tile<'_>| {
+        for model in 0..tile.models() {
+            let (inputs, mut outputs, _) = tile.model(model).split();
+            convert(inputs.get::<A>(0), outputs.take::<B>());
+        }
+    })
 }
 
 /// A number that can be converted, whole numbers without loss among themselves.

@@ -3,7 +3,7 @@
 //! Source: `torch.nn.functional.conv_tbc`.
 
 use super::convolution::Convolution;
-use crate::program::trace::Var;
+use crate::program::trace::{Function, Var};
 
 impl Var {
     /// Convolves sequences along their first axis, with `pad` zeros before and after.
@@ -16,6 +16,13 @@ impl Var {
     /// Source: `torch.nn.functional.conv_tbc`.
     #[must_use]
     pub fn conv_tbc(&self, weight: &Var, bias: &Var, pad: usize) -> Var {
+        let inputs = [Some(self), Some(weight), Some(bias)];
+        self.trace().function(Function::of_same("conv_tbc"), &inputs, |cast| {
+            cast(self).plain_conv_tbc(&cast(weight), &cast(bias), pad)
+        })
+    }
+
+    fn plain_conv_tbc(&self, weight: &Var, bias: &Var, pad: usize) -> Var {
         for (what, of) in [("Input", self), ("Weight", weight)] {
             if of.shape().rank() != 3 {
                 return self

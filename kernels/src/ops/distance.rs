@@ -73,6 +73,11 @@ impl Var {
     /// gradient that each has as a whole in torch.
     #[must_use]
     pub fn pdist(&self, p: f64) -> Var {
+        let function = Function::new("pdist");
+        self.trace().function(function, &[Some(self)], |cast| cast(self).plain_pdist(p))
+    }
+
+    fn plain_pdist(&self, p: f64) -> Var {
         let [n, size] = self.shape()[..] else {
             let rank = self.shape().rank();
             return self.trace().fail(format!("pdist only supports 2D tensors, got: {rank}D"));

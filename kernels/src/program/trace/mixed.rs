@@ -115,6 +115,12 @@ impl Trace {
         inputs: &[Option<&Var>],
         run: impl FnOnce(&dyn Fn(&Var) -> Var) -> R,
     ) -> R {
+        let is_half = inputs.iter().flatten().any(|input| input.dtype().is_half());
+        let is_plain = !is_half && self.0.borrow().autocast.is_none();
+        if is_plain && self.0.borrow().eager.is_some() {
+            // Nobody will look for the function in this record.
+            return run(&Var::clone);
+        }
         let given: Vec<&Var> = inputs.iter().copied().flatten().collect();
         self.open_function(function);
         let casts = match self.casts(function.name, function.mixing, &given) {
@@ -133,7 +139,7 @@ impl Trace {
         result
     }
 
-    /// Says in torch's words, by an error at the open module call, that values must have one type.
+    /// Records an op over values that [`is_mixed`](Trace::is_mixed) says have to be looked at.
     pub(super) fn apply_mixed(
         &self,
         op: Arc<dyn Op>,
