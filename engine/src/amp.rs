@@ -21,7 +21,7 @@ use crate::systems::array::Input;
 /// let mut world = World::new();
 /// let brains = world.spawn_population(&Linear::new(4, 2), 3, Seed(7))?;
 /// world.insert(brains, SGD::default())?;
-/// world.insert(brains, GradScaler::default())?;
+/// world.insert(brains, GradScaler { init_scale: 1024.0, ..GradScaler::default() })?;
 /// let (mut x, y) = (Array3::<f32>::ones((3, 8, 4)), Array3::<f32>::zeros((3, 8, 2)));
 /// x[[1, 0, 0]] = 1e5; // more than f16 holds
 /// for _ in 0..2 {
@@ -36,7 +36,7 @@ use crate::systems::array::Input;
 ///     world.update_scale(brains, None)?;
 ///     assert_eq!(made, [true, false, true]); // the other models do not notice
 /// }
-/// assert_eq!(world.get_scale(brains)?.to_vec(), [65536.0, 16384.0, 65536.0]);
+/// assert_eq!(world.get_scale(brains)?.to_vec(), [1024.0, 256.0, 1024.0]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait AmpWorld {

@@ -167,6 +167,7 @@ impl Probe {
             }
         };
         let classes = || listed(Dtype::I64);
+        let number_dtype = if a.dtype() == Dtype::F64 { Dtype::F64 } else { Dtype::F32 };
         let convolution = || Convolution {
             stride: vec![1; spatial],
             padding: vec![(0, 0); spatial],
@@ -282,11 +283,11 @@ impl Probe {
             }
             "soft_margin_loss" => a.soft_margin_loss(b(), mean),
             "cosine_embedding_loss" => {
-                a.cosine_embedding_loss(b(), &listed(Dtype::F32), &number(0.0), mean)
+                a.cosine_embedding_loss(b(), &listed(number_dtype), &number(0.0), mean)
             }
             "poisson_nll_loss" => a.poisson_nll_loss(b(), true, false, &number(1e-8), mean),
             "hinge_embedding_loss" => {
-                a.hinge_embedding_loss(&listed(Dtype::F32), &number(1.0), mean)
+                a.hinge_embedding_loss(&listed(number_dtype), &number(1.0), mean)
             }
             _ => return None,
         })
