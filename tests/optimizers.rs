@@ -371,6 +371,31 @@ fn averages_follow_torchs_rules() {
 }
 
 #[test]
+fn an_optimizer_of_another_type_begins_without_state() {
+    let begun = |worn: bool| {
+        let mut world = World::new();
+        let population = world.spawn_population(&net(), 3, Seed(3)).unwrap();
+        let numbers: Array2<f32> = world.parameters_to_vectors(population).unwrap();
+        let step = |world: &mut World, number| {
+            let (x, y) = data(number);
+            world.train_step(population, &x, &y, &MSELoss::default()).unwrap();
+        };
+        if worn {
+            world.insert_with(population, |_| AdamW { lr: 0.1, ..AdamW::default() }).unwrap();
+            (0..2).for_each(|number| step(&mut world, number));
+            world.vectors_to_parameters(population, numbers.view()).unwrap();
+        }
+        world.insert_with(population, |_| RMSprop::default()).unwrap();
+        step(&mut world, 2);
+        // One of the same type goes on.
+        world.insert_with(population, |_| RMSprop { lr: 0.02, ..RMSprop::default() }).unwrap();
+        step(&mut world, 3);
+        bits(&mut world, population)
+    };
+    assert_eq!(begun(true), begun(false));
+}
+
+#[test]
 fn a_loaded_state_goes_on_where_it_was_saved() {
     let mut world = World::new();
     let population = world.spawn_population(&net(), 3, Seed(3)).unwrap();

@@ -5,7 +5,8 @@ use bevy_ecs::prelude::*;
 use neurarch_components::blueprint::Blueprints;
 use neurarch_components::population::Population;
 
-use crate::optim::Optimizers;
+use crate::access::AccessError;
+use crate::optim::{self, Optimizers};
 use crate::sign::{self, SignError};
 
 /// Why components cannot be inserted. Nothing is changed then.
@@ -15,6 +16,9 @@ pub enum InsertError {
     /// There is no such population.
     #[error(transparent)]
     Sign(#[from] SignError),
+    /// A model of the population is none any more.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// A model has no such module; torch's words.
     #[error("model {model}: `{module}` has no module '{path}'")]
     NoSuchModule {
@@ -30,7 +34,8 @@ pub enum InsertError {
 /// Inserts a component on the module at `path` (the root if it is empty) of every model: `value` gives it
 /// by the model's index.
 ///
-/// An optimizer takes the place of another one that the module has.
+/// An optimizer takes the place of another one that the module has; one of another type begins without state, as a new
+/// optimizer of torch does.
 ///
 /// # Errors
 ///
@@ -53,14 +58,20 @@ pub fn insert_with<C: Component>(
             module: blueprint.positions[0].module.type_name(),
             path: path.to_owned(),
         })?;
-        modules.extend(group.members.iter().zip(&group.modules[position]).map(|(&i, &e)| (i, e)));
+        let of_members = group.modules[0].iter().zip(&group.modules[position]);
+        modules.extend(group.members.iter().zip(of_members).map(|(&i, (&root, &e))| (i, root, e)));
     }
     Optimizers::init(world);
     let id = world.register_component::<C>();
     let others = world.resource::<Optimizers>().others(id);
-    for (index, entity) in modules {
-        let Ok(mut entity) = world.get_entity_mut(entity) else { continue };
-        if others.iter().any(|&other| entity.contains_id(other)) {
+    for (index, root, module) in modules {
+        let Ok(entity) = world.get_entity(module) else { continue };
+        let is_other = others.iter().any(|&other| entity.contains_id(other));
+        if is_other {
+            optim::state_dict::forget(world, root, module)?;
+        }
+        let Ok(mut entity) = world.get_entity_mut(module) else { continue };
+        if is_other {
             entity.remove_by_ids(&others);
         }
         entity.insert(value(index as usize));

@@ -261,6 +261,31 @@ fn find(world: &mut World, root: Entity) -> Result<FoundGroups, AccessError> {
     Ok((groups(world, group, member, blueprint), population, at.group))
 }
 
+/// Forgets what the optimizer on a module of the model at `root` keeps for its parameters.
+///
+/// # Errors
+///
+/// If `root` is no model's root.
+pub(crate) fn forget(world: &mut World, root: Entity, module: Entity) -> Result<(), AccessError> {
+    let (found, _, _) = find(world, root)?;
+    let blueprint: Arc<Blueprint> = access::place(world, root)?.2.clone();
+    let own = found.iter().filter(|own| own.entity == module);
+    for (own, place) in own.flat_map(|own| own.places.iter().map(move |place| (own, place))) {
+        for state in 0..own.optimizer.states().len() {
+            if let Some(row) =
+                row_mut(world, place.entity, ColumnKey::of(&state_slot(place, state)))
+            {
+                row.fill(0);
+            }
+        }
+        let steps = ColumnKey::of(&steps_slot(&blueprint, place.position));
+        if let Some(row) = row_mut(world, place.entity, steps) {
+            row[place.index * 4..][..4].fill(0);
+        }
+    }
+    Ok(())
+}
+
 /// Checks that a state can be loaded into the model at `root`.
 ///
 /// # Errors
