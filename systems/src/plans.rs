@@ -250,6 +250,12 @@ impl Plans {
         self.shelves.clear();
     }
 
+    /// Lists the plans that there are, in the order in which each blueprint came to need them.
+    pub fn plans(&self) -> impl Iterator<Item = &Plan> {
+        let entries = self.shelves.iter().flat_map(|shelf| &shelf.entries);
+        entries.map(|entry| &entry.planned.plan)
+    }
+
     /// Gives the plan that `request` asks for, for models of `scheme`.
     pub(crate) fn of(
         world: &mut World,

@@ -342,7 +342,8 @@ impl Workspace {
                 gathered += stride * models.len();
             }
         }
-        for step in &plan.steps {
+        for (number, step) in plan.steps.iter().enumerate() {
+            let start = plan.times.start();
             let scratch = self.scratch.bytes_mut();
             // SAFETY: arena places of values that live at the same time do not overlap, each model has an
             // arena of its own, and the caller answers for all other rows.
@@ -352,6 +353,7 @@ impl Workspace {
                     .with_split(split)
             };
             step.kernel.run(&mut tile);
+            plan.times.stop(number, start);
         }
         self.views = recycle(views);
     }

@@ -10,3 +10,4 @@ pub mod fuse;
 pub mod plan;
 mod schedule;
 pub mod split;
+mod times;

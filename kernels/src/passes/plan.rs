@@ -5,7 +5,9 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
+use super::times::Times;
 use super::{clean, fuse, schedule};
 use crate::cpu::cache::CacheSizes;
 use crate::cpu::memory::{AlignedBytes, padded};
@@ -22,6 +24,8 @@ pub struct PlanOptions {
     pub tile: Option<usize>,
     /// Runs the program as it is, without fusing or reordering anything.
     pub keep_nodes: bool,
+    /// Takes the time of each step: see [`Plan::times`].
+    pub timed: bool,
 }
 
 /// A program that is ready to run. See [`crate::cpu::executor`].
@@ -42,6 +46,7 @@ pub struct Plan {
     pub(crate) tile: usize,
     /// Estimated work for one model, in floating-point operations.
     pub(crate) cost: usize,
+    pub(crate) times: Times,
 }
 
 /// An operand and its place.
@@ -108,7 +113,15 @@ impl Plan {
         let arena_bytes = arena.size;
         let tile = options.tile.unwrap_or_else(|| tile_size(&program, arena_bytes)).max(1);
         let cost = cost(&program);
-        Ok(Plan { views, steps, constants: bytes, arena_bytes, scratch_bytes, tile, cost, program })
+        let times = if options.timed { Times::new(steps.len()) } else { Times::default() };
+        let constants = bytes;
+        Ok(Plan { views, steps, constants, arena_bytes, scratch_bytes, tile, cost, times, program })
+    }
+
+    /// Lists the steps, each with the time that it took in all runs and tiles together; none if the plan was not
+    /// made to be [timed](PlanOptions::timed).
+    pub fn times(&self) -> impl Iterator<Item = (&str, Duration)> {
+        self.steps.iter().map(|step| &*step.name).zip(self.times.all())
     }
 
     /// Gives the number of models that go through the program together.

@@ -1,0 +1,187 @@
+//! The models, and what is measured of them.
+
+use std::error::Error;
+use std::fmt::Write;
+
+use ndarray::{Array2, ArrayD};
+use neurarch::components::containers::IntoModule;
+use neurarch::components::module::DynModule;
+use neurarch::prelude::*;
+use neurarch::systems::plans::Plans;
+
+use super::measure::{Measurement, Number, Rule};
+
+type Failure = Box<dyn Error + Send + Sync>;
+
+/// A network, how many models of it there are, and what they are given.
+pub struct Subject {
+    name: &'static str,
+    network: Box<dyn DynModule>,
+    models: usize,
+    /// Of a minibatch; the batch comes first.
+    input: Vec<usize>,
+    classes: usize,
+}
+
+impl Subject {
+    fn new(name: &'static str, network: impl IntoModule, input: &[usize], classes: usize) -> Self {
+        Subject { name, network: network.into_module(), models: 1, input: input.to_vec(), classes }
+    }
+
+    fn spawned(&self) -> Result<(World, Entity), Failure> {
+        let mut world = World::new();
+        let settings = PopulationSettings { models: self.models, ..PopulationSettings::default() };
+        let population = world.spawn_population_with(&*self.network, settings)?;
+        world.insert_with(population, |_| Adam::default())?;
+        Ok((world, population))
+    }
+
+    /// Inputs that differ, and are neither large nor zero, and targets.
+    fn data(&self) -> (ArrayD<f32>, Array2<i64>) {
+        let shape: Vec<_> = [self.models].into_iter().chain(self.input.iter().copied()).collect();
+        let mut inputs = ArrayD::zeros(shape);
+        for (i, x) in inputs.iter_mut().enumerate() {
+            *x = (i * 7_919 % 1_013) as f32 / 300.0 - 1.7;
+        }
+        let targets = Array2::from_shape_fn((self.models, self.input[0]), |(model, item)| {
+            ((model + item * item) % self.classes) as i64
+        });
+        (inputs, targets)
+    }
+
+    /// Times a step of Adam in training mode, then a forward pass in evaluation mode.
+    pub fn measure(&self, rule: Rule) -> Result<Measurement, Failure> {
+        let (mut world, population) = self.spawned()?;
+        let (inputs, targets) = self.data();
+        let loss = CrossEntropyLoss::default();
+        let mut losses = vec![0.0; self.models];
+        let train = rule
+            .measure(|| world.train_step_into(population, &inputs, &targets, &loss, &mut losses))?;
+        world.eval(population)?;
+        world.set_grad_enabled(false);
+        let mut outputs = world.forward(population, &inputs)?;
+        let infer = rule.measure(|| world.forward_into(population, &inputs, outputs.view_mut()))?;
+        let numbers = vec![
+            Number { key: "train_us", words: "µs a training step", value: train.median * 1e6 },
+            Number { key: "train_best_us", words: "at best", value: train.best * 1e6 },
+            Number { key: "infer_us", words: "µs a forward pass", value: infer.median * 1e6 },
+            Number { key: "infer_best_us", words: "at best", value: infer.best * 1e6 },
+        ];
+        Ok(Measurement { case: self.name, job: "both", numbers })
+    }
+
+    /// Tells how long each step of the plans takes, on average over some runs.
+    pub fn profile(&self) -> Result<String, Failure> {
+        const RUNS: u32 = 50;
+        let (mut world, population) = self.spawned()?;
+        world.get_resource_or_init::<Plans>().options.timed = true;
+        let (inputs, targets) = self.data();
+        let loss = CrossEntropyLoss::default();
+        for _ in 0..RUNS {
+            world.train_step(population, &inputs, &targets, &loss)?;
+        }
+        world.eval(population)?;
+        world.set_grad_enabled(false);
+        for _ in 0..RUNS {
+            world.forward(population, &inputs)?;
+        }
+        let mut text = String::new();
+        for plan in world.resource::<Plans>().plans() {
+            let mut times: Vec<_> = plan.times().collect();
+            times.sort_by_key(|&(_, time)| std::cmp::Reverse(time));
+            let all: std::time::Duration = times.iter().map(|&(_, time)| time).sum();
+            writeln!(text, "{}: {} steps, {:?}", self.name, times.len(), all / RUNS)?;
+            for (step, time) in times.into_iter().filter(|&(_, time)| time * 200 > all) {
+                writeln!(text, "{:>12.1?} {:5.1} %  {step}", time / RUNS, 100.0 * time.as_secs_f64() / all.as_secs_f64())?;
+            }
+        }
+        Ok(text)
+    }
+}
+
+/// What a Transformer makes of a sequence; the mean over its places decides.
+#[derive(Component, Clone, Debug, PartialEq)]
+struct Encoder;
+
+impl Module for Encoder {
+    fn declare(&self, declare: &mut Declare) {
+        let layer = TransformerEncoderLayer {
+            dim_feedforward: 1024,
+            dropout: 0.0,
+            batch_first: true,
+            ..TransformerEncoderLayer::new(256, 8)
+        };
+        declare.child("enc", TransformerEncoder::new(layer, 2));
+        declare.child("head", Linear::new(256, 10));
+    }
+
+    fn forward(&self, call: &Call<'_>, x: Var) -> Var {
+        call.child("head", &call.child("enc", &x).mean(&[1], false))
+    }
+}
+
+/// What a recurrent layer makes of a sequence; its last place decides.
+#[derive(Component, Clone, Debug, PartialEq)]
+struct Recurrent<M: Module> {
+    layer: M,
+    head: Linear,
+}
+
+impl<M: Module> Module for Recurrent<M> {
+    fn declare(&self, declare: &mut Declare) {
+        declare.child("rnn", self.layer.clone());
+        declare.child("head", self.head);
+    }
+
+    fn forward(&self, call: &Call<'_>, x: Var) -> Var {
+        let results = call.child_with("rnn", x).into_items();
+        let Some(Tree::Leaf(y)) = results.into_iter().next() else { return call.trace.poison() };
+        let &[batch, places, features] = &**y.shape() else { return call.trace.poison() };
+        let last = y.slice(1, places - 1..places).reshape([batch, features]);
+        call.child("head", &last)
+    }
+}
+
+pub fn mlp() -> Subject {
+    let network = Sequential::new().push(Linear::new(784, 1024)).push(ReLU);
+    let network = network.push(Linear::new(1024, 1024)).push(ReLU).push(Linear::new(1024, 10));
+    Subject::new("mlp", network, &[128, 784], 10)
+}
+
+pub fn tiny() -> Subject {
+    let network = Sequential::new().push(Linear::new(4, 16)).push(ReLU);
+    let network = network.push(Linear::new(16, 16)).push(ReLU).push(Linear::new(16, 2));
+    Subject::new("tiny", network, &[32, 4], 2)
+}
+
+pub fn cnn() -> Subject {
+    let convolve = |from, to| Conv2d::new(from, to, 3).with_padding(1);
+    let network = Sequential::new().push(convolve(1, 32)).push(BatchNorm2d::new(32)).push(ReLU);
+    let network = network.push(MaxPool2d::new(2));
+    let network = network.push(convolve(32, 64)).push(BatchNorm2d::new(64)).push(ReLU);
+    let network = network.push(MaxPool2d::new(2)).push(Flatten::default());
+    Subject::new("cnn", network.push(Linear::new(64 * 49, 10)), &[64, 1, 28, 28], 10)
+}
+
+pub fn transformer() -> Subject {
+    Subject::new("transformer", Encoder, &[8, 128, 256], 10)
+}
+
+pub fn lstm() -> Subject {
+    let layer = LSTM { batch_first: true, ..LSTM::new(64, 128) };
+    Subject::new("lstm", Recurrent { layer, head: Linear::new(128, 10) }, &[32, 64, 64], 10)
+}
+
+pub fn cnns() -> Subject {
+    let convolve = |from, to| Conv2d::new(from, to, 3).with_padding(1);
+    let network = Sequential::new().push(convolve(1, 8)).push(ReLU).push(MaxPool2d::new(2));
+    let network = network.push(convolve(8, 8)).push(ReLU).push(MaxPool2d::new(2));
+    let network = network.push(Flatten::default()).push(Linear::new(8 * 9, 10));
+    Subject { models: 64, ..Subject::new("cnns", network, &[32, 1, 12, 12], 10) }
+}
+
+pub fn grus() -> Subject {
+    let layer = GRU { batch_first: true, ..GRU::new(8, 16) };
+    let network = Recurrent { layer, head: Linear::new(16, 10) };
+    Subject { models: 256, ..Subject::new("grus", network, &[32, 16, 8], 10) }
+}
