@@ -3,6 +3,7 @@
 use neurarch_kernels::dtype::Dtype;
 use neurarch_kernels::ops::convolution::Convolution;
 use neurarch_kernels::ops::gelu::Approximate;
+use neurarch_kernels::ops::max_pool::Window;
 use neurarch_kernels::passes::differentiate::backward;
 use neurarch_kernels::program::trace::Var;
 use neurarch_kernels::testing::{Array, cases, planned, same_bits};
@@ -97,5 +98,46 @@ proptest! {
         let weight = numbers(Dtype::F32, &[out * groups, channels, 3, 3], !seed);
         let bias = numbers(Dtype::F32, &[out * groups], seed ^ 5);
         check(&|v| v[0].convolution(&v[1], Some(&v[2]), &settings), &[x, weight, bias]);
+    }
+
+    #[test]
+    fn walks_through_time_have_the_same_bits_on_any_number_of_threads(
+        steps in 3..9_usize, batch in 9..40_usize, hidden in 30..70_usize, reverse: bool, seed: u64,
+    ) {
+        let of = |shape: &[usize], number| {
+            let x = numbers(Dtype::F32, shape, seed ^ number);
+            Array::new(Dtype::F32, shape, x.elements.iter().map(|x| x / 8.0).collect::<Vec<_>>())
+        };
+        for gates in [3, 4] {
+            let inputs = [
+                of(&[steps * batch, gates * hidden], 1),
+                of(&[gates * hidden, hidden], 2),
+                of(&[gates * hidden], 3),
+                of(&[batch, hidden], 4),
+                of(&[batch, hidden], 5),
+            ];
+            match gates {
+                3 => check(&|v| v[0].gru(&v[1], Some(&v[2]), &v[3], steps, reverse).h, &inputs[..4]),
+                _ => check(
+                    &|v| v[0].lstm(&v[1], Some(&v[2]), [&v[3], &v[4]], steps, reverse).h,
+                    &inputs,
+                ),
+            }
+        }
+    }
+
+    #[test]
+    fn copies_products_and_pools_have_the_same_bits_on_any_number_of_threads(
+        a in 3..7_usize, b in 50..90_usize, c in 300..500_usize, seed: u64,
+    ) {
+        let x = &[numbers(Dtype::F32, &[a, b, c], seed)];
+        check(&|v| v[0].permute(&[1, 2, 0]).reshape([b * c, a]).square(), x);
+        check(&|v| Var::cat(&[&v[0].slice(1, 1..b), &v[0]], 1), x);
+        check(&|v| v[0].matmul(&v[0].mt()) * 1e-3, x);
+        let windows = |size: usize| {
+            let window = |i| Window { start: 2 * i, end: 2 * i + 2, step: 1 };
+            (0..size / 2).map(window).collect::<Vec<_>>()
+        };
+        check(&|v| v[0].reshape([a, 1, b, c]).max_windows(vec![windows(b), windows(c)])[0].clone(), x);
     }
 }

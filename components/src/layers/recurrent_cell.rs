@@ -84,6 +84,35 @@ impl Kind {
         }
     }
 
+    /// Says whether [`walk`](Kind::walk) can be used.
+    pub(super) fn walks(self, weights: &Weights) -> bool {
+        matches!(self, Kind::Lstm | Kind::Gru) && weights.hr.is_none()
+    }
+
+    /// Walks through time steps of one size in one op, from the last if `reverse`: gives the states after all of them,
+    /// in the order of time, and the last one. `x` is what the steps get [from their inputs](Weights::of_inputs).
+    pub(super) fn walk(
+        self,
+        x: &Var,
+        first: &State,
+        weights: &Weights,
+        steps: usize,
+        reverse: bool,
+    ) -> (Var, State) {
+        let bias = weights.bias_hh.as_ref();
+        let (walked, c) = match &first.c {
+            Some(c) => {
+                let walked = x.lstm(&weights.hh, bias, [&first.h, c], steps, reverse);
+                (walked.clone(), Some(walked.memory))
+            }
+            None => (x.gru(&weights.hh, bias, &first.h, steps, reverse), None),
+        };
+        let batch = first.h.shape().first().copied().unwrap_or(0);
+        let at = if reverse { 0 } else { steps.saturating_sub(1) * batch };
+        let last = |x: &Var| x.slice(0, at..at + batch);
+        (walked.h.clone(), State { h: last(&walked.h), c: c.as_ref().map(last) })
+    }
+
     /// Gives the state after a time step; `x` is what the step gets [from its input](Weights::of_inputs).
     pub(super) fn step(self, x: &Var, state: &State, weights: &Weights) -> State {
         let h = state.h.linear(&weights.hh, weights.bias_hh.as_ref());

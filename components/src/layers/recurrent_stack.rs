@@ -203,11 +203,15 @@ impl Stack {
             let mut outputs = Vec::new();
             for direction in 0..self.directions() {
                 let weights = self.weights(call, layer, direction);
-                let inputs = weights.of_inputs(&data).split(0, &steps.batch_sizes);
+                let inputs = weights.of_inputs(&data);
                 let first = first(last.len());
+                let apart = || inputs.split(0, &steps.batch_sizes);
                 let (output, state) = match direction {
-                    0 => self.forwards(&inputs, &steps.batch_sizes, first, &weights),
-                    _ => self.backwards(&inputs, &steps.batch_sizes, &first, &weights),
+                    _ if steps.is_even() && self.kind.walks(&weights) => {
+                        self.kind.walk(&inputs, &first, &weights, steps.batch_sizes.len(), direction == 1)
+                    }
+                    0 => self.forwards(&apart(), &steps.batch_sizes, first, &weights),
+                    _ => self.backwards(&apart(), &steps.batch_sizes, &first, &weights),
                 };
                 outputs.push(output);
                 last.push(state);

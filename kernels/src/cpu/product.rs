@@ -5,6 +5,7 @@
 
 use core::marker::PhantomData;
 
+use super::executor::with_scratch;
 use super::dot::{Dot, DotsOfTile, Sizes, for_length};
 use super::gemm::{BiasAxis, Finish, Gemm, Product, Strides, pack_rows};
 use super::large;
@@ -237,7 +238,11 @@ impl<T: Float> Kernel for ProductKernel<T> {
     fn run(&self, tile: &mut Tile<'_>) {
         let Product { m, n, k, .. } = self.product;
         let split = tile.split() && m * n * k >= WORTH_SPLITTING;
-        if self.way != Way::Large && !split {
+        // Many products are shared out whole.
+        let is_shared = tile.split()
+            && self.starts.len() >= rayon::current_num_threads().max(2)
+            && self.starts.len() * m * n * k >= WORTH_SPLITTING;
+        if self.way != Way::Large && !split && !is_shared {
             match self.way {
                 Way::Dot => run_vectors(&Dots(self), tile),
                 _ => run_vectors(self, tile),
@@ -245,9 +250,15 @@ impl<T: Float> Kernel for ProductKernel<T> {
             return;
         }
         let models = tile.models();
+        let is_shared = is_shared && self.way != Way::Dot;
         let (mut operands, scratch) = self.operands(tile);
         for model in 0..models {
             let mut operands = operands.at(model);
+            if is_shared {
+                let Operands { a, b, bias, output, ref mut c } = operands;
+                Several { kernel: self, starts: &self.starts, a, b, bias, output, c, base: 0 }.split();
+                continue;
+            }
             for &start in &self.starts {
                 let part = operands.at(start, self.product);
                 if self.way == Way::Large {
@@ -274,16 +285,80 @@ impl<T: Float> VectorKernel for ProductKernel<T> {
         for model in 0..models {
             let mut operands = operands.at(model);
             for &start in &self.starts {
-                let part = operands.at(start, self.product);
-                if self.is_thin {
-                    let Part { product: Product { m, n, .. }, c, .. } = part;
-                    let turned = &mut scratch[..m * n];
-                    Part { c: turned, ..part }.compute::<S>(self.way, &mut []);
-                    transpose::<T, S>(turned, n, c, m, m, n);
-                } else {
-                    part.compute::<S>(self.way, scratch);
-                }
+                self.compute::<S>(operands.at(start, self.product), scratch);
             }
+        }
+    }
+}
+
+impl<T: Float> ProductKernel<T> {
+    /// Computes one product.
+    #[inline(always)]
+    fn compute<S: Simd>(&self, part: Part<'_, T>, scratch: &mut [T]) {
+        if self.is_thin {
+            let Part { product: Product { m, n, .. }, c, .. } = part;
+            let turned = &mut scratch[..m * n];
+            Part { c: turned, ..part }.compute::<S>(self.way, &mut []);
+            transpose::<T, S>(turned, n, c, m, m, n);
+        } else {
+            part.compute::<S>(self.way, scratch);
+        }
+    }
+}
+
+/// Some of the products of one model.
+struct Several<'a, T> {
+    kernel: &'a ProductKernel<T>,
+    starts: &'a [[usize; 3]],
+    a: &'a [T],
+    b: &'a [T],
+    bias: Option<&'a [T]>,
+    output: Option<&'a [T]>,
+    /// All their results, one behind the other, from element `base` on.
+    c: &'a mut [T],
+    base: usize,
+}
+
+impl<T: Float> Several<'_, T> {
+    /// Shares them out on the threads of the pool.
+    fn split(self) {
+        let Several { kernel, starts, a, b, bias, output, c, base } = self;
+        let Product { m, n, k, .. } = kernel.product;
+        if starts.len() < 2 || starts.len() * m * n * k < WORTH_SPLITTING {
+            with_scratch(Kernel::scratch_bytes(kernel), |scratch| {
+                let several = Several { kernel, starts, a, b, bias, output, c, base };
+                dispatch(OnScratch { several, scratch: bytemuck::cast_slice_mut(scratch) });
+            });
+            return;
+        }
+        let (upper, lower) = starts.split_at(starts.len() / 2);
+        let (first, second) = c.split_at_mut(lower[0][2] - base);
+        let of = |starts, c, base| Several { kernel, starts, a, b, bias, output, c, base };
+        let (upper, lower) = (of(upper, first, base), of(lower, second, lower[0][2]));
+        rayon::join(|| upper.split(), || lower.split());
+    }
+}
+
+/// Products that one thread computes.
+struct OnScratch<'a, 's, T> {
+    several: Several<'a, T>,
+    scratch: &'s mut [T],
+}
+
+impl<T: Float> Vectorized for OnScratch<'_, '_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        let OnScratch { several, scratch } = self;
+        let Several { kernel, starts, a, b, bias, output, c, base } = several;
+        let mut operands = Operands { a, b, bias, output, c };
+        for &[a, b, c] in starts {
+            let part = operands.at([a, b, c - base], kernel.product);
+            if kernel.way == Way::Large {
+                large::multiply(&part.product, part.a, part.b, part.c, false);
+            }
+            kernel.compute::<S>(part, scratch);
         }
     }
 }

@@ -6,6 +6,7 @@
 //!
 //! Source: `torch.nn.functional.conv1d` to `conv3d`, `conv_transpose1d` to `conv_transpose3d`.
 
+mod direct;
 mod kernel;
 
 use kernel::{ConvolutionKernel, Geometry, planes};

@@ -3,9 +3,9 @@
 
 use core::marker::PhantomData;
 
-use super::elementwise::Walk;
-use crate::cpu::simd::Simd;
-use crate::cpu::tile::{Tile, VectorKernel, vector_kernel};
+use super::elementwise::{WORTH_SPLITTING, Walk};
+use crate::cpu::simd::{Simd, Vectorized, dispatch};
+use crate::cpu::tile::{Tile, VectorKernel, run_vectors};
 use crate::cpu::transpose::transpose;
 use crate::dtype::{Element, bf16};
 use crate::op::Kernel;
@@ -14,6 +14,13 @@ use crate::shape::{Operand, Shape};
 /// A copy of some elements of one operand to some elements of another.
 #[derive(Debug)]
 pub(crate) struct Part {
+    /// One after the other in the destination: several if there are so many elements that threads may share them.
+    pieces: Vec<Piece>,
+}
+
+/// A piece of a copy: some indices of the destination's slowest axis.
+#[derive(Debug)]
+struct Piece {
     /// Visits the elements in the order in which they are written; operand 0 is read, 1 is written.
     walk: Walk<2>,
     /// Offset of the first element that is read.
@@ -22,15 +29,45 @@ pub(crate) struct Part {
     to: usize,
 }
 
+/// Pieces of a large copy.
+const PIECES: usize = 8;
+
 impl Part {
     /// Copies `from`, beginning at an offset in elements and broadcast to the shape of `to`, to `to`,
     /// beginning at another.
     pub(crate) fn new(from: (&Operand, usize), to: (&Operand, usize)) -> Self {
         let shape = &to.0.ty.shape;
-        let dense =
-            Operand { ty: to.0.ty.clone(), layout: shape.ordered(&to.0.layout.order(shape)) };
-        let walk = Walk::new(&[from.0.clone(), to.0.clone()], &dense);
-        Part { walk, from: from.1, to: to.1 }
+        let order = to.0.layout.order(shape);
+        let piece = |from: &Operand, to: &Operand, [from_start, to_start]: [usize; 2]| {
+            let layout = to.ty.shape.ordered(&order);
+            let walk = Walk::new(&[from.clone(), to.clone()], &Operand { ty: to.ty.clone(), layout });
+            Piece { walk, from: from_start, to: to_start }
+        };
+        let whole = || Part { pieces: vec![piece(from.0, to.0, [from.1, to.1])] };
+        let Some(&axis) = order.iter().find(|&&axis| shape[axis] != 1) else { return whole() };
+        if shape.numel() < WORTH_SPLITTING {
+            return whole();
+        }
+        // The axis may be missing in the source, or broadcast.
+        let own = (axis + from.0.ty.shape.rank()).checked_sub(shape.rank());
+        let own = own.filter(|&own| from.0.ty.shape[own] != 1);
+        let n = PIECES.min(shape[axis]);
+        let pieces = (0..n).map(|i| {
+            let indices = i * shape[axis] / n..(i + 1) * shape[axis] / n;
+            let with = |operand: &Operand, axis: Option<usize>| {
+                let mut operand = operand.clone();
+                if let Some(axis) = axis {
+                    let mut sizes = operand.ty.shape.to_vec();
+                    sizes[axis] = indices.len();
+                    operand.ty.shape = Shape::from(sizes);
+                }
+                operand
+            };
+            let start = own.map_or(0, |own| indices.start * from.0.layout[own]);
+            let starts = [from.1 + start, to.1 + indices.start * to.0.layout[axis]];
+            piece(&with(from.0, own), &with(to.0, Some(axis)), starts)
+        });
+        Part { pieces: pieces.collect() }
     }
 
     /// Copies a value to another place where it lies the same way.
@@ -41,8 +78,58 @@ impl Part {
         Part::new((&flat, 0), (&flat, 0))
     }
 
+    /// Copies all pieces.
     #[inline(always)]
     fn copy<T: Move, S: Simd>(&self, src: &[T], dst: &mut [T]) {
+        for piece in &self.pieces {
+            piece.copy::<T, S>(src, dst, 0);
+        }
+    }
+
+    /// Copies all pieces, on the threads of the pool.
+    fn split<T: Move>(&self, src: &[T], dst: &mut [T]) {
+        share(&self.pieces, src, dst, 0);
+    }
+}
+
+/// Shares pieces out on the threads of the pool; `dst` is the destination from element `base` on.
+fn share<T: Move>(pieces: &[Piece], src: &[T], dst: &mut [T], base: usize) {
+    if pieces.len() < 2 {
+        dispatch(Pieces { pieces, src, dst, base });
+        return;
+    }
+    let (upper, lower) = pieces.split_at(pieces.len() / 2);
+    let (first, second) = dst.split_at_mut(lower[0].to - base);
+    rayon::join(
+        || share(upper, src, first, base),
+        || share(lower, src, second, lower[0].to),
+    );
+}
+
+/// Pieces that one thread copies.
+struct Pieces<'a, T> {
+    pieces: &'a [Piece],
+    src: &'a [T],
+    dst: &'a mut [T],
+    base: usize,
+}
+
+impl<T: Move> Vectorized for Pieces<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        for piece in self.pieces {
+            piece.copy::<T, S>(self.src, self.dst, self.base);
+        }
+    }
+}
+
+impl Piece {
+    /// Copies the elements to `dst`, the destination from element `base` on.
+    #[inline(always)]
+    fn copy<T: Move, S: Simd>(&self, src: &[T], dst: &mut [T], base: usize) {
+        let start = self.to - base;
         let Walk { outer, inner, steps, numel } = &self.walk;
         if *numel == 0 {
             return;
@@ -56,14 +143,14 @@ impl Part {
         {
             for row in (0..self.walk.n_rows()).step_by(columns) {
                 let [from, to] = self.walk.row(row);
-                let (src, dst) = (&src[self.from + from..], &mut dst[self.to + to..]);
+                let (src, dst) = (&src[self.from + from..], &mut dst[start + to..]);
                 T::transpose::<S>(src, src_step, dst, dst_stride, inner, columns);
             }
             return;
         }
         for row in 0..self.walk.n_rows() {
             let [from, to] = self.walk.row(row);
-            let (src, dst) = (&src[self.from + from..], &mut dst[self.to + to..]);
+            let (src, dst) = (&src[self.from + from..], &mut dst[start + to..]);
             assert!((inner - 1) * src_step < src.len(), "the source is as long as its layout says");
             assert!((inner - 1) * dst_step < dst.len(), "and so is the destination");
             if (src_step, dst_step) == (1, 1) {
@@ -101,10 +188,10 @@ impl CopyParts {
     pub(crate) fn kernel(self) -> Box<dyn Kernel> {
         // Copying looks at no number, so any type of the right size will do.
         match self.element_bytes {
-            8 => vector_kernel(Copies { parts: self, zero: 0.0_f64 }),
-            4 => vector_kernel(Copies { parts: self, zero: 0.0_f32 }),
-            2 => vector_kernel(Copies { parts: self, zero: bf16::ZERO }),
-            _ => vector_kernel(Copies { parts: self, zero: 0_u8 }),
+            8 => Box::new(Copies { parts: self, zero: 0.0_f64 }),
+            4 => Box::new(Copies { parts: self, zero: 0.0_f32 }),
+            2 => Box::new(Copies { parts: self, zero: bf16::ZERO }),
+            _ => Box::new(Copies { parts: self, zero: 0_u8 }),
         }
     }
 }
@@ -112,6 +199,26 @@ impl CopyParts {
 struct Copies<T> {
     parts: CopyParts,
     zero: T,
+}
+
+impl<T: Move> Kernel for Copies<T> {
+    fn run(&self, tile: &mut Tile<'_>) {
+        let CopyParts { parts, has_gaps, .. } = &self.parts;
+        if !tile.split() || parts.iter().all(|part| part.pieces.len() < 2) {
+            run_vectors(self, tile);
+            return;
+        }
+        for model in 0..tile.models() {
+            let (inputs, mut outputs, _) = tile.model(model).split();
+            let y = outputs.take::<T>();
+            if *has_gaps {
+                y.fill(self.zero);
+            }
+            for (i, part) in parts.iter().enumerate() {
+                part.split(inputs.get(i), y);
+            }
+        }
+    }
 }
 
 impl<T: Move> VectorKernel for Copies<T> {
@@ -144,10 +251,10 @@ impl CopyApart {
     /// Makes the kernel.
     pub(crate) fn kernel(self) -> Box<dyn Kernel> {
         match self.element_bytes {
-            8 => vector_kernel(Apart { parts: self.parts, element: PhantomData::<f64> }),
-            4 => vector_kernel(Apart { parts: self.parts, element: PhantomData::<f32> }),
-            2 => vector_kernel(Apart { parts: self.parts, element: PhantomData::<bf16> }),
-            _ => vector_kernel(Apart { parts: self.parts, element: PhantomData::<u8> }),
+            8 => Box::new(Apart { parts: self.parts, element: PhantomData::<f64> }),
+            4 => Box::new(Apart { parts: self.parts, element: PhantomData::<f32> }),
+            2 => Box::new(Apart { parts: self.parts, element: PhantomData::<bf16> }),
+            _ => Box::new(Apart { parts: self.parts, element: PhantomData::<u8> }),
         }
     }
 }
@@ -155,6 +262,21 @@ impl CopyApart {
 struct Apart<T> {
     parts: Vec<Part>,
     element: PhantomData<T>,
+}
+
+impl<T: Move> Kernel for Apart<T> {
+    fn run(&self, tile: &mut Tile<'_>) {
+        if !tile.split() || self.parts.iter().all(|part| part.pieces.len() < 2) {
+            run_vectors(self, tile);
+            return;
+        }
+        for model in 0..tile.models() {
+            let (inputs, mut outputs, _) = tile.model(model).split();
+            for part in &self.parts {
+                part.split(inputs.get(0), outputs.take::<T>());
+            }
+        }
+    }
 }
 
 impl<T: Move> VectorKernel for Apart<T> {

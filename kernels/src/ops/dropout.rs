@@ -9,11 +9,15 @@
 
 use core::marker::PhantomData;
 
-use super::elementwise::{Formula, Walk, apply, computes, same_dtype};
+use rayon::prelude::*;
+
+use super::elementwise::{
+    Formula, WORTH_SPLITTING, Walk, apply, apply_split, computes, layout_like, same_dtype,
+};
 use super::lines::{carve, scratch_bytes};
 use crate::cpu::random::{Draw, GROUP};
-use crate::cpu::simd::{Float, Lanes, Simd};
-use crate::cpu::tile::{Tile, VectorKernel, vector_kernel};
+use crate::cpu::simd::{Float, Lanes, Simd, Vectorized, dispatch};
+use crate::cpu::tile::Tile;
 use crate::dtype::Dtype;
 use crate::op::{GradientAt, Kernel, Op, OpError};
 use crate::program::trace::Var;
@@ -44,9 +48,8 @@ impl Op for Dropout {
         true
     }
 
-    fn layouts(&self, _: &[Operand], outputs: &[Type]) -> Vec<Layout> {
-        // So the mask is made in the order in which it lies.
-        outputs.iter().map(|ty| ty.shape.features_first()).collect()
+    fn layouts(&self, inputs: &[Operand], outputs: &[Type]) -> Vec<Layout> {
+        vec![layout_like(&inputs[..1], &outputs[0].shape); 2]
     }
 
     fn is_random(&self) -> bool {
@@ -55,8 +58,8 @@ impl Op for Dropout {
 
     fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
         match outputs[0].ty.dtype {
-            Dtype::F64 => vector_kernel(DropoutKernel::<f64>::new(&inputs[0], &outputs[0])),
-            _ => vector_kernel(DropoutKernel::<f32>::new(&inputs[0], &outputs[0])),
+            Dtype::F64 => Box::new(DropoutKernel::<f64>::new(&inputs[0], &outputs[0])),
+            _ => Box::new(DropoutKernel::<f32>::new(&inputs[0], &outputs[0])),
         }
     }
 
@@ -101,9 +104,31 @@ impl Formula<2, 2> for Masked {
     }
 }
 
+/// `x`, and a mask of ones: what probability 0 gives.
+#[derive(Clone, Copy, Debug)]
+struct Kept;
+
+impl Formula<1, 2> for Kept {
+    fn name(&self) -> &'static str {
+        "kept"
+    }
+
+    #[inline(always)]
+    fn apply<T: Float, S: Simd>(self, [x]: [T::Lanes<S>; 1]) -> [T::Lanes<S>; 2] {
+        [x, T::Lanes::<S>::splat(T::from_f64(1.0))]
+    }
+
+    fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
+        // As that of `Masked`.
+        vec![None; at.inputs.len()]
+    }
+}
+
 struct DropoutKernel<T> {
     /// Visits `x` and the mask, which lies features first.
     walk: Walk<2>,
+    /// Visits `x`.
+    whole: Walk<1>,
     element: PhantomData<T>,
 }
 
@@ -111,22 +136,26 @@ impl<T> DropoutKernel<T> {
     fn new(x: &Operand, y: &Operand) -> Self {
         let layout = y.ty.shape.features_first();
         let mask = Operand { ty: y.ty.clone(), layout };
-        DropoutKernel { walk: Walk::new(&[x.clone(), mask], y), element: PhantomData }
+        let walk = Walk::new(&[x.clone(), mask], y);
+        DropoutKernel { walk, whole: Walk::new(std::slice::from_ref(x), y), element: PhantomData }
     }
 }
 
-impl<T: Float> VectorKernel for DropoutKernel<T> {
-    #[inline(always)]
-    fn run<S: Simd>(&self, tile: &mut Tile<'_>) {
-        let walk = &self.walk;
+impl<T: Float> Kernel for DropoutKernel<T> {
+    fn run(&self, tile: &mut Tile<'_>) {
+        let DropoutKernel { walk, whole, .. } = self;
+        let is_split = tile.split() && walk.numel >= WORTH_SPLITTING;
         for model in 0..tile.models() {
             let model = tile.model(model);
             let (key, draw) = model.key();
             let (inputs, mut outputs, scratch) = model.split();
-            let [mask] = carve::<T, 1>(scratch, [walk.numel]);
-            fill_mask(mask, Draw::new(key, draw), inputs.get::<T>(1)[0].into());
-            let y = [outputs.take(), outputs.take()];
-            apply::<T, S, _, 2, 2>(Masked, walk, [inputs.get(0), mask], y);
+            let (x, p): (&[T], f64) = (inputs.get(0), inputs.get::<T>(1)[0].into());
+            let y = [outputs.take::<T>(), outputs.take::<T>()];
+            let work = Work { walk, whole, x, p, draw: Draw::new(key, draw), y, scratch };
+            match is_split {
+                true => work.split(),
+                false => dispatch(work),
+            }
         }
     }
 
@@ -135,9 +164,70 @@ impl<T: Float> VectorKernel for DropoutKernel<T> {
     }
 }
 
-/// Fills `mask` with 0 and `1 / (1 - p)`.
+/// The dropout of one model.
+struct Work<'a, T> {
+    walk: &'a Walk<2>,
+    whole: &'a Walk<1>,
+    x: &'a [T],
+    p: f64,
+    draw: Draw,
+    y: [&'a mut [T]; 2],
+    scratch: &'a mut [u8],
+}
+
+impl<T: Float> Work<'_, T> {
+    /// Computes it on the threads of the pool.
+    fn split(self) {
+        let Work { walk, whole, x, p, draw, y, scratch } = self;
+        if p == 0.0 {
+            apply_split(Kept, whole, [x], y);
+            return;
+        }
+        /// Groups that a thread draws at a time.
+        const GROUPS: usize = 512;
+        let [mask] = carve::<T, 1>(scratch, [walk.numel]);
+        let parts = mask.par_chunks_mut(GROUPS * GROUP).enumerate();
+        parts.for_each(|(i, mask)| dispatch(Fill { mask, draw, first: i * GROUPS, p }));
+        apply_split(Masked, walk, [x, &*mask], y);
+    }
+}
+
+impl<T: Float> Vectorized for Work<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        let Work { walk, whole, x, p, draw, y, scratch } = self;
+        if p == 0.0 {
+            apply::<T, S, _, 1, 2>(Kept, whole, [x], y);
+            return;
+        }
+        let [mask] = carve::<T, 1>(scratch, [walk.numel]);
+        fill_mask(mask, draw, 0, p);
+        apply::<T, S, _, 2, 2>(Masked, walk, [x, mask], y);
+    }
+}
+
+/// The making of a part of a mask, from group `first` on.
+struct Fill<'a, T> {
+    mask: &'a mut [T],
+    draw: Draw,
+    first: usize,
+    p: f64,
+}
+
+impl<T: Float> Vectorized for Fill<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        fill_mask(self.mask, self.draw, self.first, self.p);
+    }
+}
+
+/// Fills `mask`, which begins with group `first` of the draw, with 0 and `1 / (1 - p)`.
 #[inline(always)]
-fn fill_mask<T: Float>(mask: &mut [T], draw: Draw, p: f64) {
+fn fill_mask<T: Float>(mask: &mut [T], draw: Draw, first: usize, p: f64) {
     let keep = 1.0 - p;
     // A number of 24 bits is below this one with probability `keep`, to within 2⁻²⁴.
     let below = (keep * f64::from(1_u32 << 24)).ceil() as u32;
@@ -146,7 +236,7 @@ fn fill_mask<T: Float>(mask: &mut [T], draw: Draw, p: f64) {
         if word >> 8 < below { factor } else { T::default() }
     };
     for (group, part) in mask.chunks_mut(GROUP).enumerate() {
-        let words = draw.words(group as u32);
+        let words = draw.words((first + group) as u32);
         for (element, word) in part.iter_mut().zip(words) {
             *element = choose(word);
         }

@@ -255,14 +255,30 @@ impl<T: Float, F: Formula<IN, OUT>, const IN: usize, const OUT: usize> Kernel
         }
         for model in 0..models {
             let x = core::array::from_fn(|i| x[i].at(model));
-            let y = Pieces(core::array::from_fn(|i| y[i].at(model).as_mut_ptr()));
-            Visits::all(walk).split(0, &|visits, first| {
-                // SAFETY: `split` gives each element of the outputs, which have `walk.numel`, to one part.
-                let y = unsafe { y.of(first, visits.numel()) };
-                dispatch(Work { formula, of: Of::Part { visits, x, y: Some(y) } });
-            });
+            let mut y = y.iter_mut().map(|y| y.at(model));
+            let y = core::array::from_fn(|_| y.next().unwrap_or_default());
+            apply_split(formula, walk, x, y);
         }
     }
+}
+
+/// Applies `formula` as [`apply`] does, on the threads of the pool if there are many elements.
+pub(in crate::ops) fn apply_split<T, F, const IN: usize, const OUT: usize>(
+    formula: F,
+    walk: &Walk<IN>,
+    x: [&[T]; IN],
+    y: [&mut [T]; OUT],
+) where
+    T: Float,
+    F: Formula<IN, OUT>,
+{
+    assert!(y.iter().all(|y| y.len() == walk.numel), "outputs have the shape of the walk");
+    let y = Pieces(y.map(<[T]>::as_mut_ptr));
+    Visits::all(walk).split(0, &|visits, first| {
+        // SAFETY: `split` gives each element of the outputs, which have `walk.numel`, to one part.
+        let y = unsafe { y.of(first, visits.numel()) };
+        dispatch(Work { formula, of: Of::Part { visits, x, y: Some(y) } });
+    });
 }
 
 /// What is left to be computed with one formula. One type for whole tiles and for parts of a model, so that the loops

@@ -39,6 +39,11 @@ struct LinearInputGradient {
 #[derive(Debug)]
 struct LinearWeightGradient;
 
+/// Records the gradient of a weight, `dyᵀ · x`, where `y = x · weightᵀ`.
+pub(super) fn weight_gradient(dy: &Var, x: &Var) -> Var {
+    dy.trace().apply(LinearWeightGradient, &[dy, x])
+}
+
 impl Var {
     /// Maps the last axis affinely: `x · weightᵀ + bias`.
     ///

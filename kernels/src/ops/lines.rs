@@ -5,7 +5,8 @@
 //! together in scratch memory. A lane sees the same numbers in the same order either way.
 
 use crate::cpu::memory::padded;
-use crate::cpu::simd::{Float, MAX_LANES};
+use crate::cpu::simd::{Float, MAX_LANES, Simd};
+use crate::cpu::transpose::transpose;
 use crate::shape::Operand;
 
 /// Where the lines of an operand along one axis lie.
@@ -17,6 +18,8 @@ pub(in crate::ops) struct Lines {
     runs: Vec<usize>,
     /// Elements from one element of a line to the next.
     stride: usize,
+    /// Elements from each line's start to the next one's, if they are evenly apart.
+    apart: Option<usize>,
     /// Elements of a line.
     pub(in crate::ops) len: usize,
 }
@@ -38,7 +41,10 @@ impl Lines {
                 runs[line - 1] = runs[line] + 1;
             }
         }
-        Lines { starts, runs, stride: operand.layout[axis], len: operand.ty.shape[axis] }
+        let apart = starts.get(1).map_or(Some(1), |second| second.checked_sub(starts[0]));
+        let is_even = |apart: &usize| starts.is_sorted_by(|one, next| one + apart == *next);
+        let apart = apart.filter(is_even);
+        Lines { starts, runs, stride: operand.layout[axis], apart, len: operand.ty.shape[axis] }
     }
 
     /// Counts the lines.
@@ -59,7 +65,7 @@ impl Lines {
     /// Gives address and stride at which the elements of lines `line` to `line + n - 1` can be read,
     /// `lanes` at a time: where they are, or in `scratch`.
     #[inline(always)]
-    pub(in crate::ops) fn read<T: Float>(
+    pub(in crate::ops) fn read<T: Float, S: Simd>(
         &self,
         x: &[T],
         (line, n, lanes): (usize, usize, usize),
@@ -68,9 +74,16 @@ impl Lines {
         if self.runs[line] >= n {
             return (x.as_ptr().wrapping_add(self.starts[line]), self.stride);
         }
-        for (lane, &start) in self.starts[line..line + n].iter().enumerate() {
-            for i in 0..self.len {
-                scratch[i * lanes + lane] = x[start + i * self.stride];
+        match self.apart {
+            Some(apart) if self.stride == 1 => {
+                transpose::<T, S>(&x[self.starts[line]..], apart, scratch, lanes, n, self.len);
+            }
+            _ => {
+                for (lane, &start) in self.starts[line..line + n].iter().enumerate() {
+                    for i in 0..self.len {
+                        scratch[i * lanes + lane] = x[start + i * self.stride];
+                    }
+                }
             }
         }
         (scratch.as_ptr(), lanes)
@@ -96,14 +109,20 @@ impl Lines {
 
     /// Puts the elements that were written at [`write`](Lines::write) where they belong.
     #[inline(always)]
-    pub(in crate::ops) fn finish<T: Float>(
+    pub(in crate::ops) fn finish<T: Float, S: Simd>(
         &self,
         y: &mut [T],
         base: usize,
         (line, n, lanes): (usize, usize, usize),
         scratch: &[T],
     ) {
-        if self.runs[line] < n {
+        if self.runs[line] >= n {
+            return;
+        }
+        if let Some(apart) = self.apart.filter(|_| self.stride == 1) {
+            let y = &mut y[self.starts[line] - base..];
+            transpose::<T, S>(scratch, lanes, y, apart, self.len, n);
+        } else {
             for (lane, &start) in self.starts[line..line + n].iter().enumerate() {
                 for i in 0..self.len {
                     y[start - base + i * self.stride] = scratch[i * lanes + lane];

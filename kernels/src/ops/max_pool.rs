@@ -7,12 +7,14 @@
 
 use core::marker::PhantomData;
 
-use super::elementwise::{computes, same_dtype};
+use rayon::prelude::*;
+
+use super::elementwise::{WORTH_SPLITTING, computes, same_dtype};
 use super::number::Number;
 use super::pick::Places;
 use super::planes::Planes;
-use crate::cpu::simd::Simd;
-use crate::cpu::tile::{Tile, VectorKernel, vector_kernel};
+use crate::cpu::simd::{Simd, Vectorized, dispatch};
+use crate::cpu::tile::Tile;
 use crate::dtype::Dtype;
 use crate::op::{GradientAt, Kernel, Op, OpError};
 use crate::program::trace::Var;
@@ -132,8 +134,8 @@ impl Op for MaxPool {
 
     fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
         match inputs[0].ty.dtype {
-            Dtype::F64 => vector_kernel(MaxPoolKernel::<f64>::new(self, &inputs[0], outputs)),
-            _ => vector_kernel(MaxPoolKernel::<f32>::new(self, &inputs[0], outputs)),
+            Dtype::F64 => Box::new(MaxPoolKernel::<f64>::new(self, &inputs[0], outputs)),
+            _ => Box::new(MaxPoolKernel::<f32>::new(self, &inputs[0], outputs)),
         }
     }
 
@@ -150,7 +152,8 @@ impl Op for MaxPool {
 struct MaxPoolKernel<T> {
     windows: Windows,
     x: Planes,
-    y: Planes,
+    /// The channels' numbers in the order in which they lie in the output.
+    order: Vec<usize>,
     /// Sizes of the spatial axes, ones in front.
     sizes: [usize; 3],
     outputs: [usize; 3],
@@ -181,7 +184,7 @@ impl<T: Number> MaxPoolKernel<T> {
         MaxPoolKernel {
             windows,
             x: Planes::row_major_or(x, sizes.len()),
-            y: Planes::row_major_or(&outputs[0], sizes.len()),
+            order: Planes::row_major_or(&outputs[0], sizes.len()).in_place(),
             sizes: three(&x.ty.shape[first..]),
             outputs: three(&sizes),
             element: PhantomData,
@@ -203,10 +206,11 @@ impl<T: Number> MaxPoolKernel<T> {
                             let row = (i * height + j) * width;
                             for k in (w.start..w.end).step_by(w.step) {
                                 let number = x[row + k];
+                                // Nobody can predict which is the greatest, so nothing branches on it.
                                 #[expect(clippy::eq_op, reason = "only NaN is not itself")]
-                                if number > best || number != number {
-                                    (best, place) = (number, row + k);
-                                }
+                                let is_next = (number > best) | (number != number);
+                                best = if is_next { number } else { best };
+                                place = if is_next { row + k } else { place };
                             }
                         }
                     }
@@ -232,35 +236,69 @@ impl<T: Number> MaxPoolKernel<T> {
     }
 }
 
-impl<T: Number> VectorKernel for MaxPoolKernel<T> {
-    #[inline(always)]
-    fn run<S: Simd>(&self, tile: &mut Tile<'_>) {
-        let (from, to) =
-            (self.sizes.iter().product::<usize>(), self.outputs.iter().product::<usize>());
+impl<T: Number> Kernel for MaxPoolKernel<T> {
+    fn run(&self, tile: &mut Tile<'_>) {
+        let is_split = tile.split();
+        let to = self.outputs.iter().product::<usize>().max(1);
         for model in 0..tile.models() {
             let (inputs, mut outputs, _) = tile.model(model).split();
             let (x, y, places) = (inputs.get::<T>(0), outputs.take::<T>(), outputs.take::<i64>());
-            for (number, (x_at, y_at)) in self.x.starts().zip(self.y.starts()).enumerate() {
-                let (x, y) = (&x[x_at..][..from], &mut y[y_at..][..to]);
-                let places = &mut places[y_at..][..to];
-                match &self.windows {
+            let samples = match &self.windows {
+                Windows::Fixed(_) => &[],
+                Windows::Drawn { .. } => inputs.get::<T>(1),
+            };
+            let channels = |first, y, places| {
+                dispatch(Channels { kernel: self, first, x, samples, y, places });
+            };
+            if !is_split || x.len() < WORTH_SPLITTING {
+                channels(0, y, places);
+                continue;
+            }
+            let at_a_time = (WORTH_SPLITTING / 4 / to).max(1);
+            let parts = y.par_chunks_mut(at_a_time * to).zip(places.par_chunks_mut(at_a_time * to));
+            parts.enumerate().for_each(|(i, (y, places))| channels(i * at_a_time, y, places));
+        }
+    }
+}
+
+/// Some channels of a model that lie one behind the other in the output, from number `first` on.
+struct Channels<'a, T> {
+    kernel: &'a MaxPoolKernel<T>,
+    first: usize,
+    x: &'a [T],
+    samples: &'a [T],
+    y: &'a mut [T],
+    places: &'a mut [i64],
+}
+
+impl<T: Number> Vectorized for Channels<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        let Channels { kernel, first, x, samples, y, places } = self;
+        let (from, to) =
+            (kernel.sizes.iter().product::<usize>(), kernel.outputs.iter().product::<usize>());
+        let results = y.chunks_exact_mut(to.max(1)).zip(places.chunks_exact_mut(to.max(1)));
+        for (&number, (y, places)) in kernel.order[first..].iter().zip(results) {
+                let x = &x[kernel.x.start(number)..][..from];
+                match &kernel.windows {
                     Windows::Fixed(windows) => {
-                        self.channel([&windows[0], &windows[1], &windows[2]], x, y, places);
+                        kernel.channel([&windows[0], &windows[1], &windows[2]], x, y, places);
                     }
-                    Windows::Drawn { kernel, outputs } => {
-                        let axes = kernel.len();
-                        let samples = &inputs.get::<T>(1)[number * axes..][..axes];
+                    Windows::Drawn { kernel: sizes, outputs } => {
+                        let axes = sizes.len();
+                        let samples = &samples[number * axes..][..axes];
                         let mut drawn = [vec![ALL], vec![ALL], vec![ALL]];
                         for axis in 0..axes {
                             // In two axes torch takes the samples in reverse.
                             let sample = samples[if axes == 2 { 1 - axis } else { axis }];
                             let place = 3 - axes + axis;
-                            drawn[place] = self.draw(place, kernel[axis], outputs[axis], sample);
+                            drawn[place] = kernel.draw(place, sizes[axis], outputs[axis], sample);
                         }
-                        self.channel([&drawn[0], &drawn[1], &drawn[2]], x, y, places);
+                        kernel.channel([&drawn[0], &drawn[1], &drawn[2]], x, y, places);
                     }
                 }
-            }
         }
     }
 }

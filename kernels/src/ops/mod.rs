@@ -78,6 +78,7 @@ pub mod pool;
 pub mod prelu;
 pub mod products;
 pub mod radam;
+pub mod recurrence;
 pub mod reduce;
 pub mod regression_loss;
 pub mod relu;

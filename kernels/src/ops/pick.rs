@@ -4,7 +4,9 @@
 
 use core::marker::PhantomData;
 
-use super::elementwise::computes;
+use rayon::prelude::*;
+
+use super::elementwise::{WORTH_SPLITTING, computes};
 use super::number::Number;
 use super::planes::Planes;
 use crate::cpu::tile::Tile;
@@ -147,7 +149,8 @@ impl Op for Pick {
 struct Channels {
     x: Planes,
     places: Planes,
-    y: Planes,
+    /// The channels' numbers in the order in which they lie in the result.
+    order: Vec<usize>,
     /// Numbers of a channel of each.
     numels: [usize; 3],
 }
@@ -161,22 +164,33 @@ impl Channels {
         Channels {
             x: Planes::row_major_or(&inputs[0], spatial),
             places: Planes::row_major_or(&inputs[1], spatial),
-            y: Planes::row_major_or(&outputs[0], spatial),
+            order: Planes::row_major_or(&outputs[0], spatial).in_place(),
             numels: [numel(&inputs[0]), numel(&inputs[1]), numel(&outputs[0])],
         }
     }
 
     /// Visits the channels.
     #[inline(always)]
-    fn each<T: Number>(&self, tile: &mut Tile<'_>, f: impl Fn(&[T], &[i64], &mut [T])) {
+    fn each<T: Number>(&self, tile: &mut Tile<'_>, f: impl Fn(&[T], &[i64], &mut [T]) + Sync) {
         let [of_x, of_places, of_y] = self.numels;
+        let is_split = tile.split();
         for model in 0..tile.models() {
             let (inputs, mut outputs, _) = tile.model(model).split();
             let (x, places, y) = (inputs.get::<T>(0), inputs.get::<i64>(1), outputs.take::<T>());
-            let starts = self.x.starts().zip(self.places.starts()).zip(self.y.starts());
-            for ((x_at, places_at), y_at) in starts {
-                f(&x[x_at..][..of_x], &places[places_at..][..of_places], &mut y[y_at..][..of_y]);
+            let channels = |first: usize, y: &mut [T]| {
+                let results = y.chunks_exact_mut(of_y.max(1));
+                for (&number, y) in self.order[first..].iter().zip(results) {
+                    let x = &x[self.x.start(number)..][..of_x];
+                    f(x, &places[self.places.start(number)..][..of_places], y);
+                }
+            };
+            if !is_split || y.len() < WORTH_SPLITTING {
+                channels(0, y);
+                continue;
             }
+            let at_a_time = (WORTH_SPLITTING / 4 / of_y).max(1);
+            let parts = y.par_chunks_mut(at_a_time * of_y).enumerate();
+            parts.for_each(|(i, y)| channels(i * at_a_time, y));
         }
     }
 }

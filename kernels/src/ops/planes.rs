@@ -46,8 +46,15 @@ impl Planes {
         leading.chain(first..shape.rank()).collect()
     }
 
-    /// Gives where each channel starts.
-    pub(in crate::ops) fn starts(&self) -> impl Iterator<Item = usize> {
-        self.starts.iter().copied()
+    /// Lists the channels' numbers in the order in which the channels lie.
+    pub(in crate::ops) fn in_place(&self) -> Vec<usize> {
+        let mut numbers: Vec<_> = (0..self.starts.len()).collect();
+        numbers.sort_by_key(|&number| self.starts[number]);
+        numbers
+    }
+
+    /// Gives where channel `number` starts.
+    pub(in crate::ops) fn start(&self, number: usize) -> usize {
+        self.starts[number]
     }
 }

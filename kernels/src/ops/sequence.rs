@@ -36,6 +36,12 @@ impl Steps {
         self.sorted_indices.len()
     }
 
+    /// Says whether all sequences have one length.
+    pub fn is_even(&self) -> bool {
+        let n = self.n_sequences();
+        n > 0 && !self.batch_sizes.is_empty() && self.batch_sizes.iter().all(|&size| size == n)
+    }
+
     /// Gives the place of each sequence behind the longer ones.
     pub fn unsorted_indices(&self) -> Vec<usize> {
         let mut places = vec![0; self.n_sequences()];

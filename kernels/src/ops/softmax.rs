@@ -294,17 +294,17 @@ impl<T: Float> Vectorized for OnScratch<'_, '_, T> {
         while line < end {
             let n = lanes.min(end - line);
             let block = (line, n, lanes);
-            let a = Block::<T, S>::new(lines[0].read(a, block, first), n);
+            let a = Block::<T, S>::new(lines[0].read::<T, S>(a, block, first), n);
             let to = output.write(y, base, block, result);
             if *is_gradient {
-                let b = Block::<T, S>::new(lines[1].read(b, block, second), n);
+                let b = Block::<T, S>::new(lines[1].read::<T, S>(b, block, second), n);
                 // SAFETY: `read` and `write` give where `n` lines of `len` elements lie.
                 unsafe { gradient::<T, S>(a, b, to, output.len, *form == Form::Log) };
             } else {
                 // SAFETY: as above.
                 unsafe { forward::<T, S>(a, to, output.len, *form) };
             }
-            output.finish(y, base, block, result);
+            output.finish::<T, S>(y, base, block, result);
             line += n;
         }
     }

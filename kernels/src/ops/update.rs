@@ -7,8 +7,9 @@ use core::marker::PhantomData;
 use core::ptr;
 use std::sync::Arc;
 
-use crate::cpu::simd::{Float, Lanes, Simd};
-use crate::cpu::tile::{Input, Output, Tile, VectorKernel, vector_kernel};
+use super::elementwise::WORTH_SPLITTING;
+use crate::cpu::simd::{Float, Lanes, MAX_LANES, Simd, Vectorized, dispatch};
+use crate::cpu::tile::{Input, Output, Tile, VectorKernel, run_vectors};
 use crate::dtype::Dtype;
 use crate::op::{Kernel, Op, OpError};
 use crate::program::trace::Var;
@@ -174,7 +175,7 @@ pub(super) trait Rule<const STATES: usize, const RATES: usize>:
     Copy + Send + Sync + 'static
 {
     /// A step's numbers, ready for vectors of `T`.
-    type Step<T: Float>: Copy + Default;
+    type Step<T: Float>: Copy + Default + Send + Sync;
 
     /// Whether the numbers of a step follow from states too: those that are one number for a parameter, the
     /// same in all its elements.
@@ -246,8 +247,8 @@ where
     R: Rule<STATES, RATES>,
 {
     match ty.dtype {
-        Dtype::F64 => vector_kernel(UpdateKernel::<f64, R, STATES, RATES>::new(rule, index)),
-        _ => vector_kernel(UpdateKernel::<f32, R, STATES, RATES>::new(rule, index)),
+        Dtype::F64 => Box::new(UpdateKernel::<f64, R, STATES, RATES>::new(rule, index)),
+        _ => Box::new(UpdateKernel::<f32, R, STATES, RATES>::new(rule, index)),
     }
 }
 
@@ -260,6 +261,92 @@ struct UpdateKernel<T, R, const STATES: usize, const RATES: usize> {
 impl<T, R, const STATES: usize, const RATES: usize> UpdateKernel<T, R, STATES, RATES> {
     fn new(rule: R, index: usize) -> Self {
         UpdateKernel { rule, index, element: PhantomData }
+    }
+}
+
+impl<T: Float, R: Rule<STATES, RATES>, const STATES: usize, const RATES: usize> Kernel
+    for UpdateKernel<T, R, STATES, RATES>
+{
+    fn run(&self, tile: &mut Tile<'_>) {
+        let (rule, models) = (self.rule, tile.models());
+        let is_split = tile.split();
+        let (inputs, mut outputs, _) = tile.operands();
+        let mut parameter = outputs.take::<T>();
+        if !is_split || models == 0 || parameter.at(0).len() < WORTH_SPLITTING {
+            run_vectors(self, tile);
+            return;
+        }
+        let gradient = inputs.get::<T>(1);
+        let mut states: [Output<'_, T>; STATES] = core::array::from_fn(|_| outputs.take());
+        let mut counts = outputs.take::<f32>();
+        for model in 0..models {
+            let count = &mut counts.at(model)[self.index];
+            *count += 1.0;
+            let rates = core::array::from_fn(|i| inputs.get::<f64>(3 + STATES + i).at(model)[0]);
+            let mut of_states = states.iter_mut().map(|state| state.at(model));
+            let states: [&mut [T]; STATES] =
+                core::array::from_fn(|_| of_states.next().unwrap_or_default());
+            let first = states.each_ref().map(|state| state.first().copied().unwrap_or_default());
+            let step = &rule.step_from::<T>(rates, f64::from(*count), first);
+            let (parameter, gradient) = (parameter.at(model), gradient.at(model));
+            Part { rule, step, parameter, gradient, states }.split();
+        }
+    }
+}
+
+/// Some numbers of one parameter.
+struct Part<'a, T: Float, R: Rule<STATES, RATES>, const STATES: usize, const RATES: usize> {
+    rule: R,
+    step: &'a R::Step<T>,
+    parameter: &'a mut [T],
+    gradient: &'a [T],
+    states: [&'a mut [T]; STATES],
+}
+
+impl<T, R, const STATES: usize, const RATES: usize> Part<'_, T, R, STATES, RATES>
+where
+    T: Float,
+    R: Rule<STATES, RATES>,
+{
+    /// Updates them on the threads of the pool.
+    fn split(self) {
+        let Part { rule, step, parameter, gradient, states } = self;
+        if parameter.len() < WORTH_SPLITTING {
+            dispatch(Part { rule, step, parameter, gradient, states });
+            return;
+        }
+        // Whole vectors of every instruction set, so that no number is in a tail for one split and not for another.
+        let at = (parameter.len() / 2).next_multiple_of(MAX_LANES);
+        let (upper, lower) = parameter.split_at_mut(at);
+        let (of_upper, of_lower) = gradient.split_at(at);
+        let mut halves = states.map(|state| {
+            let (upper, lower) = state.split_at_mut(at);
+            (Some(upper), Some(lower))
+        });
+        let first = halves.each_mut().map(|half| half.0.take().unwrap_or_default());
+        let second = halves.each_mut().map(|half| half.1.take().unwrap_or_default());
+        let of = |parameter, gradient, states| Part { rule, step, parameter, gradient, states };
+        let (upper, lower) = (of(upper, of_upper, first), of(lower, of_lower, second));
+        rayon::join(|| upper.split(), || lower.split());
+    }
+}
+
+impl<T, R, const STATES: usize, const RATES: usize> Vectorized for Part<'_, T, R, STATES, RATES>
+where
+    T: Float,
+    R: Rule<STATES, RATES>,
+{
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        let Part { rule, step, parameter, gradient, states } = self;
+        let numel = parameter.len();
+        assert!(gradient.len() == numel && states.iter().all(|state| state.len() == numel));
+        let (p, g) = (parameter.as_mut_ptr(), gradient.as_ptr());
+        let states = states.map(<[T]>::as_mut_ptr);
+        // SAFETY: all of them have `numel` elements, and those to be written overlap nothing.
+        unsafe { update::<T, S, R, STATES, RATES>(rule, step, numel, p, g, states) };
     }
 }
 

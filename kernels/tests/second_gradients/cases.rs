@@ -246,7 +246,25 @@ fn losses() -> Vec<Case> {
     cases
 }
 
+fn recurrences() -> Vec<Case> {
+    let (steps, batch, hidden) = (3, 2, 2);
+    let inputs = |gates: usize| {
+        let (rows, features) = (steps * batch, gates * hidden);
+        let weights = [small(&[features, hidden], 31), small(&[features], 32)];
+        let states = [small(&[batch, hidden], 33), small(&[batch, hidden], 34)];
+        let mut inputs = vec![small(&[rows, features], 30)];
+        inputs.extend(weights.into_iter().chain(states));
+        inputs
+    };
+    let lstm = move |v: &[Var]| {
+        let y = v[0].lstm(&v[1], Some(&v[2]), [&v[3], &v[4]], steps, false);
+        y.h + y.memory.square()
+    };
+    let gru = move |v: &[Var]| v[0].gru(&v[1], Some(&v[2]), &v[3], steps, true).h.square();
+    vec![case("lstm", lstm, &inputs(4)), case("gru", gru, &inputs(3)[..4])]
+}
+
 pub(super) fn all() -> Vec<Case> {
-    let all = [activations(), arithmetic(), shapes(), layers(), losses()];
+    let all = [activations(), arithmetic(), shapes(), layers(), recurrences(), losses()];
     all.into_iter().flatten().collect()
 }

@@ -92,6 +92,7 @@ const WITHOUT: &[&str] = &[
     // Parts of kernels and what passes make of other ops, after differentiation.
     "contiguous",
     "cross_entropy_with_gradient",
+    "kept",
     "masked",
 ];
 

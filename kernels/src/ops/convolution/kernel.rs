@@ -8,6 +8,7 @@
 use core::marker::PhantomData;
 use core::ops::Range;
 
+use super::direct::Direct;
 use super::{Convolution, Side};
 use crate::cpu::executor::with_scratch;
 use crate::cpu::gemm::{BiasAxis, Finish, Gemm, Product, Strides};
@@ -29,17 +30,17 @@ const MIN_COLUMNS: usize = 32;
 
 /// One spatial axis.
 #[derive(Clone, Copy, Debug)]
-struct Axis {
+pub(super) struct Axis {
     /// Size of the input.
-    x: usize,
+    pub(super) x: usize,
     /// Size of the kernel.
-    k: usize,
+    pub(super) k: usize,
     /// Size of the output.
-    y: usize,
-    stride: usize,
-    dilation: usize,
+    pub(super) y: usize,
+    pub(super) stride: usize,
+    pub(super) dilation: usize,
     /// Padding before the input.
-    low: usize,
+    pub(super) low: usize,
 }
 
 impl Axis {
@@ -61,18 +62,18 @@ impl Axis {
 /// Sizes and places of a convolution's three factors, with three spatial axes always.
 #[derive(Debug)]
 pub(super) struct Geometry {
-    axes: [Axis; 3],
-    groups: usize,
+    pub(super) axes: [Axis; 3],
+    pub(super) groups: usize,
     /// Channels of the input in a group.
-    channels: usize,
+    pub(super) channels: usize,
     /// Channels of the output in a group.
-    out: usize,
+    pub(super) out: usize,
     /// Positions of the output, those of all items.
-    positions: usize,
+    pub(super) positions: usize,
     /// Strides of items and channels of the input.
-    x: Planes,
+    pub(super) x: Planes,
     /// The same of the output.
-    y: Planes,
+    pub(super) y: Planes,
     /// Runs of positions.
     runs: Vec<Run>,
     /// Which runs make a block.
@@ -82,8 +83,8 @@ pub(super) struct Geometry {
 /// Strides of items and of channels, where each channel's numbers lie one behind the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Planes {
-    item: usize,
-    channel: usize,
+    pub(super) item: usize,
+    pub(super) channel: usize,
 }
 
 /// Gives the strides of items and channels if the spatial axes lie row-major.
@@ -346,6 +347,8 @@ impl Geometry {
 pub(super) struct ConvolutionKernel<T> {
     geometry: Geometry,
     side: Side,
+    /// How it is computed without matrices, if it is.
+    direct: Option<Direct>,
     has_bias: bool,
     /// Elements of scratch memory: for the matrix, the output's block, a part of the weight's sum, and what
     /// products pack.
@@ -360,7 +363,8 @@ impl<T: Number> ConvolutionKernel<T> {
         let sum = if side == Side::Weight { seen * out } else { 0 };
         let of = product(side, &geometry, geometry.results(side).0, columns, columns);
         let scratch = [seen * columns, out * columns, sum, of.scratch_elements()];
-        ConvolutionKernel { geometry, side, has_bias, scratch, element: PhantomData }
+        let direct = Direct::new(&geometry, side);
+        ConvolutionKernel { geometry, side, direct, has_bias, scratch, element: PhantomData }
     }
 }
 
@@ -414,13 +418,16 @@ impl<T: Number> Kernel for ConvolutionKernel<T> {
             };
             match part.is_worth_splitting(threads) {
                 true => part.split(threads),
-                false => dispatch(OnScratch { part, scratch }),
+                false => part.compute(scratch),
             }
         }
     }
 
     fn scratch_bytes(&self) -> usize {
-        scratch_bytes::<T>(&self.scratch)
+        match &self.direct {
+            Some(direct) => scratch_bytes::<T>(&direct.scratch()),
+            None => scratch_bytes::<T>(&self.scratch),
+        }
     }
 }
 
@@ -447,15 +454,20 @@ impl<T: Number> Part<'_, T> {
         threads > 1 && self.channels.len() > 1 && is_apart && products >= WORTH_SPLITTING
     }
 
+    /// Computes it on this thread.
+    fn compute(self, scratch: &mut [u8]) {
+        match &self.kernel.direct {
+            Some(direct) => dispatch(Directly { direct, part: self, scratch }),
+            None => dispatch(OnScratch { part: self, scratch }),
+        }
+    }
+
     /// Computes it on so many threads of the pool: each gathers what its channels need for itself.
     fn split(self, threads: usize) {
         let Part { kernel, channels, a, b, bias, result } = self;
         if threads < 2 || channels.len() < 2 {
             with_scratch(kernel.scratch_bytes(), |scratch| {
-                dispatch(OnScratch {
-                    part: Part { kernel, channels, a, b, bias, result },
-                    scratch,
-                });
+                Part { kernel, channels, a, b, bias, result }.compute(scratch);
             });
             return;
         }
@@ -466,6 +478,24 @@ impl<T: Number> Part<'_, T> {
         let of = |channels, result| Part { kernel, channels, a, b, bias, result };
         let (first, second) = (of(channels.start..at, upper), of(at..channels.end, lower));
         rayon::join(|| first.split(threads / 2), || second.split(threads - threads / 2));
+    }
+}
+
+/// A part that one thread computes without matrices.
+struct Directly<'a, 's, T> {
+    direct: &'a Direct,
+    part: Part<'a, T>,
+    scratch: &'s mut [u8],
+}
+
+impl<T: Number> Vectorized for Directly<'_, '_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        let Directly { direct, part: Part { channels, a, b, bias, result, .. }, scratch } = self;
+        let scratch = carve::<T, 3>(scratch, direct.scratch());
+        direct.run::<T, S>(channels, (a, b, bias), result, scratch);
     }
 }
 

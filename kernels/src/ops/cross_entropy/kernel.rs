@@ -184,13 +184,13 @@ impl<T: Float> CrossEntropyKernel<T> {
                 classes: self.logits.len,
                 n,
             };
-            let from = self.logits.read(logits, block, block_logits);
+            let from = self.logits.read::<T, S>(logits, block, block_logits);
             let item_losses = match (&self.gradient, &mut gradient) {
                 (Some(lines), Some(dx)) => {
                     let to = lines.write(dx, 0, block, block_gradient);
                     // SAFETY: `read` and `write` give where `n` lines of `classes` elements lie.
                     let losses = unsafe { terms.with_gradient(from, to) };
-                    lines.finish(dx, 0, block, block_gradient);
+                    lines.finish::<T, S>(dx, 0, block, block_gradient);
                     losses
                 }
                 // SAFETY: as above.
