@@ -2,11 +2,13 @@
 """Measures neurarch, PyTorch and JAX in one go, in turns, and prints a table.
 
     python3 benches/compare.py --python PYTHON [--case tiny small medium sweep] [--job train infer]
+    python3 benches/compare.py --python PYTHON --case [--single mlp cnn transformer lstm tiny cnns grus]
 
 PYTHON is an interpreter that has torch and jax; this script itself needs nothing but Python. For each case and
 job the engines run one right after the other, so that they meet the machine in the same state. `--record`
 writes the measurements to benches/record/, named by machine and date. `--peers` takes another script in place
-of benches/peers/population.py that understands the same arguments and prints the same lines.
+of benches/peers/population.py that understands the same arguments and prints the same lines. `--single` measures
+benches/single beside benches/peers/single.py; `--case` without cases leaves the populations out.
 """
 
 import argparse
@@ -39,6 +41,17 @@ def population(arguments, case, job):
     yield from lines([arguments.python, arguments.peers, *choice, "--engine", *arguments.engine])
 
 
+def single(arguments, case):
+    yield from lines(["cargo", "bench", "--quiet", "--bench", "single", "--", "--case", case, "--json"])
+    yield from lines([arguments.python, PEERS / "single.py", "--case", case])
+
+
+def of_job(measurement, job):
+    """Takes training or inference of a measurement of benches/single."""
+    times = {"us_per_step": measurement[f"{job}_us"], "best_us": measurement[f"{job}_best_us"]}
+    return {"case": f"1 {measurement['case']}", "job": job, "engine": measurement["engine"], **times}
+
+
 def sweep(arguments):
     with tempfile.TemporaryDirectory() as out:
         command = ["cargo", "run", "--quiet", "--release", "--example", "sweep", "--", "--out", out]
@@ -66,7 +79,7 @@ def microseconds(measurement):
 
 def table(measurements):
     """Writes the times side by side, with the peers' as multiples of neurarch's."""
-    print(f"\n{'case':8}{'job':8}{'engine':12}{'median':>12}{'of neurarch':>13}")
+    print(f"\n{'case':15}{'job':8}{'engine':12}{'median':>12}{'of neurarch':>13}")
     for each in measurements:
         mine = next(
             microseconds(other)
@@ -80,7 +93,7 @@ def table(measurements):
             notes = f"   {float(each['read_share']):.0%} of the speed of a plain read"
         if "median_accuracy" in each:
             notes = f"   accuracy: best {each['best_accuracy']:.2%}, median {each['median_accuracy']:.2%}"
-        print(f"{each['case']:8}{each['job']:8}{each['engine']:12}{shown:>12}{time / mine:>12.2f}×{notes}")
+        print(f"{each['case']:15}{each['job']:8}{each['engine']:12}{shown:>12}{time / mine:>12.2f}×{notes}")
 
 
 def machine():
@@ -98,6 +111,7 @@ def main():
     parser.add_argument("--python", required=True, help="an interpreter with torch and jax")
     parser.add_argument("--peers", default=PEERS / "population.py", type=os.path.abspath)
     parser.add_argument("--case", nargs="*", default=["tiny", "small", "medium", "sweep"])
+    parser.add_argument("--single", nargs="*", default=[])
     parser.add_argument("--job", nargs="*", default=["train", "infer"])
     parser.add_argument("--engine", nargs="*", default=["torch-vmap", "torch-bmm", "jax-vmap"])
     parser.add_argument("--record", action="store_true", help="keep the measurements in benches/record/")
@@ -110,6 +124,9 @@ def main():
         else:
             for job in arguments.job:
                 measurements += population(arguments, case, job)
+    for case in arguments.single:
+        both = list(single(arguments, case))
+        measurements += [of_job(each, job) for job in arguments.job for each in both]
     table(measurements)
     if arguments.record:
         today = datetime.date.today().isoformat()

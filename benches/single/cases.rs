@@ -92,7 +92,12 @@ impl Subject {
             let all: std::time::Duration = times.iter().map(|&(_, time)| time).sum();
             writeln!(text, "{}: {} steps, {:?}", self.name, times.len(), all / RUNS)?;
             for (step, time) in times.into_iter().filter(|&(_, time)| time * 200 > all) {
-                writeln!(text, "{:>12.1?} {:5.1} %  {step}", time / RUNS, 100.0 * time.as_secs_f64() / all.as_secs_f64())?;
+                writeln!(
+                    text,
+                    "{:>12.1?} {:5.1} %  {step}",
+                    time / RUNS,
+                    100.0 * time.as_secs_f64() / all.as_secs_f64()
+                )?;
             }
         }
         Ok(text)

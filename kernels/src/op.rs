@@ -121,6 +121,12 @@ pub trait Op: Any + Debug + Send + Sync {
         &[]
     }
 
+    /// Says whether the kernel copies its one input to its one output as it lies, byte for byte: a plan then leaves
+    /// it out where it can, and lets both have one place.
+    fn copies_as_is(&self) -> bool {
+        false
+    }
+
     /// Says whether the op draws random numbers, by [`Model::key`](crate::cpu::tile::Model::key): two of them are never merged.
     fn is_random(&self) -> bool {
         false

@@ -8,6 +8,7 @@ use bevy_ecs::change_detection::Tick;
 use bevy_ecs::component::ComponentId;
 use bevy_ecs::prelude::*;
 use bevy_ecs::storage::{Table, TableId, TableRow};
+use bevy_ecs::world::WorldId;
 use neurarch_components::column::{ColumnKey, Columns};
 use neurarch_components::population::{Group, Population};
 use neurarch_components::shared::SharedRow;
@@ -58,6 +59,9 @@ pub(crate) struct Binder {
     is_part: bool,
     segments: Vec<*mut u8>,
     bound: Vec<BoundSlot>,
+    /// For each slot, the column that was found last, in which world: what a key names there never changes.
+    columns: Vec<(ColumnKey, ComponentId)>,
+    world: Option<WorldId>,
     /// Where long columns were when they were to lie in huge pages.
     advised: Vec<usize>,
 }
@@ -110,6 +114,7 @@ impl Order {
 /// A bound slot, before its addresses are put together.
 #[derive(Clone, Copy, Debug)]
 struct BoundSlot {
+    column: ComponentId,
     /// Where its segments start in [`Binder::segments`], and how many there are.
     segments: (usize, usize),
     /// Bytes of a row.
@@ -169,7 +174,7 @@ impl Bound<'_> {
 
     /// Gives the rows of slot `slot`, by member.
     pub(crate) fn rows(&self, slot: usize) -> Rows<'_> {
-        let BoundSlot { segments: (first, count), row_bytes: stride, position } =
+        let BoundSlot { segments: (first, count), row_bytes: stride, position, .. } =
             self.binder.bound[slot];
         let segments = &self.binder.segments[first..first + count];
         let Some(position) = position else {
@@ -223,6 +228,10 @@ impl Binder {
         self.positions.iter_mut().for_each(|placement| placement.is_checked = false);
         self.bound.clear();
         self.segments.clear();
+        if self.world != Some(world.id()) {
+            self.columns.clear();
+            self.world = Some(world.id());
+        }
         let is_written = |number: usize| written.get(number).copied().unwrap_or(false);
         for (number, slot) in slots.iter().enumerate() {
             if let Some(shared) = group.contents[slot.position].shared(slot.role, slot.index) {
@@ -246,8 +255,8 @@ impl Binder {
             }
             self.take_addresses(world, slot)?;
         }
-        for (slot, _) in slots.iter().zip(written).filter(|(_, written)| **written) {
-            self.mark_changed(world, slot);
+        for (number, _) in written.iter().enumerate().filter(|(_, written)| **written) {
+            self.mark_changed(world, number);
         }
         Ok(Bound { binder: self })
     }
@@ -278,7 +287,7 @@ impl Binder {
     fn take_addresses(&mut self, world: &World, slot: &Slot) -> Result<(), BindError> {
         let no_column = || BindError::NoColumn { slot: slot.name.clone(), role: slot.role };
         let key = ColumnKey::of(slot);
-        let id = Columns::find(world, key).ok_or_else(no_column)?;
+        let id = self.column(world, key).ok_or_else(no_column)?;
         let tables = &self.positions[slot.position].segments;
         let first = self.segments.len();
         for &table in tables {
@@ -298,6 +307,7 @@ impl Binder {
             }
         }
         self.bound.push(BoundSlot {
+            column: id,
             segments: (first, tables.len()),
             row_bytes: key.row_bytes(),
             position: Some(slot.position),
@@ -313,11 +323,12 @@ impl Binder {
     ) -> Result<(), BindError> {
         let key = shared.key(slot.role, &slot.ty);
         let no_column = || BindError::NoColumn { slot: slot.name.clone(), role: slot.role };
-        let id = Columns::find(world, key).ok_or_else(no_column)?;
+        let id = self.column(world, key).ok_or_else(no_column)?;
         let owner = world.get_entity(shared.owner).map_err(|_| no_column())?;
         let row = owner.get_by_id(id).map_err(|_| no_column())?;
         self.segments.push(row.as_ptr().cast_mut());
         self.bound.push(BoundSlot {
+            column: id,
             segments: (self.segments.len() - 1, 1),
             row_bytes: key.row_bytes(),
             position: None,
@@ -325,11 +336,27 @@ impl Binder {
         Ok(())
     }
 
-    fn mark_changed(&self, world: &World, slot: &Slot) {
-        let Some(id) = Columns::find(world, ColumnKey::of(slot)) else { return };
-        for &table in &self.positions[slot.position].segments {
+    /// Finds the column of the slot that is bound next.
+    fn column(&mut self, world: &World, key: ColumnKey) -> Option<ComponentId> {
+        let number = self.bound.len();
+        if let Some(&(known, id)) = self.columns.get(number)
+            && known == key
+        {
+            return Some(id);
+        }
+        let id = Columns::find(world, key)?;
+        match self.columns.get_mut(number) {
+            Some(known) => *known = (key, id),
+            None => self.columns.push((key, id)),
+        }
+        Some(id)
+    }
+
+    fn mark_changed(&self, world: &World, slot: usize) {
+        let BoundSlot { column, position: Some(position), .. } = self.bound[slot] else { return };
+        for &table in &self.positions[position].segments {
             let table = world.storages().tables.get(table);
-            if let Some(tick) = table.and_then(|table| table.get_summary_tick(id)) {
+            if let Some(tick) = table.and_then(|table| table.get_summary_tick(column)) {
                 tick.set(world.read_change_tick());
             }
         }

@@ -207,9 +207,13 @@ impl Stack {
                 let first = first(last.len());
                 let apart = || inputs.split(0, &steps.batch_sizes);
                 let (output, state) = match direction {
-                    _ if steps.is_even() && self.kind.walks(&weights) => {
-                        self.kind.walk(&inputs, &first, &weights, steps.batch_sizes.len(), direction == 1)
-                    }
+                    _ if steps.is_even() && self.kind.walks(&weights) => self.kind.walk(
+                        &inputs,
+                        &first,
+                        &weights,
+                        steps.batch_sizes.len(),
+                        direction == 1,
+                    ),
                     0 => self.forwards(&apart(), &steps.batch_sizes, first, &weights),
                     _ => self.backwards(&apart(), &steps.batch_sizes, &first, &weights),
                 };

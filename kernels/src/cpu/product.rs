@@ -5,8 +5,8 @@
 
 use core::marker::PhantomData;
 
-use super::executor::with_scratch;
 use super::dot::{Dot, DotsOfTile, Sizes, for_length};
+use super::executor::with_scratch;
 use super::gemm::{BiasAxis, Finish, Gemm, Product, Strides, pack_rows};
 use super::large;
 use super::simd::{Float, Simd, Vectorized, dispatch};
@@ -256,7 +256,8 @@ impl<T: Float> Kernel for ProductKernel<T> {
             let mut operands = operands.at(model);
             if is_shared {
                 let Operands { a, b, bias, output, ref mut c } = operands;
-                Several { kernel: self, starts: &self.starts, a, b, bias, output, c, base: 0 }.split();
+                Several { kernel: self, starts: &self.starts, a, b, bias, output, c, base: 0 }
+                    .split();
                 continue;
             }
             for &start in &self.starts {

@@ -40,7 +40,8 @@ impl Part {
         let order = to.0.layout.order(shape);
         let piece = |from: &Operand, to: &Operand, [from_start, to_start]: [usize; 2]| {
             let layout = to.ty.shape.ordered(&order);
-            let walk = Walk::new(&[from.clone(), to.clone()], &Operand { ty: to.ty.clone(), layout });
+            let walk =
+                Walk::new(&[from.clone(), to.clone()], &Operand { ty: to.ty.clone(), layout });
             Piece { walk, from: from_start, to: to_start }
         };
         let whole = || Part { pieces: vec![piece(from.0, to.0, [from.1, to.1])] };
@@ -100,10 +101,7 @@ fn share<T: Move>(pieces: &[Piece], src: &[T], dst: &mut [T], base: usize) {
     }
     let (upper, lower) = pieces.split_at(pieces.len() / 2);
     let (first, second) = dst.split_at_mut(lower[0].to - base);
-    rayon::join(
-        || share(upper, src, first, base),
-        || share(lower, src, second, lower[0].to),
-    );
+    rayon::join(|| share(upper, src, first, base), || share(lower, src, second, lower[0].to));
 }
 
 /// Pieces that one thread copies.

@@ -281,24 +281,24 @@ impl<T: Number> Vectorized for Channels<'_, T> {
             (kernel.sizes.iter().product::<usize>(), kernel.outputs.iter().product::<usize>());
         let results = y.chunks_exact_mut(to.max(1)).zip(places.chunks_exact_mut(to.max(1)));
         for (&number, (y, places)) in kernel.order[first..].iter().zip(results) {
-                let x = &x[kernel.x.start(number)..][..from];
-                match &kernel.windows {
-                    Windows::Fixed(windows) => {
-                        kernel.channel([&windows[0], &windows[1], &windows[2]], x, y, places);
-                    }
-                    Windows::Drawn { kernel: sizes, outputs } => {
-                        let axes = sizes.len();
-                        let samples = &samples[number * axes..][..axes];
-                        let mut drawn = [vec![ALL], vec![ALL], vec![ALL]];
-                        for axis in 0..axes {
-                            // In two axes torch takes the samples in reverse.
-                            let sample = samples[if axes == 2 { 1 - axis } else { axis }];
-                            let place = 3 - axes + axis;
-                            drawn[place] = kernel.draw(place, sizes[axis], outputs[axis], sample);
-                        }
-                        kernel.channel([&drawn[0], &drawn[1], &drawn[2]], x, y, places);
-                    }
+            let x = &x[kernel.x.start(number)..][..from];
+            match &kernel.windows {
+                Windows::Fixed(windows) => {
+                    kernel.channel([&windows[0], &windows[1], &windows[2]], x, y, places);
                 }
+                Windows::Drawn { kernel: sizes, outputs } => {
+                    let axes = sizes.len();
+                    let samples = &samples[number * axes..][..axes];
+                    let mut drawn = [vec![ALL], vec![ALL], vec![ALL]];
+                    for axis in 0..axes {
+                        // In two axes torch takes the samples in reverse.
+                        let sample = samples[if axes == 2 { 1 - axis } else { axis }];
+                        let place = 3 - axes + axis;
+                        drawn[place] = kernel.draw(place, sizes[axis], outputs[axis], sample);
+                    }
+                    kernel.channel([&drawn[0], &drawn[1], &drawn[2]], x, y, places);
+                }
+            }
         }
     }
 }

@@ -54,6 +54,10 @@ impl Op for Permute {
         Ok(vec![Type { dtype: x.dtype, shape }])
     }
 
+    fn copies_as_is(&self) -> bool {
+        true
+    }
+
     fn takes_any_layout(&self, _: usize) -> bool {
         true
     }

@@ -224,7 +224,10 @@ impl Recurrence {
 }
 
 /// Differentiates what `write` records of the inputs, for gradients that no kernel is there for.
-fn gradient_of_written(at: &GradientAt<'_>, write: impl Fn(&[Var]) -> Vec<Var>) -> Vec<Option<Var>> {
+fn gradient_of_written(
+    at: &GradientAt<'_>,
+    write: impl Fn(&[Var]) -> Vec<Var>,
+) -> Vec<Option<Var>> {
     // What the inputs depend on is not this op's business.
     let inputs: Vec<_> = at.inputs.iter().map(Var::detach).collect();
     let results = write(&inputs).into_iter().zip(at.gradients);
@@ -440,7 +443,10 @@ mod tests {
                     let found = evaluate(apply, &inputs, &[]);
                     let expected = evaluate(|v| op.written(v).swap_remove(output), &inputs, &[]);
                     for (found, expected) in found.elements.iter().zip(&expected.elements) {
-                        assert!((found - expected).abs() < 1e-13, "{op:?}: {found}, not {expected}");
+                        assert!(
+                            (found - expected).abs() < 1e-13,
+                            "{op:?}: {found}, not {expected}"
+                        );
                     }
                 }
             }

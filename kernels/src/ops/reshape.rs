@@ -48,6 +48,10 @@ impl Op for Reshape {
         Ok(vec![Type { dtype: x.dtype, shape: self.to.clone() }])
     }
 
+    fn copies_as_is(&self) -> bool {
+        true
+    }
+
     fn takes_any_layout(&self, _: usize) -> bool {
         self.keeps_layout()
     }

@@ -249,6 +249,11 @@ impl<'a> Planner<'a> {
         let layouts = op.layouts(&input_operands, &types);
         let outputs: Vec<_> =
             types.into_iter().zip(layouts).map(|(ty, layout)| Operand { ty, layout }).collect();
+        if op.copies_as_is() && self.may_share(inputs[0].0) && !self.is_wanted(node.outputs[0]) {
+            self.placed[node.outputs[0]] = Some((inputs[0].0, outputs[0].clone()));
+            self.free_after(index);
+            return;
+        }
         for (number, &id) in node.outputs.iter().enumerate() {
             let shared = op.in_place().iter().find(|(_, output)| *output == number);
             let place = match shared {
@@ -263,6 +268,28 @@ impl<'a> Planner<'a> {
         let output_operands: Vec<_> = node.outputs.iter().map(|&id| self.at(id).clone()).collect();
         self.step(op, &inputs, &output_operands, node.draw);
         self.free_after(index);
+    }
+
+    /// Says whether what lies in a place stays as it is, or is known to be read by others before it changes.
+    fn may_share(&self, place: Place) -> bool {
+        matches!(place, Place::Arena(_) | Place::Input(_) | Place::Constant(_))
+    }
+
+    /// Says whether a value is an output.
+    fn is_wanted(&self, id: ValueId) -> bool {
+        self.program.outputs.contains(&id)
+    }
+
+    /// Says whether a value lies at `offset`, itself or as a row-major copy, that node `node` or a later one reads;
+    /// `but` does not count.
+    fn is_read_from(&self, offset: usize, node: usize, but: Option<ValueId>) -> bool {
+        let here = Some(Place::Arena(offset));
+        (0..self.program.values.len()).any(|id| {
+            let own = self.placed[id].as_ref().map(|(place, _)| *place);
+            Some(id) != but
+                && self.last_reader[id] >= node
+                && (own == here || self.copies[id] == here)
+        })
     }
 
     /// Decides where a value is made: where it is wanted, if it lies row-major and only one output wants
@@ -282,7 +309,7 @@ impl<'a> Planner<'a> {
         let unread = self.last_reader[old] <= node;
         let may_change = match place {
             Place::Slot(slot) => self.ends_in_store(id, slot),
-            Place::Arena(_) => true,
+            Place::Arena(offset) => !self.is_read_from(offset, node, Some(old)),
             _ => false,
         };
         if unread && may_change && operand.is_row_major() {
@@ -368,24 +395,20 @@ impl<'a> Planner<'a> {
 
     /// Gives back the arena of values that nobody reads after node `index`.
     fn free_after(&mut self, index: usize) {
-        for id in 0..self.program.values.len() {
-            if self.last_reader[id] != index {
-                continue;
-            }
+        let mut given = Vec::new();
+        for id in (0..self.program.values.len()).filter(|&id| self.last_reader[id] == index) {
+            let own = self.placed[id].as_ref().map(|(place, _)| *place);
             let bytes = self.program.ty(id).size_bytes();
-            if let Some(Place::Arena(copy)) = self.copies[id] {
-                self.arena.give(copy, bytes);
+            for place in [self.copies[id], own].into_iter().flatten() {
+                let Place::Arena(offset) = place else { continue };
+                if !given.contains(&(offset, bytes)) && !self.is_read_from(offset, index + 1, None)
+                {
+                    given.push((offset, bytes));
+                }
             }
-            let Some((Place::Arena(offset), _)) = self.placed[id] else {
-                continue;
-            };
-            let lives_on = self.placed.iter().enumerate().any(|(other, at)| {
-                let same = matches!(at, Some((Place::Arena(o), _)) if *o == offset);
-                other != id && same && self.last_reader[other] > index
-            });
-            if !lives_on {
-                self.arena.give(offset, bytes);
-            }
+        }
+        for (offset, bytes) in given {
+            self.arena.give(offset, bytes);
         }
     }
 

@@ -72,7 +72,8 @@ impl Direct {
         let (from, to) = if is_input { (*out, *channels) } else { (*channels, *out) };
         let plane = padded.iter().try_fold(1_usize, |n, &size| n.checked_mul(size))?;
         let positions: usize = to_sizes.iter().product();
-        let copied = plane.checked_mul(from)?.max(positions.checked_mul(to.next_multiple_of(MAX_LANES))?);
+        let copied =
+            plane.checked_mul(from)?.max(positions.checked_mul(to.next_multiple_of(MAX_LANES))?);
         let taps: usize = kernel.iter().product();
         if copied > MOST || from * taps == 0 || positions == 0 || to == 0 {
             return None;
@@ -202,7 +203,13 @@ impl Direct {
             let (n, before) = (own.len(), own.start - channels.start);
             if self.side == Side::Weight {
                 let of_group = &mut result[before * seen..][..n * seen];
-                self.weight::<T, S>(a, b, (group, own), of_group, [&mut *copy, &mut *rows, &mut *weights]);
+                self.weight::<T, S>(
+                    a,
+                    b,
+                    (group, own),
+                    of_group,
+                    [&mut *copy, &mut *rows, &mut *weights],
+                );
                 continue;
             }
             let factors = match self.side {
@@ -351,11 +358,13 @@ impl Direct {
         sums: &mut [T],
     ) -> usize {
         let (lanes, step) = (T::Lanes::<S>::N, self.stride[2]);
-        let places: [*const T; ROWS] =
-            array::from_fn(|i| x[self.offsets[row + i]..].as_ptr());
+        let places: [*const T; ROWS] = array::from_fn(|i| x[self.offsets[row + i]..].as_ptr());
         let mut own = [[T::Lanes::<S>::splat(T::default()); N]; ROWS];
         let [depth, height, width] = self.to_sizes;
-        assert!(of.y.len() >= depth * height * width * of.width, "there is a row for each position");
+        assert!(
+            of.y.len() >= depth * height * width * of.width,
+            "there is a row for each position"
+        );
         let mut y = of.y.as_ptr().wrapping_add(of.column);
         for d in 0..depth {
             for h in 0..height {

@@ -294,40 +294,77 @@ impl<T: Float> Walk<T> for Steps<'_, T> {
             };
             multiply::<T, S>((n, gates, hidden), old, self.panels, self.bias, of_state);
             let x = &self.x[of(gates)];
-            for row in 0..n {
-                let (state, gate) = (row * hidden, row * gates);
-                for lane in (0..hidden).step_by(T::Lanes::<S>::N) {
-                    let lanes = T::Lanes::<S>::N.min(hidden - lane);
-                    let x = |block: usize| load::<T, S>(x, gate + block * hidden + lane, lanes);
-                    let of = |block: usize| {
-                        load::<T, S>(of_state, gate + block * hidden + lane, lanes)
-                    };
-                    let mut keep = |value: T::Lanes<S>, block: usize| {
-                        store::<T, S>(value, all, gate + block * hidden + lane, lanes);
-                    };
-                    let sigmoid =
-                        |block: usize| math::sigmoid::<T, S>(x(block).add(of(block)));
-                    let (new, kept) = match cell {
-                        Cell::Lstm => {
-                            let (i, f, o) = (sigmoid(0), sigmoid(1), sigmoid(3));
-                            let g = math::tanh::<T, S>(x(2).add(of(2)));
-                            let old = load::<T, S>(old_cell, state + lane, lanes);
-                            let c = i.mul_add(g, f.mul(old));
-                            [i, f, g, o].into_iter().zip(0..).for_each(|(x, at)| keep(x, at));
-                            (o.mul(math::tanh::<T, S>(c)), c)
-                        }
-                        Cell::Gru => {
-                            let (r, z, hn) = (sigmoid(0), sigmoid(1), of(2));
-                            let n = math::tanh::<T, S>(r.mul_add(hn, x(2)));
-                            let old = load::<T, S>(old, state + lane, lanes);
-                            [r, z, n].into_iter().zip(0..).for_each(|(x, at)| keep(x, at));
-                            (z.mul_add(old.sub(n), n), hn)
-                        }
-                    };
-                    store::<T, S>(new, h, state + lane, lanes);
-                    store::<T, S>(kept, memory, state + lane, lanes);
-                }
+            let sizes = (n, hidden);
+            match cell {
+                Cell::Lstm => lstm::<T, S>(sizes, [x, of_state, old_cell], [h, memory, all]),
+                Cell::Gru => gru::<T, S>(sizes, [x, of_state, old], [h, memory, all]),
             }
+        }
+    }
+}
+
+/// Computes the gates of an LSTM for `n` rows, from what they get from the input and from the state and the cell
+/// states before. Writes states, cell states and gates.
+///
+/// No closures and no iterators over vectors, here and in [`gru`]: they are not always compiled into the function that
+/// enables the instructions.
+#[inline(always)]
+fn lstm<T: Float, S: Simd>(
+    (n, hidden): (usize, usize),
+    [x, of_state, old]: [&[T]; 3],
+    [h, c, gates]: [&mut [T]; 3],
+) {
+    for row in 0..n {
+        for lane in (0..hidden).step_by(T::Lanes::<S>::N) {
+            let lanes = T::Lanes::<S>::N.min(hidden - lane);
+            let (at, gate) = (row * hidden + lane, 4 * row * hidden + lane);
+            let mut sums = [T::Lanes::<S>::splat(T::default()); 4];
+            for (block, sum) in sums.iter_mut().enumerate() {
+                let place = gate + block * hidden;
+                *sum = load::<T, S>(x, place, lanes).add(load::<T, S>(of_state, place, lanes));
+            }
+            let i = math::sigmoid::<T, S>(sums[0]);
+            let f = math::sigmoid::<T, S>(sums[1]);
+            let g = math::tanh::<T, S>(sums[2]);
+            let o = math::sigmoid::<T, S>(sums[3]);
+            let new = i.mul_add(g, f.mul(load::<T, S>(old, at, lanes)));
+            store::<T, S>(i, gates, gate, lanes);
+            store::<T, S>(f, gates, gate + hidden, lanes);
+            store::<T, S>(g, gates, gate + 2 * hidden, lanes);
+            store::<T, S>(o, gates, gate + 3 * hidden, lanes);
+            store::<T, S>(new, c, at, lanes);
+            store::<T, S>(o.mul(math::tanh::<T, S>(new)), h, at, lanes);
+        }
+    }
+}
+
+/// Computes the gates of a GRU for `n` rows, from what they get from the input and from the state and the states
+/// before. Writes states, what the new numbers get from the state, and gates.
+#[inline(always)]
+fn gru<T: Float, S: Simd>(
+    (n, hidden): (usize, usize),
+    [x, of_state, old]: [&[T]; 3],
+    [h, memory, gates]: [&mut [T]; 3],
+) {
+    for row in 0..n {
+        for lane in (0..hidden).step_by(T::Lanes::<S>::N) {
+            let lanes = T::Lanes::<S>::N.min(hidden - lane);
+            let (at, gate) = (row * hidden + lane, 3 * row * hidden + lane);
+            let mut own = [T::Lanes::<S>::splat(T::default()); 3];
+            let mut given = own;
+            for block in 0..3 {
+                own[block] = load::<T, S>(of_state, gate + block * hidden, lanes);
+                given[block] = load::<T, S>(x, gate + block * hidden, lanes);
+            }
+            let r = math::sigmoid::<T, S>(given[0].add(own[0]));
+            let z = math::sigmoid::<T, S>(given[1].add(own[1]));
+            let n = math::tanh::<T, S>(r.mul_add(own[2], given[2]));
+            let old = load::<T, S>(old, at, lanes);
+            store::<T, S>(r, gates, gate, lanes);
+            store::<T, S>(z, gates, gate + hidden, lanes);
+            store::<T, S>(n, gates, gate + 2 * hidden, lanes);
+            store::<T, S>(own[2], memory, at, lanes);
+            store::<T, S>(z.mul_add(old.sub(n), n), h, at, lanes);
         }
     }
 }
@@ -434,43 +471,10 @@ impl<T: Float> Walk<T> for Back<'_, T> {
                 // SAFETY: as above; of a GRU it is as long as the gates.
                 Cell::Gru => unsafe { self.third.part(of(gates)) },
             };
-            let one = T::Lanes::<S>::splat(T::from_f64(1.0));
-            for row in 0..n {
-                let (state, gate) = (row * hidden, row * gates);
-                for lane in (0..hidden).step_by(T::Lanes::<S>::N) {
-                    let lanes = T::Lanes::<S>::N.min(hidden - lane);
-                    let at = state + lane;
-                    let of = |block: usize| load::<T, S>(all, gate + block * hidden + lane, lanes);
-                    let read = |x: &[T]| load::<T, S>(x, at, lanes);
-                    let dh = read(dh).add(read(of_state));
-                    // `x · (1 - x)`: the slope of a sigmoid.
-                    let slope = |x: T::Lanes<S>| x.mul(one.sub(x));
-                    let put = |value: T::Lanes<S>, to: &mut [T], block: usize| {
-                        store::<T, S>(value, to, gate + block * hidden + lane, lanes);
-                    };
-                    if cell == Cell::Lstm {
-                        let (i, f, g, o) = (of(0), of(1), of(2), of(3));
-                        let tanh = math::tanh::<T, S>(read(states));
-                        let flat = one.sub(tanh.mul(tanh));
-                        let dc = dh.mul(o).mul_add(flat, read(extra).add(read(other)));
-                        put(dc.mul(g).mul(slope(i)), of_x, 0);
-                        put(dc.mul(read(old)).mul(slope(f)), of_x, 1);
-                        put(dc.mul(i).mul(one.sub(g.mul(g))), of_x, 2);
-                        put(dh.mul(tanh).mul(slope(o)), of_x, 3);
-                        store::<T, S>(dc.mul(f), other, at, lanes);
-                    } else {
-                        let (r, z, n) = (of(0), of(1), of(2));
-                        let dn = dh.mul(one.sub(z)).mul(one.sub(n.mul(n)));
-                        let dr = dn.mul(read(extra)).mul(slope(r));
-                        let dz = dh.mul(read(old).sub(n)).mul(slope(z));
-                        for (to, third) in [(&mut *of_x, dn), (&mut *of_h, dn.mul(r))] {
-                            put(dr, to, 0);
-                            put(dz, to, 1);
-                            put(third, to, 2);
-                        }
-                        store::<T, S>(dh.mul(z), other, at, lanes);
-                    }
-                }
+            let (sizes, given) = ((n, hidden), [dh, extra, states, old, all]);
+            match cell {
+                Cell::Lstm => lstm_back::<T, S>(sizes, given, of_state, other, of_x),
+                Cell::Gru => gru_back::<T, S>(sizes, given, of_state, other, [of_x, of_h]),
             }
             let from_gates = if cell == Cell::Lstm { of_x } else { of_h };
             multiply::<T, S>((n, hidden, gates), from_gates, self.panels, None, of_state);
@@ -485,6 +489,85 @@ impl<T: Float> Walk<T> for Back<'_, T> {
         if cell == Cell::Lstm {
             // SAFETY: as above.
             unsafe { self.third.part(own) }.copy_from_slice(other);
+        }
+    }
+}
+
+/// Gives `x · (1 - x)`: the slope of a sigmoid.
+#[inline(always)]
+fn slope<T: Float, S: Simd>(x: T::Lanes<S>) -> T::Lanes<S> {
+    x.mul(T::Lanes::<S>::splat(T::from_f64(1.0)).sub(x))
+}
+
+/// Gives `1 - x²`: the slope of a hyperbolic tangent.
+#[inline(always)]
+fn flat<T: Float, S: Simd>(x: T::Lanes<S>) -> T::Lanes<S> {
+    T::Lanes::<S>::splat(T::from_f64(1.0)).sub(x.mul(x))
+}
+
+/// Goes back through the gates of an LSTM. Given are gradients of states and of cell states, cell states, those before,
+/// and gates, with what comes from the step after; the cell states' part of that goes on to the step before.
+#[inline(always)]
+fn lstm_back<T: Float, S: Simd>(
+    (n, hidden): (usize, usize),
+    [dh, dc, cells, old, gates]: [&[T]; 5],
+    of_state: &[T],
+    of_cell: &mut [T],
+    to: &mut [T],
+) {
+    for row in 0..n {
+        for lane in (0..hidden).step_by(T::Lanes::<S>::N) {
+            let lanes = T::Lanes::<S>::N.min(hidden - lane);
+            let (at, gate) = (row * hidden + lane, 4 * row * hidden + lane);
+            let i = load::<T, S>(gates, gate, lanes);
+            let f = load::<T, S>(gates, gate + hidden, lanes);
+            let g = load::<T, S>(gates, gate + 2 * hidden, lanes);
+            let o = load::<T, S>(gates, gate + 3 * hidden, lanes);
+            let dh = load::<T, S>(dh, at, lanes).add(load::<T, S>(of_state, at, lanes));
+            let tanh = math::tanh::<T, S>(load::<T, S>(cells, at, lanes));
+            let later = load::<T, S>(dc, at, lanes).add(load::<T, S>(of_cell, at, lanes));
+            let dc = dh.mul(o).mul_add(flat::<T, S>(tanh), later);
+            let old = load::<T, S>(old, at, lanes);
+            store::<T, S>(dc.mul(g).mul(slope::<T, S>(i)), to, gate, lanes);
+            store::<T, S>(dc.mul(old).mul(slope::<T, S>(f)), to, gate + hidden, lanes);
+            store::<T, S>(dc.mul(i).mul(flat::<T, S>(g)), to, gate + 2 * hidden, lanes);
+            store::<T, S>(dh.mul(tanh).mul(slope::<T, S>(o)), to, gate + 3 * hidden, lanes);
+            store::<T, S>(dc.mul(f), of_cell, at, lanes);
+        }
+    }
+}
+
+/// Goes back through the gates of a GRU. Given are gradients of states, what the new numbers got from the state, states,
+/// those before, and gates, with what comes from the step after. What goes past the gates to the step before is put
+/// into `past`.
+#[inline(always)]
+fn gru_back<T: Float, S: Simd>(
+    (n, hidden): (usize, usize),
+    [dh, memory, _, old, gates]: [&[T]; 5],
+    of_state: &[T],
+    past: &mut [T],
+    to: [&mut [T]; 2],
+) {
+    let [of_x, of_h] = to;
+    for row in 0..n {
+        for lane in (0..hidden).step_by(T::Lanes::<S>::N) {
+            let lanes = T::Lanes::<S>::N.min(hidden - lane);
+            let (at, gate) = (row * hidden + lane, 3 * row * hidden + lane);
+            let r = load::<T, S>(gates, gate, lanes);
+            let z = load::<T, S>(gates, gate + hidden, lanes);
+            let n = load::<T, S>(gates, gate + 2 * hidden, lanes);
+            let dh = load::<T, S>(dh, at, lanes).add(load::<T, S>(of_state, at, lanes));
+            let one = T::Lanes::<S>::splat(T::from_f64(1.0));
+            let dn = dh.mul(one.sub(z)).mul(flat::<T, S>(n));
+            let dr = dn.mul(load::<T, S>(memory, at, lanes)).mul(slope::<T, S>(r));
+            let dz = dh.mul(load::<T, S>(old, at, lanes).sub(n)).mul(slope::<T, S>(z));
+            store::<T, S>(dr, of_x, gate, lanes);
+            store::<T, S>(dz, of_x, gate + hidden, lanes);
+            store::<T, S>(dn, of_x, gate + 2 * hidden, lanes);
+            store::<T, S>(dr, of_h, gate, lanes);
+            store::<T, S>(dz, of_h, gate + hidden, lanes);
+            store::<T, S>(dn.mul(r), of_h, gate + 2 * hidden, lanes);
+            store::<T, S>(dh.mul(z), past, at, lanes);
         }
     }
 }
