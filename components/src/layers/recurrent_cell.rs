@@ -84,9 +84,10 @@ impl Kind {
         }
     }
 
-    /// Says whether [`walk`](Kind::walk) can be used.
-    pub(super) fn walks(self, weights: &Weights) -> bool {
-        matches!(self, Kind::Lstm | Kind::Gru) && weights.hr.is_none()
+    /// Says whether [`walk`](Kind::walk) can be used: where torch rounds within a step, to halves, it cannot.
+    pub(super) fn walks(self, x: &Var, weights: &Weights) -> bool {
+        let is_one = matches!(self, Kind::Lstm | Kind::Gru) && weights.hr.is_none();
+        is_one && !x.dtype().is_half() && !x.trace().is_autocast()
     }
 
     /// Walks through time steps of one size in one op, from the last if `reverse`: gives the states after all of them,

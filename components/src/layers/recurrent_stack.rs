@@ -207,7 +207,7 @@ impl Stack {
                 let first = first(last.len());
                 let apart = || inputs.split(0, &steps.batch_sizes);
                 let (output, state) = match direction {
-                    _ if steps.is_even() && self.kind.walks(&weights) => self.kind.walk(
+                    _ if steps.is_even() && self.kind.walks(&inputs, &weights) => self.kind.walk(
                         &inputs,
                         &first,
                         &weights,

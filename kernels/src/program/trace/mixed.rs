@@ -76,6 +76,11 @@ struct Casts {
 }
 
 impl Trace {
+    /// Says whether what is recorded now runs under autocast.
+    pub fn is_autocast(&self) -> bool {
+        self.0.borrow().autocast.is_some()
+    }
+
     /// Records what `run` records with autocast, or without it if there is none: the inputs of each op, and of each
     /// [`function`](Trace::function), are cast as torch's lists say. A parameter is cast once.
     ///
