@@ -283,14 +283,10 @@ impl<T: Float> Walk<T> for Steps<'_, T> {
             let (h, memory, all) = unsafe {
                 (self.h.part(of(hidden)), self.memory.part(of(hidden)), self.gates.part(of(gates)))
             };
-            // SAFETY: as above.
-            let (old, old_cell): (&[T], &[T]) = match (before, cell) {
-                (None, Cell::Lstm) => (&self.first[own.clone()], &self.first_cell[own]),
-                (None, Cell::Gru) => (&self.first[own], &[]),
-                (Some(before), Cell::Lstm) => unsafe {
-                    (self.h.part(before.clone()), self.memory.part(before))
-                },
-                (Some(before), Cell::Gru) => (unsafe { self.h.part(before) }, &[]),
+            let (old, old_cell): (&[T], &[T]) = match before {
+                None => (&self.first[own.clone()], self.first_cell.get(own).unwrap_or_default()),
+                // SAFETY: as above.
+                Some(before) => unsafe { (self.h.part(before.clone()), self.memory.part(before)) },
             };
             multiply::<T, S>((n, gates, hidden), old, self.panels, self.bias, of_state);
             let x = &self.x[of(gates)];
