@@ -68,6 +68,16 @@ pub(super) struct Weights {
 }
 
 impl Weights {
+    /// Joins both biases of an LSTM, which adds them up anyway: then they have one gradient, too.
+    pub(super) fn with_one_bias(self, kind: Kind) -> Weights {
+        match (kind, &self.bias_ih, &self.bias_hh) {
+            (Kind::Lstm, Some(of_x), Some(of_h)) => {
+                Weights { bias_ih: Some(of_x + of_h), bias_hh: None, ..self }
+            }
+            _ => self,
+        }
+    }
+
     /// Gives what all time steps get from their inputs, `[.., gates · hidden_size]`.
     pub(super) fn of_inputs(&self, x: &Var) -> Var {
         x.linear(&self.ih, self.bias_ih.as_ref())

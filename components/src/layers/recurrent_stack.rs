@@ -203,11 +203,13 @@ impl Stack {
             let mut outputs = Vec::new();
             for direction in 0..self.directions() {
                 let weights = self.weights(call, layer, direction);
+                let walks = steps.is_even() && self.kind.walks(&data, &weights);
+                let weights = if walks { weights.with_one_bias(self.kind) } else { weights };
                 let inputs = weights.of_inputs(&data);
                 let first = first(last.len());
                 let apart = || inputs.split(0, &steps.batch_sizes);
                 let (output, state) = match direction {
-                    _ if steps.is_even() && self.kind.walks(&inputs, &weights) => self.kind.walk(
+                    _ if walks => self.kind.walk(
                         &inputs,
                         &first,
                         &weights,
