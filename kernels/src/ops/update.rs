@@ -269,10 +269,13 @@ impl<T: Float, R: Rule<STATES, RATES>, const STATES: usize, const RATES: usize> 
 {
     fn run(&self, tile: &mut Tile<'_>) {
         let (rule, models) = (self.rule, tile.models());
-        let is_split = tile.split();
+        if !tile.split() || models == 0 {
+            run_vectors(self, tile);
+            return;
+        }
         let (inputs, mut outputs, _) = tile.operands();
         let mut parameter = outputs.take::<T>();
-        if !is_split || models == 0 || parameter.at(0).len() < WORTH_SPLITTING {
+        if parameter.at(0).len() < WORTH_SPLITTING {
             run_vectors(self, tile);
             return;
         }
