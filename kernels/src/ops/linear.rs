@@ -22,6 +22,9 @@ use crate::shape::{Layout, Operand, Shape, Type};
 /// Below this many rows a product is made of dot products: the vectors of a batch would be mostly empty.
 const MIN_ROWS: usize = 8;
 
+/// So many rows make a product that the `gemm` crate computes, if there are as many features.
+const MANY_ROWS: usize = 512;
+
 /// `y = activation(x · weightᵀ + bias)`; inputs `x`, `weight` and perhaps `bias`.
 #[derive(Debug, Default)]
 struct Linear {
@@ -299,10 +302,13 @@ fn with_last(shape: &Shape, last: usize) -> Shape {
 ///
 /// Along the batch a layer's forward pass packs nothing, but the gradient of the next weight its input;
 /// along the features the forward pass packs the weight, the gradients nothing. So features lie together
-/// if they fill vectors and the weight is the smaller of the two.
+/// if they fill vectors and the weight is the smaller of the two. Where there are as many features as rows, and many
+/// of both, the `gemm` crate is faster with them together: of 1024 by a tenth in a training step, a quarter in a
+/// forward pass of the next layer.
 fn preferred_layout(ty: &Type) -> Layout {
     let (rows, features) = (rows(&ty.shape), ty.shape.last().copied().unwrap_or(0));
-    let features_fill_vectors = features.is_multiple_of(MAX_LANES) && features < rows;
+    let are_fewer = features < rows || features == rows && rows >= MANY_ROWS;
+    let features_fill_vectors = features.is_multiple_of(MAX_LANES) && are_fewer;
     if rows < MIN_ROWS || features_fill_vectors {
         ty.shape.row_major()
     } else {
