@@ -215,7 +215,7 @@ fn at_gaps(stages: &[Stage<'_>], mut models: Range<usize>, visit: impl Fn(Range<
         })
     };
     let gaps = rows().map(|rows| rows.gaps(&models)).max().unwrap_or(0);
-    if gaps * WORTH_A_CUT <= models.len() {
+    if (1..=models.len() / WORTH_A_CUT).contains(&gaps) {
         while let Some(even) = rows().map(|rows| rows.until_gap(&models)).min()
             && even < models.len()
         {

@@ -91,13 +91,15 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// Counts the rows that are left out between those of some models, as far as that is known.
+    /// Counts the rows that are left out between those of some models, or the segments that end there, as far as
+    /// that is known.
     pub(super) fn gaps(&self, models: &Range<usize>) -> usize {
         match *self {
             Rows::Listed { rows, increases: true, .. } => match rows[models.clone()] {
                 [first, .., last] if first.0 == last.0 => {
                     (last.1 - first.1) as usize - (models.len() - 1)
                 }
+                [first, .., last] => (last.0 - first.0) as usize,
                 _ => 0,
             },
             _ => 0,
