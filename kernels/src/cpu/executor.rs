@@ -137,10 +137,14 @@ pub unsafe fn run(stages: &[Stage<'_>], direction: Direction) {
     let tile = stages.iter().map(|stage| stage.plan.tile()).min().unwrap_or(1);
     let cost: usize = stages.iter().map(|stage| stage.plan.cost * stage.steps).sum();
     let threads = rayon::current_num_threads();
+    let has_gaps = rows(stages).any(|rows| rows.gaps(&(0..models)) > 0);
     if threads == 1 || models.saturating_mul(cost) < WORTH_A_THREAD {
         // SAFETY: as the caller promises.
         let visit = |models| unsafe { visit(stages, models, false) };
-        run_range(0..models, tile, direction, |models| at_gaps(stages, models, visit));
+        run_range(0..models, tile, direction, |models| match has_gaps {
+            true => at_gaps(stages, models, visit),
+            false => visit(models),
+        });
     } else if models < threads {
         // SAFETY: as the caller promises.
         run_range(0..models, 1, direction, |models| unsafe { visit(stages, models, true) });
@@ -155,7 +159,10 @@ pub unsafe fn run(stages: &[Stage<'_>], direction: Direction) {
                 while let Some(models) = take(&taken[home], &of_home, least, direction) {
                     // SAFETY: as the caller promises; each model is taken once.
                     let visit = |models| unsafe { visit(stages, models, false) };
-                    run_range(models, tile, direction, |models| at_gaps(stages, models, visit));
+                    run_range(models, tile, direction, |models| match has_gaps {
+                        true => at_gaps(stages, models, visit),
+                        false => visit(models),
+                    });
                 }
             }
         });
@@ -204,19 +211,21 @@ fn run_range(
     }
 }
 
+/// Lists the rows of all operands that lie outside of the arena.
+fn rows<'a>(stages: &'a [Stage<'_>]) -> impl Iterator<Item = &'a Rows<'a>> {
+    stages.iter().flat_map(|Stage { binding, .. }| {
+        let inputs = binding.inputs.iter().map(|source| &source.rows);
+        let outputs = binding.outputs.iter().map(|sink| &sink.rows);
+        binding.slots.iter().chain(inputs).chain(outputs)
+    })
+}
+
 /// Cuts a tile where its rows have gaps, if they are few: kernels are faster where all rows lie evenly, and one model
 /// that runs apart is no reason to be slow with its neighbors.
 fn at_gaps(stages: &[Stage<'_>], mut models: Range<usize>, visit: impl Fn(Range<usize>)) {
-    let rows = || {
-        stages.iter().flat_map(|Stage { binding, .. }| {
-            let inputs = binding.inputs.iter().map(|source| &source.rows);
-            let outputs = binding.outputs.iter().map(|sink| &sink.rows);
-            binding.slots.iter().chain(inputs).chain(outputs)
-        })
-    };
-    let gaps = rows().map(|rows| rows.gaps(&models)).max().unwrap_or(0);
+    let gaps = rows(stages).map(|rows| rows.gaps(&models)).max().unwrap_or(0);
     if (1..=models.len() / WORTH_A_CUT).contains(&gaps) {
-        while let Some(even) = rows().map(|rows| rows.until_gap(&models)).min()
+        while let Some(even) = rows(stages).map(|rows| rows.until_gap(&models)).min()
             && even < models.len()
         {
             visit(models.start..models.start + even);
