@@ -190,11 +190,9 @@ impl Bound<'_> {
             (Order::Run(start), Some(base)) => {
                 Rows::Strided { base: base.wrapping_add(start as usize * stride), stride }
             }
-            (Order::Increasing, _) => {
-                Rows::Listed { segments, stride, rows, increases: true, offset: 0 }
-            }
-            (Order::Mixed, _) => {
-                Rows::Listed { segments, stride, rows, increases: false, offset: 0 }
+            (order, _) => {
+                let increases = matches!(order, Order::Increasing);
+                Rows::Listed { segments, stride, rows, increases, offset: 0 }
             }
         }
     }

@@ -138,13 +138,14 @@ pub unsafe fn run(stages: &[Stage<'_>], direction: Direction) {
     let cost: usize = stages.iter().map(|stage| stage.plan.cost * stage.steps).sum();
     let threads = rayon::current_num_threads();
     let has_gaps = rows(stages).any(|rows| rows.gaps(&(0..models)) > 0);
+    // SAFETY: as the caller promises; below, each model is visited once.
+    let visit_even = |models| unsafe { visit(stages, models, false) };
+    let visit_tile = |models| match has_gaps {
+        true => at_gaps(stages, models, visit_even),
+        false => visit_even(models),
+    };
     if threads == 1 || models.saturating_mul(cost) < WORTH_A_THREAD {
-        // SAFETY: as the caller promises.
-        let visit = |models| unsafe { visit(stages, models, false) };
-        run_range(0..models, tile, direction, |models| match has_gaps {
-            true => at_gaps(stages, models, visit),
-            false => visit(models),
-        });
+        run_range(0..models, tile, direction, visit_tile);
     } else if models < threads {
         // SAFETY: as the caller promises.
         run_range(0..models, 1, direction, |models| unsafe { visit(stages, models, true) });
@@ -157,12 +158,7 @@ pub unsafe fn run(stages: &[Stage<'_>], direction: Direction) {
             for home in (0..homes).map(|further| (thread + further) % homes) {
                 let of_home = home * models / homes..(home + 1) * models / homes;
                 while let Some(models) = take(&taken[home], &of_home, least, direction) {
-                    // SAFETY: as the caller promises; each model is taken once.
-                    let visit = |models| unsafe { visit(stages, models, false) };
-                    run_range(models, tile, direction, |models| match has_gaps {
-                        true => at_gaps(stages, models, visit),
-                        false => visit(models),
-                    });
+                    run_range(models, tile, direction, visit_tile);
                 }
             }
         });

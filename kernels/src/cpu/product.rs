@@ -240,6 +240,7 @@ impl<T: Float> Kernel for ProductKernel<T> {
         let split = tile.split() && m * n * k >= WORTH_SPLITTING;
         // Many products are shared out whole.
         let is_shared = tile.split()
+            && self.way != Way::Dot
             && self.starts.len() >= rayon::current_num_threads().max(2)
             && self.starts.len() * m * n * k >= WORTH_SPLITTING;
         if self.way != Way::Large && !split && !is_shared {
@@ -250,7 +251,6 @@ impl<T: Float> Kernel for ProductKernel<T> {
             return;
         }
         let models = tile.models();
-        let is_shared = is_shared && self.way != Way::Dot;
         let (mut operands, scratch) = self.operands(tile);
         for model in 0..models {
             let mut operands = operands.at(model);
