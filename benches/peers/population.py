@@ -15,27 +15,15 @@ written by hand, fused Adam), `jax-vmap` (one jitted function for the whole step
 
 import argparse
 import json
-import statistics
-import time
+
+from measure import measure
 
 CASES = {
     "tiny": (10_000, (4, 16, 16, 2), 32),
     "small": (1_000, (16, 64, 64, 8), 64),
     "medium": (100, (64, 256, 256, 10), 64),
 }
-WARM_UPS, LEAST, MOST = 3, 5, 400
-
-
-def measure(step, seconds):
-    """Seconds of a step: median and best."""
-    for _ in range(WARM_UPS):
-        step()
-    times, begin = [], time.perf_counter()
-    while len(times) < LEAST or (len(times) < MOST and time.perf_counter() - begin < seconds):
-        start = time.perf_counter()
-        step()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times), min(times)
+LEAST, MOST = 5, 400
 
 
 def torch_data(models, widths, batch):
@@ -199,7 +187,7 @@ def main():
             flop = 6 * products * batch if job == "train" else 2 * products
             for engine in arguments.engine:
                 step, measured = ENGINES[engine](models, widths, batch, job)
-                median, best = (t * models / measured for t in measure(step, arguments.seconds))
+                median, best = (t * models / measured for t in measure(step, arguments.seconds, LEAST, MOST))
                 line = {
                     "case": case,
                     "job": job,

@@ -13,26 +13,13 @@ aten::gru.input"), so theirs is written out: one product for the inputs of all t
 
 import argparse
 import json
-import statistics
-import time
 
 import torch
+from measure import measure
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-WARM_UPS, LEAST, MOST = 3, 7, 2000
-
-
-def measure(step, seconds):
-    """Seconds of a step: median and best."""
-    for _ in range(WARM_UPS):
-        step()
-    times, begin = [], time.perf_counter()
-    while len(times) < LEAST or (len(times) < MOST and time.perf_counter() - begin < seconds):
-        start = time.perf_counter()
-        step()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times), min(times)
+LEAST, MOST = 7, 2000
 
 
 class Recurrent(nn.Module):
@@ -169,9 +156,9 @@ def main():
             train, infer, evaluate = single(make, shape, classes, arguments.compile)
         else:
             train, infer, evaluate = population(make, shape, classes, models)
-        times = [*measure(train, arguments.seconds)]
+        times = [*measure(train, arguments.seconds, LEAST, MOST)]
         evaluate()
-        times += measure(infer, arguments.seconds)
+        times += measure(infer, arguments.seconds, LEAST, MOST)
         keys = ["train_us", "train_best_us", "infer_us", "infer_best_us"]
         numbers = {key: round(time * 1e6, 1) for key, time in zip(keys, times)}
         print(json.dumps({"case": case, "engine": "torch-vmap" if models > 1 else "torch", **numbers}), flush=True)

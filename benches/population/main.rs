@@ -18,7 +18,7 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 
 use cases::{MEDIUM, SMALL, TINY};
-use measure::{Measurement, Rule};
+use measure::{Output, Rule};
 
 /// Measures populations on this machine.
 #[derive(Parser)]
@@ -29,18 +29,11 @@ struct Settings {
     /// What tiny, small and medium do
     #[arg(long, value_enum, num_args = 1.., default_values = ["train", "infer"])]
     job: Vec<Job>,
-    /// Print each measurement as a line of JSON
-    #[arg(long)]
-    json: bool,
     /// Seconds to measure for, after three steps that do not count
     #[arg(long, default_value = "6")]
     seconds: f64,
-    /// Threads to run on [default: one for each core]
-    #[arg(long)]
-    threads: Option<usize>,
-    /// What Cargo says to every benchmark
-    #[arg(long, hide = true)]
-    bench: bool,
+    #[command(flatten)]
+    output: Output,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -74,13 +67,8 @@ enum Job {
 fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let settings = Settings::parse();
     let rule = Rule { time: Duration::try_from_secs_f64(settings.seconds)?, ..Rule::default() };
-    let threads = settings.threads.unwrap_or(0); // To rayon, 0 means one for each core.
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
-    let show = |measurement: Measurement| match settings.json {
-        true => println!("{}", measurement.json()),
-        false => println!("{measurement}"),
-    };
-    pool.install(|| {
+    let show = |measurement| settings.output.show(&measurement);
+    settings.output.pool()?.install(|| {
         for case in &settings.case {
             let population = match case {
                 Case::Tiny => TINY,

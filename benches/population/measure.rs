@@ -4,7 +4,39 @@ use std::fmt;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
+use clap::Args;
 use rayon::prelude::*;
+use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
+
+/// On what a benchmark runs, and how it tells what it measured.
+#[derive(Args)]
+pub struct Output {
+    /// Print each measurement as a line of JSON
+    #[arg(long)]
+    json: bool,
+    /// Threads to run on [default: one for each core]
+    #[arg(long)]
+    threads: Option<usize>,
+    /// What Cargo says to every benchmark
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+impl Output {
+    /// Makes the threads.
+    pub fn pool(&self) -> Result<ThreadPool, ThreadPoolBuildError> {
+        // To rayon, 0 means one for each core.
+        ThreadPoolBuilder::new().num_threads(self.threads.unwrap_or(0)).build()
+    }
+
+    /// Prints a measurement.
+    pub fn show(&self, measurement: &Measurement) {
+        match self.json {
+            true => println!("{}", measurement.json()),
+            false => println!("{measurement}"),
+        }
+    }
+}
 
 /// When to stop measuring.
 #[derive(Clone, Copy)]

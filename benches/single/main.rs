@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 
-use measure::{Measurement, Rule};
+use measure::{Output, Rule};
 
 /// Measures single models on this machine.
 #[derive(Parser)]
@@ -28,21 +28,14 @@ struct Settings {
     /// Which models
     #[arg(long, value_enum, num_args = 1.., default_values = ["mlp", "cnn", "transformer", "lstm", "tiny", "cnns", "grus"])]
     case: Vec<Case>,
-    /// Print each measurement as a line of JSON
-    #[arg(long)]
-    json: bool,
     /// Print instead how long each step of the plans takes, in all tiles together
     #[arg(long)]
     profile: bool,
     /// Seconds to measure for, after three steps that do not count
     #[arg(long, default_value = "5")]
     seconds: f64,
-    /// Threads to run on [default: one for each core]
-    #[arg(long)]
-    threads: Option<usize>,
-    /// What Cargo says to every benchmark
-    #[arg(long, hide = true)]
-    bench: bool,
+    #[command(flatten)]
+    output: Output,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -67,13 +60,8 @@ fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let settings = Settings::parse();
     let time = Duration::try_from_secs_f64(settings.seconds)?;
     let rule = Rule { time, least: 7, most: 2_000, ..Rule::default() };
-    let threads = settings.threads.unwrap_or(0); // To rayon, 0 means one for each core.
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
-    let show = |measurement: Measurement| match settings.json {
-        true => println!("{}", measurement.json()),
-        false => println!("{measurement}"),
-    };
-    pool.install(|| {
+    let show = |measurement| settings.output.show(&measurement);
+    settings.output.pool()?.install(|| {
         for case in &settings.case {
             let model = match case {
                 Case::Mlp => cases::mlp(),
