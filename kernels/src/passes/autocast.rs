@@ -59,7 +59,7 @@ pub fn autocast(program: &Program, how: Autocast) -> Result<Program, TraceError>
             let function = program.scopes.get(scope).and_then(|scope| scope.function);
             trace.within(scope, || match function {
                 Some(function) => call(&trace, program, function, nodes, &mut vars, &mut stored),
-                None => record(&trace, nodes, &mut vars, &|var| var.clone()),
+                None => record(&trace, nodes, &mut vars),
             });
         }
     });
@@ -76,16 +76,10 @@ fn is_within(program: &Program, node: &Node) -> bool {
     program.scopes.get(node.scope).is_some_and(|scope| scope.function.is_some())
 }
 
-/// Records nodes, whose inputs `cast` gives.
-fn record(
-    trace: &Trace,
-    nodes: &[Node],
-    vars: &mut HashMap<ValueId, Var>,
-    cast: &dyn Fn(&Var) -> Var,
-) {
+/// Records nodes over `vars`.
+fn record(trace: &Trace, nodes: &[Node], vars: &mut HashMap<ValueId, Var>) {
     for node in nodes {
-        let inputs: Vec<_> = node.inputs.iter().map(|id| cast(&vars[id])).collect();
-        let inputs: Vec<_> = inputs.iter().collect();
+        let inputs: Vec<_> = node.inputs.iter().map(|id| &vars[id]).collect();
         let outputs = trace.apply_all(node.op.clone(), &inputs, node.outputs.len());
         vars.extend(node.outputs.iter().copied().zip(outputs));
     }
@@ -110,7 +104,7 @@ fn call(
     let found = trace.function(function, &given, |cast| {
         let mut inside: HashMap<_, _> =
             inputs.iter().zip(&outer).map(|(&id, var)| (id, cast(var))).collect();
-        record(trace, nodes, &mut inside, &|var| var.clone());
+        record(trace, nodes, &mut inside);
         for (_, id) in program.stores.iter().filter(|(_, id)| made(id)) {
             stored.insert(*id, inside[id].clone());
         }

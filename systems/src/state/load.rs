@@ -567,7 +567,7 @@ fn put(
 }
 
 /// Copies what a stacked tensor has for the model at a place.
-fn slice_of(stacked: &Tensor, place: usize) -> Tensor {
+pub(super) fn slice_of(stacked: &Tensor, place: usize) -> Tensor {
     let shape = stacked.shape[1..].to_vec();
     let size_bytes = shape.iter().product::<usize>() * stacked.dtype.size_bytes();
     let bytes = stacked.little_endian()[place * size_bytes..][..size_bytes].to_vec();

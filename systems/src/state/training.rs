@@ -24,6 +24,7 @@ use neurarch_components::state::Tensor;
 use neurarch_kernels::dtype::Dtype;
 use neurarch_kernels::lbfgs::Lbfgs;
 
+use super::load::slice_of;
 use crate::access::AccessError;
 use crate::optim::state_dict::{
     OptimizerStateDict, OptimizerStateError, check_optimizer_state_dict, load_optimizer_state_dict,
@@ -158,7 +159,7 @@ pub fn load_training_state(
                 return Err(TrainingStateError::Models { name, expected: models, given });
             }
             let load = |(model, root): (usize, Entity)| {
-                let own: Vec<_> = tensors.iter().map(|tensor| slice(tensor, model)).collect();
+                let own: Vec<_> = tensors.iter().map(|tensor| slice_of(tensor, model)).collect();
                 Load::new(world, root, &own)
             };
             roots.into_iter().enumerate().map(load).collect::<Result<Vec<_>, _>>()?
@@ -174,14 +175,6 @@ fn roots(world: &mut World, entity: Entity) -> Result<Option<Vec<Entity>>, SignE
     }
     sign::refresh(world, entity)?;
     Ok(world.get::<Population>(entity).map(|found| found.models().to_vec()))
-}
-
-/// Copies the part of one model.
-fn slice(tensor: &Tensor, model: usize) -> Tensor {
-    let shape = tensor.shape[1..].to_vec();
-    let size = shape.iter().product::<usize>() * tensor.dtype.size_bytes();
-    let bytes = tensor.to_native()[model * size..][..size].to_vec();
-    Tensor::from_native(tensor.name.clone(), tensor.dtype, shape, bytes)
 }
 
 fn renamed(tensor: &Tensor, name: String) -> Tensor {
