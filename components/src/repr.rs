@@ -2,6 +2,8 @@
 
 use core::any::Any;
 
+pub use neurarch_kernels::shape::tuple;
+
 use crate::layers::ModuleList;
 use crate::module::{Declare, DynModule};
 use crate::parametrizations::PARAMETRIZATIONS;
@@ -94,17 +96,6 @@ pub fn float(x: f64) -> String {
 /// Prints a truth value as Python does: `True`, `False`.
 pub fn boolean(x: bool) -> &'static str {
     if x { "True" } else { "False" }
-}
-
-/// Prints sizes as Python prints a tuple: `(3, 4)`, `(3,)`.
-pub fn tuple(sizes: &[impl ToString]) -> String {
-    match sizes {
-        [size] => format!("({},)", size.to_string()),
-        _ => {
-            let sizes: Vec<_> = sizes.iter().map(ToString::to_string).collect();
-            format!("({})", sizes.join(", "))
-        }
-    }
 }
 
 #[cfg(test)]

@@ -128,6 +128,17 @@ impl fmt::Debug for Shape {
     }
 }
 
+/// Prints sizes as Python prints a tuple: `(3, 4)`, `(3,)`.
+pub fn tuple(sizes: &[impl ToString]) -> String {
+    match sizes {
+        [size] => format!("({},)", size.to_string()),
+        _ => {
+            let sizes: Vec<_> = sizes.iter().map(ToString::to_string).collect();
+            format!("({})", sizes.join(", "))
+        }
+    }
+}
+
 /// How many elements apart neighbors along each axis lie.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Layout(Sizes);

@@ -1,22 +1,31 @@
 //! [`MultiheadAttention`]: each query mixes values, by how well their keys fit it.
 
-mod inputs;
-
 use bevy_ecs::prelude::*;
-use neurarch_kernels::ops::attention::AttentionOptions;
+use neurarch_kernels::dtype::Dtype;
+use neurarch_kernels::ops::multi_head_attention as kernel;
+use neurarch_kernels::ops::multi_head_attention::{InProjection, MultiHeadAttentionOptions};
 use neurarch_kernels::program::trace::Var;
 use neurarch_kernels::program::tree::{Arguments, Tree};
 use neurarch_kernels::shape::Shape;
-
-use inputs::Inputs;
-pub(super) use inputs::canonical_mask;
 
 use super::linear::{Linear, NonDynamicallyQuantizableLinear};
 use crate::module::{Call, Declare, Init, Module};
 use crate::signature::Refused;
 
-/// Projects queries, keys and values, lets each of `num_heads` parts of a query mix that part of the values
-/// ([`Var::scaled_dot_product_attention`]), and projects what the parts give.
+/// What `forward` takes.
+const NAMES: [&str; 8] = [
+    "query",
+    "key",
+    "value",
+    "key_padding_mask",
+    "need_weights",
+    "attn_mask",
+    "average_attn_weights",
+    "is_causal",
+];
+
+/// Projects queries, keys and values, lets each of `num_heads` parts of a query mix that part of the values, and
+/// projects what the parts give: [`Var::multi_head_attention_forward`].
 ///
 /// | value             | shape                                                 | at first                  |
 /// |-------------------|-------------------------------------------------------|---------------------------|
@@ -108,6 +117,59 @@ impl MultiheadAttention {
     fn is_packed(&self) -> bool {
         self.dims() == [self.embed_dim; 2]
     }
+
+    /// Gives the result and the weights.
+    fn attend(&self, call: &Call<'_>, arguments: Arguments) -> Result<Tree, Refused> {
+        let [query, key, value, padding, need_weights, mask, average, is_causal] =
+            call.bind(arguments, NAMES, 3)?;
+        let (dim, heads) = (self.embed_dim, self.num_heads);
+        if dim == 0 || heads == 0 {
+            return Err(call.fail(format!(
+                "embed_dim and num_heads must be greater than 0, got embed_dim={dim} and num_heads={heads} \
+                 instead"
+            )));
+        }
+        if !dim.is_multiple_of(heads) {
+            return Err(call.fail("embed_dim must be divisible by num_heads"));
+        }
+        let query = call.value(NAMES[0], query)?;
+        let (key, value) = (call.value(NAMES[1], key)?, call.value(NAMES[2], value)?);
+        let padding = canonical_mask(call, padding, NAMES[3], query.dtype())?;
+        let mask = canonical_mask(call, mask, NAMES[5], query.dtype())?;
+        let (packed, separate);
+        let in_proj_weight = if self.is_packed() {
+            packed = call.parameter("in_proj_weight");
+            InProjection::Packed(&packed)
+        } else {
+            let names = ["q_proj_weight", "k_proj_weight", "v_proj_weight"];
+            separate = names.map(|name| call.parameter(name));
+            InProjection::Separate(separate.each_ref())
+        };
+        let in_proj_bias = call.optional_parameter("in_proj_bias");
+        let optional = |is_there: bool, name: &str| is_there.then(|| call.parameter(name));
+        let [bias_k, bias_v] = ["bias_k", "bias_v"].map(|name| optional(self.add_bias_kv, name));
+        let dropout_p = call.training().then(|| call.scalar("dropout", query.dtype()));
+        let out_proj_weight = call.parameter("out_proj.weight");
+        let out_proj_bias = optional(self.bias, "out_proj.bias");
+        let options = MultiHeadAttentionOptions {
+            in_proj_bias: in_proj_bias.as_ref(),
+            bias_k: bias_k.as_ref(),
+            bias_v: bias_v.as_ref(),
+            add_zero_attn: self.add_zero_attn,
+            dropout_p: dropout_p.as_ref(),
+            out_proj_bias: out_proj_bias.as_ref(),
+            training: call.training(),
+            key_padding_mask: padding.as_ref(),
+            need_weights: call.flag(NAMES[4], need_weights, true)?,
+            attn_mask: mask.as_ref(),
+            average_attn_weights: call.flag(NAMES[6], average, true)?,
+            is_causal: call.flag(NAMES[7], is_causal, false)?,
+            batch_first: self.batch_first,
+            ..MultiHeadAttentionOptions::new(dim, heads, in_proj_weight, &out_proj_weight)
+        };
+        let (result, weights) = query.multi_head_attention_forward(&key, &value, options);
+        Ok((Tree::Leaf(result), weights.map_or(Tree::None, Tree::Leaf)).into())
+    }
 }
 
 impl Module for MultiheadAttention {
@@ -167,8 +229,7 @@ impl Module for MultiheadAttention {
     }
 
     fn forward_with(&self, call: &Call<'_>, arguments: Arguments) -> Tree {
-        let attended = Inputs::new(self, call, arguments).and_then(|inputs| inputs.attend());
-        attended.unwrap_or_else(|Refused| call.trace.poison().into())
+        self.attend(call, arguments).unwrap_or_else(|Refused| call.trace.poison().into())
     }
 
     fn structural(&self) -> Self {
@@ -193,134 +254,15 @@ pub(super) fn xavier_uniform(shape: &[usize]) -> Init {
     Init::Uniform { low: -high, high }
 }
 
-impl Inputs<'_> {
-    /// Projects one of the three inputs, with part `part` of the packed weight and bias.
-    fn project(&self, x: &Var, part: usize) -> Var {
-        let (call, dim) = (self.call, self.layer.embed_dim);
-        let range = part * dim..(part + 1) * dim;
-        let weight = match self.layer.is_packed() {
-            true => call.parameter("in_proj_weight").slice(0, range.clone()),
-            false => call.parameter(["q_proj_weight", "k_proj_weight", "v_proj_weight"][part]),
-        };
-        let bias = call.optional_parameter("in_proj_bias").map(|bias| bias.slice(0, range));
-        x.linear(&weight, bias.as_ref())
-    }
-
-    /// Says whether the sequence is the first axis and the batch the second.
-    fn is_sequence_first(&self) -> bool {
-        self.is_batched && !self.layer.batch_first
-    }
-
-    /// Gives what was projected as `[batch, heads, length, features]`.
-    fn heads(&self, x: &Var, length: usize) -> Var {
-        let (heads, width) = (self.layer.num_heads, self.layer.embed_dim / self.layer.num_heads);
-        match self.is_sequence_first() {
-            true => x.reshape([length, self.batch, heads, width]).permute(&[1, 2, 0, 3]),
-            false => x.reshape([self.batch, length, heads, width]).permute(&[0, 2, 1, 3]),
-        }
-    }
-
-    /// Appends what is appended to keys or values.
-    fn append(&self, x: Var, bias: &str) -> Var {
-        let heads = self.layer.num_heads;
-        let shape = [self.batch, heads, 1, self.layer.embed_dim / heads];
-        let mut parts = vec![x];
-        if self.layer.add_bias_kv {
-            let row = self.call.parameter(bias).reshape([1, heads, 1, shape[3]]);
-            parts.push(row.expand(shape));
-        }
-        if self.layer.add_zero_attn {
-            parts.push(self.call.trace.constant(0.0, parts[0].dtype(), shape));
-        }
-        match &*parts {
-            [x] => x.clone(),
-            parts => Var::cat(&parts.iter().collect::<Vec<_>>(), 2),
-        }
-    }
-
-    /// Joins both masks to what is added to the products; appended keys are not masked.
-    fn mask(&self) -> Option<Var> {
-        let attn_mask = self.attn_mask.as_ref().map(|mask| match mask.shape().rank() {
-            3 => {
-                let heads = self.layer.num_heads;
-                self.unmasked(mask).reshape([
-                    self.batch,
-                    heads,
-                    self.queries,
-                    self.keys + self.appended(),
-                ])
-            }
-            _ => self.unmasked(mask),
-        });
-        let padding = self.key_padding_mask.as_ref().map(|mask| {
-            self.unmasked(mask).reshape([self.batch, 1, 1, self.keys + self.appended()])
-        });
-        match (attn_mask, padding) {
-            (Some(mask), Some(padding)) => Some(mask + padding),
-            (mask, padding) => mask.or(padding),
-        }
-    }
-
-    /// Appends zeros to the last axis of a mask.
-    fn unmasked(&self, mask: &Var) -> Var {
-        let [leading @ .., _] = &**mask.shape() else { return mask.clone() };
-        let shape: Shape = leading.iter().copied().chain([self.appended()]).collect();
-        match self.appended() {
-            0 => mask.clone(),
-            _ => Var::cat(&[mask, &self.call.trace.constant(0.0, mask.dtype(), shape)], -1),
-        }
-    }
-
-    /// Gives the result and the weights.
-    fn attend(self) -> Result<Tree, Refused> {
-        let Inputs { layer, call, queries, keys, batch, .. } = self;
-        let query = self.heads(&self.project(&self.query, 0), queries);
-        let key = self.append(self.heads(&self.project(&self.key, 1), keys), "bias_k");
-        let value = self.append(self.heads(&self.project(&self.value, 2), keys), "bias_v");
-        let dropout_p = call.training().then(|| call.scalar("dropout", query.dtype()));
-        let (attended, weights) = if self.need_weights {
-            let scale = (1.0 / (layer.embed_dim / layer.num_heads) as f64).sqrt();
-            let scores = (&query * scale).matmul(&key.mt());
-            let scores = match self.mask() {
-                Some(mask) => scores + mask,
-                None => scores,
-            };
-            let weights = scores.softmax(-1);
-            let weights = match &dropout_p {
-                Some(p) => weights.dropout(p),
-                None => weights,
-            };
-            (weights.matmul(&value), Some(weights))
-        } else {
-            let is_causal = self.is_hint_enough();
-            let mask = if is_causal { None } else { self.mask() };
-            let options = AttentionOptions {
-                attn_mask: mask.as_ref(),
-                dropout_p: dropout_p.as_ref(),
-                is_causal,
-                ..AttentionOptions::default()
-            };
-            (query.scaled_dot_product_attention(&key, &value, options), None)
-        };
-        let joined = match self.is_sequence_first() {
-            true => attended.permute(&[2, 0, 1, 3]).reshape([queries, batch, layer.embed_dim]),
-            false => attended.permute(&[0, 2, 1, 3]).reshape([batch, queries, layer.embed_dim]),
-        };
-        let bias = layer.bias.then(|| call.parameter("out_proj.bias"));
-        let result = joined.linear(&call.parameter("out_proj.weight"), bias.as_ref());
-        let result = result.reshape(self.query.shape().clone());
-        Ok((Tree::Leaf(result), weights.map_or(Tree::None, |w| self.weights(&w).into())).into())
-    }
-
-    /// Gives the weights as they were asked for.
-    fn weights(&self, weights: &Var) -> Var {
-        let keys = self.keys + self.appended();
-        let (weights, heads) = match self.average_attn_weights {
-            true => (weights.mean(&[1], false), None),
-            false => (weights.clone(), Some(self.layer.num_heads)),
-        };
-        let batch = self.is_batched.then_some(self.batch);
-        weights
-            .reshape(batch.into_iter().chain(heads).chain([self.queries, keys]).collect::<Shape>())
-    }
+/// Takes an argument that is a mask or `None`, as what is added before a softmax
+/// ([`canonical_mask`](kernel::canonical_mask)).
+pub(super) fn canonical_mask(
+    call: &Call<'_>,
+    mask: Option<Tree>,
+    name: &str,
+    dtype: Dtype,
+) -> Result<Option<Var>, Refused> {
+    let mask = call.optional_value(name, mask)?;
+    let canonical = mask.map(|mask| kernel::canonical_mask(&mask, name, dtype));
+    canonical.transpose().map_err(|message| call.fail(message))
 }

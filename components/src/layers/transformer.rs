@@ -146,8 +146,7 @@ impl TransformerEncoder {
         let names = ["src", "mask", "src_key_padding_mask", "is_causal"];
         let [src, mask, padding, is_causal] = call.bind(arguments, names, 1)?;
         let src = call.value(names[0], src)?;
-        let canonical =
-            |name, mask| canonical_mask(call, call.optional_value(name, mask)?, name, src.dtype());
+        let canonical = |name, mask| canonical_mask(call, mask, name, src.dtype());
         let (padding, mask) = (canonical(names[2], padding)?, canonical(names[1], mask)?);
         let others = Arguments { positional: Vec::new(), keyword: Vec::new() }
             .with("src_mask", optional(mask))

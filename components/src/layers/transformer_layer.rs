@@ -244,8 +244,7 @@ impl TransformerEncoderLayer {
         let [src, mask, padding, is_causal] = call.bind(arguments, names, 1)?;
         let src = call.value(names[0], src)?;
         let is_causal = call.flag(names[3], is_causal, false)?;
-        let canonical =
-            |name, mask| canonical_mask(call, call.optional_value(name, mask)?, name, src.dtype());
+        let canonical = |name, mask| canonical_mask(call, mask, name, src.dtype());
         let (padding, mask) = (canonical(names[2], padding)?, canonical(names[1], mask)?);
         let x = self.shortcut(call, &src, 1, |x| {
             attend(call, "self_attn", [x, x], [&mask, &padding], is_causal)

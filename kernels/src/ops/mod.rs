@@ -64,6 +64,7 @@ pub mod matrix_exp;
 pub mod max_pool;
 pub mod mish;
 pub mod mse_loss;
+pub mod multi_head_attention;
 pub mod muon;
 pub mod nadam;
 pub mod noise;
