@@ -5,8 +5,10 @@
 mod golden;
 
 use ndarray::{Array2, ArrayD, Axis, IxDyn, array};
+use neurarch::kernels::ops::attention::causal_mask;
 use neurarch::kernels::ops::grid_sample::{GridMode, GridOptions, GridPadding};
 use neurarch::kernels::ops::linear_cross_entropy::LinearCrossEntropy;
+use neurarch::kernels::ops::multi_head_attention::{InProjection, MultiHeadAttentionOptions};
 use neurarch::kernels::ops::sequence::invert_permutation;
 use neurarch::prelude::*;
 use neurarch::systems::fuse::{NormWeights, fuse_conv_bn_weights, fuse_linear_bn_weights};
@@ -30,7 +32,73 @@ impl Module for Function {
         if let Some(p) = name.strip_prefix("pdist_") {
             return values[0].pdist(p.parse().unwrap()).into();
         }
+        if let Some(name) = name.strip_prefix("mha_") {
+            return attention(name, call, &values).into();
+        }
         of(name, call, &values).into()
+    }
+}
+
+/// Queries, keys, values and the rest as `multi_head_attention` of `tests/golden/functional.py` gives them.
+fn attention(name: &str, call: &Call<'_>, v: &[Var]) -> Var {
+    let usual = |weight, out| MultiHeadAttentionOptions::new(4, 2, weight, out);
+    let (y, weights) = match name {
+        "packed" => {
+            let causal = causal_mask(call.trace, Dtype::F64, 3, 5);
+            let options = MultiHeadAttentionOptions {
+                in_proj_bias: Some(&v[3]),
+                bias_k: Some(&v[4]),
+                bias_v: Some(&v[5]),
+                add_zero_attn: true,
+                out_proj_bias: Some(&v[7]),
+                key_padding_mask: Some(&v[8]),
+                attn_mask: Some(&causal),
+                ..usual(InProjection::Packed(&v[2]), &v[6])
+            };
+            v[0].multi_head_attention_forward(&v[1], &v[1], options)
+        }
+        "separate" => {
+            let options = MultiHeadAttentionOptions {
+                in_proj_bias: Some(&v[6]),
+                attn_mask: Some(&v[8]),
+                average_attn_weights: false,
+                ..usual(InProjection::Separate([&v[3], &v[4], &v[5]]), &v[7])
+            };
+            v[0].multi_head_attention_forward(&v[1], &v[2], options)
+        }
+        "causal" => {
+            let causal = causal_mask(call.trace, Dtype::F64, 3, 3);
+            let options = MultiHeadAttentionOptions {
+                need_weights: false,
+                attn_mask: Some(&causal),
+                is_causal: true,
+                ..usual(InProjection::Packed(&v[1]), &v[2])
+            };
+            v[0].multi_head_attention_forward(&v[0], &v[0], options)
+        }
+        "static" => {
+            let options = MultiHeadAttentionOptions {
+                add_zero_attn: true,
+                need_weights: false,
+                static_k: Some(&v[2]),
+                static_v: Some(&v[3]),
+                ..usual(InProjection::Packed(&v[1]), &v[4])
+            };
+            v[0].multi_head_attention_forward(&v[0], &v[0], options)
+        }
+        _ => {
+            let options = MultiHeadAttentionOptions {
+                add_zero_attn: true,
+                static_k: Some(&v[2]),
+                average_attn_weights: false,
+                ..usual(InProjection::Packed(&v[1]), &v[3])
+            };
+            v[0].multi_head_attention_forward(&v[0], &v[0], options)
+        }
+    };
+    match weights {
+        Some(weights) => joined([y, weights]),
+        None => y,
     }
 }
 
@@ -61,6 +129,10 @@ fn of(name: &str, call: &Call<'_>, v: &[Var]) -> Var {
         "affine_grid_0_3d" => v[0].affine_grid(&[1, 1, 2, 3, 2], false),
         "affine_grid_1_3d" => v[0].affine_grid(&[1, 1, 2, 3, 2], true),
         "affine_grid_one" => v[0].affine_grid(&[1, 1, 1, 3], true),
+        "grouped_mm_batches" => v[0].grouped_mm(&v[1], None),
+        "grouped_mm_rows" | "grouped_mm_columns" | "grouped_mm_inner" => {
+            v[0].grouped_mm(&v[1], Some(&v[2]))
+        }
         "conv_tbc" => v[0].conv_tbc(&v[1], &v[2], 1),
         "linear_cross_entropy" | "linear_cross_entropy_one" | "linear_cross_entropy_parts" => {
             v[0].linear_cross_entropy(&v[1], &v[2], plain)
@@ -129,6 +201,11 @@ fn inputs(shapes: &[&[usize]]) -> Vec<ArrayD<f64>> {
     shapes.iter().enumerate().map(|(k, shape)| input(shape, k)).collect()
 }
 
+/// By how much results may differ: torch's `grouped_mm` is of singles.
+fn tolerance(name: &str) -> (f64, f64) {
+    if name.starts_with("grouped_mm") { (2e-6, 1e-6) } else { (1e-10, 1e-9) }
+}
+
 /// Runs a case in a population of two, and compares the second; `others` are not differentiated.
 fn check(name: &str, inputs: &[ArrayD<f64>], others: &[AnyArray]) {
     let mut world = World::new();
@@ -143,7 +220,7 @@ fn check(name: &str, inputs: &[ArrayD<f64>], others: &[AnyArray]) {
     });
     let found = world.forward_with::<f64>(population, Arguments::each(own.chain(others))).unwrap();
     let y = found.leaves()[0].index_axis(Axis(0), 1).to_owned();
-    golden::compare(GOLDEN, &format!("{name} output"), y.iter().copied(), (1e-10, 1e-9));
+    golden::compare(GOLDEN, &format!("{name} output"), y.iter().copied(), tolerance(name));
     if !GOLDEN.contains(&format!("\n{name} grad/0 ")) {
         return;
     }
@@ -152,7 +229,7 @@ fn check(name: &str, inputs: &[ArrayD<f64>], others: &[AnyArray]) {
     let gradients = input_gradients::<f64>(&world, population).unwrap();
     for (k, gradient) in gradients.into_iter().take(inputs.len()).enumerate() {
         let gradient = gradient.unwrap().index_axis_move(Axis(0), 1);
-        golden::compare(GOLDEN, &format!("{name} grad/{k}"), gradient, (1e-10, 1e-9));
+        golden::compare(GOLDEN, &format!("{name} grad/{k}"), gradient, tolerance(name));
     }
 }
 
@@ -215,6 +292,53 @@ fn linear_cross_entropies_are_torchs() {
     check("linear_cross_entropy_parts", &all[..2], &[AnyArray::F64(parts)]);
     let one = AnyArray::I64(ndarray::arr0(3_i64).into_dyn());
     check("linear_cross_entropy_one", &inputs(&[&[3], &[5, 3]]), &[one]);
+}
+
+#[test]
+fn attention_mixes_what_torch_mixes() {
+    let sequences: &[&[usize]] = &[&[3, 2, 4], &[5, 2, 4]];
+    let weights: &[&[usize]] = &[&[12, 4], &[12], &[1, 1, 4], &[1, 1, 4], &[4, 4], &[4], &[2, 5]];
+    check("mha_packed", &inputs(&[sequences, weights].concat()), &[]);
+    let sequences: &[&[usize]] = &[&[3, 2, 4], &[5, 2, 3], &[5, 2, 2]];
+    let weights: &[&[usize]] = &[&[4, 4], &[4, 3], &[4, 2], &[12], &[4, 4], &[4, 3, 5]];
+    check("mha_separate", &inputs(&[sequences, weights].concat()), &[]);
+    check("mha_causal", &inputs(&[&[3, 2, 4], &[12, 4], &[4, 4]]), &[]);
+    let fixed: &[&[usize]] = &[&[3, 2, 4], &[12, 4], &[4, 5, 2], &[4, 5, 2], &[5, 4]];
+    check("mha_static", &inputs(fixed), &[]);
+    check("mha_static_k", &inputs(&[&[3, 4], &[12, 4], &[2, 3, 2], &[4, 4]]), &[]);
+}
+
+#[test]
+fn groups_of_matrices_are_multiplied_as_torch_does() {
+    let offs = |ends: &[i64]| {
+        [AnyArray::I64(ArrayD::from_shape_vec(IxDyn(&[ends.len()]), ends.into()).unwrap())]
+    };
+    check("grouped_mm_rows", &inputs(&[&[6, 4], &[3, 4, 4]]), &offs(&[2, 2, 6]));
+    check("grouped_mm_columns", &inputs(&[&[2, 3, 4], &[4, 8]]), &offs(&[3, 8]));
+    check("grouped_mm_inner", &inputs(&[&[3, 8], &[8, 4]]), &offs(&[3, 3, 8]));
+    check("grouped_mm_batches", &inputs(&[&[2, 3, 4], &[2, 4, 4]]), &[]);
+}
+
+/// Each model's groups are its own, and change from call to call.
+#[test]
+fn every_model_has_groups_of_its_own() {
+    let mut world = World::new();
+    let settings =
+        PopulationSettings { models: 2, dtype: Dtype::F64, ..PopulationSettings::default() };
+    let function = Function("grouped_mm_rows".to_owned());
+    let population = world.spawn_population_with(&function, settings).unwrap();
+    let (rows, experts) =
+        (array![[1.0], [2.0], [3.0]].into_dyn(), array![[[1.0]], [[10.0]]].into_dyn());
+    for (ends, expected) in [
+        (array![[1_i64, 3], [2, 3]], [1.0, 20.0, 30.0, 1.0, 2.0, 30.0]),
+        (array![[0_i64, 2], [3, 3]], [10.0, 20.0, 0.0, 1.0, 2.0, 3.0]),
+    ] {
+        let ends = ends.into_dyn();
+        let matrices = [&rows, &experts].map(|x| AnyInput::from(Input::shared(x.view())));
+        let given = matrices.into_iter().chain([AnyInput::from(Input::from(&ends))]);
+        let y = world.forward_with::<f64>(population, Arguments::each(given)).unwrap();
+        assert_eq!(y.leaves()[0].iter().copied().collect::<Vec<_>>(), expected);
+    }
 }
 
 #[test]

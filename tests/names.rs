@@ -27,6 +27,21 @@ const NOTES: &[(&str, &str, &str)] = &[
     ("torch.nn", "UninitializedParameter", "`Declare::uninitialized`"),
     ("torch.amp", "custom_bwd", "not needed: a gradient has the type of its value"),
     ("torch.amp", "custom_fwd", "`Var::to` of the inputs of an op of your own"),
+    (
+        "torch.nn.functional",
+        "scaled_addmm",
+        "not offered: its matrices are of float8 or float4, which are not here, and torch has it for CUDA alone",
+    ),
+    (
+        "torch.nn.functional",
+        "scaled_grouped_mm",
+        "not offered: its matrices are of float8 or float4, which are not here, and torch has it for CUDA alone",
+    ),
+    (
+        "torch.nn.functional",
+        "scaled_mm",
+        "not offered: its matrices are of float8 or float4, which are not here",
+    ),
     ("torch.nn.functional", "upsample", "not offered: deprecated in torch, see `interpolate`"),
     ("torch.nn.functional", "upsample_bilinear", "not offered: deprecated in torch"),
     ("torch.nn.functional", "upsample_nearest", "not offered: deprecated in torch"),

@@ -3,7 +3,7 @@
     python tests/golden/functional.py > tests/golden/functional.txt
 
 Element i of input k is sin(0.7 i + k), of a grid 1.6 times that, of variances 1.5 more, of the gradient of the result
-cos(1.3 i): everything in f64. A line is the case, `output` or `grad/k`, and numbers. What torch makes parameters of
+cos(1.3 i): everything in f64, but grouped_mm in f32, which is all that it takes. A line is the case, `output` or `grad/k`, and numbers. What torch makes parameters of
 has no gradients.
 """
 
@@ -79,6 +79,43 @@ def linear_cross_entropy():
     run("linear_cross_entropy_one", f, numbers((3,), 0), numbers((5, 3), 1))
 
 
+def multi_head_attention():
+    f, both = F.multi_head_attention_forward, lambda pair: torch.cat([x.flatten() for x in pair])
+    causal = lambda l, s: torch.full((l, s), -torch.inf, dtype=torch.float64).triu(1)
+    all = lambda *shapes: [numbers(shape, k) for k, shape in enumerate(shapes)]
+    packed = lambda q, k, w, b, bk, bv, o, ob, mask: both(
+        f(q, k, k, 4, 2, w, b, bk, bv, True, 0.0, o, ob, key_padding_mask=mask, attn_mask=causal(3, 5)))
+    bias = [(12,), (1, 1, 4), (1, 1, 4)]
+    run("mha_packed", packed, *all((3, 2, 4), (5, 2, 4), (12, 4), *bias, (4, 4), (4,), (2, 5)))
+    separate = lambda q, k, v, a, b, c, bias, o, mask: both(
+        f(q, k, v, 4, 2, None, bias, None, None, False, 0.0, o, None, attn_mask=mask, use_separate_proj_weight=True,
+          q_proj_weight=a, k_proj_weight=b, v_proj_weight=c, average_attn_weights=False))
+    weights = [(4, 4), (4, 3), (4, 2), (12,), (4, 4)]
+    run("mha_separate", separate, *all((3, 2, 4), (5, 2, 3), (5, 2, 2), *weights, (4, 3, 5)))
+    hint = lambda q, w, o: f(
+        q, q, q, 4, 2, w, None, None, None, False, 0.0, o, None, need_weights=False, attn_mask=causal(3, 3),
+        is_causal=True)[0]
+    run("mha_causal", hint, *all((3, 2, 4), (12, 4), (4, 4)))
+    static = lambda q, w, k, v, o: f(
+        q, q, q, 4, 2, w, None, None, None, True, 0.0, o, None, need_weights=False, static_k=k, static_v=v)[0]
+    run("mha_static", static, *all((3, 2, 4), (12, 4), (4, 5, 2), (4, 5, 2), (5, 4)))
+    static_k = lambda q, w, k, o: both(
+        f(q, q, q, 4, 2, w, None, None, None, True, 0.0, o, None, static_k=k, average_attn_weights=False))
+    run("mha_static_k", static_k, *all((3, 4), (12, 4), (2, 3, 2), (4, 4)))
+
+
+def grouped_mm():
+    def check(name, ends, *shapes):
+        offs = None if ends is None else torch.tensor(ends, dtype=torch.int32)
+        f = lambda a, b: F.grouped_mm(a.float(), b.float(), offs=offs).double()
+        run(f"grouped_mm_{name}", f, *[numbers(shape, k) for k, shape in enumerate(shapes)])
+
+    check("rows", [2, 2, 6], (6, 4), (3, 4, 4))
+    check("columns", [3, 8], (2, 3, 4), (4, 8))
+    check("inner", [3, 3, 8], (3, 8), (8, 4))
+    check("batches", None, (2, 3, 4), (2, 4, 4))
+
+
 def fusing():
     joined = lambda pair: torch.cat([of.detach().flatten() for of in pair])
     var = lambda of, k: numbers(of, k, lambda x: torch.sin(x) + 1.5)
@@ -103,6 +140,8 @@ def main():
     distances()
     convolution()
     linear_cross_entropy()
+    multi_head_attention()
+    grouped_mm()
     fusing()
     sequences()
 

@@ -124,6 +124,23 @@ fn make(
     }
 }
 
+/// Computes one product, whose sizes may be known only now, by register tiles whatever they are; on the threads of
+/// the pool if `split`. It is [oriented](Product::oriented), `scratch` as [`Gemm`] wants it.
+pub fn multiply<T: Float>(
+    product: Product,
+    [a, b]: [&[T]; 2],
+    c: &mut [T],
+    scratch: &mut [T],
+    split: bool,
+) {
+    let Product { m, n, k, .. } = product;
+    if split && m * n * k >= WORTH_SPLITTING {
+        Part { product, a, b, bias: None, output: None, c }.split(Way::Small, scratch);
+    } else {
+        dispatch(Gemm { product: &product, a, b, bias: None, output: None, c, scratch });
+    }
+}
+
 struct ProductKernel<T> {
     /// Oriented, unless the way is [`Way::Dot`].
     product: Product,

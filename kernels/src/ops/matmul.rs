@@ -216,7 +216,7 @@ impl Op for MatMul {
 }
 
 /// Gives the strides of an operand's matrices; an axis of one element counts as contiguous.
-fn strides(operand: &Operand, turn: bool) -> Strides {
+pub(super) fn strides(operand: &Operand, turn: bool) -> Strides {
     let (shape, layout) = (&operand.ty.shape, &operand.layout);
     let last = shape.rank() - 1;
     let stride = |axis: usize| if shape[axis] == 1 { 1 } else { layout[axis] };

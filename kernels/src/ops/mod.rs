@@ -43,6 +43,7 @@ pub mod gather_stats;
 pub mod gelu;
 pub mod geqrf;
 pub mod grid_sample;
+pub mod grouped_mm;
 pub mod gumbel_softmax;
 pub mod hardshrink;
 pub mod hardsigmoid;
