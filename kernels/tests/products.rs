@@ -263,6 +263,31 @@ proptest! {
     }
 
     #[test]
+    fn groups_of_matrices_are_multiplied_as_each_would_be_alone(
+        m in size(), k in size(), n in size(), parts in prop::array::uniform3(0..=64_usize), seed: u64,
+    ) {
+        for dtype in [Dtype::F32, Dtype::F64] {
+            for (cut, places) in [m, n, k].into_iter().enumerate() {
+                let mut ends = parts.map(|part| part * places / 64);
+                ends.sort_unstable();
+                let group = |own: [usize; 2], is_each: bool| match is_each {
+                    true => vec![3, own[0], own[1]],
+                    false => own.to_vec(),
+                };
+                let a = numbers(dtype, &group([m, k], cut == 1), seed);
+                let b = numbers(dtype, &group([k, n], cut == 0), seed ^ 1);
+                let offs = Array::new(Dtype::I64, [3], ends.map(|end| end as f64));
+                let y = check_layouts(
+                    |v| v[0].grouped_mm(&v[1], Some(&v[2])),
+                    &[a.clone(), b.clone(), offs],
+                );
+                let alone = |v: &[Var]| by_groups(&v[0], &v[1], cut, ends, [m, n]);
+                prop_assert_eq!(y, evaluate(alone, &[a, b], &[]));
+            }
+        }
+    }
+
+    #[test]
     fn matmul_multiplies_vectors(m in size(), k in size(), seed: u64) {
         for dtype in [Dtype::F32, Dtype::F64] {
             let matrix = numbers(dtype, &[m, k], seed);
@@ -310,6 +335,30 @@ proptest! {
         check_gradient(|v| v[0].matmul(&v[1]), &[left, pair[0].clone()], 1e-9);
         check_gradient(|v| v[0].matmul(&v[1]), &[vector.clone(), vector], 1e-9);
     }
+}
+
+/// Multiplies three groups one by one, by what is cut: rows of `a`, columns of `b`, or what is summed over.
+fn by_groups(a: &Var, b: &Var, cut: usize, ends: [usize; 3], [m, n]: [usize; 2]) -> Var {
+    let zeros = |shape: [usize; 2]| a.trace().constant(0.0, a.dtype(), shape);
+    let matrix =
+        |x: &Var, group: usize| x.slice(0, group..group + 1).reshape(x.shape()[1..].to_vec());
+    let starts = [0, ends[0], ends[1]];
+    let mut parts: Vec<_> = (0..3)
+        .map(|group| {
+            let range = starts[group]..ends[group];
+            match cut {
+                0 => a.slice(0, range).matmul(&matrix(b, group)),
+                1 => matrix(a, group).matmul(&b.slice(1, range)),
+                _ => a.slice(1, range.clone()).matmul(&b.slice(0, range)),
+            }
+        })
+        .collect();
+    match cut {
+        0 => parts.push(zeros([m - ends[2], n])),
+        1 => parts.push(zeros([m, n - ends[2]])),
+        _ => parts.iter_mut().for_each(|part| *part = part.reshape([1, m, n])),
+    }
+    Var::cat(&parts.iter().collect::<Vec<_>>(), if cut == 1 { 1 } else { 0 })
 }
 
 /// The leading axes of two operands, which broadcast.

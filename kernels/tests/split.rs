@@ -33,7 +33,8 @@ fn check(build: &(dyn Fn(&[Var]) -> Var + Sync), inputs: &[Array]) {
         let y = build(v);
         // Not the same everywhere, so that no gradient is.
         let dy = y.sin();
-        let gradients = backward(y.trace(), &[(y.clone(), dy)], v);
+        let wrt: Vec<_> = v.iter().filter(|x| x.dtype().is_float()).cloned().collect();
+        let gradients = backward(y.trace(), &[(y.clone(), dy)], &wrt);
         [y].into_iter().chain(gradients.into_iter().flatten()).collect::<Vec<_>>()
     };
     let expected = on_threads(1, &with_gradients, inputs);
@@ -124,6 +125,20 @@ proptest! {
                 ),
             }
         }
+    }
+
+    #[test]
+    fn groups_of_matrices_have_the_same_bits_on_any_number_of_threads(
+        m in 50..90_usize, k in 50..90_usize, n in 60..120_usize, end in 0..50_usize, seed: u64,
+    ) {
+        let offs = Array::new(Dtype::I64, [2], [end as f64, 50.0]);
+        let product = |v: &[Var]| v[0].grouped_mm(&v[1], Some(&v[2]));
+        let [a, b] = [numbers(Dtype::F32, &[m, k], seed), numbers(Dtype::F32, &[k, n], !seed)];
+        let [each_a, each_b] =
+            [numbers(Dtype::F32, &[2, m, k], seed), numbers(Dtype::F32, &[2, k, n], !seed)];
+        check(&product, &[a.clone(), each_b, offs.clone()]);
+        check(&product, &[each_a, b.clone(), offs.clone()]);
+        check(&product, &[a, b, offs]);
     }
 
     #[test]

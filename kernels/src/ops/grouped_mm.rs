@@ -323,8 +323,9 @@ impl<T: Float> Kernel for GroupsKernel<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::autocast::{Autocast, Device};
     use crate::program::trace::Trace;
-    use crate::testing::{Array, check_gradient, check_layouts, evaluate, run_op, same_bits};
+    use crate::testing::{Array, check_gradient, check_layouts, evaluate, run_op};
 
     fn of(shape: &[usize], pitch: f64) -> Array {
         Array::from_fn(Dtype::F64, shape, |i| (pitch * i as f64 + 0.3).sin())
@@ -378,28 +379,20 @@ mod tests {
     }
 
     #[test]
-    fn a_group_is_the_product_that_it_would_be_alone() {
-        let [rows, columns, inner] = cases();
-        let slice =
-            |v: &[Var], axis: isize, range: core::ops::Range<usize>| v[0].slice(axis, range);
-        let matrix =
-            |x: &Var, group: usize| x.slice(0, group..group + 1).reshape(x.shape()[1..].to_vec());
-        let [a, b, _] = &rows;
-        let y = evaluate(product, &rows, &[]);
-        let alone = |group: usize, range: core::ops::Range<usize>| {
-            let of = |v: &[Var]| slice(v, 0, range.clone()).matmul(&matrix(&v[1], group));
-            evaluate(of, &[a.clone(), b.clone()], &[]).elements
-        };
-        let expected = [alone(0, 0..1), alone(2, 1..4), vec![0.0; 4]].concat();
-        assert!(same_bits(&y.elements, &expected));
-        let y = evaluate(|v| product(v).slice(-1, 2..5), &columns, &[]);
-        let of = |v: &[Var]| matrix(&v[0], 1).matmul(&v[1].slice(1, 2..5));
-        assert!(same_bits(&y.elements, &evaluate(of, &columns, &[]).elements));
-        let y = evaluate(product, &inner, &[]);
-        let of = |v: &[Var]| v[0].slice(1, 3..5).matmul(&v[1].slice(0, 3..5));
-        let last = evaluate(of, &inner, &[]).elements;
-        assert!(same_bits(&y.elements[12..], &last));
-        assert_eq!(y.elements[6..12], [0.0; 6]);
+    fn groups_of_halves_give_halves_and_autocast_leaves_singles() {
+        let trace = Trace::new();
+        let of = |dtype, shape: &[usize]| trace.input(Type::new(dtype, shape));
+        let ends = of(Dtype::I64, &[2]);
+        for dtype in [Dtype::BF16, Dtype::F32] {
+            let how = Autocast::new(Device::Cpu, Dtype::BF16);
+            let (rows, all) = (of(dtype, &[4, 3]), of(dtype, &[2, 4, 3]));
+            let each = of(dtype, &[2, 3, 2]);
+            let [cut, whole] = trace.autocast(how, || {
+                [rows.grouped_mm(&each, Some(&ends)), all.grouped_mm(&each, None)]
+            });
+            assert_eq!([cut.dtype(), whole.dtype()], [dtype; 2]);
+        }
+        assert_eq!(trace.error(), None);
     }
 
     #[test]

@@ -543,6 +543,11 @@ mod tests {
         }
         assert_eq!(error(same, 3, &[]), "embed_dim 4 not divisible by num_heads 3");
         assert_eq!(error(same, 0, &[]), "integer division or modulo by zero");
+        let whole = Trace::new().input(Type::new(Dtype::I64, [3, 3]));
+        assert_eq!(
+            canonical_mask(&whole, "attn_mask", Dtype::F32).expect_err("it is of whole numbers"),
+            "only bool and floating types of attn_mask are supported"
+        );
         // Another batch of keys is nothing to static ones.
         let fixed: Given<'_> = &[("static_k", &[4, 5, 2]), ("static_v", &[4, 5, 2])];
         assert_eq!(error([&[3, 2, 4], &[3, 7, 4], &[3, 7, 4]], 2, fixed), "");
