@@ -153,6 +153,10 @@ fn pooling() -> Pooling {
     }
 }
 
+fn grouped(v: &[Var]) -> Var {
+    v[0].grouped_mm(&v[1], Some(&v[2])).square()
+}
+
 fn layers() -> Vec<Case> {
     let conv = |stride| Convolution {
         stride: vec![stride],
@@ -168,6 +172,21 @@ fn layers() -> Vec<Case> {
     let mut cases = vec![
         case("linear", |v| v[0].linear(&v[1], Some(&v[2])).square(), &[x.clone(), w, b]),
         case("matmul", |v| v[0].matmul(&v[1]).square(), &batches),
+        case(
+            "grouped_mm_rows",
+            grouped,
+            &[floats(&[4, 2], 14), floats(&[2, 2, 3], 15), whole(&[2], &[1, 3])],
+        ),
+        case(
+            "grouped_mm_columns",
+            grouped,
+            &[floats(&[2, 3, 2], 14), floats(&[2, 4], 15), whole(&[2], &[1, 4])],
+        ),
+        case(
+            "grouped_mm_inner",
+            grouped,
+            &[floats(&[2, 4], 14), floats(&[4, 3], 15), whole(&[2], &[2, 3])],
+        ),
         case("vector", |v| v[0].matmul(&v[1]).square(), &[floats(&[3], 14), floats(&[3, 2], 15)]),
         case("softmax", |v| v[0].softmax(-1).square(), std::slice::from_ref(&x)),
         case("log_softmax", |v| v[0].log_softmax(0).square(), std::slice::from_ref(&x)),
