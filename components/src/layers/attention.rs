@@ -2,8 +2,9 @@
 
 use bevy_ecs::prelude::*;
 use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::ops::multi_head_attention as kernel;
-use neurarch_kernels::ops::multi_head_attention::{InProjection, MultiHeadAttentionOptions};
+use neurarch_kernels::ops::multi_head_attention::{
+    self as kernel, InProjection, MultiHeadAttentionOptions,
+};
 use neurarch_kernels::program::trace::Var;
 use neurarch_kernels::program::tree::{Arguments, Tree};
 use neurarch_kernels::shape::Shape;
