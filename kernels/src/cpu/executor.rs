@@ -137,12 +137,14 @@ pub unsafe fn run(stages: &[Stage<'_>], direction: Direction) {
     let tile = stages.iter().map(|stage| stage.plan.tile()).min().unwrap_or(1);
     let cost: usize = stages.iter().map(|stage| stage.plan.cost * stage.steps).sum();
     let threads = rayon::current_num_threads();
-    let has_gaps = rows(stages).any(|rows| rows.gaps(&(0..models)) > 0);
+    let cuts = Cuts::of(stages, models);
     // SAFETY: as the caller promises; below, each model is visited once.
     let visit_even = |models| unsafe { visit(stages, models, false) };
-    let visit_tile = |models| match has_gaps {
-        true => at_gaps(stages, models, visit_even),
-        false => visit_even(models),
+    let visit_tile = |models: Range<usize>| match &cuts {
+        Cuts::Few(cuts) if cuts.iter().all(|&cut| cut <= models.start || models.end <= cut) => {
+            visit_even(models);
+        }
+        _ => at_gaps(stages, models, visit_even),
     };
     if threads == 1 || models.saturating_mul(cost) < WORTH_A_THREAD {
         run_range(0..models, tile, direction, visit_tile);
@@ -214,6 +216,35 @@ fn rows<'a>(stages: &'a [Stage<'_>]) -> impl Iterator<Item = &'a Rows<'a>> {
         let outputs = binding.outputs.iter().map(|sink| &sink.rows);
         binding.slots.iter().chain(inputs).chain(outputs)
     })
+}
+
+/// Where the rows of operands have gaps.
+enum Cuts {
+    /// Just before these models; before model 0 where there are fewer.
+    Few([usize; Cuts::FEW]),
+    /// At more places.
+    Many,
+}
+
+impl Cuts {
+    /// So many are found once a run; else each tile is looked at.
+    const FEW: usize = 4;
+
+    fn of(stages: &[Stage<'_>], models: usize) -> Cuts {
+        let mut cuts = [0; Cuts::FEW];
+        let (mut start, mut number) = (0, 0);
+        while let Some(even) = rows(stages).map(|rows| rows.until_gap(&(start..models))).min()
+            && start + even < models
+        {
+            start += even;
+            match cuts.get_mut(number) {
+                Some(cut) => *cut = start,
+                None => return Cuts::Many,
+            }
+            number += 1;
+        }
+        Cuts::Few(cuts)
+    }
 }
 
 /// Cuts a tile where its rows have gaps, if they are few: kernels are faster where all rows lie evenly, and one model

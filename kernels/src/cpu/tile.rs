@@ -109,6 +109,9 @@ impl<'a> Rows<'a> {
     /// Counts how many of the models, from the first on, have rows without a gap.
     pub(super) fn until_gap(&self, models: &Range<usize>) -> usize {
         let Rows::Listed { rows, increases: true, .. } = *self else { return models.len() };
+        if self.gaps(models) == 0 {
+            return models.len();
+        }
         let rows = &rows[models.clone()];
         // Rows increase, so how far they are ahead of an even row never falls.
         let (mut even, mut uneven) = (0, rows.len());
