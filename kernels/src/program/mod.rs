@@ -125,6 +125,13 @@ pub struct Slot {
     pub ty: Type,
 }
 
+impl Slot {
+    /// Gives the last part of the name: `weight`.
+    pub fn own_name(&self) -> &str {
+        self.name.rsplit('.').next().unwrap_or_default()
+    }
+}
+
 /// A number that each model has of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Scalar {

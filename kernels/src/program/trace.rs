@@ -23,6 +23,7 @@ use crate::ops::boundary;
 use crate::shape::{Shape, Type};
 
 mod mixed;
+mod repeat;
 
 pub use mixed::{Function, Results};
 
@@ -67,6 +68,8 @@ struct Recorder {
     autocast: Option<Autocast>,
     /// Parameters that autocast has cast.
     casts: HashMap<(ValueId, Dtype), ValueId>,
+    /// Whether slots and scalars are refused.
+    is_closed: bool,
 }
 
 /// A value being traced. Operators and methods on it record ops.
@@ -214,6 +217,9 @@ impl Trace {
         if let Some(&value) = recorder.slots.get(&key) {
             return Var { trace: self.clone(), id: Some(value), ty };
         }
+        if recorder.is_closed {
+            return recorder.refuse(self);
+        }
         recorder.program.slots.push(slot);
         let id = recorder.program.slots.len() - 1;
         let var = recorder.source(self, ty, Origin::Slot(id));
@@ -225,6 +231,9 @@ impl Trace {
     /// rounded.
     pub fn scalar(&self, scalar: Scalar, dtype: Dtype) -> Var {
         let mut recorder = self.0.borrow_mut();
+        if recorder.is_closed {
+            return recorder.refuse(self);
+        }
         let ty = Type::new(number_dtype(dtype), []);
         let known = recorder.program.scalars.iter().position(|known| *known == scalar);
         let index = known.unwrap_or_else(|| {
@@ -473,6 +482,12 @@ impl Recorder {
             eager.compute(&self.program, self.program.nodes.len() - 1);
         }
         outputs
+    }
+
+    /// Answers what a closed recording does not hold.
+    fn refuse(&mut self, trace: &Trace) -> Var {
+        self.fail(repeat::CLOSED.into());
+        Var { trace: trace.clone(), id: None, ty: Type::new(Dtype::F32, []) }
     }
 
     fn fail(&mut self, message: String) {

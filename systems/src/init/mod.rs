@@ -340,7 +340,7 @@ fn first_numbers(blueprint: &Blueprint) -> Vec<(Slot, Init)> {
         let buffers = at.buffers.iter().filter(|b| b.has_column());
         let buffers = buffers.map(|b| blueprint.buffer(position, &b.name));
         for slot in parameters.chain(buffers).flatten() {
-            let name = slot.name.rsplit('.').next().unwrap_or_default();
+            let name = slot.own_name();
             let name = at.weight_normed.tensor(name).unwrap_or(name);
             let above = first_numbers_from_above(blueprint, position, name, &slot.ty.shape);
             let init = above.unwrap_or_else(|| at.module.reset(name));
@@ -405,7 +405,7 @@ fn own_numbers(
     let group = &world.get::<Population>(population)?.groups()[group];
     let entity = *group.modules[slot.position].get(place)?;
     let module = world.get_resource::<ModuleTypes>()?.module(world.get_entity(entity).ok()?)?;
-    let init = module.reset(slot.name.rsplit('.').next().unwrap_or_default());
+    let init = module.reset(slot.own_name());
     matches!(init, Init::Numbers(_)).then_some(init)
 }
 

@@ -88,7 +88,7 @@ fn prepare(
         .map_err(|error| ParametrizeError::Invalid(error.to_string()))?;
     let made = compute(site, &declared, &tensor, slot.is_some(), options)?;
     let list = slot.as_ref().map(|slot| {
-        let own = slot.name.rsplit('.').next().unwrap_or_default();
+        let own = slot.own_name();
         let at = &site.blueprint.positions[site.position];
         let among = if is_buffer(slot.role) { &at.buffers } else { &at.parameters };
         let persistent = among.iter().find(|of| of.name == own).is_none_or(|of| of.persistent);
@@ -108,7 +108,7 @@ fn prepare(
     let members = site.members.iter().enumerate().map(|(i, member)| {
         let own = made.own.iter().map(|(slot, rows)| {
             let path = declared.positions[slot.position].path.clone();
-            let own = slot.name.rsplit('.').next().unwrap_or_default();
+            let own = slot.own_name();
             (path, own.to_owned(), rows.row(i).to_vec())
         });
         let originals = made.originals.iter().map(|rows| rows.row(i).to_vec());

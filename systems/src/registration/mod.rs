@@ -454,7 +454,7 @@ pub(crate) fn retype(
     numbers: &[u8],
 ) -> Result<(), SignError> {
     let names = Names::of(world, module).ok_or(SignError::NotAPopulation(module))?;
-    let name = slot.name.rsplit('.').next().unwrap_or_default().to_owned();
+    let name = slot.own_name().to_owned();
     let mut registered = names.registered.clone();
     let entries = match slot.role {
         Role::Buffer => &mut registered.buffers,
