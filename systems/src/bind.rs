@@ -266,7 +266,7 @@ impl Binder {
         group: &Group,
         members: &Members,
     ) -> Result<(), BindError> {
-        if self.of == Some(of) && self.members.are(members) {
+        if self.of == Some(of) && self.members == *members {
             return Ok(());
         }
         self.of = None;
@@ -468,7 +468,7 @@ fn locate(
 
 /// Members that are fewer than one in this many of their group are looked up one by one: each costs more than
 /// a comparison of lists, which all of the group would take.
-const FEW: usize = 8;
+pub(crate) const FEW: usize = 8;
 
 /// From this many elements on (some microseconds), threads of the pool share a comparison; that also wakes
 /// them up for what follows.

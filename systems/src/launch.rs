@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "the executor takes addresses")]
 
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 use bevy_ecs::prelude::*;
 use neurarch_kernels::cpu::executor::{self, Binding, Direction, Gather, Sink, Source, Stage};
@@ -13,35 +14,44 @@ use neurarch_kernels::shape::Type;
 use crate::bind::{BindError, Binder, are_equal};
 
 /// Some models of a population: all of them, or a strictly increasing list of indices.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+///
+/// Clones share the list, so that comparing a set with what was remembered of it takes no time.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Members {
     population: usize,
     is_all: bool,
     /// Pairs (0, index), as the executor's listed rows are; empty if all are members.
-    some: Vec<(u32, u32)>,
+    some: Arc<Vec<(u32, u32)>>,
+}
+
+impl PartialEq for Members {
+    fn eq(&self, others: &Members) -> bool {
+        (self.population, self.is_all) == (others.population, others.is_all)
+            && (Arc::ptr_eq(&self.some, &others.some) || are_equal(&self.some, &others.some))
+    }
 }
 
 impl Members {
     /// Makes the set of one index in a population of that size.
     pub(crate) fn first(population: usize, index: u32) -> Self {
         assert!((index as usize) < population, "an index is below the number of models");
-        Members { population, is_all: false, some: vec![(0, index)] }
+        Members { population, is_all: false, some: Arc::new(vec![(0, index)]) }
     }
 
     /// Adds an index, larger than all before it.
     pub(crate) fn push(&mut self, index: u32) {
         let increases = self.some.last().is_none_or(|&(_, last)| last < index);
         assert!(!self.is_all && increases && (index as usize) < self.population);
-        self.some.push((0, index));
+        Arc::make_mut(&mut self.some).push((0, index));
     }
 
     /// Ends the list.
     pub(crate) fn settle(&mut self) {
         if self.some.len() == self.population {
             self.is_all = true;
-            self.some = Vec::new();
+            self.some = Arc::default();
         }
-        self.some.shrink_to_fit();
+        Arc::make_mut(&mut self.some).shrink_to_fit();
     }
 
     /// Counts the members.
@@ -52,12 +62,6 @@ impl Members {
     /// Gives the members' indices in the population.
     pub(crate) fn indices(&self) -> impl Iterator<Item = usize> + '_ {
         (0..self.len()).map(|i| self.some.get(i).map_or(i, |&(_, index)| index as usize))
-    }
-
-    /// Says whether the others are the same.
-    pub(crate) fn are(&self, others: &Members) -> bool {
-        (self.population, self.is_all) == (others.population, others.is_all)
-            && are_equal(&self.some, &others.some)
     }
 
     /// Gives one more than the largest index.

@@ -112,7 +112,7 @@ impl Cohort {
             }
         }
         ready.scalars = scalars;
-        ready.watch = Watch::of(world, group, columns);
+        ready.watch = Watch::of_members(world, group, &self.places, columns);
         ready.watch.look(world);
         Ok(())
     }

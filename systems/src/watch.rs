@@ -1,15 +1,17 @@
 //! [`Watch`]: whether somebody wrote to some columns of a group, or moved its entities, since they were
 //! last looked at.
+//!
+//! Of a few members of a group their own rows are looked at, of all of it one mark a column.
 
 use bevy_ecs::change_detection::Tick;
 use bevy_ecs::component::ComponentId;
 use bevy_ecs::prelude::*;
 use neurarch_components::population::Group;
 
-use crate::bind::Placement;
+use crate::bind::{FEW, Placement};
 
-/// Some columns of a group's positions, and when they were looked at. One comparison a column, and one of
-/// the lists of entities a position, whatever the columns hold.
+/// Some columns of a group's positions, and when they were looked at. For all members, one comparison a column, and
+/// one of the lists of entities a position, whatever the columns hold; for few, one a column and member.
 ///
 /// A column without a summary tick (a component type that does not declare
 /// `#[component(summary_tick)]`) counts as written to.
@@ -22,25 +24,61 @@ pub(crate) struct Watch {
 #[derive(Debug)]
 struct Watched {
     position: usize,
-    placement: Placement,
+    whose: Whose,
     columns: Vec<ComponentId>,
 }
 
+/// Whose rows are watched.
+#[derive(Debug)]
+enum Whose {
+    /// Those of all members of the group, which lie there.
+    All(Placement),
+    /// Those of these entities.
+    Few(Vec<Entity>),
+}
+
 impl Watch {
-    /// Finds out where the columns lie; they have yet to be [looked at](Watch::look).
+    /// Finds out where the columns of all members lie; they have yet to be [looked at](Watch::look).
     pub(crate) fn of(
         world: &World,
         group: &Group,
         columns: impl IntoIterator<Item = (usize, ComponentId)>,
     ) -> Watch {
+        let all = |position: usize| {
+            let mut placement = Placement::default();
+            // An entity that is gone makes the watch stale, which is right.
+            let _ = placement.find(world, &group.modules[position]);
+            Whose::All(placement)
+        };
+        Watch::over(columns, all)
+    }
+
+    /// As [`of`](Watch::of), for the members at some places of the group.
+    pub(crate) fn of_members(
+        world: &World,
+        group: &Group,
+        places: &[u32],
+        columns: impl IntoIterator<Item = (usize, ComponentId)>,
+    ) -> Watch {
+        if places.len() * FEW > group.members.len() {
+            return Watch::of(world, group, columns);
+        }
+        let few = |position: usize| {
+            let modules = &group.modules[position];
+            Whose::Few(places.iter().map(|&place| modules[place as usize]).collect())
+        };
+        Watch::over(columns, few)
+    }
+
+    fn over(
+        columns: impl IntoIterator<Item = (usize, ComponentId)>,
+        whose: impl Fn(usize) -> Whose,
+    ) -> Watch {
         let mut positions: Vec<Watched> = Vec::new();
         for (position, column) in columns {
             let known = positions.iter().position(|watched| watched.position == position);
             let known = known.unwrap_or_else(|| {
-                let mut placement = Placement::default();
-                // An entity that is gone makes the watch stale, which is right.
-                let _ = placement.find(world, &group.modules[position]);
-                positions.push(Watched { position, placement, columns: Vec::new() });
+                positions.push(Watched { position, whose: whose(position), columns: Vec::new() });
                 positions.len() - 1
             });
             if !positions[known].columns.contains(&column) {
@@ -60,15 +98,24 @@ impl Watch {
         let Some(looked) = self.looked else { return true };
         let now = world.read_change_tick();
         let tables = &world.storages().tables;
-        self.positions.iter().any(|watched| {
-            !watched.placement.is_right(world, &group.modules[watched.position])
-                || watched.placement.segments.iter().any(|&table| {
-                    watched.columns.iter().any(|&column| {
-                        let table = tables.get(table);
-                        let tick = table.and_then(|table| table.get_summary_tick(column));
-                        tick.is_none_or(|tick| tick.get().is_newer_than(looked, now))
+        self.positions.iter().any(|watched| match &watched.whose {
+            Whose::All(placement) => {
+                !placement.is_right(world, &group.modules[watched.position])
+                    || placement.segments.iter().any(|&table| {
+                        watched.columns.iter().any(|&column| {
+                            let table = tables.get(table);
+                            let tick = table.and_then(|table| table.get_summary_tick(column));
+                            tick.is_none_or(|tick| tick.get().is_newer_than(looked, now))
+                        })
                     })
+            }
+            Whose::Few(entities) => entities.iter().any(|&entity| {
+                let Ok(entity) = world.get_entity(entity) else { return true };
+                watched.columns.iter().any(|&column| {
+                    let ticks = entity.get_change_ticks_by_id(column);
+                    ticks.is_none_or(|ticks| ticks.is_changed(looked, now))
                 })
+            }),
         })
     }
 }
@@ -115,6 +162,33 @@ mod tests {
         watch = Watch::of(&world, &group, [(0, id)]);
         watch.look(&mut world);
         world.get_mut::<Watched>(entities[0]).expect("it has one").0 = 7;
+        assert!(watch.is_stale(&world, &group));
+    }
+
+    #[test]
+    fn a_few_members_are_watched_by_their_own_rows() {
+        let mut world = World::new();
+        let entities: Vec<_> = (0..20).map(|number| world.spawn(Watched(number)).id()).collect();
+        let group = Group {
+            blueprint: Blueprint::UNSIGNED,
+            contents: Vec::new(),
+            members: (0..20).collect(),
+            modules: vec![entities.clone()],
+        };
+        let id = world.component_id::<Watched>().expect("it was just spawned");
+        let mut watch = Watch::of_members(&world, &group, &[3, 7], [(0, id)]);
+        assert!(watch.is_stale(&world, &group));
+        watch.look(&mut world);
+        world.get_mut::<Watched>(entities[4]).expect("it has one").0 = 7;
+        world.entity_mut(entities[3]).insert(Tag);
+        assert!(!watch.is_stale(&world, &group), "neither another's number nor a move");
+        world.get_mut::<Watched>(entities[7]).expect("it has one").0 = 8;
+        assert!(watch.is_stale(&world, &group));
+        watch.look(&mut world);
+        world.entity_mut(entities[3]).insert(Watched(9));
+        assert!(watch.is_stale(&world, &group));
+        watch.look(&mut world);
+        world.entity_mut(entities[3]).remove::<Watched>();
         assert!(watch.is_stale(&world, &group));
     }
 }
