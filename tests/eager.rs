@@ -1,8 +1,11 @@
 //! Eager against planned: the same bits, whatever the modules, in f32 and f64.
 //!
-//! A model that is watched runs eagerly. Hooks that only look are registered on every model, on the whole
-//! population, and not at all but that inputs ask for their gradients; all must agree to the last bit.
+//! A model that is watched runs eagerly where gradients are kept, or a hook changes what it sees; else it is observed.
+//! Hooks that only look are registered on every module of every model, on the whole population, and not at all but
+//! that inputs ask for their gradients; all must agree to the last bit, and hooks must see the same.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::sync::{Arc, Mutex};
 
 use ndarray::{ArrayD, IxDyn};
 use neurarch::bevy_ecs::prelude::*;
@@ -57,6 +60,8 @@ use Given::{Floats, Indices};
 enum Watch {
     Nobody,
     EachModel,
+    /// As [`Watch::EachModel`], and each result is exchanged for another of the same bits.
+    Exchanged,
     Population,
     /// Nobody, but the inputs' gradients are asked for.
     Inputs,
@@ -88,18 +93,81 @@ fn numbers<T: Real>(shape: &[usize], f: impl Fn(f64) -> f64) -> ArrayD<T> {
     ArrayD::from_shape_vec(IxDyn(&shape), (0..count).map(|i| T::of(f(i as f64))).collect()).unwrap()
 }
 
-fn watch(world: &mut World, population: Entity, by: Watch) {
-    let targets = match by {
-        Watch::Nobody | Watch::Inputs => Vec::new(),
-        Watch::EachModel | Watch::InputsOfEachModel => {
-            world.models(population).unwrap().iter().copied().map(Target::from).collect()
+/// What hooks saw: which, where, and the bytes of the values.
+type Seen = Arc<Mutex<Vec<(&'static str, String, Vec<Vec<u8>>)>>>;
+
+/// Registers hooks; gives what they will see.
+fn watch(world: &mut World, population: Entity, by: Watch) -> Seen {
+    let seen = Seen::default();
+    match by {
+        Watch::Nobody | Watch::Inputs => {}
+        Watch::Population => look(world, Target::from((population, "")), &seen),
+        Watch::EachModel | Watch::Exchanged | Watch::InputsOfEachModel => {
+            for root in world.models(population).unwrap().to_vec() {
+                for module in world.modules(root).unwrap() {
+                    look(world, Target::from(module), &seen);
+                }
+                for name in world.parameter_names(root).unwrap() {
+                    let (path, own) = name.rsplit_once('.').unwrap_or(("", &name));
+                    let (module, seen) = (world.module(root, path).unwrap(), seen.clone());
+                    let look = move |at: &At<'_>, _: &str, gradient: &Var| {
+                        note(&seen, "gradient", at, vec![gradient]);
+                        Ok(None)
+                    };
+                    world.register_parameter_hook(module, own, look).unwrap();
+                }
+                if by == Watch::Exchanged {
+                    let exchange = |_: &At<'_>, _: &Arguments, result: Option<&Tree>| {
+                        Ok(result.map(|tree| tree.clone().map(&mut |y| again(&y))))
+                    };
+                    world.register_forward_hook(root, exchange).unwrap();
+                }
+            }
         }
-        Watch::Population => vec![Target::from((population, ""))],
-    };
-    for target in targets {
-        world.register_forward_hook(target.clone(), |_, _, _| Ok(None)).unwrap();
-        world.register_full_backward_hook(target, |_, _, _| Ok(None)).unwrap();
     }
+    seen
+}
+
+/// Makes another value of the same numbers.
+fn again(y: &Var) -> Var {
+    let more: Vec<_> = [1].iter().chain(y.shape().iter()).copied().collect();
+    y.reshape(more).reshape(y.shape().clone())
+}
+
+/// Registers hooks that look, of each kind that modules have.
+fn look(world: &mut World, target: Target, seen: &Seen) {
+    let [before, after, leave, enter] = [(); 4].map(|()| seen.clone());
+    world
+        .register_forward_pre_hook(target.clone(), move |at, arguments| {
+            note(&before, "forward pre", at, arguments.leaves());
+            Ok(None)
+        })
+        .unwrap();
+    world
+        .register_forward_hook(target.clone(), move |at, arguments, result| {
+            let of_result = result.into_iter().flat_map(Tree::leaves);
+            note(&after, "forward", at, arguments.leaves().into_iter().chain(of_result).collect());
+            Ok(None)
+        })
+        .unwrap();
+    world
+        .register_full_backward_pre_hook(target.clone(), move |at, gradients| {
+            note(&leave, "backward pre", at, gradients.iter().flatten().collect());
+            Ok(None)
+        })
+        .unwrap();
+    world
+        .register_full_backward_hook(target, move |at, inputs, outputs| {
+            note(&enter, "backward", at, inputs.iter().chain(outputs).flatten().collect());
+            Ok(None)
+        })
+        .unwrap();
+}
+
+fn note(seen: &Seen, what: &'static str, at: &At<'_>, vars: Vec<&Var>) {
+    let values = at.trace.values().unwrap();
+    let bytes = vars.into_iter().map(|var| values.read_bytes(var.id().unwrap()).unwrap().1);
+    seen.lock().unwrap().push((what, at.path.to_owned(), bytes.collect()));
 }
 
 fn bits<T: Real>(array: &ArrayD<T>) -> Vec<u64> {
@@ -112,12 +180,12 @@ type Log = Vec<(String, Option<Vec<u64>>)>;
 /// Spawns a population of a module with numbers of that type.
 type Spawn<'a> = &'a dyn Fn(&mut World, Dtype) -> Entity;
 
-/// Runs a module forward, back and through training steps, in both modes; gives all that it made, and the
-/// gradients of its inputs.
-fn run<T: Real>(spawn: Spawn<'_>, given: &[Given], by: Watch) -> (Log, Log) {
+/// Runs a module forward, back and through training steps, in both modes; gives all that it made, the gradients of
+/// its inputs, and what hooks saw.
+fn run<T: Real>(spawn: Spawn<'_>, given: &[Given], by: Watch) -> (Log, Log, Seen) {
     let mut world = World::new();
     let population = spawn(&mut world, T::DTYPE);
-    watch(&mut world, population, by);
+    let seen = watch(&mut world, population, by);
     world.insert(population, Adam { lr: 0.01, ..Adam::default() }).unwrap();
     let arrays = given.iter().map(|given| match *given {
         Floats(shape) => (numbers::<T>(shape, |i| (0.7 * i + 0.2).sin()), None),
@@ -176,6 +244,10 @@ fn run<T: Real>(spawn: Spawn<'_>, given: &[Given], by: Watch) -> (Log, Log) {
                 world.train_step_with::<T, T>(population, arguments(), &target, &Energy).unwrap();
             log.push((format!("{mode}: losses"), Some(bits(&losses.into_dyn()))));
         }
+        world.set_grad_enabled(false);
+        let result = world.forward_with::<T>(population, arguments()).unwrap();
+        log.extend(result.leaves().iter().map(|y| (format!("{mode}: without"), Some(bits(y)))));
+        world.set_grad_enabled(true);
         for root in world.models(population).unwrap().to_vec() {
             for tensor in world.state_dict(root).unwrap() {
                 let bytes = tensor.little_endian().iter().map(|&byte| byte.into());
@@ -183,21 +255,29 @@ fn run<T: Real>(spawn: Spawn<'_>, given: &[Given], by: Watch) -> (Log, Log) {
             }
         }
     }
-    (log, of_inputs)
+    (log, of_inputs, seen)
 }
 
 /// Compares what is planned with what runs eagerly.
 fn compare_numbers<T: Real>(name: &str, spawn: Spawn<'_>, given: &[Given]) {
-    let (planned, _) = run::<T>(spawn, given, Watch::Nobody);
+    let (planned, _, _) = run::<T>(spawn, given, Watch::Nobody);
     assert!(planned.len() > 4, "{name} was run");
-    for by in [Watch::EachModel, Watch::Population] {
-        let (eager, _) = run::<T>(spawn, given, by);
-        assert_eq!(eager.len(), planned.len(), "{name}, {by:?}");
-        for (eager, planned) in eager.iter().zip(&planned) {
-            assert_eq!(eager, planned, "{name} of {}, {by:?}", T::DTYPE);
-        }
+    let [observed, exchanged, _] =
+        [Watch::EachModel, Watch::Exchanged, Watch::Population].map(|by| {
+            let (watched, _, seen) = run::<T>(spawn, given, by);
+            assert_eq!(watched.len(), planned.len(), "{name}, {by:?}");
+            for (watched, planned) in watched.iter().zip(&planned) {
+                assert_eq!(watched, planned, "{name} of {}, {by:?}", T::DTYPE);
+            }
+            let seen = std::mem::take(&mut *seen.lock().unwrap());
+            assert!(seen.len() > 4, "{name}, {by:?}: hooks were called");
+            seen
+        });
+    assert_eq!(observed.len(), exchanged.len(), "{name}: hooks were called as often");
+    for (observed, exchanged) in observed.iter().zip(&exchanged) {
+        assert_eq!(observed, exchanged, "{name} of {}: hooks see the same", T::DTYPE);
     }
-    let [(_, together), (eager, alone)] =
+    let [(_, together, _), (eager, alone, _)] =
         [Watch::Inputs, Watch::InputsOfEachModel].map(|by| run::<T>(spawn, given, by));
     assert_eq!(eager, planned, "{name} of {}", T::DTYPE);
     assert_eq!(together, alone, "{name} of {}", T::DTYPE);

@@ -140,6 +140,140 @@ fn a_hook_that_fails_or_panics_names_module_and_hook_and_changes_nothing() {
     assert_ne!(weights(&mut world, brains), before);
 }
 
+/// Trains a model with a hook of each kind, of which one changes what it sees in its third call. Where `always`, they
+/// exchange it for an equal value in all other calls, so that the passes are eager. Gives weights, and how often each
+/// hook was called.
+fn changed_in_the_third_step(which: usize, always: bool) -> (Vec<ArrayD<f32>>, [usize; 4]) {
+    let (mut world, brains) = population();
+    world.insert(brains, SGD { lr: 0.1, ..SGD::default() }).unwrap();
+    let root = world.models(brains).unwrap()[1];
+    let calls: Arc<Mutex<[usize; 4]>> = Arc::default();
+    let change = |number: usize| {
+        let calls = calls.clone();
+        move |at: &At<'_>, x: &Var| {
+            let mut calls = calls.lock().unwrap();
+            calls[number] += 1;
+            let own = at.constant(&ArrayD::from_elem(x.shape().to_vec(), 0.25_f32));
+            assert_eq!((x + &own).read::<f32>().unwrap().len(), x.shape().numel());
+            if calls[number] == 3 && number == which {
+                return Some(&(x * 2.0) + &own);
+            }
+            let other = x.reshape([1, x.shape().numel()]).reshape(x.shape().clone());
+            always.then_some(other)
+        }
+    };
+    let module = world.module(root, "1").unwrap();
+    let below = world.module(root, "0").unwrap();
+    let [pre, forward, backward, gradient] = [0, 1, 2, 3].map(change);
+    world
+        .register_forward_pre_hook(module, move |at, arguments| {
+            Ok(pre(at, arguments.leaves()[0]).map(|x| Arguments::each([x])))
+        })
+        .unwrap();
+    world
+        .register_forward_hook(module, move |at, _, y| {
+            Ok(forward(at, y.and_then(Tree::leaf).unwrap()).map(Tree::from))
+        })
+        .unwrap();
+    world
+        .register_full_backward_hook(module, move |at, inputs, _| {
+            Ok(backward(at, inputs[0].as_ref().unwrap()).map(|dx| vec![Some(dx)]))
+        })
+        .unwrap();
+    world.register_parameter_hook(below, "bias", move |at, _, g| Ok(gradient(at, g))).unwrap();
+    for _ in 0..5 {
+        world.train_step(brains, &inputs(), &targets(), &CrossEntropyLoss::default()).unwrap();
+    }
+    let calls = *calls.lock().unwrap();
+    (weights(&mut world, brains), calls)
+}
+
+#[test]
+fn a_hook_that_changes_something_later_has_its_answer_taken_and_is_called_once() {
+    let runs = [0, 1, 2, 3].map(|which| {
+        let observed = changed_in_the_third_step(which, false);
+        assert_eq!(observed.1, [5; 4]);
+        assert_eq!(observed, changed_in_the_third_step(which, true));
+        observed.0
+    });
+    assert!((1..4).all(|which| runs[which] != runs[0]), "each changed something else");
+}
+
+#[test]
+fn a_hook_that_changes_something_and_removes_itself_has_changed_it() {
+    let run = |removes_itself: bool| {
+        let (mut world, brains) = population();
+        world.insert(brains, SGD { lr: 0.1, ..SGD::default() }).unwrap();
+        let root = world.models(brains).unwrap()[1];
+        let own: Arc<Mutex<Vec<RemovableHandle>>> = Arc::default();
+        for factor in [None, Some(2.0), None] {
+            let handles = own.clone();
+            let hook = world.register_forward_hook(root, move |_, _, y| {
+                if removes_itself {
+                    handles.lock().unwrap().remove(0).remove();
+                }
+                Ok(factor.and_then(|factor| Some((y?.leaf()? * factor).into())))
+            });
+            own.lock().unwrap().push(hook.unwrap());
+        }
+        let own = own.lock().unwrap().clone();
+        let loss = CrossEntropyLoss::default();
+        world.train_step(brains, &inputs(), &targets(), &loss).unwrap();
+        for hook in own {
+            hook.remove();
+        }
+        world.train_step(brains, &inputs(), &targets(), &loss).unwrap();
+        weights(&mut world, brains)
+    };
+    assert_eq!(run(true), run(false));
+}
+
+#[test]
+fn a_hook_computes_with_what_it_is_given() {
+    let (mut world, brains) = population();
+    world.insert(brains, Adam::default()).unwrap();
+    let root = world.models(brains).unwrap()[1];
+    let reads = world.register_forward_hook(root, |at, _, _| {
+        at.trace.module_scalar("p", 0, Dtype::F32);
+        Ok(None)
+    });
+    let loss = CrossEntropyLoss::default();
+    let expected = "Sequential: a hook can only compute with what it is given";
+    for _ in 0..2 {
+        let error = world.train_step(brains, &inputs(), &targets(), &loss).unwrap_err();
+        assert_eq!(error.to_string(), expected);
+        let error = world.forward(brains, &inputs()).unwrap_err();
+        assert_eq!(error.to_string(), expected);
+    }
+    reads.unwrap().remove();
+    world.train_step(brains, &inputs(), &targets(), &loss).unwrap();
+}
+
+#[test]
+fn a_hook_that_fails_leaves_running_statistics_and_draws_as_they_were() {
+    let network = Sequential::new().push(Linear::new(3, 4)).push(BatchNorm1d::new(4));
+    let network = network.push(Dropout { p: 0.5 }).push(Linear::new(4, 2));
+    let run = |fails: bool| {
+        let mut world = World::new();
+        let brains = world.spawn_population(&network, MODELS, Seed(3)).unwrap();
+        world.insert(brains, Adam::default()).unwrap();
+        let root = world.models(brains).unwrap()[1];
+        let loss = CrossEntropyLoss::default();
+        for step in 0..3 {
+            if fails && step == 1 {
+                let last = world.module(root, "0").unwrap();
+                let hook = world.register_full_backward_hook(last, |_, _, _| Err("no".into()));
+                world.train_step(brains, &inputs(), &targets(), &loss).unwrap_err();
+                hook.unwrap().remove();
+            }
+            world.train_step(brains, &inputs(), &targets(), &loss).unwrap();
+        }
+        let names = ["1.running_mean", "1.running_var", "0.weight", "3.bias"];
+        names.map(|name| world.stack::<f32>(brains, name).unwrap())
+    };
+    assert_eq!(run(true), run(false));
+}
+
 #[test]
 fn hooks_of_parameters_see_gradients_and_replace_them() {
     let (mut world, brains) = population();

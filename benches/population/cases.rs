@@ -21,7 +21,8 @@ type Hooked = (World, Entity, Vec<f32>);
 type Register = fn(&mut World, Entity) -> Result<(), Failure>;
 
 /// Which hooks are measured.
-const HOOKS: [(&str, Register); 3] = [
+const HOOKS: [(&str, Register); 4] = [
+    ("nobody", |_, _| Ok(())),
     ("forward", |world, root| {
         world.register_forward_hook(root, |_, _, _| Ok(None))?;
         Ok(())
@@ -159,7 +160,7 @@ impl Population {
             };
             show(compare(rule, job, worlds, step)?);
         }
-        let mut worlds = self.pair(HOOKS[0].1)?;
+        let mut worlds = self.pair(HOOKS[1].1)?;
         let inputs = self.inputs(1);
         for (world, population, _) in &mut worlds {
             world.eval(*population)?;

@@ -443,6 +443,13 @@ impl Hooks {
         lock(&self.table).hooks.values().any(|hook| hook.kind.is_of_passes())
     }
 
+    /// Lists the kinds of those that are called while models run or are differentiated.
+    pub fn kinds(&self) -> Vec<HookKind> {
+        let table = lock(&self.table);
+        let kinds = table.hooks.values().map(|hook| hook.kind);
+        kinds.filter(|kind| kind.is_of_passes()).collect()
+    }
+
     /// Says whether any is of one of these kinds.
     pub fn have(&self, kinds: &[HookKind]) -> bool {
         lock(&self.table).hooks.values().any(|hook| kinds.contains(&hook.kind))

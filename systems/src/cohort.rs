@@ -17,6 +17,8 @@ use neurarch_kernels::program::eager::Eager;
 
 use crate::eager::Updates;
 use crate::hooks;
+use crate::hooks::Kinds;
+use crate::hooks::observe::Memory;
 use crate::keys::Keys;
 use crate::launch::{Located, Members};
 use crate::optim::Optimizers;
@@ -61,8 +63,13 @@ pub(crate) struct Cohort {
     pub(crate) updates: Option<Arc<Updates>>,
     /// The memory of its last eager pass, for the next one.
     pub(crate) spare: Option<Box<(Program, Eager)>>,
-    /// Whether it runs eagerly, since somebody watches.
+    /// Whether somebody watches it: it runs apart from the others, eagerly if need be.
     pub(crate) is_eager: bool,
+    /// The hooks with which an observed pass would be made for nothing, since one of them changes what it sees, or
+    /// what they would see cannot be planned.
+    pub(crate) changes: Option<Vec<Kinds>>,
+    /// The memory of its last observed pass.
+    pub(crate) observed: Memory,
     /// The positions where a model may have an optimizer, and what those of the cohort have.
     owned: Vec<(usize, Option<Arc<dyn DynOptimizer>>)>,
     /// Their random states.
@@ -199,6 +206,8 @@ impl Cohorts {
                     updates: None,
                     spare: None,
                     is_eager: false,
+                    changes: None,
+                    observed: Memory::default(),
                     owned,
                     keys: Keys::default(),
                     ready: Vec::new(),
@@ -245,6 +254,11 @@ impl Cohort {
                 _ => false,
             }
         })
+    }
+
+    /// Gives the place of the model whose own hooks are called, if the cohort is of one that has some.
+    pub(crate) fn hooked(&self) -> Option<usize> {
+        self.scheme.mode.hooked.then(|| self.places[0] as usize)
     }
 
     fn settle(&mut self) {

@@ -18,7 +18,7 @@ use neurarch_kernels::shape::Type;
 
 use crate::array::Erased;
 use crate::cohort::{Cohort, population};
-use crate::hooks::{CallHooks, Runner, Shared};
+use crate::hooks::{CallHooks, Past, Runner, Shared};
 use crate::plans::{Results, check_stores};
 use crate::ready::read_scalar;
 use crate::run::LossArrays;
@@ -68,12 +68,13 @@ pub(crate) struct Made {
 pub(crate) fn forward(
     world: &mut World,
     cohort: &mut Cohort,
-    shared: Option<Shared>,
+    (shared, past): (Option<Shared>, Past),
     given: &[Given<'_>],
     structure: Option<&Arguments<usize>>,
 ) -> Result<(Made, Recorded), StepError> {
     let slots = cohort.scheme.slots();
     let (trace, runner) = begin(world, cohort, shared, &slots, None)?;
+    let runner = runner.after(past);
     let inputs: Vec<_> = given.iter().map(|given| given.record(&trace)).collect();
     let arguments = trace::nest(inputs.clone(), structure);
     let (vars, results) = trace::flatten(cohort.scheme.call(&trace, arguments, Some(&runner)));
@@ -166,9 +167,8 @@ pub(crate) fn backward(
             true => &slot + &gradient,
             false => gradient,
         };
-        let Slot { position, ref name, .. } = parameter.slot;
-        let own = name.rsplit('.').next().unwrap_or(name);
-        runner.accumulated(&trace, position, own, &sum);
+        let Parameter { slot: of, .. } = parameter;
+        runner.accumulated(&trace, of.position, of.own_name(), &sum);
         trace.store(&slot, &sum);
         numbers.push(parameter.number);
     }
@@ -210,7 +210,7 @@ fn read_shared(
 pub(crate) fn train_step(
     world: &mut World,
     cohort: &mut Cohort,
-    shared: Option<Shared>,
+    (shared, past): (Option<Shared>, Past),
     (loss, arrays): (&dyn DynLoss, &LossArrays),
     (x, structure): (&[Given<'_>], Option<&Arguments<usize>>),
     target: &Given<'_>,
@@ -218,7 +218,7 @@ pub(crate) fn train_step(
     let mut slots = cohort.scheme.slots();
     slots.extend(updates(cohort)?.slots.iter().cloned());
     let (trace, runner) = begin(world, cohort, shared, &slots, Some(loss))?;
-    let mut runner = runner.in_step();
+    let mut runner = runner.in_step().after(past);
     let x = trace::nest(x.iter().map(|x| x.record(&trace)).collect(), structure);
     let result = cohort.scheme.call(&trace, x, Some(&runner));
     if let (None, Tree::Leaf(y)) = (trace.error(), &result) {
@@ -347,12 +347,8 @@ impl WatchGradients for Watch<'_> {
 
     fn known(&mut self, index: usize, gradient: &mut Var) {
         // What comes after the parameters is what the population shares, whose sum hooks see, and the input.
-        let Some(Parameter { slot: Slot { position, name, .. }, .. }) = self.trainable.get(index)
-        else {
-            return;
-        };
-        let own = name.rsplit('.').next().unwrap_or(name);
-        self.runner.gradient(self.trace, *position, own, gradient);
+        let Some(Parameter { slot, .. }) = self.trainable.get(index) else { return };
+        self.runner.gradient(self.trace, slot.position, slot.own_name(), gradient);
     }
 }
 
@@ -402,9 +398,8 @@ fn begin(
 
 fn runner(world: &World, cohort: &Cohort, shared: Option<Shared>) -> Result<Runner, StepError> {
     let group = &population(world, cohort.at.population)?.groups()[cohort.at.group];
-    let hooked = cohort.scheme.mode.hooked.then(|| cohort.places[0] as usize);
     let models = cohort.at.members.len();
-    Ok(Runner::new(world, &cohort.scheme.blueprint, shared, group, hooked, models))
+    Ok(Runner::new(world, &cohort.scheme.blueprint, shared, group, cohort.hooked(), models))
 }
 
 /// Copies the members' rows of `slots`.

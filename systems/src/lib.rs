@@ -39,6 +39,7 @@ pub mod sync_batchnorm;
 pub mod tie;
 mod trace;
 pub mod traverse;
+mod undo;
 mod watch;
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use neurarch_kernels::program::tree::{Arguments, Tree};
 use neurarch_kernels::program::{Program, Role, Slot};
 use neurarch_kernels::shape::Type;
 
+use crate::hooks::{Event, Kinds};
 use crate::launch::Output;
 use crate::step::StepError;
 use crate::trace::{self, Inputs, Scheme, Shared};
@@ -20,7 +21,7 @@ use crate::trace::{self, Inputs, Scheme, Shared};
 /// What a program does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Input `x`; output `y`.
+    /// Input `x`; outputs `y`, then what hooks see.
     Forward,
     /// Input `x`; outputs `y`, then the saved values of the tape.
     Tape,
@@ -33,8 +34,8 @@ pub(crate) enum Kind {
     Step,
     /// Stores zeros to the gradients that there are.
     ZeroGradients,
-    /// Inputs `x`, the target, the loss's arrays; outputs the loss, then the gradients of what is shared; stores
-    /// as [`Kind::Step`].
+    /// Inputs `x`, the target, the loss's arrays; outputs the loss, then the gradients of what is shared or what
+    /// hooks see; stores as [`Kind::Step`].
     TrainStep,
 }
 
@@ -62,7 +63,7 @@ impl<'a> From<&'a Type> for TypeRef<'a> {
 }
 
 /// What a model gives: values, side by side in a row.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Results {
     pub(crate) types: Vec<Type>,
     /// How they are nested: at each leaf the place in `types`.
@@ -106,6 +107,9 @@ pub(crate) struct Request<'a> {
     /// The type of the target.
     pub(crate) target: Option<TypeRef<'a>>,
     pub(crate) loss: Option<&'a dyn DynLoss>,
+    /// For [`Kind::Forward`] and [`Kind::TrainStep`], the kinds of hooks at each position, if what they see is to
+    /// be given too.
+    pub(crate) watched: &'a [Kinds],
 }
 
 /// A plan and what it is for.
@@ -115,6 +119,9 @@ pub(crate) struct Planned {
     structure: Option<Arguments<usize>>,
     given: Vec<bool>,
     target: Option<Type>,
+    pub(crate) watched: Vec<Kinds>,
+    /// What hooks will be told of. What they see are the last outputs.
+    pub(crate) events: Vec<Event>,
     /// What autocast did to it.
     pub(crate) autocast: Option<Autocast>,
     pub(crate) plan: Plan,
@@ -152,7 +159,28 @@ impl Planned {
             && inputs.all(|(own, asked)| asked.is(own))
             && self.structure.as_ref() == request.structure
             && self.given == request.given
+            && self.watched == request.watched
             && is(&self.target, request.target)
+    }
+
+    /// Lists the slots that it writes, by number.
+    pub(crate) fn written_slots(&self) -> impl Iterator<Item = (usize, &Slot)> {
+        let slots = self.plan.program.slots.iter().enumerate().zip(&self.written);
+        slots.filter(|(_, written)| **written).map(|(slot, _)| slot)
+    }
+
+    /// Gives the bytes of a row of array 0: the model's results, or the loss.
+    pub(crate) fn row_bytes(&self) -> usize {
+        match self.kind {
+            Kind::Forward | Kind::Tape => self.results.as_ref().map_or(0, |of| of.row_bytes),
+            _ => self.outputs.first().map_or(0, Type::size_bytes),
+        }
+    }
+
+    /// Lists what hooks see: each value's type, and where it lies in a row of array 1.
+    pub(crate) fn seen(&self) -> impl Iterator<Item = (&Type, usize)> {
+        let all = self.outputs.iter().zip(&self.places);
+        all.filter(|(_, at)| at.array == 1).map(|(ty, at)| (ty, at.offset))
     }
 
     fn new(
@@ -183,6 +211,8 @@ impl Planned {
             structure: request.structure.cloned(),
             given: request.given.to_vec(),
             target: request.target.map(TypeRef::to_type),
+            watched: request.watched.to_vec(),
+            events: Vec::new(),
             autocast: scheme.autocast,
             results,
             places,
@@ -322,9 +352,13 @@ fn plan(
     let called = Inputs { types: inputs, structure: request.structure };
     let target = || request.target.map(TypeRef::to_type).expect("a loss has targets");
     let loss = || request.loss.expect("a request for a loss names it");
-    let mut shared = Vec::new();
+    let (mut shared, mut events) = (Vec::new(), Vec::new());
     let (program, results) = match request.kind {
-        Kind::Forward => trace::forward(scheme, &called)?,
+        Kind::Forward => {
+            let (program, results, told) = trace::forward(scheme, &called, request.watched)?;
+            events = told;
+            (program, results)
+        }
         Kind::Loss => {
             let y = called.types.into_iter().next().expect("a loss has something to compare");
             (trace::loss(loss(), scheme.autocast, y, target())?, None)
@@ -332,9 +366,10 @@ fn plan(
         Kind::Step => (trace::step(scheme)?, None),
         Kind::ZeroGradients => (trace::zero_gradients(scheme)?, None),
         Kind::TrainStep => {
-            let (program, results, places) = trace::train_step(scheme, loss(), &called, target())?;
-            shared = places;
-            (program, results)
+            let watched = request.watched;
+            let step = trace::train_step(scheme, loss(), &called, target(), watched)?;
+            (shared, events) = (step.shared, step.events);
+            (step.program, Some(step.results))
         }
         Kind::Tape | Kind::Backward => {
             let (split, results, shared) =
@@ -352,5 +387,5 @@ fn plan(
         }
     };
     let planned = Planned::new(scheme, request, request.kind, program, results, options)?;
-    Ok(vec![Arc::new(Planned { shared, ..planned })])
+    Ok(vec![Arc::new(Planned { shared, events, ..planned })])
 }

@@ -20,6 +20,7 @@ use neurarch_kernels::program::tree::{Arguments, Tree};
 use neurarch_kernels::program::{Origin, Program, Role, Slot};
 use neurarch_kernels::shape::Type;
 
+use crate::hooks::{Event, Kinds, Script};
 use crate::plans::Results;
 
 /// The optimizer of a position: the nearest, at it or above.
@@ -278,14 +279,19 @@ pub(crate) fn gradient_of(parameter: &Slot) -> Slot {
     Slot { role: Role::Gradient, ..parameter.clone() }
 }
 
-/// Records a forward pass: from what the model is called with to its results.
+/// Records a forward pass: from what the model is called with to its results, and what hooks see.
 pub(crate) fn forward(
     of: &Scheme,
     inputs: &Inputs<'_>,
-) -> Result<(Program, Option<Results>), TraceError> {
+    watched: &[Kinds],
+) -> Result<(Program, Option<Results>, Vec<Event>), TraceError> {
     let trace = Trace::new();
-    let (vars, results) = flatten(of.call(&trace, inputs.record(&trace), None));
-    Ok((trace.finish(&vars)?, Some(results)))
+    let script = Script::new(watched, &[]);
+    let (vars, results) = flatten(of.call(&trace, inputs.record(&trace), Some(&script)));
+    let mut program = trace.finish(&vars)?;
+    let (events, seen) = script.end();
+    program.outputs.extend(seen);
+    Ok((program, Some(results), events))
 }
 
 /// The places, among what a population shares, of the parameters whose gradients a program gives as its last
@@ -424,16 +430,31 @@ pub(crate) fn dtype_of(result: &Tree) -> Dtype {
     dtypes.find(|dtype| dtype.is_float()).unwrap_or(Dtype::F32)
 }
 
+/// A training step as a program.
+pub(crate) struct TrainStep {
+    pub(crate) program: Program,
+    /// What the model gives.
+    pub(crate) results: Results,
+    /// The places of the shared parameters whose gradients are outputs.
+    pub(crate) shared: Shared,
+    /// What hooks will be told of.
+    pub(crate) events: Vec<Event>,
+}
+
 /// Records forward pass, loss, backward pass and updates in one: inputs are what the model is called with, the
-/// target and the loss's arrays; outputs the loss and the gradients of parameters that are shared.
+/// target and the loss's arrays; outputs the loss and the gradients of parameters that are shared, then what hooks
+/// see.
 pub(crate) fn train_step(
     of: &Scheme,
     loss: &dyn DynLoss,
     inputs: &Inputs<'_>,
     target: Type,
-) -> Result<(Program, Option<Results>, Shared), TraceError> {
+    watched: &[Kinds],
+) -> Result<TrainStep, TraceError> {
     let trace = Trace::new();
-    let result = of.call(&trace, inputs.record(&trace), None);
+    let (trainable, shared) = (of.trainable(), of.shared_trainable());
+    let mut script = Script::new(watched, &trainable);
+    let result = of.call(&trace, inputs.record(&trace), Some(&script));
     let (_, results) = flatten(result.clone());
     let loss = trace.autocast(of.autocast, || call_loss(&trace, loss, result, target));
     if loss.shape().rank() > 0 {
@@ -442,10 +463,13 @@ pub(crate) fn train_step(
     if let Some(error) = trace.error() {
         return Err(error);
     }
-    let (trainable, shared) = (of.trainable(), of.shared_trainable());
     let wrt = of_parameters(&trace, &trainable, &shared);
     let one = trace.constant(1.0, loss.dtype(), []);
-    let mut gradients = differentiate::backward(&trace, &[(loss.clone(), one)], &wrt);
+    let pairs = [(loss.clone(), one)];
+    let mut gradients = match watched.is_empty() {
+        true => differentiate::backward(&trace, &pairs, &wrt),
+        false => differentiate::backward_watched(&trace, &pairs, &wrt, &mut script),
+    };
     let of_shared = gradients.split_off(trainable.len());
     of.updates(&trace, trainable.iter().map(|p| &p.slot).zip(gradients));
     let (mut outputs, mut places) = (vec![loss], Vec::new());
@@ -454,7 +478,10 @@ pub(crate) fn train_step(
         outputs.push(gradient);
         places.push(*place);
     }
-    Ok((trace.finish(&outputs)?, Some(results), places))
+    let mut program = trace.finish(&outputs)?;
+    let (events, seen) = script.end();
+    program.outputs.extend(seen);
+    Ok(TrainStep { program, results, shared: places, events })
 }
 
 /// What torch says when `backward` is asked of a loss that is not one number.

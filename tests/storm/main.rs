@@ -372,13 +372,14 @@ impl Storm {
     }
 
     fn register(&mut self, target: Target) -> Hook {
-        let factor = [0.5, 1.0, -1.0, 2.0][self.random.below(4)];
+        // A half of the hooks only look.
+        let factor = [1.0, 1.0, -1.0, 0.5][self.random.below(4)];
         let counter = Arc::new(AtomicUsize::new(0));
         self.counters.push(counter.clone());
         self.ledger.push(0);
         let handle = self.world.register_forward_hook(target, move |at, _, y| {
             counter.fetch_add(at.models, Ordering::Relaxed);
-            Ok(y.and_then(Tree::leaf).map(|y| (y * factor).into()))
+            Ok(y.and_then(Tree::leaf).filter(|_| factor != 1.0).map(|y| (y * factor).into()))
         });
         Hook { factor, line: self.ledger.len() - 1, handle: Some(handle.unwrap()) }
     }

@@ -262,11 +262,10 @@ impl One {
             let Some((_, parameter)) = found else { return Ok(false) };
             let group = &population(world, self.population)?.groups()[cohort.at.group];
             let runner = Runner::new(world, &cohort.scheme.blueprint, shared, group, own, 1);
-            let Slot { position, name, .. } = &parameter.slot;
-            let name = name.rsplit('.').next().unwrap_or(name);
+            let (position, name) = (parameter.slot.position, parameter.slot.own_name());
             match what {
-                Hooked::Gradient => runner.gradient(&self.trace, *position, name, &mut gradient),
-                Hooked::Accumulated => runner.accumulated(&self.trace, *position, name, &gradient),
+                Hooked::Gradient => runner.gradient(&self.trace, position, name, &mut gradient),
+                Hooked::Accumulated => runner.accumulated(&self.trace, position, name, &gradient),
             }
             match runner.take_failure() {
                 Some(failure) => Err(failure),

@@ -50,6 +50,7 @@ pub fn loss<'a, T: Element, Y: Element>(
             given: &[],
             target: Some(targets.ty()),
             loss: Some(loss),
+            watched: &[],
         };
         chosen.clear();
         for cohort in &mut cohorts.list {
@@ -219,6 +220,7 @@ fn run_backward(world: &mut World, run: &mut Run, population: Entity) -> Result<
             given: &tape.given,
             target: None,
             loss: None,
+            watched: &[],
         };
         chosen.clear();
         for (place, cohort) in cohorts.list.iter_mut().enumerate() {
@@ -241,10 +243,10 @@ fn run_backward(world: &mut World, run: &mut Run, population: Entity) -> Result<
     if let Some(sums) = Sums::of(world, population) {
         let of_eager = eager.iter_mut().map(|(place, recorded)| (*place, recorded.take_shared()));
         let of_eager: Vec<_> = of_eager.collect();
-        let undo = Undo::of(world, run, population, |cohort| run.chosen[cohort])?;
+        let undo = Undo::of(world, run, population, |run, cohort| run.chosen[cohort])?;
         let sums = run_summed_plans(world, run, population, &of_eager, sums)?;
         if let Err(failure) = shared::accumulate(world, run, population, sums) {
-            undo.into_iter().for_each(|undo| undo.restore(world));
+            undo.map_or(Ok(()), |undo| undo.restore(world, run))?;
             return Err(failure);
         }
     } else {

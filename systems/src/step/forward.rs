@@ -12,6 +12,8 @@ use super::check::{check_array, check_result, models, shaped};
 use crate::array::{AnyArray, AnyInput, Called, Erased, Input};
 use crate::cohort::Cohort;
 use crate::eager::{self, Given, Made};
+use crate::hooks::Past;
+use crate::hooks::observe::{self, Observed};
 use crate::launch::{Job, Read, Write, launch};
 use crate::lazy;
 use crate::mode;
@@ -284,15 +286,25 @@ fn prepare(
         }
     }
     let mut all = Vec::new();
-    for (place, cohort) in run.cohorts.list.iter_mut().enumerate() {
-        if !cohort.is_eager {
-            continue;
+    let Run { cohorts, chosen, shared, buffers, recorded: kept, .. } = &mut *run;
+    for (place, cohort) in cohorts.list.iter_mut().enumerate().filter(|(_, of)| of.is_eager) {
+        let mut past = Past::default();
+        if chosen[place] != EAGER {
+            let inputs: Vec<_> =
+                called.arrays.iter().map(|x| Read::new(x.bytes, x.stride())).collect();
+            match observe::run(world, cohort, shared.clone(), (chosen[place], &inputs), buffers)? {
+                Observed::Made(made) => {
+                    all.push((place, made));
+                    continue;
+                }
+                Observed::Undone(so_far) => past = so_far,
+            }
         }
         let given: Vec<_> = called.arrays.iter().map(|x| given(*x, cohort)).collect();
-        let shared = run.shared.clone();
-        let (made, recorded) = eager::forward(world, cohort, shared, &given, called.structure)?;
-        run.recorded.resize_with(place + 1, || None);
-        run.recorded[place] = Some(recorded);
+        let hooks = (shared.clone(), past);
+        let (made, recorded) = eager::forward(world, cohort, hooks, &given, called.structure)?;
+        kept.resize_with(place + 1, || None);
+        kept[place] = Some(recorded);
         all.push((place, made));
     }
     if let Some(first) = results(run, &all) {
@@ -333,9 +345,12 @@ fn choose_plans(
     for cohort in &mut run.cohorts.list {
         let kind = if keeps_gradients && cohort.keeps_tape { Kind::Tape } else { Kind::Forward };
         let structure = called.structure;
-        let request = Request { kind, inputs, structure, given: &[], target: None, loss: None };
+        let (given, target, loss, watched) = (&[], None, None, &[]);
+        let request = Request { kind, inputs, structure, given, target, loss, watched };
         run.chosen.push(match cohort.is_eager {
-            true => EAGER,
+            // A tape is what an eager pass records.
+            true if keeps_gradients => EAGER,
+            true => observe::prepare(world, cohort, run.shared.as_ref(), request)?,
             false => cohort.prepare(world, population, &request)?,
         });
     }
@@ -367,7 +382,7 @@ fn run_plans<T: Element>(
     inputs.extend(called.arrays.iter().map(|x| Read::new(x.bytes, x.stride())));
     let mut arrays = [Write::new(y, row_bytes), Write::new(tape.saved.bytes_mut(), tape.stride)];
     for (cohort, &chosen) in cohorts.list.iter_mut().zip(&*chosen) {
-        let Some(ready) = cohort.ready.get(chosen) else { continue };
+        let Some(ready) = cohort.ready.get(chosen).filter(|_| !cohort.is_eager) else { continue };
         let planned = ready.planned.clone();
         if planned.is_random {
             cohort.refresh_keys(world)?;

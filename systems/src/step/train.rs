@@ -15,7 +15,8 @@ use crate::access;
 use crate::array::{AnyInput, DataSet, Erased, Input};
 use crate::cohort::{self, Cohort};
 use crate::eager::{self, Given, Made, Recorded};
-use crate::hooks::Shared;
+use crate::hooks::observe::{self, Observed};
+use crate::hooks::{Past, Shared};
 use crate::launch::{Job, Order, Output, Read, Write, launch};
 use crate::lazy;
 use crate::plans::{Kind, Request, Results, TypeRef};
@@ -328,7 +329,8 @@ fn train<T: Element>(
     Ok(())
 }
 
-/// Adds the columns of the optimizers of cohorts that run eagerly; says whether any was missing.
+/// Adds the columns of the optimizers of cohorts that run eagerly, or will if a hook changes something; says whether
+/// any was missing.
 fn add_state_columns(
     world: &mut World,
     run: &mut Run,
@@ -354,29 +356,44 @@ fn train_eagerly<T: Element>(
     loss: &dyn DynLoss,
     (losses, steps): (&mut [T], usize),
 ) -> Result<(), StepError> {
-    let Run { cohorts, shared, loss: arrays, .. } = run;
-    for cohort in cohorts.list.iter_mut().filter(|cohort| cohort.is_eager) {
-        let mut made = 0;
-        for part in parts {
-            for step in 0..part.steps {
-                let shared = shared.clone();
-                let (of_members, mut recorded) =
-                    step_eagerly(world, cohort, shared, (loss, arrays), (part, step))?;
-                eager::commit(world, cohort, &mut recorded)?;
-                recorded.leave_memory(cohort);
-                write_losses(cohort, &of_members, (&mut *losses, steps), made);
-                made += 1;
+    let Run { cohorts, shared, loss: arrays, chosen, buffers, .. } = run;
+    let watched = cohorts.list.iter_mut().zip(chosen.chunks(parts.len().max(1)));
+    for (cohort, chosen) in watched.filter(|(cohort, _)| cohort.is_eager) {
+        let all = parts.iter().zip(chosen);
+        let all = all.flat_map(|(part, &place)| (0..part.steps).map(move |at| (part, place, at)));
+        for (made, (part, place, step)) in all.enumerate() {
+            let mut past = Past::default();
+            if place != EAGER && cohort.changes.is_none() {
+                let inputs: Vec<_> = reads_at(part, step).chain(arrays.reads()).collect();
+                match observe::run(world, cohort, shared.clone(), (place, &inputs), buffers)? {
+                    Observed::Made(of_members) => {
+                        write_losses(cohort, &of_members, (&mut *losses, steps), made);
+                        continue;
+                    }
+                    Observed::Undone(so_far) => past = so_far,
+                }
             }
+            let hooks = (shared.clone(), past);
+            let (of_members, mut recorded) =
+                step_eagerly(world, cohort, hooks, (loss, arrays), (part, step))?;
+            eager::commit(world, cohort, &mut recorded)?;
+            recorded.leave_memory(cohort);
+            write_losses(cohort, &of_members, (&mut *losses, steps), made);
         }
     }
     Ok(())
+}
+
+/// Reads what a part reads in one of its steps.
+fn reads_at<'a>(part: &Part<'a>, step: usize) -> impl Iterator<Item = Read<'a>> {
+    part.reads().map(move |read| read.at(read.offset + step * read.step_bytes, 0))
 }
 
 /// Makes one step of a cohort that is watched; nothing is written yet.
 fn step_eagerly(
     world: &mut World,
     cohort: &mut Cohort,
-    shared: Option<Shared>,
+    hooks: (Option<Shared>, Past),
     loss: (&dyn DynLoss, &LossArrays),
     (part, step): (&Part<'_>, usize),
 ) -> Result<(Made, Recorded), StepError> {
@@ -393,7 +410,7 @@ fn step_eagerly(
     });
     let mut x: Vec<_> = given.collect();
     let target = x.pop().expect("the targets are read last");
-    eager::train_step(world, cohort, shared, loss, (&x, part.structure), &target)
+    eager::train_step(world, cohort, hooks, loss, (&x, part.structure), &target)
 }
 
 /// Puts the losses of a cohort's members where those of a step go.
@@ -425,9 +442,9 @@ fn train_shared<T: Element>(
         let mut eager = Vec::new();
         let Run { cohorts, shared, loss: arrays, .. } = &mut *run;
         for (place, cohort) in cohorts.list.iter_mut().enumerate().filter(|(_, of)| of.is_eager) {
-            let shared = shared.clone();
+            let hooks = (shared.clone(), Past::default());
             let (of_members, recorded) =
-                step_eagerly(world, cohort, shared, (loss, arrays), (part, step))?;
+                step_eagerly(world, cohort, hooks, (loss, arrays), (part, step))?;
             write_losses(cohort, &of_members, (&mut *losses, steps), made);
             eager.push((place, recorded));
         }
@@ -437,17 +454,13 @@ fn train_shared<T: Element>(
         for cohort in cohorts.list.iter_mut().filter(|cohort| !cohort.is_eager) {
             cohort.refresh_keys(world)?;
         }
-        let undo =
-            Undo::of(world, run, population, |cohort| run.chosen[cohort * parts.len() + number])?;
+        let of_part = |run: &Run, cohort: usize| run.chosen[cohort * parts.len() + number];
+        let undo = Undo::of(world, run, population, of_part)?;
         let Run { cohorts, buffers, chosen, chunks, loss: arrays, .. } = &mut *run;
         chunks.refresh(world, population, cohorts, sums.row_bytes());
         let pass = Pass {
             chosen: &|cohort| chosen[cohort * parts.len() + number],
-            inputs: &|_| {
-                let at = |read: Read<'_>| read.offset + step * read.step_bytes;
-                let own = part.reads().map(|read| read.at(at(read), 0));
-                own.chain(arrays.reads()).collect()
-            },
+            inputs: &|_| reads_at(part, step).chain(arrays.reads()).collect(),
             eager: &of_eager,
         };
         let own = Losses {
@@ -463,7 +476,7 @@ fn train_shared<T: Element>(
             }
         }
         if let Err(failure) = shared::update(world, run, population, sums.finish()) {
-            undo.into_iter().for_each(|undo| undo.restore(world));
+            undo.map_or(Ok(()), |undo| undo.restore(world, run))?;
             return Err(failure);
         }
         for (place, mut recorded) in eager {
@@ -491,10 +504,11 @@ fn choose_plans(
         lazy::initialize(world, run, population, &part.inputs())?;
     }
     run.check_optimizers(world, population)?;
+    let sums = Sums::of(world, population).is_some();
     run.chosen.clear();
     for cohort in &mut run.cohorts.list {
         for part in parts {
-            if cohort.is_eager {
+            if cohort.is_eager && sums {
                 run.chosen.push(EAGER);
                 continue;
             }
@@ -505,10 +519,15 @@ fn choose_plans(
                 given: &[],
                 target: Some(part.target),
                 loss: Some(loss),
+                watched: &[],
             };
-            let place = cohort.prepare(world, population, &request)?;
+            let place = match cohort.is_eager {
+                true => observe::prepare(world, cohort, run.shared.as_ref(), request)?,
+                false => cohort.prepare(world, population, &request)?,
+            };
             run.chosen.push(place);
-            let results = cohort.ready[place].planned.results.as_ref();
+            let Some(ready) = cohort.ready.get(place) else { continue };
+            let results = ready.planned.results.as_ref();
             if let Some(y) = results.and_then(Results::only) {
                 let classes = loss.targets(y);
                 if checked != Some(classes) {

@@ -31,8 +31,15 @@ pub(super) fn run_rule(
     population: Entity,
     kind: Kind,
 ) -> Result<(), StepError> {
-    let request =
-        Request { kind, inputs: &[], structure: None, given: &[], target: None, loss: None };
+    let request = Request {
+        kind,
+        inputs: &[],
+        structure: None,
+        given: &[],
+        target: None,
+        loss: None,
+        watched: &[],
+    };
     loop {
         run.chosen.clear();
         for cohort in &mut run.cohorts.list {

@@ -1,4 +1,4 @@
-//! Hooks: registering them, and calling them at the edges of module calls of an eager pass.
+//! [`Runner`]: calls the hooks of a pass, in torch's order.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -9,129 +9,15 @@ use std::sync::{Arc, PoisonError};
 use bevy_ecs::prelude::*;
 use neurarch_components::blueprint::{Blueprint, Position};
 use neurarch_components::call::{Call, Watcher};
-use neurarch_components::hook::{
-    At, Callback, GlobalHooks, Gradients, Hook, HookError, HookKind, HookOptions, Hooks,
-    PopulationHooks, RemovableHandle,
-};
-use neurarch_components::mode::Mode;
-use neurarch_components::population::{Group, Population};
+use neurarch_components::hook::{At, Callback, Gradients, Hook, HookError, HookKind, Hooks};
+use neurarch_components::population::Group;
 use neurarch_kernels::passes::differentiate::{Crossing, WatchGradients};
 use neurarch_kernels::program::trace::{Trace, Var};
 use neurarch_kernels::program::tree::{Arguments, Tree};
 
-use crate::sign::{SignError, root_of};
+use super::Shared;
+use super::answer::{Answer, Past, Told};
 use crate::step::StepError;
-
-/// Whose calls a hook is told of.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Target {
-    /// A module of one model, by its entity. If the hook watches passes, the model runs eagerly from then on, its
-    /// neighbors do not.
-    Module(Entity),
-    /// The module at a dotted path of all models of a population: one call for all of them.
-    Population(Entity, String),
-    /// Every module of every model.
-    All,
-}
-
-impl From<Entity> for Target {
-    fn from(module: Entity) -> Self {
-        Target::Module(module)
-    }
-}
-
-impl From<(Entity, &str)> for Target {
-    fn from((population, path): (Entity, &str)) -> Self {
-        Target::Population(population, path.to_owned())
-    }
-}
-
-/// Registers a hook.
-///
-/// # Errors
-///
-/// If the target is no module of a model, or no population.
-///
-/// Source: the `register_*_hook` methods of `torch.nn.Module`.
-pub fn register(
-    world: &mut World,
-    target: impl Into<Target>,
-    callback: Callback,
-    options: HookOptions,
-) -> Result<RemovableHandle, SignError> {
-    match target.into() {
-        Target::All => {
-            let mut hooks = world.get_resource_or_init::<GlobalHooks>();
-            Ok(hooks.0.register(callback, options))
-        }
-        Target::Population(population, path) => {
-            if world.get::<Population>(population).is_none() {
-                return Err(SignError::NotAPopulation(population));
-            }
-            if world.get::<PopulationHooks>(population).is_none() {
-                world.entity_mut(population).insert(PopulationHooks::default());
-            }
-            let hooks = world.get_mut::<PopulationHooks>(population);
-            let mut hooks = hooks.ok_or(SignError::NotAPopulation(population))?;
-            Ok(hooks.at_mut(&path).register(callback, options))
-        }
-        Target::Module(module) => {
-            let found = root_of(world, module);
-            let (root, _) = found.ok_or(SignError::NotAPopulation(module))?;
-            if world.get::<Hooks>(module).is_none() {
-                world.entity_mut(module).insert(Hooks::default());
-            }
-            if callback.kind().is_of_passes()
-                && let Some(mut mode) = world.get_mut::<Mode>(root)
-                && !mode.hooked
-            {
-                mode.hooked = true;
-            }
-            let hooks = world.get_mut::<Hooks>(module);
-            let mut hooks = hooks.ok_or(SignError::NotAPopulation(module))?;
-            Ok(hooks.register(callback, options))
-        }
-    }
-}
-
-/// The hooks of every module and of a population, if any watch passes, as they are when one begins.
-#[derive(Default)]
-pub(crate) struct Shared {
-    global: Hooks,
-    population: PopulationHooks,
-}
-
-/// The same lists once more: handles must reach them while hooks run.
-impl Clone for Shared {
-    fn clone(&self) -> Self {
-        Shared { global: self.global.share(), population: self.population.share() }
-    }
-}
-
-impl Shared {
-    /// Gives them; `None` if there are none.
-    pub(crate) fn of(world: &World, population: Entity) -> Option<Shared> {
-        let global = world.get_resource::<GlobalHooks>().filter(|hooks| hooks.0.watch_passes());
-        let of_all = world.get::<PopulationHooks>(population).filter(|hooks| hooks.watch_passes());
-        if global.is_none() && of_all.is_none() {
-            return None;
-        }
-        // Handles must reach the lists themselves.
-        Some(Shared {
-            global: global.map(|hooks| hooks.0.share()).unwrap_or_default(),
-            population: of_all.map(PopulationHooks::share).unwrap_or_default(),
-        })
-    }
-}
-
-/// Says whether a model has hooks of its own that watch it run; its mode may say so when the last one is gone.
-pub(crate) fn has_own(world: &World, group: &Group, place: usize) -> bool {
-    let modules = group.modules.iter().map(|modules| modules[place]);
-    modules.into_iter().any(|module| {
-        let hooks = world.get::<Hooks>(module);
-        hooks.is_some_and(Hooks::watch_passes)
-    })
-}
 
 /// The hooks that gradients will meet at the module calls of a pass, by the scope of the call: those that
 /// there were when it began, as in torch.
@@ -140,8 +26,8 @@ pub(crate) struct CallHooks(HashMap<usize, OfCall>);
 
 struct OfCall {
     position: usize,
-    before: Vec<(Hook, Option<Entity>)>,
-    after: Vec<(Hook, Option<Entity>)>,
+    before: List,
+    after: List,
 }
 
 /// Calls the hooks of a pass of one model, or of a cohort.
@@ -158,25 +44,14 @@ pub(crate) struct Runner {
     trace: Option<Trace>,
     /// Whether the pass is a training step.
     is_step: bool,
+    /// Whether the pass is computed already, so that no answer can change it.
+    is_observed: bool,
+    /// What hooks did so far in an observed pass; what they did in one that is made again.
+    past: RefCell<Past>,
 }
 
-/// What a hook is given beside [`At`], and what it gave.
-enum Told<'a> {
-    ForwardPre(&'a Arguments),
-    Forward(&'a Arguments, Option<&'a Tree>),
-    BackwardPre(&'a [Option<Var>]),
-    Backward(&'a [Option<Var>], &'a [Option<Var>]),
-    Gradient(&'a str, &'a Var),
-    PostAccumulateGrad(&'a str, &'a Var),
-}
-
-enum Answer {
-    Nothing,
-    Arguments(Arguments),
-    Result(Tree),
-    Gradients(Gradients),
-    Gradient(Var),
-}
+/// Hooks, each with the module that it is of alone.
+pub(super) type List = Vec<(Hook, Option<Entity>)>;
 
 impl Runner {
     /// Prepares for a pass of the member at `place` with hooks of its own, or of a whole cohort.
@@ -202,7 +77,28 @@ impl Runner {
             arrived: HashMap::new(),
             trace: None,
             is_step: false,
+            is_observed: false,
+            past: RefCell::default(),
         }
+    }
+
+    /// Says that the pass is computed already: what hooks answer is kept, from the first that changes something
+    /// on none is called.
+    pub(crate) fn observing(mut self) -> Self {
+        self.is_observed = true;
+        self
+    }
+
+    /// Says that hooks were called already in an observed pass: those calls are not made again.
+    pub(crate) fn after(mut self, past: Past) -> Self {
+        self.past = RefCell::new(past);
+        self
+    }
+
+    /// Gives what hooks did in an observed pass, if an answer changes something.
+    pub(crate) fn take_past(&self) -> Option<Past> {
+        let has_answer = self.past.borrow().has_answer();
+        has_answer.then(|| self.past.take())
     }
 
     /// Says that the pass is a training step.
@@ -232,7 +128,17 @@ impl Runner {
     }
 
     /// Lists the hooks of a kind at a position: those of all modules, of the population, of the module.
-    fn hooks(&self, position: usize, kind: HookKind) -> Vec<(Hook, Option<Entity>)> {
+    fn hooks(&self, position: usize, kind: HookKind) -> List {
+        if self.is_observed {
+            let list = self.hooks_now(position, kind);
+            self.past.borrow_mut().push_list(position, kind, &list);
+            return list;
+        }
+        let known = self.past.borrow_mut().take_list(position, kind);
+        known.unwrap_or_else(|| self.hooks_now(position, kind))
+    }
+
+    fn hooks_now(&self, position: usize, kind: HookKind) -> List {
         let path = &self.blueprint.positions[position].path;
         let shared = self.shared.global.list(kind).into_iter();
         let of_all = self.shared.population.at(path).map(|hooks| hooks.list(kind));
@@ -253,15 +159,27 @@ impl Runner {
         (hook, entity): &(Hook, Option<Entity>),
         told: &Told<'_>,
     ) -> Result<Answer, ()> {
+        if self.is_observed && self.past.borrow().has_answer() {
+            return Err(());
+        }
+        if !self.is_observed
+            && let Some(answer) = self.past.borrow_mut().answer(trace, told)
+        {
+            return Ok(answer);
+        }
         let Position { path, module, .. } = &self.blueprint.positions[position];
         let module = module.type_name();
         let at = At { trace, path, module, entity: *entity, models: self.models };
         let result = catch_unwind(AssertUnwindSafe(|| {
             let mut callback = hook.callback.lock().unwrap_or_else(PoisonError::into_inner);
-            answer(&mut callback, &at, told)
+            trace.closed(|| answer(&mut callback, &at, told))
         }));
         let result = result.unwrap_or_else(|panic| Err(panic_message(&*panic).into()));
-        result.map_err(|error| {
+        let keep = |answer| match self.is_observed {
+            true => self.past.borrow_mut().keep(told, answer),
+            false => answer,
+        };
+        result.map(keep).map_err(|error| {
             let failure = StepError::Hook {
                 path: if path.is_empty() { module.to_owned() } else { path.clone() },
                 kind: hook.kind,
@@ -379,21 +297,25 @@ pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
     format!("panicked: {}", text.unwrap_or_default())
 }
 
-impl Watcher for Runner {
-    fn before(&self, call: &Call<'_>, mut arguments: Arguments) -> Arguments {
-        let position = call.position;
+impl Runner {
+    /// Calls the hooks before a call, and gives the arguments that go on.
+    pub(super) fn before_call(
+        &self,
+        trace: &Trace,
+        position: usize,
+        scope: usize,
+        mut arguments: Arguments,
+    ) -> Arguments {
         let before = self.hooks(position, HookKind::BackwardPre);
         let after = self.hooks(position, HookKind::Backward);
         if !before.is_empty() || !after.is_empty() {
-            // The scope of the call was opened just now.
-            let scope = call.trace.program().scopes.len() - 1;
             let of_call = OfCall { position, before, after };
             self.calls.borrow_mut().0.insert(scope, of_call);
         }
-        let hooks = self.hooks(call.position, HookKind::ForwardPre);
+        let hooks = self.hooks(position, HookKind::ForwardPre);
         for (number, hook) in hooks.iter().enumerate() {
             let told = Told::ForwardPre(&arguments);
-            match self.call(call.trace, call.position, number, hook, &told) {
+            match self.call(trace, position, number, hook, &told) {
                 Ok(Answer::Arguments(new)) => arguments = new,
                 Ok(_) => {}
                 Err(()) => break,
@@ -402,22 +324,40 @@ impl Watcher for Runner {
         arguments
     }
 
-    fn after(&self, call: &Call<'_>, arguments: &Arguments, result: Option<Tree>) -> Option<Tree> {
-        let hooks = self.hooks(call.position, HookKind::Forward);
+    /// Calls the hooks after a call, and gives the result that the caller gets.
+    pub(super) fn after_call(
+        &self,
+        trace: &Trace,
+        position: usize,
+        arguments: &Arguments,
+        mut result: Option<Tree>,
+    ) -> Option<Tree> {
+        let hooks = self.hooks(position, HookKind::Forward);
         let mut failed = result.is_none();
-        let mut result = result;
         for (number, hook) in hooks.iter().enumerate() {
             if failed && !hook.0.always_call {
                 continue;
             }
             let told = Told::Forward(arguments, result.as_ref());
-            match self.call(call.trace, call.position, number, hook, &told) {
+            match self.call(trace, position, number, hook, &told) {
                 Ok(Answer::Result(new)) => result = Some(new),
                 Ok(_) => {}
                 Err(()) => failed = true,
             }
         }
         result.filter(|_| !failed)
+    }
+}
+
+impl Watcher for Runner {
+    fn before(&self, call: &Call<'_>, arguments: Arguments) -> Arguments {
+        // The scope of the call was opened just now.
+        let scope = call.trace.program().scopes.len() - 1;
+        self.before_call(call.trace, call.position, scope, arguments)
+    }
+
+    fn after(&self, call: &Call<'_>, arguments: &Arguments, result: Option<Tree>) -> Option<Tree> {
+        self.after_call(call.trace, call.position, arguments, result)
     }
 
     fn may_leave_out(&self) -> bool {

@@ -1,0 +1,145 @@
+//! What hooks are told and what they answer; and what they answered in a pass that is made again.
+
+use neurarch_components::hook::{Gradients, HookKind};
+use neurarch_kernels::program::trace::{Trace, Var};
+use neurarch_kernels::program::tree::{Arguments, Tree};
+
+use super::runner::List;
+
+/// What a hook is given beside [`At`](neurarch_components::hook::At).
+pub(super) enum Told<'a> {
+    ForwardPre(&'a Arguments),
+    Forward(&'a Arguments, Option<&'a Tree>),
+    BackwardPre(&'a [Option<Var>]),
+    Backward(&'a [Option<Var>], &'a [Option<Var>]),
+    Gradient(&'a str, &'a Var),
+    PostAccumulateGrad(&'a str, &'a Var),
+}
+
+/// What a hook gave.
+#[derive(Debug)]
+pub(super) enum Answer {
+    Nothing,
+    Arguments(Arguments),
+    Result(Tree),
+    Gradients(Gradients),
+    Gradient(Var),
+}
+
+impl Told<'_> {
+    /// Lists the values, in order.
+    fn vars(&self) -> Vec<Var> {
+        match self {
+            Told::ForwardPre(arguments) => arguments.leaves().into_iter().cloned().collect(),
+            Told::Forward(arguments, result) => {
+                let of_result = result.iter().flat_map(|tree| tree.leaves());
+                arguments.leaves().into_iter().chain(of_result).cloned().collect()
+            }
+            Told::BackwardPre(gradients) => gradients.iter().flatten().cloned().collect(),
+            Told::Backward(inputs, outputs) => {
+                inputs.iter().chain(*outputs).flatten().cloned().collect()
+            }
+            Told::Gradient(_, gradient) | Told::PostAccumulateGrad(_, gradient) => {
+                vec![(*gradient).clone()]
+            }
+        }
+    }
+}
+
+impl Answer {
+    /// Says whether it is other than what the hook was told.
+    fn changes(&self, told: &Told<'_>) -> bool {
+        let id = &mut |var: Var| var.id();
+        match (self, told) {
+            (Answer::Nothing, _) => false,
+            (Answer::Arguments(new), Told::ForwardPre(old)) => {
+                new.clone().map(id) != (*old).clone().map(id)
+            }
+            (Answer::Result(new), Told::Forward(_, Some(old))) => {
+                new.clone().map(id) != (*old).clone().map(id)
+            }
+            (Answer::Gradients(new), Told::BackwardPre(old) | Told::Backward(old, _)) => {
+                let ids = |of: &[Option<Var>]| {
+                    of.iter().map(|var| var.as_ref().map(Var::id)).collect::<Vec<_>>()
+                };
+                ids(new) != ids(old)
+            }
+            (Answer::Gradient(new), Told::Gradient(_, old)) => new.id() != old.id(),
+            _ => true,
+        }
+    }
+
+    /// Replaces each value, in order.
+    fn map(self, f: &mut impl FnMut(Var) -> Var) -> Answer {
+        match self {
+            Answer::Nothing => Answer::Nothing,
+            Answer::Arguments(arguments) => Answer::Arguments(arguments.map(f)),
+            Answer::Result(tree) => Answer::Result(tree.map(f)),
+            Answer::Gradients(gradients) => {
+                Answer::Gradients(gradients.into_iter().map(|of| of.map(&mut *f)).collect())
+            }
+            Answer::Gradient(gradient) => Answer::Gradient(f(gradient)),
+        }
+    }
+}
+
+/// What the hooks of a pass did that was computed before they were called, up to the first answer that changes
+/// something. The pass is made again then, op by op: there they are not called once more.
+#[derive(Default)]
+pub(crate) struct Past {
+    /// The hooks that there were, in the order in which they were looked up: some are gone by now, perhaps.
+    lists: Vec<(usize, HookKind, List)>,
+    /// How many calls changed nothing.
+    calls: usize,
+    /// What the next call was told, and its answer.
+    answer: Option<(Vec<Var>, Answer)>,
+}
+
+impl Past {
+    /// Says whether an answer changes something.
+    pub(super) fn has_answer(&self) -> bool {
+        self.answer.is_some()
+    }
+
+    /// Keeps which hooks there are.
+    pub(super) fn push_list(&mut self, position: usize, kind: HookKind, list: &List) {
+        if !list.is_empty() {
+            self.lists.push((position, kind, list.clone()));
+        }
+    }
+
+    /// Keeps an answer, if it changes something; gives what is left of it.
+    pub(super) fn keep(&mut self, told: &Told<'_>, answer: Answer) -> Answer {
+        match answer.changes(told) {
+            true => self.answer = Some((told.vars(), answer)),
+            false => self.calls += 1,
+        }
+        Answer::Nothing
+    }
+
+    /// Takes which hooks there were when they were looked up there, the next time.
+    pub(super) fn take_list(&mut self, position: usize, kind: HookKind) -> Option<List> {
+        let is_next = |(at, of, _): &(usize, HookKind, List)| (*at, *of) == (position, kind);
+        self.answer.as_ref()?;
+        let place = self.lists.iter().position(is_next)?;
+        Some(self.lists.remove(place).2)
+    }
+
+    /// Takes the answer to the next call, if it was made before, as it is on `trace`.
+    pub(super) fn answer(&mut self, trace: &Trace, told: &Told<'_>) -> Option<Answer> {
+        self.answer.as_ref()?;
+        if self.calls > 0 {
+            self.calls -= 1;
+            return Some(Answer::Nothing);
+        }
+        let (there, answer) = self.answer.take()?;
+        let known: Vec<_> = there.into_iter().zip(told.vars()).collect();
+        let mut wanted = Vec::new();
+        let answer = answer.map(&mut |var| {
+            wanted.push(var.clone());
+            var
+        });
+        let mut made = trace.repeat(&known, &wanted).into_iter();
+        Some(answer.map(&mut |var| made.next().unwrap_or(var)))
+    }
+}

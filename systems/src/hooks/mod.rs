@@ -1,0 +1,160 @@
+//! Hooks: registering them, and calling them at the edges of module calls.
+//!
+//! A pass of models with hooks is computed by a plan that also gives what they see, and they are called afterwards
+//! ([`observe`]): hooks that only look cost little. One that changes something has the pass made again, op by op
+//! (`eager`), where it is not called a second time.
+
+use std::sync::Arc;
+
+use bevy_ecs::prelude::*;
+use neurarch_components::blueprint::Blueprint;
+use neurarch_components::hook::{
+    Callback, GlobalHooks, HookOptions, Hooks, PopulationHooks, RemovableHandle,
+};
+use neurarch_components::mode::Mode;
+use neurarch_components::population::{Group, Population};
+
+use crate::sign::{SignError, root_of};
+
+mod answer;
+pub(crate) mod observe;
+mod runner;
+mod script;
+
+pub(crate) use answer::Past;
+pub(crate) use runner::{CallHooks, Runner, panic_message};
+pub(crate) use script::{Event, Kinds, Script};
+
+/// Whose calls a hook is told of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// A module of one model, by its entity. If the hook watches passes, the model runs apart from its
+    /// neighbors from then on.
+    Module(Entity),
+    /// The module at a dotted path of all models of a population: one call for all of them.
+    Population(Entity, String),
+    /// Every module of every model.
+    All,
+}
+
+impl From<Entity> for Target {
+    fn from(module: Entity) -> Self {
+        Target::Module(module)
+    }
+}
+
+impl From<(Entity, &str)> for Target {
+    fn from((population, path): (Entity, &str)) -> Self {
+        Target::Population(population, path.to_owned())
+    }
+}
+
+/// Registers a hook.
+///
+/// # Errors
+///
+/// If the target is no module of a model, or no population.
+///
+/// Source: the `register_*_hook` methods of `torch.nn.Module`.
+pub fn register(
+    world: &mut World,
+    target: impl Into<Target>,
+    callback: Callback,
+    options: HookOptions,
+) -> Result<RemovableHandle, SignError> {
+    match target.into() {
+        Target::All => {
+            let mut hooks = world.get_resource_or_init::<GlobalHooks>();
+            Ok(hooks.0.register(callback, options))
+        }
+        Target::Population(population, path) => {
+            if world.get::<Population>(population).is_none() {
+                return Err(SignError::NotAPopulation(population));
+            }
+            if world.get::<PopulationHooks>(population).is_none() {
+                world.entity_mut(population).insert(PopulationHooks::default());
+            }
+            let hooks = world.get_mut::<PopulationHooks>(population);
+            let mut hooks = hooks.ok_or(SignError::NotAPopulation(population))?;
+            Ok(hooks.at_mut(&path).register(callback, options))
+        }
+        Target::Module(module) => {
+            let found = root_of(world, module);
+            let (root, _) = found.ok_or(SignError::NotAPopulation(module))?;
+            if world.get::<Hooks>(module).is_none() {
+                world.entity_mut(module).insert(Hooks::default());
+            }
+            if callback.kind().is_of_passes()
+                && let Some(mut mode) = world.get_mut::<Mode>(root)
+                && !mode.hooked
+            {
+                mode.hooked = true;
+            }
+            let hooks = world.get_mut::<Hooks>(module);
+            let mut hooks = hooks.ok_or(SignError::NotAPopulation(module))?;
+            Ok(hooks.register(callback, options))
+        }
+    }
+}
+
+/// The hooks of every module and of a population, if any watch passes, as they are when one begins.
+#[derive(Default)]
+pub(crate) struct Shared {
+    global: Hooks,
+    population: PopulationHooks,
+}
+
+/// The same lists once more: handles must reach them while hooks run.
+impl Clone for Shared {
+    fn clone(&self) -> Self {
+        Shared { global: self.global.share(), population: self.population.share() }
+    }
+}
+
+impl Shared {
+    /// Gives them; `None` if there are none.
+    pub(crate) fn of(world: &World, population: Entity) -> Option<Shared> {
+        let global = world.get_resource::<GlobalHooks>().filter(|hooks| hooks.0.watch_passes());
+        let of_all = world.get::<PopulationHooks>(population).filter(|hooks| hooks.watch_passes());
+        if global.is_none() && of_all.is_none() {
+            return None;
+        }
+        // Handles must reach the lists themselves.
+        Some(Shared {
+            global: global.map(|hooks| hooks.0.share()).unwrap_or_default(),
+            population: of_all.map(PopulationHooks::share).unwrap_or_default(),
+        })
+    }
+}
+
+/// Says whether a model has hooks of its own that watch it run; its mode may say so when the last one is gone.
+pub(crate) fn has_own(world: &World, group: &Group, place: usize) -> bool {
+    let modules = group.modules.iter().map(|modules| modules[place]);
+    modules.into_iter().any(|module| {
+        let hooks = world.get::<Hooks>(module);
+        hooks.is_some_and(Hooks::watch_passes)
+    })
+}
+
+/// Lists the kinds of hooks of passes at each position of a model: those of all modules, of the population, and of
+/// the model at `own`, if it has some of its own.
+pub(crate) fn watched(
+    world: &World,
+    blueprint: &Arc<Blueprint>,
+    shared: Option<&Shared>,
+    group: &Group,
+    own: Option<usize>,
+) -> Vec<Kinds> {
+    let at = |position: usize| {
+        let path = &blueprint.positions[position].path;
+        let of_all = shared.map(|shared| &shared.global);
+        let of_population = shared.and_then(|shared| shared.population.at(path));
+        let of_model = own.and_then(|place| world.get::<Hooks>(group.modules[position][place]));
+        let mut kinds = Kinds::default();
+        for kind in [of_all, of_population, of_model].into_iter().flatten().flat_map(Hooks::kinds) {
+            kinds.insert(kind);
+        }
+        kinds
+    };
+    (0..blueprint.positions.len()).map(at).collect()
+}

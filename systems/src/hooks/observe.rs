@@ -1,0 +1,214 @@
+//! Observed passes: computed by a plan that also gives what hooks see; the hooks are called afterwards.
+
+use bevy_ecs::prelude::*;
+use neurarch_kernels::cpu::memory::{AlignedBytes, padded};
+use neurarch_kernels::passes::differentiate::{Crossing, WatchGradients};
+use neurarch_kernels::program::Program;
+use neurarch_kernels::program::eager::Eager;
+use neurarch_kernels::program::trace::{Trace, Var};
+
+use super::{Event, Past, Runner, Shared, watched};
+use crate::cohort::{Cohort, population};
+use crate::eager::Made;
+use crate::launch::{Buffers, Job, Listed, Read, Write, launch};
+use crate::plans::{Planned, Request};
+use crate::run::EAGER;
+use crate::step::StepError;
+use crate::undo::Undo;
+
+/// What came of an observed pass.
+pub(crate) enum Observed {
+    /// Hooks only looked: it is done.
+    Made(Made),
+    /// A hook changes something: all is as it was before, and the pass has to be made again.
+    Undone(Past),
+}
+
+/// Memory of an observed pass, for the next one.
+#[derive(Default)]
+pub(crate) struct Memory {
+    /// The results, or the loss: a row for each member.
+    own: AlignedBytes,
+    /// What hooks see, likewise.
+    seen: AlignedBytes,
+    recorded: (Program, Eager),
+}
+
+/// Finds the plan that gives what the hooks of a cohort see, too; no place if it has to run eagerly.
+pub(crate) fn prepare(
+    world: &mut World,
+    cohort: &mut Cohort,
+    shared: Option<&Shared>,
+    request: Request<'_>,
+) -> Result<usize, StepError> {
+    let group = &population(world, cohort.at.population)?.groups()[cohort.at.group];
+    let watched = watched(world, &cohort.scheme.blueprint, shared, group, cohort.hooked());
+    if cohort.changes.as_ref() == Some(&watched) {
+        return Ok(EAGER);
+    }
+    cohort.changes = None;
+    let request = Request { watched: &watched, ..request };
+    match cohort.prepare(world, cohort.at.population, &request) {
+        // What goes wrong while a program is recorded, a hook may mend, or be told of.
+        Err(StepError::Trace(_)) => {
+            cohort.changes = Some(watched);
+            Ok(EAGER)
+        }
+        found => found,
+    }
+}
+
+/// Runs the members of a cohort by the plan at that place, and tells their hooks what was computed.
+///
+/// # Errors
+///
+/// What a hook fails with. Everything is as it was before then.
+pub(crate) fn run(
+    world: &mut World,
+    cohort: &mut Cohort,
+    shared: Option<Shared>,
+    (chosen, inputs): (usize, &[Read<'_>]),
+    buffers: &mut Buffers,
+) -> Result<Observed, StepError> {
+    let planned = cohort.ready[chosen].planned.clone();
+    if planned.is_random {
+        cohort.refresh_keys(world)?;
+    }
+    let undo = Undo::of(world, &mut cohort.at, &planned)?;
+    let mut memory = std::mem::take(&mut cohort.observed);
+    compute(world, cohort, (chosen, &planned), inputs, (&mut memory, buffers))?;
+    let (program, eager) = std::mem::take(&mut memory.recorded);
+    let eager = eager.again(cohort.at.members.len(), cohort.keys.get());
+    let trace = Trace::eager_in(program, eager);
+    let told = tell(world, cohort, shared, &planned, &memory.seen, &trace);
+    let failure = match told {
+        Ok(None) => {
+            memory.recorded = trace.pause()?;
+            let made = read(cohort, &planned, &memory.own);
+            let draws = |program: &Program| program.nodes.iter().any(|node| node.op.is_random());
+            if planned.is_random || draws(&memory.recorded.0) {
+                cohort.advance_keys(world, 1);
+            }
+            cohort.observed = memory;
+            return Ok(Observed::Made(made));
+        }
+        Ok(Some(past)) => {
+            cohort.changes = Some(planned.watched.clone());
+            Ok(Observed::Undone(past))
+        }
+        Err(failure) => Err(failure),
+    };
+    undo.restore(world, &mut cohort.at)?;
+    failure
+}
+
+/// Runs the plan.
+fn compute(
+    world: &mut World,
+    cohort: &mut Cohort,
+    (chosen, planned): (usize, &Planned),
+    inputs: &[Read<'_>],
+    (memory, buffers): (&mut Memory, &mut Buffers),
+) -> Result<(), StepError> {
+    let models = cohort.at.members.len();
+    let (own, seen) = (padded(planned.row_bytes()), planned.tape_bytes);
+    memory.own.reserve(own * models);
+    memory.seen.reserve(seen * models);
+    let rows = Listed::new(0..models as u32);
+    let mut arrays = [
+        Write::listed(memory.own.bytes_mut(), own, &rows),
+        Write::listed(memory.seen.bytes_mut(), seen, &rows),
+    ];
+    let ready = &cohort.ready[chosen];
+    let job = Job {
+        plan: &planned.plan,
+        steps: 1,
+        inputs,
+        outputs: &planned.places,
+        scalars: &ready.scalars,
+        written: &planned.written,
+        keys: if planned.is_random { cohort.keys.get() } else { &[] },
+    };
+    launch(world, &mut cohort.at, std::iter::once(job), &mut arrays, buffers)?;
+    Ok(())
+}
+
+/// Reads the results of all members.
+fn read(cohort: &Cohort, planned: &Planned, own: &AlignedBytes) -> Made {
+    let row = planned.row_bytes();
+    let rows = own.bytes().chunks_exact(padded(row).max(1)).take(cohort.at.members.len());
+    let bytes = rows.flat_map(|of_member| &of_member[..row]).copied().collect();
+    Made { results: planned.results.clone().unwrap_or_default(), bytes }
+}
+
+/// Tells the hooks what happened, in order; gives what they did if an answer changes something.
+fn tell(
+    world: &World,
+    cohort: &Cohort,
+    shared: Option<Shared>,
+    planned: &Planned,
+    seen: &AlignedBytes,
+    trace: &Trace,
+) -> Result<Option<Past>, StepError> {
+    let (models, stride) = (cohort.at.members.len(), planned.tape_bytes);
+    let vars = planned.seen().map(|(ty, offset)| {
+        let row = |model| &seen.bytes()[model * stride + offset..][..ty.size_bytes()];
+        trace.input_of_rows(ty.clone(), (0..models).map(row))
+    });
+    let vars: Vec<_> = vars.collect();
+    let group = &population(world, cohort.at.population)?.groups()[cohort.at.group];
+    let blueprint = &cohort.scheme.blueprint;
+    let runner = Runner::new(world, blueprint, shared, group, cohort.hooked(), models);
+    let mut runner = runner.observing();
+    runner.go_back(trace);
+    for event in &planned.events {
+        tell_of(event, cohort, &vars, trace, &mut runner);
+        if let Some(failure) = runner.take_failure() {
+            return Err(failure);
+        }
+        if let Some(error) = trace.error() {
+            return Err(error.into());
+        }
+        if let Some(past) = runner.take_past() {
+            return Ok(Some(past));
+        }
+    }
+    Ok(None)
+}
+
+/// Tells the hooks of one event.
+fn tell_of(event: &Event, cohort: &Cohort, vars: &[Var], trace: &Trace, runner: &mut Runner) {
+    let var = &mut |place: usize| vars[place].clone();
+    let gradients = |of: &[Option<usize>]| -> Vec<Option<Var>> {
+        of.iter().map(|place| place.map(|place| vars[place].clone())).collect()
+    };
+    match event {
+        Event::Before { position, scope, arguments } => {
+            let arguments = arguments.clone().map(var);
+            within(cohort, trace, *position, || {
+                runner.before_call(trace, *position, *scope, arguments);
+            });
+        }
+        Event::After { position, arguments, result } => {
+            let (arguments, result) = (arguments.clone().map(var), result.clone().map(var));
+            within(cohort, trace, *position, || {
+                runner.after_call(trace, *position, &arguments, Some(result));
+            });
+        }
+        Event::Leave { scope, needs, gradients: of } => {
+            runner.leave(Crossing { scope: *scope, needs }, &mut gradients(of));
+        }
+        Event::Enter { scope, needs, gradients: of } => {
+            runner.enter(Crossing { scope: *scope, needs }, &mut gradients(of));
+        }
+        Event::Gradient { position, name, gradient } => {
+            runner.gradient(trace, *position, name, &mut vars[*gradient].clone());
+        }
+    }
+}
+
+/// Lets hooks of a forward pass record within the call that they are told of, as autocast has it there.
+fn within(cohort: &Cohort, trace: &Trace, position: usize, run: impl FnOnce()) {
+    let at = &cohort.scheme.blueprint.positions[position];
+    trace.autocast(cohort.scheme.autocast, || trace.scope(&at.path, at.module.type_name(), run));
+}

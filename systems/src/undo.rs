@@ -1,0 +1,60 @@
+//! [`Undo`]: what a plan is about to write, kept where a hook may fail after it.
+
+use std::sync::Arc;
+
+use bevy_ecs::prelude::*;
+
+use crate::bind::BindError;
+use crate::launch::Located;
+use crate::plans::Planned;
+
+/// The rows that a plan writes, as they were: slot after slot, member after member.
+pub(crate) struct Undo {
+    planned: Arc<Planned>,
+    rows: Vec<u8>,
+}
+
+impl Undo {
+    /// Copies what `planned` is about to write for the members of `at`.
+    ///
+    /// # Errors
+    ///
+    /// If a slot has no column.
+    pub(crate) fn of(
+        world: &mut World,
+        at: &mut Located,
+        planned: &Arc<Planned>,
+    ) -> Result<Self, BindError> {
+        let Located { population, group, members, binder, .. } = at;
+        let slots = &planned.plan.program.slots;
+        let bound = binder.bind(world, *population, *group, members, slots, &[])?;
+        let mut rows = Vec::new();
+        for (number, slot) in planned.written_slots() {
+            let bytes = slot.ty.size_bytes();
+            (0..members.len()).for_each(|m| rows.extend_from_slice(bound.row(number, m, bytes)));
+        }
+        Ok(Undo { planned: planned.clone(), rows })
+    }
+
+    /// Puts everything back, for the same members.
+    ///
+    /// # Errors
+    ///
+    /// If a slot has no column any more. Nothing is put back then.
+    pub(crate) fn restore(self, world: &mut World, at: &mut Located) -> Result<(), BindError> {
+        let Located { population, group, members, binder, .. } = at;
+        let Undo { planned, rows } = self;
+        let slots = &planned.plan.program.slots;
+        let mut bound =
+            binder.bind(world, *population, *group, members, slots, &planned.written)?;
+        let mut rows = rows.as_slice();
+        for (number, slot) in planned.written_slots() {
+            for member in 0..members.len() {
+                let row;
+                (row, rows) = rows.split_at(slot.ty.size_bytes());
+                bound.row_mut(number, member, row.len()).copy_from_slice(row);
+            }
+        }
+        Ok(())
+    }
+}
