@@ -220,7 +220,7 @@ pub enum HookKind {
 
 impl HookKind {
     /// Says whether such hooks are called while a model runs or is differentiated. A model that has any runs
-    /// eagerly.
+    /// apart from its neighbors.
     pub fn is_of_passes(self) -> bool {
         match self {
             HookKind::ForwardPre

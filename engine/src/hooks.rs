@@ -15,8 +15,9 @@ use crate::systems::sign::SignError;
 /// Registers functions that are called where modules are.
 ///
 /// The target says for whom: a module's entity for one model, `(population, path)` for all models of a
-/// population at once, [`Target::All`] for every module. The models in question run eagerly from then on, with the same
-/// bits; the others do not notice.
+/// population at once, [`Target::All`] for every module. The models in question run apart from then on, with the same
+/// bits; the others do not notice. Hooks that only look cost little; one that changes something has its pass made op by
+/// op.
 ///
 /// # Example
 ///

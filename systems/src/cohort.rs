@@ -66,7 +66,7 @@ pub(crate) struct Cohort {
     /// Whether somebody watches it: it runs apart from the others, eagerly if need be.
     pub(crate) is_eager: bool,
     /// The hooks with which an observed pass would be made for nothing, since one of them changes what it sees, or
-    /// what they would see cannot be planned.
+    /// what they would see cannot be planned. None after an error.
     pub(crate) changes: Option<Vec<Kinds>>,
     /// The memory of its last observed pass.
     pub(crate) observed: Memory,

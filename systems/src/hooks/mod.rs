@@ -1,7 +1,7 @@
 //! Hooks: registering them, and calling them at the edges of module calls.
 //!
 //! A pass of models with hooks is computed by a plan that also gives what they see, and they are called afterwards
-//! ([`observe`]): hooks that only look cost little. One that changes something has the pass made again, op by op
+//! (`observe`): hooks that only look cost little. One that changes something has the pass made again, op by op
 //! (`eager`), where it is not called a second time.
 
 use std::sync::Arc;

@@ -71,9 +71,8 @@ pub(crate) fn run(
     buffers: &mut Buffers,
 ) -> Result<Observed, StepError> {
     let planned = cohort.ready[chosen].planned.clone();
-    if planned.is_random {
-        cohort.refresh_keys(world)?;
-    }
+    // Hooks may draw where the models do not.
+    cohort.refresh_keys(world)?;
     let undo = Undo::of(world, &mut cohort.at, &planned)?;
     let mut memory = std::mem::take(&mut cohort.observed);
     compute(world, cohort, (chosen, &planned), inputs, (&mut memory, buffers))?;

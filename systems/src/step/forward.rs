@@ -302,7 +302,8 @@ fn prepare(
         }
         let given: Vec<_> = called.arrays.iter().map(|x| given(*x, cohort)).collect();
         let hooks = (shared.clone(), past);
-        let (made, recorded) = eager::forward(world, cohort, hooks, &given, called.structure)?;
+        let made = eager::forward(world, cohort, hooks, &given, called.structure);
+        let (made, recorded) = made.inspect_err(|_| cohort.changes = None)?;
         kept.resize_with(place + 1, || None);
         kept[place] = Some(recorded);
         all.push((place, made));

@@ -374,8 +374,8 @@ fn train_eagerly<T: Element>(
                 }
             }
             let hooks = (shared.clone(), past);
-            let (of_members, mut recorded) =
-                step_eagerly(world, cohort, hooks, (loss, arrays), (part, step))?;
+            let eager = step_eagerly(world, cohort, hooks, (loss, arrays), (part, step));
+            let (of_members, mut recorded) = eager.inspect_err(|_| cohort.changes = None)?;
             eager::commit(world, cohort, &mut recorded)?;
             recorded.leave_memory(cohort);
             write_losses(cohort, &of_members, (&mut *losses, steps), made);
