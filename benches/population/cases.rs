@@ -21,7 +21,7 @@ type Hooked = (World, Entity, Vec<f32>);
 type Register = fn(&mut World, Entity) -> Result<(), Failure>;
 
 /// Which hooks are measured.
-const HOOKS: [(&str, Register); 4] = [
+const HOOKS: [(&str, Register); 5] = [
     ("nobody", |_, _| Ok(())),
     ("forward", |world, root| {
         world.register_forward_hook(root, |_, _, _| Ok(None))?;
@@ -37,6 +37,12 @@ const HOOKS: [(&str, Register); 4] = [
         let first = world.module(root, "0")?;
         world.register_parameter_hook(first, "weight", |_, _, gradient| {
             Ok(Some(gradient.clone()))
+        })?;
+        Ok(())
+    }),
+    ("change", |world, root| {
+        world.register_forward_hook(root, |_, _, y| {
+            Ok(y.and_then(Tree::leaf).map(|y| (y * 1.0).into()))
         })?;
         Ok(())
     }),
