@@ -11,7 +11,7 @@ use neurarch_kernels::dtype::Element;
 use neurarch_kernels::passes::plan::Plan;
 use neurarch_kernels::shape::Type;
 
-use crate::bind::{BindError, Binder, are_equal};
+use crate::bind::{BindError, Binder, Bound, are_equal};
 
 /// Some models of a population: all of them, or a strictly increasing list of indices.
 ///
@@ -310,16 +310,33 @@ pub(crate) fn launch<'a>(
     arrays: &mut [Write<'_>],
     buffers: &mut Buffers,
 ) -> Result<(), BindError> {
+    launch_seen(world, at, jobs, arrays, buffers, &mut |_| {})
+}
+
+/// [`launch`], with a look at the rows before they are written: `see` is called with each binding.
+///
+/// # Errors
+///
+/// As [`launch`].
+pub(crate) fn launch_seen<'a>(
+    world: &mut World,
+    at: &mut Located,
+    jobs: impl Iterator<Item = Job<'a>> + Clone,
+    arrays: &mut [Write<'_>],
+    buffers: &mut Buffers,
+    see: &mut dyn FnMut(&Bound<'_>),
+) -> Result<(), BindError> {
     let Some(first) = jobs.clone().next() else { return Ok(()) };
     let slots = &first.plan.program.slots;
     if jobs.clone().skip(1).any(|job| job.plan.program.slots != *slots) {
         // Plans that touch other columns cannot share a binding: one visit each.
-        return jobs
-            .into_iter()
-            .try_for_each(|job| launch(world, at, std::iter::once(job), arrays, buffers));
+        return jobs.into_iter().try_for_each(|job| {
+            launch_seen(world, at, std::iter::once(job), arrays, buffers, see)
+        });
     }
     let Located { population, group, members, binder, direction } = at;
     let bound = binder.bind(world, *population, *group, members, slots, first.written)?;
+    see(&bound);
     let mut slots = recycle(core::mem::take(&mut buffers.slots));
     slots.extend((0..bound.len()).map(|slot| bound.rows(slot)));
     run(members, &slots, jobs, arrays, buffers, *direction);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bevy_ecs::prelude::*;
 
-use crate::bind::BindError;
+use crate::bind::{BindError, Bound};
 use crate::launch::Located;
 use crate::plans::Planned;
 
@@ -28,12 +28,18 @@ impl Undo {
         let Located { population, group, members, binder, .. } = at;
         let slots = &planned.plan.program.slots;
         let bound = binder.bind(world, *population, *group, members, slots, &[])?;
+        Ok(Undo::copy(&bound, planned))
+    }
+
+    /// Copies what `planned`, whose slots are bound, is about to write.
+    pub(crate) fn copy(bound: &Bound<'_>, planned: &Arc<Planned>) -> Self {
         let mut rows = Vec::new();
         for (number, slot) in planned.written_slots() {
             let bytes = slot.ty.size_bytes();
-            (0..members.len()).for_each(|m| rows.extend_from_slice(bound.row(number, m, bytes)));
+            let of_members = (0..bound.members()).map(|member| bound.row(number, member, bytes));
+            of_members.for_each(|row| rows.extend_from_slice(row));
         }
-        Ok(Undo { planned: planned.clone(), rows })
+        Undo { planned: planned.clone(), rows }
     }
 
     /// Puts everything back, for the same members.

@@ -61,12 +61,6 @@ impl Memory {
         self.free.entry(rows.len()).or_default().push(rows);
     }
 
-    fn copy(&mut self, rows: &AlignedBytes) -> AlignedBytes {
-        let mut copy = self.take(rows.len());
-        copy.bytes_mut().copy_from_slice(rows.bytes());
-        copy
-    }
-
     /// Copies rows of one length, each to a cache line of its own.
     fn aligned<'a>(&mut self, rows: impl Iterator<Item = &'a [u8]>, models: usize) -> AlignedBytes {
         let mut all = AlignedBytes::default();
@@ -219,16 +213,14 @@ impl Eager {
         Ok((ty, bytes))
     }
 
-    /// Makes value `id`, which no node makes. A slot or scalar that was not given is zero.
+    /// Makes value `id`, which no node makes, of what was given for it. A slot or scalar that was not given is zero.
     pub(crate) fn source(&mut self, program: &Program, id: ValueId) {
         let ty = program.ty(id);
-        let memory = &mut self.memory;
         let rows = match program.values[id].origin {
-            Origin::Input(input) => self.inputs.get(&input).map(|rows| memory.copy(rows)),
+            Origin::Input(input) => self.inputs.remove(&input),
             Origin::Slot(slot) => {
                 let slot = &program.slots[slot];
-                let rows = self.slots.get(&(slot.role, slot.position, slot.index));
-                rows.map(|rows| memory.copy(rows))
+                self.slots.remove(&(slot.role, slot.position, slot.index))
             }
             Origin::Scalar(scalar) => {
                 let scalar = &program.scalars[scalar];

@@ -1,5 +1,7 @@
 //! Observed passes: computed by a plan that also gives what hooks see; the hooks are called afterwards.
 
+use std::sync::Arc;
+
 use bevy_ecs::prelude::*;
 use neurarch_kernels::cpu::memory::{AlignedBytes, padded};
 use neurarch_kernels::passes::differentiate::{Crossing, WatchGradients};
@@ -8,9 +10,10 @@ use neurarch_kernels::program::eager::Eager;
 use neurarch_kernels::program::trace::{Trace, Var};
 
 use super::{Event, Past, Runner, Shared, watched};
+use crate::bind::Bound;
 use crate::cohort::{Cohort, population};
 use crate::eager::Made;
-use crate::launch::{Buffers, Job, Listed, Read, Write, launch};
+use crate::launch::{Buffers, Job, Listed, Read, Write, launch_seen};
 use crate::plans::{Planned, Request};
 use crate::run::EAGER;
 use crate::step::StepError;
@@ -73,9 +76,8 @@ pub(crate) fn run(
     let planned = cohort.ready[chosen].planned.clone();
     // Hooks may draw where the models do not.
     cohort.refresh_keys(world)?;
-    let undo = Undo::of(world, &mut cohort.at, &planned)?;
     let mut memory = std::mem::take(&mut cohort.observed);
-    compute(world, cohort, (chosen, &planned), inputs, (&mut memory, buffers))?;
+    let undo = compute(world, cohort, (chosen, &planned), inputs, (&mut memory, buffers))?;
     let (program, eager) = std::mem::take(&mut memory.recorded);
     let eager = eager.again(cohort.at.members.len(), cohort.keys.get());
     let trace = Trace::eager_in(program, eager);
@@ -97,18 +99,18 @@ pub(crate) fn run(
         }
         Err(failure) => Err(failure),
     };
-    undo.restore(world, &mut cohort.at)?;
+    undo.map_or(Ok(()), |undo| undo.restore(world, &mut cohort.at))?;
     failure
 }
 
-/// Runs the plan.
+/// Runs the plan; gives how to undo that.
 fn compute(
     world: &mut World,
     cohort: &mut Cohort,
-    (chosen, planned): (usize, &Planned),
+    (chosen, planned): (usize, &Arc<Planned>),
     inputs: &[Read<'_>],
     (memory, buffers): (&mut Memory, &mut Buffers),
-) -> Result<(), StepError> {
+) -> Result<Option<Undo>, StepError> {
     let models = cohort.at.members.len();
     let (own, seen) = (padded(planned.row_bytes()), planned.tape_bytes);
     memory.own.reserve(own * models);
@@ -128,8 +130,10 @@ fn compute(
         written: &planned.written,
         keys: if planned.is_random { cohort.keys.get() } else { &[] },
     };
-    launch(world, &mut cohort.at, std::iter::once(job), &mut arrays, buffers)?;
-    Ok(())
+    let (job, mut undo) = (std::iter::once(job), None);
+    let keep = &mut |bound: &Bound<'_>| undo = Some(Undo::copy(bound, planned));
+    launch_seen(world, &mut cohort.at, job, &mut arrays, buffers, keep)?;
+    Ok(undo)
 }
 
 /// Reads the results of all members.
