@@ -275,6 +275,26 @@ fn a_hook_that_fails_leaves_running_statistics_and_draws_as_they_were() {
 }
 
 #[test]
+fn a_hook_that_fails_in_a_forward_pass_leaves_all_models_as_they_were() {
+    let network = Sequential::new().push(Linear::new(3, 4)).push(BatchNorm1d::new(4));
+    let run = |fails: bool| {
+        let mut world = World::new();
+        let brains = world.spawn_population(&network, MODELS, Seed(3)).unwrap();
+        world.set_grad_enabled(false);
+        let roots = world.models(brains).unwrap().to_vec();
+        world.register_forward_hook(roots[1], |_, _, _| Ok(None)).unwrap();
+        if fails {
+            let hook = world.register_forward_hook(roots[3], |_, _, _| Err("no".into()));
+            world.forward(brains, &inputs()).unwrap_err();
+            hook.unwrap().remove();
+        }
+        world.forward(brains, &inputs()).unwrap();
+        ["1.running_mean", "1.running_var"].map(|name| world.stack::<f32>(brains, name).unwrap())
+    };
+    assert_eq!(run(true), run(false));
+}
+
+#[test]
 fn hooks_of_parameters_see_gradients_and_replace_them() {
     let (mut world, brains) = population();
     let root = world.models(brains).unwrap()[1];

@@ -61,7 +61,7 @@ pub(crate) struct Cohort {
     pub(crate) is_lazy: bool,
     /// What its updates read, once it trained eagerly.
     pub(crate) updates: Option<Arc<Updates>>,
-    /// The memory of its last eager pass, for the next one.
+    /// The memory of the last record of its members, for the next one.
     pub(crate) spare: Option<Box<(Program, Eager)>>,
     /// Whether somebody watches it: it runs apart from the others, eagerly if need be.
     pub(crate) is_eager: bool,

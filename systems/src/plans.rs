@@ -169,6 +169,11 @@ impl Planned {
         slots.filter(|(_, written)| **written).map(|(slot, _)| slot)
     }
 
+    /// Says whether models are others after it: it writes to them, or draws random numbers.
+    pub(crate) fn leaves_traces(&self) -> bool {
+        self.is_random || self.written.contains(&true)
+    }
+
     /// Gives the bytes of a row of array 0: the model's results, or the loss.
     pub(crate) fn row_bytes(&self) -> usize {
         match self.kind {

@@ -5,8 +5,6 @@ use std::sync::Arc;
 use bevy_ecs::prelude::*;
 use neurarch_kernels::cpu::memory::{AlignedBytes, padded};
 use neurarch_kernels::passes::differentiate::{Crossing, WatchGradients};
-use neurarch_kernels::program::Program;
-use neurarch_kernels::program::eager::Eager;
 use neurarch_kernels::program::trace::{Trace, Var};
 
 use super::{Event, Past, Runner, Shared, watched};
@@ -34,7 +32,6 @@ pub(crate) struct Memory {
     own: AlignedBytes,
     /// What hooks see, likewise.
     seen: AlignedBytes,
-    recorded: (Program, Eager),
 }
 
 /// Finds the plan that gives what the hooks of a cohort see, too; no place if it has to run eagerly.
@@ -78,18 +75,18 @@ pub(crate) fn run(
     cohort.refresh_keys(world)?;
     let mut memory = std::mem::take(&mut cohort.observed);
     let undo = compute(world, cohort, (chosen, &planned), inputs, (&mut memory, buffers))?;
-    let (program, eager) = std::mem::take(&mut memory.recorded);
+    let (program, eager) = cohort.spare.take().map(|spare| *spare).unwrap_or_default();
     let eager = eager.again(cohort.at.members.len(), cohort.keys.get());
     let trace = Trace::eager_in(program, eager);
     let told = tell(world, cohort, shared, &planned, &memory.seen, &trace);
     let failure = match told {
         Ok(None) => {
-            memory.recorded = trace.pause()?;
+            let recorded = trace.pause()?;
             let made = read(cohort, &planned, &memory.own);
-            let draws = |program: &Program| program.nodes.iter().any(|node| node.op.is_random());
-            if planned.is_random || draws(&memory.recorded.0) {
+            if planned.is_random || recorded.0.nodes.iter().any(|node| node.op.is_random()) {
                 cohort.advance_keys(world, 1);
             }
+            cohort.spare = Some(Box::new(recorded));
             cohort.observed = memory;
             return Ok(Observed::Made(made));
         }

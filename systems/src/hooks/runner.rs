@@ -170,10 +170,11 @@ impl Runner {
         let Position { path, module, .. } = &self.blueprint.positions[position];
         let module = module.type_name();
         let at = At { trace, path, module, entity: *entity, models: self.models };
-        let result = catch_unwind(AssertUnwindSafe(|| {
+        let run = AssertUnwindSafe(|| {
             let mut callback = hook.callback.lock().unwrap_or_else(PoisonError::into_inner);
-            trace.closed(|| answer(&mut callback, &at, told))
-        }));
+            answer(&mut callback, &at, told)
+        });
+        let result = trace.closed(|| catch_unwind(run));
         let result = result.unwrap_or_else(|panic| Err(panic_message(&*panic).into()));
         let keep = |answer| match self.is_observed {
             true => self.past.borrow_mut().keep(told, answer),

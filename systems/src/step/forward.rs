@@ -351,7 +351,13 @@ fn choose_plans(
         run.chosen.push(match cohort.is_eager {
             // A tape is what an eager pass records.
             true if keeps_gradients => EAGER,
-            true => observe::prepare(world, cohort, run.shared.as_ref(), request)?,
+            true => match observe::prepare(world, cohort, run.shared.as_ref(), request)? {
+                // What is written or drawn waits until the hooks of all cohorts were called.
+                place if cohort.ready.get(place).is_some_and(|of| of.planned.leaves_traces()) => {
+                    EAGER
+                }
+                place => place,
+            },
             false => cohort.prepare(world, population, &request)?,
         });
     }

@@ -504,11 +504,10 @@ fn choose_plans(
         lazy::initialize(world, run, population, &part.inputs())?;
     }
     run.check_optimizers(world, population)?;
-    let sums = Sums::of(world, population).is_some();
     run.chosen.clear();
     for cohort in &mut run.cohorts.list {
         for part in parts {
-            if cohort.is_eager && sums {
+            if cohort.is_eager && Sums::of(world, population).is_some() {
                 run.chosen.push(EAGER);
                 continue;
             }
