@@ -62,6 +62,8 @@ enum Watch {
     EachModel,
     /// As [`Watch::EachModel`], and each result is exchanged for another of the same bits.
     Exchanged,
+    /// As [`Watch::EachModel`], and the gradients of each result are exchanged likewise.
+    GradientsExchanged,
     Population,
     /// Nobody, but the inputs' gradients are asked for.
     Inputs,
@@ -102,25 +104,40 @@ fn watch(world: &mut World, population: Entity, by: Watch) -> Seen {
     match by {
         Watch::Nobody | Watch::Inputs => {}
         Watch::Population => look(world, Target::from((population, "")), &seen),
-        Watch::EachModel | Watch::Exchanged | Watch::InputsOfEachModel => {
+        Watch::EachModel
+        | Watch::Exchanged
+        | Watch::GradientsExchanged
+        | Watch::InputsOfEachModel => {
             for root in world.models(population).unwrap().to_vec() {
                 for module in world.modules(root).unwrap() {
                     look(world, Target::from(module), &seen);
                 }
                 for name in world.parameter_names(root).unwrap() {
                     let (path, own) = name.rsplit_once('.').unwrap_or(("", &name));
-                    let (module, seen) = (world.module(root, path).unwrap(), seen.clone());
+                    let module = world.module(root, path).unwrap();
+                    let [of_gradient, of_sum] = [(); 2].map(|()| seen.clone());
                     let look = move |at: &At<'_>, _: &str, gradient: &Var| {
-                        note(&seen, "gradient", at, vec![gradient]);
+                        note(&of_gradient, "gradient", at, vec![gradient]);
                         Ok(None)
                     };
                     world.register_parameter_hook(module, own, look).unwrap();
+                    let look = move |at: &At<'_>, _: &str, sum: &Var| {
+                        note(&of_sum, "sum", at, vec![sum]);
+                        Ok(())
+                    };
+                    world.register_post_accumulate_grad_hook(module, own, look).unwrap();
                 }
                 if by == Watch::Exchanged {
                     let exchange = |_: &At<'_>, _: &Arguments, result: Option<&Tree>| {
                         Ok(result.map(|tree| tree.clone().map(&mut |y| again(&y))))
                     };
                     world.register_forward_hook(root, exchange).unwrap();
+                }
+                if by == Watch::GradientsExchanged {
+                    let exchange = |_: &At<'_>, gradients: &[Option<Var>]| {
+                        Ok(Some(gradients.iter().map(|of| of.as_ref().map(again)).collect()))
+                    };
+                    world.register_full_backward_pre_hook(root, exchange).unwrap();
                 }
             }
         }
@@ -262,20 +279,22 @@ fn run<T: Real>(spawn: Spawn<'_>, given: &[Given], by: Watch) -> (Log, Log, Seen
 fn compare_numbers<T: Real>(name: &str, spawn: Spawn<'_>, given: &[Given]) {
     let (planned, _, _) = run::<T>(spawn, given, Watch::Nobody);
     assert!(planned.len() > 4, "{name} was run");
-    let [observed, exchanged, _] =
-        [Watch::EachModel, Watch::Exchanged, Watch::Population].map(|by| {
-            let (watched, _, seen) = run::<T>(spawn, given, by);
-            assert_eq!(watched.len(), planned.len(), "{name}, {by:?}");
-            for (watched, planned) in watched.iter().zip(&planned) {
-                assert_eq!(watched, planned, "{name} of {}, {by:?}", T::DTYPE);
-            }
-            let seen = std::mem::take(&mut *seen.lock().unwrap());
-            assert!(seen.len() > 4, "{name}, {by:?}: hooks were called");
-            seen
-        });
-    assert_eq!(observed.len(), exchanged.len(), "{name}: hooks were called as often");
-    for (observed, exchanged) in observed.iter().zip(&exchanged) {
-        assert_eq!(observed, exchanged, "{name} of {}: hooks see the same", T::DTYPE);
+    let ways = [Watch::EachModel, Watch::Exchanged, Watch::GradientsExchanged, Watch::Population];
+    let [observed, exchanged, gradients_exchanged, _] = ways.map(|by| {
+        let (watched, _, seen) = run::<T>(spawn, given, by);
+        assert_eq!(watched.len(), planned.len(), "{name}, {by:?}");
+        for (watched, planned) in watched.iter().zip(&planned) {
+            assert_eq!(watched, planned, "{name} of {}, {by:?}", T::DTYPE);
+        }
+        let seen = std::mem::take(&mut *seen.lock().unwrap());
+        assert!(seen.len() > 4, "{name}, {by:?}: hooks were called");
+        seen
+    });
+    for exchanged in [exchanged, gradients_exchanged] {
+        assert_eq!(observed.len(), exchanged.len(), "{name}: hooks were called as often");
+        for (observed, exchanged) in observed.iter().zip(&exchanged) {
+            assert_eq!(observed, exchanged, "{name} of {}: hooks see the same", T::DTYPE);
+        }
     }
     let [(_, together, _), (eager, alone, _)] =
         [Watch::Inputs, Watch::InputsOfEachModel].map(|by| run::<T>(spawn, given, by));

@@ -148,7 +148,7 @@ impl Population {
     }
 
     /// Times a call with hooks on one model of the population, and without, in turn: a training step with each
-    /// kind of hook, then a forward pass at batch 1.
+    /// kind of hook, the same call by call, then a forward pass at batch 1.
     pub fn hooked(&self, rule: Rule, mut show: impl FnMut(Measurement)) -> Result<(), Failure> {
         let inputs = self.inputs(self.batch);
         let classes = self.widths[3];
@@ -166,6 +166,18 @@ impl Population {
             };
             show(compare(rule, job, worlds, step)?);
         }
+        let mut worlds = self.pair(HOOKS[2].1)?;
+        for (world, population, _) in &mut worlds {
+            world.insert_with(*population, |_| Adam::default())?;
+        }
+        let step = |(world, population, _): &mut Hooked| {
+            world.zero_grad(*population)?;
+            world.forward(*population, &inputs)?;
+            world.loss::<f32, i64>(*population, &targets, &loss)?;
+            world.backward(*population)?;
+            world.step(*population)
+        };
+        show(compare(rule, "calls", worlds, step)?);
         let mut worlds = self.pair(HOOKS[1].1)?;
         let inputs = self.inputs(1);
         for (world, population, _) in &mut worlds {

@@ -18,7 +18,7 @@ use neurarch_kernels::shape::Type;
 
 use crate::array::Erased;
 use crate::cohort::{Cohort, population};
-use crate::hooks::{CallHooks, Past, Runner, Shared};
+use crate::hooks::{Again, CallHooks, Runner, Shared};
 use crate::plans::{Results, check_stores};
 use crate::ready::read_scalar;
 use crate::run::LossArrays;
@@ -68,13 +68,12 @@ pub(crate) struct Made {
 pub(crate) fn forward(
     world: &mut World,
     cohort: &mut Cohort,
-    (shared, past): (Option<Shared>, Past),
+    (shared, again): (Option<Shared>, Again),
     given: &[Given<'_>],
     structure: Option<&Arguments<usize>>,
 ) -> Result<(Made, Recorded), StepError> {
     let slots = cohort.scheme.slots();
-    let (trace, runner) = begin(world, cohort, shared, &slots, None)?;
-    let runner = runner.after(past);
+    let (trace, runner) = begin(world, cohort, (shared, again), &slots, None)?;
     let inputs: Vec<_> = given.iter().map(|given| given.record(&trace)).collect();
     let arguments = trace::nest(inputs.clone(), structure);
     let (vars, results) = trace::flatten(cohort.scheme.call(&trace, arguments, Some(&runner)));
@@ -100,6 +99,13 @@ impl Recorded {
     /// Leaves its memory to the next pass of the cohort.
     pub(crate) fn leave_memory(self, cohort: &mut Cohort) {
         cohort.spare = Some(Box::new((self.program, self.eager)));
+    }
+
+    /// Takes what it stored for written, and what it drew for counted.
+    pub(crate) fn as_kept(mut self) -> Self {
+        self.program.stores.clear();
+        self.is_new = false;
+        self
     }
 
     /// Takes the gradients of what the models were called with, where they were asked for and the results
@@ -133,14 +139,14 @@ fn read_results(eager: &Eager, vars: &[Var], results: Results) -> Result<Made, S
 pub(crate) fn backward(
     world: &mut World,
     cohort: &mut Cohort,
-    shared: Option<Shared>,
+    (shared, again): (Option<Shared>, Again),
     recorded: Recorded,
     gradients_of_results: &[Option<Given<'_>>],
 ) -> Result<Recorded, StepError> {
     let (trainable, shared_trainable) =
         (cohort.scheme.trainable(), cohort.scheme.shared_trainable());
     let gradients = gradient_slots(cohort);
-    let mut runner = runner(world, cohort, shared)?;
+    let mut runner = runner(world, cohort, shared)?.after(again);
     let Recorded { program, eager, inputs, results, calls, .. } = recorded;
     let trace = Trace::resume_eager(program, eager);
     load(world, cohort, &gradients, &trace)?;
@@ -210,15 +216,15 @@ fn read_shared(
 pub(crate) fn train_step(
     world: &mut World,
     cohort: &mut Cohort,
-    (shared, past): (Option<Shared>, Past),
+    (shared, again): (Option<Shared>, Again),
     (loss, arrays): (&dyn DynLoss, &LossArrays),
     (x, structure): (&[Given<'_>], Option<&Arguments<usize>>),
     target: &Given<'_>,
 ) -> Result<(Made, Recorded), StepError> {
     let mut slots = cohort.scheme.slots();
     slots.extend(updates(cohort)?.slots.iter().cloned());
-    let (trace, runner) = begin(world, cohort, shared, &slots, Some(loss))?;
-    let mut runner = runner.in_step().after(past);
+    let (trace, runner) = begin(world, cohort, (shared, again), &slots, Some(loss))?;
+    let mut runner = runner.in_step();
     let x = trace::nest(x.iter().map(|x| x.record(&trace)).collect(), structure);
     let result = cohort.scheme.call(&trace, x, Some(&runner));
     if let (None, Tree::Leaf(y)) = (trace.error(), &result) {
@@ -356,14 +362,15 @@ impl WatchGradients for Watch<'_> {
 fn begin(
     world: &mut World,
     cohort: &mut Cohort,
-    shared: Option<Shared>,
+    (shared, again): (Option<Shared>, Again),
     slots: &[Slot],
     loss: Option<&dyn DynLoss>,
 ) -> Result<(Trace, Runner), StepError> {
     cohort.refresh_keys(world)?;
     let models = cohort.at.members.len();
     let (program, eager) = cohort.spare.take().map(|spare| *spare).unwrap_or_default();
-    let mut eager = eager.again(models, cohort.keys.get());
+    let keys = again.keys().unwrap_or_else(|| cohort.keys.get());
+    let mut eager = eager.again(models, keys);
     if loss.is_some() {
         let of_updates = updates(cohort)?;
         let group = &population(world, cohort.at.population)?.groups()[cohort.at.group];
@@ -393,7 +400,7 @@ fn begin(
     let trace = Trace::eager_in(program, eager);
     let runner = runner(world, cohort, shared)?;
     load(world, cohort, slots, &trace)?;
-    Ok((trace, runner))
+    Ok((trace, runner.after(again)))
 }
 
 fn runner(world: &World, cohort: &Cohort, shared: Option<Shared>) -> Result<Runner, StepError> {

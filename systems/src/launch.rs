@@ -201,6 +201,11 @@ impl<'a> Write<'a> {
         Write { base, len, stride, rows: None, array: PhantomData }
     }
 
+    /// Writes to no array: for outputs that are not there.
+    pub(crate) fn nothing() -> Self {
+        Write::new::<u8>(&mut [], 0)
+    }
+
     /// Writes to other rows than those of the members' indices.
     pub(crate) fn listed<T: Element>(
         elements: &'a mut [T],

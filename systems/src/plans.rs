@@ -13,7 +13,7 @@ use neurarch_kernels::program::tree::{Arguments, Tree};
 use neurarch_kernels::program::{Program, Role, Slot};
 use neurarch_kernels::shape::Type;
 
-use crate::hooks::{Event, Kinds};
+use crate::hooks::{Act, Event, Kinds};
 use crate::launch::Output;
 use crate::step::StepError;
 use crate::trace::{self, Inputs, Scheme, Shared};
@@ -23,9 +23,10 @@ use crate::trace::{self, Inputs, Scheme, Shared};
 pub(crate) enum Kind {
     /// Input `x`; outputs `y`, then what hooks see.
     Forward,
-    /// Input `x`; outputs `y`, then the saved values of the tape.
+    /// Input `x`; outputs `y`, what hooks see, then the saved values of the tape.
     Tape,
-    /// Inputs the gradient of `y`, then the saved values; stores gradients, outputs those of what is shared.
+    /// Inputs the gradient of `y`, then the saved values; stores gradients, outputs what hooks see, then gradients of
+    /// what is shared.
     Backward,
     /// Inputs `y`, the target, the loss's arrays; outputs the loss, then the gradient of `y` unless the
     /// loss is an array.
@@ -34,7 +35,7 @@ pub(crate) enum Kind {
     Step,
     /// Stores zeros to the gradients that there are.
     ZeroGradients,
-    /// Inputs `x`, the target, the loss's arrays; outputs the loss, then the gradients of what is shared or what
+    /// Inputs `x`, the target, the loss's arrays; outputs the loss, then the gradients of what is shared, then what
     /// hooks see; stores as [`Kind::Step`].
     TrainStep,
 }
@@ -107,8 +108,8 @@ pub(crate) struct Request<'a> {
     /// The type of the target.
     pub(crate) target: Option<TypeRef<'a>>,
     pub(crate) loss: Option<&'a dyn DynLoss>,
-    /// For [`Kind::Forward`] and [`Kind::TrainStep`], the kinds of hooks at each position, if what they see is to
-    /// be given too.
+    /// Where models are called or gone back through, the kinds of hooks at each position, if what they see is to be
+    /// given too.
     pub(crate) watched: &'a [Kinds],
 }
 
@@ -120,7 +121,7 @@ pub(crate) struct Planned {
     given: Vec<bool>,
     target: Option<Type>,
     pub(crate) watched: Vec<Kinds>,
-    /// What hooks will be told of. What they see are the last outputs.
+    /// What hooks will be told of.
     pub(crate) events: Vec<Event>,
     /// What autocast did to it.
     pub(crate) autocast: Option<Autocast>,
@@ -129,9 +130,11 @@ pub(crate) struct Planned {
     pub(crate) results: Option<Results>,
     /// The types of the outputs.
     pub(crate) outputs: Vec<Type>,
-    /// Where they go: the model's results, or else the first output, into array 0, the others side by side
-    /// into array 1.
+    /// Where they go: the model's results, or else the loss, into array 0; what hooks see, side by side, into
+    /// array 2; the others likewise into array 1.
     pub(crate) places: Vec<Output>,
+    /// Bytes of a row of array 2.
+    pub(crate) seen_bytes: usize,
     /// For [`Kind::Tape`] and [`Kind::Backward`], bytes of a row of the tape.
     pub(crate) tape_bytes: usize,
     /// For [`Kind::Backward`], where its saved values lie in such a row.
@@ -169,23 +172,19 @@ impl Planned {
         slots.filter(|(_, written)| **written).map(|(slot, _)| slot)
     }
 
-    /// Says whether models are others after it: it writes to them, or draws random numbers.
-    pub(crate) fn leaves_traces(&self) -> bool {
-        self.is_random || self.written.contains(&true)
-    }
-
     /// Gives the bytes of a row of array 0: the model's results, or the loss.
     pub(crate) fn row_bytes(&self) -> usize {
         match self.kind {
             Kind::Forward | Kind::Tape => self.results.as_ref().map_or(0, |of| of.row_bytes),
+            Kind::Backward => 0,
             _ => self.outputs.first().map_or(0, Type::size_bytes),
         }
     }
 
-    /// Lists what hooks see: each value's type, and where it lies in a row of array 1.
+    /// Lists what hooks see: each value's type, and where it lies in a row of array 2.
     pub(crate) fn seen(&self) -> impl Iterator<Item = (&Type, usize)> {
         let all = self.outputs.iter().zip(&self.places);
-        all.filter(|(_, at)| at.array == 1).map(|(ty, at)| (ty, at.offset))
+        all.filter(|(_, at)| at.array == 2).map(|(ty, at)| (ty, at.offset))
     }
 
     fn new(
@@ -193,18 +192,37 @@ impl Planned {
         request: &Request<'_>,
         kind: Kind,
         program: Program,
-        results: Option<Results>,
+        (results, act): (Option<Results>, Act),
         options: &PlanOptions,
     ) -> Result<Self, StepError> {
         let outputs: Vec<_> = program.outputs.iter().map(|&id| program.ty(id).clone()).collect();
-        let is_called = matches!(kind, Kind::Forward | Kind::Tape);
-        let own = results.as_ref().filter(|_| is_called).map(|results| results.offsets.clone());
-        let n_own = if kind == Kind::Backward { 0 } else { outputs.len().min(1) };
-        let own = own.unwrap_or_else(|| vec![0; n_own]);
-        let (offsets, tape_bytes) = side_by_side(outputs.get(own.len()..).unwrap_or(&[]));
-        let at = |(array, offset)| Output { array, offset, step_bytes: 0 };
-        let places = own.into_iter().map(|offset| (0, offset));
-        let places = places.chain(offsets.into_iter().map(|offset| (1, offset))).map(at).collect();
+        let Act { events, seen } = act;
+        let own = match (kind, &results) {
+            (Kind::Forward | Kind::Tape, Some(results)) => results.offsets.clone(),
+            (Kind::Backward, _) => Vec::new(),
+            _ => vec![0; outputs.len().min(1)],
+        };
+        // What hooks see is last, but before the tape.
+        let first_seen = match kind {
+            Kind::Tape | Kind::Backward => own.len(),
+            _ => outputs.len() - seen.len(),
+        };
+        let of_seen = first_seen..first_seen + seen.len();
+        let (seen, seen_bytes) = side_by_side(&outputs[of_seen.clone()]);
+        let others = [&outputs[own.len()..first_seen], &outputs[of_seen.end..]].concat();
+        let (others, tape_bytes) = side_by_side(&others);
+        let mut offsets = [own, others, seen].map(Vec::into_iter);
+        let n_own = offsets[0].len();
+        let at = |number: usize| {
+            let array = match number {
+                _ if number < n_own => 0,
+                _ if of_seen.contains(&number) => 2,
+                _ => 1,
+            };
+            let offset = offsets[array].next().unwrap_or_default();
+            Output { array, offset, step_bytes: 0 }
+        };
+        let places = (0..outputs.len()).map(at).collect();
         let is_random = program.nodes.iter().any(|node| node.op.is_random());
         check_stores(scheme, &program)?;
         let plan = Plan::new(program, options)?;
@@ -217,11 +235,12 @@ impl Planned {
             given: request.given.to_vec(),
             target: request.target.map(TypeRef::to_type),
             watched: request.watched.to_vec(),
-            events: Vec::new(),
+            events,
             autocast: scheme.autocast,
             results,
             places,
             outputs,
+            seen_bytes,
             tape_bytes,
             saved: Vec::new(),
             is_random,
@@ -357,40 +376,42 @@ fn plan(
     let called = Inputs { types: inputs, structure: request.structure };
     let target = || request.target.map(TypeRef::to_type).expect("a loss has targets");
     let loss = || request.loss.expect("a request for a loss names it");
-    let (mut shared, mut events) = (Vec::new(), Vec::new());
-    let (program, results) = match request.kind {
+    let nothing = Act::default();
+    let mut shared = Vec::new();
+    let (program, called) = match request.kind {
         Kind::Forward => {
-            let (program, results, told) = trace::forward(scheme, &called, request.watched)?;
-            events = told;
-            (program, results)
+            let (program, results, act) = trace::forward(scheme, &called, request.watched)?;
+            (program, (Some(results), act))
         }
         Kind::Loss => {
             let y = called.types.into_iter().next().expect("a loss has something to compare");
-            (trace::loss(loss(), scheme.autocast, y, target())?, None)
+            (trace::loss(loss(), scheme.autocast, y, target())?, (None, nothing))
         }
-        Kind::Step => (trace::step(scheme)?, None),
-        Kind::ZeroGradients => (trace::zero_gradients(scheme)?, None),
+        Kind::Step => (trace::step(scheme)?, (None, nothing)),
+        Kind::ZeroGradients => (trace::zero_gradients(scheme)?, (None, nothing)),
         Kind::TrainStep => {
             let watched = request.watched;
             let step = trace::train_step(scheme, loss(), &called, target(), watched)?;
-            (shared, events) = (step.shared, step.events);
-            (step.program, Some(step.results))
+            shared = step.shared;
+            (step.program, (Some(step.results), step.act))
         }
         Kind::Tape | Kind::Backward => {
-            let (split, results, shared) =
-                trace::forward_and_backward(scheme, &called, request.given)?;
-            let (saved, _) = side_by_side(&split.saved);
-            let own = results.clone();
-            let backward =
-                Planned::new(scheme, request, Kind::Backward, split.backward, own, options)?;
-            let backward = Arc::new(Planned { saved, shared, ..backward });
+            let both =
+                trace::forward_and_backward(scheme, &called, request.given, request.watched)?;
+            let (saved, _) = side_by_side(&both.split.saved);
+            let new = |kind, program, act| {
+                let results = Some(both.results.clone());
+                Planned::new(scheme, request, kind, program, (results, act), options)
+            };
+            let backward = new(Kind::Backward, both.split.backward, both.back)?;
+            let backward = Arc::new(Planned { saved, shared: both.shared, ..backward });
             if !request.given.is_empty() {
                 return Ok(vec![backward]);
             }
-            let tape = Planned::new(scheme, request, Kind::Tape, split.forward, results, options)?;
+            let tape = new(Kind::Tape, both.split.forward, both.forth)?;
             return Ok(vec![Arc::new(tape), backward]);
         }
     };
-    let planned = Planned::new(scheme, request, request.kind, program, results, options)?;
-    Ok(vec![Arc::new(Planned { shared, events, ..planned })])
+    let planned = Planned::new(scheme, request, request.kind, program, called, options)?;
+    Ok(vec![Arc::new(Planned { shared, ..planned })])
 }

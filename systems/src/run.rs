@@ -15,7 +15,7 @@ use crate::access;
 use crate::array::Called;
 use crate::cohort::{self, Cohort, Cohorts};
 use crate::eager::Recorded;
-use crate::hooks::Shared;
+use crate::hooks::{Passed, Shared};
 use crate::launch::{Buffers, Members, Read};
 use crate::mode;
 use crate::plans::Results;
@@ -36,14 +36,22 @@ pub(crate) struct Run {
     /// The places in [`Cohort::ready`] of the plans of this call, cohort after cohort; [`EAGER`] for those
     /// that run eagerly.
     pub(crate) chosen: Vec<usize>,
-    /// For each cohort that ran forward eagerly, its record.
-    pub(crate) recorded: Vec<Option<Recorded>>,
+    /// For each cohort whose forward pass was watched, what going back takes.
+    pub(crate) recorded: Vec<Option<Record>>,
     /// The hooks of all models, if there are any.
     pub(crate) shared: Option<Shared>,
     /// The models in the order in which gradients of shared parameters are summed.
     pub(crate) chunks: Chunks,
     /// Who updates shared parameters.
     pub(crate) shared_optimizers: SharedOptimizers,
+}
+
+/// What a watched forward pass leaves behind.
+pub(crate) enum Record {
+    /// It was made op by op.
+    Eager(Recorded),
+    /// It was made by a plan, and observed.
+    Observed(Passed),
 }
 
 /// The place of no plan: the cohort runs eagerly, or not at all.

@@ -14,13 +14,13 @@ use neurarch_kernels::autocast::Autocast;
 use neurarch_kernels::dtype::Dtype;
 use neurarch_kernels::passes::clean::drop_dead_code;
 use neurarch_kernels::passes::differentiate;
-use neurarch_kernels::passes::split::{Split, split_some};
+use neurarch_kernels::passes::split::{Cut, Split, split_at};
 use neurarch_kernels::program::trace::{Trace, TraceError, Var};
 use neurarch_kernels::program::tree::{Arguments, Tree};
 use neurarch_kernels::program::{Origin, Program, Role, Slot};
 use neurarch_kernels::shape::Type;
 
-use crate::hooks::{Event, Kinds, Script};
+use crate::hooks::{Act, Kinds, Script};
 use crate::plans::Results;
 
 /// The optimizer of a position: the nearest, at it or above.
@@ -284,14 +284,22 @@ pub(crate) fn forward(
     of: &Scheme,
     inputs: &Inputs<'_>,
     watched: &[Kinds],
-) -> Result<(Program, Option<Results>, Vec<Event>), TraceError> {
+) -> Result<(Program, Results, Act), TraceError> {
     let trace = Trace::new();
     let script = Script::new(watched, &[]);
     let (vars, results) = flatten(of.call(&trace, inputs.record(&trace), Some(&script)));
+    check_script(&trace, &script);
     let mut program = trace.finish(&vars)?;
-    let (events, seen) = script.end();
-    program.outputs.extend(seen);
-    Ok((program, Some(results), events))
+    let act = script.end_act();
+    program.outputs.extend(&act.seen);
+    Ok((program, results, act))
+}
+
+/// Makes it an error if what hooks would be told depends on the numbers that a pass meets.
+fn check_script(trace: &Trace, script: &Script<'_>) {
+    if script.depends_on_numbers() {
+        trace.fail("which modules are called depends on numbers");
+    }
 }
 
 /// The places, among what a population shares, of the parameters whose gradients a program gives as its last
@@ -303,27 +311,34 @@ pub(crate) type Shared = Vec<usize>;
 /// parameters have already, those of parameters that are shared are the backward pass's outputs.
 ///
 /// `given` says for each floating result whether it has a gradient to go back from; if it is empty, all have.
-/// Parameters that only the others depend on are left alone.
+/// Parameters that only the others depend on are left alone, and nobody watches.
 pub(crate) fn forward_and_backward(
     of: &Scheme,
     inputs: &Inputs<'_>,
     given: &[bool],
-) -> Result<(Split, Option<Results>, Shared), TraceError> {
+    watched: &[Kinds],
+) -> Result<BackAndForth, TraceError> {
     let trace = Trace::new();
-    let (vars, results) = flatten(of.call(&trace, inputs.record(&trace), None));
+    let trainable = of.trainable();
+    let mut script = Script::new(watched, &trainable);
+    let (vars, results) = flatten(of.call(&trace, inputs.record(&trace), Some(&script)));
+    check_script(&trace, &script);
+    let forth = script.end_act();
     let floats = vars.iter().filter(|var| var.dtype().is_float());
     let pairs: Vec<_> = floats.map(|y| (y.clone(), trace.input(y.ty().clone()))).collect();
-    for (slot, sum) in record_gradients(of, &trace, &pairs) {
+    for (slot, sum) in record_gradients(of, &trace, &pairs, &mut script) {
         trace.store(&slot, &sum);
     }
+    let back = script.end_act();
     // The tape is written before anybody knows which gradients will be given, so it is that of all.
     let mut some = Vec::new();
     if given.contains(&false) {
         let pairs = pairs.into_iter().zip(given).filter(|(_, given)| **given);
         let pairs: Vec<_> = pairs.map(|(pair, _)| pair).collect();
-        some = record_gradients(of, &trace, &pairs);
+        some = record_gradients(of, &trace, &pairs, &mut Script::new(&[], &trainable));
     }
     let mut program = trace.finish(&vars)?;
+    program.outputs.extend(forth.seen.iter().chain(&back.seen));
     if given.contains(&false) && some.is_empty() {
         let is_gradient = |slot: usize| program.slots[slot].role == Role::Gradient;
         let kept = program.stores.iter().copied().filter(|&(slot, _)| !is_gradient(slot));
@@ -335,17 +350,37 @@ pub(crate) fn forward_and_backward(
             program.stores.push((slot, sum));
         }
     }
-    let mut split = split_some(program, inputs.types.len(), some.len());
-    let places = give_stores(&mut split.backward, &of.shared_trainable());
-    Ok((split, Some(results), places))
+    let n_backward_outputs = back.seen.len();
+    let cut = Cut { n_forward_inputs: inputs.types.len(), n_backward_outputs, n_some: some.len() };
+    let mut split = split_at(program, cut);
+    let shared = give_stores(&mut split.backward, &of.shared_trainable());
+    Ok(BackAndForth { split, results, shared, forth, back })
+}
+
+/// A forward pass and the way back from it, as programs.
+pub(crate) struct BackAndForth {
+    pub(crate) split: Split,
+    /// What the model gives.
+    pub(crate) results: Results,
+    /// The places of the shared parameters whose gradients are the backward program's last outputs.
+    pub(crate) shared: Shared,
+    /// What hooks will be told of in the forward pass: what they see are outputs behind the results.
+    pub(crate) forth: Act,
+    /// What they will be told of on the way back: what they see are the first outputs.
+    pub(crate) back: Act,
 }
 
 /// Records the gradients of parameters from those of results: pairs of a slot and what it becomes. They are
 /// added to what parameters have; those of parameters that are shared are not.
-fn record_gradients(of: &Scheme, trace: &Trace, pairs: &[(Var, Var)]) -> Vec<(Var, Var)> {
+fn record_gradients(
+    of: &Scheme,
+    trace: &Trace,
+    pairs: &[(Var, Var)],
+    script: &mut Script<'_>,
+) -> Vec<(Var, Var)> {
     let (trainable, shared) = (of.trainable(), of.shared_trainable());
     let wrt = of_parameters(trace, &trainable, &shared);
-    let mut gradients = differentiate::backward(trace, pairs, &wrt);
+    let mut gradients = script.backward(trace, pairs, &wrt);
     let of_shared = gradients.split_off(trainable.len());
     let mut sums = Vec::new();
     for (parameter, gradient) in trainable.iter().zip(gradients) {
@@ -355,6 +390,7 @@ fn record_gradients(of: &Scheme, trace: &Trace, pairs: &[(Var, Var)]) -> Vec<(Va
             true => &slot + &gradient,
             false => gradient,
         };
+        script.accumulated(&parameter.slot, &sum);
         sums.push((slot, sum));
     }
     for ((_, parameter), gradient) in shared.iter().zip(of_shared) {
@@ -437,8 +473,8 @@ pub(crate) struct TrainStep {
     pub(crate) results: Results,
     /// The places of the shared parameters whose gradients are outputs.
     pub(crate) shared: Shared,
-    /// What hooks will be told of.
-    pub(crate) events: Vec<Event>,
+    /// What hooks will be told of: what they see are the last outputs.
+    pub(crate) act: Act,
 }
 
 /// Records forward pass, loss, backward pass and updates in one: inputs are what the model is called with, the
@@ -465,11 +501,7 @@ pub(crate) fn train_step(
     }
     let wrt = of_parameters(&trace, &trainable, &shared);
     let one = trace.constant(1.0, loss.dtype(), []);
-    let pairs = [(loss.clone(), one)];
-    let mut gradients = match watched.is_empty() {
-        true => differentiate::backward(&trace, &pairs, &wrt),
-        false => differentiate::backward_watched(&trace, &pairs, &wrt, &mut script),
-    };
+    let mut gradients = script.backward(&trace, &[(loss.clone(), one)], &wrt);
     let of_shared = gradients.split_off(trainable.len());
     of.updates(&trace, trainable.iter().map(|p| &p.slot).zip(gradients));
     let (mut outputs, mut places) = (vec![loss], Vec::new());
@@ -479,9 +511,9 @@ pub(crate) fn train_step(
         places.push(*place);
     }
     let mut program = trace.finish(&outputs)?;
-    let (events, seen) = script.end();
-    program.outputs.extend(seen);
-    Ok(TrainStep { program, results, shared: places, events })
+    let act = script.end_act();
+    program.outputs.extend(&act.seen);
+    Ok(TrainStep { program, results, shared: places, act })
 }
 
 /// What torch says when `backward` is asked of a loss that is not one number.

@@ -46,19 +46,32 @@ impl Undo {
     ///
     /// # Errors
     ///
+    /// As [`exchange`](Undo::exchange).
+    pub(crate) fn restore(mut self, world: &mut World, at: &mut Located) -> Result<(), BindError> {
+        self.exchange(world, at)
+    }
+
+    /// Puts everything back, for the same members, and keeps what was there instead.
+    ///
+    /// # Errors
+    ///
     /// If a slot has no column any more. Nothing is put back then.
-    pub(crate) fn restore(self, world: &mut World, at: &mut Located) -> Result<(), BindError> {
+    pub(crate) fn exchange(
+        &mut self,
+        world: &mut World,
+        at: &mut Located,
+    ) -> Result<(), BindError> {
         let Located { population, group, members, binder, .. } = at;
         let Undo { planned, rows } = self;
         let slots = &planned.plan.program.slots;
         let mut bound =
             binder.bind(world, *population, *group, members, slots, &planned.written)?;
-        let mut rows = rows.as_slice();
+        let mut rows = rows.as_mut_slice();
         for (number, slot) in planned.written_slots() {
             for member in 0..members.len() {
                 let row;
-                (row, rows) = rows.split_at(slot.ty.size_bytes());
-                bound.row_mut(number, member, row.len()).copy_from_slice(row);
+                (row, rows) = rows.split_at_mut(slot.ty.size_bytes());
+                bound.row_mut(number, member, row.len()).swap_with_slice(row);
             }
         }
         Ok(())

@@ -10,26 +10,37 @@ use crate::shape::Type;
 pub struct Split {
     /// Takes the first inputs of the whole; gives its outputs, then the saved values.
     pub forward: Program,
-    /// Takes the other inputs of the whole, then the saved values; stores gradients.
+    /// Takes the other inputs of the whole, then the saved values; stores gradients, gives the whole's last outputs
+    /// where those are its.
     pub backward: Program,
     /// Types of the saved values: a row of the tape.
     pub saved: Vec<Type>,
 }
 
 /// Splits `program`, all of whose stores to gradients are the way back from all of its outputs. See
-/// [`split_some`].
+/// [`split_at`].
 pub fn split(program: Program, n_forward_inputs: usize) -> Split {
-    split_some(program, n_forward_inputs, 0)
+    split_at(program, Cut { n_forward_inputs, ..Cut::default() })
+}
+
+/// Where [`split_at`] cuts.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Cut {
+    /// The first inputs are the forward part's, the others, gradients of outputs, the backward part's.
+    pub n_forward_inputs: usize,
+    /// The last outputs are the backward part's.
+    pub n_backward_outputs: usize,
+    /// The last stores, if any, are those of another way back, from some of the outputs. They are the backward part's
+    /// then, and the tape is still that of the way back from all.
+    pub n_some: usize,
 }
 
 /// Splits `program`: whatever its outputs and its stores to anything but gradients need is the forward
-/// part, the stores to gradients are the backward part's. The first `n_forward_inputs` inputs are the
-/// forward part's, the others (gradients of outputs) the backward part's.
-///
-/// The last `n_some` stores, if any, are those of another way back, from some of the outputs. They are the
-/// backward part's then, and the tape is still that of the way back from all.
-pub fn split_some(program: Program, n_forward_inputs: usize, n_some: usize) -> Split {
-    let program = drop_dead_code(program);
+/// part, the stores to gradients are the backward part's.
+pub fn split_at(program: Program, cut: Cut) -> Split {
+    let Cut { n_forward_inputs, n_backward_outputs, n_some } = cut;
+    let mut program = drop_dead_code(program);
+    let backward_outputs = program.outputs.split_off(program.outputs.len() - n_backward_outputs);
     let is_gradient = |slot: usize| program.slots[slot].role == Role::Gradient;
     let (mut backward_stores, forward_stores): (Vec<_>, Vec<_>) =
         program.stores.iter().copied().partition(|&(slot, _)| is_gradient(slot));
@@ -38,9 +49,12 @@ pub fn split_some(program: Program, n_forward_inputs: usize, n_some: usize) -> S
     let forward_values = forward_stores.iter().map(|&(_, id)| id);
     let forward_nodes =
         needed(&program, program.outputs.iter().copied().chain(forward_values), &[]);
-    let saved = saved(&program, &backward_stores, &forward_nodes, n_forward_inputs);
+    let given = |stores: &[(SlotId, ValueId)]| -> Vec<ValueId> {
+        stores.iter().map(|&(_, id)| id).chain(backward_outputs.iter().copied()).collect()
+    };
+    let saved = saved(&program, &given(&backward_stores), &forward_nodes, n_forward_inputs);
     if n_some > 0 {
-        let reads = self::saved(&program, &some, &forward_nodes, n_forward_inputs);
+        let reads = self::saved(&program, &given(&some), &forward_nodes, n_forward_inputs);
         match reads.iter().all(|id| saved.binary_search(id).is_ok()) {
             true => backward_stores = some,
             // What the other way needs was not kept: go the way from all, in which the other outputs count as
@@ -48,8 +62,7 @@ pub fn split_some(program: Program, n_forward_inputs: usize, n_some: usize) -> S
             false => backward_stores.retain(|(slot, _)| some.iter().any(|(kept, _)| kept == slot)),
         }
     }
-    let backward_nodes =
-        needed(&program, backward_stores.iter().map(|&(_, id)| id), &forward_nodes);
+    let backward_nodes = needed(&program, given(&backward_stores).into_iter(), &forward_nodes);
     let saved_types: Vec<_> = saved.iter().map(|&id| program.ty(id).clone()).collect();
 
     let mut forward = program.clone();
@@ -59,7 +72,7 @@ pub fn split_some(program: Program, n_forward_inputs: usize, n_some: usize) -> S
     forward.inputs.truncate(n_forward_inputs);
 
     let mut backward = program.clone();
-    backward.outputs.clear();
+    backward.outputs = backward_outputs;
     backward.stores = backward_stores;
     backward.inputs.drain(..n_forward_inputs.min(backward.inputs.len()));
     let first_saved = backward.inputs.len();
@@ -99,19 +112,18 @@ fn needed(program: &Program, values: impl Iterator<Item = ValueId>, without: &[b
     nodes
 }
 
-/// Lists what a way back reads of the forward part: for its nodes, and to store it as it is.
+/// Lists what a way back to `given` reads of the forward part: for its nodes, and to give it as it is.
 fn saved(
     program: &Program,
-    stores: &[(SlotId, ValueId)],
+    given: &[ValueId],
     forward_nodes: &[bool],
     n_forward_inputs: usize,
 ) -> Vec<ValueId> {
-    let stored = || stores.iter().map(|&(_, id)| id);
-    let backward_nodes = needed(program, stored(), forward_nodes);
+    let backward_nodes = needed(program, given.iter().copied(), forward_nodes);
     let readers = program.nodes.iter().zip(&backward_nodes).filter(|(_, is_back)| **is_back);
     let mut saved: Vec<ValueId> = readers
         .flat_map(|(node, _)| node.inputs.iter().copied())
-        .chain(stored())
+        .chain(given.iter().copied())
         .filter(|&id| match program.values[id].origin {
             Origin::Node { node, .. } => forward_nodes[node],
             Origin::Input(input) => input < n_forward_inputs,

@@ -1,6 +1,7 @@
 //! What hooks are told and what they answer; and what they answered in a pass that is made again.
 
 use neurarch_components::hook::{Gradients, HookKind};
+use neurarch_kernels::cpu::tile::Key;
 use neurarch_kernels::program::trace::{Trace, Var};
 use neurarch_kernels::program::tree::{Arguments, Tree};
 
@@ -83,19 +84,46 @@ impl Answer {
     }
 }
 
-/// What the hooks of a pass did that was computed before they were called, up to the first answer that changes
-/// something. The pass is made again then, op by op: there they are not called once more.
+/// What the hooks of a pass did that was computed before they were called.
 #[derive(Default)]
 pub(crate) struct Past {
+    /// The random states, if they are others by now.
+    pub(crate) keys: Option<Vec<Key>>,
     /// The hooks that there were, in the order in which they were looked up: some are gone by now, perhaps.
     lists: Vec<(usize, HookKind, List)>,
     /// How many calls changed nothing.
     calls: usize,
+}
+
+/// What hooks did in a pass that is made again, op by op, up to the first answer that changes something: they are not
+/// called once more. Nothing, if it is made for the first time.
+#[derive(Default)]
+pub(crate) struct Again {
+    past: Past,
     /// What the next call was told, and its answer.
     answer: Option<(Vec<Var>, Answer)>,
 }
 
-impl Past {
+impl From<Past> for Again {
+    fn from(past: Past) -> Self {
+        Again { past, answer: None }
+    }
+}
+
+impl Again {
+    /// Gives what hooks did, if no answer changes anything.
+    pub(super) fn into_past(self) -> Result<Past, Again> {
+        match self.answer {
+            None => Ok(self.past),
+            Some(_) => Err(self),
+        }
+    }
+
+    /// Gives the random states, if they are others by now.
+    pub(crate) fn keys(&self) -> Option<&[Key]> {
+        self.past.keys.as_deref()
+    }
+
     /// Says whether an answer changes something.
     pub(super) fn has_answer(&self) -> bool {
         self.answer.is_some()
@@ -104,7 +132,7 @@ impl Past {
     /// Keeps which hooks there are.
     pub(super) fn push_list(&mut self, position: usize, kind: HookKind, list: &List) {
         if !list.is_empty() {
-            self.lists.push((position, kind, list.clone()));
+            self.past.lists.push((position, kind, list.clone()));
         }
     }
 
@@ -112,7 +140,7 @@ impl Past {
     pub(super) fn keep(&mut self, told: &Told<'_>, answer: Answer) -> Answer {
         match answer.changes(told) {
             true => self.answer = Some((told.vars(), answer)),
-            false => self.calls += 1,
+            false => self.past.calls += 1,
         }
         Answer::Nothing
     }
@@ -120,16 +148,14 @@ impl Past {
     /// Takes which hooks there were when they were looked up there, the next time.
     pub(super) fn take_list(&mut self, position: usize, kind: HookKind) -> Option<List> {
         let is_next = |(at, of, _): &(usize, HookKind, List)| (*at, *of) == (position, kind);
-        self.answer.as_ref()?;
-        let place = self.lists.iter().position(is_next)?;
-        Some(self.lists.remove(place).2)
+        let place = self.past.lists.iter().position(is_next)?;
+        Some(self.past.lists.remove(place).2)
     }
 
     /// Takes the answer to the next call, if it was made before, as it is on `trace`.
     pub(super) fn answer(&mut self, trace: &Trace, told: &Told<'_>) -> Option<Answer> {
-        self.answer.as_ref()?;
-        if self.calls > 0 {
-            self.calls -= 1;
+        if self.past.calls > 0 {
+            self.past.calls -= 1;
             return Some(Answer::Nothing);
         }
         let (there, answer) = self.answer.take()?;

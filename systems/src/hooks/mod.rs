@@ -18,12 +18,14 @@ use crate::sign::{SignError, root_of};
 
 mod answer;
 pub(crate) mod observe;
+mod passed;
 mod runner;
 mod script;
 
-pub(crate) use answer::Past;
+pub(crate) use answer::{Again, Past};
+pub(crate) use passed::Passed;
 pub(crate) use runner::{CallHooks, Runner, panic_message};
-pub(crate) use script::{Event, Kinds, Script};
+pub(crate) use script::{Act, Event, Kinds, Script};
 
 /// Whose calls a hook is told of.
 #[derive(Clone, Debug, PartialEq, Eq)]

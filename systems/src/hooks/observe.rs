@@ -4,14 +4,16 @@ use std::sync::Arc;
 
 use bevy_ecs::prelude::*;
 use neurarch_kernels::cpu::memory::{AlignedBytes, padded};
+use neurarch_kernels::cpu::tile::Key;
 use neurarch_kernels::passes::differentiate::{Crossing, WatchGradients};
+use neurarch_kernels::program::Node;
 use neurarch_kernels::program::trace::{Trace, Var};
 
-use super::{Event, Past, Runner, Shared, watched};
-use crate::bind::Bound;
+use super::{Again, CallHooks, Event, Kinds, Past, Runner, Shared, watched};
+use crate::bind::{BindError, Bound};
 use crate::cohort::{Cohort, population};
 use crate::eager::Made;
-use crate::launch::{Buffers, Job, Listed, Read, Write, launch_seen};
+use crate::launch::{Buffers, Job, Listed, Located, Read, Write, launch_seen};
 use crate::plans::{Planned, Request};
 use crate::run::EAGER;
 use crate::step::StepError;
@@ -19,10 +21,39 @@ use crate::undo::Undo;
 
 /// What came of an observed pass.
 pub(crate) enum Observed {
-    /// Hooks only looked: it is done.
-    Made(Made),
+    /// Hooks only looked.
+    Made(Made, Done),
     /// A hook changes something: all is as it was before, and the pass has to be made again.
-    Undone(Past),
+    Undone(Again),
+}
+
+/// An observed pass that is made.
+pub(crate) struct Done {
+    undo: Option<Undo>,
+    pub(super) past: Past,
+    pub(super) calls: CallHooks,
+}
+
+impl Done {
+    /// Counts what was drawn.
+    pub(crate) fn keep(&self, world: &mut World, cohort: &mut Cohort) {
+        if self.past.keys.is_some() {
+            cohort.advance_keys(world, 1);
+        }
+    }
+
+    /// Makes everything as it was before, and keeps what was there instead.
+    ///
+    /// # Errors
+    ///
+    /// If a slot has no column any more.
+    pub(crate) fn exchange(
+        &mut self,
+        world: &mut World,
+        at: &mut Located,
+    ) -> Result<(), BindError> {
+        self.undo.as_mut().map_or(Ok(()), |undo| undo.exchange(world, at))
+    }
 }
 
 /// Memory of an observed pass, for the next one.
@@ -41,12 +72,31 @@ pub(crate) fn prepare(
     shared: Option<&Shared>,
     request: Request<'_>,
 ) -> Result<usize, StepError> {
-    let group = &population(world, cohort.at.population)?.groups()[cohort.at.group];
-    let watched = watched(world, &cohort.scheme.blueprint, shared, group, cohort.hooked());
+    let watched = watched_now(world, cohort, shared)?;
     if cohort.changes.as_ref() == Some(&watched) {
         return Ok(EAGER);
     }
     cohort.changes = None;
+    prepare_for(world, cohort, watched, request)
+}
+
+/// Lists the kinds of hooks that a cohort has at each position.
+pub(super) fn watched_now(
+    world: &World,
+    cohort: &Cohort,
+    shared: Option<&Shared>,
+) -> Result<Vec<Kinds>, StepError> {
+    let group = &population(world, cohort.at.population)?.groups()[cohort.at.group];
+    Ok(watched(world, &cohort.scheme.blueprint, shared, group, cohort.hooked()))
+}
+
+/// Finds the plan for these hooks.
+pub(super) fn prepare_for(
+    world: &mut World,
+    cohort: &mut Cohort,
+    watched: Vec<Kinds>,
+    request: Request<'_>,
+) -> Result<usize, StepError> {
     let request = Request { watched: &watched, ..request };
     match cohort.prepare(world, cohort.at.population, &request) {
         // What goes wrong while a program is recorded, a hook may mend, or be told of.
@@ -58,7 +108,18 @@ pub(crate) fn prepare(
     }
 }
 
-/// Runs the members of a cohort by the plan at that place, and tells their hooks what was computed.
+/// What an observed pass is made of.
+pub(crate) struct Look<'a> {
+    /// The place of its plan in [`Cohort::ready`].
+    pub(crate) chosen: usize,
+    pub(crate) inputs: &'a [Read<'a>],
+    /// Where its tape goes, if it has one.
+    pub(crate) tape: Write<'a>,
+    /// The hooks that gradients will meet, if it is a way back.
+    pub(crate) calls: CallHooks,
+}
+
+/// Makes a pass of the members of a cohort by a plan, and tells their hooks what was computed.
 ///
 /// # Errors
 ///
@@ -67,69 +128,79 @@ pub(crate) fn run(
     world: &mut World,
     cohort: &mut Cohort,
     shared: Option<Shared>,
-    (chosen, inputs): (usize, &[Read<'_>]),
+    look: Look<'_>,
     buffers: &mut Buffers,
 ) -> Result<Observed, StepError> {
-    let planned = cohort.ready[chosen].planned.clone();
+    let planned = cohort.ready[look.chosen].planned.clone();
     // Hooks may draw where the models do not.
     cohort.refresh_keys(world)?;
     let mut memory = std::mem::take(&mut cohort.observed);
-    let undo = compute(world, cohort, (chosen, &planned), inputs, (&mut memory, buffers))?;
+    let Look { chosen, inputs, tape, calls } = look;
+    let job = (cohort.ready[chosen].scalars.as_slice(), inputs);
+    let undo = compute(
+        world,
+        &mut cohort.at,
+        (&planned, cohort.keys.get()),
+        job,
+        tape,
+        (&mut memory, buffers),
+    )?;
     let (program, eager) = cohort.spare.take().map(|spare| *spare).unwrap_or_default();
     let eager = eager.again(cohort.at.members.len(), cohort.keys.get());
     let trace = Trace::eager_in(program, eager);
-    let told = tell(world, cohort, shared, &planned, &memory.seen, &trace);
-    let failure = match told {
-        Ok(None) => {
+    let told = tell(world, cohort, (shared, calls), &planned, &memory.seen, &trace);
+    let undone = match told.map(|(again, calls)| (again.into_past(), calls)) {
+        Ok((Ok(mut past), calls)) => {
             let recorded = trace.pause()?;
             let made = read(cohort, &planned, &memory.own);
-            if planned.is_random || recorded.0.nodes.iter().any(|node| node.op.is_random()) {
-                cohort.advance_keys(world, 1);
-            }
+            let is_random = |node: &Node| node.op.is_random();
+            let draws = planned.is_random || recorded.0.nodes.iter().any(is_random);
+            past.keys = draws.then(|| cohort.keys.get().to_vec());
             cohort.spare = Some(Box::new(recorded));
             cohort.observed = memory;
-            return Ok(Observed::Made(made));
+            return Ok(Observed::Made(made, Done { undo, past, calls }));
         }
-        Ok(Some(past)) => {
+        Ok((Err(again), _)) => {
             cohort.changes = Some(planned.watched.clone());
-            Ok(Observed::Undone(past))
+            Ok(Observed::Undone(again))
         }
         Err(failure) => Err(failure),
     };
     undo.map_or(Ok(()), |undo| undo.restore(world, &mut cohort.at))?;
-    failure
+    undone
 }
 
 /// Runs the plan; gives how to undo that.
 fn compute(
     world: &mut World,
-    cohort: &mut Cohort,
-    (chosen, planned): (usize, &Arc<Planned>),
-    inputs: &[Read<'_>],
+    at: &mut Located,
+    (planned, keys): (&Arc<Planned>, &[Key]),
+    (scalars, inputs): (&[f64], &[Read<'_>]),
+    tape: Write<'_>,
     (memory, buffers): (&mut Memory, &mut Buffers),
 ) -> Result<Option<Undo>, StepError> {
-    let models = cohort.at.members.len();
-    let (own, seen) = (padded(planned.row_bytes()), planned.tape_bytes);
+    let models = at.members.len();
+    let (own, seen) = (padded(planned.row_bytes()), planned.seen_bytes);
     memory.own.reserve(own * models);
     memory.seen.reserve(seen * models);
     let rows = Listed::new(0..models as u32);
     let mut arrays = [
         Write::listed(memory.own.bytes_mut(), own, &rows),
+        tape,
         Write::listed(memory.seen.bytes_mut(), seen, &rows),
     ];
-    let ready = &cohort.ready[chosen];
     let job = Job {
         plan: &planned.plan,
         steps: 1,
         inputs,
         outputs: &planned.places,
-        scalars: &ready.scalars,
+        scalars,
         written: &planned.written,
-        keys: if planned.is_random { cohort.keys.get() } else { &[] },
+        keys: if planned.is_random { keys } else { &[] },
     };
     let (job, mut undo) = (std::iter::once(job), None);
     let keep = &mut |bound: &Bound<'_>| undo = Some(Undo::copy(bound, planned));
-    launch_seen(world, &mut cohort.at, job, &mut arrays, buffers, keep)?;
+    launch_seen(world, at, job, &mut arrays, buffers, keep)?;
     Ok(undo)
 }
 
@@ -141,16 +212,17 @@ fn read(cohort: &Cohort, planned: &Planned, own: &AlignedBytes) -> Made {
     Made { results: planned.results.clone().unwrap_or_default(), bytes }
 }
 
-/// Tells the hooks what happened, in order; gives what they did if an answer changes something.
+/// Tells the hooks what happened, in order, up to the first answer that changes something; gives what they did, and
+/// the hooks that gradients will meet.
 fn tell(
     world: &World,
     cohort: &Cohort,
-    shared: Option<Shared>,
+    (shared, calls): (Option<Shared>, CallHooks),
     planned: &Planned,
     seen: &AlignedBytes,
     trace: &Trace,
-) -> Result<Option<Past>, StepError> {
-    let (models, stride) = (cohort.at.members.len(), planned.tape_bytes);
+) -> Result<(Again, CallHooks), StepError> {
+    let (models, stride) = (cohort.at.members.len(), planned.seen_bytes);
     let vars = planned.seen().map(|(ty, offset)| {
         let row = |model| &seen.bytes()[model * stride + offset..][..ty.size_bytes()];
         trace.input_of_rows(ty.clone(), (0..models).map(row))
@@ -160,6 +232,7 @@ fn tell(
     let blueprint = &cohort.scheme.blueprint;
     let runner = Runner::new(world, blueprint, shared, group, cohort.hooked(), models);
     let mut runner = runner.observing();
+    runner.set_calls(calls);
     runner.go_back(trace);
     for event in &planned.events {
         tell_of(event, cohort, &vars, trace, &mut runner);
@@ -169,11 +242,11 @@ fn tell(
         if let Some(error) = trace.error() {
             return Err(error.into());
         }
-        if let Some(past) = runner.take_past() {
-            return Ok(Some(past));
+        if runner.has_answer() {
+            break;
         }
     }
-    Ok(None)
+    Ok(runner.end())
 }
 
 /// Tells the hooks of one event.
@@ -203,6 +276,9 @@ fn tell_of(event: &Event, cohort: &Cohort, vars: &[Var], trace: &Trace, runner: 
         }
         Event::Gradient { position, name, gradient } => {
             runner.gradient(trace, *position, name, &mut vars[*gradient].clone());
+        }
+        Event::Accumulated { position, name, grad } => {
+            runner.accumulated(trace, *position, name, &vars[*grad]);
         }
     }
 }

@@ -16,7 +16,7 @@ use neurarch_kernels::program::trace::{Trace, Var};
 use neurarch_kernels::program::tree::{Arguments, Tree};
 
 use super::Shared;
-use super::answer::{Answer, Past, Told};
+use super::answer::{Again, Answer, Told};
 use crate::step::StepError;
 
 /// The hooks that gradients will meet at the module calls of a pass, by the scope of the call: those that
@@ -47,7 +47,7 @@ pub(crate) struct Runner {
     /// Whether the pass is computed already, so that no answer can change it.
     is_observed: bool,
     /// What hooks did so far in an observed pass; what they did in one that is made again.
-    past: RefCell<Past>,
+    again: RefCell<Again>,
 }
 
 /// Hooks, each with the module that it is of alone.
@@ -78,7 +78,7 @@ impl Runner {
             trace: None,
             is_step: false,
             is_observed: false,
-            past: RefCell::default(),
+            again: RefCell::default(),
         }
     }
 
@@ -90,15 +90,19 @@ impl Runner {
     }
 
     /// Says that hooks were called already in an observed pass: those calls are not made again.
-    pub(crate) fn after(mut self, past: Past) -> Self {
-        self.past = RefCell::new(past);
+    pub(crate) fn after(mut self, again: Again) -> Self {
+        self.again = RefCell::new(again);
         self
     }
 
-    /// Gives what hooks did in an observed pass, if an answer changes something.
-    pub(crate) fn take_past(&self) -> Option<Past> {
-        let has_answer = self.past.borrow().has_answer();
-        has_answer.then(|| self.past.take())
+    /// Says whether a hook changed something in an observed pass.
+    pub(super) fn has_answer(&self) -> bool {
+        self.again.borrow().has_answer()
+    }
+
+    /// Gives what hooks did in an observed pass, and whom gradients will meet.
+    pub(super) fn end(self) -> (Again, CallHooks) {
+        (self.again.into_inner(), self.calls.into_inner())
     }
 
     /// Says that the pass is a training step.
@@ -131,10 +135,10 @@ impl Runner {
     fn hooks(&self, position: usize, kind: HookKind) -> List {
         if self.is_observed {
             let list = self.hooks_now(position, kind);
-            self.past.borrow_mut().push_list(position, kind, &list);
+            self.again.borrow_mut().push_list(position, kind, &list);
             return list;
         }
-        let known = self.past.borrow_mut().take_list(position, kind);
+        let known = self.again.borrow_mut().take_list(position, kind);
         known.unwrap_or_else(|| self.hooks_now(position, kind))
     }
 
@@ -159,11 +163,11 @@ impl Runner {
         (hook, entity): &(Hook, Option<Entity>),
         told: &Told<'_>,
     ) -> Result<Answer, ()> {
-        if self.is_observed && self.past.borrow().has_answer() {
+        if self.is_observed && self.again.borrow().has_answer() {
             return Err(());
         }
         if !self.is_observed
-            && let Some(answer) = self.past.borrow_mut().answer(trace, told)
+            && let Some(answer) = self.again.borrow_mut().answer(trace, told)
         {
             return Ok(answer);
         }
@@ -177,7 +181,7 @@ impl Runner {
         let result = trace.closed(|| catch_unwind(run));
         let result = result.unwrap_or_else(|panic| Err(panic_message(&*panic).into()));
         let keep = |answer| match self.is_observed {
-            true => self.past.borrow_mut().keep(told, answer),
+            true => self.again.borrow_mut().keep(told, answer),
             false => answer,
         };
         result.map(keep).map_err(|error| {

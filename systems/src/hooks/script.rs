@@ -1,14 +1,16 @@
 //! [`Script`]: what the hooks of a pass will be told, written down while its program is recorded.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
 use neurarch_components::call::{Call, Watcher};
 use neurarch_components::hook::HookKind;
-use neurarch_kernels::passes::differentiate::{Crossing, WatchGradients};
-use neurarch_kernels::program::ValueId;
-use neurarch_kernels::program::trace::Var;
+use neurarch_kernels::passes::differentiate::{
+    Crossing, WatchGradients, backward, backward_watched,
+};
+use neurarch_kernels::program::trace::{Trace, Var};
 use neurarch_kernels::program::tree::{Arguments, Tree};
+use neurarch_kernels::program::{Slot, ValueId};
 
 use crate::trace::Parameter;
 
@@ -23,6 +25,11 @@ impl Kinds {
 
     fn contains(self, kind: HookKind) -> bool {
         self.0 & 1 << kind as u8 != 0
+    }
+
+    /// Says whether `other` has one of these kinds that this has not.
+    pub(super) fn lacks(self, other: Kinds, kinds: &[HookKind]) -> bool {
+        kinds.iter().any(|&kind| other.contains(kind) && !self.contains(kind))
     }
 
     fn any(self, kinds: &[HookKind]) -> bool {
@@ -43,6 +50,17 @@ pub(crate) enum Event {
     Enter { scope: usize, needs: Vec<bool>, gradients: Vec<Option<usize>> },
     /// The gradient of a parameter is known.
     Gradient { position: usize, name: String, gradient: usize },
+    /// It was added to what the parameter has.
+    Accumulated { position: usize, name: String, grad: usize },
+}
+
+/// What hooks are told of in one program.
+#[derive(Debug, Default)]
+pub(crate) struct Act {
+    /// In order.
+    pub(crate) events: Vec<Event>,
+    /// The values that they see.
+    pub(crate) seen: Vec<ValueId>,
 }
 
 /// Writes down what the hooks of a pass will be told, for the modules that have any.
@@ -54,19 +72,48 @@ pub(crate) struct Script<'a> {
     seen: RefCell<Vec<ValueId>>,
     /// The kinds of hooks that gradients will meet, by the scope of the call.
     calls: RefCell<HashMap<usize, Kinds>>,
+    /// Whether a module asked whether it may look at numbers to leave something out.
+    depends_on_numbers: Cell<bool>,
 }
 
 impl<'a> Script<'a> {
     /// Starts one for modules with these hooks, and these parameters in the order in which their gradients are asked
     /// for.
     pub(crate) fn new(watched: &'a [Kinds], trainable: &'a [Parameter]) -> Self {
-        let (events, seen, calls) = Default::default();
-        Script { watched, trainable, events, seen, calls }
+        let (events, seen, calls, depends_on_numbers) = Default::default();
+        Script { watched, trainable, events, seen, calls, depends_on_numbers }
     }
 
-    /// Gives what happens, and the values that are seen.
-    pub(crate) fn end(self) -> (Vec<Event>, Vec<ValueId>) {
-        (self.events.into_inner(), self.seen.into_inner())
+    /// Gives what happened since the last act.
+    pub(crate) fn end_act(&self) -> Act {
+        Act { events: self.events.take(), seen: self.seen.take() }
+    }
+
+    /// Says whether what hooks would be told depends on the numbers that a pass meets.
+    pub(crate) fn depends_on_numbers(&self) -> bool {
+        !self.watched.is_empty() && self.depends_on_numbers.get()
+    }
+
+    /// Records the way back from values, and writes down what hooks of gradients will be told.
+    pub(crate) fn backward(
+        &mut self,
+        trace: &Trace,
+        of: &[(Var, Var)],
+        wrt: &[Var],
+    ) -> Vec<Option<Var>> {
+        match self.watched.is_empty() {
+            true => backward(trace, of, wrt),
+            false => backward_watched(trace, of, wrt, self),
+        }
+    }
+
+    /// Writes down what the gradient of a parameter has become.
+    pub(crate) fn accumulated(&self, parameter: &Slot, grad: &Var) {
+        let position = parameter.position;
+        if self.at(position).contains(HookKind::PostAccumulateGrad) {
+            let (name, grad) = (parameter.own_name().to_owned(), self.see(grad));
+            self.events.borrow_mut().push(Event::Accumulated { position, name, grad });
+        }
     }
 
     fn at(&self, position: usize) -> Kinds {
@@ -117,6 +164,11 @@ impl Watcher for Script<'_> {
             self.events.borrow_mut().push(Event::After { position, arguments, result });
         }
         result
+    }
+
+    fn may_leave_out(&self) -> bool {
+        self.depends_on_numbers.set(true);
+        true
     }
 }
 

@@ -10,12 +10,13 @@ use neurarch_kernels::shape::Type;
 use super::StepError;
 use super::check::{check_array, check_dtype, check_result, check_targets, models, shaped};
 use super::gradients::write_gradient_bits;
+use super::watched::{self, Back};
 use crate::access;
 use crate::array::{AnyInput, Erased, Input};
-use crate::eager::{self, Given, Recorded};
+use crate::eager;
 use crate::launch::{Job, Read, Write, launch};
 use crate::plans::{Kind, Planned, Request, Results, TypeRef};
-use crate::run::{self, EAGER, Run, Start, Tape, with_run};
+use crate::run::{self, EAGER, Record, Run, Start, Tape, with_run};
 use crate::shared::{self, EagerGradients, Pass, Sums, Undo, run_summed};
 
 /// Computes the loss of the last forward pass against `targets`, and what [`backward`] starts from.
@@ -207,7 +208,7 @@ fn start(
 /// Runs the backward passes from `tape.gradient`.
 fn run_backward(world: &mut World, run: &mut Run, population: Entity) -> Result<(), StepError> {
     loop {
-        let Run { cohorts, tape, chosen, recorded, .. } = &mut *run;
+        let Run { cohorts, tape, chosen, recorded, shared, .. } = &mut *run;
         let (types, structure) = tape.inputs().ok_or(StepError::NoForward("backward"))?;
         if !tape.is_of(cohorts) {
             return Err(StepError::Changed);
@@ -225,11 +226,13 @@ fn run_backward(world: &mut World, run: &mut Run, population: Entity) -> Result<
         chosen.clear();
         for (place, cohort) in cohorts.list.iter_mut().enumerate() {
             cohort.scheme.autocast = tape.autocast;
-            let is_recorded = recorded.get(place).is_some_and(Option::is_some);
             // What kept no tape has no plan that is run, and takes the place of none.
-            let place = match cohort.keeps_tape && !is_recorded {
-                true => cohort.prepare(world, population, &request)?,
-                false => EAGER,
+            let place = match recorded.get(place).and_then(Option::as_ref) {
+                Some(Record::Observed(passed)) => {
+                    passed.prepare_back(world, cohort, shared.as_ref(), request)?
+                }
+                None if cohort.keeps_tape => cohort.prepare(world, population, &request)?,
+                Some(Record::Eager(_)) | None => EAGER,
             };
             chosen.push(place);
         }
@@ -239,9 +242,12 @@ fn run_backward(world: &mut World, run: &mut Run, population: Entity) -> Result<
         }
     }
     let n_models = models(world, population)?;
-    let mut eager = run_eager_backward(world, run)?;
+    let watched = watched::backward(world, run, n_models);
+    // There is no second way back through what they left.
+    let mut watched = watched.inspect_err(|_| run.tape.forget())?;
     if let Some(sums) = Sums::of(world, population) {
-        let of_eager = eager.iter_mut().map(|(place, recorded)| (*place, recorded.take_shared()));
+        let of_eager =
+            watched.iter_mut().filter_map(|back| Some((back.place, back.take_shared()?)));
         let of_eager: Vec<_> = of_eager.collect();
         let undo = Undo::of(world, run, population, |run, cohort| run.chosen[cohort])?;
         let sums = run_summed_plans(world, run, population, &of_eager, sums)?;
@@ -250,13 +256,14 @@ fn run_backward(world: &mut World, run: &mut Run, population: Entity) -> Result<
             return Err(failure);
         }
     } else {
-        run_plans(world, run, n_models)?;
+        run_plans(world, run, n_models, &watched)?;
     }
     mark_gradients(run);
     let types = run.tape.inputs().map(|(types, _)| types.to_vec()).unwrap_or_default();
     let mut dx: Vec<Option<(Type, Vec<u8>)>> = vec![None; types.len()];
-    for (place, mut recorded) in eager {
-        let cohort = &mut run.cohorts.list[place];
+    for back in watched {
+        let cohort = &mut run.cohorts.list[back.place];
+        let Some(mut recorded) = back.into_recorded() else { continue };
         eager::commit(world, cohort, &mut recorded)?;
         for (number, found) in recorded.take_input_gradients().into_iter().enumerate() {
             let Some(of_members) = found else { continue };
@@ -276,7 +283,7 @@ fn run_backward(world: &mut World, run: &mut Run, population: Entity) -> Result<
 }
 
 /// Gives what the plans of a backward pass read: the gradients of the results, and the tape.
-fn inputs<'a>(tape: &'a Tape, planned: &Planned, n_models: usize) -> Vec<Read<'a>> {
+pub(super) fn reads<'a>(tape: &'a Tape, planned: &Planned, n_models: usize) -> Vec<Read<'a>> {
     let row = tape.results.as_ref().map_or(0, |results| results.row_bytes);
     let gradient = Read::new(&tape.gradient.bytes()[..row * n_models], row);
     let saved = Read::new(tape.saved.bytes(), tape.stride);
@@ -285,16 +292,23 @@ fn inputs<'a>(tape: &'a Tape, planned: &Planned, n_models: usize) -> Vec<Read<'a
     gradients.chain(planned.saved.iter().map(|&offset| saved.at(offset, 0))).collect()
 }
 
-/// Runs the chosen plans.
-fn run_plans(world: &mut World, run: &mut Run, n_models: usize) -> Result<(), StepError> {
+/// Runs the chosen plans of those that are not watched.
+fn run_plans(
+    world: &mut World,
+    run: &mut Run,
+    n_models: usize,
+    watched: &[Back],
+) -> Result<(), StepError> {
     let Run { cohorts, buffers, tape, chosen, .. } = run;
-    for (cohort, &chosen) in cohorts.list.iter_mut().zip(&*chosen) {
+    let is_watched = |place: usize| watched.iter().any(|back| back.place == place);
+    let all = cohorts.list.iter_mut().zip(&*chosen).enumerate();
+    for (_, (cohort, &chosen)) in all.filter(|(place, _)| !is_watched(*place)) {
         let Some(ready) = cohort.ready.get(chosen) else { continue };
         let planned = ready.planned.clone();
         let job = Job {
             plan: &planned.plan,
             steps: 1,
-            inputs: &inputs(tape, &planned, n_models),
+            inputs: &reads(tape, &planned, n_models),
             outputs: &[],
             scalars: &ready.scalars,
             keys: &[],
@@ -318,7 +332,7 @@ fn run_summed_plans(
     chunks.refresh(world, population, cohorts, sums.row_bytes());
     let pass = Pass {
         chosen: &|cohort| chosen[cohort],
-        inputs: &|planned| inputs(tape, planned, n_models),
+        inputs: &|planned| reads(tape, planned, n_models),
         eager,
     };
     run_summed(world, cohorts, chunks, buffers, &mut sums, &pass, None)?;
@@ -339,7 +353,7 @@ fn mark_gradients(run: &mut Run) {
     }
 }
 
-/// Adds the columns for gradients of cohorts that ran eagerly; says whether any was missing.
+/// Adds the columns for gradients of cohorts that were watched; says whether any was missing.
 fn add_gradient_columns(
     world: &mut World,
     run: &mut Run,
@@ -357,29 +371,4 @@ fn add_gradient_columns(
         run.refresh(world, population)?;
     }
     Ok(added)
-}
-
-/// Goes back in the cohorts that ran eagerly, each named by its place; nothing is written yet.
-fn run_eager_backward(
-    world: &mut World,
-    run: &mut Run,
-) -> Result<Vec<(usize, Recorded)>, StepError> {
-    let Run { cohorts, tape, recorded, shared, .. } = run;
-    let Some(results) = tape.results.as_ref() else { return Ok(Vec::new()) };
-    let bytes = tape.gradient.bytes();
-    let mut all = Vec::new();
-    for (place, (cohort, recorded)) in cohorts.list.iter_mut().zip(recorded).enumerate() {
-        let Some(recorded) = recorded.take() else { continue };
-        let given = results.floats().map(|(ty, offset)| {
-            let start = |index: usize| index * results.row_bytes + offset;
-            let members = cohort.at.members.indices();
-            let rows = members.map(|index| &bytes[start(index)..][..ty.size_bytes()]).collect();
-            Given { rows, ty: ty.clone(), needs_gradient: false }
-        });
-        let is_given = |number: usize| tape.given.get(number).is_none_or(|given| *given);
-        let given = given.enumerate().map(|(number, given)| is_given(number).then_some(given));
-        let given: Vec<_> = given.collect();
-        all.push((place, eager::backward(world, cohort, shared.clone(), recorded, &given)?));
-    }
-    Ok(all)
 }

@@ -9,16 +9,16 @@ use neurarch_kernels::shape::Type;
 
 use super::StepError;
 use super::check::{check_array, check_result, models, shaped};
+use super::watched::{self, Ran};
 use crate::array::{AnyArray, AnyInput, Called, Erased, Input};
 use crate::cohort::Cohort;
-use crate::eager::{self, Given, Made};
-use crate::hooks::Past;
-use crate::hooks::observe::{self, Observed};
+use crate::hooks::observe;
 use crate::launch::{Job, Read, Write, launch};
 use crate::lazy;
 use crate::mode;
 use crate::plans::{Kind, Request, Results};
-use crate::run::{EAGER, Run, with_run};
+use crate::run::{EAGER, Record, Run, with_run};
+use crate::shared::Sums;
 use crate::trace::Inputs;
 
 /// Runs the models on `x`.
@@ -42,15 +42,14 @@ pub fn forward<'a, T: Element>(
     x: impl Into<Input<'a, T>>,
 ) -> Result<ArrayD<T>, StepError> {
     let x = x.into();
-    with_run(world, population, |world, run| {
-        let called = Called { arrays: &[x.erase()], structure: None };
-        let eager = prepare(world, run, population, &called)?;
-        let y = only_result(run, &eager)?.ok_or(StepError::Inactive)?;
+    let called = Called { arrays: &[x.erase()], structure: None };
+    pass(world, population, &called, |world, run, watched| {
+        let y = only_result(run, watched)?.ok_or(StepError::Inactive)?;
         let n_models = models(world, population)?;
         let shape: Vec<_> = [n_models].iter().chain(y.shape.iter()).copied().collect();
         check_result("result", n_models, y, &shape, T::DTYPE)?;
         let mut y = bytemuck::zeroed_vec::<T>(shape.iter().product());
-        run_plans(world, run, population, &called, eager, &mut y)?;
+        run_plans(world, run, population, &called, watched, &mut y)?;
         Ok(shaped(IxDyn(&shape), y))
     })
 }
@@ -174,9 +173,8 @@ fn forward_rows(
     });
     let arrays: Vec<_> = inputs.iter().map(AnyInput::erase).collect();
     let called = Called { arrays: &arrays, structure: Some(&structure) };
-    with_run(world, population, |world, run| {
-        let eager = prepare(world, run, population, &called)?;
-        let results = results(run, &eager).cloned().ok_or(StepError::Inactive)?;
+    pass(world, population, &called, |world, run, watched| {
+        let results = results(run, watched).cloned().ok_or(StepError::Inactive)?;
         let models = models(world, population)?;
         for ty in &results.types {
             let shape = with_models(models, ty);
@@ -184,7 +182,7 @@ fn forward_rows(
         }
         let size = models * results.row_bytes;
         let mut bytes = AlignedBytes::new(size);
-        run_plans(world, run, population, &called, eager, &mut bytes.bytes_mut()[..size])?;
+        run_plans(world, run, population, &called, watched, &mut bytes.bytes_mut()[..size])?;
         Ok((ResultRows { bytes, models }, results))
     })
 }
@@ -223,44 +221,70 @@ pub fn forward_into<'a, T: Element, D: Dimension>(
     mut y: ArrayViewMut<'_, T, D>,
 ) -> Result<(), StepError> {
     let x = x.into();
-    with_run(world, population, |world, run| {
-        let called = Called { arrays: &[x.erase()], structure: None };
-        let eager = prepare(world, run, population, &called)?;
-        let Some(expected) = only_result(run, &eager)? else { return Ok(()) };
+    let called = Called { arrays: &[x.erase()], structure: None };
+    pass(world, population, &called, |world, run, watched| {
+        let Some(expected) = only_result(run, watched)? else { return Ok(()) };
         let n_models = models(world, population)?;
         check_result("y", n_models, expected, y.shape(), T::DTYPE)?;
         if let Some(y) = y.as_slice_mut() {
-            return run_plans(world, run, population, &called, eager, y);
+            return run_plans(world, run, population, &called, watched, y);
         }
         let mut dense: Vec<T> = y.iter().copied().collect();
-        run_plans(world, run, population, &called, eager, &mut dense)?;
+        run_plans(world, run, population, &called, watched, &mut dense)?;
         y.iter_mut().zip(dense).for_each(|(y, number)| *y = number);
         Ok(())
     })
 }
 
 /// Gives what the models give; `None` if no model is active.
-fn results<'a>(run: &'a Run, eager: &'a [(usize, Made)]) -> Option<&'a Results> {
-    run.planned_results().or_else(|| eager.first().map(|(_, made)| &made.results))
+fn results<'a>(run: &'a Run, watched: &'a [Ran]) -> Option<&'a Results> {
+    run.planned_results().or_else(|| watched.first().map(|ran| &ran.made.results))
 }
 
 /// Gives the type of the one value that the models give; `None` if no model is active.
-fn only_result<'a>(
-    run: &'a Run,
-    eager: &'a [(usize, Made)],
-) -> Result<Option<&'a Type>, StepError> {
-    let Some(results) = results(run, eager) else { return Ok(None) };
+fn only_result<'a>(run: &'a Run, watched: &'a [Ran]) -> Result<Option<&'a Type>, StepError> {
+    let Some(results) = results(run, watched) else { return Ok(None) };
     let given = results.types.len();
     results.only().map(Some).ok_or(StepError::Results { expected: 1, given })
 }
 
-/// Runs the cohorts that are watched, each named by its place, and finds the plans of the others.
+/// Runs the cohorts that are watched; `work` runs the others. If that fails, the watched are as they were before.
+fn pass<R>(
+    world: &mut World,
+    population: Entity,
+    called: &Called<'_>,
+    work: impl FnOnce(&mut World, &mut Run, &[Ran]) -> Result<R, StepError>,
+) -> Result<R, StepError> {
+    with_run(world, population, |world, run| {
+        prepare(world, run, population, called)?;
+        let watched = watched::forward(world, run, called)?;
+        let made = check_results(run, &watched).and_then(|()| work(world, run, &watched));
+        match made {
+            Ok(result) => {
+                watched::keep(world, run, called, watched)?;
+                Ok(result)
+            }
+            Err(failure) => {
+                watched::undo(world, run, watched)?;
+                Err(failure)
+            }
+        }
+    })
+}
+
+/// Checks that the results of the watched fit beside those of the others.
+fn check_results(run: &Run, watched: &[Ran]) -> Result<(), StepError> {
+    let Some(first) = results(run, watched) else { return Ok(()) };
+    watched.iter().try_for_each(|ran| first.check(&ran.made.results))
+}
+
+/// Finds the plans of all cohorts.
 fn prepare(
     world: &mut World,
     run: &mut Run,
     population: Entity,
     called: &Called<'_>,
-) -> Result<Vec<(usize, Made)>, StepError> {
+) -> Result<(), StepError> {
     run.forget_hooks_that_are_gone(world, population)?;
     let asked = |x: &&Erased<'_>| x.needs_gradient;
     if called.arrays.iter().filter(asked).any(|x| !x.dtype.is_float()) {
@@ -280,46 +304,18 @@ fn prepare(
     }
     choose_plans(world, run, population, called)?;
     run.tape.forget();
-    for (cohort, recorded) in run.cohorts.list.iter_mut().zip(run.recorded.drain(..)) {
-        if let Some(recorded) = recorded {
+    for (cohort, record) in run.cohorts.list.iter_mut().zip(run.recorded.drain(..)) {
+        if let Some(Record::Eager(recorded)) = record {
             recorded.leave_memory(cohort);
         }
     }
-    let mut all = Vec::new();
-    let Run { cohorts, chosen, shared, buffers, recorded: kept, .. } = &mut *run;
-    for (place, cohort) in cohorts.list.iter_mut().enumerate().filter(|(_, of)| of.is_eager) {
-        let mut past = Past::default();
-        if chosen[place] != EAGER {
-            let inputs: Vec<_> =
-                called.arrays.iter().map(|x| Read::new(x.bytes, x.stride())).collect();
-            match observe::run(world, cohort, shared.clone(), (chosen[place], &inputs), buffers)? {
-                Observed::Made(made) => {
-                    all.push((place, made));
-                    continue;
-                }
-                Observed::Undone(so_far) => past = so_far,
-            }
-        }
-        let given: Vec<_> = called.arrays.iter().map(|x| given(*x, cohort)).collect();
-        let hooks = (shared.clone(), past);
-        let made = eager::forward(world, cohort, hooks, &given, called.structure);
-        let (made, recorded) = made.inspect_err(|_| cohort.changes = None)?;
-        kept.resize_with(place + 1, || None);
-        kept[place] = Some(recorded);
-        all.push((place, made));
-    }
-    if let Some(first) = results(run, &all) {
-        all.iter().try_for_each(|(_, made)| first.check(&made.results))?;
-    }
-    Ok(all)
-}
-
-/// Gives the rows of an array for the members of a cohort.
-fn given<'a>(array: Erased<'a>, cohort: &Cohort) -> Given<'a> {
-    let ty = array.ty().to_type();
-    let (stride, row) = (array.stride(), ty.size_bytes());
-    let rows = cohort.at.members.indices().map(|index| &array.bytes[index * stride..][..row]);
-    Given { rows: rows.collect(), ty, needs_gradient: array.needs_gradient }
+    let Run { cohorts, chosen, tape, .. } = run;
+    let tape_bytes = |(cohort, &chosen): (&Cohort, &usize)| {
+        cohort.ready.get(chosen).map_or(0, |ready| ready.planned.tape_bytes)
+    };
+    tape.stride = cohorts.list.iter().zip(&*chosen).map(tape_bytes).max().unwrap_or(0);
+    tape.saved.reserve(tape.stride * models(world, population)?);
+    Ok(())
 }
 
 /// Finds the plan of each cohort.
@@ -343,21 +339,16 @@ fn choose_plans(
         }
     };
     let keeps_gradients = mode::is_grad_enabled(world);
+    let is_shared = Sums::of(world, population).is_some();
+    let asks_for_inputs = called.arrays.iter().any(|x| x.needs_gradient);
     for cohort in &mut run.cohorts.list {
         let kind = if keeps_gradients && cohort.keeps_tape { Kind::Tape } else { Kind::Forward };
         let structure = called.structure;
         let (given, target, loss, watched) = (&[], None, None, &[]);
         let request = Request { kind, inputs, structure, given, target, loss, watched };
         run.chosen.push(match cohort.is_eager {
-            // A tape is what an eager pass records.
-            true if keeps_gradients => EAGER,
-            true => match observe::prepare(world, cohort, run.shared.as_ref(), request)? {
-                // What is written or drawn waits until the hooks of all cohorts were called.
-                place if cohort.ready.get(place).is_some_and(|of| of.planned.leaves_traces()) => {
-                    EAGER
-                }
-                place => place,
-            },
+            true if keeps_gradients && (is_shared || asks_for_inputs) => EAGER,
+            true => observe::prepare(world, cohort, run.shared.as_ref(), request)?,
             false => cohort.prepare(world, population, &request)?,
         });
     }
@@ -370,21 +361,16 @@ fn run_plans<T: Element>(
     run: &mut Run,
     population: Entity,
     called: &Called<'_>,
-    eager: Vec<(usize, Made)>,
+    watched: &[Ran],
     y: &mut [T],
 ) -> Result<(), StepError> {
     let n_models = models(world, population)?;
     let row_bytes = size_of_val(y) / n_models.max(1);
-    let is_known = results(run, &eager) == run.tape.results.as_ref();
+    let is_known = results(run, watched) == run.tape.results.as_ref();
     if !is_known {
-        run.tape.results = results(run, &eager).cloned();
+        run.tape.results = results(run, watched).cloned();
     }
-    let Run { cohorts, buffers, tape, chosen, recorded, .. } = run;
-    let planned = |(cohort, &chosen): (&Cohort, &usize)| {
-        cohort.ready.get(chosen).map_or(0, |ready| ready.planned.tape_bytes)
-    };
-    tape.stride = cohorts.list.iter().zip(&*chosen).map(planned).max().unwrap_or(0);
-    tape.saved.reserve(tape.stride * n_models);
+    let Run { cohorts, buffers, tape, chosen, .. } = run;
     let (mut inputs, outputs) = buffers.take();
     inputs.extend(called.arrays.iter().map(|x| Read::new(x.bytes, x.stride())));
     let mut arrays = [Write::new(y, row_bytes), Write::new(tape.saved.bytes_mut(), tape.stride)];
@@ -410,14 +396,10 @@ fn run_plans<T: Element>(
     }
     buffers.put(inputs, outputs);
     let y: &mut [u8] = bytemuck::cast_slice_mut(y);
-    for (place, made) in eager {
+    for Ran { place, made, .. } in watched {
         let rows = made.bytes.chunks_exact(row_bytes.max(1));
-        let cohort = &mut cohorts.list[place];
-        for (index, row) in cohort.at.members.indices().zip(rows) {
+        for (index, row) in cohorts.list[*place].at.members.indices().zip(rows) {
             y[index * row_bytes..][..row_bytes].copy_from_slice(row);
-        }
-        if let Some(Some(recorded)) = recorded.get_mut(place) {
-            eager::commit(world, cohort, recorded)?;
         }
     }
     let keeps_gradients = mode::is_grad_enabled(world);

@@ -12,6 +12,7 @@ mod gradients;
 mod parts;
 mod train;
 mod update;
+mod watched;
 
 pub use backward::{backward, backward_from, backward_with, has_loss, loss};
 pub use error::StepError;

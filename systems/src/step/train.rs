@@ -15,8 +15,8 @@ use crate::access;
 use crate::array::{AnyInput, DataSet, Erased, Input};
 use crate::cohort::{self, Cohort};
 use crate::eager::{self, Given, Made, Recorded};
-use crate::hooks::observe::{self, Observed};
-use crate::hooks::{Past, Shared};
+use crate::hooks::observe::{self, Look, Observed};
+use crate::hooks::{Again, CallHooks, Shared};
 use crate::launch::{Job, Order, Output, Read, Write, launch};
 use crate::lazy;
 use crate::plans::{Kind, Request, Results, TypeRef};
@@ -362,18 +362,21 @@ fn train_eagerly<T: Element>(
         let all = parts.iter().zip(chosen);
         let all = all.flat_map(|(part, &place)| (0..part.steps).map(move |at| (part, place, at)));
         for (made, (part, place, step)) in all.enumerate() {
-            let mut past = Past::default();
+            let mut again = Again::default();
             if place != EAGER && cohort.changes.is_none() {
                 let inputs: Vec<_> = reads_at(part, step).chain(arrays.reads()).collect();
-                match observe::run(world, cohort, shared.clone(), (place, &inputs), buffers)? {
-                    Observed::Made(of_members) => {
+                let (tape, calls) = (Write::nothing(), CallHooks::default());
+                let look = Look { chosen: place, inputs: &inputs, tape, calls };
+                match observe::run(world, cohort, shared.clone(), look, buffers)? {
+                    Observed::Made(of_members, done) => {
+                        done.keep(world, cohort);
                         write_losses(cohort, &of_members, (&mut *losses, steps), made);
                         continue;
                     }
-                    Observed::Undone(so_far) => past = so_far,
+                    Observed::Undone(so_far) => again = so_far,
                 }
             }
-            let hooks = (shared.clone(), past);
+            let hooks = (shared.clone(), again);
             let eager = step_eagerly(world, cohort, hooks, (loss, arrays), (part, step));
             let (of_members, mut recorded) = eager.inspect_err(|_| cohort.changes = None)?;
             eager::commit(world, cohort, &mut recorded)?;
@@ -393,7 +396,7 @@ fn reads_at<'a>(part: &Part<'a>, step: usize) -> impl Iterator<Item = Read<'a>> 
 fn step_eagerly(
     world: &mut World,
     cohort: &mut Cohort,
-    hooks: (Option<Shared>, Past),
+    hooks: (Option<Shared>, Again),
     loss: (&dyn DynLoss, &LossArrays),
     (part, step): (&Part<'_>, usize),
 ) -> Result<(Made, Recorded), StepError> {
@@ -442,7 +445,7 @@ fn train_shared<T: Element>(
         let mut eager = Vec::new();
         let Run { cohorts, shared, loss: arrays, .. } = &mut *run;
         for (place, cohort) in cohorts.list.iter_mut().enumerate().filter(|(_, of)| of.is_eager) {
-            let hooks = (shared.clone(), Past::default());
+            let hooks = (shared.clone(), Again::default());
             let (of_members, recorded) =
                 step_eagerly(world, cohort, hooks, (loss, arrays), (part, step))?;
             write_losses(cohort, &of_members, (&mut *losses, steps), made);
