@@ -102,7 +102,7 @@ impl Recorded {
     }
 
     /// Takes what it stored for written, and what it drew for counted.
-    pub(crate) fn as_kept(mut self) -> Self {
+    pub(crate) fn kept(mut self) -> Self {
         self.program.stores.clear();
         self.is_new = false;
         self

@@ -49,7 +49,7 @@ pub(crate) struct Run {
 /// What a watched forward pass leaves behind.
 pub(crate) enum Record {
     /// It was made op by op.
-    Eager(Recorded),
+    Eager(Box<Recorded>),
     /// It was made by a plan, and observed.
     Observed(Passed),
 }

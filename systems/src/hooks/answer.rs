@@ -111,12 +111,9 @@ impl From<Past> for Again {
 }
 
 impl Again {
-    /// Gives what hooks did, if no answer changes anything.
-    pub(super) fn into_past(self) -> Result<Past, Again> {
-        match self.answer {
-            None => Ok(self.past),
-            Some(_) => Err(self),
-        }
+    /// Gives what hooks did, where no answer changes anything.
+    pub(super) fn into_past(self) -> Past {
+        self.past
     }
 
     /// Gives the random states, if they are others by now.

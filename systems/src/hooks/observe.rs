@@ -149,8 +149,9 @@ pub(crate) fn run(
     let eager = eager.again(cohort.at.members.len(), cohort.keys.get());
     let trace = Trace::eager_in(program, eager);
     let told = tell(world, cohort, (shared, calls), &planned, &memory.seen, &trace);
-    let undone = match told.map(|(again, calls)| (again.into_past(), calls)) {
-        Ok((Ok(mut past), calls)) => {
+    let undone = match told {
+        Ok((again, calls)) if !again.has_answer() => {
+            let mut past = again.into_past();
             let recorded = trace.pause()?;
             let made = read(cohort, &planned, &memory.own);
             let is_random = |node: &Node| node.op.is_random();
@@ -160,7 +161,7 @@ pub(crate) fn run(
             cohort.observed = memory;
             return Ok(Observed::Made(made, Done { undo, past, calls }));
         }
-        Ok((Err(again), _)) => {
+        Ok((again, _)) => {
             cohort.changes = Some(planned.watched.clone());
             Ok(Observed::Undone(again))
         }

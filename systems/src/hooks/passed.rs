@@ -76,6 +76,6 @@ impl Passed {
         done.exchange(world, &mut cohort.at)?;
         let made = eager::forward(world, cohort, (shared, past.into()), &given, structure);
         done.exchange(world, &mut cohort.at)?;
-        made.map(|(_, recorded)| recorded.as_kept())
+        made.map(|(_, recorded)| recorded.kept())
     }
 }

@@ -32,7 +32,7 @@ pub(super) struct Back {
 
 /// How a pass was made.
 enum Way {
-    Eager(Recorded),
+    Eager(Box<Recorded>),
     Observed(Done),
 }
 
@@ -89,7 +89,7 @@ fn forward_one(
     let given: Vec<_> = called.arrays.iter().map(|x| given(*x, cohort)).collect();
     let made = eager::forward(world, cohort, (shared.clone(), again), &given, called.structure);
     let (made, recorded) = made.inspect_err(|_| cohort.changes = None)?;
-    Ok((made, Way::Eager(recorded)))
+    Ok((made, Way::Eager(Box::new(recorded))))
 }
 
 /// Gives the rows of an array for the members of a cohort.
@@ -171,7 +171,7 @@ fn backward_one(
     let (cohort, chosen) = (&mut cohorts.list[place], &mut chosen[place]);
     let mut again = Again::default();
     let recorded = match record {
-        Record::Eager(recorded) => recorded,
+        Record::Eager(recorded) => *recorded,
         Record::Observed(mut passed) => {
             if *chosen != EAGER {
                 let planned = cohort.ready[*chosen].planned.clone();
@@ -189,7 +189,8 @@ fn backward_one(
         }
     };
     let given = gradients(tape, cohort);
-    Ok(Way::Eager(eager::backward(world, cohort, (shared.clone(), again), recorded, &given)?))
+    let back = eager::backward(world, cohort, (shared.clone(), again), recorded, &given)?;
+    Ok(Way::Eager(Box::new(back)))
 }
 
 /// Gives the gradients of the results for the members of a cohort, where there are any.
@@ -217,7 +218,7 @@ impl Back {
     /// Gives what is not written yet.
     pub(super) fn into_recorded(self) -> Option<Recorded> {
         match self.by {
-            Way::Eager(recorded) => Some(recorded),
+            Way::Eager(recorded) => Some(*recorded),
             Way::Observed(_) => None,
         }
     }
