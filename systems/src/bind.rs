@@ -4,6 +4,8 @@
 //! entities with the group's, and where a tag, a despawn or an edit moved something, lists the rows anew.
 #![expect(unsafe_code, reason = "addresses of columns are taken from bevy's tables")]
 
+use std::ops::Range;
+
 use bevy_ecs::change_detection::Tick;
 use bevy_ecs::component::ComponentId;
 use bevy_ecs::prelude::*;
@@ -12,7 +14,7 @@ use bevy_ecs::world::WorldId;
 use neurarch_components::column::{ColumnKey, Columns};
 use neurarch_components::population::{Group, Population};
 use neurarch_components::shared::SharedRow;
-use neurarch_kernels::cpu::tile::Rows;
+use neurarch_kernels::cpu::tile::{RowList, Rows};
 use neurarch_kernels::program::{Role, Slot};
 use nonmax::NonMaxU32;
 
@@ -78,37 +80,13 @@ const FIRST_ROW: TableRow = TableRow::new(NonMaxU32::ZERO);
 #[derive(Debug, Default)]
 pub(crate) struct Placement {
     pub(crate) segments: Vec<TableId>,
-    /// For each member of the group: its segment and its row there.
-    rows: Vec<(u32, u32)>,
-    order: Order,
+    /// The row of each member of the group.
+    rows: RowList,
     /// The same for the members that are bound, if they are a part of the group.
-    part: Vec<(u32, u32)>,
-    part_order: Order,
+    part: RowList,
     is_part_right: bool,
     /// Whether this was checked in the present binding.
     is_checked: bool,
-}
-
-/// How rows follow one another.
-#[derive(Clone, Copy, Debug, Default)]
-enum Order {
-    /// Without a gap, in the first segment, from this row on.
-    Run(u32),
-    /// Each behind the one before, segment by segment.
-    Increasing,
-    /// In any other way.
-    #[default]
-    Mixed,
-}
-
-impl Order {
-    fn of(rows: &[(u32, u32)]) -> Self {
-        let start = rows.first().map_or(0, |&(_, row)| row);
-        if (start..).zip(rows).all(|(row, &at)| at == (0, row)) {
-            return Order::Run(start);
-        }
-        if rows.is_sorted() { Order::Increasing } else { Order::Mixed }
-    }
 }
 
 /// A bound slot, before its addresses are put together.
@@ -181,20 +159,8 @@ impl Bound<'_> {
             return Rows::Strided { base: segments[0], stride: 0 };
         };
         let placement = &self.binder.positions[position];
-        let (order, rows) = match self.binder.is_part {
-            true => (placement.part_order, &placement.part),
-            false => (placement.order, &placement.rows),
-        };
-        match (order, segments.first()) {
-            (_, None) => Rows::NONE,
-            (Order::Run(start), Some(base)) => {
-                Rows::Strided { base: base.wrapping_add(start as usize * stride), stride }
-            }
-            (order, _) => {
-                let increases = matches!(order, Order::Increasing);
-                Rows::Listed { segments, stride, rows, increases, offset: 0 }
-            }
-        }
+        let list = if self.binder.is_part { &placement.part } else { &placement.rows };
+        list.of(segments, stride)
     }
 }
 
@@ -378,17 +344,11 @@ impl Placement {
             let table = self.segments.get(segment).and_then(|&table| tables.get(table));
             table.map(Table::entities).unwrap_or_default()
         };
-        if self.rows.len() != modules.len() {
-            return false;
-        }
-        if let Order::Run(start) = self.order {
-            let start = start as usize;
-            let there = entities(0).get(start..start + modules.len());
-            return there.is_some_and(|there| are_equal(there, modules));
-        }
-        self.rows.iter().zip(modules).all(|(&(segment, row), module)| {
-            entities(segment as usize).get(row as usize) == Some(module)
-        })
+        let is_there = |(members, (segment, row)): (Range<usize>, (u32, u32))| {
+            let there = entities(segment as usize).get(row as usize..row as usize + members.len());
+            there.is_some_and(|there| are_equal(there, &modules[members]))
+        };
+        self.rows.as_slice().len() == modules.len() && self.rows.runs().all(is_there)
     }
 
     /// Finds out where `modules` lie.
@@ -396,9 +356,7 @@ impl Placement {
         self.segments.clear();
         self.rows.clear();
         self.is_part_right = false;
-        locate(world, modules.iter().copied(), &mut self.segments, &mut self.rows)?;
-        self.order = Order::of(&self.rows);
-        Ok(())
+        locate(world, modules.iter().copied(), &mut self.segments, &mut self.rows)
     }
 
     /// Makes sure that this says where the members at `places` lie, and looks at no others: a model that runs
@@ -414,10 +372,8 @@ impl Placement {
             // The rows of the others are not known any more.
             self.rows.clear();
             self.segments.clear();
-            self.order = Order::Mixed;
             self.part.clear();
             locate(world, members(), &mut self.segments, &mut self.part)?;
-            self.part_order = Order::of(&self.part);
             self.is_part_right = true;
         }
         self.is_checked = true;
@@ -431,7 +387,7 @@ impl Placement {
             let table = tables.get(*self.segments.get(segment as usize)?)?;
             table.entities().get(row as usize).copied()
         };
-        self.part.iter().map(entity).eq(members.map(Some))
+        self.part.as_slice().iter().map(entity).eq(members.map(Some))
     }
 
     /// Lists the rows of the members at `places`, unless they are listed already.
@@ -440,8 +396,8 @@ impl Placement {
             return;
         }
         self.part.clear();
-        self.part.extend(places.iter().map(|&place| self.rows[place as usize]));
-        self.part_order = Order::of(&self.part);
+        let rows = self.rows.as_slice();
+        self.part.extend(places.iter().map(|&place| rows[place as usize]));
         self.is_part_right = true;
     }
 }
@@ -451,7 +407,7 @@ fn locate(
     world: &World,
     entities: impl Iterator<Item = Entity>,
     segments: &mut Vec<TableId>,
-    rows: &mut Vec<(u32, u32)>,
+    rows: &mut RowList,
 ) -> Result<(), BindError> {
     for entity in entities {
         let location = world.entities().get_spawned(entity);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bevy_ecs::prelude::*;
 use neurarch_kernels::cpu::executor::{self, Binding, Direction, Gather, Sink, Source, Stage};
-use neurarch_kernels::cpu::tile::{Key, Rows};
+use neurarch_kernels::cpu::tile::{Key, RowList, Rows};
 use neurarch_kernels::dtype::Element;
 use neurarch_kernels::passes::plan::Plan;
 use neurarch_kernels::shape::Type;
@@ -20,14 +20,15 @@ use crate::bind::{BindError, Binder, Bound, are_equal};
 pub(crate) struct Members {
     population: usize,
     is_all: bool,
-    /// Pairs (0, index), as the executor's listed rows are; empty if all are members.
-    some: Arc<Vec<(u32, u32)>>,
+    /// Their rows in an array with a row for each model; empty if all are members.
+    some: Arc<RowList>,
 }
 
 impl PartialEq for Members {
     fn eq(&self, others: &Members) -> bool {
         (self.population, self.is_all) == (others.population, others.is_all)
-            && (Arc::ptr_eq(&self.some, &others.some) || are_equal(&self.some, &others.some))
+            && (Arc::ptr_eq(&self.some, &others.some)
+                || are_equal(self.some.as_slice(), others.some.as_slice()))
     }
 }
 
@@ -35,19 +36,18 @@ impl Members {
     /// Makes the set of one index in a population of that size.
     pub(crate) fn first(population: usize, index: u32) -> Self {
         assert!((index as usize) < population, "an index is below the number of models");
-        Members { population, is_all: false, some: Arc::new(vec![(0, index)]) }
+        Members { population, is_all: false, some: Arc::new([(0, index)].into_iter().collect()) }
     }
 
     /// Adds an index, larger than all before it.
     pub(crate) fn push(&mut self, index: u32) {
-        let increases = self.some.last().is_none_or(|&(_, last)| last < index);
-        assert!(!self.is_all && increases && (index as usize) < self.population);
+        assert!(!self.is_all && (self.end()..self.population).contains(&(index as usize)));
         Arc::make_mut(&mut self.some).push((0, index));
     }
 
     /// Ends the list.
     pub(crate) fn settle(&mut self) {
-        if self.some.len() == self.population {
+        if self.some.as_slice().len() == self.population {
             self.is_all = true;
             self.some = Arc::default();
         }
@@ -56,19 +56,20 @@ impl Members {
 
     /// Counts the members.
     pub(crate) fn len(&self) -> usize {
-        if self.is_all { self.population } else { self.some.len() }
+        if self.is_all { self.population } else { self.some.as_slice().len() }
     }
 
     /// Gives the members' indices in the population.
     pub(crate) fn indices(&self) -> impl Iterator<Item = usize> + '_ {
-        (0..self.len()).map(|i| self.some.get(i).map_or(i, |&(_, index)| index as usize))
+        let some = self.some.as_slice();
+        (0..self.len()).map(|i| some.get(i).map_or(i, |&(_, index)| index as usize))
     }
 
     /// Gives one more than the largest index.
     fn end(&self) -> usize {
         match self.is_all {
             true => self.population,
-            false => self.some.last().map_or(0, |&(_, last)| last as usize + 1),
+            false => self.some.as_slice().last().map_or(0, |&(_, last)| last as usize + 1),
         }
     }
 }
@@ -172,7 +173,7 @@ pub(crate) struct Write<'a> {
 /// Rows of an array for the members of a launch, in their order; all are different.
 #[derive(Clone, Debug)]
 pub(crate) struct Listed {
-    rows: Vec<(u32, u32)>,
+    rows: RowList,
     /// One more than the largest.
     end: usize,
 }
@@ -184,8 +185,8 @@ impl Listed {
     ///
     /// If two are the same.
     pub(crate) fn new(rows: impl Iterator<Item = u32>) -> Self {
-        let rows: Vec<_> = rows.map(|row| (0, row)).collect();
-        let mut sorted = rows.clone();
+        let rows: RowList = rows.map(|row| (0, row)).collect();
+        let mut sorted = rows.as_slice().to_vec();
         sorted.sort_unstable();
         assert!(sorted.is_sorted_by(|a, b| a < b), "each member has a row of its own");
         let end = sorted.last().map_or(0, |&(_, last)| last as usize + 1);
@@ -413,13 +414,7 @@ impl Members {
         if self.is_all || stride == 0 {
             return Rows::Strided { base: *base, stride };
         }
-        Rows::Listed {
-            segments: core::slice::from_ref(base),
-            stride,
-            rows: &self.some,
-            increases: true,
-            offset: 0,
-        }
+        self.some.of(core::slice::from_ref(base), stride)
     }
 }
 
@@ -428,13 +423,7 @@ impl Write<'_> {
     fn rows<'a>(&'a self, members: &'a Members, base: &'a *mut u8) -> Rows<'a> {
         match self.rows {
             None => members.rows(base, self.stride),
-            Some(Listed { rows, .. }) => Rows::Listed {
-                segments: core::slice::from_ref(base),
-                stride: self.stride,
-                rows,
-                increases: false,
-                offset: 0,
-            },
+            Some(Listed { rows, .. }) => rows.of(core::slice::from_ref(base), self.stride),
         }
     }
 }
@@ -465,7 +454,8 @@ impl Job<'_> {
             let (array, ty) = (&arrays[output.array], program.ty(value));
             let in_row = output.offset + last_step * output.step_bytes + ty.size_bytes();
             let last_model = array.rows.map_or(last_model, |rows| rows.end.saturating_sub(1));
-            let fits = array.rows.is_none_or(|rows| rows.rows.len() == members.len());
+            let n_rows = |rows: &Listed| rows.rows.as_slice().len();
+            let fits = array.rows.is_none_or(|rows| n_rows(rows) == members.len());
             assert!(fits, "each member has a row");
             assert!(last_model == 0 || in_row <= array.stride, "rows of an output are apart");
             assert!(last_model * array.stride + in_row <= array.len, "and lie in its array");

@@ -27,8 +27,9 @@ pub enum Rows<'a> {
         stride: usize,
         /// For each row, its segment and its place in it.
         rows: &'a [(u32, u32)],
-        /// Whether `rows` strictly increases: then how far its ends are apart says whether it has gaps.
-        increases: bool,
+        /// Where runs of rows begin that follow one another without a gap, from 0 on; empty if nobody looked, or
+        /// runs are short.
+        runs: &'a [u32],
         /// Bytes to add: where the operand starts in a row.
         offset: usize,
     },
@@ -70,57 +71,39 @@ impl<'a> Rows<'a> {
             Rows::Strided { base, stride } => {
                 Rows::Strided { base: base.wrapping_add(models.start * stride), stride }
             }
-            Rows::Listed { segments, stride, rows, increases, offset } => {
-                let rows = &rows[models.clone()];
-                let [(segment, first), .., last] = *rows else {
-                    return match rows.first() {
-                        None => Rows::NONE,
-                        Some(_) => Rows::Strided { base: self.at(models.start), stride },
-                    };
+            Rows::Listed { segments, stride, rows, runs, offset } => {
+                let is_run = match runs {
+                    [] => is_run(&rows[models.clone()]),
+                    _ => self.until_gap(models) == models.len(),
                 };
-                let follow = |(row, at): (u32, &(u32, u32))| *at == (segment, row);
-                let no_gap = match increases {
-                    true => last == (segment, first + (rows.len() - 1) as u32),
-                    false => (first..).zip(rows).map(follow).fold(true, |all, each| all & each),
-                };
-                match no_gap {
+                match is_run {
+                    true if models.is_empty() => Rows::NONE,
                     true => Rows::Strided { base: self.at(models.start), stride },
-                    false => Rows::Listed { segments, stride, rows, increases, offset },
+                    false => {
+                        let rows = &rows[models.clone()];
+                        Rows::Listed { segments, stride, rows, runs: &[], offset }
+                    }
                 }
             }
         }
     }
 
-    /// Counts the rows that are left out between those of some models, or the segments that end there, as far as
-    /// that is known.
-    pub(super) fn gaps(&self, models: &Range<usize>) -> usize {
-        match *self {
-            Rows::Listed { rows, increases: true, .. } => match rows[models.clone()] {
-                [first, .., last] if first.0 == last.0 => {
-                    (last.1 - first.1) as usize - (models.len() - 1)
-                }
-                [first, .., last] => (last.0 - first.0) as usize,
-                _ => 0,
-            },
-            _ => 0,
-        }
+    /// Lists the gaps between the rows of some models, as far as they are known: each just before a model.
+    fn gaps_in(&self, models: &Range<usize>) -> &'a [u32] {
+        let Rows::Listed { runs, .. } = *self else { return &[] };
+        let after = &runs[runs.partition_point(|&start| start as usize <= models.start)..];
+        &after[..after.partition_point(|&start| (start as usize) < models.end)]
     }
 
-    /// Counts how many of the models, from the first on, have rows without a gap.
+    /// Counts the gaps between the rows of some models, as far as they are known.
+    pub(super) fn gaps(&self, models: &Range<usize>) -> usize {
+        self.gaps_in(models).len()
+    }
+
+    /// Counts how many of the models, from the first on, have rows without a gap, as far as gaps are known.
     pub(super) fn until_gap(&self, models: &Range<usize>) -> usize {
-        let Rows::Listed { rows, increases: true, .. } = *self else { return models.len() };
-        if self.gaps(models) == 0 {
-            return models.len();
-        }
-        let rows = &rows[models.clone()];
-        // Rows increase, so how far they are ahead of an even row never falls.
-        let (mut even, mut uneven) = (0, rows.len());
-        while even + 1 < uneven {
-            let middle = usize::midpoint(even, uneven);
-            let follows = rows[middle] == (rows[0].0, rows[0].1 + middle as u32);
-            *(if follows { &mut even } else { &mut uneven }) = middle;
-        }
-        uneven
+        let first = self.gaps_in(models).first();
+        first.map_or(models.end, |&first| first as usize) - models.start
     }
 
     /// Gives the same rows, each `bytes` further on.
@@ -129,10 +112,88 @@ impl<'a> Rows<'a> {
             Rows::Strided { base, stride } => {
                 Rows::Strided { base: base.wrapping_add(bytes), stride }
             }
-            Rows::Listed { segments, stride, rows, increases, offset } => {
-                Rows::Listed { segments, stride, rows, increases, offset: offset + bytes }
+            Rows::Listed { segments, stride, rows, runs, offset } => {
+                Rows::Listed { segments, stride, rows, runs, offset: offset + bytes }
             }
         }
+    }
+}
+
+/// Says whether rows follow one another without a gap.
+fn is_run(rows: &[(u32, u32)]) -> bool {
+    let Some(&(segment, first)) = rows.first() else { return true };
+    let follow = |(row, at): (u32, &(u32, u32))| *at == (segment, row);
+    (first..).zip(rows).map(follow).fold(true, |all, each| all & each)
+}
+
+/// Rows of models, each a segment and a place in it; and where they follow one another.
+#[derive(Clone, Debug, Default)]
+pub struct RowList {
+    rows: Vec<(u32, u32)>,
+    runs: Vec<u32>,
+}
+
+impl RowList {
+    /// Shorter runs, on average, are not worth a look.
+    const WORTH_A_LOOK: usize = 16;
+
+    /// Takes the row of the next model.
+    pub fn push(&mut self, (segment, row): (u32, u32)) {
+        let follows = self.rows.last().is_some_and(|&(s, r)| (s, r + 1) == (segment, row));
+        if !follows {
+            self.runs.push(self.rows.len() as u32);
+        }
+        self.rows.push((segment, row));
+    }
+
+    /// Forgets all rows.
+    pub fn clear(&mut self) {
+        self.rows.clear();
+        self.runs.clear();
+    }
+
+    /// Gives memory back that is not used.
+    pub fn shrink_to_fit(&mut self) {
+        self.rows.shrink_to_fit();
+        self.runs.shrink_to_fit();
+    }
+
+    /// Views them.
+    pub fn as_slice(&self) -> &[(u32, u32)] {
+        &self.rows
+    }
+
+    /// Lists the runs: of which models, from which segment and row on.
+    pub fn runs(&self) -> impl Iterator<Item = (Range<usize>, (u32, u32))> + '_ {
+        let ends = self.runs.iter().skip(1).map(|&end| end as usize).chain([self.rows.len()]);
+        let models = self.runs.iter().zip(ends).map(|(&start, end)| start as usize..end);
+        models.map(|models| (models.clone(), self.rows[models.start]))
+    }
+
+    /// Gives the rows, `stride` bytes apart in segments that begin at these addresses.
+    pub fn of<'a>(&'a self, segments: &'a [*mut u8], stride: usize) -> Rows<'a> {
+        let is_worth = self.runs.len() * Self::WORTH_A_LOOK <= self.rows.len();
+        let runs = if is_worth { self.runs.as_slice() } else { &[] };
+        let listed = Rows::Listed { segments, stride, rows: &self.rows, runs, offset: 0 };
+        match *self.runs {
+            [] => Rows::NONE,
+            [_] => Rows::Strided { base: listed.at(0), stride },
+            _ => listed,
+        }
+    }
+}
+
+impl Extend<(u32, u32)> for RowList {
+    fn extend<I: IntoIterator<Item = (u32, u32)>>(&mut self, rows: I) {
+        rows.into_iter().for_each(|row| self.push(row));
+    }
+}
+
+impl FromIterator<(u32, u32)> for RowList {
+    fn from_iter<I: IntoIterator<Item = (u32, u32)>>(rows: I) -> Self {
+        let mut list = RowList::default();
+        list.extend(rows);
+        list
     }
 }
 
@@ -523,37 +584,36 @@ mod tests {
     proptest! {
         #[test]
         fn parts_lie_where_the_list_says(
-            gaps in proptest::collection::vec(0_u32..4, 1..40),
+            lengths in proptest::collection::vec((1_usize..60, 0_u32..3), 1..5),
             cut in any::<(prop::sample::Index, prop::sample::Index)>(),
         ) {
-            let mut next = 0;
-            let row = |gap: &u32| {
-                next += 1 + gap / 3;
-                (0, next)
-            };
-            let rows: Vec<_> = gaps.iter().map(row).collect();
-            let segments = [ptr::null_mut()];
+            let mut list = RowList::default();
+            for (run, (length, segment)) in lengths.into_iter().enumerate() {
+                // Runs lie in any order, and some follow the one before.
+                let first = (run as u32 * 5 % 3) * 1000 + run as u32 * 60;
+                list.extend((first..).take(length).map(|row| (segment, row)));
+            }
+            let (segments, rows) = ([ptr::null_mut::<u8>().wrapping_add(8); 3], list.as_slice());
+            let listed = list.of(&segments, 8).offset(4);
             let [a, b] = [cut.0.index(rows.len() + 1), cut.1.index(rows.len() + 1)];
             let models = a.min(b)..a.max(b);
-            for increases in [false, true] {
-                let listed =
-                    Rows::Listed { segments: &segments, stride: 8, rows: &rows, increases, offset: 4 };
-                let part = listed.part(&models);
-                for (i, model) in models.clone().enumerate() {
-                    prop_assert_eq!(part.at(i), listed.at(model));
-                }
-                let after = models.start + 1..models.end.max(models.start + 1);
-                let has_gap = after.clone().any(|i| rows[i].1 != rows[i - 1].1 + 1);
-                prop_assert_eq!(part.stride().is_none(), has_gap);
-                if increases {
-                    prop_assert_eq!(listed.gaps(&models) > 0, has_gap);
-                    let mut even = models.clone();
-                    even.end = even.start + listed.until_gap(&models);
-                    prop_assert_eq!(listed.gaps(&even), 0);
-                    prop_assert!(even.end <= models.end);
-                    prop_assert!(even.end == models.end || rows[even.end].1 > rows[even.end - 1].1 + 1);
-                }
+            let part = listed.part(&models);
+            for (i, model) in models.clone().enumerate() {
+                prop_assert_eq!(part.at(i), listed.at(model));
+                prop_assert_eq!(part.at(i).addr(), rows[model].1 as usize * 8 + 12);
             }
+            let follows = |i: usize| rows[i] == (rows[i - 1].0, rows[i - 1].1 + 1);
+            let after = models.start + 1..models.end.max(models.start + 1);
+            let gaps = after.filter(|&i| !follows(i)).count();
+            prop_assert_eq!(part.stride().is_none(), gaps > 0);
+            let starts: Vec<_> = list.runs().map(|(models, row)| (models.start, row)).collect();
+            let expected = (0..rows.len()).filter(|&i| i == 0 || !follows(i));
+            prop_assert_eq!(starts, expected.map(|i| (i, rows[i])).collect::<Vec<_>>());
+            let are_known = matches!(listed, Rows::Listed { runs: [_, ..], .. });
+            prop_assert_eq!(listed.gaps(&models), if are_known { gaps } else { 0 });
+            let even = models.start..models.start + listed.until_gap(&models);
+            prop_assert_eq!(listed.gaps(&even), 0);
+            prop_assert!(even.end == models.end || !follows(even.end));
         }
     }
 }
