@@ -141,10 +141,16 @@ fn a_hook_that_fails_or_panics_names_module_and_hook_and_changes_nothing() {
 }
 
 /// Trains a model with a hook of each kind, of which one changes what it sees in its third call. Where `always`, they
-/// exchange it for an equal value in all other calls, so that the passes are eager. Gives weights, and how often each
-/// hook was called.
-fn changed_in_the_third_step(which: usize, always: bool) -> (Vec<ArrayD<f32>>, [usize; 4]) {
-    let (mut world, brains) = population();
+/// exchange it for an equal value in all other calls, so that the passes are eager. A step is made in one call, or in
+/// one for each pass. Gives weights and running statistics, and how often each hook was called.
+fn changed_in_the_third_step(
+    which: usize,
+    always: bool,
+    in_one: bool,
+) -> (Vec<ArrayD<f32>>, [usize; 4]) {
+    let mut world = World::new();
+    let network = network().push(BatchNorm1d::new(2)).push(Dropout { p: 0.5 });
+    let brains = world.spawn_population(&network, MODELS, Seed(3)).unwrap();
     world.insert(brains, SGD { lr: 0.1, ..SGD::default() }).unwrap();
     let root = world.models(brains).unwrap()[1];
     let calls: Arc<Mutex<[usize; 4]>> = Arc::default();
@@ -181,22 +187,94 @@ fn changed_in_the_third_step(which: usize, always: bool) -> (Vec<ArrayD<f32>>, [
         })
         .unwrap();
     world.register_parameter_hook(below, "bias", move |at, _, g| Ok(gradient(at, g))).unwrap();
+    let loss = CrossEntropyLoss::default();
     for _ in 0..5 {
-        world.train_step(brains, &inputs(), &targets(), &CrossEntropyLoss::default()).unwrap();
+        if in_one {
+            world.train_step(brains, &inputs(), &targets(), &loss).unwrap();
+            continue;
+        }
+        world.forward(brains, &inputs()).unwrap();
+        world.loss::<f32, i64>(brains, &targets(), &loss).unwrap();
+        world.backward(brains).unwrap();
+        world.step(brains).unwrap();
+        world.zero_grad(brains).unwrap();
     }
     let calls = *calls.lock().unwrap();
-    (weights(&mut world, brains), calls)
+    let mut all = weights(&mut world, brains);
+    all.extend(["3.running_mean", "3.running_var"].map(|name| world.stack(brains, name).unwrap()));
+    (all, calls)
 }
 
 #[test]
 fn a_hook_that_changes_something_later_has_its_answer_taken_and_is_called_once() {
     let runs = [0, 1, 2, 3].map(|which| {
-        let observed = changed_in_the_third_step(which, false);
+        let observed = changed_in_the_third_step(which, false, true);
         assert_eq!(observed.1, [5; 4]);
-        assert_eq!(observed, changed_in_the_third_step(which, true));
+        for (always, in_one) in [(true, true), (false, false), (true, false)] {
+            assert_eq!(observed, changed_in_the_third_step(which, always, in_one));
+        }
         observed.0
     });
     assert!((1..4).all(|which| runs[which] != runs[0]), "each changed something else");
+}
+
+#[test]
+fn a_hook_that_fails_on_the_way_back_leaves_the_gradients_of_all_models_as_they_were() {
+    let gradients = |world: &mut World, brains: Entity| {
+        let roots = world.models(brains).unwrap().to_vec();
+        let of = |root: Entity| world.gradient::<f32>(root, "0.weight").unwrap();
+        roots.into_iter().map(of).collect::<Vec<_>>()
+    };
+    let (mut world, brains) = population();
+    let roots = world.models(brains).unwrap().to_vec();
+    world.register_full_backward_hook(roots[1], |_, _, _| Ok(None)).unwrap();
+    let gradient = Array3::<f32>::ones((MODELS, 6, 2));
+    world.forward(brains, &inputs()).unwrap();
+    world.backward_from(brains, &gradient).unwrap();
+    let before = gradients(&mut world, brains);
+    assert!(before.iter().all(Option::is_some));
+    let fails = world.register_full_backward_hook(roots[3], |_, _, _| Err("no".into())).unwrap();
+    world.forward(brains, &inputs()).unwrap();
+    let error = world.backward_from(brains, &gradient).unwrap_err();
+    assert_eq!(error.to_string(), "Sequential: full backward hook 0: no");
+    assert_eq!(gradients(&mut world, brains), before);
+    // What the forward pass kept is gone.
+    let error = world.backward_from(brains, &gradient).unwrap_err();
+    assert!(matches!(error, StepError::NoForward(_)), "{error}");
+    fails.remove();
+    world.forward(brains, &inputs()).unwrap();
+    world.backward_from(brains, &gradient).unwrap();
+    let twice = before.into_iter().map(|of| of.map(|of| of * 2.0));
+    assert_eq!(gradients(&mut world, brains), twice.collect::<Vec<_>>());
+}
+
+#[test]
+fn a_hook_of_a_parameter_that_comes_between_the_passes_is_told() {
+    let (mut world, brains) = population();
+    let root = world.models(brains).unwrap()[1];
+    let module = world.module(root, "0").unwrap();
+    let seen: Arc<Mutex<Vec<String>>> = Arc::default();
+    let look = |what: &'static str| {
+        let seen = seen.clone();
+        move |_: &At<'_>, name: &str, _: &Var| seen.lock().unwrap().push(format!("{what} {name}"))
+    };
+    let of_bias = look("gradient of");
+    world
+        .register_parameter_hook(module, "bias", move |at, name, g| {
+            of_bias(at, name, g);
+            Ok(None)
+        })
+        .unwrap();
+    world.forward(brains, &inputs()).unwrap();
+    let of_weight = look("sum of");
+    world
+        .register_post_accumulate_grad_hook(module, "weight", move |at, name, g| {
+            of_weight(at, name, g);
+            Ok(())
+        })
+        .unwrap();
+    world.backward_from(brains, &Array3::<f32>::ones((MODELS, 6, 2))).unwrap();
+    assert_eq!(*seen.lock().unwrap(), ["gradient of bias", "sum of weight"]);
 }
 
 #[test]
@@ -277,10 +355,11 @@ fn a_hook_that_fails_leaves_running_statistics_and_draws_as_they_were() {
 #[test]
 fn a_hook_that_fails_in_a_forward_pass_leaves_all_models_as_they_were() {
     let network = Sequential::new().push(Linear::new(3, 4)).push(BatchNorm1d::new(4));
-    let run = |fails: bool| {
+    let network = network.push(Dropout { p: 0.5 });
+    let run = |fails: bool, keeps_gradients: bool| {
         let mut world = World::new();
         let brains = world.spawn_population(&network, MODELS, Seed(3)).unwrap();
-        world.set_grad_enabled(false);
+        world.set_grad_enabled(keeps_gradients);
         let roots = world.models(brains).unwrap().to_vec();
         world.register_forward_hook(roots[1], |_, _, _| Ok(None)).unwrap();
         if fails {
@@ -288,10 +367,13 @@ fn a_hook_that_fails_in_a_forward_pass_leaves_all_models_as_they_were() {
             world.forward(brains, &inputs()).unwrap_err();
             hook.unwrap().remove();
         }
-        world.forward(brains, &inputs()).unwrap();
-        ["1.running_mean", "1.running_var"].map(|name| world.stack::<f32>(brains, name).unwrap())
+        let y = world.forward(brains, &inputs()).unwrap();
+        let names = ["1.running_mean", "1.running_var"];
+        (y, names.map(|name| world.stack::<f32>(brains, name).unwrap()))
     };
-    assert_eq!(run(true), run(false));
+    for keeps_gradients in [false, true] {
+        assert_eq!(run(true, keeps_gradients), run(false, keeps_gradients));
+    }
 }
 
 #[test]

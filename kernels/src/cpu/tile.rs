@@ -27,9 +27,8 @@ pub enum Rows<'a> {
         stride: usize,
         /// For each row, its segment and its place in it.
         rows: &'a [(u32, u32)],
-        /// Where runs of rows begin that follow one another without a gap, from 0 on; empty if nobody looked, or
-        /// runs are short.
-        runs: &'a [u32],
+        /// The runs of rows that follow one another without a gap, in order; none if they are short.
+        runs: &'a [Run],
         /// Bytes to add: where the operand starts in a row.
         offset: usize,
     },
@@ -72,14 +71,24 @@ impl<'a> Rows<'a> {
                 Rows::Strided { base: base.wrapping_add(models.start * stride), stride }
             }
             Rows::Listed { segments, stride, rows, runs, offset } => {
-                let is_run = match runs {
-                    [] => is_run(&rows[models.clone()]),
-                    _ => self.until_gap(models) == models.len(),
+                let (before, after) = split(runs, models);
+                let run = match before.last().filter(|_| after.is_empty()) {
+                    Some(run) => Some(run.from(models.start)),
+                    None => {
+                        let rows = &rows[models.clone()];
+                        rows.first().copied().filter(|_| runs.is_empty() && is_run(rows))
+                    }
                 };
-                match is_run {
-                    true if models.is_empty() => Rows::NONE,
-                    true => Rows::Strided { base: self.at(models.start), stride },
-                    false => {
+                match run {
+                    _ if models.is_empty() => Rows::NONE,
+                    Some((segment, row)) => {
+                        let base = segments[segment as usize];
+                        Rows::Strided {
+                            base: base.wrapping_add(row as usize * stride + offset),
+                            stride,
+                        }
+                    }
+                    None => {
                         let rows = &rows[models.clone()];
                         Rows::Listed { segments, stride, rows, runs: &[], offset }
                     }
@@ -88,11 +97,12 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// Lists the gaps between the rows of some models, as far as they are known: each just before a model.
-    fn gaps_in(&self, models: &Range<usize>) -> &'a [u32] {
-        let Rows::Listed { runs, .. } = *self else { return &[] };
-        let after = &runs[runs.partition_point(|&start| start as usize <= models.start)..];
-        &after[..after.partition_point(|&start| (start as usize) < models.end)]
+    /// Lists the runs that begin behind the first of some models, as far as they are known.
+    fn gaps_in(&self, models: &Range<usize>) -> &'a [Run] {
+        match *self {
+            Rows::Listed { runs, .. } => split(runs, models).1,
+            Rows::Strided { .. } => &[],
+        }
     }
 
     /// Counts the gaps between the rows of some models, as far as they are known.
@@ -103,7 +113,7 @@ impl<'a> Rows<'a> {
     /// Counts how many of the models, from the first on, have rows without a gap, as far as gaps are known.
     pub(super) fn until_gap(&self, models: &Range<usize>) -> usize {
         let first = self.gaps_in(models).first();
-        first.map_or(models.end, |&first| first as usize) - models.start
+        first.map_or(models.end, |run| run.start as usize) - models.start
     }
 
     /// Gives the same rows, each `bytes` further on.
@@ -119,6 +129,29 @@ impl<'a> Rows<'a> {
     }
 }
 
+/// Rows that follow one another without a gap.
+#[derive(Clone, Copy, Debug)]
+pub struct Run {
+    /// The first model.
+    start: u32,
+    /// Its segment and its row there.
+    row: (u32, u32),
+}
+
+impl Run {
+    /// Gives the row of a model of the run.
+    fn from(&self, model: usize) -> (u32, u32) {
+        (self.row.0, self.row.1 + (model as u32 - self.start))
+    }
+}
+
+/// Gives the runs up to that of the first of some models, and those that begin behind it.
+fn split<'a>(runs: &'a [Run], models: &Range<usize>) -> (&'a [Run], &'a [Run]) {
+    let (before, after) =
+        runs.split_at(runs.partition_point(|run| run.start as usize <= models.start));
+    (before, &after[..after.partition_point(|run| (run.start as usize) < models.end)])
+}
+
 /// Says whether rows follow one another without a gap.
 fn is_run(rows: &[(u32, u32)]) -> bool {
     let Some(&(segment, first)) = rows.first() else { return true };
@@ -130,7 +163,7 @@ fn is_run(rows: &[(u32, u32)]) -> bool {
 #[derive(Clone, Debug, Default)]
 pub struct RowList {
     rows: Vec<(u32, u32)>,
-    runs: Vec<u32>,
+    runs: Vec<Run>,
 }
 
 impl RowList {
@@ -139,11 +172,12 @@ impl RowList {
 
     /// Takes the row of the next model.
     pub fn push(&mut self, (segment, row): (u32, u32)) {
-        let follows = self.rows.last().is_some_and(|&(s, r)| (s, r + 1) == (segment, row));
-        if !follows {
-            self.runs.push(self.rows.len() as u32);
+        let row = (segment, row);
+        let model = self.rows.len();
+        if self.runs.last().is_none_or(|run| run.from(model) != row) {
+            self.runs.push(Run { start: model as u32, row });
         }
-        self.rows.push((segment, row));
+        self.rows.push(row);
     }
 
     /// Forgets all rows.
@@ -165,9 +199,9 @@ impl RowList {
 
     /// Lists the runs: of which models, from which segment and row on.
     pub fn runs(&self) -> impl Iterator<Item = (Range<usize>, (u32, u32))> + '_ {
-        let ends = self.runs.iter().skip(1).map(|&end| end as usize).chain([self.rows.len()]);
-        let models = self.runs.iter().zip(ends).map(|(&start, end)| start as usize..end);
-        models.map(|models| (models.clone(), self.rows[models.start]))
+        let ends = self.runs.iter().skip(1).map(|run| run.start as usize);
+        let ends = ends.chain([self.rows.len()]);
+        self.runs.iter().zip(ends).map(|(run, end)| (run.start as usize..end, run.row))
     }
 
     /// Gives the rows, `stride` bytes apart in segments that begin at these addresses.
