@@ -13,8 +13,11 @@ use crate::case::{Checked, Stop};
 pub struct Tensors(BTreeMap<String, Tensor>);
 
 impl Tensors {
-    /// Reads a file.
+    /// Reads a file; a group without tensors may have none.
     pub fn read(path: &Path) -> Result<Self, SafetensorsError> {
+        if !path.exists() {
+            return Ok(Tensors(BTreeMap::new()));
+        }
         let tensors = read(path)?.into_iter();
         Ok(Tensors(tensors.map(|tensor| (tensor.name.clone(), tensor)).collect()))
     }

@@ -187,6 +187,9 @@ pub enum Mixing {
     /// The result has the type that those of the inputs promote to.
     #[default]
     Promoted,
+    /// As [`Promoted`](Mixing::Promoted), and single and double precision may stand side by side as well: all inputs
+    /// are converted to double then.
+    Arithmetic,
     /// All inputs must have the same type.
     Same,
     /// The result has the type of the first input, as that of a layer norm has.

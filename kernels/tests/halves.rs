@@ -112,6 +112,9 @@ fn types_promote_as_torchs_do() {
         assert_eq!(typed(&[a, b], &[2], add), Ok(sum));
         assert_eq!(typed(&[b, a], &[2], add), Ok(sum));
     }
+    assert_eq!(typed(&[F32, F64], &[2], add), Ok(F64));
+    assert_eq!(typed(&[F64, F32], &[2], |v| Var::cat(&[&v[0], &v[1]], 0)), Ok(F64));
+    assert_eq!(typed(&[F32, F64], &[2], |v| &v[0] * v[1].sum(&[], false)), Ok(F32));
     // A number of Python's has no say, nor a single number beside an array.
     assert_eq!(typed(&[BF16], &[2], |v| &v[0] * 0.3), Ok(BF16));
     assert_eq!(typed(&[BF16, F32], &[2], |v| &v[0] * v[1].sum(&[], false)), Ok(BF16));

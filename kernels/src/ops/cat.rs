@@ -3,7 +3,7 @@
 use super::copy::{CopyParts, Part};
 use super::elementwise::same_dtype;
 use super::reduce::no_such_axis;
-use crate::op::{GradientAt, Kernel, Op, OpError};
+use crate::op::{GradientAt, Kernel, Mixing, Op, OpError};
 use crate::program::trace::Var;
 use crate::shape::{Layout, Operand, Type};
 
@@ -20,6 +20,10 @@ impl Op for Cat {
 
     fn attributes(&self) -> String {
         format!("dim={}", self.axis)
+    }
+
+    fn mixing(&self) -> Mixing {
+        Mixing::Arithmetic
     }
 
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>, OpError> {

@@ -14,7 +14,7 @@ use core::ops::Range;
 use crate::cpu::simd::{Float, Lanes, Simd, Vectorized, dispatch};
 use crate::cpu::tile::{Input, Output, Tile};
 use crate::dtype::Dtype;
-use crate::op::{GradientAt, Kernel, Op, OpError};
+use crate::op::{GradientAt, Kernel, Mixing, Op, OpError};
 use crate::program::trace::Var;
 use crate::shape::{Layout, Operand, Shape, Type};
 
@@ -62,6 +62,10 @@ impl<F: Formula<IN, OUT>, const IN: usize, const OUT: usize> Op for Pointwise<F,
 
     fn attributes(&self) -> String {
         self.0.attributes()
+    }
+
+    fn mixing(&self) -> Mixing {
+        Mixing::Arithmetic
     }
 
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>, OpError> {

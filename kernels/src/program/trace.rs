@@ -273,7 +273,7 @@ impl Trace {
 
     /// Applies an op that has `n_outputs` outputs.
     pub fn apply_all(&self, op: Arc<dyn Op>, inputs: &[&Var], n_outputs: usize) -> Vec<Var> {
-        match self.is_mixed(&*op, inputs) {
+        match self.is_mixed(op.mixing(), inputs) {
             true => self.apply_mixed(op, inputs, n_outputs),
             false => self.record(op, inputs, n_outputs),
         }

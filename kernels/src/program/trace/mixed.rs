@@ -25,7 +25,7 @@ pub struct Function {
 impl Function {
     /// A function whose result has the type that those of its inputs promote to.
     pub const fn new(name: &'static str) -> Self {
-        Function { name, mixing: Mixing::Promoted }
+        Function { name, mixing: Mixing::Arithmetic }
     }
 
     /// A function all of whose inputs must have one type.
@@ -120,13 +120,11 @@ impl Trace {
         inputs: &[Option<&Var>],
         run: impl FnOnce(&dyn Fn(&Var) -> Var) -> R,
     ) -> R {
-        let is_half = inputs.iter().flatten().any(|input| input.dtype().is_half());
-        let is_plain = !is_half && self.0.borrow().autocast.is_none();
-        if is_plain && self.0.borrow().eager.is_some() {
+        let given: Vec<&Var> = inputs.iter().copied().flatten().collect();
+        if !self.is_mixed(function.mixing, &given) && self.0.borrow().eager.is_some() {
             // Nobody will look for the function in this record.
             return run(&Var::clone);
         }
-        let given: Vec<&Var> = inputs.iter().copied().flatten().collect();
         self.open_function(function);
         let casts = match self.casts(function.name, function.mixing, &given) {
             Ok(casts) => casts,
@@ -168,10 +166,14 @@ impl Trace {
         }
     }
 
-    /// Says whether an op over these values has to be looked at.
-    pub(super) fn is_mixed(&self, op: &dyn Op, inputs: &[&Var]) -> bool {
-        let is_half = inputs.iter().any(|input| input.dtype().is_half());
-        (is_half || self.0.borrow().autocast.is_some()) && op.mixing() != Mixing::Untouched
+    /// Says whether an op over these values, which takes them so, has to be looked at.
+    pub(super) fn is_mixed(&self, mixing: Mixing, inputs: &[&Var]) -> bool {
+        if mixing == Mixing::Untouched {
+            return false;
+        }
+        let has = |is: fn(Dtype) -> bool| inputs.iter().any(|input| is(input.dtype()));
+        let has_both = || has(|dtype| dtype == Dtype::F32) && has(|dtype| dtype == Dtype::F64);
+        has(Dtype::is_half) || mixing == Mixing::Arithmetic && has_both() || self.is_autocast()
     }
 
     /// Decides what a function's inputs are cast to.
@@ -187,10 +189,12 @@ impl Trace {
         let of = |x: &Var| target.filter(|_| x.dtype() != Dtype::F64).unwrap_or(x.dtype());
         let dtypes: Vec<Dtype> = values.iter().map(|x| of(x)).collect();
         let mut casts = Casts { autocast: target, ..Casts::default() };
-        let Some(&first) = dtypes.first().filter(|_| dtypes.iter().any(|dtype| dtype.is_half()))
-        else {
+        let Some(&first) = dtypes.first() else { return Ok(casts) };
+        let is_even = dtypes.iter().all(|dtype| *dtype == first);
+        let is_taken = matches!(mixing, Mixing::Promoted | Mixing::First);
+        if (is_even || is_taken) && !dtypes.iter().any(|dtype| dtype.is_half()) {
             return Ok(casts);
-        };
+        }
         let result = match mixing {
             Mixing::First => first,
             Mixing::Untouched => return Ok(casts),
@@ -200,7 +204,7 @@ impl Trace {
                 }
                 None => first,
             },
-            Mixing::Promoted => {
+            Mixing::Promoted | Mixing::Arithmetic => {
                 // A single number has no say where there are arrays.
                 let is_array = |x: &Var| x.shape().rank() > 0;
                 let has_arrays = values.iter().any(|x| is_array(x));
@@ -209,9 +213,9 @@ impl Trace {
                 all.reduce(Dtype::promoted).unwrap_or(first)
             }
         };
-        casts.compute = Some(match dtypes.contains(&Dtype::F64) {
-            true => Dtype::F64,
-            false => Dtype::F32,
+        casts.compute = Some(match result {
+            Dtype::F64 => Dtype::F64,
+            _ => Dtype::F32,
         });
         casts.result = Some(result).filter(|dtype| casts.compute != Some(*dtype));
         Ok(casts)
@@ -228,7 +232,7 @@ impl Trace {
         };
         match casts.compute {
             // Rates of optimizers are doubles whatever the parameters are.
-            Some(Dtype::F32) if input.dtype() == Dtype::F64 => input,
+            Some(Dtype::F32) if input.dtype() == Dtype::F64 && self.is_number(&input) => input,
             Some(dtype) => input.to(dtype),
             None => input,
         }
