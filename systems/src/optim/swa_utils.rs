@@ -123,6 +123,7 @@ fn pairs(world: &World, populations: [Entity; 2]) -> Result<Vec<Pair>, AverageEr
 ///
 /// Source: `torch.optim.swa_utils.AveragedModel.update_parameters`. There the average is a copy of the model, here a
 /// population spawned from the same description.
+#[expect(clippy::missing_panics_doc, reason = "a signed model has the columns of its blueprint")]
 pub fn update_parameters(
     world: &mut World,
     averaged: Entity,
