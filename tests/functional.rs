@@ -86,6 +86,16 @@ fn attention(name: &str, call: &Call<'_>, v: &[Var]) -> Var {
             };
             v[0].multi_head_attention_forward(&v[0], &v[0], options)
         }
+        "rows" => {
+            let options = MultiHeadAttentionOptions {
+                bias_k: Some(&v[3]),
+                bias_v: Some(&v[4]),
+                add_zero_attn: true,
+                average_attn_weights: false,
+                ..usual(InProjection::Packed(&v[2]), &v[5])
+            };
+            v[0].multi_head_attention_forward(&v[1], &v[1], options)
+        }
         _ => {
             let options = MultiHeadAttentionOptions {
                 add_zero_attn: true,
@@ -306,6 +316,8 @@ fn attention_mixes_what_torch_mixes() {
     let fixed: &[&[usize]] = &[&[3, 2, 4], &[12, 4], &[4, 5, 2], &[4, 5, 2], &[5, 4]];
     check("mha_static", &inputs(fixed), &[]);
     check("mha_static_k", &inputs(&[&[3, 4], &[12, 4], &[2, 3, 2], &[4, 4]]), &[]);
+    let rows: &[&[usize]] = &[&[3, 2, 4], &[5, 2, 4], &[12, 4], &[2, 1, 4], &[2, 1, 4], &[4, 4]];
+    check("mha_rows", &inputs(rows), &[]);
 }
 
 #[test]

@@ -106,6 +106,14 @@ impl Population {
         })
     }
 
+    /// Classes: `[models, batch]`.
+    fn targets(&self) -> Array2<i64> {
+        let classes = self.widths[3];
+        Array2::from_shape_fn((self.models, self.batch), |(model, item)| {
+            ((model + item) % classes) as i64
+        })
+    }
+
     fn spawned(&self, models: usize) -> Result<(World, Entity), Box<dyn Error + Send + Sync>> {
         let mut world = World::new();
         let settings = PopulationSettings { models, ..PopulationSettings::default() };
@@ -117,11 +125,7 @@ impl Population {
     pub fn train(&self, rule: Rule) -> Outcome {
         let (mut world, population) = self.spawned(self.models)?;
         world.insert_with(population, |_| Adam::default())?;
-        let classes = self.widths[3];
-        let inputs = self.inputs(self.batch);
-        let targets = Array2::from_shape_fn((self.models, self.batch), |(model, item)| {
-            ((model + item) % classes) as i64
-        });
+        let (inputs, targets) = (self.inputs(self.batch), self.targets());
         let loss = CrossEntropyLoss::default();
         let mut losses = vec![0.0; self.models];
         let times = rule
@@ -152,9 +156,7 @@ impl Population {
     pub fn hooked(&self, rule: Rule, mut show: impl FnMut(Measurement)) -> Result<(), Failure> {
         let inputs = self.inputs(self.batch);
         let classes = self.widths[3];
-        let targets = Array2::from_shape_fn((self.models, self.batch), |(model, item)| {
-            ((model + item) % classes) as i64
-        });
+        let targets = self.targets();
         let loss = CrossEntropyLoss::default();
         for (job, hook) in HOOKS {
             let mut worlds = self.pair(hook)?;
@@ -334,6 +336,70 @@ impl Population {
             Number { key: "ns_per_layer", words: "ns a layer", value: ns / layers },
         ];
         Ok(Measurement { case: "single", job: self.name, numbers })
+    }
+
+    /// Times what is done with all gradients before a step and with all weights after it: norms, clipping, an
+    /// average; and a plain read of as many bytes.
+    pub fn clip(&self, rule: Rule) -> Outcome {
+        let (mut world, population) = self.spawned(self.models)?;
+        let averaged = world.spawn_population(&self.network(), self.models, Seed(1))?;
+        world.entity_mut(averaged).insert(AveragedModel::new(AverageFn::Ema { decay: 0.9 }));
+        world.forward(population, &self.inputs(self.batch))?;
+        let targets = self.targets();
+        world.loss::<f32, _>(population, &targets, &CrossEntropyLoss::default())?;
+        world.backward(population)?;
+        let norm = rule.measure(|| world.get_total_norm(population, 2.0).map(drop))?;
+        // Each time all are longer than that.
+        let longest = world.get_total_norm(population, 2.0)?.into_iter().fold(0.0, f64::max);
+        let mut max_norm = longest / 1e3;
+        let clip = rule.measure(|| {
+            max_norm *= 0.99;
+            world.clip_grad_norm_(population, max_norm).map(drop)
+        })?;
+        let value = rule.measure(|| world.clip_grad_value_(population, 1e-3))?;
+        let average = rule.measure(|| world.update_parameters(averaged, population))?;
+        let read = read_plainly(4 * self.models * self.parameters(), rule);
+        let numbers = vec![
+            Number { key: "norm_us", words: "µs for norms", value: norm.median * 1e6 },
+            Number { key: "clip_us", words: "µs to clip norms", value: clip.median * 1e6 },
+            Number { key: "value_us", words: "µs to clip values", value: value.median * 1e6 },
+            Number { key: "average_us", words: "µs to average", value: average.median * 1e6 },
+            Number { key: "read_us", words: "µs to read as much", value: read.median * 1e6 },
+        ];
+        Ok(Measurement { case: "clip", job: self.name, numbers })
+    }
+
+    /// Times a training step with a gradient scaler, and without, in turn.
+    pub fn scaled(&self, rule: Rule) -> Outcome {
+        let spawned = |is_scaled: bool| -> Result<(World, Entity, bool), Failure> {
+            let (mut world, population) = self.spawned(self.models)?;
+            world.insert_with(population, |_| Adam::default())?;
+            world.insert(population, GradScaler::default())?;
+            Ok((world, population, is_scaled))
+        };
+        let (inputs, targets) = (self.inputs(self.batch), self.targets());
+        let loss = CrossEntropyLoss::default();
+        let mut worlds = [spawned(false)?, spawned(true)?];
+        let step = |(world, population, is_scaled): &mut (World, Entity, bool)| match is_scaled {
+            true => {
+                let losses: Result<ndarray::Array1<f32>, Failure> = world
+                    .train_step_scaled(*population, &inputs, &targets, &loss)
+                    .map_err(Into::into);
+                losses.map(drop)
+            }
+            false => {
+                let losses: Result<ndarray::Array1<f32>, Failure> =
+                    world.train_step(*population, &inputs, &targets, &loss).map_err(Into::into);
+                losses.map(drop)
+            }
+        };
+        let [plain, scaled] = rule.compare(&mut worlds, step)?;
+        let numbers = vec![
+            Number { key: "us_without", words: "µs without", value: plain.median * 1e6 },
+            Number { key: "us_with", words: "µs with", value: scaled.median * 1e6 },
+            Number { key: "ratio", words: "of the time", value: scaled.median / plain.median },
+        ];
+        Ok(Measurement { case: "scaler", job: self.name, numbers })
     }
 
     /// Weighs a population: what the process grew by for each model, less the model's numbers.

@@ -52,6 +52,8 @@ enum Case {
     Evolve,
     /// Times of training steps and a forward pass of 10,000 tiny models with hooks on one of them, and without
     Hooks,
+    /// Times to clip all gradients and to average all weights of 10,000 tiny models, and of a step with scalers
+    Clip,
     /// Memory of tiny and small models beyond their numbers
     Memory,
 }
@@ -92,6 +94,11 @@ fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
                 }
                 Case::Hooks => {
                     TINY.hooked(rule, show)?;
+                    continue;
+                }
+                Case::Clip => {
+                    show(TINY.clip(rule)?);
+                    show(TINY.scaled(rule)?);
                     continue;
                 }
                 Case::Memory => {

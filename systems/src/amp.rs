@@ -10,8 +10,7 @@ use neurarch_kernels::dtype::{Dtype, Element};
 use neurarch_kernels::gradients;
 
 use crate::array::Input;
-use crate::mode::set_active;
-use crate::optim::clip;
+use crate::optim::gradients::{Gradients, Touch, Whose};
 use crate::run::{Start, with_run};
 use crate::shared::Sums;
 use crate::sign::SignError;
@@ -79,18 +78,30 @@ struct Of {
     scaler: GradScaler,
 }
 
+impl Of {
+    /// Says whether a gradient was found that is not finite.
+    fn overflowed(&self) -> bool {
+        self.scaler.enabled && self.scaler.found_inf == Some(true)
+    }
+}
+
 /// Lists the active models of a population with their scalers.
-fn scalers(world: &World, population: Entity) -> Result<Vec<Of>, ScalerError> {
+fn scalers(world: &mut World, population: Entity) -> Result<Vec<Of>, ScalerError> {
+    let mut states = world.query::<(Option<&Mode>, Option<&GradScaler>)>();
+    let world: &World = world;
     let found = world.get::<Population>(population);
     let roots = found.ok_or(SignError::NotAPopulation(population))?.models();
-    let is_active = |root: Entity| world.get::<Mode>(root).is_none_or(|mode| !mode.inactive);
-    let active = roots.iter().copied().enumerate().filter(|(_, root)| is_active(*root));
-    let of = |(model, root)| {
-        let scaler = *world.get::<GradScaler>(root).ok_or(ScalerError::NoScaler { model })?;
+    states.update_archetypes(world);
+    let mut all = Vec::with_capacity(roots.len());
+    for (model, &root) in roots.iter().enumerate() {
+        let (mode, scaler) = states.get_manual(world, root).unwrap_or_default();
+        if mode.is_some_and(|mode| mode.inactive) {
+            continue;
+        }
+        let scaler = *scaler.ok_or(ScalerError::NoScaler { model })?;
         check(&scaler)?;
-        Ok(Of { model, root, scaler })
-    };
-    let all = active.map(of).collect::<Result<Vec<_>, ScalerError>>()?;
+        all.push(Of { model, root, scaler });
+    }
     let is_scaled = all.iter().any(|of| of.scaler.enabled);
     match is_scaled && Sums::of(world, population).is_some() {
         true => Err(ScalerError::Shared),
@@ -113,8 +124,9 @@ fn check(scaler: &GradScaler) -> Result<(), ScalerError> {
 
 /// Writes scalers back.
 fn put(world: &mut World, all: &[Of]) {
+    let mut scalers = world.query::<&mut GradScaler>();
     for of in all {
-        if let Some(mut scaler) = world.get_mut::<GradScaler>(of.root) {
+        if let Ok(mut scaler) = scalers.get_mut(world, of.root) {
             *scaler = of.scaler;
         }
     }
@@ -166,6 +178,12 @@ pub fn scale<T: Element>(
 /// Source: `torch.amp.GradScaler.scale`.
 pub fn scale_loss(world: &mut World, population: Entity) -> Result<(), ScalerError> {
     let mut all = scalers(world, population)?;
+    scale_losses(world, population, &mut all)?;
+    put(world, &all);
+    Ok(())
+}
+
+fn scale_losses(world: &mut World, population: Entity, all: &mut [Of]) -> Result<(), StepError> {
     with_run(world, population, |_, run| {
         let tape = &mut run.tape;
         match tape.start {
@@ -182,9 +200,7 @@ pub fn scale_loss(world: &mut World, population: Entity) -> Result<(), ScalerErr
             gradients::scale(y.dtype, row, scale.into());
         }
         Ok(())
-    })?;
-    put(world, &all);
-    Ok(())
+    })
 }
 
 /// Divides the gradients of each model by its scale, and looks for numbers that are not finite.
@@ -215,26 +231,50 @@ fn unscale_ready(world: &mut World, population: Entity, all: &mut [Of]) -> Resul
     if all.iter().all(|of| !of.scaler.enabled) {
         return Ok(());
     }
-    let is_ready = |of: &&mut Of| of.scaler.enabled && of.scaler.stage == ScalerStage::Ready;
-    let of_models = clip::gradients(world, population)?;
-    let is_f16 = |gradient: &clip::Gradient| gradient.dtype == Dtype::F16;
-    if of_models.iter().any(|(_, gradients)| gradients.iter().any(is_f16)) {
+    let whose = Whose::of(world, population)?;
+    let mut unscalings = vec![Unscaling::default(); whose.models];
+    let is_ready = |of: &Of| of.scaler.enabled && of.scaler.stage == ScalerStage::Ready;
+    for of in all.iter_mut().filter(|of| is_ready(of)) {
+        let inverse = (1.0 / f64::from(of.scaler.start())) as f32;
+        unscalings[of.model].inverse = Some(inverse);
+    }
+    let is_f16 = whose.with(world, |world, all| {
+        if all.iter().any(|alike| alike.has(Dtype::F16)) {
+            return Ok(true);
+        }
+        for alike in all {
+            alike.visit(world, Touch::Write, &mut unscalings, Unscaling::unscale)?;
+        }
+        Ok(false)
+    })?;
+    if is_f16 {
         return Err(ScalerError::Fp16Gradients);
     }
-    for of in all.iter_mut().filter(is_ready) {
-        let gradients = of_models.iter().find(|(model, _)| *model == of.model);
-        let Some((_, gradients)) = gradients.filter(|(_, gradients)| !gradients.is_empty()) else {
-            continue;
-        };
-        let inverse = (1.0 / f64::from(of.scaler.start())) as f32;
-        let mut found_inf = false;
-        clip::change(world, gradients, |dtype, row| {
-            found_inf |= gradients::unscale(dtype, row, inverse);
-        });
-        of.scaler.found_inf = Some(found_inf);
-        of.scaler.stage = ScalerStage::Unscaled;
+    for of in all {
+        if let Some(found_inf) = unscalings[of.model].found_inf {
+            of.scaler.found_inf = Some(found_inf);
+            of.scaler.stage = ScalerStage::Unscaled;
+        }
     }
     Ok(())
+}
+
+/// How the gradients of a model are scaled back.
+#[derive(Clone, Copy, Default)]
+struct Unscaling {
+    /// What they are multiplied by; none if they stay as they are.
+    inverse: Option<f32>,
+    /// Whether one was not finite, once they were looked at.
+    found_inf: Option<bool>,
+}
+
+impl Unscaling {
+    fn unscale(gradients: &mut Gradients<'_, '_>, of: &mut Unscaling) {
+        let Some(inverse) = of.inverse else { return };
+        let mut found_inf = false;
+        gradients.change(|dtype, row| found_inf |= gradients::unscale(dtype, row, inverse));
+        of.found_inf = Some(found_inf);
+    }
 }
 
 /// Updates the parameters of the models whose gradients are all finite, which are divided by the scale first unless
@@ -254,6 +294,17 @@ fn unscale_ready(world: &mut World, population: Entity, all: &mut [Of]) -> Resul
 /// Source: `torch.amp.GradScaler.step`.
 pub fn step(world: &mut World, population: Entity) -> Result<Vec<bool>, ScalerError> {
     let mut all = scalers(world, population)?;
+    let made = step_of(world, population, &mut all);
+    // Gradients that were scaled back stay so.
+    put(world, &all);
+    made?;
+    let models = world.get::<Population>(population).map_or(0, |population| population.len());
+    let mut is_made = vec![false; models];
+    all.iter().for_each(|of| is_made[of.model] = !of.overflowed());
+    Ok(is_made)
+}
+
+fn step_of(world: &mut World, population: Entity, all: &mut [Of]) -> Result<(), ScalerError> {
     for Of { scaler, .. } in all.iter().filter(|of| of.scaler.enabled) {
         match (scaler.scale, scaler.stage) {
             (None, _) => return Err(ScalerError::NotScaled("step")),
@@ -261,34 +312,30 @@ pub fn step(world: &mut World, population: Entity) -> Result<Vec<bool>, ScalerEr
             _ => {}
         }
     }
-    unscale_ready(world, population, &mut all)?;
-    put(world, &all);
+    unscale_ready(world, population, all)?;
     if all.iter().any(|of| of.scaler.enabled && of.scaler.found_inf.is_none()) {
         return Err(ScalerError::NoGradients);
     }
-    let overflowed = |of: &&Of| of.scaler.enabled && of.scaler.found_inf == Some(true);
-    let skipped: Vec<Entity> = all.iter().filter(overflowed).map(|of| of.root).collect();
-    for &root in &skipped {
-        set_active(world, root, false)?;
+    let skipped: Vec<Entity> = all.iter().filter(|of| of.overflowed()).map(|of| of.root).collect();
+    if skipped.len() < all.len() {
+        set_inactive(world, &skipped, true);
+        let made = step::step(world, population);
+        set_inactive(world, &skipped, false);
+        made?;
     }
-    let made = match skipped.len() < all.len() {
-        true => step::step(world, population),
-        false => Ok(()),
-    };
-    for &root in &skipped {
-        set_active(world, root, true)?;
+    for of in all.iter_mut().filter(|of| of.scaler.enabled) {
+        of.scaler.stage = ScalerStage::Stepped;
     }
-    made?;
-    let models = world.get::<Population>(population).map_or(0, |population| population.len());
-    let mut is_made = vec![false; models];
-    for of in &mut all {
-        is_made[of.model] = !(of.scaler.enabled && of.scaler.found_inf == Some(true));
-        if of.scaler.enabled {
-            of.scaler.stage = ScalerStage::Stepped;
+    Ok(())
+}
+
+/// Passes over some models, or no more.
+fn set_inactive(world: &mut World, roots: &[Entity], is_inactive: bool) {
+    for &root in roots {
+        if let Some(mut mode) = world.get_mut::<Mode>(root) {
+            mode.inactive = is_inactive;
         }
     }
-    put(world, &all);
-    Ok(is_made)
 }
 
 /// Moves each model's scale on: [`GradScaler::advance`]; or makes it `new_scale`.
@@ -304,6 +351,12 @@ pub fn update(
     new_scale: Option<f64>,
 ) -> Result<(), ScalerError> {
     let mut all = scalers(world, population)?;
+    update_of(&mut all, new_scale)?;
+    put(world, &all);
+    Ok(())
+}
+
+fn update_of(all: &mut [Of], new_scale: Option<f64>) -> Result<(), ScalerError> {
     for Of { scaler, .. } in all.iter().filter(|of| of.scaler.enabled) {
         if scaler.scale.is_none() {
             return Err(ScalerError::NotScaled("update"));
@@ -319,7 +372,6 @@ pub fn update(
         }
         (scaler.stage, scaler.found_inf) = (ScalerStage::Ready, None);
     }
-    put(world, &all);
     Ok(())
 }
 
@@ -413,13 +465,15 @@ pub fn train_step<'a, 'b, X: Element, Y: Element>(
     targets: impl Into<Input<'b, Y>>,
     loss: &impl Loss,
 ) -> Result<Array1<X>, ScalerError> {
-    scalers(world, population)?;
+    // They are read and written once.
+    let mut all = scalers(world, population)?;
     step::zero_grad(world, population, true)?;
     step::forward(world, population, x)?;
     let losses = step::loss::<X, Y>(world, population, targets, loss)?;
-    scale_loss(world, population)?;
+    scale_losses(world, population, &mut all)?;
     step::backward(world, population)?;
-    step(world, population)?;
-    update(world, population, None)?;
+    let made = step_of(world, population, &mut all).and_then(|()| update_of(&mut all, None));
+    put(world, &all);
+    made?;
     Ok(losses.into_iter().collect())
 }

@@ -18,7 +18,7 @@ use neurarch_kernels::cpu::tile::{RowList, Rows};
 use neurarch_kernels::program::{Role, Slot};
 use nonmax::NonMaxU32;
 
-use crate::launch::Members;
+use crate::launch::{Located, Members};
 use crate::pages::{HUGE_PAGE_BYTES, prefer_huge};
 
 /// Why rows cannot be bound: a bug of whoever asks, since `sign::refresh` keeps columns and blueprints
@@ -145,6 +145,11 @@ impl Bound<'_> {
         self.binder.members.len()
     }
 
+    /// Says whether all members share the row of slot `slot`.
+    pub(crate) fn is_shared(&self, slot: usize) -> bool {
+        self.binder.bound[slot].position.is_none()
+    }
+
     /// Gives the bytes of a row of slot `slot`, padding included.
     pub(crate) fn row_bytes(&self, slot: usize) -> usize {
         self.binder.bound[slot].row_bytes
@@ -182,7 +187,19 @@ impl Binder {
         slots: &[Slot],
         written: &[bool],
     ) -> Result<Bound<'a>, BindError> {
-        let world: &World = world;
+        self.take(world, population, group, members, slots, written)
+    }
+
+    /// [`bind`](Binder::bind), for a caller who borrows the world exclusively while the result lives.
+    fn take<'a>(
+        &'a mut self,
+        world: &World,
+        population: Entity,
+        group: usize,
+        members: &Members,
+        slots: &[Slot],
+        written: &[bool],
+    ) -> Result<Bound<'a>, BindError> {
         let no_group = BindError::NoSuchGroup(population);
         let found = world.get::<Population>(population).ok_or(no_group.clone())?;
         let of = (population, group, found.version());
@@ -325,6 +342,28 @@ impl Binder {
             }
         }
     }
+}
+
+/// Binds slots of the same members of two populations: the first to write, the second to read.
+///
+/// # Errors
+///
+/// As [`Binder::bind`].
+///
+/// # Panics
+///
+/// If it is one population.
+pub(crate) fn bind_pair<'a>(
+    world: &'a mut World,
+    [to, from]: [(&'a mut Located, &[Slot]); 2],
+) -> Result<[Bound<'a>; 2], BindError> {
+    let ((to, to_slots), (from, from_slots)) = (to, from);
+    assert_ne!(to.population, from.population, "rows of two populations are apart");
+    let written = vec![true; to_slots.len()];
+    let Located { population, group, members, binder, .. } = from;
+    let from = binder.take(world, *population, *group, members, from_slots, &[])?;
+    let Located { population, group, members, binder, .. } = to;
+    Ok([binder.take(world, *population, *group, members, to_slots, &written)?, from])
 }
 
 impl Placement {

@@ -23,6 +23,7 @@ pub mod optim;
 mod pages;
 pub mod parameters;
 pub mod parametrize;
+mod places;
 pub mod plans;
 mod ready;
 mod refit;
@@ -40,6 +41,7 @@ pub mod tie;
 mod trace;
 pub mod traverse;
 mod undo;
+mod visit;
 mod watch;
 
 #[cfg(test)]

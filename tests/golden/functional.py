@@ -103,6 +103,9 @@ def multi_head_attention():
         f(q, q, q, 4, 2, w, None, None, None, True, 0.0, o, None, static_k=k, average_attn_weights=False))
     run("mha_static_k", static_k, *all((3, 4), (12, 4), (2, 3, 2), (4, 4)))
 
+    rows = lambda q, k, w, bk, bv, o: both(
+        f(q, k, k, 4, 2, w, None, bk, bv, True, 0.0, o, None, average_attn_weights=False))
+    run("mha_rows", rows, *all((3, 2, 4), (5, 2, 4), (12, 4), (2, 1, 4), (2, 1, 4), (4, 4)))
 
 def grouped_mm():
     def check(name, ends, *shapes):

@@ -24,7 +24,7 @@ const LARGE: usize = 1 << 24;
 const LARGE_SIDE: usize = 17;
 
 /// From this many multiply-adds on (some microseconds), a product is split over threads.
-const WORTH_SPLITTING: usize = 1 << 17;
+pub const WORTH_SPLITTING: usize = 1 << 17;
 
 /// How a product is computed: it decides the order of sums, so it follows from the sizes alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,8 +124,9 @@ fn make(
     }
 }
 
-/// Computes one product, whose sizes may be known only now, by register tiles whatever they are; on the threads of
-/// the pool if `split`. It is [oriented](Product::oriented), `scratch` as [`Gemm`] wants it.
+/// Computes one product, whose sizes may be known only now, in the [`Way`] that they choose; on the threads of the pool
+/// if `split`. It is [oriented](Product::oriented), has no bias and is not finished in any way; `scratch` is as
+/// [`Gemm`] wants it.
 pub fn multiply<T: Float>(
     product: Product,
     [a, b]: [&[T]; 2],
@@ -134,7 +135,9 @@ pub fn multiply<T: Float>(
     split: bool,
 ) {
     let Product { m, n, k, .. } = product;
-    if split && m * n * k >= WORTH_SPLITTING {
+    if Way::of(&product) == Way::Large {
+        large::multiply(&product, a, b, c, split);
+    } else if split && m * n * k >= WORTH_SPLITTING {
         Part { product, a, b, bias: None, output: None, c }.split(Way::Small, scratch);
     } else {
         dispatch(Gemm { product: &product, a, b, bias: None, output: None, c, scratch });

@@ -1,7 +1,8 @@
 //! `grid_sample`: the numbers of an image or a volume at any coordinates, from -1 to 1 within it.
 //!
 //! What lies between pixels is a sum over a few of them, a product of weights along each axis. Coordinates and weights
-//! are computed in double precision. Source: `torch.nn.functional.grid_sample`; as there, there is no second gradient.
+//! are computed in double precision. A second gradient takes, in place of each weight, how it changes when the coordinates
+//! move in some direction. Source: `torch.nn.functional.grid_sample`, which has a third gradient, too.
 
 use core::marker::PhantomData;
 
@@ -52,12 +53,14 @@ pub struct GridOptions {
 /// The constant of the cubic polynomials.
 const A: f64 = -0.75;
 
-/// A pixel along one axis that counts, if it is there: its weight, and how that changes with the coordinate.
+/// A pixel along one axis that counts, if it is there: its weight, how that changes with the coordinate, and how
+/// this does.
 #[derive(Clone, Copy, Debug, Default)]
 struct Tap {
     index: Option<usize>,
     weight: f64,
     slope: f64,
+    bend: f64,
 }
 
 /// The pixels along one axis.
@@ -104,10 +107,11 @@ impl GridOptions {
             let cubics = [near_and_far(t + 1.0, false), near_and_far(t, true)];
             let mirrored = [near_and_far(1.0 - t, true), near_and_far(2.0 - t, false)];
             let [[a, b], [c, d]] = [cubics, mirrored];
-            let of = [a, b, (c.0, -c.1), (d.0, -d.1)];
-            for (offset, (weight, slope)) in of.into_iter().enumerate() {
+            let of = [a, b, (c.0, -c.1, c.2), (d.0, -d.1, d.2)];
+            for (offset, (weight, slope, bend)) in of.into_iter().enumerate() {
                 let (place, _) = self.padded(first + offset as f64 - 1.0, n);
-                taps.all[offset] = Tap { index: index(place), weight, slope: slope * scale };
+                let (slope, bend) = (slope * scale, bend * scale * scale);
+                taps.all[offset] = Tap { index: index(place), weight, slope, bend };
             }
             taps.count = 4;
             return taps;
@@ -116,14 +120,15 @@ impl GridOptions {
         let slope = scale * of_padding;
         if self.mode == GridMode::Nearest {
             let nearest = place.round_ties_even();
-            taps.all[0] = Tap { index: index(nearest), weight: 1.0, slope: 0.0 };
+            taps.all[0] = Tap { index: index(nearest), weight: 1.0, ..Tap::default() };
             taps.count = 1;
             return taps;
         }
         let first = place.floor();
         let t = place - first;
-        taps.all[0] = Tap { index: index(first), weight: 1.0 - t, slope: -slope };
-        taps.all[1] = Tap { index: index(first + 1.0), weight: t, slope };
+        let tap = |place, weight, slope| Tap { index: index(place), weight, slope, bend: 0.0 };
+        taps.all[0] = tap(first, 1.0 - t, -slope);
+        taps.all[1] = tap(first + 1.0, t, slope);
         taps.count = 2;
         taps
     }
@@ -151,16 +156,17 @@ fn reflected(place: f64, low: f64, high: f64) -> (f64, f64) {
     }
 }
 
-/// Gives the weight of a pixel at a distance, less than 1 or from 1 to 2, and how it changes with it.
-fn near_and_far(x: f64, is_near: bool) -> (f64, f64) {
+/// Gives the weight of a pixel at a distance, less than 1 or from 1 to 2, how it changes with it, and how this does.
+fn near_and_far(x: f64, is_near: bool) -> (f64, f64, f64) {
     match is_near {
         true => {
             let weight = ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0;
-            (weight, (3.0 * (A + 2.0) * x - 2.0 * (A + 3.0)) * x)
+            let slope = (3.0 * (A + 2.0) * x - 2.0 * (A + 3.0)) * x;
+            (weight, slope, 6.0 * (A + 2.0) * x - 2.0 * (A + 3.0))
         }
         false => {
             let weight = ((A * x - 5.0 * A) * x + 8.0 * A) * x - 4.0 * A;
-            (weight, (3.0 * A * x - 10.0 * A) * x + 8.0 * A)
+            (weight, (3.0 * A * x - 10.0 * A) * x + 8.0 * A, 6.0 * A * x - 10.0 * A)
         }
     }
 }
@@ -180,6 +186,9 @@ enum Part {
 struct GridSample {
     options: GridOptions,
     part: Part,
+    /// Whether a last input, shaped as the grid, gives each point a direction, and what is computed is how that of
+    /// `part` changes when the points move there.
+    along: bool,
 }
 
 impl GridSample {
@@ -222,10 +231,13 @@ impl GridSample {
 
 impl Op for GridSample {
     fn name(&self) -> &'static str {
-        match self.part {
-            Part::Numbers => "grid_sample",
-            Part::OfImage => "grid_sample_input_gradient",
-            Part::OfGrid => "grid_sample_grid_gradient",
+        match (self.part, self.along) {
+            (Part::Numbers, false) => "grid_sample",
+            (Part::OfImage, false) => "grid_sample_input_gradient",
+            (Part::OfGrid, false) => "grid_sample_grid_gradient",
+            (Part::Numbers, true) => "grid_sample_along",
+            (Part::OfImage, true) => "grid_sample_input_gradient_along",
+            (Part::OfGrid, true) => "grid_sample_grid_gradient_along",
         }
     }
 
@@ -241,6 +253,13 @@ impl Op for GridSample {
         computes("grid_sampler", x)?;
         same_dtype("grid_sampler", x, grid)?;
         let made = Type { dtype: x.dtype, shape };
+        let rest = match rest {
+            [rest @ .., direction] if self.along && direction == grid => rest,
+            _ if self.along => {
+                return Err(OpError(format!("{}: the direction does not fit", self.name())));
+            }
+            rest => rest,
+        };
         match (self.part, rest) {
             (Part::Numbers, []) => Ok(vec![made]),
             (Part::OfImage, [dy]) if *dy == made => Ok(vec![x.clone()]),
@@ -270,12 +289,30 @@ impl Op for GridSample {
     }
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
-        let Some(dy) = at.gradients[0].as_ref().filter(|_| self.part == Part::Numbers) else {
-            return vec![None; at.inputs.len()];
+        let none = || vec![None; at.inputs.len()];
+        let Some(given) = at.gradients[0].as_ref().filter(|_| !self.along) else { return none() };
+        let of = |part, inputs: &[&Var]| given.trace().apply(GridSample { part, ..*self }, inputs);
+        let along = |part, inputs: &[&Var]| {
+            given.trace().apply(GridSample { part, along: true, ..*self }, inputs)
         };
-        let [x, grid] = at.inputs else { return vec![None; at.inputs.len()] };
-        let of = |part: Part| dy.trace().apply(GridSample { part, ..*self }, &[x, grid, dy]);
-        vec![at.needs[0].then(|| of(Part::OfImage)), at.needs[1].then(|| of(Part::OfGrid))]
+        match (self.part, at.inputs) {
+            (Part::Numbers, [x, grid]) => {
+                let of = |part| of(part, &[x, grid, given]);
+                vec![at.needs[0].then(|| of(Part::OfImage)), at.needs[1].then(|| of(Part::OfGrid))]
+            }
+            // Sampling is linear in the image: it counts no more.
+            (Part::OfImage, [_, grid, dy]) => vec![
+                at.zero(0),
+                at.needs[1].then(|| of(Part::OfGrid, &[given, grid, dy])),
+                at.needs[2].then(|| of(Part::Numbers, &[given, grid])),
+            ],
+            (Part::OfGrid, [x, grid, dy]) => vec![
+                at.needs[0].then(|| along(Part::OfImage, &[x, grid, dy, given])),
+                at.needs[1].then(|| along(Part::OfGrid, &[x, grid, dy, given])),
+                at.needs[2].then(|| along(Part::Numbers, &[x, grid, given])),
+            ],
+            _ => none(),
+        }
     }
 }
 
@@ -296,8 +333,9 @@ struct Sampler<T> {
 
 impl<T: Number> Sampler<T> {
     /// Visits the pixels that count at a point of the grid: the pixel's place, its weight, and how that changes with
-    /// each coordinate, the last axis first, as in the grid.
-    fn visit(&self, point: &[T], mut visit: impl FnMut(usize, f64, [f64; 3])) {
+    /// each coordinate, the last axis first, as in the grid. In place of both it gives how they change in a direction,
+    /// if there is one.
+    fn visit(&self, point: &[T], along: &[T], mut visit: impl FnMut(usize, f64, [f64; 3])) {
         let spatial = &self.sizes.spatial;
         let axes = spatial.len();
         let mut taps = [Taps::default(); 3];
@@ -308,15 +346,33 @@ impl<T: Number> Sampler<T> {
         'all: for number in 0..total {
             let (mut rest, mut place, mut weight) = (number, 0, 1.0);
             let mut slopes = [1.0; 3];
+            // How each slope changes with each coordinate.
+            let mut bends = [[1.0; 3]; 3];
             for (axis, taps) in taps[..axes].iter().enumerate() {
                 let tap = taps.all[rest % taps.count];
                 rest /= taps.count;
                 let Some(index) = tap.index else { continue 'all };
+                let own = axes - 1 - axis;
+                for (a, bends) in bends.iter_mut().enumerate().take(along.len()) {
+                    for (b, bend) in bends.iter_mut().enumerate() {
+                        *bend *= match (a == own, b == own) {
+                            (true, true) => tap.bend,
+                            (false, false) => tap.weight,
+                            _ => tap.slope,
+                        };
+                    }
+                }
                 place = place * spatial[axis] + index;
                 weight *= tap.weight;
                 for (other, slope) in slopes.iter_mut().enumerate() {
-                    *slope *= if other == axes - 1 - axis { tap.slope } else { tap.weight };
+                    *slope *= if other == own { tap.slope } else { tap.weight };
                 }
+            }
+            if !along.is_empty() {
+                let with = |of: [f64; 3]| -> f64 {
+                    along.iter().zip(of).map(|(&along, of)| of * along.into()).sum()
+                };
+                (weight, slopes) = (with(slopes), bends.map(with));
             }
             visit(place, weight, slopes);
         }
@@ -332,6 +388,11 @@ impl<T: Number> Kernel for Sampler<T> {
             let [sums] = carve::<f64, 1>(scratch, [channels]);
             let (x, grid) = (inputs.get::<T>(0), inputs.get::<T>(1));
             let dy = if self.of.part == Part::Numbers { &[][..] } else { inputs.get::<T>(2) };
+            let direction = match (self.of.along, self.of.part) {
+                (false, _) => &[][..],
+                (true, Part::Numbers) => inputs.get::<T>(2),
+                (true, _) => inputs.get::<T>(3),
+            };
             let made = outputs.take::<T>();
             made.fill(T::default());
             for item in 0..batch {
@@ -340,10 +401,12 @@ impl<T: Number> Kernel for Sampler<T> {
                 for at in 0..points {
                     let start = (item * points + at) * axes;
                     let point = &grid[start..start + axes];
+                    let along =
+                        if self.of.along { &direction[start..start + axes] } else { direction };
                     match self.of.part {
                         Part::Numbers => {
                             sums.fill(0.0);
-                            self.visit(point, |place, weight, _| {
+                            self.visit(point, along, |place, weight, _| {
                                 for (channel, sum) in sums.iter_mut().enumerate() {
                                     let x: f64 = x[image + channel * pixels + place].into();
                                     *sum += weight * x;
@@ -353,7 +416,7 @@ impl<T: Number> Kernel for Sampler<T> {
                                 made[numbers + channel * points + at] = T::from_f64(sum);
                             }
                         }
-                        Part::OfImage => self.visit(point, |place, weight, _| {
+                        Part::OfImage => self.visit(point, along, |place, weight, _| {
                             for channel in 0..channels {
                                 let dy: f64 = dy[numbers + channel * points + at].into();
                                 let dx = &mut made[image + channel * pixels + place];
@@ -362,7 +425,7 @@ impl<T: Number> Kernel for Sampler<T> {
                         }),
                         Part::OfGrid => {
                             let mut sums = [0.0; 3];
-                            self.visit(point, |place, _, slopes| {
+                            self.visit(point, along, |place, _, slopes| {
                                 let of = |channel: usize| -> f64 {
                                     let dy: f64 = dy[numbers + channel * points + at].into();
                                     let x: f64 = x[image + channel * pixels + place].into();
@@ -400,6 +463,6 @@ impl Var {
     /// Source: `torch.nn.functional.grid_sample`.
     #[must_use]
     pub fn grid_sample(&self, grid: &Var, options: GridOptions) -> Var {
-        self.trace().apply(GridSample { options, part: Part::Numbers }, &[self, grid])
+        self.trace().apply(GridSample { options, part: Part::Numbers, along: false }, &[self, grid])
     }
 }

@@ -1,7 +1,7 @@
 //! `grouped_mm`: products of groups of rows or columns, whose ends are values, each with a matrix of its own.
 //!
-//! Every element is the sum over `k` in order ([`crate::cpu::gemm`]), whatever groups there are. The transposed
-//! operands of a gradient are read where they lie.
+//! Each group is multiplied as it would be alone ([`multiply`]): how follows from its sizes. The transposed operands of
+//! a gradient are read where they lie.
 //!
 //! Source: `torch.nn.functional.grouped_mm`.
 
@@ -9,8 +9,9 @@ use core::marker::PhantomData;
 
 use super::elementwise::computes;
 use super::matmul::strides;
+use crate::cpu::executor::with_scratch;
 use crate::cpu::gemm::{BiasAxis, Finish, Product, Strides};
-use crate::cpu::product::multiply;
+use crate::cpu::product::{WORTH_SPLITTING, multiply};
 use crate::cpu::simd::Float;
 use crate::cpu::tile::Tile;
 use crate::dtype::Dtype;
@@ -255,6 +256,16 @@ impl Groups {
         }
     }
 
+    /// Says where the matrices `A`, `B` and `C` of a group begin that starts at some place of the axis.
+    fn starts(&self, group: usize, start: usize) -> [usize; 3] {
+        core::array::from_fn(|of| group * self.per_group[of] + start * self.per_place[of])
+    }
+
+    /// Counts the bytes of working memory of one group.
+    fn scratch_bytes<T>(&self) -> usize {
+        self.whole.scratch_elements() * size_of::<T>()
+    }
+
     /// Counts the multiply-adds of all groups, at most.
     fn work(&self) -> usize {
         self.whole.m * self.whole.n * self.whole.k
@@ -281,7 +292,6 @@ impl<T: Float> GroupsKernel<T> {
         scratch: &mut [T],
         split: bool,
     ) {
-        let Groups { per_group, per_place, .. } = self.groups;
         let places = self.groups.places();
         let is_place = |&end: &i64| usize::try_from(end).is_ok_and(|end| end <= places);
         if !ends.is_sorted() || !ends.iter().all(is_place) {
@@ -289,18 +299,69 @@ impl<T: Float> GroupsKernel<T> {
             return;
         }
         c.fill(T::default());
-        let mut start = 0;
-        for (group, &end) in ends.iter().enumerate() {
+        let all = Several { groups: &self.groups, a, b, ends, first: 0, start: 0, c, base: 0 };
+        // The columns of a result lie among each other.
+        match split && self.groups.cut != Cut::Columns {
+            true => all.split(),
+            false => all.compute(scratch, split),
+        }
+    }
+}
+
+/// Some groups of one model, one behind the other.
+struct Several<'a, T> {
+    groups: &'a Groups,
+    a: &'a [T],
+    b: &'a [T],
+    /// Where they end.
+    ends: &'a [i64],
+    /// The number of the first.
+    first: usize,
+    /// Where it starts.
+    start: usize,
+    /// Their results, from element `base` on.
+    c: &'a mut [T],
+    base: usize,
+}
+
+impl<T: Float> Several<'_, T> {
+    /// Computes one after the other.
+    fn compute(self, scratch: &mut [T], split: bool) {
+        let Several { groups, a, b, ends, first, mut start, c, base } = self;
+        for (group, &end) in (first..).zip(ends) {
             let end = end as usize;
-            let product = self.groups.product(end - start);
+            let product = groups.product(end - start);
             if product.m * product.n * product.k > 0 {
-                let [of_a, of_b, of_c] = core::array::from_fn(|operand| {
-                    group * per_group[operand] + start * per_place[operand]
-                });
-                multiply(product, [&a[of_a..], &b[of_b..]], &mut c[of_c..], scratch, split);
+                let [of_a, of_b, of_c] = groups.starts(group, start);
+                multiply(product, [&a[of_a..], &b[of_b..]], &mut c[of_c - base..], scratch, split);
             }
             start = end;
         }
+    }
+
+    /// Shares them out on the threads of the pool, and a large one within itself.
+    fn split(self) {
+        let Several { groups, a, b, ends, first, start, c, base } = self;
+        let last = ends.last().map_or(start, |&end| end as usize);
+        let product = groups.product(last - start);
+        let work = product.m * product.n * product.k;
+        if ends.len() < 2 || work < WORTH_SPLITTING {
+            let some = Several { groups, a, b, ends, first, start, c, base };
+            with_scratch(groups.scratch_bytes::<T>(), |scratch| {
+                some.compute(bytemuck::cast_slice_mut(scratch), true);
+            });
+            return;
+        }
+        let middle = usize::midpoint(start, last);
+        let count = ends.partition_point(|&end| (end as usize) <= middle);
+        let (upper, lower) = ends.split_at(count.clamp(1, ends.len() - 1));
+        let next = upper.last().map_or(start, |&end| end as usize);
+        let [.., of_c] = groups.starts(first + upper.len(), next);
+        let (above, below) = c.split_at_mut(of_c - base);
+        let upper = Several { groups, a, b, ends: upper, first, start, c: above, base };
+        let first = first + upper.ends.len();
+        let lower = Several { groups, a, b, ends: lower, first, start: next, c: below, base: of_c };
+        rayon::join(|| upper.split(), || lower.split());
     }
 }
 
@@ -316,7 +377,7 @@ impl<T: Float> Kernel for GroupsKernel<T> {
     }
 
     fn scratch_bytes(&self) -> usize {
-        self.groups.whole.scratch_elements() * size_of::<T>()
+        self.groups.scratch_bytes::<T>()
     }
 }
 

@@ -168,6 +168,171 @@ impl Op for HouseholderGradient {
         };
         PerMatrix::boxed(&inputs[0].ty, [numel, k, numel, numel], [numel, k], 2 * n, of)
     }
+
+    fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
+        let [a, tau, _, dq] = at.inputs else { return Vec::new() };
+        let trace = dq.trace();
+        let along = |output: usize, like: &Var| {
+            let given = at.gradients[output].clone();
+            given.unwrap_or_else(|| trace.constant(0.0, like.dtype(), like.shape().clone()))
+        };
+        let inputs = [a, tau, dq, &along(0, a), &along(1, tau)];
+        let [da, dtau, dq] = trace.apply_n(HouseholderSecond, &inputs);
+        // What changes with A and τ is theirs alone, Q included.
+        vec![Some(da), Some(dtau), at.zero(2), Some(dq)]
+    }
+}
+
+/// The gradients of `A`, `τ` and `dQ`, from these and a direction of `A` and one of `τ`: of how `⟨dQ, Q⟩` changes
+/// along both.
+///
+/// The product is made from the innermost reflection outwards, once itself and once its change, and kept; then its
+/// reflections are gone through from the outermost.
+#[derive(Clone, Copy, Debug)]
+struct HouseholderSecond;
+
+impl Op for HouseholderSecond {
+    fn name(&self) -> &'static str {
+        "householder_product_second_gradient"
+    }
+
+    fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>, OpError> {
+        match inputs {
+            [a, tau, dq, of_a, of_tau] if a == dq && a == of_a && tau == of_tau => {
+                check(a, tau)?;
+                Ok(vec![a.clone(), tau.clone(), a.clone()])
+            }
+            _ => Err(OpError(format!("{}: expected A, tau, dQ and directions", self.name()))),
+        }
+    }
+
+    fn cost(&self, inputs: &[Type], _: &[Type]) -> usize {
+        30 * inputs[0].shape.numel() * inputs[1].shape.last().copied().unwrap_or(0)
+    }
+
+    fn kernel(&self, inputs: &[Operand], _: &[Operand]) -> Box<dyn Kernel> {
+        let (m, n, k) = sizes_of(inputs);
+        let numel = m * n;
+        let of = move |[a, tau, p, u, w]: [&mut [f64]; 5],
+                       [da, dtau, dq]: [&mut [f64]; 3],
+                       work: &mut [f64]| {
+            let (kept, work) = work.split_at_mut(2 * (k + 1) * numel);
+            let (s, lines) = work.split_at_mut(numel);
+            let pairs: Vec<_> = (0..k).map(|i| Pair { a, u, m, n, i }).collect();
+            // At 2 · i · numel lie the product of the reflections from i on, and its change.
+            let (product, change) = kept[2 * k * numel..].split_at_mut(numel);
+            product.fill(0.0);
+            (0..n).for_each(|i| product[i * n + i] = 1.0);
+            change.fill(0.0);
+            for (i, of) in pairs.iter().enumerate().rev() {
+                let (outer, inner) = kept[2 * i * numel..].split_at_mut(2 * numel);
+                outer.copy_from_slice(&inner[..2 * numel]);
+                let (product, change) = outer.split_at_mut(numel);
+                of.turn(product, change, [tau[i], w[i]], lines);
+            }
+            dq.copy_from_slice(&kept[numel..2 * numel]);
+            da.fill(0.0);
+            s.fill(0.0);
+            for (i, of) in pairs.iter().enumerate() {
+                let (product, change) = kept[2 * (i + 1) * numel..][..2 * numel].split_at(numel);
+                let (da, dtau) = (&mut *da, &mut dtau[i]);
+                of.gradient([product, change, p, s], [tau[i], w[i]], lines, da, dtau);
+                of.turn(p, s, [tau[i], w[i]], lines);
+            }
+        };
+        let work = (2 * (k + 1) + 1) * numel + LINES * n;
+        let sizes = [numel, k, numel, numel, k];
+        PerMatrix::boxed(&inputs[0].ty, sizes, [numel, k, numel], work, of)
+    }
+}
+
+/// Lines of working memory of [`Pair`].
+const LINES: usize = 6;
+
+/// The vector `v` of one reflection, and its direction `u`, which is 0 where `v` is 1.
+#[derive(Clone, Copy)]
+struct Pair<'a> {
+    a: &'a [f64],
+    u: &'a [f64],
+    m: usize,
+    n: usize,
+    i: usize,
+}
+
+impl Pair<'_> {
+    /// Gives `v` and `u` at a row from `i` on.
+    fn at(self, row: usize) -> [f64; 2] {
+        let Pair { a, u, n, i, .. } = self;
+        if row == i { [1.0, 0.0] } else { [a[row * n + i], u[row * n + i]] }
+    }
+
+    /// Writes `vᵀ · E` and `uᵀ · E`.
+    fn along(self, e: &[f64], of_v: &mut [f64], of_u: &mut [f64]) {
+        let Pair { m, n, i, .. } = self;
+        of_v.fill(0.0);
+        of_u.fill(0.0);
+        for row in i..m {
+            let [v, u] = self.at(row);
+            for ((e, of_v), of_u) in e[row * n..][..n].iter().zip(&mut *of_v).zip(&mut *of_u) {
+                *of_v += v * e;
+                *of_u += u * e;
+            }
+        }
+    }
+
+    /// Turns `E` into `H E`, and its change `F` into `H F + H' E`, where `H' = -τ' v vᵀ - τ (u vᵀ + v uᵀ)`.
+    fn turn(self, e: &mut [f64], f: &mut [f64], [tau, change]: [f64; 2], lines: &mut [f64]) {
+        let Pair { m, n, i, .. } = self;
+        let [ve, ue, vf, uf] = split(lines, n);
+        self.along(e, ve, ue);
+        self.along(f, vf, uf);
+        for row in i..m {
+            let [v, u] = self.at(row);
+            for column in 0..n {
+                let at = row * n + column;
+                f[at] -= v * (tau * (vf[column] + ue[column]) + change * ve[column])
+                    + tau * u * ve[column];
+                e[at] -= tau * v * ve[column];
+            }
+        }
+    }
+
+    /// Writes the gradients of column `i` below the diagonal and of `τ`: of `⟨S, H R⟩ + ⟨P, H' R + H R'⟩`.
+    fn gradient(
+        self,
+        [r, r_change, p, s]: [&[f64]; 4],
+        [tau, change]: [f64; 2],
+        lines: &mut [f64],
+        da: &mut [f64],
+        dtau: &mut f64,
+    ) {
+        let Pair { m, n, i, .. } = self;
+        let [vr, ur, vc, vp, up, vs] = split(lines, n);
+        self.along(s, vs, up);
+        self.along(r_change, vc, up);
+        self.along(r, vr, ur);
+        self.along(p, vp, up);
+        let with = |x: &[f64], y: &[f64]| -> f64 { x.iter().zip(y).map(|(x, y)| x * y).sum() };
+        *dtau = -(with(vs, vr) + with(vp, vc) + with(up, vr) + with(vp, ur));
+        for row in i + 1..m {
+            let of = |matrix| -> &[f64] { &<[f64]>::as_ref(matrix)[row * n..][..n] };
+            let (r, r_change, p, s) = (of(r), of(r_change), of(p), of(s));
+            let plain = with(s, vr) + with(p, vc) + with(r, vs) + with(r_change, vp);
+            let of_v = with(p, vr) + with(r, vp);
+            let of_u = with(p, ur) + with(r, up);
+            da[row * n + i] = -tau * (plain + of_u) - change * of_v;
+        }
+    }
+}
+
+/// Splits memory into lines of `n` numbers.
+fn split<const N: usize>(lines: &mut [f64], n: usize) -> [&mut [f64]; N] {
+    let mut rest = lines;
+    [(); N].map(|()| {
+        let (own, others) = core::mem::take(&mut rest).split_at_mut(n);
+        rest = others;
+        own
+    })
 }
 
 impl Var {
@@ -177,7 +342,7 @@ impl Var {
     /// # Shape
     ///
     /// `[.., m, n]` with `m ≥ n`, as the result; `tau` is `[.., k]` with `k ≤ n`. It is computed in double
-    /// precision. The gradient has no gradient of its own.
+    /// precision. There is a second gradient, and no third one.
     ///
     /// Source: `torch.linalg.householder_product`.
     #[must_use]

@@ -8,7 +8,7 @@ use crate::dtype::Dtype;
 use crate::program::trace::Var;
 use crate::shape::Shape;
 
-use inputs::Inputs;
+use inputs::{Inputs, rows};
 
 /// What projects queries, keys and values.
 #[derive(Clone, Copy, Debug)]
@@ -31,7 +31,8 @@ pub struct MultiHeadAttentionOptions<'a> {
     pub in_proj_weight: InProjection<'a>,
     /// Their biases, one behind the other, `[3 · embed_dim]`.
     pub in_proj_bias: Option<&'a Var>,
-    /// What is appended to the keys, `[1, 1, embed_dim]`; only together with `bias_v`.
+    /// What is appended to the keys, `[rows, 1, embed_dim]`, `[1, embed_dim]` or `[embed_dim]`; only together with
+    /// `bias_v`.
     pub bias_k: Option<&'a Var>,
     /// What is appended to the values, `[1, 1, embed_dim]`.
     pub bias_v: Option<&'a Var>,
@@ -148,8 +149,8 @@ impl Var {
     /// ```
     ///
     /// Source: `torch.nn.functional.multi_head_attention_forward`. `batch_first` is an option of torch's layer only,
-    /// which moves axes. A mask of numbers is converted to the type of the queries; `bias_k` and `bias_v` are one
-    /// row each.
+    /// which moves axes. A mask of numbers is converted to the type of the queries; `bias_k` and `bias_v` are
+    /// repeated for each item of the batch; masks have room for one row of them, so that with a mask others are refused.
     #[must_use]
     pub fn multi_head_attention_forward(
         &self,
@@ -210,11 +211,14 @@ impl Inputs<'_> {
             Some(fixed) => fixed.reshape([self.batch, heads, fixed.shape()[1], width]),
             None => self.heads(&self.project(x, part), self.projected),
         };
-        let shape = [self.batch, heads, 1, width];
+        let shape = |rows| [self.batch, heads, rows, width];
         let mut parts = vec![own];
-        parts.extend(bias.map(|bias| bias.reshape([1, heads, 1, width]).expand(shape)));
+        parts.extend(bias.filter(|bias| rows(bias) > 0).map(|bias| {
+            let of_heads = bias.reshape([rows(bias), heads, width]).permute(&[1, 0, 2]);
+            of_heads.reshape([1, heads, rows(bias), width]).expand(shape(rows(bias)))
+        }));
         if self.options.add_zero_attn {
-            parts.push(x.trace().constant(0.0, parts[0].dtype(), shape));
+            parts.push(x.trace().constant(0.0, parts[0].dtype(), shape(1)));
         }
         match &*parts {
             [x] => x.clone(),
@@ -462,7 +466,46 @@ mod tests {
         let same: [&[usize]; 3] = [&[3, 2, 4]; 3];
         let split: [&[usize]; 3] = [&[3, 2, 4], &[5, 2, 3], &[5, 2, 2]];
         let (q, k, v): (&[usize], &[usize], &[usize]) = (&[4, 4], &[4, 3], &[4, 2]);
-        let refusals: [([&[usize]; 3], Given<'_>, &str); 17] = [
+        let refusals: [([&[usize]; 3], Given<'_>, &str); 24] = [
+            (
+                same,
+                &[("bias_k", &[1, 2, 4]), ("bias_v", &[1, 2, 4])],
+                "Sizes of tensors must match except in dimension 0. Expected size 2 but got size 4 for tensor number \
+                 1 in the list.",
+            ),
+            (
+                same,
+                &[("bias_k", &[2, 4]), ("bias_v", &[2, 4])],
+                "Sizes of tensors must match except in dimension 0. Expected size 2 but got size 4 for tensor number \
+                 1 in the list.",
+            ),
+            (
+                same,
+                &[("bias_k", &[1, 1, 1, 4]), ("bias_v", &[1, 1, 1, 4])],
+                "Number of dimensions of repeat dims can not be smaller than number of dimensions of tensor",
+            ),
+            (
+                same,
+                &[("bias_k", &[2, 1, 4]), ("bias_v", &[1, 1, 4])],
+                "Expected size for first two dimensions of batch2 tensor to be: [4, 5] but got: [4, 4].",
+            ),
+            (
+                same,
+                &[("bias_k", &[2, 1, 4]), ("bias_v", &[2, 1, 4]), ("attn_mask", &[3, 3])],
+                "The expanded size of the tensor (5) must match the existing size (4) at non-singleton dimension 2.  \
+                 Target sizes: [4, 3, 5].  Tensor sizes: [1, 3, 4]",
+            ),
+            (
+                same,
+                &[("bias_k", &[0, 1, 4]), ("bias_v", &[0, 1, 4]), ("attn_mask", &[4, 3, 3])],
+                "The expanded size of the tensor (3) must match the existing size (4) at non-singleton dimension 2.  \
+                 Target sizes: [4, 3, 3].  Tensor sizes: [4, 3, 4]",
+            ),
+            (
+                same,
+                &[("bias_k", &[2, 1, 4]), ("bias_v", &[2, 1, 4]), ("key_padding_mask", &[2, 3])],
+                "Expected key_padded_mask.shape[1] to be 5, but got 4",
+            ),
             (
                 same,
                 &[("in_proj_weight", &[9, 4])],
@@ -548,6 +591,10 @@ mod tests {
             canonical_mask(&whole, "attn_mask", Dtype::F32).expect_err("it is of whole numbers"),
             "only bool and floating types of attn_mask are supported"
         );
+        // Rows of any number are appended, and rows of features alone.
+        for shape in [&[2, 1, 4][..], &[0, 1, 4], &[1, 4], &[4]] {
+            assert_eq!(error(same, 2, &[("bias_k", shape), ("bias_v", shape)]), "");
+        }
         // Another batch of keys is nothing to static ones.
         let fixed: Given<'_> = &[("static_k", &[4, 5, 2]), ("static_v", &[4, 5, 2])];
         assert_eq!(error([&[3, 2, 4], &[3, 7, 4], &[3, 7, 4]], 2, fixed), "");

@@ -3,6 +3,7 @@
 use neurarch_kernels::dtype::Dtype;
 use neurarch_kernels::ops::convolution::Convolution;
 use neurarch_kernels::ops::gelu::Approximate;
+use neurarch_kernels::ops::grid_sample::{GridMode, GridOptions, GridPadding};
 use neurarch_kernels::ops::pad::PadMode;
 use neurarch_kernels::ops::pool::Pooling;
 use neurarch_kernels::ops::reduce::Reduction;
@@ -283,7 +284,52 @@ fn recurrences() -> Vec<Case> {
     vec![case("lstm", lstm, &inputs(4)), case("gru", gru, &inputs(3)[..4])]
 }
 
+/// Coordinates of a grid within an image, none of them near a pixel.
+fn coordinates(shape: &[usize], seed: u64) -> Array {
+    let places = floats(shape, seed).elements;
+    Array::new(Dtype::F64, shape, places.iter().map(|x| x / 4.5).collect::<Vec<_>>())
+}
+
+fn samples() -> Vec<Case> {
+    let of = |options: GridOptions| move |v: &[Var]| v[0].grid_sample(&v[1], options).square();
+    let mut cases = Vec::new();
+    for padding_mode in [GridPadding::Zeros, GridPadding::Border, GridPadding::Reflection] {
+        let images = [floats(&[2, 2, 3, 4], 31), coordinates(&[2, 2, 3, 2], 32)];
+        for mode in [GridMode::Bilinear, GridMode::Bicubic] {
+            let options = GridOptions { mode, padding_mode, align_corners: true };
+            cases.push(case("grid_sample", of(options), &images));
+        }
+    }
+    let volumes = [floats(&[1, 2, 2, 3, 3], 33), coordinates(&[1, 2, 1, 2, 3], 34)];
+    cases.push(case("grid_sample of volumes", of(GridOptions::default()), &volumes));
+    let nearest = GridOptions { mode: GridMode::Nearest, ..GridOptions::default() };
+    let images = [floats(&[1, 2, 3, 4], 31), coordinates(&[1, 2, 3, 2], 32)];
+    cases.push(case("grid_sample of the nearest", of(nearest), &images));
+    cases
+}
+
+fn reflections() -> Vec<Case> {
+    let of = |v: &[Var]| v[0].householder_product(&v[1]).square();
+    let small = |shape: &[usize], seed| {
+        let numbers = floats(shape, seed).elements;
+        Array::new(Dtype::F64, shape, numbers.iter().map(|x| x / 4.0).collect::<Vec<_>>())
+    };
+    vec![
+        case("householder_product", of, &[small(&[4, 3], 35), small(&[2], 36)]),
+        case("householder_product of batches", of, &[small(&[2, 3, 3], 37), small(&[2, 3], 38)]),
+    ]
+}
+
 pub(super) fn all() -> Vec<Case> {
-    let all = [activations(), arithmetic(), shapes(), layers(), recurrences(), losses()];
+    let all = [
+        activations(),
+        arithmetic(),
+        shapes(),
+        layers(),
+        samples(),
+        reflections(),
+        recurrences(),
+        losses(),
+    ];
     all.into_iter().flatten().collect()
 }

@@ -6,6 +6,7 @@ mod cases;
 use neurarch_kernels::dtype::Dtype;
 use neurarch_kernels::op::{GradientAt, Kernel, Op, OpError};
 use neurarch_kernels::ops::gelu::Approximate;
+use neurarch_kernels::ops::grid_sample::{GridMode, GridOptions};
 use neurarch_kernels::ops::reduce::Reduction;
 use neurarch_kernels::passes::differentiate::backward;
 use neurarch_kernels::program::trace::{Trace, Var};
@@ -72,11 +73,6 @@ const WITHOUT: &[&str] = &[
     "embedding_bag_per_sample_weights_gradient",
     "embedding_renorm",
     "geqrf",
-    "grid_sample",
-    "grid_sample_grid_gradient",
-    "grid_sample_input_gradient",
-    "linalg_householder_product",
-    "householder_product_gradient",
     "increment",
     "label_counts",
     "muon",
@@ -89,6 +85,11 @@ const WITHOUT: &[&str] = &[
     "rprop",
     "sgd",
     "sparse_adam",
+    // Parts of second gradients.
+    "grid_sample_along",
+    "grid_sample_grid_gradient_along",
+    "grid_sample_input_gradient_along",
+    "householder_product_second_gradient",
     // Parts of kernels and what passes make of other ops, after differentiation.
     "contiguous",
     "cross_entropy_with_gradient",
@@ -297,16 +298,30 @@ fn an_op_without_a_gradient_is_an_error_that_names_op_and_module() {
     assert_eq!(error_of(|x| x.detach().elu(&setting(x))), of("elu", 1));
     assert_eq!(error_of(|x| x.detach().leaky_relu(&setting(x))), of("leaky_relu", 1));
     assert_eq!(error_of(|x| x.detach().normalize(&[1], &setting(x)).y), of("normalize", 1));
-    // The second gradient of a product of reflections.
-    let trace = Trace::new();
-    let a = trace.input(Type::new(Dtype::F64, [3, 2]));
-    let tau = trace.input(Type::new(Dtype::F64, [2]));
-    let y = a.householder_product(&tau);
-    let dy = trace.constant(1.0, Dtype::F64, y.shape().clone());
-    let da = backward(&trace, &[(y, dy.clone())], std::slice::from_ref(&a)).remove(0).unwrap();
-    let _ = backward(&trace, &[(da, dy)], &[a]);
-    let error = trace.finish(&[]).expect_err("there is no rule").to_string();
-    assert!(error.contains("derivative for householder_product_gradient"), "{error}");
+}
+
+#[test]
+fn third_gradients_of_reflections_and_of_samples_are_errors_that_name_the_op() {
+    let third = |x: &Array, build: &dyn Fn(&Var) -> Var| {
+        let trace = Trace::new();
+        let x = trace.input(x.ty.clone());
+        let mut y = build(&x);
+        for _ in 0..3 {
+            let dy = trace.constant(1.0, Dtype::F64, y.shape().clone());
+            let found = backward(&trace, &[(y, dy)], std::slice::from_ref(&x)).remove(0);
+            let Some(found) = found else { break };
+            y = found;
+        }
+        trace.finish(&[]).expect_err("there is no rule").to_string()
+    };
+    let reflections =
+        |x: &Var| x.slice(0, 0..3).householder_product(&x.slice(0, 3..4).reshape([2]));
+    let error = third(&floats(&[4, 2], 1), &reflections);
+    assert!(error.contains("derivative for householder_product_second_gradient"), "{error}");
+    let bicubic = GridOptions { mode: GridMode::Bicubic, ..GridOptions::default() };
+    let samples = |x: &Var| x.grid_sample(x, bicubic);
+    let error = third(&floats(&[1, 2, 2, 2], 1), &samples);
+    assert!(error.contains("derivative for grid_sample"), "{error}");
 }
 
 #[test]

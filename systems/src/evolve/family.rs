@@ -11,10 +11,9 @@ use rayon::prelude::*;
 
 use super::EvolveError;
 use super::order::Order;
-use crate::bind::Binder;
 use crate::copy::{Copies, copy_rows};
-use crate::launch::Members;
 use crate::optim::Optimizers;
+use crate::places::{Places, listed};
 use crate::sign::{self, SignError};
 
 /// The models of a group, and for each the places of its parents in the group.
@@ -132,11 +131,11 @@ impl<const PARENTS: usize> Family<PARENTS> {
             sources[list(parameter)][place] as usize
         });
         let Some(of) = group(world, population, self.group) else { return };
-        let members = all_members(world, population, of);
+        let members = listed(models(world, population), &of.members);
         let columns = columns(world, of);
         let slots: Vec<_> = columns.iter().map(|column| column.slot.clone()).collect();
         let written = vec![true; slots.len()];
-        let mut binder = take_binder(world, population, self.group);
+        let mut binder = Places::take(world, population, self.group);
         let bound = binder.bind(world, population, self.group, &members, &slots, &written);
         let bound = bound.expect("a signed model has the columns of its blueprint");
         let copies = columns.iter().enumerate().flat_map(|(slot, column)| {
@@ -157,32 +156,8 @@ impl<const PARENTS: usize> Family<PARENTS> {
         });
         let copies: Vec<_> = copies.collect();
         copy_rows(&bound, &copies);
-        put_binder(world, population, self.group, binder);
+        Places::put(world, population, self.group, binder);
     }
-}
-
-/// Where the rows of a population's groups were when their columns were last copied; a component of its
-/// entity.
-#[derive(Component, Default)]
-struct Places(Vec<Binder>);
-
-fn take_binder(world: &mut World, population: Entity, group: usize) -> Binder {
-    let places = world.get_mut::<Places>(population);
-    let binder = places.and_then(|mut places| Some(std::mem::take(places.0.get_mut(group)?)));
-    binder.unwrap_or_default()
-}
-
-fn put_binder(world: &mut World, population: Entity, group: usize, binder: Binder) {
-    let Ok(mut entity) = world.get_entity_mut(population) else { return };
-    let mut places = match entity.get_mut::<Places>() {
-        Some(mut places) => std::mem::take(&mut places.0),
-        None => Vec::new(),
-    };
-    if places.len() <= group {
-        places.resize_with(group + 1, Binder::default);
-    }
-    places[group] = binder;
-    entity.insert(Places(places));
 }
 
 /// A column of a group.
@@ -223,15 +198,6 @@ pub(super) fn group(world: &World, population: Entity, group: usize) -> Option<&
     world.get::<Population>(population)?.groups().get(group)
 }
 
-fn all_members(world: &World, population: Entity, group: &Group) -> Members {
-    let models = world.get::<Population>(population).map_or(0, Population::len);
-    let Some((&first, others)) = group.members.split_first() else { return Members::default() };
-    let mut members = Members::first(models, first);
-    others.iter().for_each(|&index| members.push(index));
-    members.settle();
-    members
-}
-
 /// Says anew which parameters have a gradient: that of parameter `p` of the model at place `i` is the
 /// one of the model at `source(p, i)`.
 fn copy_gradient_bits(
@@ -259,6 +225,10 @@ fn copy_gradient_bits(
             bits.0 = after;
         }
     }
+}
+
+fn models(world: &World, population: Entity) -> usize {
+    world.get::<Population>(population).map_or(0, Population::len)
 }
 
 /// Gives the random states of a group's models, by place.

@@ -10,7 +10,8 @@ use neurarch_kernels::program::{Scalar, ScalarOf};
 
 use super::EvolveError;
 use super::family::{advance, group, keys, signed};
-use crate::launch::{Buffers, Job, Located, Members, launch};
+use crate::launch::{Buffers, Job, Located, launch};
+use crate::places::listed;
 
 /// How a model's parameters are changed at random.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -103,10 +104,10 @@ fn run(world: &mut World, population: Entity, number: usize, plan: &Plan, noises
     };
     let places: Vec<_> = (0..of.members.len()).filter(changes).collect();
     let indices: Vec<_> = places.iter().map(|&place| of.members[place]).collect();
-    let Some((&first, others)) = indices.split_first() else { return };
-    let mut members = Members::first(noises.len(), first);
-    others.iter().for_each(|&index| members.push(index));
-    members.settle();
+    if indices.is_empty() {
+        return;
+    }
+    let members = listed(noises.len(), &indices);
     let own = || indices.iter().map(|&index| noises[index as usize]);
     let scalars: Vec<_> =
         own().map(|noise| noise.std).chain(own().map(|noise| noise.rate)).collect();

@@ -1,16 +1,11 @@
 //! Clipping of gradients: the norm of each model's, or each number.
 
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::Blueprints;
-use neurarch_components::column::{ColumnKey, row, row_mut};
-use neurarch_components::mode::HasGradient;
-use neurarch_components::population::Population;
-use neurarch_kernels::dtype::Dtype;
 use neurarch_kernels::gradients;
-use neurarch_kernels::program::Role;
 
-use crate::access;
-use crate::sign::{self, SignError};
+use super::gradients::{Gradients, Touch, Whose};
+use crate::sign::SignError;
+use crate::step::StepError;
 
 /// Why gradients cannot be clipped. Nothing is changed then.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -19,6 +14,9 @@ pub enum ClipError {
     /// The entity is neither a population nor a module of one.
     #[error(transparent)]
     Sign(#[from] SignError),
+    /// The models cannot be grouped.
+    #[error(transparent)]
+    Step(StepError),
     /// There is not one norm for each model.
     #[error("expected a norm for each of {expected} models, got {found}")]
     Norms {
@@ -39,6 +37,15 @@ pub enum ClipError {
     },
 }
 
+impl From<StepError> for ClipError {
+    fn from(error: StepError) -> Self {
+        match error {
+            StepError::Sign(error) => ClipError::Sign(error),
+            error => ClipError::Step(error),
+        }
+    }
+}
+
 /// How [`clip_grad_norm_`] measures.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ClipOptions {
@@ -54,82 +61,23 @@ impl Default for ClipOptions {
     }
 }
 
-/// A gradient that is there.
-pub(crate) struct Gradient {
-    entity: Entity,
-    key: ColumnKey,
-    pub(crate) dtype: Dtype,
-    size_bytes: usize,
-}
-
-/// Lists, for each model of a population, or for the model of one module, its index and the gradients that it
-/// has, of a module those of it and all below.
-pub(crate) fn gradients(
-    world: &mut World,
-    entity: Entity,
-) -> Result<Vec<(usize, Vec<Gradient>)>, SignError> {
-    let not_there = SignError::NotAPopulation(entity);
-    let (roots, module) = match world.get::<Population>(entity) {
-        Some(population) => (population.models().to_vec(), None),
-        None => {
-            let (root, _) = sign::root_of(world, entity).ok_or(not_there.clone())?;
-            (vec![root], Some(entity))
-        }
-    };
-    let population = match module {
-        None => entity,
-        Some(module) => sign::root_of(world, module).ok_or(not_there.clone())?.1,
-    };
-    sign::refresh(world, population)?;
-    let of_model = |root: Entity| {
-        let (group, member, _) = access::place(world, root).map_err(|_| not_there.clone())?;
-        let blueprint = world.resource::<Blueprints>().get(group.blueprint);
-        let blueprint = blueprint.ok_or(not_there.clone())?;
-        let position = match module {
-            None => 0,
-            Some(module) => {
-                let found = group.modules.iter().position(|modules| modules[member] == module);
-                found.ok_or(not_there.clone())?
-            }
-        };
-        let bits = world.get::<HasGradient>(root);
-        let below = blueprint.parameters_below(position).into_iter();
-        let there = below.filter(|&(position, index)| {
-            bits.is_some_and(|bits| bits.0.contains(blueprint.number(position, index)))
-        });
-        let there = there.map(|(position, index)| {
-            let ty = &blueprint.positions[position].parameters[index].ty;
-            Gradient {
-                entity: group.modules[position][member],
-                key: ColumnKey::new(Role::Gradient, index, ty),
-                dtype: ty.dtype,
-                size_bytes: ty.size_bytes(),
-            }
-        });
-        Ok((group.members[member] as usize, there.collect()))
-    };
-    roots.into_iter().map(of_model).collect()
-}
-
-fn norm(world: &World, gradients: &[Gradient], norm_type: f64) -> f64 {
-    let norms = gradients.iter().filter_map(|of| {
-        let row = row(world, of.entity, of.key)?;
-        Some(gradients::vector_norm(of.dtype, &row[..of.size_bytes], norm_type))
-    });
+fn norm(gradients: &Gradients<'_, '_>, norm_type: f64) -> f64 {
+    let norms = gradients.rows().map(|(dtype, row)| gradients::vector_norm(dtype, row, norm_type));
     gradients::total_norm(norms, norm_type)
 }
 
-/// Changes the rows of gradients.
-pub(crate) fn change(
+/// Visits the gradients of each model that is meant with its element of `of`.
+fn visit<T: Send + Default>(
     world: &mut World,
-    gradients: &[Gradient],
-    mut change: impl FnMut(Dtype, &mut [u8]),
-) {
-    for of in gradients {
-        if let Some(row) = row_mut(world, of.entity, of.key) {
-            change(of.dtype, &mut row[..of.size_bytes]);
-        }
-    }
+    whose: Whose,
+    touch: Touch,
+    of: &mut [T],
+    work: impl Fn(&mut Gradients<'_, '_>, &mut T) + Sync,
+) -> Result<(), ClipError> {
+    whose.with(world, |world, all| {
+        all.iter_mut().try_for_each(|alike| alike.visit(world, touch, of, &work))
+    })?;
+    Ok(())
 }
 
 /// Gives the norm of all gradients of each model of a population, or of a module and all below it.
@@ -148,8 +96,10 @@ pub fn get_total_norm(
     entity: Entity,
     norm_type: f64,
 ) -> Result<Vec<f64>, ClipError> {
-    let models = gradients(world, entity)?;
-    Ok(models.iter().map(|(_, gradients)| norm(world, gradients, norm_type)).collect())
+    let whose = Whose::of(world, entity)?;
+    let mut norms = vec![0.0; whose.models];
+    visit(world, whose, Touch::Read, &mut norms, |gradients, of| *of = norm(gradients, norm_type))?;
+    Ok(norms)
 }
 
 /// Scales the gradients of each model so that their norm is at most `max_norm`: times
@@ -171,14 +121,21 @@ pub fn clip_grad_norm_(
     options: ClipOptions,
 ) -> Result<Vec<f64>, ClipError> {
     let ClipOptions { norm_type, error_if_nonfinite } = options;
-    let models = gradients(world, entity)?;
-    let norms: Vec<_> =
-        models.iter().map(|(_, gradients)| norm(world, gradients, norm_type)).collect();
-    let bad = models.iter().zip(&norms).find(|(_, norm)| !norm.is_finite());
-    if let Some(((model, _), _)) = bad.filter(|_| error_if_nonfinite) {
-        return Err(ClipError::NonFinite { model: *model, norm_type });
+    if error_if_nonfinite {
+        let whose = Whose::of(world, entity)?;
+        let norms = get_total_norm(world, entity, norm_type)?;
+        if let Some(bad) = norms.iter().position(|norm| !norm.is_finite()) {
+            return Err(ClipError::NonFinite { model: whose.first + bad, norm_type });
+        }
+        clip_grads_with_norm_(world, entity, max_norm, &norms)?;
+        return Ok(norms);
     }
-    scale(world, &models, max_norm, &norms);
+    let whose = Whose::of(world, entity)?;
+    let mut norms = vec![0.0; whose.models];
+    visit(world, whose, Touch::Write, &mut norms, |gradients, of| {
+        *of = norm(gradients, norm_type);
+        scale(gradients, max_norm, *of);
+    })?;
     Ok(norms)
 }
 
@@ -197,20 +154,19 @@ pub fn clip_grads_with_norm_(
     max_norm: f64,
     total_norms: &[f64],
 ) -> Result<(), ClipError> {
-    let models = gradients(world, entity)?;
-    if models.len() != total_norms.len() {
-        return Err(ClipError::Norms { expected: models.len(), found: total_norms.len() });
+    let whose = Whose::of(world, entity)?;
+    if whose.models != total_norms.len() {
+        return Err(ClipError::Norms { expected: whose.models, found: total_norms.len() });
     }
-    scale(world, &models, max_norm, total_norms);
-    Ok(())
+    let mut norms = total_norms.to_vec();
+    visit(world, whose, Touch::Write, &mut norms, |gradients, of| scale(gradients, max_norm, *of))
 }
 
-fn scale(world: &mut World, models: &[(usize, Vec<Gradient>)], max_norm: f64, norms: &[f64]) {
-    for ((_, gradients), norm) in models.iter().zip(norms) {
-        let factor = max_norm / (norm + 1e-6);
-        // NaN stays, as in torch.
-        let factor = if factor > 1.0 { 1.0 } else { factor };
-        change(world, gradients, |dtype, row| gradients::scale(dtype, row, factor));
+fn scale(gradients: &mut Gradients<'_, '_>, max_norm: f64, norm: f64) {
+    let factor = max_norm / (norm + 1e-6);
+    // NaN stays, as in torch.
+    if factor < 1.0 || factor.is_nan() {
+        gradients.change(|dtype, row| gradients::scale(dtype, row, factor));
     }
 }
 
@@ -227,8 +183,8 @@ pub fn clip_grad_value_(
     entity: Entity,
     clip_value: f64,
 ) -> Result<(), ClipError> {
-    for (_, gradients) in gradients(world, entity)? {
-        change(world, &gradients, |dtype, row| gradients::clamp(dtype, row, clip_value));
-    }
-    Ok(())
+    let whose = Whose::of(world, entity)?;
+    visit(world, whose, Touch::Write, &mut vec![(); whose.models], |gradients, ()| {
+        gradients.change(|dtype, row| gradients::clamp(dtype, row, clip_value));
+    })
 }

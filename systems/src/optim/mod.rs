@@ -1,6 +1,7 @@
 //! Which component types are optimizers, and who has one.
 
 pub mod clip;
+pub(crate) mod gradients;
 pub mod lbfgs;
 pub mod lr_scheduler;
 pub mod state_dict;

@@ -1,14 +1,17 @@
 //! Averages of weights over time: [`update_parameters`], [`get_ema_avg_fn`], [`get_swa_avg_fn`].
 
 use bevy_ecs::prelude::*;
-use neurarch_components::column::{ColumnKey, row, row_mut};
+use neurarch_components::blueprint::{Blueprint, Blueprints};
 use neurarch_components::optimizer::{AverageFn, AveragedModel};
 use neurarch_components::population::Population;
 use neurarch_kernels::gradients;
 use neurarch_kernels::program::{Role, Slot};
 
-use crate::access;
+use crate::bind::bind_pair;
+use crate::launch::{Located, Members};
+use crate::places::{Places, listed};
 use crate::sign::{self, SignError};
+use crate::visit::visit_pairs;
 
 /// Why models cannot be averaged. Nothing is changed then.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -55,19 +58,60 @@ pub fn get_swa_avg_fn() -> AverageFn {
     AverageFn::Swa
 }
 
-/// Lists the parameters and buffers of a model with their entities.
-fn slots(world: &World, root: Entity) -> Option<Vec<(Entity, Slot)>> {
-    let (group, member, blueprint) = access::place(world, root).ok()?;
+/// Lists the parameters and buffers of a blueprint that have columns.
+fn slots(blueprint: &Blueprint) -> Vec<Slot> {
     let mut slots = Vec::new();
     for (position, at) in blueprint.positions.iter().enumerate() {
-        let entity = group.modules[position][member];
         let parameters = at.parameters.iter().filter(|of| of.has_column());
         let parameters = parameters.filter_map(|of| blueprint.parameter(position, &of.name));
         let buffers = at.buffers.iter().filter(|of| of.has_column());
         let buffers = buffers.filter_map(|of| blueprint.buffer(position, &of.name));
-        slots.extend(parameters.chain(buffers).map(|slot| (entity, slot)));
+        slots.extend(parameters.chain(buffers));
     }
-    Some(slots)
+    slots
+}
+
+/// Models that are of one group in both populations.
+struct Pair {
+    members: Members,
+    groups: [usize; 2],
+    slots: [Vec<Slot>; 2],
+}
+
+/// Lists the models of two populations of one size by their groups, and checks that they are alike.
+fn pairs(world: &World, populations: [Entity; 2]) -> Result<Vec<Pair>, AverageError> {
+    let find = |of| world.get::<Population>(of).ok_or(SignError::NotAPopulation(of));
+    let [to, from] = populations.map(find);
+    let (to, from) = (to?, from?);
+    if to.len() != from.len() {
+        return Err(AverageError::Models { model: to.len().min(from.len()) });
+    }
+    let blueprints = world.resource::<Blueprints>();
+    let (mut pairs, mut differs) = (Vec::new(), None::<usize>);
+    // For each model, its group in the other population.
+    let mut others = vec![0; from.len()];
+    for (group, of) in from.groups().iter().enumerate().skip(1) {
+        of.members.iter().for_each(|&model| others[model as usize] = group);
+    }
+    for (group, of) in to.groups().iter().enumerate() {
+        for (other, other_of) in from.groups().iter().enumerate() {
+            let is_here = |&&model: &&u32| others[model as usize] == other;
+            let members: Vec<_> = of.members.iter().filter(is_here).copied().collect();
+            let Some(&first) = members.first() else { continue };
+            let own = [of, other_of].map(|group| blueprints.get(group.blueprint));
+            let slots = own.map(|blueprint| blueprint.map(|of| slots(of)).unwrap_or_default());
+            let key = |slot: &Slot| (slot.role, slot.name.clone(), slot.ty.clone());
+            if !slots[0].iter().map(key).eq(slots[1].iter().map(key)) {
+                let first = first as usize;
+                differs = Some(differs.map_or(first, |known| known.min(first)));
+            }
+            pairs.push(Pair { members: listed(to.len(), &members), groups: [group, other], slots });
+        }
+    }
+    match differs {
+        Some(model) => Err(AverageError::Models { model }),
+        None => Ok(pairs),
+    }
 }
 
 /// Moves the averages in population `averaged`, which has an [`AveragedModel`] on its own entity, on to the models of
@@ -79,6 +123,7 @@ fn slots(world: &World, root: Entity) -> Option<Vec<(Entity, Slot)>> {
 ///
 /// Source: `torch.optim.swa_utils.AveragedModel.update_parameters`. There the average is a copy of the model, here a
 /// population spawned from the same description.
+#[expect(clippy::missing_panics_doc, reason = "a signed model has the columns of its blueprint")]
 pub fn update_parameters(
     world: &mut World,
     averaged: Entity,
@@ -90,34 +135,30 @@ pub fn update_parameters(
     if let AverageFn::Ema { decay } = rule.avg_fn {
         get_ema_avg_fn(decay)?;
     }
-    let models = |of: Entity| world.get::<Population>(of).map(|of| of.models().to_vec());
-    let (to, from) = (models(averaged).unwrap_or_default(), models(population).unwrap_or_default());
-    if to.len() != from.len() {
-        return Err(AverageError::Models { model: to.len().min(from.len()) });
-    }
-    let mut pairs = Vec::new();
-    for (model, (&to, &from)) in to.iter().zip(&from).enumerate() {
-        let differs = AverageError::Models { model };
-        let (Some(to), Some(from)) = (slots(world, to), slots(world, from)) else {
-            return Err(differs);
-        };
-        let key = |slot: &Slot| (slot.role, slot.name.clone(), slot.ty.clone());
-        if !to.iter().map(|(_, slot)| key(slot)).eq(from.iter().map(|(_, slot)| key(slot))) {
-            return Err(differs);
+    let populations = [averaged, population];
+    let pairs = pairs(world, populations)?;
+    // The average of what it is itself stays.
+    for Pair { members, groups, slots } in pairs.into_iter().filter(|_| averaged != population) {
+        let at = [0, 1].map(|side| {
+            let mut at = Located::new(populations[side], groups[side], members.clone());
+            at.binder = Places::take(world, populations[side], groups[side]);
+            at
+        });
+        let [mut to, mut from] = at;
+        let bound = bind_pair(world, [(&mut to, &slots[0]), (&mut from, &slots[1])]);
+        let bound = bound.expect("a signed model has the columns of its blueprint");
+        visit_pairs(bound, |to, from| {
+            for (number, slot) in slots[0].iter().enumerate() {
+                let bytes = slot.ty.size_bytes();
+                let is_averaged = slot.role == Role::Parameter || rule.use_buffers;
+                let weight = if is_averaged { rule.weight() } else { 1.0 };
+                let (average, new) = (to.row_mut(number, bytes), from.row(number, bytes));
+                gradients::average(slot.ty.dtype, average, new, weight);
+            }
+        });
+        for at in [to, from] {
+            Places::put(world, at.population, at.group, at.binder);
         }
-        pairs.extend(to.into_iter().zip(from));
-    }
-    for ((to, slot), (from, _)) in pairs {
-        let key = ColumnKey::of(&slot);
-        let size_bytes = slot.ty.size_bytes();
-        let Some(new) = row(world, from, key).map(|row| row[..size_bytes].to_vec()) else {
-            continue;
-        };
-        let Some(average) = row_mut(world, to, key) else { continue };
-        let average = &mut average[..size_bytes];
-        let is_averaged = slot.role == Role::Parameter || rule.use_buffers;
-        let weight = if is_averaged { rule.weight() } else { 1.0 };
-        gradients::average(slot.ty.dtype, average, &new, weight);
     }
     if let Some(mut rule) = world.get_mut::<AveragedModel>(averaged) {
         rule.n_averaged += 1;

@@ -70,6 +70,7 @@ impl<'a> Inputs<'a> {
         inputs.check_batch(sizes[1])?;
         inputs.keys = inputs.check_static()?;
         inputs.check_key_padding_mask()?;
+        inputs.check_room()?;
         Ok(inputs)
     }
 
@@ -97,6 +98,11 @@ impl<'a> Inputs<'a> {
 
     /// Counts the keys that are appended.
     pub(super) fn appended(&self) -> usize {
+        self.options.bias_k.map_or(0, rows) + usize::from(self.options.add_zero_attn)
+    }
+
+    /// Counts the keys for which torch makes room in masks, whatever the rows of `bias_k`.
+    fn room(&self) -> usize {
         usize::from(self.options.bias_k.is_some()) + usize::from(self.options.add_zero_attn)
     }
 
@@ -174,17 +180,27 @@ impl<'a> Inputs<'a> {
         if static_v.is_some() {
             return Err("bias cannot be added to static value.".to_owned());
         }
-        let dim = self.options.embed_dim_to_check;
-        for (name, bias) in [("bias_k", bias_k), ("bias_v", bias_v)] {
-            match &**bias.shape() {
-                [leading @ .., last] if *last == dim && leading.iter().all(|&size| size == 1) => {}
-                [.., last] if *last != dim => {
-                    return Err(format!(
-                        "Sizes of tensors must match except in dimension 0. Expected size {dim} but got size \
-                         {last} for tensor number 1 in the list."
-                    ));
+        for bias in [bias_k, bias_v] {
+            let of_batch = match **bias.shape() {
+                [.., of_batch, _] if bias.shape().rank() <= 3 => of_batch,
+                [] | [_] => 1,
+                _ => {
+                    return Err("Number of dimensions of repeat dims can not be smaller than number of dimensions \
+                                of tensor"
+                        .to_owned());
                 }
-                shape => has_shape(name, shape, &[1, 1, dim])?,
+            };
+            let last = bias.shape().last().copied().unwrap_or(1);
+            let dim = self.options.embed_dim_to_check;
+            let differs = match of_batch {
+                1 => (last != dim).then_some((dim, last)),
+                _ => Some((self.batch, of_batch * self.batch)),
+            };
+            if let Some((expected, found)) = differs {
+                return Err(format!(
+                    "Sizes of tensors must match except in dimension 0. Expected size {expected} but got size \
+                     {found} for tensor number 1 in the list."
+                ));
             }
         }
         Ok(())
@@ -225,6 +241,33 @@ impl<'a> Inputs<'a> {
         Ok(static_k.map_or(self.projected, |fixed| fixed.shape()[1]))
     }
 
+    /// Checks that masks, in which torch makes room for one row of `bias_k`, have it for all.
+    fn check_room(&self) -> Result<(), String> {
+        let (Some(mask), true) = (&self.attn_mask, self.room() != self.appended()) else {
+            return Ok(());
+        };
+        let (batch, heads) = (self.batch, self.options.num_heads);
+        let (seen, room) = (self.keys + self.appended(), self.keys + self.room());
+        let (parts, queries) = (batch * heads, self.queries);
+        Err(match (self.options.need_weights, mask.shape().rank()) {
+            (true, rank) => {
+                let first = if rank == 2 { 1 } else { parts };
+                format!(
+                    "The expanded size of the tensor ({seen}) must match the existing size ({room}) at non-singleton \
+                     dimension 2.  Target sizes: [{parts}, {queries}, {seen}].  Tensor sizes: [{first}, {queries}, \
+                     {room}]"
+                )
+            }
+            (false, 2) => format!(
+                "The size of tensor a ({seen}) must match the size of tensor b ({room}) at non-singleton dimension 3"
+            ),
+            (false, _) => format!(
+                "shape '[{batch}, {heads}, -1, {seen}]' is invalid for input of size {}",
+                parts * queries * room
+            ),
+        })
+    }
+
     fn check_key_padding_mask(&self) -> Result<(), String> {
         let Some(mask) = &self.key_padding_mask else { return Ok(()) };
         let (batch, keys) = match **mask.shape() {
@@ -232,16 +275,23 @@ impl<'a> Inputs<'a> {
             [keys] => (1, keys),
             _ => return Ok(()),
         };
-        for (axis, found, expected) in [(0, batch, self.batch), (1, keys, self.keys)] {
+        let (found, expected) = (keys + self.room(), self.keys + self.appended());
+        for (axis, found, expected) in [(0, batch, self.batch), (1, found, expected)] {
             if found != expected {
-                let more = if axis == 1 { self.appended() } else { 0 };
-                let (expected, found) = (expected + more, found + more);
                 return Err(format!(
                     "Expected key_padded_mask.shape[{axis}] to be {expected}, but got {found}"
                 ));
             }
         }
         Ok(())
+    }
+}
+
+/// Counts the rows of what is appended to the keys or values.
+pub(super) fn rows(bias: &Var) -> usize {
+    match **bias.shape() {
+        [rows, _, _] => rows,
+        _ => 1,
     }
 }
 
