@@ -110,7 +110,7 @@ mod tests {
             }
         };
         for (gradient, expected) in [(false, expected[0]), (true, expected[1])] {
-            let got = evaluate(result(gradient), &[x.clone()], &[]);
+            let got = evaluate(result(gradient), std::slice::from_ref(&x), &[]);
             for (got, want) in got.elements.iter().zip(expected) {
                 assert!((got - want).abs() <= 1e-15, "{got}, not {want}");
             }
