@@ -132,6 +132,33 @@ fn loading_tells_what_does_not_match_and_loads_what_fits() {
 }
 
 #[test]
+fn a_norms_state_of_unknown_or_older_version_may_lack_how_many_batches_it_has_seen() {
+    let mut world = World::new();
+    let tracking =
+        InstanceNorm1d { affine: true, track_running_stats: true, ..InstanceNorm1d::new(2) };
+    let norms = Sequential::new().push(BatchNorm1d::new(2)).push(tracking);
+    let all = world.spawn_population(&norms, 1, Seed(1)).unwrap();
+    let root = world.models(all).unwrap()[0];
+    let mut state = world.state_dict(root).unwrap();
+    assert_eq!(
+        (state.version(""), state.version("0"), state.version("1")),
+        (Some(1), Some(2), Some(2))
+    );
+    let keys = ["0.num_batches_tracked", "1.num_batches_tracked"];
+    keys.iter().for_each(|key| _ = state.remove(key));
+    let any = LoadOptions { strict: false, ..LoadOptions::default() };
+    let missing = |world: &mut World, state: &StateDict| {
+        world.load_state_dict_with(root, state, any).unwrap().missing_keys
+    };
+    assert_eq!(missing(&mut world, &state), keys);
+    state.metadata = vec![(String::new(), 1), ("0".into(), 1)];
+    assert!(missing(&mut world, &state).is_empty(), "the version of 1 is unknown");
+    state.metadata.clear();
+    state.remove("0.bias");
+    assert_eq!(missing(&mut world, &state), ["0.bias"]);
+}
+
+#[test]
 fn numbers_of_another_type_are_converted_or_assigned() {
     let mut world = World::new();
     let layers = world.spawn_population(&Linear::new(2, 1), 2, Seed(5)).unwrap();

@@ -51,6 +51,68 @@ fn names(world: &mut World, root: Entity) -> Vec<String> {
 }
 
 #[test]
+fn a_parameter_may_be_another_one_of_its_own_module() {
+    let mut tied = BareModule::new();
+    tied = tied.parameter("gate", [2], Init::Ones).parameter("shift", [2], Init::Zeros);
+    let mut world = World::new();
+    let all = world.spawn_population(&WithinOne(tied), MODELS, Seed(1)).unwrap();
+    let copy = world.clone_models(all, &[2]).unwrap()[0];
+    for root in [world.models(all).unwrap()[0], copy] {
+        assert_eq!(world.parameter_names(root).unwrap(), ["bare.gate"]);
+        assert_eq!(names(&mut world, root), ["bare.gate", "bare.shift"]);
+        let shift = world.parameter::<f32>(root, "bare.shift").unwrap();
+        assert_eq!(shift, ArrayD::<f32>::ones(vec![2]));
+    }
+}
+
+#[test]
+fn what_is_assigned_is_tied_no_more() {
+    let mut world = World::new();
+    let brains = world.spawn_population(&Tied, MODELS, Seed(1)).unwrap();
+    let roots = world.models(brains).unwrap().to_vec();
+    let assign = LoadOptions { assign: true, strict: false };
+    let full = |name: &str, value: f32| Tensor::new(name, Array2::from_elem((3, 3), value).view());
+    let both = [full("encoder.weight", 1.0), full("decoder.weight", 2.0)];
+    let weights = |world: &mut World, root| {
+        let weight = |name| world.parameter::<f32>(root, name).unwrap()[[0, 0]];
+        ["encoder.weight", "decoder.weight"].map(weight)
+    };
+    // One that is not assigned keeps what there was, and so does one whose tensor does not fit.
+    let before = weights(&mut world, roots[1]);
+    let one = StateDict::from_iter([full("encoder.weight", 3.0)]);
+    world.load_state_dict_with(roots[1], &one, assign).unwrap();
+    assert_eq!(weights(&mut world, roots[1]), [3.0, before[1]]);
+    let unfit =
+        StateDict::from_iter([Tensor::new("decoder.weight", ndarray::arr1(&[1.0_f32]).view())]);
+    world.load_state_dict_with(roots[2], &unfit, assign).unwrap_err();
+    assert_eq!(world.parameter_names(roots[2]).unwrap().len(), 5);
+    world.load_state_dict_with(roots[0], &StateDict::from_iter(both.clone()), assign).unwrap();
+    assert_eq!(weights(&mut world, roots[0]), [1.0, 2.0]);
+    assert_eq!(world.parameter_names(roots[0]).unwrap().len(), 6);
+    // The others' are one all the same, until all models get both.
+    let copied = StateDict::from_iter(both.clone());
+    let keep = LoadOptions { assign: false, ..assign };
+    world.load_state_dict_with(roots[3], &copied, keep).unwrap();
+    assert_eq!(weights(&mut world, roots[3]), [2.0, 2.0]);
+    world.load_state_dict_with(brains, &copied, assign).unwrap();
+    for &root in &roots {
+        assert_eq!(weights(&mut world, root), [1.0, 2.0]);
+    }
+    world.forward(brains, &inputs()).unwrap();
+}
+
+/// A module two of whose parameters are one.
+#[derive(Component, Clone, Debug, PartialEq)]
+#[component(immutable)]
+struct WithinOne(BareModule);
+
+impl Module for WithinOne {
+    fn declare(&self, declare: &mut Declare) {
+        declare.child("bare", self.0.clone()).tie("bare.shift", "bare.gate");
+    }
+}
+
+#[test]
 fn names_are_listed_once_as_parameters_and_each_in_a_state_dict() {
     let mut world = World::new();
     let brains = world.spawn_population(&Tied, MODELS, Seed(1)).unwrap();

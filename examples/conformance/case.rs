@@ -66,7 +66,11 @@ pub fn groups_in(dir: &Path) -> Result<Vec<String>, Unusable> {
     for entry in fs::read_dir(dir).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
         let name = path.file_stem().and_then(|stem| stem.to_str());
-        if let Some(name) = name.filter(|_| path.extension().is_some_and(|e| e == "json")) {
+        let Some(name) = name.filter(|_| path.extension().is_some_and(|e| e == "json")) else {
+            continue;
+        };
+        // Another list may lie beside the groups; one of the format's groups is missed without its tensors.
+        if GROUPS.contains(&name) || path.with_extension("safetensors").exists() {
             names.push(name.to_owned());
         }
     }

@@ -7,6 +7,7 @@ use ndarray::{ArrayD, Axis};
 use neurarch::components::hook::{Callback, Gradients, HookError, Loading, StateAt};
 use neurarch::prelude::*;
 use neurarch::systems::state::dict::StateDictError;
+use neurarch::systems::step::input_gradients;
 use serde_json::{Map, Value, json};
 
 use crate::case::{Case, Checked, Fields, Stop, shape, text};
@@ -49,9 +50,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl<'a> Scenario<'a> {
     fn new(case: &'a Case<'a>) -> Checked<Self> {
-        if case.json.get("inputs") != Some(&json!(1)) {
-            return Err(Stop::Needs("needs several inputs of a model".into()));
-        }
         let mut model = Model::spawn(case.json.field("model")?, case, Dtype::F64)?;
         model.set_state(case, "state")?;
         let tolerance = case.tolerance("f64");
@@ -94,18 +92,20 @@ impl<'a> Scenario<'a> {
     }
 
     fn forward(&mut self, requires_grad: bool) -> Checked {
-        let x = array::<f64>(self.case.expect("input/0")?)?;
-        let x = match requires_grad {
+        let count = self.case.json.get("inputs").and_then(Value::as_u64).unwrap_or(1);
+        let inputs = (0..count).map(|input| array(self.case.expect(&format!("input/{input}"))?));
+        let inputs: Vec<ArrayD<f64>> = inputs.collect::<Checked<_>>()?;
+        let given = inputs.iter().map(|x| match requires_grad {
             true => Input::shared(x.view()).requires_grad(),
             false => Input::shared(x.view()),
-        };
+        });
         let Model { world, population, .. } = &mut self.model;
-        match world.forward(*population, x) {
-            Ok(y) => {
-                let key = format!("output/{}/0", self.forwards);
+        match world.forward_any(*population, Arguments::each(given.map(AnyInput::from))) {
+            Ok(output) => {
+                let mut number = 0;
+                let folder = format!("output/{}", self.forwards);
                 self.forwards += 1;
-                let y = y.index_axis_move(Axis(0), 0);
-                compare::array(&key, &y, self.case.expect(&key)?, self.tolerance)
+                self.check_output(&folder, &output, &mut number)
             }
             Err(error) => {
                 lock(&self.shared.log).push(json!({ "error": python(&error) }));
@@ -114,19 +114,38 @@ impl<'a> Scenario<'a> {
         }
     }
 
+    /// Compares what a forward pass gave, of which `number` tensors have been compared.
+    fn check_output(&self, folder: &str, output: &Tree<AnyArray>, number: &mut usize) -> Checked {
+        match output {
+            Tree::Leaf(AnyArray::F64(y)) => {
+                let key = format!("{folder}/{number}");
+                *number += 1;
+                let y = y.index_axis(Axis(0), 0).to_owned();
+                compare::array(&key, &y, self.case.expect(&key)?, self.tolerance)
+            }
+            Tree::Tuple(items) => {
+                items.iter().try_for_each(|item| self.check_output(folder, item, number))
+            }
+            other => Err(Stop::Differs(format!("output: expected tensors, got {other:?}"))),
+        }
+    }
+
     fn backward(&mut self) -> Checked {
-        let dy = array::<f64>(self.case.expect("grad_output/0")?)?;
+        let dy = (0..).map_while(|output| self.case.tensor(&format!("grad_output/{output}")));
+        let dy: Vec<ArrayD<f64>> = dy.map(array).collect::<Checked<_>>()?;
+        let dy: Vec<_> = dy.iter().map(|dy| Some(Input::shared(dy.view()).into())).collect();
         let Model { world, population, .. } = &mut self.model;
         world.zero_grad(*population)?;
-        if let Err(error) = world.backward_from(*population, Input::shared(dy.view())) {
+        if let Err(error) = world.backward_with(*population, &dy) {
             lock(&self.shared.log).push(json!({ "error": python(&error) }));
             return Ok(());
         }
         let number = self.backwards;
         self.backwards += 1;
-        let dx = world.input_gradient::<f64>(*population)?;
-        let dx = dx.map(|dx| dx.index_axis_move(Axis(0), 0));
-        self.check(&format!("grad_input/{number}/0"), dx)?;
+        for (input, dx) in input_gradients::<f64>(world, *population)?.into_iter().enumerate() {
+            let dx = dx.map(|dx| dx.index_axis_move(Axis(0), 0));
+            self.check(&format!("grad_input/{number}/{input}"), dx)?;
+        }
         let names = self.model.world.parameter_names(self.model.root)?;
         let folder = format!("grad/{number}");
         for (name, _) in self.case.below(&folder) {

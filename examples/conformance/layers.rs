@@ -25,7 +25,7 @@ macro_rules! conv_transpose {
     ($layer:ident, $args:ident, $in_channels:expr) => {
         kernel!(
             $layer, $args, $in_channels,
-            padding: sizes($args, "padding", Some(0))?,
+            padding: padded_by_zeros($args)?,
             output_padding: sizes($args, "output_padding", Some(0))?
         )
     };
@@ -81,11 +81,11 @@ const LAYERS: &[(&str, Make)] = &[
         let (in_features, out_features) = (args.size("in_features")?, args.size("out_features")?);
         made(Linear { in_features, out_features, bias: args.flag("bias", true)? })
     }),
-    ("LogSoftmax", |args| made(LogSoftmax { dim: args.axis("dim", None)? })),
+    ("LogSoftmax", |args| made(LogSoftmax { dim: dim(args)? })),
     ("ReLU", |_| made(ReLU)),
     ("SiLU", |_| made(SiLU)),
     ("Sigmoid", |_| made(Sigmoid)),
-    ("Softmax", |args| made(Softmax { dim: args.axis("dim", None)? })),
+    ("Softmax", |args| made(Softmax { dim: dim(args)? })),
     ("Softplus", |args| {
         let beta = args.number("beta", 1.0)?;
         made(Softplus { beta, threshold: args.number("threshold", 20.0)? })
@@ -164,7 +164,7 @@ const LAYERS: &[(&str, Make)] = &[
         made(PReLU { num_parameters, init: args.number("init", 0.25)? })
     }),
     ("GLU", |args| made(GLU { dim: args.axis("dim", Some(-1))? })),
-    ("Softmin", |args| made(Softmin { dim: args.axis("dim", None)? })),
+    ("Softmin", |args| made(Softmin { dim: dim(args)? })),
     ("Unflatten", |args| {
         let dim = args.axis("dim", None)?;
         let sizes = args.get("unflattened_size").and_then(|value| value.as_array());
@@ -256,6 +256,22 @@ fn padding<const N: usize>(args: &mut Arguments<'_>) -> Checked<Padding<N>> {
         Some("same") => Ok(Padding::Same),
         Some("valid") => Ok(Padding::Valid),
         _ => Ok(Padding::Explicit(sizes(args, "padding", Some(0))?)),
+    }
+}
+
+/// Reads the padding of a transposed convolution, for which torch has no other mode.
+fn padded_by_zeros<const N: usize>(args: &mut Arguments<'_>) -> Checked<[usize; N]> {
+    match padding_mode(args)? {
+        PaddingMode::Zeros => sizes(args, "padding", Some(0)),
+        other => Err(Stop::Needs(format!("needs {} with padding_mode={other:?}", args.class))),
+    }
+}
+
+/// Reads the axis of a softmax; torch's implicit one is deprecated and not offered.
+fn dim(args: &mut Arguments<'_>) -> Checked<isize> {
+    match args.given("dim") {
+        Some(_) => args.axis("dim", None),
+        None => Err(Stop::Needs(format!("needs {} without dim", args.class))),
     }
 }
 

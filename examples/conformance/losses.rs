@@ -92,6 +92,9 @@ pub const LOSSES: &[(&str, Make)] = &[
         })
     }),
     ("TripletMarginWithDistanceLoss", |args| {
+        if let Some(given) = args.given("distance_function") {
+            return Err(Stop::Needs(format!("needs {} with {given}", args.class)));
+        }
         made(TripletMarginWithDistanceLoss {
             margin: args.number("margin", 1.0)?,
             swap: args.flag("swap", false)?,

@@ -133,8 +133,15 @@ fn container(class: &str, key: &str, given: Option<Value>) -> Checked<Raised> {
             let list = ParameterList::new().push(Parameter::zeros([2]));
             let found = refused_by_container(list.get(index()?));
             return match given {
-                None => Ok(found),
-                Some(_) => Err(Stop::Needs("needs assignment to a live ParameterList".into())),
+                Some(Value::Parameter(_) | Value::Tensor(_)) if found.is_none() => {
+                    let Model { mut world, root, .. } = Model::spawn_module(&list, Dtype::F32)?;
+                    world.container(root).set(index()?, Parameter::zeros([2]))?;
+                    Ok(None)
+                }
+                Some(_) if found.is_none() => {
+                    Err(Stop::Needs("needs a ParameterList of something else".into()))
+                }
+                _ => Ok(found),
             };
         }
     };

@@ -62,6 +62,9 @@ fn check(expected: &Value, name: &str, step: usize, group: usize, got: f64) -> C
 fn scheduler(json: &Value, group: usize, case: &Case<'_>) -> Checked<Box<dyn LRScheduler>> {
     let mut args = Arguments::new(json.text("scheduler")?, json.get("args"), case);
     let args = &mut args;
+    if args.axis("last_epoch", Some(-1))? != -1 {
+        return Err(Stop::Needs(format!("needs {} with last_epoch", args.class)));
+    }
     let made: Box<dyn LRScheduler> = match args.class {
         "StepLR" => Box::new(StepLR {
             step_size: args.size("step_size")?,
@@ -181,6 +184,8 @@ fn cycle_momentum(
 fn cyclic(args: &mut Arguments<'_>, group: usize) -> Checked<CyclicLR> {
     let gamma = args.number("gamma", 1.0)?;
     let down = args.get("step_size_down").and_then(Value::as_u64);
+    // Without a function of one's own the mode decides.
+    args.pass_over(&["scale_mode"]);
     Ok(CyclicLR {
         base_lr: of_group(args, "base_lr", 0.0, group)?,
         max_lr: of_group(args, "max_lr", 0.0, group)?,

@@ -372,6 +372,8 @@ impl Spawner {
                 }
             };
             columns.insert(&mut entity);
+            // Before the ties: the owner of a parameter may be in the same module.
+            entities.push(entity.id());
             if let Some(alias) = at.alias {
                 entity.insert(SharedModule(entities[alias]));
             }
@@ -393,7 +395,6 @@ impl Spawner {
             if let Some(registered) = &at.registered {
                 entity.insert(registered.clone());
             }
-            entities.push(entity.id());
         }
         Tree(entities)
     }

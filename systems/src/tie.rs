@@ -1,17 +1,20 @@
 //! Tying parameters of a live model, and giving a module a second name.
 
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::{Blueprint, Blueprints, TieError};
+use neurarch_components::blueprint::{Blueprint, Blueprints, Parameter, TieError};
 use neurarch_components::column::{ColumnKey, row, row_mut};
 use neurarch_components::names::{Kind, wrong_name};
 use neurarch_components::registry::ModuleTypes;
 use neurarch_components::shared::{SharedRow, SharedTensors};
+use neurarch_components::state::StateDict;
 use neurarch_components::tie::{SharedModule, Tie, Ties};
 use neurarch_components::tree::{Model, ModuleName};
-use neurarch_kernels::program::Slot;
+use neurarch_kernels::program::{Role, Slot};
 
 use crate::access::{self, AccessError, find_slot};
+use crate::shared::write_own;
 use crate::sign::{self, SignError, root_of};
+use crate::traverse::locate;
 
 /// Makes the parameter `tied` of a model the same as its parameter `owner`, both by dotted names: from then on
 /// there is one, with the numbers of `owner`, trained by all of its uses.
@@ -57,6 +60,68 @@ pub fn tie(world: &mut World, root: Entity, tied: &str, owner: &str) -> Result<(
     let (entity, key) = home(world, root, &found)?;
     if let Some(row) = row_mut(world, entity, key) {
         row[..numbers.len()].copy_from_slice(&numbers);
+    }
+    Ok(())
+}
+
+/// Unties the parameters below modules of a population that a state dict has tensors of their shape for: each
+/// name starts with the numbers that there were, as one of its own. In the tensors as many axes as `leading` come
+/// before the shape.
+///
+/// # Errors
+///
+/// If one is no module of a model.
+///
+/// Source: `torch.nn.Module.load_state_dict(state, assign=True)`, which gives each name another parameter.
+pub(crate) fn untie_given(
+    world: &mut World,
+    modules: &[Entity],
+    state: &StateDict,
+    leading: usize,
+) -> Result<(), AccessError> {
+    let (mut population, mut own, mut apart) = (None, Vec::new(), Vec::new());
+    for &module in modules {
+        let spot = locate(world, module)?;
+        population = Some(spot.population);
+        let group = spot.group(world);
+        let Some(blueprint) = world.resource::<Blueprints>().get(group.blueprint) else { continue };
+        let top = &blueprint.positions[spot.position].path;
+        let is_given = |position: usize, of: &Parameter| {
+            let path = blueprint.path_below(position, &of.name);
+            let key = match top.is_empty() {
+                true => Some(path.as_str()),
+                false => path.strip_prefix(top.as_str()).and_then(|key| key.strip_prefix('.')),
+            };
+            let shape = key.and_then(|key| state.get(key)).map(|tensor| &tensor.shape);
+            shape.and_then(|shape| shape.get(leading..)).is_some_and(|shape| *shape == *of.ty.shape)
+        };
+        for (position, at) in blueprint.positions.iter().enumerate() {
+            for of in &at.parameters {
+                let Some((owner, index)) = of.tied else { continue };
+                let owner_of = &blueprint.positions[owner].parameters[index];
+                let [tied, owner_module] =
+                    [position, owner].map(|at| group.modules[at][spot.member]);
+                let key = ColumnKey::new(Role::Parameter, index, &owner_of.ty);
+                let given = is_given(position, of) || is_given(owner, owner_of);
+                let Some(numbers) = row(world, owner_module, key).filter(|_| given) else {
+                    continue;
+                };
+                own.push((tied, of.name.clone(), numbers.to_vec()));
+                // A live tie is in the module that got it, wherever that stands.
+                apart.push((tied, of.name.clone()));
+                apart.push((owner_module, owner_of.name.clone()));
+            }
+        }
+    }
+    let Some(population) = population.filter(|_| !own.is_empty()) else { return Ok(()) };
+    for (module, name) in apart {
+        let Some(mut ties) = world.get::<Ties>(module).cloned() else { continue };
+        ties.0.retain(|tie| tie.parameter != name);
+        world.entity_mut(module).insert(ties);
+    }
+    sign::refresh(world, population)?;
+    for (module, name, numbers) in own {
+        write_own(world, module, Role::Parameter, &name, &numbers);
     }
     Ok(())
 }

@@ -21,6 +21,11 @@ pub(super) struct Settings {
     pub(super) track_running_stats: bool,
 }
 
+/// The version of a norm's state dict, since which it has `num_batches_tracked`.
+///
+/// Source: `_version` of `torch.nn.modules.batchnorm._NormBase`.
+pub(super) const VERSION: u32 = 2;
+
 impl Settings {
     pub(super) fn declare(&self, declare: &mut Declare) {
         let features = [self.num_features];
@@ -49,6 +54,11 @@ impl Settings {
             "momentum" => self.momentum,
             _ => None,
         }
+    }
+
+    /// What a state dict before [`VERSION`], or of unknown version, may lack.
+    pub(super) fn may_lack(name: &str, version: Option<u32>) -> bool {
+        name == "num_batches_tracked" && version.is_none_or(|version| version < VERSION)
     }
 
     pub(super) fn extra_repr(&self) -> String {
@@ -311,6 +321,14 @@ macro_rules! batch_norm {
 
             fn scalar(&self, name: &str) -> Option<f64> {
                 self.settings().scalar(name)
+            }
+
+            fn version(&self) -> u32 {
+                VERSION
+            }
+
+            fn may_lack(&self, name: &str, version: Option<u32>) -> bool {
+                Settings::may_lack(name, version)
             }
 
             fn extra_repr(&self) -> String {

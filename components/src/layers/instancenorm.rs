@@ -4,7 +4,7 @@ use bevy_ecs::prelude::*;
 use neurarch_kernels::program::trace::{Function, Var};
 use neurarch_kernels::shape::Shape;
 
-use super::batchnorm::{Settings, norm_layer};
+use super::batchnorm::{Settings, VERSION, norm_layer};
 use crate::module::{Call, Declare, Init, Module};
 
 /// Records instance normalization of `[batch, channels, ..]` or `[channels, ..]`, with `spatial` axes behind.
@@ -101,6 +101,14 @@ macro_rules! instance_norm {
 
             fn scalar(&self, name: &str) -> Option<f64> {
                 self.settings().scalar(name)
+            }
+
+            fn version(&self) -> u32 {
+                VERSION
+            }
+
+            fn may_lack(&self, name: &str, version: Option<u32>) -> bool {
+                Settings::may_lack(name, version)
             }
 
             fn extra_repr(&self) -> String {

@@ -85,6 +85,14 @@ macro_rules! lazy {
                 Module::scalar(&self.becomes, name)
             }
 
+            fn version(&self) -> u32 {
+                Module::version(&self.becomes)
+            }
+
+            fn may_lack(&self, name: &str, version: Option<u32>) -> bool {
+                Module::may_lack(&self.becomes, name, version)
+            }
+
             fn extra_repr(&self) -> String {
                 Module::extra_repr(&self.becomes)
             }

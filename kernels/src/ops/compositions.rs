@@ -1,4 +1,4 @@
-//! Activations that are written with other ops: `celu`, `glu`, `selu`, `softmin`, `softsign`, `tanhshrink`;
+//! Activations that are written with other ops: `glu`, `selu`, `softmin`, `softsign`, `tanhshrink`;
 //! and `unflatten`.
 
 use super::reduce::no_such_axis;
@@ -12,20 +12,6 @@ const SELU_ALPHA: f64 = 1.673_263_242_354_377_2;
 const SELU_SCALE: f64 = 1.050_700_987_355_480_5;
 
 impl Var {
-    /// Gives `x` where `x > 0`, `alpha · (e^(x/alpha) - 1)` elsewhere; `alpha` is `[]`.
-    ///
-    /// Source: `torch.nn.functional.celu`.
-    #[must_use]
-    pub fn celu(&self, alpha: &Var) -> Var {
-        self.trace().function(Function::new("celu"), &[Some(self), Some(alpha)], |cast| {
-            cast(self).plain_celu(&cast(alpha))
-        })
-    }
-
-    fn plain_celu(&self, alpha: &Var) -> Var {
-        (self / alpha).elu(&self.number(1.0)) * alpha
-    }
-
     /// Gives the first half of `dim` times the sigmoid of the second.
     ///
     /// Source: `torch.nn.functional.glu`.

@@ -19,6 +19,7 @@ pub mod binary_loss;
 pub mod boundary;
 pub mod cast;
 pub mod cat;
+pub mod celu;
 pub mod clamp_min;
 pub mod compare;
 pub mod compositions;

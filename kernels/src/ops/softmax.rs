@@ -164,6 +164,10 @@ impl Var {
     fn softmax_of(&self, dim: isize, form: Form) -> Var {
         match self.shape().axis(dim) {
             Some(axis) => self.trace().apply(Softmax { axis, form }, &[self]),
+            // torch counts [] as if it had one axis.
+            None if self.shape().rank() == 0 && matches!(dim, -1 | 0) => {
+                self.reshape([1]).softmax_of(0, form).reshape([])
+            }
             None => self.trace().fail(no_such_axis(dim, self.shape()).0),
         }
     }

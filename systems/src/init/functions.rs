@@ -317,8 +317,8 @@ mod tests {
             (dirac_(w, made, "weight", 1), "Only tensors with 3, 4, or 5 dimensions are supported"),
             (sparse_(w, made, "weight", 1.5, 1.0), "sparsity in [0, 1], got 1.5"),
             (normal_(w, made, "weight", 0.0, -1.0), "std >= 0.0, but found std -1"),
-            (uniform_(w, made, "weight", 1.0, 0.0), "found from=1, to=0"),
-            (trunc_normal_(w, made, "weight", (0.0, 1.0), (2.0, f64::NAN)), "from=2, to=NaN"),
+            (uniform_(w, made, "weight", 1.0, 0.0), "found from=1 > to=0"),
+            (trunc_normal_(w, made, "weight", (0.0, 1.0), (2.0, f64::NAN)), "from=2 > to=NaN"),
             (ones_(w, made, "wieght"), "wieght"),
         ] {
             let error = result.expect_err(says).to_string();

@@ -30,6 +30,9 @@ pub enum UnknownName {
     /// It should name a nonlinearity.
     #[error("Unsupported nonlinearity {0}")]
     Nonlinearity(String),
+    /// It should be a slope; torch's words.
+    #[error("negative_slope {0} not a valid number")]
+    Slope(String),
     /// It should name a fan.
     #[error("Mode {0} not supported, please use one of ['fan_in', 'fan_out']")]
     FanMode(String),
@@ -50,6 +53,35 @@ impl FromStr for Nonlinearity {
             "selu" => Nonlinearity::SELU,
             other => return Err(UnknownName::Nonlinearity(other.to_owned())),
         })
+    }
+}
+
+impl Nonlinearity {
+    /// Reads torch's name and, for `leaky_relu`, the slope in words; the others ignore it.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such name, or the slope is no number.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use neurarch_systems::init::Nonlinearity;
+    /// assert_eq!(Nonlinearity::with_param("leaky_relu", "0.2")?, Nonlinearity::LeakyReLU(0.2));
+    /// let error = Nonlinearity::with_param("leaky_relu", "steep").unwrap_err();
+    /// assert_eq!(error.to_string(), "negative_slope steep not a valid number");
+    /// # Ok::<(), neurarch_systems::init::UnknownName>(())
+    /// ```
+    ///
+    /// Source: `param` of `torch.nn.init.calculate_gain`.
+    pub fn with_param(name: &str, param: &str) -> Result<Self, UnknownName> {
+        match name.parse()? {
+            Nonlinearity::LeakyReLU(_) => {
+                let slope = param.parse().map_err(|_| UnknownName::Slope(param.to_owned()))?;
+                Ok(Nonlinearity::LeakyReLU(slope))
+            }
+            other => Ok(other),
+        }
     }
 }
 
@@ -78,12 +110,12 @@ pub enum FanMode {
     FanOut,
 }
 
-/// Reads `fan_in` and `fan_out`, torch's names.
+/// Reads `fan_in` and `fan_out`, torch's names, in any case.
 impl FromStr for FanMode {
     type Err = UnknownName;
 
     fn from_str(name: &str) -> Result<Self, UnknownName> {
-        match name {
+        match name.to_lowercase().as_str() {
             "fan_in" => Ok(FanMode::FanIn),
             "fan_out" => Ok(FanMode::FanOut),
             other => Err(UnknownName::FanMode(other.to_owned())),

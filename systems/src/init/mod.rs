@@ -75,8 +75,10 @@ pub enum InitError {
         /// What was given.
         std: f64,
     },
-    /// The bounds are in the wrong order or NaN, or those of a uniform distribution infinite.
-    #[error("'{name}': expects a range from low to high, but found from={low}, to={high}")]
+    /// The bounds are in the wrong order or NaN, or those of a uniform distribution infinite; torch's words.
+    #[error(
+        "'{name}': uniform_ expects to return a [from, to) range, but found from={low} > to={high}"
+    )]
     Range {
         /// The dotted name.
         name: String,

@@ -22,6 +22,7 @@ use crate::access::AccessError;
 use crate::registration;
 use crate::shared;
 use crate::sign::{self, SignError};
+use crate::tie::untie_given;
 use crate::traverse::{children_of, locate};
 
 /// Why a state dict cannot be loaded, or not as a whole.
@@ -133,7 +134,7 @@ impl Default for LoadOptions {
 /// ```
 ///
 /// Source: `torch.nn.Module.load_state_dict`. What a population [shares](crate::shared) is loaded for all of
-/// its models, whichever is named. A tied parameter stays tied with `assign`, too. In a population
+/// its models, whichever is named. A tied parameter that is assigned is tied no more. In a population
 /// the hooks of the population and of all modules are called once for each structure, with the models that
 /// have hooks of their own apart.
 pub fn load_state_dict(
@@ -145,10 +146,14 @@ pub fn load_state_dict(
     if world.get::<Population>(entity).is_some() {
         return load_all(world, entity, state, options);
     }
-    let at = locate(world, entity).map_err(|error| match error {
+    let refused = |error| match error {
         AccessError::Sign(error) => LoadStateDictError::Sign(error),
         _ => LoadStateDictError::NotAModule(entity),
-    })?;
+    };
+    if options.assign {
+        untie_given(world, &[entity], state, 0).map_err(refused)?;
+    }
+    let at = locate(world, entity).map_err(refused)?;
     let to = To {
         population: at.population,
         group: at.group,
@@ -173,7 +178,7 @@ pub fn load_stacked_state_dict(
     state: &StateDict,
     options: LoadOptions,
 ) -> Result<IncompatibleKeys, LoadStateDictError> {
-    sign::refresh(world, population)?;
+    untie_all(world, population, state, 1, options)?;
     let groups = world.get::<Population>(population).map(Population::groups).unwrap_or_default();
     if groups.len() > 1 {
         return Err(LoadStateDictError::Blueprints(groups.len()));
@@ -190,7 +195,7 @@ fn load_all(
     state: &StateDict,
     options: LoadOptions,
 ) -> Result<IncompatibleKeys, LoadStateDictError> {
-    sign::refresh(world, population)?;
+    untie_all(world, population, state, 0, options)?;
     let groups = world.get::<Population>(population).map(Population::groups).unwrap_or_default();
     let mut targets = Vec::new();
     for (number, group) in groups.iter().enumerate() {
@@ -225,6 +230,23 @@ fn load_all(
         };
     }
     result
+}
+
+/// Signs a population, and unties what is to be assigned in its models.
+fn untie_all(
+    world: &mut World,
+    population: Entity,
+    state: &StateDict,
+    leading: usize,
+    options: LoadOptions,
+) -> Result<(), LoadStateDictError> {
+    sign::refresh(world, population)?;
+    let found = world.get::<Population>(population).filter(|_| options.assign);
+    let models = found.map(|found| found.models().to_vec()).unwrap_or_default();
+    untie_given(world, &models, state, leading).map_err(|error| match error {
+        AccessError::Sign(error) => LoadStateDictError::Sign(error),
+        _ => LoadStateDictError::NotAModule(population),
+    })
 }
 
 /// Where a state dict goes.

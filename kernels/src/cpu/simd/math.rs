@@ -138,7 +138,7 @@ pub fn erf<T: Float, S: Simd>(x: T::Lanes<S>) -> T::Lanes<S> {
     if size_of::<T>() == 8 {
         return x.map(|x| T::from_f64(libm::erf(x.into())));
     }
-    // The rational function of XLA and Eigen, on [-4, 4], beyond which erf rounds to ±1.
+    // The rational function of XLA and Eigen, on (-4, 4), beyond which erf rounds to ±1.
     let bounded = c(4.0).min(c(-4.0).max(x));
     let r2 = bounded.mul(bounded);
     let p = c(-2.726_142_3e-10);
@@ -154,7 +154,9 @@ pub fn erf<T: Float, S: Simd>(x: T::Lanes<S>) -> T::Lanes<S> {
     let q = q.mul_add(r2, c(-7.373_329_2e-3));
     let q = q.mul_add(r2, c(-1.426_473_9e-2));
     // Divided first: the product by a small x is then rounded once.
-    p.div(q).mul(bounded)
+    let y = p.div(q).mul(bounded);
+    // It is not 1 itself at 4, and `1 + erf(x)` times a large x would tell.
+    T::Lanes::<S>::select(bounded.abs().eq(c(4.0)), bounded.mul(c(0.25)), y)
 }
 
 #[cfg(test)]
