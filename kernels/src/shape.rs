@@ -138,7 +138,7 @@ pub(crate) fn check_ints<'a>(settings: impl IntoIterator<Item = &'a usize>) -> R
 }
 
 /// Gives a size as a number that can be subtracted from: `isize::MAX` if it is greater than that.
-pub(crate) fn signed(size: usize) -> isize {
+pub fn signed(size: usize) -> isize {
     isize::try_from(size).unwrap_or(isize::MAX)
 }
 
