@@ -2,6 +2,9 @@
 //! words where torch has some; and a call that fails leaves everything as it was.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod bits;
+
+use bits::bits;
 use ndarray::{Array1, Array2, Array3, Array4, Axis, Slice, array};
 use neurarch::components::module::DynModule;
 use neurarch::prelude::*;
@@ -13,17 +16,6 @@ fn world() -> (World, Entity) {
     let population = world.spawn_population(&brain, 3, Seed(1)).unwrap();
     world.insert(population, Adam::default()).unwrap();
     (world, population)
-}
-
-fn state(world: &mut World, population: Entity) -> Vec<u32> {
-    let models = world.models(population).unwrap().to_vec();
-    let mut bits = Vec::new();
-    for root in models {
-        for name in world.parameter_names(root).unwrap() {
-            bits.extend(world.parameter::<f32>(root, &name).unwrap().iter().map(|x| x.to_bits()));
-        }
-    }
-    bits
 }
 
 /// Asserts that `deed` fails in these words, and that training goes on as if it had not been tried.
@@ -38,14 +30,14 @@ fn refuses<R, E: std::fmt::Display>(
         Ok(_) => panic!("expected to be refused: {words}"),
         Err(error) => assert_eq!(error.to_string(), words),
     }
-    assert_eq!(state(&mut world, population), state(&mut untouched, other));
+    assert_eq!(bits(&mut world, population), bits(&mut untouched, other));
     // Random states and optimizer state show in the next step.
     let x = Array3::<f32>::ones((3, 2, 4));
     let targets = Array2::<i64>::ones((3, 2));
     let loss = CrossEntropyLoss::default();
     let next = world.train_step(population, &x, &targets, &loss).unwrap();
     assert_eq!(next, untouched.train_step(other, &x, &targets, &loss).unwrap());
-    assert_eq!(state(&mut world, population), state(&mut untouched, other));
+    assert_eq!(bits(&mut world, population), bits(&mut untouched, other));
 }
 
 #[test]
