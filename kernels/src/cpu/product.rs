@@ -455,6 +455,10 @@ impl<'a, T: Float> Part<'a, T> {
     }
 
     /// Halves it between rows, if that is worth it.
+    #[expect(
+        clippy::result_large_err,
+        reason = "what is given back is no error, and soon computed"
+    )]
     fn rows_halved(self) -> Result<[Self; 2], Self> {
         let Product { m, n, k, .. } = self.product;
         // Whole register tiles of every instruction set, if there are many.
@@ -501,6 +505,10 @@ impl<'a, T: Float> Part<'a, T> {
     }
 
     /// Halves one row of dot products, if that is worth it.
+    #[expect(
+        clippy::result_large_err,
+        reason = "what is given back is no error, and soon computed"
+    )]
     fn columns_halved(self) -> Result<[Self; 2], Self> {
         let Product { n: columns, k, .. } = self.product;
         if columns * k < WORTH_SPLITTING || columns < 2 {
