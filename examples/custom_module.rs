@@ -8,13 +8,11 @@
 //! handwritten digit at once: which one it is, whether it is odd, and whether it is at least 5.
 
 #![expect(clippy::print_stdout, reason = "a program talks to its user")]
-#![expect(unreachable_pub, reason = "`sweep` offers more than is used here")]
 
 use std::error::Error;
 use std::path::Path;
 
 use ndarray::{Array2, ArrayView1, ArrayView2, Axis};
-use neurarch::components::losses::LossCall;
 use neurarch::prelude::*;
 
 #[path = "sweep/data.rs"]

@@ -8,7 +8,6 @@
 //! another one silences units. Models that nobody watches run as fast as ever, and nobody's numbers change by a bit.
 
 #![expect(clippy::print_stdout, reason = "a program talks to its user")]
-#![expect(unreachable_pub, dead_code, reason = "`sweep` offers more than is used here")]
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -47,7 +46,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         let loss = CrossEntropyLoss::default();
         world.train_step(brains, Input::shared(x), Input::shared(y), &loss)
     };
-    let x = images.slice_axis(Axis(0), batch(STEPS + 1));
+    let (unseen, _) = digits.validation();
+    let x = unseen.slice_axis(Axis(0), batch(0));
     let run = |world: &mut World| world.forward(brains, Input::shared(x));
     for step in 0..STEPS {
         train(&mut world, step)?;

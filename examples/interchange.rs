@@ -64,10 +64,8 @@ fn read_theirs(world: &mut World, population: Entity) -> Result<(), Box<dyn Erro
     let keys = world.load_state_dict(second, &part("model."))?;
     let y = world.forward(population, Input::shared(x.view()))?.index_axis(Axis(0), 1).to_owned();
     let error = difference(&y, &array("model_output")?);
-    println!(
-        "PyTorch's model:      {} keys match, results differ by {error:.1e}",
-        part("model.").len()
-    );
+    let n_keys = part("model.").len();
+    println!("PyTorch's model:      {n_keys} keys match, results differ by {error:.1e}");
     assert!(keys.is_empty() && error < TOLERANCE);
 
     // What `torch.func.stack_module_state` gives, into all.
@@ -80,10 +78,9 @@ fn read_theirs(world: &mut World, population: Entity) -> Result<(), Box<dyn Erro
     // A file that does not fit is refused, in torch's words.
     let mut wrong = part("model.");
     wrong.rename("0.bias", "0.offset");
-    let message =
-        world.load_state_dict(second, &wrong).map(drop).expect_err("a key is missing").to_string();
-    println!("{message}");
-    assert!(message.contains("Missing key(s) in state_dict: \"0.bias\""));
+    let Err(error) = world.load_state_dict(second, &wrong) else { panic!("a key is missing") };
+    println!("{error}");
+    assert!(error.to_string().contains("Missing key(s) in state_dict: \"0.bias\""));
     Ok(())
 }
 
@@ -91,13 +88,10 @@ fn read_theirs(world: &mut World, population: Entity) -> Result<(), Box<dyn Erro
 fn write_ours(world: &mut World, population: Entity, folder: &Path) -> Result<(), Box<dyn Error>> {
     let x = Array2::from_shape_fn((32, 8), |(i, f)| ((i * 31 + f * 17) % 23) as f32 / 11.0 - 1.0);
     let target = x.slice(s![.., ..3]).mapv(f32::sin);
-    world.insert_with(population, |model| Adam {
-        lr: 0.002 * (1 + model) as f64,
-        ..Adam::default()
-    })?;
-    let inputs = || (Input::shared(x.view()), Input::shared(target.view()));
+    let rate = |model: usize| 0.002 * (1 + model) as f64;
+    world.insert_with(population, |model| Adam { lr: rate(model), ..Adam::default() })?;
     let mut step = || {
-        let (x, target) = inputs();
+        let (x, target) = (Input::shared(x.view()), Input::shared(target.view()));
         world.train_step(population, x, target, &MSELoss::default())
     };
     let first = step()?;
@@ -105,7 +99,7 @@ fn write_ours(world: &mut World, population: Entity, folder: &Path) -> Result<()
     for _ in 0..STEPS {
         last = step()?;
     }
-    let y = world.forward(population, inputs().0)?;
+    let y = world.forward(population, Input::shared(x.view()))?;
     println!("losses after {STEPS} steps: {first:.3} became {last:.3}");
     assert!(last.iter().zip(&first).all(|(last, first)| last < first));
 

@@ -2,7 +2,11 @@
 //! words where torch has some; and a call that fails leaves everything as it was.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use ndarray::{Array1, Array2, Array3, array};
+mod bits;
+
+use bits::bits;
+use ndarray::{Array1, Array2, Array3, Array4, Axis, Slice, array};
+use neurarch::components::module::DynModule;
 use neurarch::prelude::*;
 
 fn world() -> (World, Entity) {
@@ -12,17 +16,6 @@ fn world() -> (World, Entity) {
     let population = world.spawn_population(&brain, 3, Seed(1)).unwrap();
     world.insert(population, Adam::default()).unwrap();
     (world, population)
-}
-
-fn state(world: &mut World, population: Entity) -> Vec<u32> {
-    let models = world.models(population).unwrap().to_vec();
-    let mut bits = Vec::new();
-    for root in models {
-        for name in world.parameter_names(root).unwrap() {
-            bits.extend(world.parameter::<f32>(root, &name).unwrap().iter().map(|x| x.to_bits()));
-        }
-    }
-    bits
 }
 
 /// Asserts that `deed` fails in these words, and that training goes on as if it had not been tried.
@@ -37,14 +30,14 @@ fn refuses<R, E: std::fmt::Display>(
         Ok(_) => panic!("expected to be refused: {words}"),
         Err(error) => assert_eq!(error.to_string(), words),
     }
-    assert_eq!(state(&mut world, population), state(&mut untouched, other));
+    assert_eq!(bits(&mut world, population), bits(&mut untouched, other));
     // Random states and optimizer state show in the next step.
     let x = Array3::<f32>::ones((3, 2, 4));
     let targets = Array2::<i64>::ones((3, 2));
     let loss = CrossEntropyLoss::default();
     let next = world.train_step(population, &x, &targets, &loss).unwrap();
     assert_eq!(next, untouched.train_step(other, &x, &targets, &loss).unwrap());
-    assert_eq!(state(&mut world, population), state(&mut untouched, other));
+    assert_eq!(bits(&mut world, population), bits(&mut untouched, other));
 }
 
 #[test]
@@ -182,4 +175,50 @@ fn layers_too_large_for_memory() {
     refuses(&words.replace("3 models", "5 models"), |world, _| {
         world.spawn_population(&huge, 5, Seed(1))
     });
+}
+
+#[test]
+fn layers_whose_sizes_cannot_be_multiplied() {
+    let (half, most) = (usize::MAX / 2 + 1, usize::MAX);
+    let mut world = World::new();
+    let mut refused = |module: &dyn DynModule| {
+        let error = world.spawn_population_with(module, PopulationSettings::default()).unwrap_err();
+        assert!(error.to_string().contains("Storage size calculation overflowed"), "{error}");
+    };
+    // Four times and twice `half` are 0 in as many bits as a `usize` has.
+    refused(&LSTM::new(2, half));
+    refused(&GRU { bidirectional: true, num_layers: 2, ..GRU::new(2, half) });
+    refused(&LSTM { proj_size: half, bidirectional: true, num_layers: 2, ..LSTM::new(2, 3) });
+    refused(&LSTMCell::new(2, half));
+    refused(&MultiheadAttention::new(most, 1));
+    refused(&AdaptiveLogSoftmaxWithLoss::new(2, 4, [most, 3]));
+}
+
+#[test]
+fn a_data_set_of_no_minibatches() {
+    refuses("data set: expected at least 1 minibatch, got 0", |world, p| {
+        let (x, targets) = (Array4::<f32>::zeros((3, 0, 2, 4)), Array3::<i64>::zeros((3, 0, 2)));
+        let data = DataSet::stacked(x.view(), targets.view());
+        world.train_steps(p, data, &CrossEntropyLoss::default())
+    });
+    let (x, targets) = (Array2::<f32>::zeros((5, 4)), Array1::<i64>::zeros(5));
+    let endless = DataSet::shared(x.view(), targets.view()).epochs(usize::MAX);
+    assert_eq!(endless.batch(2).steps(), usize::MAX);
+}
+
+#[test]
+fn numbers_of_models_go_on_from_0_after_the_last() {
+    let (mut world, seed) = (World::new(), 7);
+    let module = Linear::new(2, 2);
+    let of = |models, first_number| PopulationSettings {
+        models,
+        seed,
+        first_number,
+        ..PopulationSettings::default()
+    };
+    let over_the_end = world.spawn_population_with(&module, of(3, u64::MAX)).unwrap();
+    let from_0 = world.spawn_population_with(&module, of(2, 0)).unwrap();
+    let weights = world.stack::<f32>(over_the_end, "weight").unwrap();
+    let weights = weights.slice_axis(Axis(0), Slice::from(1..));
+    assert_eq!(weights, world.stack::<f32>(from_0, "weight").unwrap());
 }

@@ -3,9 +3,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod bits;
 #[path = "golden/read.rs"]
 mod golden;
 
+use bits::bits;
 use ndarray::{Array2, Array3, ArrayD, Axis, IxDyn, array};
 use neurarch::components::optimizer::Optimizer;
 use neurarch::prelude::*;
@@ -26,12 +28,6 @@ fn data(step: usize) -> (Array3<f32>, Array3<f32>) {
     let x = Array3::from_shape_fn((3, 6, 5), |(m, i, j)| number(m * 41 + i * 7 + j));
     let y = Array3::from_shape_fn((3, 6, 3), |(m, i, j)| number(m * 13 + i * 5 + j * 3));
     (x, y)
-}
-
-/// The bits of all parameters of each model.
-fn bits(world: &mut World, population: Entity) -> Vec<Vec<u32>> {
-    let all: Array2<f32> = world.parameters_to_vectors(population).unwrap();
-    all.rows().into_iter().map(|row| row.iter().map(|x| x.to_bits()).collect()).collect()
 }
 
 /// How steps are made.

@@ -1,6 +1,9 @@
 //! Training: what the steps do, one by one and in one.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod bits;
+
+use bits::bits;
 use ndarray::{Array2, Array3, array, s};
 use neurarch::prelude::*;
 
@@ -16,17 +19,6 @@ fn world_of(models: usize) -> (World, Entity) {
     let mut world = World::new();
     let population = world.spawn_population(&brain(), models, Seed(3)).unwrap();
     (world, population)
-}
-
-/// All parameters of all models, as bits.
-fn bits(world: &mut World, population: Entity) -> Vec<Vec<u32>> {
-    let models = world.models(population).unwrap().to_vec();
-    let bits = |root| {
-        let names = world.parameter_names(root).unwrap();
-        let numbers = names.iter().flat_map(|name| world.parameter::<f32>(root, name).unwrap());
-        numbers.map(f32::to_bits).collect()
-    };
-    models.into_iter().map(bits).collect()
 }
 
 #[test]

@@ -201,7 +201,7 @@ impl Population {
         self.stale
     }
 
-    /// Gives its next model that number, and counts on from there.
+    /// Gives its next model that number, and counts on from there, after the last number from 0.
     pub fn number_from(&mut self, number: u64) {
         self.next_number = number;
         self.version += 1;
@@ -216,7 +216,7 @@ impl Population {
         // The world has fewer than 2³² entities.
         let index = self.models.len() as u32;
         let number = self.next_number;
-        self.next_number += 1;
+        self.next_number = number.wrapping_add(1);
         self.version += 1;
         self.models.push(root);
         (index, number)

@@ -43,6 +43,31 @@ impl Default for PopulationSettings {
 }
 
 /// Populations of models in a [`World`]. A population is known by its entity.
+///
+/// # Example
+///
+/// ```
+/// use neurarch::prelude::*;
+///
+/// let mut world = World::new();
+/// let brain = Sequential::new().push(Linear::new(4, 16)).push(Tanh).push(Linear::new(16, 2));
+/// let brains = world.spawn_population(&brain, 100, Seed(7))?; // 100 entity trees, one blueprint
+/// world.insert_with(brains, |model| Adam { lr: 1e-3 * (1 + model) as f64, ..Adam::default() })?;
+///
+/// // A model is an entity, and so is each of its modules.
+/// let first = world.models(brains)?[0];
+/// assert_eq!(world.get::<Adam>(first).unwrap().lr, 1e-3);
+/// let head = world.module(first, "2")?;
+/// assert_eq!(world.get::<Linear>(head), Some(&Linear::new(16, 2)));
+///
+/// // The numbers of one model, and of all.
+/// assert_eq!(world.parameter::<f32>(first, "2.weight")?.shape(), [2, 16]);
+/// assert_eq!(world.stack::<f32>(brains, "2.weight")?.shape(), [100, 2, 16]);
+///
+/// world.despawn(first); // bevy's own: the last model moves into the gap.
+/// assert_eq!(world.models(brains)?.len(), 99);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait NeurarchWorld {
     /// Spawns `models` models of `module`, with the first numbers that its modules ask for.
     ///

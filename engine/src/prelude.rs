@@ -9,9 +9,10 @@ pub use crate::components::layers::*;
 pub use crate::components::losses::{
     AdaptiveLogSoftmaxWithLoss, BCELoss, BCEWithLogitsLoss, CTCLoss, CosineEmbeddingLoss,
     CrossEntropyLoss, GaussianNLLLoss, HingeEmbeddingLoss, HuberLoss, KLDivLoss, KLDivReduction,
-    L1Loss, LinearCrossEntropyLoss, Loss, MSELoss, MarginRankingLoss, MultiLabelMarginLoss,
-    MultiLabelSoftMarginLoss, MultiMarginLoss, NLLLoss, NLLLoss2d, PoissonNLLLoss, Reduction,
-    SmoothL1Loss, SoftMarginLoss, TripletMarginLoss, TripletMarginWithDistanceLoss,
+    L1Loss, LinearCrossEntropyLoss, Loss, LossCall, MSELoss, MarginRankingLoss,
+    MultiLabelMarginLoss, MultiLabelSoftMarginLoss, MultiMarginLoss, NLLLoss, NLLLoss2d,
+    PoissonNLLLoss, Reduction, SmoothL1Loss, SoftMarginLoss, TripletMarginLoss,
+    TripletMarginWithDistanceLoss,
 };
 pub use crate::components::module::{Call, Declare, Init, Module};
 pub use crate::components::optimizer::{
@@ -22,9 +23,9 @@ pub use crate::components::parametrizations::OrthogonalMap;
 pub use crate::components::registered::Value;
 pub use crate::components::repr::repr;
 pub use crate::components::scheduler::{
-    ChainedScheduler, ConstantLR, CosineAnnealingLR, CosineAnnealingWarmRestarts, CyclicLR,
-    ExponentialLR, LambdaLR, LinearLR, MultiStepLR, MultiplicativeLR, OneCycleLR, PolynomialLR,
-    ReduceLROnPlateau, SWALR, SequentialLR, StepLR,
+    Anneal, ChainedScheduler, ConstantLR, CosineAnnealingLR, CosineAnnealingWarmRestarts, CyclicLR,
+    CyclicMode, ExponentialLR, LambdaLR, LinearLR, MultiStepLR, MultiplicativeLR, OneCycleLR,
+    PolynomialLR, ReduceLROnPlateau, SWALR, SequentialLR, StepLR,
 };
 pub use crate::containers::ContainerWorld;
 pub use crate::evolve::EvolveWorld;
@@ -32,6 +33,11 @@ pub use crate::hooks::HookWorld;
 pub use crate::init;
 pub use crate::kernels::dtype::Dtype;
 pub use crate::kernels::ops::attention::AttentionOptions;
+pub use crate::kernels::ops::gelu::Approximate;
+pub use crate::kernels::ops::grid_sample::{GridMode, GridOptions, GridPadding};
+pub use crate::kernels::ops::linear_cross_entropy::LinearCrossEntropy;
+pub use crate::kernels::ops::multi_head_attention::{InProjection, MultiHeadAttentionOptions};
+pub use crate::kernels::ops::sequence::PaddingSide;
 pub use crate::kernels::program::packed::PackedSequence;
 pub use crate::kernels::program::trace::Var;
 pub use crate::kernels::program::tree::{Arguments, Tree};
@@ -43,6 +49,7 @@ pub use crate::schedule::ScheduleWorld;
 pub use crate::systems::array::{AnyArray, AnyInput, DataSet, Input};
 pub use crate::systems::evolve::{EvolveError, Noise};
 pub use crate::systems::hooks::Target;
+pub use crate::systems::optim::clip::ClipOptions;
 pub use crate::systems::parameters::Parameters;
 pub use crate::systems::parametrize::RegisterOptions;
 pub use crate::systems::sets::StepSystems;

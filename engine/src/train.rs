@@ -17,6 +17,30 @@ use crate::systems::step::{self, StepError};
 ///
 /// Wherever arrays are taken, `&Array`, views and [`Input`] are; their first axis is that of the models,
 /// in the order of [`models`](crate::NeurarchWorld::models).
+///
+/// # Example
+///
+/// ```
+/// use ndarray::{Array2, Array3};
+/// use neurarch::prelude::*;
+///
+/// let mut world = World::new();
+/// let brains = world.spawn_population(&Linear::new(4, 2), 3, Seed(7))?;
+/// world.insert(brains, SGD { lr: 0.1, ..SGD::default() })?;
+/// let (x, y) = (Array3::<f32>::ones((3, 8, 4)), Array2::<i64>::ones((3, 8)));
+/// let loss = CrossEntropyLoss::default();
+///
+/// // As in torch, one by one:
+/// world.forward(brains, &x)?;
+/// let first = world.loss::<f32, _>(brains, &y, &loss)?; // one for each model
+/// world.backward(brains)?;
+/// world.step(brains)?;
+/// world.zero_grad(brains)?;
+/// // Or all at once, to the same bits, and faster:
+/// let second = world.train_step(brains, &x, &y, &loss)?;
+/// assert!(second.iter().zip(&first).all(|(second, first)| second < first));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait TrainWorld {
     /// Runs the models: [`step::forward`].
     ///

@@ -8,15 +8,15 @@ use flate2::bufread::MultiGzDecoder;
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, s};
 
 /// Pixels of an image.
-pub const PIXELS: usize = 64;
+pub(crate) const PIXELS: usize = 64;
 /// Digits to tell apart.
-pub const CLASSES: usize = 10;
+pub(crate) const CLASSES: usize = 10;
 /// Pixels are given as 0 to 16, and scaled to 0 to 1.
 const BRIGHTEST: f32 = 16.0;
 
 /// Images with their labels: the first four fifths to train with, the rest to validate with.
 #[derive(Debug)]
-pub struct Digits {
+pub(crate) struct Digits {
     /// `[images, PIXELS]`, from 0 to 1.
     images: Array2<f32>,
     /// `[images]`, the digit shown.
@@ -25,7 +25,7 @@ pub struct Digits {
 
 /// The data cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum DataError {
+pub(crate) enum DataError {
     #[error("{}: {source}", .path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error("{}: the file is empty", .path.display())]
@@ -40,7 +40,7 @@ pub enum DataError {
 
 impl Digits {
     /// Reads a file, compressed with gzip or not.
-    pub fn read(path: &Path) -> Result<Self, DataError> {
+    pub(crate) fn read(path: &Path) -> Result<Self, DataError> {
         let failed = |source| DataError::Read { path: path.to_owned(), source };
         let mut file = BufReader::new(File::open(path).map_err(failed)?);
         let is_gzip = file.fill_buf().map_err(failed)?.starts_with(&[0x1f, 0x8b]);
@@ -87,18 +87,18 @@ impl Digits {
     }
 
     /// Counts the images to train with: 1,437 of the 1,797.
-    pub fn n_train(&self) -> usize {
+    pub(crate) fn n_train(&self) -> usize {
         self.labels.len() * 4 / 5
     }
 
     /// Gives the images to train with and their labels.
-    pub fn train(&self) -> (ArrayView2<'_, f32>, ArrayView1<'_, i64>) {
+    pub(crate) fn train(&self) -> (ArrayView2<'_, f32>, ArrayView1<'_, i64>) {
         let n = self.n_train();
         (self.images.slice(s![..n, ..]), self.labels.slice(s![..n]))
     }
 
     /// Gives the images to validate with and their labels.
-    pub fn validation(&self) -> (ArrayView2<'_, f32>, ArrayView1<'_, i64>) {
+    pub(crate) fn validation(&self) -> (ArrayView2<'_, f32>, ArrayView1<'_, i64>) {
         let n = self.n_train();
         (self.images.slice(s![n.., ..]), self.labels.slice(s![n..]))
     }

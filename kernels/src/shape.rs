@@ -21,9 +21,9 @@ impl Shape {
         Shape::default()
     }
 
-    /// Counts the elements: the product of the sizes, 1 for `[]`.
+    /// Counts the elements: the product of the sizes, 1 for `[]`; `usize::MAX` if it is greater than that.
     pub fn numel(&self) -> usize {
-        self.0.iter().product()
+        self.0.iter().fold(1, |numel: usize, &size| numel.saturating_mul(size))
     }
 
     /// Counts the axes.
@@ -128,6 +128,20 @@ impl fmt::Debug for Shape {
     }
 }
 
+/// Checks in torch's words that settings are numbers that an `int` of C holds: sums and products of two of them can
+/// be counted.
+pub(crate) fn check_ints<'a>(settings: impl IntoIterator<Item = &'a usize>) -> Result<(), String> {
+    match settings.into_iter().all(|&setting| i32::try_from(setting).is_ok()) {
+        true => Ok(()),
+        false => Err("value cannot be converted to type int without overflow".to_owned()),
+    }
+}
+
+/// Gives a size as a number that can be subtracted from: `isize::MAX` if it is greater than that.
+pub fn signed(size: usize) -> isize {
+    isize::try_from(size).unwrap_or(isize::MAX)
+}
+
 /// Prints sizes as Python prints a tuple: `(3, 4)`, `(3,)`.
 pub fn tuple(sizes: &[impl ToString]) -> String {
     match sizes {
@@ -217,7 +231,7 @@ impl Type {
 
     /// Gives the size of the elements in bytes, without padding.
     pub fn size_bytes(&self) -> usize {
-        self.dtype.size_bytes() * self.shape.numel()
+        self.dtype.size_bytes().saturating_mul(self.shape.numel())
     }
 }
 

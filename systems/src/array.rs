@@ -278,7 +278,7 @@ impl<'a, X: Element, Y: Element> DataSet<'a, X, Y> {
             return self.inputs.shape().first().copied().unwrap_or(0);
         }
         let items = self.items();
-        self.epochs * items.div_ceil(self.batch.unwrap_or(items).max(1))
+        self.epochs.saturating_mul(items.div_ceil(self.batch.unwrap_or(items).max(1)))
     }
 
     /// Counts the items of an epoch.
@@ -303,6 +303,9 @@ impl<'a, X: Element, Y: Element> DataSet<'a, X, Y> {
             return refuse("expected minibatches of at least 1 item, got 0".into());
         }
         if !self.inputs.shared {
+            if *inputs == 0 {
+                return refuse("expected at least 1 minibatch, got 0".into());
+            }
             return match (&self.order, self.batch, self.epochs) {
                 (None, None, 1) => Ok(Sizes { items: 0, batch: 1, steps: self.steps() }),
                 _ => {

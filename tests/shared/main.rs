@@ -1,10 +1,13 @@
 //! Sharing: a parameter of a whole population has one row, and learns from all models.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "../bits/mod.rs"]
+mod bits;
 mod models;
 
 use std::sync::{Arc, Mutex};
 
+use bits::bits;
 use ndarray::{Array2, Array3, ArrayD, Axis, IxDyn, s};
 use neurarch::components::hook::{Callback, HookOptions};
 use neurarch::components::tree::Model;
@@ -59,16 +62,6 @@ fn backward(world: &mut World, population: Entity) {
 fn block_sum(gradients: &[ArrayD<f32>]) -> ArrayD<f32> {
     let sum = |of: &[ArrayD<f32>]| of.iter().cloned().reduce(|a, b| a + b).unwrap();
     sum(&gradients.chunks(BLOCK).map(sum).collect::<Vec<_>>())
-}
-
-fn bits(world: &mut World, population: Entity) -> Vec<Vec<u32>> {
-    let models = world.models(population).unwrap().to_vec();
-    let bits = |root| {
-        let names = world.parameter_names(root).unwrap();
-        let numbers = names.iter().flat_map(|name| world.parameter::<f32>(root, name).unwrap());
-        numbers.map(f32::to_bits).collect()
-    };
-    models.into_iter().map(bits).collect()
 }
 
 #[test]

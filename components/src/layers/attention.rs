@@ -177,7 +177,7 @@ impl Module for MultiheadAttention {
     fn declare(&self, declare: &mut Declare) {
         let (dim, [kdim, vdim]) = (self.embed_dim, self.dims());
         if self.is_packed() {
-            declare.parameter("in_proj_weight", [3 * dim, dim]);
+            declare.parameter("in_proj_weight", [dim.saturating_mul(3), dim]);
             declare.no_parameter("q_proj_weight");
             declare.no_parameter("k_proj_weight").no_parameter("v_proj_weight");
         } else {
@@ -186,7 +186,7 @@ impl Module for MultiheadAttention {
             declare.no_parameter("in_proj_weight");
         }
         match self.bias {
-            true => declare.parameter("in_proj_bias", [3 * dim]),
+            true => declare.parameter("in_proj_bias", [dim.saturating_mul(3)]),
             false => declare.no_parameter("in_proj_bias"),
         };
         let out_proj = Linear { in_features: dim, out_features: dim, bias: self.bias };
@@ -213,7 +213,7 @@ impl Module for MultiheadAttention {
     fn reset(&self, name: &str) -> Init {
         let (dim, [kdim, vdim]) = (self.embed_dim, self.dims());
         match name {
-            "in_proj_weight" => xavier_uniform(&[3 * dim, dim]),
+            "in_proj_weight" => xavier_uniform(&[dim.saturating_mul(3), dim]),
             "q_proj_weight" => xavier_uniform(&[dim, dim]),
             "k_proj_weight" => xavier_uniform(&[dim, kdim]),
             "v_proj_weight" => xavier_uniform(&[dim, vdim]),

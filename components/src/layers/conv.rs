@@ -4,7 +4,7 @@ use bevy_ecs::prelude::*;
 use neurarch_kernels::ops::convolution::Convolution;
 use neurarch_kernels::ops::pad::PadMode;
 use neurarch_kernels::program::trace::Var;
-use neurarch_kernels::shape::Shape;
+use neurarch_kernels::shape::{Shape, signed};
 
 use crate::module::{Call, Declare, Init, Module};
 use crate::repr::tuple;
@@ -179,23 +179,26 @@ impl<const N: usize> Settings<N> {
         let Settings { kernel_size, stride, dilation, .. } = self;
         let least: Vec<isize> = (0..N)
             .map(|i| {
-                let grown = shape[first + i] as isize - 1;
                 let (padding, _) = self.paddings()[i];
-                let span = dilation[i] as isize * (kernel_size[i] as isize - 1) + 1;
-                grown * stride[i] as isize - 2 * padding as isize + span
+                let grown = (signed(shape[first + i]) - 1).saturating_mul(signed(stride[i]));
+                let span = signed(dilation[i]).saturating_mul(signed(kernel_size[i]) - 1);
+                grown
+                    .saturating_sub(signed(padding).saturating_mul(2))
+                    .saturating_add(span)
+                    .saturating_add(1)
             })
             .collect();
-        let most: Vec<_> = (0..N).map(|i| least[i] + stride[i] as isize - 1).collect();
+        let most: Vec<_> = (0..N).map(|i| least[i].saturating_add(signed(stride[i]) - 1)).collect();
         let mut padding = [0; N];
         for i in 0..N {
-            if !(least[i]..=most[i]).contains(&(asked[i] as isize)) {
+            if !(least[i]..=most[i]).contains(&signed(asked[i])) {
                 let spatial = &shape[first..];
                 return Err(format!(
                     "requested an output size of {asked:?}, but valid sizes range from {least:?} to \
                      {most:?} (for an input of torch.Size({spatial:?}))"
                 ));
             }
-            padding[i] = (asked[i] as isize - least[i]).unsigned_abs();
+            padding[i] = (signed(asked[i]) - least[i]).unsigned_abs();
         }
         Ok(padding)
     }

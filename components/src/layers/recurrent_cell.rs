@@ -199,7 +199,7 @@ struct Cell {
 
 impl Cell {
     fn declare(&self, declare: &mut Declare) {
-        let rows = self.kind.gates() * self.hidden_size;
+        let rows = self.kind.gates().saturating_mul(self.hidden_size);
         declare.parameter("weight_ih", [rows, self.input_size]);
         declare.parameter("weight_hh", [rows, self.hidden_size]);
         for name in ["bias_ih", "bias_hh"] {

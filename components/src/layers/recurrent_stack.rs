@@ -88,10 +88,11 @@ impl Stack {
     }
 
     pub(super) fn declare(&self, declare: &mut Declare) {
-        let rows = self.kind.gates() * self.hidden_size;
+        let rows = self.kind.gates().saturating_mul(self.hidden_size);
         let output = self.output_size();
+        let between = output.saturating_mul(self.directions());
         for layer in 0..self.num_layers {
-            let input = if layer == 0 { self.input_size } else { output * self.directions() };
+            let input = if layer == 0 { self.input_size } else { between };
             for direction in 0..self.directions() {
                 let name = |what| self.parameter_name(what, layer, direction);
                 declare.parameter(name("weight_ih"), [rows, input]);

@@ -154,7 +154,7 @@ impl Module for AdaptiveLogSoftmaxWithLoss {
     fn declare(&self, declare: &mut Declare) {
         let AdaptiveLogSoftmaxWithLoss { in_features, div_value, head_bias, .. } = *self;
         let first = self.cutoffs.first().copied().unwrap_or(0);
-        let out_features = first + self.cutoffs.len();
+        let out_features = first.saturating_add(self.cutoffs.len());
         declare.child("head", Linear { in_features, out_features, bias: head_bias });
         let tail = self.clusters().enumerate().map(|(cluster, (start, end))| {
             // Python's `//` of floats; a size that is none becomes 0.

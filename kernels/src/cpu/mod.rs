@@ -8,6 +8,7 @@ mod large;
 pub mod memory;
 pub mod product;
 pub mod random;
+pub(crate) mod share;
 pub mod simd;
 pub mod sum;
 pub mod tile;

@@ -9,6 +9,7 @@ use super::dot::{Dot, DotsOfTile, Sizes, for_length};
 use super::executor::with_scratch;
 use super::gemm::{BiasAxis, Finish, Gemm, Product, Strides, pack_rows};
 use super::large;
+use super::share::{Divisible, share_out};
 use super::simd::{Float, Simd, Vectorized, dispatch};
 use super::tile::{Input, Output, Tile, VectorKernel, run_vectors};
 use super::transpose::transpose;
@@ -276,8 +277,8 @@ impl<T: Float> Kernel for ProductKernel<T> {
             let mut operands = operands.at(model);
             if is_shared {
                 let Operands { a, b, bias, output, ref mut c } = operands;
-                Several { kernel: self, starts: &self.starts, a, b, bias, output, c, base: 0 }
-                    .split();
+                let starts = &self.starts;
+                share_out(Several { kernel: self, starts, a, b, bias, output, c, base: 0 });
                 continue;
             }
             for &start in &self.starts {
@@ -287,7 +288,7 @@ impl<T: Float> Kernel for ProductKernel<T> {
                 }
                 match split {
                     true => part.split(self.way, scratch),
-                    false => dispatch(Leaf { part, way: self.way }),
+                    false => Piece { part, way: self.way }.compute(),
                 }
             }
         }
@@ -340,23 +341,23 @@ struct Several<'a, T> {
     base: usize,
 }
 
-impl<T: Float> Several<'_, T> {
-    /// Shares them out on the threads of the pool.
-    fn split(self) {
-        let Several { kernel, starts, a, b, bias, output, c, base } = self;
-        let Product { m, n, k, .. } = kernel.product;
-        if starts.len() < 2 || starts.len() * m * n * k < WORTH_SPLITTING {
-            with_scratch(Kernel::scratch_bytes(kernel), |scratch| {
-                let several = Several { kernel, starts, a, b, bias, output, c, base };
-                dispatch(OnScratch { several, scratch: bytemuck::cast_slice_mut(scratch) });
-            });
-            return;
+impl<T: Float> Divisible for Several<'_, T> {
+    fn halves(self) -> Result<[Self; 2], Self> {
+        let Product { m, n, k, .. } = self.kernel.product;
+        if self.starts.len() < 2 || self.starts.len() * m * n * k < WORTH_SPLITTING {
+            return Err(self);
         }
+        let Several { kernel, starts, a, b, bias, output, c, base } = self;
         let (upper, lower) = starts.split_at(starts.len() / 2);
         let (first, second) = c.split_at_mut(lower[0][2] - base);
         let of = |starts, c, base| Several { kernel, starts, a, b, bias, output, c, base };
-        let (upper, lower) = (of(upper, first, base), of(lower, second, lower[0][2]));
-        rayon::join(|| upper.split(), || lower.split());
+        Ok([of(upper, first, base), of(lower, second, lower[0][2])])
+    }
+
+    fn compute(self) {
+        with_scratch(Kernel::scratch_bytes(self.kernel), |scratch| {
+            dispatch(OnScratch { several: self, scratch: bytemuck::cast_slice_mut(scratch) });
+        });
     }
 }
 
@@ -448,28 +449,30 @@ impl<'a, T: Float> Part<'a, T> {
             Way::Dot => self.split_dots(),
             Way::Small if self.product.packs() => {
                 let rest = self.product.k * self.product.packed().b.row;
-                split_pack(self.product, self.b, &mut scratch[..rest]);
-                Part { product: self.product.packed(), b: scratch, ..self }.split_rows(way);
+                share_out(Pack { product: self.product, b: self.b, to: &mut scratch[..rest] });
+                let part = Part { product: self.product.packed(), b: scratch, ..self };
+                share_out(Piece { part, way });
             }
-            _ => self.split_rows(way),
+            _ => share_out(Piece { part: self, way }),
         }
     }
 
-    fn split_rows(self, way: Way) {
+    /// Halves it between rows, if that is worth it.
+    #[expect(
+        clippy::result_large_err,
+        reason = "what is given back is no error, and soon computed"
+    )]
+    fn rows_halved(self) -> Result<[Self; 2], Self> {
         let Product { m, n, k, .. } = self.product;
         // Whole register tiles of every instruction set, if there are many.
         let unit = if m < 96 { 4 } else { 24 };
         let at = m.div_ceil(2).next_multiple_of(unit);
-        if m * n * k < WORTH_SPLITTING || at >= m {
-            dispatch(Leaf { part: self, way });
-            return;
-        }
-        let (upper, lower) = self.split_at(at);
-        rayon::join(|| upper.split_rows(way), || lower.split_rows(way));
+        let is_small = m * n * k < WORTH_SPLITTING || at >= m;
+        if is_small { Err(self) } else { Ok(self.split_at(at)) }
     }
 
     /// Splits off the first `row` rows.
-    fn split_at(self, row: usize) -> (Self, Self) {
+    fn split_at(self, row: usize) -> [Self; 2] {
         let Part { product, a, b, bias, output, c } = self;
         let (upper_c, lower_c) = c.split_at_mut(row * product.c.row);
         let (upper_bias, lower_bias) = match (bias, product.bias) {
@@ -479,7 +482,7 @@ impl<'a, T: Float> Part<'a, T> {
         let lower_output = output.map(|output| &output[row * product.c.row..]);
         let upper = Product { m: row, ..product };
         let lower = Product { m: product.m - row, ..product };
-        (
+        [
             Part { product: upper, a, b, bias: upper_bias, output, c: upper_c },
             Part {
                 product: lower,
@@ -489,7 +492,7 @@ impl<'a, T: Float> Part<'a, T> {
                 output: lower_output,
                 c: lower_c,
             },
-        )
+        ]
     }
 
     /// Computes dot products, row after row, on the threads of the pool.
@@ -499,38 +502,52 @@ impl<'a, T: Float> Part<'a, T> {
         for (row, c) in c.chunks_mut(columns).enumerate() {
             let a = &a[row * k..][..k];
             let product = Product { m: 1, ..product };
-            Part { product, a, b: &b[..columns * k], bias, output: None, c }.split_columns();
+            let part = Part { product, a, b: &b[..columns * k], bias, output: None, c };
+            share_out(Piece { part, way: Way::Dot });
         }
     }
 
-    /// Computes one row of dot products.
-    fn split_columns(self) {
-        let Part { product, a, b, bias, c, .. } = self;
-        let Product { n: columns, k, .. } = product;
+    /// Halves one row of dot products, if that is worth it.
+    #[expect(
+        clippy::result_large_err,
+        reason = "what is given back is no error, and soon computed"
+    )]
+    fn columns_halved(self) -> Result<[Self; 2], Self> {
+        let Product { n: columns, k, .. } = self.product;
         if columns * k < WORTH_SPLITTING || columns < 2 {
-            dispatch(Leaf { part: Part { product, a, b, bias, output: None, c }, way: Way::Dot });
-            return;
+            return Err(self);
         }
+        let Part { product, a, b, bias, c, .. } = self;
         let at = columns / 2;
         let (left_c, right_c) = c.split_at_mut(at);
         let (left_b, right_b) = b.split_at(at * k);
         let (left_bias, right_bias) = bias.map(|bias| bias.split_at(at)).unzip();
         let part =
             |n, b, bias, c| Part { product: Product { n, ..product }, a, b, bias, output: None, c };
-        rayon::join(
-            || part(at, left_b, left_bias, left_c).split_columns(),
-            || part(columns - at, right_b, right_bias, right_c).split_columns(),
-        );
+        Ok([part(at, left_b, left_bias, left_c), part(columns - at, right_b, right_bias, right_c)])
     }
 }
 
-/// A part that one thread computes.
-struct Leaf<'a, T> {
+/// A part, and how it is multiplied; of dot products one row.
+struct Piece<'a, T> {
     part: Part<'a, T>,
     way: Way,
 }
 
-impl<T: Float> Vectorized for Leaf<'_, T> {
+impl<T: Float> Divisible for Piece<'_, T> {
+    fn halves(self) -> Result<[Self; 2], Self> {
+        let Piece { part, way } = self;
+        let halves = if way == Way::Dot { part.columns_halved() } else { part.rows_halved() };
+        let of = |part| Piece { part, way };
+        halves.map(|halves| halves.map(of)).map_err(of)
+    }
+
+    fn compute(self) {
+        dispatch(self);
+    }
+}
+
+impl<T: Float> Vectorized for Piece<'_, T> {
     type Output = ();
 
     #[inline(always)]
@@ -539,26 +556,28 @@ impl<T: Float> Vectorized for Leaf<'_, T> {
     }
 }
 
-/// Packs `B` on the threads of the pool, `product.k` rows of it.
-fn split_pack<T: Float>(product: Product, b: &[T], to: &mut [T]) {
-    let at = product.k / 2;
-    if product.k * product.n < WORTH_SPLITTING || at == 0 {
-        dispatch(Pack { product, b, to });
-        return;
-    }
-    let (upper, lower) = to.split_at_mut(at * product.packed().b.row);
-    let of = |k| Product { k, ..product };
-    rayon::join(
-        || split_pack(of(at), b, upper),
-        || split_pack(of(product.k - at), &b[at * product.b.row..], lower),
-    );
-}
-
-/// The packing of some rows of `B`.
+/// The packing of `product.k` rows of `B`.
 struct Pack<'a, T> {
     product: Product,
     b: &'a [T],
     to: &'a mut [T],
+}
+
+impl<T: Float> Divisible for Pack<'_, T> {
+    fn halves(self) -> Result<[Self; 2], Self> {
+        let at = self.product.k / 2;
+        if self.product.k * self.product.n < WORTH_SPLITTING || at == 0 {
+            return Err(self);
+        }
+        let Pack { product, b, to } = self;
+        let (upper, lower) = to.split_at_mut(at * product.packed().b.row);
+        let of = |k, b, to| Pack { product: Product { k, ..product }, b, to };
+        Ok([of(at, b, upper), of(product.k - at, &b[at * product.b.row..], lower)])
+    }
+
+    fn compute(self) {
+        dispatch(self);
+    }
 }
 
 impl<T: Float> Vectorized for Pack<'_, T> {

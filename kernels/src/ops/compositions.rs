@@ -79,8 +79,8 @@ impl Var {
             return self.trace().fail(no_such_axis(dim, self.shape()).0);
         };
         let size = self.shape()[axis];
-        let known: usize =
-            sizes.iter().filter(|&&size| size >= 0).map(|size| size.unsigned_abs()).product();
+        let known = sizes.iter().filter_map(|&size| usize::try_from(size).ok());
+        let known = known.collect::<Shape>().numel();
         let open = sizes.iter().filter(|&&size| size < 0).count();
         let fits = match open {
             0 => known == size,

@@ -9,13 +9,15 @@
 mod direct;
 mod kernel;
 
+use core::fmt::Debug;
+
 use kernel::{ConvolutionKernel, Geometry, planes};
 
 use super::elementwise::{computes, same_dtype};
 use crate::dtype::Dtype;
 use crate::op::{GradientAt, Kernel, Op, OpError};
 use crate::program::trace::{Function, Var};
-use crate::shape::{Layout, Operand, Shape, Type};
+use crate::shape::{Layout, Operand, Shape, Type, check_ints};
 
 /// How a convolution walks: one number for each spatial axis.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -202,12 +204,13 @@ impl Var {
         }
         let (x, w) = (self.shape(), weight.shape());
         let shape =
-            check_channels(x, w, w.get(1).map(|c| c * settings.groups), settings).and_then(|()| {
-                if !w[0].is_multiple_of(settings.groups) {
-                    return Err(not_divisible(w, settings.groups));
-                }
-                output_shape(x, w, settings)
-            });
+            check_channels(x, w, w.get(1).map(|c| c.saturating_mul(settings.groups)), settings)
+                .and_then(|()| {
+                    if !w[0].is_multiple_of(settings.groups) {
+                        return Err(not_divisible(w, settings.groups));
+                    }
+                    output_shape(x, w, settings)
+                });
         match shape {
             Ok(shape) => {
                 let op = Convolve { settings: settings.clone(), side: Side::Output, shape };
@@ -305,6 +308,12 @@ fn check_channels(
     if weight.rank() != rank + 2 {
         return Err(format!("expected a {}-D weight, got {weight}", rank + 2));
     }
+    let Convolution { stride, padding, dilation, .. } = settings;
+    one_each("padding", rank, padding)?;
+    one_each("dilation", rank, dilation)?;
+    check_ints(
+        stride.iter().chain(dilation).chain(padding.iter().flat_map(|(low, high)| [low, high])),
+    )?;
     match channels {
         Some(channels) if channels == x[1] => Ok(()),
         channels => Err(format!(
@@ -315,6 +324,17 @@ fn check_channels(
             x[1]
         )),
     }
+}
+
+/// Checks in torch's words that a setting has a value for each spatial axis.
+fn one_each<T: Debug>(setting: &str, axes: usize, values: &[T]) -> Result<(), String> {
+    if values.len() == axes {
+        return Ok(());
+    }
+    Err(format!(
+        "expected {setting} to be a single integer value or a list of {axes} values to match the convolution \
+         dimensions, but got {setting}={values:?}"
+    ))
 }
 
 /// Gives the shape of a convolution's output.
@@ -351,9 +371,10 @@ fn transposed_shape(
     output_padding: &[usize],
 ) -> Result<Shape, String> {
     let Convolution { stride, padding, dilation, groups } = settings;
-    let mut shape = vec![x[0], weight[1] * groups];
+    one_each("output_padding", stride.len(), output_padding)?;
+    let mut shape = vec![x[0], weight[1].saturating_mul(*groups)];
     for i in 0..stride.len() {
-        let more = output_padding.get(i).copied().unwrap_or(0);
+        let more = output_padding[i];
         if more >= stride[i].max(dilation[i]) {
             return Err(format!(
                 "output padding must be smaller than either stride or dilation, but got \

@@ -4,6 +4,7 @@
 use core::marker::PhantomData;
 
 use super::elementwise::{WORTH_SPLITTING, Walk};
+use crate::cpu::share::{Divisible, share_out};
 use crate::cpu::simd::{Simd, Vectorized, dispatch};
 use crate::cpu::tile::{Tile, VectorKernel, run_vectors};
 use crate::cpu::transpose::transpose;
@@ -89,27 +90,35 @@ impl Part {
 
     /// Copies all pieces, on the threads of the pool.
     fn split<T: Move>(&self, src: &[T], dst: &mut [T]) {
-        share(&self.pieces, src, dst, 0);
+        share_out(Pieces { pieces: &self.pieces, src, dst, base: 0 });
     }
 }
 
-/// Shares pieces out on the threads of the pool; `dst` is the destination from element `base` on.
-fn share<T: Move>(pieces: &[Piece], src: &[T], dst: &mut [T], base: usize) {
-    if pieces.len() < 2 {
-        dispatch(Pieces { pieces, src, dst, base });
-        return;
-    }
-    let (upper, lower) = pieces.split_at(pieces.len() / 2);
-    let (first, second) = dst.split_at_mut(lower[0].to - base);
-    rayon::join(|| share(upper, src, first, base), || share(lower, src, second, lower[0].to));
-}
-
-/// Pieces that one thread copies.
+/// Some pieces of a part.
 struct Pieces<'a, T> {
     pieces: &'a [Piece],
     src: &'a [T],
+    /// The destination from element `base` on.
     dst: &'a mut [T],
     base: usize,
+}
+
+impl<T: Move> Divisible for Pieces<'_, T> {
+    fn halves(self) -> Result<[Self; 2], Self> {
+        if self.pieces.len() < 2 {
+            return Err(self);
+        }
+        let Pieces { pieces, src, dst, base } = self;
+        let (upper, lower) = pieces.split_at(pieces.len() / 2);
+        let middle = lower[0].to;
+        let (first, second) = dst.split_at_mut(middle - base);
+        let of = |pieces, dst, base| Pieces { pieces, src, dst, base };
+        Ok([of(upper, first, base), of(lower, second, middle)])
+    }
+
+    fn compute(self) {
+        dispatch(self);
+    }
 }
 
 impl<T: Move> Vectorized for Pieces<'_, T> {

@@ -4,6 +4,7 @@
 
 use super::resample::{Along, Taps};
 use crate::program::trace::Var;
+use crate::shape::{check_ints, signed};
 
 /// How blocks move over height and width.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -33,15 +34,15 @@ impl Blocks {
                 ));
             }
         }
-        Ok(())
+        check_ints([self.kernel_size, self.dilation, self.padding, self.stride].iter().flatten())
     }
 
     /// Counts the blocks along each axis; torch's rounding, so they may be too few by any number.
     fn counts(&self, sizes: [usize; 2]) -> [isize; 2] {
         [0, 1].map(|i| {
             let span = self.dilation[i] * (self.kernel_size[i] - 1) + 1;
-            let room = sizes[i] as isize + 2 * self.padding[i] as isize - span as isize;
-            room.div_euclid(self.stride[i] as isize) + 1
+            let room = signed(sizes[i].saturating_add(2 * self.padding[i])) - signed(span);
+            room.div_euclid(signed(self.stride[i])) + 1
         })
     }
 
@@ -105,6 +106,11 @@ impl Var {
         }
         let (rows, columns) = (rows.unsigned_abs(), columns.unsigned_abs());
         let [kh, kw] = blocks.kernel_size;
+        if let Err(message) =
+            self.has_room_for(2, &[kh.saturating_mul(rows), kw.saturating_mul(columns)])
+        {
+            return self.trace().fail(message);
+        }
         let along = [(2, h, rows), (3, w, columns)];
         let listed = self.resample(
             along.map(|(axis, size, count)| Along::new(axis, blocks.taps(axis - 2, size, count))),
@@ -150,15 +156,18 @@ impl Var {
         }
         let [h, w] = output_size;
         let [rows, columns] = blocks.counts(output_size);
-        if rows < 1 || columns < 1 || rows * columns != given as isize {
+        if rows < 1 || columns < 1 || rows.saturating_mul(columns) != signed(given) {
             let [dy, dx] = blocks.stride;
             return self.trace().fail(format!(
                 "Given output_size=({h}, {w}), {}, stride=({dy}, {dx}), expected size of input's dimension \
                  2 to match the calculated number of sliding blocks {rows} * {columns} = {}, but got \
                  input.size(2)={given}.",
                 blocks.settings(),
-                rows * columns
+                rows.saturating_mul(columns)
             ));
+        }
+        if let Err(message) = self.has_room_for(2, &output_size) {
+            return self.trace().fail(message);
         }
         let (rows, columns) = (rows.unsigned_abs(), columns.unsigned_abs());
         let c = channels / (kh * kw);

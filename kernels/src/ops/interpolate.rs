@@ -328,6 +328,9 @@ impl Var {
         if how.mode == InterpolateMode::Area {
             return self.adaptive_avg_pool(&sizes.into_iter().map(Some).collect::<Vec<_>>());
         }
+        if let Err(message) = self.has_room_for(2, &sizes) {
+            return self.trace().fail(message);
+        }
         let align_corners = how.align_corners.unwrap_or(false);
         let is_small_image = sizes.len() == 2 && sizes.iter().sum::<usize>() <= SMALL_IMAGE;
         let stays = sizes == self.shape()[2..];

@@ -51,7 +51,8 @@ impl Var {
         }
         let channels = self.shape()[1];
         let rows = (0..channels).map(|channel| {
-            let window = channel.saturating_sub(size / 2)..channels.min(channel + size.div_ceil(2));
+            let window = channel.saturating_sub(size / 2)
+                ..channels.min(channel.saturating_add(size.div_ceil(2)));
             window.map(|from| (from, 1.0 / size as f64))
         });
         let mean = self.square().resample([Along::new(1, Taps::new(channels, rows))]);
@@ -82,14 +83,14 @@ impl Var {
         let ahead = size.div_ceil(2);
         let weight = 1.0 / size as f64;
         let rows = (0..channels).map(|channel| {
-            let last = channels.min(channel + ahead);
+            let last = channels.min(channel.saturating_add(ahead));
             let first = (channel + 1).saturating_sub(ahead).max(1).min(last);
             // Channel 0 is added to the first sum and never taken away.
             [0].into_iter().chain(first..last).map(move |from| (from, weight))
         });
         let gradient_rows = (0..channels).map(|channel| {
             let first = channel.saturating_sub(ahead);
-            let last = channels.min((channel + size).saturating_sub(ahead));
+            let last = channels.min(channel.saturating_add(size).saturating_sub(ahead));
             (first..last).map(move |from| (from, weight))
         });
         let along = Along {

@@ -59,7 +59,9 @@ impl MaxPool {
     fn fits(&self, spatial: &[usize]) -> bool {
         match &self.windows {
             Windows::Fixed(windows) => windows.iter().zip(spatial).all(|(windows, &size)| {
-                windows.iter().all(|window| window.end <= size && window.step > 0)
+                windows
+                    .iter()
+                    .all(|window| window.start <= size && window.end <= size && window.step > 0)
             }),
             Windows::Drawn { kernel, outputs } => {
                 kernel.len() == outputs.len()
@@ -281,7 +283,7 @@ impl<T: Number> Vectorized for Channels<'_, T> {
             (kernel.sizes.iter().product::<usize>(), kernel.outputs.iter().product::<usize>());
         let results = y.chunks_exact_mut(to.max(1)).zip(places.chunks_exact_mut(to.max(1)));
         for (&number, (y, places)) in kernel.order[first..].iter().zip(results) {
-            let x = &x[kernel.x.start(number)..][..from];
+            let x = kernel.x.channel(x, number, from);
             match &kernel.windows {
                 Windows::Fixed(windows) => {
                     kernel.channel([&windows[0], &windows[1], &windows[2]], x, y, places);

@@ -12,6 +12,7 @@ use super::lines::{carve, scratch_bytes};
 use super::number::{Number, sum_of, sum_of_pairs};
 use super::reduce::no_such_axis;
 use crate::cpu::executor::with_scratch;
+use crate::cpu::share::{Divisible, share_out};
 use crate::cpu::simd::{Float, Lanes, Simd, Vectorized, dispatch};
 use crate::cpu::tile::Tile;
 use crate::dtype::Dtype;
@@ -434,7 +435,7 @@ impl<T: Number> Kernel for NormalizeKernel<T> {
                 },
             };
             match is_split {
-                true => part.split(),
+                true => share_out(part),
                 false => dispatch(OnScratch { part, scratch }),
             }
         }
@@ -460,29 +461,30 @@ struct Part<'a, T> {
     means: &'a mut [T],
 }
 
-impl<T: Number> Part<'_, T> {
-    /// Computes it on the threads of the pool.
-    fn split(self) {
-        let Part { kernel, groups, x, of, eps, y, vars, means } = self;
-        let in_part = kernel.output.starts.len() / kernel.parts;
-        let parts = groups.len() / in_part;
-        if y.len() < WORTH_SPLITTING || parts < 2 {
-            with_scratch(kernel.scratch_bytes(), |scratch| {
-                let part = Part { kernel, groups, x, of, eps, y, vars, means };
-                dispatch(OnScratch { part, scratch });
-            });
-            return;
+impl<T: Number> Divisible for Part<'_, T> {
+    fn halves(self) -> Result<[Self; 2], Self> {
+        let in_part = self.kernel.output.starts.len() / self.kernel.parts;
+        let parts = self.groups.len() / in_part;
+        if self.y.len() < WORTH_SPLITTING || parts < 2 {
+            return Err(self);
         }
+        let Part { kernel, groups, x, of, eps, y, vars, means } = self;
         let first = parts / 2 * in_part;
         let at = groups.start + first;
         let (y, y_rest) = y.split_at_mut(y.len() / parts * (parts / 2));
         let (vars, vars_rest) = vars.split_at_mut(first.min(vars.len()));
         let (means, means_rest) = means.split_at_mut(first.min(means.len()));
-        let (upper, lower) = (groups.start..at, at..groups.end);
         let part = |groups, y, vars, means| Part { kernel, groups, x, of, eps, y, vars, means };
-        let (upper, lower) =
-            (part(upper, y, vars, means), part(lower, y_rest, vars_rest, means_rest));
-        rayon::join(|| upper.split(), || lower.split());
+        Ok([
+            part(groups.start..at, y, vars, means),
+            part(at..groups.end, y_rest, vars_rest, means_rest),
+        ])
+    }
+
+    fn compute(self) {
+        with_scratch(self.kernel.scratch_bytes(), |scratch| {
+            dispatch(OnScratch { part: self, scratch });
+        });
     }
 }
 

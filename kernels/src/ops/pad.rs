@@ -113,6 +113,13 @@ impl Var {
                 return self.trace().fail(message);
             }
         }
+        let padded = |(&size, &(low, high)): (&usize, &(isize, isize))| {
+            size.saturating_add_signed(low).saturating_add_signed(high)
+        };
+        let sizes: Vec<_> = shape[first..].iter().zip(padding).map(padded).collect();
+        if let Err(message) = self.has_room_for(first, &sizes) {
+            return self.trace().fail(message);
+        }
         let axes = (first..).zip(padding);
         self.resample(axes.map(|(axis, &of)| Along::new(axis, mode.taps(shape[axis], of))))
     }

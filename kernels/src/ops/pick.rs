@@ -180,8 +180,8 @@ impl Channels {
             let channels = |first: usize, y: &mut [T]| {
                 let results = y.chunks_exact_mut(of_y.max(1));
                 for (&number, y) in self.order[first..].iter().zip(results) {
-                    let x = &x[self.x.start(number)..][..of_x];
-                    f(x, &places[self.places.start(number)..][..of_places], y);
+                    let x = self.x.channel(x, number, of_x);
+                    f(x, self.places.channel(places, number, of_places), y);
                 }
             };
             if !is_split || y.len() < WORTH_SPLITTING {

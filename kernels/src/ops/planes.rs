@@ -18,7 +18,7 @@ impl Planes {
             if shape[axis] != 1 && layout[axis] != stride {
                 return None;
             }
-            stride *= shape[axis];
+            stride *= shape[axis].max(1);
         }
         let mut starts = vec![0];
         for axis in 0..first {
@@ -53,8 +53,13 @@ impl Planes {
         numbers
     }
 
-    /// Gives where channel `number` starts.
-    pub(in crate::ops) fn start(&self, number: usize) -> usize {
-        self.starts[number]
+    /// Gives channel `number`, of `numel` elements.
+    pub(in crate::ops) fn channel<'a, T>(
+        &self,
+        of: &'a [T],
+        number: usize,
+        numel: usize,
+    ) -> &'a [T] {
+        if numel == 0 { &[] } else { &of[self.starts[number]..][..numel] }
     }
 }

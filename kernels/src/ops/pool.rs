@@ -7,7 +7,7 @@ use super::max_pool::Window;
 use super::pick::Places;
 use super::resample::{Along, Taps};
 use crate::program::trace::{Function, Var};
-use crate::shape::Shape;
+use crate::shape::{Shape, check_ints, signed};
 
 /// How windows move: one number for each spatial axis.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -79,8 +79,8 @@ fn first_axis(op: &str, shape: &Shape, spatial: usize) -> Result<usize, String> 
 
 impl Pooling {
     /// Says in torch's words what is wrong with the settings, and gives the sizes that come out.
-    fn outputs(&self, op: &str, shape: &Shape) -> Result<Vec<usize>, String> {
-        let spatial = self.kernel_size.len();
+    fn outputs(&self, op: &str, x: &Var) -> Result<Vec<usize>, String> {
+        let (shape, spatial) = (x.shape(), self.kernel_size.len());
         let Pooling { kernel_size, stride, padding, dilation, ceil_mode } = self;
         if [stride.len(), padding.len(), dilation.len()] != [spatial; 3] {
             return Err(format!("{op}: expected {spatial} numbers for every setting"));
@@ -101,6 +101,7 @@ impl Pooling {
             let sizes = listed(dilation, "dilation");
             return Err(format!("dilation should be greater than zero, but got {sizes}"));
         }
+        check_ints([kernel_size, stride, padding, dilation].into_iter().flatten())?;
         let first = first_axis(op, shape, spatial)?;
         let mut sizes = Vec::with_capacity(spatial);
         for axis in 0..spatial {
@@ -134,6 +135,7 @@ impl Pooling {
                 times(sizes)
             ));
         }
+        x.has_room_for(first, &sizes)?;
         Ok(sizes)
     }
 
@@ -187,10 +189,11 @@ fn adaptive(i: usize, size: usize, outputs: usize) -> Window {
 /// Checks the input of an adaptive pool; gives the first spatial axis and the sizes that come out.
 fn adaptive_sizes(
     op: &str,
-    shape: &Shape,
+    x: &Var,
     output_size: &[Option<usize>],
 ) -> Result<(usize, Vec<usize>), String> {
-    let (spatial, rank) = (output_size.len(), shape.rank());
+    let (shape, spatial) = (x.shape(), output_size.len());
+    let rank = shape.rank();
     if !(1..=3).contains(&spatial) || !(spatial + 1..=spatial + 2).contains(&rank) {
         let (few, many) = (spatial + 1, spatial + 2);
         return Err(format!(
@@ -205,7 +208,9 @@ fn adaptive_sizes(
         ));
     }
     let sizes = output_size.iter().zip(&shape[first..]).map(|(size, &own)| size.unwrap_or(own));
-    Ok((first, sizes.collect()))
+    let sizes: Vec<_> = sizes.collect();
+    x.has_room_for(first, &sizes)?;
+    Ok((first, sizes))
 }
 
 impl Var {
@@ -229,7 +234,7 @@ impl Var {
         if self.id().is_none() {
             return [self.clone(), self.clone()];
         }
-        let sizes = match pooling.outputs("max_pool", self.shape()) {
+        let sizes = match pooling.outputs("max_pool", self) {
             Ok(sizes) => sizes,
             Err(message) => return [self.trace().fail(message), self.trace().poison()],
         };
@@ -273,7 +278,7 @@ impl Var {
         if divisor_override == Some(0) {
             return self.trace().fail("divisor must be not zero");
         }
-        let sizes = match pooling.outputs("avg_pool", self.shape()) {
+        let sizes = match pooling.outputs("avg_pool", self) {
             Ok(sizes) => sizes,
             Err(message) => return self.trace().fail(message),
         };
@@ -322,8 +327,8 @@ impl Var {
             return y * sign;
         }
         let mean = self.pow(norm_type).avg_pool(pooling, true, None);
-        let all: usize = pooling.kernel_size.iter().product();
-        (mean.sign() * mean.abs().relu() * all as f64).pow(1.0 / norm_type)
+        let all: f64 = pooling.kernel_size.iter().map(|&size| size as f64).product();
+        (mean.sign() * mean.abs().relu() * all).pow(1.0 / norm_type)
     }
 
     /// Averages as many windows as `output_size` says; `None` keeps the size of that axis.
@@ -346,7 +351,7 @@ impl Var {
         if self.id().is_none() {
             return self.clone();
         }
-        let (first, sizes) = match adaptive_sizes("adaptive_avg_pool", self.shape(), output_size) {
+        let (first, sizes) = match adaptive_sizes("adaptive_avg_pool", self, output_size) {
             Ok(sizes) => sizes,
             Err(message) => return self.trace().fail(message),
         };
@@ -382,7 +387,7 @@ impl Var {
         if self.id().is_none() {
             return [self.clone(), self.clone()];
         }
-        let (first, sizes) = match adaptive_sizes("adaptive_max_pool", self.shape(), output_size) {
+        let (first, sizes) = match adaptive_sizes("adaptive_max_pool", self, output_size) {
             Ok(sizes) => sizes,
             Err(message) => return [self.trace().fail(message), self.trace().poison()],
         };
@@ -453,7 +458,7 @@ impl Var {
         }
         for i in 0..spatial {
             let (size, kernel) = (shape[first + i], kernel_size[i]);
-            if output_size[i] + kernel > size + 1 {
+            if output_size[i].saturating_add(kernel) > size + 1 {
                 let axis = ["time", "height", "width"][3 - spatial.min(3) + i];
                 return fail(format!(
                     "{op}: pool {axis} {kernel} too large relative to input {axis} {size}"
@@ -509,6 +514,11 @@ impl Var {
                  {rank} dimensions."
             ));
         };
+        if [pooling.stride.len(), pooling.padding.len()] != [spatial; 2] {
+            return self
+                .trace()
+                .fail(format!("max_unpool: expected {spatial} numbers for every setting"));
+        }
         if pooling.stride.contains(&0) {
             let stride = &pooling.stride;
             return self
@@ -517,9 +527,11 @@ impl Var {
         }
         let usual: Vec<isize> = (0..spatial)
             .map(|i| {
-                let (stride, kernel) = (pooling.stride[i], pooling.kernel_size[i]);
-                (shape[first + i] as isize - 1) * stride as isize + kernel as isize
-                    - 2 * pooling.padding[i] as isize
+                let [stride, kernel, pad] =
+                    [pooling.stride[i], pooling.kernel_size[i], pooling.padding[i]].map(signed);
+                let steps = signed(shape[first + i]) - 1;
+                let ends = steps.saturating_mul(stride).saturating_add(kernel);
+                ends.saturating_sub(pad.saturating_mul(2))
             })
             .collect();
         let sizes = match unpooled(&usual, pooling, output_size) {
@@ -563,15 +575,15 @@ fn unpooled(
                 ));
             }
             for (axis, (&size, &usual)) in sizes.iter().zip(usual).enumerate() {
-                let stride = pooling.stride[axis] as isize;
-                let (least, most) = (usual - stride, usual + stride);
-                if !(least < size as isize && (size as isize) < most) {
+                let stride = signed(pooling.stride[axis]);
+                let (least, most) = (usual.saturating_sub(stride), usual.saturating_add(stride));
+                if !(least < signed(size) && signed(size) < most) {
                     return Err(format!(
                         "invalid output_size \"{sizes:?}\" (dim {axis} must be between {least} and {most})"
                     ));
                 }
             }
-            sizes.iter().map(|&size| size as isize).collect()
+            sizes.iter().map(|&size| signed(size)).collect()
         }
     };
     let sizes = asked.iter().enumerate().map(|(axis, &size)| {

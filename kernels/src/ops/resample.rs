@@ -13,12 +13,13 @@ pub use taps::Taps;
 use super::elementwise::computes;
 use super::lines::{carve, scratch_bytes};
 use super::number::Number;
+use crate::cpu::memory::check_room;
 use crate::cpu::simd::Simd;
 use crate::cpu::tile::{Tile, VectorKernel, vector_kernel};
 use crate::dtype::Dtype;
 use crate::op::{GradientAt, Kernel, Op, OpError};
-use crate::program::trace::Var;
-use crate::shape::{Layout, Operand, Type};
+use crate::program::trace::{Var, has_room};
+use crate::shape::{Layout, Operand, Shape, Type};
 
 /// What happens along one axis.
 #[derive(Clone, Debug, PartialEq)]
@@ -242,7 +243,19 @@ fn sum<T: Number>(terms: &[(usize, T)], x: &[T], y: &mut [T]) {
     }
 }
 
+/// What a number of an axis takes in lists such as [`Taps`], in bytes.
+const LISTED_BYTES: usize = 64;
+
 impl Var {
+    /// Checks that this value, with axes of `sizes` from axis `first` on, fits the machine's memory, and so do lists
+    /// that are as long as these axes: before the lists are made.
+    pub(in crate::ops) fn has_room_for(&self, first: usize, sizes: &[usize]) -> Result<(), String> {
+        let shape = self.shape()[..first].iter().chain(sizes).map(|&size| size.max(1));
+        has_room(&Type::new(self.dtype(), shape.collect::<Shape>())).map_err(|error| error.0)?;
+        let longest = sizes.iter().copied().max().unwrap_or(0);
+        check_room(longest.saturating_mul(LISTED_BYTES)).map_err(|error| error.to_string())
+    }
+
     /// Makes the numbers along some axes, each named once, of weighted sums of what was there.
     ///
     /// # Shape

@@ -36,7 +36,7 @@ impl Var {
             leading,
             [c / square, r, r, *h, *w],
             [0, 3, 1, 4, 2],
-            [c / square, h * r, w * r],
+            [c / square, h.saturating_mul(r), w.saturating_mul(r)],
         )
     }
 
@@ -70,7 +70,12 @@ impl Var {
             }
         }
         let (h, w) = (h / r, w / r);
-        self.regroup(leading, [*c, h, r, w, r], [0, 2, 4, 1, 3], [c * r * r, h, w])
+        self.regroup(
+            leading,
+            [*c, h, r, w, r],
+            [0, 2, 4, 1, 3],
+            [c.saturating_mul(r).saturating_mul(r), h, w],
+        )
     }
 
     /// Divides the channels, axis 1, into `groups` and takes one of each in turn.

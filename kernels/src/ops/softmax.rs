@@ -11,6 +11,7 @@ use super::elementwise::{WORTH_SPLITTING, computes, layout_like, same_dtype};
 use super::lines::{Lines, carve, scratch_bytes};
 use super::reduce::no_such_axis;
 use crate::cpu::executor::with_scratch;
+use crate::cpu::share::{Divisible, share_out};
 use crate::cpu::simd::{Float, Lanes, Simd, Vectorized, dispatch, math};
 use crate::cpu::tile::Tile;
 use crate::dtype::Dtype;
@@ -227,7 +228,7 @@ impl<T: Float> Kernel for SoftmaxKernel<T> {
             let (a, b) = (a.at(model), b.map_or(&[][..], |b| b.at(model)));
             let part = Part { kernel: self, parts: 0..self.parts, a, b, y: y.at(model) };
             match is_split {
-                true => part.split(),
+                true => share_out(part),
                 false => dispatch(OnScratch { part, scratch: &mut *scratch }),
             }
         }
@@ -254,23 +255,22 @@ struct Part<'a, T> {
     y: &'a mut [T],
 }
 
-impl<T: Float> Part<'_, T> {
-    /// Computes it on the threads of the pool.
-    fn split(self) {
-        let Part { kernel, parts, a, b, y } = self;
-        if y.len() < WORTH_SPLITTING || parts.len() < 2 {
-            with_scratch(kernel.scratch_bytes(), |scratch| {
-                dispatch(OnScratch { part: Part { kernel, parts, a, b, y }, scratch });
-            });
-            return;
+impl<T: Float> Divisible for Part<'_, T> {
+    fn halves(self) -> Result<[Self; 2], Self> {
+        if self.y.len() < WORTH_SPLITTING || self.parts.len() < 2 {
+            return Err(self);
         }
+        let Part { kernel, parts, a, b, y } = self;
         let at = parts.start + parts.len() / 2;
         let (upper, lower) = y.split_at_mut(y.len() / parts.len() * (at - parts.start));
-        let (first, second) = (parts.start..at, at..parts.end);
-        rayon::join(
-            || Part { kernel, parts: first, a, b, y: upper }.split(),
-            || Part { kernel, parts: second, a, b, y: lower }.split(),
-        );
+        let of = |parts, y| Part { kernel, parts, a, b, y };
+        Ok([of(parts.start..at, upper), of(at..parts.end, lower)])
+    }
+
+    fn compute(self) {
+        with_scratch(self.kernel.scratch_bytes(), |scratch| {
+            dispatch(OnScratch { part: self, scratch });
+        });
     }
 }
 

@@ -35,7 +35,8 @@ impl Op for Split {
         };
         let size = x.shape.get(self.axis).copied();
         let size = size.ok_or_else(|| no_such_axis(self.axis as isize, &x.shape))?;
-        if self.sizes.iter().sum::<usize>() != size {
+        let sum = self.sizes.iter().try_fold(0_usize, |sum, &size| sum.checked_add(size));
+        if sum != Some(size) {
             return Err(OpError(format!(
                 "split_with_sizes expects split_sizes to sum exactly to {size} (input tensor's size at dimension \
                  {}), but got split_sizes={:?}",

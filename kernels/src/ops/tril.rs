@@ -55,7 +55,7 @@ fn keep<T: Float>(tile: &mut Tile<'_>, rows: usize, columns: usize, diagonal: is
         let (x, y) = (inputs.get::<T>(0), outputs.take::<T>());
         let lines = x.chunks(columns.max(1)).zip(y.chunks_mut(columns.max(1)));
         for (line, (x, y)) in lines.enumerate() {
-            let last = (line % rows.max(1)) as isize + diagonal;
+            let last = ((line % rows.max(1)) as isize).saturating_add(diagonal);
             for (column, (x, y)) in x.iter().zip(y).enumerate() {
                 *y = if column as isize <= last { *x } else { T::default() };
             }

@@ -8,6 +8,7 @@ use core::ptr;
 use std::sync::Arc;
 
 use super::elementwise::WORTH_SPLITTING;
+use crate::cpu::share::{Divisible, share_out};
 use crate::cpu::simd::{Float, Lanes, MAX_LANES, Simd, Vectorized, dispatch};
 use crate::cpu::tile::{Input, Output, Tile, VectorKernel, run_vectors};
 use crate::dtype::Dtype;
@@ -292,7 +293,7 @@ impl<T: Float, R: Rule<STATES, RATES>, const STATES: usize, const RATES: usize> 
             let first = states.each_ref().map(|state| state.first().copied().unwrap_or_default());
             let step = &rule.step_from::<T>(rates, f64::from(*count), first);
             let (parameter, gradient) = (parameter.at(model), gradient.at(model));
-            Part { rule, step, parameter, gradient, states }.split();
+            share_out(Part { rule, step, parameter, gradient, states });
         }
     }
 }
@@ -306,18 +307,16 @@ struct Part<'a, T: Float, R: Rule<STATES, RATES>, const STATES: usize, const RAT
     states: [&'a mut [T]; STATES],
 }
 
-impl<T, R, const STATES: usize, const RATES: usize> Part<'_, T, R, STATES, RATES>
+impl<T, R, const STATES: usize, const RATES: usize> Divisible for Part<'_, T, R, STATES, RATES>
 where
     T: Float,
     R: Rule<STATES, RATES>,
 {
-    /// Updates them on the threads of the pool.
-    fn split(self) {
-        let Part { rule, step, parameter, gradient, states } = self;
-        if parameter.len() < WORTH_SPLITTING {
-            dispatch(Part { rule, step, parameter, gradient, states });
-            return;
+    fn halves(self) -> Result<[Self; 2], Self> {
+        if self.parameter.len() < WORTH_SPLITTING {
+            return Err(self);
         }
+        let Part { rule, step, parameter, gradient, states } = self;
         // Whole vectors of every instruction set, so that no number is in a tail for one split and not for another.
         let at = (parameter.len() / 2).next_multiple_of(MAX_LANES);
         let (upper, lower) = parameter.split_at_mut(at);
@@ -329,8 +328,11 @@ where
         let first = halves.each_mut().map(|half| half.0.take().unwrap_or_default());
         let second = halves.each_mut().map(|half| half.1.take().unwrap_or_default());
         let of = |parameter, gradient, states| Part { rule, step, parameter, gradient, states };
-        let (upper, lower) = (of(upper, of_upper, first), of(lower, of_lower, second));
-        rayon::join(|| upper.split(), || lower.split());
+        Ok([of(upper, of_upper, first), of(lower, of_lower, second)])
+    }
+
+    fn compute(self) {
+        dispatch(self);
     }
 }
 

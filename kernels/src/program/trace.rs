@@ -441,7 +441,7 @@ fn number_dtype(dtype: Dtype) -> Dtype {
 }
 
 /// Checks that a value fits the machine's memory, alone.
-fn has_room(ty: &Type) -> Result<(), OpError> {
+pub(crate) fn has_room(ty: &Type) -> Result<(), OpError> {
     let bytes = ty.checked_size_bytes()?;
     check_room(bytes).map_err(|error| OpError(format!("{ty}: {error}")))
 }

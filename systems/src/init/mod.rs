@@ -127,10 +127,10 @@ pub fn number_from(world: &mut World, population: Entity, first: u64) -> Result<
     let found = world.get_mut::<Population>(population);
     let mut found = found.ok_or(SignError::NotAPopulation(population))?;
     let models = found.models().to_vec();
-    found.number_from(first + models.len() as u64);
-    for (number, root) in (first..).zip(models) {
+    found.number_from(first.wrapping_add(models.len() as u64));
+    for (index, root) in (0..).zip(models) {
         if let Some(mut model) = world.get_mut::<Model>(root) {
-            model.number = number;
+            model.number = first.wrapping_add(index);
         }
     }
     Ok(())

@@ -12,6 +12,7 @@ use super::direct::Direct;
 use super::{Convolution, Side};
 use crate::cpu::executor::with_scratch;
 use crate::cpu::gemm::{BiasAxis, Finish, Gemm, Product, Strides};
+use crate::cpu::share::{Divisible, share_out};
 use crate::cpu::simd::{Simd, Vectorized, dispatch};
 use crate::cpu::tile::Tile;
 use crate::op::Kernel;
@@ -417,7 +418,7 @@ impl<T: Number> Kernel for ConvolutionKernel<T> {
                 result: outputs.take(),
             };
             match part.is_worth_splitting(threads) {
-                true => part.split(threads),
+                true => share_out(ForThreads { part, threads }),
                 false => part.compute(scratch),
             }
         }
@@ -461,23 +462,37 @@ impl<T: Number> Part<'_, T> {
             None => dispatch(OnScratch { part: self, scratch }),
         }
     }
+}
 
-    /// Computes it on so many threads of the pool: each gathers what its channels need for itself.
-    fn split(self, threads: usize) {
-        let Part { kernel, channels, a, b, bias, result } = self;
-        if threads < 2 || channels.len() < 2 {
-            with_scratch(kernel.scratch_bytes(), |scratch| {
-                Part { kernel, channels, a, b, bias, result }.compute(scratch);
-            });
-            return;
+/// A part for so many threads: each gathers what its channels need for itself.
+struct ForThreads<'a, T> {
+    part: Part<'a, T>,
+    threads: usize,
+}
+
+impl<T: Number> Divisible for ForThreads<'_, T> {
+    fn halves(self) -> Result<[Self; 2], Self> {
+        let ForThreads { part, threads } = self;
+        if threads < 2 || part.channels.len() < 2 {
+            return Err(ForThreads { part, threads });
         }
+        let Part { kernel, channels, a, b, bias, result } = part;
         let at = channels.start + channels.len() * (threads / 2) / threads;
         let at = at.max(channels.start + 1);
         let (upper, lower) =
             result.split_at_mut(result.len() / channels.len() * (at - channels.start));
-        let of = |channels, result| Part { kernel, channels, a, b, bias, result };
-        let (first, second) = (of(channels.start..at, upper), of(at..channels.end, lower));
-        rayon::join(|| first.split(threads / 2), || second.split(threads - threads / 2));
+        let of = |channels, result, threads| ForThreads {
+            part: Part { kernel, channels, a, b, bias, result },
+            threads,
+        };
+        Ok([
+            of(channels.start..at, upper, threads / 2),
+            of(at..channels.end, lower, threads - threads / 2),
+        ])
+    }
+
+    fn compute(self) {
+        with_scratch(self.part.kernel.scratch_bytes(), |scratch| self.part.compute(scratch));
     }
 }
 

@@ -11,6 +11,7 @@ use core::slice;
 use super::Cell;
 use crate::cpu::executor::with_scratch;
 use crate::cpu::gemm::{BiasAxis, Finish, Gemm, Product, Strides};
+use crate::cpu::share::{Divisible, share_out};
 use crate::cpu::simd::{Float, Lanes, Simd, Vectorized, dispatch, math};
 use crate::cpu::tile::Tile;
 use crate::cpu::transpose::transpose;
@@ -89,22 +90,25 @@ fn multiply<T: Float, S: Simd>(
 }
 
 /// Some rows of a batch on their way through time.
-trait Walk<T>: Sync {
+trait Walk: Sync {
+    /// What numbers it is of.
+    type Element: Float;
+
     /// Counts the numbers of scratch memory that a row needs.
     fn scratch(&self) -> usize;
 
     /// Takes some rows along. Implementations are `#[inline(always)]`.
-    fn walk<S: Simd>(&self, rows: Range<usize>, scratch: &mut [T]);
+    fn walk<S: Simd>(&self, rows: Range<usize>, scratch: &mut [Self::Element]);
 }
 
 /// A walk of some rows on one thread.
-struct Rows<'a, T, W> {
+struct Rows<'a, W: Walk> {
     walk: &'a W,
     rows: Range<usize>,
-    scratch: &'a mut [T],
+    scratch: &'a mut [W::Element],
 }
 
-impl<T, W: Walk<T>> Vectorized for Rows<'_, T, W> {
+impl<W: Walk> Vectorized for Rows<'_, W> {
     type Output = ();
 
     #[inline(always)]
@@ -113,21 +117,34 @@ impl<T, W: Walk<T>> Vectorized for Rows<'_, T, W> {
     }
 }
 
-/// Shares rows out over so many threads.
-fn share<T: Float, W: Walk<T>>(walk: &W, rows: Range<usize>, threads: usize) {
-    if threads < 2 || rows.len() < 2 {
-        with_scratch(rows.len() * walk.scratch() * size_of::<T>(), |scratch| {
+/// Rows for so many threads.
+struct ForThreads<'a, W> {
+    walk: &'a W,
+    rows: Range<usize>,
+    threads: usize,
+}
+
+impl<W: Walk> Divisible for ForThreads<'_, W> {
+    fn halves(self) -> Result<[Self; 2], Self> {
+        if self.threads < 2 || self.rows.len() < 2 {
+            return Err(self);
+        }
+        let ForThreads { walk, rows, threads } = self;
+        let half = rows.len() * (threads / 2) / threads;
+        // Whole register tiles, if there are many.
+        let unit = if half < 8 { 1 } else { 8 };
+        let at = rows.start + half.next_multiple_of(unit).clamp(1, rows.len() - 1);
+        let of = |rows, threads| ForThreads { walk, rows, threads };
+        Ok([of(rows.start..at, threads / 2), of(at..rows.end, threads - threads / 2)])
+    }
+
+    fn compute(self) {
+        let ForThreads { walk, rows, .. } = self;
+        with_scratch(rows.len() * walk.scratch() * size_of::<W::Element>(), |scratch| {
             let scratch = bytemuck::cast_slice_mut(scratch);
             dispatch(Rows { walk, rows, scratch });
         });
-        return;
     }
-    let half = rows.len() * (threads / 2) / threads;
-    // Whole register tiles, if there are many.
-    let unit = if half < 8 { 1 } else { 8 };
-    let at = rows.start + half.next_multiple_of(unit).clamp(1, rows.len() - 1);
-    let (upper, lower) = (rows.start..at, at..rows.end);
-    rayon::join(|| share(walk, upper, threads / 2), || share(walk, lower, threads - threads / 2));
 }
 
 /// Reads a vector at `at`, of which `n` lanes are there.
@@ -220,7 +237,7 @@ impl<T: Float> Kernel for StepsKernel<T> {
                 memory: Shared::new(memory),
                 gates: Shared::new(of_gates),
             };
-            share(&steps, 0..batch, threads);
+            share_out(ForThreads { walk: &steps, rows: 0..batch, threads });
         }
     }
 
@@ -261,7 +278,9 @@ struct Steps<'a, T> {
     gates: Shared<T>,
 }
 
-impl<T: Float> Walk<T> for Steps<'_, T> {
+impl<T: Float> Walk for Steps<'_, T> {
+    type Element = T;
+
     fn scratch(&self) -> usize {
         self.sizes.gates()
     }
@@ -409,7 +428,7 @@ impl<T: Float> Kernel for BackKernel<T> {
                 of_first: Shared::new(of_first),
                 third: Shared::new(third),
             };
-            share(&back, 0..batch, threads);
+            share_out(ForThreads { walk: &back, rows: 0..batch, threads });
         }
     }
 
@@ -434,7 +453,9 @@ struct Back<'a, T> {
     third: Shared<T>,
 }
 
-impl<T: Float> Walk<T> for Back<'_, T> {
+impl<T: Float> Walk for Back<'_, T> {
+    type Element = T;
+
     fn scratch(&self) -> usize {
         2 * self.sizes.hidden
     }

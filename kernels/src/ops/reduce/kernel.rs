@@ -5,6 +5,7 @@ use core::marker::PhantomData;
 use core::ops::Range;
 
 use super::{Kind, Reduce};
+use crate::cpu::share::{Divisible, share_out};
 use crate::cpu::simd::{Float, Lanes, MAX_LANES, Simd, Vectorized, dispatch};
 use crate::cpu::tile::{Tile, VectorKernel, run_vectors};
 use crate::op::Kernel;
@@ -200,7 +201,7 @@ impl<T: Float, F: Fold> Kernel for ReduceKernel<T, F> {
         for model in 0..models {
             let rows = 0..self.numel / self.outputs.inner;
             let inner = 0..self.outputs.inner;
-            Part { kernel: self, rows, inner, x: x.at(model), y: y.at(model) }.split();
+            share_out(Part { kernel: self, rows, inner, x: x.at(model), y: y.at(model) });
         }
     }
 }
@@ -231,35 +232,35 @@ struct Part<'a, T, F> {
     y: &'a mut [T],
 }
 
-impl<T: Float, F: Fold> Part<'_, T, F> {
-    /// Computes it on the threads of the pool: outputs are shared out, never the numbers of one.
-    fn split(self) {
-        let Part { kernel, rows, inner, x, y } = self;
-        let at = match rows.len() {
-            1 => (inner.len() / 2).next_multiple_of(MAX_LANES).min(inner.len()),
-            n => n / 2,
+/// Outputs are shared out, never the numbers of one.
+impl<T: Float, F: Fold> Divisible for Part<'_, T, F> {
+    fn halves(self) -> Result<[Self; 2], Self> {
+        let is_one = self.rows.len() == 1;
+        let at = match is_one {
+            true => (self.inner.len() / 2).next_multiple_of(MAX_LANES).min(self.inner.len()),
+            false => self.rows.len() / 2,
         };
-        let is_whole = if rows.len() == 1 { at == inner.len() } else { false };
-        if y.len() * kernel.reduced.len() < WORTH_SPLITTING || is_whole {
-            dispatch(Part { kernel, rows, inner, x, y });
-            return;
+        let is_whole = is_one && at == self.inner.len();
+        if self.y.len() * self.kernel.reduced.len() < WORTH_SPLITTING || is_whole {
+            return Err(self);
         }
-        let (first, second, cut) = match rows.len() {
-            1 => {
-                let (here, there) = (inner.start..inner.start + at, inner.start + at..inner.end);
-                ((rows.clone(), here), (rows, there), at)
-            }
-            _ => {
-                let middle = rows.start + at;
-                let cut = at * inner.len();
-                ((rows.start..middle, inner.clone()), (middle..rows.end, inner), cut)
-            }
-        };
-        let (upper, lower) = y.split_at_mut(cut);
-        rayon::join(
-            || Part { kernel, rows: first.0, inner: first.1, x, y: upper }.split(),
-            || Part { kernel, rows: second.0, inner: second.1, x, y: lower }.split(),
-        );
+        let Part { kernel, rows, inner, x, y } = self;
+        let of = |rows, inner, y| Part { kernel, rows, inner, x, y };
+        if is_one {
+            let (upper, lower) = y.split_at_mut(at);
+            let middle = inner.start + at;
+            return Ok([
+                of(rows.clone(), inner.start..middle, upper),
+                of(rows, middle..inner.end, lower),
+            ]);
+        }
+        let (upper, lower) = y.split_at_mut(at * inner.len());
+        let middle = rows.start + at;
+        Ok([of(rows.start..middle, inner.clone(), upper), of(middle..rows.end, inner, lower)])
+    }
+
+    fn compute(self) {
+        dispatch(self);
     }
 }
 
