@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use ndarray::{Array2, Array3, ArrayD};
 use neurarch::bevy_ecs::prelude::*;
+use neurarch::components::hook::Callback;
 use neurarch::prelude::*;
 
 const MODELS: usize = 5;
@@ -246,6 +247,44 @@ fn a_hook_that_fails_on_the_way_back_leaves_the_gradients_of_all_models_as_they_
     world.backward_from(brains, &gradient).unwrap();
     let twice = before.into_iter().map(|of| of.map(|of| of * 2.0));
     assert_eq!(gradients(&mut world, brains), twice.collect::<Vec<_>>());
+}
+
+#[test]
+fn a_hook_that_is_always_called_is_called_where_another_fails() {
+    let (mut world, brains) = population();
+    world.insert(brains, SGD { lr: 0.1, ..SGD::default() }).unwrap();
+    let root = world.models(brains).unwrap()[1];
+    let seen: Arc<Mutex<Vec<bool>>> = Arc::default();
+    let noted = seen.clone();
+    let always = HookOptions { always_call: true, ..HookOptions::default() };
+    let hook = move |_: &At<'_>, _: &Arguments, result: Option<&Tree>| {
+        noted.lock().unwrap().push(result.is_some());
+        Ok(None)
+    };
+    world.register_hook_with(root, Callback::Forward(Box::new(hook)), always).unwrap();
+    let child = world.module(root, "1").unwrap();
+    let calls: Arc<Mutex<usize>> = Arc::default();
+    let counted = calls.clone();
+    let failing = world.register_forward_pre_hook(child, move |_, _| {
+        *counted.lock().unwrap() += 1;
+        Err("no".into())
+    });
+    let loss = CrossEntropyLoss::default();
+    for pass in 0..3 {
+        world.set_grad_enabled(pass != 1);
+        let error = match pass {
+            2 => world.train_step(brains, &inputs(), &targets(), &loss).unwrap_err(),
+            _ => world.forward(brains, &inputs()).unwrap_err(),
+        };
+        assert_eq!(error.to_string(), "1: forward pre-hook 0: no");
+    }
+    assert_eq!(
+        (std::mem::take(&mut *seen.lock().unwrap()), *calls.lock().unwrap()),
+        (vec![false; 3], 3)
+    );
+    failing.unwrap().remove();
+    world.forward(brains, &inputs()).unwrap();
+    assert_eq!(*seen.lock().unwrap(), [true]);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What hooks are told and what they answer; and what they answered in a pass that is made again.
 
-use neurarch_components::hook::{Gradients, HookKind};
+use neurarch_components::hook::{Gradients, HookError, HookKind};
 use neurarch_kernels::cpu::tile::Key;
 use neurarch_kernels::program::trace::{Trace, Var};
 use neurarch_kernels::program::tree::{Arguments, Tree};
@@ -25,6 +25,10 @@ pub(super) enum Answer {
     Result(Tree),
     Gradients(Gradients),
     Gradient(Var),
+    /// It gave an error, or panicked.
+    Failed(HookError),
+    /// It computed something that cannot be.
+    Wrong(String),
 }
 
 impl Told<'_> {
@@ -48,7 +52,7 @@ impl Told<'_> {
 }
 
 impl Answer {
-    /// Says whether it is other than what the hook was told.
+    /// Says whether it is an error, or other than what the hook was told.
     fn changes(&self, told: &Told<'_>) -> bool {
         let id = &mut |var: Var| var.id();
         match (self, told) {
@@ -73,7 +77,7 @@ impl Answer {
     /// Replaces each value, in order.
     fn map(self, f: &mut impl FnMut(Var) -> Var) -> Answer {
         match self {
-            Answer::Nothing => Answer::Nothing,
+            Answer::Nothing | Answer::Failed(_) | Answer::Wrong(_) => self,
             Answer::Arguments(arguments) => Answer::Arguments(arguments.map(f)),
             Answer::Result(tree) => Answer::Result(tree.map(f)),
             Answer::Gradients(gradients) => {

@@ -23,7 +23,7 @@ use crate::undo::Undo;
 pub(crate) enum Observed {
     /// Hooks only looked.
     Made(Made, Done),
-    /// A hook changes something: all is as it was before, and the pass has to be made again.
+    /// A hook changes something, or fails: all is as it was before, and the pass has to be made again.
     Undone(Again),
 }
 
@@ -123,7 +123,7 @@ pub(crate) struct Look<'a> {
 ///
 /// # Errors
 ///
-/// What a hook fails with. Everything is as it was before then.
+/// If there is nothing to run, which is a bug.
 pub(crate) fn run(
     world: &mut World,
     cohort: &mut Cohort,
@@ -148,27 +148,22 @@ pub(crate) fn run(
     let (program, eager) = cohort.spare.take().map(|spare| *spare).unwrap_or_default();
     let eager = eager.again(cohort.at.members.len(), cohort.keys.get());
     let trace = Trace::eager_in(program, eager);
-    let told = tell(world, cohort, (shared, calls), &planned, &memory.seen, &trace);
-    let undone = match told {
-        Ok((again, calls)) if !again.has_answer() => {
-            let mut past = again.into_past();
-            let recorded = trace.pause()?;
-            let made = read(cohort, &planned, &memory.own);
-            let is_random = |node: &Node| node.op.is_random();
-            let draws = planned.is_random || recorded.0.nodes.iter().any(is_random);
-            past.keys = draws.then(|| cohort.keys.get().to_vec());
-            cohort.spare = Some(Box::new(recorded));
-            cohort.observed = memory;
-            return Ok(Observed::Made(made, Done { undo, past, calls }));
-        }
-        Ok((again, _)) => {
-            cohort.changes = Some(planned.watched.clone());
-            Ok(Observed::Undone(again))
-        }
-        Err(failure) => Err(failure),
-    };
-    undo.map_or(Ok(()), |undo| undo.restore(world, &mut cohort.at))?;
-    undone
+    let hooks = (shared, calls);
+    let (again, calls) = tell(world, cohort, hooks, &planned, &memory.seen, &trace)?;
+    if again.has_answer() {
+        undo.map_or(Ok(()), |undo| undo.restore(world, &mut cohort.at))?;
+        cohort.changes = Some(planned.watched.clone());
+        return Ok(Observed::Undone(again));
+    }
+    let mut past = again.into_past();
+    let recorded = trace.pause()?;
+    let made = read(cohort, &planned, &memory.own);
+    let is_random = |node: &Node| node.op.is_random();
+    let draws = planned.is_random || recorded.0.nodes.iter().any(is_random);
+    past.keys = draws.then(|| cohort.keys.get().to_vec());
+    cohort.spare = Some(Box::new(recorded));
+    cohort.observed = memory;
+    Ok(Observed::Made(made, Done { undo, past, calls }))
 }
 
 /// Runs the plan; gives how to undo that.
@@ -213,8 +208,8 @@ fn read(cohort: &Cohort, planned: &Planned, own: &AlignedBytes) -> Made {
     Made { results: planned.results.clone().unwrap_or_default(), bytes }
 }
 
-/// Tells the hooks what happened, in order, up to the first answer that changes something; gives what they did, and
-/// the hooks that gradients will meet.
+/// Tells the hooks what happened, in order, up to the first answer that changes something or is an error; gives what
+/// they did, and the hooks that gradients will meet.
 fn tell(
     world: &World,
     cohort: &Cohort,
@@ -237,12 +232,6 @@ fn tell(
     runner.go_back(trace);
     for event in &planned.events {
         tell_of(event, cohort, &vars, trace, &mut runner);
-        if let Some(failure) = runner.take_failure() {
-            return Err(failure);
-        }
-        if let Some(error) = trace.error() {
-            return Err(error.into());
-        }
         if runner.has_answer() {
             break;
         }

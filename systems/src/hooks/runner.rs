@@ -166,11 +166,10 @@ impl Runner {
         if self.is_observed && self.again.borrow().has_answer() {
             return Err(());
         }
-        if !self.is_observed
-            && let Some(answer) = self.again.borrow_mut().answer(trace, told)
-        {
-            return Ok(answer);
-        }
+        let known = match self.is_observed {
+            true => None,
+            false => self.again.borrow_mut().answer(trace, told),
+        };
         let Position { path, module, .. } = &self.blueprint.positions[position];
         let module = module.type_name();
         let at = At { trace, path, module, entity: *entity, models: self.models };
@@ -178,13 +177,26 @@ impl Runner {
             let mut callback = hook.callback.lock().unwrap_or_else(PoisonError::into_inner);
             answer(&mut callback, &at, told)
         });
-        let result = trace.closed(|| catch_unwind(run));
-        let result = result.unwrap_or_else(|panic| Err(panic_message(&*panic).into()));
-        let keep = |answer| match self.is_observed {
-            true => self.again.borrow_mut().keep(told, answer),
-            false => answer,
+        let run = || {
+            let result = trace.closed(|| catch_unwind(run));
+            result.unwrap_or_else(|panic| Err(panic_message(&*panic).into()))
         };
-        result.map(keep).map_err(|error| {
+        let answer = known.unwrap_or_else(|| run().unwrap_or_else(Answer::Failed));
+        if self.is_observed {
+            let wrong = trace.error().map(|error| Answer::Wrong(error.message));
+            let answer =
+                if let Answer::Failed(_) = answer { answer } else { wrong.unwrap_or(answer) };
+            return Ok(self.again.borrow_mut().keep(told, answer));
+        }
+        let result = match answer {
+            Answer::Failed(error) => Err(error),
+            Answer::Wrong(message) => {
+                trace.fail(message);
+                Ok(Answer::Nothing)
+            }
+            answer => Ok(answer),
+        };
+        result.map_err(|error| {
             let failure = StepError::Hook {
                 path: if path.is_empty() { module.to_owned() } else { path.clone() },
                 kind: hook.kind,

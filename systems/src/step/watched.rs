@@ -189,7 +189,8 @@ fn backward_one(
         }
     };
     let given = gradients(tape, cohort);
-    let back = eager::backward(world, cohort, (shared.clone(), again), recorded, &given)?;
+    let back = eager::backward(world, cohort, (shared.clone(), again), recorded, &given);
+    let back = back.inspect_err(|_| cohort.changes = None)?;
     Ok(Way::Eager(Box::new(back)))
 }
 
