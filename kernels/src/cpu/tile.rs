@@ -171,6 +171,7 @@ impl RowList {
     const WORTH_A_LOOK: usize = 16;
 
     /// Takes the row of the next model.
+    #[inline]
     pub fn push(&mut self, (segment, row): (u32, u32)) {
         let row = (segment, row);
         let model = self.rows.len();
@@ -193,6 +194,7 @@ impl RowList {
     }
 
     /// Views them.
+    #[inline]
     pub fn as_slice(&self) -> &[(u32, u32)] {
         &self.rows
     }
@@ -205,6 +207,7 @@ impl RowList {
     }
 
     /// Gives the rows, `stride` bytes apart in segments that begin at these addresses.
+    #[inline]
     pub fn of<'a>(&'a self, segments: &'a [*mut u8], stride: usize) -> Rows<'a> {
         let is_worth = self.runs.len() * Self::WORTH_A_LOOK <= self.rows.len();
         let runs = if is_worth { self.runs.as_slice() } else { &[] };

@@ -164,6 +164,7 @@ impl Var {
 
     fn softmax_of(&self, dim: isize, form: Form) -> Var {
         match self.shape().axis(dim) {
+            _ if self.id().is_none() => self.trace().poison(),
             Some(axis) => self.trace().apply(Softmax { axis, form }, &[self]),
             // torch counts [] as if it had one axis.
             None if self.shape().rank() == 0 && matches!(dim, -1 | 0) => {
