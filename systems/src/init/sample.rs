@@ -177,8 +177,9 @@ fn truncated_normal(mean: f64, std: f64, low: f64, high: f64, stream: &mut impl 
         let (from, to) = ((low - mean) / std, (high - mean) / std);
         // By symmetry the bounds may be taken to lie on the right.
         let x = if to < 0.0 { -tail(-to, -from, stream) } else { tail(from, to, stream) };
+        let x = mean + std * x;
         // Of no deviation there is one number.
-        let x = if x.is_nan() { mean } else { mean + std * x };
+        let x = if x.is_nan() { mean } else { x };
         x.max(low).min(high)
     })
 }
