@@ -314,7 +314,9 @@ fn prepare(
         cohort.ready.get(chosen).map_or(0, |ready| ready.planned.tape_bytes)
     };
     tape.stride = cohorts.list.iter().zip(&*chosen).map(tape_bytes).max().unwrap_or(0);
-    tape.saved.reserve(tape.stride * models(world, population)?);
+    if tape.stride > 0 {
+        tape.saved.reserve(tape.stride * models(world, population)?);
+    }
     Ok(())
 }
 
@@ -339,15 +341,18 @@ fn choose_plans(
         }
     };
     let keeps_gradients = mode::is_grad_enabled(world);
-    let is_shared = Sums::of(world, population).is_some();
-    let asks_for_inputs = called.arrays.iter().any(|x| x.needs_gradient);
     for cohort in &mut run.cohorts.list {
         let kind = if keeps_gradients && cohort.keeps_tape { Kind::Tape } else { Kind::Forward };
         let structure = called.structure;
         let (given, target, loss, watched) = (&[], None, None, &[]);
         let request = Request { kind, inputs, structure, given, target, loss, watched };
         run.chosen.push(match cohort.is_eager {
-            true if keeps_gradients && (is_shared || asks_for_inputs) => EAGER,
+            true if keeps_gradients
+                && (called.arrays.iter().any(|x| x.needs_gradient)
+                    || Sums::of(world, population).is_some()) =>
+            {
+                EAGER
+            }
             true => observe::prepare(world, cohort, run.shared.as_ref(), request)?,
             false => cohort.prepare(world, population, &request)?,
         });
