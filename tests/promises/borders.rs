@@ -1,0 +1,1 @@
+//! Safe code that lies to the engine gets an error, never undefined behavior.

@@ -1,0 +1,1 @@
+//! Long programs are planned in time that grows with their length, and plans take bounded memory.

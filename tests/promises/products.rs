@@ -1,0 +1,1 @@
+//! Matrix products of any size have one order of sums, on any number of threads.

@@ -1,0 +1,1 @@
+//! What torch refuses is refused in its words, and nothing is lost in silence.
