@@ -169,13 +169,19 @@ pub trait Op: Any + Debug + Send + Sync {
         None
     }
 
-    /// Gives the op that computes this one and, from the same inputs and in the same formulas, its
-    /// gradient `gradient`: its inputs are those of `gradient`, which begin with this op's; its outputs are this
-    /// op's, then the gradient's.
-    fn fuse_gradient(&self, gradient: &dyn Op) -> Option<Arc<dyn Op>> {
-        let _ = gradient;
+    /// Gives the gradient that can be computed together with this op, if there is one, and the op that computes both.
+    fn fuse_gradient(&self) -> Option<WithGradient> {
         None
     }
+}
+
+/// An op's gradient, and how to compute both at once from the same inputs, in the same formulas.
+#[derive(Clone, Debug)]
+pub struct WithGradient {
+    /// The gradient. Its inputs begin with those of the op.
+    pub gradient: Arc<dyn Op>,
+    /// What computes both: its inputs are those of the gradient, its outputs the op's, then the gradient's.
+    pub both: Arc<dyn Op>,
 }
 
 /// How an op, or a [function](crate::program::trace::Trace::function) of several, takes halves.

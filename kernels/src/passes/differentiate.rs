@@ -4,11 +4,13 @@
 //! like any `forward`, an eager trace computes the gradients at once, and a hook's own arithmetic is
 //! differentiated as in torch.
 
+use std::collections::HashMap;
+
 use smallvec::SmallVec;
 
 use crate::op::{Boundary, GradientAt, Op};
 use crate::program::trace::{Trace, Var};
-use crate::program::{Ids, Node};
+use crate::program::{Ids, Node, ValueId};
 use crate::shape::Type;
 
 /// Watches gradients on their way back. Each method may replace what it is given.
@@ -75,7 +77,7 @@ fn record(
             accumulate(&mut gradients[id], gradient.clone());
         }
     }
-    let known_after = watch.as_ref().map(|_| first_readers(&nodes, wrt));
+    let edges = watch.as_ref().map(|_| Edges::of(&nodes, wrt));
     for (index, node) in nodes.iter().enumerate().rev() {
         let mut arrived: SmallVec<[Option<Var>; 4]> =
             node.outputs.iter().map(|&id| gradients[id].clone()).collect();
@@ -92,7 +94,8 @@ fn record(
         } else if is_reached {
             let needed: SmallVec<[bool; 8]> = node.inputs.iter().map(|&id| needs[id]).collect();
             if let (Some(watch), Some(edge)) = (watch.as_deref_mut(), node.op.boundary()) {
-                cross(edge, &nodes, node, &needs, &mut arrived, watch);
+                let inputs = edges.as_ref().map_or(&[][..], |edges| edges.inputs(node.scope));
+                cross(edge, inputs, node, &needs, &mut arrived, watch);
             }
             let vars =
                 |ids: &Ids| -> SmallVec<[Var; 4]> { ids.iter().map(|&id| trace.var(id)).collect() };
@@ -116,8 +119,7 @@ fn record(
                 }
             });
         }
-        let known = known_after.iter().flatten().enumerate().filter(|(_, after)| **after == index);
-        for (number, _) in known {
+        for &number in edges.iter().filter_map(|edges| edges.known_after.get(&index)).flatten() {
             let Some(id) = wrt[number].id() else { continue };
             if gradients[id].is_none() && zeros[id] {
                 gradients[id] = Some(zeros_like(trace, id));
@@ -141,10 +143,10 @@ fn zeros_like(trace: &Trace, id: usize) -> Var {
     trace.constant(0.0, dtype, shape).to(dtype)
 }
 
-/// Shows the gradients at an edge of a module call to `watch`.
+/// Shows the gradients at an edge of a module call, of which `inputs` are the inputs, to `watch`.
 fn cross(
     edge: Boundary,
-    nodes: &[Node],
+    inputs: &[ValueId],
     node: &Node,
     needs: &[bool],
     arrived: &mut [Option<Var>],
@@ -160,22 +162,46 @@ fn cross(
             watch.enter(Crossing { scope, needs: &needs }, arrived);
         }
         Boundary::Leave => {
-            let enters =
-                |node: &&Node| node.scope == scope && node.op.boundary() == Some(Boundary::Enter);
-            let inputs = nodes.iter().find(enters).map(|enter| enter.inputs.as_slice());
-            let needs = inputs.unwrap_or_default().iter().map(|&id| needs[id]).collect::<Vec<_>>();
+            let needs = inputs.iter().map(|&id| needs[id]).collect::<Vec<_>>();
             watch.leave(Crossing { scope, needs: &needs }, arrived);
         }
     }
 }
 
-/// For each of `wrt`, the first node that reads it: when the way back has passed it, the gradient is whole.
-fn first_readers(nodes: &[Node], wrt: &[Var]) -> Vec<usize> {
-    let reader = |var: &Var| {
-        let reads = |node: &Node| var.id().is_some_and(|id| node.inputs.contains(&id));
-        nodes.iter().position(reads).unwrap_or(usize::MAX)
-    };
-    wrt.iter().map(reader).collect()
+/// Where gradients are shown to whoever watches.
+struct Edges<'a> {
+    /// For each module call, by its scope, the node at which values enter it.
+    enters: HashMap<usize, &'a Node>,
+    /// For each node that is the first to read some of `wrt`, their numbers: when the way back has passed it, their
+    /// gradients are whole.
+    known_after: HashMap<usize, Vec<usize>>,
+}
+
+impl<'a> Edges<'a> {
+    fn of(nodes: &'a [Node], wrt: &[Var]) -> Self {
+        let mut unread: HashMap<ValueId, Vec<usize>> = HashMap::new();
+        for (number, id) in wrt.iter().enumerate().filter_map(|(n, var)| Some((n, var.id()?))) {
+            unread.entry(id).or_default().push(number);
+        }
+        let mut edges = Edges { enters: HashMap::new(), known_after: HashMap::new() };
+        for (index, node) in nodes.iter().enumerate() {
+            if node.op.boundary() == Some(Boundary::Enter) {
+                edges.enters.entry(node.scope).or_insert(node);
+            }
+            let read = node.inputs.iter().filter_map(|id| unread.remove(id)).flatten();
+            let mut read: Vec<_> = read.collect();
+            if !read.is_empty() {
+                read.sort_unstable();
+                edges.known_after.insert(index, read);
+            }
+        }
+        edges
+    }
+
+    /// Gives the inputs of a module call.
+    fn inputs(&self, scope: usize) -> &[ValueId] {
+        self.enters.get(&scope).map(|node| node.inputs.as_slice()).unwrap_or_default()
+    }
 }
 
 /// Marks the values that depend on one of `wrt`.

@@ -3,10 +3,13 @@
 //! Values live in an arena, a part of which is used again as soon as nobody reads it any more; each model
 //! of a tile has an arena of its own, side by side. An update rule works in the row of the column itself.
 
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
+use smallvec::SmallVec;
+
+use super::arena::Arena;
 use super::times::Times;
 use super::{clean, fuse, schedule};
 use crate::cpu::cache::CacheSizes;
@@ -50,7 +53,7 @@ pub struct Plan {
 }
 
 /// An operand and its place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct PlacedView {
     pub(crate) place: Place,
     pub(crate) numel: usize,
@@ -58,7 +61,7 @@ pub(crate) struct PlacedView {
 }
 
 /// Where an operand lies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Place {
     /// That many bytes behind the start of the model's arena.
     Arena(usize),
@@ -84,8 +87,16 @@ pub(crate) struct Step {
     /// Indices of views.
     pub(crate) outputs: Vec<u32>,
     pub(crate) draw: u32,
-    /// For printing.
-    name: String,
+    made_of: MadeOf,
+}
+
+/// What a step is in the program.
+#[derive(Clone, Copy)]
+enum MadeOf {
+    /// A node.
+    Node(usize),
+    /// A row-major copy of a value.
+    Copy(ValueId),
 }
 
 impl Plan {
@@ -110,7 +121,7 @@ impl Plan {
         let Planner { views, steps, constants, arena, scratch_bytes, .. } = planner;
         let mut bytes = AlignedBytes::new(constants.len());
         bytes.bytes_mut()[..constants.len()].copy_from_slice(&constants);
-        let arena_bytes = arena.size;
+        let arena_bytes = arena.size();
         let tile = options.tile.unwrap_or_else(|| tile_size(&program, arena_bytes)).max(1);
         let cost = cost(&program);
         let times = if options.timed { Times::new(steps.len()) } else { Times::default() };
@@ -120,13 +131,46 @@ impl Plan {
 
     /// Lists the steps, each with the time that it took in all runs and tiles together; none if the plan was not
     /// made to be [timed](PlanOptions::timed).
-    pub fn times(&self) -> impl Iterator<Item = (&str, Duration)> {
-        self.steps.iter().map(|step| &*step.name).zip(self.times.all())
+    pub fn times(&self) -> impl Iterator<Item = (String, Duration)> {
+        self.steps.iter().map(|step| self.name(step)).zip(self.times.all())
+    }
+
+    /// Says what a step does: `arena+0:f32[2] = relu input 0:f32[2]`.
+    fn name(&self, step: &Step) -> String {
+        let list = |views: &[u32], ids: &[ValueId]| {
+            let all = views.iter().zip(ids);
+            let all = all.map(|(&view, &id)| {
+                format!("{}:{}", self.views[view as usize].place, self.program.ty(id))
+            });
+            all.collect::<Vec<_>>().join(" ")
+        };
+        let (op, inputs, outputs): (&dyn Op, &[_], &[_]) = match &step.made_of {
+            MadeOf::Node(node) => {
+                let node = &self.program.nodes[*node];
+                (&*node.op, &node.inputs, &node.outputs)
+            }
+            MadeOf::Copy(id) => (&Contiguous, std::slice::from_ref(id), std::slice::from_ref(id)),
+        };
+        let attributes = op.attributes();
+        let space = if attributes.is_empty() { "" } else { " " };
+        let (inputs, outputs) = (list(&step.inputs, inputs), list(&step.outputs, outputs));
+        format!("{outputs} = {}{space}{attributes} {inputs}", op.name())
     }
 
     /// Gives the number of models that go through the program together.
     pub fn tile(&self) -> usize {
         self.tile
+    }
+
+    /// Estimates the memory that the plan itself takes, in bytes.
+    pub fn size_bytes(&self) -> usize {
+        let of_step = |step: &Step| {
+            let views = size_of_val(step.inputs.as_slice()) + size_of_val(step.outputs.as_slice());
+            size_of::<Step>() + size_of_val(&*step.kernel) + views
+        };
+        let steps: usize = self.steps.iter().map(of_step).sum();
+        let views = size_of_val(self.views.as_slice());
+        size_of::<Plan>() + self.program.size_bytes() + steps + views + self.constants.len()
     }
 }
 
@@ -135,12 +179,12 @@ impl Plan {
 fn tile_size(program: &Program, arena_bytes: usize) -> usize {
     let slots = program.slots.iter().map(|slot| padded(slot.ty.size_bytes()));
     let inputs: usize = program.inputs.iter().map(|ty| ty.size_bytes()).sum();
-    let passes_by = |slot: &SlotId| is_read_once(program, *slot);
+    let pass_by = read_once(program);
     let kept: usize = slots
         .clone()
-        .enumerate()
-        .filter(|(slot, _)| !passes_by(slot))
-        .map(|(_, bytes)| bytes)
+        .zip(pass_by)
+        .filter(|(_, passes_by)| !passes_by)
+        .map(|(bytes, _)| bytes)
         .sum();
     let caches = CacheSizes::current();
     let in_l1 = caches.l1_bytes / 2 / (arena_bytes + inputs + kept).max(1);
@@ -148,11 +192,17 @@ fn tile_size(program: &Program, arena_bytes: usize) -> usize {
     in_l1.max(in_l2.min(MIN_TILE)).clamp(1, MAX_TILE)
 }
 
-/// Says whether a slot's numbers pass by: one node reads them, and they stay as they are.
-fn is_read_once(program: &Program, slot: SlotId) -> bool {
-    let is_slot = |id: &&ValueId| program.values[**id].origin == Origin::Slot(slot);
-    let reads = program.nodes.iter().flat_map(|node| &node.inputs).filter(is_slot).count();
-    reads <= 1 && program.stores.iter().all(|&(stored, _)| stored != slot)
+/// Says for each slot whether its numbers pass by: one node reads them, and they stay as they are.
+fn read_once(program: &Program) -> Vec<bool> {
+    let mut reads = vec![0; program.slots.len()];
+    for &id in program.nodes.iter().flat_map(|node| &node.inputs) {
+        if let Origin::Slot(slot) = program.values[id].origin {
+            reads[slot] += 1;
+        }
+    }
+    let mut once: Vec<_> = reads.into_iter().map(|reads| reads <= 1).collect();
+    program.stores.iter().for_each(|&(slot, _)| once[slot] = false);
+    once
 }
 
 /// Models that share a kernel call even if they do not fit the first cache together: of 4, 6, 8, 12 and 16, a
@@ -174,9 +224,19 @@ struct Planner<'a> {
     placed: Vec<Option<(Place, Operand)>>,
     /// For each value, the last node that reads it (the number of nodes if an output or a store does).
     last_reader: Vec<usize>,
+    /// The values in the order of their last readers, the last one to be freed first.
+    to_free: Vec<ValueId>,
     /// For each value that a row-major copy was made of, the copy.
     copies: Vec<Option<Place>>,
+    /// What lies in the arena, itself or as a row-major copy: the offset, the last reader, the value.
+    in_arena: BTreeSet<(usize, usize, ValueId)>,
+    /// For each value, the outputs that it is.
+    outputs: Vec<SmallVec<[usize; 1]>>,
+    /// For each value, the slots whose row it becomes, itself or what update rules make of it in place.
+    becomes: Vec<SmallVec<[SlotId; 1]>>,
     views: Vec<PlacedView>,
+    /// The place of each view in `views`.
+    view_ids: HashMap<PlacedView, u32>,
     steps: Vec<Step>,
     constants: Vec<u8>,
     arena: Arena,
@@ -186,12 +246,22 @@ struct Planner<'a> {
 impl<'a> Planner<'a> {
     fn new(program: &'a Program) -> Self {
         let n_values = program.values.len();
+        let last_reader = last_readers(program);
+        let mut to_free: Vec<_> = (0..n_values).collect();
+        to_free.sort_by_key(|&id| std::cmp::Reverse((last_reader[id], id)));
+        let mut outputs = vec![SmallVec::new(); n_values];
+        program.outputs.iter().enumerate().for_each(|(output, &id)| outputs[id].push(output));
         let mut planner = Planner {
             program,
             placed: vec![None; n_values],
-            last_reader: last_readers(program),
+            last_reader,
+            to_free,
             copies: vec![None; n_values],
+            in_arena: BTreeSet::new(),
+            outputs,
+            becomes: becomes(program),
             views: Vec::new(),
+            view_ids: HashMap::new(),
             steps: Vec::new(),
             constants: Vec::new(),
             arena: Arena::default(),
@@ -208,7 +278,7 @@ impl<'a> Planner<'a> {
                 }
                 Origin::Constant(number) => planner.constant(number, id),
             };
-            planner.placed[id] = Some((place, Operand::row_major(value.ty.clone())));
+            planner.put(id, place, Operand::row_major(value.ty.clone()));
         }
         planner
     }
@@ -232,6 +302,18 @@ impl<'a> Planner<'a> {
         self.placed[id].as_ref().expect("a verified program makes values before it reads them")
     }
 
+    /// Remembers where a value lies, and how.
+    fn put(&mut self, id: ValueId, place: Place, operand: Operand) {
+        self.placed[id] = Some((place, operand));
+        self.lies_at(id, place);
+    }
+
+    fn lies_at(&mut self, id: ValueId, place: Place) {
+        if let Place::Arena(offset) = place {
+            self.in_arena.insert((offset, self.last_reader[id], id));
+        }
+    }
+
     fn add_node(&mut self, index: usize) {
         let node = &self.program.nodes[index];
         let op = &node.op;
@@ -250,7 +332,7 @@ impl<'a> Planner<'a> {
         let outputs: Vec<_> =
             types.into_iter().zip(layouts).map(|(ty, layout)| Operand { ty, layout }).collect();
         if op.copies_as_is() && self.may_share(inputs[0].0) && !self.is_wanted(node.outputs[0]) {
-            self.placed[node.outputs[0]] = Some((inputs[0].0, outputs[0].clone()));
+            self.put(node.outputs[0], inputs[0].0, outputs[0].clone());
             self.free_after(index);
             return;
         }
@@ -260,13 +342,13 @@ impl<'a> Planner<'a> {
                 Some(&(input, _)) => self.in_place(index, node.inputs[input], id),
                 None => self.place_of(id, &outputs[number]),
             };
-            self.placed[id] = Some((place, outputs[number].clone()));
+            self.put(id, place, outputs[number].clone());
         }
         for &(input, output) in op.in_place() {
             inputs[input].0 = self.at(node.outputs[output]).0;
         }
         let output_operands: Vec<_> = node.outputs.iter().map(|&id| self.at(id).clone()).collect();
-        self.step(op, &inputs, &output_operands, node.draw);
+        self.step(&**op, &inputs, &output_operands, node.draw, MadeOf::Node(index));
         self.free_after(index);
     }
 
@@ -277,27 +359,21 @@ impl<'a> Planner<'a> {
 
     /// Says whether a value is an output.
     fn is_wanted(&self, id: ValueId) -> bool {
-        self.program.outputs.contains(&id)
+        !self.outputs[id].is_empty()
     }
 
     /// Says whether a value lies at `offset`, itself or as a row-major copy, that node `node` or a later one reads;
     /// `but` does not count.
     fn is_read_from(&self, offset: usize, node: usize, but: Option<ValueId>) -> bool {
-        let here = Some(Place::Arena(offset));
-        (0..self.program.values.len()).any(|id| {
-            let own = self.placed[id].as_ref().map(|(place, _)| *place);
-            Some(id) != but
-                && self.last_reader[id] >= node
-                && (own == here || self.copies[id] == here)
-        })
+        let readers = (offset, node, 0)..(offset + 1, 0, 0);
+        self.in_arena.range(readers).rev().any(|&(_, _, id)| Some(id) != but)
     }
 
     /// Decides where a value is made: where it is wanted, if it lies row-major and only one output wants
     /// it, and in the arena otherwise.
     fn place_of(&mut self, id: ValueId, operand: &Operand) -> Place {
-        let mut wanted = self.program.outputs.iter().enumerate().filter(|(_, value)| **value == id);
-        match (wanted.next(), wanted.next()) {
-            (Some((output, _)), None) if operand.is_row_major() => Place::Output(output),
+        match self.outputs[id].as_slice() {
+            &[output] if operand.is_row_major() => Place::Output(output),
             _ => Place::Arena(self.arena.take(operand.ty.size_bytes())),
         }
     }
@@ -308,7 +384,7 @@ impl<'a> Planner<'a> {
         let (place, operand) = self.at(old).clone();
         let unread = self.last_reader[old] <= node;
         let may_change = match place {
-            Place::Slot(slot) => self.ends_in_store(id, slot),
+            Place::Slot(slot) => self.becomes[id].contains(&slot),
             Place::Arena(offset) => !self.is_read_from(offset, node, Some(old)),
             _ => false,
         };
@@ -316,28 +392,8 @@ impl<'a> Planner<'a> {
             return place;
         }
         let copy = Place::Arena(self.arena.take(operand.ty.size_bytes()));
-        self.copy((place, operand.clone()), copy);
+        self.copy(old, copy);
         copy
-    }
-
-    /// Says whether `id`, or what update rules make of it in place, is what `slot` becomes.
-    fn ends_in_store(&self, id: ValueId, slot: SlotId) -> bool {
-        let mut id = id;
-        loop {
-            if self.program.stores.contains(&(slot, id)) {
-                return true;
-            }
-            let next = self.program.nodes.iter().find_map(|node| {
-                let mut pairs = node.op.in_place().iter();
-                pairs
-                    .find(|(input, _)| node.inputs[*input] == id)
-                    .map(|&(_, output)| node.outputs[output])
-            });
-            match next {
-                Some(next) => id = next,
-                None => return false,
-            }
-        }
     }
 
     /// Gives the place of a row-major copy of a value, made once.
@@ -345,68 +401,63 @@ impl<'a> Planner<'a> {
         if let Some(copy) = self.copies[id] {
             return copy;
         }
-        let from = self.at(id).clone();
-        let copy = Place::Arena(self.arena.take(from.1.ty.size_bytes()));
-        self.copy(from, copy);
+        let copy = Place::Arena(self.arena.take(self.program.ty(id).size_bytes()));
+        self.copy(id, copy);
         self.copies[id] = Some(copy);
+        self.lies_at(id, copy);
         copy
     }
 
-    fn copy(&mut self, from: (Place, Operand), to: Place) {
+    fn copy(&mut self, id: ValueId, to: Place) {
+        let from = self.at(id).clone();
         let to = (to, Operand::row_major(from.1.ty.clone()));
-        let op: Arc<dyn Op> = Arc::new(Contiguous);
-        self.step(&op, &[from], &[to], 0);
+        self.step(&Contiguous, &[from], &[to], 0, MadeOf::Copy(id));
     }
 
     fn step(
         &mut self,
-        op: &Arc<dyn Op>,
+        op: &dyn Op,
         inputs: &[(Place, Operand)],
         outputs: &[(Place, Operand)],
         draw: u32,
+        made_of: MadeOf,
     ) {
         let operands =
             |of: &[(Place, Operand)]| of.iter().map(|(_, o)| o.clone()).collect::<Vec<_>>();
         let kernel = op.kernel(&operands(inputs), &operands(outputs));
         self.scratch_bytes = self.scratch_bytes.max(kernel.scratch_bytes());
-        let list = |of: &[(Place, Operand)]| {
-            of.iter()
-                .map(|(place, operand)| format!("{place}:{}", operand.ty))
-                .collect::<Vec<_>>()
-                .join(" ")
-        };
-        let attributes = op.attributes();
-        let space = if attributes.is_empty() { "" } else { " " };
-        let name = format!("{} = {}{space}{attributes} {}", list(outputs), op.name(), list(inputs));
         let inputs = inputs.iter().map(|of| self.view(of)).collect();
         let outputs = outputs.iter().map(|of| self.view(of)).collect();
-        self.steps.push(Step { kernel, inputs, outputs, draw, name });
+        self.steps.push(Step { kernel, inputs, outputs, draw, made_of });
     }
 
     fn view(&mut self, (place, operand): &(Place, Operand)) -> u32 {
         let view =
             PlacedView { place: *place, numel: operand.ty.shape.numel(), dtype: operand.ty.dtype };
-        let known = self.views.iter().position(|known| *known == view);
-        known.unwrap_or_else(|| {
+        *self.view_ids.entry(view).or_insert_with(|| {
             self.views.push(view);
-            self.views.len() - 1
-        }) as u32
+            self.views.len() as u32 - 1
+        })
     }
 
     /// Gives back the arena of values that nobody reads after node `index`.
     fn free_after(&mut self, index: usize) {
         let mut given = Vec::new();
-        for id in (0..self.program.values.len()).filter(|&id| self.last_reader[id] == index) {
+        while let Some(&id) = self.to_free.last()
+            && self.last_reader[id] == index
+        {
+            self.to_free.pop();
             let own = self.placed[id].as_ref().map(|(place, _)| *place);
             let bytes = self.program.ty(id).size_bytes();
             for place in [self.copies[id], own].into_iter().flatten() {
                 let Place::Arena(offset) = place else { continue };
-                if !given.contains(&(offset, bytes)) && !self.is_read_from(offset, index + 1, None)
-                {
+                if !self.is_read_from(offset, index + 1, None) {
                     given.push((offset, bytes));
                 }
             }
         }
+        given.sort_unstable();
+        given.dedup();
         for (offset, bytes) in given {
             self.arena.give(offset, bytes);
         }
@@ -415,15 +466,13 @@ impl<'a> Planner<'a> {
     /// Copies outputs and stores that are not made in their place.
     fn finish(&mut self) {
         for (output, &id) in self.program.outputs.iter().enumerate() {
-            let from = self.at(id).clone();
-            if from.0 != Place::Output(output) {
-                self.copy(from, Place::Output(output));
+            if self.at(id).0 != Place::Output(output) {
+                self.copy(id, Place::Output(output));
             }
         }
         for &(slot, id) in &self.program.stores {
-            let from = self.at(id).clone();
-            if from.0 != Place::Slot(slot) {
-                self.copy(from, Place::Slot(slot));
+            if self.at(id).0 != Place::Slot(slot) {
+                self.copy(id, Place::Slot(slot));
             }
         }
     }
@@ -445,47 +494,25 @@ fn last_readers(program: &Program) -> Vec<usize> {
     last
 }
 
-/// Gives out and takes back parts of one model's arena, first fit.
-#[derive(Debug, Default)]
-struct Arena {
-    size: usize,
-    /// Free parts below `size`: (offset, bytes), in order, never adjacent.
-    free: Vec<(usize, usize)>,
-}
-
-impl Arena {
-    fn take(&mut self, bytes: usize) -> usize {
-        let bytes = padded(bytes.max(1));
-        if let Some(at) = self.free.iter().position(|&(_, free)| free >= bytes) {
-            let (offset, free) = self.free[at];
-            if free == bytes {
-                self.free.remove(at);
-            } else {
-                self.free[at] = (offset + bytes, free - bytes);
-            }
-            return offset;
-        }
-        let offset = match self.free.last() {
-            Some(&(offset, free)) if offset + free == self.size => {
-                self.free.pop();
-                offset
-            }
-            _ => self.size,
-        };
-        self.size = offset + bytes;
-        offset
+/// For each value, the slots whose row it becomes: itself, or what the first update rule that works in its place makes
+/// of it.
+fn becomes(program: &Program) -> Vec<SmallVec<[SlotId; 1]>> {
+    let mut becomes = vec![SmallVec::new(); program.values.len()];
+    program.stores.iter().for_each(|&(slot, id)| becomes[id].push(slot));
+    let pairs = program.nodes.iter().flat_map(|node| {
+        let pairs = node.op.in_place().iter();
+        pairs.map(|&(input, output)| (node.inputs[input], node.outputs[output]))
+    });
+    let pairs: Vec<_> = pairs.collect();
+    let mut first = HashMap::new();
+    for &(old, new) in &pairs {
+        first.entry(old).or_insert(new);
     }
-
-    fn give(&mut self, offset: usize, bytes: usize) {
-        let bytes = padded(bytes.max(1));
-        let at = self.free.partition_point(|&(other, _)| other < offset);
-        self.free.insert(at, (offset, bytes));
-        self.free.dedup_by(|next, before| {
-            let adjacent = before.0 + before.1 == next.0;
-            before.1 += if adjacent { next.1 } else { 0 };
-            adjacent
-        });
+    for &(old, new) in pairs.iter().rev().filter(|(old, new)| first[old] == *new) {
+        let slots = becomes[new].clone();
+        becomes[old].extend(slots);
     }
+    becomes
 }
 
 impl fmt::Display for Place {
@@ -505,7 +532,7 @@ impl fmt::Display for Place {
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for step in &self.steps {
-            writeln!(f, "{}", step.name)?;
+            writeln!(f, "{}", self.name(step))?;
         }
         writeln!(f, "arena of {} bytes a model", self.arena_bytes)
     }

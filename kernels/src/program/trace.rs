@@ -58,11 +58,16 @@ struct Recorder {
     program: Program,
     /// Indices in `program.scopes` of the module calls that are open.
     open: Vec<usize>,
-    calls: HashMap<String, usize>,
+    /// How often the module at each path was called.
+    calls: HashMap<Arc<str>, usize>,
     /// The values that read slots.
     slots: HashMap<(Role, usize, usize), ValueId>,
+    /// What was last stored to slots.
+    stored: HashMap<SlotId, ValueId>,
+    /// The places of scalars.
+    scalars: HashMap<Scalar, usize>,
     /// The values that are scalars or constants.
-    numbers: Vec<ValueId>,
+    numbers: HashMap<(Number, Type), ValueId>,
     error: Option<TraceError>,
     eager: Option<Eager>,
     autocast: Option<Autocast>,
@@ -70,6 +75,23 @@ struct Recorder {
     casts: HashMap<(ValueId, Dtype), ValueId>,
     /// Whether slots and scalars are refused.
     is_closed: bool,
+}
+
+/// A value that all elements have: a scalar by its place, a constant by its bits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Number {
+    Scalar(usize),
+    Constant(u64),
+}
+
+impl Number {
+    fn of(origin: Origin) -> Option<Number> {
+        match origin {
+            Origin::Scalar(scalar) => Some(Number::Scalar(scalar)),
+            Origin::Constant(number) => Some(Number::Constant(number.to_bits())),
+            Origin::Input(_) | Origin::Slot(_) | Origin::Node { .. } => None,
+        }
+    }
 }
 
 /// A value being traced. Operators and methods on it record ops.
@@ -89,17 +111,19 @@ impl Trace {
 
     /// Goes on recording at the end of `program`.
     pub fn resume(program: Program) -> Self {
-        let (mut slots, mut numbers) = (HashMap::new(), Vec::new());
+        let mut recorder = Recorder::default();
         for (id, value) in program.values.iter().enumerate() {
-            match value.origin {
-                Origin::Slot(slot) => {
-                    slots.entry(key(&program.slots[slot])).or_insert(id);
-                }
-                Origin::Scalar(_) | Origin::Constant(_) => numbers.push(id),
-                Origin::Input(_) | Origin::Node { .. } => {}
+            if let Origin::Slot(slot) = value.origin {
+                recorder.slots.entry(key(&program.slots[slot])).or_insert(id);
+            } else if let Some(number) = Number::of(value.origin) {
+                recorder.numbers.entry((number, value.ty.clone())).or_insert(id);
             }
         }
-        Trace(Rc::new(RefCell::new(Recorder { program, slots, numbers, ..Recorder::default() })))
+        for (place, scalar) in program.scalars.iter().enumerate() {
+            recorder.scalars.entry(scalar.clone()).or_insert(place);
+        }
+        recorder.stored.extend(program.stores.iter().copied());
+        Trace(Rc::new(RefCell::new(Recorder { program, ..recorder })))
     }
 
     /// Starts a recording that computes each op as it is recorded.
@@ -235,10 +259,10 @@ impl Trace {
             return recorder.refuse(self);
         }
         let ty = Type::new(number_dtype(dtype), []);
-        let known = recorder.program.scalars.iter().position(|known| *known == scalar);
-        let index = known.unwrap_or_else(|| {
-            recorder.program.scalars.push(scalar);
-            recorder.program.scalars.len() - 1
+        let Recorder { scalars, program, .. } = &mut *recorder;
+        let index = *scalars.entry(scalar).or_insert_with_key(|scalar| {
+            program.scalars.push(scalar.clone());
+            program.scalars.len() - 1
         });
         recorder.number(self, ty, Origin::Scalar(index))
     }
@@ -321,9 +345,11 @@ impl Trace {
     pub fn scope<R>(&self, path: &str, module: &'static str, run: impl FnOnce() -> R) -> R {
         {
             let mut recorder = self.0.borrow_mut();
-            let calls = recorder.calls.entry(path.to_owned()).or_default();
-            let scope = Scope { path: path.to_owned(), module, call: *calls, function: None };
-            *calls += 1;
+            let known = recorder.calls.get_key_value(path);
+            let (path, call) =
+                known.map_or_else(|| (path.into(), 0), |(path, n)| (path.clone(), *n));
+            recorder.calls.insert(path.clone(), call + 1);
+            let scope = Scope { path, module, call, function: None };
             recorder.open_outside();
             recorder.program.scopes.push(scope);
             let scope = recorder.program.scopes.len() - 1;
@@ -398,7 +424,9 @@ impl Trace {
         };
         match slot {
             Some(slot) => {
-                recorder.program.stores.retain(|&(known, _)| known != slot);
+                if recorder.stored.insert(slot, value).is_some() {
+                    recorder.program.stores.retain(|&(known, _)| known != slot);
+                }
                 recorder.program.stores.push((slot, value));
             }
             None => recorder
@@ -409,12 +437,12 @@ impl Trace {
     /// Gives what was last [stored](Trace::store) to a slot, or its row: what a module that is called twice
     /// finds in a buffer that it updates.
     pub fn stored(&self, slot: &Var) -> Var {
-        let program = self.program();
-        let Some(Origin::Slot(of)) = slot.id.map(|id| program.values[id].origin) else {
+        let recorder = self.0.borrow();
+        let Some(Origin::Slot(of)) = slot.id.map(|id| recorder.program.values[id].origin) else {
             return slot.clone();
         };
-        let value = program.stores.iter().find(|&&(known, _)| known == of).map(|&(_, id)| id);
-        drop(program);
+        let value = recorder.stored.get(&of).copied();
+        drop(recorder);
         value.map_or_else(|| slot.clone(), |id| self.var(id))
     }
 
@@ -458,13 +486,12 @@ impl Recorder {
 
     /// Records a scalar or a constant; one that was recorded before is the same value.
     fn number(&mut self, trace: &Trace, ty: Type, origin: Origin) -> Var {
-        let values = &self.program.values;
-        let is_known = |&&id: &&ValueId| values[id].origin == origin && values[id].ty == ty;
-        if let Some(&id) = self.numbers.iter().find(is_known) {
+        let key = Number::of(origin).map(|number| (number, ty.clone()));
+        if let Some(&id) = key.as_ref().and_then(|key| self.numbers.get(key)) {
             return Var { trace: trace.clone(), id: Some(id), ty };
         }
         let var = self.source(trace, ty, origin);
-        self.numbers.extend(var.id);
+        self.numbers.extend(key.zip(var.id));
         var
     }
 
@@ -497,7 +524,8 @@ impl Recorder {
                 .last()
                 .map(|&scope| self.program.scopes[scope].clone())
                 .unwrap_or_default();
-            self.error = Some(TraceError { path: scope.path, module: scope.module, message });
+            self.error =
+                Some(TraceError { path: scope.path.to_string(), module: scope.module, message });
         }
     }
 }
