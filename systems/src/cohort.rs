@@ -74,8 +74,10 @@ pub(crate) struct Cohort {
     owned: Vec<(usize, Option<Arc<dyn DynOptimizer>>)>,
     /// Their random states.
     pub(crate) keys: Keys,
-    /// The plans that they ran so far.
+    /// The plans that they ran so far, but for those that were evicted since.
     pub(crate) ready: Vec<Ready>,
+    /// The number of the call that runs, or was run last.
+    pub(crate) call: u64,
 }
 
 /// Gives the population of an entity.
@@ -145,6 +147,13 @@ impl Cohorts {
         Ok(!gone.is_empty())
     }
 
+    /// Lets go of plans that were evicted.
+    pub(crate) fn forget_evicted(&mut self) {
+        for cohort in &mut self.list {
+            cohort.ready.retain(|ready| !ready.planned.is_evicted());
+        }
+    }
+
     /// Takes what was written so far as known: after writes to modes and gradients that the cohorts
     /// follow already.
     pub(crate) fn look(&mut self, world: &mut World) {
@@ -211,6 +220,7 @@ impl Cohorts {
                     owned,
                     keys: Keys::default(),
                     ready: Vec::new(),
+                    call: 0,
                 });
             }
         }

@@ -18,7 +18,7 @@ use crate::eager::Recorded;
 use crate::hooks::{Passed, Shared};
 use crate::launch::{Buffers, Members, Read};
 use crate::mode;
-use crate::plans::Results;
+use crate::plans::{Plans, Results};
 use crate::shared::{self, Chunks, SharedOptimizers};
 use crate::step::StepError;
 
@@ -44,6 +44,8 @@ pub(crate) struct Run {
     pub(crate) chunks: Chunks,
     /// Who updates shared parameters.
     pub(crate) shared_optimizers: SharedOptimizers,
+    /// How often plans were evicted when cohorts last let go of such.
+    evictions: u64,
 }
 
 /// What a watched forward pass leaves behind.
@@ -76,6 +78,16 @@ pub(crate) fn with_run<R>(
     result
 }
 
+/// Lets all populations but the running one go of plans that were evicted; that one does so when its next call begins.
+pub(crate) fn forget_evicted(world: &mut World) {
+    let mut all = world.query::<&mut Kept>();
+    for mut kept in all.iter_mut(world) {
+        if let Some(run) = &mut kept.0 {
+            run.cohorts.forget_evicted();
+        }
+    }
+}
+
 /// Says whether there was a loss since the last forward pass, and no backward pass since.
 pub(crate) fn has_loss(world: &World, population: Entity) -> bool {
     let run = world.get::<Kept>(population).and_then(|kept| kept.0.as_ref());
@@ -97,11 +109,17 @@ impl Run {
         population: Entity,
     ) -> Result<(), StepError> {
         self.cohorts.refresh(world, population)?;
+        let (call, evictions) = Plans::begin_call(world);
+        if self.evictions != evictions {
+            self.cohorts.forget_evicted();
+            self.evictions = evictions;
+        }
         self.shared = Shared::of(world, population);
         let autocast = mode::autocast_mode(world);
         for cohort in &mut self.cohorts.list {
             cohort.is_eager = self.shared.is_some() || cohort.scheme.mode.hooked;
             cohort.scheme.autocast = autocast;
+            cohort.call = call;
         }
         Ok(())
     }

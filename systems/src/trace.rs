@@ -2,6 +2,7 @@
 //!
 //! Plain functions: who calls them caches what they give (`cohort`).
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use ndarray::ArrayViewD;
@@ -413,12 +414,15 @@ pub(crate) fn of_parameters(
 /// Makes outputs of what a program stores to the gradients of parameters that are shared; gives their places
 /// in the order of the outputs.
 fn give_stores(program: &mut Program, shared: &[(usize, Parameter)]) -> Shared {
-    let shared: Vec<_> = shared.iter().map(|(place, of)| (gradient_of(&of.slot), *place)).collect();
+    let shared: HashMap<_, _> =
+        shared.iter().map(|(place, of)| ((of.slot.position, of.slot.index), *place)).collect();
     let mut places = Vec::new();
     let stores = std::mem::take(&mut program.stores);
     for (slot, value) in stores {
-        match shared.iter().find(|(known, _)| *known == program.slots[slot]) {
-            Some(&(_, place)) => {
+        let Slot { role, position, index, .. } = program.slots[slot];
+        let of = shared.get(&(position, index)).filter(|_| role == Role::Gradient);
+        match of {
+            Some(&place) => {
                 program.outputs.push(value);
                 places.push(place);
             }

@@ -3,6 +3,8 @@
 //!
 //! Of a few members of a group their own rows are looked at, of all of it one mark a column.
 
+use std::collections::HashMap;
+
 use bevy_ecs::change_detection::Tick;
 use bevy_ecs::component::ComponentId;
 use bevy_ecs::prelude::*;
@@ -75,9 +77,9 @@ impl Watch {
         whose: impl Fn(usize) -> Whose,
     ) -> Watch {
         let mut positions: Vec<Watched> = Vec::new();
+        let mut places = HashMap::new();
         for (position, column) in columns {
-            let known = positions.iter().position(|watched| watched.position == position);
-            let known = known.unwrap_or_else(|| {
+            let known = *places.entry(position).or_insert_with(|| {
                 positions.push(Watched { position, whose: whose(position), columns: Vec::new() });
                 positions.len() - 1
             });
