@@ -263,6 +263,12 @@ pub trait Kernel: Send + Sync {
     fn scratch_bytes(&self) -> usize {
         0
     }
+
+    /// Gives the number of bytes of the tables that the kernel holds, if they grow with its operands: plans are kept
+    /// within a number of bytes.
+    fn table_bytes(&self) -> usize {
+        0
+    }
 }
 
 /// Every `Fn(&mut Tile)` is a kernel without scratch memory.

@@ -297,6 +297,10 @@ impl<T: Float> Kernel for ProductKernel<T> {
     fn scratch_bytes(&self) -> usize {
         self.scratch_elements * size_of::<T>()
     }
+
+    fn table_bytes(&self) -> usize {
+        size_of_val(self.starts.as_slice())
+    }
 }
 
 impl<T: Float> VectorKernel for ProductKernel<T> {

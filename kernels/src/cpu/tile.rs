@@ -574,6 +574,11 @@ pub trait VectorKernel: Send + Sync {
     fn scratch_bytes(&self) -> usize {
         0
     }
+
+    /// See [`Kernel::table_bytes`].
+    fn table_bytes(&self) -> usize {
+        0
+    }
 }
 
 /// Makes the kernel that runs `kernel` with the best instructions that the machine has.
@@ -595,6 +600,10 @@ impl<K: VectorKernel> Kernel for ForEachSet<K> {
 
     fn scratch_bytes(&self) -> usize {
         self.0.scratch_bytes()
+    }
+
+    fn table_bytes(&self) -> usize {
+        self.0.table_bytes()
     }
 }
 

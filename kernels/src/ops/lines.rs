@@ -47,6 +47,11 @@ impl Lines {
         Lines { starts, runs, stride: operand.layout[axis], apart, len: operand.ty.shape[axis] }
     }
 
+    /// Gives the bytes of the lists.
+    pub(in crate::ops) fn table_bytes(&self) -> usize {
+        size_of_val(self.starts.as_slice()) + size_of_val(self.runs.as_slice())
+    }
+
     /// Counts the lines.
     pub(in crate::ops) fn count(&self) -> usize {
         self.starts.len()

@@ -444,6 +444,11 @@ impl<T: Number> Kernel for NormalizeKernel<T> {
     fn scratch_bytes(&self) -> usize {
         scratch_bytes::<T>(&[self.output.len(); 3])
     }
+
+    fn table_bytes(&self) -> usize {
+        let of = |groups: &Groups| groups.starts.len() + groups.runs.len();
+        self.inputs.iter().chain([&self.output]).map(of).sum::<usize>() * size_of::<usize>()
+    }
 }
 
 /// Some groups of one model.

@@ -238,6 +238,10 @@ impl<T: Float> Kernel for SoftmaxKernel<T> {
     fn scratch_bytes(&self) -> usize {
         scratch_bytes::<T>(&[self.output.scratch_len(); 3])
     }
+
+    fn table_bytes(&self) -> usize {
+        self.inputs.iter().chain([&self.output]).map(Lines::table_bytes).sum()
+    }
 }
 
 impl<T: Float> SoftmaxKernel<T> {

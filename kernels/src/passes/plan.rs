@@ -166,7 +166,8 @@ impl Plan {
     pub fn size_bytes(&self) -> usize {
         let of_step = |step: &Step| {
             let views = size_of_val(step.inputs.as_slice()) + size_of_val(step.outputs.as_slice());
-            size_of::<Step>() + size_of_val(&*step.kernel) + views
+            let kernel = size_of_val(&*step.kernel) + step.kernel.table_bytes();
+            size_of::<Step>() + kernel + views + LISTS_BYTES
         };
         let steps: usize = self.steps.iter().map(of_step).sum();
         let views = size_of_val(self.views.as_slice());
@@ -208,6 +209,9 @@ fn read_once(program: &Program) -> Vec<bool> {
 /// Models that share a kernel call even if they do not fit the first cache together: of 4, 6, 8, 12 and 16, a
 /// training step of 10,000 tiny models was fastest with 12 (6 % faster than with 4).
 const MIN_TILE: usize = 12;
+
+/// What sizes and strides in a kernel and its op take that do not lie in these themselves, at a guess.
+const LISTS_BYTES: usize = 256;
 
 /// Beyond this many models, a kernel call costs nothing any more.
 const MAX_TILE: usize = 128;

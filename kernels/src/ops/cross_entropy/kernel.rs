@@ -92,6 +92,11 @@ impl<T: Float> VectorKernel for CrossEntropyKernel<T> {
     fn scratch_bytes(&self) -> usize {
         scratch_bytes::<T>(&self.scratch_lens())
     }
+
+    fn table_bytes(&self) -> usize {
+        let lines = self.gradient.iter().chain([&self.logits]).map(Lines::table_bytes);
+        lines.sum::<usize>() + size_of_val(self.items.as_slice())
+    }
 }
 
 /// The operands of one model.

@@ -204,6 +204,10 @@ impl<T: Float, F: Fold> Kernel for ReduceKernel<T, F> {
             share_out(Part { kernel: self, rows, inner, x: x.at(model), y: y.at(model) });
         }
     }
+
+    fn table_bytes(&self) -> usize {
+        size_of_val(self.reduced.as_slice())
+    }
 }
 
 impl<T: Float, F: Fold> VectorKernel for ReduceKernel<T, F> {
