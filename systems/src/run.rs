@@ -364,3 +364,41 @@ impl LossArrays {
         self.arrays.iter().map(|array| Read::new(array.bytes(), 0))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ndarray::Array3;
+    use neurarch_components::layers::Linear;
+
+    use super::*;
+    use crate::plans::Plans;
+    use crate::spawn::spawn_population;
+    use crate::step::forward;
+
+    /// Counts the plans that the cohorts of a population keep.
+    fn kept(world: &World, population: Entity) -> usize {
+        let run = world.get::<Kept>(population).and_then(|kept| kept.0.as_ref());
+        run.map_or(0, |run| run.cohorts.list.iter().map(|cohort| cohort.ready.len()).sum())
+    }
+
+    #[test]
+    fn all_populations_let_go_of_evicted_plans() {
+        let mut world = World::new();
+        let populations = [1, 2].map(|seed| {
+            spawn_population(&mut world, &Linear::new(2, 2), 2, 2, seed, Dtype::F32).unwrap()
+        });
+        let call = |world: &mut World, which: usize, size: usize| {
+            forward(world, populations[which], &Array3::<f32>::ones((2, size, 2))).unwrap();
+            [kept(world, populations[0]), kept(world, populations[1])]
+        };
+        assert_eq!(call(&mut world, 0, 1), [1, 0]);
+        assert_eq!(call(&mut world, 0, 2), [2, 0]);
+        world.resource_mut::<Plans>().max_bytes = 0;
+        assert_eq!(call(&mut world, 1, 3), [0, 1], "one rests, the other's is in use");
+        let plans = |world: &World| world.resource::<Plans>().plans().count();
+        assert_eq!(plans(&world), 2, "a forward pass and the way back");
+        assert_eq!(call(&mut world, 1, 4), [0, 2], "nothing moves while a call runs");
+        assert_eq!(call(&mut world, 1, 4), [0, 1]);
+        assert_eq!(plans(&world), 2);
+    }
+}
