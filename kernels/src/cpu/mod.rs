@@ -8,6 +8,7 @@ mod large;
 pub mod memory;
 pub mod product;
 pub mod random;
+pub mod row_sum;
 pub(crate) mod share;
 pub mod simd;
 pub mod sum;

@@ -139,7 +139,7 @@ pub(in crate::ops) fn scratch_bytes<T>(lens: &[usize]) -> usize {
 
 /// Splits parts of these numbers of elements from scratch memory.
 #[inline(always)]
-pub(in crate::ops) fn carve<T: Float, const N: usize>(
+pub(in crate::ops) fn carve<T: bytemuck::Pod, const N: usize>(
     scratch: &mut [u8],
     lens: [usize; N],
 ) -> [&mut [T]; N] {

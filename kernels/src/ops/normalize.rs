@@ -9,11 +9,12 @@ use core::ops::Range;
 
 use super::elementwise::{Formula, WORTH_SPLITTING, computes, layout_like, pointwise, same_dtype};
 use super::lines::{carve, scratch_bytes};
-use super::number::{Number, sum_of, sum_of_pairs};
+use super::number::Number;
 use super::reduce::no_such_axis;
 use crate::cpu::executor::with_scratch;
 use crate::cpu::share::{Divisible, share_out};
 use crate::cpu::simd::{Float, Lanes, Simd, Vectorized, dispatch};
+use crate::cpu::sum::{sum_of, sum_of_pairs};
 use crate::cpu::tile::Tile;
 use crate::dtype::Dtype;
 use crate::op::{GradientAt, Kernel, Op, OpError};

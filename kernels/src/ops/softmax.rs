@@ -1,7 +1,6 @@
 //! `softmax`, `safe_softmax` and `log_softmax` along an axis.
 //!
-//! A line's maximum and sum are taken in the order of its elements, each line in a lane of its own, so
-//! results are the same bits in every layout.
+//! Each line has a lane of its own, whatever its layout; its sums have the [order of sums](crate::cpu::sum).
 #![expect(unsafe_code, reason = "vectors are read and written through pointers into operands")]
 
 use core::marker::PhantomData;
@@ -13,6 +12,7 @@ use super::reduce::no_such_axis;
 use crate::cpu::executor::with_scratch;
 use crate::cpu::share::{Divisible, share_out};
 use crate::cpu::simd::{Float, Lanes, Simd, Vectorized, dispatch, math};
+use crate::cpu::sum::{Running, Vector};
 use crate::cpu::tile::Tile;
 use crate::dtype::Dtype;
 use crate::op::{GradientAt, Kernel, Op, OpError};
@@ -369,14 +369,15 @@ unsafe fn forward<T: Float, S: Simd>(
         if form == Form::Safe {
             most = T::Lanes::<S>::select(most.eq(c(f64::NEG_INFINITY)), c(0.0), most);
         }
-        let mut sum = c(0.0);
+        let mut sum = Running::<Vector<T, S>>::new();
         for i in 0..len {
             let shifted = x.at(i).sub(most);
             let e = math::exp::<T, S>(shifted);
-            sum = sum.add(e);
+            sum.add(Vector(e));
             let kept = if form == Form::Log { shifted } else { e };
             kept.store_first(to.wrapping_add(i * stride), x.n);
         }
+        let Vector(mut sum) = sum.finish();
         if form == Form::Safe {
             // Every e is 0 then, and nothing else gives such a sum: the largest e is 1.
             sum = T::Lanes::<S>::select(sum.eq(c(0.0)), c(1.0), sum);
@@ -403,10 +404,15 @@ unsafe fn gradient<T: Float, S: Simd>(
 ) {
     // SAFETY: the caller's promise, for all `i < len`.
     unsafe {
-        let mut sum = T::Lanes::<S>::splat(T::default());
+        let mut sum = Running::<Vector<T, S>>::new();
         for i in 0..len {
-            sum = if log { sum.add(dy.at(i)) } else { dy.at(i).mul_add(y.at(i), sum) };
+            if log {
+                sum.add(Vector(dy.at(i)));
+            } else {
+                sum.add_product(dy.at(i), y.at(i));
+            }
         }
+        let Vector(sum) = sum.finish();
         for i in 0..len {
             let dx = if log {
                 dy.at(i).sub(math::exp::<T, S>(y.at(i)).mul(sum))

@@ -30,8 +30,8 @@ use crate::{sign, spawn};
 /// model, by index. Models that come later share it, too.
 ///
 /// There is one row of it, whatever the number of models. Its gradient is the sum of the models' gradients: of
-/// active ones in which it requires one. The sum is made in the order of the models' numbers in blocks of
-/// [`BLOCK`](neurarch_kernels::cpu::sum::BLOCK), so that its bits depend neither on threads nor on tiles; the
+/// active ones in which it requires one. The models' numbers give the [order](neurarch_kernels::cpu::sum) of its
+/// terms, so that its bits depend neither on threads nor on tiles; the
 /// optimizer then updates the parameter once. That is the optimizer on the population's own entity if there
 /// is one; otherwise the models must have equal ones. The gradient, the optimizer's state and its count of steps
 /// start anew.
