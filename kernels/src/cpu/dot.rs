@@ -316,7 +316,7 @@ impl<T: Float> Row<T> {
                     false => T::Lanes::<S>::load_first(b, left),
                 }
             };
-            *product = b.mul_add(a, zero);
+            *product = b.mul(a);
         }
         // SAFETY: as the caller promises.
         unsafe { self.finish::<S>(column, n, T::Lanes::<S>::group_sums(&products, K)) };
@@ -349,7 +349,8 @@ impl<T: Float> Row<T> {
                 // SAFETY: there are `n` rows of `VECTORS` vectors.
                 let b = unsafe { T::Lanes::<S>::load(b.add(row + vector * lanes)) };
                 let partial = &mut partials[vector % in_round].0;
-                *partial = b.mul_add(*a, *partial);
+                // A first product differs from one that is added to +0 by the sign of a zero: see `finish`.
+                *partial = if vector < in_round { b.mul(*a) } else { b.mul_add(*a, *partial) };
             }
             *sum = join_vectors(&partials, in_round.min(VECTORS)).0;
         }
@@ -404,7 +405,7 @@ impl<T: Float> Row<T> {
     /// `bias` and `c` have `n` elements from `column` on, no more than lanes.
     #[inline(always)]
     unsafe fn finish<S: Simd>(self, column: usize, n: usize, sums: T::Lanes<S>) {
-        // No sum is -0, whatever was added to lanes without terms.
+        // No sum is -0, whatever the signs of zeros in it.
         let mut y = sums.add(T::Lanes::<S>::splat(T::default()));
         if let Some(bias) = self.bias {
             // SAFETY: as the caller promises.
