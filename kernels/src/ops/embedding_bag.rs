@@ -177,17 +177,10 @@ impl Bags {
             true => inputs[2].ty.shape[0] - usize::from(self.of.include_last_offset),
             false => index[0],
         };
-        let [rows, columns] = [table.shape[0], table.shape[1]];
-        let (of, indices) = (self, index.numel());
+        let (of, sizes) = (self, [bags, table.shape[0], table.shape[1], index.numel()]);
         match table.dtype {
-            Dtype::F64 => {
-                let t = PhantomData;
-                vector_kernel(BagKernel::<f64> { of, what, bags, rows, columns, indices, t })
-            }
-            _ => {
-                let t = PhantomData;
-                vector_kernel(BagKernel::<f32> { of, what, bags, rows, columns, indices, t })
-            }
+            Dtype::F64 => vector_kernel(BagKernel::<f64>::new(of, what, sizes)),
+            _ => vector_kernel(BagKernel::<f32>::new(of, what, sizes)),
         }
     }
 }
@@ -291,6 +284,10 @@ struct Model<'a, T> {
 }
 
 impl<T: Number> BagKernel<T> {
+    fn new(of: Bags, what: What, [bags, rows, columns, indices]: [usize; 4]) -> Self {
+        BagKernel { of, what, bags, rows, columns, indices, t: PhantomData }
+    }
+
     fn model<'a>(&self, inputs: &ModelInputs<'a>) -> Model<'a, T> {
         let (has_offsets, weights) = (self.of.has_offsets, self.of.n_inputs() - 1);
         Model {
@@ -328,12 +325,10 @@ impl<T: Number> BagKernel<T> {
     /// Joins the rows of a bag.
     #[inline(always)]
     fn join(&self, model: &Model<'_, T>, bag: usize, y: &mut [T]) {
-        let Some(bag) = self.bag(model, bag) else {
+        let are_rows = |bag: &Range<usize>| self.rows(model, bag.clone()).all(|of| of.1.is_some());
+        let Some(bag) = self.bag(model, bag).filter(are_rows) else {
             return y.fill(T::from_f64(f64::NAN));
         };
-        if self.rows(model, bag.clone()).any(|(_, row)| row.is_none()) {
-            return y.fill(T::from_f64(f64::NAN));
-        }
         let rows = self.rows(model, bag).filter_map(|(place, row)| {
             let weight = model.weights.map_or(T::from_f64(1.0), |weights| weights[place]);
             Some((&model.table[row? * self.columns..][..self.columns], weight))
