@@ -8,6 +8,7 @@ mod large;
 pub mod memory;
 pub mod product;
 pub mod random;
+mod register_tile;
 pub(crate) mod share;
 pub mod simd;
 pub mod sum;
