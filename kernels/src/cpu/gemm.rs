@@ -372,4 +372,3 @@ pub(super) fn pack_rows<T: Float, S: Simd>(product: &Product, b: &[T], to: &mut 
         }
     }
 }
-

@@ -138,7 +138,10 @@ pub fn multiply<T: Float>(
     let Product { m, n, k, .. } = product;
     if Way::of(&product) == Way::Large {
         let product = &product;
-        large::multiply(Gemm { product, a, b, bias: None, output: None, c, scratch: &mut [] }, split);
+        large::multiply(
+            Gemm { product, a, b, bias: None, output: None, c, scratch: &mut [] },
+            split,
+        );
     } else if split && m * n * k >= WORTH_SPLITTING {
         Part { product, a, b, bias: None, output: None, c }.split(Way::Small, scratch);
     } else {

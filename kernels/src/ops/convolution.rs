@@ -154,8 +154,8 @@ impl Op for Convolve {
     }
 
     fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
-        let [x, weight, y] = self.sorted(inputs, &outputs[0]);
-        let geometry = Geometry::new(&self.settings, x, weight, y);
+        let factors = self.sorted(inputs, &outputs[0]);
+        let (x, geometry) = (factors[0], Geometry::new(&self.settings, self.side, factors));
         let has_bias = inputs.len() == 3;
         match x.ty.dtype {
             Dtype::F64 => Box::new(ConvolutionKernel::<f64>::new(geometry, self.side, has_bias)),

@@ -85,8 +85,8 @@ macro_rules! lanes {
 
             #[inline(always)]
             fn mul_add(self, b: Self, c: Self) -> Self {
-                // Rounded twice: without the hardware, a fused product is a slow library call.
-                self.mul(b).add(c)
+                // Rounded once, as by the hardware of the other sets; a slow call where there is none.
+                Four(core::array::from_fn(|i| self.0[i].mul_add(b.0[i], c.0[i])))
             }
 
             #[inline(always)]
