@@ -326,27 +326,41 @@ fn pack_strips<T: Float, const HIGH: usize>(
     to: &mut [T],
 ) {
     let (strides, k) = (shared.slab.product.a, depth.len());
-    for (rows, to) in parts(rows.clone(), HIGH).zip(to.chunks_mut(HIGH * k)) {
-        let mut from = shared.first.a;
-        from = from.wrapping_add(rows.start * strides.row + depth.start * strides.column);
-        let (to, _) = to.as_chunks_mut::<HIGH>();
-        for (i, to) in to.iter_mut().enumerate() {
-            let from = from.wrapping_add(i * strides.column);
-            // SAFETY (all blocks below): it is within `A`, as the slice was that the pointer comes from.
-            if rows.len() < HIGH {
-                for (row, to) in to.iter_mut().enumerate().take(rows.len()) {
+    let start = rows.start * strides.row + depth.start * strides.column;
+    let from = shared.first.a.wrapping_add(start);
+    let whole = rows.len() / HIGH;
+    // SAFETY (all blocks below): these rows and columns are within `A`, as the slice was that the pointer comes from.
+    match strides.row {
+        // Column after column: each is read once, however many strips it is cut into.
+        1 => {
+            for i in 0..k {
+                let from = from.wrapping_add(i * strides.column);
+                for (strip, to) in to.chunks_exact_mut(HIGH * k).enumerate().take(whole) {
+                    let from = from.wrapping_add(strip * HIGH).cast::<[T; HIGH]>();
                     // SAFETY: see above.
-                    *to = unsafe { *from.add(row * strides.row) };
-                }
-            } else if strides.row == 1 {
-                // SAFETY: see above.
-                *to = unsafe { from.cast::<[T; HIGH]>().read() };
-            } else {
-                for (row, to) in to.iter_mut().enumerate() {
-                    // SAFETY: see above.
-                    *to = unsafe { *from.add(row * strides.row) };
+                    to[i * HIGH..][..HIGH].copy_from_slice(&unsafe { from.read() });
                 }
             }
+        }
+        _ => {
+            for (strip, to) in to.chunks_exact_mut(HIGH * k).enumerate().take(whole) {
+                let from = from.wrapping_add(strip * HIGH * strides.row);
+                for (i, to) in to.chunks_exact_mut(HIGH).enumerate() {
+                    let from = from.wrapping_add(i * strides.column);
+                    for (row, to) in to.iter_mut().enumerate() {
+                        // SAFETY: see above.
+                        *to = unsafe { *from.add(row * strides.row) };
+                    }
+                }
+            }
+        }
+    }
+    let from = from.wrapping_add(whole * HIGH * strides.row);
+    for (i, to) in to[whole * HIGH * k..].chunks_exact_mut(HIGH).enumerate().take(k) {
+        let from = from.wrapping_add(i * strides.column);
+        for (row, to) in to.iter_mut().enumerate().take(rows.len() % HIGH) {
+            // SAFETY: see above.
+            *to = unsafe { *from.add(row * strides.row) };
         }
     }
 }

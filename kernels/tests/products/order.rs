@@ -162,15 +162,15 @@ fn threads_change_no_order() {
     }
 }
 
-/// Checks a convolution in two dimensions with a kernel of 3×3 and zeros around, and its weight's gradient: by a copy
-/// of an item's channels, or by matrices if that would be too large.
-fn check_convolution([items, channels, out, height, width]: [usize; 5]) {
+/// Checks a convolution in two dimensions, with zeros around so that its output is as large as its input, and its weight's
+/// gradient: by a copy of an item's channels, or by matrices if that would be too large.
+fn check_convolution([items, channels, out, height, width]: [usize; 5], kernel: usize) {
     let x = numbers(Dtype::F32, &[items, channels, height, width], 1);
-    let weight = numbers(Dtype::F32, &[out, channels, 3, 3], 2);
+    let weight = numbers(Dtype::F32, &[out, channels, kernel, kernel], 2);
     let dy = numbers(Dtype::F32, &[items, out, height, width], 3);
     let settings = Convolution {
         stride: vec![1; 2],
-        padding: vec![(1, 1); 2],
+        padding: vec![(kernel / 2, kernel / 2); 2],
         dilation: vec![1; 2],
         groups: 1,
     };
@@ -180,13 +180,17 @@ fn check_convolution([items, channels, out, height, width]: [usize; 5]) {
         vec![y, dw[0].clone().expect("y depends on it")]
     };
     let found = planned(&build, &[vec![x.clone(), weight.clone(), dy.clone()]]).remove(0);
-    let (seen, plane) = (channels * 9, height * width);
+    let (taps, plane) = (kernel * kernel, height * width);
+    let seen = channels * taps;
     // What a position of an item sees through an element of the kernel in a channel.
     let sees = |position: usize, place: usize| {
         let (item, at) = (position / plane, position % plane);
-        let (channel, element) = (place / 9, place % 9);
-        let row = (at / width + element / 3).checked_sub(1).filter(|&row| row < height);
-        let column = (at % width + element % 3).checked_sub(1).filter(|&column| column < width);
+        let (channel, element) = (place / taps, place % taps);
+        let row =
+            (at / width + element / kernel).checked_sub(kernel / 2).filter(|&row| row < height);
+        let column = (at % width + element % kernel)
+            .checked_sub(kernel / 2)
+            .filter(|&column| column < width);
         let start = (item * channels + channel) * plane;
         row.zip(column).map_or(0.0, |(row, column)| x.elements[start + row * width + column])
     };
@@ -207,10 +211,11 @@ fn check_convolution([items, channels, out, height, width]: [usize; 5]) {
 fn convolutions_add_in_the_promised_order() {
     // Of few positions and of many, chains that end within a line and with an item.
     for sizes in [[3, 40, 7, 11, 12], [20, 3, 17, 4, 5], [1, 1, 1, 3, 3], [5, 30, 9, 16, 16]] {
-        check_convolution(sizes);
+        check_convolution(sizes, 3);
     }
+    check_convolution([1, 257, 3, 32, 33], 1);
     // Several groups of positions; by matrices, of all channels together and of a few at a time.
     for sizes in [[70, 1, 2, 32, 32], [1, 1, 2, 520, 520], [1, 40, 3, 90, 90]] {
-        check_convolution(sizes);
+        check_convolution(sizes, 3);
     }
 }

@@ -382,12 +382,18 @@ impl<T: Number> ConvolutionKernel<T> {
         let (channels, out) = (geometry.channels, geometry.out);
         let is_weight = side == Side::Weight;
         let at_once = if is_weight { geometry.channels_at_once() } else { channels };
-        let seen = geometry.seen().checked_div(channels).unwrap_or(0) * at_once;
+        let taps = geometry.seen().checked_div(channels).unwrap_or(0);
+        let seen = taps * at_once;
         let sum = if is_weight { seen * out } else { 0 };
         let is_long = is_weight && geometry.positions > GROUP;
         let group = if is_long { geometry.seen() * out } else { 0 };
-        let of = product(side, &geometry, geometry.results(side).0, (columns, seen), columns);
-        let scratch = [seen * columns, out * columns, sum, group, of.scratch_elements()];
+        // The last channels may be one alone, whose product is turned.
+        let packed = [at_once, channels.checked_rem(at_once).unwrap_or(0)].map(|channels| {
+            let sizes = (columns, taps * channels);
+            product(side, &geometry, geometry.results(side).0, sizes, columns).scratch_elements()
+        });
+        let packed = packed[0].max(packed[1]);
+        let scratch = [seen * columns, out * columns, sum, group, packed];
         let direct = Direct::new(&geometry, side);
         ConvolutionKernel { geometry, side, direct, has_bias, scratch, element: PhantomData }
     }
