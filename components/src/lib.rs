@@ -1,4 +1,5 @@
 //! neurarch's nouns: layer components, parameter columns, blueprints, optimizers.
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, reason = "other bits on other machines"))]
 
 pub mod amp;
 pub mod blueprint;

@@ -7,6 +7,7 @@ use core::cell::Cell;
 
 use crate::cpu::simd::{Simd, Vectorized, dispatch};
 use crate::dtype::{Dtype, bf16, f16};
+use crate::elementary;
 
 /// Gives the norm of order `p`: `(Σ |x|ᵖ)^(1/p)`, the greatest `|x|` of order ∞, the least of -∞, the count of
 /// numbers that are not 0 of order 0.
@@ -108,7 +109,7 @@ fn norm(numbers: impl Iterator<Item = f64>, p: f64) -> f64 {
         0.0 => sizes.filter(|&x| x != 0.0).count() as f64,
         1.0 => sizes.sum(),
         2.0 => sizes.map(|x| x * x).sum::<f64>().sqrt(),
-        _ => sizes.map(|x| x.powf(p)).sum::<f64>().powf(1.0 / p),
+        _ => elementary::pow(sizes.map(|x| elementary::pow(x, p)).sum(), 1.0 / p),
     }
 }
 

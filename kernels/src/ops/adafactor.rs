@@ -17,6 +17,7 @@ use super::update::{self, UpdateInputs, Updated};
 use crate::cpu::simd::Float;
 use crate::cpu::tile::Tile;
 use crate::dtype::Dtype;
+use crate::elementary;
 use crate::op::{Kernel, Op, OpError};
 use crate::program::trace::Var;
 use crate::shape::{Operand, Type};
@@ -122,7 +123,7 @@ fn update<T: Float>(
     if numel == 0 {
         return;
     }
-    let weight = step.powf(beta2_decay);
+    let weight = elementary::pow(step, beta2_decay);
     let rho = lr.min(1.0 / step.sqrt());
     let root = (numel as f64).sqrt();
     let size = parameter.iter().map(|&p| square(p)).sum::<f64>().sqrt() / root;
@@ -172,8 +173,8 @@ fn update<T: Float>(
     let mut sum = 0.0;
     for batch in 0..numel / area {
         let scale = scale(batch);
-        let squares = (batch * area..(batch + 1) * area).map(|at| direction(at, scale).powi(2));
-        sum += squares.sum::<f64>();
+        let directions = (batch * area..(batch + 1) * area).map(|at| direction(at, scale));
+        sum += directions.map(|x| x * x).sum::<f64>();
     }
     let size = alpha / (sum.sqrt() / (root * d)).max(1.0);
     for (batch, part) in parameter.chunks_exact_mut(area).enumerate() {

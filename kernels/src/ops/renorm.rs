@@ -6,6 +6,7 @@ use super::elementwise::{computes, same_dtype};
 use super::number::Number;
 use crate::cpu::tile::Tile;
 use crate::dtype::Dtype;
+use crate::elementary;
 use crate::op::{Kernel, Op, OpError};
 use crate::program::trace::Var;
 use crate::shape::{Operand, Type};
@@ -93,7 +94,7 @@ fn norm<T: Number>(row: &[T], p: f64) -> f64 {
         0.0 => sizes.filter(|&x| x != 0.0).count() as f64,
         1.0 => sizes.sum(),
         2.0 => sizes.map(|x| x * x).sum::<f64>().sqrt(),
-        _ => sizes.map(|x| x.powf(p)).sum::<f64>().powf(1.0 / p),
+        _ => elementary::pow(sizes.map(|x| elementary::pow(x, p)).sum(), 1.0 / p),
     }
 }
 
