@@ -7,7 +7,7 @@ use std::env;
 use std::io::Write;
 use std::process::Command;
 
-use ndarray::{Array2, ArrayD, IxDyn};
+use ndarray::{Array1, ArrayD, IxDyn};
 use neurarch::kernels::cpu::simd::InstructionSet;
 use neurarch::prelude::*;
 use sha2::{Digest, Sha256};
@@ -17,10 +17,16 @@ const HASH: &str = "";
 
 const STEPS: usize = 300;
 
-const SCHEDULE: CosineAnnealingLR = CosineAnnealingLR { t_max: STEPS / 10, eta_min: 1e-5 };
+/// Steps that one call makes.
+const AT_A_TIME: usize = 10;
+
+/// Items that a step sees.
+const BATCH: usize = 2;
+
+const SCHEDULE: CosineAnnealingLR = CosineAnnealingLR { t_max: STEPS / AT_A_TIME, eta_min: 1e-5 };
 
 /// Every so many steps some models die and others multiply, and every so many all models evolve.
-const GENERATION: usize = 25;
+const GENERATION: usize = 60;
 
 #[test]
 fn the_scene_has_its_hash_on_any_number_of_threads() {
@@ -61,25 +67,27 @@ fn the_scene_of_this_process() {
 fn scene() -> String {
     let mut world = World::new();
     let mut populations = [
-        Learners::spawn(&mut world, &perceptron(), 1_400, &[3, 4]),
-        Learners::spawn(&mut world, &convolution(), 300, &[2, 1, 6, 6]),
-        Learners::spawn(&mut world, &Recurrent, 150, &[2, 5, 3]),
-        Learners::spawn(&mut world, &attention(), 150, &[2, 4, 8]),
+        Learners::spawn(&mut world, &perceptron(), 1_700, &[4]),
+        Learners::spawn(&mut world, &convolution(), 150, &[1, 6, 6]),
+        Learners::spawn(&mut world, &Recurrent, 80, &[5, 3]),
+        Learners::spawn(&mut world, &attention(), 70, &[4, 8]),
     ];
     let mut hash = Sha256::new();
-    for step in 0..STEPS {
+    for step in (0..STEPS).step_by(AT_A_TIME) {
         for learners in &mut populations {
             for loss in learners.train(&mut world, step) {
                 hash.update(loss.to_bits().to_le_bytes());
             }
-            if (step + 1) % GENERATION == 0 {
+            if step % GENERATION == GENERATION - AT_A_TIME {
                 learners.evolve(&mut world, step / GENERATION);
             }
         }
     }
     for Learners { population, .. } in populations {
         let mut tensors = world.stacked_state_dict(population).unwrap().tensors;
-        tensors.extend(world.training_state(population).unwrap());
+        for root in world.models(population).unwrap().to_vec() {
+            tensors.extend(world.training_state(root).unwrap());
+        }
         for tensor in tensors {
             hash.update(tensor.name.as_bytes());
             hash.update(tensor.little_endian());
@@ -88,7 +96,7 @@ fn scene() -> String {
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A population, and the shape of what a model of it sees at a time: its batch comes first.
+/// A population, and the shape of an item that its models see.
 struct Learners {
     population: Entity,
     shape: Vec<usize>,
@@ -108,25 +116,23 @@ impl Learners {
         Learners { population, shape: shape.to_vec() }
     }
 
-    /// Takes one step; gives all losses.
+    /// Takes some steps; gives all losses.
     fn train(&mut self, world: &mut World, step: usize) -> Vec<f32> {
-        let models = world.models(self.population).unwrap().len();
-        let shape: Vec<usize> = [models].into_iter().chain(self.shape.iter().copied()).collect();
+        let items = BATCH * AT_A_TIME;
+        let shape: Vec<usize> = [items].into_iter().chain(self.shape.iter().copied()).collect();
         let x = numbers(&shape, step);
-        let y =
-            Array2::from_shape_fn((models, self.shape[0]), |(m, i)| ((m + i + step) % 2) as i64);
-        let loss = CrossEntropyLoss::default();
-        let losses = world.train_step(self.population, &x, &y, &loss).unwrap();
-        if step % 10 == 9 {
-            world.step_schedulers(self.population).unwrap();
-        }
-        losses.to_vec()
+        let y = Array1::from_shape_fn(items, |i| ((i * i + step) % 3 / 2) as i64);
+        let data = DataSet::shared(x.view(), y.view()).batch(BATCH);
+        let losses =
+            world.train_steps(self.population, data, &CrossEntropyLoss::default()).unwrap();
+        world.step_schedulers(self.population).unwrap();
+        losses.iter().copied().collect()
     }
 
     /// Lets some models die and others multiply, so that as many are left, and changes all of them.
     fn evolve(&mut self, world: &mut World, generation: usize) {
         let roots = world.models(self.population).unwrap().to_vec();
-        let dying = roots.iter().skip(generation).step_by(16);
+        let dying = roots.iter().skip(generation).step_by(50);
         let deaths = dying.map(|&root| world.despawn(root)).filter(|&died| died).count();
         let left = roots.len() - deaths;
         let parents: Vec<usize> = (0..deaths / 2).map(|i| (i * 7 + generation) % left).collect();
