@@ -3,7 +3,8 @@
 //! The standard library's (`f64::exp`, `f64::powf`, …) are the system's: they differ between systems, processors and
 //! releases. Whatever decides the bits of a model calls these instead, which are crate `libm`'s, or those of
 //! [`math`](crate::cpu::simd::math) on vectors. `clippy.toml` forbids the others. Roots, fused products and rounding
-//! are exact everywhere, so the standard library's will do.
+//! are exact everywhere, so the standard library's will do; and they are all that `libm`'s feature `arch`, which another
+//! crate may turn on, replaces by instructions.
 
 /// `eˣ`, within 1 ulp.
 #[inline]
