@@ -56,7 +56,7 @@ fn is_computed(function: &Function, types: &[Type], random: &Random, gradients: 
 /// Mixes all bits of results and gradients of some cases into one number; NaN is one of all kinds.
 fn bits(function: &Function) -> u64 {
     let mut mixed = 0xcbf2_9ce4_8422_2325_u64;
-    for case in 0..u64::from(cases(40)) {
+    for case in 0..u64::from(cases(400)) {
         let mut random = Random(case, LONG);
         let types = random.types(function.1);
         let found =
