@@ -26,3 +26,4 @@ pub mod signature;
 pub mod state;
 pub mod tie;
 pub mod tree;
+pub mod versions;

@@ -11,11 +11,13 @@ use neurarch_kernels::program::{Role, Slot};
 use crate::blueprint::{BlueprintId, Blueprints};
 use crate::column::ColumnKey;
 use crate::tree::Contents;
+use crate::versions::Versions;
 
 /// Models that are spawned, trained and asked together: a component of an entity of its own, which is the
 /// population's handle. Its models go with it.
 #[derive(Component, Debug)]
 #[component(on_remove = forget)]
+#[require(Versions)]
 pub struct Population {
     /// Seeds all random numbers of its models.
     pub seed: u64,

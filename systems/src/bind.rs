@@ -14,6 +14,7 @@ use bevy_ecs::world::WorldId;
 use neurarch_components::column::{ColumnKey, Columns};
 use neurarch_components::population::{Group, Population};
 use neurarch_components::shared::SharedRow;
+use neurarch_components::versions::Versions;
 use neurarch_kernels::cpu::tile::{RowList, Rows};
 use neurarch_kernels::program::{Role, Slot};
 use nonmax::NonMaxU32;
@@ -187,7 +188,37 @@ impl Binder {
         slots: &[Slot],
         written: &[bool],
     ) -> Result<Bound<'a>, BindError> {
-        self.take(world, population, group, members, slots, written)
+        let bound = self.take(world, population, group, members, slots, written)?;
+        count_write(world, population, group, slots, written);
+        Ok(bound)
+    }
+
+    /// Lists the slots whose columns somebody wrote to after `last`, be it to the rows of others. A row that models
+    /// share is always listed.
+    ///
+    /// # Errors
+    ///
+    /// [`BindError`].
+    pub(crate) fn written_since(
+        &mut self,
+        world: &World,
+        at: (Entity, usize, &Members),
+        slots: &[Slot],
+        last: Tick,
+    ) -> Result<Vec<usize>, BindError> {
+        let (population, group, members) = at;
+        self.take(world, population, group, members, slots, &[])?;
+        let (now, tables) = (world.read_change_tick(), &world.storages().tables);
+        let is_written = |slot: &usize| {
+            let BoundSlot { column, position, .. } = self.bound[*slot];
+            let segments = position.map(|position| &self.positions[position].segments);
+            let is_newer = |&table: &TableId| {
+                let tick = tables.get(table).and_then(|table| table.get_summary_tick(column));
+                tick.is_none_or(|tick| tick.get().is_newer_than(last, now))
+            };
+            segments.is_none_or(|segments| segments.iter().any(is_newer))
+        };
+        Ok((0..slots.len()).filter(is_written).collect())
     }
 
     /// [`bind`](Binder::bind), for a caller who borrows the world exclusively while the result lives.
@@ -344,6 +375,25 @@ impl Binder {
     }
 }
 
+/// Counts a call that writes to parameters or buffers.
+fn count_write(
+    world: &mut World,
+    population: Entity,
+    group: usize,
+    slots: &[Slot],
+    written: &[bool],
+) {
+    let is_own = |slot: &Slot| matches!(slot.role, Role::Parameter | Role::Buffer);
+    let all = slots.iter().zip(written);
+    let mut all = all.filter(|(slot, written)| **written && is_own(slot)).map(|(slot, _)| slot);
+    let Some(first) = all.next() else { return };
+    let found = world.get::<Population>(population).and_then(|found| found.groups().get(group));
+    let Some(of) = found.map(|group| group.blueprint) else { return };
+    if let Some(mut versions) = world.get_mut::<Versions>(population) {
+        versions.write(of, std::iter::once(first).chain(all));
+    }
+}
+
 /// Binds slots of the same members of two populations: the first to write, the second to read.
 ///
 /// # Errors
@@ -363,7 +413,9 @@ pub(crate) fn bind_pair<'a>(
     let Located { population, group, members, binder, .. } = from;
     let from = binder.take(world, *population, *group, members, from_slots, &[])?;
     let Located { population, group, members, binder, .. } = to;
-    Ok([binder.take(world, *population, *group, members, to_slots, &written)?, from])
+    let bound = binder.take(world, *population, *group, members, to_slots, &written)?;
+    count_write(world, *population, *group, to_slots, &written);
+    Ok([bound, from])
 }
 
 impl Placement {

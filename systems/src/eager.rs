@@ -101,6 +101,12 @@ impl Recorded {
         cohort.spare = Some(Box::new((self.program, self.eager)));
     }
 
+    /// Keeps some of the members, by their places, in that order.
+    pub(crate) fn select(mut self, members: &[usize]) -> Self {
+        self.eager.select(members);
+        self
+    }
+
     /// Takes what it stored for written, and what it drew for counted.
     pub(crate) fn kept(mut self) -> Self {
         self.program.stores.clear();
@@ -305,7 +311,9 @@ fn record_loss(
         (name, trace.input_of_rows(ty, std::iter::repeat_n(row, models)))
     });
     let arrays: Vec<_> = arrays.collect();
-    loss.forward_with(&LossCall::new(trace, &arrays), result, &target)
+    let call = LossCall::new(trace, &arrays);
+    let loss = trace.contain("the loss", || loss.forward_with(&call, result, &target));
+    loss.unwrap_or_else(|| trace.poison())
 }
 
 /// Lists the gradients of a cohort's parameters that a backward pass may write.

@@ -61,10 +61,12 @@ pub fn insert_with<C: Component>(
         let of_members = group.modules[0].iter().zip(&group.modules[position]);
         modules.extend(group.members.iter().zip(of_members).map(|(&i, (&root, &e))| (i, root, e)));
     }
+    // What users wrote may panic: nothing is changed then.
+    let values: Vec<_> = modules.iter().map(|&(index, ..)| value(index as usize)).collect();
     Optimizers::init(world);
     let id = world.register_component::<C>();
     let others = world.resource::<Optimizers>().others(id);
-    for (index, root, module) in modules {
+    for ((_, root, module), value) in modules.into_iter().zip(values) {
         let Ok(entity) = world.get_entity(module) else { continue };
         let is_other = others.iter().any(|&other| entity.contains_id(other));
         if is_other {
@@ -74,7 +76,7 @@ pub fn insert_with<C: Component>(
         if is_other {
             entity.remove_by_ids(&others);
         }
-        entity.insert(value(index as usize));
+        entity.insert(value);
     }
     Ok(())
 }

@@ -37,6 +37,7 @@ pub mod spawn;
 pub mod state;
 pub mod step;
 pub mod sync_batchnorm;
+mod tape;
 pub mod tie;
 mod trace;
 pub mod traverse;

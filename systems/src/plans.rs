@@ -141,6 +141,8 @@ pub(crate) struct Planned {
     pub(crate) saved: Vec<usize>,
     /// Which slots of the plan it writes.
     pub(crate) written: Vec<bool>,
+    /// For [`Kind::Backward`], the parameters and buffers that it reads.
+    pub(crate) reads: Vec<Slot>,
     /// Whether it draws random numbers.
     pub(crate) is_random: bool,
     /// Of the last outputs, gradients of parameters that the population's models share, each one's place
@@ -228,6 +230,8 @@ impl Planned {
         let plan = Plan::new(program, options)?;
         let stores = &plan.program.stores;
         let is_written = |slot| stores.iter().any(|&(written, _)| written == slot);
+        let is_own = |slot: &&Slot| matches!(slot.role, Role::Parameter | Role::Buffer);
+        let own = plan.program.slots.iter().filter(|_| kind == Kind::Backward).filter(is_own);
         Ok(Planned {
             kind,
             inputs: request.inputs.iter().map(|ty| ty.to_type()).collect(),
@@ -246,6 +250,7 @@ impl Planned {
             is_random,
             shared: Vec::new(),
             written: (0..plan.program.slots.len()).map(is_written).collect(),
+            reads: own.cloned().collect(),
             plan,
         })
     }

@@ -210,7 +210,7 @@ impl Scheme {
             .collect::<Vec<_>>();
         let before =
             steps[slot.position].take().unwrap_or_else(|| trace.slot(self.steps(slot.position)));
-        let after = group.optimizer.update(&Update {
+        let update = Update {
             trace,
             owner: group.owner,
             index: slot.index,
@@ -219,8 +219,9 @@ impl Scheme {
             gradient,
             states: &states,
             steps: &before,
-        });
-        steps[slot.position] = Some(after);
+        };
+        let who = format_args!("{}: the optimizer", slot.name);
+        steps[slot.position] = trace.contain(who, || group.optimizer.update(&update));
     }
 
     /// Records the updates of parameters that have a gradient and an optimizer.
@@ -457,7 +458,9 @@ fn call_loss(trace: &Trace, of: &dyn DynLoss, result: Tree, target: Type) -> Var
         (name, trace.input(Type::new(dtype, array.shape())))
     };
     let arrays: Vec<_> = of.arrays().into_iter().map(array).collect();
-    of.forward_with(&LossCall::new(trace, &arrays), result, &target)
+    let call = LossCall::new(trace, &arrays);
+    let loss = trace.contain("the loss", || of.forward_with(&call, result, &target));
+    loss.unwrap_or_else(|| trace.poison())
 }
 
 /// Gives the dtype of a loss's arrays: that of the first floating value of a result.

@@ -160,6 +160,33 @@ impl Eager {
         self.scalar_source = Some(source);
     }
 
+    /// Keeps some of the models, in that order; numbers of models that there are not count for nothing.
+    pub fn select(&mut self, models: &[usize]) {
+        let kept: Vec<_> = models.iter().copied().filter(|&model| model < self.models).collect();
+        let gather = |rows: &AlignedBytes| {
+            let stride = rows.len() / self.models.max(1);
+            let mut all = AlignedBytes::new(stride * kept.len());
+            for (to, &model) in kept.iter().enumerate() {
+                let row = &rows.bytes()[model * stride..][..stride];
+                all.bytes_mut()[to * stride..][..stride].copy_from_slice(row);
+            }
+            all
+        };
+        let values = self.values.iter_mut().flatten().map(|value| &mut value.rows);
+        let given = self.inputs.values_mut().chain(self.slots.values_mut());
+        values.chain(given).for_each(|rows| *rows = gather(rows));
+        let numbers = |all: &[f64]| kept.iter().filter_map(|&model| all.get(model).copied()).collect();
+        self.scalars.values_mut().for_each(|all| *all = numbers(all));
+        self.keys = kept.iter().filter_map(|&model| self.keys.get(model).copied()).collect();
+        self.models = kept.len();
+        if let Some(source) = self.scalar_source.take() {
+            self.scalar_source = Some(Box::new(move |scalar| {
+                let all = source(scalar)?;
+                Some(kept.iter().filter_map(|&model| all.get(model).copied()).collect())
+            }));
+        }
+    }
+
     /// Counts the models.
     pub fn models(&self) -> usize {
         self.models

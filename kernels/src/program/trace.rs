@@ -22,9 +22,11 @@ use crate::op::{Op, OpError};
 use crate::ops::boundary;
 use crate::shape::{Shape, Type};
 
+mod contain;
 mod mixed;
 mod repeat;
 
+pub use contain::panic_message;
 pub use mixed::{Function, Results};
 
 /// An error while tracing, with the module that it happened in.

@@ -24,7 +24,7 @@ mod script;
 
 pub(crate) use answer::{Again, Past};
 pub(crate) use passed::Passed;
-pub(crate) use runner::{CallHooks, Runner, panic_message};
+pub(crate) use runner::{CallHooks, Runner};
 pub(crate) use script::{Act, Event, Kinds, Script};
 
 /// Whose calls a hook is told of.

@@ -1,6 +1,5 @@
 //! [`Runner`]: calls the hooks of a pass, in torch's order.
 
-use std::any::Any;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,7 +11,7 @@ use neurarch_components::call::{Call, Watcher};
 use neurarch_components::hook::{At, Callback, Gradients, Hook, HookError, HookKind, Hooks};
 use neurarch_components::population::Group;
 use neurarch_kernels::passes::differentiate::{Crossing, WatchGradients};
-use neurarch_kernels::program::trace::{Trace, Var};
+use neurarch_kernels::program::trace::{Trace, Var, panic_message};
 use neurarch_kernels::program::tree::{Arguments, Tree};
 
 use super::Shared;
@@ -306,12 +305,6 @@ fn answer(callback: &mut Callback, at: &At<'_>, told: &Told<'_>) -> Result<Answe
         }
         _ => Answer::Nothing,
     })
-}
-
-pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-    format!("panicked: {}", text.unwrap_or_default())
 }
 
 impl Runner {

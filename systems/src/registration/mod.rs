@@ -19,6 +19,7 @@ use neurarch_components::registered::{Entry, Numbers, Registered, Value};
 use neurarch_components::registry::ModuleTypes;
 use neurarch_components::tie::Ties;
 use neurarch_components::tree::Columned;
+use neurarch_kernels::program::trace::panic_message;
 use neurarch_kernels::program::{Role, Slot};
 use neurarch_kernels::shape::Type;
 
@@ -27,7 +28,7 @@ pub use error::RegistrationError;
 pub use module::{register_module, set_submodule};
 
 use crate::access::AccessError;
-use crate::hooks::{Target, panic_message};
+use crate::hooks::Target;
 use crate::init;
 use crate::lookup::{Child, Names};
 use crate::sign::{self, SignError};

@@ -9,7 +9,7 @@ use neurarch_kernels::dtype::Element;
 use neurarch_kernels::program::{Role, Slot};
 
 use super::StepError;
-use super::check::{check_dtype, models, shaped};
+use super::check::{check_result, models, shaped};
 use super::update::run_rule;
 use crate::access::{self, AccessError};
 use crate::cohort;
@@ -140,7 +140,7 @@ pub fn set_gradient<T: Element>(
 ///
 /// # Errors
 ///
-/// If there is no such population, or the input's elements are not `T`.
+/// If there is no such population, a model was spawned since the forward pass, or the input's elements are not `T`.
 ///
 /// Source: `torch.Tensor.grad` of an input.
 pub fn input_gradient<T: Element>(
@@ -160,13 +160,11 @@ pub fn input_gradients<T: Element>(
     population: Entity,
 ) -> Result<Vec<Option<ArrayD<T>>>, StepError> {
     let n_models = models(world, population)?;
-    let all = run::input_gradients(world, population).iter().map(|found| {
+    let all = run::input_gradients(world, population)?.into_iter().map(|found| {
         let Some((ty, bytes)) = found else { return Ok(None) };
-        check_dtype("gradient", ty.dtype, T::DTYPE)?;
         let shape: Vec<_> = [n_models].iter().chain(ty.shape.iter()).copied().collect();
-        let numbers = bytemuck::pod_collect_to_vec::<u8, T>(bytes);
-        let expected: usize = shape.iter().product();
-        Ok((numbers.len() == expected).then(|| shaped(IxDyn(&shape), numbers)))
+        check_result("gradient", n_models, &ty, &shape, T::DTYPE)?;
+        Ok(Some(shaped(IxDyn(&shape), bytemuck::pod_collect_to_vec::<u8, T>(&bytes))))
     });
     all.collect()
 }
