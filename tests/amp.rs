@@ -419,7 +419,7 @@ fn train_halves<T: Half>(dtype: Dtype, watched: bool) -> (Vec<f64>, Vec<f64>) {
 }
 
 /// A half of either kind.
-trait Half: neurarch::kernels::dtype::Element + Into<f64> {
+trait Half: neurarch::kernels::dtype::Element<Float = Self> + Into<f64> {
     fn of(number: f32) -> Self;
 }
 

@@ -97,7 +97,9 @@ mod tests {
         assert!(versions.is_written_since(0, second, &weight));
         assert!(!versions.is_written_since(1, second, &weight));
         assert!(!versions.is_written_since(0, first, &weight));
-        for other in [slot(Role::Parameter, 2, 0), slot(Role::Buffer, 2, 1), slot(Role::Parameter, 3, 1)] {
+        for other in
+            [slot(Role::Parameter, 2, 0), slot(Role::Buffer, 2, 1), slot(Role::Parameter, 3, 1)]
+        {
             assert!(!versions.is_written_since(0, second, &other));
         }
         versions.write(second, [&slot(Role::Gradient, 2, 1)].into_iter());

@@ -13,7 +13,7 @@ use bevy_ecs::storage::TableId;
 use neurarch_components::blueprint::{Blueprint, Blueprints, TieError};
 use neurarch_components::population::{Group, Population};
 use neurarch_components::registry::ModuleTypes;
-use neurarch_components::tree::{Columned, Contents, Model};
+use neurarch_components::tree::{Columned, Contents, Model, NOT_A_MEMBER};
 use neurarch_kernels::program::Role;
 
 use crate::access;
@@ -140,7 +140,7 @@ fn take_changes(world: &mut World, population: Entity, roots: &mut Vec<Entity>) 
     let mut changed = std::mem::take(&mut types.changed);
     let mut inserted = HashMap::new();
     changed.retain(|change| match root_of(world, change.entity) {
-        Some((root, of)) if of == population => {
+        Some((root, of)) if of == population && is_member(world, root) => {
             roots.push(root);
             if let Some(id) = change.inserted {
                 inserted.insert(change.entity, id);
@@ -196,6 +196,7 @@ fn look(world: &mut World, population: Entity, were_told: bool, roots: &mut Vec<
         for entity in first..roots.len() {
             if let Some((root, of)) = root_of(world, roots[entity])
                 && of == population
+                && is_member(world, root)
             {
                 roots[kept] = root;
                 kept += 1;
@@ -261,6 +262,11 @@ pub(crate) fn root_of(world: &World, entity: Entity) -> Option<(Entity, Entity)>
             return None;
         }
     }
+}
+
+/// Says whether a model is put together: an observer of the host's may ask while it is not.
+fn is_member(world: &World, root: Entity) -> bool {
+    world.get::<Model>(root).is_some_and(|model| model.index != NOT_A_MEMBER)
 }
 
 /// Lists the members of each group anew, after models left a population of several groups.

@@ -122,7 +122,8 @@ pub fn spawn_models(
     let trees = spawner.spawn_all(world, count);
     spawner.enroll(world, &trees);
     spawner.settle(world);
-    Ok(trees.iter().map(Tree::root).collect())
+    let roots = trees.iter().map(Tree::root);
+    Ok(roots.filter(|&root| world.get::<Model>(root).is_some()).collect())
 }
 
 /// Checks that there is room for so many models of the structures that a population has.
@@ -371,9 +372,16 @@ impl Spawner {
                     world.spawn((columned, name, ChildOf(parent)))
                 }
             };
-            columns.insert(&mut entity);
             // Before the ties: the owner of a parameter may be in the same module.
             entities.push(entity.id());
+            if entity.is_despawned() {
+                // By an observer of the host's: there will be no such model.
+                for &rest in entities.iter().rev() {
+                    let _ = world.try_despawn(rest);
+                }
+                break;
+            }
+            columns.insert(&mut entity);
             if let Some(alias) = at.alias {
                 entity.insert(SharedModule(entities[alias]));
             }
@@ -422,8 +430,19 @@ impl Spawner {
         }
     }
 
-    /// Makes spawned models members of the population.
+    /// Says whether the population still has the group that was prepared for: observers may have changed it.
+    fn has_group(&self, world: &World) -> bool {
+        let groups = world.get::<Population>(self.population).map(Population::groups);
+        groups.and_then(|groups| groups.get(self.group)).is_some_and(|group| {
+            let mut contents = group.contents.iter().zip(&self.positions);
+            group.blueprint == self.blueprint
+                && contents.all(|(own, at)| Arc::ptr_eq(own, &at.contents))
+        })
+    }
+
+    /// Makes spawned models members of the population; of its group, or else they have yet to be signed.
     fn enroll(&self, world: &mut World, trees: &[Tree]) {
+        let has_group = self.has_group(world);
         for tree in trees {
             let root = tree.root();
             if world.get::<Model>(root).is_none() {
@@ -434,13 +453,18 @@ impl Spawner {
                 return;
             };
             let (index, number) = population.enroll(root);
-            let group = &mut population.groups_mut()[self.group];
-            group.members.push(index);
-            for (modules, &entity) in group.modules.iter_mut().zip(&tree.0) {
-                modules.push(entity);
+            if has_group {
+                let group = &mut population.groups_mut()[self.group];
+                group.members.push(index);
+                for (modules, &entity) in group.modules.iter_mut().zip(&tree.0) {
+                    modules.push(entity);
+                }
+            } else {
+                population.defer(root);
             }
             if let Some(mut model) = world.get_mut::<Model>(root) {
                 (model.index, model.number) = (index, number);
+                model.blueprint = if has_group { self.blueprint } else { Blueprint::UNSIGNED };
             }
         }
     }

@@ -211,7 +211,9 @@ impl Tape {
             (&mut self.gradient, row_bytes),
         ];
         let n_rows = self.whose.rows.len();
-        for (buffer, stride) in buffers.into_iter().filter(|(buffer, of)| buffer.len() >= of * n_rows) {
+        for (buffer, stride) in
+            buffers.into_iter().filter(|(buffer, of)| buffer.len() >= of * n_rows)
+        {
             let all = gathered(buffer.bytes(), stride, rows);
             buffer.bytes_mut()[..all.len()].copy_from_slice(&all);
         }
@@ -234,12 +236,7 @@ fn is_identity(rows: &[usize], n_rows: usize) -> bool {
 
 impl Whose {
     /// Lists who just ran.
-    fn remember(
-        &mut self,
-        world: &World,
-        of: Entity,
-        cohorts: &Cohorts,
-    ) -> Result<(), StepError> {
+    fn remember(&mut self, world: &World, of: Entity, cohorts: &Cohorts) -> Result<(), StepError> {
         let found = cohort::population(world, of)?;
         let now = Some((found.version(), cohorts.regrouped));
         self.seen = now;
@@ -308,13 +305,13 @@ impl Whose {
         Ok(fits)
     }
 
-    /// Finds for each cohort the pass whose record is of its members, and their places in it.
+    /// Finds for each cohort the pass whose record is of its members, and their places in it if they are not all.
     fn records(
         &self,
         cohorts: &Cohorts,
         recorded: &[Option<Record>],
         rows: &[usize],
-    ) -> Result<Vec<Option<(usize, Vec<usize>)>>, StepError> {
+    ) -> Result<Vec<Option<(usize, Option<Vec<usize>>)>>, StepError> {
         let mut members = vec![0; self.passes.len()];
         let places = self.rows.iter().map(|row| {
             let (pass, _) = row.ran?;
@@ -323,9 +320,8 @@ impl Whose {
         });
         let places: Vec<_> = places.collect();
         let mut is_taken = vec![false; self.passes.len()];
-        let has_record = |pass: usize| {
-            recorded.get(self.passes[pass].record).is_some_and(Option::is_some)
-        };
+        let has_record =
+            |pass: usize| recorded.get(self.passes[pass].record).is_some_and(Option::is_some);
         let of_cohort = |cohort: &Cohort| {
             let ran = cohort.at.members.indices().filter_map(|index| places[rows[index]]);
             let (passes, places): (Vec<_>, Vec<_>) = ran.unzip();
@@ -337,7 +333,8 @@ impl Whose {
                 true => is_taken[pass] = true,
                 false => return Err(StepError::Changed),
             }
-            Ok(Some((pass, places)))
+            let are_all = is_identity(&places, members[pass]);
+            Ok(Some((pass, Some(places).filter(|_| !are_all))))
         };
         cohorts.list.iter().map(of_cohort).collect()
     }
@@ -372,7 +369,10 @@ impl Run {
         for (place, record) in records.into_iter().enumerate() {
             recorded.push(record.and_then(|(pass, places)| {
                 passes[pass].record = place;
-                before[old[pass]].take().map(|record| record.select(&places))
+                before[old[pass]].take().map(|record| match places {
+                    Some(places) => record.select(&places),
+                    None => record,
+                })
             }));
         }
         if !is_identity(&rows, tape.whose.rows.len()) {

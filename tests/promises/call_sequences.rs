@@ -56,13 +56,16 @@ fn all_short_sequences_of_calls_give_right_numbers_or_typed_errors() {
 
 #[test]
 fn long_sequences_of_calls_give_right_numbers_or_typed_errors() {
-    if let Some(length) = std::env::var("NEURARCH_CALLS").ok().and_then(|length| length.parse().ok()) {
+    if let Some(length) =
+        std::env::var("NEURARCH_CALLS").ok().and_then(|length| length.parse().ok())
+    {
         (1..=length).for_each(|length| walk_all(&[], length));
         return;
     }
     let (begun, mut state) = (Instant::now(), 1_u64);
     while begun.elapsed() < Duration::from_secs(6) {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let number = (state >> 20) as usize;
         run(&spelled(number, 6)).unwrap();
         run(&[&[Deed::Forward(3), Deed::Loss][..], &spelled(number / 7, 6)].concat()).unwrap();

@@ -175,7 +175,8 @@ impl Eager {
         let values = self.values.iter_mut().flatten().map(|value| &mut value.rows);
         let given = self.inputs.values_mut().chain(self.slots.values_mut());
         values.chain(given).for_each(|rows| *rows = gather(rows));
-        let numbers = |all: &[f64]| kept.iter().filter_map(|&model| all.get(model).copied()).collect();
+        let numbers =
+            |all: &[f64]| kept.iter().filter_map(|&model| all.get(model).copied()).collect();
         self.scalars.values_mut().for_each(|all| *all = numbers(all));
         self.keys = kept.iter().filter_map(|&model| self.keys.get(model).copied()).collect();
         self.models = kept.len();

@@ -56,11 +56,13 @@ pub fn clone_models(
         let of = found.groups().iter().enumerate();
         let of = of.filter_map(|(group, of)| {
             let place = of.members.binary_search(&u32::try_from(index).ok()?).ok()?;
-            Some((group, place))
+            let modules = of.modules.iter().map(|modules| modules[place]);
+            Some((group, of.blueprint, modules.collect::<Vec<_>>()))
         });
         of.into_iter().next().ok_or(EvolveError::NoSuchModel { index, models: found.len() })
     });
-    let originals: Vec<(usize, usize)> = originals.collect::<Result<_, _>>()?;
+    // Observers of the host's may change groups while models are cloned.
+    let originals: Vec<_> = originals.collect::<Result<_, _>>()?;
     let changed_before = changes(world);
     let mut builder = EntityCloner::build_opt_out(world);
     builder.linked_cloning(true);
@@ -68,11 +70,10 @@ pub fn clone_models(
     let mut clones = Vec::with_capacity(models.len());
     let mut copies = EntityHashMap::default();
     let mut expected = 0;
-    for (group, place) in originals {
-        let Some(found) = world.get::<Population>(population) else { break };
-        let of = &found.groups()[group];
-        let blueprint = of.blueprint;
-        let originals: Vec<_> = of.modules.iter().map(|modules| modules[place]).collect();
+    for (group, blueprint, originals) in originals {
+        if world.get_entity(originals[0]).is_err() {
+            continue;
+        }
         let root = world.spawn_empty().id();
         copies.clear();
         copies.insert(originals[0], root);
@@ -113,7 +114,11 @@ fn settle(world: &mut World, population: Entity, clones: Vec<Clone>, changed_bef
         let is_model = world.get::<Model>(clone.root).is_some();
         is_model && clone.modules.is_some()
     };
-    if !clones.iter().all(is_whole) {
+    let groups = world.get::<Population>(population).map(Population::groups).unwrap_or_default();
+    let has_group = |clone: &Clone| {
+        groups.get(clone.group).is_some_and(|group| group.blueprint == clone.blueprint)
+    };
+    if !clones.iter().all(|clone| is_whole(clone) && has_group(clone)) {
         return;
     }
     for Clone { root, blueprint, .. } in &clones {

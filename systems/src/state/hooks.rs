@@ -11,7 +11,6 @@ use neurarch_components::hook::{
 use neurarch_components::population::Group;
 use neurarch_kernels::program::trace::panic_message;
 
-
 /// A hook of saving or loading failed, or panicked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{path}: {kind} {number}: {message}")]

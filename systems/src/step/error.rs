@@ -133,7 +133,9 @@ pub enum StepError {
         model: usize,
     },
     /// A model has other modules than in the forward pass.
-    #[error("the structure of model {model} was edited since the last forward pass: call forward again")]
+    #[error(
+        "the structure of model {model} was edited since the last forward pass: call forward again"
+    )]
     Edited {
         /// The model's index.
         model: usize,

@@ -55,7 +55,8 @@ fn check_slots(
     let at = (of, cohort.at.group, &cohort.at.members);
     for slot in cohort.reads.written_since(world, at, slots, then.tick)? {
         let mut members = cohort.at.members.indices().zip(&cohort.places);
-        let written = members.find(|&(_, &place)| is_written(world, group, place, &slots[slot], then));
+        let written =
+            members.find(|&(_, &place)| is_written(world, group, place, &slots[slot], then));
         if let Some((model, _)) = written {
             return modified(&slots[slot], model);
         }

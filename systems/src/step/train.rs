@@ -223,7 +223,8 @@ pub fn train_steps_with<L: Element, X: Element, Y: Element>(
         let sizes = data.sizes(n_models)?;
         let no_room = |error: MemoryError| StepError::DataSet(error.to_string());
         let bytes = n_models.saturating_mul(sizes.steps).saturating_mul(size_of::<L>());
-        check_room(bytes.saturating_add(sizes.items.saturating_mul(size_of::<u32>()))).map_err(no_room)?;
+        check_room(bytes.saturating_add(sizes.items.saturating_mul(size_of::<u32>())))
+            .map_err(no_room)?;
         let numbers: Vec<u32>;
         let shapes: [Vec<usize>; 4];
         let types: [TypeRef<'_>; 2];
@@ -560,7 +561,11 @@ fn choose_plans(
             };
             run.chosen.push(place);
             let Some(ready) = cohort.ready.get(place) else { continue };
-            check_loss("loss", cohort::population(world, population)?.dtype, ready.planned.outputs[0].dtype)?;
+            check_loss(
+                "loss",
+                cohort::population(world, population)?.dtype,
+                ready.planned.outputs[0].dtype,
+            )?;
             let results = ready.planned.results.as_ref();
             if let Some(y) = results.and_then(Results::only) {
                 let classes = loss.targets(y);

@@ -5,7 +5,9 @@ use neurarch::prelude::*;
 use neurarch::systems::step::StepError;
 
 fn inputs(models: usize) -> Array3<f32> {
-    Array3::from_shape_fn((models, 5, 4), |(m, i, j)| ((m * 7 + i * 3 + j * 5) % 11) as f32 / 11.0 - 0.4)
+    Array3::from_shape_fn((models, 5, 4), |(m, i, j)| {
+        ((m * 7 + i * 3 + j * 5) % 11) as f32 / 11.0 - 0.4
+    })
 }
 
 fn targets(models: usize) -> Array2<i64> {
@@ -17,7 +19,11 @@ fn spawn(world: &mut World, models: usize) -> Entity {
     world.spawn_population(&model, models, Seed(1)).unwrap()
 }
 
-fn loss(world: &mut World, population: Entity, targets: &Array2<i64>) -> Result<ArrayD<f32>, StepError> {
+fn loss(
+    world: &mut World,
+    population: Entity,
+    targets: &Array2<i64>,
+) -> Result<ArrayD<f32>, StepError> {
     world.loss(population, targets, &CrossEntropyLoss::default())
 }
 
@@ -45,7 +51,7 @@ fn forward(world: &mut World, population: Entity, way: Way) {
             world.register_full_backward_hook((population, "0"), |_, _, _| Ok(None)).unwrap();
         }
         Way::Changed => {
-            let double = |_: &_, gradients: &[Option<Var>], _: &[Option<Var>]| {
+            let double = |_: &At<'_>, gradients: &[Option<Var>], _: &[Option<Var>]| {
                 Ok(Some(gradients.iter().map(|of| of.as_ref().map(|of| of * 2.0)).collect()))
             };
             world.register_full_backward_hook((population, "2"), double).unwrap();
@@ -97,8 +103,10 @@ fn models_that_are_left_after_a_despawn_get_their_own_losses_and_gradients() {
                 }
                 gone.iter().for_each(|&model| assert!(world.despawn(roots[model])));
                 let left = world.models(p).unwrap().to_vec();
-                let old: Vec<_> =
-                    left.iter().map(|root| roots.iter().position(|of| of == root).unwrap()).collect();
+                let old: Vec<_> = left
+                    .iter()
+                    .map(|root| roots.iter().position(|of| of == root).unwrap())
+                    .collect();
                 if !after_loss {
                     let losses = loss(&mut world, p, &targets(5).select(Axis(0), &old)).unwrap();
                     assert_eq!(losses, all_losses.select(Axis(0), &old), "{way:?} {gone:?}");
@@ -106,8 +114,14 @@ fn models_that_are_left_after_a_despawn_get_their_own_losses_and_gradients() {
                 world.backward(p).unwrap();
                 let found = gradients(&mut world, p);
                 for (found, &old) in found.iter().zip(&old) {
-                    assert_eq!(found.1, expected[old].1, "{way:?} {gone:?}: gradient of model {old}");
-                    assert_eq!(found.2, expected[old].2, "{way:?} {gone:?}: of the input of model {old}");
+                    assert_eq!(
+                        found.1, expected[old].1,
+                        "{way:?} {gone:?}: gradient of model {old}"
+                    );
+                    assert_eq!(
+                        found.2, expected[old].2,
+                        "{way:?} {gone:?}: of the input of model {old}"
+                    );
                 }
             }
         }
@@ -167,8 +181,7 @@ fn a_model_that_did_not_run_is_named() {
             |world, p| {
                 let root = world.models(p).unwrap()[0];
                 world.container(root).append(Tanh).unwrap();
-                let last = world.container(root).pop(-1).unwrap();
-                world.despawn(last);
+                drop(world.container(root).pop(-1).unwrap());
             },
             edited(0),
         ),
@@ -185,7 +198,11 @@ fn a_model_that_did_not_run_is_named() {
             assert_eq!(loss(&mut world, p, &targets(n)), Err(expected.clone()), "{number} {way:?}");
             assert_eq!(world.backward(p), Err(expected.clone()), "{number} {way:?}");
             let gradient = Array3::<f32>::ones((n, 5, 3));
-            assert_eq!(world.backward_from(p, &gradient), Err(expected.clone()), "{number} {way:?}");
+            assert_eq!(
+                world.backward_from(p, &gradient),
+                Err(expected.clone()),
+                "{number} {way:?}"
+            );
             let scaled = world.scale_loss(p).unwrap_err().to_string();
             let is_named = scaled == expected.to_string() || scaled.contains("has no GradScaler");
             assert!(is_named, "{number} {way:?}: {scaled}");

@@ -53,7 +53,9 @@ fn a_forward_that_panics_is_an_error_that_names_its_module() {
                 Ok(None)
             };
             let options = HookOptions { always_call: true, ..HookOptions::default() };
-            world.register_hook_with((p, "1"), Callback::Forward(Box::new(always)), options).unwrap();
+            world
+                .register_hook_with((p, "1"), Callback::Forward(Box::new(always)), options)
+                .unwrap();
         }
         assert_eq!(world.forward(p, &x(2)).unwrap_err().to_string(), said);
         let step = world.train_step(p, &x(2), &y(2), &CrossEntropyLoss::default());

@@ -1,6 +1,7 @@
 //! Parameters that are written to between a forward pass and the way back from it.
 
 use ndarray::{Array2, Array3, ArrayD, IxDyn};
+use neurarch::bevy_ecs::change_detection::DetectChangesMut;
 use neurarch::prelude::*;
 use neurarch::systems::step::StepError;
 
@@ -12,7 +13,9 @@ fn spawn(world: &mut World, models: usize) -> Entity {
 }
 
 fn x(models: usize) -> Array3<f32> {
-    Array3::from_shape_fn((models, 5, 4), |(m, i, j)| ((m * 7 + i * 3 + j * 5) % 11) as f32 / 11.0 - 0.4)
+    Array3::from_shape_fn((models, 5, 4), |(m, i, j)| {
+        ((m * 7 + i * 3 + j * 5) % 11) as f32 / 11.0 - 0.4
+    })
 }
 
 fn y(models: usize) -> Array2<i64> {
@@ -38,7 +41,12 @@ fn between(deed: Deed) -> (Result<(), StepError>, Vec<Option<ArrayD<f32>>>) {
 fn a_weight_that_is_read_once_more_must_not_be_written_to() {
     let deeds: [(Deed, usize); 11] = [
         (|w, p, _| drop(w.train_step(p, &x(3), &y(3), &CrossEntropyLoss::default()).unwrap()), 0),
-        (|w, _, r| w.set_parameter(r[2], "2.weight", &Array2::<f32>::ones((3, 8))).unwrap(), 2),
+        (
+            |w, _, r| {
+                w.set_parameter(r[2], "2.weight", Array2::<f32>::ones((3, 8)).view()).unwrap()
+            },
+            2,
+        ),
         (|w, p, _| w.perturb(p, Noise::normal(0.1)).unwrap(), 0),
         (|w, p, _| w.overwrite(p, &[0, 0, 2]).unwrap(), 0),
         (|w, p, _| w.crossover(p, &[(1, 0), (2, 1), (0, 2)]).unwrap(), 0),
@@ -60,7 +68,7 @@ fn a_weight_that_is_read_once_more_must_not_be_written_to() {
         (
             |w, p, _| {
                 let all = ArrayD::<f32>::ones(IxDyn(&[3, 3, 8]));
-                w.unstack(p, "2.weight", &all).unwrap();
+                w.unstack(p, "2.weight", all.view()).unwrap();
             },
             0,
         ),
@@ -83,7 +91,13 @@ fn a_weight_that_is_read_once_more_must_not_be_written_to() {
                 let module = w.module(r[1], "2").unwrap();
                 let ids = w.entity(module).archetype().components().to_vec();
                 for id in ids {
-                    let is_row = w.components().get_info(id).unwrap().name().to_string().contains("parameter 0");
+                    let is_row = w
+                        .components()
+                        .get_info(id)
+                        .unwrap()
+                        .name()
+                        .to_string()
+                        .contains("parameter 0");
                     if is_row {
                         w.get_mut_by_id(module, id).unwrap().set_changed();
                     }
@@ -94,7 +108,9 @@ fn a_weight_that_is_read_once_more_must_not_be_written_to() {
     ];
     for (number, (deed, expected)) in deeds.into_iter().enumerate() {
         let (answer, gradients) = between(deed);
-        let Err(StepError::Modified { name, model, .. }) = &answer else { panic!("{number}: {answer:?}") };
+        let Err(StepError::Modified { name, model, .. }) = &answer else {
+            panic!("{number}: {answer:?}")
+        };
         assert_eq!((name.as_str(), *model), ("2.weight", expected), "{number}");
         assert!(gradients.iter().all(Option::is_none), "{number}: nothing is changed");
         let words = answer.unwrap_err().to_string();
@@ -109,7 +125,7 @@ fn what_is_not_read_once_more_may_be_written_to() {
     let (answer, expected) = between(|_, _, _| {});
     assert_eq!(answer, Ok(()));
     let deeds: [Deed; 6] = [
-        |w, _, r| w.set_parameter(r[1], "2.bias", &ndarray::Array1::<f32>::ones(3)).unwrap(),
+        |w, _, r| w.set_parameter(r[1], "2.bias", ndarray::Array1::<f32>::ones(3).view()).unwrap(),
         // The gradient of the first layer's input is not asked for.
         |w, p, _| init::ones_(w, p, "0.weight").unwrap(),
         |w, p, _| w.zero_grad(p).unwrap(),
@@ -146,13 +162,14 @@ fn a_model_that_was_asleep_may_be_written_to() {
     world.set_active(root, false).unwrap();
     world.forward(p, &x(3)).unwrap();
     world.loss::<f32, _>(p, &y(3), &CrossEntropyLoss::default()).unwrap();
-    world.set_parameter(root, "2.weight", &Array2::<f32>::ones((3, 8))).unwrap();
+    world.set_parameter(root, "2.weight", Array2::<f32>::ones((3, 8)).view()).unwrap();
     world.backward(p).unwrap();
 }
 
 #[test]
 fn running_statistics_that_the_pass_itself_wrote_are_no_change() {
-    let model = Sequential::new().push(Linear::new(4, 8)).push(BatchNorm1d::new(8)).push(Linear::new(8, 3));
+    let model =
+        Sequential::new().push(Linear::new(4, 8)).push(BatchNorm1d::new(8)).push(Linear::new(8, 3));
     for evaluates in [false, true] {
         let mut world = World::new();
         let p = world.spawn_population(&model, 3, Seed(1)).unwrap();

@@ -43,7 +43,13 @@ fn linear(parameters: &Numbers, layer: usize, x: &[f64]) -> Vec<f64> {
 }
 
 /// Adds the gradients of a layer's parameters to `all`; gives that of its input.
-fn linear_back(parameters: &Numbers, layer: usize, x: &[f64], dy: &[f64], all: &mut Numbers) -> Vec<f64> {
+fn linear_back(
+    parameters: &Numbers,
+    layer: usize,
+    x: &[f64],
+    dy: &[f64],
+    all: &mut Numbers,
+) -> Vec<f64> {
     let (rows, columns) = (SIZES[layer + 1], SIZES[layer]);
     let (weight, units) = weight(parameters, layer);
     let (mut d_weight, mut d_bias) = (vec![0.0; rows * columns], vec![0.0; rows]);
@@ -110,6 +116,7 @@ impl Pass {
 /// Says whether numbers of single precision are these.
 pub fn is_near(found: &[f32], expected: &[f64]) -> bool {
     let scale = expected.iter().fold(1.0, |max: f64, x| max.max(x.abs()));
-    let is_near = |(found, expected): (&f32, &f64)| (f64::from(*found) - expected).abs() < 1e-4 * scale;
+    let is_near =
+        |(found, expected): (&f32, &f64)| (f64::from(*found) - expected).abs() < 1e-4 * scale;
     found.len() == expected.len() && found.iter().zip(expected).all(is_near)
 }

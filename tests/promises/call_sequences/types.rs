@@ -14,7 +14,8 @@ fn tokens(models: usize) -> Array2<i64> {
 }
 
 fn spawn(world: &mut World, dtype: Dtype) -> Entity {
-    let settings = PopulationSettings { models: 2, dtype, seed: 3, ..PopulationSettings::default() };
+    let settings =
+        PopulationSettings { models: 2, dtype, seed: 3, ..PopulationSettings::default() };
     let population = world.spawn_population_with(&reader(), settings).unwrap();
     world.insert(population, SGD::default()).unwrap();
     population
@@ -117,11 +118,10 @@ impl Loss for Wide {
 #[test]
 fn a_loss_of_another_type_is_refused() {
     let mut world = World::new();
-    let (x, wrong) = (Array3::<f32>::ones((2, 5, 3)), StepError::Dtype {
-        array: "loss",
-        expected: Dtype::F32,
-        given: Dtype::F64,
-    });
+    let (x, wrong) = (
+        Array3::<f32>::ones((2, 5, 3)),
+        StepError::Dtype { array: "loss", expected: Dtype::F32, given: Dtype::F64 },
+    );
     for is_hooked in [false, true] {
         let p = world.spawn_population(&Linear::new(3, 3), 2, Seed(0)).unwrap();
         world.insert(p, SGD::default()).unwrap();
@@ -155,5 +155,8 @@ fn epochs_of_no_items_are_no_steps_and_more_steps_than_memory_are_refused() {
     let y = Array3::<i64>::zeros((2, many, 0));
     let data = DataSet::stacked(x.view(), y.view());
     let refused = world.train_steps(p, data, &CrossEntropyLoss::default()).unwrap_err().to_string();
-    assert_eq!(refused, format!("data set: can't allocate memory: you tried to allocate {} bytes", many * 8));
+    assert_eq!(
+        refused,
+        format!("data set: can't allocate memory: you tried to allocate {} bytes", many * 8)
+    );
 }

@@ -118,10 +118,14 @@ fn check(is_right: bool, what: impl FnOnce() -> String) -> Outcome {
 impl Walk {
     pub fn new() -> Self {
         let mut world = World::new();
-        let model = Sequential::new().push(Linear::new(SIZES[0], SIZES[1])).push(Linear::new(SIZES[1], SIZES[2]));
+        let model = Sequential::new()
+            .push(Linear::new(SIZES[0], SIZES[1]))
+            .push(Linear::new(SIZES[1], SIZES[2]));
         let population = world.spawn_population(&model, 2, Seed(1)).unwrap();
         world.insert(population, SGD { lr: RATE, ..SGD::default() }).unwrap();
-        world.insert(population, GradScaler { init_scale: SCALE, ..GradScaler::default() }).unwrap();
+        world
+            .insert(population, GradScaler { init_scale: SCALE, ..GradScaler::default() })
+            .unwrap();
         let mut walk = Walk {
             world,
             population,
@@ -144,7 +148,8 @@ impl Walk {
         self.models.retain(|root, _| roots.contains(root));
         for root in roots {
             let structure = self.models.get(&root).map_or(0, |model| model.structure);
-            let learns = self.world.get::<SGD>(root).is_some() && self.world.get::<GradScaler>(root).is_some();
+            let learns = self.world.get::<SGD>(root).is_some()
+                && self.world.get::<GradScaler>(root).is_some();
             let mut model = Model { structure, learns, ..Model::default() };
             for name in self.world.parameter_names(root).unwrap() {
                 let numbers = self.world.parameter::<f32>(root, &name).unwrap();
@@ -173,7 +178,9 @@ impl Walk {
                     (Some(found), Some(expected)) => is_near(found.as_slice().unwrap(), expected),
                     _ => false,
                 };
-                check(is_right, || format!("the gradient of {name} is {found:?} and not {expected:?}"))?;
+                check(is_right, || {
+                    format!("the gradient of {name} is {found:?} and not {expected:?}")
+                })?;
             }
         }
         Ok(())
@@ -192,7 +199,8 @@ impl Walk {
 
     fn passes(&self, x: &Array3<f32>) -> Vec<(Entity, Pass)> {
         let rows = x.outer_iter().map(|x| x.iter().map(|&x| f64::from(x)).collect());
-        let of = |(root, x): (Entity, Vec<f64>)| (root, Pass::new(&self.models[&root].parameters, x));
+        let of =
+            |(root, x): (Entity, Vec<f64>)| (root, Pass::new(&self.models[&root].parameters, x));
         self.roots().into_iter().zip(rows).map(of).collect()
     }
 
@@ -206,7 +214,9 @@ impl Walk {
             Deed::ForwardWithInputGradient => self.forward(2, true, true)?,
             Deed::ForwardOfWrongShape => {
                 let x = self.inputs(n, 2, SIZES[0] + 1);
-                check(self.world.forward(self.population, &x).is_err(), || "a wrong shape passed".into())?;
+                check(self.world.forward(self.population, &x).is_err(), || {
+                    "a wrong shape passed".into()
+                })?;
             }
             Deed::Loss => self.loss(false)?,
             Deed::LossOfWrongTargets => self.loss(true)?,
@@ -240,7 +250,9 @@ impl Walk {
         };
         for ((_, pass), y) in passes.iter().zip(y.outer_iter()) {
             let found: Vec<f32> = y.iter().copied().collect();
-            check(is_near(&found, &pass.y), || format!("a result is {found:?} and not {:?}", pass.y))?;
+            check(is_near(&found, &pass.y), || {
+                format!("a result is {found:?} and not {:?}", pass.y)
+            })?;
         }
         let ran = |(root, pass)| {
             let (structure, evaluates) = (self.models[&root].structure, self.evaluates(root));
@@ -264,7 +276,9 @@ impl Walk {
     /// Says whether the models have the modes of the last forward pass.
     fn has_modes(&self) -> bool {
         let ran = |root: &Entity| self.tape.as_ref()?.of.get(root);
-        self.roots().iter().all(|root| ran(root).is_none_or(|ran| ran.evaluates == self.evaluates(*root)))
+        self.roots()
+            .iter()
+            .all(|root| ran(root).is_none_or(|ran| ran.evaluates == self.evaluates(*root)))
     }
 
     /// Says whether an error may be told of the last forward pass.
@@ -308,7 +322,8 @@ impl Walk {
 
     fn loss(&mut self, is_wrong: bool) -> Outcome {
         let roots = self.roots();
-        let mut targets = Self::targets(roots.len(), self.tape.as_ref().map_or(2, |tape| tape.items));
+        let mut targets =
+            Self::targets(roots.len(), self.tape.as_ref().map_or(2, |tape| tape.items));
         if is_wrong {
             targets.fill(99);
         }
@@ -317,13 +332,17 @@ impl Walk {
         if is_wrong && matches!(answer, Err(StepError::Target { .. })) {
             return Ok(());
         }
-        let Some(losses) = self.judge(answer, self.can_go_on() && !is_wrong)? else { return Ok(()) };
+        let Some(losses) = self.judge(answer, self.can_go_on() && !is_wrong)? else {
+            return Ok(());
+        };
         let Some(tape) = &mut self.tape else { return Ok(()) };
         let mut gradients = HashMap::new();
         for ((root, targets), &found) in roots.iter().zip(targets.outer_iter()).zip(&losses) {
             let targets: Vec<_> = targets.iter().map(|&target| target as usize).collect();
             let (expected, dy) = tape.of[root].pass.loss(&targets);
-            check(is_near(&[found], &[expected]), || format!("a loss is {found} and not {expected}"))?;
+            check(is_near(&[found], &[expected]), || {
+                format!("a loss is {found} and not {expected}")
+            })?;
             gradients.insert(*root, dy);
         }
         tape.loss = Some(gradients);
@@ -374,10 +393,14 @@ impl Walk {
     /// Checks an answer of what needs optimizers; says whether it was made.
     fn updates(&mut self, answer: Result<(), StepError>) -> Result<bool, String> {
         match answer {
-            Err(StepError::NoOptimizer { model }) if !self.models[&self.roots()[model]].learns => Ok(false),
+            Err(StepError::NoOptimizer { model }) if !self.models[&self.roots()[model]].learns => {
+                Ok(false)
+            }
             Err(StepError::Inactive) if self.models.is_empty() => Ok(false),
             Err(error) => Err(error.to_string()),
-            Ok(()) if self.models.values().any(|model| !model.learns) => Err("a model has no optimizer".into()),
+            Ok(()) if self.models.values().any(|model| !model.learns) => {
+                Err("a model has no optimizer".into())
+            }
             Ok(()) => {
                 self.tape.iter_mut().for_each(|tape| tape.is_outdated = true);
                 Ok(true)
@@ -405,10 +428,13 @@ impl Walk {
         if !self.updates(answer.map(drop))? {
             return Ok(());
         }
-        for (((root, pass), targets), found) in passes.iter().zip(targets.outer_iter()).zip(losses) {
+        for (((root, pass), targets), found) in passes.iter().zip(targets.outer_iter()).zip(losses)
+        {
             let targets: Vec<_> = targets.iter().map(|&target| target as usize).collect();
             let (expected, dy) = pass.loss(&targets);
-            check(is_near(&[found], &[expected]), || format!("a loss is {found} and not {expected}"))?;
+            check(is_near(&[found], &[expected]), || {
+                format!("a loss is {found} and not {expected}")
+            })?;
             let mut gradients = Numbers::new();
             pass.backward(&dy, &mut gradients);
             descend(&mut self.models.get_mut(root).unwrap().parameters, &gradients);
@@ -450,7 +476,10 @@ impl Walk {
             Deed::Append => is_made && Some(*root) == first,
             _ => false,
         };
-        self.models.iter_mut().filter(|(root, _)| is_edited(root)).for_each(|(_, of)| of.structure += 1);
+        self.models
+            .iter_mut()
+            .filter(|(root, _)| is_edited(root))
+            .for_each(|(_, of)| of.structure += 1);
         for tape in &mut self.tape {
             tape.is_outdated |= matches!(deed, Deed::Overwrite | Deed::Perturb);
             tape.is_split |= matches!(deed, Deed::HookFirst);
