@@ -149,7 +149,7 @@ pub enum StepError {
     /// A parameter that `backward` reads has other numbers than in the forward pass; torch's words.
     #[error(
         "{name}: one of the variables needed for gradient computation has been modified by an inplace operation: \
-         [{ty}] of model {model} is at another version than in the forward pass"
+         {ty} of model {model} is at another version than in the forward pass"
     )]
     Modified {
         /// The dotted name.

@@ -115,7 +115,7 @@ fn a_weight_that_is_read_once_more_must_not_be_written_to() {
         assert!(gradients.iter().all(Option::is_none), "{number}: nothing is changed");
         let words = answer.unwrap_err().to_string();
         let torch = "2.weight: one of the variables needed for gradient computation has been modified by an \
-                     inplace operation: [f32 [3, 8]] of model";
+                     inplace operation: f32[3, 8] of model";
         assert!(words.starts_with(torch), "{words}");
     }
 }

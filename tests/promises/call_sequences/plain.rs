@@ -3,18 +3,21 @@
 use std::collections::BTreeMap;
 
 /// Sizes of the input, between the layers, and of the result.
-pub const SIZES: [usize; 3] = [3, 4, 3];
+pub(super) const SIZES: [usize; 3] = [3, 4, 3];
+
+/// What the names of the length and the direction of a normed weight begin with.
+const NORMED: &str = "parametrizations.weight.original";
 
 /// Numbers by the names of parameters.
-pub type Numbers = BTreeMap<String, Vec<f64>>;
+pub(super) type Numbers = BTreeMap<String, Vec<f64>>;
 
 /// A forward pass and what it was made of.
 #[derive(Clone, Debug)]
-pub struct Pass {
-    pub parameters: Numbers,
-    pub x: Vec<f64>,
+pub(super) struct Pass {
+    pub(super) parameters: Numbers,
+    pub(super) x: Vec<f64>,
     hidden: Vec<f64>,
-    pub y: Vec<f64>,
+    pub(super) y: Vec<f64>,
 }
 
 /// Computes the weight of a layer, and its rows of length one if it is normed, each with its length.
@@ -22,7 +25,7 @@ fn weight(parameters: &Numbers, layer: usize) -> (Vec<f64>, Option<Vec<(f64, Vec
     if let Some(weight) = parameters.get(&format!("{layer}.weight")) {
         return (weight.clone(), None);
     }
-    let [g, v] = ["g", "v"].map(|part| &parameters[&format!("{layer}.weight_{part}")]);
+    let [g, v] = [0, 1].map(|part| &parameters[&format!("{layer}.{NORMED}{part}")]);
     let unit = |row: &[f64]| {
         let length = row.iter().map(|x| x * x).sum::<f64>().sqrt();
         (length, row.iter().map(|x| x / length).collect::<Vec<_>>())
@@ -72,28 +75,28 @@ fn linear_back(
         add("weight", d_weight);
         return dx;
     };
-    let g = &parameters[&format!("{layer}.weight_g")];
+    let g = &parameters[&format!("{layer}.{NORMED}0")];
     let (mut d_g, mut d_v) = (Vec::new(), Vec::new());
     for ((d_row, (length, unit)), g) in d_weight.chunks(columns).zip(&units).zip(g) {
         let along: f64 = d_row.iter().zip(unit).map(|(a, b)| a * b).sum();
         d_g.push(along);
         d_v.extend(d_row.iter().zip(unit).map(|(d, unit)| g / length * (d - unit * along)));
     }
-    add("weight_g", d_g);
-    add("weight_v", d_v);
+    add(&format!("{NORMED}0"), d_g);
+    add(&format!("{NORMED}1"), d_v);
     dx
 }
 
 impl Pass {
     /// Runs a model.
-    pub fn new(parameters: &Numbers, x: Vec<f64>) -> Self {
+    pub(super) fn new(parameters: &Numbers, x: Vec<f64>) -> Self {
         let hidden = linear(parameters, 0, &x);
         let y = linear(parameters, 1, &hidden);
         Pass { parameters: parameters.clone(), x, hidden, y }
     }
 
     /// Computes the mean cross entropy and its gradient.
-    pub fn loss(&self, targets: &[usize]) -> (f64, Vec<f64>) {
+    pub(super) fn loss(&self, targets: &[usize]) -> (f64, Vec<f64>) {
         let items = targets.len() as f64;
         let (mut loss, mut dy) = (0.0, Vec::new());
         for (y, &target) in self.y.chunks(SIZES[2]).zip(targets) {
@@ -107,14 +110,14 @@ impl Pass {
     }
 
     /// Adds the gradients of the parameters.
-    pub fn backward(&self, dy: &[f64], all: &mut Numbers) {
+    pub(super) fn backward(&self, dy: &[f64], all: &mut Numbers) {
         let d_hidden = linear_back(&self.parameters, 1, &self.hidden, dy, all);
         linear_back(&self.parameters, 0, &self.x, &d_hidden, all);
     }
 }
 
 /// Says whether numbers of single precision are these.
-pub fn is_near(found: &[f32], expected: &[f64]) -> bool {
+pub(super) fn is_near(found: &[f32], expected: &[f64]) -> bool {
     let scale = expected.iter().fold(1.0, |max: f64, x| max.max(x.abs()));
     let is_near =
         |(found, expected): (&f32, &f64)| (f64::from(*found) - expected).abs() < 1e-4 * scale;

@@ -12,7 +12,7 @@ use super::plain::{Numbers, Pass, SIZES, is_near};
 
 /// What may be called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Deed {
+pub(super) enum Deed {
     Forward(usize),
     ForwardOfWrongShape,
     ForwardWithInputGradient,
@@ -38,7 +38,7 @@ pub enum Deed {
     Toggle,
 }
 
-pub const ALL: [Deed; 24] = [
+pub(super) const ALL: [Deed; 24] = [
     Deed::Forward(2),
     Deed::Forward(3),
     Deed::ForwardOfWrongShape,
@@ -100,7 +100,7 @@ struct Tape {
 }
 
 /// See the module.
-pub struct Walk {
+pub(super) struct Walk {
     world: World,
     population: Entity,
     models: HashMap<Entity, Model>,
@@ -116,7 +116,7 @@ fn check(is_right: bool, what: impl FnOnce() -> String) -> Outcome {
 }
 
 impl Walk {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut world = World::new();
         let model = Sequential::new()
             .push(Linear::new(SIZES[0], SIZES[1]))
@@ -205,7 +205,7 @@ impl Walk {
     }
 
     /// Makes a call, and says what is wrong with what became of it.
-    pub fn call(&mut self, deed: Deed) -> Outcome {
+    pub(super) fn call(&mut self, deed: Deed) -> Outcome {
         self.calls += 1;
         let n = self.roots().len();
         match deed {
@@ -284,7 +284,9 @@ impl Walk {
     /// Says whether an error may be told of the last forward pass.
     fn is_due(&self, error: &StepError) -> bool {
         let roots = self.roots();
-        let Some(tape) = &self.tape else { return matches!(error, StepError::NoForward(_)) };
+        let Some(tape) = &self.tape else {
+            return matches!(error, StepError::NoForward(_) | StepError::NoLoss);
+        };
         match error {
             StepError::NoForward(_) => !tape.has_graph,
             StepError::NoLoss => tape.loss.is_none(),
