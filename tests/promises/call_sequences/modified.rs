@@ -1,7 +1,9 @@
 //! Parameters that are written to between a forward pass and the way back from it.
 
 use ndarray::{Array2, Array3, ArrayD, IxDyn};
-use neurarch::bevy_ecs::change_detection::DetectChangesMut;
+use neurarch::components::column::{ColumnKey, Columns};
+use neurarch::kernels::program::Role;
+use neurarch::kernels::shape::Type;
 use neurarch::prelude::*;
 use neurarch::systems::step::StepError;
 
@@ -89,19 +91,9 @@ fn a_weight_that_is_read_once_more_must_not_be_written_to() {
             // By bevy's own call.
             |w, _, r| {
                 let module = w.module(r[1], "2").unwrap();
-                let ids = w.entity(module).archetype().components().to_vec();
-                for id in ids {
-                    let is_row = w
-                        .components()
-                        .get_info(id)
-                        .unwrap()
-                        .name()
-                        .to_string()
-                        .contains("parameter 0");
-                    if is_row {
-                        w.get_mut_by_id(module, id).unwrap().set_changed();
-                    }
-                }
+                let key = ColumnKey::new(Role::Parameter, 0, &Type::new(Dtype::F32, [3, 8]));
+                let id = Columns::find(w, key).unwrap();
+                w.get_mut_by_id(module, id).unwrap().into_inner();
             },
             1,
         ),

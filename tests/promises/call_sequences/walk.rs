@@ -482,7 +482,7 @@ impl Walk {
             .iter_mut()
             .filter(|(root, _)| is_edited(root))
             .for_each(|(_, of)| of.structure += 1);
-        for tape in &mut self.tape {
+        if let Some(tape) = &mut self.tape {
             tape.is_outdated |= matches!(deed, Deed::Overwrite | Deed::Perturb);
             tape.is_split |= matches!(deed, Deed::HookFirst);
         }
