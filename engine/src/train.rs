@@ -82,11 +82,11 @@ pub trait TrainWorld {
     /// # Errors
     ///
     /// As [`forward`](TrainWorld::forward), and if `y` has another shape than the result.
-    fn forward_into<'a, X: Element, T: Element, D: Dimension>(
+    fn forward_into<'a, X: Element, D: Dimension>(
         &mut self,
         population: Entity,
         x: impl Into<Input<'a, X>>,
-        y: ArrayViewMut<'_, T, D>,
+        y: ArrayViewMut<'_, X::Float, D>,
     ) -> Result<(), StepError>;
 
     /// Computes the loss of the last forward pass: [`step::loss`].
@@ -183,13 +183,13 @@ pub trait TrainWorld {
     /// # Errors
     ///
     /// As [`train_step`](TrainWorld::train_step), and if `losses` has another length.
-    fn train_step_into<'a, 'b, X: Element, Y: Element, L: Element>(
+    fn train_step_into<'a, 'b, X: Element, Y: Element>(
         &mut self,
         population: Entity,
         x: impl Into<Input<'a, X>>,
         targets: impl Into<Input<'b, Y>>,
         loss: &impl Loss,
-        losses: &mut [L],
+        losses: &mut [X::Float],
     ) -> Result<(), StepError>;
 
     /// Makes one training step of models that take several values or keyword arguments, or give several
@@ -315,11 +315,11 @@ impl TrainWorld for World {
         step::forward(self, population, x)
     }
 
-    fn forward_into<'a, X: Element, T: Element, D: Dimension>(
+    fn forward_into<'a, X: Element, D: Dimension>(
         &mut self,
         population: Entity,
         x: impl Into<Input<'a, X>>,
-        y: ArrayViewMut<'_, T, D>,
+        y: ArrayViewMut<'_, X::Float, D>,
     ) -> Result<(), StepError> {
         step::forward_into(self, population, x, y)
     }
@@ -398,13 +398,13 @@ impl TrainWorld for World {
         step::train_step(self, population, x, targets, loss)
     }
 
-    fn train_step_into<'a, 'b, X: Element, Y: Element, L: Element>(
+    fn train_step_into<'a, 'b, X: Element, Y: Element>(
         &mut self,
         population: Entity,
         x: impl Into<Input<'a, X>>,
         targets: impl Into<Input<'b, Y>>,
         loss: &impl Loss,
-        losses: &mut [L],
+        losses: &mut [X::Float],
     ) -> Result<(), StepError> {
         step::train_step_into(self, population, x, targets, loss, losses)
     }

@@ -384,3 +384,22 @@ fn numbers_of(numbers: impl Iterator<Item = f64>, dtype: Dtype, models: usize) -
         _ => rows_of(&numbers.map(|n| n as f32).collect::<Vec<_>>(), models),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::program::trace::Trace;
+
+    #[test]
+    fn models_that_are_selected_go_on_with_their_own_numbers() {
+        let trace = Trace::eager(Eager::new(3, Vec::new()));
+        let x = trace.input_of([2], &[1.0_f32, 2.0, 3.0, 4.0, 5.0, 6.0]);
+        let y = &x * &x;
+        let (program, mut eager) = trace.pause().unwrap();
+        eager.select(&[2, 0, 7]);
+        assert_eq!(eager.models(), 2);
+        let trace = Trace::resume_eager(program, eager);
+        let z = trace.var(y.id().unwrap()) * 2.0;
+        assert_eq!(z.read::<f32>(), Ok(vec![50.0, 72.0, 2.0, 8.0]));
+    }
+}

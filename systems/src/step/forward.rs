@@ -215,23 +215,23 @@ impl Results {
 ///
 /// # Errors
 ///
-/// As [`forward`], and if `y` has another shape or element type than the result.
-pub fn forward_into<'a, X: Element, T: Element, D: Dimension>(
+/// As [`forward`], and if `y` has another shape than the result.
+pub fn forward_into<'a, X: Element, D: Dimension>(
     world: &mut World,
     population: Entity,
     x: impl Into<Input<'a, X>>,
-    mut y: ArrayViewMut<'_, T, D>,
+    mut y: ArrayViewMut<'_, X::Float, D>,
 ) -> Result<(), StepError> {
     let x = x.into();
     let called = Called { arrays: &[x.erase()], structure: None };
     pass(world, population, &called, |world, run, watched| {
         let Some(expected) = only_result(run, watched)? else { return Ok(()) };
         let n_models = models(world, population)?;
-        check_result("y", n_models, expected, y.shape(), T::DTYPE)?;
+        check_result("y", n_models, expected, y.shape(), X::Float::DTYPE)?;
         if let Some(y) = y.as_slice_mut() {
             return run_plans(world, run, population, &called, watched, y);
         }
-        let mut dense: Vec<T> = y.iter().copied().collect();
+        let mut dense: Vec<X::Float> = y.iter().copied().collect();
         run_plans(world, run, population, &called, watched, &mut dense)?;
         y.iter_mut().zip(dense).for_each(|(y, number)| *y = number);
         Ok(())

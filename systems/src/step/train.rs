@@ -35,7 +35,7 @@ use crate::shared::{self, Losses, Pass, Sums, Undo, run_summed};
 /// # Errors
 ///
 /// If the arrays do not fit the population or the loss, or a model has no optimizer. Losses are of the models' type:
-/// f32 where models are called with whole numbers; of others, [`train_step_into`] gives the losses.
+/// f32 where models are called with whole numbers; of others, [`train_step_with`] gives the losses.
 pub fn train_step<'a, 'b, X: Element, Y: Element>(
     world: &mut World,
     population: Entity,
@@ -57,14 +57,14 @@ pub fn train_step<'a, 'b, X: Element, Y: Element>(
 ///
 /// # Errors
 ///
-/// As [`train_step`], and if `losses` has another length, or its elements are not of the models' type.
-pub fn train_step_into<'a, 'b, X: Element, Y: Element, L: Element>(
+/// As [`train_step`], and if `losses` has another length.
+pub fn train_step_into<'a, 'b, X: Element, Y: Element>(
     world: &mut World,
     population: Entity,
     x: impl Into<Input<'a, X>>,
     targets: impl Into<Input<'b, Y>>,
     loss: &impl Loss,
-    losses: &mut [L],
+    losses: &mut [X::Float],
 ) -> Result<(), StepError> {
     let (x, targets) = (x.into(), targets.into());
     with_run(world, population, |world, run| {

@@ -31,7 +31,7 @@ fn a_model_that_reads_tokens_gives_losses_of_its_own_type() {
 
     let y: ArrayD<f32> = world.forward(p, &t).unwrap();
     assert_eq!(y.shape(), [2, 5, 10]);
-    let mut into = Array3::<f32>::zeros((2, 5, 10));
+    let mut into = Array3::zeros((2, 5, 10));
     world.forward_into(p, &t, into.view_mut()).unwrap();
     assert_eq!(into.into_dyn(), y);
     let expected: ArrayD<f32> = world.loss(p, &t, &loss).unwrap();
@@ -39,7 +39,7 @@ fn a_model_that_reads_tokens_gives_losses_of_its_own_type() {
     assert_eq!(found.into_dyn(), expected);
     let with = world.train_step_with::<f32, _>(q, Arguments::each([AnyInput::from(&t)]), &t, &loss);
     assert_eq!(with.unwrap().into_dyn(), expected);
-    let mut losses = [0.0_f32; 2];
+    let mut losses = [0.0; 2];
     world.train_step_into(r, &t, &t, &loss, &mut losses).unwrap();
     assert_eq!(ArrayD::from_shape_vec(vec![2], losses.to_vec()).unwrap(), expected);
 
@@ -63,9 +63,9 @@ fn models_of_other_types_are_asked_for_theirs() {
     assert_eq!(world.loss::<i64, _>(p, &t, &loss), Err(wrong("result", Dtype::I64)));
     let expected = world.loss::<f64, _>(p, &t, &loss).unwrap();
     assert_eq!(world.train_step(p, &t, &t, &loss), Err(wrong("losses", Dtype::F32)));
-    let mut losses = [0_i64; 2];
-    let refused = world.train_step_into(p, &t, &t, &loss, &mut losses);
-    assert_eq!((refused, losses), (Err(wrong("losses", Dtype::I64)), [0; 2]));
+    let arguments = || Arguments::each([AnyInput::from(&t)]);
+    let refused = world.train_step_with::<i64, _>(p, arguments(), &t, &loss);
+    assert_eq!(refused, Err(wrong("losses", Dtype::I64)));
     let steps = t.view().insert_axis(Axis(1));
     let data = DataSet::stacked(steps.view(), steps.view());
     assert_eq!(world.train_steps(p, data.clone(), &loss), Err(wrong("losses", Dtype::F32)));
@@ -73,8 +73,7 @@ fn models_of_other_types_are_asked_for_theirs() {
     assert_eq!(found.column(0).to_owned().into_dyn(), expected);
 
     let half = spawn(&mut world, Dtype::BF16);
-    let mut losses = [bf16::ZERO; 2];
-    world.train_step_into(half, &t, &t, &loss, &mut losses).unwrap();
+    let losses = world.train_step_with::<bf16, _>(half, arguments(), &t, &loss).unwrap();
     assert!(losses.iter().all(|loss| loss.to_f32() > 1.0), "{losses:?}");
 }
 
