@@ -19,7 +19,7 @@ use crate::mode;
 use crate::plans::Results;
 use crate::shared::{self, Chunks, SharedOptimizers};
 use crate::step::StepError;
-use crate::tape::{Start, Tape};
+use crate::tape::{InputGradients, Start, Tape};
 
 /// What a population keeps from one call to the next; a component of its entity. None while a call has it.
 #[derive(Component)]
@@ -109,7 +109,7 @@ pub(crate) fn has_loss(world: &World, population: Entity) -> bool {
 pub(crate) fn input_gradients(
     world: &World,
     population: Entity,
-) -> Result<Vec<Option<(Type, Vec<u8>)>>, StepError> {
+) -> Result<InputGradients, StepError> {
     let found = cohort::population(world, population)?;
     let run = world.get::<Kept>(population).and_then(|kept| kept.0.as_ref());
     run.map_or(Ok(Vec::new()), |run| run.tape.input_gradients(world, found))

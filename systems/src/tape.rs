@@ -58,8 +58,11 @@ pub(crate) struct Tape {
     pub(crate) start: Start,
     /// The gradients of what the models were called with, a row for each model, where the last backward pass
     /// found one that was asked for.
-    pub(crate) dx: Vec<Option<(Type, Vec<u8>)>>,
+    pub(crate) dx: InputGradients,
 }
+
+/// The gradients of what models were called with, as far as there are any: their types, and a row for each model.
+pub(crate) type InputGradients = Vec<Option<(Type, Vec<u8>)>>;
 
 /// What a backward pass would start from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -121,6 +124,9 @@ struct Pass {
     /// The place of its record among those of the run, if it has one.
     record: usize,
 }
+
+/// A part of a pass: its number, and the places of those of its members that are left, if they are not all.
+type Part = (usize, Option<Vec<usize>>);
 
 impl Tape {
     /// Forgets what `backward` would need.
@@ -190,7 +196,7 @@ impl Tape {
         &self,
         world: &World,
         population: &Population,
-    ) -> Result<Vec<Option<(Type, Vec<u8>)>>, StepError> {
+    ) -> Result<InputGradients, StepError> {
         if self.dx.iter().all(Option::is_none) {
             return Ok(vec![None; self.dx.len()]);
         }
@@ -311,7 +317,7 @@ impl Whose {
         cohorts: &Cohorts,
         recorded: &[Option<Record>],
         rows: &[usize],
-    ) -> Result<Vec<Option<(usize, Option<Vec<usize>>)>>, StepError> {
+    ) -> Result<Vec<Option<Part>>, StepError> {
         let mut members = vec![0; self.passes.len()];
         let places = self.rows.iter().map(|row| {
             let (pass, _) = row.ran?;
