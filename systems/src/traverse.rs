@@ -124,7 +124,7 @@ pub(crate) fn spots(
         let blueprint = world.resource::<Blueprints>().get(group.blueprint);
         let Some(blueprint) = blueprint.filter(|_| !group.members.is_empty()) else { continue };
         let position = blueprint.below(0, path).map_err(|(at, name)| LookupError::NoAttribute {
-            class: blueprint.positions[at].module.type_name(),
+            class: blueprint.class_name(at).into_owned(),
             name: name.to_owned(),
         })?;
         let position = resolved(blueprint, position);

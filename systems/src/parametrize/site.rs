@@ -199,8 +199,13 @@ impl Site {
     /// Copies the rows of a slot of this site's blueprint.
     pub(super) fn rows(&self, world: &World, slot: &Slot) -> Rows {
         let mut bytes = Vec::with_capacity(self.members.len() * slot.ty.size_bytes());
+        let shared = self.blueprint.shared(slot);
         for member in &self.members {
-            let row = row(world, member.modules[slot.position], ColumnKey::of(slot));
+            let (home, key) = match shared {
+                Some(shared) => (shared.owner, shared.key(slot.role, &slot.ty)),
+                None => (member.modules[slot.position], ColumnKey::of(slot)),
+            };
+            let row = row(world, home, key);
             let row = row.expect("a signed model has the columns of its blueprint");
             bytes.extend(&row[..slot.ty.size_bytes()]);
         }

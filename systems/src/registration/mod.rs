@@ -141,7 +141,7 @@ pub fn register_parameter(
     check_name("parameter", name)?;
     for (_, names) in &subjects {
         let is_known = Names::entry(&names.registered.parameters, name).is_some();
-        if !is_known && names.has(world, name) {
+        if names.is_computed(world, name) || !is_known && names.has(world, name) {
             return Err(RegistrationError::Exists { name: name.to_owned() });
         }
     }
@@ -220,7 +220,7 @@ fn put_buffers(
     check_name("buffer", name)?;
     for (_, names) in subjects {
         let is_known = Names::entry(&names.registered.buffers, name).is_some();
-        if !is_known && names.has(world, name) {
+        if names.is_computed(world, name) || !is_known && names.has(world, name) {
             return Err(RegistrationError::Exists { name: name.to_owned() });
         }
     }
