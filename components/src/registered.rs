@@ -209,17 +209,7 @@ impl Value {
     ///
     /// Source: `torch.typename`.
     pub fn typename(&self, dtype: Dtype) -> String {
-        let tensor = |numbers: &Numbers| {
-            let name = match numbers.ty(dtype).dtype {
-                Dtype::F32 => "Float",
-                Dtype::F64 => "Double",
-                Dtype::F16 => "Half",
-                Dtype::BF16 => "BFloat16",
-                Dtype::I64 => "Long",
-                Dtype::Bool => "Bool",
-            };
-            format!("torch.{name}Tensor")
-        };
+        let tensor = |numbers: &Numbers| tensor_typename(numbers.ty(dtype).dtype).to_owned();
         match self {
             Value::None => "NoneType".to_owned(),
             Value::Parameter(numbers) | Value::Tensor(numbers) => tensor(numbers),
@@ -227,6 +217,20 @@ impl Value {
             Value::Module(module) => class(&**module),
             Value::Other(name) => (*name).to_owned(),
         }
+    }
+}
+
+/// Gives the name of torch's tensors of that element type.
+///
+/// Source: `torch.Tensor.type`.
+pub fn tensor_typename(dtype: Dtype) -> &'static str {
+    match dtype {
+        Dtype::F32 => "torch.FloatTensor",
+        Dtype::F64 => "torch.DoubleTensor",
+        Dtype::F16 => "torch.HalfTensor",
+        Dtype::BF16 => "torch.BFloat16Tensor",
+        Dtype::I64 => "torch.LongTensor",
+        Dtype::Bool => "torch.BoolTensor",
     }
 }
 

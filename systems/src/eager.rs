@@ -245,6 +245,11 @@ pub(crate) fn train_step(
         let mut watch = Watch { runner: &mut runner, trace: &trace, trainable: &trainable };
         let mut found = backward_watched(&trace, &[(loss.clone(), one)], &wrt, &mut watch);
         of_shared = found.split_off(trainable.len());
+        for (Parameter { slot, .. }, gradient) in trainable.iter().zip(&found) {
+            if let Some(gradient) = gradient {
+                runner.accumulated(&trace, slot.position, slot.own_name(), gradient);
+            }
+        }
         cohort.scheme.updates(&trace, trainable.iter().map(|p| &p.slot).zip(found));
     }
     let (program, eager) = end(&trace, &runner)?;

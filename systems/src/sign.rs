@@ -18,6 +18,7 @@ use neurarch_kernels::program::Role;
 
 use crate::access;
 use crate::bind::changed_since;
+use crate::hooks;
 use crate::init::{self, Draw, Fresh};
 use crate::live::{self, Live};
 use crate::refit::{kept_companions, refit, remap_modes, strip_markers};
@@ -365,6 +366,7 @@ fn sign(
 ) -> Result<(), SignError> {
     let Some(&model) = world.get::<Model>(root) else { return Ok(()) };
     let Live { blueprint, entities } = live::read(world, root, &model)?;
+    hooks::mark(world, root, &entities);
     let Some(found) = world.get::<Population>(population) else { return Ok(()) };
     let place = found.groups().iter().enumerate().find_map(|(number, group)| {
         let is_his = group.blueprint == model.blueprint;

@@ -503,6 +503,9 @@ pub(crate) fn train_step(
     let one = trace.constant(1.0, loss.dtype(), []);
     let mut gradients = script.backward(&trace, &[(loss.clone(), one)], &wrt);
     let of_shared = gradients.split_off(trainable.len());
+    for (parameter, gradient) in trainable.iter().zip(&gradients) {
+        gradient.iter().for_each(|gradient| script.accumulated(&parameter.slot, gradient));
+    }
     of.updates(&trace, trainable.iter().map(|p| &p.slot).zip(gradients));
     let (mut outputs, mut places) = (vec![loss], Vec::new());
     for ((place, _), gradient) in shared.iter().zip(of_shared) {

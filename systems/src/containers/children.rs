@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use bevy_ecs::prelude::*;
-use neurarch_components::hook::{Hooks, PopulationHooks};
+use neurarch_components::hook::PopulationHooks;
 use neurarch_components::mode::{HasGradient, Mode};
 use neurarch_components::registered::{Registered, Value};
 use neurarch_components::registry::ModuleTypes;
@@ -146,7 +146,6 @@ impl ChildPlan {
                 Child::Live(entity) => {
                     world.entity_mut(*entity).insert((name.clone(), ChildOf(container)));
                     before.attached.push(*entity);
-                    mark_hooked(world, member.root, *entity);
                     *entity
                 }
                 Child::New(sapling) => {
@@ -333,16 +332,4 @@ fn check_apart(world: &World, module: Entity, dtype: Dtype) -> Result<(), EditEr
         }
     }
     Ok(())
-}
-
-/// A model that gets modules with hooks of their own runs eagerly.
-fn mark_hooked(world: &mut World, root: Entity, module: Entity) {
-    let all = all_below(world, module).into_iter();
-    let mut hooks = all.filter_map(|entity| world.get::<Hooks>(entity));
-    if hooks.any(Hooks::watch_passes)
-        && let Some(mut mode) = world.get_mut::<Mode>(root)
-        && !mode.hooked
-    {
-        mode.hooked = true;
-    }
 }

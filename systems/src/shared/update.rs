@@ -158,6 +158,7 @@ pub(crate) fn update(
     for (place, sum) in sums {
         let Some(one) = One::of(world, population, place, &sum) else { continue };
         let gradient = one.watched(world, run, Hooked::Gradient, &one.gradient)?;
+        one.watched(world, run, Hooked::Accumulated, &gradient)?;
         all.extend(one.updated(world, run, &gradient)?);
     }
     all.iter().try_for_each(|one| one.write(world))
