@@ -52,8 +52,8 @@ pub fn insert_with<C: Component>(
     for group in found.groups() {
         let blueprint = world.resource::<Blueprints>().get(group.blueprint);
         let (Some(blueprint), Some(&model)) = (blueprint, group.members.first()) else { continue };
-        let position = blueprint.positions.iter().position(|at| at.path == path);
-        let position = position.ok_or_else(|| InsertError::NoSuchModule {
+        // What stands there under a second name belongs to the owner.
+        let position = blueprint.below(0, path).map_err(|_| InsertError::NoSuchModule {
             model,
             module: blueprint.positions[0].module.type_name(),
             path: path.to_owned(),

@@ -106,7 +106,10 @@ pub enum StepError {
     #[error("no model of the population is active")]
     Inactive,
     /// A model has no optimizer, on its root or on a module.
-    #[error("model {model} has no optimizer: insert one, such as Adam::default()")]
+    #[error(
+        "model {model} has no optimizer: insert one, such as Adam::default(); a type of your own is made known by \
+         Optimizers::register"
+    )]
     NoOptimizer {
         /// The model's index.
         model: usize,
