@@ -235,6 +235,12 @@ pub const UNINITIALIZED: &str = "Can't access the shape of an uninitialized para
     error usually happens in `load_state_dict` when trying to load an uninitialized parameter into an \
     initialized one. Call `forward` to initialize the parameters before accessing their attributes.";
 
+/// What torch says, after the name of what was to be done, when that takes numbers of a parameter whose shape is not known
+/// yet.
+pub const UNINITIALIZED_USE: &str = "This error happens when you are using a `LazyModule` or explicitly manipulating \
+    `torch.nn.parameter.UninitializedParameter` objects. When using LazyModules Call `forward` with a dummy batch to \
+    initialize the parameters before calling torch functions";
+
 /// Lists the parameters and buffers that a module declares, floating ones in `dtype`, and the names without a
 /// value.
 fn declared(module: &dyn DynModule, dtype: Dtype) -> (Vec<Parameter>, Vec<Parameter>, Vec<String>) {

@@ -36,6 +36,9 @@ pub fn tie(world: &mut World, root: Entity, tied: &str, owner: &str) -> Result<(
         })
     };
     let (from, to) = (slot(owner)?, slot(tied)?);
+    if let Some(slot) = [&from, &to].into_iter().find(|slot| known.is_uninitialized(slot)) {
+        return Err(AccessError::Uninitialized { name: slot.name.clone() });
+    }
     if from.ty != to.ty {
         let (expected, given) = (to.ty.shape.to_vec(), from.ty.shape.to_vec());
         return Err(AccessError::Shape { name: tied.to_owned(), expected, given });

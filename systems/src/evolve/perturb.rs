@@ -43,7 +43,8 @@ impl Noise {
 ///
 /// # Errors
 ///
-/// [`EvolveError`], for a standard deviation that is negative or not finite or a rate outside `[0, 1]`.
+/// [`EvolveError`], for a standard deviation that is negative or not finite, a rate outside `[0, 1]`, or a parameter
+/// that changes and whose shape is not known yet.
 ///
 /// # Example
 ///
@@ -84,11 +85,15 @@ pub fn perturb(
             return Err(EvolveError::Rate { model, rate });
         }
     }
+    let mut plans = Vec::with_capacity(groups);
     for number in 0..groups {
-        let Some(of) = group(world, population, number) else { continue };
-        let blueprint = world.resource::<Blueprints>().get(of.blueprint);
-        if let Some(plan) = blueprint.and_then(|blueprint| plan(blueprint, &is_chosen)) {
-            run(world, population, number, &plan, &noises);
+        let of = group(world, population, number).filter(|of| !of.members.is_empty());
+        let blueprint = of.and_then(|of| world.resource::<Blueprints>().get(of.blueprint));
+        plans.push(blueprint.map_or(Ok(None), |blueprint| plan(blueprint, &is_chosen))?);
+    }
+    for (number, plan) in plans.iter().enumerate() {
+        if let Some(plan) = plan {
+            run(world, population, number, plan, &noises);
         }
     }
     Ok(())
@@ -129,7 +134,10 @@ fn run(world: &mut World, population: Entity, number: usize, plan: &Plan, noises
 }
 
 /// Plans the noise on the parameters that are chosen; `None` if none is.
-fn plan(blueprint: &Blueprint, is_chosen: impl Fn(&str) -> bool) -> Option<Plan> {
+fn plan(
+    blueprint: &Blueprint,
+    is_chosen: impl Fn(&str) -> bool,
+) -> Result<Option<Plan>, EvolveError> {
     let trace = Trace::new();
     let setting = |name| {
         let scalar = Scalar { name, of: ScalarOf::Module, position: 0 };
@@ -140,9 +148,12 @@ fn plan(blueprint: &Blueprint, is_chosen: impl Fn(&str) -> bool) -> Option<Plan>
     let mut is_empty = true;
     for (position, at) in blueprint.positions.iter().enumerate() {
         for parameter in &at.parameters {
-            let slot = blueprint.parameter(position, &parameter.name)?;
+            let Some(slot) = blueprint.parameter(position, &parameter.name) else { continue };
             let is_shared = blueprint.shared(&slot).is_some();
             if !is_shared && is_chosen(&slot.name) && slot.ty.dtype.is_float() {
+                if blueprint.is_uninitialized(&slot) {
+                    return Err(EvolveError::Uninitialized { name: slot.name });
+                }
                 let slot = trace.slot(slot);
                 let single =
                     if slot.dtype().is_half() { slot.to(Dtype::F32) } else { slot.clone() };
@@ -153,8 +164,8 @@ fn plan(blueprint: &Blueprint, is_chosen: impl Fn(&str) -> bool) -> Option<Plan>
         }
     }
     if is_empty {
-        return None;
+        return Ok(None);
     }
     let program = trace.finish(&[]).expect("noise takes any parameter of these types");
-    Some(Plan::new(program, &PlanOptions::default()).expect("noise is a program"))
+    Ok(Some(Plan::new(program, &PlanOptions::default()).expect("noise is a program")))
 }

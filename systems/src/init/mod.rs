@@ -12,7 +12,7 @@ mod sample;
 use std::collections::{BTreeMap, BTreeSet};
 
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::{Blueprint, Blueprints};
+use neurarch_components::blueprint::{Blueprint, Blueprints, UNINITIALIZED_USE};
 use neurarch_components::mode::Draws;
 use neurarch_components::module::Init;
 use neurarch_components::population::{Group, Population};
@@ -105,6 +105,12 @@ pub enum InitError {
         /// What was given.
         sparsity: f64,
     },
+    /// Its shape is not known yet; torch's words.
+    #[error("'{name}': Attempted to use an uninitialized parameter in init. {UNINITIALIZED_USE}")]
+    Uninitialized {
+        /// The dotted name.
+        name: String,
+    },
     /// A buffer of this type takes zeros only.
     #[error("'{name}': expected a floating-point dtype, got {dtype:?}")]
     Dtype {
@@ -169,7 +175,7 @@ pub fn reset_parameters(
 ///
 /// # Errors
 ///
-/// If a model has no such parameter, `init` finds no fans in the shape, or what it gives fits neither the
+/// If a model has no such parameter or does not know its shape yet, `init` finds no fans in the shape, or what it gives fits neither the
 /// parameter nor itself. Nothing is changed then.
 ///
 /// # Example
@@ -204,6 +210,9 @@ pub fn fill_with(
             module: blueprint.positions[0].module.type_name(),
             name: name.to_owned(),
         })?;
+        if blueprint.is_uninitialized(&slot) {
+            return Err(InitError::Uninitialized { name: name.to_owned() });
+        }
         let init = init(&slot.ty.shape);
         let init = init.map_err(|source| InitError::Fans { name: name.to_owned(), source })?;
         check(name, &slot, &init)?;

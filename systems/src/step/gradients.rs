@@ -104,6 +104,9 @@ pub fn set_gradient<T: Element>(
         module: blueprint.positions[0].module.type_name(),
         name: name.to_owned(),
     })?;
+    if blueprint.is_uninitialized(&slot) {
+        return Err(AccessError::Uninitialized { name: name.to_owned() });
+    }
     let slot = Slot { role: Role::Gradient, ..slot };
     if let Some(gradient) = &gradient {
         let (name, expected) = (name.to_owned(), slot.ty.dtype);
