@@ -201,6 +201,11 @@ impl Population {
         self.stale
     }
 
+    /// Gives the number of its next model.
+    pub fn next_number(&self) -> u64 {
+        self.next_number
+    }
+
     /// Gives its next model that number, and counts on from there, after the last number from 0.
     pub fn number_from(&mut self, number: u64) {
         self.next_number = number;
