@@ -443,3 +443,62 @@ fn hooks_that_were_inserted_as_a_component_are_called() {
     let rows = |of: &ArrayD<f32>, model: usize| of.index_axis(ndarray::Axis(0), model).to_owned();
     assert_eq!(rows(&four, 3), rows(&results, 1));
 }
+
+#[test]
+fn a_load_says_what_would_go_on_otherwise() {
+    let spawn = |seed: u64, p: f64, adam: Adam, t0: usize| {
+        let mut world = World::new();
+        let net = Sequential::new().push(Linear::new(3, 2)).push(Dropout { p });
+        let of = world.spawn_population(&net, 2, Seed(seed)).unwrap();
+        world.insert(of, adam).unwrap();
+        world.schedule(of, CosineAnnealingWarmRestarts::new(t0, 2, 1e-4)).unwrap();
+        (world, of)
+    };
+    let adam = Adam::default();
+    let (mut world, of) = spawn(1, 0.5, adam, 3);
+    let (x, y) = (Array3::<f32>::ones((2, 4, 3)), Array2::<i64>::zeros((2, 4)));
+    world.train_step(of, &x, &y, &CrossEntropyLoss::default()).unwrap();
+    let roots = world.models(of).unwrap().to_vec();
+    let saved = world.training_state(of).unwrap();
+    let one = world.training_state(roots[1]).unwrap();
+    let refused = |(mut world, of): (World, Entity),
+                   tensors: &[Tensor],
+                   model: Option<usize>,
+                   words: &str| {
+        let entity = model.map_or(of, |model| world.models(of).unwrap()[model]);
+        let before = world.training_state(of).unwrap();
+        let error = world.load_training_state(entity, tensors).unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+        assert_eq!(world.training_state(of).unwrap(), before);
+    };
+    let words =
+        "module '1': the training state was saved with other settings than Dropout { p: 0.25 }";
+    refused(spawn(1, 0.25, adam, 3), &saved, None, words);
+    refused(spawn(1, 0.25, adam, 3), &one, Some(1), words);
+    let words = "optimizer.param_groups.0: the training state was saved with other settings than Adam { lr: 0.001";
+    refused(spawn(1, 0.5, Adam { maximize: true, ..adam }, 3), &saved, None, words);
+    let words = "lr_scheduler.0: the training state was saved with other settings than Scheduler";
+    refused(spawn(1, 0.5, adam, 4), &saved, None, words);
+    let words = "the training state is of seed 1, but the population has seed 2";
+    refused(spawn(2, 0.5, adam, 3), &one, Some(1), words);
+    let words =
+        "the training state is of model number 1, which another model of the population has";
+    refused(spawn(1, 0.5, adam, 3), &one, Some(0), words);
+    let strange = |name: &str| {
+        let mut tensors = saved.clone();
+        tensors.push(Tensor::new(name, ndarray::array![1.0, 1.0].view()));
+        tensors
+    };
+    for name in ["grad_scaler.scale", "population.n_averaged", "gradient.0.weight", "what"] {
+        refused(spawn(1, 0.5, adam, 3), &strange(name), None, &format!("has {name}, for which"));
+    }
+    let (mut world, of) = spawn(1, 0.5, adam, 3);
+    world.insert(of, GradScaler::default()).unwrap();
+    refused((world, of), &saved, None, "the training state has no grad_scaler.init_scale");
+    let (mut world, of) = spawn(2, 0.5, adam, 3);
+    world.load_training_state(of, &saved).unwrap();
+    let now = world.training_state(of).unwrap();
+    assert_eq!(now, saved);
+    let first = world.models(of).unwrap()[1];
+    world.load_training_state(first, &one).unwrap();
+}
