@@ -413,7 +413,7 @@ fn train_halves<T: Half>(dtype: Dtype, watched: bool) -> (Vec<f64>, Vec<f64>) {
     let all = names.iter().flat_map(|name| world.parameter::<T>(root, name).unwrap());
     let all = all.map(Into::into).collect();
     let dict = world.state_dict(root).unwrap();
-    assert_eq!(dict.get("0.weight").unwrap().dtype, dtype);
+    assert_eq!(dict.get("0.weight").unwrap().dtype(), dtype);
     world.load_state_dict(root, &dict).unwrap();
     (losses, all)
 }

@@ -2,11 +2,13 @@
 
 pub mod amp;
 pub mod blueprint;
+mod blueprints;
 pub mod call;
 pub mod column;
 pub mod containers;
 mod downcast;
 pub mod hook;
+pub mod keeper;
 pub mod layers;
 pub mod losses;
 pub mod mode;

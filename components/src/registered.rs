@@ -82,7 +82,7 @@ impl Registered {
 /// Another list is another structure.
 fn tell(mut world: DeferredWorld<'_>, context: HookContext) {
     if let Some(mut types) = world.get_resource_mut::<ModuleTypes>() {
-        types.changed.push(Change { entity: context.entity, inserted: None });
+        types.tell(Change { entity: context.entity, inserted: None });
     }
 }
 
@@ -152,7 +152,7 @@ impl Numbers {
     pub fn ty(&self, dtype: Dtype) -> Type {
         match self {
             Numbers::Given(tensor) => {
-                Type { dtype: tensor.dtype, shape: Shape::from(tensor.shape.as_slice()) }
+                Type { dtype: tensor.dtype(), shape: Shape::from(tensor.shape()) }
             }
             Numbers::Drawn { shape, dtype: own, .. } => {
                 Type { dtype: own.unwrap_or(dtype), shape: shape.clone() }

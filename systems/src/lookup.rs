@@ -99,7 +99,7 @@ impl Names {
     pub(crate) fn of(world: &World, module: Entity) -> Option<Self> {
         let entity = owner(world, module);
         let (root, population) = root_of(world, entity)?;
-        let dtype = world.get::<Population>(world.get::<Model>(root)?.population)?.dtype;
+        let dtype = world.get::<Population>(world.get::<Model>(root)?.population)?.dtype();
         let entity_ref = world.get_entity(entity).ok()?;
         let module = world.get_resource::<ModuleTypes>()?.module(entity_ref)?;
         let registered = entity_ref.get::<Registered>().cloned();

@@ -6,7 +6,7 @@ use neurarch_components::column::{ColumnKey, row, row_mut};
 use neurarch_components::names::{Kind, wrong_name};
 use neurarch_components::registry::ModuleTypes;
 use neurarch_components::shared::{SharedRow, SharedTensors};
-use neurarch_components::state::StateDict;
+use neurarch_components::state::{StateDict, Tensor};
 use neurarch_components::tie::{SharedModule, Tie, Ties};
 use neurarch_components::tree::{Model, ModuleName};
 use neurarch_kernels::program::{Role, Slot};
@@ -92,7 +92,7 @@ pub(crate) fn untie_given(
                 true => Some(path.as_str()),
                 false => path.strip_prefix(top.as_str()).and_then(|key| key.strip_prefix('.')),
             };
-            let shape = key.and_then(|key| state.get(key)).map(|tensor| &tensor.shape);
+            let shape = key.and_then(|key| state.get(key)).map(Tensor::shape);
             shape.and_then(|shape| shape.get(leading..)).is_some_and(|shape| *shape == *of.ty.shape)
         };
         for (position, at) in blueprint.positions.iter().enumerate() {

@@ -323,7 +323,7 @@ fn check_apart(world: &World, module: Entity, dtype: Dtype) -> Result<(), EditEr
         let registered = entity.get::<Registered>().cloned();
         let registered = registered.unwrap_or_else(|| Registered::declared(of, dtype));
         let entries: Vec<_> = registered.parameters.iter().chain(&registered.buffers).collect();
-        for own in columned.0.parameters.iter().chain(&columned.0.buffers) {
+        for own in columned.contents().parameters.iter().chain(&columned.contents().buffers) {
             let entry = entries.iter().find(|entry| entry.name == own.name);
             let expected = entry.and_then(|entry| Some(entry.ty.as_ref()?.dtype));
             if let Some(expected) = expected.filter(|&expected| expected != own.ty.dtype) {

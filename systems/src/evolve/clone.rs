@@ -10,6 +10,7 @@ use neurarch_components::tree::Model;
 
 use super::EvolveError;
 use super::family::signed;
+use crate::bind::KEEPER;
 use crate::{sign, spawn};
 
 /// Clones models into new entities of the same population; gives their roots, which have the next indices
@@ -50,8 +51,10 @@ pub fn clone_models(
     population: Entity,
     models: &[usize],
 ) -> Result<Vec<Entity>, EvolveError> {
-    let found = signed(world, population)?;
-    spawn::check_count(found.len().saturating_add(models.len()))?;
+    let count = signed(world, population)?.len().saturating_add(models.len());
+    spawn::check_count(count)?;
+    spawn::check_room(world, population, count)?;
+    let Some(found) = world.get::<Population>(population) else { return Ok(Vec::new()) };
     let originals = models.iter().map(|&index| {
         let of = found.groups().iter().enumerate();
         let of = of.filter_map(|(group, of)| {
@@ -103,7 +106,7 @@ struct Clone {
 
 /// Counts what was told of modules and not looked at yet.
 fn changes(world: &World) -> usize {
-    world.get_resource::<ModuleTypes>().map_or(0, |types| types.changed.len())
+    world.get_resource::<ModuleTypes>().map_or(0, |types| types.changed().len())
 }
 
 /// Puts clones into the groups of their originals, for they are signed by construction. This is not for clones to
@@ -126,8 +129,8 @@ fn settle(world: &mut World, population: Entity, clones: Vec<Clone>, changed_bef
         .map(|clone| world.get::<Model>(clone.root).map_or(0, |model| model.index))
         .collect();
     let Some(mut found) = world.get_mut::<Population>(population) else { return };
-    found.take_unsigned();
-    let groups = found.groups_mut();
+    found.take_unsigned(KEEPER);
+    let groups = found.groups_mut(KEEPER);
     for (index, clone) in indices.into_iter().zip(clones) {
         let group = &mut groups[clone.group];
         group.members.push(index);
@@ -136,7 +139,7 @@ fn settle(world: &mut World, population: Entity, clones: Vec<Clone>, changed_bef
         }
     }
     if let Some(mut types) = world.get_resource_mut::<ModuleTypes>() {
-        types.changed.truncate(changed_before);
+        types.changed_mut(KEEPER).truncate(changed_before);
     }
     sign::look_away(world, population);
 }

@@ -130,7 +130,7 @@ pub fn overwrite(
     let families = Family::list(world, population, parents.iter().map(|&parent| [parent]))?;
     for family in families {
         let sources = family.parents.iter().map(|&[parent]| parent).collect();
-        family.copy(world, population, vec![sources]);
+        family.copy(world, population, vec![sources])?;
     }
     Ok(())
 }

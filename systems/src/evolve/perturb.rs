@@ -12,6 +12,7 @@ use super::EvolveError;
 use super::family::{advance, group, keys, signed};
 use crate::launch::{Buffers, Job, Located, launch};
 use crate::places::listed;
+use crate::sign::SignError;
 
 /// How a model's parameters are changed at random.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -88,15 +89,21 @@ pub fn perturb(
         let Some(of) = group(world, population, number) else { continue };
         let blueprint = world.resource::<Blueprints>().get(of.blueprint);
         if let Some(plan) = blueprint.and_then(|blueprint| plan(blueprint, &is_chosen)) {
-            run(world, population, number, &plan, &noises);
+            run(world, population, number, &plan, &noises)?;
         }
     }
     Ok(())
 }
 
 /// Adds noise to the models of a group; `noises` are by index.
-fn run(world: &mut World, population: Entity, number: usize, plan: &Plan, noises: &[Noise]) {
-    let Some(of) = group(world, population, number) else { return };
+fn run(
+    world: &mut World,
+    population: Entity,
+    number: usize,
+    plan: &Plan,
+    noises: &[Noise],
+) -> Result<(), SignError> {
+    let Some(of) = group(world, population, number) else { return Ok(()) };
     let changes = |&place: &usize| {
         let Noise { std, rate } = noises[of.members[place] as usize];
         let is_inactive = |root| world.get::<Mode>(root).is_some_and(|mode| mode.inactive);
@@ -105,7 +112,7 @@ fn run(world: &mut World, population: Entity, number: usize, plan: &Plan, noises
     let places: Vec<_> = (0..of.members.len()).filter(changes).collect();
     let indices: Vec<_> = places.iter().map(|&place| of.members[place]).collect();
     if indices.is_empty() {
-        return;
+        return Ok(());
     }
     let members = listed(noises.len(), &indices);
     let own = || indices.iter().map(|&index| noises[index as usize]);
@@ -123,9 +130,9 @@ fn run(world: &mut World, population: Entity, number: usize, plan: &Plan, noises
         keys: &keys,
     };
     let mut at = Located::new(population, number, members);
-    launch(world, &mut at, std::iter::once(job), &mut [], &mut Buffers::default())
-        .expect("a signed model has the columns of its blueprint");
+    launch(world, &mut at, std::iter::once(job), &mut [], &mut Buffers::default())?;
     advance(world, population, number, places);
+    Ok(())
 }
 
 /// Plans the noise on the parameters that are chosen; `None` if none is.

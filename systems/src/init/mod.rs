@@ -37,6 +37,7 @@ pub use gain::{
 pub(crate) use op::Fill;
 
 use crate::access::{self, AccessError};
+use crate::bind::{BindError, KEEPER};
 use crate::launch::{Buffers, Job, Located, Members, launch};
 use crate::parametrize;
 use crate::sign::{self, SignError};
@@ -127,7 +128,7 @@ pub fn number_from(world: &mut World, population: Entity, first: u64) -> Result<
     let found = world.get_mut::<Population>(population);
     let mut found = found.ok_or(SignError::NotAPopulation(population))?;
     let models = found.models().to_vec();
-    found.number_from(first.wrapping_add(models.len() as u64));
+    found.number_from(first.wrapping_add(models.len() as u64), KEEPER);
     for (index, root) in (0..).zip(models) {
         if let Some(mut model) = world.get_mut::<Model>(root) {
             model.number = first.wrapping_add(index);
@@ -158,7 +159,7 @@ pub fn reset_parameters(
         resets.push((number, places.collect(), first_numbers(blueprint)));
     }
     for (group, places, fills) in resets {
-        fill(world, population, group, places, fills, Draw::First);
+        fill(world, population, group, places, fills, Draw::First)?;
     }
     parametrize::reset_originals(world, models);
     Ok(())
@@ -210,14 +211,16 @@ pub fn fill_with(
         fills.push((number, (0..group.members.len()).collect(), vec![(slot, init)]));
     }
     for (group, places, fills) in fills {
-        fill(world, population, group, places, fills, Draw::First);
+        let filled = fill(world, population, group, places, fills, Draw::First);
+        filled.map_err(SignError::from).map_err(AccessError::from)?;
     }
     Ok(())
 }
 
 /// Gives one parameter or buffer of one model new numbers.
-pub(crate) fn draw(world: &mut World, at: &Spot, slot: Slot, init: Init) {
-    fill(world, at.population, at.group, vec![at.member], vec![(slot, init)], Draw::First);
+pub(crate) fn draw(world: &mut World, at: &Spot, slot: Slot, init: Init) -> Result<(), SignError> {
+    fill(world, at.population, at.group, vec![at.member], vec![(slot, init)], Draw::First)?;
+    Ok(())
 }
 
 /// Refuses a distribution that a parameter cannot have.
@@ -285,7 +288,12 @@ pub(crate) enum Draw {
 }
 
 /// Gives parameters that a change of structure made new their first numbers.
-pub(crate) fn reset_fresh(world: &mut World, population: Entity, fresh: &[Fresh], draw: Draw) {
+pub(crate) fn reset_fresh(
+    world: &mut World,
+    population: Entity,
+    fresh: &[Fresh],
+    draw: Draw,
+) -> Result<(), BindError> {
     let count = |world: &mut World| {
         let roots: BTreeSet<Entity> = fresh.iter().map(|fresh| fresh.root).collect();
         for root in roots.into_iter().filter(|_| draw == Draw::Anew) {
@@ -296,12 +304,18 @@ pub(crate) fn reset_fresh(world: &mut World, population: Entity, fresh: &[Fresh]
     };
     // A step of its own, which neither a pass before nor one after has.
     count(world);
-    draw_fresh(world, population, fresh, draw);
+    draw_fresh(world, population, fresh, draw)?;
     count(world);
+    Ok(())
 }
 
-fn draw_fresh(world: &mut World, population: Entity, fresh: &[Fresh], draw: Draw) {
-    let Some(found) = world.get::<Population>(population) else { return };
+fn draw_fresh(
+    world: &mut World,
+    population: Entity,
+    fresh: &[Fresh],
+    draw: Draw,
+) -> Result<(), BindError> {
+    let Some(found) = world.get::<Population>(population) else { return Ok(()) };
     let mut places: BTreeMap<_, Vec<usize>> = BTreeMap::new();
     for &Fresh { root, position, role, index } in fresh {
         let Some(blueprint) = world.get::<Model>(root).map(|model| model.blueprint) else {
@@ -323,8 +337,9 @@ fn draw_fresh(world: &mut World, population: Entity, fresh: &[Fresh], draw: Draw
         Some((number, places, first_numbers(blueprint).into_iter().filter(is_his).collect()))
     });
     for (group, places, fills) in resets.collect::<Vec<_>>() {
-        fill(world, population, group, places, fills, draw);
+        fill(world, population, group, places, fills, draw)?;
     }
+    Ok(())
 }
 
 fn place_of(world: &World, group: &Group, root: Entity) -> Option<usize> {
@@ -378,7 +393,7 @@ fn fill(
     places: Vec<usize>,
     fills: Vec<(Slot, Init)>,
     draw: Draw,
-) {
+) -> Result<(), BindError> {
     let is_given = |(_, init): &(Slot, Init)| matches!(init, Init::Numbers(_));
     let (given, drawn): (Vec<_>, Vec<_>) = fills.into_iter().partition(is_given);
     for (slot, init) in given {
@@ -388,11 +403,12 @@ fn fill(
         for alike in own.chunk_by(|(one, _), (other, _)| one == other) {
             let places = alike.iter().map(|(_, place)| *place).collect();
             let init = alike[0].0.clone().unwrap_or_else(|| init.clone());
-            fill_alike(world, population, group, places, vec![(slot.clone(), init)], draw);
+            fill_alike(world, population, group, places, vec![(slot.clone(), init)], draw)?;
         }
     }
-    if !drawn.is_empty() {
-        fill_alike(world, population, group, places, drawn, draw);
+    match drawn.is_empty() {
+        true => Ok(()),
+        false => fill_alike(world, population, group, places, drawn, draw),
     }
 }
 
@@ -419,10 +435,10 @@ fn fill_alike(
     mut places: Vec<usize>,
     fills: Vec<(Slot, Init)>,
     draw: Draw,
-) {
+) -> Result<(), BindError> {
     places.sort_unstable();
     places.dedup();
-    let Some(found) = world.get::<Population>(population) else { return };
+    let Some(found) = world.get::<Population>(population) else { return Ok(()) };
     let of = &found.groups()[group];
     let is_shared = |(slot, _): &(Slot, Init)| {
         of.contents[slot.position].shared(slot.role, slot.index).is_some()
@@ -432,14 +448,14 @@ fn fill_alike(
     let first = places.iter().copied().min_by_key(|&place| number(place));
     if places.len() > 1 && !shared.is_empty() {
         // What all have is drawn once, by the model of the least number.
-        fill_alike(world, population, group, first.into_iter().collect(), shared, draw);
+        fill_alike(world, population, group, first.into_iter().collect(), shared, draw)?;
         return fill_alike(world, population, group, places, fills, draw);
     }
     let fills = [shared, fills].concat();
     if fills.is_empty() {
-        return;
+        return Ok(());
     }
-    let Some(&first) = places.first() else { return };
+    let Some(&first) = places.first() else { return Ok(()) };
     let of = &found.groups()[group];
     let mut members = Members::first(found.len(), of.members[first]);
     places[1..].iter().for_each(|&place| members.push(of.members[place]));
@@ -476,7 +492,6 @@ fn fill_alike(
     let mut at = Located::new(population, group, members);
     let jobs = std::iter::once(job);
     launch(world, &mut at, jobs, &mut [], &mut Buffers::default())
-        .expect("a signed model has the columns of its blueprint");
 }
 
 /// Tells parameters from buffers in the random numbers' counters.

@@ -148,12 +148,12 @@ fn shape_of(form: Form, shape: &[usize]) -> Vec<usize> {
 
 /// Gives a state as torch keeps it.
 fn keep(state: &Tensor, kept: Kept) -> Tensor {
-    let shape = shape_of(kept.form, &state.shape);
-    let size = state.dtype.size_bytes();
+    let shape = shape_of(kept.form, state.shape());
+    let size = state.dtype().size_bytes();
     let numel: usize = shape.iter().product();
     let mut bytes = state.to_native();
     bytes.resize(numel * size, 0);
-    let mut dtype = state.dtype;
+    let mut dtype = state.dtype();
     if kept.form == Form::Number {
         // The sign says that the number has the parameter's precision, not that of an f32.
         let double = |bytes: &[u8]| bytemuck::pod_read_unaligned::<f64>(bytes);
@@ -254,9 +254,9 @@ fn states(
 type FoundGroups = (Vec<Owned>, Entity, usize);
 
 fn find(world: &mut World, root: Entity) -> Result<FoundGroups, AccessError> {
-    Optimizers::init(world);
     let population = world.get::<Model>(root).ok_or(AccessError::NotAModel(root))?.population;
     let at = locate(world, root)?;
+    Optimizers::init(world);
     let (group, member, blueprint) = access::place(world, root)?;
     Ok((groups(world, group, member, blueprint), population, at.group))
 }
@@ -377,8 +377,8 @@ fn check(found: &[Owned], dict: &OptimizerStateDict) -> Result<(), OptimizerStat
                     states.filter_map(|state| given.optimizer.kept(state, &place.ty.shape));
                 let Some(kept) = kept.find(|kept| kept.name == tensor.name) else { continue };
                 let expected = shape_of(kept.form, &place.ty.shape);
-                if tensor.shape != expected {
-                    let (name, given) = (kept.name, tensor.shape.clone());
+                if tensor.shape() != expected {
+                    let (name, given) = (kept.name, tensor.shape().to_vec());
                     return Err(OptimizerStateError::Shape { index, name, expected, given });
                 }
             }

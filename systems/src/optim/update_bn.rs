@@ -108,7 +108,7 @@ fn reset(world: &mut World, norms: &[Norm]) -> Result<(), AccessError> {
         let at = locate(world, *norm)?;
         for (name, init) in &buffers {
             if let Some(slot) = at.blueprint(world).buffer(at.position, name) {
-                init::draw(world, &at, slot, init.clone());
+                init::draw(world, &at, slot, init.clone())?;
             }
         }
     }

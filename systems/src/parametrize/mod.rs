@@ -214,7 +214,7 @@ fn current(world: &World, site: &Site, name: &str) -> Result<Rows, ParametrizeEr
     if let Some(slot) = site.slot(name) {
         return match site.blueprint.is_uninitialized(&slot) {
             true => Err(ParametrizeError::Invalid(UNINITIALIZED.to_owned())),
-            false => Ok(site.rows(world, &slot)),
+            false => site.rows(world, &slot),
         };
     }
     let normed = &site.blueprint.positions[site.position].weight_normed;

@@ -388,7 +388,7 @@ fn put(
                     _ => blueprint.parameter(at.position, name),
                 };
                 if let Some(slot) = slot {
-                    init::draw(world, &at, slot, init.clone());
+                    init::draw(world, &at, slot, init.clone())?;
                 }
             }
         }
@@ -436,7 +436,7 @@ fn edit(
 /// Writes the numbers of a parameter or buffer of an entity that was just signed.
 pub(crate) fn write(world: &mut World, entity: Entity, role: Role, name: &str, numbers: &[u8]) {
     let Some(columned) = world.get::<Columned>(entity) else { return };
-    let contents = &columned.0;
+    let contents = columned.contents();
     let among = if role == Role::Buffer { &contents.buffers } else { &contents.parameters };
     let Some(index) = among.iter().position(|of| of.name == name) else { return };
     let key = ColumnKey::new(role, index, &among[index].ty);

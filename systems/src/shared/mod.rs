@@ -166,7 +166,7 @@ pub fn unshare(world: &mut World, population: Entity, name: &str) -> Result<(), 
 /// Writes the numbers of a module's own parameter or buffer, its population just signed.
 pub(crate) fn write_own(world: &mut World, module: Entity, role: Role, name: &str, numbers: &[u8]) {
     let columned = world.get::<Columned>(module);
-    let Some(contents) = columned.map(|columned| columned.0.clone()) else { return };
+    let Some(contents) = columned.map(|columned| columned.contents().clone()) else { return };
     let among = if role == Role::Buffer { &contents.buffers } else { &contents.parameters };
     let Some(index) = among.iter().position(|of| of.name == name) else { return };
     let key = ColumnKey::new(role, index, &among[index].ty);

@@ -119,8 +119,9 @@ pub fn training_state(
             stacked.iter_mut().for_each(|(first, bytes)| *bytes = first.to_native());
             continue;
         }
-        let like =
-            |a: &Tensor, b: &Tensor| (&a.name, a.dtype, &a.shape) == (&b.name, b.dtype, &b.shape);
+        let like = |a: &Tensor, b: &Tensor| {
+            (&a.name, a.dtype(), a.shape()) == (&b.name, b.dtype(), b.shape())
+        };
         let differing = tensors.iter().zip(&stacked).find(|(own, (first, _))| !like(own, first));
         let longer = tensors.get(stacked.len()).or(stacked.get(tensors.len()).map(|(of, _)| of));
         if let Some(of) = differing.map(|(own, _)| own).or(longer) {
@@ -131,8 +132,8 @@ pub fn training_state(
         }
     }
     let joined = stacked.into_iter().map(|(first, bytes)| {
-        let shape = [roots.len()].into_iter().chain(first.shape).collect();
-        Tensor::from_native(first.name, first.dtype, shape, bytes)
+        let shape = [roots.len()].into_iter().chain(first.shape().iter().copied()).collect();
+        Tensor::from_native(first.name.clone(), first.dtype(), shape, bytes)
     });
     Ok(joined.collect())
 }
@@ -153,9 +154,9 @@ pub fn load_training_state(
         None => vec![Load::new(world, entity, tensors)?],
         Some(roots) => {
             let models = roots.len();
-            let wrong = tensors.iter().find(|tensor| tensor.shape.first() != Some(&models));
-            if let Some(Tensor { name, shape, .. }) = wrong {
-                let (name, given) = (name.clone(), shape.clone());
+            let wrong = tensors.iter().find(|tensor| tensor.shape().first() != Some(&models));
+            if let Some(tensor) = wrong {
+                let (name, given) = (tensor.name.clone(), tensor.shape().to_vec());
                 return Err(TrainingStateError::Models { name, expected: models, given });
             }
             let load = |(model, root): (usize, Entity)| {

@@ -35,7 +35,7 @@ pub(super) fn check_array(
     if let Some(given) = array.models.filter(|&given| given != expected) {
         return Err(StepError::Models { array: name, expected, given });
     }
-    check_dtype(name, state.dtype, array.dtype)
+    check_dtype(name, state.dtype(), array.dtype)
 }
 
 /// Checks that floats are of the models' dtype.

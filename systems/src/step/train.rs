@@ -257,7 +257,7 @@ fn train<T: Element>(
     losses: &mut [T],
 ) -> Result<(), StepError> {
     let state = cohort::population(world, population)?;
-    let (n_models, dtype) = (state.len(), state.dtype);
+    let (n_models, dtype) = (state.len(), state.dtype());
     check_dtype("losses", dtype, T::DTYPE)?;
     let steps: usize = parts.iter().map(|part| part.steps).sum();
     if losses.len() != n_models * steps {
