@@ -70,8 +70,9 @@ impl fmt::Display for Dtype {
     }
 }
 
-/// A Rust type whose values lie in columns and arenas as they are.
-pub trait Element: bytemuck::Pod + Send + Sync + fmt::Debug + PartialEq {
+/// A Rust type whose values lie in columns and arenas as they are: those below and no others, for what is at an address
+/// is read as such a type because its [`DTYPE`](Element::DTYPE) says so.
+pub trait Element: sealed::Sealed + bytemuck::Pod + Send + Sync + fmt::Debug + PartialEq {
     /// The type at run time.
     const DTYPE: Dtype;
 }
@@ -99,4 +100,16 @@ impl Element for i64 {
 /// A `bool` in memory: bytemuck's `Pod` needs every bit pattern to be a value.
 impl Element for u8 {
     const DTYPE: Dtype = Dtype::Bool;
+}
+
+mod sealed {
+    /// Keeps [`Element`](super::Element) to this file.
+    pub trait Sealed {}
+
+    impl Sealed for f32 {}
+    impl Sealed for f64 {}
+    impl Sealed for super::f16 {}
+    impl Sealed for super::bf16 {}
+    impl Sealed for i64 {}
+    impl Sealed for u8 {}
 }

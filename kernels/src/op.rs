@@ -11,6 +11,8 @@ use crate::cpu::tile::Tile;
 use crate::program::trace::Var;
 use crate::shape::{Layout, Operand, Type};
 
+pub(crate) mod claims;
+
 /// Why an op cannot take the values it is given, in torch's words where torch has some.
 ///
 /// [`Trace`](crate::program::trace::Trace) adds the path of the module.
@@ -108,7 +110,7 @@ pub trait Op: Any + Debug + Send + Sync {
         operand.is_row_major() || self.takes_any_layout(input)
     }
 
-    /// Chooses the layouts of the outputs, given the inputs (row-major where
+    /// Chooses the layouts of the outputs, one each and without gaps, given the inputs (row-major where
     /// [`takes_layout`](Op::takes_layout) is false) and the outputs' types.
     fn layouts(&self, inputs: &[Operand], outputs: &[Type]) -> Vec<Layout> {
         let _ = inputs;
@@ -116,7 +118,8 @@ pub trait Op: Any + Debug + Send + Sync {
     }
 
     /// Lists pairs (input, output) that share their memory: the kernel finds the input's elements in
-    /// the output and changes them there. An update rule does that with parameters and moments.
+    /// the output and changes them there, and cannot get the input itself. Both have one type and lie row-major; none is
+    /// in two pairs. An update rule does that with parameters and moments.
     fn in_place(&self) -> &[(usize, usize)] {
         &[]
     }
@@ -132,7 +135,7 @@ pub trait Op: Any + Debug + Send + Sync {
         false
     }
 
-    /// Says whether the op marks the edge of a module call. Such an op passes its input through and
+    /// Says whether the op marks the edge of a module call. Such an op passes its inputs through, one output each, and
     /// is dropped from a plan.
     fn boundary(&self) -> Option<Boundary> {
         None
@@ -146,6 +149,11 @@ pub trait Op: Any + Debug + Send + Sync {
 
     /// Makes the kernel for operands of these types and layouts: everything that can be decided
     /// before the numbers are there is decided here.
+    ///
+    /// # Panics
+    ///
+    /// An op of this crate panics if the operands are not those of its shape rule, have gaps, or are too large; and its
+    /// kernel if it meets others than it was made for.
     fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel>;
 
     /// Says whether the outputs are constants for gradients, whatever the inputs are.
@@ -237,7 +245,7 @@ impl<'a> GradientAt<'a> {
     pub fn zero(&self, input: usize) -> Option<Var> {
         let mut zeros = self.zeros.borrow_mut();
         zeros.resize(self.inputs.len(), false);
-        zeros[input] = true;
+        zeros.get_mut(input).into_iter().for_each(|is_zero| *is_zero = true);
         None
     }
 

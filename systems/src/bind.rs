@@ -40,6 +40,12 @@ pub enum BindError {
         /// What the column would be for.
         role: Role,
     },
+    /// The kernel of an op panicked, one of a user's own most likely.
+    #[error("a kernel {message}")]
+    Kernel {
+        /// What it said.
+        message: String,
+    },
     /// The members are not all of the group.
     #[error("model {index} is not in the group")]
     NotAMember {
@@ -215,7 +221,10 @@ impl Binder {
         }
         let is_written = |number: usize| written.get(number).copied().unwrap_or(false);
         for (number, slot) in slots.iter().enumerate() {
-            if let Some(shared) = group.contents[slot.position].shared(slot.role, slot.index) {
+            let Some(contents) = group.contents.get(slot.position) else {
+                return Err(BindError::NoColumn { slot: slot.name.clone(), role: slot.role });
+            };
+            if let Some(shared) = contents.shared(slot.role, slot.index) {
                 let is_alone = members.len() == 1;
                 assert!(
                     is_alone || !is_written(number),

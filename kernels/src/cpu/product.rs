@@ -119,6 +119,7 @@ fn make(
     has_bias: bool,
     starts: Vec<[usize; 3]>,
 ) -> Box<dyn Kernel> {
+    assert!(product.is_countable(), "the elements of a product can be addressed");
     match dtype {
         Dtype::F64 => Box::new(ProductKernel::<f64>::new(product, way, has_bias, starts)),
         _ => Box::new(ProductKernel::<f32>::new(product, way, has_bias, starts)),
@@ -400,6 +401,19 @@ impl<T: Float> VectorKernel for Dots<'_, T> {
 }
 
 impl Product {
+    /// Says whether places of elements are counted without overflow: what the assertions of [`Gemm`] and [`Dot`] build
+    /// on, whose sizes come from operands.
+    fn is_countable(&self) -> bool {
+        const MOST: usize = 1 << 58;
+        let counts = |rows: usize, columns: usize, strides: Strides| {
+            let end = |n: usize, stride: usize| n.saturating_sub(1).saturating_mul(stride);
+            let reach = end(rows, strides.row).saturating_add(end(columns, strides.column));
+            rows.saturating_mul(columns).max(reach) <= MOST
+        };
+        let Product { m, n, k, .. } = *self;
+        counts(m, k, self.a) && counts(k, n, self.b) && counts(m, n, self.c)
+    }
+
     /// Gives the sizes of the product of dot products.
     fn as_dots(&self) -> Sizes {
         Sizes { rows: self.m, columns: self.n, k: self.k, finish: self.finish }

@@ -1,7 +1,7 @@
 //! `linear`: `y = x · weightᵀ + bias`, with its two gradients. Leading axes of `x` count as rows.
 //!
-//! Three ways to compute it, chosen by the sizes alone ([`Way`]): a few rows are dot products with the
-//! rows of the weight, small products the register tiles of [`crate::cpu::gemm`], large ones the `gemm`
+//! Three ways to compute it, chosen by the sizes alone (`Way`): a few rows are dot products with the
+//! rows of the weight, small products the register tiles of `cpu/gemm.rs`, large ones the `gemm`
 //! crate. Vectors run along the batch or along the features of the output (`preferred_layout`).
 //!
 //! Source: `torch.nn.functional.linear`.

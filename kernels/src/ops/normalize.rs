@@ -340,6 +340,11 @@ impl Groups {
         let kept: Vec<_> = (0..shape.rank()).filter(|axis| !axes.contains(axis)).collect();
         let mut outer: Vec<_> = axes.iter().copied().filter(|&axis| shape[axis] != 1).collect();
         let (mut run, mut step) = (1, 1);
+        if axes.iter().any(|&axis| shape[axis] == 0) {
+            // A group of no numbers, of whatever sizes the other axes are.
+            outer.clear();
+            run = 0;
+        }
         if let Some(last) = outer.pop() {
             (run, step) = (shape[last], layout[last]);
             while let Some(&axis) = outer.last().filter(|&&axis| layout[axis] == run * step) {

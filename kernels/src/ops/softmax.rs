@@ -7,7 +7,7 @@
 use core::marker::PhantomData;
 use core::ops::Range;
 
-use super::elementwise::{WORTH_SPLITTING, computes, layout_like, same_dtype};
+use super::elementwise::{WORTH_SPLITTING, computes, layout_like};
 use super::lines::{Lines, carve, scratch_bytes};
 use super::reduce::no_such_axis;
 use crate::cpu::executor::with_scratch;
@@ -106,7 +106,10 @@ impl Op for SoftmaxGradient {
         let [dy, y] = inputs else {
             return Err(OpError(format!("{}: expected 2 inputs", self.name())));
         };
-        same_dtype(self.name(), dy, y)?;
+        if dy != y {
+            let (expected, name) = (y, self.name());
+            return Err(OpError(format!("{name}: expected a gradient of {expected}, got {dy}")));
+        }
         self.0.types(self.name(), inputs)
     }
 
@@ -187,7 +190,12 @@ fn kernel(
         inputs: &[Operand],
         output: &Operand,
     ) -> Box<dyn Kernel> {
-        let order = output.layout.order(&output.ty.shape);
+        let shape = &output.ty.shape;
+        assert!(
+            inputs.iter().all(|x| x.ty.shape == *shape),
+            "lines of one shape are read and written"
+        );
+        let order = output.layout.order(shape);
         let lines = |operand| Lines::new(operand, axis, &order);
         let slowest = order.iter().find(|&&slowest| output.ty.shape[slowest] != 1);
         let slowest = slowest.filter(|&&slowest| slowest != axis);
@@ -225,6 +233,9 @@ impl<T: Float> Kernel for SoftmaxKernel<T> {
         let (inputs, mut outputs, scratch) = tile.operands();
         let (a, b) = (inputs.get::<T>(0), self.is_gradient.then(|| inputs.get::<T>(1)));
         let mut y = outputs.take::<T>();
+        let given = [a.numel(), b.map_or(0, |b| b.numel())];
+        self.inputs.iter().zip(given).for_each(|(lines, numel)| lines.assert_all_in(numel));
+        self.output.assert_all_in(y.numel());
         for model in 0..models {
             let (a, b) = (a.at(model), b.map_or(&[][..], |b| b.at(model)));
             let part = Part { kernel: self, parts: 0..self.parts, a, b, y: y.at(model) };

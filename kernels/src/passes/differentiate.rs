@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 use crate::op::{Boundary, GradientAt, Op};
 use crate::program::trace::{Trace, Var};
 use crate::program::{Ids, Node};
-use crate::shape::Type;
+use crate::shape::{Shape, Type};
 
 /// Watches gradients on their way back. Each method may replace what it is given.
 pub trait WatchGradients {
@@ -65,15 +65,22 @@ fn record(
     wrt: &[Var],
     mut watch: Option<&mut dyn WatchGradients>,
 ) -> Vec<Option<Var>> {
+    let wrt = &wrt.iter().map(|var| trace.own(var.clone())).collect::<Vec<_>>();
     let nodes = trace.program().nodes.clone();
     let needs = needs_gradient(trace, &nodes, wrt);
     let mut gradients: Vec<Option<Var>> = vec![None; needs.len()];
     // Where no gradient has arrived but one that is 0 everywhere: nothing is recorded for it.
     let mut zeros = vec![false; needs.len()];
-    for (output, gradient) in of {
-        if let Some(id) = output.id() {
-            accumulate(&mut gradients[id], gradient.clone());
+    for (number, (output, gradient)) in of.iter().enumerate() {
+        let Some(id) = trace.own(output.clone()).id() else { continue };
+        if gradient.id().is_some() && gradient.shape() != output.shape() {
+            let (found, expected) = (gradient.shape(), output.shape());
+            trace.fail(format!(
+                "Mismatch in shape: grad_output[{number}] has a shape of {found} and output[{number}] has a shape of \
+                 {expected}."
+            ));
         }
+        accumulate(&mut gradients[id], gradient.clone());
     }
     let known_after = watch.as_ref().map(|_| first_readers(&nodes, wrt));
     for (index, node) in nodes.iter().enumerate().rev() {
@@ -105,7 +112,18 @@ fn record(
                 for ((number, &input), gradient) in needed.filter(|((_, input), _)| needs[**input])
                 {
                     match gradient {
-                        Some(gradient) => accumulate(&mut gradients[input], gradient),
+                        Some(gradient) => {
+                            let expected = inputs[number].shape();
+                            if gradient.id().is_some() && gradient.shape() != expected {
+                                trace.fail(wrong_shape(
+                                    &*node.op,
+                                    number,
+                                    gradient.shape(),
+                                    expected,
+                                ));
+                            }
+                            accumulate(&mut gradients[input], gradient);
+                        }
                         // A boundary has no arithmetic: what did not arrive there is not needed here.
                         None if node.op.boundary().is_some() => {
                             zeros[input] |= zeros[node.outputs[number]];
@@ -134,6 +152,15 @@ fn record(
 /// Says in torch's words that an op has no rule for one of its inputs.
 fn no_rule(op: &dyn Op, input: usize) -> String {
     format!("derivative for {} with respect to its input {input} is not implemented", op.name())
+}
+
+/// Says in torch's words that an op's rule for one of its inputs gave a gradient of another shape.
+fn wrong_shape(op: &dyn Op, input: usize, found: &Shape, expected: &Shape) -> String {
+    let name = op.name();
+    format!(
+        "Function {name} returned an invalid gradient at index {input} - got {found} but expected shape compatible with \
+         {expected}"
+    )
 }
 
 fn zeros_like(trace: &Trace, id: usize) -> Var {

@@ -10,11 +10,12 @@ use std::time::Duration;
 use super::times::Times;
 use super::{clean, fuse, schedule};
 use crate::cpu::cache::CacheSizes;
-use crate::cpu::memory::{AlignedBytes, padded};
+use crate::cpu::memory::{AlignedBytes, check_room, padded};
 use crate::dtype::Dtype;
-use crate::op::{Kernel, Op};
+use crate::op::claims::{self, Claims};
+use crate::op::{Kernel, Op, OpError};
 use crate::ops::contiguous::Contiguous;
-use crate::program::{Origin, Program, SlotId, ValueId, VerifyError};
+use crate::program::{Node, Origin, Program, SlotId, ValueId, VerifyError};
 use crate::shape::Operand;
 
 /// What a plan may be told; the default is right except in tests.
@@ -74,6 +75,8 @@ pub(crate) enum Place {
     Scalar(usize),
     /// The scalar of that number in single precision, converted into the arena before the first step.
     Scalar32(usize, usize),
+    /// In an output of the same step, which changes it: nobody reads it as an input.
+    Elsewhere,
 }
 
 /// One kernel run.
@@ -93,7 +96,7 @@ impl Plan {
     ///
     /// # Errors
     ///
-    /// If the program breaks the grammar.
+    /// If the program breaks the grammar, or a model's values need more memory than there is.
     pub fn new(program: Program, options: &PlanOptions) -> Result<Plan, VerifyError> {
         program.verify()?;
         let program = if options.keep_nodes {
@@ -102,16 +105,18 @@ impl Plan {
             schedule::update_early(fuse::fuse(clean::drop_boundaries(program)))
         };
         program.verify()?;
-        let mut planner = Planner::new(&program);
+        let mut planner = Planner::new(&program)?;
         for index in 0..program.nodes.len() {
-            planner.add_node(index);
+            planner.add_node(index)?;
         }
-        planner.finish();
-        let Planner { views, steps, constants, arena, scratch_bytes, .. } = planner;
+        planner.finish()?;
+        let arena_bytes = planner.arena.checked_size()?;
+        let Planner { views, steps, constants, scratch_bytes, .. } = planner;
         let mut bytes = AlignedBytes::new(constants.len());
         bytes.bytes_mut()[..constants.len()].copy_from_slice(&constants);
-        let arena_bytes = arena.size;
-        let tile = options.tile.unwrap_or_else(|| tile_size(&program, arena_bytes)).max(1);
+        // The arenas of a tile's models are counted together.
+        let most = isize::MAX as usize / arena_bytes.max(1);
+        let tile = options.tile.unwrap_or_else(|| tile_size(&program, arena_bytes)).clamp(1, most);
         let cost = cost(&program);
         let times = if options.timed { Times::new(steps.len()) } else { Times::default() };
         let constants = bytes;
@@ -134,17 +139,19 @@ impl Plan {
 /// that, a few, so that a kernel call is shared, while they fit half of the second.
 fn tile_size(program: &Program, arena_bytes: usize) -> usize {
     let slots = program.slots.iter().map(|slot| padded(slot.ty.size_bytes()));
-    let inputs: usize = program.inputs.iter().map(|ty| ty.size_bytes()).sum();
+    let sum = |all: usize, bytes: usize| all.saturating_add(bytes);
+    let inputs = program.inputs.iter().map(|ty| ty.size_bytes()).fold(0, sum);
     let passes_by = |slot: &SlotId| is_read_once(program, *slot);
-    let kept: usize = slots
+    let kept = slots
         .clone()
         .enumerate()
         .filter(|(slot, _)| !passes_by(slot))
         .map(|(_, bytes)| bytes)
-        .sum();
+        .fold(0, sum);
     let caches = CacheSizes::current();
-    let in_l1 = caches.l1_bytes / 2 / (arena_bytes + inputs + kept).max(1);
-    let in_l2 = caches.l2_bytes / 2 / (arena_bytes + inputs + slots.sum::<usize>()).max(1);
+    let with = |rows: usize| sum(arena_bytes, sum(inputs, rows)).max(1);
+    let in_l1 = caches.l1_bytes / 2 / with(kept);
+    let in_l2 = caches.l2_bytes / 2 / with(slots.fold(0, sum));
     in_l1.max(in_l2.min(MIN_TILE)).clamp(1, MAX_TILE)
 }
 
@@ -164,7 +171,9 @@ const MAX_TILE: usize = 128;
 
 fn cost(program: &Program) -> usize {
     let types = |ids: &[ValueId]| ids.iter().map(|&id| program.ty(id).clone()).collect::<Vec<_>>();
-    program.nodes.iter().map(|node| node.op.cost(&types(&node.inputs), &types(&node.outputs))).sum()
+    let costs =
+        program.nodes.iter().map(|node| node.op.cost(&types(&node.inputs), &types(&node.outputs)));
+    costs.fold(0, usize::saturating_add)
 }
 
 /// Gives each node its kernel and each value its place, in the order in which the nodes run.
@@ -174,6 +183,8 @@ struct Planner<'a> {
     placed: Vec<Option<(Place, Operand)>>,
     /// For each value, the last node that reads it (the number of nodes if an output or a store does).
     last_reader: Vec<usize>,
+    /// For each node, how its op uses the memory of its operands.
+    claims: Vec<Claims>,
     /// For each value that a row-major copy was made of, the copy.
     copies: Vec<Option<Place>>,
     views: Vec<PlacedView>,
@@ -184,10 +195,15 @@ struct Planner<'a> {
 }
 
 impl<'a> Planner<'a> {
-    fn new(program: &'a Program) -> Self {
+    fn new(program: &'a Program) -> Result<Self, OpError> {
         let n_values = program.values.len();
+        let types =
+            |ids: &[ValueId]| -> Vec<_> { ids.iter().map(|&id| program.ty(id).clone()).collect() };
+        let claims =
+            |node: &Node| Claims::of(&*node.op, &types(&node.inputs), &types(&node.outputs));
         let mut planner = Planner {
             program,
+            claims: program.nodes.iter().map(claims).collect::<Result<_, _>>()?,
             placed: vec![None; n_values],
             last_reader: last_readers(program),
             copies: vec![None; n_values],
@@ -206,16 +222,18 @@ impl<'a> Planner<'a> {
                 Origin::Scalar(scalar) => {
                     Place::Scalar32(scalar, planner.arena.take(value.ty.size_bytes()))
                 }
-                Origin::Constant(number) => planner.constant(number, id),
+                Origin::Constant(number) => planner.constant(number, id)?,
             };
             planner.placed[id] = Some((place, Operand::row_major(value.ty.clone())));
         }
-        planner
+        Ok(planner)
     }
 
-    fn constant(&mut self, number: f64, id: ValueId) -> Place {
+    fn constant(&mut self, number: f64, id: ValueId) -> Result<Place, OpError> {
         let ty = self.program.ty(id);
         let start = self.constants.len();
+        let room = check_room(start.saturating_add(ty.size_bytes()));
+        room.map_err(|error| OpError(format!("{ty}: {error}")))?;
         for _ in 0..ty.shape.numel() {
             match ty.dtype {
                 Dtype::F64 => self.constants.extend(number.to_ne_bytes()),
@@ -225,15 +243,16 @@ impl<'a> Planner<'a> {
             }
         }
         self.constants.resize(padded(self.constants.len()), 0);
-        Place::Constant(start)
+        Ok(Place::Constant(start))
     }
 
     fn at(&self, id: ValueId) -> &(Place, Operand) {
         self.placed[id].as_ref().expect("a verified program makes values before it reads them")
     }
 
-    fn add_node(&mut self, index: usize) {
-        let node = &self.program.nodes[index];
+    fn add_node(&mut self, index: usize) -> Result<(), OpError> {
+        let program = self.program;
+        let node = &program.nodes[index];
         let op = &node.op;
         let mut inputs = Vec::with_capacity(node.inputs.len());
         for (number, &id) in node.inputs.iter().enumerate() {
@@ -241,33 +260,36 @@ impl<'a> Planner<'a> {
             if op.takes_layout(number, &operand) {
                 inputs.push((place, operand));
             } else {
-                inputs.push((self.row_major(id), Operand::row_major(operand.ty)));
+                inputs.push((self.row_major(id)?, Operand::row_major(operand.ty)));
             }
         }
         let input_operands: Vec<_> = inputs.iter().map(|(_, operand)| operand.clone()).collect();
-        let types: Vec<_> = node.outputs.iter().map(|&id| self.program.ty(id).clone()).collect();
-        let layouts = op.layouts(&input_operands, &types);
-        let outputs: Vec<_> =
-            types.into_iter().zip(layouts).map(|(ty, layout)| Operand { ty, layout }).collect();
-        if op.copies_as_is() && self.may_share(inputs[0].0) && !self.is_wanted(node.outputs[0]) {
+        let types: Vec<_> = node.outputs.iter().map(|&id| program.ty(id).clone()).collect();
+        let outputs = claims::outputs(&**op, &input_operands, &types)?;
+        let claims = self.claims[index].clone();
+        if claims.copies_as_is && self.may_share(inputs[0].0) && !self.is_wanted(node.outputs[0]) {
             self.placed[node.outputs[0]] = Some((inputs[0].0, outputs[0].clone()));
             self.free_after(index);
-            return;
+            return Ok(());
         }
         for (number, &id) in node.outputs.iter().enumerate() {
-            let shared = op.in_place().iter().find(|(_, output)| *output == number);
-            let place = match shared {
-                Some(&(input, _)) => self.in_place(index, node.inputs[input], id),
+            let place = match claims.input_of(number) {
+                Some(input) => {
+                    let here = inputs[input].0;
+                    let is_alone = inputs.iter().filter(|(place, _)| *place == here).count() == 1;
+                    self.in_place(index, node.inputs[input], id, is_alone)?
+                }
                 None => self.place_of(id, &outputs[number]),
             };
             self.placed[id] = Some((place, outputs[number].clone()));
         }
-        for &(input, output) in op.in_place() {
-            inputs[input].0 = self.at(node.outputs[output]).0;
+        for &(input, _) in &claims.in_place {
+            inputs[input].0 = Place::Elsewhere;
         }
         let output_operands: Vec<_> = node.outputs.iter().map(|&id| self.at(id).clone()).collect();
-        self.step(op, &inputs, &output_operands, node.draw);
+        self.step(op, &inputs, &output_operands, node.draw)?;
         self.free_after(index);
+        Ok(())
     }
 
     /// Says whether what lies in a place stays as it is, or is known to be read by others before it changes.
@@ -303,8 +325,15 @@ impl<'a> Planner<'a> {
     }
 
     /// Decides where the output `id` of an update rule is: in the row itself if this chain of updates ends
-    /// in a store to that row and nobody reads the old numbers later, in a copy otherwise.
-    fn in_place(&mut self, node: usize, old: ValueId, id: ValueId) -> Place {
+    /// in a store to that row and nobody reads the old numbers later, in a copy otherwise. The node itself reads them by
+    /// other inputs unless `is_alone`.
+    fn in_place(
+        &mut self,
+        node: usize,
+        old: ValueId,
+        id: ValueId,
+        is_alone: bool,
+    ) -> Result<Place, OpError> {
         let (place, operand) = self.at(old).clone();
         let unread = self.last_reader[old] <= node;
         let may_change = match place {
@@ -312,12 +341,12 @@ impl<'a> Planner<'a> {
             Place::Arena(offset) => !self.is_read_from(offset, node, Some(old)),
             _ => false,
         };
-        if unread && may_change && operand.is_row_major() {
-            return place;
+        if is_alone && unread && may_change && operand.is_row_major() {
+            return Ok(place);
         }
         let copy = Place::Arena(self.arena.take(operand.ty.size_bytes()));
-        self.copy((place, operand.clone()), copy);
-        copy
+        self.copy((place, operand.clone()), copy)?;
+        Ok(copy)
     }
 
     /// Says whether `id`, or what update rules make of it in place, is what `slot` becomes.
@@ -327,8 +356,8 @@ impl<'a> Planner<'a> {
             if self.program.stores.contains(&(slot, id)) {
                 return true;
             }
-            let next = self.program.nodes.iter().find_map(|node| {
-                let mut pairs = node.op.in_place().iter();
+            let next = self.program.nodes.iter().zip(&self.claims).find_map(|(node, claims)| {
+                let mut pairs = claims.in_place.iter();
                 pairs
                     .find(|(input, _)| node.inputs[*input] == id)
                     .map(|&(_, output)| node.outputs[output])
@@ -341,21 +370,21 @@ impl<'a> Planner<'a> {
     }
 
     /// Gives the place of a row-major copy of a value, made once.
-    fn row_major(&mut self, id: ValueId) -> Place {
+    fn row_major(&mut self, id: ValueId) -> Result<Place, OpError> {
         if let Some(copy) = self.copies[id] {
-            return copy;
+            return Ok(copy);
         }
         let from = self.at(id).clone();
         let copy = Place::Arena(self.arena.take(from.1.ty.size_bytes()));
-        self.copy(from, copy);
+        self.copy(from, copy)?;
         self.copies[id] = Some(copy);
-        copy
+        Ok(copy)
     }
 
-    fn copy(&mut self, from: (Place, Operand), to: Place) {
+    fn copy(&mut self, from: (Place, Operand), to: Place) -> Result<(), OpError> {
         let to = (to, Operand::row_major(from.1.ty.clone()));
         let op: Arc<dyn Op> = Arc::new(Contiguous);
-        self.step(&op, &[from], &[to], 0);
+        self.step(&op, &[from], &[to], 0)
     }
 
     fn step(
@@ -364,11 +393,11 @@ impl<'a> Planner<'a> {
         inputs: &[(Place, Operand)],
         outputs: &[(Place, Operand)],
         draw: u32,
-    ) {
+    ) -> Result<(), OpError> {
         let operands =
             |of: &[(Place, Operand)]| of.iter().map(|(_, o)| o.clone()).collect::<Vec<_>>();
-        let kernel = op.kernel(&operands(inputs), &operands(outputs));
-        self.scratch_bytes = self.scratch_bytes.max(kernel.scratch_bytes());
+        let (kernel, scratch_bytes) = claims::kernel(&**op, &operands(inputs), &operands(outputs))?;
+        self.scratch_bytes = self.scratch_bytes.max(scratch_bytes);
         let list = |of: &[(Place, Operand)]| {
             of.iter()
                 .map(|(place, operand)| format!("{place}:{}", operand.ty))
@@ -381,6 +410,7 @@ impl<'a> Planner<'a> {
         let inputs = inputs.iter().map(|of| self.view(of)).collect();
         let outputs = outputs.iter().map(|of| self.view(of)).collect();
         self.steps.push(Step { kernel, inputs, outputs, draw, name });
+        Ok(())
     }
 
     fn view(&mut self, (place, operand): &(Place, Operand)) -> u32 {
@@ -413,19 +443,20 @@ impl<'a> Planner<'a> {
     }
 
     /// Copies outputs and stores that are not made in their place.
-    fn finish(&mut self) {
+    fn finish(&mut self) -> Result<(), OpError> {
         for (output, &id) in self.program.outputs.iter().enumerate() {
             let from = self.at(id).clone();
             if from.0 != Place::Output(output) {
-                self.copy(from, Place::Output(output));
+                self.copy(from, Place::Output(output))?;
             }
         }
         for &(slot, id) in &self.program.stores {
             let from = self.at(id).clone();
             if from.0 != Place::Slot(slot) {
-                self.copy(from, Place::Slot(slot));
+                self.copy(from, Place::Slot(slot))?;
             }
         }
+        Ok(())
     }
 }
 
@@ -461,19 +492,26 @@ impl Arena {
             if free == bytes {
                 self.free.remove(at);
             } else {
-                self.free[at] = (offset + bytes, free - bytes);
+                self.free[at] = (offset.saturating_add(bytes), free - bytes);
             }
             return offset;
         }
         let offset = match self.free.last() {
-            Some(&(offset, free)) if offset + free == self.size => {
+            Some(&(offset, free)) if offset.saturating_add(free) == self.size => {
                 self.free.pop();
                 offset
             }
             _ => self.size,
         };
-        self.size = offset + bytes;
+        // A sum that cannot be counted stays one: see `checked_size`.
+        self.size = offset.saturating_add(bytes);
         offset
+    }
+
+    /// Gives the size, if there is room for it.
+    fn checked_size(&self) -> Result<usize, OpError> {
+        let room = check_room(self.size.min(isize::MAX as usize));
+        room.map(|()| self.size).map_err(|error| OpError(error.to_string()))
     }
 
     fn give(&mut self, offset: usize, bytes: usize) {
@@ -481,8 +519,8 @@ impl Arena {
         let at = self.free.partition_point(|&(other, _)| other < offset);
         self.free.insert(at, (offset, bytes));
         self.free.dedup_by(|next, before| {
-            let adjacent = before.0 + before.1 == next.0;
-            before.1 += if adjacent { next.1 } else { 0 };
+            let adjacent = before.0.saturating_add(before.1) == next.0;
+            before.1 = before.1.saturating_add(if adjacent { next.1 } else { 0 });
             adjacent
         });
     }
@@ -497,6 +535,7 @@ impl fmt::Display for Place {
             Place::Output(output) => write!(f, "output {output}"),
             Place::Constant(offset) => write!(f, "constant+{offset}"),
             Place::Scalar(scalar) | Place::Scalar32(scalar, _) => write!(f, "scalar {scalar}"),
+            Place::Elsewhere => write!(f, "in place"),
         }
     }
 }

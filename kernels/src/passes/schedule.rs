@@ -12,8 +12,9 @@ pub(super) fn update_early(program: Program) -> Program {
         if node.op.in_place().is_empty() {
             continue;
         }
+        let pairs = node.op.in_place().iter();
         let overwritten: Vec<ValueId> =
-            node.op.in_place().iter().map(|&(i, _)| node.inputs[i]).collect();
+            pairs.filter_map(|&(input, _)| node.inputs.get(input).copied()).collect();
         let earliest = (0..order.len())
             .filter(|&at| {
                 let other = &program.nodes[order[at]];

@@ -8,10 +8,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use functions::{FUNCTIONS, Function};
 use neurarch_kernels::dtype::Dtype;
+use neurarch_kernels::ops::convolution::Convolution;
 use neurarch_kernels::ops::interpolate::Interpolation;
 use neurarch_kernels::ops::pad::PadMode;
 use neurarch_kernels::ops::pool::Pooling;
 use neurarch_kernels::passes::differentiate::backward;
+use neurarch_kernels::passes::plan::{Plan, PlanOptions};
 use neurarch_kernels::program::trace::{Trace, Var};
 use neurarch_kernels::shape::Type;
 use neurarch_kernels::testing::{Array, cases, evaluate};
@@ -40,6 +42,31 @@ fn run(function: &Function, types: &[Type], random: &Random) {
     }
 }
 
+/// Calls a function with values of no elements, some of whose sizes are huge, and computes what came of it: neither time
+/// nor memory follows from sizes that no element has.
+fn run_on_none(function: &Function, random: &Random) {
+    let huge = 1 << 45;
+    let call = |v: &[Var]| (function.2)(v, &mut random.clone());
+    for shape in [&[1, 0, huge][..], &[0, huge], &[huge, 0], &[huge, 0, 1], &[2, 0, 1, huge]] {
+        let inputs = vec![Array::new(Dtype::F32, shape, []); function.1];
+        let trace = Trace::new();
+        let v: Vec<_> = inputs.iter().map(|input| trace.input(input.ty.clone())).collect();
+        let results = call(&v);
+        let seeds = results.iter().filter(|y| y.id().is_some() && y.dtype().is_float());
+        let seeds: Vec<_> =
+            seeds.map(|y| (y.clone(), trace.constant(1.0, y.dtype(), y.shape().clone()))).collect();
+        backward(&trace, &seeds, &v);
+        let Ok(program) = trace.finish(&[]) else { continue };
+        if program.values.iter().any(|value| value.ty.shape.numel() > 4096) {
+            continue;
+        }
+        assert!(Plan::new(program, &PlanOptions::default()).is_ok(), "{} of {shape:?}", function.0);
+        for result in 0..results.len() {
+            evaluate(|v| call(v).swap_remove(result), &inputs, &[]);
+        }
+    }
+}
+
 /// Calls a function with values that stand for nothing: what comes after an error.
 fn run_on_nothing(function: &Function, random: &Random) {
     let nothing = vec![Trace::new().poison(); function.1];
@@ -55,9 +82,60 @@ fn no_function_panics() {
             let run = AssertUnwindSafe(|| {
                 run(function, &types, &random);
                 run_on_nothing(function, &random);
+                run_on_none(function, &random);
             });
             assert!(catch_unwind(run).is_ok(), "{} panics in case {case}: {types:?}", function.0);
         }
+    }
+}
+
+#[test]
+fn lists_of_no_values_are_torchs_errors() {
+    let error = |made: Var| {
+        let trace = Trace::new();
+        trace.finish(&[made]).expect_err("there is nothing to join").to_string()
+    };
+    assert_eq!(error(Var::cat(&[], 0)), "torch.cat(): expected a non-empty list of Tensors");
+    assert_eq!(error(Var::stack(&[], 0)), "stack expects a non-empty TensorList");
+    // What follows from it says the same.
+    assert_eq!(
+        error(Var::cat(&[], isize::MIN).relu() + 1.0),
+        "torch.cat(): expected a non-empty list of Tensors"
+    );
+}
+
+#[test]
+fn kernels_and_steps_of_no_size_are_torchs_errors() {
+    let error = |sizes: &[usize], kernel: usize, stride: usize, dilation: usize, turned: bool| {
+        let trace = Trace::new();
+        let n = sizes.len();
+        let ty = |first: [usize; 2], rest: &[usize]| Type::new(Dtype::F32, [&first, rest].concat());
+        let x = trace.input(ty([1, 2], sizes));
+        let weight = trace.input(ty([2, 2], &vec![kernel; n]));
+        let settings = Convolution {
+            stride: vec![stride; n],
+            padding: vec![(0, 0); n],
+            dilation: vec![dilation; n],
+            groups: 1,
+        };
+        let y = match turned {
+            true => x.conv_transpose(&weight, None, &settings, &vec![0; n]),
+            false => x.convolution(&weight, None, &settings),
+        };
+        trace.finish(&[y]).expect_err("it goes nowhere").to_string()
+    };
+    let none = "kernel size should be greater than zero, but got";
+    for turned in [false, true] {
+        assert_eq!(
+            error(&[4], 0, 1, 1, turned),
+            format!("{none} kernel_height: 1 kernel_width: 0")
+        );
+        let two = error(&[4, 4], 0, 1, 1, turned);
+        assert_eq!(two, format!("{none} kernel_height: 0 kernel_width: 0"));
+        assert_eq!(error(&[4, 4, 4], 0, 1, 1, turned), format!("{none}: 0 x 0 x 0 (TxHxW)"));
+        assert_eq!(error(&[4], 1, 0, 1, turned), "non-positive stride is not supported");
+        let still = error(&[4, 4], 1, 1, 0, turned);
+        assert_eq!(still, "dilation should be greater than zero, but got [0, 0]");
     }
 }
 

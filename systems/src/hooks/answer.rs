@@ -75,7 +75,7 @@ impl Answer {
     }
 
     /// Replaces each value, in order.
-    fn map(self, f: &mut impl FnMut(Var) -> Var) -> Answer {
+    pub(super) fn map(self, f: &mut impl FnMut(Var) -> Var) -> Answer {
         match self {
             Answer::Nothing | Answer::Failed(_) | Answer::Wrong(_) => self,
             Answer::Arguments(arguments) => Answer::Arguments(arguments.map(f)),

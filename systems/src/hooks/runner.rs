@@ -182,6 +182,7 @@ impl Runner {
             result.unwrap_or_else(|panic| Err(panic_message(&*panic).into()))
         };
         let answer = known.unwrap_or_else(|| run().unwrap_or_else(Answer::Failed));
+        let answer = answer.map(&mut |var| trace.own(var));
         if self.is_observed {
             let wrong = trace.error().map(|error| Answer::Wrong(error.message));
             let answer =

@@ -38,6 +38,8 @@ impl<T: Float> CrossEntropyKernel<T> {
         has_loss: bool,
     ) -> Self {
         let shape = &logits.ty.shape;
+        let has_shape = |gradient: &Operand| gradient.ty.shape == *shape;
+        assert!(gradient.is_none_or(has_shape), "lines of one shape are read and written");
         let axis = class_axis(shape);
         let order = logits.layout.order(shape);
         // The targets are row-major: their offsets, visited in the order of the logits' lines.
@@ -75,6 +77,10 @@ impl<T: Float> VectorKernel for CrossEntropyKernel<T> {
         let mut loss = self.has_loss.then(|| outputs.take());
         let mut gradient = self.gradient.is_some().then(|| outputs.take());
         let dloss = gradient.is_some().then(|| inputs.get(self.settings.n_inputs()));
+        self.logits.assert_all_in(logits.numel());
+        if let (Some(lines), Some(gradient)) = (&self.gradient, &gradient) {
+            lines.assert_all_in(gradient.numel());
+        }
         for model in 0..models {
             let operands = Operands {
                 logits: logits.at(model),
@@ -218,7 +224,8 @@ impl<T: Float> CrossEntropyKernel<T> {
         if settings.reduction == Reduction::Mean {
             sum = sum.div(total);
         }
-        // SAFETY: a reduced loss has one element.
+        let loss = &mut loss[..1];
+        // SAFETY: the line above gives one element.
         unsafe { sum.store_first(loss.as_mut_ptr(), 1) };
     }
 

@@ -7,7 +7,7 @@ use core::ops::Range;
 use super::{Kind, Reduce};
 use crate::cpu::share::{Divisible, share_out};
 use crate::cpu::simd::{Float, Lanes, MAX_LANES, Simd, Vectorized, dispatch};
-use crate::cpu::tile::{Tile, VectorKernel, run_vectors};
+use crate::cpu::tile::{Input, Tile, VectorKernel, run_vectors};
 use crate::op::Kernel;
 use crate::ops::elementwise::{WORTH_SPLITTING, Walk};
 use crate::shape::{Layout, Operand, Type};
@@ -153,6 +153,8 @@ pub(super) struct ReduceKernel<T, F> {
     /// Visits the first number of each output.
     outputs: Walk<1>,
     numel: usize,
+    /// How many elements the input has up to the last one that is read.
+    reach: usize,
     /// What the result is divided by.
     divisor: Option<f64>,
     kinds: PhantomData<(T, F)>,
@@ -160,9 +162,15 @@ pub(super) struct ReduceKernel<T, F> {
 
 impl<T, F> ReduceKernel<T, F> {
     pub(super) fn new(op: &Reduce, input: &Operand, output: &Operand) -> Self {
+        [input, output].into_iter().for_each(Operand::assert_addressable);
         let shape = &input.ty.shape;
         let mut reduced = vec![0];
-        for &axis in &op.axes {
+        // No list is longer than the input, whose sizes may be huge where one is 0.
+        if shape.numel() == 0 {
+            let is_empty = op.axes.iter().any(|&axis| shape[axis] == 0);
+            reduced.truncate(usize::from(!is_empty));
+        }
+        for &axis in op.axes.iter().filter(|_| shape.numel() > 0) {
             let along = (0..shape[axis]).map(|i| i * input.layout[axis]);
             let along: Vec<_> = along.collect();
             reduced =
@@ -178,12 +186,17 @@ impl<T, F> ReduceKernel<T, F> {
         };
         let layout: Vec<usize> = (0..shape.rank()).map(&mut stride_of).collect();
         let result = Operand { ty: kept, layout: Layout::from(layout) };
+        let outputs = Walk::new(&[first], &result);
+        let numel = output.ty.shape.numel();
+        assert_eq!(numel, outputs.numel, "a result has the numbers that are left");
+        let last = reduced.iter().max().map_or(0, |last| outputs.reach[0] + last);
         ReduceKernel {
+            reach: last,
             is_contiguous: reduced.iter().enumerate().all(|(i, &offset)| i == offset),
             divisor: (op.kind == Kind::Mean).then_some(reduced.len() as f64),
             reduced,
-            outputs: Walk::new(&[first], &result),
-            numel: output.ty.shape.numel(),
+            outputs,
+            numel,
             kinds: PhantomData,
         }
     }
@@ -198,6 +211,7 @@ impl<T: Float, F: Fold> Kernel for ReduceKernel<T, F> {
         let models = tile.models();
         let (inputs, mut outputs, _) = tile.operands();
         let (x, mut y) = (inputs.get(0), outputs.take());
+        self.assert_reaches(&x);
         for model in 0..models {
             let rows = 0..self.numel / self.outputs.inner;
             let inner = 0..self.outputs.inner;
@@ -212,6 +226,7 @@ impl<T: Float, F: Fold> VectorKernel for ReduceKernel<T, F> {
         let models = tile.models();
         let (inputs, mut outputs, _) = tile.operands();
         let (x, mut y) = (inputs.get(0), outputs.take());
+        self.assert_reaches(&x);
         for model in 0..models {
             if self.numel > 0 {
                 let rows = 0..self.numel / self.outputs.inner;
@@ -275,6 +290,12 @@ impl<T: Float, F: Fold> Vectorized for Part<'_, T, F> {
 }
 
 impl<T: Float, F: Fold> ReduceKernel<T, F> {
+    /// Asserts that the input has the elements that are read.
+    #[inline(always)]
+    fn assert_reaches(&self, x: &Input<'_, T>) {
+        assert!(x.numel() >= self.reach, "a kernel meets the operands that it was made for");
+    }
+
     /// Computes the outputs of the inner loops `rows`, of each those `within` it: all there is in `y`.
     #[inline(always)]
     fn reduce<S: Simd>(&self, rows: Range<usize>, within: Range<usize>, x: &[T], y: &mut [T]) {
@@ -287,11 +308,9 @@ impl<T: Float, F: Fold> ReduceKernel<T, F> {
         let lanes = T::Lanes::<S>::N;
         let [step] = self.outputs.steps;
         let across = step == 1 && self.outputs.inner > 1 && !self.is_contiguous;
-        let last = self.reduced.last().copied().unwrap_or(0);
         for (place, row) in rows.enumerate() {
             let [start] = self.outputs.row(row);
             let start = start + within.start * step;
-            debug_assert!(self.reduced.is_empty() || start + (inner - 1) * step + last < x.len());
             let first = x.as_ptr().wrapping_add(start);
             let y = y[place * inner..(place + 1) * inner].as_mut_ptr();
             let mut at = 0;
@@ -299,7 +318,7 @@ impl<T: Float, F: Fold> ReduceKernel<T, F> {
                 let n = lanes.min(inner - at);
                 let first = first.wrapping_add(at * step);
                 // SAFETY: `outputs` visits the first number of each output and `reduced` the others,
-                // all within the input (asserted above in debug builds); `across` takes `n` outputs
+                // all within the input, whose length the kernel asserted (`assert_reaches`); `across` takes `n` outputs
                 // whose numbers lie side by side.
                 let joined = unsafe {
                     if across && n == lanes {
