@@ -573,10 +573,19 @@ impl Blueprint {
         self.at(slot).shared
     }
 
+    /// Says whether a slot is a parameter or a buffer of a module, of its type: a `forward` may record any.
+    pub fn has(&self, slot: &Slot) -> bool {
+        self.find(slot).is_some_and(|known| known.ty == slot.ty)
+    }
+
     fn at(&self, slot: &Slot) -> &Parameter {
-        let at = &self.positions[slot.position];
+        self.find(slot).expect("the slot is one of the blueprint's")
+    }
+
+    fn find(&self, slot: &Slot) -> Option<&Parameter> {
+        let at = self.positions.get(slot.position)?;
         let among = if slot.role == Role::Buffer { &at.buffers } else { &at.parameters };
-        &among[slot.index]
+        among.get(slot.index)
     }
 
     /// Makes the parameter or buffer of that name at `position` the one that is shared; of a parameter that is

@@ -13,6 +13,7 @@ use neurarch_kernels::program::tree::{Arguments, Tree};
 use neurarch_kernels::program::{Program, Role, Slot};
 use neurarch_kernels::shape::Type;
 
+use crate::bind::BindError;
 use crate::hooks::{Act, Event, Kinds};
 use crate::launch::Output;
 use crate::step::StepError;
@@ -253,8 +254,12 @@ impl Planned {
 
 /// Checks that no model writes to what all models share, as `BatchNorm` would to its running statistics.
 pub(crate) fn check_stores(scheme: &Scheme, program: &Program) -> Result<(), StepError> {
-    let stored = program.stores.iter().map(|&(slot, _)| &program.slots[slot]);
     let is_own = |slot: &&Slot| matches!(slot.role, Role::Parameter | Role::Buffer);
+    let unknown = |slot: &&Slot| !scheme.blueprint.has(slot);
+    if let Some(Slot { name, role, .. }) = program.slots.iter().filter(is_own).find(unknown) {
+        return Err(BindError::NoColumn { slot: name.clone(), role: *role }.into());
+    }
+    let stored = program.stores.iter().map(|&(slot, _)| &program.slots[slot]);
     let mut own = stored.filter(is_own);
     match own.find(|slot| scheme.blueprint.shared(slot).is_some()) {
         Some(slot) => Err(StepError::SharedWritten { name: slot.name.clone() }),

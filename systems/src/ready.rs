@@ -131,7 +131,7 @@ pub(crate) fn read_scalar(
         let path = scheme.blueprint.positions.get(scalar.position).map(|at| at.path.clone());
         StepError::Scalar { path: path.unwrap_or_default(), name: scalar.name }
     };
-    let modules = &group.modules[scalar.position];
+    let modules = group.modules.get(scalar.position).ok_or_else(missing)?;
     if scalar.of == ScalarOf::Optimizer {
         check_optimizers(world, group, places, scalar.position)?;
     }

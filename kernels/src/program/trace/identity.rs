@@ -154,7 +154,7 @@ mod tests {
             let (x, w) = (input(&trace), trace.rand(Dtype::F32, [2]));
             end(&trace).unwrap();
             assert!(x.node().is_none() && w.node().is_none() && x.read::<f32>().is_err());
-            let y = input(&trace);
+            let y = trace.input(Type::new(Dtype::F32, [2]));
             assert!((&y + &x).id().is_none() && (&x + &y).id().is_none());
             assert_eq!(trace.error().unwrap().message, FOREIGN);
         }
