@@ -37,6 +37,7 @@ impl<T: Float> CrossEntropyKernel<T> {
         gradient: Option<&Operand>,
         has_loss: bool,
     ) -> Self {
+        logits.assert_addressable();
         let shape = &logits.ty.shape;
         let has_shape = |gradient: &Operand| gradient.ty.shape == *shape;
         assert!(gradient.is_none_or(has_shape), "lines of one shape are read and written");
