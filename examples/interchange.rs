@@ -116,7 +116,7 @@ fn write_ours(world: &mut World, population: Entity, folder: &Path) -> Result<()
         let same = tensors.iter().all(|tensor| read.get(&tensor.name) == Some(tensor));
         assert!(same && read.len() == tensors.len(), "what is read is what was written");
         let shapes: Vec<_> =
-            tensors.iter().map(|of| format!("{} {:?}", of.name, of.shape)).collect();
+            tensors.iter().map(|of| format!("{} {:?}", of.name, of.shape())).collect();
         println!("{}: {}", path.display(), shapes.join(", "));
     }
     Ok(())

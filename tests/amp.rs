@@ -413,13 +413,13 @@ fn train_halves<T: Half>(dtype: Dtype, watched: bool) -> (Vec<f64>, Vec<f64>) {
     let all = names.iter().flat_map(|name| world.parameter::<T>(root, name).unwrap());
     let all = all.map(Into::into).collect();
     let dict = world.state_dict(root).unwrap();
-    assert_eq!(dict.get("0.weight").unwrap().dtype, dtype);
+    assert_eq!(dict.get("0.weight").unwrap().dtype(), dtype);
     world.load_state_dict(root, &dict).unwrap();
     (losses, all)
 }
 
 /// A half of either kind.
-trait Half: neurarch::kernels::dtype::Element + Into<f64> {
+trait Half: neurarch::kernels::dtype::Element<Float = Self> + Into<f64> {
     fn of(number: f32) -> Self;
 }
 

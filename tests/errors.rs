@@ -109,7 +109,9 @@ fn learning_needs_an_optimizer() {
     let population = world.spawn_population(&Linear::new(2, 2), 2, Seed(0)).unwrap();
     let x = Array3::<f32>::zeros((2, 1, 2));
     let error = world.train_step(population, &x, &x, &MSELoss::default()).unwrap_err();
-    assert_eq!(error.to_string(), "model 0 has no optimizer: insert one, such as Adam::default()");
+    let expected = "model 0 has no optimizer: insert one, such as Adam::default(); a type of your own is made known by \
+                    Optimizers::register";
+    assert_eq!(error.to_string(), expected);
 }
 
 #[test]

@@ -76,7 +76,7 @@ fn numbers(world: &mut World, root: Entity) -> Numbers {
 
 /// How often a parameter of a module was updated, as bits.
 fn steps(world: &World, module: Entity, parameter: &str) -> Option<u32> {
-    let contents = world.get::<Columned>(module).unwrap().0.clone();
+    let contents = world.get::<Columned>(module).unwrap().contents().clone();
     let (role, index, ty) = contents.columns().find(|(role, ..)| *role == Role::Steps)?;
     let place = contents.parameters.iter().position(|known| known.name == parameter)?;
     let row = row(world, module, ColumnKey::new(role, index, &ty))?;

@@ -120,7 +120,7 @@ impl Live {
         let modules = popped.modules[own(popped.modules.len())].iter();
         let modules = modules.map(|&module| self.size(&Item::Module(module)));
         let parameters = popped.parameters[own(popped.parameters.len())].iter();
-        modules.chain(parameters.map(|of| of.shape[0].to_string())).collect::<Vec<_>>().join(",")
+        modules.chain(parameters.map(|of| of.shape()[0].to_string())).collect::<Vec<_>>().join(",")
     }
 
     /// Does an operation; gives its result as the golden file writes it.

@@ -522,3 +522,17 @@ fn errors_are_in_torchs_words_and_change_nothing() {
     );
     assert_eq!(world.parameter_names(root).unwrap().len(), 5);
 }
+
+#[test]
+fn models_come_to_a_parametrized_population_that_shares_another_parameter() {
+    let mut world = World::new();
+    let brains = world.spawn_population(&network(), MODELS, Seed(1)).unwrap();
+    world.share_parameter(brains, "0.weight").unwrap();
+    world.spectral_norm((brains, "2"), "weight").unwrap();
+    let root = world.spawn_models(brains, 1).unwrap()[0];
+    let own = world.parameter::<f32>(root, "0.weight").unwrap();
+    let first = world.models(brains).unwrap()[0];
+    assert_eq!(world.parameter::<f32>(first, "0.weight").unwrap(), own);
+    let layer = world.module(root, "2").unwrap();
+    assert!(world.tensor::<f32>(layer, "weight").unwrap().iter().any(|&x| x != 0.0));
+}

@@ -92,7 +92,7 @@ fn the_population_stays_one_blueprint_and_learns_on() {
     world.setattr((population, "2"), "bias", drawn).unwrap();
     train(&mut world, population);
     let stacked = world.stacked_state_dict(population).unwrap();
-    assert_eq!(stacked.get("2.bias").unwrap().shape, [MODELS, 2]);
+    assert_eq!(stacked.get("2.bias").unwrap().shape(), [MODELS, 2]);
     assert_eq!(world.query::<&Registered>().iter(&world).count(), MODELS);
 }
 

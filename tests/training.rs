@@ -278,7 +278,7 @@ fn a_pass_over_other_models_cannot_be_gone_back_from() {
     let error = world.backward(population).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "expected the models and modes of the last forward pass: they changed since"
+        "model 3 was spawned since the last forward pass: call forward again"
     );
 }
 

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use ndarray::{Array2, Array3, Axis};
 use neurarch::components::optimizer::Optimizer;
 use neurarch::components::scheduler::LRScheduler;
+use neurarch::kernels::dtype::Element;
 use neurarch::prelude::*;
 use neurarch::state::safetensors;
 
@@ -212,8 +213,8 @@ fn what_does_not_fit_is_an_error_and_changes_nothing() {
     let moment = wide.iter_mut().find(|of| of.name == "optimizer.state.0.exp_avg").unwrap();
     *moment = Tensor::new(moment.name.clone(), Array3::<f32>::zeros((2, 2, 5)).view());
     refused(&mut world, &wide, "state 0.exp_avg: expected shape [2, 3], got [2, 5]");
-    let one: Vec<_> = saved
-        .iter()
+    let of_models = saved.iter().filter(|of| !of.name.starts_with("population."));
+    let one: Vec<_> = of_models
         .map(|of| {
             let array = of.cast(Dtype::F64).to_array::<f64>().unwrap();
             Tensor::new(of.name.clone(), array.slice_axis(Axis(0), (0..1).into()))
@@ -280,4 +281,241 @@ fn l_bfgs_goes_on_where_it_was_saved() {
     let root = resumed.models(plain).unwrap()[0];
     let error = resumed.load_training_state(root, &saved[0]).unwrap_err().to_string();
     assert!(error.contains("has lbfgs.d, for which"), "{error}");
+}
+
+/// Draws the settings of a case: numbers that follow from its own number alone.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ z >> 31) % sides as u64) as usize
+    }
+
+    fn odds(&mut self, one_in: usize) -> bool {
+        self.roll(one_in) == 0
+    }
+}
+
+fn insert_one(world: &mut World, of: Entity, which: usize) {
+    let lr = |model: usize| 0.01 * (1 + model) as f64;
+    let done = match which {
+        0 => world.insert_with(of, |m| SGD { lr: lr(m), momentum: 0.9, ..SGD::default() }),
+        1 => world.insert_with(of, |m| SGD {
+            lr: lr(m),
+            momentum: 0.8,
+            nesterov: true,
+            ..SGD::default()
+        }),
+        2 => world.insert_with(of, |m| Adam { lr: lr(m), amsgrad: m > 9, ..Adam::default() }),
+        3 => world.insert_with(of, |m| AdamW { lr: lr(m), amsgrad: true, ..AdamW::default() }),
+        4 => world.insert_with(of, |m| RAdam { lr: lr(m), ..RAdam::default() }),
+        5 => world.insert_with(of, |m| NAdam { lr: lr(m), ..NAdam::default() }),
+        6 => world.insert_with(of, |m| Adamax { lr: lr(m), ..Adamax::default() }),
+        7 => world.insert_with(of, |m| Adagrad { lr: lr(m), lr_decay: 0.1, ..Adagrad::default() }),
+        8 => world.insert_with(of, |m| Adadelta { lr: 10.0 * lr(m), ..Adadelta::default() }),
+        9 => world.insert_with(of, |m| RMSprop {
+            lr: lr(m),
+            centered: true,
+            momentum: 0.5,
+            ..RMSprop::default()
+        }),
+        10 => world.insert_with(of, |m| ASGD { lr: lr(m), t0: 2.0, ..ASGD::default() }),
+        11 => world.insert_with(of, |m| Rprop { lr: lr(m), ..Rprop::default() }),
+        _ => world.insert_with(of, |m| Adafactor { lr: lr(m), ..Adafactor::default() }),
+    };
+    done.unwrap();
+}
+
+/// A case: how a population is spawned, what it did before it was saved, and what it does afterwards.
+struct Case {
+    optimizer: usize,
+    scheduler: usize,
+    is_scaled: bool,
+    is_shared: bool,
+    is_constrained: bool,
+    dtype: Dtype,
+    seed: u64,
+}
+
+impl Case {
+    fn draw(dice: &mut Dice) -> Self {
+        let is_shared = dice.odds(3);
+        Case {
+            optimizer: dice.roll(13),
+            scheduler: dice.roll(5),
+            is_scaled: !is_shared && dice.odds(3),
+            is_shared,
+            is_constrained: dice.odds(3),
+            dtype: if dice.odds(4) { Dtype::F64 } else { Dtype::F32 },
+            seed: dice.roll(1000) as u64,
+        }
+    }
+
+    /// Spawns the population as a program does before it loads.
+    fn spawn(&self, seed: u64, first_number: u64) -> (World, Entity) {
+        let mut world = World::new();
+        let net = Sequential::new()
+            .push(Linear::new(4, 6))
+            .push(BatchNorm1d::new(6))
+            .push(RReLU::default())
+            .push(Dropout { p: 0.3 })
+            .push(Linear::new(6, 2));
+        let settings = PopulationSettings {
+            models: MODELS,
+            seed,
+            first_number,
+            dtype: self.dtype,
+            ..PopulationSettings::default()
+        };
+        let of = world.spawn_population_with(&net, settings).unwrap();
+        world.insert_at_with(of, "3", |m| Dropout { p: 0.2 + 0.1 * m as f64 }).unwrap();
+        if self.is_constrained {
+            world.spectral_norm((of, "4"), "weight").unwrap();
+        }
+        if self.is_shared {
+            world.share_parameter(of, "0.weight").unwrap();
+            let shared = Adam { lr: 0.05, ..Adam::default() };
+            world.entity_mut(of).insert(shared);
+        }
+        // What no state dict has, and the models write to.
+        world
+            .register_buffer(
+                (of, "2"),
+                "seen",
+                Value::tensor(ndarray::arr1(&[0.5_f32]).view()),
+                false,
+            )
+            .unwrap();
+        insert_one(&mut world, of, self.optimizer);
+        match self.scheduler {
+            0 => world.schedule_with(of, |m| StepLR { step_size: 1 + m, gamma: 0.5 }).unwrap(),
+            1 => world.schedule(of, CosineAnnealingWarmRestarts::new(3, 2, 1e-4)).unwrap(),
+            2 => world
+                .schedule(of, OneCycleLR { cycle_momentum: None, ..OneCycleLR::new(0.1, 40) })
+                .unwrap(),
+            3 => world
+                .schedule(of, ReduceLROnPlateau { patience: 0, ..ReduceLROnPlateau::default() })
+                .unwrap(),
+            _ => {}
+        }
+        if self.is_scaled {
+            let scaler =
+                GradScaler { init_scale: 1024.0, growth_interval: 2, ..GradScaler::default() };
+            world.insert(of, scaler).unwrap();
+        }
+        (world, of)
+    }
+
+    /// Makes some steps; gives all that was computed.
+    fn go_on(&self, world: &mut World, of: Entity, steps: core::ops::Range<usize>) -> Vec<u64> {
+        match self.dtype {
+            Dtype::F64 => self.go_on_in::<f64>(world, of, steps, |x| x),
+            _ => self.go_on_in::<f32>(world, of, steps, |x| x as f32),
+        }
+    }
+
+    fn go_on_in<T: Into<f64> + Element<Float = T>>(
+        &self,
+        world: &mut World,
+        of: Entity,
+        steps: core::ops::Range<usize>,
+        element: impl Fn(f64) -> T,
+    ) -> Vec<u64> {
+        let loss = CrossEntropyLoss::default();
+        let mut bits = Vec::new();
+        for step in steps {
+            let x = Array3::from_shape_fn((MODELS, 5, 4), |(m, i, j)| {
+                element(((m * 7 + i * 5 + j * 3 + step * 11) % 13) as f64 / 6.0 - 1.0)
+            });
+            let y = Array2::from_shape_fn((MODELS, 5), |(m, i)| ((m + i + step) % 2) as i64);
+            let losses: Vec<f64> = match (self.is_scaled, step % 3) {
+                (true, _) => {
+                    world.zero_grad(of).unwrap();
+                    world.forward(of, &x).unwrap();
+                    let losses = world.loss::<T, i64>(of, &y, &loss).unwrap();
+                    world.scale_loss(of).unwrap();
+                    world.backward(of).unwrap();
+                    world.step_scaled(of).unwrap();
+                    world.update_scale(of, None).unwrap();
+                    losses.iter().map(|&loss| loss.into()).collect()
+                }
+                (false, 2) => {
+                    // Gradients add up over the steps.
+                    world.forward(of, &x).unwrap();
+                    let losses = world.loss::<T, i64>(of, &y, &loss).unwrap();
+                    world.backward(of).unwrap();
+                    world.step(of).unwrap();
+                    losses.iter().map(|&loss| loss.into()).collect()
+                }
+                _ => {
+                    let losses = world.train_step(of, &x, &y, &loss).unwrap();
+                    losses.iter().map(|&loss| loss.into()).collect()
+                }
+            };
+            match self.scheduler {
+                0..=2 => world.step_schedulers(of).unwrap(),
+                3 => world.step_schedulers_with_metrics(of, &losses).unwrap(),
+                _ => {}
+            }
+            bits.extend(losses.iter().map(|loss| loss.to_bits()));
+        }
+        bits
+    }
+}
+
+fn all_bits(world: &mut World, of: Entity) -> Vec<Tensor> {
+    let mut all: Vec<Tensor> = world.stacked_state_dict(of).unwrap().into_iter().collect();
+    all.extend(world.training_state(of).unwrap());
+    all
+}
+
+#[test]
+fn populations_drawn_at_random_go_on_bit_for_bit_in_another_world() {
+    let n = std::env::var("NEURARCH_CASES").map_or(24, |n| n.parse().unwrap());
+    for number in 0..n {
+        let mut dice = Dice(number);
+        let case = Case::draw(&mut dice);
+        let (mut world, of) = case.spawn(case.seed, dice.roll(100) as u64);
+        let roots = world.models(of).unwrap().to_vec();
+        for &root in &roots {
+            let (norm, layer) =
+                (world.module(root, "1").unwrap(), world.module(root, "4").unwrap());
+            if dice.odds(4) {
+                world.eval(norm).unwrap();
+            }
+            if dice.odds(4) {
+                world.requires_grad_(layer, false).unwrap();
+            }
+        }
+        if !case.is_scaled && dice.odds(4) {
+            world.set_active(roots[1], false).unwrap();
+        }
+        case.go_on(&mut world, of, 0..dice.roll(4));
+        if dice.odds(2) {
+            world.perturb(of, Noise::normal(0.01)).unwrap();
+        }
+        let seen = Array2::from_shape_fn((MODELS, 1), |(m, _)| m as f32 + 0.25);
+        world.unstack(of, "2.seen", seen.view()).unwrap();
+        let (state, training) =
+            (world.stacked_state_dict(of).unwrap(), world.training_state(of).unwrap());
+        let went_on = case.go_on(&mut world, of, 4..9);
+
+        // Another seed and other numbers: the file says which.
+        let (mut resumed, other) = case.spawn(case.seed + 1, 500);
+        resumed.load_stacked_state_dict(other, &state, LoadOptions::default()).unwrap();
+        resumed.load_training_state(other, &training).unwrap();
+        assert_eq!(resumed.training_state(other).unwrap(), training, "case {number}");
+        assert_eq!(case.go_on(&mut resumed, other, 4..9), went_on, "case {number}");
+        assert_eq!(all_bits(&mut resumed, other), all_bits(&mut world, of), "case {number}");
+        // Models that come later are the same ones, too.
+        let newborn = [(&mut world, of), (&mut resumed, other)].map(|(world, of)| {
+            let root = world.spawn_models(of, 1).unwrap()[0];
+            world.state_dict(root).unwrap().into_iter().collect::<Vec<_>>()
+        });
+        assert_eq!(newborn[0], newborn[1], "case {number}");
+    }
 }

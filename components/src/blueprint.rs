@@ -9,150 +9,15 @@ use neurarch_kernels::dtype::Dtype;
 use neurarch_kernels::program::{Role, Slot};
 use neurarch_kernels::shape::Type;
 
-use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::Arc;
-
-use bevy_ecs::prelude::*;
 
 use crate::column::ColumnKey;
 use crate::module::{Declare, Declared, DynModule};
-use crate::numbers::{Look, Numbers};
+use crate::numbers::Look;
 use crate::parametrizations::{PARAMETRIZATIONS, Parametrizations, WeightNormed};
-use crate::population::Group;
 use crate::shared::SharedRow;
-use crate::tree::Contents;
 
-/// Index of a blueprint in [`Blueprints`]; one that is free again is given out anew.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct BlueprintId(pub u32);
-
-/// All blueprints in use, each held by the groups of models that have it.
-#[derive(Resource, Debug, Default)]
-pub struct Blueprints {
-    entries: Vec<Option<Entry>>,
-    free: Vec<u32>,
-    by_hash: HashMap<u64, Vec<u32>>,
-    numbers: Numbers,
-    /// Counts blueprints ever made: tells a blueprint from another that had the same id.
-    generation: u64,
-}
-
-#[derive(Debug)]
-struct Entry {
-    blueprint: Arc<Blueprint>,
-    hash: u64,
-    generation: u64,
-    groups: usize,
-}
-
-impl Blueprints {
-    /// Finds the id of a blueprint that is in use.
-    pub fn find(&self, blueprint: &Blueprint) -> Option<BlueprintId> {
-        self.find_hashed(blueprint, blueprint.shape_hash())
-    }
-
-    fn find_hashed(&self, blueprint: &Blueprint, hash: u64) -> Option<BlueprintId> {
-        let alike = self.by_hash.get(&hash)?.iter().map(|&id| BlueprintId(id));
-        alike.into_iter().find(|&id| self.get(id).is_some_and(|known| known.is_like(blueprint)))
-    }
-
-    /// Gives the id of a blueprint, and holds it once more; equal structures share one.
-    pub fn hold(&mut self, blueprint: Blueprint) -> BlueprintId {
-        let hash = blueprint.shape_hash();
-        if let Some(id) = self.find_hashed(&blueprint, hash) {
-            if let Some(entry) = &mut self.entries[id.0 as usize] {
-                entry.groups += 1;
-            }
-            return id;
-        }
-        self.generation += 1;
-        let entry =
-            Entry { blueprint: Arc::new(blueprint), hash, generation: self.generation, groups: 1 };
-        let id = self.free.pop().unwrap_or_else(|| {
-            self.entries.push(None);
-            self.entries.len() as u32 - 1
-        });
-        self.entries[id as usize] = Some(entry);
-        self.by_hash.entry(hash).or_default().push(id);
-        BlueprintId(id)
-    }
-
-    /// Lets go of a blueprint; it is gone when nobody holds it.
-    pub fn release(&mut self, id: BlueprintId) {
-        let Some(slot) = self.entries.get_mut(id.0 as usize) else {
-            return;
-        };
-        if let Some(entry) = slot {
-            entry.groups -= 1;
-            if entry.groups == 0 {
-                let hash = entry.hash;
-                *slot = None;
-                self.free.push(id.0);
-                if let Some(alike) = self.by_hash.get_mut(&hash) {
-                    alike.retain(|&other| other != id.0);
-                    if alike.is_empty() {
-                        self.by_hash.remove(&hash);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Gives a blueprint.
-    pub fn get(&self, id: BlueprintId) -> Option<&Arc<Blueprint>> {
-        self.entries.get(id.0 as usize)?.as_ref().map(|entry| &entry.blueprint)
-    }
-
-    /// Gives a number that no other blueprint ever has.
-    pub fn generation(&self, id: BlueprintId) -> Option<u64> {
-        self.entries.get(id.0 as usize)?.as_ref().map(|entry| entry.generation)
-    }
-
-    /// Opens a group for models of a blueprint: holds it, and gives each position a number of its own
-    /// and companions of these roles. `None` if numbers have run out.
-    pub fn open_group(&mut self, blueprint: Blueprint, companions: &[Role]) -> Option<Group> {
-        let looks: Vec<_> = blueprint.positions.iter().map(Position::look).collect();
-        let numbers = self.numbers.take(&looks)?;
-        let id = self.hold(blueprint);
-        let mut first_parameter = 0;
-        let positions = self.get(id).into_iter().flat_map(|blueprint| &blueprint.positions);
-        let contents = positions.zip(numbers).enumerate().map(|(position, (at, number))| {
-            let mut contents = Contents {
-                number,
-                position,
-                first_parameter,
-                parameters: at.parameters.clone(),
-                buffers: at.buffers.clone(),
-                companions: Vec::new(),
-            };
-            contents.add_roles(companions);
-            first_parameter += at.parameters.len();
-            Arc::new(contents)
-        });
-        Some(Group::new(id, contents.collect()))
-    }
-
-    /// Lets go of a group's blueprint, and takes its positions' numbers back.
-    pub fn release_group(&mut self, group: &Group) {
-        if let Some(blueprint) = self.get(group.blueprint).cloned() {
-            for (at, contents) in blueprint.positions.iter().zip(&group.contents).rev() {
-                self.numbers.give_back(at.look(), contents.number);
-            }
-        }
-        self.release(group.blueprint);
-    }
-
-    /// Counts the blueprints in use.
-    pub fn len(&self) -> usize {
-        self.entries.len() - self.free.len()
-    }
-
-    /// Says whether no blueprint is in use.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
+pub use crate::blueprints::{BlueprintId, Blueprints};
 
 /// The structure of a model: its module tree, the settings that decide shapes or ops, and the shapes
 /// and dtypes of its parameters.
@@ -191,7 +56,7 @@ pub struct Position {
 
 impl Position {
     /// Says what its entities look like, beside its number.
-    fn look(&self) -> Look {
+    pub(crate) fn look(&self) -> Look {
         let keys = |role, among: &[Parameter]| -> Vec<ColumnKey> {
             let own = among.iter().enumerate().filter(|(_, of)| of.has_column());
             own.map(|(index, of)| ColumnKey::new(role, index, &of.ty)).collect()
@@ -235,6 +100,12 @@ pub const UNINITIALIZED: &str = "Can't access the shape of an uninitialized para
     error usually happens in `load_state_dict` when trying to load an uninitialized parameter into an \
     initialized one. Call `forward` to initialize the parameters before accessing their attributes.";
 
+/// What torch says, after the name of what was to be done, when that takes numbers of a parameter whose shape is not known
+/// yet.
+pub const UNINITIALIZED_USE: &str = "This error happens when you are using a `LazyModule` or explicitly manipulating \
+    `torch.nn.parameter.UninitializedParameter` objects. When using LazyModules Call `forward` with a dummy batch to \
+    initialize the parameters before calling torch functions";
+
 /// Lists the parameters and buffers that a module declares, floating ones in `dtype`, and the names without a
 /// value.
 fn declared(module: &dyn DynModule, dtype: Dtype) -> (Vec<Parameter>, Vec<Parameter>, Vec<String>) {
@@ -270,7 +141,7 @@ impl Blueprint {
     pub const UNSIGNED: BlueprintId = BlueprintId(u32::MAX);
 
     /// Hashes what is cheap to hash: names and parameters. Equal blueprints have equal hashes.
-    fn shape_hash(&self) -> u64 {
+    pub(crate) fn shape_hash(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         for position in &self.positions {
             (&position.path, &position.children, &position.parameters, &position.buffers)
@@ -573,10 +444,19 @@ impl Blueprint {
         self.at(slot).shared
     }
 
+    /// Says whether a slot is a parameter or a buffer of a module, of its type: a `forward` may record any.
+    pub fn has(&self, slot: &Slot) -> bool {
+        self.find(slot).is_some_and(|known| known.ty == slot.ty)
+    }
+
     fn at(&self, slot: &Slot) -> &Parameter {
-        let at = &self.positions[slot.position];
+        self.find(slot).expect("the slot is one of the blueprint's")
+    }
+
+    fn find(&self, slot: &Slot) -> Option<&Parameter> {
+        let at = self.positions.get(slot.position)?;
         let among = if slot.role == Role::Buffer { &at.buffers } else { &at.parameters };
-        &among[slot.index]
+        among.get(slot.index)
     }
 
     /// Makes the parameter or buffer of that name at `position` the one that is shared; of a parameter that is

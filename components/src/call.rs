@@ -53,7 +53,7 @@ pub trait Watcher {
 pub(crate) struct NoSizes;
 
 impl<'a> Call<'a> {
-    /// Records a call of this module. After an error nothing is called any more.
+    /// Records a call of this module. After an error nothing is called any more; a `forward` that panics is one.
     ///
     /// Source: `torch.nn.Module.__call__`.
     pub fn run(&self, arguments: Arguments) -> Tree {
@@ -63,8 +63,12 @@ impl<'a> Call<'a> {
             return trace.poison().into();
         }
         trace.scope(path, module.type_name(), || {
+            let forward = |arguments| {
+                let made = trace.contain("forward", || module.forward_with(self, arguments));
+                made.unwrap_or_else(|| trace.poison().into())
+            };
             let Some(watcher) = self.watcher else {
-                return trace.leave(module.forward_with(self, trace.enter(arguments)));
+                return trace.leave(forward(trace.enter(arguments)));
             };
             let arguments = watcher.before(self, arguments);
             let fails = || trace.error().is_some();
@@ -72,7 +76,7 @@ impl<'a> Call<'a> {
                 true => (arguments, None),
                 false => {
                     let inside = trace.enter(arguments);
-                    let result = module.forward_with(self, inside.clone());
+                    let result = forward(inside.clone());
                     (inside, Some(result).filter(|_| !fails()))
                 }
             };

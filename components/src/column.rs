@@ -23,6 +23,8 @@ use neurarch_kernels::shape::Type;
 pub struct ColumnKey {
     role: Role,
     index: usize,
+    /// Whether the one row is a population's: never the memory of a module's, whichever entity has it.
+    is_shared: bool,
     /// A class of [`row_bytes`].
     row_bytes: usize,
 }
@@ -32,7 +34,7 @@ impl ColumnKey {
     /// buffer in its module.
     pub fn new(role: Role, index: usize, ty: &Type) -> ColumnKey {
         let index = if role == Role::Steps { 0 } else { index };
-        ColumnKey { role, index, row_bytes: row_bytes(ty.size_bytes()) }
+        ColumnKey { role, index, is_shared: false, row_bytes: row_bytes(ty.size_bytes()) }
     }
 
     /// Gives the key of a slot's column.
@@ -43,7 +45,7 @@ impl ColumnKey {
     /// Gives the key of the column for the one row that a population shares: its counts of steps, too, are
     /// told apart by `index`.
     pub(crate) fn shared(role: Role, index: usize, ty: &Type) -> ColumnKey {
-        ColumnKey { role, index, row_bytes: row_bytes(ty.size_bytes()) }
+        ColumnKey { role, index, is_shared: true, row_bytes: row_bytes(ty.size_bytes()) }
     }
 
     /// Gives the bytes of a row, padding included.
@@ -54,16 +56,25 @@ impl ColumnKey {
 
 /// Rounds the size of a row in bytes up to its class: multiples of 64 bytes up to 1 KiB, then eight classes
 /// an octave. So there are few hundred component ids, and at most an eighth of a row is padding.
+///
+/// What no memory could hold has the largest class that can be written down, which nothing is ever inserted of.
 pub const fn row_bytes(bytes: usize) -> usize {
     if bytes <= 1024 {
         let bytes = if bytes == 0 { 1 } else { bytes };
         return bytes.next_multiple_of(ALIGN_BYTES);
     }
     let octave = (bytes - 1).ilog2();
-    bytes.next_multiple_of(1 << (octave - 3))
+    match bytes.checked_next_multiple_of(1 << (octave - 3)) {
+        Some(bytes) if bytes <= LARGEST_ROW => bytes,
+        _ => LARGEST_ROW,
+    }
 }
 
-/// The component ids of columns and of position markers.
+/// A component is no larger than the address space.
+const LARGEST_ROW: usize = (isize::MAX as usize + 1) - ALIGN_BYTES;
+
+/// The component ids of columns and of position markers of one world. In another it counts as missing, and gives way
+/// to one of that world.
 #[derive(Resource, Debug)]
 pub struct Columns {
     /// The world that the ids are of.
@@ -87,30 +98,54 @@ pub(crate) const MARKERS: usize = 24;
 impl Columns {
     /// Gives the component id of a column, registering it if it is new.
     pub fn id(world: &mut World, key: ColumnKey) -> ComponentId {
-        world.init_resource::<Columns>();
         if let Some(id) = Columns::find(world, key) {
             return id;
         }
-        let name = format!("neurarch {} {} of {} bytes", key.role, key.index, key.row_bytes);
-        let id = register(world, name, key.row_bytes, ALIGN_BYTES);
-        let mut columns = world.resource_mut::<Columns>();
+        let ColumnKey { role, index, is_shared, row_bytes } = key;
+        let shared = if is_shared { "shared " } else { "" };
+        let name = format!("neurarch {shared}{role} {index} of {row_bytes} bytes");
+        let id = register(world, name, row_bytes, ALIGN_BYTES);
+        let mut columns = Columns::own(world);
         columns.ids.insert(key, id);
         columns.all.push(id);
         id
     }
 
+    /// Makes those of the world, unless they are there.
+    pub fn init(world: &mut World) {
+        Columns::own(world);
+    }
+
+    /// Gives what tells these from others: an id that they alone have.
+    pub fn identity(&self) -> ComponentId {
+        self.all[0]
+    }
+
+    /// Gives those of the world, in place of any that belong to another.
+    fn own(world: &mut World) -> Mut<'_, Columns> {
+        let id = world.id();
+        if world.get_resource::<Columns>().is_none_or(|columns| columns.world != id) {
+            let columns = Columns::from_world(world);
+            world.insert_resource(columns);
+        }
+        world.resource_mut::<Columns>()
+    }
+
+    /// Gives those of the world, if it has any.
+    pub fn of(world: &World) -> Option<&Columns> {
+        world.get_resource::<Columns>().filter(|columns| columns.world == world.id())
+    }
+
     /// Finds the component id of a column that is registered in `world`.
     pub fn find(world: &World, key: ColumnKey) -> Option<ComponentId> {
-        let columns = world.get_resource::<Columns>()?;
-        columns.ids.get(&key).copied().filter(|_| columns.world == world.id())
+        Columns::of(world)?.ids.get(&key).copied()
     }
 
     /// Lists all columns and the markers of all positions' numbers: what an entity may lose that gets another
     /// position, whether it has them or not. bevy gives an archetype an array as long as the largest id of a
     /// bundle that was taken off it, and each list is a bundle: one for all entities is much the better one.
     pub fn all(world: &World) -> &[ComponentId] {
-        let columns = world.get_resource::<Columns>().filter(|columns| columns.world == world.id());
-        columns.map_or(&[], |columns| &columns.all)
+        Columns::of(world).map_or(&[], |columns| &columns.all)
     }
 
     /// Lists the markers of all positions' numbers, as [`Columns::all`] does.
@@ -132,7 +167,7 @@ impl Columns {
     /// Gives the zero-sized components that spell a number in binary, so that entities of different numbers
     /// lie in different tables.
     fn markers(world: &mut World, number: u32) -> Vec<ComponentId> {
-        let columns = world.get_resource_or_init::<Columns>();
+        let columns = Columns::own(world);
         let bits = columns.all[..MARKERS].iter().enumerate();
         bits.filter(|(bit, _)| number >> bit & 1 == 1).map(|(_, &id)| id).collect()
     }
@@ -218,13 +253,14 @@ impl RowBundle {
         Some(&mut self.bytes.bytes_mut()[start..start + key.row_bytes])
     }
 
-    /// Inserts the columns and markers, in place of rows that the entity has already.
+    /// Inserts the columns and markers, in place of rows that the entity has already. Does nothing to one that was
+    /// despawned.
     ///
     /// # Panics
     ///
     /// If the entity is of another world than the bundle.
     pub fn insert(&mut self, entity: &mut EntityWorldMut<'_>) {
-        if self.is_empty() {
+        if self.is_empty() || entity.is_despawned() {
             return;
         }
         assert_eq!(entity.world().id(), self.world, "a bundle belongs to one world");

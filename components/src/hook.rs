@@ -1,9 +1,9 @@
 //! Hooks: functions of a user's own that are called where modules are called, differentiated, saved or
 //! loaded.
 //!
-//! [`Hooks`] is a component: on a module's entity its hooks are called for that model alone, on a
-//! population's for all of its models at once. [`GlobalHooks`] is a resource: its hooks are called for
-//! every module. What a hook is given it can compute with: what it returns is recorded, hence
+//! [`Hooks`] is a component of a module's entity: its hooks are called for that model alone. [`PopulationHooks`] is one
+//! of a population's: its hooks are called for all models at once. [`GlobalHooks`] is a resource: its hooks are called
+//! for every module. What a hook is given it can compute with: what it returns is recorded, hence
 //! differentiated; an array of its own is a constant.
 //!
 //! Source: the `register_*_hook` methods of `torch.nn.Module`, and `torch.utils.hooks`.
@@ -12,7 +12,9 @@ use std::error::Error;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use bevy_ecs::lifecycle::HookContext;
 use bevy_ecs::prelude::*;
+use bevy_ecs::world::DeferredWorld;
 use ndarray::{ArrayD, IxDyn};
 use neurarch_kernels::dtype::Element;
 use neurarch_kernels::program::eager::ReadError;
@@ -20,8 +22,10 @@ use neurarch_kernels::program::trace::{Trace, Var};
 use neurarch_kernels::program::tree::{Arguments, Tree};
 use slotmap::{SlotMap, new_key_type};
 
+use crate::mode::Mode;
 use crate::registered::Value;
 use crate::state::{IncompatibleKeys, StateDict};
+use crate::tree::Model;
 
 new_key_type! {
     /// Tells the hooks of one [`HookTable`] apart.
@@ -360,11 +364,44 @@ impl HookTable {
 /// The hooks of a module: a component of its entity. Empty ones are as good as none.
 ///
 /// A clone has the same functions, but its own list. A sparse set holds them, so that the weights of a model stay
-/// in the table of its neighbors when it gets hooks.
+/// in the table of its neighbors when it gets hooks. Immutable, because inserting them is what the model notices.
+///
+/// # Example
+///
+/// ```
+/// # use bevy_ecs::prelude::*;
+/// # use neurarch_components::hook::*;
+/// # let mut world = World::new();
+/// # let module = world.spawn_empty().id();
+/// let mut hooks = Hooks::default();
+/// let look = Callback::ForwardPre(Box::new(|_, _| Ok(None)));
+/// let handle = hooks.register(look, HookOptions::default());
+/// world.entity_mut(module).insert(hooks);
+/// assert!(handle.remove());
+/// ```
 #[derive(Component, Default)]
-#[component(storage = "SparseSet")]
+#[component(storage = "SparseSet", immutable, on_insert = tell)]
 pub struct Hooks {
     table: Arc<Mutex<HookTable>>,
+}
+
+/// A model with hooks of its own runs apart from its neighbors.
+fn tell(mut world: DeferredWorld<'_>, context: HookContext) {
+    if !world.get::<Hooks>(context.entity).is_some_and(Hooks::watch_passes) {
+        return;
+    }
+    let mut root = context.entity;
+    while world.get::<Model>(root).is_none() {
+        match world.get::<ChildOf>(root).map(ChildOf::parent) {
+            Some(parent) if parent != context.entity => root = parent,
+            _ => return,
+        }
+    }
+    if let Some(mut mode) = world.get_mut::<Mode>(root)
+        && !mode.hooked
+    {
+        mode.hooked = true;
+    }
 }
 
 /// The hooks of every module: a resource.
@@ -428,6 +465,7 @@ impl Hooks {
     }
 
     /// Gives the same list once more: what a handle removes is gone from both.
+    #[doc(hidden)]
     #[must_use]
     pub fn share(&self) -> Hooks {
         Hooks { table: self.table.clone() }

@@ -1,12 +1,15 @@
 //! neurarch's nouns: layer components, parameter columns, blueprints, optimizers.
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, reason = "other bits on other machines"))]
 
 pub mod amp;
 pub mod blueprint;
+mod blueprints;
 pub mod call;
 pub mod column;
 pub mod containers;
 mod downcast;
 pub mod hook;
+pub mod keeper;
 pub mod layers;
 pub mod losses;
 pub mod mode;
@@ -26,3 +29,4 @@ pub mod signature;
 pub mod state;
 pub mod tie;
 pub mod tree;
+pub mod versions;

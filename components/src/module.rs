@@ -12,6 +12,7 @@ use neurarch_kernels::program::tree::{Arguments, Tree};
 use neurarch_kernels::shape::Shape;
 
 pub use crate::call::{Call, Watcher};
+use crate::containers::{MAX_ENTRIES, too_many};
 use crate::registry::ModuleTypes;
 use crate::state::Tensor;
 use crate::tree::{Columned, Model, ModuleName};
@@ -303,6 +304,8 @@ pub struct Declare {
     pub shared: Vec<Share>,
     /// Parameters that are others', as pairs of dotted paths from this module: tied, and owner.
     pub ties: Vec<(String, String)>,
+    /// Why the module cannot be.
+    refused: Option<String>,
 }
 
 /// A module that is a child under a second name.
@@ -334,9 +337,35 @@ pub struct Declared {
 }
 
 impl Declare {
+    /// Says that the module cannot be, and why: what it is part of is not spawned. Of several reasons the first
+    /// counts.
+    pub fn refuse(&mut self, why: impl Into<String>) -> &mut Self {
+        self.refused.get_or_insert_with(|| why.into());
+        self
+    }
+
+    /// Says why the module cannot be, if it cannot.
+    pub fn refused(&self) -> Option<&str> {
+        self.refused.as_deref()
+    }
+
+    /// Says whether so many parameters, buffers and children may come to those that there are, and refuses the module
+    /// if not: to be asked before a loop over a number that users give.
+    pub fn takes(&mut self, more: usize) -> bool {
+        let there = [self.parameters.len(), self.buffers.len(), self.children.len()];
+        let given = there.into_iter().sum::<usize>().saturating_add(more);
+        if given > MAX_ENTRIES {
+            self.refuse(too_many(given));
+        }
+        given <= MAX_ENTRIES
+    }
+
     /// Registers a parameter: `register_parameter`.
     pub fn parameter(&mut self, name: impl Into<String>, shape: impl Into<Shape>) -> &mut Self {
         let (name, shape) = (name.into(), shape.into());
+        if !self.takes(1) {
+            return self;
+        }
         self.parameters.push(Declared {
             name,
             shape,
@@ -356,6 +385,9 @@ impl Declare {
         persistent: bool,
     ) -> &mut Self {
         let (name, shape) = (name.into(), shape.into());
+        if !self.takes(1) {
+            return self;
+        }
         self.buffers.push(Declared {
             name,
             shape,
@@ -418,7 +450,9 @@ impl Declare {
 
     /// Registers a child: `add_module`.
     pub fn child(&mut self, name: impl Into<String>, module: impl Module) -> &mut Self {
-        self.children.push((name.into(), Box::new(module)));
+        if self.takes(1) {
+            self.children.push((name.into(), Box::new(module)));
+        }
         self
     }
 

@@ -2,27 +2,36 @@
 
 use std::sync::Arc;
 
+use bevy_ecs::component::ComponentId;
 use bevy_ecs::lifecycle::HookContext;
 use bevy_ecs::prelude::*;
-use bevy_ecs::world::DeferredWorld;
+use bevy_ecs::world::{DeferredWorld, WorldId};
 use neurarch_kernels::dtype::Dtype;
 use neurarch_kernels::program::{Role, Slot};
 
-use crate::blueprint::{BlueprintId, Blueprints};
-use crate::column::ColumnKey;
+use crate::blueprint::{Blueprint, BlueprintId, Blueprints};
+use crate::column::{ColumnKey, Columns};
+use crate::keeper::Keeper;
+use crate::shared::SharedRow;
 use crate::tree::Contents;
+use crate::versions::Versions;
 
 /// Models that are spawned, trained and asked together: a component of an entity of its own, which is the
 /// population's handle. Its models go with it.
+///
+/// It belongs to the entity that it was first inserted on: moved to another, or to another world, it is none.
 #[derive(Component, Debug)]
-#[component(on_remove = forget)]
+#[component(on_insert = settle_in, on_remove = forget)]
+#[require(Versions)]
 pub struct Population {
     /// Seeds all random numbers of its models.
     pub seed: u64,
-    /// Element type of its models' floating-point parameters.
-    pub dtype: Dtype,
-    /// How many models fit before a column moves.
-    pub capacity: usize,
+    dtype: Dtype,
+    capacity: usize,
+    /// The entity that it was first inserted on.
+    home: Option<(WorldId, Entity)>,
+    /// Which [`Columns`] there were then: its rows are in those.
+    columns: Option<ComponentId>,
     models: Vec<Entity>,
     next_number: u64,
     groups: Vec<Group>,
@@ -41,19 +50,36 @@ pub struct Population {
 pub struct Group {
     /// Their blueprint.
     pub blueprint: BlueprintId,
+    /// What that is: tells it from another that got the same id after [`Blueprints`] was lost.
+    pub(crate) structure: Arc<Blueprint>,
     /// For each position, what the columns of its entities hold.
     pub contents: Vec<Arc<Contents>>,
     /// The models' indices, ascending.
     pub members: Vec<u32>,
     /// For each position, the module's entity of each member.
     pub modules: Vec<Vec<Entity>>,
+    /// The rows that its parameters and buffers share with other models.
+    shared: Vec<SharedRow>,
 }
 
 impl Group {
     /// Makes a group without members.
-    pub fn new(blueprint: BlueprintId, contents: Vec<Arc<Contents>>) -> Self {
+    pub fn new(
+        blueprint: BlueprintId,
+        structure: Arc<Blueprint>,
+        contents: Vec<Arc<Contents>>,
+    ) -> Self {
         let modules = vec![Vec::new(); contents.len()];
-        Group { blueprint, contents, members: Vec::new(), modules }
+        let all = contents.iter().flat_map(|of| of.parameters.iter().chain(&of.buffers));
+        let mut shared: Vec<_> = all.filter_map(|of| of.shared).collect();
+        shared.sort_unstable_by_key(|row| (row.owner, row.index));
+        shared.dedup();
+        Group { blueprint, structure, contents, members: Vec::new(), modules, shared }
+    }
+
+    /// Lists the rows that its parameters and buffers share with other models.
+    pub fn shared(&self) -> &[SharedRow] {
+        &self.shared
     }
 
     /// Makes room in the lists for that many members.
@@ -117,6 +143,8 @@ impl Population {
             seed,
             dtype,
             capacity,
+            home: None,
+            columns: None,
             models: Vec::with_capacity(capacity),
             next_number: 0,
             groups: Vec::new(),
@@ -125,6 +153,26 @@ impl Population {
             stale: false,
             version: 0,
         }
+    }
+
+    /// Gives the element type of its models' floating-point parameters.
+    pub fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    /// Gives the number of models that fit before a column moves.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Says whether it belongs to this entity of this world.
+    pub fn is_of(&self, world: WorldId, entity: Entity) -> bool {
+        self.home == Some((world, entity))
+    }
+
+    /// Says whether its rows are in these columns, not in some that came in their place.
+    pub fn is_in(&self, columns: &Columns) -> bool {
+        self.columns == Some(columns.identity())
     }
 
     /// Gives the roots of the models, by index.
@@ -158,7 +206,7 @@ impl Population {
     }
 
     /// Gives the groups, to be changed together with the models' `Model::blueprint`.
-    pub fn groups_mut(&mut self) -> &mut Vec<Group> {
+    pub fn groups_mut(&mut self, _: Keeper) -> &mut Vec<Group> {
         self.version += 1;
         &mut self.groups
     }
@@ -169,7 +217,7 @@ impl Population {
     }
 
     /// Says that parameters have companions of this role from now on.
-    pub fn add_companion(&mut self, role: Role) {
+    pub fn add_companion(&mut self, role: Role, _: Keeper) {
         if !self.companions.contains(&role) {
             self.companions.push(role);
             self.companions.sort_unstable();
@@ -177,22 +225,27 @@ impl Population {
     }
 
     /// Says that parameters have no companions of these roles from now on.
-    pub fn remove_companions(&mut self, roles: &[Role]) {
+    pub fn remove_companions(&mut self, roles: &[Role], _: Keeper) {
         self.companions.retain(|role| !roles.contains(role));
     }
 
     /// Says that a root has yet to be signed.
-    pub fn defer(&mut self, root: Entity) {
+    pub fn defer(&mut self, root: Entity, _: Keeper) {
+        self.await_signing(root);
+    }
+
+    /// [`defer`](Population::defer), for a clone.
+    pub(crate) fn await_signing(&mut self, root: Entity) {
         self.unsigned.push(root);
     }
 
     /// Gives the roots that have yet to be signed, and forgets them.
-    pub fn take_unsigned(&mut self) -> Vec<Entity> {
+    pub fn take_unsigned(&mut self, _: Keeper) -> Vec<Entity> {
         std::mem::take(&mut self.unsigned)
     }
 
     /// Says that the groups follow the models.
-    pub fn settle(&mut self) {
+    pub fn settle(&mut self, _: Keeper) {
         self.stale = false;
     }
 
@@ -201,19 +254,26 @@ impl Population {
         self.stale
     }
 
+    /// Gives the number of its next model.
+    pub fn next_number(&self) -> u64 {
+        self.next_number
+    }
+
     /// Gives its next model that number, and counts on from there, after the last number from 0.
-    pub fn number_from(&mut self, number: u64) {
+    pub fn number_from(&mut self, number: u64, _: Keeper) {
         self.next_number = number;
         self.version += 1;
     }
 
     /// Gives the next index and number to a root that has been signed.
     ///
-    /// # Panics
-    ///
-    /// If there are 2³² models, which spawning refuses first.
-    pub fn enroll(&mut self, root: Entity) -> (u32, u64) {
-        // The world has fewer than 2³² entities.
+    /// The world has fewer than 2³² entities, so indices do not run out.
+    pub fn enroll(&mut self, root: Entity, _: Keeper) -> (u32, u64) {
+        self.take_in(root)
+    }
+
+    /// [`enroll`](Population::enroll), for a clone.
+    pub(crate) fn take_in(&mut self, root: Entity) -> (u32, u64) {
         let index = self.models.len() as u32;
         let number = self.next_number;
         self.next_number = number.wrapping_add(1);
@@ -244,14 +304,29 @@ impl Population {
     }
 }
 
+/// Says where a population belongs.
+fn settle_in(mut world: DeferredWorld<'_>, context: HookContext) {
+    let home = (world.id(), context.entity);
+    let columns = Columns::of(&world).map(Columns::identity);
+    if let Some(mut population) = world.get_mut::<Population>(context.entity)
+        && population.home.is_none()
+    {
+        (population.home, population.columns) = (Some(home), columns);
+    }
+}
+
 /// Despawns the models with their population, and lets go of their blueprints.
 fn forget(mut world: DeferredWorld<'_>, context: HookContext) {
+    let id = world.id();
     let Some(mut population) = world.get_mut::<Population>(context.entity) else { return };
+    if !population.is_of(id, context.entity) {
+        return;
+    }
     let models = std::mem::take(&mut population.models);
     let groups = std::mem::take(&mut population.groups);
     let mut commands = world.commands();
     models.into_iter().rev().for_each(|root| commands.entity(root).try_despawn());
     if let Some(mut blueprints) = world.get_resource_mut::<Blueprints>() {
-        groups.iter().for_each(|group| blueprints.release_group(group));
+        groups.iter().for_each(|group| blueprints.let_go(group));
     }
 }

@@ -82,7 +82,7 @@ impl Registered {
 /// Another list is another structure.
 fn tell(mut world: DeferredWorld<'_>, context: HookContext) {
     if let Some(mut types) = world.get_resource_mut::<ModuleTypes>() {
-        types.changed.push(Change { entity: context.entity, inserted: None });
+        types.tell(Change { entity: context.entity, inserted: None });
     }
 }
 
@@ -152,7 +152,7 @@ impl Numbers {
     pub fn ty(&self, dtype: Dtype) -> Type {
         match self {
             Numbers::Given(tensor) => {
-                Type { dtype: tensor.dtype, shape: Shape::from(tensor.shape.as_slice()) }
+                Type { dtype: tensor.dtype(), shape: Shape::from(tensor.shape()) }
             }
             Numbers::Drawn { shape, dtype: own, .. } => {
                 Type { dtype: own.unwrap_or(dtype), shape: shape.clone() }
@@ -209,17 +209,7 @@ impl Value {
     ///
     /// Source: `torch.typename`.
     pub fn typename(&self, dtype: Dtype) -> String {
-        let tensor = |numbers: &Numbers| {
-            let name = match numbers.ty(dtype).dtype {
-                Dtype::F32 => "Float",
-                Dtype::F64 => "Double",
-                Dtype::F16 => "Half",
-                Dtype::BF16 => "BFloat16",
-                Dtype::I64 => "Long",
-                Dtype::Bool => "Bool",
-            };
-            format!("torch.{name}Tensor")
-        };
+        let tensor = |numbers: &Numbers| tensor_typename(numbers.ty(dtype).dtype).to_owned();
         match self {
             Value::None => "NoneType".to_owned(),
             Value::Parameter(numbers) | Value::Tensor(numbers) => tensor(numbers),
@@ -227,6 +217,20 @@ impl Value {
             Value::Module(module) => class(&**module),
             Value::Other(name) => (*name).to_owned(),
         }
+    }
+}
+
+/// Gives the name of torch's tensors of that element type.
+///
+/// Source: `torch.Tensor.type`.
+pub fn tensor_typename(dtype: Dtype) -> &'static str {
+    match dtype {
+        Dtype::F32 => "torch.FloatTensor",
+        Dtype::F64 => "torch.DoubleTensor",
+        Dtype::F16 => "torch.HalfTensor",
+        Dtype::BF16 => "torch.BFloat16Tensor",
+        Dtype::I64 => "torch.LongTensor",
+        Dtype::Bool => "torch.BoolTensor",
     }
 }
 

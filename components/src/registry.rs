@@ -5,6 +5,7 @@ use bevy_ecs::lifecycle::HookContext;
 use bevy_ecs::prelude::*;
 use bevy_ecs::world::DeferredWorld;
 
+use crate::keeper::Keeper;
 use crate::module::{DynModule, Module};
 
 /// The component types that are modules, and the entities whose modules changed since somebody looked.
@@ -13,7 +14,7 @@ pub struct ModuleTypes {
     /// By component id.
     readers: Vec<Option<Reader>>,
     /// What happened to module entities, in order.
-    pub changed: Vec<Change>,
+    changed: Vec<Change>,
 }
 
 type Reader = for<'w> fn(EntityRef<'w>) -> Option<&'w dyn DynModule>;
@@ -56,14 +57,29 @@ impl ModuleTypes {
         });
         if !inserts {
             world.add_observer(move |event: On<Insert<M>>, mut types: ResMut<ModuleTypes>| {
-                types.changed.push(Change { entity: event.entity, inserted: Some(id) });
+                types.tell(Change { entity: event.entity, inserted: Some(id) });
             });
         }
         if !removes {
             world.add_observer(|event: On<Remove<M>>, mut types: ResMut<ModuleTypes>| {
-                types.changed.push(Change { entity: event.entity, inserted: None });
+                types.tell(Change { entity: event.entity, inserted: None });
             });
         }
+    }
+
+    /// Gives what happened since somebody looked, in order.
+    pub fn changed(&self) -> &[Change] {
+        &self.changed
+    }
+
+    /// Gives what happened since somebody looked, to forget what was seen.
+    pub fn changed_mut(&mut self, _: Keeper) -> &mut Vec<Change> {
+        &mut self.changed
+    }
+
+    /// Says that something happened.
+    pub(crate) fn tell(&mut self, change: Change) {
+        self.changed.push(change);
     }
 
     fn reader(&self, id: ComponentId) -> Option<Reader> {
@@ -92,12 +108,12 @@ impl ModuleTypes {
 fn tell_insertion(mut world: DeferredWorld<'_>, context: HookContext) {
     if let Some(mut types) = world.get_resource_mut::<ModuleTypes>() {
         let (entity, inserted) = (context.entity, Some(context.component_id));
-        types.changed.push(Change { entity, inserted });
+        types.tell(Change { entity, inserted });
     }
 }
 
 fn tell_removal(mut world: DeferredWorld<'_>, context: HookContext) {
     if let Some(mut types) = world.get_resource_mut::<ModuleTypes>() {
-        types.changed.push(Change { entity: context.entity, inserted: None });
+        types.tell(Change { entity: context.entity, inserted: None });
     }
 }

@@ -12,11 +12,10 @@ use neurarch_kernels::dtype::{Dtype, Element, bf16, f16};
 pub struct Tensor {
     /// torch's dotted name: `0.weight`.
     pub name: String,
-    /// Element type.
-    pub dtype: Dtype,
-    /// Shape; of a population's tensors the first axis counts models.
-    pub shape: Vec<usize>,
-    /// The elements, row-major and little-endian; shared by clones.
+    dtype: Dtype,
+    /// Of a population's tensors the first axis counts models.
+    shape: Vec<usize>,
+    /// As many elements as the shape says, row-major and little-endian; shared by clones.
     bytes: Arc<[u8]>,
     /// Whether the shape is not known yet.
     uninitialized: bool,
@@ -56,8 +55,8 @@ impl Tensor {
         shape: Vec<usize>,
         bytes: Vec<u8>,
     ) -> Self {
-        let numel: usize = shape.iter().product();
-        assert_eq!(bytes.len(), numel * dtype.size_bytes(), "as many bytes as the shape says");
+        let expected = shape.iter().try_fold(dtype.size_bytes(), |n, &size| n.checked_mul(size));
+        assert_eq!(Some(bytes.len()), expected, "as many bytes as the shape says");
         Tensor { name, dtype, shape, bytes: bytes.into(), uninitialized: false }
     }
 
@@ -65,6 +64,16 @@ impl Tensor {
     pub fn uninitialized(name: impl Into<String>, dtype: Dtype) -> Self {
         let (name, shape, bytes) = (name.into(), Vec::new(), Vec::new().into());
         Tensor { name, dtype, shape, bytes, uninitialized: true }
+    }
+
+    /// Gives the element type.
+    pub fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    /// Gives the shape; of a population's tensors the first axis counts models.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
     }
 
     /// Says whether the shape is not known yet.
@@ -158,7 +167,7 @@ fn write_number(number: f64, dtype: Dtype, to: &mut Vec<u8>) {
 /// let mut state = StateDict::from_iter([weight]);
 /// assert!(state.rename("old.weight", "0.weight"));
 /// assert_eq!(state.keys().collect::<Vec<_>>(), ["0.weight"]);
-/// assert_eq!(state.get("0.weight").unwrap().shape, [1, 2]);
+/// assert_eq!(state.get("0.weight").unwrap().shape(), [1, 2]);
 /// ```
 ///
 /// Source: what `torch.nn.Module.state_dict` gives, its `_metadata` included.

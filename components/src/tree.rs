@@ -14,6 +14,7 @@ use neurarch_kernels::shape::Type;
 
 use crate::blueprint::{Blueprint, BlueprintId, Parameter};
 use crate::column::ColumnKey;
+use crate::keeper::Keeper;
 use crate::mode::{Draws, HasGradient, Mode};
 use crate::population::Population;
 use crate::registry::{Change, ModuleTypes};
@@ -52,7 +53,24 @@ pub struct ModuleName(pub Box<str>);
 ///
 /// Kept by neurarch.
 #[derive(Component, Clone, Debug)]
-pub struct Columned(pub Arc<Contents>);
+pub struct Columned(Arc<Contents>);
+
+impl Columned {
+    /// Says that the columns of an entity hold this.
+    pub fn new(contents: Arc<Contents>, _: Keeper) -> Self {
+        Columned(contents)
+    }
+
+    /// Gives what they hold.
+    pub fn contents(&self) -> &Arc<Contents> {
+        &self.0
+    }
+
+    /// Says that they hold something else from now on.
+    pub fn set(&mut self, contents: Arc<Contents>, _: Keeper) {
+        self.0 = contents;
+    }
+}
 
 /// See [`Columned`]; shared by the entities of a group's position.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -142,7 +160,7 @@ impl Contents {
 /// A module that gets another name is another structure.
 fn name(mut world: DeferredWorld<'_>, context: HookContext) {
     if let Some(mut types) = world.get_resource_mut::<ModuleTypes>() {
-        types.changed.push(Change { entity: context.entity, inserted: None });
+        types.tell(Change { entity: context.entity, inserted: None });
     }
 }
 
@@ -161,8 +179,8 @@ fn join(mut world: DeferredWorld<'_>, context: HookContext) {
     if population.models().get(model.index as usize) == Some(&entity) {
         return;
     }
-    let (index, number) = population.enroll(entity);
-    population.defer(entity);
+    let (index, number) = population.take_in(entity);
+    population.await_signing(entity);
     if let Some(mut model) = world.get_mut::<Model>(entity) {
         *model = Model { index, number, blueprint: Blueprint::UNSIGNED, ..*model };
     }

@@ -101,7 +101,7 @@ pub trait AmpWorld {
         x: impl Into<Input<'a, X>>,
         targets: impl Into<Input<'b, Y>>,
         loss: &impl Loss,
-    ) -> Result<Array1<X>, ScalerError>;
+    ) -> Result<Array1<X::Float>, ScalerError>;
 
     /// Gives what is worth keeping of a model's scaler: [`amp::state_dict`].
     ///
@@ -161,7 +161,7 @@ impl AmpWorld for World {
         x: impl Into<Input<'a, X>>,
         targets: impl Into<Input<'b, Y>>,
         loss: &impl Loss,
-    ) -> Result<Array1<X>, ScalerError> {
+    ) -> Result<Array1<X::Float>, ScalerError> {
         amp::train_step(self, population, x, targets, loss)
     }
 

@@ -9,8 +9,7 @@ use crate::components::registered::Value;
 use crate::components::state::{IncompatibleKeys, StateDict};
 use crate::kernels::program::trace::Var;
 use crate::kernels::program::tree::{Arguments, Tree};
-use crate::systems::hooks::{self, Target};
-use crate::systems::sign::SignError;
+use crate::systems::hooks::{self, RegisterHookError, Target};
 
 /// Registers functions that are called where modules are.
 ///
@@ -46,13 +45,13 @@ pub trait HookWorld {
     ///
     /// # Errors
     ///
-    /// If the target is no module of a model, or no population.
+    /// If no model has such a module or parameter, so that the hook would never be called.
     fn register_hook_with(
         &mut self,
         target: impl Into<Target>,
         callback: Callback,
         options: HookOptions,
-    ) -> Result<RemovableHandle, SignError>;
+    ) -> Result<RemovableHandle, RegisterHookError>;
 
     /// Registers a function of a call's arguments, which may give others:
     /// [`ForwardPreHook`](crate::components::hook::ForwardPreHook).
@@ -64,7 +63,7 @@ pub trait HookWorld {
         &mut self,
         target: impl Into<Target>,
         hook: impl FnMut(&At<'_>, &Arguments) -> Result<Option<Arguments>, HookError> + Send + 'static,
-    ) -> Result<RemovableHandle, SignError> {
+    ) -> Result<RemovableHandle, RegisterHookError> {
         let callback = Callback::ForwardPre(Box::new(hook));
         self.register_hook_with(target, callback, HookOptions::default())
     }
@@ -81,7 +80,7 @@ pub trait HookWorld {
         hook: impl FnMut(&At<'_>, &Arguments, Option<&Tree>) -> Result<Option<Tree>, HookError>
         + Send
         + 'static,
-    ) -> Result<RemovableHandle, SignError> {
+    ) -> Result<RemovableHandle, RegisterHookError> {
         let callback = Callback::Forward(Box::new(hook));
         self.register_hook_with(target, callback, HookOptions::default())
     }
@@ -98,7 +97,7 @@ pub trait HookWorld {
         hook: impl FnMut(&At<'_>, &[Option<Var>]) -> Result<Option<Gradients>, HookError>
         + Send
         + 'static,
-    ) -> Result<RemovableHandle, SignError> {
+    ) -> Result<RemovableHandle, RegisterHookError> {
         let callback = Callback::BackwardPre(Box::new(hook));
         self.register_hook_with(target, callback, HookOptions::default())
     }
@@ -119,7 +118,7 @@ pub trait HookWorld {
         ) -> Result<Option<Gradients>, HookError>
         + Send
         + 'static,
-    ) -> Result<RemovableHandle, SignError> {
+    ) -> Result<RemovableHandle, RegisterHookError> {
         let callback = Callback::Backward(Box::new(hook));
         self.register_hook_with(target, callback, HookOptions::default())
     }
@@ -135,7 +134,7 @@ pub trait HookWorld {
         target: impl Into<Target>,
         parameter: &str,
         hook: impl FnMut(&At<'_>, &str, &Var) -> Result<Option<Var>, HookError> + Send + 'static,
-    ) -> Result<RemovableHandle, SignError> {
+    ) -> Result<RemovableHandle, RegisterHookError> {
         let callback = Callback::Gradient(parameter.to_owned(), Box::new(hook));
         self.register_hook_with(target, callback, HookOptions::default())
     }
@@ -151,7 +150,7 @@ pub trait HookWorld {
         target: impl Into<Target>,
         parameter: &str,
         hook: impl FnMut(&At<'_>, &str, &Var) -> Result<(), HookError> + Send + 'static,
-    ) -> Result<RemovableHandle, SignError> {
+    ) -> Result<RemovableHandle, RegisterHookError> {
         let callback = Callback::PostAccumulateGrad(parameter.to_owned(), Box::new(hook));
         self.register_hook_with(target, callback, HookOptions::default())
     }
@@ -166,7 +165,7 @@ pub trait HookWorld {
         &mut self,
         target: impl Into<Target>,
         hook: impl FnMut(&StateAt<'_>) -> Result<(), HookError> + Send + 'static,
-    ) -> Result<RemovableHandle, SignError> {
+    ) -> Result<RemovableHandle, RegisterHookError> {
         let callback = Callback::StateDictPre(Box::new(hook));
         self.register_hook_with(target, callback, HookOptions::default())
     }
@@ -181,7 +180,7 @@ pub trait HookWorld {
         &mut self,
         target: impl Into<Target>,
         hook: impl FnMut(&StateAt<'_>, &mut StateDict) -> Result<(), HookError> + Send + 'static,
-    ) -> Result<RemovableHandle, SignError> {
+    ) -> Result<RemovableHandle, RegisterHookError> {
         let callback = Callback::StateDictPost(Box::new(hook));
         self.register_hook_with(target, callback, HookOptions::default())
     }
@@ -214,7 +213,7 @@ pub trait HookWorld {
         hook: impl FnMut(&StateAt<'_>, &mut StateDict, &mut Loading<'_>) -> Result<(), HookError>
         + Send
         + 'static,
-    ) -> Result<RemovableHandle, SignError> {
+    ) -> Result<RemovableHandle, RegisterHookError> {
         let callback = Callback::LoadStateDictPre(Box::new(hook));
         self.register_hook_with(target, callback, HookOptions::default())
     }
@@ -229,7 +228,7 @@ pub trait HookWorld {
         &mut self,
         target: impl Into<Target>,
         hook: impl FnMut(&StateAt<'_>, &mut IncompatibleKeys) -> Result<(), HookError> + Send + 'static,
-    ) -> Result<RemovableHandle, SignError> {
+    ) -> Result<RemovableHandle, RegisterHookError> {
         let callback = Callback::LoadStateDictPost(Box::new(hook));
         self.register_hook_with(target, callback, HookOptions::default())
     }
@@ -243,7 +242,7 @@ pub trait HookWorld {
     fn register_module_parameter_registration_hook(
         &mut self,
         hook: impl FnMut(&RegisterAt<'_>, &Value) -> Result<Option<Value>, HookError> + Send + 'static,
-    ) -> Result<RemovableHandle, SignError> {
+    ) -> Result<RemovableHandle, RegisterHookError> {
         let callback = Callback::ParameterRegistration(Box::new(hook));
         self.register_hook_with(Target::All, callback, HookOptions::default())
     }
@@ -257,7 +256,7 @@ pub trait HookWorld {
     fn register_module_buffer_registration_hook(
         &mut self,
         hook: impl FnMut(&RegisterAt<'_>, &Value) -> Result<Option<Value>, HookError> + Send + 'static,
-    ) -> Result<RemovableHandle, SignError> {
+    ) -> Result<RemovableHandle, RegisterHookError> {
         let callback = Callback::BufferRegistration(Box::new(hook));
         self.register_hook_with(Target::All, callback, HookOptions::default())
     }
@@ -271,7 +270,7 @@ pub trait HookWorld {
     fn register_module_module_registration_hook(
         &mut self,
         hook: impl FnMut(&RegisterAt<'_>, &Value) -> Result<Option<Value>, HookError> + Send + 'static,
-    ) -> Result<RemovableHandle, SignError> {
+    ) -> Result<RemovableHandle, RegisterHookError> {
         let callback = Callback::ModuleRegistration(Box::new(hook));
         self.register_hook_with(Target::All, callback, HookOptions::default())
     }
@@ -283,7 +282,7 @@ impl HookWorld for World {
         target: impl Into<Target>,
         callback: Callback,
         options: HookOptions,
-    ) -> Result<RemovableHandle, SignError> {
+    ) -> Result<RemovableHandle, RegisterHookError> {
         hooks::register(self, target, callback, options)
     }
 }

@@ -24,6 +24,7 @@
 //! assert_eq!(logits.shape(), [1_000, 32, 2]);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, reason = "other bits on other machines"))]
 
 mod amp;
 mod containers;

@@ -49,6 +49,7 @@ pub use crate::schedule::ScheduleWorld;
 pub use crate::systems::array::{AnyArray, AnyInput, DataSet, Input};
 pub use crate::systems::evolve::{EvolveError, Noise};
 pub use crate::systems::hooks::Target;
+pub use crate::systems::optim::Optimizers;
 pub use crate::systems::optim::clip::ClipOptions;
 pub use crate::systems::parameters::Parameters;
 pub use crate::systems::parametrize::RegisterOptions;

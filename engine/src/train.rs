@@ -46,12 +46,13 @@ pub trait TrainWorld {
     ///
     /// # Errors
     ///
-    /// If `x` does not fit the population or its modules.
-    fn forward<'a, T: Element>(
+    /// If `x` does not fit the population or its modules, or the result is not of the type of `x` (f32 if `x` is of
+    /// whole numbers).
+    fn forward<'a, X: Element>(
         &mut self,
         population: Entity,
-        x: impl Into<Input<'a, T>>,
-    ) -> Result<ArrayD<T>, StepError>;
+        x: impl Into<Input<'a, X>>,
+    ) -> Result<ArrayD<X::Float>, StepError>;
 
     /// Calls models that take several values or keyword arguments, or give several values:
     /// [`step::forward_with`].
@@ -81,11 +82,11 @@ pub trait TrainWorld {
     /// # Errors
     ///
     /// As [`forward`](TrainWorld::forward), and if `y` has another shape than the result.
-    fn forward_into<'a, T: Element, D: Dimension>(
+    fn forward_into<'a, X: Element, D: Dimension>(
         &mut self,
         population: Entity,
-        x: impl Into<Input<'a, T>>,
-        y: ArrayViewMut<'_, T, D>,
+        x: impl Into<Input<'a, X>>,
+        y: ArrayViewMut<'_, X::Float, D>,
     ) -> Result<(), StepError>;
 
     /// Computes the loss of the last forward pass: [`step::loss`].
@@ -174,7 +175,7 @@ pub trait TrainWorld {
         x: impl Into<Input<'a, X>>,
         targets: impl Into<Input<'b, Y>>,
         loss: &impl Loss,
-    ) -> Result<Array1<X>, StepError>;
+    ) -> Result<Array1<X::Float>, StepError>;
 
     /// Makes one training step, the losses into an array that is there already:
     /// [`step::train_step_into`].
@@ -188,7 +189,7 @@ pub trait TrainWorld {
         x: impl Into<Input<'a, X>>,
         targets: impl Into<Input<'b, Y>>,
         loss: &impl Loss,
-        losses: &mut [X],
+        losses: &mut [X::Float],
     ) -> Result<(), StepError>;
 
     /// Makes one training step of models that take several values or keyword arguments, or give several
@@ -197,13 +198,13 @@ pub trait TrainWorld {
     /// # Errors
     ///
     /// As [`train_step`](TrainWorld::train_step).
-    fn train_step_with<'a, X: Element, Y: Element>(
+    fn train_step_with<'a, L: Element, Y: Element>(
         &mut self,
         population: Entity,
         arguments: Arguments<AnyInput<'_>>,
         targets: impl Into<Input<'a, Y>>,
         loss: &impl Loss,
-    ) -> Result<Array1<X>, StepError>;
+    ) -> Result<Array1<L>, StepError>;
 
     /// Makes a training step on each minibatch of a data set: [`step::train_steps`].
     ///
@@ -215,7 +216,20 @@ pub trait TrainWorld {
         population: Entity,
         data: DataSet<'_, X, Y>,
         loss: &impl Loss,
-    ) -> Result<Array2<X>, StepError>;
+    ) -> Result<Array2<X::Float>, StepError>;
+
+    /// Makes a training step on each minibatch of a data set, the losses of type `L`:
+    /// [`step::train_steps_with`].
+    ///
+    /// # Errors
+    ///
+    /// As [`train_steps`](TrainWorld::train_steps), and if the models are not of type `L`.
+    fn train_steps_with<L: Element, X: Element, Y: Element>(
+        &mut self,
+        population: Entity,
+        data: DataSet<'_, X, Y>,
+        loss: &impl Loss,
+    ) -> Result<Array2<L>, StepError>;
 
     /// Runs `run` with autocast to `dtype`, bf16 or f16, or without it if it is another: [`mode::autocast`].
     ///
@@ -293,19 +307,19 @@ pub trait TrainWorld {
 }
 
 impl TrainWorld for World {
-    fn forward<'a, T: Element>(
+    fn forward<'a, X: Element>(
         &mut self,
         population: Entity,
-        x: impl Into<Input<'a, T>>,
-    ) -> Result<ArrayD<T>, StepError> {
+        x: impl Into<Input<'a, X>>,
+    ) -> Result<ArrayD<X::Float>, StepError> {
         step::forward(self, population, x)
     }
 
-    fn forward_into<'a, T: Element, D: Dimension>(
+    fn forward_into<'a, X: Element, D: Dimension>(
         &mut self,
         population: Entity,
-        x: impl Into<Input<'a, T>>,
-        y: ArrayViewMut<'_, T, D>,
+        x: impl Into<Input<'a, X>>,
+        y: ArrayViewMut<'_, X::Float, D>,
     ) -> Result<(), StepError> {
         step::forward_into(self, population, x, y)
     }
@@ -380,7 +394,7 @@ impl TrainWorld for World {
         x: impl Into<Input<'a, X>>,
         targets: impl Into<Input<'b, Y>>,
         loss: &impl Loss,
-    ) -> Result<Array1<X>, StepError> {
+    ) -> Result<Array1<X::Float>, StepError> {
         step::train_step(self, population, x, targets, loss)
     }
 
@@ -390,18 +404,18 @@ impl TrainWorld for World {
         x: impl Into<Input<'a, X>>,
         targets: impl Into<Input<'b, Y>>,
         loss: &impl Loss,
-        losses: &mut [X],
+        losses: &mut [X::Float],
     ) -> Result<(), StepError> {
         step::train_step_into(self, population, x, targets, loss, losses)
     }
 
-    fn train_step_with<'a, X: Element, Y: Element>(
+    fn train_step_with<'a, L: Element, Y: Element>(
         &mut self,
         population: Entity,
         arguments: Arguments<AnyInput<'_>>,
         targets: impl Into<Input<'a, Y>>,
         loss: &impl Loss,
-    ) -> Result<Array1<X>, StepError> {
+    ) -> Result<Array1<L>, StepError> {
         step::train_step_with(self, population, arguments, targets, loss)
     }
 
@@ -410,8 +424,17 @@ impl TrainWorld for World {
         population: Entity,
         data: DataSet<'_, X, Y>,
         loss: &impl Loss,
-    ) -> Result<Array2<X>, StepError> {
+    ) -> Result<Array2<X::Float>, StepError> {
         step::train_steps(self, population, &data, loss)
+    }
+
+    fn train_steps_with<L: Element, X: Element, Y: Element>(
+        &mut self,
+        population: Entity,
+        data: DataSet<'_, X, Y>,
+        loss: &impl Loss,
+    ) -> Result<Array2<L>, StepError> {
+        step::train_steps_with(self, population, &data, loss)
     }
 
     fn autocast<R>(&mut self, dtype: Dtype, run: impl FnOnce(&mut World) -> R) -> R {

@@ -44,8 +44,8 @@ pub fn array<T: Element>(
     want: &Tensor,
     tolerance: Tolerance,
 ) -> Checked {
-    if T::DTYPE != want.dtype {
-        let (expected, found) = (want.dtype, T::DTYPE);
+    if T::DTYPE != want.dtype() {
+        let (expected, found) = (want.dtype(), T::DTYPE);
         return Err(Stop::Differs(format!("{what}: expected dtype {expected}, got {found}")));
     }
     tensor(what, &Tensor::new("", got.view()), want, tolerance)
@@ -54,14 +54,14 @@ pub fn array<T: Element>(
 /// Compares two tensors; integers and flags have to be equal.
 pub fn tensor(what: &str, got: &Tensor, want: &Tensor, tolerance: Tolerance) -> Checked {
     let differs = |text: String| Err(Stop::Differs(format!("{what}: {text}")));
-    if got.shape != want.shape {
-        return differs(format!("expected shape {:?}, got {:?}", want.shape, got.shape));
+    if got.shape() != want.shape() {
+        return differs(format!("expected shape {:?}, got {:?}", want.shape(), got.shape()));
     }
-    if got.dtype != want.dtype {
-        return differs(format!("expected dtype {}, got {}", want.dtype, got.dtype));
+    if got.dtype() != want.dtype() {
+        return differs(format!("expected dtype {}, got {}", want.dtype(), got.dtype()));
     }
     let exact = Tolerance { rtol: 0.0, atol: 0.0 };
-    let tolerance = if want.dtype.is_float() { tolerance } else { exact };
+    let tolerance = if want.dtype().is_float() { tolerance } else { exact };
     let (got, want) = (numbers(got)?, numbers(want)?);
     for ((place, &want), &got) in want.indexed_iter().zip(&got) {
         if !tolerance.allows(got, want) {

@@ -305,14 +305,14 @@ fn check_start(
         state.get(name).ok_or_else(|| Stop::Differs(format!("{name} is not in the state")))?;
     compare::equal(
         &format!("shape of {name}"),
-        &alone.shape[..],
+        alone.shape(),
         &shape(expected.field("shape")?)?[..],
     )?;
-    if alone.dtype != Dtype::F64 {
+    if alone.dtype() != Dtype::F64 {
         let numbers = crate::tensors::numbers(alone)?.into_iter().collect();
         return check_distribution(name, numbers, expected);
     }
-    let numbers: usize = alone.shape.iter().product();
+    let numbers: usize = alone.shape().iter().product();
     let (mut world, population) = spawn(module, DRAWS.div_ceil(numbers.max(1)))?;
     let all = world.stack::<f64>(population, name)?;
     let zero_rows = expected.list("zero_rows")?;

@@ -286,7 +286,7 @@ impl Model {
     /// Overwrites a parameter or buffer.
     pub fn set(&mut self, name: &str, tensor: &Tensor) -> Checked {
         let Model { world, root, .. } = self;
-        match tensor.dtype {
+        match tensor.dtype() {
             Dtype::F64 => world.set_parameter(*root, name, array::<f64>(tensor)?.view())?,
             Dtype::F32 => world.set_parameter(*root, name, array::<f32>(tensor)?.view())?,
             Dtype::I64 => world.set_parameter(*root, name, array::<i64>(tensor)?.view())?,

@@ -36,7 +36,7 @@ pub enum Numbers {
 impl Numbers {
     /// Copies a tensor.
     pub fn of(tensor: &Tensor) -> Checked<Self> {
-        Ok(match tensor.dtype {
+        Ok(match tensor.dtype() {
             Dtype::F32 => Numbers::F32(array(tensor)?),
             Dtype::F64 => Numbers::F64(array(tensor)?),
             Dtype::I64 => Numbers::I64(array(tensor)?),

@@ -155,7 +155,7 @@ fn loss_at<T: Element>(
     population: Entity,
     step: usize,
 ) -> Checked<ArrayD<T>> {
-    let given = case.expect("y")?.dtype;
+    let given = case.expect("y")?.dtype();
     match case.json.text("loss")? {
         "MSELoss" => {
             let y = row::<T>(case, "y", step)?;
@@ -272,7 +272,7 @@ fn clip<T: Element>(case: &Case<'_>) -> Checked {
     let mut all = ParameterList::new();
     let before = case.below("grad_before");
     for (_, tensor) in &before {
-        all = all.push(Parameter::zeros(&tensor.shape[..]));
+        all = all.push(Parameter::zeros(tensor.shape()));
     }
     let Model { mut world, population, root } = Model::spawn_module(&all, T::DTYPE)?;
     let own = |name: &str| name.trim_start_matches('g').to_owned();
@@ -295,7 +295,7 @@ fn clip<T: Element>(case: &Case<'_>) -> Checked {
                 Ok(norms) => {
                     if let Some(want) = case.tensor("norm") {
                         let norm = Tensor::new("", arr0(norms[0]).view());
-                        let norm = norm.cast(want.dtype);
+                        let norm = norm.cast(want.dtype());
                         compare::tensor("norm", &norm, want, tolerance)?;
                     }
                 }

@@ -76,7 +76,7 @@ fn first_of(named: Vec<(String, Entity)>) -> Value {
 
 /// Lists names and shapes.
 fn shapes(state: &StateDict) -> Value {
-    state.iter().map(|tensor| json!([tensor.name, tensor.shape])).collect()
+    state.iter().map(|tensor| json!([tensor.name, tensor.shape()])).collect()
 }
 
 /// Loads a state dict, and compares what torch said and what it left.

@@ -38,14 +38,14 @@ impl Tensors {
 /// Copies a tensor whose elements are `T`.
 pub fn array<T: Element>(tensor: &Tensor) -> Checked<ArrayD<T>> {
     tensor.to_array().ok_or_else(|| {
-        let (name, expected, found) = (&tensor.name, T::DTYPE, tensor.dtype);
+        let (name, expected, found) = (&tensor.name, T::DTYPE, tensor.dtype());
         Stop::Differs(format!("{name}: expected elements of {expected}, found {found}"))
     })
 }
 
 /// Copies a tensor of any element type, as the nearest f64.
 pub fn numbers(tensor: &Tensor) -> Checked<ArrayD<f64>> {
-    Ok(match tensor.dtype {
+    Ok(match tensor.dtype() {
         Dtype::F64 => array::<f64>(tensor)?,
         Dtype::F32 => array::<f32>(tensor)?.mapv(f64::from),
         Dtype::I64 => array::<i64>(tensor)?.mapv(|number| number as f64),

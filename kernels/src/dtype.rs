@@ -70,33 +70,56 @@ impl fmt::Display for Dtype {
     }
 }
 
-/// A Rust type whose values lie in columns and arenas as they are.
-pub trait Element: bytemuck::Pod + Send + Sync + fmt::Debug + PartialEq {
+/// A Rust type whose values lie in columns and arenas as they are: those below and no others, for what is at an address
+/// is read as such a type because its [`DTYPE`](Element::DTYPE) says so.
+pub trait Element: sealed::Sealed + bytemuck::Pod + Send + Sync + fmt::Debug + PartialEq {
+    /// What models make of arrays of such elements, unless said otherwise: the type itself if it is floating, f32
+    /// if it is none.
+    type Float: Element;
+
     /// The type at run time.
     const DTYPE: Dtype;
 }
 
 impl Element for f32 {
+    type Float = f32;
     const DTYPE: Dtype = Dtype::F32;
 }
 
 impl Element for f64 {
+    type Float = f64;
     const DTYPE: Dtype = Dtype::F64;
 }
 
 impl Element for f16 {
+    type Float = f16;
     const DTYPE: Dtype = Dtype::F16;
 }
 
 impl Element for bf16 {
+    type Float = bf16;
     const DTYPE: Dtype = Dtype::BF16;
 }
 
 impl Element for i64 {
+    type Float = f32;
     const DTYPE: Dtype = Dtype::I64;
 }
 
 /// A `bool` in memory: bytemuck's `Pod` needs every bit pattern to be a value.
 impl Element for u8 {
+    type Float = f32;
     const DTYPE: Dtype = Dtype::Bool;
+}
+
+mod sealed {
+    /// Keeps [`Element`](super::Element) to this file.
+    pub trait Sealed {}
+
+    impl Sealed for f32 {}
+    impl Sealed for f64 {}
+    impl Sealed for super::f16 {}
+    impl Sealed for super::bf16 {}
+    impl Sealed for i64 {}
+    impl Sealed for u8 {}
 }

@@ -6,7 +6,9 @@
 use core::cell::Cell;
 
 use crate::cpu::simd::{Simd, Vectorized, dispatch};
+use crate::cpu::sum::{Running, sum_of};
 use crate::dtype::{Dtype, bf16, f16};
+use crate::elementary;
 
 /// Gives the norm of order `p`: `(Σ |x|ᵖ)^(1/p)`, the greatest `|x|` of order ∞, the least of -∞, the count of
 /// numbers that are not 0 of order 0.
@@ -45,26 +47,15 @@ impl Vectorized for VectorNorm<'_> {
 #[inline(always)]
 fn norm_of<T: Copy>(row: &[T], number: impl Fn(T) -> f64, p: f64) -> f64 {
     match p {
-        1.0 => sum(row, |x| number(x).abs()),
-        2.0 => sum(row, |x| number(x) * number(x)).sqrt(),
-        _ => norm(row.iter().map(|&x| number(x)), p),
+        _ if row.is_empty() => 0.0,
+        1.0 => sum_of(row, |x| number(x).abs()),
+        2.0 => sum_of(row, |x| number(x) * number(x)).sqrt(),
+        f64::INFINITY | f64::NEG_INFINITY | 0.0 => norm(row.iter().map(|&x| number(x)), p),
+        _ => {
+            let power = |x| elementary::pow(number(x).abs(), p);
+            elementary::pow(sum_of(row, power), 1.0 / p)
+        }
     }
-}
-
-/// How many sums are made side by side.
-const LANES: usize = 16;
-
-/// Adds numbers up: each sixteenth one to one of sixteen sums, and these in order. That is one order for
-/// each length. Adding the sixteen by halves made norms of small models slower by half.
-#[inline(always)]
-fn sum<T: Copy>(row: &[T], number: impl Fn(T) -> f64) -> f64 {
-    let mut sums = [0.0; LANES];
-    let (blocks, rest) = row.as_chunks::<LANES>();
-    for block in blocks {
-        sums.iter_mut().zip(block).for_each(|(sum, &x)| *sum += number(x));
-    }
-    sums.iter_mut().zip(rest).for_each(|(sum, &x)| *sum += number(x));
-    sums.iter().sum()
 }
 
 /// Changes every number: those of double precision by `double`, all others in single precision.
@@ -104,11 +95,21 @@ fn norm(numbers: impl Iterator<Item = f64>, p: f64) -> f64 {
         let least = |least: f64, x: f64| if x < least || x.is_nan() { x } else { least };
         return sizes.fold(f64::INFINITY, least);
     }
+    let mut sum = Running::new();
     match p {
         0.0 => sizes.filter(|&x| x != 0.0).count() as f64,
-        1.0 => sizes.sum(),
-        2.0 => sizes.map(|x| x * x).sum::<f64>().sqrt(),
-        _ => sizes.map(|x| x.powf(p)).sum::<f64>().powf(1.0 / p),
+        1.0 => {
+            sizes.for_each(|x| sum.add(x));
+            sum.finish()
+        }
+        2.0 => {
+            sizes.for_each(|x| sum.add(x * x));
+            sum.finish().sqrt()
+        }
+        _ => {
+            sizes.for_each(|x| sum.add(elementary::pow(x, p)));
+            elementary::pow(sum.finish(), 1.0 / p)
+        }
     }
 }
 

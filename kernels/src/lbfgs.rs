@@ -1,7 +1,7 @@
 //! L-BFGS of one model: what to try next, given losses and gradients of what was tried.
 //!
 //! The model is somebody else's: [`LbfgsStep::next`] says at which parameters the loss and gradient are needed. All
-//! numbers are in double precision, sums in order. A line search is run from its start with the answers so far
+//! numbers are in double precision, sums in their [order](crate::cpu::sum). A line search is run from its start with the answers so far
 //! whenever another one arrives: it has a few scalar products for each, next to nothing beside an evaluation.
 //!
 //! Source: `torch.optim.LBFGS`.
@@ -9,6 +9,7 @@
 use std::collections::VecDeque;
 
 use self::search::{Point, Search, strong_wolfe};
+use crate::cpu::sum::{sum_of, sum_of_pairs};
 
 mod search;
 
@@ -123,7 +124,7 @@ enum Phase {
 }
 
 fn dot(a: &[f64], b: &[f64]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| a * b).sum()
+    sum_of_pairs(a, b, |a, b| a * b)
 }
 
 /// Gives the greatest size of a number; NaN if there is one.
@@ -227,7 +228,7 @@ impl LbfgsStep {
         of.previous_loss = self.loss;
         of.size = settings.lr;
         if of.n_iter == 1 {
-            let total: f64 = self.gradient.iter().map(|g| g.abs()).sum();
+            let total = sum_of(&self.gradient, f64::abs);
             of.size *= (1.0 / total).min(1.0);
         }
         let slope = dot(&self.gradient, &of.direction);

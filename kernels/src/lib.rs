@@ -4,13 +4,16 @@
 //!   [`Trace`](program::trace::Trace).
 //! * [`ops`]: one op, one file: shape rule, kernel, gradient rule, tests.
 //! * [`passes`]: functions from programs to programs, and to plans.
+//! * [`elementary`]: functions of single numbers that are the same bits everywhere.
 //! * [`cpu`]: the executor that runs plans by tiles of models.
 //!
 //! This crate knows no ECS: it takes views (address, stride, rows) and programs, and gives numbers.
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, reason = "other bits on other machines"))]
 
 pub mod autocast;
 pub mod cpu;
 pub mod dtype;
+pub mod elementary;
 pub mod gradients;
 pub mod lbfgs;
 pub mod op;

@@ -11,6 +11,8 @@ use crate::cpu::tile::Tile;
 use crate::program::trace::Var;
 use crate::shape::{Layout, Operand, Type};
 
+pub(crate) mod claims;
+
 /// Why an op cannot take the values it is given, in torch's words where torch has some.
 ///
 /// [`Trace`](crate::program::trace::Trace) adds the path of the module.
@@ -108,7 +110,7 @@ pub trait Op: Any + Debug + Send + Sync {
         operand.is_row_major() || self.takes_any_layout(input)
     }
 
-    /// Chooses the layouts of the outputs, given the inputs (row-major where
+    /// Chooses the layouts of the outputs, one each and without gaps, given the inputs (row-major where
     /// [`takes_layout`](Op::takes_layout) is false) and the outputs' types.
     fn layouts(&self, inputs: &[Operand], outputs: &[Type]) -> Vec<Layout> {
         let _ = inputs;
@@ -116,7 +118,8 @@ pub trait Op: Any + Debug + Send + Sync {
     }
 
     /// Lists pairs (input, output) that share their memory: the kernel finds the input's elements in
-    /// the output and changes them there. An update rule does that with parameters and moments.
+    /// the output and changes them there, and cannot get the input itself. Both have one type and lie row-major; none is
+    /// in two pairs. An update rule does that with parameters and moments.
     fn in_place(&self) -> &[(usize, usize)] {
         &[]
     }
@@ -132,7 +135,7 @@ pub trait Op: Any + Debug + Send + Sync {
         false
     }
 
-    /// Says whether the op marks the edge of a module call. Such an op passes its input through and
+    /// Says whether the op marks the edge of a module call. Such an op passes its inputs through, one output each, and
     /// is dropped from a plan.
     fn boundary(&self) -> Option<Boundary> {
         None
@@ -146,6 +149,11 @@ pub trait Op: Any + Debug + Send + Sync {
 
     /// Makes the kernel for operands of these types and layouts: everything that can be decided
     /// before the numbers are there is decided here.
+    ///
+    /// # Panics
+    ///
+    /// An op of this crate panics if the operands are not those of its shape rule, have gaps, or are too large; and its
+    /// kernel if it meets others than it was made for.
     fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel>;
 
     /// Says whether the outputs are constants for gradients, whatever the inputs are.
@@ -169,13 +177,19 @@ pub trait Op: Any + Debug + Send + Sync {
         None
     }
 
-    /// Gives the op that computes this one and, from the same inputs and in the same formulas, its
-    /// gradient `gradient`: its inputs are those of `gradient`, which begin with this op's; its outputs are this
-    /// op's, then the gradient's.
-    fn fuse_gradient(&self, gradient: &dyn Op) -> Option<Arc<dyn Op>> {
-        let _ = gradient;
+    /// Gives the gradient that can be computed together with this op, if there is one, and the op that computes both.
+    fn fuse_gradient(&self) -> Option<WithGradient> {
         None
     }
+}
+
+/// An op's gradient, and how to compute both at once from the same inputs, in the same formulas.
+#[derive(Clone, Debug)]
+pub struct WithGradient {
+    /// The gradient. Its inputs begin with those of the op.
+    pub gradient: Arc<dyn Op>,
+    /// What computes both: its inputs are those of the gradient, its outputs the op's, then the gradient's.
+    pub both: Arc<dyn Op>,
 }
 
 /// How an op, or a [function](crate::program::trace::Trace::function) of several, takes halves.
@@ -237,7 +251,7 @@ impl<'a> GradientAt<'a> {
     pub fn zero(&self, input: usize) -> Option<Var> {
         let mut zeros = self.zeros.borrow_mut();
         zeros.resize(self.inputs.len(), false);
-        zeros[input] = true;
+        zeros.get_mut(input).into_iter().for_each(|is_zero| *is_zero = true);
         None
     }
 
@@ -255,6 +269,12 @@ pub trait Kernel: Send + Sync {
     /// Gives the number of bytes of scratch memory that [`run`](Kernel::run) needs, for one model at
     /// a time.
     fn scratch_bytes(&self) -> usize {
+        0
+    }
+
+    /// Gives the number of bytes of the tables that the kernel holds, if they grow with its operands: plans are kept
+    /// within a number of bytes.
+    fn table_bytes(&self) -> usize {
         0
     }
 }

@@ -178,6 +178,30 @@ impl Layout {
     }
 }
 
+impl Layout {
+    /// Says whether each element of `shape` has a place of its own, with no gaps between them. Strides of axes of one
+    /// element do not count, but are no larger than those of a value that has more.
+    pub fn is_dense(&self, shape: &Shape) -> bool {
+        if self.rank() != shape.rank() {
+            return false;
+        }
+        let mut axes: Sizes = (0..shape.rank()).filter(|&axis| shape[axis] > 1).collect();
+        axes.sort_unstable_by_key(|&axis| self[axis]);
+        let mut dense = 1;
+        let lies = |&axis: &usize| {
+            let follows = self[axis] == dense;
+            dense = dense.saturating_mul(shape[axis]);
+            follows
+        };
+        axes.iter().all(lies) && self.iter().all(|&stride| stride <= dense)
+    }
+
+    /// Counts the axes.
+    fn rank(&self) -> usize {
+        self.0.len()
+    }
+}
+
 impl From<Vec<usize>> for Layout {
     fn from(strides: Vec<usize>) -> Self {
         Layout(strides.into())
@@ -262,6 +286,17 @@ impl Operand {
     pub fn is_row_major(&self) -> bool {
         self.layout.is_row_major(&self.ty.shape)
     }
+
+    /// Asserts that elements can be addressed without overflow, and that each has a place of its own: what a kernel
+    /// that works with addresses builds on, whoever asks for it.
+    ///
+    /// # Panics
+    ///
+    /// If not.
+    pub(crate) fn assert_addressable(&self) {
+        let is_countable = self.ty.checked_size_bytes().is_ok();
+        assert!(is_countable && self.layout.is_dense(&self.ty.shape), "operands lie without gaps");
+    }
 }
 
 #[cfg(test)]
@@ -285,6 +320,20 @@ mod tests {
         assert!(shape.row_major().is_row_major(&shape));
         assert!(!shape.features_first().is_row_major(&shape));
         assert_eq!(&*Shape::from([2, 3, 4]).features_first(), &[3, 1, 6]);
+    }
+
+    #[test]
+    fn a_dense_layout_has_neither_gaps_nor_overlaps() {
+        let is_dense = |sizes: &[usize], strides: &[usize]| {
+            Layout::from(strides.to_vec()).is_dense(&Shape::from(sizes))
+        };
+        for shape in [&[2, 3, 4][..], &[], &[1], &[0, 3], &[3, 1, 0], &[1, 5, 1]].map(Shape::from) {
+            assert!(shape.row_major().is_dense(&shape) && shape.features_first().is_dense(&shape));
+        }
+        assert!(is_dense(&[2, 3], &[1, 2]) && is_dense(&[2, 1, 3], &[3, 6, 1]));
+        assert!(!is_dense(&[2, 3], &[4, 1]) && !is_dense(&[2, 3], &[1, 1]));
+        assert!(!is_dense(&[2, 3], &[3]) && !is_dense(&[2], &[1, 1]));
+        assert!(!is_dense(&[2, 1], &[1, 1 << 40]) && !is_dense(&[1 << 40, 1 << 40], &[0, 0]));
     }
 
     #[test]

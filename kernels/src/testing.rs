@@ -9,7 +9,9 @@ pub use planned::planned;
 use crate::cpu::memory::{AlignedBytes, padded};
 use crate::cpu::tile::{Key, Rows, Tile, View};
 use crate::dtype::{Dtype, Element, bf16, f16};
-use crate::op::Op;
+use crate::elementary;
+use crate::op::claims::{self, Claims};
+use crate::op::{Op, OpError};
 use crate::passes::differentiate::backward;
 use crate::program::trace::{Trace, Var};
 use crate::program::{Origin, Program};
@@ -86,25 +88,26 @@ pub fn run_op_keyed(
 ) -> Vec<Array> {
     let types: Vec<_> = inputs.iter().map(|input| input.ty.clone()).collect();
     let outputs = op.outputs(&types).unwrap_or_else(|error| panic!("{}: {error}", op.name()));
-    let mut operands: Vec<_> = types.into_iter().map(Operand::row_major).collect();
+    let mut operands: Vec<_> = types.iter().cloned().map(Operand::row_major).collect();
     for (operand, layout) in operands.iter_mut().zip(layouts) {
         if let Some(layout) = layout {
             operand.layout = layout.clone();
         }
     }
-    let layouts = op.layouts(&operands, &outputs);
-    let results: Vec<_> =
-        outputs.into_iter().zip(layouts).map(|(ty, layout)| Operand { ty, layout }).collect();
+    operands.iter().for_each(Operand::assert_addressable);
+    let must = |error: OpError| -> ! { panic!("{}: {error}", op.name()) };
+    let in_place = Claims::of(op, &types, &outputs).unwrap_or_else(|e| must(e)).in_place;
+    let results = claims::outputs(op, &operands, &outputs).unwrap_or_else(|e| must(e));
     let mut rows: Vec<_> = operands
         .iter()
         .zip(inputs)
         .map(|(operand, input)| write(operand, &input.elements))
         .chain(results.iter().map(|result| guarded(&result.ty)))
         .collect();
-    for &(input, output) in op.in_place() {
+    for &(input, output) in &in_place {
         rows[inputs.len() + output] = write(&results[output], &inputs[input].elements);
     }
-    let views: Vec<_> = operands
+    let mut views: Vec<_> = operands
         .iter()
         .chain(&results)
         .zip(&mut rows)
@@ -114,16 +117,15 @@ pub fn run_op_keyed(
             element_bytes: operand.ty.dtype.size_bytes(),
         })
         .collect();
-    let mut ids: Vec<u32> = (0..views.len() as u32).collect();
-    for &(input, output) in op.in_place() {
-        ids[input] = (inputs.len() + output) as u32;
-    }
+    let ids: Vec<u32> = (0..views.len() as u32).collect();
+    in_place.iter().for_each(|&(input, _)| views[input] = View::ELSEWHERE);
     let (of_inputs, of_outputs) = ids.split_at(inputs.len());
-    let kernel = op.kernel(&operands, &results);
-    let mut scratch = AlignedBytes::new(kernel.scratch_bytes());
+    let made = claims::kernel(op, &operands, &results);
+    let (kernel, scratch_bytes) = made.unwrap_or_else(|e| must(e));
+    let mut scratch = AlignedBytes::new(scratch_bytes);
     let keys = [key];
-    // SAFETY: every view is of a buffer of its own, shared only as `in_place` says, that lives as long as
-    // the tile.
+    // SAFETY: every view is of a buffer of its own that lives as long as the tile; an input that is changed in place is
+    // no view.
     let mut tile = unsafe {
         Tile::new(1, &views, of_inputs, of_outputs, scratch.bytes_mut()).with_keys(&keys, draw)
     };
@@ -152,7 +154,7 @@ fn guarded(ty: &Type) -> AlignedBytes {
 
 /// Gives the offset of each element, row-major, in its layout.
 fn offsets(operand: &Operand) -> Vec<usize> {
-    let mut offsets = vec![0];
+    let mut offsets = vec![0; usize::from(operand.ty.shape.numel() > 0)];
     for (&size, &stride) in operand.ty.shape.iter().zip(operand.layout.iter()) {
         offsets =
             offsets.iter().flat_map(|start| (0..size).map(move |i| start + i * stride)).collect();
@@ -361,8 +363,9 @@ pub fn check_gradient_of(
 ) {
     let (trace, vars) = record(inputs);
     let y = build(&vars);
-    let weights =
-        Array::from_fn(Dtype::F64, y.shape().clone(), |i| 1.0 + (0.7 * i as f64).sin() / 2.0);
+    let weights = Array::from_fn(Dtype::F64, y.shape().clone(), |i| {
+        1.0 + elementary::cos(0.7 * i as f64) / 2.0
+    });
     let dy = trace.input(weights.ty.clone());
     let of: Vec<_> = wrt.iter().map(|&input| vars[input].clone()).collect();
     let gradients: Vec<_> = backward(&trace, &[(y, dy)], &of)

@@ -180,7 +180,7 @@ proptest! {
             ];
             inputs.extend(setting.weighted.then_some(weight));
             let (loss, gradient) = recorded(&inputs, setting);
-            let fused = loss.fuse_gradient(&*gradient).expect("a loss fuses with its gradient");
+            let fused = loss.fuse_gradient().expect("a loss fuses with its gradient").both;
             let shape = match setting.reduction {
                 Reduction::None => Shape::from([items]),
                 _ => Shape::scalar(),

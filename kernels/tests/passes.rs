@@ -156,3 +156,30 @@ fn a_shape_error_names_the_module_and_both_shapes() {
     let message = "mat1 and mat2 shapes cannot be multiplied (32x5 and 4x16)";
     assert_eq!(error.to_string(), format!("encoder.fc (Linear): {message}"));
 }
+
+#[test]
+fn a_loss_fuses_with_its_own_gradient_only() {
+    let trace = Trace::new();
+    let input = |dtype, shape: &[usize]| trace.input(Type::new(dtype, shape));
+    let (x, targets) = (input(Dtype::F32, &[4, 3]), input(Dtype::I64, &[4]));
+    let (weight, smoothing) = (input(Dtype::F32, &[3]), trace.constant(0.0, Dtype::F32, []));
+    let loss = |weight| x.cross_entropy(&targets, weight, &smoothing, -100, Reduction::Mean);
+    let (plain, weighted) = (loss(None), loss(Some(&weight)));
+    let one = trace.constant(1.0, Dtype::F32, []);
+    let gradients = backward(&trace, &[(weighted.clone(), one)], std::slice::from_ref(&x));
+    let outputs: Vec<_> =
+        [plain, weighted].into_iter().chain(gradients.into_iter().flatten()).collect();
+    let program = fuse::fuse_gradients(trace.finish(&outputs).unwrap());
+    program.verify().unwrap();
+    let names: Vec<_> = program.nodes.iter().map(|node| node.op.name()).collect();
+    assert_eq!(names, ["cross_entropy", "cross_entropy_with_gradient"]);
+}
+
+#[test]
+fn constants_are_known_by_their_bits() {
+    let trace = Trace::new();
+    let constant = |number| trace.constant(number, Dtype::F32, [2]).id();
+    assert_eq!(constant(1.5), constant(1.5));
+    assert_ne!(constant(0.0), constant(-0.0));
+    assert_eq!(constant(f64::NAN), constant(f64::NAN));
+}

@@ -13,6 +13,7 @@ use neurarch_components::tree::{Columned, Contents, Model};
 use neurarch_kernels::dtype::{Dtype, Element};
 use neurarch_kernels::program::{Role, Slot};
 
+use crate::bind::KEEPER;
 use crate::sign::{self, SignError};
 use crate::spawn;
 
@@ -134,15 +135,7 @@ fn find_signed(
     name: &str,
     role: Option<Role>,
 ) -> Result<Found, AccessError> {
-    let model = world.get::<Model>(root).ok_or(AccessError::NotAModel(root))?;
-    let population =
-        world.get::<Population>(model.population).ok_or(AccessError::NotAModel(root))?;
-    let group = population.groups().iter().find(|group| group.blueprint == model.blueprint);
-    let group = group.ok_or(AccessError::NotAModel(root))?;
-    let member = group.members.binary_search(&model.index);
-    let member = member.map_err(|_| AccessError::NotAModel(root))?;
-    let blueprint = world.resource::<Blueprints>().get(model.blueprint);
-    let blueprint = blueprint.ok_or(AccessError::NotAModel(root))?;
+    let (group, member, blueprint) = place(world, root)?;
     let slot = find_slot(blueprint, name).ok_or_else(|| AccessError::NoSuchName {
         module: blueprint.positions[0].module.type_name(),
         name: name.to_owned(),
@@ -309,7 +302,12 @@ pub fn unstack<T: Element>(
 /// zero: one bulk move, when an optimizer comes or gradients are kept for the first time. Models that join
 /// the group later have them from the start, and those of later groups for all their parameters. Says
 /// whether any was missing.
-pub fn add_columns(world: &mut World, population: Entity, group: usize, slots: &[Slot]) -> bool {
+pub(crate) fn add_columns(
+    world: &mut World,
+    population: Entity,
+    group: usize,
+    slots: &[Slot],
+) -> bool {
     let known = world.get::<Population>(population).and_then(|found| found.groups().get(group));
     let is_missing = |slot: &&Slot| {
         let contents = known.and_then(|group| group.contents.get(slot.position));
@@ -321,7 +319,7 @@ pub fn add_columns(world: &mut World, population: Entity, group: usize, slots: &
         return false;
     }
     let Some(mut found) = world.get_mut::<Population>(population) else { return false };
-    slots.iter().for_each(|slot| found.add_companion(slot.role));
+    slots.iter().for_each(|slot| found.add_companion(slot.role, KEEPER));
     let companions = slots.into_iter().map(|slot| (slot.position, companion(slot)));
     let companions: Vec<_> = companions.collect();
     let is_wider = widen(world, population, group, &[], &companions);
@@ -357,7 +355,7 @@ pub(crate) fn widen(
     let wider: Vec<_> = wider.collect();
     for (position, from, to) in &wider {
         let Some(mut found) = world.get_mut::<Population>(population) else { return false };
-        let Some(group) = found.groups_mut().get_mut(group) else { return false };
+        let Some(group) = found.groups_mut(KEEPER).get_mut(group) else { return false };
         group.contents[*position] = to.clone();
         let mut entities = group.modules[*position].clone();
         entities.extend(joining.iter().map(|(_, modules)| modules[*position]));
@@ -366,9 +364,12 @@ pub(crate) fn widen(
         for entity in entities {
             let Ok(mut entity) = world.get_entity_mut(entity) else { continue };
             // What left the model has other contents by now.
-            if entity.get::<Columned>().is_some_and(|columned| Arc::ptr_eq(&columned.0, from)) {
+            if entity
+                .get::<Columned>()
+                .is_some_and(|columned| Arc::ptr_eq(columned.contents(), from))
+            {
                 bundle.insert(&mut entity);
-                entity.insert(Columned(to.clone()));
+                entity.insert(Columned::new(to.clone(), KEEPER));
             }
         }
     }
@@ -383,8 +384,8 @@ fn companion(slot: &Slot) -> (Role, usize) {
 /// Takes the companions of these roles off every member of a group: one bulk move, when an optimizer goes.
 pub fn remove_columns(world: &mut World, population: Entity, group: usize, roles: &[Role]) {
     let Some(mut found) = world.get_mut::<Population>(population) else { return };
-    found.remove_companions(roles);
-    let Some(group) = found.groups_mut().get_mut(group) else { return };
+    found.remove_companions(roles, KEEPER);
+    let Some(group) = found.groups_mut(KEEPER).get_mut(group) else { return };
     let mut changes = Vec::new();
     for (contents, modules) in group.contents.iter_mut().zip(&group.modules) {
         let mut to = Contents::clone(contents);
@@ -402,7 +403,7 @@ pub fn remove_columns(world: &mut World, population: Entity, group: usize, roles
             let Ok(mut entity) = world.get_entity_mut(entity) else { continue };
             entity.remove_by_ids(&gone);
             if let Some(mut columned) = entity.get_mut::<Columned>() {
-                columned.0 = to.clone();
+                columned.set(to.clone(), KEEPER);
             }
         }
     }
@@ -491,6 +492,9 @@ pub(crate) fn place(
     let group = population.groups().iter().find(|group| group.blueprint == model.blueprint);
     let group = group.ok_or_else(not_a_model)?;
     let member = group.members.binary_search(&model.index).map_err(|_| not_a_model())?;
+    if group.modules[0][member] != root {
+        return Err(not_a_model());
+    }
     let blueprint = world.resource::<Blueprints>().get(model.blueprint);
     Ok((group, member, blueprint.ok_or_else(not_a_model)?))
 }

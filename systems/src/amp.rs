@@ -11,10 +11,11 @@ use neurarch_kernels::gradients;
 
 use crate::array::Input;
 use crate::optim::gradients::{Gradients, Touch, Whose};
-use crate::run::{Start, with_run};
+use crate::run::with_run;
 use crate::shared::Sums;
 use crate::sign::SignError;
 use crate::step::{self, StepError};
+use crate::tape::Start;
 
 /// Why a scaler cannot do as asked; torch's words. Nothing is changed then.
 #[derive(Debug, thiserror::Error)]
@@ -173,7 +174,8 @@ pub fn scale<T: Element>(
 ///
 /// # Errors
 ///
-/// If there was no loss of one number for each model after a forward pass, or a model has no scaler.
+/// If there was no loss of one number for each model after a forward pass, a model was spawned or edited since, or a
+/// model has no scaler.
 ///
 /// Source: `torch.amp.GradScaler.scale`.
 pub fn scale_loss(world: &mut World, population: Entity) -> Result<(), ScalerError> {
@@ -184,7 +186,8 @@ pub fn scale_loss(world: &mut World, population: Entity) -> Result<(), ScalerErr
 }
 
 fn scale_losses(world: &mut World, population: Entity, all: &mut [Of]) -> Result<(), StepError> {
-    with_run(world, population, |_, run| {
+    with_run(world, population, |world, run| {
+        run.follow(world, population)?;
         let tape = &mut run.tape;
         match tape.start {
             Start::Nothing => return Err(StepError::NoLoss),
@@ -464,12 +467,12 @@ pub fn train_step<'a, 'b, X: Element, Y: Element>(
     x: impl Into<Input<'a, X>>,
     targets: impl Into<Input<'b, Y>>,
     loss: &impl Loss,
-) -> Result<Array1<X>, ScalerError> {
+) -> Result<Array1<X::Float>, ScalerError> {
     // They are read and written once.
     let mut all = scalers(world, population)?;
     step::zero_grad(world, population, true)?;
     step::forward(world, population, x)?;
-    let losses = step::loss::<X, Y>(world, population, targets, loss)?;
+    let losses = step::loss::<X::Float, Y>(world, population, targets, loss)?;
     scale_losses(world, population, &mut all)?;
     step::backward(world, population)?;
     let made = step_of(world, population, &mut all).and_then(|()| update_of(&mut all, None));

@@ -328,6 +328,9 @@ impl<'a, X: Element, Y: Element> DataSet<'a, X, Y> {
             return refuse("several epochs need an order".into());
         }
         let items = self.items();
+        if u32::try_from(items).is_err() {
+            return refuse(format!("expected fewer than {} items, got {items}", 1_u64 << 32));
+        }
         let batch = self.batch.unwrap_or(items).clamp(1, items.max(1));
         Ok(Sizes { items, batch, steps: self.steps() })
     }

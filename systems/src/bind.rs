@@ -1,7 +1,8 @@
 //! Binding: where the rows of a group's columns lie right now, for the kernels.
 //!
 //! Nothing is assumed about where bevy keeps an entity's row: each binding compares the tables' lists of
-//! entities with the group's, and where a tag, a despawn or an edit moved something, lists the rows anew.
+//! entities with the group's, and where a tag, a despawn or an edit moved something, lists the rows anew. Nothing is
+//! assumed about the lists either: whatever was done to them, threads get rows that no two members share.
 #![expect(unsafe_code, reason = "addresses of columns are taken from bevy's tables")]
 
 use std::ops::Range;
@@ -12,8 +13,10 @@ use bevy_ecs::prelude::*;
 use bevy_ecs::storage::{Table, TableId, TableRow};
 use bevy_ecs::world::WorldId;
 use neurarch_components::column::{ColumnKey, Columns};
+use neurarch_components::keeper::Keeper;
 use neurarch_components::population::{Group, Population};
 use neurarch_components::shared::SharedRow;
+use neurarch_components::versions::Versions;
 use neurarch_kernels::cpu::tile::{RowList, Rows};
 use neurarch_kernels::program::{Role, Slot};
 use nonmax::NonMaxU32;
@@ -21,32 +24,15 @@ use nonmax::NonMaxU32;
 use crate::launch::{Located, Members};
 use crate::pages::{HUGE_PAGE_BYTES, prefer_huge};
 
-/// Why rows cannot be bound: a bug of whoever asks, since `sign::refresh` keeps columns and blueprints
-/// together.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum BindError {
-    /// The entity is no population, or the group is none of its groups.
-    #[error("{0} is not a population with this group")]
-    NoSuchGroup(Entity),
-    /// A module's entity is gone.
-    #[error("module {0} was despawned")]
-    Despawned(Entity),
-    /// A module has no column for a slot.
-    #[error("{slot}: no {role} column")]
-    NoColumn {
-        /// The slot's dotted name.
-        slot: String,
-        /// What the column would be for.
-        role: Role,
-    },
-    /// The members are not all of the group.
-    #[error("model {index} is not in the group")]
-    NotAMember {
-        /// The model's index.
-        index: usize,
-    },
-}
+mod error;
+
+pub use error::BindError;
+
+// SAFETY: signing, spawning and cloning put each entity that they find in a tree at its one place, all lists of a
+// group at once, after it got the columns of the group's contents. What a host does to the trees in between is
+// noticed by signing, and in any case here: a binding checks that its rows are apart.
+/// The crate's permission to change what is kept about models.
+pub(crate) const KEEPER: Keeper = unsafe { Keeper::new() };
 
 /// What is remembered from one binding of some members of a group to the next: where rows were, never an
 /// address.
@@ -64,6 +50,8 @@ pub(crate) struct Binder {
     /// For each slot, the column that was found last, in which world: what a key names there never changes.
     columns: Vec<(ColumnKey, ComponentId)>,
     world: Option<WorldId>,
+    /// For each slot, whose memory it is, as of when no two that are written were the same.
+    homes: Vec<Home>,
     /// Where long columns were when they were to lie in huge pages.
     advised: Vec<usize>,
 }
@@ -73,6 +61,23 @@ pub(crate) struct Binder {
 unsafe impl Send for Binder {}
 // SAFETY: as above.
 unsafe impl Sync for Binder {}
+
+/// Whose memory a slot is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Home {
+    column: ComponentId,
+    of: Whose,
+    is_written: bool,
+}
+
+/// See [`Home`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Whose {
+    /// Of the entities of a position.
+    Position(usize),
+    /// Of one entity, for all members.
+    Entity(Entity),
+}
 
 const FIRST_ROW: TableRow = TableRow::new(NonMaxU32::ZERO);
 
@@ -87,6 +92,8 @@ pub(crate) struct Placement {
     is_part_right: bool,
     /// Whether this was checked in the present binding.
     is_checked: bool,
+    /// Whether these rows are known to be apart, and from those of all other placements of which that is known.
+    is_apart: bool,
 }
 
 /// A bound slot, before its addresses are put together.
@@ -187,7 +194,37 @@ impl Binder {
         slots: &[Slot],
         written: &[bool],
     ) -> Result<Bound<'a>, BindError> {
-        self.take(world, population, group, members, slots, written)
+        let bound = self.take(world, population, group, members, slots, written)?;
+        count_write(world, population, group, slots, written);
+        Ok(bound)
+    }
+
+    /// Lists the slots whose columns somebody wrote to after `last`, be it to the rows of others. A row that models
+    /// share is always listed.
+    ///
+    /// # Errors
+    ///
+    /// [`BindError`].
+    pub(crate) fn written_since(
+        &mut self,
+        world: &World,
+        at: (Entity, usize, &Members),
+        slots: &[Slot],
+        last: Tick,
+    ) -> Result<Vec<usize>, BindError> {
+        let (population, group, members) = at;
+        self.take(world, population, group, members, slots, &[])?;
+        let (now, tables) = (world.read_change_tick(), &world.storages().tables);
+        let is_written = |slot: &usize| {
+            let BoundSlot { column, position, .. } = self.bound[*slot];
+            let segments = position.map(|position| &self.positions[position].segments);
+            let is_newer = |&table: &TableId| {
+                let tick = tables.get(table).and_then(|table| table.get_summary_tick(column));
+                tick.is_none_or(|tick| tick.get().is_newer_than(last, now))
+            };
+            segments.is_none_or(|segments| segments.iter().any(is_newer))
+        };
+        Ok((0..slots.len()).filter(is_written).collect())
     }
 
     /// [`bind`](Binder::bind), for a caller who borrows the world exclusively while the result lives.
@@ -201,9 +238,11 @@ impl Binder {
         written: &[bool],
     ) -> Result<Bound<'a>, BindError> {
         let no_group = BindError::NoSuchGroup(population);
-        let found = world.get::<Population>(population).ok_or(no_group.clone())?;
+        let found = world.get::<Population>(population);
+        let found = found.filter(|found| found.is_of(world.id(), population));
+        let found = found.ok_or(no_group.clone())?;
         let of = (population, group, found.version());
-        let group = found.groups().get(group).ok_or(no_group)?;
+        let group = found.groups().get(group).ok_or(no_group.clone())?;
         self.place(of, group, members)?;
         self.positions.resize_with(group.modules.len(), Placement::default);
         self.positions.iter_mut().for_each(|placement| placement.is_checked = false);
@@ -211,20 +250,25 @@ impl Binder {
         self.segments.clear();
         if self.world != Some(world.id()) {
             self.columns.clear();
+            self.homes.clear();
+            self.positions.iter_mut().for_each(|placement| placement.is_apart = false);
             self.world = Some(world.id());
         }
         let is_written = |number: usize| written.get(number).copied().unwrap_or(false);
         for (number, slot) in slots.iter().enumerate() {
-            if let Some(shared) = group.contents[slot.position].shared(slot.role, slot.index) {
-                let is_alone = members.len() == 1;
-                assert!(
-                    is_alone || !is_written(number),
-                    "a row that members share is written by one alone"
-                );
+            let at = group.contents.get(slot.position).zip(group.modules.get(slot.position));
+            let (contents, modules) = at.ok_or(no_group.clone())?;
+            if let Some(shared) = contents.shared(slot.role, slot.index) {
+                if members.len() > 1 && is_written(number) {
+                    return Err(BindError::SharedWritten { slot: slot.name.clone() });
+                }
                 self.take_shared(world, slot, shared)?;
+                self.check_home(slot, Whose::Entity(shared.owner), is_written(number))?;
                 continue;
             }
-            let modules = &group.modules[slot.position];
+            if modules.len() != group.members.len() {
+                return Err(no_group);
+            }
             let placement = &mut self.positions[slot.position];
             if self.is_part && self.places.len() * FEW < modules.len() {
                 placement.follow_few(world, modules, &self.places)?;
@@ -235,7 +279,9 @@ impl Binder {
                 }
             }
             self.take_addresses(world, slot)?;
+            self.check_home(slot, Whose::Position(slot.position), is_written(number))?;
         }
+        self.check_apart(world)?;
         for (number, _) in written.iter().enumerate().filter(|(_, written)| **written) {
             self.mark_changed(world, number);
         }
@@ -265,6 +311,42 @@ impl Binder {
         Ok(())
     }
 
+    /// Checks that the slot that was bound last is not the memory of one before it, if either is written.
+    fn check_home(&mut self, slot: &Slot, of: Whose, is_written: bool) -> Result<(), BindError> {
+        let number = self.bound.len() - 1;
+        let home = Home { column: self.bound[number].column, of, is_written };
+        if self.homes.get(number) == Some(&home) {
+            return Ok(());
+        }
+        self.homes.truncate(number);
+        let is_same = |known: &Home| {
+            known.column == home.column && known.of == home.of && (known.is_written || is_written)
+        };
+        if self.homes.iter().any(is_same) {
+            return Err(BindError::Twice { slot: slot.name.clone() });
+        }
+        self.homes.push(home);
+        Ok(())
+    }
+
+    /// Checks that no two of the rows that are bound are one, if any of them is another than before.
+    fn check_apart(&mut self, world: &World) -> Result<(), BindError> {
+        if self.positions.iter().all(|at| at.is_apart || !at.is_checked) {
+            return Ok(());
+        }
+        // What is not bound now may have moved since it was listed.
+        let is_listed = |at: &&Placement| at.is_checked || at.is_apart;
+        if overlap(self.positions.iter().filter(is_listed)).is_some() {
+            self.positions.iter_mut().for_each(|at| at.is_apart &= at.is_checked);
+            if let Some(at) = overlap(self.positions.iter().filter(|at| at.is_checked)) {
+                self.positions.iter_mut().for_each(|at| at.is_apart = false);
+                return Err(BindError::NotApart(entity_at(world, at)));
+            }
+        }
+        self.positions.iter_mut().for_each(|at| at.is_apart |= at.is_checked);
+        Ok(())
+    }
+
     fn take_addresses(&mut self, world: &World, slot: &Slot) -> Result<(), BindError> {
         let no_column = || BindError::NoColumn { slot: slot.name.clone(), role: slot.role };
         let key = ColumnKey::of(slot);
@@ -275,8 +357,8 @@ impl Binder {
             let column = world.storages().tables.get(table).and_then(|table| table.get_column(id));
             let column = column.ok_or_else(no_column)?;
             // SAFETY: the segment's table has at least one row, for a member lies in it. The address is
-            // of plain bytes; the world is borrowed exclusively while the result of `bind` lives, so
-            // whoever writes there is alone.
+            // of plain bytes; the world is borrowed exclusively while the result of `bind` lives, and
+            // `check_home` and `check_apart` tell the rows apart, so whoever writes there is alone.
             let row = unsafe { column.get_data_unchecked(FIRST_ROW) };
             self.segments.push(row.as_ptr().cast_mut());
             let rows = world.storages().tables.get(table).map_or(0, Table::entity_count);
@@ -344,6 +426,25 @@ impl Binder {
     }
 }
 
+/// Counts a call that writes to parameters or buffers.
+fn count_write(
+    world: &mut World,
+    population: Entity,
+    group: usize,
+    slots: &[Slot],
+    written: &[bool],
+) {
+    let is_own = |slot: &Slot| matches!(slot.role, Role::Parameter | Role::Buffer);
+    let all = slots.iter().zip(written);
+    let mut all = all.filter(|(slot, written)| **written && is_own(slot)).map(|(slot, _)| slot);
+    let Some(first) = all.next() else { return };
+    let found = world.get::<Population>(population).and_then(|found| found.groups().get(group));
+    let Some(of) = found.map(|group| group.blueprint) else { return };
+    if let Some(mut versions) = world.get_mut::<Versions>(population) {
+        versions.write(of, std::iter::once(first).chain(all));
+    }
+}
+
 /// Binds slots of the same members of two populations: the first to write, the second to read.
 ///
 /// # Errors
@@ -363,7 +464,45 @@ pub(crate) fn bind_pair<'a>(
     let Located { population, group, members, binder, .. } = from;
     let from = binder.take(world, *population, *group, members, from_slots, &[])?;
     let Located { population, group, members, binder, .. } = to;
-    Ok([binder.take(world, *population, *group, members, to_slots, &written)?, from])
+    let to = binder.take(world, *population, *group, members, to_slots, &written)?;
+    let both = [&to, &from].map(|bound| bound.binder.positions.iter().filter(|at| at.is_checked));
+    if let Some(at) = overlap(both.into_iter().flatten()) {
+        return Err(BindError::NotApart(entity_at(world, at)));
+    }
+    let shared =
+        |bound: &Bound<'a>, slot: usize| bound.is_shared(slot).then(|| bound.rows(slot).at(0));
+    let read: Vec<_> = (0..from.len()).filter_map(|slot| shared(&from, slot)).collect();
+    let is_read = |&slot: &usize| shared(&to, slot).is_some_and(|row| read.contains(&row));
+    match (0..to.len()).find(is_read) {
+        Some(slot) => Err(BindError::Twice { slot: to_slots[slot].name.clone() }),
+        None => {
+            count_write(world, *population, *group, to_slots, &written);
+            Ok([to, from])
+        }
+    }
+}
+
+/// Finds a row that is listed twice.
+fn overlap<'a>(placements: impl Iterator<Item = &'a Placement>) -> Option<(TableId, u32)> {
+    let runs = placements.flat_map(|at| {
+        let is_few = at.rows.as_slice().is_empty() && at.is_part_right;
+        let list = if is_few { &at.part } else { &at.rows };
+        list.runs().map(|(members, (segment, row))| {
+            (at.segments[segment as usize], row, members.len() as u32)
+        })
+    });
+    let mut runs: Vec<_> = runs.collect();
+    runs.sort_unstable_by_key(|&(table, row, _)| (table.as_u32(), row));
+    let is_twice =
+        |pair: &&[(TableId, u32, u32)]| pair[0].0 == pair[1].0 && pair[0].1 + pair[0].2 > pair[1].1;
+    runs.windows(2).find(is_twice).map(|pair| (pair[1].0, pair[1].1))
+}
+
+/// Gives the entity in a row of a table.
+fn entity_at(world: &World, (table, row): (TableId, u32)) -> Entity {
+    let table = world.storages().tables.get(table);
+    let entity = table.and_then(|table| table.entities().get(row as usize).copied());
+    entity.unwrap_or(Entity::PLACEHOLDER)
 }
 
 impl Placement {
@@ -394,7 +533,8 @@ impl Placement {
     pub(crate) fn find(&mut self, world: &World, modules: &[Entity]) -> Result<(), BindError> {
         self.segments.clear();
         self.rows.clear();
-        self.is_part_right = false;
+        self.part.clear();
+        (self.is_part_right, self.is_apart) = (false, false);
         locate(world, modules.iter().copied(), &mut self.segments, &mut self.rows)
     }
 
@@ -412,6 +552,7 @@ impl Placement {
             self.rows.clear();
             self.segments.clear();
             self.part.clear();
+            self.is_apart = false;
             locate(world, members(), &mut self.segments, &mut self.part)?;
             self.is_part_right = true;
         }
@@ -509,5 +650,73 @@ impl Bound<'_> {
     /// Copies the first `numel` numbers of a member's row.
     pub(crate) fn numbers(&self, slot: usize, member: usize, numel: usize) -> Vec<f32> {
         bytemuck::pod_collect_to_vec(self.row(slot, member, numel * size_of::<f32>()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use neurarch_components::layers::{Linear, Sequential};
+    use neurarch_kernels::dtype::Dtype;
+    use neurarch_kernels::shape::Type;
+
+    use super::*;
+    use crate::spawn;
+
+    #[test]
+    fn no_row_is_bound_for_two_members_or_at_two_positions() {
+        let mut world = World::new();
+        let same = || Sequential::new().push(Linear::new(4, 4)).push(Linear::new(4, 4));
+        let population =
+            spawn::spawn_population(&mut world, &same(), 20, 20, 1, Dtype::F32).unwrap();
+        let group = world.get::<Population>(population).unwrap().groups()[0].clone();
+        let ty = group.contents[1].parameters[0].ty.clone();
+        let slot = |position, ty: &Type| {
+            let (name, ty) = (format!("{position}"), ty.clone());
+            Slot { name, role: Role::Parameter, position, index: 0, ty }
+        };
+        let [one, two] = [1, 2].map(|position| slot(position, &ty));
+        let members = |indices: &[u32]| {
+            let mut members = Members::first(20, indices[0]);
+            indices[1..].iter().for_each(|&index| members.push(index));
+            members.settle();
+            members
+        };
+        let (all, few) = (members(&(0..20).collect::<Vec<_>>()), members(&[3, 5]));
+        let mut binder = Binder::default();
+        let mut bind = |world: &mut World, members: &Members, slots: &[Slot], written: &[bool]| {
+            binder.bind(world, population, 0, members, slots, written).err()
+        };
+        let edit = |world: &mut World, position: usize, place: usize, entity: Entity| {
+            let mut found = world.get_mut::<Population>(population).unwrap();
+            found.groups_mut(KEEPER)[0].modules[position][place] = entity;
+        };
+        let modules = &group.modules;
+        let (a, b) = ([one.clone()], [two.clone()]);
+        for members in [&all, &few] {
+            assert_eq!(bind(&mut world, members, &a, &[true]), None);
+            assert_eq!(bind(&mut world, members, &b, &[true]), None);
+            // Two models of one module.
+            edit(&mut world, 1, 5, modules[1][3]);
+            let twice = Some(BindError::NotApart(modules[1][3]));
+            assert_eq!(bind(&mut world, members, &a, &[true]), twice);
+            assert_eq!(bind(&mut world, members, &[one.clone(), two.clone()], &[]), twice);
+            edit(&mut world, 1, 5, modules[1][5]);
+            // One module at two positions, seen only once both are bound.
+            edit(&mut world, 2, 5, modules[1][3]);
+            assert_eq!(bind(&mut world, members, &a, &[true]), None);
+            let both = bind(&mut world, members, &[one.clone(), two.clone()], &[true, false]);
+            assert!(both.is_some(), "both have column and row in common");
+            edit(&mut world, 2, 5, modules[2][5]);
+            assert_eq!(bind(&mut world, members, &[one.clone(), two.clone()], &[true, true]), None);
+        }
+        // Memory of one slot under two types.
+        let other = slot(1, &Type::new(Dtype::F64, [8]));
+        let twice = Some(BindError::Twice { slot: "1".into() });
+        assert_eq!(bind(&mut world, &all, &[one.clone(), other.clone()], &[true, false]), twice);
+        assert_eq!(bind(&mut world, &all, &[one.clone(), other.clone()], &[false, true]), twice);
+        assert_eq!(bind(&mut world, &all, &[one, other], &[]), None);
+        // A slot of no position of the group.
+        let none = Some(BindError::NoSuchGroup(population));
+        assert_eq!(bind(&mut world, &all, &[slot(9, &ty)], &[]), none);
     }
 }

@@ -15,6 +15,7 @@ use neurarch_components::population::{Group, Population};
 use neurarch_kernels::program::Program;
 use neurarch_kernels::program::eager::Eager;
 
+use crate::bind::Binder;
 use crate::eager::Updates;
 use crate::hooks;
 use crate::hooks::Kinds;
@@ -53,6 +54,8 @@ pub(crate) struct Cohort {
     pub(crate) blueprint: BlueprintId,
     /// Who they are, and where their rows are.
     pub(crate) at: Located,
+    /// Where the parameters are that the way back reads.
+    pub(crate) reads: Binder,
     /// Each member's place in the group.
     pub(crate) places: Vec<u32>,
     /// Whether a forward pass is to keep what `backward` will need, unless gradients are off.
@@ -74,8 +77,10 @@ pub(crate) struct Cohort {
     owned: Vec<(usize, Option<Arc<dyn DynOptimizer>>)>,
     /// Their random states.
     pub(crate) keys: Keys,
-    /// The plans that they ran so far.
+    /// The plans that they ran so far, but for those that were evicted since.
     pub(crate) ready: Vec<Ready>,
+    /// The number of the call that runs, or was run last.
+    pub(crate) call: u64,
 }
 
 /// Gives the population of an entity.
@@ -145,6 +150,13 @@ impl Cohorts {
         Ok(!gone.is_empty())
     }
 
+    /// Lets go of plans that were evicted.
+    pub(crate) fn forget_evicted(&mut self) {
+        for cohort in &mut self.list {
+            cohort.ready.retain(|ready| !ready.planned.is_evicted());
+        }
+    }
+
     /// Takes what was written so far as known: after writes to modes and gradients that the cohorts
     /// follow already.
     pub(crate) fn look(&mut self, world: &mut World) {
@@ -155,6 +167,7 @@ impl Cohorts {
         let toggled =
             [world.register_component::<Mode>(), world.register_component::<HasGradient>()];
         let (mut modes, mut rates) = (Vec::new(), Vec::new());
+        self.made_at = None;
         self.list.clear();
         self.regrouped += 1;
         self.rated += 1;
@@ -200,6 +213,7 @@ impl Cohorts {
                     scheme,
                     blueprint: group.blueprint,
                     at: Located::new(of, number, Members::first(found.len(), index)),
+                    reads: Binder::default(),
                     places: vec![place as u32],
                     keeps_tape: false,
                     is_lazy: blueprint.positions.iter().any(|at| at.module.is_lazy()),
@@ -211,6 +225,7 @@ impl Cohorts {
                     owned,
                     keys: Keys::default(),
                     ready: Vec::new(),
+                    call: 0,
                 });
             }
         }

@@ -101,6 +101,12 @@ impl Recorded {
         cohort.spare = Some(Box::new((self.program, self.eager)));
     }
 
+    /// Keeps some of the members, by their places, in that order.
+    pub(crate) fn select(mut self, members: &[usize]) -> Self {
+        self.eager.select(members);
+        self
+    }
+
     /// Takes what it stored for written, and what it drew for counted.
     pub(crate) fn kept(mut self) -> Self {
         self.program.stores.clear();
@@ -245,6 +251,11 @@ pub(crate) fn train_step(
         let mut watch = Watch { runner: &mut runner, trace: &trace, trainable: &trainable };
         let mut found = backward_watched(&trace, &[(loss.clone(), one)], &wrt, &mut watch);
         of_shared = found.split_off(trainable.len());
+        for (Parameter { slot, .. }, gradient) in trainable.iter().zip(&found) {
+            if let Some(gradient) = gradient {
+                runner.accumulated(&trace, slot.position, slot.own_name(), gradient);
+            }
+        }
         cohort.scheme.updates(&trace, trainable.iter().map(|p| &p.slot).zip(found));
     }
     let (program, eager) = end(&trace, &runner)?;
@@ -305,7 +316,9 @@ fn record_loss(
         (name, trace.input_of_rows(ty, std::iter::repeat_n(row, models)))
     });
     let arrays: Vec<_> = arrays.collect();
-    loss.forward_with(&LossCall::new(trace, &arrays), result, &target)
+    let call = LossCall::new(trace, &arrays);
+    let loss = trace.contain("the loss", || loss.forward_with(&call, result, &target));
+    loss.unwrap_or_else(|| trace.poison())
 }
 
 /// Lists the gradients of a cohort's parameters that a backward pass may write.

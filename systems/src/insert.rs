@@ -52,8 +52,8 @@ pub fn insert_with<C: Component>(
     for group in found.groups() {
         let blueprint = world.resource::<Blueprints>().get(group.blueprint);
         let (Some(blueprint), Some(&model)) = (blueprint, group.members.first()) else { continue };
-        let position = blueprint.positions.iter().position(|at| at.path == path);
-        let position = position.ok_or_else(|| InsertError::NoSuchModule {
+        // What stands there under a second name belongs to the owner.
+        let position = blueprint.below(0, path).map_err(|_| InsertError::NoSuchModule {
             model,
             module: blueprint.positions[0].module.type_name(),
             path: path.to_owned(),
@@ -61,10 +61,12 @@ pub fn insert_with<C: Component>(
         let of_members = group.modules[0].iter().zip(&group.modules[position]);
         modules.extend(group.members.iter().zip(of_members).map(|(&i, (&root, &e))| (i, root, e)));
     }
+    // What users wrote may panic: nothing is changed then.
+    let values: Vec<_> = modules.iter().map(|&(index, ..)| value(index as usize)).collect();
     Optimizers::init(world);
     let id = world.register_component::<C>();
     let others = world.resource::<Optimizers>().others(id);
-    for (index, root, module) in modules {
+    for ((_, root, module), value) in modules.into_iter().zip(values) {
         let Ok(entity) = world.get_entity(module) else { continue };
         let is_other = others.iter().any(|&other| entity.contains_id(other));
         if is_other {
@@ -74,7 +76,7 @@ pub fn insert_with<C: Component>(
         if is_other {
             entity.remove_by_ids(&others);
         }
-        entity.insert(value(index as usize));
+        entity.insert(value);
     }
     Ok(())
 }

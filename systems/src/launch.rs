@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "the executor takes addresses")]
 
 use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use bevy_ecs::prelude::*;
@@ -9,6 +10,7 @@ use neurarch_kernels::cpu::executor::{self, Binding, Direction, Gather, Sink, So
 use neurarch_kernels::cpu::tile::{Key, RowList, Rows};
 use neurarch_kernels::dtype::Element;
 use neurarch_kernels::passes::plan::Plan;
+use neurarch_kernels::program::trace::panic_message;
 use neurarch_kernels::shape::Type;
 
 use crate::bind::{BindError, Binder, Bound, are_equal};
@@ -345,13 +347,17 @@ pub(crate) fn launch_seen<'a>(
     see(&bound);
     let mut slots = recycle(core::mem::take(&mut buffers.slots));
     slots.extend((0..bound.len()).map(|slot| bound.rows(slot)));
-    run(members, &slots, jobs, arrays, buffers, *direction);
+    let ran = run(members, &slots, jobs, arrays, buffers, *direction);
     *direction = direction.turned();
     buffers.slots = recycle(slots);
-    Ok(())
+    ran
 }
 
 /// Runs jobs on slots that are bound.
+///
+/// # Errors
+///
+/// [`BindError::Kernel`] if the kernel of an op panics. What was written before stays.
 fn run<'a>(
     members: &Members,
     slots: &[Rows<'_>],
@@ -359,7 +365,7 @@ fn run<'a>(
     arrays: &mut [Write<'_>],
     buffers: &mut Buffers,
     direction: Direction,
-) {
+) -> Result<(), BindError> {
     let reads = || jobs.clone().flat_map(|job| job.inputs);
     let outputs = || jobs.clone().flat_map(|job| job.outputs);
     let mut bases = core::mem::take(&mut buffers.bases);
@@ -401,12 +407,14 @@ fn run<'a>(
     // world that it borrows exclusively while they live, one for each member, of as many bytes as the
     // slots' types say; a row that members share is only read, by an assertion there. `Listed` holds rows that
     // are different.
-    unsafe { executor::run(&stages, direction) };
+    let run = || unsafe { executor::run(&stages, direction) };
+    let ran = catch_unwind(AssertUnwindSafe(run));
     buffers.stages = recycle(stages);
     buffers.sinks = recycle(sinks);
     buffers.sources = recycle(sources);
     bases.clear();
     buffers.bases = bases;
+    ran.map_err(|panic| BindError::Kernel { message: panic_message(&*panic) })
 }
 
 impl Members {

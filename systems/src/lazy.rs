@@ -62,7 +62,7 @@ pub(crate) fn initialize(
     inputs: &Inputs<'_>,
 ) -> Result<(), StepError> {
     let found = population(world, of)?;
-    let dtype = found.dtype;
+    let dtype = found.dtype();
     let types = world.get_resource::<ModuleTypes>();
     let mut changes = Vec::new();
     for cohort in run.cohorts.list.iter_mut().filter(|cohort| cohort.is_lazy) {

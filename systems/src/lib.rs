@@ -1,4 +1,5 @@
 //! neurarch's verbs: sign, trace, bind, step, initialize and save, as plain functions on `&mut World`.
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, reason = "other bits on other machines"))]
 
 pub mod access;
 pub mod amp;
@@ -37,6 +38,7 @@ pub mod spawn;
 pub mod state;
 pub mod step;
 pub mod sync_batchnorm;
+mod tape;
 pub mod tie;
 mod trace;
 pub mod traverse;

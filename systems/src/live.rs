@@ -1,7 +1,9 @@
 //! [`Live`]: the entity tree of a model, read as a blueprint.
 
+use bevy_ecs::entity::EntityHashSet;
 use bevy_ecs::prelude::*;
 use neurarch_components::blueprint::Blueprint;
+use neurarch_components::containers::MAX_DEPTH;
 use neurarch_components::layers::Identity;
 use neurarch_components::names::{Kind, wrong_name};
 use neurarch_components::parametrizations::{RegisteredAgain, WeightNormed};
@@ -21,16 +23,19 @@ pub(crate) struct Live {
     pub(crate) entities: Vec<Entity>,
 }
 
-/// Reads the tree below `root`. Entities that are no modules, and other models, are not part of it; a module
-/// without a name is named by its place, as `Sequential` does.
+/// Reads the tree below `root`. Entities that are no modules, and other models, are not part of it, nor are those
+/// that say that they have another parent, or are there already; a module without a name is named by its place, as
+/// `Sequential` does.
 pub(crate) fn read(world: &World, root: Entity, model: &Model) -> Result<Live, SignError> {
     let index = model.index;
-    let dtype = world.get::<Population>(model.population).map(|found| found.dtype);
+    let dtype = world.get::<Population>(model.population).map(Population::dtype);
     let (Some(dtype), Some(types)) = (dtype, world.get_resource::<ModuleTypes>()) else {
         return Err(SignError::NoModule { index });
     };
     let mut live = Live { blueprint: Blueprint { positions: Vec::new() }, entities: Vec::new() };
     let mut waiting = vec![(root, None::<usize>)];
+    let mut depths: Vec<usize> = Vec::new();
+    let mut seen = EntityHashSet::default();
     while let Some((entity, parent)) = waiting.pop() {
         let Ok(entity_ref) = world.get_entity(entity) else { continue };
         let shared = entity_ref.get::<SharedModule>();
@@ -41,7 +46,11 @@ pub(crate) fn read(world: &World, root: Entity, model: &Model) -> Result<Live, S
             let parent = live.entities[parent.unwrap_or_default()];
             return Err(SignError::Cycle { index, parent });
         }
-        if parent.is_some() && entity_ref.contains::<Model>() {
+        let is_below = |parent: usize| {
+            let own = entity_ref.get::<ChildOf>().map(ChildOf::parent);
+            own == live.entities.get(parent).copied() && !entity_ref.contains::<Model>()
+        };
+        if parent.is_some_and(|parent| !is_below(parent)) || !seen.insert(entity) {
             continue;
         }
         let (name, path) = match parent {
@@ -55,6 +64,11 @@ pub(crate) fn read(world: &World, root: Entity, model: &Model) -> Result<Live, S
                 (name, path)
             }
         };
+        let depth = parent.map_or(1, |parent| depths[parent] + 1);
+        if depth > MAX_DEPTH {
+            return Err(SignError::TooDeep { index, path });
+        }
+        depths.push(depth);
         let position = live.blueprint.push(module, dtype, name, path, parent);
         if let Some(registered) = entity_ref.get::<Registered>() {
             registered.apply(&mut live.blueprint.positions[position]);

@@ -5,17 +5,20 @@ use std::borrow::Cow;
 use bevy_ecs::prelude::*;
 use neurarch_components::blueprint::Parameter;
 use neurarch_components::containers::is_attribute;
+use neurarch_components::parametrizations::WeightNormed;
 use neurarch_components::population::Population;
 use neurarch_components::registered::{
     Attributes, Entry, Registered, Value, is_attribute_of_every_module,
 };
 use neurarch_components::registry::ModuleTypes;
+use neurarch_components::state::Tensor;
 use neurarch_components::tie::SharedModule;
 use neurarch_components::tree::{Model, ModuleName};
 use neurarch_kernels::dtype::Dtype;
 use neurarch_kernels::program::Role;
 
 use crate::access::AccessError;
+use crate::parametrize::{self, ParametrizeError};
 use crate::sign::root_of;
 use crate::traverse::{NamedTensor, Spot, locate, owner};
 
@@ -27,7 +30,7 @@ pub enum LookupError {
     #[error("{class} has no attribute `{name}`")]
     NoAttribute {
         /// The type of the module that was asked.
-        class: &'static str,
+        class: String,
         /// What it was asked for.
         name: String,
     },
@@ -52,6 +55,9 @@ pub enum LookupError {
     /// The entity is no module of a model, or none any more.
     #[error(transparent)]
     Access(#[from] AccessError),
+    /// What is parametrized cannot be computed.
+    #[error(transparent)]
+    Parametrize(#[from] ParametrizeError),
 }
 
 /// What a module has under a name.
@@ -61,6 +67,8 @@ pub enum Attribute {
     Parameter(Option<NamedTensor>),
     /// A buffer; `None` is torch's `None`.
     Buffer(Option<NamedTensor>),
+    /// A tensor that is computed: what the parametrizations make of its originals.
+    Computed(Tensor),
     /// A child; `None` is torch's `None`.
     Module(Option<Entity>),
     /// A value that is only kept.
@@ -99,7 +107,7 @@ impl Names {
     pub(crate) fn of(world: &World, module: Entity) -> Option<Self> {
         let entity = owner(world, module);
         let (root, population) = root_of(world, entity)?;
-        let dtype = world.get::<Population>(world.get::<Model>(root)?.population)?.dtype;
+        let dtype = world.get::<Population>(world.get::<Model>(root)?.population)?.dtype();
         let entity_ref = world.get_entity(entity).ok()?;
         let module = world.get_resource::<ModuleTypes>()?.module(entity_ref)?;
         let registered = entity_ref.get::<Registered>().cloned();
@@ -129,6 +137,25 @@ impl Names {
             || self.attributes.contains(&name)
     }
 
+    /// Says whether the name is of a tensor that is parametrized.
+    pub(crate) fn is_parametrized(&self, world: &World, name: &str) -> bool {
+        parametrize::is_parametrized(world, self.entity, Some(name))
+    }
+
+    /// Says whether the name is of a tensor that is computed: it is parametrized, or made of a length and a direction.
+    pub(crate) fn is_computed(&self, world: &World, name: &str) -> bool {
+        let normed = world.get::<WeightNormed>(self.entity);
+        self.is_parametrized(world, name) || normed.is_some_and(|of| of.find(name).is_some())
+    }
+
+    /// Gives the type's name as it is now: torch makes a type of its own for a module with parametrizations.
+    pub(crate) fn class_now(&self, world: &World) -> String {
+        match parametrize::is_parametrized(world, self.entity, None) {
+            true => format!("Parametrized{}", self.class),
+            false => self.class.to_owned(),
+        }
+    }
+
     /// Says whether there is anything of that name.
     ///
     /// Source: `hasattr(module, name)`.
@@ -136,12 +163,13 @@ impl Names {
         Names::entry(&self.registered.parameters, name).is_some()
             || Names::entry(&self.registered.buffers, name).is_some()
             || self.child(world, name).is_some()
+            || self.is_computed(world, name)
             || self.kept(world, name).is_some()
             || self.is_of_type(name)
     }
 
-    fn no_attribute(&self, name: &str) -> LookupError {
-        LookupError::NoAttribute { class: self.class, name: name.to_owned() }
+    fn no_attribute(&self, world: &World, name: &str) -> LookupError {
+        LookupError::NoAttribute { class: self.class_now(world), name: name.to_owned() }
     }
 }
 
@@ -185,6 +213,18 @@ pub fn attribute(
 ) -> Result<Option<Attribute>, LookupError> {
     let at = locate(world, module)?;
     let names = names(world, module)?;
+    // A property of the class comes before all that is registered.
+    if names.is_computed(world, name) {
+        let values = parametrize::values(world, &[names.entity], name)?;
+        return Ok(values.into_iter().next().map(|(_, ty, bytes)| {
+            Attribute::Computed(Tensor::from_native(
+                name.to_owned(),
+                ty.dtype,
+                ty.shape.to_vec(),
+                bytes,
+            ))
+        }));
+    }
     if Names::entry(&names.registered.parameters, name).is_some() {
         return Ok(Some(Attribute::Parameter(tensor_at(world, &at, Role::Parameter, name))));
     }
@@ -234,7 +274,7 @@ pub fn get_submodule(
         let names = names(world, at)?;
         at = match names.child(world, name) {
             Some(child) if child.is_there => owner(world, child.entity),
-            None if !names.has(world, name) => return Err(names.no_attribute(name)),
+            None if !names.has(world, name) => return Err(names.no_attribute(world, name)),
             _ => return Err(LookupError::NotAModule { name: name.to_owned() }),
         };
     }
@@ -251,7 +291,7 @@ fn last(
     let module = get_submodule(world, module, path)?;
     match attribute(world, module, name)? {
         Some(found) => Ok((name.to_owned(), found)),
-        None => Err(names(world, module)?.no_attribute(name)),
+        None => Err(names(world, module)?.no_attribute(world, name)),
     }
 }
 

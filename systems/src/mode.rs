@@ -4,6 +4,8 @@
 //! Each takes a population, for all of its models, or an entity of a model, for the module there and all
 //! below it. Only bits change; no weight moves.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
 use bevy_ecs::prelude::*;
 use neurarch_components::blueprint::{Blueprint, Blueprints};
 use neurarch_components::mode::{AutocastMode, GradMode, Mode};
@@ -66,9 +68,18 @@ pub fn eval(world: &mut World, entity: Entity) -> Result<(), StepError> {
 pub fn no_grad<R>(world: &mut World, run: impl FnOnce(&mut World) -> R) -> R {
     let before = is_grad_enabled(world);
     set_grad_enabled(world, false);
-    let result = run(world);
-    set_grad_enabled(world, before);
-    result
+    restoring(world, run, |world| set_grad_enabled(world, before))
+}
+
+/// Runs `run`, then `restore`: also if `run` panics.
+pub(crate) fn restoring<R>(
+    world: &mut World,
+    run: impl FnOnce(&mut World) -> R,
+    restore: impl FnOnce(&mut World),
+) -> R {
+    let result = catch_unwind(AssertUnwindSafe(|| run(world)));
+    restore(world);
+    result.unwrap_or_else(|panic| resume_unwind(panic))
 }
 
 /// Says whether forward passes keep what [`backward`](crate::step::backward()) will need, as they do at first.
@@ -114,9 +125,7 @@ pub fn is_grad_enabled(world: &World) -> bool {
 pub fn autocast<R>(world: &mut World, dtype: Dtype, run: impl FnOnce(&mut World) -> R) -> R {
     let before = autocast_mode(world);
     set_autocast_mode(world, Autocast::new(Device::Cpu, dtype));
-    let result = run(world);
-    set_autocast_mode(world, before);
-    result
+    restoring(world, run, |world| set_autocast_mode(world, before))
 }
 
 /// Says what autocast does in forward passes and losses; at first nothing.

@@ -56,7 +56,7 @@ impl<'w> Parameters<'w> {
         name: &str,
     ) -> Result<ArrayViewD<'w, T>, AccessError> {
         let columned = self.world.get::<Columned>(module);
-        let contents = &columned.ok_or(AccessError::NotAModule(module))?.0;
+        let contents = columned.ok_or(AccessError::NotAModule(module))?.contents();
         let own = contents.parameters.iter().enumerate().map(|(at, of)| (Role::Parameter, at, of));
         let buffers = contents.buffers.iter().enumerate().map(|(at, of)| (Role::Buffer, at, of));
         let mut all = own.chain(buffers);

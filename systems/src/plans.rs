@@ -1,6 +1,7 @@
 //! [`Plans`]: the plans of every blueprint, made at first use.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use bevy_ecs::prelude::*;
 use neurarch_components::blueprint::{BlueprintId, Blueprints};
@@ -13,8 +14,10 @@ use neurarch_kernels::program::tree::{Arguments, Tree};
 use neurarch_kernels::program::{Program, Role, Slot};
 use neurarch_kernels::shape::Type;
 
+use crate::bind::BindError;
 use crate::hooks::{Act, Event, Kinds};
 use crate::launch::Output;
+use crate::run;
 use crate::step::StepError;
 use crate::trace::{self, Inputs, Scheme, Shared};
 
@@ -141,11 +144,61 @@ pub(crate) struct Planned {
     pub(crate) saved: Vec<usize>,
     /// Which slots of the plan it writes.
     pub(crate) written: Vec<bool>,
+    /// For [`Kind::Backward`], the parameters and buffers that it reads.
+    pub(crate) reads: Vec<Slot>,
     /// Whether it draws random numbers.
     pub(crate) is_random: bool,
     /// Of the last outputs, gradients of parameters that the population's models share, each one's place
     /// among what they share.
     pub(crate) shared: Shared,
+    usage: Usage,
+}
+
+/// What decides how long a plan is kept.
+#[derive(Default)]
+struct Usage {
+    /// What the plan takes, and what cohorts keep with it.
+    bytes: AtomicUsize,
+    /// The call that used it last.
+    last_used: AtomicU64,
+    is_evicted: AtomicBool,
+}
+
+impl Planned {
+    /// Says that a call uses the plan.
+    pub(crate) fn mark_used(&self, call: u64) {
+        self.usage.last_used.store(call, Ordering::Relaxed);
+    }
+
+    /// Says whether [`Plans`] have let go of it: who keeps it from call to call does so as well.
+    pub(crate) fn is_evicted(&self) -> bool {
+        self.usage.is_evicted.load(Ordering::Relaxed)
+    }
+
+    /// Counts bytes that are kept with the plan.
+    pub(crate) fn add_bytes(&self, bytes: usize) {
+        self.usage.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Counts bytes that were kept with the plan, and are no more.
+    pub(crate) fn remove_bytes(&self, bytes: usize) {
+        self.usage.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    fn bytes(&self) -> usize {
+        self.usage.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Estimates what it takes itself.
+    fn own_bytes(&self, scheme: &Scheme) -> usize {
+        let values = self.outputs.len() + self.inputs.len() + self.saved.len();
+        size_of::<Planned>()
+            + size_of::<Entry>()
+            + self.plan.size_bytes()
+            + values * (size_of::<Type>() + size_of::<Output>())
+            + self.events.len() * size_of::<Event>()
+            + size_of_val(scheme.groups.as_slice())
+    }
 }
 
 impl Planned {
@@ -226,8 +279,10 @@ impl Planned {
         let is_random = program.nodes.iter().any(|node| node.op.is_random());
         check_stores(scheme, &program)?;
         let plan = Plan::new(program, options)?;
-        let stores = &plan.program.stores;
-        let is_written = |slot| stores.iter().any(|&(written, _)| written == slot);
+        let mut written = vec![false; plan.program.slots.len()];
+        plan.program.stores.iter().for_each(|&(slot, _)| written[slot] = true);
+        let is_own = |slot: &&Slot| matches!(slot.role, Role::Parameter | Role::Buffer);
+        let own = plan.program.slots.iter().filter(|_| kind == Kind::Backward).filter(is_own);
         Ok(Planned {
             kind,
             inputs: request.inputs.iter().map(|ty| ty.to_type()).collect(),
@@ -245,16 +300,22 @@ impl Planned {
             saved: Vec::new(),
             is_random,
             shared: Vec::new(),
-            written: (0..plan.program.slots.len()).map(is_written).collect(),
+            written,
+            reads: own.cloned().collect(),
             plan,
+            usage: Usage::default(),
         })
     }
 }
 
 /// Checks that no model writes to what all models share, as `BatchNorm` would to its running statistics.
 pub(crate) fn check_stores(scheme: &Scheme, program: &Program) -> Result<(), StepError> {
-    let stored = program.stores.iter().map(|&(slot, _)| &program.slots[slot]);
     let is_own = |slot: &&Slot| matches!(slot.role, Role::Parameter | Role::Buffer);
+    let unknown = |slot: &&Slot| !scheme.blueprint.has(slot);
+    if let Some(Slot { name, role, .. }) = program.slots.iter().filter(is_own).find(unknown) {
+        return Err(BindError::NoColumn { slot: name.clone(), role: *role }.into());
+    }
+    let stored = program.stores.iter().map(|&(slot, _)| &program.slots[slot]);
     let mut own = stored.filter(is_own);
     match own.find(|slot| scheme.blueprint.shared(slot).is_some()) {
         Some(slot) => Err(StepError::SharedWritten { name: slot.name.clone() }),
@@ -275,14 +336,48 @@ fn side_by_side(types: &[Type]) -> (Vec<usize>, usize) {
 }
 
 /// The plans of every blueprint.
-#[derive(Resource, Default)]
+///
+/// A plan is kept for each structure, each type of input and each mode that models are in. Where these are others in
+/// every call, as with sequences of ever other lengths, the plans that were used least recently go once all together
+/// take more than [`max_bytes`](Plans::max_bytes); they are made anew when they are asked for again, and compute the
+/// same bits.
+///
+/// # Example
+///
+/// ```
+/// # use bevy_ecs::prelude::*;
+/// # use neurarch_systems::plans::Plans;
+/// # let mut world = World::new();
+/// world.get_resource_or_init::<Plans>().max_bytes = 1 << 30;
+/// ```
+#[derive(Resource)]
 pub struct Plans {
     /// How new plans are made: for tests, which force a size of tiles.
     pub options: PlanOptions,
     /// How many models have gradients of shared parameters in memory at a time: for tests, as the options.
     pub chunk: Option<usize>,
+    /// How many bytes all plans may take, by an estimate: 256 MiB at first. What the running call uses stays, however
+    /// large it is.
+    pub max_bytes: usize,
     /// By the blueprint's place; a place is used again for another blueprint, of a later generation.
     shelves: Vec<Shelf>,
+    /// Counts the calls.
+    calls: u64,
+    /// Counts the times that plans were evicted.
+    evictions: u64,
+}
+
+impl Default for Plans {
+    fn default() -> Self {
+        Plans {
+            options: PlanOptions::default(),
+            chunk: None,
+            max_bytes: 1 << 28,
+            shelves: Vec::new(),
+            calls: 0,
+            evictions: 0,
+        }
+    }
 }
 
 #[derive(Default)]
@@ -306,8 +401,23 @@ impl Plans {
 
     /// Lists the plans that there are, in the order in which each blueprint came to need them.
     pub fn plans(&self) -> impl Iterator<Item = &Plan> {
-        let entries = self.shelves.iter().flat_map(|shelf| &shelf.entries);
-        entries.map(|entry| &entry.planned.plan)
+        self.all().map(|planned| &planned.plan)
+    }
+
+    /// Estimates how many bytes all plans take, with what is kept of each model for them.
+    pub fn bytes(&self) -> usize {
+        self.all().map(Planned::bytes).sum()
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Planned> {
+        self.shelves.iter().flat_map(|shelf| &shelf.entries).map(|entry| &*entry.planned)
+    }
+
+    /// Counts a call that begins; gives its number, and how often plans were evicted before it.
+    pub(crate) fn begin_call(world: &mut World) -> (u64, u64) {
+        let mut plans = world.get_resource_or_init::<Plans>();
+        plans.calls += 1;
+        (plans.calls, plans.evictions)
     }
 
     /// Gives the plan that `request` asks for, for models of `scheme`.
@@ -324,7 +434,7 @@ impl Plans {
         if plans.shelves.len() <= place {
             plans.shelves.resize_with(place + 1, Shelf::default);
         }
-        let options = plans.options;
+        let (options, call) = (plans.options, plans.calls);
         let shelf = &mut plans.shelves[place];
         if shelf.generation != generation {
             *shelf = Shelf { generation, entries: Vec::new() };
@@ -334,6 +444,10 @@ impl Plans {
             return Ok(entry.planned.clone());
         }
         let made = plan(scheme, request, &options)?;
+        for planned in &made {
+            planned.add_bytes(planned.own_bytes(scheme));
+            planned.mark_used(call);
+        }
         let wanted = made.iter().find(|planned| planned.kind == request.kind).cloned();
         shelf.entries.extend(made.into_iter().map(|planned| Entry {
             scheme: scheme.clone(),
@@ -341,6 +455,43 @@ impl Plans {
             planned,
         }));
         Ok(wanted.expect("`plan` makes what it is asked for"))
+    }
+
+    /// Lets go of the plans that were used least recently, if all take too much.
+    pub(crate) fn evict(world: &mut World) {
+        if world.get_resource_or_init::<Plans>().evict_idle() {
+            run::forget_evicted(world);
+        }
+    }
+
+    /// Lets go of plans that the running call does not use: a quarter more than what is too much, so that it is not
+    /// asked for soon again. Says whether there were any.
+    fn evict_idle(&mut self) -> bool {
+        let bytes = self.bytes();
+        if bytes <= self.max_bytes {
+            return false;
+        }
+        let too_much = bytes - (self.max_bytes - self.max_bytes / 4);
+        let usage =
+            |planned: &Planned| (planned.usage.last_used.load(Ordering::Relaxed), planned.bytes());
+        let mut idle: Vec<_> =
+            self.all().map(usage).filter(|(used, _)| *used < self.calls).collect();
+        idle.sort_unstable();
+        let mut freed = 0;
+        let enough = idle.iter().find(|(_, bytes)| {
+            freed += bytes;
+            freed >= too_much
+        });
+        let Some(&(last, _)) = enough.or(idle.last()) else { return false };
+        for shelf in &mut self.shelves {
+            shelf.entries.retain(|Entry { planned, .. }| {
+                let stays = usage(planned).0 > last;
+                planned.usage.is_evicted.store(!stays, Ordering::Relaxed);
+                stays
+            });
+        }
+        self.evictions += 1;
+        true
     }
 }
 

@@ -28,6 +28,14 @@ pub(crate) struct Ready {
     watch: Watch,
     /// Whether the columns that it needs are known to be there.
     pub(crate) has_columns: bool,
+    /// What this takes, by an estimate; counted as the plan's.
+    bytes: usize,
+}
+
+impl Drop for Ready {
+    fn drop(&mut self) {
+        self.planned.remove_bytes(self.bytes);
+    }
 }
 
 impl Cohort {
@@ -56,17 +64,25 @@ impl Cohort {
             None => {
                 let depends =
                     matches!(request.kind, Kind::Backward | Kind::Step | Kind::ZeroGradients);
+                let planned = Plans::of(world, self.blueprint, scheme, request)?;
+                let scalars = planned.plan.program.scalars.len() * self.places.len();
+                let bytes = size_of::<Ready>() + scalars * size_of::<f64>();
+                planned.add_bytes(bytes);
                 self.ready.push(Ready {
-                    planned: Plans::of(world, self.blueprint, scheme, request)?,
+                    planned,
                     loss: request.loss.map(DynLoss::clone_box),
                     has_gradient: depends.then(|| scheme.has_gradient.clone()),
                     scalars: Vec::new(),
                     watch: Watch::default(),
                     has_columns: false,
+                    bytes,
                 });
+                self.ready[self.ready.len() - 1].planned.mark_used(self.call);
+                Plans::evict(world);
                 self.ready.len() - 1
             }
         };
+        self.ready[place].planned.mark_used(self.call);
         self.refresh_scalars(world, of, place, request.loss)?;
         Ok(place)
     }
@@ -131,7 +147,7 @@ pub(crate) fn read_scalar(
         let path = scheme.blueprint.positions.get(scalar.position).map(|at| at.path.clone());
         StepError::Scalar { path: path.unwrap_or_default(), name: scalar.name }
     };
-    let modules = &group.modules[scalar.position];
+    let modules = group.modules.get(scalar.position).ok_or_else(missing)?;
     if scalar.of == ScalarOf::Optimizer {
         check_optimizers(world, group, places, scalar.position)?;
     }

@@ -10,12 +10,14 @@ use neurarch_components::mode::{Bits, HasGradient, Mode};
 use neurarch_components::tree::{Columned, Contents};
 use neurarch_kernels::program::Role;
 
+use crate::bind::KEEPER;
+
 /// Gives a module's entity the columns and the position number of `to`. A parameter or buffer of one name
 /// and type keeps its numbers, its gradient and its optimizer state; what is new is zero.
 ///
 /// Gives the parameters and buffers that are new.
 pub(crate) fn refit(world: &mut World, entity: Entity, to: &Arc<Contents>) -> Vec<(Role, usize)> {
-    let from = world.get::<Columned>(entity).map(|columned| columned.0.clone());
+    let from = world.get::<Columned>(entity).map(|columned| columned.contents().clone());
     if from.as_ref().is_none_or(|from| !Arc::ptr_eq(from, to)) {
         let mut bundle = RowBundle::new(world, to.keys(), Some(to.number));
         if let Some(from) = &from {
@@ -26,8 +28,8 @@ pub(crate) fn refit(world: &mut World, entity: Entity, to: &Arc<Contents>) -> Ve
         entity.remove_by_ids(&stale);
         bundle.insert(&mut entity);
         match entity.get_mut::<Columned>() {
-            Some(mut columned) => columned.0 = to.clone(),
-            None => drop(entity.insert(Columned(to.clone()))),
+            Some(mut columned) => columned.set(to.clone(), KEEPER),
+            None => drop(entity.insert(Columned::new(to.clone(), KEEPER))),
         }
     }
     let from = from.as_deref();
@@ -105,8 +107,9 @@ pub(crate) fn strip_markers(world: &mut World, entity: Entity, number: u32) {
     let markers = Columns::all_markers(world).to_vec();
     let Ok(mut entity) = world.get_entity_mut(entity) else { return };
     let Some(mut columned) = entity.get_mut::<Columned>() else { return };
-    if columned.0.number == number {
-        columned.0 = Arc::new(Contents { number: 0, ..Contents::clone(&columned.0) });
+    if columned.contents().number == number {
+        let contents = Contents { number: 0, ..Contents::clone(columned.contents()) };
+        columned.set(Arc::new(contents), KEEPER);
         entity.remove_by_ids(&markers);
     }
 }

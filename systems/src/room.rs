@@ -6,20 +6,34 @@ use neurarch_components::column::row_bytes;
 use neurarch_kernels::cpu::memory::check_room;
 use neurarch_kernels::shape::Type;
 
-/// A parameter or buffer that is too large.
+/// What is too large.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{path}: {ty} for each of {models} models: {message}")]
 #[non_exhaustive]
-pub struct RoomError {
-    /// Its dotted path.
-    pub path: String,
-    /// Its element type and shape.
-    pub ty: Type,
-    /// How many models there are to be.
-    pub models: usize,
-    /// What was asked for, in torch's words.
-    pub message: String,
+pub enum RoomError {
+    /// A parameter or buffer.
+    #[error("{path}: {ty} for each of {models} models: {message}")]
+    Tensor {
+        /// Its dotted path.
+        path: String,
+        /// Its element type and shape.
+        ty: Type,
+        /// How many models there are to be.
+        models: usize,
+        /// What was asked for, in torch's words.
+        message: String,
+    },
+    /// The modules themselves, without their numbers.
+    #[error("{models} models: {message}")]
+    Modules {
+        /// How many models there are to be.
+        models: usize,
+        /// What was asked for, in torch's words.
+        message: String,
+    },
 }
+
+/// Bytes that a module of a model takes at least beside its numbers: its entity, its components and its places in lists.
+const MODULE_BYTES: usize = 128;
 
 /// A table that grows has room for this many rows at least.
 const FIRST_ROWS: usize = 4;
@@ -31,11 +45,12 @@ const FIRST_ROWS: usize = 4;
 /// That names the first parameter or buffer at which there is none.
 pub(crate) fn check(blueprint: &Blueprint, models: usize) -> Result<(), RoomError> {
     let rows = models.max(FIRST_ROWS);
-    let mut all: usize = 0;
+    let mut all = MODULE_BYTES.saturating_mul(blueprint.positions.len()).saturating_mul(models);
+    check_room(all).map_err(|wrong| RoomError::Modules { models, message: wrong.to_string() })?;
     for (position, at) in blueprint.positions.iter().enumerate() {
         // One that is tied or lazy has no column, but a shape, whose elements are counted.
         for of in at.parameters.iter().chain(&at.buffers).filter(|of| !of.uninitialized) {
-            let error = |message: String| RoomError {
+            let error = |message: String| RoomError::Tensor {
                 path: blueprint.path_below(position, &of.name),
                 ty: of.ty.clone(),
                 models,

@@ -1,29 +1,28 @@
 //! [`Run`]: what a population keeps from one call to the next: cohorts, the tape, memory to use again.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
 use bevy_ecs::prelude::*;
 use ndarray::ArrayViewD;
 use neurarch_components::losses::DynLoss;
-use neurarch_components::mode::Mode;
-use neurarch_kernels::autocast::Autocast;
 use neurarch_kernels::cpu::memory::AlignedBytes;
 use neurarch_kernels::dtype::{Dtype, bf16, f16};
-use neurarch_kernels::program::tree::Arguments;
 use neurarch_kernels::program::{Role, Slot};
 use neurarch_kernels::shape::Type;
 
 use crate::access;
-use crate::array::Called;
 use crate::cohort::{self, Cohort, Cohorts};
 use crate::eager::Recorded;
 use crate::hooks::{Passed, Shared};
-use crate::launch::{Buffers, Members, Read};
+use crate::launch::{Buffers, Read};
 use crate::mode;
-use crate::plans::Results;
+use crate::plans::{Plans, Results};
 use crate::shared::{self, Chunks, SharedOptimizers};
 use crate::step::StepError;
+use crate::tape::{InputGradients, Start, Tape};
 
-/// What a population keeps from one call to the next; a component of its entity.
-#[derive(Component, Default)]
+/// What a population keeps from one call to the next; a component of its entity. None while a call has it.
+#[derive(Component)]
 pub(crate) struct Kept(Option<Box<Run>>);
 
 /// See [`Kept`].
@@ -44,6 +43,8 @@ pub(crate) struct Run {
     pub(crate) chunks: Chunks,
     /// Who updates shared parameters.
     pub(crate) shared_optimizers: SharedOptimizers,
+    /// How often plans were evicted when cohorts last let go of such.
+    evictions: u64,
 }
 
 /// What a watched forward pass leaves behind.
@@ -54,26 +55,55 @@ pub(crate) enum Record {
     Observed(Passed),
 }
 
+impl Record {
+    /// Keeps some of the members, by their places, in that order.
+    pub(crate) fn select(self, members: &[usize]) -> Self {
+        match self {
+            Record::Eager(recorded) => Record::Eager(Box::new(recorded.select(members))),
+            Record::Observed(passed) => Record::Observed(passed.select(members)),
+        }
+    }
+}
+
 /// The place of no plan: the cohort runs eagerly, or not at all.
 pub(crate) const EAGER: usize = usize::MAX;
 
 /// Takes the run out of the world, so that both can be used, regroups its cohorts if need be, and puts
-/// it back.
+/// it back: also if what users wrote panics.
+///
+/// # Errors
+///
+/// [`StepError::Busy`] if a call has it already, and what `work` gives.
 pub(crate) fn with_run<R>(
     world: &mut World,
     population: Entity,
     work: impl FnOnce(&mut World, &mut Run) -> Result<R, StepError>,
 ) -> Result<R, StepError> {
     cohort::population(world, population)?;
-    let kept = world.get_mut::<Kept>(population).and_then(|mut kept| kept.0.take());
-    let mut run = kept.unwrap_or_default();
-    let result = run.refresh(world, population).and_then(|()| work(world, &mut run));
+    if world.get::<Kept>(population).is_none() {
+        world.entity_mut(population).insert(Kept(Some(Box::default())));
+    }
+    let run = world.get_mut::<Kept>(population).and_then(|mut kept| kept.0.take());
+    let mut run = run.ok_or(StepError::Busy(population))?;
+    let made = AssertUnwindSafe(|| {
+        run.refresh(world, population)?;
+        work(world, &mut run)
+    });
+    let made = catch_unwind(made);
     if let Some(mut kept) = world.get_mut::<Kept>(population) {
         kept.0 = Some(run);
-    } else if let Ok(mut population) = world.get_entity_mut(population) {
-        population.insert(Kept(Some(run)));
     }
-    result
+    made.unwrap_or_else(|panic| resume_unwind(panic))
+}
+
+/// Lets all populations but the running one go of plans that were evicted; that one does so when its next call begins.
+pub(crate) fn forget_evicted(world: &mut World) {
+    let mut all = world.query::<&mut Kept>();
+    for mut kept in all.iter_mut(world) {
+        if let Some(run) = &mut kept.0 {
+            run.cohorts.forget_evicted();
+        }
+    }
 }
 
 /// Says whether there was a loss since the last forward pass, and no backward pass since.
@@ -84,9 +114,17 @@ pub(crate) fn has_loss(world: &World, population: Entity) -> bool {
 
 /// Gives the gradients of what the last forward pass was called with, as far as a backward pass found them:
 /// their types, and a row for each model.
-pub(crate) fn input_gradients(world: &World, population: Entity) -> &[Option<(Type, Vec<u8>)>] {
+///
+/// # Errors
+///
+/// If a model was spawned since the forward pass.
+pub(crate) fn input_gradients(
+    world: &World,
+    population: Entity,
+) -> Result<InputGradients, StepError> {
+    let found = cohort::population(world, population)?;
     let run = world.get::<Kept>(population).and_then(|kept| kept.0.as_ref());
-    run.map(|run| run.tape.dx.as_slice()).unwrap_or_default()
+    run.map_or(Ok(Vec::new()), |run| run.tape.input_gradients(world, found))
 }
 
 impl Run {
@@ -97,11 +135,17 @@ impl Run {
         population: Entity,
     ) -> Result<(), StepError> {
         self.cohorts.refresh(world, population)?;
+        let (call, evictions) = Plans::begin_call(world);
+        if self.evictions != evictions {
+            self.cohorts.forget_evicted();
+            self.evictions = evictions;
+        }
         self.shared = Shared::of(world, population);
         let autocast = mode::autocast_mode(world);
         for cohort in &mut self.cohorts.list {
             cohort.is_eager = self.shared.is_some() || cohort.scheme.mode.hooked;
             cohort.scheme.autocast = autocast;
+            cohort.call = call;
         }
         Ok(())
     }
@@ -202,104 +246,6 @@ impl Results {
     }
 }
 
-/// What the last forward pass left behind.
-#[derive(Default)]
-pub(crate) struct Tape {
-    /// The types of what the models were called with in the last pass that wrote the tape.
-    inputs: Vec<Type>,
-    /// How these were nested; `None` if they were one value.
-    structure: Option<Arguments<usize>>,
-    /// What autocast did in that pass.
-    pub(crate) autocast: Option<Autocast>,
-    /// Whether there is something to go back from.
-    is_written: bool,
-    /// What the models gave; `None` before the first pass.
-    pub(crate) results: Option<Results>,
-    /// Whose pass it was.
-    of: Vec<(Members, Mode)>,
-    /// Saved values, a row for each model of the population.
-    pub(crate) saved: AlignedBytes,
-    /// Bytes of a row.
-    pub(crate) stride: usize,
-    /// The results, a row for each model.
-    pub(crate) outputs: AlignedBytes,
-    /// Their gradients, which lie as the results do.
-    pub(crate) gradient: AlignedBytes,
-    /// Which floating results `gradient` is of; of all if it is empty.
-    pub(crate) given: Vec<bool>,
-    /// What `gradient` holds.
-    pub(crate) start: Start,
-    /// The gradients of what the models were called with, a row for each model, where the last backward pass
-    /// found one that was asked for.
-    pub(crate) dx: Vec<Option<(Type, Vec<u8>)>>,
-}
-
-/// What a backward pass would start from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Start {
-    /// There was no loss since the last forward pass.
-    #[default]
-    Nothing,
-    /// The gradient of a loss of one number.
-    Loss,
-    /// None, since the loss was an array.
-    LossArray,
-}
-
-impl Tape {
-    /// Forgets what `backward` would need.
-    pub(crate) fn forget(&mut self) {
-        self.is_written = false;
-        self.start = Start::Nothing;
-        self.dx.clear();
-    }
-
-    /// Remembers a forward pass of these cohorts that gave `y`, whose types are known already.
-    /// With gradients off there is nothing to go back from.
-    pub(crate) fn remember(
-        &mut self,
-        called: &Called<'_>,
-        y: &[u8],
-        run: &Cohorts,
-        keeps_gradients: bool,
-    ) {
-        self.outputs.reserve(y.len());
-        self.outputs.bytes_mut()[..y.len()].copy_from_slice(y);
-        if !self.is_of(run) {
-            let of = run.list.iter();
-            self.of = of.map(|c| (c.at.members.clone(), c.scheme.mode.clone())).collect();
-        }
-        let is_written = |cohort: &Cohort| cohort.keeps_tape || cohort.is_eager;
-        self.is_written = keeps_gradients && run.list.iter().any(is_written);
-        if !self.is_written {
-            return;
-        }
-        let is_known = self.inputs.len() == called.arrays.len()
-            && self.inputs.iter().zip(called.arrays).all(|(known, x)| x.ty().is(known));
-        if !is_known {
-            self.inputs = called.arrays.iter().map(|x| x.ty().to_type()).collect();
-        }
-        self.autocast = run.list.first().and_then(|cohort| cohort.scheme.autocast);
-        if self.structure.as_ref() != called.structure {
-            self.structure = called.structure.cloned();
-        }
-    }
-
-    /// Gives the types of what the models were called with in the pass to go back from, if there is one, and
-    /// how they were nested.
-    pub(crate) fn inputs(&self) -> Option<(&[Type], Option<&Arguments<usize>>)> {
-        self.is_written.then_some((self.inputs.as_slice(), self.structure.as_ref()))
-    }
-
-    /// Says whether the last forward pass was of these cohorts.
-    pub(crate) fn is_of(&self, cohorts: &Cohorts) -> bool {
-        self.of.len() == cohorts.list.len()
-            && self.of.iter().zip(&cohorts.list).all(|((members, mode), cohort)| {
-                *members == cohort.at.members && mode.computes_like(&cohort.scheme.mode)
-            })
-    }
-}
-
 /// The arrays of the loss that was used last, in the dtype of the models.
 #[derive(Default)]
 pub(crate) struct LossArrays {
@@ -344,5 +290,43 @@ impl LossArrays {
     /// Lists the arrays as all models read them.
     pub(crate) fn reads(&self) -> impl Iterator<Item = Read<'_>> {
         self.arrays.iter().map(|array| Read::new(array.bytes(), 0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::Array3;
+    use neurarch_components::layers::Linear;
+
+    use super::*;
+    use crate::plans::Plans;
+    use crate::spawn::spawn_population;
+    use crate::step::forward;
+
+    /// Counts the plans that the cohorts of a population keep.
+    fn kept(world: &World, population: Entity) -> usize {
+        let run = world.get::<Kept>(population).and_then(|kept| kept.0.as_ref());
+        run.map_or(0, |run| run.cohorts.list.iter().map(|cohort| cohort.ready.len()).sum())
+    }
+
+    #[test]
+    fn all_populations_let_go_of_evicted_plans() {
+        let mut world = World::new();
+        let populations = [1, 2].map(|seed| {
+            spawn_population(&mut world, &Linear::new(2, 2), 2, 2, seed, Dtype::F32).unwrap()
+        });
+        let call = |world: &mut World, which: usize, size: usize| {
+            forward(world, populations[which], &Array3::<f32>::ones((2, size, 2))).unwrap();
+            [kept(world, populations[0]), kept(world, populations[1])]
+        };
+        assert_eq!(call(&mut world, 0, 1), [1, 0]);
+        assert_eq!(call(&mut world, 0, 2), [2, 0]);
+        world.resource_mut::<Plans>().max_bytes = 0;
+        assert_eq!(call(&mut world, 1, 3), [0, 1], "one rests, the other's is in use");
+        let plans = |world: &World| world.resource::<Plans>().plans().count();
+        assert_eq!(plans(&world), 2, "a forward pass and the way back");
+        assert_eq!(call(&mut world, 1, 4), [0, 2], "nothing moves while a call runs");
+        assert_eq!(call(&mut world, 1, 4), [0, 1]);
+        assert_eq!(plans(&world), 2);
     }
 }

@@ -11,13 +11,17 @@ use bevy_ecs::change_detection::Tick;
 use bevy_ecs::prelude::*;
 use bevy_ecs::storage::TableId;
 use neurarch_components::blueprint::{Blueprint, Blueprints, TieError};
+use neurarch_components::column::{ColumnKey, Columns, row};
+use neurarch_components::containers::MAX_DEPTH;
 use neurarch_components::population::{Group, Population};
 use neurarch_components::registry::ModuleTypes;
-use neurarch_components::tree::{Columned, Contents, Model};
+use neurarch_components::shared::SharedTensors;
+use neurarch_components::tree::{Columned, Contents, Model, NOT_A_MEMBER};
 use neurarch_kernels::program::Role;
 
 use crate::access;
-use crate::bind::changed_since;
+use crate::bind::{BindError, KEEPER, changed_since};
+use crate::hooks;
 use crate::init::{self, Draw, Fresh};
 use crate::live::{self, Live};
 use crate::refit::{kept_companions, refit, remap_modes, strip_markers};
@@ -62,6 +66,47 @@ pub enum SignError {
         /// The entity that has the root as its child.
         parent: Entity,
     },
+    /// Modules are nested deeper than a model may be.
+    #[error("model {index}, {path}: expected modules nested at most {MAX_DEPTH} levels deep")]
+    TooDeep {
+        /// The model's index.
+        index: u32,
+        /// Dotted path of the module that is too deep.
+        path: String,
+    },
+    /// A component that neurarch keeps was removed from a module.
+    #[error("model {index}, {path}: its {component} was removed")]
+    Removed {
+        /// The model's index.
+        index: u32,
+        /// Dotted path of the module.
+        path: String,
+        /// What is missing.
+        component: String,
+    },
+    /// The column of what a population's models share was removed from its entity.
+    #[error("{population}, {name}: its {role} was removed")]
+    SharedRemoved {
+        /// The population's entity.
+        population: Entity,
+        /// The dotted name of what is shared.
+        name: String,
+        /// What the column is for.
+        role: Role,
+    },
+    /// Rows of a model cannot be bound.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// A resource that neurarch keeps was removed from the world, or replaced by another.
+    #[error(
+        "the resource {resource} that {population} was spawned with is not in the world any more"
+    )]
+    Missing {
+        /// The population's entity.
+        population: Entity,
+        /// The resource's type.
+        resource: &'static str,
+    },
     /// All blueprints in use have more than 2²⁴ modules together.
     #[error("expected fewer than 16777216 modules in all blueprints together")]
     TooManyModules,
@@ -86,6 +131,8 @@ struct Seen {
     table: TableId,
     entities: u32,
     has_children: bool,
+    /// Whether it has the columns of the position that was found there.
+    is_whole: bool,
 }
 
 /// Signs the models of a population that changed, and gives parameters that are new their first numbers.
@@ -105,9 +152,7 @@ pub(crate) fn refresh_drawing(
     population: Entity,
     draw: Draw,
 ) -> Result<(), SignError> {
-    let found = world.get::<Population>(population);
-    let found = found.ok_or(SignError::NotAPopulation(population))?;
-    let is_stale = found.is_stale();
+    let is_stale = check(world, population)?.is_stale();
     let mut roots = Vec::new();
     let were_told = take_changes(world, population, &mut roots);
     if is_stale {
@@ -118,9 +163,33 @@ pub(crate) fn refresh_drawing(
         && !found.is_settled()
         && let Some(mut found) = world.get_mut::<Population>(population)
     {
-        roots.extend(found.take_unsigned());
+        roots.extend(found.take_unsigned(KEEPER));
     }
     if roots.is_empty() { Ok(()) } else { sign_all(world, population, roots, draw) }
+}
+
+/// Finds a population, with the resources that its groups speak of: whatever is done with it begins here, so all that
+/// follows may take these for granted.
+fn check(world: &World, population: Entity) -> Result<&Population, SignError> {
+    let found = world.get::<Population>(population);
+    let found = found.filter(|found| found.is_of(world.id(), population));
+    let found = found.ok_or(SignError::NotAPopulation(population))?;
+    let missing = |resource| SignError::Missing { population, resource };
+    let blueprints = world.get_resource::<Blueprints>().ok_or(missing("Blueprints"))?;
+    if !found.groups().iter().all(|group| blueprints.holds(group)) {
+        return Err(missing("Blueprints"));
+    }
+    world.get_resource::<ModuleTypes>().ok_or(missing("ModuleTypes"))?;
+    Columns::of(world).filter(|columns| found.is_in(columns)).ok_or(missing("Columns"))?;
+    for shared in found.groups().iter().flat_map(Group::shared) {
+        let tensors = world.get::<SharedTensors>(shared.owner).ok_or(missing("SharedTensors"))?;
+        let of = tensors.get(shared.index).ok_or(missing("SharedTensors"))?;
+        if row(world, shared.owner, shared.key(of.role, &of.ty)).is_none() {
+            let (name, role) = (of.name.clone(), of.role);
+            return Err(SignError::SharedRemoved { population, name, role });
+        }
+    }
+    Ok(found)
 }
 
 /// Says that everything that happened so far is known: after models were spawned.
@@ -134,13 +203,13 @@ pub(crate) fn look_away(world: &mut World, population: Entity) {
 /// Takes what was told of modules of this population, and says whether anything was told of any.
 fn take_changes(world: &mut World, population: Entity, roots: &mut Vec<Entity>) -> bool {
     let Some(mut types) = world.get_resource_mut::<ModuleTypes>() else { return false };
-    if types.changed.is_empty() {
+    if types.changed().is_empty() {
         return false;
     }
-    let mut changed = std::mem::take(&mut types.changed);
+    let mut changed = std::mem::take(types.changed_mut(KEEPER));
     let mut inserted = HashMap::new();
     changed.retain(|change| match root_of(world, change.entity) {
-        Some((root, of)) if of == population => {
+        Some((root, of)) if of == population && is_member(world, root) => {
             roots.push(root);
             if let Some(id) = change.inserted {
                 inserted.insert(change.entity, id);
@@ -160,7 +229,7 @@ fn take_changes(world: &mut World, population: Entity, roots: &mut Vec<Entity>) 
         }
     }
     if let Some(mut types) = world.get_resource_mut::<ModuleTypes>() {
-        types.changed = changed;
+        *types.changed_mut(KEEPER) = changed;
     }
     true
 }
@@ -196,6 +265,7 @@ fn look(world: &mut World, population: Entity, were_told: bool, roots: &mut Vec<
         for entity in first..roots.len() {
             if let Some((root, of)) = root_of(world, roots[entity])
                 && of == population
+                && is_member(world, root)
             {
                 roots[kept] = root;
                 kept += 1;
@@ -231,17 +301,18 @@ fn see(world: &World, group: &Group, seen: &mut Vec<Seen>, roots: &mut Vec<Entit
             let known = known.or_else(|| {
                 let table = world.storages().tables.get(table)?;
                 let has_children = table.has_column(children);
-                seen.push(Seen {
-                    table: entity.location().table_id,
-                    entities: table.entity_count(),
-                    has_children,
-                });
+                let mut columns = contents.keys().map(|key| Columns::find(world, key));
+                let is_whole = columns.all(|id| id.is_some_and(|id| table.has_column(id)));
+                let (table, entities) = (entity.location().table_id, table.entity_count());
+                seen.push(Seen { table, entities, has_children, is_whole });
                 seen.last().copied()
             });
             let has_children = known.is_some_and(|seen| seen.has_children);
+            let is_whole = known.is_some_and(|seen| seen.is_whole);
             let columned = entity.get::<Columned>();
             if is_parent && !has_children
-                || columned.is_none_or(|columned| !Arc::ptr_eq(&columned.0, contents))
+                || !is_whole
+                || columned.is_none_or(|columned| !Arc::ptr_eq(columned.contents(), contents))
             {
                 roots.push(root);
             }
@@ -251,16 +322,27 @@ fn see(world: &World, group: &Group, seen: &mut Vec<Seen>, roots: &mut Vec<Entit
 
 /// Walks up to the model's root; gives it and its population.
 pub(crate) fn root_of(world: &World, entity: Entity) -> Option<(Entity, Entity)> {
-    let mut at = entity;
+    // A cycle that does not go through `entity` comes back to one of these, which are ever farther apart.
+    let (mut at, mut mark) = (entity, entity);
+    let (mut steps, mut next_mark) = (0_usize, 1);
     loop {
         if let Some(model) = world.get::<Model>(at) {
             return Some((at, model.population));
         }
         at = world.get::<ChildOf>(at)?.parent();
-        if at == entity {
+        steps += 1;
+        if at == mark {
             return None;
         }
+        if steps == next_mark {
+            (mark, next_mark) = (at, 2 * next_mark);
+        }
     }
+}
+
+/// Says whether a model is put together: an observer of the host's may ask while it is not.
+fn is_member(world: &World, root: Entity) -> bool {
+    world.get::<Model>(root).is_some_and(|model| model.index != NOT_A_MEMBER)
 }
 
 /// Lists the members of each group anew, after models left a population of several groups.
@@ -287,10 +369,10 @@ fn regroup(world: &mut World, population: Entity) {
         })
         .collect();
     let Some(mut found) = world.get_mut::<Population>(population) else { return };
-    for (group, (out, joined)) in found.groups_mut().iter_mut().zip(edits) {
+    for (group, (out, joined)) in found.groups_mut(KEEPER).iter_mut().zip(edits) {
         group.edit(&out, joined);
     }
-    found.settle();
+    found.settle(KEEPER);
     drop_empty_groups(world, population);
 }
 
@@ -301,7 +383,7 @@ fn drop_empty_groups(world: &mut World, population: Entity) {
         return;
     }
     let Some(mut found) = world.get_mut::<Population>(population) else { return };
-    let groups = found.groups_mut();
+    let groups = found.groups_mut(KEEPER);
     let mut dropped = Vec::new();
     while groups.len() > 1
         && let Some(empty) = groups.iter().position(|group| group.members.is_empty())
@@ -309,7 +391,7 @@ fn drop_empty_groups(world: &mut World, population: Entity) {
         dropped.push(groups.remove(empty));
     }
     let mut blueprints = world.resource_mut::<Blueprints>();
-    dropped.iter().for_each(|group| blueprints.release_group(group));
+    dropped.iter().for_each(|group| blueprints.release_group(group, KEEPER));
 }
 
 /// Who leaves which group (its place in the list), and who joins.
@@ -335,14 +417,14 @@ fn sign_all(
         if let Err(error) = sign(world, population, root, &mut moves) {
             result = result.and(Err(error));
             if let Some(mut found) = world.get_mut::<Population>(population) {
-                found.defer(root);
+                found.defer(root, KEEPER);
             }
         }
     }
     if let Some(mut found) = world.get_mut::<Population>(population)
         && !(moves.left.is_empty() && moves.joined.is_empty())
     {
-        for (number, group) in found.groups_mut().iter_mut().enumerate() {
+        for (number, group) in found.groups_mut(KEEPER).iter_mut().enumerate() {
             let mut left = moves.left.remove(&number).unwrap_or_default();
             let joined = moves.joined.remove(&number).unwrap_or_default();
             if !(left.is_empty() && joined.is_empty()) {
@@ -351,7 +433,8 @@ fn sign_all(
             }
         }
         drop_empty_groups(world, population);
-        init::reset_fresh(world, population, &moves.fresh, draw);
+        result = result
+            .and(init::reset_fresh(world, population, &moves.fresh, draw).map_err(Into::into));
     }
     result
 }
@@ -365,12 +448,19 @@ fn sign(
 ) -> Result<(), SignError> {
     let Some(&model) = world.get::<Model>(root) else { return Ok(()) };
     let Live { blueprint, entities } = live::read(world, root, &model)?;
+    hooks::mark(world, root, &entities);
     let Some(found) = world.get::<Population>(population) else { return Ok(()) };
     let place = found.groups().iter().enumerate().find_map(|(number, group)| {
         let is_his = group.blueprint == model.blueprint;
         let member = is_his.then(|| group.members.binary_search(&model.index).ok())??;
         (group.modules[0][member] == root).then_some((number, member))
     });
+    let before: Vec<(Entity, Arc<Contents>)> = place.map_or(Vec::new(), |(group, member)| {
+        let group = &found.groups()[group];
+        let modules = group.modules.iter().map(|modules| modules[member]);
+        modules.zip(group.contents.iter().cloned()).collect()
+    });
+    check_columns(world, model.index, &blueprint, &entities, &before)?;
     let blueprints = world.resource::<Blueprints>();
     let known = blueprints.find(&blueprint);
     let known = found.groups().iter().position(|group| Some(group.blueprint) == known);
@@ -388,17 +478,12 @@ fn sign(
     let Some(found) = world.get::<Population>(population) else { return Ok(()) };
     let group = &found.groups()[number];
     let (id, contents) = (group.blueprint, group.contents.clone());
-    let before: Vec<(Entity, Arc<Contents>)> = place.map_or(Vec::new(), |(group, member)| {
-        let group = &found.groups()[group];
-        let modules = group.modules.iter().map(|modules| modules[member]);
-        modules.zip(group.contents.iter().cloned()).collect()
-    });
     let old: Vec<Option<Arc<Contents>>> = entities
         .iter()
         .map(|&entity| {
             let was_here = place.is_none() || before.iter().any(|&(other, _)| other == entity);
             let columned = world.get::<Columned>(entity).filter(|_| was_here);
-            columned.map(|columned| columned.0.clone())
+            columned.map(|columned| columned.contents().clone())
         })
         .collect();
     for (position, (&entity, to)) in entities.iter().zip(&contents).enumerate() {
@@ -419,6 +504,40 @@ fn sign(
     Ok(())
 }
 
+/// Checks that the modules of a tree have what those that were in a model before are known to have. `before` lists the
+/// entities of the model as it was.
+fn check_columns(
+    world: &World,
+    index: u32,
+    blueprint: &Blueprint,
+    entities: &[Entity],
+    before: &[(Entity, Arc<Contents>)],
+) -> Result<(), SignError> {
+    for (position, &entity) in entities.iter().enumerate() {
+        let removed = |component: String| {
+            let at = &blueprint.positions[position];
+            let path = if at.path.is_empty() { at.module.type_name() } else { &at.path };
+            SignError::Removed { index, path: path.to_owned(), component }
+        };
+        let Some(columned) = world.get::<Columned>(entity) else {
+            match before.iter().any(|&(known, _)| known == entity) {
+                true => return Err(removed("Columned".to_owned())),
+                false => continue,
+            }
+        };
+        let contents = columned.contents();
+        for (role, place, ty) in contents.columns() {
+            if row(world, entity, ColumnKey::new(role, place, &ty)).is_none() {
+                let among =
+                    if role == Role::Buffer { &contents.buffers } else { &contents.parameters };
+                let name = among.get(place).map_or("", |of| of.name.as_str());
+                return Err(removed(format!("{role} of '{name}'")));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Gives a group the companions that the parameters of a model bring along: its own models may not have learned yet.
 fn make_room(
     world: &mut World,
@@ -431,7 +550,7 @@ fn make_room(
     let positions = entities.iter().zip(&found.groups()[number].contents).enumerate();
     let brought = positions.flat_map(|(position, (&entity, to))| {
         let from = world.get::<Columned>(entity);
-        let kept = from.map_or(Vec::new(), |from| kept_companions(&from.0, to));
+        let kept = from.map_or(Vec::new(), |from| kept_companions(from.contents(), to));
         kept.into_iter().map(move |companion| (position, companion))
     });
     let is_known = |&(_, (role, _)): &(usize, (Role, usize))| found.companions().contains(&role);
@@ -446,7 +565,7 @@ fn is_settled(world: &World, group: &Group, member: usize, entities: &[Entity]) 
     positions.into_iter().all(|((modules, contents), &entity)| {
         let columned = world.get::<Columned>(entity);
         modules[member] == entity
-            && columned.is_some_and(|columned| Arc::ptr_eq(&columned.0, contents))
+            && columned.is_some_and(|columned| Arc::ptr_eq(columned.contents(), contents))
     })
 }
 
@@ -458,10 +577,10 @@ fn open_group(
     room::check(&blueprint, 1)?;
     let found = world.get::<Population>(population);
     let roles = found.map(|found| found.companions().to_vec()).unwrap_or_default();
-    let group = world.resource_mut::<Blueprints>().open_group(blueprint, &roles);
+    let group = world.resource_mut::<Blueprints>().open_group(blueprint, &roles, KEEPER);
     let group = group.ok_or(SignError::TooManyModules)?;
     let found = world.get_mut::<Population>(population);
     let mut found = found.ok_or(SignError::NotAPopulation(population))?;
-    found.groups_mut().push(group);
+    found.groups_mut(KEEPER).push(group);
     Ok(found.groups().len() - 1)
 }

@@ -1,10 +1,12 @@
 //! Spawning: a description becomes entity trees, one a model, with their rows in columns.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bevy_ecs::prelude::*;
 use neurarch_components::blueprint::{Blueprint, BlueprintId, Blueprints, Position, TieError};
-use neurarch_components::column::RowBundle;
+use neurarch_components::column::{Columns, RowBundle};
+use neurarch_components::containers::{MAX_DEPTH, too_deep};
 use neurarch_components::layers;
 use neurarch_components::module::{Declare, DynModule, Parts, Place};
 use neurarch_components::names::{Kind, wrong_name};
@@ -17,6 +19,7 @@ use neurarch_components::tie::{SharedModule, Tie, Ties};
 use neurarch_components::tree::{Columned, Contents, Model, ModuleName, NOT_A_MEMBER};
 use neurarch_kernels::dtype::Dtype;
 
+use crate::bind::KEEPER;
 use crate::room::{self, RoomError};
 use crate::sign::{self, SignError, Signed};
 
@@ -32,12 +35,26 @@ pub enum SpawnError {
         /// What is wrong with the name.
         message: String,
     },
+    /// A module has more levels below it, or more parameters, buffers and children, than there may be.
+    #[error("{path}: {message}")]
+    Limit {
+        /// Its dotted path.
+        path: String,
+        /// What there may be, and how many there are.
+        message: String,
+    },
+    /// A model has too many modules.
+    #[error("expected at most {MAX_MODULES} modules in a model, got more")]
+    TooWide,
     /// A parameter or module is tied to one that is not there.
     #[error(transparent)]
     Tie(#[from] TieError),
     /// Parameters have elements of a floating-point type.
     #[error("expected parameters of a floating-point type, got {0}")]
     Dtype(Dtype),
+    /// The world's entities were cleared, its resources with them, and bevy takes no resource of the same type again.
+    #[error("expected a world that takes resources, got one that was cleared")]
+    Cleared,
     /// The entity is no population.
     #[error("{0} is not a population")]
     NotAPopulation(Entity),
@@ -61,6 +78,9 @@ pub enum SpawnError {
     Sign(#[from] SignError),
 }
 
+/// How many modules a model has at most: some times what the largest mixtures of experts have.
+pub const MAX_MODULES: usize = 1 << 18;
+
 /// Spawns a population of `models` models of `module`, their parameters zero; gives its entity.
 ///
 /// Columns have room for `capacity` models: spawning within it moves nothing.
@@ -80,18 +100,20 @@ pub fn spawn_population(
     check_dtype(dtype)?;
     check_count(capacity)?;
     check_declared(module, "")?;
+    check_resources(world)?;
     layers::register(world);
     register_types(world, module);
+    Columns::init(world);
     let blueprint = Blueprint::of(module, dtype)?;
     room::check(&blueprint, capacity)?;
     let mut blueprints = world.get_resource_or_init::<Blueprints>();
-    let group = blueprints.open_group(blueprint, &[]);
+    let group = blueprints.open_group(blueprint, &[], KEEPER);
     let mut group = group.ok_or(SpawnError::TooManyModules)?;
     group.reserve(capacity);
     let mut modules = Vec::with_capacity(group.contents.len());
     list_modules(module, &mut modules);
     let mut population = Population::new(seed, dtype, capacity);
-    population.groups_mut().push(group);
+    population.groups_mut(KEEPER).push(group);
     let population = world.spawn((population, Signed::default())).id();
     let mut spawner = Spawner::new(world, population, 0, modules);
     let trees = spawner.spawn_all(world, models);
@@ -122,13 +144,18 @@ pub fn spawn_models(
     let trees = spawner.spawn_all(world, count);
     spawner.enroll(world, &trees);
     spawner.settle(world);
-    Ok(trees.iter().map(Tree::root).collect())
+    let roots = trees.iter().map(Tree::root);
+    Ok(roots.filter(|&root| world.get::<Model>(root).is_some()).collect())
 }
 
 /// Checks that there is room for so many models of the structures that a population has.
-fn check_room(world: &World, population: Entity, models: usize) -> Result<(), SpawnError> {
+pub(crate) fn check_room(
+    world: &World,
+    population: Entity,
+    models: usize,
+) -> Result<(), SpawnError> {
     let groups = world.get::<Population>(population).into_iter().flat_map(Population::groups);
-    let blueprints = world.resource::<Blueprints>();
+    let Some(blueprints) = world.get_resource::<Blueprints>() else { return Ok(()) };
     let mut of = groups.filter_map(|group| blueprints.get(group.blueprint));
     of.try_for_each(|blueprint| Ok(room::check(blueprint, models)?))
 }
@@ -137,7 +164,7 @@ fn check_room(world: &World, population: Entity, models: usize) -> Result<(), Sp
 /// others. Does nothing if the population has models of other groups too.
 pub(crate) fn reserve(world: &mut World, population: Entity) {
     let Some(found) = world.get::<Population>(population) else { return };
-    let spare = found.capacity.saturating_sub(found.len());
+    let spare = found.capacity().saturating_sub(found.len());
     if spare > 0
         && found.groups().len() == 1
         && let Ok(mut spawner) = like_first(world, population)
@@ -171,31 +198,61 @@ pub(crate) fn check_count(given: usize) -> Result<(), SpawnError> {
     if given < NOT_A_MEMBER as usize { Ok(()) } else { Err(SpawnError::TooMany { given }) }
 }
 
+/// Checks that resources can be inserted: bevy finds one by an entity that it remembers, and panics if that is gone.
+fn check_resources(world: &World) -> Result<(), SpawnError> {
+    let id = world.component_id::<ModuleTypes>();
+    let entity = id.and_then(|id| world.resource_entities().get(id));
+    match entity.is_none_or(|entity| world.get_entity(entity).is_ok()) {
+        true => Ok(()),
+        false => Err(SpawnError::Cleared),
+    }
+}
+
 fn check_dtype(given: Dtype) -> Result<(), SpawnError> {
     if given.is_float() { Ok(()) } else { Err(SpawnError::Dtype(given)) }
 }
 
-/// Checks names as torch's `add_module` does, and the parameters' dtypes.
+/// Checks names as torch's `add_module` does, the parameters' dtypes, and that a model may be so deep and so large.
 pub(crate) fn check_declared(module: &dyn DynModule, path: &str) -> Result<(), SpawnError> {
+    check_below(module, path, 1, &mut 0)
+}
+
+fn check_below(
+    module: &dyn DynModule,
+    path: &str,
+    depth: usize,
+    modules: &mut usize,
+) -> Result<(), SpawnError> {
+    let owner = module.type_name();
+    let own_path = || if path.is_empty() { owner.to_owned() } else { path.to_owned() };
+    if depth > MAX_DEPTH {
+        return Err(SpawnError::Limit { path: own_path(), message: too_deep() });
+    }
+    *modules += 1;
+    if *modules > MAX_MODULES {
+        return Err(SpawnError::TooWide);
+    }
     let mut declared = Declare::default();
     module.declare(&mut declared);
+    declared.takes(0);
+    if let Some(message) = declared.refused() {
+        return Err(SpawnError::Limit { path: own_path(), message: message.to_owned() });
+    }
     declared.parameters.iter().filter_map(|at| at.dtype).try_for_each(check_dtype)?;
     let parameters = declared.parameters.iter().map(|at| (Kind::Parameter, &at.name));
     let buffers = declared.buffers.iter().map(|at| (Kind::Buffer, &at.name));
     let children = declared.children.iter().map(|(name, _)| (Kind::Module, name));
     let shared = declared.shared.iter().map(|share| (Kind::Module, &share.name));
-    let mut taken: Vec<&str> = Vec::new();
+    let mut taken: HashSet<&str> = HashSet::new();
     for (kind, name) in parameters.chain(buffers).chain(children).chain(shared) {
-        let owner = module.type_name();
-        if let Some(message) = wrong_name(kind, owner, name, |name| taken.contains(&name)) {
-            let path = if path.is_empty() { owner } else { path };
-            return Err(SpawnError::Name { path: path.to_owned(), message });
+        if let Some(message) = wrong_name(kind, owner, name, |name| taken.contains(name)) {
+            return Err(SpawnError::Name { path: own_path(), message });
         }
-        taken.push(name);
+        taken.insert(name);
     }
     declared.children.iter().try_for_each(|(name, child)| {
         let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-        check_declared(&**child, &path)
+        check_below(&**child, &path, depth + 1, modules)
     })
 }
 
@@ -297,6 +354,13 @@ fn registered_again(at: &Position) -> Option<RegisteredAgain> {
     (!is_kept).then(|| RegisteredAgain(own.into_iter().cloned().collect()))
 }
 
+/// Inserts components, unless an observer of the host's has despawned the entity.
+fn put(entity: &mut EntityWorldMut<'_>, components: impl Bundle) {
+    if !entity.is_despawned() {
+        entity.insert(components);
+    }
+}
+
 impl Prepared {
     fn is_tied(&self) -> bool {
         !(self.ties.is_empty() && self.shared.is_empty())
@@ -334,7 +398,7 @@ impl Spawner {
             columns: None,
         });
         let changed_before =
-            world.get_resource::<ModuleTypes>().map_or(0, |types| types.changed.len());
+            world.get_resource::<ModuleTypes>().map_or(0, |types| types.changed().len());
         Spawner {
             population,
             group,
@@ -347,8 +411,16 @@ impl Spawner {
 
     /// Spawns one model that is in no population yet.
     fn spawn(&mut self, world: &mut World) -> Tree {
-        let mut entities = Vec::with_capacity(self.positions.len());
+        let mut entities: Vec<Entity> = Vec::with_capacity(self.positions.len());
         for at in &mut self.positions {
+            let is_gone = |&parent: &usize| world.get_entity(entities[parent]).is_err();
+            if at.parent.as_ref().is_some_and(is_gone) {
+                // An observer of the host's despawned it: so goes the model.
+                for entity in entities.iter().rev() {
+                    let _ = world.try_despawn(*entity);
+                }
+                break;
+            }
             let place = match at.parent {
                 None => Place::Root(Model {
                     population: self.population,
@@ -358,7 +430,7 @@ impl Spawner {
                 }),
                 Some(parent) => Place::Child(entities[parent], at.name.clone()),
             };
-            let columned = Columned(at.contents.clone());
+            let columned = Columned::new(at.contents.clone(), KEEPER);
             let columns = at.columns.get_or_insert_with(|| {
                 RowBundle::new(world, at.contents.keys(), Some(at.contents.number))
             });
@@ -371,17 +443,17 @@ impl Spawner {
                     world.spawn((columned, name, ChildOf(parent)))
                 }
             };
-            columns.insert(&mut entity);
             // Before the ties: the owner of a parameter may be in the same module.
             entities.push(entity.id());
+            columns.insert(&mut entity);
             if let Some(alias) = at.alias {
-                entity.insert(SharedModule(entities[alias]));
+                put(&mut entity, SharedModule(entities[alias]));
             }
             if let Some(again) = &at.again {
-                entity.insert(again.clone());
+                put(&mut entity, again.clone());
             }
             if !at.normed.0.is_empty() {
-                entity.insert(at.normed.clone());
+                put(&mut entity, at.normed.clone());
             }
             if at.is_tied() {
                 let tie = |(parameter, owner, owner_parameter): &(String, usize, String)| Tie {
@@ -390,10 +462,10 @@ impl Spawner {
                     owner_parameter: owner_parameter.clone(),
                 };
                 let ties = at.ties.iter().map(tie).chain(at.shared.iter().cloned());
-                entity.insert(Ties(ties.collect()));
+                put(&mut entity, Ties(ties.collect()));
             }
             if let Some(registered) = &at.registered {
-                entity.insert(registered.clone());
+                put(&mut entity, registered.clone());
             }
         }
         Tree(entities)
@@ -418,12 +490,23 @@ impl Spawner {
         let trees = self.spawn_all(world, spare);
         self.changes += spare * (self.positions.len() + self.extras());
         for tree in trees.iter().rev() {
-            world.despawn(tree.root());
+            let _ = world.try_despawn(tree.root());
         }
     }
 
-    /// Makes spawned models members of the population.
+    /// Says whether the population still has the group that was prepared for: observers may have changed it.
+    fn has_group(&self, world: &World) -> bool {
+        let groups = world.get::<Population>(self.population).map(Population::groups);
+        groups.and_then(|groups| groups.get(self.group)).is_some_and(|group| {
+            let mut contents = group.contents.iter().zip(&self.positions);
+            group.blueprint == self.blueprint
+                && contents.all(|(own, at)| Arc::ptr_eq(own, &at.contents))
+        })
+    }
+
+    /// Makes spawned models members of the population; of its group, or else they have yet to be signed.
     fn enroll(&self, world: &mut World, trees: &[Tree]) {
+        let has_group = self.has_group(world);
         for tree in trees {
             let root = tree.root();
             if world.get::<Model>(root).is_none() {
@@ -433,14 +516,19 @@ impl Spawner {
             let Some(mut population) = world.get_mut::<Population>(self.population) else {
                 return;
             };
-            let (index, number) = population.enroll(root);
-            let group = &mut population.groups_mut()[self.group];
-            group.members.push(index);
-            for (modules, &entity) in group.modules.iter_mut().zip(&tree.0) {
-                modules.push(entity);
+            let (index, number) = population.enroll(root, KEEPER);
+            if has_group {
+                let group = &mut population.groups_mut(KEEPER)[self.group];
+                group.members.push(index);
+                for (modules, &entity) in group.modules.iter_mut().zip(&tree.0) {
+                    modules.push(entity);
+                }
+            } else {
+                population.defer(root, KEEPER);
             }
             if let Some(mut model) = world.get_mut::<Model>(root) {
                 (model.index, model.number) = (index, number);
+                model.blueprint = if has_group { self.blueprint } else { Blueprint::UNSIGNED };
             }
         }
     }
@@ -449,8 +537,8 @@ impl Spawner {
     /// observers of the host's did more, for then everything is looked at again.
     fn settle(&self, world: &mut World) {
         let Some(mut types) = world.get_resource_mut::<ModuleTypes>() else { return };
-        if types.changed.len() == self.changed_before + self.changes {
-            types.changed.truncate(self.changed_before);
+        if types.changed().len() == self.changed_before + self.changes {
+            types.changed_mut(KEEPER).truncate(self.changed_before);
             sign::look_away(world, self.population);
         }
     }

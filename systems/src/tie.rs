@@ -6,7 +6,7 @@ use neurarch_components::column::{ColumnKey, row, row_mut};
 use neurarch_components::names::{Kind, wrong_name};
 use neurarch_components::registry::ModuleTypes;
 use neurarch_components::shared::{SharedRow, SharedTensors};
-use neurarch_components::state::StateDict;
+use neurarch_components::state::{StateDict, Tensor};
 use neurarch_components::tie::{SharedModule, Tie, Ties};
 use neurarch_components::tree::{Model, ModuleName};
 use neurarch_kernels::program::{Role, Slot};
@@ -36,6 +36,9 @@ pub fn tie(world: &mut World, root: Entity, tied: &str, owner: &str) -> Result<(
         })
     };
     let (from, to) = (slot(owner)?, slot(tied)?);
+    if let Some(slot) = [&from, &to].into_iter().find(|slot| known.is_uninitialized(slot)) {
+        return Err(AccessError::Uninitialized { name: slot.name.clone() });
+    }
     if from.ty != to.ty {
         let (expected, given) = (to.ty.shape.to_vec(), from.ty.shape.to_vec());
         return Err(AccessError::Shape { name: tied.to_owned(), expected, given });
@@ -92,7 +95,7 @@ pub(crate) fn untie_given(
                 true => Some(path.as_str()),
                 false => path.strip_prefix(top.as_str()).and_then(|key| key.strip_prefix('.')),
             };
-            let shape = key.and_then(|key| state.get(key)).map(|tensor| &tensor.shape);
+            let shape = key.and_then(|key| state.get(key)).map(Tensor::shape);
             shape.and_then(|shape| shape.get(leading..)).is_some_and(|shape| *shape == *of.ty.shape)
         };
         for (position, at) in blueprint.positions.iter().enumerate() {

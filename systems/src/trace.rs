@@ -2,6 +2,7 @@
 //!
 //! Plain functions: who calls them caches what they give (`cohort`).
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use ndarray::ArrayViewD;
@@ -210,7 +211,7 @@ impl Scheme {
             .collect::<Vec<_>>();
         let before =
             steps[slot.position].take().unwrap_or_else(|| trace.slot(self.steps(slot.position)));
-        let after = group.optimizer.update(&Update {
+        let update = Update {
             trace,
             owner: group.owner,
             index: slot.index,
@@ -219,8 +220,9 @@ impl Scheme {
             gradient,
             states: &states,
             steps: &before,
-        });
-        steps[slot.position] = Some(after);
+        };
+        let who = format_args!("{}: the optimizer", slot.name);
+        steps[slot.position] = trace.contain(who, || group.optimizer.update(&update));
     }
 
     /// Records the updates of parameters that have a gradient and an optimizer.
@@ -413,12 +415,15 @@ pub(crate) fn of_parameters(
 /// Makes outputs of what a program stores to the gradients of parameters that are shared; gives their places
 /// in the order of the outputs.
 fn give_stores(program: &mut Program, shared: &[(usize, Parameter)]) -> Shared {
-    let shared: Vec<_> = shared.iter().map(|(place, of)| (gradient_of(&of.slot), *place)).collect();
+    let shared: HashMap<_, _> =
+        shared.iter().map(|(place, of)| ((of.slot.position, of.slot.index), *place)).collect();
     let mut places = Vec::new();
     let stores = std::mem::take(&mut program.stores);
     for (slot, value) in stores {
-        match shared.iter().find(|(known, _)| *known == program.slots[slot]) {
-            Some(&(_, place)) => {
+        let Slot { role, position, index, .. } = program.slots[slot];
+        let of = shared.get(&(position, index)).filter(|_| role == Role::Gradient);
+        match of {
+            Some(&place) => {
                 program.outputs.push(value);
                 places.push(place);
             }
@@ -457,7 +462,9 @@ fn call_loss(trace: &Trace, of: &dyn DynLoss, result: Tree, target: Type) -> Var
         (name, trace.input(Type::new(dtype, array.shape())))
     };
     let arrays: Vec<_> = of.arrays().into_iter().map(array).collect();
-    of.forward_with(&LossCall::new(trace, &arrays), result, &target)
+    let call = LossCall::new(trace, &arrays);
+    let loss = trace.contain("the loss", || of.forward_with(&call, result, &target));
+    loss.unwrap_or_else(|| trace.poison())
 }
 
 /// Gives the dtype of a loss's arrays: that of the first floating value of a result.
@@ -503,6 +510,9 @@ pub(crate) fn train_step(
     let one = trace.constant(1.0, loss.dtype(), []);
     let mut gradients = script.backward(&trace, &[(loss.clone(), one)], &wrt);
     let of_shared = gradients.split_off(trainable.len());
+    for (parameter, gradient) in trainable.iter().zip(&gradients) {
+        gradient.iter().for_each(|gradient| script.accumulated(&parameter.slot, gradient));
+    }
     of.updates(&trace, trainable.iter().map(|p| &p.slot).zip(gradients));
     let (mut outputs, mut places) = (vec![loss], Vec::new());
     for ((place, _), gradient) in shared.iter().zip(of_shared) {

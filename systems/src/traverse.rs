@@ -99,7 +99,7 @@ pub(crate) fn find(world: &World, module: Entity) -> Result<Spot, AccessError> {
     let owner = owner(world, module);
     let (root, population) = sign::root_of(world, owner).ok_or_else(not_a_module)?;
     let (group, member, _) = access::place(world, root)?;
-    let position = world.get::<Columned>(owner).ok_or_else(not_a_module)?.0.position;
+    let position = world.get::<Columned>(owner).ok_or_else(not_a_module)?.contents().position;
     let modules = group.modules.get(position).and_then(|modules| modules.get(member));
     if modules != Some(&owner) {
         return Err(not_a_module());
@@ -124,7 +124,7 @@ pub(crate) fn spots(
         let blueprint = world.resource::<Blueprints>().get(group.blueprint);
         let Some(blueprint) = blueprint.filter(|_| !group.members.is_empty()) else { continue };
         let position = blueprint.below(0, path).map_err(|(at, name)| LookupError::NoAttribute {
-            class: blueprint.positions[at].module.type_name(),
+            class: blueprint.class_name(at).into_owned(),
             name: name.to_owned(),
         })?;
         let position = resolved(blueprint, position);

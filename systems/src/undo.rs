@@ -7,11 +7,13 @@ use bevy_ecs::prelude::*;
 use crate::bind::{BindError, Bound};
 use crate::launch::Located;
 use crate::plans::Planned;
+use crate::tape::gathered;
 
 /// The rows that a plan writes, as they were: slot after slot, member after member.
 pub(crate) struct Undo {
     planned: Arc<Planned>,
     rows: Vec<u8>,
+    members: usize,
 }
 
 impl Undo {
@@ -39,7 +41,20 @@ impl Undo {
             let of_members = (0..bound.members()).map(|member| bound.row(number, member, bytes));
             of_members.for_each(|row| rows.extend_from_slice(row));
         }
-        Undo { planned: planned.clone(), rows }
+        Undo { planned: planned.clone(), rows, members: bound.members() }
+    }
+
+    /// Keeps the rows of some of the members, by their places, in that order.
+    pub(crate) fn select(&mut self, members: &[usize]) {
+        let mut rest = self.rows.as_slice();
+        let mut rows = Vec::new();
+        for (_, slot) in self.planned.written_slots() {
+            let bytes = slot.ty.size_bytes();
+            let of_slot;
+            (of_slot, rest) = rest.split_at(bytes * self.members);
+            rows.extend(gathered(of_slot, bytes, members));
+        }
+        (self.rows, self.members) = (rows, members.len());
     }
 
     /// Puts everything back, for the same members.
@@ -62,7 +77,7 @@ impl Undo {
         at: &mut Located,
     ) -> Result<(), BindError> {
         let Located { population, group, members, binder, .. } = at;
-        let Undo { planned, rows } = self;
+        let Undo { planned, rows, .. } = self;
         let slots = &planned.plan.program.slots;
         let mut bound =
             binder.bind(world, *population, *group, members, slots, &planned.written)?;

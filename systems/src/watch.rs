@@ -3,6 +3,8 @@
 //!
 //! Of a few members of a group their own rows are looked at, of all of it one mark a column.
 
+use std::collections::HashMap;
+
 use bevy_ecs::change_detection::Tick;
 use bevy_ecs::component::ComponentId;
 use bevy_ecs::prelude::*;
@@ -75,9 +77,9 @@ impl Watch {
         whose: impl Fn(usize) -> Whose,
     ) -> Watch {
         let mut positions: Vec<Watched> = Vec::new();
+        let mut places = HashMap::new();
         for (position, column) in columns {
-            let known = positions.iter().position(|watched| watched.position == position);
-            let known = known.unwrap_or_else(|| {
+            let known = *places.entry(position).or_insert_with(|| {
                 positions.push(Watched { position, whose: whose(position), columns: Vec::new() });
                 positions.len() - 1
             });
@@ -122,6 +124,8 @@ impl Watch {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use neurarch_components::blueprint::Blueprint;
 
     use super::*;
@@ -133,16 +137,17 @@ mod tests {
     #[derive(Component)]
     struct Tag;
 
+    fn group() -> Group {
+        let structure = Arc::new(Blueprint { positions: Vec::new() });
+        Group::new(Blueprint::UNSIGNED, structure, Vec::new())
+    }
+
     #[test]
     fn only_what_happens_after_the_last_look_counts() {
         let mut world = World::new();
         let entities: Vec<_> = (0..3).map(|number| world.spawn(Watched(number)).id()).collect();
-        let group = Group {
-            blueprint: Blueprint::UNSIGNED,
-            contents: Vec::new(),
-            members: vec![0, 1, 2],
-            modules: vec![entities.clone()],
-        };
+        let mut group = group();
+        (group.members, group.modules) = (vec![0, 1, 2], vec![entities.clone()]);
         let id = world.component_id::<Watched>().expect("it was just spawned");
         let mut watch = Watch::of(&world, &group, [(0, id)]);
         assert!(watch.is_stale(&world, &group));
@@ -169,12 +174,8 @@ mod tests {
     fn a_few_members_are_watched_by_their_own_rows() {
         let mut world = World::new();
         let entities: Vec<_> = (0..20).map(|number| world.spawn(Watched(number)).id()).collect();
-        let group = Group {
-            blueprint: Blueprint::UNSIGNED,
-            contents: Vec::new(),
-            members: (0..20).collect(),
-            modules: vec![entities.clone()],
-        };
+        let mut group = group();
+        (group.members, group.modules) = ((0..20).collect(), vec![entities.clone()]);
         let id = world.component_id::<Watched>().expect("it was just spawned");
         let mut watch = Watch::of_members(&world, &group, &[3, 7], [(0, id)]);
         assert!(watch.is_stale(&world, &group));

@@ -195,7 +195,7 @@ fn run<T: Real>(subject: &Subject<'_>, models: Range<usize>) -> Checked<Vec<Vec<
     for (&root, model) in roots.iter().zip(models.clone()) {
         for &(name, tensor) in &subject.state {
             let by = factor(model);
-            match tensor.dtype {
+            match tensor.dtype() {
                 Dtype::F32 => set::<f32>(&mut world, root, name, tensor, |x| x.scaled(by))?,
                 Dtype::F64 => set::<f64>(&mut world, root, name, tensor, |x| x.scaled(by))?,
                 Dtype::I64 => set::<i64>(&mut world, root, name, tensor, |x| x + model as i64)?,

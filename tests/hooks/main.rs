@@ -7,6 +7,7 @@ use ndarray::{Array2, Array3, ArrayD};
 use neurarch::bevy_ecs::prelude::*;
 use neurarch::prelude::*;
 
+mod gradients;
 mod made_again;
 
 const MODELS: usize = 5;

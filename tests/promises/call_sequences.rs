@@ -1,1 +1,73 @@
 //! A population may change between the calls of a step: right numbers or a typed error.
+
+mod between;
+mod interrupted;
+mod modified;
+mod plain;
+mod types;
+mod walk;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use walk::{ALL, Deed, Walk};
+
+/// Makes calls one after the other; says what is wrong with one of them.
+fn run(deeds: &[Deed]) -> Result<(), String> {
+    let walked = catch_unwind(AssertUnwindSafe(|| {
+        let mut walk = Walk::new();
+        deeds.iter().try_for_each(|&deed| walk.call(deed))
+    }));
+    walked.unwrap_or_else(|_| Err("a panic".into())).map_err(|wrong| format!("{deeds:?}: {wrong}"))
+}
+
+/// Spells a number in calls.
+fn spelled(mut number: usize, length: u32) -> Vec<Deed> {
+    let mut digit = || {
+        let deed = ALL[number % ALL.len()];
+        number /= ALL.len();
+        deed
+    };
+    (0..length).map(|_| digit()).collect()
+}
+
+/// Walks all sequences of a length, each after those deeds.
+fn walk_all(before: &[Deed], length: u32) {
+    let (next, n_all) = (AtomicUsize::new(0), ALL.len().pow(length));
+    let walk = || {
+        while let Some(number) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|&n| n < n_all) {
+            run(&[before, &spelled(number, length)].concat()).unwrap();
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        let all: Vec<_> = (0..threads).map(|_| scope.spawn(walk)).collect();
+        all.into_iter().for_each(|thread| thread.join().unwrap());
+    });
+}
+
+#[test]
+fn all_short_sequences_of_calls_give_right_numbers_or_typed_errors() {
+    walk_all(&[], 1);
+    walk_all(&[Deed::Forward(2)], 2);
+    walk_all(&[Deed::Forward(2), Deed::Loss], 2);
+}
+
+#[test]
+fn long_sequences_of_calls_give_right_numbers_or_typed_errors() {
+    if let Some(length) =
+        std::env::var("NEURARCH_CALLS").ok().and_then(|length| length.parse().ok())
+    {
+        (1..=length).for_each(|length| walk_all(&[], length));
+        return;
+    }
+    let (begun, mut state) = (Instant::now(), 1_u64);
+    while begun.elapsed() < Duration::from_secs(6) {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let number = (state >> 20) as usize;
+        run(&spelled(number, 6)).unwrap();
+        run(&[&[Deed::Forward(3), Deed::Loss][..], &spelled(number / 7, 6)].concat()).unwrap();
+    }
+}

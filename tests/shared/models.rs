@@ -133,7 +133,7 @@ fn state_dicts_have_it_under_each_name_and_loading_changes_it_for_all() {
     world.load_state_dict(roots[2], &state).unwrap();
     assert_eq!(world.parameter::<f32>(roots[0], WEIGHT).unwrap(), ones);
     let stacked = world.stacked_state_dict(population).unwrap();
-    assert_eq!(stacked.tensors[0].shape, [3, 5, 3]);
+    assert_eq!(stacked.tensors[0].shape(), [3, 5, 3]);
     world.load_stacked_state_dict(population, &stacked, LoadOptions::default()).unwrap();
     let mut other = stacked.clone();
     let numbers = ArrayD::<f32>::from_shape_fn(IxDyn(&[3, 5, 3]), |i| i[0] as f32);

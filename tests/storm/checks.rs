@@ -73,11 +73,37 @@ impl Storm {
         let at = self.model();
         let (root, entity) = (self.root(at), self.groups[at.0].entity);
         let number = || Value::parameter(ndarray::arr1(&[1.0]).view());
-        match self.random.below(5) {
+        match self.random.below(9) {
             0 => assert!(self.world.register_parameter(root, "a.b", number()).is_err()),
             1 => assert!(self.world.register_parameter(root, "0", number()).is_err()),
             2 => assert!(self.world.overwrite(entity, &[MOST_MODELS + 9]).is_err()),
             3 => assert!(self.world.delattr(root, "none").is_err()),
+            4 => {
+                let target = [Target::from((entity, "none")), Target::from((entity, "0.none"))];
+                let look = |_: &At<'_>, _: &Arguments| Ok(None);
+                for target in target {
+                    assert!(self.world.register_forward_pre_hook(target, look).is_err());
+                }
+            }
+            5 => {
+                let (_, module) = self.layer(at);
+                let look = |_: &At<'_>, _: &str, _: &Var| Ok(());
+                let hook = self.world.register_post_accumulate_grad_hook(module, "none", look);
+                assert!(hook.is_err());
+            }
+            6 => {
+                // What is saved and loaded is as it was.
+                let saved = self.world.training_state(root).unwrap();
+                self.world.load_training_state(root, &saved).unwrap();
+                assert_eq!(self.world.training_state(root).unwrap(), saved);
+            }
+            7 => {
+                // A module that is part of no model has no say.
+                let stray = self.world.spawn(LazyLinear::new(2)).id();
+                assert!(self.world.delattr(stray, "weight").is_err());
+                assert!(self.world.register_forward_pre_hook(stray, |_, _| Ok(None)).is_err());
+                self.world.despawn(stray);
+            }
             _ => {
                 let models = &self.groups[at.0].models;
                 let (first, signature) = (models.len() - 1, models[0].signature());

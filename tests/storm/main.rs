@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
+use neurarch::components::hook::{Callback, Hooks};
 use neurarch::components::registry::ModuleTypes;
 use neurarch::prelude::*;
 use plain::{Hook, INPUTS, LR, Layer, MOMENTUM, Model, OUTPUTS, Random};
@@ -377,11 +378,27 @@ impl Storm {
         let counter = Arc::new(AtomicUsize::new(0));
         self.counters.push(counter.clone());
         self.ledger.push(0);
-        let handle = self.world.register_forward_hook(target, move |at, _, y| {
+        let scale = move |at: &At<'_>, _: &Arguments, y: Option<&Tree>| {
             counter.fetch_add(at.models, Ordering::Relaxed);
             Ok(y.and_then(Tree::leaf).filter(|_| factor != 1.0).map(|y| (y * factor).into()))
-        });
-        Hook { factor, line: self.ledger.len() - 1, handle: Some(handle.unwrap()) }
+        };
+        let (callback, options) = (Callback::Forward(Box::new(scale)), HookOptions::default());
+        let by_bevy = match target {
+            Target::Module(module) if self.random.one_in(2) => {
+                self.world.get::<Hooks>(module).is_none().then_some(module)
+            }
+            _ => None,
+        };
+        let handle = match by_bevy {
+            Some(module) => {
+                let mut hooks = Hooks::default();
+                let handle = hooks.register(callback, options);
+                self.world.entity_mut(module).insert(hooks);
+                handle
+            }
+            None => self.world.register_hook_with(target, callback, options).unwrap(),
+        };
+        Hook { factor, line: self.ledger.len() - 1, handle: Some(handle) }
     }
 
     fn add_hook(&mut self) {

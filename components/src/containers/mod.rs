@@ -1,11 +1,14 @@
 //! What torch's containers have in common: [`Named`] lists, indices and slices, errors.
 
 mod attributes;
+mod limit;
 mod live;
 mod named;
 mod slice;
 
 pub use attributes::is_attribute;
+pub use limit::{MAX_DEPTH, MAX_ENTRIES, too_deep, too_many};
+pub(crate) use limit::{Refusal, limited};
 pub use live::LiveModule;
 pub use named::Named;
 pub use slice::{Slice, place};
@@ -43,6 +46,9 @@ pub enum ContainerError {
     /// A `Sequential` cannot be repeated so many times. torch's `ValueError`.
     #[error("Non-positive multiplication factor {0} for Sequential")]
     Factor(isize),
+    /// A module would have more children than one can have.
+    #[error("{}", too_many(*.0))]
+    TooMany(usize),
     /// There is no last item. torch's `KeyError`.
     #[error("popitem(): dictionary is empty")]
     Empty,
@@ -74,19 +80,20 @@ impl ContainerError {
     note = "derive `Component`, `Clone`, `Debug` and `PartialEq`, and implement `Module::forward`"
 )]
 pub trait IntoModule {
-    /// Puts the module into a box; one that is in a box stays there.
+    /// Puts the module into a box; one that is in a box stays there. One that is nested deeper than [`MAX_DEPTH`] gives
+    /// way to one that cannot be spawned.
     fn into_module(self) -> Box<dyn DynModule>;
 }
 
 impl<M: Module> IntoModule for M {
     fn into_module(self) -> Box<dyn DynModule> {
-        Box::new(self)
+        limited(Box::new(self))
     }
 }
 
 impl IntoModule for Box<dyn DynModule> {
     fn into_module(self) -> Box<dyn DynModule> {
-        self
+        limited(self)
     }
 }
 

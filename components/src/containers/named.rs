@@ -8,11 +8,20 @@ use super::{ContainerError, Slice, place};
 /// The names of a list are numbers, and torch finds its entries by them: what it does where the names and
 /// the places of entries differ is done here too.
 #[derive(Clone, Debug)]
-pub struct Named<T>(Vec<(String, T)>);
+pub struct Named<T>(Vec<(String, T)>, Naming);
+
+/// What is known of the names: among names that are numbers in order, none has to be looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Naming {
+    /// Each entry is named by its place.
+    ByPlace,
+    /// Anything.
+    Free,
+}
 
 impl<T> Default for Named<T> {
     fn default() -> Self {
-        Named(Vec::new())
+        Named(Vec::new(), Naming::ByPlace)
     }
 }
 
@@ -34,6 +43,10 @@ impl<T> Named<T> {
 
     /// Gives the place of the entry of that name.
     pub fn place_of(&self, name: &str) -> Option<usize> {
+        if self.1 == Naming::ByPlace {
+            let place = name.parse().ok().filter(|&place: &usize| place < self.len());
+            return place.filter(|place| self.0[*place].0 == name);
+        }
         self.0.iter().position(|(known, _)| known == name)
     }
 
@@ -79,7 +92,12 @@ impl<T> Named<T> {
     pub fn set(&mut self, name: String, entry: T) {
         match self.place_of(&name) {
             Some(place) => self.0[place].1 = entry,
-            None => self.0.push((name, entry)),
+            None => {
+                if name != self.len().to_string() {
+                    self.1 = Naming::Free;
+                }
+                self.0.push((name, entry));
+            }
         }
     }
 
@@ -120,7 +138,11 @@ impl<T> Named<T> {
 
     /// Takes out the entry of that name.
     pub fn remove(&mut self, name: &str) -> Option<T> {
-        self.place_of(name).map(|place| self.0.remove(place).1)
+        let place = self.place_of(name)?;
+        if place + 1 < self.len() {
+            self.1 = Naming::Free;
+        }
+        Some(self.0.remove(place).1)
     }
 
     /// Takes out the last entry.
@@ -130,7 +152,7 @@ impl<T> Named<T> {
 
     /// Takes out all entries.
     pub fn clear(&mut self) {
-        self.0.clear();
+        *self = Named::default();
     }
 
     /// Takes out the entries at these places, in their order; the others are named by their numbers then.
@@ -139,7 +161,7 @@ impl<T> Named<T> {
         let taken = places.iter().filter_map(|&place| entries.get_mut(place)?.take()).collect();
         self.0 = entries.into_iter().flatten().collect();
         self.renumber();
-        Named(taken)
+        Named(taken, Naming::Free)
     }
 
     /// Names each entry by its number.
@@ -147,6 +169,7 @@ impl<T> Named<T> {
         for (number, (name, _)) in self.0.iter_mut().enumerate() {
             *name = number.to_string();
         }
+        self.1 = Naming::ByPlace;
     }
 
     /// Gives places of the entries that a slice names.
@@ -180,7 +203,8 @@ impl<T: Clone> Named<T> {
     /// Copies the entries at these places, in their order, with their names.
     #[must_use]
     pub fn copy(&self, places: &[usize]) -> Named<T> {
-        Named(places.iter().filter_map(|&place| self.0.get(place).cloned()).collect())
+        let copied = places.iter().filter_map(|&place| self.0.get(place).cloned());
+        Named(copied.collect(), Naming::Free)
     }
 }
 

@@ -3,6 +3,7 @@
 use bevy_ecs::prelude::*;
 use neurarch_kernels::shape::Shape;
 
+use crate::containers::IntoModule;
 use crate::module::{Declare, DynModule, Init, Module};
 
 /// Holds parameters, buffers and children, and cannot be called: what a model is built from at run time.
@@ -59,7 +60,7 @@ impl BareModule {
     /// Registers a child.
     #[must_use]
     pub fn child(mut self, name: impl Into<String>, module: impl Module) -> Self {
-        self.children.push((name.into(), Box::new(module)));
+        self.children.push((name.into(), module.into_module()));
         self
     }
 }

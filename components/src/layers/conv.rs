@@ -135,7 +135,8 @@ impl<const N: usize> Settings<N> {
                 Padding::Explicit(sizes) => (sizes[axis], sizes[axis]),
                 Padding::Valid => (0, 0),
                 Padding::Same => {
-                    let all = self.dilation[axis] * self.kernel_size[axis].saturating_sub(1);
+                    let beyond = self.kernel_size[axis].saturating_sub(1);
+                    let all = self.dilation[axis].saturating_mul(beyond);
                     (all / 2, all - all / 2)
                 }
             })

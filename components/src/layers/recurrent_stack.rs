@@ -91,6 +91,10 @@ impl Stack {
         let rows = self.kind.gates().saturating_mul(self.hidden_size);
         let output = self.output_size();
         let between = output.saturating_mul(self.directions());
+        let of_cell = 2 + 2 * usize::from(self.bias) + usize::from(self.proj_size > 0);
+        if !declare.takes(self.num_layers.saturating_mul(self.directions() * of_cell)) {
+            return;
+        }
         for layer in 0..self.num_layers {
             let input = if layer == 0 { self.input_size } else { between };
             for direction in 0..self.directions() {

@@ -6,7 +6,8 @@ use bevy_ecs::prelude::*;
 use neurarch_kernels::program::tree::{Arguments, Tree};
 
 use crate::containers::{
-    ContainerError, IntoModule, Modules, Slice, modules_by_name, modules_in_order, place,
+    ContainerError, IntoModule, MAX_ENTRIES, Modules, Slice, modules_by_name, modules_in_order,
+    place,
 };
 use crate::module::{Call, Declare, DynModule, Module};
 use crate::names::Kind;
@@ -203,7 +204,7 @@ impl Sequential {
     /// [`ContainerError::Factor`] if `times` is not positive. [`ContainerError::Key`] if `times` is
     /// greater than 1 and a module is not named by its number.
     pub fn repeat(&mut self, times: isize) -> Result<&mut Self, ContainerError> {
-        let copies = copies(times)? - 1;
+        let copies = copies(times, self.len())? - 1;
         let numbers = if copies == 0 { 0..0 } else { 0..self.len() };
         let places = self.modules.all_numbered(numbers, ContainerError::Key)?;
         let once = self.modules.copy(&places);
@@ -216,10 +217,14 @@ impl Sequential {
     }
 }
 
-/// Checks how often a `Sequential` is to be repeated.
-fn copies(times: isize) -> Result<usize, ContainerError> {
+/// Checks how often a `Sequential` of that many modules is to be repeated.
+fn copies(times: isize, modules: usize) -> Result<usize, ContainerError> {
     let copies = usize::try_from(times).ok().filter(|&copies| copies > 0);
-    copies.ok_or(ContainerError::Factor(times))
+    let copies = copies.ok_or(ContainerError::Factor(times))?;
+    match copies.saturating_mul(modules.max(1)) {
+        given if given > MAX_ENTRIES => Err(ContainerError::TooMany(given)),
+        _ => Ok(copies),
+    }
 }
 
 /// Joins the modules of two containers, numbered from 0.
@@ -243,7 +248,7 @@ impl Mul<isize> for Sequential {
     type Output = Result<Sequential, ContainerError>;
 
     fn mul(self, times: isize) -> Self::Output {
-        let copies = copies(times)?;
+        let copies = copies(times, self.len())?;
         let modules = (0..copies).flat_map(|_| self.modules.iter());
         Ok(modules.map(|(_, module)| module.clone()).collect())
     }

@@ -8,7 +8,7 @@ use neurarch_kernels::shape::Shape;
 
 use super::attention::{canonical_mask, xavier_uniform};
 use super::{Activation, LayerNorm, ModuleList, TransformerDecoderLayer, TransformerEncoderLayer};
-use crate::containers::IntoModule;
+use crate::containers::{IntoModule, MAX_ENTRIES, Refusal, too_many};
 use crate::module::{Call, Declare, DynModule, Init, Module};
 use crate::signature::Refused;
 
@@ -27,7 +27,11 @@ macro_rules! stack {
             /// Stacks copies of a layer.
             pub fn new(layer: impl IntoModule, num_layers: usize) -> Self {
                 let layer = layer.into_module();
-                $name { layers: (0..num_layers).map(|_| layer.clone()).collect(), norm: None }
+                let layers = match num_layers <= MAX_ENTRIES {
+                    true => (0..num_layers).map(|_| layer.clone()).collect(),
+                    false => ModuleList::from([Refusal(too_many(num_layers))]),
+                };
+                $name { layers, norm: None }
             }
 
             /// Puts a norm behind the last layer: torch's `norm=norm`.

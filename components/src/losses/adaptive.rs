@@ -1,6 +1,7 @@
 //! [`AdaptiveLogSoftmaxWithLoss`]: a softmax over many classes that spends little on rare ones.
 
 use bevy_ecs::prelude::*;
+use neurarch_kernels::elementary;
 use neurarch_kernels::program::trace::Var;
 use neurarch_kernels::program::tree::{Arguments, Tree};
 use neurarch_kernels::shape::Shape;
@@ -158,7 +159,8 @@ impl Module for AdaptiveLogSoftmaxWithLoss {
         declare.child("head", Linear { in_features, out_features, bias: head_bias });
         let tail = self.clusters().enumerate().map(|(cluster, (start, end))| {
             // Python's `//` of floats; a size that is none becomes 0.
-            let hidden = (in_features as f64 / div_value.powi(cluster as i32 + 1)).floor() as usize;
+            let divisor = elementary::pow(div_value, (cluster + 1) as f64);
+            let hidden = (in_features as f64 / divisor).floor() as usize;
             let narrow = Linear::new(in_features, hidden).without_bias();
             let wide = Linear::new(hidden, end.saturating_sub(start)).without_bias();
             Sequential::new().push(narrow).push(wide)

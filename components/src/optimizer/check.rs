@@ -25,6 +25,20 @@ pub(super) fn require(holds: bool, text: impl FnOnce() -> String) -> Result<(), 
     if holds { Ok(()) } else { Err(OptimizerError(text())) }
 }
 
+/// Checks that the states of a parameter can be told apart, in memory and in a file.
+pub(super) fn states(names: &[&str]) -> Result<(), OptimizerError> {
+    let count = names.len();
+    require(count <= u8::MAX.into(), || {
+        format!("expected at most 255 states of an optimizer, got {count}")
+    })?;
+    for (place, name) in names.iter().enumerate() {
+        require(*name != "step" && !names[..place].contains(name), || {
+            format!("expected a name of its own for each state of an optimizer, got '{name}' twice")
+        })?;
+    }
+    Ok(())
+}
+
 /// Checks what all of Adam's kind have.
 pub(super) fn adaptive(
     lr: f64,

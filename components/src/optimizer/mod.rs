@@ -53,7 +53,8 @@ pub use sparse_adam::SparseAdam;
 /// Source: `torch.optim.Optimizer`.
 pub trait Optimizer: Component<Mutability = Mutable> + Clone + Debug + PartialEq {
     /// Names what is kept for each parameter beside the count of steps, in order: companion columns of
-    /// the parameter's own type, zero at first.
+    /// the parameter's own type, zero at first. At most 255, each by a name of its own, none of them `step`: a training
+    /// step with others is an error.
     fn states(&self) -> &'static [&'static str];
 
     /// Says how a state of a parameter of that shape appears in the optimizer's state dict; `None` if it does
@@ -190,6 +191,12 @@ impl Update<'_> {
     ) -> Var {
         let Update { gradient, states, steps, index, .. } = *self;
         let after = rule(&UpdateInputs { gradient, states, steps, index, rate });
+        if after.states.len() != states.len() {
+            let (given, expected) = (after.states.len(), states.len());
+            return self.trace.fail(format!(
+                "expected an update of {expected} states, as the optimizer declares, got {given}"
+            ));
+        }
         self.trace.store(self.parameter, &after.parameter);
         for (before, after) in states.iter().zip(&after.states) {
             self.trace.store(before, after);
@@ -258,7 +265,10 @@ impl<O: Optimizer> DynOptimizer for O {
     }
 
     fn update(&self, at: &Update<'_>) -> Var {
-        Optimizer::update(self, at)
+        match check::states(Optimizer::states(self)) {
+            Ok(()) => Optimizer::update(self, at),
+            Err(OptimizerError(text)) => at.trace.fail(text),
+        }
     }
 
     fn structural(&self) -> Box<dyn DynOptimizer> {

@@ -151,7 +151,7 @@ impl RegisteredAgain {
 /// Another order is another structure.
 fn tell(mut world: DeferredWorld<'_>, context: HookContext) {
     if let Some(mut types) = world.get_resource_mut::<ModuleTypes>() {
-        types.changed.push(Change { entity: context.entity, inserted: None });
+        types.tell(Change { entity: context.entity, inserted: None });
     }
 }
 

@@ -2,6 +2,8 @@
 
 use core::f64::consts::PI;
 
+use neurarch_kernels::elementary;
+
 use super::{LRScheduler, ParamGroup, Progress, SchedulerError, refuse};
 
 /// Goes down to `eta_min` along half a cosine in `t_max` steps, and up again.
@@ -30,9 +32,9 @@ impl LRScheduler for CosineAnnealingLR {
         let (t_max, epoch) = (self.t_max as f64, at.last_epoch);
         if (epoch - 1.0 - t_max).rem_euclid(2.0 * t_max) == 0.0 {
             let range = group.initial_lr() - self.eta_min;
-            return Ok(group.lr() + range * (1.0 - (PI / t_max).cos()) / 2.0);
+            return Ok(group.lr() + range * (1.0 - elementary::cos(PI / t_max)) / 2.0);
         }
-        let height = |epoch: f64| 1.0 + (PI * epoch / t_max).cos();
+        let height = |epoch: f64| 1.0 + elementary::cos(PI * epoch / t_max);
         let above = group.lr() - self.eta_min;
         Ok(height(epoch) / height(epoch - 1.0) * above + self.eta_min)
     }
@@ -48,7 +50,7 @@ impl LRScheduler for CosineAnnealingLR {
 
 /// Gives the rate after a share of the way down.
 fn annealed(from: f64, to: f64, share: f64) -> f64 {
-    to + (from - to) * (1.0 + (PI * share).cos()) / 2.0
+    to + (from - to) * (1.0 + elementary::cos(PI * share)) / 2.0
 }
 
 /// Goes down to `eta_min` along half a cosine, starts again from the first rate, and takes `t_mult` times
@@ -81,8 +83,9 @@ impl CosineAnnealingWarmRestarts {
         } else if self.t_mult == 1 {
             (epoch % t_0, self.now.1)
         } else {
-            let n = (epoch / t_0 * (t_mult - 1.0) + 1.0).log(t_mult).trunc();
-            let length = t_mult.powf(n);
+            let n = (elementary::ln(epoch / t_0 * (t_mult - 1.0) + 1.0) / elementary::ln(t_mult))
+                .trunc();
+            let length = elementary::pow(t_mult, n);
             (epoch - t_0 * (length - 1.0) / (t_mult - 1.0), t_0 * length)
         }
     }

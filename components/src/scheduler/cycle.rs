@@ -2,6 +2,8 @@
 
 use core::f64::consts::PI;
 
+use neurarch_kernels::elementary;
+
 use super::{LRScheduler, ParamGroup, Progress, SchedulerError, refuse};
 
 /// How the height of the cycles of a [`CyclicLR`] changes.
@@ -74,8 +76,8 @@ impl LRScheduler for CyclicLR {
         let height = if x <= ratio { x / ratio } else { (x - 1.0) / (ratio - 1.0) };
         let scale = match self.mode {
             CyclicMode::Triangular => 1.0,
-            CyclicMode::Triangular2 => 1.0 / 2f64.powf(cycle - 1.0),
-            CyclicMode::ExpRange { gamma } => gamma.powf(epoch),
+            CyclicMode::Triangular2 => 1.0 / elementary::pow(2.0, cycle - 1.0),
+            CyclicMode::ExpRange { gamma } => elementary::pow(gamma, epoch),
             CyclicMode::PerCycle(scale) => scale(cycle),
             CyclicMode::PerIteration(scale) => scale(epoch),
         };
@@ -113,7 +115,7 @@ pub enum Anneal {
 impl Anneal {
     fn between(self, from: f64, to: f64, share: f64) -> f64 {
         match self {
-            Anneal::Cos => to + (from - to) / 2.0 * ((PI * share).cos() + 1.0),
+            Anneal::Cos => to + (from - to) / 2.0 * (elementary::cos(PI * share) + 1.0),
             Anneal::Linear => (to - from) * share + from,
         }
     }

@@ -1,5 +1,7 @@
 //! Schedulers that multiply the rate by a factor now and then.
 
+use neurarch_kernels::elementary;
+
 use super::{LRScheduler, ParamGroup, Progress, SchedulerError, refuse};
 
 /// Multiplies the rate by `gamma` every `step_size` steps.
@@ -27,7 +29,7 @@ impl LRScheduler for StepLR {
     }
 
     fn closed_form(&self, epoch: f64, initial_lr: f64) -> Option<f64> {
-        Some(initial_lr * self.gamma.powf((epoch / self.step_size as f64).floor()))
+        Some(initial_lr * elementary::pow(self.gamma, (epoch / self.step_size as f64).floor()))
     }
 
     fn clone_box(&self) -> Box<dyn LRScheduler> {
@@ -49,12 +51,12 @@ pub struct MultiStepLR {
 impl LRScheduler for MultiStepLR {
     fn lr(&mut self, at: Progress, group: &mut ParamGroup<'_>) -> Result<f64, SchedulerError> {
         let times = self.milestones.iter().filter(|&&step| step as f64 == at.last_epoch).count();
-        Ok(group.lr() * self.gamma.powi(times as i32))
+        Ok(group.lr() * elementary::pow(self.gamma, times as f64))
     }
 
     fn closed_form(&self, epoch: f64, initial_lr: f64) -> Option<f64> {
         let times = self.milestones.iter().filter(|&&step| step as f64 <= epoch).count();
-        Some(initial_lr * self.gamma.powi(times as i32))
+        Some(initial_lr * elementary::pow(self.gamma, times as f64))
     }
 
     fn clone_box(&self) -> Box<dyn LRScheduler> {
@@ -175,7 +177,7 @@ impl LRScheduler for ExponentialLR {
     }
 
     fn closed_form(&self, epoch: f64, initial_lr: f64) -> Option<f64> {
-        Some(initial_lr * self.gamma.powf(epoch))
+        Some(initial_lr * elementary::pow(self.gamma, epoch))
     }
 
     fn clone_box(&self) -> Box<dyn LRScheduler> {
@@ -207,12 +209,13 @@ impl LRScheduler for PolynomialLR {
             return Ok(group.lr());
         }
         let left = |epoch: f64| 1.0 - epoch / total;
-        Ok(group.lr() * (left(at.last_epoch) / left(at.last_epoch - 1.0)).powf(self.power))
+        Ok(group.lr()
+            * elementary::pow(left(at.last_epoch) / left(at.last_epoch - 1.0), self.power))
     }
 
     fn closed_form(&self, epoch: f64, initial_lr: f64) -> Option<f64> {
         let total = self.total_iters as f64;
-        Some(initial_lr * (1.0 - epoch.min(total) / total).powf(self.power))
+        Some(initial_lr * elementary::pow(1.0 - epoch.min(total) / total, self.power))
     }
 
     fn clone_box(&self) -> Box<dyn LRScheduler> {

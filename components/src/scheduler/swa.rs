@@ -2,6 +2,8 @@
 
 use core::f64::consts::PI;
 
+use neurarch_kernels::elementary;
+
 use super::{Anneal, LRScheduler, ParamGroup, Progress, SchedulerError};
 
 /// Goes from the rate that there is to `swa_lr` in `anneal_epochs` steps, and stays there.
@@ -27,7 +29,7 @@ impl SWALR {
     fn part(&self, step: f64) -> f64 {
         let share = (step / self.anneal_epochs.max(1) as f64).clamp(0.0, 1.0);
         match self.anneal_strategy {
-            Anneal::Cos => (1.0 - (PI * share).cos()) / 2.0,
+            Anneal::Cos => (1.0 - elementary::cos(PI * share)) / 2.0,
             Anneal::Linear => share,
         }
     }

@@ -1,12 +1,11 @@
 //! Products with few rows: each element is a dot product of two contiguous rows.
 //!
-//! **Order of sums.** Lane `l` adds up the products at `l`, `l + N`, `l + 2N`, … in order; the lanes are
-//! added by halves, as [`Lanes::sum`] does, only the first `k` of them if `k` divides their number. The order
-//! follows from `k` and the instruction set alone.
+//! Each has the [order of sums](super::sum), whatever the width of the vectors.
 #![expect(unsafe_code, reason = "rows are read through pointers")]
 
 use super::gemm::{Finish, activate};
 use super::simd::{Float, Lanes, MAX_LANES, Simd, Vectorized};
+use super::sum::{BLOCK, Join, PARTIALS, Pairs, Vector, join_vectors};
 use super::tile::{Input, Output};
 use crate::ops::activation::ActivationKind;
 
@@ -252,7 +251,7 @@ impl<const K: usize> Length for Short<K> {
     }
 }
 
-/// Rows of so many whole vectors.
+/// Rows of so many whole vectors, no more than a block.
 pub(super) struct Whole<const VECTORS: usize>;
 
 impl<const VECTORS: usize> Length for Whole<VECTORS> {
@@ -317,7 +316,7 @@ impl<T: Float> Row<T> {
                     false => T::Lanes::<S>::load_first(b, left),
                 }
             };
-            *product = b.mul_add(a, zero);
+            *product = b.mul(a);
         }
         // SAFETY: as the caller promises.
         unsafe { self.finish::<S>(column, n, T::Lanes::<S>::group_sums(&products, K)) };
@@ -335,7 +334,7 @@ impl<T: Float> Row<T> {
         n: usize,
     ) {
         let lanes = <T::Lanes<S> as Lanes<T>>::N;
-        let (k, rows) = (VECTORS * lanes, ROWS.min(lanes));
+        let (k, rows, in_round) = (VECTORS * lanes, ROWS.min(lanes), PARTIALS / lanes);
         let b = self.b.wrapping_add(column * k);
         let mut a = [T::Lanes::<S>::splat(T::default()); VECTORS];
         for (vector, a) in a.iter_mut().enumerate() {
@@ -345,11 +344,15 @@ impl<T: Float> Row<T> {
         let mut sums = [T::Lanes::<S>::splat(T::default()); MAX_LANES];
         for (row, sum) in sums.iter_mut().enumerate().take(rows) {
             let row = row.min(n - 1) * k;
+            let mut partials = [Vector::<T, S>::nothing(); MOST_IN_ROUND];
             for (vector, a) in a.iter().enumerate() {
                 // SAFETY: there are `n` rows of `VECTORS` vectors.
                 let b = unsafe { T::Lanes::<S>::load(b.add(row + vector * lanes)) };
-                *sum = b.mul_add(*a, *sum);
+                let partial = &mut partials[vector % in_round].0;
+                // A first product differs from one that is added to +0 by the sign of a zero: see `finish`.
+                *partial = if vector < in_round { b.mul(*a) } else { b.mul_add(*a, *partial) };
             }
+            *sum = join_vectors(&partials, in_round.min(VECTORS)).0;
         }
         // Sums of the same vectors over again cost nothing: the compiler sees that they are the same.
         for row in rows..lanes {
@@ -369,24 +372,41 @@ impl<T: Float> Row<T> {
         let k = self.k;
         // SAFETY: `a` has `k` elements.
         let a = unsafe { core::slice::from_raw_parts(self.a, k) };
-        let mut sums = [T::Lanes::<S>::splat(T::default()); MAX_LANES];
-        for (row, sum) in sums.iter_mut().enumerate().take(n) {
-            // SAFETY: `b` has a row of `k` elements for each column.
-            let b = unsafe { core::slice::from_raw_parts(self.b.add((column + row) * k), k) };
-            *sum = partial_sums::<T, S>(a, b);
+        let mut pairs = Pairs::<Vector<T, S>>::new();
+        for start in (0..k).step_by(BLOCK) {
+            let a = &a[start..k.min(start + BLOCK)];
+            let mut sums = [T::Lanes::<S>::splat(T::default()); MAX_LANES];
+            let row = |row: usize| self.b.wrapping_add((column + row) * k + start);
+            let mut at = 0;
+            while at < n {
+                // SAFETY: `b` has a row of `k` elements for each column.
+                if n - at >= 4 {
+                    let four = unsafe {
+                        block::<T, S, 4>(a, [row(at), row(at + 1), row(at + 2), row(at + 3)])
+                    };
+                    sums[at..at + 4].copy_from_slice(&four);
+                    at += 4;
+                } else {
+                    // SAFETY: as above.
+                    [sums[at]] = unsafe { block::<T, S, 1>(a, [row(at)]) };
+                    at += 1;
+                }
+            }
+            pairs.push(Vector(T::Lanes::<S>::sums(&sums)));
         }
         // SAFETY: as the caller promises.
-        unsafe { self.finish::<S>(column, n, T::Lanes::<S>::sums(&sums)) };
+        unsafe { self.finish::<S>(column, n, pairs.total().0) };
     }
 
-    /// Adds the bias, applies a ReLU and writes `n` columns of `C`.
+    /// Ends the sums, adds the bias, applies a ReLU and writes `n` columns of `C`.
     ///
     /// # Safety
     ///
     /// `bias` and `c` have `n` elements from `column` on, no more than lanes.
     #[inline(always)]
     unsafe fn finish<S: Simd>(self, column: usize, n: usize, sums: T::Lanes<S>) {
-        let mut y = sums;
+        // No sum is -0, whatever the signs of zeros in it.
+        let mut y = sums.add(T::Lanes::<S>::splat(T::default()));
         if let Some(bias) = self.bias {
             // SAFETY: as the caller promises.
             y = y.add(unsafe { T::Lanes::<S>::load_first(bias.add(column), n) });
@@ -399,28 +419,116 @@ impl<T: Float> Row<T> {
     }
 }
 
-/// Multiplies two rows of as many elements; gives each lane's sum.
+/// So many vectors hold the partial sums of a block, or fewer.
+const MOST_IN_ROUND: usize = 4;
+
+/// Multiplies up to a block of a row with as many elements of others; gives the partial sums of each, joined until they
+/// are one vector.
+///
+/// # Safety
+///
+/// At each place of `b` there are as many elements.
 #[inline(always)]
-fn partial_sums<T: Float, S: Simd>(a: &[T], b: &[T]) -> T::Lanes<S> {
+unsafe fn block<T: Float, S: Simd, const ROWS: usize>(
+    a: &[T],
+    b: [*const T; ROWS],
+) -> [T::Lanes<S>; ROWS] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match PARTIALS / <T::Lanes<S> as Lanes<T>>::N {
+            1 => block_of::<T, S, 1, ROWS>(a, b),
+            2 => block_of::<T, S, 2, ROWS>(a, b),
+            _ => block_of::<T, S, MOST_IN_ROUND, ROWS>(a, b),
+        }
+    }
+}
+
+/// Does that with so many vectors of partial sums for each row.
+///
+/// # Safety
+///
+/// As for [`block`].
+#[inline(always)]
+unsafe fn block_of<T: Float, S: Simd, const IN_ROUND: usize, const ROWS: usize>(
+    a: &[T],
+    b: [*const T; ROWS],
+) -> [T::Lanes<S>; ROWS] {
     let lanes = <T::Lanes<S> as Lanes<T>>::N;
-    assert!(a.len() == b.len(), "rows of one length");
-    let mut sum = T::Lanes::<S>::splat(T::default());
-    let mut i = 0;
-    while i + lanes <= a.len() {
-        // SAFETY: the loads stay below the length of both rows.
-        unsafe {
-            let product = T::Lanes::<S>::load(b.as_ptr().add(i));
-            sum = product.mul_add(T::Lanes::<S>::load(a.as_ptr().add(i)), sum);
+    let mut partials = [[Vector::<T, S>::nothing(); IN_ROUND]; ROWS];
+    let mut at = 0;
+    while at + PARTIALS <= a.len() {
+        for vector in 0..IN_ROUND {
+            let place = at + vector * lanes;
+            // SAFETY: the loads stay below the length of all rows.
+            let a = unsafe { T::Lanes::<S>::load(a.as_ptr().add(place)) };
+            for row in 0..ROWS {
+                // SAFETY: as above.
+                let b = unsafe { T::Lanes::<S>::load(b[row].add(place)) };
+                partials[row][vector].0 = b.mul_add(a, partials[row][vector].0);
+            }
         }
-        i += lanes;
+        at += PARTIALS;
     }
-    if i < a.len() {
-        let left = a.len() - i;
-        // SAFETY: as above.
-        unsafe {
-            let product = T::Lanes::<S>::load_first(b.as_ptr().add(i), left);
-            sum = product.mul_add(T::Lanes::<S>::load_first(a.as_ptr().add(i), left), sum);
+    for vector in 0..IN_ROUND {
+        let place = at + vector * lanes;
+        let left = a.len().saturating_sub(place).min(lanes);
+        if left > 0 {
+            // SAFETY: as above.
+            let a = unsafe { T::Lanes::<S>::load_first(a.as_ptr().add(place), left) };
+            for row in 0..ROWS {
+                // SAFETY: as above.
+                let b = unsafe { T::Lanes::<S>::load_first(b[row].add(place), left) };
+                partials[row][vector].0 = b.mul_add(a, partials[row][vector].0);
+            }
         }
     }
-    sum
+    let mut joined = [T::Lanes::<S>::splat(T::default()); ROWS];
+    for row in 0..ROWS {
+        joined[row] = join_vectors(&partials[row], IN_ROUND).0;
+    }
+    joined
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::simd::{InstructionSet, dispatch_to};
+    use crate::cpu::sum::{LENGTHS, in_order};
+
+    /// Multiplies two rows by `columns` rows of `B`.
+    fn dots<T: Float>(set: InstructionSet, [a, b]: [&[T]; 2], columns: usize) -> Vec<T> {
+        let mut c = vec![T::default(); 2 * columns];
+        let sizes = Sizes { rows: 2, columns, k: a.len() / 2, finish: Finish::Sum };
+        dispatch_to(set, Dot { sizes, a, b, bias: None, c: &mut c });
+        c
+    }
+
+    fn check<T: Float>(fused: impl Fn(T, T, T) -> T, number: impl Fn(usize) -> T) {
+        for k in LENGTHS {
+            for columns in [1, 3, 8, 17] {
+                let a: Vec<T> = (0..2 * k).map(|i| number(3 * i + 1)).collect();
+                let b: Vec<T> = (0..columns * k).map(|i| number(5 * i + 2)).collect();
+                let product = |at: usize| {
+                    let (a, b) = (&a[at / columns * k..][..k], &b[at % columns * k..][..k]);
+                    in_order(k, |p, i| fused(a[i], b[i], p))
+                };
+                let expected: Vec<u64> =
+                    (0..2 * columns).map(|at| product(at).into().to_bits()).collect();
+                for set in InstructionSet::available() {
+                    let found = dots(set, [&a, &b], columns);
+                    let found: Vec<_> = found.into_iter().map(|c| c.into().to_bits()).collect();
+                    assert_eq!(found, expected, "{k} numbers, {columns} columns, {set:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn dot_products_have_one_order_on_every_instruction_set() {
+        check(f32::mul_add, |i| (0.7 * i as f32).sin());
+        check(f64::mul_add, |i| (0.7 * i as f64).sin());
+        // Products that are too small for a number: zeros of either sign.
+        check(f32::mul_add, |i| if i % 3 == 0 { -1e-30 } else { 1e-30 });
+        check(f32::mul_add, |_| -0.0);
+    }
 }

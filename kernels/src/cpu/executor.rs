@@ -135,7 +135,8 @@ pub unsafe fn run(stages: &[Stage<'_>], direction: Direction) {
         assert_eq!(binding.scalars.len(), plan.program.scalars.len() * models, "scalars");
     }
     let tile = stages.iter().map(|stage| stage.plan.tile()).min().unwrap_or(1);
-    let cost: usize = stages.iter().map(|stage| stage.plan.cost * stage.steps).sum();
+    let costs = stages.iter().map(|stage| stage.plan.cost.saturating_mul(stage.steps));
+    let cost = costs.fold(0, usize::saturating_add);
     let threads = rayon::current_num_threads();
     let cuts = Cuts::of(stages, models);
     // SAFETY: as the caller promises; below, each model is visited once.
@@ -363,6 +364,10 @@ impl Workspace {
                         None => source.rows.part(&models).offset(step * source.step_bytes),
                         Some(_) => Rows::NONE,
                     }
+                }
+                Place::Elsewhere => {
+                    views.push(View::ELSEWHERE);
+                    continue;
                 }
             };
             views.push(View { rows, numel: view.numel, element_bytes: view.dtype.size_bytes() });

@@ -1,21 +1,32 @@
-//! Matrix products for small matrices: `C = A · B`, then bias and activation.
+//! Matrix products of any layout: `C = A · B`, then bias and activation.
 //!
-//! **Order of sums.** Every element of `C` is the chain `fma(a_k, b_k, … fma(a_0, b_0, 0))` over `k` in
-//! order, whatever the layouts, the blocking and the instruction set's width. So a product has the same
-//! bits in every layout, and a plan may choose layouts freely. Only dot products (few rows) and the
-//! `gemm` crate (large products) add in another order; which one is used follows from the sizes alone.
+//! **Order of sums.** It follows from `k` alone. `k` is cut into blocks of [`CHAIN`] products, those into groups
+//! of [`GROUP`]. A block's sum is the chain `fma(a_k, b_k, … fma(a_0, b_0, 0))` in order; the sums of a group's blocks
+//! are added in order to the first of them, and so are the sums of the groups. So a product has the same bits in
+//! every layout, packed or not, with any blocking for caches, in any parts and with every instruction set, and a
+//! plan may choose layouts freely. Only dot products (few rows) add in an order of their own.
 //!
 //! **Plan of the loops.** Vectors run along the axis of `C` that is contiguous, called `n`; if that is the
 //! rows' axis, the transposed product is computed. `B` must be contiguous along `n`: if it is not, a panel
-//! of it is packed. A register tile of `GEMM_ROWS × 2` vectors runs over the whole of `k`; elements of `A`
-//! are broadcast from wherever they lie.
+//! of it is packed. A [register tile](super::register_tile) of `GEMM_ROWS × 2` vectors takes in a block of `k`;
+//! elements of `A` are broadcast from wherever they lie. Large products are packed whole ([`super::large`]).
 #![expect(unsafe_code, reason = "the register tile reads and writes through pointers")]
 
+use core::mem::MaybeUninit;
 use core::ptr;
 
+use super::register_tile::{Bias, Block, MAX_ROWS, Panel};
 use super::simd::{Float, Lanes, MAX_LANES, Simd, Vectorized};
 use super::transpose::transpose;
 use crate::ops::activation::ActivationKind;
+
+/// Products that one chain of fused multiply-adds takes in. Longer ones are no faster, for 256 rows of `B` two
+/// vectors wide fill a half of the first cache, and less exact. Promised in `docs/design.md`: every sum's bits depend
+/// on it.
+pub const CHAIN: usize = 256;
+
+/// Products of a group: 256 blocks. Promised, too.
+pub const GROUP: usize = 256 * CHAIN;
 
 /// Row and column stride of a matrix, in elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,22 +171,51 @@ impl<T: Float> Vectorized for Gemm<'_, T> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self) {
-        let Gemm { product, a, b, c, scratch, .. } = self;
-        let Product { m, n, k, .. } = *product;
+    fn run<S: Simd>(mut self) {
+        let product = *self.product;
+        let Product { m, n, k, .. } = product;
         if m == 0 || n == 0 {
             return;
         }
-        assert_covers(a, (m, k), product.a);
-        assert_covers(b, (k, n), product.b);
-        assert_covers(c, (m, n), product.c);
+        let mut first = self.first();
+        let mut b_row = product.b.row;
+        if product.packs() {
+            pack_rows::<T, S>(&product, self.b, self.scratch);
+            (first.b, b_row) = (self.scratch.as_ptr(), packed_width(n));
+        }
+        let columns = 2 * <T::Lanes<S> as Lanes<T>>::N;
+        // Between groups a tile's sums wait in the second place of two.
+        let rows = if k > GROUP { S::GEMM_ROWS } else { m };
+        for column in (0..n).step_by(columns) {
+            let panel = first.further(column, first.b.wrapping_add(column));
+            for row in (0..m).step_by(rows) {
+                let at = panel.below(row, product.c.row, panel.a.wrapping_add(row * product.a.row));
+                let rows = rows.min(m - row);
+                // SAFETY: `first` asserts that all of A, of B and of C and the output are within their slices, and
+                // that the bias is as long as its axis; C overlaps nothing, being borrowed exclusively. What was
+                // packed has as many columns and more.
+                unsafe { blocks::<T, S>(&product, b_row, (rows, n - column), at) };
+            }
+        }
+        self.finish::<S>();
+    }
+}
+
+impl<T: Float> Gemm<'_, T> {
+    /// Gives the first elements of the operands.
+    ///
+    /// # Panics
+    ///
+    /// If a matrix is not within its slice, or the bias not as long as its axis: what is computed from there on
+    /// stays within.
+    #[inline(always)]
+    pub(super) fn first(&mut self) -> Panel<T> {
+        let product = self.product;
+        let Product { m, n, k, .. } = *product;
+        assert_covers(self.a, (m, k), product.a);
+        assert_covers(self.b, (k, n), product.b);
+        assert_covers(self.c, (m, n), product.c);
         debug_assert_eq!(product.c.column, 1, "the product is oriented");
-        let (b, b_row) = if product.packs() {
-            pack_rows::<T, S>(product, b, scratch);
-            (&*scratch, packed_width(n))
-        } else {
-            (b, product.b.row)
-        };
         let bias = match (self.bias, product.bias) {
             (None, _) => Bias::None,
             (Some(bias), BiasAxis::Rows) => {
@@ -189,57 +229,109 @@ impl<T: Float> Vectorized for Gemm<'_, T> {
         };
         let output = match (product.finish, self.output) {
             (Finish::ReluGradient, Some(output)) => {
-                assert!(output.len() >= c.len(), "the output lies as the gradient does");
+                assert!(output.len() >= self.c.len(), "the output lies as the gradient does");
                 output.as_ptr()
             }
             _ => ptr::null(),
         };
-        let block = Block {
-            m,
-            k,
-            a_row: product.a.row,
-            a_column: product.a.column,
-            b_row,
-            c_row: product.c.row,
-            relu: product.finish == Finish::Activation(ActivationKind::Relu),
+        Panel { a: self.a.as_ptr(), b: self.b.as_ptr(), c: self.c.as_mut_ptr(), output, bias }
+    }
+
+    /// Does what follows the sums and is not done while they are in registers.
+    #[inline(always)]
+    pub(super) fn finish<S: Simd>(self) {
+        let Gemm { product, bias, output, c, .. } = self;
+        let Product { m, n, k, finish, .. } = *product;
+        let is_long = k > GROUP;
+        let activation = match finish {
+            Finish::Activation(kind) if is_long || kind != ActivationKind::Relu => Some(kind),
+            _ => None,
         };
-        let lanes = <T::Lanes<S> as Lanes<T>>::N;
-        let mut column = 0;
-        while column < n {
-            // SAFETY: the assertions above say that all of A, `[..k, column..n]` of B and `[..m, column..n]`
-            // of C and of the output are within their slices, and the bias is as long as its axis; C
-            // overlaps nothing, being borrowed exclusively.
-            unsafe {
-                let panel = Panel {
-                    a: a.as_ptr(),
-                    b: b.as_ptr().add(column),
-                    c: c.as_mut_ptr().add(column),
-                    output: if output.is_null() { output } else { output.add(column) },
-                    bias: match bias {
-                        Bias::Columns(bias) => Bias::Columns(bias.add(column)),
-                        bias => bias,
-                    },
-                };
-                let width = n - column;
-                if width >= 2 * lanes {
-                    block.panel::<T, S, 2, true>(lanes, panel);
-                } else if width > lanes {
-                    block.panel::<T, S, 2, false>(width - lanes, panel);
-                } else if width == lanes {
-                    block.panel::<T, S, 1, true>(lanes, panel);
-                } else {
-                    block.panel::<T, S, 1, false>(width, panel);
+        if !is_long && activation.is_none() {
+            return;
+        }
+        for row in 0..m {
+            let at = row * product.c.row;
+            let c = &mut c[at..at + n];
+            if let Some(bias) = bias.filter(|_| is_long) {
+                match product.bias {
+                    BiasAxis::Rows => c.iter_mut().for_each(|c| *c = *c + bias[row]),
+                    BiasAxis::Columns => c.iter_mut().zip(bias).for_each(|(c, &b)| *c = *c + b),
                 }
             }
-            column += 2 * lanes;
-        }
-        if let Finish::Activation(activation) = product.finish
-            && !block.relu
-        {
-            for row in 0..m {
-                activate::<T, S>(activation, &mut c[row * product.c.row..][..n]);
+            if let Some(kind) = activation {
+                activate::<T, S>(kind, c);
+            }
+            if let (true, Finish::ReluGradient, Some(output)) = (is_long, finish, output) {
+                let is_off = |output: T| output == T::default();
+                let pairs = c.iter_mut().zip(&output[at..]);
+                pairs.filter(|(_, output)| is_off(**output)).for_each(|(c, _)| *c = T::default());
             }
         }
+    }
+}
+
+/// Computes some rows of a panel of columns, block after block of `k`; no more rows than a register tile has if there
+/// are several groups.
+///
+/// # Safety
+///
+/// As [`Block::columns`], for all of `k`.
+#[inline(always)]
+unsafe fn blocks<T: Float, S: Simd>(
+    product: &Product,
+    b_row: usize,
+    (rows, width): (usize, usize),
+    panel: Panel<T>,
+) {
+    const WIDTH: usize = 2 * MAX_LANES;
+    let width = width.min(2 * <T::Lanes<S> as Lanes<T>>::N);
+    let Product { k, a, c, .. } = *product;
+    let mut group = [const { MaybeUninit::<T>::uninit() }; MAX_ROWS * WIDTH];
+    let mut start = 0;
+    loop {
+        let end = k.min(start + CHAIN);
+        // What follows the sums is done while they are in registers, if they are whole then.
+        let ends = end == k && k <= GROUP;
+        let is_first = start < GROUP;
+        let (to, c_row) = match is_first {
+            true => (panel.c, c.row),
+            false => (group.as_mut_ptr().cast::<T>(), WIDTH),
+        };
+        let block = Block {
+            m: rows,
+            k: end - start,
+            a_row: a.row,
+            a_column: a.column,
+            b_row,
+            c_row,
+            adds: !start.is_multiple_of(GROUP),
+            relu: ends && product.finish == Finish::Activation(ActivationKind::Relu),
+        };
+        let at = Panel {
+            a: panel.a.wrapping_add(start * a.column),
+            b: panel.b.wrapping_add(start * b_row),
+            c: to,
+            ..panel
+        };
+        let at = if ends { at } else { at.unfinished() };
+        // SAFETY: as the caller promises; `group` has a place for each number of the tile.
+        unsafe { block.columns::<T, S>(width, at) };
+        if !is_first && (end == k || end.is_multiple_of(GROUP)) {
+            for row in 0..rows {
+                for column in 0..width {
+                    // SAFETY: the tile was written, to C and to `group`.
+                    unsafe {
+                        let total = panel.c.add(row * c.row + column);
+                        *total = *total + group[row * WIDTH + column].assume_init();
+                    }
+                }
+            }
+        }
+        if end == k {
+            return;
+        }
+        start = end;
     }
 }
 
@@ -277,199 +369,6 @@ pub(super) fn pack_rows<T: Float, S: Simd>(product: &Product, b: &[T], to: &mut 
     for row in 0..k {
         for column in 0..n {
             to[row * width + column] = b[row * strides.row + column * strides.column];
-        }
-    }
-}
-
-/// Where a bias starts.
-#[derive(Clone, Copy)]
-enum Bias<T> {
-    None,
-    Rows(*const T),
-    Columns(*const T),
-}
-
-/// The first elements of the operands of a panel of columns.
-#[derive(Clone, Copy)]
-struct Panel<T> {
-    a: *const T,
-    b: *const T,
-    c: *mut T,
-    /// Null if there is none.
-    output: *const T,
-    bias: Bias<T>,
-}
-
-/// What all register tiles of a product share.
-#[derive(Clone, Copy)]
-struct Block {
-    m: usize,
-    k: usize,
-    a_row: usize,
-    a_column: usize,
-    b_row: usize,
-    c_row: usize,
-    /// Whether to end with a ReLU: the one activation short enough not to push the sums out of their
-    /// registers. Others pass over `C` once more.
-    relu: bool,
-}
-
-impl Block {
-    /// Computes all rows of a panel of `VECTORS` vectors of columns, the last of which has `last` lanes (all
-    /// if `FULL`).
-    ///
-    /// # Safety
-    ///
-    /// The pointers are to the first elements of matrices that have that many rows and columns, with the
-    /// strides in `self`; `c` overlaps none of the others.
-    #[inline(always)]
-    unsafe fn panel<T: Float, S: Simd, const VECTORS: usize, const FULL: bool>(
-        &self,
-        last: usize,
-        panel: Panel<T>,
-    ) {
-        let mut row = 0;
-        // A panel one vector wide leaves registers for twice the rows.
-        while VECTORS == 1 && S::GEMM_ROWS == 8 && row + 16 <= self.m {
-            // SAFETY: as the caller promises, for the rows from `row` on that there are.
-            unsafe { self.tile::<T, S, 16, VECTORS, FULL>(row, last, panel) };
-            row += 16;
-        }
-        while row + S::GEMM_ROWS <= self.m {
-            // SAFETY: as the caller promises, for the rows from `row` on that there are.
-            unsafe {
-                match S::GEMM_ROWS {
-                    8 => self.tile::<T, S, 8, VECTORS, FULL>(row, last, panel),
-                    6 => self.tile::<T, S, 6, VECTORS, FULL>(row, last, panel),
-                    _ => self.tile::<T, S, 4, VECTORS, FULL>(row, last, panel),
-                }
-            }
-            row += S::GEMM_ROWS.clamp(4, 8);
-        }
-        if row + 4 <= self.m {
-            // SAFETY: see above.
-            unsafe { self.tile::<T, S, 4, VECTORS, FULL>(row, last, panel) };
-            row += 4;
-        }
-        if row + 2 <= self.m {
-            // SAFETY: see above.
-            unsafe { self.tile::<T, S, 2, VECTORS, FULL>(row, last, panel) };
-            row += 2;
-        }
-        while row < self.m {
-            // SAFETY: see above.
-            unsafe { self.tile::<T, S, 1, VECTORS, FULL>(row, last, panel) };
-            row += 1;
-        }
-    }
-
-    /// The register tile: `ROWS × VECTORS` vectors from row `row` on.
-    ///
-    /// # Safety
-    ///
-    /// As [`panel`](Block::panel), and there are `ROWS` rows from `row` on.
-    #[inline(always)]
-    unsafe fn tile<T: Float, S: Simd, const ROWS: usize, const VECTORS: usize, const FULL: bool>(
-        &self,
-        row: usize,
-        last: usize,
-        panel: Panel<T>,
-    ) {
-        type V<T, S> = <T as Float>::Lanes<S>;
-        let lanes = V::<T, S>::N;
-        // SAFETY (all blocks below): the addresses are those of elements that the caller promises; the
-        // last vector of a row is read and written by its first `last` lanes only unless it is full.
-        let mut sums = [[V::<T, S>::splat(T::default()); VECTORS]; ROWS];
-        let mut a = panel.a.wrapping_add(row * self.a_row);
-        let mut b = panel.b;
-        for _ in 0..self.k {
-            let mut columns = [V::<T, S>::splat(T::default()); VECTORS];
-            for (vector, column) in columns.iter_mut().enumerate() {
-                let is_last = vector + 1 == VECTORS;
-                // SAFETY: see above.
-                *column = unsafe { load::<T, S, FULL>(b.add(vector * lanes), is_last, last) };
-            }
-            for (i, sums) in sums.iter_mut().enumerate() {
-                // SAFETY: see above.
-                let factor = V::<T, S>::splat(unsafe { *a.add(i * self.a_row) });
-                for (sum, &column) in sums.iter_mut().zip(&columns) {
-                    *sum = factor.mul_add(column, *sum);
-                }
-            }
-            a = a.wrapping_add(self.a_column);
-            b = b.wrapping_add(self.b_row);
-        }
-        match panel.bias {
-            Bias::None => {}
-            Bias::Rows(bias) => {
-                for (i, sums) in sums.iter_mut().enumerate() {
-                    // SAFETY: see above.
-                    let bias = V::<T, S>::splat(unsafe { *bias.add(row + i) });
-                    for sum in sums.iter_mut() {
-                        *sum = sum.add(bias);
-                    }
-                }
-            }
-            Bias::Columns(bias) => {
-                for vector in 0..VECTORS {
-                    let is_last = vector + 1 == VECTORS;
-                    // SAFETY: see above.
-                    let bias =
-                        unsafe { load::<T, S, FULL>(bias.add(vector * lanes), is_last, last) };
-                    for sums in &mut sums {
-                        sums[vector] = sums[vector].add(bias);
-                    }
-                }
-            }
-        }
-        let zero = V::<T, S>::splat(T::default());
-        if self.relu {
-            for sums in &mut sums {
-                for sum in sums.iter_mut() {
-                    *sum = zero.max(*sum);
-                }
-            }
-        }
-        for (i, sums) in sums.iter().enumerate() {
-            for (vector, &sum) in sums.iter().enumerate() {
-                let is_last = vector + 1 == VECTORS;
-                let at = (row + i) * self.c_row + vector * lanes;
-                // SAFETY: see above.
-                unsafe {
-                    let sum = if panel.output.is_null() {
-                        sum
-                    } else {
-                        let output = load::<T, S, FULL>(panel.output.add(at), is_last, last);
-                        V::<T, S>::select(output.eq(zero), zero, sum)
-                    };
-                    if FULL || !is_last {
-                        sum.store(panel.c.add(at));
-                    } else {
-                        sum.store_first(panel.c.add(at), last);
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// Reads a vector of a row: all its lanes, or the first `last` of the last vector unless it is `FULL`.
-///
-/// # Safety
-///
-/// `from` points to that many readable elements.
-#[inline(always)]
-unsafe fn load<T: Float, S: Simd, const FULL: bool>(
-    from: *const T,
-    is_last: bool,
-    last: usize,
-) -> T::Lanes<S> {
-    // SAFETY: as the caller promises.
-    unsafe {
-        if FULL || !is_last {
-            T::Lanes::<S>::load(from)
-        } else {
-            T::Lanes::<S>::load_first(from, last)
         }
     }
 }

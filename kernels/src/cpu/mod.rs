@@ -1,15 +1,23 @@
 //! The CPU executor: plans run by tiles of models, with vector instructions chosen at run time.
+//!
+//! What works with addresses is for this crate's ops alone, which know what it asks of them.
 
-pub mod cache;
+#[allow(unreachable_pub, reason = "what its files offer is for this crate's ops")]
+pub(crate) mod cache;
 mod dot;
 pub mod executor;
-pub mod gemm;
+#[allow(unreachable_pub, reason = "what its files offer is for this crate's ops")]
+pub(crate) mod gemm;
 mod large;
 pub mod memory;
-pub mod product;
+#[allow(unreachable_pub, reason = "what its files offer is for this crate's ops")]
+pub(crate) mod product;
 pub mod random;
+mod register_tile;
+pub mod row_sum;
 pub(crate) mod share;
 pub mod simd;
 pub mod sum;
 pub mod tile;
-pub mod transpose;
+#[allow(unreachable_pub, reason = "what its files offer is for this crate's ops")]
+pub(crate) mod transpose;

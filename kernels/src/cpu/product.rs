@@ -17,24 +17,24 @@ use crate::dtype::Dtype;
 use crate::op::Kernel;
 use crate::shape::Operand;
 
-/// From this many multiply-adds on, the `gemm` crate's blocking for large caches pays.
+/// From this many multiply-adds on, packing both factors in blocks for the caches pays.
 const LARGE: usize = 1 << 24;
 
-/// Unless both `m` and `n` are larger, the `gemm` crate chooses its order of sums by the layouts: it has
-/// other kernels for up to 256 elements and for vectors.
+/// Unless both `m` and `n` are so large, what is packed is read too few times.
 const LARGE_SIDE: usize = 17;
 
 /// From this many multiply-adds on (some microseconds), a product is split over threads.
 pub const WORTH_SPLITTING: usize = 1 << 17;
 
-/// How a product is computed: it decides the order of sums, so it follows from the sizes alone.
+/// How a product is computed, which follows from the sizes alone. [`Small`](Way::Small) and [`Large`](Way::Large) give the
+/// same bits, [`Dot`](Way::Dot) adds in an order of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
     /// Dot products of rows.
     Dot,
     /// Register tiles ([`Gemm`]).
     Small,
-    /// The `gemm` crate.
+    /// Register tiles of packed factors ([`large`]).
     Large,
 }
 
@@ -42,7 +42,7 @@ impl Way {
     /// Chooses between [`Small`](Way::Small) and [`Large`](Way::Large).
     pub fn of(product: &Product) -> Way {
         let Product { m, n, k, .. } = *product;
-        let is_large = m * n * k >= LARGE && m.min(n) >= LARGE_SIDE && k > 2;
+        let is_large = m * n * k >= LARGE && m.min(n) >= LARGE_SIDE;
         if is_large { Way::Large } else { Way::Small }
     }
 }
@@ -119,6 +119,7 @@ fn make(
     has_bias: bool,
     starts: Vec<[usize; 3]>,
 ) -> Box<dyn Kernel> {
+    assert!(product.is_countable(), "the elements of a product can be addressed");
     match dtype {
         Dtype::F64 => Box::new(ProductKernel::<f64>::new(product, way, has_bias, starts)),
         _ => Box::new(ProductKernel::<f32>::new(product, way, has_bias, starts)),
@@ -137,7 +138,11 @@ pub fn multiply<T: Float>(
 ) {
     let Product { m, n, k, .. } = product;
     if Way::of(&product) == Way::Large {
-        large::multiply(&product, a, b, c, split);
+        let product = &product;
+        large::multiply(
+            Gemm { product, a, b, bias: None, output: None, c, scratch: &mut [] },
+            split,
+        );
     } else if split && m * n * k >= WORTH_SPLITTING {
         Part { product, a, b, bias: None, output: None, c }.split(Way::Small, scratch);
     } else {
@@ -283,12 +288,10 @@ impl<T: Float> Kernel for ProductKernel<T> {
             }
             for &start in &self.starts {
                 let part = operands.at(start, self.product);
-                if self.way == Way::Large {
-                    large::multiply(&part.product, part.a, part.b, part.c, split);
-                }
-                match split {
-                    true => part.split(self.way, scratch),
-                    false => Piece { part, way: self.way }.compute(),
+                match self.way {
+                    Way::Large => part.multiply_large(split),
+                    _ if split => part.split(self.way, scratch),
+                    _ => Piece { part, way: self.way }.compute(),
                 }
             }
         }
@@ -296,6 +299,10 @@ impl<T: Float> Kernel for ProductKernel<T> {
 
     fn scratch_bytes(&self) -> usize {
         self.scratch_elements * size_of::<T>()
+    }
+
+    fn table_bytes(&self) -> usize {
+        size_of_val(self.starts.as_slice())
     }
 }
 
@@ -377,10 +384,10 @@ impl<T: Float> Vectorized for OnScratch<'_, '_, T> {
         let mut operands = Operands { a, b, bias, output, c };
         for &[a, b, c] in starts {
             let part = operands.at([a, b, c - base], kernel.product);
-            if kernel.way == Way::Large {
-                large::multiply(&part.product, part.a, part.b, part.c, false);
+            match kernel.way {
+                Way::Large => part.multiply_large(false),
+                _ => kernel.compute::<S>(part, scratch),
             }
-            kernel.compute::<S>(part, scratch);
         }
     }
 }
@@ -400,6 +407,19 @@ impl<T: Float> VectorKernel for Dots<'_, T> {
 }
 
 impl Product {
+    /// Says whether places of elements are counted without overflow: what the assertions of [`Gemm`] and [`Dot`] build
+    /// on, whose sizes come from operands.
+    fn is_countable(&self) -> bool {
+        const MOST: usize = 1 << 58;
+        let counts = |rows: usize, columns: usize, strides: Strides| {
+            let end = |n: usize, stride: usize| n.saturating_sub(1).saturating_mul(stride);
+            let reach = end(rows, strides.row).saturating_add(end(columns, strides.column));
+            rows.saturating_mul(columns).max(reach) <= MOST
+        };
+        let Product { m, n, k, .. } = *self;
+        counts(m, k, self.a) && counts(k, n, self.b) && counts(m, n, self.c)
+    }
+
     /// Gives the sizes of the product of dot products.
     fn as_dots(&self) -> Sizes {
         Sizes { rows: self.m, columns: self.n, k: self.k, finish: self.finish }
@@ -418,20 +438,22 @@ struct Part<'a, T> {
 }
 
 impl<'a, T: Float> Part<'a, T> {
-    /// Computes the product; where the `gemm` crate did, what follows it.
+    /// Computes the product, which is not a large one.
     #[inline(always)]
     fn compute<S: Simd>(self, way: Way, scratch: &mut [T]) {
-        let Part { ref product, a, b, bias, output, c } = self;
-        let Product { m: rows, n: columns, k, .. } = *product;
         match way {
-            Way::Dot => dispatch(Part { product: *product, a, b, bias, output, c }.dots()),
-            Way::Small if k == 0 => {
-                c[..rows * columns].fill(T::default());
-                large::Epilogue { product, bias, output, c }.run::<S>();
+            Way::Dot => dispatch(self.dots()),
+            _ => {
+                let Part { ref product, a, b, bias, output, c } = self;
+                Gemm { product, a, b, bias, output, c, scratch }.run::<S>();
             }
-            Way::Small => Gemm { product, a, b, bias, output, c, scratch }.run::<S>(),
-            Way::Large => large::Epilogue { product, bias, output, c }.run::<S>(),
         }
+    }
+
+    /// Computes a large product; on the threads of the pool if `split`.
+    fn multiply_large(self, split: bool) {
+        let Part { ref product, a, b, bias, output, c } = self;
+        large::multiply(Gemm { product, a, b, bias, output, c, scratch: &mut [] }, split);
     }
 
     /// Gives the product as dot products.
@@ -594,7 +616,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_gemm_crate_would_order_by_layout_is_not_for_it() {
+    fn large_products_have_large_sides() {
         let way = |m, n, k| {
             let strides = Strides { row: 1, column: 1 };
             let (bias, finish) = (BiasAxis::Columns, Finish::Sum);
@@ -604,6 +626,5 @@ mod tests {
         assert_eq!(way(17, 1024, 1024), Way::Large);
         assert_eq!(way(255, 256, 256), Way::Small);
         assert_eq!([way(16, 2048, 1024), way(2048, 1, 8192), way(1, 2048, 8192)], [Way::Small; 3]);
-        assert_eq!(way(4096, 4096, 2), Way::Small);
     }
 }

@@ -251,6 +251,13 @@ pub struct View<'a> {
     pub element_bytes: usize,
 }
 
+impl View<'static> {
+    /// An input that is changed in place: its elements are an output's, which alone gives access to them. No element
+    /// has this size, so that whoever asks for it is refused.
+    pub(crate) const ELSEWHERE: View<'static> =
+        View { rows: Rows::NONE, numel: 0, element_bytes: 0 };
+}
+
 /// The state of a model's counter-based random numbers in one step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
@@ -281,8 +288,8 @@ impl<'a> Tile<'a> {
     /// # Safety
     ///
     /// For each model `m < models` and each view that is named, `rows.at(m)` is the address of `numel` elements of
-    /// `element_bytes` bytes, aligned for their type, initialized, and not written by anybody else while
-    /// the tile lives; those of outputs are written by nobody else and overlap no other view.
+    /// `element_bytes` bytes (0: nobody reads it), aligned for their type, initialized, and not written by anybody else
+    /// while the tile lives; those of outputs are written by nobody else, are named once and overlap no other view.
     pub unsafe fn new(
         models: usize,
         views: &'a [View<'a>],
@@ -361,11 +368,15 @@ impl<'t> Inputs<'t> {
     ///
     /// # Panics
     ///
-    /// If there is no such input or its elements are not `T`.
+    /// If there is no such input, it is [changed in place](crate::op::Op::in_place), or its elements are not `T`.
     #[inline(always)]
     pub fn get<T: Element>(&self, i: usize) -> Input<'t, T> {
         let View { rows, numel, element_bytes } = self.views[self.ids[i] as usize];
-        assert_eq!(element_bytes, size_of::<T>(), "a kernel reads the dtype it was made for");
+        assert_eq!(
+            element_bytes,
+            size_of::<T>(),
+            "a kernel reads the dtype it was made for, and what is changed in place through the output"
+        );
         Input { models: self.models, rows, numel, elements: PhantomData }
     }
 }
@@ -382,7 +393,7 @@ pub struct Input<'t, T> {
 impl<'t, T: Element> Input<'t, T> {
     /// Gives the number of elements of each model.
     #[inline(always)]
-    pub(super) fn numel(&self) -> usize {
+    pub(crate) fn numel(&self) -> usize {
         self.numel
     }
 
@@ -447,7 +458,7 @@ pub struct Output<'t, T> {
 impl<'t, T: Element> Output<'t, T> {
     /// Gives the number of elements of each model.
     #[inline(always)]
-    pub(super) fn numel(&self) -> usize {
+    pub(crate) fn numel(&self) -> usize {
         self.numel
     }
 
@@ -530,7 +541,7 @@ impl<'t> ModelInputs<'t> {
     ///
     /// # Panics
     ///
-    /// If there is no such input or its elements are not `T`.
+    /// If there is no such input, it is [changed in place](crate::op::Op::in_place), or its elements are not `T`.
     #[inline(always)]
     pub fn get<T: Element>(&self, i: usize) -> &'t [T] {
         self.inputs.get(i).at(self.model)
@@ -574,6 +585,11 @@ pub trait VectorKernel: Send + Sync {
     fn scratch_bytes(&self) -> usize {
         0
     }
+
+    /// See [`Kernel::table_bytes`].
+    fn table_bytes(&self) -> usize {
+        0
+    }
 }
 
 /// Makes the kernel that runs `kernel` with the best instructions that the machine has.
@@ -595,6 +611,10 @@ impl<K: VectorKernel> Kernel for ForEachSet<K> {
 
     fn scratch_bytes(&self) -> usize {
         self.0.scratch_bytes()
+    }
+
+    fn table_bytes(&self) -> usize {
+        self.0.table_bytes()
     }
 }
 

@@ -15,8 +15,10 @@ use std::sync::Arc;
 
 use super::update::{self, UpdateInputs, Updated};
 use crate::cpu::simd::Float;
+use crate::cpu::sum::{Running, sum_of, sum_of_terms};
 use crate::cpu::tile::Tile;
 use crate::dtype::Dtype;
+use crate::elementary;
 use crate::op::{Kernel, Op, OpError};
 use crate::program::trace::Var;
 use crate::shape::{Operand, Type};
@@ -122,10 +124,10 @@ fn update<T: Float>(
     if numel == 0 {
         return;
     }
-    let weight = step.powf(beta2_decay);
+    let weight = elementary::pow(step, beta2_decay);
     let rho = lr.min(1.0 / step.sqrt());
     let root = (numel as f64).sqrt();
-    let size = parameter.iter().map(|&p| square(p)).sum::<f64>().sqrt() / root;
+    let size = sum_of(parameter, square).sqrt() / root;
     let alpha = eps2.max(size) * rho;
     match matrix {
         None => {
@@ -138,11 +140,11 @@ fn update<T: Float>(
             for (b, g) in gradient.chunks_exact(area).enumerate() {
                 let row_var = &mut first[b * rows..][..rows];
                 for (row, g) in row_var.iter_mut().zip(g.chunks_exact(columns)) {
-                    let mean = g.iter().map(|&g| square(g)).sum::<f64>() / columns as f64;
+                    let mean = sum_of(g, square) / columns as f64;
                     lerp(row, mean, weight);
                 }
                 for (j, column) in second[b * columns..][..columns].iter_mut().enumerate() {
-                    let sum: f64 = (0..rows).map(|i| square(g[i * columns + j])).sum();
+                    let sum = sum_of_terms(rows, |i| square(g[i * columns + j]));
                     lerp(column, sum / rows as f64, weight);
                 }
             }
@@ -153,7 +155,7 @@ fn update<T: Float>(
     let scale = |batch: usize| match matrix {
         None => 1.0,
         Some([rows, _]) => {
-            let sum: f64 = first[batch * rows..][..rows].iter().map(|&row| row.into()).sum();
+            let sum: f64 = sum_of(&first[batch * rows..][..rows], |row: T| row.into());
             (sum / rows as f64).max(eps1)
         }
     };
@@ -169,13 +171,13 @@ fn update<T: Float>(
         let g: f64 = gradient[at].into();
         sign * g / variance.max(eps1 * eps1).sqrt()
     };
-    let mut sum = 0.0;
+    let mut sum = Running::new();
     for batch in 0..numel / area {
         let scale = scale(batch);
-        let squares = (batch * area..(batch + 1) * area).map(|at| direction(at, scale).powi(2));
-        sum += squares.sum::<f64>();
+        let directions = (batch * area..(batch + 1) * area).map(|at| direction(at, scale));
+        directions.for_each(|x| sum.add(x * x));
     }
-    let size = alpha / (sum.sqrt() / (root * d)).max(1.0);
+    let size = alpha / (sum.finish().sqrt() / (root * d)).max(1.0);
     for (batch, part) in parameter.chunks_exact_mut(area).enumerate() {
         let scale = scale(batch);
         for (place, p) in part.iter_mut().enumerate() {

@@ -14,6 +14,7 @@ use core::cell::Cell;
 
 use super::update::{self, Rule};
 use crate::cpu::simd::{Float, Lanes, Simd};
+use crate::elementary;
 use crate::op::{Kernel, Op, OpError};
 use crate::program::trace::Var;
 use crate::shape::{Operand, Type};
@@ -179,7 +180,8 @@ pub(super) fn corrections([beta1, beta2]: [f64; 2], step: f64) -> [f64; 2] {
     if known == [beta1, beta2, step] {
         return corrections;
     }
-    let corrections = [1.0 - beta1.powf(step), 1.0 / (1.0 - beta2.powf(step)).sqrt()];
+    let [power1, power2] = [beta1, beta2].map(|beta| elementary::pow(beta, step));
+    let corrections = [1.0 - power1, 1.0 / (1.0 - power2).sqrt()];
     LAST.set(([beta1, beta2, step], corrections));
     corrections
 }

@@ -10,6 +10,7 @@
 
 use super::update::{self, Named, Rule, UpdateInputs, Updated};
 use crate::cpu::simd::{Float, Lanes, Simd};
+use crate::elementary;
 use crate::program::trace::Var;
 
 /// What decides the formula of [`Var::adamax`].
@@ -67,7 +68,7 @@ impl Rule<2, 5> for AdamaxSettings {
             old: T::from_f64(beta2),
             eps: T::from_f64(eps),
             decay: T::from_f64(weight_decay),
-            size: T::from_f64(-lr / (1.0 - beta1.powf(step))),
+            size: T::from_f64(-lr / (1.0 - elementary::pow(beta1, step))),
         }
     }
 

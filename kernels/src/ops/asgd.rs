@@ -12,6 +12,7 @@
 
 use super::update::{self, Named, Rule, UpdateInputs, Updated};
 use crate::cpu::simd::{Float, Lanes, Simd};
+use crate::elementary;
 use crate::program::trace::Var;
 
 /// What decides the formula of [`Var::asgd`].
@@ -84,7 +85,7 @@ impl Rule<3, 5> for ASGDSettings {
             true => (f64::from(lr as f32), 1.0),
             false => (old_eta.abs(), old_mu.abs()),
         };
-        let next_eta = (lr / (1.0 + lambd * lr * step).powf(alpha)) as f32;
+        let next_eta = (lr / elementary::pow(1.0 + lambd * lr * step, alpha)) as f32;
         let next_mu = (1.0 / (step - t0).max(1.0)) as f32;
         Step {
             decay: T::from_f64(weight_decay),

@@ -28,7 +28,7 @@ impl Formula<2, 1> for BinaryCrossEntropy {
         let bounded =
             |log: T::Lanes<S>| T::Lanes::<S>::select(log.lt(c(LEAST_LOG)), c(LEAST_LOG), log);
         let yes = bounded(math::ln::<T, S>(x));
-        let no = bounded(x.map(|x| T::from_f64((-x.into()).ln_1p())));
+        let no = bounded(math::ln_1p::<T, S>(c(0.0).sub(x)));
         [target.sub(c(1.0)).mul(no).sub(target.mul(yes))]
     }
 

@@ -4,7 +4,7 @@ use super::copy::{CopyParts, Part};
 use super::elementwise::same_dtype;
 use super::reduce::no_such_axis;
 use crate::op::{GradientAt, Kernel, Mixing, Op, OpError};
-use crate::program::trace::Var;
+use crate::program::trace::{Trace, Var};
 use crate::shape::{Layout, Operand, Type};
 
 /// Joins its inputs along an axis.
@@ -94,16 +94,15 @@ impl Op for Cat {
 }
 
 impl Var {
-    /// Joins `values` along `axis`; their other sizes are equal.
-    ///
-    /// # Panics
-    ///
-    /// If there are no values: there is no recording then to keep the error.
+    /// Joins `values` along `axis`; their other sizes are equal. Of no values the result stands for nothing, and the
+    /// recording that it enters keeps the error.
     ///
     /// Source: `torch.cat`.
     #[must_use]
     pub fn cat(values: &[&Var], axis: isize) -> Var {
-        let first = values[0];
+        let Some(first) = values.first() else {
+            return Trace::new().fail("torch.cat(): expected a non-empty list of Tensors");
+        };
         match first.shape().axis(axis) {
             Some(axis) => first.trace().apply(Cat { axis }, values),
             None => first.trace().fail(no_such_axis(axis, first.shape()).0),

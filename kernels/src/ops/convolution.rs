@@ -154,8 +154,9 @@ impl Op for Convolve {
     }
 
     fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
-        let [x, weight, y] = self.sorted(inputs, &outputs[0]);
-        let geometry = Geometry::new(&self.settings, x, weight, y);
+        inputs.iter().chain(outputs).for_each(Operand::assert_addressable);
+        let factors = self.sorted(inputs, &outputs[0]);
+        let (x, geometry) = (factors[0], Geometry::new(&self.settings, self.side, factors));
         let has_bias = inputs.len() == 3;
         match x.ty.dtype {
             Dtype::F64 => Box::new(ConvolutionKernel::<f64>::new(geometry, self.side, has_bias)),
@@ -314,6 +315,7 @@ fn check_channels(
     check_ints(
         stride.iter().chain(dilation).chain(padding.iter().flat_map(|(low, high)| [low, high])),
     )?;
+    check_positive(&weight[2..], settings)?;
     match channels {
         Some(channels) if channels == x[1] => Ok(()),
         channels => Err(format!(
@@ -324,6 +326,27 @@ fn check_channels(
             x[1]
         )),
     }
+}
+
+/// Checks in torch's words that a convolution's kernel has elements, and that it goes from one to the next.
+fn check_positive(kernel: &[usize], settings: &Convolution) -> Result<(), String> {
+    if settings.stride.contains(&0) {
+        return Err("non-positive stride is not supported".to_owned());
+    }
+    if settings.dilation.contains(&0) {
+        let dilation = &settings.dilation;
+        return Err(format!("dilation should be greater than zero, but got {dilation:?}"));
+    }
+    let sizes = match *kernel {
+        _ if !kernel.contains(&0) => return Ok(()),
+        [width] => format!(" kernel_height: 1 kernel_width: {width}"),
+        [height, width] => format!(" kernel_height: {height} kernel_width: {width}"),
+        _ => {
+            let sizes: Vec<_> = kernel.iter().map(ToString::to_string).collect();
+            format!(": {} (TxHxW)", sizes.join(" x "))
+        }
+    };
+    Err(format!("kernel size should be greater than zero, but got{sizes}"))
 }
 
 /// Checks in torch's words that a setting has a value for each spatial axis.
@@ -343,7 +366,7 @@ fn output_shape(x: &Shape, weight: &Shape, settings: &Convolution) -> Result<Sha
     let axes = 0..stride.len();
     let spans: Vec<_> = axes
         .clone()
-        .map(|i| dilation[i].saturating_mul(weight[i + 2].max(1) - 1).saturating_add(1))
+        .map(|i| dilation[i].saturating_mul(weight[i + 2] - 1).saturating_add(1))
         .collect();
     let padded: Vec<_> = axes
         .clone()
@@ -359,7 +382,7 @@ fn output_shape(x: &Shape, weight: &Shape, settings: &Convolution) -> Result<Sha
             list(&spans)
         ));
     }
-    let sizes = axes.map(|i| (padded[i] - spans[i]) / stride[i].max(1) + 1);
+    let sizes = axes.map(|i| (padded[i] - spans[i]) / stride[i] + 1);
     Ok([x[0], weight[0]].into_iter().chain(sizes).collect())
 }
 
@@ -382,7 +405,7 @@ fn transposed_shape(
             ));
         }
         let between = (x[i + 2].max(1) - 1).saturating_mul(stride[i]);
-        let grown = dilation[i].saturating_mul(weight[i + 2].max(1) - 1);
+        let grown = dilation[i].saturating_mul(weight[i + 2] - 1);
         let grown = grown.saturating_add(between).saturating_add(more).saturating_add(1);
         match grown.checked_sub(padding[i].0.saturating_add(padding[i].1)) {
             Some(size) if size > 0 => shape.push(size),

@@ -137,11 +137,14 @@ impl Piece {
     #[inline(always)]
     fn copy<T: Move, S: Simd>(&self, src: &[T], dst: &mut [T], base: usize) {
         let start = self.to - base;
-        let Walk { outer, inner, steps, numel } = &self.walk;
+        let Walk { outer, inner, steps, numel, reach } = &self.walk;
         if *numel == 0 {
             return;
         }
         let (inner, [src_step, dst_step]) = (*inner, *steps);
+        let ends = [self.from.saturating_add(reach[0]), start.saturating_add(reach[1])];
+        assert!(ends[0] <= src.len(), "the source is as long as its layout says");
+        assert!(ends[1] <= dst.len(), "and so is the destination");
         // If the next axis lies together in the source, and the inner one in the destination, blocks
         // are transposed in registers.
         if let Some(&(columns, [1, dst_stride])) = outer.last()
@@ -158,14 +161,12 @@ impl Piece {
         for row in 0..self.walk.n_rows() {
             let [from, to] = self.walk.row(row);
             let (src, dst) = (&src[self.from + from..], &mut dst[start + to..]);
-            assert!((inner - 1) * src_step < src.len(), "the source is as long as its layout says");
-            assert!((inner - 1) * dst_step < dst.len(), "and so is the destination");
             if (src_step, dst_step) == (1, 1) {
                 dst[..inner].copy_from_slice(&src[..inner]);
                 continue;
             }
             for i in 0..inner {
-                // SAFETY: both were checked above for the last `i`.
+                // SAFETY: all that the walk visits is within both, as asserted above.
                 unsafe {
                     *dst.get_unchecked_mut(i * dst_step) = *src.get_unchecked(i * src_step);
                 }

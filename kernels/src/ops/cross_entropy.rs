@@ -16,7 +16,6 @@
 //!
 //! Source: `torch.nn.functional.cross_entropy` with class indices.
 
-use std::any::Any;
 use std::sync::Arc;
 
 mod curvature;
@@ -28,7 +27,7 @@ use super::elementwise::{computes, layout_like, same_dtype};
 use super::reduce::Reduction;
 use crate::cpu::tile::vector_kernel;
 use crate::dtype::Dtype;
-use crate::op::{GradientAt, Kernel, Op, OpError};
+use crate::op::{GradientAt, Kernel, Op, OpError, WithGradient};
 use crate::program::trace::{Function, Var};
 use crate::shape::{Layout, Operand, Shape, Type};
 
@@ -143,7 +142,9 @@ impl Settings {
     }
 
     fn attributes(self) -> String {
-        format!("ignore_index={} reduction={}", self.ignore_index, self.reduction.name())
+        let weighted = if self.has_weight { " weighted" } else { "" };
+        let (ignore_index, reduction) = (self.ignore_index, self.reduction.name());
+        format!("ignore_index={ignore_index} reduction={reduction}{weighted}")
     }
 
     /// Checks the inputs of the loss and gives its type.
@@ -255,9 +256,9 @@ impl Op for CrossEntropy {
         gradients
     }
 
-    fn fuse_gradient(&self, gradient: &dyn Op) -> Option<Arc<dyn Op>> {
-        let gradient = (gradient as &dyn Any).downcast_ref::<CrossEntropyGradient>()?;
-        (gradient.0 == self.0).then(|| Arc::new(CrossEntropyWithGradient(self.0)) as Arc<dyn Op>)
+    fn fuse_gradient(&self) -> Option<WithGradient> {
+        let gradient = Arc::new(CrossEntropyGradient(self.0));
+        Some(WithGradient { gradient, both: Arc::new(CrossEntropyWithGradient(self.0)) })
     }
 }
 

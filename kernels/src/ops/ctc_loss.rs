@@ -15,6 +15,7 @@ use super::number::Number;
 use super::reduce::Reduction;
 use crate::cpu::tile::Tile;
 use crate::dtype::Dtype;
+use crate::elementary;
 use crate::op::{GradientAt, Kernel, Op, OpError};
 use crate::program::trace::{Function, Var};
 use crate::shape::{Operand, Shape, Type};
@@ -261,7 +262,7 @@ impl<T: Number> Item<'_, T> {
 fn log_sum(terms: [f64; 3]) -> f64 {
     let most = terms.into_iter().fold(f64::NEG_INFINITY, f64::max);
     let most = if most == f64::NEG_INFINITY { 0.0 } else { most };
-    terms.into_iter().map(|term| (term - most).exp()).sum::<f64>().ln() + most
+    elementary::ln(terms.into_iter().map(|term| elementary::exp(term - most)).sum()) + most
 }
 
 impl<T: Number> CtcKernel<T> {
@@ -334,8 +335,8 @@ impl<T: Number> Kernel for CtcKernel<T> {
                         let of_frame = &mut output[(frame * items + number) * classes..][..classes];
                         for (class, (dx, through)) in of_frame.iter_mut().zip(through).enumerate() {
                             let log_prob = item.log_prob(frame, class);
-                            let share = (through + loss - log_prob).exp();
-                            *dx = T::from_f64((log_prob.exp() - share) * dy);
+                            let share = elementary::exp(through + loss - log_prob);
+                            *dx = T::from_f64((elementary::exp(log_prob) - share) * dy);
                         }
                     },
                 );

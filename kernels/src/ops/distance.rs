@@ -86,6 +86,9 @@ impl Var {
             return self.trace().fail("pdist only supports non-negative p values");
         }
         let apart = self.reshape([n, 1, size]) - self.reshape([1, n, size]);
+        if apart.id().is_none() {
+            return apart;
+        }
         let all = apart.vector_norm(p, -1, false).reshape([n * n]);
         let pairs: Vec<_> =
             (0..n).flat_map(|row| (row + 1..n).map(move |other| row * n + other)).collect();

@@ -13,7 +13,7 @@ use core::ops::Range;
 
 use crate::cpu::simd::{Float, Lanes, Simd, Vectorized, dispatch};
 use crate::cpu::tile::{Input, Output, Tile};
-use crate::dtype::Dtype;
+use crate::dtype::{Dtype, Element};
 use crate::op::{GradientAt, Kernel, Mixing, Op, OpError};
 use crate::program::trace::Var;
 use crate::shape::{Layout, Operand, Shape, Type};
@@ -94,6 +94,7 @@ impl<F: Formula<IN, OUT>, const IN: usize, const OUT: usize> Op for Pointwise<F,
     }
 
     fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
+        outputs.iter().for_each(Operand::assert_addressable);
         let walk = Walk::new(inputs, &outputs[0]);
         match outputs[0].ty.dtype {
             Dtype::F64 => Box::new(Elementwise::<f64, F, IN, OUT>::new(self.0, walk)),
@@ -112,11 +113,8 @@ impl<F: Formula<IN, OUT>, const IN: usize, const OUT: usize> Op for Pointwise<F,
 }
 
 /// Records the op that applies `formula` to `inputs`.
-///
-/// # Panics
-///
-/// If there are no inputs.
 pub fn pointwise<F: Formula<IN, 1>, const IN: usize>(formula: F, inputs: [&Var; IN]) -> Var {
+    const { assert!(IN > 0, "a formula has inputs, whose recording keeps the op") };
     inputs[0].trace().apply(Pointwise::<F, IN, 1>(formula), &inputs)
 }
 
@@ -178,6 +176,8 @@ pub(crate) struct Walk<const IN: usize> {
     pub(in crate::ops) steps: [usize; IN],
     /// Elements of the output.
     pub(in crate::ops) numel: usize,
+    /// How many elements each input has up to the last one that is visited: `usize::MAX` if that cannot be counted.
+    pub(in crate::ops) reach: [usize; IN],
 }
 
 impl<const IN: usize> Walk<IN> {
@@ -190,14 +190,41 @@ impl<const IN: usize> Walk<IN> {
                 core::array::from_fn(|i| broadcast_stride(&inputs[i], shape, axis));
             match axes.last_mut() {
                 _ if shape[axis] == 1 => {}
-                Some((size, outer)) if (0..IN).all(|i| outer[i] == strides[i] * shape[axis]) => {
+                Some((size, outer))
+                    if (0..IN).all(|i| outer[i] == strides[i].saturating_mul(shape[axis])) =>
+                {
                     (*size, *outer) = (*size * shape[axis], strides);
                 }
                 _ => axes.push((shape[axis], strides)),
             }
         }
+        let numel = shape.numel();
+        if numel == 0 {
+            return Walk { outer: Vec::new(), inner: 0, steps: [0; IN], numel, reach: [0; IN] };
+        }
+        let along = |i: usize| {
+            let spans = axes.iter().map(|(size, strides)| (size - 1).saturating_mul(strides[i]));
+            spans.fold(1, usize::saturating_add)
+        };
+        let reach = core::array::from_fn(along);
         let (inner, steps) = axes.pop().unwrap_or((1, [0; IN]));
-        Walk { outer: axes, inner, steps, numel: shape.numel() }
+        Walk { outer: axes, inner, steps, numel, reach }
+    }
+
+    /// Asserts that inputs have the elements that are visited, in every model: what loops over elements build on.
+    #[inline(always)]
+    fn assert_in_tile<T: Element>(&self, x: &[Input<'_, T>; IN]) {
+        for (x, &reach) in x.iter().zip(&self.reach) {
+            assert!(x.numel() >= reach, "a kernel meets the operands that it was made for");
+        }
+    }
+
+    /// Asserts that the inputs of one model have the elements that are visited.
+    #[inline(always)]
+    fn assert_within<T>(&self, x: &[&[T]; IN]) {
+        for (x, &reach) in x.iter().zip(&self.reach) {
+            assert!(x.len() >= reach, "a kernel meets the operands that it was made for");
+        }
     }
 
     /// Counts the inner loops.
@@ -253,6 +280,7 @@ impl<T: Float, F: Formula<IN, OUT>, const IN: usize, const OUT: usize> Kernel
         let (inputs, mut outputs, _) = tile.operands();
         let x: [Input<'_, T>; IN] = core::array::from_fn(|i| inputs.get(i));
         let mut y: [Output<'_, T>; OUT] = core::array::from_fn(|_| outputs.take());
+        walk.assert_in_tile(&x);
         if !is_split {
             dispatch(Work { formula, of: Of::Models { walk, x, y, models: 0..models } });
             return;
@@ -277,6 +305,7 @@ pub(in crate::ops) fn apply_split<T, F, const IN: usize, const OUT: usize>(
     F: Formula<IN, OUT>,
 {
     assert!(y.iter().all(|y| y.len() == walk.numel), "outputs have the shape of the walk");
+    walk.assert_within(&x);
     let y = Pieces(y.map(<[T]>::as_mut_ptr));
     Visits::all(walk).split(0, &|visits, first| {
         // SAFETY: `split` gives each element of the outputs, which have `walk.numel`, to one part.
@@ -324,7 +353,9 @@ impl<T: Float, F: Formula<IN, OUT>, const IN: usize, const OUT: usize> Vectorize
                     (visits.clone(), *x, y)
                 }
             };
-            visit::<T, S, F, IN, OUT>(self.formula, &visits, x, y);
+            // SAFETY: whoever made the work asserted that inputs have what the walk visits: `Elementwise::run` for all
+            // models of a tile, `apply_split` for one.
+            unsafe { visit::<T, S, F, IN, OUT>(self.formula, &visits, x, y) };
         }
     }
 }
@@ -408,12 +439,18 @@ pub(crate) fn apply<T, S, F, const IN: usize, const OUT: usize>(
     S: Simd,
     F: Formula<IN, OUT>,
 {
-    visit::<T, S, F, IN, OUT>(formula, &Visits::all(walk), x, y);
+    walk.assert_within(&x);
+    // SAFETY: the line above asserts it.
+    unsafe { visit::<T, S, F, IN, OUT>(formula, &Visits::all(walk), x, y) };
 }
 
 /// Applies `formula` as [`apply`] does, and fills `y`, which holds what is visited and nothing else.
+///
+/// # Safety
+///
+/// Each of `x` has as many elements as the walk [reaches](Walk::reach).
 #[inline(always)]
-fn visit<T, S, F, const IN: usize, const OUT: usize>(
+unsafe fn visit<T, S, F, const IN: usize, const OUT: usize>(
     formula: F,
     Visits { walk, rows, inner: within }: &Visits<'_, IN>,
     x: [&[T]; IN],
@@ -438,18 +475,14 @@ fn visit<T, S, F, const IN: usize, const OUT: usize>(
     let mut together = [[const { MaybeUninit::<T>::uninit() }; BLOCK]; IN];
     for (place, row) in rows.clone().enumerate() {
         let offsets = walk.row(row);
-        for i in 0..IN {
-            debug_assert!(offsets[i] + (walk.inner - 1) * walk.steps[i] < x[i].len());
-        }
         let mut start = 0;
         while start < n {
             let block = block.min(n - start);
             let at = |i: usize| offsets[i] + (within.start + start) * walk.steps[i];
             let from: [*const T; IN] = core::array::from_fn(|i| x_start[i].wrapping_add(at(i)));
             let to = core::array::from_fn(|k| y_start[k].wrapping_add(place * n + start));
-            // SAFETY: a `Walk` was made for inputs of these lengths, so each visited offset is within
-            // its input (asserted above in debug builds), as `within` is within the inner loop; `y` has
-            // `rows · n` elements, and each of `together` has `block`.
+            // SAFETY: the caller promises that no visited offset is beyond its input, and `rows` and `within` are
+            // parts of the walk; `y` has `rows · n` elements, asserted above, and each of `together` has `block`.
             unsafe {
                 if strided {
                     for (i, together) in together.iter_mut().enumerate() {

@@ -8,7 +8,9 @@ use core::marker::PhantomData;
 use super::elementwise::computes;
 use super::lines::{carve, scratch_bytes};
 use super::number::Number;
-use crate::cpu::tile::Tile;
+use super::scatter::{Scatter, sum_rows};
+use crate::cpu::simd::Simd;
+use crate::cpu::tile::{Tile, VectorKernel, vector_kernel};
 use crate::dtype::Dtype;
 use crate::op::{GradientAt, Kernel, Op, OpError};
 use crate::program::trace::Var;
@@ -102,11 +104,15 @@ impl Op for EmbeddingGradient {
         Ok(vec![Type { dtype: dy.dtype, shape }])
     }
 
-    fn kernel(&self, _: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
+    fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
+        fn of<T: Number>(op: EmbeddingGradient, index: &Type, columns: usize) -> Box<dyn Kernel> {
+            let indices = index.shape.numel();
+            vector_kernel(GradientKernel::<T> { of: op, columns, indices, element: PhantomData })
+        }
         let columns = outputs[0].ty.shape[1];
         match outputs[0].ty.dtype {
-            Dtype::F64 => Box::new(GradientKernel::<f64>(*self, columns, PhantomData)),
-            _ => Box::new(GradientKernel::<f32>(*self, columns, PhantomData)),
+            Dtype::F64 => of::<f64>(*self, &inputs[0].ty, columns),
+            _ => of::<f32>(*self, &inputs[0].ty, columns),
         }
     }
 
@@ -178,34 +184,41 @@ impl Embedding {
 }
 
 /// Adds up the gradients of each row, in the order of the indices.
-struct GradientKernel<T>(EmbeddingGradient, usize, PhantomData<T>);
+struct GradientKernel<T> {
+    of: EmbeddingGradient,
+    columns: usize,
+    indices: usize,
+    element: PhantomData<T>,
+}
 
-impl<T: Number> Kernel for GradientKernel<T> {
-    fn run(&self, tile: &mut Tile<'_>) {
-        let GradientKernel(EmbeddingGradient { embedding, rows, .. }, columns, _) = *self;
+impl<T: Number> VectorKernel for GradientKernel<T> {
+    #[inline(always)]
+    fn run<S: Simd>(&self, tile: &mut Tile<'_>) {
+        let GradientKernel { of: EmbeddingGradient { embedding, rows }, columns, .. } = *self;
         for model in 0..tile.models() {
             let (inputs, mut outputs, scratch) = tile.model(model).split();
             let (indices, dy) = (inputs.get::<i64>(0), inputs.get::<T>(1));
-            let table = outputs.take::<T>();
-            let [counts] = carve::<T, 1>(scratch, [rows]);
-            table.fill(T::default());
-            if embedding.scale_grad_by_freq {
-                embedding.count(indices, counts);
-            }
+            let [ends, items] = carve::<usize, 2>(scratch, [rows, self.indices]);
             let named = indices.iter().map(|&index| row_of(index, rows));
-            let named = named.zip(dy.chunks_exact(columns.max(1)));
-            let named = named.filter_map(|(row, dy)| Some((row?, dy)));
-            for (row, dy) in named.filter(|(row, _)| Some(*row) != embedding.padding_idx) {
-                let part = embedding.part(row, counts);
-                for (sum, &dy) in table[row * columns..][..columns].iter_mut().zip(dy) {
-                    *sum = *sum + dy * part;
+            let named = Scatter::new(named, ends, items);
+            let table = outputs.take::<T>().chunks_exact_mut(columns.max(1));
+            for (row, sum) in table.enumerate() {
+                let items = named.of(row);
+                if items.is_empty() || embedding.padding_idx == Some(row) {
+                    sum.fill(T::default());
+                    continue;
                 }
+                let part = match embedding.scale_grad_by_freq {
+                    true => T::from_f64(1.0) / T::from_f64(items.len() as f64),
+                    false => T::from_f64(1.0),
+                };
+                sum_rows(items.iter().map(|item| (&dy[item * columns..][..columns], part)), sum);
             }
         }
     }
 
     fn scratch_bytes(&self) -> usize {
-        scratch_bytes::<T>(&[self.0.rows])
+        scratch_bytes::<usize>(&[self.of.rows, self.indices])
     }
 }
 

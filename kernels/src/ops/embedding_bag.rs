@@ -9,7 +9,10 @@ use core::ops::Range;
 use super::elementwise::{computes, same_dtype};
 use super::lines::{carve, scratch_bytes};
 use super::number::Number;
-use crate::cpu::tile::{ModelInputs, Tile};
+use super::scatter::{Scatter, sum_rows};
+use crate::cpu::simd::Simd;
+use crate::cpu::sum::{sum_of, sum_of_pairs};
+use crate::cpu::tile::{ModelInputs, Tile, VectorKernel, vector_kernel};
 use crate::dtype::Dtype;
 use crate::op::{GradientAt, Kernel, Op, OpError};
 use crate::program::trace::Var;
@@ -174,12 +177,10 @@ impl Bags {
             true => inputs[2].ty.shape[0] - usize::from(self.of.include_last_offset),
             false => index[0],
         };
-        let [rows, columns] = [table.shape[0], table.shape[1]];
+        let (of, sizes) = (self, [bags, table.shape[0], table.shape[1], index.numel()]);
         match table.dtype {
-            Dtype::F64 => {
-                Box::new(BagKernel::<f64> { of: self, what, bags, rows, columns, t: PhantomData })
-            }
-            _ => Box::new(BagKernel::<f32> { of: self, what, bags, rows, columns, t: PhantomData }),
+            Dtype::F64 => vector_kernel(BagKernel::<f64>::new(of, what, sizes)),
+            _ => vector_kernel(BagKernel::<f32>::new(of, what, sizes)),
         }
     }
 }
@@ -270,6 +271,7 @@ struct BagKernel<T> {
     bags: usize,
     rows: usize,
     columns: usize,
+    indices: usize,
     t: PhantomData<T>,
 }
 
@@ -282,6 +284,10 @@ struct Model<'a, T> {
 }
 
 impl<T: Number> BagKernel<T> {
+    fn new(of: Bags, what: What, [bags, rows, columns, indices]: [usize; 4]) -> Self {
+        BagKernel { of, what, bags, rows, columns, indices, t: PhantomData }
+    }
+
     fn model<'a>(&self, inputs: &ModelInputs<'a>) -> Model<'a, T> {
         let (has_offsets, weights) = (self.of.has_offsets, self.of.n_inputs() - 1);
         Model {
@@ -317,67 +323,92 @@ impl<T: Number> BagKernel<T> {
     }
 
     /// Joins the rows of a bag.
+    #[inline(always)]
     fn join(&self, model: &Model<'_, T>, bag: usize, y: &mut [T]) {
-        y.fill(T::default());
-        let Some(bag) = self.bag(model, bag) else {
+        let are_rows = |bag: &Range<usize>| self.rows(model, bag.clone()).all(|of| of.1.is_some());
+        let Some(bag) = self.bag(model, bag).filter(are_rows) else {
             return y.fill(T::from_f64(f64::NAN));
         };
-        let mut count = 0;
-        for (place, row) in self.rows(model, bag) {
-            let Some(row) = row else {
-                return y.fill(T::from_f64(f64::NAN));
-            };
-            let weight = model.weights.map(|weights| weights[place]);
-            let row = &model.table[row * self.columns..][..self.columns];
-            for (y, &x) in y.iter_mut().zip(row) {
-                *y = match (self.of.of.mode, weight) {
-                    (BagMode::Max, _) if count == 0 || larger(x, *y) => x,
-                    (BagMode::Max, _) => *y,
-                    (_, Some(weight)) => *y + x * weight,
-                    (_, None) => *y + x,
-                };
-            }
-            count += 1;
-        }
-        if self.of.of.mode == BagMode::Mean && count > 0 {
-            let count = T::from_f64(f64::from(count));
-            y.iter_mut().for_each(|y| *y = *y / count);
-        }
-    }
-
-    /// Adds what a bag's gradient is to the rows of the table.
-    fn scatter(&self, model: &Model<'_, T>, bag: usize, dy: &[T], counts: &[T], table: &mut [T]) {
-        let Some(bag) = self.bag(model, bag) else { return };
-        let rows = self.rows(model, bag).filter_map(|(place, row)| Some((place, row?)));
+        let rows = self.rows(model, bag).filter_map(|(place, row)| {
+            let weight = model.weights.map_or(T::from_f64(1.0), |weights| weights[place]);
+            Some((&model.table[row? * self.columns..][..self.columns], weight))
+        });
         if self.of.of.mode == BagMode::Max {
-            for (column, &dy) in dy.iter().enumerate() {
-                let value = |row: usize| model.table[row * self.columns + column];
-                let most = rows
-                    .clone()
-                    .map(|(_, row)| row)
-                    .reduce(|best, row| if larger(value(row), value(best)) { row } else { best });
-                if let Some(row) = most {
-                    let sum = &mut table[row * self.columns + column];
-                    *sum = *sum + dy;
+            y.fill(T::default());
+            for (count, (row, _)) in rows.enumerate() {
+                for (y, &x) in y.iter_mut().zip(row) {
+                    *y = if count == 0 || larger(x, *y) { x } else { *y };
                 }
             }
             return;
         }
-        let size = T::from_f64(rows.clone().count() as f64);
-        for (place, row) in rows {
-            let mut share = T::from_f64(1.0);
-            if let Some(weights) = model.weights {
-                share = weights[place];
-            }
-            if self.of.of.scale_grad_by_freq {
-                share = share / counts[row];
-            }
-            if self.of.of.mode == BagMode::Mean {
-                share = share / size;
-            }
-            let sums = &mut table[row * self.columns..][..self.columns];
-            sums.iter_mut().zip(dy).for_each(|(sum, &dy)| *sum = *sum + dy * share);
+        sum_rows(rows.clone(), y);
+        let count = rows.count();
+        if self.of.of.mode == BagMode::Mean && count > 0 {
+            let count = T::from_f64(count as f64);
+            y.iter_mut().for_each(|y| *y = *y / count);
         }
+    }
+
+    /// Computes the gradient of the table.
+    #[inline(always)]
+    fn scatter(&self, model: &Model<'_, T>, dy: &[T], scratch: &mut [u8], table: &mut [T]) {
+        let columns = self.columns.max(1);
+        let (listed, scratch) = scratch.split_at_mut(scratch_bytes::<usize>(&self.listed()));
+        let [ends, items, bags] = carve::<usize, 3>(listed, self.listed());
+        let [counts, shares] = carve::<T, 2>(scratch, [self.rows, self.indices]);
+        if self.of.of.mode == BagMode::Max {
+            for column in 0..self.columns {
+                let most = (0..self.bags).map(|bag| self.most(model, bag, column));
+                let named = Scatter::new(most, ends, &mut *items);
+                for row in 0..self.rows {
+                    let terms = named.of(row);
+                    let sum = sum_of(terms, |bag| dy[bag * columns + column]);
+                    table[row * columns + column] = sum;
+                }
+            }
+            return;
+        }
+        self.count(model, counts);
+        bags.fill(self.bags);
+        for bag in 0..self.bags {
+            let Some(places) = self.bag(model, bag) else { continue };
+            let rows = self.rows(model, places);
+            let size = T::from_f64(rows.clone().filter(|(_, row)| row.is_some()).count() as f64);
+            for (place, row) in rows.filter_map(|(place, row)| Some((place, row?))) {
+                let mut share = model.weights.map_or(T::from_f64(1.0), |weights| weights[place]);
+                if self.of.of.scale_grad_by_freq {
+                    share = share / counts[row];
+                }
+                if self.of.of.mode == BagMode::Mean {
+                    share = share / size;
+                }
+                (bags[place], shares[place]) = (bag, share);
+            }
+        }
+        let row = |(place, &index): (usize, &i64)| {
+            usize::try_from(index).ok().filter(|_| bags[place] < self.bags)
+        };
+        let named = Scatter::new(model.indices.iter().enumerate().map(row), ends, items);
+        for (row, sum) in table.chunks_exact_mut(columns).enumerate() {
+            let terms = named.of(row).iter();
+            sum_rows(
+                terms.map(|&place| (&dy[bags[place] * columns..][..columns], shares[place])),
+                sum,
+            );
+        }
+    }
+
+    /// Gives the row that has the largest number of a bag in a column.
+    fn most(&self, model: &Model<'_, T>, bag: usize, column: usize) -> Option<usize> {
+        let value = |row: usize| model.table[row * self.columns + column];
+        let rows = self.rows(model, self.bag(model, bag)?).filter_map(|(_, row)| row);
+        rows.reduce(|best, row| if larger(value(row), value(best)) { row } else { best })
+    }
+
+    /// Elements of scratch memory for lists: of rows, of indices or bags, of the bags of indices.
+    fn listed(&self) -> [usize; 3] {
+        [self.rows, self.indices.max(self.bags), self.indices]
     }
 
     /// Counts how often each row is named in all bags.
@@ -397,8 +428,9 @@ fn larger<T: Number>(a: T, b: T) -> bool {
     a > b || (a.is_nan() && !b.is_nan())
 }
 
-impl<T: Number> Kernel for BagKernel<T> {
-    fn run(&self, tile: &mut Tile<'_>) {
+impl<T: Number> VectorKernel for BagKernel<T> {
+    #[inline(always)]
+    fn run<S: Simd>(&self, tile: &mut Tile<'_>) {
         let columns = self.columns;
         for model in 0..tile.models() {
             let (inputs, mut outputs, scratch) = tile.model(model).split();
@@ -410,29 +442,31 @@ impl<T: Number> Kernel for BagKernel<T> {
                 continue;
             }
             let dy = inputs.get::<T>(self.of.n_inputs());
+            if self.what == What::Table {
+                self.scatter(&model, dy, scratch, y);
+                continue;
+            }
             y.fill(T::default());
-            let [counts] = carve::<T, 1>(scratch, [self.rows]);
-            self.count(&model, counts);
             for bag in 0..self.bags {
                 let dy = &dy[bag * columns..][..columns];
-                if self.what == What::Table {
-                    self.scatter(&model, bag, dy, counts, y);
-                    continue;
-                }
-                for (place, row) in
-                    self.bag(&model, bag).into_iter().flat_map(|bag| self.rows(&model, bag))
-                {
+                let Some(places) = self.bag(&model, bag) else { continue };
+                for (place, row) in self.rows(&model, places) {
                     let Some(row) = row else { continue };
                     let row = &model.table[row * columns..][..columns];
-                    let product = row.iter().zip(dy).map(|(&x, &dy)| x * dy);
-                    y[place] = product.fold(T::default(), |sum, product| sum + product);
+                    y[place] = sum_of_pairs(row, dy, |x, dy| x * dy);
                 }
             }
         }
     }
 
     fn scratch_bytes(&self) -> usize {
-        if self.what == What::Bags { 0 } else { scratch_bytes::<T>(&[self.rows]) }
+        match self.what {
+            What::Bags | What::Weights => 0,
+            What::Table => {
+                scratch_bytes::<usize>(&self.listed())
+                    + scratch_bytes::<T>(&[self.rows, self.indices])
+            }
+        }
     }
 }
 

@@ -44,7 +44,7 @@ impl Op for Geqrf {
 /// diagonal; leaves the rest of `v` in their place and gives `τ`.
 fn reflect(a: &mut [f64], m: usize, n: usize, column: usize) -> f64 {
     let alpha = a[column * n + column];
-    let below: f64 = (column + 1..m).map(|row| a[row * n + column].powi(2)).sum();
+    let below: f64 = (column + 1..m).map(|row| a[row * n + column]).map(|x| x * x).sum();
     if below == 0.0 {
         return 0.0;
     }

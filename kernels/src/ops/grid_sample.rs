@@ -9,6 +9,7 @@ use core::marker::PhantomData;
 use super::elementwise::{computes, same_dtype};
 use super::lines::{carve, scratch_bytes};
 use super::number::Number;
+use crate::cpu::sum::sum_of_terms;
 use crate::cpu::tile::Tile;
 use crate::dtype::Dtype;
 use crate::op::{GradientAt, Kernel, Op, OpError};
@@ -431,7 +432,7 @@ impl<T: Number> Kernel for Sampler<T> {
                                     let x: f64 = x[image + channel * pixels + place].into();
                                     dy * x
                                 };
-                                let total: f64 = (0..channels).map(of).sum();
+                                let total = sum_of_terms(channels, of);
                                 sums.iter_mut()
                                     .zip(slopes)
                                     .for_each(|(sum, of)| *sum += total * of);

@@ -149,7 +149,7 @@ impl Op for HouseholderGradient {
             let (inside, outside) = work.split_at_mut(n);
             for i in 0..k {
                 let v = Reflection { a, m, n, i };
-                let square = 1.0 + (i + 1..m).map(|row| a[row * n + i].powi(2)).sum::<f64>();
+                let square = 1.0 + (i + 1..m).map(|row| a[row * n + i]).map(|x| x * x).sum::<f64>();
                 // E' = H⁻¹ E; then `inside` is vᵀ E', `outside` is vᵀ dE.
                 v.along(e, inside);
                 v.subtract(e, inside, tau[i] / (tau[i] * square - 1.0));

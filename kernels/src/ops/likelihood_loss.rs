@@ -4,6 +4,7 @@
 use core::f64::consts::PI;
 
 use super::reduce::Reduction;
+use crate::elementary;
 use crate::program::trace::{Function, Var};
 use crate::shape::Shape;
 
@@ -278,7 +279,7 @@ impl Var {
         let var = var.with_data(&var.clamp_min(eps));
         let mut loss = (var.log() + (self - target).square() / &var) * 0.5;
         if full {
-            loss = loss + 0.5 * (2.0 * PI).ln();
+            loss = loss + 0.5 * elementary::ln(2.0 * PI);
         }
         reduction.apply(loss)
     }

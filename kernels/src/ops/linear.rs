@@ -1,8 +1,8 @@
 //! `linear`: `y = x · weightᵀ + bias`, with its two gradients. Leading axes of `x` count as rows.
 //!
-//! Three ways to compute it, chosen by the sizes alone ([`Way`]): a few rows are dot products with the
-//! rows of the weight, small products the register tiles of [`crate::cpu::gemm`], large ones the `gemm`
-//! crate. Vectors run along the batch or along the features of the output (`preferred_layout`).
+//! Three ways to compute it, chosen by the sizes alone (`Way`): a few rows are dot products with the
+//! rows of the weight, small products the register tiles of `cpu/gemm.rs`, large ones the same on packed
+//! factors. Vectors run along the batch or along the features of the output (`preferred_layout`).
 //!
 //! Source: `torch.nn.functional.linear`.
 
@@ -22,7 +22,7 @@ use crate::shape::{Layout, Operand, Shape, Type};
 /// Below this many rows a product is made of dot products: the vectors of a batch would be mostly empty.
 const MIN_ROWS: usize = 8;
 
-/// So many rows make a product that the `gemm` crate computes, if there are as many features.
+/// So many rows make a large product, if there are as many features.
 const MANY_ROWS: usize = 512;
 
 /// `y = activation(x · weightᵀ + bias)`; inputs `x`, `weight` and perhaps `bias`.
@@ -303,7 +303,7 @@ fn with_last(shape: &Shape, last: usize) -> Shape {
 /// Along the batch a layer's forward pass packs nothing, but the gradient of the next weight its input;
 /// along the features the forward pass packs the weight, the gradients nothing. So features lie together
 /// if they fill vectors and the weight is the smaller of the two. Where there are as many features as rows, and many
-/// of both, the `gemm` crate is faster with them together: of 1024 by a tenth in a training step, a quarter in a
+/// of both, large products are faster with them together: of 1024 by a tenth in a training step, a quarter in a
 /// forward pass of the next layer.
 fn preferred_layout(ty: &Type) -> Layout {
     let (rows, features) = (rows(&ty.shape), ty.shape.last().copied().unwrap_or(0));

@@ -22,12 +22,17 @@ pub(in crate::ops) struct Lines {
     apart: Option<usize>,
     /// Elements of a line.
     pub(in crate::ops) len: usize,
+    /// Elements of the operand.
+    numel: usize,
 }
 
 impl Lines {
     /// Lists the lines along `axis`; in which order, `order` says: all axes, from slowest to fastest.
     pub(in crate::ops) fn new(operand: &Operand, axis: usize, order: &[usize]) -> Self {
-        let mut starts = vec![0];
+        operand.assert_addressable();
+        let numel = operand.ty.shape.numel();
+        // Lines of no elements need no place: there may be more of them than anything has room for.
+        let mut starts = vec![0; usize::from(numel > 0)];
         for &other in order.iter().filter(|&&other| other != axis) {
             let (size, stride) = (operand.ty.shape[other], operand.layout[other]);
             starts = starts
@@ -44,7 +49,20 @@ impl Lines {
         let apart = starts.get(1).map_or(Some(1), |second| second.checked_sub(starts[0]));
         let is_even = |apart: &usize| starts.is_sorted_by(|one, next| one + apart == *next);
         let apart = apart.filter(is_even);
-        Lines { starts, runs, stride: operand.layout[axis], apart, len: operand.ty.shape[axis] }
+        let (stride, len) = (operand.layout[axis], operand.ty.shape[axis]);
+        Lines { starts, runs, stride, apart, len, numel }
+    }
+
+    /// Asserts that operands have the elements of these lines: what addresses of [`read`](Lines::read) and
+    /// [`write`](Lines::write) build on.
+    #[inline(always)]
+    pub(in crate::ops) fn assert_all_in(&self, numel: usize) {
+        assert!(numel == self.numel, "a kernel meets the operands that it was made for");
+    }
+
+    /// Gives the bytes of the lists.
+    pub(in crate::ops) fn table_bytes(&self) -> usize {
+        size_of_val(self.starts.as_slice()) + size_of_val(self.runs.as_slice())
     }
 
     /// Counts the lines.
@@ -59,7 +77,7 @@ impl Lines {
 
     /// Gives the number of elements of scratch memory that a block needs.
     pub(in crate::ops) fn scratch_len(&self) -> usize {
-        self.len * MAX_LANES
+        if self.starts.is_empty() { 0 } else { self.len * MAX_LANES }
     }
 
     /// Gives address and stride at which the elements of lines `line` to `line + n - 1` can be read,
@@ -139,7 +157,7 @@ pub(in crate::ops) fn scratch_bytes<T>(lens: &[usize]) -> usize {
 
 /// Splits parts of these numbers of elements from scratch memory.
 #[inline(always)]
-pub(in crate::ops) fn carve<T: Float, const N: usize>(
+pub(in crate::ops) fn carve<T: bytemuck::Pod, const N: usize>(
     scratch: &mut [u8],
     lens: [usize; N],
 ) -> [&mut [T]; N] {

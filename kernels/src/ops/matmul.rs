@@ -1,8 +1,7 @@
 //! `matmul`: products of matrices, of batches of matrices, and of vectors with either.
 //!
-//! Every element is the sum over `k` in order, whatever the layouts ([`crate::cpu::gemm`]); from the size
-//! on that [`Way`] names, the order of the `gemm` crate. The transposed operands of a gradient are read
-//! where they lie.
+//! Every element is the sum over `k` in the order of `cpu/gemm.rs`, whatever the layouts. The transposed
+//! operands of a gradient are read where they lie.
 //!
 //! Source: `torch.matmul`.
 

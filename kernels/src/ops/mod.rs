@@ -92,6 +92,7 @@ pub mod rmsprop;
 pub mod rows;
 pub mod rprop;
 pub mod rrelu;
+mod scatter;
 pub mod sequence;
 pub mod sgd;
 pub mod shuffle;

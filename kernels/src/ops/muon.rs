@@ -15,6 +15,7 @@ use std::sync::Arc;
 use super::lines::{carve, scratch_bytes};
 use super::update::{self, UpdateInputs, Updated};
 use crate::cpu::simd::Float;
+use crate::cpu::sum::sum_of;
 use crate::cpu::tile::Tile;
 use crate::dtype::Dtype;
 use crate::op::{Kernel, Op, OpError};
@@ -212,7 +213,7 @@ struct Work<'a> {
 
 impl Work<'_> {
     fn normalize(&mut self, eps: f32) {
-        let sum: f32 = self.of[0].iter().map(|x| x * x).sum();
+        let sum: f32 = sum_of(self.of[0], |x: f32| x * x);
         let norm = bfloat16(bfloat16(sum.sqrt()).max(eps));
         self.of[0].iter_mut().for_each(|x| *x = bfloat16(*x / norm));
     }

@@ -11,6 +11,7 @@
 
 use super::update::{self, Named, Rule, UpdateInputs, Updated};
 use crate::cpu::simd::{Float, Lanes, Simd};
+use crate::elementary;
 use crate::program::trace::Var;
 
 /// What decides the formula of [`Var::nadam`].
@@ -86,7 +87,7 @@ impl Rule<3, 6> for NAdamSettings {
         [_, _, product]: [T; 3],
     ) -> Step<T> {
         let decay = if self.decoupled { 1.0 - lr * weight_decay } else { weight_decay };
-        let mu = |step: f64| beta1 * (1.0 - 0.5 * 0.96_f64.powf(step * momentum_decay));
+        let mu = |step: f64| beta1 * (1.0 - 0.5 * elementary::pow(0.96, step * momentum_decay));
         let (now, next) = (mu(step), mu(step + 1.0));
         // torch keeps the product in single precision, but in the parameter's once it was loaded; the sign
         // tells.
@@ -101,7 +102,7 @@ impl Rule<3, 6> for NAdamSettings {
             new_mean: T::from_f64(1.0 - beta1),
             old_square: T::from_f64(beta2),
             new_square: T::from_f64(1.0 - beta2),
-            correction: T::from_f64(1.0 / (1.0 - beta2.powf(step))),
+            correction: T::from_f64(1.0 / (1.0 - elementary::pow(beta2, step))),
             eps: T::from_f64(eps),
             decay: T::from_f64(decay),
             of_gradient: T::from_f64(-lr * (1.0 - now) / (1.0 - product)),

@@ -9,11 +9,12 @@ use core::ops::Range;
 
 use super::elementwise::{Formula, WORTH_SPLITTING, computes, layout_like, pointwise, same_dtype};
 use super::lines::{carve, scratch_bytes};
-use super::number::{Number, sum_of, sum_of_pairs};
+use super::number::Number;
 use super::reduce::no_such_axis;
 use crate::cpu::executor::with_scratch;
 use crate::cpu::share::{Divisible, share_out};
 use crate::cpu::simd::{Float, Lanes, Simd, Vectorized, dispatch};
+use crate::cpu::sum::{Term, sum_by_vectors};
 use crate::cpu::tile::Tile;
 use crate::dtype::Dtype;
 use crate::op::{GradientAt, Kernel, Op, OpError};
@@ -340,6 +341,11 @@ impl Groups {
         let kept: Vec<_> = (0..shape.rank()).filter(|axis| !axes.contains(axis)).collect();
         let mut outer: Vec<_> = axes.iter().copied().filter(|&axis| shape[axis] != 1).collect();
         let (mut run, mut step) = (1, 1);
+        if axes.iter().any(|&axis| shape[axis] == 0) {
+            // A group of no numbers, of whatever sizes the other axes are.
+            outer.clear();
+            run = 0;
+        }
         if let Some(last) = outer.pop() {
             (run, step) = (shape[last], layout[last]);
             while let Some(&axis) = outer.last().filter(|&&axis| layout[axis] == run * step) {
@@ -444,6 +450,11 @@ impl<T: Number> Kernel for NormalizeKernel<T> {
     fn scratch_bytes(&self) -> usize {
         scratch_bytes::<T>(&[self.output.len(); 3])
     }
+
+    fn table_bytes(&self) -> usize {
+        let of = |groups: &Groups| groups.starts.len() + groups.runs.len();
+        self.inputs.iter().chain([&self.output]).map(of).sum::<usize>() * size_of::<usize>()
+    }
 }
 
 /// Some groups of one model.
@@ -510,14 +521,14 @@ impl<T: Number> Vectorized for OnScratch<'_, '_, T> {
             if let Some((normalized, vars)) = of {
                 let normalized = from[1].read(normalized, group, second);
                 let rstd = reciprocal_root(vars[group] + eps);
-                gradient(x, normalized, rstd, *centered, n, result);
+                gradient::<T, S>(x, normalized, rstd, *centered, n, result);
             } else {
                 let mut mean = T::default();
                 if let Some(to) = means.get_mut(place) {
-                    mean = sum_of(x, |x| x) / n;
+                    mean = sum_by_vectors::<T, S>(x, x, Itself) / n;
                     *to = mean;
                 }
-                let var = sum_of(x, |x| (x - mean) * (x - mean)) / n;
+                let var = sum_by_vectors::<T, S>(x, x, Deviation(mean)) / n;
                 vars[place] = var;
                 let rstd = reciprocal_root(var + eps);
                 result.iter_mut().zip(x).for_each(|(y, &x)| *y = (x - mean) * rstd);
@@ -527,15 +538,49 @@ impl<T: Number> Vectorized for OnScratch<'_, '_, T> {
     }
 }
 
+/// A number itself.
+#[derive(Clone, Copy)]
+struct Itself;
+
+impl<T: Float> Term<T> for Itself {
+    #[inline(always)]
+    fn of<S: Simd>(self, x: T::Lanes<S>, _: T::Lanes<S>) -> T::Lanes<S> {
+        x
+    }
+}
+
+/// The square of how far a number is from another.
+#[derive(Clone, Copy)]
+struct Deviation<T>(T);
+
+impl<T: Float> Term<T> for Deviation<T> {
+    #[inline(always)]
+    fn of<S: Simd>(self, x: T::Lanes<S>, _: T::Lanes<S>) -> T::Lanes<S> {
+        let off = x.sub(T::Lanes::<S>::splat(self.0));
+        off.mul(off)
+    }
+}
+
+/// The product of two numbers.
+#[derive(Clone, Copy)]
+struct Products;
+
+impl<T: Float> Term<T> for Products {
+    #[inline(always)]
+    fn of<S: Simd>(self, x: T::Lanes<S>, y: T::Lanes<S>) -> T::Lanes<S> {
+        x.mul(y)
+    }
+}
+
 #[inline(always)]
 fn reciprocal_root<T: Number>(x: T) -> T {
     T::from_f64(1.0) / x.sqrt()
 }
 
 #[inline(always)]
-fn gradient<T: Number>(dy: &[T], y: &[T], rstd: T, centered: bool, n: T, dx: &mut [T]) {
-    let along = sum_of_pairs(dy, y, |dy, y| dy * y) / n;
-    let mean = if centered { sum_of(dy, |dy| dy) / n } else { T::default() };
+fn gradient<T: Number, S: Simd>(dy: &[T], y: &[T], rstd: T, centered: bool, n: T, dx: &mut [T]) {
+    let along = sum_by_vectors::<T, S>(dy, y, Products) / n;
+    let mean = if centered { sum_by_vectors::<T, S>(dy, dy, Itself) / n } else { T::default() };
     for ((dx, &dy), &y) in dx.iter_mut().zip(dy).zip(y) {
         *dx = (dy - mean - y * along) * rstd;
     }

@@ -20,6 +20,9 @@ impl Planes {
             }
             stride *= shape[axis].max(1);
         }
+        if shape.numel() == 0 {
+            return Some(Planes { starts: Vec::new() });
+        }
         let mut starts = vec![0];
         for axis in 0..first {
             let next = |start: &usize| {

@@ -1,7 +1,7 @@
 //! Products of matrices and vectors of a fixed rank: `mm`, `bmm`, `mv`, `dot`, and those that are added to something.
 
 use super::reduce::no_such_axis;
-use crate::program::trace::{Function, Var};
+use crate::program::trace::{Function, Trace, Var};
 
 impl Var {
     /// Multiplies two matrices, `[n, k]` and `[k, m]`.
@@ -104,7 +104,9 @@ impl Var {
     /// Source: `torch.stack`.
     #[must_use]
     pub fn stack(parts: &[&Var], dim: isize) -> Var {
-        let first = parts[0];
+        let Some(&first) = parts.first() else {
+            return Trace::new().fail("stack expects a non-empty TensorList");
+        };
         first.trace().function(
             Function::new("stack"),
             &parts.iter().copied().map(Some).collect::<Vec<_>>(),
@@ -116,7 +118,7 @@ impl Var {
                         "stack expects each tensor to be equal size, but got {shape} and {other}"
                     ));
                 }
-                let end = if dim < 0 { dim + shape.rank() as isize + 1 } else { dim };
+                let end = if dim < 0 { dim.saturating_add_unsigned(shape.rank() + 1) } else { dim };
                 let Some(axis) = usize::try_from(end).ok().filter(|axis| *axis <= shape.rank())
                 else {
                     return first.trace().fail(no_such_axis(dim, shape).0);

@@ -12,6 +12,7 @@
 
 use super::update::{self, Named, Rule, UpdateInputs, Updated};
 use crate::cpu::simd::{Float, Lanes, Simd};
+use crate::elementary;
 use crate::program::trace::Var;
 
 /// What decides the formula of [`Var::radam`].
@@ -72,9 +73,10 @@ impl Rule<2, 5> for RAdamSettings {
     #[inline(always)]
     fn step<T: Float>(self, [lr, beta1, beta2, eps, weight_decay]: [f64; 5], step: f64) -> Step<T> {
         let decay = if self.decoupled { 1.0 - lr * weight_decay } else { weight_decay };
-        let (of_mean, of_square) = (1.0 - beta1.powf(step), 1.0 - beta2.powf(step));
+        let [power1, power2] = [beta1, beta2].map(|beta| elementary::pow(beta, step));
+        let (of_mean, of_square) = (1.0 - power1, 1.0 - power2);
         let longest = 2.0 / (1.0 - beta2) - 1.0;
-        let rho = longest - 2.0 * step * beta2.powf(step) / of_square;
+        let rho = longest - 2.0 * step * power2 / of_square;
         let is_adaptive = rho > 5.0;
         let rectified =
             (rho - 4.0) * (rho - 2.0) * longest / ((longest - 4.0) * (longest - 2.0) * rho);

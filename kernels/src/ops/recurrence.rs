@@ -267,7 +267,8 @@ impl Op for Recurrence {
         2 * inputs[0].shape.numel() * outputs[0].shape[1]
     }
 
-    fn kernel(&self, inputs: &[Operand], _: &[Operand]) -> Box<dyn Kernel> {
+    fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
+        inputs.iter().chain(outputs).for_each(Operand::assert_addressable);
         let sizes = self.sizes(inputs[0].ty.shape[0], inputs[1].ty.shape[1]);
         let bias = (inputs.len() > self.inputs()).then_some(self.inputs());
         match inputs[0].ty.dtype {
@@ -342,7 +343,8 @@ impl Op for RecurrenceGradient {
         2 * inputs[1].shape.numel() * inputs[2].shape[1]
     }
 
-    fn kernel(&self, inputs: &[Operand], _: &[Operand]) -> Box<dyn Kernel> {
+    fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
+        inputs.iter().chain(outputs).for_each(Operand::assert_addressable);
         let sizes = self.0.sizes(inputs[1].ty.shape[0], inputs[2].ty.shape[1]);
         match inputs[0].ty.dtype {
             Dtype::F64 => Box::new(BackKernel::<f64>::new(sizes)),

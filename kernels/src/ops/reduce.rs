@@ -1,15 +1,13 @@
 //! Sums, means and maxima over axes.
 //!
-//! The reduced numbers of an output are counted in the order of their axes, row-major; number `i` goes
-//! to partial result `i mod 16`, and the 16 partial results are joined by halves: `i` with `i + 8`, then
-//! `i` with `i + 4`, and so on. That order holds for every layout and instruction set, so the bits do
-//! too; it keeps a vector of 16, 8 or 4 lanes busy without a chain of dependent additions.
+//! The reduced numbers of an output are counted in the order of their axes, row-major, and joined in the
+//! [order of sums](crate::cpu::sum), maxima too. That order holds for every layout and instruction set, so the bits
+//! do too.
 
 use core::fmt::Debug;
 
 mod kernel;
 
-pub(in crate::ops) use kernel::sum_of;
 use kernel::{Add, Larger, ReduceKernel};
 
 use super::elementwise::computes;

@@ -4,8 +4,10 @@ use core::marker::PhantomData;
 
 use super::elementwise::{computes, same_dtype};
 use super::number::Number;
+use crate::cpu::sum::sum_of;
 use crate::cpu::tile::Tile;
 use crate::dtype::Dtype;
+use crate::elementary;
 use crate::op::{Kernel, Op, OpError};
 use crate::program::trace::Var;
 use crate::shape::{Operand, Type};
@@ -83,17 +85,18 @@ impl<T: Number> Kernel for RenormKernel<T> {
 
 /// `(Σ |x|ᵖ)^(1/p)`.
 fn norm<T: Number>(row: &[T], p: f64) -> f64 {
-    let sizes = row.iter().map(|&x| {
+    let size = |x: T| -> f64 {
         let x: f64 = x.into();
         x.abs()
-    });
+    };
+    let sizes = row.iter().map(|&x| size(x));
     match p {
         f64::INFINITY => sizes.fold(0.0, f64::max),
         f64::NEG_INFINITY => sizes.fold(f64::INFINITY, f64::min),
         0.0 => sizes.filter(|&x| x != 0.0).count() as f64,
-        1.0 => sizes.sum(),
-        2.0 => sizes.map(|x| x * x).sum::<f64>().sqrt(),
-        _ => sizes.map(|x| x.powf(p)).sum::<f64>().powf(1.0 / p),
+        1.0 => sum_of(row, size),
+        2.0 => sum_of(row, |x| size(x) * size(x)).sqrt(),
+        _ => elementary::pow(sum_of(row, |x| elementary::pow(size(x), p)), 1.0 / p),
     }
 }
 

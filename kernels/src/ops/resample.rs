@@ -1,8 +1,8 @@
 //! Linear maps along axes, one axis after the other: `resample`. Padding, pooling by averages, upsampling in
 //! every mode, unfolding and folding are such maps, and so are their gradients.
 //!
-//! Axes that shrink most come first, equals in their order. Each number is the sum of its terms in the order of
-//! [`Taps`]; so the order of every sum follows from the shapes and the taps alone.
+//! Axes that shrink most come first, equals in their order. Each number is the sum of its terms, which [`Taps`] lists, in
+//! the [order of sums](crate::cpu::sum).
 //!
 //! Source: the separable form of `torch.nn.functional.interpolate`, `avg_pool2d`, `pad`, `unfold` and their kin.
 
@@ -13,8 +13,10 @@ pub use taps::Taps;
 use super::elementwise::computes;
 use super::lines::{carve, scratch_bytes};
 use super::number::Number;
+use super::scatter::sum_rows;
 use crate::cpu::memory::check_room;
 use crate::cpu::simd::Simd;
+use crate::cpu::sum::{join_few, sum_of};
 use crate::cpu::tile::{Tile, VectorKernel, vector_kernel};
 use crate::dtype::Dtype;
 use crate::op::{GradientAt, Kernel, Op, OpError};
@@ -224,22 +226,32 @@ impl<T: Number> Pass<T> {
 #[inline(always)]
 fn sum<T: Number>(terms: &[(usize, T)], x: &[T], y: &mut [T]) {
     let inner = y.len();
-    let Some((&(from, weight), rest)) = terms.split_first() else {
-        y.fill(T::default());
-        return;
-    };
-    if inner == 1 {
-        let first = x[from] * weight;
-        y[0] = rest.iter().fold(first, |sum, &(from, weight)| sum + x[from] * weight);
-        return;
-    }
-    for (y, &x) in y.iter_mut().zip(&x[from * inner..]) {
-        *y = x * weight;
-    }
-    for &(from, weight) in rest {
-        for (y, &x) in y.iter_mut().zip(&x[from * inner..]) {
-            *y = *y + x * weight;
+    match terms.len() {
+        0 => y.fill(T::default()),
+        1 => few::<T, 1>(terms, x, y),
+        2 => few::<T, 2>(terms, x, y),
+        3 => few::<T, 3>(terms, x, y),
+        4 => few::<T, 4>(terms, x, y),
+        _ if inner == 1 => y[0] = sum_of(terms, |(from, weight)| x[from] * weight),
+        _ => {
+            let row = |&(from, weight): &(usize, T)| (&x[from * inner..][..inner], weight);
+            sum_rows(terms.iter().map(row), y);
         }
+    }
+}
+
+/// Adds up `N` terms, no more than four. One is what it is, even if it is -0.
+#[inline(always)]
+fn few<T: Number, const N: usize>(terms: &[(usize, T)], x: &[T], y: &mut [T]) {
+    let inner = y.len();
+    let rows: [(&[T], T); N] = core::array::from_fn(|i| {
+        let (from, weight) = terms[i];
+        (&x[from * inner..][..inner], weight)
+    });
+    for (place, y) in y.iter_mut().enumerate() {
+        let mut products = rows.map(|(row, weight)| row[place] * weight);
+        let sum = join_few(&mut products);
+        *y = if N > 1 { sum + T::default() } else { sum };
     }
 }
 

@@ -1,18 +1,18 @@
 //! `softmax`, `safe_softmax` and `log_softmax` along an axis.
 //!
-//! A line's maximum and sum are taken in the order of its elements, each line in a lane of its own, so
-//! results are the same bits in every layout.
+//! Each line has a lane of its own, whatever its layout; its sums have the [order of sums](crate::cpu::sum).
 #![expect(unsafe_code, reason = "vectors are read and written through pointers into operands")]
 
 use core::marker::PhantomData;
 use core::ops::Range;
 
-use super::elementwise::{WORTH_SPLITTING, computes, layout_like, same_dtype};
+use super::elementwise::{WORTH_SPLITTING, computes, layout_like};
 use super::lines::{Lines, carve, scratch_bytes};
 use super::reduce::no_such_axis;
 use crate::cpu::executor::with_scratch;
 use crate::cpu::share::{Divisible, share_out};
 use crate::cpu::simd::{Float, Lanes, Simd, Vectorized, dispatch, math};
+use crate::cpu::sum::{Running, Vector};
 use crate::cpu::tile::Tile;
 use crate::dtype::Dtype;
 use crate::op::{GradientAt, Kernel, Op, OpError};
@@ -106,7 +106,10 @@ impl Op for SoftmaxGradient {
         let [dy, y] = inputs else {
             return Err(OpError(format!("{}: expected 2 inputs", self.name())));
         };
-        same_dtype(self.name(), dy, y)?;
+        if dy != y {
+            let (expected, name) = (y, self.name());
+            return Err(OpError(format!("{name}: expected a gradient of {expected}, got {dy}")));
+        }
         self.0.types(self.name(), inputs)
     }
 
@@ -187,7 +190,12 @@ fn kernel(
         inputs: &[Operand],
         output: &Operand,
     ) -> Box<dyn Kernel> {
-        let order = output.layout.order(&output.ty.shape);
+        let shape = &output.ty.shape;
+        assert!(
+            inputs.iter().all(|x| x.ty.shape == *shape),
+            "lines of one shape are read and written"
+        );
+        let order = output.layout.order(shape);
         let lines = |operand| Lines::new(operand, axis, &order);
         let slowest = order.iter().find(|&&slowest| output.ty.shape[slowest] != 1);
         let slowest = slowest.filter(|&&slowest| slowest != axis);
@@ -225,6 +233,9 @@ impl<T: Float> Kernel for SoftmaxKernel<T> {
         let (inputs, mut outputs, scratch) = tile.operands();
         let (a, b) = (inputs.get::<T>(0), self.is_gradient.then(|| inputs.get::<T>(1)));
         let mut y = outputs.take::<T>();
+        let given = [a.numel(), b.map_or(0, |b| b.numel())];
+        self.inputs.iter().zip(given).for_each(|(lines, numel)| lines.assert_all_in(numel));
+        self.output.assert_all_in(y.numel());
         for model in 0..models {
             let (a, b) = (a.at(model), b.map_or(&[][..], |b| b.at(model)));
             let part = Part { kernel: self, parts: 0..self.parts, a, b, y: y.at(model) };
@@ -237,6 +248,10 @@ impl<T: Float> Kernel for SoftmaxKernel<T> {
 
     fn scratch_bytes(&self) -> usize {
         scratch_bytes::<T>(&[self.output.scratch_len(); 3])
+    }
+
+    fn table_bytes(&self) -> usize {
+        self.inputs.iter().chain([&self.output]).map(Lines::table_bytes).sum()
     }
 }
 
@@ -369,14 +384,15 @@ unsafe fn forward<T: Float, S: Simd>(
         if form == Form::Safe {
             most = T::Lanes::<S>::select(most.eq(c(f64::NEG_INFINITY)), c(0.0), most);
         }
-        let mut sum = c(0.0);
+        let mut sum = Running::<Vector<T, S>>::new();
         for i in 0..len {
             let shifted = x.at(i).sub(most);
             let e = math::exp::<T, S>(shifted);
-            sum = sum.add(e);
+            sum.add(Vector(e));
             let kept = if form == Form::Log { shifted } else { e };
             kept.store_first(to.wrapping_add(i * stride), x.n);
         }
+        let Vector(mut sum) = sum.finish();
         if form == Form::Safe {
             // Every e is 0 then, and nothing else gives such a sum: the largest e is 1.
             sum = T::Lanes::<S>::select(sum.eq(c(0.0)), c(1.0), sum);
@@ -403,10 +419,15 @@ unsafe fn gradient<T: Float, S: Simd>(
 ) {
     // SAFETY: the caller's promise, for all `i < len`.
     unsafe {
-        let mut sum = T::Lanes::<S>::splat(T::default());
+        let mut sum = Running::<Vector<T, S>>::new();
         for i in 0..len {
-            sum = if log { sum.add(dy.at(i)) } else { dy.at(i).mul_add(y.at(i), sum) };
+            if log {
+                sum.add(Vector(dy.at(i)));
+            } else {
+                sum.add_product(dy.at(i), y.at(i));
+            }
         }
+        let Vector(sum) = sum.finish();
         for i in 0..len {
             let dx = if log {
                 dy.at(i).sub(math::exp::<T, S>(y.at(i)).mul(sum))

@@ -65,7 +65,7 @@ unary!(
 unary!(
     /// Gives `ln(1 + x)`. Source: `torch.log1p`.
     Log1pFormula, "log1p", log1p,
-    |x| x.map(|x| T::from_f64(x.into().ln_1p())),
+    |x| math::ln_1p::<T, S>(x),
     |dy, x, _y| dy / (x + 1.0)
 );
 unary!(
@@ -95,13 +95,13 @@ unary!(
 unary!(
     /// Gives `sin x`. Source: `torch.sin`.
     SinFormula, "sin", sin,
-    |x| x.map(|x| T::from_f64(x.into().sin())),
+    |x| math::sin::<T, S>(x),
     |dy, x, _y| dy * x.cos()
 );
 unary!(
     /// Gives `cos x`. Source: `torch.cos`.
     CosFormula, "cos", cos,
-    |x| x.map(|x| T::from_f64(x.into().cos())),
+    |x| math::cos::<T, S>(x),
     |dy, x, _y| -(dy * x.sin())
 );
 
@@ -143,8 +143,7 @@ impl Formula<1, 1> for PowFormula {
 
     #[inline(always)]
     fn apply<T: Float, S: Simd>(self, [x]: [T::Lanes<S>; 1]) -> [T::Lanes<S>; 1] {
-        // Computed in double precision, so that singles are correctly rounded but for ties.
-        [x.map(|x| T::from_f64(x.into().powf(self.exponent)))]
+        [math::pow::<T, S>(x, self.exponent)]
     }
 
     fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {

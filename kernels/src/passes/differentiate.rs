@@ -4,12 +4,14 @@
 //! like any `forward`, an eager trace computes the gradients at once, and a hook's own arithmetic is
 //! differentiated as in torch.
 
+use std::collections::HashMap;
+
 use smallvec::SmallVec;
 
 use crate::op::{Boundary, GradientAt, Op};
 use crate::program::trace::{Trace, Var};
-use crate::program::{Ids, Node};
-use crate::shape::Type;
+use crate::program::{Ids, Node, ValueId};
+use crate::shape::{Shape, Type};
 
 /// Watches gradients on their way back. Each method may replace what it is given.
 pub trait WatchGradients {
@@ -65,17 +67,24 @@ fn record(
     wrt: &[Var],
     mut watch: Option<&mut dyn WatchGradients>,
 ) -> Vec<Option<Var>> {
+    let wrt = &wrt.iter().map(|var| trace.own(var.clone())).collect::<Vec<_>>();
     let nodes = trace.program().nodes.clone();
     let needs = needs_gradient(trace, &nodes, wrt);
     let mut gradients: Vec<Option<Var>> = vec![None; needs.len()];
     // Where no gradient has arrived but one that is 0 everywhere: nothing is recorded for it.
     let mut zeros = vec![false; needs.len()];
-    for (output, gradient) in of {
-        if let Some(id) = output.id() {
-            accumulate(&mut gradients[id], gradient.clone());
+    for (number, (output, gradient)) in of.iter().enumerate() {
+        let Some(id) = trace.own(output.clone()).id() else { continue };
+        if gradient.id().is_some() && gradient.shape() != output.shape() {
+            let (found, expected) = (gradient.shape(), output.shape());
+            trace.fail(format!(
+                "Mismatch in shape: grad_output[{number}] has a shape of {found} and output[{number}] has a shape of \
+                 {expected}."
+            ));
         }
+        accumulate(&mut gradients[id], gradient.clone());
     }
-    let known_after = watch.as_ref().map(|_| first_readers(&nodes, wrt));
+    let edges = watch.as_ref().map(|_| Edges::of(&nodes, wrt));
     for (index, node) in nodes.iter().enumerate().rev() {
         let mut arrived: SmallVec<[Option<Var>; 4]> =
             node.outputs.iter().map(|&id| gradients[id].clone()).collect();
@@ -92,7 +101,8 @@ fn record(
         } else if is_reached {
             let needed: SmallVec<[bool; 8]> = node.inputs.iter().map(|&id| needs[id]).collect();
             if let (Some(watch), Some(edge)) = (watch.as_deref_mut(), node.op.boundary()) {
-                cross(edge, &nodes, node, &needs, &mut arrived, watch);
+                let inputs = edges.as_ref().map_or(&[][..], |edges| edges.inputs(node.scope));
+                cross(edge, inputs, node, &needs, &mut arrived, watch);
             }
             let vars =
                 |ids: &Ids| -> SmallVec<[Var; 4]> { ids.iter().map(|&id| trace.var(id)).collect() };
@@ -105,7 +115,18 @@ fn record(
                 for ((number, &input), gradient) in needed.filter(|((_, input), _)| needs[**input])
                 {
                     match gradient {
-                        Some(gradient) => accumulate(&mut gradients[input], gradient),
+                        Some(gradient) => {
+                            let expected = inputs[number].shape();
+                            if gradient.id().is_some() && gradient.shape() != expected {
+                                trace.fail(wrong_shape(
+                                    &*node.op,
+                                    number,
+                                    gradient.shape(),
+                                    expected,
+                                ));
+                            }
+                            accumulate(&mut gradients[input], gradient);
+                        }
                         // A boundary has no arithmetic: what did not arrive there is not needed here.
                         None if node.op.boundary().is_some() => {
                             zeros[input] |= zeros[node.outputs[number]];
@@ -116,8 +137,7 @@ fn record(
                 }
             });
         }
-        let known = known_after.iter().flatten().enumerate().filter(|(_, after)| **after == index);
-        for (number, _) in known {
+        for &number in edges.iter().filter_map(|edges| edges.known_after.get(&index)).flatten() {
             let Some(id) = wrt[number].id() else { continue };
             if gradients[id].is_none() && zeros[id] {
                 gradients[id] = Some(zeros_like(trace, id));
@@ -136,15 +156,24 @@ fn no_rule(op: &dyn Op, input: usize) -> String {
     format!("derivative for {} with respect to its input {input} is not implemented", op.name())
 }
 
+/// Says in torch's words that an op's rule for one of its inputs gave a gradient of another shape.
+fn wrong_shape(op: &dyn Op, input: usize, found: &Shape, expected: &Shape) -> String {
+    let name = op.name();
+    format!(
+        "Function {name} returned an invalid gradient at index {input} - got {found} but expected shape compatible with \
+         {expected}"
+    )
+}
+
 fn zeros_like(trace: &Trace, id: usize) -> Var {
     let Type { dtype, shape } = trace.program().ty(id).clone();
     trace.constant(0.0, dtype, shape).to(dtype)
 }
 
-/// Shows the gradients at an edge of a module call to `watch`.
+/// Shows the gradients at an edge of a module call, of which `inputs` are the inputs, to `watch`.
 fn cross(
     edge: Boundary,
-    nodes: &[Node],
+    inputs: &[ValueId],
     node: &Node,
     needs: &[bool],
     arrived: &mut [Option<Var>],
@@ -160,22 +189,46 @@ fn cross(
             watch.enter(Crossing { scope, needs: &needs }, arrived);
         }
         Boundary::Leave => {
-            let enters =
-                |node: &&Node| node.scope == scope && node.op.boundary() == Some(Boundary::Enter);
-            let inputs = nodes.iter().find(enters).map(|enter| enter.inputs.as_slice());
-            let needs = inputs.unwrap_or_default().iter().map(|&id| needs[id]).collect::<Vec<_>>();
+            let needs = inputs.iter().map(|&id| needs[id]).collect::<Vec<_>>();
             watch.leave(Crossing { scope, needs: &needs }, arrived);
         }
     }
 }
 
-/// For each of `wrt`, the first node that reads it: when the way back has passed it, the gradient is whole.
-fn first_readers(nodes: &[Node], wrt: &[Var]) -> Vec<usize> {
-    let reader = |var: &Var| {
-        let reads = |node: &Node| var.id().is_some_and(|id| node.inputs.contains(&id));
-        nodes.iter().position(reads).unwrap_or(usize::MAX)
-    };
-    wrt.iter().map(reader).collect()
+/// Where gradients are shown to whoever watches.
+struct Edges<'a> {
+    /// For each module call, by its scope, the node at which values enter it.
+    enters: HashMap<usize, &'a Node>,
+    /// For each node that is the first to read some of `wrt`, their numbers: when the way back has passed it, their
+    /// gradients are whole.
+    known_after: HashMap<usize, Vec<usize>>,
+}
+
+impl<'a> Edges<'a> {
+    fn of(nodes: &'a [Node], wrt: &[Var]) -> Self {
+        let mut unread: HashMap<ValueId, Vec<usize>> = HashMap::new();
+        for (number, id) in wrt.iter().enumerate().filter_map(|(n, var)| Some((n, var.id()?))) {
+            unread.entry(id).or_default().push(number);
+        }
+        let mut edges = Edges { enters: HashMap::new(), known_after: HashMap::new() };
+        for (index, node) in nodes.iter().enumerate() {
+            if node.op.boundary() == Some(Boundary::Enter) {
+                edges.enters.entry(node.scope).or_insert(node);
+            }
+            let read = node.inputs.iter().filter_map(|id| unread.remove(id)).flatten();
+            let mut read: Vec<_> = read.collect();
+            if !read.is_empty() {
+                read.sort_unstable();
+                edges.known_after.insert(index, read);
+            }
+        }
+        edges
+    }
+
+    /// Gives the inputs of a module call.
+    fn inputs(&self, scope: usize) -> &[ValueId] {
+        self.enters.get(&scope).map(|node| node.inputs.as_slice()).unwrap_or_default()
+    }
 }
 
 /// Marks the values that depend on one of `wrt`.

@@ -4,10 +4,10 @@
 //! The pass knows no op by name: it asks [`Op::fuse_activation`] and
 //! [`Op::fuse_gradient`].
 
-use std::sync::Arc;
+use std::any::Any;
 
 use super::clean::{drop_dead_code, rebuild};
-use crate::op::Op;
+use crate::op::{Op, WithGradient};
 use crate::program::{Node, Origin, Program, ValueId};
 
 /// Fuses wherever it can.
@@ -52,31 +52,58 @@ pub fn fuse_activations(program: Program) -> Program {
 
 /// Fuses a loss with its gradient, so that its exponentials are computed once.
 pub fn fuse_gradients(program: Program) -> Program {
+    let found: Vec<_> = program.nodes.iter().map(|node| node.op.fuse_gradient()).collect();
+    if found.iter().all(Option::is_none) {
+        return program;
+    }
+    let readers = readers(&program);
     let mut nodes: Vec<Option<Node>> = program.nodes.iter().cloned().map(Some).collect();
-    let made_at = |value: ValueId| match program.values[value].origin {
-        Origin::Node { node, .. } => Some(node),
-        _ => None,
-    };
-    for first in 0..nodes.len() {
-        let found = (first + 1..nodes.len()).find_map(|later| {
-            let (first_node, gradient) = (nodes[first].as_ref()?, nodes[later].as_ref()?);
-            let shares_inputs = gradient.inputs.starts_with(&first_node.inputs);
-            let there = gradient.inputs.iter().all(|&id| made_at(id).is_none_or(|at| at < first));
-            if !shares_inputs || !there {
-                return None;
-            }
-            let op: Arc<dyn Op> = first_node.op.fuse_gradient(&*gradient.op)?;
-            Some((later, op))
-        });
-        if let Some((later, op)) = found
-            && let (Some(before), Some(gradient)) = (nodes[first].take(), nodes[later].take())
-        {
+    for (first, fusion) in found.into_iter().enumerate() {
+        let (Some(fusion), Some(before)) = (fusion, nodes[first].clone()) else { continue };
+        let is_gradient = |later: &usize| {
+            let node = nodes[*later].as_ref();
+            *later > first
+                && node.is_some_and(|node| fusion.takes(&program, (first, &before), node))
+        };
+        // Whoever reads all of its inputs reads the one that is read least.
+        let rarest = before.inputs.iter().min_by_key(|&&id| readers[id].len());
+        let later = rarest.and_then(|&id| readers[id].iter().copied().find(is_gradient));
+        if let Some(gradient) = later.and_then(|later| nodes[later].take()) {
             let outputs = before.outputs.iter().chain(&gradient.outputs).copied().collect();
-            nodes[first] = Some(Node { op, inputs: gradient.inputs, outputs, ..before });
+            let inputs = gradient.inputs;
+            nodes[first] = Some(Node { op: fusion.both, inputs, outputs, ..before });
         }
     }
     let nodes = nodes.into_iter().flatten().collect();
     drop_dead_code(rebuild(&program, nodes, &vec![true; program.values.len()]))
+}
+
+impl WithGradient {
+    /// Says whether `later` is the gradient of node `first`, and could be computed there.
+    fn takes(&self, program: &Program, (first, node): (usize, &Node), later: &Node) -> bool {
+        let is_there = |&id: &ValueId| match program.values[id].origin {
+            Origin::Node { node, .. } => node < first,
+            _ => true,
+        };
+        later.inputs.starts_with(&node.inputs)
+            && later.inputs.iter().all(is_there)
+            && is_same(&*later.op, &*self.gradient)
+    }
+}
+
+/// Says whether two ops compute the same.
+fn is_same(a: &dyn Op, b: &dyn Op) -> bool {
+    let type_of = |op: &dyn Op| (op as &dyn Any).type_id();
+    type_of(a) == type_of(b) && a.name() == b.name() && a.attributes() == b.attributes()
+}
+
+/// For each value, the nodes that read it, in order.
+pub(super) fn readers(program: &Program) -> Vec<Vec<usize>> {
+    let mut readers = vec![Vec::new(); program.values.len()];
+    for (index, node) in program.nodes.iter().enumerate() {
+        node.inputs.iter().for_each(|&id| readers[id].push(index));
+    }
+    readers
 }
 
 /// Counts for each value how many nodes, outputs and stores read it.

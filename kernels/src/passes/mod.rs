@@ -3,6 +3,7 @@
 //!
 //! [`autocast`](mod@autocast), [`differentiate`] and [`split`] are asked for; [`clean`] and [`fuse`] run before every plan.
 
+mod arena;
 pub mod autocast;
 pub mod clean;
 pub mod differentiate;

@@ -3,18 +3,22 @@
 //! Values live in an arena, a part of which is used again as soon as nobody reads it any more; each model
 //! of a tile has an arena of its own, side by side. An update rule works in the row of the column itself.
 
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
+use smallvec::SmallVec;
+
+use super::arena::Arena;
 use super::times::Times;
 use super::{clean, fuse, schedule};
 use crate::cpu::cache::CacheSizes;
-use crate::cpu::memory::{AlignedBytes, padded};
+use crate::cpu::memory::{AlignedBytes, check_room, padded};
 use crate::dtype::Dtype;
-use crate::op::{Kernel, Op};
+use crate::op::claims::{self, Claims};
+use crate::op::{Kernel, Op, OpError};
 use crate::ops::contiguous::Contiguous;
-use crate::program::{Origin, Program, SlotId, ValueId, VerifyError};
+use crate::program::{Node, Origin, Program, SlotId, ValueId, VerifyError};
 use crate::shape::Operand;
 
 /// What a plan may be told; the default is right except in tests.
@@ -50,7 +54,7 @@ pub struct Plan {
 }
 
 /// An operand and its place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct PlacedView {
     pub(crate) place: Place,
     pub(crate) numel: usize,
@@ -58,7 +62,7 @@ pub(crate) struct PlacedView {
 }
 
 /// Where an operand lies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Place {
     /// That many bytes behind the start of the model's arena.
     Arena(usize),
@@ -74,6 +78,8 @@ pub(crate) enum Place {
     Scalar(usize),
     /// The scalar of that number in single precision, converted into the arena before the first step.
     Scalar32(usize, usize),
+    /// In an output of the same step, which changes it: nobody reads it as an input.
+    Elsewhere,
 }
 
 /// One kernel run.
@@ -84,8 +90,16 @@ pub(crate) struct Step {
     /// Indices of views.
     pub(crate) outputs: Vec<u32>,
     pub(crate) draw: u32,
-    /// For printing.
-    name: String,
+    made_of: MadeOf,
+}
+
+/// What a step is in the program.
+#[derive(Clone, Copy)]
+enum MadeOf {
+    /// A node.
+    Node(usize),
+    /// A row-major copy of a value.
+    Copy(ValueId),
 }
 
 impl Plan {
@@ -93,7 +107,7 @@ impl Plan {
     ///
     /// # Errors
     ///
-    /// If the program breaks the grammar.
+    /// If the program breaks the grammar, or a model's values need more memory than there is.
     pub fn new(program: Program, options: &PlanOptions) -> Result<Plan, VerifyError> {
         program.verify()?;
         let program = if options.keep_nodes {
@@ -102,16 +116,18 @@ impl Plan {
             schedule::update_early(fuse::fuse(clean::drop_boundaries(program)))
         };
         program.verify()?;
-        let mut planner = Planner::new(&program);
+        let mut planner = Planner::new(&program)?;
         for index in 0..program.nodes.len() {
-            planner.add_node(index);
+            planner.add_node(index)?;
         }
-        planner.finish();
-        let Planner { views, steps, constants, arena, scratch_bytes, .. } = planner;
+        planner.finish()?;
+        let arena_bytes = planner.arena.checked_size()?;
+        let Planner { views, steps, constants, scratch_bytes, .. } = planner;
         let mut bytes = AlignedBytes::new(constants.len());
         bytes.bytes_mut()[..constants.len()].copy_from_slice(&constants);
-        let arena_bytes = arena.size;
-        let tile = options.tile.unwrap_or_else(|| tile_size(&program, arena_bytes)).max(1);
+        // The arenas of a tile's models are counted together.
+        let most = isize::MAX as usize / arena_bytes.max(1);
+        let tile = options.tile.unwrap_or_else(|| tile_size(&program, arena_bytes)).clamp(1, most);
         let cost = cost(&program);
         let times = if options.timed { Times::new(steps.len()) } else { Times::default() };
         let constants = bytes;
@@ -120,13 +136,47 @@ impl Plan {
 
     /// Lists the steps, each with the time that it took in all runs and tiles together; none if the plan was not
     /// made to be [timed](PlanOptions::timed).
-    pub fn times(&self) -> impl Iterator<Item = (&str, Duration)> {
-        self.steps.iter().map(|step| &*step.name).zip(self.times.all())
+    pub fn times(&self) -> impl Iterator<Item = (String, Duration)> {
+        self.steps.iter().map(|step| self.name(step)).zip(self.times.all())
+    }
+
+    /// Says what a step does: `arena+0:f32[2] = relu input 0:f32[2]`.
+    fn name(&self, step: &Step) -> String {
+        let list = |views: &[u32], ids: &[ValueId]| {
+            let all = views.iter().zip(ids);
+            let all = all.map(|(&view, &id)| {
+                format!("{}:{}", self.views[view as usize].place, self.program.ty(id))
+            });
+            all.collect::<Vec<_>>().join(" ")
+        };
+        let (op, inputs, outputs): (&dyn Op, &[_], &[_]) = match &step.made_of {
+            MadeOf::Node(node) => {
+                let node = &self.program.nodes[*node];
+                (&*node.op, &node.inputs, &node.outputs)
+            }
+            MadeOf::Copy(id) => (&Contiguous, std::slice::from_ref(id), std::slice::from_ref(id)),
+        };
+        let attributes = op.attributes();
+        let space = if attributes.is_empty() { "" } else { " " };
+        let (inputs, outputs) = (list(&step.inputs, inputs), list(&step.outputs, outputs));
+        format!("{outputs} = {}{space}{attributes} {inputs}", op.name())
     }
 
     /// Gives the number of models that go through the program together.
     pub fn tile(&self) -> usize {
         self.tile
+    }
+
+    /// Estimates the memory that the plan itself takes, in bytes.
+    pub fn size_bytes(&self) -> usize {
+        let of_step = |step: &Step| {
+            let views = size_of_val(step.inputs.as_slice()) + size_of_val(step.outputs.as_slice());
+            let kernel = size_of_val(&*step.kernel) + step.kernel.table_bytes();
+            size_of::<Step>() + kernel + views + LISTS_BYTES
+        };
+        let steps: usize = self.steps.iter().map(of_step).sum();
+        let views = size_of_val(self.views.as_slice());
+        size_of::<Plan>() + self.program.size_bytes() + steps + views + self.constants.len()
     }
 }
 
@@ -134,37 +184,50 @@ impl Plan {
 /// that, a few, so that a kernel call is shared, while they fit half of the second.
 fn tile_size(program: &Program, arena_bytes: usize) -> usize {
     let slots = program.slots.iter().map(|slot| padded(slot.ty.size_bytes()));
-    let inputs: usize = program.inputs.iter().map(|ty| ty.size_bytes()).sum();
-    let passes_by = |slot: &SlotId| is_read_once(program, *slot);
-    let kept: usize = slots
+    let sum = |all: usize, bytes: usize| all.saturating_add(bytes);
+    let inputs = program.inputs.iter().map(|ty| ty.size_bytes()).fold(0, sum);
+    let pass_by = read_once(program);
+    let kept = slots
         .clone()
-        .enumerate()
-        .filter(|(slot, _)| !passes_by(slot))
-        .map(|(_, bytes)| bytes)
-        .sum();
+        .zip(pass_by)
+        .filter(|(_, passes_by)| !passes_by)
+        .map(|(bytes, _)| bytes)
+        .fold(0, sum);
     let caches = CacheSizes::current();
-    let in_l1 = caches.l1_bytes / 2 / (arena_bytes + inputs + kept).max(1);
-    let in_l2 = caches.l2_bytes / 2 / (arena_bytes + inputs + slots.sum::<usize>()).max(1);
+    let with = |rows: usize| sum(arena_bytes, sum(inputs, rows)).max(1);
+    let in_l1 = caches.l1_bytes / 2 / with(kept);
+    let in_l2 = caches.l2_bytes / 2 / with(slots.fold(0, sum));
     in_l1.max(in_l2.min(MIN_TILE)).clamp(1, MAX_TILE)
 }
 
-/// Says whether a slot's numbers pass by: one node reads them, and they stay as they are.
-fn is_read_once(program: &Program, slot: SlotId) -> bool {
-    let is_slot = |id: &&ValueId| program.values[**id].origin == Origin::Slot(slot);
-    let reads = program.nodes.iter().flat_map(|node| &node.inputs).filter(is_slot).count();
-    reads <= 1 && program.stores.iter().all(|&(stored, _)| stored != slot)
+/// Says for each slot whether its numbers pass by: one node reads them, and they stay as they are.
+fn read_once(program: &Program) -> Vec<bool> {
+    let mut reads = vec![0; program.slots.len()];
+    for &id in program.nodes.iter().flat_map(|node| &node.inputs) {
+        if let Origin::Slot(slot) = program.values[id].origin {
+            reads[slot] += 1;
+        }
+    }
+    let mut once: Vec<_> = reads.into_iter().map(|reads| reads <= 1).collect();
+    program.stores.iter().for_each(|&(slot, _)| once[slot] = false);
+    once
 }
 
 /// Models that share a kernel call even if they do not fit the first cache together: of 4, 6, 8, 12 and 16, a
 /// training step of 10,000 tiny models was fastest with 12 (6 % faster than with 4).
 const MIN_TILE: usize = 12;
 
+/// What sizes and strides in a kernel and its op take that do not lie in these themselves, at a guess.
+const LISTS_BYTES: usize = 256;
+
 /// Beyond this many models, a kernel call costs nothing any more.
 const MAX_TILE: usize = 128;
 
 fn cost(program: &Program) -> usize {
     let types = |ids: &[ValueId]| ids.iter().map(|&id| program.ty(id).clone()).collect::<Vec<_>>();
-    program.nodes.iter().map(|node| node.op.cost(&types(&node.inputs), &types(&node.outputs))).sum()
+    let costs =
+        program.nodes.iter().map(|node| node.op.cost(&types(&node.inputs), &types(&node.outputs)));
+    costs.fold(0, usize::saturating_add)
 }
 
 /// Gives each node its kernel and each value its place, in the order in which the nodes run.
@@ -174,9 +237,21 @@ struct Planner<'a> {
     placed: Vec<Option<(Place, Operand)>>,
     /// For each value, the last node that reads it (the number of nodes if an output or a store does).
     last_reader: Vec<usize>,
+    /// The values in the order of their last readers, the last one to be freed first.
+    to_free: Vec<ValueId>,
+    /// For each node, how its op uses the memory of its operands.
+    claims: Vec<Claims>,
     /// For each value that a row-major copy was made of, the copy.
     copies: Vec<Option<Place>>,
+    /// What lies in the arena, itself or as a row-major copy: the offset, the last reader, the value.
+    in_arena: BTreeSet<(usize, usize, ValueId)>,
+    /// For each value, the outputs that it is.
+    outputs: Vec<SmallVec<[usize; 1]>>,
+    /// For each value, the slots whose row it becomes, itself or what update rules make of it in place.
+    becomes: Vec<SmallVec<[SlotId; 1]>>,
     views: Vec<PlacedView>,
+    /// The place of each view in `views`.
+    view_ids: HashMap<PlacedView, u32>,
     steps: Vec<Step>,
     constants: Vec<u8>,
     arena: Arena,
@@ -184,14 +259,30 @@ struct Planner<'a> {
 }
 
 impl<'a> Planner<'a> {
-    fn new(program: &'a Program) -> Self {
+    fn new(program: &'a Program) -> Result<Self, OpError> {
         let n_values = program.values.len();
+        let last_reader = last_readers(program);
+        let mut to_free: Vec<_> = (0..n_values).collect();
+        to_free.sort_by_key(|&id| std::cmp::Reverse((last_reader[id], id)));
+        let mut outputs = vec![SmallVec::new(); n_values];
+        program.outputs.iter().enumerate().for_each(|(output, &id)| outputs[id].push(output));
+        let types =
+            |ids: &[ValueId]| -> Vec<_> { ids.iter().map(|&id| program.ty(id).clone()).collect() };
+        let claims =
+            |node: &Node| Claims::of(&*node.op, &types(&node.inputs), &types(&node.outputs));
+        let claims = program.nodes.iter().map(claims).collect::<Result<Vec<_>, _>>()?;
         let mut planner = Planner {
             program,
+            becomes: becomes(program, &claims),
+            claims,
             placed: vec![None; n_values],
-            last_reader: last_readers(program),
+            last_reader,
+            to_free,
             copies: vec![None; n_values],
+            in_arena: BTreeSet::new(),
+            outputs,
             views: Vec::new(),
+            view_ids: HashMap::new(),
             steps: Vec::new(),
             constants: Vec::new(),
             arena: Arena::default(),
@@ -206,16 +297,18 @@ impl<'a> Planner<'a> {
                 Origin::Scalar(scalar) => {
                     Place::Scalar32(scalar, planner.arena.take(value.ty.size_bytes()))
                 }
-                Origin::Constant(number) => planner.constant(number, id),
+                Origin::Constant(number) => planner.constant(number, id)?,
             };
-            planner.placed[id] = Some((place, Operand::row_major(value.ty.clone())));
+            planner.put(id, place, Operand::row_major(value.ty.clone()));
         }
-        planner
+        Ok(planner)
     }
 
-    fn constant(&mut self, number: f64, id: ValueId) -> Place {
+    fn constant(&mut self, number: f64, id: ValueId) -> Result<Place, OpError> {
         let ty = self.program.ty(id);
         let start = self.constants.len();
+        let room = check_room(start.saturating_add(ty.size_bytes()));
+        room.map_err(|error| OpError(format!("{ty}: {error}")))?;
         for _ in 0..ty.shape.numel() {
             match ty.dtype {
                 Dtype::F64 => self.constants.extend(number.to_ne_bytes()),
@@ -225,15 +318,28 @@ impl<'a> Planner<'a> {
             }
         }
         self.constants.resize(padded(self.constants.len()), 0);
-        Place::Constant(start)
+        Ok(Place::Constant(start))
     }
 
     fn at(&self, id: ValueId) -> &(Place, Operand) {
         self.placed[id].as_ref().expect("a verified program makes values before it reads them")
     }
 
-    fn add_node(&mut self, index: usize) {
-        let node = &self.program.nodes[index];
+    /// Remembers where a value lies, and how.
+    fn put(&mut self, id: ValueId, place: Place, operand: Operand) {
+        self.placed[id] = Some((place, operand));
+        self.lies_at(id, place);
+    }
+
+    fn lies_at(&mut self, id: ValueId, place: Place) {
+        if let Place::Arena(offset) = place {
+            self.in_arena.insert((offset, self.last_reader[id], id));
+        }
+    }
+
+    fn add_node(&mut self, index: usize) -> Result<(), OpError> {
+        let program = self.program;
+        let node = &program.nodes[index];
         let op = &node.op;
         let mut inputs = Vec::with_capacity(node.inputs.len());
         for (number, &id) in node.inputs.iter().enumerate() {
@@ -241,33 +347,36 @@ impl<'a> Planner<'a> {
             if op.takes_layout(number, &operand) {
                 inputs.push((place, operand));
             } else {
-                inputs.push((self.row_major(id), Operand::row_major(operand.ty)));
+                inputs.push((self.row_major(id)?, Operand::row_major(operand.ty)));
             }
         }
         let input_operands: Vec<_> = inputs.iter().map(|(_, operand)| operand.clone()).collect();
-        let types: Vec<_> = node.outputs.iter().map(|&id| self.program.ty(id).clone()).collect();
-        let layouts = op.layouts(&input_operands, &types);
-        let outputs: Vec<_> =
-            types.into_iter().zip(layouts).map(|(ty, layout)| Operand { ty, layout }).collect();
-        if op.copies_as_is() && self.may_share(inputs[0].0) && !self.is_wanted(node.outputs[0]) {
-            self.placed[node.outputs[0]] = Some((inputs[0].0, outputs[0].clone()));
+        let types: Vec<_> = node.outputs.iter().map(|&id| program.ty(id).clone()).collect();
+        let outputs = claims::outputs(&**op, &input_operands, &types)?;
+        let claims = self.claims[index].clone();
+        if claims.copies_as_is && self.may_share(inputs[0].0) && !self.is_wanted(node.outputs[0]) {
+            self.put(node.outputs[0], inputs[0].0, outputs[0].clone());
             self.free_after(index);
-            return;
+            return Ok(());
         }
         for (number, &id) in node.outputs.iter().enumerate() {
-            let shared = op.in_place().iter().find(|(_, output)| *output == number);
-            let place = match shared {
-                Some(&(input, _)) => self.in_place(index, node.inputs[input], id),
+            let place = match claims.input_of(number) {
+                Some(input) => {
+                    let here = inputs[input].0;
+                    let is_alone = inputs.iter().filter(|(place, _)| *place == here).count() == 1;
+                    self.in_place(index, node.inputs[input], id, is_alone)?
+                }
                 None => self.place_of(id, &outputs[number]),
             };
-            self.placed[id] = Some((place, outputs[number].clone()));
+            self.put(id, place, outputs[number].clone());
         }
-        for &(input, output) in op.in_place() {
-            inputs[input].0 = self.at(node.outputs[output]).0;
+        for &(input, _) in &claims.in_place {
+            inputs[input].0 = Place::Elsewhere;
         }
         let output_operands: Vec<_> = node.outputs.iter().map(|&id| self.at(id).clone()).collect();
-        self.step(op, &inputs, &output_operands, node.draw);
+        self.step(&**op, &inputs, &output_operands, node.draw, MadeOf::Node(index))?;
         self.free_after(index);
+        Ok(())
     }
 
     /// Says whether what lies in a place stays as it is, or is known to be read by others before it changes.
@@ -277,155 +386,131 @@ impl<'a> Planner<'a> {
 
     /// Says whether a value is an output.
     fn is_wanted(&self, id: ValueId) -> bool {
-        self.program.outputs.contains(&id)
+        !self.outputs[id].is_empty()
     }
 
     /// Says whether a value lies at `offset`, itself or as a row-major copy, that node `node` or a later one reads;
     /// `but` does not count.
     fn is_read_from(&self, offset: usize, node: usize, but: Option<ValueId>) -> bool {
-        let here = Some(Place::Arena(offset));
-        (0..self.program.values.len()).any(|id| {
-            let own = self.placed[id].as_ref().map(|(place, _)| *place);
-            Some(id) != but
-                && self.last_reader[id] >= node
-                && (own == here || self.copies[id] == here)
-        })
+        let readers = (offset, node, 0)..(offset + 1, 0, 0);
+        self.in_arena.range(readers).rev().any(|&(_, _, id)| Some(id) != but)
     }
 
     /// Decides where a value is made: where it is wanted, if it lies row-major and only one output wants
     /// it, and in the arena otherwise.
     fn place_of(&mut self, id: ValueId, operand: &Operand) -> Place {
-        let mut wanted = self.program.outputs.iter().enumerate().filter(|(_, value)| **value == id);
-        match (wanted.next(), wanted.next()) {
-            (Some((output, _)), None) if operand.is_row_major() => Place::Output(output),
+        match self.outputs[id].as_slice() {
+            &[output] if operand.is_row_major() => Place::Output(output),
             _ => Place::Arena(self.arena.take(operand.ty.size_bytes())),
         }
     }
 
     /// Decides where the output `id` of an update rule is: in the row itself if this chain of updates ends
-    /// in a store to that row and nobody reads the old numbers later, in a copy otherwise.
-    fn in_place(&mut self, node: usize, old: ValueId, id: ValueId) -> Place {
+    /// in a store to that row and nobody reads the old numbers later, in a copy otherwise. The node itself reads them by
+    /// other inputs unless `is_alone`.
+    fn in_place(
+        &mut self,
+        node: usize,
+        old: ValueId,
+        id: ValueId,
+        is_alone: bool,
+    ) -> Result<Place, OpError> {
         let (place, operand) = self.at(old).clone();
         let unread = self.last_reader[old] <= node;
         let may_change = match place {
-            Place::Slot(slot) => self.ends_in_store(id, slot),
+            Place::Slot(slot) => self.becomes[id].contains(&slot),
             Place::Arena(offset) => !self.is_read_from(offset, node, Some(old)),
             _ => false,
         };
-        if unread && may_change && operand.is_row_major() {
-            return place;
+        if is_alone && unread && may_change && operand.is_row_major() {
+            return Ok(place);
         }
         let copy = Place::Arena(self.arena.take(operand.ty.size_bytes()));
-        self.copy((place, operand.clone()), copy);
-        copy
-    }
-
-    /// Says whether `id`, or what update rules make of it in place, is what `slot` becomes.
-    fn ends_in_store(&self, id: ValueId, slot: SlotId) -> bool {
-        let mut id = id;
-        loop {
-            if self.program.stores.contains(&(slot, id)) {
-                return true;
-            }
-            let next = self.program.nodes.iter().find_map(|node| {
-                let mut pairs = node.op.in_place().iter();
-                pairs
-                    .find(|(input, _)| node.inputs[*input] == id)
-                    .map(|&(_, output)| node.outputs[output])
-            });
-            match next {
-                Some(next) => id = next,
-                None => return false,
-            }
-        }
+        self.copy(old, copy)?;
+        Ok(copy)
     }
 
     /// Gives the place of a row-major copy of a value, made once.
-    fn row_major(&mut self, id: ValueId) -> Place {
+    fn row_major(&mut self, id: ValueId) -> Result<Place, OpError> {
         if let Some(copy) = self.copies[id] {
-            return copy;
+            return Ok(copy);
         }
-        let from = self.at(id).clone();
-        let copy = Place::Arena(self.arena.take(from.1.ty.size_bytes()));
-        self.copy(from, copy);
+        let copy = Place::Arena(self.arena.take(self.program.ty(id).size_bytes()));
+        self.copy(id, copy)?;
         self.copies[id] = Some(copy);
-        copy
+        self.lies_at(id, copy);
+        Ok(copy)
     }
 
-    fn copy(&mut self, from: (Place, Operand), to: Place) {
+    fn copy(&mut self, id: ValueId, to: Place) -> Result<(), OpError> {
+        let from = self.at(id).clone();
         let to = (to, Operand::row_major(from.1.ty.clone()));
-        let op: Arc<dyn Op> = Arc::new(Contiguous);
-        self.step(&op, &[from], &[to], 0);
+        self.step(&Contiguous, &[from], &[to], 0, MadeOf::Copy(id))
     }
 
     fn step(
         &mut self,
-        op: &Arc<dyn Op>,
+        op: &dyn Op,
         inputs: &[(Place, Operand)],
         outputs: &[(Place, Operand)],
         draw: u32,
-    ) {
+        made_of: MadeOf,
+    ) -> Result<(), OpError> {
         let operands =
             |of: &[(Place, Operand)]| of.iter().map(|(_, o)| o.clone()).collect::<Vec<_>>();
-        let kernel = op.kernel(&operands(inputs), &operands(outputs));
-        self.scratch_bytes = self.scratch_bytes.max(kernel.scratch_bytes());
-        let list = |of: &[(Place, Operand)]| {
-            of.iter()
-                .map(|(place, operand)| format!("{place}:{}", operand.ty))
-                .collect::<Vec<_>>()
-                .join(" ")
-        };
-        let attributes = op.attributes();
-        let space = if attributes.is_empty() { "" } else { " " };
-        let name = format!("{} = {}{space}{attributes} {}", list(outputs), op.name(), list(inputs));
+        let (kernel, scratch_bytes) = claims::kernel(op, &operands(inputs), &operands(outputs))?;
+        self.scratch_bytes = self.scratch_bytes.max(scratch_bytes);
         let inputs = inputs.iter().map(|of| self.view(of)).collect();
         let outputs = outputs.iter().map(|of| self.view(of)).collect();
-        self.steps.push(Step { kernel, inputs, outputs, draw, name });
+        self.steps.push(Step { kernel, inputs, outputs, draw, made_of });
+        Ok(())
     }
 
     fn view(&mut self, (place, operand): &(Place, Operand)) -> u32 {
         let view =
             PlacedView { place: *place, numel: operand.ty.shape.numel(), dtype: operand.ty.dtype };
-        let known = self.views.iter().position(|known| *known == view);
-        known.unwrap_or_else(|| {
+        *self.view_ids.entry(view).or_insert_with(|| {
             self.views.push(view);
-            self.views.len() - 1
-        }) as u32
+            self.views.len() as u32 - 1
+        })
     }
 
     /// Gives back the arena of values that nobody reads after node `index`.
     fn free_after(&mut self, index: usize) {
         let mut given = Vec::new();
-        for id in (0..self.program.values.len()).filter(|&id| self.last_reader[id] == index) {
+        while let Some(&id) = self.to_free.last()
+            && self.last_reader[id] == index
+        {
+            self.to_free.pop();
             let own = self.placed[id].as_ref().map(|(place, _)| *place);
             let bytes = self.program.ty(id).size_bytes();
             for place in [self.copies[id], own].into_iter().flatten() {
                 let Place::Arena(offset) = place else { continue };
-                if !given.contains(&(offset, bytes)) && !self.is_read_from(offset, index + 1, None)
-                {
+                if !self.is_read_from(offset, index + 1, None) {
                     given.push((offset, bytes));
                 }
             }
         }
+        given.sort_unstable();
+        given.dedup();
         for (offset, bytes) in given {
             self.arena.give(offset, bytes);
         }
     }
 
     /// Copies outputs and stores that are not made in their place.
-    fn finish(&mut self) {
+    fn finish(&mut self) -> Result<(), OpError> {
         for (output, &id) in self.program.outputs.iter().enumerate() {
-            let from = self.at(id).clone();
-            if from.0 != Place::Output(output) {
-                self.copy(from, Place::Output(output));
+            if self.at(id).0 != Place::Output(output) {
+                self.copy(id, Place::Output(output))?;
             }
         }
         for &(slot, id) in &self.program.stores {
-            let from = self.at(id).clone();
-            if from.0 != Place::Slot(slot) {
-                self.copy(from, Place::Slot(slot));
+            if self.at(id).0 != Place::Slot(slot) {
+                self.copy(id, Place::Slot(slot))?;
             }
         }
+        Ok(())
     }
 }
 
@@ -445,47 +530,25 @@ fn last_readers(program: &Program) -> Vec<usize> {
     last
 }
 
-/// Gives out and takes back parts of one model's arena, first fit.
-#[derive(Debug, Default)]
-struct Arena {
-    size: usize,
-    /// Free parts below `size`: (offset, bytes), in order, never adjacent.
-    free: Vec<(usize, usize)>,
-}
-
-impl Arena {
-    fn take(&mut self, bytes: usize) -> usize {
-        let bytes = padded(bytes.max(1));
-        if let Some(at) = self.free.iter().position(|&(_, free)| free >= bytes) {
-            let (offset, free) = self.free[at];
-            if free == bytes {
-                self.free.remove(at);
-            } else {
-                self.free[at] = (offset + bytes, free - bytes);
-            }
-            return offset;
-        }
-        let offset = match self.free.last() {
-            Some(&(offset, free)) if offset + free == self.size => {
-                self.free.pop();
-                offset
-            }
-            _ => self.size,
-        };
-        self.size = offset + bytes;
-        offset
+/// For each value, the slots whose row it becomes: itself, or what the first update rule that works in its place makes
+/// of it.
+fn becomes(program: &Program, claims: &[Claims]) -> Vec<SmallVec<[SlotId; 1]>> {
+    let mut becomes = vec![SmallVec::new(); program.values.len()];
+    program.stores.iter().for_each(|&(slot, id)| becomes[id].push(slot));
+    let pairs = program.nodes.iter().zip(claims).flat_map(|(node, claims)| {
+        let pairs = claims.in_place.iter();
+        pairs.map(|&(input, output)| (node.inputs[input], node.outputs[output]))
+    });
+    let pairs: Vec<_> = pairs.collect();
+    let mut first = HashMap::new();
+    for &(old, new) in &pairs {
+        first.entry(old).or_insert(new);
     }
-
-    fn give(&mut self, offset: usize, bytes: usize) {
-        let bytes = padded(bytes.max(1));
-        let at = self.free.partition_point(|&(other, _)| other < offset);
-        self.free.insert(at, (offset, bytes));
-        self.free.dedup_by(|next, before| {
-            let adjacent = before.0 + before.1 == next.0;
-            before.1 += if adjacent { next.1 } else { 0 };
-            adjacent
-        });
+    for &(old, new) in pairs.iter().rev().filter(|(old, new)| first[old] == *new) {
+        let slots = becomes[new].clone();
+        becomes[old].extend(slots);
     }
+    becomes
 }
 
 impl fmt::Display for Place {
@@ -497,6 +560,7 @@ impl fmt::Display for Place {
             Place::Output(output) => write!(f, "output {output}"),
             Place::Constant(offset) => write!(f, "constant+{offset}"),
             Place::Scalar(scalar) | Place::Scalar32(scalar, _) => write!(f, "scalar {scalar}"),
+            Place::Elsewhere => write!(f, "in place"),
         }
     }
 }
@@ -505,7 +569,7 @@ impl fmt::Display for Place {
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for step in &self.steps {
-            writeln!(f, "{}", step.name)?;
+            writeln!(f, "{}", self.name(step))?;
         }
         writeln!(f, "arena of {} bytes a model", self.arena_bytes)
     }

@@ -1,6 +1,8 @@
 //! Splits a program with gradients in two: a forward part that writes a tape, and a backward part that
 //! reads it. Nothing is computed twice.
 
+use std::collections::HashSet;
+
 use super::clean::{drop_dead_code, rebuild};
 use crate::program::{Origin, Program, Role, SlotId, ValueId};
 use crate::shape::Type;
@@ -59,7 +61,10 @@ pub fn split_at(program: Program, cut: Cut) -> Split {
             true => backward_stores = some,
             // What the other way needs was not kept: go the way from all, in which the other outputs count as
             // zeros.
-            false => backward_stores.retain(|(slot, _)| some.iter().any(|(kept, _)| kept == slot)),
+            false => {
+                let kept: HashSet<SlotId> = some.iter().map(|&(slot, _)| slot).collect();
+                backward_stores.retain(|(slot, _)| kept.contains(slot));
+            }
         }
     }
     let backward_nodes = needed(&program, given(&backward_stores).into_iter(), &forward_nodes);
@@ -90,7 +95,7 @@ pub fn split_at(program: Program, cut: Cut) -> Split {
     let live: Vec<_> = (0..program.values.len())
         .map(|id| {
             let unused_input = matches!(program.values[id].origin, Origin::Input(input) if input < n_forward_inputs);
-            !unused_input || saved.contains(&id)
+            !unused_input || saved.binary_search(&id).is_ok()
         })
         .collect();
     let backward = drop_dead_code(rebuild(&backward, nodes, &live));

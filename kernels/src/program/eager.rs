@@ -9,10 +9,11 @@ use std::collections::{BTreeMap, HashMap};
 use smallvec::SmallVec;
 
 use super::{Origin, Program, Role, Scalar, ValueId};
-use crate::cpu::memory::{AlignedBytes, padded};
+use crate::cpu::memory::{AlignedBytes, MemoryError, check_room, padded};
 use crate::cpu::tile::{Key, Rows, Tile, View};
 use crate::dtype::{Dtype, Element};
-use crate::op::Op;
+use crate::op::claims::{self, Claims, Operands};
+use crate::op::{Op, OpError};
 use crate::ops::contiguous::Contiguous;
 use crate::shape::{Operand, Type};
 
@@ -24,12 +25,23 @@ const FEW: usize = 6;
 pub struct Eager {
     models: usize,
     keys: Vec<Key>,
-    inputs: HashMap<usize, AlignedBytes>,
-    slots: HashMap<(Role, usize, usize), AlignedBytes>,
+    inputs: HashMap<usize, Result<Given, OpError>>,
+    slots: HashMap<(Role, usize, usize), Result<Given, OpError>>,
     scalars: HashMap<Scalar, Vec<f64>>,
     scalar_source: Option<Box<ScalarSource>>,
     values: Vec<Option<Value>>,
+    /// Why [`run`](Eager::run) computed no more.
+    failed: Option<OpError>,
     memory: Memory,
+}
+
+/// What was given for an input or a slot: one row a model.
+struct Given {
+    rows: AlignedBytes,
+    /// Bytes of a row, without padding.
+    row_bytes: usize,
+    /// The type of its elements, if they were given as elements.
+    dtype: Option<Dtype>,
 }
 
 /// Gives the numbers of a scalar, one a model, when a recording asks for it first.
@@ -61,17 +73,49 @@ impl Memory {
         self.free.entry(rows.len()).or_default().push(rows);
     }
 
-    /// Copies rows of one length, each to a cache line of its own.
-    fn aligned<'a>(&mut self, rows: impl Iterator<Item = &'a [u8]>, models: usize) -> AlignedBytes {
-        let mut all = AlignedBytes::default();
-        for (model, row) in rows.enumerate() {
-            let stride = padded(row.len().max(1));
-            if model == 0 {
-                all = self.take(stride * models);
+    /// Takes a row of so many bytes for each model.
+    fn rows(&mut self, bytes: usize, models: usize) -> Result<AlignedBytes, OpError> {
+        room(bytes, models).map(|all| self.take(all))
+    }
+
+    /// Copies rows of one length, one a model, each to a cache line of its own.
+    fn aligned<'a>(
+        &mut self,
+        rows: impl Iterator<Item = &'a [u8]>,
+        models: usize,
+    ) -> Result<Given, OpError> {
+        let mut rows = rows.peekable();
+        let row_bytes = rows.peek().map_or(0, |row| row.len());
+        let stride = padded(row_bytes.max(1));
+        let mut all = self.rows(row_bytes, models)?;
+        let mut n_rows = 0;
+        for row in rows {
+            if row.len() != row_bytes {
+                let given = row.len();
+                return Err(OpError(format!("expected rows of {row_bytes} bytes, got {given}")));
             }
-            all.bytes_mut()[model * stride..][..row.len()].copy_from_slice(row);
+            if n_rows < models {
+                all.bytes_mut()[n_rows * stride..][..row_bytes].copy_from_slice(row);
+            }
+            n_rows += 1;
         }
-        all
+        match n_rows == models {
+            true => Ok(Given { rows: all, row_bytes, dtype: None }),
+            false => Err(OpError(format!("expected rows of {models} models, got {n_rows}"))),
+        }
+    }
+
+    /// Copies the elements of model 0, then those of model 1, ….
+    fn of_elements<T: Element>(&mut self, elements: &[T], models: usize) -> Result<Given, OpError> {
+        let row = elements.len() / models.max(1);
+        if row.checked_mul(models) != Some(elements.len()) {
+            let given = elements.len();
+            return Err(OpError(format!("expected numbers of {models} models, got {given}")));
+        }
+        let bytes: &[u8] = bytemuck::cast_slice(elements);
+        let row = row * size_of::<T>();
+        let given = self.aligned((0..models).map(|model| &bytes[model * row..][..row]), models)?;
+        Ok(Given { dtype: Some(T::DTYPE), ..given })
     }
 }
 
@@ -82,6 +126,9 @@ pub enum ReadError {
     /// The program has no such value, or it is not computed yet.
     #[error("%{0} is not computed")]
     NotComputed(ValueId),
+    /// The program could not be run, or there is no room for the numbers.
+    #[error(transparent)]
+    Failed(#[from] OpError),
     /// The value stands for nothing, since an error came before it.
     #[error("there is no value, because of an earlier error")]
     Poisoned,
@@ -107,28 +154,54 @@ impl Eager {
         // What this recording had no use for, the next one has none for either.
         self.memory.free.clear();
         let values = self.values.drain(..).flatten().map(|value| value.rows);
-        let given = self.inputs.drain().map(|(_, rows)| rows);
-        let given = given.chain(self.slots.drain().map(|(_, rows)| rows));
-        values.chain(given).for_each(|rows| self.memory.put(rows));
+        let given = self.inputs.drain().map(|(_, given)| given);
+        let given = given.chain(self.slots.drain().map(|(_, given)| given));
+        values
+            .chain(given.flatten().map(|given| given.rows))
+            .for_each(|rows| self.memory.put(rows));
         self.scalars.clear();
         self.scalar_source = None;
         self.keys.clear();
         self.keys.extend_from_slice(keys);
         self.models = models;
+        self.failed = None;
         self
+    }
+
+    /// Forgets what was computed.
+    pub(super) fn forget(&mut self) {
+        self.values.clear();
+        self.failed = None;
+    }
+
+    /// Checks that what was computed are the values of a program.
+    pub(super) fn check_values(&self, program: &Program) -> Result<(), OpError> {
+        let mut types = program.values.iter().zip(&self.values);
+        let is_computed = |value: &Option<Value>, ty: &Type| {
+            value.as_ref().is_some_and(|value| value.operand.ty == *ty)
+        };
+        let n = program.values.len();
+        let mut ids = program.nodes.iter().flat_map(|node| node.inputs.iter().chain(&node.outputs));
+        let are_its = self.values.len() == n && types.all(|(of, value)| is_computed(value, &of.ty));
+        match are_its && ids.all(|&id| id < n) {
+            true => Ok(()),
+            false => Err(OpError("expected the values that were computed with the program".into())),
+        }
     }
 
     /// Gives input `input`: the elements of model 0, row-major, then those of model 1, ….
     #[must_use]
     pub fn with_input<T: Element>(mut self, input: usize, elements: &[T]) -> Self {
-        self.inputs.insert(input, rows_of(elements, self.models));
+        let given = self.memory.of_elements(elements, self.models);
+        self.inputs.insert(input, given);
         self
     }
 
     /// Gives the rows of the slot of that role, position and index, as [`with_input`](Eager::with_input).
     #[must_use]
     pub fn with_slot<T: Element>(mut self, slot: (Role, usize, usize), elements: &[T]) -> Self {
-        self.slots.insert(slot, rows_of(elements, self.models));
+        let given = self.memory.of_elements(elements, self.models);
+        self.slots.insert(slot, given);
         self
     }
 
@@ -139,20 +212,22 @@ impl Eager {
         self
     }
 
-    /// Gives one more input to a recording that goes on: a row of bytes for each model.
+    /// Gives one more input to a recording that goes on: a row of bytes for each model. Rows that do not fit are an error
+    /// when the input is recorded.
     pub fn set_input<'a>(&mut self, input: usize, rows: impl Iterator<Item = &'a [u8]>) {
-        let rows = self.memory.aligned(rows, self.models);
-        self.inputs.insert(input, rows);
+        let given = self.memory.aligned(rows, self.models);
+        self.inputs.insert(input, given);
     }
 
-    /// Gives the rows of the slot of that role, position and index: a row of bytes for each model.
+    /// Gives the rows of the slot of that role, position and index: a row of bytes for each model. Rows that do not fit
+    /// are an error when the slot is recorded.
     pub fn set_slot<'a>(
         &mut self,
         slot: (Role, usize, usize),
         rows: impl Iterator<Item = &'a [u8]>,
     ) {
-        let rows = self.memory.aligned(rows, self.models);
-        self.slots.insert(slot, rows);
+        let given = self.memory.aligned(rows, self.models);
+        self.slots.insert(slot, given);
     }
 
     /// Says who knows the scalars that were not given one by one.
@@ -160,28 +235,65 @@ impl Eager {
         self.scalar_source = Some(source);
     }
 
+    /// Keeps some of the models, in that order; numbers of models that there are not count for nothing.
+    pub fn select(&mut self, models: &[usize]) {
+        let kept: Vec<_> = models.iter().copied().filter(|&model| model < self.models).collect();
+        let gather = |rows: &mut AlignedBytes, stride: usize| {
+            let mut all = AlignedBytes::new(stride * kept.len());
+            for (to, &model) in kept.iter().enumerate() {
+                let row = &rows.bytes()[model * stride..][..stride];
+                all.bytes_mut()[to * stride..][..stride].copy_from_slice(row);
+            }
+            *rows = all;
+        };
+        for value in self.values.iter_mut().flatten() {
+            gather(&mut value.rows, stride(&value.operand.ty));
+        }
+        for given in self.inputs.values_mut().chain(self.slots.values_mut()).flatten() {
+            gather(&mut given.rows, padded(given.row_bytes.max(1)));
+        }
+        let numbers =
+            |all: &[f64]| kept.iter().filter_map(|&model| all.get(model).copied()).collect();
+        self.scalars.values_mut().for_each(|all| *all = numbers(all));
+        self.keys = kept.iter().filter_map(|&model| self.keys.get(model).copied()).collect();
+        self.models = kept.len();
+        if let Some(source) = self.scalar_source.take() {
+            self.scalar_source = Some(Box::new(move |scalar| {
+                let all = source(scalar)?;
+                Some(kept.iter().filter_map(|&model| all.get(model).copied()).collect())
+            }));
+        }
+    }
+
     /// Counts the models.
     pub fn models(&self) -> usize {
         self.models
     }
 
-    /// Runs a program that is recorded already; afterwards [`read`](Eager::read) gives its values.
+    /// Runs a program that is recorded already; afterwards [`read`](Eager::read) gives its values. If the program breaks
+    /// the grammar, or what was given does not fit it, that says why there are none.
     #[must_use]
     pub fn run(mut self, program: &Program) -> Self {
+        self.forget();
+        self.failed = self.try_run(program).err();
+        self
+    }
+
+    fn try_run(&mut self, program: &Program) -> Result<(), OpError> {
+        program.verify().map_err(|error| OpError(error.to_string()))?;
         for id in 0..program.values.len() {
             if !matches!(program.values[id].origin, Origin::Node { .. }) {
-                self.source(program, id);
+                self.source(program, id)?;
             }
         }
-        (0..program.nodes.len()).for_each(|node| self.compute(program, node));
-        self
+        (0..program.nodes.len()).try_for_each(|node| self.compute(program, node))
     }
 
     /// Gives the elements of a value, row-major: those of model 0, then those of model 1, ….
     ///
     /// # Errors
     ///
-    /// [`ReadError`] if there is no such value or it is of another dtype.
+    /// [`ReadError`] if there is no such value, it is of another dtype, or the program could not be run.
     pub fn read<T: Element>(&self, id: ValueId) -> Result<Vec<T>, ReadError> {
         let (ty, bytes) = self.read_bytes(id)?;
         if ty.dtype != T::DTYPE {
@@ -194,16 +306,17 @@ impl Eager {
     ///
     /// # Errors
     ///
-    /// [`ReadError::NotComputed`] if there is no such value.
+    /// [`ReadError`] if there is no such value, or the program could not be run.
     pub fn read_bytes(&self, id: ValueId) -> Result<(&Type, Vec<u8>), ReadError> {
         let value = self.values.get(id).and_then(Option::as_ref);
-        let value = value.ok_or(ReadError::NotComputed(id))?;
+        let failed = || self.failed.clone().map_or(ReadError::NotComputed(id), ReadError::Failed);
+        let value = value.ok_or_else(failed)?;
         let ty = &value.operand.ty;
         let dense;
         let rows = if value.operand.is_row_major() {
             &value.rows
         } else {
-            dense = self.row_major(value, &mut Memory::default());
+            dense = self.row_major(value, &mut Memory::default())?;
             &dense.rows
         };
         let stride = stride(ty);
@@ -214,9 +327,13 @@ impl Eager {
     }
 
     /// Makes value `id`, which no node makes, of what was given for it. A slot or scalar that was not given is zero.
-    pub(crate) fn source(&mut self, program: &Program, id: ValueId) {
-        let ty = program.ty(id);
-        let rows = match program.values[id].origin {
+    ///
+    /// # Errors
+    ///
+    /// If what was given is not a row of its type for each model, or there is no room.
+    pub(crate) fn source(&mut self, program: &Program, id: ValueId) -> Result<(), OpError> {
+        let (ty, origin) = (program.ty(id), program.values[id].origin);
+        let given = match origin {
             Origin::Input(input) => self.inputs.remove(&input),
             Origin::Slot(slot) => {
                 let slot = &program.slots[slot];
@@ -227,34 +344,73 @@ impl Eager {
                 let source = self.scalar_source.as_ref();
                 let numbers = self.scalars.get(scalar).cloned();
                 let numbers = numbers.or_else(|| source.and_then(|source| source(scalar)));
-                numbers.map(|numbers| numbers_of(numbers.into_iter(), ty.dtype, self.models))
+                numbers.map(|numbers| self.numbers(numbers, ty.dtype))
             }
             Origin::Constant(number) => {
-                let numbers = std::iter::repeat_n(number, ty.shape.numel() * self.models);
-                Some(numbers_of(numbers, ty.dtype, self.models))
+                room(ty.size_bytes(), self.models)?;
+                let numbers = vec![number; ty.shape.numel() * self.models];
+                Some(self.numbers(numbers, ty.dtype))
             }
             Origin::Node { .. } => None,
         };
-        let rows = rows.unwrap_or_else(|| AlignedBytes::new(stride(ty) * self.models));
+        let failed = |message: String| {
+            let of = match origin {
+                Origin::Slot(slot) => program.slots[slot].name.clone(),
+                Origin::Scalar(scalar) => program.scalars[scalar].name.into(),
+                Origin::Input(input) => format!("input {input}"),
+                _ => String::new(),
+            };
+            OpError(format!("{of}: {message}"))
+        };
+        let rows = match given {
+            None => {
+                let mut rows = self.memory.rows(ty.size_bytes(), self.models)?;
+                rows.bytes_mut().fill(0);
+                rows
+            }
+            Some(Ok(given)) if given.fits(ty) => given.rows,
+            Some(Ok(given)) => {
+                let Given { row_bytes, dtype, .. } = given;
+                let of = dtype.map_or(String::new(), |dtype| format!(" of {dtype}"));
+                return Err(failed(format!("expected rows of {ty}, got {row_bytes} bytes{of}")));
+            }
+            Some(Err(error)) => return Err(failed(error.0)),
+        };
         self.set(id, Value { operand: Operand::row_major(ty.clone()), rows });
+        Ok(())
+    }
+
+    /// Gives rows of numbers, those of model 0 first, as elements of a type.
+    fn numbers(&mut self, numbers: Vec<f64>, dtype: Dtype) -> Result<Given, OpError> {
+        let (memory, models) = (&mut self.memory, self.models);
+        let all = numbers.iter().copied();
+        match dtype {
+            Dtype::F64 => memory.of_elements(&numbers, models),
+            Dtype::I64 => memory.of_elements(&all.map(|n| n as i64).collect::<Vec<_>>(), models),
+            Dtype::Bool => {
+                memory.of_elements(&all.map(|n| u8::from(n != 0.0)).collect::<Vec<_>>(), models)
+            }
+            _ => memory.of_elements(&all.map(|n| n as f32).collect::<Vec<_>>(), models),
+        }
     }
 
     /// Computes a node.
-    pub(crate) fn compute(&mut self, program: &Program, node: usize) {
+    ///
+    /// # Errors
+    ///
+    /// If there is no room, or the op says of its operands what cannot be.
+    pub(crate) fn compute(&mut self, program: &Program, node: usize) -> Result<(), OpError> {
         let node = &program.nodes[node];
         let value = |id: ValueId| {
             self.values[id].as_ref().expect("inputs are computed before the node that reads them")
         };
         let mut memory = std::mem::take(&mut self.memory);
-        let copies: SmallVec<[Option<Value>; FEW]> = node
-            .inputs
-            .iter()
-            .enumerate()
-            .map(|(number, &id)| {
-                let fits = node.op.takes_layout(number, &value(id).operand);
-                (!fits).then(|| self.row_major(value(id), &mut memory))
-            })
-            .collect();
+        let mut copies: SmallVec<[Option<Value>; FEW]> = SmallVec::new();
+        for (number, &id) in node.inputs.iter().enumerate() {
+            let fits = node.op.takes_layout(number, &value(id).operand);
+            let copy = if fits { None } else { Some(self.row_major(value(id), &mut memory)?) };
+            copies.push(copy);
+        }
         let inputs: SmallVec<[&Value; FEW]> = node
             .inputs
             .iter()
@@ -263,13 +419,14 @@ impl Eager {
             .collect();
         let types: SmallVec<[Type; FEW]> =
             node.outputs.iter().map(|&id| program.ty(id).clone()).collect();
-        let outputs = self.apply(&*node.op, &inputs, &types, node.draw, &mut memory);
+        let outputs = self.apply(&*node.op, &inputs, &types, node.draw, &mut memory)?;
         drop(inputs);
         copies.into_iter().flatten().for_each(|value| memory.put(value.rows));
         self.memory = memory;
         for (&id, value) in node.outputs.iter().zip(outputs) {
             self.set(id, value);
         }
+        Ok(())
     }
 
     fn apply(
@@ -279,24 +436,32 @@ impl Eager {
         types: &[Type],
         draw: u32,
         memory: &mut Memory,
-    ) -> SmallVec<[Value; FEW]> {
-        type Operands = SmallVec<[Operand; FEW]>;
+    ) -> Result<SmallVec<[Value; FEW]>, OpError> {
         let operands: Operands = inputs.iter().map(|value| value.operand.clone()).collect();
-        let layouts = op.layouts(&operands, types);
-        let made = types.iter().cloned().zip(layouts).map(|(ty, layout)| Operand { ty, layout });
-        let made: Operands = made.collect();
-        let kernel = op.kernel(&operands, &made);
-        memory.scratch.reserve(kernel.scratch_bytes());
-        let mut outputs: SmallVec<[Value; FEW]> = made
-            .into_iter()
-            .map(|operand| Value { rows: memory.take(stride(&operand.ty) * self.models), operand })
-            .collect();
+        let in_place = match op.in_place() {
+            [] => SmallVec::new(),
+            _ => {
+                let given: Vec<_> = operands.iter().map(|operand| operand.ty.clone()).collect();
+                Claims::of(op, &given, types)?.in_place
+            }
+        };
+        let made = claims::outputs(op, &operands, types)?;
+        let (kernel, scratch_bytes) = claims::kernel(op, &operands, &made)?;
+        memory.scratch.reserve(scratch_bytes);
+        let mut outputs: SmallVec<[Value; FEW]> = SmallVec::new();
+        for operand in made {
+            let rows = memory.rows(operand.ty.size_bytes(), self.models)?;
+            outputs.push(Value { rows, operand });
+        }
         let mut views: SmallVec<[View<'_>; 2 * FEW]> =
             inputs.iter().map(|value| view(value)).collect();
-        for &(input, output) in op.in_place() {
+        for (input, output) in in_place {
+            // Buffers may be longer than their rows.
             let from = inputs[input].rows.bytes();
-            outputs[output].rows.bytes_mut()[..from.len()].copy_from_slice(from);
-            views[input] = view(&outputs[output]);
+            let to = outputs[output].rows.bytes_mut();
+            let all = from.len().min(to.len());
+            to[..all].copy_from_slice(&from[..all]);
+            views[input] = View::ELSEWHERE;
         }
         views.extend(outputs.iter_mut().map(|value| {
             let base = value.rows.as_mut_ptr();
@@ -304,19 +469,20 @@ impl Eager {
         }));
         let ids: SmallVec<[u32; 2 * FEW]> = (0..views.len() as u32).collect();
         let (of_inputs, of_outputs) = ids.split_at(inputs.len());
-        // SAFETY: every view is of a buffer with a row for each model; outputs are buffers of their own,
-        // shared with inputs only as `in_place` says.
+        // SAFETY: every view is of a buffer with a row of its type for each model: `Memory::rows` gave it, and `source`
+        // checked what came from outside. Outputs are buffers of their own; an input that one of them was copied from
+        // is no view. Scratch memory is zeroed when it is made.
         let mut tile = unsafe {
             Tile::new(self.models, &views, of_inputs, of_outputs, memory.scratch.bytes_mut())
                 .with_keys(&self.keys, draw)
         };
-        kernel.run(&mut tile);
-        outputs
+        claims::contained(op, || kernel.run(&mut tile))?;
+        Ok(outputs)
     }
 
-    fn row_major(&self, value: &Value, memory: &mut Memory) -> Value {
+    fn row_major(&self, value: &Value, memory: &mut Memory) -> Result<Value, OpError> {
         let ty = std::slice::from_ref(&value.operand.ty);
-        self.apply(&Contiguous, &[value], ty, 0, memory).swap_remove(0)
+        Ok(self.apply(&Contiguous, &[value], ty, 0, memory)?.swap_remove(0))
     }
 
     fn set(&mut self, id: ValueId, value: Value) {
@@ -325,6 +491,24 @@ impl Eager {
         }
         self.values[id] = Some(value);
     }
+}
+
+impl Given {
+    /// Says whether these are rows of a type.
+    fn fits(&self, ty: &Type) -> bool {
+        self.row_bytes == ty.size_bytes() && self.dtype.is_none_or(|dtype| dtype == ty.dtype)
+    }
+}
+
+/// Checks that there is room for a row of so many bytes for each model, and gives the bytes of all.
+fn room(bytes: usize, models: usize) -> Result<usize, OpError> {
+    let all = padded(bytes.max(1)).checked_mul(models);
+    let all = all.filter(|all| *all <= isize::MAX as usize);
+    let room = all.ok_or(MemoryError { bytes: usize::MAX }).and_then(|all| {
+        check_room(all)?;
+        Ok(all)
+    });
+    room.map_err(|error| OpError(error.to_string()))
 }
 
 /// Bytes from one model's row to the next.
@@ -342,17 +526,128 @@ fn view(value: &Value) -> View<'static> {
     }
 }
 
-fn rows_of<T: Element>(elements: &[T], models: usize) -> AlignedBytes {
-    let bytes: &[u8] = bytemuck::cast_slice(elements);
-    let row = bytes.len() / models.max(1);
-    Memory::default().aligned((0..models).map(|model| &bytes[model * row..][..row]), models)
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::program::Slot;
+    use crate::program::trace::Trace;
 
-fn numbers_of(numbers: impl Iterator<Item = f64>, dtype: Dtype, models: usize) -> AlignedBytes {
-    match dtype {
-        Dtype::F64 => rows_of(&numbers.collect::<Vec<f64>>(), models),
-        Dtype::I64 => rows_of(&numbers.map(|n| n as i64).collect::<Vec<_>>(), models),
-        Dtype::Bool => rows_of(&numbers.map(|n| u8::from(n != 0.0)).collect::<Vec<_>>(), models),
-        _ => rows_of(&numbers.map(|n| n as f32).collect::<Vec<_>>(), models),
+    const BIG: usize = 1 << 22;
+
+    fn f32(n: usize) -> Type {
+        Type::new(Dtype::F32, [n])
+    }
+
+    /// Records an input and its tanh, and runs that.
+    fn error_of(eager: Eager, n: usize) -> String {
+        let trace = Trace::new();
+        let y = trace.input(f32(n)).tanh();
+        let program = trace.finish(&[y]).unwrap();
+        eager.run(&program).read::<f32>(1).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_is_given_has_the_length_that_it_is_recorded_with() {
+        let one = || Eager::new(1, Vec::new());
+        let found = error_of(one().with_input(0, &[1_f32]), BIG);
+        assert_eq!(found, "input 0: expected rows of f32[4194304], got 4 bytes of f32");
+        let found = error_of(one().with_input(0, &[1_i64; 2]), 4);
+        assert_eq!(found, "input 0: expected rows of f32[4], got 16 bytes of i64");
+        let found = error_of(Eager::new(3, Vec::new()).with_input(0, &[1_f32; 4]), 4);
+        assert_eq!(found, "input 0: expected numbers of 3 models, got 4");
+        let found = error_of(Eager::new(0, Vec::new()).with_input(0, &[1_f32; 4]), 4);
+        assert_eq!(found, "input 0: expected numbers of 0 models, got 4");
+    }
+
+    #[test]
+    fn more_models_than_fit_any_memory_are_an_error() {
+        let found = error_of(Eager::new(1 << 58, Vec::new()), 4);
+        assert!(found.starts_with("can't allocate memory"), "{found}");
+        let trace = Trace::eager(Eager::new(usize::MAX, Vec::new()));
+        let y = trace.constant(1.0, Dtype::F32, [3]).exp();
+        assert!(y.read::<f32>().is_err() && trace.error().is_some());
+        let y = trace.input_of::<f32>([1 << 40], &[]);
+        assert!(y.read::<f32>().is_err());
+    }
+
+    #[test]
+    fn rows_of_a_recording_have_one_length_and_are_as_many_as_models() {
+        let rows: [(&[&[u8]], &str); 4] = [
+            (&[&[0; 4], &[0; 4]], "expected rows of f32[4194304], got 4 bytes"),
+            (&[&[0; 4], &[0; 8]], "expected rows of 4 bytes, got 8"),
+            (&[&[0; 4]], "expected rows of 2 models, got 1"),
+            (&[&[0; 4], &[0; 4], &[0; 4]], "expected rows of 2 models, got 3"),
+        ];
+        for (rows, expected) in rows {
+            let trace = Trace::eager(Eager::new(2, Vec::new()));
+            let x = trace.input_of_rows(f32(BIG), rows.iter().copied());
+            assert!(x.tanh().read::<f32>().is_err());
+            assert_eq!(trace.error().unwrap().message, format!("input 0: {expected}"));
+            let trace = Trace::eager(Eager::new(2, Vec::new()));
+            let slot =
+                Slot { name: "w".into(), role: Role::Buffer, position: 0, index: 0, ty: f32(BIG) };
+            trace.set_slot((Role::Buffer, 0, 0), rows.iter().copied());
+            assert!(trace.slot(slot).read::<f32>().is_err());
+            assert_eq!(trace.error().unwrap().message, format!("w: {expected}"));
+        }
+    }
+
+    #[test]
+    fn a_slot_has_one_type() {
+        let trace = Trace::eager(Eager::new(1, Vec::new()));
+        let of = |ty| {
+            trace.slot(Slot { name: "w".into(), role: Role::State(0), position: 0, index: 0, ty })
+        };
+        let small = of(f32(4));
+        assert_eq!(of(f32(4)).id(), small.id());
+        assert!((of(f32(BIG)) + 1.0).read::<f32>().is_err());
+        assert_eq!(
+            trace.error().unwrap().message,
+            "w: expected f32[4], as before, got f32[4194304]"
+        );
+    }
+
+    #[test]
+    fn scalars_are_as_many_as_models() {
+        let scalar = Scalar { name: "lr", of: crate::program::ScalarOf::Optimizer, position: 0 };
+        let short = Eager::new(2, Vec::new()).with_scalar(scalar.clone(), vec![1.0]);
+        let mut told = Eager::new(2, Vec::new());
+        told.set_scalar_source(Box::new(|_| Some(vec![1.0; 3])));
+        for (eager, given) in [(short, 1), (told, 3)] {
+            let trace = Trace::eager(eager);
+            assert!(trace.scalar(scalar.clone(), Dtype::F64).read::<f64>().is_err());
+            let error = trace.error().unwrap().message;
+            assert_eq!(error, format!("lr: expected numbers of 2 models, got {given}"));
+        }
+    }
+
+    #[test]
+    fn a_recording_goes_on_with_its_own_values_alone() {
+        let paused = |n: usize| {
+            let trace = Trace::eager(Eager::new(1, Vec::new()));
+            let _ = trace.input_of::<f32>([n], &vec![1.0; n]).exp();
+            trace.pause().unwrap()
+        };
+        let ((small, of_small), (large, _)) = (paused(2), paused(BIG));
+        let trace = Trace::resume_eager(large, of_small);
+        assert!(trace.var(1).exp().read::<f32>().is_err());
+        let expected = "expected the values that were computed with the program";
+        assert_eq!(trace.error().unwrap().message, expected);
+        let (_, of_small) = paused(2);
+        let trace = Trace::resume_eager(small, of_small);
+        assert!(trace.var(1).exp().read::<f32>().is_ok());
+    }
+
+    #[test]
+    fn models_that_are_selected_go_on_with_their_own_numbers() {
+        let trace = Trace::eager(Eager::new(3, Vec::new()));
+        let x = trace.input_of([2], &[1.0_f32, 2.0, 3.0, 4.0, 5.0, 6.0]);
+        let y = &x * &x;
+        let (program, mut eager) = trace.pause().unwrap();
+        eager.select(&[2, 0, 7]);
+        assert_eq!(eager.models(), 2);
+        let trace = Trace::resume_eager(program, eager);
+        let z = trace.var(y.id().unwrap()) * 2.0;
+        assert_eq!(z.read::<f32>(), Ok(vec![50.0, 72.0, 2.0, 8.0]));
     }
 }

@@ -157,8 +157,8 @@ pub enum ScalarOf {
 /// One call of one module.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Scope {
-    /// The module's dotted path, empty for the root.
-    pub path: String,
+    /// The module's dotted path, empty for the root; all calls of a module share it.
+    pub path: Arc<str>,
     /// Its type's name.
     pub module: &'static str,
     /// How often this module had been called before in this forward pass.
@@ -199,6 +199,25 @@ impl Program {
     pub fn push_value(&mut self, ty: Type, origin: Origin) -> ValueId {
         self.values.push(Value { ty, origin });
         self.values.len() - 1
+    }
+
+    /// Estimates the memory that the program takes, in bytes.
+    pub fn size_bytes(&self) -> usize {
+        let more = |ids: &Ids| if ids.spilled() { size_of_val(ids.as_slice()) } else { 0 };
+        let of_node = |node: &Node| {
+            size_of_val(&*node.op) + size_of::<Node>() + more(&node.inputs) + more(&node.outputs)
+        };
+        let of_slot = |slot: &Slot| size_of::<Slot>() + slot.name.len();
+        let of_scope =
+            |scope: &Scope| size_of::<Scope>() + if scope.call == 0 { scope.path.len() } else { 0 };
+        self.nodes.iter().map(of_node).sum::<usize>()
+            + self.slots.iter().map(of_slot).sum::<usize>()
+            + self.scopes.iter().map(of_scope).sum::<usize>()
+            + size_of_val(self.values.as_slice())
+            + size_of_val(self.inputs.as_slice())
+            + size_of_val(self.scalars.as_slice())
+            + size_of_val(self.outputs.as_slice())
+            + size_of_val(self.stores.as_slice())
     }
 
     /// Empties the program, but keeps its memory.

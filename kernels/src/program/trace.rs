@@ -22,9 +22,12 @@ use crate::op::{Op, OpError};
 use crate::ops::boundary;
 use crate::shape::{Shape, Type};
 
+mod contain;
+mod identity;
 mod mixed;
 mod repeat;
 
+pub use contain::panic_message;
 pub use mixed::{Function, Results};
 
 /// An error while tracing, with the module that it happened in.
@@ -38,6 +41,13 @@ pub struct TraceError {
     pub module: &'static str,
     /// What was expected and what came.
     pub message: String,
+}
+
+impl TraceError {
+    /// An error of no module.
+    fn of(error: &impl ToString) -> Self {
+        TraceError { path: String::new(), module: "", message: error.to_string() }
+    }
 }
 
 fn at(path: &str, module: &str) -> String {
@@ -58,11 +68,16 @@ struct Recorder {
     program: Program,
     /// Indices in `program.scopes` of the module calls that are open.
     open: Vec<usize>,
-    calls: HashMap<String, usize>,
+    /// How often the module at each path was called.
+    calls: HashMap<Arc<str>, usize>,
     /// The values that read slots.
     slots: HashMap<(Role, usize, usize), ValueId>,
+    /// What was last stored to slots.
+    stored: HashMap<SlotId, ValueId>,
+    /// The places of scalars.
+    scalars: HashMap<Scalar, usize>,
     /// The values that are scalars or constants.
-    numbers: Vec<ValueId>,
+    numbers: HashMap<(Number, Type), ValueId>,
     error: Option<TraceError>,
     eager: Option<Eager>,
     autocast: Option<Autocast>,
@@ -70,6 +85,25 @@ struct Recorder {
     casts: HashMap<(ValueId, Dtype), ValueId>,
     /// Whether slots and scalars are refused.
     is_closed: bool,
+    /// How many recordings of this handle ended before: values of those are gone.
+    number: u32,
+}
+
+/// A value that all elements have: a scalar by its place, a constant by its bits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Number {
+    Scalar(usize),
+    Constant(u64),
+}
+
+impl Number {
+    fn of(origin: Origin) -> Option<Number> {
+        match origin {
+            Origin::Scalar(scalar) => Some(Number::Scalar(scalar)),
+            Origin::Constant(number) => Some(Number::Constant(number.to_bits())),
+            Origin::Input(_) | Origin::Slot(_) | Origin::Node { .. } => None,
+        }
+    }
 }
 
 /// A value being traced. Operators and methods on it record ops.
@@ -78,6 +112,8 @@ pub struct Var {
     trace: Trace,
     /// `None` after an error.
     id: Option<ValueId>,
+    /// Which of the handle's recordings it belongs to.
+    recording: u32,
     ty: Type,
 }
 
@@ -87,37 +123,52 @@ impl Trace {
         Trace::default()
     }
 
-    /// Goes on recording at the end of `program`.
+    /// Goes on recording at the end of `program`. One that breaks the grammar is an error of the recording.
     pub fn resume(program: Program) -> Self {
-        let (mut slots, mut numbers) = (HashMap::new(), Vec::new());
+        let broken = program.verify().err();
+        let trace = Trace::resume_checked(program);
+        broken.into_iter().for_each(|error| trace.keep(TraceError::of(&error)));
+        trace
+    }
+
+    /// [`resume`](Trace::resume), of a program whose origins are there.
+    fn resume_checked(program: Program) -> Self {
+        let mut recorder = Recorder::default();
         for (id, value) in program.values.iter().enumerate() {
-            match value.origin {
-                Origin::Slot(slot) => {
-                    slots.entry(key(&program.slots[slot])).or_insert(id);
-                }
-                Origin::Scalar(_) | Origin::Constant(_) => numbers.push(id),
-                Origin::Input(_) | Origin::Node { .. } => {}
+            if let Origin::Slot(slot) = value.origin {
+                let slot = program.slots.get(slot);
+                slot.map(|slot| *recorder.slots.entry(key(slot)).or_insert(id));
+            } else if let Some(number) = Number::of(value.origin) {
+                recorder.numbers.entry((number, value.ty.clone())).or_insert(id);
             }
         }
-        Trace(Rc::new(RefCell::new(Recorder { program, slots, numbers, ..Recorder::default() })))
+        for (place, scalar) in program.scalars.iter().enumerate() {
+            recorder.scalars.entry(scalar.clone()).or_insert(place);
+        }
+        recorder.stored.extend(program.stores.iter().copied());
+        Trace(Rc::new(RefCell::new(Recorder { program, ..recorder })))
     }
 
     /// Starts a recording that computes each op as it is recorded.
     pub fn eager(eager: Eager) -> Self {
-        Trace(Rc::new(RefCell::new(Recorder { eager: Some(eager), ..Recorder::default() })))
+        Trace::eager_in(Program::default(), eager)
     }
 
     /// [`eager`](Trace::eager), in the memory of a program that is needed no more.
-    pub fn eager_in(mut program: Program, eager: Eager) -> Self {
+    pub fn eager_in(mut program: Program, mut eager: Eager) -> Self {
         program.clear();
+        eager.forget();
         let recorder = Recorder { program, eager: Some(eager), ..Recorder::default() };
         Trace(Rc::new(RefCell::new(recorder)))
     }
 
-    /// Goes on recording and computing where [`pause`](Trace::pause) left off.
+    /// Goes on recording and computing where [`pause`](Trace::pause) left off. It is an error of the recording if the
+    /// values are not the program's.
     pub fn resume_eager(program: Program, eager: Eager) -> Self {
-        let trace = Trace::resume(program);
+        let trace = Trace::resume_checked(program);
+        let checked = eager.check_values(&trace.program());
         trace.0.borrow_mut().eager = Some(eager);
+        checked.err().into_iter().for_each(|error| trace.keep(TraceError::of(&error)));
         trace
     }
 
@@ -128,12 +179,11 @@ impl Trace {
     /// The first error that was recorded.
     pub fn pause(&self) -> Result<(Program, Eager), TraceError> {
         let mut recorder = self.0.borrow_mut();
-        recorder.casts.clear();
         match recorder.error.take() {
             Some(error) => Err(error),
             None => {
-                let eager = recorder.eager.take().unwrap_or_default();
-                Ok((std::mem::take(&mut recorder.program), eager))
+                let Recorder { program, eager, .. } = recorder.end();
+                Ok((program, eager.unwrap_or_default()))
             }
         }
     }
@@ -145,12 +195,11 @@ impl Trace {
     /// The first error that was recorded.
     pub fn finish(&self, outputs: &[Var]) -> Result<Program, TraceError> {
         let mut recorder = self.0.borrow_mut();
-        if let Some(error) = recorder.error.take() {
-            return Err(error);
+        let ids = outputs.iter().map_while(|var| recorder.id_of(self, var)).collect();
+        match recorder.error.take() {
+            Some(error) => Err(error),
+            None => Ok(Program { outputs: ids, ..recorder.end().program }),
         }
-        recorder.casts.clear();
-        recorder.program.outputs = outputs.iter().filter_map(|var| var.id).collect();
-        Ok(std::mem::take(&mut recorder.program))
     }
 
     /// Gives the first error so far.
@@ -186,10 +235,9 @@ impl Trace {
         let row = ty.size_bytes();
         let bytes: &[u8] = bytemuck::cast_slice(elements);
         let models = self.values().map_or(0, |eager| eager.models());
-        if bytes.len() != row * models {
-            let given = elements.len();
-            return self
-                .fail(format!("expected {} numbers, got {given}", ty.shape.numel() * models));
+        if Some(bytes.len()) != row.checked_mul(models) {
+            let expected = ty.shape.numel().saturating_mul(models);
+            return self.fail(format!("expected {expected} numbers, got {}", elements.len()));
         }
         self.input_of_rows(ty, (0..models).map(|model| &bytes[model * row..][..row]))
     }
@@ -198,6 +246,7 @@ impl Trace {
     pub fn input_of_rows<'a>(&self, ty: Type, rows: impl Iterator<Item = &'a [u8]>) -> Var {
         let input = self.program().inputs.len();
         if let Some(eager) = &mut self.0.borrow_mut().eager {
+            // Said with the path of the module when the input is recorded, if they do not fit.
             eager.set_input(input, rows);
         }
         self.input(ty)
@@ -215,10 +264,20 @@ impl Trace {
         let mut recorder = self.0.borrow_mut();
         let (key, ty) = (key(&slot), slot.ty.clone());
         if let Some(&value) = recorder.slots.get(&key) {
-            return Var { trace: self.clone(), id: Some(value), ty };
+            let known = recorder.program.ty(value);
+            return match *known == ty {
+                true => recorder.var(self, value, ty),
+                false => {
+                    let message = format!("{}: expected {known}, as before, got {ty}", slot.name);
+                    recorder.refuse(self, message)
+                }
+            };
         }
         if recorder.is_closed {
-            return recorder.refuse(self);
+            return recorder.refuse(self, repeat::CLOSED.into());
+        }
+        if let Err(error) = has_room(&ty) {
+            return recorder.refuse(self, error.0);
         }
         recorder.program.slots.push(slot);
         let id = recorder.program.slots.len() - 1;
@@ -232,13 +291,13 @@ impl Trace {
     pub fn scalar(&self, scalar: Scalar, dtype: Dtype) -> Var {
         let mut recorder = self.0.borrow_mut();
         if recorder.is_closed {
-            return recorder.refuse(self);
+            return recorder.refuse(self, repeat::CLOSED.into());
         }
         let ty = Type::new(number_dtype(dtype), []);
-        let known = recorder.program.scalars.iter().position(|known| *known == scalar);
-        let index = known.unwrap_or_else(|| {
-            recorder.program.scalars.push(scalar);
-            recorder.program.scalars.len() - 1
+        let Recorder { scalars, program, .. } = &mut *recorder;
+        let index = *scalars.entry(scalar).or_insert_with_key(|scalar| {
+            program.scalars.push(scalar.clone());
+            program.scalars.len() - 1
         });
         recorder.number(self, ty, Origin::Scalar(index))
     }
@@ -281,36 +340,30 @@ impl Trace {
 
     /// Records an op over values as they are.
     fn record(&self, op: Arc<dyn Op>, inputs: &[&Var], n_outputs: usize) -> Vec<Var> {
-        let poison = || vec![self.poison(); n_outputs];
-        let Some(ids) = inputs.iter().map(|var| var.id).collect::<Option<Ids>>() else {
-            return poison();
-        };
         let mut recorder = self.0.borrow_mut();
+        let ids: Ids = inputs.iter().map_while(|var| recorder.id_of(self, var)).collect();
         if recorder.error.is_some() {
-            return poison();
+            return vec![recorder.nothing(self); n_outputs];
         }
         let types: SmallVec<[Type; 4]> = inputs.iter().map(|var| var.ty.clone()).collect();
         let outputs = op.outputs(&types).and_then(|outputs| match outputs.len() {
             n if n == n_outputs => outputs.iter().try_for_each(has_room).map(|()| outputs),
             n => Err(OpError(format!("{}: expected {n_outputs} outputs, got {n}", op.name()))),
         });
-        match outputs {
-            Ok(outputs) => recorder
-                .push(op, ids, &outputs)
-                .into_iter()
-                .zip(outputs)
-                .map(|(id, ty)| Var { trace: self.clone(), id: Some(id), ty })
-                .collect(),
+        let made = outputs.and_then(|outputs| Ok((recorder.push(op, ids, &outputs)?, outputs)));
+        match made {
+            Ok((ids, outputs)) => {
+                ids.into_iter().zip(outputs).map(|(id, ty)| recorder.var(self, id, ty)).collect()
+            }
             Err(error) => {
                 recorder.fail(error.0);
-                drop(recorder);
-                poison()
+                vec![recorder.nothing(self); n_outputs]
             }
         }
     }
 
     /// Records what `f` records under scope `scope`: a gradient belongs to the call that it is of.
-    pub fn within<R>(&self, scope: usize, f: impl FnOnce() -> R) -> R {
+    pub(crate) fn within<R>(&self, scope: usize, f: impl FnOnce() -> R) -> R {
         self.0.borrow_mut().open.push(scope);
         let result = f();
         self.0.borrow_mut().open.pop();
@@ -321,9 +374,11 @@ impl Trace {
     pub fn scope<R>(&self, path: &str, module: &'static str, run: impl FnOnce() -> R) -> R {
         {
             let mut recorder = self.0.borrow_mut();
-            let calls = recorder.calls.entry(path.to_owned()).or_default();
-            let scope = Scope { path: path.to_owned(), module, call: *calls, function: None };
-            *calls += 1;
+            let known = recorder.calls.get_key_value(path);
+            let (path, call) =
+                known.map_or_else(|| (path.into(), 0), |(path, n)| (path.clone(), *n));
+            recorder.calls.insert(path.clone(), call + 1);
+            let scope = Scope { path, module, call, function: None };
             recorder.open_outside();
             recorder.program.scopes.push(scope);
             let scope = recorder.program.scopes.len() - 1;
@@ -387,20 +442,26 @@ impl Trace {
             true => &value.to(of),
             false => value,
         };
-        let (Some(slot), Some(value)) = (slot.id, value.id) else {
+        let mut recorder = self.0.borrow_mut();
+        let (Some(slot), Some(value)) = (recorder.id_of(self, slot), recorder.id_of(self, value))
+        else {
             return;
         };
-        let mut recorder = self.0.borrow_mut();
         let known = |&&(_, stored): &&(SlotId, ValueId)| stored == slot;
         let slot = match recorder.program.values[slot].origin {
             Origin::Slot(slot) => Some(slot),
             _ => recorder.program.stores.iter().find(known).map(|&(slot, _)| slot),
         };
         match slot {
-            Some(slot) => {
-                recorder.program.stores.retain(|&(known, _)| known != slot);
-                recorder.program.stores.push((slot, value));
-            }
+            Some(slot) => match recorder.program.check_store(slot, value) {
+                Ok(()) => {
+                    if recorder.stored.insert(slot, value).is_some() {
+                        recorder.program.stores.retain(|&(known, _)| known != slot);
+                    }
+                    recorder.program.stores.push((slot, value));
+                }
+                Err(error) => recorder.fail(error.to_string()),
+            },
             None => recorder
                 .fail("only a parameter, a buffer or optimizer state can be stored to".into()),
         }
@@ -409,24 +470,10 @@ impl Trace {
     /// Gives what was last [stored](Trace::store) to a slot, or its row: what a module that is called twice
     /// finds in a buffer that it updates.
     pub fn stored(&self, slot: &Var) -> Var {
-        let program = self.program();
-        let Some(Origin::Slot(of)) = slot.id.map(|id| program.values[id].origin) else {
-            return slot.clone();
-        };
-        let value = program.stores.iter().find(|&&(known, _)| known == of).map(|&(_, id)| id);
-        drop(program);
-        value.map_or_else(|| slot.clone(), |id| self.var(id))
-    }
-
-    /// Gives a handle of a value that is recorded already.
-    pub fn var(&self, id: ValueId) -> Var {
-        let ty = self.program().ty(id).clone();
-        Var { trace: self.clone(), id: Some(id), ty }
-    }
-
-    /// Gives a value that stands for nothing: what comes after an error.
-    pub fn poison(&self) -> Var {
-        Var { trace: self.clone(), id: None, ty: Type::new(Dtype::F32, []) }
+        let slot = self.own(slot.clone());
+        let Some(Origin::Slot(of)) = self.origin(&slot) else { return slot };
+        let value = self.0.borrow().stored.get(&of).copied();
+        value.map_or(slot, |id| self.var(id))
     }
 }
 
@@ -450,21 +497,21 @@ impl Recorder {
     /// Records a value that no node makes.
     fn source(&mut self, trace: &Trace, ty: Type, origin: Origin) -> Var {
         let id = self.program.push_value(ty.clone(), origin);
-        if let Some(eager) = &mut self.eager {
-            eager.source(&self.program, id);
+        let made = self.eager.as_mut().map_or(Ok(()), |eager| eager.source(&self.program, id));
+        match made {
+            Ok(()) => self.var(trace, id, ty),
+            Err(error) => self.refuse(trace, error.0),
         }
-        Var { trace: trace.clone(), id: Some(id), ty }
     }
 
     /// Records a scalar or a constant; one that was recorded before is the same value.
     fn number(&mut self, trace: &Trace, ty: Type, origin: Origin) -> Var {
-        let values = &self.program.values;
-        let is_known = |&&id: &&ValueId| values[id].origin == origin && values[id].ty == ty;
-        if let Some(&id) = self.numbers.iter().find(is_known) {
-            return Var { trace: trace.clone(), id: Some(id), ty };
+        let key = Number::of(origin).map(|number| (number, ty.clone()));
+        if let Some(&id) = key.as_ref().and_then(|key| self.numbers.get(key)) {
+            return self.var(trace, id, ty);
         }
         let var = self.source(trace, ty, origin);
-        self.numbers.extend(var.id);
+        self.numbers.extend(key.zip(var.id));
         var
     }
 
@@ -474,30 +521,28 @@ impl Recorder {
         }
     }
 
-    fn push(&mut self, op: Arc<dyn Op>, inputs: Ids, outputs: &[Type]) -> Ids {
+    fn push(&mut self, op: Arc<dyn Op>, inputs: Ids, outputs: &[Type]) -> Result<Ids, OpError> {
         self.open_outside();
         let scope = self.open.last().copied().unwrap_or(0);
         let outputs = self.program.push(op, inputs, outputs.iter().cloned(), scope);
         if let Some(eager) = &mut self.eager {
-            eager.compute(&self.program, self.program.nodes.len() - 1);
+            eager.compute(&self.program, self.program.nodes.len() - 1)?;
         }
-        outputs
+        Ok(outputs)
     }
 
-    /// Answers what a closed recording does not hold.
-    fn refuse(&mut self, trace: &Trace) -> Var {
-        self.fail(repeat::CLOSED.into());
-        Var { trace: trace.clone(), id: None, ty: Type::new(Dtype::F32, []) }
+    /// Keeps an error, and gives a value that stands for nothing.
+    fn refuse(&mut self, trace: &Trace, message: String) -> Var {
+        self.fail(message);
+        self.nothing(trace)
     }
 
     fn fail(&mut self, message: String) {
         if self.error.is_none() {
-            let scope = self
-                .open
-                .last()
-                .map(|&scope| self.program.scopes[scope].clone())
-                .unwrap_or_default();
-            self.error = Some(TraceError { path: scope.path, module: scope.module, message });
+            let open = self.open.last().and_then(|&scope| self.program.scopes.get(scope));
+            let scope = open.cloned().unwrap_or_default();
+            self.error =
+                Some(TraceError { path: scope.path.to_string(), module: scope.module, message });
         }
     }
 }
@@ -523,7 +568,8 @@ impl Var {
         &self.trace
     }
 
-    /// Gives the index in [`Program::values`]; `None` if an error came before it.
+    /// Gives the index in [`Program::values`] of the program that its recording became; `None` if an error came
+    /// before it.
     pub fn id(&self) -> Option<ValueId> {
         self.id
     }
@@ -536,16 +582,14 @@ impl Var {
     /// [`ReadError`] if nothing is computed, an error came before, or the elements are not `T`.
     pub fn read<T: Element>(&self) -> Result<Vec<T>, ReadError> {
         let id = self.id.ok_or(ReadError::Poisoned)?;
-        self.trace.values().ok_or(ReadError::NotComputed(id))?.read(id)
+        let values = self.trace.values().filter(|_| self.trace.owns(self));
+        values.ok_or(ReadError::NotComputed(id))?.read(id)
     }
 
     /// Gives the node that made this value, if one did.
     pub fn node(&self) -> Option<Node> {
-        let program = self.trace.program();
-        match program.values[self.id?].origin {
-            Origin::Node { node, .. } => Some(program.nodes[node].clone()),
-            _ => None,
-        }
+        let Origin::Node { node, .. } = self.trace.origin(self)? else { return None };
+        self.trace.program().nodes.get(node).cloned()
     }
 }
 

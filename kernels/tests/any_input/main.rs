@@ -1,6 +1,7 @@
 //! No function of traced values panics, whatever shapes, types and settings it is given: it records something or keeps
-//! an error.
+//! an error. What it records has the same bits in every instruction set.
 
+mod bits;
 mod functions;
 mod random;
 
@@ -8,6 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use functions::{FUNCTIONS, Function};
 use neurarch_kernels::dtype::Dtype;
+use neurarch_kernels::ops::convolution::Convolution;
 use neurarch_kernels::ops::interpolate::Interpolation;
 use neurarch_kernels::ops::pad::PadMode;
 use neurarch_kernels::ops::pool::Pooling;
@@ -50,7 +52,7 @@ fn run_on_nothing(function: &Function, random: &Random) {
 fn no_function_panics() {
     for function in FUNCTIONS {
         for case in 0..u64::from(cases(150)) {
-            let mut random = Random(case);
+            let mut random = Random(case, 5);
             let types = random.types(function.1);
             let run = AssertUnwindSafe(|| {
                 run(function, &types, &random);
@@ -58,6 +60,56 @@ fn no_function_panics() {
             });
             assert!(catch_unwind(run).is_ok(), "{} panics in case {case}: {types:?}", function.0);
         }
+    }
+}
+
+#[test]
+fn lists_of_no_values_are_torchs_errors() {
+    let error = |made: Var| {
+        let trace = Trace::new();
+        trace.finish(&[made]).expect_err("there is nothing to join").to_string()
+    };
+    assert_eq!(error(Var::cat(&[], 0)), "torch.cat(): expected a non-empty list of Tensors");
+    assert_eq!(error(Var::stack(&[], 0)), "stack expects a non-empty TensorList");
+    // What follows from it says the same.
+    assert_eq!(
+        error(Var::cat(&[], isize::MIN).relu() + 1.0),
+        "torch.cat(): expected a non-empty list of Tensors"
+    );
+}
+
+#[test]
+fn kernels_and_steps_of_no_size_are_torchs_errors() {
+    let error = |sizes: &[usize], kernel: usize, stride: usize, dilation: usize, turned: bool| {
+        let trace = Trace::new();
+        let n = sizes.len();
+        let ty = |first: [usize; 2], rest: &[usize]| Type::new(Dtype::F32, [&first, rest].concat());
+        let x = trace.input(ty([1, 2], sizes));
+        let weight = trace.input(ty([2, 2], &vec![kernel; n]));
+        let settings = Convolution {
+            stride: vec![stride; n],
+            padding: vec![(0, 0); n],
+            dilation: vec![dilation; n],
+            groups: 1,
+        };
+        let y = match turned {
+            true => x.conv_transpose(&weight, None, &settings, &vec![0; n]),
+            false => x.convolution(&weight, None, &settings),
+        };
+        trace.finish(&[y]).expect_err("it goes nowhere").to_string()
+    };
+    let none = "kernel size should be greater than zero, but got";
+    for turned in [false, true] {
+        assert_eq!(
+            error(&[4], 0, 1, 1, turned),
+            format!("{none} kernel_height: 1 kernel_width: 0")
+        );
+        let two = error(&[4, 4], 0, 1, 1, turned);
+        assert_eq!(two, format!("{none} kernel_height: 0 kernel_width: 0"));
+        assert_eq!(error(&[4, 4, 4], 0, 1, 1, turned), format!("{none}: 0 x 0 x 0 (TxHxW)"));
+        assert_eq!(error(&[4], 1, 0, 1, turned), "non-positive stride is not supported");
+        let still = error(&[4, 4], 1, 1, 0, turned);
+        assert_eq!(still, "dilation should be greater than zero, but got [0, 0]");
     }
 }
 

@@ -4,9 +4,9 @@ use neurarch_kernels::dtype::Dtype;
 use neurarch_kernels::ops::reduce::Reduction;
 use neurarch_kernels::shape::Type;
 
-/// Random numbers: `SplitMix64`.
+/// Random numbers, by `SplitMix64`, and the largest size that fits.
 #[derive(Clone)]
-pub(crate) struct Random(pub(crate) u64);
+pub(crate) struct Random(pub(crate) u64, pub(crate) usize);
 
 impl Random {
     pub(crate) fn below(&mut self, n: usize) -> usize {
@@ -28,7 +28,7 @@ impl Random {
     pub(crate) fn size(&mut self) -> usize {
         match self.below(12) {
             0 => self.one_of(&[usize::MAX, usize::MAX / 2, 1 << 40, 1 << 62]),
-            n => [1, 2, 3, 0, 1, 2, 3, 1, 2, 4, 5][n - 1],
+            n => [1, 2, 3, 0, 1, 2, 3, 1, 2, 4, self.1][n - 1],
         }
     }
 
@@ -67,7 +67,7 @@ impl Random {
 
     pub(crate) fn shape(&mut self) -> Vec<usize> {
         let rank = self.one_of(&[0, 1, 1, 2, 2, 2, 3, 3, 4, 4, 5]);
-        (0..rank).map(|_| self.one_of(&[1, 2, 3, 2, 4, 0, 5])).collect()
+        (0..rank).map(|_| self.one_of(&[1, 2, 3, 2, 4, 0, self.1])).collect()
     }
 
     pub(crate) fn ty(&mut self) -> Type {

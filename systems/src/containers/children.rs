@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use bevy_ecs::prelude::*;
-use neurarch_components::hook::{Hooks, PopulationHooks};
+use neurarch_components::hook::PopulationHooks;
 use neurarch_components::mode::{HasGradient, Mode};
 use neurarch_components::registered::{Registered, Value};
 use neurarch_components::registry::ModuleTypes;
@@ -146,7 +146,6 @@ impl ChildPlan {
                 Child::Live(entity) => {
                     world.entity_mut(*entity).insert((name.clone(), ChildOf(container)));
                     before.attached.push(*entity);
-                    mark_hooked(world, member.root, *entity);
                     *entity
                 }
                 Child::New(sapling) => {
@@ -323,7 +322,7 @@ fn check_apart(world: &World, module: Entity, dtype: Dtype) -> Result<(), EditEr
         let registered = entity.get::<Registered>().cloned();
         let registered = registered.unwrap_or_else(|| Registered::declared(of, dtype));
         let entries: Vec<_> = registered.parameters.iter().chain(&registered.buffers).collect();
-        for own in columned.0.parameters.iter().chain(&columned.0.buffers) {
+        for own in columned.contents().parameters.iter().chain(&columned.contents().buffers) {
             let entry = entries.iter().find(|entry| entry.name == own.name);
             let expected = entry.and_then(|entry| Some(entry.ty.as_ref()?.dtype));
             if let Some(expected) = expected.filter(|&expected| expected != own.ty.dtype) {
@@ -333,16 +332,4 @@ fn check_apart(world: &World, module: Entity, dtype: Dtype) -> Result<(), EditEr
         }
     }
     Ok(())
-}
-
-/// A model that gets modules with hooks of their own runs eagerly.
-fn mark_hooked(world: &mut World, root: Entity, module: Entity) {
-    let all = all_below(world, module).into_iter();
-    let mut hooks = all.filter_map(|entity| world.get::<Hooks>(entity));
-    if hooks.any(Hooks::watch_passes)
-        && let Some(mut mode) = world.get_mut::<Mode>(root)
-        && !mode.hooked
-    {
-        mode.hooked = true;
-    }
 }

@@ -62,7 +62,7 @@ impl ParameterPlan {
                 Held::New(numbers) => numbers,
             };
             let is_known = Names::entry(old, &name).is_some();
-            if !is_known && names.has(world, &name) {
+            if names.is_computed(world, &name) || !is_known && names.has(world, &name) {
                 return Err(RegistrationError::Exists { name }.into());
             }
             let value = Value::Parameter(numbers);

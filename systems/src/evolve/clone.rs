@@ -10,6 +10,7 @@ use neurarch_components::tree::Model;
 
 use super::EvolveError;
 use super::family::signed;
+use crate::bind::KEEPER;
 use crate::{sign, spawn};
 
 /// Clones models into new entities of the same population; gives their roots, which have the next indices
@@ -50,17 +51,21 @@ pub fn clone_models(
     population: Entity,
     models: &[usize],
 ) -> Result<Vec<Entity>, EvolveError> {
-    let found = signed(world, population)?;
-    spawn::check_count(found.len().saturating_add(models.len()))?;
+    let count = signed(world, population)?.len().saturating_add(models.len());
+    spawn::check_count(count)?;
+    spawn::check_room(world, population, count)?;
+    let Some(found) = world.get::<Population>(population) else { return Ok(Vec::new()) };
     let originals = models.iter().map(|&index| {
         let of = found.groups().iter().enumerate();
         let of = of.filter_map(|(group, of)| {
             let place = of.members.binary_search(&u32::try_from(index).ok()?).ok()?;
-            Some((group, place))
+            let modules = of.modules.iter().map(|modules| modules[place]);
+            Some((group, of.blueprint, modules.collect::<Vec<_>>()))
         });
         of.into_iter().next().ok_or(EvolveError::NoSuchModel { index, models: found.len() })
     });
-    let originals: Vec<(usize, usize)> = originals.collect::<Result<_, _>>()?;
+    // Observers of the host's may change groups while models are cloned.
+    let originals: Vec<_> = originals.collect::<Result<_, _>>()?;
     let changed_before = changes(world);
     let mut builder = EntityCloner::build_opt_out(world);
     builder.linked_cloning(true);
@@ -68,11 +73,10 @@ pub fn clone_models(
     let mut clones = Vec::with_capacity(models.len());
     let mut copies = EntityHashMap::default();
     let mut expected = 0;
-    for (group, place) in originals {
-        let Some(found) = world.get::<Population>(population) else { break };
-        let of = &found.groups()[group];
-        let blueprint = of.blueprint;
-        let originals: Vec<_> = of.modules.iter().map(|modules| modules[place]).collect();
+    for (group, blueprint, originals) in originals {
+        if world.get_entity(originals[0]).is_err() {
+            continue;
+        }
         let root = world.spawn_empty().id();
         copies.clear();
         copies.insert(originals[0], root);
@@ -103,7 +107,7 @@ struct Clone {
 
 /// Counts what was told of modules and not looked at yet.
 fn changes(world: &World) -> usize {
-    world.get_resource::<ModuleTypes>().map_or(0, |types| types.changed.len())
+    world.get_resource::<ModuleTypes>().map_or(0, |types| types.changed().len())
 }
 
 /// Puts clones into the groups of their originals, for they are signed by construction. This is not for clones to
@@ -113,7 +117,11 @@ fn settle(world: &mut World, population: Entity, clones: Vec<Clone>, changed_bef
         let is_model = world.get::<Model>(clone.root).is_some();
         is_model && clone.modules.is_some()
     };
-    if !clones.iter().all(is_whole) {
+    let groups = world.get::<Population>(population).map(Population::groups).unwrap_or_default();
+    let has_group = |clone: &Clone| {
+        groups.get(clone.group).is_some_and(|group| group.blueprint == clone.blueprint)
+    };
+    if !clones.iter().all(|clone| is_whole(clone) && has_group(clone)) {
         return;
     }
     for Clone { root, blueprint, .. } in &clones {
@@ -126,8 +134,8 @@ fn settle(world: &mut World, population: Entity, clones: Vec<Clone>, changed_bef
         .map(|clone| world.get::<Model>(clone.root).map_or(0, |model| model.index))
         .collect();
     let Some(mut found) = world.get_mut::<Population>(population) else { return };
-    found.take_unsigned();
-    let groups = found.groups_mut();
+    found.take_unsigned(KEEPER);
+    let groups = found.groups_mut(KEEPER);
     for (index, clone) in indices.into_iter().zip(clones) {
         let group = &mut groups[clone.group];
         group.members.push(index);
@@ -136,7 +144,7 @@ fn settle(world: &mut World, population: Entity, clones: Vec<Clone>, changed_bef
         }
     }
     if let Some(mut types) = world.get_resource_mut::<ModuleTypes>() {
-        types.changed.truncate(changed_before);
+        types.changed_mut(KEEPER).truncate(changed_before);
     }
     sign::look_away(world, population);
 }

@@ -44,7 +44,7 @@ pub fn crossover(
             }
         }
         if columns > 0 {
-            family.copy(world, population, sources);
+            family.copy(world, population, sources)?;
         }
         let parents = family.parents.iter().enumerate();
         let mixed = parents.filter(|(_, [a, b])| a != b).map(|(place, _)| place);

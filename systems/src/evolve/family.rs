@@ -121,23 +121,29 @@ impl<const PARENTS: usize> Family<PARENTS> {
 
     /// Copies rows of all columns: for each parameter in its order, then for each buffer, the place whose
     /// old numbers each model gets; or one list for all.
-    pub(super) fn copy(&self, world: &mut World, population: Entity, sources: Vec<Vec<u32>>) {
+    ///
+    /// # Errors
+    ///
+    /// If rows cannot be bound. Nothing is copied then.
+    pub(super) fn copy(
+        &self,
+        world: &mut World,
+        population: Entity,
+        sources: Vec<Vec<u32>>,
+    ) -> Result<(), SignError> {
         let orders: Vec<Order> = sources.par_iter().map(|of| Order::new(of)).collect();
         if orders.iter().all(|order| order.copies().is_empty()) {
-            return;
+            return Ok(());
         }
         let list = |column: usize| if sources.len() == 1 { 0 } else { column };
-        copy_gradient_bits(world, population, self.group, |parameter, place| {
-            sources[list(parameter)][place] as usize
-        });
-        let Some(of) = group(world, population, self.group) else { return };
+        let Some(of) = group(world, population, self.group) else { return Ok(()) };
         let members = listed(models(world, population), &of.members);
         let columns = columns(world, of);
         let slots: Vec<_> = columns.iter().map(|column| column.slot.clone()).collect();
         let written = vec![true; slots.len()];
         let mut binder = Places::take(world, population, self.group);
         let bound = binder.bind(world, population, self.group, &members, &slots, &written);
-        let bound = bound.expect("a signed model has the columns of its blueprint");
+        let bound = bound?;
         let copies = columns.iter().enumerate().flat_map(|(slot, column)| {
             // Counts of a module's parameters share a row.
             let count =
@@ -157,6 +163,10 @@ impl<const PARENTS: usize> Family<PARENTS> {
         let copies: Vec<_> = copies.collect();
         copy_rows(&bound, &copies);
         Places::put(world, population, self.group, binder);
+        copy_gradient_bits(world, population, self.group, |parameter, place| {
+            sources[list(parameter)][place] as usize
+        });
+        Ok(())
     }
 }
 

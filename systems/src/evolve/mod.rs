@@ -11,6 +11,7 @@ pub(crate) mod order;
 mod perturb;
 
 use bevy_ecs::prelude::*;
+use neurarch_components::blueprint::UNINITIALIZED_USE;
 
 pub use clone::clone_models;
 pub use crossover::crossover;
@@ -74,6 +75,14 @@ pub enum EvolveError {
         /// What was given.
         std: f64,
     },
+    /// The shape of a parameter that is to change is not known yet; torch's words.
+    #[error(
+        "'{name}': Attempted to use an uninitialized parameter in perturb. {UNINITIALIZED_USE}"
+    )]
+    Uninitialized {
+        /// The dotted name.
+        name: String,
+    },
     /// A mutation rate is no probability.
     #[error("model {model}: expected a rate in [0, 1], got {rate}")]
     Rate {
@@ -130,7 +139,7 @@ pub fn overwrite(
     let families = Family::list(world, population, parents.iter().map(|&parent| [parent]))?;
     for family in families {
         let sources = family.parents.iter().map(|&[parent]| parent).collect();
-        family.copy(world, population, vec![sources]);
+        family.copy(world, population, vec![sources])?;
     }
     Ok(())
 }

@@ -12,6 +12,7 @@ use super::EvolveError;
 use super::family::{advance, group, keys, signed};
 use crate::launch::{Buffers, Job, Located, launch};
 use crate::places::listed;
+use crate::sign::SignError;
 
 /// How a model's parameters are changed at random.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -43,7 +44,8 @@ impl Noise {
 ///
 /// # Errors
 ///
-/// [`EvolveError`], for a standard deviation that is negative or not finite or a rate outside `[0, 1]`.
+/// [`EvolveError`], for a standard deviation that is negative or not finite, a rate outside `[0, 1]`, or a parameter
+/// that changes and whose shape is not known yet.
 ///
 /// # Example
 ///
@@ -84,19 +86,29 @@ pub fn perturb(
             return Err(EvolveError::Rate { model, rate });
         }
     }
+    let mut plans = Vec::with_capacity(groups);
     for number in 0..groups {
-        let Some(of) = group(world, population, number) else { continue };
-        let blueprint = world.resource::<Blueprints>().get(of.blueprint);
-        if let Some(plan) = blueprint.and_then(|blueprint| plan(blueprint, &is_chosen)) {
-            run(world, population, number, &plan, &noises);
+        let of = group(world, population, number).filter(|of| !of.members.is_empty());
+        let blueprint = of.and_then(|of| world.resource::<Blueprints>().get(of.blueprint));
+        plans.push(blueprint.map_or(Ok(None), |blueprint| plan(blueprint, &is_chosen))?);
+    }
+    for (number, plan) in plans.iter().enumerate() {
+        if let Some(plan) = plan {
+            run(world, population, number, plan, &noises)?;
         }
     }
     Ok(())
 }
 
 /// Adds noise to the models of a group; `noises` are by index.
-fn run(world: &mut World, population: Entity, number: usize, plan: &Plan, noises: &[Noise]) {
-    let Some(of) = group(world, population, number) else { return };
+fn run(
+    world: &mut World,
+    population: Entity,
+    number: usize,
+    plan: &Plan,
+    noises: &[Noise],
+) -> Result<(), SignError> {
+    let Some(of) = group(world, population, number) else { return Ok(()) };
     let changes = |&place: &usize| {
         let Noise { std, rate } = noises[of.members[place] as usize];
         let is_inactive = |root| world.get::<Mode>(root).is_some_and(|mode| mode.inactive);
@@ -105,7 +117,7 @@ fn run(world: &mut World, population: Entity, number: usize, plan: &Plan, noises
     let places: Vec<_> = (0..of.members.len()).filter(changes).collect();
     let indices: Vec<_> = places.iter().map(|&place| of.members[place]).collect();
     if indices.is_empty() {
-        return;
+        return Ok(());
     }
     let members = listed(noises.len(), &indices);
     let own = || indices.iter().map(|&index| noises[index as usize]);
@@ -123,13 +135,16 @@ fn run(world: &mut World, population: Entity, number: usize, plan: &Plan, noises
         keys: &keys,
     };
     let mut at = Located::new(population, number, members);
-    launch(world, &mut at, std::iter::once(job), &mut [], &mut Buffers::default())
-        .expect("a signed model has the columns of its blueprint");
+    launch(world, &mut at, std::iter::once(job), &mut [], &mut Buffers::default())?;
     advance(world, population, number, places);
+    Ok(())
 }
 
 /// Plans the noise on the parameters that are chosen; `None` if none is.
-fn plan(blueprint: &Blueprint, is_chosen: impl Fn(&str) -> bool) -> Option<Plan> {
+fn plan(
+    blueprint: &Blueprint,
+    is_chosen: impl Fn(&str) -> bool,
+) -> Result<Option<Plan>, EvolveError> {
     let trace = Trace::new();
     let setting = |name| {
         let scalar = Scalar { name, of: ScalarOf::Module, position: 0 };
@@ -140,9 +155,12 @@ fn plan(blueprint: &Blueprint, is_chosen: impl Fn(&str) -> bool) -> Option<Plan>
     let mut is_empty = true;
     for (position, at) in blueprint.positions.iter().enumerate() {
         for parameter in &at.parameters {
-            let slot = blueprint.parameter(position, &parameter.name)?;
+            let Some(slot) = blueprint.parameter(position, &parameter.name) else { continue };
             let is_shared = blueprint.shared(&slot).is_some();
             if !is_shared && is_chosen(&slot.name) && slot.ty.dtype.is_float() {
+                if blueprint.is_uninitialized(&slot) {
+                    return Err(EvolveError::Uninitialized { name: slot.name });
+                }
                 let slot = trace.slot(slot);
                 let single =
                     if slot.dtype().is_half() { slot.to(Dtype::F32) } else { slot.clone() };
@@ -153,8 +171,8 @@ fn plan(blueprint: &Blueprint, is_chosen: impl Fn(&str) -> bool) -> Option<Plan>
         }
     }
     if is_empty {
-        return None;
+        return Ok(None);
     }
     let program = trace.finish(&[]).expect("noise takes any parameter of these types");
-    Some(Plan::new(program, &PlanOptions::default()).expect("noise is a program"))
+    Ok(Some(Plan::new(program, &PlanOptions::default()).expect("noise is a program")))
 }

@@ -1,5 +1,7 @@
 //! What hooks are told and what they answer; and what they answered in a pass that is made again.
 
+use std::collections::VecDeque;
+
 use neurarch_components::hook::{Gradients, HookError, HookKind};
 use neurarch_kernels::cpu::tile::Key;
 use neurarch_kernels::program::trace::{Trace, Var};
@@ -75,7 +77,7 @@ impl Answer {
     }
 
     /// Replaces each value, in order.
-    fn map(self, f: &mut impl FnMut(Var) -> Var) -> Answer {
+    pub(super) fn map(self, f: &mut impl FnMut(Var) -> Var) -> Answer {
         match self {
             Answer::Nothing | Answer::Failed(_) | Answer::Wrong(_) => self,
             Answer::Arguments(arguments) => Answer::Arguments(arguments.map(f)),
@@ -94,7 +96,7 @@ pub(crate) struct Past {
     /// The random states, if they are others by now.
     pub(crate) keys: Option<Vec<Key>>,
     /// The hooks that there were, in the order in which they were looked up: some are gone by now, perhaps.
-    lists: Vec<(usize, HookKind, List)>,
+    lists: VecDeque<(usize, HookKind, List)>,
     /// How many calls changed nothing.
     calls: usize,
 }
@@ -133,7 +135,7 @@ impl Again {
     /// Keeps which hooks there are.
     pub(super) fn push_list(&mut self, position: usize, kind: HookKind, list: &List) {
         if !list.is_empty() {
-            self.past.lists.push((position, kind, list.clone()));
+            self.past.lists.push_back((position, kind, list.clone()));
         }
     }
 
@@ -150,7 +152,7 @@ impl Again {
     pub(super) fn take_list(&mut self, position: usize, kind: HookKind) -> Option<List> {
         let is_next = |(at, of, _): &(usize, HookKind, List)| (*at, *of) == (position, kind);
         let place = self.past.lists.iter().position(is_next)?;
-        Some(self.past.lists.remove(place).2)
+        self.past.lists.remove(place).map(|(_, _, list)| list)
     }
 
     /// Takes the answer to the next call, if it was made before, as it is on `trace`.

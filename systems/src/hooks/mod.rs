@@ -12,20 +12,20 @@ use neurarch_components::hook::{
     Callback, GlobalHooks, HookOptions, Hooks, PopulationHooks, RemovableHandle,
 };
 use neurarch_components::mode::Mode;
-use neurarch_components::population::{Group, Population};
-
-use crate::sign::{SignError, root_of};
+use neurarch_components::population::Group;
 
 mod answer;
 pub(crate) mod observe;
 mod passed;
 mod runner;
 mod script;
+mod target;
 
 pub(crate) use answer::{Again, Past};
 pub(crate) use passed::Passed;
-pub(crate) use runner::{CallHooks, Runner, panic_message};
+pub(crate) use runner::{CallHooks, Runner};
 pub(crate) use script::{Act, Event, Kinds, Script};
+pub use target::RegisterHookError;
 
 /// Whose calls a hook is told of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,11 +51,11 @@ impl From<(Entity, &str)> for Target {
     }
 }
 
-/// Registers a hook.
+/// Registers a hook. One of a parameter that is tied, or of a module under its second name, is the owner's.
 ///
 /// # Errors
 ///
-/// If the target is no module of a model, or no population.
+/// [`RegisterHookError`]: no model has such a module or parameter, so that the hook would never be called.
 ///
 /// Source: the `register_*_hook` methods of `torch.nn.Module`.
 pub fn register(
@@ -63,39 +63,38 @@ pub fn register(
     target: impl Into<Target>,
     callback: Callback,
     options: HookOptions,
-) -> Result<RemovableHandle, SignError> {
-    match target.into() {
+) -> Result<RemovableHandle, RegisterHookError> {
+    let (target, callback) = target::resolve(world, target.into(), callback)?;
+    Ok(match target {
         Target::All => {
             let mut hooks = world.get_resource_or_init::<GlobalHooks>();
-            Ok(hooks.0.register(callback, options))
+            hooks.0.register(callback, options)
         }
         Target::Population(population, path) => {
-            if world.get::<Population>(population).is_none() {
-                return Err(SignError::NotAPopulation(population));
-            }
-            if world.get::<PopulationHooks>(population).is_none() {
-                world.entity_mut(population).insert(PopulationHooks::default());
-            }
             let hooks = world.get_mut::<PopulationHooks>(population);
-            let mut hooks = hooks.ok_or(SignError::NotAPopulation(population))?;
-            Ok(hooks.at_mut(&path).register(callback, options))
+            let mut hooks = hooks.map(|mut hooks| std::mem::take(&mut *hooks)).unwrap_or_default();
+            let handle = hooks.at_mut(&path).register(callback, options);
+            world.entity_mut(population).insert(hooks);
+            handle
         }
         Target::Module(module) => {
-            let found = root_of(world, module);
-            let (root, _) = found.ok_or(SignError::NotAPopulation(module))?;
-            if world.get::<Hooks>(module).is_none() {
-                world.entity_mut(module).insert(Hooks::default());
-            }
-            if callback.kind().is_of_passes()
-                && let Some(mut mode) = world.get_mut::<Mode>(root)
-                && !mode.hooked
-            {
-                mode.hooked = true;
-            }
-            let hooks = world.get_mut::<Hooks>(module);
-            let mut hooks = hooks.ok_or(SignError::NotAPopulation(module))?;
-            Ok(hooks.register(callback, options))
+            let known = world.get::<Hooks>(module).map(Hooks::share);
+            let mut hooks = known.unwrap_or_default();
+            let handle = hooks.register(callback, options);
+            world.entity_mut(module).insert(hooks);
+            handle
         }
+    })
+}
+
+/// Has a model that was just signed run apart if a module of it has hooks that watch it run.
+pub(crate) fn mark(world: &mut World, root: Entity, modules: &[Entity]) {
+    let mut hooks = modules.iter().filter_map(|&module| world.get::<Hooks>(module));
+    if hooks.any(Hooks::watch_passes)
+        && let Some(mut mode) = world.get_mut::<Mode>(root)
+        && !mode.hooked
+    {
+        mode.hooked = true;
     }
 }
 

@@ -42,6 +42,16 @@ impl Done {
         }
     }
 
+    /// Keeps some of the members, by their places, in that order.
+    pub(super) fn select(&mut self, members: &[usize]) {
+        if let Some(undo) = &mut self.undo {
+            undo.select(members);
+        }
+        if let Some(keys) = &mut self.past.keys {
+            *keys = members.iter().map(|&member| keys[member]).collect();
+        }
+    }
+
     /// Makes everything as it was before, and keeps what was there instead.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ use crate::eager::{self, Given, Recorded};
 use crate::plans::Request;
 use crate::run::EAGER;
 use crate::step::StepError;
+use crate::tape::gathered;
 
 /// An observed forward pass that is gone back from: by a plan, whose tape the population has, or by an eager record
 /// that is made of it where a hook changes a gradient.
@@ -21,12 +22,25 @@ pub(crate) struct Passed {
     watched: Vec<Kinds>,
     /// What the members were called with: each array's rows.
     inputs: Vec<Vec<u8>>,
+    members: usize,
 }
 
 impl Passed {
     /// Keeps what going back takes.
     pub(crate) fn new(done: Done, watched: Vec<Kinds>, given: &[Given<'_>]) -> Self {
-        Passed { done, watched, inputs: given.iter().map(|given| given.rows.concat()).collect() }
+        let inputs = given.iter().map(|given| given.rows.concat()).collect();
+        let members = given.first().map_or(0, |given| given.rows.len());
+        Passed { done, watched, inputs, members }
+    }
+
+    /// Keeps some of the members, by their places, in that order.
+    pub(crate) fn select(mut self, members: &[usize]) -> Self {
+        for rows in &mut self.inputs {
+            *rows = gathered(rows, rows.len() / self.members.max(1), members);
+        }
+        self.done.select(members);
+        self.members = members.len();
+        self
     }
 
     /// Finds the plan that goes back and gives what hooks see; no place if the pass has to be made again, eagerly.

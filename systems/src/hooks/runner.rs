@@ -1,6 +1,5 @@
 //! [`Runner`]: calls the hooks of a pass, in torch's order.
 
-use std::any::Any;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,8 +10,9 @@ use neurarch_components::blueprint::{Blueprint, Position};
 use neurarch_components::call::{Call, Watcher};
 use neurarch_components::hook::{At, Callback, Gradients, Hook, HookError, HookKind, Hooks};
 use neurarch_components::population::Group;
+use neurarch_components::registered::tensor_typename;
 use neurarch_kernels::passes::differentiate::{Crossing, WatchGradients};
-use neurarch_kernels::program::trace::{Trace, Var};
+use neurarch_kernels::program::trace::{Trace, Var, panic_message};
 use neurarch_kernels::program::tree::{Arguments, Tree};
 
 use super::Shared;
@@ -182,6 +182,7 @@ impl Runner {
             result.unwrap_or_else(|panic| Err(panic_message(&*panic).into()))
         };
         let answer = known.unwrap_or_else(|| run().unwrap_or_else(Answer::Failed));
+        let answer = answer.map(&mut |var| trace.own(var));
         if self.is_observed {
             let wrong = trace.error().map(|error| Answer::Wrong(error.message));
             let answer =
@@ -211,27 +212,34 @@ impl Runner {
     }
 
     /// Checks what a hook put in the place of gradients.
-    fn accept(&self, trace: &Trace, gradients: &mut [Option<Var>], new: Gradients) {
+    fn accept(&self, trace: &Trace, kind: HookKind, gradients: &mut [Option<Var>], new: Gradients) {
         if new.len() != gradients.len() {
             let (given, expected) = (new.len(), gradients.len());
+            let (hook, of) = match kind {
+                HookKind::BackwardPre => ("Backward pre hook", "grad_output"),
+                _ => ("Backward hook", "grad_input"),
+            };
             trace.fail(format!(
-                "Backward hook returned an invalid number of grad_input, got {given}, but expected {expected}"
+                "{hook} returned an invalid number of {of}, got {given}, but expected {expected}"
             ));
             return;
         }
         for (old, new) in gradients.iter_mut().zip(new) {
-            if let (Some(old), Some(new)) = (old.as_ref(), new.as_ref())
-                && old.ty() != new.ty()
-            {
-                let (expected, given) = (old.ty(), new.ty());
-                trace.fail(format!("hook has changed the size of value: {expected}, got {given}"));
+            if let (Some(old), Some(new)) = (old.as_ref(), new.as_ref()) {
+                check_replaced(trace, old, new);
             }
             *old = new;
         }
     }
 
     /// Calls the full backward hooks of a call.
-    fn backward(&self, trace: &Trace, scope: usize, of: &OfCall, inputs: &mut [Option<Var>]) {
+    fn backward(
+        &self,
+        trace: &Trace,
+        Crossing { scope, needs }: Crossing<'_>,
+        of: &OfCall,
+        inputs: &mut [Option<Var>],
+    ) {
         let outputs = self.arrived.get(&scope).cloned().unwrap_or_default();
         for (number, hook) in of.after.iter().enumerate() {
             if trace.error().is_some() {
@@ -239,7 +247,14 @@ impl Runner {
             }
             let told = Told::Backward(inputs, &outputs);
             if let Ok(Answer::Gradients(new)) = self.call(trace, of.position, number, hook, &told) {
-                self.accept(trace, inputs, new);
+                if !needs.contains(&true) && new.iter().any(Option::is_some) {
+                    trace.fail(
+                        "Backward hook for Modules where no input requires gradient should always return None or \
+                         None for all gradients.",
+                    );
+                    return;
+                }
+                self.accept(trace, HookKind::Backward, inputs, new);
             }
         }
     }
@@ -268,7 +283,7 @@ impl Runner {
             match self.call(trace, position, number, hook, &told) {
                 Ok(Answer::Gradient(new)) => {
                     let mut one = [Some(grad.clone())];
-                    self.accept(trace, &mut one, vec![Some(new)]);
+                    self.accept(trace, HookKind::Gradient, &mut one, vec![Some(new)]);
                     if let [Some(new)] = one {
                         *grad = new;
                     }
@@ -277,6 +292,17 @@ impl Runner {
                 Err(()) => return,
             }
         }
+    }
+}
+
+/// Checks that what takes the place of a gradient is of its type; torch's words.
+fn check_replaced(trace: &Trace, old: &Var, new: &Var) {
+    if old.dtype() != new.dtype() {
+        let [was, got] = [old, new].map(|var| tensor_typename(var.dtype()));
+        trace.fail(format!("hook has changed the type of value (was {was} got {got})"));
+    } else if old.shape() != new.shape() {
+        let (expected, given) = (old.shape(), new.shape());
+        trace.fail(format!("hook has changed the size of value: {expected}, got {given}"));
     }
 }
 
@@ -306,12 +332,6 @@ fn answer(callback: &mut Callback, at: &At<'_>, told: &Told<'_>) -> Result<Answe
         }
         _ => Answer::Nothing,
     })
-}
-
-pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-    format!("panicked: {}", text.unwrap_or_default())
 }
 
 impl Runner {
@@ -394,13 +414,13 @@ impl WatchGradients for Runner {
             let told = Told::BackwardPre(gradients);
             if let Ok(Answer::Gradients(new)) = self.call(&trace, of.position, number, hook, &told)
             {
-                self.accept(&trace, gradients, new);
+                self.accept(&trace, HookKind::BackwardPre, gradients, new);
             }
         }
         self.arrived.insert(call.scope, gradients.to_vec());
         if !call.needs.contains(&true) {
             let mut none = vec![None; call.needs.len()];
-            self.backward(&trace, call.scope, &of, &mut none);
+            self.backward(&trace, call, &of, &mut none);
         }
         self.calls.borrow_mut().0.insert(call.scope, of);
     }
@@ -409,7 +429,7 @@ impl WatchGradients for Runner {
         let Some(trace) = self.trace.clone() else { return };
         let of = self.calls.borrow_mut().0.remove(&call.scope);
         if let Some(of) = of {
-            self.backward(&trace, call.scope, &of, gradients);
+            self.backward(&trace, call, &of, gradients);
         }
     }
 }

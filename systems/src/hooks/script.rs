@@ -70,6 +70,8 @@ pub(crate) struct Script<'a> {
     trainable: &'a [Parameter],
     events: RefCell<Vec<Event>>,
     seen: RefCell<Vec<ValueId>>,
+    /// The place of each among these.
+    places: RefCell<HashMap<ValueId, usize>>,
     /// The kinds of hooks that gradients will meet, by the scope of the call.
     calls: RefCell<HashMap<usize, Kinds>>,
     /// Whether a module asked whether it may look at numbers to leave something out.
@@ -80,12 +82,13 @@ impl<'a> Script<'a> {
     /// Starts one for modules with these hooks, and these parameters in the order in which their gradients are asked
     /// for.
     pub(crate) fn new(watched: &'a [Kinds], trainable: &'a [Parameter]) -> Self {
-        let (events, seen, calls, depends_on_numbers) = Default::default();
-        Script { watched, trainable, events, seen, calls, depends_on_numbers }
+        let (events, seen, places, calls, depends_on_numbers) = Default::default();
+        Script { watched, trainable, events, seen, places, calls, depends_on_numbers }
     }
 
     /// Gives what happened since the last act.
     pub(crate) fn end_act(&self) -> Act {
+        self.places.take();
         Act { events: self.events.take(), seen: self.seen.take() }
     }
 
@@ -124,7 +127,7 @@ impl<'a> Script<'a> {
         let mut seen = self.seen.borrow_mut();
         // A value after an error stands for nothing, and the program is not made.
         let id = var.id().unwrap_or(ValueId::MAX);
-        seen.iter().position(|&known| known == id).unwrap_or_else(|| {
+        *self.places.borrow_mut().entry(id).or_insert_with(|| {
             seen.push(id);
             seen.len() - 1
         })

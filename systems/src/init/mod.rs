@@ -12,7 +12,7 @@ mod sample;
 use std::collections::{BTreeMap, BTreeSet};
 
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::{Blueprint, Blueprints};
+use neurarch_components::blueprint::{Blueprint, Blueprints, UNINITIALIZED_USE};
 use neurarch_components::mode::Draws;
 use neurarch_components::module::Init;
 use neurarch_components::population::{Group, Population};
@@ -37,6 +37,7 @@ pub use gain::{
 pub(crate) use op::Fill;
 
 use crate::access::{self, AccessError};
+use crate::bind::{BindError, KEEPER};
 use crate::launch::{Buffers, Job, Located, Members, launch};
 use crate::parametrize;
 use crate::sign::{self, SignError};
@@ -105,6 +106,12 @@ pub enum InitError {
         /// What was given.
         sparsity: f64,
     },
+    /// Its shape is not known yet; torch's words.
+    #[error("'{name}': Attempted to use an uninitialized parameter in init. {UNINITIALIZED_USE}")]
+    Uninitialized {
+        /// The dotted name.
+        name: String,
+    },
     /// A buffer of this type takes zeros only.
     #[error("'{name}': expected a floating-point dtype, got {dtype:?}")]
     Dtype {
@@ -127,7 +134,7 @@ pub fn number_from(world: &mut World, population: Entity, first: u64) -> Result<
     let found = world.get_mut::<Population>(population);
     let mut found = found.ok_or(SignError::NotAPopulation(population))?;
     let models = found.models().to_vec();
-    found.number_from(first.wrapping_add(models.len() as u64));
+    found.number_from(first.wrapping_add(models.len() as u64), KEEPER);
     for (index, root) in (0..).zip(models) {
         if let Some(mut model) = world.get_mut::<Model>(root) {
             model.number = first.wrapping_add(index);
@@ -158,7 +165,7 @@ pub fn reset_parameters(
         resets.push((number, places.collect(), first_numbers(blueprint)));
     }
     for (group, places, fills) in resets {
-        fill(world, population, group, places, fills, Draw::First);
+        fill(world, population, group, places, fills, Draw::First)?;
     }
     parametrize::reset_originals(world, models);
     Ok(())
@@ -169,7 +176,7 @@ pub fn reset_parameters(
 ///
 /// # Errors
 ///
-/// If a model has no such parameter, `init` finds no fans in the shape, or what it gives fits neither the
+/// If a model has no such parameter or does not know its shape yet, `init` finds no fans in the shape, or what it gives fits neither the
 /// parameter nor itself. Nothing is changed then.
 ///
 /// # Example
@@ -204,20 +211,25 @@ pub fn fill_with(
             module: blueprint.positions[0].module.type_name(),
             name: name.to_owned(),
         })?;
+        if blueprint.is_uninitialized(&slot) {
+            return Err(InitError::Uninitialized { name: name.to_owned() });
+        }
         let init = init(&slot.ty.shape);
         let init = init.map_err(|source| InitError::Fans { name: name.to_owned(), source })?;
         check(name, &slot, &init)?;
         fills.push((number, (0..group.members.len()).collect(), vec![(slot, init)]));
     }
     for (group, places, fills) in fills {
-        fill(world, population, group, places, fills, Draw::First);
+        let filled = fill(world, population, group, places, fills, Draw::First);
+        filled.map_err(SignError::from).map_err(AccessError::from)?;
     }
     Ok(())
 }
 
 /// Gives one parameter or buffer of one model new numbers.
-pub(crate) fn draw(world: &mut World, at: &Spot, slot: Slot, init: Init) {
-    fill(world, at.population, at.group, vec![at.member], vec![(slot, init)], Draw::First);
+pub(crate) fn draw(world: &mut World, at: &Spot, slot: Slot, init: Init) -> Result<(), SignError> {
+    fill(world, at.population, at.group, vec![at.member], vec![(slot, init)], Draw::First)?;
+    Ok(())
 }
 
 /// Refuses a distribution that a parameter cannot have.
@@ -285,7 +297,12 @@ pub(crate) enum Draw {
 }
 
 /// Gives parameters that a change of structure made new their first numbers.
-pub(crate) fn reset_fresh(world: &mut World, population: Entity, fresh: &[Fresh], draw: Draw) {
+pub(crate) fn reset_fresh(
+    world: &mut World,
+    population: Entity,
+    fresh: &[Fresh],
+    draw: Draw,
+) -> Result<(), BindError> {
     let count = |world: &mut World| {
         let roots: BTreeSet<Entity> = fresh.iter().map(|fresh| fresh.root).collect();
         for root in roots.into_iter().filter(|_| draw == Draw::Anew) {
@@ -296,12 +313,18 @@ pub(crate) fn reset_fresh(world: &mut World, population: Entity, fresh: &[Fresh]
     };
     // A step of its own, which neither a pass before nor one after has.
     count(world);
-    draw_fresh(world, population, fresh, draw);
+    draw_fresh(world, population, fresh, draw)?;
     count(world);
+    Ok(())
 }
 
-fn draw_fresh(world: &mut World, population: Entity, fresh: &[Fresh], draw: Draw) {
-    let Some(found) = world.get::<Population>(population) else { return };
+fn draw_fresh(
+    world: &mut World,
+    population: Entity,
+    fresh: &[Fresh],
+    draw: Draw,
+) -> Result<(), BindError> {
+    let Some(found) = world.get::<Population>(population) else { return Ok(()) };
     let mut places: BTreeMap<_, Vec<usize>> = BTreeMap::new();
     for &Fresh { root, position, role, index } in fresh {
         let Some(blueprint) = world.get::<Model>(root).map(|model| model.blueprint) else {
@@ -323,8 +346,9 @@ fn draw_fresh(world: &mut World, population: Entity, fresh: &[Fresh], draw: Draw
         Some((number, places, first_numbers(blueprint).into_iter().filter(is_his).collect()))
     });
     for (group, places, fills) in resets.collect::<Vec<_>>() {
-        fill(world, population, group, places, fills, draw);
+        fill(world, population, group, places, fills, draw)?;
     }
+    Ok(())
 }
 
 fn place_of(world: &World, group: &Group, root: Entity) -> Option<usize> {
@@ -378,7 +402,7 @@ fn fill(
     places: Vec<usize>,
     fills: Vec<(Slot, Init)>,
     draw: Draw,
-) {
+) -> Result<(), BindError> {
     let is_given = |(_, init): &(Slot, Init)| matches!(init, Init::Numbers(_));
     let (given, drawn): (Vec<_>, Vec<_>) = fills.into_iter().partition(is_given);
     for (slot, init) in given {
@@ -388,11 +412,12 @@ fn fill(
         for alike in own.chunk_by(|(one, _), (other, _)| one == other) {
             let places = alike.iter().map(|(_, place)| *place).collect();
             let init = alike[0].0.clone().unwrap_or_else(|| init.clone());
-            fill_alike(world, population, group, places, vec![(slot.clone(), init)], draw);
+            fill_alike(world, population, group, places, vec![(slot.clone(), init)], draw)?;
         }
     }
-    if !drawn.is_empty() {
-        fill_alike(world, population, group, places, drawn, draw);
+    match drawn.is_empty() {
+        true => Ok(()),
+        false => fill_alike(world, population, group, places, drawn, draw),
     }
 }
 
@@ -419,10 +444,10 @@ fn fill_alike(
     mut places: Vec<usize>,
     fills: Vec<(Slot, Init)>,
     draw: Draw,
-) {
+) -> Result<(), BindError> {
     places.sort_unstable();
     places.dedup();
-    let Some(found) = world.get::<Population>(population) else { return };
+    let Some(found) = world.get::<Population>(population) else { return Ok(()) };
     let of = &found.groups()[group];
     let is_shared = |(slot, _): &(Slot, Init)| {
         of.contents[slot.position].shared(slot.role, slot.index).is_some()
@@ -432,14 +457,14 @@ fn fill_alike(
     let first = places.iter().copied().min_by_key(|&place| number(place));
     if places.len() > 1 && !shared.is_empty() {
         // What all have is drawn once, by the model of the least number.
-        fill_alike(world, population, group, first.into_iter().collect(), shared, draw);
+        fill_alike(world, population, group, first.into_iter().collect(), shared, draw)?;
         return fill_alike(world, population, group, places, fills, draw);
     }
     let fills = [shared, fills].concat();
     if fills.is_empty() {
-        return;
+        return Ok(());
     }
-    let Some(&first) = places.first() else { return };
+    let Some(&first) = places.first() else { return Ok(()) };
     let of = &found.groups()[group];
     let mut members = Members::first(found.len(), of.members[first]);
     places[1..].iter().for_each(|&place| members.push(of.members[place]));
@@ -476,7 +501,6 @@ fn fill_alike(
     let mut at = Located::new(population, group, members);
     let jobs = std::iter::once(job);
     launch(world, &mut at, jobs, &mut [], &mut Buffers::default())
-        .expect("a signed model has the columns of its blueprint");
 }
 
 /// Tells parameters from buffers in the random numbers' counters.

@@ -2,6 +2,7 @@
 
 use neurarch_components::module::Init;
 use neurarch_kernels::dtype::Element;
+use neurarch_kernels::elementary;
 use rand::Rng;
 
 /// A type that random numbers are drawn in.
@@ -163,8 +164,8 @@ fn scatter_zeros<T: Sample>(row: &mut [T], columns: usize, sparsity: f64, stream
 /// Draws from the standard normal distribution, by Box and Muller's method: two words a number.
 fn normal(stream: &mut impl Rng) -> f64 {
     // 1 - u lies in (0, 1], where the logarithm is finite.
-    let radius = (-2.0 * (1.0 - f64::unit(stream)).ln()).sqrt();
-    radius * (std::f64::consts::TAU * f64::unit(stream)).cos()
+    let radius = (-2.0 * elementary::ln(1.0 - f64::unit(stream))).sqrt();
+    radius * elementary::cos(std::f64::consts::TAU * f64::unit(stream))
 }
 
 /// How many draws outside of the bounds are thrown away before numbers are drawn between the bounds only.
@@ -190,7 +191,7 @@ fn truncated_normal(mean: f64, std: f64, low: f64, high: f64, stream: &mut impl 
 /// Source: Robert, "Simulation of truncated normal variables", 1995.
 fn tail(from: f64, to: f64, stream: &mut impl Rng) -> f64 {
     let nearest = from.max(0.0);
-    let rate = f64::midpoint(nearest, nearest.hypot(2.0));
+    let rate = f64::midpoint(nearest, elementary::hypot(nearest, 2.0));
     let is_near = (to - from) * rate < 2.0;
     let mut candidate = || {
         let (u, kept) = (f64::unit(stream), f64::unit(stream));
@@ -198,10 +199,10 @@ fn tail(from: f64, to: f64, stream: &mut impl Rng) -> f64 {
             let x = from + u * (to - from);
             (x, (nearest - x) * (nearest + x) / 2.0)
         } else {
-            let x = from - (1.0 - u).ln() / rate;
+            let x = from - elementary::ln(1.0 - u) / rate;
             (x, -(x - rate) * (x - rate) / 2.0)
         };
-        (x <= to && kept <= ratio.exp()).then_some(x)
+        (x <= to && kept <= elementary::exp(ratio)).then_some(x)
     };
     (0..MAX_DRAWS).find_map(|_| candidate()).unwrap_or(nearest)
 }

@@ -63,7 +63,7 @@ pub fn step(
 ) -> Result<Array1<f64>, LbfgsError> {
     let found = world.get::<Population>(population);
     let found = found.ok_or(StepError::from(SignError::NotAPopulation(population)))?;
-    let (roots, dtype) = (found.models().to_vec(), found.dtype);
+    let (roots, dtype) = (found.models().to_vec(), found.dtype());
     let mut settings = Vec::new();
     for (model, &root) in roots.iter().enumerate() {
         let own = world.get::<LBFGS>(root).ok_or(StepError::NoOptimizer { model })?;

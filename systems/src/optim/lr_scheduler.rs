@@ -57,8 +57,8 @@ pub fn schedule_with<S: LRScheduler>(
     entity: Entity,
     scheduler: impl Fn(usize) -> S,
 ) -> Result<(), ScheduleError> {
-    Optimizers::init(world);
     let modules = modules(world, entity)?;
+    Optimizers::init(world);
     world.resource_scope(|world, optimizers: Mut<'_, Optimizers>| {
         let mut begun = Vec::new();
         for (model, module) in modules {

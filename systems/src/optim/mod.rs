@@ -37,7 +37,8 @@ struct OptimizerType {
 type Change<'a> = &'a dyn Fn(&mut Scheduler, &mut dyn DynOptimizer) -> Result<(), SchedulerError>;
 
 impl Optimizers {
-    /// Makes optimizers of type `O` known.
+    /// Makes optimizers of type `O` known: before or after they are inserted. A component of a type that is not known
+    /// is no optimizer, and a step without any other is an error that says so.
     pub fn register<O: Optimizer>(world: &mut World) {
         Self::init(world);
         Self::add::<O>(world);
@@ -79,6 +80,8 @@ impl Optimizers {
                 Some(change(&mut scheduler, &mut *optimizer))
             },
         });
+        // Some entities may have one.
+        types.generation += 1;
         world
             .add_observer(|_: On<Add<O>>, mut types: ResMut<'_, Optimizers>| types.generation += 1);
         let removed = |_: On<Remove<O>>, mut types: ResMut<'_, Optimizers>| types.generation += 1;

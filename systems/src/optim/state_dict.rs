@@ -148,12 +148,12 @@ fn shape_of(form: Form, shape: &[usize]) -> Vec<usize> {
 
 /// Gives a state as torch keeps it.
 fn keep(state: &Tensor, kept: Kept) -> Tensor {
-    let shape = shape_of(kept.form, &state.shape);
-    let size = state.dtype.size_bytes();
+    let shape = shape_of(kept.form, state.shape());
+    let size = state.dtype().size_bytes();
     let numel: usize = shape.iter().product();
     let mut bytes = state.to_native();
     bytes.resize(numel * size, 0);
-    let mut dtype = state.dtype;
+    let mut dtype = state.dtype();
     if kept.form == Form::Number {
         // The sign says that the number has the parameter's precision, not that of an f32.
         let double = |bytes: &[u8]| bytemuck::pod_read_unaligned::<f64>(bytes);
@@ -167,11 +167,21 @@ fn keep(state: &Tensor, kept: Kept) -> Tensor {
     Tensor::from_native(kept.name.to_owned(), dtype, shape, bytes)
 }
 
+/// Which precision a [`Form::Number`] of parameters in double precision has after it was loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Precision {
+    /// The parameter's, as in torch.
+    OfParameter,
+    /// That which it was saved in.
+    AsSaved,
+}
+
 /// Gives the elements of a state's row from what torch keeps.
-fn restore(tensor: &Tensor, form: Form, ty: &Type) -> Vec<u8> {
+fn restore(tensor: &Tensor, form: Form, ty: &Type, precision: Precision) -> Vec<u8> {
     let mut bytes = tensor.cast(ty.dtype).to_native();
     if form == Form::Number {
-        if ty.dtype == Dtype::F64 {
+        let is_single = precision == Precision::AsSaved && tensor.dtype() == Dtype::F32;
+        if ty.dtype == Dtype::F64 && !is_single {
             let number: f64 = bytemuck::pod_read_unaligned(&bytes);
             bytes = (-number).to_ne_bytes().to_vec();
         }
@@ -254,9 +264,9 @@ fn states(
 type FoundGroups = (Vec<Owned>, Entity, usize);
 
 fn find(world: &mut World, root: Entity) -> Result<FoundGroups, AccessError> {
-    Optimizers::init(world);
     let population = world.get::<Model>(root).ok_or(AccessError::NotAModel(root))?.population;
     let at = locate(world, root)?;
+    Optimizers::init(world);
     let (group, member, blueprint) = access::place(world, root)?;
     Ok((groups(world, group, member, blueprint), population, at.group))
 }
@@ -313,6 +323,16 @@ pub fn load_optimizer_state_dict(
     root: Entity,
     dict: &OptimizerStateDict,
 ) -> Result<(), OptimizerStateError> {
+    load(world, root, dict, Precision::OfParameter)
+}
+
+/// [`load_optimizer_state_dict`] in one precision or the other.
+pub(crate) fn load(
+    world: &mut World,
+    root: Entity,
+    dict: &OptimizerStateDict,
+    precision: Precision,
+) -> Result<(), OptimizerStateError> {
     let (found, population, group) = find(world, root)?;
     let blueprint: Arc<Blueprint> = access::place(world, root)?.2.clone();
     check(&found, dict)?;
@@ -330,7 +350,7 @@ pub fn load_optimizer_state_dict(
                 });
                 is_there |= tensor.is_some();
                 let bytes = match tensor {
-                    Some((tensor, kept)) => restore(tensor, kept.form, &place.ty),
+                    Some((tensor, kept)) => restore(tensor, kept.form, &place.ty, precision),
                     None => vec![0; place.ty.size_bytes()],
                 };
                 written.push((place.entity, slot, 0, bytes));
@@ -377,8 +397,8 @@ fn check(found: &[Owned], dict: &OptimizerStateDict) -> Result<(), OptimizerStat
                     states.filter_map(|state| given.optimizer.kept(state, &place.ty.shape));
                 let Some(kept) = kept.find(|kept| kept.name == tensor.name) else { continue };
                 let expected = shape_of(kept.form, &place.ty.shape);
-                if tensor.shape != expected {
-                    let (name, given) = (kept.name, tensor.shape.clone());
+                if tensor.shape() != expected {
+                    let (name, given) = (kept.name, tensor.shape().to_vec());
                     return Err(OptimizerStateError::Shape { index, name, expected, given });
                 }
             }

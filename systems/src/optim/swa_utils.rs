@@ -123,7 +123,6 @@ fn pairs(world: &World, populations: [Entity; 2]) -> Result<Vec<Pair>, AverageEr
 ///
 /// Source: `torch.optim.swa_utils.AveragedModel.update_parameters`. There the average is a copy of the model, here a
 /// population spawned from the same description.
-#[expect(clippy::missing_panics_doc, reason = "a signed model has the columns of its blueprint")]
 pub fn update_parameters(
     world: &mut World,
     averaged: Entity,
@@ -146,8 +145,7 @@ pub fn update_parameters(
         });
         let [mut to, mut from] = at;
         let bound = bind_pair(world, [(&mut to, &slots[0]), (&mut from, &slots[1])]);
-        let bound = bound.expect("a signed model has the columns of its blueprint");
-        visit_pairs(bound, |to, from| {
+        visit_pairs(bound.map_err(SignError::from)?, |to, from| {
             for (number, slot) in slots[0].iter().enumerate() {
                 let bytes = slot.ty.size_bytes();
                 let is_averaged = slot.role == Role::Parameter || rule.use_buffers;

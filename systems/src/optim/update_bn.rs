@@ -72,13 +72,15 @@ pub fn update_bn<'a, T: Element, X: Into<Input<'a, T>>>(
         mode::train(world, population)?;
         loader.into_iter().try_for_each(|x| step::forward(world, population, x).map(|_| ()))
     };
-    let done = mode::no_grad(world, run);
-    insert(world, norms.into_iter());
-    for (root, before) in roots.into_iter().zip(modes) {
-        if let Some((mut mode, before)) = world.get_mut::<Mode>(root).zip(before) {
-            *mode = before;
+    let restore = |world: &mut World| {
+        insert(world, norms.into_iter());
+        for (root, before) in roots.into_iter().zip(modes) {
+            if let Some((mut mode, before)) = world.get_mut::<Mode>(root).zip(before) {
+                *mode = before;
+            }
         }
-    }
+    };
+    let done = mode::restoring(world, |world| mode::no_grad(world, run), restore);
     sign::refresh(world, population).map_err(AccessError::from)?;
     Ok(done?)
 }
@@ -108,7 +110,7 @@ fn reset(world: &mut World, norms: &[Norm]) -> Result<(), AccessError> {
         let at = locate(world, *norm)?;
         for (name, init) in &buffers {
             if let Some(slot) = at.blueprint(world).buffer(at.position, name) {
-                init::draw(world, &at, slot, init.clone());
+                init::draw(world, &at, slot, init.clone())?;
             }
         }
     }

@@ -34,7 +34,7 @@ impl Companions {
         };
         let number = site.blueprint.number(slot.position, slot.index);
         let mut rows = Vec::new();
-        for (role, index, ty) in columned.0.columns() {
+        for (role, index, ty) in columned.contents().columns() {
             let key = ColumnKey::new(role, index, &ty);
             let Some(row) = row(world, module, key) else { continue };
             match role {
@@ -65,7 +65,8 @@ impl Companions {
     /// the same type.
     pub(super) fn give(&self, world: &mut World, module: Entity, names: &[&str]) {
         let Some(ty) = &self.ty else { return };
-        let Some(contents) = world.get::<Columned>(module).map(|columned| columned.0.clone())
+        let Some(contents) =
+            world.get::<Columned>(module).map(|columned| columned.contents().clone())
         else {
             return;
         };

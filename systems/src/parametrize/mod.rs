@@ -18,11 +18,13 @@ use neurarch_components::mode::Mode;
 use neurarch_components::module::{Module, NoInverse};
 use neurarch_components::parametrizations::{PARAMETRIZATIONS, Parametrizations};
 use neurarch_components::population::Population;
+use neurarch_components::registered::Numbers;
+use neurarch_components::state::Tensor;
 use neurarch_components::tree::ModuleName;
 use neurarch_kernels::dtype::{Dtype, Element};
-use neurarch_kernels::program::Role;
-use neurarch_kernels::program::trace::{TraceError, Var};
+use neurarch_kernels::program::trace::{Trace, TraceError, Var};
 use neurarch_kernels::program::tree::Tree;
+use neurarch_kernels::program::{Role, Slot};
 use neurarch_kernels::shape::Type;
 
 pub use constraints::{orthogonal, spectral_norm, weight_norm};
@@ -214,7 +216,7 @@ fn current(world: &World, site: &Site, name: &str) -> Result<Rows, ParametrizeEr
     if let Some(slot) = site.slot(name) {
         return match site.blueprint.is_uninitialized(&slot) {
             true => Err(ParametrizeError::Invalid(UNINITIALIZED.to_owned())),
-            false => Ok(site.rows(world, &slot)),
+            false => site.rows(world, &slot),
         };
     }
     let normed = &site.blueprint.positions[site.position].weight_normed;
@@ -261,18 +263,62 @@ pub fn assign<T: Element>(
     name: &str,
     numbers: ArrayViewD<'_, T>,
 ) -> Result<(), ParametrizeError> {
-    let site = sites(world, &[module])?.swap_remove(0);
-    let list = list_of(&site, name)?;
-    let numbers = numbers.as_standard_layout();
-    let elements = numbers.as_slice().unwrap_or(&[]);
-    let rows = Rows {
-        ty: Type::new(T::DTYPE, numbers.shape()),
-        bytes: bytemuck::cast_slice(elements).to_vec(),
-    };
-    let (_, trace) =
-        site.evaluate(world, list, |call| turn_around(call, rows.record(call.trace, 1)))?;
-    site.commit(world, &trace);
+    let numbers = Numbers::Given(Tensor::new(name, numbers));
+    let turned = turn_all(world, &[module], name, &numbers)?;
+    turned.iter().for_each(|turned| turned.commit(world));
     Ok(())
+}
+
+/// Originals that were computed of a tensor that is assigned, and are not written yet.
+pub(crate) struct Turned(Site, Trace);
+
+impl Turned {
+    pub(crate) fn commit(&self, world: &mut World) {
+        self.0.commit(world, &self.1);
+    }
+}
+
+/// Computes what the originals of a tensor of some modules become when it is assigned.
+pub(crate) fn turn_all(
+    world: &mut World,
+    modules: &[Entity],
+    name: &str,
+    numbers: &Numbers,
+) -> Result<Vec<Turned>, ParametrizeError> {
+    let sites = sites(world, modules)?;
+    let turn = |site: Site| {
+        let list = list_of(&site, name)?;
+        let members = site.members.len();
+        let dtype = world.get::<Population>(site.population).map_or(Dtype::F32, |of| of.dtype());
+        let ty = numbers.ty(dtype);
+        let record = |call: &Call<'_>| match numbers {
+            Numbers::Given(tensor) => {
+                let rows = Rows { ty, bytes: tensor.to_native().repeat(members) };
+                turn_around(call, rows.record(call.trace, members))
+            }
+            Numbers::Drawn { init, .. } => {
+                let slot = site.slots_of(list).into_iter().next();
+                let slot = slot.ok_or_else(|| ParametrizeError::Invalid(UNINITIALIZED.into()))?;
+                let fill = Fill::new(&Slot { ty, ..slot }, init.clone());
+                turn_around(call, call.trace.apply(fill, &[]))
+            }
+        };
+        let ((), trace) = site.evaluate(world, list, record)?;
+        Ok(Turned(site, trace))
+    };
+    sites.into_iter().map(turn).collect()
+}
+
+/// Checks that a tensor of a module can be assigned.
+pub(crate) fn check_inverse(
+    world: &mut World,
+    module: Entity,
+    name: &str,
+) -> Result<(), ParametrizeError> {
+    let site = sites(world, &[module])?.swap_remove(0);
+    let (list, rows) = (list_of(&site, name)?, current(world, &site, name)?);
+    let record = |call: &Call<'_>| turn_around(call, rows.record(call.trace, 1));
+    site.evaluate(world, list, record).map(drop)
 }
 
 fn check_dtype(expected: Dtype, given: Dtype) -> Result<(), ParametrizeError> {
@@ -295,9 +341,9 @@ fn list_of(site: &Site, name: &str) -> Result<usize, ParametrizeError> {
 /// Records, in a call of a list, that its originals become what makes `tensor`.
 fn turn_around(call: &Call<'_>, tensor: Var) -> Result<(), ParametrizeError> {
     let at = call.at();
-    let originals = match call.turn_around(tensor)? {
-        Tree::Tuple(items) => items,
-        item => vec![item],
+    let (is_tensor, originals) = match call.turn_around(tensor)? {
+        Tree::Tuple(items) => (false, items),
+        item => (true, vec![item]),
     };
     let of = at.parameters.iter().chain(&at.buffers).map(|of| {
         let parameter = call.blueprint.parameter(call.position, &of.name);
@@ -317,6 +363,13 @@ fn turn_around(call: &Call<'_>, tensor: Var) -> Result<(), ParametrizeError> {
             let message = format!("`right_inverse` should return a tensor. Got {given}");
             return Err(ParametrizeError::Invalid(message));
         };
+        if original.id().is_some() && original.dtype() != slot.ty.dtype {
+            let (given, expected, own) = (original.dtype(), slot.ty.dtype, slot.own_name());
+            let what = if is_tensor { "The tensor".to_owned() } else { format!("Tensor {number}") };
+            return Err(ParametrizeError::Invalid(format!(
+                "{what} returned by `right_inverse` has dtype {given} while `{own}` has dtype {expected}"
+            )));
+        }
         if original.id().is_some() && *original.ty() != slot.ty {
             return Err(ParametrizeError::Invalid(format!(
                 "Tensor {number} returned by `right_inverse` has type {} while `{}` has type {}",

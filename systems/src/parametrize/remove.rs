@@ -113,7 +113,7 @@ fn prepare(
     }
     let slots = site.slots_of(position);
     let rows = match (leave_parametrized, slots.first()) {
-        (false, Some(original)) => site.rows(world, original),
+        (false, Some(original)) => site.rows(world, original)?,
         _ => current(world, site, name)?,
     };
     let declared = declared(list, &rows.ty);

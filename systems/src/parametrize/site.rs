@@ -20,6 +20,7 @@ use neurarch_kernels::program::{Role, ScalarOf, Slot};
 use neurarch_kernels::shape::Type;
 
 use super::ParametrizeError;
+use crate::bind::BindError;
 use crate::hooks::Target;
 use crate::init::Fill;
 use crate::sign::{self, SignError, root_of};
@@ -112,7 +113,7 @@ pub(crate) fn sites(world: &mut World, modules: &[Entity]) -> Result<Vec<Site>, 
             refreshed.push(population);
         }
         let missing = || ParametrizeError::NotAModule(module);
-        let position = world.get::<Columned>(module).ok_or_else(missing)?.0.position;
+        let position = world.get::<Columned>(module).ok_or_else(missing)?.contents().position;
         let model = *world.get::<Model>(root).ok_or_else(missing)?;
         let of = world.get::<Population>(population).ok_or_else(missing)?;
         let group = of.groups().iter().find(|group| group.blueprint == model.blueprint);
@@ -197,14 +198,19 @@ impl Site {
     }
 
     /// Copies the rows of a slot of this site's blueprint.
-    pub(super) fn rows(&self, world: &World, slot: &Slot) -> Rows {
+    pub(super) fn rows(&self, world: &World, slot: &Slot) -> Result<Rows, ParametrizeError> {
         let mut bytes = Vec::with_capacity(self.members.len() * slot.ty.size_bytes());
+        let shared = self.blueprint.shared(slot);
         for member in &self.members {
-            let row = row(world, member.modules[slot.position], ColumnKey::of(slot));
-            let row = row.expect("a signed model has the columns of its blueprint");
+            let (entity, key) = match shared {
+                Some(shared) => (shared.owner, shared.key(slot.role, &slot.ty)),
+                None => (member.modules[slot.position], ColumnKey::of(slot)),
+            };
+            let missing = || BindError::NoColumn { slot: slot.name.clone(), role: slot.role };
+            let row = row(world, entity, key).ok_or_else(missing).map_err(SignError::from)?;
             bytes.extend(&row[..slot.ty.size_bytes()]);
         }
-        Rows { ty: slot.ty.clone(), bytes }
+        Ok(Rows { ty: slot.ty.clone(), bytes })
     }
 
     /// Starts a recording that computes for all members.
@@ -237,7 +243,7 @@ impl Site {
     ) -> Result<(R, Trace), ParametrizeError> {
         let trace = self.trace();
         for slot in self.slots() {
-            let rows = self.rows(world, &slot);
+            let rows = self.rows(world, &slot)?;
             let key = (slot.role, slot.position, slot.index);
             trace.set_slot(key, rows.all(self.members.len()));
         }
@@ -333,7 +339,8 @@ pub(super) fn reset(site: &Site, blueprint: &Blueprint, trace: &Trace) -> Vec<(S
 
 /// Writes the row of a parameter or buffer of a module's entity, by its own name.
 pub(crate) fn write(world: &mut World, module: Entity, name: &str, bytes: &[u8]) {
-    let Some(contents) = world.get::<Columned>(module).map(|columned| columned.0.clone()) else {
+    let Some(contents) = world.get::<Columned>(module).map(|columned| columned.contents().clone())
+    else {
         return;
     };
     let roles = [(Role::Parameter, &contents.parameters), (Role::Buffer, &contents.buffers)];

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::hooks::Target;
 use crate::lookup::{self, Attribute, Names};
+use crate::parametrize;
 use crate::traverse::Spot;
 
 /// Assigns a value to a name of a module of a live model, or of those of a population.
@@ -18,13 +19,15 @@ use crate::traverse::Spot;
 /// A [`Value::Parameter`] and a [`Value::Module`] take the place of whatever has the name; a
 /// [`Value::Buffer`] is registered; a tensor replaces the numbers of a buffer; [`Value::None`] keeps the name
 /// and takes the value. What is assigned to a name that nothing has, and is none of these, is only kept:
-/// [`Attributes`].
+/// [`Attributes`]. A tensor that is assigned to a parametrized name is what its originals are made of from now on, by
+/// [`right_inverse`](neurarch_components::module::Module::right_inverse).
 ///
 /// # Errors
 ///
 /// [`RegistrationError`]; nothing is changed then.
 ///
-/// Source: `torch.nn.Module.__setattr__`. Names with dots are refused for modules, too.
+/// Source: `torch.nn.Module.__setattr__`. Names with dots are refused for modules, too; so is a module under the name
+/// of a parametrized tensor, where no attribute would reach it.
 pub fn setattr(
     world: &mut World,
     target: impl Into<Target>,
@@ -45,7 +48,16 @@ pub fn setattr(
             None => ways.push((way, vec![(at, names)])),
         }
     }
-    ways.iter().try_for_each(|(way, subjects)| way.go(world, subjects, name, &value))
+    let assigned = ways.iter().find(|(way, _)| *way == Way::Computed);
+    let modules = assigned.iter().flat_map(|(_, of)| of).map(|(_, names)| names.entity);
+    let modules: Vec<_> = modules.collect();
+    let turned = match value.numbers() {
+        Some(numbers) => parametrize::turn_all(world, &modules, name, numbers)?,
+        None => Vec::new(),
+    };
+    ways.iter().try_for_each(|(way, subjects)| way.go(world, subjects, name, &value))?;
+    turned.iter().for_each(|turned| turned.commit(world));
+    Ok(())
 }
 
 /// What an assignment comes to.
@@ -61,6 +73,8 @@ enum Way {
     NoModule,
     /// A buffer is registered, or gets other numbers.
     Buffer { persistent: bool },
+    /// The originals of a parametrized tensor become what makes the value.
+    Computed,
     /// The value is only kept.
     Kept,
 }
@@ -68,11 +82,14 @@ enum Way {
 impl Way {
     /// Chooses and checks, in torch's order and words.
     fn of(
-        world: &World,
+        world: &mut World,
         names: &Names,
         name: &str,
         value: &Value,
     ) -> Result<Self, RegistrationError> {
+        if names.is_computed(world, name) {
+            return Self::of_computed(world, names, name, value);
+        }
         let is_parameter = Names::entry(&names.registered.parameters, name).is_some();
         let buffer = Names::entry(&names.registered.buffers, name);
         let is_child = names.child(world, name).is_some();
@@ -105,6 +122,27 @@ impl Way {
                 None => Way::Kept,
             },
         })
+    }
+
+    /// [`of`](Self::of) for a tensor that is computed.
+    fn of_computed(
+        world: &mut World,
+        names: &Names,
+        name: &str,
+        value: &Value,
+    ) -> Result<Self, RegistrationError> {
+        let is_registered =
+            matches!(value, Value::Parameter(_) | Value::Buffer { .. } | Value::Module(_));
+        if is_registered || !names.is_parametrized(world, name) {
+            return Err(RegistrationError::Exists { name: name.to_owned() });
+        }
+        if let Value::Tensor(_) = value {
+            return Ok(Way::Computed);
+        }
+        parametrize::check_inverse(world, names.entity, name)?;
+        let (what, expected) = ("parametrized tensor", "torch.Tensor");
+        let (name, given) = (name.to_owned(), value.typename(names.dtype));
+        Err(RegistrationError::AssignKind { what, name, given, expected })
     }
 
     /// Does it.
@@ -149,6 +187,7 @@ impl Way {
                 forget(world, subjects, name);
             }
             Way::Buffer { persistent } => put_buffers(world, subjects, name, value, persistent)?,
+            Way::Computed => {}
             Way::Kept => {
                 forget(world, subjects, name);
                 for (_, names) in subjects {
@@ -180,8 +219,8 @@ fn forget(world: &mut World, subjects: &[(Spot, Names)], name: &str) -> bool {
 ///
 /// # Errors
 ///
-/// [`RegistrationError::NoAttribute`] if there is nothing; [`RegistrationError::InUse`] if something that
-/// stays is tied to it, which torch allows. Nothing is changed then.
+/// [`RegistrationError::NoAttribute`] if there is nothing; [`RegistrationError::NoDeleter`] if it is parametrized;
+/// [`RegistrationError::InUse`] if something that stays is tied to it, which torch allows. Nothing is changed then.
 ///
 /// # Example
 ///
@@ -214,12 +253,15 @@ pub fn delattr(
             let kept = world.get::<Attributes>(names.entity);
             kept.is_some_and(|kept| kept.0.iter().any(|(known, _)| known == name))
         };
+        if names.is_computed(world, name) && names.child(world, name).is_none() {
+            return Err(RegistrationError::NoDeleter { class: names.class_now(world) });
+        }
         let is_there = Names::entry(&names.registered.parameters, name).is_some()
             || Names::entry(&names.registered.buffers, name).is_some()
             || names.child(world, name).is_some()
             || is_kept();
         if !is_there {
-            let (class, name) = (names.class, name.to_owned());
+            let (class, name) = (names.class_now(world), name.to_owned());
             return Err(RegistrationError::NoAttribute { class, name });
         }
     }
@@ -264,7 +306,7 @@ fn delete(
     Ok(())
 }
 
-/// Gives what a module of a live model has under a name.
+/// Gives what a module of a live model has under a name: a parametrized tensor as it is computed.
 ///
 /// # Errors
 ///
@@ -278,6 +320,8 @@ pub fn getattr(
 ) -> Result<Attribute, RegistrationError> {
     let (_, names) = subject(world, module, "module")?;
     let found = lookup::attribute(world, module, name)?;
-    found
-        .ok_or_else(|| RegistrationError::NoAttribute { class: names.class, name: name.to_owned() })
+    found.ok_or_else(|| RegistrationError::NoAttribute {
+        class: names.class_now(world),
+        name: name.to_owned(),
+    })
 }

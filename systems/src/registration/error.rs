@@ -6,6 +6,7 @@ use neurarch_kernels::dtype::Dtype;
 use crate::access::AccessError;
 use crate::init::InitError;
 use crate::lookup::LookupError;
+use crate::parametrize::ParametrizeError;
 use crate::sign::SignError;
 use crate::spawn::SpawnError;
 
@@ -76,10 +77,19 @@ pub enum RegistrationError {
     #[error("'{class}' object has no attribute '{name}'")]
     NoAttribute {
         /// The module's type.
-        class: &'static str,
+        class: String,
         /// The name.
         name: String,
     },
+    /// What is computed cannot be deleted; torch's words.
+    #[error("property of '{class}' object has no deleter")]
+    NoDeleter {
+        /// The module's type.
+        class: String,
+    },
+    /// A parametrized tensor cannot be assigned.
+    #[error(transparent)]
+    Parametrize(#[from] ParametrizeError),
     /// A submodule is to be set at the empty path; torch's words.
     #[error("Cannot set the submodule without a target name!")]
     NoTarget,
@@ -142,12 +152,15 @@ impl RegistrationError {
             | RegistrationError::NotAModuleType { .. } => "TypeError",
             RegistrationError::NotInitialized { .. }
             | RegistrationError::NoAttribute { .. }
+            | RegistrationError::NoDeleter { .. }
             | RegistrationError::Lookup(_) => "AttributeError",
-            RegistrationError::NoTarget => "ValueError",
+            RegistrationError::NoTarget
+            | RegistrationError::Parametrize(ParametrizeError::Invalid(_)) => "ValueError",
             RegistrationError::AllModules
             | RegistrationError::Dtype { .. }
             | RegistrationError::InUse { .. }
             | RegistrationError::Hook { .. }
+            | RegistrationError::Parametrize(_)
             | RegistrationError::Init(_)
             | RegistrationError::Spawn(_)
             | RegistrationError::Sign(_) => "RuntimeError",

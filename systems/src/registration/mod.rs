@@ -19,6 +19,7 @@ use neurarch_components::registered::{Entry, Numbers, Registered, Value};
 use neurarch_components::registry::ModuleTypes;
 use neurarch_components::tie::Ties;
 use neurarch_components::tree::Columned;
+use neurarch_kernels::program::trace::panic_message;
 use neurarch_kernels::program::{Role, Slot};
 use neurarch_kernels::shape::Type;
 
@@ -27,7 +28,7 @@ pub use error::RegistrationError;
 pub use module::{register_module, set_submodule};
 
 use crate::access::AccessError;
-use crate::hooks::{Target, panic_message};
+use crate::hooks::Target;
 use crate::init;
 use crate::lookup::{Child, Names};
 use crate::sign::{self, SignError};
@@ -141,7 +142,7 @@ pub fn register_parameter(
     check_name("parameter", name)?;
     for (_, names) in &subjects {
         let is_known = Names::entry(&names.registered.parameters, name).is_some();
-        if !is_known && names.has(world, name) {
+        if names.is_computed(world, name) || !is_known && names.has(world, name) {
             return Err(RegistrationError::Exists { name: name.to_owned() });
         }
     }
@@ -220,7 +221,7 @@ fn put_buffers(
     check_name("buffer", name)?;
     for (_, names) in subjects {
         let is_known = Names::entry(&names.registered.buffers, name).is_some();
-        if !is_known && names.has(world, name) {
+        if names.is_computed(world, name) || !is_known && names.has(world, name) {
             return Err(RegistrationError::Exists { name: name.to_owned() });
         }
     }
@@ -388,7 +389,7 @@ fn put(
                     _ => blueprint.parameter(at.position, name),
                 };
                 if let Some(slot) = slot {
-                    init::draw(world, &at, slot, init.clone());
+                    init::draw(world, &at, slot, init.clone())?;
                 }
             }
         }
@@ -436,7 +437,7 @@ fn edit(
 /// Writes the numbers of a parameter or buffer of an entity that was just signed.
 pub(crate) fn write(world: &mut World, entity: Entity, role: Role, name: &str, numbers: &[u8]) {
     let Some(columned) = world.get::<Columned>(entity) else { return };
-    let contents = &columned.0;
+    let contents = columned.contents();
     let among = if role == Role::Buffer { &contents.buffers } else { &contents.parameters };
     let Some(index) = among.iter().position(|of| of.name == name) else { return };
     let key = ColumnKey::new(role, index, &among[index].ty);

@@ -30,8 +30,8 @@ use crate::{sign, spawn};
 /// model, by index. Models that come later share it, too.
 ///
 /// There is one row of it, whatever the number of models. Its gradient is the sum of the models' gradients: of
-/// active ones in which it requires one. The sum is made in the order of the models' numbers in blocks of
-/// [`BLOCK`](neurarch_kernels::cpu::sum::BLOCK), so that its bits depend neither on threads nor on tiles; the
+/// active ones in which it requires one. The models' numbers give the [order](neurarch_kernels::cpu::sum) of its
+/// terms, so that its bits depend neither on threads nor on tiles; the
 /// optimizer then updates the parameter once. That is the optimizer on the population's own entity if there
 /// is one; otherwise the models must have equal ones. The gradient, the optimizer's state and its count of steps
 /// start anew.
@@ -166,7 +166,7 @@ pub fn unshare(world: &mut World, population: Entity, name: &str) -> Result<(), 
 /// Writes the numbers of a module's own parameter or buffer, its population just signed.
 pub(crate) fn write_own(world: &mut World, module: Entity, role: Role, name: &str, numbers: &[u8]) {
     let columned = world.get::<Columned>(module);
-    let Some(contents) = columned.map(|columned| columned.0.clone()) else { return };
+    let Some(contents) = columned.map(|columned| columned.contents().clone()) else { return };
     let among = if role == Role::Buffer { &contents.buffers } else { &contents.parameters };
     let Some(index) = among.iter().position(|of| of.name == name) else { return };
     let key = ColumnKey::new(role, index, &among[index].ty);

@@ -3,7 +3,7 @@
 use bevy_ecs::prelude::*;
 use neurarch_components::shared::SharedTensors;
 use neurarch_kernels::cpu::memory::{AlignedBytes, padded};
-use neurarch_kernels::cpu::sum::BlockSum;
+use neurarch_kernels::cpu::row_sum::RowSum;
 use neurarch_kernels::program::Role;
 
 use super::order::{Chunk, Chunks};
@@ -32,7 +32,7 @@ struct Summed {
     /// Where it lies in a model's row.
     offset: usize,
     bytes: usize,
-    sum: BlockSum,
+    sum: RowSum,
 }
 
 impl Sums {
@@ -45,7 +45,7 @@ impl Sums {
         let of = floats.map(|(place, of)| {
             let (offset, bytes) = (row_bytes, of.ty.size_bytes());
             row_bytes += padded(bytes);
-            Summed { place, offset, bytes, sum: BlockSum::new(&of.ty) }
+            Summed { place, offset, bytes, sum: RowSum::new(&of.ty) }
         });
         let of: Vec<_> = of.collect();
         (!of.is_empty()).then(|| Sums { of, row_bytes, rows: AlignedBytes::default() })

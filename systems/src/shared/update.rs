@@ -94,7 +94,7 @@ impl SharedOptimizers {
             };
             let states = 0..optimizer.states().len() as u8;
             let states: Vec<_> = states.map(|state| slot(Role::State(state), ty)).collect();
-            optimizer.structural().update(&Update {
+            let update = Update {
                 trace: &trace,
                 owner: 0,
                 index: 0,
@@ -102,7 +102,9 @@ impl SharedOptimizers {
                 gradient: &slot(Role::Gradient, ty),
                 states: &states,
                 steps: &slot(Role::Steps, &Type::new(Dtype::F32, [1])),
-            });
+            };
+            let who = format_args!("{name}: the optimizer");
+            trace.contain(who, || optimizer.structural().update(&update));
             if let Some(error) = trace.error() {
                 return Err(error.into());
             }
@@ -158,6 +160,7 @@ pub(crate) fn update(
     for (place, sum) in sums {
         let Some(one) = One::of(world, population, place, &sum) else { continue };
         let gradient = one.watched(world, run, Hooked::Gradient, &one.gradient)?;
+        one.watched(world, run, Hooked::Accumulated, &gradient)?;
         all.extend(one.updated(world, run, &gradient)?);
     }
     all.iter().try_for_each(|one| one.write(world))
@@ -324,7 +327,7 @@ impl One {
         let counts = Slot { ty: Type::new(Dtype::F32, [1]), ..companion(Role::Steps) };
         let steps = self.load(world, counts);
         let parameter = self.load(world, self.slot.clone());
-        let after = optimizer.structural().update(&Update {
+        let update = Update {
             trace: &self.trace,
             owner: 0,
             index: 0,
@@ -332,8 +335,12 @@ impl One {
             gradient: &gradient,
             states: &states,
             steps: &steps,
-        });
-        self.trace.store(&steps, &after);
+        };
+        let rule = optimizer.structural();
+        let who = format_args!("{}: the optimizer", self.slot.name);
+        if let Some(after) = self.trace.contain(who, || rule.update(&update)) {
+            self.trace.store(&steps, &after);
+        }
         match self.trace.error() {
             Some(error) => Err(error.into()),
             None => Ok(Some(self)),

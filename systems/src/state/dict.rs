@@ -13,6 +13,7 @@ use neurarch_kernels::program::Slot;
 pub use super::hooks::StateHookError;
 use super::hooks::StateHooks;
 use crate::access::AccessError;
+use crate::bind::BindError;
 use crate::sign::{self, SignError};
 use crate::traverse::{children_of, locate};
 
@@ -143,7 +144,7 @@ impl Saving<'_> {
             _ => Ok(()),
         })?;
         for (name, slot) in own_slots(self.blueprint, position) {
-            let tensor = self.tensor(format!("{prefix}{name}"), &slot);
+            let tensor = self.tensor(format!("{prefix}{name}"), &slot)?;
             self.to.tensors.push(tensor);
         }
         let extra = self.extra_state(position, format!("{prefix}{EXTRA_STATE}"))?;
@@ -169,10 +170,10 @@ impl Saving<'_> {
         let modules = &self.group.modules[position][self.members.clone()];
         let mut states = modules.iter().map(|&module| live(self.world, module)?.get_extra_state());
         let Some(first) = states.next().flatten() else { return Ok(None) };
-        let (dtype, own) = (first.dtype, first.shape.clone());
+        let (dtype, own) = (first.dtype(), first.shape().to_vec());
         let mut bytes = first.little_endian().to_vec();
         for state in states {
-            let state = state.filter(|state| state.dtype == dtype && state.shape == own);
+            let state = state.filter(|state| state.dtype() == dtype && state.shape() == own);
             let state = state.ok_or_else(|| StateDictError::ExtraState { name: name.clone() })?;
             bytes.extend(state.little_endian());
         }
@@ -181,20 +182,21 @@ impl Saving<'_> {
         Ok(Some(Tensor::from_little_endian(name, dtype, shape, bytes)))
     }
 
-    fn tensor(&self, name: String, slot: &Slot) -> Tensor {
+    fn tensor(&self, name: String, slot: &Slot) -> Result<Tensor, StateDictError> {
         if self.blueprint.is_uninitialized(slot) {
-            return Tensor::uninitialized(name, slot.ty.dtype);
+            return Ok(Tensor::uninitialized(name, slot.ty.dtype));
         }
         let size_bytes = slot.ty.size_bytes();
         let mut bytes = Vec::with_capacity(self.members.len() * size_bytes);
         for member in self.members.clone() {
             let (entity, key) = self.group.home(slot, member);
-            let row = row(self.world, entity, key);
-            bytes.extend(&row.expect("a model that is signed has its columns")[..size_bytes]);
+            let missing = || BindError::NoColumn { slot: name.clone(), role: slot.role };
+            let row = row(self.world, entity, key).ok_or_else(missing).map_err(SignError::from)?;
+            bytes.extend(&row[..size_bytes]);
         }
         let models = self.stacked.then_some(self.members.len());
         let shape = models.into_iter().chain(slot.ty.shape.iter().copied()).collect();
-        Tensor::from_native(name, slot.ty.dtype, shape, bytes)
+        Ok(Tensor::from_native(name, slot.ty.dtype, shape, bytes))
     }
 }
 
@@ -238,7 +240,10 @@ mod tests {
         let population = population(&mut world, 4);
         let model = world.get::<Population>(population).unwrap().models()[1];
         let told = |tensors: StateDict| -> Vec<_> {
-            tensors.into_iter().map(|tensor| (tensor.name, tensor.shape)).collect()
+            tensors
+                .into_iter()
+                .map(|tensor| (tensor.name.clone(), tensor.shape().to_vec()))
+                .collect()
         };
         let expected = [
             ("0.weight", vec![5, 3]),

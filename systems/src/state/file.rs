@@ -1,15 +1,21 @@
 //! [`NewFile`]: a file that appears under its name only when it is complete.
 
-use std::fs::{self, File, OpenOptions};
+use std::collections::hash_map::RandomState;
+use std::ffi::OsStr;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A file being written under a temporary name, which [`commit`](NewFile::commit) turns into its own.
 ///
 /// Until then a file of that name stays as it was, and nobody sees a part of the new one. Dropping a
-/// `NewFile` that was not committed removes the temporary file. Several files that belong together are
-/// best all written first and committed one after the other.
+/// `NewFile` that was not committed removes the temporary file; that of a process that was killed goes when a file of
+/// that name is next started. Several files that belong together are best all written first and committed one after
+/// the other.
+///
+/// A symbolic link stays one: what it leads to is replaced. The new file has the mode of the one that it replaces, and
+/// its owner and group where the process may give them; other hard links keep the old one.
 ///
 /// # Example
 ///
@@ -29,9 +35,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// ```
 #[derive(Debug)]
 pub struct NewFile {
+    /// Locked for as long as it is open: so others know that its writer lives.
     file: BufWriter<File>,
     temporary: PathBuf,
+    /// As it was given.
     path: PathBuf,
+    /// What that leads to.
+    target: PathBuf,
     committed: bool,
 }
 
@@ -40,23 +50,34 @@ impl NewFile {
     ///
     /// # Errors
     ///
-    /// If `path` is a folder or names no file, or if its folder does not let a file be made.
+    /// If `path` is a folder or a device, names no file, or is a link that leads nowhere; or if its folder does not
+    /// let a file be made.
     pub fn create(path: impl Into<PathBuf>) -> io::Result<Self> {
-        // Two threads that write the same path each get a temporary file of their own.
-        static COUNT: AtomicU64 = AtomicU64::new(0);
-
         let path = path.into();
-        if path.is_dir() {
-            return Err(io::Error::new(io::ErrorKind::IsADirectory, "is a folder"));
-        }
-        let Some(name) = path.file_name() else {
+        let target = follow(path.clone())?;
+        let replaced = match fs::metadata(&target) {
+            Ok(found) if found.is_dir() => {
+                return Err(io::Error::new(io::ErrorKind::IsADirectory, "is a folder"));
+            }
+            Ok(found) if !found.is_file() => {
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, "is no regular file"));
+            }
+            Ok(found) => Some(found),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        let Some(name) = target.file_name() else {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "names no file"));
         };
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let hidden = format!(".{}.{}-{count}.tmp", name.to_string_lossy(), std::process::id());
-        let temporary = path.with_file_name(hidden);
-        let file = OpenOptions::new().write(true).create_new(true).open(&temporary)?;
-        Ok(NewFile { file: BufWriter::new(file), temporary, path, committed: false })
+        let prefix = prefix(name);
+        remove_stale(folder_of(&target), &prefix);
+        let (file, temporary) = start(&target, &prefix, replaced.is_some())?;
+        let file =
+            NewFile { file: BufWriter::new(file), temporary, path, target, committed: false };
+        if let Some(replaced) = replaced {
+            take_after(file.file.get_ref(), &replaced)?;
+        }
+        Ok(file)
     }
 
     /// Gives the name that the file will have.
@@ -71,9 +92,9 @@ impl NewFile {
     /// If the disk is full or fails. A file that had the name is then as it was.
     pub fn commit(mut self) -> io::Result<()> {
         self.sync()?;
-        fs::rename(&self.temporary, &self.path)?;
+        fs::rename(&self.temporary, &self.target)?;
         self.committed = true;
-        sync_folder(&self.path)
+        sync_folder(folder_of(&self.target))
     }
 
     /// Waits until all bytes written so far are on the disk, so that a later
@@ -88,10 +109,118 @@ impl NewFile {
     }
 }
 
-/// The new name is an entry of the folder, which has a cache of its own. Only Unix opens folders.
-fn sync_folder(path: &Path) -> io::Result<()> {
+/// Links that lead on to others, as many as Linux follows.
+const MOST_LINKS: usize = 40;
+
+/// Gives what a path leads to by symbolic links, whether it is there or not.
+fn follow(mut path: PathBuf) -> io::Result<PathBuf> {
+    for _ in 0..=MOST_LINKS {
+        let is_link = fs::symlink_metadata(&path).is_ok_and(|found| found.is_symlink());
+        if !is_link {
+            return Ok(path);
+        }
+        let next = fs::read_link(&path)?;
+        // Where it is absolute, joining gives it alone.
+        path = folder_of(&path).join(next);
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidInput, "too many levels of symbolic links"))
+}
+
+fn folder_of(path: &Path) -> &Path {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    if cfg!(unix) { File::open(folder.unwrap_or(Path::new(".")))?.sync_all() } else { Ok(()) }
+    folder.unwrap_or(Path::new("."))
+}
+
+/// Bytes of a file's name that its temporary files show. With the numbers they stay below the 255 of most systems.
+const SHOWN_BYTES: usize = 200;
+
+/// Gives what the names of the temporary files of a file start with: its own name, cut where it is long, and a number
+/// that tells long names apart.
+fn prefix(name: &OsStr) -> String {
+    let mut hasher = DefaultHasher::new();
+    name.hash(&mut hasher);
+    let mut shown = name.to_string_lossy().into_owned();
+    shown.truncate(shown.floor_char_boundary(SHOWN_BYTES));
+    format!(".{shown}.{:016x}-", hasher.finish())
+}
+
+/// What the names of temporary files end with.
+const SUFFIX: &str = ".tmp";
+
+/// Makes a locked temporary file, of a name that no other has. One that is to replace another is for its owner alone
+/// at first.
+fn start(target: &Path, prefix: &str, is_private: bool) -> io::Result<(File, PathBuf)> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    if is_private {
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    }
+    #[cfg(not(unix))]
+    let _ = is_private;
+    loop {
+        // The operating system's random numbers are the standard library's seeds.
+        let number = RandomState::new().build_hasher().finish();
+        let temporary = target.with_file_name(format!("{prefix}{number:016x}{SUFFIX}"));
+        let file = match options.open(&temporary) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+            opened => opened?,
+        };
+        // Where files cannot be locked, nobody takes this one for abandoned. Whoever took it for abandoned before it
+        // was locked holds the lock while it is removed.
+        let _ = file.lock();
+        if fs::exists(&temporary)? {
+            return Ok((file, temporary));
+        }
+    }
+}
+
+/// Removes the temporary files that writers of this file left behind when they were killed: those that nobody has
+/// locked. What cannot be removed stays.
+fn remove_stale(folder: &Path, prefix: &str) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let number = name.to_str().and_then(|name| name.strip_prefix(prefix)?.strip_suffix(SUFFIX));
+        let is_number =
+            |number: &str| number.len() == 16 && u64::from_str_radix(number, 16).is_ok();
+        if !number.is_some_and(is_number) {
+            continue;
+        }
+        let Ok(file) = File::open(entry.path()) else { continue };
+        match file.try_lock() {
+            Ok(()) => drop(fs::remove_file(entry.path())),
+            Err(TryLockError::WouldBlock | TryLockError::Error(_)) => {}
+        }
+    }
+}
+
+/// Gives a file the owner, the group and the mode of the one that it is to replace, as far as the process may.
+#[cfg(unix)]
+fn take_after(file: &File, replaced: &fs::Metadata) -> io::Result<()> {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
+
+    let own = file.metadata()?;
+    let mut mode = replaced.mode() & 0o7777;
+    if own.uid() != replaced.uid() && fchown(file, Some(replaced.uid()), None).is_err() {
+        // What runs as its owner or its group must not run as another.
+        mode &= 0o1777;
+    }
+    if own.gid() != replaced.gid() && fchown(file, None, Some(replaced.gid())).is_err() {
+        // Another group may do what anyone may.
+        mode = mode & 0o1707 | (mode & 0o7) << 3;
+    }
+    file.set_permissions(fs::Permissions::from_mode(mode))
+}
+
+#[cfg(not(unix))]
+fn take_after(file: &File, replaced: &fs::Metadata) -> io::Result<()> {
+    let _ = (file, replaced);
+    Ok(())
+}
+
+/// The new name is an entry of the folder, which has a cache of its own. Only Unix opens folders.
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
 }
 
 impl Write for NewFile {
@@ -107,7 +236,7 @@ impl Write for NewFile {
 impl Drop for NewFile {
     fn drop(&mut self) {
         if !self.committed {
-            // There is nobody left to tell, and a stray temporary file harms no one.
+            // There is nobody left to tell; the next writer tries again.
             let _ = fs::remove_file(&self.temporary);
         }
     }
@@ -170,5 +299,142 @@ mod tests {
         let error = NewFile::create(&folder.0).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::IsADirectory);
         assert!(NewFile::create(folder.0.join("missing").join("a.csv")).is_err());
+    }
+
+    /// Saves as users do.
+    fn save(path: &Path, text: &str) -> io::Result<()> {
+        let mut file = NewFile::create(path)?;
+        file.write_all(text.as_bytes())?;
+        file.commit()
+    }
+
+    #[test]
+    fn names_are_as_long_as_the_file_system_lets_them_be() {
+        let folder = Folder::new("long");
+        for name in ["n".repeat(245), "n".repeat(255), "ü".repeat(127), "ü".repeat(100)] {
+            save(&folder.0.join(&name), "a").unwrap();
+            save(&folder.0.join(&name), "b").unwrap();
+            assert_eq!(fs::read_to_string(folder.0.join(&name)).unwrap(), "b");
+            fs::remove_file(folder.0.join(&name)).unwrap();
+        }
+        assert!(folder.names().is_empty());
+        assert_ne!(prefix(OsStr::new(&"n".repeat(245))), prefix(OsStr::new(&"n".repeat(246))));
+    }
+
+    #[test]
+    fn many_writers_of_one_file_leave_one_whole_file() {
+        let folder = Folder::new("writers");
+        let path = folder.0.join("a.csv");
+        std::thread::scope(|scope| {
+            for writer in 0..8 {
+                let path = &path;
+                scope.spawn(move || {
+                    for _ in 0..20 {
+                        save(path, &writer.to_string().repeat(1000)).unwrap();
+                    }
+                });
+            }
+        });
+        let text = fs::read_to_string(&path).unwrap();
+        assert_eq!((text.len(), text.replace(&text[..1], "").len()), (1000, 0));
+        assert_eq!(folder.names(), ["a.csv"]);
+    }
+
+    /// What a child process of the test below runs.
+    #[test]
+    fn writer_that_will_be_killed() {
+        let Some(path) = std::env::var_os("NEURARCH_TEST_UNFINISHED_FILE") else { return };
+        let mut file = NewFile::create(PathBuf::from(path)).unwrap();
+        file.write_all(b"half").unwrap();
+        file.flush().unwrap();
+        loop {
+            std::thread::park();
+        }
+    }
+
+    #[test]
+    fn what_a_killed_writer_left_goes_and_what_a_live_one_writes_stays() {
+        let folder = Folder::new("killed");
+        let path = folder.0.join("model.st");
+        fs::write(&path, "old").unwrap();
+        fs::write(folder.0.join(".model.st.1-0.tmp"), "another program's").unwrap();
+        fs::write(folder.0.join(".model.st.backup.tmp"), "the user's").unwrap();
+        let name = concat!(module_path!(), "::writer_that_will_be_killed");
+        let name = name.split_once("::").unwrap().1;
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", name])
+            .env("NEURARCH_TEST_UNFINISHED_FILE", &path)
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let unfinished = || -> Vec<String> {
+            let all = folder.names().into_iter();
+            all.filter(|name| name.starts_with(&prefix(OsStr::new("model.st")))).collect()
+        };
+        let is_written = |name: &String| fs::read(folder.0.join(name)).unwrap() == b"half";
+        while !unfinished().iter().any(is_written) {
+            assert!(child.try_wait().unwrap().is_none(), "the child waits to be killed");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        let left = unfinished();
+        save(&path, "first").unwrap();
+        assert_eq!(unfinished(), left, "its writer lives");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "first", "half a file is none");
+        save(&path, "second").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "second");
+        assert_eq!(unfinished(), Vec::<String>::new(), "its writer is gone");
+        assert_eq!(folder.names().len(), 3, "nothing else was touched");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_stays_one_and_what_it_leads_to_is_replaced() {
+        use std::os::unix::fs::symlink;
+
+        let folder = Folder::new("links");
+        let at = |name: &str| folder.0.join(name);
+        fs::create_dir(at("deep")).unwrap();
+        fs::write(at("deep/file"), "old").unwrap();
+        symlink("deep/file", at("relative")).unwrap();
+        symlink(at("relative"), at("chain")).unwrap();
+        symlink("deep/none", at("dangling")).unwrap();
+        symlink("round", at("round")).unwrap();
+        symlink("missing/none", at("nowhere")).unwrap();
+        symlink("deep", at("folder")).unwrap();
+        for (link, target) in
+            [("relative", "deep/file"), ("chain", "deep/file"), ("dangling", "deep/none")]
+        {
+            save(&at(link), link).unwrap();
+            assert!(at(link).is_symlink());
+            assert!(!at(target).is_symlink());
+            assert_eq!(fs::read_to_string(at(target)).unwrap(), link);
+        }
+        save(&at("folder/file"), "below").unwrap();
+        assert_eq!(fs::read_to_string(at("deep/file")).unwrap(), "below");
+        assert_eq!(save(&at("folder"), "").unwrap_err().kind(), io::ErrorKind::IsADirectory);
+        assert!(save(&at("round"), "").is_err() && save(&at("nowhere"), "").is_err());
+        assert!(at("round").is_symlink() && at("nowhere").is_symlink());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn the_mode_is_kept_and_a_device_is_no_place_for_a_file() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let folder = Folder::new("modes");
+        for mode in [0o600, 0o640, 0o444, 0o755] {
+            let path = folder.0.join(format!("{mode:o}"));
+            fs::write(&path, "old").unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            let file = NewFile::create(&path).unwrap();
+            let temporary = fs::metadata(&file.temporary).unwrap().permissions().mode();
+            assert_eq!(temporary & 0o7777, mode, "nor are the bytes shown to others before");
+            file.commit().unwrap();
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, mode);
+        }
+        let error = NewFile::create("/dev/null").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
     }
 }

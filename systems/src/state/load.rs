@@ -447,12 +447,12 @@ impl Loader<'_> {
 
     /// Takes an extra state, if it has a slice for each model where it should.
     fn fit_extra(&mut self, position: usize, tensor: &Tensor) {
-        let models = self.models.map(|models| (models, tensor.shape.first() == Some(&models)));
+        let models = self.models.map(|models| (models, tensor.shape().first() == Some(&models)));
         if let Some((models, false)) = models {
             self.error_msgs.push(format!(
                 "size mismatch for {}: expected extra states of {models} models, got shape {}.",
                 tensor.name,
-                size(&tensor.shape)
+                size(tensor.shape())
             ));
             return;
         }
@@ -473,27 +473,27 @@ impl Loader<'_> {
         // torch 0.3 saved single numbers with one axis.
         let mut single = expected.clone();
         single.push(1);
-        let is_single = slot.ty.shape.is_empty() && tensor.shape == single;
-        if tensor.shape != expected && !is_single {
-            let (given, expected) = (size(&tensor.shape), size(&expected));
+        let is_single = slot.ty.shape.is_empty() && tensor.shape() == single;
+        if tensor.shape() != expected && !is_single {
+            let (given, expected) = (size(tensor.shape()), size(&expected));
             self.error_msgs.push(format!(
                 "size mismatch for {key}: copying a param with shape {given} from checkpoint, \
                  the shape in current model is {expected}."
             ));
             return;
         }
-        let is_kept = slot.role == Role::Buffer || tensor.dtype.is_float();
-        if self.assign && tensor.dtype != slot.ty.dtype && !is_kept {
-            let (whole, given) = (size(&expected), size(&tensor.shape));
+        let is_kept = slot.role == Role::Buffer || tensor.dtype().is_float();
+        if self.assign && tensor.dtype() != slot.ty.dtype && !is_kept {
+            let (whole, given) = (size(&expected), size(tensor.shape()));
             self.error_msgs.push(format!(
                 "While copying the parameter named \"{key}\", whose dimensions in the model are {whole} \
                  and whose dimensions in the checkpoint are {given}, an exception occurred : \
                  ('expected a parameter of a floating-point type, got {}',).",
-                tensor.dtype
+                tensor.dtype()
             ));
             return;
         }
-        let is_assigned = self.assign && tensor.dtype != slot.ty.dtype;
+        let is_assigned = self.assign && tensor.dtype() != slot.ty.dtype;
         if self.blueprint.shared(slot).is_some() && (is_assigned || !self.is_one(tensor)) {
             self.error_msgs.push(format!(
                 "While copying the parameter named \"{key}\", which the population shares, an exception \
@@ -502,7 +502,7 @@ impl Loader<'_> {
             ));
             return;
         }
-        let new = is_assigned.then(|| Type { dtype: tensor.dtype, shape: slot.ty.shape.clone() });
+        let new = is_assigned.then(|| Type { dtype: tensor.dtype(), shape: slot.ty.shape.clone() });
         self.fitting.push(Fitting { slot: slot.clone(), tensor: tensor.clone(), new });
     }
 
@@ -517,8 +517,8 @@ impl Loader<'_> {
     /// Gives a parameter or buffer without a shape that of the tensor, if that has one.
     fn materialize(&mut self, slot: &Slot, tensor: &Tensor) {
         let own = match self.models {
-            None => Some(&tensor.shape[..]),
-            Some(models) => tensor.shape.strip_prefix(&[models]),
+            None => Some(tensor.shape()),
+            Some(models) => tensor.shape().strip_prefix(&[models]),
         };
         let Some(own) = own.filter(|_| !tensor.is_uninitialized()) else { return };
         let new = Some(Type { dtype: slot.ty.dtype, shape: own.into() });
@@ -590,10 +590,10 @@ fn put(
 
 /// Copies what a stacked tensor has for the model at a place.
 pub(super) fn slice_of(stacked: &Tensor, place: usize) -> Tensor {
-    let shape = stacked.shape[1..].to_vec();
-    let size_bytes = shape.iter().product::<usize>() * stacked.dtype.size_bytes();
+    let shape = stacked.shape()[1..].to_vec();
+    let size_bytes = shape.iter().product::<usize>() * stacked.dtype().size_bytes();
     let bytes = stacked.little_endian()[place * size_bytes..][..size_bytes].to_vec();
-    Tensor::from_little_endian(stacked.name.clone(), stacked.dtype, shape, bytes)
+    Tensor::from_little_endian(stacked.name.clone(), stacked.dtype(), shape, bytes)
 }
 
 /// Lets a live module take an extra state.

@@ -74,7 +74,10 @@ pub fn write<'a>(
     let views = tensors
         .into_iter()
         .map(|t| {
-            Ok((&t.name, TensorView::new(dtype_of(t.dtype), t.shape.clone(), t.little_endian())?))
+            Ok((
+                &t.name,
+                TensorView::new(dtype_of(t.dtype()), t.shape().to_vec(), t.little_endian())?,
+            ))
         })
         .collect::<Result<Vec<_>, _>>();
     // What `safetensors.torch.save_file` writes; some readers refuse a file without it.
@@ -201,7 +204,7 @@ mod tests {
     fn a_view_in_another_order_is_written_row_major() {
         let transposed = ndarray::array![[1.0_f32, 2.0, 3.0], [4.0, 5.0, 6.0]].reversed_axes();
         let tensor = Tensor::new("t", transposed.view().into_dyn());
-        assert_eq!(tensor.shape, [3, 2]);
+        assert_eq!(tensor.shape(), [3, 2]);
         let expected = [1.0, 4.0, 2.0, 5.0, 3.0, 6.0];
         assert_eq!(tensor.little_endian(), bytemuck::cast_slice::<f32, u8>(&expected));
     }

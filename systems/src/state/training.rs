@@ -1,33 +1,49 @@
-//! What training has come to beside the parameters: the state of optimizers and schedulers, and how many random
-//! numbers were drawn. As tensors, which [`safetensors`](super::safetensors) writes and reads, of one model or stacked.
+//! What training has come to beside the parameters: all that decides the next numbers, the state of optimizers and
+//! schedulers above all. As tensors, which [`safetensors`](super::safetensors) writes and reads, of one model or stacked.
 //!
 //! | name                                  | what                                                             |
 //! |---------------------------------------|------------------------------------------------------------------|
 //! | `optimizer.state.INDEX.NAME`          | a state of a parameter, by torch's index and name                |
+//! | `optimizer.has_state`                 | which parameters have a state                                    |
 //! | `optimizer.param_groups.GROUP.NAME`   | a number of an optimizer, such as `lr`                           |
 //! | `lr_scheduler.PLACE.NAME`             | a number of a scheduler: [`Scheduler::state_dict`]               |
 //! | `lbfgs.NAME`                          | what `LBFGS` keeps, by torch's names                             |
-//! | `draws`                               | how often the model has run a program that draws random numbers  |
+//! | `grad_scaler.NAME`                    | what a `GradScaler` has                                          |
+//! | `number`, `draws`                     | the model's number, and how often it has run a program that draws random numbers |
+//! | `modes.NAME`                          | which modules are in training mode, which parameters require gradients, whether the model is active |
+//! | `has_gradient`, `gradient.NAME`       | gradients that wait for a step, if there are any                 |
+//! | `buffer.NAME`                         | a buffer that no state dict has                                  |
+//! | `settings.NAME`                       | a hash of the settings of each module, optimizer and scheduler   |
+//! | `seed`                                | the population's seed, beside one model                          |
+//! | `population.NAME`                     | beside all models: what the population has; without an axis of models |
 //!
-//! Groups and places follow the tree. What is structure (flags, a schedule's settings) is not there: optimizers and
-//! schedulers are inserted first, as in torch.
+//! Groups and places follow the tree. What is structure (flags, a schedule's settings) is checked, not changed: modules,
+//! optimizers and schedulers are inserted first, as in torch. So training goes on bit for bit as if it had never ended, or
+//! is told what differs. A model that is loaded alone keeps its population's seed, which has to be the same.
 
-use std::collections::BTreeSet;
+mod population;
+mod settings;
+mod standing;
+
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap};
 
 use bevy_ecs::prelude::*;
 use ndarray::arr0;
-use neurarch_components::mode::Draws;
 use neurarch_components::optimizer::{LBFGS, LbfgsState};
 use neurarch_components::population::Population;
 use neurarch_components::scheduler::{Scheduler, SchedulerError};
 use neurarch_components::state::Tensor;
-use neurarch_kernels::dtype::Dtype;
+use neurarch_components::tree::Model;
+use neurarch_kernels::dtype::{Dtype, Element};
 use neurarch_kernels::lbfgs::Lbfgs;
 
+use self::settings::Settings;
+use self::standing::Standing;
 use super::load::slice_of;
 use crate::access::AccessError;
 use crate::optim::state_dict::{
-    OptimizerStateDict, OptimizerStateError, check_optimizer_state_dict, load_optimizer_state_dict,
+    self, OptimizerStateDict, OptimizerStateError, Precision, check_optimizer_state_dict,
     optimizer_state_dict,
 };
 use crate::sign::{self, SignError};
@@ -60,6 +76,44 @@ pub enum TrainingStateError {
     /// A tensor is of nothing that the model has.
     #[error("the training state has {0}, for which the model has no optimizer or scheduler")]
     Unexpected(String),
+    /// A tensor is of another type or shape.
+    #[error("{name}: expected {expected} {shape:?}, got {given} {given_shape:?}")]
+    Type {
+        /// Its name.
+        name: String,
+        /// The element type that it should have.
+        expected: Dtype,
+        /// The shape that it should have.
+        shape: Vec<usize>,
+        /// Its element type.
+        given: Dtype,
+        /// Its shape.
+        given_shape: Vec<usize>,
+    },
+    /// What decides the next numbers has other settings than when the state was saved.
+    #[error("{of}: the training state was saved with other settings than {settings}")]
+    Settings {
+        /// The module, optimizer or scheduler.
+        of: String,
+        /// What it is now.
+        settings: String,
+    },
+    /// Random numbers would be others.
+    #[error("the training state is of seed {given}, but the population has seed {expected}")]
+    Seed {
+        /// The population's.
+        expected: u64,
+        /// That of the saved model.
+        given: u64,
+    },
+    /// Random numbers would be those of another model.
+    #[error(
+        "the training state is of model number {number}, which another model of the population has"
+    )]
+    Number {
+        /// The number of the saved model.
+        number: u64,
+    },
     /// Models do not have it alike, so that it cannot be stacked.
     #[error("{name} is not in all models of the population: save each by itself")]
     Mixed {
@@ -110,62 +164,193 @@ pub fn training_state(
     world: &mut World,
     entity: Entity,
 ) -> Result<Vec<Tensor>, TrainingStateError> {
-    let Some(roots) = roots(world, entity)? else { return of_model(world, entity) };
-    let mut stacked: Vec<(Tensor, Vec<u8>)> = Vec::new();
-    for (number, &root) in roots.iter().enumerate() {
-        let tensors = of_model(world, root)?;
-        if number == 0 {
-            stacked = tensors.into_iter().map(|tensor| (tensor, Vec::new())).collect();
-            stacked.iter_mut().for_each(|(first, bytes)| *bytes = first.to_native());
-            continue;
-        }
-        let like =
-            |a: &Tensor, b: &Tensor| (&a.name, a.dtype, &a.shape) == (&b.name, b.dtype, &b.shape);
-        let differing = tensors.iter().zip(&stacked).find(|(own, (first, _))| !like(own, first));
-        let longer = tensors.get(stacked.len()).or(stacked.get(tensors.len()).map(|(of, _)| of));
-        if let Some(of) = differing.map(|(own, _)| own).or(longer) {
-            return Err(TrainingStateError::Mixed { name: of.name.clone() });
-        }
-        for (own, (_, bytes)) in tensors.iter().zip(&mut stacked) {
-            bytes.extend(own.to_native());
+    let Some(roots) = roots(world, entity)? else {
+        let mut tensors = of_model(world, entity, standing::has_gradients(world, entity))?;
+        tensors.push(Tensor::new("seed", arr0(seed(world, entity)? as i64).view()));
+        return Ok(tensors);
+    };
+    let with_gradients = roots.iter().any(|&root| standing::has_gradients(world, root));
+    let all = roots.iter().map(|&root| of_model(world, root, with_gradients));
+    let mut tensors = stack(all.collect::<Result<Vec<_>, _>>()?)?;
+    tensors.extend(population::list(world, entity)?);
+    Ok(tensors)
+}
+
+/// Stacks the tensors of models. What a parameter has no state of, as one that is frozen, is zeros.
+fn stack(models: Vec<Vec<Tensor>>) -> Result<Vec<Tensor>, TrainingStateError> {
+    let mut like: Vec<&Tensor> = Vec::new();
+    let mut places: HashMap<&str, usize> = HashMap::new();
+    for tensor in models.iter().flatten() {
+        places.entry(&tensor.name).or_insert_with(|| {
+            like.push(tensor);
+            like.len() - 1
+        });
+    }
+    let mut stacked = vec![Vec::new(); like.len()];
+    for (number, model) in models.iter().enumerate() {
+        for tensor in model {
+            let place = places[tensor.name.as_str()];
+            let first = like[place];
+            if (tensor.dtype(), tensor.shape()) != (first.dtype(), first.shape()) {
+                return Err(TrainingStateError::Mixed { name: tensor.name.clone() });
+            }
+            let row = tensor.little_endian();
+            stacked[place].resize(number * row.len(), 0);
+            stacked[place].extend(row);
         }
     }
-    let joined = stacked.into_iter().map(|(first, bytes)| {
-        let shape = [roots.len()].into_iter().chain(first.shape).collect();
-        Tensor::from_native(first.name, first.dtype, shape, bytes)
+    let n_models = models.len();
+    let stacked = like.into_iter().zip(stacked).map(|(first, mut bytes)| {
+        let is_there = |model: &Vec<Tensor>| model.iter().any(|of| of.name == first.name);
+        if !first.name.starts_with(OPTIMIZER_STATE) && !models.iter().all(is_there) {
+            return Err(TrainingStateError::Mixed { name: first.name.clone() });
+        }
+        bytes.resize(n_models * first.little_endian().len(), 0);
+        let shape = [n_models].into_iter().chain(first.shape().iter().copied()).collect();
+        Ok(Tensor::from_little_endian(first.name.clone(), first.dtype(), shape, bytes))
     });
-    Ok(joined.collect())
+    stacked.collect()
 }
 
 /// Goes on where the training of a model, or of the models of a population, was.
 ///
 /// # Errors
 ///
-/// If `entity` is neither, or it has not the optimizers and schedulers of which `tensors` are.
+/// If `entity` is neither, or anything differs by which training would go on otherwise: it has not the modules,
+/// optimizers and schedulers of which `tensors` are, or, beside other models, another seed or a number that one of them
+/// has.
 ///
-/// Source: `optimizer.load_state_dict` and `scheduler.load_state_dict`.
+/// Source: `optimizer.load_state_dict` and `scheduler.load_state_dict`, and `torch.set_rng_state`. Modes are not part of
+/// torch's state.
 pub fn load_training_state(
     world: &mut World,
     entity: Entity,
     tensors: &[Tensor],
 ) -> Result<(), TrainingStateError> {
+    let (whole, tensors): (Vec<_>, Vec<_>) =
+        tensors.iter().cloned().partition(|tensor| tensor.name.starts_with(population::START));
+    let mut state = None;
     let loads = match roots(world, entity)? {
-        None => vec![Load::new(world, entity, tensors)?],
+        None => {
+            let source = Source::new(&tensors);
+            let load = Load::new(world, entity, &source)?;
+            check_place(world, &load, &source)?;
+            source.check_all_read(&whole)?;
+            vec![load]
+        }
         Some(roots) => {
             let models = roots.len();
-            let wrong = tensors.iter().find(|tensor| tensor.shape.first() != Some(&models));
-            if let Some(Tensor { name, shape, .. }) = wrong {
-                let (name, given) = (name.clone(), shape.clone());
+            let wrong = tensors.iter().find(|tensor| tensor.shape().first() != Some(&models));
+            if let Some(tensor) = wrong {
+                let (name, given) = (tensor.name.clone(), tensor.shape().to_vec());
                 return Err(TrainingStateError::Models { name, expected: models, given });
             }
             let load = |(model, root): (usize, Entity)| {
                 let own: Vec<_> = tensors.iter().map(|tensor| slice_of(tensor, model)).collect();
-                Load::new(world, root, &own)
+                let source = Source::new(&own);
+                let load = Load::new(world, root, &source)?;
+                source.check_all_read(&[])?;
+                Ok(load)
             };
-            roots.into_iter().enumerate().map(load).collect::<Result<Vec<_>, _>>()?
+            let loads = roots.into_iter().enumerate().map(load);
+            let loads = loads.collect::<Result<Vec<_>, TrainingStateError>>()?;
+            let source = Source::new(&whole);
+            state = Some(population::State::read(world, entity, &source)?);
+            source.check_all_read(&[])?;
+            loads
         }
     };
-    loads.into_iter().try_for_each(|load| load.apply(world))
+    loads.into_iter().try_for_each(|load| load.apply(world))?;
+    if let Some(state) = state {
+        state.apply(world);
+    }
+    Ok(())
+}
+
+/// The tensors of a training state, and which of them were read.
+struct Source<'a> {
+    tensors: &'a [Tensor],
+    read: RefCell<BTreeSet<String>>,
+}
+
+impl<'a> Source<'a> {
+    fn new(tensors: &'a [Tensor]) -> Self {
+        Source { tensors, read: RefCell::default() }
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.tensors.iter().any(|tensor| tensor.name == name)
+    }
+
+    fn tensor(&self, name: &str) -> Result<&'a Tensor, TrainingStateError> {
+        self.read.borrow_mut().insert(name.to_owned());
+        let found = self.tensors.iter().find(|tensor| tensor.name == name);
+        found.ok_or_else(|| TrainingStateError::Missing(name.to_owned()))
+    }
+
+    /// Reads one number of any type.
+    fn number(&self, name: &str) -> Result<f64, TrainingStateError> {
+        let number = self.tensor(name)?.cast(Dtype::F64).to_array::<f64>();
+        let number = number.and_then(|array| array.first().copied());
+        number.ok_or_else(|| TrainingStateError::Missing(name.to_owned()))
+    }
+
+    /// Reads the elements of a tensor of that type and shape, as this machine writes them.
+    fn bytes(
+        &self,
+        name: &str,
+        expected: Dtype,
+        shape: &[usize],
+    ) -> Result<Vec<u8>, TrainingStateError> {
+        let tensor = self.tensor(name)?;
+        if tensor.dtype() != expected || tensor.shape() != shape {
+            let (name, shape) = (name.to_owned(), shape.to_vec());
+            let (given, given_shape) = (tensor.dtype(), tensor.shape().to_vec());
+            return Err(TrainingStateError::Type { name, expected, shape, given, given_shape });
+        }
+        Ok(tensor.to_native())
+    }
+
+    /// [`bytes`](Source::bytes) as numbers.
+    fn array<T: Element>(&self, name: &str, shape: &[usize]) -> Result<Vec<T>, TrainingStateError> {
+        Ok(bytemuck::pod_collect_to_vec(&self.bytes(name, T::DTYPE, shape)?))
+    }
+
+    /// Refuses tensors that nobody read, of these and of `others`.
+    fn check_all_read(&self, others: &[Tensor]) -> Result<(), TrainingStateError> {
+        let read = self.read.borrow();
+        let mut unread = self.tensors.iter().filter(|tensor| !read.contains(&tensor.name));
+        match unread.next().or(others.first()) {
+            Some(tensor) => Err(TrainingStateError::Unexpected(tensor.name.clone())),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Gives the seed of the population that the model at `root` is of.
+fn seed(world: &World, root: Entity) -> Result<u64, AccessError> {
+    let model = world.get::<Model>(root).ok_or(AccessError::NotAModel(root))?;
+    let population = world.get::<Population>(model.population);
+    Ok(population.ok_or(AccessError::NotAModel(root))?.seed)
+}
+
+/// Checks that a model which is loaded by itself can draw the numbers that the saved one would have drawn.
+fn check_place(world: &World, load: &Load, source: &Source<'_>) -> Result<(), TrainingStateError> {
+    let (expected, given) = (seed(world, load.root)?, source.array::<i64>("seed", &[])?[0] as u64);
+    if expected != given {
+        return Err(TrainingStateError::Seed { expected, given });
+    }
+    let number = load.standing.number;
+    let population = world.get::<Model>(load.root).map(|model| model.population);
+    let population = population.and_then(|population| world.get::<Population>(population));
+    let mut others = population.into_iter().flat_map(Population::models);
+    let has_it = |&root: &Entity| {
+        root != load.root && world.get::<Model>(root).is_some_and(|model| model.number == number)
+    };
+    match others.any(has_it) {
+        true => Err(TrainingStateError::Number { number }),
+        false => Ok(()),
+    }
 }
 
 /// Lists the models of a population; `None` if the entity is none.
@@ -183,18 +368,29 @@ fn renamed(tensor: &Tensor, name: String) -> Tensor {
     tensor
 }
 
-fn of_model(world: &mut World, root: Entity) -> Result<Vec<Tensor>, TrainingStateError> {
+fn of_model(
+    world: &mut World,
+    root: Entity,
+    with_gradients: bool,
+) -> Result<Vec<Tensor>, TrainingStateError> {
     let dict = optimizer_state_dict(world, root)?;
     let number = |name: String, number: f64| Tensor::new(name, arr0(number).view());
     let mut tensors = Vec::new();
     for (index, states) in &dict.state {
-        let name = |state: &Tensor| format!("optimizer.state.{index}.{}", state.name);
+        let name = |state: &Tensor| format!("{OPTIMIZER_STATE}{index}.{}", state.name);
         tensors.extend(states.iter().map(|state| renamed(state, name(state))));
+    }
+    let has_state = indices(&dict).map(|index| u8::from(dict.state.contains_key(&index)));
+    let has_state: Vec<_> = has_state.collect();
+    if !has_state.is_empty() {
+        let shape = vec![has_state.len()];
+        tensors.push(Tensor::from_native(HAS_STATE.to_owned(), Dtype::Bool, shape, has_state));
     }
     for (name, value) in numbers(&dict) {
         tensors.push(number(name, value));
     }
-    for (place, (_, scheduler)) in schedulers(world, root)?.into_iter().enumerate() {
+    let schedulers = schedulers(world, root)?;
+    for (place, (_, scheduler)) in schedulers.iter().enumerate() {
         let state = scheduler.state_dict().into_iter();
         tensors.extend(state.map(|(name, of)| number(format!("lr_scheduler.{place}.{name}"), of)));
     }
@@ -202,9 +398,20 @@ fn of_model(world: &mut World, root: Entity) -> Result<Vec<Tensor>, TrainingStat
         let bytes = bytemuck::cast_slice(&numbers).to_vec();
         tensors.push(Tensor::from_native(format!("{LBFGS_STATE}{name}"), Dtype::F64, shape, bytes));
     }
-    let draws = world.get::<Draws>(root).map_or(0, |draws| draws.0);
-    tensors.push(Tensor::new("draws", arr0(draws as i64).view()));
+    tensors.extend(standing::list(world, root, with_gradients)?);
+    let settings = Settings::of(world, root, &dict, &schedulers)?;
+    tensors.extend(settings.iter().filter_map(Settings::tensor));
     Ok(tensors)
+}
+
+/// What the names of the states of optimizers begin with.
+const OPTIMIZER_STATE: &str = "optimizer.state.";
+/// Which parameters have a state.
+const HAS_STATE: &str = "optimizer.has_state";
+
+/// Lists the indices of all parameters that optimizers update.
+fn indices(dict: &OptimizerStateDict) -> std::ops::Range<usize> {
+    0..dict.param_groups.iter().map(|group| group.params.len()).sum()
 }
 
 /// Lists the numbers of the optimizers by their names in the file.
@@ -235,7 +442,7 @@ struct Load {
     optimizers: OptimizerStateDict,
     schedulers: Vec<(Entity, Scheduler)>,
     lbfgs: Option<LbfgsState>,
-    draws: u64,
+    standing: Standing,
 }
 
 /// What the names of the state of [`LBFGS`] begin with.
@@ -245,22 +452,15 @@ impl Load {
     fn new(
         world: &mut World,
         root: Entity,
-        tensors: &[Tensor],
+        source: &Source<'_>,
     ) -> Result<Self, TrainingStateError> {
-        let mut read = BTreeSet::new();
-        let mut number = |name: &str| {
-            let tensor = tensors.iter().find(|tensor| tensor.name == name);
-            let number =
-                tensor.and_then(|of| of.cast(Dtype::F64).to_array::<f64>()?.first().copied());
-            read.insert(name.to_owned());
-            number.ok_or_else(|| TrainingStateError::Missing(name.to_owned()))
-        };
+        let tensors = source.tensors;
         let mut optimizers = optimizer_state_dict(world, root)?;
         optimizers.state.clear();
         for (place, group) in optimizers.param_groups.iter_mut().enumerate() {
             for name in group.optimizer.scalar_names() {
                 if let Some(scalar) = group.optimizer.scalar_mut(name) {
-                    *scalar = number(&format!("optimizer.param_groups.{place}.{name}"))?;
+                    *scalar = source.number(&format!("optimizer.param_groups.{place}.{name}"))?;
                 }
             }
         }
@@ -268,23 +468,28 @@ impl Load {
         for (place, (_, scheduler)) in schedulers.iter_mut().enumerate() {
             let start = format!("lr_scheduler.{place}.");
             let own = tensors.iter().filter_map(|of| of.name.strip_prefix(&start));
-            let state = own.map(|name| Ok((name.to_owned(), number(&format!("{start}{name}"))?)));
+            let number = |name: &str| source.number(&format!("{start}{name}"));
+            let state = own.map(|name| Ok((name.to_owned(), number(name)?)));
             let state = state.collect::<Result<Vec<_>, TrainingStateError>>()?;
             let loaded = scheduler.load_state_dict(&state);
             loaded.map_err(|source| TrainingStateError::Scheduler { place, source })?;
         }
-        let draws = number("draws")? as u64;
         let of_lbfgs = |tensor: &&Tensor| tensor.name.starts_with(LBFGS_STATE);
         let lbfgs = match tensors.iter().find(of_lbfgs) {
-            Some(first) => Some(lbfgs(world, root, tensors, first)?),
+            Some(first) => Some(lbfgs(world, root, source, first)?),
             None => None,
         };
-        let others = tensors.iter().filter(|tensor| !of_lbfgs(tensor));
-        for tensor in others.filter(|tensor| !read.contains(&tensor.name)) {
+        let of_optimizers = tensors.iter().filter_map(|tensor| {
+            Some((tensor, tensor.name.strip_prefix(OPTIMIZER_STATE)?.split_once('.')?))
+        });
+        let has_state = match indices(&optimizers).len() {
+            0 => Vec::new(),
+            all => source.bytes(HAS_STATE, Dtype::Bool, &[all])?,
+        };
+        for (tensor, (index, name)) in of_optimizers {
             let unexpected = || TrainingStateError::Unexpected(tensor.name.clone());
-            let of = tensor.name.strip_prefix("optimizer.state.").and_then(|of| of.split_once('.'));
-            let (index, name) = of.ok_or_else(unexpected)?;
             let index: usize = index.parse().map_err(|_| unexpected())?;
+            source.tensor(&tensor.name)?;
             let groups = optimizers.param_groups.iter();
             let is_kept = groups.filter(|group| group.params.contains(&index)).any(|group| {
                 let states = 0..group.optimizer.states().len();
@@ -299,15 +504,22 @@ impl Load {
             if !is_kept {
                 return Err(unexpected());
             }
+            if has_state.get(index) == Some(&0) {
+                continue;
+            }
             let state = renamed(tensor, name.to_owned());
             optimizers.state.entry(index).or_default().push(state);
         }
         check_optimizer_state_dict(world, root, &optimizers)?;
-        Ok(Load { root, optimizers, schedulers, lbfgs, draws })
+        let standing = Standing::read(world, root, source)?;
+        for settings in Settings::of(world, root, &optimizers, &schedulers)? {
+            settings.check(source)?;
+        }
+        Ok(Load { root, optimizers, schedulers, lbfgs, standing })
     }
 
     fn apply(self, world: &mut World) -> Result<(), TrainingStateError> {
-        load_optimizer_state_dict(world, self.root, &self.optimizers)?;
+        state_dict::load(world, self.root, &self.optimizers, Precision::AsSaved)?;
         for (module, scheduler) in self.schedulers {
             if let Ok(mut module) = world.get_entity_mut(module) {
                 module.insert(scheduler);
@@ -319,10 +531,7 @@ impl Load {
                 None => drop(root.remove::<LbfgsState>()),
             }
         }
-        if let Some(mut draws) = world.get_mut::<Draws>(self.root) {
-            draws.0 = self.draws;
-        }
-        Ok(())
+        self.standing.apply(world)
     }
 }
 
@@ -330,7 +539,7 @@ impl Load {
 fn lbfgs(
     world: &mut World,
     root: Entity,
-    tensors: &[Tensor],
+    source: &Source<'_>,
     first: &Tensor,
 ) -> Result<LbfgsState, TrainingStateError> {
     let unexpected = || TrainingStateError::Unexpected(first.name.clone());
@@ -338,8 +547,7 @@ fn lbfgs(
     let parameters = traverse::named_parameters(world, root, Listing::default())?;
     let n = parameters.iter().map(|of| of.ty.shape.numel()).sum();
     let numbers = |name: &str| {
-        let name = format!("{LBFGS_STATE}{name}");
-        let tensor = tensors.iter().find(|tensor| tensor.name == name)?;
+        let tensor = source.tensor(&format!("{LBFGS_STATE}{name}")).ok()?;
         Some(tensor.cast(Dtype::F64).to_array::<f64>()?.into_iter().collect())
     };
     Lbfgs::from_state(n, numbers).map(LbfgsState).ok_or_else(unexpected)

@@ -98,16 +98,22 @@ pub fn parameters_to_vector<T: Element>(
 ) -> Result<Array1<T>, VectorError> {
     let parameters = parameters::<T>(world, module)?;
     let mut numbers: Vec<T> = Vec::with_capacity(numel(&parameters));
-    copy(world, &parameters, &mut numbers);
+    copy(world, &parameters, &mut numbers)?;
     Ok(numbers.into())
 }
 
-fn copy<T: Element>(world: &World, parameters: &Parameters, to: &mut Vec<T>) {
+fn copy<T: Element>(
+    world: &World,
+    parameters: &Parameters,
+    to: &mut Vec<T>,
+) -> Result<(), AccessError> {
     for (entity, key, slot) in parameters {
-        let row = row(world, *entity, *key);
-        let bytes = &row.expect("a model that is signed has its columns")[..slot.ty.size_bytes()];
+        let (name, role) = (slot.name.clone(), slot.role);
+        let row = row(world, *entity, *key).ok_or(AccessError::NoColumn { name, role })?;
+        let bytes = &row[..slot.ty.size_bytes()];
         to.extend(bytemuck::pod_collect_to_vec::<u8, T>(bytes));
     }
+    Ok(())
 }
 
 /// Overwrites all parameters of a module and all below it with the numbers of a vector, in the order of
@@ -175,7 +181,7 @@ pub fn parameters_to_vectors<T: Element>(
 ) -> Result<Array2<T>, VectorError> {
     let (numel, all) = of_all::<T>(world, population)?;
     let mut numbers: Vec<T> = Vec::with_capacity(numel * all.len());
-    all.iter().for_each(|parameters| copy(world, parameters, &mut numbers));
+    all.iter().try_for_each(|parameters| copy(world, parameters, &mut numbers))?;
     let shape = (all.len(), numel);
     Ok(Array2::from_shape_vec(shape, numbers).expect("as many as the parameters have"))
 }

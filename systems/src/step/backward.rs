@@ -10,14 +10,16 @@ use neurarch_kernels::shape::Type;
 use super::StepError;
 use super::check::{check_array, check_dtype, check_result, check_targets, models, shaped};
 use super::gradients::write_gradient_bits;
+use super::modified;
 use super::watched::{self, Back};
 use crate::access;
 use crate::array::{AnyInput, Erased, Input};
 use crate::eager;
 use crate::launch::{Job, Read, Write, launch};
 use crate::plans::{Kind, Planned, Request, Results, TypeRef};
-use crate::run::{self, EAGER, Record, Run, Start, Tape, with_run};
+use crate::run::{self, EAGER, Record, Run, with_run};
 use crate::shared::{self, EagerGradients, Pass, Sums, Undo, run_summed};
+use crate::tape::{Start, Tape};
 
 /// Computes the loss of the last forward pass against `targets`, and what [`backward`] starts from.
 ///
@@ -28,7 +30,7 @@ use crate::shared::{self, EagerGradients, Pass, Sums, Undo, run_summed};
 ///
 /// # Errors
 ///
-/// If there was no forward pass, or the targets do not fit its result.
+/// If there was no forward pass, a model was spawned or edited since, or the targets do not fit its result.
 pub fn loss<'a, T: Element, Y: Element>(
     world: &mut World,
     population: Entity,
@@ -39,6 +41,7 @@ pub fn loss<'a, T: Element, Y: Element>(
     let loss: &dyn DynLoss = loss;
     with_run(world, population, |world, run| {
         let targets = targets.erase();
+        run.follow(world, population)?;
         check_array(world, population, "targets", targets)?;
         let Run { cohorts, buffers, tape, chosen, loss: arrays, .. } = &mut *run;
         let results = tape.results.as_ref().ok_or(StepError::NoForward("loss"))?;
@@ -63,14 +66,19 @@ pub fn loss<'a, T: Element, Y: Element>(
         let n_models = models(world, population)?;
         let (y_bytes, y_dtype) = (y.size_bytes(), y.dtype);
         let first = cohorts.list.first().zip(chosen.first());
-        let ty = first.map(|(cohort, &chosen)| cohort.ready[chosen].planned.outputs[0].clone());
-        let ty = ty.ok_or(StepError::Inactive)?;
+        let outputs = first.map(|(cohort, &chosen)| &cohort.ready[chosen].planned.outputs);
+        let outputs = outputs.ok_or(StepError::Inactive)?;
+        let (ty, has_gradient) = (outputs[0].clone(), outputs.len() > 1);
         check_dtype("result", y_dtype, T::DTYPE)?;
         let shape: Vec<_> = [n_models].iter().chain(ty.shape.iter()).copied().collect();
         check_result("result", n_models, &ty, &shape, T::DTYPE)?;
         let mut losses = bytemuck::zeroed_vec::<T>(shape.iter().product());
         tape.gradient.reserve(y_bytes * n_models);
         let gradient = &mut tape.gradient.bytes_mut()[..y_bytes * n_models];
+        let concerned: usize = cohorts.list.iter().map(|cohort| cohort.at.members.len()).sum();
+        if !has_gradient || concerned < n_models {
+            gradient.fill(0);
+        }
         let mut outputs = [Write::new(&mut losses, ty.size_bytes()), Write::new(gradient, y_bytes)];
         let mut inputs = vec![
             Read::new(&tape.outputs.bytes()[..y_bytes * n_models], y_bytes),
@@ -111,8 +119,9 @@ pub fn has_loss(world: &World, population: Entity) -> bool {
 ///
 /// # Errors
 ///
-/// If there was no forward pass that kept gradients or no loss after it, if the population changed since, or
-/// if the loss is not one number for each model.
+/// If there was no forward pass that kept gradients or no loss after it, if the loss is not one number for each model,
+/// or if since the forward pass a model was spawned or edited, modes changed, or somebody wrote to a parameter that is
+/// read once more. Models that were despawned are left out.
 ///
 /// Source: `torch.Tensor.backward`.
 pub fn backward(world: &mut World, population: Entity) -> Result<(), StepError> {
@@ -120,7 +129,7 @@ pub fn backward(world: &mut World, population: Entity) -> Result<(), StepError> 
         Start::Nothing if run.tape.results.is_none() => Err(StepError::NoForward("backward")),
         Start::Nothing => Err(StepError::NoLoss),
         Start::LossArray => Err(StepError::NotScalar),
-        Start::Loss => run_backward(world, run, population),
+        Start::Loss => run_backward(world, run, population, None),
     })
 }
 
@@ -142,8 +151,7 @@ pub fn backward_from<'a, T: Element>(
 ) -> Result<(), StepError> {
     let gradient = gradient.into();
     with_run(world, population, |world, run| {
-        start(world, run, population, &[Some(gradient.erase())])?;
-        run_backward(world, run, population)
+        run_backward(world, run, population, Some(&[Some(gradient.erase())]))
     })
 }
 
@@ -163,21 +171,19 @@ pub fn backward_with(
     with_run(world, population, |world, run| {
         let gradients: Vec<_> =
             gradients.iter().map(|gradient| gradient.as_ref().map(AnyInput::erase)).collect();
-        start(world, run, population, &gradients)?;
-        run_backward(world, run, population)
+        run_backward(world, run, population, Some(&gradients))
     })
 }
 
-/// Puts gradients of the results where the backward passes start from.
-fn start(
+/// Checks given gradients of the results.
+fn check_gradients(
     world: &World,
-    run: &mut Run,
+    tape: &Tape,
     population: Entity,
     gradients: &[Option<Erased<'_>>],
 ) -> Result<(), StepError> {
     let n_models = models(world, population)?;
-    let Tape { results, gradient: buffer, given, .. } = &mut run.tape;
-    let results = results.as_ref().ok_or(StepError::NoForward("backward"))?;
+    let results = tape.results.as_ref().ok_or(StepError::NoForward("backward"))?;
     let expected = results.floats().count();
     if gradients.len() != expected {
         return Err(StepError::Results { expected, given: gradients.len() });
@@ -188,10 +194,14 @@ fn start(
         let given: Vec<_> = [n_models].iter().chain(gradient.shape).copied().collect();
         check_result("gradient", n_models, y, &given, gradient.dtype)?;
     }
-    given.clear();
-    if gradients.iter().any(Option::is_none) {
-        given.extend(gradients.iter().map(Option::is_some));
-    }
+    Ok(())
+}
+
+/// Puts given gradients of the results, which fit, where the backward passes start from; a loss is forgotten.
+fn start_from(tape: &mut Tape, n_models: usize, gradients: &[Option<Erased<'_>>]) {
+    let Tape { results, gradient: buffer, start, .. } = tape;
+    let Some(results) = results else { return };
+    *start = Start::Nothing;
     buffer.reserve(results.row_bytes * n_models);
     let rows = buffer.bytes_mut().chunks_exact_mut(results.row_bytes.max(1));
     for (model, row) in rows.take(n_models).enumerate() {
@@ -202,15 +212,22 @@ fn start(
             to.copy_from_slice(&gradient.bytes[model * gradient.stride()..][..to.len()]);
         }
     }
-    Ok(())
 }
 
-/// Runs the backward passes from `tape.gradient`.
-fn run_backward(world: &mut World, run: &mut Run, population: Entity) -> Result<(), StepError> {
+/// Finds the plans that go back, where those passes go back by plans, and adds the columns that gradients need.
+fn choose_plans(
+    world: &mut World,
+    run: &mut Run,
+    population: Entity,
+    given: &[bool],
+) -> Result<(), StepError> {
     loop {
         let Run { cohorts, tape, chosen, recorded, shared, .. } = &mut *run;
         let (types, structure) = tape.inputs().ok_or(StepError::NoForward("backward"))?;
-        if !tape.is_of(cohorts) {
+        if cohorts.list.is_empty() {
+            return Err(StepError::Inactive);
+        }
+        if !tape.has_modes() {
             return Err(StepError::Changed);
         }
         let inputs: Vec<_> = types.iter().map(TypeRef::from).collect();
@@ -218,7 +235,7 @@ fn run_backward(world: &mut World, run: &mut Run, population: Entity) -> Result<
             kind: Kind::Backward,
             inputs: &inputs,
             structure,
-            given: &tape.given,
+            given,
             target: None,
             loss: None,
             watched: &[],
@@ -236,12 +253,36 @@ fn run_backward(world: &mut World, run: &mut Run, population: Entity) -> Result<
             };
             chosen.push(place);
         }
+        modified::check(world, run, population)?;
         let added = add_gradient_columns(world, run, population)?;
         if !run.add_columns(world, population, |number| number)? && !added {
-            break;
+            return Ok(());
+        }
+        run.follow(world, population)?;
+    }
+}
+
+/// Runs the backward passes, from the gradients of a loss or from given ones.
+fn run_backward(
+    world: &mut World,
+    run: &mut Run,
+    population: Entity,
+    gradients: Option<&[Option<Erased<'_>>]>,
+) -> Result<(), StepError> {
+    run.follow(world, population)?;
+    let mut given = Vec::new();
+    if let Some(gradients) = gradients {
+        check_gradients(world, &run.tape, population, gradients)?;
+        if gradients.iter().any(Option::is_none) {
+            given.extend(gradients.iter().map(Option::is_some));
         }
     }
+    choose_plans(world, run, population, &given)?;
     let n_models = models(world, population)?;
+    if let Some(gradients) = gradients {
+        start_from(&mut run.tape, n_models, gradients);
+    }
+    run.tape.given = given;
     let watched = watched::backward(world, run, n_models);
     // There is no second way back through what they left.
     let mut watched = watched.inspect_err(|_| run.tape.forget())?;

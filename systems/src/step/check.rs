@@ -35,7 +35,7 @@ pub(super) fn check_array(
     if let Some(given) = array.models.filter(|&given| given != expected) {
         return Err(StepError::Models { array: name, expected, given });
     }
-    check_dtype(name, state.dtype, array.dtype)
+    check_dtype(name, state.dtype(), array.dtype)
 }
 
 /// Checks that floats are of the models' dtype.
@@ -78,7 +78,15 @@ pub(crate) fn check_targets(
     if given.dtype != Dtype::I64 {
         return Ok(()); // The loss's op says what is wrong.
     }
-    let indices: &[i64] = bytemuck::cast_slice(given.bytes);
+    let copied: Vec<i64>;
+    let indices = match bytemuck::try_cast_slice(given.bytes) {
+        Ok(indices) => indices,
+        Err(_) => {
+            // Bytes that were copied may lie anywhere.
+            copied = bytemuck::pod_collect_to_vec(given.bytes);
+            &copied
+        }
+    };
     // The sign bit of `target | !(target - classes)` is clear where 0 ≤ target < classes; a loop without
     // branches, since a sweep has millions of targets.
     let outside = |target: i64| target | !(target.wrapping_sub(classes as i64));

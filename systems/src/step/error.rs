@@ -1,12 +1,13 @@
 //! [`StepError`].
 
+use bevy_ecs::prelude::*;
 use neurarch_components::hook::HookKind;
 use neurarch_components::optimizer::OptimizerError;
 use neurarch_kernels::dtype::Dtype;
 use neurarch_kernels::program::VerifyError;
 use neurarch_kernels::program::eager::ReadError;
 use neurarch_kernels::program::trace::TraceError;
-use neurarch_kernels::shape::Shape;
+use neurarch_kernels::shape::{Shape, Type};
 
 use crate::bind::BindError;
 use crate::sign::SignError;
@@ -106,7 +107,10 @@ pub enum StepError {
     #[error("no model of the population is active")]
     Inactive,
     /// A model has no optimizer, on its root or on a module.
-    #[error("model {model} has no optimizer: insert one, such as Adam::default()")]
+    #[error(
+        "model {model} has no optimizer: insert one, such as Adam::default(); a type of your own is made known by \
+         Optimizers::register"
+    )]
     NoOptimizer {
         /// The model's index.
         model: usize,
@@ -122,9 +126,45 @@ pub enum StepError {
     /// There is no forward pass to go on from.
     #[error("expected a forward pass before {0}")]
     NoForward(&'static str),
-    /// The models or their modes changed since the forward pass.
+    /// The modes of models changed since the forward pass, or models with hooks were told apart.
     #[error("expected the models and modes of the last forward pass: they changed since")]
     Changed,
+    /// A model was spawned since the forward pass.
+    #[error("model {model} was spawned since the last forward pass: call forward again")]
+    Spawned {
+        /// The model's index.
+        model: usize,
+    },
+    /// A model has other modules than in the forward pass.
+    #[error(
+        "the structure of model {model} was edited since the last forward pass: call forward again"
+    )]
+    Edited {
+        /// The model's index.
+        model: usize,
+    },
+    /// A model took no part in the forward pass.
+    #[error("model {model} was not active in the last forward pass: call forward again")]
+    Activated {
+        /// The model's index.
+        model: usize,
+    },
+    /// A parameter that `backward` reads has other numbers than in the forward pass; torch's words.
+    #[error(
+        "{name}: one of the variables needed for gradient computation has been modified by an inplace operation: \
+         {ty} of model {model} is at another version than in the forward pass"
+    )]
+    Modified {
+        /// The dotted name.
+        name: String,
+        /// The type of one model's numbers.
+        ty: Type,
+        /// The model's index; the first one if all were written to at once.
+        model: usize,
+    },
+    /// A call on the population is under way: an observer of the host's, which it set off, made another one.
+    #[error("population {0} is in the middle of another call")]
+    Busy(Entity),
     /// The loss is an array.
     #[error("{}", crate::trace::NOT_SCALAR)]
     NotScalar,

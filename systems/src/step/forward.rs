@@ -17,8 +17,9 @@ use crate::launch::{Job, Read, Write, launch};
 use crate::lazy;
 use crate::mode;
 use crate::plans::{Kind, Request, Results};
-use crate::run::{EAGER, Record, Run, with_run};
+use crate::run::{EAGER, Run, with_run};
 use crate::shared::Sums;
+use crate::tape::Written;
 use crate::trace::Inputs;
 
 /// Runs the models on `x`.
@@ -33,22 +34,23 @@ use crate::trace::Inputs;
 ///
 /// # Errors
 ///
-/// If `x` does not fit the population or its modules.
+/// If `x` does not fit the population or its modules, or the result is of another type: it is taken for that of `x`
+/// if this is floating, and for f32 if `x` is of whole numbers. [`forward_with`] and [`forward_any`] give others.
 ///
 /// Source: `torch.vmap` of `torch.func.functional_call` over a stacked population.
-pub fn forward<'a, T: Element>(
+pub fn forward<'a, X: Element>(
     world: &mut World,
     population: Entity,
-    x: impl Into<Input<'a, T>>,
-) -> Result<ArrayD<T>, StepError> {
+    x: impl Into<Input<'a, X>>,
+) -> Result<ArrayD<X::Float>, StepError> {
     let x = x.into();
     let called = Called { arrays: &[x.erase()], structure: None };
     pass(world, population, &called, |world, run, watched| {
         let y = only_result(run, watched)?.ok_or(StepError::Inactive)?;
         let n_models = models(world, population)?;
         let shape: Vec<_> = [n_models].iter().chain(y.shape.iter()).copied().collect();
-        check_result("result", n_models, y, &shape, T::DTYPE)?;
-        let mut y = bytemuck::zeroed_vec::<T>(shape.iter().product());
+        check_result("result", n_models, y, &shape, X::Float::DTYPE)?;
+        let mut y = bytemuck::zeroed_vec::<X::Float>(shape.iter().product());
         run_plans(world, run, population, &called, watched, &mut y)?;
         Ok(shaped(IxDyn(&shape), y))
     })
@@ -214,22 +216,22 @@ impl Results {
 /// # Errors
 ///
 /// As [`forward`], and if `y` has another shape than the result.
-pub fn forward_into<'a, T: Element, D: Dimension>(
+pub fn forward_into<'a, X: Element, D: Dimension>(
     world: &mut World,
     population: Entity,
-    x: impl Into<Input<'a, T>>,
-    mut y: ArrayViewMut<'_, T, D>,
+    x: impl Into<Input<'a, X>>,
+    mut y: ArrayViewMut<'_, X::Float, D>,
 ) -> Result<(), StepError> {
     let x = x.into();
     let called = Called { arrays: &[x.erase()], structure: None };
     pass(world, population, &called, |world, run, watched| {
         let Some(expected) = only_result(run, watched)? else { return Ok(()) };
         let n_models = models(world, population)?;
-        check_result("y", n_models, expected, y.shape(), T::DTYPE)?;
+        check_result("y", n_models, expected, y.shape(), X::Float::DTYPE)?;
         if let Some(y) = y.as_slice_mut() {
             return run_plans(world, run, population, &called, watched, y);
         }
-        let mut dense: Vec<T> = y.iter().copied().collect();
+        let mut dense: Vec<X::Float> = y.iter().copied().collect();
         run_plans(world, run, population, &called, watched, &mut dense)?;
         y.iter_mut().zip(dense).for_each(|(y, number)| *y = number);
         Ok(())
@@ -262,6 +264,7 @@ fn pass<R>(
         match made {
             Ok(result) => {
                 watched::keep(world, run, called, watched)?;
+                run.tape.written = Written::now(world, population);
                 Ok(result)
             }
             Err(failure) => {
@@ -303,19 +306,13 @@ fn prepare(
         run.cohorts.list.iter_mut().for_each(|cohort| cohort.is_eager = true);
     }
     choose_plans(world, run, population, called)?;
-    run.tape.forget();
-    for (cohort, record) in run.cohorts.list.iter_mut().zip(run.recorded.drain(..)) {
-        if let Some(Record::Eager(recorded)) = record {
-            recorded.leave_memory(cohort);
-        }
-    }
     let Run { cohorts, chosen, tape, .. } = run;
     let tape_bytes = |(cohort, &chosen): (&Cohort, &usize)| {
         cohort.ready.get(chosen).map_or(0, |ready| ready.planned.tape_bytes)
     };
-    tape.stride = cohorts.list.iter().zip(&*chosen).map(tape_bytes).max().unwrap_or(0);
-    if tape.stride > 0 {
-        tape.saved.reserve(tape.stride * models(world, population)?);
+    tape.next_stride = cohorts.list.iter().zip(&*chosen).map(tape_bytes).max().unwrap_or(0);
+    if cohorts.list.iter().any(|cohort| cohort.is_eager) {
+        tape.next.reserve(tape.next_stride * models(world, population)?);
     }
     Ok(())
 }
@@ -371,6 +368,7 @@ fn run_plans<T: Element>(
 ) -> Result<(), StepError> {
     let n_models = models(world, population)?;
     let row_bytes = size_of_val(y) / n_models.max(1);
+    run.tape.begin(n_models, !watched.is_empty());
     let is_known = results(run, watched) == run.tape.results.as_ref();
     if !is_known {
         run.tape.results = results(run, watched).cloned();
@@ -408,6 +406,5 @@ fn run_plans<T: Element>(
         }
     }
     let keeps_gradients = mode::is_grad_enabled(world);
-    tape.remember(called, y, cohorts, keeps_gradients);
-    Ok(())
+    tape.remember(world, called, y, (population, cohorts), keeps_gradients)
 }

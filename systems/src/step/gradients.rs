@@ -9,7 +9,7 @@ use neurarch_kernels::dtype::Element;
 use neurarch_kernels::program::{Role, Slot};
 
 use super::StepError;
-use super::check::{check_dtype, models, shaped};
+use super::check::{check_result, models, shaped};
 use super::update::run_rule;
 use crate::access::{self, AccessError};
 use crate::cohort;
@@ -104,6 +104,9 @@ pub fn set_gradient<T: Element>(
         module: blueprint.positions[0].module.type_name(),
         name: name.to_owned(),
     })?;
+    if blueprint.is_uninitialized(&slot) {
+        return Err(AccessError::Uninitialized { name: name.to_owned() });
+    }
     let slot = Slot { role: Role::Gradient, ..slot };
     if let Some(gradient) = &gradient {
         let (name, expected) = (name.to_owned(), slot.ty.dtype);
@@ -140,7 +143,7 @@ pub fn set_gradient<T: Element>(
 ///
 /// # Errors
 ///
-/// If there is no such population, or the input's elements are not `T`.
+/// If there is no such population, a model was spawned since the forward pass, or the input's elements are not `T`.
 ///
 /// Source: `torch.Tensor.grad` of an input.
 pub fn input_gradient<T: Element>(
@@ -160,13 +163,11 @@ pub fn input_gradients<T: Element>(
     population: Entity,
 ) -> Result<Vec<Option<ArrayD<T>>>, StepError> {
     let n_models = models(world, population)?;
-    let all = run::input_gradients(world, population).iter().map(|found| {
+    let all = run::input_gradients(world, population)?.into_iter().map(|found| {
         let Some((ty, bytes)) = found else { return Ok(None) };
-        check_dtype("gradient", ty.dtype, T::DTYPE)?;
         let shape: Vec<_> = [n_models].iter().chain(ty.shape.iter()).copied().collect();
-        let numbers = bytemuck::pod_collect_to_vec::<u8, T>(bytes);
-        let expected: usize = shape.iter().product();
-        Ok((numbers.len() == expected).then(|| shaped(IxDyn(&shape), numbers)))
+        check_result("gradient", n_models, &ty, &shape, T::DTYPE)?;
+        Ok(Some(shaped(IxDyn(&shape), bytemuck::pod_collect_to_vec::<u8, T>(&bytes))))
     });
     all.collect()
 }

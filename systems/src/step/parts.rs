@@ -66,7 +66,8 @@ pub(super) fn picked<'a>(
 ) -> Vec<Part<'a>> {
     let bytes = |items: usize| items * size_of::<u32>();
     let mut parts = Vec::new();
-    for epoch in 0..epochs {
+    // Of no items, epochs may be any number.
+    for epoch in 0..if sizes.items > 0 { epochs } else { 0 } {
         let start = epoch * sizes.items;
         let steps = sizes.items / sizes.batch;
         if steps > 0 {

@@ -3,13 +3,14 @@
 use bevy_ecs::prelude::*;
 use ndarray::{Array1, Array2};
 use neurarch_components::losses::{DynLoss, Loss};
+use neurarch_kernels::cpu::memory::{MemoryError, check_room};
 use neurarch_kernels::cpu::tile::Key;
-use neurarch_kernels::dtype::Element;
+use neurarch_kernels::dtype::{Dtype, Element};
 use neurarch_kernels::program::tree::Arguments;
 use neurarch_kernels::shape::Type;
 
 use super::StepError;
-use super::check::{check_array, check_dtype, check_targets, models, shaped};
+use super::check::{check_array, check_targets, models, shaped};
 use super::parts::{Part, picked, stacked};
 use crate::access;
 use crate::array::{AnyInput, DataSet, Erased, Input};
@@ -33,14 +34,15 @@ use crate::shared::{self, Losses, Pass, Sums, Undo, run_summed};
 ///
 /// # Errors
 ///
-/// If the arrays do not fit the population or the loss, or a model has no optimizer.
+/// If the arrays do not fit the population or the loss, or a model has no optimizer. Losses are of the models' type:
+/// f32 where models are called with whole numbers; of others, [`train_step_with`] gives the losses.
 pub fn train_step<'a, 'b, X: Element, Y: Element>(
     world: &mut World,
     population: Entity,
     x: impl Into<Input<'a, X>>,
     targets: impl Into<Input<'b, Y>>,
     loss: &impl Loss,
-) -> Result<Array1<X>, StepError> {
+) -> Result<Array1<X::Float>, StepError> {
     let n_models = models(world, population)?;
     let mut losses = bytemuck::zeroed_vec(n_models);
     train_step_into(world, population, x, targets, loss, &mut losses)?;
@@ -62,7 +64,7 @@ pub fn train_step_into<'a, 'b, X: Element, Y: Element>(
     x: impl Into<Input<'a, X>>,
     targets: impl Into<Input<'b, Y>>,
     loss: &impl Loss,
-    losses: &mut [X],
+    losses: &mut [X::Float],
 ) -> Result<(), StepError> {
     let (x, targets) = (x.into(), targets.into());
     with_run(world, population, |world, run| {
@@ -145,13 +147,13 @@ pub fn train_step_into<'a, 'b, X: Element, Y: Element>(
 /// assert!(second.iter().zip(&first).all(|(second, first)| second < first));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub fn train_step_with<'a, X: Element, Y: Element>(
+pub fn train_step_with<'a, L: Element, Y: Element>(
     world: &mut World,
     population: Entity,
     arguments: Arguments<AnyInput<'_>>,
     targets: impl Into<Input<'a, Y>>,
     loss: &impl Loss,
-) -> Result<Array1<X>, StepError> {
+) -> Result<Array1<L>, StepError> {
     let targets = targets.into();
     let mut inputs = Vec::new();
     let structure = arguments.map(&mut |input| {
@@ -176,7 +178,7 @@ pub fn train_step_with<'a, X: Element, Y: Element>(
             targets: Read::new(targets.bytes, targets.stride()),
             steps: 1,
         };
-        let mut losses = bytemuck::zeroed_vec::<X>(models(world, population)?);
+        let mut losses = bytemuck::zeroed_vec::<L>(models(world, population)?);
         train(world, run, population, &[part], targets, loss, &mut losses)?;
         Ok(losses.into())
     })
@@ -197,13 +199,32 @@ pub fn train_steps<X: Element, Y: Element>(
     population: Entity,
     data: &DataSet<'_, X, Y>,
     loss: &impl Loss,
-) -> Result<Array2<X>, StepError> {
+) -> Result<Array2<X::Float>, StepError> {
+    train_steps_with(world, population, data, loss)
+}
+
+/// [`train_steps`] of models whose type does not follow from that of their inputs: of those of double precision that
+/// are called with whole numbers. `L` is the type of the losses.
+///
+/// # Errors
+///
+/// As [`train_steps`], and if the models are not of type `L`.
+pub fn train_steps_with<L: Element, X: Element, Y: Element>(
+    world: &mut World,
+    population: Entity,
+    data: &DataSet<'_, X, Y>,
+    loss: &impl Loss,
+) -> Result<Array2<L>, StepError> {
     with_run(world, population, |world, run| {
         let n_models = models(world, population)?;
         let (x, targets) = (data.inputs.erase(), data.targets.erase());
         check_array(world, population, "inputs", x)?;
         check_array(world, population, "targets", targets)?;
         let sizes = data.sizes(n_models)?;
+        let no_room = |error: MemoryError| StepError::DataSet(error.to_string());
+        let bytes = n_models.saturating_mul(sizes.steps).saturating_mul(size_of::<L>());
+        check_room(bytes.saturating_add(sizes.items.saturating_mul(size_of::<u32>())))
+            .map_err(no_room)?;
         let numbers: Vec<u32>;
         let shapes: [Vec<usize>; 4];
         let types: [TypeRef<'_>; 2];
@@ -240,7 +261,7 @@ pub fn train_steps<X: Element, Y: Element>(
             });
             picked(parts, data.epochs, &sizes)
         };
-        let mut losses = bytemuck::zeroed_vec::<X>(n_models * sizes.steps);
+        let mut losses = bytemuck::zeroed_vec::<L>(n_models * sizes.steps);
         train(world, run, population, &parts, targets, loss, &mut losses)?;
         Ok(shaped((n_models, sizes.steps), losses))
     })
@@ -257,8 +278,8 @@ fn train<T: Element>(
     losses: &mut [T],
 ) -> Result<(), StepError> {
     let state = cohort::population(world, population)?;
-    let (n_models, dtype) = (state.len(), state.dtype);
-    check_dtype("losses", dtype, T::DTYPE)?;
+    let (n_models, dtype) = (state.len(), state.dtype());
+    check_loss("losses", dtype, T::DTYPE)?;
     let steps: usize = parts.iter().map(|part| part.steps).sum();
     if losses.len() != n_models * steps {
         let (expected, given) = (n_models * steps, losses.len());
@@ -413,7 +434,18 @@ fn step_eagerly(
     });
     let mut x: Vec<_> = given.collect();
     let target = x.pop().expect("the targets are read last");
-    eager::train_step(world, cohort, hooks, loss, (&x, part.structure), &target)
+    let dtype = cohort::population(world, cohort.at.population)?.dtype();
+    let made = eager::train_step(world, cohort, hooks, loss, (&x, part.structure), &target)?;
+    made.0.results.types.iter().try_for_each(|ty| check_loss("loss", dtype, ty.dtype))?;
+    Ok(made)
+}
+
+/// Checks that losses are of the models' type.
+fn check_loss(array: &'static str, expected: Dtype, given: Dtype) -> Result<(), StepError> {
+    match expected == given {
+        true => Ok(()),
+        false => Err(StepError::Dtype { array, expected, given }),
+    }
 }
 
 /// Puts the losses of a cohort's members where those of a step go.
@@ -529,6 +561,11 @@ fn choose_plans(
             };
             run.chosen.push(place);
             let Some(ready) = cohort.ready.get(place) else { continue };
+            check_loss(
+                "loss",
+                cohort::population(world, population)?.dtype(),
+                ready.planned.outputs[0].dtype,
+            )?;
             let results = ready.planned.results.as_ref();
             if let Some(y) = results.and_then(Results::only) {
                 let classes = loss.targets(y);

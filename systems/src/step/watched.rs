@@ -12,8 +12,9 @@ use crate::hooks::{Again, CallHooks, Passed};
 use crate::launch::{Read, Write};
 use crate::mode;
 use crate::plans::Results;
-use crate::run::{EAGER, Record, Run, Tape};
+use crate::run::{EAGER, Record, Run};
 use crate::shared::EagerGradients;
+use crate::tape::Tape;
 
 /// The forward pass of a watched cohort. Until it is kept nobody else knows of it.
 pub(super) struct Ran {
@@ -79,7 +80,7 @@ fn forward_one(
     let mut again = Again::default();
     if chosen != EAGER {
         let inputs: Vec<_> = called.arrays.iter().map(|x| Read::new(x.bytes, x.stride())).collect();
-        let tape = Write::new(tape.saved.bytes_mut(), tape.stride);
+        let tape = Write::new(tape.next.bytes_mut(), tape.next_stride);
         let look = Look { chosen, inputs: &inputs, tape, calls: CallHooks::default() };
         match observe::run(world, cohort, shared.clone(), look, buffers)? {
             Observed::Made(made, done) => return Ok((made, Way::Observed(done))),
@@ -115,6 +116,11 @@ pub(super) fn keep(
 ) -> Result<(), StepError> {
     let keeps_gradients = mode::is_grad_enabled(world);
     let Run { cohorts, recorded, chosen, .. } = run;
+    for (cohort, record) in cohorts.list.iter_mut().zip(recorded.drain(..)) {
+        if let Some(Record::Eager(recorded)) = record {
+            recorded.leave_memory(cohort);
+        }
+    }
     for Ran { place, by, .. } in all {
         let cohort = &mut cohorts.list[place];
         let record = match by {

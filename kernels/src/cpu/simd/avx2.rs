@@ -143,6 +143,11 @@ impl Lanes<f32> for __m256 {
     }
 
     #[inline(always)]
+    fn any(mask: Self::Mask) -> bool {
+        unsafe { _mm256_movemask_ps(mask) != 0 }
+    }
+
+    #[inline(always)]
     fn scale_by_power_of_two(self, n: Self) -> Self {
         unsafe {
             let biased = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
@@ -332,14 +337,31 @@ impl Lanes<f64> for __m256d {
     }
 
     #[inline(always)]
+    fn any(mask: Self::Mask) -> bool {
+        unsafe { _mm256_movemask_pd(mask) != 0 }
+    }
+
+    #[inline(always)]
     fn scale_by_power_of_two(self, n: Self) -> Self {
-        self.mul(n.map(|n| f64::from_bits(((n as i64 + 1023) as u64) << 52)))
+        unsafe {
+            // The lowest bits of a sum with 1.5 · 2⁵² are the whole number that was added.
+            let biased = _mm256_castpd_si256(_mm256_add_pd(n, Self::splat(1.5 * TWO_52 + 1_023.0)));
+            _mm256_mul_pd(self, _mm256_castsi256_pd(_mm256_slli_epi64::<52>(biased)))
+        }
     }
 
     #[inline(always)]
     fn mantissa_exponent(self) -> (Self, Self) {
-        let mantissa = self.map(|x| f64::from_bits(x.to_bits() & ((1 << 52) - 1) | (1023 << 52)));
-        (mantissa, self.map(|x| ((x.to_bits() >> 52) as i64 - 1023) as f64))
+        unsafe {
+            let bits = _mm256_castpd_si256(self);
+            let fraction = _mm256_and_si256(bits, _mm256_set1_epi64x((1 << 52) - 1));
+            let mantissa = _mm256_or_si256(fraction, _mm256_set1_epi64x(1_023 << 52));
+            // The lowest bits of 2⁵² + n are n.
+            let two_52 = _mm256_castpd_si256(Self::splat(TWO_52));
+            let biased = _mm256_or_si256(_mm256_srli_epi64::<52>(bits), two_52);
+            let exponent = _mm256_castsi256_pd(biased).sub(Self::splat(TWO_52 + 1_023.0));
+            (_mm256_castsi256_pd(mantissa), exponent)
+        }
     }
 
     #[inline(always)]
@@ -387,6 +409,9 @@ impl Lanes<f64> for __m256d {
         }
     }
 }
+
+/// 2⁵²: doubles from here to 2⁵³ are the whole numbers.
+const TWO_52: f64 = 4_503_599_627_370_496.0;
 
 /// All bits set in the first `n` lanes.
 #[inline(always)]

@@ -149,6 +149,11 @@ impl Lanes<f32> for __m512 {
     }
 
     #[inline(always)]
+    fn any(mask: Self::Mask) -> bool {
+        mask != 0
+    }
+
+    #[inline(always)]
     fn scale_by_power_of_two(self, n: Self) -> Self {
         unsafe { _mm512_scalef_ps(self, n) }
     }
@@ -395,6 +400,11 @@ impl Lanes<f64> for __m512d {
     #[inline(always)]
     fn select(mask: Self::Mask, then: Self, otherwise: Self) -> Self {
         unsafe { _mm512_mask_blend_pd(mask, otherwise, then) }
+    }
+
+    #[inline(always)]
+    fn any(mask: Self::Mask) -> bool {
+        mask != 0
     }
 
     #[inline(always)]

@@ -1,65 +1,70 @@
-//! Plain Rust, for machines without a vector unit that we know: four lanes that the compiler may
-//! vectorize.
+//! Plain Rust, for machines without a vector unit that we know: lanes that the compiler may vectorize.
+//!
+//! It is the definition of every method: the other sets give its bits. It comes in any width, so that tests can tell
+//! that no result depends on that.
 #![expect(unsafe_code, reason = "loads and stores through pointers")]
 
 use super::{Lanes, Simd};
 
-/// No instruction set in particular.
+/// No instruction set in particular, with vectors of `SINGLES` and `DOUBLES` numbers.
 #[derive(Clone, Copy)]
-pub(super) struct Generic;
+pub(super) struct Portable<const SINGLES: usize, const DOUBLES: usize>;
 
-impl Simd for Generic {
-    type F32 = Four<f32>;
-    type F64 = Four<f64>;
+/// What machines run that have nothing better.
+pub(super) type Generic = Portable<4, 4>;
+
+impl<const SINGLES: usize, const DOUBLES: usize> Simd for Portable<SINGLES, DOUBLES> {
+    type F32 = Numbers<f32, SINGLES>;
+    type F64 = Numbers<f64, DOUBLES>;
     const GEMM_ROWS: usize = 4;
 }
 
-/// Four numbers.
+/// `N` numbers, a power of two.
 #[derive(Clone, Copy)]
 #[repr(C, align(32))]
-pub(super) struct Four<T>([T; 4]);
+pub(super) struct Numbers<T, const N: usize>([T; N]);
 
-impl<T: Copy> Four<T> {
+impl<T: Copy, const N: usize> Numbers<T, N> {
     #[inline(always)]
     fn zip(self, b: Self, f: impl Fn(T, T) -> T) -> Self {
-        Four(core::array::from_fn(|i| f(self.0[i], b.0[i])))
+        Numbers(core::array::from_fn(|i| f(self.0[i], b.0[i])))
     }
 }
 
 macro_rules! lanes {
     ($float:ty, $bits:ty, $mantissa_bits:expr, $bias:expr) => {
-        impl Lanes<$float> for Four<$float> {
-            const N: usize = 4;
-            type Mask = [bool; 4];
+        impl<const N: usize> Lanes<$float> for Numbers<$float, N> {
+            const N: usize = N;
+            type Mask = [bool; N];
 
             #[inline(always)]
             fn splat(x: $float) -> Self {
-                Four([x; 4])
+                Numbers([x; N])
             }
 
             #[inline(always)]
             unsafe fn load(from: *const $float) -> Self {
-                // SAFETY: the caller promises 4 readable numbers.
-                Four(unsafe { from.cast::<[$float; 4]>().read_unaligned() })
+                // SAFETY: the caller promises `N` readable numbers.
+                Numbers(unsafe { from.cast::<[$float; N]>().read_unaligned() })
             }
 
             #[inline(always)]
             unsafe fn store(self, to: *mut $float) {
-                // SAFETY: the caller promises 4 writable numbers.
-                unsafe { to.cast::<[$float; 4]>().write_unaligned(self.0) }
+                // SAFETY: the caller promises `N` writable numbers.
+                unsafe { to.cast::<[$float; N]>().write_unaligned(self.0) }
             }
 
             #[inline(always)]
             unsafe fn load_first(from: *const $float, n: usize) -> Self {
-                let mut lanes = [0.0; 4];
-                // SAFETY: the caller promises `n ≤ 4` readable numbers.
+                let mut lanes = [0.0; N];
+                // SAFETY: the caller promises `n ≤ N` readable numbers.
                 unsafe { core::ptr::copy_nonoverlapping(from, lanes.as_mut_ptr(), n) };
-                Four(lanes)
+                Numbers(lanes)
             }
 
             #[inline(always)]
             unsafe fn store_first(self, to: *mut $float, n: usize) {
-                // SAFETY: the caller promises `n ≤ 4` writable numbers.
+                // SAFETY: the caller promises `n ≤ N` writable numbers.
                 unsafe { core::ptr::copy_nonoverlapping(self.0.as_ptr(), to, n) };
             }
 
@@ -85,8 +90,8 @@ macro_rules! lanes {
 
             #[inline(always)]
             fn mul_add(self, b: Self, c: Self) -> Self {
-                // Rounded twice: without the hardware, a fused product is a slow library call.
-                self.mul(b).add(c)
+                // Rounded once, as by the hardware of the other sets; a slow call where there is none.
+                Numbers(core::array::from_fn(|i| self.0[i].mul_add(b.0[i], c.0[i])))
             }
 
             #[inline(always)]
@@ -115,18 +120,23 @@ macro_rules! lanes {
             }
 
             #[inline(always)]
-            fn lt(self, b: Self) -> [bool; 4] {
+            fn lt(self, b: Self) -> [bool; N] {
                 core::array::from_fn(|i| self.0[i] < b.0[i])
             }
 
             #[inline(always)]
-            fn eq(self, b: Self) -> [bool; 4] {
+            fn eq(self, b: Self) -> [bool; N] {
                 core::array::from_fn(|i| self.0[i] == b.0[i])
             }
 
             #[inline(always)]
-            fn select(mask: [bool; 4], then: Self, otherwise: Self) -> Self {
-                Four(core::array::from_fn(|i| if mask[i] { then.0[i] } else { otherwise.0[i] }))
+            fn select(mask: [bool; N], then: Self, otherwise: Self) -> Self {
+                Numbers(core::array::from_fn(|i| if mask[i] { then.0[i] } else { otherwise.0[i] }))
+            }
+
+            #[inline(always)]
+            fn any(mask: [bool; N]) -> bool {
+                mask.contains(&true)
             }
 
             #[inline(always)]
@@ -149,13 +159,17 @@ macro_rules! lanes {
 
             #[inline(always)]
             fn sum(self) -> $float {
-                let [a, b, c, d] = self.0;
-                (a + c) + (b + d)
+                let (mut lanes, mut half) = (self.0, N / 2);
+                while half > 0 {
+                    (0..half).for_each(|lane| lanes[lane] += lanes[lane + half]);
+                    half /= 2;
+                }
+                lanes[0]
             }
 
             #[inline(always)]
             fn map(self, f: impl Fn($float) -> $float) -> Self {
-                Four(self.0.map(f))
+                Numbers(self.0.map(f))
             }
 
             #[inline(always)]

@@ -4,8 +4,9 @@
 //! machine has. Bodies are `#[inline(always)]`, so that they are compiled inside the function that
 //! enables the instructions.
 //!
-//! Results of different instruction sets agree within rounding; those of one set are the same bits for
-//! every length and alignment, because a tail runs the same code on padded lanes.
+//! A lane's result is the same bits in every instruction set: each method is exactly rounded or moves bits, none is
+//! an approximation of the hardware's. It does not depend on length and alignment either, because a tail runs
+//! the same code on padded lanes. Only what NaN holds besides being NaN is left open.
 #![expect(unsafe_code, reason = "a function with #[target_feature] is called after detection")]
 
 use std::sync::OnceLock;
@@ -126,13 +127,13 @@ pub trait Lanes<T>: Copy + Send + Sync + 'static {
     fn mul(self, b: Self) -> Self;
     /// `self / b`.
     fn div(self, b: Self) -> Self;
-    /// `self · b + c`, rounded once where the instruction set has it.
+    /// `self · b + c`, rounded once.
     fn mul_add(self, b: Self, c: Self) -> Self;
     /// `√self`.
     fn sqrt(self) -> Self;
-    /// The larger; `b` if either is NaN.
+    /// The larger; `b` if either is NaN or both are zeros.
     fn max(self, b: Self) -> Self;
-    /// The smaller; `b` if either is NaN.
+    /// The smaller; `b` if either is NaN or both are zeros.
     fn min(self, b: Self) -> Self;
     /// `|self|`.
     fn abs(self) -> Self;
@@ -144,6 +145,8 @@ pub trait Lanes<T>: Copy + Send + Sync + 'static {
     fn eq(self, b: Self) -> Self::Mask;
     /// `then` where the mask is set, `otherwise` elsewhere.
     fn select(mask: Self::Mask, then: Self, otherwise: Self) -> Self;
+    /// Says whether the mask is set in any lane.
+    fn any(mask: Self::Mask) -> bool;
     /// `self · 2ⁿ` for whole numbers `n` for which `2ⁿ` is a normal number.
     fn scale_by_power_of_two(self, n: Self) -> Self;
     /// Splits positive normal numbers into mantissa in `[1, 2)` and exponent.
@@ -290,5 +293,125 @@ pub fn dispatch_to<V: Vectorized>(set: InstructionSet, kernel: V) -> V::Output {
             unsafe { avx2::vectorize(kernel) }
         }
         _ => kernel.run::<generic::Generic>(),
+    }
+}
+
+/// Runs `kernel` with every instruction set that the machine has, and in plain Rust with vectors of 4, 8 and 16
+/// singles; gives each result with what it comes from.
+#[cfg(test)]
+pub(crate) fn dispatch_to_all<V: Vectorized + Clone>(kernel: &V) -> Vec<(String, V::Output)> {
+    let available = InstructionSet::available().into_iter();
+    let mut results: Vec<_> =
+        available.map(|set| (format!("{set:?}"), dispatch_to(set, kernel.clone()))).collect();
+    results.push(("8 lanes".to_owned(), kernel.clone().run::<generic::Portable<8, 4>>()));
+    results.push(("16 lanes".to_owned(), kernel.clone().run::<generic::Portable<16, 8>>()));
+    results
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Numbers of all kinds.
+    const SPECIAL: [f64; 24] = [
+        0.0,
+        -0.0,
+        1.0,
+        -1.0,
+        0.5,
+        -0.5,
+        1.5,
+        2.5,
+        -2.5,
+        3.3,
+        -7.9,
+        1e-40,
+        -1e-40,
+        1.401_298_464_324_817e-45,
+        1.175_494_350_822_287_5e-38,
+        3.402_823_466_385_288_6e38,
+        -3.402_823_466_385_288_6e38,
+        8_388_607.5,
+        16_777_216.0,
+        f64::INFINITY,
+        f64::NEG_INFINITY,
+        f64::NAN,
+        0.1,
+        1e-3,
+    ];
+
+    /// How many results [`methods`] gives.
+    const METHODS: usize = 14;
+
+    /// All methods that give numbers, on all triples of [`SPECIAL`], one behind the other.
+    #[derive(Clone)]
+    struct Methods<T>(core::marker::PhantomData<T>);
+
+    impl<T: Float> Vectorized for Methods<T> {
+        type Output = Vec<f64>;
+
+        #[inline(always)]
+        fn run<S: Simd>(self) -> Vec<f64> {
+            let numbers: Vec<T> = SPECIAL.iter().map(|&x| T::from_f64(x)).collect();
+            let lanes = T::Lanes::<S>::N;
+            let mut all = [const { Vec::new() }; METHODS];
+            for (&a, &b) in numbers.iter().flat_map(|a| numbers.iter().map(move |b| (a, b))) {
+                for c in numbers.chunks(lanes) {
+                    let [a, b] = [a, b].map(T::Lanes::<S>::splat);
+                    // SAFETY: so many numbers are there.
+                    let vector = unsafe { T::Lanes::<S>::load_first(c.as_ptr(), c.len()) };
+                    for (all, result) in all.iter_mut().zip(methods::<T, S>([a, b, vector])) {
+                        let mut numbers = vec![T::default(); c.len()];
+                        // SAFETY: as above.
+                        unsafe { result.store_first(numbers.as_mut_ptr(), c.len()) };
+                        all.extend(numbers.iter().map(|&x| x.into()));
+                    }
+                }
+            }
+            all.concat()
+        }
+    }
+
+    #[inline(always)]
+    fn methods<T: Float, S: Simd>([a, b, c]: [T::Lanes<S>; 3]) -> [T::Lanes<S>; METHODS] {
+        let one = T::Lanes::<S>::splat(T::from_f64(1.0));
+        let zero = T::Lanes::<S>::splat(T::default());
+        let whole = b.round().max(zero.sub(one)).min(one);
+        let truth = |mask| T::Lanes::<S>::select(mask, one, zero);
+        // Positive normal numbers.
+        let normal = c.abs().max(one);
+        let normal =
+            T::Lanes::<S>::select(normal.lt(T::Lanes::<S>::splat(T::from_f64(1e30))), normal, one);
+        let (mantissa, exponent) = normal.mantissa_exponent();
+        [
+            a.add(c),
+            a.sub(c),
+            a.mul(c),
+            a.div(c),
+            a.mul_add(b, c),
+            c.sqrt(),
+            a.max(c),
+            a.min(c),
+            c.abs(),
+            c.round(),
+            truth(a.lt(c)),
+            truth(a.eq(c)),
+            c.scale_by_power_of_two(whole).add(mantissa),
+            exponent,
+        ]
+    }
+
+    fn check<T: Float>() {
+        let mut results = dispatch_to_all(&Methods::<T>(core::marker::PhantomData));
+        let (_, expected) = results.swap_remove(0);
+        for (set, found) in results {
+            assert!(crate::testing::same_bits(&found, &expected), "{set}");
+        }
+    }
+
+    #[test]
+    fn methods_have_the_same_bits_in_every_instruction_set() {
+        check::<f32>();
+        check::<f64>();
     }
 }

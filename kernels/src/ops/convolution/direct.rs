@@ -6,8 +6,8 @@
 //! and the numbers that they see are as many places to read from as there are channels and elements of the kernel.
 //! For the weight, vectors run along the output's channels, and each of the numbers seen is a row.
 //!
-//! **Order of sums.** Over what a position sees: one chain, as in [`crate::cpu::gemm`]. Over positions: one chain
-//! in each item, then the items in order.
+//! **Order of sums.** That of [`crate::cpu::gemm`]: over what a position sees, and over the positions of all items, one
+//! behind the other. A chain that an item does not end waits for the next one.
 #![expect(unsafe_code, reason = "register tiles read and write through pointers")]
 
 use core::array;
@@ -15,6 +15,7 @@ use core::ops::Range;
 
 use super::Side;
 use super::kernel::{Axis, Geometry, Planes};
+use crate::cpu::gemm::{CHAIN, GROUP};
 use crate::cpu::simd::{Lanes, MAX_LANES, Simd};
 use crate::cpu::transpose::transpose;
 use crate::ops::number::Number;
@@ -78,6 +79,9 @@ impl Direct {
         if copied > MOST || from * taps == 0 || positions == 0 || to == 0 {
             return None;
         }
+        if side != Side::Weight && from * taps > GROUP {
+            return None;
+        }
         if side != Side::Weight && stride != [1; 3] {
             return None;
         }
@@ -112,7 +116,7 @@ impl Direct {
     }
 
     /// Counts the elements of scratch memory: for the channels with zeros around them, for rows of results or the
-    /// transposed output, for the turned weight or its sum.
+    /// transposed output, for the turned weight or its sums.
     pub(super) fn scratch(&self) -> [usize; 3] {
         let copy = self.from * self.plane() + VECTORS * MAX_LANES;
         match self.side {
@@ -120,7 +124,7 @@ impl Direct {
             Side::Input => [copy, MAX_ROWS * self.row(), self.to * self.offsets.len()],
             Side::Weight => {
                 let width = self.to.next_multiple_of(MAX_LANES);
-                [copy, self.positions() * width, self.offsets.len() * width]
+                [copy, self.positions() * width, 3 * self.offsets.len() * width]
             }
         }
     }
@@ -279,25 +283,25 @@ impl Direct {
         assert!(x.len() >= reach + row, "the copy holds what positions see");
         let mut at = 0;
         while at < row {
-            let mut sums = [[T::Lanes::<S>::splat(T::default()); VECTORS]; ROWS];
-            for (number, &offset) in self.offsets.iter().enumerate() {
-                // SAFETY: `offset + at` and two vectors from there on are within the copy, whose channels end with
-                // as many numbers more; all rows of `a` have `seen` elements.
-                unsafe {
-                    let x = x.as_ptr().add(offset + at);
-                    let x = [T::Lanes::<S>::load(x), T::Lanes::<S>::load(x.add(lanes))];
-                    for (i, sums) in sums.iter_mut().enumerate() {
-                        let factor = T::Lanes::<S>::splat(*a.as_ptr().add(i * seen + number));
-                        for (sum, &x) in sums.iter_mut().zip(&x) {
-                            *sum = factor.mul_add(x, *sum);
+            for (block, offsets) in self.offsets.chunks(CHAIN).enumerate() {
+                let mut sums = [[T::Lanes::<S>::splat(T::default()); VECTORS]; ROWS];
+                for (number, &offset) in (block * CHAIN..).zip(offsets) {
+                    // SAFETY: `offset + at` and two vectors from there on are within the copy, whose channels end
+                    // with as many numbers more; all rows of `a` have `seen` elements.
+                    unsafe {
+                        let x = x.as_ptr().add(offset + at);
+                        let x = [T::Lanes::<S>::load(x), T::Lanes::<S>::load(x.add(lanes))];
+                        for (i, sums) in sums.iter_mut().enumerate() {
+                            let factor = T::Lanes::<S>::splat(*a.as_ptr().add(i * seen + number));
+                            for (sum, &x) in sums.iter_mut().zip(&x) {
+                                *sum = factor.mul_add(x, *sum);
+                            }
                         }
                     }
                 }
-            }
-            for (i, sums) in sums.iter().enumerate() {
-                for (vector, &sum) in sums.iter().enumerate() {
-                    // SAFETY: a row of `to` has whole vectors.
-                    unsafe { sum.store(to.as_mut_ptr().add(i * row + at + vector * lanes)) };
+                for (i, sums) in sums.iter().enumerate() {
+                    let to = &mut to[i * row + at..][..VECTORS * lanes];
+                    add_vectors::<T, S, VECTORS>(sums, to, block > 0);
                 }
             }
             at += VECTORS * lanes;
@@ -316,8 +320,12 @@ impl Direct {
     ) {
         let (seen, n, positions) = (self.offsets.len(), own.len(), self.positions());
         let width = n.next_multiple_of(MAX_LANES);
-        let sums = &mut sums[..seen * width];
-        sums.fill(T::default());
+        let (sums, rest) = sums.split_at_mut(seen * width);
+        let (group_sums, chains) = rest.split_at_mut(seen * width);
+        let mut sums = [sums, group_sums, &mut chains[..seen * width]];
+        if self.items == 0 {
+            sums[0].fill(T::default());
+        }
         for item in 0..self.items {
             self.copy(x, (item, group), copy);
             let start = own.start * self.to_planes.channel + item * self.to_planes.item;
@@ -329,48 +337,59 @@ impl Direct {
                 let two = n - column > lanes;
                 let mut row = 0;
                 while row < seen {
-                    let of = Turned { y: turned, width, column };
+                    let of = Turned { y: turned, width, column, item };
                     let rest = seen - row;
                     row += match two {
                         true if rest >= 8 && S::GEMM_ROWS == 8 => {
-                            self.seen::<T, S, 8, 2>(row, copy, &of, sums)
+                            self.seen::<T, S, 8, 2>(row, copy, &of, &mut sums)
                         }
-                        true if rest >= 4 => self.seen::<T, S, 4, 2>(row, copy, &of, sums),
-                        true => self.seen::<T, S, 1, 2>(row, copy, &of, sums),
-                        false if rest >= 8 => self.seen::<T, S, 8, 1>(row, copy, &of, sums),
-                        false if rest >= 4 => self.seen::<T, S, 4, 1>(row, copy, &of, sums),
-                        false => self.seen::<T, S, 1, 1>(row, copy, &of, sums),
+                        true if rest >= 4 => self.seen::<T, S, 4, 2>(row, copy, &of, &mut sums),
+                        true => self.seen::<T, S, 1, 2>(row, copy, &of, &mut sums),
+                        false if rest >= 8 => self.seen::<T, S, 8, 1>(row, copy, &of, &mut sums),
+                        false if rest >= 4 => self.seen::<T, S, 4, 1>(row, copy, &of, &mut sums),
+                        false => self.seen::<T, S, 1, 1>(row, copy, &of, &mut sums),
                     };
                 }
                 column += if two { 2 * lanes } else { lanes };
             }
         }
-        transpose::<T, S>(sums, width, weight, seen, seen, n);
+        transpose::<T, S>(sums[0], width, weight, seen, seen, n);
     }
 
-    /// Adds an item's part to the sums of the weight's elements from `row` on; gives how many there were.
+    /// Takes an item's positions into the sums of the weight's elements from `row` on; gives how many there were.
     #[inline(always)]
     fn seen<T: Number, S: Simd, const ROWS: usize, const N: usize>(
         &self,
         row: usize,
         x: &[T],
         of: &Turned<'_, T>,
-        sums: &mut [T],
+        [sums, group_sums, chains]: &mut [&mut [T]; 3],
     ) -> usize {
-        let (lanes, step) = (T::Lanes::<S>::N, self.stride[2]);
+        let lanes = T::Lanes::<S>::N;
         let places: [*const T; ROWS] = array::from_fn(|i| x[self.offsets[row + i]..].as_ptr());
-        let mut own = [[T::Lanes::<S>::splat(T::default()); N]; ROWS];
         let [depth, height, width] = self.to_sizes;
-        assert!(
-            of.y.len() >= depth * height * width * of.width,
-            "there is a row for each position"
-        );
+        let positions = depth * height * width;
+        assert!(of.y.len() >= positions * of.width, "there is a row for each position");
+        let all = self.items * positions;
         let mut y = of.y.as_ptr().wrapping_add(of.column);
-        for d in 0..depth {
-            for h in 0..height {
+        let (mut at, end) = (of.item * positions, (of.item + 1) * positions);
+        let [mut d, mut h, mut w] = [0; 3];
+        while at < end {
+            let begun = at % CHAIN;
+            let mut left = (CHAIN - begun).min(end - at);
+            at += left;
+            let mut own = [[T::Lanes::<S>::splat(T::default()); N]; ROWS];
+            if begun > 0 {
+                for (i, own) in own.iter_mut().enumerate() {
+                    let places = (row + i) * of.width + of.column..;
+                    *own = load_vectors::<T, S, N>(&chains[places]);
+                }
+            }
+            while left > 0 {
                 let line = d * self.stride[0] * self.padded[1] + h * self.stride[1];
-                let mut place = line * self.padded[2];
-                for _ in 0..width {
+                let mut place = line * self.padded[2] + w * self.stride[2];
+                let n = left.min(width - w);
+                for _ in 0..n {
                     // SAFETY: `place` is that of a position, which each element of the kernel sees within the
                     // copy; rows of `y` are whole vectors wide.
                     unsafe {
@@ -385,20 +404,65 @@ impl Direct {
                             }
                         }
                     }
-                    place += step;
+                    place += self.stride[2];
                     y = y.wrapping_add(of.width);
                 }
+                (left, w) = (left - n, w + n);
+                if w == width {
+                    (w, h) = (0, h + 1);
+                }
+                if h == height {
+                    (h, d) = (0, d + 1);
+                }
             }
-        }
-        for (i, own) in own.iter().enumerate() {
-            let sums = &mut sums[(row + i) * of.width + of.column..][..N * lanes];
-            for (own, sum) in own.iter().zip(sums.chunks_exact_mut(lanes)) {
-                // SAFETY: the chunk is one vector long.
-                unsafe { own.add(T::Lanes::<S>::load(sum.as_ptr())).store(sum.as_mut_ptr()) };
+            // Which places hold the sums so far of which the block that ends here is a part.
+            let ends_block = at == all || at.is_multiple_of(CHAIN);
+            let ends_group = at == all || at.is_multiple_of(GROUP);
+            let in_group = (at - 1) % GROUP >= CHAIN;
+            for (i, own) in own.iter().enumerate() {
+                let places = (row + i) * of.width + of.column..;
+                if !ends_block {
+                    add_vectors::<T, S, N>(own, &mut chains[places], false);
+                    continue;
+                }
+                add_vectors::<T, S, N>(own, &mut group_sums[places.clone()], in_group);
+                if ends_group {
+                    let own = load_vectors::<T, S, N>(&group_sums[places.clone()]);
+                    add_vectors::<T, S, N>(&own, &mut sums[places], at > GROUP);
+                }
             }
         }
         ROWS
     }
+}
+
+/// Writes vectors, added to what is there if `adds`.
+#[inline(always)]
+fn add_vectors<T: Number, S: Simd, const N: usize>(
+    vectors: &[T::Lanes<S>; N],
+    to: &mut [T],
+    adds: bool,
+) {
+    let lanes = T::Lanes::<S>::N;
+    for (vector, to) in vectors.iter().zip(to[..N * lanes].chunks_exact_mut(lanes)) {
+        // SAFETY: the chunk is one vector long.
+        unsafe {
+            let sum = if adds { T::Lanes::<S>::load(to.as_ptr()).add(*vector) } else { *vector };
+            sum.store(to.as_mut_ptr());
+        }
+    }
+}
+
+/// Reads vectors.
+#[inline(always)]
+fn load_vectors<T: Number, S: Simd, const N: usize>(from: &[T]) -> [T::Lanes<S>; N] {
+    let lanes = T::Lanes::<S>::N;
+    let mut vectors = [T::Lanes::<S>::splat(T::default()); N];
+    for (vector, from) in vectors.iter_mut().zip(from[..N * lanes].chunks_exact(lanes)) {
+        // SAFETY: the chunk is one vector long.
+        *vector = unsafe { T::Lanes::<S>::load(from.as_ptr()) };
+    }
+    vectors
 }
 
 /// The output's numbers of an item, a row for each position, from a column on.
@@ -406,6 +470,8 @@ struct Turned<'a, T> {
     y: &'a [T],
     width: usize,
     column: usize,
+    /// Its number.
+    item: usize,
 }
 
 /// Rows of a register tile at most.

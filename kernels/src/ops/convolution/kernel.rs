@@ -2,8 +2,9 @@
 //! sums are products of matrices.
 //!
 //! The block's columns hold, one below the other, the numbers that each position sees. Which positions make a
-//! block follows from the shapes alone, and so does the order of each sum: over what a position sees, in the
-//! order of [`crate::cpu::gemm`]; over positions, within blocks first.
+//! block follows from the shapes alone. The order of each sum is that of [`crate::cpu::gemm`], over what a position sees
+//! and over the positions of all items, one behind the other. For the input it is the sum over the output's channels
+//! for each position; these are added up in the order of blocks, within a block in that of the kernel's elements.
 
 use core::marker::PhantomData;
 use core::ops::Range;
@@ -11,7 +12,7 @@ use core::ops::Range;
 use super::direct::Direct;
 use super::{Convolution, Side};
 use crate::cpu::executor::with_scratch;
-use crate::cpu::gemm::{BiasAxis, Finish, Gemm, Product, Strides};
+use crate::cpu::gemm::{BiasAxis, CHAIN, Finish, GROUP, Gemm, Product, Strides};
 use crate::cpu::share::{Divisible, share_out};
 use crate::cpu::simd::{Simd, Vectorized, dispatch};
 use crate::cpu::tile::Tile;
@@ -111,7 +112,7 @@ struct Run {
 }
 
 impl Geometry {
-    pub(super) fn new(settings: &Convolution, x: &Operand, weight: &Operand, y: &Operand) -> Self {
+    pub(super) fn new(settings: &Convolution, side: Side, [x, weight, y]: [&Operand; 3]) -> Self {
         let mut axes = [Axis { x: 1, k: 1, y: 1, stride: 1, dilation: 1, low: 0 }; 3];
         let rank = settings.stride.len();
         for i in 0..rank {
@@ -137,26 +138,33 @@ impl Geometry {
             runs: Vec::new(),
             blocks: Vec::new(),
         };
-        geometry.divide(items);
+        geometry.divide(items, side);
         geometry
     }
 
-    /// Divides the positions into runs, and those into blocks.
-    fn divide(&mut self, items: usize) {
-        let columns = (BLOCK / self.seen().max(1)).clamp(MIN_COLUMNS, MAX_COLUMNS);
+    /// Divides the positions into runs, and those into blocks; if sums are over positions, into those of a sum.
+    fn divide(&mut self, items: usize, side: Side) {
+        let are_summed = side == Side::Weight;
+        let columns = match are_summed {
+            true => CHAIN,
+            false => (BLOCK / self.seen().max(1)).clamp(MIN_COLUMNS, MAX_COLUMNS),
+        };
         let [depth, height, width] = self.axes.map(|axis| axis.y);
         let lines = (0..items)
             .flat_map(|n| (0..depth).flat_map(move |d| (0..height).map(move |h| (n, d, h))));
         let mut taken = columns;
         for (item, d, h) in lines {
-            for w in (0..width).step_by(columns) {
-                let len = columns.min(width - w);
+            let mut w = 0;
+            while w < width {
+                let room = if are_summed && taken < columns { columns - taken } else { columns };
+                let len = room.min(width - w);
                 if taken + len > columns {
                     self.blocks.push(self.runs.len()..self.runs.len());
                     taken = 0;
                 }
                 self.runs.push(Run { item, at: [d, h, w], len });
                 taken += len;
+                w += len;
                 if let Some(block) = self.blocks.last_mut() {
                     block.end += 1;
                 }
@@ -167,6 +175,12 @@ impl Geometry {
     /// Counts what a position sees in its group.
     fn seen(&self) -> usize {
         self.channels * self.axes.iter().map(|axis| axis.k).product::<usize>()
+    }
+
+    /// Counts how many channels of the input are gathered at a time for the weight.
+    fn channels_at_once(&self) -> usize {
+        let taps = self.seen() / self.channels.max(1);
+        (BLOCK / (CHAIN * taps.max(1))).clamp(1, self.channels.max(1))
     }
 
     /// Counts the positions of one item.
@@ -257,13 +271,18 @@ impl Geometry {
         }
     }
 
-    /// Writes what the positions of a block see: a row for each channel and element of the kernel, a column
-    /// for each position.
+    /// Writes what the positions of a block see in some channels: a row for each channel and element of the kernel,
+    /// a column for each position.
     #[inline(always)]
-    fn gather<T: Number>(&self, x: &[T], group: usize, block: &Range<usize>, matrix: &mut [T]) {
+    fn gather<T: Number>(
+        &self,
+        x: &[T],
+        channels: Range<usize>,
+        block: &Range<usize>,
+        matrix: &mut [T],
+    ) {
         let columns = self.columns(block);
         let stride = self.axes[2].stride;
-        let channels = group * self.channels..(group + 1) * self.channels;
         self.each_row(channels, |row, channel, k| {
             let line = &mut matrix[row * columns..(row + 1) * columns];
             self.each_view(block, channel, k, |all, within, from| {
@@ -351,41 +370,53 @@ pub(super) struct ConvolutionKernel<T> {
     /// How it is computed without matrices, if it is.
     direct: Option<Direct>,
     has_bias: bool,
-    /// Elements of scratch memory: for the matrix, the output's block, a part of the weight's sum, and what
-    /// products pack.
-    scratch: [usize; 4],
+    /// Elements of scratch memory: for the matrix, the output's block, a block's sums of the weight, a group's, and
+    /// what products pack.
+    scratch: [usize; 5],
     element: PhantomData<T>,
 }
 
 impl<T: Number> ConvolutionKernel<T> {
     pub(super) fn new(geometry: Geometry, side: Side, has_bias: bool) -> Self {
         let columns = geometry.most_columns();
-        let (seen, out) = (geometry.seen(), geometry.out);
-        let sum = if side == Side::Weight { seen * out } else { 0 };
-        let of = product(side, &geometry, geometry.results(side).0, columns, columns);
-        let scratch = [seen * columns, out * columns, sum, of.scratch_elements()];
+        let (channels, out) = (geometry.channels, geometry.out);
+        let is_weight = side == Side::Weight;
+        let at_once = if is_weight { geometry.channels_at_once() } else { channels };
+        let taps = geometry.seen().checked_div(channels).unwrap_or(0);
+        let seen = taps * at_once;
+        let sum = if is_weight { seen * out } else { 0 };
+        let is_long = is_weight && geometry.positions > GROUP;
+        let group = if is_long { geometry.seen() * out } else { 0 };
+        // The last channels may be one alone, whose product is turned.
+        let packed = [at_once, channels.checked_rem(at_once).unwrap_or(0)].map(|channels| {
+            let sizes = (columns, taps * channels);
+            product(side, &geometry, geometry.results(side).0, sizes, columns).scratch_elements()
+        });
+        let packed = packed[0].max(packed[1]);
+        let scratch = [seen * columns, out * columns, sum, group, packed];
         let direct = Direct::new(&geometry, side);
         ConvolutionKernel { geometry, side, direct, has_bias, scratch, element: PhantomData }
     }
 }
 
-/// Gives the product that a block of `columns` positions needs for so many channels of the result; `y_row` is
-/// from row to row of the output's block.
+/// Gives the product that a block of `columns` positions needs for so many channels of the result, where the matrix has
+/// `gathered` rows; `y_row` is from row to row of the output's block.
 fn product(
     side: Side,
     geometry: &Geometry,
     channels: usize,
-    columns: usize,
+    (columns, gathered): (usize, usize),
     y_row: usize,
 ) -> Product {
     let (seen, out) = (geometry.seen(), geometry.out);
     let of_input = channels * seen.checked_div(geometry.channels).unwrap_or(0);
     let rows = |row| Strides { row, column: 1 };
     let (matrix, weight, y) = (rows(columns), rows(seen), rows(y_row));
+    let sums = rows(gathered);
     let (m, n, k, a, b, c) = match side {
         Side::Output => (channels, columns, seen, weight, matrix, y),
         Side::Input => (of_input, columns, out, weight.transposed(), y, matrix),
-        Side::Weight => (channels, seen, columns, y, matrix.transposed(), weight),
+        Side::Weight => (channels, gathered, columns, y, matrix.transposed(), sums),
     };
     Product { m, n, k, a, b, c, bias: BiasAxis::Rows, finish: Finish::Sum }
 }
@@ -529,11 +560,12 @@ impl<T: Number> Vectorized for OnScratch<'_, '_, T> {
         let ConvolutionKernel { geometry, side, scratch: lens, .. } = kernel;
         let (seen, out) = (geometry.seen(), geometry.out);
         let (in_group, stride) = geometry.results(*side);
-        let [matrix, block_of_y, sum, pack] = carve::<T, 4>(scratch, *lens);
-        if *side != Side::Output || seen == 0 {
+        let [matrix, block_of_y, sum, of_group, pack] = carve::<T, 5>(scratch, *lens);
+        let is_empty = seen == 0 || out == 0;
+        if *side == Side::Input || is_empty || geometry.positions == 0 {
             result.fill(T::default());
         }
-        if seen == 0 || out == 0 {
+        if is_empty {
             if let Some(bias) = bias {
                 geometry.fill(&bias[all], result);
             }
@@ -549,12 +581,13 @@ impl<T: Number> Vectorized for OnScratch<'_, '_, T> {
             }
             let (n, from) = (channels.len(), channels.start - first);
             let of_weight = group * out * seen..(group + 1) * out * seen;
-            for block in &geometry.blocks {
+            let seen_channels = group * geometry.channels..(group + 1) * geometry.channels;
+            for (number, block) in geometry.blocks.iter().enumerate() {
                 let columns = geometry.columns(block);
                 match side {
                     Side::Output => {
-                        geometry.gather(a, group, block, matrix);
-                        let product = product(*side, geometry, n, columns, stride);
+                        geometry.gather(a, seen_channels.clone(), block, matrix);
+                        let product = product(*side, geometry, n, (columns, seen), stride);
                         let at = channels.start * stride - base
                             + geometry.offset_in_y(&geometry.runs[block.start]);
                         let bias = bias.map(|bias| &bias[channels.clone()]);
@@ -563,23 +596,52 @@ impl<T: Number> Vectorized for OnScratch<'_, '_, T> {
                     }
                     Side::Input => {
                         let (y, row) = geometry.outputs(a, group, block, block_of_y);
-                        let product = product(*side, geometry, n, columns, row);
+                        let product = product(*side, geometry, n, (columns, seen), row);
                         let at = from * (seen / geometry.channels);
                         let factors = (&b[of_weight.clone()][at..], y);
                         multiply::<T, S>(&product, factors, None, matrix, pack);
                         geometry.scatter(matrix, channels.clone(), block, result, base);
                     }
                     Side::Weight => {
-                        geometry.gather(a, group, block, matrix);
                         let (y, row) = geometry.outputs(b, group, block, block_of_y);
-                        let product = product(*side, geometry, n, columns, row);
-                        multiply::<T, S>(&product, (&y[from * row..], &*matrix), None, sum, pack);
                         let at = channels.start * seen - base;
                         let total = &mut result[at..at + n * seen];
-                        total.iter_mut().zip(&*sum).for_each(|(w, &dw)| *w = *w + dw);
+                        // Later groups of blocks wait until they are whole.
+                        let (in_group, blocks) = (number % (GROUP / CHAIN), GROUP / CHAIN);
+                        let waits = number >= blocks;
+                        let to = if waits { &mut of_group[..n * seen] } else { &mut *total };
+                        let mut place = 0;
+                        for first in seen_channels.clone().step_by(geometry.channels_at_once()) {
+                            let some =
+                                first..seen_channels.end.min(first + geometry.channels_at_once());
+                            let gathered = some.len() * (seen / geometry.channels);
+                            geometry.gather(a, some, block, matrix);
+                            let product = product(*side, geometry, n, (columns, gathered), row);
+                            let factors = (&y[from * row..], &*matrix);
+                            multiply::<T, S>(&product, factors, None, sum, pack);
+                            let lines = to.chunks_exact_mut(seen).zip(sum.chunks_exact(gathered));
+                            for (to, sum) in lines.take(n) {
+                                add(sum, &mut to[place..place + gathered], in_group > 0);
+                            }
+                            place += gathered;
+                        }
+                        let is_whole =
+                            in_group + 1 == blocks || number + 1 == geometry.blocks.len();
+                        if waits && is_whole {
+                            add(&of_group[..n * seen], total, true);
+                        }
                     }
                 }
             }
         }
+    }
+}
+
+/// Writes sums, added to what is there if `adds`.
+#[inline(always)]
+fn add<T: Number>(sums: &[T], to: &mut [T], adds: bool) {
+    match adds {
+        true => to.iter_mut().zip(sums).for_each(|(to, &sum)| *to = *to + sum),
+        false => to.copy_from_slice(sums),
     }
 }

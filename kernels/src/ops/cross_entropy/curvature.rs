@@ -3,11 +3,12 @@
 use core::marker::PhantomData;
 
 use super::{CrossEntropyGradient, Settings, class_axis};
+use crate::cpu::sum::sum_of;
 use crate::cpu::tile::Tile;
 use crate::dtype::Dtype;
 use crate::op::{GradientAt, Kernel, Op, OpError};
 use crate::ops::lines::{carve, scratch_bytes};
-use crate::ops::number::{Number, sum_of};
+use crate::ops::number::Number;
 use crate::ops::reduce::Reduction;
 use crate::program::trace::Var;
 use crate::shape::{Operand, Shape, Type};

@@ -5,10 +5,11 @@ use core::marker::PhantomData;
 
 use super::{Settings, class_axis};
 use crate::cpu::simd::{Float, Lanes, MAX_LANES, Simd, math};
+use crate::cpu::sum::{Running, Vector, sum_of};
 use crate::cpu::tile::{Tile, VectorKernel};
 use crate::dtype::Dtype;
 use crate::ops::lines::{Lines, carve, scratch_bytes};
-use crate::ops::reduce::{Reduction, sum_of};
+use crate::ops::reduce::Reduction;
 use crate::shape::{Operand, Shape, Type};
 
 /// Marks, in the place of a class, an item that is ignored.
@@ -37,7 +38,10 @@ impl<T: Float> CrossEntropyKernel<T> {
         gradient: Option<&Operand>,
         has_loss: bool,
     ) -> Self {
+        logits.assert_addressable();
         let shape = &logits.ty.shape;
+        let has_shape = |gradient: &Operand| gradient.ty.shape == *shape;
+        assert!(gradient.is_none_or(has_shape), "lines of one shape are read and written");
         let axis = class_axis(shape);
         let order = logits.layout.order(shape);
         // The targets are row-major: their offsets, visited in the order of the logits' lines.
@@ -75,6 +79,10 @@ impl<T: Float> VectorKernel for CrossEntropyKernel<T> {
         let mut loss = self.has_loss.then(|| outputs.take());
         let mut gradient = self.gradient.is_some().then(|| outputs.take());
         let dloss = gradient.is_some().then(|| inputs.get(self.settings.n_inputs()));
+        self.logits.assert_all_in(logits.numel());
+        if let (Some(lines), Some(gradient)) = (&self.gradient, &gradient) {
+            lines.assert_all_in(gradient.numel());
+        }
         for model in 0..models {
             let operands = Operands {
                 logits: logits.at(model),
@@ -91,6 +99,11 @@ impl<T: Float> VectorKernel for CrossEntropyKernel<T> {
 
     fn scratch_bytes(&self) -> usize {
         scratch_bytes::<T>(&self.scratch_lens())
+    }
+
+    fn table_bytes(&self) -> usize {
+        let lines = self.gradient.iter().chain([&self.logits]).map(Lines::table_bytes);
+        lines.sum::<usize>() + size_of_val(self.items.as_slice())
     }
 }
 
@@ -115,6 +128,8 @@ struct Terms<'a, T: Float, S: Simd> {
     weight: T::Lanes<S>,
     /// The weight of each class; empty if all are 1.
     class_weights: &'a [T],
+    /// The sum of the weights of all classes.
+    all_weights: f64,
     /// `ε`.
     smoothing: f64,
     /// What the gradient of each item is multiplied by.
@@ -142,7 +157,7 @@ impl<T: Float> CrossEntropyKernel<T> {
             for (weight, &target) in weights.iter_mut().zip(targets) {
                 *weight = self.weight_of(target, class_weights);
             }
-            sum_of::<T, S>(&weights[..n_items])
+            T::Lanes::<S>::splat(sum_of(&weights[..n_items], |weight| weight))
         } else {
             let n = targets.iter().filter(|&&target| target != settings.ignore_index).count();
             T::Lanes::<S>::splat(T::from_f64(n as f64))
@@ -154,6 +169,10 @@ impl<T: Float> CrossEntropyKernel<T> {
                 scale = scale.div(total);
             }
         }
+        let all_weights = match settings.has_weight {
+            true => sum_of(class_weights, |weight| weight).into(),
+            false => self.logits.len as f64,
+        };
         let mut line = 0;
         while line < n_items {
             let n = lanes.min(n_items - line);
@@ -179,6 +198,7 @@ impl<T: Float> CrossEntropyKernel<T> {
                 class,
                 weight,
                 class_weights,
+                all_weights,
                 smoothing,
                 scale,
                 classes: self.logits.len,
@@ -214,11 +234,12 @@ impl<T: Float> CrossEntropyKernel<T> {
             loss.copy_from_slice(&losses[..n_items]);
             return;
         }
-        let mut sum = sum_of::<T, S>(&losses[..n_items]);
+        let mut sum = T::Lanes::<S>::splat(sum_of(&losses[..n_items], |loss| loss));
         if settings.reduction == Reduction::Mean {
             sum = sum.div(total);
         }
-        // SAFETY: a reduced loss has one element.
+        let loss = &mut loss[..1];
+        // SAFETY: the line above gives one element.
         unsafe { sum.store_first(loss.as_mut_ptr(), 1) };
     }
 
@@ -291,29 +312,27 @@ impl<T: Float, S: Simd> Terms<'_, T, S> {
             // SAFETY: as above.
             most = most.max(unsafe { self.at(x, class) });
         }
-        let mut sum = zero;
+        let mut sum = Running::<Vector<T, S>>::new();
         // 0, or NaN where the target is no class.
         let mut of_target = self.class.mul(zero);
-        let mut of_all = zero;
-        let mut all_weights = 0.0;
+        let mut of_all = Running::<Vector<T, S>>::new();
         for class in 0..self.classes {
             // SAFETY: as above.
             let shifted = unsafe { self.at(x, class) }.sub(most);
             let e = math::exp::<T, S>(shifted);
-            sum = sum.add(e);
+            sum.add(Vector(e));
             keep(class, e);
             let is_target = self.class.eq(c(class as f64));
             of_target = T::Lanes::<S>::select(is_target, shifted, of_target);
             if self.smoothing != 0.0 {
-                let weight = self.class_weight(class);
-                all_weights += weight;
-                of_all = shifted.mul_add(c(weight), of_all);
+                of_all.add_product(shifted, c(self.class_weight(class)));
             }
         }
+        let Vector(sum) = sum.finish();
         let log_sum = math::ln::<T, S>(sum);
         let mut loss = log_sum.sub(of_target).mul(self.weight);
         if self.smoothing != 0.0 {
-            let smooth = log_sum.mul(c(all_weights)).sub(of_all);
+            let smooth = log_sum.mul(c(self.all_weights)).sub(of_all.finish().0);
             let share = c(self.smoothing / self.classes as f64);
             loss = smooth.mul_add(share, loss.mul(c(1.0 - self.smoothing)));
         }
@@ -362,9 +381,8 @@ impl<T: Float, S: Simd> Terms<'_, T, S> {
         // NaN where the target is no class.
         let mut of_all = self.weight.add(self.class.mul(zero));
         if self.smoothing != 0.0 {
-            let all_weights: f64 = (0..self.classes).map(|class| self.class_weight(class)).sum();
             of_target = self.weight.mul(c(1.0 - self.smoothing));
-            of_all = of_target.add(self.class.mul(zero)).add(c(share * all_weights));
+            of_all = of_target.add(self.class.mul(zero)).add(c(share * self.all_weights));
         }
         let of_all = of_all.mul(inverse_sum);
         for class in 0..self.classes {

@@ -1,4 +1,4 @@
-//! The kernel of reductions, with the order of [the module above](super).
+//! The kernel of reductions.
 #![expect(unsafe_code, reason = "vectors are read and written through pointers into operands")]
 
 use core::marker::PhantomData;
@@ -7,13 +7,11 @@ use core::ops::Range;
 use super::{Kind, Reduce};
 use crate::cpu::share::{Divisible, share_out};
 use crate::cpu::simd::{Float, Lanes, MAX_LANES, Simd, Vectorized, dispatch};
-use crate::cpu::tile::{Tile, VectorKernel, run_vectors};
+use crate::cpu::sum::{BLOCK, Join, PARTIALS, Pairs, join_halves, join_vectors};
+use crate::cpu::tile::{Input, Tile, VectorKernel, run_vectors};
 use crate::op::Kernel;
 use crate::ops::elementwise::{WORTH_SPLITTING, Walk};
 use crate::shape::{Layout, Operand, Type};
-
-/// Partial results of one output.
-const PARTIALS: usize = 16;
 
 /// How numbers are joined.
 pub(super) trait Fold: Copy + Send + Sync + 'static {
@@ -22,9 +20,9 @@ pub(super) trait Fold: Copy + Send + Sync + 'static {
 
     fn join<T: Float, S: Simd>(a: T::Lanes<S>, b: T::Lanes<S>) -> T::Lanes<S>;
 
-    /// Joins the lanes by halves into lane 0.
+    /// Joins the lanes by halves.
     #[inline(always)]
-    fn join_lanes<T: Float, S: Simd>(mut x: T::Lanes<S>) -> T::Lanes<S> {
+    fn join_lanes<T: Float, S: Simd>(mut x: T::Lanes<S>) -> T {
         let mut half = T::Lanes::<S>::N / 2;
         while half > 0 {
             let mut spread = [T::default(); 2 * PARTIALS];
@@ -35,7 +33,10 @@ pub(super) trait Fold: Copy + Send + Sync + 'static {
             }
             half /= 2;
         }
-        x
+        let mut joined = T::default();
+        // SAFETY: there is room for one number.
+        unsafe { x.store_first(&raw mut joined, 1) };
+        joined
     }
 
     /// Joins the lanes of each vector by halves: those of vector `i` into lane `i`.
@@ -43,8 +44,7 @@ pub(super) trait Fold: Copy + Send + Sync + 'static {
     fn join_each<T: Float, S: Simd>(vectors: &[T::Lanes<S>; MAX_LANES]) -> T::Lanes<S> {
         let mut joined = [T::default(); MAX_LANES];
         for (joined, &vector) in joined.iter_mut().zip(vectors).take(T::Lanes::<S>::N) {
-            // SAFETY: there is room for one number.
-            unsafe { Self::join_lanes::<T, S>(vector).store_first(joined, 1) };
+            *joined = Self::join_lanes::<T, S>(vector);
         }
         // SAFETY: no vector has more lanes than that.
         unsafe { T::Lanes::<S>::load(joined.as_ptr()) }
@@ -63,8 +63,8 @@ impl Fold for Add {
     }
 
     #[inline(always)]
-    fn join_lanes<T: Float, S: Simd>(x: T::Lanes<S>) -> T::Lanes<S> {
-        T::Lanes::<S>::splat(x.sum())
+    fn join_lanes<T: Float, S: Simd>(x: T::Lanes<S>) -> T {
+        x.sum()
     }
 
     #[inline(always)]
@@ -86,73 +86,98 @@ impl Fold for Larger {
     }
 }
 
-/// Adds up numbers that lie side by side, in the order of this module; the sum is in every lane.
-#[inline(always)]
-pub(in crate::ops) fn sum_of<T: Float, S: Simd>(x: &[T]) -> T::Lanes<S> {
-    let lanes = T::Lanes::<S>::N;
-    let mut partials = [T::Lanes::<S>::splat(T::default()); 4];
-    for block in x.chunks(PARTIALS) {
-        for (v, part) in block.chunks(lanes).enumerate() {
-            // SAFETY: `part` has at most as many numbers as there are lanes.
-            let vector = unsafe { T::Lanes::<S>::load_first(part.as_ptr(), part.len()) };
-            partials[v] = partials[v].add(vector);
-        }
+/// A vector that joins others as `F` says.
+struct Folded<F, T: Float, S: Simd>(T::Lanes<S>, PhantomData<F>);
+
+impl<F, T: Float, S: Simd> Clone for Folded<F, T, S> {
+    #[inline(always)]
+    fn clone(&self) -> Self {
+        *self
     }
-    Add::join_lanes::<T, S>(join_partials::<Add, T, S>(partials))
 }
 
-/// Joins the partial results of one output, which fill the lanes of the first vectors, into the lanes of
-/// one.
-#[inline(always)]
-fn join_partials<F: Fold, T: Float, S: Simd>(mut partials: [T::Lanes<S>; 4]) -> T::Lanes<S> {
-    let mut half = PARTIALS / T::Lanes::<S>::N / 2;
-    while half > 0 {
-        for v in 0..half {
-            partials[v] = F::join::<T, S>(partials[v], partials[v + half]);
-        }
-        half /= 2;
+impl<F, T: Float, S: Simd> Copy for Folded<F, T, S> {}
+
+impl<F: Fold, T: Float, S: Simd> Folded<F, T, S> {
+    #[inline(always)]
+    fn new(lanes: T::Lanes<S>) -> Self {
+        Folded(lanes, PhantomData)
     }
-    partials[0]
 }
 
-/// Gives the partial results of `count` blocks of [`PARTIALS`] numbers side by side, `VECTORS` vectors each.
+impl<F: Fold, T: Float, S: Simd> Join for Folded<F, T, S> {
+    #[inline(always)]
+    fn nothing() -> Self {
+        Folded::new(T::Lanes::<S>::splat(T::from_f64(F::IDENTITY)))
+    }
+
+    #[inline(always)]
+    fn join(self, later: Self) -> Self {
+        Folded::new(F::join::<T, S>(self.0, later.0))
+    }
+}
+
+/// Gives the partial results of `STREAMS` times `count` times [`PARTIALS`] numbers side by side, `VECTORS` vectors each.
 ///
 /// # Safety
 ///
-/// The blocks at `x` can be read.
+/// The numbers at `x` can be read.
 #[inline(always)]
-unsafe fn blocks<F: Fold, T: Float, S: Simd, const VECTORS: usize>(
+unsafe fn rounds<F: Fold, T: Float, S: Simd, const VECTORS: usize, const STREAMS: usize>(
     x: *const T,
     count: usize,
-) -> T::Lanes<S> {
+) -> [T::Lanes<S>; STREAMS] {
     let lanes = T::Lanes::<S>::N;
-    let mut partials = [T::Lanes::<S>::splat(T::from_f64(F::IDENTITY)); VECTORS];
-    for block in 0..count {
-        for (v, partial) in partials.iter_mut().enumerate() {
-            let at = block * PARTIALS + v * lanes;
-            // SAFETY: the caller promises that the block can be read.
-            let vector = unsafe { T::Lanes::<S>::load(x.wrapping_add(at)) };
-            *partial = F::join::<T, S>(*partial, vector);
+    let mut partials = [[Folded::<F, T, S>::nothing(); VECTORS]; STREAMS];
+    for round in 0..count {
+        for (stream, partials) in partials.iter_mut().enumerate() {
+            for (v, partial) in partials.iter_mut().enumerate() {
+                let at = (stream * count + round) * PARTIALS + v * lanes;
+                // SAFETY: the caller promises that they can be read.
+                let vector = unsafe { T::Lanes::<S>::load(x.wrapping_add(at)) };
+                partial.0 = F::join::<T, S>(partial.0, vector);
+            }
         }
     }
-    let mut half = VECTORS / 2;
-    while half > 0 {
-        for v in 0..half {
-            partials[v] = F::join::<T, S>(partials[v], partials[v + half]);
-        }
-        half /= 2;
+    let mut joined = [T::Lanes::<S>::splat(T::default()); STREAMS];
+    for (joined, partials) in joined.iter_mut().zip(&partials) {
+        *joined = join_vectors(partials, VECTORS).0;
     }
-    partials[0]
+    joined
+}
+
+/// Does that with as many vectors as hold [`PARTIALS`] numbers.
+///
+/// # Safety
+///
+/// As for [`rounds`].
+#[inline(always)]
+unsafe fn streams<F: Fold, T: Float, S: Simd, const STREAMS: usize>(
+    x: *const T,
+    count: usize,
+) -> [T::Lanes<S>; STREAMS] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match PARTIALS / T::Lanes::<S>::N {
+            1 => rounds::<F, T, S, 1, STREAMS>(x, count),
+            2 => rounds::<F, T, S, 2, STREAMS>(x, count),
+            _ => rounds::<F, T, S, 4, STREAMS>(x, count),
+        }
+    }
 }
 
 pub(super) struct ReduceKernel<T, F> {
-    /// Offsets of the numbers of one output from its first, in the order in which they are counted.
-    reduced: Vec<usize>,
-    /// Whether these are 0, 1, 2, …
+    /// How many numbers make an output.
+    len: usize,
+    /// Their offsets from the first of them, in the order in which they are counted; empty if they lie side by side.
+    offsets: Vec<usize>,
+    /// Whether they lie side by side.
     is_contiguous: bool,
     /// Visits the first number of each output.
     outputs: Walk<1>,
     numel: usize,
+    /// How many elements the input has up to the last one that is read.
+    reach: usize,
     /// What the result is divided by.
     divisor: Option<f64>,
     kinds: PhantomData<(T, F)>,
@@ -160,13 +185,25 @@ pub(super) struct ReduceKernel<T, F> {
 
 impl<T, F> ReduceKernel<T, F> {
     pub(super) fn new(op: &Reduce, input: &Operand, output: &Operand) -> Self {
+        [input, output].into_iter().for_each(Operand::assert_addressable);
         let shape = &input.ty.shape;
-        let mut reduced = vec![0];
+        // Sizes may be huge where one is 0, and then nothing is read.
+        let is_read = shape.numel() > 0;
+        let len = if is_read { op.axes.iter().map(|&axis| shape[axis]).product() } else { 0 };
+        let mut run = 1;
+        let mut axes = op.axes.iter().rev().filter(|&&axis| is_read && shape[axis] != 1);
+        let is_contiguous = axes.all(|&axis| {
+            let goes_on = input.layout[axis] == run;
+            run *= shape[axis];
+            goes_on
+        });
+        let mut offsets = if is_contiguous { Vec::new() } else { vec![0] };
         for &axis in &op.axes {
-            let along = (0..shape[axis]).map(|i| i * input.layout[axis]);
-            let along: Vec<_> = along.collect();
-            reduced =
-                reduced.iter().flat_map(|start| along.iter().map(move |i| start + i)).collect();
+            let stride = input.layout[axis];
+            offsets = offsets
+                .iter()
+                .flat_map(|start| (0..shape[axis]).map(move |i| start + i * stride))
+                .collect();
         }
         let kept = Type { dtype: input.ty.dtype, shape: op.kept(shape) };
         let first = Operand { ty: kept.clone(), layout: input.layout.clone() };
@@ -178,12 +215,18 @@ impl<T, F> ReduceKernel<T, F> {
         };
         let layout: Vec<usize> = (0..shape.rank()).map(&mut stride_of).collect();
         let result = Operand { ty: kept, layout: Layout::from(layout) };
+        let outputs = Walk::new(&[first], &result);
+        let numel = output.ty.shape.numel();
+        assert_eq!(numel, outputs.numel, "a result has the numbers that are left");
+        let last = offsets.iter().max().copied().or(len.checked_sub(1));
         ReduceKernel {
-            is_contiguous: reduced.iter().enumerate().all(|(i, &offset)| i == offset),
-            divisor: (op.kind == Kind::Mean).then_some(reduced.len() as f64),
-            reduced,
-            outputs: Walk::new(&[first], &result),
-            numel: output.ty.shape.numel(),
+            reach: last.map_or(0, |last| outputs.reach[0] + last),
+            len,
+            divisor: (op.kind == Kind::Mean).then_some(len as f64),
+            offsets,
+            is_contiguous,
+            outputs,
+            numel,
             kinds: PhantomData,
         }
     }
@@ -191,18 +234,23 @@ impl<T, F> ReduceKernel<T, F> {
 
 impl<T: Float, F: Fold> Kernel for ReduceKernel<T, F> {
     fn run(&self, tile: &mut Tile<'_>) {
-        if !tile.split() || self.numel * self.reduced.len() < WORTH_SPLITTING || self.numel < 2 {
+        if !tile.split() || self.numel * self.len < WORTH_SPLITTING || self.numel < 2 {
             run_vectors(self, tile);
             return;
         }
         let models = tile.models();
         let (inputs, mut outputs, _) = tile.operands();
         let (x, mut y) = (inputs.get(0), outputs.take());
+        self.assert_reaches(&x);
         for model in 0..models {
             let rows = 0..self.numel / self.outputs.inner;
             let inner = 0..self.outputs.inner;
             share_out(Part { kernel: self, rows, inner, x: x.at(model), y: y.at(model) });
         }
+    }
+
+    fn table_bytes(&self) -> usize {
+        size_of_val(self.offsets.as_slice())
     }
 }
 
@@ -212,6 +260,7 @@ impl<T: Float, F: Fold> VectorKernel for ReduceKernel<T, F> {
         let models = tile.models();
         let (inputs, mut outputs, _) = tile.operands();
         let (x, mut y) = (inputs.get(0), outputs.take());
+        self.assert_reaches(&x);
         for model in 0..models {
             if self.numel > 0 {
                 let rows = 0..self.numel / self.outputs.inner;
@@ -241,7 +290,7 @@ impl<T: Float, F: Fold> Divisible for Part<'_, T, F> {
             false => self.rows.len() / 2,
         };
         let is_whole = is_one && at == self.inner.len();
-        if self.y.len() * self.kernel.reduced.len() < WORTH_SPLITTING || is_whole {
+        if self.y.len() * self.kernel.len < WORTH_SPLITTING || is_whole {
             return Err(self);
         }
         let Part { kernel, rows, inner, x, y } = self;
@@ -275,6 +324,12 @@ impl<T: Float, F: Fold> Vectorized for Part<'_, T, F> {
 }
 
 impl<T: Float, F: Fold> ReduceKernel<T, F> {
+    /// Asserts that the input has the elements that are read.
+    #[inline(always)]
+    fn assert_reaches(&self, x: &Input<'_, T>) {
+        assert!(x.numel() >= self.reach, "a kernel meets the operands that it was made for");
+    }
+
     /// Computes the outputs of the inner loops `rows`, of each those `within` it: all there is in `y`.
     #[inline(always)]
     fn reduce<S: Simd>(&self, rows: Range<usize>, within: Range<usize>, x: &[T], y: &mut [T]) {
@@ -287,19 +342,17 @@ impl<T: Float, F: Fold> ReduceKernel<T, F> {
         let lanes = T::Lanes::<S>::N;
         let [step] = self.outputs.steps;
         let across = step == 1 && self.outputs.inner > 1 && !self.is_contiguous;
-        let last = self.reduced.last().copied().unwrap_or(0);
         for (place, row) in rows.enumerate() {
             let [start] = self.outputs.row(row);
             let start = start + within.start * step;
-            debug_assert!(self.reduced.is_empty() || start + (inner - 1) * step + last < x.len());
             let first = x.as_ptr().wrapping_add(start);
             let y = y[place * inner..(place + 1) * inner].as_mut_ptr();
             let mut at = 0;
             while at < inner {
                 let n = lanes.min(inner - at);
                 let first = first.wrapping_add(at * step);
-                // SAFETY: `outputs` visits the first number of each output and `reduced` the others,
-                // all within the input (asserted above in debug builds); `across` takes `n` outputs
+                // SAFETY: `outputs` visits the first number of each output and `offsets` the others,
+                // all within the input, whose length the kernel asserted (`assert_reaches`); `across` takes `n` outputs
                 // whose numbers lie side by side.
                 let joined = unsafe {
                     if across && n == lanes {
@@ -307,11 +360,7 @@ impl<T: Float, F: Fold> ReduceKernel<T, F> {
                     } else if across {
                         self.across::<S, true>(first, n)
                     } else {
-                        let mut each = [T::Lanes::<S>::splat(T::default()); MAX_LANES];
-                        for (i, each) in each.iter_mut().enumerate().take(n) {
-                            *each = self.along::<S>(first.wrapping_add(i * step));
-                        }
-                        F::join_each::<T, S>(&each)
+                        self.along::<S>(first, step, n)
                     }
                 };
                 let joined = match self.divisor {
@@ -325,85 +374,208 @@ impl<T: Float, F: Fold> ReduceKernel<T, F> {
         }
     }
 
-    /// Gives the partial results of one output, in the lanes: its numbers fill them.
+    /// Reduces to `n` outputs, one a lane, whose first numbers lie `step` apart. The numbers of one fill the lanes.
     ///
     /// # Safety
     ///
-    /// The numbers `reduced` behind `x` can be read.
+    /// The numbers of the outputs, the first of them at `x`, can be read; `n` is at most the number of lanes.
     #[inline(always)]
-    unsafe fn along<S: Simd>(&self, x: *const T) -> T::Lanes<S> {
+    unsafe fn along<S: Simd>(&self, x: *const T, step: usize, n: usize) -> T::Lanes<S> {
+        if self.len <= BLOCK {
+            let mut each = [T::Lanes::<S>::splat(T::default()); MAX_LANES];
+            for (i, each) in each.iter_mut().enumerate().take(n) {
+                // SAFETY: the caller promises it.
+                *each = unsafe { self.block::<S>(x.wrapping_add(i * step), 0..self.len) };
+            }
+            return F::join_each::<T, S>(&each);
+        }
+        let mut joined = [T::default(); MAX_LANES];
+        for (i, joined) in joined.iter_mut().enumerate().take(n) {
+            let x = x.wrapping_add(i * step);
+            let mut pairs = Pairs::<Folded<F, T, S>>::new();
+            let join = |block| Folded::new(T::Lanes::<S>::splat(F::join_lanes::<T, S>(block)));
+            let mut start = 0;
+            while self.is_contiguous && start + 4 * BLOCK <= self.len {
+                // SAFETY: the caller promises it.
+                let four =
+                    unsafe { streams::<F, T, S, 4>(x.wrapping_add(start), BLOCK / PARTIALS) };
+                pairs.push_four(four.map(join));
+                start += 4 * BLOCK;
+            }
+            while start < self.len {
+                let end = self.len.min(start + BLOCK);
+                // SAFETY: the caller promises it.
+                pairs.push(join(unsafe { self.block::<S>(x, start..end) }));
+                start = end;
+            }
+            // SAFETY: there is room for one number.
+            unsafe { pairs.total().0.store_first(joined, 1) };
+        }
+        // SAFETY: no vector has more lanes than that.
+        unsafe { T::Lanes::<S>::load(joined.as_ptr()) }
+    }
+
+    /// Gives the partial results of a block of an output that begins at `x`, in the lanes.
+    ///
+    /// # Safety
+    ///
+    /// These numbers of the output can be read.
+    #[inline(always)]
+    unsafe fn block<S: Simd>(&self, x: *const T, block: Range<usize>) -> T::Lanes<S> {
         let lanes = T::Lanes::<S>::N;
         let identity = T::from_f64(F::IDENTITY);
         // PARTIALS / lanes vectors of partial results, at most 4.
-        let mut partials = [T::Lanes::<S>::splat(identity); 4];
+        let mut partials = [Folded::<F, T, S>::nothing(); 4];
         let vectors = PARTIALS / lanes;
-        let beside = if self.is_contiguous { self.reduced.len() / PARTIALS } else { 0 };
-        if beside * PARTIALS == self.reduced.len() {
-            // SAFETY: the caller promises that these blocks can be read.
-            return unsafe {
-                match vectors {
-                    1 => blocks::<F, T, S, 1>(x, beside),
-                    2 => blocks::<F, T, S, 2>(x, beside),
-                    _ => blocks::<F, T, S, 4>(x, beside),
-                }
-            };
+        let whole = if self.is_contiguous { block.len() / PARTIALS } else { 0 };
+        let beside = x.wrapping_add(if self.is_contiguous { block.start } else { 0 });
+        if whole * PARTIALS == block.len() {
+            // SAFETY: the caller promises that these numbers can be read.
+            return unsafe { streams::<F, T, S, 1>(beside, whole) }[0];
         }
-        for block in 0..beside {
+        for round in 0..whole {
             for (v, partial) in partials.iter_mut().enumerate().take(vectors) {
-                let at = block * PARTIALS + v * lanes;
-                // SAFETY: the caller promises that the block can be read.
-                let vector = unsafe { T::Lanes::<S>::load(x.wrapping_add(at)) };
-                *partial = F::join::<T, S>(*partial, vector);
+                let at = round * PARTIALS + v * lanes;
+                // SAFETY: as above.
+                let vector = unsafe { T::Lanes::<S>::load(beside.wrapping_add(at)) };
+                partial.0 = F::join::<T, S>(partial.0, vector);
             }
         }
-        for offsets in self.reduced[beside * PARTIALS..].chunks(PARTIALS) {
+        let mut at = block.start + whole * PARTIALS;
+        while at < block.end {
+            let n = PARTIALS.min(block.end - at);
             let mut together = [identity; PARTIALS];
-            for (number, &offset) in together.iter_mut().zip(offsets) {
-                // SAFETY: the caller promises that it can be read.
+            for (i, number) in together.iter_mut().enumerate().take(n) {
+                let offset = if self.is_contiguous { at + i } else { self.offsets[at + i] };
+                // SAFETY: as above.
                 *number = unsafe { *x.wrapping_add(offset) };
             }
             for (v, partial) in partials.iter_mut().enumerate().take(vectors) {
                 // SAFETY: there are PARTIALS numbers.
                 let vector = unsafe { T::Lanes::<S>::load(together.as_ptr().add(v * lanes)) };
-                *partial = F::join::<T, S>(*partial, vector);
+                partial.0 = F::join::<T, S>(partial.0, vector);
             }
+            at += n;
         }
-        join_partials::<F, T, S>(partials)
+        join_vectors(&partials, vectors).0
     }
 
     /// Reduces to `n` outputs, one a lane, whose numbers lie side by side.
     ///
     /// # Safety
     ///
-    /// `n` numbers from each of `reduced` behind `x` can be read; `n` is the number of lanes unless
+    /// `n` numbers from each of `offsets` behind `x` can be read; `n` is the number of lanes unless
     /// `PART`.
     #[inline(always)]
     unsafe fn across<S: Simd, const PART: bool>(&self, x: *const T, n: usize) -> T::Lanes<S> {
+        if self.len <= BLOCK {
+            // SAFETY: as the caller promises.
+            return unsafe { self.block_across::<S, PART>(x, n, &self.offsets) };
+        }
+        let mut pairs = Pairs::<Folded<F, T, S>>::new();
+        for offsets in self.offsets.chunks(BLOCK) {
+            // SAFETY: as the caller promises.
+            let block = unsafe { self.block_across::<S, PART>(x, n, offsets) };
+            pairs.push(Folded::new(block));
+        }
+        pairs.total().0
+    }
+
+    /// Reduces the numbers at these offsets as [`across`](Self::across) does.
+    ///
+    /// # Safety
+    ///
+    /// As for [`across`](Self::across).
+    #[inline(always)]
+    unsafe fn block_across<S: Simd, const PART: bool>(
+        &self,
+        x: *const T,
+        n: usize,
+        offsets: &[usize],
+    ) -> T::Lanes<S> {
         let load = |offset: usize| {
             let x = x.wrapping_add(offset);
             // SAFETY: the caller promises that they can be read.
             unsafe { if PART { T::Lanes::<S>::load_first(x, n) } else { T::Lanes::<S>::load(x) } }
         };
-        let mut partials = [T::Lanes::<S>::splat(T::from_f64(F::IDENTITY)); PARTIALS];
-        let blocks = self.reduced.chunks_exact(PARTIALS);
-        let rest = blocks.remainder();
-        for offsets in blocks {
+        let mut partials = [Folded::<F, T, S>::nothing(); PARTIALS];
+        let rounds = offsets.chunks_exact(PARTIALS);
+        let rest = rounds.remainder();
+        for offsets in rounds {
             for i in 0..PARTIALS {
-                partials[i] = F::join::<T, S>(partials[i], load(offsets[i]));
+                partials[i].0 = F::join::<T, S>(partials[i].0, load(offsets[i]));
             }
         }
         for i in 0..PARTIALS {
             if i < rest.len() {
-                partials[i] = F::join::<T, S>(partials[i], load(rest[i]));
+                partials[i].0 = F::join::<T, S>(partials[i].0, load(rest[i]));
             }
         }
-        let mut half = PARTIALS / 2;
-        while half > 0 {
-            for i in 0..half {
-                partials[i] = F::join::<T, S>(partials[i], partials[i + half]);
+        join_halves(partials).0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::simd::{InstructionSet, dispatch_to};
+    use crate::cpu::sum::{LENGTHS, in_order};
+    use crate::dtype::Dtype;
+
+    const COLUMNS: usize = 21;
+
+    /// Reduces the columns of a matrix.
+    fn reduced<F: Fold>(set: InstructionSet, kind: Kind, x: &Operand, numbers: &[f32]) -> Vec<f32> {
+        let op = Reduce { kind, axes: vec![0], dropped: vec![0] };
+        let output = Operand::row_major(Type::new(Dtype::F32, [COLUMNS]));
+        let kernel = ReduceKernel::<f32, F>::new(&op, x, &output);
+        let mut y = vec![0.0; COLUMNS];
+        let (rows, inner) = (0..COLUMNS / kernel.outputs.inner, 0..kernel.outputs.inner);
+        dispatch_to(set, Part { kernel: &kernel, rows, inner, x: numbers, y: &mut y });
+        y
+    }
+
+    /// The columns of `n` rows, whose numbers lie apart or side by side.
+    fn both<F: Fold>(kind: Kind, n: usize, number: impl Fn(usize, usize) -> f32) -> Vec<Vec<f32>> {
+        let ty = Type::new(Dtype::F32, [n, COLUMNS]);
+        let apart = Operand::row_major(ty.clone());
+        let beside = Operand { layout: ty.shape.ordered(&[1, 0]), ty };
+        let rows = (0..n * COLUMNS).map(|i| number(i / COLUMNS, i % COLUMNS)).collect::<Vec<_>>();
+        let lines = (0..n * COLUMNS).map(|i| number(i % n, i / n)).collect::<Vec<_>>();
+        let sets = InstructionSet::available().into_iter();
+        let of = |set| {
+            [(&apart, &rows), (&beside, &lines)]
+                .map(|(operand, numbers)| reduced::<F>(set, kind, operand, numbers))
+        };
+        sets.flat_map(of).collect()
+    }
+
+    #[test]
+    fn sums_have_one_order_in_every_layout_and_on_every_instruction_set() {
+        for n in LENGTHS.into_iter().filter(|&n| n > 0) {
+            let number = |row: usize, column: usize| (0.7 * (row * 3 + column) as f32).sin() + 0.1;
+            let expected: Vec<f32> = (0..COLUMNS)
+                .map(|column| in_order(n, |p: f32, row| p + number(row, column)))
+                .collect();
+            for found in both::<Add>(Kind::Sum, n, number) {
+                assert_eq!(found, expected, "{n} rows");
             }
-            half /= 2;
         }
-        partials[0]
+    }
+
+    #[test]
+    fn maxima_are_the_same_bits_in_every_layout_and_on_every_instruction_set() {
+        for n in [2, 17, 40, 300] {
+            let number = |row: usize, column: usize| match (row * 5 + column) % 7 {
+                _ if column == 3 && row == n / 2 => f32::NAN,
+                0 => 0.0,
+                1 => -0.0,
+                _ => -1.0,
+            };
+            let bits = |found: Vec<f32>| found.into_iter().map(f32::to_bits).collect::<Vec<_>>();
+            let all: Vec<_> = both::<Larger>(Kind::Amax, n, number).into_iter().map(bits).collect();
+            assert!(all.iter().all(|found| *found == all[0]), "{n} rows: {all:?}");
+            assert!(f32::from_bits(all[0][3]).is_nan());
+        }
     }
 }

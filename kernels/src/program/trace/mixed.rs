@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use super::{Recorder, Trace, Var};
+use super::{Trace, Var};
 use crate::autocast::Autocast;
 use crate::dtype::Dtype;
 use crate::op::{Mixing, Op};
@@ -240,13 +240,12 @@ impl Trace {
 
     /// Casts a value for autocast: a parameter that was cast before is the same value.
     fn cast_once(&self, input: &Var, dtype: Dtype) -> Var {
-        let is_parameter = |recorder: &Recorder, id: usize| match recorder.program.values[id].origin
-        {
-            Origin::Slot(slot) => recorder.program.slots[slot].role == Role::Parameter,
+        let is_parameter = || match self.origin(input) {
+            Some(Origin::Slot(slot)) => self.program().slots[slot].role == Role::Parameter,
             _ => false,
         };
         let Some(id) = input.id.filter(|_| input.dtype() != dtype) else { return input.clone() };
-        if !is_parameter(&self.0.borrow(), id) {
+        if !is_parameter() {
             return input.to(dtype);
         }
         let known = self.0.borrow().casts.get(&(id, dtype)).copied();
@@ -262,8 +261,9 @@ impl Trace {
 
     /// Says whether a value is a number of Python's, which has no say in what values promote to.
     fn is_number(&self, var: &Var) -> bool {
-        let origin = var.id.map(|id| self.0.borrow().program.values[id].origin);
-        var.shape().rank() == 0 && matches!(origin, Some(Origin::Scalar(_) | Origin::Constant(_)))
+        let is_number =
+            || matches!(self.origin(var), Some(Origin::Scalar(_) | Origin::Constant(_)));
+        var.shape().rank() == 0 && is_number()
     }
 
     /// Opens a scope that is the open call's, but for the function. What a function calls is its own.

@@ -23,17 +23,16 @@ impl Trace {
     /// for nothing here.
     pub fn repeat(&self, known: &[(Var, Var)], wanted: &[Var]) -> Vec<Var> {
         let Some(there) = wanted.first().map(|var| var.trace.clone()) else { return Vec::new() };
+        let place = |var: &Var| var.id.filter(|_| there.owns(var));
         let program = there.program();
         let mut here: Vec<Option<Var>> = vec![None; program.values.len()];
         for (of, var) in known {
-            if let Some(place) = of.id.and_then(|id| here.get_mut(id)) {
-                *place = Some(var.clone());
+            if let Some(id) = place(of) {
+                here[id] = Some(var.clone());
             }
         }
         let mut is_needed = vec![false; program.values.len()];
-        for id in wanted.iter().filter_map(Var::id) {
-            is_needed.get_mut(id).into_iter().for_each(|needed| *needed = true);
-        }
+        wanted.iter().filter_map(place).for_each(|id| is_needed[id] = true);
         for node in program.nodes.iter().rev() {
             if node.outputs.iter().any(|&id| is_needed[id] && here[id].is_none()) {
                 node.inputs.iter().for_each(|&id| is_needed[id] = true);
@@ -64,7 +63,7 @@ impl Trace {
                 Origin::Slot(_) | Origin::Scalar(_) => {}
             }
         }
-        let found = |var: &Var| here.get(var.id?).cloned().flatten();
+        let found = |var: &Var| here[place(var)?].clone();
         wanted.iter().map(|var| found(var).unwrap_or_else(|| self.poison())).collect()
     }
 }

@@ -1,6 +1,8 @@
 //! Products of matrices, `linear`, its gradients and `matmul`, against plain loops, the slope of their own
 //! forward, and themselves in other layouts, fused and on other instruction sets.
 
+mod order;
+
 use std::process::Command;
 use std::sync::Arc;
 
@@ -384,12 +386,6 @@ fn own_number(batch: &Shape, own: &[usize], number: usize) -> usize {
     }
     let own_index = &index[batch.rank() - own.len()..];
     own.iter().zip(own_index).fold(0, |at, (&n, &i)| at * n + if n == 1 { 0 } else { i })
-}
-
-#[test]
-fn large_products_have_the_same_bits_in_every_layout() {
-    // From 2^24 multiply-adds on.
-    check_linear(Dtype::F32, (301, 257, 229), 5);
 }
 
 /// Whatever loop a length has, whether a column is one of many or the last alone, and where sums underflow.

@@ -1,5 +1,7 @@
 //! An op defined outside the crate, by its shape rule, kernel and gradient, is like those inside: it runs
-//! eagerly and planned, alone and in a population, and is differentiated.
+//! eagerly and planned, alone and in a population, and is differentiated. One that lies gets an error.
+
+mod lies;
 
 use neurarch_kernels::cpu::simd::Float;
 use neurarch_kernels::cpu::tile::Tile;

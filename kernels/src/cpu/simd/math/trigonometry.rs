@@ -1,0 +1,118 @@
+//! `sin x` and `cos x`.
+
+use core::f64::consts::FRAC_2_PI;
+
+use super::{is_double, odd, polynomial, splat};
+use crate::cpu::simd::{Float, Lanes, Simd};
+
+/// `sin x`, within 1 ulp in both precisions.
+///
+/// `x = n π/2 + r` with `|r| ≤ π/4`, `r` in two parts, and a polynomial for each quarter. Source: FreeBSD's `k_sin.c` and
+/// `k_cos.c` in double precision, Cephes' `sinf` in single precision. Huge numbers go to crate `libm`.
+#[inline(always)]
+pub fn sin<T: Float, S: Simd>(x: T::Lanes<S>) -> T::Lanes<S> {
+    let y = odd::<T, S>(x, quarter_turned::<T, S>(x, 0.0));
+    let huge = splat::<T, S>(huge::<T>()).lt(x.abs());
+    if T::Lanes::<S>::any(huge) {
+        let exact = x.map(|x| T::from_f64(libm::sin(x.into())));
+        return T::Lanes::<S>::select(huge, exact, y);
+    }
+    y
+}
+
+/// `cos x`, within 1 ulp in both precisions: see [`sin`].
+#[inline(always)]
+pub fn cos<T: Float, S: Simd>(x: T::Lanes<S>) -> T::Lanes<S> {
+    let y = quarter_turned::<T, S>(x, 1.0);
+    let huge = splat::<T, S>(huge::<T>()).lt(x.abs());
+    if T::Lanes::<S>::any(huge) {
+        let exact = x.map(|x| T::from_f64(libm::cos(x.into())));
+        return T::Lanes::<S>::select(huge, exact, y);
+    }
+    y
+}
+
+/// Beyond this, more digits of π would be needed, or the number of quarter turns could be off by one.
+#[inline(always)]
+fn huge<T>() -> f64 {
+    if is_double::<T>() { 1_073_741_824.0 } else { 65_536.0 }
+}
+
+/// `sin(x + turns · π/2)` for `turns` 0 and 1, where `x` is not [`huge`].
+#[inline(always)]
+fn quarter_turned<T: Float, S: Simd>(x: T::Lanes<S>, turns: f64) -> T::Lanes<S> {
+    // π/2 in three parts.
+    let parts = match is_double::<T>() {
+        true => {
+            [core::f64::consts::FRAC_PI_2, 6.123_233_995_736_766e-17, -1.497_384_904_859_17e-33]
+        }
+        false => [1.570_796_370_506_286_6, -4.371_138_828_673_793e-8, -1.715_124_510_005_882e-15],
+    };
+    let c = splat::<T, S>;
+    let n = x.mul(c(FRAC_2_PI)).round();
+    // Exact: a multiple of a rounding step of what it nearly equals.
+    let exact = n.mul_add(c(-parts[0]), x);
+    let second = n.mul(c(parts[1]));
+    let r = exact.sub(second);
+    // What rounding r lost, what rounding the product did, and the third part.
+    let lost = exact.sub(r).sub(second);
+    let lost = lost.sub(n.mul_add(c(parts[1]), c(0.0).sub(second)));
+    let lost = n.mul_add(c(-parts[2]), lost);
+    // The quarter, in 0 to 4.
+    let quarter = n.sub(n.mul(c(0.25)).round().mul(c(4.0)));
+    let quarter = T::Lanes::<S>::select(quarter.lt(c(0.0)), quarter.add(c(4.0)), quarter);
+    let quarter = quarter.add(c(turns));
+    let is_cosine = quarter.sub(c(2.0)).abs().eq(c(1.0));
+    let y = T::Lanes::<S>::select(is_cosine, near_cos::<T, S>(r, lost), near_sin::<T, S>(r, lost));
+    let is_negative = quarter.sub(c(2.5)).abs().lt(c(1.0));
+    T::Lanes::<S>::select(is_negative, c(0.0).sub(y), y)
+}
+
+/// `sin(r + low)` for `|r| ≤ π/4` and a small `low`.
+#[inline(always)]
+fn near_sin<T: Float, S: Simd>(r: T::Lanes<S>, low: T::Lanes<S>) -> T::Lanes<S> {
+    const DOUBLE: [f64; 6] = [
+        1.589_690_995_211_55e-10,
+        -2.505_076_025_340_686_3e-8,
+        2.755_731_370_707_006_8e-6,
+        -1.984_126_982_985_795e-4,
+        8.333_333_333_322_49e-3,
+        -1.666_666_666_666_663_2e-1,
+    ];
+    const SINGLE: [f64; 3] = [-1.951_529_589_1e-4, 8.332_160_873_6e-3, -1.666_665_461_1e-1];
+    let c = splat::<T, S>;
+    let z = r.mul(r);
+    let p = match is_double::<T>() {
+        true => polynomial::<T, S>(z, &DOUBLE),
+        false => polynomial::<T, S>(z, &SINGLE),
+    };
+    // r + (r³ p + low · (1 - r²/2))
+    let low = z.mul_add(c(-0.5), c(1.0)).mul(low);
+    r.add(p.mul_add(z.mul(r), low))
+}
+
+/// `cos(r + low)` for `|r| ≤ π/4` and a small `low`.
+#[inline(always)]
+fn near_cos<T: Float, S: Simd>(r: T::Lanes<S>, low: T::Lanes<S>) -> T::Lanes<S> {
+    const DOUBLE: [f64; 6] = [
+        -1.135_964_755_778_819_5e-11,
+        2.087_572_321_298_175e-9,
+        -2.755_731_435_139_066_3e-7,
+        2.480_158_728_947_673e-5,
+        -1.388_888_888_887_411e-3,
+        4.166_666_666_666_66e-2,
+    ];
+    const SINGLE: [f64; 3] = [2.443_315_711_8e-5, -1.388_731_625_493_8e-3, 4.166_664_568_298_8e-2];
+    let c = splat::<T, S>;
+    let z = r.mul(r);
+    let p = match is_double::<T>() {
+        true => polynomial::<T, S>(z, &DOUBLE),
+        false => polynomial::<T, S>(z, &SINGLE),
+    };
+    // 1 - r²/2, and what rounding that lost.
+    let half = z.mul(c(0.5));
+    let most = c(1.0).sub(half);
+    let lost = c(1.0).sub(most).sub(half);
+    let rest = z.mul(z).mul(p).sub(r.mul(low));
+    most.add(lost.add(rest))
+}
