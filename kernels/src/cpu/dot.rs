@@ -379,11 +379,10 @@ impl<T: Float> Row<T> {
             let row = |row: usize| self.b.wrapping_add((column + row) * k + start);
             let mut at = 0;
             while at < n {
-                // SAFETY: `b` has a row of `k` elements for each column.
                 if n - at >= 4 {
-                    let four = unsafe {
-                        block::<T, S, 4>(a, [row(at), row(at + 1), row(at + 2), row(at + 3)])
-                    };
+                    let rows = [row(at), row(at + 1), row(at + 2), row(at + 3)];
+                    // SAFETY: `b` has a row of `k` elements for each column.
+                    let four = unsafe { block::<T, S, 4>(a, rows) };
                     sums[at..at + 4].copy_from_slice(&four);
                     at += 4;
                 } else {
@@ -448,6 +447,7 @@ unsafe fn block<T: Float, S: Simd, const ROWS: usize>(
 /// # Safety
 ///
 /// As for [`block`].
+#[expect(clippy::needless_range_loop, reason = "one index for vectors of several arrays")]
 #[inline(always)]
 unsafe fn block_of<T: Float, S: Simd, const IN_ROUND: usize, const ROWS: usize>(
     a: &[T],

@@ -130,7 +130,7 @@ fn a_layer_adds_its_bias_to_the_whole_sum() {
         let bias = numbers(Dtype::F32, &[outputs], 3);
         let all = [x.clone(), weight.clone(), bias.clone()];
         let layer = |v: &[Var]| vec![v[0].linear(&v[1], Some(&v[2])).relu()];
-        let y = planned(&layer, &[all.to_vec()]).remove(0).remove(0);
+        let y = planned(layer, &[all.to_vec()]).remove(0).remove(0);
         let factors = |i, j, p| (x.elements[i * inputs + p], weight.elements[j * inputs + p]);
         check(&y, [rows, outputs, inputs], factors, |_, j, sum| {
             relu(Arithmetic(Dtype::F32).add(sum, bias.elements[j]))
@@ -153,7 +153,7 @@ fn threads_change_no_order() {
         let all = vec![vec![x.clone(), weight.clone(), dy.clone()]];
         for threads in [1, 2, 7] {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            let found = pool.install(|| planned(&gradient, &all)).remove(0);
+            let found = pool.install(|| planned(gradient, &all)).remove(0);
             let factors = |i, j, p| (x.elements[i * inputs + p], weight.elements[j * inputs + p]);
             check(&found[0], [rows, outputs, inputs], factors, |_, _, sum| sum);
             let factors = |i, j, p| (dy.elements[p * outputs + i], x.elements[p * inputs + j]);
@@ -179,7 +179,7 @@ fn check_convolution([items, channels, out, height, width]: [usize; 5], kernel: 
         let dw = backward(y.trace(), &[(y.clone(), v[2].clone())], &v[1..2]);
         vec![y, dw[0].clone().expect("y depends on it")]
     };
-    let found = planned(&build, &[vec![x.clone(), weight.clone(), dy.clone()]]).remove(0);
+    let found = planned(build, &[vec![x.clone(), weight.clone(), dy.clone()]]).remove(0);
     let (taps, plane) = (kernel * kernel, height * width);
     let seen = channels * taps;
     // What a position of an item sees through an element of the kernel in a channel.

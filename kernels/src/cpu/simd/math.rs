@@ -281,7 +281,7 @@ mod tests {
             20.0,
             1e-30,
             65_536.0,
-            65_536.004,
+            65_536.01,
         ];
         let mut doubles: Vec<f64> = x.iter().map(|&x| x.into()).collect();
         doubles.extend([
