@@ -108,7 +108,7 @@ impl Learners {
         let population = world.spawn_population(module, models, Seed(models as u64)).unwrap();
         let optimizer = |model: usize| {
             let lr = 1e-3 * (1 + model % 13) as f64;
-            let beta2 = if model % 3 == 0 { 0.99 } else { 0.999 };
+            let beta2 = if model.is_multiple_of(3) { 0.99 } else { 0.999 };
             Adam { lr, betas: (0.9, beta2), weight_decay: 1e-4, ..Adam::default() }
         };
         world.insert_with(population, optimizer).unwrap();

@@ -137,7 +137,8 @@ fn reductions_are_as_exact_of_millions_as_of_sixteen() {
         let n = 1_usize << power;
         let noise =
             |i: usize| (i.wrapping_mul(2_654_435_761) >> 7 & 0xffff) as f32 / 65_536.0 + 0.1;
-        let numbers: [(&str, Box<dyn Fn(usize) -> f32>); 3] = [
+        type Numbers = Box<dyn Fn(usize) -> f32>;
+        let numbers: [(&str, Numbers); 3] = [
             ("0.1", Box::new(|_| 0.1)),
             ("waves", Box::new(|i| number(i) + 1.0)),
             ("noise", Box::new(noise)),

@@ -432,7 +432,7 @@ fn hooks_that_were_inserted_as_a_component_are_called() {
     assert_eq!(*seen.lock().unwrap(), 0);
     // Before the module is part of the model.
     let (own, _handle) = hooks();
-    let relu = world.spawn((ReLU::default(), own)).id();
+    let relu = world.spawn((ReLU, own)).id();
     world.entity_mut(root).add_child(relu);
     let results = world.forward(nets, &x).unwrap();
     assert_eq!(std::mem::take(&mut *seen.lock().unwrap()), 1);

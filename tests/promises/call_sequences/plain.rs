@@ -20,8 +20,11 @@ pub(super) struct Pass {
     pub(super) y: Vec<f64>,
 }
 
+/// Rows of length one, each with the length that it had.
+type Units = Vec<(f64, Vec<f64>)>;
+
 /// Computes the weight of a layer, and its rows of length one if it is normed, each with its length.
-fn weight(parameters: &Numbers, layer: usize) -> (Vec<f64>, Option<Vec<(f64, Vec<f64>)>>) {
+fn weight(parameters: &Numbers, layer: usize) -> (Vec<f64>, Option<Units>) {
     if let Some(weight) = parameters.get(&format!("{layer}.weight")) {
         return (weight.clone(), None);
     }
