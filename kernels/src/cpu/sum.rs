@@ -7,7 +7,7 @@
 //!    multiply-adds, which round once; every other sum rounds its terms first.
 //! 2. The partial sums of a block are added by halves: `p[j] += p[j + 8]` for `j` below 8, then `p[j] += p[j + 4]`
 //!    for `j` below 4, `p[j] += p[j + 2]`, `p[0] += p[1]`.
-//! 3. The sums of blocks are added pairwise, as a binary counter carries ([`Pairs`]): what two runs of 2ⁿ blocks give
+//! 3. The sums of blocks are added pairwise, as a binary counter carries (`Pairs`): what two runs of 2ⁿ blocks give
 //!    is added as soon as the second is complete, the earlier run on the left. In the end the runs that are left are
 //!    added from the last, which is the shortest, to the first.
 //! 4. A dot product gets +0 added, so that no sum of zeros is -0: other sums never are.

@@ -1,6 +1,6 @@
 //! `grouped_mm`: products of groups of rows or columns, whose ends are values, each with a matrix of its own.
 //!
-//! Each group is multiplied as it would be alone ([`multiply`]): how follows from its sizes. The transposed operands of
+//! Each group is multiplied as it would be alone (`multiply`): how follows from its sizes. The transposed operands of
 //! a gradient are read where they lie.
 //!
 //! Source: `torch.nn.functional.grouped_mm`.
