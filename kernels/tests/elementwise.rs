@@ -347,12 +347,17 @@ fn lines(x: &Array, reduced: &[usize]) -> Vec<Vec<f64>> {
     lines
 }
 
-/// The definition of a sum: 16 partial sums, joined by halves.
+/// The definition of a sum: blocks of 256 numbers, added pairwise; of each block 16 partial sums, joined by halves.
 fn partial_sums(line: &[f64], dtype: Dtype) -> f64 {
     let add = |a: f64, b: f64| match dtype {
         Dtype::F64 => a + b,
         _ => f64::from(a as f32 + b as f32),
     };
+    let blocks = line.len().div_ceil(256);
+    if blocks > 1 {
+        let (first, others) = line.split_at(256 * (blocks.next_power_of_two() / 2));
+        return add(partial_sums(first, dtype), partial_sums(others, dtype));
+    }
     let mut partials = [0.0; 16];
     for (i, &x) in line.iter().enumerate() {
         partials[i % 16] = add(partials[i % 16], x);
