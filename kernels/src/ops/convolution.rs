@@ -6,12 +6,14 @@
 //!
 //! Source: `torch.nn.functional.conv1d` to `conv3d`, `conv_transpose1d` to `conv_transpose3d`.
 
+mod axes;
 mod direct;
 mod kernel;
 
 use core::fmt::Debug;
 
-use kernel::{ConvolutionKernel, Geometry, planes};
+use axes::planes;
+use kernel::{ConvolutionKernel, Geometry};
 
 use super::elementwise::{computes, same_dtype};
 use crate::dtype::Dtype;

@@ -14,7 +14,8 @@ use core::array;
 use core::ops::Range;
 
 use super::Side;
-use super::kernel::{Axis, Geometry, Planes};
+use super::axes::{Axis, Planes};
+use super::kernel::Geometry;
 use crate::cpu::gemm::{CHAIN, GROUP};
 use crate::cpu::simd::{Lanes, MAX_LANES, Simd};
 use crate::cpu::transpose::transpose;
