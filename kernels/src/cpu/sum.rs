@@ -233,8 +233,8 @@ pub(crate) trait Term<T: Float>: Copy {
     fn of<S: Simd>(self, x: T::Lanes<S>, y: T::Lanes<S>) -> T::Lanes<S>;
 }
 
-/// Adds up `term` over two slices of one length, with vectors: what compilers make of [`sum_of_pairs`] on long slices
-/// takes half as long again.
+/// Adds up `term` over two slices of one length, with vectors: what the compiler makes of [`sum_of_pairs`] on
+/// slices longer than a block is slower.
 #[inline(always)]
 pub(crate) fn sum_by_vectors<T: Float, S: Simd>(x: &[T], y: &[T], term: impl Term<T>) -> T {
     assert_eq!(x.len(), y.len(), "slices of one length");
