@@ -201,6 +201,8 @@ fn clone_bytes(source: &SourceComponent<'_>, target: &mut ComponentCloneCtx<'_, 
 /// Columns and markers that an entity gets at once, in one move.
 pub struct RowBundle {
     world: WorldId,
+    /// A component that is inserted with them, whose id is the first then.
+    component: Option<ComponentId>,
     ids: Vec<ComponentId>,
     keys: Vec<Option<ColumnKey>>,
     /// Where the row of each id starts in `bytes`.
@@ -228,7 +230,7 @@ impl RowBundle {
         let largest = keys.iter().flatten().map(|key: &ColumnKey| key.row_bytes).max();
         let bytes = AlignedBytes::new(largest.unwrap_or(0).max(ALIGN_BYTES));
         let starts = vec![0; ids.len()];
-        RowBundle { world: world.id(), ids, keys, starts, bytes, is_filled: false }
+        RowBundle { world: world.id(), component: None, ids, keys, starts, bytes, is_filled: false }
     }
 
     /// Says whether there is nothing to insert.
@@ -260,12 +262,51 @@ impl RowBundle {
     ///
     /// If the entity is of another world than the bundle.
     pub fn insert(&mut self, entity: &mut EntityWorldMut<'_>) {
-        if self.is_empty() || entity.is_despawned() {
+        if entity.is_despawned() {
+            return;
+        }
+        self.beside(None);
+        self.insert_rows(entity, None);
+    }
+
+    /// Inserts a component, and columns and markers with it in the same move, as [`insert`](RowBundle::insert) does.
+    ///
+    /// # Panics
+    ///
+    /// If the entity is of another world than the bundle.
+    pub fn insert_with<C: Component>(&mut self, entity: &mut EntityWorldMut<'_>, component: C) {
+        if entity.is_despawned() {
+            return;
+        }
+        self.beside(Some(registered::<C>(entity)));
+        OwningPtr::make(component, |pointer| self.insert_rows(entity, Some(pointer)));
+    }
+
+    /// Has the first of the ids be that of a component which is no column, or of none.
+    fn beside(&mut self, component: Option<ComponentId>) {
+        if self.component == component {
+            return;
+        }
+        if self.component.is_some() {
+            (self.ids.remove(0), self.keys.remove(0), self.starts.remove(0));
+        }
+        if let Some(id) = component {
+            self.ids.insert(0, id);
+            self.keys.insert(0, None);
+            self.starts.insert(0, 0);
+        }
+        self.component = component;
+    }
+
+    /// Inserts all, `component` among it if there is one: it belongs to the first of the ids, of type and world.
+    fn insert_rows(&self, entity: &mut EntityWorldMut<'_>, component: Option<OwningPtr<'_>>) {
+        if self.is_empty() {
             return;
         }
         assert_eq!(entity.world().id(), self.world, "a bundle belongs to one world");
         let RowBundle { ids, starts, bytes, .. } = self;
-        let first = bytes.as_mut_ptr();
+        let first = bytes.as_ptr().cast_mut();
+        let starts = &starts[usize::from(component.is_some())..];
         let rows = starts.iter().map(|&start| {
             let row = NonNull::new(first.wrapping_add(start)).expect("memory is not at address 0");
             // SAFETY: the pointer is aligned for a row (the bytes start on a cache line and rows are
@@ -275,9 +316,28 @@ impl RowBundle {
             unsafe { OwningPtr::new(row) }
         });
         // SAFETY: the ids are columns and markers of this world by the assertion above, and each pointer is
-        // to a row of its column's layout, or to the nothing that a marker holds.
-        unsafe { entity.insert_by_ids(ids, rows) };
+        // to a row of its column's layout, or to the nothing that a marker holds; the component's goes with its id.
+        unsafe { entity.insert_by_ids(ids, component.into_iter().chain(rows)) };
     }
+}
+
+/// Gives the id of a component type in the world of an entity.
+fn registered<C: Component>(entity: &mut EntityWorldMut<'_>) -> ComponentId {
+    let known = entity.world().component_id::<C>();
+    known.unwrap_or_else(|| entity.world_scope(World::register_component::<C>))
+}
+
+/// Inserts a component as [`EntityWorldMut::insert`] does, by its id: that leaves less to be compiled for each of many
+/// types. Does nothing to an entity that was despawned.
+pub(crate) fn insert<C: Component>(entity: &mut EntityWorldMut<'_>, component: C) {
+    if entity.is_despawned() {
+        return;
+    }
+    let id = registered::<C>(entity);
+    OwningPtr::make(component, |pointer| {
+        // SAFETY: the entity's world has `C` under this id.
+        unsafe { entity.insert_by_id(id, pointer) };
+    });
 }
 
 /// Views the row of a column of an entity; `None` if it has no such column.

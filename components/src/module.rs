@@ -5,17 +5,16 @@ use core::fmt::Debug;
 use std::sync::Arc;
 
 use bevy_ecs::prelude::*;
-use bevy_ecs::relationship::RelationshipTarget;
 use neurarch_kernels::dtype::Dtype;
 use neurarch_kernels::program::trace::Var;
 use neurarch_kernels::program::tree::{Arguments, Tree};
 use neurarch_kernels::shape::Shape;
 
 pub use crate::call::{Call, Watcher};
+use crate::column::{self, RowBundle};
 use crate::containers::{MAX_ENTRIES, too_many};
 use crate::registry::ModuleTypes;
 use crate::state::Tensor;
-use crate::tree::{Columned, Model, ModuleName};
 
 /// A module type: a layer, a container, or a network of your own.
 ///
@@ -532,28 +531,8 @@ pub trait DynModule: Any + Debug + Send + Sync {
     fn register(&self, world: &mut World);
     /// Adds [`Module::spawned`] as a component.
     fn insert_into(&self, entity: &mut EntityWorldMut<'_>);
-    /// Spawns the module's entity with [`Module::spawned`] and all other components but columns at once.
-    fn spawn<'w>(&self, world: &'w mut World, parts: Parts) -> EntityWorldMut<'w>;
-}
-
-/// What a module's entity has beside its layer component and its columns.
-#[derive(Clone, Debug)]
-pub struct Parts {
-    /// Where it stands in its tree.
-    pub place: Place,
-    /// What its columns hold.
-    pub columned: Columned,
-    /// How many children will come.
-    pub children: usize,
-}
-
-/// Where a module stands in its tree.
-#[derive(Clone, Debug)]
-pub enum Place {
-    /// At the root of a model.
-    Root(Model),
-    /// Below a parent, under a name.
-    Child(Entity, ModuleName),
+    /// Adds [`Module::spawned`] as a component, and the columns with it.
+    fn insert_with(&self, columns: &mut RowBundle, entity: &mut EntityWorldMut<'_>);
 }
 
 impl<M: Module> DynModule for M {
@@ -653,20 +632,11 @@ impl<M: Module> DynModule for M {
     }
 
     fn insert_into(&self, entity: &mut EntityWorldMut<'_>) {
-        entity.insert(self.spawned());
+        column::insert(entity, self.spawned());
     }
 
-    fn spawn<'w>(&self, world: &'w mut World, parts: Parts) -> EntityWorldMut<'w> {
-        let Parts { place, columned, children } = parts;
-        let own = (self.spawned(), columned);
-        // Room for children from the start: the first one would move the row of its parent.
-        let room = Children::with_capacity(children);
-        match (place, children) {
-            (Place::Root(model), 0) => world.spawn((own, model)),
-            (Place::Root(model), _) => world.spawn((own, model, room)),
-            (Place::Child(parent, name), 0) => world.spawn((own, name, ChildOf(parent))),
-            (Place::Child(parent, name), _) => world.spawn((own, name, ChildOf(parent), room)),
-        }
+    fn insert_with(&self, columns: &mut RowBundle, entity: &mut EntityWorldMut<'_>) {
+        columns.insert_with(entity, self.spawned());
     }
 }
 

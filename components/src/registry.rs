@@ -35,36 +35,8 @@ impl ModuleTypes {
     /// Changes are told by lifecycle hooks of `M`, or by observers where `M` has hooks of its own or
     /// is in use already.
     pub fn register<M: Module>(world: &mut World) {
-        world.init_resource::<ModuleTypes>();
         let id = world.register_component::<M>();
-        if world.resource::<ModuleTypes>().reader(id).is_some() {
-            return;
-        }
-        let mut types = world.resource_mut::<ModuleTypes>();
-        if types.readers.len() <= id.index() {
-            types.readers.resize(id.index() + 1, None);
-        }
-        types.readers[id.index()] =
-            Some(|entity| entity.get::<M>().map(|module| module as &dyn DynModule));
-
-        let is_in_use = world.archetypes().iter().any(|archetype| archetype.contains(id));
-        let hooks = (!is_in_use).then(|| world.register_component_hooks::<M>());
-        let (inserts, removes) = hooks.map_or((false, false), |hooks| {
-            (
-                hooks.try_on_insert(tell_insertion).is_some(),
-                hooks.try_on_remove(tell_removal).is_some(),
-            )
-        });
-        if !inserts {
-            world.add_observer(move |event: On<Insert<M>>, mut types: ResMut<ModuleTypes>| {
-                types.tell(Change { entity: event.entity, inserted: Some(id) });
-            });
-        }
-        if !removes {
-            world.add_observer(|event: On<Remove<M>>, mut types: ResMut<ModuleTypes>| {
-                types.tell(Change { entity: event.entity, inserted: None });
-            });
-        }
+        register(world, id, |entity| entity.get::<M>().map(|module| module as &dyn DynModule));
     }
 
     /// Gives what happened since somebody looked, in order.
@@ -102,6 +74,38 @@ impl ModuleTypes {
         let components = entity.archetype().components();
         let reader = components.iter().find_map(|&id| self.reader(id))?;
         reader(entity)
+    }
+}
+
+/// [`ModuleTypes::register`] without a type of its own, so that it is compiled once.
+fn register(world: &mut World, id: ComponentId, reader: Reader) {
+    world.init_resource::<ModuleTypes>();
+    let mut types = world.resource_mut::<ModuleTypes>();
+    if types.contains(id) {
+        return;
+    }
+    if types.readers.len() <= id.index() {
+        types.readers.resize(id.index() + 1, None);
+    }
+    types.readers[id.index()] = Some(reader);
+
+    let is_in_use = world.archetypes().iter().any(|archetype| archetype.contains(id));
+    let hooks = (!is_in_use).then(|| world.register_component_hooks_by_id(id)).flatten();
+    let (inserts, removes) = hooks.map_or((false, false), |hooks| {
+        (hooks.try_on_insert(tell_insertion).is_some(), hooks.try_on_remove(tell_removal).is_some())
+    });
+    if !inserts {
+        let observer =
+            Observer::new(move |event: On<Insert<()>>, mut types: ResMut<ModuleTypes>| {
+                types.tell(Change { entity: event.entity, inserted: Some(id) });
+            });
+        world.spawn(observer.with_component(id));
+    }
+    if !removes {
+        let observer = Observer::new(|event: On<Remove<()>>, mut types: ResMut<ModuleTypes>| {
+            types.tell(Change { entity: event.entity, inserted: None });
+        });
+        world.spawn(observer.with_component(id));
     }
 }
 

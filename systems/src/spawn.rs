@@ -8,7 +8,7 @@ use neurarch_components::blueprint::{Blueprint, BlueprintId, Blueprints, Positio
 use neurarch_components::column::{Columns, RowBundle};
 use neurarch_components::containers::{MAX_DEPTH, too_deep};
 use neurarch_components::layers;
-use neurarch_components::module::{Declare, DynModule, Parts, Place};
+use neurarch_components::module::{Declare, DynModule};
 use neurarch_components::names::{Kind, wrong_name};
 use neurarch_components::parametrizations::{RegisteredAgain, WeightNormed};
 use neurarch_components::population::{Group, Population};
@@ -421,31 +421,40 @@ impl Spawner {
                 }
                 break;
             }
-            let place = match at.parent {
-                None => Place::Root(Model {
-                    population: self.population,
-                    number: u64::MAX,
-                    index: NOT_A_MEMBER,
-                    blueprint: self.blueprint,
-                }),
-                Some(parent) => Place::Child(entities[parent], at.name.clone()),
-            };
             let columned = Columned::new(at.contents.clone(), KEEPER);
-            let columns = at.columns.get_or_insert_with(|| {
-                RowBundle::new(world, at.contents.keys(), Some(at.contents.number))
-            });
-            let mut entity = match (&at.module, place) {
-                (Some(module), place) => {
-                    module.spawn(world, Parts { place, columned, children: at.children })
+            // Room for children from the start: the first one would move the row of its parent.
+            let room = (at.children > 0).then(|| Children::with_capacity(at.children));
+            let mut entity = match at.parent {
+                None => {
+                    let model = Model {
+                        population: self.population,
+                        number: u64::MAX,
+                        index: NOT_A_MEMBER,
+                        blueprint: self.blueprint,
+                    };
+                    match room {
+                        Some(room) => world.spawn((columned, model, room)),
+                        None => world.spawn((columned, model)),
+                    }
                 }
-                (None, Place::Root(model)) => world.spawn((columned, model)),
-                (None, Place::Child(parent, name)) => {
-                    world.spawn((columned, name, ChildOf(parent)))
+                Some(parent) => {
+                    let below = (columned, at.name.clone(), ChildOf(entities[parent]));
+                    match room {
+                        Some(room) => world.spawn((below, room)),
+                        None => world.spawn(below),
+                    }
                 }
             };
             // Before the ties: the owner of a parameter may be in the same module.
             entities.push(entity.id());
-            columns.insert(&mut entity);
+            let columns = at.columns.get_or_insert_with(|| {
+                let number = Some(at.contents.number);
+                entity.world_scope(|world| RowBundle::new(world, at.contents.keys(), number))
+            });
+            match &at.module {
+                Some(module) => module.insert_with(columns, &mut entity),
+                None => columns.insert(&mut entity),
+            }
             if let Some(alias) = at.alias {
                 put(&mut entity, SharedModule(entities[alias]));
             }

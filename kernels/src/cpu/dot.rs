@@ -377,19 +377,10 @@ impl<T: Float> Row<T> {
             let a = &a[start..k.min(start + BLOCK)];
             let mut sums = [T::Lanes::<S>::splat(T::default()); MAX_LANES];
             let row = |row: usize| self.b.wrapping_add((column + row) * k + start);
-            let mut at = 0;
-            while at < n {
-                if n - at >= 4 {
-                    let rows = [row(at), row(at + 1), row(at + 2), row(at + 3)];
-                    // SAFETY: `b` has a row of `k` elements for each column.
-                    let four = unsafe { block::<T, S, 4>(a, rows) };
-                    sums[at..at + 4].copy_from_slice(&four);
-                    at += 4;
-                } else {
-                    // SAFETY: as above.
-                    [sums[at]] = unsafe { block::<T, S, 1>(a, [row(at)]) };
-                    at += 1;
-                }
+            // One row after the other, as they lie: what comes from memory comes faster so.
+            for (at, sum) in sums.iter_mut().enumerate().take(n) {
+                // SAFETY: `b` has a row of `k` elements for each column.
+                *sum = unsafe { block::<T, S>(a, row(at)) };
             }
             pairs.push(Vector(T::Lanes::<S>::sums(&sums)));
         }
@@ -421,72 +412,58 @@ impl<T: Float> Row<T> {
 /// So many vectors hold the partial sums of a block, or fewer.
 const MOST_IN_ROUND: usize = 4;
 
-/// Multiplies up to a block of a row with as many elements of others; gives the partial sums of each, joined until they
-/// are one vector.
+/// Multiplies up to a block of a row with as many elements of another; gives the partial sums, joined until they are one
+/// vector.
 ///
 /// # Safety
 ///
-/// At each place of `b` there are as many elements.
+/// There are as many elements at `b`.
 #[inline(always)]
-unsafe fn block<T: Float, S: Simd, const ROWS: usize>(
-    a: &[T],
-    b: [*const T; ROWS],
-) -> [T::Lanes<S>; ROWS] {
+unsafe fn block<T: Float, S: Simd>(a: &[T], b: *const T) -> T::Lanes<S> {
     // SAFETY: the caller's promise.
     unsafe {
         match PARTIALS / <T::Lanes<S> as Lanes<T>>::N {
-            1 => block_of::<T, S, 1, ROWS>(a, b),
-            2 => block_of::<T, S, 2, ROWS>(a, b),
-            _ => block_of::<T, S, MOST_IN_ROUND, ROWS>(a, b),
+            1 => block_of::<T, S, 1>(a, b),
+            2 => block_of::<T, S, 2>(a, b),
+            _ => block_of::<T, S, MOST_IN_ROUND>(a, b),
         }
     }
 }
 
-/// Does that with so many vectors of partial sums for each row.
+/// Does that with so many vectors of partial sums.
 ///
 /// # Safety
 ///
 /// As for [`block`].
-#[expect(clippy::needless_range_loop, reason = "one index for vectors of several arrays")]
 #[inline(always)]
-unsafe fn block_of<T: Float, S: Simd, const IN_ROUND: usize, const ROWS: usize>(
-    a: &[T],
-    b: [*const T; ROWS],
-) -> [T::Lanes<S>; ROWS] {
+unsafe fn block_of<T: Float, S: Simd, const IN_ROUND: usize>(a: &[T], b: *const T) -> T::Lanes<S> {
     let lanes = <T::Lanes<S> as Lanes<T>>::N;
-    let mut partials = [[Vector::<T, S>::nothing(); IN_ROUND]; ROWS];
+    let mut partials = [Vector::<T, S>::nothing(); IN_ROUND];
     let mut at = 0;
     while at + PARTIALS <= a.len() {
-        for vector in 0..IN_ROUND {
+        for (vector, partial) in partials.iter_mut().enumerate() {
             let place = at + vector * lanes;
-            // SAFETY: the loads stay below the length of all rows.
-            let a = unsafe { T::Lanes::<S>::load(a.as_ptr().add(place)) };
-            for row in 0..ROWS {
-                // SAFETY: as above.
-                let b = unsafe { T::Lanes::<S>::load(b[row].add(place)) };
-                partials[row][vector].0 = b.mul_add(a, partials[row][vector].0);
-            }
+            // SAFETY: the loads stay below the length of both rows.
+            let [a, b] = unsafe { [a.as_ptr(), b].map(|x| T::Lanes::<S>::load(x.add(place))) };
+            partial.0 = b.mul_add(a, partial.0);
         }
         at += PARTIALS;
     }
-    for vector in 0..IN_ROUND {
+    for (vector, partial) in partials.iter_mut().enumerate() {
         let place = at + vector * lanes;
-        let left = a.len().saturating_sub(place).min(lanes);
-        if left > 0 {
+        let left = a.len().saturating_sub(place);
+        if left >= lanes {
             // SAFETY: as above.
-            let a = unsafe { T::Lanes::<S>::load_first(a.as_ptr().add(place), left) };
-            for row in 0..ROWS {
-                // SAFETY: as above.
-                let b = unsafe { T::Lanes::<S>::load_first(b[row].add(place), left) };
-                partials[row][vector].0 = b.mul_add(a, partials[row][vector].0);
-            }
+            let [a, b] = unsafe { [a.as_ptr(), b].map(|x| T::Lanes::<S>::load(x.add(place))) };
+            partial.0 = b.mul_add(a, partial.0);
+        } else if left > 0 {
+            // SAFETY: as above.
+            let [a, b] =
+                unsafe { [a.as_ptr(), b].map(|x| T::Lanes::<S>::load_first(x.add(place), left)) };
+            partial.0 = b.mul_add(a, partial.0);
         }
     }
-    let mut joined = [T::Lanes::<S>::splat(T::default()); ROWS];
-    for row in 0..ROWS {
-        joined[row] = join_vectors(&partials[row], IN_ROUND).0;
-    }
-    joined
+    join_vectors(&partials, IN_ROUND).0
 }
 
 #[cfg(test)]

@@ -599,7 +599,8 @@ pub fn vector_kernel(kernel: impl VectorKernel + 'static) -> Box<dyn Kernel> {
 
 /// Runs `kernel` with the best instructions that the machine has.
 pub(crate) fn run_vectors(kernel: &impl VectorKernel, tile: &mut Tile<'_>) {
-    dispatch(OverTile { kernel, tile });
+    // The kernel first: the compiler puts a tuple's code beside its first type.
+    dispatch((kernel, tile));
 }
 
 struct ForEachSet<K>(K);
@@ -618,17 +619,13 @@ impl<K: VectorKernel> Kernel for ForEachSet<K> {
     }
 }
 
-struct OverTile<'k, 't, 'a, K> {
-    kernel: &'k K,
-    tile: &'t mut Tile<'a>,
-}
-
-impl<K: VectorKernel> Vectorized for OverTile<'_, '_, '_, K> {
+impl<K: VectorKernel> Vectorized for (&K, &mut Tile<'_>) {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self) {
-        self.kernel.run::<S>(self.tile);
+        let (kernel, tile) = self;
+        kernel.run::<S>(tile);
     }
 }
 

@@ -282,7 +282,7 @@ impl<T: Float, F: Formula<IN, OUT>, const IN: usize, const OUT: usize> Kernel
         let mut y: [Output<'_, T>; OUT] = core::array::from_fn(|_| outputs.take());
         walk.assert_in_tile(&x);
         if !is_split {
-            dispatch(Work { formula, of: Of::Models { walk, x, y, models: 0..models } });
+            dispatch((formula, Work::Models { walk, x, y, models: 0..models }));
             return;
         }
         for model in 0..models {
@@ -310,18 +310,13 @@ pub(in crate::ops) fn apply_split<T, F, const IN: usize, const OUT: usize>(
     Visits::all(walk).split(0, &|visits, first| {
         // SAFETY: `split` gives each element of the outputs, which have `walk.numel`, to one part.
         let y = unsafe { y.of(first, visits.numel()) };
-        dispatch(Work { formula, of: Of::Part { visits, x, y: Some(y) } });
+        dispatch((formula, Work::Part { visits, x, y: Some(y) }));
     });
 }
 
 /// What is left to be computed with one formula. One type for whole tiles and for parts of a model, so that the loops
-/// over elements are compiled once.
-struct Work<'a, T, F, const IN: usize, const OUT: usize> {
-    formula: F,
-    of: Of<'a, T, IN, OUT>,
-}
-
-enum Of<'a, T, const IN: usize, const OUT: usize> {
+/// over elements are compiled once; beside the formula, because the compiler puts a tuple's code beside its first type.
+enum Work<'a, T, const IN: usize, const OUT: usize> {
     /// Some models of a tile.
     Models {
         walk: &'a Walk<IN>,
@@ -334,28 +329,29 @@ enum Of<'a, T, const IN: usize, const OUT: usize> {
 }
 
 impl<T: Float, F: Formula<IN, OUT>, const IN: usize, const OUT: usize> Vectorized
-    for Work<'_, T, F, IN, OUT>
+    for (F, Work<'_, T, IN, OUT>)
 {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(mut self) {
+    fn run<S: Simd>(self) {
+        let (formula, mut work) = self;
         loop {
-            let (visits, x, y) = match &mut self.of {
-                Of::Models { walk, x, y, models } => {
+            let (visits, x, y) = match &mut work {
+                Work::Models { walk, x, y, models } => {
                     let Some(model) = models.next() else { return };
                     let mut y = y.iter_mut().map(|y| y.at(model));
                     let y = core::array::from_fn(|_| y.next().unwrap_or_default());
                     (Visits::all(walk), core::array::from_fn(|i| x[i].at(model)), y)
                 }
-                Of::Part { visits, x, y } => {
+                Work::Part { visits, x, y } => {
                     let Some(y) = y.take() else { return };
                     (visits.clone(), *x, y)
                 }
             };
             // SAFETY: whoever made the work asserted that inputs have what the walk visits: `Elementwise::run` for all
             // models of a tile, `apply_split` for one.
-            unsafe { visit::<T, S, F, IN, OUT>(self.formula, &visits, x, y) };
+            unsafe { visit::<T, S, F, IN, OUT>(formula, &visits, x, y) };
         }
     }
 }

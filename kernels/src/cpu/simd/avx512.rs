@@ -1,17 +1,18 @@
 //! AVX-512 (F, DQ, BW, VL): 16 singles or 8 doubles a vector.
 //!
-//! Every method is one instruction or a few; all are compiled inside [`vectorize`], which enables them.
+//! Every method is one instruction or a few; all are compiled inside [`Instance`], which enables them.
 #![expect(unsafe_code, reason = "intrinsics, in functions that the machine was asked about")]
 #![expect(
     clippy::undocumented_unsafe_blocks,
-    reason = "one argument holds for all: see `vectorize`"
+    reason = "one argument holds for all: see `Instance`"
 )]
 
 use core::arch::x86_64::*;
 
-use super::{Lanes, MAX_LANES, Simd, Vectorized};
+use super::math::Function;
+use super::{Float, Lanes, MAX_LANES, Simd, Vectorized};
 
-/// The instruction set. Its vectors are used only inside [`vectorize`].
+/// The instruction set. Its vectors are used only inside [`Instance`].
 #[derive(Clone, Copy)]
 pub(super) struct Avx512;
 
@@ -19,6 +20,12 @@ impl Simd for Avx512 {
     type F32 = __m512;
     type F64 = __m512d;
     const GEMM_ROWS: usize = 8;
+    const INLINES_FUNCTIONS: bool = true;
+
+    #[inline(always)]
+    fn call<T: Float, F: Function<T>>(f: F, x: T::Lanes<Self>) -> T::Lanes<Self> {
+        unsafe { call::<T, F>(f, x) }
+    }
 }
 
 /// Says whether the machine has the instructions.
@@ -31,15 +38,34 @@ pub(super) fn is_available() -> bool {
         && is_x86_feature_detected!("avx512vl")
 }
 
-/// Runs `kernel` with the instructions enabled.
+/// A kernel compiled for this instruction set.
+///
+/// All intrinsics below are reached only through here: the token type is private to [`super`], which names it nowhere
+/// else. The methods are those of a trait, not functions of this module, because rustc compiles a method beside the type
+/// that it belongs to: so kernels are spread over the compiler's threads.
+pub(super) trait Instance: Vectorized {
+    /// Runs the kernel with the instructions enabled.
+    ///
+    /// # Safety
+    ///
+    /// [`is_available`] says so.
+    #[target_feature(enable = "avx2,fma,avx512f,avx512dq,avx512bw,avx512vl")]
+    unsafe fn run_here(self) -> Self::Output {
+        self.run::<Avx512>()
+    }
+}
+
+impl<V: Vectorized> Instance for V {}
+
+/// Calls `f` out of line.
 ///
 /// # Safety
 ///
-/// [`is_available`] says so. All intrinsics below are reached only through here: the token type is
-/// private to [`super`], which names it nowhere else.
+/// [`is_available`] says so.
 #[target_feature(enable = "avx2,fma,avx512f,avx512dq,avx512bw,avx512vl")]
-pub(super) unsafe fn vectorize<V: Vectorized>(kernel: V) -> V::Output {
-    kernel.run::<Avx512>()
+#[inline(never)]
+unsafe fn call<T: Float, F: Function<T>>(f: F, x: T::Lanes<Avx512>) -> T::Lanes<Avx512> {
+    f.of::<Avx512>(x)
 }
 
 impl Lanes<f32> for __m512 {

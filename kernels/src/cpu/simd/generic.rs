@@ -4,7 +4,8 @@
 //! that no result depends on that.
 #![expect(unsafe_code, reason = "loads and stores through pointers")]
 
-use super::{Lanes, Simd};
+use super::math::Function;
+use super::{Float, Lanes, Simd, Vectorized};
 
 /// No instruction set in particular, with vectors of `SINGLES` and `DOUBLES` numbers.
 #[derive(Clone, Copy)]
@@ -17,7 +18,28 @@ impl<const SINGLES: usize, const DOUBLES: usize> Simd for Portable<SINGLES, DOUB
     type F32 = Numbers<f32, SINGLES>;
     type F64 = Numbers<f64, DOUBLES>;
     const GEMM_ROWS: usize = 4;
+    const INLINES_FUNCTIONS: bool = false;
+
+    #[inline(never)]
+    fn call<T: Float, F: Function<T>>(f: F, x: T::Lanes<Self>) -> T::Lanes<Self> {
+        f.of::<Self>(x)
+    }
 }
+
+/// A kernel compiled for any machine: once, and beside its type (see the instances of the other sets).
+pub(super) trait Instance: Vectorized {
+    /// Runs the kernel.
+    #[inline(never)]
+    fn run_here(self) -> Self::Output {
+        self.run::<Generic>()
+    }
+}
+
+impl<V: Vectorized> Instance for V {}
+
+/// Whether a multiplication and an addition that are rounded once are one instruction of every machine that this is
+/// compiled for. Where not, they are a slow call, and kernels would consist of little else if they made it themselves.
+const FUSES: bool = cfg!(any(target_feature = "fma", target_arch = "aarch64"));
 
 /// `N` numbers, a power of two.
 #[derive(Clone, Copy)]
@@ -90,8 +112,16 @@ macro_rules! lanes {
 
             #[inline(always)]
             fn mul_add(self, b: Self, c: Self) -> Self {
-                // Rounded once, as by the hardware of the other sets; a slow call where there is none.
-                Numbers(core::array::from_fn(|i| self.0[i].mul_add(b.0[i], c.0[i])))
+                #[inline(never)]
+                fn apart<const N: usize>(
+                    [a, b, c]: [&Numbers<$float, N>; 3],
+                ) -> Numbers<$float, N> {
+                    Numbers(core::array::from_fn(|i| a.0[i].mul_add(b.0[i], c.0[i])))
+                }
+                if FUSES {
+                    return Numbers(core::array::from_fn(|i| self.0[i].mul_add(b.0[i], c.0[i])));
+                }
+                apart([&self, &b, &c])
             }
 
             #[inline(always)]

@@ -18,6 +18,41 @@ pub use trigonometry::{cos, sin};
 
 use super::{Float, Lanes, Simd};
 
+/// An elementary function of one vector, with what else it needs.
+pub trait Function<T: Float>: Copy {
+    /// Computes it. Implementations are `#[inline(always)]`.
+    fn of<S: Simd>(self, x: T::Lanes<S>) -> T::Lanes<S>;
+}
+
+/// Gives `f(x)`. In double precision, and where nothing is fast anyway, the function is compiled once and called:
+/// kernels that contain it themselves took longer to compile than all others together.
+#[inline(always)]
+fn call<T: Float, S: Simd, F: Function<T>>(f: F, x: T::Lanes<S>) -> T::Lanes<S> {
+    if is_double::<T>() || !S::INLINES_FUNCTIONS { S::call(f, x) } else { f.of::<S>(x) }
+}
+
+/// Makes a [`Function`] of the body of a function, which calls it.
+macro_rules! function {
+    ($(#[$about:meta])* $name:ident, $type:ident, $body:ident) => {
+        #[derive(Clone, Copy)]
+        struct $type;
+
+        impl<T: Float> Function<T> for $type {
+            #[inline(always)]
+            fn of<S: Simd>(self, x: T::Lanes<S>) -> T::Lanes<S> {
+                $body::<T, S>(x)
+            }
+        }
+
+        $(#[$about])*
+        #[inline(always)]
+        pub fn $name<T: Float, S: Simd>(x: T::Lanes<S>) -> T::Lanes<S> {
+            call::<T, S, _>($type, x)
+        }
+    };
+}
+use function;
+
 /// Says whether `T` is double precision. Known when a body is compiled, so that the other precision's part is left
 /// out.
 #[inline(always)]

@@ -57,6 +57,11 @@ pub trait Simd: Copy + Send + Sync + 'static {
     type F64: Lanes<f64>;
     /// Rows of the register tile of a matrix product.
     const GEMM_ROWS: usize;
+    /// Whether elementary functions of singles are compiled into the kernels that use them.
+    const INLINES_FUNCTIONS: bool;
+
+    /// Gives `f(x)` by a call of a function that is compiled once.
+    fn call<T: Float, F: math::Function<T>>(f: F, x: T::Lanes<Self>) -> T::Lanes<Self>;
 }
 
 /// No vector has more lanes.
@@ -213,7 +218,7 @@ pub trait Lanes<T>: Copy + Send + Sync + 'static {
 }
 
 /// A kernel body that can be compiled for any instruction set.
-pub trait Vectorized {
+pub trait Vectorized: Sized {
     /// What it gives.
     type Output;
 
@@ -270,11 +275,11 @@ pub fn dispatch<V: Vectorized>(kernel: V) -> V::Output {
         // SAFETY: `current` gives a set that the machine has. It asks once: a small kernel is
         // done in the time that asking takes.
         #[cfg(target_arch = "x86_64")]
-        InstructionSet::Avx512 => unsafe { avx512::vectorize(kernel) },
+        InstructionSet::Avx512 => unsafe { avx512::Instance::run_here(kernel) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        InstructionSet::Avx2 => unsafe { avx2::vectorize(kernel) },
-        _ => kernel.run::<generic::Generic>(),
+        InstructionSet::Avx2 => unsafe { avx2::Instance::run_here(kernel) },
+        _ => generic::Instance::run_here(kernel),
     }
 }
 
@@ -285,14 +290,14 @@ pub fn dispatch_to<V: Vectorized>(set: InstructionSet, kernel: V) -> V::Output {
         #[cfg(target_arch = "x86_64")]
         InstructionSet::Avx512 if avx512::is_available() => {
             // SAFETY: the line above asked the machine.
-            unsafe { avx512::vectorize(kernel) }
+            unsafe { avx512::Instance::run_here(kernel) }
         }
         #[cfg(target_arch = "x86_64")]
         InstructionSet::Avx2 if avx2::is_available() => {
             // SAFETY: the line above asked the machine.
-            unsafe { avx2::vectorize(kernel) }
+            unsafe { avx2::Instance::run_here(kernel) }
         }
-        _ => kernel.run::<generic::Generic>(),
+        _ => generic::Instance::run_here(kernel),
     }
 }
 

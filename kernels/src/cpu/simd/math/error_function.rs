@@ -1,11 +1,15 @@
 //! The error function.
 
-use super::{exp, is_double, odd, polynomial, splat};
+use super::{Function, call, exp, function, is_double, odd, polynomial, splat};
 use crate::cpu::simd::{Float, Lanes, Simd};
 
-/// The error function, `2/√π · ∫₀ˣ e^(-t²) dt`, within 2 ulp in double precision and 8 in single precision.
+function! {
+    /// The error function, `2/√π · ∫₀ˣ e^(-t²) dt`, within 2 ulp in double precision and 8 in single precision.
+    erf, Erf, erf_here
+}
+
 #[inline(always)]
-pub fn erf<T: Float, S: Simd>(x: T::Lanes<S>) -> T::Lanes<S> {
+fn erf_here<T: Float, S: Simd>(x: T::Lanes<S>) -> T::Lanes<S> {
     if is_double::<T>() { double::<T, S>(x) } else { single::<T, S>(x) }
 }
 

@@ -2,7 +2,7 @@
 
 use core::f64::consts::LOG2_E;
 
-use super::{is_double, odd, polynomial, splat};
+use super::{Function, call, function, is_double, odd, polynomial, splat};
 use crate::cpu::simd::{Float, Lanes, Simd};
 
 /// `ln 2` in two parts. The product of the first and a whole number that exponents reach is exact, or the difference
@@ -16,12 +16,16 @@ fn ln_2<T>() -> [f64; 2] {
     }
 }
 
-/// `eˣ`, within 1 ulp in both precisions.
-///
-/// `x = n ln 2 + r` with `|r| ≤ ln 2 / 2`, and `eʳ` by a polynomial after `1 + r`. Source: Moshier's Cephes library,
-/// `expf`, in single precision; in double precision the polynomial is the Taylor series.
+function! {
+    /// `eˣ`, within 1 ulp in both precisions.
+    ///
+    /// `x = n ln 2 + r` with `|r| ≤ ln 2 / 2`, and `eʳ` by a polynomial after `1 + r`. Source: Moshier's Cephes library,
+    /// `expf`, in single precision; in double precision the polynomial is the Taylor series.
+    exp, Exp, exp_here
+}
+
 #[inline(always)]
-pub fn exp<T: Float, S: Simd>(x: T::Lanes<S>) -> T::Lanes<S> {
+fn exp_here<T: Float, S: Simd>(x: T::Lanes<S>) -> T::Lanes<S> {
     exp_of_sum::<T, S>(x, None)
 }
 
@@ -82,11 +86,15 @@ fn after_linear<T: Float, S: Simd>(r: T::Lanes<S>) -> T::Lanes<S> {
     if is_double::<T>() { polynomial::<T, S>(r, &DOUBLE) } else { polynomial::<T, S>(r, &SINGLE) }
 }
 
-/// `eˣ - 1`, within 2 ulp in both precisions, also where `x` is near 0.
-///
-/// With `n` and `r` as in [`exp`], `2ⁿ (eʳ - 1) + (2ⁿ - 1)`.
+function! {
+    /// `eˣ - 1`, within 2 ulp in both precisions, also where `x` is near 0.
+    ///
+    /// With `n` and `r` as in [`exp`], `2ⁿ (eʳ - 1) + (2ⁿ - 1)`.
+    exp_m1, ExpM1, exp_m1_here
+}
+
 #[inline(always)]
-pub fn exp_m1<T: Float, S: Simd>(x: T::Lanes<S>) -> T::Lanes<S> {
+fn exp_m1_here<T: Float, S: Simd>(x: T::Lanes<S>) -> T::Lanes<S> {
     let c = splat::<T, S>;
     // Beyond these the result is -1 and infinite.
     let [least, most] = match is_double::<T>() {
@@ -108,12 +116,16 @@ pub fn exp_m1<T: Float, S: Simd>(x: T::Lanes<S>) -> T::Lanes<S> {
     odd::<T, S>(x, y)
 }
 
-/// `tanh x`, within 2 ulp in both precisions.
-///
-/// Source: in single precision Cephes' `tanhf`, a polynomial below 0.625 and `1 - 2 / (e²ˣ + 1)` above; in double
-/// precision FreeBSD's `s_tanh.c`, `u / (u + 2)` and `1 - 2 / (u + 2)` with `u = e²ˣ - 1`.
+function! {
+    /// `tanh x`, within 2 ulp in both precisions.
+    ///
+    /// Source: in single precision Cephes' `tanhf`, a polynomial below 0.625 and `1 - 2 / (e²ˣ + 1)` above; in double
+    /// precision FreeBSD's `s_tanh.c`, `u / (u + 2)` and `1 - 2 / (u + 2)` with `u = e²ˣ - 1`.
+    tanh, Tanh, tanh_here
+}
+
 #[inline(always)]
-pub fn tanh<T: Float, S: Simd>(x: T::Lanes<S>) -> T::Lanes<S> {
+fn tanh_here<T: Float, S: Simd>(x: T::Lanes<S>) -> T::Lanes<S> {
     let c = splat::<T, S>;
     let a = x.abs();
     if is_double::<T>() {
@@ -135,9 +147,13 @@ pub fn tanh<T: Float, S: Simd>(x: T::Lanes<S>) -> T::Lanes<S> {
     T::Lanes::<S>::select(x.eq(x), y, x)
 }
 
-/// `1 / (1 + e⁻ˣ)`, within 3 ulp; 0 where `e⁻ˣ` is infinite, as in torch.
+function! {
+    /// `1 / (1 + e⁻ˣ)`, within 3 ulp; 0 where `e⁻ˣ` is infinite, as in torch.
+    sigmoid, Sigmoid, sigmoid_here
+}
+
 #[inline(always)]
-pub fn sigmoid<T: Float, S: Simd>(x: T::Lanes<S>) -> T::Lanes<S> {
+fn sigmoid_here<T: Float, S: Simd>(x: T::Lanes<S>) -> T::Lanes<S> {
     let c = splat::<T, S>;
     c(1.0).div(c(1.0).add(exp::<T, S>(c(0.0).sub(x))))
 }

@@ -2,15 +2,19 @@
 
 use core::f64::consts::SQRT_2;
 
-use super::{is_double, odd, polynomial, splat};
+use super::{Function, call, function, is_double, odd, polynomial, splat};
 use crate::cpu::simd::{Float, Lanes, Simd};
 
-/// `ln x`, within 1 ulp in both precisions.
-///
-/// `x = 2ᵉ (1 + f)` with `1 + f` in `[√½, √2)`. Source: Cephes' `logf` in single precision, FreeBSD's `e_log.c` in
-/// double precision.
+function! {
+    /// `ln x`, within 1 ulp in both precisions.
+    ///
+    /// `x = 2ᵉ (1 + f)` with `1 + f` in `[√½, √2)`. Source: Cephes' `logf` in single precision, FreeBSD's `e_log.c` in
+    /// double precision.
+    ln, Ln, ln_here
+}
+
 #[inline(always)]
-pub fn ln<T: Float, S: Simd>(x: T::Lanes<S>) -> T::Lanes<S> {
+fn ln_here<T: Float, S: Simd>(x: T::Lanes<S>) -> T::Lanes<S> {
     let c = splat::<T, S>;
     let (f, e) = parts::<T, S>(x);
     let y = of_parts::<T, S>(f, e, None);
@@ -20,11 +24,15 @@ pub fn ln<T: Float, S: Simd>(x: T::Lanes<S>) -> T::Lanes<S> {
     T::Lanes::<S>::select(x.eq(x), y, x)
 }
 
-/// `ln(1 + x)`, within 2 ulp in both precisions, also where `x` is near 0.
-///
-/// `ln u` of `u = 1 + x`, rounded, and the quotient of what rounding lost and `u`. Source: FreeBSD's `s_log1p.c`.
+function! {
+    /// `ln(1 + x)`, within 2 ulp in both precisions, also where `x` is near 0.
+    ///
+    /// `ln u` of `u = 1 + x`, rounded, and the quotient of what rounding lost and `u`. Source: FreeBSD's `s_log1p.c`.
+    ln_1p, Ln1p, ln_1p_here
+}
+
 #[inline(always)]
-pub fn ln_1p<T: Float, S: Simd>(x: T::Lanes<S>) -> T::Lanes<S> {
+fn ln_1p_here<T: Float, S: Simd>(x: T::Lanes<S>) -> T::Lanes<S> {
     let c = splat::<T, S>;
     let u = c(1.0).add(x);
     let (f, e) = split::<T, S>(u);

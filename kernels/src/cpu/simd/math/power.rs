@@ -2,7 +2,7 @@
 
 use super::exponential::exp_of_sum;
 use super::logarithm::parts;
-use super::{is_double, polynomial, splat};
+use super::{Function, call, is_double, polynomial, splat};
 use crate::cpu::simd::{Float, Lanes, Simd};
 
 /// `xᵉ`, within 1 ulp in both precisions.
@@ -11,6 +11,23 @@ use crate::cpu::simd::{Float, Lanes, Simd};
 /// logarithm and the product in two parts, and the sign that a whole `e` gives.
 #[inline(always)]
 pub fn pow<T: Float, S: Simd>(x: T::Lanes<S>, exponent: f64) -> T::Lanes<S> {
+    call::<T, S, _>(Pow { exponent }, x)
+}
+
+#[derive(Clone, Copy)]
+struct Pow {
+    exponent: f64,
+}
+
+impl<T: Float> Function<T> for Pow {
+    #[inline(always)]
+    fn of<S: Simd>(self, x: T::Lanes<S>) -> T::Lanes<S> {
+        pow_here::<T, S>(x, self.exponent)
+    }
+}
+
+#[inline(always)]
+fn pow_here<T: Float, S: Simd>(x: T::Lanes<S>, exponent: f64) -> T::Lanes<S> {
     let c = splat::<T, S>;
     if exponent == 2.0 {
         return x.mul(x);

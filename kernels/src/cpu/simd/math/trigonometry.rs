@@ -2,15 +2,19 @@
 
 use core::f64::consts::FRAC_2_PI;
 
-use super::{is_double, odd, polynomial, splat};
+use super::{Function, call, function, is_double, odd, polynomial, splat};
 use crate::cpu::simd::{Float, Lanes, Simd};
 
-/// `sin x`, within 1 ulp in both precisions.
-///
-/// `x = n π/2 + r` with `|r| ≤ π/4`, `r` in two parts, and a polynomial for each quarter. Source: FreeBSD's `k_sin.c` and
-/// `k_cos.c` in double precision, Cephes' `sinf` in single precision. Huge numbers go to crate `libm`.
+function! {
+    /// `sin x`, within 1 ulp in both precisions.
+    ///
+    /// `x = n π/2 + r` with `|r| ≤ π/4`, `r` in two parts, and a polynomial for each quarter. Source: FreeBSD's `k_sin.c` and
+    /// `k_cos.c` in double precision, Cephes' `sinf` in single precision. Huge numbers go to crate `libm`.
+    sin, Sin, sin_here
+}
+
 #[inline(always)]
-pub fn sin<T: Float, S: Simd>(x: T::Lanes<S>) -> T::Lanes<S> {
+fn sin_here<T: Float, S: Simd>(x: T::Lanes<S>) -> T::Lanes<S> {
     let y = odd::<T, S>(x, quarter_turned::<T, S>(x, 0.0));
     let huge = splat::<T, S>(huge::<T>()).lt(x.abs());
     if T::Lanes::<S>::any(huge) {
@@ -20,9 +24,13 @@ pub fn sin<T: Float, S: Simd>(x: T::Lanes<S>) -> T::Lanes<S> {
     y
 }
 
-/// `cos x`, within 1 ulp in both precisions: see [`sin`].
+function! {
+    /// `cos x`, within 1 ulp in both precisions: see [`sin`].
+    cos, Cos, cos_here
+}
+
 #[inline(always)]
-pub fn cos<T: Float, S: Simd>(x: T::Lanes<S>) -> T::Lanes<S> {
+fn cos_here<T: Float, S: Simd>(x: T::Lanes<S>) -> T::Lanes<S> {
     let y = quarter_turned::<T, S>(x, 1.0);
     let huge = splat::<T, S>(huge::<T>()).lt(x.abs());
     if T::Lanes::<S>::any(huge) {
