@@ -87,7 +87,9 @@ pub struct Columns {
 impl FromWorld for Columns {
     fn from_world(world: &mut World) -> Self {
         let register = |bit| register(world, format!("neurarch position bit {bit}"), 0, 1);
-        let all = (0..MARKERS).map(register).collect();
+        let all: Vec<_> = (0..MARKERS).map(register).collect();
+        // As a bundle before any other: see `RowBundle::widen`.
+        world.register_dynamic_bundle(&all);
         Columns { world: world.id(), ids: HashMap::new(), all }
     }
 }
@@ -267,6 +269,24 @@ impl RowBundle {
         }
         self.beside(None);
         self.insert_rows(entity, None);
+    }
+
+    /// Inserts the columns and markers beside the columns that the entity has, whose markers are the same.
+    ///
+    /// These are taken off before. bevy gives an archetype an array as long as the number of the largest bundle that was
+    /// inserted into it, each entry longer than a cache line: of archetypes without markers there are few, of those with
+    /// them some for each structure. The bundle of all markers has a small number.
+    ///
+    /// # Panics
+    ///
+    /// If the entity is of another world than the bundle.
+    pub fn widen(&mut self, entity: &mut EntityWorldMut<'_>) {
+        if entity.is_despawned() {
+            return;
+        }
+        let markers = Columns::all_markers(entity.world()).to_vec();
+        entity.remove_by_ids(&markers);
+        self.insert(entity);
     }
 
     /// Inserts a component, and columns and markers with it in the same move, as [`insert`](RowBundle::insert) does.

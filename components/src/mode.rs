@@ -2,15 +2,35 @@
 //!
 //! Bits, not archetypes: toggling moves no weights.
 
+use core::hash::{Hash, Hasher};
+
 use bevy_ecs::prelude::*;
 use neurarch_kernels::autocast::Autocast;
 
 /// A set of small numbers: positions of a blueprint, or parameters in their order.
-#[derive(Clone, Debug, Default, Hash, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, Eq)]
 pub struct Bits {
     first: u64,
     /// Members from 64 on; its last word is never 0, so that equal sets are equal values.
     rest: Box<[u64]>,
+}
+
+impl PartialEq for Bits {
+    /// Small sets are compared without a look at the lists: of all models of a population, a comparison of empty ones
+    /// takes as long as the rest.
+    #[inline]
+    fn eq(&self, other: &Bits) -> bool {
+        self.first == other.first
+            && self.rest.len() == other.rest.len()
+            && (self.rest.is_empty() || self.rest == other.rest)
+    }
+}
+
+impl Hash for Bits {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.first.hash(state);
+        self.rest.hash(state);
+    }
 }
 
 impl Bits {

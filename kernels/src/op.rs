@@ -141,10 +141,11 @@ pub trait Op: Any + Debug + Send + Sync {
         None
     }
 
-    /// Estimates the work for one model, in floating-point operations: decides whether threads are worth
-    /// waking, nothing else.
+    /// Estimates the work for one model, in the time that a floating-point operation of a matrix product takes: decides
+    /// whether threads are worth waking, nothing else. To read or write an element takes as long as some of these.
     fn cost(&self, inputs: &[Type], outputs: &[Type]) -> usize {
-        inputs.iter().chain(outputs).map(|ty| ty.shape.numel()).sum()
+        let numel = |ty: &Type| ty.shape.numel();
+        inputs.iter().chain(outputs).map(numel).fold(0, usize::saturating_add).saturating_mul(8)
     }
 
     /// Makes the kernel for operands of these types and layouts: everything that can be decided

@@ -360,7 +360,7 @@ pub(crate) fn widen(
         let mut entities = group.modules[*position].clone();
         entities.extend(joining.iter().map(|(_, modules)| modules[*position]));
         let missing = to.keys().filter(|key| !from.keys().any(|known| known == *key));
-        let mut bundle = RowBundle::new(world, missing, None);
+        let mut bundle = RowBundle::new(world, missing, Some(to.number));
         for entity in entities {
             let Ok(mut entity) = world.get_entity_mut(entity) else { continue };
             // What left the model has other contents by now.
@@ -368,8 +368,10 @@ pub(crate) fn widen(
                 .get::<Columned>()
                 .is_some_and(|columned| Arc::ptr_eq(columned.contents(), from))
             {
-                bundle.insert(&mut entity);
-                entity.insert(Columned::new(to.clone(), KEEPER));
+                bundle.widen(&mut entity);
+                if let Some(mut columned) = entity.get_mut::<Columned>() {
+                    columned.set(to.clone(), KEEPER);
+                }
             }
         }
     }

@@ -12,6 +12,7 @@ use bevy_ecs::component::ComponentId;
 use bevy_ecs::prelude::*;
 use bevy_ecs::storage::{Table, TableId, TableRow};
 use bevy_ecs::world::WorldId;
+use neurarch_components::blueprint::BlueprintId;
 use neurarch_components::column::{ColumnKey, Columns};
 use neurarch_components::keeper::Keeper;
 use neurarch_components::population::{Group, Population};
@@ -47,11 +48,9 @@ pub(crate) struct Binder {
     is_part: bool,
     segments: Vec<*mut u8>,
     bound: Vec<BoundSlot>,
-    /// For each slot, the column that was found last, in which world: what a key names there never changes.
-    columns: Vec<(ColumnKey, ComponentId)>,
-    world: Option<WorldId>,
-    /// For each slot, whose memory it is, as of when no two that are written were the same.
+    /// For each slot, whose memory it was last, in which world, as of when no two that are written were the same.
     homes: Vec<Home>,
+    world: Option<WorldId>,
     /// Where long columns were when they were to lie in huge pages.
     advised: Vec<usize>,
 }
@@ -65,9 +64,11 @@ unsafe impl Sync for Binder {}
 /// Whose memory a slot is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Home {
-    column: ComponentId,
+    key: ColumnKey,
     of: Whose,
     is_written: bool,
+    /// What the key names: in a world, that never changes.
+    column: ComponentId,
 }
 
 /// See [`Home`].
@@ -194,8 +195,8 @@ impl Binder {
         slots: &[Slot],
         written: &[bool],
     ) -> Result<Bound<'a>, BindError> {
-        let bound = self.take(world, population, group, members, slots, written)?;
-        count_write(world, population, group, slots, written);
+        let (bound, of) = self.take(world, population, group, members, slots, written)?;
+        count_write(world, population, of, slots, written);
         Ok(bound)
     }
 
@@ -227,7 +228,8 @@ impl Binder {
         Ok((0..slots.len()).filter(is_written).collect())
     }
 
-    /// [`bind`](Binder::bind), for a caller who borrows the world exclusively while the result lives.
+    /// [`bind`](Binder::bind), for a caller who borrows the world exclusively while the result lives; gives the group's
+    /// structure, too.
     fn take<'a>(
         &'a mut self,
         world: &World,
@@ -236,20 +238,19 @@ impl Binder {
         members: &Members,
         slots: &[Slot],
         written: &[bool],
-    ) -> Result<Bound<'a>, BindError> {
-        let no_group = BindError::NoSuchGroup(population);
+    ) -> Result<(Bound<'a>, BlueprintId), BindError> {
+        let no_group = || BindError::NoSuchGroup(population);
         let found = world.get::<Population>(population);
         let found = found.filter(|found| found.is_of(world.id(), population));
-        let found = found.ok_or(no_group.clone())?;
+        let found = found.ok_or_else(no_group)?;
         let of = (population, group, found.version());
-        let group = found.groups().get(group).ok_or(no_group.clone())?;
+        let group = found.groups().get(group).ok_or_else(no_group)?;
         self.place(of, group, members)?;
         self.positions.resize_with(group.modules.len(), Placement::default);
         self.positions.iter_mut().for_each(|placement| placement.is_checked = false);
         self.bound.clear();
         self.segments.clear();
         if self.world != Some(world.id()) {
-            self.columns.clear();
             self.homes.clear();
             self.positions.iter_mut().for_each(|placement| placement.is_apart = false);
             self.world = Some(world.id());
@@ -257,17 +258,16 @@ impl Binder {
         let is_written = |number: usize| written.get(number).copied().unwrap_or(false);
         for (number, slot) in slots.iter().enumerate() {
             let at = group.contents.get(slot.position).zip(group.modules.get(slot.position));
-            let (contents, modules) = at.ok_or(no_group.clone())?;
+            let (contents, modules) = at.ok_or_else(no_group)?;
             if let Some(shared) = contents.shared(slot.role, slot.index) {
                 if members.len() > 1 && is_written(number) {
                     return Err(BindError::SharedWritten { slot: slot.name.clone() });
                 }
-                self.take_shared(world, slot, shared)?;
-                self.check_home(slot, Whose::Entity(shared.owner), is_written(number))?;
+                self.take_shared(world, slot, shared, is_written(number))?;
                 continue;
             }
             if modules.len() != group.members.len() {
-                return Err(no_group);
+                return Err(no_group());
             }
             let placement = &mut self.positions[slot.position];
             if self.is_part && self.places.len() * FEW < modules.len() {
@@ -278,14 +278,13 @@ impl Binder {
                     placement.follow_part(&self.places);
                 }
             }
-            self.take_addresses(world, slot)?;
-            self.check_home(slot, Whose::Position(slot.position), is_written(number))?;
+            self.take_addresses(world, slot, is_written(number))?;
         }
         self.check_apart(world)?;
         for (number, _) in written.iter().enumerate().filter(|(_, written)| **written) {
             self.mark_changed(world, number);
         }
-        Ok(Bound { binder: self })
+        Ok((Bound { binder: self }, group.blueprint))
     }
 
     /// Finds the members' places in the group.
@@ -311,22 +310,41 @@ impl Binder {
         Ok(())
     }
 
-    /// Checks that the slot that was bound last is not the memory of one before it, if either is written.
-    fn check_home(&mut self, slot: &Slot, of: Whose, is_written: bool) -> Result<(), BindError> {
-        let number = self.bound.len() - 1;
-        let home = Home { column: self.bound[number].column, of, is_written };
-        if self.homes.get(number) == Some(&home) {
-            return Ok(());
+    /// Finds the column of the slot that is bound next, and checks that it is not the memory of one before it, if either
+    /// is written.
+    #[inline]
+    fn column(
+        &mut self,
+        world: &World,
+        slot: &Slot,
+        (key, of, is_written): (ColumnKey, Whose, bool),
+    ) -> Result<ComponentId, BindError> {
+        match self.homes.get(self.bound.len()) {
+            Some(home) if (home.key, home.of, home.is_written) == (key, of, is_written) => {
+                Ok(home.column)
+            }
+            _ => self.find_column(world, slot, (key, of, is_written)),
         }
-        self.homes.truncate(number);
+    }
+
+    #[cold]
+    fn find_column(
+        &mut self,
+        world: &World,
+        slot: &Slot,
+        (key, of, is_written): (ColumnKey, Whose, bool),
+    ) -> Result<ComponentId, BindError> {
+        let no_column = || BindError::NoColumn { slot: slot.name.clone(), role: slot.role };
+        let column = Columns::find(world, key).ok_or_else(no_column)?;
+        self.homes.truncate(self.bound.len());
         let is_same = |known: &Home| {
-            known.column == home.column && known.of == home.of && (known.is_written || is_written)
+            known.column == column && known.of == of && (known.is_written || is_written)
         };
         if self.homes.iter().any(is_same) {
             return Err(BindError::Twice { slot: slot.name.clone() });
         }
-        self.homes.push(home);
-        Ok(())
+        self.homes.push(Home { key, of, is_written, column });
+        Ok(column)
     }
 
     /// Checks that no two of the rows that are bound are one, if any of them is another than before.
@@ -347,10 +365,15 @@ impl Binder {
         Ok(())
     }
 
-    fn take_addresses(&mut self, world: &World, slot: &Slot) -> Result<(), BindError> {
+    fn take_addresses(
+        &mut self,
+        world: &World,
+        slot: &Slot,
+        is_written: bool,
+    ) -> Result<(), BindError> {
         let no_column = || BindError::NoColumn { slot: slot.name.clone(), role: slot.role };
         let key = ColumnKey::of(slot);
-        let id = self.column(world, key).ok_or_else(no_column)?;
+        let id = self.column(world, slot, (key, Whose::Position(slot.position), is_written))?;
         let tables = &self.positions[slot.position].segments;
         let first = self.segments.len();
         for &table in tables {
@@ -358,7 +381,7 @@ impl Binder {
             let column = column.ok_or_else(no_column)?;
             // SAFETY: the segment's table has at least one row, for a member lies in it. The address is
             // of plain bytes; the world is borrowed exclusively while the result of `bind` lives, and
-            // `check_home` and `check_apart` tell the rows apart, so whoever writes there is alone.
+            // `column` and `check_apart` tell the rows apart, so whoever writes there is alone.
             let row = unsafe { column.get_data_unchecked(FIRST_ROW) };
             self.segments.push(row.as_ptr().cast_mut());
             let rows = world.storages().tables.get(table).map_or(0, Table::entity_count);
@@ -383,10 +406,11 @@ impl Binder {
         world: &World,
         slot: &Slot,
         shared: SharedRow,
+        is_written: bool,
     ) -> Result<(), BindError> {
         let key = shared.key(slot.role, &slot.ty);
         let no_column = || BindError::NoColumn { slot: slot.name.clone(), role: slot.role };
-        let id = self.column(world, key).ok_or_else(no_column)?;
+        let id = self.column(world, slot, (key, Whose::Entity(shared.owner), is_written))?;
         let owner = world.get_entity(shared.owner).map_err(|_| no_column())?;
         let row = owner.get_by_id(id).map_err(|_| no_column())?;
         self.segments.push(row.as_ptr().cast_mut());
@@ -397,22 +421,6 @@ impl Binder {
             position: None,
         });
         Ok(())
-    }
-
-    /// Finds the column of the slot that is bound next.
-    fn column(&mut self, world: &World, key: ColumnKey) -> Option<ComponentId> {
-        let number = self.bound.len();
-        if let Some(&(known, id)) = self.columns.get(number)
-            && known == key
-        {
-            return Some(id);
-        }
-        let id = Columns::find(world, key)?;
-        match self.columns.get_mut(number) {
-            Some(known) => *known = (key, id),
-            None => self.columns.push((key, id)),
-        }
-        Some(id)
     }
 
     fn mark_changed(&self, world: &World, slot: usize) {
@@ -426,11 +434,11 @@ impl Binder {
     }
 }
 
-/// Counts a call that writes to parameters or buffers.
+/// Counts a call that writes to parameters or buffers of models of a structure.
 fn count_write(
     world: &mut World,
     population: Entity,
-    group: usize,
+    of: BlueprintId,
     slots: &[Slot],
     written: &[bool],
 ) {
@@ -438,8 +446,6 @@ fn count_write(
     let all = slots.iter().zip(written);
     let mut all = all.filter(|(slot, written)| **written && is_own(slot)).map(|(slot, _)| slot);
     let Some(first) = all.next() else { return };
-    let found = world.get::<Population>(population).and_then(|found| found.groups().get(group));
-    let Some(of) = found.map(|group| group.blueprint) else { return };
     if let Some(mut versions) = world.get_mut::<Versions>(population) {
         versions.write(of, std::iter::once(first).chain(all));
     }
@@ -462,9 +468,9 @@ pub(crate) fn bind_pair<'a>(
     assert_ne!(to.population, from.population, "rows of two populations are apart");
     let written = vec![true; to_slots.len()];
     let Located { population, group, members, binder, .. } = from;
-    let from = binder.take(world, *population, *group, members, from_slots, &[])?;
+    let (from, _) = binder.take(world, *population, *group, members, from_slots, &[])?;
     let Located { population, group, members, binder, .. } = to;
-    let to = binder.take(world, *population, *group, members, to_slots, &written)?;
+    let (to, of) = binder.take(world, *population, *group, members, to_slots, &written)?;
     let both = [&to, &from].map(|bound| bound.binder.positions.iter().filter(|at| at.is_checked));
     if let Some(at) = overlap(both.into_iter().flatten()) {
         return Err(BindError::NotApart(entity_at(world, at)));
@@ -476,7 +482,7 @@ pub(crate) fn bind_pair<'a>(
     match (0..to.len()).find(is_read) {
         Some(slot) => Err(BindError::Twice { slot: to_slots[slot].name.clone() }),
         None => {
-            count_write(world, *population, *group, to_slots, &written);
+            count_write(world, *population, of, to_slots, &written);
             Ok([to, from])
         }
     }

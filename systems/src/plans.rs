@@ -415,9 +415,12 @@ impl Plans {
 
     /// Counts a call that begins; gives its number, and how often plans were evicted before it.
     pub(crate) fn begin_call(world: &mut World) -> (u64, u64) {
-        let mut plans = world.get_resource_or_init::<Plans>();
-        plans.calls += 1;
-        (plans.calls, plans.evictions)
+        if let Some(mut plans) = world.get_resource_mut::<Plans>() {
+            plans.calls += 1;
+            return (plans.calls, plans.evictions);
+        }
+        world.insert_resource(Plans { calls: 1, ..Plans::default() });
+        (1, 0)
     }
 
     /// Gives the plan that `request` asks for, for models of `scheme`.

@@ -110,7 +110,6 @@ impl Cohort {
         let slots = &ready.planned.plan.program.scalars;
         let optimizers = world.resource::<Optimizers>();
         let types = world.get_resource::<ModuleTypes>();
-        let rates = optimizers.columns(world, group);
         let (mut scalars, mut columns) = (Vec::new(), Vec::new());
         for slot in slots {
             scalars.extend(read_scalar(world, &self.scheme, group, &self.places, slot, loss)?);
@@ -123,7 +122,11 @@ impl Cohort {
                     columns.extend(id.map(|id| (slot.position, id)));
                 }
                 ScalarOf::Optimizer => {
-                    columns.extend(rates.iter().filter(|(position, _)| *position == slot.position));
+                    // All members have the same there, or another cohort.
+                    let first = self.places.first().map(|&place| place as usize);
+                    let module = first.and_then(|first| group.modules[slot.position].get(first));
+                    let id = module.and_then(|&module| optimizers.id_on(world, module));
+                    columns.extend(id.map(|id| (slot.position, id)));
                 }
             }
         }

@@ -104,8 +104,9 @@ impl Direction {
     }
 }
 
-/// Below this much work (floating-point operations) waking threads costs more than it gains.
-const WORTH_A_THREAD: usize = 50_000;
+/// Below this much work ([`Op::cost`](crate::op::Op::cost), a few dozen microseconds of it) waking threads costs more
+/// than it gains.
+const WORTH_A_THREAD: usize = 2_000_000;
 
 /// Runs all steps of all stages for every model: stage after stage within a tile, tiles in parallel on the
 /// current rayon pool. Fewer models than threads run one after another, and large ops split inside.

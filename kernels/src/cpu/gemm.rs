@@ -12,11 +12,10 @@
 //! elements of `A` are broadcast from wherever they lie. Large products are packed whole ([`super::large`]).
 #![expect(unsafe_code, reason = "the register tile reads and writes through pointers")]
 
-use core::mem::MaybeUninit;
 use core::ptr;
 
-use super::register_tile::{Bias, Block, MAX_ROWS, Panel};
-use super::simd::{Float, Lanes, MAX_LANES, Simd, Vectorized};
+use super::register_tile::{Bias, Block, Panel};
+use super::simd::{Float, Lanes, MAX_LANES, Simd, Vectorized, dispatch};
 use super::transpose::transpose;
 use crate::ops::activation::ActivationKind;
 
@@ -183,19 +182,13 @@ impl<T: Float> Vectorized for Gemm<'_, T> {
             pack_rows::<T, S>(&product, self.b, self.scratch);
             (first.b, b_row) = (self.scratch.as_ptr(), packed_width(n));
         }
-        let columns = 2 * <T::Lanes<S> as Lanes<T>>::N;
-        // Between groups a tile's sums wait in the second place of two.
-        let rows = if k > GROUP { S::GEMM_ROWS } else { m };
-        for column in (0..n).step_by(columns) {
-            let panel = first.further(column, first.b.wrapping_add(column));
-            for row in (0..m).step_by(rows) {
-                let at = panel.below(row, product.c.row, panel.a.wrapping_add(row * product.a.row));
-                let rows = rows.min(m - row);
-                // SAFETY: `first` asserts that all of A, of B and of C and the output are within their slices, and
-                // that the bias is as long as its axis; C overlaps nothing, being borrowed exclusively. What was
-                // packed has as many columns and more.
-                unsafe { blocks::<T, S>(&product, b_row, (rows, n - column), at) };
-            }
+        if k > GROUP {
+            self.by_groups();
+        } else {
+            // SAFETY: `first` asserts that all of A, of B and of C and the output are within their slices, and
+            // that the bias is as long as its axis; C overlaps nothing, being borrowed exclusively. What was
+            // packed has as many columns and more.
+            unsafe { blocks::<T, S>(&product, b_row, first) };
         }
         self.finish::<S>();
     }
@@ -237,6 +230,39 @@ impl<T: Float> Gemm<'_, T> {
         Panel { a: self.a.as_ptr(), b: self.b.as_ptr(), c: self.c.as_mut_ptr(), output, bias }
     }
 
+    /// Computes the sums of a product of several groups. Those of later ones wait in a second place, a tile at a time,
+    /// before they are added.
+    #[inline(always)]
+    fn by_groups(&mut self) {
+        const HIGH: usize = 8;
+        const WIDE: usize = 2 * MAX_LANES;
+        let whole = if self.product.packs() { self.product.packed() } else { *self.product };
+        let whole = Product { finish: Finish::Sum, ..whole };
+        let b = if self.product.packs() { &*self.scratch } else { self.b };
+        let mut waiting = [T::default(); HIGH * WIDE];
+        let tiles = (0..whole.n).step_by(WIDE);
+        let tiles =
+            tiles.flat_map(|column| (0..whole.m).step_by(HIGH).map(move |row| (row, column)));
+        for (row, column) in tiles {
+            let (m, n) = (HIGH.min(whole.m - row), WIDE.min(whole.n - column));
+            let in_c = row * whole.c.row + column;
+            for start in (0..whole.k).step_by(GROUP) {
+                let k = GROUP.min(whole.k - start);
+                let c = if start == 0 { whole.c } else { Strides { row: WIDE, column: 1 } };
+                let product = &Product { m, n, k, c, ..whole };
+                let a = &self.a[row * whole.a.row + start * whole.a.column..];
+                let b = &b[start * whole.b.row + column * whole.b.column..];
+                let c = if start == 0 { &mut self.c[in_c..] } else { &mut waiting[..] };
+                dispatch(Gemm { product, a, b, bias: None, output: None, c, scratch: &mut [] });
+                for row in 0..if start == 0 { 0 } else { m } {
+                    let c = &mut self.c[in_c + row * whole.c.row..][..n];
+                    let sums = c.iter_mut().zip(&waiting[row * WIDE..]);
+                    sums.for_each(|(total, &sum)| *total = *total + sum);
+                }
+            }
+        }
+    }
+
     /// Does what follows the sums and is not done while they are in registers.
     #[inline(always)]
     pub(super) fn finish<S: Simd>(self) {
@@ -271,67 +297,38 @@ impl<T: Float> Gemm<'_, T> {
     }
 }
 
-/// Computes some rows of a panel of columns, block after block of `k`; no more rows than a register tile has if there
-/// are several groups.
+/// Computes a product of one group, block after block of `k`.
 ///
 /// # Safety
 ///
-/// As [`Block::columns`], for all of `k`.
+/// As [`Block::columns`], for all of the product; `b_row` is the row stride of what `panel.b` points to.
 #[inline(always)]
-unsafe fn blocks<T: Float, S: Simd>(
-    product: &Product,
-    b_row: usize,
-    (rows, width): (usize, usize),
-    panel: Panel<T>,
-) {
-    const WIDTH: usize = 2 * MAX_LANES;
-    let width = width.min(2 * <T::Lanes<S> as Lanes<T>>::N);
-    let Product { k, a, c, .. } = *product;
-    let mut group = [const { MaybeUninit::<T>::uninit() }; MAX_ROWS * WIDTH];
+unsafe fn blocks<T: Float, S: Simd>(product: &Product, b_row: usize, mut panel: Panel<T>) {
+    let Product { m, n, k, a, c, finish, .. } = *product;
+    let is_relu = finish == Finish::Activation(ActivationKind::Relu);
+    let (a_row, a_column, c_row) = (a.row, a.column, c.row);
     let mut start = 0;
     loop {
-        let end = k.min(start + CHAIN);
-        // What follows the sums is done while they are in registers, if they are whole then.
-        let ends = end == k && k <= GROUP;
-        let is_first = start < GROUP;
-        let (to, c_row) = match is_first {
-            true => (panel.c, c.row),
-            false => (group.as_mut_ptr().cast::<T>(), WIDTH),
-        };
-        let block = Block {
-            m: rows,
-            k: end - start,
-            a_row: a.row,
-            a_column: a.column,
-            b_row,
-            c_row,
-            adds: !start.is_multiple_of(GROUP),
-            relu: ends && product.finish == Finish::Activation(ActivationKind::Relu),
-        };
-        let at = Panel {
-            a: panel.a.wrapping_add(start * a.column),
-            b: panel.b.wrapping_add(start * b_row),
-            c: to,
-            ..panel
-        };
-        let at = if ends { at } else { at.unfinished() };
-        // SAFETY: as the caller promises; `group` has a place for each number of the tile.
-        unsafe { block.columns::<T, S>(width, at) };
-        if !is_first && (end == k || end.is_multiple_of(GROUP)) {
-            for row in 0..rows {
-                for column in 0..width {
-                    // SAFETY: the tile was written, to C and to `group`.
-                    unsafe {
-                        let total = panel.c.add(row * c.row + column);
-                        *total = *total + group[row * WIDTH + column].assume_init();
-                    }
-                }
-            }
+        let length = CHAIN.min(k - start);
+        // What follows the sums is done while they are in registers.
+        let ends = start + length == k;
+        let (adds, relu) = (start > 0, is_relu && ends);
+        let block = Block { m, k: length, a_row, a_column, b_row, c_row, adds, relu };
+        let from = if ends { panel } else { panel.unfinished() };
+        // Loops by hand: `step_by` divides to count its steps, which takes as long as a small product.
+        let mut column = 0;
+        while column < n {
+            let at = from.further(column, from.b.wrapping_add(column));
+            // SAFETY: as the caller promises.
+            unsafe { block.columns::<T, S>(n - column, at) };
+            column += 2 * <T::Lanes<S> as Lanes<T>>::N;
         }
-        if end == k {
+        if ends {
             return;
         }
-        start = end;
+        panel.a = panel.a.wrapping_add(length * a_column);
+        panel.b = panel.b.wrapping_add(length * b_row);
+        start += length;
     }
 }
 

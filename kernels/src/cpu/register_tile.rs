@@ -55,9 +55,6 @@ impl<T> Panel<T> {
     }
 }
 
-/// Rows of [`Simd::GEMM_ROWS`] at most.
-pub(super) const MAX_ROWS: usize = 8;
-
 /// What all register tiles of a block share.
 #[derive(Clone, Copy)]
 pub(super) struct Block {

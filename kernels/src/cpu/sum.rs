@@ -107,6 +107,28 @@ pub(crate) fn join_few<V: Join>(partials: &mut [V]) -> V {
     partials[0]
 }
 
+/// Joins partial results by halves, of which the first `n` had terms: the others need not be there.
+#[inline(always)]
+fn join_first<V: Join>(partials: &mut [MaybeUninit<V>; PARTIALS], n: usize) -> V {
+    match n {
+        0..=2 => join_first_of::<V, 2>(partials, n),
+        3..=4 => join_first_of::<V, 4>(partials, n),
+        5..=8 => join_first_of::<V, 8>(partials, n),
+        _ => join_first_of::<V, PARTIALS>(partials, n),
+    }
+}
+
+/// Does that for `n` up to `MOST`, a power of two.
+#[inline(always)]
+fn join_first_of<V: Join, const MOST: usize>(
+    partials: &mut [MaybeUninit<V>; PARTIALS],
+    n: usize,
+) -> V {
+    partials[n..MOST].iter_mut().for_each(|partial| *partial = MaybeUninit::new(V::nothing()));
+    // SAFETY: the first `n` had terms and were written then, the others above.
+    join_few::<V>(&mut core::array::from_fn::<V, MOST, _>(|i| unsafe { partials[i].assume_init() }))
+}
+
 /// Joins the first `n` of the vectors that hold the partial results of a block, 1, 2 or 4, by halves.
 #[inline(always)]
 pub(crate) fn join_vectors<V: Join>(vectors: &[V], n: usize) -> V {
@@ -238,7 +260,16 @@ pub(crate) trait Term<T: Float>: Copy {
 #[inline(always)]
 pub(crate) fn sum_by_vectors<T: Float, S: Simd>(x: &[T], y: &[T], term: impl Term<T>) -> T {
     assert_eq!(x.len(), y.len(), "slices of one length");
-    match PARTIALS / T::Lanes::<S>::N {
+    let vectors = PARTIALS / T::Lanes::<S>::N;
+    if x.len() <= BLOCK {
+        let [block] = match vectors {
+            1 => blocks::<T, S, 1, 1>(x, y, term),
+            2 => blocks::<T, S, 2, 1>(x, y, term),
+            _ => blocks::<T, S, 4, 1>(x, y, term),
+        };
+        return block;
+    }
+    match vectors {
         1 => by_vectors::<T, S, 1>(x, y, term),
         2 => by_vectors::<T, S, 2>(x, y, term),
         _ => by_vectors::<T, S, 4>(x, y, term),
@@ -341,36 +372,36 @@ impl<V: Join> Running<V> {
         Running { partials: [MaybeUninit::uninit(); PARTIALS], terms: 0, pairs: Pairs::new() }
     }
 
-    /// Gives the partial sum that the next term belongs to.
+    /// Gives the sum of the block so far, which has terms, and begins another one.
     #[inline(always)]
-    fn partial(&mut self) -> &mut V {
+    fn end_block(&mut self) -> V {
+        let n = self.terms.min(PARTIALS);
+        self.terms = 0;
+        join_first(&mut self.partials, n)
+    }
+
+    /// Takes in the next term: `first` is the partial sum if it is the first of it, `later` adds it to one.
+    #[inline(always)]
+    fn take(&mut self, first: impl FnOnce() -> V, later: impl FnOnce(V) -> V) {
+        let place = self.terms % PARTIALS;
+        // A partial sum may be -0 here that would have begun with +0: what `finish` adds makes them equal.
+        let partial = match self.terms < PARTIALS {
+            true => first(),
+            // SAFETY: it was written when its first term came.
+            false => later(unsafe { self.partials[place].assume_init() }),
+        };
+        self.partials[place].write(partial);
+        self.terms += 1;
         if self.terms == BLOCK {
             let block = self.end_block();
             self.pairs.push(block);
         }
-        let partial = &mut self.partials[self.terms % PARTIALS];
-        if self.terms < PARTIALS {
-            partial.write(V::nothing());
-        }
-        self.terms += 1;
-        // SAFETY: it was written when its first term came.
-        unsafe { partial.assume_init_mut() }
-    }
-
-    /// Gives the sum of the block so far, which has terms, and begins another one.
-    #[inline(always)]
-    fn end_block(&mut self) -> V {
-        let partials = &mut self.partials[..PARTIALS.min(self.terms)];
-        self.terms = 0;
-        // SAFETY: so many partial sums had terms and were written then.
-        join_few(unsafe { &mut *(partials as *mut [MaybeUninit<V>] as *mut [V]) })
     }
 
     /// Adds the next term.
     #[inline(always)]
     pub(crate) fn add(&mut self, term: V) {
-        let partial = self.partial();
-        *partial = partial.join(term);
+        self.take(|| term, |partial| partial.join(term));
     }
 
     /// Gives the sum.
@@ -391,8 +422,7 @@ impl<T: Float, S: Simd> Running<Vector<T, S>> {
     /// Adds the next term of a dot product, `a · b`.
     #[inline(always)]
     pub(crate) fn add_product(&mut self, a: T::Lanes<S>, b: T::Lanes<S>) {
-        let partial = self.partial();
-        partial.0 = a.mul_add(b, partial.0);
+        self.take(|| Vector(a.mul(b)), |partial| Vector(a.mul_add(b, partial.0)));
     }
 }
 

@@ -99,6 +99,12 @@ impl Optimizers {
         self.types.iter().find_map(|optimizer| (optimizer.get)(entity))
     }
 
+    /// Gives the type of the optimizer that an entity has of its own.
+    pub(crate) fn id_on(&self, world: &World, entity: Entity) -> Option<ComponentId> {
+        let entity = world.get_entity(entity).ok()?;
+        self.types.iter().map(|optimizer| optimizer.id).find(|&id| entity.contains_id(id))
+    }
+
     /// Lists the columns of optimizers that some member of a group has, by position.
     pub(crate) fn columns(&self, world: &World, group: &Group) -> Vec<(usize, ComponentId)> {
         let mut columns = Vec::new();

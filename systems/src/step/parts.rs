@@ -59,34 +59,30 @@ pub(super) fn stacked<'a>(
 }
 
 /// Cuts each epoch into full minibatches and a smaller one.
-pub(super) fn picked<'a>(
+///
+/// `item_bytes` are the bytes from item to item where inputs and targets are read, and `epoch_items` the items from
+/// epoch to epoch: none where each epoch reads the same.
+pub(super) fn epochs<'a>(
     [full, last]: [Part<'a>; 2],
     epochs: usize,
     sizes: &Sizes,
+    (item_bytes, epoch_items): ([usize; 2], usize),
 ) -> Vec<Part<'a>> {
-    let bytes = |items: usize| items * size_of::<u32>();
+    let cut = |part: Part<'a>, steps: usize, start: usize, batch: usize| {
+        let at = |read: Read<'a>, bytes: usize| read.at(start * bytes, batch * bytes);
+        let first = part.first.map(|read| at(read, item_bytes[0]));
+        Part { first, targets: at(part.targets, item_bytes[1]), steps, ..part }
+    };
     let mut parts = Vec::new();
     // Of no items, epochs may be any number.
     for epoch in 0..if sizes.items > 0 { epochs } else { 0 } {
-        let start = epoch * sizes.items;
+        let start = epoch * epoch_items;
         let steps = sizes.items / sizes.batch;
         if steps > 0 {
-            let at = |read: Read<'a>| read.at(bytes(start), bytes(sizes.batch));
-            parts.push(Part {
-                first: full.first.map(at),
-                targets: at(full.targets),
-                steps,
-                ..full
-            });
+            parts.push(cut(full, steps, start, sizes.batch));
         }
         if !sizes.items.is_multiple_of(sizes.batch) {
-            let at = |read: Read<'a>| read.at(bytes(start + steps * sizes.batch), 0);
-            parts.push(Part {
-                first: last.first.map(at),
-                targets: at(last.targets),
-                steps: 1,
-                ..last
-            });
+            parts.push(cut(last, 1, start + steps * sizes.batch, 0));
         }
     }
     parts

@@ -11,7 +11,7 @@ use neurarch_kernels::shape::Type;
 
 use super::StepError;
 use super::check::{check_array, check_targets, models, shaped};
-use super::parts::{Part, picked, stacked};
+use super::parts::{Part, epochs, stacked};
 use crate::access;
 use crate::array::{AnyInput, DataSet, Erased, Input};
 use crate::cohort::{self, Cohort};
@@ -225,7 +225,6 @@ pub fn train_steps_with<L: Element, X: Element, Y: Element>(
         let bytes = n_models.saturating_mul(sizes.steps).saturating_mul(size_of::<L>());
         check_room(bytes.saturating_add(sizes.items.saturating_mul(size_of::<u32>())))
             .map_err(no_room)?;
-        let numbers: Vec<u32>;
         let shapes: [Vec<usize>; 4];
         let types: [TypeRef<'_>; 2];
         let parts = if x.models.is_some() {
@@ -236,30 +235,35 @@ pub fn train_steps_with<L: Element, X: Element, Y: Element>(
             let [full, last] = [sizes.batch, sizes.items % sizes.batch];
             let of = |array: Erased<'_>, items| [&[items], &array.shape[1..]].concat();
             shapes = [of(x, full), of(targets, full), of(x, last), of(targets, last)];
-            let order = match &data.order {
-                // A data set keeps it row-major.
-                Some(order) => order.as_slice().unwrap_or_default(),
+            let items = x.shape[0];
+            let (reads, places) = match &data.order {
+                Some(order) => {
+                    // A data set keeps it row-major.
+                    let order = order.as_slice().unwrap_or_default();
+                    let order = Order::new(order, items)
+                        .map_err(|given| StepError::Item { items, given })?;
+                    let row = data.epochs * sizes.items * size_of::<u32>();
+                    let reads =
+                        [x.bytes, targets.bytes].map(|bytes| Read::picked(order, row, bytes));
+                    (reads, ([size_of::<u32>(); 2], sizes.items))
+                }
+                // Minibatches lie one behind the other: they are read where they are.
                 None => {
-                    numbers = (0..sizes.items as u32).collect();
-                    &numbers
+                    let item_bytes = [x, targets].map(|array| array.bytes.len() / items.max(1));
+                    ([x, targets].map(|array| Read::new(array.bytes, 0)), (item_bytes, 0))
                 }
             };
-            let row = if data.order.is_some() { data.epochs * sizes.items } else { 0 };
-            let items = x.shape[0];
-            let order =
-                Order::new(order, items).map_err(|given| StepError::Item { items, given })?;
-            let read = |bytes| Read::picked(order, row * size_of::<u32>(), bytes);
             types = [0, 2].map(|at| TypeRef { dtype: x.dtype, shape: &shapes[at] });
             let parts = [0, 1].map(|size| Part {
                 types: &types[size..=size],
                 structure: None,
                 target: TypeRef { dtype: targets.dtype, shape: &shapes[2 * size + 1] },
-                first: Some(read(x.bytes)),
+                first: Some(reads[0]),
                 more: &[],
-                targets: read(targets.bytes),
+                targets: reads[1],
                 steps: 0,
             });
-            picked(parts, data.epochs, &sizes)
+            epochs(parts, data.epochs, &sizes, places)
         };
         let mut losses = bytemuck::zeroed_vec::<L>(n_models * sizes.steps);
         train(world, run, population, &parts, targets, loss, &mut losses)?;

@@ -284,26 +284,32 @@ impl Direct {
         assert!(x.len() >= reach + row, "the copy holds what positions see");
         let mut at = 0;
         while at < row {
-            for (block, offsets) in self.offsets.chunks(CHAIN).enumerate() {
+            let mut start = 0;
+            while start < seen {
+                let end = seen.min(start + CHAIN);
                 let mut sums = [[T::Lanes::<S>::splat(T::default()); VECTORS]; ROWS];
-                for (number, &offset) in (block * CHAIN..).zip(offsets) {
+                let mut factors = a.as_ptr().wrapping_add(start);
+                for &offset in &self.offsets[start..end] {
                     // SAFETY: `offset + at` and two vectors from there on are within the copy, whose channels end
                     // with as many numbers more; all rows of `a` have `seen` elements.
                     unsafe {
                         let x = x.as_ptr().add(offset + at);
                         let x = [T::Lanes::<S>::load(x), T::Lanes::<S>::load(x.add(lanes))];
                         for (i, sums) in sums.iter_mut().enumerate() {
-                            let factor = T::Lanes::<S>::splat(*a.as_ptr().add(i * seen + number));
+                            let factor = T::Lanes::<S>::splat(*factors.add(i * seen));
                             for (sum, &x) in sums.iter_mut().zip(&x) {
                                 *sum = factor.mul_add(x, *sum);
                             }
                         }
                     }
+                    factors = factors.wrapping_add(1);
                 }
                 for (i, sums) in sums.iter().enumerate() {
-                    let to = &mut to[i * row + at..][..VECTORS * lanes];
-                    add_vectors::<T, S, VECTORS>(sums, to, block > 0);
+                    let to = to.as_mut_ptr().wrapping_add(i * row + at);
+                    // SAFETY: a row of `to` has whole pairs of vectors.
+                    unsafe { add_vectors::<T, S, VECTORS>(sums, to, start > 0) };
                 }
+                start = end;
             }
             at += VECTORS * lanes;
         }
@@ -364,17 +370,25 @@ impl Direct {
         row: usize,
         x: &[T],
         of: &Turned<'_, T>,
-        [sums, group_sums, chains]: &mut [&mut [T]; 3],
+        sums: &mut [&mut [T]; 3],
     ) -> usize {
         let lanes = T::Lanes::<S>::N;
         let places: [*const T; ROWS] = array::from_fn(|i| x[self.offsets[row + i]..].as_ptr());
+        let own_sums =
+            row * of.width + of.column..(row + ROWS - 1) * of.width + of.column + N * lanes;
+        let [sums, group_sums, chains] =
+            sums.each_mut().map(|sums| sums[own_sums.clone()].as_mut_ptr());
         let [depth, height, width] = self.to_sizes;
         let positions = depth * height * width;
         assert!(of.y.len() >= positions * of.width, "there is a row for each position");
         let all = self.items * positions;
         let mut y = of.y.as_ptr().wrapping_add(of.column);
         let (mut at, end) = (of.item * positions, (of.item + 1) * positions);
-        let [mut d, mut h, mut w] = [0; 3];
+        let (mut place, mut w, mut h) = (0, 0, 0);
+        // From behind a line of positions to the next one, and what is more at the end of a plane.
+        let next_line = (self.stride[1] * self.padded[2]).wrapping_sub(width * self.stride[2]);
+        let next_plane = (self.stride[0] * self.padded[1]).wrapping_sub(height * self.stride[1]);
+        let next_plane = next_plane.wrapping_mul(self.padded[2]);
         while at < end {
             let begun = at % CHAIN;
             let mut left = (CHAIN - begun).min(end - at);
@@ -382,13 +396,11 @@ impl Direct {
             let mut own = [[T::Lanes::<S>::splat(T::default()); N]; ROWS];
             if begun > 0 {
                 for (i, own) in own.iter_mut().enumerate() {
-                    let places = (row + i) * of.width + of.column..;
-                    *own = load_vectors::<T, S, N>(&chains[places]);
+                    // SAFETY: the sums of `ROWS` rows are there, cut out above.
+                    *own = unsafe { load_vectors::<T, S, N>(chains.wrapping_add(i * of.width)) };
                 }
             }
             while left > 0 {
-                let line = d * self.stride[0] * self.padded[1] + h * self.stride[1];
-                let mut place = line * self.padded[2] + w * self.stride[2];
                 let n = left.min(width - w);
                 for _ in 0..n {
                     // SAFETY: `place` is that of a position, which each element of the kernel sees within the
@@ -410,10 +422,10 @@ impl Direct {
                 }
                 (left, w) = (left - n, w + n);
                 if w == width {
-                    (w, h) = (0, h + 1);
+                    (w, h, place) = (0, h + 1, place.wrapping_add(next_line));
                 }
                 if h == height {
-                    (h, d) = (0, d + 1);
+                    (h, place) = (0, place.wrapping_add(next_plane));
                 }
             }
             // Which places hold the sums so far of which the block that ends here is a part.
@@ -421,15 +433,21 @@ impl Direct {
             let ends_group = at == all || at.is_multiple_of(GROUP);
             let in_group = (at - 1) % GROUP >= CHAIN;
             for (i, own) in own.iter().enumerate() {
-                let places = (row + i) * of.width + of.column..;
-                if !ends_block {
-                    add_vectors::<T, S, N>(own, &mut chains[places], false);
-                    continue;
-                }
-                add_vectors::<T, S, N>(own, &mut group_sums[places.clone()], in_group);
-                if ends_group {
-                    let own = load_vectors::<T, S, N>(&group_sums[places.clone()]);
-                    add_vectors::<T, S, N>(&own, &mut sums[places], at > GROUP);
+                let of_row = i * of.width;
+                // SAFETY: as above.
+                unsafe {
+                    match ends_block {
+                        false => add_vectors::<T, S, N>(own, chains.wrapping_add(of_row), false),
+                        true => {
+                            let group_sums = group_sums.wrapping_add(of_row);
+                            add_vectors::<T, S, N>(own, group_sums, in_group);
+                            if ends_group {
+                                let own = load_vectors::<T, S, N>(group_sums);
+                                let sums = sums.wrapping_add(of_row);
+                                add_vectors::<T, S, N>(&own, sums, at > GROUP);
+                            }
+                        }
+                    }
                 }
             }
         }
@@ -438,30 +456,37 @@ impl Direct {
 }
 
 /// Writes vectors, added to what is there if `adds`.
+///
+/// # Safety
+///
+/// At `to` there are as many numbers to be read and written.
 #[inline(always)]
-fn add_vectors<T: Number, S: Simd, const N: usize>(
+unsafe fn add_vectors<T: Number, S: Simd, const N: usize>(
     vectors: &[T::Lanes<S>; N],
-    to: &mut [T],
+    to: *mut T,
     adds: bool,
 ) {
-    let lanes = T::Lanes::<S>::N;
-    for (vector, to) in vectors.iter().zip(to[..N * lanes].chunks_exact_mut(lanes)) {
-        // SAFETY: the chunk is one vector long.
+    for (i, vector) in vectors.iter().enumerate() {
+        let to = to.wrapping_add(i * T::Lanes::<S>::N);
+        // SAFETY: as the caller promises.
         unsafe {
-            let sum = if adds { T::Lanes::<S>::load(to.as_ptr()).add(*vector) } else { *vector };
-            sum.store(to.as_mut_ptr());
+            let sum = if adds { T::Lanes::<S>::load(to).add(*vector) } else { *vector };
+            sum.store(to);
         }
     }
 }
 
 /// Reads vectors.
+///
+/// # Safety
+///
+/// At `from` there are as many numbers.
 #[inline(always)]
-fn load_vectors<T: Number, S: Simd, const N: usize>(from: &[T]) -> [T::Lanes<S>; N] {
-    let lanes = T::Lanes::<S>::N;
+unsafe fn load_vectors<T: Number, S: Simd, const N: usize>(from: *const T) -> [T::Lanes<S>; N] {
     let mut vectors = [T::Lanes::<S>::splat(T::default()); N];
-    for (vector, from) in vectors.iter_mut().zip(from[..N * lanes].chunks_exact(lanes)) {
-        // SAFETY: the chunk is one vector long.
-        *vector = unsafe { T::Lanes::<S>::load(from.as_ptr()) };
+    for (i, vector) in vectors.iter_mut().enumerate() {
+        // SAFETY: as the caller promises.
+        *vector = unsafe { T::Lanes::<S>::load(from.wrapping_add(i * T::Lanes::<S>::N)) };
     }
     vectors
 }
