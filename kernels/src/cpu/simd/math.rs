@@ -101,7 +101,7 @@ mod tests {
         Pow(f64),
     }
 
-    use Function::{Cos, Erf, Exp, ExpM1, Ln, Ln1p, Pow, Sigmoid, Sin, Tanh};
+    use self::Function::{Cos, Erf, Exp, ExpM1, Ln, Ln1p, Pow, Sigmoid, Sin, Tanh};
 
     const ALL: [Function; 15] = [
         Exp,
