@@ -48,6 +48,10 @@ fn padding(r: &mut Random) -> Vec<(isize, isize)> {
     (0..n).map(|_| (r.axis(), r.axis())).collect()
 }
 
+fn two_of(r: &mut Random) -> [usize; 2] {
+    [r.size(), r.size()]
+}
+
 fn optional<'a>(v: &'a Var, r: &mut Random) -> Option<&'a Var> {
     r.flag().then_some(v)
 }
@@ -101,8 +105,9 @@ pub(crate) const FUNCTIONS: &[Function] = &[
     ("conv_tbc", 3, |v, r| vec![v[0].conv_tbc(&v[1], &v[2], r.size())]),
     ("convolution", 3, |v, r| vec![v[0].convolution(&v[1], optional(&v[2], r), &convolution(r))]),
     ("conv_transpose", 3, |v, r| {
-        let more = r.sizes();
-        vec![v[0].conv_transpose(&v[1], optional(&v[2], r), &convolution(r), &more)]
+        let settings = convolution(r);
+        let more = if r.flag() { vec![0; settings.stride.len()] } else { r.sizes() };
+        vec![v[0].conv_transpose(&v[1], optional(&v[2], r), &settings, &more)]
     }),
     ("cross_entropy", 4, |v, r| {
         let of = optional(&v[2], r);
@@ -181,11 +186,8 @@ pub(crate) const FUNCTIONS: &[Function] = &[
             "..",
             "i j , k",
         ];
-        vec![
-            v[0].trace().einsum(r.one_of(&equations), &[&v[0], &v[1]]),
-            v[0].trace().einsum(r.one_of(&equations), &[&v[0]]),
-            v[0].trace().einsum(r.one_of(&equations), &[]),
-        ]
+        let operands = [&v[0], &v[1]];
+        vec![v[0].trace().einsum(r.one_of(&equations), &operands[..r.one_of(&[2, 2, 1, 0])])]
     }),
     ("embedding", 2, |v, r| vec![v[0].embedding(&v[1], r.flag().then(|| r.size()), r.flag())]),
     ("embedding_bag", 4, |v, r| {
@@ -200,15 +202,18 @@ pub(crate) const FUNCTIONS: &[Function] = &[
     ("embedding_renorm", 3, |v, r| vec![v[0].embedding_renorm(&v[1], &v[2], r.number())]),
     ("expand", 1, |v, r| vec![v[0].expand(r.sizes())]),
     ("unfold", 1, |v, r| {
-        let mut two = || {
-            let two = r.sizes_of(2);
-            [two[0], two[1]]
-        };
+        let mut two = || two_of(r);
         let blocks = Blocks { kernel_size: two(), dilation: two(), padding: two(), stride: two() };
-        vec![v[0].unfold(&blocks), v[0].fold(two(), &blocks)]
+        let image = v[0].shape().to_vec();
+        vec![match (r.below(3), &image[..]) {
+            (0, _) => v[0].unfold(&blocks),
+            (1, &[.., height, width]) => v[0].unfold(&blocks).fold([height, width], &blocks),
+            _ => v[0].fold(two_of(r), &blocks),
+        }]
     }),
     ("batch_norm_gather_stats_with_counts", 4, |v, _| {
-        vec![v[0].batch_norm_gather_stats_with_counts(&v[1], &v[2], &v[3]).mean]
+        let all = v[0].batch_norm_gather_stats_with_counts(&v[1], &v[2], &v[3]);
+        vec![all.mean, all.invstd, all.var, all.unbiased_var]
     }),
     ("gelu", 1, |v, _| {
         let x = &v[0];
@@ -278,10 +283,13 @@ pub(crate) const FUNCTIONS: &[Function] = &[
         vec![v[0].multi_margin_loss(&v[1], p, &v[2], optional(&v[3], r), r.reduction())]
     }),
     ("multilabel_margin_loss", 2, |v, r| vec![v[0].multilabel_margin_loss(&v[1], r.reduction())]),
-    ("products", 3, |v, _| {
-        let [x, y, z] = [&v[0], &v[1], &v[2]];
-        vec![x.mm(y), x.bmm(y), x.mv(y), x.dot(y), x.addmm(y, z), x.baddbmm(y, z), x.addbmm(y, z)]
-    }),
+    ("mm", 2, |v, _| vec![v[0].mm(&v[1])]),
+    ("bmm", 2, |v, _| vec![v[0].bmm(&v[1])]),
+    ("mv", 2, |v, _| vec![v[0].mv(&v[1])]),
+    ("dot", 2, |v, _| vec![v[0].dot(&v[1])]),
+    ("addmm", 3, |v, _| vec![v[0].addmm(&v[1], &v[2])]),
+    ("baddbmm", 3, |v, _| vec![v[0].baddbmm(&v[1], &v[2])]),
+    ("addbmm", 3, |v, _| vec![v[0].addbmm(&v[1], &v[2])]),
     ("matmul", 2, |v, _| vec![v[0].matmul(&v[1])]),
     ("matrix_exp", 1, |v, _| vec![v[0].matrix_exp()]),
     ("max_windows", 1, |v, r| {
@@ -319,12 +327,8 @@ pub(crate) const FUNCTIONS: &[Function] = &[
         vec![v[0].place(&v[1], &r.sizes(), how), v[0].pick(&v[1], r.size())]
     }),
     ("max_pool", 1, |v, r| v[0].max_pool(&pooling(r)).to_vec()),
-    ("avg_pool", 1, |v, r| {
-        vec![
-            v[0].avg_pool(&pooling(r), r.flag(), r.flag().then(|| r.axis())),
-            v[0].lp_pool(r.number(), &pooling(r)),
-        ]
-    }),
+    ("avg_pool", 1, |v, r| vec![v[0].avg_pool(&pooling(r), r.flag(), r.flag().then(|| r.axis()))]),
+    ("lp_pool", 1, |v, r| vec![v[0].lp_pool(r.number(), &pooling(r))]),
     ("adaptive_pool", 1, |v, r| {
         let n = r.below(4);
         let sizes: Vec<_> = (0..n).map(|_| r.flag().then(|| r.size())).collect();

@@ -2,6 +2,7 @@
 //! an error. What it records has the same bits in every instruction set.
 
 mod bits;
+mod fitting;
 mod functions;
 mod random;
 
