@@ -8,8 +8,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bevy_ecs::change_detection::Tick;
+use bevy_ecs::component::ComponentId;
 use bevy_ecs::prelude::*;
-use bevy_ecs::storage::TableId;
+use bevy_ecs::storage::{Table, TableId};
 use neurarch_components::blueprint::{Blueprint, Blueprints, TieError};
 use neurarch_components::column::{ColumnKey, Columns, row};
 use neurarch_components::containers::MAX_DEPTH;
@@ -120,19 +121,30 @@ pub enum SignError {
 pub struct Signed {
     /// When the children were last looked at.
     looked: Option<Tick>,
-    /// The version of the population that `tables` is about.
-    version: Option<u64>,
+    groups: Vec<SeenGroup>,
+}
+
+/// Where the modules of a group lay when they were last looked for.
+#[derive(Debug)]
+struct SeenGroup {
+    /// The number of the first position, which no other group has.
+    number: u32,
+    positions: Vec<SeenPosition>,
+}
+
+/// Where the modules of a position lay.
+#[derive(Debug)]
+struct SeenPosition {
     tables: Vec<Seen>,
+    /// How many entities the tables have that are no modules of the position: others with its markers.
+    others: usize,
 }
 
 /// A table in which modules lie.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 struct Seen {
     table: TableId,
-    entities: u32,
     has_children: bool,
-    /// Whether it has the columns of the position that was found there.
-    is_whole: bool,
 }
 
 /// Signs the models of a population that changed, and gives parameters that are new their first numbers.
@@ -154,11 +166,11 @@ pub(crate) fn refresh_drawing(
 ) -> Result<(), SignError> {
     let is_stale = check(world, population)?.is_stale();
     let mut roots = Vec::new();
-    let were_told = take_changes(world, population, &mut roots);
+    take_changes(world, population, &mut roots);
     if is_stale {
         regroup(world, population);
     }
-    look(world, population, were_told, &mut roots);
+    look(world, population, &mut roots);
     if let Some(found) = world.get::<Population>(population)
         && !found.is_settled()
         && let Some(mut found) = world.get_mut::<Population>(population)
@@ -200,11 +212,11 @@ pub(crate) fn look_away(world: &mut World, population: Entity) {
     }
 }
 
-/// Takes what was told of modules of this population, and says whether anything was told of any.
-fn take_changes(world: &mut World, population: Entity, roots: &mut Vec<Entity>) -> bool {
-    let Some(mut types) = world.get_resource_mut::<ModuleTypes>() else { return false };
+/// Takes what was told of modules of this population.
+fn take_changes(world: &mut World, population: Entity, roots: &mut Vec<Entity>) {
+    let Some(mut types) = world.get_resource_mut::<ModuleTypes>() else { return };
     if types.changed().is_empty() {
-        return false;
+        return;
     }
     let mut changed = std::mem::take(types.changed_mut(KEEPER));
     let mut inserted = HashMap::new();
@@ -231,12 +243,11 @@ fn take_changes(world: &mut World, population: Entity, roots: &mut Vec<Entity>) 
     if let Some(mut types) = world.get_resource_mut::<ModuleTypes>() {
         *types.changed_mut(KEEPER) = changed;
     }
-    true
 }
 
 /// Finds the models whose modules lost or got children, whose children are in another order, or whose
 /// modules lost what makes them modules of this population.
-fn look(world: &mut World, population: Entity, were_told: bool, roots: &mut Vec<Entity>) {
+fn look(world: &mut World, population: Entity, roots: &mut Vec<Entity>) {
     let children = world.register_component::<Children>();
     let now = world.change_tick();
     let mut signed = match world.get_mut::<Signed>(population) {
@@ -244,21 +255,32 @@ fn look(world: &mut World, population: Entity, were_told: bool, roots: &mut Vec<
         None => Signed::default(),
     };
     let Some(found) = world.get::<Population>(population) else { return };
-    let version = Some(found.version());
-    let tables = &world.storages().tables;
-    let is_known = !were_told
-        && signed.version == version
-        && signed.tables.iter().all(|seen| {
-            tables.get(seen.table).is_some_and(|table| table.entity_count() == seen.entities)
-        });
-    if !is_known {
-        signed.tables.clear();
-        for group in found.groups() {
-            see(world, group, &mut signed.tables, roots);
+    signed.groups.truncate(found.groups().len());
+    for (place, group) in found.groups().iter().enumerate() {
+        // Groups keep their order, and some are taken out.
+        let is_it =
+            |seen: &SeenGroup| group.contents.first().is_some_and(|at| at.number == seen.number);
+        let known = signed.groups.iter().skip(place).position(is_it).map(|after| place + after);
+        match known {
+            Some(known) if signed.groups[known].is_right(world, group) => {
+                signed.groups.swap(place, known);
+            }
+            _ => {
+                let seen = see(world, group, roots);
+                match known {
+                    Some(known) => {
+                        signed.groups[known] = seen;
+                        signed.groups.swap(place, known);
+                    }
+                    None => signed.groups.insert(place.min(signed.groups.len()), seen),
+                }
+            }
         }
     }
+    signed.groups.truncate(found.groups().len());
     let last = signed.looked.unwrap_or(Tick::new(now.get().wrapping_sub(Tick::MAX.get())));
-    for seen in signed.tables.iter().filter(|seen| seen.has_children) {
+    let positions = signed.groups.iter().flat_map(|group| &group.positions);
+    for seen in positions.flat_map(|at| &at.tables).filter(|seen| seen.has_children) {
         let first = roots.len();
         roots.extend(changed_since(world, seen.table, children, last, now).into_iter().flatten());
         let mut kept = first;
@@ -274,7 +296,7 @@ fn look(world: &mut World, population: Entity, were_told: bool, roots: &mut Vec<
         roots.truncate(kept);
     }
     world.increment_change_tick();
-    (signed.looked, signed.version) = (Some(now), version);
+    signed.looked = Some(now);
     if let Ok(mut entity) = world.get_entity_mut(population) {
         match entity.get_mut::<Signed>() {
             Some(mut known) => *known = signed,
@@ -283,41 +305,68 @@ fn look(world: &mut World, population: Entity, were_told: bool, roots: &mut Vec<
     }
 }
 
+impl SeenGroup {
+    /// Says whether the modules of the group lie where they lay, as far as numbers of entities tell: who comes by
+    /// spawning or signing, or goes with its model, changes as many members as rows.
+    fn is_right(&self, world: &World, group: &Group) -> bool {
+        let positions = self.positions.iter().zip(&group.modules);
+        self.positions.len() == group.modules.len()
+            && positions.into_iter().all(|(at, modules)| {
+                at.count(world).is_some_and(|count| count == modules.len() + at.others)
+            })
+    }
+}
+
+impl SeenPosition {
+    /// Counts the entities of the tables.
+    fn count(&self, world: &World) -> Option<usize> {
+        let tables = &world.storages().tables;
+        let counts = self.tables.iter().map(|seen| Some(tables.get(seen.table)?.entity_count()));
+        counts.map(|count| count.map(|count| count as usize)).sum()
+    }
+}
+
 /// Lists the tables that a group's modules lie in, and the roots of modules that are not as they were.
-fn see(world: &World, group: &Group, seen: &mut Vec<Seen>, roots: &mut Vec<Entity>) {
-    let Some(children) = world.component_id::<Children>() else { return };
+fn see(world: &World, group: &Group, roots: &mut Vec<Entity>) -> SeenGroup {
+    let number = group.contents.first().map_or(0, |contents| contents.number);
+    let children = world.component_id::<Children>();
+    let columned = world.component_id::<Columned>();
     let blueprint = world.resource::<Blueprints>().get(group.blueprint);
-    let positions = blueprint.into_iter().flat_map(|blueprint| &blueprint.positions);
-    for ((at, contents), modules) in positions.zip(&group.contents).zip(&group.modules) {
-        let first = seen.len();
+    let at = blueprint.into_iter().flat_map(|blueprint| &blueprint.positions);
+    let positions = at.zip(&group.contents).zip(&group.modules).map(|((at, contents), modules)| {
+        let has =
+            |table: &Table, id: Option<ComponentId>| id.is_some_and(|id| table.has_column(id));
         let is_parent = !at.children.is_empty();
+        let mut tables: Vec<(Seen, bool)> = Vec::new();
         for (&module, &root) in modules.iter().zip(&group.modules[0]) {
-            let Ok(entity) = world.get_entity(module) else {
+            let Ok(location) = world.entities().get_spawned(module) else {
                 roots.push(root);
                 continue;
             };
-            let table = entity.location().table_id;
-            let known = seen[first..].iter().rev().find(|seen| seen.table == table).copied();
-            let known = known.or_else(|| {
-                let table = world.storages().tables.get(table)?;
-                let has_children = table.has_column(children);
-                let mut columns = contents.keys().map(|key| Columns::find(world, key));
-                let is_whole = columns.all(|id| id.is_some_and(|id| table.has_column(id)));
-                let (table, entities) = (entity.location().table_id, table.entity_count());
-                seen.push(Seen { table, entities, has_children, is_whole });
-                seen.last().copied()
+            let id = location.table_id;
+            let known = tables.iter().rev().find(|(seen, _)| seen.table == id);
+            let (_, is_fit) = known.copied().unwrap_or_else(|| {
+                let table = world.storages().tables.get(id);
+                let has_children = table.is_some_and(|table| has(table, children));
+                let is_fit = table.is_some_and(|table| {
+                    let mut columns = contents.keys().map(|key| Columns::find(world, key));
+                    columns.all(|id| has(table, id))
+                        && has(table, columned)
+                        && (has_children || !is_parent)
+                });
+                tables.push((Seen { table: id, has_children }, is_fit));
+                tables[tables.len() - 1]
             });
-            let has_children = known.is_some_and(|seen| seen.has_children);
-            let is_whole = known.is_some_and(|seen| seen.is_whole);
-            let columned = entity.get::<Columned>();
-            if is_parent && !has_children
-                || !is_whole
-                || columned.is_none_or(|columned| !Arc::ptr_eq(columned.contents(), contents))
-            {
+            if !is_fit {
                 roots.push(root);
             }
         }
-    }
+        let tables = tables.into_iter().map(|(seen, _)| seen).collect();
+        let mut seen = SeenPosition { tables, others: 0 };
+        seen.others = seen.count(world).unwrap_or(0).saturating_sub(modules.len());
+        seen
+    });
+    SeenGroup { number, positions: positions.collect() }
 }
 
 /// Walks up to the model's root; gives it and its population.
