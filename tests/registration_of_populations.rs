@@ -149,3 +149,34 @@ fn what_one_model_refuses_is_done_in_none() {
     assert_eq!(world.get::<Attributes>(module).unwrap().0.len(), 1);
     assert_eq!(world.query::<&Attributes>().iter(&world).count(), 1);
 }
+
+#[test]
+fn what_is_registered_after_parametrizations_were_removed_comes_after_what_they_were_of() {
+    let mut world = World::new();
+    let layers = world.spawn_population(&Linear::new(3, 5), 2, Seed(1)).unwrap();
+    let root = world.models(layers).unwrap()[0];
+    let one = || Value::parameter(ndarray::arr1(&[1.0_f32]).view());
+    let again = |world: &mut World, name| {
+        world.weight_norm(root, name, Some(0)).unwrap();
+        world.remove_parametrizations(root, name, true).unwrap();
+    };
+    // A new model has its names in the order of the first.
+    let expect = |world: &mut World, expected: &[&str]| {
+        let spawned = world.spawn_models(layers, 1).unwrap()[0];
+        for root in [root, spawned] {
+            assert_eq!(world.parameter_names(root).unwrap(), expected);
+        }
+    };
+    world.register_parameter(root, "scale", one()).unwrap();
+    again(&mut world, "weight");
+    expect(&mut world, &["bias", "scale", "weight"]);
+    world.register_parameter(root, "shift", one()).unwrap();
+    expect(&mut world, &["bias", "scale", "weight", "shift"]);
+    again(&mut world, "bias");
+    expect(&mut world, &["scale", "weight", "shift", "bias"]);
+    world.setattr(root, "bias", Value::None).unwrap();
+    again(&mut world, "weight");
+    expect(&mut world, &["scale", "shift", "weight"]);
+    world.delattr(root, "scale").unwrap();
+    expect(&mut world, &["shift", "weight"]);
+}

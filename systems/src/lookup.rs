@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use bevy_ecs::prelude::*;
 use neurarch_components::blueprint::Parameter;
 use neurarch_components::containers::is_attribute;
-use neurarch_components::parametrizations::WeightNormed;
+use neurarch_components::parametrizations::{RegisteredAgain, WeightNormed};
 use neurarch_components::population::Population;
 use neurarch_components::registered::{
     Attributes, Entry, Registered, Value, is_attribute_of_every_module,
@@ -111,7 +111,8 @@ impl Names {
         let entity_ref = world.get_entity(entity).ok()?;
         let module = world.get_resource::<ModuleTypes>()?.module(entity_ref)?;
         let registered = entity_ref.get::<Registered>().cloned();
-        let registered = registered.unwrap_or_else(|| Registered::declared(module, dtype));
+        let mut registered = registered.unwrap_or_else(|| Registered::declared(module, dtype));
+        entity_ref.get::<RegisteredAgain>().into_iter().for_each(|of| of.sort(&mut registered));
         let (class, attributes) = (module.type_name(), module.attributes());
         Some(Names { entity, population, dtype, class, registered, attributes })
     }

@@ -380,7 +380,11 @@ impl Spawner {
         let blueprint = world.resource::<Blueprints>().get(of.blueprint);
         let blueprint = blueprint.expect("a group holds its blueprint");
         let registered = |modules: &Vec<Entity>| {
-            modules.first().and_then(|&first| world.get::<Registered>(first)).cloned()
+            let &first = modules.first()?;
+            let mut registered = world.get::<Registered>(first).cloned()?;
+            let again = world.get::<RegisteredAgain>(first);
+            again.into_iter().for_each(|again| again.sort(&mut registered));
+            Some(registered)
         };
         let positions = blueprint.positions.iter().zip(&of.contents).zip(&of.modules).zip(modules);
         let positions = positions.map(|(((at, contents), live), module)| Prepared {

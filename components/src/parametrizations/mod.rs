@@ -27,6 +27,7 @@ pub use spectral_norm::SpectralNorm;
 pub use weight_norm::{WeightNorm, WeightNormed};
 
 use crate::module::{Call, Declare, Declared, Init, Module, NoInverse};
+use crate::registered::Registered;
 use crate::registry::{Change, ModuleTypes};
 
 /// The name of the child that holds a module's parametrizations.
@@ -140,6 +141,12 @@ impl RegisteredAgain {
         if let Ok(mut module) = world.get_entity_mut(module) {
             module.insert(again);
         }
+    }
+
+    /// Puts what is registered in a module in this order.
+    pub fn sort(&self, registered: &mut Registered) {
+        registered.parameters.sort_by_key(|parameter| self.place(&parameter.name));
+        registered.buffers.sort_by_key(|buffer| self.place(&buffer.name));
     }
 
     /// Gives the place of a name in the order: 0 for those that were not registered again.

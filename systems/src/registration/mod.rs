@@ -15,6 +15,7 @@ use std::sync::PoisonError;
 use bevy_ecs::prelude::*;
 use neurarch_components::column::{ColumnKey, row_mut};
 use neurarch_components::hook::{Callback, GlobalHooks, HookKind, RegisterAt};
+use neurarch_components::parametrizations::RegisteredAgain;
 use neurarch_components::registered::{Entry, Numbers, Registered, Value};
 use neurarch_components::registry::ModuleTypes;
 use neurarch_components::tie::Ties;
@@ -405,8 +406,13 @@ fn edit(
     lists: Vec<(Entity, Option<Registered>)>,
     name: &str,
 ) -> Result<(), SignError> {
-    let set = |world: &mut World, at: Entity, registered, ties: Option<Ties>| {
+    type Lists = (Option<Registered>, Option<RegisteredAgain>);
+    let set = |world: &mut World, at: Entity, (registered, again): Lists, ties: Option<Ties>| {
         let Ok(mut entity) = world.get_entity_mut(at) else { return };
+        match again {
+            Some(again) => entity.insert(again),
+            None => entity.remove::<RegisteredAgain>(),
+        };
         match registered {
             Some(registered) => entity.insert::<Registered>(registered),
             None => entity.remove::<Registered>(),
@@ -419,14 +425,16 @@ fn edit(
     let mut before = Vec::with_capacity(lists.len());
     for (at, registered) in lists {
         let ties = world.get::<Ties>(at).cloned();
-        before.push((at, world.get::<Registered>(at).cloned(), ties.clone()));
+        let again = world.get::<RegisteredAgain>(at).cloned();
+        before.push((at, (world.get::<Registered>(at).cloned(), again), ties.clone()));
         let others = |ties: Ties| ties.0.into_iter().filter(|tie| tie.parameter != name).collect();
-        set(world, at, registered, ties.map(|ties| Ties(others(ties))));
+        // The lists are in their order by now.
+        set(world, at, (registered, None), ties.map(|ties| Ties(others(ties))));
     }
     let result = sign::refresh(world, population);
     if result.is_err() {
-        for (at, registered, ties) in before {
-            set(world, at, registered, ties);
+        for (at, lists, ties) in before {
+            set(world, at, lists, ties);
         }
         // They were models before.
         sign::refresh(world, population)?;
