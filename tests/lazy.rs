@@ -193,3 +193,71 @@ fn whatever_takes_numbers_of_a_lazy_parameter_is_torchs_error_and_changes_nothin
         assert!(is_done || result == expected, "{deed}");
     }
 }
+
+#[test]
+fn a_lazy_module_that_was_edited_is_initialized_as_well() {
+    let edits: [fn(&mut World, Entity); 5] = [
+        |world, layer| {
+            let scale = Value::parameter(ndarray::arr1(&[0.5_f32]).view());
+            world.register_parameter(layer, "scale", scale).unwrap();
+        },
+        |world, layer| {
+            let mask = Value::tensor(ndarray::arr1(&[0.5_f32]).view());
+            world.register_buffer(layer, "mask", mask, false).unwrap();
+        },
+        |world, layer| world.setattr(layer, "bias", Value::None).unwrap(),
+        |world, layer| {
+            let bias = Value::parameter(ndarray::Array1::<f32>::ones(4).view());
+            world.setattr(layer, "bias", bias).unwrap();
+        },
+        |world, layer| {
+            let weight = Tensor::new("weight", Array2::<f32>::ones((4, 3)).view());
+            let partly = LoadOptions { strict: false, ..LoadOptions::default() };
+            let keys = world.load_state_dict_with(layer, &StateDict::from_iter([weight]), partly);
+            assert_eq!(keys.unwrap().missing_keys, ["bias"]);
+        },
+    ];
+    let x = Array3::<f32>::ones((MODELS, 5, 3));
+    for (number, edit) in edits.into_iter().enumerate() {
+        let (mut world, brains, root) = spawned();
+        world.insert(brains, Adam::default()).unwrap();
+        let layer = world.module(root, "0").unwrap();
+        edit(&mut world, layer);
+        let targets = Array2::<i64>::zeros((MODELS, 5));
+        world.train_step(brains, &x, &targets, &CrossEntropyLoss::default()).unwrap();
+        assert!(!has_uninitialized_params(&mut world, root).unwrap(), "{number}");
+        let weight = world.parameter::<f32>(root, "0.weight").unwrap();
+        assert_eq!(weight.shape(), [4, 3]);
+        assert!(weight.iter().all(|&number| number != 0.0), "{number}: {weight}");
+        if number != 2 {
+            assert_eq!(world.parameter::<f32>(root, "0.bias").unwrap().shape(), [4]);
+        }
+    }
+}
+
+#[test]
+fn what_is_frozen_before_it_has_a_shape_stays_frozen() {
+    let x = Array3::<f32>::ones((MODELS, 5, 3));
+    let targets = Array2::<i64>::zeros((MODELS, 5));
+    for is_loaded in [false, true] {
+        let (mut world, brains, root) = spawned();
+        world.insert(brains, Adam { lr: 0.1, ..Adam::default() }).unwrap();
+        world.set_requires_grad(root, "0.weight", false).unwrap();
+        if is_loaded {
+            let layer = world.module(root, "0").unwrap();
+            let weight = Tensor::new("weight", Array2::<f32>::ones((4, 3)).view());
+            let bias = Tensor::new("bias", ndarray::Array1::<f32>::ones(4).view());
+            world.load_state_dict(layer, &StateDict::from_iter([weight, bias])).unwrap();
+        }
+        world.forward(brains, &x).unwrap();
+        let other = world.models(brains).unwrap()[1];
+        let frozen =
+            [(root, "0.weight", true), (root, "0.bias", false), (other, "0.weight", false)];
+        for (root, name, is_frozen) in frozen {
+            let before = world.parameter::<f32>(root, name).unwrap();
+            world.train_step(brains, &x, &targets, &CrossEntropyLoss::default()).unwrap();
+            let after = world.parameter::<f32>(root, name).unwrap();
+            assert_eq!(before == after, is_frozen, "{name}");
+        }
+    }
+}

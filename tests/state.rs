@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use ndarray::{Array1, Array2, Array3, Axis, array};
 use neurarch::bevy_ecs::prelude::*;
+use neurarch::components::mode::{Bits, Mode};
 use neurarch::prelude::*;
 
 /// A network with a parameter, two buffers and a module under two names.
@@ -190,6 +191,21 @@ fn numbers_of_another_type_are_converted_or_assigned() {
     all.insert(Tensor::new("bias", array![1.0_f64].view()));
     world.load_state_dict_with(layers, &all, assign).unwrap();
     assert_eq!(world.stack::<f64>(layers, "bias").unwrap(), array![[1.0], [1.0]].into_dyn());
+}
+
+#[test]
+fn what_is_assigned_is_as_frozen_as_what_was_there() {
+    let mut world = World::new();
+    let layers = world.spawn_population(&Linear::new(2, 1), 2, Seed(5)).unwrap();
+    let roots: [_; 2] = world.models(layers).unwrap().try_into().unwrap();
+    world.set_requires_grad(roots[0], "weight", false).unwrap();
+    let weight = Tensor::new("weight", array![[1.5_f64, 2.0]].view());
+    let bias = Tensor::new("bias", array![0.5_f64].view());
+    let assign = LoadOptions { assign: true, strict: true };
+    let state = StateDict::from_iter([weight, bias]);
+    world.load_state_dict_with(layers, &state, assign).unwrap();
+    let frozen = roots.map(|root| world.get::<Mode>(root).unwrap().frozen.clone());
+    assert_eq!(frozen, [[0].into_iter().collect(), Bits::default()]);
 }
 
 #[test]

@@ -391,12 +391,25 @@ impl Blueprint {
         position
     }
 
-    /// Puts another module in the place of the one at `position`, which keeps its name and children.
+    /// Puts another module in the place of the one at `position`, which keeps its name and children, and a list of
+    /// parameters and buffers that was edited: what has no shape there gets the one that the module declares.
     pub fn replace(&mut self, position: usize, module: &dyn DynModule, dtype: Dtype) {
         let (parameters, buffers, nones) = declared(module, dtype);
         let at = &mut self.positions[position];
-        (at.parameters, at.buffers, at.nones) = (parameters, buffers, nones);
+        let is_declared = declared(&*at.module, dtype)
+            == (at.parameters.clone(), at.buffers.clone(), at.nones.clone());
         at.module = module.structural();
+        if is_declared {
+            (at.parameters, at.buffers, at.nones) = (parameters, buffers, nones);
+            return;
+        }
+        for (own, declared) in [(&mut at.parameters, parameters), (&mut at.buffers, buffers)] {
+            for of in own.iter_mut().filter(|of| of.uninitialized) {
+                if let Some(known) = declared.iter().find(|known| known.name == of.name) {
+                    (of.ty, of.uninitialized) = (known.ty.clone(), known.uninitialized);
+                }
+            }
+        }
     }
 
     /// Says whether models of the two are of one structure, compared in full.

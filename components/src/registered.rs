@@ -55,6 +55,18 @@ impl Registered {
         }
     }
 
+    /// Gives what has no shape yet the one that the type of a module declares, which comes in the place of a lazy one.
+    pub fn initialize(&mut self, module: &dyn DynModule, dtype: Dtype) {
+        let Registered { parameters, buffers } = Registered::declared(module, dtype);
+        for (own, declared) in [(&mut self.parameters, parameters), (&mut self.buffers, buffers)] {
+            for entry in own.iter_mut().filter(|entry| entry.uninitialized) {
+                if let Some(known) = declared.iter().find(|known| known.name == entry.name) {
+                    (entry.ty, entry.uninitialized) = (known.ty.clone(), known.uninitialized);
+                }
+            }
+        }
+    }
+
     /// Puts what is registered in the place of what a position's module declares.
     pub fn apply(&self, position: &mut Position) {
         let parameters = |entries: &[Entry]| -> Vec<Parameter> {

@@ -7,6 +7,7 @@ use bevy_ecs::prelude::*;
 use neurarch_components::blueprint::{Blueprint, Blueprints};
 use neurarch_components::call::{Call, Watcher};
 use neurarch_components::module::DynModule;
+use neurarch_components::registered::Registered;
 use neurarch_components::registry::ModuleTypes;
 use neurarch_components::tree::Model;
 use neurarch_kernels::dtype::Dtype;
@@ -86,9 +87,12 @@ pub(crate) fn initialize(
     }
     for (entity, module) in changes {
         module.register(world);
-        if let Ok(mut entity) = world.get_entity_mut(entity) {
-            module.insert_into(&mut entity);
+        let Ok(mut entity) = world.get_entity_mut(entity) else { continue };
+        if let Some(mut registered) = entity.get::<Registered>().cloned() {
+            registered.initialize(&*module, dtype);
+            entity.insert(registered);
         }
+        module.insert_into(&mut entity);
     }
     run.refresh(world, of)
 }

@@ -114,6 +114,15 @@ pub(crate) fn strip_markers(world: &mut World, entity: Entity, number: u32) {
     }
 }
 
+/// Says whether a parameter has other numbers from now on and is as frozen as it was: it is shared or is so no more, gets
+/// its shape, or another element type.
+fn is_changed(from: &Parameter, to: &Parameter) -> bool {
+    let (ty, shared, uninitialized) = (to.ty.clone(), to.shared, to.uninitialized);
+    from != to
+        && (from.uninitialized || from.ty.shape == to.ty.shape)
+        && Parameter { ty, shared, uninitialized, ..from.clone() } == *to
+}
+
 /// Moves the bits of a model's modules and parameters to their new places. `old` says for each position
 /// what its entity held before, if it was part of the model. What is new is as in a new model.
 pub(crate) fn remap_modes(
@@ -123,7 +132,7 @@ pub(crate) fn remap_modes(
     new: &[Arc<Contents>],
 ) {
     let mut positions = Vec::new();
-    let (mut parameters, mut shared) = (Vec::new(), Vec::new());
+    let (mut parameters, mut changed) = (Vec::new(), Vec::new());
     for (to, from) in new.iter().zip(old) {
         let Some(from) = from else { continue };
         positions.push((from.position, to.position));
@@ -132,12 +141,9 @@ pub(crate) fn remap_modes(
             Some((from.first_parameter + place, to.first_parameter + index))
         });
         parameters.extend(kept);
-        // What is shared from now on, or no more, is as frozen as it was.
-        shared.extend(to.parameters.iter().enumerate().filter_map(|(index, own)| {
-            let is_same = |of: &Parameter| Parameter { shared: own.shared, ..of.clone() } == *own;
-            let place = from.parameters.iter().position(is_same)?;
-            let is_kept = from.parameters[place].shared == own.shared;
-            (!is_kept).then_some((from.first_parameter + place, to.first_parameter + index))
+        changed.extend(to.parameters.iter().enumerate().filter_map(|(index, own)| {
+            let place = from.parameters.iter().position(|of| is_changed(of, own))?;
+            Some((from.first_parameter + place, to.first_parameter + index))
         }));
     }
     let moved = |bits: &Bits, places: &[(usize, usize)]| -> Bits {
@@ -146,7 +152,7 @@ pub(crate) fn remap_modes(
     if let Some(mut mode) = world.get_mut::<Mode>(root) {
         let to = Mode {
             evaluating: moved(&mode.evaluating, &positions),
-            frozen: moved(&mode.frozen, &[&parameters[..], &shared].concat()),
+            frozen: moved(&mode.frozen, &[&parameters[..], &changed].concat()),
             inactive: mode.inactive,
             hooked: mode.hooked,
             cached: mode.cached,
