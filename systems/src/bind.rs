@@ -5,6 +5,7 @@
 //! assumed about the lists either: whatever was done to them, threads get rows that no two members share.
 #![expect(unsafe_code, reason = "addresses of columns are taken from bevy's tables")]
 
+use std::cell::UnsafeCell;
 use std::ops::Range;
 
 use bevy_ecs::change_detection::Tick;
@@ -201,7 +202,8 @@ impl Binder {
     }
 
     /// Lists the slots whose columns somebody wrote to after `last`, be it to the rows of others. A row that models
-    /// share is always listed.
+    /// share is always listed. Columns' summary ticks do not tell: bevy leaves them as they are where a row is written to by
+    /// a component's id.
     ///
     /// # Errors
     ///
@@ -220,8 +222,12 @@ impl Binder {
             let BoundSlot { column, position, .. } = self.bound[*slot];
             let segments = position.map(|position| &self.positions[position].segments);
             let is_newer = |&table: &TableId| {
-                let tick = tables.get(table).and_then(|table| table.get_summary_tick(column));
-                tick.is_none_or(|tick| tick.get().is_newer_than(last, now))
+                let ticks =
+                    tables.get(table).and_then(|table| table.get_changed_ticks_slice_for(column));
+                // SAFETY: who writes ticks borrows the world exclusively, and it is borrowed here.
+                let is_newer =
+                    |tick: &UnsafeCell<Tick>| unsafe { *tick.get() }.is_newer_than(last, now);
+                ticks.is_none_or(|ticks| ticks.iter().any(is_newer))
             };
             segments.is_none_or(|segments| segments.iter().any(is_newer))
         };

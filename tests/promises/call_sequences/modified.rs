@@ -210,3 +210,47 @@ fn an_observed_pass_is_watched_as_well() {
         assert_eq!(answer.is_err(), is_written, "{answer:?}");
     }
 }
+
+#[test]
+fn a_second_step_is_watched_as_well() {
+    // Not for the columns of gradients: they are there.
+    let hooked: [&[&str]; 4] = [&[], &["0"], &["2"], &["0", "2"]];
+    let deeds: [Deed; 3] = [
+        |w, _, r| {
+            let state = w.state_dict(r[0]).unwrap();
+            w.load_state_dict(r[2], &state).unwrap();
+        },
+        |w, _, r| w.set_parameter(r[2], "2.weight", Array2::<f32>::ones((3, 8)).view()).unwrap(),
+        |w, _, r| {
+            let module = w.module(r[2], "2").unwrap();
+            let key = ColumnKey::new(Role::Parameter, 0, &Type::new(Dtype::F32, [3, 8]));
+            let id = Columns::find(w, key).unwrap();
+            w.get_mut_by_id(module, id).unwrap().into_inner();
+        },
+    ];
+    for (number, deed) in deeds.into_iter().enumerate() {
+        for paths in hooked {
+            let mut world = World::new();
+            let p = spawn(&mut world, 3);
+            let roots = world.models(p).unwrap().to_vec();
+            for path in paths {
+                let module = world.module(roots[2], path).unwrap();
+                world.register_forward_hook(module, |_, _, _| Ok(None)).unwrap();
+            }
+            for is_written in [false, true, false, true] {
+                world.forward(p, &x(3)).unwrap();
+                world.loss::<f32, _>(p, &y(3), &CrossEntropyLoss::default()).unwrap();
+                if is_written {
+                    deed(&mut world, p, &roots);
+                }
+                match world.backward(p) {
+                    Ok(()) => assert!(!is_written, "{number} {paths:?}"),
+                    Err(StepError::Modified { model, .. }) => {
+                        assert_eq!((is_written, model), (true, 2), "{number} {paths:?}");
+                    }
+                    Err(error) => panic!("{number} {paths:?}: {error}"),
+                }
+            }
+        }
+    }
+}
