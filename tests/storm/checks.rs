@@ -5,15 +5,15 @@ use std::sync::atomic::Ordering;
 use ndarray::{Array3, ArrayD, Axis, Ix2};
 use neurarch::prelude::*;
 
-use super::plain::{BATCH, INPUTS, OUTPUTS};
-use super::{Group, MOST_MODELS, Storm, Tag};
+use super::plain::{BATCH, INPUTS, LR, OUTPUTS};
+use super::{Group, MOST_MODELS, Storm, Tag, optimizer};
 
 /// Sums of both run in another order; numbers are compared and taken over often enough that it does not add up.
 const TOLERANCE: f64 = 1e-9;
 /// A model whose weights grow beyond this starts anew.
 const MOST_WEIGHT: f64 = 4.0;
 
-fn assert_close(got: &ArrayD<f64>, expected: &ArrayD<f64>, what: &str) {
+pub(super) fn assert_close(got: &ArrayD<f64>, expected: &ArrayD<f64>, what: &str) {
     let is_close = |(a, b): (&f64, &f64)| (a - b).abs() <= TOLERANCE * (1.0 + b.abs());
     let is_close = got.shape() == expected.shape() && got.iter().zip(expected).all(is_close);
     assert!(is_close, "{what}: got {got}, expected {expected}");
@@ -21,7 +21,7 @@ fn assert_close(got: &ArrayD<f64>, expected: &ArrayD<f64>, what: &str) {
 
 impl Storm {
     /// Draws an input for each model of a population.
-    fn input(&mut self, group: usize) -> Array3<f64> {
+    pub(super) fn input(&mut self, group: usize) -> Array3<f64> {
         let x = self.random.array(&[self.groups[group].models.len(), BATCH, INPUTS]);
         x.into_dimensionality().unwrap()
     }
@@ -29,13 +29,14 @@ impl Storm {
     pub(super) fn forward(&mut self) {
         let group = self.group();
         let x = self.input(group);
-        let Group { entity, models, hooks, .. } = &mut self.groups[group];
-        let y = self.world.forward(*entity, &x);
-        if models.iter().all(|model| !model.active) {
+        let y = self.world.forward(self.groups[group].entity, &x);
+        if self.groups[group].models.iter().all(|model| !model.active) {
             assert!(y.is_err());
             return;
         }
         let y = y.unwrap();
+        self.settle(group);
+        let Group { models, hooks, .. } = &mut self.groups[group];
         for (index, model) in models.iter().enumerate() {
             let got = y.index_axis(Axis(0), index).to_owned();
             let x = x.index_axis(Axis(0), index).to_owned();
@@ -50,19 +51,32 @@ impl Storm {
     pub(super) fn step(&mut self) {
         let group = self.group();
         let x = self.input(group);
-        let Group { entity, models, hooks, .. } = &mut self.groups[group];
+        let Group { entity, models, roots, .. } = &self.groups[group];
         let target = self.random.array(&[models.len(), BATCH, OUTPUTS]);
+        // Numbers that nobody knows yet are read behind a step that changes none.
+        let is_known = models.iter().all(|model| model.waiting().is_empty());
+        let rate = if is_known { LR } else { 0.0 };
+        for &root in roots {
+            self.world.entity_mut(root).insert(SGD { lr: rate, ..optimizer() });
+        }
         let losses = self.world.train_step(*entity, &x, &target, &MSELoss::default());
+        for &root in roots {
+            self.world.entity_mut(root).insert(optimizer());
+        }
         if models.iter().all(|model| !model.active) {
+            assert!(losses.is_err());
             return;
         }
         let losses = losses.unwrap();
+        self.settle(group);
+        let Group { models, hooks, .. } = &mut self.groups[group];
         for (index, model) in models.iter_mut().enumerate().filter(|(_, model)| model.active) {
             let x = x.index_axis(Axis(0), index).to_owned();
             let target = target.index_axis(Axis(0), index).to_owned();
             let target = target.into_dimensionality::<Ix2>().unwrap();
             let pass = model.forward(x, hooks, &mut self.ledger);
-            let expected = ndarray::arr0(model.step(pass, &target)).into_dyn();
+            let expected = ndarray::arr0(model.backward(&pass, &target)).into_dyn();
+            model.update(rate);
             let got = ndarray::arr0(losses[index]).into_dyn();
             assert_close(&got, &expected, &format!("loss of model {index}: {model:?}"));
         }
@@ -123,6 +137,11 @@ impl Storm {
             assert_eq!(self.world.models(entity).unwrap(), roots);
             for (model, &root) in roots.iter().enumerate() {
                 let got = self.world.state_dict(root).unwrap();
+                let (waiting, got): (Vec<_>, Vec<_>) =
+                    got.into_iter().partition(Tensor::is_uninitialized);
+                let waiting: Vec<_> = waiting.into_iter().map(|tensor| tensor.name).collect();
+                assert_eq!(waiting, self.groups[group].models[model].waiting());
+                let got = StateDict::from(got);
                 let mut expected = self.groups[group].models[model].state();
                 let names: Vec<_> = expected.iter().map(|(name, _)| name.as_str()).collect();
                 assert_eq!(got.keys().collect::<Vec<_>>(), names);

@@ -19,6 +19,9 @@ fn value(kind: Kind) -> Value {
         Kind::Fused { inputs, outputs, bias } => {
             Value::module(FusedLinearReLU { in_features: inputs, out_features: outputs, bias })
         }
+        Kind::Lazy { outputs, bias, .. } => {
+            Value::module(LazyLinear { bias, ..LazyLinear::new(outputs) })
+        }
         Kind::Tanh => Value::module(Tanh),
         Kind::ReLU => Value::module(ReLU),
         Kind::Identity => Value::module(Identity),
@@ -71,7 +74,7 @@ impl Storm {
                 let parameter = Parameter::new(&name, Some(numbers));
                 match layer.parameter(&name) {
                     Some(known) => *known = parameter,
-                    None => layer.parameters.push(parameter),
+                    None => layer.add(parameter),
                 }
             }
         }
@@ -110,10 +113,11 @@ impl Storm {
         let used = layers.iter().filter_map(|layer| layer.name.parse::<usize>().ok()).max();
         let name = (used.unwrap_or(0) + 1).to_string();
         let bias = self.random.one_in(2);
-        let linear = Kind::Linear { inputs: OUTPUTS, outputs: OUTPUTS, bias };
-        let kind = match self.random.below(PLAIN.len() + 2) {
+        let (inputs, outputs) = (OUTPUTS, OUTPUTS);
+        let kind = match self.random.below(PLAIN.len() + 3) {
             plain if plain < PLAIN.len() => PLAIN[plain],
-            _ => linear,
+            number if number == PLAIN.len() => Kind::Lazy { inputs, outputs, bias },
+            _ => Kind::Linear { inputs, outputs, bias },
         };
         let layer = Layer::new(&name, kind, &mut self.random);
         let root = self.root(at);
@@ -145,19 +149,22 @@ impl Storm {
         let name = layer.name.clone();
         let bias = self.random.one_in(2);
         let kind = match layer.kind {
-            Kind::Linear { inputs, outputs, .. } | Kind::Fused { inputs, outputs, .. } => {
-                match self.random.one_in(3) && name != "2" {
-                    true => Kind::Fused { inputs, outputs, bias },
-                    false => Kind::Linear { inputs, outputs, bias },
-                }
-            }
+            Kind::Linear { inputs, outputs, .. }
+            | Kind::Fused { inputs, outputs, .. }
+            | Kind::Lazy { inputs, outputs, .. } => match self.random.below(4) {
+                0 if name != "2" => Kind::Fused { inputs, outputs, bias },
+                1 => Kind::Lazy { inputs, outputs, bias },
+                _ => Kind::Linear { inputs, outputs, bias },
+            },
             _ => PLAIN[self.random.below(PLAIN.len())],
         };
         assert!(
             name != "0"
                 || matches!(
                     kind,
-                    Kind::Linear { inputs: INPUTS, outputs: HIDDEN, .. } | Kind::Fused { .. }
+                    Kind::Linear { inputs: INPUTS, outputs: HIDDEN, .. }
+                        | Kind::Fused { .. }
+                        | Kind::Lazy { .. }
                 )
         );
         let root = self.root(at);

@@ -1,5 +1,5 @@
-//! A storm of spawns, despawns, structure edits, overwrites and changes of hooks: whatever happens, each model is what
-//! a plain reference says.
+//! A storm of spawns, despawns, structure edits, overwrites, changes of hooks, and of anything between a forward pass and
+//! the way back: whatever happens, each model is what a plain reference says.
 //!
 //! `NEURARCH_STORM=1000000 cargo test --release --test storm -- --nocapture` makes it long, `NEURARCH_SEED=2` another one.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -8,6 +8,9 @@
 
 mod checks;
 mod edits;
+mod late;
+mod lazy;
+mod parametrized;
 mod plain;
 
 use std::sync::Arc;
@@ -17,7 +20,7 @@ use std::time::Instant;
 use neurarch::components::hook::{Callback, Hooks};
 use neurarch::components::registry::ModuleTypes;
 use neurarch::prelude::*;
-use plain::{Hook, INPUTS, LR, Layer, MOMENTUM, Model, OUTPUTS, Random};
+use plain::{HIDDEN, Hook, INPUTS, LR, Layer, MOMENTUM, Model, OUTPUTS, Random};
 
 /// How many operations there are from one comparison of everything to the next.
 const CHECK_EVERY: usize = 500;
@@ -112,7 +115,8 @@ impl Storm {
             100..220 => self.despawn(),
             220..260 => self.clone_models(),
             260..360 => self.tag(),
-            360..580 => self.edit(),
+            360..540 => self.edit(),
+            540..580 => self.parametrize(),
             580..640 => self.overwrite(),
             640..740 => self.load(),
             740..800 => self.change_mode(),
@@ -121,8 +125,9 @@ impl Storm {
             880..910 => self.remove_hook(),
             910..914 => self.add_shared_hook(),
             914..930 => self.remove_shared_hook(),
-            930..960 => self.forward(),
-            960..985 => self.step(),
+            930..950 => self.forward(),
+            950..970 => self.step(),
+            970..985 => self.change_late(),
             985..999 => self.fail(),
             _ => self.replace_population(),
         }
@@ -161,7 +166,17 @@ impl Storm {
     }
 
     fn spawn_population(&mut self) {
-        let layers = Sequential::new().push(Linear::new(INPUTS, 4)).push(Tanh);
+        let is_lazy = self.random.one_in(3);
+        let module = match is_lazy {
+            true => Sequential::new()
+                .push(LazyLinear::new(HIDDEN))
+                .push(Tanh)
+                .push(LazyLinear::new(OUTPUTS)),
+            false => Sequential::new()
+                .push(Linear::new(INPUTS, HIDDEN))
+                .push(Tanh)
+                .push(Linear::new(HIDDEN, OUTPUTS)),
+        };
         let settings = PopulationSettings {
             models: 4,
             capacity: self.random.below(10),
@@ -169,11 +184,10 @@ impl Storm {
             dtype: Dtype::F64,
             first_number: 0,
         };
-        let module = layers.push(Linear::new(4, OUTPUTS));
         let entity = self.world.spawn_population_with(&module, settings).unwrap();
         self.world.insert(entity, optimizer()).unwrap();
         let roots = self.world.models(entity).unwrap().to_vec();
-        let models: Vec<_> = roots.iter().map(|_| Model::new(&mut self.random)).collect();
+        let models: Vec<_> = roots.iter().map(|_| Model::new(is_lazy, &mut self.random)).collect();
         self.spawned += models.len();
         self.groups.push(Group { entity, roots, models, hooks: Vec::new() });
         let group = self.groups.len() - 1;
@@ -195,8 +209,10 @@ impl Storm {
         let tensors = self.plain(at).state().into_iter();
         let state: StateDict =
             tensors.map(|(name, value)| Tensor::new(name, value.view())).collect();
-        let root = self.root(at);
-        self.world.load_state_dict(root, &state).unwrap();
+        let (root, waiting) = (self.root(at), self.plain(at).waiting());
+        let options = LoadOptions { strict: waiting.is_empty(), ..LoadOptions::default() };
+        let keys = self.world.load_state_dict_with(root, &state, options).unwrap();
+        assert_eq!(keys.missing_keys, waiting);
     }
 
     fn spawn(&mut self) {
@@ -306,7 +322,8 @@ impl Storm {
         let mut random = Random(self.random.below(1 << 30) as u64);
         let skipped = self.random.one_in(3).then(|| random.below(4));
         let (root, mut state) = (self.root(at), StateDict::new());
-        let mut missing = Vec::new();
+        let (mut missing, mut waiting) = (Vec::new(), self.plain(at).waiting());
+        self.plain(at).wait_for(&[]);
         for (place, (name, value)) in self.plain(at).state().into_iter().enumerate() {
             if skipped == Some(place) {
                 missing.push(name);
@@ -315,6 +332,8 @@ impl Storm {
             *value = random.array(value.shape());
             state.insert(Tensor::new(name, value.view()));
         }
+        waiting.retain(|name| missing.contains(name));
+        self.plain(at).wait_for(&waiting);
         let options = LoadOptions { strict: missing.is_empty(), ..LoadOptions::default() };
         let unexpected = if missing.is_empty() { vec![] } else { vec!["none.such".to_owned()] };
         for name in &unexpected {
@@ -446,7 +465,7 @@ fn optimizer() -> SGD {
 
 /// Puts a new layer's numbers where they belong.
 fn write_layer(world: &mut World, root: Entity, layer: &Layer) {
-    for parameter in &layer.parameters {
+    for parameter in layer.parameters.iter().filter(|parameter| !parameter.waits) {
         if let Some(value) = &parameter.value {
             world.set_parameter(root, &layer.path(&parameter.name), value.view()).unwrap();
         }
