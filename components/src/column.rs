@@ -308,7 +308,9 @@ impl RowBundle {
             return;
         }
         if self.component.is_some() {
-            (self.ids.remove(0), self.keys.remove(0), self.starts.remove(0));
+            self.ids.remove(0);
+            self.keys.remove(0);
+            self.starts.remove(0);
         }
         if let Some(id) = component {
             self.ids.insert(0, id);
