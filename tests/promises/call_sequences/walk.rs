@@ -455,7 +455,12 @@ impl Walk {
             Deed::DespawnLast => roots.last().is_some_and(|&root| world.despawn(root)),
             Deed::Overwrite => world.overwrite(p, &vec![0; roots.len()]).is_ok(),
             Deed::Perturb => world.perturb(p, Noise::normal(0.1)).is_ok(),
-            Deed::WeightNorm => world.weight_norm((p, "1"), "weight", Some(0)).is_ok(),
+            Deed::WeightNorm => {
+                // As in torch, it could be registered a second time, and no pass would work then.
+                let layer = roots.first().map(|&root| world.module(root, "1").unwrap());
+                let is_normed = layer.is_some_and(|of| world.is_parametrized(of, Some("weight")));
+                !is_normed && world.weight_norm((p, "1"), "weight", Some(0)).is_ok()
+            }
             Deed::Append => match roots.first() {
                 Some(&root) => world.container(root).append(Identity).is_ok(),
                 None => false,
