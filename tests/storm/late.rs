@@ -10,9 +10,12 @@ use super::checks::assert_close;
 use super::plain::{BATCH, LR, Layer, Model, OUTPUTS, Pass};
 use super::{Group, Storm};
 
+/// A pass and what its result was compared with.
+type Ran = (Pass, Array2<f64>);
+
 /// The models of a forward pass, as they were.
 struct Then {
-    models: HashMap<Entity, (Model, Option<(Pass, Array2<f64>)>)>,
+    models: HashMap<Entity, (Model, Option<Ran>)>,
     is_overwritten: bool,
 }
 
