@@ -18,16 +18,17 @@ use neurarch_components::column::{ColumnKey, Columns};
 use neurarch_components::keeper::Keeper;
 use neurarch_components::population::{Group, Population};
 use neurarch_components::shared::SharedRow;
-use neurarch_components::versions::Versions;
 use neurarch_kernels::cpu::tile::{RowList, Rows};
-use neurarch_kernels::program::{Role, Slot};
+use neurarch_kernels::program::Slot;
 use nonmax::NonMaxU32;
 
 use crate::launch::{Located, Members};
 use crate::pages::{HUGE_PAGE_BYTES, prefer_huge};
 
+mod count;
 mod error;
 
+use count::count_write;
 pub use error::BindError;
 
 // SAFETY: signing, spawning and cloning put each entity that they find in a tree at its one place, all lists of a
@@ -440,23 +441,6 @@ impl Binder {
     }
 }
 
-/// Counts a call that writes to parameters or buffers of models of a structure.
-fn count_write(
-    world: &mut World,
-    population: Entity,
-    of: BlueprintId,
-    slots: &[Slot],
-    written: &[bool],
-) {
-    let is_own = |slot: &Slot| matches!(slot.role, Role::Parameter | Role::Buffer);
-    let all = slots.iter().zip(written);
-    let mut all = all.filter(|(slot, written)| **written && is_own(slot)).map(|(slot, _)| slot);
-    let Some(first) = all.next() else { return };
-    if let Some(mut versions) = world.get_mut::<Versions>(population) {
-        versions.write(of, std::iter::once(first).chain(all));
-    }
-}
-
 /// Binds slots of the same members of two populations: the first to write, the second to read.
 ///
 /// # Errors
@@ -669,6 +653,7 @@ impl Bound<'_> {
 mod tests {
     use neurarch_components::layers::{Linear, Sequential};
     use neurarch_kernels::dtype::Dtype;
+    use neurarch_kernels::program::Role;
     use neurarch_kernels::shape::Type;
 
     use super::*;
