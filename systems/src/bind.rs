@@ -19,15 +19,17 @@ use neurarch_components::keeper::Keeper;
 use neurarch_components::population::{Group, Population};
 use neurarch_components::shared::SharedRow;
 use neurarch_kernels::cpu::tile::{RowList, Rows};
-use neurarch_kernels::program::Slot;
+use neurarch_kernels::program::{Role, Slot};
 use nonmax::NonMaxU32;
 
 use crate::launch::{Located, Members};
 use crate::pages::{HUGE_PAGE_BYTES, prefer_huge};
 
+mod apart;
 mod count;
 mod error;
 
+use apart::{entity_at, overlap};
 use count::count_write;
 pub use error::BindError;
 
@@ -198,8 +200,43 @@ impl Binder {
         written: &[bool],
     ) -> Result<Bound<'a>, BindError> {
         let (bound, of) = self.take(world, population, group, members, slots, written)?;
-        count_write(world, population, of, slots, written);
+        bound.binder.count_write(world, (population, of), slots, written);
         Ok(bound)
+    }
+
+    /// Counts a call that writes to parameters or buffers: of all models of a structure at once, of some by a mark on each
+    /// of their rows, so that it is no write to the others.
+    fn count_write(
+        &self,
+        world: &mut World,
+        (population, of): (Entity, BlueprintId),
+        slots: &[Slot],
+        written: &[bool],
+    ) {
+        let is_own = |slot: &Slot| matches!(slot.role, Role::Parameter | Role::Buffer);
+        let all = slots.iter().zip(written).zip(&self.bound);
+        let all = all.filter(|((slot, written), _)| **written && is_own(slot));
+        if !self.is_part {
+            count_write(world, population, of, all.map(|((slot, _), _)| slot));
+            return;
+        }
+        let now = world.change_tick();
+        for (_, bound) in all.clone() {
+            let Some(placement) = bound.position.map(|position| &self.positions[position]) else {
+                continue;
+            };
+            for &(segment, row) in placement.part.as_slice() {
+                let table = placement.segments.get(segment as usize);
+                let table = table.and_then(|&table| world.storages().tables.get(table));
+                let ticks = table.and_then(|table| table.get_changed_ticks_slice_for(bound.column));
+                if let Some(tick) = ticks.and_then(|ticks| ticks.get(row as usize)) {
+                    // SAFETY: the world is borrowed exclusively, so nobody else has a view of the tick.
+                    unsafe { *tick.get() = now };
+                }
+            }
+        }
+        let shared = all.filter(|(_, bound)| bound.position.is_none());
+        count_write(world, population, of, shared.map(|((slot, _), _)| slot));
     }
 
     /// Lists the slots whose columns somebody wrote to after `last`, be it to the rows of others. A row that models
@@ -354,24 +391,6 @@ impl Binder {
         Ok(column)
     }
 
-    /// Checks that no two of the rows that are bound are one, if any of them is another than before.
-    fn check_apart(&mut self, world: &World) -> Result<(), BindError> {
-        if self.positions.iter().all(|at| at.is_apart || !at.is_checked) {
-            return Ok(());
-        }
-        // What is not bound now may have moved since it was listed.
-        let is_listed = |at: &&Placement| at.is_checked || at.is_apart;
-        if overlap(self.positions.iter().filter(is_listed)).is_some() {
-            self.positions.iter_mut().for_each(|at| at.is_apart &= at.is_checked);
-            if let Some(at) = overlap(self.positions.iter().filter(|at| at.is_checked)) {
-                self.positions.iter_mut().for_each(|at| at.is_apart = false);
-                return Err(BindError::NotApart(entity_at(world, at)));
-            }
-        }
-        self.positions.iter_mut().for_each(|at| at.is_apart |= at.is_checked);
-        Ok(())
-    }
-
     fn take_addresses(
         &mut self,
         world: &World,
@@ -472,33 +491,10 @@ pub(crate) fn bind_pair<'a>(
     match (0..to.len()).find(is_read) {
         Some(slot) => Err(BindError::Twice { slot: to_slots[slot].name.clone() }),
         None => {
-            count_write(world, *population, of, to_slots, &written);
+            to.binder.count_write(world, (*population, of), to_slots, &written);
             Ok([to, from])
         }
     }
-}
-
-/// Finds a row that is listed twice.
-fn overlap<'a>(placements: impl Iterator<Item = &'a Placement>) -> Option<(TableId, u32)> {
-    let runs = placements.flat_map(|at| {
-        let is_few = at.rows.as_slice().is_empty() && at.is_part_right;
-        let list = if is_few { &at.part } else { &at.rows };
-        list.runs().map(|(members, (segment, row))| {
-            (at.segments[segment as usize], row, members.len() as u32)
-        })
-    });
-    let mut runs: Vec<_> = runs.collect();
-    runs.sort_unstable_by_key(|&(table, row, _)| (table.as_u32(), row));
-    let is_twice =
-        |pair: &&[(TableId, u32, u32)]| pair[0].0 == pair[1].0 && pair[0].1 + pair[0].2 > pair[1].1;
-    runs.windows(2).find(is_twice).map(|pair| (pair[1].0, pair[1].1))
-}
-
-/// Gives the entity in a row of a table.
-fn entity_at(world: &World, (table, row): (TableId, u32)) -> Entity {
-    let table = world.storages().tables.get(table);
-    let entity = table.and_then(|table| table.entities().get(row as usize).copied());
-    entity.unwrap_or(Entity::PLACEHOLDER)
 }
 
 impl Placement {

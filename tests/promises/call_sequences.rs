@@ -52,6 +52,8 @@ fn all_short_sequences_of_calls_give_right_numbers_or_typed_errors() {
     walk_all(&[], 1);
     walk_all(&[Deed::Forward(2)], 2);
     walk_all(&[Deed::Forward(2), Deed::Loss], 2);
+    // The first numbers of a model that came and went are no write to the others.
+    walk_all(&[Deed::Forward(2), Deed::Spawn, Deed::DespawnLast], 1);
 }
 
 #[test]
