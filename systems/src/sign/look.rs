@@ -1,0 +1,176 @@
+//! Looks for models that changed without a word: by tables and their numbers of entities, and by ticks of `Children`.
+
+use bevy_ecs::change_detection::Tick;
+use bevy_ecs::component::ComponentId;
+use bevy_ecs::prelude::*;
+use bevy_ecs::storage::{Table, TableId};
+use neurarch_components::blueprint::Blueprints;
+use neurarch_components::column::Columns;
+use neurarch_components::population::{Group, Population};
+use neurarch_components::tree::Columned;
+
+use super::{is_member, root_of};
+use crate::bind::changed_since;
+
+/// What signing remembers of a population from one time to the next; a component of its entity.
+#[derive(Component, Debug, Default)]
+pub struct Signed {
+    /// When the children were last looked at.
+    looked: Option<Tick>,
+    groups: Vec<SeenGroup>,
+}
+
+/// Where the modules of a group lay when they were last looked for.
+#[derive(Debug)]
+struct SeenGroup {
+    /// The number of the first position, which no other group has.
+    number: u32,
+    positions: Vec<SeenPosition>,
+}
+
+/// Where the modules of a position lay.
+#[derive(Debug)]
+struct SeenPosition {
+    tables: Vec<Seen>,
+    /// How many entities the tables have that are no modules of the position: others with its markers.
+    others: usize,
+}
+
+/// A table in which modules lie.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    table: TableId,
+    has_children: bool,
+}
+
+/// Says that everything that happened so far is known: after models were spawned.
+pub(crate) fn look_away(world: &mut World, population: Entity) {
+    let now = world.increment_change_tick();
+    if let Some(mut signed) = world.get_mut::<Signed>(population) {
+        signed.looked = Some(now);
+    }
+}
+
+/// Finds the models whose modules lost or got children, whose children are in another order, or whose
+/// modules lost what makes them modules of this population.
+pub(super) fn look(world: &mut World, population: Entity, roots: &mut Vec<Entity>) {
+    let children = world.register_component::<Children>();
+    let now = world.change_tick();
+    let mut signed = match world.get_mut::<Signed>(population) {
+        Some(mut signed) => std::mem::take(&mut *signed),
+        None => Signed::default(),
+    };
+    let Some(found) = world.get::<Population>(population) else { return };
+    signed.groups.truncate(found.groups().len());
+    for (place, group) in found.groups().iter().enumerate() {
+        // Groups keep their order, and some are taken out.
+        let is_it =
+            |seen: &SeenGroup| group.contents.first().is_some_and(|at| at.number == seen.number);
+        let known = signed.groups.iter().skip(place).position(is_it).map(|after| place + after);
+        match known {
+            Some(known) if signed.groups[known].is_right(world, group) => {
+                signed.groups.swap(place, known);
+            }
+            _ => {
+                let seen = see(world, group, roots);
+                match known {
+                    Some(known) => {
+                        signed.groups[known] = seen;
+                        signed.groups.swap(place, known);
+                    }
+                    None => signed.groups.insert(place.min(signed.groups.len()), seen),
+                }
+            }
+        }
+    }
+    signed.groups.truncate(found.groups().len());
+    let last = signed.looked.unwrap_or(Tick::new(now.get().wrapping_sub(Tick::MAX.get())));
+    let positions = signed.groups.iter().flat_map(|group| &group.positions);
+    for seen in positions.flat_map(|at| &at.tables).filter(|seen| seen.has_children) {
+        let first = roots.len();
+        roots.extend(changed_since(world, seen.table, children, last, now).into_iter().flatten());
+        let mut kept = first;
+        for entity in first..roots.len() {
+            if let Some((root, of)) = root_of(world, roots[entity])
+                && of == population
+                && is_member(world, root)
+            {
+                roots[kept] = root;
+                kept += 1;
+            }
+        }
+        roots.truncate(kept);
+    }
+    world.increment_change_tick();
+    signed.looked = Some(now);
+    if let Ok(mut entity) = world.get_entity_mut(population) {
+        match entity.get_mut::<Signed>() {
+            Some(mut known) => *known = signed,
+            None => drop(entity.insert(signed)),
+        }
+    }
+}
+
+impl SeenGroup {
+    /// Says whether the modules of the group lie where they lay, as far as numbers of entities tell: who comes by
+    /// spawning or signing, or goes with its model, changes as many members as rows.
+    fn is_right(&self, world: &World, group: &Group) -> bool {
+        let positions = self.positions.iter().zip(&group.modules);
+        self.positions.len() == group.modules.len()
+            && positions.into_iter().all(|(at, modules)| {
+                at.count(world).is_some_and(|count| count == modules.len() + at.others)
+            })
+    }
+}
+
+impl SeenPosition {
+    /// Counts the entities of the tables.
+    fn count(&self, world: &World) -> Option<usize> {
+        let tables = &world.storages().tables;
+        let counts = self.tables.iter().map(|seen| Some(tables.get(seen.table)?.entity_count()));
+        counts.map(|count| count.map(|count| count as usize)).sum()
+    }
+}
+
+/// Lists the tables that a group's modules lie in, and the roots of modules that are not as they were.
+fn see(world: &World, group: &Group, roots: &mut Vec<Entity>) -> SeenGroup {
+    let number = group.contents.first().map_or(0, |contents| contents.number);
+    let children = world.component_id::<Children>();
+    let columned = world.component_id::<Columned>();
+    let blueprint = world.resource::<Blueprints>().get(group.blueprint);
+    let at = blueprint.into_iter().flat_map(|blueprint| &blueprint.positions);
+    let positions = at.zip(&group.contents).zip(&group.modules).map(|((at, contents), modules)| {
+        let has =
+            |table: &Table, id: Option<ComponentId>| id.is_some_and(|id| table.has_column(id));
+        let is_parent = !at.children.is_empty();
+        let mut tables: Vec<(Seen, bool)> = Vec::new();
+        for (&module, &root) in modules.iter().zip(&group.modules[0]) {
+            let Ok(location) = world.entities().get_spawned(module) else {
+                roots.push(root);
+                continue;
+            };
+            let id = location.table_id;
+            let known = tables.iter().rev().find(|(seen, _)| seen.table == id);
+            let (_, is_fit) = known.copied().unwrap_or_else(|| {
+                let table = world.storages().tables.get(id);
+                let has_children = table.is_some_and(|table| has(table, children));
+                let is_fit = table.is_some_and(|table| {
+                    let mut columns = contents.keys().map(|key| Columns::find(world, key));
+                    columns.all(|id| has(table, id))
+                        && has(table, columned)
+                        && (has_children || !is_parent)
+                });
+                tables.push((Seen { table: id, has_children }, is_fit));
+                tables[tables.len() - 1]
+            });
+            if !is_fit {
+                roots.push(root);
+            }
+        }
+        let tables = tables.into_iter().map(|(seen, _)| seen).collect();
+        let mut seen = SeenPosition { tables, others: 0 };
+        seen.others = seen.count(world).unwrap_or(0).saturating_sub(modules.len());
+        seen
+    });
+    SeenGroup { number, positions: positions.collect() }
+}
