@@ -260,16 +260,7 @@ pub(crate) trait Term<T: Float>: Copy {
 #[inline(always)]
 pub(crate) fn sum_by_vectors<T: Float, S: Simd>(x: &[T], y: &[T], term: impl Term<T>) -> T {
     assert_eq!(x.len(), y.len(), "slices of one length");
-    let vectors = PARTIALS / T::Lanes::<S>::N;
-    if x.len() <= BLOCK {
-        let [block] = match vectors {
-            1 => blocks::<T, S, 1, 1>(x, y, term),
-            2 => blocks::<T, S, 2, 1>(x, y, term),
-            _ => blocks::<T, S, 4, 1>(x, y, term),
-        };
-        return block;
-    }
-    match vectors {
+    match PARTIALS / T::Lanes::<S>::N {
         1 => by_vectors::<T, S, 1>(x, y, term),
         2 => by_vectors::<T, S, 2>(x, y, term),
         _ => by_vectors::<T, S, 4>(x, y, term),
