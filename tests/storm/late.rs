@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use ndarray::{Array2, ArrayD, Axis, Ix2};
+use neurarch::bevy_ecs::hierarchy::Children;
 use neurarch::prelude::*;
 use neurarch::systems::step::StepError;
 
@@ -16,6 +17,8 @@ type Ran = (Pass, Array2<f64>);
 /// The models of a forward pass, as they were.
 struct Then {
     models: HashMap<Entity, (Model, Option<Ran>)>,
+    /// The layers of each root: another may take the place of one like it.
+    children: HashMap<Entity, Vec<Entity>>,
     is_overwritten: bool,
 }
 
@@ -57,7 +60,11 @@ impl Storm {
         self.settle(group);
         let losses = self.world.loss::<f64, f64>(entity, &target, &MSELoss::default()).unwrap();
         let Group { models, roots, hooks, .. } = &mut self.groups[group];
-        let mut then = Then { models: HashMap::new(), is_overwritten: false };
+        let mut then = Then {
+            models: HashMap::new(),
+            children: roots.iter().map(|&root| (root, children(&self.world, root))).collect(),
+            is_overwritten: false,
+        };
         for (index, (model, &root)) in models.iter().zip(&*roots).enumerate() {
             let ran = model.active.then(|| {
                 let x = x.index_axis(Axis(0), index).to_owned();
@@ -162,10 +169,11 @@ impl Storm {
             StepError::Activated { model } => {
                 models[*model].active && then.models[&roots[*model]].1.is_none()
             }
-            // A layer may have come in the place of another one like it.
-            StepError::Edited { .. } => any(&|now, before| {
-                now.signature() != before.signature() || numbers(now) != numbers(before)
-            }),
+            StepError::Edited { model } => {
+                let root = roots[*model];
+                models[*model].signature() != then.models[&root].0.signature()
+                    || children(&self.world, root) != then.children[&root]
+            }
             StepError::Changed => any(&|now, before| modes(now) != modes(before)),
             StepError::Modified { .. } => {
                 then.is_overwritten || any(&|now, before| numbers(now) != numbers(before))
@@ -173,6 +181,10 @@ impl Storm {
             _ => false,
         }
     }
+}
+
+fn children(world: &World, root: Entity) -> Vec<Entity> {
+    world.get::<Children>(root).into_iter().flatten().copied().collect()
 }
 
 fn numbers(model: &Model) -> Vec<&ArrayD<f64>> {
