@@ -11,8 +11,9 @@
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
-use neurarch_kernels::cpu::executor::{Binding, Direction, Sink, Source, Stage, run};
+use neurarch_kernels::cpu::executor::{Binding, Sink, Source, Stage};
 use neurarch_kernels::cpu::memory::{AlignedBytes, padded};
+use neurarch_kernels::cpu::queue::{Direction, Work, run};
 use neurarch_kernels::cpu::tile::Rows;
 use neurarch_kernels::dtype::Dtype;
 use neurarch_kernels::ops::adam::{AdamRates, AdamSettings};
@@ -146,11 +147,11 @@ fn bench(bencher: Bencher<'_, '_>, record: impl FnOnce(&Trace) -> Vec<Var>) {
         scalars: &[],
         keys: &[],
     };
-    let stages = [Stage { plan: &plan, binding, steps: 1 }];
+    let stages = [Stage { plan: &plan, binding, first_step: 0, steps: 1 }];
     bencher.counter(ItemsCount::new(flop)).bench_local(|| {
         // SAFETY: each operand has an aligned row for every model, of as many initialized elements as the
         // program says; indices in them are 0; the operands outlive the run, and nobody else has them.
-        unsafe { run(&stages, Direction::Up) };
+        unsafe { run(&mut [Work::new(&stages)], Direction::Up) };
     });
 }
 

@@ -253,6 +253,19 @@ fn copies_and_spawned_models_are_parametrized_on_their_own() {
     }
 }
 
+#[test]
+fn a_spawned_model_has_the_order_of_names_that_the_others_came_to_have() {
+    let mut world = World::new();
+    let brains = world.spawn_population(&Linear::new(3, 2), 1, Seed(0)).unwrap();
+    let first = world.models(brains).unwrap()[0];
+    world.weight_norm(first, "weight", Some(0)).unwrap();
+    world.remove_parametrizations(first, "weight", true).unwrap();
+    world.register_parameter(first, "extra", Value::parameter(array![1.0_f32].view())).unwrap();
+    let spawned = world.spawn_models(brains, 1).unwrap()[0];
+    assert_eq!(keys(&mut world, first), ["bias", "weight", "extra"]);
+    assert_eq!(keys(&mut world, spawned), keys(&mut world, first));
+}
+
 /// A matrix that is the same as its transposed.
 #[derive(Component, Clone, Debug, PartialEq)]
 struct Symmetric;

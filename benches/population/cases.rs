@@ -10,9 +10,9 @@ use super::measure::{
     Measurement, Number, Rule, Times, copy_plainly, read_plainly, resident_bytes,
 };
 
-type Failure = Box<dyn Error + Send + Sync>;
+pub type Failure = Box<dyn Error + Send + Sync>;
 
-type Outcome = Result<Measurement, Failure>;
+pub type Outcome = Result<Measurement, Failure>;
 
 /// A world with a population, and room for its losses.
 type Hooked = (World, Entity, Vec<f32>);
@@ -67,11 +67,11 @@ fn compare(
 /// Models of one shape: Linear layers with ReLU between them, trained on a minibatch of their own.
 #[derive(Clone, Copy)]
 pub struct Population {
-    name: &'static str,
-    models: usize,
+    pub name: &'static str,
+    pub models: usize,
     /// Features before the first layer and after each.
-    widths: [usize; 4],
-    batch: usize,
+    pub widths: [usize; 4],
+    pub batch: usize,
 }
 
 pub const TINY: Population =
@@ -82,7 +82,7 @@ pub const MEDIUM: Population =
     Population { name: "medium", models: 100, widths: [64, 256, 256, 10], batch: 64 };
 
 impl Population {
-    fn network(&self) -> Sequential {
+    pub fn network(&self) -> Sequential {
         let [a, b, c, d] = self.widths;
         let network = Sequential::new().push(Linear::new(a, b)).push(ReLU);
         network.push(Linear::new(b, c)).push(ReLU).push(Linear::new(c, d))
@@ -94,12 +94,12 @@ impl Population {
     }
 
     /// Parameters of one model.
-    fn parameters(&self) -> usize {
+    pub fn parameters(&self) -> usize {
         self.products() + self.widths[1..].iter().sum::<usize>()
     }
 
     /// Inputs that differ, and are neither large nor zero: `[models, batch, features]`.
-    fn inputs(&self, batch: usize) -> Array3<f32> {
+    pub fn inputs(&self, batch: usize) -> Array3<f32> {
         let shape = (self.models, batch, self.widths[0]);
         Array3::from_shape_fn(shape, |(model, item, feature)| {
             ((model * 7 + item * 3 + feature * 5) % 11) as f32 / 5.0 - 1.0
@@ -107,14 +107,14 @@ impl Population {
     }
 
     /// Classes: `[models, batch]`.
-    fn targets(&self) -> Array2<i64> {
+    pub fn targets(&self) -> Array2<i64> {
         let classes = self.widths[3];
         Array2::from_shape_fn((self.models, self.batch), |(model, item)| {
             ((model + item) % classes) as i64
         })
     }
 
-    fn spawned(&self, models: usize) -> Result<(World, Entity), Box<dyn Error + Send + Sync>> {
+    pub fn spawned(&self, models: usize) -> Result<(World, Entity), Box<dyn Error + Send + Sync>> {
         let mut world = World::new();
         let settings = PopulationSettings { models, ..PopulationSettings::default() };
         let population = world.spawn_population_with(&self.network(), settings)?;

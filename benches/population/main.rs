@@ -12,6 +12,7 @@
 
 mod cases;
 mod measure;
+mod ragged;
 
 use std::time::Duration;
 
@@ -50,12 +51,20 @@ enum Case {
     Single,
     /// Time for 10,000 tiny and 1,000 small models to be overwritten, perturbed, mixed and cloned
     Evolve,
-    /// Times of training steps and a forward pass of 10,000 tiny models with hooks on one of them, and without
+    /// Times of training steps and a forward pass of 10,000 tiny models with hooks on one of them or on each, and without
     Hooks,
     /// Times to clip all gradients and to average all weights of 10,000 tiny models, and of a step with scalers
     Clip,
     /// Memory of tiny and small models beyond their numbers
     Memory,
+    /// Times of training steps of 10,000 tiny models of many structures, and of one
+    Ragged,
+    /// Times of forward passes of 10,000 tiny models at rest, and after some died and others were born
+    Churn,
+    /// Times of training steps of 1,000 and 10,000 tiny models call by call, and in one call
+    Calls,
+    /// Times of small and medium in bf16 and f16, and in f32
+    Halves,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -94,11 +103,30 @@ fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
                 }
                 Case::Hooks => {
                     TINY.hooked(rule, show)?;
+                    show(TINY.hooked_each(rule)?);
                     continue;
                 }
                 Case::Clip => {
                     show(TINY.clip(rule)?);
                     show(TINY.scaled(rule)?);
+                    continue;
+                }
+                Case::Ragged => {
+                    ragged::ragged(rule, show)?;
+                    continue;
+                }
+                Case::Churn => {
+                    let (after, then) = TINY.churn(rule)?;
+                    show(after);
+                    show(then);
+                    continue;
+                }
+                Case::Calls => {
+                    ragged::calls(rule, show)?;
+                    continue;
+                }
+                Case::Halves => {
+                    ragged::halves(rule, show)?;
                     continue;
                 }
                 Case::Memory => {

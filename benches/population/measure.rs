@@ -117,7 +117,7 @@ impl Rule {
 }
 
 impl Times {
-    fn of(mut times: Vec<f64>) -> Self {
+    pub fn of(mut times: Vec<f64>) -> Self {
         times.sort_by(f64::total_cmp);
         let (low, high) = (times[(times.len() - 1) / 2], times[times.len() / 2]);
         Times { median: f64::midpoint(low, high), best: times[0] }

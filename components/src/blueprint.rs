@@ -12,6 +12,7 @@ use neurarch_kernels::shape::Type;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use crate::column::ColumnKey;
+use crate::mode::Bits;
 use crate::module::{Declare, Declared, DynModule};
 use crate::numbers::Look;
 use crate::parametrizations::{PARAMETRIZATIONS, Parametrizations, WeightNormed};
@@ -414,7 +415,13 @@ impl Blueprint {
 
     /// Says whether models of the two are of one structure, compared in full.
     pub fn is_like(&self, other: &Blueprint) -> bool {
+        // Structures side by side mostly have the same names and shapes, and modules of other settings.
         self.positions.len() == other.positions.len()
+            && self
+                .positions
+                .iter()
+                .zip(&other.positions)
+                .all(|(a, b)| a.module.is_like(&*b.module))
             && self.positions.iter().zip(&other.positions).all(|(a, b)| {
                 a.path == b.path
                     && a.children == b.children
@@ -423,8 +430,13 @@ impl Blueprint {
                     && a.nones == b.nones
                     && a.alias == b.alias
                     && a.weight_normed == b.weight_normed
-                    && a.module.is_like(&*b.module)
             })
+    }
+
+    /// Lists the positions whose modules ask in which mode they are.
+    pub fn asking(&self) -> Bits {
+        let all = self.positions.iter().enumerate();
+        all.filter(|(_, at)| at.module.uses_training()).map(|(position, _)| position).collect()
     }
 
     /// Gives the slot of a parameter: the owner's if it is tied.

@@ -44,7 +44,7 @@ impl Blueprints {
     }
 
     fn find_hashed(&self, blueprint: &Blueprint, hash: u64) -> Option<BlueprintId> {
-        let alike = self.by_hash.get(&hash)?.iter().map(|&id| BlueprintId(id));
+        let alike = self.by_hash.get(&hash)?.iter().rev().map(|&id| BlueprintId(id));
         alike.into_iter().find(|&id| self.get(id).is_some_and(|known| known.is_like(blueprint)))
     }
 

@@ -73,6 +73,24 @@ impl Bits {
         }
     }
 
+    /// Takes out what is not in another set, too.
+    pub fn intersect(&mut self, other: &Bits) {
+        self.first &= other.first;
+        let both = self.rest.iter().zip(&other.rest).map(|(own, other)| own & other);
+        let mut rest: Vec<u64> = both.collect();
+        rest.truncate(rest.iter().rposition(|&word| word != 0).map_or(0, |last| last + 1));
+        self.rest = rest.into();
+    }
+
+    /// Says whether both sets have the same members among those of `within`.
+    #[inline]
+    pub fn equal_within(&self, other: &Bits, within: &Bits) -> bool {
+        let word = |bits: &Bits, word: usize| bits.rest.get(word).copied().unwrap_or_default();
+        (self.first ^ other.first) & within.first == 0
+            && (0..within.rest.len())
+                .all(|at| (word(self, at) ^ word(other, at)) & within.rest[at] == 0)
+    }
+
     /// Says whether nothing is in the set.
     pub fn is_empty(&self) -> bool {
         self.first == 0 && self.rest.is_empty()
@@ -110,6 +128,16 @@ pub struct Mode {
 }
 
 impl Mode {
+    /// Says whether a model of the other mode runs the same program, if only the modules at some positions ask for
+    /// [`Call::training`](crate::call::Call::training).
+    #[inline]
+    pub fn runs_like(&self, other: &Mode, asking: &Bits) -> bool {
+        self.evaluating.equal_within(&other.evaluating, asking)
+            && self.frozen == other.frozen
+            && (self.inactive, self.hooked, self.cached)
+                == (other.inactive, other.hooked, other.cached)
+    }
+
     /// Says whether a model of the other mode computes the same: hooks decide how, not what.
     pub fn computes_like(&self, other: &Mode) -> bool {
         self.evaluating == other.evaluating
@@ -157,5 +185,21 @@ mod tests {
         assert_eq!(bits, [3].into_iter().collect());
         bits.set(3, false);
         assert!(bits.is_empty());
+    }
+
+    #[test]
+    fn sets_are_compared_within_another() {
+        let of = |members: &[usize]| members.iter().copied().collect::<Bits>();
+        let (a, b) = (of(&[3, 64, 200]), of(&[3, 65]));
+        for (within, is_equal) in [(of(&[3, 4]), true), (of(&[3, 64]), false), (of(&[200]), false)]
+        {
+            assert_eq!(a.equal_within(&b, &within), is_equal);
+            let both = [&a, &b].map(|bits| {
+                let mut bits = bits.clone();
+                bits.intersect(&within);
+                bits
+            });
+            assert_eq!(both[0] == both[1], is_equal);
+        }
     }
 }

@@ -87,6 +87,12 @@ pub trait Module: Component + Clone + Debug + PartialEq {
         Err(NoInverse(format!("parametrization {name} does not implement right_inverse.")))
     }
 
+    /// Says whether [`forward`](Module::forward) asks for [`Call::training`]. Models of which only modules that do not ask
+    /// are in other modes run together; a module that asks all the same is told that it is in training mode.
+    fn uses_training(&self) -> bool {
+        true
+    }
+
     /// Says whether this becomes another module when it is first called: see
     /// [`initialize_parameters`](Module::initialize_parameters).
     fn is_lazy(&self) -> bool {
@@ -505,6 +511,8 @@ pub trait DynModule: Any + Debug + Send + Sync {
     ///
     /// See there.
     fn right_inverse(&self, call: &Call<'_>, tensor: Var) -> Result<Tree, NoInverse>;
+    /// See [`Module::uses_training`].
+    fn uses_training(&self) -> bool;
     /// See [`Module::is_lazy`].
     fn is_lazy(&self) -> bool;
     /// See [`Module::initialize_parameters`].
@@ -584,6 +592,10 @@ impl<M: Module> DynModule for M {
 
     fn right_inverse(&self, call: &Call<'_>, tensor: Var) -> Result<Tree, NoInverse> {
         Module::right_inverse(self, call, tensor)
+    }
+
+    fn uses_training(&self) -> bool {
+        Module::uses_training(self)
     }
 
     fn is_lazy(&self) -> bool {

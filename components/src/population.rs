@@ -43,6 +43,32 @@ pub struct Population {
     /// Whether models left or moved in a way that the groups have yet to follow.
     stale: bool,
     version: u64,
+    turnover: Turnover,
+}
+
+/// Which indices got or lost a model one by one: as of which version each, in order. Complete since a version.
+#[derive(Debug, Default)]
+struct Turnover {
+    indices: Vec<(u64, u32)>,
+    since: u64,
+}
+
+impl Turnover {
+    /// A longer list is no shorter way than to look at everybody.
+    const MOST: usize = 1 << 16;
+
+    fn add(&mut self, version: u64, index: u32) {
+        if self.indices.len() == Self::MOST {
+            self.restart(version - 1);
+        }
+        self.indices.push((version, index));
+    }
+
+    /// Forgets what was before a version.
+    fn restart(&mut self, version: u64) {
+        self.indices.clear();
+        self.since = version;
+    }
 }
 
 /// The models of a population that have one blueprint, and the entities of their modules.
@@ -152,6 +178,7 @@ impl Population {
             unsigned: Vec::new(),
             stale: false,
             version: 0,
+            turnover: Turnover::default(),
         }
     }
 
@@ -208,7 +235,27 @@ impl Population {
     /// Gives the groups, to be changed together with the models' `Model::blueprint`.
     pub fn groups_mut(&mut self, _: Keeper) -> &mut Vec<Group> {
         self.version += 1;
+        self.turnover.restart(self.version);
         &mut self.groups
+    }
+
+    /// Makes the model of the last index a member of a group: the entities of its modules, by position.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such group.
+    pub fn add_member(&mut self, group: usize, index: u32, modules: &[Entity], _: Keeper) {
+        let group = &mut self.groups[group];
+        group.members.push(index);
+        group.modules.iter_mut().zip(modules).for_each(|(of, &module)| of.push(module));
+    }
+
+    /// Lists the indices that got or lost a model since a version: some twice, some of no model any more. `None` if more
+    /// than that changed, or it is not known.
+    pub fn turnover(&self, since: u64) -> Option<impl Iterator<Item = u32> + '_> {
+        let Turnover { indices, since: first } = &self.turnover;
+        let later = indices.partition_point(|&(version, _)| version <= since);
+        (since >= *first).then(|| indices[later..].iter().map(|&(_, index)| index))
     }
 
     /// Gives the companions that parameters have.
@@ -278,6 +325,7 @@ impl Population {
         let number = self.next_number;
         self.next_number = number.wrapping_add(1);
         self.version += 1;
+        self.turnover.add(self.version, index);
         self.models.push(root);
         (index, number)
     }
@@ -287,6 +335,7 @@ impl Population {
         let at = index as usize;
         let root = self.models.swap_remove(at);
         self.version += 1;
+        self.turnover.add(self.version, index);
         if !self.unsigned.is_empty() {
             self.unsigned.retain(|&unsigned| unsigned != root);
         }

@@ -5,8 +5,9 @@
     reason = "the executor takes addresses; everything here is owned by the test"
 )]
 
-use neurarch_kernels::cpu::executor::{self, Binding, Direction, Sink, Source, Stage};
+use neurarch_kernels::cpu::executor::{Binding, Sink, Source, Stage};
 use neurarch_kernels::cpu::memory::{AlignedBytes, padded};
+use neurarch_kernels::cpu::queue::{self, Direction, Work};
 use neurarch_kernels::cpu::tile::{Key, Rows};
 use neurarch_kernels::dtype::Dtype;
 use neurarch_kernels::ops::adam::{AdamRates, AdamSettings};
@@ -153,7 +154,12 @@ impl Models {
             keys: &self.keys,
         };
         // SAFETY: all rows are of buffers above, which have a row of the program's type for each model.
-        unsafe { executor::run(&[Stage { plan, binding, steps }], direction) };
+        unsafe {
+            queue::run(
+                &mut [Work::new(&[Stage { plan, binding, first_step: 0, steps }])],
+                direction,
+            )
+        };
         Results {
             outputs: outputs.iter().map(Column::bits).collect(),
             slots: slots.iter().map(Column::bits).collect(),

@@ -6,7 +6,6 @@
 #![expect(unsafe_code, reason = "addresses of columns are taken from bevy's tables")]
 
 use std::cell::UnsafeCell;
-use std::ops::Range;
 
 use bevy_ecs::change_detection::Tick;
 use bevy_ecs::component::ComponentId;
@@ -18,7 +17,7 @@ use neurarch_components::column::{ColumnKey, Columns};
 use neurarch_components::keeper::Keeper;
 use neurarch_components::population::{Group, Population};
 use neurarch_components::shared::SharedRow;
-use neurarch_kernels::cpu::tile::{RowList, Rows};
+use neurarch_kernels::cpu::tile::Rows;
 use neurarch_kernels::program::{Role, Slot};
 use nonmax::NonMaxU32;
 
@@ -28,10 +27,13 @@ use crate::pages::{HUGE_PAGE_BYTES, prefer_huge};
 mod apart;
 mod count;
 mod error;
+mod placement;
 
+pub(crate) use apart::Together;
 use apart::{entity_at, overlap};
 use count::count_write;
 pub use error::BindError;
+pub(crate) use placement::{FEW, Placement};
 
 // SAFETY: signing, spawning and cloning put each entity that they find in a tree at its one place, all lists of a
 // group at once, after it got the columns of the group's contents. What a host does to the trees in between is
@@ -85,21 +87,6 @@ enum Whose {
 }
 
 const FIRST_ROW: TableRow = TableRow::new(NonMaxU32::ZERO);
-
-/// Where the entities of one position lie.
-#[derive(Debug, Default)]
-pub(crate) struct Placement {
-    pub(crate) segments: Vec<TableId>,
-    /// The row of each member of the group.
-    rows: RowList,
-    /// The same for the members that are bound, if they are a part of the group.
-    part: RowList,
-    is_part_right: bool,
-    /// Whether this was checked in the present binding.
-    is_checked: bool,
-    /// Whether these rows are known to be apart, and from those of all other placements of which that is known.
-    is_apart: bool,
-}
 
 /// A bound slot, before its addresses are put together.
 #[derive(Clone, Copy, Debug)]
@@ -341,6 +328,15 @@ impl Binder {
         if self.of == Some(of) && self.members == *members {
             return Ok(());
         }
+        // Members are listed in ascending order.
+        let last = members.len().checked_sub(1).map(|last| last as u32);
+        let are_all = members.is_all() && group.members.last().copied() == last;
+        if are_all && !self.is_part && self.of.is_some_and(|(p, g, _)| (p, g) == (of.0, of.1)) {
+            // Who came or went changes rows, and those are looked at in any case.
+            self.members.clone_from(members);
+            self.of = Some(of);
+            return Ok(());
+        }
         self.of = None;
         self.places.clear();
         for index in members.indices() {
@@ -496,107 +492,6 @@ pub(crate) fn bind_pair<'a>(
         }
     }
 }
-
-impl Placement {
-    /// Makes sure that this says where `modules` lie; cheap if nothing moved.
-    fn follow(&mut self, world: &World, modules: &[Entity]) -> Result<(), BindError> {
-        if !self.is_checked && !self.is_right(world, modules) {
-            self.find(world, modules)?;
-        }
-        self.is_checked = true;
-        Ok(())
-    }
-
-    /// Says whether this says where `modules` lie.
-    pub(crate) fn is_right(&self, world: &World, modules: &[Entity]) -> bool {
-        let tables = &world.storages().tables;
-        let entities = |segment: usize| {
-            let table = self.segments.get(segment).and_then(|&table| tables.get(table));
-            table.map(Table::entities).unwrap_or_default()
-        };
-        let is_there = |(members, (segment, row)): (Range<usize>, (u32, u32))| {
-            let there = entities(segment as usize).get(row as usize..row as usize + members.len());
-            there.is_some_and(|there| are_equal(there, &modules[members]))
-        };
-        self.rows.as_slice().len() == modules.len() && self.rows.runs().all(is_there)
-    }
-
-    /// Finds out where `modules` lie.
-    pub(crate) fn find(&mut self, world: &World, modules: &[Entity]) -> Result<(), BindError> {
-        self.segments.clear();
-        self.rows.clear();
-        self.part.clear();
-        (self.is_part_right, self.is_apart) = (false, false);
-        locate(world, modules.iter().copied(), &mut self.segments, &mut self.rows)
-    }
-
-    /// Makes sure that this says where the members at `places` lie, and looks at no others: a model that runs
-    /// apart from its population costs what it costs alone.
-    fn follow_few(
-        &mut self,
-        world: &World,
-        modules: &[Entity],
-        places: &[u32],
-    ) -> Result<(), BindError> {
-        let members = || places.iter().map(|&place| modules[place as usize]);
-        if !(self.is_checked || self.is_part_right && self.is_part_at(world, members())) {
-            // The rows of the others are not known any more.
-            self.rows.clear();
-            self.segments.clear();
-            self.part.clear();
-            self.is_apart = false;
-            locate(world, members(), &mut self.segments, &mut self.part)?;
-            self.is_part_right = true;
-        }
-        self.is_checked = true;
-        Ok(())
-    }
-
-    /// Says whether the listed part says where these entities lie.
-    fn is_part_at(&self, world: &World, members: impl Iterator<Item = Entity>) -> bool {
-        let tables = &world.storages().tables;
-        let entity = |&(segment, row): &(u32, u32)| {
-            let table = tables.get(*self.segments.get(segment as usize)?)?;
-            table.entities().get(row as usize).copied()
-        };
-        self.part.as_slice().iter().map(entity).eq(members.map(Some))
-    }
-
-    /// Lists the rows of the members at `places`, unless they are listed already.
-    fn follow_part(&mut self, places: &[u32]) {
-        if self.is_part_right {
-            return;
-        }
-        self.part.clear();
-        let rows = self.rows.as_slice();
-        self.part.extend(places.iter().map(|&place| rows[place as usize]));
-        self.is_part_right = true;
-    }
-}
-
-/// Finds out where entities lie: adds their tables to `segments`, and a pair (segment, row) each to `rows`.
-fn locate(
-    world: &World,
-    entities: impl Iterator<Item = Entity>,
-    segments: &mut Vec<TableId>,
-    rows: &mut RowList,
-) -> Result<(), BindError> {
-    for entity in entities {
-        let location = world.entities().get_spawned(entity);
-        let location = location.map_err(|_| BindError::Despawned(entity))?;
-        let known = segments.iter().rposition(|&table| table == location.table_id);
-        let segment = known.unwrap_or_else(|| {
-            segments.push(location.table_id);
-            segments.len() - 1
-        });
-        rows.push((segment as u32, location.table_row.index_u32()));
-    }
-    Ok(())
-}
-
-/// Members that are fewer than one in this many of their group are looked up one by one: each costs more than
-/// a comparison of lists, which all of the group would take.
-pub(crate) const FEW: usize = 8;
 
 /// From this many elements on (some microseconds), threads of the pool share a comparison; that also wakes
 /// them up for what follows.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bevy_ecs::component::ComponentId;
 use bevy_ecs::prelude::*;
 use neurarch_components::blueprint::{BlueprintId, Blueprints};
-use neurarch_components::mode::{HasGradient, Mode};
+use neurarch_components::mode::{Bits, HasGradient, Mode};
 use neurarch_components::optimizer::DynOptimizer;
 use neurarch_components::population::{Group, Population};
 use neurarch_kernels::program::Program;
@@ -52,6 +52,8 @@ pub(crate) struct Cohort {
     pub(crate) scheme: Scheme,
     /// Their blueprint.
     pub(crate) blueprint: BlueprintId,
+    /// The positions whose modules ask in which mode they are: those of others may be in any.
+    asking: Bits,
     /// Who they are, and where their rows are.
     pub(crate) at: Located,
     /// Where the parameters are that the way back reads.
@@ -97,10 +99,54 @@ impl Cohorts {
         let found = population(world, of)?;
         let now = (found.version(), world.resource::<Optimizers>().generation);
         if self.made_at != Some(now) || !self.still_fits(world, of)? {
-            self.regroup(world, of)?;
+            if !self.follow(world, of, now)? {
+                self.regroup(world, of)?;
+            }
             self.made_at = Some(now);
         }
         Ok(())
+    }
+
+    /// Follows the models that came, went, moved or were written to since the last time, if all models are one cohort
+    /// and still are; says whether they are. Looks at those models, and at a tick of each of the others.
+    fn follow(
+        &mut self,
+        world: &mut World,
+        of: Entity,
+        (_, generation): (u64, u64),
+    ) -> Result<bool, StepError> {
+        let Some((version, known)) = self.made_at.take() else { return Ok(false) };
+        let found = population(world, of)?;
+        let ([cohort], [group]) = (self.list.as_mut_slice(), found.groups()) else {
+            return Ok(false);
+        };
+        let Some(turnover) = found.turnover(version).filter(|_| generation == known) else {
+            return Ok(false);
+        };
+        let is_one = cohort.at.members.is_all() && !cohort.scheme.mode.hooked;
+        if !is_one || group.members.len() != found.len() || found.is_empty() {
+            return Ok(false);
+        }
+        let (mut places, before): (Vec<_>, _) = (turnover.collect(), cohort.places.len() as u32);
+        for watch in self.modes.iter_mut().chain(&mut self.rates) {
+            watch.follow(world, group)?;
+            if !watch.written(world, &mut places) {
+                return Ok(false);
+            }
+        }
+        places.extend(before..found.len() as u32);
+        places.sort_unstable();
+        places.dedup();
+        places.truncate(places.partition_point(|&place| (place as usize) < found.len()));
+        let optimizers = world.resource::<Optimizers>();
+        if !places.iter().all(|&place| cohort.fits(world, optimizers, group, place as usize)) {
+            return Ok(false);
+        }
+        cohort.take_over(world, group, &places)?;
+        cohort.ready.iter_mut().for_each(|ready| ready.look_again(world));
+        self.modes.iter_mut().chain(&mut self.rates).for_each(|watch| watch.look(world));
+        self.rated += 1;
+        Ok(true)
     }
 
     /// Says whether every member still has what its cohort has in common. Cheap if nobody wrote there.
@@ -180,7 +226,7 @@ impl Cohorts {
             let Some(blueprint) = world.resource::<Blueprints>().get(group.blueprint) else {
                 continue;
             };
-            let first = self.list.len();
+            let (first, asking) = (self.list.len(), blueprint.asking());
             let default = (Mode::default(), HasGradient::default());
             for (place, (&index, &root)) in group.members.iter().zip(&group.modules[0]).enumerate()
             {
@@ -192,7 +238,7 @@ impl Cohorts {
                 // A model with hooks of its own has a cohort of its own.
                 let known = self.list[first..].iter_mut().rev().find(|cohort| {
                     !mode.hooked
-                        && cohort.scheme.mode == *mode
+                        && cohort.scheme.mode.runs_like(mode, &asking)
                         && cohort.scheme.has_gradient == gradients.0
                         && cohort.owns_like(world, optimizers, group, place)
                 });
@@ -202,9 +248,11 @@ impl Cohorts {
                     continue;
                 }
                 let owned = owned(world, optimizers, &columns, group, place);
+                let mut mode = mode.clone();
+                mode.evaluating.intersect(&asking);
                 let scheme = Scheme {
                     blueprint: blueprint.clone(),
-                    mode: mode.clone(),
+                    mode,
                     has_gradient: gradients.0.clone(),
                     groups: trace::nearest(blueprint, &owned),
                     autocast: None,
@@ -212,6 +260,7 @@ impl Cohorts {
                 self.list.push(Cohort {
                     scheme,
                     blueprint: group.blueprint,
+                    asking: asking.clone(),
                     at: Located::new(of, number, Members::first(found.len(), index)),
                     reads: Binder::default(),
                     places: vec![place as u32],
@@ -269,6 +318,30 @@ impl Cohort {
                 _ => false,
             }
         })
+    }
+
+    /// Says whether a model that nobody looked at runs what the cohort runs.
+    fn fits(&self, world: &World, optimizers: &Optimizers, group: &Group, place: usize) -> bool {
+        let root = group.modules[0][place];
+        let is_owned = |position: usize| self.owned.iter().any(|(owned, _)| *owned == position);
+        let mut others = (0..group.modules.len()).filter(|&position| !is_owned(position));
+        let is_like = |mode: &Mode| self.scheme.mode.runs_like(mode, &self.asking);
+        world.get::<Mode>(root).is_some_and(is_like)
+            && world.get::<HasGradient>(root).is_some_and(|of| of.0 == self.scheme.has_gradient)
+            && self.owns_like(world, optimizers, group, place)
+            && others.all(|at| optimizers.id_on(world, group.modules[at][place]).is_none())
+    }
+
+    /// Takes the models at some places of the group for members, all others as they were: of a cohort of all models.
+    fn take_over(&mut self, world: &World, group: &Group, places: &[u32]) -> Result<(), StepError> {
+        let count = group.members.len();
+        self.at.members = Members::all(count);
+        self.places.truncate(count);
+        self.places.extend(self.places.len() as u32..count as u32);
+        self.keys = Keys::default();
+        self.changes = None;
+        let Cohort { ready, scheme, .. } = self;
+        ready.iter_mut().try_for_each(|ready| ready.take_over(world, scheme, group, places))
     }
 
     /// Gives the place of the model whose own hooks are called, if the cohort is of one that has some.

@@ -1,19 +1,21 @@
-//! The one call into the executor: arrays, checked, become the rows that [`executor::run`] works on.
+//! The one call into the executor: arrays, checked, become the rows that [`queue::run`] works on.
 #![expect(unsafe_code, reason = "the executor takes addresses")]
 
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::cpu::executor::{self, Binding, Direction, Gather, Sink, Source, Stage};
+use neurarch_kernels::cpu::executor::{Binding, Gather, Sink, Source, Stage};
+use neurarch_kernels::cpu::queue::{self, Direction, Work};
 use neurarch_kernels::cpu::tile::{Key, RowList, Rows};
 use neurarch_kernels::dtype::Element;
 use neurarch_kernels::passes::plan::Plan;
 use neurarch_kernels::program::trace::panic_message;
 use neurarch_kernels::shape::Type;
 
-use crate::bind::{BindError, Binder, Bound, are_equal};
+use crate::bind::{BindError, Binder, Bound, Together, are_equal};
 
 /// Some models of a population: all of them, or a strictly increasing list of indices.
 ///
@@ -39,6 +41,16 @@ impl Members {
     pub(crate) fn first(population: usize, index: u32) -> Self {
         assert!((index as usize) < population, "an index is below the number of models");
         Members { population, is_all: false, some: Arc::new([(0, index)].into_iter().collect()) }
+    }
+
+    /// Makes the set of all indices in a population of that size.
+    pub(crate) fn all(population: usize) -> Self {
+        Members { population, is_all: true, some: Arc::default() }
+    }
+
+    /// Says whether all are members.
+    pub(crate) fn is_all(&self) -> bool {
+        self.is_all
     }
 
     /// Adds an index, larger than all before it.
@@ -237,6 +249,8 @@ pub(crate) struct Job<'a> {
     pub(crate) plan: &'a Plan,
     /// How often.
     pub(crate) steps: usize,
+    /// How many steps of the same call come before: random states are that much further on.
+    pub(crate) first_step: usize,
     /// The plan's inputs, in order.
     pub(crate) inputs: &'a [Read<'a>],
     /// The plan's outputs, in order; no two of them at one place.
@@ -252,11 +266,15 @@ pub(crate) struct Job<'a> {
 /// Memory that launches use again, so that a steady one allocates nothing. Empty in between.
 #[derive(Default)]
 pub(crate) struct Buffers {
+    tasks: Vec<Task<'static>>,
+    jobs: Vec<Job<'static>>,
+    placed: Vec<Placed<'static>>,
     bases: Vec<*mut u8>,
     slots: Vec<Rows<'static>>,
     sources: Vec<Source<'static>>,
     sinks: Vec<Sink<'static>>,
     stages: Vec<Stage<'static>>,
+    works: Vec<Work<'static>>,
     inputs: Vec<Read<'static>>,
     outputs: Vec<Output>,
 }
@@ -278,6 +296,12 @@ impl Buffers {
     pub(crate) fn put(&mut self, inputs: Vec<Read<'_>>, outputs: Vec<Output>) {
         (self.inputs, self.outputs) = (recycle(inputs), outputs);
     }
+
+    /// Lends memory for a queue.
+    pub(crate) fn queue<'a>(&mut self) -> Queue<'a> {
+        let tasks = recycle(core::mem::take(&mut self.tasks));
+        Queue { tasks, jobs: recycle(core::mem::take(&mut self.jobs)) }
+    }
 }
 
 /// Whose rows a launch is about, and where they are.
@@ -291,7 +315,7 @@ pub(crate) struct Located {
     /// Where their rows were.
     pub(crate) binder: Binder,
     /// Which way the next launch goes: not the way of the last one.
-    pub(crate) direction: Direction,
+    direction: Direction,
 }
 
 impl Located {
@@ -302,55 +326,125 @@ impl Located {
     }
 }
 
-/// Runs every job on every member, all jobs of a tile of models before the next tile.
-///
-/// # Errors
-///
-/// If a slot has no column. Nothing runs then.
-///
-/// # Panics
-///
-/// If an array is shorter than the jobs need, which is a bug of the caller.
-pub(crate) fn launch<'a>(
-    world: &mut World,
-    at: &mut Located,
-    jobs: impl Iterator<Item = Job<'a>> + Clone,
-    arrays: &mut [Write<'_>],
-    buffers: &mut Buffers,
-) -> Result<(), BindError> {
-    launch_seen(world, at, jobs, arrays, buffers, &mut |_| {})
+/// Work that runs together: the tiles of all cohorts in one parallel run.
+pub(crate) struct Queue<'a> {
+    tasks: Vec<Task<'a>>,
+    jobs: Vec<Job<'a>>,
 }
 
-/// [`launch`], with a look at the rows before they are written: `see` is called with each binding.
-///
-/// # Errors
-///
-/// As [`launch`].
-pub(crate) fn launch_seen<'a>(
-    world: &mut World,
-    at: &mut Located,
-    jobs: impl Iterator<Item = Job<'a>> + Clone,
-    arrays: &mut [Write<'_>],
-    buffers: &mut Buffers,
-    see: &mut dyn FnMut(&Bound<'_>),
-) -> Result<(), BindError> {
-    let Some(first) = jobs.clone().next() else { return Ok(()) };
-    let slots = &first.plan.program.slots;
-    if jobs.clone().skip(1).any(|job| job.plan.program.slots != *slots) {
-        // Plans that touch other columns cannot share a binding: one visit each.
-        return jobs.into_iter().try_for_each(|job| {
-            launch_seen(world, at, std::iter::once(job), arrays, buffers, see)
-        });
+/// What the members of one cohort do.
+struct Task<'a> {
+    at: &'a mut Located,
+    /// Which jobs of the queue, one after another on each tile.
+    jobs: Range<usize>,
+    /// Whether all jobs have the same slots. Else each has a binding, and a visit, of its own.
+    is_one_visit: bool,
+}
+
+/// A task whose rows are bound.
+struct Placed<'a> {
+    members: &'a Members,
+    bound: Bound<'a>,
+    jobs: Range<usize>,
+}
+
+impl Task<'_> {
+    /// Gives the jobs of a visit.
+    fn visit(&self, number: usize) -> Range<usize> {
+        let Range { start, end } = self.jobs;
+        match self.is_one_visit {
+            true if number == 0 => start..end,
+            false if start + number < end => start + number..start + number + 1,
+            _ => start..start,
+        }
     }
-    let Located { population, group, members, binder, direction } = at;
-    let bound = binder.bind(world, *population, *group, members, slots, first.written)?;
-    see(&bound);
-    let mut slots = recycle(core::mem::take(&mut buffers.slots));
-    slots.extend((0..bound.len()).map(|slot| bound.rows(slot)));
-    let ran = run(members, &slots, jobs, arrays, buffers, *direction);
-    *direction = direction.turned();
-    buffers.slots = recycle(slots);
-    ran
+}
+
+impl<'a> Queue<'a> {
+    /// Adds jobs, all of which run on a tile of members before the next tile. Each member is in one task.
+    pub(crate) fn push(&mut self, at: &'a mut Located, jobs: impl IntoIterator<Item = Job<'a>>) {
+        let first = self.jobs.len();
+        self.jobs.extend(jobs);
+        let mut of_plans = self.jobs[first..].iter().map(|job| &job.plan.program.slots);
+        let slots = of_plans.next();
+        let is_one_visit = of_plans.all(|others| Some(others) == slots);
+        self.tasks.push(Task { at, jobs: first..self.jobs.len(), is_one_visit });
+    }
+
+    /// Runs everything.
+    ///
+    /// # Errors
+    ///
+    /// If a slot has no column, or rows are not apart: nothing runs then. If the kernel of an op panics: what was written
+    /// before stays.
+    ///
+    /// # Panics
+    ///
+    /// If an array is shorter than the jobs need, which is a bug of the caller.
+    pub(crate) fn launch(
+        self,
+        world: &mut World,
+        arrays: &mut [Write<'_>],
+        buffers: &mut Buffers,
+    ) -> Result<(), BindError> {
+        self.launch_seen(world, arrays, buffers, &mut |_| {})
+    }
+
+    /// [`launch`](Queue::launch), with a look at the rows before they are written: `see` is called with each binding.
+    ///
+    /// # Errors
+    ///
+    /// As [`launch`](Queue::launch).
+    pub(crate) fn launch_seen(
+        mut self,
+        world: &mut World,
+        arrays: &mut [Write<'_>],
+        buffers: &mut Buffers,
+        see: &mut dyn FnMut(&Bound<'_>),
+    ) -> Result<(), BindError> {
+        let visits = self.tasks.iter().map(|task| match task.is_one_visit {
+            true => 1,
+            false => task.jobs.len(),
+        });
+        let visits = visits.max().unwrap_or(0);
+        let ran = (0..visits).try_for_each(|visit| self.run(world, visit, arrays, buffers, see));
+        buffers.tasks = recycle(self.tasks);
+        buffers.jobs = recycle(self.jobs);
+        ran
+    }
+
+    /// Binds and runs the jobs of a visit.
+    fn run(
+        &mut self,
+        world: &mut World,
+        visit: usize,
+        arrays: &mut [Write<'_>],
+        buffers: &mut Buffers,
+        see: &mut dyn FnMut(&Bound<'_>),
+    ) -> Result<(), BindError> {
+        let Queue { tasks, jobs } = self;
+        let direction = tasks.first().map_or(Direction::default(), |task| task.at.direction);
+        let mut placed: Vec<Placed<'_>> = recycle(core::mem::take(&mut buffers.placed));
+        let mut together = Together::new(world);
+        for task in tasks {
+            let visited = task.visit(visit);
+            let Some(first) = jobs.get(visited.start).filter(|_| !visited.is_empty()) else {
+                continue;
+            };
+            let Located { population, group, members, binder, direction } = &mut *task.at;
+            *direction = direction.turned();
+            let slots = &first.plan.program.slots;
+            let of = (*population, *group, &*members);
+            let bound = together.bind(binder, of, slots, first.written)?;
+            placed.push(Placed { members, bound, jobs: visited });
+        }
+        let bounds = placed.iter().map(|placed| &placed.bound);
+        together.check_apart(bounds.clone())?;
+        bounds.for_each(see);
+        let ran = run(&placed, jobs, arrays, buffers, direction);
+        buffers.placed = recycle(placed);
+        ran
+    }
 }
 
 /// Runs jobs on slots that are bound.
@@ -358,60 +452,80 @@ pub(crate) fn launch_seen<'a>(
 /// # Errors
 ///
 /// [`BindError::Kernel`] if the kernel of an op panics. What was written before stays.
-fn run<'a>(
-    members: &Members,
-    slots: &[Rows<'_>],
-    jobs: impl Iterator<Item = Job<'a>> + Clone,
+fn run(
+    placed: &[Placed<'_>],
+    jobs: &[Job<'_>],
     arrays: &mut [Write<'_>],
     buffers: &mut Buffers,
     direction: Direction,
 ) -> Result<(), BindError> {
-    let reads = || jobs.clone().flat_map(|job| job.inputs);
-    let outputs = || jobs.clone().flat_map(|job| job.outputs);
+    let all = || {
+        let jobs = |of| jobs[Range::clone(of)].iter();
+        placed.iter().flat_map(move |task| jobs(&task.jobs).map(move |job| (task.members, job)))
+    };
+    let reads = || all().flat_map(|(members, job)| job.inputs.iter().map(move |of| (members, of)));
+    let writes =
+        || all().flat_map(|(members, job)| job.outputs.iter().map(move |of| (members, of)));
     let mut bases = core::mem::take(&mut buffers.bases);
-    bases.extend(reads().map(|read| read.bytes.as_ptr().wrapping_add(read.offset).cast_mut()));
+    bases.extend(reads().map(|(_, read)| read.bytes.as_ptr().wrapping_add(read.offset).cast_mut()));
     let n_inputs = bases.len();
-    bases.extend(outputs().map(|output| arrays[output.array].base.wrapping_add(output.offset)));
+    bases.extend(writes().map(|(_, output)| arrays[output.array].base.wrapping_add(output.offset)));
 
+    let mut slots = recycle(core::mem::take(&mut buffers.slots));
+    for Placed { bound, .. } in placed {
+        slots.extend((0..bound.len()).map(|slot| bound.rows(slot)));
+    }
     let mut sources = recycle(core::mem::take(&mut buffers.sources));
     let mut sinks = recycle(core::mem::take(&mut buffers.sinks));
-    sources.extend(bases.iter().zip(reads()).map(|(base, read)| Source {
+    sources.extend(bases.iter().zip(reads()).map(|(base, (members, read))| Source {
         rows: members.rows(base, read.stride),
         step_bytes: read.step_bytes,
         gather: read.picked.map(Picked::gather),
     }));
-    sinks.extend(bases[n_inputs..].iter().zip(outputs()).map(|(base, output)| Sink {
+    sinks.extend(bases[n_inputs..].iter().zip(writes()).map(|(base, (members, output))| Sink {
         rows: arrays[output.array].rows(members, base),
         step_bytes: output.step_bytes,
     }));
 
     let mut stages = recycle(core::mem::take(&mut buffers.stages));
-    let (mut source, mut sink) = (0, 0);
-    for job in jobs.clone() {
-        job.check(members, arrays);
-        let binding = Binding {
-            models: members.len(),
-            slots,
-            inputs: &sources[source..source + job.inputs.len()],
-            outputs: &sinks[sink..sink + job.outputs.len()],
-            scalars: job.scalars,
-            keys: job.keys,
-        };
-        source += job.inputs.len();
-        sink += job.outputs.len();
-        stages.push(Stage { plan: job.plan, binding, steps: job.steps });
+    let (mut slot, mut source, mut sink) = (0, 0, 0);
+    for Placed { members, bound, jobs: of } in placed {
+        for job in &jobs[of.clone()] {
+            job.check(members, arrays);
+            let binding = Binding {
+                models: members.len(),
+                slots: &slots[slot..slot + bound.len()],
+                inputs: &sources[source..source + job.inputs.len()],
+                outputs: &sinks[sink..sink + job.outputs.len()],
+                scalars: job.scalars,
+                keys: job.keys,
+            };
+            source += job.inputs.len();
+            sink += job.outputs.len();
+            let (plan, first_step, steps) = (job.plan, job.first_step, job.steps);
+            stages.push(Stage { plan, binding, first_step, steps });
+        }
+        slot += bound.len();
     }
+    let mut works = recycle(core::mem::take(&mut buffers.works));
+    let mut stage = 0;
+    works.extend(placed.iter().map(|Placed { jobs, .. }| {
+        stage += jobs.len();
+        Work::new(&stages[stage - jobs.len()..stage])
+    }));
     // SAFETY: `Job::check` compared every input's and output's row with its array; each array is borrowed
-    // (`Read` shared, `Write` exclusively) and the members' rows in it are disjoint; `Read::picked`
-    // compared item numbers with the data. `slots` are rows that `Binder::bind` took from columns of a
-    // world that it borrows exclusively while they live, one for each member, of as many bytes as the
-    // slots' types say; a row that members share is only read, by an assertion there. `Listed` holds rows that
-    // are different.
-    let run = || unsafe { executor::run(&stages, direction) };
+    // (`Read` shared, `Write` exclusively) and the members' rows in it are disjoint, those of tasks as well as those of
+    // one, since each member is in one task; `Read::picked` compared item numbers with the data. `slots` are rows that
+    // `Together::bind` took from columns of a world that it borrows exclusively while they live, one for each member, of
+    // as many bytes as the slots' types say; `Together::check_apart` compared the rows of all tasks, and a row that
+    // members share is only read, by an assertion there. `Listed` holds rows that are different.
+    let run = || unsafe { queue::run(&mut works, direction) };
     let ran = catch_unwind(AssertUnwindSafe(run));
+    buffers.works = recycle(works);
     buffers.stages = recycle(stages);
     buffers.sinks = recycle(sinks);
     buffers.sources = recycle(sources);
+    buffers.slots = recycle(slots);
     bases.clear();
     buffers.bases = bases;
     ran.map_err(|panic| BindError::Kernel { message: panic_message(&*panic) })

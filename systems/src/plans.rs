@@ -21,6 +21,10 @@ use crate::run;
 use crate::step::StepError;
 use crate::trace::{self, Inputs, Scheme, Shared};
 
+mod interned;
+
+use interned::Interned;
+
 /// What a program does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -128,7 +132,7 @@ pub(crate) struct Planned {
     pub(crate) events: Vec<Event>,
     /// What autocast did to it.
     pub(crate) autocast: Option<Autocast>,
-    pub(crate) plan: Plan,
+    pub(crate) plan: Arc<Plan>,
     /// What the model gives, where it is called.
     pub(crate) results: Option<Results>,
     /// The types of the outputs.
@@ -194,7 +198,7 @@ impl Planned {
         let values = self.outputs.len() + self.inputs.len() + self.saved.len();
         size_of::<Planned>()
             + size_of::<Entry>()
-            + self.plan.size_bytes()
+            + if Arc::strong_count(&self.plan) > 1 { 0 } else { self.plan.size_bytes() }
             + values * (size_of::<Type>() + size_of::<Output>())
             + self.events.len() * size_of::<Event>()
             + size_of_val(scheme.groups.as_slice())
@@ -246,7 +250,7 @@ impl Planned {
         kind: Kind,
         program: Program,
         (results, act): (Option<Results>, Act),
-        options: &PlanOptions,
+        (options, interned): (&PlanOptions, &mut Interned),
     ) -> Result<Self, StepError> {
         let outputs: Vec<_> = program.outputs.iter().map(|&id| program.ty(id).clone()).collect();
         let Act { events, seen } = act;
@@ -278,7 +282,7 @@ impl Planned {
         let places = (0..outputs.len()).map(at).collect();
         let is_random = program.nodes.iter().any(|node| node.op.is_random());
         check_stores(scheme, &program)?;
-        let plan = Plan::new(program, options)?;
+        let plan = interned.plan(program, options)?;
         let mut written = vec![false; plan.program.slots.len()];
         plan.program.stores.iter().for_each(|&(slot, _)| written[slot] = true);
         let is_own = |slot: &&Slot| matches!(slot.role, Role::Parameter | Role::Buffer);
@@ -361,6 +365,7 @@ pub struct Plans {
     pub max_bytes: usize,
     /// By the blueprint's place; a place is used again for another blueprint, of a later generation.
     shelves: Vec<Shelf>,
+    interned: Interned,
     /// Counts the calls.
     calls: u64,
     /// Counts the times that plans were evicted.
@@ -374,6 +379,7 @@ impl Default for Plans {
             chunk: None,
             max_bytes: 1 << 28,
             shelves: Vec::new(),
+            interned: Interned::default(),
             calls: 0,
             evictions: 0,
         }
@@ -397,11 +403,12 @@ impl Plans {
     /// next change of a population.
     pub fn clear(&mut self) {
         self.shelves.clear();
+        self.interned.clear();
     }
 
     /// Lists the plans that there are, in the order in which each blueprint came to need them.
     pub fn plans(&self) -> impl Iterator<Item = &Plan> {
-        self.all().map(|planned| &planned.plan)
+        self.all().map(|planned| &*planned.plan)
     }
 
     /// Estimates how many bytes all plans take, with what is kept of each model for them.
@@ -434,6 +441,7 @@ impl Plans {
         let generation = blueprints.and_then(|all| all.generation(blueprint)).unwrap_or_default();
         let place = blueprint.0 as usize;
         let mut plans = world.get_resource_or_init::<Plans>();
+        let plans = &mut *plans;
         if plans.shelves.len() <= place {
             plans.shelves.resize_with(place + 1, Shelf::default);
         }
@@ -446,7 +454,7 @@ impl Plans {
         if let Some(entry) = known {
             return Ok(entry.planned.clone());
         }
-        let made = plan(scheme, request, &options)?;
+        let made = plan(scheme, request, (&options, &mut plans.interned))?;
         for planned in &made {
             planned.add_bytes(planned.own_bytes(scheme));
             planned.mark_used(call);
@@ -524,7 +532,7 @@ impl Entry {
 fn plan(
     scheme: &Scheme,
     request: &Request<'_>,
-    options: &PlanOptions,
+    (options, interned): (&PlanOptions, &mut Interned),
 ) -> Result<Vec<Arc<Planned>>, StepError> {
     let inputs: Vec<_> = request.inputs.iter().map(|ty| ty.to_type()).collect();
     let called = Inputs { types: inputs, structure: request.structure };
@@ -553,9 +561,9 @@ fn plan(
             let both =
                 trace::forward_and_backward(scheme, &called, request.given, request.watched)?;
             let (saved, _) = side_by_side(&both.split.saved);
-            let new = |kind, program, act| {
+            let mut new = |kind, program, act| {
                 let results = Some(both.results.clone());
-                Planned::new(scheme, request, kind, program, (results, act), options)
+                Planned::new(scheme, request, kind, program, (results, act), (options, interned))
             };
             let backward = new(Kind::Backward, both.split.backward, both.back)?;
             let backward = Arc::new(Planned { saved, shared: both.shared, ..backward });
@@ -566,6 +574,7 @@ fn plan(
             return Ok(vec![Arc::new(tape), backward]);
         }
     };
-    let planned = Planned::new(scheme, request, request.kind, program, called, options)?;
+    let made = (options, interned);
+    let planned = Planned::new(scheme, request, request.kind, program, called, made)?;
     Ok(vec![Arc::new(Planned { shared, ..planned })])
 }

@@ -7,9 +7,12 @@ use neurarch_components::losses::DynLoss;
 use neurarch_components::mode::Bits;
 use neurarch_components::population::Group;
 use neurarch_components::registry::ModuleTypes;
+use neurarch_kernels::cpu::tile::Key;
 use neurarch_kernels::program::{Scalar, ScalarOf};
 
 use crate::cohort::{Cohort, population};
+use crate::keys::Keys;
+use crate::launch::{Job, Read};
 use crate::optim::Optimizers;
 use crate::plans::{Kind, Planned, Plans, Request};
 use crate::step::StepError;
@@ -35,6 +38,61 @@ pub(crate) struct Ready {
 impl Drop for Ready {
     fn drop(&mut self) {
         self.planned.remove_bytes(self.bytes);
+    }
+}
+
+impl Ready {
+    /// What its plan does once without random numbers, on what is read here.
+    pub(crate) fn job<'a>(&'a self, inputs: &'a [Read<'a>]) -> Job<'a> {
+        let Planned { plan, places, written, .. } = &*self.planned;
+        let (scalars, keys) = (self.scalars.as_slice(), &[][..]);
+        Job { plan, steps: 1, first_step: 0, inputs, outputs: places, scalars, written, keys }
+    }
+
+    /// Reads the scalars of some members anew, and leaves those of all others: of a cohort of all members of its group.
+    pub(crate) fn take_over(
+        &mut self,
+        world: &World,
+        scheme: &Scheme,
+        group: &Group,
+        places: &[u32],
+    ) -> Result<(), StepError> {
+        self.watch.follow(world, group)?;
+        let mut written = places.to_vec();
+        if !self.watch.written(world, &mut written) {
+            self.watch = Watch::default();
+            return Ok(());
+        }
+        written.sort_unstable();
+        written.dedup();
+        let places = written.as_slice();
+        let slots = &self.planned.plan.program.scalars;
+        let count = group.members.len();
+        let known = self.scalars.len() / slots.len().max(1);
+        let mut kept = self.scalars.chunks(known.max(1));
+        let mut all = Vec::with_capacity(slots.len() * count);
+        for slot in slots {
+            let own = kept.next().unwrap_or_default();
+            let first = all.len();
+            all.extend_from_slice(&own[..own.len().min(count)]);
+            all.resize(first + count, 0.0);
+            let read = read_scalar(world, scheme, group, places, slot, self.loss.as_deref())?;
+            for (&place, number) in places.iter().zip(read) {
+                all[first + place as usize] = number;
+            }
+        }
+        self.scalars = all;
+        Ok(())
+    }
+
+    /// Says that what was written so far has been read.
+    pub(crate) fn look_again(&mut self, world: &mut World) {
+        self.watch.look_again(world);
+    }
+
+    /// Gives the random states of the members, if its plan draws numbers.
+    pub(crate) fn keys<'a>(&self, keys: &'a Keys) -> &'a [Key] {
+        if self.planned.is_random { keys.get() } else { &[] }
     }
 }
 

@@ -348,10 +348,11 @@ fn registered_again(at: &Position) -> Option<RegisteredAgain> {
     at.module.declare(&mut declared);
     let declared: Vec<_> =
         declared.parameters.iter().chain(&declared.buffers).map(|of| &of.name).collect();
-    let own = at.parameters.iter().chain(&at.buffers).map(|of| &of.name);
-    let own: Vec<_> = own.filter(|name| declared.contains(name)).collect();
+    let all = || at.parameters.iter().chain(&at.buffers).map(|of| &of.name);
+    let own: Vec<_> = all().filter(|name| declared.contains(name)).collect();
     let is_kept = declared.iter().filter(|name| own.contains(name)).eq(own.iter());
-    (!is_kept).then(|| RegisteredAgain(own.into_iter().cloned().collect()))
+    // What no type declares has a place among the others, too.
+    (!is_kept).then(|| RegisteredAgain(all().cloned().collect()))
 }
 
 /// Inserts components, unless an observer of the host's has despawned the entity.
@@ -531,11 +532,7 @@ impl Spawner {
             };
             let (index, number) = population.enroll(root, KEEPER);
             if has_group {
-                let group = &mut population.groups_mut(KEEPER)[self.group];
-                group.members.push(index);
-                for (modules, &entity) in group.modules.iter_mut().zip(&tree.0) {
-                    modules.push(entity);
-                }
+                population.add_member(self.group, index, &tree.0, KEEPER);
             } else {
                 population.defer(root, KEEPER);
             }

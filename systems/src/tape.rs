@@ -227,6 +227,7 @@ impl Tape {
             *bytes = gathered(bytes, ty.size_bytes(), rows);
         }
         self.whose.rows = rows.iter().map(|&row| self.whose.rows[row]).collect();
+        self.whose.made = None;
     }
 }
 
@@ -250,6 +251,10 @@ impl Whose {
         if self.made == now {
             return Ok(());
         }
+        if self.follow_turnover(world, found, cohorts) {
+            self.made = now;
+            return Ok(());
+        }
         self.made = now;
         let number = |root| world.get::<Model>(root).map_or(0, |model| model.number);
         let row = |&root: &Entity| Row { root, number: number(root), ran: None };
@@ -271,6 +276,33 @@ impl Whose {
             });
         }
         Ok(())
+    }
+
+    /// Follows the models that came, went or moved since the last pass, if all were one cohort and still are; says whether
+    /// they are.
+    fn follow_turnover(&mut self, world: &World, found: &Population, cohorts: &Cohorts) -> bool {
+        let Some((version, regrouped)) = self.made else { return false };
+        let ([pass], [cohort]) = (self.passes.as_mut_slice(), cohorts.list.as_slice()) else {
+            return false;
+        };
+        let is_one = regrouped == cohorts.regrouped && cohort.at.members.is_all();
+        let Some(turnover) = found.turnover(version).filter(|_| is_one) else { return false };
+        let (before, count) = (self.rows.len() as u32, found.len());
+        let row = Row { root: Entity::PLACEHOLDER, number: 0, ran: None };
+        self.rows.resize(count, row);
+        let group = &found.groups()[cohort.at.group];
+        pass.modules.iter_mut().for_each(|of| of.resize(count, Entity::PLACEHOLDER));
+        for index in turnover.chain(before..count as u32).filter(|&at| (at as usize) < count) {
+            let (place, root) = (index as usize, found.models()[index as usize]);
+            let number = world.get::<Model>(root).map_or(0, |model| model.number);
+            self.rows[place] = Row { root, number, ran: Some((0, index)) };
+            pass.modules
+                .iter_mut()
+                .zip(&group.modules)
+                .for_each(|(of, now)| of[place] = now[place]);
+        }
+        (pass.mode, pass.record) = (cohort.scheme.mode.clone(), 0);
+        true
     }
 
     /// Finds the row of each model of the population.
@@ -301,7 +333,9 @@ impl Whose {
             let (pass, then) = ran.ok_or(StepError::Activated { model })?;
             let pass = &self.passes[pass as usize];
             let mut modules = pass.modules.iter().zip(&group.modules);
-            let is_same = Arc::ptr_eq(&pass.blueprint, &cohort.scheme.blueprint)
+            // Who was edited there and back again has a blueprint of its own, equal to the one before.
+            let (before, after) = (&pass.blueprint, &cohort.scheme.blueprint);
+            let is_same = (Arc::ptr_eq(before, after) || before.is_like(after))
                 && modules.all(|(of, now)| of[then as usize] == now[place as usize]);
             if !is_same {
                 return Err(StepError::Edited { model });

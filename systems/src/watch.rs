@@ -10,7 +10,7 @@ use bevy_ecs::component::ComponentId;
 use bevy_ecs::prelude::*;
 use neurarch_components::population::Group;
 
-use crate::bind::{FEW, Placement};
+use crate::bind::{BindError, FEW, Placement};
 
 /// Some columns of a group's positions, and when they were looked at. For all members, one comparison a column, and
 /// one of the lists of entities a position, whatever the columns hold; for few, one a column and member.
@@ -90,9 +90,48 @@ impl Watch {
         Watch { positions, looked: None }
     }
 
+    /// Follows members that came, went or moved. Of a few, nothing is followed.
+    ///
+    /// # Errors
+    ///
+    /// If one was despawned.
+    pub(crate) fn follow(&mut self, world: &World, group: &Group) -> Result<(), BindError> {
+        self.positions.iter_mut().try_for_each(|watched| match &mut watched.whose {
+            Whose::All(placement) => {
+                let modules = &group.modules[watched.position];
+                match placement.is_right(world, modules) || placement.stretch(world, modules) {
+                    true => Ok(()),
+                    false => placement.find(world, modules),
+                }
+            }
+            Whose::Few(_) => Ok(()),
+        })
+    }
+
+    /// Adds the places of members that were written to since the last look, some twice; says whether all are known: not
+    /// if a few are watched, or a column is not there. The watch [follows](Watch::follow) the members.
+    pub(crate) fn written(&self, world: &World, places: &mut Vec<u32>) -> bool {
+        let Some(looked) = self.looked else { return false };
+        let since = (looked, world.read_change_tick());
+        self.positions.iter().all(|watched| match &watched.whose {
+            Whose::All(placement) => {
+                let mut columns = watched.columns.iter();
+                columns.all(|&column| placement.written(world, column, since, places))
+            }
+            Whose::Few(_) => false,
+        })
+    }
+
     /// Says that everything written so far has been seen.
     pub(crate) fn look(&mut self, world: &mut World) {
         self.looked = Some(world.increment_change_tick());
+    }
+
+    /// [`look`](Watch::look), unless it was never looked.
+    pub(crate) fn look_again(&mut self, world: &mut World) {
+        if self.looked.is_some() {
+            self.look(world);
+        }
     }
 
     /// Says whether something was written since the last look, or never looked at.

@@ -16,6 +16,10 @@ macro_rules! activation {
         pub struct $layer;
 
         impl Module for $layer {
+            fn uses_training(&self) -> bool {
+                false
+            }
+
             fn forward(&self, _: &Call<'_>, x: Var) -> Var {
                 x.$method()
             }
@@ -59,6 +63,10 @@ activation! {
 pub struct Identity;
 
 impl Module for Identity {
+    fn uses_training(&self) -> bool {
+        false
+    }
+
     fn forward(&self, _: &Call<'_>, x: Var) -> Var {
         x
     }
@@ -81,6 +89,10 @@ impl Default for GELU {
 }
 
 impl Module for GELU {
+    fn uses_training(&self) -> bool {
+        false
+    }
+
     fn forward(&self, _: &Call<'_>, x: Var) -> Var {
         x.gelu(self.approximate)
     }
@@ -113,6 +125,10 @@ impl Default for LeakyReLU {
 }
 
 impl Module for LeakyReLU {
+    fn uses_training(&self) -> bool {
+        false
+    }
+
     fn forward(&self, call: &Call<'_>, x: Var) -> Var {
         let slope = call.scalar("negative_slope", x.dtype());
         x.leaky_relu(&slope)
@@ -150,6 +166,10 @@ impl Default for ELU {
 }
 
 impl Module for ELU {
+    fn uses_training(&self) -> bool {
+        false
+    }
+
     fn forward(&self, call: &Call<'_>, x: Var) -> Var {
         let alpha = call.scalar("alpha", x.dtype());
         x.elu(&alpha)
@@ -189,6 +209,10 @@ impl Default for Softplus {
 }
 
 impl Module for Softplus {
+    fn uses_training(&self) -> bool {
+        false
+    }
+
     fn forward(&self, call: &Call<'_>, x: Var) -> Var {
         let beta = call.scalar("beta", x.dtype());
         let threshold = call.scalar("threshold", x.dtype());
@@ -226,6 +250,10 @@ pub struct Softmax {
 }
 
 impl Module for Softmax {
+    fn uses_training(&self) -> bool {
+        false
+    }
+
     fn forward(&self, _: &Call<'_>, x: Var) -> Var {
         x.softmax(self.dim)
     }
@@ -246,6 +274,10 @@ pub struct LogSoftmax {
 }
 
 impl Module for LogSoftmax {
+    fn uses_training(&self) -> bool {
+        false
+    }
+
     fn forward(&self, _: &Call<'_>, x: Var) -> Var {
         x.log_softmax(self.dim)
     }

@@ -40,6 +40,10 @@ macro_rules! adaptive_avg_pool {
         }
 
         impl Module for $layer {
+            fn uses_training(&self) -> bool {
+                false
+            }
+
             fn forward(&self, _: &Call<'_>, x: Var) -> Var {
                 x.adaptive_avg_pool(&self.output_size.each())
             }
@@ -83,6 +87,10 @@ macro_rules! adaptive_max_pool {
         }
 
         impl Module for $layer {
+            fn uses_training(&self) -> bool {
+                false
+            }
+
             fn forward_with(&self, call: &Call<'_>, arguments: Arguments) -> Tree {
                 match call.only_value(arguments) {
                     Some(x) => {
@@ -160,6 +168,10 @@ macro_rules! fractional_max_pool {
         }
 
         impl Module for $layer {
+            fn uses_training(&self) -> bool {
+                false
+            }
+
             fn forward_with(&self, call: &Call<'_>, mut arguments: Arguments) -> Tree {
                 let samples = arguments.take("_random_samples");
                 let Some(x) = call.only_value(arguments) else {

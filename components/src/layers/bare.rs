@@ -76,6 +76,10 @@ impl PartialEq for BareModule {
 }
 
 impl Module for BareModule {
+    fn uses_training(&self) -> bool {
+        false
+    }
+
     fn type_name(&self) -> &'static str {
         "Module"
     }

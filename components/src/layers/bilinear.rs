@@ -49,6 +49,10 @@ impl Bilinear {
 }
 
 impl Module for Bilinear {
+    fn uses_training(&self) -> bool {
+        false
+    }
+
     fn declare(&self, declare: &mut Declare) {
         let Bilinear { in1_features, in2_features, out_features, bias } = *self;
         declare.parameter("weight", [out_features, in1_features, in2_features]);

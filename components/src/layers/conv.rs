@@ -261,6 +261,10 @@ impl<const N: usize> Settings<N> {
 macro_rules! module {
     ($layer:ident, $($forward:item)+) => {
         impl Module for $layer {
+            fn uses_training(&self) -> bool {
+                false
+            }
+
             fn declare(&self, declare: &mut Declare) {
                 self.settings().declare(declare);
             }

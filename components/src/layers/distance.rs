@@ -31,6 +31,10 @@ impl Default for CosineSimilarity {
 }
 
 impl Module for CosineSimilarity {
+    fn uses_training(&self) -> bool {
+        false
+    }
+
     fn forward_with(&self, call: &Call<'_>, arguments: Arguments) -> Tree {
         match call.named_values(arguments, ["x1", "x2"]) {
             Some([a, b]) => {
@@ -84,6 +88,10 @@ impl Default for PairwiseDistance {
 }
 
 impl Module for PairwiseDistance {
+    fn uses_training(&self) -> bool {
+        false
+    }
+
     fn forward_with(&self, call: &Call<'_>, arguments: Arguments) -> Tree {
         let Some([a, b]) = call.named_values(arguments, ["x1", "x2"]) else {
             return call.trace.poison().into();

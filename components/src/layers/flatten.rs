@@ -27,6 +27,10 @@ impl Default for Flatten {
 }
 
 impl Module for Flatten {
+    fn uses_training(&self) -> bool {
+        false
+    }
+
     fn forward(&self, _: &Call<'_>, x: Var) -> Var {
         x.flatten(self.start_dim, self.end_dim)
     }

@@ -50,6 +50,10 @@ impl Unfold {
 }
 
 impl Module for Unfold {
+    fn uses_training(&self) -> bool {
+        false
+    }
+
     fn forward(&self, _: &Call<'_>, x: Var) -> Var {
         x.unfold(&self.blocks())
     }
@@ -105,6 +109,10 @@ impl Fold {
 }
 
 impl Module for Fold {
+    fn uses_training(&self) -> bool {
+        false
+    }
+
     fn forward(&self, _: &Call<'_>, x: Var) -> Var {
         x.fold(self.output_size.each(), &self.unfold().blocks())
     }

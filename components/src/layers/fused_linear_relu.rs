@@ -66,6 +66,10 @@ impl FusedLinearReLU {
 }
 
 impl Module for FusedLinearReLU {
+    fn uses_training(&self) -> bool {
+        false
+    }
+
     fn declare(&self, declare: &mut Declare) {
         self.linear().declare(declare);
     }

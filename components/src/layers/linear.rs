@@ -51,6 +51,10 @@ impl Linear {
 }
 
 impl Module for Linear {
+    fn uses_training(&self) -> bool {
+        false
+    }
+
     fn declare(&self, declare: &mut Declare) {
         declare.parameter("weight", [self.out_features, self.in_features]);
         declare.optional_parameter("bias", self.bias.then_some([self.out_features]));
@@ -91,6 +95,10 @@ impl Module for Linear {
 pub struct NonDynamicallyQuantizableLinear(pub Linear);
 
 impl Module for NonDynamicallyQuantizableLinear {
+    fn uses_training(&self) -> bool {
+        false
+    }
+
     fn declare(&self, declare: &mut Declare) {
         self.0.declare(declare);
     }

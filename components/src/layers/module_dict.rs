@@ -162,6 +162,10 @@ impl IntoIterator for ModuleDict {
 }
 
 impl Module for ModuleDict {
+    fn uses_training(&self) -> bool {
+        false
+    }
+
     fn declare(&self, declare: &mut Declare) {
         declare.children.extend(self.modules.clone());
     }

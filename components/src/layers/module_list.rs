@@ -216,6 +216,10 @@ impl<M: IntoModule, I: IntoIterator<Item = M>> AddAssign<I> for ModuleList {
 }
 
 impl Module for ModuleList {
+    fn uses_training(&self) -> bool {
+        false
+    }
+
     fn declare(&self, declare: &mut Declare) {
         declare.children.extend(self.modules.clone());
     }

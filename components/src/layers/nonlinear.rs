@@ -17,6 +17,10 @@ macro_rules! activation {
         pub struct $layer;
 
         impl Module for $layer {
+            fn uses_training(&self) -> bool {
+                false
+            }
+
             fn forward(&self, _: &Call<'_>, x: Var) -> Var {
                 x.$method()
             }
@@ -83,6 +87,10 @@ macro_rules! with_numbers {
         }
 
         impl Module for $layer {
+            fn uses_training(&self) -> bool {
+                false
+            }
+
             fn forward(&self, call: &Call<'_>, x: Var) -> Var {
                 $(let $field = call.scalar(stringify!($field), x.dtype());)+
                 x.$method($(&$field),+)
@@ -181,6 +189,10 @@ impl Default for PReLU {
 }
 
 impl Module for PReLU {
+    fn uses_training(&self) -> bool {
+        false
+    }
+
     fn declare(&self, declare: &mut Declare) {
         declare.parameter("weight", [self.num_parameters]);
     }
@@ -215,6 +227,10 @@ impl Default for GLU {
 }
 
 impl Module for GLU {
+    fn uses_training(&self) -> bool {
+        false
+    }
+
     fn forward(&self, _: &Call<'_>, x: Var) -> Var {
         x.glu(self.dim)
     }
@@ -235,6 +251,10 @@ pub struct Softmin {
 }
 
 impl Module for Softmin {
+    fn uses_training(&self) -> bool {
+        false
+    }
+
     fn forward(&self, _: &Call<'_>, x: Var) -> Var {
         x.softmin(self.dim)
     }
@@ -252,6 +272,10 @@ impl Module for Softmin {
 pub struct Softmax2d;
 
 impl Module for Softmax2d {
+    fn uses_training(&self) -> bool {
+        false
+    }
+
     fn forward(&self, call: &Call<'_>, x: Var) -> Var {
         match x.shape().rank() {
             3 | 4 => x.softmax(-3),
@@ -282,6 +306,10 @@ impl Unflatten {
 }
 
 impl Module for Unflatten {
+    fn uses_training(&self) -> bool {
+        false
+    }
+
     fn forward(&self, _: &Call<'_>, x: Var) -> Var {
         x.unflatten(self.dim, &self.unflattened_size)
     }

@@ -64,6 +64,10 @@ fn last_axes(
 }
 
 impl Module for LayerNorm {
+    fn uses_training(&self) -> bool {
+        false
+    }
+
     fn declare(&self, declare: &mut Declare) {
         let shape = |is_there: bool| is_there.then(|| self.normalized_shape.clone());
         declare.optional_parameter("weight", shape(self.elementwise_affine));
@@ -152,6 +156,10 @@ impl GroupNorm {
 }
 
 impl Module for GroupNorm {
+    fn uses_training(&self) -> bool {
+        false
+    }
+
     fn declare(&self, declare: &mut Declare) {
         self.settings().declare(declare);
     }
@@ -238,6 +246,10 @@ impl RMSNorm {
 }
 
 impl Module for RMSNorm {
+    fn uses_training(&self) -> bool {
+        false
+    }
+
     fn declare(&self, declare: &mut Declare) {
         let shape = self.elementwise_affine.then(|| self.normalized_shape.clone());
         declare.optional_parameter("weight", shape);

@@ -58,6 +58,10 @@ macro_rules! own_pad {
         }
 
         impl Module for $layer {
+            fn uses_training(&self) -> bool {
+                false
+            }
+
             fn forward(&self, call: &Call<'_>, x: Var) -> Var {
                 let (rank, spatial) = (x.shape().rank(), $sides / 2);
                 if x.id().is_some() && !(spatial + 1..=spatial + 2).contains(&rank) {
@@ -142,6 +146,10 @@ macro_rules! constant_pads {
         }
 
         impl Module for $constant {
+            fn uses_training(&self) -> bool {
+                false
+            }
+
             fn forward(&self, call: &Call<'_>, x: Var) -> Var {
                 x.constant_pad(&self.padding.axes(), &call.scalar("value", x.dtype()))
             }
@@ -179,6 +187,10 @@ macro_rules! constant_pads {
         }
 
         impl Module for $zero {
+            fn uses_training(&self) -> bool {
+                false
+            }
+
             fn forward(&self, call: &Call<'_>, x: Var) -> Var {
                 let zero = call.trace.constant(0.0, x.dtype(), []);
                 x.constant_pad(&self.padding.axes(), &zero)

@@ -262,6 +262,10 @@ impl core::fmt::Display for ParameterDict {
 }
 
 impl Module for ParameterDict {
+    fn uses_training(&self) -> bool {
+        false
+    }
+
     fn declare(&self, declare: &mut Declare) {
         declare.parameters.extend(self.iter().map(|(name, of)| of.declared(name)));
     }

@@ -173,6 +173,10 @@ impl core::fmt::Display for ParameterList {
 }
 
 impl Module for ParameterList {
+    fn uses_training(&self) -> bool {
+        false
+    }
+
     fn declare(&self, declare: &mut Declare) {
         let parameters = self.iter().enumerate();
         let parameters = parameters.map(|(number, of)| of.declared(&number.to_string()));

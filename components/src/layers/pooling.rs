@@ -89,6 +89,10 @@ macro_rules! max_pool {
         }
 
         impl Module for $layer {
+            fn uses_training(&self) -> bool {
+                false
+            }
+
             fn forward_with(&self, call: &Call<'_>, arguments: Arguments) -> Tree {
                 let Some(x) = call.only_value(arguments) else {
                     return call.trace.poison().into();
@@ -178,6 +182,10 @@ macro_rules! avg_pool {
         }
 
         impl Module for $layer {
+            fn uses_training(&self) -> bool {
+                false
+            }
+
             fn forward(&self, _: &Call<'_>, x: Var) -> Var {
                 let $layer { kernel_size, stride, padding, ceil_mode, .. } = *self;
                 let of = pooling(kernel_size, stride, padding, PerAxis::All(1), ceil_mode);
@@ -236,6 +244,10 @@ macro_rules! lp_pool {
         }
 
         impl Module for $layer {
+            fn uses_training(&self) -> bool {
+                false
+            }
+
             fn forward(&self, _: &Call<'_>, x: Var) -> Var {
                 let $layer { norm_type, kernel_size, stride, ceil_mode } = *self;
                 let stride = stride.unwrap_or(kernel_size);

@@ -364,6 +364,10 @@ impl RNNCell {
 }
 
 impl Module for RNNCell {
+    fn uses_training(&self) -> bool {
+        false
+    }
+
     shared!();
 
     fn forward_with(&self, call: &Call<'_>, arguments: Arguments) -> Tree {
@@ -446,6 +450,10 @@ macro_rules! gated {
         }
 
         impl Module for $cell {
+            fn uses_training(&self) -> bool {
+                false
+            }
+
             shared!();
 
             fn forward_with(&self, call: &Call<'_>, arguments: Arguments) -> Tree {

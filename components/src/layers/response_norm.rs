@@ -33,6 +33,10 @@ macro_rules! response_norm {
         }
 
         impl Module for $layer {
+            fn uses_training(&self) -> bool {
+                false
+            }
+
             fn forward(&self, call: &Call<'_>, x: Var) -> Var {
                 let [alpha, beta, k] = ["alpha", "beta", "k"].map(|name| call.scalar(name, x.dtype()));
                 x.$method(self.size, &ResponseNorm { alpha, beta, k })

@@ -264,6 +264,10 @@ impl Mul<Sequential> for isize {
 }
 
 impl Module for Sequential {
+    fn uses_training(&self) -> bool {
+        false
+    }
+
     fn declare(&self, declare: &mut Declare) {
         declare.children.extend(self.modules.clone());
     }

@@ -27,6 +27,10 @@ macro_rules! shuffle {
         }
 
         impl Module for $layer {
+            fn uses_training(&self) -> bool {
+                false
+            }
+
             fn forward(&self, _: &Call<'_>, x: Var) -> Var {
                 x.$method(self.$field)
             }

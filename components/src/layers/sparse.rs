@@ -95,6 +95,10 @@ impl Embedding {
 }
 
 impl Module for Embedding {
+    fn uses_training(&self) -> bool {
+        false
+    }
+
     fn declare(&self, declare: &mut Declare) {
         declare.parameter("weight", [self.num_embeddings, self.embedding_dim]);
     }
@@ -190,6 +194,10 @@ impl EmbeddingBag {
 }
 
 impl Module for EmbeddingBag {
+    fn uses_training(&self) -> bool {
+        false
+    }
+
     fn declare(&self, declare: &mut Declare) {
         declare.parameter("weight", [self.num_embeddings, self.embedding_dim]);
     }

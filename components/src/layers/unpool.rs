@@ -42,6 +42,10 @@ macro_rules! max_unpool {
         }
 
         impl Module for $layer {
+            fn uses_training(&self) -> bool {
+                false
+            }
+
             fn forward_with(&self, call: &Call<'_>, mut arguments: Arguments) -> Tree {
                 let poison = || call.trace.poison().into();
                 let Ok(output_size) = call.output_size(&mut arguments, 2) else { return poison() };

@@ -99,6 +99,10 @@ impl Upsample {
 }
 
 impl Module for Upsample {
+    fn uses_training(&self) -> bool {
+        false
+    }
+
     fn forward(&self, _: &Call<'_>, x: Var) -> Var {
         x.interpolate(&Interpolation {
             size: self.size.as_ref().map(ForAxes::list),
@@ -158,6 +162,10 @@ macro_rules! upsampling {
         }
 
         impl Module for $layer {
+            fn uses_training(&self) -> bool {
+                false
+            }
+
             fn forward(&self, call: &Call<'_>, x: Var) -> Var {
                 self.upsample().forward(call, x)
             }

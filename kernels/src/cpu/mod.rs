@@ -12,6 +12,7 @@ mod large;
 pub mod memory;
 #[allow(unreachable_pub, reason = "what its files offer is for this crate's ops")]
 pub(crate) mod product;
+pub mod queue;
 pub mod random;
 mod register_tile;
 pub mod row_sum;

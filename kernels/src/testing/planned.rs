@@ -2,8 +2,9 @@
 #![expect(unsafe_code, reason = "the executor takes addresses; everything here is owned")]
 
 use super::{Array, read, record, write};
-use crate::cpu::executor::{self, Binding, Direction, Sink, Source, Stage};
+use crate::cpu::executor::{Binding, Sink, Source, Stage};
 use crate::cpu::memory::{AlignedBytes, padded};
+use crate::cpu::queue::{self, Direction, Work};
 use crate::cpu::tile::{Key, Rows};
 use crate::passes::plan::{Plan, PlanOptions};
 use crate::program::trace::Var;
@@ -45,9 +46,10 @@ pub fn planned(build: impl Fn(&[Var]) -> Vec<Var>, models: &[Vec<Array>]) -> Vec
         scalars: &[],
         keys: &keys,
     };
+    let stages = [Stage { plan: &plan, binding, first_step: 0, steps: 1 }];
     // SAFETY: all rows are of buffers above, which have a row of the program's type for each model; there are
-    // no slots, and the executor asserts that the program has none.
-    unsafe { executor::run(&[Stage { plan: &plan, binding, steps: 1 }], Direction::Up) };
+    // no slots, and `Work::new` asserts that the program has none.
+    unsafe { queue::run(&mut [Work::new(&stages)], Direction::Up) };
     (0..models.len())
         .map(|model| outputs.iter().map(|output| output.array(model)).collect())
         .collect()

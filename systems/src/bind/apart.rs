@@ -1,11 +1,92 @@
-//! Checks that the rows of a binding are apart: no two members or positions have one.
+//! Checks that the rows of bindings are apart: no two members, positions or cohorts have one.
+
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bevy_ecs::prelude::*;
 use bevy_ecs::storage::TableId;
+use neurarch_kernels::cpu::tile::RowList;
+use neurarch_kernels::program::Slot;
 
-use super::{BindError, Binder, Placement};
+use super::{BindError, Binder, Bound, Placement};
+use crate::launch::Members;
+
+/// Bindings of several cohorts, side by side. The world stays borrowed while any of them lives.
+pub(crate) struct Together<'w> {
+    world: &'w mut World,
+    /// A slot of one row for all members that is written.
+    written: Option<String>,
+}
+
+impl<'w> Together<'w> {
+    /// Begins with none.
+    pub(crate) fn new(world: &'w mut World) -> Self {
+        Together { world, written: None }
+    }
+
+    /// [Binds](Binder::bind) slots for the members of a group; `of` are the population, the group and the members.
+    ///
+    /// # Errors
+    ///
+    /// As [`Binder::bind`].
+    pub(crate) fn bind<'b>(
+        &mut self,
+        binder: &'b mut Binder,
+        of: (Entity, usize, &Members),
+        slots: &[Slot],
+        written: &[bool],
+    ) -> Result<Bound<'b>, BindError>
+    where
+        'w: 'b,
+    {
+        let (population, group, members) = of;
+        let (bound, of) = binder.take(self.world, population, group, members, slots, written)?;
+        bound.binder.count_write(self.world, (population, of), slots, written);
+        let mut all = slots.iter().zip(written).zip(&bound.binder.bound);
+        let shared = all.find(|((_, written), at)| **written && at.position.is_none());
+        if let Some(((slot, _), _)) = shared {
+            self.written = Some(slot.name.clone());
+        }
+        Ok(bound)
+    }
+
+    /// Checks that no row is of two of these bindings, if any of them is another than before.
+    ///
+    /// # Errors
+    ///
+    /// If there is such a row, or one that all share is written.
+    pub(crate) fn check_apart<'a>(
+        &self,
+        all: impl ExactSizeIterator<Item = &'a Bound<'a>> + Clone,
+    ) -> Result<(), BindError> {
+        static COMPARISONS: AtomicU64 = AtomicU64::new(0);
+        if all.len() < 2 {
+            return Ok(());
+        }
+        if let Some(slot) = &self.written {
+            return Err(BindError::SharedWritten { slot: slot.clone() });
+        }
+        let placements = || all.clone().flat_map(|bound| bound.binder.checked());
+        let compared = |(at, _): (&Placement, _)| at.compared.load(Ordering::Relaxed);
+        let first = placements().next().map_or(0, compared);
+        if first > 0 && placements().map(compared).all(|other| other == first) {
+            return Ok(());
+        }
+        if let Some(at) = listed_twice(placements()) {
+            return Err(BindError::NotApart(entity_at(self.world, at)));
+        }
+        let number = COMPARISONS.fetch_add(1, Ordering::Relaxed) + 1;
+        placements().for_each(|(at, _)| at.compared.store(number, Ordering::Relaxed));
+        Ok(())
+    }
+}
 
 impl Binder {
+    /// Lists the placements that are bound, with the rows of the members.
+    fn checked(&self) -> impl Iterator<Item = (&Placement, &RowList)> {
+        let checked = self.positions.iter().filter(|at| at.is_checked);
+        checked.map(|at| (at, if self.is_part { &at.part } else { &at.rows }))
+    }
+
     /// Checks that no two of the rows that are bound are one, if any of them is another than before.
     pub(super) fn check_apart(&mut self, world: &World) -> Result<(), BindError> {
         if self.positions.iter().all(|at| at.is_apart || !at.is_checked) {
@@ -29,9 +110,17 @@ impl Binder {
 pub(super) fn overlap<'a>(
     placements: impl Iterator<Item = &'a Placement>,
 ) -> Option<(TableId, u32)> {
-    let runs = placements.flat_map(|at| {
+    listed_twice(placements.map(|at| {
         let is_few = at.rows.as_slice().is_empty() && at.is_part_right;
-        let list = if is_few { &at.part } else { &at.rows };
+        (at, if is_few { &at.part } else { &at.rows })
+    }))
+}
+
+/// Finds a row that is in two of the lists, or twice in one.
+fn listed_twice<'a>(
+    lists: impl Iterator<Item = (&'a Placement, &'a RowList)>,
+) -> Option<(TableId, u32)> {
+    let runs = lists.flat_map(|(at, list)| {
         list.runs().map(|(members, (segment, row))| {
             (at.segments[segment as usize], row, members.len() as u32)
         })

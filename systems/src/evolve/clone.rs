@@ -135,13 +135,9 @@ fn settle(world: &mut World, population: Entity, clones: Vec<Clone>, changed_bef
         .collect();
     let Some(mut found) = world.get_mut::<Population>(population) else { return };
     found.take_unsigned(KEEPER);
-    let groups = found.groups_mut(KEEPER);
     for (index, clone) in indices.into_iter().zip(clones) {
-        let group = &mut groups[clone.group];
-        group.members.push(index);
-        for (modules, module) in group.modules.iter_mut().zip(clone.modules.unwrap_or_default()) {
-            modules.push(module);
-        }
+        let modules = clone.modules.unwrap_or_default();
+        found.add_member(clone.group, index, &modules, KEEPER);
     }
     if let Some(mut types) = world.get_resource_mut::<ModuleTypes>() {
         types.changed_mut(KEEPER).truncate(changed_before);

@@ -10,7 +10,7 @@ use neurarch_kernels::program::{Scalar, ScalarOf};
 
 use super::EvolveError;
 use super::family::{advance, group, keys, signed};
-use crate::launch::{Buffers, Job, Located, launch};
+use crate::launch::{Buffers, Job, Located};
 use crate::places::listed;
 use crate::sign::SignError;
 
@@ -128,6 +128,7 @@ fn run(
     let job = Job {
         plan,
         steps: 1,
+        first_step: 0,
         inputs: &[],
         outputs: &[],
         scalars: &scalars,
@@ -135,7 +136,10 @@ fn run(
         keys: &keys,
     };
     let mut at = Located::new(population, number, members);
-    launch(world, &mut at, std::iter::once(job), &mut [], &mut Buffers::default())?;
+    let mut buffers = Buffers::default();
+    let mut queue = buffers.queue();
+    queue.push(&mut at, [job]);
+    queue.launch(world, &mut [], &mut buffers)?;
     advance(world, population, number, places);
     Ok(())
 }

@@ -13,7 +13,7 @@ use super::{Again, CallHooks, Event, Kinds, Past, Runner, Shared, watched};
 use crate::bind::{BindError, Bound};
 use crate::cohort::{Cohort, population};
 use crate::eager::Made;
-use crate::launch::{Buffers, Job, Listed, Located, Read, Write, launch_seen};
+use crate::launch::{Buffers, Job, Listed, Located, Read, Write};
 use crate::plans::{Planned, Request};
 use crate::run::EAGER;
 use crate::step::StepError;
@@ -198,15 +198,18 @@ fn compute(
     let job = Job {
         plan: &planned.plan,
         steps: 1,
+        first_step: 0,
         inputs,
         outputs: &planned.places,
         scalars,
         written: &planned.written,
         keys: if planned.is_random { keys } else { &[] },
     };
-    let (job, mut undo) = (std::iter::once(job), None);
+    let mut undo = None;
     let keep = &mut |bound: &Bound<'_>| undo = Some(Undo::copy(bound, planned));
-    launch_seen(world, at, job, &mut arrays, buffers, keep)?;
+    let mut queue = buffers.queue();
+    queue.push(at, [job]);
+    queue.launch_seen(world, &mut arrays, buffers, keep)?;
     Ok(undo)
 }
 

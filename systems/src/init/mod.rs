@@ -38,7 +38,7 @@ pub(crate) use op::Fill;
 
 use crate::access::{self, AccessError};
 use crate::bind::{BindError, KEEPER};
-use crate::launch::{Buffers, Job, Located, Members, launch};
+use crate::launch::{Buffers, Job, Located, Members};
 use crate::parametrize;
 use crate::sign::{self, SignError};
 use crate::traverse::Spot;
@@ -492,6 +492,7 @@ fn fill_alike(
     let job = Job {
         plan: &plan,
         steps: 1,
+        first_step: 0,
         inputs: &[],
         outputs: &[],
         scalars: &[],
@@ -499,8 +500,10 @@ fn fill_alike(
         keys: &keys,
     };
     let mut at = Located::new(population, group, members);
-    let jobs = std::iter::once(job);
-    launch(world, &mut at, jobs, &mut [], &mut Buffers::default())
+    let mut buffers = Buffers::default();
+    let mut queue = buffers.queue();
+    queue.push(&mut at, [job]);
+    queue.launch(world, &mut [], &mut buffers)
 }
 
 /// Tells parameters from buffers in the random numbers' counters.

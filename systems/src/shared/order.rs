@@ -23,7 +23,7 @@ const LEAST: usize = 16;
 #[derive(Default)]
 pub(crate) struct Chunks {
     /// Which grouping into cohorts this is about, and how many models a chunk has.
-    of: Option<(u64, usize)>,
+    of: Option<(u64, u64, usize)>,
     pub(super) list: Vec<Chunk>,
     /// The gradients of a chunk's models: memory to use again.
     pub(super) rows: AlignedBytes,
@@ -62,7 +62,8 @@ impl Chunks {
     ) {
         let forced = world.get_resource::<Plans>().and_then(|plans| plans.chunk);
         let size = forced.unwrap_or((CHUNK_BYTES / row_bytes.max(1)).max(LEAST)).max(1);
-        let of = Some((cohorts.regrouped, size));
+        let version = world.get::<Population>(population).map_or(0, Population::version);
+        let of = Some((cohorts.regrouped, version, size));
         if self.of == of {
             return;
         }

@@ -8,7 +8,7 @@ use neurarch_kernels::program::Role;
 
 use super::order::{Chunk, Chunks};
 use crate::cohort::{Cohort, Cohorts};
-use crate::launch::{Buffers, Job, Output, Read, Write, launch};
+use crate::launch::{Buffers, Job, Output, Read, Write};
 use crate::plans::Planned;
 use crate::step::StepError;
 
@@ -148,6 +148,7 @@ pub(crate) fn run_summed(
             let job = Job {
                 plan: &planned.plan,
                 steps: 1,
+                first_step: 0,
                 inputs: &inputs,
                 outputs: &outputs,
                 scalars,
@@ -159,7 +160,9 @@ pub(crate) fn run_summed(
                 None => Write::new::<u8>(&mut [], 0),
             };
             let gradients = Write::listed(sums.rows.bytes_mut(), sums.row_bytes, rows);
-            launch(world, at, std::iter::once(job), &mut [first, gradients], buffers)?;
+            let mut queue = buffers.queue();
+            queue.push(at, [job]);
+            queue.launch(world, &mut [first, gradients], buffers)?;
         }
         sums.add(chunk, |cohort, place| match eager(cohort) {
             Some(gradients) => gradients.iter().any(|(own, _)| *own == place),

@@ -14,8 +14,9 @@ use super::modified;
 use super::watched::{self, Back};
 use crate::access;
 use crate::array::{AnyInput, Erased, Input};
+use crate::cohort::Cohort;
 use crate::eager;
-use crate::launch::{Job, Read, Write, launch};
+use crate::launch::{Read, Write};
 use crate::plans::{Kind, Planned, Request, Results, TypeRef};
 use crate::run::{self, EAGER, Record, Run, with_run};
 use crate::shared::{self, EagerGradients, Pass, Sums, Undo, run_summed};
@@ -85,20 +86,11 @@ pub fn loss<'a, T: Element, Y: Element>(
             Read::new(targets.bytes, targets.stride()),
         ];
         inputs.extend(arrays.reads());
-        for (cohort, &chosen) in cohorts.list.iter_mut().zip(&*chosen) {
-            let ready = &cohort.ready[chosen];
-            let planned = &ready.planned;
-            let job = Job {
-                plan: &planned.plan,
-                steps: 1,
-                inputs: &inputs,
-                outputs: &planned.places,
-                scalars: &ready.scalars,
-                keys: &[],
-                written: &planned.written,
-            };
-            launch(world, &mut cohort.at, std::iter::once(job), &mut outputs, buffers)?;
+        let mut queue = buffers.queue();
+        for (Cohort { at, ready, .. }, &chosen) in cohorts.list.iter_mut().zip(&*chosen) {
+            queue.push(at, [ready[chosen].job(&inputs)]);
         }
+        queue.launch(world, &mut outputs, buffers)?;
         tape.given.clear();
         tape.start = match ty.shape.rank() {
             0 => Start::Loss,
@@ -120,7 +112,7 @@ pub fn has_loss(world: &World, population: Entity) -> bool {
 /// # Errors
 ///
 /// If there was no forward pass that kept gradients or no loss after it, if the loss is not one number for each model,
-/// or if since the forward pass a model was spawned or edited, modes changed, or somebody wrote to a parameter that is
+/// or if since the forward pass a model was spawned or edited, a mode that a module asks for changed, or somebody wrote to a parameter that is
 /// read once more. Models that were despawned are left out.
 ///
 /// Source: `torch.Tensor.backward`.
@@ -342,21 +334,19 @@ fn run_plans(
 ) -> Result<(), StepError> {
     let Run { cohorts, buffers, tape, chosen, .. } = run;
     let is_watched = |place: usize| watched.iter().any(|back| back.place == place);
-    let all = cohorts.list.iter_mut().zip(&*chosen).enumerate();
-    for (_, (cohort, &chosen)) in all.filter(|(place, _)| !is_watched(*place)) {
-        let Some(ready) = cohort.ready.get(chosen) else { continue };
-        let planned = ready.planned.clone();
-        let job = Job {
-            plan: &planned.plan,
-            steps: 1,
-            inputs: &reads(tape, &planned, n_models),
-            outputs: &[],
-            scalars: &ready.scalars,
-            keys: &[],
-            written: &planned.written,
-        };
-        launch(world, &mut cohort.at, std::iter::once(job), &mut [], buffers)?;
+    let plan = |(place, cohort): (usize, &Cohort)| {
+        let ready = cohort.ready.get(chosen[place]).filter(|_| !is_watched(place));
+        ready.map(|ready| reads(tape, &ready.planned, n_models))
+    };
+    let inputs: Vec<_> = cohorts.list.iter().enumerate().map(plan).collect();
+    let mut queue = buffers.queue();
+    let all = cohorts.list.iter_mut().zip(&*chosen).zip(&inputs);
+    for ((Cohort { at, ready, .. }, &chosen), inputs) in all {
+        if let Some(inputs) = inputs {
+            queue.push(at, [ready[chosen].job(inputs)]);
+        }
     }
+    queue.launch(world, &mut [], buffers)?;
     Ok(())
 }
 

@@ -13,7 +13,7 @@ use super::watched::{self, Ran};
 use crate::array::{AnyArray, AnyInput, Called, Erased, Input};
 use crate::cohort::Cohort;
 use crate::hooks::observe;
-use crate::launch::{Job, Read, Write, launch};
+use crate::launch::{Job, Read, Write};
 use crate::lazy;
 use crate::mode;
 use crate::plans::{Kind, Request, Results};
@@ -377,23 +377,25 @@ fn run_plans<T: Element>(
     let (mut inputs, outputs) = buffers.take();
     inputs.extend(called.arrays.iter().map(|x| Read::new(x.bytes, x.stride())));
     let mut arrays = [Write::new(y, row_bytes), Write::new(tape.saved.bytes_mut(), tape.stride)];
+    let is_random = |cohort: &Cohort, chosen: usize| {
+        let ready = cohort.ready.get(chosen).filter(|_| !cohort.is_eager);
+        ready.is_some_and(|ready| ready.planned.is_random)
+    };
     for (cohort, &chosen) in cohorts.list.iter_mut().zip(&*chosen) {
-        let Some(ready) = cohort.ready.get(chosen).filter(|_| !cohort.is_eager) else { continue };
-        let planned = ready.planned.clone();
-        if planned.is_random {
+        if is_random(cohort, chosen) {
             cohort.refresh_keys(world)?;
         }
-        let job = Job {
-            plan: &planned.plan,
-            steps: 1,
-            inputs: &inputs,
-            outputs: &planned.places,
-            scalars: &cohort.ready[chosen].scalars,
-            keys: if planned.is_random { cohort.keys.get() } else { &[] },
-            written: &planned.written,
-        };
-        launch(world, &mut cohort.at, std::iter::once(job), &mut arrays, buffers)?;
-        if planned.is_random {
+    }
+    let mut queue = buffers.queue();
+    for (cohort, &chosen) in cohorts.list.iter_mut().zip(&*chosen) {
+        let Cohort { at, ready, keys, is_eager, .. } = cohort;
+        if let Some(ready) = ready.get(chosen).filter(|_| !*is_eager) {
+            queue.push(at, [Job { keys: ready.keys(keys), ..ready.job(&inputs) }]);
+        }
+    }
+    queue.launch(world, &mut arrays, buffers)?;
+    for (cohort, &chosen) in cohorts.list.iter_mut().zip(&*chosen) {
+        if is_random(cohort, chosen) {
             cohort.advance_keys(world, 1);
         }
     }

@@ -4,7 +4,6 @@ use bevy_ecs::prelude::*;
 use ndarray::{Array1, Array2};
 use neurarch_components::losses::{DynLoss, Loss};
 use neurarch_kernels::cpu::memory::{MemoryError, check_room};
-use neurarch_kernels::cpu::tile::Key;
 use neurarch_kernels::dtype::{Dtype, Element};
 use neurarch_kernels::program::tree::Arguments;
 use neurarch_kernels::shape::Type;
@@ -18,7 +17,7 @@ use crate::cohort::{self, Cohort};
 use crate::eager::{self, Given, Made, Recorded};
 use crate::hooks::observe::{self, Look, Observed};
 use crate::hooks::{Again, CallHooks, Shared};
-use crate::launch::{Job, Order, Output, Read, Write, launch};
+use crate::launch::{Job, Order, Output, Read, Write};
 use crate::lazy;
 use crate::plans::{Kind, Request, Results, TypeRef};
 use crate::run::{EAGER, LossArrays, Run, with_run};
@@ -302,52 +301,58 @@ fn train<T: Element>(
         return train_shared(world, run, population, parts, loss, (losses, steps));
     }
     train_eagerly(world, run, parts, loss, (losses, steps))?;
-    let mut arrays = [Write::new(losses, steps * size_of::<T>())];
-    let Run { cohorts, buffers, chosen, loss: loss_arrays, .. } = run;
-    for (cohort, chosen) in cohorts.list.iter_mut().zip(chosen.chunks(parts.len().max(1))) {
-        if cohort.is_eager {
-            continue;
-        }
-        let is_random = chosen.iter().any(|&place| cohort.ready[place].planned.is_random);
-        if is_random {
+    let losses = Write::new(losses, steps * size_of::<T>());
+    run_plans(world, run, parts, (losses, size_of::<T>()))
+}
+
+/// Runs the plans of those that are not watched, all parts on a tile of models before the next tile.
+fn run_plans(
+    world: &mut World,
+    run: &mut Run,
+    parts: &[Part<'_>],
+    (losses, step_bytes): (Write<'_>, usize),
+) -> Result<(), StepError> {
+    let Run { cohorts, buffers, chosen, loss, .. } = run;
+    let n_parts = parts.len().max(1);
+    let is_random = |cohort: &Cohort, chosen: &[usize]| {
+        let mut ready = chosen.iter().filter_map(|&place| cohort.ready.get(place));
+        !cohort.is_eager && ready.any(|ready| ready.planned.is_random)
+    };
+    for (cohort, chosen) in cohorts.list.iter_mut().zip(chosen.chunks(n_parts)) {
+        if is_random(cohort, chosen) {
             cohort.refresh_keys(world)?;
         }
-        let (mut inputs, mut outputs) = buffers.take();
-        let mut later_keys = Vec::new();
+    }
+    let (mut inputs, mut outputs) = buffers.take();
+    let mut steps = 0;
+    for part in parts {
+        inputs.extend(part.reads());
+        inputs.extend(loss.reads());
+        outputs.push(Output { array: 0, offset: steps * step_bytes, step_bytes });
+        steps += part.steps;
+    }
+    let n_inputs = inputs.len() / n_parts;
+    let mut queue = buffers.queue();
+    for (cohort, chosen) in cohorts.list.iter_mut().zip(chosen.chunks(n_parts)) {
+        let Cohort { at, ready, keys, is_eager: false, .. } = cohort else { continue };
         let mut first_step = 0;
-        for part in parts {
-            inputs.extend(part.reads());
-            inputs.extend(loss_arrays.reads());
-            let offset = first_step * size_of::<T>();
-            outputs.push(Output { array: 0, offset, step_bytes: size_of::<T>() });
-            if first_step > 0 && is_random {
-                let advanced = |key: &Key| Key { step: key.step + first_step as u64, ..*key };
-                later_keys.extend(cohort.keys.get().iter().map(advanced));
-            }
+        let jobs = parts.iter().zip(chosen).enumerate().map(|(number, (part, &place))| {
             first_step += part.steps;
-        }
-        let n_inputs = inputs.len() / parts.len().max(1);
-        let members = cohort.at.members.len();
-        let jobs = (0..parts.len()).map(|index| {
-            let ready = &cohort.ready[chosen[index]];
             Job {
-                plan: &ready.planned.plan,
-                steps: parts[index].steps,
-                inputs: &inputs[index * n_inputs..][..n_inputs],
-                outputs: &outputs[index..][..1],
-                scalars: &ready.scalars,
-                written: &ready.planned.written,
-                keys: match (is_random, index) {
-                    (false, _) => &[],
-                    (true, 0) => cohort.keys.get(),
-                    (true, _) => &later_keys[(index - 1) * members..][..members],
-                },
+                steps: part.steps,
+                first_step: first_step - part.steps,
+                outputs: &outputs[number..=number],
+                keys: ready[place].keys(keys),
+                ..ready[place].job(&inputs[number * n_inputs..][..n_inputs])
             }
         });
-        let launched = launch(world, &mut cohort.at, jobs, &mut arrays, buffers);
-        buffers.put(inputs, outputs);
-        launched?;
-        if is_random {
+        queue.push(at, jobs);
+    }
+    let launched = queue.launch(world, &mut [losses], buffers);
+    buffers.put(inputs, outputs);
+    launched?;
+    for (cohort, chosen) in cohorts.list.iter_mut().zip(chosen.chunks(n_parts)) {
+        if is_random(cohort, chosen) {
             cohort.advance_keys(world, steps);
         }
     }

@@ -3,7 +3,7 @@
 use bevy_ecs::prelude::*;
 
 use super::StepError;
-use crate::launch::{Job, launch};
+use crate::cohort::Cohort;
 use crate::plans::{Kind, Request};
 use crate::run::{Run, with_run};
 use crate::shared;
@@ -50,18 +50,10 @@ pub(super) fn run_rule(
         }
     }
     let Run { cohorts, buffers, chosen, .. } = run;
-    for (cohort, &chosen) in cohorts.list.iter_mut().zip(&*chosen) {
-        let ready = &cohort.ready[chosen];
-        let job = Job {
-            plan: &ready.planned.plan,
-            steps: 1,
-            inputs: &[],
-            outputs: &[],
-            scalars: &ready.scalars,
-            written: &ready.planned.written,
-            keys: &[],
-        };
-        launch(world, &mut cohort.at, std::iter::once(job), &mut [], buffers)?;
+    let mut queue = buffers.queue();
+    for (Cohort { at, ready, .. }, &chosen) in cohorts.list.iter_mut().zip(&*chosen) {
+        queue.push(at, [ready[chosen].job(&[])]);
     }
+    queue.launch(world, &mut [], buffers)?;
     Ok(())
 }

@@ -16,6 +16,8 @@ fn targets(models: usize) -> Array2<i64> {
 
 fn spawn(world: &mut World, models: usize) -> Entity {
     let model = Sequential::new().push(Linear::new(4, 8)).push(Tanh).push(Linear::new(8, 3));
+    // Asks in which mode it is.
+    let model = model.push(Dropout { p: 0.0 });
     world.spawn_population(&model, models, Seed(1)).unwrap()
 }
 
@@ -245,6 +247,24 @@ fn a_forward_pass_that_fails_leaves_the_one_before_it() {
         });
         assert_eq!(results[0], results[1], "{way:?}");
     }
+}
+
+#[test]
+fn a_mode_that_no_module_asks_for_changes_nothing() {
+    let found = [false, true].map(|toggles| {
+        let mut world = World::new();
+        let model = Sequential::new().push(Linear::new(4, 8)).push(Tanh).push(Linear::new(8, 3));
+        let p = world.spawn_population(&model, 3, Seed(1)).unwrap();
+        forward(&mut world, p, Way::Planned);
+        loss(&mut world, p, &targets(3)).unwrap();
+        if toggles {
+            let root = world.models(p).unwrap()[1];
+            world.eval(root).unwrap();
+        }
+        world.backward(p).unwrap();
+        gradients(&mut world, p).into_iter().map(|of| (of.1, of.2)).collect::<Vec<_>>()
+    });
+    assert_eq!(found[0], found[1]);
 }
 
 #[test]

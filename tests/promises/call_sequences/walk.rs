@@ -120,7 +120,9 @@ impl Walk {
         let mut world = World::new();
         let model = Sequential::new()
             .push(Linear::new(SIZES[0], SIZES[1]))
-            .push(Linear::new(SIZES[1], SIZES[2]));
+            .push(Linear::new(SIZES[1], SIZES[2]))
+            // Asks in which mode it is.
+            .push(Dropout { p: 0.0 });
         let population = world.spawn_population(&model, 2, Seed(1)).unwrap();
         world.insert(population, SGD { lr: RATE, ..SGD::default() }).unwrap();
         world
