@@ -74,6 +74,7 @@ pub(super) fn for_length<T: Float, S: Simd>(k: usize, work: impl ForLength) {
         _ if k == lanes => work.with::<S, Whole<1>>(),
         _ if k == 2 * lanes => work.with::<S, Whole<2>>(),
         _ if k == 4 * lanes => work.with::<S, Whole<4>>(),
+        _ if k == 8 * lanes => work.with::<S, Whole<8>>(),
         _ => work.with::<S, Any>(),
     }
 }
