@@ -5,8 +5,8 @@ use core::fmt::Debug;
 use ndarray::{Array, ArrayD, ArrayView, ArrayView2, CowArray, Dimension, Ix2, IxDyn};
 use neurarch_kernels::dtype::{Dtype, Element, bf16, f16};
 use neurarch_kernels::program::tree::Arguments;
+use neurarch_kernels::shape::Type;
 
-use crate::plans::TypeRef;
 use crate::step::StepError;
 
 /// Numbers for the models of a population: an array `[models, ..]`, or one array for all of them.
@@ -345,4 +345,27 @@ pub(crate) struct Sizes {
     pub(crate) batch: usize,
     /// Steps of all epochs.
     pub(crate) steps: usize,
+}
+
+/// A type that is not owned: an element type and sizes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TypeRef<'a> {
+    pub(crate) dtype: Dtype,
+    pub(crate) shape: &'a [usize],
+}
+
+impl TypeRef<'_> {
+    pub(crate) fn to_type(self) -> Type {
+        Type::new(self.dtype, self.shape)
+    }
+
+    pub(crate) fn is(self, ty: &Type) -> bool {
+        self.dtype == ty.dtype && *self.shape == *ty.shape
+    }
+}
+
+impl<'a> From<&'a Type> for TypeRef<'a> {
+    fn from(ty: &'a Type) -> Self {
+        TypeRef { dtype: ty.dtype, shape: &ty.shape }
+    }
 }

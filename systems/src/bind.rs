@@ -17,11 +17,13 @@ use neurarch_components::column::{ColumnKey, Columns};
 use neurarch_components::keeper::Keeper;
 use neurarch_components::population::{Group, Population};
 use neurarch_components::shared::SharedRow;
+use neurarch_kernels::cpu::queue::Direction;
 use neurarch_kernels::cpu::tile::Rows;
 use neurarch_kernels::program::{Role, Slot};
 use nonmax::NonMaxU32;
 
-use crate::launch::{Located, Members};
+use crate::equal::are_equal;
+use crate::members::Members;
 use crate::pages::{HUGE_PAGE_BYTES, prefer_huge};
 
 mod apart;
@@ -456,6 +458,28 @@ impl Binder {
     }
 }
 
+/// Whose rows a launch is about, and where they are.
+pub(crate) struct Located {
+    /// The population's entity.
+    pub(crate) population: Entity,
+    /// The group's place in it.
+    pub(crate) group: usize,
+    /// Which models of the group.
+    pub(crate) members: Members,
+    /// Where their rows were.
+    pub(crate) binder: Binder,
+    /// Which way the next launch goes: not the way of the last one.
+    pub(crate) direction: Direction,
+}
+
+impl Located {
+    /// Says whose rows they are; where they are is found out at the first launch.
+    pub(crate) fn new(population: Entity, group: usize, members: Members) -> Self {
+        let (binder, direction) = (Binder::default(), Direction::default());
+        Located { population, group, members, binder, direction }
+    }
+}
+
 /// Binds slots of the same members of two populations: the first to write, the second to read.
 ///
 /// # Errors
@@ -491,26 +515,6 @@ pub(crate) fn bind_pair<'a>(
             Ok([to, from])
         }
     }
-}
-
-/// From this many elements on (some microseconds), threads of the pool share a comparison; that also wakes
-/// them up for what follows.
-const WORTH_SPLITTING: usize = 2048;
-
-/// Compares lists, in blocks that a vector unit compares at once: every call of every population does, and long
-/// lists come from memory.
-pub(crate) fn are_equal<T: PartialEq + Sync>(a: &[T], b: &[T]) -> bool {
-    if a.len() != b.len() {
-        return false;
-    }
-    if a.len() >= WORTH_SPLITTING && rayon::current_thread_index().is_some() {
-        let ((a, rest_of_a), (b, rest_of_b)) = (a.split_at(a.len() / 2), b.split_at(b.len() / 2));
-        let (first, rest) = rayon::join(|| are_equal(a, b), || are_equal(rest_of_a, rest_of_b));
-        return first && rest;
-    }
-    let same = |(a, b): (&T, &T)| a == b;
-    let mut blocks = a.chunks(64).zip(b.chunks(64));
-    blocks.all(|(a, b)| a.iter().zip(b).map(same).fold(true, |all, same| all & same))
 }
 
 /// Gives the entities of a table whose component `id` was changed after `last`; `None` if the table has no

@@ -11,22 +11,23 @@ use bevy_ecs::prelude::*;
 use neurarch_components::blueprint::{BlueprintId, Blueprints};
 use neurarch_components::mode::{Bits, HasGradient, Mode};
 use neurarch_components::optimizer::DynOptimizer;
-use neurarch_components::population::{Group, Population};
+use neurarch_components::population::Group;
 use neurarch_kernels::program::Program;
 use neurarch_kernels::program::eager::Eager;
 
-use crate::bind::Binder;
-use crate::eager::Updates;
+use crate::bind::{Binder, Located};
 use crate::hooks;
 use crate::hooks::Kinds;
-use crate::hooks::observe::Memory;
+use crate::hooks::Memory;
 use crate::keys::Keys;
-use crate::launch::{Located, Members};
+use crate::members::Members;
 use crate::optim::Optimizers;
+use crate::population::population;
 use crate::ready::Ready;
 use crate::sign;
 use crate::step::StepError;
 use crate::trace::{self, Scheme};
+use crate::updates::Updates;
 use crate::watch::Watch;
 
 /// The cohorts of a population.
@@ -85,11 +86,8 @@ pub(crate) struct Cohort {
     pub(crate) call: u64,
 }
 
-/// Gives the population of an entity.
-pub(crate) fn population(world: &World, entity: Entity) -> Result<&Population, StepError> {
-    let found = world.get::<Population>(entity);
-    found.ok_or_else(|| sign::SignError::NotAPopulation(entity).into())
-}
+/// The place of no plan: the cohort runs eagerly, or not at all.
+pub(crate) const EAGER: usize = usize::MAX;
 
 impl Cohorts {
     /// Regroups the models of `population` if something changed.
@@ -347,6 +345,16 @@ impl Cohort {
     /// Gives the place of the model whose own hooks are called, if the cohort is of one that has some.
     pub(crate) fn hooked(&self) -> Option<usize> {
         self.scheme.mode.hooked.then(|| self.places[0] as usize)
+    }
+
+    /// Reads the random states again if somebody wrote to them.
+    pub(crate) fn refresh_keys(&mut self, world: &mut World) -> Result<(), StepError> {
+        self.keys.refresh(world, &self.at, &self.places)
+    }
+
+    /// Counts `steps` programs that drew numbers.
+    pub(crate) fn advance_keys(&mut self, world: &mut World, steps: usize) {
+        self.keys.advance(world, &self.at, &self.places, steps);
     }
 
     fn settle(&mut self) {

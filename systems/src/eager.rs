@@ -13,18 +13,21 @@ use neurarch_kernels::passes::differentiate::{Crossing, WatchGradients, backward
 use neurarch_kernels::program::eager::{Eager, ReadError};
 use neurarch_kernels::program::trace::{Trace, Var};
 use neurarch_kernels::program::tree::{Arguments, Tree};
-use neurarch_kernels::program::{Program, Role, Scalar, ScalarOf, Slot, ValueId};
+use neurarch_kernels::program::{Program, Role, ScalarOf, Slot, ValueId};
 use neurarch_kernels::shape::Type;
 
 use crate::array::Erased;
-use crate::cohort::{Cohort, population};
+use crate::cohort::Cohort;
 use crate::hooks::{Again, CallHooks, Runner, Shared};
-use crate::plans::{Results, check_stores};
+use crate::loss_arrays::LossArrays;
+use crate::plans::check_stores;
+use crate::population::population;
 use crate::ready::read_scalar;
-use crate::run::LossArrays;
+use crate::results::Results;
 use crate::shared::EagerGradients;
 use crate::step::{StepError, check};
 use crate::trace::{self, Parameter, gradient_of};
+use crate::updates::Updates;
 
 /// A pass that was computed: its record is the tape. What it stores is written by [`commit`].
 pub(crate) struct Recorded {
@@ -324,12 +327,6 @@ fn record_loss(
 /// Lists the gradients of a cohort's parameters that a backward pass may write.
 pub(crate) fn gradient_slots(cohort: &Cohort) -> Vec<Slot> {
     cohort.scheme.trainable().iter().map(|p| gradient_of(&p.slot)).collect()
-}
-
-/// What the updates of a cohort read beside parameters and gradients: states of optimizers, and scalars.
-pub(crate) struct Updates {
-    pub(crate) slots: Vec<Slot>,
-    scalars: Vec<Scalar>,
 }
 
 /// Lists what the updates of a cohort read; they are recorded once, to see it.

@@ -6,8 +6,8 @@ use neurarch_components::population::Population;
 use neurarch_components::tree::Model;
 use neurarch_kernels::cpu::tile::Key;
 
-use crate::cohort::{Cohort, population};
-use crate::launch::Located;
+use crate::bind::Located;
+use crate::population::population;
 use crate::step::StepError;
 use crate::watch::Watch;
 
@@ -76,17 +76,5 @@ impl Keys {
         if places.len() >= WORTH_WATCHING {
             self.watch.look(world);
         }
-    }
-}
-
-impl Cohort {
-    /// Reads the random states again if somebody wrote to them.
-    pub(crate) fn refresh_keys(&mut self, world: &mut World) -> Result<(), StepError> {
-        self.keys.refresh(world, &self.at, &self.places)
-    }
-
-    /// Counts `steps` programs that drew numbers.
-    pub(crate) fn advance_keys(&mut self, world: &mut World, steps: usize) {
-        self.keys.advance(world, &self.at, &self.places, steps);
     }
 }

@@ -4,7 +4,6 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 
 use bevy_ecs::prelude::*;
 use neurarch_kernels::cpu::executor::{Binding, Gather, Sink, Source, Stage};
@@ -15,78 +14,11 @@ use neurarch_kernels::passes::plan::Plan;
 use neurarch_kernels::program::trace::panic_message;
 use neurarch_kernels::shape::Type;
 
-use crate::bind::{BindError, Binder, Bound, Together, are_equal};
-
-/// Some models of a population: all of them, or a strictly increasing list of indices.
-///
-/// Clones share the list, so that comparing a set with what was remembered of it takes no time.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Members {
-    population: usize,
-    is_all: bool,
-    /// Their rows in an array with a row for each model; empty if all are members.
-    some: Arc<RowList>,
-}
-
-impl PartialEq for Members {
-    fn eq(&self, others: &Members) -> bool {
-        (self.population, self.is_all) == (others.population, others.is_all)
-            && (Arc::ptr_eq(&self.some, &others.some)
-                || are_equal(self.some.as_slice(), others.some.as_slice()))
-    }
-}
-
-impl Members {
-    /// Makes the set of one index in a population of that size.
-    pub(crate) fn first(population: usize, index: u32) -> Self {
-        assert!((index as usize) < population, "an index is below the number of models");
-        Members { population, is_all: false, some: Arc::new([(0, index)].into_iter().collect()) }
-    }
-
-    /// Makes the set of all indices in a population of that size.
-    pub(crate) fn all(population: usize) -> Self {
-        Members { population, is_all: true, some: Arc::default() }
-    }
-
-    /// Says whether all are members.
-    pub(crate) fn is_all(&self) -> bool {
-        self.is_all
-    }
-
-    /// Adds an index, larger than all before it.
-    pub(crate) fn push(&mut self, index: u32) {
-        assert!(!self.is_all && (self.end()..self.population).contains(&(index as usize)));
-        Arc::make_mut(&mut self.some).push((0, index));
-    }
-
-    /// Ends the list.
-    pub(crate) fn settle(&mut self) {
-        if self.some.as_slice().len() == self.population {
-            self.is_all = true;
-            self.some = Arc::default();
-        }
-        Arc::make_mut(&mut self.some).shrink_to_fit();
-    }
-
-    /// Counts the members.
-    pub(crate) fn len(&self) -> usize {
-        if self.is_all { self.population } else { self.some.as_slice().len() }
-    }
-
-    /// Gives the members' indices in the population.
-    pub(crate) fn indices(&self) -> impl Iterator<Item = usize> + '_ {
-        let some = self.some.as_slice();
-        (0..self.len()).map(|i| some.get(i).map_or(i, |&(_, index)| index as usize))
-    }
-
-    /// Gives one more than the largest index.
-    fn end(&self) -> usize {
-        match self.is_all {
-            true => self.population,
-            false => self.some.as_slice().last().map_or(0, |&(_, last)| last as usize + 1),
-        }
-    }
-}
+use crate::bind::BindError;
+use crate::bind::Bound;
+use crate::bind::Located;
+use crate::bind::Together;
+use crate::members::Members;
 
 /// An array with a row for each model of a population, or one row for all, to read.
 #[derive(Clone, Copy, Debug)]
@@ -304,28 +236,6 @@ impl Buffers {
     }
 }
 
-/// Whose rows a launch is about, and where they are.
-pub(crate) struct Located {
-    /// The population's entity.
-    pub(crate) population: Entity,
-    /// The group's place in it.
-    pub(crate) group: usize,
-    /// Which models of the group.
-    pub(crate) members: Members,
-    /// Where their rows were.
-    pub(crate) binder: Binder,
-    /// Which way the next launch goes: not the way of the last one.
-    direction: Direction,
-}
-
-impl Located {
-    /// Says whose rows they are; where they are is found out at the first launch.
-    pub(crate) fn new(population: Entity, group: usize, members: Members) -> Self {
-        let (binder, direction) = (Binder::default(), Direction::default());
-        Located { population, group, members, binder, direction }
-    }
-}
-
 /// Work that runs together: the tiles of all cohorts in one parallel run.
 pub(crate) struct Queue<'a> {
     tasks: Vec<Task<'a>>,
@@ -529,15 +439,6 @@ fn run(
     bases.clear();
     buffers.bases = bases;
     ran.map_err(|panic| BindError::Kernel { message: panic_message(&*panic) })
-}
-
-impl Members {
-    fn rows<'a>(&'a self, base: &'a *mut u8, stride: usize) -> Rows<'a> {
-        if self.is_all || stride == 0 {
-            return Rows::Strided { base: *base, stride };
-        }
-        self.some.of(core::slice::from_ref(base), stride)
-    }
 }
 
 impl Write<'_> {

@@ -15,7 +15,7 @@ use neurarch_kernels::program::trace::Trace;
 use neurarch_kernels::program::tree::{Arguments, Tree};
 
 use crate::access::AccessError;
-use crate::cohort::population;
+use crate::population::population;
 use crate::run::Run;
 use crate::sign;
 use crate::step::StepError;

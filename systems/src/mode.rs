@@ -16,7 +16,7 @@ use neurarch_kernels::dtype::Dtype;
 use neurarch_kernels::program::Role;
 
 use crate::access::{self, AccessError};
-use crate::cohort::population;
+use crate::population::population;
 use crate::sign::{self, SignError};
 use crate::step::StepError;
 

@@ -1,9 +1,8 @@
-//! [`Places`]: where the rows of whole groups were, for those who visit all models now and then; and [`listed`].
+//! [`Places`]: where the rows of whole groups were, for those who visit all models now and then.
 
 use bevy_ecs::prelude::*;
 
 use crate::bind::Binder;
-use crate::launch::Members;
 
 /// Where the rows of a population's groups were when their columns were last bound as a whole; a component of its
 /// entity.
@@ -31,13 +30,4 @@ impl Places {
         places[group] = binder;
         entity.insert(Places(places));
     }
-}
-
-/// Makes the set of some indices, which increase, in a population of that size.
-pub(crate) fn listed(population: usize, indices: &[u32]) -> Members {
-    let Some((&first, others)) = indices.split_first() else { return Members::default() };
-    let mut members = Members::first(population, first);
-    others.iter().for_each(|&index| members.push(index));
-    members.settle();
-    members
 }

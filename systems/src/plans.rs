@@ -7,17 +7,16 @@ use bevy_ecs::prelude::*;
 use neurarch_components::blueprint::{BlueprintId, Blueprints};
 use neurarch_components::losses::DynLoss;
 use neurarch_kernels::autocast::Autocast;
-use neurarch_kernels::cpu::memory::padded;
-use neurarch_kernels::dtype::Dtype;
 use neurarch_kernels::passes::plan::{Plan, PlanOptions};
-use neurarch_kernels::program::tree::{Arguments, Tree};
+use neurarch_kernels::program::tree::Arguments;
 use neurarch_kernels::program::{Program, Role, Slot};
 use neurarch_kernels::shape::Type;
 
+use crate::array::TypeRef;
 use crate::bind::BindError;
 use crate::hooks::{Act, Event, Kinds};
 use crate::launch::Output;
-use crate::run;
+use crate::results::{Results, side_by_side};
 use crate::step::StepError;
 use crate::trace::{self, Inputs, Scheme, Shared};
 
@@ -45,61 +44,6 @@ pub(crate) enum Kind {
     /// Inputs `x`, the target, the loss's arrays; outputs the loss, then the gradients of what is shared, then what
     /// hooks see; stores as [`Kind::Step`].
     TrainStep,
-}
-
-/// A type that is not owned: an element type and sizes.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct TypeRef<'a> {
-    pub(crate) dtype: Dtype,
-    pub(crate) shape: &'a [usize],
-}
-
-impl TypeRef<'_> {
-    pub(crate) fn to_type(self) -> Type {
-        Type::new(self.dtype, self.shape)
-    }
-
-    pub(crate) fn is(self, ty: &Type) -> bool {
-        self.dtype == ty.dtype && *self.shape == *ty.shape
-    }
-}
-
-impl<'a> From<&'a Type> for TypeRef<'a> {
-    fn from(ty: &'a Type) -> Self {
-        TypeRef { dtype: ty.dtype, shape: &ty.shape }
-    }
-}
-
-/// What a model gives: values, side by side in a row.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Results {
-    pub(crate) types: Vec<Type>,
-    /// How they are nested: at each leaf the place in `types`.
-    pub(crate) tree: Tree<usize>,
-    /// Where each lies in a row.
-    pub(crate) offsets: Vec<usize>,
-    pub(crate) row_bytes: usize,
-}
-
-impl Results {
-    pub(crate) fn new(types: Vec<Type>, tree: Tree<usize>) -> Self {
-        let (offsets, row_bytes) = match (types.as_slice(), &tree) {
-            ([ty], Tree::Leaf(_)) => (vec![0], ty.size_bytes()),
-            _ => side_by_side(&types),
-        };
-        Results { types, tree, offsets, row_bytes }
-    }
-
-    /// Gives the type if there is just one value.
-    pub(crate) fn only(&self) -> Option<&Type> {
-        self.tree.leaf().and_then(|&place| self.types.get(place))
-    }
-
-    /// Lists type and offset of the values that have gradients.
-    pub(crate) fn floats(&self) -> impl Iterator<Item = (&Type, usize)> {
-        let all = self.types.iter().zip(self.offsets.iter().copied());
-        all.filter(|(ty, _)| ty.dtype.is_float())
-    }
 }
 
 /// A program that is asked for.
@@ -327,18 +271,6 @@ pub(crate) fn check_stores(scheme: &Scheme, program: &Program) -> Result<(), Ste
     }
 }
 
-/// Gives the offsets of values that lie side by side, each on a cache line of its own, and the size of
-/// all.
-fn side_by_side(types: &[Type]) -> (Vec<usize>, usize) {
-    let mut end = 0;
-    let offsets = types.iter().map(|ty| {
-        let start = end;
-        end += padded(ty.size_bytes());
-        start
-    });
-    (offsets.collect(), end)
-}
-
 /// The plans of every blueprint.
 ///
 /// A plan is kept for each structure, each type of input and each mode that models are in. Where these are others in
@@ -366,6 +298,8 @@ pub struct Plans {
     /// By the blueprint's place; a place is used again for another blueprint, of a later generation.
     shelves: Vec<Shelf>,
     interned: Interned,
+    /// Lets whoever keeps plans let go of those that were evicted.
+    forget: fn(&mut World),
     /// Counts the calls.
     calls: u64,
     /// Counts the times that plans were evicted.
@@ -380,6 +314,7 @@ impl Default for Plans {
             max_bytes: 1 << 28,
             shelves: Vec::new(),
             interned: Interned::default(),
+            forget: |_| {},
             calls: 0,
             evictions: 0,
         }
@@ -420,14 +355,13 @@ impl Plans {
         self.shelves.iter().flat_map(|shelf| &shelf.entries).map(|entry| &*entry.planned)
     }
 
-    /// Counts a call that begins; gives its number, and how often plans were evicted before it.
-    pub(crate) fn begin_call(world: &mut World) -> (u64, u64) {
-        if let Some(mut plans) = world.get_resource_mut::<Plans>() {
-            plans.calls += 1;
-            return (plans.calls, plans.evictions);
-        }
-        world.insert_resource(Plans { calls: 1, ..Plans::default() });
-        (1, 0)
+    /// Counts a call that begins; gives its number, and how often plans were evicted before it. `forget` lets those who
+    /// keep plans let go of what is evicted.
+    pub(crate) fn begin_call(world: &mut World, forget: fn(&mut World)) -> (u64, u64) {
+        let mut plans = world.get_resource_or_init::<Plans>();
+        plans.calls += 1;
+        plans.forget = forget;
+        (plans.calls, plans.evictions)
     }
 
     /// Gives the plan that `request` asks for, for models of `scheme`.
@@ -471,7 +405,8 @@ impl Plans {
     /// Lets go of the plans that were used least recently, if all take too much.
     pub(crate) fn evict(world: &mut World) {
         if world.get_resource_or_init::<Plans>().evict_idle() {
-            run::forget_evicted(world);
+            let forget = world.resource::<Plans>().forget;
+            forget(world);
         }
     }
 

@@ -3,20 +3,19 @@
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use bevy_ecs::prelude::*;
-use ndarray::ArrayViewD;
-use neurarch_components::losses::DynLoss;
-use neurarch_kernels::cpu::memory::AlignedBytes;
-use neurarch_kernels::dtype::{Dtype, bf16, f16};
 use neurarch_kernels::program::{Role, Slot};
-use neurarch_kernels::shape::Type;
 
 use crate::access;
-use crate::cohort::{self, Cohort, Cohorts};
-use crate::eager::Recorded;
-use crate::hooks::{Passed, Shared};
-use crate::launch::{Buffers, Read};
+use crate::cohort::{Cohort, Cohorts};
+use crate::hooks::Shared;
+use crate::launch::Buffers;
+use crate::loss_arrays::LossArrays;
 use crate::mode;
-use crate::plans::{Plans, Results};
+use crate::plans::Plans;
+use crate::population;
+use crate::population::population;
+use crate::record::Record;
+use crate::results::Results;
 use crate::shared::{self, Chunks, SharedOptimizers};
 use crate::step::StepError;
 use crate::tape::{InputGradients, Start, Tape};
@@ -47,27 +46,6 @@ pub(crate) struct Run {
     evictions: u64,
 }
 
-/// What a watched forward pass leaves behind.
-pub(crate) enum Record {
-    /// It was made op by op.
-    Eager(Box<Recorded>),
-    /// It was made by a plan, and observed.
-    Observed(Passed),
-}
-
-impl Record {
-    /// Keeps some of the members, by their places, in that order.
-    pub(crate) fn select(self, members: &[usize]) -> Self {
-        match self {
-            Record::Eager(recorded) => Record::Eager(Box::new(recorded.select(members))),
-            Record::Observed(passed) => Record::Observed(passed.select(members)),
-        }
-    }
-}
-
-/// The place of no plan: the cohort runs eagerly, or not at all.
-pub(crate) const EAGER: usize = usize::MAX;
-
 /// Takes the run out of the world, so that both can be used, regroups its cohorts if need be, and puts
 /// it back: also if what users wrote panics.
 ///
@@ -79,7 +57,7 @@ pub(crate) fn with_run<R>(
     population: Entity,
     work: impl FnOnce(&mut World, &mut Run) -> Result<R, StepError>,
 ) -> Result<R, StepError> {
-    cohort::population(world, population)?;
+    population::population(world, population)?;
     if world.get::<Kept>(population).is_none() {
         world.entity_mut(population).insert(Kept(Some(Box::default())));
     }
@@ -97,7 +75,7 @@ pub(crate) fn with_run<R>(
 }
 
 /// Lets all populations but the running one go of plans that were evicted; that one does so when its next call begins.
-pub(crate) fn forget_evicted(world: &mut World) {
+fn forget_evicted(world: &mut World) {
     let mut all = world.query::<&mut Kept>();
     for mut kept in all.iter_mut(world) {
         if let Some(run) = &mut kept.0 {
@@ -122,7 +100,7 @@ pub(crate) fn input_gradients(
     world: &World,
     population: Entity,
 ) -> Result<InputGradients, StepError> {
-    let found = cohort::population(world, population)?;
+    let found = population::population(world, population)?;
     let run = world.get::<Kept>(population).and_then(|kept| kept.0.as_ref());
     run.map_or(Ok(Vec::new()), |run| run.tape.input_gradients(world, found))
 }
@@ -135,7 +113,7 @@ impl Run {
         population: Entity,
     ) -> Result<(), StepError> {
         self.cohorts.refresh(world, population)?;
-        let (call, evictions) = Plans::begin_call(world);
+        let (call, evictions) = Plans::begin_call(world, forget_evicted);
         if self.evictions != evictions {
             self.cohorts.forget_evicted();
             self.evictions = evictions;
@@ -148,6 +126,15 @@ impl Run {
             cohort.call = call;
         }
         Ok(())
+    }
+
+    /// Makes the tape follow the population: see [`Tape::follow`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Tape::follow`].
+    pub(crate) fn follow(&mut self, world: &World, of: Entity) -> Result<(), StepError> {
+        self.tape.follow(world, population(world, of)?, &self.cohorts, &mut self.recorded)
     }
 
     /// Takes the mark off models whose last hook is gone. Only a pass that begins does so: what a hook that
@@ -227,76 +214,11 @@ impl Run {
     }
 }
 
-impl Results {
-    /// Checks that the results of other models fit beside these.
-    pub(crate) fn check(&self, other: &Results) -> Result<(), StepError> {
-        if self == other {
-            return Ok(());
-        }
-        let differ = |(a, b): &(&Type, &Type)| a != b;
-        match self.types.iter().zip(&other.types).find(differ) {
-            Some((a, b)) => {
-                let (expected, given) = (a.shape.clone(), b.shape.clone());
-                Err(StepError::Shape { array: "result", expected, given })
-            }
-            None => {
-                Err(StepError::Results { expected: self.types.len(), given: other.types.len() })
-            }
-        }
-    }
-}
-
-/// The arrays of the loss that was used last, in the dtype of the models.
-#[derive(Default)]
-pub(crate) struct LossArrays {
-    loss: Option<Box<dyn DynLoss>>,
-    dtype: Option<Dtype>,
-    arrays: Vec<AlignedBytes>,
-}
-
-impl LossArrays {
-    /// Converts the arrays of `loss`, unless they are those that are here.
-    pub(crate) fn refresh(&mut self, loss: &dyn DynLoss, dtype: Dtype) {
-        let is_known = self.loss.as_ref().is_some_and(|known| known.equals(loss));
-        if is_known && self.dtype == Some(dtype) {
-            return;
-        }
-        let convert = |(_, array): (_, ArrayViewD<'_, f64>)| {
-            let mut bytes = AlignedBytes::new(array.len() * dtype.size_bytes());
-            let elements = bytes.bytes_mut().chunks_exact_mut(dtype.size_bytes());
-            for (element, &number) in elements.zip(&array) {
-                match dtype {
-                    Dtype::F64 => element.copy_from_slice(&number.to_ne_bytes()),
-                    Dtype::F16 => {
-                        element.copy_from_slice(&f16::from_f32(number as f32).to_ne_bytes());
-                    }
-                    Dtype::BF16 => {
-                        element.copy_from_slice(&bf16::from_f32(number as f32).to_ne_bytes());
-                    }
-                    _ => element.copy_from_slice(&(number as f32).to_ne_bytes()),
-                }
-            }
-            bytes
-        };
-        self.arrays = loss.arrays().into_iter().map(convert).collect();
-        (self.loss, self.dtype) = (Some(loss.clone_box()), Some(dtype));
-    }
-
-    /// Lists the numbers of the arrays.
-    pub(crate) fn bytes(&self) -> impl Iterator<Item = &[u8]> {
-        self.arrays.iter().map(AlignedBytes::bytes)
-    }
-
-    /// Lists the arrays as all models read them.
-    pub(crate) fn reads(&self) -> impl Iterator<Item = Read<'_>> {
-        self.arrays.iter().map(|array| Read::new(array.bytes(), 0))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use ndarray::Array3;
     use neurarch_components::layers::Linear;
+    use neurarch_kernels::dtype::Dtype;
 
     use super::*;
     use crate::plans::Plans;

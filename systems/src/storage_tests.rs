@@ -18,7 +18,7 @@ use neurarch_kernels::shape::Type;
 use proptest::prelude::*;
 
 use crate::bind::{BindError, Binder};
-use crate::launch::Members;
+use crate::members::Members;
 use crate::{access, sign, spawn};
 
 #[derive(Component)]

@@ -19,9 +19,12 @@ use neurarch_kernels::program::tree::Arguments;
 use neurarch_kernels::shape::Type;
 
 use crate::array::Called;
-use crate::cohort::{self, Cohort, Cohorts};
-use crate::plans::Results;
-use crate::run::{Record, Run};
+use crate::cohort::{Cohort, Cohorts};
+use crate::launch::Read;
+use crate::plans::Planned;
+use crate::population::population;
+use crate::record::Record;
+use crate::results::Results;
 use crate::step::StepError;
 
 /// What the last forward pass left behind.
@@ -208,6 +211,16 @@ impl Tape {
         Ok(self.dx.iter().map(gather).collect())
     }
 
+    /// Gives what the plans of a backward pass read: the gradients of the results, and the self.
+    pub(crate) fn reads<'a>(&'a self, planned: &Planned, n_models: usize) -> Vec<Read<'a>> {
+        let row = self.results.as_ref().map_or(0, |results| results.row_bytes);
+        let gradient = Read::new(&self.gradient.bytes()[..row * n_models], row);
+        let saved = Read::new(self.saved.bytes(), self.stride);
+        let floats = self.results.iter().flat_map(Results::floats);
+        let gradients = floats.map(|(_, offset)| gradient.at(offset, 0));
+        gradients.chain(planned.saved.iter().map(|&offset| saved.at(offset, 0))).collect()
+    }
+
     /// Puts the rows of models where their indices are now.
     fn gather(&mut self, rows: &[usize]) {
         let row_bytes = self.results.as_ref().map_or(0, |results| results.row_bytes);
@@ -244,7 +257,7 @@ fn is_identity(rows: &[usize], n_rows: usize) -> bool {
 impl Whose {
     /// Lists who just ran.
     fn remember(&mut self, world: &World, of: Entity, cohorts: &Cohorts) -> Result<(), StepError> {
-        let found = cohort::population(world, of)?;
+        let found = population(world, of)?;
         let now = Some((found.version(), cohorts.regrouped));
         self.seen = now;
         self.fits = true;
@@ -380,16 +393,21 @@ impl Whose {
     }
 }
 
-impl Run {
-    /// Makes the tape follow the population: the rows of models that are gone are dropped, the others are put where
+impl Tape {
+    /// Follows the population: the rows of models that are gone are dropped, the others are put where
     /// the models' indices are now. Costs a comparison if nothing changed since the forward pass.
     ///
     /// # Errors
     ///
     /// If a model did not run, or has other modules by now. Nothing is changed then.
-    pub(crate) fn follow(&mut self, world: &World, population: Entity) -> Result<(), StepError> {
-        let Run { cohorts, tape, recorded, .. } = self;
-        let found = cohort::population(world, population)?;
+    pub(crate) fn follow(
+        &mut self,
+        world: &World,
+        found: &Population,
+        cohorts: &Cohorts,
+        recorded: &mut Vec<Option<Record>>,
+    ) -> Result<(), StepError> {
+        let tape = self;
         let now = Some((found.version(), cohorts.regrouped));
         if tape.results.is_none() || tape.whose.seen == now {
             return Ok(());

@@ -22,7 +22,7 @@ use neurarch_kernels::program::{Origin, Program, Role, Slot};
 use neurarch_kernels::shape::Type;
 
 use crate::hooks::{Act, Kinds, Script};
-use crate::plans::Results;
+use crate::results::Results;
 
 /// The optimizer of a position: the nearest, at it or above.
 #[derive(Clone, Debug)]

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bevy_ecs::prelude::*;
 
+use crate::bind::Located;
 use crate::bind::{BindError, Bound};
-use crate::launch::Located;
 use crate::plans::Planned;
 use crate::tape::gathered;
 

@@ -8,7 +8,7 @@ use neurarch_kernels::cpu::tile::RowList;
 use neurarch_kernels::program::Slot;
 
 use super::{BindError, Binder, Bound, Placement};
-use crate::launch::Members;
+use crate::members::Members;
 
 /// Bindings of several cohorts, side by side. The world stays borrowed while any of them lives.
 pub(crate) struct Together<'w> {

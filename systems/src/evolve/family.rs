@@ -12,8 +12,9 @@ use rayon::prelude::*;
 use super::EvolveError;
 use super::order::Order;
 use crate::copy::{Copies, copy_rows};
+use crate::members::listed;
 use crate::optim::Optimizers;
-use crate::places::{Places, listed};
+use crate::places::Places;
 use crate::sign::{self, SignError};
 
 /// The models of a group, and for each the places of its parents in the group.

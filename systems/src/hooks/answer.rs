@@ -1,5 +1,7 @@
 //! What hooks are told and what they answer; and what they answered in a pass that is made again.
 
+use bevy_ecs::prelude::*;
+use neurarch_components::hook::Hook;
 use std::collections::VecDeque;
 
 use neurarch_components::hook::{Gradients, HookError, HookKind};
@@ -7,7 +9,8 @@ use neurarch_kernels::cpu::tile::Key;
 use neurarch_kernels::program::trace::{Trace, Var};
 use neurarch_kernels::program::tree::{Arguments, Tree};
 
-use super::runner::List;
+/// Hooks, each with the module that it is of alone.
+pub(super) type List = Vec<(Hook, Option<Entity>)>;
 
 /// What a hook is given beside [`At`](neurarch_components::hook::At).
 pub(super) enum Told<'a> {

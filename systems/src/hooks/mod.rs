@@ -15,6 +15,7 @@ use neurarch_components::mode::Mode;
 use neurarch_components::population::Group;
 
 mod answer;
+mod memory;
 pub(crate) mod observe;
 mod passed;
 mod runner;
@@ -22,6 +23,7 @@ mod script;
 mod target;
 
 pub(crate) use answer::{Again, Past};
+pub(crate) use memory::Memory;
 pub(crate) use passed::Passed;
 pub(crate) use runner::{CallHooks, Runner};
 pub(crate) use script::{Act, Event, Kinds, Script};

@@ -10,12 +10,19 @@ use neurarch_kernels::program::Node;
 use neurarch_kernels::program::trace::{Trace, Var};
 
 use super::{Again, CallHooks, Event, Kinds, Past, Runner, Shared, watched};
+use crate::bind::Located;
 use crate::bind::{BindError, Bound};
-use crate::cohort::{Cohort, population};
+use crate::cohort::Cohort;
+use crate::cohort::EAGER;
 use crate::eager::Made;
-use crate::launch::{Buffers, Job, Listed, Located, Read, Write};
+use crate::hooks::Memory;
+use crate::launch::Buffers;
+use crate::launch::Job;
+use crate::launch::Listed;
+use crate::launch::Read;
+use crate::launch::Write;
 use crate::plans::{Planned, Request};
-use crate::run::EAGER;
+use crate::population::population;
 use crate::step::StepError;
 use crate::undo::Undo;
 
@@ -64,15 +71,6 @@ impl Done {
     ) -> Result<(), BindError> {
         self.undo.as_mut().map_or(Ok(()), |undo| undo.exchange(world, at))
     }
-}
-
-/// Memory of an observed pass, for the next one.
-#[derive(Default)]
-pub(crate) struct Memory {
-    /// The results, or the loss: a row for each member.
-    own: AlignedBytes,
-    /// What hooks see, likewise.
-    seen: AlignedBytes,
 }
 
 /// Finds the plan that gives what the hooks of a cohort see, too; no place if it has to run eagerly.

@@ -8,9 +8,9 @@ use neurarch_kernels::shape::Type;
 use super::observe::{Done, prepare_for, watched_now};
 use super::{CallHooks, Kinds, Shared};
 use crate::cohort::Cohort;
+use crate::cohort::EAGER;
 use crate::eager::{self, Given, Recorded};
 use crate::plans::Request;
-use crate::run::EAGER;
 use crate::step::StepError;
 use crate::tape::gathered;
 

@@ -16,6 +16,7 @@ use neurarch_kernels::program::trace::{Trace, Var, panic_message};
 use neurarch_kernels::program::tree::{Arguments, Tree};
 
 use super::Shared;
+use super::answer::List;
 use super::answer::{Again, Answer, Told};
 use crate::step::StepError;
 
@@ -49,9 +50,6 @@ pub(crate) struct Runner {
     /// What hooks did so far in an observed pass; what they did in one that is made again.
     again: RefCell<Again>,
 }
-
-/// Hooks, each with the module that it is of alone.
-pub(super) type List = Vec<(Hook, Option<Entity>)>;
 
 impl Runner {
     /// Prepares for a pass of the member at `place` with hooks of its own, or of a whole cohort.

@@ -37,8 +37,11 @@ pub use gain::{
 pub(crate) use op::Fill;
 
 use crate::access::{self, AccessError};
+use crate::bind::Located;
 use crate::bind::{BindError, KEEPER};
-use crate::launch::{Buffers, Job, Located, Members};
+use crate::launch::Buffers;
+use crate::launch::Job;
+use crate::members::Members;
 use crate::parametrize;
 use crate::sign::{self, SignError};
 use crate::traverse::Spot;

@@ -9,8 +9,9 @@ use neurarch_kernels::dtype::Dtype;
 use neurarch_kernels::program::{Role, Slot};
 
 use crate::access;
-use crate::launch::{Located, Members};
-use crate::places::listed;
+use crate::bind::Located;
+use crate::members::Members;
+use crate::members::listed;
 use crate::run::with_run;
 use crate::sign::{self, SignError};
 use crate::step::StepError;

@@ -7,9 +7,11 @@ use neurarch_components::population::Population;
 use neurarch_kernels::gradients;
 use neurarch_kernels::program::{Role, Slot};
 
+use crate::bind::Located;
 use crate::bind::bind_pair;
-use crate::launch::{Located, Members};
-use crate::places::{Places, listed};
+use crate::members::Members;
+use crate::members::listed;
+use crate::places::Places;
 use crate::sign::{self, SignError};
 use crate::visit::visit_pairs;
 

@@ -6,8 +6,10 @@ use neurarch_components::tree::Model;
 use neurarch_kernels::cpu::memory::AlignedBytes;
 use neurarch_kernels::cpu::tile::Key;
 
+use crate::bind::Located;
 use crate::cohort::{Cohort, Cohorts};
-use crate::launch::{Listed, Located, Members};
+use crate::launch::Listed;
+use crate::members::Members;
 use crate::plans::Plans;
 use crate::ready::Ready;
 

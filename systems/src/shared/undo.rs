@@ -3,8 +3,8 @@
 use bevy_ecs::prelude::*;
 use neurarch_components::mode::Draws;
 
-use crate::cohort::population;
 use crate::hooks::Runner;
+use crate::population::population;
 use crate::run::Run;
 use crate::step::StepError;
 use crate::undo;

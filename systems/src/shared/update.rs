@@ -10,9 +10,11 @@ use neurarch_kernels::program::trace::{Trace, Var};
 use neurarch_kernels::program::{Role, Slot};
 use neurarch_kernels::shape::Type;
 
-use crate::cohort::{Cohort, Cohorts, population};
+use crate::cohort::Cohort;
+use crate::cohort::Cohorts;
 use crate::hooks::{Runner, Shared};
 use crate::optim::Optimizers;
+use crate::population::population;
 use crate::run::Run;
 use crate::step::StepError;
 use crate::trace::gradient_of;

@@ -21,116 +21,35 @@
 //! optimizers and schedulers are inserted first, as in torch. So training goes on bit for bit as if it had never ended, or
 //! is told what differs. A model that is loaded alone keeps its population's seed, which has to be the same.
 
+mod error;
 mod population;
 mod settings;
+mod source;
 mod standing;
 
-use std::cell::RefCell;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
 use bevy_ecs::prelude::*;
 use ndarray::arr0;
 use neurarch_components::optimizer::{LBFGS, LbfgsState};
 use neurarch_components::population::Population;
-use neurarch_components::scheduler::{Scheduler, SchedulerError};
+use neurarch_components::scheduler::Scheduler;
 use neurarch_components::state::Tensor;
 use neurarch_components::tree::Model;
-use neurarch_kernels::dtype::{Dtype, Element};
+use neurarch_kernels::dtype::Dtype;
 use neurarch_kernels::lbfgs::Lbfgs;
 
+pub use self::error::TrainingStateError;
 use self::settings::Settings;
+use self::source::Source;
 use self::standing::Standing;
 use super::load::slice_of;
 use crate::access::AccessError;
 use crate::optim::state_dict::{
-    self, OptimizerStateDict, OptimizerStateError, Precision, check_optimizer_state_dict,
-    optimizer_state_dict,
+    self, OptimizerStateDict, Precision, check_optimizer_state_dict, optimizer_state_dict,
 };
 use crate::sign::{self, SignError};
 use crate::traverse::{self, Listing};
-
-/// Why what training has come to cannot be read or loaded. Nothing is changed then.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[non_exhaustive]
-pub enum TrainingStateError {
-    /// The entity is neither a population nor the root of a model.
-    #[error(transparent)]
-    Access(#[from] AccessError),
-    /// A model's tree is no model.
-    #[error(transparent)]
-    Sign(#[from] SignError),
-    /// The state of the optimizers does not fit.
-    #[error(transparent)]
-    Optimizer(#[from] OptimizerStateError),
-    /// The state of a scheduler does not fit.
-    #[error("lr_scheduler {place}: {source}")]
-    Scheduler {
-        /// Its place among the model's schedulers.
-        place: usize,
-        /// Why.
-        source: SchedulerError,
-    },
-    /// A tensor is not there.
-    #[error("the training state has no {0}")]
-    Missing(String),
-    /// A tensor is of nothing that the model has.
-    #[error("the training state has {0}, for which the model has no optimizer or scheduler")]
-    Unexpected(String),
-    /// A tensor is of another type or shape.
-    #[error("{name}: expected {expected} {shape:?}, got {given} {given_shape:?}")]
-    Type {
-        /// Its name.
-        name: String,
-        /// The element type that it should have.
-        expected: Dtype,
-        /// The shape that it should have.
-        shape: Vec<usize>,
-        /// Its element type.
-        given: Dtype,
-        /// Its shape.
-        given_shape: Vec<usize>,
-    },
-    /// What decides the next numbers has other settings than when the state was saved.
-    #[error("{of}: the training state was saved with other settings than {settings}")]
-    Settings {
-        /// The module, optimizer or scheduler.
-        of: String,
-        /// What it is now.
-        settings: String,
-    },
-    /// Random numbers would be others.
-    #[error("the training state is of seed {given}, but the population has seed {expected}")]
-    Seed {
-        /// The population's.
-        expected: u64,
-        /// That of the saved model.
-        given: u64,
-    },
-    /// Random numbers would be those of another model.
-    #[error(
-        "the training state is of model number {number}, which another model of the population has"
-    )]
-    Number {
-        /// The number of the saved model.
-        number: u64,
-    },
-    /// Models do not have it alike, so that it cannot be stacked.
-    #[error("{name} is not in all models of the population: save each by itself")]
-    Mixed {
-        /// Its name.
-        name: String,
-    },
-    /// A stacked tensor is for another number of models.
-    #[error("{name}: expected numbers for {expected} models, got shape {given:?}")]
-    Models {
-        /// Its name.
-        name: String,
-        /// How many models the population has.
-        expected: usize,
-        /// Its shape.
-        given: Vec<usize>,
-    },
-}
 
 /// Lists what the training of a model, given by its root, or of all models of a population, stacked by their index,
 /// has come to.
@@ -265,66 +184,6 @@ pub fn load_training_state(
         state.apply(world);
     }
     Ok(())
-}
-
-/// The tensors of a training state, and which of them were read.
-struct Source<'a> {
-    tensors: &'a [Tensor],
-    read: RefCell<BTreeSet<String>>,
-}
-
-impl<'a> Source<'a> {
-    fn new(tensors: &'a [Tensor]) -> Self {
-        Source { tensors, read: RefCell::default() }
-    }
-
-    fn has(&self, name: &str) -> bool {
-        self.tensors.iter().any(|tensor| tensor.name == name)
-    }
-
-    fn tensor(&self, name: &str) -> Result<&'a Tensor, TrainingStateError> {
-        self.read.borrow_mut().insert(name.to_owned());
-        let found = self.tensors.iter().find(|tensor| tensor.name == name);
-        found.ok_or_else(|| TrainingStateError::Missing(name.to_owned()))
-    }
-
-    /// Reads one number of any type.
-    fn number(&self, name: &str) -> Result<f64, TrainingStateError> {
-        let number = self.tensor(name)?.cast(Dtype::F64).to_array::<f64>();
-        let number = number.and_then(|array| array.first().copied());
-        number.ok_or_else(|| TrainingStateError::Missing(name.to_owned()))
-    }
-
-    /// Reads the elements of a tensor of that type and shape, as this machine writes them.
-    fn bytes(
-        &self,
-        name: &str,
-        expected: Dtype,
-        shape: &[usize],
-    ) -> Result<Vec<u8>, TrainingStateError> {
-        let tensor = self.tensor(name)?;
-        if tensor.dtype() != expected || tensor.shape() != shape {
-            let (name, shape) = (name.to_owned(), shape.to_vec());
-            let (given, given_shape) = (tensor.dtype(), tensor.shape().to_vec());
-            return Err(TrainingStateError::Type { name, expected, shape, given, given_shape });
-        }
-        Ok(tensor.to_native())
-    }
-
-    /// [`bytes`](Source::bytes) as numbers.
-    fn array<T: Element>(&self, name: &str, shape: &[usize]) -> Result<Vec<T>, TrainingStateError> {
-        Ok(bytemuck::pod_collect_to_vec(&self.bytes(name, T::DTYPE, shape)?))
-    }
-
-    /// Refuses tensors that nobody read, of these and of `others`.
-    fn check_all_read(&self, others: &[Tensor]) -> Result<(), TrainingStateError> {
-        let read = self.read.borrow();
-        let mut unread = self.tensors.iter().filter(|tensor| !read.contains(&tensor.name));
-        match unread.next().or(others.first()) {
-            Some(tensor) => Err(TrainingStateError::Unexpected(tensor.name.clone())),
-            None => Ok(()),
-        }
-    }
 }
 
 /// Gives the seed of the population that the model at `root` is of.

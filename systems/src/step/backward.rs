@@ -13,12 +13,18 @@ use super::gradients::write_gradient_bits;
 use super::modified;
 use super::watched::{self, Back};
 use crate::access;
+use crate::array::TypeRef;
 use crate::array::{AnyInput, Erased, Input};
 use crate::cohort::Cohort;
+use crate::cohort::EAGER;
 use crate::eager;
 use crate::launch::{Read, Write};
-use crate::plans::{Kind, Planned, Request, Results, TypeRef};
-use crate::run::{self, EAGER, Record, Run, with_run};
+use crate::plans::Kind;
+use crate::plans::Request;
+use crate::record::Record;
+use crate::run;
+use crate::run::Run;
+use crate::run::with_run;
 use crate::shared::{self, EagerGradients, Pass, Sums, Undo, run_summed};
 use crate::tape::{Start, Tape};
 
@@ -315,16 +321,6 @@ fn run_backward(
     Ok(())
 }
 
-/// Gives what the plans of a backward pass read: the gradients of the results, and the tape.
-pub(super) fn reads<'a>(tape: &'a Tape, planned: &Planned, n_models: usize) -> Vec<Read<'a>> {
-    let row = tape.results.as_ref().map_or(0, |results| results.row_bytes);
-    let gradient = Read::new(&tape.gradient.bytes()[..row * n_models], row);
-    let saved = Read::new(tape.saved.bytes(), tape.stride);
-    let floats = tape.results.iter().flat_map(Results::floats);
-    let gradients = floats.map(|(_, offset)| gradient.at(offset, 0));
-    gradients.chain(planned.saved.iter().map(|&offset| saved.at(offset, 0))).collect()
-}
-
 /// Runs the chosen plans of those that are not watched.
 fn run_plans(
     world: &mut World,
@@ -336,7 +332,7 @@ fn run_plans(
     let is_watched = |place: usize| watched.iter().any(|back| back.place == place);
     let plan = |(place, cohort): (usize, &Cohort)| {
         let ready = cohort.ready.get(chosen[place]).filter(|_| !is_watched(place));
-        ready.map(|ready| reads(tape, &ready.planned, n_models))
+        ready.map(|ready| tape.reads(&ready.planned, n_models))
     };
     let inputs: Vec<_> = cohorts.list.iter().enumerate().map(plan).collect();
     let mut queue = buffers.queue();
@@ -363,7 +359,7 @@ fn run_summed_plans(
     chunks.refresh(world, population, cohorts, sums.row_bytes());
     let pass = Pass {
         chosen: &|cohort| chosen[cohort],
-        inputs: &|planned| reads(tape, planned, n_models),
+        inputs: &|planned| tape.reads(planned, n_models),
         eager,
     };
     run_summed(world, cohorts, chunks, buffers, &mut sums, &pass, None)?;

@@ -8,7 +8,7 @@ use neurarch_kernels::shape::Type;
 
 use super::StepError;
 use crate::array::Erased;
-use crate::cohort;
+use crate::population;
 
 /// Gives numbers a shape.
 pub(super) fn shaped<T, D: Dimension>(
@@ -20,7 +20,7 @@ pub(super) fn shaped<T, D: Dimension>(
 
 /// Counts the models of a population.
 pub(super) fn models(world: &World, population: Entity) -> Result<usize, StepError> {
-    Ok(cohort::population(world, population)?.len())
+    Ok(population::population(world, population)?.len())
 }
 
 /// Checks the number of models, and that floats are of the models' dtype.
@@ -30,7 +30,7 @@ pub(super) fn check_array(
     name: &'static str,
     array: Erased<'_>,
 ) -> Result<(), StepError> {
-    let state = cohort::population(world, population)?;
+    let state = population::population(world, population)?;
     let expected = state.len();
     if let Some(given) = array.models.filter(|&given| given != expected) {
         return Err(StepError::Models { array: name, expected, given });

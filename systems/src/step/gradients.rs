@@ -12,8 +12,8 @@ use super::StepError;
 use super::check::{check_result, models, shaped};
 use super::update::run_rule;
 use crate::access::{self, AccessError};
-use crate::cohort;
 use crate::plans::Kind;
+use crate::population;
 use crate::run::{self, Run, with_run};
 use crate::shared;
 use crate::sign::{self, SignError};
@@ -180,7 +180,7 @@ pub(super) fn write_gradient_bits(
 ) -> Result<(), StepError> {
     for cohort in &run.cohorts.list {
         for index in cohort.at.members.indices() {
-            let root = cohort::population(world, population)?.models()[index];
+            let root = population::population(world, population)?.models()[index];
             let Some(mut bits) = world.get_mut::<HasGradient>(root) else { continue };
             if bits.0 != cohort.scheme.has_gradient {
                 bits.0.clone_from(&cohort.scheme.has_gradient);

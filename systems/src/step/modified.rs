@@ -7,8 +7,10 @@ use neurarch_components::versions::Versions;
 use neurarch_kernels::program::{Role, Slot};
 
 use super::StepError;
-use crate::cohort::{Cohort, population};
-use crate::run::{Record, Run};
+use crate::cohort::Cohort;
+use crate::population::population;
+use crate::record::Record;
+use crate::run::Run;
 use crate::tape::Written;
 
 /// Checks that what the chosen plans read once more has the numbers that the forward pass read: of a plan its own

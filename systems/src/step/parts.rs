@@ -2,9 +2,9 @@
 
 use neurarch_kernels::program::tree::Arguments;
 
+use crate::array::TypeRef;
 use crate::array::{Erased, Sizes};
 use crate::launch::Read;
-use crate::plans::TypeRef;
 use crate::trace::Inputs;
 
 /// Some steps on minibatches of one size.

@@ -12,15 +12,22 @@ use super::StepError;
 use super::check::{check_array, check_targets, models, shaped};
 use super::parts::{Part, epochs, stacked};
 use crate::access;
+use crate::array::TypeRef;
 use crate::array::{AnyInput, DataSet, Erased, Input};
-use crate::cohort::{self, Cohort};
+use crate::cohort::Cohort;
+use crate::cohort::EAGER;
 use crate::eager::{self, Given, Made, Recorded};
 use crate::hooks::observe::{self, Look, Observed};
 use crate::hooks::{Again, CallHooks, Shared};
 use crate::launch::{Job, Order, Output, Read, Write};
 use crate::lazy;
-use crate::plans::{Kind, Request, Results, TypeRef};
-use crate::run::{EAGER, LossArrays, Run, with_run};
+use crate::loss_arrays::LossArrays;
+use crate::plans::Kind;
+use crate::plans::Request;
+use crate::population;
+use crate::results::Results;
+use crate::run::Run;
+use crate::run::with_run;
 use crate::shared::{self, Losses, Pass, Sums, Undo, run_summed};
 
 /// Makes one training step: forward, loss, backward and update, bit for bit as the four calls would.
@@ -280,7 +287,7 @@ fn train<T: Element>(
     loss: &dyn DynLoss,
     losses: &mut [T],
 ) -> Result<(), StepError> {
-    let state = cohort::population(world, population)?;
+    let state = population::population(world, population)?;
     let (n_models, dtype) = (state.len(), state.dtype());
     check_loss("losses", dtype, T::DTYPE)?;
     let steps: usize = parts.iter().map(|part| part.steps).sum();
@@ -443,7 +450,7 @@ fn step_eagerly(
     });
     let mut x: Vec<_> = given.collect();
     let target = x.pop().expect("the targets are read last");
-    let dtype = cohort::population(world, cohort.at.population)?.dtype();
+    let dtype = population::population(world, cohort.at.population)?.dtype();
     let made = eager::train_step(world, cohort, hooks, loss, (&x, part.structure), &target)?;
     made.0.results.types.iter().try_for_each(|ty| check_loss("loss", dtype, ty.dtype))?;
     Ok(made)
@@ -572,7 +579,7 @@ fn choose_plans(
             let Some(ready) = cohort.ready.get(place) else { continue };
             check_loss(
                 "loss",
-                cohort::population(world, population)?.dtype(),
+                population::population(world, population)?.dtype(),
                 ready.planned.outputs[0].dtype,
             )?;
             let results = ready.planned.results.as_ref();

@@ -3,16 +3,17 @@
 use bevy_ecs::prelude::*;
 
 use super::StepError;
-use super::backward::reads;
 use crate::array::{Called, Erased};
 use crate::cohort::Cohort;
+use crate::cohort::EAGER;
 use crate::eager::{self, Given, Made, Recorded};
 use crate::hooks::observe::{self, Done, Look, Observed};
 use crate::hooks::{Again, CallHooks, Passed};
 use crate::launch::{Read, Write};
 use crate::mode;
-use crate::plans::Results;
-use crate::run::{EAGER, Record, Run};
+use crate::record::Record;
+use crate::results::Results;
+use crate::run::Run;
 use crate::shared::EagerGradients;
 use crate::tape::Tape;
 
@@ -181,7 +182,7 @@ fn backward_one(
         Record::Observed(mut passed) => {
             if *chosen != EAGER {
                 let planned = cohort.ready[*chosen].planned.clone();
-                let inputs = reads(tape, &planned, n_models);
+                let inputs = tape.reads(&planned, n_models);
                 let (tape, calls) = (Write::nothing(), passed.take_calls());
                 let look = Look { chosen: *chosen, inputs: &inputs, tape, calls };
                 match observe::run(world, cohort, shared.clone(), look, buffers)? {

@@ -21,8 +21,9 @@ use neurarch_kernels::shape::Type;
 
 use crate::bind::KEEPER;
 
+use super::error::TrainingStateError;
 use super::settings::Settings;
-use super::{Source, TrainingStateError};
+use super::source::Source;
 use crate::optim::Optimizers;
 use crate::sign::SignError;
 

@@ -10,7 +10,8 @@ use neurarch_components::registry::ModuleTypes;
 use neurarch_components::scheduler::Scheduler;
 use neurarch_components::state::Tensor;
 
-use super::{Source, TrainingStateError};
+use super::error::TrainingStateError;
+use super::source::Source;
 use crate::optim::state_dict::OptimizerStateDict;
 use crate::traverse::{self, Listing};
 

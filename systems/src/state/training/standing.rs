@@ -11,7 +11,8 @@ use neurarch_components::tree::Model;
 use neurarch_kernels::dtype::Dtype;
 use neurarch_kernels::program::{Role, Slot};
 
-use super::{Source, TrainingStateError};
+use super::error::TrainingStateError;
+use super::source::Source;
 use crate::access::{self, AccessError};
 use crate::trace::gradient_of;
 use crate::traverse::locate;
