@@ -322,20 +322,18 @@ pub(crate) fn add_columns(
     slots.iter().for_each(|slot| found.add_companion(slot.role, KEEPER));
     let companions = slots.into_iter().map(|slot| (slot.position, companion(slot)));
     let companions: Vec<_> = companions.collect();
-    let is_wider = widen(world, population, group, &[], &companions);
+    let is_wider = widen(world, population, group, &companions);
     if is_wider {
         spawn::reserve(world, population);
     }
     is_wider
 }
 
-/// Adds companions, each of a position, to every member of a group that lacks them, those that are about to join
-/// included (an index and the entities of its modules); says whether there were any.
+/// Adds companions, each of a position, to every member of a group that lacks them; says whether there were any.
 pub(crate) fn widen(
     world: &mut World,
     population: Entity,
     group: usize,
-    joining: &[(u32, Vec<Entity>)],
     companions: &[(usize, (Role, usize))],
 ) -> bool {
     let known = world.get::<Population>(population).and_then(|found| found.groups().get(group));
@@ -357,8 +355,7 @@ pub(crate) fn widen(
         let Some(mut found) = world.get_mut::<Population>(population) else { return false };
         let Some(group) = found.groups_mut(KEEPER).get_mut(group) else { return false };
         group.contents[*position] = to.clone();
-        let mut entities = group.modules[*position].clone();
-        entities.extend(joining.iter().map(|(_, modules)| modules[*position]));
+        let entities = group.modules[*position].clone();
         let missing = to.keys().filter(|key| !from.keys().any(|known| known == *key));
         let mut bundle = RowBundle::new(world, missing, Some(to.number));
         for entity in entities {
