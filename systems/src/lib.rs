@@ -32,6 +32,7 @@ pub mod registration;
 pub mod room;
 mod run;
 pub mod sets;
+mod settled;
 pub mod shared;
 pub mod sign;
 pub mod spawn;

@@ -115,6 +115,19 @@ pub(super) fn sign(world: &World, population: Entity, signed: &mut Signed) -> Ch
     signer.changes
 }
 
+/// Says whether signing would give a model other entities or other parameters than it has, or find that it is none.
+pub(crate) fn would_change(world: &World, population: Entity, root: Entity) -> bool {
+    let found = world.get::<Population>(population);
+    let (Some(found), Some(blueprints)) = (found, world.get_resource::<Blueprints>()) else {
+        return true;
+    };
+    let told = told(world, population, &mut Vec::new());
+    let changes = ChangeSet { told, ..ChangeSet::default() };
+    let opened = HashMap::new();
+    let mut signer = Signer { world, population: found, blueprints, opened, changes };
+    signer.sign(root).is_err() || !signer.changes.moves.is_empty()
+}
+
 /// Reads what was told of modules of this population, and lists their roots.
 fn told(world: &World, population: Entity, roots: &mut Vec<Entity>) -> Told {
     let mut told = Told::default();
@@ -320,6 +333,8 @@ mod tests {
         world.entity_mut(module).insert(Linear::new(3, 1));
         let (before, entities) = (groups(&world, population), world.entities().len());
         let archetypes = world.archetypes().len();
+        assert!(would_change(&world, population, roots[3]));
+        assert!(!would_change(&world, population, roots[0]));
         let changes = look(&mut world, population);
         assert_eq!(groups(&world, population), before);
         assert_eq!((world.entities().len(), world.archetypes().len()), (entities, archetypes));
@@ -336,6 +351,7 @@ mod tests {
         apply(&mut world, population, changes, Draw::First).unwrap();
         let members = groups(&world, population).into_iter().map(|(members, _)| members);
         assert!(members.eq([vec![0], vec![1, 2], vec![3]]));
+        assert!(roots.iter().all(|&root| !would_change(&world, population, root)));
         assert_eq!(look(&mut world, population).looked_at, 0);
     }
 
@@ -376,6 +392,7 @@ mod tests {
         world.entity_mut(module).remove::<Columned>();
         let changes = look(&mut world, population);
         assert_eq!(changes.refused.len(), 1);
+        assert!(changes.moves.is_empty() && would_change(&world, population, roots[2]));
         let error = apply(&mut world, population, changes, Draw::First).unwrap_err();
         assert_eq!(error.to_string(), "model 2, 0: its Columned was removed");
         assert_eq!(world.get::<Population>(population).unwrap().unsigned(), [roots[2]]);

@@ -52,6 +52,11 @@ pub(crate) fn look_away(world: &mut World, population: Entity) {
 }
 
 impl Signed {
+    /// Gives when the children were last looked at.
+    pub(crate) fn looked(&self) -> Option<Tick> {
+        self.looked
+    }
+
     /// Takes what is remembered of a population out of the world.
     pub(super) fn take(world: &mut World, population: Entity) -> Signed {
         let known = world.get_mut::<Signed>(population);
