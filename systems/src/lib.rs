@@ -6,6 +6,7 @@ pub mod amp;
 pub mod array;
 pub mod bind;
 mod cohort;
+pub mod commands;
 pub mod containers;
 mod copy;
 mod eager;

@@ -4,6 +4,7 @@
 
 mod edited;
 mod numbers;
+mod writing;
 
 use ndarray::{Array2, Array3};
 use neurarch::prelude::*;
