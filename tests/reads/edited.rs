@@ -109,8 +109,13 @@ fn what_changes_no_structure_is_no_edit() {
     #[derive(Component)]
     struct Sprite;
     let deeds: [fn(&mut World, Entity); 5] = [
-        |world, root| drop(world.spawn((Sprite, ChildOf(root)))),
-        |world, root| drop(world.entity_mut(below(world, root, 2)).insert(Linear::new(3, 2))),
+        |world, root| {
+            world.spawn((Sprite, ChildOf(root)));
+        },
+        |world, root| {
+            let head = below(world, root, 2);
+            world.entity_mut(head).insert(Linear::new(3, 2));
+        },
         |world, root| {
             world.register_forward_hook(root, |_, _, _| Ok(None)).unwrap();
         },

@@ -20,20 +20,28 @@ struct Nets(Entity);
 #[derive(Component)]
 struct Health(f32);
 
-/// What a system saw of the first model: a tied weight, a shared bias, a running mean, a gradient, Adam's state.
+/// What a system saw of the first model.
+struct Look {
+    tied_weight: ArrayD<f32>,
+    shared_bias: ArrayD<f32>,
+    running_mean: ArrayD<f32>,
+    gradient: ArrayD<f32>,
+    state: Vec<Tensor>,
+}
+
 #[derive(Resource, Default)]
-struct Seen(Mutex<Vec<(ArrayD<f32>, ArrayD<f32>, ArrayD<f32>, ArrayD<f32>, Vec<Tensor>)>>);
+struct Seen(Mutex<Option<Look>>);
 
 fn look(nets: Res<Nets>, worlds: &World, parameters: Parameters, seen: Res<Seen>) -> Result {
     let root = worlds.models(nets.0)?[0];
     let gradient = parameters.gradient::<f32>(root, "1.weight")?.ok_or("no gradient")?;
-    seen.0.lock().unwrap().push((
-        parameters.parameter::<f32>(root, "1.weight")?.to_owned(),
-        parameters.parameter::<f32>(root, "2.bias")?.to_owned(),
-        parameters.parameter::<f32>(root, "0.1.running_mean")?.to_owned(),
-        gradient.to_owned(),
-        parameters.optimizer_state(root, "1.weight")?,
-    ));
+    *seen.0.lock().unwrap() = Some(Look {
+        tied_weight: parameters.parameter::<f32>(root, "1.weight")?.to_owned(),
+        shared_bias: parameters.parameter::<f32>(root, "2.bias")?.to_owned(),
+        running_mean: parameters.parameter::<f32>(root, "0.1.running_mean")?.to_owned(),
+        gradient: gradient.to_owned(),
+        state: parameters.optimizer_state(root, "1.weight")?,
+    });
     Ok(())
 }
 
@@ -71,17 +79,17 @@ fn a_system_reads_beside_others_what_training_wrote() {
             _ => drop(world.entity_mut(module).remove::<Marked>()),
         }
         schedule.run(&mut world);
-        let seen = world.resource::<Seen>().0.lock().unwrap().pop().unwrap();
+        let seen = world.resource::<Seen>().0.lock().unwrap().take().unwrap();
         let root = roots[0];
-        assert_eq!(seen.0, world.parameter::<f32>(root, "0.0.weight").unwrap());
-        assert_eq!(seen.1, world.parameter::<f32>(roots[3], "2.bias").unwrap());
-        assert_eq!(seen.2, world.parameter::<f32>(root, "0.1.running_mean").unwrap());
-        assert_eq!(Some(seen.3), world.gradient::<f32>(root, "0.0.weight").unwrap());
-        let names: Vec<_> = seen.4.iter().map(|state| state.name.as_str()).collect();
+        assert_eq!(seen.tied_weight, world.parameter::<f32>(root, "0.0.weight").unwrap());
+        assert_eq!(seen.shared_bias, world.parameter::<f32>(roots[3], "2.bias").unwrap());
+        assert_eq!(seen.running_mean, world.parameter::<f32>(root, "0.1.running_mean").unwrap());
+        assert_eq!(Some(seen.gradient), world.gradient::<f32>(root, "0.0.weight").unwrap());
+        let names: Vec<_> = seen.state.iter().map(|state| state.name.as_str()).collect();
         assert_eq!(names, ["step", "exp_avg", "exp_avg_sq"]);
-        let steps = seen.4[0].to_array::<f32>().unwrap();
+        let steps = seen.state[0].to_array::<f32>().unwrap();
         assert_eq!(steps.first(), Some(&(1.0 + turn as f32)));
-        assert_eq!(seen.4, world.optimizer_state(root, "0.0.weight").unwrap());
+        assert_eq!(seen.state, world.optimizer_state(root, "0.0.weight").unwrap());
         roots.iter().for_each(|&root| same(&mut world, root));
     }
     assert_eq!(world.get::<Health>(hero).unwrap().0, 3.0);

@@ -132,7 +132,7 @@ impl Storm {
 
     /// Now and then reads all models with `&World`: that gives what an exclusive call gives, or says that it cannot know it.
     pub(super) fn read(&mut self, done: usize) {
-        if done % READ_EVERY != 0 {
+        if !done.is_multiple_of(READ_EVERY) {
             return;
         }
         let roots = self.groups.iter().flat_map(|group| &group.roots);

@@ -31,13 +31,16 @@ pub(super) struct ChangeSet {
     pub(super) hooked: Vec<Entity>,
     /// Structures that no model of the population had before.
     pub(super) opened: Vec<Blueprint>,
-    /// Companions that members of a group need for others to join: the group, a position and what is its companion.
-    pub(super) columns: Vec<(usize, (usize, (Role, usize)))>,
+    /// Companions that members of a group need for others to join, by the group's place in the list.
+    pub(super) columns: Vec<(usize, Companion)>,
     /// Who leaves which group, and who joins which.
     pub(super) moves: Vec<Move>,
     /// Roots of what is no model, and why.
     pub(super) refused: Vec<(Entity, SignError)>,
 }
+
+/// A position, and a companion there: its role, and the place of the parameter that has it.
+pub(super) type Companion = (usize, (Role, usize));
 
 /// What was told of modules.
 #[derive(Debug, Default)]
