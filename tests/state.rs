@@ -389,10 +389,10 @@ fn plain_bevy_queries_and_systems_see_modules_and_their_numbers() {
 
     fn largest(layers: Query<(Entity, &Linear)>, parameters: Parameters<'_>) -> Vec<f32> {
         let largest = |(entity, linear): (Entity, &Linear)| {
-            let weight = parameters.get::<f32>(entity, "weight").unwrap();
+            let weight = parameters.parameter::<f32>(entity, "weight").unwrap();
             assert_eq!(weight.shape(), [linear.out_features, linear.in_features]);
-            assert!(parameters.get::<f64>(entity, "weight").is_err());
-            assert!(parameters.get::<f32>(entity, "nothing").is_err());
+            assert!(parameters.parameter::<f64>(entity, "weight").is_err());
+            assert!(parameters.parameter::<f32>(entity, "nothing").is_err());
             weight.fold(0.0_f32, |all, x| all.max(x.abs()))
         };
         layers.iter().map(largest).collect()

@@ -142,7 +142,7 @@ impl Blueprint {
     pub const UNSIGNED: BlueprintId = BlueprintId(u32::MAX);
 
     /// Hashes what is cheap to hash: names and parameters. Equal blueprints have equal hashes.
-    pub(crate) fn shape_hash(&self) -> u64 {
+    pub fn shape_hash(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         for position in &self.positions {
             (&position.path, &position.children, &position.parameters, &position.buffers)

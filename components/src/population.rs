@@ -286,6 +286,11 @@ impl Population {
         self.unsigned.push(root);
     }
 
+    /// Lists the roots that have yet to be signed: clones, and those whose trees are no models.
+    pub fn unsigned(&self) -> &[Entity] {
+        &self.unsigned
+    }
+
     /// Gives the roots that have yet to be signed, and forgets them.
     pub fn take_unsigned(&mut self, _: Keeper) -> Vec<Entity> {
         std::mem::take(&mut self.unsigned)

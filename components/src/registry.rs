@@ -69,6 +69,15 @@ impl ModuleTypes {
         components.iter().copied().find(|id| self.contains(*id))
     }
 
+    /// Gives the module that an entity is by its component of type `id`; `None` if it has none, or that is no module.
+    pub fn module_of<'w>(
+        &self,
+        entity: EntityRef<'w>,
+        id: ComponentId,
+    ) -> Option<&'w dyn DynModule> {
+        self.reader(id)?(entity)
+    }
+
     /// Gives the module that an entity is; `None` if it is none.
     pub fn module<'w>(&self, entity: EntityRef<'w>) -> Option<&'w dyn DynModule> {
         let components = entity.archetype().components();

@@ -90,6 +90,14 @@ pub trait OptimWorld {
         gradient: Option<ArrayView<'_, T, D>>,
     ) -> Result<(), AccessError>;
 
+    /// Copies the state that an optimizer keeps for a parameter, by its dotted name from a module on: `step`,
+    /// `exp_avg`. Empty before the first step: [`state_dict::optimizer_state`].
+    ///
+    /// # Errors
+    ///
+    /// If there is no such parameter.
+    fn optimizer_state(&mut self, module: Entity, name: &str) -> Result<Vec<Tensor>, AccessError>;
+
     /// Copies the state of a model's optimizers: [`state_dict::optimizer_state_dict`].
     ///
     /// # Errors
@@ -230,6 +238,10 @@ impl OptimWorld for World {
         gradient: Option<ArrayView<'_, T, D>>,
     ) -> Result<(), AccessError> {
         step::set_gradient(self, root, name, gradient.map(ArrayView::into_dyn))
+    }
+
+    fn optimizer_state(&mut self, module: Entity, name: &str) -> Result<Vec<Tensor>, AccessError> {
+        state_dict::optimizer_state(self, module, name)
     }
 
     fn optimizer_state_dict(

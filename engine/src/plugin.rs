@@ -10,6 +10,7 @@ use bevy_ecs::schedule::Schedule;
 use crate::components::population::Population;
 use crate::systems::optim::lr_scheduler;
 use crate::systems::sets::{StepSystems, order_step};
+use crate::systems::sign;
 use crate::systems::step::{self, StepError};
 
 /// Puts the parts of a step in their order, and learning into its parts: [`go_back`] in
@@ -59,6 +60,45 @@ pub fn add_neurarch(schedule: &mut Schedule) {
         update.in_set(StepSystems::Step),
         step_schedulers.in_set(StepSystems::Schedule),
     ));
+}
+
+/// Settles every population: models that were edited get the parameters that their trees have now. Systems that read
+/// with [`Parameters`](crate::systems::parameters::Parameters) come after it where there may be edits. Costs next to
+/// nothing where there are none.
+///
+/// # Errors
+///
+/// If a model's tree is no model any more. All others are settled.
+///
+/// # Example
+///
+/// ```
+/// # use bevy_ecs::schedule::Schedule;
+/// # use neurarch::bevy_ecs::prelude::*;
+/// # use neurarch::plugin::settle;
+/// # use neurarch::prelude::*;
+/// fn report(layers: Query<Entity, With<Linear>>, parameters: Parameters) -> Result {
+///     for layer in &layers {
+///         parameters.parameter::<f32>(layer, "weight")?;
+///     }
+///     Ok(())
+/// }
+///
+/// let mut world = World::new();
+/// let brains = world.spawn_population(&Linear::new(3, 2), 5, Seed(1))?;
+/// let edited = world.models(brains)?[1];
+/// world.entity_mut(edited).insert(Linear::new(4, 2));
+/// let mut schedule = Schedule::default();
+/// schedule.add_systems((settle, report).chain());
+/// schedule.run(&mut world);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn settle(world: &mut World) -> Result<(), BevyError> {
+    let mut result = Ok(());
+    for population in populations(world) {
+        result = result.and(sign::refresh(world, population));
+    }
+    Ok(result?)
 }
 
 /// The populations that went back in this run of the schedule.

@@ -12,7 +12,7 @@ use crate::systems::access::{self, AccessError};
 use crate::systems::init::{self, InitError, NoFans};
 use crate::systems::insert::{self, InsertError};
 use crate::systems::shared;
-use crate::systems::sign::SignError;
+use crate::systems::sign::{self, SignError};
 use crate::systems::spawn::{self, SpawnError};
 use crate::systems::tie;
 
@@ -106,6 +106,16 @@ pub trait NeurarchWorld {
     ///
     /// If the entity is no population.
     fn models(&self, population: Entity) -> Result<&[Entity], SignError>;
+
+    /// Settles a population: models that were edited get the parameters that their trees have now. Whatever takes
+    /// `&mut World` does it by itself; systems that read with [`Parameters`] need it after edits: [`sign::refresh`].
+    ///
+    /// # Errors
+    ///
+    /// If the entity is no population, or a model's tree is no model any more. The other models are settled.
+    ///
+    /// [`Parameters`]: crate::systems::parameters::Parameters
+    fn settle(&mut self, population: Entity) -> Result<(), SignError>;
 
     /// Gives every model of a population a component, on its root.
     ///
@@ -202,34 +212,43 @@ pub trait NeurarchWorld {
     /// If `root` is no model.
     fn parameter_names(&mut self, root: Entity) -> Result<Vec<String>, AccessError>;
 
-    /// Copies a parameter or buffer of a model.
+    /// Copies a parameter or buffer by its dotted name from a module on, such as a model's root: [`access::read`].
+    ///
+    /// It settles what was edited first, and so takes `&mut World`. A system, or whoever has `&World`, reads with
+    /// [`Parameters`](crate::systems::parameters::Parameters), whose methods have the same names.
     ///
     /// # Errors
     ///
     /// If there is none of that name and element type.
-    fn parameter<T: Element>(&mut self, root: Entity, name: &str)
-    -> Result<ArrayD<T>, AccessError>;
+    fn parameter<T: Element>(
+        &mut self,
+        module: Entity,
+        name: &str,
+    ) -> Result<ArrayD<T>, AccessError>;
 
-    /// Overwrites a parameter or buffer of a model.
+    /// Overwrites a parameter or buffer by its dotted name from a module on, such as a model's root:
+    /// [`access::write`]. A system writes with
+    /// [`ParameterCommands`](crate::systems::commands::ParameterCommands).
     ///
     /// # Errors
     ///
     /// If there is none of that name, element type and shape.
     fn set_parameter<T: Element, D: Dimension>(
         &mut self,
-        root: Entity,
+        module: Entity,
         name: &str,
         numbers: ArrayView<'_, T, D>,
     ) -> Result<(), AccessError>;
 
-    /// Copies the gradient of a parameter of a model; `None` if it has none.
+    /// Copies the gradient of a parameter by its dotted name from a module on; `None` if it has none:
+    /// [`access::gradient`].
     ///
     /// # Errors
     ///
     /// If there is no parameter of that name and element type.
     fn gradient<T: Element>(
         &mut self,
-        root: Entity,
+        module: Entity,
         name: &str,
     ) -> Result<Option<ArrayD<T>>, AccessError>;
 
@@ -309,6 +328,10 @@ impl NeurarchWorld for World {
         found.map(Population::models).ok_or(SignError::NotAPopulation(population))
     }
 
+    fn settle(&mut self, population: Entity) -> Result<(), SignError> {
+        sign::refresh(self, population)
+    }
+
     fn insert<C: Component + Clone>(
         &mut self,
         population: Entity,
@@ -360,27 +383,27 @@ impl NeurarchWorld for World {
 
     fn parameter<T: Element>(
         &mut self,
-        root: Entity,
+        module: Entity,
         name: &str,
     ) -> Result<ArrayD<T>, AccessError> {
-        access::read(self, root, name, None)
+        access::read(self, module, name, None)
     }
 
     fn set_parameter<T: Element, D: Dimension>(
         &mut self,
-        root: Entity,
+        module: Entity,
         name: &str,
         numbers: ArrayView<'_, T, D>,
     ) -> Result<(), AccessError> {
-        access::write(self, root, name, numbers.into_dyn())
+        access::write(self, module, name, numbers.into_dyn())
     }
 
     fn gradient<T: Element>(
         &mut self,
-        root: Entity,
+        module: Entity,
         name: &str,
     ) -> Result<Option<ArrayD<T>>, AccessError> {
-        access::gradient(self, root, name)
+        access::gradient(self, module, name)
     }
 
     fn stack<T: Element>(

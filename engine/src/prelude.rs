@@ -47,6 +47,7 @@ pub use crate::parametrize::ParametrizeWorld;
 pub use crate::population::{NeurarchWorld, PopulationSettings, Seed};
 pub use crate::schedule::ScheduleWorld;
 pub use crate::systems::array::{AnyArray, AnyInput, DataSet, Input};
+pub use crate::systems::commands::ParameterCommands;
 pub use crate::systems::evolve::{EvolveError, Noise};
 pub use crate::systems::hooks::Target;
 pub use crate::systems::optim::Optimizers;

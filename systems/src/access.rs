@@ -16,6 +16,7 @@ use neurarch_kernels::program::{Role, Slot};
 use crate::bind::KEEPER;
 use crate::sign::{self, SignError};
 use crate::spawn;
+use crate::traverse::{Spot, locate};
 
 /// Why a parameter cannot be read or written. Nothing is changed then.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -92,6 +93,17 @@ pub enum AccessError {
         /// The dotted name.
         name: String,
     },
+    /// A module was edited, and nobody has used the model since: what it has now is not known yet. Only whoever reads
+    /// with `&World` gets this; a call with `&mut World` settles the model first.
+    #[error(
+        "model {index}, {path}: was edited and is not settled yet: call `World::settle` before systems read it"
+    )]
+    Unsettled {
+        /// The model's index.
+        index: u32,
+        /// Dotted path of a module that was edited; the type's name for a root.
+        path: String,
+    },
     /// The model's tree is not a model any more.
     #[error(transparent)]
     Sign(#[from] SignError),
@@ -99,45 +111,64 @@ pub enum AccessError {
 
 /// Finds the slot of a dotted name.
 pub fn find_slot(blueprint: &Blueprint, name: &str) -> Option<Slot> {
+    find_slot_below(blueprint, 0, name)
+}
+
+/// Finds the slot of a name that is dotted from a position on.
+fn find_slot_below(blueprint: &Blueprint, position: usize, name: &str) -> Option<Slot> {
     let (path, leaf) = name.rsplit_once('.').unwrap_or(("", name));
-    let position = blueprint.below(0, path).ok()?;
+    let position = blueprint.below(position, path).ok()?;
     blueprint.parameter(position, leaf).or_else(|| blueprint.buffer(position, leaf))
 }
 
 /// Where one named value of one model lies.
 pub(crate) struct Found {
+    /// The model's root.
+    pub(crate) root: Entity,
     /// The entity of its module.
     pub(crate) module: Entity,
     /// The entity whose column holds it.
     pub(crate) entity: Entity,
     pub(crate) key: ColumnKey,
     pub(crate) slot: Slot,
+    /// The parameter's number in the order of `named_parameters()`.
+    number: usize,
     /// Where it lies, if the population's models share it.
     pub(crate) shared: Option<SharedRow>,
 }
 
-/// Finds a named value of the model at `root`; `role` other than a parameter's own means its companion.
+/// Signs the population of a module, and finds a named value below it; `role` other than a parameter's own means its
+/// companion.
 fn find(
     world: &mut World,
-    root: Entity,
+    module: Entity,
     name: &str,
     role: Option<Role>,
 ) -> Result<Found, AccessError> {
-    let model = world.get::<Model>(root).ok_or(AccessError::NotAModel(root))?;
-    sign::refresh(world, model.population)?;
-    find_signed(world, root, name, role)
+    let at = locate(world, module)?;
+    found_at(world, &at, name, role)
 }
 
-/// [`find`] in a model whose population was just signed.
-fn find_signed(
+/// [`find`] below a module whose model is settled.
+pub(crate) fn found_at(
     world: &World,
-    root: Entity,
+    at: &Spot,
     name: &str,
     role: Option<Role>,
 ) -> Result<Found, AccessError> {
-    let (group, member, blueprint) = place(world, root)?;
-    let slot = find_slot(blueprint, name).ok_or_else(|| AccessError::NoSuchName {
-        module: blueprint.positions[0].module.type_name(),
+    found_in((at.group(world), at.member, &at.blueprint(world)), at.position, name, role)
+}
+
+/// [`find`] below a position of a member of a group.
+fn found_in(
+    (group, member, blueprint): (&Group, usize, &Blueprint),
+    position: usize,
+    name: &str,
+    role: Option<Role>,
+) -> Result<Found, AccessError> {
+    let slot = find_slot_below(blueprint, position, name);
+    let slot = slot.ok_or_else(|| AccessError::NoSuchName {
+        module: blueprint.positions[position].module.type_name(),
         name: name.to_owned(),
     })?;
     if blueprint.is_uninitialized(&slot) {
@@ -145,9 +176,47 @@ fn find_signed(
     }
     let role = role.unwrap_or(slot.role);
     let shared = blueprint.shared(&slot);
+    let number = group.contents[slot.position].first_parameter + slot.index;
     let slot = Slot { role, ..slot };
     let (home, key) = group.home(&slot, member);
-    Ok(Found { module: group.modules[slot.position][member], entity: home, key, slot, shared })
+    let (root, module) = (group.modules[0][member], group.modules[slot.position][member]);
+    Ok(Found { root, module, entity: home, key, slot, number, shared })
+}
+
+impl Found {
+    /// Says whether the parameter has a gradient.
+    pub(crate) fn has_gradient(&self, world: &World) -> bool {
+        match self.shared {
+            Some(SharedRow { owner, index }) => {
+                let tensors = world.get::<SharedTensors>(owner);
+                tensors.and_then(|tensors| tensors.get(index)).is_some_and(|of| of.has_gradient)
+            }
+            None => {
+                world.get::<HasGradient>(self.root).is_some_and(|of| of.0.contains(self.number))
+            }
+        }
+    }
+
+    /// Gives the same of a companion.
+    pub(crate) fn companion(mut self, role: Role) -> Found {
+        self.slot.role = role;
+        self.key = match self.shared {
+            Some(shared) => shared.key(role, &self.slot.ty),
+            None => ColumnKey::of(&self.slot),
+        };
+        self
+    }
+
+    /// Views the numbers.
+    pub(crate) fn view<'w, T: Element>(
+        &self,
+        world: &'w World,
+    ) -> Result<ArrayViewD<'w, T>, AccessError> {
+        check_dtype::<T>(&self.slot)?;
+        let numbers = bytemuck::cast_slice(bytes(world, self)?);
+        let view = ArrayViewD::from_shape(IxDyn(&self.slot.ty.shape), numbers);
+        Ok(view.expect("there are as many numbers as the shape says"))
+    }
 }
 
 fn check_dtype<T: Element>(slot: &Slot) -> Result<(), AccessError> {
@@ -167,37 +236,34 @@ fn bytes<'w>(world: &'w World, found: &Found) -> Result<&'w [u8], AccessError> {
     Ok(&bytes[..found.slot.ty.size_bytes()])
 }
 
-/// Copies a parameter or buffer of one model, or its companion of role `role`.
+/// Copies a parameter or buffer by its dotted name from a module on, or its companion of role `role`. Systems read with
+/// [`Parameters`](crate::parameters::Parameters).
 ///
 /// # Errors
 ///
 /// [`AccessError`].
-#[expect(clippy::missing_panics_doc, reason = "there are as many numbers as the shape says")]
 pub fn read<T: Element>(
     world: &mut World,
-    root: Entity,
+    module: Entity,
     name: &str,
     role: Option<Role>,
 ) -> Result<ArrayD<T>, AccessError> {
-    let found = find(world, root, name, role)?;
-    check_dtype::<T>(&found.slot)?;
-    let numbers: Vec<T> = bytemuck::pod_collect_to_vec(bytes(world, &found)?);
-    Ok(ArrayD::from_shape_vec(IxDyn(&found.slot.ty.shape), numbers)
-        .expect("as many as the shape says"))
+    Ok(find(world, module, name, role)?.view(world)?.to_owned())
 }
 
-/// Overwrites a parameter or buffer of one model.
+/// Overwrites a parameter or buffer by its dotted name from a module on. Systems write with
+/// [`ParameterCommands`](crate::commands::ParameterCommands).
 ///
 /// # Errors
 ///
 /// [`AccessError`]; nothing is written then.
 pub fn write<T: Element>(
     world: &mut World,
-    root: Entity,
+    module: Entity,
     name: &str,
     numbers: ArrayViewD<'_, T>,
 ) -> Result<(), AccessError> {
-    let found = find(world, root, name, None)?;
+    let found = find(world, module, name, None)?;
     check_dtype::<T>(&found.slot)?;
     if numbers.shape() != &*found.slot.ty.shape {
         return Err(AccessError::Shape {
@@ -232,7 +298,10 @@ pub(crate) fn find_all(
     let roots = roots.unwrap_or_default();
     let all: Vec<_> = roots
         .into_iter()
-        .map(|root| find_signed(world, root, name, role))
+        .map(|root| {
+            let (group, member, blueprint) = place(world, root)?;
+            found_in((group, member, blueprint), 0, name, role)
+        })
         .collect::<Result<_, _>>()?;
     match all.iter().all(|found| found.slot.ty == all[0].slot.ty) {
         true => Ok(all),
@@ -322,20 +391,18 @@ pub(crate) fn add_columns(
     slots.iter().for_each(|slot| found.add_companion(slot.role, KEEPER));
     let companions = slots.into_iter().map(|slot| (slot.position, companion(slot)));
     let companions: Vec<_> = companions.collect();
-    let is_wider = widen(world, population, group, &[], &companions);
+    let is_wider = widen(world, population, group, &companions);
     if is_wider {
         spawn::reserve(world, population);
     }
     is_wider
 }
 
-/// Adds companions, each of a position, to every member of a group that lacks them, those that are about to join
-/// included (an index and the entities of its modules); says whether there were any.
+/// Adds companions, each of a position, to every member of a group that lacks them; says whether there were any.
 pub(crate) fn widen(
     world: &mut World,
     population: Entity,
     group: usize,
-    joining: &[(u32, Vec<Entity>)],
     companions: &[(usize, (Role, usize))],
 ) -> bool {
     let known = world.get::<Population>(population).and_then(|found| found.groups().get(group));
@@ -357,8 +424,7 @@ pub(crate) fn widen(
         let Some(mut found) = world.get_mut::<Population>(population) else { return false };
         let Some(group) = found.groups_mut(KEEPER).get_mut(group) else { return false };
         group.contents[*position] = to.clone();
-        let mut entities = group.modules[*position].clone();
-        entities.extend(joining.iter().map(|(_, modules)| modules[*position]));
+        let entities = group.modules[*position].clone();
         let missing = to.keys().filter(|key| !from.keys().any(|known| known == *key));
         let mut bundle = RowBundle::new(world, missing, Some(to.number));
         for entity in entities {
@@ -454,7 +520,7 @@ pub fn parameter_names(world: &mut World, root: Entity) -> Result<Vec<String>, A
     Ok(names.collect())
 }
 
-/// Copies the gradient of a parameter of one model; `None` if it has none.
+/// Copies the gradient of a parameter by its dotted name from a module on; `None` if it has none.
 ///
 /// # Errors
 ///
@@ -463,27 +529,27 @@ pub fn parameter_names(world: &mut World, root: Entity) -> Result<Vec<String>, A
 /// Source: `torch.Tensor.grad`.
 pub fn gradient<T: Element>(
     world: &mut World,
-    root: Entity,
+    module: Entity,
     name: &str,
 ) -> Result<Option<ArrayD<T>>, AccessError> {
-    let found = find(world, root, name, None)?;
+    let found = find(world, module, name, None)?;
+    Ok(gradient_of(world, found)?.map(|gradient| gradient.to_owned()))
+}
+
+/// Views the gradient of what was found; `None` if it has none.
+pub(crate) fn gradient_of<T: Element>(
+    world: &World,
+    found: Found,
+) -> Result<Option<ArrayViewD<'_, T>>, AccessError> {
     check_dtype::<T>(&found.slot)?;
-    let (_, _, blueprint) = place(world, root)?;
-    let number = blueprint.number(found.slot.position, found.slot.index);
-    let has_gradient = match found.shared {
-        Some(SharedRow { owner, index }) => {
-            let tensors = world.get::<SharedTensors>(owner);
-            tensors.and_then(|tensors| tensors.get(index)).is_some_and(|of| of.has_gradient)
-        }
-        None => world.get::<HasGradient>(root).is_some_and(|bits| bits.0.contains(number)),
-    };
-    match has_gradient && found.slot.role == Role::Parameter {
-        true => read(world, root, name, Some(Role::Gradient)).map(Some),
+    match found.slot.role == Role::Parameter && found.has_gradient(world) {
+        true => found.companion(Role::Gradient).view(world).map(Some),
         false => Ok(None),
     }
 }
 
-/// Finds a model that was just signed: its group, its place there, its structure.
+/// Finds a model that is settled: its group, its place there, its structure. That other models of the population left
+/// since does not matter.
 pub(crate) fn place(
     world: &World,
     root: Entity,
@@ -491,12 +557,8 @@ pub(crate) fn place(
     let not_a_model = || AccessError::NotAModel(root);
     let model = world.get::<Model>(root).ok_or_else(not_a_model)?;
     let population = world.get::<Population>(model.population).ok_or_else(not_a_model)?;
-    let group = population.groups().iter().find(|group| group.blueprint == model.blueprint);
-    let group = group.ok_or_else(not_a_model)?;
-    let member = group.members.binary_search(&model.index).map_err(|_| not_a_model())?;
-    if group.modules[0][member] != root {
-        return Err(not_a_model());
-    }
+    let (group, member) = sign::place(population, root, model).ok_or_else(not_a_model)?;
+    let group = &population.groups()[group];
     let blueprint = world.resource::<Blueprints>().get(model.blueprint);
     Ok((group, member, blueprint.ok_or_else(not_a_model)?))
 }

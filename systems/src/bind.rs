@@ -520,7 +520,7 @@ pub(crate) fn bind_pair<'a>(
 /// Gives the entities of a table whose component `id` was changed after `last`; `None` if the table has no
 /// such column. `now` is the present tick.
 pub(crate) fn changed_since<'w>(
-    world: &'w mut World,
+    world: &'w World,
     table: TableId,
     id: ComponentId,
     last: Tick,
@@ -529,7 +529,7 @@ pub(crate) fn changed_since<'w>(
     let table = world.storages().tables.get(table)?;
     let ticks = table.get_changed_ticks_slice_for(id)?;
     let changed = table.entities().iter().zip(ticks).filter(move |(_, tick)| {
-        // SAFETY: the world is borrowed exclusively, so nobody writes the tick.
+        // SAFETY: the world is borrowed, so nobody writes the ticks of rows.
         let tick = unsafe { *tick.get() };
         tick.is_newer_than(last, now)
     });

@@ -1,5 +1,8 @@
 //! [`Live`]: the entity tree of a model, read as a blueprint.
 
+use std::collections::HashMap;
+
+use bevy_ecs::component::ComponentId;
 use bevy_ecs::entity::EntityHashSet;
 use bevy_ecs::prelude::*;
 use neurarch_components::blueprint::Blueprint;
@@ -25,8 +28,13 @@ pub(crate) struct Live {
 
 /// Reads the tree below `root`. Entities that are no modules, and other models, are not part of it, nor are those
 /// that say that they have another parent, or are there already; a module without a name is named by its place, as
-/// `Sequential` does.
-pub(crate) fn read(world: &World, root: Entity, model: &Model) -> Result<Live, SignError> {
+/// `Sequential` does. Of several layer components a module's is the one in `last`.
+pub(crate) fn read(
+    world: &World,
+    root: Entity,
+    model: &Model,
+    last: &HashMap<Entity, ComponentId>,
+) -> Result<Live, SignError> {
     let index = model.index;
     let dtype = world.get::<Population>(model.population).map(Population::dtype);
     let (Some(dtype), Some(types)) = (dtype, world.get_resource::<ModuleTypes>()) else {
@@ -39,7 +47,9 @@ pub(crate) fn read(world: &World, root: Entity, model: &Model) -> Result<Live, S
     while let Some((entity, parent)) = waiting.pop() {
         let Ok(entity_ref) = world.get_entity(entity) else { continue };
         let shared = entity_ref.get::<SharedModule>();
-        let Some(module) = types.module(entity_ref).or(shared.and(Some(&Identity as _))) else {
+        let given = last.get(&entity).and_then(|&id| types.module_of(entity_ref, id));
+        let own = given.or_else(|| types.module(entity_ref));
+        let Some(module) = own.or(shared.and(Some(&Identity as _))) else {
             continue;
         };
         if entity == root && parent.is_some() {

@@ -1,20 +1,32 @@
-//! [`Parameters`]: parameters and buffers of single entities, viewed where they lie, in a bevy system.
+//! [`Parameters`]: models read with `&World`, in a bevy system or anywhere.
 
 use bevy_ecs::prelude::*;
 use bevy_ecs::system::SystemParam;
-use ndarray::{ArrayViewD, IxDyn};
-use neurarch_components::column::{ColumnKey, row};
-use neurarch_components::registry::ModuleTypes;
-use neurarch_components::tree::Columned;
+use ndarray::ArrayViewD;
+use neurarch_components::state::{StateDict, Tensor};
 use neurarch_kernels::dtype::Element;
 use neurarch_kernels::program::Role;
 
-use crate::access::AccessError;
+use crate::access::{self, AccessError, Found};
+use crate::optim::state_dict::optimizer_state_at;
+use crate::settled::settled;
+use crate::state::dict::{StateDictError, state_dict_at};
+use crate::traverse::{self, Listing, NamedTensor};
 
-/// Views parameters and buffers of modules by their entities, without copying.
+/// Reads parameters, buffers, gradients and optimizer state of modules by their entities. Numbers are viewed where they
+/// lie.
 ///
-/// It reads the whole world: a system that has it can change things by [`Commands`] alone. What was edited
-/// since the model was last used is seen once the model is used again.
+/// Its methods have the names of those of `World`, which settle what was edited first, as reading in torch would. These
+/// change nothing, so they run in a system beside others that read. A module of a model that was edited and not used
+/// since gives [`AccessError::Unsettled`], never what it had before: an exclusive system that uses the model, or settles
+/// it, comes first. All other models can be read meanwhile.
+///
+/// It reads the whole world: a system that has it changes things by `Commands`, whose
+/// [`set_parameter`](crate::commands::ParameterCommands::set_parameter) writes parameters. Outside of a system
+/// `Parameters::from(&world)` makes one.
+///
+/// Each call asks every module of the model whether its children are as they were. Where much is read of a model of many
+/// modules, `state_dict` asks once.
 ///
 /// # Example
 ///
@@ -25,65 +37,132 @@ use crate::access::AccessError;
 /// use neurarch_systems::parameters::Parameters;
 /// # use neurarch_systems::spawn::spawn_population;
 ///
-/// fn weigh(layers: Query<(Entity, &Linear)>, parameters: Parameters) {
+/// fn weigh(layers: Query<(Entity, &Linear)>, parameters: Parameters) -> Result {
 ///     for (entity, linear) in &layers {
-///         let weight = parameters.get::<f32>(entity, "weight").expect("a layer has a weight");
+///         let weight = parameters.parameter::<f32>(entity, "weight")?;
 ///         assert_eq!(weight.shape(), [linear.out_features, linear.in_features]);
+///         assert!(parameters.gradient::<f32>(entity, "weight")?.is_none());
 ///     }
+///     Ok(())
 /// }
 ///
 /// # let mut world = World::new();
 /// spawn_population(&mut world, &Linear::new(2, 3), 10, 10, 7, Dtype::F32)?;
-/// world.run_system_cached(weigh)?;
+/// let mut schedule = Schedule::default();
+/// schedule.add_systems(weigh);
+/// schedule.run(&mut world);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(SystemParam)]
+#[derive(SystemParam, Clone, Copy, Debug)]
 pub struct Parameters<'w> {
     world: &'w World,
 }
 
+impl<'w> From<&'w World> for Parameters<'w> {
+    fn from(world: &'w World) -> Self {
+        Parameters { world }
+    }
+}
+
 impl<'w> Parameters<'w> {
-    /// Views a parameter or buffer of a module by its own name.
+    fn find(&self, module: Entity, name: &str) -> Result<Found, AccessError> {
+        access::found_at(self.world, &settled(self.world, module)?, name, None)
+    }
+
+    /// Views a parameter or buffer by its dotted name from a module on: the owner's, if it is tied; the population's,
+    /// if its models share it.
     ///
     /// # Errors
     ///
-    /// If the entity is no module of a model, has nothing of that name and element type, or has it from
-    /// another module, to which it is tied.
-    #[expect(clippy::missing_panics_doc, reason = "there are as many numbers as the shape says")]
-    pub fn get<T: Element>(
+    /// If the entity is no module of a model, or one that is not settled, has nothing of that name and element type, or
+    /// does not know its shape yet.
+    ///
+    /// Source: `torch.nn.Module.get_parameter`, `get_buffer`.
+    pub fn parameter<T: Element>(
         &self,
         module: Entity,
         name: &str,
     ) -> Result<ArrayViewD<'w, T>, AccessError> {
-        let columned = self.world.get::<Columned>(module);
-        let contents = columned.ok_or(AccessError::NotAModule(module))?.contents();
-        let own = contents.parameters.iter().enumerate().map(|(at, of)| (Role::Parameter, at, of));
-        let buffers = contents.buffers.iter().enumerate().map(|(at, of)| (Role::Buffer, at, of));
-        let mut all = own.chain(buffers);
-        let found = all.find(|(_, _, of)| of.name == name);
-        let (role, index, of) = found.ok_or_else(|| AccessError::NoSuchName {
-            module: self.class(module),
-            name: name.to_owned(),
-        })?;
-        if of.ty.dtype != T::DTYPE {
-            let (expected, given) = (of.ty.dtype, T::DTYPE);
-            return Err(AccessError::Dtype { name: name.to_owned(), expected, given });
-        }
-        let (entity, key) = match of.shared {
-            Some(shared) => (shared.owner, shared.key(role, &of.ty)),
-            None => (module, ColumnKey::new(role, index, &of.ty)),
-        };
-        let row = row(self.world, entity, key);
-        let row = row.filter(|_| of.tied.is_none());
-        let row = row.ok_or_else(|| AccessError::NoColumn { name: name.to_owned(), role })?;
-        let numbers = bytemuck::cast_slice(&row[..of.ty.size_bytes()]);
-        let view = ArrayViewD::from_shape(IxDyn(&of.ty.shape), numbers);
-        Ok(view.expect("as many as the shape says"))
+        self.find(module, name)?.view(self.world)
     }
 
-    fn class(&self, module: Entity) -> &'static str {
-        let types = self.world.get_resource::<ModuleTypes>();
-        let found = types.and_then(|types| types.module(self.world.get_entity(module).ok()?));
-        found.map_or("Module", |module| module.type_name())
+    /// Views the gradient of a parameter by its dotted name from a module on; `None` if it has none.
+    ///
+    /// # Errors
+    ///
+    /// As [`parameter`](Parameters::parameter).
+    ///
+    /// Source: `torch.Tensor.grad`.
+    pub fn gradient<T: Element>(
+        &self,
+        module: Entity,
+        name: &str,
+    ) -> Result<Option<ArrayViewD<'w, T>>, AccessError> {
+        access::gradient_of(self.world, self.find(module, name)?)
+    }
+
+    /// Copies the state that an optimizer keeps for a parameter, by its dotted name from a module on: `step`, `exp_avg`.
+    /// Empty before the first step, and if no optimizer updates it.
+    ///
+    /// # Errors
+    ///
+    /// As [`parameter`](Parameters::parameter).
+    ///
+    /// Source: `torch.optim.Optimizer.state[parameter]`.
+    pub fn optimizer_state(&self, module: Entity, name: &str) -> Result<Vec<Tensor>, AccessError> {
+        optimizer_state_at(self.world, &settled(self.world, module)?, name)
+    }
+
+    /// Lists the parameters of a module and of all below it by name.
+    ///
+    /// # Errors
+    ///
+    /// If the entity is no module of a model, or one that is not settled.
+    ///
+    /// Source: `torch.nn.Module.named_parameters`.
+    pub fn named_parameters(&self, module: Entity) -> Result<Vec<NamedTensor>, AccessError> {
+        self.named(module, Role::Parameter)
+    }
+
+    /// Lists the buffers of a module and of all below it by name.
+    ///
+    /// # Errors
+    ///
+    /// As [`named_parameters`](Parameters::named_parameters).
+    ///
+    /// Source: `torch.nn.Module.named_buffers`.
+    pub fn named_buffers(&self, module: Entity) -> Result<Vec<NamedTensor>, AccessError> {
+        self.named(module, Role::Buffer)
+    }
+
+    fn named(&self, module: Entity, role: Role) -> Result<Vec<NamedTensor>, AccessError> {
+        let at = settled(self.world, module)?;
+        Ok(traverse::named_tensors(self.world, &at, Listing::default(), role))
+    }
+
+    /// Lists a module and all below it by name, each before its children.
+    ///
+    /// # Errors
+    ///
+    /// As [`named_parameters`](Parameters::named_parameters).
+    ///
+    /// Source: `torch.nn.Module.named_modules`.
+    pub fn named_modules(&self, module: Entity) -> Result<Vec<(String, Entity)>, AccessError> {
+        let at = settled(self.world, module)?;
+        Ok(traverse::named_modules_at(self.world, &at, Listing::default()))
+    }
+
+    /// Copies the parameters and persistent buffers of a module and of all below it, as
+    /// [`state_dict`](crate::state::dict::state_dict) does.
+    ///
+    /// # Errors
+    ///
+    /// As [`named_parameters`](Parameters::named_parameters), or if a hook failed.
+    ///
+    /// Source: `torch.nn.Module.state_dict`.
+    pub fn state_dict(&self, module: Entity) -> Result<StateDict, StateDictError> {
+        let at = settled(self.world, module);
+        let at = at.map_err(|error| StateDictError::from_access(error, module))?;
+        state_dict_at(self.world, &at, "")
     }
 }

@@ -55,7 +55,7 @@ pub struct NamedTensor {
     pub persistent: bool,
 }
 
-/// Where a module stands: in a population that was just signed.
+/// Where a module stands, in a model that is settled.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Spot {
     pub(crate) population: Entity,
@@ -93,7 +93,7 @@ pub(crate) fn locate(world: &mut World, module: Entity) -> Result<Spot, AccessEr
     find(world, module)
 }
 
-/// Finds a module in its population, which was just signed.
+/// Finds a module in its model, which is settled.
 pub(crate) fn find(world: &World, module: Entity) -> Result<Spot, AccessError> {
     let not_a_module = || AccessError::NotAModule(module);
     let owner = owner(world, module);
@@ -234,10 +234,19 @@ pub fn named_modules(
     listing: Listing<'_>,
 ) -> Result<Vec<(String, Entity)>, AccessError> {
     let at = locate(world, module)?;
+    Ok(named_modules_at(world, &at, listing))
+}
+
+/// [`named_modules`] of one whose model is settled.
+pub(crate) fn named_modules_at(
+    world: &World,
+    at: &Spot,
+    listing: Listing<'_>,
+) -> Vec<(String, Entity)> {
     let (blueprint, group) = (at.blueprint(world), at.group(world));
     let listing = Listing { recurse: true, ..listing };
     let all = named_positions(&blueprint, at.position, listing).into_iter();
-    Ok(all.map(|(name, position)| (name, group.modules[position][at.member])).collect())
+    all.map(|(name, position)| (name, group.modules[position][at.member])).collect()
 }
 
 /// Lists the parameters of a module and of all below it by name.
@@ -252,7 +261,8 @@ pub fn named_parameters(
     module: Entity,
     listing: Listing<'_>,
 ) -> Result<Vec<NamedTensor>, AccessError> {
-    named_tensors(world, module, listing, Role::Parameter)
+    let at = locate(world, module)?;
+    Ok(named_tensors(world, &at, listing, Role::Parameter))
 }
 
 /// Lists the buffers of a module and of all below it by name, persistent or not.
@@ -267,16 +277,17 @@ pub fn named_buffers(
     module: Entity,
     listing: Listing<'_>,
 ) -> Result<Vec<NamedTensor>, AccessError> {
-    named_tensors(world, module, listing, Role::Buffer)
+    let at = locate(world, module)?;
+    Ok(named_tensors(world, &at, listing, Role::Buffer))
 }
 
-fn named_tensors(
-    world: &mut World,
-    module: Entity,
+/// Lists the parameters or buffers of a module whose model is settled, and of all below it.
+pub(crate) fn named_tensors(
+    world: &World,
+    at: &Spot,
     listing: Listing<'_>,
     role: Role,
-) -> Result<Vec<NamedTensor>, AccessError> {
-    let at = locate(world, module)?;
+) -> Vec<NamedTensor> {
     let (blueprint, group) = (at.blueprint(world), at.group(world));
     let found = named_slots(&blueprint, at.position, listing, role).into_iter();
     let named = found.map(|(name, (position, index))| {
@@ -289,7 +300,7 @@ fn named_tensors(
         let (own_name, ty, persistent) = (own.clone(), ty.clone(), *persistent);
         NamedTensor { name, module, own_name, ty, persistent }
     });
-    Ok(named.collect())
+    named.collect()
 }
 
 /// Lists parameters or buffers by name, each with the position and the place there of its owner.

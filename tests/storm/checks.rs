@@ -4,9 +4,10 @@ use std::sync::atomic::Ordering;
 
 use ndarray::{Array3, ArrayD, Axis, Ix2};
 use neurarch::prelude::*;
+use neurarch::systems::state::dict::StateDictError;
 
 use super::plain::{BATCH, INPUTS, LR, OUTPUTS};
-use super::{Group, MOST_MODELS, Storm, Tag, optimizer};
+use super::{Group, MOST_MODELS, READ_EVERY, Storm, Tag, optimizer};
 
 /// Sums of both run in another order; numbers are compared and taken over often enough that it does not add up.
 const TOLERANCE: f64 = 1e-9;
@@ -124,6 +125,31 @@ impl Storm {
                 parents[0] = first;
                 if models[first].signature() != signature {
                     assert!(self.world.overwrite(entity, &parents).is_err());
+                }
+            }
+        }
+    }
+
+    /// Now and then reads all models with `&World`: that gives what an exclusive call gives, or says that it cannot know it.
+    pub(super) fn read(&mut self, done: usize) {
+        if !done.is_multiple_of(READ_EVERY) {
+            return;
+        }
+        let roots = self.groups.iter().flat_map(|group| &group.roots);
+        let read = |&root: &Entity| (root, Parameters::from(&self.world).state_dict(root));
+        let read: Vec<_> = roots.map(read).collect();
+        for (root, given) in read {
+            let expected = self.world.state_dict(root).unwrap();
+            match given {
+                Ok(given) => {
+                    self.read += 1;
+                    assert_eq!(given, expected);
+                }
+                Err(error) => {
+                    self.refused += 1;
+                    assert!(matches!(error, StateDictError::Unsettled(_)), "{error}");
+                    let parameters = Parameters::from(&self.world);
+                    assert_eq!(parameters.state_dict(root).unwrap(), expected);
                 }
             }
         }

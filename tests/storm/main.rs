@@ -24,6 +24,8 @@ use plain::{HIDDEN, Hook, INPUTS, LR, Layer, MOMENTUM, Model, OUTPUTS, Random};
 
 /// How many operations there are from one comparison of everything to the next.
 const CHECK_EVERY: usize = 500;
+/// Of how many operations one is followed by a look at all models.
+const READ_EVERY: usize = 16;
 const POPULATIONS: usize = 3;
 const MOST_MODELS: usize = 12;
 
@@ -57,6 +59,9 @@ struct Storm {
     counters: Vec<Arc<AtomicUsize>>,
     ledger: Vec<usize>,
     spawned: usize,
+    /// How often a model was read with `&World`, and how often that was refused.
+    read: usize,
+    refused: usize,
 }
 
 #[test]
@@ -66,7 +71,10 @@ fn every_model_is_what_a_plain_reference_says() {
     let mut storm = Storm::new(number("NEURARCH_SEED").unwrap_or(1) as u64);
     let start = Instant::now();
     for done in 0..operations {
-        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| storm.operate()));
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            storm.operate();
+            storm.read(done);
+        }));
         if let Err(panic) = result {
             println!("in operation {done}");
             std::panic::resume_unwind(panic);
@@ -78,17 +86,20 @@ fn every_model_is_what_a_plain_reference_says() {
         }
         if (done + 1) % (operations / 10).max(1) == 0 {
             println!(
-                "{} operations, {} models spawned, {:.1} s, {} MiB resident, {} component ids, {} archetypes",
+                "{} operations, {} models spawned, {:.1} s, {} MiB resident, {} component ids, {} archetypes, {} models read, {} refused",
                 done + 1,
                 storm.spawned,
                 start.elapsed().as_secs_f64(),
                 resident_bytes() >> 20,
                 storm.world.components().len(),
                 storm.world.archetypes().len(),
+                storm.read,
+                storm.refused,
             );
         }
     }
     storm.check();
+    assert!(operations < 6_000 || storm.read > 100 && storm.refused > 2);
     assert!(storm.world.components().len() < 500, "component ids stay in the hundreds");
 }
 
@@ -104,7 +115,8 @@ impl Storm {
         let (mut world, random) = (World::new(), Random(seed));
         ModuleTypes::register::<Mood>(&mut world);
         let (groups, counters, ledger) = (Vec::new(), Vec::new(), Vec::new());
-        let mut storm = Storm { world, random, groups, counters, ledger, spawned: 0 };
+        let (spawned, read, refused) = (0, 0, 0);
+        let mut storm = Storm { world, random, groups, counters, ledger, spawned, read, refused };
         (0..POPULATIONS).for_each(|_| storm.spawn_population());
         storm
     }

@@ -11,7 +11,6 @@ use neurarch_components::blueprint::Blueprint;
 use neurarch_components::hook::{
     Callback, GlobalHooks, HookOptions, Hooks, PopulationHooks, RemovableHandle,
 };
-use neurarch_components::mode::Mode;
 use neurarch_components::population::Group;
 
 mod answer;
@@ -87,17 +86,6 @@ pub fn register(
             handle
         }
     })
-}
-
-/// Has a model that was just signed run apart if a module of it has hooks that watch it run.
-pub(crate) fn mark(world: &mut World, root: Entity, modules: &[Entity]) {
-    let mut hooks = modules.iter().filter_map(|&module| world.get::<Hooks>(module));
-    if hooks.any(Hooks::watch_passes)
-        && let Some(mut mode) = world.get_mut::<Mode>(root)
-        && !mode.hooked
-    {
-        mode.hooked = true;
-    }
 }
 
 /// The hooks of every module and of a population, if any watch passes, as they are when one begins.

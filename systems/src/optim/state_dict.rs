@@ -8,6 +8,7 @@ use neurarch_components::blueprint::Blueprint;
 use neurarch_components::column::{ColumnKey, row, row_mut};
 use neurarch_components::optimizer::{DynOptimizer, Form, Kept};
 use neurarch_components::population::Group;
+use neurarch_components::shared::SharedRow;
 use neurarch_components::state::Tensor;
 use neurarch_components::tree::Model;
 use neurarch_kernels::dtype::Dtype;
@@ -16,7 +17,7 @@ use neurarch_kernels::shape::Type;
 
 use super::Optimizers;
 use crate::access::{self, AccessError};
-use crate::traverse::locate;
+use crate::traverse::{Spot, locate};
 
 /// Why the state of optimizers cannot be read or loaded. Nothing is changed then.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -83,6 +84,8 @@ struct Place {
     index: usize,
     entity: Entity,
     ty: Type,
+    /// Where it lies, if the population's models share it.
+    shared: Option<SharedRow>,
 }
 
 struct Owned {
@@ -107,7 +110,8 @@ fn groups(world: &World, group: &Group, member: usize, blueprint: &Blueprint) ->
         let Some(owner) = owner else { continue };
         for (index, of) in at.parameters.iter().enumerate() {
             if of.has_column() && of.tied.is_none() && at.alias.is_none() {
-                groups[owner].places.push(Place { position, index, entity, ty: of.ty.clone() });
+                let ty = of.ty.clone();
+                groups[owner].places.push(Place { position, index, entity, ty, shared: None });
             }
         }
     }
@@ -126,9 +130,12 @@ fn state_slot(place: &Place, state: usize) -> Slot {
     Slot { name: String::new(), role, position: *position, index: *index, ty: ty.clone() }
 }
 
-/// Copies the numbers of a companion.
-fn numbers(world: &World, entity: Entity, slot: &Slot) -> Option<Tensor> {
-    let row = row(world, entity, ColumnKey::of(slot))?;
+/// Copies the numbers of a companion of a parameter.
+fn numbers(world: &World, place: &Place, slot: &Slot) -> Option<Tensor> {
+    let row = match place.shared {
+        Some(shared) => row(world, shared.owner, shared.key(slot.role, &slot.ty)),
+        None => row(world, place.entity, ColumnKey::of(slot)),
+    }?;
     let bytes = row[..slot.ty.size_bytes()].to_vec();
     let shape = slot.ty.shape.to_vec();
     Some(Tensor::from_native(String::new(), slot.ty.dtype, shape, bytes))
@@ -222,6 +229,46 @@ pub fn optimizer_state_dict(
     Ok(dict)
 }
 
+/// Copies the state that an optimizer keeps for a parameter, by its dotted name from a module on: `step`, `exp_avg`.
+/// Empty before the first step, and if no optimizer updates it.
+///
+/// # Errors
+///
+/// If there is no such parameter.
+///
+/// Source: `torch.optim.Optimizer.state[parameter]`.
+pub fn optimizer_state(
+    world: &mut World,
+    module: Entity,
+    name: &str,
+) -> Result<Vec<Tensor>, AccessError> {
+    let at = locate(world, module)?;
+    optimizer_state_at(world, &at, name)
+}
+
+/// [`optimizer_state`] below a module whose model is settled.
+pub(crate) fn optimizer_state_at(
+    world: &World,
+    at: &Spot,
+    name: &str,
+) -> Result<Vec<Tensor>, AccessError> {
+    let found = access::found_at(world, at, name, None)?;
+    let (blueprint, group) = (at.blueprint(world), at.group(world));
+    let Some(optimizers) = world.get_resource::<Optimizers>() else { return Ok(Vec::new()) };
+    let Slot { role, position, index, ty, .. } = found.slot;
+    if role != Role::Parameter {
+        let module = blueprint.positions[at.position].module.type_name();
+        return Err(AccessError::NoSuchName { module, name: name.to_owned() });
+    }
+    // What the population shares has the population's optimizer first.
+    let of_all = found.shared.and_then(|shared| optimizers.on(world, shared.owner));
+    let above = std::iter::successors(Some(position), |&at| blueprint.positions[at].parent);
+    let mut own = above.map(|position| group.modules[position][at.member]);
+    let optimizer = of_all.or_else(|| own.find_map(|module| optimizers.on(world, module)));
+    let place = Place { position, index, entity: found.module, ty, shared: found.shared };
+    Ok(optimizer.map_or(Vec::new(), |of| states(world, &blueprint, of, &place)))
+}
+
 /// Copies the states of one parameter.
 fn states(
     world: &World,
@@ -229,8 +276,13 @@ fn states(
     optimizer: &dyn DynOptimizer,
     place: &Place,
 ) -> Vec<Tensor> {
-    let steps = numbers(world, place.entity, &steps_slot(blueprint, place.position));
-    let step = steps.and_then(|steps| Some(steps.to_array::<f32>()?[place.index]));
+    let (steps, index) = match place.shared {
+        // What is shared has a count of its own.
+        Some(_) => (Slot { ty: Type::new(Dtype::F32, [1]), ..steps_slot(blueprint, 0) }, 0),
+        None => (steps_slot(blueprint, place.position), place.index),
+    };
+    let steps = numbers(world, place, &steps);
+    let step = steps.and_then(|steps| Some(steps.to_array::<f32>()?[index]));
     let step = step.unwrap_or_default();
     let mut tensors = Vec::new();
     let counted = |tensors: &mut Vec<Tensor>| {
@@ -253,7 +305,7 @@ fn states(
     }
     counted(&mut tensors);
     for state in 0..optimizer.states().len() {
-        let row = numbers(world, place.entity, &state_slot(place, state));
+        let row = numbers(world, place, &state_slot(place, state));
         let kept = optimizer.kept(state, &place.ty.shape);
         tensors.extend(row.zip(kept).map(|(row, kept)| keep(&row, kept)));
     }

@@ -51,15 +51,39 @@ pub(crate) fn look_away(world: &mut World, population: Entity) {
     }
 }
 
+impl Signed {
+    /// Gives when the children were last looked at.
+    pub(crate) fn looked(&self) -> Option<Tick> {
+        self.looked
+    }
+
+    /// Takes what is remembered of a population out of the world.
+    pub(super) fn take(world: &mut World, population: Entity) -> Signed {
+        let known = world.get_mut::<Signed>(population);
+        known.map(|mut signed| std::mem::take(&mut *signed)).unwrap_or_default()
+    }
+
+    /// Puts it back: what is changed from now on was not seen.
+    pub(super) fn put_back(self, world: &mut World, population: Entity) {
+        world.increment_change_tick();
+        if let Ok(mut entity) = world.get_entity_mut(population) {
+            match entity.get_mut::<Signed>() {
+                Some(mut known) => *known = self,
+                None => drop(entity.insert(self)),
+            }
+        }
+    }
+}
+
 /// Finds the models whose modules lost or got children, whose children are in another order, or whose
 /// modules lost what makes them modules of this population.
-pub(super) fn look(world: &mut World, population: Entity, roots: &mut Vec<Entity>) {
-    let children = world.register_component::<Children>();
-    let now = world.change_tick();
-    let mut signed = match world.get_mut::<Signed>(population) {
-        Some(mut signed) => std::mem::take(&mut *signed),
-        None => Signed::default(),
-    };
+pub(super) fn look(
+    world: &World,
+    population: Entity,
+    signed: &mut Signed,
+    roots: &mut Vec<Entity>,
+) {
+    let now = world.read_change_tick();
     let Some(found) = world.get::<Population>(population) else { return };
     signed.groups.truncate(found.groups().len());
     for (place, group) in found.groups().iter().enumerate() {
@@ -85,6 +109,8 @@ pub(super) fn look(world: &mut World, population: Entity, roots: &mut Vec<Entity
     }
     signed.groups.truncate(found.groups().len());
     let last = signed.looked.unwrap_or(Tick::new(now.get().wrapping_sub(Tick::MAX.get())));
+    signed.looked = Some(now);
+    let Some(children) = world.component_id::<Children>() else { return };
     let positions = signed.groups.iter().flat_map(|group| &group.positions);
     for seen in positions.flat_map(|at| &at.tables).filter(|seen| seen.has_children) {
         let first = roots.len();
@@ -100,14 +126,6 @@ pub(super) fn look(world: &mut World, population: Entity, roots: &mut Vec<Entity
             }
         }
         roots.truncate(kept);
-    }
-    world.increment_change_tick();
-    signed.looked = Some(now);
-    if let Ok(mut entity) = world.get_entity_mut(population) {
-        match entity.get_mut::<Signed>() {
-            Some(mut known) => *known = signed,
-            None => drop(entity.insert(signed)),
-        }
     }
 }
 

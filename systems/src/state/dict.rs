@@ -15,7 +15,7 @@ use super::hooks::StateHooks;
 use crate::access::AccessError;
 use crate::bind::BindError;
 use crate::sign::{self, SignError};
-use crate::traverse::{children_of, locate};
+use crate::traverse::{Spot, children_of, locate};
 
 /// Why there is no state dict. Nothing is changed then.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -33,6 +33,9 @@ pub enum StateDictError {
         /// The dotted name.
         name: String,
     },
+    /// A module was edited since the model was last settled, and the world is read with `&World`.
+    #[error(transparent)]
+    Unsettled(AccessError),
     /// A hook failed.
     #[error(transparent)]
     Hook(#[from] StateHookError),
@@ -42,9 +45,10 @@ pub enum StateDictError {
 }
 
 impl StateDictError {
-    fn from_access(error: AccessError, module: Entity) -> Self {
+    pub(crate) fn from_access(error: AccessError, module: Entity) -> Self {
         match error {
             AccessError::Sign(error) => StateDictError::Sign(error),
+            AccessError::Unsettled { .. } => StateDictError::Unsettled(error),
             _ => StateDictError::NotAModule(module),
         }
     }
@@ -70,6 +74,15 @@ pub fn state_dict(
     prefix: &str,
 ) -> Result<StateDict, StateDictError> {
     let at = locate(world, module).map_err(|error| StateDictError::from_access(error, module))?;
+    state_dict_at(world, &at, prefix)
+}
+
+/// [`state_dict`] of a module whose model is settled.
+pub(crate) fn state_dict_at(
+    world: &World,
+    at: &Spot,
+    prefix: &str,
+) -> Result<StateDict, StateDictError> {
     let (blueprint, group) = (at.blueprint(world), at.group(world));
     let hooks = StateHooks::of(world, at.population, &blueprint, group, Some(at.member));
     let members = at.member..at.member + 1;
