@@ -10,10 +10,10 @@ use neurarch_kernels::dtype::{Dtype, Element};
 use neurarch_kernels::gradients;
 
 use crate::array::Input;
+use crate::errors::SignError;
 use crate::optim::gradients::{Gradients, Touch, Whose};
 use crate::run::with_run;
 use crate::shared::Sums;
-use crate::sign::SignError;
 use crate::step::{self, StepError};
 use crate::tape::Start;
 

@@ -4,7 +4,8 @@ use bevy_ecs::prelude::*;
 use ndarray::{Array, Dimension};
 use neurarch_kernels::dtype::Element;
 
-use crate::access::{self, AccessError};
+use crate::access;
+use crate::errors::AccessError;
 use crate::step;
 
 /// Writes to models by [`Commands`]: each call is what the one of `World` of that name is, made when the commands are

@@ -20,12 +20,13 @@ use neurarch_kernels::program::trace::Var;
 use neurarch_kernels::program::{Role, Slot};
 use neurarch_kernels::shape::Shape;
 
-use crate::access::AccessError;
+use crate::errors::AccessError;
+use crate::errors::ParametrizeError;
+use crate::errors::SignError;
 use crate::hooks::Target;
-use crate::parametrize::ParametrizeError;
 use crate::parametrize::site::{Member, Rows, Site, modules, read, sites, write};
 use crate::registration;
-use crate::sign::{self, SignError};
+use crate::sign;
 
 /// Why modules cannot be fused or taken apart. Nothing is changed then.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

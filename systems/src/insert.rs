@@ -5,9 +5,10 @@ use bevy_ecs::prelude::*;
 use neurarch_components::blueprint::Blueprints;
 use neurarch_components::population::Population;
 
-use crate::access::AccessError;
+use crate::errors::AccessError;
+use crate::errors::SignError;
 use crate::optim::{self, Optimizers};
-use crate::sign::{self, SignError};
+use crate::sign;
 
 /// Why components cannot be inserted. Nothing is changed then.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

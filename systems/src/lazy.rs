@@ -14,7 +14,7 @@ use neurarch_kernels::dtype::Dtype;
 use neurarch_kernels::program::trace::Trace;
 use neurarch_kernels::program::tree::{Arguments, Tree};
 
-use crate::access::AccessError;
+use crate::errors::AccessError;
 use crate::population::population;
 use crate::run::Run;
 use crate::sign;

@@ -16,7 +16,7 @@ use neurarch_components::registry::ModuleTypes;
 use neurarch_components::tie::SharedModule;
 use neurarch_components::tree::{Model, ModuleName};
 
-use crate::sign::SignError;
+use crate::errors::SignError;
 use crate::tie;
 
 /// The live tree of a model, read once.

@@ -15,9 +15,13 @@ use neurarch_kernels::autocast::{Autocast, Device};
 use neurarch_kernels::dtype::Dtype;
 use neurarch_kernels::program::Role;
 
-use crate::access::{self, AccessError};
+use crate::access;
+use crate::errors::AccessError;
+use crate::errors::SignError;
 use crate::population::population;
-use crate::sign::{self, SignError};
+use crate::root;
+use crate::sign;
+use crate::spot;
 use crate::step::StepError;
 
 /// Puts modules into training mode.
@@ -190,7 +194,7 @@ pub fn set_requires_grad(
 ) -> Result<(), AccessError> {
     let population = world.get::<Model>(root).ok_or(AccessError::NotAModel(root))?.population;
     sign::refresh(world, population)?;
-    let (_, _, blueprint) = access::place(world, root)?;
+    let (_, _, blueprint) = spot::place(world, root)?;
     let slot = access::find_slot(blueprint, name).filter(|slot| slot.role == Role::Parameter);
     let slot = slot.ok_or_else(|| AccessError::NoSuchName {
         module: blueprint.positions[0].module.type_name(),
@@ -223,7 +227,7 @@ fn change(
     let (of, module) = match world.get::<Population>(entity) {
         Some(_) => (entity, None),
         None => {
-            let root = sign::root_of(world, entity);
+            let root = root::root_of(world, entity);
             (root.ok_or(SignError::NotAPopulation(entity))?.1, Some(entity))
         }
     };

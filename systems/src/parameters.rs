@@ -7,7 +7,9 @@ use neurarch_components::state::{StateDict, Tensor};
 use neurarch_kernels::dtype::Element;
 use neurarch_kernels::program::Role;
 
-use crate::access::{self, AccessError, Found};
+use crate::access;
+use crate::access::Found;
+use crate::errors::AccessError;
 use crate::optim::state_dict::optimizer_state_at;
 use crate::settled::settled;
 use crate::state::dict::{StateDictError, state_dict_at};

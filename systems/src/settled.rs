@@ -11,10 +11,14 @@ use neurarch_components::population::{Group, Population};
 use neurarch_components::registry::ModuleTypes;
 use neurarch_components::tree::{Columned, Model, ModuleName, NOT_A_MEMBER};
 
-use crate::access::{self, AccessError};
+use crate::errors::AccessError;
 use crate::lookup::named_children;
-use crate::sign::{self, Signed, root_of};
-use crate::traverse::{self, Spot, owner};
+use crate::root::root_of;
+use crate::sign;
+use crate::sign::Signed;
+use crate::spot;
+use crate::spot::Spot;
+use crate::spot::owner;
 
 /// Finds a module in its population. What came of other models meanwhile does not matter.
 ///
@@ -29,7 +33,7 @@ pub(crate) fn settled(world: &World, module: Entity) -> Result<Spot, AccessError
     if index == NOT_A_MEMBER {
         return Err(not_a_module());
     }
-    let place = access::place(world, root).ok();
+    let place = spot::place(world, root).ok();
     if let Some((group, ..)) = place {
         sign::check_group(world, population, group)?;
     }
@@ -43,7 +47,7 @@ pub(crate) fn settled(world: &World, module: Entity) -> Result<Spot, AccessError
     {
         return Err(AccessError::Unsettled { index, path });
     }
-    traverse::find(world, module).map_err(|_| not_a_module())
+    spot::find(world, module).map_err(|_| not_a_module())
 }
 
 /// Finds a module of a model that signing was told of.

@@ -6,18 +6,15 @@
 //! to the group of its new blueprint, its neighbors stay where they are.
 
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::{Blueprints, TieError};
+use neurarch_components::blueprint::Blueprints;
 use neurarch_components::column::{Columns, row};
-use neurarch_components::containers::MAX_DEPTH;
 use neurarch_components::population::{Group, Population};
 use neurarch_components::registry::ModuleTypes;
 use neurarch_components::shared::SharedTensors;
 use neurarch_components::tree::{Model, NOT_A_MEMBER};
-use neurarch_kernels::program::Role;
 
-use crate::bind::BindError;
-use crate::init::Draw;
-use crate::room::RoomError;
+pub use crate::errors::SignError;
+use crate::fresh::Draw;
 
 mod apply;
 mod change;
@@ -26,94 +23,6 @@ mod look;
 pub(crate) use change::would_change;
 pub use look::Signed;
 pub(crate) use look::look_away;
-
-/// Why a model's tree is not a model.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum SignError {
-    /// The entity is no population.
-    #[error("{0} is not a population")]
-    NotAPopulation(Entity),
-    /// The root has no layer component.
-    #[error("model {index}: its root has no module component")]
-    NoModule {
-        /// The model's index.
-        index: u32,
-    },
-    /// A child's name is empty, contains a dot, or is taken; torch's words.
-    #[error("model {index}, {path}: {message}")]
-    Name {
-        /// The model's index.
-        index: u32,
-        /// Dotted path of the parent.
-        path: String,
-        /// What is wrong with the name.
-        message: String,
-    },
-    /// A tie names what is no part of the model, or has another type.
-    #[error("model {index}, {0}", .error)]
-    Tie {
-        /// The model's index.
-        index: u32,
-        /// What is tied, and why it cannot be.
-        error: TieError,
-    },
-    /// A module is below itself.
-    #[error("model {index}: its root is a child of {parent}, which is below it")]
-    Cycle {
-        /// The model's index.
-        index: u32,
-        /// The entity that has the root as its child.
-        parent: Entity,
-    },
-    /// Modules are nested deeper than a model may be.
-    #[error("model {index}, {path}: expected modules nested at most {MAX_DEPTH} levels deep")]
-    TooDeep {
-        /// The model's index.
-        index: u32,
-        /// Dotted path of the module that is too deep.
-        path: String,
-    },
-    /// A component that neurarch keeps was removed from a module.
-    #[error("model {index}, {path}: its {component} was removed")]
-    Removed {
-        /// The model's index.
-        index: u32,
-        /// Dotted path of the module.
-        path: String,
-        /// What is missing.
-        component: String,
-    },
-    /// The column of what a population's models share was removed from its entity.
-    #[error("{population}, {name}: its {role} was removed")]
-    SharedRemoved {
-        /// The population's entity.
-        population: Entity,
-        /// The dotted name of what is shared.
-        name: String,
-        /// What the column is for.
-        role: Role,
-    },
-    /// Rows of a model cannot be bound.
-    #[error(transparent)]
-    Bind(#[from] BindError),
-    /// A resource that neurarch keeps was removed from the world, or replaced by another.
-    #[error(
-        "the resource {resource} that {population} was spawned with is not in the world any more"
-    )]
-    Missing {
-        /// The population's entity.
-        population: Entity,
-        /// The resource's type.
-        resource: &'static str,
-    },
-    /// All blueprints in use have more than 2²⁴ modules together.
-    #[error("expected fewer than 16777216 modules in all blueprints together")]
-    TooManyModules,
-    /// A parameter or buffer of a model that was changed is too large for memory.
-    #[error(transparent)]
-    Room(#[from] RoomError),
-}
 
 /// Signs the models of a population that changed, and gives parameters that are new their first numbers.
 /// Cheap if none did: a few comparisons for each table, and one for each module with children.
@@ -181,26 +90,6 @@ pub(crate) fn check_group(
         }
     }
     Ok(())
-}
-
-/// Walks up to the model's root; gives it and its population.
-pub(crate) fn root_of(world: &World, entity: Entity) -> Option<(Entity, Entity)> {
-    // A cycle that does not go through `entity` comes back to one of these, which are ever farther apart.
-    let (mut at, mut mark) = (entity, entity);
-    let (mut steps, mut next_mark) = (0_usize, 1);
-    loop {
-        if let Some(model) = world.get::<Model>(at) {
-            return Some((at, model.population));
-        }
-        at = world.get::<ChildOf>(at)?.parent();
-        steps += 1;
-        if at == mark {
-            return None;
-        }
-        if steps == next_mark {
-            (mark, next_mark) = (at, 2 * next_mark);
-        }
-    }
 }
 
 /// Finds a model in its population's lists, as it was when it was last signed: its group, and its place there. That other

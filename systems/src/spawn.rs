@@ -20,8 +20,10 @@ use neurarch_components::tree::{Columned, Contents, Model, ModuleName, NOT_A_MEM
 use neurarch_kernels::dtype::Dtype;
 
 use crate::bind::KEEPER;
+use crate::errors::SignError;
 use crate::room::{self, RoomError};
-use crate::sign::{self, SignError, Signed};
+use crate::sign;
+use crate::sign::Signed;
 
 /// Why models cannot be spawned.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

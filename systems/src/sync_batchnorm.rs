@@ -5,8 +5,9 @@ use neurarch_components::layers::SyncBatchNorm;
 use neurarch_components::module::DynModule;
 use neurarch_components::registry::ModuleTypes;
 
-use crate::access::AccessError;
+use crate::errors::AccessError;
 use crate::optim::lr_scheduler::modules;
+use crate::root;
 use crate::sign;
 
 /// Makes every batch norm of a population's models, or of a module of one model and all below it, a
@@ -39,7 +40,7 @@ pub fn convert_sync_batchnorm(world: &mut World, entity: Entity) -> Result<(), A
         let types = world.get_resource::<ModuleTypes>().zip(world.get_entity(module).ok());
         let norm = types.and_then(|(types, module)| SyncBatchNorm::of(types.module(module)?));
         let Some(norm) = norm else { continue };
-        population = sign::root_of(world, module).map(|(_, population)| population);
+        population = root::root_of(world, module).map(|(_, population)| population);
         if let Ok(mut module) = world.get_entity_mut(module) {
             norm.insert_into(&mut module);
         }

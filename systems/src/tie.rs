@@ -11,10 +11,15 @@ use neurarch_components::tie::{SharedModule, Tie, Ties};
 use neurarch_components::tree::{Model, ModuleName};
 use neurarch_kernels::program::{Role, Slot};
 
-use crate::access::{self, AccessError, find_slot};
+use crate::access;
+use crate::access::find_slot;
+use crate::errors::AccessError;
+use crate::errors::SignError;
+use crate::root::root_of;
 use crate::shared::write_own;
-use crate::sign::{self, SignError, root_of};
-use crate::traverse::locate;
+use crate::sign;
+use crate::spot;
+use crate::spot::locate;
 
 /// Makes the parameter `tied` of a model the same as its parameter `owner`, both by dotted names: from then on
 /// there is one, with the numbers of `owner`, trained by all of its uses.
@@ -222,7 +227,7 @@ fn blueprint(world: &World, root: Entity) -> Result<&Blueprint, AccessError> {
 }
 
 fn home(world: &World, root: Entity, slot: &Slot) -> Result<(Entity, ColumnKey), AccessError> {
-    let (group, member, _) = access::place(world, root)?;
+    let (group, member, _) = spot::place(world, root)?;
     Ok(group.home(slot, member))
 }
 

@@ -3,23 +3,22 @@
 //! Each function takes the entity of a module, the root or any other, and lists what is there and below.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 
 use std::borrow::Cow;
 
 use bevy_ecs::prelude::*;
 use neurarch_components::blueprint::{Blueprint, Blueprints, Parameter};
-use neurarch_components::population::{Group, Population};
+use neurarch_components::population::Population;
 use neurarch_components::registry::ModuleTypes;
 use neurarch_components::repr::with_children;
-use neurarch_components::tie::SharedModule;
-use neurarch_components::tree::{Columned, Model};
 use neurarch_kernels::program::Role;
 use neurarch_kernels::shape::Type;
 
-use crate::access::{self, AccessError};
-use crate::lookup::LookupError;
-use crate::sign::{self, SignError};
+use crate::errors::AccessError;
+use crate::errors::LookupError;
+use crate::errors::SignError;
+use crate::sign;
+use crate::spot::{Spot, locate};
 
 /// How names are listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,61 +52,6 @@ pub struct NamedTensor {
     pub ty: Type,
     /// Whether a `state_dict` has it.
     pub persistent: bool,
-}
-
-/// Where a module stands, in a model that is settled.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Spot {
-    pub(crate) population: Entity,
-    /// The group's place in the population's list.
-    pub(crate) group: usize,
-    /// The model's place in the group.
-    pub(crate) member: usize,
-    /// The module's place in the blueprint.
-    pub(crate) position: usize,
-}
-
-impl Spot {
-    pub(crate) fn group<'w>(&self, world: &'w World) -> &'w Group {
-        let found = world.get::<Population>(self.population).expect("it was found there");
-        &found.groups()[self.group]
-    }
-
-    pub(crate) fn blueprint(&self, world: &World) -> Arc<Blueprint> {
-        let blueprint = self.group(world).blueprint;
-        let found = world.resource::<Blueprints>().get(blueprint);
-        found.expect("a group holds its blueprint").clone()
-    }
-}
-
-/// Gives the module that an entity is or stands for: the owner of a second name.
-pub(crate) fn owner(world: &World, module: Entity) -> Entity {
-    world.get::<SharedModule>(module).map_or(module, |shared| shared.0)
-}
-
-/// Signs the population of a module, and finds the module there.
-pub(crate) fn locate(world: &mut World, module: Entity) -> Result<Spot, AccessError> {
-    let not_a_module = || AccessError::NotAModule(module);
-    let (_, population) = sign::root_of(world, owner(world, module)).ok_or_else(not_a_module)?;
-    sign::refresh(world, population)?;
-    find(world, module)
-}
-
-/// Finds a module in its model, which is settled.
-pub(crate) fn find(world: &World, module: Entity) -> Result<Spot, AccessError> {
-    let not_a_module = || AccessError::NotAModule(module);
-    let owner = owner(world, module);
-    let (root, population) = sign::root_of(world, owner).ok_or_else(not_a_module)?;
-    let (group, member, _) = access::place(world, root)?;
-    let position = world.get::<Columned>(owner).ok_or_else(not_a_module)?.contents().position;
-    let modules = group.modules.get(position).and_then(|modules| modules.get(member));
-    if modules != Some(&owner) {
-        return Err(not_a_module());
-    }
-    let blueprint = world.get::<Model>(root).map(|model| model.blueprint);
-    let found = world.get::<Population>(population).ok_or_else(not_a_module)?;
-    let group = found.groups().iter().position(|group| Some(group.blueprint) == blueprint);
-    Ok(Spot { population, group: group.ok_or_else(not_a_module)?, member, position })
 }
 
 /// Signs a population, and finds the modules at a dotted path: the first of each group, and how many there are.

@@ -15,7 +15,7 @@ use super::EditError;
 use super::draft::Planned;
 use super::site::{Listed, Member, Site, children};
 use crate::registration::{self, RegistrationError, Sapling};
-use crate::traverse::owner;
+use crate::spot::owner;
 
 /// What becomes of the children of the modules of a site.
 pub(super) struct ChildPlan {

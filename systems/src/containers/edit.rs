@@ -12,8 +12,8 @@ use super::children::{ChildPlan, move_hooks};
 use super::draft::{Draft, Taken};
 use super::parameters::ParameterPlan;
 use super::site::{Site, index_of, sites};
+use crate::fresh::Draw;
 use crate::hooks::Target;
-use crate::init::Draw;
 use crate::sign;
 
 /// What an edit took out, of each model, by the models' indices.

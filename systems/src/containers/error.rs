@@ -4,10 +4,10 @@ use bevy_ecs::prelude::*;
 use neurarch_components::containers::ContainerError;
 use neurarch_kernels::dtype::Dtype;
 
-use crate::access::AccessError;
-use crate::lookup::LookupError;
+use crate::errors::AccessError;
+use crate::errors::LookupError;
+use crate::errors::SignError;
 use crate::registration::RegistrationError;
-use crate::sign::SignError;
 use crate::spawn::SpawnError;
 
 /// Why a live container was not changed or read. Everything is as it was then.

@@ -8,9 +8,11 @@ use neurarch_kernels::program::Role;
 use super::draft::{Draft, Held, Planned, index, name};
 use super::site::{Site, children, sites};
 use super::{EditError, Key};
+use crate::errors::LookupError;
 use crate::hooks::Target;
-use crate::lookup::{LookupError, tensor_at};
-use crate::traverse::{NamedTensor, owner};
+use crate::lookup::tensor_at;
+use crate::spot::owner;
+use crate::traverse::NamedTensor;
 
 /// An entry of a live container.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -9,10 +9,13 @@ use neurarch_components::tree::Model;
 
 use super::EditError;
 use super::draft::Draft;
-use crate::access::AccessError;
+use crate::errors::AccessError;
 use crate::hooks::Target;
 use crate::lookup::{Names, named_children};
-use crate::traverse::{Spot, locate, owner, spots};
+use crate::spot::Spot;
+use crate::spot::locate;
+use crate::spot::owner;
+use crate::traverse::spots;
 
 /// Modules that stand at one position of one blueprint and have equal lists of children.
 pub(super) struct Site {

@@ -12,10 +12,11 @@ use rayon::prelude::*;
 use super::EvolveError;
 use super::order::Order;
 use crate::copy::{Copies, copy_rows};
+use crate::errors::SignError;
 use crate::members::listed;
 use crate::optim::Optimizers;
 use crate::places::Places;
-use crate::sign::{self, SignError};
+use crate::sign;
 
 /// The models of a group, and for each the places of its parents in the group.
 pub(super) struct Family<const PARENTS: usize> {

@@ -18,7 +18,7 @@ pub use crossover::crossover;
 pub use hyperparameters::overwrite_hyperparameters;
 pub use perturb::{Noise, perturb};
 
-use crate::sign::SignError;
+use crate::errors::SignError;
 use crate::spawn::SpawnError;
 use family::Family;
 

@@ -11,10 +11,10 @@ use neurarch_kernels::program::{Scalar, ScalarOf};
 use super::EvolveError;
 use super::family::{advance, group, keys, signed};
 use crate::bind::Located;
+use crate::errors::SignError;
 use crate::launch::Buffers;
 use crate::launch::Job;
 use crate::members::listed;
-use crate::sign::SignError;
 
 /// How a model's parameters are changed at random.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -6,9 +6,11 @@ use neurarch_components::hook::{Callback, HookKind};
 use neurarch_components::population::Population;
 
 use super::Target;
-use crate::access::AccessError;
-use crate::sign::{self, SignError};
-use crate::traverse::{locate, owner};
+use crate::errors::AccessError;
+use crate::errors::SignError;
+use crate::sign;
+use crate::spot::locate;
+use crate::spot::owner;
 
 /// Why a hook cannot be registered: it would never be called. Nothing is changed then.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

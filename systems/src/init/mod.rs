@@ -6,7 +6,7 @@
 
 mod functions;
 mod gain;
-mod op;
+pub(crate) mod op;
 mod sample;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,8 +21,8 @@ use neurarch_components::tree::Model;
 use neurarch_kernels::cpu::tile::Key;
 use neurarch_kernels::dtype::Dtype;
 use neurarch_kernels::passes::plan::{Plan, PlanOptions};
+use neurarch_kernels::program::Slot;
 use neurarch_kernels::program::trace::Trace;
-use neurarch_kernels::program::{Role, Slot};
 use neurarch_kernels::shape::Shape;
 
 pub use functions::{
@@ -34,17 +34,18 @@ pub use gain::{
     kaiming_normal, kaiming_uniform, xavier_normal, xavier_uniform,
 };
 
-pub(crate) use op::Fill;
-
-use crate::access::{self, AccessError};
+use crate::access;
 use crate::bind::Located;
 use crate::bind::{BindError, KEEPER};
+use crate::errors::AccessError;
+use crate::errors::SignError;
+use crate::fresh::{Draw, Fresh};
 use crate::launch::Buffers;
 use crate::launch::Job;
 use crate::members::Members;
 use crate::parametrize;
-use crate::sign::{self, SignError};
-use crate::traverse::Spot;
+use crate::sign;
+use crate::spot::Spot;
 
 /// Why parameters cannot be given numbers. Nothing is changed then.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -277,28 +278,6 @@ pub(crate) fn check(name: &str, slot: &Slot, init: &Init) -> Result<(), InitErro
     }
 }
 
-/// A parameter or buffer that a change of structure made new: its numbers are zero.
-pub(crate) struct Fresh {
-    /// The model's root.
-    pub(crate) root: Entity,
-    /// The module's place in the model's blueprint.
-    pub(crate) position: usize,
-    /// [`Role::Parameter`] or [`Role::Buffer`].
-    pub(crate) role: Role,
-    /// Its place in the module.
-    pub(crate) index: usize,
-}
-
-/// Which random numbers a parameter that is new starts with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Draw {
-    /// Those of its place in a model that was just spawned.
-    First,
-    /// Those that the model comes to next: what stood at this place before had the first ones, and may live on
-    /// at another.
-    Anew,
-}
-
 /// Gives parameters that a change of structure made new their first numbers.
 pub(crate) fn reset_fresh(
     world: &mut World,
@@ -507,10 +486,4 @@ fn fill_alike(
     let mut queue = buffers.queue();
     queue.push(&mut at, [job]);
     queue.launch(world, &mut [], &mut buffers)
-}
-
-/// Tells parameters from buffers in the random numbers' counters.
-fn draw_of(slot: &Slot) -> u32 {
-    let index = u32::try_from(slot.index).unwrap_or(u32::MAX) & 0x3fff_ffff;
-    if slot.role == Role::Buffer { index | 1 << 30 } else { index }
 }

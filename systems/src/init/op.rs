@@ -5,7 +5,7 @@ use neurarch_kernels::cpu::random::Stream;
 use neurarch_kernels::cpu::tile::{Key, Tile};
 use neurarch_kernels::dtype::Dtype;
 use neurarch_kernels::op::{Kernel, Op, OpError};
-use neurarch_kernels::program::Slot;
+use neurarch_kernels::program::{Role, Slot};
 use neurarch_kernels::shape::{Operand, Type};
 
 use super::sample::{Sample, fill};
@@ -26,7 +26,7 @@ pub(crate) struct Fill {
 impl Fill {
     /// Makes the op for a slot.
     pub(crate) fn new(slot: &Slot, init: Init) -> Self {
-        let (position, draw) = (slot.position as u64, super::draw_of(slot));
+        let (position, draw) = (slot.position as u64, draw_of(slot));
         let mut ty = slot.ty.clone();
         // A half is drawn as a single, and rounded where it is stored.
         if ty.dtype.is_half() {
@@ -90,4 +90,10 @@ fn zero(tile: &mut Tile<'_>, dtype: Dtype) {
             _ => outputs.take::<u8>().fill(0),
         }
     }
+}
+
+/// Tells parameters from buffers in the random numbers' counters.
+pub(super) fn draw_of(slot: &Slot) -> u32 {
+    let index = u32::try_from(slot.index).unwrap_or(u32::MAX) & 0x3fff_ffff;
+    if slot.role == Role::Buffer { index | 1 << 30 } else { index }
 }

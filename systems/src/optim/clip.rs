@@ -4,7 +4,7 @@ use bevy_ecs::prelude::*;
 use neurarch_kernels::gradients;
 
 use super::gradients::{Gradients, Touch, Whose};
-use crate::sign::SignError;
+use crate::errors::SignError;
 use crate::step::StepError;
 
 /// Why gradients cannot be clipped. Nothing is changed then.

@@ -8,12 +8,14 @@ use neurarch_components::tree::Model;
 use neurarch_kernels::dtype::Dtype;
 use neurarch_kernels::program::{Role, Slot};
 
-use crate::access;
 use crate::bind::Located;
+use crate::errors::SignError;
 use crate::members::Members;
 use crate::members::listed;
+use crate::root;
 use crate::run::with_run;
-use crate::sign::{self, SignError};
+use crate::sign;
+use crate::spot;
 use crate::step::StepError;
 use crate::visit::{Member, visit};
 
@@ -42,7 +44,7 @@ impl Whose {
             let models = world.get::<Population>(entity).map_or(0, Population::len);
             return Ok(Whose { entity, population: entity, models, first: 0 });
         }
-        let (root, population) = sign::root_of(world, entity).ok_or(not_there.clone())?;
+        let (root, population) = root::root_of(world, entity).ok_or(not_there.clone())?;
         sign::refresh(world, population)?;
         let model = world.get::<Model>(root).ok_or(not_there)?;
         Ok(Whose { entity, population, models: 1, first: model.index as usize })
@@ -90,8 +92,8 @@ impl Whose {
 
     /// Finds the model of a module, and the gradients that this and all below it have.
     fn of_module(self, world: &World) -> Option<(Located, Vec<Slot>)> {
-        let (root, population) = sign::root_of(world, self.entity)?;
-        let (of, member, blueprint) = access::place(world, root).ok()?;
+        let (root, population) = root::root_of(world, self.entity)?;
+        let (of, member, blueprint) = spot::place(world, root).ok()?;
         let position = of.modules.iter().position(|modules| modules[member] == self.entity)?;
         let has_gradient = &world.get::<HasGradient>(root)?.0;
         let found = world.get::<Population>(population)?;

@@ -7,8 +7,9 @@ use neurarch_components::population::Population;
 use neurarch_kernels::dtype::{Dtype, Element};
 use neurarch_kernels::lbfgs::{Ask, LbfgsStep};
 
-use crate::access::{self, AccessError};
-use crate::sign::SignError;
+use crate::access;
+use crate::errors::AccessError;
+use crate::errors::SignError;
 use crate::state::vector::{VectorError, parameters_to_vector, vector_to_parameters};
 use crate::step::StepError;
 

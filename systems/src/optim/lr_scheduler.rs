@@ -7,7 +7,8 @@ use neurarch_components::scheduler::{LRScheduler, Metric, Scheduler, SchedulerEr
 use neurarch_components::tree::Model;
 
 use super::{Change, Optimizers};
-use crate::access::AccessError;
+use crate::errors::AccessError;
+use crate::root;
 use crate::sign;
 use crate::traverse::{self, Listing};
 
@@ -213,7 +214,7 @@ pub(crate) fn modules(
     }
     let Some(population) = world.get::<Population>(entity) else {
         let below = traverse::named_modules(world, entity, Listing::default())?;
-        let root = sign::root_of(world, entity).map(|(root, _)| root);
+        let root = root::root_of(world, entity).map(|(root, _)| root);
         let model = root.and_then(|root| world.get::<Model>(root));
         let index = model.map_or(0, |model| model.index as usize);
         return Ok(below.into_iter().map(|(_, module)| (index, module)).collect());

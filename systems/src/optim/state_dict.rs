@@ -16,8 +16,11 @@ use neurarch_kernels::program::{Role, Slot};
 use neurarch_kernels::shape::Type;
 
 use super::Optimizers;
-use crate::access::{self, AccessError};
-use crate::traverse::{Spot, locate};
+use crate::access;
+use crate::errors::AccessError;
+use crate::spot;
+use crate::spot::Spot;
+use crate::spot::locate;
 
 /// Why the state of optimizers cannot be read or loaded. Nothing is changed then.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -211,7 +214,7 @@ pub fn optimizer_state_dict(
     root: Entity,
 ) -> Result<OptimizerStateDict, OptimizerStateError> {
     let (found, _, _) = find(world, root)?;
-    let (group, member, blueprint) = access::place(world, root)?;
+    let (group, member, blueprint) = spot::place(world, root)?;
     debug_assert_eq!(found.len(), groups(world, group, member, blueprint).len());
     let mut dict = OptimizerStateDict::default();
     let mut next = 0;
@@ -319,7 +322,7 @@ fn find(world: &mut World, root: Entity) -> Result<FoundGroups, AccessError> {
     let population = world.get::<Model>(root).ok_or(AccessError::NotAModel(root))?.population;
     let at = locate(world, root)?;
     Optimizers::init(world);
-    let (group, member, blueprint) = access::place(world, root)?;
+    let (group, member, blueprint) = spot::place(world, root)?;
     Ok((groups(world, group, member, blueprint), population, at.group))
 }
 
@@ -330,7 +333,7 @@ fn find(world: &mut World, root: Entity) -> Result<FoundGroups, AccessError> {
 /// If `root` is no model's root.
 pub(crate) fn forget(world: &mut World, root: Entity, module: Entity) -> Result<(), AccessError> {
     let (found, _, _) = find(world, root)?;
-    let blueprint: Arc<Blueprint> = access::place(world, root)?.2.clone();
+    let blueprint: Arc<Blueprint> = spot::place(world, root)?.2.clone();
     let own = found.iter().filter(|own| own.entity == module);
     for (own, place) in own.flat_map(|own| own.places.iter().map(move |place| (own, place))) {
         for state in 0..own.optimizer.states().len() {
@@ -386,7 +389,7 @@ pub(crate) fn load(
     precision: Precision,
 ) -> Result<(), OptimizerStateError> {
     let (found, population, group) = find(world, root)?;
-    let blueprint: Arc<Blueprint> = access::place(world, root)?.2.clone();
+    let blueprint: Arc<Blueprint> = spot::place(world, root)?.2.clone();
     check(&found, dict)?;
     let mut written = Vec::new();
     for (own, given) in found.iter().zip(&dict.param_groups) {

@@ -9,10 +9,11 @@ use neurarch_kernels::program::{Role, Slot};
 
 use crate::bind::Located;
 use crate::bind::bind_pair;
+use crate::errors::SignError;
 use crate::members::Members;
 use crate::members::listed;
 use crate::places::Places;
-use crate::sign::{self, SignError};
+use crate::sign;
 use crate::visit::visit_pairs;
 
 /// Why models cannot be averaged. Nothing is changed then.

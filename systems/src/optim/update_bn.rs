@@ -9,11 +9,11 @@ use neurarch_components::registry::ModuleTypes;
 use neurarch_kernels::dtype::Element;
 
 use super::lr_scheduler::modules;
-use crate::access::AccessError;
 use crate::array::Input;
+use crate::errors::AccessError;
 use crate::sign;
+use crate::spot::locate;
 use crate::step::{self, StepError};
-use crate::traverse::locate;
 use crate::{init, mode};
 
 /// Why running statistics cannot be computed.

@@ -11,7 +11,7 @@ use neurarch_kernels::shape::Type;
 
 use super::is_buffer;
 use super::site::{Member, Site};
-use crate::sign::root_of;
+use crate::root::root_of;
 
 /// What a parameter has beside its numbers.
 #[derive(Clone, Debug, Default)]

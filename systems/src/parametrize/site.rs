@@ -21,9 +21,11 @@ use neurarch_kernels::shape::Type;
 
 use super::ParametrizeError;
 use crate::bind::BindError;
+use crate::errors::SignError;
 use crate::hooks::Target;
-use crate::init::Fill;
-use crate::sign::{self, SignError, root_of};
+use crate::init::op::Fill;
+use crate::root::root_of;
+use crate::sign;
 
 /// A model has fewer than 2 to the power of this many modules.
 const MARKERS: usize = 24;

@@ -12,7 +12,7 @@ use super::{
 use crate::hooks::Target;
 use crate::lookup::{self, Attribute, Names};
 use crate::parametrize;
-use crate::traverse::Spot;
+use crate::spot::Spot;
 
 /// Assigns a value to a name of a module of a live model, or of those of a population.
 ///

@@ -3,11 +3,11 @@
 use neurarch_components::hook::HookKind;
 use neurarch_kernels::dtype::Dtype;
 
-use crate::access::AccessError;
+use crate::errors::AccessError;
+use crate::errors::LookupError;
+use crate::errors::ParametrizeError;
+use crate::errors::SignError;
 use crate::init::InitError;
-use crate::lookup::LookupError;
-use crate::parametrize::ParametrizeError;
-use crate::sign::SignError;
 use crate::spawn::SpawnError;
 
 /// Why nothing was registered, assigned or deleted. Everything is as it was then.

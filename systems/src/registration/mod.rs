@@ -28,12 +28,17 @@ pub use attribute::{delattr, getattr, setattr};
 pub use error::RegistrationError;
 pub use module::{register_module, set_submodule};
 
-use crate::access::AccessError;
+use crate::errors::AccessError;
+use crate::errors::SignError;
 use crate::hooks::Target;
 use crate::init;
 use crate::lookup::{Child, Names};
-use crate::sign::{self, SignError};
-use crate::traverse::{Spot, find, locate, owner, spots};
+use crate::sign;
+use crate::spot::Spot;
+use crate::spot::find;
+use crate::spot::locate;
+use crate::spot::owner;
+use crate::traverse::spots;
 pub(crate) use module::{Sapling, check_going, prepare};
 use module::{check_use, remove_children};
 

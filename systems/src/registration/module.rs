@@ -11,11 +11,15 @@ use neurarch_components::tree::ModuleName;
 use neurarch_kernels::dtype::Dtype;
 
 use super::{RegistrationError, ask, check_name, setattr, subject};
-use crate::lookup::{self, Attribute, Child, LookupError, Names};
+use crate::errors::LookupError;
+use crate::lookup;
+use crate::lookup::Attribute;
+use crate::lookup::Child;
+use crate::lookup::Names;
 use crate::room;
 use crate::sign;
 use crate::spawn::{self, SpawnError};
-use crate::traverse::Spot;
+use crate::spot::Spot;
 
 /// Registers a child of a module of a live model, in the place of the one of that name or as the last; gives
 /// its entity.

@@ -23,7 +23,8 @@ pub(crate) use sums::{EagerGradients, Losses, Pass, Sums, run_summed};
 pub(crate) use undo::Undo;
 pub(crate) use update::{SharedOptimizers, accumulate, has_optimizer, step, update, zero, zero_at};
 
-use crate::access::{AccessError, find_all};
+use crate::access::find_all;
+use crate::errors::AccessError;
 use crate::{sign, spawn};
 
 /// Makes a parameter or buffer, by its dotted name, one for all models of a population: that of its first

@@ -13,7 +13,9 @@ use super::SignError;
 use super::change::{ChangeSet, Destination, Move, Told};
 use crate::access;
 use crate::bind::KEEPER;
-use crate::init::{self, Draw, Fresh};
+use crate::fresh::Draw;
+use crate::fresh::Fresh;
+use crate::init;
 use crate::refit::{refit, remap_modes, strip_markers};
 
 /// Carries out what [`sign`](super::change::sign) found in a population. What was refused waits to be signed again.

@@ -15,10 +15,11 @@ use neurarch_components::tree::{Columned, Contents, Model};
 use neurarch_kernels::program::Role;
 
 use super::look::{Signed, look};
-use super::{SignError, is_member, place, root_of};
+use super::{SignError, is_member, place};
 use crate::live::{self, Live};
 use crate::refit::kept_companions;
 use crate::room;
+use crate::root::root_of;
 
 /// What is to be done about the models of a population that changed: [`apply`](super::apply::apply) does it.
 #[derive(Debug, Default)]
@@ -295,7 +296,7 @@ mod tests {
     use neurarch_kernels::program::Slot;
 
     use super::*;
-    use crate::init::Draw;
+    use crate::fresh::Draw;
     use crate::sign::apply::apply;
     use crate::{access, spawn};
 
@@ -370,7 +371,7 @@ mod tests {
         let changes = edit(&mut world, roots[1]);
         apply(&mut world, population, changes, Draw::First).unwrap();
         // The first group learns, the other one does not.
-        let (group, member, blueprint) = access::place(&world, roots[0]).unwrap();
+        let (group, member, blueprint) = crate::spot::place(&world, roots[0]).unwrap();
         let weight = blueprint.parameter(1, "weight").unwrap();
         let slot = Slot { role: Role::Gradient, ..weight };
         let (entity, key) = group.home(&slot, member);

@@ -9,8 +9,9 @@ use neurarch_components::column::Columns;
 use neurarch_components::population::{Group, Population};
 use neurarch_components::tree::Columned;
 
-use super::{is_member, root_of};
+use super::is_member;
 use crate::bind::changed_since;
+use crate::root::root_of;
 
 /// What signing remembers of a population from one time to the next; a component of its entity.
 #[derive(Component, Debug, Default)]

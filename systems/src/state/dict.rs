@@ -12,10 +12,13 @@ use neurarch_kernels::program::Slot;
 
 pub use super::hooks::StateHookError;
 use super::hooks::StateHooks;
-use crate::access::AccessError;
 use crate::bind::BindError;
-use crate::sign::{self, SignError};
-use crate::traverse::{Spot, children_of, locate};
+use crate::errors::AccessError;
+use crate::errors::SignError;
+use crate::sign;
+use crate::spot::Spot;
+use crate::spot::locate;
+use crate::traverse::children_of;
 
 /// Why there is no state dict. Nothing is changed then.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

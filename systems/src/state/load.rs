@@ -18,12 +18,14 @@ use neurarch_kernels::shape::Type;
 
 use super::dict::{EXTRA_STATE, live, own_slots};
 use super::hooks::{StateHookError, StateHooks, has_own};
-use crate::access::AccessError;
+use crate::errors::AccessError;
+use crate::errors::SignError;
 use crate::registration;
 use crate::shared;
-use crate::sign::{self, SignError};
+use crate::sign;
+use crate::spot::locate;
 use crate::tie::untie_given;
-use crate::traverse::{children_of, locate};
+use crate::traverse::children_of;
 
 /// Why a state dict cannot be loaded, or not as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

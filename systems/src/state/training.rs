@@ -44,11 +44,12 @@ use self::settings::Settings;
 use self::source::Source;
 use self::standing::Standing;
 use super::load::slice_of;
-use crate::access::AccessError;
+use crate::errors::AccessError;
+use crate::errors::SignError;
 use crate::optim::state_dict::{
     self, OptimizerStateDict, Precision, check_optimizer_state_dict, optimizer_state_dict,
 };
-use crate::sign::{self, SignError};
+use crate::sign;
 use crate::traverse::{self, Listing};
 
 /// Lists what the training of a model, given by its root, or of all models of a population, stacked by their index,

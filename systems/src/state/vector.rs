@@ -7,9 +7,12 @@ use neurarch_components::population::Population;
 use neurarch_kernels::dtype::{Dtype, Element};
 use neurarch_kernels::program::{Role, Slot};
 
-use crate::access::AccessError;
-use crate::sign::{self, SignError};
-use crate::traverse::{Listing, locate, named_slots};
+use crate::errors::AccessError;
+use crate::errors::SignError;
+use crate::sign;
+use crate::spot::locate;
+use crate::traverse::Listing;
+use crate::traverse::named_slots;
 
 /// Why parameters and vectors do not fit. Nothing is changed then.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

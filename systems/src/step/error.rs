@@ -10,7 +10,7 @@ use neurarch_kernels::program::trace::TraceError;
 use neurarch_kernels::shape::{Shape, Type};
 
 use crate::bind::BindError;
-use crate::sign::SignError;
+use crate::errors::SignError;
 
 /// Why models cannot run. Nothing was changed then.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]

@@ -11,13 +11,17 @@ use neurarch_kernels::program::{Role, Slot};
 use super::StepError;
 use super::check::{check_result, models, shaped};
 use super::update::run_rule;
-use crate::access::{self, AccessError};
+use crate::access;
+use crate::errors::AccessError;
+use crate::errors::SignError;
 use crate::plans::Kind;
 use crate::population;
+use crate::root;
 use crate::run::{self, Run, with_run};
 use crate::shared;
-use crate::sign::{self, SignError};
-use crate::traverse::locate;
+use crate::sign;
+use crate::spot;
+use crate::spot::locate;
 
 /// Takes gradients away: to torch's `None`, or to zeros where there are any if `set_to_none` is false. Of a
 /// population, those of all active models; of a module, those of its parameters and of all below it.
@@ -48,9 +52,9 @@ pub fn zero_grad(world: &mut World, entity: Entity, set_to_none: bool) -> Result
 /// [`zero_grad`] of one module and all below it.
 fn zero_grad_below(world: &mut World, module: Entity, set_to_none: bool) -> Result<(), StepError> {
     let not_there = SignError::NotAPopulation(module);
-    let (root, population) = sign::root_of(world, module).ok_or(not_there.clone())?;
+    let (root, population) = root::root_of(world, module).ok_or(not_there.clone())?;
     sign::refresh(world, population)?;
-    let (group, place, blueprint) = access::place(world, root).map_err(|_| not_there.clone())?;
+    let (group, place, blueprint) = spot::place(world, root).map_err(|_| not_there.clone())?;
     let position = group.modules.iter().position(|modules| modules[place] == module);
     let below = blueprint.parameters_below(position.ok_or(not_there)?);
     let of_population = below

@@ -3,9 +3,9 @@
 use neurarch_components::scheduler::SchedulerError;
 use neurarch_kernels::dtype::Dtype;
 
-use crate::access::AccessError;
+use crate::errors::AccessError;
+use crate::errors::SignError;
 use crate::optim::state_dict::OptimizerStateError;
-use crate::sign::SignError;
 
 /// Why what training has come to cannot be read or loaded. Nothing is changed then.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]

@@ -24,8 +24,8 @@ use crate::bind::KEEPER;
 use super::error::TrainingStateError;
 use super::settings::Settings;
 use super::source::Source;
+use crate::errors::SignError;
 use crate::optim::Optimizers;
-use crate::sign::SignError;
 
 /// What the names of these tensors begin with; they have no axis of models.
 pub(super) const START: &str = "population.";

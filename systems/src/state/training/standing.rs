@@ -13,9 +13,11 @@ use neurarch_kernels::program::{Role, Slot};
 
 use super::error::TrainingStateError;
 use super::source::Source;
-use crate::access::{self, AccessError};
+use crate::access;
+use crate::errors::AccessError;
+use crate::spot;
+use crate::spot::locate;
 use crate::trace::gradient_of;
-use crate::traverse::locate;
 
 /// The row of a gradient or buffer of a model.
 struct Place {
@@ -40,7 +42,7 @@ pub(super) struct Standing {
 
 /// Lists the gradients, or the buffers that no state dict has, of a model that was just signed.
 fn places(world: &World, root: Entity, role: Role) -> Result<Vec<Place>, AccessError> {
-    let (group, member, blueprint) = access::place(world, root)?;
+    let (group, member, blueprint) = spot::place(world, root)?;
     let mut places = Vec::new();
     for (position, at) in blueprint.positions.iter().enumerate() {
         let module = group.modules[position][member];
@@ -84,7 +86,7 @@ pub(super) fn list(
 ) -> Result<Vec<Tensor>, TrainingStateError> {
     locate(world, root)?;
     let world = &*world;
-    let (_, _, blueprint) = access::place(world, root)?;
+    let (_, _, blueprint) = spot::place(world, root)?;
     let [modules, parameters] = counts(blueprint);
     let model = world.get::<Model>(root).ok_or(AccessError::NotAModel(root))?;
     let mode = world.get::<Mode>(root).cloned().unwrap_or_default();
@@ -193,7 +195,7 @@ impl Standing {
         source: &Source<'_>,
     ) -> Result<Self, TrainingStateError> {
         locate(world, root)?;
-        let (_, _, blueprint) = access::place(world, root)?;
+        let (_, _, blueprint) = spot::place(world, root)?;
         let [modules, parameters] = counts(blueprint);
         let draws = source.number("draws")? as u64;
         let number = source.array::<i64>("number", &[])?[0] as u64;
