@@ -15,11 +15,12 @@ use super::elementwise::{
     Formula, WORTH_SPLITTING, Walk, apply, apply_split, computes, layout_like, same_dtype,
 };
 use super::lines::{carve, scratch_bytes};
+use crate::cpu::kernel::{Cpu, Kernel};
 use crate::cpu::random::{Draw, GROUP};
 use crate::cpu::simd::{Float, Lanes, Simd, Vectorized, dispatch};
 use crate::cpu::tile::Tile;
 use crate::dtype::Dtype;
-use crate::op::{GradientAt, Kernel, Op, OpError};
+use crate::op::{Ask, GradientAt, Op, OpError};
 use crate::program::trace::Var;
 use crate::shape::{Layout, Operand, Type};
 
@@ -56,11 +57,11 @@ impl Op for Dropout {
         true
     }
 
-    fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
-        match outputs[0].ty.dtype {
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|inputs, outputs| match outputs[0].ty.dtype {
             Dtype::F64 => Box::new(DropoutKernel::<f64>::new(&inputs[0], &outputs[0])),
             _ => Box::new(DropoutKernel::<f32>::new(&inputs[0], &outputs[0])),
-        }
+        });
     }
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {

@@ -11,10 +11,11 @@ use core::marker::PhantomData;
 use core::mem::MaybeUninit;
 use core::ops::Range;
 
+use crate::cpu::kernel::{Cpu, Kernel};
 use crate::cpu::simd::{Float, Lanes, Simd, Vectorized, dispatch};
 use crate::cpu::tile::{Input, Output, Tile};
 use crate::dtype::{Dtype, Element};
-use crate::op::{GradientAt, Kernel, Mixing, Op, OpError};
+use crate::op::{Ask, GradientAt, Mixing, Op, OpError};
 use crate::program::trace::Var;
 use crate::shape::{Layout, Operand, Shape, Type};
 
@@ -93,13 +94,15 @@ impl<F: Formula<IN, OUT>, const IN: usize, const OUT: usize> Op for Pointwise<F,
         vec![layout_like(inputs, &outputs[0].shape); OUT]
     }
 
-    fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
-        outputs.iter().for_each(Operand::assert_addressable);
-        let walk = Walk::new(inputs, &outputs[0]);
-        match outputs[0].ty.dtype {
-            Dtype::F64 => Box::new(Elementwise::<f64, F, IN, OUT>::new(self.0, walk)),
-            _ => Box::new(Elementwise::<f32, F, IN, OUT>::new(self.0, walk)),
-        }
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|inputs, outputs| {
+            outputs.iter().for_each(Operand::assert_addressable);
+            let walk = Walk::new(inputs, &outputs[0]);
+            match outputs[0].ty.dtype {
+                Dtype::F64 => Box::new(Elementwise::<f64, F, IN, OUT>::new(self.0, walk)),
+                _ => Box::new(Elementwise::<f32, F, IN, OUT>::new(self.0, walk)),
+            }
+        });
     }
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {

@@ -12,12 +12,13 @@ use super::lines::{carve, scratch_bytes};
 use super::number::Number;
 use super::reduce::no_such_axis;
 use crate::cpu::executor::with_scratch;
+use crate::cpu::kernel::{Cpu, Kernel};
 use crate::cpu::share::{Divisible, share_out};
 use crate::cpu::simd::{Float, Lanes, Simd, Vectorized, dispatch};
 use crate::cpu::sum::{Term, sum_by_vectors};
 use crate::cpu::tile::Tile;
 use crate::dtype::Dtype;
-use crate::op::{GradientAt, Kernel, Op, OpError};
+use crate::op::{Ask, GradientAt, Op, OpError};
 use crate::program::trace::Var;
 use crate::shape::{Layout, Operand, Shape, Type};
 
@@ -118,8 +119,8 @@ impl Op for Normalize {
         8 * inputs[0].shape.numel()
     }
 
-    fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
-        kernel(self, false, &inputs[..1], &outputs[0])
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|inputs, outputs| kernel(self, false, &inputs[..1], &outputs[0]));
     }
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
@@ -174,8 +175,8 @@ impl Op for NormalizeGradient {
         8 * inputs[0].shape.numel()
     }
 
-    fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
-        kernel(&self.0, true, &inputs[..2], &outputs[0])
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|inputs, outputs| kernel(&self.0, true, &inputs[..2], &outputs[0]));
     }
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {

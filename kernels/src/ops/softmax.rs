@@ -10,12 +10,13 @@ use super::elementwise::{WORTH_SPLITTING, computes, layout_like};
 use super::lines::{Lines, carve, scratch_bytes};
 use super::reduce::no_such_axis;
 use crate::cpu::executor::with_scratch;
+use crate::cpu::kernel::{Cpu, Kernel};
 use crate::cpu::share::{Divisible, share_out};
 use crate::cpu::simd::{Float, Lanes, Simd, Vectorized, dispatch, math};
 use crate::cpu::sum::{Running, Vector};
 use crate::cpu::tile::Tile;
 use crate::dtype::Dtype;
-use crate::op::{GradientAt, Kernel, Op, OpError};
+use crate::op::{Ask, GradientAt, Op, OpError};
 use crate::program::trace::Var;
 use crate::shape::{Layout, Operand, Type};
 
@@ -80,8 +81,8 @@ impl Op for Softmax {
         vec![layout_like(inputs, &outputs[0].shape)]
     }
 
-    fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
-        kernel(*self, false, inputs, outputs)
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|inputs, outputs| kernel(*self, false, inputs, outputs));
     }
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
@@ -121,8 +122,8 @@ impl Op for SoftmaxGradient {
         vec![layout_like(&inputs[1..], &outputs[0].shape)]
     }
 
-    fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
-        kernel(self.0, true, inputs, outputs)
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|inputs, outputs| kernel(self.0, true, inputs, outputs));
     }
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {

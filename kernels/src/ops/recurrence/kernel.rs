@@ -11,11 +11,11 @@ use core::slice;
 use super::Cell;
 use crate::cpu::executor::with_scratch;
 use crate::cpu::gemm::{BiasAxis, Finish, Gemm, Product, Strides};
+use crate::cpu::kernel::Kernel;
 use crate::cpu::share::{Divisible, share_out};
 use crate::cpu::simd::{Float, Lanes, Simd, Vectorized, dispatch, math};
 use crate::cpu::tile::Tile;
 use crate::cpu::transpose::transpose;
-use crate::op::Kernel;
 use crate::ops::lines::{carve, scratch_bytes};
 
 /// Columns of a panel: two vectors of any instruction set at most.
