@@ -15,9 +15,10 @@ use super::elementwise::{
     Formula, WORTH_SPLITTING, Walk, apply, apply_split, computes, layout_like, same_dtype,
 };
 use super::lines::{carve, scratch_bytes};
+use crate::arithmetic::Arithmetic;
 use crate::cpu::kernel::{Cpu, Kernel};
 use crate::cpu::random::{Draw, GROUP};
-use crate::cpu::simd::{Float, Lanes, Simd, Vectorized, dispatch};
+use crate::cpu::simd::{Float, Simd, Vectorized, dispatch};
 use crate::cpu::tile::Tile;
 use crate::dtype::Dtype;
 use crate::op::{Ask, GradientAt, Op, OpError};
@@ -95,7 +96,7 @@ impl Formula<2, 2> for Masked {
     }
 
     #[inline(always)]
-    fn apply<T: Float, S: Simd>(self, [x, mask]: [T::Lanes<S>; 2]) -> [T::Lanes<S>; 2] {
+    fn apply<A: Arithmetic>(self, [x, mask]: [A; 2]) -> [A; 2] {
         [x.mul(mask), mask]
     }
 
@@ -115,8 +116,8 @@ impl Formula<1, 2> for Kept {
     }
 
     #[inline(always)]
-    fn apply<T: Float, S: Simd>(self, [x]: [T::Lanes<S>; 1]) -> [T::Lanes<S>; 2] {
-        [x, T::Lanes::<S>::splat(T::from_f64(1.0))]
+    fn apply<A: Arithmetic>(self, [x]: [A; 1]) -> [A; 2] {
+        [x, A::splat(1.0)]
     }
 
     fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {

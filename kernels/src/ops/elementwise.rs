@@ -11,7 +11,9 @@ use core::marker::PhantomData;
 use core::mem::MaybeUninit;
 use core::ops::Range;
 
+use crate::arithmetic::Arithmetic;
 use crate::cpu::kernel::{Cpu, Kernel};
+use crate::cpu::simd::vector::Vector;
 use crate::cpu::simd::{Float, Lanes, Simd, Vectorized, dispatch};
 use crate::cpu::tile::{Input, Output, Tile};
 use crate::dtype::{Dtype, Element};
@@ -19,7 +21,7 @@ use crate::op::{Ask, GradientAt, Mixing, Op, OpError};
 use crate::program::trace::Var;
 use crate::shape::{Layout, Operand, Shape, Type};
 
-/// What an elementwise op computes: `OUT` numbers from `IN` numbers, a vector at a time.
+/// What an elementwise op computes: `OUT` numbers from `IN` numbers, whatever kind of numbers that is.
 ///
 /// [`Pointwise`] makes an [`Op`] of it.
 pub trait Formula<const IN: usize, const OUT: usize>: Any + Copy + Debug + Send + Sync {
@@ -31,8 +33,8 @@ pub trait Formula<const IN: usize, const OUT: usize>: Any + Copy + Debug + Send 
         String::new()
     }
 
-    /// Computes one vector of each output. Implementations are `#[inline(always)]`.
-    fn apply<T: Float, S: Simd>(self, x: [T::Lanes<S>; IN]) -> [T::Lanes<S>; OUT];
+    /// Computes each output. Implementations are `#[inline(always)]`.
+    fn apply<A: Arithmetic>(self, x: [A; IN]) -> [A; OUT];
 
     /// Records the gradient of each input in the shape of the outputs; [`Pointwise`] sums it over the
     /// axes along which the input was broadcast. As in [`Op::gradient`], a gradient of 0 is stated by
@@ -534,12 +536,12 @@ unsafe fn inner<T, S, F, const IN: usize, const OUT: usize>(
     while at < whole {
         // SAFETY: `at + N ≤ n`; where the step is 0, the vector of `splats` is read.
         let vectors = core::array::from_fn(|i| unsafe {
-            T::Lanes::<S>::load(x[i].wrapping_add(at * steps[i]))
+            Vector::<T, S>(T::Lanes::<S>::load(x[i].wrapping_add(at * steps[i])))
         });
-        let results = formula.apply::<T, S>(vectors);
+        let results = formula.apply(vectors);
         for k in 0..OUT {
             // SAFETY: `at + N ≤ n` elements of `y` are writable.
-            unsafe { results[k].store(y[k].wrapping_add(at)) };
+            unsafe { results[k].0.store(y[k].wrapping_add(at)) };
         }
         at += lanes;
     }
@@ -547,12 +549,12 @@ unsafe fn inner<T, S, F, const IN: usize, const OUT: usize>(
         let rest = n - whole;
         // SAFETY: as above, with `rest < N` elements.
         let vectors = core::array::from_fn(|i| unsafe {
-            T::Lanes::<S>::load_first(x[i].wrapping_add(whole * steps[i]), rest)
+            Vector::<T, S>(T::Lanes::<S>::load_first(x[i].wrapping_add(whole * steps[i]), rest))
         });
-        let results = formula.apply::<T, S>(vectors);
+        let results = formula.apply(vectors);
         for k in 0..OUT {
             // SAFETY: as above, with `rest < N` elements.
-            unsafe { results[k].store_first(y[k].wrapping_add(whole), rest) };
+            unsafe { results[k].0.store_first(y[k].wrapping_add(whole), rest) };
         }
     }
 }

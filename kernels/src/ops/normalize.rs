@@ -11,6 +11,7 @@ use super::elementwise::{Formula, WORTH_SPLITTING, computes, layout_like, pointw
 use super::lines::{carve, scratch_bytes};
 use super::number::Number;
 use super::reduce::no_such_axis;
+use crate::arithmetic::Arithmetic;
 use crate::cpu::executor::with_scratch;
 use crate::cpu::kernel::{Cpu, Kernel};
 use crate::cpu::share::{Divisible, share_out};
@@ -211,7 +212,7 @@ impl Formula<3, 1> for Affine {
     }
 
     #[inline(always)]
-    fn apply<T: Float, S: Simd>(self, [x, scale, shift]: [T::Lanes<S>; 3]) -> [T::Lanes<S>; 1] {
+    fn apply<A: Arithmetic>(self, [x, scale, shift]: [A; 3]) -> [A; 1] {
         [x.mul_add(scale, shift)]
     }
 
