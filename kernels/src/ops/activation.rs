@@ -40,15 +40,19 @@ impl ActivationKind {
             })
     }
 
-    /// Gives the name of the activation's op.
-    pub fn name(self) -> &'static str {
-        match self {
-            ActivationKind::Relu => Relu.name(),
-            ActivationKind::Tanh => Tanh.name(),
-            ActivationKind::Sigmoid => Sigmoid.name(),
-            ActivationKind::Silu => Silu.name(),
-            ActivationKind::Gelu(approximate) => Gelu(approximate).name(),
-        }
+    /// Gives the activation's op as it is printed: its name, and its attributes if there are some.
+    pub fn printed(self) -> String {
+        let (name, attributes) = match self {
+            ActivationKind::Relu => (Relu.name(), Relu.attributes()),
+            ActivationKind::Tanh => (Tanh.name(), Tanh.attributes()),
+            ActivationKind::Sigmoid => (Sigmoid.name(), Sigmoid.attributes()),
+            ActivationKind::Silu => (Silu.name(), Silu.attributes()),
+            ActivationKind::Gelu(approximate) => {
+                (Gelu(approximate).name(), Gelu(approximate).attributes())
+            }
+        };
+        let space = if attributes.is_empty() { "" } else { " " };
+        format!("{name}{space}{attributes}")
     }
 
     /// Applies the activation.

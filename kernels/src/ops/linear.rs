@@ -68,7 +68,7 @@ impl Op for Linear {
     }
 
     fn attributes(&self) -> String {
-        self.activation.map(|kind| kind.name().to_owned()).unwrap_or_default()
+        self.activation.map(ActivationKind::printed).unwrap_or_default()
     }
 
     fn mixing(&self) -> Mixing {
