@@ -1,7 +1,8 @@
 //! [`Arithmetic`]: numbers that formulas are written over once, whatever computes them.
 //!
 //! A formula over it is instantiated for the vectors of each instruction set
-//! ([`Vector`](crate::cpu::simd::vector::Vector)), and can be recorded. So there are named functions only: no memory, no closures, no branches on a number.
+//! ([`Vector`](crate::cpu::simd::vector::Vector)) and recorded to be printed ([`Symbol`](crate::text::record::Symbol)). So
+//! there are named functions only: no memory, no closures, no branches on a number.
 //!
 //! The elementary functions are polynomials and quotients of them, of nothing but exactly rounded operations: the same
 //! bits wherever they are computed. None calls the standard library's: those are the system's, and differ between

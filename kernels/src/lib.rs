@@ -7,6 +7,7 @@
 //! * [`arithmetic`]: what formulas are written over, with elementary functions of our own.
 //! * [`elementary`]: functions of single numbers that are the same bits everywhere.
 //! * [`cpu`]: the executor that runs plans by tiles of models.
+//! * [`text`]: elementwise kernels, printed in C.
 //!
 //! This crate knows no ECS: it takes views (address, stride, rows) and programs, and gives numbers.
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, reason = "other bits on other machines"))]
@@ -24,3 +25,4 @@ pub mod passes;
 pub mod program;
 pub mod shape;
 pub mod testing;
+pub mod text;

@@ -20,6 +20,8 @@ use crate::dtype::{Dtype, Element};
 use crate::op::{Ask, GradientAt, Mixing, Op, OpError};
 use crate::program::trace::Var;
 use crate::shape::{Layout, Operand, Shape, Type};
+use crate::text::record::{Double, Single};
+use crate::text::{Expression, Text};
 
 /// What an elementwise op computes: `OUT` numbers from `IN` numbers, whatever kind of numbers that is.
 ///
@@ -104,7 +106,8 @@ impl<F: Formula<IN, OUT>, const IN: usize, const OUT: usize> Op for Pointwise<F,
                 Dtype::F64 => Box::new(Elementwise::<f64, F, IN, OUT>::new(self.0, walk)),
                 _ => Box::new(Elementwise::<f32, F, IN, OUT>::new(self.0, walk)),
             }
-        });
+        })
+        .give::<Text>(|_, _| Box::new(*self));
     }
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
@@ -114,6 +117,16 @@ impl<F: Formula<IN, OUT>, const IN: usize, const OUT: usize> Op for Pointwise<F,
                 gradient.filter(|_| needed).map(|gradient| gradient.sum_to(input.shape()))
             })
             .collect()
+    }
+}
+
+impl<F: Formula<IN, OUT>, const IN: usize, const OUT: usize> Expression for Pointwise<F, IN, OUT> {
+    fn singles(&self, x: &[Single]) -> Vec<Single> {
+        self.0.apply(core::array::from_fn(|i| x[i])).to_vec()
+    }
+
+    fn doubles(&self, x: &[Double]) -> Vec<Double> {
+        self.0.apply(core::array::from_fn(|i| x[i])).to_vec()
     }
 }
 
