@@ -2,7 +2,7 @@
 //!
 //! The standard library's (`f64::exp`, `f64::powf`, …) are the system's: they differ between systems, processors and
 //! releases. Whatever decides the bits of a model calls these instead, which are crate `libm`'s, or those of
-//! [`math`](crate::cpu::simd::math) on vectors. `clippy.toml` forbids the others. Roots, fused products and rounding
+//! [`arithmetic`](crate::arithmetic). `clippy.toml` forbids the others. Roots, fused products and rounding
 //! are exact everywhere, so the standard library's will do; and they are all that `libm`'s feature `arch`, which another
 //! crate may turn on, replaces by instructions.
 
@@ -22,6 +22,12 @@ pub fn ln(x: f64) -> f64 {
 #[inline]
 pub fn pow(x: f64, y: f64) -> f64 {
     libm::pow(x, y)
+}
+
+/// `sin x`, within 1 ulp.
+#[inline]
+pub fn sin(x: f64) -> f64 {
+    libm::sin(x)
 }
 
 /// `cos x`, within 1 ulp.

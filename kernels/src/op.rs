@@ -1,4 +1,6 @@
-//! What an op is: a shape rule, a kernel and a gradient, behind one trait that anybody can implement.
+//! What an op is: a shape rule, a gradient and a kernel for each back end, behind one trait that anybody can implement.
+//!
+//! This file and what a program is made of name no back end: an op is [asked](Ask) for a kernel by the back end's type.
 //!
 //! The ops of neurarch live in [`crate::ops`], one a file, and use nothing but this interface.
 
@@ -7,11 +9,13 @@ use core::cell::RefCell;
 use core::fmt::Debug;
 use std::sync::Arc;
 
-use crate::cpu::tile::Tile;
 use crate::program::trace::Var;
 use crate::shape::{Layout, Operand, Type};
 
+pub mod ask;
 pub(crate) mod claims;
+
+pub use ask::{Ask, Backend};
 
 /// Why an op cannot take the values it is given, in torch's words where torch has some.
 ///
@@ -32,11 +36,12 @@ pub struct OpError(pub String);
 /// settings, errors and two dtypes, is in `kernels/tests/user_op.rs`.
 ///
 /// ```
+/// use neurarch_kernels::cpu::kernel::Cpu;
 /// use neurarch_kernels::cpu::tile::Tile;
 /// use neurarch_kernels::dtype::Dtype;
-/// use neurarch_kernels::op::{GradientAt, Kernel, Op, OpError};
+/// use neurarch_kernels::op::{Ask, GradientAt, Op, OpError};
 /// use neurarch_kernels::program::trace::Var;
-/// use neurarch_kernels::shape::{Operand, Type};
+/// use neurarch_kernels::shape::Type;
 /// use neurarch_kernels::testing::{Array, evaluate};
 ///
 /// /// `x³`, for singles.
@@ -55,15 +60,17 @@ pub struct OpError(pub String);
 ///         }
 ///     }
 ///
-///     fn kernel(&self, _: &[Operand], _: &[Operand]) -> Box<dyn Kernel> {
-///         Box::new(|tile: &mut Tile<'_>| {
-///             for model in 0..tile.models() {
-///                 let (inputs, mut outputs, _) = tile.model(model).split();
-///                 for (y, x) in outputs.take::<f32>().iter_mut().zip(inputs.get::<f32>(0)) {
-///                     *y = x * x * x;
+///     fn kernels(&self, ask: &mut Ask<'_>) {
+///         ask.give::<Cpu>(|_, _| {
+///             Box::new(|tile: &mut Tile<'_>| {
+///                 for model in 0..tile.models() {
+///                     let (inputs, mut outputs, _) = tile.model(model).split();
+///                     for (y, x) in outputs.take::<f32>().iter_mut().zip(inputs.get::<f32>(0)) {
+///                         *y = x * x * x;
+///                     }
 ///                 }
-///             }
-///         })
+///             })
+///         });
 ///     }
 ///
 ///     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
@@ -130,7 +137,7 @@ pub trait Op: Any + Debug + Send + Sync {
         false
     }
 
-    /// Says whether the op draws random numbers, by [`Model::key`](crate::cpu::tile::Model::key): two of them are never merged.
+    /// Says whether the op draws random numbers, by the key of its model: two of them are never merged.
     fn is_random(&self) -> bool {
         false
     }
@@ -148,14 +155,17 @@ pub trait Op: Any + Debug + Send + Sync {
         inputs.iter().chain(outputs).map(numel).fold(0, usize::saturating_add).saturating_mul(8)
     }
 
-    /// Makes the kernel for operands of these types and layouts: everything that can be decided
-    /// before the numbers are there is decided here.
+    /// Gives the kernel for the back end that asks, for operands of known types and layouts: everything that can be
+    /// decided before the numbers are there is decided here. The default gives none: the op is not implemented on any
+    /// back end then.
     ///
     /// # Panics
     ///
     /// An op of this crate panics if the operands are not those of its shape rule, have gaps, or are too large; and its
     /// kernel if it meets others than it was made for.
-    fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel>;
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        let _ = ask;
+    }
 
     /// Says whether the outputs are constants for gradients, whatever the inputs are.
     fn is_constant(&self) -> bool {
@@ -259,30 +269,5 @@ impl<'a> GradientAt<'a> {
     /// Says whether the gradient of input `input` was stated to be 0.
     pub(crate) fn is_zero(&self, input: usize) -> bool {
         self.zeros.borrow().get(input).copied().unwrap_or(false)
-    }
-}
-
-/// An op made ready for operands of known types and layouts.
-pub trait Kernel: Send + Sync {
-    /// Computes the outputs of every model in `tile`.
-    fn run(&self, tile: &mut Tile<'_>);
-
-    /// Gives the number of bytes of scratch memory that [`run`](Kernel::run) needs, for one model at
-    /// a time.
-    fn scratch_bytes(&self) -> usize {
-        0
-    }
-
-    /// Gives the number of bytes of the tables that the kernel holds, if they grow with its operands: plans are kept
-    /// within a number of bytes.
-    fn table_bytes(&self) -> usize {
-        0
-    }
-}
-
-/// Every `Fn(&mut Tile)` is a kernel without scratch memory.
-impl<F: Fn(&mut Tile<'_>) + Send + Sync> Kernel for F {
-    fn run(&self, tile: &mut Tile<'_>) {
-        self(tile);
     }
 }

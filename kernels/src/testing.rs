@@ -6,6 +6,7 @@ mod planned;
 
 pub use planned::planned;
 
+use crate::cpu::kernel;
 use crate::cpu::memory::{AlignedBytes, padded};
 use crate::cpu::tile::{Key, Rows, Tile, View};
 use crate::dtype::{Dtype, Element, bf16, f16};
@@ -120,7 +121,7 @@ pub fn run_op_keyed(
     let ids: Vec<u32> = (0..views.len() as u32).collect();
     in_place.iter().for_each(|&(input, _)| views[input] = View::ELSEWHERE);
     let (of_inputs, of_outputs) = ids.split_at(inputs.len());
-    let made = claims::kernel(op, &operands, &results);
+    let made = kernel::prepare(op, &operands, &results);
     let (kernel, scratch_bytes) = made.unwrap_or_else(|e| must(e));
     let mut scratch = AlignedBytes::new(scratch_bytes);
     let keys = [key];

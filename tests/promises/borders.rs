@@ -6,8 +6,9 @@
 use std::cell::RefCell;
 
 use ndarray::{Array1, Array2, Array3};
+use neurarch::kernels::cpu::kernel::Cpu;
 use neurarch::kernels::cpu::tile::Tile;
-use neurarch::kernels::op::{Kernel, Op, OpError};
+use neurarch::kernels::op::{Ask, Op, OpError, ask};
 use neurarch::kernels::program::eager::Eager;
 use neurarch::kernels::program::trace::Trace;
 use neurarch::kernels::program::{Role, Slot};
@@ -141,24 +142,26 @@ impl Op for Lie {
         outputs.iter().map(own).collect()
     }
 
-    fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
-        if *self == Lie::Forged {
-            // The kernel of another op, for operands that this one does not have.
-            let trace = Trace::new();
-            let y = trace.input(Type::new(Dtype::F32, [64, 64])).tanh();
-            let program = trace.finish(&[y]).unwrap();
-            let layout = Layout::from(vec![BIG; inputs[0].ty.shape.rank()]);
-            let far = Operand { ty: inputs[0].ty.clone(), layout };
-            return program.nodes[0].op.kernel(&[far], outputs);
-        }
-        Box::new(|tile: &mut Tile<'_>| {
-            for model in 0..tile.models() {
-                let (inputs, mut outputs, _) = tile.model(model).split();
-                let (x, y) = (inputs.get::<f32>(0), outputs.take::<f32>());
-                let n = x.len().min(y.len());
-                y[..n].copy_from_slice(&x[..n]);
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|inputs, outputs| {
+            if *self == Lie::Forged {
+                // The kernel of another op, for operands that this one does not have.
+                let trace = Trace::new();
+                let y = trace.input(Type::new(Dtype::F32, [64, 64])).tanh();
+                let program = trace.finish(&[y]).unwrap();
+                let layout = Layout::from(vec![BIG; inputs[0].ty.shape.rank()]);
+                let far = Operand { ty: inputs[0].ty.clone(), layout };
+                return ask::kernel::<Cpu>(&*program.nodes[0].op, &[far], outputs).unwrap();
             }
-        })
+            Box::new(|tile: &mut Tile<'_>| {
+                for model in 0..tile.models() {
+                    let (inputs, mut outputs, _) = tile.model(model).split();
+                    let (x, y) = (inputs.get::<f32>(0), outputs.take::<f32>());
+                    let n = x.len().min(y.len());
+                    y[..n].copy_from_slice(&x[..n]);
+                }
+            })
+        });
     }
 }
 

@@ -4,8 +4,9 @@
 #![expect(unsafe_code, reason = "rows are read through pointers")]
 
 use super::gemm::{Finish, activate};
+use super::simd::vector::Vector;
 use super::simd::{Float, Lanes, MAX_LANES, Simd, Vectorized};
-use super::sum::{BLOCK, Join, PARTIALS, Pairs, Vector, join_vectors};
+use super::sum::{BLOCK, Join, PARTIALS, Pairs, join_vectors};
 use super::tile::{Input, Output};
 use crate::ops::activation::ActivationKind;
 
@@ -403,7 +404,7 @@ impl<T: Float> Row<T> {
             y = y.add(unsafe { T::Lanes::<S>::load_first(bias.add(column), n) });
         }
         if self.has_relu {
-            y = ActivationKind::Relu.apply::<T, S>(y);
+            y = ActivationKind::Relu.apply(Vector::<T, S>(y)).0;
         }
         // SAFETY: as the caller promises, and as many lanes are written.
         unsafe { y.store_first(self.c.add(column), n) };

@@ -15,6 +15,7 @@
 use core::ptr;
 
 use super::register_tile::{Bias, Block, Panel};
+use super::simd::vector::Vector;
 use super::simd::{Float, Lanes, MAX_LANES, Simd, Vectorized, dispatch};
 use super::transpose::transpose;
 use crate::ops::activation::ActivationKind;
@@ -339,7 +340,7 @@ pub(super) fn activate<T: Float, S: Simd>(activation: ActivationKind, c: &mut [T
         // SAFETY: as many lanes are read and written as the chunk is long.
         unsafe {
             let sums = T::Lanes::<S>::load_first(c.as_ptr(), c.len());
-            activation.apply::<T, S>(sums).store_first(c.as_mut_ptr(), c.len());
+            activation.apply(Vector::<T, S>(sums)).0.store_first(c.as_mut_ptr(), c.len());
         }
     }
 }

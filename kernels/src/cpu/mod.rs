@@ -8,6 +8,7 @@ mod dot;
 pub mod executor;
 #[allow(unreachable_pub, reason = "what its files offer is for this crate's ops")]
 pub(crate) mod gemm;
+pub mod kernel;
 mod large;
 pub mod memory;
 #[allow(unreachable_pub, reason = "what its files offer is for this crate's ops")]

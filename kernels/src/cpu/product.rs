@@ -13,8 +13,8 @@ use super::share::{Divisible, share_out};
 use super::simd::{Float, Simd, Vectorized, dispatch};
 use super::tile::{Input, Output, Tile, VectorKernel, run_vectors};
 use super::transpose::transpose;
+use crate::cpu::kernel::Kernel;
 use crate::dtype::Dtype;
-use crate::op::Kernel;
 use crate::shape::Operand;
 
 /// From this many multiply-adds on, packing both factors in blocks for the caches pays.

@@ -19,6 +19,7 @@
 
 use core::mem::MaybeUninit;
 
+use super::simd::vector::Vector;
 use super::simd::{Float, Lanes, Simd};
 
 /// Partial sums of a block.
@@ -67,10 +68,7 @@ impl<T: Float, const N: usize> Join for [T; N] {
     }
 }
 
-/// A vector, added lane by lane.
-#[derive(Clone, Copy)]
-pub(crate) struct Vector<T: Float, S: Simd>(pub(crate) T::Lanes<S>);
-
+/// A vector is added lane by lane.
 impl<T: Float, S: Simd> Join for Vector<T, S> {
     #[inline(always)]
     fn nothing() -> Self {

@@ -6,8 +6,8 @@ use core::ops::Range;
 use core::ptr;
 
 use super::simd::{Simd, Vectorized, dispatch};
+use crate::cpu::kernel::Kernel;
 use crate::dtype::Element;
-use crate::op::Kernel;
 
 /// Where the rows of one operand lie.
 #[derive(Clone, Copy, Debug)]

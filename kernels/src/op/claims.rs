@@ -6,9 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use smallvec::SmallVec;
 
-use super::{Kernel, Op, OpError};
-use crate::cpu::memory::check_room;
-use crate::cpu::tile::Tile;
+use super::{Op, OpError};
 use crate::program::trace::panic_message;
 use crate::shape::{Operand, Type};
 
@@ -86,31 +84,6 @@ pub(crate) fn outputs(
         false => Err(error(format!("expected {ty} without gaps, got strides {:?}", &*layout))),
     });
     made.collect()
-}
-
-/// Asks an op for its kernel, and the bytes of scratch memory that this needs; not if all outputs are of no elements.
-///
-/// # Errors
-///
-/// If there is no such room, or the op panics: it may have asked another op for a kernel of operands that cannot be.
-pub(crate) fn kernel(
-    op: &dyn Op,
-    inputs: &[Operand],
-    outputs: &[Operand],
-) -> Result<(Box<dyn Kernel>, usize), OpError> {
-    // Of no elements there is nothing to compute, but there may be sizes that no list has room for.
-    if outputs.iter().all(|output| output.ty.shape.numel() == 0) {
-        return Ok((Box::new(|_: &mut Tile<'_>| {}), 0));
-    }
-    let (kernel, scratch_bytes) = contained(op, || {
-        let kernel = op.kernel(inputs, outputs);
-        let scratch_bytes = kernel.scratch_bytes();
-        (kernel, scratch_bytes)
-    })?;
-    match check_room(scratch_bytes) {
-        Ok(()) => Ok((kernel, scratch_bytes)),
-        Err(error) => Err(OpError(format!("{}: {error}", op.name()))),
-    }
 }
 
 /// Runs what an op does; a panic becomes an error that names the op.

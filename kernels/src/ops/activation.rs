@@ -6,7 +6,7 @@ use super::relu::Relu;
 use super::sigmoid::Sigmoid;
 use super::silu::Silu;
 use super::tanh::Tanh;
-use crate::cpu::simd::{Float, Simd};
+use crate::arithmetic::Arithmetic;
 use crate::op::Op;
 
 /// An activation without settings of its own: a linear layer's kernel ends with it.
@@ -40,26 +40,30 @@ impl ActivationKind {
             })
     }
 
-    /// Gives the name of the activation's op.
-    pub fn name(self) -> &'static str {
-        match self {
-            ActivationKind::Relu => Relu.name(),
-            ActivationKind::Tanh => Tanh.name(),
-            ActivationKind::Sigmoid => Sigmoid.name(),
-            ActivationKind::Silu => Silu.name(),
-            ActivationKind::Gelu(approximate) => Gelu(approximate).name(),
-        }
+    /// Gives the activation's op as it is printed: its name, and its attributes if there are some.
+    pub fn printed(self) -> String {
+        let (name, attributes) = match self {
+            ActivationKind::Relu => (Relu.name(), Relu.attributes()),
+            ActivationKind::Tanh => (Tanh.name(), Tanh.attributes()),
+            ActivationKind::Sigmoid => (Sigmoid.name(), Sigmoid.attributes()),
+            ActivationKind::Silu => (Silu.name(), Silu.attributes()),
+            ActivationKind::Gelu(approximate) => {
+                (Gelu(approximate).name(), Gelu(approximate).attributes())
+            }
+        };
+        let space = if attributes.is_empty() { "" } else { " " };
+        format!("{name}{space}{attributes}")
     }
 
-    /// Applies the activation to a vector.
+    /// Applies the activation.
     #[inline(always)]
-    pub fn apply<T: Float, S: Simd>(self, x: T::Lanes<S>) -> T::Lanes<S> {
+    pub fn apply<A: Arithmetic>(self, x: A) -> A {
         let [y] = match self {
-            ActivationKind::Relu => Relu.apply::<T, S>([x]),
-            ActivationKind::Tanh => Tanh.apply::<T, S>([x]),
-            ActivationKind::Sigmoid => Sigmoid.apply::<T, S>([x]),
-            ActivationKind::Silu => Silu.apply::<T, S>([x]),
-            ActivationKind::Gelu(approximate) => Gelu(approximate).apply::<T, S>([x]),
+            ActivationKind::Relu => Relu.apply([x]),
+            ActivationKind::Tanh => Tanh.apply([x]),
+            ActivationKind::Sigmoid => Sigmoid.apply([x]),
+            ActivationKind::Silu => Silu.apply([x]),
+            ActivationKind::Gelu(approximate) => Gelu(approximate).apply([x]),
         };
         y
     }

@@ -14,14 +14,15 @@
 use std::sync::Arc;
 
 use super::update::{self, UpdateInputs, Updated};
+use crate::cpu::kernel::Cpu;
 use crate::cpu::simd::Float;
 use crate::cpu::sum::{Running, sum_of, sum_of_terms};
 use crate::cpu::tile::Tile;
 use crate::dtype::Dtype;
 use crate::elementary;
-use crate::op::{Kernel, Op, OpError};
+use crate::op::{Ask, Op, OpError};
 use crate::program::trace::Var;
-use crate::shape::{Operand, Type};
+use crate::shape::Type;
 
 /// What decides the formula of [`Var::adafactor`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -72,16 +73,18 @@ impl Op for AdafactorOp {
         update::in_place(2)
     }
 
-    fn kernel(&self, inputs: &[Operand], _: &[Operand]) -> Box<dyn Kernel> {
-        let (op, shape) = (*self, &inputs[0].ty.shape);
-        let matrix = match shape.rank() {
-            0 | 1 => None,
-            rank => Some([shape[rank - 2], shape[rank - 1]]),
-        };
-        match inputs[0].ty.dtype {
-            Dtype::F64 => Box::new(move |tile: &mut Tile<'_>| op.run::<f64>(tile, matrix)),
-            _ => Box::new(move |tile: &mut Tile<'_>| op.run::<f32>(tile, matrix)),
-        }
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|inputs, _| {
+            let (op, shape) = (*self, &inputs[0].ty.shape);
+            let matrix = match shape.rank() {
+                0 | 1 => None,
+                rank => Some([shape[rank - 2], shape[rank - 1]]),
+            };
+            match inputs[0].ty.dtype {
+                Dtype::F64 => Box::new(move |tile: &mut Tile<'_>| op.run::<f64>(tile, matrix)),
+                _ => Box::new(move |tile: &mut Tile<'_>| op.run::<f32>(tile, matrix)),
+            }
+        });
     }
 }
 

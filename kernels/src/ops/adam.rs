@@ -13,11 +13,12 @@
 use core::cell::Cell;
 
 use super::update::{self, Rule};
+use crate::cpu::kernel::Cpu;
 use crate::cpu::simd::{Float, Lanes, Simd};
 use crate::elementary;
-use crate::op::{Kernel, Op, OpError};
+use crate::op::{Ask, Op, OpError};
 use crate::program::trace::Var;
-use crate::shape::{Operand, Type};
+use crate::shape::Type;
 
 /// What decides the formula of [`Var::adam`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -135,12 +136,14 @@ impl Op for AdamOp {
         update::in_place(if self.amsgrad { 3 } else { 2 })
     }
 
-    fn kernel(&self, inputs: &[Operand], _: &[Operand]) -> Box<dyn Kernel> {
-        let index = self.settings.index;
-        match self.amsgrad {
-            true => update::kernel::<_, 3, 5>(AdamRule(self.settings), index, &inputs[0].ty),
-            false => update::kernel::<_, 2, 5>(AdamRule(self.settings), index, &inputs[0].ty),
-        }
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|inputs, _| {
+            let index = self.settings.index;
+            match self.amsgrad {
+                true => update::kernel::<_, 3, 5>(AdamRule(self.settings), index, &inputs[0].ty),
+                false => update::kernel::<_, 2, 5>(AdamRule(self.settings), index, &inputs[0].ty),
+            }
+        });
     }
 }
 

@@ -4,11 +4,12 @@
 
 use super::elementwise::computes;
 use super::number::Number;
+use crate::cpu::kernel::Cpu;
 use crate::cpu::tile::Tile;
 use crate::dtype::Dtype;
-use crate::op::{Kernel, Op, OpError};
+use crate::op::{Ask, Op, OpError};
 use crate::program::trace::{Trace, Var};
-use crate::shape::{Operand, Shape, Type};
+use crate::shape::{Shape, Type};
 
 /// There is no input.
 #[derive(Clone, Debug)]
@@ -34,27 +35,29 @@ impl Op for Centers {
         }
     }
 
-    fn kernel(&self, _: &[Operand], _: &[Operand]) -> Box<dyn Kernel> {
-        fn of<T: Number>(tile: &mut Tile<'_>, align_corners: bool) {
-            for model in 0..tile.models() {
-                let (_, mut outputs, _) = tile.model(model).split();
-                let centers = outputs.take::<T>();
-                let n = centers.len() as f64;
-                for (i, center) in centers.iter_mut().enumerate() {
-                    let i = i as f64;
-                    *center = T::from_f64(match align_corners {
-                        true if n <= 1.0 => 0.0,
-                        true => 2.0 * i / (n - 1.0) - 1.0,
-                        false => (2.0 * i + 1.0) / n - 1.0,
-                    });
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|_, _| {
+            fn of<T: Number>(tile: &mut Tile<'_>, align_corners: bool) {
+                for model in 0..tile.models() {
+                    let (_, mut outputs, _) = tile.model(model).split();
+                    let centers = outputs.take::<T>();
+                    let n = centers.len() as f64;
+                    for (i, center) in centers.iter_mut().enumerate() {
+                        let i = i as f64;
+                        *center = T::from_f64(match align_corners {
+                            true if n <= 1.0 => 0.0,
+                            true => 2.0 * i / (n - 1.0) - 1.0,
+                            false => (2.0 * i + 1.0) / n - 1.0,
+                        });
+                    }
                 }
             }
-        }
-        let align_corners = self.align_corners;
-        match self.ty.dtype {
-            Dtype::F64 => Box::new(move |tile: &mut Tile<'_>| of::<f64>(tile, align_corners)),
-            _ => Box::new(move |tile: &mut Tile<'_>| of::<f32>(tile, align_corners)),
-        }
+            let align_corners = self.align_corners;
+            match self.ty.dtype {
+                Dtype::F64 => Box::new(move |tile: &mut Tile<'_>| of::<f64>(tile, align_corners)),
+                _ => Box::new(move |tile: &mut Tile<'_>| of::<f32>(tile, align_corners)),
+            }
+        });
     }
 }
 

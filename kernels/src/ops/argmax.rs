@@ -3,11 +3,12 @@
 use super::elementwise::computes;
 use super::number::Number;
 use super::reduce::no_such_axis;
+use crate::cpu::kernel::{Cpu, Kernel};
 use crate::cpu::tile::Tile;
 use crate::dtype::Dtype;
-use crate::op::{Kernel, Op, OpError};
+use crate::op::{Ask, Op, OpError};
 use crate::program::trace::Var;
-use crate::shape::{Operand, Shape, Type};
+use crate::shape::{Shape, Type};
 
 /// Finds the first of the largest numbers along an axis; NaN counts as larger than all. There is no gradient.
 #[derive(Clone, Copy, Debug)]
@@ -43,13 +44,15 @@ impl Op for Argmax {
         Ok(vec![Type::new(Dtype::I64, axes.map(|axis| x.shape[axis]).collect::<Shape>())])
     }
 
-    fn kernel(&self, inputs: &[Operand], _: &[Operand]) -> Box<dyn Kernel> {
-        let shape = &inputs[0].ty.shape;
-        let (size, inner) = (shape[self.axis], shape[self.axis + 1..].iter().product());
-        match inputs[0].ty.dtype {
-            Dtype::F64 => argmax::<f64>(size, inner),
-            _ => argmax::<f32>(size, inner),
-        }
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|inputs, _| {
+            let shape = &inputs[0].ty.shape;
+            let (size, inner) = (shape[self.axis], shape[self.axis + 1..].iter().product());
+            match inputs[0].ty.dtype {
+                Dtype::F64 => argmax::<f64>(size, inner),
+                _ => argmax::<f32>(size, inner),
+            }
+        });
     }
 }
 

@@ -3,7 +3,7 @@
 use core::ops::{Add, Div, Mul, Neg, Sub};
 
 use super::elementwise::{Formula, pointwise};
-use crate::cpu::simd::{Float, Lanes, Simd};
+use crate::arithmetic::Arithmetic;
 use crate::op::GradientAt;
 use crate::program::trace::Var;
 
@@ -17,7 +17,7 @@ impl Formula<2, 1> for AddFormula {
     }
 
     #[inline(always)]
-    fn apply<T: Float, S: Simd>(self, [a, b]: [T::Lanes<S>; 2]) -> [T::Lanes<S>; 1] {
+    fn apply<A: Arithmetic>(self, [a, b]: [A; 2]) -> [A; 1] {
         [a.add(b)]
     }
 
@@ -36,7 +36,7 @@ impl Formula<2, 1> for SubFormula {
     }
 
     #[inline(always)]
-    fn apply<T: Float, S: Simd>(self, [a, b]: [T::Lanes<S>; 2]) -> [T::Lanes<S>; 1] {
+    fn apply<A: Arithmetic>(self, [a, b]: [A; 2]) -> [A; 1] {
         [a.sub(b)]
     }
 
@@ -56,7 +56,7 @@ impl Formula<2, 1> for MulFormula {
     }
 
     #[inline(always)]
-    fn apply<T: Float, S: Simd>(self, [a, b]: [T::Lanes<S>; 2]) -> [T::Lanes<S>; 1] {
+    fn apply<A: Arithmetic>(self, [a, b]: [A; 2]) -> [A; 1] {
         [a.mul(b)]
     }
 
@@ -79,7 +79,7 @@ impl Formula<2, 1> for DivFormula {
     }
 
     #[inline(always)]
-    fn apply<T: Float, S: Simd>(self, [a, b]: [T::Lanes<S>; 2]) -> [T::Lanes<S>; 1] {
+    fn apply<A: Arithmetic>(self, [a, b]: [A; 2]) -> [A; 1] {
         [a.div(b)]
     }
 
@@ -103,8 +103,8 @@ impl Formula<3, 1> for DivisorGradient {
     }
 
     #[inline(always)]
-    fn apply<T: Float, S: Simd>(self, [dy, y, b]: [T::Lanes<S>; 3]) -> [T::Lanes<S>; 1] {
-        let zero = T::Lanes::<S>::splat(T::default());
+    fn apply<A: Arithmetic>(self, [dy, y, b]: [A; 3]) -> [A; 1] {
+        let zero = A::splat(0.0);
         [zero.sub(dy).mul(y.div(b))]
     }
 
@@ -139,13 +139,13 @@ impl Formula<2, 1> for ExtremeFormula {
     }
 
     #[inline(always)]
-    fn apply<T: Float, S: Simd>(self, [a, b]: [T::Lanes<S>; 2]) -> [T::Lanes<S>; 1] {
+    fn apply<A: Arithmetic>(self, [a, b]: [A; 2]) -> [A; 1] {
         let y = match self.0 {
             Extreme::Maximum => a.max(b),
             Extreme::Minimum => a.min(b),
         };
         // Of two operands, the second comes through where one is NaN: `b` by itself.
-        [T::Lanes::<S>::select(a.eq(a), y, a)]
+        [A::select(a.eq(a), y, a)]
     }
 
     fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
@@ -168,11 +168,11 @@ impl Formula<4, 1> for ExtremeGradient {
     }
 
     #[inline(always)]
-    fn apply<T: Float, S: Simd>(self, [dy, y, a, b]: [T::Lanes<S>; 4]) -> [T::Lanes<S>; 1] {
-        let half = T::Lanes::<S>::splat(T::from_f64(0.5));
-        let zero = T::Lanes::<S>::splat(T::default());
-        let share = T::Lanes::<S>::select(a.eq(b), dy.mul(half), dy);
-        [T::Lanes::<S>::select(a.eq(y), share, zero)]
+    fn apply<A: Arithmetic>(self, [dy, y, a, b]: [A; 4]) -> [A; 1] {
+        let half = A::splat(0.5);
+        let zero = A::splat(0.0);
+        let share = A::select(a.eq(b), dy.mul(half), dy);
+        [A::select(a.eq(y), share, zero)]
     }
 
     fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {

@@ -3,7 +3,7 @@
 
 use super::elementwise::{Formula, pointwise};
 use super::reduce::Reduction;
-use crate::cpu::simd::{Float, Lanes, Simd, math};
+use crate::arithmetic::Arithmetic;
 use crate::op::GradientAt;
 use crate::program::trace::{Function, Var};
 
@@ -23,12 +23,11 @@ impl Formula<2, 1> for BinaryCrossEntropy {
     }
 
     #[inline(always)]
-    fn apply<T: Float, S: Simd>(self, [x, target]: [T::Lanes<S>; 2]) -> [T::Lanes<S>; 1] {
-        let c = |c| T::Lanes::<S>::splat(T::from_f64(c));
-        let bounded =
-            |log: T::Lanes<S>| T::Lanes::<S>::select(log.lt(c(LEAST_LOG)), c(LEAST_LOG), log);
-        let yes = bounded(math::ln::<T, S>(x));
-        let no = bounded(math::ln_1p::<T, S>(c(0.0).sub(x)));
+    fn apply<A: Arithmetic>(self, [x, target]: [A; 2]) -> [A; 1] {
+        let c = A::splat;
+        let bounded = |log: A| A::select(log.lt(c(LEAST_LOG)), c(LEAST_LOG), log);
+        let yes = bounded(x.ln());
+        let no = bounded(c(0.0).sub(x).ln_1p());
         [target.sub(c(1.0)).mul(no).sub(target.mul(yes))]
     }
 

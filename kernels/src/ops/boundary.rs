@@ -6,9 +6,10 @@
 //!
 //! Source: `torch.utils.hooks.BackwardHook`, whose `BackwardHookFunction` does the same.
 
+use crate::cpu::kernel::Cpu;
 use crate::cpu::tile::Tile;
 use crate::dtype::bf16;
-use crate::op::{Boundary, GradientAt, Kernel, Mixing, Op, OpError};
+use crate::op::{Ask, Boundary, GradientAt, Mixing, Op, OpError};
 use crate::program::trace::Var;
 use crate::shape::{Layout, Operand, Type};
 
@@ -47,10 +48,12 @@ macro_rules! boundary {
                 Some(Boundary::$op)
             }
 
-            fn kernel(&self, _: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
-                let sizes = outputs.iter().map(|output| output.ty.dtype.size_bytes());
-                let sizes: Vec<_> = sizes.collect();
-                Box::new(move |tile: &mut Tile<'_>| copy(tile, &sizes))
+            fn kernels(&self, ask: &mut Ask<'_>) {
+                ask.give::<Cpu>(|_, outputs| {
+                    let sizes = outputs.iter().map(|output| output.ty.dtype.size_bytes());
+                    let sizes: Vec<_> = sizes.collect();
+                    Box::new(move |tile: &mut Tile<'_>| copy(tile, &sizes))
+                });
             }
 
             fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {

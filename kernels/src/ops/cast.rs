@@ -4,9 +4,10 @@ use core::marker::PhantomData;
 
 use half::slice::HalfFloatSliceExt;
 
+use crate::cpu::kernel::{Cpu, Kernel};
 use crate::cpu::tile::Tile;
 use crate::dtype::{Dtype, Element, bf16, f16};
-use crate::op::{GradientAt, Kernel, Mixing, Op, OpError};
+use crate::op::{Ask, GradientAt, Mixing, Op, OpError};
 use crate::ops::elementwise::layout_like;
 use crate::program::trace::Var;
 use crate::shape::{Layout, Operand, Type};
@@ -45,41 +46,43 @@ impl Op for Cast {
         vec![layout_like(inputs, &outputs[0].shape)]
     }
 
-    fn kernel(&self, inputs: &[Operand], _: &[Operand]) -> Box<dyn Kernel> {
-        fn from<A: Convert>(to: Dtype) -> Box<dyn Kernel> {
-            match (A::DTYPE, to) {
-                // What halves are computed in: vectors of them at once.
-                (Dtype::F32, Dtype::F16) => {
-                    return slices::<f32, f16>(|x, y| y.convert_from_f32_slice(x));
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|inputs, _| {
+            fn from<A: Convert>(to: Dtype) -> Box<dyn Kernel> {
+                match (A::DTYPE, to) {
+                    // What halves are computed in: vectors of them at once.
+                    (Dtype::F32, Dtype::F16) => {
+                        return slices::<f32, f16>(|x, y| y.convert_from_f32_slice(x));
+                    }
+                    (Dtype::F32, Dtype::BF16) => {
+                        return slices::<f32, bf16>(|x, y| y.convert_from_f32_slice(x));
+                    }
+                    (Dtype::F16, Dtype::F32) => {
+                        return slices::<f16, f32>(|x, y| x.convert_to_f32_slice(y));
+                    }
+                    (Dtype::BF16, Dtype::F32) => {
+                        return slices::<bf16, f32>(|x, y| x.convert_to_f32_slice(y));
+                    }
+                    _ => {}
                 }
-                (Dtype::F32, Dtype::BF16) => {
-                    return slices::<f32, bf16>(|x, y| y.convert_from_f32_slice(x));
+                match to {
+                    Dtype::F64 => Box::new(CastKernel::<A, f64>(PhantomData)),
+                    Dtype::I64 => Box::new(CastKernel::<A, i64>(PhantomData)),
+                    Dtype::Bool => Box::new(CastKernel::<A, u8>(PhantomData)),
+                    Dtype::F16 => Box::new(CastKernel::<A, f16>(PhantomData)),
+                    Dtype::BF16 => Box::new(CastKernel::<A, bf16>(PhantomData)),
+                    Dtype::F32 => Box::new(CastKernel::<A, f32>(PhantomData)),
                 }
-                (Dtype::F16, Dtype::F32) => {
-                    return slices::<f16, f32>(|x, y| x.convert_to_f32_slice(y));
-                }
-                (Dtype::BF16, Dtype::F32) => {
-                    return slices::<bf16, f32>(|x, y| x.convert_to_f32_slice(y));
-                }
-                _ => {}
             }
-            match to {
-                Dtype::F64 => Box::new(CastKernel::<A, f64>(PhantomData)),
-                Dtype::I64 => Box::new(CastKernel::<A, i64>(PhantomData)),
-                Dtype::Bool => Box::new(CastKernel::<A, u8>(PhantomData)),
-                Dtype::F16 => Box::new(CastKernel::<A, f16>(PhantomData)),
-                Dtype::BF16 => Box::new(CastKernel::<A, bf16>(PhantomData)),
-                Dtype::F32 => Box::new(CastKernel::<A, f32>(PhantomData)),
+            match inputs[0].ty.dtype {
+                Dtype::F64 => from::<f64>(self.to),
+                Dtype::I64 => from::<i64>(self.to),
+                Dtype::Bool => from::<u8>(self.to),
+                Dtype::F16 => from::<f16>(self.to),
+                Dtype::BF16 => from::<bf16>(self.to),
+                Dtype::F32 => from::<f32>(self.to),
             }
-        }
-        match inputs[0].ty.dtype {
-            Dtype::F64 => from::<f64>(self.to),
-            Dtype::I64 => from::<i64>(self.to),
-            Dtype::Bool => from::<u8>(self.to),
-            Dtype::F16 => from::<f16>(self.to),
-            Dtype::BF16 => from::<bf16>(self.to),
-            Dtype::F32 => from::<f32>(self.to),
-        }
+        });
     }
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
@@ -157,14 +160,16 @@ impl Op for Increment {
         }
     }
 
-    fn kernel(&self, _: &[Operand], _: &[Operand]) -> Box<dyn Kernel> {
-        Box::new(|tile: &mut Tile<'_>| {
-            for model in 0..tile.models() {
-                let (inputs, mut outputs, _) = tile.model(model).split();
-                let (x, y) = (inputs.get::<i64>(0), outputs.take::<i64>());
-                y.iter_mut().zip(x).for_each(|(y, x)| *y = x.wrapping_add(1));
-            }
-        })
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|_, _| {
+            Box::new(|tile: &mut Tile<'_>| {
+                for model in 0..tile.models() {
+                    let (inputs, mut outputs, _) = tile.model(model).split();
+                    let (x, y) = (inputs.get::<i64>(0), outputs.take::<i64>());
+                    y.iter_mut().zip(x).for_each(|(y, x)| *y = x.wrapping_add(1));
+                }
+            })
+        });
     }
 }
 

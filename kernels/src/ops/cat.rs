@@ -3,7 +3,8 @@
 use super::copy::{CopyParts, Part};
 use super::elementwise::same_dtype;
 use super::reduce::no_such_axis;
-use crate::op::{GradientAt, Kernel, Mixing, Op, OpError};
+use crate::cpu::kernel::Cpu;
+use crate::op::{Ask, GradientAt, Mixing, Op, OpError};
 use crate::program::trace::{Trace, Var};
 use crate::shape::{Layout, Operand, Type};
 
@@ -65,17 +66,19 @@ impl Op for Cat {
         vec![outputs[0].shape.ordered(&inputs[0].layout.order(&inputs[0].ty.shape))]
     }
 
-    fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
-        let stride = outputs[0].layout[self.axis];
-        let mut start = 0;
-        let mut parts = Vec::with_capacity(inputs.len());
-        for input in inputs {
-            let to = Operand { ty: input.ty.clone(), layout: outputs[0].layout.clone() };
-            parts.push(Part::new((input, 0), (&to, start * stride)));
-            start += input.ty.shape[self.axis];
-        }
-        let element_bytes = outputs[0].ty.dtype.size_bytes();
-        CopyParts { parts, element_bytes, has_gaps: false }.kernel()
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|inputs, outputs| {
+            let stride = outputs[0].layout[self.axis];
+            let mut start = 0;
+            let mut parts = Vec::with_capacity(inputs.len());
+            for input in inputs {
+                let to = Operand { ty: input.ty.clone(), layout: outputs[0].layout.clone() };
+                parts.push(Part::new((input, 0), (&to, start * stride)));
+                start += input.ty.shape[self.axis];
+            }
+            let element_bytes = outputs[0].ty.dtype.size_bytes();
+            CopyParts { parts, element_bytes, has_gaps: false }.kernel()
+        });
     }
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {

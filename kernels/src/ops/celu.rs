@@ -1,7 +1,7 @@
 //! CELU: `y = x` where `x > 0`, `α · (e^(x/α) - 1)` elsewhere.
 
 use super::elementwise::{Formula, pointwise};
-use crate::cpu::simd::{Float, Lanes, Simd, math};
+use crate::arithmetic::Arithmetic;
 use crate::dtype::Dtype;
 use crate::op::GradientAt;
 use crate::program::trace::{Function, Var};
@@ -16,10 +16,10 @@ impl Formula<2, 1> for Celu {
     }
 
     #[inline(always)]
-    fn apply<T: Float, S: Simd>(self, [x, alpha]: [T::Lanes<S>; 2]) -> [T::Lanes<S>; 1] {
-        let zero = T::Lanes::<S>::splat(T::default());
-        let below = math::exp_m1::<T, S>(x.div(alpha)).mul(alpha);
-        [T::Lanes::<S>::select(zero.lt(x), x, below)]
+    fn apply<A: Arithmetic>(self, [x, alpha]: [A; 2]) -> [A; 1] {
+        let zero = A::splat(0.0);
+        let below = x.div(alpha).exp_m1().mul(alpha);
+        [A::select(zero.lt(x), x, below)]
     }
 
     fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
@@ -41,10 +41,10 @@ impl Formula<4, 1> for CeluGradient {
     }
 
     #[inline(always)]
-    fn apply<T: Float, S: Simd>(self, [dy, x, alpha, beta]: [T::Lanes<S>; 4]) -> [T::Lanes<S>; 1] {
-        let zero = T::Lanes::<S>::splat(T::default());
-        let slope = math::exp::<T, S>(x.div(beta)).mul(alpha.div(beta));
-        [T::Lanes::<S>::select(zero.lt(x), dy, dy.mul(slope))]
+    fn apply<A: Arithmetic>(self, [dy, x, alpha, beta]: [A; 4]) -> [A; 1] {
+        let zero = A::splat(0.0);
+        let slope = x.div(beta).exp().mul(alpha.div(beta));
+        [A::select(zero.lt(x), dy, dy.mul(slope))]
     }
 
     fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {

@@ -1,7 +1,7 @@
 //! `clamp_min`: numbers, but none below a bound.
 
 use super::elementwise::{Formula, pointwise};
-use crate::cpu::simd::{Float, Lanes, Simd};
+use crate::arithmetic::Arithmetic;
 use crate::op::GradientAt;
 use crate::program::trace::Var;
 
@@ -15,8 +15,8 @@ impl Formula<2, 1> for ClampMin {
     }
 
     #[inline(always)]
-    fn apply<T: Float, S: Simd>(self, [x, min]: [T::Lanes<S>; 2]) -> [T::Lanes<S>; 1] {
-        [T::Lanes::<S>::select(x.lt(min), min, x)]
+    fn apply<A: Arithmetic>(self, [x, min]: [A; 2]) -> [A; 1] {
+        [A::select(x.lt(min), min, x)]
     }
 
     fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
@@ -36,7 +36,7 @@ impl Formula<2, 1> for WithData {
     }
 
     #[inline(always)]
-    fn apply<T: Float, S: Simd>(self, [_, data]: [T::Lanes<S>; 2]) -> [T::Lanes<S>; 1] {
+    fn apply<A: Arithmetic>(self, [_, data]: [A; 2]) -> [A; 1] {
         [data]
     }
 

@@ -3,7 +3,7 @@
 //! A comparison gives 1 where it is true and 0 elsewhere, in the dtype of its operands, and has no gradient.
 
 use super::elementwise::{Formula, pointwise};
-use crate::cpu::simd::{Float, Lanes, Simd};
+use crate::arithmetic::Arithmetic;
 use crate::dtype::Dtype;
 use crate::op::GradientAt;
 use crate::program::trace::Var;
@@ -18,9 +18,9 @@ impl Formula<2, 1> for Equal {
     }
 
     #[inline(always)]
-    fn apply<T: Float, S: Simd>(self, [a, b]: [T::Lanes<S>; 2]) -> [T::Lanes<S>; 1] {
-        let c = |c| T::Lanes::<S>::splat(T::from_f64(c));
-        [T::Lanes::<S>::select(a.eq(b), c(1.0), c(0.0))]
+    fn apply<A: Arithmetic>(self, [a, b]: [A; 2]) -> [A; 1] {
+        let c = A::splat;
+        [A::select(a.eq(b), c(1.0), c(0.0))]
     }
 
     fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
@@ -38,9 +38,9 @@ impl Formula<2, 1> for Less {
     }
 
     #[inline(always)]
-    fn apply<T: Float, S: Simd>(self, [a, b]: [T::Lanes<S>; 2]) -> [T::Lanes<S>; 1] {
-        let c = |c| T::Lanes::<S>::splat(T::from_f64(c));
-        [T::Lanes::<S>::select(a.lt(b), c(1.0), c(0.0))]
+    fn apply<A: Arithmetic>(self, [a, b]: [A; 2]) -> [A; 1] {
+        let c = A::splat;
+        [A::select(a.lt(b), c(1.0), c(0.0))]
     }
 
     fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
@@ -58,8 +58,8 @@ impl Formula<3, 1> for Where {
     }
 
     #[inline(always)]
-    fn apply<T: Float, S: Simd>(self, [condition, a, b]: [T::Lanes<S>; 3]) -> [T::Lanes<S>; 1] {
-        [T::Lanes::<S>::select(condition.eq(T::Lanes::<S>::splat(T::default())), b, a)]
+    fn apply<A: Arithmetic>(self, [condition, a, b]: [A; 3]) -> [A; 1] {
+        [A::select(condition.eq(A::splat(0.0)), b, a)]
     }
 
     fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {

@@ -1,9 +1,10 @@
 //! `contiguous`: a copy that lies row-major. The plan puts it before ops that need that.
 
 use super::copy::{CopyParts, Part};
-use crate::op::{GradientAt, Kernel, Mixing, Op, OpError};
+use crate::cpu::kernel::Cpu;
+use crate::op::{Ask, GradientAt, Mixing, Op, OpError};
 use crate::program::trace::Var;
-use crate::shape::{Operand, Type};
+use crate::shape::Type;
 
 /// Copies its input, of any layout and dtype, into the row-major layout.
 ///
@@ -31,9 +32,11 @@ impl Op for Contiguous {
         true
     }
 
-    fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
-        let element_bytes = inputs[0].ty.dtype.size_bytes();
-        CopyParts::one(Part::new((&inputs[0], 0), (&outputs[0], 0)), element_bytes)
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|inputs, outputs| {
+            let element_bytes = inputs[0].ty.dtype.size_bytes();
+            CopyParts::one(Part::new((&inputs[0], 0), (&outputs[0], 0)), element_bytes)
+        });
     }
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {

@@ -16,8 +16,9 @@ use axes::planes;
 use kernel::{ConvolutionKernel, Geometry};
 
 use super::elementwise::{computes, same_dtype};
+use crate::cpu::kernel::Cpu;
 use crate::dtype::Dtype;
-use crate::op::{GradientAt, Kernel, Op, OpError};
+use crate::op::{Ask, GradientAt, Op, OpError};
 use crate::program::trace::{Function, Var};
 use crate::shape::{Layout, Operand, Shape, Type, check_ints};
 
@@ -155,15 +156,19 @@ impl Op for Convolve {
         2 * y.shape.numel() * weight.shape.numel() / weight.shape[0].max(1)
     }
 
-    fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
-        inputs.iter().chain(outputs).for_each(Operand::assert_addressable);
-        let factors = self.sorted(inputs, &outputs[0]);
-        let (x, geometry) = (factors[0], Geometry::new(&self.settings, self.side, factors));
-        let has_bias = inputs.len() == 3;
-        match x.ty.dtype {
-            Dtype::F64 => Box::new(ConvolutionKernel::<f64>::new(geometry, self.side, has_bias)),
-            _ => Box::new(ConvolutionKernel::<f32>::new(geometry, self.side, has_bias)),
-        }
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|inputs, outputs| {
+            inputs.iter().chain(outputs).for_each(Operand::assert_addressable);
+            let factors = self.sorted(inputs, &outputs[0]);
+            let (x, geometry) = (factors[0], Geometry::new(&self.settings, self.side, factors));
+            let has_bias = inputs.len() == 3;
+            match x.ty.dtype {
+                Dtype::F64 => {
+                    Box::new(ConvolutionKernel::<f64>::new(geometry, self.side, has_bias))
+                }
+                _ => Box::new(ConvolutionKernel::<f32>::new(geometry, self.side, has_bias)),
+            }
+        });
     }
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {

@@ -25,9 +25,10 @@ use kernel::CrossEntropyKernel;
 
 use super::elementwise::{computes, layout_like, same_dtype};
 use super::reduce::Reduction;
+use crate::cpu::kernel::{Cpu, Kernel};
 use crate::cpu::tile::vector_kernel;
 use crate::dtype::Dtype;
-use crate::op::{GradientAt, Kernel, Op, OpError, WithGradient};
+use crate::op::{Ask, GradientAt, Op, OpError, WithGradient};
 use crate::program::trace::{Function, Var};
 use crate::shape::{Layout, Operand, Shape, Type};
 
@@ -243,8 +244,8 @@ impl Op for CrossEntropy {
         input == 0
     }
 
-    fn kernel(&self, inputs: &[Operand], _: &[Operand]) -> Box<dyn Kernel> {
-        self.0.kernel(inputs, None, true)
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|inputs, _| self.0.kernel(inputs, None, true));
     }
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
@@ -290,8 +291,8 @@ impl Op for CrossEntropyGradient {
         vec![layout_like(&inputs[..1], &outputs[0].shape)]
     }
 
-    fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
-        self.0.kernel(inputs, Some(&outputs[0]), false)
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|inputs, outputs| self.0.kernel(inputs, Some(&outputs[0]), false));
     }
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
@@ -322,8 +323,8 @@ impl Op for CrossEntropyWithGradient {
         vec![outputs[0].shape.row_major(), layout_like(&inputs[..1], &outputs[1].shape)]
     }
 
-    fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
-        self.0.kernel(inputs, Some(&outputs[1]), true)
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|inputs, outputs| self.0.kernel(inputs, Some(&outputs[1]), true));
     }
 }
 

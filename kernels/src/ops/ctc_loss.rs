@@ -13,10 +13,11 @@ use super::elementwise::computes;
 use super::lines::{carve, scratch_bytes};
 use super::number::Number;
 use super::reduce::Reduction;
+use crate::cpu::kernel::{Cpu, Kernel};
 use crate::cpu::tile::Tile;
 use crate::dtype::Dtype;
 use crate::elementary;
-use crate::op::{GradientAt, Kernel, Op, OpError};
+use crate::op::{Ask, GradientAt, Op, OpError};
 use crate::program::trace::{Function, Var};
 use crate::shape::{Operand, Shape, Type};
 
@@ -114,8 +115,8 @@ impl Op for CtcLoss {
         40 * inputs[0].shape[0] * (2 * inputs[1].shape.numel() + inputs[0].shape[1])
     }
 
-    fn kernel(&self, inputs: &[Operand], _: &[Operand]) -> Box<dyn Kernel> {
-        self.0.kernel(inputs, false)
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|inputs, _| self.0.kernel(inputs, false));
     }
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
@@ -148,8 +149,8 @@ impl Op for CtcGradient {
         2 * CtcLoss(self.0).cost(inputs, &[]) + 40 * inputs[0].shape.numel()
     }
 
-    fn kernel(&self, inputs: &[Operand], _: &[Operand]) -> Box<dyn Kernel> {
-        self.0.kernel(inputs, true)
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|inputs, _| self.0.kernel(inputs, true));
     }
 }
 

@@ -1,7 +1,8 @@
 //! `detach`: the value as it is, a constant for gradients.
 
 use super::copy::{CopyParts, Part};
-use crate::op::{Kernel, Mixing, Op, OpError};
+use crate::cpu::kernel::Cpu;
+use crate::op::{Ask, Mixing, Op, OpError};
 use crate::program::trace::Var;
 use crate::shape::{Layout, Operand, Type};
 
@@ -37,9 +38,11 @@ impl Op for Detach {
         true
     }
 
-    fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
-        let element_bytes = inputs[0].ty.dtype.size_bytes();
-        CopyParts::one(Part::new((&inputs[0], 0), (&outputs[0], 0)), element_bytes)
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|inputs, outputs| {
+            let element_bytes = inputs[0].ty.dtype.size_bytes();
+            CopyParts::one(Part::new((&inputs[0], 0), (&outputs[0], 0)), element_bytes)
+        });
     }
 }
 

@@ -15,11 +15,13 @@ use super::elementwise::{
     Formula, WORTH_SPLITTING, Walk, apply, apply_split, computes, layout_like, same_dtype,
 };
 use super::lines::{carve, scratch_bytes};
+use crate::arithmetic::Arithmetic;
+use crate::cpu::kernel::{Cpu, Kernel};
 use crate::cpu::random::{Draw, GROUP};
-use crate::cpu::simd::{Float, Lanes, Simd, Vectorized, dispatch};
+use crate::cpu::simd::{Float, Simd, Vectorized, dispatch};
 use crate::cpu::tile::Tile;
 use crate::dtype::Dtype;
-use crate::op::{GradientAt, Kernel, Op, OpError};
+use crate::op::{Ask, GradientAt, Op, OpError};
 use crate::program::trace::Var;
 use crate::shape::{Layout, Operand, Type};
 
@@ -56,11 +58,11 @@ impl Op for Dropout {
         true
     }
 
-    fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
-        match outputs[0].ty.dtype {
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|inputs, outputs| match outputs[0].ty.dtype {
             Dtype::F64 => Box::new(DropoutKernel::<f64>::new(&inputs[0], &outputs[0])),
             _ => Box::new(DropoutKernel::<f32>::new(&inputs[0], &outputs[0])),
-        }
+        });
     }
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
@@ -94,7 +96,7 @@ impl Formula<2, 2> for Masked {
     }
 
     #[inline(always)]
-    fn apply<T: Float, S: Simd>(self, [x, mask]: [T::Lanes<S>; 2]) -> [T::Lanes<S>; 2] {
+    fn apply<A: Arithmetic>(self, [x, mask]: [A; 2]) -> [A; 2] {
         [x.mul(mask), mask]
     }
 
@@ -114,8 +116,8 @@ impl Formula<1, 2> for Kept {
     }
 
     #[inline(always)]
-    fn apply<T: Float, S: Simd>(self, [x]: [T::Lanes<S>; 1]) -> [T::Lanes<S>; 2] {
-        [x, T::Lanes::<S>::splat(T::from_f64(1.0))]
+    fn apply<A: Arithmetic>(self, [x]: [A; 1]) -> [A; 2] {
+        [x, A::splat(1.0)]
     }
 
     fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {

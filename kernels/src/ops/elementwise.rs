@@ -11,14 +11,19 @@ use core::marker::PhantomData;
 use core::mem::MaybeUninit;
 use core::ops::Range;
 
+use crate::arithmetic::Arithmetic;
+use crate::cpu::kernel::{Cpu, Kernel};
+use crate::cpu::simd::vector::Vector;
 use crate::cpu::simd::{Float, Lanes, Simd, Vectorized, dispatch};
 use crate::cpu::tile::{Input, Output, Tile};
 use crate::dtype::{Dtype, Element};
-use crate::op::{GradientAt, Kernel, Mixing, Op, OpError};
+use crate::op::{Ask, GradientAt, Mixing, Op, OpError};
 use crate::program::trace::Var;
 use crate::shape::{Layout, Operand, Shape, Type};
+use crate::text::record::{Double, Single};
+use crate::text::{Expression, Text};
 
-/// What an elementwise op computes: `OUT` numbers from `IN` numbers, a vector at a time.
+/// What an elementwise op computes: `OUT` numbers from `IN` numbers, whatever kind of numbers that is.
 ///
 /// [`Pointwise`] makes an [`Op`] of it.
 pub trait Formula<const IN: usize, const OUT: usize>: Any + Copy + Debug + Send + Sync {
@@ -30,8 +35,8 @@ pub trait Formula<const IN: usize, const OUT: usize>: Any + Copy + Debug + Send 
         String::new()
     }
 
-    /// Computes one vector of each output. Implementations are `#[inline(always)]`.
-    fn apply<T: Float, S: Simd>(self, x: [T::Lanes<S>; IN]) -> [T::Lanes<S>; OUT];
+    /// Computes each output. Implementations are `#[inline(always)]`.
+    fn apply<A: Arithmetic>(self, x: [A; IN]) -> [A; OUT];
 
     /// Records the gradient of each input in the shape of the outputs; [`Pointwise`] sums it over the
     /// axes along which the input was broadcast. As in [`Op::gradient`], a gradient of 0 is stated by
@@ -93,13 +98,16 @@ impl<F: Formula<IN, OUT>, const IN: usize, const OUT: usize> Op for Pointwise<F,
         vec![layout_like(inputs, &outputs[0].shape); OUT]
     }
 
-    fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
-        outputs.iter().for_each(Operand::assert_addressable);
-        let walk = Walk::new(inputs, &outputs[0]);
-        match outputs[0].ty.dtype {
-            Dtype::F64 => Box::new(Elementwise::<f64, F, IN, OUT>::new(self.0, walk)),
-            _ => Box::new(Elementwise::<f32, F, IN, OUT>::new(self.0, walk)),
-        }
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|inputs, outputs| {
+            outputs.iter().for_each(Operand::assert_addressable);
+            let walk = Walk::new(inputs, &outputs[0]);
+            match outputs[0].ty.dtype {
+                Dtype::F64 => Box::new(Elementwise::<f64, F, IN, OUT>::new(self.0, walk)),
+                _ => Box::new(Elementwise::<f32, F, IN, OUT>::new(self.0, walk)),
+            }
+        })
+        .give::<Text>(|_, _| Box::new(*self));
     }
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
@@ -109,6 +117,16 @@ impl<F: Formula<IN, OUT>, const IN: usize, const OUT: usize> Op for Pointwise<F,
                 gradient.filter(|_| needed).map(|gradient| gradient.sum_to(input.shape()))
             })
             .collect()
+    }
+}
+
+impl<F: Formula<IN, OUT>, const IN: usize, const OUT: usize> Expression for Pointwise<F, IN, OUT> {
+    fn singles(&self, x: &[Single]) -> Vec<Single> {
+        self.0.apply(core::array::from_fn(|i| x[i])).to_vec()
+    }
+
+    fn doubles(&self, x: &[Double]) -> Vec<Double> {
+        self.0.apply(core::array::from_fn(|i| x[i])).to_vec()
     }
 }
 
@@ -531,12 +549,12 @@ unsafe fn inner<T, S, F, const IN: usize, const OUT: usize>(
     while at < whole {
         // SAFETY: `at + N ≤ n`; where the step is 0, the vector of `splats` is read.
         let vectors = core::array::from_fn(|i| unsafe {
-            T::Lanes::<S>::load(x[i].wrapping_add(at * steps[i]))
+            Vector::<T, S>(T::Lanes::<S>::load(x[i].wrapping_add(at * steps[i])))
         });
-        let results = formula.apply::<T, S>(vectors);
+        let results = formula.apply(vectors);
         for k in 0..OUT {
             // SAFETY: `at + N ≤ n` elements of `y` are writable.
-            unsafe { results[k].store(y[k].wrapping_add(at)) };
+            unsafe { results[k].0.store(y[k].wrapping_add(at)) };
         }
         at += lanes;
     }
@@ -544,12 +562,12 @@ unsafe fn inner<T, S, F, const IN: usize, const OUT: usize>(
         let rest = n - whole;
         // SAFETY: as above, with `rest < N` elements.
         let vectors = core::array::from_fn(|i| unsafe {
-            T::Lanes::<S>::load_first(x[i].wrapping_add(whole * steps[i]), rest)
+            Vector::<T, S>(T::Lanes::<S>::load_first(x[i].wrapping_add(whole * steps[i]), rest))
         });
-        let results = formula.apply::<T, S>(vectors);
+        let results = formula.apply(vectors);
         for k in 0..OUT {
             // SAFETY: as above, with `rest < N` elements.
-            unsafe { results[k].store_first(y[k].wrapping_add(whole), rest) };
+            unsafe { results[k].0.store_first(y[k].wrapping_add(whole), rest) };
         }
     }
 }

@@ -1,7 +1,7 @@
 //! ELU: `y = x` where `x > 0`, `α · (eˣ - 1)` elsewhere.
 
 use super::elementwise::{Formula, pointwise};
-use crate::cpu::simd::{Float, Lanes, Simd, math};
+use crate::arithmetic::Arithmetic;
 use crate::op::GradientAt;
 use crate::program::trace::Var;
 
@@ -15,9 +15,9 @@ impl Formula<2, 1> for Elu {
     }
 
     #[inline(always)]
-    fn apply<T: Float, S: Simd>(self, [x, alpha]: [T::Lanes<S>; 2]) -> [T::Lanes<S>; 1] {
-        let zero = T::Lanes::<S>::splat(T::default());
-        [T::Lanes::<S>::select(zero.lt(x), x, math::exp_m1::<T, S>(x).mul(alpha))]
+    fn apply<A: Arithmetic>(self, [x, alpha]: [A; 2]) -> [A; 1] {
+        let zero = A::splat(0.0);
+        [A::select(zero.lt(x), x, x.exp_m1().mul(alpha))]
     }
 
     fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
@@ -37,10 +37,10 @@ impl Formula<3, 1> for EluGradient {
     }
 
     #[inline(always)]
-    fn apply<T: Float, S: Simd>(self, [dy, x, alpha]: [T::Lanes<S>; 3]) -> [T::Lanes<S>; 1] {
-        let zero = T::Lanes::<S>::splat(T::default());
-        let slope = math::exp::<T, S>(x).mul(alpha);
-        [T::Lanes::<S>::select(zero.lt(x), dy, dy.mul(slope))]
+    fn apply<A: Arithmetic>(self, [dy, x, alpha]: [A; 3]) -> [A; 1] {
+        let zero = A::splat(0.0);
+        let slope = x.exp().mul(alpha);
+        [A::select(zero.lt(x), dy, dy.mul(slope))]
     }
 
     fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {

@@ -9,12 +9,13 @@ use super::elementwise::computes;
 use super::lines::{carve, scratch_bytes};
 use super::number::Number;
 use super::scatter::{Scatter, sum_rows};
+use crate::cpu::kernel::{Cpu, Kernel};
 use crate::cpu::simd::Simd;
 use crate::cpu::tile::{Tile, VectorKernel, vector_kernel};
 use crate::dtype::Dtype;
-use crate::op::{GradientAt, Kernel, Op, OpError};
+use crate::op::{Ask, GradientAt, Op, OpError};
 use crate::program::trace::Var;
-use crate::shape::{Operand, Shape, Type};
+use crate::shape::{Shape, Type};
 
 /// Inputs the indices and the table.
 #[derive(Clone, Copy, Debug)]
@@ -66,12 +67,14 @@ impl Op for Embedding {
         Ok(vec![Type { dtype: table.dtype, shape }])
     }
 
-    fn kernel(&self, inputs: &[Operand], _: &[Operand]) -> Box<dyn Kernel> {
-        let sizes = [inputs[1].ty.shape[0], inputs[1].ty.shape[1]];
-        match inputs[1].ty.dtype {
-            Dtype::F64 => Box::new(RowsKernel::<f64>(*self, sizes, PhantomData)),
-            _ => Box::new(RowsKernel::<f32>(*self, sizes, PhantomData)),
-        }
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|inputs, _| {
+            let sizes = [inputs[1].ty.shape[0], inputs[1].ty.shape[1]];
+            match inputs[1].ty.dtype {
+                Dtype::F64 => Box::new(RowsKernel::<f64>(*self, sizes, PhantomData)),
+                _ => Box::new(RowsKernel::<f32>(*self, sizes, PhantomData)),
+            }
+        });
     }
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
@@ -104,16 +107,27 @@ impl Op for EmbeddingGradient {
         Ok(vec![Type { dtype: dy.dtype, shape }])
     }
 
-    fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
-        fn of<T: Number>(op: EmbeddingGradient, index: &Type, columns: usize) -> Box<dyn Kernel> {
-            let indices = index.shape.numel();
-            vector_kernel(GradientKernel::<T> { of: op, columns, indices, element: PhantomData })
-        }
-        let columns = outputs[0].ty.shape[1];
-        match outputs[0].ty.dtype {
-            Dtype::F64 => of::<f64>(*self, &inputs[0].ty, columns),
-            _ => of::<f32>(*self, &inputs[0].ty, columns),
-        }
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|inputs, outputs| {
+            fn of<T: Number>(
+                op: EmbeddingGradient,
+                index: &Type,
+                columns: usize,
+            ) -> Box<dyn Kernel> {
+                let indices = index.shape.numel();
+                vector_kernel(GradientKernel::<T> {
+                    of: op,
+                    columns,
+                    indices,
+                    element: PhantomData,
+                })
+            }
+            let columns = outputs[0].ty.shape[1];
+            match outputs[0].ty.dtype {
+                Dtype::F64 => of::<f64>(*self, &inputs[0].ty, columns),
+                _ => of::<f32>(*self, &inputs[0].ty, columns),
+            }
+        });
     }
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {

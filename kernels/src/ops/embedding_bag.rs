@@ -10,11 +10,12 @@ use super::elementwise::{computes, same_dtype};
 use super::lines::{carve, scratch_bytes};
 use super::number::Number;
 use super::scatter::{Scatter, sum_rows};
+use crate::cpu::kernel::{Cpu, Kernel};
 use crate::cpu::simd::Simd;
 use crate::cpu::sum::{sum_of, sum_of_pairs};
 use crate::cpu::tile::{ModelInputs, Tile, VectorKernel, vector_kernel};
 use crate::dtype::Dtype;
-use crate::op::{GradientAt, Kernel, Op, OpError};
+use crate::op::{Ask, GradientAt, Op, OpError};
 use crate::program::trace::Var;
 use crate::shape::{Operand, Type};
 
@@ -198,8 +199,8 @@ impl Op for EmbeddingBag {
         Ok(vec![self.0.bags_type(inputs)?])
     }
 
-    fn kernel(&self, inputs: &[Operand], _: &[Operand]) -> Box<dyn Kernel> {
-        self.0.kernel(inputs, What::Bags)
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|inputs, _| self.0.kernel(inputs, What::Bags));
     }
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
@@ -233,8 +234,8 @@ impl Op for TableGradient {
         Ok(vec![inputs[1].clone()])
     }
 
-    fn kernel(&self, inputs: &[Operand], _: &[Operand]) -> Box<dyn Kernel> {
-        self.0.kernel(inputs, What::Table)
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|inputs, _| self.0.kernel(inputs, What::Table));
     }
 }
 
@@ -252,8 +253,8 @@ impl Op for WeightsGradient {
         Ok(vec![inputs[self.0.n_inputs() - 1].clone()])
     }
 
-    fn kernel(&self, inputs: &[Operand], _: &[Operand]) -> Box<dyn Kernel> {
-        self.0.kernel(inputs, What::Weights)
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|inputs, _| self.0.kernel(inputs, What::Weights));
     }
 }
 

@@ -1,9 +1,10 @@
 //! Broadcasting to a given shape: `expand`.
 
 use super::copy::{CopyParts, Part};
-use crate::op::{GradientAt, Kernel, Mixing, Op, OpError};
+use crate::cpu::kernel::Cpu;
+use crate::op::{Ask, GradientAt, Mixing, Op, OpError};
 use crate::program::trace::Var;
-use crate::shape::{Operand, Shape, Type};
+use crate::shape::{Shape, Type};
 
 /// Repeats a value along new axes and along those of size 1.
 #[derive(Clone, Debug)]
@@ -41,9 +42,11 @@ impl Op for Expand {
         true
     }
 
-    fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
-        let element_bytes = inputs[0].ty.dtype.size_bytes();
-        CopyParts::one(Part::new((&inputs[0], 0), (&outputs[0], 0)), element_bytes)
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|inputs, outputs| {
+            let element_bytes = inputs[0].ty.dtype.size_bytes();
+            CopyParts::one(Part::new((&inputs[0], 0), (&outputs[0], 0)), element_bytes)
+        });
     }
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {

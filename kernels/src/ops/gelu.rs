@@ -1,7 +1,7 @@
 //! GELU, exact and with tanh: `y = x · Φ(x)`, where `Φ` is the normal distribution function.
 
 use super::elementwise::{Formula, pointwise};
-use crate::cpu::simd::{Float, Lanes, Simd, math};
+use crate::arithmetic::Arithmetic;
 use crate::op::GradientAt;
 use crate::program::trace::Var;
 
@@ -29,13 +29,13 @@ const FRAC_1_SQRT_2PI: f64 = TANH_SCALE / 2.0;
 
 /// Gives `Φ(x)`, and the argument's slope where it is computed by tanh.
 #[inline(always)]
-fn distribution<T: Float, S: Simd>(approximate: Approximate, x: T::Lanes<S>) -> T::Lanes<S> {
-    let c = |c: f64| T::Lanes::<S>::splat(T::from_f64(c));
+fn distribution<A: Arithmetic>(approximate: Approximate, x: A) -> A {
+    let c = A::splat;
     let inner = match approximate {
-        Approximate::None => math::erf::<T, S>(x.mul(c(std::f64::consts::FRAC_1_SQRT_2))),
+        Approximate::None => x.mul(c(std::f64::consts::FRAC_1_SQRT_2)).erf(),
         Approximate::Tanh => {
             let cubic = x.mul(x).mul(c(TANH_CUBIC)).mul_add(x, x);
-            math::tanh::<T, S>(cubic.mul(c(TANH_SCALE)))
+            cubic.mul(c(TANH_SCALE)).tanh()
         }
     };
     inner.add(c(1.0)).mul(c(0.5))
@@ -54,8 +54,8 @@ impl Formula<1, 1> for Gelu {
     }
 
     #[inline(always)]
-    fn apply<T: Float, S: Simd>(self, [x]: [T::Lanes<S>; 1]) -> [T::Lanes<S>; 1] {
-        [x.mul(distribution::<T, S>(self.0, x))]
+    fn apply<A: Arithmetic>(self, [x]: [A; 1]) -> [A; 1] {
+        [x.mul(distribution(self.0, x))]
     }
 
     fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
@@ -81,11 +81,11 @@ impl Formula<2, 1> for GeluGradient {
     }
 
     #[inline(always)]
-    fn apply<T: Float, S: Simd>(self, [dy, x]: [T::Lanes<S>; 2]) -> [T::Lanes<S>; 1] {
-        let c = |c: f64| T::Lanes::<S>::splat(T::from_f64(c));
-        let phi = distribution::<T, S>(self.0, x);
+    fn apply<A: Arithmetic>(self, [dy, x]: [A; 2]) -> [A; 1] {
+        let c = A::splat;
+        let phi = distribution(self.0, x);
         let density = match self.0 {
-            Approximate::None => math::exp::<T, S>(x.mul(x).mul(c(-0.5))).mul(c(FRAC_1_SQRT_2PI)),
+            Approximate::None => x.mul(x).mul(c(-0.5)).exp().mul(c(FRAC_1_SQRT_2PI)),
             Approximate::Tanh => {
                 // Of Φ = (1 + t) / 2, the slope is (1 - t²) / 2 · u' = 2 Φ (1 - Φ) · u'.
                 let slope = x.mul(x).mul_add(c(3.0 * TANH_CUBIC), c(1.0)).mul(c(TANH_SCALE));

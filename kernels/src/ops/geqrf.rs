@@ -3,9 +3,10 @@
 //! Source: `torch.geqrf`.
 
 use super::matrices::{PerMatrix, sizes, with_sizes};
-use crate::op::{Kernel, Op, OpError};
+use crate::cpu::kernel::Cpu;
+use crate::op::{Ask, Op, OpError};
 use crate::program::trace::Var;
-use crate::shape::{Operand, Type};
+use crate::shape::Type;
 
 /// Decomposes each matrix; there is no gradient, as in torch.
 #[derive(Clone, Copy, Debug)]
@@ -29,14 +30,16 @@ impl Op for Geqrf {
         4 * shape.numel() * shape[shape.rank() - 1]
     }
 
-    fn kernel(&self, inputs: &[Operand], _: &[Operand]) -> Box<dyn Kernel> {
-        let ty = &inputs[0].ty;
-        let (m, n) = (ty.shape[ty.shape.rank() - 2], ty.shape[ty.shape.rank() - 1]);
-        let of = move |[a]: [&mut [f64]; 1], [packed, tau]: [&mut [f64]; 2], _: &mut [f64]| {
-            packed.copy_from_slice(a);
-            (0..m.min(n)).for_each(|column| tau[column] = reflect(packed, m, n, column));
-        };
-        PerMatrix::boxed(ty, [m * n], [m * n, m.min(n)], 0, of)
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|inputs, _| {
+            let ty = &inputs[0].ty;
+            let (m, n) = (ty.shape[ty.shape.rank() - 2], ty.shape[ty.shape.rank() - 1]);
+            let of = move |[a]: [&mut [f64]; 1], [packed, tau]: [&mut [f64]; 2], _: &mut [f64]| {
+                packed.copy_from_slice(a);
+                (0..m.min(n)).for_each(|column| tau[column] = reflect(packed, m, n, column));
+            };
+            PerMatrix::boxed(ty, [m * n], [m * n, m.min(n)], 0, of)
+        });
     }
 }
 

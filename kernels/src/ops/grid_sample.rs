@@ -9,12 +9,13 @@ use core::marker::PhantomData;
 use super::elementwise::{computes, same_dtype};
 use super::lines::{carve, scratch_bytes};
 use super::number::Number;
+use crate::cpu::kernel::{Cpu, Kernel};
 use crate::cpu::sum::sum_of_terms;
 use crate::cpu::tile::Tile;
 use crate::dtype::Dtype;
-use crate::op::{GradientAt, Kernel, Op, OpError};
+use crate::op::{Ask, GradientAt, Op, OpError};
 use crate::program::trace::Var;
-use crate::shape::{Operand, Shape, Type};
+use crate::shape::{Shape, Type};
 
 /// How [`Var::grid_sample`] finds numbers between pixels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -274,19 +275,21 @@ impl Op for GridSample {
         2 * taps * (inputs[0].shape[1] + 8) * inputs[1].shape.numel()
     }
 
-    fn kernel(&self, inputs: &[Operand], _: &[Operand]) -> Box<dyn Kernel> {
-        let (x, grid) = (&inputs[0].ty.shape, &inputs[1].ty.shape);
-        let axes = x.rank() - 2;
-        let sizes = Sizes {
-            batch: x[0],
-            channels: x[1],
-            spatial: x[2..].to_vec(),
-            points: grid[1..=axes].iter().product(),
-        };
-        match inputs[0].ty.dtype {
-            Dtype::F64 => Box::new(Sampler::<f64> { of: *self, sizes, element: PhantomData }),
-            _ => Box::new(Sampler::<f32> { of: *self, sizes, element: PhantomData }),
-        }
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|inputs, _| {
+            let (x, grid) = (&inputs[0].ty.shape, &inputs[1].ty.shape);
+            let axes = x.rank() - 2;
+            let sizes = Sizes {
+                batch: x[0],
+                channels: x[1],
+                spatial: x[2..].to_vec(),
+                points: grid[1..=axes].iter().product(),
+            };
+            match inputs[0].ty.dtype {
+                Dtype::F64 => Box::new(Sampler::<f64> { of: *self, sizes, element: PhantomData }),
+                _ => Box::new(Sampler::<f32> { of: *self, sizes, element: PhantomData }),
+            }
+        });
     }
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {

@@ -11,11 +11,12 @@ use super::elementwise::computes;
 use super::matmul::strides;
 use crate::cpu::executor::with_scratch;
 use crate::cpu::gemm::{BiasAxis, Finish, Product, Strides};
+use crate::cpu::kernel::{Cpu, Kernel};
 use crate::cpu::product::{WORTH_SPLITTING, multiply};
 use crate::cpu::simd::Float;
 use crate::cpu::tile::Tile;
 use crate::dtype::Dtype;
-use crate::op::{GradientAt, Kernel, Mixing, Op, OpError};
+use crate::op::{Ask, GradientAt, Mixing, Op, OpError};
 use crate::program::trace::{Function, Var};
 use crate::shape::{Operand, Type};
 
@@ -171,12 +172,14 @@ impl Op for GroupedMm {
         2 * Groups::of(&inputs.iter().cloned().map(Operand::row_major).collect::<Vec<_>>()).work()
     }
 
-    fn kernel(&self, inputs: &[Operand], _: &[Operand]) -> Box<dyn Kernel> {
-        let groups = Groups::of(inputs);
-        match inputs[0].ty.dtype {
-            Dtype::F64 => Box::new(GroupsKernel::<f64>::new(groups)),
-            _ => Box::new(GroupsKernel::<f32>::new(groups)),
-        }
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|inputs, _| {
+            let groups = Groups::of(inputs);
+            match inputs[0].ty.dtype {
+                Dtype::F64 => Box::new(GroupsKernel::<f64>::new(groups)),
+                _ => Box::new(GroupsKernel::<f32>::new(groups)),
+            }
+        });
     }
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {

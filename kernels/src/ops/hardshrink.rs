@@ -2,7 +2,7 @@
 
 use super::elementwise::{Formula, pointwise};
 use super::softshrink::ShrinkGradient;
-use crate::cpu::simd::{Float, Lanes, Simd};
+use crate::arithmetic::Arithmetic;
 use crate::op::GradientAt;
 use crate::program::trace::Var;
 
@@ -16,10 +16,10 @@ impl Formula<2, 1> for Hardshrink {
     }
 
     #[inline(always)]
-    fn apply<T: Float, S: Simd>(self, [x, lambd]: [T::Lanes<S>; 2]) -> [T::Lanes<S>; 1] {
-        let c = |c| T::Lanes::<S>::splat(T::from_f64(c));
-        let low = T::Lanes::<S>::select(x.lt(c(0.0).sub(lambd)), x, x.mul(c(0.0)));
-        [T::Lanes::<S>::select(lambd.lt(x), x, low)]
+    fn apply<A: Arithmetic>(self, [x, lambd]: [A; 2]) -> [A; 1] {
+        let c = A::splat;
+        let low = A::select(x.lt(c(0.0).sub(lambd)), x, x.mul(c(0.0)));
+        [A::select(lambd.lt(x), x, low)]
     }
 
     fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {

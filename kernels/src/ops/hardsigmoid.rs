@@ -1,7 +1,7 @@
 //! Hardsigmoid: `y = min(max(x + 3, 0), 6) / 6`.
 
 use super::elementwise::{Formula, pointwise};
-use crate::cpu::simd::{Float, Lanes, Simd};
+use crate::arithmetic::Arithmetic;
 use crate::op::GradientAt;
 use crate::program::trace::Var;
 
@@ -15,8 +15,8 @@ impl Formula<1, 1> for Hardsigmoid {
     }
 
     #[inline(always)]
-    fn apply<T: Float, S: Simd>(self, [x]: [T::Lanes<S>; 1]) -> [T::Lanes<S>; 1] {
-        let c = |c| T::Lanes::<S>::splat(T::from_f64(c));
+    fn apply<A: Arithmetic>(self, [x]: [A; 1]) -> [A; 1] {
+        let c = A::splat;
         [c(6.0).min(c(0.0).max(x.add(c(3.0)))).div(c(6.0))]
     }
 
@@ -39,10 +39,10 @@ impl Formula<2, 1> for HardsigmoidGradient {
     }
 
     #[inline(always)]
-    fn apply<T: Float, S: Simd>(self, [dy, x]: [T::Lanes<S>; 2]) -> [T::Lanes<S>; 1] {
-        let c = |c| T::Lanes::<S>::splat(T::from_f64(c));
-        let below = T::Lanes::<S>::select(x.lt(c(3.0)), dy.mul(c(SIXTH)), c(0.0));
-        [T::Lanes::<S>::select(c(-3.0).lt(x), below, c(0.0))]
+    fn apply<A: Arithmetic>(self, [dy, x]: [A; 2]) -> [A; 1] {
+        let c = A::splat;
+        let below = A::select(x.lt(c(3.0)), dy.mul(c(SIXTH)), c(0.0));
+        [A::select(c(-3.0).lt(x), below, c(0.0))]
     }
 
     fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {

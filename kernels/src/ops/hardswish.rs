@@ -2,7 +2,7 @@
 
 use super::elementwise::{Formula, pointwise};
 use super::hardtanh::HardtanhGradient;
-use crate::cpu::simd::{Float, Lanes, Simd};
+use crate::arithmetic::Arithmetic;
 use crate::op::GradientAt;
 use crate::program::trace::Var;
 
@@ -16,8 +16,8 @@ impl Formula<1, 1> for Hardswish {
     }
 
     #[inline(always)]
-    fn apply<T: Float, S: Simd>(self, [x]: [T::Lanes<S>; 1]) -> [T::Lanes<S>; 1] {
-        let c = |c| T::Lanes::<S>::splat(T::from_f64(c));
+    fn apply<A: Arithmetic>(self, [x]: [A; 1]) -> [A; 1] {
+        let c = A::splat;
         [x.mul(c(6.0).min(c(0.0).max(x.add(c(3.0))))).div(c(6.0))]
     }
 
@@ -37,11 +37,11 @@ impl Formula<2, 1> for HardswishGradient {
     }
 
     #[inline(always)]
-    fn apply<T: Float, S: Simd>(self, [dy, x]: [T::Lanes<S>; 2]) -> [T::Lanes<S>; 1] {
-        let c = |c| T::Lanes::<S>::splat(T::from_f64(c));
+    fn apply<A: Arithmetic>(self, [dy, x]: [A; 2]) -> [A; 1] {
+        let c = A::splat;
         let between = dy.mul(x.div(c(3.0)).add(c(0.5)));
-        let below = T::Lanes::<S>::select(x.lt(c(3.0)), between, dy);
-        [T::Lanes::<S>::select(c(-3.0).lt(x), below, c(0.0))]
+        let below = A::select(x.lt(c(3.0)), between, dy);
+        [A::select(c(-3.0).lt(x), below, c(0.0))]
     }
 
     fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {

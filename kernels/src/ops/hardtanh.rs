@@ -1,7 +1,7 @@
 //! Hardtanh: `y = min(max(x, min_val), max_val)`. ReLU6 is hardtanh from 0 to 6.
 
 use super::elementwise::{Formula, pointwise};
-use crate::cpu::simd::{Float, Lanes, Simd};
+use crate::arithmetic::Arithmetic;
 use crate::op::GradientAt;
 use crate::program::trace::Var;
 
@@ -15,7 +15,7 @@ impl Formula<3, 1> for Hardtanh {
     }
 
     #[inline(always)]
-    fn apply<T: Float, S: Simd>(self, [x, least, most]: [T::Lanes<S>; 3]) -> [T::Lanes<S>; 1] {
+    fn apply<A: Arithmetic>(self, [x, least, most]: [A; 3]) -> [A; 1] {
         // The second operand comes through where one is NaN.
         [most.min(least.max(x))]
     }
@@ -37,10 +37,10 @@ impl Formula<4, 1> for HardtanhGradient {
     }
 
     #[inline(always)]
-    fn apply<T: Float, S: Simd>(self, [dy, x, least, most]: [T::Lanes<S>; 4]) -> [T::Lanes<S>; 1] {
-        let zero = T::Lanes::<S>::splat(T::default());
-        let below_most = T::Lanes::<S>::select(x.lt(most), dy, zero);
-        [T::Lanes::<S>::select(least.lt(x), below_most, zero)]
+    fn apply<A: Arithmetic>(self, [dy, x, least, most]: [A; 4]) -> [A; 1] {
+        let zero = A::splat(0.0);
+        let below_most = A::select(x.lt(most), dy, zero);
+        [A::select(least.lt(x), below_most, zero)]
     }
 
     fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {

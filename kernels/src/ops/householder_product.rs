@@ -4,7 +4,8 @@
 
 use super::elementwise::same_dtype;
 use super::matrices::{PerMatrix, sizes, with_sizes};
-use crate::op::{GradientAt, Kernel, Op, OpError};
+use crate::cpu::kernel::Cpu;
+use crate::op::{Ask, GradientAt, Op, OpError};
 use crate::program::trace::Var;
 use crate::shape::{Operand, Type};
 
@@ -58,18 +59,20 @@ impl Op for HouseholderProduct {
         4 * inputs[0].shape.numel() * inputs[1].shape.last().copied().unwrap_or(0)
     }
 
-    fn kernel(&self, inputs: &[Operand], _: &[Operand]) -> Box<dyn Kernel> {
-        let (m, n, k) = sizes_of(inputs);
-        let of = move |[a, tau]: [&mut [f64]; 2], [q]: [&mut [f64]; 1], line: &mut [f64]| {
-            q.fill(0.0);
-            (0..n).for_each(|i| q[i * n + i] = 1.0);
-            for i in (0..k).rev() {
-                let v = Reflection { a, m, n, i };
-                v.along(q, line);
-                v.subtract(q, line, tau[i]);
-            }
-        };
-        PerMatrix::boxed(&inputs[0].ty, [m * n, k], [m * n], n, of)
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|inputs, _| {
+            let (m, n, k) = sizes_of(inputs);
+            let of = move |[a, tau]: [&mut [f64]; 2], [q]: [&mut [f64]; 1], line: &mut [f64]| {
+                q.fill(0.0);
+                (0..n).for_each(|i| q[i * n + i] = 1.0);
+                for i in (0..k).rev() {
+                    let v = Reflection { a, m, n, i };
+                    v.along(q, line);
+                    v.subtract(q, line, tau[i]);
+                }
+            };
+            PerMatrix::boxed(&inputs[0].ty, [m * n, k], [m * n], n, of)
+        });
     }
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
@@ -139,34 +142,37 @@ impl Op for HouseholderGradient {
         10 * inputs[0].shape.numel() * inputs[1].shape.last().copied().unwrap_or(0)
     }
 
-    fn kernel(&self, inputs: &[Operand], _: &[Operand]) -> Box<dyn Kernel> {
-        let (m, n, k) = sizes_of(inputs);
-        let numel = m * n;
-        let of = move |[a, tau, e, de]: [&mut [f64]; 4],
-                       [da, dtau]: [&mut [f64]; 2],
-                       work: &mut [f64]| {
-            da.fill(0.0);
-            let (inside, outside) = work.split_at_mut(n);
-            for i in 0..k {
-                let v = Reflection { a, m, n, i };
-                let square = 1.0 + (i + 1..m).map(|row| a[row * n + i]).map(|x| x * x).sum::<f64>();
-                // E' = H⁻¹ E; then `inside` is vᵀ E', `outside` is vᵀ dE.
-                v.along(e, inside);
-                v.subtract(e, inside, tau[i] / (tau[i] * square - 1.0));
-                v.along(e, inside);
-                v.along(de, outside);
-                dtau[i] = -inside.iter().zip(outside.iter()).map(|(x, y)| x * y).sum::<f64>();
-                for row in i + 1..m {
-                    let (e, de) = (&e[row * n..][..n], &de[row * n..][..n]);
-                    let with = |line: &[f64], x: &[f64]| -> f64 {
-                        line.iter().zip(x).map(|(x, y)| x * y).sum()
-                    };
-                    da[row * n + i] = -tau[i] * (with(inside, de) + with(outside, e));
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|inputs, _| {
+            let (m, n, k) = sizes_of(inputs);
+            let numel = m * n;
+            let of = move |[a, tau, e, de]: [&mut [f64]; 4],
+                           [da, dtau]: [&mut [f64]; 2],
+                           work: &mut [f64]| {
+                da.fill(0.0);
+                let (inside, outside) = work.split_at_mut(n);
+                for i in 0..k {
+                    let v = Reflection { a, m, n, i };
+                    let square =
+                        1.0 + (i + 1..m).map(|row| a[row * n + i]).map(|x| x * x).sum::<f64>();
+                    // E' = H⁻¹ E; then `inside` is vᵀ E', `outside` is vᵀ dE.
+                    v.along(e, inside);
+                    v.subtract(e, inside, tau[i] / (tau[i] * square - 1.0));
+                    v.along(e, inside);
+                    v.along(de, outside);
+                    dtau[i] = -inside.iter().zip(outside.iter()).map(|(x, y)| x * y).sum::<f64>();
+                    for row in i + 1..m {
+                        let (e, de) = (&e[row * n..][..n], &de[row * n..][..n]);
+                        let with = |line: &[f64], x: &[f64]| -> f64 {
+                            line.iter().zip(x).map(|(x, y)| x * y).sum()
+                        };
+                        da[row * n + i] = -tau[i] * (with(inside, de) + with(outside, e));
+                    }
+                    v.subtract(de, outside, tau[i]);
                 }
-                v.subtract(de, outside, tau[i]);
-            }
-        };
-        PerMatrix::boxed(&inputs[0].ty, [numel, k, numel, numel], [numel, k], 2 * n, of)
+            };
+            PerMatrix::boxed(&inputs[0].ty, [numel, k, numel, numel], [numel, k], 2 * n, of)
+        });
     }
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
@@ -210,39 +216,42 @@ impl Op for HouseholderSecond {
         30 * inputs[0].shape.numel() * inputs[1].shape.last().copied().unwrap_or(0)
     }
 
-    fn kernel(&self, inputs: &[Operand], _: &[Operand]) -> Box<dyn Kernel> {
-        let (m, n, k) = sizes_of(inputs);
-        let numel = m * n;
-        let of = move |[a, tau, p, u, w]: [&mut [f64]; 5],
-                       [da, dtau, dq]: [&mut [f64]; 3],
-                       work: &mut [f64]| {
-            let (kept, work) = work.split_at_mut(2 * (k + 1) * numel);
-            let (s, lines) = work.split_at_mut(numel);
-            let pairs: Vec<_> = (0..k).map(|i| Pair { a, u, m, n, i }).collect();
-            // At 2 · i · numel lie the product of the reflections from i on, and its change.
-            let (product, change) = kept[2 * k * numel..].split_at_mut(numel);
-            product.fill(0.0);
-            (0..n).for_each(|i| product[i * n + i] = 1.0);
-            change.fill(0.0);
-            for (i, of) in pairs.iter().enumerate().rev() {
-                let (outer, inner) = kept[2 * i * numel..].split_at_mut(2 * numel);
-                outer.copy_from_slice(&inner[..2 * numel]);
-                let (product, change) = outer.split_at_mut(numel);
-                of.turn(product, change, [tau[i], w[i]], lines);
-            }
-            dq.copy_from_slice(&kept[numel..2 * numel]);
-            da.fill(0.0);
-            s.fill(0.0);
-            for (i, of) in pairs.iter().enumerate() {
-                let (product, change) = kept[2 * (i + 1) * numel..][..2 * numel].split_at(numel);
-                let (da, dtau) = (&mut *da, &mut dtau[i]);
-                of.gradient([product, change, p, s], [tau[i], w[i]], lines, da, dtau);
-                of.turn(p, s, [tau[i], w[i]], lines);
-            }
-        };
-        let work = (2 * (k + 1) + 1) * numel + LINES * n;
-        let sizes = [numel, k, numel, numel, k];
-        PerMatrix::boxed(&inputs[0].ty, sizes, [numel, k, numel], work, of)
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|inputs, _| {
+            let (m, n, k) = sizes_of(inputs);
+            let numel = m * n;
+            let of = move |[a, tau, p, u, w]: [&mut [f64]; 5],
+                           [da, dtau, dq]: [&mut [f64]; 3],
+                           work: &mut [f64]| {
+                let (kept, work) = work.split_at_mut(2 * (k + 1) * numel);
+                let (s, lines) = work.split_at_mut(numel);
+                let pairs: Vec<_> = (0..k).map(|i| Pair { a, u, m, n, i }).collect();
+                // At 2 · i · numel lie the product of the reflections from i on, and its change.
+                let (product, change) = kept[2 * k * numel..].split_at_mut(numel);
+                product.fill(0.0);
+                (0..n).for_each(|i| product[i * n + i] = 1.0);
+                change.fill(0.0);
+                for (i, of) in pairs.iter().enumerate().rev() {
+                    let (outer, inner) = kept[2 * i * numel..].split_at_mut(2 * numel);
+                    outer.copy_from_slice(&inner[..2 * numel]);
+                    let (product, change) = outer.split_at_mut(numel);
+                    of.turn(product, change, [tau[i], w[i]], lines);
+                }
+                dq.copy_from_slice(&kept[numel..2 * numel]);
+                da.fill(0.0);
+                s.fill(0.0);
+                for (i, of) in pairs.iter().enumerate() {
+                    let (product, change) =
+                        kept[2 * (i + 1) * numel..][..2 * numel].split_at(numel);
+                    let (da, dtau) = (&mut *da, &mut dtau[i]);
+                    of.gradient([product, change, p, s], [tau[i], w[i]], lines, da, dtau);
+                    of.turn(p, s, [tau[i], w[i]], lines);
+                }
+            };
+            let work = (2 * (k + 1) + 1) * numel + LINES * n;
+            let sizes = [numel, k, numel, numel, k];
+            PerMatrix::boxed(&inputs[0].ty, sizes, [numel, k, numel], work, of)
+        });
     }
 }
 

@@ -1,7 +1,7 @@
 //! Leaky ReLU: `y = x` where `x > 0`, `slope · x` elsewhere. At 0 the gradient is `slope`, as in torch.
 
 use super::elementwise::{Formula, pointwise};
-use crate::cpu::simd::{Float, Lanes, Simd};
+use crate::arithmetic::Arithmetic;
 use crate::op::GradientAt;
 use crate::program::trace::Var;
 
@@ -15,9 +15,9 @@ impl Formula<2, 1> for LeakyRelu {
     }
 
     #[inline(always)]
-    fn apply<T: Float, S: Simd>(self, [x, slope]: [T::Lanes<S>; 2]) -> [T::Lanes<S>; 1] {
-        let zero = T::Lanes::<S>::splat(T::default());
-        [T::Lanes::<S>::select(zero.lt(x), x, x.mul(slope))]
+    fn apply<A: Arithmetic>(self, [x, slope]: [A; 2]) -> [A; 1] {
+        let zero = A::splat(0.0);
+        [A::select(zero.lt(x), x, x.mul(slope))]
     }
 
     fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
@@ -37,9 +37,9 @@ impl Formula<3, 1> for LeakyReluGradient {
     }
 
     #[inline(always)]
-    fn apply<T: Float, S: Simd>(self, [dy, x, slope]: [T::Lanes<S>; 3]) -> [T::Lanes<S>; 1] {
-        let zero = T::Lanes::<S>::splat(T::default());
-        [T::Lanes::<S>::select(zero.lt(x), dy, dy.mul(slope))]
+    fn apply<A: Arithmetic>(self, [dy, x, slope]: [A; 3]) -> [A; 1] {
+        let zero = A::splat(0.0);
+        [A::select(zero.lt(x), dy, dy.mul(slope))]
     }
 
     fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {

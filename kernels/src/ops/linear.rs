@@ -12,10 +12,11 @@ use super::activation::ActivationKind;
 use super::elementwise::Pointwise;
 use super::relu::ReluGradient;
 use crate::cpu::gemm::{BiasAxis, Finish, Product};
+use crate::cpu::kernel::Cpu;
 use crate::cpu::product::{Matrix, Way, product_kernel};
 use crate::cpu::simd::MAX_LANES;
 use crate::dtype::Dtype;
-use crate::op::{GradientAt, Kernel, Mixing, Op, OpError};
+use crate::op::{Ask, GradientAt, Mixing, Op, OpError};
 use crate::program::trace::Var;
 use crate::shape::{Layout, Operand, Shape, Type};
 
@@ -67,7 +68,7 @@ impl Op for Linear {
     }
 
     fn attributes(&self) -> String {
-        self.activation.map(|kind| kind.name().to_owned()).unwrap_or_default()
+        self.activation.map(ActivationKind::printed).unwrap_or_default()
     }
 
     fn mixing(&self) -> Mixing {
@@ -114,21 +115,26 @@ impl Op for Linear {
         2 * outputs[0].shape.numel() * inputs[1].shape.last().unwrap_or(&1)
     }
 
-    fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
-        let (x, weight, y) =
-            (Matrix::expect(&inputs[0]), Matrix::expect(&inputs[1]), Matrix::expect(&outputs[0]));
-        let product = Product {
-            m: y.rows,
-            n: y.columns,
-            k: x.columns,
-            a: x.strides,
-            b: weight.strides.transposed(),
-            c: y.strides,
-            bias: BiasAxis::Columns,
-            finish: self.activation.map_or(Finish::Sum, Finish::Activation),
-        };
-        let way = if y.rows < MIN_ROWS { Way::Dot } else { Way::of(&product) };
-        product_kernel(inputs[0].ty.dtype, product, way, inputs.len() > 2)
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|inputs, outputs| {
+            let (x, weight, y) = (
+                Matrix::expect(&inputs[0]),
+                Matrix::expect(&inputs[1]),
+                Matrix::expect(&outputs[0]),
+            );
+            let product = Product {
+                m: y.rows,
+                n: y.columns,
+                k: x.columns,
+                a: x.strides,
+                b: weight.strides.transposed(),
+                c: y.strides,
+                bias: BiasAxis::Columns,
+                finish: self.activation.map_or(Finish::Sum, Finish::Activation),
+            };
+            let way = if y.rows < MIN_ROWS { Way::Dot } else { Way::of(&product) };
+            product_kernel(inputs[0].ty.dtype, product, way, inputs.len() > 2)
+        });
     }
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
@@ -194,20 +200,25 @@ impl Op for LinearInputGradient {
         2 * outputs[0].shape.numel() * inputs[1].shape[0]
     }
 
-    fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
-        let (dy, weight, dx) =
-            (Matrix::expect(&inputs[0]), Matrix::expect(&inputs[1]), Matrix::expect(&outputs[0]));
-        let product = Product {
-            m: dx.rows,
-            n: dx.columns,
-            k: dy.columns,
-            a: dy.strides,
-            b: weight.strides,
-            c: dx.strides,
-            bias: BiasAxis::Columns,
-            finish: if self.relu_gradient { Finish::ReluGradient } else { Finish::Sum },
-        };
-        product_kernel(inputs[0].ty.dtype, product, Way::of(&product), false)
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|inputs, outputs| {
+            let (dy, weight, dx) = (
+                Matrix::expect(&inputs[0]),
+                Matrix::expect(&inputs[1]),
+                Matrix::expect(&outputs[0]),
+            );
+            let product = Product {
+                m: dx.rows,
+                n: dx.columns,
+                k: dy.columns,
+                a: dy.strides,
+                b: weight.strides,
+                c: dx.strides,
+                bias: BiasAxis::Columns,
+                finish: if self.relu_gradient { Finish::ReluGradient } else { Finish::Sum },
+            };
+            product_kernel(inputs[0].ty.dtype, product, Way::of(&product), false)
+        });
     }
 
     fn fuse_activation(&self, next: &dyn Op) -> Option<Arc<dyn Op>> {
@@ -255,20 +266,25 @@ impl Op for LinearWeightGradient {
         2 * outputs[0].shape.numel() * rows(&inputs[0].shape)
     }
 
-    fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
-        let (dy, x, dw) =
-            (Matrix::expect(&inputs[0]), Matrix::expect(&inputs[1]), Matrix::expect(&outputs[0]));
-        let product = Product {
-            m: dw.rows,
-            n: dw.columns,
-            k: dy.rows,
-            a: dy.strides.transposed(),
-            b: x.strides,
-            c: dw.strides,
-            bias: BiasAxis::Columns,
-            finish: Finish::Sum,
-        };
-        product_kernel(inputs[0].ty.dtype, product, Way::of(&product), false)
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|inputs, outputs| {
+            let (dy, x, dw) = (
+                Matrix::expect(&inputs[0]),
+                Matrix::expect(&inputs[1]),
+                Matrix::expect(&outputs[0]),
+            );
+            let product = Product {
+                m: dw.rows,
+                n: dw.columns,
+                k: dy.rows,
+                a: dy.strides.transposed(),
+                b: x.strides,
+                c: dw.strides,
+                bias: BiasAxis::Columns,
+                finish: Finish::Sum,
+            };
+            product_kernel(inputs[0].ty.dtype, product, Way::of(&product), false)
+        });
     }
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {

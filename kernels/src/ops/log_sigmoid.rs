@@ -2,7 +2,7 @@
 
 use super::elementwise::{Formula, pointwise};
 use super::sigmoid::SigmoidGradient;
-use crate::cpu::simd::{Float, Lanes, Simd, math};
+use crate::arithmetic::Arithmetic;
 use crate::op::GradientAt;
 use crate::program::trace::Var;
 
@@ -16,10 +16,10 @@ impl Formula<1, 1> for LogSigmoid {
     }
 
     #[inline(always)]
-    fn apply<T: Float, S: Simd>(self, [x]: [T::Lanes<S>; 1]) -> [T::Lanes<S>; 1] {
-        let c = |c| T::Lanes::<S>::splat(T::from_f64(c));
-        let small = math::exp::<T, S>(c(0.0).sub(x.abs()));
-        [c(0.0).min(x).sub(math::ln_1p::<T, S>(small))]
+    fn apply<A: Arithmetic>(self, [x]: [A; 1]) -> [A; 1] {
+        let c = A::splat;
+        let small = c(0.0).sub(x.abs()).exp();
+        [c(0.0).min(x).sub(small.ln_1p())]
     }
 
     fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
@@ -38,9 +38,9 @@ impl Formula<2, 1> for LogSigmoidGradient {
     }
 
     #[inline(always)]
-    fn apply<T: Float, S: Simd>(self, [dy, x]: [T::Lanes<S>; 2]) -> [T::Lanes<S>; 1] {
-        let c = |c| T::Lanes::<S>::splat(T::from_f64(c));
-        [dy.mul(math::sigmoid::<T, S>(c(0.0).sub(x)))]
+    fn apply<A: Arithmetic>(self, [dy, x]: [A; 2]) -> [A; 1] {
+        let c = A::splat;
+        [dy.mul(c(0.0).sub(x).sigmoid())]
     }
 
     fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {

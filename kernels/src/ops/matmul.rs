@@ -6,8 +6,9 @@
 //! Source: `torch.matmul`.
 
 use crate::cpu::gemm::{BiasAxis, Finish, Product, Strides};
+use crate::cpu::kernel::Cpu;
 use crate::cpu::product::{Way, batched_kernel};
-use crate::op::{GradientAt, Kernel, Mixing, Op, OpError};
+use crate::op::{Ask, GradientAt, Mixing, Op, OpError};
 use crate::program::trace::Var;
 use crate::shape::{Operand, Shape, Type};
 
@@ -176,21 +177,23 @@ impl Op for MatMul {
         2 * outputs[0].shape.numel() * matrix(&inputs[0].shape, self.turn_a).1
     }
 
-    fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
-        let (a, b, c) = (&inputs[0], &inputs[1], &outputs[0]);
-        let (m, k) = matrix(&a.ty.shape, self.turn_a);
-        let (_, n) = matrix(&b.ty.shape, self.turn_b);
-        let product = Product {
-            m,
-            n,
-            k,
-            a: strides(a, self.turn_a),
-            b: strides(b, self.turn_b),
-            c: strides(c, false),
-            bias: BiasAxis::Columns,
-            finish: Finish::Sum,
-        };
-        batched_kernel(c.ty.dtype, product, Way::of(&product), offsets([a, b, c]))
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|inputs, outputs| {
+            let (a, b, c) = (&inputs[0], &inputs[1], &outputs[0]);
+            let (m, k) = matrix(&a.ty.shape, self.turn_a);
+            let (_, n) = matrix(&b.ty.shape, self.turn_b);
+            let product = Product {
+                m,
+                n,
+                k,
+                a: strides(a, self.turn_a),
+                b: strides(b, self.turn_b),
+                c: strides(c, false),
+                bias: BiasAxis::Columns,
+                finish: Finish::Sum,
+            };
+            batched_kernel(c.ty.dtype, product, Way::of(&product), offsets([a, b, c]))
+        });
     }
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {

@@ -4,10 +4,11 @@ use core::array;
 
 use super::elementwise::computes;
 use super::lines::{carve, scratch_bytes};
+use crate::cpu::kernel::Kernel;
 use crate::cpu::simd::Float;
 use crate::cpu::tile::Tile;
 use crate::dtype::Dtype;
-use crate::op::{Kernel, OpError};
+use crate::op::OpError;
 use crate::shape::{Shape, Type};
 
 /// Gives the rows and columns of a matrix, or of each of a batch.

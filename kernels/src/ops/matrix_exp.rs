@@ -4,9 +4,10 @@
 //! below `LARGEST_NORM`. Source: `torch.matrix_exp`.
 
 use super::matrices::{PerMatrix, square};
-use crate::op::{GradientAt, Kernel, Op, OpError};
+use crate::cpu::kernel::Cpu;
+use crate::op::{Ask, GradientAt, Op, OpError};
 use crate::program::trace::Var;
-use crate::shape::{Operand, Type};
+use crate::shape::Type;
 
 /// Up to this norm the polynomial is exact within rounding.
 const LARGEST_NORM: f64 = 0.5;
@@ -36,10 +37,12 @@ impl Op for MatrixExp {
         2 * (DEGREE + 2) * shape.numel() * shape[shape.rank() - 1]
     }
 
-    fn kernel(&self, inputs: &[Operand], _: &[Operand]) -> Box<dyn Kernel> {
-        let ty = &inputs[0].ty;
-        let n = ty.shape[ty.shape.rank() - 1];
-        PerMatrix::boxed(ty, [n * n], [n * n], n * n, move |[a], [y], work| exp(a, y, work, n))
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|inputs, _| {
+            let ty = &inputs[0].ty;
+            let n = ty.shape[ty.shape.rank() - 1];
+            PerMatrix::boxed(ty, [n * n], [n * n], n * n, move |[a], [y], work| exp(a, y, work, n))
+        });
     }
 
     /// The derivative at `Aᵀ` in the direction of `dy`: a block of the exponential of `[[Aᵀ, dy], [0, Aᵀ]]`.

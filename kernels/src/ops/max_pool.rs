@@ -13,10 +13,11 @@ use super::elementwise::{WORTH_SPLITTING, computes, same_dtype};
 use super::number::Number;
 use super::pick::Places;
 use super::planes::Planes;
+use crate::cpu::kernel::{Cpu, Kernel};
 use crate::cpu::simd::{Simd, Vectorized, dispatch};
 use crate::cpu::tile::Tile;
 use crate::dtype::Dtype;
-use crate::op::{GradientAt, Kernel, Op, OpError};
+use crate::op::{Ask, GradientAt, Op, OpError};
 use crate::program::trace::Var;
 use crate::shape::{Layout, Operand, Shape, Type};
 
@@ -134,11 +135,11 @@ impl Op for MaxPool {
         3 * (inputs[0].shape.numel() + outputs[0].shape.numel())
     }
 
-    fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
-        match inputs[0].ty.dtype {
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|inputs, outputs| match inputs[0].ty.dtype {
             Dtype::F64 => Box::new(MaxPoolKernel::<f64>::new(self, &inputs[0], outputs)),
             _ => Box::new(MaxPoolKernel::<f32>::new(self, &inputs[0], outputs)),
-        }
+        });
     }
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {

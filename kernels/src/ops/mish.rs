@@ -1,7 +1,7 @@
 //! Mish: `y = x · tanh(ln(1 + eˣ))`.
 
 use super::elementwise::{Formula, pointwise};
-use crate::cpu::simd::{Float, Lanes, Simd, math};
+use crate::arithmetic::Arithmetic;
 use crate::op::GradientAt;
 use crate::program::trace::Var;
 
@@ -15,11 +15,11 @@ impl Formula<1, 1> for Mish {
     }
 
     #[inline(always)]
-    fn apply<T: Float, S: Simd>(self, [x]: [T::Lanes<S>; 1]) -> [T::Lanes<S>; 1] {
-        let c = |c| T::Lanes::<S>::splat(T::from_f64(c));
-        let softplus = math::ln_1p::<T, S>(math::exp::<T, S>(x));
-        let softplus = T::Lanes::<S>::select(c(20.0).lt(x), x, softplus);
-        let t = math::tanh::<T, S>(softplus);
+    fn apply<A: Arithmetic>(self, [x]: [A; 1]) -> [A; 1] {
+        let c = A::splat;
+        let softplus = x.exp().ln_1p();
+        let softplus = A::select(c(20.0).lt(x), x, softplus);
+        let t = softplus.tanh();
         [x.mul(t)]
     }
 
@@ -39,12 +39,12 @@ impl Formula<2, 1> for MishGradient {
     }
 
     #[inline(always)]
-    fn apply<T: Float, S: Simd>(self, [dy, x]: [T::Lanes<S>; 2]) -> [T::Lanes<S>; 1] {
-        let c = |c| T::Lanes::<S>::splat(T::from_f64(c));
-        let softplus = math::ln_1p::<T, S>(math::exp::<T, S>(x));
-        let softplus = T::Lanes::<S>::select(c(20.0).lt(x), x, softplus);
-        let t = math::tanh::<T, S>(softplus);
-        let slope = x.mul(math::sigmoid::<T, S>(x)).mul(c(1.0).sub(t.mul(t)));
+    fn apply<A: Arithmetic>(self, [dy, x]: [A; 2]) -> [A; 1] {
+        let c = A::splat;
+        let softplus = x.exp().ln_1p();
+        let softplus = A::select(c(20.0).lt(x), x, softplus);
+        let t = softplus.tanh();
+        let slope = x.mul(x.sigmoid()).mul(c(1.0).sub(t.mul(t)));
         [dy.mul(t.add(slope))]
     }
 

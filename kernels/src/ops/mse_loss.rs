@@ -2,7 +2,7 @@
 
 use super::elementwise::{Formula, pointwise};
 use super::reduce::Reduction;
-use crate::cpu::simd::{Float, Lanes, Simd};
+use crate::arithmetic::Arithmetic;
 use crate::op::GradientAt;
 use crate::program::trace::{Function, Var};
 
@@ -16,7 +16,7 @@ impl Formula<2, 1> for SquaredError {
     }
 
     #[inline(always)]
-    fn apply<T: Float, S: Simd>(self, [x, target]: [T::Lanes<S>; 2]) -> [T::Lanes<S>; 1] {
+    fn apply<A: Arithmetic>(self, [x, target]: [A; 2]) -> [A; 1] {
         let error = x.sub(target);
         [error.mul(error)]
     }
@@ -43,7 +43,7 @@ impl Formula<3, 1> for SquaredErrorGradient {
     }
 
     #[inline(always)]
-    fn apply<T: Float, S: Simd>(self, [dy, x, target]: [T::Lanes<S>; 3]) -> [T::Lanes<S>; 1] {
+    fn apply<A: Arithmetic>(self, [dy, x, target]: [A; 3]) -> [A; 1] {
         let error = x.sub(target);
         [dy.mul(error.add(error))]
     }

@@ -14,13 +14,14 @@ use std::sync::Arc;
 
 use super::lines::{carve, scratch_bytes};
 use super::update::{self, UpdateInputs, Updated};
+use crate::cpu::kernel::{Cpu, Kernel};
 use crate::cpu::simd::Float;
 use crate::cpu::sum::sum_of;
 use crate::cpu::tile::Tile;
 use crate::dtype::Dtype;
-use crate::op::{Kernel, Op, OpError};
+use crate::op::{Ask, Op, OpError};
 use crate::program::trace::Var;
-use crate::shape::{Operand, Type};
+use crate::shape::Type;
 
 /// By what [`Var::muon`] multiplies the learning rate of a matrix of `A` rows and `B` columns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -111,9 +112,11 @@ impl Op for MuonOp {
         self.settings.ns_steps * 4 * least * shape.numel()
     }
 
-    fn kernel(&self, inputs: &[Operand], _: &[Operand]) -> Box<dyn Kernel> {
-        let Type { dtype, shape } = &inputs[0].ty;
-        Box::new(MuonKernel { op: *self, dtype: *dtype, matrix: [shape[0], shape[1]] })
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|inputs, _| {
+            let Type { dtype, shape } = &inputs[0].ty;
+            Box::new(MuonKernel { op: *self, dtype: *dtype, matrix: [shape[0], shape[1]] })
+        });
     }
 }
 

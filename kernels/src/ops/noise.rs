@@ -9,13 +9,14 @@
 use core::marker::PhantomData;
 
 use super::elementwise::computes;
+use crate::cpu::kernel::{Cpu, Kernel};
 use crate::cpu::random::{Draw, GROUP, MUTATION, NOISE};
 use crate::cpu::simd::{Float, Simd, Vectorized, dispatch};
 use crate::cpu::tile::Tile;
 use crate::dtype::Dtype;
-use crate::op::{Kernel, Op, OpError};
+use crate::op::{Ask, Op, OpError};
 use crate::program::trace::Var;
-use crate::shape::{Operand, Type};
+use crate::shape::Type;
 
 /// Inputs are a parameter, a standard deviation and a rate; the output is the parameter.
 #[derive(Clone, Copy, Debug)]
@@ -61,12 +62,14 @@ impl Op for Noise {
         inputs[0].shape.numel() * 100
     }
 
-    fn kernel(&self, _: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
-        let parameter = self.parameter;
-        match outputs[0].ty.dtype {
-            Dtype::F64 => Box::new(NoiseKernel::<f64> { parameter, element: PhantomData }),
-            _ => Box::new(NoiseKernel::<f32> { parameter, element: PhantomData }),
-        }
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|_, outputs| {
+            let parameter = self.parameter;
+            match outputs[0].ty.dtype {
+                Dtype::F64 => Box::new(NoiseKernel::<f64> { parameter, element: PhantomData }),
+                _ => Box::new(NoiseKernel::<f32> { parameter, element: PhantomData }),
+            }
+        });
     }
 }
 

@@ -11,13 +11,15 @@ use super::elementwise::{Formula, WORTH_SPLITTING, computes, layout_like, pointw
 use super::lines::{carve, scratch_bytes};
 use super::number::Number;
 use super::reduce::no_such_axis;
+use crate::arithmetic::Arithmetic;
 use crate::cpu::executor::with_scratch;
+use crate::cpu::kernel::{Cpu, Kernel};
 use crate::cpu::share::{Divisible, share_out};
 use crate::cpu::simd::{Float, Lanes, Simd, Vectorized, dispatch};
 use crate::cpu::sum::{Term, sum_by_vectors};
 use crate::cpu::tile::Tile;
 use crate::dtype::Dtype;
-use crate::op::{GradientAt, Kernel, Op, OpError};
+use crate::op::{Ask, GradientAt, Op, OpError};
 use crate::program::trace::Var;
 use crate::shape::{Layout, Operand, Shape, Type};
 
@@ -118,8 +120,8 @@ impl Op for Normalize {
         8 * inputs[0].shape.numel()
     }
 
-    fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
-        kernel(self, false, &inputs[..1], &outputs[0])
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|inputs, outputs| kernel(self, false, &inputs[..1], &outputs[0]));
     }
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
@@ -174,8 +176,8 @@ impl Op for NormalizeGradient {
         8 * inputs[0].shape.numel()
     }
 
-    fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
-        kernel(&self.0, true, &inputs[..2], &outputs[0])
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|inputs, outputs| kernel(&self.0, true, &inputs[..2], &outputs[0]));
     }
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
@@ -210,7 +212,7 @@ impl Formula<3, 1> for Affine {
     }
 
     #[inline(always)]
-    fn apply<T: Float, S: Simd>(self, [x, scale, shift]: [T::Lanes<S>; 3]) -> [T::Lanes<S>; 1] {
+    fn apply<A: Arithmetic>(self, [x, scale, shift]: [A; 3]) -> [A; 1] {
         [x.mul_add(scale, shift)]
     }
 

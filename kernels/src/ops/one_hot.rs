@@ -1,11 +1,12 @@
 //! Class indices as numbers: `one_hot`, and how often each class is listed, `label_counts`.
 
 use super::number::Number;
+use crate::cpu::kernel::{Cpu, Kernel};
 use crate::cpu::tile::Tile;
 use crate::dtype::Dtype;
-use crate::op::{Kernel, Op, OpError};
+use crate::op::{Ask, Op, OpError};
 use crate::program::trace::Var;
-use crate::shape::{Operand, Shape, Type};
+use crate::shape::{Shape, Type};
 
 /// Puts an axis of classes into the shape of the indices.
 #[derive(Clone, Copy, Debug)]
@@ -49,13 +50,15 @@ impl Op for OneHot {
         Ok(vec![Type { dtype: self.dtype, shape }])
     }
 
-    fn kernel(&self, inputs: &[Operand], _: &[Operand]) -> Box<dyn Kernel> {
-        let shape = &inputs[0].ty.shape;
-        let inner = shape[self.axis.min(shape.rank())..].iter().product();
-        match self.dtype {
-            Dtype::F64 => one_hot::<f64>(*self, inner),
-            _ => one_hot::<f32>(*self, inner),
-        }
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|inputs, _| {
+            let shape = &inputs[0].ty.shape;
+            let inner = shape[self.axis.min(shape.rank())..].iter().product();
+            match self.dtype {
+                Dtype::F64 => one_hot::<f64>(*self, inner),
+                _ => one_hot::<f32>(*self, inner),
+            }
+        });
     }
 }
 
@@ -99,12 +102,14 @@ impl Op for LabelCounts {
         Ok(vec![Type { dtype: self.dtype, shape }])
     }
 
-    fn kernel(&self, inputs: &[Operand], _: &[Operand]) -> Box<dyn Kernel> {
-        let classes = inputs[0].ty.shape.last().copied().unwrap_or(1);
-        match self.dtype {
-            Dtype::F64 => label_counts::<f64>(classes),
-            _ => label_counts::<f32>(classes),
-        }
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|inputs, _| {
+            let classes = inputs[0].ty.shape.last().copied().unwrap_or(1);
+            match self.dtype {
+                Dtype::F64 => label_counts::<f64>(classes),
+                _ => label_counts::<f32>(classes),
+            }
+        });
     }
 }
 

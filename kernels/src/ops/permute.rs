@@ -3,7 +3,8 @@
 
 use super::copy::{CopyParts, Part};
 use super::reduce::no_such_axis;
-use crate::op::{GradientAt, Kernel, Mixing, Op, OpError};
+use crate::cpu::kernel::Cpu;
+use crate::op::{Ask, GradientAt, Mixing, Op, OpError};
 use crate::program::trace::Var;
 use crate::shape::{Layout, Operand, Type};
 
@@ -66,9 +67,11 @@ impl Op for Permute {
         vec![self.view(&inputs[0]).layout]
     }
 
-    fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
-        let part = Part::new((&self.view(&inputs[0]), 0), (&outputs[0], 0));
-        CopyParts::one(part, inputs[0].ty.dtype.size_bytes())
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|inputs, outputs| {
+            let part = Part::new((&self.view(&inputs[0]), 0), (&outputs[0], 0));
+            CopyParts::one(part, inputs[0].ty.dtype.size_bytes())
+        });
     }
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {

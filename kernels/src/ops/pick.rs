@@ -9,9 +9,10 @@ use rayon::prelude::*;
 use super::elementwise::{WORTH_SPLITTING, computes};
 use super::number::Number;
 use super::planes::Planes;
+use crate::cpu::kernel::{Cpu, Kernel};
 use crate::cpu::tile::Tile;
 use crate::dtype::Dtype;
-use crate::op::{GradientAt, Kernel, Op, OpError};
+use crate::op::{Ask, GradientAt, Op, OpError};
 use crate::program::trace::Var;
 use crate::shape::{Layout, Operand, Shape, Type};
 
@@ -91,13 +92,15 @@ impl Op for Place {
         vec![outputs[0].shape.ordered(&Planes::order(&inputs[0], self.spatial.len()))]
     }
 
-    fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
-        let channels = Channels::new(inputs, outputs, self.spatial.len());
-        let how = self.how;
-        match inputs[0].ty.dtype {
-            Dtype::F64 => Box::new(PlaceKernel::<f64> { channels, how, element: PhantomData }),
-            _ => Box::new(PlaceKernel::<f32> { channels, how, element: PhantomData }),
-        }
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|inputs, outputs| {
+            let channels = Channels::new(inputs, outputs, self.spatial.len());
+            let how = self.how;
+            match inputs[0].ty.dtype {
+                Dtype::F64 => Box::new(PlaceKernel::<f64> { channels, how, element: PhantomData }),
+                _ => Box::new(PlaceKernel::<f32> { channels, how, element: PhantomData }),
+            }
+        });
     }
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
@@ -129,12 +132,14 @@ impl Op for Pick {
         vec![outputs[0].shape.ordered(&Planes::order(&inputs[0], self.spatial))]
     }
 
-    fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
-        let channels = Channels::new(inputs, outputs, self.spatial);
-        match inputs[0].ty.dtype {
-            Dtype::F64 => Box::new(PickKernel::<f64> { channels, element: PhantomData }),
-            _ => Box::new(PickKernel::<f32> { channels, element: PhantomData }),
-        }
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|inputs, outputs| {
+            let channels = Channels::new(inputs, outputs, self.spatial);
+            match inputs[0].ty.dtype {
+                Dtype::F64 => Box::new(PickKernel::<f64> { channels, element: PhantomData }),
+                _ => Box::new(PickKernel::<f32> { channels, element: PhantomData }),
+            }
+        });
     }
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {

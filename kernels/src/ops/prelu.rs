@@ -1,7 +1,7 @@
 //! Parametric ReLU: `y = x` where `x > 0`, `w · x` elsewhere, with a slope `w` that is learned.
 
 use super::elementwise::{Formula, pointwise};
-use crate::cpu::simd::{Float, Lanes, Simd};
+use crate::arithmetic::Arithmetic;
 use crate::op::GradientAt;
 use crate::program::trace::{Function, Var};
 use crate::shape::Shape;
@@ -16,9 +16,9 @@ impl Formula<2, 1> for Prelu {
     }
 
     #[inline(always)]
-    fn apply<T: Float, S: Simd>(self, [x, w]: [T::Lanes<S>; 2]) -> [T::Lanes<S>; 1] {
-        let zero = T::Lanes::<S>::splat(T::default());
-        [T::Lanes::<S>::select(zero.lt(x), x, x.mul(w))]
+    fn apply<A: Arithmetic>(self, [x, w]: [A; 2]) -> [A; 1] {
+        let zero = A::splat(0.0);
+        [A::select(zero.lt(x), x, x.mul(w))]
     }
 
     fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
@@ -40,9 +40,9 @@ impl Formula<3, 1> for InputGradient {
     }
 
     #[inline(always)]
-    fn apply<T: Float, S: Simd>(self, [dy, x, w]: [T::Lanes<S>; 3]) -> [T::Lanes<S>; 1] {
-        let zero = T::Lanes::<S>::splat(T::default());
-        [T::Lanes::<S>::select(zero.lt(x), dy, dy.mul(w))]
+    fn apply<A: Arithmetic>(self, [dy, x, w]: [A; 3]) -> [A; 1] {
+        let zero = A::splat(0.0);
+        [A::select(zero.lt(x), dy, dy.mul(w))]
     }
 
     fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
@@ -66,9 +66,9 @@ impl Formula<2, 1> for WeightGradient {
     }
 
     #[inline(always)]
-    fn apply<T: Float, S: Simd>(self, [dy, x]: [T::Lanes<S>; 2]) -> [T::Lanes<S>; 1] {
-        let zero = T::Lanes::<S>::splat(T::default());
-        [T::Lanes::<S>::select(zero.lt(x), zero, x.mul(dy))]
+    fn apply<A: Arithmetic>(self, [dy, x]: [A; 2]) -> [A; 1] {
+        let zero = A::splat(0.0);
+        [A::select(zero.lt(x), zero, x.mul(dy))]
     }
 
     fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {

@@ -11,8 +11,9 @@ use kernel::{BackKernel, Sizes, StepsKernel};
 
 use super::elementwise::{computes, same_dtype};
 use super::linear;
+use crate::cpu::kernel::Cpu;
 use crate::dtype::Dtype;
-use crate::op::{GradientAt, Kernel, Op, OpError};
+use crate::op::{Ask, GradientAt, Op, OpError};
 use crate::passes::differentiate::backward;
 use crate::program::trace::Var;
 use crate::shape::{Operand, Shape, Type};
@@ -267,14 +268,16 @@ impl Op for Recurrence {
         2 * inputs[0].shape.numel() * outputs[0].shape[1]
     }
 
-    fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
-        inputs.iter().chain(outputs).for_each(Operand::assert_addressable);
-        let sizes = self.sizes(inputs[0].ty.shape[0], inputs[1].ty.shape[1]);
-        let bias = (inputs.len() > self.inputs()).then_some(self.inputs());
-        match inputs[0].ty.dtype {
-            Dtype::F64 => Box::new(StepsKernel::<f64>::new(sizes, bias)),
-            _ => Box::new(StepsKernel::<f32>::new(sizes, bias)),
-        }
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|inputs, outputs| {
+            inputs.iter().chain(outputs).for_each(Operand::assert_addressable);
+            let sizes = self.sizes(inputs[0].ty.shape[0], inputs[1].ty.shape[1]);
+            let bias = (inputs.len() > self.inputs()).then_some(self.inputs());
+            match inputs[0].ty.dtype {
+                Dtype::F64 => Box::new(StepsKernel::<f64>::new(sizes, bias)),
+                _ => Box::new(StepsKernel::<f32>::new(sizes, bias)),
+            }
+        });
     }
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
@@ -343,13 +346,15 @@ impl Op for RecurrenceGradient {
         2 * inputs[1].shape.numel() * inputs[2].shape[1]
     }
 
-    fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
-        inputs.iter().chain(outputs).for_each(Operand::assert_addressable);
-        let sizes = self.0.sizes(inputs[1].ty.shape[0], inputs[2].ty.shape[1]);
-        match inputs[0].ty.dtype {
-            Dtype::F64 => Box::new(BackKernel::<f64>::new(sizes)),
-            _ => Box::new(BackKernel::<f32>::new(sizes)),
-        }
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|inputs, outputs| {
+            inputs.iter().chain(outputs).for_each(Operand::assert_addressable);
+            let sizes = self.0.sizes(inputs[1].ty.shape[0], inputs[2].ty.shape[1]);
+            match inputs[0].ty.dtype {
+                Dtype::F64 => Box::new(BackKernel::<f64>::new(sizes)),
+                _ => Box::new(BackKernel::<f32>::new(sizes)),
+            }
+        });
     }
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {

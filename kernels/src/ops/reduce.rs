@@ -11,8 +11,9 @@ mod kernel;
 use kernel::{Add, Larger, ReduceKernel};
 
 use super::elementwise::computes;
+use crate::cpu::kernel::Cpu;
 use crate::dtype::Dtype;
-use crate::op::{GradientAt, Kernel, Op, OpError};
+use crate::op::{Ask, GradientAt, Op, OpError};
 use crate::program::trace::Var;
 use crate::shape::{Layout, Operand, Shape, Type};
 
@@ -129,14 +130,16 @@ impl Op for Reduce {
         vec![outputs[0].shape.ordered(&order)]
     }
 
-    fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
-        let (x, y) = (&inputs[0], &outputs[0]);
-        match (y.ty.dtype, self.kind) {
-            (Dtype::F64, Kind::Amax) => Box::new(ReduceKernel::<f64, Larger>::new(self, x, y)),
-            (Dtype::F64, _) => Box::new(ReduceKernel::<f64, Add>::new(self, x, y)),
-            (_, Kind::Amax) => Box::new(ReduceKernel::<f32, Larger>::new(self, x, y)),
-            _ => Box::new(ReduceKernel::<f32, Add>::new(self, x, y)),
-        }
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|inputs, outputs| {
+            let (x, y) = (&inputs[0], &outputs[0]);
+            match (y.ty.dtype, self.kind) {
+                (Dtype::F64, Kind::Amax) => Box::new(ReduceKernel::<f64, Larger>::new(self, x, y)),
+                (Dtype::F64, _) => Box::new(ReduceKernel::<f64, Add>::new(self, x, y)),
+                (_, Kind::Amax) => Box::new(ReduceKernel::<f32, Larger>::new(self, x, y)),
+                _ => Box::new(ReduceKernel::<f32, Add>::new(self, x, y)),
+            }
+        });
     }
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {

@@ -1,7 +1,7 @@
 //! ReLU: `y = max(x, 0)`. At 0 the gradient is 0, and NaN stays NaN, as in torch.
 
 use super::elementwise::{Formula, pointwise};
-use crate::cpu::simd::{Float, Lanes, Simd};
+use crate::arithmetic::Arithmetic;
 use crate::op::GradientAt;
 use crate::program::trace::Var;
 
@@ -15,9 +15,9 @@ impl Formula<1, 1> for Relu {
     }
 
     #[inline(always)]
-    fn apply<T: Float, S: Simd>(self, [x]: [T::Lanes<S>; 1]) -> [T::Lanes<S>; 1] {
+    fn apply<A: Arithmetic>(self, [x]: [A; 1]) -> [A; 1] {
         // The second operand comes through where one is NaN.
-        [T::Lanes::<S>::splat(T::default()).max(x)]
+        [A::splat(0.0).max(x)]
     }
 
     fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
@@ -35,9 +35,9 @@ impl Formula<2, 1> for ReluGradient {
     }
 
     #[inline(always)]
-    fn apply<T: Float, S: Simd>(self, [dy, y]: [T::Lanes<S>; 2]) -> [T::Lanes<S>; 1] {
-        let zero = T::Lanes::<S>::splat(T::default());
-        [T::Lanes::<S>::select(y.eq(zero), zero, dy)]
+    fn apply<A: Arithmetic>(self, [dy, y]: [A; 2]) -> [A; 1] {
+        let zero = A::splat(0.0);
+        [A::select(y.eq(zero), zero, dy)]
     }
 
     fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {

@@ -4,13 +4,14 @@ use core::marker::PhantomData;
 
 use super::elementwise::{computes, same_dtype};
 use super::number::Number;
+use crate::cpu::kernel::{Cpu, Kernel};
 use crate::cpu::sum::sum_of;
 use crate::cpu::tile::Tile;
 use crate::dtype::Dtype;
 use crate::elementary;
-use crate::op::{Kernel, Op, OpError};
+use crate::op::{Ask, Op, OpError};
 use crate::program::trace::Var;
-use crate::shape::{Operand, Type};
+use crate::shape::Type;
 
 /// What torch adds to a length that it divides by.
 const EPS: f64 = 1e-7;
@@ -45,12 +46,14 @@ impl Op for EmbeddingRenorm {
         Ok(vec![table.clone()])
     }
 
-    fn kernel(&self, inputs: &[Operand], _: &[Operand]) -> Box<dyn Kernel> {
-        let columns = inputs[0].ty.shape[1];
-        match inputs[0].ty.dtype {
-            Dtype::F64 => Box::new(RenormKernel::<f64>(self.norm_type, columns, PhantomData)),
-            _ => Box::new(RenormKernel::<f32>(self.norm_type, columns, PhantomData)),
-        }
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|inputs, _| {
+            let columns = inputs[0].ty.shape[1];
+            match inputs[0].ty.dtype {
+                Dtype::F64 => Box::new(RenormKernel::<f64>(self.norm_type, columns, PhantomData)),
+                _ => Box::new(RenormKernel::<f32>(self.norm_type, columns, PhantomData)),
+            }
+        });
     }
 }
 

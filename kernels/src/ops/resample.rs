@@ -14,12 +14,13 @@ use super::elementwise::computes;
 use super::lines::{carve, scratch_bytes};
 use super::number::Number;
 use super::scatter::sum_rows;
+use crate::cpu::kernel::Cpu;
 use crate::cpu::memory::check_room;
 use crate::cpu::simd::Simd;
 use crate::cpu::sum::{join_few, sum_of};
 use crate::cpu::tile::{Tile, VectorKernel, vector_kernel};
 use crate::dtype::Dtype;
-use crate::op::{GradientAt, Kernel, Op, OpError};
+use crate::op::{Ask, GradientAt, Op, OpError};
 use crate::program::trace::{Var, has_room};
 use crate::shape::{Layout, Operand, Shape, Type};
 
@@ -119,12 +120,14 @@ impl Op for Resample {
         (inputs[0].shape.numel() + outputs[0].shape.numel()) * widest.unwrap_or(1).max(1)
     }
 
-    fn kernel(&self, inputs: &[Operand], _: &[Operand]) -> Box<dyn Kernel> {
-        let order = inputs[0].layout.order(&inputs[0].ty.shape);
-        match inputs[0].ty.dtype {
-            Dtype::F64 => vector_kernel(ResampleKernel::<f64>::new(self, &inputs[0], &order)),
-            _ => vector_kernel(ResampleKernel::<f32>::new(self, &inputs[0], &order)),
-        }
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|inputs, _| {
+            let order = inputs[0].layout.order(&inputs[0].ty.shape);
+            match inputs[0].ty.dtype {
+                Dtype::F64 => vector_kernel(ResampleKernel::<f64>::new(self, &inputs[0], &order)),
+                _ => vector_kernel(ResampleKernel::<f32>::new(self, &inputs[0], &order)),
+            }
+        });
     }
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {

@@ -2,7 +2,8 @@
 
 use super::copy::{CopyParts, Part};
 use super::reduce::no_such_axis;
-use crate::op::{GradientAt, Kernel, Mixing, Op, OpError};
+use crate::cpu::kernel::Cpu;
+use crate::op::{Ask, GradientAt, Mixing, Op, OpError};
 use crate::program::trace::Var;
 use crate::shape::{Layout, Operand, Shape, Type};
 
@@ -74,8 +75,10 @@ impl Op for Reshape {
         vec![to.ordered(&order)]
     }
 
-    fn kernel(&self, inputs: &[Operand], _: &[Operand]) -> Box<dyn Kernel> {
-        CopyParts::one(Part::flat(&inputs[0]), inputs[0].ty.dtype.size_bytes())
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|inputs, _| {
+            CopyParts::one(Part::flat(&inputs[0]), inputs[0].ty.dtype.size_bytes())
+        });
     }
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {

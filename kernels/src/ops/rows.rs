@@ -4,9 +4,10 @@
 use core::fmt::Debug;
 use std::sync::Arc;
 
+use crate::cpu::kernel::{Cpu, Kernel};
 use crate::cpu::tile::Tile;
 use crate::dtype::{Dtype, Element};
-use crate::op::{GradientAt, Kernel, Op, OpError};
+use crate::op::{Ask, GradientAt, Op, OpError};
 use crate::program::trace::Var;
 use crate::shape::{Operand, Shape, Type};
 
@@ -99,9 +100,11 @@ impl Op for SelectRows {
         Ok(vec![ty])
     }
 
-    fn kernel(&self, _: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
-        let pairs = self.rows.iter().enumerate().map(|(to, &from)| (from, to)).collect();
-        kernel(&outputs[0], None, pairs)
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|_, outputs| {
+            let pairs = self.rows.iter().enumerate().map(|(to, &from)| (from, to)).collect();
+            kernel(&outputs[0], None, pairs)
+        });
     }
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
@@ -129,10 +132,12 @@ impl Op for PutRows {
         Ok(vec![ty])
     }
 
-    fn kernel(&self, _: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
-        let pairs: Vec<_> = self.rows.iter().copied().enumerate().collect();
-        let fill = (pairs.len() < self.size).then_some(self.fill);
-        kernel(&outputs[0], fill, pairs)
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|_, outputs| {
+            let pairs: Vec<_> = self.rows.iter().copied().enumerate().collect();
+            let fill = (pairs.len() < self.size).then_some(self.fill);
+            kernel(&outputs[0], fill, pairs)
+        });
     }
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {

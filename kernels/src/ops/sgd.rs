@@ -10,10 +10,11 @@
 //! where the two lines in the middle are left out if there is no momentum. Source: `torch.optim.SGD`.
 
 use super::update::{self, Rule, decayed};
+use crate::cpu::kernel::Cpu;
 use crate::cpu::simd::{Float, Lanes, Simd};
-use crate::op::{Kernel, Op, OpError};
+use crate::op::{Ask, Op, OpError};
 use crate::program::trace::Var;
-use crate::shape::{Operand, Type};
+use crate::shape::Type;
 
 /// What decides the formula of [`Var::sgd`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -118,12 +119,14 @@ impl Op for SgdOp {
         update::in_place(usize::from(self.has_momentum))
     }
 
-    fn kernel(&self, inputs: &[Operand], _: &[Operand]) -> Box<dyn Kernel> {
-        let index = self.settings.index;
-        match self.has_momentum {
-            true => update::kernel(MomentumRule(self.settings), index, &inputs[0].ty),
-            false => update::kernel(PlainRule(self.settings), index, &inputs[0].ty),
-        }
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|inputs, _| {
+            let index = self.settings.index;
+            match self.has_momentum {
+                true => update::kernel(MomentumRule(self.settings), index, &inputs[0].ty),
+                false => update::kernel(PlainRule(self.settings), index, &inputs[0].ty),
+            }
+        });
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::elementwise::{Formula, pointwise};
 use super::sigmoid::SigmoidGradient;
-use crate::cpu::simd::{Float, Lanes, Simd, math};
+use crate::arithmetic::Arithmetic;
 use crate::op::GradientAt;
 use crate::program::trace::Var;
 
@@ -16,10 +16,10 @@ impl Formula<1, 1> for Silu {
     }
 
     #[inline(always)]
-    fn apply<T: Float, S: Simd>(self, [x]: [T::Lanes<S>; 1]) -> [T::Lanes<S>; 1] {
-        let one = T::Lanes::<S>::splat(T::from_f64(1.0));
-        let zero = T::Lanes::<S>::splat(T::default());
-        [x.div(one.add(math::exp::<T, S>(zero.sub(x))))]
+    fn apply<A: Arithmetic>(self, [x]: [A; 1]) -> [A; 1] {
+        let one = A::splat(1.0);
+        let zero = A::splat(0.0);
+        [x.div(one.add(zero.sub(x).exp()))]
     }
 
     fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
@@ -38,9 +38,9 @@ impl Formula<2, 1> for SiluGradient {
     }
 
     #[inline(always)]
-    fn apply<T: Float, S: Simd>(self, [dy, x]: [T::Lanes<S>; 2]) -> [T::Lanes<S>; 1] {
-        let one = T::Lanes::<S>::splat(T::from_f64(1.0));
-        let s = math::sigmoid::<T, S>(x);
+    fn apply<A: Arithmetic>(self, [dy, x]: [A; 2]) -> [A; 1] {
+        let one = A::splat(1.0);
+        let s = x.sigmoid();
         [dy.mul(s).mul(x.mul(one.sub(s)).add(one))]
     }
 

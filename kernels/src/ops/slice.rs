@@ -4,7 +4,8 @@ use core::ops::Range;
 
 use super::copy::{CopyParts, Part};
 use super::reduce::no_such_axis;
-use crate::op::{GradientAt, Kernel, Mixing, Op, OpError};
+use crate::cpu::kernel::Cpu;
+use crate::op::{Ask, GradientAt, Mixing, Op, OpError};
 use crate::program::trace::Var;
 use crate::shape::{Layout, Operand, Shape, Type};
 
@@ -65,11 +66,13 @@ impl Op for Slice {
         vec![outputs[0].shape.ordered(&inputs[0].layout.order(&inputs[0].ty.shape))]
     }
 
-    fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
-        let from = window(&inputs[0], &outputs[0].ty.shape);
-        let offset = self.start * inputs[0].layout[self.axis];
-        let part = Part::new((&from, offset), (&outputs[0], 0));
-        CopyParts::one(part, inputs[0].ty.dtype.size_bytes())
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|inputs, outputs| {
+            let from = window(&inputs[0], &outputs[0].ty.shape);
+            let offset = self.start * inputs[0].layout[self.axis];
+            let part = Part::new((&from, offset), (&outputs[0], 0));
+            CopyParts::one(part, inputs[0].ty.dtype.size_bytes())
+        });
     }
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
@@ -116,12 +119,14 @@ impl Op for SliceGradient {
         vec![outputs[0].shape.ordered(&inputs[0].layout.order(&inputs[0].ty.shape))]
     }
 
-    fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
-        let to = window(&outputs[0], &inputs[0].ty.shape);
-        let offset = self.slice.start * outputs[0].layout[self.slice.axis];
-        let parts = vec![Part::new((&inputs[0], 0), (&to, offset))];
-        let element_bytes = inputs[0].ty.dtype.size_bytes();
-        CopyParts { parts, element_bytes, has_gaps: true }.kernel()
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|inputs, outputs| {
+            let to = window(&outputs[0], &inputs[0].ty.shape);
+            let offset = self.slice.start * outputs[0].layout[self.slice.axis];
+            let parts = vec![Part::new((&inputs[0], 0), (&to, offset))];
+            let element_bytes = inputs[0].ty.dtype.size_bytes();
+            CopyParts { parts, element_bytes, has_gaps: true }.kernel()
+        });
     }
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {

@@ -9,13 +9,16 @@ use core::ops::Range;
 use super::elementwise::{WORTH_SPLITTING, computes, layout_like};
 use super::lines::{Lines, carve, scratch_bytes};
 use super::reduce::no_such_axis;
+use crate::arithmetic::Arithmetic;
 use crate::cpu::executor::with_scratch;
+use crate::cpu::kernel::{Cpu, Kernel};
 use crate::cpu::share::{Divisible, share_out};
-use crate::cpu::simd::{Float, Lanes, Simd, Vectorized, dispatch, math};
-use crate::cpu::sum::{Running, Vector};
+use crate::cpu::simd::vector::Vector;
+use crate::cpu::simd::{Float, Lanes, Simd, Vectorized, dispatch};
+use crate::cpu::sum::Running;
 use crate::cpu::tile::Tile;
 use crate::dtype::Dtype;
-use crate::op::{GradientAt, Kernel, Op, OpError};
+use crate::op::{Ask, GradientAt, Op, OpError};
 use crate::program::trace::Var;
 use crate::shape::{Layout, Operand, Type};
 
@@ -80,8 +83,8 @@ impl Op for Softmax {
         vec![layout_like(inputs, &outputs[0].shape)]
     }
 
-    fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
-        kernel(*self, false, inputs, outputs)
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|inputs, outputs| kernel(*self, false, inputs, outputs));
     }
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
@@ -121,8 +124,8 @@ impl Op for SoftmaxGradient {
         vec![layout_like(&inputs[1..], &outputs[0].shape)]
     }
 
-    fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
-        kernel(self.0, true, inputs, outputs)
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|inputs, outputs| kernel(self.0, true, inputs, outputs));
     }
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
@@ -387,7 +390,7 @@ unsafe fn forward<T: Float, S: Simd>(
         let mut sum = Running::<Vector<T, S>>::new();
         for i in 0..len {
             let shifted = x.at(i).sub(most);
-            let e = math::exp::<T, S>(shifted);
+            let e = Vector::<T, S>(shifted).exp().0;
             sum.add(Vector(e));
             let kept = if form == Form::Log { shifted } else { e };
             kept.store_first(to.wrapping_add(i * stride), x.n);
@@ -397,7 +400,7 @@ unsafe fn forward<T: Float, S: Simd>(
             // Every e is 0 then, and nothing else gives such a sum: the largest e is 1.
             sum = T::Lanes::<S>::select(sum.eq(c(0.0)), c(1.0), sum);
         }
-        let part = if form == Form::Log { math::ln::<T, S>(sum) } else { c(1.0).div(sum) };
+        let part = if form == Form::Log { Vector::<T, S>(sum).ln().0 } else { c(1.0).div(sum) };
         for i in 0..len {
             let kept = y.at(i);
             let y = if form == Form::Log { kept.sub(part) } else { kept.mul(part) };
@@ -430,7 +433,7 @@ unsafe fn gradient<T: Float, S: Simd>(
         let Vector(sum) = sum.finish();
         for i in 0..len {
             let dx = if log {
-                dy.at(i).sub(math::exp::<T, S>(y.at(i)).mul(sum))
+                dy.at(i).sub(Vector::<T, S>(y.at(i)).exp().0.mul(sum))
             } else {
                 y.at(i).mul(dy.at(i).sub(sum))
             };

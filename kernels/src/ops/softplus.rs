@@ -2,7 +2,7 @@
 
 use super::elementwise::{Formula, pointwise};
 use super::sigmoid::SigmoidGradient;
-use crate::cpu::simd::{Float, Lanes, Simd, math};
+use crate::arithmetic::Arithmetic;
 use crate::op::GradientAt;
 use crate::program::trace::Var;
 
@@ -16,10 +16,10 @@ impl Formula<3, 1> for Softplus {
     }
 
     #[inline(always)]
-    fn apply<T: Float, S: Simd>(self, [x, beta, most]: [T::Lanes<S>; 3]) -> [T::Lanes<S>; 1] {
+    fn apply<A: Arithmetic>(self, [x, beta, most]: [A; 3]) -> [A; 1] {
         let scaled = x.mul(beta);
-        let y = math::ln_1p::<T, S>(math::exp::<T, S>(scaled)).div(beta);
-        [T::Lanes::<S>::select(most.lt(scaled), x, y)]
+        let y = scaled.exp().ln_1p().div(beta);
+        [A::select(most.lt(scaled), x, y)]
     }
 
     fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
@@ -39,10 +39,10 @@ impl Formula<4, 1> for SoftplusGradient {
     }
 
     #[inline(always)]
-    fn apply<T: Float, S: Simd>(self, [dy, x, beta, most]: [T::Lanes<S>; 4]) -> [T::Lanes<S>; 1] {
+    fn apply<A: Arithmetic>(self, [dy, x, beta, most]: [A; 4]) -> [A; 1] {
         let scaled = x.mul(beta);
-        let dx = dy.mul(math::sigmoid::<T, S>(scaled));
-        [T::Lanes::<S>::select(most.lt(scaled), dy, dx)]
+        let dx = dy.mul(scaled.sigmoid());
+        [A::select(most.lt(scaled), dy, dx)]
     }
 
     fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {

@@ -1,7 +1,7 @@
 //! Softshrink: `x` moved towards 0 by `λ`, but not beyond.
 
 use super::elementwise::{Formula, pointwise};
-use crate::cpu::simd::{Float, Lanes, Simd};
+use crate::arithmetic::Arithmetic;
 use crate::op::GradientAt;
 use crate::program::trace::Var;
 
@@ -15,11 +15,11 @@ impl Formula<2, 1> for Softshrink {
     }
 
     #[inline(always)]
-    fn apply<T: Float, S: Simd>(self, [x, lambd]: [T::Lanes<S>; 2]) -> [T::Lanes<S>; 1] {
-        let c = |c| T::Lanes::<S>::splat(T::from_f64(c));
+    fn apply<A: Arithmetic>(self, [x, lambd]: [A; 2]) -> [A; 1] {
+        let c = A::splat;
         let negative = c(0.0).sub(lambd);
-        let low = T::Lanes::<S>::select(x.lt(negative), x.add(lambd), x.mul(c(0.0)));
-        [T::Lanes::<S>::select(lambd.lt(x), x.sub(lambd), low)]
+        let low = A::select(x.lt(negative), x.add(lambd), x.mul(c(0.0)));
+        [A::select(lambd.lt(x), x.sub(lambd), low)]
     }
 
     fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
@@ -38,10 +38,10 @@ impl Formula<3, 1> for ShrinkGradient {
     }
 
     #[inline(always)]
-    fn apply<T: Float, S: Simd>(self, [dy, x, lambd]: [T::Lanes<S>; 3]) -> [T::Lanes<S>; 1] {
-        let c = |c| T::Lanes::<S>::splat(T::from_f64(c));
-        let low = T::Lanes::<S>::select(x.lt(c(0.0).sub(lambd)), dy, c(0.0));
-        [T::Lanes::<S>::select(lambd.lt(x), dy, low)]
+    fn apply<A: Arithmetic>(self, [dy, x, lambd]: [A; 3]) -> [A; 1] {
+        let c = A::splat;
+        let low = A::select(x.lt(c(0.0).sub(lambd)), dy, c(0.0));
+        [A::select(lambd.lt(x), dy, low)]
     }
 
     fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {

@@ -4,9 +4,10 @@
 
 use super::elementwise::same_dtype;
 use super::matrices::{PerMatrix, sizes, square};
-use crate::op::{GradientAt, Kernel, Op, OpError};
+use crate::cpu::kernel::Cpu;
+use crate::op::{Ask, GradientAt, Op, OpError};
 use crate::program::trace::Var;
-use crate::shape::{Operand, Type};
+use crate::shape::Type;
 
 /// Solves for each matrix of a batch.
 #[derive(Clone, Copy, Debug)]
@@ -38,13 +39,15 @@ impl Op for Solve {
         n * (inputs[0].shape.numel() + 2 * inputs[1].shape.numel())
     }
 
-    fn kernel(&self, inputs: &[Operand], _: &[Operand]) -> Box<dyn Kernel> {
-        let (a, b) = (&inputs[0].ty, &inputs[1].ty.shape);
-        let (n, k) = (b[b.rank() - 2], b[b.rank() - 1]);
-        PerMatrix::boxed(a, [n * n, n * k], [n * k], 0, move |[a, b], [x], _| {
-            x.copy_from_slice(b);
-            solve(a, x, n, k);
-        })
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|inputs, _| {
+            let (a, b) = (&inputs[0].ty, &inputs[1].ty.shape);
+            let (n, k) = (b[b.rank() - 2], b[b.rank() - 1]);
+            PerMatrix::boxed(a, [n * n, n * k], [n * k], 0, move |[a, b], [x], _| {
+                x.copy_from_slice(b);
+                solve(a, x, n, k);
+            })
+        });
     }
 
     /// `dB = A⁻ᵀ dX`, `dA = -dB · Xᵀ`.

@@ -13,12 +13,13 @@ use std::sync::Arc;
 
 use super::adam::corrections;
 use super::update::{self, UpdateInputs, Updated};
+use crate::cpu::kernel::Cpu;
 use crate::cpu::simd::Float;
 use crate::cpu::tile::Tile;
 use crate::dtype::Dtype;
-use crate::op::{Kernel, Op, OpError};
+use crate::op::{Ask, Op, OpError};
 use crate::program::trace::Var;
-use crate::shape::{Operand, Type};
+use crate::shape::Type;
 
 /// What decides the formula of [`Var::sparse_adam`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -67,13 +68,15 @@ impl Op for SparseAdamOp {
         update::in_place(2)
     }
 
-    fn kernel(&self, inputs: &[Operand], _: &[Operand]) -> Box<dyn Kernel> {
-        let (op, shape) = (*self, &inputs[0].ty.shape);
-        let row = shape.numel() / shape.first().copied().unwrap_or(1).max(1);
-        match inputs[0].ty.dtype {
-            Dtype::F64 => Box::new(move |tile: &mut Tile<'_>| op.run::<f64>(tile, row)),
-            _ => Box::new(move |tile: &mut Tile<'_>| op.run::<f32>(tile, row)),
-        }
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|inputs, _| {
+            let (op, shape) = (*self, &inputs[0].ty.shape);
+            let row = shape.numel() / shape.first().copied().unwrap_or(1).max(1);
+            match inputs[0].ty.dtype {
+                Dtype::F64 => Box::new(move |tile: &mut Tile<'_>| op.run::<f64>(tile, row)),
+                _ => Box::new(move |tile: &mut Tile<'_>| op.run::<f32>(tile, row)),
+            }
+        });
     }
 }
 

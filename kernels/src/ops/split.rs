@@ -5,7 +5,8 @@ use std::sync::Arc;
 use super::copy::{CopyApart, Part};
 use super::reduce::no_such_axis;
 use super::slice::{window, with_size};
-use crate::op::{GradientAt, Kernel, Mixing, Op, OpError};
+use crate::cpu::kernel::Cpu;
+use crate::op::{Ask, GradientAt, Mixing, Op, OpError};
 use crate::program::trace::Var;
 use crate::shape::{Layout, Operand, Type};
 
@@ -57,17 +58,19 @@ impl Op for Split {
         outputs.iter().map(|ty| ty.shape.ordered(&order)).collect()
     }
 
-    fn kernel(&self, inputs: &[Operand], outputs: &[Operand]) -> Box<dyn Kernel> {
-        let stride = inputs[0].layout[self.axis];
-        let mut start = 0;
-        let part = |to: &Operand| {
-            let from = window(&inputs[0], &to.ty.shape);
-            let part = Part::new((&from, start * stride), (to, 0));
-            start += to.ty.shape[self.axis];
-            part
-        };
-        let parts = outputs.iter().map(part).collect();
-        CopyApart { parts, element_bytes: inputs[0].ty.dtype.size_bytes() }.kernel()
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|inputs, outputs| {
+            let stride = inputs[0].layout[self.axis];
+            let mut start = 0;
+            let part = |to: &Operand| {
+                let from = window(&inputs[0], &to.ty.shape);
+                let part = Part::new((&from, start * stride), (to, 0));
+                start += to.ty.shape[self.axis];
+                part
+            };
+            let parts = outputs.iter().map(part).collect();
+            CopyApart { parts, element_bytes: inputs[0].ty.dtype.size_bytes() }.kernel()
+        });
     }
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {

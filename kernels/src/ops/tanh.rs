@@ -1,7 +1,7 @@
 //! The hyperbolic tangent.
 
 use super::elementwise::{Formula, pointwise};
-use crate::cpu::simd::{Float, Lanes, Simd, math};
+use crate::arithmetic::Arithmetic;
 use crate::op::GradientAt;
 use crate::program::trace::Var;
 
@@ -15,8 +15,8 @@ impl Formula<1, 1> for Tanh {
     }
 
     #[inline(always)]
-    fn apply<T: Float, S: Simd>(self, [x]: [T::Lanes<S>; 1]) -> [T::Lanes<S>; 1] {
-        [math::tanh::<T, S>(x)]
+    fn apply<A: Arithmetic>(self, [x]: [A; 1]) -> [A; 1] {
+        [x.tanh()]
     }
 
     fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
@@ -34,8 +34,8 @@ impl Formula<2, 1> for TanhGradient {
     }
 
     #[inline(always)]
-    fn apply<T: Float, S: Simd>(self, [dy, y]: [T::Lanes<S>; 2]) -> [T::Lanes<S>; 1] {
-        let one = T::Lanes::<S>::splat(T::from_f64(1.0));
+    fn apply<A: Arithmetic>(self, [dy, y]: [A; 2]) -> [A; 1] {
+        let one = A::splat(1.0);
         [dy.mul(one.sub(y.mul(y)))]
     }
 

@@ -1,7 +1,7 @@
 //! Threshold: `x` above a threshold, another number elsewhere.
 
 use super::elementwise::{Formula, pointwise};
-use crate::cpu::simd::{Float, Lanes, Simd};
+use crate::arithmetic::Arithmetic;
 use crate::op::GradientAt;
 use crate::program::trace::Var;
 
@@ -15,9 +15,9 @@ impl Formula<3, 1> for Threshold {
     }
 
     #[inline(always)]
-    fn apply<T: Float, S: Simd>(self, [x, threshold, value]: [T::Lanes<S>; 3]) -> [T::Lanes<S>; 1] {
-        let y = T::Lanes::<S>::select(threshold.lt(x), x, value);
-        [T::Lanes::<S>::select(x.eq(x), y, x)]
+    fn apply<A: Arithmetic>(self, [x, threshold, value]: [A; 3]) -> [A; 1] {
+        let y = A::select(threshold.lt(x), x, value);
+        [A::select(x.eq(x), y, x)]
     }
 
     fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
@@ -38,13 +38,10 @@ impl Formula<4, 1> for ThresholdGradient {
     }
 
     #[inline(always)]
-    fn apply<T: Float, S: Simd>(
-        self,
-        [dy, x, threshold, value]: [T::Lanes<S>; 4],
-    ) -> [T::Lanes<S>; 1] {
-        let c = |c| T::Lanes::<S>::splat(T::from_f64(c));
+    fn apply<A: Arithmetic>(self, [dy, x, threshold, value]: [A; 4]) -> [A; 1] {
+        let c = A::splat;
         let _ = value;
-        [T::Lanes::<S>::select(threshold.lt(x), dy, c(0.0))]
+        [A::select(threshold.lt(x), dy, c(0.0))]
     }
 
     fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {

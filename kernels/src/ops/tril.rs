@@ -1,12 +1,13 @@
 //! `tril`: the lower triangle of matrices, zeros above.
 
 use super::matrices::sizes;
+use crate::cpu::kernel::Cpu;
 use crate::cpu::simd::Float;
 use crate::cpu::tile::Tile;
 use crate::dtype::Dtype;
-use crate::op::{GradientAt, Kernel, Op, OpError};
+use crate::op::{Ask, GradientAt, Op, OpError};
 use crate::program::trace::Var;
-use crate::shape::{Operand, Type};
+use crate::shape::Type;
 
 /// Keeps the elements at and below the diagonal of that number; those above become zero.
 #[derive(Clone, Copy, Debug)]
@@ -32,16 +33,20 @@ impl Op for Tril {
         Ok(vec![x.clone()])
     }
 
-    fn kernel(&self, inputs: &[Operand], _: &[Operand]) -> Box<dyn Kernel> {
-        let Tril { diagonal } = *self;
-        let shape = &inputs[0].ty.shape;
-        let (rows, columns) = (shape[shape.rank() - 2], shape[shape.rank() - 1]);
-        match inputs[0].ty.dtype {
-            Dtype::F64 => {
-                Box::new(move |tile: &mut Tile<'_>| keep::<f64>(tile, rows, columns, diagonal))
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|inputs, _| {
+            let Tril { diagonal } = *self;
+            let shape = &inputs[0].ty.shape;
+            let (rows, columns) = (shape[shape.rank() - 2], shape[shape.rank() - 1]);
+            match inputs[0].ty.dtype {
+                Dtype::F64 => {
+                    Box::new(move |tile: &mut Tile<'_>| keep::<f64>(tile, rows, columns, diagonal))
+                }
+                _ => {
+                    Box::new(move |tile: &mut Tile<'_>| keep::<f32>(tile, rows, columns, diagonal))
+                }
             }
-            _ => Box::new(move |tile: &mut Tile<'_>| keep::<f32>(tile, rows, columns, diagonal)),
-        }
+        });
     }
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {

@@ -1,7 +1,7 @@
 //! `trunc`: the whole part of a number.
 
 use super::elementwise::{Formula, pointwise};
-use crate::cpu::simd::{Float, Lanes, Simd};
+use crate::arithmetic::Arithmetic;
 use crate::op::GradientAt;
 use crate::program::trace::Var;
 
@@ -15,8 +15,8 @@ impl Formula<1, 1> for Trunc {
     }
 
     #[inline(always)]
-    fn apply<T: Float, S: Simd>(self, [x]: [T::Lanes<S>; 1]) -> [T::Lanes<S>; 1] {
-        [x.map(|x| T::from_f64(x.into().trunc()))]
+    fn apply<A: Arithmetic>(self, [x]: [A; 1]) -> [A; 1] {
+        [x.trunc()]
     }
 
     fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {

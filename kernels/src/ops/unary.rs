@@ -2,7 +2,7 @@
 //! `pow`.
 
 use super::elementwise::{Formula, pointwise};
-use crate::cpu::simd::{Float, Lanes, Simd, math};
+use crate::arithmetic::Arithmetic;
 use crate::op::GradientAt;
 use crate::program::trace::Var;
 
@@ -24,7 +24,7 @@ macro_rules! unary {
             }
 
             #[inline(always)]
-            fn apply<T: Float, S: Simd>(self, [$x]: [T::Lanes<S>; 1]) -> [T::Lanes<S>; 1] {
+            fn apply<A: Arithmetic>(self, [$x]: [A; 1]) -> [A; 1] {
                 [$vector]
             }
 
@@ -47,25 +47,25 @@ macro_rules! unary {
 unary!(
     /// Gives `-x`; so does the operator. Source: `torch.neg`.
     NegFormula, "neg", negative,
-    |x| T::Lanes::<S>::splat(T::from_f64(-0.0)).sub(x),
+    |x| A::splat(-0.0).sub(x),
     |dy, _x, _y| -dy
 );
 unary!(
     /// Gives `eˣ`. Source: `torch.exp`.
     ExpFormula, "exp", exp,
-    |x| math::exp::<T, S>(x),
+    |x| x.exp(),
     |dy, _x, y| dy * y
 );
 unary!(
     /// Gives `ln x`. Source: `torch.log`.
     LogFormula, "log", log,
-    |x| math::ln::<T, S>(x),
+    |x| x.ln(),
     |dy, x, _y| dy / x
 );
 unary!(
     /// Gives `ln(1 + x)`. Source: `torch.log1p`.
     Log1pFormula, "log1p", log1p,
-    |x| math::ln_1p::<T, S>(x),
+    |x| x.ln_1p(),
     |dy, x, _y| dy / (x + 1.0)
 );
 unary!(
@@ -83,7 +83,7 @@ unary!(
 unary!(
     /// Gives `1 / x`. Source: `torch.reciprocal`.
     ReciprocalFormula, "reciprocal", reciprocal,
-    |x| T::Lanes::<S>::splat(T::from_f64(1.0)).div(x),
+    |x| A::splat(1.0).div(x),
     |dy, _x, y| -(dy * y * y)
 );
 unary!(
@@ -95,13 +95,13 @@ unary!(
 unary!(
     /// Gives `sin x`. Source: `torch.sin`.
     SinFormula, "sin", sin,
-    |x| math::sin::<T, S>(x),
+    |x| x.sin(),
     |dy, x, _y| dy * x.cos()
 );
 unary!(
     /// Gives `cos x`. Source: `torch.cos`.
     CosFormula, "cos", cos,
-    |x| math::cos::<T, S>(x),
+    |x| x.cos(),
     |dy, x, _y| -(dy * x.sin())
 );
 
@@ -115,10 +115,10 @@ impl Formula<1, 1> for Sign {
     }
 
     #[inline(always)]
-    fn apply<T: Float, S: Simd>(self, [x]: [T::Lanes<S>; 1]) -> [T::Lanes<S>; 1] {
-        let c = |c| T::Lanes::<S>::splat(T::from_f64(c));
-        let y = T::Lanes::<S>::select(c(0.0).lt(x), c(1.0), x);
-        [T::Lanes::<S>::select(x.lt(c(0.0)), c(-1.0), y)]
+    fn apply<A: Arithmetic>(self, [x]: [A; 1]) -> [A; 1] {
+        let c = A::splat;
+        let y = A::select(c(0.0).lt(x), c(1.0), x);
+        [A::select(x.lt(c(0.0)), c(-1.0), y)]
     }
 
     fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
@@ -142,8 +142,8 @@ impl Formula<1, 1> for PowFormula {
     }
 
     #[inline(always)]
-    fn apply<T: Float, S: Simd>(self, [x]: [T::Lanes<S>; 1]) -> [T::Lanes<S>; 1] {
-        [math::pow::<T, S>(x, self.exponent)]
+    fn apply<A: Arithmetic>(self, [x]: [A; 1]) -> [A; 1] {
+        [x.pow(self.exponent)]
     }
 
     fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {

@@ -7,12 +7,13 @@
 
 use super::elementwise::computes;
 use super::number::Number;
+use crate::cpu::kernel::Cpu;
 use crate::cpu::random::{Draw, GROUP};
 use crate::cpu::tile::Tile;
 use crate::dtype::Dtype;
-use crate::op::{Kernel, Op, OpError};
+use crate::op::{Ask, Op, OpError};
 use crate::program::trace::{Trace, Var};
-use crate::shape::{Operand, Shape, Type};
+use crate::shape::{Shape, Type};
 
 /// There is no input.
 #[derive(Clone, Debug)]
@@ -41,24 +42,26 @@ impl Op for Rand {
         true
     }
 
-    fn kernel(&self, _: &[Operand], _: &[Operand]) -> Box<dyn Kernel> {
-        fn of<T: Number>(tile: &mut Tile<'_>) {
-            for model in 0..tile.models() {
-                let model = tile.model(model);
-                let (key, draw) = model.key();
-                let (_, mut outputs, _) = model.split();
-                let draw = Draw::new(key, draw);
-                for (group, part) in outputs.take::<T>().chunks_mut(GROUP).enumerate() {
-                    for (element, word) in part.iter_mut().zip(draw.words(group as u32)) {
-                        *element = T::from_f64(f64::from(word >> 8) / f64::from(1_u32 << 24));
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|_, _| {
+            fn of<T: Number>(tile: &mut Tile<'_>) {
+                for model in 0..tile.models() {
+                    let model = tile.model(model);
+                    let (key, draw) = model.key();
+                    let (_, mut outputs, _) = model.split();
+                    let draw = Draw::new(key, draw);
+                    for (group, part) in outputs.take::<T>().chunks_mut(GROUP).enumerate() {
+                        for (element, word) in part.iter_mut().zip(draw.words(group as u32)) {
+                            *element = T::from_f64(f64::from(word >> 8) / f64::from(1_u32 << 24));
+                        }
                     }
                 }
             }
-        }
-        match self.ty.dtype {
-            Dtype::F64 => Box::new(of::<f64>),
-            _ => Box::new(of::<f32>),
-        }
+            match self.ty.dtype {
+                Dtype::F64 => Box::new(of::<f64>),
+                _ => Box::new(of::<f32>),
+            }
+        });
     }
 }
 

@@ -8,13 +8,14 @@ use core::ptr;
 use std::sync::Arc;
 
 use super::elementwise::WORTH_SPLITTING;
+use crate::cpu::kernel::{Cpu, Kernel};
 use crate::cpu::share::{Divisible, share_out};
 use crate::cpu::simd::{Float, Lanes, MAX_LANES, Simd, Vectorized, dispatch};
 use crate::cpu::tile::{Input, Output, Tile, VectorKernel, run_vectors};
 use crate::dtype::Dtype;
-use crate::op::{Kernel, Op, OpError};
+use crate::op::{Ask, Op, OpError};
 use crate::program::trace::Var;
-use crate::shape::{Operand, Type};
+use crate::shape::Type;
 
 /// What an update rule reads beside the parameter.
 #[derive(Clone, Copy)]
@@ -109,8 +110,8 @@ where
         in_place(STATES)
     }
 
-    fn kernel(&self, inputs: &[Operand], _: &[Operand]) -> Box<dyn Kernel> {
-        kernel(self.rule, self.index, &inputs[0].ty)
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|inputs, _| kernel(self.rule, self.index, &inputs[0].ty));
     }
 }
 

@@ -1,7 +1,7 @@
 //! `xlogy`: `a · ln b`, and 0 where `a` is 0.
 
 use super::elementwise::{Formula, pointwise};
-use crate::cpu::simd::{Float, Lanes, Simd, math};
+use crate::arithmetic::Arithmetic;
 use crate::op::GradientAt;
 use crate::program::trace::Var;
 
@@ -15,10 +15,10 @@ impl Formula<2, 1> for Xlogy {
     }
 
     #[inline(always)]
-    fn apply<T: Float, S: Simd>(self, [a, b]: [T::Lanes<S>; 2]) -> [T::Lanes<S>; 1] {
-        let zero = T::Lanes::<S>::splat(T::default());
-        let y = T::Lanes::<S>::select(a.eq(zero), zero, a.mul(math::ln::<T, S>(b)));
-        [T::Lanes::<S>::select(b.eq(b), y, b)]
+    fn apply<A: Arithmetic>(self, [a, b]: [A; 2]) -> [A; 1] {
+        let zero = A::splat(0.0);
+        let y = A::select(a.eq(zero), zero, a.mul(b.ln()));
+        [A::select(b.eq(b), y, b)]
     }
 
     fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {

@@ -13,10 +13,11 @@ use super::arena::Arena;
 use super::times::Times;
 use super::{clean, fuse, schedule};
 use crate::cpu::cache::CacheSizes;
+use crate::cpu::kernel::{self, Kernel};
 use crate::cpu::memory::{AlignedBytes, check_room, padded};
 use crate::dtype::Dtype;
 use crate::op::claims::{self, Claims};
-use crate::op::{Kernel, Op, OpError};
+use crate::op::{Op, OpError};
 use crate::ops::contiguous::Contiguous;
 use crate::program::{Node, Origin, Program, SlotId, ValueId, VerifyError};
 use crate::shape::Operand;
@@ -458,7 +459,7 @@ impl<'a> Planner<'a> {
     ) -> Result<(), OpError> {
         let operands =
             |of: &[(Place, Operand)]| of.iter().map(|(_, o)| o.clone()).collect::<Vec<_>>();
-        let (kernel, scratch_bytes) = claims::kernel(op, &operands(inputs), &operands(outputs))?;
+        let (kernel, scratch_bytes) = kernel::prepare(op, &operands(inputs), &operands(outputs))?;
         self.scratch_bytes = self.scratch_bytes.max(scratch_bytes);
         let inputs = inputs.iter().map(|of| self.view(of)).collect();
         let outputs = outputs.iter().map(|of| self.view(of)).collect();

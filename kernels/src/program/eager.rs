@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use smallvec::SmallVec;
 
 use super::{Origin, Program, Role, Scalar, ValueId};
+use crate::cpu::kernel;
 use crate::cpu::memory::{AlignedBytes, MemoryError, check_room, padded};
 use crate::cpu::tile::{Key, Rows, Tile, View};
 use crate::dtype::{Dtype, Element};
@@ -446,7 +447,7 @@ impl Eager {
             }
         };
         let made = claims::outputs(op, &operands, types)?;
-        let (kernel, scratch_bytes) = claims::kernel(op, &operands, &made)?;
+        let (kernel, scratch_bytes) = kernel::prepare(op, &operands, &made)?;
         memory.scratch.reserve(scratch_bytes);
         let mut outputs: SmallVec<[Value; FEW]> = SmallVec::new();
         for operand in made {

@@ -4,9 +4,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use neurarch_kernels::cpu::kernel::{Cpu, Kernel};
 use neurarch_kernels::cpu::tile::Tile;
 use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::op::{Boundary, GradientAt, Kernel, Op, OpError};
+use neurarch_kernels::op::{Ask, Boundary, GradientAt, Op, OpError, ask};
 use neurarch_kernels::passes::differentiate::backward;
 use neurarch_kernels::passes::plan::{Plan, PlanOptions};
 use neurarch_kernels::program::eager::Eager;
@@ -69,7 +70,7 @@ fn of_others(from: Layout, ty: Type) -> Box<dyn Kernel> {
     let y = trace.input(ty.clone()).tanh();
     let program = trace.finish(&[y]).unwrap();
     let far = Operand { ty: ty.clone(), layout: from };
-    program.nodes[0].op.kernel(&[far], &[Operand::row_major(ty)])
+    ask::kernel::<Cpu>(&*program.nodes[0].op, &[far], &[Operand::row_major(ty)]).unwrap()
 }
 
 impl Op for Evil {
@@ -120,8 +121,8 @@ impl Op for Evil {
         }
     }
 
-    fn kernel(&self, _: &[Operand], _: &[Operand]) -> Box<dyn Kernel> {
-        match self.0 {
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|_, _| match self.0 {
             Lie::Scratch => Box::new(Greedy),
             Lie::KernelOfOthers => {
                 let ty = Type::new(Dtype::F32, [BIG]);
@@ -129,7 +130,7 @@ impl Op for Evil {
             }
             Lie::KernelPanics => Box::new(|_: &mut Tile<'_>| panic!("no numbers today")),
             _ => copy(),
-        }
+        });
     }
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
@@ -248,7 +249,7 @@ fn kernels_are_made_for_operands_that_can_be() {
             let mut lying = inputs.clone();
             lying[0].layout = Layout::from(layout.clone());
             let run = || {
-                let kernel = node.op.kernel(&lying, &outputs);
+                let kernel = ask::kernel::<Cpu>(&*node.op, &lying, &outputs).unwrap();
                 run_in_place_of(kernel, &inputs, &outputs)
             };
             // An error where it is made or where it runs, or numbers of its own.
@@ -260,7 +261,7 @@ fn kernels_are_made_for_operands_that_can_be() {
                 Operand::row_major(Type { dtype: Dtype::F32, shape: Shape::from(vec![4, 4]) });
             lying[0].ty.shape = Shape::from(sizes);
             let run = || {
-                let kernel = node.op.kernel(&lying, &outputs);
+                let kernel = ask::kernel::<Cpu>(&*node.op, &lying, &outputs).unwrap();
                 run_in_place_of(kernel, &inputs, &outputs)
             };
             let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
@@ -283,8 +284,8 @@ fn run_in_place_of(kernel: Box<dyn Kernel>, inputs: &[Operand], outputs: &[Opera
         fn outputs(&self, _: &[Type]) -> Result<Vec<Type>, OpError> {
             Ok(self.1.clone())
         }
-        fn kernel(&self, _: &[Operand], _: &[Operand]) -> Box<dyn Kernel> {
-            self.0.lock().unwrap().take().unwrap()
+        fn kernels(&self, ask: &mut Ask<'_>) {
+            ask.give::<Cpu>(|_, _| self.0.lock().unwrap().take().unwrap());
         }
     }
     let trace = eager();
@@ -330,8 +331,8 @@ impl Op for Fickle {
         Ok(vec![Type::new(Dtype::F32, [4 + asked * BIG])])
     }
 
-    fn kernel(&self, _: &[Operand], _: &[Operand]) -> Box<dyn Kernel> {
-        copy()
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|_, _| copy());
     }
 }
 
@@ -362,15 +363,17 @@ impl Op for AddInto {
         &[(0, 0)]
     }
 
-    fn kernel(&self, _: &[Operand], _: &[Operand]) -> Box<dyn Kernel> {
-        Box::new(|tile: &mut Tile<'_>| {
-            for model in 0..tile.models() {
-                let (inputs, mut outputs, _) = tile.model(model).split();
-                for (y, x) in outputs.take::<f32>().iter_mut().zip(inputs.get::<f32>(1)) {
-                    *y += x;
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|_, _| {
+            Box::new(|tile: &mut Tile<'_>| {
+                for model in 0..tile.models() {
+                    let (inputs, mut outputs, _) = tile.model(model).split();
+                    for (y, x) in outputs.take::<f32>().iter_mut().zip(inputs.get::<f32>(1)) {
+                        *y += x;
+                    }
                 }
-            }
-        })
+            })
+        });
     }
 }
 

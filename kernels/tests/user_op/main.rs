@@ -3,14 +3,16 @@
 
 mod lies;
 
+use neurarch_kernels::cpu::kernel::Cpu;
 use neurarch_kernels::cpu::simd::Float;
 use neurarch_kernels::cpu::tile::Tile;
 use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::op::{GradientAt, Kernel, Op, OpError};
+use neurarch_kernels::op::{Ask, GradientAt, Op, OpError};
 use neurarch_kernels::passes::differentiate::backward;
+use neurarch_kernels::passes::plan::{Plan, PlanOptions};
 use neurarch_kernels::program::eager::Eager;
 use neurarch_kernels::program::trace::{Trace, Var};
-use neurarch_kernels::shape::{Operand, Type};
+use neurarch_kernels::shape::Type;
 use neurarch_kernels::testing::{Array, cases, check_gradient, evaluate, planned, same_bits};
 use proptest::prelude::*;
 
@@ -43,12 +45,14 @@ impl Op for Huber {
     }
 
     /// Inputs come row-major, because [`Op::takes_layout`] does not say otherwise.
-    fn kernel(&self, inputs: &[Operand], _: &[Operand]) -> Box<dyn Kernel> {
-        let delta = self.delta;
-        match inputs[0].ty.dtype {
-            Dtype::F64 => Box::new(move |tile: &mut Tile<'_>| compute::<f64>(tile, delta)),
-            _ => Box::new(move |tile: &mut Tile<'_>| compute::<f32>(tile, delta)),
-        }
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|inputs, _| {
+            let delta = self.delta;
+            match inputs[0].ty.dtype {
+                Dtype::F64 => Box::new(move |tile: &mut Tile<'_>| compute::<f64>(tile, delta)),
+                _ => Box::new(move |tile: &mut Tile<'_>| compute::<f32>(tile, delta)),
+            }
+        });
     }
 
     /// `dy · clamp(e, -delta, delta)`, in ops that have gradients themselves.
@@ -153,4 +157,34 @@ fn its_errors_name_the_module() {
     let _ = trace.call("head.loss", "Huber", &x, |x| huber(&x, &target));
     let error = trace.error().expect("the shapes differ").to_string();
     assert_eq!(error, "head.loss (Huber): huber: expected two of one type, got f32[3] and f32[4]");
+}
+
+/// An op that nobody computes.
+#[derive(Debug)]
+struct Unwritten;
+
+impl Op for Unwritten {
+    fn name(&self) -> &'static str {
+        "unwritten"
+    }
+
+    fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>, OpError> {
+        Ok(inputs.to_vec())
+    }
+}
+
+#[test]
+fn an_op_without_a_kernel_is_an_error_that_names_the_back_end() {
+    let expected = "unwritten: not implemented on cpu";
+    let trace = Trace::new();
+    let x = trace.input(Type::new(Dtype::F32, [3]));
+    let program = trace.finish(&[trace.apply(Unwritten, &[&x])]).expect("it has types");
+    let error = Plan::new(program, &PlanOptions::default()).expect_err("nobody computes it");
+    assert!(error.to_string().contains(expected), "{error}");
+
+    let trace = Trace::eager(Eager::new(1, Vec::new()).with_input(0, &[1.0_f32, 2.0, 3.0]));
+    let x = trace.input(Type::new(Dtype::F32, [3]));
+    let _ = trace.apply(Unwritten, &[&x]);
+    let error = trace.error().expect("nobody computes it").to_string();
+    assert!(error.contains(expected), "{error}");
 }

@@ -1,12 +1,13 @@
 //! [`Fill`]: an op without inputs that gives a parameter its first numbers.
 
 use neurarch_components::module::Init;
+use neurarch_kernels::cpu::kernel::{Cpu, Kernel};
 use neurarch_kernels::cpu::random::Stream;
 use neurarch_kernels::cpu::tile::{Key, Tile};
 use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::op::{Kernel, Op, OpError};
+use neurarch_kernels::op::{Ask, Op, OpError};
 use neurarch_kernels::program::{Role, Slot};
-use neurarch_kernels::shape::{Operand, Type};
+use neurarch_kernels::shape::Type;
 
 use super::sample::{Sample, fill};
 
@@ -53,13 +54,15 @@ impl Op for Fill {
         true
     }
 
-    fn kernel(&self, _: &[Operand], _: &[Operand]) -> Box<dyn Kernel> {
-        match self.ty.dtype {
-            Dtype::F32 => self.kernel_of::<f32>(),
-            Dtype::F64 => self.kernel_of::<f64>(),
-            // A buffer of another type starts at zero.
-            dtype => Box::new(move |tile: &mut Tile<'_>| zero(tile, dtype)),
-        }
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|_, _| {
+            match self.ty.dtype {
+                Dtype::F32 => self.kernel_of::<f32>(),
+                Dtype::F64 => self.kernel_of::<f64>(),
+                // A buffer of another type starts at zero.
+                dtype => Box::new(move |tile: &mut Tile<'_>| zero(tile, dtype)),
+            }
+        });
     }
 }
 

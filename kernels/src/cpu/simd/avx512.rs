@@ -9,8 +9,9 @@
 
 use core::arch::x86_64::*;
 
-use super::math::Function;
+use super::vector::Vector;
 use super::{Float, Lanes, MAX_LANES, Simd, Vectorized};
+use crate::arithmetic::Function;
 
 /// The instruction set. Its vectors are used only inside [`Instance`].
 #[derive(Clone, Copy)]
@@ -23,7 +24,7 @@ impl Simd for Avx512 {
     const INLINES_FUNCTIONS: bool = true;
 
     #[inline(always)]
-    fn call<T: Float, F: Function<T>>(f: F, x: T::Lanes<Self>) -> T::Lanes<Self> {
+    fn call<T: Float, F: Function>(f: F, x: T::Lanes<Self>) -> T::Lanes<Self> {
         unsafe { call::<T, F>(f, x) }
     }
 }
@@ -64,8 +65,8 @@ impl<V: Vectorized> Instance for V {}
 /// [`is_available`] says so.
 #[target_feature(enable = "avx2,fma,avx512f,avx512dq,avx512bw,avx512vl")]
 #[inline(never)]
-unsafe fn call<T: Float, F: Function<T>>(f: F, x: T::Lanes<Avx512>) -> T::Lanes<Avx512> {
-    f.of::<Avx512>(x)
+unsafe fn call<T: Float, F: Function>(f: F, x: T::Lanes<Avx512>) -> T::Lanes<Avx512> {
+    f.of(Vector::<T, Avx512>(x)).0
 }
 
 impl Lanes<f32> for __m512 {

@@ -4,8 +4,9 @@
 //! that no result depends on that.
 #![expect(unsafe_code, reason = "loads and stores through pointers")]
 
-use super::math::Function;
+use super::vector::Vector;
 use super::{Float, Lanes, Simd, Vectorized};
+use crate::arithmetic::Function;
 
 /// No instruction set in particular, with vectors of `SINGLES` and `DOUBLES` numbers.
 #[derive(Clone, Copy)]
@@ -21,8 +22,8 @@ impl<const SINGLES: usize, const DOUBLES: usize> Simd for Portable<SINGLES, DOUB
     const INLINES_FUNCTIONS: bool = false;
 
     #[inline(never)]
-    fn call<T: Float, F: Function<T>>(f: F, x: T::Lanes<Self>) -> T::Lanes<Self> {
-        f.of::<Self>(x)
+    fn call<T: Float, F: Function>(f: F, x: T::Lanes<Self>) -> T::Lanes<Self> {
+        f.of(Vector::<T, Self>(x)).0
     }
 }
 

@@ -16,8 +16,9 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod generic;
-pub mod math;
+pub mod vector;
 
+use crate::arithmetic::Function;
 use crate::dtype::Element;
 
 /// A floating-point type that vectors hold.
@@ -61,7 +62,7 @@ pub trait Simd: Copy + Send + Sync + 'static {
     const INLINES_FUNCTIONS: bool;
 
     /// Gives `f(x)` by a call of a function that is compiled once.
-    fn call<T: Float, F: math::Function<T>>(f: F, x: T::Lanes<Self>) -> T::Lanes<Self>;
+    fn call<T: Float, F: Function>(f: F, x: T::Lanes<Self>) -> T::Lanes<Self>;
 }
 
 /// No vector has more lanes.

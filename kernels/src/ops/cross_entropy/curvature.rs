@@ -3,15 +3,16 @@
 use core::marker::PhantomData;
 
 use super::{CrossEntropyGradient, Settings, class_axis};
+use crate::cpu::kernel::{Cpu, Kernel};
 use crate::cpu::sum::sum_of;
 use crate::cpu::tile::Tile;
 use crate::dtype::Dtype;
-use crate::op::{GradientAt, Kernel, Op, OpError};
+use crate::op::{Ask, GradientAt, Op, OpError};
 use crate::ops::lines::{carve, scratch_bytes};
 use crate::ops::number::Number;
 use crate::ops::reduce::Reduction;
 use crate::program::trace::Var;
-use crate::shape::{Operand, Shape, Type};
+use crate::shape::{Shape, Type};
 
 /// For each item `∂loss · ((1 - ε) w_t + ε/C Σ w)`, divided by the sum of `w_t` for `mean`: what its `p` is
 /// multiplied by in the gradient of the logits. 0 for an ignored item. Inputs as for [`CrossEntropyGradient`].
@@ -93,13 +94,15 @@ impl Op for CrossEntropyScale {
         input == 0
     }
 
-    fn kernel(&self, inputs: &[Operand], _: &[Operand]) -> Box<dyn Kernel> {
-        let (settings, items) = (self.0, inputs[1].ty.shape.numel());
-        let classes = inputs[0].ty.shape[class_axis(&inputs[0].ty.shape)];
-        match inputs[0].ty.dtype {
-            Dtype::F64 => Box::new(ScaleKernel::<f64>(settings, items, classes, PhantomData)),
-            _ => Box::new(ScaleKernel::<f32>(settings, items, classes, PhantomData)),
-        }
+    fn kernels(&self, ask: &mut Ask<'_>) {
+        ask.give::<Cpu>(|inputs, _| {
+            let (settings, items) = (self.0, inputs[1].ty.shape.numel());
+            let classes = inputs[0].ty.shape[class_axis(&inputs[0].ty.shape)];
+            match inputs[0].ty.dtype {
+                Dtype::F64 => Box::new(ScaleKernel::<f64>(settings, items, classes, PhantomData)),
+                _ => Box::new(ScaleKernel::<f32>(settings, items, classes, PhantomData)),
+            }
+        });
     }
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {

@@ -4,8 +4,10 @@
 use core::marker::PhantomData;
 
 use super::{Settings, class_axis};
-use crate::cpu::simd::{Float, Lanes, MAX_LANES, Simd, math};
-use crate::cpu::sum::{Running, Vector, sum_of};
+use crate::arithmetic::Arithmetic;
+use crate::cpu::simd::vector::Vector;
+use crate::cpu::simd::{Float, Lanes, MAX_LANES, Simd};
+use crate::cpu::sum::{Running, sum_of};
 use crate::cpu::tile::{Tile, VectorKernel};
 use crate::dtype::Dtype;
 use crate::ops::lines::{Lines, carve, scratch_bytes};
@@ -319,7 +321,7 @@ impl<T: Float, S: Simd> Terms<'_, T, S> {
         for class in 0..self.classes {
             // SAFETY: as above.
             let shifted = unsafe { self.at(x, class) }.sub(most);
-            let e = math::exp::<T, S>(shifted);
+            let e = Vector::<T, S>(shifted).exp().0;
             sum.add(Vector(e));
             keep(class, e);
             let is_target = self.class.eq(c(class as f64));
@@ -329,7 +331,7 @@ impl<T: Float, S: Simd> Terms<'_, T, S> {
             }
         }
         let Vector(sum) = sum.finish();
-        let log_sum = math::ln::<T, S>(sum);
+        let log_sum = Vector::<T, S>(sum).ln().0;
         let mut loss = log_sum.sub(of_target).mul(self.weight);
         if self.smoothing != 0.0 {
             let smooth = log_sum.mul(c(self.all_weights)).sub(of_all.finish().0);

@@ -9,13 +9,15 @@ use core::ops::Range;
 use core::slice;
 
 use super::Cell;
+use crate::arithmetic::Arithmetic;
 use crate::cpu::executor::with_scratch;
 use crate::cpu::gemm::{BiasAxis, Finish, Gemm, Product, Strides};
+use crate::cpu::kernel::Kernel;
 use crate::cpu::share::{Divisible, share_out};
-use crate::cpu::simd::{Float, Lanes, Simd, Vectorized, dispatch, math};
+use crate::cpu::simd::vector::Vector;
+use crate::cpu::simd::{Float, Lanes, Simd, Vectorized, dispatch};
 use crate::cpu::tile::Tile;
 use crate::cpu::transpose::transpose;
-use crate::op::Kernel;
 use crate::ops::lines::{carve, scratch_bytes};
 
 /// Columns of a panel: two vectors of any instruction set at most.
@@ -338,17 +340,17 @@ fn lstm<T: Float, S: Simd>(
                 let place = gate + block * hidden;
                 *sum = load::<T, S>(x, place, lanes).add(load::<T, S>(of_state, place, lanes));
             }
-            let i = math::sigmoid::<T, S>(sums[0]);
-            let f = math::sigmoid::<T, S>(sums[1]);
-            let g = math::tanh::<T, S>(sums[2]);
-            let o = math::sigmoid::<T, S>(sums[3]);
+            let i = Vector::<T, S>(sums[0]).sigmoid().0;
+            let f = Vector::<T, S>(sums[1]).sigmoid().0;
+            let g = Vector::<T, S>(sums[2]).tanh().0;
+            let o = Vector::<T, S>(sums[3]).sigmoid().0;
             let new = i.mul_add(g, f.mul(load::<T, S>(old, at, lanes)));
             store::<T, S>(i, gates, gate, lanes);
             store::<T, S>(f, gates, gate + hidden, lanes);
             store::<T, S>(g, gates, gate + 2 * hidden, lanes);
             store::<T, S>(o, gates, gate + 3 * hidden, lanes);
             store::<T, S>(new, c, at, lanes);
-            store::<T, S>(o.mul(math::tanh::<T, S>(new)), h, at, lanes);
+            store::<T, S>(o.mul(Vector::<T, S>(new).tanh().0), h, at, lanes);
         }
     }
 }
@@ -371,9 +373,9 @@ fn gru<T: Float, S: Simd>(
                 own[block] = load::<T, S>(of_state, gate + block * hidden, lanes);
                 given[block] = load::<T, S>(x, gate + block * hidden, lanes);
             }
-            let r = math::sigmoid::<T, S>(given[0].add(own[0]));
-            let z = math::sigmoid::<T, S>(given[1].add(own[1]));
-            let n = math::tanh::<T, S>(r.mul_add(own[2], given[2]));
+            let r = Vector::<T, S>(given[0].add(own[0])).sigmoid().0;
+            let z = Vector::<T, S>(given[1].add(own[1])).sigmoid().0;
+            let n = Vector::<T, S>(r.mul_add(own[2], given[2])).tanh().0;
             let old = load::<T, S>(old, at, lanes);
             store::<T, S>(r, gates, gate, lanes);
             store::<T, S>(z, gates, gate + hidden, lanes);
@@ -541,7 +543,7 @@ fn lstm_back<T: Float, S: Simd>(
             let g = load::<T, S>(gates, gate + 2 * hidden, lanes);
             let o = load::<T, S>(gates, gate + 3 * hidden, lanes);
             let dh = load::<T, S>(dh, at, lanes).add(load::<T, S>(of_state, at, lanes));
-            let tanh = math::tanh::<T, S>(load::<T, S>(cells, at, lanes));
+            let tanh = Vector::<T, S>(load::<T, S>(cells, at, lanes)).tanh().0;
             let later = load::<T, S>(dc, at, lanes).add(load::<T, S>(of_cell, at, lanes));
             let dc = dh.mul(o).mul_add(flat::<T, S>(tanh), later);
             let old = load::<T, S>(old, at, lanes);

@@ -5,11 +5,11 @@ use core::marker::PhantomData;
 use core::ops::Range;
 
 use super::{Kind, Reduce};
+use crate::cpu::kernel::Kernel;
 use crate::cpu::share::{Divisible, share_out};
 use crate::cpu::simd::{Float, Lanes, MAX_LANES, Simd, Vectorized, dispatch};
 use crate::cpu::sum::{BLOCK, Join, PARTIALS, Pairs, join_halves, join_vectors};
 use crate::cpu::tile::{Input, Tile, VectorKernel, run_vectors};
-use crate::op::Kernel;
 use crate::ops::elementwise::{WORTH_SPLITTING, Walk};
 use crate::shape::{Layout, Operand, Type};
 

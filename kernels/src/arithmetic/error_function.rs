@@ -1,21 +1,20 @@
 //! The error function.
 
-use super::{Function, call, exp, function, is_double, odd, polynomial, splat};
-use crate::cpu::simd::{Float, Lanes, Simd};
+use super::{Arithmetic, Function, function, odd, polynomial};
 
 function! {
     /// The error function, `2/√π · ∫₀ˣ e^(-t²) dt`, within 2 ulp in double precision and 8 in single precision.
-    erf, Erf, erf_here
+    Erf, "erf", erf_here
 }
 
 #[inline(always)]
-fn erf_here<T: Float, S: Simd>(x: T::Lanes<S>) -> T::Lanes<S> {
-    if is_double::<T>() { double::<T, S>(x) } else { single::<T, S>(x) }
+fn erf_here<A: Arithmetic>(x: A) -> A {
+    if A::IS_DOUBLE { double(x) } else { single(x) }
 }
 
 /// The rational function of XLA and Eigen, on (-4, 4), beyond which erf rounds to ±1.
 #[inline(always)]
-fn single<T: Float, S: Simd>(x: T::Lanes<S>) -> T::Lanes<S> {
+fn single<A: Arithmetic>(x: A) -> A {
     const P: [f64; 7] = [
         -2.726_142_3e-10,
         2.770_681_5e-8,
@@ -27,49 +26,44 @@ fn single<T: Float, S: Simd>(x: T::Lanes<S>) -> T::Lanes<S> {
     ];
     const Q: [f64; 5] =
         [-1.456_607_2e-5, -2.133_740_5e-4, -1.682_827_0e-3, -7.373_329_2e-3, -1.426_473_9e-2];
-    let c = splat::<T, S>;
+    let c = A::splat;
     let bounded = c(4.0).min(c(-4.0).max(x));
     let r2 = bounded.mul(bounded);
     // Divided first: the product by a small x is then rounded once.
-    let y = polynomial::<T, S>(r2, &P).div(polynomial::<T, S>(r2, &Q)).mul(bounded);
+    let y = polynomial(r2, &P).div(polynomial(r2, &Q)).mul(bounded);
     // It is not 1 itself at 4, and `1 + erf(x)` times a large x would tell.
-    T::Lanes::<S>::select(bounded.abs().eq(c(4.0)), bounded.mul(c(0.25)), y)
+    A::select(bounded.abs().eq(c(4.0)), bounded.mul(c(0.25)), y)
 }
 
 /// The rational functions of FreeBSD's `s_erf.c` on four intervals, chosen lane by lane through their coefficients.
 #[inline(always)]
-fn double<T: Float, S: Simd>(x: T::Lanes<S>) -> T::Lanes<S> {
-    let c = splat::<T, S>;
+fn double<A: Arithmetic>(x: A) -> A {
+    let c = A::splat;
     // From 6 on erf rounds to 1.
     let a = x.abs().min(c(6.0));
     // Below 0.84375 x + x · P(x²) / Q(x²), below 1.25 ERX + P(x - 1) / Q(x - 1).
     let small = a.lt(c(0.843_75));
-    let t = T::Lanes::<S>::select(small, a.mul(a), a.sub(c(1.0)));
-    let quotient = of_two::<T, S>(small, t, &PP, &PA).div(of_two::<T, S>(small, t, &QQ, &QA));
-    let factor = T::Lanes::<S>::select(small, a, c(1.0));
-    let near = quotient.mul_add(factor, T::Lanes::<S>::select(small, a, c(ERX)));
+    let t = A::select(small, a.mul(a), a.sub(c(1.0)));
+    let quotient = of_two(small, t, &PP, &PA).div(of_two(small, t, &QQ, &QA));
+    let factor = A::select(small, a, c(1.0));
+    let near = quotient.mul_add(factor, A::select(small, a, c(ERX)));
     // Above, 1 - e^(-x² - 0.5625 + R(1/x²) / S(1/x²)) / x; its coefficients change at 1/0.35.
     let far = c(1.0 / 0.35).lt(a);
     let large = a.max(c(1.0));
     let t = c(1.0).div(large.mul(large));
-    let quotient = of_two::<T, S>(far, t, &RB, &RA).div(of_two::<T, S>(far, t, &SB, &SA));
+    let quotient = of_two(far, t, &RB, &RA).div(of_two(far, t, &SB, &SA));
     let exponent = large.mul_add(c(0.0).sub(large), quotient.sub(c(0.562_5)));
-    let tail = c(1.0).sub(exp::<T, S>(exponent).div(large));
-    let y = T::Lanes::<S>::select(a.lt(c(1.25)), near, tail);
-    odd::<T, S>(x, T::Lanes::<S>::select(x.lt(c(0.0)), c(0.0).sub(y), y))
+    let tail = c(1.0).sub(A::exp(exponent).div(large));
+    let y = A::select(a.lt(c(1.25)), near, tail);
+    odd(x, A::select(x.lt(c(0.0)), c(0.0).sub(y), y))
 }
 
 /// The polynomial of `then` where the mask is set, of `otherwise` elsewhere.
 #[inline(always)]
-fn of_two<T: Float, S: Simd>(
-    mask: <T::Lanes<S> as Lanes<T>>::Mask,
-    x: T::Lanes<S>,
-    then: &[f64],
-    otherwise: &[f64],
-) -> T::Lanes<S> {
+fn of_two<A: Arithmetic>(mask: A::Mask, x: A, then: &[f64], otherwise: &[f64]) -> A {
     let both = then.iter().zip(otherwise);
-    both.fold(splat::<T, S>(0.0), |y, (&then, &otherwise)| {
-        let c = T::Lanes::<S>::select(mask, splat::<T, S>(then), splat::<T, S>(otherwise));
+    both.fold(A::splat(0.0), |y, (&then, &otherwise)| {
+        let c = A::select(mask, A::splat(then), A::splat(otherwise));
         y.mul_add(x, c)
     })
 }

@@ -2,14 +2,13 @@
 
 use core::f64::consts::LOG2_E;
 
-use super::{Function, call, function, is_double, odd, polynomial, splat};
-use crate::cpu::simd::{Float, Lanes, Simd};
+use super::{Arithmetic, Function, function, odd, polynomial};
 
 /// `ln 2` in two parts. The product of the first and a whole number that exponents reach is exact, or the difference
 /// from what it nearly equals is.
 #[inline(always)]
-fn ln_2<T>() -> [f64; 2] {
-    if is_double::<T>() {
+fn ln_2<A: Arithmetic>() -> [f64; 2] {
+    if A::IS_DOUBLE {
         [core::f64::consts::LN_2, 2.319_046_813_846_299_6e-17]
     } else {
         [0.693_359_375, -2.121_944_4e-4]
@@ -21,45 +20,42 @@ function! {
     ///
     /// `x = n ln 2 + r` with `|r| ≤ ln 2 / 2`, and `eʳ` by a polynomial after `1 + r`. Source: Moshier's Cephes library,
     /// `expf`, in single precision; in double precision the polynomial is the Taylor series.
-    exp, Exp, exp_here
+    Exp, "exp", exp_here
 }
 
 #[inline(always)]
-fn exp_here<T: Float, S: Simd>(x: T::Lanes<S>) -> T::Lanes<S> {
-    exp_of_sum::<T, S>(x, None)
+fn exp_here<A: Arithmetic>(x: A) -> A {
+    exp_of_sum(x, None)
 }
 
 /// [`exp`] of `x` and of what is too small to be added to it.
 #[inline(always)]
-pub(super) fn exp_of_sum<T: Float, S: Simd>(
-    x: T::Lanes<S>,
-    small: Option<T::Lanes<S>>,
-) -> T::Lanes<S> {
-    let c = splat::<T, S>;
+pub(super) fn exp_of_sum<A: Arithmetic>(x: A, small: Option<A>) -> A {
+    let c = A::splat;
     // Beyond these eˣ is 0 and infinite.
-    let [least, most] = match is_double::<T>() {
+    let [least, most] = match A::IS_DOUBLE {
         true => [-745.133_219_101_941_2, 709.782_712_893_384],
         false => [-103.98, 88.722_84],
     };
-    let bound = if is_double::<T>() { 1_100.0 } else { 150.0 };
+    let bound = if A::IS_DOUBLE { 1_100.0 } else { 150.0 };
     let n = x.mul(c(LOG2_E)).max(c(-bound)).min(c(bound)).round();
-    let [high, low] = ln_2::<T>();
+    let [high, low] = ln_2::<A>();
     let r = n.mul_add(c(-high), x);
     let r = n.mul_add(c(-low), r);
     let r = small.map_or(r, |small| r.add(small));
-    let p = after_linear::<T, S>(r);
+    let p = after_linear(r);
     let y = p.mul_add(r.mul(r), r).add(c(1.0));
     // In two steps, so that 2ⁿ stays a normal number where eˣ is subnormal.
     let half = n.mul(c(0.5)).round();
     let y = y.scale_by_power_of_two(half).scale_by_power_of_two(n.sub(half));
-    let y = T::Lanes::<S>::select(x.lt(c(least)), c(0.0), y);
-    let y = T::Lanes::<S>::select(c(most).lt(x), c(f64::INFINITY), y);
-    T::Lanes::<S>::select(x.eq(x), y, x)
+    let y = A::select(x.lt(c(least)), c(0.0), y);
+    let y = A::select(c(most).lt(x), c(f64::INFINITY), y);
+    A::select(x.eq(x), y, x)
 }
 
 /// `(eʳ - 1 - r) / r²` for `|r| ≤ ln 2 / 2`.
 #[inline(always)]
-fn after_linear<T: Float, S: Simd>(r: T::Lanes<S>) -> T::Lanes<S> {
+fn after_linear<A: Arithmetic>(r: A) -> A {
     // 1/13! to 1/2!: the next term is below 2⁻⁵⁷.
     const DOUBLE: [f64; 12] = [
         1.605_904_383_682_161_3e-10,
@@ -83,37 +79,37 @@ fn after_linear<T: Float, S: Simd>(r: T::Lanes<S>) -> T::Lanes<S> {
         1.666_666_6e-1,
         5.000_000_1e-1,
     ];
-    if is_double::<T>() { polynomial::<T, S>(r, &DOUBLE) } else { polynomial::<T, S>(r, &SINGLE) }
+    if A::IS_DOUBLE { polynomial(r, &DOUBLE) } else { polynomial(r, &SINGLE) }
 }
 
 function! {
     /// `eˣ - 1`, within 2 ulp in both precisions, also where `x` is near 0.
     ///
     /// With `n` and `r` as in [`exp`], `2ⁿ (eʳ - 1) + (2ⁿ - 1)`.
-    exp_m1, ExpM1, exp_m1_here
+    ExpM1, "exp_m1", exp_m1_here
 }
 
 #[inline(always)]
-fn exp_m1_here<T: Float, S: Simd>(x: T::Lanes<S>) -> T::Lanes<S> {
-    let c = splat::<T, S>;
+fn exp_m1_here<A: Arithmetic>(x: A) -> A {
+    let c = A::splat;
     // Beyond these the result is -1 and infinite.
-    let [least, most] = match is_double::<T>() {
+    let [least, most] = match A::IS_DOUBLE {
         true => [-40.0, 709.782_712_893_384],
         false => [-20.0, 88.722_84],
     };
     let bounded = x.max(c(least)).min(c(most));
     let n = bounded.mul(c(LOG2_E)).round();
-    let [high, low] = ln_2::<T>();
+    let [high, low] = ln_2::<A>();
     let exact = n.mul_add(c(-high), bounded);
     let r = n.mul_add(c(-low), exact);
     // What rounding r lost.
     let lost = n.mul_add(c(-low), exact.sub(r));
-    let small = after_linear::<T, S>(r).mul_add(r.mul(r), lost).add(r);
+    let small = after_linear(r).mul_add(r.mul(r), lost).add(r);
     // Half of 2ⁿ, which is finite for all n.
     let half = c(1.0).scale_by_power_of_two(n.sub(c(1.0)));
     let y = small.mul_add(half, half.sub(c(0.5)));
-    let y = T::Lanes::<S>::select(c(most).lt(x), c(f64::INFINITY), y.add(y));
-    odd::<T, S>(x, y)
+    let y = A::select(c(most).lt(x), c(f64::INFINITY), y.add(y));
+    odd(x, y)
 }
 
 function! {
@@ -121,39 +117,39 @@ function! {
     ///
     /// Source: in single precision Cephes' `tanhf`, a polynomial below 0.625 and `1 - 2 / (e²ˣ + 1)` above; in double
     /// precision FreeBSD's `s_tanh.c`, `u / (u + 2)` and `1 - 2 / (u + 2)` with `u = e²ˣ - 1`.
-    tanh, Tanh, tanh_here
+    Tanh, "tanh", tanh_here
 }
 
 #[inline(always)]
-fn tanh_here<T: Float, S: Simd>(x: T::Lanes<S>) -> T::Lanes<S> {
-    let c = splat::<T, S>;
+fn tanh_here<A: Arithmetic>(x: A) -> A {
+    let c = A::splat;
     let a = x.abs();
-    if is_double::<T>() {
-        let u = exp_m1::<T, S>(a.add(a));
+    if A::IS_DOUBLE {
+        let u = A::exp_m1(a.add(a));
         let above = u.add(c(2.0));
         let is_small = a.lt(c(0.5));
-        let quotient = T::Lanes::<S>::select(is_small, u, c(2.0)).div(above);
-        let y = T::Lanes::<S>::select(is_small, quotient, c(1.0).sub(quotient));
-        return odd::<T, S>(x, T::Lanes::<S>::select(x.lt(c(0.0)), c(0.0).sub(y), y));
+        let quotient = A::select(is_small, u, c(2.0)).div(above);
+        let y = A::select(is_small, quotient, c(1.0).sub(quotient));
+        return odd(x, A::select(x.lt(c(0.0)), c(0.0).sub(y), y));
     }
     const SMALL: [f64; 5] =
         [-5.704_988_7e-3, 2.063_908_9e-2, -5.373_971_5e-2, 1.333_144_2e-1, -3.333_328e-1];
     let r2 = x.mul(x);
-    let small = polynomial::<T, S>(r2, &SMALL).mul(r2).mul_add(x, x);
-    let e = exp::<T, S>(a.add(a));
+    let small = polynomial(r2, &SMALL).mul(r2).mul_add(x, x);
+    let e = A::exp(a.add(a));
     let large = c(1.0).sub(c(2.0).div(e.add(c(1.0))));
-    let large = T::Lanes::<S>::select(x.lt(c(0.0)), c(0.0).sub(large), large);
-    let y = T::Lanes::<S>::select(a.lt(c(0.625)), small, large);
-    T::Lanes::<S>::select(x.eq(x), y, x)
+    let large = A::select(x.lt(c(0.0)), c(0.0).sub(large), large);
+    let y = A::select(a.lt(c(0.625)), small, large);
+    A::select(x.eq(x), y, x)
 }
 
 function! {
     /// `1 / (1 + e⁻ˣ)`, within 3 ulp; 0 where `e⁻ˣ` is infinite, as in torch.
-    sigmoid, Sigmoid, sigmoid_here
+    Sigmoid, "sigmoid", sigmoid_here
 }
 
 #[inline(always)]
-fn sigmoid_here<T: Float, S: Simd>(x: T::Lanes<S>) -> T::Lanes<S> {
-    let c = splat::<T, S>;
-    c(1.0).div(c(1.0).add(exp::<T, S>(c(0.0).sub(x))))
+fn sigmoid_here<A: Arithmetic>(x: A) -> A {
+    let c = A::splat;
+    c(1.0).div(c(1.0).add(A::exp(c(0.0).sub(x))))
 }

@@ -2,88 +2,83 @@
 
 use core::f64::consts::SQRT_2;
 
-use super::{Function, call, function, is_double, odd, polynomial, splat};
-use crate::cpu::simd::{Float, Lanes, Simd};
+use super::{Arithmetic, Function, function, odd, polynomial};
 
 function! {
     /// `ln x`, within 1 ulp in both precisions.
     ///
     /// `x = 2ᵉ (1 + f)` with `1 + f` in `[√½, √2)`. Source: Cephes' `logf` in single precision, FreeBSD's `e_log.c` in
     /// double precision.
-    ln, Ln, ln_here
+    Ln, "ln", ln_here
 }
 
 #[inline(always)]
-fn ln_here<T: Float, S: Simd>(x: T::Lanes<S>) -> T::Lanes<S> {
-    let c = splat::<T, S>;
-    let (f, e) = parts::<T, S>(x);
-    let y = of_parts::<T, S>(f, e, None);
-    let y = T::Lanes::<S>::select(x.eq(c(0.0)), c(f64::NEG_INFINITY), y);
-    let y = T::Lanes::<S>::select(x.eq(c(f64::INFINITY)), x, y);
-    let y = T::Lanes::<S>::select(x.lt(c(0.0)), c(f64::NAN), y);
-    T::Lanes::<S>::select(x.eq(x), y, x)
+fn ln_here<A: Arithmetic>(x: A) -> A {
+    let c = A::splat;
+    let (f, e) = parts(x);
+    let y = of_parts(f, e, None);
+    let y = A::select(x.eq(c(0.0)), c(f64::NEG_INFINITY), y);
+    let y = A::select(x.eq(c(f64::INFINITY)), x, y);
+    let y = A::select(x.lt(c(0.0)), c(f64::NAN), y);
+    A::select(x.eq(x), y, x)
 }
 
 function! {
     /// `ln(1 + x)`, within 2 ulp in both precisions, also where `x` is near 0.
     ///
     /// `ln u` of `u = 1 + x`, rounded, and the quotient of what rounding lost and `u`. Source: FreeBSD's `s_log1p.c`.
-    ln_1p, Ln1p, ln_1p_here
+    Ln1p, "ln_1p", ln_1p_here
 }
 
 #[inline(always)]
-fn ln_1p_here<T: Float, S: Simd>(x: T::Lanes<S>) -> T::Lanes<S> {
-    let c = splat::<T, S>;
+fn ln_1p_here<A: Arithmetic>(x: A) -> A {
+    let c = A::splat;
     let u = c(1.0).add(x);
-    let (f, e) = split::<T, S>(u);
+    let (f, e) = split(u);
     let lost_of_one = c(1.0).sub(u.sub(x));
     let lost_of_x = x.sub(u.sub(c(1.0)));
-    let lost = T::Lanes::<S>::select(c(1.0).lt(x), lost_of_one, lost_of_x).div(u);
+    let lost = A::select(c(1.0).lt(x), lost_of_one, lost_of_x).div(u);
     // Where u is not scaled, nothing needs to be lost.
     let near = e.eq(c(0.0));
-    let f = T::Lanes::<S>::select(near, x, f);
-    let lost = T::Lanes::<S>::select(near, c(0.0), lost);
-    let y = of_parts::<T, S>(f, e, Some(lost));
-    let y = T::Lanes::<S>::select(u.eq(c(0.0)), c(f64::NEG_INFINITY), y);
-    let y = T::Lanes::<S>::select(x.eq(c(f64::INFINITY)), x, y);
-    let y = T::Lanes::<S>::select(u.lt(c(0.0)), c(f64::NAN), y);
-    odd::<T, S>(x, y)
+    let f = A::select(near, x, f);
+    let lost = A::select(near, c(0.0), lost);
+    let y = of_parts(f, e, Some(lost));
+    let y = A::select(u.eq(c(0.0)), c(f64::NEG_INFINITY), y);
+    let y = A::select(x.eq(c(f64::INFINITY)), x, y);
+    let y = A::select(u.lt(c(0.0)), c(f64::NAN), y);
+    odd(x, y)
 }
 
 /// [`split`] for all positive numbers.
 #[inline(always)]
-pub(super) fn parts<T: Float, S: Simd>(x: T::Lanes<S>) -> (T::Lanes<S>, T::Lanes<S>) {
-    let c = splat::<T, S>;
+pub(super) fn parts<A: Arithmetic>(x: A) -> (A, A) {
+    let c = A::splat;
     // Subnormal numbers are made normal first.
-    let [least, scale, digits] = match is_double::<T>() {
+    let [least, scale, digits] = match A::IS_DOUBLE {
         true => [f64::MIN_POSITIVE, 4_503_599_627_370_496.0, 52.0],
         false => [f64::from(f32::MIN_POSITIVE), 8_388_608.0, 23.0],
     };
     let tiny = x.lt(c(least));
-    let (f, e) = split::<T, S>(T::Lanes::<S>::select(tiny, x.mul(c(scale)), x));
-    (f, T::Lanes::<S>::select(tiny, e.sub(c(digits)), e))
+    let (f, e) = split(A::select(tiny, x.mul(c(scale)), x));
+    (f, A::select(tiny, e.sub(c(digits)), e))
 }
 
 /// Splits a positive normal number into `f` and `e`: it is `2ᵉ (1 + f)` with `1 + f` in `[√½, √2)`.
 #[inline(always)]
-fn split<T: Float, S: Simd>(x: T::Lanes<S>) -> (T::Lanes<S>, T::Lanes<S>) {
-    let c = splat::<T, S>;
+fn split<A: Arithmetic>(x: A) -> (A, A) {
+    let c = A::splat;
     let (m, e) = x.mantissa_exponent();
     let large = c(SQRT_2).lt(m);
-    let m = T::Lanes::<S>::select(large, m.mul(c(0.5)), m);
-    let e = T::Lanes::<S>::select(large, e.add(c(1.0)), e);
+    let m = A::select(large, m.mul(c(0.5)), m);
+    let e = A::select(large, e.add(c(1.0)), e);
     (m.sub(c(1.0)), e)
 }
 
 /// `e ln 2 + ln(1 + f) + lost`, for a small `lost`.
 #[inline(always)]
-fn of_parts<T: Float, S: Simd>(
-    f: T::Lanes<S>,
-    e: T::Lanes<S>,
-    lost: Option<T::Lanes<S>>,
-) -> T::Lanes<S> {
-    let c = splat::<T, S>;
-    if is_double::<T>() {
+fn of_parts<A: Arithmetic>(f: A, e: A, lost: Option<A>) -> A {
+    let c = A::splat;
+    if A::IS_DOUBLE {
         // With s = f / (2 + f): ln(1 + f) = f - f²/2 + s (f²/2 + R(s²)), where |error of R| ≤ 2⁻⁵⁸·⁴⁵. The product of a
         // whole number and the upper part of ln 2 is exact.
         const LN_2: [f64; 2] = [6.931_471_803_691_238e-1, 1.908_214_929_270_587_7e-10];
@@ -98,7 +93,7 @@ fn of_parts<T: Float, S: Simd>(
         ];
         let s = f.div(f.add(c(2.0)));
         let z = s.mul(s);
-        let r = polynomial::<T, S>(z, &R).mul(z);
+        let r = polynomial(z, &R).mul(z);
         let half_square = f.mul(f).mul(c(0.5));
         let low = e.mul(c(LN_2[1]));
         let low = lost.map_or(low, |lost| low.add(lost));
@@ -117,7 +112,7 @@ fn of_parts<T: Float, S: Simd>(
         3.333_333_1e-1,
     ];
     let square = f.mul(f);
-    let y = polynomial::<T, S>(f, &P).mul(f).mul(square);
+    let y = polynomial(f, &P).mul(f).mul(square);
     let y = e.mul_add(c(-2.121_944_4e-4), y);
     let y = lost.map_or(y, |lost| y.add(lost));
     let y = square.mul_add(c(-0.5), y);

@@ -1,8 +1,12 @@
-//! Elementary functions on vectors, in both precisions: polynomials and quotients of them, of nothing but the exactly
-//! rounded operations of [`Lanes`], so that they are the same bits in every instruction set.
+//! [`Arithmetic`]: numbers that formulas are written over once, whatever computes them.
 //!
-//! No function calls the standard library's: those are the system's, and differ between machines. What rarely occurs is
-//! done by the crate `libm`, lane by lane: arguments of the sine that are huge, and exponents that are.
+//! A formula over it is instantiated for the vectors of each instruction set
+//! ([`Vector`](crate::cpu::simd::vector::Vector)) and recorded to be printed ([`Symbol`](crate::text::record::Symbol)). So
+//! there are named functions only: no memory, no closures, no branches on a number.
+//!
+//! The elementary functions are polynomials and quotients of them, of nothing but exactly rounded operations: the same
+//! bits wherever they are computed. None calls the standard library's: those are the system's, and differ between
+//! machines. The sines of huge numbers, which are rare, are crate `libm`'s.
 
 mod error_function;
 mod exponential;
@@ -10,81 +14,178 @@ mod logarithm;
 mod power;
 mod trigonometry;
 
-pub use error_function::erf;
-pub use exponential::{exp, exp_m1, sigmoid, tanh};
-pub use logarithm::{ln, ln_1p};
-pub use power::pow;
-pub use trigonometry::{cos, sin};
+use error_function::Erf;
+use exponential::{Exp, ExpM1, Sigmoid, Tanh};
+use logarithm::{Ln, Ln1p};
+use power::Pow;
+use trigonometry::{Cos, Sin};
 
-use super::{Float, Lanes, Simd};
+/// One or more numbers of one precision, with the operations that formulas are made of. Each rounds once, to nearest.
+///
+/// Comparisons give masks with which [`select`](Arithmetic::select) chooses. What NaN holds besides being NaN is open.
+pub trait Arithmetic: Copy {
+    /// The results of a comparison.
+    type Mask: Copy;
 
-/// An elementary function of one vector, with what else it needs.
-pub trait Function<T: Float>: Copy {
+    /// Whether they are doubles. Known when a body is compiled, so that the other precision's part is left out.
+    const IS_DOUBLE: bool;
+
+    /// `x`, rounded to the precision.
+    fn splat(x: f64) -> Self;
+
+    /// `self + b`.
+    fn add(self, b: Self) -> Self;
+    /// `self - b`.
+    fn sub(self, b: Self) -> Self;
+    /// `self · b`.
+    fn mul(self, b: Self) -> Self;
+    /// `self / b`.
+    fn div(self, b: Self) -> Self;
+    /// `self · b + c`, rounded once.
+    fn mul_add(self, b: Self, c: Self) -> Self;
+    /// `√self`.
+    fn sqrt(self) -> Self;
+    /// The larger; `b` if either is NaN or both are zeros.
+    fn max(self, b: Self) -> Self;
+    /// The smaller; `b` if either is NaN or both are zeros.
+    fn min(self, b: Self) -> Self;
+    /// `|self|`.
+    fn abs(self) -> Self;
+    /// The nearest whole number, ties to even.
+    fn round(self) -> Self;
+    /// The whole part: rounded toward 0.
+    fn trunc(self) -> Self;
+    /// Where `self < b`.
+    fn lt(self, b: Self) -> Self::Mask;
+    /// Where `self == b`.
+    fn eq(self, b: Self) -> Self::Mask;
+    /// `then` where the mask is set, `otherwise` elsewhere.
+    fn select(mask: Self::Mask, then: Self, otherwise: Self) -> Self;
+
+    /// `self · 2ⁿ` for whole numbers `n` for which `2ⁿ` is a normal number.
+    fn scale_by_power_of_two(self, n: Self) -> Self;
+    /// Splits positive normal numbers into mantissa in `[1, 2)` and exponent.
+    fn mantissa_exponent(self) -> (Self, Self);
+    /// Crate `libm`'s sine in double precision, rounded, where the mask is set, `otherwise` elsewhere: for numbers that
+    /// need more digits of π than [`sin`](Arithmetic::sin) has.
+    fn huge_sin(self, mask: Self::Mask, otherwise: Self) -> Self;
+    /// As [`huge_sin`](Arithmetic::huge_sin), the cosine.
+    fn huge_cos(self, mask: Self::Mask, otherwise: Self) -> Self;
+
+    /// `f(self)`, computed here or by a call.
+    fn call<F: Function>(self, f: F) -> Self;
+
+    /// `eˣ`, within 1 ulp in both precisions.
+    #[inline(always)]
+    fn exp(self) -> Self {
+        self.call(Exp)
+    }
+
+    /// `eˣ - 1`, within 2 ulp in both precisions, also where `x` is near 0.
+    #[inline(always)]
+    fn exp_m1(self) -> Self {
+        self.call(ExpM1)
+    }
+
+    /// `ln x`, within 1 ulp in both precisions.
+    #[inline(always)]
+    fn ln(self) -> Self {
+        self.call(Ln)
+    }
+
+    /// `ln(1 + x)`, within 2 ulp in both precisions, also where `x` is near 0.
+    #[inline(always)]
+    fn ln_1p(self) -> Self {
+        self.call(Ln1p)
+    }
+
+    /// `tanh x`, within 2 ulp in both precisions.
+    #[inline(always)]
+    fn tanh(self) -> Self {
+        self.call(Tanh)
+    }
+
+    /// `1 / (1 + e⁻ˣ)`, within 3 ulp; 0 where `e⁻ˣ` is infinite, as in torch.
+    #[inline(always)]
+    fn sigmoid(self) -> Self {
+        self.call(Sigmoid)
+    }
+
+    /// The error function, `2/√π · ∫₀ˣ e^(-t²) dt`, within 2 ulp in double precision and 8 in single precision.
+    #[inline(always)]
+    fn erf(self) -> Self {
+        self.call(Erf)
+    }
+
+    /// `sin x`, within 1 ulp in both precisions.
+    #[inline(always)]
+    fn sin(self) -> Self {
+        self.call(Sin)
+    }
+
+    /// `cos x`, within 1 ulp in both precisions.
+    #[inline(always)]
+    fn cos(self) -> Self {
+        self.call(Cos)
+    }
+
+    /// `xᵉ`, within 1 ulp in both precisions; squares, cubes, roots and reciprocals as torch computes them.
+    #[inline(always)]
+    fn pow(self, exponent: f64) -> Self {
+        self.call(Pow { exponent })
+    }
+}
+
+/// An elementary function of one number, with what else it needs: a body of its own for whatever computes it.
+pub trait Function: Copy {
+    /// Its name, a C identifier: functions of one name are the same.
+    fn name(self) -> String;
+
     /// Computes it. Implementations are `#[inline(always)]`.
-    fn of<S: Simd>(self, x: T::Lanes<S>) -> T::Lanes<S>;
+    fn of<A: Arithmetic>(self, x: A) -> A;
 }
 
-/// Gives `f(x)`. In double precision, and where nothing is fast anyway, the function is compiled once and called:
-/// kernels that contain it themselves took longer to compile than all others together.
-#[inline(always)]
-fn call<T: Float, S: Simd, F: Function<T>>(f: F, x: T::Lanes<S>) -> T::Lanes<S> {
-    if is_double::<T>() || !S::INLINES_FUNCTIONS { S::call(f, x) } else { f.of::<S>(x) }
-}
-
-/// Makes a [`Function`] of the body of a function, which calls it.
+/// Makes a [`Function`] of the body of a function.
 macro_rules! function {
-    ($(#[$about:meta])* $name:ident, $type:ident, $body:ident) => {
-        #[derive(Clone, Copy)]
-        struct $type;
-
-        impl<T: Float> Function<T> for $type {
-            #[inline(always)]
-            fn of<S: Simd>(self, x: T::Lanes<S>) -> T::Lanes<S> {
-                $body::<T, S>(x)
-            }
-        }
-
+    ($(#[$about:meta])* $type:ident, $name:literal, $body:ident) => {
         $(#[$about])*
-        #[inline(always)]
-        pub fn $name<T: Float, S: Simd>(x: T::Lanes<S>) -> T::Lanes<S> {
-            call::<T, S, _>($type, x)
+        #[derive(Clone, Copy)]
+        pub(super) struct $type;
+
+        impl Function for $type {
+            fn name(self) -> String {
+                $name.to_owned()
+            }
+
+            #[inline(always)]
+            fn of<A: Arithmetic>(self, x: A) -> A {
+                $body(x)
+            }
         }
     };
 }
 use function;
 
-/// Says whether `T` is double precision. Known when a body is compiled, so that the other precision's part is left
-/// out.
-#[inline(always)]
-const fn is_double<T>() -> bool {
-    size_of::<T>() == 8
-}
-
-/// The number `x` in all lanes, rounded to `T`.
-#[inline(always)]
-fn splat<T: Float, S: Simd>(x: f64) -> T::Lanes<S> {
-    T::Lanes::<S>::splat(T::from_f64(x))
-}
-
 /// `c[0] · xᵏ + c[1] · xᵏ⁻¹ + … + c[k]` by Horner's rule, a fused multiplication and addition a step.
 #[inline(always)]
-fn polynomial<T: Float, S: Simd>(x: T::Lanes<S>, c: &[f64]) -> T::Lanes<S> {
+fn polynomial<A: Arithmetic>(x: A, c: &[f64]) -> A {
     let (first, others) = c.split_first().expect("a polynomial has coefficients");
-    others.iter().fold(splat::<T, S>(*first), |y, &c| y.mul_add(x, splat::<T, S>(c)))
+    others.iter().fold(A::splat(*first), |y, &c| y.mul_add(x, A::splat(c)))
 }
 
 /// `y`, but `x` itself where that is 0 or NaN: for odd functions, whose zeros keep their sign.
 #[inline(always)]
-fn odd<T: Float, S: Simd>(x: T::Lanes<S>, y: T::Lanes<S>) -> T::Lanes<S> {
-    T::Lanes::<S>::select(splat::<T, S>(0.0).lt(x.abs()), y, x)
+fn odd<A: Arithmetic>(x: A, y: A) -> A {
+    A::select(A::splat(0.0).lt(x.abs()), y, x)
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
-    use super::*;
-    use crate::cpu::simd::{Vectorized, dispatch_to_all};
+    use super::Arithmetic;
+    use crate::cpu::simd::vector::Vector;
+    use crate::cpu::simd::{Float, Lanes, Simd, Vectorized, dispatch_to_all};
     use crate::testing::ulps;
 
     #[derive(Clone, Copy, Debug, PartialEq)]
@@ -172,20 +273,20 @@ mod tests {
             for (x, y) in self.1.chunks(n).zip(y.chunks_mut(n)) {
                 let mut lanes = vec![T::default(); n];
                 lanes[..x.len()].copy_from_slice(x);
-                let x = load::<T, S>(&lanes);
+                let x = Vector::<T, S>(load::<T, S>(&lanes));
                 let result = match self.0 {
-                    Exp => exp::<T, S>(x),
-                    ExpM1 => exp_m1::<T, S>(x),
-                    Ln => ln::<T, S>(x),
-                    Ln1p => ln_1p::<T, S>(x),
-                    Tanh => tanh::<T, S>(x),
-                    Sigmoid => sigmoid::<T, S>(x),
-                    Erf => erf::<T, S>(x),
-                    Sin => sin::<T, S>(x),
-                    Cos => cos::<T, S>(x),
-                    Pow(exponent) => pow::<T, S>(x, exponent),
+                    Exp => x.exp(),
+                    ExpM1 => x.exp_m1(),
+                    Ln => x.ln(),
+                    Ln1p => x.ln_1p(),
+                    Tanh => x.tanh(),
+                    Sigmoid => x.sigmoid(),
+                    Erf => x.erf(),
+                    Sin => x.sin(),
+                    Cos => x.cos(),
+                    Pow(exponent) => x.pow(exponent),
                 };
-                store::<T, S>(result, y);
+                store::<T, S>(result.0, y);
             }
             y
         }
