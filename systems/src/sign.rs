@@ -1,9 +1,9 @@
 //! Signing: the entity tree of a model becomes its blueprint, again after each change of its structure.
 //!
 //! What changed is known from lifecycle hooks of the layer components and of `Registered`, from the tables that the modules lie
-//! in, and from the change ticks of `Children` (whose order fires nothing). [`change::sign`] looks at those models alone and
-//! changes nothing: it gives a [`ChangeSet`](change::ChangeSet). [`apply::apply`] carries that out: a model that changed moves
-//! to the group of its new blueprint, its neighbors stay where they are.
+//! in, and from the change ticks of `Children` (whose order fires nothing). `change::sign` looks at those models alone and
+//! changes nothing: it gives a `ChangeSet`. `apply::apply` carries that out: a model that changed moves to the group of its
+//! new blueprint, its neighbors stay where they are.
 
 use bevy_ecs::prelude::*;
 use neurarch_components::blueprint::Blueprints;
