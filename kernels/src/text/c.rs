@@ -2,7 +2,8 @@
 //!
 //! Compiled without contraction and without `-ffast-math` (`gcc -ffp-contract=off`), the source gives the bits of the
 //! CPU's kernels: [`mul_add`](crate::arithmetic::Arithmetic::mul_add) is `fmaf` or `fma`, the elementary functions are
-//! printed with it, as are the sines of huge numbers.
+//! printed with it. Sines and cosines of numbers beyond 2¹⁶ in single and 2³⁰ in double precision are the C library's:
+//! their bits may differ.
 
 use core::fmt::Write;
 
@@ -18,8 +19,6 @@ use crate::shape::{Operand, Shape};
 pub const PRELUDE: &str = concat!(
     "#include <math.h>\n#include <stddef.h>\n#include <stdint.h>\n#include <string.h>\n\n",
     include_str!("bits.c"),
-    "\n",
-    include_str!("huge.c"),
     "\n",
 );
 
@@ -251,8 +250,8 @@ fn apply(operator: Operator, [a, b, c]: [usize; 3], f: &str) -> String {
         Operator::Scale => format!("scale{f}(v{a}, v{b})"),
         Operator::Mantissa => format!("mantissa{f}(v{a})"),
         Operator::Exponent => format!("exponent{f}(v{a})"),
-        Operator::HugeSin => format!("v{a} ? huge_sin(v{b}) : v{c}"),
-        Operator::HugeCos => format!("v{a} ? huge_cos(v{b}) : v{c}"),
+        Operator::HugeSin => format!("v{a} ? sin(v{b}) : v{c}"),
+        Operator::HugeCos => format!("v{a} ? cos(v{b}) : v{c}"),
     }
 }
 
