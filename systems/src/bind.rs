@@ -22,7 +22,6 @@ use neurarch_kernels::cpu::tile::Rows;
 use neurarch_kernels::program::{Role, Slot};
 use nonmax::NonMaxU32;
 
-use crate::equal::are_equal;
 use crate::members::Members;
 use crate::pages::{HUGE_PAGE_BYTES, prefer_huge};
 
@@ -32,10 +31,10 @@ mod error;
 mod placement;
 
 pub(crate) use apart::Together;
-use apart::{entity_at, overlap};
 use count::count_write;
 pub use error::BindError;
 pub(crate) use placement::{FEW, Placement};
+use placement::{entity_at, overlap};
 
 // SAFETY: signing, spawning and cloning put each entity that they find in a tree at its one place, all lists of a
 // group at once, after it got the columns of the group's contents. What a host does to the trees in between is

@@ -347,6 +347,12 @@ impl Cohort {
         self.scheme.mode.hooked.then(|| self.places[0] as usize)
     }
 
+    /// Says whether any of these plans, by their places, is run and draws random numbers.
+    pub(crate) fn draws(&self, chosen: &[usize]) -> bool {
+        let mut ready = chosen.iter().filter_map(|&place| self.ready.get(place));
+        !self.is_eager && ready.any(|ready| ready.planned.is_random)
+    }
+
     /// Reads the random states again if somebody wrote to them.
     pub(crate) fn refresh_keys(&mut self, world: &mut World) -> Result<(), StepError> {
         self.keys.refresh(world, &self.at, &self.places)

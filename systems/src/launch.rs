@@ -357,6 +357,22 @@ impl<'a> Queue<'a> {
     }
 }
 
+/// Runs one job on the members of a cohort, with memory of its own.
+///
+/// # Errors
+///
+/// As [`Queue::launch`].
+pub(crate) fn launch_alone(
+    world: &mut World,
+    at: &mut Located,
+    job: Job<'_>,
+) -> Result<(), BindError> {
+    let mut buffers = Buffers::default();
+    let mut queue = buffers.queue();
+    queue.push(at, [job]);
+    queue.launch(world, &mut [], &mut buffers)
+}
+
 /// Runs jobs on slots that are bound.
 ///
 /// # Errors

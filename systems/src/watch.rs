@@ -97,13 +97,7 @@ impl Watch {
     /// If one was despawned.
     pub(crate) fn follow(&mut self, world: &World, group: &Group) -> Result<(), BindError> {
         self.positions.iter_mut().try_for_each(|watched| match &mut watched.whose {
-            Whose::All(placement) => {
-                let modules = &group.modules[watched.position];
-                match placement.is_right(world, modules) || placement.stretch(world, modules) {
-                    true => Ok(()),
-                    false => placement.find(world, modules),
-                }
-            }
+            Whose::All(placement) => placement.update(world, &group.modules[watched.position]),
             Whose::Few(_) => Ok(()),
         })
     }

@@ -5,6 +5,7 @@ mod bits;
 mod fitting;
 mod functions;
 mod random;
+mod record;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

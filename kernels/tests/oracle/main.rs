@@ -18,6 +18,8 @@ mod fitting;
 mod functions;
 #[path = "../any_input/random.rs"]
 mod random;
+#[path = "../any_input/record.rs"]
+mod record;
 
 mod networks;
 
@@ -27,13 +29,13 @@ use functions::{FUNCTIONS, Function};
 use interpreter::{Oracle, TABLES, interpret, key, known};
 use neurarch_kernels::dtype::Dtype;
 use neurarch_kernels::op::{Ask, Op, OpError};
-use neurarch_kernels::passes::differentiate::backward;
 use neurarch_kernels::passes::plan::{Plan, PlanOptions};
 use neurarch_kernels::program::Program;
 use neurarch_kernels::program::trace::{Trace, Var};
 use neurarch_kernels::shape::Type;
 use neurarch_kernels::testing::{Array, cases, planned};
 use random::Random;
+use record::{numbers, record};
 
 /// The ops that the oracle does not know, of those that the functions of `any_input` lead to. Random ones it cannot know.
 const UNKNOWN: &[&str] = &[
@@ -78,35 +80,6 @@ const UNMET: &[&str] = &[
 /// How many ops it knows. Beside [`UNKNOWN`] it lacks those that no function here records: `asgd`, `nadam`, `radam`,
 /// `adafactor`, `muon`, `sparse_adam`, `grouped_mm`, and what Householder reflections are made of.
 const KNOWN: usize = 131;
-
-/// Numbers, some of them equal; a single one is positive.
-fn numbers(ty: &Type, seed: usize) -> Array {
-    let mut state = seed as u32;
-    Array::from_fn(ty.dtype, ty.shape.clone(), |i| {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        let number = f64::from(state >> 8) / 8_388_608.0 - 0.9;
-        match i % 8 {
-            _ if !ty.dtype.is_float() => (i * 7 % 3) as f64,
-            _ if ty.shape.rank() == 0 => number.abs(),
-            3 => number.signum(),
-            _ => number,
-        }
-    })
-}
-
-/// Records a function, with the gradients of the first so many values.
-fn record(function: &Function, v: &[Var], random: &Random, gradients: usize) -> Vec<Var> {
-    let is_there = |v: &&Var| v.id().is_some() && v.dtype().is_float();
-    let mut results = (function.2)(v, &mut random.clone());
-    let trace = v[0].trace();
-    if gradients > 0 {
-        let seed = |y: &Var| (y.clone(), trace.constant(0.7, y.dtype(), y.shape().clone()));
-        let seeds: Vec<_> = results.iter().filter(is_there).map(seed).collect();
-        let wrt: Vec<_> = v[..gradients].iter().filter(is_there).cloned().collect();
-        results.extend(backward(trace, &seeds, &wrt).into_iter().flatten());
-    }
-    results
-}
 
 /// A drawn case that can be recorded and gives a few numbers.
 struct Case {

@@ -3,11 +3,12 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bevy_ecs::prelude::*;
-use bevy_ecs::storage::TableId;
 use neurarch_kernels::cpu::tile::RowList;
 use neurarch_kernels::program::Slot;
 
-use super::{BindError, Binder, Bound, Placement};
+use super::error::BindError;
+use super::placement::{Placement, entity_at, listed_twice, overlap};
+use super::{Binder, Bound};
 use crate::members::Members;
 
 /// Bindings of several cohorts, side by side. The world stays borrowed while any of them lives.
@@ -104,37 +105,4 @@ impl Binder {
         self.positions.iter_mut().for_each(|at| at.is_apart |= at.is_checked);
         Ok(())
     }
-}
-
-/// Finds a row that is listed twice.
-pub(super) fn overlap<'a>(
-    placements: impl Iterator<Item = &'a Placement>,
-) -> Option<(TableId, u32)> {
-    listed_twice(placements.map(|at| {
-        let is_few = at.rows.as_slice().is_empty() && at.is_part_right;
-        (at, if is_few { &at.part } else { &at.rows })
-    }))
-}
-
-/// Finds a row that is in two of the lists, or twice in one.
-fn listed_twice<'a>(
-    lists: impl Iterator<Item = (&'a Placement, &'a RowList)>,
-) -> Option<(TableId, u32)> {
-    let runs = lists.flat_map(|(at, list)| {
-        list.runs().map(|(members, (segment, row))| {
-            (at.segments[segment as usize], row, members.len() as u32)
-        })
-    });
-    let mut runs: Vec<_> = runs.collect();
-    runs.sort_unstable_by_key(|&(table, row, _)| (table.as_u32(), row));
-    let is_twice =
-        |pair: &&[(TableId, u32, u32)]| pair[0].0 == pair[1].0 && pair[0].1 + pair[0].2 > pair[1].1;
-    runs.windows(2).find(is_twice).map(|pair| (pair[1].0, pair[1].1))
-}
-
-/// Gives the entity in a row of a table.
-pub(super) fn entity_at(world: &World, (table, row): (TableId, u32)) -> Entity {
-    let table = world.storages().tables.get(table);
-    let entity = table.and_then(|table| table.entities().get(row as usize).copied());
-    entity.unwrap_or(Entity::PLACEHOLDER)
 }

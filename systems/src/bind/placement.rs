@@ -11,7 +11,8 @@ use bevy_ecs::prelude::*;
 use bevy_ecs::storage::{Table, TableId};
 use neurarch_kernels::cpu::tile::RowList;
 
-use super::{BindError, are_equal};
+use super::error::BindError;
+use crate::equal::are_equal;
 
 /// Where the entities of one position lie.
 #[derive(Debug, Default)]
@@ -33,16 +34,24 @@ pub(crate) struct Placement {
 impl Placement {
     /// Makes sure that this says where `modules` lie; cheap if nothing moved.
     pub(super) fn follow(&mut self, world: &World, modules: &[Entity]) -> Result<(), BindError> {
-        if !self.is_checked && !self.is_right(world, modules) && !self.stretch(world, modules) {
-            self.find(world, modules)?;
+        if !self.is_checked {
+            self.update(world, modules)?;
         }
         self.is_checked = true;
         Ok(())
     }
 
+    /// Makes this say where `modules` lie now.
+    pub(crate) fn update(&mut self, world: &World, modules: &[Entity]) -> Result<(), BindError> {
+        match self.is_right(world, modules) || self.stretch(world, modules) {
+            true => Ok(()),
+            false => self.find(world, modules),
+        }
+    }
+
     /// Takes more or fewer rows, if the rows are one run of a table and `modules` lie there one behind the other: models
     /// come at the end of both lists, and go from both alike. Says whether they do.
-    pub(crate) fn stretch(&mut self, world: &World, modules: &[Entity]) -> bool {
+    fn stretch(&mut self, world: &World, modules: &[Entity]) -> bool {
         let mut runs = self.rows.runs();
         let (Some((_, (0, first))), None, &[table]) = (runs.next(), runs.next(), &*self.segments)
         else {
@@ -179,3 +188,36 @@ fn locate(
 /// Members that are fewer than one in this many of their group are looked up one by one: each costs more than
 /// a comparison of lists, which all of the group would take.
 pub(crate) const FEW: usize = 8;
+
+/// Finds a row that is listed twice.
+pub(super) fn overlap<'a>(
+    placements: impl Iterator<Item = &'a Placement>,
+) -> Option<(TableId, u32)> {
+    listed_twice(placements.map(|at| {
+        let is_few = at.rows.as_slice().is_empty() && at.is_part_right;
+        (at, if is_few { &at.part } else { &at.rows })
+    }))
+}
+
+/// Finds a row that is in two of the lists, or twice in one.
+pub(super) fn listed_twice<'a>(
+    lists: impl Iterator<Item = (&'a Placement, &'a RowList)>,
+) -> Option<(TableId, u32)> {
+    let runs = lists.flat_map(|(at, list)| {
+        list.runs().map(|(members, (segment, row))| {
+            (at.segments[segment as usize], row, members.len() as u32)
+        })
+    });
+    let mut runs: Vec<_> = runs.collect();
+    runs.sort_unstable_by_key(|&(table, row, _)| (table.as_u32(), row));
+    let is_twice =
+        |pair: &&[(TableId, u32, u32)]| pair[0].0 == pair[1].0 && pair[0].1 + pair[0].2 > pair[1].1;
+    runs.windows(2).find(is_twice).map(|pair| (pair[1].0, pair[1].1))
+}
+
+/// Gives the entity in a row of a table.
+pub(super) fn entity_at(world: &World, (table, row): (TableId, u32)) -> Entity {
+    let table = world.storages().tables.get(table);
+    let entity = table.and_then(|table| table.entities().get(row as usize).copied());
+    entity.unwrap_or(Entity::PLACEHOLDER)
+}

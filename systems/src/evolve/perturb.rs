@@ -12,8 +12,8 @@ use super::EvolveError;
 use super::family::{advance, group, keys, signed};
 use crate::bind::Located;
 use crate::errors::SignError;
-use crate::launch::Buffers;
 use crate::launch::Job;
+use crate::launch::launch_alone;
 use crate::members::listed;
 
 /// How a model's parameters are changed at random.
@@ -138,10 +138,7 @@ fn run(
         keys: &keys,
     };
     let mut at = Located::new(population, number, members);
-    let mut buffers = Buffers::default();
-    let mut queue = buffers.queue();
-    queue.push(&mut at, [job]);
-    queue.launch(world, &mut [], &mut buffers)?;
+    launch_alone(world, &mut at, job)?;
     advance(world, population, number, places);
     Ok(())
 }

@@ -40,8 +40,8 @@ use crate::bind::{BindError, KEEPER};
 use crate::errors::AccessError;
 use crate::errors::SignError;
 use crate::fresh::{Draw, Fresh};
-use crate::launch::Buffers;
 use crate::launch::Job;
+use crate::launch::launch_alone;
 use crate::members::Members;
 use crate::parametrize;
 use crate::sign;
@@ -482,8 +482,5 @@ fn fill_alike(
         keys: &keys,
     };
     let mut at = Located::new(population, group, members);
-    let mut buffers = Buffers::default();
-    let mut queue = buffers.queue();
-    queue.push(&mut at, [job]);
-    queue.launch(world, &mut [], &mut buffers)
+    launch_alone(world, &mut at, job)
 }

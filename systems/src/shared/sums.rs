@@ -143,18 +143,9 @@ pub(crate) fn run_summed(
             let own = losses.iter().map(|of| Output { array: 0, offset: of.offset, step_bytes: 0 });
             let shared = planned.shared.iter().map(|&place| sums.output(place));
             let outputs: Vec<_> = own.chain(shared).collect();
-            let keys = if planned.is_random { keys.get() } else { &[] };
-            let (scalars, keys, at, rows) = chunk.parts[number].pick(ready, keys);
-            let job = Job {
-                plan: &planned.plan,
-                steps: 1,
-                first_step: 0,
-                inputs: &inputs,
-                outputs: &outputs,
-                scalars,
-                written: &planned.written,
-                keys,
-            };
+            let own_keys = ready.keys(keys);
+            let (scalars, keys, at, rows) = chunk.parts[number].pick(ready, own_keys);
+            let job = Job { outputs: &outputs, scalars, keys, ..ready.job(&inputs) };
             let first = match &mut losses {
                 Some(losses) => Write::new(&mut *losses.bytes, losses.stride),
                 None => Write::new::<u8>(&mut [], 0),

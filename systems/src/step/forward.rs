@@ -381,12 +381,8 @@ fn run_plans<T: Element>(
     let (mut inputs, outputs) = buffers.take();
     inputs.extend(called.arrays.iter().map(|x| Read::new(x.bytes, x.stride())));
     let mut arrays = [Write::new(y, row_bytes), Write::new(tape.saved.bytes_mut(), tape.stride)];
-    let is_random = |cohort: &Cohort, chosen: usize| {
-        let ready = cohort.ready.get(chosen).filter(|_| !cohort.is_eager);
-        ready.is_some_and(|ready| ready.planned.is_random)
-    };
-    for (cohort, &chosen) in cohorts.list.iter_mut().zip(&*chosen) {
-        if is_random(cohort, chosen) {
+    for (cohort, chosen) in cohorts.list.iter_mut().zip(chosen.chunks(1)) {
+        if cohort.draws(chosen) {
             cohort.refresh_keys(world)?;
         }
     }
@@ -398,8 +394,8 @@ fn run_plans<T: Element>(
         }
     }
     queue.launch(world, &mut arrays, buffers)?;
-    for (cohort, &chosen) in cohorts.list.iter_mut().zip(&*chosen) {
-        if is_random(cohort, chosen) {
+    for (cohort, chosen) in cohorts.list.iter_mut().zip(chosen.chunks(1)) {
+        if cohort.draws(chosen) {
             cohort.advance_keys(world, 1);
         }
     }

@@ -321,12 +321,8 @@ fn run_plans(
 ) -> Result<(), StepError> {
     let Run { cohorts, buffers, chosen, loss, .. } = run;
     let n_parts = parts.len().max(1);
-    let is_random = |cohort: &Cohort, chosen: &[usize]| {
-        let mut ready = chosen.iter().filter_map(|&place| cohort.ready.get(place));
-        !cohort.is_eager && ready.any(|ready| ready.planned.is_random)
-    };
     for (cohort, chosen) in cohorts.list.iter_mut().zip(chosen.chunks(n_parts)) {
-        if is_random(cohort, chosen) {
+        if cohort.draws(chosen) {
             cohort.refresh_keys(world)?;
         }
     }
@@ -359,7 +355,7 @@ fn run_plans(
     buffers.put(inputs, outputs);
     launched?;
     for (cohort, chosen) in cohorts.list.iter_mut().zip(chosen.chunks(n_parts)) {
-        if is_random(cohort, chosen) {
+        if cohort.draws(chosen) {
             cohort.advance_keys(world, steps);
         }
     }
