@@ -25,8 +25,10 @@ use crate::population::population;
 use crate::ready::read_scalar;
 use crate::results::Results;
 use crate::shared::EagerGradients;
+use crate::step::NOT_SCALAR;
 use crate::step::{StepError, check};
-use crate::trace::{self, Parameter, gradient_of};
+use crate::trace::{self, gradient_of};
+use crate::trainable::Parameter;
 use crate::updates::Updates;
 
 /// A pass that was computed: its record is the tape. What it stores is written by [`commit`].
@@ -242,7 +244,7 @@ pub(crate) fn train_step(
     let autocast = cohort.scheme.autocast;
     let loss = trace.autocast(autocast, || record_loss(&trace, loss, arrays, result, target));
     if loss.shape().rank() > 0 {
-        trace.fail(trace::NOT_SCALAR);
+        trace.fail(NOT_SCALAR);
     }
     let (trainable, shared_trainable) =
         (cohort.scheme.trainable(), cohort.scheme.shared_trainable());

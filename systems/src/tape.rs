@@ -20,6 +20,7 @@ use neurarch_kernels::shape::Type;
 
 use crate::array::Called;
 use crate::cohort::{Cohort, Cohorts};
+use crate::gather::gathered;
 use crate::launch::Read;
 use crate::plans::Planned;
 use crate::population::population;
@@ -242,12 +243,6 @@ impl Tape {
         self.whose.rows = rows.iter().map(|&row| self.whose.rows[row]).collect();
         self.whose.made = None;
     }
-}
-
-/// Copies rows into another order.
-pub(crate) fn gathered(bytes: &[u8], row_bytes: usize, rows: &[usize]) -> Vec<u8> {
-    let row = |&row: &usize| &bytes[row * row_bytes..][..row_bytes];
-    rows.iter().flat_map(row).copied().collect()
 }
 
 fn is_identity(rows: &[usize], n_rows: usize) -> bool {

@@ -23,6 +23,8 @@ use neurarch_kernels::shape::Type;
 
 use crate::hooks::{Act, Kinds, Script};
 use crate::results::Results;
+use crate::step::NOT_SCALAR;
+use crate::trainable::Parameter;
 
 /// The optimizer of a position: the nearest, at it or above.
 #[derive(Clone, Debug)]
@@ -89,13 +91,6 @@ pub(crate) fn flatten(result: Tree) -> (Vec<Var>, Results) {
     });
     let types = vars.iter().map(|var| var.ty().clone()).collect();
     (vars, Results::new(types, tree))
-}
-
-/// A parameter as a program meets it.
-pub(crate) struct Parameter {
-    /// Its number in the order of `named_parameters()`.
-    pub(crate) number: usize,
-    pub(crate) slot: Slot,
 }
 
 impl Scheme {
@@ -525,9 +520,6 @@ pub(crate) fn train_step(
     program.outputs.extend(&act.seen);
     Ok(TrainStep { program, results, shared: places, act })
 }
-
-/// What torch says when `backward` is asked of a loss that is not one number.
-pub(crate) const NOT_SCALAR: &str = "grad can be implicitly created only for scalar outputs";
 
 /// Records the updates of all parameters that have a gradient, from their gradient columns.
 pub(crate) fn step(of: &Scheme) -> Result<Program, TraceError> {

@@ -6,8 +6,8 @@ use bevy_ecs::prelude::*;
 
 use crate::bind::Located;
 use crate::bind::{BindError, Bound};
+use crate::gather::gathered;
 use crate::plans::Planned;
-use crate::tape::gathered;
 
 /// The rows that a plan writes, as they were: slot after slot, member after member.
 pub(crate) struct Undo {

@@ -6,10 +6,14 @@ use super::{CRATES, sources};
 
 /// How many files are in each circle of imports: a crate that is not named has none. No other file may join one, and who
 /// takes a circle apart takes it out here.
-const CIRCLES: [(&str, &[usize]); 2] = [("components", &[15]), ("kernels", &[2, 16])];
+const CIRCLES: [(&str, &[usize]); 3] =
+    [("systems", &[3, 19]), ("components", &[4, 18]), ("kernels", &[2, 2, 2, 2, 3, 5, 6, 19])];
 
-/// For each module of a crate, those that its file names.
+/// For each module of a crate, those in whose files stands what its file names.
 type Imports = BTreeMap<String, BTreeSet<String>>;
+
+/// The parts of a path from the crate's root on.
+type Parts = Vec<String>;
 
 /// Gives a file's code without comments and unit tests.
 fn code(text: &str) -> String {
@@ -43,62 +47,127 @@ fn expand(prefix: &str, tree: &str, paths: &mut Vec<String>) {
     }
 }
 
-/// Lists what a file names of its own crate, in imports and elsewhere.
-fn named(code: &str) -> Vec<String> {
-    let mut paths = Vec::new();
-    let is_own =
-        |path: &str| ["crate", "super", "self"].iter().any(|start| path.trim().starts_with(start));
-    let mut others = String::new();
-    for statement in code.split_inclusive(';') {
-        let import = statement.rfind("use ").filter(|&at| {
-            let before = statement[..at].trim_end();
-            before.is_empty() || before.ends_with(['}', ')', ']', ';']) || before.ends_with("pub")
-        });
-        match import.map(|at| statement[at + 4..].trim_end_matches(';')) {
-            Some(tree) if is_own(tree) => expand("", tree, &mut paths),
-            Some(_) => {}
-            None => others += statement,
-        }
-    }
-    let is_of_path = |letter: char| letter.is_alphanumeric() || letter == '_' || letter == ':';
-    let words = others.split(|letter| !is_of_path(letter));
-    let inline = words.filter(|word| word.starts_with("crate::") || word.starts_with("super::"));
-    paths.extend(inline.map(str::to_owned));
-    paths
+/// What a file names: what it passes on under its own name, and what it uses itself.
+#[derive(Default)]
+struct Named {
+    passed_on: Vec<String>,
+    used: Vec<String>,
 }
 
-/// Finds the modules that a crate's files name.
-fn imports(folder: &str) -> Imports {
-    let prefix = format!("{folder}/src/");
-    let modules: BTreeMap<String, String> = sources(&prefix)
-        .into_iter()
-        .map(|(path, text)| {
+impl Named {
+    fn of(code: &str) -> Named {
+        let mut named = Named::default();
+        let mut rest = code;
+        let mut others = String::new();
+        while let Some((before, statement, after)) = next_import(rest) {
+            let is_passed_on = before.trim_end().ends_with([')', 'b'])
+                && before.lines().last().is_some_and(|line| line.trim_start().starts_with("pub"));
+            let paths = if is_passed_on { &mut named.passed_on } else { &mut named.used };
+            expand("", statement, paths);
+            others += before;
+            rest = after;
+        }
+        others += rest;
+        let is_of_path = |letter: char| letter.is_alphanumeric() || letter == '_' || letter == ':';
+        let words = others.split(|letter| !is_of_path(letter));
+        named.used.extend(words.filter(|word| word.contains("::")).map(str::to_owned));
+        named
+    }
+}
+
+/// Finds the next import: what stands before it, its tree, and what follows.
+fn next_import(code: &str) -> Option<(&str, &str, &str)> {
+    let mut from = 0;
+    loop {
+        let at = from + code[from..].find("use ")?;
+        let line = code[..at].rsplit('\n').next().unwrap().trim();
+        if line.is_empty() || line == "pub" || line.starts_with("pub(") && line.ends_with(')') {
+            let tree = &code[at + 4..];
+            let end = tree.find(';')?;
+            return Some((&code[..at], &tree[..end], &tree[end + 1..]));
+        }
+        from = at + 4;
+    }
+}
+
+/// The modules of a crate.
+struct Crate {
+    named: BTreeMap<String, Named>,
+    /// What each module passes on, by name: the path that it has it from.
+    passed_on: BTreeMap<(String, String), Parts>,
+}
+
+impl Crate {
+    fn read(folder: &str) -> Crate {
+        let prefix = format!("{folder}/src/");
+        let files = sources(&prefix).into_iter().map(|(path, text)| {
             let path = path.strip_prefix(&prefix).unwrap().trim_end_matches(".rs");
             let module = path.replace('/', "::");
             let module = module.strip_suffix("::mod").unwrap_or(&module);
-            (if module == "lib" { String::new() } else { module.to_owned() }, text)
-        })
-        .collect();
-    let found = modules.iter().map(|(module, text)| {
-        let own: Vec<_> = module.split("::").filter(|part| !part.is_empty()).collect();
-        let resolve = |path: String| {
-            let mut parts = path.split("::").map(str::trim).peekable();
-            let mut full = match parts.next() {
-                Some("super") => own[..own.len().saturating_sub(1)].to_vec(),
-                Some("self") => own.clone(),
-                _ => Vec::new(),
-            };
-            while parts.next_if_eq(&"super").is_some() {
-                full.pop();
+            (
+                if module == "lib" { String::new() } else { module.to_owned() },
+                Named::of(&code(&text)),
+            )
+        });
+        let mut found = Crate { named: files.collect(), passed_on: BTreeMap::new() };
+        let mut passed_on = BTreeMap::new();
+        for (module, named) in &found.named {
+            for parts in named.passed_on.iter().filter_map(|path| found.parts(module, path)) {
+                let name = parts.last().cloned().unwrap_or_default();
+                passed_on.insert((module.clone(), name), parts);
             }
-            full.extend(parts);
-            let known = (0..=full.len()).rev().map(|length| full[..length].join("::"));
-            known.into_iter().find(|known| modules.contains_key(known))
+        }
+        found.passed_on = passed_on;
+        found
+    }
+
+    /// Gives a path from the root on, if it is of this crate.
+    fn parts(&self, module: &str, path: &str) -> Option<Parts> {
+        let own: Parts =
+            module.split("::").filter(|part| !part.is_empty()).map(str::to_owned).collect();
+        let mut parts = path.split("::").map(|part| part.trim().to_owned()).peekable();
+        let mut full = match parts.peek()?.as_str() {
+            "crate" => Vec::new(),
+            "self" => own,
+            "super" => own[..own.len().saturating_sub(1)].to_vec(),
+            first => {
+                let child = [&own[..], &[first.to_owned()]].concat();
+                return self
+                    .named
+                    .contains_key(&child.join("::"))
+                    .then(|| [own, parts.collect()].concat());
+            }
         };
-        let others = named(&code(text)).into_iter().filter_map(resolve);
-        (module.clone(), others.filter(|other| other != module).collect())
-    });
-    found.collect()
+        parts.next();
+        while parts.next_if(|part| part == "super").is_some() {
+            full.pop();
+        }
+        full.extend(parts.filter(|part| part != "self"));
+        Some(full)
+    }
+
+    /// Finds the module in whose file stands what a path names.
+    fn home(&self, parts: &[String], most: usize) -> Option<String> {
+        let known =
+            (0..=parts.len()).rev().find(|&n| self.named.contains_key(&parts[..n].join("::")))?;
+        let module = parts[..known].join("::");
+        let name = parts.get(known).cloned().unwrap_or_default();
+        match self.passed_on.get(&(module.clone(), name)) {
+            Some(from) if most > 0 => {
+                self.home(&[&from[..], &parts[known + 1..]].concat(), most - 1)
+            }
+            _ => Some(module),
+        }
+    }
+
+    fn imports(&self) -> Imports {
+        let of = |(module, named): (&String, &Named)| {
+            let parts = named.used.iter().filter_map(|path| self.parts(module, path));
+            let homes = parts.filter_map(|parts| self.home(&parts, 8));
+            (module.clone(), homes.filter(|other| other != module).collect())
+        };
+        self.named.iter().map(of).collect()
+    }
 }
 
 /// Lists the modules that a module comes to, from one to the next.
@@ -114,7 +183,7 @@ fn reached<'a>(imports: &'a Imports, from: &'a str) -> BTreeSet<&'a str> {
 #[test]
 fn files_import_each_other_in_no_new_circle() {
     for [folder, _] in CRATES {
-        let imports = imports(folder);
+        let imports = Crate::read(folder).imports();
         let reached: BTreeMap<_, _> =
             imports.keys().map(|module| (module.as_str(), reached(&imports, module))).collect();
         let circle = |module: &&str| -> BTreeSet<&str> {
@@ -135,7 +204,9 @@ fn imports_are_read_as_they_are_written() {
     let mut paths = Vec::new();
     expand("", "crate::a::{self, b::{c, d as e}, f}", &mut paths);
     assert_eq!(paths, ["crate::a::self", "crate::a::b::c", "crate::a::b::d", "crate::a::f"]);
-    let text =
-        "//! use crate::no;\nuse std::fmt;\npub use crate::a::B;\nfn f() -> super::c::D {}\n";
-    assert_eq!(named(&code(text)), ["crate::a::B", "super::c::D"]);
+    let text = "//! use crate::no;\nuse std::fmt;\npub(crate) use crate::a::B;\nmod c;\nuse c::{E, F};\n\
+        fn f() -> super::c::D {}\n";
+    let Named { passed_on, used } = Named::of(&code(text));
+    assert_eq!(passed_on, ["crate::a::B"]);
+    assert_eq!(used, ["std::fmt", "c::E", "c::F", "super::c::D"]);
 }

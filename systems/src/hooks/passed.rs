@@ -10,9 +10,9 @@ use super::{CallHooks, Kinds, Shared};
 use crate::cohort::Cohort;
 use crate::cohort::EAGER;
 use crate::eager::{self, Given, Recorded};
+use crate::gather::gathered;
 use crate::plans::Request;
 use crate::step::StepError;
-use crate::tape::gathered;
 
 /// An observed forward pass that is gone back from: by a plan, whose tape the population has, or by an eager record
 /// that is made of it where a hook changes a gradient.

@@ -12,7 +12,7 @@ use neurarch_kernels::program::trace::{Trace, Var};
 use neurarch_kernels::program::tree::{Arguments, Tree};
 use neurarch_kernels::program::{Slot, ValueId};
 
-use crate::trace::Parameter;
+use crate::trainable::Parameter;
 
 /// Kinds of hooks of passes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

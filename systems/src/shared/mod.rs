@@ -3,6 +3,7 @@
 //! Each model reads the row; the gradients of all models are summed, in the order of their numbers, and the
 //! parameter is updated once, after all of them.
 
+mod optimizers;
 mod order;
 mod sums;
 mod undo;
@@ -18,10 +19,11 @@ use neurarch_kernels::dtype::Dtype;
 use neurarch_kernels::program::{Role, Slot};
 use neurarch_kernels::shape::Type;
 
+pub(crate) use optimizers::SharedOptimizers;
 pub(crate) use order::Chunks;
 pub(crate) use sums::{EagerGradients, Losses, Pass, Sums, run_summed};
 pub(crate) use undo::Undo;
-pub(crate) use update::{SharedOptimizers, accumulate, has_optimizer, step, update, zero, zero_at};
+pub(crate) use update::{accumulate, has_optimizer, step, update, zero, zero_at};
 
 use crate::access::find_all;
 use crate::errors::AccessError;

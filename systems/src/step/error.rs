@@ -12,6 +12,9 @@ use neurarch_kernels::shape::{Shape, Type};
 use crate::bind::BindError;
 use crate::errors::SignError;
 
+/// What torch says when `backward` is asked of a loss that is not one number.
+pub(crate) const NOT_SCALAR: &str = "grad can be implicitly created only for scalar outputs";
+
 /// Why models cannot run. Nothing was changed then.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
@@ -166,7 +169,7 @@ pub enum StepError {
     #[error("population {0} is in the middle of another call")]
     Busy(Entity),
     /// The loss is an array.
-    #[error("{}", crate::trace::NOT_SCALAR)]
+    #[error("{}", NOT_SCALAR)]
     NotScalar,
     /// A hook failed, or panicked.
     #[error("{path}: {kind} {number}: {message}")]

@@ -16,6 +16,7 @@ mod update;
 mod watched;
 
 pub use backward::{backward, backward_from, backward_with, has_loss, loss};
+pub(crate) use error::NOT_SCALAR;
 pub use error::StepError;
 pub use forward::{forward, forward_any, forward_into, forward_with};
 pub use gradients::{input_gradient, input_gradients, set_gradient, zero_grad};

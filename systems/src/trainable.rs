@@ -1,0 +1,10 @@
+//! [`Parameter`]: a parameter as a program meets it.
+
+use neurarch_kernels::program::Slot;
+
+/// A parameter as a program meets it.
+pub(crate) struct Parameter {
+    /// Its number in the order of `named_parameters()`.
+    pub(crate) number: usize,
+    pub(crate) slot: Slot,
+}
