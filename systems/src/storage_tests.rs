@@ -10,7 +10,7 @@ use neurarch_components::column::{ColumnKey, row_mut};
 use neurarch_components::layers::{Linear, Sequential, Tanh};
 use neurarch_components::module::DynModule;
 use neurarch_components::population::Population;
-use neurarch_components::tree::{Model, ModuleName};
+use neurarch_components::tree::{Columned, Model, ModuleName};
 use neurarch_kernels::cpu::tile::Rows;
 use neurarch_kernels::dtype::Dtype;
 use neurarch_kernels::program::{Role, Slot};
@@ -142,6 +142,7 @@ impl Lab {
                 let population = self.populations[count % 2];
                 // The tree of a population without models is that of the last.
                 spawn::spawn_models(&mut self.world, population, count).unwrap();
+                self.forget_what_did_not_come_along(population);
             }
             Deed::Despawn(choice) => {
                 if let Some(root) = self.root(choice) {
@@ -361,6 +362,19 @@ impl Lab {
         self.shadow.retain(|key, _| present.contains(key));
     }
 
+    /// Spawning signs its own population alone: a module that came there from the other one has the companions of its
+    /// new group, and goes back without those it had.
+    fn forget_what_did_not_come_along(&mut self, population: Entity) {
+        let roots = self.world.get::<Population>(population).unwrap().models().to_vec();
+        let modules: Vec<_> = roots.into_iter().flat_map(|root| self.tree(root)).collect();
+        for module in modules {
+            let Some(columned) = self.world.get::<Columned>(module) else { continue };
+            let roles: Vec<_> = columned.contents().columns().map(|(role, ..)| role).collect();
+            let is_there = |role: &Role| *role == Role::Parameter || roles.contains(role);
+            self.shadow.retain(|(of, role, ..), _| *of != module || is_there(role));
+        }
+    }
+
     /// The modules of a model in torch's order.
     fn tree(&self, root: Entity) -> Vec<Entity> {
         let mut modules = vec![root];
@@ -414,6 +428,51 @@ proptest! {
         }
         lab.look();
         lab.look();
+    }
+}
+
+#[test]
+fn a_gradient_stays_where_no_parameter_has_one() {
+    let mut lab = Lab::new();
+    lab.look();
+    for deed in [
+        Deed::DespawnModule(38),
+        Deed::AddChild(160, 1),
+        Deed::Move(215, 263),
+        Deed::Despawn(711),
+        Deed::Spawn(2),
+        Deed::Move(35, 0),
+        Deed::DespawnModule(163),
+        Deed::AddGradients(127),
+        Deed::Spawn(1),
+        Deed::DespawnModule(505),
+        Deed::RemoveGradients(0),
+        Deed::Move(369, 455),
+        Deed::Swap(0, 0),
+        Deed::Spawn(2),
+        Deed::Move(45, 727),
+    ] {
+        lab.perform(&deed);
+    }
+    lab.look();
+    lab.look();
+}
+
+#[test]
+fn a_child_that_leaves_is_noticed_where_another_left_before() {
+    let mut world = World::new();
+    let inner = Sequential::new().push(Linear::new(3, 2));
+    let brain = Sequential::new().push(inner).push(Linear::new(2, 3));
+    let population = spawn::spawn_population(&mut world, &brain, 5, 8, 7, Dtype::F32).unwrap();
+    sign::refresh(&mut world, population).unwrap();
+    for root in world.get::<Population>(population).unwrap().models().to_vec() {
+        let before = world.get::<Population>(population).unwrap().groups()[0].members.len();
+        let inner = world.get::<Children>(root).unwrap()[0];
+        let leaf = world.get::<Children>(inner).unwrap()[0];
+        world.entity_mut(leaf).remove::<ChildOf>();
+        sign::refresh(&mut world, population).unwrap();
+        let groups = world.get::<Population>(population).unwrap().groups();
+        assert_eq!(groups[0].members.len(), if before == 1 { 5 } else { before - 1 });
     }
 }
 

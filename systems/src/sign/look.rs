@@ -29,7 +29,7 @@ struct SeenGroup {
     positions: Vec<SeenPosition>,
 }
 
-/// Where the modules of a position lay.
+/// Where the modules of a position lay that had all that they need.
 #[derive(Debug)]
 struct SeenPosition {
     tables: Vec<Seen>,
@@ -163,6 +163,7 @@ fn see(world: &World, group: &Group, roots: &mut Vec<Entity>) -> SeenGroup {
             |table: &Table, id: Option<ComponentId>| id.is_some_and(|id| table.has_column(id));
         let is_parent = !at.children.is_empty();
         let mut tables: Vec<(Seen, bool)> = Vec::new();
+        let mut fits = 0;
         for (&module, &root) in modules.iter().zip(&group.modules[0]) {
             let Ok(location) = world.entities().get_spawned(module) else {
                 roots.push(root);
@@ -182,13 +183,15 @@ fn see(world: &World, group: &Group, roots: &mut Vec<Entity>) -> SeenGroup {
                 tables.push((Seen { table: id, has_children }, is_fit));
                 tables[tables.len() - 1]
             });
-            if !is_fit {
-                roots.push(root);
+            match is_fit {
+                true => fits += 1,
+                false => roots.push(root),
             }
         }
-        let tables = tables.into_iter().map(|(seen, _)| seen).collect();
-        let mut seen = SeenPosition { tables, others: 0 };
-        seen.others = seen.count(world).unwrap_or(0).saturating_sub(modules.len());
+        // Who comes to a table that does not fit is missed in the others: another that leaves it must not hide that.
+        let tables = tables.into_iter().filter(|&(_, is_fit)| is_fit).map(|(seen, _)| seen);
+        let mut seen = SeenPosition { tables: tables.collect(), others: 0 };
+        seen.others = seen.count(world).unwrap_or(0).saturating_sub(fits);
         seen
     });
     SeenGroup { number, positions: positions.collect() }
