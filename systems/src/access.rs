@@ -1,22 +1,18 @@
 //! Parameters, buffers and their companions by name: of one model, or stacked over a population.
 
-use std::sync::Arc;
-
 use bevy_ecs::prelude::*;
 use ndarray::{ArrayD, ArrayViewD, Axis, IxDyn};
 use neurarch_components::blueprint::Blueprint;
-use neurarch_components::column::{ColumnKey, Columns, RowBundle, row, row_mut};
+use neurarch_components::column::{ColumnKey, row, row_mut};
 use neurarch_components::mode::HasGradient;
 use neurarch_components::population::{Group, Population};
 use neurarch_components::shared::{SharedRow, SharedTensors};
-use neurarch_components::tree::{Columned, Contents, Model};
+use neurarch_components::tree::Model;
 use neurarch_kernels::dtype::Element;
 use neurarch_kernels::program::{Role, Slot};
 
-use crate::bind::KEEPER;
 pub use crate::errors::AccessError;
 use crate::sign;
-use crate::spawn;
 use crate::spot::Spot;
 use crate::spot::locate;
 use crate::spot::place;
@@ -277,119 +273,6 @@ pub fn unstack<T: Element>(
         put(world, found, numbers);
     }
     Ok(())
-}
-
-/// Adds columns for `slots`, companions of parameters, to every member of a group that lacks them, their rows
-/// zero: one bulk move, when an optimizer comes or gradients are kept for the first time. Models that join
-/// the group later have them from the start, and those of later groups for all their parameters. Says
-/// whether any was missing.
-pub(crate) fn add_columns(
-    world: &mut World,
-    population: Entity,
-    group: usize,
-    slots: &[Slot],
-) -> bool {
-    let known = world.get::<Population>(population).and_then(|found| found.groups().get(group));
-    let is_missing = |slot: &&Slot| {
-        let contents = known.and_then(|group| group.contents.get(slot.position));
-        !matches!(slot.role, Role::Parameter | Role::Buffer)
-            && contents.is_some_and(|contents| !contents.companions.contains(&companion(slot)))
-    };
-    let slots: Vec<_> = slots.iter().filter(is_missing).collect();
-    if slots.is_empty() {
-        return false;
-    }
-    let Some(mut found) = world.get_mut::<Population>(population) else { return false };
-    slots.iter().for_each(|slot| found.add_companion(slot.role, KEEPER));
-    let companions = slots.into_iter().map(|slot| (slot.position, companion(slot)));
-    let companions: Vec<_> = companions.collect();
-    let is_wider = widen(world, population, group, &companions);
-    if is_wider {
-        spawn::reserve(world, population);
-    }
-    is_wider
-}
-
-/// Adds companions, each of a position, to every member of a group that lacks them; says whether there were any.
-pub(crate) fn widen(
-    world: &mut World,
-    population: Entity,
-    group: usize,
-    companions: &[(usize, (Role, usize))],
-) -> bool {
-    let known = world.get::<Population>(population).and_then(|found| found.groups().get(group));
-    let contents = known.into_iter().flat_map(|group| &group.contents).enumerate();
-    let wider = contents.filter_map(|(position, from)| {
-        let is_missing = |(at, companion): &&(usize, (Role, usize))| {
-            *at == position && !from.companions.contains(companion)
-        };
-        let missing: Vec<_> = companions.iter().filter(is_missing).collect();
-        if missing.is_empty() {
-            return None;
-        }
-        let mut to = Contents::clone(from);
-        to.add_companions(missing.into_iter().map(|&(_, companion)| companion));
-        Some((position, from.clone(), Arc::new(to)))
-    });
-    let wider: Vec<_> = wider.collect();
-    for (position, from, to) in &wider {
-        let Some(mut found) = world.get_mut::<Population>(population) else { return false };
-        let Some(group) = found.groups_mut(KEEPER).get_mut(group) else { return false };
-        group.contents[*position] = to.clone();
-        let entities = group.modules[*position].clone();
-        let missing = to.keys().filter(|key| !from.keys().any(|known| known == *key));
-        let mut bundle = RowBundle::new(world, missing, Some(to.number));
-        for entity in entities {
-            let Ok(mut entity) = world.get_entity_mut(entity) else { continue };
-            // What left the model has other contents by now.
-            if entity
-                .get::<Columned>()
-                .is_some_and(|columned| Arc::ptr_eq(columned.contents(), from))
-            {
-                bundle.widen(&mut entity);
-                if let Some(mut columned) = entity.get_mut::<Columned>() {
-                    columned.set(to.clone(), KEEPER);
-                }
-            }
-        }
-    }
-    !wider.is_empty()
-}
-
-/// What [`Contents::companions`] calls a slot.
-fn companion(slot: &Slot) -> (Role, usize) {
-    (slot.role, if slot.role == Role::Steps { 0 } else { slot.index })
-}
-
-/// Takes the companions of these roles off every member of a group: one bulk move, when an optimizer goes.
-pub fn remove_columns(world: &mut World, population: Entity, group: usize, roles: &[Role]) {
-    let Some(mut found) = world.get_mut::<Population>(population) else { return };
-    found.remove_companions(roles, KEEPER);
-    let Some(group) = found.groups_mut(KEEPER).get_mut(group) else { return };
-    let mut changes = Vec::new();
-    for (contents, modules) in group.contents.iter_mut().zip(&group.modules) {
-        let mut to = Contents::clone(contents);
-        to.companions.retain(|(role, _)| !roles.contains(role));
-        if to.companions != contents.companions {
-            let from = std::mem::replace(contents, Arc::new(to));
-            changes.push((modules.clone(), from, contents.clone()));
-        }
-    }
-    for (entities, from, to) in &changes {
-        let kept: Vec<_> = to.keys().collect();
-        let gone = from.keys().filter(|key| !kept.contains(key));
-        let gone: Vec<_> = gone.filter_map(|key| Columns::find(world, key)).collect();
-        for &entity in entities {
-            let Ok(mut entity) = world.get_entity_mut(entity) else { continue };
-            entity.remove_by_ids(&gone);
-            if let Some(mut columned) = entity.get_mut::<Columned>() {
-                columned.set(to.clone(), KEEPER);
-            }
-        }
-    }
-    if !changes.is_empty() {
-        spawn::reserve(world, population);
-    }
 }
 
 /// Gives the entity of the module at a dotted path of a model; the root if it is empty.

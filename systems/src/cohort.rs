@@ -21,7 +21,7 @@ use crate::hooks::Kinds;
 use crate::hooks::Memory;
 use crate::keys::Keys;
 use crate::members::Members;
-use crate::optim::Optimizers;
+use crate::optimizers::Optimizers;
 use crate::population::population;
 use crate::ready::Ready;
 use crate::sign;

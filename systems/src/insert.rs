@@ -7,7 +7,8 @@ use neurarch_components::population::Population;
 
 use crate::errors::AccessError;
 use crate::errors::SignError;
-use crate::optim::{self, Optimizers};
+use crate::optim;
+use crate::optimizers::Optimizers;
 use crate::sign;
 
 /// Why components cannot be inserted. Nothing is changed then.

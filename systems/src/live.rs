@@ -17,7 +17,7 @@ use neurarch_components::tie::SharedModule;
 use neurarch_components::tree::{Model, ModuleName};
 
 use crate::errors::SignError;
-use crate::tie;
+use crate::ties;
 
 /// The live tree of a model, read once.
 pub(crate) struct Live {
@@ -109,7 +109,7 @@ pub(crate) fn read(
     }
     live.blueprint.drop_parametrized();
     let Live { blueprint, entities } = &mut live;
-    tie::resolve(world, blueprint, entities).map_err(|error| SignError::Tie { index, error })?;
+    ties::resolve(world, blueprint, entities).map_err(|error| SignError::Tie { index, error })?;
     Ok(live)
 }
 

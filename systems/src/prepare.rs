@@ -6,7 +6,7 @@ use neurarch_components::registry::ModuleTypes;
 use neurarch_kernels::program::ScalarOf;
 
 use crate::cohort::Cohort;
-use crate::optim::Optimizers;
+use crate::optimizers::Optimizers;
 use crate::plans::{Kind, Plans, Request};
 use crate::population::population;
 use crate::ready::Ready;

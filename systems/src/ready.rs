@@ -12,7 +12,7 @@ use neurarch_kernels::program::{Scalar, ScalarOf};
 
 use crate::keys::Keys;
 use crate::launch::{Job, Read};
-use crate::optim::Optimizers;
+use crate::optimizers::Optimizers;
 use crate::plans::Planned;
 use crate::step::StepError;
 use crate::trace::Scheme;

@@ -5,8 +5,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use bevy_ecs::prelude::*;
 use neurarch_kernels::program::{Role, Slot};
 
-use crate::access;
 use crate::cohort::{Cohort, Cohorts};
+use crate::columns;
 use crate::hooks::Shared;
 use crate::launch::Buffers;
 use crate::loss_arrays::LossArrays;
@@ -192,7 +192,7 @@ impl Run {
                 let slots = ready.planned.plan.program.slots.iter();
                 let is_own = |slot: &&Slot| matches!(slot.role, Role::Parameter | Role::Buffer);
                 let companions: Vec<_> = slots.filter(|slot| !is_own(slot)).cloned().collect();
-                added |= access::add_columns(world, population, group, &companions);
+                added |= columns::add_columns(world, population, group, &companions);
                 ready.has_columns = true;
             }
         }

@@ -13,6 +13,7 @@ use neurarch_components::tree::{Columned, Model, ModuleName, NOT_A_MEMBER};
 
 use crate::errors::AccessError;
 use crate::lookup::named_children;
+use crate::membership;
 use crate::root::root_of;
 use crate::sign;
 use crate::sign::Signed;
@@ -28,14 +29,14 @@ use crate::spot::owner;
 pub(crate) fn settled(world: &World, module: Entity) -> Result<Spot, AccessError> {
     let not_a_module = || AccessError::NotAModule(module);
     let (root, population) = root_of(world, owner(world, module)).ok_or_else(not_a_module)?;
-    let found = sign::check_resources(world, population)?;
+    let found = membership::check_resources(world, population)?;
     let Some(&Model { index, .. }) = world.get::<Model>(root) else { return Err(not_a_module()) };
     if index == NOT_A_MEMBER {
         return Err(not_a_module());
     }
     let place = spot::place(world, root).ok();
     if let Some((group, ..)) = place {
-        sign::check_group(world, population, group)?;
+        membership::check_group(world, population, group)?;
     }
     let edited =
         awaits_signing(world, found, root).map(|entity| path_of(world, entity)).or_else(|| {

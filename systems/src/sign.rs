@@ -6,15 +6,10 @@
 //! new blueprint, its neighbors stay where they are.
 
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::Blueprints;
-use neurarch_components::column::{Columns, row};
-use neurarch_components::population::{Group, Population};
-use neurarch_components::registry::ModuleTypes;
-use neurarch_components::shared::SharedTensors;
-use neurarch_components::tree::{Model, NOT_A_MEMBER};
 
+use crate::draw::Draw;
 pub use crate::errors::SignError;
-use crate::fresh::Draw;
+use crate::membership::check;
 
 mod apply;
 mod change;
@@ -48,68 +43,4 @@ pub(crate) fn refresh_drawing(
     let changes = change::sign(world, population, &mut signed);
     signed.put_back(world, population);
     apply::apply(world, population, changes, draw)
-}
-
-/// Finds a population, with the resources that its groups speak of: whatever is done with it begins here, so all that
-/// follows may take these for granted.
-fn check(world: &World, population: Entity) -> Result<&Population, SignError> {
-    let found = check_resources(world, population)?;
-    found.groups().iter().try_for_each(|group| check_group(world, population, group))?;
-    Ok(found)
-}
-
-/// Finds a population, with the resources that are the same for all of its groups.
-pub(crate) fn check_resources(world: &World, population: Entity) -> Result<&Population, SignError> {
-    let found = world.get::<Population>(population);
-    let found = found.filter(|found| found.is_of(world.id(), population));
-    let found = found.ok_or(SignError::NotAPopulation(population))?;
-    let missing = |resource| SignError::Missing { population, resource };
-    world.get_resource::<Blueprints>().ok_or(missing("Blueprints"))?;
-    world.get_resource::<ModuleTypes>().ok_or(missing("ModuleTypes"))?;
-    Columns::of(world).filter(|columns| found.is_in(columns)).ok_or(missing("Columns"))?;
-    Ok(found)
-}
-
-/// Checks that what a group speaks of is there: its blueprint, and what its models share with others.
-pub(crate) fn check_group(
-    world: &World,
-    population: Entity,
-    group: &Group,
-) -> Result<(), SignError> {
-    let missing = |resource| SignError::Missing { population, resource };
-    let blueprints = world.get_resource::<Blueprints>();
-    if !blueprints.is_some_and(|blueprints| blueprints.holds(group)) {
-        return Err(missing("Blueprints"));
-    }
-    for shared in group.shared() {
-        let tensors = world.get::<SharedTensors>(shared.owner).ok_or(missing("SharedTensors"))?;
-        let of = tensors.get(shared.index).ok_or(missing("SharedTensors"))?;
-        if row(world, shared.owner, shared.key(of.role, &of.ty)).is_none() {
-            let (name, role) = (of.name.clone(), of.role);
-            return Err(SignError::SharedRemoved { population, name, role });
-        }
-    }
-    Ok(())
-}
-
-/// Finds a model in its population's lists, as it was when it was last signed: its group, and its place there. That other
-/// models left since does not matter.
-pub(crate) fn place(found: &Population, root: Entity, model: &Model) -> Option<(usize, usize)> {
-    found.groups().iter().enumerate().find_map(|(number, group)| {
-        if group.blueprint != model.blueprint {
-            return None;
-        }
-        let roots = group.modules.first()?;
-        let member = group.members.binary_search(&model.index).ok();
-        let member = member.filter(|&member| roots[member] == root);
-        // Where others left, the lists do not follow the indices yet, of which most are as they were.
-        let moved = || roots.iter().position(|&known| known == root);
-        let member = member.or_else(|| found.is_stale().then(moved).flatten())?;
-        Some((number, member))
-    })
-}
-
-/// Says whether a model is put together: an observer of the host's may ask while it is not.
-fn is_member(world: &World, root: Entity) -> bool {
-    world.get::<Model>(root).is_some_and(|model| model.index != NOT_A_MEMBER)
 }

@@ -9,6 +9,7 @@ use neurarch_components::tie::SharedModule;
 use neurarch_components::tree::{Columned, Model};
 
 use crate::errors::AccessError;
+use crate::membership;
 use crate::root::root_of;
 use crate::sign;
 
@@ -76,7 +77,7 @@ pub(crate) fn place(
     let not_a_model = || AccessError::NotAModel(root);
     let model = world.get::<Model>(root).ok_or_else(not_a_model)?;
     let population = world.get::<Population>(model.population).ok_or_else(not_a_model)?;
-    let (group, member) = sign::place(population, root, model).ok_or_else(not_a_model)?;
+    let (group, member) = membership::place(population, root, model).ok_or_else(not_a_model)?;
     let group = &population.groups()[group];
     let blueprint = world.resource::<Blueprints>().get(model.blueprint);
     Ok((group, member, blueprint.ok_or_else(not_a_model)?))

@@ -18,8 +18,9 @@ use neurarch_kernels::shape::Type;
 use proptest::prelude::*;
 
 use crate::bind::{BindError, Binder};
+use crate::columns;
 use crate::members::Members;
-use crate::{access, sign, spawn};
+use crate::{sign, spawn};
 
 #[derive(Component)]
 struct Tag;
@@ -214,13 +215,13 @@ impl Lab {
                     [Role::Gradient, Role::State(0)].map(|role| Slot { role, ..slot.clone() })
                 });
                 let slots: Vec<_> = slots.collect();
-                access::add_columns(&mut self.world, population, group, &slots);
+                columns::add_columns(&mut self.world, population, group, &slots);
             }
             Deed::RemoveGradients(choice) => {
                 self.look();
                 let groups = self.groups();
                 let (population, group) = groups[choice % groups.len()];
-                access::remove_columns(&mut self.world, population, group, &[Role::Gradient]);
+                columns::remove_columns(&mut self.world, population, group, &[Role::Gradient]);
                 let state = self.world.get::<Population>(population).unwrap();
                 let modules = state.groups()[group].modules.concat();
                 self.shadow.retain(|(module, role, ..), _| {
@@ -528,8 +529,8 @@ fn spawning_within_the_capacity_moves_no_companion_either() {
         ty: ty.into_owned(),
     });
     let slots: Vec<_> = columns.collect();
-    assert!(access::add_columns(&mut world, population, 0, &slots));
-    assert!(!access::add_columns(&mut world, population, 0, &slots));
+    assert!(columns::add_columns(&mut world, population, 0, &slots));
+    assert!(!columns::add_columns(&mut world, population, 0, &slots));
     let before = addresses(&mut world, population);
     assert_eq!(before.len(), 6);
     spawn::spawn_models(&mut world, population, 290).unwrap();

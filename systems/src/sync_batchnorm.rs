@@ -6,9 +6,9 @@ use neurarch_components::module::DynModule;
 use neurarch_components::registry::ModuleTypes;
 
 use crate::errors::AccessError;
-use crate::optim::lr_scheduler::modules;
 use crate::root;
 use crate::sign;
+use crate::traverse::modules_of;
 
 /// Makes every batch norm of a population's models, or of a module of one model and all below it, a
 /// [`SyncBatchNorm`] with the same settings, parameters, buffers and mode. Lazy ones stay as they are.
@@ -36,7 +36,7 @@ use crate::sign;
 /// batch norm.
 pub fn convert_sync_batchnorm(world: &mut World, entity: Entity) -> Result<(), AccessError> {
     let mut population = None;
-    for (_, module) in modules(world, entity)? {
+    for (_, module) in modules_of(world, entity)? {
         let types = world.get_resource::<ModuleTypes>().zip(world.get_entity(module).ok());
         let norm = types.and_then(|(types, module)| SyncBatchNorm::of(types.module(module)?));
         let Some(norm) = norm else { continue };

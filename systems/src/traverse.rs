@@ -11,12 +11,14 @@ use neurarch_components::blueprint::{Blueprint, Blueprints, Parameter};
 use neurarch_components::population::Population;
 use neurarch_components::registry::ModuleTypes;
 use neurarch_components::repr::with_children;
+use neurarch_components::tree::Model;
 use neurarch_kernels::program::Role;
 use neurarch_kernels::shape::Type;
 
 use crate::errors::AccessError;
 use crate::errors::LookupError;
 use crate::errors::SignError;
+use crate::root::root_of;
 use crate::sign;
 use crate::spot::{Spot, locate};
 
@@ -334,4 +336,29 @@ pub fn repr(world: &mut World, module: Entity) -> Result<String, AccessError> {
 pub fn class_name(world: &mut World, module: Entity) -> Result<Cow<'static, str>, AccessError> {
     let at = locate(world, module)?;
     Ok(at.blueprint(world).class_name(at.position))
+}
+
+/// Lists the modules of a population's models, or one module and those below it, with the models' indices.
+pub(crate) fn modules_of(
+    world: &mut World,
+    entity: Entity,
+) -> Result<Vec<(usize, Entity)>, AccessError> {
+    if world.get::<Population>(entity).is_some() {
+        sign::refresh(world, entity)?;
+    }
+    let Some(population) = world.get::<Population>(entity) else {
+        let below = named_modules(world, entity, Listing::default())?;
+        let root = root_of(world, entity).map(|(root, _)| root);
+        let model = root.and_then(|root| world.get::<Model>(root));
+        let index = model.map_or(0, |model| model.index as usize);
+        return Ok(below.into_iter().map(|(_, module)| (index, module)).collect());
+    };
+    let mut modules = Vec::new();
+    for group in population.groups() {
+        for (place, &model) in group.members.iter().enumerate() {
+            let at_place = group.modules.iter().filter_map(|modules| modules.get(place));
+            modules.extend(at_place.map(|&module| (model as usize, module)));
+        }
+    }
+    Ok(modules)
 }

@@ -12,7 +12,7 @@ use super::children::{ChildPlan, move_hooks};
 use super::draft::{Draft, Taken};
 use super::parameters::ParameterPlan;
 use super::site::{Site, index_of, sites};
-use crate::fresh::Draw;
+use crate::draw::Draw;
 use crate::hooks::Target;
 use crate::sign;
 

@@ -14,7 +14,8 @@ use neurarch_kernels::program::{Role, Slot};
 use super::EditError;
 use super::draft::Held;
 use super::site::{Member, Site};
-use crate::init;
+use crate::columns::write_own;
+use crate::draw;
 use crate::lookup::Names;
 use crate::registration::{self, RegistrationError};
 
@@ -87,7 +88,7 @@ impl ParameterPlan {
                     let role = Role::Parameter;
                     let slot =
                         Slot { name: name.clone(), role, position: 0, index: 0, ty: ty.clone() };
-                    init::check(&name, &slot, init).map_err(RegistrationError::from)?;
+                    draw::check(&name, &slot, init).map_err(RegistrationError::from)?;
                     init.clone()
                 }
             };
@@ -173,7 +174,7 @@ impl ParameterPlan {
     pub(super) fn write(&self, world: &mut World, member: Member) {
         for (name, tensor) in &self.given {
             let numbers = tensor.to_native();
-            registration::write(world, member.module, Role::Parameter, name, &numbers);
+            write_own(world, member.module, Role::Parameter, name, &numbers);
         }
     }
 }

@@ -14,7 +14,7 @@ use super::order::Order;
 use crate::copy::{Copies, copy_rows};
 use crate::errors::SignError;
 use crate::members::listed;
-use crate::optim::Optimizers;
+use crate::optimizers::Optimizers;
 use crate::places::Places;
 use crate::sign;
 

@@ -26,31 +26,7 @@ pub(crate) use memory::Memory;
 pub(crate) use passed::Passed;
 pub(crate) use runner::{CallHooks, Runner};
 pub(crate) use script::{Act, Event, Kinds, Script};
-pub use target::RegisterHookError;
-
-/// Whose calls a hook is told of.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Target {
-    /// A module of one model, by its entity. If the hook watches passes, the model runs apart from its
-    /// neighbors from then on.
-    Module(Entity),
-    /// The module at a dotted path of all models of a population: one call for all of them.
-    Population(Entity, String),
-    /// Every module of every model.
-    All,
-}
-
-impl From<Entity> for Target {
-    fn from(module: Entity) -> Self {
-        Target::Module(module)
-    }
-}
-
-impl From<(Entity, &str)> for Target {
-    fn from((population, path): (Entity, &str)) -> Self {
-        Target::Population(population, path.to_owned())
-    }
-}
+pub use target::{RegisterHookError, Target};
 
 /// Registers a hook. One of a parameter that is tied, or of a module under its second name, is the owner's.
 ///

@@ -5,6 +5,8 @@ use std::str::FromStr;
 use neurarch_components::module::Init;
 use neurarch_kernels::shape::Shape;
 
+use crate::errors::NoFans;
+
 /// What follows a layer, as far as its initializer cares.
 ///
 /// Source: the names that `torch.nn.init.calculate_gain` takes.
@@ -122,13 +124,6 @@ impl FromStr for FanMode {
         }
     }
 }
-
-/// A shape with fewer than two axes has no fans; torch's words.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "Fan in and fan out can not be computed for tensor with fewer than 2 dimensions, got shape {0}"
-)]
-pub struct NoFans(pub Shape);
 
 /// Counts the inputs and the outputs that each element of a weight `[out, in, ..]` meets.
 ///

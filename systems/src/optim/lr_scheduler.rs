@@ -2,15 +2,13 @@
 
 use bevy_ecs::prelude::*;
 use neurarch_components::mode::Mode;
+use neurarch_components::optimizer::DynOptimizer;
 use neurarch_components::population::Population;
 use neurarch_components::scheduler::{LRScheduler, Metric, Scheduler, SchedulerError};
-use neurarch_components::tree::Model;
 
-use super::{Change, Optimizers};
 use crate::errors::AccessError;
-use crate::root;
-use crate::sign;
-use crate::traverse::{self, Listing};
+use crate::optimizers::{Change, Optimizers};
+use crate::traverse::modules_of;
 
 /// Why rates cannot be scheduled. What had been scheduled stays as it was.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -58,7 +56,7 @@ pub fn schedule_with<S: LRScheduler>(
     entity: Entity,
     scheduler: impl Fn(usize) -> S,
 ) -> Result<(), ScheduleError> {
-    let modules = modules(world, entity)?;
+    let modules = modules_of(world, entity)?;
     Optimizers::init(world);
     world.resource_scope(|world, optimizers: Mut<'_, Optimizers>| {
         let mut begun = Vec::new();
@@ -138,7 +136,7 @@ pub fn step_with_metrics(
 ///
 /// If a schedule has ended.
 pub fn step_all(world: &mut World, population: Entity) -> Result<(), ScheduleError> {
-    let mut scheduled = modules(world, population)?;
+    let mut scheduled = modules_of(world, population)?;
     let models = world.get::<Population>(population).map_or(&[][..], Population::models);
     let is_due = |(model, module): (usize, Entity)| {
         // What is passed over does not change by a bit.
@@ -165,14 +163,14 @@ pub fn step_all(world: &mut World, population: Entity) -> Result<(), ScheduleErr
 }
 
 /// What a step does to the scheduler of a model.
-type Step = Box<dyn Fn(&mut Scheduler, &mut dyn super::DynOptimizer) -> Result<(), SchedulerError>>;
+type Step = Box<dyn Fn(&mut Scheduler, &mut dyn DynOptimizer) -> Result<(), SchedulerError>>;
 
 fn change(
     world: &mut World,
     entity: Entity,
     step: impl Fn(usize) -> Step,
 ) -> Result<(), ScheduleError> {
-    let modules = modules(world, entity)?;
+    let modules = modules_of(world, entity)?;
     let is_scheduled = change_modules(world, modules, |_, model, _| step(model))?;
     is_scheduled.then_some(()).ok_or(ScheduleError::NoScheduler(entity))
 }
@@ -193,7 +191,7 @@ fn change_modules(
             let step = step(world, model, module);
             let Ok(mut module) = world.get_entity_mut(module) else { continue };
             let step: Change<'_> = &*step;
-            let done = optimizers.types.iter().find_map(|of| (of.schedule)(&mut module, step));
+            let done = optimizers.change(&mut module, step);
             is_scheduled |= done.is_some();
             if let Some(Err(source)) = done {
                 return Err(ScheduleError::Scheduler { model, source });
@@ -202,29 +200,4 @@ fn change_modules(
         }
         Ok(is_scheduled)
     })
-}
-
-/// Lists the modules of a population's models, or one module and those below it, with the models' indices.
-pub(crate) fn modules(
-    world: &mut World,
-    entity: Entity,
-) -> Result<Vec<(usize, Entity)>, AccessError> {
-    if world.get::<Population>(entity).is_some() {
-        sign::refresh(world, entity)?;
-    }
-    let Some(population) = world.get::<Population>(entity) else {
-        let below = traverse::named_modules(world, entity, Listing::default())?;
-        let root = root::root_of(world, entity).map(|(root, _)| root);
-        let model = root.and_then(|root| world.get::<Model>(root));
-        let index = model.map_or(0, |model| model.index as usize);
-        return Ok(below.into_iter().map(|(_, module)| (index, module)).collect());
-    };
-    let mut modules = Vec::new();
-    for group in population.groups() {
-        for (place, &model) in group.members.iter().enumerate() {
-            let at_place = group.modules.iter().filter_map(|modules| modules.get(place));
-            modules.extend(at_place.map(|&module| (model as usize, module)));
-        }
-    }
-    Ok(modules)
 }

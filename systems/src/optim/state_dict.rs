@@ -15,9 +15,10 @@ use neurarch_kernels::dtype::Dtype;
 use neurarch_kernels::program::{Role, Slot};
 use neurarch_kernels::shape::Type;
 
-use super::Optimizers;
 use crate::access;
+use crate::columns;
 use crate::errors::AccessError;
+use crate::optimizers::Optimizers;
 use crate::spot;
 use crate::spot::Spot;
 use crate::spot::locate;
@@ -419,7 +420,7 @@ pub(crate) fn load(
         }
     }
     let slots: Vec<_> = written.iter().map(|(_, slot, ..)| slot.clone()).collect();
-    access::add_columns(world, population, group, &slots);
+    columns::add_columns(world, population, group, &slots);
     for (entity, slot, from, bytes) in written {
         if let Some(row) = row_mut(world, entity, ColumnKey::of(&slot)) {
             row[from..from + bytes.len()].copy_from_slice(&bytes);

@@ -8,13 +8,14 @@ use neurarch_components::population::Population;
 use neurarch_components::registry::ModuleTypes;
 use neurarch_kernels::dtype::Element;
 
-use super::lr_scheduler::modules;
 use crate::array::Input;
-use crate::errors::AccessError;
+use crate::draw;
+use crate::errors::{AccessError, SignError};
+use crate::mode;
 use crate::sign;
 use crate::spot::locate;
 use crate::step::{self, StepError};
-use crate::{init, mode};
+use crate::traverse::modules_of;
 
 /// Why running statistics cannot be computed.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -90,7 +91,7 @@ type Norm = (Entity, Box<dyn DynModule>);
 
 /// Lists the batch norms.
 fn norms(world: &mut World, population: Entity) -> Result<Vec<Norm>, AccessError> {
-    let all = modules(world, population)?;
+    let all = modules_of(world, population)?;
     let Some(types) = world.get_resource::<ModuleTypes>() else { return Ok(Vec::new()) };
     let norm = |(_, at): (usize, Entity)| {
         let module = types.module(world.get_entity(at).ok()?)?;
@@ -110,7 +111,8 @@ fn reset(world: &mut World, norms: &[Norm]) -> Result<(), AccessError> {
         let at = locate(world, *norm)?;
         for (name, init) in &buffers {
             if let Some(slot) = at.blueprint(world).buffer(at.position, name) {
-                init::draw(world, &at, slot, init.clone())?;
+                draw::fill_one(world, at.population, (at.group, at.member), slot, init.clone())
+                    .map_err(SignError::from)?;
             }
         }
     }

@@ -9,7 +9,7 @@ use neurarch_kernels::dtype::Dtype;
 use neurarch_kernels::program::{Role, Slot};
 use neurarch_kernels::shape::Type;
 
-use super::is_buffer;
+use super::current::is_buffer;
 use super::site::{Member, Site};
 use crate::root::root_of;
 

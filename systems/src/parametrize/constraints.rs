@@ -4,8 +4,10 @@ use bevy_ecs::prelude::*;
 use neurarch_components::module::DynModule;
 use neurarch_components::parametrizations::{Orthogonal, OrthogonalMap, SpectralNorm, WeightNorm};
 
-use super::register::{Tensor, register};
-use super::{ParametrizeError, RegisterOptions, modules, register_parametrization};
+use super::register::{RegisterOptions, Tensor, register};
+use super::register_parametrization;
+use super::site::modules;
+use crate::errors::ParametrizeError;
 use crate::hooks::Target;
 
 const UNSAFE: RegisterOptions = RegisterOptions { is_unsafe: true };

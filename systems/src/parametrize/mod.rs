@@ -4,6 +4,7 @@
 
 mod companions;
 mod constraints;
+mod current;
 mod register;
 mod remove;
 pub(crate) mod site;
@@ -20,29 +21,23 @@ use neurarch_components::parametrizations::{PARAMETRIZATIONS, Parametrizations};
 use neurarch_components::population::Population;
 use neurarch_components::registered::Numbers;
 use neurarch_components::state::Tensor;
-use neurarch_components::tree::ModuleName;
 use neurarch_kernels::dtype::{Dtype, Element};
+use neurarch_kernels::program::Slot;
 use neurarch_kernels::program::trace::{Trace, Var};
 use neurarch_kernels::program::tree::Tree;
-use neurarch_kernels::program::{Role, Slot};
 use neurarch_kernels::shape::Type;
 
 pub use constraints::{orthogonal, spectral_norm, weight_norm};
+pub use register::RegisterOptions;
 pub use remove::{remove_parametrizations, remove_spectral_norm};
 pub use transfer::{transfer_parametrizations_and_params, type_before_parametrizations};
 
+use crate::draw::op::Fill;
 pub use crate::errors::ParametrizeError;
 use crate::errors::SignError;
 use crate::hooks::Target;
-use crate::init::op::Fill;
-use site::{Rows, Site, child, modules, read, sites};
-
-/// How [`register_parametrization`] treats what a parametrization gives.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RegisterOptions {
-    /// Whether the parametrization may change the tensor's dtype and shape: torch's `unsafe=True`.
-    pub is_unsafe: bool,
-}
+use current::current;
+use site::{Rows, Site, child, modules, sites};
 
 /// Computes a parameter or buffer of a module by a parametrization from now on.
 ///
@@ -121,24 +116,6 @@ pub(crate) fn values(
         );
     }
     Ok(all)
-}
-
-/// Computes a tensor of each member of a site, as `forward` would meet it.
-fn current(world: &World, site: &Site, name: &str) -> Result<Rows, ParametrizeError> {
-    if let Some(slot) = site.slot(name) {
-        return match site.blueprint.is_uninitialized(&slot) {
-            true => Err(ParametrizeError::Invalid(UNINITIALIZED.to_owned())),
-            false => site.rows(world, &slot),
-        };
-    }
-    let normed = &site.blueprint.positions[site.position].weight_normed;
-    let is_listed = site.blueprint.parametrization(site.position, name).is_some();
-    if !is_listed && normed.find(name).is_none() {
-        let (module, name) = (site.class_name(), name.to_owned());
-        return Err(ParametrizeError::NoSuchTensor { module, name });
-    }
-    let (value, trace) = site.evaluate(world, site.position, |call| Ok(call.parameter(name)))?;
-    read(&trace, &value)
 }
 
 /// Copies a tensor of a module, computed if it is parametrized; nothing is written.
@@ -352,15 +329,4 @@ fn set_cached(world: &mut World, population: Entity, is_cached: bool) -> Result<
         }
     }
     Ok(())
-}
-
-/// Names the children of a list by number.
-fn next_name(world: &World, list: Entity) -> ModuleName {
-    let children = world.get::<Children>(list).map_or(0, |children| children.len());
-    ModuleName(children.to_string().into())
-}
-
-/// Says what a slot's role is called in a list.
-fn is_buffer(role: Role) -> bool {
-    role == Role::Buffer
 }

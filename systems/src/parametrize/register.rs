@@ -17,10 +17,18 @@ use neurarch_kernels::program::tree::{Arguments, Tree};
 use neurarch_kernels::shape::Type;
 
 use super::companions::Companions;
+use super::current::{current, is_buffer, next_name};
 use super::site::{Rows, Site, child, descend, read, reset, sites, stores, write};
-use super::{ParametrizeError, RegisterOptions, current, is_buffer, next_name};
+use crate::errors::ParametrizeError;
 use crate::mode;
 use crate::sign;
+
+/// How [`register_parametrization`](super::register_parametrization) treats what a parametrization gives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RegisterOptions {
+    /// Whether the parametrization may change the tensor's dtype and shape: torch's `unsafe=True`.
+    pub is_unsafe: bool,
+}
 
 /// Makes the parametrization of a tensor, given its type and what it is called in torch's errors.
 pub(super) type Make<'a> = dyn Fn(&Tensor<'_>) -> Result<Box<dyn DynModule>, ParametrizeError> + 'a;

@@ -9,8 +9,10 @@ use neurarch_kernels::program::Slot;
 use neurarch_kernels::shape::Type;
 
 use super::companions::Companions;
+use super::current::current;
+use super::list_of;
 use super::site::{Site, child, modules, sites, write};
-use super::{ParametrizeError, current, list_of};
+use crate::errors::ParametrizeError;
 use crate::hooks::Target;
 use crate::sign;
 

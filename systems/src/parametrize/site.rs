@@ -19,11 +19,11 @@ use neurarch_kernels::program::trace::{Trace, Var};
 use neurarch_kernels::program::{Role, ScalarOf, Slot};
 use neurarch_kernels::shape::Type;
 
-use super::ParametrizeError;
 use crate::bind::BindError;
+use crate::draw::op::Fill;
+use crate::errors::ParametrizeError;
 use crate::errors::SignError;
 use crate::hooks::Target;
-use crate::init::op::Fill;
 use crate::root::root_of;
 use crate::sign;
 

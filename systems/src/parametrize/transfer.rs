@@ -7,8 +7,11 @@ use neurarch_components::registry::ModuleTypes;
 use neurarch_components::state::Tensor;
 use neurarch_kernels::shape::Type;
 
+use super::PARAMETRIZATIONS;
+use super::current::current;
+use super::register::{self, RegisterOptions};
 use super::site::{Site, child, sites};
-use super::{PARAMETRIZATIONS, ParametrizeError, RegisterOptions, current, register};
+use crate::errors::ParametrizeError;
 use crate::registration::setattr;
 use crate::state::dict::state_dict;
 use crate::state::load::{LoadOptions, load_state_dict};

@@ -7,9 +7,10 @@ use bevy_ecs::prelude::*;
 use neurarch_components::call::Call;
 use neurarch_components::parametrizations::{RegisteredAgain, WeightNorm, WeightNormed};
 
+use super::current::{current, is_buffer};
 use super::register::check_place;
 use super::site::{Rows, Site, modules, read, sites, write};
-use super::{ParametrizeError, current, is_buffer};
+use crate::errors::ParametrizeError;
 use crate::hooks::Target;
 use crate::sign;
 

@@ -4,11 +4,10 @@ use bevy_ecs::prelude::*;
 use neurarch_components::registered::{Attributes, Entry, Value};
 use neurarch_kernels::program::Role;
 
-use super::module::{check_use, prepare, put_modules, remove_children};
-use super::{
-    Gone, Put, RegistrationError, check_name, check_ties, edit, for_each_structure,
-    parameter_numbers, put, put_buffers, subject, subjects,
-};
+use super::children::{check_use, prepare, put_modules, remove_children};
+use super::error::RegistrationError;
+use super::put::{Gone, Put, edit, parameter_numbers, put, put_buffers};
+use super::subject::{check_name, check_ties, for_each_structure, subject, subjects};
 use crate::hooks::Target;
 use crate::lookup::{self, Attribute, Names};
 use crate::parametrize;

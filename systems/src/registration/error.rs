@@ -4,10 +4,10 @@ use neurarch_components::hook::HookKind;
 use neurarch_kernels::dtype::Dtype;
 
 use crate::errors::AccessError;
+use crate::errors::InitError;
 use crate::errors::LookupError;
 use crate::errors::ParametrizeError;
 use crate::errors::SignError;
-use crate::init::InitError;
 use crate::spawn::SpawnError;
 
 /// Why nothing was registered, assigned or deleted. Everything is as it was then.

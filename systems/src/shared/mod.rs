@@ -10,11 +10,10 @@ mod undo;
 mod update;
 
 use bevy_ecs::prelude::*;
-use neurarch_components::column::{ColumnKey, Columns, RowBundle, row, row_mut};
+use neurarch_components::column::{Columns, RowBundle, row};
 use neurarch_components::population::Population;
 use neurarch_components::shared::{SharedRow, SharedTensor, SharedTensors};
 use neurarch_components::tie::{Tie, Ties};
-use neurarch_components::tree::Columned;
 use neurarch_kernels::dtype::Dtype;
 use neurarch_kernels::program::{Role, Slot};
 use neurarch_kernels::shape::Type;
@@ -26,6 +25,7 @@ pub(crate) use undo::Undo;
 pub(crate) use update::{accumulate, has_optimizer, step, update, zero, zero_at};
 
 use crate::access::find_all;
+use crate::columns::write_own;
 use crate::errors::AccessError;
 use crate::{sign, spawn};
 
@@ -164,18 +164,6 @@ pub fn unshare(world: &mut World, population: Entity, name: &str) -> Result<(), 
     forget(world, population, shared);
     spawn::reserve(world, population);
     Ok(())
-}
-
-/// Writes the numbers of a module's own parameter or buffer, its population just signed.
-pub(crate) fn write_own(world: &mut World, module: Entity, role: Role, name: &str, numbers: &[u8]) {
-    let columned = world.get::<Columned>(module);
-    let Some(contents) = columned.map(|columned| columned.contents().clone()) else { return };
-    let among = if role == Role::Buffer { &contents.buffers } else { &contents.parameters };
-    let Some(index) = among.iter().position(|of| of.name == name) else { return };
-    let key = ColumnKey::new(role, index, &among[index].ty);
-    if let Some(row) = row_mut(world, module, key) {
-        row.copy_from_slice(numbers);
-    }
 }
 
 /// Takes what is shared no more off the population's entity.

@@ -9,7 +9,7 @@ use neurarch_kernels::program::{Role, Slot};
 use neurarch_kernels::shape::Type;
 
 use crate::cohort::Cohorts;
-use crate::optim::Optimizers;
+use crate::optimizers::Optimizers;
 use crate::population::population;
 use crate::step::StepError;
 

@@ -12,7 +12,7 @@ use neurarch_kernels::shape::Type;
 
 use crate::cohort::Cohort;
 use crate::hooks::{Runner, Shared};
-use crate::optim::Optimizers;
+use crate::optimizers::Optimizers;
 use crate::population::population;
 use crate::run::Run;
 use crate::step::StepError;

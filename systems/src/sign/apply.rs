@@ -9,14 +9,14 @@ use neurarch_components::population::Population;
 use neurarch_components::registry::{Change, ModuleTypes};
 use neurarch_components::tree::Model;
 
-use super::SignError;
 use super::change::{ChangeSet, Destination, Move, Told};
-use crate::access;
 use crate::bind::KEEPER;
-use crate::fresh::Draw;
-use crate::fresh::Fresh;
-use crate::init;
+use crate::draw;
+use crate::draw::Draw;
+use crate::draw::Fresh;
+use crate::errors::SignError;
 use crate::refit::{refit, remap_modes, strip_markers};
+use crate::widen;
 
 /// Carries out what [`sign`](super::change::sign) found in a population. What was refused waits to be signed again.
 ///
@@ -55,7 +55,7 @@ pub(super) fn apply(
     });
     let opened: Vec<Option<usize>> = opened.collect();
     for (group, companions) in by_group(columns) {
-        access::widen(world, population, group, &companions);
+        widen::widen(world, population, group, &companions);
     }
     let mut edits = Edits::default();
     let mut fresh = Vec::new();
@@ -78,7 +78,7 @@ pub(super) fn apply(
     }
     if !edits.0.is_empty() {
         edits.apply(world, population);
-        result = result.and(init::reset_fresh(world, population, &fresh, draw).map_err(Into::into));
+        result = result.and(draw::reset_fresh(world, population, &fresh, draw).map_err(Into::into));
     }
     result
 }

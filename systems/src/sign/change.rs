@@ -15,8 +15,9 @@ use neurarch_components::tree::{Columned, Contents, Model};
 use neurarch_kernels::program::Role;
 
 use super::look::{Signed, look};
-use super::{SignError, is_member, place};
+use crate::errors::SignError;
 use crate::live::{self, Live};
+use crate::membership::{is_member, place};
 use crate::refit::kept_companions;
 use crate::room;
 use crate::root::root_of;
@@ -296,9 +297,9 @@ mod tests {
     use neurarch_kernels::program::Slot;
 
     use super::*;
-    use crate::fresh::Draw;
+    use crate::draw::Draw;
     use crate::sign::apply::apply;
-    use crate::{access, spawn};
+    use crate::{columns, spawn};
 
     fn spawn(world: &mut World) -> (Entity, Vec<Entity>) {
         let net = Sequential::new().push(Linear::new(2, 3)).push(Tanh).push(Linear::new(3, 1));
@@ -375,7 +376,7 @@ mod tests {
         let weight = blueprint.parameter(1, "weight").unwrap();
         let slot = Slot { role: Role::Gradient, ..weight };
         let (entity, key) = group.home(&slot, member);
-        assert!(access::add_columns(&mut world, population, 0, std::slice::from_ref(&slot)));
+        assert!(columns::add_columns(&mut world, population, 0, std::slice::from_ref(&slot)));
         neurarch_components::column::row_mut(&mut world, entity, key).unwrap().fill(7);
         let changes = edit(&mut world, roots[0]);
         assert!(changes.opened.is_empty());

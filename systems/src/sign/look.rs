@@ -9,8 +9,8 @@ use neurarch_components::column::Columns;
 use neurarch_components::population::{Group, Population};
 use neurarch_components::tree::Columned;
 
-use super::is_member;
 use crate::bind::changed_since;
+use crate::membership::is_member;
 use crate::root::root_of;
 
 /// What signing remembers of a population from one time to the next; a component of its entity.

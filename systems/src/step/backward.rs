@@ -12,11 +12,11 @@ use super::check::{check_array, check_dtype, check_result, check_targets, models
 use super::gradients::write_gradient_bits;
 use super::modified;
 use super::watched::{self, Back};
-use crate::access;
 use crate::array::TypeRef;
 use crate::array::{AnyInput, Erased, Input};
 use crate::cohort::Cohort;
 use crate::cohort::EAGER;
+use crate::columns;
 use crate::eager;
 use crate::launch::{Read, Write};
 use crate::plans::Kind;
@@ -392,7 +392,7 @@ fn add_gradient_columns(
         eager.map(|cohort| (cohort.at.group, eager::gradient_slots(cohort))).collect();
     let mut added = false;
     for (group, slots) in missing {
-        added |= access::add_columns(world, population, group, &slots);
+        added |= columns::add_columns(world, population, group, &slots);
     }
     if added {
         run.refresh(world, population)?;

@@ -12,6 +12,7 @@ use super::StepError;
 use super::check::{check_result, models, shaped};
 use super::update::run_rule;
 use crate::access;
+use crate::columns;
 use crate::errors::AccessError;
 use crate::errors::SignError;
 use crate::plans::Kind;
@@ -121,7 +122,7 @@ pub fn set_gradient<T: Element>(
             let (expected, given) = (slot.ty.shape.to_vec(), gradient.shape().to_vec());
             return Err(AccessError::Shape { name, expected, given });
         }
-        access::add_columns(world, at.population, at.group, std::slice::from_ref(&slot));
+        columns::add_columns(world, at.population, at.group, std::slice::from_ref(&slot));
         let entity = at.group(world).modules[slot.position][at.member];
         if let Some(row) = row_mut(world, entity, ColumnKey::of(&slot)) {
             let numbers: Vec<T> = gradient.iter().copied().collect();

@@ -11,11 +11,11 @@ use neurarch_kernels::shape::Type;
 use super::StepError;
 use super::check::{check_array, check_targets, models, shaped};
 use super::parts::{Part, epochs, stacked};
-use crate::access;
 use crate::array::TypeRef;
 use crate::array::{AnyInput, DataSet, Erased, Input};
 use crate::cohort::Cohort;
 use crate::cohort::EAGER;
+use crate::columns;
 use crate::eager::{self, Given, Made, Recorded};
 use crate::hooks::observe::{self, Look, Observed};
 use crate::hooks::{Again, CallHooks, Shared};
@@ -372,7 +372,7 @@ fn add_state_columns(
     let mut added = false;
     for cohort in run.cohorts.list.iter_mut().filter(|cohort| cohort.is_eager) {
         let updates = eager::updates(cohort)?;
-        added |= access::add_columns(world, population, cohort.at.group, &updates.slots);
+        added |= columns::add_columns(world, population, cohort.at.group, &updates.slots);
     }
     if added {
         run.refresh(world, population)?;

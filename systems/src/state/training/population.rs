@@ -25,7 +25,7 @@ use super::error::TrainingStateError;
 use super::settings::Settings;
 use super::source::Source;
 use crate::errors::SignError;
-use crate::optim::Optimizers;
+use crate::optimizers::Optimizers;
 
 /// What the names of these tensors begin with; they have no axis of models.
 pub(super) const START: &str = "population.";

@@ -13,7 +13,7 @@ use neurarch_kernels::program::{Role, Slot};
 
 use super::error::TrainingStateError;
 use super::source::Source;
-use crate::access;
+use crate::columns;
 use crate::errors::AccessError;
 use crate::spot;
 use crate::spot::locate;
@@ -243,7 +243,7 @@ impl Standing {
         };
         let slots: Vec<_> =
             self.rows.iter().filter(is_new).map(|(at, _)| at.slot.clone()).collect();
-        access::add_columns(world, at.population, at.group, &slots);
+        columns::add_columns(world, at.population, at.group, &slots);
         for (place, bytes) in &self.rows {
             if let Some(row) = row_mut(world, place.module, ColumnKey::of(&place.slot)) {
                 row[..bytes.len()].copy_from_slice(bytes);
