@@ -104,12 +104,12 @@ pub(super) fn sign(world: &World, population: Entity, signed: &mut Signed) -> Ch
     };
     look(world, population, signed, &mut roots);
     roots.extend(found.unsigned());
-    changes.looked_at = roots.len();
     if roots.is_empty() {
         return changes;
     }
     roots.sort_unstable_by_key(|&root| (world.get::<Model>(root).map(|model| model.index), root));
     roots.dedup();
+    changes.looked_at = roots.len();
     let opened = HashMap::new();
     let mut signer = Signer { world, population: found, blueprints, opened, changes };
     for root in roots {

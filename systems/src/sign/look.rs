@@ -1,16 +1,20 @@
 //! Looks for models that changed without a word: by tables and their numbers of entities, and by ticks of `Children`.
 
+use std::collections::HashMap;
+
 use bevy_ecs::change_detection::Tick;
 use bevy_ecs::component::ComponentId;
+use bevy_ecs::entity::EntityHashSet;
 use bevy_ecs::prelude::*;
 use bevy_ecs::storage::{Table, TableId};
 use neurarch_components::blueprint::Blueprints;
 use neurarch_components::column::Columns;
 use neurarch_components::population::{Group, Population};
-use neurarch_components::tree::Columned;
+use neurarch_components::registry::ModuleTypes;
+use neurarch_components::tree::{Columned, Model};
 
 use crate::bind::changed_since;
-use crate::membership::is_member;
+use crate::membership::{is_member, place};
 use crate::root::root_of;
 
 /// What signing remembers of a population from one time to the next; a component of its entity.
@@ -33,7 +37,8 @@ struct SeenGroup {
 #[derive(Debug)]
 struct SeenPosition {
     tables: Vec<Seen>,
-    /// How many entities the tables have that are no modules of the position: others with its markers.
+    /// How many entities the tables have that are no modules of the position, and do not await signing: others with its
+    /// markers.
     others: usize,
 }
 
@@ -76,6 +81,56 @@ impl Signed {
     }
 }
 
+/// How many entities of each table, by its number, await signing: copies of modules have the markers of their
+/// originals, and are in no group yet.
+#[derive(Debug, Default)]
+struct Waiting(HashMap<u32, usize>);
+
+impl Waiting {
+    /// Counts the modules that signing was told of, and those of models that wait to be signed again.
+    fn of(world: &World, population: &Population) -> Waiting {
+        let mut seen = EntityHashSet::default();
+        let mut entities = population.unsigned().to_vec();
+        let told = world.get_resource::<ModuleTypes>();
+        let told = told.into_iter().flat_map(|types| types.changed()).map(|change| change.entity);
+        let told: Vec<_> = told.collect();
+        let mut waiting = Waiting::default();
+        while let Some(entity) = entities.pop() {
+            if seen.insert(entity) {
+                entities.extend(world.get::<Children>(entity).into_iter().flatten());
+                waiting.count(world, population, entity);
+            }
+        }
+        for entity in told {
+            if seen.insert(entity) {
+                waiting.count(world, population, entity);
+            }
+        }
+        waiting
+    }
+
+    fn count(&mut self, world: &World, population: &Population, entity: Entity) {
+        let columned = world.get::<Columned>(entity);
+        let contents = columned.map(Columned::contents).filter(|contents| contents.number != 0);
+        let Some(contents) = contents else { return };
+        let is_listed = || {
+            let (root, _) = root_of(world, entity)?;
+            let (group, member) = place(population, root, world.get::<Model>(root)?)?;
+            let modules = population.groups()[group].modules.get(contents.position)?;
+            Some(modules.get(member) == Some(&entity))
+        };
+        if is_listed() != Some(true)
+            && let Ok(location) = world.entities().get_spawned(entity)
+        {
+            *self.0.entry(location.table_id.as_u32()).or_default() += 1;
+        }
+    }
+
+    fn in_table(&self, table: TableId) -> usize {
+        self.0.get(&table.as_u32()).copied().unwrap_or_default()
+    }
+}
+
 /// Finds the models whose modules lost or got children, whose children are in another order, or whose
 /// modules lost what makes them modules of this population.
 pub(super) fn look(
@@ -86,6 +141,7 @@ pub(super) fn look(
 ) {
     let now = world.read_change_tick();
     let Some(found) = world.get::<Population>(population) else { return };
+    let waiting = Waiting::of(world, found);
     signed.groups.truncate(found.groups().len());
     for (place, group) in found.groups().iter().enumerate() {
         // Groups keep their order, and some are taken out.
@@ -93,11 +149,11 @@ pub(super) fn look(
             |seen: &SeenGroup| group.contents.first().is_some_and(|at| at.number == seen.number);
         let known = signed.groups.iter().skip(place).position(is_it).map(|after| place + after);
         match known {
-            Some(known) if signed.groups[known].is_right(world, group) => {
+            Some(known) if signed.groups[known].is_right(world, group, &waiting) => {
                 signed.groups.swap(place, known);
             }
             _ => {
-                let seen = see(world, group, roots);
+                let seen = see(world, group, &waiting, roots);
                 match known {
                     Some(known) => {
                         signed.groups[known] = seen;
@@ -133,26 +189,29 @@ pub(super) fn look(
 impl SeenGroup {
     /// Says whether the modules of the group lie where they lay, as far as numbers of entities tell: who comes by
     /// spawning or signing, or goes with its model, changes as many members as rows.
-    fn is_right(&self, world: &World, group: &Group) -> bool {
+    fn is_right(&self, world: &World, group: &Group, waiting: &Waiting) -> bool {
         let positions = self.positions.iter().zip(&group.modules);
         self.positions.len() == group.modules.len()
             && positions.into_iter().all(|(at, modules)| {
-                at.count(world).is_some_and(|count| count == modules.len() + at.others)
+                at.count(world, waiting).is_some_and(|count| count == modules.len() + at.others)
             })
     }
 }
 
 impl SeenPosition {
-    /// Counts the entities of the tables.
-    fn count(&self, world: &World) -> Option<usize> {
+    /// Counts the entities of the tables that do not await signing.
+    fn count(&self, world: &World, waiting: &Waiting) -> Option<usize> {
         let tables = &world.storages().tables;
-        let counts = self.tables.iter().map(|seen| Some(tables.get(seen.table)?.entity_count()));
-        counts.map(|count| count.map(|count| count as usize)).sum()
+        let counts = self.tables.iter().map(|seen| {
+            let count = tables.get(seen.table)?.entity_count() as usize;
+            count.checked_sub(waiting.in_table(seen.table))
+        });
+        counts.sum()
     }
 }
 
 /// Lists the tables that a group's modules lie in, and the roots of modules that are not as they were.
-fn see(world: &World, group: &Group, roots: &mut Vec<Entity>) -> SeenGroup {
+fn see(world: &World, group: &Group, waiting: &Waiting, roots: &mut Vec<Entity>) -> SeenGroup {
     let number = group.contents.first().map_or(0, |contents| contents.number);
     let children = world.component_id::<Children>();
     let columned = world.component_id::<Columned>();
@@ -191,7 +250,7 @@ fn see(world: &World, group: &Group, roots: &mut Vec<Entity>) -> SeenGroup {
         // Who comes to a table that does not fit is missed in the others: another that leaves it must not hide that.
         let tables = tables.into_iter().filter(|&(_, is_fit)| is_fit).map(|(seen, _)| seen);
         let mut seen = SeenPosition { tables: tables.collect(), others: 0 };
-        seen.others = seen.count(world).unwrap_or(0).saturating_sub(fits);
+        seen.others = seen.count(world, waiting).unwrap_or(0).saturating_sub(fits);
         seen
     });
     SeenGroup { number, positions: positions.collect() }

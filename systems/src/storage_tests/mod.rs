@@ -3,6 +3,7 @@
 
 mod lab;
 
+use bevy_ecs::entity::EntityCloner;
 use bevy_ecs::prelude::*;
 use neurarch_components::layers::{Linear, Sequential, Tanh};
 use neurarch_components::population::Population;
@@ -74,8 +75,28 @@ fn a_child_that_leaves_is_noticed_where_another_left_before() {
         world.entity_mut(leaf).remove::<ChildOf>();
         sign::refresh(&mut world, population).unwrap();
         let groups = world.get::<Population>(population).unwrap().groups();
-        assert_eq!(groups[0].members.len(), if before == 1 { 5 } else { before - 1 });
+        // The last one takes its group with it.
+        let left = if before == 1 { 5 } else { before - 1 };
+        assert_eq!(groups[0].members.len(), left);
     }
+}
+
+#[test]
+fn a_child_that_leaves_is_noticed_where_a_copy_comes() {
+    let mut world = World::new();
+    let brain = Sequential::new().push(Linear::new(3, 2));
+    let population = spawn::spawn_population(&mut world, &brain, 2, 8, 7, Dtype::F32).unwrap();
+    sign::refresh(&mut world, population).unwrap();
+    let roots = world.get::<Population>(population).unwrap().models().to_vec();
+    let copy = world.spawn_empty().id();
+    let mut builder = EntityCloner::build_opt_out(&mut world);
+    builder.linked_cloning(true).clone_entity(roots[0], copy);
+    let leaf = world.get::<Children>(roots[1]).unwrap()[0];
+    world.entity_mut(leaf).despawn();
+    sign::refresh(&mut world, population).unwrap();
+    let groups = world.get::<Population>(population).unwrap().groups();
+    let members: Vec<_> = groups.iter().map(|group| group.members.clone()).collect();
+    assert_eq!(members, [vec![0, 2], vec![1]]);
 }
 
 fn brain() -> Sequential {
