@@ -5,7 +5,7 @@ use ndarray::{Array2, Array3, ArrayD, Axis, IxDyn};
 use neurarch::kernels::dtype::{bf16, f16};
 use neurarch::prelude::*;
 use neurarch::systems::amp::ScalerError;
-use neurarch::systems::mode;
+use neurarch::systems::structure::mode;
 
 /// Lines of a precision, a step, what the numbers are, and the numbers.
 const GOLDEN: &str = include_str!("golden/amp.txt");

@@ -3,7 +3,7 @@
 
 use ndarray::{ArrayD, Axis, Dimension, IxDyn, Slice};
 use neurarch::prelude::*;
-use neurarch::systems::step::input_gradients;
+use neurarch::systems::execute::step::input_gradients;
 
 /// Arrays of a batch and their flags: values, then masks by name.
 struct Given {

@@ -13,7 +13,7 @@ use neurarch::components::losses::LossCall;
 use neurarch::components::module::DynModule;
 use neurarch::kernels::dtype::Element;
 use neurarch::prelude::*;
-use neurarch::systems::step::input_gradients;
+use neurarch::systems::execute::step::input_gradients;
 
 const MODELS: usize = 3;
 

@@ -12,8 +12,8 @@ use neurarch::components::population::Population;
 use neurarch::components::tree::{Columned, Model};
 use neurarch::kernels::program::Role;
 use neurarch::prelude::*;
-use neurarch::systems::access;
 use neurarch::systems::evolve;
+use neurarch::systems::structure::access;
 use proptest::prelude::*;
 
 #[derive(Component, Clone, Debug, PartialEq)]

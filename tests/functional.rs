@@ -11,8 +11,8 @@ use neurarch::kernels::ops::linear_cross_entropy::LinearCrossEntropy;
 use neurarch::kernels::ops::multi_head_attention::{InProjection, MultiHeadAttentionOptions};
 use neurarch::kernels::ops::sequence::invert_permutation;
 use neurarch::prelude::*;
-use neurarch::systems::fuse::{NormWeights, fuse_conv_bn_weights, fuse_linear_bn_weights};
-use neurarch::systems::step::input_gradients;
+use neurarch::systems::edit::fuse::{NormWeights, fuse_conv_bn_weights, fuse_linear_bn_weights};
+use neurarch::systems::execute::step::input_gradients;
 
 /// Written by `tests/golden/functional.py`.
 const GOLDEN: &str = include_str!("golden/functional.txt");

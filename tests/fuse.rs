@@ -4,7 +4,7 @@
 
 use ndarray::{Array2, Array3, ArrayD, Axis};
 use neurarch::prelude::*;
-use neurarch::systems::fuse::{
+use neurarch::systems::edit::fuse::{
     FuseError, fuse_conv_bn_eval, fuse_linear_bn_eval, fuse_linear_relu, unfuse_linear_relu,
 };
 

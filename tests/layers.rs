@@ -5,7 +5,7 @@ use ndarray::{Array3, ArrayD, Axis, IxDyn};
 use neurarch::components::layers::{Padding, PaddingMode};
 use neurarch::kernels::ops::pad::PadMode;
 use neurarch::prelude::*;
-use neurarch::systems::step::input_gradients;
+use neurarch::systems::execute::step::input_gradients;
 
 /// Lines of a layer, a kind of number and the numbers.
 const GOLDEN: &str = include_str!("golden/layers.txt");
@@ -211,7 +211,7 @@ fn with_statistics(layer: Sequential) -> (World, Entity) {
 
 #[test]
 fn a_norm_that_is_fused_changes_no_result() {
-    use neurarch::systems::fuse::{fuse_conv_bn_eval, fuse_linear_bn_eval};
+    use neurarch::systems::edit::fuse::{fuse_conv_bn_eval, fuse_linear_bn_eval};
     let conv = Sequential::new().push(Conv2d::new(2, 3, 2).without_bias());
     let transposed = Sequential::new().push(ConvTranspose2d::new(2, 3, 2));
     let linear = Sequential::new().push(Linear::new(4, 3).without_bias());

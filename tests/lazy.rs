@@ -4,8 +4,8 @@
 use ndarray::{Array2, Array3};
 use neurarch::bevy_ecs::prelude::*;
 use neurarch::prelude::*;
-use neurarch::systems::lazy::{has_uninitialized_params, uninitialized_params};
-use neurarch::systems::parametrize::weight_norm::weight_norm;
+use neurarch::systems::edit::parametrize::weight_norm::weight_norm;
+use neurarch::systems::execute::lazy::{has_uninitialized_params, uninitialized_params};
 
 const MODELS: usize = 3;
 

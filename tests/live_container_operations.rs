@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 
 use neurarch::components::registered::IntoValue;
 use neurarch::prelude::*;
-use neurarch::systems::containers::{EditError, Item, Key, Popped};
-use neurarch::systems::hooks::Target;
+use neurarch::systems::edit::containers::{EditError, Item, Key, Popped};
+use neurarch::systems::execute::hooks::Target;
 
 /// How many models a population of the recorded cases has.
 const MODELS: usize = 3;

@@ -5,8 +5,8 @@
 use ndarray::{Array2, Array3, ArrayD, Axis, array};
 use neurarch::components::module::DynModule;
 use neurarch::prelude::*;
-use neurarch::systems::containers::EditError;
-use neurarch::systems::hooks::Target;
+use neurarch::systems::edit::containers::EditError;
+use neurarch::systems::execute::hooks::Target;
 
 fn inputs(models: usize) -> Array3<f32> {
     Array3::from_shape_fn((models, 5, 3), |(m, i, f)| ((m * 5 + i * 3 + f) % 7) as f32 / 3.0 - 1.0)

@@ -10,7 +10,8 @@ use ndarray::{Array2, Array3, ArrayD, array};
 use neurarch::bevy_ecs::entity::EntityCloner;
 use neurarch::components::module::NoInverse;
 use neurarch::prelude::*;
-use neurarch::systems::parametrize::{self, ParametrizeError};
+use neurarch::systems::edit::parametrize;
+use neurarch::systems::edit::parametrize::ParametrizeError;
 
 const MODELS: usize = 4;
 

@@ -5,7 +5,7 @@
 use ndarray::{ArrayD, Axis, IxDyn};
 use neurarch::components::module::DynModule;
 use neurarch::prelude::*;
-use neurarch::systems::step::input_gradients;
+use neurarch::systems::execute::step::input_gradients;
 
 fn numbers(shape: &[usize], f: impl Fn(f64) -> f64) -> ArrayD<f64> {
     let count = shape.iter().product::<usize>();

@@ -8,8 +8,8 @@ use neurarch::bevy_ecs::entity::EntityCloner;
 use neurarch::bevy_ecs::prelude::*;
 use neurarch::components::registered::Registered;
 use neurarch::prelude::*;
-use neurarch::systems::lookup::Attribute;
-use neurarch::systems::registration::RegistrationError;
+use neurarch::systems::edit::lookup::Attribute;
+use neurarch::systems::edit::registration::RegistrationError;
 
 /// A value as the recorded cases name it.
 fn value(kind: &str) -> Value {
@@ -31,7 +31,7 @@ fn step(world: &mut World, module: Entity, step: [&str; 3]) -> Result<(), (Strin
     let registered = |result: Result<(), RegistrationError>| {
         result.map_err(|error| (error.exception().to_owned(), error.to_string()))
     };
-    let found = |error: neurarch::systems::lookup::LookupError| {
+    let found = |error: neurarch::systems::edit::lookup::LookupError| {
         ("AttributeError".to_owned(), error.to_string())
     };
     let value = value(kind);
@@ -281,7 +281,7 @@ fn a_buffer_that_is_none_is_there_and_a_parameter_is_not() {
     world.register_buffer(root, "b", Value::None, true).unwrap();
     world.register_parameter(root, "p", Value::None).unwrap();
     assert_eq!(world.get_buffer(root, "b").unwrap(), None);
-    let text = |error: neurarch::systems::lookup::LookupError| error.to_string();
+    let text = |error: neurarch::systems::edit::lookup::LookupError| error.to_string();
     assert_eq!(text(world.get_parameter(root, "p").unwrap_err()), "`p` is not an nn.Parameter");
     assert_eq!(text(world.get_buffer(root, "p").unwrap_err()), "`p` is not a buffer");
     world.register_buffer(root, "b", Value::tensor(array![1.0_f32].view()), true).unwrap();

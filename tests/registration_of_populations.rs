@@ -126,7 +126,7 @@ fn what_one_model_refuses_is_done_in_none() {
     world.setattr(module, "word", Value::Other("str")).unwrap();
     let before = everything(&mut world, population);
     let refused = |world: &mut World, words: &str, result: Result<(), _>| {
-        let error: neurarch::systems::registration::RegistrationError = result.unwrap_err();
+        let error: neurarch::systems::edit::registration::RegistrationError = result.unwrap_err();
         assert_eq!(error.to_string(), words);
         assert!(everything(world, population) == before);
     };

@@ -46,7 +46,7 @@ const KEYS: [&str; 8] = [
     "again.0.bias",
 ];
 
-fn names(named: Vec<neurarch::systems::traverse::NamedTensor>) -> Vec<String> {
+fn names(named: Vec<neurarch::systems::structure::traverse::NamedTensor>) -> Vec<String> {
     named.into_iter().map(|of| of.name).collect()
 }
 

@@ -6,8 +6,8 @@ mod golden;
 
 use ndarray::{Array1, Array3, ArrayD, Axis};
 use neurarch::prelude::*;
-use neurarch::systems::fuse::fuse_linear_bn_eval;
-use neurarch::systems::sync_batchnorm::convert_sync_batchnorm;
+use neurarch::systems::edit::fuse::fuse_linear_bn_eval;
+use neurarch::systems::edit::sync_batchnorm::convert_sync_batchnorm;
 
 /// Written by `tests/golden/optim.py`.
 const GOLDEN: &str = include_str!("golden/optim.txt");
@@ -130,7 +130,7 @@ fn joined_statistics_are_those_of_the_batch_as_torch_has_them() {
     let dy = Array1::from_shape_fn(4, |i| (1.3 * i as f64).cos());
     let gradients = [Some(AnyInput::from(Input::shared(dy.view()))), None];
     world.backward_with(population, &gradients).unwrap();
-    let dx = neurarch::systems::step::input_gradients::<f64>(&world, population).unwrap();
+    let dx = neurarch::systems::execute::step::input_gradients::<f64>(&world, population).unwrap();
     let dx = second(dx[0].as_ref().unwrap());
     golden::compare(GOLDEN, "gathered gradient", dx, (1e-12, 1e-10));
 }

@@ -3,8 +3,9 @@
 
 use ndarray::Array2;
 use neurarch::prelude::*;
-use neurarch::systems::parametrize::{
-    remove_spectral_norm, transfer_parametrizations_and_params, type_before_parametrizations,
+use neurarch::systems::edit::parametrize::remove_spectral_norm;
+use neurarch::systems::state::parametrizations::{
+    transfer_parametrizations_and_params, type_before_parametrizations,
 };
 
 fn layers(models: usize) -> (World, Entity) {

@@ -7,7 +7,7 @@ use ndarray::{Array2, ArrayD};
 use neurarch::components::containers::IntoModule;
 use neurarch::components::module::DynModule;
 use neurarch::prelude::*;
-use neurarch::systems::plans::Plans;
+use neurarch::systems::compile::plans::Plans;
 
 use super::measure::{Measurement, Number, Rule};
 

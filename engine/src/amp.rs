@@ -8,7 +8,7 @@ use crate::components::amp::ScalerState;
 use crate::components::losses::Loss;
 use crate::kernels::dtype::Element;
 use crate::systems::amp::{self, ScalerError};
-use crate::systems::array::Input;
+use crate::systems::compile::array::Input;
 
 /// Training in f16: what a [`GradScaler`](crate::components::amp::GradScaler) on each model does.
 ///

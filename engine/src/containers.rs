@@ -1,12 +1,13 @@
 //! [`ContainerWorld`]: torch's operations on containers of live models, by one-line callers of
-//! [`systems::containers`](crate::systems::containers).
+//! [`systems::containers`](crate::systems::edit::containers).
 
 use bevy_ecs::prelude::*;
 
 use crate::components::containers::Slice;
 use crate::components::registered::IntoValue;
-use crate::systems::containers::{self, EditError, Item, Key, Popped};
-use crate::systems::hooks::Target;
+use crate::systems::edit::containers;
+use crate::systems::edit::containers::{EditError, Item, Key, Popped};
+use crate::systems::execute::hooks::Target;
 
 /// Gives containers of live models the operations that their descriptions have.
 ///

@@ -1,4 +1,4 @@
-//! [`HookWorld`]: hooks on bevy's [`World`], by one-line callers of [`systems::hooks`](crate::systems::hooks).
+//! [`HookWorld`]: hooks on bevy's [`World`], by one-line callers of [`systems::hooks`](crate::systems::execute::hooks).
 
 use bevy_ecs::prelude::*;
 
@@ -9,7 +9,8 @@ use crate::components::registered::Value;
 use crate::components::state::{IncompatibleKeys, StateDict};
 use crate::kernels::program::trace::Var;
 use crate::kernels::program::tree::{Arguments, Tree};
-use crate::systems::hooks::{self, RegisterHookError, Target};
+use crate::systems::execute::hooks;
+use crate::systems::execute::hooks::{RegisterHookError, Target};
 
 /// Registers functions that are called where modules are.
 ///

@@ -10,14 +10,18 @@ use crate::components::module::Module;
 use crate::components::registered::Value;
 use crate::components::state::{IncompatibleKeys, StateDict};
 use crate::kernels::dtype::Element;
-use crate::systems::access::AccessError;
-use crate::systems::hooks::Target;
-use crate::systems::lookup::{self, Attribute, LookupError};
-use crate::systems::registration::{self, RegistrationError};
+use crate::systems::edit::lookup;
+use crate::systems::edit::lookup::{Attribute, LookupError};
+use crate::systems::edit::registration;
+use crate::systems::edit::registration::RegistrationError;
+use crate::systems::execute::hooks::Target;
 use crate::systems::state::dict::{self, StateDictError};
 use crate::systems::state::load::{self, LoadOptions, LoadStateDictError};
-use crate::systems::state::vector::{self, VectorError};
-use crate::systems::traverse::{self, Listing, NamedTensor};
+use crate::systems::structure::access::AccessError;
+use crate::systems::structure::traverse;
+use crate::systems::structure::traverse::{Listing, NamedTensor};
+use crate::systems::structure::vector;
+use crate::systems::structure::vector::VectorError;
 
 /// What torch's `nn.Module` has as methods: each takes the entity of a module, a model's root or any other.
 ///

@@ -7,14 +7,14 @@ use ndarray::{Array1, ArrayView, Dimension};
 use crate::kernels::dtype::Element;
 use crate::state::Tensor;
 use crate::state::training::{self, TrainingStateError};
-use crate::systems::access::AccessError;
-use crate::systems::array::Input;
+use crate::systems::compile::array::Input;
+use crate::systems::execute::step;
 use crate::systems::optim::clip::{self, ClipError, ClipOptions};
 use crate::systems::optim::lbfgs::{self, LbfgsError};
 use crate::systems::optim::state_dict::{self, OptimizerStateDict, OptimizerStateError};
 use crate::systems::optim::swa_utils::{self, AverageError};
 use crate::systems::optim::update_bn::{self, UpdateBnError};
-use crate::systems::step;
+use crate::systems::structure::access::AccessError;
 
 /// What is done with gradients before a step, and with the state of optimizers.
 ///

@@ -1,5 +1,5 @@
 //! [`ParametrizeWorld`]: parametrizations on bevy's [`World`], by one-line callers of
-//! [`systems::parametrize`](crate::systems::parametrize).
+//! [`systems::parametrize`](crate::systems::edit::parametrize).
 
 use bevy_ecs::prelude::*;
 use ndarray::{ArrayD, ArrayView, Dimension};
@@ -7,8 +7,9 @@ use ndarray::{ArrayD, ArrayView, Dimension};
 use crate::components::module::Module;
 use crate::components::parametrizations::OrthogonalMap;
 use crate::kernels::dtype::Element;
-use crate::systems::hooks::Target;
-use crate::systems::parametrize::{self, ParametrizeError, RegisterOptions};
+use crate::systems::edit::parametrize;
+use crate::systems::edit::parametrize::{ParametrizeError, RegisterOptions};
+use crate::systems::execute::hooks::Target;
 
 /// Computes parameters of modules from others, which are trained in their place.
 ///

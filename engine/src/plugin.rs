@@ -8,10 +8,11 @@ use bevy_ecs::prelude::*;
 use bevy_ecs::schedule::Schedule;
 
 use crate::components::population::Population;
+use crate::systems::execute::sets::{StepSystems, order_step};
+use crate::systems::execute::step;
+use crate::systems::execute::step::StepError;
 use crate::systems::optim::lr_scheduler;
-use crate::systems::sets::{StepSystems, order_step};
-use crate::systems::sign;
-use crate::systems::step::{self, StepError};
+use crate::systems::structure::sign;
 
 /// Puts the parts of a step in their order, and learning into its parts: [`go_back`] in
 /// [`StepSystems::Backward`], [`update`] in [`StepSystems::Step`], [`step_schedulers`] in [`StepSystems::Schedule`].
@@ -63,7 +64,7 @@ pub fn add_neurarch(schedule: &mut Schedule) {
 }
 
 /// Settles every population: models that were edited get the parameters that their trees have now. Systems that read
-/// with [`Parameters`](crate::systems::parameters::Parameters) come after it where there may be edits. Costs next to
+/// with [`Parameters`](crate::systems::system_params::parameters::Parameters) come after it where there may be edits. Costs next to
 /// nothing where there are none.
 ///
 /// # Errors

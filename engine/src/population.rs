@@ -8,13 +8,17 @@ use crate::components::module::{DynModule, Init, Module};
 use crate::components::population::Population;
 use crate::kernels::dtype::{Dtype, Element};
 use crate::kernels::shape::Shape;
-use crate::systems::access::{self, AccessError};
 use crate::systems::init::{self, InitError, NoFans};
-use crate::systems::insert::{self, InsertError};
-use crate::systems::shared;
-use crate::systems::sign::{self, SignError};
-use crate::systems::spawn::{self, SpawnError};
-use crate::systems::tie;
+use crate::systems::optim::insert;
+use crate::systems::optim::insert::InsertError;
+use crate::systems::structure::access;
+use crate::systems::structure::access::AccessError;
+use crate::systems::structure::shared;
+use crate::systems::structure::sign;
+use crate::systems::structure::sign::SignError;
+use crate::systems::structure::spawn;
+use crate::systems::structure::spawn::SpawnError;
+use crate::systems::structure::tie;
 
 /// What all random numbers of a population follow from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -114,7 +118,7 @@ pub trait NeurarchWorld {
     ///
     /// If the entity is no population, or a model's tree is no model any more. The other models are settled.
     ///
-    /// [`Parameters`]: crate::systems::parameters::Parameters
+    /// [`Parameters`]: crate::systems::system_params::parameters::Parameters
     fn settle(&mut self, population: Entity) -> Result<(), SignError>;
 
     /// Gives every model of a population a component, on its root.
@@ -215,7 +219,7 @@ pub trait NeurarchWorld {
     /// Copies a parameter or buffer by its dotted name from a module on, such as a model's root: [`access::read`].
     ///
     /// It settles what was edited first, and so takes `&mut World`. A system, or whoever has `&World`, reads with
-    /// [`Parameters`](crate::systems::parameters::Parameters), whose methods have the same names.
+    /// [`Parameters`](crate::systems::system_params::parameters::Parameters), whose methods have the same names.
     ///
     /// # Errors
     ///
@@ -228,7 +232,7 @@ pub trait NeurarchWorld {
 
     /// Overwrites a parameter or buffer by its dotted name from a module on, such as a model's root:
     /// [`access::write`]. A system writes with
-    /// [`ParameterCommands`](crate::systems::commands::ParameterCommands).
+    /// [`ParameterCommands`](crate::systems::system_params::commands::ParameterCommands).
     ///
     /// # Errors
     ///

@@ -1,5 +1,5 @@
 //! [`TrainWorld`]: the steps of training on bevy's [`World`], by one-line callers of the functions in
-//! [`systems::step`](crate::systems::step).
+//! [`systems::step`](crate::systems::execute::step).
 
 use bevy_ecs::prelude::*;
 use ndarray::{Array1, Array2, ArrayD, ArrayViewMut, Dimension};
@@ -7,11 +7,12 @@ use ndarray::{Array1, Array2, ArrayD, ArrayViewMut, Dimension};
 use crate::components::losses::Loss;
 use crate::kernels::dtype::{Dtype, Element};
 use crate::kernels::program::tree::{Arguments, Tree};
-use crate::systems::access::AccessError;
-use crate::systems::array::{AnyArray, AnyInput, DataSet, Input};
-use crate::systems::mode;
-use crate::systems::plans::Plans;
-use crate::systems::step::{self, StepError};
+use crate::systems::compile::array::{AnyArray, AnyInput, DataSet, Input};
+use crate::systems::compile::plans::Plans;
+use crate::systems::execute::step;
+use crate::systems::execute::step::StepError;
+use crate::systems::structure::access::AccessError;
+use crate::systems::structure::mode;
 
 /// What populations do: run, learn, and what can be toggled about it.
 ///

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use ndarray::{ArrayD, Axis};
 use neurarch::components::hook::{Callback, Gradients, HookError, Loading, StateAt};
 use neurarch::prelude::*;
+use neurarch::systems::execute::step::input_gradients;
 use neurarch::systems::state::dict::StateDictError;
-use neurarch::systems::step::input_gradients;
 use serde_json::{Map, Value, json};
 
 use crate::case::{Case, Checked, Fields, Stop, shape, text};

@@ -7,7 +7,7 @@ use ndarray::{ArrayD, Axis};
 use neurarch::components::module::DynModule;
 use neurarch::kernels::dtype::Element;
 use neurarch::prelude::*;
-use neurarch::systems::step::input_gradients;
+use neurarch::systems::execute::step::input_gradients;
 use serde_json::Value as Json;
 
 use crate::case::{Case, Checked, Fields, Stop};

@@ -3,8 +3,8 @@
 
 use ndarray::{ArrayD, Axis};
 use neurarch::prelude::*;
-use neurarch::systems::fuse::{fuse_conv_bn_eval, fuse_linear_bn_eval};
-use neurarch::systems::parametrize;
+use neurarch::systems::edit::fuse::{fuse_conv_bn_eval, fuse_linear_bn_eval};
+use neurarch::systems::edit::parametrize;
 use serde_json::Value;
 
 use crate::arguments::Arguments as Args;

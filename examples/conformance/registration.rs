@@ -3,8 +3,8 @@
 use ndarray::array;
 use neurarch::components::containers::ContainerError;
 use neurarch::prelude::*;
-use neurarch::systems::lookup::LookupError;
-use neurarch::systems::registration::RegistrationError;
+use neurarch::systems::edit::lookup::LookupError;
+use neurarch::systems::edit::registration::RegistrationError;
 use serde_json::{Value as Json, json};
 
 use crate::case::{Case, Checked, Fields, Stop, text};

@@ -1,7 +1,7 @@
 //! The group `state`: names, loading, registration, parametrizations, fusing, lazy modules.
 
 use neurarch::prelude::*;
-use neurarch::systems::lazy::uninitialized_params;
+use neurarch::systems::execute::lazy::uninitialized_params;
 use neurarch::systems::state::load::LoadStateDictError;
 use serde_json::{Value, json};
 
@@ -66,7 +66,7 @@ fn listing(case: &Case<'_>) -> Checked {
     check("repr", world.repr(root)?.into())
 }
 
-fn name_of(tensor: neurarch::systems::traverse::NamedTensor) -> Value {
+fn name_of(tensor: neurarch::systems::structure::traverse::NamedTensor) -> Value {
     tensor.name.into()
 }
 

@@ -9,13 +9,14 @@ use neurarch_components::population::Population;
 use neurarch_kernels::dtype::{Dtype, Element};
 use neurarch_kernels::gradients;
 
-use crate::array::Input;
+use crate::compile::array::Input;
 use crate::errors::SignError;
+use crate::errors::StepError;
+use crate::execute::run::with_run;
+use crate::execute::shared::Sums;
+use crate::execute::step;
+use crate::execute::tape::Start;
 use crate::optim::gradients::{Gradients, Touch, Whose};
-use crate::run::with_run;
-use crate::shared::Sums;
-use crate::step::{self, StepError};
-use crate::tape::Start;
 
 /// Why a scaler cannot do as asked; torch's words. Nothing is changed then.
 #[derive(Debug, thiserror::Error)]

@@ -6,7 +6,7 @@ use neurarch_components::layers::{Linear, Sequential, Tanh};
 use neurarch_components::population::Population;
 use neurarch_components::tree::Model;
 use neurarch_kernels::dtype::Dtype;
-use neurarch_systems::{access, sign, spawn};
+use neurarch_systems::structure::{access, sign, spawn};
 
 fn brain(a: usize, b: usize) -> Sequential {
     Sequential::new().push(Linear::new(a, b)).push(Tanh).push(Linear::new(b, 3))

@@ -5,9 +5,9 @@ use neurarch_components::layers::{Linear, ReLU, Sequential, Tanh};
 use neurarch_components::population::Population;
 use neurarch_components::tree::{Model, ModuleName};
 use neurarch_kernels::dtype::Dtype;
-use neurarch_systems::sign::SignError;
-use neurarch_systems::spawn::SpawnError;
-use neurarch_systems::{access, sign, spawn};
+use neurarch_systems::structure::sign::SignError;
+use neurarch_systems::structure::spawn::SpawnError;
+use neurarch_systems::structure::{access, sign, spawn};
 
 fn lab() -> (World, Entity, Entity) {
     let mut world = World::new();

@@ -10,7 +10,7 @@ use ndarray::{ArrayD, Axis, IxDyn, stack};
 use neurarch::components::module::DynModule;
 use neurarch::kernels::dtype::Element;
 use neurarch::prelude::*;
-use neurarch::systems::step::input_gradients;
+use neurarch::systems::execute::step::input_gradients;
 
 use crate::case::{Case, Checked, Fields, Stop};
 use crate::modules::{self, Numbers};

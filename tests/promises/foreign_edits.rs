@@ -12,9 +12,9 @@ use neurarch::components::module::{Declare, DynModule, Init};
 use neurarch::components::population::Population;
 use neurarch::components::registry::ModuleTypes;
 use neurarch::prelude::*;
-use neurarch::systems::plans::Plans;
-use neurarch::systems::sign::SignError;
-use neurarch::systems::spawn::SpawnError;
+use neurarch::systems::compile::plans::Plans;
+use neurarch::systems::structure::sign::SignError;
+use neurarch::systems::structure::spawn::SpawnError;
 use proptest::prelude::*;
 
 fn mlp() -> Sequential {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use ndarray::{Array1, Array2, Array3, Array4};
 use neurarch::prelude::*;
-use neurarch::systems::plans::Plans;
+use neurarch::systems::compile::plans::Plans;
 
 /// Walks over time with a cell, one call a time step, as a loop in Python does.
 #[derive(Component, Clone, Debug, PartialEq)]

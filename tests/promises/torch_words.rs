@@ -9,7 +9,7 @@ use neurarch::components::optimizer::{Optimizer, Update};
 use neurarch::kernels::ops::adagrad::AdagradSettings;
 use neurarch::kernels::ops::update::UpdateInputs;
 use neurarch::prelude::*;
-use neurarch::systems::lookup::Attribute;
+use neurarch::systems::edit::lookup::Attribute;
 
 /// Doubles; its inverse halves.
 #[derive(Component, Clone, Debug, PartialEq)]
@@ -169,7 +169,7 @@ fn a_parametrized_buffer_and_a_weight_of_the_older_weight_norm_are_properties_to
 
     let layers = world.spawn_population(&Linear::new(2, 2), 2, Seed(1)).unwrap();
     let weights = world.stack::<f32>(layers, "weight").unwrap();
-    neurarch::systems::parametrize::weight_norm::weight_norm(
+    neurarch::systems::edit::parametrize::weight_norm::weight_norm(
         &mut world,
         (layers, ""),
         "weight",

@@ -6,7 +6,7 @@ use neurarch::components::column::Columns;
 use neurarch::components::tie::Ties;
 use neurarch::components::tree::{Columned, ModuleName};
 use neurarch::prelude::*;
-use neurarch::systems::access::AccessError;
+use neurarch::systems::structure::access::AccessError;
 
 use crate::{read, same, spawn, train};
 

@@ -8,7 +8,7 @@ mod writing;
 
 use ndarray::{Array2, Array3};
 use neurarch::prelude::*;
-use neurarch::systems::access::AccessError;
+use neurarch::systems::structure::access::AccessError;
 
 const MODELS: usize = 4;
 

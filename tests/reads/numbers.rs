@@ -7,7 +7,7 @@ use neurarch::bevy_ecs::prelude::*;
 use neurarch::bevy_ecs::schedule::Schedule;
 use neurarch::bevy_ecs::system::{IntoSystem, System};
 use neurarch::prelude::*;
-use neurarch::systems::access::AccessError;
+use neurarch::systems::structure::access::AccessError;
 
 use crate::{read, same, spawn, train};
 

@@ -7,7 +7,7 @@ use neurarch::bevy_ecs::error::{BevyError, ErrorContext, FallbackErrorHandler};
 use neurarch::bevy_ecs::prelude::*;
 use neurarch::bevy_ecs::schedule::Schedule;
 use neurarch::prelude::*;
-use neurarch::systems::commands;
+use neurarch::systems::system_params::commands;
 
 use crate::{MODELS, read, same, spawn, train, x, y};
 

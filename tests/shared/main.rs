@@ -14,8 +14,9 @@ use neurarch::components::tree::Model;
 use neurarch::kernels::cpu::sum::BLOCK;
 use neurarch::kernels::passes::plan::PlanOptions;
 use neurarch::prelude::*;
-use neurarch::systems::plans::Plans;
-use neurarch::systems::{hooks, mode};
+use neurarch::systems::compile::plans::Plans;
+use neurarch::systems::execute::hooks;
+use neurarch::systems::structure::mode;
 use proptest::prelude::*;
 
 const WEIGHT: &str = "0.weight";

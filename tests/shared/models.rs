@@ -5,8 +5,9 @@ use neurarch::bevy_ecs::entity::EntityCloner;
 use neurarch::components::column::Columns;
 use neurarch::components::shared::SharedTensors;
 use neurarch::prelude::*;
+use neurarch::systems::evolve;
 use neurarch::systems::state::safetensors;
-use neurarch::systems::{evolve, traverse};
+use neurarch::systems::structure::traverse;
 
 use super::{WEIGHT, backward, bits, inputs, loss, net, shared};
 

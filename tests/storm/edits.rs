@@ -2,7 +2,7 @@
 
 use neurarch::bevy_ecs::hierarchy::{ChildOf, Children};
 use neurarch::prelude::*;
-use neurarch::systems::fuse::{fuse_linear_relu, unfuse_linear_relu};
+use neurarch::systems::edit::fuse::{fuse_linear_relu, unfuse_linear_relu};
 
 use super::plain::{Buffer, HIDDEN, INPUTS, Kind, Layer, OUTPUTS, Parameter};
 use super::{Mood, Storm, Tag, write_layer};

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use ndarray::{Array2, ArrayD, Axis, Ix2};
 use neurarch::bevy_ecs::hierarchy::Children;
 use neurarch::prelude::*;
-use neurarch::systems::step::StepError;
+use neurarch::systems::execute::step::StepError;
 
 use super::checks::assert_close;
 use super::plain::{BATCH, LR, Layer, Model, OUTPUTS, Pass};

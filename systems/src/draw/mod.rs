@@ -23,9 +23,10 @@ use neurarch_kernels::program::Slot;
 use neurarch_kernels::program::trace::Trace;
 use neurarch_kernels::shape::Shape;
 
-use crate::bind::{BindError, Located};
-use crate::launch::{Job, launch_alone};
-use crate::members::Members;
+use crate::errors::BindError;
+use crate::storage::bind::Located;
+use crate::storage::launch::{Job, launch_alone};
+use crate::storage::members::Members;
 pub(crate) use check::check;
 pub(crate) use fresh::{Draw, Fresh};
 

@@ -5,8 +5,8 @@ use neurarch_components::blueprint::TieError;
 use neurarch_components::containers::MAX_DEPTH;
 use neurarch_kernels::program::Role;
 
-use crate::bind::BindError;
-use crate::room::RoomError;
+use crate::errors::BindError;
+use crate::errors::room::RoomError;
 
 /// Why a model's tree is not a model.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -10,8 +10,8 @@ use neurarch_components::tree::Model;
 
 use super::EvolveError;
 use super::family::signed;
-use crate::bind::KEEPER;
-use crate::{sign, spawn};
+use crate::storage::bind::KEEPER;
+use crate::structure::{sign, spawn};
 
 /// Clones models into new entities of the same population; gives their roots, which have the next indices
 /// and fresh numbers.
@@ -34,7 +34,9 @@ use crate::{sign, spawn};
 /// # use bevy_ecs::prelude::*;
 /// # use neurarch_components::layers::Linear;
 /// # use neurarch_kernels::dtype::Dtype;
-/// # use neurarch_systems::{access, evolve, spawn::spawn_population};
+/// # use neurarch_systems::structure::access;
+/// # use neurarch_systems::evolve;
+/// # use neurarch_systems::structure::spawn::spawn_population;
 /// # let mut world = World::new();
 /// let layers = spawn_population(&mut world, &Linear::new(1, 1), 2, 2, 7, Dtype::F32)?;
 /// let biases = ndarray::array![[1.0_f32], [2.0]].into_dyn();

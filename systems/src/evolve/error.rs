@@ -1,7 +1,7 @@
 //! [`EvolveError`].
 
 use crate::errors::SignError;
-use crate::spawn::SpawnError;
+use crate::structure::spawn::SpawnError;
 use neurarch_components::blueprint::UNINITIALIZED_USE;
 
 /// Why models cannot evolve. Nothing is changed then.

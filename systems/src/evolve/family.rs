@@ -10,13 +10,13 @@ use neurarch_kernels::program::{Role, Slot};
 use rayon::prelude::*;
 
 use super::EvolveError;
-use super::order::Order;
-use crate::copy::{Copies, copy_rows};
 use crate::errors::SignError;
-use crate::members::listed;
-use crate::optimizers::Optimizers;
-use crate::places::Places;
-use crate::sign;
+use crate::storage::copy::{Copies, copy_rows};
+use crate::storage::members::listed;
+use crate::storage::order::Order;
+use crate::storage::places::Places;
+use crate::structure::optimizers::Optimizers;
+use crate::structure::sign;
 
 /// The models of a group, and for each the places of its parents in the group.
 pub(super) struct Family<const PARENTS: usize> {

@@ -7,7 +7,7 @@ use neurarch_components::registry::ModuleTypes;
 
 use super::EvolveError;
 use super::family::{Family, group};
-use crate::optimizers::Optimizers;
+use crate::structure::optimizers::Optimizers;
 use OptimizerChange::{Changed, Gone, Kept, Replaced};
 
 /// Gives every model the hyperparameters of another one: the optimizers on its modules, and settings of

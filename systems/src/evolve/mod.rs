@@ -8,7 +8,6 @@ mod crossover;
 mod error;
 mod family;
 mod hyperparameters;
-pub(crate) mod order;
 mod perturb;
 
 use bevy_ecs::prelude::*;
@@ -29,7 +28,7 @@ use family::Family;
 ///
 /// Entities, indices, numbers, random states and modes stay, and so do settings: for optimizers and for
 /// settings that are scalar slots there is [`overwrite_hyperparameters`]. An inactive model is overwritten
-/// like any other, since the list names it. What the population [shares](crate::shared) stays as it is. As after any other write to parameters, a forward pass that was
+/// like any other, since the list names it. What the population [shares](crate::structure::shared) stays as it is. As after any other write to parameters, a forward pass that was
 /// not followed by `backward` yet is stale.
 ///
 /// # Shape
@@ -47,7 +46,9 @@ use family::Family;
 /// # use bevy_ecs::prelude::*;
 /// # use neurarch_components::layers::Linear;
 /// # use neurarch_kernels::dtype::Dtype;
-/// # use neurarch_systems::{access, evolve, spawn::spawn_population};
+/// # use neurarch_systems::structure::access;
+/// # use neurarch_systems::evolve;
+/// # use neurarch_systems::structure::spawn::spawn_population;
 /// # let mut world = World::new();
 /// let layers = spawn_population(&mut world, &Linear::new(1, 1), 3, 3, 7, Dtype::F32)?;
 /// let biases = ndarray::array![[1.0_f32], [2.0], [3.0]].into_dyn();

@@ -10,11 +10,11 @@ use neurarch_kernels::program::{Scalar, ScalarOf};
 
 use super::EvolveError;
 use super::family::{advance, group, keys, signed};
-use crate::bind::Located;
 use crate::errors::SignError;
-use crate::launch::Job;
-use crate::launch::launch_alone;
-use crate::members::listed;
+use crate::storage::bind::Located;
+use crate::storage::launch::Job;
+use crate::storage::launch::launch_alone;
+use crate::storage::members::listed;
 
 /// How a model's parameters are changed at random.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -55,7 +55,10 @@ impl Noise {
 /// # use bevy_ecs::prelude::*;
 /// # use neurarch_components::layers::Linear;
 /// # use neurarch_kernels::dtype::Dtype;
-/// # use neurarch_systems::{access, evolve::{self, Noise}, spawn::spawn_population};
+/// # use neurarch_systems::structure::access;
+/// # use neurarch_systems::evolve;
+/// # use neurarch_systems::evolve::Noise;
+/// # use neurarch_systems::structure::spawn::spawn_population;
 /// # let mut world = World::new();
 /// let layers = spawn_population(&mut world, &Linear::new(8, 8), 3, 3, 7, Dtype::F32)?;
 /// let noise = |model| Noise::normal(if model == 0 { 0.0 } else { 0.1 });

@@ -184,7 +184,8 @@ mod tests {
         FanMode::{FanIn, FanOut},
         Nonlinearity::{ReLU, Sigmoid},
     };
-    use crate::{access, spawn::spawn_population};
+    use crate::structure::access;
+    use crate::structure::spawn::spawn_population;
 
     /// Fills the weight `[80, 60]` of a number of models.
     type Apply = fn(&mut World, Entity) -> Result<(), InitError>;

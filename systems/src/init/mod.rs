@@ -23,15 +23,15 @@ pub use gain::{
     kaiming_normal, kaiming_uniform, xavier_normal, xavier_uniform,
 };
 
-use crate::access;
-use crate::bind::KEEPER;
 use crate::draw;
 use crate::draw::{Draw, fill, first_numbers, place_of};
+use crate::edit::parametrize;
 use crate::errors::AccessError;
 use crate::errors::SignError;
 pub use crate::errors::{InitError, NoFans};
-use crate::parametrize;
-use crate::sign;
+use crate::storage::bind::KEEPER;
+use crate::structure::access;
+use crate::structure::sign;
 
 /// Numbers the models of a population from `first` on, in the order of their indices: models of one seed
 /// and number have the same random numbers in any population.
@@ -61,7 +61,7 @@ pub fn number_from(world: &mut World, population: Entity, first: u64) -> Result<
 /// If `population` is no population. Entities that are no models of it are passed over.
 ///
 /// Source: `torch.nn.Module.reset_parameters`, of every module. What the population
-/// [shares](crate::shared) stays as it is.
+/// [shares](crate::structure::shared) stays as it is.
 pub fn reset_parameters(
     world: &mut World,
     population: Entity,
@@ -96,7 +96,9 @@ pub fn reset_parameters(
 /// # use bevy_ecs::prelude::*;
 /// # use neurarch_components::layers::Linear;
 /// # use neurarch_kernels::dtype::Dtype;
-/// # use neurarch_systems::{access, init, spawn::spawn_population};
+/// # use neurarch_systems::structure::access;
+/// # use neurarch_systems::init;
+/// # use neurarch_systems::structure::spawn::spawn_population;
 /// # let mut world = World::new();
 /// let layers = spawn_population(&mut world, &Linear::new(4, 2), 3, 3, 7, Dtype::F32)?;
 /// init::fill_with(&mut world, layers, "weight", |shape| init::xavier_uniform(shape, 1.0))?;

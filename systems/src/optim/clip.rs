@@ -5,7 +5,7 @@ use neurarch_kernels::gradients;
 
 use super::gradients::{Gradients, Touch, Whose};
 use crate::errors::SignError;
-use crate::step::StepError;
+use crate::errors::StepError;
 
 /// Why gradients cannot be clipped. Nothing is changed then.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]

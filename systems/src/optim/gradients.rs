@@ -8,16 +8,16 @@ use neurarch_components::tree::Model;
 use neurarch_kernels::dtype::Dtype;
 use neurarch_kernels::program::{Role, Slot};
 
-use crate::bind::Located;
 use crate::errors::SignError;
-use crate::members::Members;
-use crate::members::listed;
-use crate::root;
-use crate::run::with_run;
-use crate::sign;
-use crate::spot;
-use crate::step::StepError;
-use crate::visit::{Member, visit};
+use crate::errors::StepError;
+use crate::execute::run::with_run;
+use crate::storage::bind::Located;
+use crate::storage::members::Members;
+use crate::storage::members::listed;
+use crate::storage::visit::{Member, visit};
+use crate::structure::root;
+use crate::structure::sign;
+use crate::structure::spot;
 
 /// Whose gradients are meant: those of all models of a population, or of the model of one module, of this module and
 /// all below it.

@@ -7,11 +7,11 @@ use neurarch_components::population::Population;
 use neurarch_kernels::dtype::{Dtype, Element};
 use neurarch_kernels::lbfgs::{Ask, LbfgsStep};
 
-use crate::access;
 use crate::errors::AccessError;
 use crate::errors::SignError;
-use crate::state::vector::{VectorError, parameters_to_vector, vector_to_parameters};
-use crate::step::StepError;
+use crate::errors::StepError;
+use crate::structure::access;
+use crate::structure::vector::{VectorError, parameters_to_vector, vector_to_parameters};
 
 /// Why a step of [`LBFGS`] cannot be made.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -136,7 +136,7 @@ fn gradient<T: Element + Into<f64>>(
     root: Entity,
 ) -> Result<Vec<f64>, AccessError> {
     let mut all = Vec::new();
-    for of in crate::traverse::named_parameters(world, root, Default::default())? {
+    for of in crate::structure::traverse::named_parameters(world, root, Default::default())? {
         match access::gradient::<T>(world, root, &of.name)? {
             Some(gradient) => all.extend(gradient.iter().map(|&g| g.into())),
             None => all.resize(all.len() + of.ty.shape.numel(), 0.0),

@@ -7,8 +7,8 @@ use neurarch_components::population::Population;
 use neurarch_components::scheduler::{LRScheduler, Metric, Scheduler, SchedulerError};
 
 use crate::errors::AccessError;
-use crate::optimizers::{Change, Optimizers};
-use crate::traverse::modules_of;
+use crate::structure::optimizers::{Change, Optimizers};
+use crate::structure::traverse::modules_of;
 
 /// Why rates cannot be scheduled. What had been scheduled stays as it was.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]

@@ -2,6 +2,7 @@
 
 pub mod clip;
 pub(crate) mod gradients;
+pub mod insert;
 pub mod lbfgs;
 pub mod lr_scheduler;
 pub mod state_dict;

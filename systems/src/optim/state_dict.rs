@@ -15,13 +15,13 @@ use neurarch_kernels::dtype::Dtype;
 use neurarch_kernels::program::{Role, Slot};
 use neurarch_kernels::shape::Type;
 
-use crate::access;
-use crate::columns;
 use crate::errors::AccessError;
-use crate::optimizers::Optimizers;
-use crate::spot;
-use crate::spot::Spot;
-use crate::spot::locate;
+use crate::structure::access;
+use crate::structure::columns;
+use crate::structure::optimizers::Optimizers;
+use crate::structure::spot;
+use crate::structure::spot::Spot;
+use crate::structure::spot::locate;
 
 /// Why the state of optimizers cannot be read or loaded. Nothing is changed then.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

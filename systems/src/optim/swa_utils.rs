@@ -7,14 +7,14 @@ use neurarch_components::population::Population;
 use neurarch_kernels::gradients;
 use neurarch_kernels::program::{Role, Slot};
 
-use crate::bind::Located;
-use crate::bind::bind_pair;
 use crate::errors::SignError;
-use crate::members::Members;
-use crate::members::listed;
-use crate::places::Places;
-use crate::sign;
-use crate::visit::visit_pairs;
+use crate::storage::bind::Located;
+use crate::storage::bind::bind_pair;
+use crate::storage::members::Members;
+use crate::storage::members::listed;
+use crate::storage::places::Places;
+use crate::storage::visit::visit_pairs;
+use crate::structure::sign;
 
 /// Why models cannot be averaged. Nothing is changed then.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]

@@ -8,14 +8,15 @@ use neurarch_components::population::Population;
 use neurarch_components::registry::ModuleTypes;
 use neurarch_kernels::dtype::Element;
 
-use crate::array::Input;
+use crate::compile::array::Input;
 use crate::draw;
+use crate::errors::StepError;
 use crate::errors::{AccessError, SignError};
-use crate::mode;
-use crate::sign;
-use crate::spot::locate;
-use crate::step::{self, StepError};
-use crate::traverse::modules_of;
+use crate::execute::step;
+use crate::structure::mode;
+use crate::structure::sign;
+use crate::structure::spot::locate;
+use crate::structure::traverse::modules_of;
 
 /// Why running statistics cannot be computed.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -43,7 +44,9 @@ pub enum UpdateBnError {
 /// # use bevy_ecs::prelude::*;
 /// # use neurarch_components::layers::*;
 /// # use neurarch_kernels::dtype::Dtype;
-/// # use neurarch_systems::{access, optim::update_bn::update_bn, spawn::spawn_population};
+/// # use neurarch_systems::structure::access;
+/// # use neurarch_systems::optim::update_bn::update_bn;
+/// # use neurarch_systems::structure::spawn::spawn_population;
 /// # let mut world = World::new();
 /// let averaged = spawn_population(&mut world, &BatchNorm1d::new(1), 2, 2, 0, Dtype::F32)?;
 /// let batches = [ndarray::array![[[1.0_f32], [3.0]], [[1.0], [1.0]]], ndarray::array![[[4.0], [8.0]], [[3.0], [3.0]]]];

@@ -12,13 +12,13 @@ use neurarch_kernels::program::Slot;
 
 pub use super::hooks::StateHookError;
 use super::hooks::StateHooks;
-use crate::bind::BindError;
 use crate::errors::AccessError;
+use crate::errors::BindError;
 use crate::errors::SignError;
-use crate::sign;
-use crate::spot::Spot;
-use crate::spot::locate;
-use crate::traverse::children_of;
+use crate::structure::sign;
+use crate::structure::spot::Spot;
+use crate::structure::spot::locate;
+use crate::structure::traverse::children_of;
 
 /// Why there is no state dict. Nothing is changed then.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -107,7 +107,7 @@ pub(crate) fn state_dict_at(
 /// # Shape
 ///
 /// Each tensor has the models in front: `0.weight` is `[models, out_features, in_features]`; what the population
-/// [shares](crate::shared) is there once for each model, so that `vmap` takes it like the others. A population
+/// [shares](crate::structure::shared) is there once for each model, so that `vmap` takes it like the others. A population
 /// without models has no tensors.
 ///
 /// # Errors
@@ -242,8 +242,8 @@ mod tests {
     use neurarch_kernels::dtype::Dtype;
 
     use super::*;
-    use crate::access;
-    use crate::spawn::spawn_population;
+    use crate::structure::access;
+    use crate::structure::spawn::spawn_population;
 
     fn population(world: &mut World, models: usize) -> Entity {
         let network = Sequential::new().push(Linear::new(3, 5)).push(ReLU).push(Linear::new(5, 2));

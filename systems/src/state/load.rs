@@ -18,14 +18,14 @@ use neurarch_kernels::shape::Type;
 
 use super::dict::{EXTRA_STATE, live, own_slots};
 use super::hooks::{StateHookError, StateHooks, has_own};
+use crate::edit::registration;
 use crate::errors::AccessError;
 use crate::errors::SignError;
-use crate::registration;
-use crate::shared;
-use crate::sign;
-use crate::spot::locate;
-use crate::tie::untie_given;
-use crate::traverse::children_of;
+use crate::execute::shared;
+use crate::structure::sign;
+use crate::structure::spot::locate;
+use crate::structure::tie::untie_given;
+use crate::structure::traverse::children_of;
 
 /// Why a state dict cannot be loaded, or not as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -119,7 +119,7 @@ impl Default for LoadOptions {
 /// # use bevy_ecs::prelude::*;
 /// # use neurarch_components::{layers::*, population::Population};
 /// # use neurarch_kernels::dtype::Dtype;
-/// # use neurarch_systems::spawn::spawn_population;
+/// # use neurarch_systems::structure::spawn::spawn_population;
 /// use neurarch_systems::state::{StateDict, Tensor, load::*};
 ///
 /// # let mut world = World::new();
@@ -135,7 +135,7 @@ impl Default for LoadOptions {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// Source: `torch.nn.Module.load_state_dict`. What a population [shares](crate::shared) is loaded for all of
+/// Source: `torch.nn.Module.load_state_dict`. What a population [shares](crate::structure::shared) is loaded for all of
 /// its models, whichever is named. A tied parameter that is assigned is tied no more. In a population
 /// the hooks of the population and of all modules are called once for each structure, with the models that
 /// have hooks of their own apart.

@@ -2,7 +2,6 @@
 //!
 //! * [`dict`]: a model's or a population's parameters and buffers by torch's names.
 //! * [`load`]: those back into a model, or into every model of a population.
-//! * [`vector`]: all parameters of a model as one vector.
 //! * [`mod@file`]: [`NewFile`](file::NewFile), which appears under its name only when it is complete.
 //! * [`safetensors`]: those as a file that PyTorch reads, and back.
 //! * [`training`]: what optimizers, schedulers and random numbers have come to, as tensors for another file.
@@ -11,8 +10,8 @@ pub mod dict;
 pub mod file;
 mod hooks;
 pub mod load;
+pub mod parametrizations;
 pub mod safetensors;
 pub mod training;
-pub mod vector;
 
 pub use neurarch_components::state::{IncompatibleKeys, StateDict, Tensor};

@@ -49,8 +49,9 @@ use crate::errors::SignError;
 use crate::optim::state_dict::{
     self, OptimizerStateDict, Precision, check_optimizer_state_dict, optimizer_state_dict,
 };
-use crate::sign;
-use crate::traverse::{self, Listing};
+use crate::structure::sign;
+use crate::structure::traverse;
+use crate::structure::traverse::Listing;
 
 /// Lists what the training of a model, given by its root, or of all models of a population, stacked by their index,
 /// has come to.
@@ -65,7 +66,8 @@ use crate::traverse::{self, Listing};
 /// # use bevy_ecs::prelude::*;
 /// # use neurarch_components::{layers::Linear, optimizer::Adam};
 /// # use neurarch_kernels::dtype::Dtype;
-/// # use neurarch_systems::{insert::insert_with, spawn::spawn_population};
+/// # use neurarch_systems::optim::insert::insert_with;
+/// # use neurarch_systems::structure::spawn::spawn_population;
 /// use neurarch_systems::state::training::{load_training_state, training_state};
 ///
 /// # let mut world = World::new();

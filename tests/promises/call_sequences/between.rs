@@ -2,7 +2,7 @@
 
 use ndarray::{Array2, Array3, ArrayD, Axis};
 use neurarch::prelude::*;
-use neurarch::systems::step::StepError;
+use neurarch::systems::execute::step::StepError;
 
 fn inputs(models: usize) -> Array3<f32> {
     Array3::from_shape_fn((models, 5, 4), |(m, i, j)| {

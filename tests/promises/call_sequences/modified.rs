@@ -5,7 +5,7 @@ use neurarch::components::column::{ColumnKey, Columns};
 use neurarch::kernels::program::Role;
 use neurarch::kernels::shape::Type;
 use neurarch::prelude::*;
-use neurarch::systems::step::StepError;
+use neurarch::systems::execute::step::StepError;
 
 fn spawn(world: &mut World, models: usize) -> Entity {
     let model = Sequential::new().push(Linear::new(4, 8)).push(Tanh).push(Linear::new(8, 3));

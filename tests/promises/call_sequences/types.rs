@@ -3,7 +3,7 @@
 use ndarray::{Array1, Array2, Array3, ArrayD, Axis};
 use neurarch::kernels::dtype::bf16;
 use neurarch::prelude::*;
-use neurarch::systems::step::StepError;
+use neurarch::systems::execute::step::StepError;
 
 fn reader() -> Sequential {
     Sequential::new().push(Embedding::new(10, 4)).push(Linear::new(4, 10))

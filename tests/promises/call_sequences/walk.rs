@@ -6,7 +6,7 @@ use ndarray::{Array2, Array3};
 use neurarch::components::mode::Mode;
 use neurarch::prelude::*;
 use neurarch::systems::amp::ScalerError;
-use neurarch::systems::step::StepError;
+use neurarch::systems::execute::step::StepError;
 
 use super::plain::{Numbers, Pass, SIZES, is_near};
 

@@ -19,13 +19,13 @@ use neurarch_kernels::dtype::Dtype;
 use neurarch_kernels::program::Role;
 use neurarch_kernels::shape::Type;
 
-use crate::bind::KEEPER;
+use crate::storage::bind::KEEPER;
 
 use super::error::TrainingStateError;
 use super::settings::Settings;
 use super::source::Source;
 use crate::errors::SignError;
-use crate::optimizers::Optimizers;
+use crate::structure::optimizers::Optimizers;
 
 /// What the names of these tensors begin with; they have no axis of models.
 pub(super) const START: &str = "population.";

@@ -13,7 +13,8 @@ use neurarch_components::state::Tensor;
 use super::error::TrainingStateError;
 use super::source::Source;
 use crate::optim::state_dict::OptimizerStateDict;
-use crate::traverse::{self, Listing};
+use crate::structure::traverse;
+use crate::structure::traverse::Listing;
 
 /// How much of a description is read: of a module that holds long arrays, its beginning.
 const LIMIT: usize = 4096;

@@ -13,11 +13,11 @@ use neurarch_kernels::program::{Role, Slot};
 
 use super::error::TrainingStateError;
 use super::source::Source;
-use crate::columns;
+use crate::compile::trace::gradient_of;
 use crate::errors::AccessError;
-use crate::spot;
-use crate::spot::locate;
-use crate::trace::gradient_of;
+use crate::structure::columns;
+use crate::structure::spot;
+use crate::structure::spot::locate;
 
 /// The row of a gradient or buffer of a model.
 struct Place {

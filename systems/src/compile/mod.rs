@@ -1,0 +1,8 @@
+//! What a structure is asked for becomes a plan.
+
+pub mod array;
+pub mod plans;
+pub(crate) mod results;
+pub(crate) mod script;
+pub(crate) mod trace;
+pub(crate) mod trainable;

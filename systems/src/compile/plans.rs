@@ -1,0 +1,516 @@
+//! [`Plans`]: the plans of every blueprint, made at first use.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use bevy_ecs::prelude::*;
+use neurarch_components::blueprint::{BlueprintId, Blueprints};
+use neurarch_components::losses::DynLoss;
+use neurarch_kernels::autocast::Autocast;
+use neurarch_kernels::passes::plan::{Plan, PlanOptions};
+use neurarch_kernels::program::tree::Arguments;
+use neurarch_kernels::program::{Program, Role, Slot};
+use neurarch_kernels::shape::Type;
+
+use crate::compile::array::TypeRef;
+use crate::compile::results::{Results, side_by_side};
+use crate::compile::script::{Act, Event, Kinds};
+use crate::compile::trace;
+use crate::compile::trace::{Inputs, Scheme, Shared};
+use crate::errors::BindError;
+use crate::errors::StepError;
+use crate::storage::launch::Output;
+
+mod interned;
+
+use interned::Interned;
+
+/// What a program does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Input `x`; outputs `y`, then what hooks see.
+    Forward,
+    /// Input `x`; outputs `y`, what hooks see, then the saved values of the tape.
+    Tape,
+    /// Inputs the gradient of `y`, then the saved values; stores gradients, outputs what hooks see, then gradients of
+    /// what is shared.
+    Backward,
+    /// Inputs `y`, the target, the loss's arrays; outputs the loss, then the gradient of `y` unless the
+    /// loss is an array.
+    Loss,
+    /// Stores parameters and optimizer state.
+    Step,
+    /// Stores zeros to the gradients that there are.
+    ZeroGradients,
+    /// Inputs `x`, the target, the loss's arrays; outputs the loss, then the gradients of what is shared, then what
+    /// hooks see; stores as [`Kind::Step`].
+    TrainStep,
+}
+
+/// A program that is asked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Request<'a> {
+    pub(crate) kind: Kind,
+    /// The types of what the model is called with, or of its result for [`Kind::Loss`].
+    pub(crate) inputs: &'a [TypeRef<'a>],
+    /// How these are nested; `None` if they are one value.
+    pub(crate) structure: Option<&'a Arguments<usize>>,
+    /// For [`Kind::Backward`], which floating results have a gradient; all have if it is empty.
+    pub(crate) given: &'a [bool],
+    /// The type of the target.
+    pub(crate) target: Option<TypeRef<'a>>,
+    pub(crate) loss: Option<&'a dyn DynLoss>,
+    /// Where models are called or gone back through, the kinds of hooks at each position, if what they see is to be
+    /// given too.
+    pub(crate) watched: &'a [Kinds],
+}
+
+/// A plan and what it is for.
+pub(crate) struct Planned {
+    kind: Kind,
+    inputs: Vec<Type>,
+    structure: Option<Arguments<usize>>,
+    given: Vec<bool>,
+    target: Option<Type>,
+    pub(crate) watched: Vec<Kinds>,
+    /// What hooks will be told of.
+    pub(crate) events: Vec<Event>,
+    /// What autocast did to it.
+    pub(crate) autocast: Option<Autocast>,
+    pub(crate) plan: Arc<Plan>,
+    /// What the model gives, where it is called.
+    pub(crate) results: Option<Results>,
+    /// The types of the outputs.
+    pub(crate) outputs: Vec<Type>,
+    /// Where they go: the model's results, or else the loss, into array 0; what hooks see, side by side, into
+    /// array 2; the others likewise into array 1.
+    pub(crate) places: Vec<Output>,
+    /// Bytes of a row of array 2.
+    pub(crate) seen_bytes: usize,
+    /// For [`Kind::Tape`] and [`Kind::Backward`], bytes of a row of the tape.
+    pub(crate) tape_bytes: usize,
+    /// For [`Kind::Backward`], where its saved values lie in such a row.
+    pub(crate) saved: Vec<usize>,
+    /// Which slots of the plan it writes.
+    pub(crate) written: Vec<bool>,
+    /// For [`Kind::Backward`], the parameters and buffers that it reads.
+    pub(crate) reads: Vec<Slot>,
+    /// Whether it draws random numbers.
+    pub(crate) is_random: bool,
+    /// Of the last outputs, gradients of parameters that the population's models share, each one's place
+    /// among what they share.
+    pub(crate) shared: Shared,
+    usage: Usage,
+}
+
+/// What decides how long a plan is kept.
+#[derive(Default)]
+struct Usage {
+    /// What the plan takes, and what cohorts keep with it.
+    bytes: AtomicUsize,
+    /// The call that used it last.
+    last_used: AtomicU64,
+    is_evicted: AtomicBool,
+}
+
+impl Planned {
+    /// Says that a call uses the plan.
+    pub(crate) fn mark_used(&self, call: u64) {
+        self.usage.last_used.store(call, Ordering::Relaxed);
+    }
+
+    /// Says whether [`Plans`] have let go of it: who keeps it from call to call does so as well.
+    pub(crate) fn is_evicted(&self) -> bool {
+        self.usage.is_evicted.load(Ordering::Relaxed)
+    }
+
+    /// Counts bytes that are kept with the plan.
+    pub(crate) fn add_bytes(&self, bytes: usize) {
+        self.usage.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Counts bytes that were kept with the plan, and are no more.
+    pub(crate) fn remove_bytes(&self, bytes: usize) {
+        self.usage.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    fn bytes(&self) -> usize {
+        self.usage.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Estimates what it takes itself.
+    fn own_bytes(&self, scheme: &Scheme) -> usize {
+        let values = self.outputs.len() + self.inputs.len() + self.saved.len();
+        size_of::<Planned>()
+            + size_of::<Entry>()
+            + if Arc::strong_count(&self.plan) > 1 { 0 } else { self.plan.size_bytes() }
+            + values * (size_of::<Type>() + size_of::<Output>())
+            + self.events.len() * size_of::<Event>()
+            + size_of_val(scheme.groups.as_slice())
+    }
+}
+
+impl Planned {
+    /// Says whether this is the plan that `request` asks for, the loss aside.
+    pub(crate) fn answers(&self, request: &Request<'_>) -> bool {
+        let is = |own: &Option<Type>, asked: Option<TypeRef<'_>>| match (own, asked) {
+            (None, None) => true,
+            (Some(own), Some(asked)) => asked.is(own),
+            _ => false,
+        };
+        let mut inputs = self.inputs.iter().zip(request.inputs);
+        self.kind == request.kind
+            && self.inputs.len() == request.inputs.len()
+            && inputs.all(|(own, asked)| asked.is(own))
+            && self.structure.as_ref() == request.structure
+            && self.given == request.given
+            && self.watched == request.watched
+            && is(&self.target, request.target)
+    }
+
+    /// Lists the slots that it writes, by number.
+    pub(crate) fn written_slots(&self) -> impl Iterator<Item = (usize, &Slot)> {
+        let slots = self.plan.program.slots.iter().enumerate().zip(&self.written);
+        slots.filter(|(_, written)| **written).map(|(slot, _)| slot)
+    }
+
+    /// Gives the bytes of a row of array 0: the model's results, or the loss.
+    pub(crate) fn row_bytes(&self) -> usize {
+        match self.kind {
+            Kind::Forward | Kind::Tape => self.results.as_ref().map_or(0, |of| of.row_bytes),
+            Kind::Backward => 0,
+            _ => self.outputs.first().map_or(0, Type::size_bytes),
+        }
+    }
+
+    /// Lists what hooks see: each value's type, and where it lies in a row of array 2.
+    pub(crate) fn seen(&self) -> impl Iterator<Item = (&Type, usize)> {
+        let all = self.outputs.iter().zip(&self.places);
+        all.filter(|(_, at)| at.array == 2).map(|(ty, at)| (ty, at.offset))
+    }
+
+    fn new(
+        scheme: &Scheme,
+        request: &Request<'_>,
+        kind: Kind,
+        program: Program,
+        (results, act): (Option<Results>, Act),
+        (options, interned): (&PlanOptions, &mut Interned),
+    ) -> Result<Self, StepError> {
+        let outputs: Vec<_> = program.outputs.iter().map(|&id| program.ty(id).clone()).collect();
+        let Act { events, seen } = act;
+        let own = match (kind, &results) {
+            (Kind::Forward | Kind::Tape, Some(results)) => results.offsets.clone(),
+            (Kind::Backward, _) => Vec::new(),
+            _ => vec![0; outputs.len().min(1)],
+        };
+        // What hooks see is last, but before the tape.
+        let first_seen = match kind {
+            Kind::Tape | Kind::Backward => own.len(),
+            _ => outputs.len() - seen.len(),
+        };
+        let of_seen = first_seen..first_seen + seen.len();
+        let (seen, seen_bytes) = side_by_side(&outputs[of_seen.clone()]);
+        let others = [&outputs[own.len()..first_seen], &outputs[of_seen.end..]].concat();
+        let (others, tape_bytes) = side_by_side(&others);
+        let mut offsets = [own, others, seen].map(Vec::into_iter);
+        let n_own = offsets[0].len();
+        let at = |number: usize| {
+            let array = match number {
+                _ if number < n_own => 0,
+                _ if of_seen.contains(&number) => 2,
+                _ => 1,
+            };
+            let offset = offsets[array].next().unwrap_or_default();
+            Output { array, offset, step_bytes: 0 }
+        };
+        let places = (0..outputs.len()).map(at).collect();
+        let is_random = program.nodes.iter().any(|node| node.op.is_random());
+        check_stores(scheme, &program)?;
+        let plan = interned.plan(program, options)?;
+        let mut written = vec![false; plan.program.slots.len()];
+        plan.program.stores.iter().for_each(|&(slot, _)| written[slot] = true);
+        let is_own = |slot: &&Slot| matches!(slot.role, Role::Parameter | Role::Buffer);
+        let own = plan.program.slots.iter().filter(|_| kind == Kind::Backward).filter(is_own);
+        Ok(Planned {
+            kind,
+            inputs: request.inputs.iter().map(|ty| ty.to_type()).collect(),
+            structure: request.structure.cloned(),
+            given: request.given.to_vec(),
+            target: request.target.map(TypeRef::to_type),
+            watched: request.watched.to_vec(),
+            events,
+            autocast: scheme.autocast,
+            results,
+            places,
+            outputs,
+            seen_bytes,
+            tape_bytes,
+            saved: Vec::new(),
+            is_random,
+            shared: Vec::new(),
+            written,
+            reads: own.cloned().collect(),
+            plan,
+            usage: Usage::default(),
+        })
+    }
+}
+
+/// Checks that no model writes to what all models share, as `BatchNorm` would to its running statistics.
+pub(crate) fn check_stores(scheme: &Scheme, program: &Program) -> Result<(), StepError> {
+    let is_own = |slot: &&Slot| matches!(slot.role, Role::Parameter | Role::Buffer);
+    let unknown = |slot: &&Slot| !scheme.blueprint.has(slot);
+    if let Some(Slot { name, role, .. }) = program.slots.iter().filter(is_own).find(unknown) {
+        return Err(BindError::NoColumn { slot: name.clone(), role: *role }.into());
+    }
+    let stored = program.stores.iter().map(|&(slot, _)| &program.slots[slot]);
+    let mut own = stored.filter(is_own);
+    match own.find(|slot| scheme.blueprint.shared(slot).is_some()) {
+        Some(slot) => Err(StepError::SharedWritten { name: slot.name.clone() }),
+        None => Ok(()),
+    }
+}
+
+/// The plans of every blueprint.
+///
+/// A plan is kept for each structure, each type of input and each mode that models are in. Where these are others in
+/// every call, as with sequences of ever other lengths, the plans that were used least recently go once all together
+/// take more than [`max_bytes`](Plans::max_bytes); they are made anew when they are asked for again, and compute the
+/// same bits.
+///
+/// # Example
+///
+/// ```
+/// # use bevy_ecs::prelude::*;
+/// # use neurarch_systems::compile::plans::Plans;
+/// # let mut world = World::new();
+/// world.get_resource_or_init::<Plans>().max_bytes = 1 << 30;
+/// ```
+#[derive(Resource)]
+pub struct Plans {
+    /// How new plans are made: for tests, which force a size of tiles.
+    pub options: PlanOptions,
+    /// How many models have gradients of shared parameters in memory at a time: for tests, as the options.
+    pub chunk: Option<usize>,
+    /// How many bytes all plans may take, by an estimate: 256 MiB at first. What the running call uses stays, however
+    /// large it is.
+    pub max_bytes: usize,
+    /// By the blueprint's place; a place is used again for another blueprint, of a later generation.
+    shelves: Vec<Shelf>,
+    interned: Interned,
+    /// Lets whoever keeps plans let go of those that were evicted.
+    forget: fn(&mut World),
+    /// Counts the calls.
+    calls: u64,
+    /// Counts the times that plans were evicted.
+    evictions: u64,
+}
+
+impl Default for Plans {
+    fn default() -> Self {
+        Plans {
+            options: PlanOptions::default(),
+            chunk: None,
+            max_bytes: 1 << 28,
+            shelves: Vec::new(),
+            interned: Interned::default(),
+            forget: |_| {},
+            calls: 0,
+            evictions: 0,
+        }
+    }
+}
+
+#[derive(Default)]
+struct Shelf {
+    generation: u64,
+    entries: Vec<Entry>,
+}
+
+struct Entry {
+    scheme: Scheme,
+    loss: Option<Box<dyn DynLoss>>,
+    planned: Arc<Planned>,
+}
+
+impl Plans {
+    /// Forgets all plans, so that new [`options`](Plans::options) take effect on what runs after the
+    /// next change of a population.
+    pub fn clear(&mut self) {
+        self.shelves.clear();
+        self.interned.clear();
+    }
+
+    /// Lists the plans that there are, in the order in which each blueprint came to need them.
+    pub fn plans(&self) -> impl Iterator<Item = &Plan> {
+        self.all().map(|planned| &*planned.plan)
+    }
+
+    /// Estimates how many bytes all plans take, with what is kept of each model for them.
+    pub fn bytes(&self) -> usize {
+        self.all().map(Planned::bytes).sum()
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Planned> {
+        self.shelves.iter().flat_map(|shelf| &shelf.entries).map(|entry| &*entry.planned)
+    }
+
+    /// Counts a call that begins; gives its number, and how often plans were evicted before it. `forget` lets those who
+    /// keep plans let go of what is evicted.
+    pub(crate) fn begin_call(world: &mut World, forget: fn(&mut World)) -> (u64, u64) {
+        let mut plans = world.get_resource_or_init::<Plans>();
+        plans.calls += 1;
+        plans.forget = forget;
+        (plans.calls, plans.evictions)
+    }
+
+    /// Gives the plan that `request` asks for, for models of `scheme`.
+    pub(crate) fn of(
+        world: &mut World,
+        blueprint: BlueprintId,
+        scheme: &Scheme,
+        request: &Request<'_>,
+    ) -> Result<Arc<Planned>, StepError> {
+        let blueprints = world.get_resource::<Blueprints>();
+        let generation = blueprints.and_then(|all| all.generation(blueprint)).unwrap_or_default();
+        let place = blueprint.0 as usize;
+        let mut plans = world.get_resource_or_init::<Plans>();
+        let plans = &mut *plans;
+        if plans.shelves.len() <= place {
+            plans.shelves.resize_with(place + 1, Shelf::default);
+        }
+        let (options, call) = (plans.options, plans.calls);
+        let shelf = &mut plans.shelves[place];
+        if shelf.generation != generation {
+            *shelf = Shelf { generation, entries: Vec::new() };
+        }
+        let known = shelf.entries.iter().find(|entry| entry.answers(scheme, request));
+        if let Some(entry) = known {
+            return Ok(entry.planned.clone());
+        }
+        let made = plan(scheme, request, (&options, &mut plans.interned))?;
+        for planned in &made {
+            planned.add_bytes(planned.own_bytes(scheme));
+            planned.mark_used(call);
+        }
+        let wanted = made.iter().find(|planned| planned.kind == request.kind).cloned();
+        shelf.entries.extend(made.into_iter().map(|planned| Entry {
+            scheme: scheme.clone(),
+            loss: request.loss.map(DynLoss::clone_box),
+            planned,
+        }));
+        Ok(wanted.expect("`plan` makes what it is asked for"))
+    }
+
+    /// Lets go of the plans that were used least recently, if all take too much.
+    pub(crate) fn evict(world: &mut World) {
+        if world.get_resource_or_init::<Plans>().evict_idle() {
+            let forget = world.resource::<Plans>().forget;
+            forget(world);
+        }
+    }
+
+    /// Lets go of plans that the running call does not use: a quarter more than what is too much, so that it is not
+    /// asked for soon again. Says whether there were any.
+    fn evict_idle(&mut self) -> bool {
+        let bytes = self.bytes();
+        if bytes <= self.max_bytes {
+            return false;
+        }
+        let too_much = bytes - (self.max_bytes - self.max_bytes / 4);
+        let usage =
+            |planned: &Planned| (planned.usage.last_used.load(Ordering::Relaxed), planned.bytes());
+        let mut idle: Vec<_> =
+            self.all().map(usage).filter(|(used, _)| *used < self.calls).collect();
+        idle.sort_unstable();
+        let mut freed = 0;
+        let enough = idle.iter().find(|(_, bytes)| {
+            freed += bytes;
+            freed >= too_much
+        });
+        let Some(&(last, _)) = enough.or(idle.last()) else { return false };
+        for shelf in &mut self.shelves {
+            shelf.entries.retain(|Entry { planned, .. }| {
+                let stays = usage(planned).0 > last;
+                planned.usage.is_evicted.store(!stays, Ordering::Relaxed);
+                stays
+            });
+        }
+        self.evictions += 1;
+        true
+    }
+}
+
+impl Entry {
+    fn answers(&self, scheme: &Scheme, request: &Request<'_>) -> bool {
+        let is_like = match (&self.loss, request.loss) {
+            (None, None) => true,
+            (Some(own), Some(asked)) => own.is_like(asked),
+            _ => false,
+        };
+        let (needs_gradients, needs_groups) = match request.kind {
+            Kind::Forward | Kind::Tape | Kind::Loss => (false, false),
+            Kind::Backward | Kind::ZeroGradients => (true, false),
+            Kind::Step => (true, true),
+            Kind::TrainStep => (false, true),
+        };
+        is_like
+            && self.planned.answers(request)
+            && self.scheme.mode == scheme.mode
+            && self.scheme.autocast == scheme.autocast
+            && (!needs_gradients || self.scheme.has_gradient == scheme.has_gradient)
+            && (!needs_groups || self.scheme.groups == scheme.groups)
+    }
+}
+
+/// Traces and plans; a forward pass with a tape comes with its backward pass.
+fn plan(
+    scheme: &Scheme,
+    request: &Request<'_>,
+    (options, interned): (&PlanOptions, &mut Interned),
+) -> Result<Vec<Arc<Planned>>, StepError> {
+    let inputs: Vec<_> = request.inputs.iter().map(|ty| ty.to_type()).collect();
+    let called = Inputs { types: inputs, structure: request.structure };
+    let target = || request.target.map(TypeRef::to_type).expect("a loss has targets");
+    let loss = || request.loss.expect("a request for a loss names it");
+    let nothing = Act::default();
+    let mut shared = Vec::new();
+    let (program, called) = match request.kind {
+        Kind::Forward => {
+            let (program, results, act) = trace::forward(scheme, &called, request.watched)?;
+            (program, (Some(results), act))
+        }
+        Kind::Loss => {
+            let y = called.types.into_iter().next().expect("a loss has something to compare");
+            (trace::loss(loss(), scheme.autocast, y, target())?, (None, nothing))
+        }
+        Kind::Step => (trace::step(scheme)?, (None, nothing)),
+        Kind::ZeroGradients => (trace::zero_gradients(scheme)?, (None, nothing)),
+        Kind::TrainStep => {
+            let watched = request.watched;
+            let step = trace::train_step(scheme, loss(), &called, target(), watched)?;
+            shared = step.shared;
+            (step.program, (Some(step.results), step.act))
+        }
+        Kind::Tape | Kind::Backward => {
+            let both =
+                trace::forward_and_backward(scheme, &called, request.given, request.watched)?;
+            let (saved, _) = side_by_side(&both.split.saved);
+            let mut new = |kind, program, act| {
+                let results = Some(both.results.clone());
+                Planned::new(scheme, request, kind, program, (results, act), (options, interned))
+            };
+            let backward = new(Kind::Backward, both.split.backward, both.back)?;
+            let backward = Arc::new(Planned { saved, shared: both.shared, ..backward });
+            if !request.given.is_empty() {
+                return Ok(vec![backward]);
+            }
+            let tape = new(Kind::Tape, both.split.forward, both.forth)?;
+            return Ok(vec![Arc::new(tape), backward]);
+        }
+    };
+    let made = (options, interned);
+    let planned = Planned::new(scheme, request, request.kind, program, called, made)?;
+    Ok(vec![Arc::new(Planned { shared, ..planned })])
+}

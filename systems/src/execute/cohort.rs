@@ -1,0 +1,380 @@
+//! Who runs the same program: cohorts of a population's models, and their plans.
+//!
+//! Models of one blueprint with equal [`Mode`]s, gradients and optimizers form a cohort. Cohorts are
+//! regrouped when the population changed or somebody wrote to those components, which costs a few
+//! comparisons to ask; a plan is cached for each kind of program and each input type.
+
+use std::sync::Arc;
+
+use bevy_ecs::component::ComponentId;
+use bevy_ecs::prelude::*;
+use neurarch_components::blueprint::{BlueprintId, Blueprints};
+use neurarch_components::mode::{Bits, HasGradient, Mode};
+use neurarch_components::optimizer::DynOptimizer;
+use neurarch_components::population::Group;
+use neurarch_kernels::program::Program;
+use neurarch_kernels::program::eager::Eager;
+
+use crate::compile::script::Kinds;
+use crate::compile::trace;
+use crate::compile::trace::Scheme;
+use crate::errors::StepError;
+use crate::execute::hooks;
+use crate::execute::hooks::Memory;
+use crate::execute::keys::Keys;
+use crate::execute::ready::Ready;
+use crate::execute::updates::Updates;
+use crate::storage::bind::{Binder, Located};
+use crate::storage::members::Members;
+use crate::storage::watch::Watch;
+use crate::structure::optimizers::Optimizers;
+use crate::structure::population::population;
+use crate::structure::sign;
+
+/// The cohorts of a population.
+#[derive(Default)]
+pub(crate) struct Cohorts {
+    /// In the order of groups, then of their first members. Inactive models are in none.
+    pub(crate) list: Vec<Cohort>,
+    /// The population's version and the optimizers' generation at the last regrouping.
+    made_at: Option<(u64, u64)>,
+    /// Counts the regroupings.
+    pub(crate) regrouped: u64,
+    /// Counts the times that optimizers were looked at.
+    pub(crate) rated: u64,
+    /// For each group, its modes and gradients.
+    modes: Vec<Watch>,
+    /// For each group, its optimizers.
+    rates: Vec<Watch>,
+}
+
+/// Models that run the same programs.
+pub(crate) struct Cohort {
+    /// What they have in common.
+    pub(crate) scheme: Scheme,
+    /// Their blueprint.
+    pub(crate) blueprint: BlueprintId,
+    /// The positions whose modules ask in which mode they are: those of others may be in any.
+    asking: Bits,
+    /// Who they are, and where their rows are.
+    pub(crate) at: Located,
+    /// Where the parameters are that the way back reads.
+    pub(crate) reads: Binder,
+    /// Each member's place in the group.
+    pub(crate) places: Vec<u32>,
+    /// Whether a forward pass is to keep what `backward` will need, unless gradients are off.
+    pub(crate) keeps_tape: bool,
+    /// Whether it has modules that become others when they are first called.
+    pub(crate) is_lazy: bool,
+    /// What its updates read, once it trained eagerly.
+    pub(crate) updates: Option<Arc<Updates>>,
+    /// The memory of the last record of its members, for the next one.
+    pub(crate) spare: Option<Box<(Program, Eager)>>,
+    /// Whether somebody watches it: it runs apart from the others, eagerly if need be.
+    pub(crate) is_eager: bool,
+    /// The hooks with which an observed pass would be made for nothing, since one of them changes what it sees, or
+    /// what they would see cannot be planned. None after an error.
+    pub(crate) changes: Option<Vec<Kinds>>,
+    /// The memory of its last observed pass.
+    pub(crate) observed: Memory,
+    /// The positions where a model may have an optimizer, and what those of the cohort have.
+    owned: Vec<(usize, Option<Arc<dyn DynOptimizer>>)>,
+    /// Their random states.
+    pub(crate) keys: Keys,
+    /// The plans that they ran so far, but for those that were evicted since.
+    pub(crate) ready: Vec<Ready>,
+    /// The number of the call that runs, or was run last.
+    pub(crate) call: u64,
+}
+
+/// The place of no plan: the cohort runs eagerly, or not at all.
+pub(crate) const EAGER: usize = usize::MAX;
+
+impl Cohorts {
+    /// Regroups the models of `population` if something changed.
+    pub(crate) fn refresh(&mut self, world: &mut World, of: Entity) -> Result<(), StepError> {
+        sign::refresh(world, of)?;
+        Optimizers::init(world);
+        let found = population(world, of)?;
+        let now = (found.version(), world.resource::<Optimizers>().generation);
+        if self.made_at != Some(now) || !self.still_fits(world, of)? {
+            if !self.follow(world, of, now)? {
+                self.regroup(world, of)?;
+            }
+            self.made_at = Some(now);
+        }
+        Ok(())
+    }
+
+    /// Follows the models that came, went, moved or were written to since the last time, if all models are one cohort
+    /// and still are; says whether they are. Looks at those models, and at a tick of each of the others.
+    fn follow(
+        &mut self,
+        world: &mut World,
+        of: Entity,
+        (_, generation): (u64, u64),
+    ) -> Result<bool, StepError> {
+        let Some((version, known)) = self.made_at.take() else { return Ok(false) };
+        let found = population(world, of)?;
+        let ([cohort], [group]) = (self.list.as_mut_slice(), found.groups()) else {
+            return Ok(false);
+        };
+        let Some(turnover) = found.turnover(version).filter(|_| generation == known) else {
+            return Ok(false);
+        };
+        let is_one = cohort.at.members.is_all() && !cohort.scheme.mode.hooked;
+        if !is_one || group.members.len() != found.len() || found.is_empty() {
+            return Ok(false);
+        }
+        let (mut places, before): (Vec<_>, _) = (turnover.collect(), cohort.places.len() as u32);
+        for watch in self.modes.iter_mut().chain(&mut self.rates) {
+            watch.follow(world, group)?;
+            if !watch.written(world, &mut places) {
+                return Ok(false);
+            }
+        }
+        places.extend(before..found.len() as u32);
+        places.sort_unstable();
+        places.dedup();
+        places.truncate(places.partition_point(|&place| (place as usize) < found.len()));
+        let optimizers = world.resource::<Optimizers>();
+        if !places.iter().all(|&place| cohort.fits(world, optimizers, group, place as usize)) {
+            return Ok(false);
+        }
+        cohort.take_over(world, group, &places)?;
+        cohort.ready.iter_mut().for_each(|ready| ready.look_again(world));
+        self.modes.iter_mut().chain(&mut self.rates).for_each(|watch| watch.look(world));
+        self.rated += 1;
+        Ok(true)
+    }
+
+    /// Says whether every member still has what its cohort has in common. Cheap if nobody wrote there.
+    fn still_fits(&mut self, world: &mut World, of: Entity) -> Result<bool, StepError> {
+        let groups = population(world, of)?.groups();
+        let is_stale = |watches: &[Watch]| {
+            watches.len() != groups.len()
+                || watches.iter().zip(groups).any(|(watch, group)| watch.is_stale(world, group))
+        };
+        if is_stale(&self.modes) {
+            return Ok(false);
+        }
+        if is_stale(&self.rates) {
+            let optimizers = world.resource::<Optimizers>();
+            let fits = self.list.iter().all(|cohort| {
+                let group = &groups[cohort.at.group];
+                let mut places = cohort.places.iter();
+                places.all(|&place| cohort.owns_like(world, optimizers, group, place as usize))
+            });
+            if !fits {
+                return Ok(false);
+            }
+            self.rates.iter_mut().for_each(|watch| watch.look(world));
+            self.rated += 1;
+        }
+        Ok(true)
+    }
+
+    /// Takes the mark off models whose last hook was removed; says whether there were any.
+    pub(crate) fn forget_hooks_that_are_gone(
+        &self,
+        world: &mut World,
+        of: Entity,
+    ) -> Result<bool, StepError> {
+        let groups = population(world, of)?.groups();
+        let hooked = self.list.iter().filter(|cohort| cohort.scheme.mode.hooked);
+        let gone = hooked.filter_map(|cohort| {
+            let (group, place) = (&groups[cohort.at.group], cohort.places[0] as usize);
+            (!hooks::has_own(world, group, place)).then_some(group.modules[0][place])
+        });
+        let gone: Vec<_> = gone.collect();
+        for &root in &gone {
+            if let Some(mut mode) = world.get_mut::<Mode>(root) {
+                mode.hooked = false;
+            }
+        }
+        Ok(!gone.is_empty())
+    }
+
+    /// Lets go of plans that were evicted.
+    pub(crate) fn forget_evicted(&mut self) {
+        for cohort in &mut self.list {
+            cohort.ready.retain(|ready| !ready.planned.is_evicted());
+        }
+    }
+
+    /// Takes what was written so far as known: after writes to modes and gradients that the cohorts
+    /// follow already.
+    pub(crate) fn look(&mut self, world: &mut World) {
+        self.modes.iter_mut().for_each(|watch| watch.look(world));
+    }
+
+    fn regroup(&mut self, world: &mut World, of: Entity) -> Result<(), StepError> {
+        let toggled =
+            [world.register_component::<Mode>(), world.register_component::<HasGradient>()];
+        let (mut modes, mut rates) = (Vec::new(), Vec::new());
+        self.made_at = None;
+        self.list.clear();
+        self.regrouped += 1;
+        self.rated += 1;
+        let found = population(world, of)?;
+        let optimizers = world.resource::<Optimizers>();
+        for (number, group) in found.groups().iter().enumerate() {
+            let columns = optimizers.columns(world, group);
+            modes.push(Watch::of(world, group, toggled.map(|column| (0, column))));
+            rates.push(Watch::of(world, group, columns.iter().copied()));
+            let Some(blueprint) = world.resource::<Blueprints>().get(group.blueprint) else {
+                continue;
+            };
+            let (first, asking) = (self.list.len(), blueprint.asking());
+            let default = (Mode::default(), HasGradient::default());
+            for (place, (&index, &root)) in group.members.iter().zip(&group.modules[0]).enumerate()
+            {
+                let mode = world.get::<Mode>(root).unwrap_or(&default.0);
+                let gradients = world.get::<HasGradient>(root).unwrap_or(&default.1);
+                if mode.inactive {
+                    continue;
+                }
+                // A model with hooks of its own has a cohort of its own.
+                let known = self.list[first..].iter_mut().rev().find(|cohort| {
+                    !mode.hooked
+                        && cohort.scheme.mode.runs_like(mode, &asking)
+                        && cohort.scheme.has_gradient == gradients.0
+                        && cohort.owns_like(world, optimizers, group, place)
+                });
+                if let Some(cohort) = known {
+                    cohort.at.members.push(index);
+                    cohort.places.push(place as u32);
+                    continue;
+                }
+                let owned = owned(world, optimizers, &columns, group, place);
+                let mut mode = mode.clone();
+                mode.evaluating.intersect(&asking);
+                let scheme = Scheme {
+                    blueprint: blueprint.clone(),
+                    mode,
+                    has_gradient: gradients.0.clone(),
+                    groups: trace::nearest(blueprint, &owned),
+                    autocast: None,
+                };
+                self.list.push(Cohort {
+                    scheme,
+                    blueprint: group.blueprint,
+                    asking: asking.clone(),
+                    at: Located::new(of, number, Members::first(found.len(), index)),
+                    reads: Binder::default(),
+                    places: vec![place as u32],
+                    keeps_tape: false,
+                    is_lazy: blueprint.positions.iter().any(|at| at.module.is_lazy()),
+                    updates: None,
+                    spare: None,
+                    is_eager: false,
+                    changes: None,
+                    observed: Memory::default(),
+                    owned,
+                    keys: Keys::default(),
+                    ready: Vec::new(),
+                    call: 0,
+                });
+            }
+        }
+        self.list.iter_mut().for_each(Cohort::settle);
+        modes.iter_mut().chain(&mut rates).for_each(|watch| watch.look(world));
+        (self.modes, self.rates) = (modes, rates);
+        Ok(())
+    }
+}
+
+/// Lists what a model has at the positions where somebody has an optimizer.
+fn owned(
+    world: &World,
+    optimizers: &Optimizers,
+    columns: &[(usize, ComponentId)],
+    group: &Group,
+    place: usize,
+) -> Vec<(usize, Option<Arc<dyn DynOptimizer>>)> {
+    let mut positions: Vec<_> = columns.iter().map(|&(position, _)| position).collect();
+    positions.dedup();
+    let own = |position: usize| {
+        let own = optimizers.on(world, group.modules[position][place]);
+        (position, own.map(|own| Arc::from(own.structural())))
+    };
+    positions.into_iter().map(own).collect()
+}
+
+impl Cohort {
+    /// Says whether a model has optimizers like the cohort's, where it has them.
+    fn owns_like(
+        &self,
+        world: &World,
+        optimizers: &Optimizers,
+        group: &Group,
+        place: usize,
+    ) -> bool {
+        self.owned.iter().all(|(position, known)| {
+            match (optimizers.on(world, group.modules[*position][place]), known) {
+                (None, None) => true,
+                (Some(own), Some(known)) => own.is_like(&**known),
+                _ => false,
+            }
+        })
+    }
+
+    /// Says whether a model that nobody looked at runs what the cohort runs.
+    fn fits(&self, world: &World, optimizers: &Optimizers, group: &Group, place: usize) -> bool {
+        let root = group.modules[0][place];
+        let is_owned = |position: usize| self.owned.iter().any(|(owned, _)| *owned == position);
+        let mut others = (0..group.modules.len()).filter(|&position| !is_owned(position));
+        let is_like = |mode: &Mode| self.scheme.mode.runs_like(mode, &self.asking);
+        world.get::<Mode>(root).is_some_and(is_like)
+            && world.get::<HasGradient>(root).is_some_and(|of| of.0 == self.scheme.has_gradient)
+            && self.owns_like(world, optimizers, group, place)
+            && others.all(|at| optimizers.id_on(world, group.modules[at][place]).is_none())
+    }
+
+    /// Takes the models at some places of the group for members, all others as they were: of a cohort of all models.
+    fn take_over(&mut self, world: &World, group: &Group, places: &[u32]) -> Result<(), StepError> {
+        let count = group.members.len();
+        self.at.members = Members::all(count);
+        self.places.truncate(count);
+        self.places.extend(self.places.len() as u32..count as u32);
+        self.keys = Keys::default();
+        self.changes = None;
+        let Cohort { ready, scheme, .. } = self;
+        ready.iter_mut().try_for_each(|ready| ready.take_over(world, scheme, group, places))
+    }
+
+    /// Gives the place of the model whose own hooks are called, if the cohort is of one that has some.
+    pub(crate) fn hooked(&self) -> Option<usize> {
+        self.scheme.mode.hooked.then(|| self.places[0] as usize)
+    }
+
+    /// Says whether any of these plans, by their places, is run and draws random numbers.
+    pub(crate) fn draws(&self, chosen: &[usize]) -> bool {
+        let mut ready = chosen.iter().filter_map(|&place| self.ready.get(place));
+        !self.is_eager && ready.any(|ready| ready.planned.is_random)
+    }
+
+    /// Reads the random states again if somebody wrote to them.
+    pub(crate) fn refresh_keys(&mut self, world: &mut World) -> Result<(), StepError> {
+        self.keys.refresh(world, &self.at, &self.places)
+    }
+
+    /// Counts `steps` programs that drew numbers.
+    pub(crate) fn advance_keys(&mut self, world: &mut World, steps: usize) {
+        self.keys.advance(world, &self.at, &self.places, steps);
+    }
+
+    fn settle(&mut self) {
+        self.at.members.settle();
+        self.keeps_tape = self.scheme.has_trainable();
+    }
+
+    /// Checks that some parameter has an optimizer.
+    pub(crate) fn check_optimizer(&self) -> Result<(), StepError> {
+        if self.scheme.has_optimizer() {
+            return Ok(());
+        }
+        let model = self.at.members.indices().next().unwrap_or(0);
+        Err(StepError::NoOptimizer { model })
+    }
+}

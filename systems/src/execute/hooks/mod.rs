@@ -1,0 +1,126 @@
+//! Hooks: registering them, and calling them at the edges of module calls.
+//!
+//! A pass of models with hooks is computed by a plan that also gives what they see, and they are called afterwards
+//! (`observe`): hooks that only look cost little. One that changes something has the pass made again, op by op
+//! (`eager`), where it is not called a second time.
+
+use std::sync::Arc;
+
+use bevy_ecs::prelude::*;
+use neurarch_components::blueprint::Blueprint;
+use neurarch_components::hook::{
+    Callback, GlobalHooks, HookOptions, Hooks, PopulationHooks, RemovableHandle,
+};
+use neurarch_components::population::Group;
+
+mod answer;
+mod memory;
+pub(crate) mod observe;
+mod passed;
+mod runner;
+mod target;
+
+use crate::compile::script::Kinds;
+pub(crate) use answer::{Again, Past};
+pub(crate) use memory::Memory;
+pub(crate) use passed::Passed;
+pub(crate) use runner::{CallHooks, Runner};
+pub use target::{RegisterHookError, Target};
+
+/// Registers a hook. One of a parameter that is tied, or of a module under its second name, is the owner's.
+///
+/// # Errors
+///
+/// [`RegisterHookError`]: no model has such a module or parameter, so that the hook would never be called.
+///
+/// Source: the `register_*_hook` methods of `torch.nn.Module`.
+pub fn register(
+    world: &mut World,
+    target: impl Into<Target>,
+    callback: Callback,
+    options: HookOptions,
+) -> Result<RemovableHandle, RegisterHookError> {
+    let (target, callback) = target::resolve(world, target.into(), callback)?;
+    Ok(match target {
+        Target::All => {
+            let mut hooks = world.get_resource_or_init::<GlobalHooks>();
+            hooks.0.register(callback, options)
+        }
+        Target::Population(population, path) => {
+            let hooks = world.get_mut::<PopulationHooks>(population);
+            let mut hooks = hooks.map(|mut hooks| std::mem::take(&mut *hooks)).unwrap_or_default();
+            let handle = hooks.at_mut(&path).register(callback, options);
+            world.entity_mut(population).insert(hooks);
+            handle
+        }
+        Target::Module(module) => {
+            let known = world.get::<Hooks>(module).map(Hooks::share);
+            let mut hooks = known.unwrap_or_default();
+            let handle = hooks.register(callback, options);
+            world.entity_mut(module).insert(hooks);
+            handle
+        }
+    })
+}
+
+/// The hooks of every module and of a population, if any watch passes, as they are when one begins.
+#[derive(Default)]
+pub(crate) struct Shared {
+    global: Hooks,
+    population: PopulationHooks,
+}
+
+/// The same lists once more: handles must reach them while hooks run.
+impl Clone for Shared {
+    fn clone(&self) -> Self {
+        Shared { global: self.global.share(), population: self.population.share() }
+    }
+}
+
+impl Shared {
+    /// Gives them; `None` if there are none.
+    pub(crate) fn of(world: &World, population: Entity) -> Option<Shared> {
+        let global = world.get_resource::<GlobalHooks>().filter(|hooks| hooks.0.watch_passes());
+        let of_all = world.get::<PopulationHooks>(population).filter(|hooks| hooks.watch_passes());
+        if global.is_none() && of_all.is_none() {
+            return None;
+        }
+        // Handles must reach the lists themselves.
+        Some(Shared {
+            global: global.map(|hooks| hooks.0.share()).unwrap_or_default(),
+            population: of_all.map(PopulationHooks::share).unwrap_or_default(),
+        })
+    }
+}
+
+/// Says whether a model has hooks of its own that watch it run; its mode may say so when the last one is gone.
+pub(crate) fn has_own(world: &World, group: &Group, place: usize) -> bool {
+    let modules = group.modules.iter().map(|modules| modules[place]);
+    modules.into_iter().any(|module| {
+        let hooks = world.get::<Hooks>(module);
+        hooks.is_some_and(Hooks::watch_passes)
+    })
+}
+
+/// Lists the kinds of hooks of passes at each position of a model: those of all modules, of the population, and of
+/// the model at `own`, if it has some of its own.
+pub(crate) fn watched(
+    world: &World,
+    blueprint: &Arc<Blueprint>,
+    shared: Option<&Shared>,
+    group: &Group,
+    own: Option<usize>,
+) -> Vec<Kinds> {
+    let at = |position: usize| {
+        let path = &blueprint.positions[position].path;
+        let of_all = shared.map(|shared| &shared.global);
+        let of_population = shared.and_then(|shared| shared.population.at(path));
+        let of_model = own.and_then(|place| world.get::<Hooks>(group.modules[position][place]));
+        let mut kinds = Kinds::default();
+        for kind in [of_all, of_population, of_model].into_iter().flatten().flat_map(Hooks::kinds) {
+            kinds.insert(kind);
+        }
+        kinds
+    };
+    (0..blueprint.positions.len()).map(at).collect()
+}

@@ -1,0 +1,433 @@
+//! [`Runner`]: calls the hooks of a pass, in torch's order.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, PoisonError};
+
+use bevy_ecs::prelude::*;
+use neurarch_components::blueprint::{Blueprint, Position};
+use neurarch_components::call::{Call, Watcher};
+use neurarch_components::hook::{At, Callback, Gradients, Hook, HookError, HookKind, Hooks};
+use neurarch_components::population::Group;
+use neurarch_components::registered::tensor_typename;
+use neurarch_kernels::passes::differentiate::{Crossing, WatchGradients};
+use neurarch_kernels::program::trace::{Trace, Var, panic_message};
+use neurarch_kernels::program::tree::{Arguments, Tree};
+
+use super::Shared;
+use super::answer::List;
+use super::answer::{Again, Answer, Told};
+use crate::errors::StepError;
+
+/// The hooks that gradients will meet at the module calls of a pass, by the scope of the call: those that
+/// there were when it began, as in torch.
+#[derive(Default)]
+pub(crate) struct CallHooks(HashMap<usize, OfCall>);
+
+struct OfCall {
+    position: usize,
+    before: List,
+    after: List,
+}
+
+/// Calls the hooks of a pass of one model, or of a cohort.
+pub(crate) struct Runner {
+    shared: Shared,
+    /// For each position, the module's own hooks, if the pass is of one model with hooks.
+    own: Vec<Option<(Entity, Hooks)>>,
+    blueprint: Arc<Blueprint>,
+    models: usize,
+    failure: RefCell<Option<StepError>>,
+    calls: RefCell<CallHooks>,
+    /// For each module call, the gradients of its outputs.
+    arrived: HashMap<usize, Gradients>,
+    trace: Option<Trace>,
+    /// Whether the pass is a training step.
+    is_step: bool,
+    /// Whether the pass is computed already, so that no answer can change it.
+    is_observed: bool,
+    /// What hooks did so far in an observed pass; what they did in one that is made again.
+    again: RefCell<Again>,
+}
+
+impl Runner {
+    /// Prepares for a pass of the member at `place` with hooks of its own, or of a whole cohort.
+    pub(crate) fn new(
+        world: &World,
+        blueprint: &Arc<Blueprint>,
+        shared: Option<Shared>,
+        group: &Group,
+        hooked: Option<usize>,
+        models: usize,
+    ) -> Self {
+        let own = |position: usize| {
+            let module = group.modules[position][hooked?];
+            world.get::<Hooks>(module).map(|hooks| (module, hooks.share()))
+        };
+        Runner {
+            shared: shared.unwrap_or_default(),
+            own: (0..blueprint.positions.len()).map(own).collect(),
+            blueprint: blueprint.clone(),
+            models,
+            failure: RefCell::new(None),
+            calls: RefCell::default(),
+            arrived: HashMap::new(),
+            trace: None,
+            is_step: false,
+            is_observed: false,
+            again: RefCell::default(),
+        }
+    }
+
+    /// Says that the pass is computed already: what hooks answer is kept, from the first that changes something
+    /// on none is called.
+    pub(crate) fn observing(mut self) -> Self {
+        self.is_observed = true;
+        self
+    }
+
+    /// Says that hooks were called already in an observed pass: those calls are not made again.
+    pub(crate) fn after(mut self, again: Again) -> Self {
+        self.again = RefCell::new(again);
+        self
+    }
+
+    /// Says whether a hook changed something in an observed pass.
+    pub(super) fn has_answer(&self) -> bool {
+        self.again.borrow().has_answer()
+    }
+
+    /// Gives what hooks did in an observed pass, and whom gradients will meet.
+    pub(super) fn end(self) -> (Again, CallHooks) {
+        (self.again.into_inner(), self.calls.into_inner())
+    }
+
+    /// Says that the pass is a training step.
+    pub(crate) fn in_step(mut self) -> Self {
+        self.is_step = true;
+        self
+    }
+
+    /// Goes on with the gradients of what was recorded on `trace`.
+    pub(crate) fn go_back(&mut self, trace: &Trace) {
+        self.trace = Some(trace.clone());
+    }
+
+    /// Takes the hooks that gradients will meet, for a pass back by another runner.
+    pub(crate) fn take_calls(&self) -> CallHooks {
+        self.calls.take()
+    }
+
+    /// Gives the hooks that gradients will meet.
+    pub(crate) fn set_calls(&mut self, calls: CallHooks) {
+        self.calls = RefCell::new(calls);
+    }
+
+    /// Gives the error of the first hook that failed.
+    pub(crate) fn take_failure(&self) -> Option<StepError> {
+        self.failure.borrow_mut().take()
+    }
+
+    /// Lists the hooks of a kind at a position: those of all modules, of the population, of the module.
+    fn hooks(&self, position: usize, kind: HookKind) -> List {
+        if self.is_observed {
+            let list = self.hooks_now(position, kind);
+            self.again.borrow_mut().push_list(position, kind, &list);
+            return list;
+        }
+        let known = self.again.borrow_mut().take_list(position, kind);
+        known.unwrap_or_else(|| self.hooks_now(position, kind))
+    }
+
+    fn hooks_now(&self, position: usize, kind: HookKind) -> List {
+        let path = &self.blueprint.positions[position].path;
+        let shared = self.shared.global.list(kind).into_iter();
+        let of_all = self.shared.population.at(path).map(|hooks| hooks.list(kind));
+        let shared = shared.chain(of_all.into_iter().flatten()).map(|hook| (hook, None));
+        let own = self.own[position].as_ref();
+        let own = own.into_iter().flat_map(|(entity, hooks)| {
+            hooks.list(kind).into_iter().map(|hook| (hook, Some(*entity)))
+        });
+        shared.chain(own).collect()
+    }
+
+    /// Calls a hook; an error of its own, or a panic, becomes one that names the module and the hook.
+    fn call(
+        &self,
+        trace: &Trace,
+        position: usize,
+        number: usize,
+        (hook, entity): &(Hook, Option<Entity>),
+        told: &Told<'_>,
+    ) -> Result<Answer, ()> {
+        if self.is_observed && self.again.borrow().has_answer() {
+            return Err(());
+        }
+        let known = match self.is_observed {
+            true => None,
+            false => self.again.borrow_mut().answer(trace, told),
+        };
+        let Position { path, module, .. } = &self.blueprint.positions[position];
+        let module = module.type_name();
+        let at = At { trace, path, module, entity: *entity, models: self.models };
+        let run = AssertUnwindSafe(|| {
+            let mut callback = hook.callback.lock().unwrap_or_else(PoisonError::into_inner);
+            answer(&mut callback, &at, told)
+        });
+        let run = || {
+            let result = trace.closed(|| catch_unwind(run));
+            result.unwrap_or_else(|panic| Err(panic_message(&*panic).into()))
+        };
+        let answer = known.unwrap_or_else(|| run().unwrap_or_else(Answer::Failed));
+        let answer = answer.map(&mut |var| trace.own(var));
+        if self.is_observed {
+            let wrong = trace.error().map(|error| Answer::Wrong(error.message));
+            let answer =
+                if let Answer::Failed(_) = answer { answer } else { wrong.unwrap_or(answer) };
+            return Ok(self.again.borrow_mut().keep(told, answer));
+        }
+        let result = match answer {
+            Answer::Failed(error) => Err(error),
+            Answer::Wrong(message) => {
+                trace.fail(message);
+                Ok(Answer::Nothing)
+            }
+            answer => Ok(answer),
+        };
+        result.map_err(|error| {
+            let failure = StepError::Hook {
+                path: if path.is_empty() { module.to_owned() } else { path.clone() },
+                kind: hook.kind,
+                number,
+                message: error.to_string(),
+            };
+            if self.failure.borrow().is_none() && trace.error().is_none() {
+                *self.failure.borrow_mut() = Some(failure);
+            }
+            trace.fail(error.to_string());
+        })
+    }
+
+    /// Checks what a hook put in the place of gradients.
+    fn accept(&self, trace: &Trace, kind: HookKind, gradients: &mut [Option<Var>], new: Gradients) {
+        if new.len() != gradients.len() {
+            let (given, expected) = (new.len(), gradients.len());
+            let (hook, of) = match kind {
+                HookKind::BackwardPre => ("Backward pre hook", "grad_output"),
+                _ => ("Backward hook", "grad_input"),
+            };
+            trace.fail(format!(
+                "{hook} returned an invalid number of {of}, got {given}, but expected {expected}"
+            ));
+            return;
+        }
+        for (old, new) in gradients.iter_mut().zip(new) {
+            if let (Some(old), Some(new)) = (old.as_ref(), new.as_ref()) {
+                check_replaced(trace, old, new);
+            }
+            *old = new;
+        }
+    }
+
+    /// Calls the full backward hooks of a call.
+    fn backward(
+        &self,
+        trace: &Trace,
+        Crossing { scope, needs }: Crossing<'_>,
+        of: &OfCall,
+        inputs: &mut [Option<Var>],
+    ) {
+        let outputs = self.arrived.get(&scope).cloned().unwrap_or_default();
+        for (number, hook) in of.after.iter().enumerate() {
+            if trace.error().is_some() {
+                return;
+            }
+            let told = Told::Backward(inputs, &outputs);
+            if let Ok(Answer::Gradients(new)) = self.call(trace, of.position, number, hook, &told) {
+                if !needs.contains(&true) && new.iter().any(Option::is_some) {
+                    trace.fail(
+                        "Backward hook for Modules where no input requires gradient should always return None or \
+                         None for all gradients.",
+                    );
+                    return;
+                }
+                self.accept(trace, HookKind::Backward, inputs, new);
+            }
+        }
+    }
+
+    /// Says whether a hook is told of gradients of parameters at a position.
+    pub(crate) fn watches_gradients(&self, position: usize) -> bool {
+        let kinds = [HookKind::Gradient, HookKind::PostAccumulateGrad];
+        kinds.into_iter().any(|kind| !self.hooks(position, kind).is_empty())
+    }
+
+    /// Tells of the whole `.grad` of a parameter.
+    pub(crate) fn accumulated(&self, trace: &Trace, position: usize, name: &str, grad: &Var) {
+        let hooks = self.hooks(position, HookKind::PostAccumulateGrad);
+        for (number, hook) in hooks.iter().enumerate() {
+            let told = Told::PostAccumulateGrad(name, grad);
+            if self.call(trace, position, number, hook, &told).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Shows the gradient of a parameter, and gives what is in its place afterwards.
+    pub(crate) fn gradient(&self, trace: &Trace, position: usize, name: &str, grad: &mut Var) {
+        for (number, hook) in self.hooks(position, HookKind::Gradient).iter().enumerate() {
+            let told = Told::Gradient(name, grad);
+            match self.call(trace, position, number, hook, &told) {
+                Ok(Answer::Gradient(new)) => {
+                    let mut one = [Some(grad.clone())];
+                    self.accept(trace, HookKind::Gradient, &mut one, vec![Some(new)]);
+                    if let [Some(new)] = one {
+                        *grad = new;
+                    }
+                }
+                Ok(_) => {}
+                Err(()) => return,
+            }
+        }
+    }
+}
+
+/// Checks that what takes the place of a gradient is of its type; torch's words.
+fn check_replaced(trace: &Trace, old: &Var, new: &Var) {
+    if old.dtype() != new.dtype() {
+        let [was, got] = [old, new].map(|var| tensor_typename(var.dtype()));
+        trace.fail(format!("hook has changed the type of value (was {was} got {got})"));
+    } else if old.shape() != new.shape() {
+        let (expected, given) = (old.shape(), new.shape());
+        trace.fail(format!("hook has changed the size of value: {expected}, got {given}"));
+    }
+}
+
+/// Calls the function of a hook, if it is of the kind.
+fn answer(callback: &mut Callback, at: &At<'_>, told: &Told<'_>) -> Result<Answer, HookError> {
+    Ok(match (callback, told) {
+        (Callback::ForwardPre(hook), Told::ForwardPre(arguments)) => {
+            hook(at, arguments)?.map_or(Answer::Nothing, Answer::Arguments)
+        }
+        (Callback::Forward(hook), Told::Forward(arguments, result)) => {
+            hook(at, arguments, *result)?.map_or(Answer::Nothing, Answer::Result)
+        }
+        (Callback::BackwardPre(hook), Told::BackwardPre(outputs)) => {
+            hook(at, outputs)?.map_or(Answer::Nothing, Answer::Gradients)
+        }
+        (Callback::Backward(hook), Told::Backward(inputs, outputs)) => {
+            hook(at, inputs, outputs)?.map_or(Answer::Nothing, Answer::Gradients)
+        }
+        (Callback::Gradient(name, hook), Told::Gradient(of, gradient)) if name == of => {
+            hook(at, of, gradient)?.map_or(Answer::Nothing, Answer::Gradient)
+        }
+        (Callback::PostAccumulateGrad(name, hook), Told::PostAccumulateGrad(of, gradient))
+            if name == of =>
+        {
+            hook(at, of, gradient)?;
+            Answer::Nothing
+        }
+        _ => Answer::Nothing,
+    })
+}
+
+impl Runner {
+    /// Calls the hooks before a call, and gives the arguments that go on.
+    pub(super) fn before_call(
+        &self,
+        trace: &Trace,
+        position: usize,
+        scope: usize,
+        mut arguments: Arguments,
+    ) -> Arguments {
+        let before = self.hooks(position, HookKind::BackwardPre);
+        let after = self.hooks(position, HookKind::Backward);
+        if !before.is_empty() || !after.is_empty() {
+            let of_call = OfCall { position, before, after };
+            self.calls.borrow_mut().0.insert(scope, of_call);
+        }
+        let hooks = self.hooks(position, HookKind::ForwardPre);
+        for (number, hook) in hooks.iter().enumerate() {
+            let told = Told::ForwardPre(&arguments);
+            match self.call(trace, position, number, hook, &told) {
+                Ok(Answer::Arguments(new)) => arguments = new,
+                Ok(_) => {}
+                Err(()) => break,
+            }
+        }
+        arguments
+    }
+
+    /// Calls the hooks after a call, and gives the result that the caller gets.
+    pub(super) fn after_call(
+        &self,
+        trace: &Trace,
+        position: usize,
+        arguments: &Arguments,
+        mut result: Option<Tree>,
+    ) -> Option<Tree> {
+        let hooks = self.hooks(position, HookKind::Forward);
+        let mut failed = result.is_none();
+        for (number, hook) in hooks.iter().enumerate() {
+            if failed && !hook.0.always_call {
+                continue;
+            }
+            let told = Told::Forward(arguments, result.as_ref());
+            match self.call(trace, position, number, hook, &told) {
+                Ok(Answer::Result(new)) => result = Some(new),
+                Ok(_) => {}
+                Err(()) => failed = true,
+            }
+        }
+        result.filter(|_| !failed)
+    }
+}
+
+impl Watcher for Runner {
+    fn before(&self, call: &Call<'_>, arguments: Arguments) -> Arguments {
+        // The scope of the call was opened just now.
+        let scope = call.trace.program().scopes.len() - 1;
+        self.before_call(call.trace, call.position, scope, arguments)
+    }
+
+    fn after(&self, call: &Call<'_>, arguments: &Arguments, result: Option<Tree>) -> Option<Tree> {
+        self.after_call(call.trace, call.position, arguments, result)
+    }
+
+    fn may_leave_out(&self) -> bool {
+        !self.is_step
+    }
+}
+
+impl WatchGradients for Runner {
+    fn leave(&mut self, call: Crossing<'_>, gradients: &mut [Option<Var>]) {
+        let Some(trace) = self.trace.clone() else { return };
+        // It is away while hooks run, which may not touch it.
+        let Some(of) = self.calls.borrow_mut().0.remove(&call.scope) else { return };
+        for (number, hook) in of.before.iter().enumerate() {
+            if trace.error().is_some() {
+                return;
+            }
+            let told = Told::BackwardPre(gradients);
+            if let Ok(Answer::Gradients(new)) = self.call(&trace, of.position, number, hook, &told)
+            {
+                self.accept(&trace, HookKind::BackwardPre, gradients, new);
+            }
+        }
+        self.arrived.insert(call.scope, gradients.to_vec());
+        if !call.needs.contains(&true) {
+            let mut none = vec![None; call.needs.len()];
+            self.backward(&trace, call, &of, &mut none);
+        }
+        self.calls.borrow_mut().0.insert(call.scope, of);
+    }
+
+    fn enter(&mut self, call: Crossing<'_>, gradients: &mut [Option<Var>]) {
+        let Some(trace) = self.trace.clone() else { return };
+        let of = self.calls.borrow_mut().0.remove(&call.scope);
+        if let Some(of) = of {
+            self.backward(&trace, call, &of, gradients);
+        }
+    }
+}

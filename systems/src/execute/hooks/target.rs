@@ -1,0 +1,197 @@
+//! Whose calls a hook is told of: checks that somebody will call it.
+
+use bevy_ecs::prelude::*;
+use neurarch_components::blueprint::{Blueprint, Blueprints};
+use neurarch_components::hook::{Callback, HookKind};
+use neurarch_components::population::Population;
+
+use crate::errors::AccessError;
+use crate::errors::SignError;
+use crate::structure::sign;
+use crate::structure::spot::locate;
+use crate::structure::spot::owner;
+
+/// Whose calls a hook is told of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// A module of one model, by its entity. If the hook watches passes, the model runs apart from its
+    /// neighbors from then on.
+    Module(Entity),
+    /// The module at a dotted path of all models of a population: one call for all of them.
+    Population(Entity, String),
+    /// Every module of every model.
+    All,
+}
+
+impl From<Entity> for Target {
+    fn from(module: Entity) -> Self {
+        Target::Module(module)
+    }
+}
+
+impl From<(Entity, &str)> for Target {
+    fn from((population, path): (Entity, &str)) -> Self {
+        Target::Population(population, path.to_owned())
+    }
+}
+
+/// Why a hook cannot be registered: it would never be called. Nothing is changed then.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RegisterHookError {
+    /// There is no such module or population.
+    #[error(transparent)]
+    Access(#[from] AccessError),
+    /// No model of the population has a module at the path; torch's words.
+    #[error("'{path}': {class} has no attribute `{name}`")]
+    Path {
+        /// The dotted path that was asked for.
+        path: String,
+        /// The type of the module that the path leads to.
+        class: String,
+        /// What that module does not have.
+        name: String,
+    },
+    /// The module has no such parameter; torch's words.
+    #[error("{path}: '{class}' object has no attribute '{name}'")]
+    NoAttribute {
+        /// Dotted path of the module; the type's name for a root.
+        path: String,
+        /// The module's type.
+        class: String,
+        /// The name that was asked for.
+        name: String,
+    },
+    /// The parameter is torch's `None`; torch's words.
+    #[error("{path}.{name}: 'NoneType' object has no attribute 'register_hook'")]
+    None {
+        /// Dotted path of the module; the type's name for a root.
+        path: String,
+        /// The parameter's name.
+        name: String,
+    },
+    /// The name is of no parameter, but of a tensor that is computed; torch's words.
+    #[error("{path}: `{name}` is not an nn.Parameter")]
+    NotAParameter {
+        /// Dotted path of the module; the type's name for a root.
+        path: String,
+        /// The tensor's name.
+        name: String,
+    },
+    /// The name is of a buffer; torch's words.
+    #[error("{path}.{name}: cannot register a hook on a tensor that doesn't require gradient")]
+    NoGradient {
+        /// Dotted path of the module; the type's name for a root.
+        path: String,
+        /// The tensor's name.
+        name: String,
+    },
+    /// Such hooks are called for all modules, or not at all.
+    #[error("a {0} is called for all modules: expected Target::All")]
+    OfAllModules(HookKind),
+}
+
+/// Finds who will call a hook: the owner, where the target or the parameter is a second name.
+pub(super) fn resolve(
+    world: &mut World,
+    target: Target,
+    callback: Callback,
+) -> Result<(Target, Callback), RegisterHookError> {
+    let kind = callback.kind();
+    let is_registration = matches!(
+        kind,
+        HookKind::ParameterRegistration
+            | HookKind::BufferRegistration
+            | HookKind::ModuleRegistration
+    );
+    match target {
+        Target::All => Ok((Target::All, callback)),
+        _ if is_registration => Err(RegisterHookError::OfAllModules(kind)),
+        Target::Module(module) => {
+            let at = locate(world, owner(world, module))?;
+            let (blueprint, group) = (at.blueprint(world), at.group(world));
+            let (mut callback, mut position) = (callback, at.position);
+            if let Some((owner, own)) = parameter(&blueprint, at.position, &callback)? {
+                rename(&mut callback, own);
+                position = owner;
+            }
+            Ok((Target::Module(group.modules[position][at.member]), callback))
+        }
+        Target::Population(population, path) => {
+            let (path, callback) = resolve_path(world, population, path, callback)?;
+            Ok((Target::Population(population, path), callback))
+        }
+    }
+}
+
+/// Finds the module at a path in a structure of the population that has it.
+fn resolve_path(
+    world: &mut World,
+    population: Entity,
+    path: String,
+    callback: Callback,
+) -> Result<(String, Callback), RegisterHookError> {
+    sign::refresh(world, population).map_err(AccessError::from)?;
+    let found = world.get::<Population>(population);
+    let found = found.ok_or(AccessError::Sign(SignError::NotAPopulation(population)))?;
+    let mut failure = None;
+    let mut callback = callback;
+    for group in found.groups() {
+        let blueprint = world.resource::<Blueprints>().get(group.blueprint);
+        let Some(blueprint) = blueprint else { continue };
+        let position = match blueprint.below(0, &path) {
+            Ok(position) => position,
+            Err((at, name)) => {
+                let (class, name) = (blueprint.class_name(at).into_owned(), name.to_owned());
+                failure.get_or_insert(RegisterHookError::Path { path: path.clone(), class, name });
+                continue;
+            }
+        };
+        match parameter(blueprint, position, &callback) {
+            Ok(None) => return Ok((blueprint.positions[position].path.clone(), callback)),
+            Ok(Some((position, own))) => {
+                rename(&mut callback, own);
+                return Ok((blueprint.positions[position].path.clone(), callback));
+            }
+            Err(error) => drop(failure.insert(error)),
+        }
+    }
+    // A population that never had a model says nothing of its modules.
+    failure.map_or(Ok((path, callback)), Err)
+}
+
+/// Gives a hook of a parameter the parameter's own name.
+fn rename(callback: &mut Callback, own: String) {
+    if let Callback::Gradient(name, _) | Callback::PostAccumulateGrad(name, _) = callback {
+        *name = own;
+    }
+}
+
+/// Finds the owner of the parameter that a hook is of: its position, and its own name there. `None` if the hook is the
+/// module's.
+fn parameter(
+    blueprint: &Blueprint,
+    position: usize,
+    callback: &Callback,
+) -> Result<Option<(usize, String)>, RegisterHookError> {
+    let (Callback::Gradient(name, _) | Callback::PostAccumulateGrad(name, _)) = callback else {
+        return Ok(None);
+    };
+    let at = &blueprint.positions[position];
+    let class = blueprint.class_name(position).into_owned();
+    let path = if at.path.is_empty() { class.clone() } else { at.path.clone() };
+    let name = name.clone();
+    let Some(slot) = blueprint.parameter(position, &name) else {
+        let is_computed = blueprint.parametrization(position, &name).is_some()
+            || at.weight_normed.find(&name).is_some();
+        return Err(match () {
+            () if is_computed => RegisterHookError::NotAParameter { path, name },
+            () if blueprint.buffer(position, &name).is_some() => {
+                RegisterHookError::NoGradient { path, name }
+            }
+            () if at.nones.contains(&name) => RegisterHookError::None { path, name },
+            () => RegisterHookError::NoAttribute { path, class, name },
+        });
+    };
+    Ok(Some((slot.position, slot.own_name().to_owned())))
+}

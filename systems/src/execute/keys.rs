@@ -1,0 +1,80 @@
+//! [`Keys`]: the random states of a cohort's members.
+
+use bevy_ecs::prelude::*;
+use neurarch_components::mode::Draws;
+use neurarch_components::population::Population;
+use neurarch_components::tree::Model;
+use neurarch_kernels::cpu::tile::Key;
+
+use crate::errors::StepError;
+use crate::storage::bind::Located;
+use crate::storage::watch::Watch;
+use crate::structure::population::population;
+
+/// From this many members on it is worth asking whether somebody wrote to their states.
+const WORTH_WATCHING: usize = 64;
+
+/// The random states of a cohort's members, as they are in their components.
+#[derive(Default)]
+pub(crate) struct Keys {
+    keys: Vec<Key>,
+    watch: Watch,
+}
+
+impl Keys {
+    /// Gives the states, by member: after [`refresh`](Keys::refresh).
+    pub(crate) fn get(&self) -> &[Key] {
+        &self.keys
+    }
+
+    /// Reads the states again if somebody wrote to them.
+    pub(crate) fn refresh(
+        &mut self,
+        world: &mut World,
+        at: &Located,
+        places: &[u32],
+    ) -> Result<(), StepError> {
+        let draws = world.register_component::<Draws>();
+        let found = population(world, at.population)?;
+        let group = &found.groups()[at.group];
+        // Few are read anew sooner than a list of all members is compared.
+        if places.len() >= WORTH_WATCHING && !self.watch.is_stale(world, group) {
+            return Ok(());
+        }
+        self.keys.clear();
+        self.keys.extend(places.iter().map(|&place| {
+            let root = group.modules[0][place as usize];
+            Key {
+                seed: found.seed,
+                number: world.get::<Model>(root).map_or(0, |model| model.number),
+                step: world.get::<Draws>(root).map_or(0, |draws| draws.0),
+            }
+        }));
+        if places.len() >= WORTH_WATCHING {
+            self.watch = Watch::of(world, group, [(0, draws)]);
+            self.watch.look(world);
+        }
+        Ok(())
+    }
+
+    /// Counts `steps` programs that drew numbers, here and in the components.
+    pub(crate) fn advance(
+        &mut self,
+        world: &mut World,
+        at: &Located,
+        places: &[u32],
+        steps: usize,
+    ) {
+        for (key, &place) in self.keys.iter_mut().zip(places) {
+            key.step += steps as u64;
+            let found = world.get::<Population>(at.population);
+            let root = found.map(|found| found.groups()[at.group].modules[0][place as usize]);
+            if let Some(mut draws) = root.and_then(|root| world.get_mut::<Draws>(root)) {
+                draws.0 = key.step;
+            }
+        }
+        if places.len() >= WORTH_WATCHING {
+            self.watch.look(world);
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! [`Ready`]: a plan with the numbers of a cohort's members.
+
+use std::sync::Arc;
+
+use bevy_ecs::prelude::*;
+use neurarch_components::losses::DynLoss;
+use neurarch_components::mode::Bits;
+use neurarch_components::population::Group;
+use neurarch_components::registry::ModuleTypes;
+use neurarch_kernels::cpu::tile::Key;
+use neurarch_kernels::program::{Scalar, ScalarOf};
+
+use crate::compile::plans::Planned;
+use crate::compile::trace::Scheme;
+use crate::errors::StepError;
+use crate::execute::keys::Keys;
+use crate::storage::launch::{Job, Read};
+use crate::storage::watch::Watch;
+use crate::structure::optimizers::Optimizers;
+
+/// A plan with the numbers of a cohort's members.
+pub(crate) struct Ready {
+    pub(crate) planned: Arc<Planned>,
+    /// The loss as it was last seen.
+    pub(crate) loss: Option<Box<dyn DynLoss>>,
+    /// The gradients that there were when it was traced, for programs that depend on it.
+    pub(crate) has_gradient: Option<Bits>,
+    /// The value of scalar `s` for member `m` at `s · members + m`.
+    pub(crate) scalars: Vec<f64>,
+    pub(crate) watch: Watch,
+    /// Whether the columns that it needs are known to be there.
+    pub(crate) has_columns: bool,
+    /// What this takes, by an estimate; counted as the plan's.
+    pub(crate) bytes: usize,
+}
+
+impl Drop for Ready {
+    fn drop(&mut self) {
+        self.planned.remove_bytes(self.bytes);
+    }
+}
+
+impl Ready {
+    /// What its plan does once without random numbers, on what is read here.
+    pub(crate) fn job<'a>(&'a self, inputs: &'a [Read<'a>]) -> Job<'a> {
+        let Planned { plan, places, written, .. } = &*self.planned;
+        let (scalars, keys) = (self.scalars.as_slice(), &[][..]);
+        Job { plan, steps: 1, first_step: 0, inputs, outputs: places, scalars, written, keys }
+    }
+
+    /// Reads the scalars of some members anew, and leaves those of all others: of a cohort of all members of its group.
+    pub(crate) fn take_over(
+        &mut self,
+        world: &World,
+        scheme: &Scheme,
+        group: &Group,
+        places: &[u32],
+    ) -> Result<(), StepError> {
+        self.watch.follow(world, group)?;
+        let mut written = places.to_vec();
+        if !self.watch.written(world, &mut written) {
+            self.watch = Watch::default();
+            return Ok(());
+        }
+        written.sort_unstable();
+        written.dedup();
+        let places = written.as_slice();
+        let slots = &self.planned.plan.program.scalars;
+        let count = group.members.len();
+        let known = self.scalars.len() / slots.len().max(1);
+        let mut kept = self.scalars.chunks(known.max(1));
+        let mut all = Vec::with_capacity(slots.len() * count);
+        for slot in slots {
+            let own = kept.next().unwrap_or_default();
+            let first = all.len();
+            all.extend_from_slice(&own[..own.len().min(count)]);
+            all.resize(first + count, 0.0);
+            let read = read_scalar(world, scheme, group, places, slot, self.loss.as_deref())?;
+            for (&place, number) in places.iter().zip(read) {
+                all[first + place as usize] = number;
+            }
+        }
+        self.scalars = all;
+        Ok(())
+    }
+
+    /// Says that what was written so far has been read.
+    pub(crate) fn look_again(&mut self, world: &mut World) {
+        self.watch.look_again(world);
+    }
+
+    /// Gives the random states of the members, if its plan draws numbers.
+    pub(crate) fn keys<'a>(&self, keys: &'a Keys) -> &'a [Key] {
+        if self.planned.is_random { keys.get() } else { &[] }
+    }
+}
+
+/// Reads a scalar of the members at `places`, one number each.
+pub(crate) fn read_scalar(
+    world: &World,
+    scheme: &Scheme,
+    group: &Group,
+    places: &[u32],
+    scalar: &Scalar,
+    loss: Option<&dyn DynLoss>,
+) -> Result<Vec<f64>, StepError> {
+    let missing = || {
+        let path = scheme.blueprint.positions.get(scalar.position).map(|at| at.path.clone());
+        StepError::Scalar { path: path.unwrap_or_default(), name: scalar.name }
+    };
+    let modules = group.modules.get(scalar.position).ok_or_else(missing)?;
+    if scalar.of == ScalarOf::Optimizer {
+        check_optimizers(world, group, places, scalar.position)?;
+    }
+    let entities = places.iter().map(|&place| modules[place as usize]);
+    let read = |entity: Entity| match scalar.of {
+        ScalarOf::Loss => loss?.scalar(scalar.name),
+        ScalarOf::Module => {
+            let types = world.get_resource::<ModuleTypes>()?;
+            types.module(world.get_entity(entity).ok()?)?.scalar(scalar.name)
+        }
+        ScalarOf::Optimizer => {
+            let optimizers = world.get_resource::<Optimizers>()?;
+            optimizers.on(world, entity)?.scalar(scalar.name)
+        }
+    };
+    entities.map(|entity| read(entity).ok_or_else(missing)).collect()
+}
+
+/// Checks the optimizers that the members at `places` have at a position.
+fn check_optimizers(
+    world: &World,
+    group: &Group,
+    places: &[u32],
+    position: usize,
+) -> Result<(), StepError> {
+    let Some(optimizers) = world.get_resource::<Optimizers>() else { return Ok(()) };
+    for &place in places {
+        let Some(optimizer) = optimizers.on(world, group.modules[position][place as usize]) else {
+            continue;
+        };
+        let model = group.members[place as usize] as usize;
+        optimizer.check().map_err(|source| StepError::Optimizer { model, source })?;
+    }
+    Ok(())
+}

@@ -1,0 +1,22 @@
+//! [`Record`]: what going back through a watched pass takes.
+
+use crate::execute::eager::Recorded;
+use crate::execute::hooks::Passed;
+
+/// What a watched forward pass leaves behind.
+pub(crate) enum Record {
+    /// It was made op by op.
+    Eager(Box<Recorded>),
+    /// It was made by a plan, and observed.
+    Observed(Passed),
+}
+
+impl Record {
+    /// Keeps some of the members, by their places, in that order.
+    pub(crate) fn select(self, members: &[usize]) -> Self {
+        match self {
+            Record::Eager(recorded) => Record::Eager(Box::new(recorded.select(members))),
+            Record::Observed(passed) => Record::Observed(passed.select(members)),
+        }
+    }
+}

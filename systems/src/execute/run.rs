@@ -1,0 +1,255 @@
+//! [`Run`]: what a population keeps from one call to the next: cohorts, the tape, memory to use again.
+
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+use bevy_ecs::prelude::*;
+use neurarch_kernels::program::{Role, Slot};
+
+use crate::compile::plans::Plans;
+use crate::compile::results::Results;
+use crate::errors::StepError;
+use crate::execute::cohort::{Cohort, Cohorts};
+use crate::execute::hooks::Shared;
+use crate::execute::loss_arrays::LossArrays;
+use crate::execute::record::Record;
+use crate::execute::shared;
+use crate::execute::shared::{Chunks, SharedOptimizers};
+use crate::execute::tape::{InputGradients, Start, Tape};
+use crate::storage::launch::Buffers;
+use crate::structure::columns;
+use crate::structure::mode;
+use crate::structure::population;
+use crate::structure::population::population;
+
+/// What a population keeps from one call to the next; a component of its entity. None while a call has it.
+#[derive(Component)]
+pub(crate) struct Kept(Option<Box<Run>>);
+
+/// See [`Kept`].
+#[derive(Default)]
+pub(crate) struct Run {
+    pub(crate) cohorts: Cohorts,
+    pub(crate) buffers: Buffers,
+    pub(crate) tape: Tape,
+    pub(crate) loss: LossArrays,
+    /// The places in [`Cohort::ready`] of the plans of this call, cohort after cohort; [`EAGER`] for those
+    /// that run eagerly.
+    pub(crate) chosen: Vec<usize>,
+    /// For each cohort whose forward pass was watched, what going back takes.
+    pub(crate) recorded: Vec<Option<Record>>,
+    /// The hooks of all models, if there are any.
+    pub(crate) shared: Option<Shared>,
+    /// The models in the order in which gradients of shared parameters are summed.
+    pub(crate) chunks: Chunks,
+    /// Who updates shared parameters.
+    pub(crate) shared_optimizers: SharedOptimizers,
+    /// How often plans were evicted when cohorts last let go of such.
+    evictions: u64,
+}
+
+/// Takes the run out of the world, so that both can be used, regroups its cohorts if need be, and puts
+/// it back: also if what users wrote panics.
+///
+/// # Errors
+///
+/// [`StepError::Busy`] if a call has it already, and what `work` gives.
+pub(crate) fn with_run<R>(
+    world: &mut World,
+    population: Entity,
+    work: impl FnOnce(&mut World, &mut Run) -> Result<R, StepError>,
+) -> Result<R, StepError> {
+    population::population(world, population)?;
+    if world.get::<Kept>(population).is_none() {
+        world.entity_mut(population).insert(Kept(Some(Box::default())));
+    }
+    let run = world.get_mut::<Kept>(population).and_then(|mut kept| kept.0.take());
+    let mut run = run.ok_or(StepError::Busy(population))?;
+    let made = AssertUnwindSafe(|| {
+        run.refresh(world, population)?;
+        work(world, &mut run)
+    });
+    let made = catch_unwind(made);
+    if let Some(mut kept) = world.get_mut::<Kept>(population) {
+        kept.0 = Some(run);
+    }
+    made.unwrap_or_else(|panic| resume_unwind(panic))
+}
+
+/// Lets all populations but the running one go of plans that were evicted; that one does so when its next call begins.
+fn forget_evicted(world: &mut World) {
+    let mut all = world.query::<&mut Kept>();
+    for mut kept in all.iter_mut(world) {
+        if let Some(run) = &mut kept.0 {
+            run.cohorts.forget_evicted();
+        }
+    }
+}
+
+/// Says whether there was a loss since the last forward pass, and no backward pass since.
+pub(crate) fn has_loss(world: &World, population: Entity) -> bool {
+    let run = world.get::<Kept>(population).and_then(|kept| kept.0.as_ref());
+    run.is_some_and(|run| run.tape.start == Start::Loss)
+}
+
+/// Gives the gradients of what the last forward pass was called with, as far as a backward pass found them:
+/// their types, and a row for each model.
+///
+/// # Errors
+///
+/// If a model was spawned since the forward pass.
+pub(crate) fn input_gradients(
+    world: &World,
+    population: Entity,
+) -> Result<InputGradients, StepError> {
+    let found = population::population(world, population)?;
+    let run = world.get::<Kept>(population).and_then(|kept| kept.0.as_ref());
+    run.map_or(Ok(Vec::new()), |run| run.tape.input_gradients(world, found))
+}
+
+impl Run {
+    /// Regroups the cohorts if need be, and finds out which of them run eagerly.
+    pub(crate) fn refresh(
+        &mut self,
+        world: &mut World,
+        population: Entity,
+    ) -> Result<(), StepError> {
+        self.cohorts.refresh(world, population)?;
+        let (call, evictions) = Plans::begin_call(world, forget_evicted);
+        if self.evictions != evictions {
+            self.cohorts.forget_evicted();
+            self.evictions = evictions;
+        }
+        self.shared = Shared::of(world, population);
+        let autocast = mode::autocast_mode(world);
+        for cohort in &mut self.cohorts.list {
+            cohort.is_eager = self.shared.is_some() || cohort.scheme.mode.hooked;
+            cohort.scheme.autocast = autocast;
+            cohort.call = call;
+        }
+        Ok(())
+    }
+
+    /// Makes the tape follow the population: see [`Tape::follow`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Tape::follow`].
+    pub(crate) fn follow(&mut self, world: &World, of: Entity) -> Result<(), StepError> {
+        self.tape.follow(world, population(world, of)?, &self.cohorts, &mut self.recorded)
+    }
+
+    /// Takes the mark off models whose last hook is gone. Only a pass that begins does so: what a hook that
+    /// removed itself has seen is still to be gone back from.
+    pub(crate) fn forget_hooks_that_are_gone(
+        &mut self,
+        world: &mut World,
+        population: Entity,
+    ) -> Result<(), StepError> {
+        match self.cohorts.forget_hooks_that_are_gone(world, population)? {
+            true => self.refresh(world, population),
+            false => Ok(()),
+        }
+    }
+
+    /// Checks that every model has an optimizer, and those that share a parameter the same one for it.
+    pub(crate) fn check_optimizers(
+        &mut self,
+        world: &World,
+        population: Entity,
+    ) -> Result<(), StepError> {
+        if !shared::has_optimizer(world, population) {
+            self.cohorts.list.iter().try_for_each(Cohort::check_optimizer)?;
+        }
+        self.shared_optimizers.refresh(world, population, &self.cohorts)
+    }
+
+    /// Says whether some models have modules that become others when they are first called.
+    pub(crate) fn has_lazy(&self) -> bool {
+        self.cohorts.list.iter().any(|cohort| cohort.is_lazy)
+    }
+
+    /// Gives the results of the chosen plans, one a cohort; `None` if none is planned.
+    pub(crate) fn planned_results(&self) -> Option<&Results> {
+        let mut planned = self.cohorts.list.iter().zip(&self.chosen);
+        planned.find_map(|(cohort, &chosen)| cohort.ready.get(chosen)?.planned.results.as_ref())
+    }
+
+    /// Adds the columns that the chosen plans need and that are not there yet, such as those of an
+    /// optimizer that came; says whether there were any. Plans have to be chosen anew then.
+    ///
+    /// `of` gives the cohort that a place in [`chosen`](Run::chosen) is for.
+    pub(crate) fn add_columns(
+        &mut self,
+        world: &mut World,
+        population: Entity,
+        of: impl Fn(usize) -> usize,
+    ) -> Result<bool, StepError> {
+        let mut added = false;
+        for (number, &chosen) in self.chosen.iter().enumerate() {
+            let cohort = &mut self.cohorts.list[of(number)];
+            let group = cohort.at.group;
+            let Some(ready) = cohort.ready.get_mut(chosen) else { continue };
+            if !ready.has_columns {
+                let slots = ready.planned.plan.program.slots.iter();
+                let is_own = |slot: &&Slot| matches!(slot.role, Role::Parameter | Role::Buffer);
+                let companions: Vec<_> = slots.filter(|slot| !is_own(slot)).cloned().collect();
+                added |= columns::add_columns(world, population, group, &companions);
+                ready.has_columns = true;
+            }
+        }
+        if added {
+            self.refresh(world, population)?;
+        }
+        Ok(added)
+    }
+
+    /// Checks that the results of the chosen plans, one a cohort, fit one array.
+    pub(crate) fn check_results(&self) -> Result<(), StepError> {
+        let Some(first) = self.planned_results() else { return Ok(()) };
+        let planned = self.cohorts.list.iter().zip(&self.chosen);
+        let mut planned = planned.filter_map(|(cohort, &chosen)| cohort.ready.get(chosen));
+        planned.try_for_each(|ready| match &ready.planned.results {
+            Some(own) => first.check(own),
+            None => Ok(()),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::Array3;
+    use neurarch_components::layers::Linear;
+    use neurarch_kernels::dtype::Dtype;
+
+    use super::*;
+    use crate::compile::plans::Plans;
+    use crate::execute::step::forward;
+    use crate::structure::spawn::spawn_population;
+
+    /// Counts the plans that the cohorts of a population keep.
+    fn kept(world: &World, population: Entity) -> usize {
+        let run = world.get::<Kept>(population).and_then(|kept| kept.0.as_ref());
+        run.map_or(0, |run| run.cohorts.list.iter().map(|cohort| cohort.ready.len()).sum())
+    }
+
+    #[test]
+    fn all_populations_let_go_of_evicted_plans() {
+        let mut world = World::new();
+        let populations = [1, 2].map(|seed| {
+            spawn_population(&mut world, &Linear::new(2, 2), 2, 2, seed, Dtype::F32).unwrap()
+        });
+        let call = |world: &mut World, which: usize, size: usize| {
+            forward(world, populations[which], &Array3::<f32>::ones((2, size, 2))).unwrap();
+            [kept(world, populations[0]), kept(world, populations[1])]
+        };
+        assert_eq!(call(&mut world, 0, 1), [1, 0]);
+        assert_eq!(call(&mut world, 0, 2), [2, 0]);
+        world.resource_mut::<Plans>().max_bytes = 0;
+        assert_eq!(call(&mut world, 1, 3), [0, 1], "one rests, the other's is in use");
+        let plans = |world: &World| world.resource::<Plans>().plans().count();
+        assert_eq!(plans(&world), 2, "a forward pass and the way back");
+        assert_eq!(call(&mut world, 1, 4), [0, 2], "nothing moves while a call runs");
+        assert_eq!(call(&mut world, 1, 4), [0, 1]);
+        assert_eq!(plans(&world), 2);
+    }
+}

@@ -1,0 +1,23 @@
+//! Runs plans: forward, loss, backward, update, and all of them in one.
+//!
+//! Each deed is one function on the World. Arrays have the models of the population on their first axis,
+//! in the order of its indices. An inactive model is not visited: its rows of the results are left
+//! alone (zero, where the call makes the array).
+
+mod backward;
+pub(crate) mod check;
+mod forward;
+mod gradients;
+mod modified;
+mod parts;
+mod train;
+mod update;
+mod watched;
+
+pub(crate) use crate::errors::NOT_SCALAR;
+pub use crate::errors::StepError;
+pub use backward::{backward, backward_from, backward_with, has_loss, loss};
+pub use forward::{forward, forward_any, forward_into, forward_with};
+pub use gradients::{input_gradient, input_gradients, set_gradient, zero_grad};
+pub use train::{train_step, train_step_into, train_step_with, train_steps, train_steps_with};
+pub use update::step;

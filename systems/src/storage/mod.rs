@@ -1,0 +1,14 @@
+//! Where the numbers of models lie: members, bindings, rows, and jobs that run over them.
+
+pub mod bind;
+pub(crate) mod copy;
+pub(crate) mod equal;
+pub(crate) mod gather;
+pub(crate) mod launch;
+pub(crate) mod members;
+pub(crate) mod order;
+pub(crate) mod pages;
+pub(crate) mod places;
+pub(crate) mod visit;
+pub(crate) mod watch;
+pub(crate) mod widen;

@@ -1,0 +1,229 @@
+//! [`Watch`]: whether somebody wrote to some columns of a group, or moved its entities, since they were
+//! last looked at.
+//!
+//! Of a few members of a group their own rows are looked at, of all of it one mark a column.
+
+use std::collections::HashMap;
+
+use bevy_ecs::change_detection::Tick;
+use bevy_ecs::component::ComponentId;
+use bevy_ecs::prelude::*;
+use neurarch_components::population::Group;
+
+use crate::errors::BindError;
+use crate::storage::bind::{FEW, Placement};
+
+/// Some columns of a group's positions, and when they were looked at. For all members, one comparison a column, and
+/// one of the lists of entities a position, whatever the columns hold; for few, one a column and member.
+///
+/// A column without a summary tick (a component type that does not declare
+/// `#[component(summary_tick)]`) counts as written to.
+#[derive(Debug, Default)]
+pub(crate) struct Watch {
+    positions: Vec<Watched>,
+    looked: Option<Tick>,
+}
+
+#[derive(Debug)]
+struct Watched {
+    position: usize,
+    whose: Whose,
+    columns: Vec<ComponentId>,
+}
+
+/// Whose rows are watched.
+#[derive(Debug)]
+enum Whose {
+    /// Those of all members of the group, which lie there.
+    All(Placement),
+    /// Those of these entities.
+    Few(Vec<Entity>),
+}
+
+impl Watch {
+    /// Finds out where the columns of all members lie; they have yet to be [looked at](Watch::look).
+    pub(crate) fn of(
+        world: &World,
+        group: &Group,
+        columns: impl IntoIterator<Item = (usize, ComponentId)>,
+    ) -> Watch {
+        let all = |position: usize| {
+            let mut placement = Placement::default();
+            // An entity that is gone makes the watch stale, which is right.
+            let _ = placement.find(world, &group.modules[position]);
+            Whose::All(placement)
+        };
+        Watch::over(columns, all)
+    }
+
+    /// As [`of`](Watch::of), for the members at some places of the group.
+    pub(crate) fn of_members(
+        world: &World,
+        group: &Group,
+        places: &[u32],
+        columns: impl IntoIterator<Item = (usize, ComponentId)>,
+    ) -> Watch {
+        if places.len() * FEW > group.members.len() {
+            return Watch::of(world, group, columns);
+        }
+        let few = |position: usize| {
+            let modules = &group.modules[position];
+            Whose::Few(places.iter().map(|&place| modules[place as usize]).collect())
+        };
+        Watch::over(columns, few)
+    }
+
+    fn over(
+        columns: impl IntoIterator<Item = (usize, ComponentId)>,
+        whose: impl Fn(usize) -> Whose,
+    ) -> Watch {
+        let mut positions: Vec<Watched> = Vec::new();
+        let mut places = HashMap::new();
+        for (position, column) in columns {
+            let known = *places.entry(position).or_insert_with(|| {
+                positions.push(Watched { position, whose: whose(position), columns: Vec::new() });
+                positions.len() - 1
+            });
+            if !positions[known].columns.contains(&column) {
+                positions[known].columns.push(column);
+            }
+        }
+        Watch { positions, looked: None }
+    }
+
+    /// Follows members that came, went or moved. Of a few, nothing is followed.
+    ///
+    /// # Errors
+    ///
+    /// If one was despawned.
+    pub(crate) fn follow(&mut self, world: &World, group: &Group) -> Result<(), BindError> {
+        self.positions.iter_mut().try_for_each(|watched| match &mut watched.whose {
+            Whose::All(placement) => placement.update(world, &group.modules[watched.position]),
+            Whose::Few(_) => Ok(()),
+        })
+    }
+
+    /// Adds the places of members that were written to since the last look, some twice; says whether all are known: not
+    /// if a few are watched, or a column is not there. The watch [follows](Watch::follow) the members.
+    pub(crate) fn written(&self, world: &World, places: &mut Vec<u32>) -> bool {
+        let Some(looked) = self.looked else { return false };
+        let since = (looked, world.read_change_tick());
+        self.positions.iter().all(|watched| match &watched.whose {
+            Whose::All(placement) => {
+                let mut columns = watched.columns.iter();
+                columns.all(|&column| placement.written(world, column, since, places))
+            }
+            Whose::Few(_) => false,
+        })
+    }
+
+    /// Says that everything written so far has been seen.
+    pub(crate) fn look(&mut self, world: &mut World) {
+        self.looked = Some(world.increment_change_tick());
+    }
+
+    /// [`look`](Watch::look), unless it was never looked.
+    pub(crate) fn look_again(&mut self, world: &mut World) {
+        if self.looked.is_some() {
+            self.look(world);
+        }
+    }
+
+    /// Says whether something was written since the last look, or never looked at.
+    pub(crate) fn is_stale(&self, world: &World, group: &Group) -> bool {
+        let Some(looked) = self.looked else { return true };
+        let now = world.read_change_tick();
+        let tables = &world.storages().tables;
+        self.positions.iter().any(|watched| match &watched.whose {
+            Whose::All(placement) => {
+                !placement.is_right(world, &group.modules[watched.position])
+                    || placement.segments.iter().any(|&table| {
+                        watched.columns.iter().any(|&column| {
+                            let table = tables.get(table);
+                            let tick = table.and_then(|table| table.get_summary_tick(column));
+                            tick.is_none_or(|tick| tick.get().is_newer_than(looked, now))
+                        })
+                    })
+            }
+            Whose::Few(entities) => entities.iter().any(|&entity| {
+                let Ok(entity) = world.get_entity(entity) else { return true };
+                watched.columns.iter().any(|&column| {
+                    let ticks = entity.get_change_ticks_by_id(column);
+                    ticks.is_none_or(|ticks| ticks.is_changed(looked, now))
+                })
+            }),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use neurarch_components::blueprint::Blueprint;
+
+    use super::*;
+
+    #[derive(Component)]
+    #[component(summary_tick)]
+    struct Watched(u8);
+
+    #[derive(Component)]
+    struct Tag;
+
+    fn group() -> Group {
+        let structure = Arc::new(Blueprint { positions: Vec::new() });
+        Group::new(Blueprint::UNSIGNED, structure, Vec::new())
+    }
+
+    #[test]
+    fn only_what_happens_after_the_last_look_counts() {
+        let mut world = World::new();
+        let entities: Vec<_> = (0..3).map(|number| world.spawn(Watched(number)).id()).collect();
+        let mut group = group();
+        (group.members, group.modules) = (vec![0, 1, 2], vec![entities.clone()]);
+        let id = world.component_id::<Watched>().expect("it was just spawned");
+        let mut watch = Watch::of(&world, &group, [(0, id)]);
+        assert!(watch.is_stale(&world, &group));
+        watch.look(&mut world);
+        assert!(!watch.is_stale(&world, &group));
+        for value in 1..3 {
+            world.get_mut::<Watched>(entities[1]).expect("it has one").0 = value;
+            assert!(watch.is_stale(&world, &group));
+            watch.look(&mut world);
+            assert!(!watch.is_stale(&world, &group));
+        }
+        world.entity_mut(entities[2]).insert(Watched(9));
+        assert!(watch.is_stale(&world, &group));
+        watch.look(&mut world);
+        world.entity_mut(entities[0]).insert(Tag);
+        assert!(watch.is_stale(&world, &group), "a row moved");
+        watch = Watch::of(&world, &group, [(0, id)]);
+        watch.look(&mut world);
+        world.get_mut::<Watched>(entities[0]).expect("it has one").0 = 7;
+        assert!(watch.is_stale(&world, &group));
+    }
+
+    #[test]
+    fn a_few_members_are_watched_by_their_own_rows() {
+        let mut world = World::new();
+        let entities: Vec<_> = (0..20).map(|number| world.spawn(Watched(number)).id()).collect();
+        let mut group = group();
+        (group.members, group.modules) = ((0..20).collect(), vec![entities.clone()]);
+        let id = world.component_id::<Watched>().expect("it was just spawned");
+        let mut watch = Watch::of_members(&world, &group, &[3, 7], [(0, id)]);
+        assert!(watch.is_stale(&world, &group));
+        watch.look(&mut world);
+        world.get_mut::<Watched>(entities[4]).expect("it has one").0 = 7;
+        world.entity_mut(entities[3]).insert(Tag);
+        assert!(!watch.is_stale(&world, &group), "neither another's number nor a move");
+        world.get_mut::<Watched>(entities[7]).expect("it has one").0 = 8;
+        assert!(watch.is_stale(&world, &group));
+        watch.look(&mut world);
+        world.entity_mut(entities[3]).insert(Watched(9));
+        assert!(watch.is_stale(&world, &group));
+        watch.look(&mut world);
+        world.entity_mut(entities[3]).remove::<Watched>();
+        assert!(watch.is_stale(&world, &group));
+    }
+}
