@@ -3,7 +3,7 @@
 use bevy_ecs::prelude::*;
 
 use crate::components::hook::{
-    At, Callback, Gradients, HookError, HookOptions, Loading, RegisterAt, RemovableHandle, StateAt,
+    At, Callback, Gradients, HookAnswer, HookError, HookOptions, Loading, RegisterAt, RemovableHandle, StateAt,
 };
 use crate::components::registered::Value;
 use crate::components::state::{IncompatibleKeys, StateDict};
@@ -59,13 +59,12 @@ pub trait HookWorld {
     /// # Errors
     ///
     /// As [`register_hook_with`](HookWorld::register_hook_with).
-    fn register_forward_pre_hook(
+    fn register_forward_pre_hook<R: HookAnswer<Option<Arguments>>>(
         &mut self,
         target: impl Into<Target>,
-        hook: impl FnMut(&At<'_>, &Arguments) -> Result<Option<Arguments>, HookError> + Send + 'static,
+        hook: impl FnMut(&At<'_>, &Arguments) -> R + Send + 'static,
     ) -> Result<RemovableHandle, RegisterHookError> {
-        let callback = Callback::ForwardPre(Box::new(hook));
-        self.register_hook_with(target, callback, HookOptions::default())
+        self.register_hook_with(target, Callback::forward_pre(hook), HookOptions::default())
     }
 
     /// Registers a function of a call's arguments and result, which may give another result:
@@ -74,15 +73,12 @@ pub trait HookWorld {
     /// # Errors
     ///
     /// As [`register_hook_with`](HookWorld::register_hook_with).
-    fn register_forward_hook(
+    fn register_forward_hook<R: HookAnswer<Option<Tree>>>(
         &mut self,
         target: impl Into<Target>,
-        hook: impl FnMut(&At<'_>, &Arguments, Option<&Tree>) -> Result<Option<Tree>, HookError>
-        + Send
-        + 'static,
+        hook: impl FnMut(&At<'_>, &Arguments, Option<&Tree>) -> R + Send + 'static,
     ) -> Result<RemovableHandle, RegisterHookError> {
-        let callback = Callback::Forward(Box::new(hook));
-        self.register_hook_with(target, callback, HookOptions::default())
+        self.register_hook_with(target, Callback::forward(hook), HookOptions::default())
     }
 
     /// Registers a function of the gradients of a call's outputs, which may give others:
@@ -91,15 +87,12 @@ pub trait HookWorld {
     /// # Errors
     ///
     /// As [`register_hook_with`](HookWorld::register_hook_with).
-    fn register_full_backward_pre_hook(
+    fn register_full_backward_pre_hook<R: HookAnswer<Option<Gradients>>>(
         &mut self,
         target: impl Into<Target>,
-        hook: impl FnMut(&At<'_>, &[Option<Var>]) -> Result<Option<Gradients>, HookError>
-        + Send
-        + 'static,
+        hook: impl FnMut(&At<'_>, &[Option<Var>]) -> R + Send + 'static,
     ) -> Result<RemovableHandle, RegisterHookError> {
-        let callback = Callback::BackwardPre(Box::new(hook));
-        self.register_hook_with(target, callback, HookOptions::default())
+        self.register_hook_with(target, Callback::backward_pre(hook), HookOptions::default())
     }
 
     /// Registers a function of the gradients of a call's inputs and of its outputs, which may give others for
@@ -108,19 +101,12 @@ pub trait HookWorld {
     /// # Errors
     ///
     /// As [`register_hook_with`](HookWorld::register_hook_with).
-    fn register_full_backward_hook(
+    fn register_full_backward_hook<R: HookAnswer<Option<Gradients>>>(
         &mut self,
         target: impl Into<Target>,
-        hook: impl FnMut(
-            &At<'_>,
-            &[Option<Var>],
-            &[Option<Var>],
-        ) -> Result<Option<Gradients>, HookError>
-        + Send
-        + 'static,
+        hook: impl FnMut(&At<'_>, &[Option<Var>], &[Option<Var>]) -> R + Send + 'static,
     ) -> Result<RemovableHandle, RegisterHookError> {
-        let callback = Callback::Backward(Box::new(hook));
-        self.register_hook_with(target, callback, HookOptions::default())
+        self.register_hook_with(target, Callback::backward(hook), HookOptions::default())
     }
 
     /// Registers a function of the gradient of a module's own parameter, which may give another:
@@ -129,14 +115,13 @@ pub trait HookWorld {
     /// # Errors
     ///
     /// As [`register_hook_with`](HookWorld::register_hook_with).
-    fn register_parameter_hook(
+    fn register_parameter_hook<R: HookAnswer<Option<Var>>>(
         &mut self,
         target: impl Into<Target>,
         parameter: &str,
-        hook: impl FnMut(&At<'_>, &str, &Var) -> Result<Option<Var>, HookError> + Send + 'static,
+        hook: impl FnMut(&At<'_>, &str, &Var) -> R + Send + 'static,
     ) -> Result<RemovableHandle, RegisterHookError> {
-        let callback = Callback::Gradient(parameter.to_owned(), Box::new(hook));
-        self.register_hook_with(target, callback, HookOptions::default())
+        self.register_hook_with(target, Callback::gradient(parameter, hook), HookOptions::default())
     }
 
     /// Registers a function that sees the whole gradient of a module's own parameter after each backward
@@ -145,14 +130,13 @@ pub trait HookWorld {
     /// # Errors
     ///
     /// As [`register_hook_with`](HookWorld::register_hook_with).
-    fn register_post_accumulate_grad_hook(
+    fn register_post_accumulate_grad_hook<R: HookAnswer<()>>(
         &mut self,
         target: impl Into<Target>,
         parameter: &str,
-        hook: impl FnMut(&At<'_>, &str, &Var) -> Result<(), HookError> + Send + 'static,
+        hook: impl FnMut(&At<'_>, &str, &Var) -> R + Send + 'static,
     ) -> Result<RemovableHandle, RegisterHookError> {
-        let callback = Callback::PostAccumulateGrad(parameter.to_owned(), Box::new(hook));
-        self.register_hook_with(target, callback, HookOptions::default())
+        self.register_hook_with(target, Callback::post_accumulate_grad(parameter, hook), HookOptions::default())
     }
 
     /// Registers a function that is called before a module's state is saved:

@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError};
 use bevy_ecs::prelude::*;
 use neurarch_components::blueprint::{Blueprint, Position};
 use neurarch_components::call::{Call, Watcher};
-use neurarch_components::hook::{At, Callback, Gradients, Hook, HookError, HookKind, Hooks};
+use neurarch_components::hook::{At, Callback, Gradients, Hook, HookError, HookKind, Hooks, Look};
 use neurarch_components::population::Group;
 use neurarch_components::registered::tensor_typename;
 use neurarch_kernels::passes::differentiate::{Crossing, WatchGradients};
@@ -328,8 +328,29 @@ fn answer(callback: &mut Callback, at: &At<'_>, told: &Told<'_>) -> Result<Answe
             hook(at, of, gradient)?;
             Answer::Nothing
         }
+        (Callback::Look(hook), told) => {
+            look(hook, at, told);
+            Answer::Nothing
+        }
         _ => Answer::Nothing,
     })
+}
+
+/// Calls the function of a hook that only looks, if it is of the kind.
+fn look(hook: &mut Look, at: &At<'_>, told: &Told<'_>) {
+    match (hook, told) {
+        (Look::ForwardPre(hook), Told::ForwardPre(arguments)) => hook(at, arguments),
+        (Look::Forward(hook), Told::Forward(arguments, result)) => hook(at, arguments, *result),
+        (Look::BackwardPre(hook), Told::BackwardPre(outputs)) => hook(at, outputs),
+        (Look::Backward(hook), Told::Backward(inputs, outputs)) => hook(at, inputs, outputs),
+        (Look::Gradient(name, hook), Told::Gradient(of, gradient))
+        | (Look::PostAccumulateGrad(name, hook), Told::PostAccumulateGrad(of, gradient))
+            if name == of =>
+        {
+            hook(at, of, gradient);
+        }
+        _ => {}
+    }
 }
 
 impl Runner {
