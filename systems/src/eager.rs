@@ -18,6 +18,7 @@ use neurarch_kernels::shape::Type;
 
 use crate::array::Erased;
 use crate::cohort::Cohort;
+use crate::gather::gathered;
 use crate::hooks::{Again, CallHooks, Runner, Shared};
 use crate::loss_arrays::LossArrays;
 use crate::plans::check_stores;
@@ -64,9 +65,17 @@ impl Given<'_> {
 }
 
 /// The results of a pass, the rows of all members side by side.
+#[derive(Default)]
 pub(crate) struct Made {
     pub(crate) results: Results,
     pub(crate) bytes: Vec<u8>,
+}
+
+impl Made {
+    /// Keeps the rows of some of so many members, by their places.
+    pub(crate) fn select(&mut self, members: &[usize], of: usize) {
+        self.bytes = gathered(&self.bytes, self.bytes.len() / of.max(1), members);
+    }
 }
 
 /// Runs the members of a cohort forward; nothing is written yet.

@@ -11,14 +11,15 @@ use neurarch_kernels::shape::Type;
 use super::StepError;
 use super::check::{check_array, check_targets, models, shaped};
 use super::parts::{Part, epochs, stacked};
+use super::watched::{self, Minibatch, What};
 use crate::access;
 use crate::array::TypeRef;
 use crate::array::{AnyInput, DataSet, Erased, Input};
 use crate::cohort::Cohort;
 use crate::cohort::EAGER;
 use crate::eager::{self, Given, Made, Recorded};
-use crate::hooks::observe::{self, Look, Observed};
-use crate::hooks::{Again, CallHooks, Shared};
+use crate::hooks::observe;
+use crate::hooks::{Again, Shared};
 use crate::launch::{Job, Order, Output, Read, Write};
 use crate::lazy;
 use crate::loss_arrays::LossArrays;
@@ -307,7 +308,7 @@ fn train<T: Element>(
     if Sums::of(world, population).is_some() {
         return train_shared(world, run, population, parts, loss, (losses, steps));
     }
-    train_eagerly(world, run, parts, loss, (losses, steps))?;
+    train_watched(world, run, parts, loss, (losses, steps))?;
     let losses = Write::new(losses, steps * size_of::<T>());
     run_plans(world, run, parts, (losses, size_of::<T>()))
 }
@@ -382,51 +383,37 @@ fn add_state_columns(
 
 /// Trains the cohorts that are watched, step after step: the step that fails, and what follows, are not
 /// made.
-fn train_eagerly<T: Element>(
+fn train_watched<T: Element>(
     world: &mut World,
     run: &mut Run,
     parts: &[Part<'_>],
     loss: &dyn DynLoss,
     (losses, steps): (&mut [T], usize),
 ) -> Result<(), StepError> {
-    let Run { cohorts, shared, loss: arrays, chosen, buffers, .. } = run;
-    let watched = cohorts.list.iter_mut().zip(chosen.chunks(parts.len().max(1)));
-    for (cohort, chosen) in watched.filter(|(cohort, _)| cohort.is_eager) {
-        let all = parts.iter().zip(chosen);
-        let all = all.flat_map(|(part, &place)| (0..part.steps).map(move |at| (part, place, at)));
-        for (made, (part, place, step)) in all.enumerate() {
-            let mut again = Again::default();
-            if place != EAGER && cohort.changes.is_none() {
-                let inputs: Vec<_> = reads_at(part, step).chain(arrays.reads()).collect();
-                let (tape, calls) = (Write::nothing(), CallHooks::default());
-                let look = Look { chosen: place, inputs: &inputs, tape, calls };
-                match observe::run(world, cohort, shared.clone(), look, buffers)? {
-                    Observed::Made(of_members, done) => {
-                        done.keep(world, cohort);
-                        write_losses(cohort, &of_members, (&mut *losses, steps), made);
-                        continue;
-                    }
-                    Observed::Undone(so_far) => again = so_far,
-                }
-            }
-            let hooks = (shared.clone(), again);
-            let eager = step_eagerly(world, cohort, hooks, (loss, arrays), (part, step));
-            let (of_members, mut recorded) = eager.inspect_err(|_| cohort.changes = None)?;
-            eager::commit(world, cohort, &mut recorded)?;
-            recorded.leave_memory(cohort);
-            write_losses(cohort, &of_members, (&mut *losses, steps), made);
+    if !run.cohorts.list.iter().any(|cohort| cohort.is_eager) {
+        return Ok(());
+    }
+    let all = parts.iter().enumerate();
+    let all = all.flat_map(|(number, part)| (0..part.steps).map(move |step| (number, part, step)));
+    for (made, (number, part, step)) in all.enumerate() {
+        let what = What::Step(Minibatch { part, number, n_parts: parts.len(), step, loss });
+        let watched = watched::make(world, run, &what)?;
+        for ran in &watched {
+            let cohort = &run.cohorts.list[ran.place];
+            write_losses(cohort, &ran.made, (&mut *losses, steps), made);
         }
+        watched::keep_steps(world, run, watched)?;
     }
     Ok(())
 }
 
 /// Reads what a part reads in one of its steps.
-fn reads_at<'a>(part: &Part<'a>, step: usize) -> impl Iterator<Item = Read<'a>> {
+pub(super) fn reads_at<'a>(part: &Part<'a>, step: usize) -> impl Iterator<Item = Read<'a>> {
     part.reads().map(move |read| read.at(read.offset + step * read.step_bytes, 0))
 }
 
 /// Makes one step of a cohort that is watched; nothing is written yet.
-fn step_eagerly(
+pub(super) fn step_eagerly(
     world: &mut World,
     cohort: &mut Cohort,
     hooks: (Option<Shared>, Again),
@@ -588,5 +575,6 @@ fn choose_plans(
             }
         }
     }
+    run.part_eager(parts.len());
     Ok(())
 }
