@@ -3,7 +3,8 @@
 use bevy_ecs::prelude::*;
 
 use crate::components::hook::{
-    At, Callback, Gradients, HookAnswer, HookError, HookOptions, Loading, RegisterAt, RemovableHandle, StateAt,
+    At, Callback, Gradients, HookAnswer, HookError, HookOptions, Loading, RegisterAt,
+    RemovableHandle, StateAt,
 };
 use crate::components::registered::Value;
 use crate::components::state::{IncompatibleKeys, StateDict};
@@ -136,7 +137,11 @@ pub trait HookWorld {
         parameter: &str,
         hook: impl FnMut(&At<'_>, &str, &Var) -> R + Send + 'static,
     ) -> Result<RemovableHandle, RegisterHookError> {
-        self.register_hook_with(target, Callback::post_accumulate_grad(parameter, hook), HookOptions::default())
+        self.register_hook_with(
+            target,
+            Callback::post_accumulate_grad(parameter, hook),
+            HookOptions::default(),
+        )
     }
 
     /// Registers a function that is called before a module's state is saved:

@@ -404,11 +404,7 @@ impl Cohort {
             scheme: self.scheme.clone(),
             blueprint: self.blueprint,
             asking: self.asking.clone(),
-            at: Located::new(
-                self.at.population,
-                self.at.group,
-                self.at.members.part(&[member]),
-            ),
+            at: Located::new(self.at.population, self.at.group, self.at.members.part(&[member])),
             reads: Binder::default(),
             places: vec![self.places[member]],
             keeps_tape: self.keeps_tape,

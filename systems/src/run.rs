@@ -195,7 +195,8 @@ impl Run {
     ) -> Vec<usize> {
         let first = self.cohorts.list.len();
         let all = self.cohorts.list[place].places.len();
-        let kept: Vec<_> = (0..all).filter(|member| members.binary_search(member).is_err()).collect();
+        let kept: Vec<_> =
+            (0..all).filter(|member| members.binary_search(member).is_err()).collect();
         let mut places = Vec::with_capacity(members.len());
         if kept.is_empty() {
             self.cohorts.list[place] = ones.remove(0);

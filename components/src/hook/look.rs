@@ -150,9 +150,9 @@ impl Callback {
             true => Callback::Look(Look::BackwardPre(Box::new(move |at, outputs| {
                 drop(hook(at, outputs));
             }))),
-            false => Callback::BackwardPre(Box::new(move |at, outputs| {
-                hook(at, outputs).into_answer()
-            })),
+            false => {
+                Callback::BackwardPre(Box::new(move |at, outputs| hook(at, outputs).into_answer()))
+            }
         }
     }
 

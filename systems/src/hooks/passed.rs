@@ -35,8 +35,7 @@ impl Passed {
 
     /// Copies what is of some of the members, by their places, in that order.
     pub(crate) fn part(&self, members: &[usize]) -> Self {
-        let gather =
-            |rows: &Vec<u8>| gathered(rows, rows.len() / self.members.max(1), members);
+        let gather = |rows: &Vec<u8>| gathered(rows, rows.len() / self.members.max(1), members);
         let inputs = self.inputs.iter().map(gather).collect();
         let done = self.done.part(members);
         Passed { done, watched: self.watched.clone(), inputs, members: members.len() }

@@ -15,8 +15,8 @@ use neurarch_kernels::passes::differentiate::{Crossing, WatchGradients};
 use neurarch_kernels::program::trace::{Trace, Var, panic_message};
 use neurarch_kernels::program::tree::{Arguments, Tree};
 
-use super::Shared;
 use super::Kinds;
+use super::Shared;
 use super::answer::List;
 use super::answer::{Again, Answer, Told};
 use crate::step::StepError;

@@ -127,9 +127,9 @@ impl Teller {
         self.end_recording();
         let (program, eager) = std::mem::take(&mut self.spare);
         let trace = Trace::eager_in(program, eager.again(models, keys));
-        let vars = planned.seen().map(|(ty, offset)| {
-            trace.input_of_rows(ty.clone(), rows(ty.size_bytes(), offset))
-        });
+        let vars = planned
+            .seen()
+            .map(|(ty, offset)| trace.input_of_rows(ty.clone(), rows(ty.size_bytes(), offset)));
         let vars: Vec<_> = vars.collect();
         let told: Vec<_> = planned.events.iter().map(|event| Values::of(event, &vars)).collect();
         drop(vars);

@@ -92,8 +92,8 @@ pub(super) fn make(
     what: &What<'_>,
 ) -> Result<Vec<Ran>, StepError> {
     let mut all = begin(run, what);
-    let made = compute(world, run, what, &mut all)
-        .and_then(|()| take_turns(world, run, what, &mut all));
+    let made =
+        compute(world, run, what, &mut all).and_then(|()| take_turns(world, run, what, &mut all));
     match made {
         Ok(()) => Ok(end(run, what, all)),
         Err(failure) => {
@@ -344,9 +344,7 @@ fn gradients<'a>(tape: &'a Tape, cohort: &Cohort) -> Vec<Option<Given<'a>>> {
 pub(super) fn undo(world: &mut World, run: &mut Run, all: Vec<Ran>) -> Result<(), StepError> {
     all.into_iter().rev().try_for_each(|Ran { place, by, .. }| match by {
         Way::Eager(_) => Ok(()),
-        Way::Observed(mut done) => {
-            Ok(done.exchange(world, &mut run.cohorts.list[place].at)?)
-        }
+        Way::Observed(mut done) => Ok(done.exchange(world, &mut run.cohorts.list[place].at)?),
     })
 }
 
@@ -393,11 +391,7 @@ pub(super) fn keep(
 /// # Errors
 ///
 /// If a slot has no column any more.
-pub(super) fn keep_steps(
-    world: &mut World,
-    run: &mut Run,
-    all: Vec<Ran>,
-) -> Result<(), StepError> {
+pub(super) fn keep_steps(world: &mut World, run: &mut Run, all: Vec<Ran>) -> Result<(), StepError> {
     for Ran { place, by, .. } in all {
         let cohort = &mut run.cohorts.list[place];
         match by {
