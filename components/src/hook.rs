@@ -231,7 +231,7 @@ pub enum HookKind {
 
 impl HookKind {
     /// Says whether such hooks are called while a model runs or is differentiated. A model that has any runs
-    /// apart from its neighbors.
+    /// apart from those whose hooks are others.
     pub fn is_of_passes(self) -> bool {
         match self {
             HookKind::ForwardPre

@@ -15,9 +15,14 @@ use crate::systems::hooks::{self, RegisterHookError, Target};
 /// Registers functions that are called where modules are.
 ///
 /// The target says for whom: a module's entity for one model, `(population, path)` for all models of a
-/// population at once, [`Target::All`] for every module. The models in question run apart from then on, with the same
-/// bits; the others do not notice. Hooks that only look cost little; one that changes something has its pass made op by
-/// op.
+/// population at once, [`Target::All`] for every module. Models whose hooks are of equal kinds at the same modules run
+/// together, with the same bits; the others do not notice. Hooks of single models are called model by model, in the
+/// order of the models. A model whose hook changes something has its pass made op by op, alone.
+///
+/// The type of a function says what it may do. One that returns nothing only looks: the pass is made in any case. One that
+/// returns `Ok(None)` looks this time, but might change something or fail, so what the pass writes is copied first.
+/// Should a function that returns nothing panic, or compute what cannot be, in a training step or on the way back, then the
+/// call is an error, and what it wrote by then stays; where others fail, all is as it was before.
 ///
 /// # Example
 ///
@@ -54,7 +59,7 @@ pub trait HookWorld {
         options: HookOptions,
     ) -> Result<RemovableHandle, RegisterHookError>;
 
-    /// Registers a function of a call's arguments, which may give others:
+    /// Registers a function of a call's arguments, which may give others, or return nothing:
     /// [`ForwardPreHook`](crate::components::hook::ForwardPreHook).
     ///
     /// # Errors
@@ -68,7 +73,7 @@ pub trait HookWorld {
         self.register_hook_with(target, Callback::forward_pre(hook), HookOptions::default())
     }
 
-    /// Registers a function of a call's arguments and result, which may give another result:
+    /// Registers a function of a call's arguments and result, which may give another result, or return nothing:
     /// [`ForwardHook`](crate::components::hook::ForwardHook).
     ///
     /// # Errors
@@ -82,7 +87,7 @@ pub trait HookWorld {
         self.register_hook_with(target, Callback::forward(hook), HookOptions::default())
     }
 
-    /// Registers a function of the gradients of a call's outputs, which may give others:
+    /// Registers a function of the gradients of a call's outputs, which may give others, or return nothing:
     /// [`BackwardPreHook`](crate::components::hook::BackwardPreHook).
     ///
     /// # Errors
@@ -97,7 +102,7 @@ pub trait HookWorld {
     }
 
     /// Registers a function of the gradients of a call's inputs and of its outputs, which may give others for
-    /// the inputs: [`BackwardHook`](crate::components::hook::BackwardHook).
+    /// the inputs, or return nothing: [`BackwardHook`](crate::components::hook::BackwardHook).
     ///
     /// # Errors
     ///
@@ -110,7 +115,7 @@ pub trait HookWorld {
         self.register_hook_with(target, Callback::backward(hook), HookOptions::default())
     }
 
-    /// Registers a function of the gradient of a module's own parameter, which may give another:
+    /// Registers a function of the gradient of a module's own parameter, which may give another, or return nothing:
     /// [`GradientHook`](crate::components::hook::GradientHook).
     ///
     /// # Errors

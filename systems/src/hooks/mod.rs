@@ -1,8 +1,8 @@
 //! Hooks: registering them, and calling them at the edges of module calls.
 //!
-//! A pass of models with hooks is computed by a plan that also gives what they see, and they are called afterwards
-//! (`observe`): hooks that only look cost little. One that changes something has the pass made again, op by op
-//! (`eager`), where it is not called a second time.
+//! A pass of models with equal hooks is computed by a plan that also gives what they see (`observe`), and they are called
+//! afterwards, model by model (`teller`): hooks that only look cost little. One that changes something has the model's pass
+//! made again, op by op (`eager`), where it is not called a second time.
 
 use std::sync::Arc;
 
@@ -32,8 +32,8 @@ pub use target::RegisterHookError;
 /// Whose calls a hook is told of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// A module of one model, by its entity. If the hook watches passes, the model runs apart from its
-    /// neighbors from then on.
+    /// A module of one model, by its entity. If the hook watches passes, the model runs apart from those whose hooks
+    /// are others from then on.
     Module(Entity),
     /// The module at a dotted path of all models of a population: one call for all of them.
     Population(Entity, String),
