@@ -103,7 +103,8 @@ fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
                 }
                 Case::Hooks => {
                     TINY.hooked(rule, show)?;
-                    show(TINY.hooked_each(rule)?);
+                    show(TINY.hooked_each("each", rule)?);
+                    show(TINY.hooked_each("each-looks", rule)?);
                     continue;
                 }
                 Case::Clip => {

@@ -148,8 +148,9 @@ impl Population {
         ))
     }
 
-    /// Times a training step with a forward hook that looks on each model, and without any, in turn.
-    pub fn hooked_each(&self, rule: Rule) -> Outcome {
+    /// Times a training step with a forward hook that looks on each model, and without any, in turn: one that might change
+    /// something, or one that only looks, as its type says.
+    pub fn hooked_each(&self, job: &'static str, rule: Rule) -> Outcome {
         let (inputs, targets) = (self.inputs(self.batch), self.targets());
         let loss = CrossEntropyLoss::default();
         let spawned = |is_hooked: bool| -> Result<_, Failure> {
@@ -157,7 +158,10 @@ impl Population {
             world.insert_with(population, |_| Adam::default())?;
             let roots = world.models(population)?.to_vec();
             for root in roots.into_iter().filter(|_| is_hooked) {
-                world.register_forward_hook(root, |_, _, _| Ok(None))?;
+                match job {
+                    "each-looks" => world.register_forward_hook(root, |_, _, _| ())?,
+                    _ => world.register_forward_hook(root, |_, _, _| Ok(None))?,
+                };
             }
             Ok((world, population, vec![0.0; self.models]))
         };
@@ -168,7 +172,7 @@ impl Population {
         let call = (hooked.median - plain.median) * 1e6 / self.models as f64;
         let of = Number { key: "us_per_call", words: "µs more a call of a hook", value: call };
         let both = [("us_without", "µs without", plain), ("us_with", "µs with", hooked)];
-        Ok(beside(("hooks", "each"), Some(of), both))
+        Ok(beside(("hooks", job), Some(of), both))
     }
 
     /// Times a training step in one call, and in a call for each of its parts, in turn.

@@ -27,6 +27,13 @@ use crate::registered::Value;
 use crate::state::{IncompatibleKeys, StateDict};
 use crate::tree::Model;
 
+mod look;
+
+pub use look::{
+    HookAnswer, Look, LookBackward, LookBackwardPre, LookForward, LookForwardPre, LookGradient,
+    Returns,
+};
+
 new_key_type! {
     /// Tells the hooks of one [`HookTable`] apart.
     pub struct HookKey;
@@ -224,7 +231,7 @@ pub enum HookKind {
 
 impl HookKind {
     /// Says whether such hooks are called while a model runs or is differentiated. A model that has any runs
-    /// apart from its neighbors.
+    /// apart from those whose hooks are others.
     pub fn is_of_passes(self) -> bool {
         match self {
             HookKind::ForwardPre
@@ -292,6 +299,8 @@ pub enum Callback {
     BufferRegistration(Box<RegistrationHook>),
     /// See [`RegistrationHook`]; called for children.
     ModuleRegistration(Box<RegistrationHook>),
+    /// See [`Look`].
+    Look(Look),
 }
 
 impl Callback {
@@ -311,6 +320,29 @@ impl Callback {
             Callback::ParameterRegistration(_) => HookKind::ParameterRegistration,
             Callback::BufferRegistration(_) => HookKind::BufferRegistration,
             Callback::ModuleRegistration(_) => HookKind::ModuleRegistration,
+            Callback::Look(look) => look.kind(),
+        }
+    }
+
+    /// Gives the parameter's own name, of a hook of a parameter.
+    pub fn parameter(&self) -> Option<&str> {
+        match self {
+            Callback::Gradient(name, _)
+            | Callback::PostAccumulateGrad(name, _)
+            | Callback::Look(Look::Gradient(name, _) | Look::PostAccumulateGrad(name, _)) => {
+                Some(name)
+            }
+            _ => None,
+        }
+    }
+
+    /// Gives a hook of a parameter another name of the parameter; one of a module stays as it is.
+    pub fn rename_parameter(&mut self, to: String) {
+        if let Callback::Gradient(name, _)
+        | Callback::PostAccumulateGrad(name, _)
+        | Callback::Look(Look::Gradient(name, _) | Look::PostAccumulateGrad(name, _)) = self
+        {
+            *name = to;
         }
     }
 }
@@ -333,6 +365,8 @@ pub struct Hook {
     pub kind: HookKind,
     /// See [`HookOptions::always_call`].
     pub always_call: bool,
+    /// Whether it only looks, as its type says.
+    pub only_looks: bool,
     /// The function; locked while it runs.
     pub callback: Arc<Mutex<Callback>>,
 }
@@ -348,8 +382,10 @@ impl HookTable {
     fn insert(&mut self, callback: Callback, options: HookOptions) -> HookKey {
         let HookOptions { prepend, always_call } = options;
         let kind = callback.kind();
+        let only_looks = matches!(callback, Callback::Look(_));
         let callback = Arc::new(Mutex::new(callback));
-        let key = self.hooks.insert_with_key(|key| Hook { key, kind, always_call, callback });
+        let hook = |key| Hook { key, kind, always_call, only_looks, callback };
+        let key = self.hooks.insert_with_key(hook);
         let at = if prepend { 0 } else { self.order.len() };
         self.order.insert(at, key);
         key
@@ -380,13 +416,23 @@ impl HookTable {
 /// assert!(handle.remove());
 /// ```
 #[derive(Component, Default)]
-#[component(storage = "SparseSet", immutable, on_insert = tell)]
+#[component(storage = "SparseSet", immutable, on_insert = tell, on_remove = tell_of_removal)]
 pub struct Hooks {
     table: Arc<Mutex<HookTable>>,
 }
 
-/// A model with hooks of its own runs apart from its neighbors.
-fn tell(mut world: DeferredWorld<'_>, context: HookContext) {
+/// A model with hooks of its own runs apart from those without. Its mode counts as written to whenever hooks come, so that
+/// models are grouped anew.
+fn tell(world: DeferredWorld<'_>, context: HookContext) {
+    mark_model(world, &context, true);
+}
+
+/// A model whose hooks are gone is grouped anew; its next pass takes its mark off.
+fn tell_of_removal(world: DeferredWorld<'_>, context: HookContext) {
+    mark_model(world, &context, false);
+}
+
+fn mark_model(mut world: DeferredWorld<'_>, context: &HookContext, is_hooked: bool) {
     if !world.get::<Hooks>(context.entity).is_some_and(Hooks::watch_passes) {
         return;
     }
@@ -397,10 +443,8 @@ fn tell(mut world: DeferredWorld<'_>, context: HookContext) {
             _ => return,
         }
     }
-    if let Some(mut mode) = world.get_mut::<Mode>(root)
-        && !mode.hooked
-    {
-        mode.hooked = true;
+    if let Some(mut mode) = world.get_mut::<Mode>(root) {
+        mode.hooked |= is_hooked;
     }
 }
 
@@ -462,6 +506,20 @@ impl Hooks {
         let table = lock(&self.table);
         let hooks = table.order.iter().filter_map(|&key| table.hooks.get(key));
         hooks.filter(|hook| hook.kind == kind).cloned().collect()
+    }
+
+    /// Calls `f` with each hook of a kind, in the order in which they are called. The list is locked meanwhile.
+    #[doc(hidden)]
+    pub fn for_each(&self, kind: HookKind, f: impl FnMut(&Hook)) {
+        let table = lock(&self.table);
+        let hooks = table.order.iter().filter_map(|&key| table.hooks.get(key));
+        hooks.filter(|hook| hook.kind == kind).for_each(f);
+    }
+
+    /// Says whether those that are called while models run or are differentiated only look, as their type says.
+    pub fn only_look(&self) -> bool {
+        let table = lock(&self.table);
+        table.hooks.values().all(|hook| hook.only_looks || !hook.kind.is_of_passes())
     }
 
     /// Gives the same list once more: what a handle removes is gone from both.

@@ -121,7 +121,8 @@ pub struct Mode {
     pub frozen: Bits,
     /// Whether the model is passed over: nothing of it changes by a bit.
     pub inactive: bool,
-    /// Whether a module of the model has [`Hooks`](crate::hook::Hooks) of its own: it runs apart.
+    /// Whether a module of the model has [`Hooks`](crate::hook::Hooks) of its own: it runs apart
+    /// from those whose hooks are others.
     pub hooked: bool,
     /// Whether parametrized tensors are computed once in a pass, however often they are read.
     pub cached: bool,

@@ -3,7 +3,8 @@
 use bevy_ecs::prelude::*;
 
 use crate::components::hook::{
-    At, Callback, Gradients, HookError, HookOptions, Loading, RegisterAt, RemovableHandle, StateAt,
+    At, Callback, Gradients, HookAnswer, HookError, HookOptions, Loading, RegisterAt,
+    RemovableHandle, StateAt,
 };
 use crate::components::registered::Value;
 use crate::components::state::{IncompatibleKeys, StateDict};
@@ -15,9 +16,14 @@ use crate::systems::execute::hooks::{RegisterHookError, Target};
 /// Registers functions that are called where modules are.
 ///
 /// The target says for whom: a module's entity for one model, `(population, path)` for all models of a
-/// population at once, [`Target::All`] for every module. The models in question run apart from then on, with the same
-/// bits; the others do not notice. Hooks that only look cost little; one that changes something has its pass made op by
-/// op.
+/// population at once, [`Target::All`] for every module. Models whose hooks are of equal kinds at the same modules run
+/// together, with the same bits; the others do not notice. Hooks of single models are called model by model, in the
+/// order of the models. A model whose hook changes something has its pass made op by op, alone.
+///
+/// The type of a function says what it may do. One that returns nothing only looks: the pass is made in any case. One that
+/// returns `Ok(None)` looks this time, but might change something or fail, so what the pass writes is copied first.
+/// Should a function that returns nothing panic, or compute what cannot be, in a training step or on the way back, then the
+/// call is an error, and what it wrote by then stays; where others fail, all is as it was before.
 ///
 /// # Example
 ///
@@ -54,90 +60,75 @@ pub trait HookWorld {
         options: HookOptions,
     ) -> Result<RemovableHandle, RegisterHookError>;
 
-    /// Registers a function of a call's arguments, which may give others:
+    /// Registers a function of a call's arguments, which may give others, or return nothing:
     /// [`ForwardPreHook`](crate::components::hook::ForwardPreHook).
     ///
     /// # Errors
     ///
     /// As [`register_hook_with`](HookWorld::register_hook_with).
-    fn register_forward_pre_hook(
+    fn register_forward_pre_hook<R: HookAnswer<Option<Arguments>>>(
         &mut self,
         target: impl Into<Target>,
-        hook: impl FnMut(&At<'_>, &Arguments) -> Result<Option<Arguments>, HookError> + Send + 'static,
+        hook: impl FnMut(&At<'_>, &Arguments) -> R + Send + 'static,
     ) -> Result<RemovableHandle, RegisterHookError> {
-        let callback = Callback::ForwardPre(Box::new(hook));
-        self.register_hook_with(target, callback, HookOptions::default())
+        self.register_hook_with(target, Callback::forward_pre(hook), HookOptions::default())
     }
 
-    /// Registers a function of a call's arguments and result, which may give another result:
+    /// Registers a function of a call's arguments and result, which may give another result, or return nothing:
     /// [`ForwardHook`](crate::components::hook::ForwardHook).
     ///
     /// # Errors
     ///
     /// As [`register_hook_with`](HookWorld::register_hook_with).
-    fn register_forward_hook(
+    fn register_forward_hook<R: HookAnswer<Option<Tree>>>(
         &mut self,
         target: impl Into<Target>,
-        hook: impl FnMut(&At<'_>, &Arguments, Option<&Tree>) -> Result<Option<Tree>, HookError>
-        + Send
-        + 'static,
+        hook: impl FnMut(&At<'_>, &Arguments, Option<&Tree>) -> R + Send + 'static,
     ) -> Result<RemovableHandle, RegisterHookError> {
-        let callback = Callback::Forward(Box::new(hook));
-        self.register_hook_with(target, callback, HookOptions::default())
+        self.register_hook_with(target, Callback::forward(hook), HookOptions::default())
     }
 
-    /// Registers a function of the gradients of a call's outputs, which may give others:
+    /// Registers a function of the gradients of a call's outputs, which may give others, or return nothing:
     /// [`BackwardPreHook`](crate::components::hook::BackwardPreHook).
     ///
     /// # Errors
     ///
     /// As [`register_hook_with`](HookWorld::register_hook_with).
-    fn register_full_backward_pre_hook(
+    fn register_full_backward_pre_hook<R: HookAnswer<Option<Gradients>>>(
         &mut self,
         target: impl Into<Target>,
-        hook: impl FnMut(&At<'_>, &[Option<Var>]) -> Result<Option<Gradients>, HookError>
-        + Send
-        + 'static,
+        hook: impl FnMut(&At<'_>, &[Option<Var>]) -> R + Send + 'static,
     ) -> Result<RemovableHandle, RegisterHookError> {
-        let callback = Callback::BackwardPre(Box::new(hook));
-        self.register_hook_with(target, callback, HookOptions::default())
+        self.register_hook_with(target, Callback::backward_pre(hook), HookOptions::default())
     }
 
     /// Registers a function of the gradients of a call's inputs and of its outputs, which may give others for
-    /// the inputs: [`BackwardHook`](crate::components::hook::BackwardHook).
+    /// the inputs, or return nothing: [`BackwardHook`](crate::components::hook::BackwardHook).
     ///
     /// # Errors
     ///
     /// As [`register_hook_with`](HookWorld::register_hook_with).
-    fn register_full_backward_hook(
+    fn register_full_backward_hook<R: HookAnswer<Option<Gradients>>>(
         &mut self,
         target: impl Into<Target>,
-        hook: impl FnMut(
-            &At<'_>,
-            &[Option<Var>],
-            &[Option<Var>],
-        ) -> Result<Option<Gradients>, HookError>
-        + Send
-        + 'static,
+        hook: impl FnMut(&At<'_>, &[Option<Var>], &[Option<Var>]) -> R + Send + 'static,
     ) -> Result<RemovableHandle, RegisterHookError> {
-        let callback = Callback::Backward(Box::new(hook));
-        self.register_hook_with(target, callback, HookOptions::default())
+        self.register_hook_with(target, Callback::backward(hook), HookOptions::default())
     }
 
-    /// Registers a function of the gradient of a module's own parameter, which may give another:
+    /// Registers a function of the gradient of a module's own parameter, which may give another, or return nothing:
     /// [`GradientHook`](crate::components::hook::GradientHook).
     ///
     /// # Errors
     ///
     /// As [`register_hook_with`](HookWorld::register_hook_with).
-    fn register_parameter_hook(
+    fn register_parameter_hook<R: HookAnswer<Option<Var>>>(
         &mut self,
         target: impl Into<Target>,
         parameter: &str,
-        hook: impl FnMut(&At<'_>, &str, &Var) -> Result<Option<Var>, HookError> + Send + 'static,
+        hook: impl FnMut(&At<'_>, &str, &Var) -> R + Send + 'static,
     ) -> Result<RemovableHandle, RegisterHookError> {
-        let callback = Callback::Gradient(parameter.to_owned(), Box::new(hook));
-        self.register_hook_with(target, callback, HookOptions::default())
+        self.register_hook_with(target, Callback::gradient(parameter, hook), HookOptions::default())
     }
 
     /// Registers a function that sees the whole gradient of a module's own parameter after each backward
@@ -146,14 +137,17 @@ pub trait HookWorld {
     /// # Errors
     ///
     /// As [`register_hook_with`](HookWorld::register_hook_with).
-    fn register_post_accumulate_grad_hook(
+    fn register_post_accumulate_grad_hook<R: HookAnswer<()>>(
         &mut self,
         target: impl Into<Target>,
         parameter: &str,
-        hook: impl FnMut(&At<'_>, &str, &Var) -> Result<(), HookError> + Send + 'static,
+        hook: impl FnMut(&At<'_>, &str, &Var) -> R + Send + 'static,
     ) -> Result<RemovableHandle, RegisterHookError> {
-        let callback = Callback::PostAccumulateGrad(parameter.to_owned(), Box::new(hook));
-        self.register_hook_with(target, callback, HookOptions::default())
+        self.register_hook_with(
+            target,
+            Callback::post_accumulate_grad(parameter, hook),
+            HookOptions::default(),
+        )
     }
 
     /// Registers a function that is called before a module's state is saved:

@@ -9,6 +9,7 @@ use neurarch::prelude::*;
 
 mod gradients;
 mod made_again;
+mod together;
 
 const MODELS: usize = 5;
 

@@ -199,6 +199,41 @@ fn files_import_each_other_in_no_new_circle() {
     }
 }
 
+/// The folders of `systems`, and what lies in none: each uses those before it alone.
+const ROOMS: [&str; 13] = [
+    "errors",
+    "storage",
+    "draw",
+    "structure",
+    "compile",
+    "execute",
+    "edit",
+    "init",
+    "optim",
+    "amp",
+    "evolve",
+    "state",
+    "system_params",
+];
+
+#[test]
+fn folders_use_those_before_them() {
+    let room = |module: &str| {
+        let name = module.split("::").next().unwrap();
+        let place = ROOMS.iter().position(|room| *room == name);
+        place.unwrap_or_else(|| panic!("{name} is not in the table"))
+    };
+    let is_test = |module: &str| module.contains("_tests");
+    for (module, uses) in Crate::read("systems").imports() {
+        if module.is_empty() || is_test(&module) {
+            continue;
+        }
+        for used in uses.iter().filter(|used| !used.is_empty()) {
+            assert!(room(used) <= room(&module), "{module} uses {used}, which lies above it");
+        }
+    }
+}
+
 #[test]
 fn imports_are_read_as_they_are_written() {
     let mut paths = Vec::new();

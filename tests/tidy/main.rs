@@ -4,7 +4,7 @@
 
 mod imports;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -118,6 +118,29 @@ fn no_file_is_long() {
     for (path, text) in all() {
         let lines = lines_of_code(&text);
         assert!(lines <= 500, "{path} has {lines} lines of code: split it by idea");
+    }
+}
+
+/// Folders that have more entries than a reader takes in, and how many: no other may, and these get no more.
+const FULL: [(&str, usize); 3] =
+    [("components/src", 30), ("components/src/layers", 40), ("kernels/src/ops", 112)];
+
+#[test]
+fn no_folder_is_full() {
+    let mut entries: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for [folder, _] in CRATES {
+        for (path, _) in sources(&format!("{folder}/src/")) {
+            let mut path = path.as_str();
+            while let Some((above, name)) = path.rsplit_once('/') {
+                let name = name.trim_end_matches(".rs").to_owned();
+                entries.entry(above.to_owned()).or_default().insert(name);
+                path = above;
+            }
+        }
+    }
+    for (folder, names) in entries {
+        let most = FULL.iter().find(|(full, _)| *full == folder).map_or(20, |(_, most)| *most);
+        assert!(names.len() <= most, "{folder} has {} entries, at most {most}", names.len());
     }
 }
 

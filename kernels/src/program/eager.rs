@@ -169,6 +169,28 @@ impl Eager {
         self
     }
 
+    /// Gives all values, which are inputs, other numbers, and the models other random states; says whether the rows
+    /// fit.
+    pub(super) fn refill<'a>(
+        &mut self,
+        keys: &[Key],
+        mut rows: impl Iterator<Item = &'a [u8]>,
+    ) -> bool {
+        self.keys.clear();
+        self.keys.extend_from_slice(keys);
+        for value in &mut self.values {
+            let Some(Value { operand, rows: all }) = value else { return false };
+            let (bytes, stride) = (operand.ty.size_bytes(), stride(&operand.ty));
+            for to in all.bytes_mut().chunks_exact_mut(stride).take(self.models) {
+                match rows.next() {
+                    Some(row) if row.len() == bytes => to[..bytes].copy_from_slice(row),
+                    _ => return false,
+                }
+            }
+        }
+        rows.next().is_none()
+    }
+
     /// Forgets what was computed.
     pub(super) fn forget(&mut self) {
         self.values.clear();

@@ -25,6 +25,7 @@ use crate::shape::{Shape, Type};
 mod contain;
 mod identity;
 mod mixed;
+mod refill;
 mod repeat;
 
 pub use contain::panic_message;

@@ -23,6 +23,16 @@ impl Kinds {
         self.0 |= 1 << kind as u8;
     }
 
+    /// Says whether there are none.
+    pub(crate) fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Adds those of `other`.
+    pub(crate) fn extend(&mut self, other: Kinds) {
+        self.0 |= other.0;
+    }
+
     fn contains(self, kind: HookKind) -> bool {
         self.0 & 1 << kind as u8 != 0
     }

@@ -4,6 +4,7 @@
 //! regrouped when the population changed or somebody wrote to those components, which costs a few
 //! comparisons to ask; a plan is cached for each kind of program and each input type.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bevy_ecs::component::ComponentId;
@@ -19,8 +20,7 @@ use crate::compile::script::Kinds;
 use crate::compile::trace;
 use crate::compile::trace::Scheme;
 use crate::errors::StepError;
-use crate::execute::hooks;
-use crate::execute::hooks::Memory;
+use crate::execute::hooks::{Memory, Own};
 use crate::execute::keys::Keys;
 use crate::execute::ready::Ready;
 use crate::execute::updates::Updates;
@@ -42,6 +42,9 @@ pub(crate) struct Cohorts {
     pub(crate) regrouped: u64,
     /// Counts the times that optimizers were looked at.
     pub(crate) rated: u64,
+    /// Whether models with equal hooks may be in several cohorts: while a forward pass is to be gone back from, those that
+    /// it kept something of stay apart from all others.
+    pub(crate) is_apart: bool,
     /// For each group, its modes and gradients.
     modes: Vec<Watch>,
     /// For each group, its optimizers.
@@ -72,6 +75,10 @@ pub(crate) struct Cohort {
     pub(crate) spare: Option<Box<(Program, Eager)>>,
     /// Whether somebody watches it: it runs apart from the others, eagerly if need be.
     pub(crate) is_eager: bool,
+    /// The hooks of their own that its members have, if they have any.
+    pub(crate) own: Option<Own>,
+    /// Which cohort its members were in, if they stay apart for it: see [`Cohorts::refresh`].
+    pass: Option<u32>,
     /// The hooks with which an observed pass would be made for nothing, since one of them changes what it sees, or
     /// what they would see cannot be planned. None after an error.
     pub(crate) changes: Option<Vec<Kinds>>,
@@ -91,15 +98,21 @@ pub(crate) struct Cohort {
 pub(crate) const EAGER: usize = usize::MAX;
 
 impl Cohorts {
-    /// Regroups the models of `population` if something changed.
-    pub(crate) fn refresh(&mut self, world: &mut World, of: Entity) -> Result<(), StepError> {
+    /// Regroups the models of `population` if something changed. `passed` gives, of each model's root, which cohort it
+    /// was in when a forward pass kept something for the way back: hooked models of different ones stay apart.
+    pub(crate) fn refresh(
+        &mut self,
+        world: &mut World,
+        of: Entity,
+        passed: impl FnOnce() -> HashMap<Entity, u32>,
+    ) -> Result<(), StepError> {
         sign::refresh(world, of)?;
         Optimizers::init(world);
         let found = population(world, of)?;
         let now = (found.version(), world.resource::<Optimizers>().generation);
         if self.made_at != Some(now) || !self.still_fits(world, of)? {
             if !self.follow(world, of, now)? {
-                self.regroup(world, of)?;
+                self.regroup(world, of, &passed())?;
             }
             self.made_at = Some(now);
         }
@@ -181,18 +194,37 @@ impl Cohorts {
         of: Entity,
     ) -> Result<bool, StepError> {
         let groups = population(world, of)?.groups();
-        let hooked = self.list.iter().filter(|cohort| cohort.scheme.mode.hooked);
-        let gone = hooked.filter_map(|cohort| {
-            let (group, place) = (&groups[cohort.at.group], cohort.places[0] as usize);
-            (!hooks::has_own(world, group, place)).then_some(group.modules[0][place])
-        });
-        let gone: Vec<_> = gone.collect();
+        let mut gone = Vec::new();
+        for cohort in &self.list {
+            let Some(own) = &cohort.own else { continue };
+            let group = &groups[cohort.at.group];
+            let places = cohort.places.iter().map(|&place| place as usize);
+            let of_cohort = places.filter(|&place| !own.is_there(world, group, place));
+            gone.extend(of_cohort.map(|place| group.modules[0][place]));
+        }
         for &root in &gone {
             if let Some(mut mode) = world.get_mut::<Mode>(root) {
                 mode.hooked = false;
             }
         }
         Ok(!gone.is_empty())
+    }
+
+    /// Forgets which models stay apart: the next refresh regroups all.
+    pub(crate) fn bring_together(&mut self) {
+        self.made_at = None;
+        self.is_apart = false;
+    }
+
+    /// Leaves some members, by their places, in a cohort, if any, and adds cohorts of the others. If it `lasts`, they stay
+    /// apart until something else has models regrouped.
+    pub(crate) fn part(&mut self, place: usize, kept: &[usize], ones: Vec<Cohort>, lasts: bool) {
+        if !kept.is_empty() {
+            self.list[place].select(kept);
+        }
+        self.list.extend(ones);
+        self.regrouped += 1;
+        self.is_apart |= !lasts;
     }
 
     /// Lets go of plans that were evicted.
@@ -208,7 +240,12 @@ impl Cohorts {
         self.modes.iter_mut().for_each(|watch| watch.look(world));
     }
 
-    fn regroup(&mut self, world: &mut World, of: Entity) -> Result<(), StepError> {
+    fn regroup(
+        &mut self,
+        world: &mut World,
+        of: Entity,
+        passed: &HashMap<Entity, u32>,
+    ) -> Result<(), StepError> {
         let toggled =
             [world.register_component::<Mode>(), world.register_component::<HasGradient>()];
         let (mut modes, mut rates) = (Vec::new(), Vec::new());
@@ -216,6 +253,7 @@ impl Cohorts {
         self.list.clear();
         self.regrouped += 1;
         self.rated += 1;
+        self.is_apart = !passed.is_empty();
         let found = population(world, of)?;
         let optimizers = world.resource::<Optimizers>();
         for (number, group) in found.groups().iter().enumerate() {
@@ -234,9 +272,11 @@ impl Cohorts {
                 if mode.inactive {
                     continue;
                 }
-                // A model with hooks of its own has a cohort of its own.
+                let own = mode.hooked.then(|| Own::of(world, group, place));
+                let pass = own.as_ref().and_then(|_| passed.get(&root)).copied();
                 let known = self.list[first..].iter_mut().rev().find(|cohort| {
-                    !mode.hooked
+                    cohort.pass == pass
+                        && cohort.own == own
                         && cohort.scheme.mode.runs_like(mode, &asking)
                         && cohort.scheme.has_gradient == gradients.0
                         && cohort.owns_like(world, optimizers, group, place)
@@ -268,6 +308,8 @@ impl Cohorts {
                     updates: None,
                     spare: None,
                     is_eager: false,
+                    own,
+                    pass,
                     changes: None,
                     observed: Memory::default(),
                     owned,
@@ -343,9 +385,54 @@ impl Cohort {
         ready.iter_mut().try_for_each(|ready| ready.take_over(world, scheme, group, places))
     }
 
+    /// Says whether its members have hooks of their own.
+    pub(crate) fn has_own_hooks(&self) -> bool {
+        self.own.is_some()
+    }
+
     /// Gives the place of the model whose own hooks are called, if the cohort is of one that has some.
     pub(crate) fn hooked(&self) -> Option<usize> {
-        self.scheme.mode.hooked.then(|| self.places[0] as usize)
+        self.own.as_ref().map(|_| self.places[0] as usize)
+    }
+
+    /// Counts the turns in which hooks are told of a pass: one for each member if they have hooks of their own.
+    pub(crate) fn turns(&self) -> usize {
+        if self.has_own_hooks() { self.places.len() } else { 1 }
+    }
+
+    /// Makes a cohort of one of its members.
+    pub(crate) fn alone(&self, member: usize) -> Cohort {
+        Cohort {
+            scheme: self.scheme.clone(),
+            blueprint: self.blueprint,
+            asking: self.asking.clone(),
+            at: Located::new(self.at.population, self.at.group, self.at.members.part(&[member])),
+            reads: Binder::default(),
+            places: vec![self.places[member]],
+            keeps_tape: self.keeps_tape,
+            is_lazy: self.is_lazy,
+            updates: self.updates.clone(),
+            spare: None,
+            is_eager: self.is_eager,
+            own: self.own.clone(),
+            pass: self.pass,
+            changes: self.changes.clone(),
+            observed: Memory::default(),
+            owned: self.owned.clone(),
+            keys: Keys::default(),
+            ready: Vec::new(),
+            call: self.call,
+        }
+    }
+
+    /// Keeps some of the members, by their places.
+    pub(crate) fn select(&mut self, members: &[usize]) {
+        let Located { population, group, .. } = self.at;
+        self.at = Located::new(population, group, self.at.members.part(members));
+        self.reads = Binder::default();
+        self.places = members.iter().map(|&member| self.places[member]).collect();
+        self.keys.select(members);
+        self.ready.iter_mut().for_each(|ready| ready.select(members));
     }
 
     /// Says whether any of these plans, by their places, is run and draws random numbers.
@@ -362,6 +449,11 @@ impl Cohort {
     /// Counts `steps` programs that drew numbers.
     pub(crate) fn advance_keys(&mut self, world: &mut World, steps: usize) {
         self.keys.advance(world, &self.at, &self.places, steps);
+    }
+
+    /// Counts a program of some members that drew numbers.
+    pub(crate) fn advance_keys_of(&mut self, world: &mut World, members: &[u32]) {
+        self.keys.advance_of(world, &self.at, &self.places, members);
     }
 
     fn settle(&mut self) {

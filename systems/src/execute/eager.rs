@@ -22,15 +22,16 @@ use crate::compile::results::Results;
 use crate::compile::trace;
 use crate::compile::trace::gradient_of;
 use crate::compile::trainable::Parameter;
+use crate::errors::NOT_SCALAR;
 use crate::errors::StepError;
 use crate::execute::cohort::Cohort;
 use crate::execute::hooks::{Again, CallHooks, Runner, Shared};
 use crate::execute::loss_arrays::LossArrays;
 use crate::execute::ready::read_scalar;
 use crate::execute::shared::EagerGradients;
-use crate::execute::step::NOT_SCALAR;
 use crate::execute::step::check;
 use crate::execute::updates::Updates;
+use crate::storage::gather::gathered;
 use crate::structure::population::population;
 
 /// A pass that was computed: its record is the tape. What it stores is written by [`commit`].
@@ -66,9 +67,17 @@ impl Given<'_> {
 }
 
 /// The results of a pass, the rows of all members side by side.
+#[derive(Default)]
 pub(crate) struct Made {
     pub(crate) results: Results,
     pub(crate) bytes: Vec<u8>,
+}
+
+impl Made {
+    /// Keeps the rows of some of so many members, by their places.
+    pub(crate) fn select(&mut self, members: &[usize], of: usize) {
+        self.bytes = gathered(&self.bytes, self.bytes.len() / of.max(1), members);
+    }
 }
 
 /// Runs the members of a cohort forward; nothing is written yet.

@@ -73,8 +73,33 @@ impl Keys {
                 draws.0 = key.step;
             }
         }
-        if places.len() >= WORTH_WATCHING {
-            self.watch.look(world);
+        self.watch.look_again(world);
+    }
+
+    /// [`advance`](Keys::advance) by one, of some members.
+    pub(crate) fn advance_of(
+        &mut self,
+        world: &mut World,
+        at: &Located,
+        places: &[u32],
+        members: &[u32],
+    ) {
+        for &member in members {
+            let place = places[member as usize] as usize;
+            let found = world.get::<Population>(at.population);
+            let root = found.map(|found| found.groups()[at.group].modules[0][place]);
+            let Some(key) = self.keys.get_mut(member as usize) else { continue };
+            key.step += 1;
+            if let Some(mut draws) = root.and_then(|root| world.get_mut::<Draws>(root)) {
+                draws.0 = key.step;
+            }
         }
+        self.watch.look_again(world);
+    }
+
+    /// Keeps those of some members, by their places.
+    pub(crate) fn select(&mut self, members: &[usize]) {
+        self.keys = members.iter().filter_map(|&member| self.keys.get(member).copied()).collect();
+        self.watch = Watch::default();
     }
 }

@@ -84,6 +84,16 @@ impl Ready {
         Ok(())
     }
 
+    /// Keeps the numbers of some of the members, by their places; they are read anew the next time.
+    pub(crate) fn select(&mut self, members: &[usize]) {
+        let n_scalars = self.planned.plan.program.scalars.len();
+        let known = (self.scalars.len() / n_scalars.max(1)).max(1);
+        let of_scalars = self.scalars.chunks_exact(known);
+        self.scalars =
+            of_scalars.flat_map(|of| members.iter().map(move |&member| of[member])).collect();
+        self.watch = Watch::default();
+    }
+
     /// Says that what was written so far has been read.
     pub(crate) fn look_again(&mut self, world: &mut World) {
         self.watch.look_again(world);

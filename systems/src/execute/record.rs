@@ -16,7 +16,23 @@ impl Record {
     pub(crate) fn select(self, members: &[usize]) -> Self {
         match self {
             Record::Eager(recorded) => Record::Eager(Box::new(recorded.select(members))),
-            Record::Observed(passed) => Record::Observed(passed.select(members)),
+            Record::Observed(passed) => Record::Observed(passed.part(members)),
+        }
+    }
+
+    /// Says whether its members can go back apart from each other.
+    pub(crate) fn can_part(&self) -> bool {
+        matches!(self, Record::Observed(passed) if passed.is_each())
+    }
+
+    /// Copies what is of some of the members, by their places, in that order; nothing if they can only go back
+    /// together.
+    pub(crate) fn part(&self, members: &[usize]) -> Option<Self> {
+        match self {
+            Record::Observed(passed) if passed.is_each() => {
+                Some(Record::Observed(passed.part(members)))
+            }
+            Record::Observed(_) | Record::Eager(_) => None,
         }
     }
 }

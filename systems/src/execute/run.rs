@@ -1,5 +1,6 @@
 //! [`Run`]: what a population keeps from one call to the next: cohorts, the tape, memory to use again.
 
+use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use bevy_ecs::prelude::*;
@@ -8,7 +9,7 @@ use neurarch_kernels::program::{Role, Slot};
 use crate::compile::plans::Plans;
 use crate::compile::results::Results;
 use crate::errors::StepError;
-use crate::execute::cohort::{Cohort, Cohorts};
+use crate::execute::cohort::{Cohort, Cohorts, EAGER};
 use crate::execute::hooks::Shared;
 use crate::execute::loss_arrays::LossArrays;
 use crate::execute::record::Record;
@@ -113,7 +114,11 @@ impl Run {
         world: &mut World,
         population: Entity,
     ) -> Result<(), StepError> {
-        self.cohorts.refresh(world, population)?;
+        let Run { cohorts, tape, recorded, .. } = self;
+        cohorts.refresh(world, population, || match recorded.iter().any(Option::is_some) {
+            true => tape.passes(),
+            false => HashMap::new(),
+        })?;
         let (call, evictions) = Plans::begin_call(world, forget_evicted);
         if self.evictions != evictions {
             self.cohorts.forget_evicted();
@@ -145,10 +150,64 @@ impl Run {
         world: &mut World,
         population: Entity,
     ) -> Result<(), StepError> {
+        if self.cohorts.is_apart {
+            self.cohorts.bring_together();
+            self.cohorts.refresh(world, population, HashMap::new)?;
+            self.refresh(world, population)?;
+        }
         match self.cohorts.forget_hooks_that_are_gone(world, population)? {
             true => self.refresh(world, population),
             false => Ok(()),
         }
+    }
+
+    /// Gives every model with hooks of its own, of a cohort of several that has to run eagerly, a cohort of its own; `chosen`
+    /// has so many places a cohort.
+    pub(crate) fn part_eager(&mut self, n_chosen: usize) {
+        for place in 0..self.cohorts.list.len() {
+            let cohort = &self.cohorts.list[place];
+            let mut chosen = self.chosen[place * n_chosen..].iter().take(n_chosen);
+            let is_eager = chosen.any(|&chosen| chosen == EAGER) && cohort.is_eager;
+            if !is_eager || cohort.turns() == 1 {
+                continue;
+            }
+            let ones: Vec<_> = (1..cohort.turns()).map(|member| cohort.alone(member)).collect();
+            let record = self.recorded.get_mut(place).and_then(Option::take);
+            let part = |member: usize| record.as_ref().and_then(|record| record.part(&[member]));
+            if record.is_some() {
+                self.recorded[place] = part(0);
+                self.recorded.resize_with(self.cohorts.list.len(), || None);
+                self.recorded.extend((1..=ones.len()).map(part));
+            }
+            self.chosen[place * n_chosen..][..n_chosen].fill(EAGER);
+            self.cohorts.part(place, &[0], ones, false);
+            self.chosen.resize(self.cohorts.list.len() * n_chosen, EAGER);
+        }
+    }
+
+    /// Gives members of a cohort, by their places, which increase, cohorts of their own, which run eagerly; gives their places
+    /// in the list. `chosen` has so many places a cohort.
+    pub(crate) fn part_changed(
+        &mut self,
+        place: usize,
+        members: &[usize],
+        mut ones: Vec<Cohort>,
+        n_chosen: usize,
+    ) -> Vec<usize> {
+        let first = self.cohorts.list.len();
+        let all = self.cohorts.list[place].places.len();
+        let kept: Vec<_> =
+            (0..all).filter(|member| members.binary_search(member).is_err()).collect();
+        let mut places = Vec::with_capacity(members.len());
+        if kept.is_empty() {
+            self.cohorts.list[place] = ones.remove(0);
+            self.chosen[place * n_chosen..][..n_chosen].fill(EAGER);
+            places.push(place);
+        }
+        places.extend(first..first + ones.len());
+        self.cohorts.part(place, &kept, ones, true);
+        self.chosen.resize(self.cohorts.list.len() * n_chosen, EAGER);
+        places
     }
 
     /// Checks that every model has an optimizer, and those that share a parameter the same one for it.

@@ -186,6 +186,12 @@ impl Tape {
         self.is_written.then_some((self.inputs.as_slice(), self.structure.as_ref()))
     }
 
+    /// Gives, of each model's root, in which cohort it ran.
+    pub(crate) fn passes(&self) -> HashMap<Entity, u32> {
+        let rows = self.whose.rows.iter();
+        rows.filter_map(|row| Some((row.root, row.ran?.0))).collect()
+    }
+
     /// Says whether the cohorts have the modes of the pass: after [`Run::follow`].
     pub(crate) fn has_modes(&self) -> bool {
         self.whose.fits
@@ -353,6 +359,22 @@ impl Whose {
         Ok(fits)
     }
 
+    /// Makes a pass of its own of what some rows, which increase, are of a pass.
+    fn part(&mut self, pass: usize, record: usize, rows: impl Iterator<Item = usize>) {
+        let number = self.passes.len() as u32;
+        let mut members = Vec::new();
+        for row in rows {
+            let Some((_, member)) = self.rows[row].ran else { continue };
+            self.rows[row].ran = Some((number, members.len() as u32));
+            members.push(member as usize);
+        }
+        let Pass { blueprint, mode, modules, .. } = &self.passes[pass];
+        let of_members = |all: &Vec<Entity>| members.iter().map(|&member| all[member]).collect();
+        let modules = modules.iter().map(of_members).collect();
+        let (blueprint, mode) = (blueprint.clone(), mode.clone());
+        self.passes.push(Pass { blueprint, mode, modules, record });
+    }
+
     /// Finds for each cohort the pass whose record is of its members, and their places in it if they are not all.
     fn records(
         &self,
@@ -368,8 +390,9 @@ impl Whose {
         });
         let places: Vec<_> = places.collect();
         let mut is_taken = vec![false; self.passes.len()];
-        let has_record =
-            |pass: usize| recorded.get(self.passes[pass].record).is_some_and(Option::is_some);
+        let record = |pass: usize| recorded.get(self.passes[pass].record)?.as_ref();
+        let has_record = |pass: usize| record(pass).is_some();
+        let can_part = |pass: usize| record(pass).is_some_and(Record::can_part);
         let of_cohort = |cohort: &Cohort| {
             let ran = cohort.at.members.indices().filter_map(|index| places[rows[index]]);
             let (passes, places): (Vec<_>, Vec<_>) = ran.unzip();
@@ -377,7 +400,8 @@ impl Whose {
                 return Ok(None);
             }
             let pass = passes[0];
-            match passes.iter().all(|&other| other == pass) && !is_taken[pass] {
+            let is_free = !is_taken[pass] || can_part(pass);
+            match passes.iter().all(|&other| other == pass) && is_free {
                 true => is_taken[pass] = true,
                 false => return Err(StepError::Changed),
             }
@@ -419,14 +443,30 @@ impl Tape {
         let passes = &mut tape.whose.passes;
         let old: Vec<_> = passes.iter().map(|pass| pass.record).collect();
         passes.iter_mut().for_each(|pass| pass.record = usize::MAX);
-        for (place, record) in records.into_iter().enumerate() {
-            recorded.push(record.and_then(|(pass, places)| {
-                passes[pass].record = place;
-                before[old[pass]].take().map(|record| match places {
-                    Some(places) => record.select(&places),
-                    None => record,
-                })
-            }));
+        let mut left = vec![0; passes.len()];
+        records.iter().flatten().for_each(|(pass, _)| left[*pass] += 1);
+        for ((place, record), cohort) in records.into_iter().enumerate().zip(&cohorts.list) {
+            let Some((pass, places)) = record else {
+                recorded.push(None);
+                continue;
+            };
+            left[pass] -= 1;
+            let of_pass = &mut before[old[pass]];
+            recorded.push(match places {
+                Some(places) if left[pass] > 0 => {
+                    let of_cohort = cohort.at.members.indices().map(|index| rows[index]);
+                    tape.whose.part(pass, place, of_cohort);
+                    of_pass.as_ref().and_then(|record| record.part(&places))
+                }
+                Some(places) => {
+                    tape.whose.passes[pass].record = place;
+                    of_pass.take().map(|record| record.select(&places))
+                }
+                None => {
+                    tape.whose.passes[pass].record = place;
+                    of_pass.take()
+                }
+            });
         }
         if !is_identity(&rows, tape.whose.rows.len()) {
             tape.gather(&rows);

@@ -2,6 +2,7 @@
 
 /// Copies rows into another order.
 pub(crate) fn gathered(bytes: &[u8], row_bytes: usize, rows: &[usize]) -> Vec<u8> {
-    let row = |&row: &usize| &bytes[row * row_bytes..][..row_bytes];
-    rows.iter().flat_map(row).copied().collect()
+    let mut gathered = Vec::with_capacity(row_bytes * rows.len());
+    rows.iter().for_each(|&row| gathered.extend_from_slice(&bytes[row * row_bytes..][..row_bytes]));
+    gathered
 }

@@ -68,6 +68,14 @@ impl Members {
         (0..self.len()).map(|i| some.get(i).map_or(i, |&(_, index)| index as usize))
     }
 
+    /// Makes the set of some of the members, by their places, which increase.
+    pub(crate) fn part(&self, places: &[usize]) -> Self {
+        let some = self.some.as_slice();
+        let index = |&place: &usize| some.get(place).map_or(place as u32, |&(_, index)| index);
+        let indices: Vec<_> = places.iter().map(index).collect();
+        listed(self.population, &indices)
+    }
+
     /// Gives one more than the largest index.
     pub(crate) fn end(&self) -> usize {
         match self.is_all {

@@ -8,9 +8,10 @@ use neurarch_components::hook::{Gradients, HookError, HookKind};
 use neurarch_kernels::cpu::tile::Key;
 use neurarch_kernels::program::trace::{Trace, Var};
 use neurarch_kernels::program::tree::{Arguments, Tree};
+use smallvec::SmallVec;
 
 /// Hooks, each with the module that it is of alone.
-pub(super) type List = Vec<(Hook, Option<Entity>)>;
+pub(super) type List = SmallVec<[(Hook, Option<Entity>); 2]>;
 
 /// What a hook is given beside [`At`](neurarch_components::hook::At).
 pub(super) enum Told<'a> {
@@ -94,7 +95,7 @@ impl Answer {
 }
 
 /// What the hooks of a pass did that was computed before they were called.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Past {
     /// The random states, if they are others by now.
     pub(crate) keys: Option<Vec<Key>>,

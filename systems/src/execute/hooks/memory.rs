@@ -9,4 +9,6 @@ pub(crate) struct Memory {
     pub(super) own: AlignedBytes,
     /// What hooks see, likewise.
     pub(super) seen: AlignedBytes,
+    /// What the pass wrote over.
+    pub(super) undo: Vec<u8>,
 }

@@ -1,8 +1,8 @@
 //! Hooks: registering them, and calling them at the edges of module calls.
 //!
-//! A pass of models with hooks is computed by a plan that also gives what they see, and they are called afterwards
-//! (`observe`): hooks that only look cost little. One that changes something has the pass made again, op by op
-//! (`eager`), where it is not called a second time.
+//! A pass of models with equal hooks is computed by a plan that also gives what they see (`observe`), and they are called
+//! afterwards, model by model (`teller`): hooks that only look cost little. One that changes something has the model's pass
+//! made again, op by op (`eager`), where it is not called a second time.
 
 use std::sync::Arc;
 
@@ -19,6 +19,7 @@ pub(crate) mod observe;
 mod passed;
 mod runner;
 mod target;
+mod teller;
 
 use crate::compile::script::Kinds;
 pub(crate) use answer::{Again, Past};
@@ -78,6 +79,11 @@ impl Clone for Shared {
 }
 
 impl Shared {
+    /// Says whether all of them only look, as their type says.
+    pub(crate) fn only_look(&self) -> bool {
+        self.global.only_look() && self.population.0.iter().all(|(_, hooks)| hooks.only_look())
+    }
+
     /// Gives them; `None` if there are none.
     pub(crate) fn of(world: &World, population: Entity) -> Option<Shared> {
         let global = world.get_resource::<GlobalHooks>().filter(|hooks| hooks.0.watch_passes());
@@ -93,13 +99,37 @@ impl Shared {
     }
 }
 
-/// Says whether a model has hooks of its own that watch it run; its mode may say so when the last one is gone.
-pub(crate) fn has_own(world: &World, group: &Group, place: usize) -> bool {
-    let modules = group.modules.iter().map(|modules| modules[place]);
-    modules.into_iter().any(|module| {
-        let hooks = world.get::<Hooks>(module);
-        hooks.is_some_and(Hooks::watch_passes)
-    })
+/// What hooks a model has of its own, of those that watch it run. Models with equal ones share a cohort.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Own {
+    /// Their kinds at each position.
+    pub(crate) kinds: Vec<Kinds>,
+    /// Whether all of them only look, as their type says.
+    pub(crate) only_look: bool,
+}
+
+impl Own {
+    /// Looks at the hooks of the model at `place`.
+    pub(crate) fn of(world: &World, group: &Group, place: usize) -> Self {
+        let mut own = Own { kinds: Vec::with_capacity(group.modules.len()), only_look: true };
+        for modules in &group.modules {
+            let mut kinds = Kinds::default();
+            if let Some(hooks) = world.get::<Hooks>(modules[place]) {
+                hooks.kinds().into_iter().for_each(|kind| kinds.insert(kind));
+                own.only_look &= hooks.only_look();
+            }
+            own.kinds.push(kinds);
+        }
+        own
+    }
+
+    /// Says whether a model that has such hooks still has any; its mode may say so when the last one is gone.
+    pub(crate) fn is_there(&self, world: &World, group: &Group, place: usize) -> bool {
+        self.kinds.iter().zip(&group.modules).any(|(kinds, modules)| {
+            let hooks = || world.get::<Hooks>(modules[place]);
+            !kinds.is_empty() && hooks().is_some_and(Hooks::watch_passes)
+        })
+    }
 }
 
 /// Lists the kinds of hooks of passes at each position of a model: those of all modules, of the population, and of

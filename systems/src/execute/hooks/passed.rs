@@ -1,4 +1,4 @@
-//! [`Passed`]: an observed forward pass that is gone back from.
+//! [`Passed`]: a planned forward pass with hooks, kept for `backward`.
 
 use bevy_ecs::prelude::*;
 use neurarch_components::hook::HookKind;
@@ -35,14 +35,17 @@ impl Passed {
         Passed { done, watched, inputs, members }
     }
 
-    /// Keeps some of the members, by their places, in that order.
-    pub(crate) fn select(mut self, members: &[usize]) -> Self {
-        for rows in &mut self.inputs {
-            *rows = gathered(rows, rows.len() / self.members.max(1), members);
-        }
-        self.done.select(members);
-        self.members = members.len();
-        self
+    /// Copies what is of some of the members, by their places, in that order.
+    pub(crate) fn part(&self, members: &[usize]) -> Self {
+        let gather = |rows: &Vec<u8>| gathered(rows, rows.len() / self.members.max(1), members);
+        let inputs = self.inputs.iter().map(gather).collect();
+        let done = self.done.part(members);
+        Passed { done, watched: self.watched.clone(), inputs, members: members.len() }
+    }
+
+    /// Says whether the members were told in turns of their own, so that each of them can go back alone.
+    pub(crate) fn is_each(&self) -> bool {
+        self.done.is_each()
     }
 
     /// Finds the plan that goes back and gives what hooks see; no place if the pass has to be made again, eagerly.
@@ -65,8 +68,8 @@ impl Passed {
     }
 
     /// Takes the hooks that gradients will meet.
-    pub(crate) fn take_calls(&mut self) -> CallHooks {
-        std::mem::take(&mut self.done.calls)
+    pub(crate) fn take_calls(&mut self) -> Vec<CallHooks> {
+        self.done.take_calls()
     }
 
     /// Makes the pass again, op by op, of what it read; nobody is called, and nothing is written.
@@ -88,7 +91,7 @@ impl Passed {
             Given { ty: ty.clone(), rows: (0..models).map(row).collect(), needs_gradient: false }
         });
         let given: Vec<_> = given.collect();
-        let past = std::mem::take(&mut done.past);
+        let past = done.take_past();
         done.exchange(world, &mut cohort.at)?;
         let made = eager::forward(world, cohort, (shared, past.into()), &given, structure);
         done.exchange(world, &mut cohort.at)?;

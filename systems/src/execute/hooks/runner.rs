@@ -8,13 +8,14 @@ use std::sync::{Arc, PoisonError};
 use bevy_ecs::prelude::*;
 use neurarch_components::blueprint::{Blueprint, Position};
 use neurarch_components::call::{Call, Watcher};
-use neurarch_components::hook::{At, Callback, Gradients, Hook, HookError, HookKind, Hooks};
+use neurarch_components::hook::{At, Callback, Gradients, Hook, HookError, HookKind, Hooks, Look};
 use neurarch_components::population::Group;
 use neurarch_components::registered::tensor_typename;
 use neurarch_kernels::passes::differentiate::{Crossing, WatchGradients};
 use neurarch_kernels::program::trace::{Trace, Var, panic_message};
 use neurarch_kernels::program::tree::{Arguments, Tree};
 
+use super::Kinds;
 use super::Shared;
 use super::answer::List;
 use super::answer::{Again, Answer, Told};
@@ -22,9 +23,17 @@ use crate::errors::StepError;
 
 /// The hooks that gradients will meet at the module calls of a pass, by the scope of the call: those that
 /// there were when it began, as in torch.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct CallHooks(HashMap<usize, OfCall>);
 
+impl CallHooks {
+    /// Says whether gradients will meet none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+#[derive(Clone)]
 struct OfCall {
     position: usize,
     before: List,
@@ -47,6 +56,8 @@ pub(crate) struct Runner {
     is_step: bool,
     /// Whether the pass is computed already, so that no answer can change it.
     is_observed: bool,
+    /// Whether it cannot be made again: what fails then is an error at once.
+    is_final: bool,
     /// What hooks did so far in an observed pass; what they did in one that is made again.
     again: RefCell<Again>,
 }
@@ -76,15 +87,25 @@ impl Runner {
             trace: None,
             is_step: false,
             is_observed: false,
+            is_final: false,
             again: RefCell::default(),
         }
     }
 
     /// Says that the pass is computed already: what hooks answer is kept, from the first that changes something
-    /// on none is called.
-    pub(crate) fn observing(mut self) -> Self {
-        self.is_observed = true;
+    /// on none is called. If the pass `is_final`, its hooks only look, and one that fails is an error at once.
+    pub(super) fn observing(mut self, is_final: bool) -> Self {
+        (self.is_observed, self.is_final) = (true, is_final);
         self
+    }
+
+    /// Goes on to another model of the cohort, whose own hooks are at the positions of these kinds.
+    pub(super) fn turn_to(&mut self, world: &World, group: &Group, place: usize, kinds: &[Kinds]) {
+        for (position, (own, kinds)) in self.own.iter_mut().zip(kinds).enumerate() {
+            let module = group.modules[position][place];
+            let hooks = if kinds.is_empty() { None } else { world.get::<Hooks>(module) };
+            *own = hooks.map(|hooks| (module, hooks.share()));
+        }
     }
 
     /// Says that hooks were called already in an observed pass: those calls are not made again.
@@ -93,14 +114,15 @@ impl Runner {
         self
     }
 
-    /// Says whether a hook changed something in an observed pass.
-    pub(super) fn has_answer(&self) -> bool {
-        self.again.borrow().has_answer()
+    /// Says whether a hook changed something in an observed pass, or failed.
+    pub(super) fn is_over(&self) -> bool {
+        self.again.borrow().has_answer() || self.failure.borrow().is_some()
     }
 
-    /// Gives what hooks did in an observed pass, and whom gradients will meet.
-    pub(super) fn end(self) -> (Again, CallHooks) {
-        (self.again.into_inner(), self.calls.into_inner())
+    /// Takes what hooks did in an observed pass, and whom gradients will meet.
+    pub(super) fn end_turn(&mut self) -> (Again, CallHooks) {
+        self.arrived.clear();
+        (self.again.take(), self.calls.take())
     }
 
     /// Says that the pass is a training step.
@@ -142,14 +164,14 @@ impl Runner {
 
     fn hooks_now(&self, position: usize, kind: HookKind) -> List {
         let path = &self.blueprint.positions[position].path;
-        let shared = self.shared.global.list(kind).into_iter();
-        let of_all = self.shared.population.at(path).map(|hooks| hooks.list(kind));
-        let shared = shared.chain(of_all.into_iter().flatten()).map(|hook| (hook, None));
-        let own = self.own[position].as_ref();
-        let own = own.into_iter().flat_map(|(entity, hooks)| {
-            hooks.list(kind).into_iter().map(|hook| (hook, Some(*entity)))
-        });
-        shared.chain(own).collect()
+        let mut list = List::new();
+        let mut add = |hooks: &Hooks, entity: Option<Entity>| {
+            hooks.for_each(kind, |hook| list.push((hook.clone(), entity)));
+        };
+        add(&self.shared.global, None);
+        self.shared.population.at(path).into_iter().for_each(|hooks| add(hooks, None));
+        self.own[position].iter().for_each(|(entity, hooks)| add(hooks, Some(*entity)));
+        list
     }
 
     /// Calls a hook; an error of its own, or a panic, becomes one that names the module and the hook.
@@ -161,7 +183,7 @@ impl Runner {
         (hook, entity): &(Hook, Option<Entity>),
         told: &Told<'_>,
     ) -> Result<Answer, ()> {
-        if self.is_observed && self.again.borrow().has_answer() {
+        if self.is_observed && self.is_over() {
             return Err(());
         }
         let known = match self.is_observed {
@@ -185,6 +207,15 @@ impl Runner {
             let wrong = trace.error().map(|error| Answer::Wrong(error.message));
             let answer =
                 if let Answer::Failed(_) = answer { answer } else { wrong.unwrap_or(answer) };
+            let failure = match &answer {
+                Answer::Failed(error) => Some(self.failure_of(position, hook.kind, number, error)),
+                Answer::Wrong(_) => trace.error().map(StepError::from),
+                _ => None,
+            };
+            if let Some(failure) = failure.filter(|_| self.is_final) {
+                *self.failure.borrow_mut() = Some(failure);
+                return Err(());
+            }
             return Ok(self.again.borrow_mut().keep(told, answer));
         }
         let result = match answer {
@@ -196,17 +227,25 @@ impl Runner {
             answer => Ok(answer),
         };
         result.map_err(|error| {
-            let failure = StepError::Hook {
-                path: if path.is_empty() { module.to_owned() } else { path.clone() },
-                kind: hook.kind,
-                number,
-                message: error.to_string(),
-            };
+            let failure = self.failure_of(position, hook.kind, number, &error);
             if self.failure.borrow().is_none() && trace.error().is_none() {
                 *self.failure.borrow_mut() = Some(failure);
             }
             trace.fail(error.to_string());
         })
+    }
+
+    /// Names the module and the hook that failed.
+    fn failure_of(
+        &self,
+        position: usize,
+        kind: HookKind,
+        number: usize,
+        error: &HookError,
+    ) -> StepError {
+        let Position { path, module, .. } = &self.blueprint.positions[position];
+        let path = if path.is_empty() { module.type_name().to_owned() } else { path.clone() };
+        StepError::Hook { path, kind, number, message: error.to_string() }
     }
 
     /// Checks what a hook put in the place of gradients.
@@ -328,11 +367,75 @@ fn answer(callback: &mut Callback, at: &At<'_>, told: &Told<'_>) -> Result<Answe
             hook(at, of, gradient)?;
             Answer::Nothing
         }
+        (Callback::Look(hook), told) => {
+            look(hook, at, told);
+            Answer::Nothing
+        }
         _ => Answer::Nothing,
     })
 }
 
+/// Calls the function of a hook that only looks, if it is of the kind.
+fn look(hook: &mut Look, at: &At<'_>, told: &Told<'_>) {
+    match (hook, told) {
+        (Look::ForwardPre(hook), Told::ForwardPre(arguments)) => hook(at, arguments),
+        (Look::Forward(hook), Told::Forward(arguments, result)) => hook(at, arguments, *result),
+        (Look::BackwardPre(hook), Told::BackwardPre(outputs)) => hook(at, outputs),
+        (Look::Backward(hook), Told::Backward(inputs, outputs)) => hook(at, inputs, outputs),
+        (Look::Gradient(name, hook), Told::Gradient(of, gradient))
+        | (Look::PostAccumulateGrad(name, hook), Told::PostAccumulateGrad(of, gradient))
+            if name == of =>
+        {
+            hook(at, of, gradient);
+        }
+        _ => {}
+    }
+}
+
 impl Runner {
+    /// Keeps the hooks that gradients will meet at a call.
+    fn meet(&self, position: usize, scope: usize) {
+        let before = self.hooks(position, HookKind::BackwardPre);
+        let after = self.hooks(position, HookKind::Backward);
+        if !before.is_empty() || !after.is_empty() {
+            let of_call = OfCall { position, before, after };
+            self.calls.borrow_mut().0.insert(scope, of_call);
+        }
+    }
+
+    /// Calls the hooks before a call that is made already.
+    pub(super) fn observe_before(
+        &self,
+        trace: &Trace,
+        position: usize,
+        scope: usize,
+        arguments: &Arguments,
+    ) {
+        self.meet(position, scope);
+        let told = Told::ForwardPre(arguments);
+        self.observe(trace, position, HookKind::ForwardPre, &told);
+    }
+
+    /// Calls the hooks after a call that is made already.
+    pub(super) fn observe_after(
+        &self,
+        trace: &Trace,
+        position: usize,
+        arguments: &Arguments,
+        result: &Tree,
+    ) {
+        let told = Told::Forward(arguments, Some(result));
+        self.observe(trace, position, HookKind::Forward, &told);
+    }
+
+    fn observe(&self, trace: &Trace, position: usize, kind: HookKind, told: &Told<'_>) {
+        let hooks = self.hooks(position, kind);
+        let mut hooks = hooks.iter().enumerate();
+        let _ = hooks.try_for_each(|(number, hook)| {
+            self.call(trace, position, number, hook, told).map(drop)
+        });
+    }
+
     /// Calls the hooks before a call, and gives the arguments that go on.
     pub(super) fn before_call(
         &self,
@@ -341,12 +444,7 @@ impl Runner {
         scope: usize,
         mut arguments: Arguments,
     ) -> Arguments {
-        let before = self.hooks(position, HookKind::BackwardPre);
-        let after = self.hooks(position, HookKind::Backward);
-        if !before.is_empty() || !after.is_empty() {
-            let of_call = OfCall { position, before, after };
-            self.calls.borrow_mut().0.insert(scope, of_call);
-        }
+        self.meet(position, scope);
         let hooks = self.hooks(position, HookKind::ForwardPre);
         for (number, hook) in hooks.iter().enumerate() {
             let told = Told::ForwardPre(&arguments);

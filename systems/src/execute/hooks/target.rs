@@ -14,8 +14,8 @@ use crate::structure::spot::owner;
 /// Whose calls a hook is told of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// A module of one model, by its entity. If the hook watches passes, the model runs apart from its
-    /// neighbors from then on.
+    /// A module of one model, by its entity. If the hook watches passes, the model runs apart from those whose
+    /// hooks are others from then on.
     Module(Entity),
     /// The module at a dotted path of all models of a population: one call for all of them.
     Population(Entity, String),
@@ -112,7 +112,7 @@ pub(super) fn resolve(
             let (blueprint, group) = (at.blueprint(world), at.group(world));
             let (mut callback, mut position) = (callback, at.position);
             if let Some((owner, own)) = parameter(&blueprint, at.position, &callback)? {
-                rename(&mut callback, own);
+                callback.rename_parameter(own);
                 position = owner;
             }
             Ok((Target::Module(group.modules[position][at.member]), callback))
@@ -150,7 +150,7 @@ fn resolve_path(
         match parameter(blueprint, position, &callback) {
             Ok(None) => return Ok((blueprint.positions[position].path.clone(), callback)),
             Ok(Some((position, own))) => {
-                rename(&mut callback, own);
+                callback.rename_parameter(own);
                 return Ok((blueprint.positions[position].path.clone(), callback));
             }
             Err(error) => drop(failure.insert(error)),
@@ -160,13 +160,6 @@ fn resolve_path(
     failure.map_or(Ok((path, callback)), Err)
 }
 
-/// Gives a hook of a parameter the parameter's own name.
-fn rename(callback: &mut Callback, own: String) {
-    if let Callback::Gradient(name, _) | Callback::PostAccumulateGrad(name, _) = callback {
-        *name = own;
-    }
-}
-
 /// Finds the owner of the parameter that a hook is of: its position, and its own name there. `None` if the hook is the
 /// module's.
 fn parameter(
@@ -174,13 +167,11 @@ fn parameter(
     position: usize,
     callback: &Callback,
 ) -> Result<Option<(usize, String)>, RegisterHookError> {
-    let (Callback::Gradient(name, _) | Callback::PostAccumulateGrad(name, _)) = callback else {
-        return Ok(None);
-    };
+    let Some(name) = callback.parameter() else { return Ok(None) };
     let at = &blueprint.positions[position];
     let class = blueprint.class_name(position).into_owned();
     let path = if at.path.is_empty() { class.clone() } else { at.path.clone() };
-    let name = name.clone();
+    let name = name.to_owned();
     let Some(slot) = blueprint.parameter(position, &name) else {
         let is_computed = blueprint.parametrization(position, &name).is_some()
             || at.weight_normed.find(&name).is_some();

@@ -74,10 +74,14 @@ fn is_watched(world: &World, run: &Run, of: Entity) -> Result<bool, StepError> {
             continue;
         }
         let group = &population(world, of)?.groups()[cohort.at.group];
-        let (blueprint, shared_hooks) = (&cohort.scheme.blueprint, run.shared.clone());
-        let runner = Runner::new(world, blueprint, shared_hooks, group, cohort.hooked(), 1);
-        if shared.iter().any(|(_, parameter)| runner.watches_gradients(parameter.slot.position)) {
-            return Ok(true);
+        for &place in cohort.places.iter().take(cohort.turns()) {
+            let (blueprint, shared_hooks) = (&cohort.scheme.blueprint, run.shared.clone());
+            let own = cohort.hooked().map(|_| place as usize);
+            let runner = Runner::new(world, blueprint, shared_hooks, group, own, 1);
+            let mut positions = shared.iter().map(|(_, parameter)| parameter.slot.position);
+            if positions.any(|position| runner.watches_gradients(position)) {
+                return Ok(true);
+            }
         }
     }
     Ok(false)

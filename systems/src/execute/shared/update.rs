@@ -183,8 +183,15 @@ impl One {
                 }
             }
         }
-        for cohort in run.cohorts.list.iter().filter(|cohort| cohort.scheme.mode.hooked) {
-            tell(cohort, None, cohort.places.first().map(|&place| place as usize))?;
+        let hooked = run.cohorts.list.iter().filter(|cohort| cohort.has_own_hooks());
+        let hooked = hooked.flat_map(|cohort| {
+            let models = cohort.at.members.indices().zip(&cohort.places);
+            models.map(move |(model, &place)| (model, cohort, place as usize))
+        });
+        let mut hooked: Vec<_> = hooked.collect();
+        hooked.sort_unstable_by_key(|&(model, ..)| model);
+        for (_, cohort, place) in hooked {
+            tell(cohort, None, Some(place))?;
         }
         if let Some(error) = self.trace.error() {
             return Err(error.into());

@@ -10,7 +10,7 @@ use neurarch_kernels::shape::Type;
 use super::check::{check_array, check_dtype, check_result, check_targets, models, shaped};
 use super::gradients::write_gradient_bits;
 use super::modified;
-use super::watched::{self, Back};
+use super::watched::{self, Ran, What};
 use crate::compile::array::TypeRef;
 use crate::compile::array::{AnyInput, Erased, Input};
 use crate::compile::plans::Kind;
@@ -255,6 +255,7 @@ fn choose_plans(
         modified::check(world, run, population)?;
         let added = add_gradient_columns(world, run, population)?;
         if !run.add_columns(world, population, |number| number)? && !added {
+            run.part_eager(1);
             return Ok(());
         }
         run.follow(world, population)?;
@@ -282,7 +283,7 @@ fn run_backward(
         start_from(&mut run.tape, n_models, gradients);
     }
     run.tape.given = given;
-    let watched = watched::backward(world, run, n_models);
+    let watched = watched::make(world, run, &What::Backward(n_models));
     // There is no second way back through what they left.
     let mut watched = watched.inspect_err(|_| run.tape.forget())?;
     if let Some(sums) = Sums::of(world, population) {
@@ -327,7 +328,7 @@ fn run_plans(
     world: &mut World,
     run: &mut Run,
     n_models: usize,
-    watched: &[Back],
+    watched: &[Ran],
 ) -> Result<(), StepError> {
     let Run { cohorts, buffers, tape, chosen, .. } = run;
     let is_watched = |place: usize| watched.iter().any(|back| back.place == place);

@@ -8,7 +8,7 @@ use neurarch_kernels::program::tree::{Arguments, Tree};
 use neurarch_kernels::shape::Type;
 
 use super::check::{check_array, check_result, models, shaped};
-use super::watched::{self, Ran};
+use super::watched::{self, Ran, What};
 use crate::compile::array::{AnyArray, AnyInput, Called, Erased, Input};
 use crate::compile::plans::Kind;
 use crate::compile::plans::Request;
@@ -267,7 +267,7 @@ fn pass<R>(
 ) -> Result<R, StepError> {
     with_run(world, population, |world, run| {
         prepare(world, run, population, called)?;
-        let watched = watched::forward(world, run, called)?;
+        let watched = watched::make(world, run, &What::Forward(called))?;
         let made = check_results(run, &watched).and_then(|()| work(world, run, &watched));
         match made {
             Ok(result) => {
@@ -362,6 +362,7 @@ fn choose_plans(
             false => cohort.prepare(world, population, &request)?,
         });
     }
+    run.part_eager(1);
     run.check_results()
 }
 

@@ -13,6 +13,7 @@ mod parts;
 mod train;
 mod update;
 mod watched;
+mod watched_step;
 
 pub(crate) use crate::errors::NOT_SCALAR;
 pub use crate::errors::StepError;

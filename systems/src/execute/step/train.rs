@@ -4,12 +4,13 @@ use bevy_ecs::prelude::*;
 use ndarray::{Array1, Array2};
 use neurarch_components::losses::{DynLoss, Loss};
 use neurarch_kernels::cpu::memory::{MemoryError, check_room};
-use neurarch_kernels::dtype::{Dtype, Element};
+use neurarch_kernels::dtype::Element;
 use neurarch_kernels::program::tree::Arguments;
-use neurarch_kernels::shape::Type;
 
 use super::check::{check_array, check_targets, models, shaped};
 use super::parts::{Part, epochs, stacked};
+use super::watched::{self, Minibatch, What};
+use super::watched_step::{check_loss, reads_at, step_eagerly};
 use crate::compile::array::TypeRef;
 use crate::compile::array::{AnyInput, DataSet, Erased, Input};
 use crate::compile::plans::Kind;
@@ -19,12 +20,10 @@ use crate::errors::StepError;
 use crate::execute::cohort::Cohort;
 use crate::execute::cohort::EAGER;
 use crate::execute::eager;
-use crate::execute::eager::{Given, Made, Recorded};
+use crate::execute::eager::Made;
+use crate::execute::hooks::Again;
 use crate::execute::hooks::observe;
-use crate::execute::hooks::observe::{Look, Observed};
-use crate::execute::hooks::{Again, CallHooks, Shared};
 use crate::execute::lazy;
-use crate::execute::loss_arrays::LossArrays;
 use crate::execute::run::Run;
 use crate::execute::run::with_run;
 use crate::execute::shared;
@@ -312,7 +311,7 @@ fn train<T: Element>(
     if Sums::of(world, population).is_some() {
         return train_shared(world, run, population, parts, loss, (losses, steps));
     }
-    train_eagerly(world, run, parts, loss, (losses, steps))?;
+    train_watched(world, run, parts, loss, (losses, steps))?;
     let losses = Write::new(losses, steps * size_of::<T>());
     run_plans(world, run, parts, (losses, size_of::<T>()))
 }
@@ -387,82 +386,28 @@ fn add_state_columns(
 
 /// Trains the cohorts that are watched, step after step: the step that fails, and what follows, are not
 /// made.
-fn train_eagerly<T: Element>(
+fn train_watched<T: Element>(
     world: &mut World,
     run: &mut Run,
     parts: &[Part<'_>],
     loss: &dyn DynLoss,
     (losses, steps): (&mut [T], usize),
 ) -> Result<(), StepError> {
-    let Run { cohorts, shared, loss: arrays, chosen, buffers, .. } = run;
-    let watched = cohorts.list.iter_mut().zip(chosen.chunks(parts.len().max(1)));
-    for (cohort, chosen) in watched.filter(|(cohort, _)| cohort.is_eager) {
-        let all = parts.iter().zip(chosen);
-        let all = all.flat_map(|(part, &place)| (0..part.steps).map(move |at| (part, place, at)));
-        for (made, (part, place, step)) in all.enumerate() {
-            let mut again = Again::default();
-            if place != EAGER && cohort.changes.is_none() {
-                let inputs: Vec<_> = reads_at(part, step).chain(arrays.reads()).collect();
-                let (tape, calls) = (Write::nothing(), CallHooks::default());
-                let look = Look { chosen: place, inputs: &inputs, tape, calls };
-                match observe::run(world, cohort, shared.clone(), look, buffers)? {
-                    Observed::Made(of_members, done) => {
-                        done.keep(world, cohort);
-                        write_losses(cohort, &of_members, (&mut *losses, steps), made);
-                        continue;
-                    }
-                    Observed::Undone(so_far) => again = so_far,
-                }
-            }
-            let hooks = (shared.clone(), again);
-            let eager = step_eagerly(world, cohort, hooks, (loss, arrays), (part, step));
-            let (of_members, mut recorded) = eager.inspect_err(|_| cohort.changes = None)?;
-            eager::commit(world, cohort, &mut recorded)?;
-            recorded.leave_memory(cohort);
-            write_losses(cohort, &of_members, (&mut *losses, steps), made);
+    if !run.cohorts.list.iter().any(|cohort| cohort.is_eager) {
+        return Ok(());
+    }
+    let all = parts.iter().enumerate();
+    let all = all.flat_map(|(number, part)| (0..part.steps).map(move |step| (number, part, step)));
+    for (made, (number, part, step)) in all.enumerate() {
+        let what = What::Step(Minibatch { part, number, n_parts: parts.len(), step, loss });
+        let watched = watched::make(world, run, &what)?;
+        for ran in &watched {
+            let cohort = &run.cohorts.list[ran.place];
+            write_losses(cohort, &ran.made, (&mut *losses, steps), made);
         }
+        watched::keep_steps(world, run, watched)?;
     }
     Ok(())
-}
-
-/// Reads what a part reads in one of its steps.
-fn reads_at<'a>(part: &Part<'a>, step: usize) -> impl Iterator<Item = Read<'a>> {
-    part.reads().map(move |read| read.at(read.offset + step * read.step_bytes, 0))
-}
-
-/// Makes one step of a cohort that is watched; nothing is written yet.
-fn step_eagerly(
-    world: &mut World,
-    cohort: &mut Cohort,
-    hooks: (Option<Shared>, Again),
-    loss: (&dyn DynLoss, &LossArrays),
-    (part, step): (&Part<'_>, usize),
-) -> Result<(Made, Recorded), StepError> {
-    let types: Vec<_> = part.types.iter().map(|ty| ty.to_type()).collect();
-    let batch = |(read, ty): (Read<'_>, &Type)| -> Vec<_> {
-        cohort.at.members.indices().map(|index| read.copy(index, step, ty)).collect()
-    };
-    let target = part.target.to_type();
-    let batches: Vec<_> = part.reads().zip(types.iter().chain([&target])).map(batch).collect();
-    let given = batches.iter().zip(types.iter().chain([&target])).map(|(rows, ty)| Given {
-        ty: ty.clone(),
-        rows: rows.iter().map(Vec::as_slice).collect(),
-        needs_gradient: false,
-    });
-    let mut x: Vec<_> = given.collect();
-    let target = x.pop().expect("the targets are read last");
-    let dtype = population::population(world, cohort.at.population)?.dtype();
-    let made = eager::train_step(world, cohort, hooks, loss, (&x, part.structure), &target)?;
-    made.0.results.types.iter().try_for_each(|ty| check_loss("loss", dtype, ty.dtype))?;
-    Ok(made)
-}
-
-/// Checks that losses are of the models' type.
-fn check_loss(array: &'static str, expected: Dtype, given: Dtype) -> Result<(), StepError> {
-    match expected == given {
-        true => Ok(()),
-        false => Err(StepError::Dtype { array, expected, given }),
-    }
 }
 
 /// Puts the losses of a cohort's members where those of a step go.
@@ -593,5 +538,6 @@ fn choose_plans(
             }
         }
     }
+    run.part_eager(parts.len());
     Ok(())
 }
