@@ -9,6 +9,7 @@ use core::cell::RefCell;
 use core::fmt::Debug;
 use std::sync::Arc;
 
+use crate::dtype::Dtype;
 use crate::program::trace::Var;
 use crate::shape::{Layout, Operand, Type};
 
@@ -192,6 +193,67 @@ pub trait Op: Any + Debug + Send + Sync {
     fn fuse_gradient(&self) -> Option<WithGradient> {
         None
     }
+
+    /// Gives the element type that the op converts its one input to, if it does nothing else.
+    fn converts_to(&self) -> Option<Dtype> {
+        None
+    }
+
+    /// Says whether the results are numbers of a half wherever all inputs are, so that rounding them to it changes
+    /// nothing.
+    fn keeps_halves(&self) -> bool {
+        false
+    }
+
+    /// Gives the op that computes the same bits from halves as they lie, or to halves, if there is one: conversions
+    /// beside it are dropped then.
+    fn in_halves(&self, around: &Around<'_>) -> Option<InHalves> {
+        let _ = around;
+        None
+    }
+}
+
+/// What lies beside an op whose inputs or outputs are converted from halves and to them.
+#[derive(Clone, Copy, Debug)]
+pub struct Around<'a> {
+    /// The types of the inputs.
+    pub types: &'a [Type],
+    /// For each input, the half whose numbers all of its numbers are, if they are.
+    pub inputs: &'a [Option<OfHalf>],
+    /// For each output, the half that whoever reads it rounds it to, if all do.
+    pub outputs: &'a [Option<Dtype>],
+}
+
+/// A value in single precision whose numbers are all numbers of a half.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OfHalf {
+    /// The half.
+    pub dtype: Dtype,
+    /// Whether it was widened from one, and did not become so by rounding.
+    pub is_widened: bool,
+}
+
+/// An op that [computes in halves](Op::in_halves).
+#[derive(Clone, Debug)]
+pub struct InHalves {
+    /// The op.
+    pub op: Arc<dyn Op>,
+    /// How it reads each input.
+    pub inputs: Vec<Reads>,
+    /// Whether its outputs are the halves that [`Around::outputs`] names. If not, outputs stay singles, but are rounded
+    /// to those halves.
+    pub narrows: bool,
+}
+
+/// How an op that computes in halves reads an input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reads {
+    /// In the type in which it is.
+    AsIs,
+    /// The half that it was widened from.
+    Half,
+    /// As it was before it was rounded, or as it is: the op rounds it.
+    Rounds,
 }
 
 /// An op's gradient, and how to compute both at once from the same inputs, in the same formulas.

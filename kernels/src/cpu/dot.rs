@@ -1,9 +1,11 @@
 //! Products with few rows: each element is a dot product of two contiguous rows.
 //!
-//! Each has the [order of sums](super::sum), whatever the width of the vectors.
+//! Each has the [order of sums](super::sum), whatever the width of the vectors. `B` and the bias may lie in halves: they
+//! are widened as they are read, and each sum is rounded to that half before an activation.
 #![expect(unsafe_code, reason = "rows are read through pointers")]
 
 use super::gemm::{Finish, activate};
+use super::simd::halves::Stored;
 use super::simd::vector::Vector;
 use super::simd::{Float, Lanes, MAX_LANES, Simd, Vectorized};
 use super::sum::{BLOCK, Join, PARTIALS, Pairs, join_vectors};
@@ -25,21 +27,21 @@ pub(super) struct Sizes {
 }
 
 /// One product.
-pub(super) struct Dot<'a, T> {
+pub(super) struct Dot<'a, T, B = T> {
     /// Of what sizes.
     pub(super) sizes: Sizes,
     /// `A`.
     pub(super) a: &'a [T],
     /// `B`.
-    pub(super) b: &'a [T],
+    pub(super) b: &'a [B],
     /// One number for each row of `B`.
-    pub(super) bias: Option<&'a [T]>,
+    pub(super) bias: Option<&'a [B]>,
     /// `C`.
     pub(super) c: &'a mut [T],
 }
 
 /// The products of every model of a tile.
-pub(super) struct DotsOfTile<'a, 't, T> {
+pub(super) struct DotsOfTile<'a, 't, T, B = T> {
     /// Of what sizes each of them is.
     pub(super) sizes: Sizes,
     /// Where each product of a model begins in its `A`, `B` and `C`.
@@ -49,9 +51,9 @@ pub(super) struct DotsOfTile<'a, 't, T> {
     /// `A` of every model.
     pub(super) a: Input<'t, T>,
     /// `B` of every model.
-    pub(super) b: Input<'t, T>,
+    pub(super) b: Input<'t, B>,
     /// One number for each row of `B`.
-    pub(super) bias: Option<Input<'t, T>>,
+    pub(super) bias: Option<Input<'t, B>>,
     /// `C` of every model.
     pub(super) c: Output<'t, T>,
 }
@@ -63,10 +65,18 @@ pub(super) trait ForLength {
 }
 
 /// Chooses a loop for rows of length `k`. The choice stands outside of all other loops: inside, the compiler
-/// would keep the addresses of every one of them at hand.
+/// would keep the addresses of every one of them at hand. There is none of its own for short rows of halves.
 #[inline(always)]
-pub(super) fn for_length<T: Float, S: Simd>(k: usize, work: impl ForLength) {
+pub(super) fn for_length<T: Float, B: Stored<T>, S: Simd>(k: usize, work: impl ForLength) {
     let lanes = <T::Lanes<S> as Lanes<T>>::N;
+    if B::IS_HALF {
+        return match k {
+            _ if k == 2 * lanes => work.with::<S, Whole<2>>(),
+            _ if k == 4 * lanes => work.with::<S, Whole<4>>(),
+            _ if k == 8 * lanes => work.with::<S, Whole<8>>(),
+            _ => work.with::<S, Any>(),
+        };
+    }
     match k {
         1 => work.with::<S, Short<1>>(),
         2 if lanes > 2 => work.with::<S, Short<2>>(),
@@ -80,16 +90,16 @@ pub(super) fn for_length<T: Float, S: Simd>(k: usize, work: impl ForLength) {
     }
 }
 
-impl<T: Float> Vectorized for Dot<'_, T> {
+impl<T: Float, B: Stored<T>> Vectorized for Dot<'_, T, B> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self) {
-        for_length::<T, S>(self.sizes.k, self);
+        for_length::<T, B, S>(self.sizes.k, self);
     }
 }
 
-impl<T: Float> ForLength for Dot<'_, T> {
+impl<T: Float, B: Stored<T>> ForLength for Dot<'_, T, B> {
     #[inline(always)]
     fn with<S: Simd, L: Length>(self) {
         let Dot { sizes, a, b, bias, c } = self;
@@ -97,14 +107,14 @@ impl<T: Float> ForLength for Dot<'_, T> {
         assert!(a.len() == rows * k && b.len() == columns * k, "sizes of a product");
         assert!(c.len() == rows * columns, "size of its result");
         assert!(bias.is_none_or(|bias| bias.len() == columns), "bias");
-        let bias = bias.map_or(core::ptr::null(), <[T]>::as_ptr);
+        let bias = bias.map_or(core::ptr::null(), <[B]>::as_ptr);
         let at = Operands { a: a.as_ptr(), b: b.as_ptr(), bias, c: c.as_mut_ptr() };
         // SAFETY: the slices are as long as the sizes say, and `C` is borrowed exclusively.
-        unsafe { sizes.compute::<T, S, L>(1, at, [0; 4]) };
+        unsafe { sizes.compute::<T, B, S, L>(1, at, [0; 4]) };
     }
 }
 
-impl<T: Float> ForLength for DotsOfTile<'_, '_, T> {
+impl<T: Float, B: Stored<T>> ForLength for DotsOfTile<'_, '_, T, B> {
     #[inline(always)]
     fn with<S: Simd, L: Length>(self) {
         let DotsOfTile { sizes, starts, models, a, b, bias, c } = self;
@@ -134,7 +144,7 @@ impl<T: Float> ForLength for DotsOfTile<'_, '_, T> {
                 };
                 // SAFETY: the assertions above say that each model's operands hold its products, and
                 // whoever made the tile, that they are there for as many models and that `C` overlaps nothing.
-                unsafe { sizes.compute::<T, S, L>(together, at, strides) };
+                unsafe { sizes.compute::<T, B, S, L>(together, at, strides) };
             }
         }
     }
@@ -142,15 +152,15 @@ impl<T: Float> ForLength for DotsOfTile<'_, '_, T> {
 
 /// Where the operands of a product begin.
 #[derive(Clone, Copy)]
-struct Operands<T> {
+struct Operands<T, B> {
     a: *const T,
-    b: *const T,
+    b: *const B,
     /// Null if there is none.
-    bias: *const T,
+    bias: *const B,
     c: *mut T,
 }
 
-impl<T> Operands<T> {
+impl<T, B> Operands<T, B> {
     /// Gives the operands of the product `n` strides further on, in bytes for `A`, `B`, the bias and `C`.
     #[inline(always)]
     fn further(self, n: usize, [a, b, bias, c]: [usize; 4]) -> Self {
@@ -174,10 +184,10 @@ impl Sizes {
     /// At each of these places there are operands of these sizes, those of `C` to be written, and these overlap
     /// no others. `k` is what `L` is made for.
     #[inline(always)]
-    unsafe fn compute<T: Float, S: Simd, L: Length>(
+    unsafe fn compute<T: Float, B: Stored<T>, S: Simd, L: Length>(
         self,
         count: usize,
-        first: Operands<T>,
+        first: Operands<T, B>,
         strides: [usize; 4],
     ) {
         let Sizes { rows, columns, k, finish } = self;
@@ -190,7 +200,7 @@ impl Sizes {
                 let bias = if has_bias { Some(at.bias) } else { None };
                 let row = Row { a, b: at.b, bias, has_relu, c, columns, k };
                 // SAFETY: as the caller promises.
-                unsafe { L::compute::<T, S>(row) };
+                unsafe { L::compute::<T, B, S>(row) };
             }
             at = at.further(1, strides);
         }
@@ -211,10 +221,10 @@ impl Sizes {
 
 /// The dot products of one row of `A` with every row of `B`.
 #[derive(Clone, Copy)]
-pub(super) struct Row<T> {
+pub(super) struct Row<T, B> {
     a: *const T,
-    b: *const T,
-    bias: Option<*const T>,
+    b: *const B,
+    bias: Option<*const B>,
     /// The one activation that is short enough to be repeated in every loop here.
     has_relu: bool,
     c: *mut T,
@@ -230,7 +240,7 @@ pub(super) trait Length {
     ///
     /// `a` has `k` readable elements, `b` has `columns · k`, `bias` and `c` have `columns`, those of `c` to be
     /// written and nobody else's; `k` is of this length.
-    unsafe fn compute<T: Float, S: Simd>(row: Row<T>);
+    unsafe fn compute<T: Float, B: Stored<T>, S: Simd>(row: Row<T, B>);
 }
 
 /// Rows of `K` elements, several of them a vector: `K` divides the number of lanes.
@@ -238,7 +248,7 @@ pub(super) struct Short<const K: usize>;
 
 impl<const K: usize> Length for Short<K> {
     #[inline(always)]
-    unsafe fn compute<T: Float, S: Simd>(row: Row<T>) {
+    unsafe fn compute<T: Float, B: Stored<T>, S: Simd>(row: Row<T, B>) {
         let lanes = <T::Lanes<S> as Lanes<T>>::N;
         debug_assert!(row.k == K, "a row of that length");
         let whole = row.columns - row.columns % lanes;
@@ -258,7 +268,7 @@ pub(super) struct Whole<const VECTORS: usize>;
 
 impl<const VECTORS: usize> Length for Whole<VECTORS> {
     #[inline(always)]
-    unsafe fn compute<T: Float, S: Simd>(row: Row<T>) {
+    unsafe fn compute<T: Float, B: Stored<T>, S: Simd>(row: Row<T, B>) {
         let lanes = <T::Lanes<S> as Lanes<T>>::N;
         debug_assert!(row.k == VECTORS * lanes, "a row of that length");
         let whole = row.columns - row.columns % lanes;
@@ -285,7 +295,7 @@ pub(super) struct Any;
 
 impl Length for Any {
     #[inline(always)]
-    unsafe fn compute<T: Float, S: Simd>(row: Row<T>) {
+    unsafe fn compute<T: Float, B: Stored<T>, S: Simd>(row: Row<T, B>) {
         let lanes = <T::Lanes<S> as Lanes<T>>::N;
         for column in (0..row.columns).step_by(lanes) {
             // SAFETY: there are so many columns, and the caller promises the rest.
@@ -294,7 +304,7 @@ impl Length for Any {
     }
 }
 
-impl<T: Float> Row<T> {
+impl<T: Float, B: Stored<T>> Row<T, B> {
     /// Computes `n` columns, from several rows of `B` a vector.
     ///
     /// # Safety
@@ -314,8 +324,8 @@ impl<T: Float> Row<T> {
             // SAFETY: there are `left` elements from here on.
             let b = unsafe {
                 match left >= lanes {
-                    true => T::Lanes::<S>::load(b),
-                    false => T::Lanes::<S>::load_first(b, left),
+                    true => B::load::<S>(b),
+                    false => B::load_first::<S>(b, left),
                 }
             };
             *product = b.mul(a);
@@ -349,7 +359,7 @@ impl<T: Float> Row<T> {
             let mut partials = [Vector::<T, S>::nothing(); MOST_IN_ROUND];
             for (vector, a) in a.iter().enumerate() {
                 // SAFETY: there are `n` rows of `VECTORS` vectors.
-                let b = unsafe { T::Lanes::<S>::load(b.add(row + vector * lanes)) };
+                let b = unsafe { B::load::<S>(b.add(row + vector * lanes)) };
                 let partial = &mut partials[vector % in_round].0;
                 // A first product differs from one that is added to +0 by the sign of a zero: see `finish`.
                 *partial = if vector < in_round { b.mul(*a) } else { b.mul_add(*a, *partial) };
@@ -382,7 +392,7 @@ impl<T: Float> Row<T> {
             // One row after the other, as they lie: what comes from memory comes faster so.
             for (at, sum) in sums.iter_mut().enumerate().take(n) {
                 // SAFETY: `b` has a row of `k` elements for each column.
-                *sum = unsafe { block::<T, S>(a, row(at)) };
+                *sum = unsafe { block::<T, B, S>(a, row(at)) };
             }
             pairs.push(Vector(T::Lanes::<S>::sums(&sums)));
         }
@@ -401,8 +411,9 @@ impl<T: Float> Row<T> {
         let mut y = sums.add(T::Lanes::<S>::splat(T::default()));
         if let Some(bias) = self.bias {
             // SAFETY: as the caller promises.
-            y = y.add(unsafe { T::Lanes::<S>::load_first(bias.add(column), n) });
+            y = y.add(unsafe { B::load_first::<S>(bias.add(column), n) });
         }
+        y = B::round::<S>(y);
         if self.has_relu {
             y = ActivationKind::Relu.apply(Vector::<T, S>(y)).0;
         }
@@ -421,13 +432,13 @@ const MOST_IN_ROUND: usize = 4;
 ///
 /// There are as many elements at `b`.
 #[inline(always)]
-unsafe fn block<T: Float, S: Simd>(a: &[T], b: *const T) -> T::Lanes<S> {
+unsafe fn block<T: Float, B: Stored<T>, S: Simd>(a: &[T], b: *const B) -> T::Lanes<S> {
     // SAFETY: the caller's promise.
     unsafe {
         match PARTIALS / <T::Lanes<S> as Lanes<T>>::N {
-            1 => block_of::<T, S, 1>(a, b),
-            2 => block_of::<T, S, 2>(a, b),
-            _ => block_of::<T, S, MOST_IN_ROUND>(a, b),
+            1 => block_of::<T, B, S, 1>(a, b),
+            2 => block_of::<T, B, S, 2>(a, b),
+            _ => block_of::<T, B, S, MOST_IN_ROUND>(a, b),
         }
     }
 }
@@ -438,7 +449,10 @@ unsafe fn block<T: Float, S: Simd>(a: &[T], b: *const T) -> T::Lanes<S> {
 ///
 /// As for [`block`].
 #[inline(always)]
-unsafe fn block_of<T: Float, S: Simd, const IN_ROUND: usize>(a: &[T], b: *const T) -> T::Lanes<S> {
+unsafe fn block_of<T: Float, B: Stored<T>, S: Simd, const IN_ROUND: usize>(
+    a: &[T],
+    b: *const B,
+) -> T::Lanes<S> {
     let lanes = <T::Lanes<S> as Lanes<T>>::N;
     let mut partials = [Vector::<T, S>::nothing(); IN_ROUND];
     let mut at = 0;
@@ -446,7 +460,8 @@ unsafe fn block_of<T: Float, S: Simd, const IN_ROUND: usize>(a: &[T], b: *const 
         for (vector, partial) in partials.iter_mut().enumerate() {
             let place = at + vector * lanes;
             // SAFETY: the loads stay below the length of both rows.
-            let [a, b] = unsafe { [a.as_ptr(), b].map(|x| T::Lanes::<S>::load(x.add(place))) };
+            let (a, b) =
+                unsafe { (T::Lanes::<S>::load(a.as_ptr().add(place)), B::load::<S>(b.add(place))) };
             partial.0 = b.mul_add(a, partial.0);
         }
         at += PARTIALS;
@@ -456,12 +471,17 @@ unsafe fn block_of<T: Float, S: Simd, const IN_ROUND: usize>(a: &[T], b: *const 
         let left = a.len().saturating_sub(place);
         if left >= lanes {
             // SAFETY: as above.
-            let [a, b] = unsafe { [a.as_ptr(), b].map(|x| T::Lanes::<S>::load(x.add(place))) };
+            let (a, b) =
+                unsafe { (T::Lanes::<S>::load(a.as_ptr().add(place)), B::load::<S>(b.add(place))) };
             partial.0 = b.mul_add(a, partial.0);
         } else if left > 0 {
             // SAFETY: as above.
-            let [a, b] =
-                unsafe { [a.as_ptr(), b].map(|x| T::Lanes::<S>::load_first(x.add(place), left)) };
+            let (a, b) = unsafe {
+                (
+                    T::Lanes::<S>::load_first(a.as_ptr().add(place), left),
+                    B::load_first::<S>(b.add(place), left),
+                )
+            };
             partial.0 = b.mul_add(a, partial.0);
         }
     }

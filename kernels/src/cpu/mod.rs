@@ -8,6 +8,8 @@ mod dot;
 pub mod executor;
 #[allow(unreachable_pub, reason = "what its files offer is for this crate's ops")]
 pub(crate) mod gemm;
+#[allow(unreachable_pub, reason = "what its files offer is for this crate's ops")]
+pub(crate) mod half_dot;
 pub mod kernel;
 mod large;
 pub mod memory;

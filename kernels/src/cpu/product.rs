@@ -402,14 +402,14 @@ impl<T: Float> VectorKernel for Dots<'_, T> {
         let models = tile.models();
         let (TileOperands { a, b, bias, c, .. }, _) = self.0.operands(tile);
         let (sizes, starts) = (self.0.product.as_dots(), &self.0.starts);
-        for_length::<T, S>(sizes.k, DotsOfTile { sizes, starts, models, a, b, bias, c });
+        for_length::<T, T, S>(sizes.k, DotsOfTile { sizes, starts, models, a, b, bias, c });
     }
 }
 
 impl Product {
     /// Says whether places of elements are counted without overflow: what the assertions of [`Gemm`] and [`Dot`] build
     /// on, whose sizes come from operands.
-    fn is_countable(&self) -> bool {
+    pub(super) fn is_countable(&self) -> bool {
         const MOST: usize = 1 << 58;
         let counts = |rows: usize, columns: usize, strides: Strides| {
             let end = |n: usize, stride: usize| n.saturating_sub(1).saturating_mul(stride);
@@ -421,7 +421,7 @@ impl Product {
     }
 
     /// Gives the sizes of the product of dot products.
-    fn as_dots(&self) -> Sizes {
+    pub(super) fn as_dots(&self) -> Sizes {
         Sizes { rows: self.m, columns: self.n, k: self.k, finish: self.finish }
     }
 }

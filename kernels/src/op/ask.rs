@@ -86,6 +86,19 @@ impl Ask<'_> {
         }
         self
     }
+
+    /// Gives the kernel for back end `B` that `change` makes of the one that another op gives for the same operands, if
+    /// it gives one.
+    pub fn give_changed<B: Backend>(
+        &mut self,
+        op: &dyn Op,
+        change: impl FnOnce(Box<B::Kernel>) -> Box<B::Kernel>,
+    ) -> &mut Self {
+        if let Some(Answer(answer @ None)) = self.answer.downcast_mut::<Answer<B>>() {
+            *answer = kernel::<B>(op, self.inputs, self.outputs).ok().map(change);
+        }
+        self
+    }
 }
 
 /// Asks `op` for its kernel on back end `B`, for operands of these types and layouts.

@@ -11,12 +11,14 @@
 //! reciprocal here, one rounding apart.
 
 use core::cell::Cell;
+use std::sync::Arc;
 
 use super::update::{self, Rule};
 use crate::cpu::kernel::Cpu;
 use crate::cpu::simd::{Float, Lanes, Simd};
+use crate::dtype::Dtype;
 use crate::elementary;
-use crate::op::{Ask, Op, OpError};
+use crate::op::{Around, Ask, InHalves, Op, OpError};
 use crate::program::trace::Var;
 use crate::shape::Type;
 
@@ -81,7 +83,7 @@ impl Var {
         let inputs =
             [self, gradient, exp_avg, exp_avg_sq, steps, lr, beta1, beta2, eps, weight_decay];
         let [parameter, exp_avg, exp_avg_sq, steps] =
-            self.trace().apply_n(AdamOp { settings, amsgrad: false }, &inputs);
+            self.trace().apply_n(AdamOp { settings, amsgrad: false, half: None }, &inputs);
         AdamUpdate { parameter, exp_avg, exp_avg_sq, steps }
     }
 
@@ -106,7 +108,7 @@ impl Var {
         let inputs: Vec<_> =
             inputs.into_iter().chain([lr, beta1, beta2, eps, weight_decay]).collect();
         let [parameter, exp_avg, exp_avg_sq, greatest, steps] =
-            self.trace().apply_n(AdamOp { settings, amsgrad: true }, &inputs);
+            self.trace().apply_n(AdamOp { settings, amsgrad: true, half: None }, &inputs);
         (AdamUpdate { parameter, exp_avg, exp_avg_sq, steps }, greatest)
     }
 }
@@ -115,6 +117,14 @@ impl Var {
 struct AdamOp {
     settings: AdamSettings,
     amsgrad: bool,
+    /// The half that parameter and states lie in; the gradient is of singles then, and rounded to it.
+    half: Option<Dtype>,
+}
+
+impl AdamOp {
+    fn states(&self) -> usize {
+        if self.amsgrad { 3 } else { 2 }
+    }
 }
 
 impl Op for AdamOp {
@@ -124,26 +134,33 @@ impl Op for AdamOp {
 
     fn attributes(&self) -> String {
         let AdamSettings { index, maximize, .. } = self.settings;
-        update::attributes(index, &[("amsgrad", self.amsgrad), ("maximize", maximize)])
+        let own = update::attributes(index, &[("amsgrad", self.amsgrad), ("maximize", maximize)]);
+        self.half.map(|half| format!("{own} half={half}")).unwrap_or(own)
     }
 
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>, OpError> {
-        let states = if self.amsgrad { 3 } else { 2 };
-        update::types(self.name(), inputs, (states, 5), self.settings.index)
+        let counts = (self.states(), 5);
+        update::types_in(self.half, self.name(), inputs, counts, self.settings.index)
     }
 
     fn in_place(&self) -> &[(usize, usize)] {
-        update::in_place(if self.amsgrad { 3 } else { 2 })
+        update::in_place(self.states())
     }
 
     fn kernels(&self, ask: &mut Ask<'_>) {
         ask.give::<Cpu>(|inputs, _| {
-            let index = self.settings.index;
+            let (rule, index, ty) = (AdamRule(self.settings), self.settings.index, &inputs[0].ty);
             match self.amsgrad {
-                true => update::kernel::<_, 3, 5>(AdamRule(self.settings), index, &inputs[0].ty),
-                false => update::kernel::<_, 2, 5>(AdamRule(self.settings), index, &inputs[0].ty),
+                true => update::kernel_in_halves::<_, 3, 5>(rule, index, ty),
+                false => update::kernel_in_halves::<_, 2, 5>(rule, index, ty),
             }
         });
+    }
+
+    fn in_halves(&self, around: &Around<'_>) -> Option<InHalves> {
+        let (half, inputs) = update::in_halves(around, self.states())?;
+        let op = AdamOp { half: Some(half), ..*self };
+        self.half.is_none().then(|| InHalves { op: Arc::new(op), inputs, narrows: true })
     }
 }
 

@@ -2,10 +2,10 @@
 
 use core::marker::PhantomData;
 
-use half::slice::HalfFloatSliceExt;
-
 use crate::cpu::kernel::{Cpu, Kernel};
-use crate::cpu::tile::Tile;
+use crate::cpu::simd::Simd;
+use crate::cpu::simd::halves::{Stored, narrow, widen};
+use crate::cpu::tile::{Tile, VectorKernel, vector_kernel};
 use crate::dtype::{Dtype, Element, bf16, f16};
 use crate::op::{Ask, GradientAt, Mixing, Op, OpError};
 use crate::ops::elementwise::layout_like;
@@ -38,6 +38,10 @@ impl Op for Cast {
         Mixing::Untouched
     }
 
+    fn converts_to(&self) -> Option<Dtype> {
+        Some(self.to)
+    }
+
     fn takes_any_layout(&self, _: usize) -> bool {
         true
     }
@@ -51,18 +55,10 @@ impl Op for Cast {
             fn from<A: Convert>(to: Dtype) -> Box<dyn Kernel> {
                 match (A::DTYPE, to) {
                     // What halves are computed in: vectors of them at once.
-                    (Dtype::F32, Dtype::F16) => {
-                        return slices::<f32, f16>(|x, y| y.convert_from_f32_slice(x));
-                    }
-                    (Dtype::F32, Dtype::BF16) => {
-                        return slices::<f32, bf16>(|x, y| y.convert_from_f32_slice(x));
-                    }
-                    (Dtype::F16, Dtype::F32) => {
-                        return slices::<f16, f32>(|x, y| x.convert_to_f32_slice(y));
-                    }
-                    (Dtype::BF16, Dtype::F32) => {
-                        return slices::<bf16, f32>(|x, y| x.convert_to_f32_slice(y));
-                    }
+                    (Dtype::F32, Dtype::F16) => return vector_kernel(Narrow::<f16>(PhantomData)),
+                    (Dtype::F32, Dtype::BF16) => return vector_kernel(Narrow::<bf16>(PhantomData)),
+                    (Dtype::F16, Dtype::F32) => return vector_kernel(Widen::<f16>(PhantomData)),
+                    (Dtype::BF16, Dtype::F32) => return vector_kernel(Widen::<bf16>(PhantomData)),
                     _ => {}
                 }
                 match to {
@@ -91,16 +87,34 @@ impl Op for Cast {
     }
 }
 
-/// Makes a kernel of what converts all numbers of a model.
-fn slices<A: Element, B: Element>(
-    convert: impl Fn(&[A], &mut [B]) + Send + Sync + 'static,
-) -> Box<dyn Kernel> {
-    Box::new(move |tile: &mut Tile<'_>| {
-        for model in 0..tile.models() {
-            let (inputs, mut outputs, _) = tile.model(model).split();
-            convert(inputs.get::<A>(0), outputs.take::<B>());
+/// Widens halves to singles.
+struct Widen<H>(PhantomData<H>);
+
+impl<H: Stored<f32>> VectorKernel for Widen<H> {
+    #[inline(always)]
+    fn run<S: Simd>(&self, tile: &mut Tile<'_>) {
+        let models = tile.models();
+        let (inputs, mut outputs, _) = tile.operands();
+        let (x, mut y) = (inputs.get::<H>(0), outputs.take::<f32>());
+        for model in 0..models {
+            widen::<H, S>(x.at(model), y.at(model));
         }
-    })
+    }
+}
+
+/// Rounds singles to halves.
+struct Narrow<H>(PhantomData<H>);
+
+impl<H: Stored<f32>> VectorKernel for Narrow<H> {
+    #[inline(always)]
+    fn run<S: Simd>(&self, tile: &mut Tile<'_>) {
+        let models = tile.models();
+        let (inputs, mut outputs, _) = tile.operands();
+        let (x, mut y) = (inputs.get::<f32>(0), outputs.take::<H>());
+        for model in 0..models {
+            narrow::<H, S>(x.at(model), y.at(model));
+        }
+    }
 }
 
 /// A number that can be converted, whole numbers without loss among themselves.

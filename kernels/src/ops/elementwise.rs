@@ -27,6 +27,9 @@ use crate::text::{Expression, Text};
 ///
 /// [`Pointwise`] makes an [`Op`] of it.
 pub trait Formula<const IN: usize, const OUT: usize>: Any + Copy + Debug + Send + Sync {
+    /// See [`Op::keeps_halves`].
+    const KEEPS_HALVES: bool = false;
+
     /// Gives the name under which the op is printed.
     fn name(&self) -> &'static str;
 
@@ -71,6 +74,10 @@ impl<F: Formula<IN, OUT>, const IN: usize, const OUT: usize> Op for Pointwise<F,
 
     fn mixing(&self) -> Mixing {
         Mixing::Arithmetic
+    }
+
+    fn keeps_halves(&self) -> bool {
+        F::KEEPS_HALVES
     }
 
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>, OpError> {

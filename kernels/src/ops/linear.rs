@@ -12,11 +12,12 @@ use super::activation::ActivationKind;
 use super::elementwise::Pointwise;
 use super::relu::ReluGradient;
 use crate::cpu::gemm::{BiasAxis, Finish, Product};
+use crate::cpu::half_dot::half_dot_kernel;
 use crate::cpu::kernel::Cpu;
 use crate::cpu::product::{Matrix, Way, product_kernel};
 use crate::cpu::simd::MAX_LANES;
 use crate::dtype::Dtype;
-use crate::op::{Ask, GradientAt, Mixing, Op, OpError};
+use crate::op::{Around, Ask, GradientAt, InHalves, Mixing, OfHalf, Op, OpError, Reads};
 use crate::program::trace::Var;
 use crate::shape::{Layout, Operand, Shape, Type};
 
@@ -30,6 +31,8 @@ const MANY_ROWS: usize = 512;
 #[derive(Debug, Default)]
 struct Linear {
     activation: Option<ActivationKind>,
+    /// The half that weight and bias lie in, and that results are rounded to before an activation. Of few rows only.
+    half: Option<Dtype>,
 }
 
 /// `dx = dy · weight`; inputs `dy`, `weight`. With `relu_gradient`, 0 where the third input, the output of
@@ -68,7 +71,9 @@ impl Op for Linear {
     }
 
     fn attributes(&self) -> String {
-        self.activation.map(ActivationKind::printed).unwrap_or_default()
+        let half = self.half.map(|half| format!("half={half}"));
+        let activation = self.activation.map(ActivationKind::printed);
+        half.into_iter().chain(activation).collect::<Vec<_>>().join(" ")
     }
 
     fn mixing(&self) -> Mixing {
@@ -79,7 +84,10 @@ impl Op for Linear {
         let [x, weight, bias @ ..] = inputs else {
             return Err(OpError("linear takes an input, a weight and perhaps a bias".into()));
         };
-        same_float("linear", inputs)?;
+        match self.half {
+            None => same_float("linear", inputs)?,
+            Some(half) => with_weights_in(half, inputs)?,
+        }
         let &[out_features, in_features] = &*weight.shape else {
             return Err(OpError(format!("linear: expected a 2-D weight, got {}", weight.shape)));
         };
@@ -132,6 +140,9 @@ impl Op for Linear {
                 bias: BiasAxis::Columns,
                 finish: self.activation.map_or(Finish::Sum, Finish::Activation),
             };
+            if let Some(half) = self.half {
+                return half_dot_kernel(half, &product, inputs.len() > 2);
+            }
             let way = if y.rows < MIN_ROWS { Way::Dot } else { Way::of(&product) };
             product_kernel(inputs[0].ty.dtype, product, way, inputs.len() > 2)
         });
@@ -160,7 +171,24 @@ impl Op for Linear {
 
     fn fuse_activation(&self, next: &dyn Op) -> Option<Arc<dyn Op>> {
         let activation = Some(ActivationKind::of(next)?);
-        self.activation.is_none().then(|| Arc::new(Linear { activation }) as Arc<dyn Op>)
+        let half = self.half;
+        self.activation.is_none().then(|| Arc::new(Linear { activation, half }) as Arc<dyn Op>)
+    }
+
+    fn in_halves(&self, around: &Around<'_>) -> Option<InHalves> {
+        let &[Some(half)] = around.outputs else { return None };
+        // More rows read each weight so often that it had better be widened once.
+        let is_plain = self.activation.is_none() && self.half.is_none();
+        let is_small = is_plain && rows(&around.types[0].shape) < MIN_ROWS;
+        let widened = Some(OfHalf { dtype: half, is_widened: true });
+        let fits = is_small && around.inputs[1..].iter().all(|input| *input == widened);
+        let inputs =
+            (0..around.inputs.len()).map(|i| if i == 0 { Reads::AsIs } else { Reads::Half });
+        fits.then(|| InHalves {
+            op: Arc::new(Linear { activation: None, half: Some(half) }),
+            inputs: inputs.collect(),
+            narrows: false,
+        })
     }
 }
 
@@ -330,6 +358,15 @@ fn preferred_layout(ty: &Type) -> Layout {
     } else {
         ty.shape.features_first()
     }
+}
+
+/// Checks the types of a layer whose weight and bias lie in a half.
+fn with_weights_in(half: Dtype, inputs: &[Type]) -> Result<(), OpError> {
+    let is_right = |ty: &Type, expected: Dtype| ty.dtype == expected;
+    if is_right(&inputs[0], Dtype::F32) && inputs[1..].iter().all(|ty| is_right(ty, half)) {
+        return Ok(());
+    }
+    Err(OpError(format!("linear: expected an input of f32, a weight and a bias of {half}")))
 }
 
 fn same_float(op: &str, inputs: &[Type]) -> Result<(), OpError> {

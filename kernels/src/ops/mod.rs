@@ -89,6 +89,7 @@ pub mod renorm;
 pub mod resample;
 pub mod reshape;
 pub mod rmsprop;
+pub(crate) mod rounded;
 pub mod rows;
 pub mod rprop;
 pub mod rrelu;

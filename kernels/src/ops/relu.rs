@@ -10,6 +10,8 @@ use crate::program::trace::Var;
 pub struct Relu;
 
 impl Formula<1, 1> for Relu {
+    const KEEPS_HALVES: bool = true;
+
     fn name(&self) -> &'static str {
         "relu"
     }
@@ -30,6 +32,8 @@ impl Formula<1, 1> for Relu {
 pub struct ReluGradient;
 
 impl Formula<2, 1> for ReluGradient {
+    const KEEPS_HALVES: bool = true;
+
     fn name(&self) -> &'static str {
         "relu_gradient"
     }

@@ -9,10 +9,13 @@
 //!
 //! where the two lines in the middle are left out if there is no momentum. Source: `torch.optim.SGD`.
 
+use std::sync::Arc;
+
 use super::update::{self, Rule, decayed};
 use crate::cpu::kernel::Cpu;
 use crate::cpu::simd::{Float, Lanes, Simd};
-use crate::op::{Ask, Op, OpError};
+use crate::dtype::Dtype;
+use crate::op::{Around, Ask, InHalves, Op, OpError};
 use crate::program::trace::Var;
 use crate::shape::Type;
 
@@ -79,13 +82,13 @@ impl Var {
         let SgdRates { lr, weight_decay } = *rates;
         match momentum {
             None => {
-                let op = SgdOp { settings, has_momentum: false };
+                let op = SgdOp { settings, has_momentum: false, half: None };
                 let inputs = [self, gradient, steps, lr, weight_decay];
                 let [parameter, steps] = trace.apply_n(op, &inputs);
                 SgdUpdate { parameter, buffer: None, steps }
             }
             Some(&SgdMomentum { buffer, momentum, dampening }) => {
-                let op = SgdOp { settings, has_momentum: true };
+                let op = SgdOp { settings, has_momentum: true, half: None };
                 let inputs = [self, gradient, buffer, steps, lr, weight_decay, momentum, dampening];
                 let [parameter, buffer, steps] = trace.apply_n(op, &inputs);
                 SgdUpdate { parameter, buffer: Some(buffer), steps }
@@ -98,6 +101,8 @@ impl Var {
 struct SgdOp {
     settings: SgdSettings,
     has_momentum: bool,
+    /// The half that parameter and buffer lie in; the gradient is of singles then, and rounded to it.
+    half: Option<Dtype>,
 }
 
 impl Op for SgdOp {
@@ -107,12 +112,13 @@ impl Op for SgdOp {
 
     fn attributes(&self) -> String {
         let SgdSettings { index, nesterov, maximize } = self.settings;
-        update::attributes(index, &[("nesterov", nesterov), ("maximize", maximize)])
+        let own = update::attributes(index, &[("nesterov", nesterov), ("maximize", maximize)]);
+        self.half.map(|half| format!("{own} half={half}")).unwrap_or(own)
     }
 
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>, OpError> {
         let counts = if self.has_momentum { (1, 4) } else { (0, 2) };
-        update::types("sgd", inputs, counts, self.settings.index)
+        update::types_in(self.half, "sgd", inputs, counts, self.settings.index)
     }
 
     fn in_place(&self) -> &[(usize, usize)] {
@@ -121,12 +127,18 @@ impl Op for SgdOp {
 
     fn kernels(&self, ask: &mut Ask<'_>) {
         ask.give::<Cpu>(|inputs, _| {
-            let index = self.settings.index;
+            let (index, ty) = (self.settings.index, &inputs[0].ty);
             match self.has_momentum {
-                true => update::kernel(MomentumRule(self.settings), index, &inputs[0].ty),
-                false => update::kernel(PlainRule(self.settings), index, &inputs[0].ty),
+                true => update::kernel_in_halves(MomentumRule(self.settings), index, ty),
+                false => update::kernel_in_halves(PlainRule(self.settings), index, ty),
             }
         });
+    }
+
+    fn in_halves(&self, around: &Around<'_>) -> Option<InHalves> {
+        let (half, inputs) = update::in_halves(around, usize::from(self.has_momentum))?;
+        let op = SgdOp { half: Some(half), ..*self };
+        self.half.is_none().then(|| InHalves { op: Arc::new(op), inputs, narrows: true })
     }
 }
 

@@ -10,10 +10,11 @@ use std::sync::Arc;
 use super::elementwise::WORTH_SPLITTING;
 use crate::cpu::kernel::{Cpu, Kernel};
 use crate::cpu::share::{Divisible, share_out};
+use crate::cpu::simd::halves::Stored;
 use crate::cpu::simd::{Float, Lanes, MAX_LANES, Simd, Vectorized, dispatch};
 use crate::cpu::tile::{Input, Output, Tile, VectorKernel, run_vectors};
-use crate::dtype::Dtype;
-use crate::op::{Ask, Op, OpError};
+use crate::dtype::{Dtype, bf16, f16};
+use crate::op::{Around, Ask, OfHalf, Op, OpError, Reads};
 use crate::program::trace::Var;
 use crate::shape::Type;
 
@@ -208,6 +209,52 @@ pub(super) trait Rule<const STATES: usize, const RATES: usize>:
     ) -> (T::Lanes<S>, [T::Lanes<S>; STATES]);
 }
 
+/// Gives what an update of `states` states reads and writes if parameter and states can lie in a half, and that half; its
+/// gradient is rounded to it as it is read, for it is one of singles.
+pub(super) fn in_halves(around: &Around<'_>, states: usize) -> Option<(Dtype, Vec<Reads>)> {
+    let half = (*around.outputs.first()?)?;
+    let widened = Some(OfHalf { dtype: half, is_widened: true });
+    let reads = |input: usize| match input {
+        1 => Reads::Rounds,
+        _ if input < 2 + states => Reads::Half,
+        _ => Reads::AsIs,
+    };
+    let is_read = |input: usize| match (reads(input), around.inputs[input]) {
+        (Reads::Rounds, found) => found.is_some_and(|of| of.dtype == half),
+        (Reads::Half, found) => found == widened,
+        (Reads::AsIs, _) => true,
+    };
+    let all = 0..around.inputs.len();
+    let fits = all.clone().all(is_read)
+        && around.outputs[..=states].iter().all(|output| *output == Some(half))
+        && around.outputs[states + 1].is_none();
+    fits.then(|| (half, all.map(reads).collect()))
+}
+
+/// As [`types`] where parameter and states lie in `half`, if there is one, and the gradient is of singles.
+pub(super) fn types_in(
+    half: Option<Dtype>,
+    name: &str,
+    inputs: &[Type],
+    (states, rates): (usize, usize),
+    index: usize,
+) -> Result<Vec<Type>, OpError> {
+    let Some(half) = half else { return types(name, inputs, (states, rates), index) };
+    let lies = |input: usize| input == 0 || (2..2 + states).contains(&input);
+    let mut wide = inputs.to_vec();
+    for (_, ty) in wide.iter_mut().enumerate().filter(|(input, _)| lies(*input)) {
+        if ty.dtype != half {
+            return Err(OpError(format!(
+                "{name}: expected parameter and states of {half}, got {ty}"
+            )));
+        }
+        ty.dtype = Dtype::F32;
+    }
+    let mut outputs = types(name, &wide, (states, rates), index)?;
+    outputs.iter_mut().take(1 + states).for_each(|ty| ty.dtype = half);
+    Ok(outputs)
+}
+
 /// Checks the types of an update's inputs and gives those of its outputs.
 pub(super) fn types(
     name: &str,
@@ -249,25 +296,46 @@ where
     R: Rule<STATES, RATES>,
 {
     match ty.dtype {
-        Dtype::F64 => Box::new(UpdateKernel::<f64, R, STATES, RATES>::new(rule, index)),
-        _ => Box::new(UpdateKernel::<f32, R, STATES, RATES>::new(rule, index)),
+        Dtype::F64 => Box::new(UpdateKernel::<f64, f64, R, STATES, RATES>::new(rule, index)),
+        _ => Box::new(UpdateKernel::<f32, f32, R, STATES, RATES>::new(rule, index)),
     }
 }
 
-struct UpdateKernel<T, R, const STATES: usize, const RATES: usize> {
+/// As [`kernel`], and for parameters that lie in halves.
+pub(super) fn kernel_in_halves<R, const STATES: usize, const RATES: usize>(
     rule: R,
     index: usize,
-    element: PhantomData<T>,
+    ty: &Type,
+) -> Box<dyn Kernel>
+where
+    R: Rule<STATES, RATES>,
+{
+    match ty.dtype {
+        Dtype::BF16 => Box::new(UpdateKernel::<f32, bf16, R, STATES, RATES>::new(rule, index)),
+        Dtype::F16 => Box::new(UpdateKernel::<f32, f16, R, STATES, RATES>::new(rule, index)),
+        _ => kernel(rule, index, ty),
+    }
 }
 
-impl<T, R, const STATES: usize, const RATES: usize> UpdateKernel<T, R, STATES, RATES> {
+/// Updates parameters and states that lie as numbers of `H`, computed with as `T`.
+struct UpdateKernel<T, H, R, const STATES: usize, const RATES: usize> {
+    rule: R,
+    index: usize,
+    element: PhantomData<(T, H)>,
+}
+
+impl<T, H, R, const STATES: usize, const RATES: usize> UpdateKernel<T, H, R, STATES, RATES> {
     fn new(rule: R, index: usize) -> Self {
         UpdateKernel { rule, index, element: PhantomData }
     }
 }
 
-impl<T: Float, R: Rule<STATES, RATES>, const STATES: usize, const RATES: usize> Kernel
-    for UpdateKernel<T, R, STATES, RATES>
+impl<T, H, R, const STATES: usize, const RATES: usize> Kernel
+    for UpdateKernel<T, H, R, STATES, RATES>
+where
+    T: Float,
+    H: Stored<T>,
+    R: Rule<STATES, RATES>,
 {
     fn run(&self, tile: &mut Tile<'_>) {
         let (rule, models) = (self.rule, tile.models());
@@ -276,22 +344,22 @@ impl<T: Float, R: Rule<STATES, RATES>, const STATES: usize, const RATES: usize> 
             return;
         }
         let (inputs, mut outputs, _) = tile.operands();
-        let mut parameter = outputs.take::<T>();
+        let mut parameter = outputs.take::<H>();
         if parameter.at(0).len() < WORTH_SPLITTING {
             run_vectors(self, tile);
             return;
         }
         let gradient = inputs.get::<T>(1);
-        let mut states: [Output<'_, T>; STATES] = core::array::from_fn(|_| outputs.take());
+        let mut states: [Output<'_, H>; STATES] = core::array::from_fn(|_| outputs.take());
         let mut counts = outputs.take::<f32>();
         for model in 0..models {
             let count = &mut counts.at(model)[self.index];
             *count += 1.0;
             let rates = core::array::from_fn(|i| inputs.get::<f64>(3 + STATES + i).at(model)[0]);
             let mut of_states = states.iter_mut().map(|state| state.at(model));
-            let states: [&mut [T]; STATES] =
+            let states: [&mut [H]; STATES] =
                 core::array::from_fn(|_| of_states.next().unwrap_or_default());
-            let first = states.each_ref().map(|state| state.first().copied().unwrap_or_default());
+            let first = states.each_ref().map(|state| first_of(state));
             let step = &rule.step_from::<T>(rates, f64::from(*count), first);
             let (parameter, gradient) = (parameter.at(model), gradient.at(model));
             share_out(Part { rule, step, parameter, gradient, states });
@@ -299,18 +367,25 @@ impl<T: Float, R: Rule<STATES, RATES>, const STATES: usize, const RATES: usize> 
     }
 }
 
-/// Some numbers of one parameter.
-struct Part<'a, T: Float, R: Rule<STATES, RATES>, const STATES: usize, const RATES: usize> {
-    rule: R,
-    step: &'a R::Step<T>,
-    parameter: &'a mut [T],
-    gradient: &'a [T],
-    states: [&'a mut [T]; STATES],
+/// Gives the first number of a state, 0 if there is none.
+fn first_of<T: Float, H: Stored<T>>(state: &[H]) -> T {
+    state.first().map_or(T::default(), |first| first.widen())
 }
 
-impl<T, R, const STATES: usize, const RATES: usize> Divisible for Part<'_, T, R, STATES, RATES>
+/// Some numbers of one parameter.
+struct Part<'a, T: Float, H, R: Rule<STATES, RATES>, const STATES: usize, const RATES: usize> {
+    rule: R,
+    step: &'a R::Step<T>,
+    parameter: &'a mut [H],
+    gradient: &'a [T],
+    states: [&'a mut [H]; STATES],
+}
+
+impl<T, H, R, const STATES: usize, const RATES: usize> Divisible
+    for Part<'_, T, H, R, STATES, RATES>
 where
     T: Float,
+    H: Stored<T>,
     R: Rule<STATES, RATES>,
 {
     fn halves(self) -> Result<[Self; 2], Self> {
@@ -337,9 +412,11 @@ where
     }
 }
 
-impl<T, R, const STATES: usize, const RATES: usize> Vectorized for Part<'_, T, R, STATES, RATES>
+impl<T, H, R, const STATES: usize, const RATES: usize> Vectorized
+    for Part<'_, T, H, R, STATES, RATES>
 where
     T: Float,
+    H: Stored<T>,
     R: Rule<STATES, RATES>,
 {
     type Output = ();
@@ -350,14 +427,18 @@ where
         let numel = parameter.len();
         assert!(gradient.len() == numel && states.iter().all(|state| state.len() == numel));
         let (p, g) = (parameter.as_mut_ptr(), gradient.as_ptr());
-        let states = states.map(<[T]>::as_mut_ptr);
+        let states = states.map(<[H]>::as_mut_ptr);
         // SAFETY: all of them have `numel` elements, and those to be written overlap nothing.
-        unsafe { update::<T, S, R, STATES, RATES>(rule, step, numel, p, g, states) };
+        unsafe { update::<T, H, S, R, STATES, RATES>(rule, step, numel, p, g, states) };
     }
 }
 
-impl<T: Float, R: Rule<STATES, RATES>, const STATES: usize, const RATES: usize> VectorKernel
-    for UpdateKernel<T, R, STATES, RATES>
+impl<T, H, R, const STATES: usize, const RATES: usize> VectorKernel
+    for UpdateKernel<T, H, R, STATES, RATES>
+where
+    T: Float,
+    H: Stored<T>,
+    R: Rule<STATES, RATES>,
 {
     #[inline(always)]
     fn run<S: Simd>(&self, tile: &mut Tile<'_>) {
@@ -365,8 +446,8 @@ impl<T: Float, R: Rule<STATES, RATES>, const STATES: usize, const RATES: usize> 
         let (inputs, mut outputs, _) = tile.operands();
         let gradient = inputs.get::<T>(1);
         let rates: [Input<'_, f64>; RATES] = core::array::from_fn(|i| inputs.get(3 + STATES + i));
-        let mut parameter = outputs.take::<T>();
-        let mut states: [Output<'_, T>; STATES] = core::array::from_fn(|_| outputs.take());
+        let mut parameter = outputs.take::<H>();
+        let mut states: [Output<'_, H>; STATES] = core::array::from_fn(|_| outputs.take());
         let mut counts = outputs.take::<f32>();
         // Neighbours often have the same rates and count.
         let (mut last, mut step) = (([f64::NAN; RATES], f32::NAN), R::Step::<T>::default());
@@ -382,7 +463,7 @@ impl<T: Float, R: Rule<STATES, RATES>, const STATES: usize, const RATES: usize> 
             if R::READS_STATES {
                 let mut first = [T::default(); STATES];
                 for (first, state) in first.iter_mut().zip(&mut states) {
-                    *first = state.at(model).first().copied().unwrap_or_default();
+                    *first = first_of(state.at(model));
                 }
                 step = rule.step_from::<T>(own, f64::from(*count), first);
             } else if last != (own, *count) {
@@ -400,27 +481,28 @@ impl<T: Float, R: Rule<STATES, RATES>, const STATES: usize, const RATES: usize> 
             }
             let (p, g) = (parameter.as_mut_ptr(), gradient.as_ptr());
             // SAFETY: all of them have `numel` elements, and those to be written overlap nothing.
-            unsafe { update::<T, S, R, STATES, RATES>(rule, &step, numel, p, g, of_states) };
+            unsafe { update::<T, H, S, R, STATES, RATES>(rule, &step, numel, p, g, of_states) };
         }
     }
 }
 
-/// Updates `numel` numbers.
+/// Updates `numel` numbers. The gradient is rounded to a number of `H` first, as the results are in the end.
 ///
 /// # Safety
 ///
 /// `p`, `g` and each of `s` are the addresses of `numel` elements, and `p` and `s` are to be written and
 /// overlap nothing.
 #[inline(always)]
-unsafe fn update<T, S, R, const STATES: usize, const RATES: usize>(
+unsafe fn update<T, H, S, R, const STATES: usize, const RATES: usize>(
     rule: R,
     step: &R::Step<T>,
     numel: usize,
-    p: *mut T,
+    p: *mut H,
     g: *const T,
-    s: [*mut T; STATES],
+    s: [*mut H; STATES],
 ) where
     T: Float,
+    H: Stored<T>,
     S: Simd,
     R: Rule<STATES, RATES>,
 {
@@ -430,13 +512,13 @@ unsafe fn update<T, S, R, const STATES: usize, const RATES: usize>(
     while at < whole {
         // SAFETY: `at + N ≤ numel`, the length of all of them.
         unsafe {
-            let old = core::array::from_fn(|i| T::Lanes::<S>::load(s[i].add(at)));
-            let (parameter, gradient) =
-                (T::Lanes::<S>::load(p.add(at)), T::Lanes::<S>::load(g.add(at)));
-            let (parameter, new) = rule.update::<T, S>(step, parameter, gradient, old);
-            parameter.store(p.add(at));
+            let old = core::array::from_fn(|i| H::load::<S>(s[i].add(at)));
+            let gradient = H::round::<S>(T::Lanes::<S>::load(g.add(at)));
+            let (parameter, new) =
+                rule.update::<T, S>(step, H::load::<S>(p.add(at)), gradient, old);
+            H::store::<S>(parameter, p.add(at));
             for i in 0..STATES {
-                new[i].store(s[i].add(at));
+                H::store::<S>(new[i], s[i].add(at));
             }
         }
         at += lanes;
@@ -445,13 +527,13 @@ unsafe fn update<T, S, R, const STATES: usize, const RATES: usize>(
     if n > 0 {
         // SAFETY: `whole + n = numel`, the length of all of them.
         unsafe {
-            let old = core::array::from_fn(|i| T::Lanes::<S>::load_first(s[i].add(at), n));
-            let (parameter, gradient) =
-                (T::Lanes::<S>::load_first(p.add(at), n), T::Lanes::<S>::load_first(g.add(at), n));
-            let (parameter, new) = rule.update::<T, S>(step, parameter, gradient, old);
-            parameter.store_first(p.add(at), n);
+            let old = core::array::from_fn(|i| H::load_first::<S>(s[i].add(at), n));
+            let gradient = H::round::<S>(T::Lanes::<S>::load_first(g.add(at), n));
+            let (parameter, new) =
+                rule.update::<T, S>(step, H::load_first::<S>(p.add(at), n), gradient, old);
+            H::store_first::<S>(parameter, p.add(at), n);
             for i in 0..STATES {
-                new[i].store_first(s[i].add(at), n);
+                H::store_first::<S>(new[i], s[i].add(at), n);
             }
         }
     }

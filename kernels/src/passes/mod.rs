@@ -8,6 +8,7 @@ pub mod autocast;
 pub mod clean;
 pub mod differentiate;
 pub mod fuse;
+pub mod halves;
 pub mod plan;
 mod schedule;
 pub mod split;

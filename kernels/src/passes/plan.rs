@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 
 use super::arena::Arena;
 use super::times::Times;
-use super::{clean, fuse, schedule};
+use super::{clean, fuse, halves, schedule};
 use crate::cpu::cache::CacheSizes;
 use crate::cpu::kernel::{self, Kernel};
 use crate::cpu::memory::{AlignedBytes, check_room, padded};
@@ -114,7 +114,7 @@ impl Plan {
         let program = if options.keep_nodes {
             program
         } else {
-            schedule::update_early(fuse::fuse(clean::drop_boundaries(program)))
+            schedule::update_early(joined(clean::drop_boundaries(program)))
         };
         program.verify()?;
         let mut planner = Planner::new(&program)?;
@@ -179,6 +179,14 @@ impl Plan {
         let views = size_of_val(self.views.as_slice());
         size_of::<Plan>() + self.program.size_bytes() + steps + views + self.constants.len()
     }
+}
+
+/// Joins ops. Activations and losses are joined with what stands before them where no conversion of halves is between
+/// them, and activations once more where none is left.
+fn joined(program: Program) -> Program {
+    let has_halves = program.values.iter().any(|value| value.ty.dtype.is_half());
+    let program = fuse::fuse(program);
+    if has_halves { fuse::fuse_activations(halves::fuse_halves(program)) } else { program }
 }
 
 /// As many models as fit half of the first cache with everything that more than one step touches; beyond

@@ -1,4 +1,4 @@
-//! AVX2 with FMA: 8 singles or 4 doubles a vector.
+//! AVX2 with FMA and F16C: 8 singles or 4 doubles a vector.
 //!
 //! Every method is one instruction or a few; all are compiled inside [`Instance`], which enables them.
 #![expect(unsafe_code, reason = "intrinsics, in functions that the machine was asked about")]
@@ -31,7 +31,9 @@ impl Simd for Avx2 {
 
 /// Says whether the machine has the instructions.
 pub(super) fn is_available() -> bool {
-    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
+    is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("fma")
+        && is_x86_feature_detected!("f16c")
 }
 
 /// A kernel compiled for this instruction set.
@@ -45,7 +47,7 @@ pub(super) trait Instance: Vectorized {
     /// # Safety
     ///
     /// [`is_available`] says so.
-    #[target_feature(enable = "avx2,fma")]
+    #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn run_here(self) -> Self::Output {
         self.run::<Avx2>()
     }
@@ -58,7 +60,7 @@ impl<V: Vectorized> Instance for V {}
 /// # Safety
 ///
 /// [`is_available`] says so.
-#[target_feature(enable = "avx2,fma")]
+#[target_feature(enable = "avx2,fma,f16c")]
 #[inline(never)]
 unsafe fn call<T: Float, F: Function>(f: F, x: T::Lanes<Avx2>) -> T::Lanes<Avx2> {
     f.of(Vector::<T, Avx2>(x)).0

@@ -33,6 +33,7 @@ impl Simd for Avx512 {
 pub(super) fn is_available() -> bool {
     is_x86_feature_detected!("avx2")
         && is_x86_feature_detected!("fma")
+        && is_x86_feature_detected!("f16c")
         && is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512dq")
         && is_x86_feature_detected!("avx512bw")
@@ -50,7 +51,7 @@ pub(super) trait Instance: Vectorized {
     /// # Safety
     ///
     /// [`is_available`] says so.
-    #[target_feature(enable = "avx2,fma,avx512f,avx512dq,avx512bw,avx512vl")]
+    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512dq,avx512bw,avx512vl")]
     unsafe fn run_here(self) -> Self::Output {
         self.run::<Avx512>()
     }
@@ -63,7 +64,7 @@ impl<V: Vectorized> Instance for V {}
 /// # Safety
 ///
 /// [`is_available`] says so.
-#[target_feature(enable = "avx2,fma,avx512f,avx512dq,avx512bw,avx512vl")]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512dq,avx512bw,avx512vl")]
 #[inline(never)]
 unsafe fn call<T: Float, F: Function>(f: F, x: T::Lanes<Avx512>) -> T::Lanes<Avx512> {
     f.of(Vector::<T, Avx512>(x)).0

@@ -45,7 +45,7 @@ const FUSES: bool = cfg!(any(target_feature = "fma", target_arch = "aarch64"));
 /// `N` numbers, a power of two.
 #[derive(Clone, Copy)]
 #[repr(C, align(32))]
-pub(super) struct Numbers<T, const N: usize>([T; N]);
+pub(super) struct Numbers<T, const N: usize>(pub(super) [T; N]);
 
 impl<T: Copy, const N: usize> Numbers<T, N> {
     #[inline(always)]

@@ -16,10 +16,11 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod generic;
+pub mod halves;
 pub mod vector;
 
 use crate::arithmetic::Function;
-use crate::dtype::Element;
+use crate::dtype::{Element, bf16, f16};
 
 /// A floating-point type that vectors hold.
 pub trait Float:
@@ -53,7 +54,7 @@ impl Float for f64 {
 /// An instruction set.
 pub trait Simd: Copy + Send + Sync + 'static {
     /// Vectors of single precision.
-    type F32: Lanes<f32>;
+    type F32: Lanes<f32> + Widened;
     /// Vectors of double precision.
     type F64: Lanes<f64>;
     /// Rows of the register tile of a matrix product.
@@ -218,6 +219,43 @@ pub trait Lanes<T>: Copy + Send + Sync + 'static {
     );
 }
 
+/// Vectors of singles that halves are widened to.
+pub trait Widened: Lanes<f32> {
+    /// Reads `N` numbers of bf16.
+    ///
+    /// # Safety
+    ///
+    /// `from` points to `N` readable numbers; any alignment will do.
+    unsafe fn load_bf16(from: *const bf16) -> Self;
+
+    /// Rounds to bf16 and writes `N` numbers.
+    ///
+    /// # Safety
+    ///
+    /// `to` points to `N` writable numbers; any alignment will do.
+    unsafe fn store_bf16(self, to: *mut bf16);
+
+    /// Rounds to numbers of bf16, and gives them as singles.
+    fn round_bf16(self) -> Self;
+
+    /// Reads `N` numbers of f16.
+    ///
+    /// # Safety
+    ///
+    /// As for [`load_bf16`](Widened::load_bf16).
+    unsafe fn load_f16(from: *const f16) -> Self;
+
+    /// Rounds to f16 and writes `N` numbers.
+    ///
+    /// # Safety
+    ///
+    /// As for [`store_bf16`](Widened::store_bf16).
+    unsafe fn store_f16(self, to: *mut f16);
+
+    /// Rounds to numbers of f16, and gives them as singles.
+    fn round_f16(self) -> Self;
+}
+
 /// A kernel body that can be compiled for any instruction set.
 pub trait Vectorized: Sized {
     /// What it gives.
@@ -232,7 +270,7 @@ pub trait Vectorized: Sized {
 pub enum InstructionSet {
     /// Plain Rust, on any machine.
     Generic,
-    /// AVX2 with FMA: 8 singles a vector.
+    /// AVX2 with FMA and F16C: 8 singles a vector.
     Avx2,
     /// AVX-512 (F, DQ, BW, VL): 16 singles a vector.
     Avx512,
