@@ -95,11 +95,13 @@ fn read_halves(mut program: Program) -> Program {
         let around = Around { types: &types, inputs: &inputs, outputs: &outputs };
         let Some(InHalves { op, inputs, narrows }) = node.op.in_halves(&around) else { continue };
         for (place, reads) in inputs.into_iter().enumerate() {
-            let id = program.nodes[index].inputs[place];
+            // An op of a user's may say more than it has inputs.
+            let Some(&id) = program.nodes[index].inputs.get(place) else { break };
             match (reads, program.values[id].origin) {
                 (Reads::Half, Origin::Node { node: widening, .. }) => {
-                    let half = program.nodes[widening].inputs[0];
-                    program.nodes[index].inputs[place] = half;
+                    if let Some(&half) = program.nodes[widening].inputs.first() {
+                        program.nodes[index].inputs[place] = half;
+                    }
                 }
                 (Reads::Rounds, Origin::Node { node: maker, .. }) if counts[id] == 1 => {
                     let plain = unrounded(&*program.nodes[maker].op).cloned();
