@@ -117,8 +117,8 @@ impl Net {
         let models: Vec<_> = (0..3).map(|model| self.inputs(model)).collect();
         let all = planned(&build, &models);
         // Each output of one of the models.
-        for number in 0..all[0].len() {
-            let model = number % models.len();
+        let places = (0..models.len()).cycle().take(all[0].len());
+        for (number, model) in places.enumerate() {
             let one = evaluate(|v| build(v)[number].clone(), &models[model], &[]);
             let output = &all[model][number];
             assert_eq!(one.ty, output.ty);

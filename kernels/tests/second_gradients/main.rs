@@ -96,6 +96,7 @@ const WITHOUT: &[&str] = &[
     "cross_entropy_with_gradient",
     "kept",
     "masked",
+    "round_to",
 ];
 
 #[test]
