@@ -4,10 +4,11 @@
 //! are widened as they are read, and each sum is rounded to that half before an activation.
 #![expect(unsafe_code, reason = "rows are read through pointers")]
 
-use super::gemm::{Finish, activate};
+use super::gemm::{Finish, WORTH_SPLITTING, activate};
+use super::share::{Divisible, share_out};
 use super::simd::halves::Stored;
 use super::simd::vector::Vector;
-use super::simd::{Float, Lanes, MAX_LANES, Simd, Vectorized};
+use super::simd::{Float, Lanes, MAX_LANES, Simd, Vectorized, dispatch};
 use super::sum::{BLOCK, Join, PARTIALS, Pairs, join_vectors};
 use super::tile::{Input, Output};
 use crate::ops::activation::ActivationKind;
@@ -87,6 +88,39 @@ pub(super) fn for_length<T: Float, B: Stored<T>, S: Simd>(k: usize, work: impl F
         _ if k == 4 * lanes => work.with::<S, Whole<4>>(),
         _ if k == 8 * lanes => work.with::<S, Whole<8>>(),
         _ => work.with::<S, Any>(),
+    }
+}
+
+impl<T: Float, B: Stored<T>> Dot<'_, T, B> {
+    /// Computes it on the threads of the pool, row after row.
+    pub(super) fn split(self) {
+        let Dot { sizes, a, b, bias, c } = self;
+        let Sizes { columns, k, .. } = sizes;
+        for (row, c) in c.chunks_mut(columns).enumerate() {
+            let sizes = Sizes { rows: 1, ..sizes };
+            share_out(Dot { sizes, a: &a[row * k..][..k], b, bias, c });
+        }
+    }
+}
+
+/// Of one row.
+impl<T: Float, B: Stored<T>> Divisible for Dot<'_, T, B> {
+    fn halves(self) -> Result<[Self; 2], Self> {
+        let Sizes { columns, k, .. } = self.sizes;
+        if columns * k < WORTH_SPLITTING || columns < 2 {
+            return Err(self);
+        }
+        let Dot { sizes, a, b, bias, c } = self;
+        let at = columns / 2;
+        let (left, right) = c.split_at_mut(at);
+        let (left_b, right_b) = b.split_at(at * k);
+        let (left_bias, right_bias) = bias.map(|bias| bias.split_at(at)).unzip();
+        let of = |columns, b, bias, c| Dot { sizes: Sizes { columns, ..sizes }, a, b, bias, c };
+        Ok([of(at, left_b, left_bias, left), of(columns - at, right_b, right_bias, right)])
+    }
+
+    fn compute(self) {
+        dispatch(self);
     }
 }
 

@@ -20,6 +20,9 @@ use super::simd::{Float, Lanes, MAX_LANES, Simd, Vectorized, dispatch};
 use super::transpose::transpose;
 use crate::ops::activation::ActivationKind;
 
+/// From this many multiply-adds on (some microseconds), a product is split over threads.
+pub const WORTH_SPLITTING: usize = 1 << 17;
+
 /// Products that one chain of fused multiply-adds takes in. Longer ones are no faster, for 256 rows of `B` two
 /// vectors wide fill a half of the first cache, and less exact. Promised in `docs/design.md`: every sum's bits depend
 /// on it.

@@ -6,11 +6,9 @@
 use core::marker::PhantomData;
 
 use super::dot::{Dot, DotsOfTile, Sizes, for_length};
-use super::gemm::Product;
-use super::product::WORTH_SPLITTING;
-use super::share::{Divisible, share_out};
+use super::gemm::{Product, WORTH_SPLITTING};
+use super::simd::Simd;
 use super::simd::halves::Stored;
-use super::simd::{Simd, dispatch};
 use super::tile::{Tile, VectorKernel, run_vectors};
 use crate::cpu::kernel::Kernel;
 use crate::dtype::{Dtype, bf16, f16};
@@ -51,10 +49,7 @@ impl<H: Stored<f32>> Kernel for HalfDots<H> {
         let mut c = outputs.take::<f32>();
         for model in 0..models {
             let (a, b, bias) = (a.at(model), b.at(model), bias.map(|bias| bias.at(model)));
-            for (row, c) in c.at(model).chunks_mut(columns).enumerate() {
-                let sizes = Sizes { rows: 1, ..self.sizes };
-                share_out(OneRow(Dot { sizes, a: &a[row * k..][..k], b, bias, c }));
-            }
+            Dot { sizes: self.sizes, a, b, bias, c: c.at(model) }.split();
         }
     }
 }
@@ -69,29 +64,5 @@ impl<H: Stored<f32>> VectorKernel for HalfDots<H> {
         let c = outputs.take::<f32>();
         let starts = &[[0; 3]];
         for_length::<f32, H, S>(sizes.k, DotsOfTile { sizes, starts, models, a, b, bias, c });
-    }
-}
-
-/// One row of a large product.
-struct OneRow<'a, H>(Dot<'a, f32, H>);
-
-impl<H: Stored<f32>> Divisible for OneRow<'_, H> {
-    fn halves(self) -> Result<[Self; 2], Self> {
-        let Sizes { columns, k, .. } = self.0.sizes;
-        if columns * k < WORTH_SPLITTING || columns < 2 {
-            return Err(self);
-        }
-        let Dot { sizes, a, b, bias, c } = self.0;
-        let at = columns / 2;
-        let (left, right) = c.split_at_mut(at);
-        let (left_b, right_b) = b.split_at(at * k);
-        let (left_bias, right_bias) = bias.map(|bias| bias.split_at(at)).unzip();
-        let of =
-            |columns, b, bias, c| OneRow(Dot { sizes: Sizes { columns, ..sizes }, a, b, bias, c });
-        Ok([of(at, left_b, left_bias, left), of(columns - at, right_b, right_bias, right)])
-    }
-
-    fn compute(self) {
-        dispatch(self.0);
     }
 }

@@ -7,7 +7,7 @@ use core::marker::PhantomData;
 
 use super::dot::{Dot, DotsOfTile, Sizes, for_length};
 use super::executor::with_scratch;
-use super::gemm::{BiasAxis, Finish, Gemm, Product, Strides, pack_rows};
+use super::gemm::{BiasAxis, Finish, Gemm, Product, Strides, WORTH_SPLITTING, pack_rows};
 use super::large;
 use super::share::{Divisible, share_out};
 use super::simd::{Float, Simd, Vectorized, dispatch};
@@ -22,9 +22,6 @@ const LARGE: usize = 1 << 24;
 
 /// Unless both `m` and `n` are so large, what is packed is read too few times.
 const LARGE_SIDE: usize = 17;
-
-/// From this many multiply-adds on (some microseconds), a product is split over threads.
-pub const WORTH_SPLITTING: usize = 1 << 17;
 
 /// How a product is computed, which follows from the sizes alone. [`Small`](Way::Small) and [`Large`](Way::Large) give the
 /// same bits, [`Dot`](Way::Dot) adds in an order of its own.
@@ -144,7 +141,7 @@ pub fn multiply<T: Float>(
             split,
         );
     } else if split && m * n * k >= WORTH_SPLITTING {
-        Part { product, a, b, bias: None, output: None, c }.split(Way::Small, scratch);
+        Part { product, a, b, bias: None, output: None, c }.split(scratch);
     } else {
         dispatch(Gemm { product: &product, a, b, bias: None, output: None, c, scratch });
     }
@@ -290,8 +287,8 @@ impl<T: Float> Kernel for ProductKernel<T> {
                 let part = operands.at(start, self.product);
                 match self.way {
                     Way::Large => part.multiply_large(split),
-                    _ if split => part.split(self.way, scratch),
-                    _ => Piece { part, way: self.way }.compute(),
+                    Way::Dot => part.dots().split(),
+                    Way::Small => part.split(scratch),
                 }
             }
         }
@@ -327,10 +324,10 @@ impl<T: Float> ProductKernel<T> {
         if self.is_thin {
             let Part { product: Product { m, n, .. }, c, .. } = part;
             let turned = &mut scratch[..m * n];
-            Part { c: turned, ..part }.compute::<S>(self.way, &mut []);
+            Part { c: turned, ..part }.multiply::<S>(&mut []);
             transpose::<T, S>(turned, n, c, m, m, n);
         } else {
-            part.compute::<S>(self.way, scratch);
+            part.multiply::<S>(scratch);
         }
     }
 }
@@ -438,16 +435,11 @@ struct Part<'a, T> {
 }
 
 impl<'a, T: Float> Part<'a, T> {
-    /// Computes the product, which is not a large one.
+    /// Computes the product, which is a small one.
     #[inline(always)]
-    fn compute<S: Simd>(self, way: Way, scratch: &mut [T]) {
-        match way {
-            Way::Dot => dispatch(self.dots()),
-            _ => {
-                let Part { ref product, a, b, bias, output, c } = self;
-                Gemm { product, a, b, bias, output, c, scratch }.run::<S>();
-            }
-        }
+    fn multiply<S: Simd>(self, scratch: &mut [T]) {
+        let Part { ref product, a, b, bias, output, c } = self;
+        Gemm { product, a, b, bias, output, c, scratch }.run::<S>();
     }
 
     /// Computes a large product; on the threads of the pool if `split`.
@@ -465,32 +457,14 @@ impl<'a, T: Float> Part<'a, T> {
         Dot { sizes: product.as_dots(), a, b, bias, c }
     }
 
-    /// Computes it on the threads of the pool.
-    fn split(self, way: Way, scratch: &mut [T]) {
-        match way {
-            Way::Dot => self.split_dots(),
-            Way::Small if self.product.packs() => {
-                let rest = self.product.k * self.product.packed().b.row;
-                share_out(Pack { product: self.product, b: self.b, to: &mut scratch[..rest] });
-                let part = Part { product: self.product.packed(), b: scratch, ..self };
-                share_out(Piece { part, way });
-            }
-            _ => share_out(Piece { part: self, way }),
+    /// Computes the product, which is a small one, on the threads of the pool.
+    fn split(self, scratch: &mut [T]) {
+        if !self.product.packs() {
+            return share_out(self);
         }
-    }
-
-    /// Halves it between rows, if that is worth it.
-    #[expect(
-        clippy::result_large_err,
-        reason = "what is given back is no error, and soon computed"
-    )]
-    fn rows_halved(self) -> Result<[Self; 2], Self> {
-        let Product { m, n, k, .. } = self.product;
-        // Whole register tiles of every instruction set, if there are many.
-        let unit = if m < 96 { 4 } else { 24 };
-        let at = m.div_ceil(2).next_multiple_of(unit);
-        let is_small = m * n * k < WORTH_SPLITTING || at >= m;
-        if is_small { Err(self) } else { Ok(self.split_at(at)) }
+        let rest = self.product.k * self.product.packed().b.row;
+        share_out(Pack { product: self.product, b: self.b, to: &mut scratch[..rest] });
+        share_out(Part { product: self.product.packed(), b: scratch, ..self });
     }
 
     /// Splits off the first `row` rows.
@@ -516,52 +490,16 @@ impl<'a, T: Float> Part<'a, T> {
             },
         ]
     }
-
-    /// Computes dot products, row after row, on the threads of the pool.
-    fn split_dots(self) {
-        let Part { product, a, b, bias, c, .. } = self;
-        let Product { n: columns, k, .. } = product;
-        for (row, c) in c.chunks_mut(columns).enumerate() {
-            let a = &a[row * k..][..k];
-            let product = Product { m: 1, ..product };
-            let part = Part { product, a, b: &b[..columns * k], bias, output: None, c };
-            share_out(Piece { part, way: Way::Dot });
-        }
-    }
-
-    /// Halves one row of dot products, if that is worth it.
-    #[expect(
-        clippy::result_large_err,
-        reason = "what is given back is no error, and soon computed"
-    )]
-    fn columns_halved(self) -> Result<[Self; 2], Self> {
-        let Product { n: columns, k, .. } = self.product;
-        if columns * k < WORTH_SPLITTING || columns < 2 {
-            return Err(self);
-        }
-        let Part { product, a, b, bias, c, .. } = self;
-        let at = columns / 2;
-        let (left_c, right_c) = c.split_at_mut(at);
-        let (left_b, right_b) = b.split_at(at * k);
-        let (left_bias, right_bias) = bias.map(|bias| bias.split_at(at)).unzip();
-        let part =
-            |n, b, bias, c| Part { product: Product { n, ..product }, a, b, bias, output: None, c };
-        Ok([part(at, left_b, left_bias, left_c), part(columns - at, right_b, right_bias, right_c)])
-    }
 }
 
-/// A part, and how it is multiplied; of dot products one row.
-struct Piece<'a, T> {
-    part: Part<'a, T>,
-    way: Way,
-}
-
-impl<T: Float> Divisible for Piece<'_, T> {
+impl<T: Float> Divisible for Part<'_, T> {
     fn halves(self) -> Result<[Self; 2], Self> {
-        let Piece { part, way } = self;
-        let halves = if way == Way::Dot { part.columns_halved() } else { part.rows_halved() };
-        let of = |part| Piece { part, way };
-        halves.map(|halves| halves.map(of)).map_err(of)
+        let Product { m, n, k, .. } = self.product;
+        // Whole register tiles of every instruction set, if there are many.
+        let unit = if m < 96 { 4 } else { 24 };
+        let at = m.div_ceil(2).next_multiple_of(unit);
+        let is_small = m * n * k < WORTH_SPLITTING || at >= m;
+        if is_small { Err(self) } else { Ok(self.split_at(at)) }
     }
 
     fn compute(self) {
@@ -569,12 +507,12 @@ impl<T: Float> Divisible for Piece<'_, T> {
     }
 }
 
-impl<T: Float> Vectorized for Piece<'_, T> {
+impl<T: Float> Vectorized for Part<'_, T> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self) {
-        self.part.compute::<S>(self.way, &mut []);
+        self.multiply::<S>(&mut []);
     }
 }
 
