@@ -66,12 +66,7 @@ impl Keys {
         steps: usize,
     ) {
         for (key, &place) in self.keys.iter_mut().zip(places) {
-            key.step += steps as u64;
-            let found = world.get::<Population>(at.population);
-            let root = found.map(|found| found.groups()[at.group].modules[0][place as usize]);
-            if let Some(mut draws) = root.and_then(|root| world.get_mut::<Draws>(root)) {
-                draws.0 = key.step;
-            }
+            advance(world, at, key, place, steps as u64);
         }
         self.watch.look_again(world);
     }
@@ -84,15 +79,9 @@ impl Keys {
         places: &[u32],
         members: &[u32],
     ) {
-        for &member in members {
-            let place = places[member as usize] as usize;
-            let found = world.get::<Population>(at.population);
-            let root = found.map(|found| found.groups()[at.group].modules[0][place]);
-            let Some(key) = self.keys.get_mut(member as usize) else { continue };
-            key.step += 1;
-            if let Some(mut draws) = root.and_then(|root| world.get_mut::<Draws>(root)) {
-                draws.0 = key.step;
-            }
+        for member in members.iter().map(|&member| member as usize) {
+            let Some(key) = self.keys.get_mut(member) else { continue };
+            advance(world, at, key, places[member], 1);
         }
         self.watch.look_again(world);
     }
@@ -101,5 +90,15 @@ impl Keys {
     pub(crate) fn select(&mut self, members: &[usize]) {
         self.keys = members.iter().filter_map(|&member| self.keys.get(member).copied()).collect();
         self.watch = Watch::default();
+    }
+}
+
+/// Counts `steps` programs of one model, at a place of its group, that drew numbers.
+fn advance(world: &mut World, at: &Located, key: &mut Key, place: u32, steps: u64) {
+    key.step += steps;
+    let found = world.get::<Population>(at.population);
+    let root = found.map(|found| found.groups()[at.group].modules[0][place as usize]);
+    if let Some(mut draws) = root.and_then(|root| world.get_mut::<Draws>(root)) {
+        draws.0 = key.step;
     }
 }

@@ -6,7 +6,7 @@ use neurarch_kernels::program::Role;
 
 use super::children::{check_use, prepare, put_modules, remove_children};
 use super::error::RegistrationError;
-use super::put::{Gone, Put, edit, parameter_numbers, put, put_buffers};
+use super::put::{Gone, Put, edit, parameter_numbers, put, put_alike, put_buffers};
 use super::subject::{check_name, check_ties, for_each_structure, subject, subjects};
 use crate::edit::lookup;
 use crate::edit::lookup::{Attribute, Names};
@@ -170,13 +170,8 @@ impl Way {
                 forget(world, subjects, name);
             }
             Way::NoParameter => {
-                let puts = subjects.iter().map(|(at, names)| Put {
-                    at,
-                    names,
-                    numbers: None,
-                    gone: Vec::new(),
-                });
-                put(world, Role::Parameter, name, true, &puts.collect::<Vec<_>>())?;
+                let nothing = vec![None; subjects.len()];
+                put_alike(world, Role::Parameter, name, true, (subjects, &nothing))?;
             }
             Way::Module | Way::NoModule => {
                 let values = for_each_structure(subjects, |names| {

@@ -25,7 +25,7 @@ pub(crate) use subject::{ask, check_ties};
 
 use crate::edit::lookup::Names;
 use crate::execute::hooks::Target;
-use put::{Put, parameter_numbers, put, put_buffers};
+use put::{parameter_numbers, put_alike, put_buffers};
 use subject::{check_name, for_each_structure, subjects};
 
 /// Registers a parameter of a module of a live model, or of those of a population, in the place of the one of that
@@ -78,13 +78,7 @@ pub fn register_parameter(
     let numbers = for_each_structure(&subjects, |names| {
         parameter_numbers(world, names, name, value.clone())
     })?;
-    let puts = subjects.iter().zip(&numbers).map(|((at, names), numbers)| Put {
-        at,
-        names,
-        numbers: numbers.as_ref(),
-        gone: Vec::new(),
-    });
-    put(world, Role::Parameter, name, true, &puts.collect::<Vec<_>>())
+    put_alike(world, Role::Parameter, name, true, (&subjects, &numbers))
 }
 
 /// Registers a buffer of a module of a live model, or of those of a population, in the place of the one of that name

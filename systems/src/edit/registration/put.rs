@@ -195,13 +195,24 @@ pub(super) fn put_buffers(
         check(&value)?;
         Ok(value.numbers().cloned())
     })?;
-    let puts = subjects.iter().zip(&numbers).map(|((at, names), numbers)| Put {
+    put_alike(world, Role::Buffer, name, persistent, (subjects, &numbers))
+}
+
+/// [`put`] where nothing goes: in each subject those of its numbers.
+pub(super) fn put_alike(
+    world: &mut World,
+    role: Role,
+    name: &str,
+    persistent: bool,
+    (subjects, numbers): (&[(Spot, Names)], &[Option<Numbers>]),
+) -> Result<(), RegistrationError> {
+    let puts = subjects.iter().zip(numbers).map(|((at, names), numbers)| Put {
         at,
         names,
         numbers: numbers.as_ref(),
         gone: Vec::new(),
     });
-    put(world, Role::Buffer, name, persistent, &puts.collect::<Vec<_>>())
+    put(world, role, name, persistent, &puts.collect::<Vec<_>>())
 }
 
 /// Gives modules of a population other lists, or the ones that their types declare, and signs the models; a tie of

@@ -91,9 +91,6 @@ impl Waiting {
     fn of(world: &World, population: &Population) -> Waiting {
         let mut seen = EntityHashSet::default();
         let mut entities = population.unsigned().to_vec();
-        let told = world.get_resource::<ModuleTypes>();
-        let told = told.into_iter().flat_map(|types| types.changed()).map(|change| change.entity);
-        let told: Vec<_> = told.collect();
         let mut waiting = Waiting::default();
         while let Some(entity) = entities.pop() {
             if seen.insert(entity) {
@@ -101,7 +98,8 @@ impl Waiting {
                 waiting.count(world, population, entity);
             }
         }
-        for entity in told {
+        let told = world.get_resource::<ModuleTypes>().map_or(&[][..], ModuleTypes::changed);
+        for entity in told.iter().map(|change| change.entity) {
             if seen.insert(entity) {
                 waiting.count(world, population, entity);
             }
