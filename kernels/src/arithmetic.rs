@@ -8,6 +8,7 @@
 //! bits wherever they are computed. None calls the standard library's: those are the system's, and differ between
 //! machines. The sines of huge numbers, which are rare, are crate `libm`'s.
 
+pub mod activation;
 mod error_function;
 mod exponential;
 mod logarithm;

@@ -143,8 +143,8 @@ pub trait Op: Any + Debug + Send + Sync {
         false
     }
 
-    /// Says whether the op marks the edge of a module call. Such an op passes its inputs through, one output each, and
-    /// is dropped from a plan.
+    /// Says whether the op marks the edge of a module call. Such an op passes its inputs through, one output each; no
+    /// kernel is asked for, and it is dropped from a plan.
     fn boundary(&self) -> Option<Boundary> {
         None
     }

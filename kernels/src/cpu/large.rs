@@ -12,7 +12,7 @@ use super::register_tile::{Block, Panel};
 use super::share::{Divisible, share_out};
 use super::simd::{Float, Lanes, MAX_LANES, Simd, Vectorized, dispatch};
 use super::transpose::transpose;
-use crate::ops::activation::ActivationKind;
+use crate::arithmetic::activation::ActivationKind;
 
 /// Columns of `C` that are computed together.
 const COLUMNS: usize = 1024;

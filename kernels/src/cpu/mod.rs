@@ -5,6 +5,7 @@
 #[allow(unreachable_pub, reason = "what its files offer is for this crate's ops")]
 pub(crate) mod cache;
 mod dot;
+mod eager;
 pub mod executor;
 #[allow(unreachable_pub, reason = "what its files offer is for this crate's ops")]
 pub(crate) mod gemm;

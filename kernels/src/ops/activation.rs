@@ -1,30 +1,13 @@
-//! The activations that other kernels can apply while they still hold the numbers in registers.
+//! Which ops are [activations that kernels of products end with](ActivationKind).
 
 use super::elementwise::{Formula, Pointwise};
-use super::gelu::{Approximate, Gelu};
+use super::gelu::Gelu;
 use super::relu::Relu;
 use super::sigmoid::Sigmoid;
 use super::silu::Silu;
 use super::tanh::Tanh;
-use crate::arithmetic::Arithmetic;
+use crate::arithmetic::activation::ActivationKind;
 use crate::op::Op;
-
-/// An activation without settings of its own: a linear layer's kernel ends with it.
-///
-/// The formula is the op's own, so that fused or not, the bits are the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ActivationKind {
-    /// [`Relu`].
-    Relu,
-    /// [`Tanh`].
-    Tanh,
-    /// [`Sigmoid`].
-    Sigmoid,
-    /// [`Silu`].
-    Silu,
-    /// [`Gelu`].
-    Gelu(Approximate),
-}
 
 impl ActivationKind {
     /// Recognizes an activation's op.
@@ -53,18 +36,5 @@ impl ActivationKind {
         };
         let space = if attributes.is_empty() { "" } else { " " };
         format!("{name}{space}{attributes}")
-    }
-
-    /// Applies the activation.
-    #[inline(always)]
-    pub fn apply<A: Arithmetic>(self, x: A) -> A {
-        let [y] = match self {
-            ActivationKind::Relu => Relu.apply([x]),
-            ActivationKind::Tanh => Tanh.apply([x]),
-            ActivationKind::Sigmoid => Sigmoid.apply([x]),
-            ActivationKind::Silu => Silu.apply([x]),
-            ActivationKind::Gelu(approximate) => Gelu(approximate).apply([x]),
-        };
-        y
     }
 }

@@ -2,17 +2,10 @@
 
 use super::elementwise::{Formula, pointwise};
 use crate::arithmetic::Arithmetic;
+pub use crate::arithmetic::activation::Approximate;
+use crate::arithmetic::activation::{ActivationKind, TANH_CUBIC, TANH_SCALE, distribution};
 use crate::op::GradientAt;
 use crate::program::trace::Var;
-
-/// How `Φ` is computed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Approximate {
-    /// `Φ(x) = (1 + erf(x / √2)) / 2`: torch's `approximate='none'`.
-    None,
-    /// `Φ(x) ≈ (1 + tanh(√(2/π) · (x + 0.044715 x³))) / 2`: torch's `approximate='tanh'`.
-    Tanh,
-}
 
 /// `x · Φ(x)`.
 #[derive(Clone, Copy, Debug)]
@@ -21,25 +14,8 @@ pub struct Gelu(
     pub Approximate,
 );
 
-/// `√(2/π)`.
-const TANH_SCALE: f64 = std::f64::consts::FRAC_2_SQRT_PI * std::f64::consts::FRAC_1_SQRT_2;
-const TANH_CUBIC: f64 = 0.044715;
 /// `1/√(2π)`.
 const FRAC_1_SQRT_2PI: f64 = TANH_SCALE / 2.0;
-
-/// Gives `Φ(x)`, and the argument's slope where it is computed by tanh.
-#[inline(always)]
-fn distribution<A: Arithmetic>(approximate: Approximate, x: A) -> A {
-    let c = A::splat;
-    let inner = match approximate {
-        Approximate::None => x.mul(c(std::f64::consts::FRAC_1_SQRT_2)).erf(),
-        Approximate::Tanh => {
-            let cubic = x.mul(x).mul(c(TANH_CUBIC)).mul_add(x, x);
-            cubic.mul(c(TANH_SCALE)).tanh()
-        }
-    };
-    inner.add(c(1.0)).mul(c(0.5))
-}
 
 impl Formula<1, 1> for Gelu {
     fn name(&self) -> &'static str {
@@ -55,7 +31,7 @@ impl Formula<1, 1> for Gelu {
 
     #[inline(always)]
     fn apply<A: Arithmetic>(self, [x]: [A; 1]) -> [A; 1] {
-        [x.mul(distribution(self.0, x))]
+        [ActivationKind::Gelu(self.0).apply(x)]
     }
 
     fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {

@@ -8,9 +8,9 @@
 
 use std::sync::Arc;
 
-use super::activation::ActivationKind;
 use super::elementwise::Pointwise;
 use super::relu::ReluGradient;
+use crate::arithmetic::activation::ActivationKind;
 use crate::cpu::gemm::{BiasAxis, Finish, Product};
 use crate::cpu::half_dot::half_dot_kernel;
 use crate::cpu::kernel::Cpu;

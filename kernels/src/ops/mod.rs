@@ -3,7 +3,7 @@
 //! Each op adds a method to [`Var`](crate::program::trace::Var) under torch's name. An op of your own
 //! implements [`Op`](crate::op::Op) in the same way, in your crate.
 
-pub mod activation;
+pub(crate) mod activation;
 pub mod adadelta;
 pub mod adafactor;
 pub mod adagrad;

@@ -2,6 +2,7 @@
 
 use super::elementwise::{Formula, pointwise};
 use crate::arithmetic::Arithmetic;
+use crate::arithmetic::activation::ActivationKind;
 use crate::op::GradientAt;
 use crate::program::trace::Var;
 
@@ -19,7 +20,7 @@ impl Formula<1, 1> for Relu {
     #[inline(always)]
     fn apply<A: Arithmetic>(self, [x]: [A; 1]) -> [A; 1] {
         // The second operand comes through where one is NaN.
-        [A::splat(0.0).max(x)]
+        [ActivationKind::Relu.apply(x)]
     }
 
     fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {

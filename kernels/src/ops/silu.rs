@@ -3,6 +3,7 @@
 use super::elementwise::{Formula, pointwise};
 use super::sigmoid::SigmoidGradient;
 use crate::arithmetic::Arithmetic;
+use crate::arithmetic::activation::ActivationKind;
 use crate::op::GradientAt;
 use crate::program::trace::Var;
 
@@ -17,9 +18,7 @@ impl Formula<1, 1> for Silu {
 
     #[inline(always)]
     fn apply<A: Arithmetic>(self, [x]: [A; 1]) -> [A; 1] {
-        let one = A::splat(1.0);
-        let zero = A::splat(0.0);
-        [x.div(one.add(zero.sub(x).exp()))]
+        [ActivationKind::Silu.apply(x)]
     }
 
     fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {

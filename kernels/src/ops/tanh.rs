@@ -2,6 +2,7 @@
 
 use super::elementwise::{Formula, pointwise};
 use crate::arithmetic::Arithmetic;
+use crate::arithmetic::activation::ActivationKind;
 use crate::op::GradientAt;
 use crate::program::trace::Var;
 
@@ -16,7 +17,7 @@ impl Formula<1, 1> for Tanh {
 
     #[inline(always)]
     fn apply<A: Arithmetic>(self, [x]: [A; 1]) -> [A; 1] {
-        [x.tanh()]
+        [ActivationKind::Tanh.apply(x)]
     }
 
     fn gradient(self, at: &GradientAt<'_>) -> Vec<Option<Var>> {

@@ -1,29 +1,67 @@
 //! Eager execution: each op is computed as it is recorded, for one model or a cohort.
 //!
 //! It is the reference that plans are tested against, bit for bit, and it is where values can be looked
-//! at while `forward` still runs. The kernels are the same; nothing is fused, moved or reused.
-#![expect(unsafe_code, reason = "tiles are put together from buffers owned here")]
+//! at while `forward` still runs. The kernels are the same; nothing is fused, moved or reused. Whoever makes an
+//! [`Eager`] says what back end has them, as a [`Compute`].
 
 use std::collections::{BTreeMap, HashMap};
 
 use smallvec::SmallVec;
 
 use super::{Origin, Program, Role, Scalar, ValueId};
-use crate::cpu::kernel;
 use crate::cpu::memory::{AlignedBytes, MemoryError, check_room, padded};
-use crate::cpu::tile::{Key, Rows, Tile, View};
+use crate::cpu::tile::Key;
 use crate::dtype::{Dtype, Element};
-use crate::op::claims::{self, Claims, Operands};
 use crate::op::{Op, OpError};
-use crate::ops::contiguous::Contiguous;
 use crate::shape::{Operand, Type};
 
-/// Ops with so many operands or fewer make their views on the stack.
-const FEW: usize = 6;
+/// Ops with so many operands or fewer list them on the stack.
+pub(crate) const FEW: usize = 6;
+
+/// How a back end computes one op at a time.
+pub(crate) trait Compute: Send + Sync {
+    /// Computes an op for models with these random states, and gives outputs of these types.
+    ///
+    /// # Errors
+    ///
+    /// If there is no room, or the op says of its operands what cannot be.
+    fn compute(
+        &self,
+        op: &dyn Op,
+        inputs: &[&Value],
+        types: &[Type],
+        draws: Draws<'_>,
+        memory: &mut Memory,
+    ) -> Result<SmallVec<[Value; FEW]>, OpError>;
+
+    /// Copies a value so that it lies row-major.
+    ///
+    /// # Errors
+    ///
+    /// If there is no room.
+    fn row_major(
+        &self,
+        value: &Value,
+        models: usize,
+        memory: &mut Memory,
+    ) -> Result<Value, OpError>;
+}
+
+/// The models that an op is computed for, and what it draws by.
+#[derive(Clone, Copy)]
+pub(crate) struct Draws<'a> {
+    pub(crate) models: usize,
+    /// The models' random states: one each, or none at all.
+    pub(crate) keys: &'a [Key],
+    /// Tells the draws of a recording apart.
+    pub(crate) draw: u32,
+}
 
 /// The values of a program, computed for some models as it is recorded.
 #[derive(Default)]
 pub struct Eager {
+    /// Where ops are computed; in an empty recording nowhere.
+    back_end: Option<&'static dyn Compute>,
     models: usize,
     keys: Vec<Key>,
     inputs: HashMap<usize, Result<Given, OpError>>,
@@ -49,18 +87,18 @@ struct Given {
 pub type ScalarSource = dyn Fn(&Scalar) -> Option<Vec<f64>> + Send + Sync;
 
 /// A computed value: one row a model.
-struct Value {
-    operand: Operand,
-    rows: AlignedBytes,
+pub(crate) struct Value {
+    pub(crate) operand: Operand,
+    pub(crate) rows: AlignedBytes,
 }
 
 /// Memory of values that are gone, for new ones: a steady step of a small model would else spend its time in
 /// the allocator.
 #[derive(Default)]
-struct Memory {
+pub(crate) struct Memory {
     /// By size in bytes.
     free: BTreeMap<usize, Vec<AlignedBytes>>,
-    scratch: AlignedBytes,
+    pub(crate) scratch: AlignedBytes,
 }
 
 impl Memory {
@@ -75,7 +113,7 @@ impl Memory {
     }
 
     /// Takes a row of so many bytes for each model.
-    fn rows(&mut self, bytes: usize, models: usize) -> Result<AlignedBytes, OpError> {
+    pub(crate) fn rows(&mut self, bytes: usize, models: usize) -> Result<AlignedBytes, OpError> {
         room(bytes, models).map(|all| self.take(all))
     }
 
@@ -144,9 +182,9 @@ pub enum ReadError {
 }
 
 impl Eager {
-    /// Prepares for `models` models, with a random state each (or none at all if no op draws).
-    pub fn new(models: usize, keys: Vec<Key>) -> Self {
-        Eager { models, keys, ..Eager::default() }
+    /// Prepares for models that `back_end` computes.
+    pub(crate) fn on(back_end: &'static dyn Compute, models: usize, keys: Vec<Key>) -> Self {
+        Eager { back_end: Some(back_end), models, keys, ..Eager::default() }
     }
 
     /// Prepares for another recording in the memory of this one, of which nothing else is left.
@@ -339,7 +377,7 @@ impl Eager {
         let rows = if value.operand.is_row_major() {
             &value.rows
         } else {
-            dense = self.row_major(value, &mut Memory::default())?;
+            dense = self.back_end()?.row_major(value, self.models, &mut Memory::default())?;
             &dense.rows
         };
         let stride = stride(ty);
@@ -423,7 +461,7 @@ impl Eager {
     ///
     /// If there is no room, or the op says of its operands what cannot be.
     pub(crate) fn compute(&mut self, program: &Program, node: usize) -> Result<(), OpError> {
-        let node = &program.nodes[node];
+        let (node, back_end) = (&program.nodes[node], self.back_end()?);
         let value = |id: ValueId| {
             self.values[id].as_ref().expect("inputs are computed before the node that reads them")
         };
@@ -431,8 +469,10 @@ impl Eager {
         let mut copies: SmallVec<[Option<Value>; FEW]> = SmallVec::new();
         for (number, &id) in node.inputs.iter().enumerate() {
             let fits = node.op.takes_layout(number, &value(id).operand);
-            let copy = if fits { None } else { Some(self.row_major(value(id), &mut memory)?) };
-            copies.push(copy);
+            copies.push(match fits {
+                true => None,
+                false => Some(back_end.row_major(value(id), self.models, &mut memory)?),
+            });
         }
         let inputs: SmallVec<[&Value; FEW]> = node
             .inputs
@@ -442,7 +482,8 @@ impl Eager {
             .collect();
         let types: SmallVec<[Type; FEW]> =
             node.outputs.iter().map(|&id| program.ty(id).clone()).collect();
-        let outputs = self.apply(&*node.op, &inputs, &types, node.draw, &mut memory)?;
+        let draws = Draws { models: self.models, keys: &self.keys, draw: node.draw };
+        let outputs = back_end.compute(&*node.op, &inputs, &types, draws, &mut memory)?;
         drop(inputs);
         copies.into_iter().flatten().for_each(|value| memory.put(value.rows));
         self.memory = memory;
@@ -452,60 +493,8 @@ impl Eager {
         Ok(())
     }
 
-    fn apply(
-        &self,
-        op: &dyn Op,
-        inputs: &[&Value],
-        types: &[Type],
-        draw: u32,
-        memory: &mut Memory,
-    ) -> Result<SmallVec<[Value; FEW]>, OpError> {
-        let operands: Operands = inputs.iter().map(|value| value.operand.clone()).collect();
-        let in_place = match op.in_place() {
-            [] => SmallVec::new(),
-            _ => {
-                let given: Vec<_> = operands.iter().map(|operand| operand.ty.clone()).collect();
-                Claims::of(op, &given, types)?.in_place
-            }
-        };
-        let made = claims::outputs(op, &operands, types)?;
-        let (kernel, scratch_bytes) = kernel::prepare(op, &operands, &made)?;
-        memory.scratch.reserve(scratch_bytes);
-        let mut outputs: SmallVec<[Value; FEW]> = SmallVec::new();
-        for operand in made {
-            let rows = memory.rows(operand.ty.size_bytes(), self.models)?;
-            outputs.push(Value { rows, operand });
-        }
-        let mut views: SmallVec<[View<'_>; 2 * FEW]> =
-            inputs.iter().map(|value| view(value)).collect();
-        for (input, output) in in_place {
-            // Buffers may be longer than their rows.
-            let from = inputs[input].rows.bytes();
-            let to = outputs[output].rows.bytes_mut();
-            let all = from.len().min(to.len());
-            to[..all].copy_from_slice(&from[..all]);
-            views[input] = View::ELSEWHERE;
-        }
-        views.extend(outputs.iter_mut().map(|value| {
-            let base = value.rows.as_mut_ptr();
-            View { rows: Rows::Strided { base, stride: stride(&value.operand.ty) }, ..view(value) }
-        }));
-        let ids: SmallVec<[u32; 2 * FEW]> = (0..views.len() as u32).collect();
-        let (of_inputs, of_outputs) = ids.split_at(inputs.len());
-        // SAFETY: every view is of a buffer with a row of its type for each model: `Memory::rows` gave it, and `source`
-        // checked what came from outside. Outputs are buffers of their own; an input that one of them was copied from
-        // is no view. Scratch memory is zeroed when it is made.
-        let mut tile = unsafe {
-            Tile::new(self.models, &views, of_inputs, of_outputs, memory.scratch.bytes_mut())
-                .with_keys(&self.keys, draw)
-        };
-        claims::contained(op, || kernel.run(&mut tile))?;
-        Ok(outputs)
-    }
-
-    fn row_major(&self, value: &Value, memory: &mut Memory) -> Result<Value, OpError> {
-        let ty = std::slice::from_ref(&value.operand.ty);
-        Ok(self.apply(&Contiguous, &[value], ty, 0, memory)?.swap_remove(0))
+    fn back_end(&self) -> Result<&'static dyn Compute, OpError> {
+        self.back_end.ok_or_else(|| OpError("nothing computes this recording".into()))
     }
 
     fn set(&mut self, id: ValueId, value: Value) {
@@ -535,18 +524,8 @@ fn room(bytes: usize, models: usize) -> Result<usize, OpError> {
 }
 
 /// Bytes from one model's row to the next.
-fn stride(ty: &Type) -> usize {
+pub(crate) fn stride(ty: &Type) -> usize {
     padded(ty.size_bytes().max(1))
-}
-
-fn view(value: &Value) -> View<'static> {
-    let ty = &value.operand.ty;
-    let base = value.rows.as_ptr().cast_mut();
-    View {
-        rows: Rows::Strided { base, stride: stride(ty) },
-        numel: ty.shape.numel(),
-        element_bytes: ty.dtype.size_bytes(),
-    }
 }
 
 #[cfg(test)]
