@@ -18,12 +18,7 @@ pub(crate) mod claims;
 
 pub use ask::{Ask, Backend};
 
-/// Why an op cannot take the values it is given, in torch's words where torch has some.
-///
-/// [`Trace`](crate::program::trace::Trace) adds the path of the module.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct OpError(pub String);
+pub use crate::error::OpError;
 
 /// An operation on values: what a [`Program`](crate::program::Program) is made of.
 ///

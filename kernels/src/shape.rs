@@ -299,6 +299,17 @@ impl Operand {
     }
 }
 
+/// Says in torch's words that a shape has no such axis.
+pub(crate) fn no_such_axis(axis: isize, shape: &Shape) -> OpError {
+    // torch counts [] as if it had one axis.
+    let rank = shape.rank().max(1) as isize;
+    OpError(format!(
+        "Dimension out of range (expected to be in range of [{}, {}], but got {axis})",
+        -rank,
+        rank - 1
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -94,14 +94,6 @@ thread_local! {
     static WORKSPACES: RefCell<Vec<Workspace>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Calls `f` with so many bytes of scratch memory of this thread's own (zeroed at first, then as it was left).
-pub(crate) fn with_scratch(bytes: usize, f: impl FnOnce(&mut [u8])) {
-    let mut workspace = WORKSPACES.with_borrow_mut(Vec::pop).unwrap_or_default();
-    workspace.scratch.reserve(bytes);
-    f(workspace.scratch.bytes_mut());
-    WORKSPACES.with_borrow_mut(|free| free.push(workspace));
-}
-
 /// Runs all stages on some models.
 ///
 /// # Safety

@@ -9,7 +9,8 @@ use super::dot::{Dot, DotsOfTile, Sizes, for_length};
 use super::gemm::{Product, WORTH_SPLITTING};
 use super::simd::Simd;
 use super::simd::halves::Stored;
-use super::tile::{Tile, VectorKernel, run_vectors};
+use super::tile::Tile;
+use super::vector_kernel::{VectorKernel, run_vectors};
 use crate::cpu::kernel::Kernel;
 use crate::dtype::{Dtype, bf16, f16};
 

@@ -6,9 +6,9 @@
 use core::ops::Range;
 
 use super::cache::CacheSizes;
-use super::executor::with_scratch;
 use super::gemm::{CHAIN, Finish, GROUP, Gemm, Product};
 use super::register_tile::{Block, Panel};
+use super::scratch::with_scratch;
 use super::share::{Divisible, share_out};
 use super::simd::{Float, Lanes, MAX_LANES, Simd, Vectorized, dispatch};
 use super::transpose::transpose;

@@ -20,9 +20,11 @@ pub mod queue;
 pub mod random;
 mod register_tile;
 pub mod row_sum;
+pub(crate) mod scratch;
 pub(crate) mod share;
 pub mod simd;
 pub mod sum;
 pub mod tile;
 #[allow(unreachable_pub, reason = "what its files offer is for this crate's ops")]
 pub(crate) mod transpose;
+pub mod vector_kernel;

@@ -6,13 +6,14 @@
 use core::marker::PhantomData;
 
 use super::dot::{Dot, DotsOfTile, Sizes, for_length};
-use super::executor::with_scratch;
 use super::gemm::{BiasAxis, Finish, Gemm, Product, Strides, WORTH_SPLITTING, pack_rows};
 use super::large;
+use super::scratch::with_scratch;
 use super::share::{Divisible, share_out};
 use super::simd::{Float, Simd, Vectorized, dispatch};
-use super::tile::{Input, Output, Tile, VectorKernel, run_vectors};
+use super::tile::{Input, Output, Tile};
 use super::transpose::transpose;
+use super::vector_kernel::{VectorKernel, run_vectors};
 use crate::cpu::kernel::Kernel;
 use crate::dtype::Dtype;
 use crate::shape::Operand;

@@ -5,9 +5,8 @@ use core::marker::PhantomData;
 use core::ops::Range;
 use core::ptr;
 
-use super::simd::{Simd, Vectorized, dispatch};
-use crate::cpu::kernel::Kernel;
 use crate::dtype::Element;
+pub use crate::key::Key;
 
 /// Where the rows of one operand lie.
 #[derive(Clone, Copy, Debug)]
@@ -256,18 +255,6 @@ impl View<'static> {
     /// has this size, so that whoever asks for it is refused.
     pub(crate) const ELSEWHERE: View<'static> =
         View { rows: Rows::NONE, numel: 0, element_bytes: 0 };
-}
-
-/// The state of a model's counter-based random numbers in one step.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, bytemuck::Pod, bytemuck::Zeroable)]
-#[repr(C)]
-pub struct Key {
-    /// The population's seed.
-    pub seed: u64,
-    /// The model's number, which never changes.
-    pub number: u64,
-    /// How many steps the model has made.
-    pub step: u64,
 }
 
 /// The models that a kernel is to compute, with their operands.
@@ -573,59 +560,6 @@ impl<'t> ModelOutputs<'t> {
     #[inline(always)]
     pub fn take<T: Element>(&mut self) -> &'t mut [T] {
         self.outputs.take().into_model(self.model)
-    }
-}
-
-/// A kernel whose body is compiled for each instruction set.
-pub trait VectorKernel: Send + Sync {
-    /// Computes the outputs of every model in `tile`. Implementations are `#[inline(always)]`.
-    fn run<S: Simd>(&self, tile: &mut Tile<'_>);
-
-    /// See [`Kernel::scratch_bytes`].
-    fn scratch_bytes(&self) -> usize {
-        0
-    }
-
-    /// See [`Kernel::table_bytes`].
-    fn table_bytes(&self) -> usize {
-        0
-    }
-}
-
-/// Makes the kernel that runs `kernel` with the best instructions that the machine has.
-pub fn vector_kernel(kernel: impl VectorKernel + 'static) -> Box<dyn Kernel> {
-    Box::new(ForEachSet(kernel))
-}
-
-/// Runs `kernel` with the best instructions that the machine has.
-pub(crate) fn run_vectors(kernel: &impl VectorKernel, tile: &mut Tile<'_>) {
-    // The kernel first: the compiler puts a tuple's code beside its first type.
-    dispatch((kernel, tile));
-}
-
-struct ForEachSet<K>(K);
-
-impl<K: VectorKernel> Kernel for ForEachSet<K> {
-    fn run(&self, tile: &mut Tile<'_>) {
-        run_vectors(&self.0, tile);
-    }
-
-    fn scratch_bytes(&self) -> usize {
-        self.0.scratch_bytes()
-    }
-
-    fn table_bytes(&self) -> usize {
-        self.0.table_bytes()
-    }
-}
-
-impl<K: VectorKernel> Vectorized for (&K, &mut Tile<'_>) {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self) {
-        let (kernel, tile) = self;
-        kernel.run::<S>(tile);
     }
 }
 

@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use smallvec::SmallVec;
 
 use super::{Op, OpError};
-use crate::program::trace::panic_message;
+use crate::error::panic_message;
 use crate::shape::{Operand, Type};
 
 /// Operands of one op: most have few.

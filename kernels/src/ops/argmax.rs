@@ -2,13 +2,12 @@
 
 use super::elementwise::computes;
 use super::number::Number;
-use super::reduce::no_such_axis;
 use crate::cpu::kernel::{Cpu, Kernel};
 use crate::cpu::tile::Tile;
 use crate::dtype::Dtype;
 use crate::op::{Ask, Op, OpError};
 use crate::program::trace::Var;
-use crate::shape::{Shape, Type};
+use crate::shape::{Shape, Type, no_such_axis};
 
 /// Finds the first of the largest numbers along an axis; NaN counts as larger than all. There is no gradient.
 #[derive(Clone, Copy, Debug)]

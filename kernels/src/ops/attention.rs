@@ -1,9 +1,8 @@
 //! `scaled_dot_product_attention`: `softmax(query · keyᵀ · scale + mask) · value`, written with other ops.
 
-use super::reduce::no_such_axis;
 use crate::dtype::Dtype;
 use crate::program::trace::{Function, Trace, Var};
-use crate::shape::Shape;
+use crate::shape::{Shape, no_such_axis};
 
 /// The options of [`Var::scaled_dot_product_attention`], with torch's defaults.
 #[derive(Clone, Copy, Debug, Default)]

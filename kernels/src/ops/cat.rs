@@ -2,11 +2,10 @@
 
 use super::copy::{CopyParts, Part};
 use super::elementwise::same_dtype;
-use super::reduce::no_such_axis;
 use crate::cpu::kernel::Cpu;
 use crate::op::{Ask, GradientAt, Mixing, Op, OpError};
 use crate::program::trace::{Trace, Var};
-use crate::shape::{Layout, Operand, Type};
+use crate::shape::{Layout, Operand, Type, no_such_axis};
 
 /// Joins its inputs along an axis.
 #[derive(Clone, Debug)]

@@ -7,8 +7,9 @@ use super::elementwise::{WORTH_SPLITTING, Walk};
 use crate::cpu::kernel::Kernel;
 use crate::cpu::share::{Divisible, share_out};
 use crate::cpu::simd::{Simd, Vectorized, dispatch};
-use crate::cpu::tile::{Tile, VectorKernel, run_vectors};
+use crate::cpu::tile::Tile;
 use crate::cpu::transpose::transpose;
+use crate::cpu::vector_kernel::{VectorKernel, run_vectors};
 use crate::dtype::{Element, bf16};
 use crate::shape::{Operand, Shape};
 

@@ -26,7 +26,7 @@ use kernel::CrossEntropyKernel;
 use super::elementwise::{computes, layout_like, same_dtype};
 use super::reduce::Reduction;
 use crate::cpu::kernel::{Cpu, Kernel};
-use crate::cpu::tile::vector_kernel;
+use crate::cpu::vector_kernel::vector_kernel;
 use crate::dtype::Dtype;
 use crate::op::{Ask, GradientAt, Op, OpError, WithGradient};
 use crate::program::trace::{Function, Var};

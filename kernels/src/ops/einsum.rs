@@ -1,8 +1,7 @@
 //! `einsum`: products of several values, summed over the axes that the result does not name.
 
-use super::reduce::no_such_axis;
 use crate::program::trace::{Trace, Var};
-use crate::shape::Shape;
+use crate::shape::{Shape, no_such_axis};
 
 /// A value whose axes have letters.
 struct Labelled {

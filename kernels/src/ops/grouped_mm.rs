@@ -9,11 +9,10 @@ use core::marker::PhantomData;
 
 use super::elementwise::computes;
 use super::matmul::strides;
-use crate::cpu::executor::with_scratch;
-use crate::cpu::gemm::WORTH_SPLITTING;
-use crate::cpu::gemm::{BiasAxis, Finish, Product, Strides};
+use crate::cpu::gemm::{BiasAxis, Finish, Product, Strides, WORTH_SPLITTING};
 use crate::cpu::kernel::{Cpu, Kernel};
 use crate::cpu::product::multiply;
+use crate::cpu::scratch::with_scratch;
 use crate::cpu::simd::Float;
 use crate::cpu::tile::Tile;
 use crate::dtype::Dtype;

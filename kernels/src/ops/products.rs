@@ -1,7 +1,7 @@
 //! Products of matrices and vectors of a fixed rank: `mm`, `bmm`, `mv`, `dot`, and those that are added to something.
 
-use super::reduce::no_such_axis;
 use crate::program::trace::{Function, Trace, Var};
+use crate::shape::no_such_axis;
 
 impl Var {
     /// Multiplies two matrices, `[n, k]` and `[k, m]`.

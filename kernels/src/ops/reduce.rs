@@ -15,7 +15,7 @@ use crate::cpu::kernel::Cpu;
 use crate::dtype::Dtype;
 use crate::op::{Ask, GradientAt, Op, OpError};
 use crate::program::trace::Var;
-use crate::shape::{Layout, Operand, Shape, Type};
+use crate::shape::{Layout, Operand, Shape, Type, no_such_axis};
 
 /// What becomes of the losses of a batch's items.
 ///
@@ -163,17 +163,6 @@ impl Op for Reduce {
         };
         vec![Some(dx)]
     }
-}
-
-/// Says in torch's words that a shape has no such axis.
-pub(crate) fn no_such_axis(axis: isize, shape: &Shape) -> OpError {
-    // torch counts [] as if it had one axis.
-    let rank = shape.rank().max(1) as isize;
-    OpError(format!(
-        "Dimension out of range (expected to be in range of [{}, {}], but got {axis})",
-        -rank,
-        rank - 1
-    ))
 }
 
 /// Resolves a list of axes; an empty one means all of them.

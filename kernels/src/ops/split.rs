@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use super::copy::{CopyApart, Part};
-use super::reduce::no_such_axis;
 use super::slice::{window, with_size};
 use crate::cpu::kernel::Cpu;
 use crate::op::{Ask, GradientAt, Mixing, Op, OpError};
 use crate::program::trace::Var;
-use crate::shape::{Layout, Operand, Type};
+use crate::shape::{Layout, Operand, Type, no_such_axis};
 
 /// Gives the first `sizes[0]` indices of an axis, then the next `sizes[1]`, ….
 #[derive(Clone, Debug)]

@@ -1,8 +1,7 @@
 //! Reductions that are written with other ops: `prod`, `cumsum`, `norm`, `var`, `logsumexp`; and `rsqrt`, `cdist`.
 
-use super::reduce::no_such_axis;
 use crate::program::trace::{Function, Var};
-use crate::shape::Shape;
+use crate::shape::{Shape, no_such_axis};
 
 impl Var {
     /// Gives `1 / √x`.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use crate::op::Op;
+use crate::op::{Mixing, Op};
 use crate::shape::Type;
 
 pub mod eager;
@@ -164,7 +164,33 @@ pub struct Scope {
     /// How often this module had been called before in this forward pass.
     pub call: usize,
     /// The function of torch, of those that are made of several ops, that the module called.
-    pub function: Option<trace::Function>,
+    pub function: Option<Function>,
+}
+
+/// One of torch's functions that is recorded as several ops: autocast and halves meet it as one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Function {
+    /// torch's name.
+    pub name: &'static str,
+    /// How it takes values of several types.
+    pub mixing: Mixing,
+}
+
+impl Function {
+    /// A function whose result has the type that those of its inputs promote to.
+    pub const fn new(name: &'static str) -> Self {
+        Function { name, mixing: Mixing::Arithmetic }
+    }
+
+    /// A function all of whose inputs must have one type.
+    pub const fn of_same(name: &'static str) -> Self {
+        Function { name, mixing: Mixing::Same }
+    }
+
+    /// A function whose result has the type of its first input.
+    pub const fn of_first(name: &'static str) -> Self {
+        Function { name, mixing: Mixing::First }
+    }
 }
 
 impl Program {

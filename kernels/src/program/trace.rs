@@ -28,8 +28,10 @@ mod mixed;
 mod refill;
 mod repeat;
 
-pub use contain::panic_message;
-pub use mixed::{Function, Results};
+pub use crate::error::panic_message;
+pub use mixed::Results;
+
+pub use super::Function;
 
 /// An error while tracing, with the module that it happened in.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -58,6 +60,9 @@ fn at(path: &str, module: &str) -> String {
         (path, module) => format!("{path} ({module}): "),
     }
 }
+
+/// What a closed recording says to slots and scalars.
+const CLOSED: &str = "a hook can only compute with what it is given";
 
 /// Records ops into a [`Program`]. Cloning gives another handle of the same recording.
 #[derive(Clone, Default)]
@@ -275,7 +280,7 @@ impl Trace {
             };
         }
         if recorder.is_closed {
-            return recorder.refuse(self, repeat::CLOSED.into());
+            return recorder.refuse(self, CLOSED.into());
         }
         if let Err(error) = has_room(&ty) {
             return recorder.refuse(self, error.0);
@@ -292,7 +297,7 @@ impl Trace {
     pub fn scalar(&self, scalar: Scalar, dtype: Dtype) -> Var {
         let mut recorder = self.0.borrow_mut();
         if recorder.is_closed {
-            return recorder.refuse(self, repeat::CLOSED.into());
+            return recorder.refuse(self, CLOSED.into());
         }
         let ty = Type::new(number_dtype(dtype), []);
         let Recorder { scalars, program, .. } = &mut *recorder;

@@ -2,9 +2,8 @@
 //! torch's order.
 
 use super::{InProjection, MultiHeadAttentionOptions, canonical_mask};
-use crate::ops::reduce::no_such_axis;
 use crate::program::trace::Var;
-use crate::shape::{Shape, tuple};
+use crate::shape::{Shape, no_such_axis, tuple};
 
 /// What the three inputs are called.
 const NAMES: [&str; 3] = ["query", "key", "value"];

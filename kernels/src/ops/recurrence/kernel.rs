@@ -10,9 +10,9 @@ use core::slice;
 
 use super::Cell;
 use crate::arithmetic::Arithmetic;
-use crate::cpu::executor::with_scratch;
 use crate::cpu::gemm::{BiasAxis, Finish, Gemm, Product, Strides};
 use crate::cpu::kernel::Kernel;
+use crate::cpu::scratch::with_scratch;
 use crate::cpu::share::{Divisible, share_out};
 use crate::cpu::simd::vector::Vector;
 use crate::cpu::simd::{Float, Lanes, Simd, Vectorized, dispatch};

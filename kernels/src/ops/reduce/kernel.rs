@@ -9,7 +9,8 @@ use crate::cpu::kernel::Kernel;
 use crate::cpu::share::{Divisible, share_out};
 use crate::cpu::simd::{Float, Lanes, MAX_LANES, Simd, Vectorized, dispatch};
 use crate::cpu::sum::{BLOCK, Join, PARTIALS, Pairs, join_halves, join_vectors};
-use crate::cpu::tile::{Input, Tile, VectorKernel, run_vectors};
+use crate::cpu::tile::{Input, Tile};
+use crate::cpu::vector_kernel::{VectorKernel, run_vectors};
 use crate::ops::elementwise::{WORTH_SPLITTING, Walk};
 use crate::shape::{Layout, Operand, Type};
 

@@ -1,10 +1,10 @@
 //! Panics of what users wrote, as errors of a recording.
 
-use std::any::Any;
 use std::fmt::Display;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::Trace;
+use crate::error::panic_message;
 
 impl Trace {
     /// Runs what a user wrote, named by `who`: a panic becomes an error at the open module call, and there is no
@@ -35,11 +35,4 @@ impl Trace {
             }
         }
     }
-}
-
-/// Says what a panic said.
-pub fn panic_message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-    format!("panicked: {}", text.unwrap_or_default())
 }

@@ -11,33 +11,7 @@ use super::{Trace, Var};
 use crate::autocast::Autocast;
 use crate::dtype::Dtype;
 use crate::op::{Mixing, Op};
-use crate::program::{Origin, Role, Scope};
-
-/// One of torch's functions that is recorded as several ops: autocast and halves meet it as one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Function {
-    /// torch's name.
-    pub name: &'static str,
-    /// How it takes values of several types.
-    pub mixing: Mixing,
-}
-
-impl Function {
-    /// A function whose result has the type that those of its inputs promote to.
-    pub const fn new(name: &'static str) -> Self {
-        Function { name, mixing: Mixing::Arithmetic }
-    }
-
-    /// A function all of whose inputs must have one type.
-    pub const fn of_same(name: &'static str) -> Self {
-        Function { name, mixing: Mixing::Same }
-    }
-
-    /// A function whose result has the type of its first input.
-    pub const fn of_first(name: &'static str) -> Self {
-        Function { name, mixing: Mixing::First }
-    }
-}
+use crate::program::{Function, Origin, Role, Scope};
 
 /// What a function gives: one value, or several.
 pub trait Results {

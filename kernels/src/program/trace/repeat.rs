@@ -3,9 +3,6 @@
 use super::{Trace, Var};
 use crate::program::Origin;
 
-/// What a closed recording says to slots and scalars.
-pub(super) const CLOSED: &str = "a hook can only compute with what it is given";
-
 impl Trace {
     /// Refuses, while `run` runs, slots and scalars: only what the recording holds can be computed with, and
     /// arrays and numbers that come with it.
@@ -81,6 +78,7 @@ impl Var {
 
 #[cfg(test)]
 mod tests {
+    use super::super::CLOSED;
     use super::*;
     use crate::dtype::Dtype;
     use crate::program::eager::Eager;
