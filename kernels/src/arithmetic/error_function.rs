@@ -1,6 +1,7 @@
 //! The error function.
 
-use super::{Arithmetic, Function, function, odd, polynomial};
+use super::exponential::Exp;
+use super::primitive::{Function, Primitive, function, odd, polynomial};
 
 function! {
     /// The error function, `2/√π · ∫₀ˣ e^(-t²) dt`, within 2 ulp in double precision and 8 in single precision.
@@ -8,13 +9,13 @@ function! {
 }
 
 #[inline(always)]
-fn erf_here<A: Arithmetic>(x: A) -> A {
+fn erf_here<A: Primitive>(x: A) -> A {
     if A::IS_DOUBLE { double(x) } else { single(x) }
 }
 
 /// The rational function of XLA and Eigen, on (-4, 4), beyond which erf rounds to ±1.
 #[inline(always)]
-fn single<A: Arithmetic>(x: A) -> A {
+fn single<A: Primitive>(x: A) -> A {
     const P: [f64; 7] = [
         -2.726_142_3e-10,
         2.770_681_5e-8,
@@ -37,7 +38,7 @@ fn single<A: Arithmetic>(x: A) -> A {
 
 /// The rational functions of FreeBSD's `s_erf.c` on four intervals, chosen lane by lane through their coefficients.
 #[inline(always)]
-fn double<A: Arithmetic>(x: A) -> A {
+fn double<A: Primitive>(x: A) -> A {
     let c = A::splat;
     // From 6 on erf rounds to 1.
     let a = x.abs().min(c(6.0));
@@ -53,14 +54,14 @@ fn double<A: Arithmetic>(x: A) -> A {
     let t = c(1.0).div(large.mul(large));
     let quotient = of_two(far, t, &RB, &RA).div(of_two(far, t, &SB, &SA));
     let exponent = large.mul_add(c(0.0).sub(large), quotient.sub(c(0.562_5)));
-    let tail = c(1.0).sub(A::exp(exponent).div(large));
+    let tail = c(1.0).sub(exponent.call(Exp).div(large));
     let y = A::select(a.lt(c(1.25)), near, tail);
     odd(x, A::select(x.lt(c(0.0)), c(0.0).sub(y), y))
 }
 
 /// The polynomial of `then` where the mask is set, of `otherwise` elsewhere.
 #[inline(always)]
-fn of_two<A: Arithmetic>(mask: A::Mask, x: A, then: &[f64], otherwise: &[f64]) -> A {
+fn of_two<A: Primitive>(mask: A::Mask, x: A, then: &[f64], otherwise: &[f64]) -> A {
     let both = then.iter().zip(otherwise);
     both.fold(A::splat(0.0), |y, (&then, &otherwise)| {
         let c = A::select(mask, A::splat(then), A::splat(otherwise));

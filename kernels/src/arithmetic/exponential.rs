@@ -2,12 +2,12 @@
 
 use core::f64::consts::LOG2_E;
 
-use super::{Arithmetic, Function, function, odd, polynomial};
+use super::primitive::{Function, Primitive, function, odd, polynomial};
 
 /// `ln 2` in two parts. The product of the first and a whole number that exponents reach is exact, or the difference
 /// from what it nearly equals is.
 #[inline(always)]
-fn ln_2<A: Arithmetic>() -> [f64; 2] {
+fn ln_2<A: Primitive>() -> [f64; 2] {
     if A::IS_DOUBLE {
         [core::f64::consts::LN_2, 2.319_046_813_846_299_6e-17]
     } else {
@@ -24,13 +24,13 @@ function! {
 }
 
 #[inline(always)]
-fn exp_here<A: Arithmetic>(x: A) -> A {
+fn exp_here<A: Primitive>(x: A) -> A {
     exp_of_sum(x, None)
 }
 
 /// [`exp`] of `x` and of what is too small to be added to it.
 #[inline(always)]
-pub(super) fn exp_of_sum<A: Arithmetic>(x: A, small: Option<A>) -> A {
+pub(super) fn exp_of_sum<A: Primitive>(x: A, small: Option<A>) -> A {
     let c = A::splat;
     // Beyond these eˣ is 0 and infinite.
     let [least, most] = match A::IS_DOUBLE {
@@ -55,7 +55,7 @@ pub(super) fn exp_of_sum<A: Arithmetic>(x: A, small: Option<A>) -> A {
 
 /// `(eʳ - 1 - r) / r²` for `|r| ≤ ln 2 / 2`.
 #[inline(always)]
-fn after_linear<A: Arithmetic>(r: A) -> A {
+fn after_linear<A: Primitive>(r: A) -> A {
     // 1/13! to 1/2!: the next term is below 2⁻⁵⁷.
     const DOUBLE: [f64; 12] = [
         1.605_904_383_682_161_3e-10,
@@ -90,7 +90,7 @@ function! {
 }
 
 #[inline(always)]
-fn exp_m1_here<A: Arithmetic>(x: A) -> A {
+fn exp_m1_here<A: Primitive>(x: A) -> A {
     let c = A::splat;
     // Beyond these the result is -1 and infinite.
     let [least, most] = match A::IS_DOUBLE {
@@ -121,11 +121,11 @@ function! {
 }
 
 #[inline(always)]
-fn tanh_here<A: Arithmetic>(x: A) -> A {
+fn tanh_here<A: Primitive>(x: A) -> A {
     let c = A::splat;
     let a = x.abs();
     if A::IS_DOUBLE {
-        let u = A::exp_m1(a.add(a));
+        let u = a.add(a).call(ExpM1);
         let above = u.add(c(2.0));
         let is_small = a.lt(c(0.5));
         let quotient = A::select(is_small, u, c(2.0)).div(above);
@@ -136,7 +136,7 @@ fn tanh_here<A: Arithmetic>(x: A) -> A {
         [-5.704_988_7e-3, 2.063_908_9e-2, -5.373_971_5e-2, 1.333_144_2e-1, -3.333_328e-1];
     let r2 = x.mul(x);
     let small = polynomial(r2, &SMALL).mul(r2).mul_add(x, x);
-    let e = A::exp(a.add(a));
+    let e = a.add(a).call(Exp);
     let large = c(1.0).sub(c(2.0).div(e.add(c(1.0))));
     let large = A::select(x.lt(c(0.0)), c(0.0).sub(large), large);
     let y = A::select(a.lt(c(0.625)), small, large);
@@ -149,7 +149,7 @@ function! {
 }
 
 #[inline(always)]
-fn sigmoid_here<A: Arithmetic>(x: A) -> A {
+fn sigmoid_here<A: Primitive>(x: A) -> A {
     let c = A::splat;
-    c(1.0).div(c(1.0).add(A::exp(c(0.0).sub(x))))
+    c(1.0).div(c(1.0).add(c(0.0).sub(x).call(Exp)))
 }

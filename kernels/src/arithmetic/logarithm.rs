@@ -2,7 +2,7 @@
 
 use core::f64::consts::SQRT_2;
 
-use super::{Arithmetic, Function, function, odd, polynomial};
+use super::primitive::{Function, Primitive, function, odd, polynomial};
 
 function! {
     /// `ln x`, within 1 ulp in both precisions.
@@ -13,7 +13,7 @@ function! {
 }
 
 #[inline(always)]
-fn ln_here<A: Arithmetic>(x: A) -> A {
+fn ln_here<A: Primitive>(x: A) -> A {
     let c = A::splat;
     let (f, e) = parts(x);
     let y = of_parts(f, e, None);
@@ -31,7 +31,7 @@ function! {
 }
 
 #[inline(always)]
-fn ln_1p_here<A: Arithmetic>(x: A) -> A {
+fn ln_1p_here<A: Primitive>(x: A) -> A {
     let c = A::splat;
     let u = c(1.0).add(x);
     let (f, e) = split(u);
@@ -51,7 +51,7 @@ fn ln_1p_here<A: Arithmetic>(x: A) -> A {
 
 /// [`split`] for all positive numbers.
 #[inline(always)]
-pub(super) fn parts<A: Arithmetic>(x: A) -> (A, A) {
+pub(super) fn parts<A: Primitive>(x: A) -> (A, A) {
     let c = A::splat;
     // Subnormal numbers are made normal first.
     let [least, scale, digits] = match A::IS_DOUBLE {
@@ -65,7 +65,7 @@ pub(super) fn parts<A: Arithmetic>(x: A) -> (A, A) {
 
 /// Splits a positive normal number into `f` and `e`: it is `2ᵉ (1 + f)` with `1 + f` in `[√½, √2)`.
 #[inline(always)]
-fn split<A: Arithmetic>(x: A) -> (A, A) {
+fn split<A: Primitive>(x: A) -> (A, A) {
     let c = A::splat;
     let (m, e) = x.mantissa_exponent();
     let large = c(SQRT_2).lt(m);
@@ -76,7 +76,7 @@ fn split<A: Arithmetic>(x: A) -> (A, A) {
 
 /// `e ln 2 + ln(1 + f) + lost`, for a small `lost`.
 #[inline(always)]
-fn of_parts<A: Arithmetic>(f: A, e: A, lost: Option<A>) -> A {
+fn of_parts<A: Primitive>(f: A, e: A, lost: Option<A>) -> A {
     let c = A::splat;
     if A::IS_DOUBLE {
         // With s = f / (2 + f): ln(1 + f) = f - f²/2 + s (f²/2 + R(s²)), where |error of R| ≤ 2⁻⁵⁸·⁴⁵. The product of a

@@ -2,7 +2,7 @@
 
 use super::exponential::exp_of_sum;
 use super::logarithm::parts;
-use super::{Arithmetic, Function, polynomial};
+use super::primitive::{Function, Primitive, polynomial};
 
 /// `xᵉ`, within 1 ulp in both precisions.
 ///
@@ -19,13 +19,13 @@ impl Function for Pow {
     }
 
     #[inline(always)]
-    fn of<A: Arithmetic>(self, x: A) -> A {
+    fn of<A: Primitive>(self, x: A) -> A {
         pow_here(x, self.exponent)
     }
 }
 
 #[inline(always)]
-fn pow_here<A: Arithmetic>(x: A, exponent: f64) -> A {
+fn pow_here<A: Primitive>(x: A, exponent: f64) -> A {
     let c = A::splat;
     if exponent == 2.0 {
         return x.mul(x);
@@ -77,7 +77,7 @@ fn pow_here<A: Arithmetic>(x: A, exponent: f64) -> A {
 /// With `x = 2ᵉ (1 + f)` and `s = f / (2 + f)`, `ln(1 + f) = 2 s + 2/3 s³ + 2/5 s⁵ + …`; all but what follows the second
 /// term is computed in two parts.
 #[inline(always)]
-fn ln_in_two<A: Arithmetic>(x: A) -> [A; 2] {
+fn ln_in_two<A: Primitive>(x: A) -> [A; 2] {
     // 2/23 to 2/5, and 2/13 to 2/5: what follows is below 2⁻⁶⁵ and 2⁻³⁹.
     const DOUBLE: [f64; 10] = [
         2.0 / 23.0,

@@ -2,7 +2,7 @@
 
 use core::f64::consts::FRAC_2_PI;
 
-use super::{Arithmetic, Function, function, odd, polynomial};
+use super::primitive::{Function, Primitive, function, odd, polynomial};
 
 function! {
     /// `sin x`, within 1 ulp in both precisions.
@@ -13,7 +13,7 @@ function! {
 }
 
 #[inline(always)]
-fn sin_here<A: Arithmetic>(x: A) -> A {
+fn sin_here<A: Primitive>(x: A) -> A {
     let y = odd(x, quarter_turned(x, 0.0));
     let huge = A::splat(huge::<A>()).lt(x.abs());
     x.huge_sin(huge, y)
@@ -25,7 +25,7 @@ function! {
 }
 
 #[inline(always)]
-fn cos_here<A: Arithmetic>(x: A) -> A {
+fn cos_here<A: Primitive>(x: A) -> A {
     let y = quarter_turned(x, 1.0);
     let huge = A::splat(huge::<A>()).lt(x.abs());
     x.huge_cos(huge, y)
@@ -33,13 +33,13 @@ fn cos_here<A: Arithmetic>(x: A) -> A {
 
 /// Beyond this, more digits of π would be needed, or the number of quarter turns could be off by one.
 #[inline(always)]
-fn huge<A: Arithmetic>() -> f64 {
+fn huge<A: Primitive>() -> f64 {
     if A::IS_DOUBLE { 1_073_741_824.0 } else { 65_536.0 }
 }
 
 /// `sin(x + turns · π/2)` for `turns` 0 and 1, where `x` is not [`huge`].
 #[inline(always)]
-fn quarter_turned<A: Arithmetic>(x: A, turns: f64) -> A {
+fn quarter_turned<A: Primitive>(x: A, turns: f64) -> A {
     // π/2 in three parts.
     let parts = match A::IS_DOUBLE {
         true => {
@@ -69,7 +69,7 @@ fn quarter_turned<A: Arithmetic>(x: A, turns: f64) -> A {
 
 /// `sin(r + low)` for `|r| ≤ π/4` and a small `low`.
 #[inline(always)]
-fn near_sin<A: Arithmetic>(r: A, low: A) -> A {
+fn near_sin<A: Primitive>(r: A, low: A) -> A {
     const DOUBLE: [f64; 6] = [
         1.589_690_995_211_55e-10,
         -2.505_076_025_340_686_3e-8,
@@ -92,7 +92,7 @@ fn near_sin<A: Arithmetic>(r: A, low: A) -> A {
 
 /// `cos(r + low)` for `|r| ≤ π/4` and a small `low`.
 #[inline(always)]
-fn near_cos<A: Arithmetic>(r: A, low: A) -> A {
+fn near_cos<A: Primitive>(r: A, low: A) -> A {
     const DOUBLE: [f64; 6] = [
         -1.135_964_755_778_819_5e-11,
         2.087_572_321_298_175e-9,

@@ -20,8 +20,10 @@ use std::sync::Arc;
 
 mod curvature;
 mod kernel;
+mod settings;
 
 use kernel::CrossEntropyKernel;
+use settings::{Settings, class_axis};
 
 use super::elementwise::{computes, layout_like, same_dtype};
 use super::reduce::Reduction;
@@ -31,14 +33,6 @@ use crate::dtype::Dtype;
 use crate::op::{Ask, GradientAt, Op, OpError, WithGradient};
 use crate::program::trace::{Function, Var};
 use crate::shape::{Layout, Operand, Shape, Type};
-
-/// What all three ops know.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Settings {
-    ignore_index: i64,
-    reduction: Reduction,
-    has_weight: bool,
-}
 
 /// The loss; inputs logits, targets, smoothing and perhaps weights.
 #[derive(Clone, Copy, Debug)]
@@ -129,11 +123,6 @@ impl Var {
         let inputs: Vec<_> = [self, target, label_smoothing].into_iter().chain(weight).collect();
         self.trace().apply(CrossEntropy(settings), &inputs)
     }
-}
-
-/// Which axis counts classes.
-fn class_axis(shape: &Shape) -> usize {
-    usize::from(shape.rank() > 1)
 }
 
 impl Settings {

@@ -5,8 +5,10 @@
 //!
 //! Source: `torch.nn.LSTM`, `torch.nn.GRU`.
 
+mod cell;
 mod kernel;
 
+pub use cell::Cell;
 use kernel::{BackKernel, Sizes, StepsKernel};
 
 use super::elementwise::{computes, same_dtype};
@@ -17,32 +19,6 @@ use crate::op::{Ask, GradientAt, Op, OpError};
 use crate::passes::differentiate::backward;
 use crate::program::trace::Var;
 use crate::shape::{Operand, Shape, Type};
-
-/// How the new state follows from the input and the old one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cell {
-    /// Long short-term memory.
-    Lstm,
-    /// A gated recurrent unit.
-    Gru,
-}
-
-impl Cell {
-    /// Counts the blocks of a weight: `i, f, g, o`, or `r, z, n`.
-    pub(super) fn gates(self) -> usize {
-        match self {
-            Cell::Lstm => 4,
-            Cell::Gru => 3,
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Cell::Lstm => "lstm",
-            Cell::Gru => "gru",
-        }
-    }
-}
 
 /// What a walk through time gives.
 #[derive(Clone, Debug)]

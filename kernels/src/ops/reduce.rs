@@ -7,8 +7,10 @@
 use core::fmt::Debug;
 
 mod kernel;
+mod settings;
 
 use kernel::{Add, Larger, ReduceKernel};
+use settings::{Kind, Reduce};
 
 use super::elementwise::computes;
 use crate::cpu::kernel::Cpu;
@@ -48,33 +50,6 @@ impl Reduction {
             Reduction::Mean => losses.mean(&[], false),
             Reduction::Sum => losses.sum(&[], false),
         }
-    }
-}
-
-/// What a [`Reduce`] computes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Sum,
-    Mean,
-    Amax,
-}
-
-/// Reduces some axes.
-#[derive(Clone, Debug)]
-struct Reduce {
-    kind: Kind,
-    /// The axes, ascending.
-    axes: Vec<usize>,
-    /// Those of them that the result does not have; it has the others with size 1.
-    dropped: Vec<usize>,
-}
-
-impl Reduce {
-    /// Gives the shape with size 1 along the reduced axes.
-    fn kept(&self, shape: &Shape) -> Shape {
-        (0..shape.rank())
-            .map(|axis| if self.axes.contains(&axis) { 1 } else { shape[axis] })
-            .collect()
     }
 }
 

@@ -1,7 +1,7 @@
 //! C source of elementwise programs.
 //!
 //! Compiled without contraction and without `-ffast-math` (`gcc -ffp-contract=off`), the source gives the bits of the
-//! CPU's kernels: [`mul_add`](crate::arithmetic::Arithmetic::mul_add) is `fmaf` or `fma`, the elementary functions are
+//! CPU's kernels: [`mul_add`](crate::arithmetic::Primitive::mul_add) is `fmaf` or `fma`, the elementary functions are
 //! printed with it. Sines and cosines of numbers beyond 2¹⁶ in single and 2³⁰ in double precision are the C library's:
 //! their bits may differ.
 
@@ -9,7 +9,7 @@ use core::fmt::Write;
 
 use super::record::{Body, Operator, Recording, Step, Symbol, record};
 use super::{Expression, Text};
-use crate::arithmetic::Arithmetic;
+use crate::arithmetic::Primitive;
 use crate::dtype::Dtype;
 use crate::op::{OpError, ask};
 use crate::program::{Node, Origin, Program};

@@ -1,11 +1,11 @@
 //! [`Symbol`]: a number that stands for what is computed with it, and the [`Recording`] that it is a part of.
 //!
-//! A symbol is an index into the recording of its thread, and so is `Copy`, as [`Arithmetic`] wants it.
+//! A symbol is an index into the recording of its thread, and so is `Copy`, as [`Primitive`] wants it.
 
 use core::cell::RefCell;
 use std::collections::HashMap;
 
-use crate::arithmetic::{Arithmetic, Function};
+use crate::arithmetic::{Function, Primitive};
 
 /// A number that is recorded: its place among the steps.
 #[derive(Clone, Copy, Debug)]
@@ -21,7 +21,7 @@ pub type Double = Symbol<true>;
 #[derive(Clone, Copy, Debug)]
 pub struct SymbolMask(usize);
 
-/// An operation of [`Arithmetic`].
+/// An operation of [`Primitive`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Operator {
     /// `a + b`.
@@ -151,7 +151,7 @@ fn applied<const N: usize>(operator: Operator, of: [usize; N]) -> Step {
     Step::Apply(operator, operands)
 }
 
-impl<const IS_DOUBLE: bool> Arithmetic for Symbol<IS_DOUBLE> {
+impl<const IS_DOUBLE: bool> Primitive for Symbol<IS_DOUBLE> {
     type Mask = SymbolMask;
 
     const IS_DOUBLE: bool = IS_DOUBLE;

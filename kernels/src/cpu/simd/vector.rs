@@ -1,7 +1,7 @@
-//! [`Vector`]: the vectors of an instruction set as [`Arithmetic`], for formulas that are written over that.
+//! [`Vector`]: the vectors of an instruction set as [`Primitive`], for formulas that are written over that.
 
 use super::{Float, Lanes, Simd};
-use crate::arithmetic::{Arithmetic, Function};
+use crate::arithmetic::{Function, Primitive};
 use crate::elementary;
 
 /// A vector of `T` in instruction set `S`. Each method is that of [`Lanes`].
@@ -12,7 +12,7 @@ pub struct Vector<T: Float, S: Simd>(
     pub T::Lanes<S>,
 );
 
-impl<T: Float, S: Simd> Arithmetic for Vector<T, S> {
+impl<T: Float, S: Simd> Primitive for Vector<T, S> {
     type Mask = <T::Lanes<S> as Lanes<T>>::Mask;
 
     const IS_DOUBLE: bool = size_of::<T>() == 8;

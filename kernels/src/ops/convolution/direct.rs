@@ -13,9 +13,9 @@
 use core::array;
 use core::ops::Range;
 
-use super::Side;
 use super::axes::{Axis, Planes};
-use super::kernel::Geometry;
+use super::geometry::Geometry;
+use super::settings::Side;
 use crate::cpu::gemm::{CHAIN, GROUP};
 use crate::cpu::simd::{Lanes, MAX_LANES, Simd};
 use crate::cpu::transpose::transpose;

@@ -3,7 +3,7 @@
 
 use core::marker::PhantomData;
 
-use super::{Settings, class_axis};
+use super::settings::{Settings, class_axis};
 use crate::arithmetic::Arithmetic;
 use crate::cpu::simd::vector::Vector;
 use crate::cpu::simd::{Float, Lanes, MAX_LANES, Simd};

@@ -1,7 +1,7 @@
 //! What [`Var::multi_head_attention_forward`] is called with: shapes and masks, checked in torch's words and in
 //! torch's order.
 
-use super::{InProjection, MultiHeadAttentionOptions, canonical_mask};
+use super::options::{InProjection, MultiHeadAttentionOptions, canonical_mask};
 use crate::program::trace::Var;
 use crate::shape::{Shape, no_such_axis, tuple};
 

@@ -8,7 +8,7 @@ use core::marker::PhantomData;
 use core::ops::Range;
 use core::slice;
 
-use super::Cell;
+use super::cell::Cell;
 use crate::arithmetic::Arithmetic;
 use crate::cpu::gemm::{BiasAxis, Finish, Gemm, Product, Strides};
 use crate::cpu::kernel::Kernel;

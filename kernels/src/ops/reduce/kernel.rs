@@ -4,7 +4,7 @@
 use core::marker::PhantomData;
 use core::ops::Range;
 
-use super::{Kind, Reduce};
+use super::settings::{Kind, Reduce};
 use crate::cpu::kernel::Kernel;
 use crate::cpu::share::{Divisible, share_out};
 use crate::cpu::simd::{Float, Lanes, MAX_LANES, Simd, Vectorized, dispatch};
