@@ -10,7 +10,7 @@ use neurarch::components::column::{ColumnKey, row};
 use neurarch::components::mode::{Draws, HasGradient, Mode};
 use neurarch::components::population::Population;
 use neurarch::components::tree::{Columned, Model};
-use neurarch::kernels::program::Role;
+use neurarch::kernels::ir::program::Role;
 use neurarch::prelude::*;
 use neurarch::systems::evolve;
 use neurarch::systems::structure::access;

@@ -5,9 +5,9 @@ use core::any::Any;
 use core::ops::Range;
 use std::borrow::Cow;
 
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::program::{Role, Slot};
-use neurarch_kernels::shape::Type;
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::program::{Role, Slot};
+use neurarch_kernels::ir::shape::Type;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 

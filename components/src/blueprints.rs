@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::program::Role;
+use neurarch_kernels::ir::program::Role;
 
 use crate::blueprint::{Blueprint, Position};
 use crate::keeper::Keeper;

@@ -5,7 +5,7 @@
 use core::hash::{Hash, Hasher};
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::autocast::Autocast;
+use neurarch_kernels::ir::autocast::Autocast;
 
 /// A set of small numbers: positions of a blueprint, or parameters in their order.
 #[derive(Clone, Debug, Default, Eq)]

@@ -6,8 +6,8 @@ use bevy_ecs::component::ComponentId;
 use bevy_ecs::lifecycle::HookContext;
 use bevy_ecs::prelude::*;
 use bevy_ecs::world::{DeferredWorld, WorldId};
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::program::{Role, Slot};
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::program::{Role, Slot};
 
 use crate::blueprint::{Blueprint, BlueprintId, Blueprints};
 use crate::column::{ColumnKey, Columns};

@@ -4,8 +4,8 @@ use bevy_ecs::lifecycle::HookContext;
 use bevy_ecs::prelude::*;
 use bevy_ecs::world::DeferredWorld;
 use ndarray::{ArrayView, Dimension};
-use neurarch_kernels::dtype::{Dtype, Element};
-use neurarch_kernels::shape::{Shape, Type};
+use neurarch_kernels::ir::dtype::{Dtype, Element};
+use neurarch_kernels::ir::shape::{Shape, Type};
 
 use crate::blueprint::{Parameter, Position};
 use crate::layers;

@@ -2,7 +2,7 @@
 
 use core::any::Any;
 
-pub use neurarch_kernels::shape::tuple;
+pub use neurarch_kernels::ir::shape::tuple;
 
 use crate::layers::ModuleList;
 use crate::module::{Declare, DynModule};
@@ -100,7 +100,7 @@ pub fn boolean(x: bool) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use neurarch_kernels::dtype::Dtype;
+    use neurarch_kernels::ir::dtype::Dtype;
 
     use super::*;
     use crate::layers::*;

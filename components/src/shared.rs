@@ -5,8 +5,8 @@
 //! entity, which spawning and cloning carry on.
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::program::Role;
-use neurarch_kernels::shape::Type;
+use neurarch_kernels::ir::program::Role;
+use neurarch_kernels::ir::shape::Type;
 
 use crate::column::ColumnKey;
 

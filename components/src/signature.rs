@@ -1,8 +1,8 @@
 //! What a `forward` of several arguments takes: positional and keyword arguments, matched with names as
 //! Python matches them.
 
-use neurarch_kernels::program::trace::Var;
-use neurarch_kernels::program::tree::{Arguments, Tree};
+use neurarch_kernels::ir::trace::Var;
+use neurarch_kernels::ir::tree::{Arguments, Tree};
 
 use crate::call::Call;
 

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use bevy_ecs::lifecycle::HookContext;
 use bevy_ecs::prelude::*;
 use bevy_ecs::world::DeferredWorld;
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::program::Role;
-use neurarch_kernels::shape::Type;
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::program::Role;
+use neurarch_kernels::ir::shape::Type;
 
 use crate::blueprint::{Blueprint, BlueprintId, Parameter};
 use crate::column::ColumnKey;

@@ -1,7 +1,7 @@
 //! [`Versions`]: when the parameters and buffers of a population's models were last written to all at once.
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::program::{Role, Slot};
+use neurarch_kernels::ir::program::{Role, Slot};
 
 use crate::blueprint::BlueprintId;
 
@@ -78,8 +78,8 @@ impl Versions {
 
 #[cfg(test)]
 mod tests {
-    use neurarch_kernels::dtype::Dtype;
-    use neurarch_kernels::shape::Type;
+    use neurarch_kernels::ir::dtype::Dtype;
+    use neurarch_kernels::ir::shape::Type;
 
     use super::*;
 

@@ -8,8 +8,8 @@ use crate::components::hook::{
 };
 use crate::components::registered::Value;
 use crate::components::state::{IncompatibleKeys, StateDict};
-use crate::kernels::program::trace::Var;
-use crate::kernels::program::tree::{Arguments, Tree};
+use crate::kernels::ir::trace::Var;
+use crate::kernels::ir::tree::{Arguments, Tree};
 use crate::systems::execute::hooks;
 use crate::systems::execute::hooks::{RegisterHookError, Target};
 

@@ -9,19 +9,17 @@ use ndarray::{Array1, Array2, ArrayView1, ArrayView2};
 use crate::components::module::Module;
 use crate::components::registered::Value;
 use crate::components::state::{IncompatibleKeys, StateDict};
-use crate::kernels::dtype::Element;
-use crate::systems::edit::lookup;
+use crate::kernels::ir::dtype::Element;
 use crate::systems::edit::lookup::{Attribute, LookupError};
-use crate::systems::edit::registration;
 use crate::systems::edit::registration::RegistrationError;
+use crate::systems::edit::{lookup, registration};
 use crate::systems::execute::hooks::Target;
 use crate::systems::state::dict::{self, StateDictError};
 use crate::systems::state::load::{self, LoadOptions, LoadStateDictError};
 use crate::systems::structure::access::AccessError;
-use crate::systems::structure::traverse;
 use crate::systems::structure::traverse::{Listing, NamedTensor};
-use crate::systems::structure::vector;
 use crate::systems::structure::vector::VectorError;
+use crate::systems::structure::{traverse, vector};
 
 /// What torch's `nn.Module` has as methods: each takes the entity of a module, a model's root or any other.
 ///

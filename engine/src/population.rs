@@ -6,19 +6,15 @@ use ndarray::{ArrayD, ArrayView, Dimension};
 
 use crate::components::module::{DynModule, Init, Module};
 use crate::components::population::Population;
-use crate::kernels::dtype::{Dtype, Element};
-use crate::kernels::shape::Shape;
+use crate::kernels::ir::dtype::{Dtype, Element};
+use crate::kernels::ir::shape::Shape;
 use crate::systems::init::{self, InitError, NoFans};
 use crate::systems::optim::insert;
 use crate::systems::optim::insert::InsertError;
-use crate::systems::structure::access;
 use crate::systems::structure::access::AccessError;
-use crate::systems::structure::shared;
-use crate::systems::structure::sign;
 use crate::systems::structure::sign::SignError;
-use crate::systems::structure::spawn;
 use crate::systems::structure::spawn::SpawnError;
-use crate::systems::structure::tie;
+use crate::systems::structure::{access, shared, sign, spawn, tie};
 
 /// What all random numbers of a population follow from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -9,6 +9,7 @@
 //! machines. The sines of huge numbers, which are rare, are crate `libm`'s.
 
 pub mod activation;
+pub mod elementary;
 mod error_function;
 mod exponential;
 mod logarithm;

@@ -1,30 +1,31 @@
 //! neurarch's arithmetic: what a forward pass becomes, how it is transformed, and how it runs.
 //!
-//! * [`program`]: [`Program`](program::Program), a flat list of ops, recorded by
-//!   [`Trace`](program::trace::Trace).
-//! * [`ops`]: one op, one file: shape rule, kernel, gradient rule, tests.
-//! * [`passes`]: functions from programs to programs, and to plans.
+//! Each folder uses those above it in this list alone:
+//!
+//! * [`memory`]: aligned memory, and whether there is room.
 //! * [`arithmetic`]: what formulas are written over, with elementary functions of our own.
-//! * [`elementary`]: functions of single numbers that are the same bits everywhere.
-//! * [`cpu`]: the executor that runs plans by tiles of models.
+//! * [`ir`]: [`Program`](ir::program::Program), a flat list of [ops](ir::op::Op), recorded by
+//!   [`Trace`](ir::trace::Trace). It names no back end.
 //! * [`text`]: elementwise kernels, printed in C.
+//! * [`passes`]: functions from programs to programs.
+//! * [`cpu`]: kernels of the CPU, and what they are made of: vectors, tiles, products, sums.
+//! * [`ops`]: one op, one file: shape rule, kernel, gradient rule, tests.
+//! * [`plan`]: a program made ready to run.
+//! * [`execute`]: plans run by tiles of models.
+//! * [`gradients`], [`lbfgs`]: arithmetic on whole gradients and weights, outside of programs.
 //!
 //! This crate knows no ECS: it takes views (address, stride, rows) and programs, and gives numbers.
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, reason = "other bits on other machines"))]
 
 pub mod arithmetic;
-pub mod autocast;
 pub mod cpu;
-pub mod dtype;
-pub mod elementary;
-pub mod error;
+pub mod execute;
 pub mod gradients;
-pub mod key;
+pub mod ir;
 pub mod lbfgs;
-pub mod op;
+pub mod memory;
 pub mod ops;
 pub mod passes;
-pub mod program;
-pub mod shape;
+pub mod plan;
 pub mod testing;
 pub mod text;

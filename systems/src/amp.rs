@@ -6,12 +6,11 @@ use neurarch_components::amp::{GradScaler, ScalerStage, ScalerState};
 use neurarch_components::losses::Loss;
 use neurarch_components::mode::Mode;
 use neurarch_components::population::Population;
-use neurarch_kernels::dtype::{Dtype, Element};
 use neurarch_kernels::gradients;
+use neurarch_kernels::ir::dtype::{Dtype, Element};
 
 use crate::compile::array::Input;
-use crate::errors::SignError;
-use crate::errors::StepError;
+use crate::errors::{SignError, StepError};
 use crate::execute::run::with_run;
 use crate::execute::shared::Sums;
 use crate::execute::step;

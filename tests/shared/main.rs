@@ -12,7 +12,7 @@ use ndarray::{Array2, Array3, ArrayD, Axis, IxDyn, s};
 use neurarch::components::hook::{Callback, HookOptions};
 use neurarch::components::tree::Model;
 use neurarch::kernels::cpu::sum::BLOCK;
-use neurarch::kernels::passes::plan::PlanOptions;
+use neurarch::kernels::plan::PlanOptions;
 use neurarch::prelude::*;
 use neurarch::systems::compile::plans::Plans;
 use neurarch::systems::execute::hooks;

@@ -3,9 +3,9 @@
 use core::ops::RangeInclusive;
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::program::trace::{Function, Var};
-use neurarch_kernels::shape::Shape;
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::shape::Shape;
+use neurarch_kernels::ir::trace::{Function, Var};
 
 use crate::module::{Call, Declare, DynModule, Init, Module};
 use crate::repr::{boolean, float};

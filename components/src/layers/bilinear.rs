@@ -1,7 +1,7 @@
 //! [`Bilinear`]: a product of two vectors for each output.
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::program::tree::{Arguments, Tree};
+use neurarch_kernels::ir::tree::{Arguments, Tree};
 
 use crate::module::{Call, Declare, Init, Module};
 use crate::repr::boolean;

@@ -2,7 +2,7 @@
 //! [`AlphaDropout`], [`FeatureAlphaDropout`].
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::program::trace::Var;
+use neurarch_kernels::ir::trace::Var;
 
 use crate::module::{Call, Module};
 use crate::repr::float;

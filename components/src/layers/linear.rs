@@ -1,7 +1,7 @@
 //! [`Linear`]: an affine map of the last axis; and its kind inside attention.
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::program::trace::Var;
+use neurarch_kernels::ir::trace::Var;
 
 use crate::module::{Call, Declare, Init, Module};
 use crate::repr::boolean;

@@ -1,7 +1,7 @@
 //! [`ModuleDict`]: modules under names, for a module of your own to call.
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::program::trace::Var;
+use neurarch_kernels::ir::trace::Var;
 
 use crate::containers::{ContainerError, IntoModule, Modules, modules_by_name};
 use crate::module::{Call, Declare, DynModule, Module};

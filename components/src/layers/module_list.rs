@@ -3,7 +3,7 @@
 use core::ops::{Add, AddAssign};
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::program::trace::Var;
+use neurarch_kernels::ir::trace::Var;
 
 use crate::containers::{
     ContainerError, IntoModule, Modules, Slice, modules_by_name, modules_in_order, place,
@@ -22,7 +22,7 @@ use crate::names::Kind;
 /// # use bevy_ecs::prelude::Component;
 /// # use neurarch_components::layers::*;
 /// # use neurarch_components::module::*;
-/// # use neurarch_kernels::program::trace::Var;
+/// # use neurarch_kernels::ir::trace::Var;
 /// /// Adds what each of its layers makes of `x`.
 /// #[derive(Component, Clone, Debug, PartialEq)]
 /// struct Committee {

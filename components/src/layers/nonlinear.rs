@@ -1,7 +1,7 @@
 //! Activations beside those of [`activation`](super::activation), and [`Unflatten`].
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::program::trace::Var;
+use neurarch_kernels::ir::trace::Var;
 
 use crate::module::{Call, Declare, Init, Module};
 use crate::repr::{float, tuple};

@@ -1,8 +1,8 @@
 //! Normalization of each item by itself: [`LayerNorm`], [`GroupNorm`], [`RMSNorm`].
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::program::trace::{Function, Var};
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::trace::{Function, Var};
 
 use super::batchnorm::Settings;
 use crate::module::{Call, Declare, Init, Module};

@@ -2,8 +2,8 @@
 //! the same in two and three axes.
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::ops::pad::PadMode;
-use neurarch_kernels::program::trace::Var;
+use neurarch_kernels::ir::trace::Var;
+use neurarch_kernels::ops::spatial::pad::PadMode;
 
 use crate::module::{Call, Module};
 use crate::repr::{float, tuple};

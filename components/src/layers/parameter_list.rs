@@ -4,8 +4,8 @@ use core::ops::AddAssign;
 use std::sync::Arc;
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::program::trace::Var;
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::trace::Var;
 
 use super::Parameter;
 use crate::containers::{ContainerError, Slice, place};

@@ -3,11 +3,11 @@
 //! All of them are called with sequences (`input`) and perhaps first states (`hx`), and give the outputs of the last
 //! layer and the last state of every layer. Sequences are `[T, N, input_size]`, `[N, T, input_size]` if `batch_first`,
 //! `[T, input_size]` for a single one, or of several lengths:
-//! [`PackedSequence`](neurarch_kernels::program::packed::PackedSequence). How many time steps there are is known
+//! [`PackedSequence`](neurarch_kernels::ir::packed::PackedSequence). How many time steps there are is known
 //! while tracing; another number is another program.
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::program::tree::{Arguments, Tree};
+use neurarch_kernels::ir::tree::{Arguments, Tree};
 
 use super::recurrent_cell::{Kind, Nonlinearity, reset};
 use super::recurrent_stack::{ATTRIBUTES, Stack};

@@ -1,7 +1,7 @@
 //! [`RReLU`]: leaky ReLU with random slopes while training.
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::program::trace::Var;
+use neurarch_kernels::ir::trace::Var;
 
 use crate::module::{Call, Module};
 use crate::repr::float;

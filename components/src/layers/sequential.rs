@@ -3,7 +3,7 @@
 use core::ops::{Add, AddAssign, Mul};
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::program::tree::{Arguments, Tree};
+use neurarch_kernels::ir::tree::{Arguments, Tree};
 
 use crate::containers::{
     ContainerError, IntoModule, MAX_ENTRIES, Modules, Slice, modules_by_name, modules_in_order,
@@ -297,7 +297,7 @@ impl Module for Sequential {
 
 #[cfg(test)]
 mod tests {
-    use neurarch_kernels::dtype::Dtype;
+    use neurarch_kernels::ir::dtype::Dtype;
 
     use super::*;
     use crate::blueprint::Blueprint;

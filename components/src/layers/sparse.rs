@@ -1,10 +1,10 @@
 //! [`Embedding`] and [`EmbeddingBag`]: tables whose rows whole numbers choose.
 
 use bevy_ecs::prelude::*;
-pub use neurarch_kernels::ops::embedding_bag::BagMode;
-use neurarch_kernels::ops::embedding_bag::EmbeddingBagSettings;
-use neurarch_kernels::program::trace::Var;
-use neurarch_kernels::program::tree::{Arguments, Tree};
+use neurarch_kernels::ir::trace::Var;
+use neurarch_kernels::ir::tree::{Arguments, Tree};
+pub use neurarch_kernels::ops::index::embedding_bag::BagMode;
+use neurarch_kernels::ops::index::embedding_bag::EmbeddingBagSettings;
 
 use crate::module::{Call, Declare, Init, Module};
 use crate::repr::float;

@@ -2,9 +2,9 @@
 
 use bevy_ecs::prelude::*;
 use ndarray::Array2;
-use neurarch_kernels::program::trace::Var;
-use neurarch_kernels::program::tree::{Arguments, Tree};
-use neurarch_kernels::shape::Shape;
+use neurarch_kernels::ir::shape::Shape;
+use neurarch_kernels::ir::trace::Var;
+use neurarch_kernels::ir::tree::{Arguments, Tree};
 
 use super::attention::{canonical_mask, xavier_uniform};
 use super::{Activation, LayerNorm, ModuleList, TransformerDecoderLayer, TransformerEncoderLayer};
@@ -268,7 +268,7 @@ impl Transformer {
     /// Gives a mask with which no place sees those after it: -∞ above the diagonal, 0 elsewhere, `[sz, sz]`.
     ///
     /// Source: `torch.nn.Transformer.generate_square_subsequent_mask`. In a `forward` of your own there is
-    /// [`causal_mask`](neurarch_kernels::ops::attention::causal_mask).
+    /// [`causal_mask`](neurarch_kernels::ops::attention::scaled_dot_product::causal_mask).
     pub fn generate_square_subsequent_mask<T: From<f32>>(sz: usize) -> Array2<T> {
         Array2::from_shape_fn((sz, sz), |(row, column)| {
             T::from(if column > row { f32::NEG_INFINITY } else { 0.0 })

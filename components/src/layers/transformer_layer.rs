@@ -2,9 +2,9 @@
 //! shortcut and a norm.
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::ops::gelu::Approximate;
-use neurarch_kernels::program::trace::Var;
-use neurarch_kernels::program::tree::{Arguments, Tree};
+use neurarch_kernels::ir::trace::Var;
+use neurarch_kernels::ir::tree::{Arguments, Tree};
+use neurarch_kernels::ops::activation::gelu::Approximate;
 
 use super::attention::canonical_mask;
 use super::{Dropout, LayerNorm, Linear, MultiheadAttention};

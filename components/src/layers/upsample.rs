@@ -1,9 +1,9 @@
 //! [`Upsample`], [`UpsamplingNearest2d`], [`UpsamplingBilinear2d`]: other sizes for signals, images and volumes.
 
 use bevy_ecs::prelude::*;
-pub use neurarch_kernels::ops::interpolate::InterpolateMode;
-use neurarch_kernels::ops::interpolate::Interpolation;
-use neurarch_kernels::program::trace::Var;
+use neurarch_kernels::ir::trace::Var;
+pub use neurarch_kernels::ops::spatial::interpolate::InterpolateMode;
+use neurarch_kernels::ops::spatial::interpolate::Interpolation;
 
 use super::per_axis::PerAxis;
 use crate::module::{Call, Module};

@@ -1,7 +1,7 @@
 //! [`L1Loss`], [`HuberLoss`] and [`SmoothL1Loss`]: distances of outputs and targets.
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::program::trace::Var;
+use neurarch_kernels::ir::trace::Var;
 
 use super::{Loss, LossCall, Reduction, in_dtype_of};
 

@@ -1,8 +1,8 @@
 //! [`TripletMarginLoss`] and [`TripletMarginWithDistanceLoss`]: an anchor nearer to one thing than to another.
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::program::trace::Var;
-use neurarch_kernels::program::tree::{Arguments, Tree};
+use neurarch_kernels::ir::trace::Var;
+use neurarch_kernels::ir::tree::{Arguments, Tree};
 
 use super::Reduction;
 use crate::layers::PairwiseDistance;

@@ -5,18 +5,14 @@
 #[allow(unreachable_pub, reason = "what its files offer is for this crate's ops")]
 pub(crate) mod cache;
 mod dot;
-mod eager;
-pub mod executor;
 #[allow(unreachable_pub, reason = "what its files offer is for this crate's ops")]
 pub(crate) mod gemm;
 #[allow(unreachable_pub, reason = "what its files offer is for this crate's ops")]
 pub(crate) mod half_dot;
 pub mod kernel;
 mod large;
-pub mod memory;
 #[allow(unreachable_pub, reason = "what its files offer is for this crate's ops")]
 pub(crate) mod product;
-pub mod queue;
 pub mod random;
 mod register_tile;
 pub mod row_sum;

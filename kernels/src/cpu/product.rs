@@ -15,8 +15,8 @@ use super::tile::{Input, Output, Tile};
 use super::transpose::transpose;
 use super::vector_kernel::{VectorKernel, run_vectors};
 use crate::cpu::kernel::Kernel;
-use crate::dtype::Dtype;
-use crate::shape::Operand;
+use crate::ir::dtype::Dtype;
+use crate::ir::shape::Operand;
 
 /// From this many multiply-adds on, packing both factors in blocks for the caches pays.
 const LARGE: usize = 1 << 24;

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use super::memory::AlignedBytes;
+use crate::memory::AlignedBytes;
 
 thread_local! {
     /// One for each call that is under way on this thread: a kernel that waits for the pool may have another one run

@@ -5,8 +5,8 @@ use core::marker::PhantomData;
 use core::ops::Range;
 use core::ptr;
 
-use crate::dtype::Element;
-pub use crate::key::Key;
+use crate::ir::dtype::Element;
+pub use crate::ir::key::Key;
 
 /// Where the rows of one operand lie.
 #[derive(Clone, Copy, Debug)]
@@ -105,12 +105,12 @@ impl<'a> Rows<'a> {
     }
 
     /// Counts the gaps between the rows of some models, as far as they are known.
-    pub(super) fn gaps(&self, models: &Range<usize>) -> usize {
+    pub(crate) fn gaps(&self, models: &Range<usize>) -> usize {
         self.gaps_in(models).len()
     }
 
     /// Counts how many of the models, from the first on, have rows without a gap, as far as gaps are known.
-    pub(super) fn until_gap(&self, models: &Range<usize>) -> usize {
+    pub(crate) fn until_gap(&self, models: &Range<usize>) -> usize {
         let first = self.gaps_in(models).first();
         first.map_or(models.end, |run| run.start as usize) - models.start
     }
@@ -355,7 +355,7 @@ impl<'t> Inputs<'t> {
     ///
     /// # Panics
     ///
-    /// If there is no such input, it is [changed in place](crate::op::Op::in_place), or its elements are not `T`.
+    /// If there is no such input, it is [changed in place](crate::ir::op::Op::in_place), or its elements are not `T`.
     #[inline(always)]
     pub fn get<T: Element>(&self, i: usize) -> Input<'t, T> {
         let View { rows, numel, element_bytes } = self.views[self.ids[i] as usize];
@@ -528,7 +528,7 @@ impl<'t> ModelInputs<'t> {
     ///
     /// # Panics
     ///
-    /// If there is no such input, it is [changed in place](crate::op::Op::in_place), or its elements are not `T`.
+    /// If there is no such input, it is [changed in place](crate::ir::op::Op::in_place), or its elements are not `T`.
     #[inline(always)]
     pub fn get<T: Element>(&self, i: usize) -> &'t [T] {
         self.inputs.get(i).at(self.model)

@@ -1,6 +1,6 @@
 //! Dropping what nobody watches: boundaries of module calls, and nodes and sources without a reader.
 
-use crate::program::{Node, Origin, Program, Value, ValueId};
+use crate::ir::program::{Node, Origin, Program, Value, ValueId};
 
 /// Drops `enter` and `leave`: their readers read what went in.
 pub fn drop_boundaries(mut program: Program) -> Program {
@@ -44,7 +44,7 @@ pub fn drop_dead_code(program: Program) -> Program {
 
 /// Makes a program of some of another's nodes, in the order given, and of the values that `live` marks;
 /// numbers everything anew.
-pub(super) fn rebuild(old: &Program, nodes: Vec<Node>, live: &[bool]) -> Program {
+pub(crate) fn rebuild(old: &Program, nodes: Vec<Node>, live: &[bool]) -> Program {
     let mut new =
         Program { inputs: old.inputs.clone(), scopes: old.scopes.clone(), ..Program::default() };
     let mut values: Vec<Option<ValueId>> = vec![None; old.values.len()];

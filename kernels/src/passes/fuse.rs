@@ -7,8 +7,8 @@
 use std::any::Any;
 
 use super::clean::{drop_dead_code, rebuild};
-use crate::op::{Op, WithGradient};
-use crate::program::{Node, Origin, Program, ValueId};
+use crate::ir::op::{Op, WithGradient};
+use crate::ir::program::{Node, Origin, Program, ValueId};
 
 /// Fuses wherever it can.
 pub fn fuse(program: Program) -> Program {
@@ -98,7 +98,7 @@ fn is_same(a: &dyn Op, b: &dyn Op) -> bool {
 }
 
 /// For each value, the nodes that read it, in order.
-pub(super) fn readers(program: &Program) -> Vec<Vec<usize>> {
+pub(crate) fn readers(program: &Program) -> Vec<Vec<usize>> {
     let mut readers = vec![Vec::new(); program.values.len()];
     for (index, node) in program.nodes.iter().enumerate() {
         node.inputs.iter().for_each(|&id| readers[id].push(index));
@@ -107,7 +107,7 @@ pub(super) fn readers(program: &Program) -> Vec<Vec<usize>> {
 }
 
 /// Counts for each value how many nodes, outputs and stores read it.
-pub(super) fn count_readers(program: &Program) -> Vec<usize> {
+pub(crate) fn count_readers(program: &Program) -> Vec<usize> {
     let mut readers = vec![0; program.values.len()];
     let nodes = program.nodes.iter().flat_map(|node| &node.inputs);
     let ends = program.outputs.iter().chain(program.stores.iter().map(|(_, value)| value));

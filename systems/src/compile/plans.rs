@@ -6,19 +6,18 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use bevy_ecs::prelude::*;
 use neurarch_components::blueprint::{BlueprintId, Blueprints};
 use neurarch_components::losses::DynLoss;
-use neurarch_kernels::autocast::Autocast;
-use neurarch_kernels::passes::plan::{Plan, PlanOptions};
-use neurarch_kernels::program::tree::Arguments;
-use neurarch_kernels::program::{Program, Role, Slot};
-use neurarch_kernels::shape::Type;
+use neurarch_kernels::ir::autocast::Autocast;
+use neurarch_kernels::ir::program::{Program, Role, Slot};
+use neurarch_kernels::ir::shape::Type;
+use neurarch_kernels::ir::tree::Arguments;
+use neurarch_kernels::plan::{Plan, PlanOptions};
 
 use crate::compile::array::TypeRef;
 use crate::compile::results::{Results, side_by_side};
 use crate::compile::script::{Act, Event, Kinds};
 use crate::compile::trace;
 use crate::compile::trace::{Inputs, Scheme, Shared};
-use crate::errors::BindError;
-use crate::errors::StepError;
+use crate::errors::{BindError, StepError};
 use crate::storage::launch::Output;
 
 mod interned;

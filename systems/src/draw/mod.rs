@@ -18,10 +18,10 @@ use neurarch_components::population::{Group, Population};
 use neurarch_components::registry::ModuleTypes;
 use neurarch_components::tree::Model;
 use neurarch_kernels::cpu::tile::Key;
-use neurarch_kernels::passes::plan::{Plan, PlanOptions};
-use neurarch_kernels::program::Slot;
-use neurarch_kernels::program::trace::Trace;
-use neurarch_kernels::shape::Shape;
+use neurarch_kernels::ir::program::Slot;
+use neurarch_kernels::ir::shape::Shape;
+use neurarch_kernels::ir::trace::Trace;
+use neurarch_kernels::plan::{Plan, PlanOptions};
 
 use crate::errors::BindError;
 use crate::storage::bind::Located;

@@ -14,16 +14,14 @@ use neurarch_components::registry::ModuleTypes;
 use neurarch_components::state::Tensor;
 use neurarch_components::tie::SharedModule;
 use neurarch_components::tree::{Model, ModuleName};
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::program::Role;
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::program::Role;
 
 use crate::edit::parametrize;
 use crate::errors::AccessError;
 pub use crate::errors::LookupError;
 use crate::structure::root::root_of;
-use crate::structure::spot::Spot;
-use crate::structure::spot::locate;
-use crate::structure::spot::owner;
+use crate::structure::spot::{Spot, locate, owner};
 use crate::structure::traverse::NamedTensor;
 
 /// What a module has under a name.

@@ -6,9 +6,8 @@ use neurarch_components::module::DynModule;
 use neurarch_components::registry::ModuleTypes;
 
 use crate::errors::AccessError;
-use crate::structure::root;
-use crate::structure::sign;
 use crate::structure::traverse::modules_of;
+use crate::structure::{root, sign};
 
 /// Makes every batch norm of a population's models, or of a module of one model and all below it, a
 /// [`SyncBatchNorm`] with the same settings, parameters, buffers and mode. Lazy ones stay as they are.
@@ -22,7 +21,7 @@ use crate::structure::traverse::modules_of;
 /// ```
 /// # use bevy_ecs::prelude::*;
 /// # use neurarch_components::{layers::*, population::Population};
-/// # use neurarch_kernels::dtype::Dtype;
+/// # use neurarch_kernels::ir::dtype::Dtype;
 /// # use neurarch_systems::structure::spawn::spawn_population;
 /// # use neurarch_systems::edit::sync_batchnorm::convert_sync_batchnorm;
 /// # let mut world = World::new();

@@ -3,8 +3,8 @@
 
 use neurarch_components::blueprint::Blueprint;
 use neurarch_components::column::row_bytes;
-use neurarch_kernels::cpu::memory::check_room;
-use neurarch_kernels::shape::Type;
+use neurarch_kernels::ir::shape::Type;
+use neurarch_kernels::memory::check_room;
 
 /// What is too large.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -3,7 +3,7 @@
 use bevy_ecs::prelude::*;
 use neurarch_components::blueprint::TieError;
 use neurarch_components::containers::MAX_DEPTH;
-use neurarch_kernels::program::Role;
+use neurarch_kernels::ir::program::Role;
 
 use crate::errors::BindError;
 use crate::errors::room::RoomError;

@@ -6,7 +6,7 @@ use neurarch_components::mode::{Bits, Draws, HasGradient};
 use neurarch_components::population::{Group, Population};
 use neurarch_components::tree::Model;
 use neurarch_kernels::cpu::tile::Key;
-use neurarch_kernels::program::{Role, Slot};
+use neurarch_kernels::ir::program::{Role, Slot};
 use rayon::prelude::*;
 
 use super::EvolveError;

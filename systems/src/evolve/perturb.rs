@@ -3,17 +3,16 @@
 use bevy_ecs::prelude::*;
 use neurarch_components::blueprint::{Blueprint, Blueprints};
 use neurarch_components::mode::Mode;
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::passes::plan::{Plan, PlanOptions};
-use neurarch_kernels::program::trace::Trace;
-use neurarch_kernels::program::{Scalar, ScalarOf};
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::program::{Scalar, ScalarOf};
+use neurarch_kernels::ir::trace::Trace;
+use neurarch_kernels::plan::{Plan, PlanOptions};
 
 use super::EvolveError;
 use super::family::{advance, group, keys, signed};
 use crate::errors::SignError;
 use crate::storage::bind::Located;
-use crate::storage::launch::Job;
-use crate::storage::launch::launch_alone;
+use crate::storage::launch::{Job, launch_alone};
 use crate::storage::members::listed;
 
 /// How a model's parameters are changed at random.
@@ -54,7 +53,7 @@ impl Noise {
 /// ```
 /// # use bevy_ecs::prelude::*;
 /// # use neurarch_components::layers::Linear;
-/// # use neurarch_kernels::dtype::Dtype;
+/// # use neurarch_kernels::ir::dtype::Dtype;
 /// # use neurarch_systems::structure::access;
 /// # use neurarch_systems::evolve;
 /// # use neurarch_systems::evolve::Noise;

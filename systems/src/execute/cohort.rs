@@ -13,8 +13,8 @@ use neurarch_components::blueprint::{BlueprintId, Blueprints};
 use neurarch_components::mode::{Bits, HasGradient, Mode};
 use neurarch_components::optimizer::DynOptimizer;
 use neurarch_components::population::Group;
-use neurarch_kernels::program::Program;
-use neurarch_kernels::program::eager::Eager;
+use neurarch_kernels::ir::eager::Eager;
+use neurarch_kernels::ir::program::Program;
 
 use crate::compile::script::Kinds;
 use crate::compile::trace;

@@ -10,13 +10,12 @@ use neurarch_components::module::DynModule;
 use neurarch_components::registered::Registered;
 use neurarch_components::registry::ModuleTypes;
 use neurarch_components::tree::Model;
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::program::trace::Trace;
-use neurarch_kernels::program::tree::{Arguments, Tree};
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::trace::Trace;
+use neurarch_kernels::ir::tree::{Arguments, Tree};
 
 use crate::compile::trace::{Inputs, Scheme};
-use crate::errors::AccessError;
-use crate::errors::StepError;
+use crate::errors::{AccessError, StepError};
 use crate::execute::run::Run;
 use crate::structure::population::population;
 use crate::structure::sign;

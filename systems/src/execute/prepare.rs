@@ -3,13 +3,12 @@
 use bevy_ecs::prelude::*;
 use neurarch_components::losses::DynLoss;
 use neurarch_components::registry::ModuleTypes;
-use neurarch_kernels::program::ScalarOf;
+use neurarch_kernels::ir::program::ScalarOf;
 
 use crate::compile::plans::{Kind, Plans, Request};
 use crate::errors::StepError;
 use crate::execute::cohort::Cohort;
-use crate::execute::ready::Ready;
-use crate::execute::ready::read_scalar;
+use crate::execute::ready::{Ready, read_scalar};
 use crate::storage::watch::Watch;
 use crate::structure::optimizers::Optimizers;
 use crate::structure::population::population;

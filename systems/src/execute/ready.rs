@@ -8,7 +8,7 @@ use neurarch_components::mode::Bits;
 use neurarch_components::population::Group;
 use neurarch_components::registry::ModuleTypes;
 use neurarch_kernels::cpu::tile::Key;
-use neurarch_kernels::program::{Scalar, ScalarOf};
+use neurarch_kernels::ir::program::{Scalar, ScalarOf};
 
 use crate::compile::plans::Planned;
 use crate::compile::trace::Scheme;

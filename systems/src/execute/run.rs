@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::program::{Role, Slot};
+use neurarch_kernels::ir::program::{Role, Slot};
 
 use crate::compile::plans::Plans;
 use crate::compile::results::Results;
@@ -17,10 +17,8 @@ use crate::execute::shared;
 use crate::execute::shared::{Chunks, SharedOptimizers};
 use crate::execute::tape::{InputGradients, Start, Tape};
 use crate::storage::launch::Buffers;
-use crate::structure::columns;
-use crate::structure::mode;
-use crate::structure::population;
 use crate::structure::population::population;
+use crate::structure::{columns, mode, population};
 
 /// What a population keeps from one call to the next; a component of its entity. None while a call has it.
 #[derive(Component)]
@@ -278,7 +276,7 @@ impl Run {
 mod tests {
     use ndarray::Array3;
     use neurarch_components::layers::Linear;
-    use neurarch_kernels::dtype::Dtype;
+    use neurarch_kernels::ir::dtype::Dtype;
 
     use super::*;
     use crate::compile::plans::Plans;

@@ -12,7 +12,7 @@ use neurarch_components::blueprint::Blueprints;
 use neurarch_components::module::Init;
 use neurarch_components::population::Population;
 use neurarch_components::tree::Model;
-use neurarch_kernels::shape::Shape;
+use neurarch_kernels::ir::shape::Shape;
 
 pub use functions::{
     constant_, dirac_, eye_, kaiming_normal_, kaiming_uniform_, normal_, ones_, orthogonal_,
@@ -26,12 +26,10 @@ pub use gain::{
 use crate::draw;
 use crate::draw::{Draw, fill, first_numbers, place_of};
 use crate::edit::parametrize;
-use crate::errors::AccessError;
-use crate::errors::SignError;
+use crate::errors::{AccessError, SignError};
 pub use crate::errors::{InitError, NoFans};
 use crate::storage::bind::KEEPER;
-use crate::structure::access;
-use crate::structure::sign;
+use crate::structure::{access, sign};
 
 /// Numbers the models of a population from `first` on, in the order of their indices: models of one seed
 /// and number have the same random numbers in any population.
@@ -95,7 +93,7 @@ pub fn reset_parameters(
 /// ```
 /// # use bevy_ecs::prelude::*;
 /// # use neurarch_components::layers::Linear;
-/// # use neurarch_kernels::dtype::Dtype;
+/// # use neurarch_kernels::ir::dtype::Dtype;
 /// # use neurarch_systems::structure::access;
 /// # use neurarch_systems::init;
 /// # use neurarch_systems::structure::spawn::spawn_population;

@@ -5,19 +5,15 @@ use neurarch_components::blueprint::{Blueprint, Blueprints};
 use neurarch_components::mode::{Bits, HasGradient, Mode};
 use neurarch_components::population::{Group, Population};
 use neurarch_components::tree::Model;
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::program::{Role, Slot};
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::program::{Role, Slot};
 
-use crate::errors::SignError;
-use crate::errors::StepError;
+use crate::errors::{SignError, StepError};
 use crate::execute::run::with_run;
 use crate::storage::bind::Located;
-use crate::storage::members::Members;
-use crate::storage::members::listed;
+use crate::storage::members::{Members, listed};
 use crate::storage::visit::{Member, visit};
-use crate::structure::root;
-use crate::structure::sign;
-use crate::structure::spot;
+use crate::structure::{root, sign, spot};
 
 /// Whose gradients are meant: those of all models of a population, or of the model of one module, of this module and
 /// all below it.

@@ -4,12 +4,10 @@ use bevy_ecs::prelude::*;
 use ndarray::Array1;
 use neurarch_components::optimizer::{LBFGS, LbfgsState, OptimizerError};
 use neurarch_components::population::Population;
-use neurarch_kernels::dtype::{Dtype, Element};
+use neurarch_kernels::ir::dtype::{Dtype, Element};
 use neurarch_kernels::lbfgs::{Ask, LbfgsStep};
 
-use crate::errors::AccessError;
-use crate::errors::SignError;
-use crate::errors::StepError;
+use crate::errors::{AccessError, SignError, StepError};
 use crate::structure::access;
 use crate::structure::vector::{VectorError, parameters_to_vector, vector_to_parameters};
 

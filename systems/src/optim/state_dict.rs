@@ -11,17 +11,14 @@ use neurarch_components::population::Group;
 use neurarch_components::shared::SharedRow;
 use neurarch_components::state::Tensor;
 use neurarch_components::tree::Model;
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::program::{Role, Slot};
-use neurarch_kernels::shape::Type;
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::program::{Role, Slot};
+use neurarch_kernels::ir::shape::Type;
 
 use crate::errors::AccessError;
-use crate::structure::access;
-use crate::structure::columns;
 use crate::structure::optimizers::Optimizers;
-use crate::structure::spot;
-use crate::structure::spot::Spot;
-use crate::structure::spot::locate;
+use crate::structure::spot::{Spot, locate};
+use crate::structure::{access, columns, spot};
 
 /// Why the state of optimizers cannot be read or loaded. Nothing is changed then.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -5,13 +5,11 @@ use neurarch_components::blueprint::{Blueprint, Blueprints};
 use neurarch_components::optimizer::{AverageFn, AveragedModel};
 use neurarch_components::population::Population;
 use neurarch_kernels::gradients;
-use neurarch_kernels::program::{Role, Slot};
+use neurarch_kernels::ir::program::{Role, Slot};
 
 use crate::errors::SignError;
-use crate::storage::bind::Located;
-use crate::storage::bind::bind_pair;
-use crate::storage::members::Members;
-use crate::storage::members::listed;
+use crate::storage::bind::{Located, bind_pair};
+use crate::storage::members::{Members, listed};
 use crate::storage::places::Places;
 use crate::storage::visit::visit_pairs;
 use crate::structure::sign;

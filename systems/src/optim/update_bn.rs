@@ -6,17 +6,15 @@ use neurarch_components::mode::Mode;
 use neurarch_components::module::{DynModule, Init};
 use neurarch_components::population::Population;
 use neurarch_components::registry::ModuleTypes;
-use neurarch_kernels::dtype::Element;
+use neurarch_kernels::ir::dtype::Element;
 
 use crate::compile::array::Input;
 use crate::draw;
-use crate::errors::StepError;
-use crate::errors::{AccessError, SignError};
+use crate::errors::{AccessError, SignError, StepError};
 use crate::execute::step;
-use crate::structure::mode;
-use crate::structure::sign;
 use crate::structure::spot::locate;
 use crate::structure::traverse::modules_of;
+use crate::structure::{mode, sign};
 
 /// Why running statistics cannot be computed.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -43,7 +41,7 @@ pub enum UpdateBnError {
 /// ```
 /// # use bevy_ecs::prelude::*;
 /// # use neurarch_components::layers::*;
-/// # use neurarch_kernels::dtype::Dtype;
+/// # use neurarch_kernels::ir::dtype::Dtype;
 /// # use neurarch_systems::structure::access;
 /// # use neurarch_systems::optim::update_bn::update_bn;
 /// # use neurarch_systems::structure::spawn::spawn_population;

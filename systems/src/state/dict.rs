@@ -8,16 +8,13 @@ use neurarch_components::module::DynModule;
 use neurarch_components::population::{Group, Population};
 use neurarch_components::registry::ModuleTypes;
 use neurarch_components::state::{StateDict, Tensor};
-use neurarch_kernels::program::Slot;
+use neurarch_kernels::ir::program::Slot;
 
 pub use super::hooks::StateHookError;
 use super::hooks::StateHooks;
-use crate::errors::AccessError;
-use crate::errors::BindError;
-use crate::errors::SignError;
+use crate::errors::{AccessError, BindError, SignError};
 use crate::structure::sign;
-use crate::structure::spot::Spot;
-use crate::structure::spot::locate;
+use crate::structure::spot::{Spot, locate};
 use crate::structure::traverse::children_of;
 
 /// Why there is no state dict. Nothing is changed then.
@@ -239,7 +236,7 @@ pub(super) fn own_slots(blueprint: &Blueprint, position: usize) -> Vec<(String, 
 mod tests {
     use ndarray::{Array, Axis, IxDyn};
     use neurarch_components::layers::{Linear, ReLU, Sequential};
-    use neurarch_kernels::dtype::Dtype;
+    use neurarch_kernels::ir::dtype::Dtype;
 
     use super::*;
     use crate::structure::access;

@@ -9,7 +9,7 @@ use neurarch_components::hook::{
     Callback, GlobalHooks, Hook, HookError, HookKind, Hooks, PopulationHooks, StateAt,
 };
 use neurarch_components::population::Group;
-use neurarch_kernels::program::trace::panic_message;
+use neurarch_kernels::ir::trace::panic_message;
 
 /// A hook of saving or loading failed, or panicked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -13,14 +13,13 @@ use neurarch_components::module::ExtraStateError;
 use neurarch_components::population::{Group, Population};
 use neurarch_components::state::{IncompatibleKeys, StateDict, Tensor};
 use neurarch_components::tree::ModuleName;
-use neurarch_kernels::program::{Role, Slot};
-use neurarch_kernels::shape::Type;
+use neurarch_kernels::ir::program::{Role, Slot};
+use neurarch_kernels::ir::shape::Type;
 
 use super::dict::{EXTRA_STATE, live, own_slots};
 use super::hooks::{StateHookError, StateHooks, has_own};
 use crate::edit::registration;
-use crate::errors::AccessError;
-use crate::errors::SignError;
+use crate::errors::{AccessError, SignError};
 use crate::execute::shared;
 use crate::structure::sign;
 use crate::structure::spot::locate;
@@ -118,7 +117,7 @@ impl Default for LoadOptions {
 /// ```
 /// # use bevy_ecs::prelude::*;
 /// # use neurarch_components::{layers::*, population::Population};
-/// # use neurarch_kernels::dtype::Dtype;
+/// # use neurarch_kernels::ir::dtype::Dtype;
 /// # use neurarch_systems::structure::spawn::spawn_population;
 /// use neurarch_systems::state::{StateDict, Tensor, load::*};
 ///

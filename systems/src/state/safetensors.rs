@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use neurarch_components::blueprint::UNINITIALIZED;
 pub use neurarch_components::state::Tensor;
-use neurarch_kernels::dtype::Dtype;
+use neurarch_kernels::ir::dtype::Dtype;
 use safetensors::tensor::TensorView;
 use safetensors::{SafeTensorError, SafeTensors};
 

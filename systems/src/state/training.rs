@@ -36,7 +36,7 @@ use neurarch_components::population::Population;
 use neurarch_components::scheduler::Scheduler;
 use neurarch_components::state::Tensor;
 use neurarch_components::tree::Model;
-use neurarch_kernels::dtype::Dtype;
+use neurarch_kernels::ir::dtype::Dtype;
 use neurarch_kernels::lbfgs::Lbfgs;
 
 pub use self::error::TrainingStateError;
@@ -44,14 +44,12 @@ use self::settings::Settings;
 use self::source::Source;
 use self::standing::Standing;
 use super::load::slice_of;
-use crate::errors::AccessError;
-use crate::errors::SignError;
+use crate::errors::{AccessError, SignError};
 use crate::optim::state_dict::{
     self, OptimizerStateDict, Precision, check_optimizer_state_dict, optimizer_state_dict,
 };
-use crate::structure::sign;
-use crate::structure::traverse;
 use crate::structure::traverse::Listing;
+use crate::structure::{sign, traverse};
 
 /// Lists what the training of a model, given by its root, or of all models of a population, stacked by their index,
 /// has come to.
@@ -65,7 +63,7 @@ use crate::structure::traverse::Listing;
 /// ```
 /// # use bevy_ecs::prelude::*;
 /// # use neurarch_components::{layers::Linear, optimizer::Adam};
-/// # use neurarch_kernels::dtype::Dtype;
+/// # use neurarch_kernels::ir::dtype::Dtype;
 /// # use neurarch_systems::optim::insert::insert_with;
 /// # use neurarch_systems::structure::spawn::spawn_population;
 /// use neurarch_systems::state::training::{load_training_state, training_state};

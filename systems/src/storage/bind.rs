@@ -17,9 +17,9 @@ use neurarch_components::column::{ColumnKey, Columns};
 use neurarch_components::keeper::Keeper;
 use neurarch_components::population::{Group, Population};
 use neurarch_components::shared::SharedRow;
-use neurarch_kernels::cpu::queue::Direction;
 use neurarch_kernels::cpu::tile::Rows;
-use neurarch_kernels::program::{Role, Slot};
+use neurarch_kernels::execute::queue::Direction;
+use neurarch_kernels::ir::program::{Role, Slot};
 use nonmax::NonMaxU32;
 
 use crate::storage::members::Members;
@@ -545,9 +545,9 @@ impl Bound<'_> {
 #[cfg(test)]
 mod tests {
     use neurarch_components::layers::{Linear, Sequential};
-    use neurarch_kernels::dtype::Dtype;
-    use neurarch_kernels::program::Role;
-    use neurarch_kernels::shape::Type;
+    use neurarch_kernels::ir::dtype::Dtype;
+    use neurarch_kernels::ir::program::Role;
+    use neurarch_kernels::ir::shape::Type;
 
     use super::*;
     use crate::structure::spawn;

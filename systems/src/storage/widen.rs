@@ -6,7 +6,7 @@ use bevy_ecs::prelude::*;
 use neurarch_components::column::RowBundle;
 use neurarch_components::population::Population;
 use neurarch_components::tree::{Columned, Contents};
-use neurarch_kernels::program::Role;
+use neurarch_kernels::ir::program::Role;
 
 use crate::storage::bind::KEEPER;
 

@@ -8,14 +8,12 @@ use neurarch_components::mode::HasGradient;
 use neurarch_components::population::{Group, Population};
 use neurarch_components::shared::{SharedRow, SharedTensors};
 use neurarch_components::tree::Model;
-use neurarch_kernels::dtype::Element;
-use neurarch_kernels::program::{Role, Slot};
+use neurarch_kernels::ir::dtype::Element;
+use neurarch_kernels::ir::program::{Role, Slot};
 
 pub use crate::errors::AccessError;
 use crate::structure::sign;
-use crate::structure::spot::Spot;
-use crate::structure::spot::locate;
-use crate::structure::spot::place;
+use crate::structure::spot::{Spot, locate, place};
 
 /// Finds the slot of a dotted name.
 pub fn find_slot(blueprint: &Blueprint, name: &str) -> Option<Slot> {

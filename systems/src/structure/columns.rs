@@ -6,7 +6,7 @@ use bevy_ecs::prelude::*;
 use neurarch_components::column::{ColumnKey, Columns, row_mut};
 use neurarch_components::population::Population;
 use neurarch_components::tree::{Columned, Contents};
-use neurarch_kernels::program::{Role, Slot};
+use neurarch_kernels::ir::program::{Role, Slot};
 
 use crate::storage::bind::KEEPER;
 use crate::storage::widen::widen;

@@ -11,18 +11,13 @@ use neurarch_components::blueprint::{Blueprint, Blueprints};
 use neurarch_components::mode::{AutocastMode, GradMode, Mode};
 use neurarch_components::population::Population;
 use neurarch_components::tree::Model;
-use neurarch_kernels::autocast::{Autocast, Device};
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::program::Role;
+use neurarch_kernels::ir::autocast::{Autocast, Device};
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::program::Role;
 
-use crate::errors::AccessError;
-use crate::errors::SignError;
-use crate::errors::StepError;
-use crate::structure::access;
+use crate::errors::{AccessError, SignError, StepError};
 use crate::structure::population::population;
-use crate::structure::root;
-use crate::structure::sign;
-use crate::structure::spot;
+use crate::structure::{access, root, sign, spot};
 
 /// Puts modules into training mode.
 ///
@@ -58,7 +53,7 @@ pub fn eval(world: &mut World, entity: Entity) -> Result<(), StepError> {
 /// ```
 /// # use bevy_ecs::prelude::*;
 /// # use neurarch_components::layers::Linear;
-/// # use neurarch_kernels::dtype::Dtype;
+/// # use neurarch_kernels::ir::dtype::Dtype;
 /// # use neurarch_systems::structure::mode::no_grad;
 /// # use neurarch_systems::structure::spawn::spawn_population;
 /// # use neurarch_systems::execute::step;
@@ -113,7 +108,7 @@ pub fn is_grad_enabled(world: &World) -> bool {
 /// ```
 /// # use bevy_ecs::prelude::*;
 /// # use neurarch_components::layers::Linear;
-/// # use neurarch_kernels::dtype::Dtype;
+/// # use neurarch_kernels::ir::dtype::Dtype;
 /// # use neurarch_systems::structure::mode::{autocast, is_autocast_enabled};
 /// # use neurarch_systems::structure::spawn::spawn_population;
 /// # use neurarch_systems::execute::step;

@@ -8,7 +8,7 @@ use neurarch_components::blueprint::Parameter;
 use neurarch_components::column::{ColumnKey, Columns, RowBundle, row};
 use neurarch_components::mode::{Bits, HasGradient, Mode};
 use neurarch_components::tree::{Columned, Contents};
-use neurarch_kernels::program::Role;
+use neurarch_kernels::ir::program::Role;
 
 use crate::storage::bind::KEEPER;
 

@@ -17,11 +17,10 @@ use neurarch_components::registry::ModuleTypes;
 use neurarch_components::shared::{SharedRow, SharedTensors};
 use neurarch_components::tie::{SharedModule, Tie, Ties};
 use neurarch_components::tree::{Columned, Contents, Model, ModuleName, NOT_A_MEMBER};
-use neurarch_kernels::dtype::Dtype;
+use neurarch_kernels::ir::dtype::Dtype;
 
-use crate::errors::SignError;
-use crate::errors::room;
 use crate::errors::room::RoomError;
+use crate::errors::{SignError, room};
 use crate::storage::bind::KEEPER;
 use crate::structure::sign;
 use crate::structure::sign::Signed;

@@ -8,17 +8,14 @@ use neurarch_components::registry::ModuleTypes;
 use neurarch_components::state::{StateDict, Tensor};
 use neurarch_components::tie::{SharedModule, Tie, Ties};
 use neurarch_components::tree::{Model, ModuleName};
-use neurarch_kernels::program::{Role, Slot};
+use neurarch_kernels::ir::program::{Role, Slot};
 
-use crate::errors::AccessError;
-use crate::errors::SignError;
-use crate::structure::access;
+use crate::errors::{AccessError, SignError};
 use crate::structure::access::find_slot;
 use crate::structure::columns::write_own;
 use crate::structure::root::root_of;
-use crate::structure::sign;
-use crate::structure::spot;
 use crate::structure::spot::locate;
+use crate::structure::{access, sign, spot};
 
 /// Makes the parameter `tied` of a model the same as its parameter `owner`, both by dotted names: from then on
 /// there is one, with the numbers of `owner`, trained by all of its uses.

@@ -12,12 +12,10 @@ use neurarch_components::population::Population;
 use neurarch_components::registry::ModuleTypes;
 use neurarch_components::repr::with_children;
 use neurarch_components::tree::Model;
-use neurarch_kernels::program::Role;
-use neurarch_kernels::shape::Type;
+use neurarch_kernels::ir::program::Role;
+use neurarch_kernels::ir::shape::Type;
 
-use crate::errors::AccessError;
-use crate::errors::LookupError;
-use crate::errors::SignError;
+use crate::errors::{AccessError, LookupError, SignError};
 use crate::structure::root::root_of;
 use crate::structure::sign;
 use crate::structure::spot::{Spot, locate};
@@ -160,7 +158,7 @@ pub fn named_children(
 /// ```
 /// # use bevy_ecs::prelude::*;
 /// # use neurarch_components::{layers::*, population::Population};
-/// # use neurarch_kernels::dtype::Dtype;
+/// # use neurarch_kernels::ir::dtype::Dtype;
 /// # use neurarch_systems::structure::spawn::spawn_population;
 /// # use neurarch_systems::structure::traverse::*;
 /// # let mut world = World::new();

@@ -4,15 +4,13 @@ use bevy_ecs::prelude::*;
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis};
 use neurarch_components::column::{ColumnKey, row, row_mut};
 use neurarch_components::population::Population;
-use neurarch_kernels::dtype::{Dtype, Element};
-use neurarch_kernels::program::{Role, Slot};
+use neurarch_kernels::ir::dtype::{Dtype, Element};
+use neurarch_kernels::ir::program::{Role, Slot};
 
-use crate::errors::AccessError;
-use crate::errors::SignError;
+use crate::errors::{AccessError, SignError};
 use crate::structure::sign;
 use crate::structure::spot::locate;
-use crate::structure::traverse::Listing;
-use crate::structure::traverse::named_slots;
+use crate::structure::traverse::{Listing, named_slots};
 
 /// Why parameters and vectors do not fit. Nothing is changed then.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

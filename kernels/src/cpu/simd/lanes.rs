@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "vectors are read and written through pointers")]
 
 use crate::arithmetic::Function;
-use crate::dtype::{Element, bf16, f16};
+use crate::ir::dtype::{Element, bf16, f16};
 
 /// A floating-point type that vectors hold.
 pub trait Float:

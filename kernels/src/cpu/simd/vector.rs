@@ -1,8 +1,7 @@
 //! [`Vector`]: the vectors of an instruction set as [`Primitive`], for formulas that are written over that.
 
 use super::{Float, Lanes, Simd};
-use crate::arithmetic::{Function, Primitive};
-use crate::elementary;
+use crate::arithmetic::{Function, Primitive, elementary};
 
 /// A vector of `T` in instruction set `S`. Each method is that of [`Lanes`].
 #[derive(Clone, Copy)]

@@ -9,7 +9,7 @@ use neurarch_components::registered::{Registered, Value};
 use neurarch_components::registry::ModuleTypes;
 use neurarch_components::tie::SharedModule;
 use neurarch_components::tree::{Columned, Model, ModuleName};
-use neurarch_kernels::dtype::Dtype;
+use neurarch_kernels::ir::dtype::Dtype;
 
 use super::EditError;
 use super::draft::Planned;

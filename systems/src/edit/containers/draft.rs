@@ -11,7 +11,7 @@ use neurarch_components::layers::{
 use neurarch_components::module::{DynModule, Module};
 use neurarch_components::names::Kind;
 use neurarch_components::registered::{Numbers, Value};
-use neurarch_kernels::dtype::Dtype;
+use neurarch_kernels::ir::dtype::Dtype;
 
 use super::{EditError, Key};
 use crate::edit::registration::RegistrationError;

@@ -2,12 +2,10 @@
 
 use bevy_ecs::prelude::*;
 use neurarch_components::containers::ContainerError;
-use neurarch_kernels::dtype::Dtype;
+use neurarch_kernels::ir::dtype::Dtype;
 
 use crate::edit::registration::RegistrationError;
-use crate::errors::AccessError;
-use crate::errors::LookupError;
-use crate::errors::SignError;
+use crate::errors::{AccessError, LookupError, SignError};
 use crate::structure::spawn::SpawnError;
 
 /// Why a live container was not changed or read. Everything is as it was then.

@@ -9,7 +9,7 @@ use neurarch_components::registered::{Entry, Numbers, Registered, Value};
 use neurarch_components::registry::ModuleTypes;
 use neurarch_components::state::Tensor;
 use neurarch_components::tie::Ties;
-use neurarch_kernels::program::{Role, Slot};
+use neurarch_kernels::ir::program::{Role, Slot};
 
 use super::EditError;
 use super::draft::Held;

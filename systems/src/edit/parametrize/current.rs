@@ -3,7 +3,7 @@
 use bevy_ecs::prelude::*;
 use neurarch_components::blueprint::UNINITIALIZED;
 use neurarch_components::tree::ModuleName;
-use neurarch_kernels::program::Role;
+use neurarch_kernels::ir::program::Role;
 
 use super::site::{Rows, Site, read};
 use crate::errors::ParametrizeError;

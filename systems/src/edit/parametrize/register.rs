@@ -12,16 +12,15 @@ use neurarch_components::parametrizations::{
 };
 use neurarch_components::registry::ModuleTypes;
 use neurarch_components::tree::ModuleName;
-use neurarch_kernels::program::Slot;
-use neurarch_kernels::program::tree::{Arguments, Tree};
-use neurarch_kernels::shape::Type;
+use neurarch_kernels::ir::program::Slot;
+use neurarch_kernels::ir::shape::Type;
+use neurarch_kernels::ir::tree::{Arguments, Tree};
 
 use super::companions::Companions;
 use super::current::{current, is_buffer, next_name};
 use super::site::{Rows, Site, child, descend, read, reset, sites, stores, write};
 use crate::errors::ParametrizeError;
-use crate::structure::mode;
-use crate::structure::sign;
+use crate::structure::{mode, sign};
 
 /// How [`register_parametrization`](super::register_parametrization) treats what a parametrization gives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

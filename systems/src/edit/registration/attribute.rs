@@ -2,15 +2,14 @@
 
 use bevy_ecs::prelude::*;
 use neurarch_components::registered::{Attributes, Entry, Value};
-use neurarch_kernels::program::Role;
+use neurarch_kernels::ir::program::Role;
 
 use super::children::{check_use, prepare, put_modules, remove_children};
 use super::error::RegistrationError;
 use super::put::{Gone, Put, edit, parameter_numbers, put, put_alike, put_buffers};
 use super::subject::{check_name, check_ties, for_each_structure, subject, subjects};
-use crate::edit::lookup;
 use crate::edit::lookup::{Attribute, Names};
-use crate::edit::parametrize;
+use crate::edit::{lookup, parametrize};
 use crate::execute::hooks::Target;
 use crate::structure::spot::Spot;
 
@@ -222,7 +221,7 @@ fn forget(world: &mut World, subjects: &[(Spot, Names)], name: &str) -> bool {
 /// ```
 /// # use bevy_ecs::prelude::*;
 /// # use neurarch_components::{layers::*, population::Population, registered::Value};
-/// # use neurarch_kernels::dtype::Dtype;
+/// # use neurarch_kernels::ir::dtype::Dtype;
 /// # use neurarch_systems::edit::registration::*;
 /// # use neurarch_systems::structure::spawn::spawn_population;
 /// # use neurarch_systems::structure::traverse::*;

@@ -8,16 +8,15 @@ use neurarch_components::module::DynModule;
 use neurarch_components::registered::Value;
 use neurarch_components::tie::{SharedModule, Tie, Ties};
 use neurarch_components::tree::ModuleName;
-use neurarch_kernels::dtype::Dtype;
+use neurarch_kernels::ir::dtype::Dtype;
 
 use super::error::RegistrationError;
 use super::subject::ask;
 use crate::edit::lookup::{Child, Names};
 use crate::errors::room;
-use crate::structure::sign;
-use crate::structure::spawn;
 use crate::structure::spawn::SpawnError;
 use crate::structure::spot::Spot;
+use crate::structure::{sign, spawn};
 
 /// Calls the registration hooks, and checks that what they give can be spawned.
 pub(crate) fn prepare(

@@ -1,13 +1,9 @@
 //! [`RegistrationError`]: why nothing was registered, in torch's words.
 
 use neurarch_components::hook::HookKind;
-use neurarch_kernels::dtype::Dtype;
+use neurarch_kernels::ir::dtype::Dtype;
 
-use crate::errors::AccessError;
-use crate::errors::InitError;
-use crate::errors::LookupError;
-use crate::errors::ParametrizeError;
-use crate::errors::SignError;
+use crate::errors::{AccessError, InitError, LookupError, ParametrizeError, SignError};
 use crate::structure::spawn::SpawnError;
 
 /// Why nothing was registered, assigned or deleted. Everything is as it was then.

@@ -14,7 +14,7 @@ mod subject;
 
 use bevy_ecs::prelude::*;
 use neurarch_components::registered::Value;
-use neurarch_kernels::program::Role;
+use neurarch_kernels::ir::program::Role;
 
 pub use attribute::{delattr, getattr, setattr};
 pub(crate) use children::{Sapling, check_going, prepare};
@@ -43,7 +43,7 @@ use subject::{check_name, for_each_structure, subjects};
 /// ```
 /// # use bevy_ecs::prelude::*;
 /// # use neurarch_components::{layers::*, population::Population, registered::Value};
-/// # use neurarch_kernels::dtype::Dtype;
+/// # use neurarch_kernels::ir::dtype::Dtype;
 /// # use neurarch_systems::edit::registration::*;
 /// # use neurarch_systems::structure::spawn::spawn_population;
 /// # use neurarch_systems::structure::traverse::*;

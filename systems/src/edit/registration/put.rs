@@ -5,8 +5,8 @@ use neurarch_components::hook::HookKind;
 use neurarch_components::parametrizations::RegisteredAgain;
 use neurarch_components::registered::{Entry, Numbers, Registered, Value};
 use neurarch_components::tie::Ties;
-use neurarch_kernels::program::{Role, Slot};
-use neurarch_kernels::shape::Type;
+use neurarch_kernels::ir::program::{Role, Slot};
+use neurarch_kernels::ir::shape::Type;
 
 use super::children::{check_use, remove_children};
 use super::error::RegistrationError;

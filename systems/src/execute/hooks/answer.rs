@@ -1,13 +1,12 @@
 //! What hooks are told and what they answer; and what they answered in a pass that is made again.
 
 use bevy_ecs::prelude::*;
-use neurarch_components::hook::Hook;
 use std::collections::VecDeque;
 
-use neurarch_components::hook::{Gradients, HookError, HookKind};
+use neurarch_components::hook::{Gradients, Hook, HookError, HookKind};
 use neurarch_kernels::cpu::tile::Key;
-use neurarch_kernels::program::trace::{Trace, Var};
-use neurarch_kernels::program::tree::{Arguments, Tree};
+use neurarch_kernels::ir::trace::{Trace, Var};
+use neurarch_kernels::ir::tree::{Arguments, Tree};
 use smallvec::SmallVec;
 
 /// Hooks, each with the module that it is of alone.

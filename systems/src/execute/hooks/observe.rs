@@ -3,25 +3,18 @@
 use std::sync::Arc;
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::cpu::memory::padded;
+use neurarch_kernels::memory::padded;
 
 use super::teller::{Teller, Turn};
 use super::{Again, CallHooks, Kinds, Past, Shared, watched};
 use crate::compile::plans::{Planned, Request};
-use crate::errors::BindError;
-use crate::errors::StepError;
-use crate::execute::cohort::Cohort;
-use crate::execute::cohort::EAGER;
+use crate::errors::{BindError, StepError};
+use crate::execute::cohort::{Cohort, EAGER};
 use crate::execute::eager::Made;
 use crate::execute::hooks::Memory;
 use crate::execute::undo::Undo;
-use crate::storage::bind::Bound;
-use crate::storage::bind::Located;
-use crate::storage::launch::Buffers;
-use crate::storage::launch::Job;
-use crate::storage::launch::Listed;
-use crate::storage::launch::Read;
-use crate::storage::launch::Write;
+use crate::storage::bind::{Bound, Located};
+use crate::storage::launch::{Buffers, Job, Listed, Read, Write};
 use crate::structure::population::population;
 
 /// An observed pass that is made.

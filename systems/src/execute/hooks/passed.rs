@@ -2,16 +2,15 @@
 
 use bevy_ecs::prelude::*;
 use neurarch_components::hook::HookKind;
-use neurarch_kernels::program::tree::Arguments;
-use neurarch_kernels::shape::Type;
+use neurarch_kernels::ir::shape::Type;
+use neurarch_kernels::ir::tree::Arguments;
 
 use super::observe::{Done, prepare_for, watched_now};
 use super::{CallHooks, Shared};
 use crate::compile::plans::Request;
 use crate::compile::script::Kinds;
 use crate::errors::StepError;
-use crate::execute::cohort::Cohort;
-use crate::execute::cohort::EAGER;
+use crate::execute::cohort::{Cohort, EAGER};
 use crate::execute::eager;
 use crate::execute::eager::{Given, Recorded};
 use crate::storage::gather::gathered;

@@ -11,14 +11,12 @@ use neurarch_components::call::{Call, Watcher};
 use neurarch_components::hook::{At, Callback, Gradients, Hook, HookError, HookKind, Hooks, Look};
 use neurarch_components::population::Group;
 use neurarch_components::registered::tensor_typename;
+use neurarch_kernels::ir::trace::{Trace, Var, panic_message};
+use neurarch_kernels::ir::tree::{Arguments, Tree};
 use neurarch_kernels::passes::differentiate::{Crossing, WatchGradients};
-use neurarch_kernels::program::trace::{Trace, Var, panic_message};
-use neurarch_kernels::program::tree::{Arguments, Tree};
 
-use super::Kinds;
-use super::Shared;
-use super::answer::List;
-use super::answer::{Again, Answer, Told};
+use super::answer::{Again, Answer, List, Told};
+use super::{Kinds, Shared};
 use crate::errors::StepError;
 
 /// The hooks that gradients will meet at the module calls of a pass, by the scope of the call: those that

@@ -3,29 +3,23 @@
 use bevy_ecs::prelude::*;
 use ndarray::{ArrayD, IxDyn};
 use neurarch_components::losses::{DynLoss, Loss};
-use neurarch_kernels::dtype::Element;
-use neurarch_kernels::program::Role;
-use neurarch_kernels::shape::Type;
+use neurarch_kernels::ir::dtype::Element;
+use neurarch_kernels::ir::program::Role;
+use neurarch_kernels::ir::shape::Type;
 
 use super::check::{check_array, check_dtype, check_result, check_targets, models, shaped};
 use super::gradients::write_gradient_bits;
 use super::modified;
 use super::watched::{self, Ran, What};
-use crate::compile::array::TypeRef;
-use crate::compile::array::{AnyInput, Erased, Input};
-use crate::compile::plans::Kind;
-use crate::compile::plans::Request;
+use crate::compile::array::{AnyInput, Erased, Input, TypeRef};
+use crate::compile::plans::{Kind, Request};
 use crate::errors::StepError;
-use crate::execute::cohort::Cohort;
-use crate::execute::cohort::EAGER;
-use crate::execute::eager;
+use crate::execute::cohort::{Cohort, EAGER};
 use crate::execute::record::Record;
-use crate::execute::run;
-use crate::execute::run::Run;
-use crate::execute::run::with_run;
-use crate::execute::shared;
+use crate::execute::run::{Run, with_run};
 use crate::execute::shared::{EagerGradients, Pass, Sums, Undo, run_summed};
 use crate::execute::tape::{Start, Tape};
+use crate::execute::{eager, run, shared};
 use crate::storage::launch::{Read, Write};
 use crate::structure::columns;
 

@@ -5,25 +5,17 @@ use ndarray::{ArrayD, ArrayViewD, IxDyn};
 use neurarch_components::column::{ColumnKey, row_mut};
 use neurarch_components::mode::{Bits, HasGradient};
 use neurarch_components::population::Population;
-use neurarch_kernels::dtype::Element;
-use neurarch_kernels::program::{Role, Slot};
+use neurarch_kernels::ir::dtype::Element;
+use neurarch_kernels::ir::program::{Role, Slot};
 
 use super::check::{check_result, models, shaped};
 use super::update::run_rule;
 use crate::compile::plans::Kind;
-use crate::errors::AccessError;
-use crate::errors::SignError;
-use crate::errors::StepError;
-use crate::execute::run;
+use crate::errors::{AccessError, SignError, StepError};
 use crate::execute::run::{Run, with_run};
-use crate::execute::shared;
-use crate::structure::access;
-use crate::structure::columns;
-use crate::structure::population;
-use crate::structure::root;
-use crate::structure::sign;
-use crate::structure::spot;
+use crate::execute::{run, shared};
 use crate::structure::spot::locate;
+use crate::structure::{access, columns, population, root, sign, spot};
 
 /// Takes gradients away: to torch's `None`, or to zeros where there are any if `set_to_none` is false. Of a
 /// population, those of all active models; of a module, those of its parameters and of all below it.

@@ -3,34 +3,26 @@
 use bevy_ecs::prelude::*;
 use ndarray::{Array1, Array2};
 use neurarch_components::losses::{DynLoss, Loss};
-use neurarch_kernels::cpu::memory::{MemoryError, check_room};
-use neurarch_kernels::dtype::Element;
-use neurarch_kernels::program::tree::Arguments;
+use neurarch_kernels::ir::dtype::Element;
+use neurarch_kernels::ir::tree::Arguments;
+use neurarch_kernels::memory::{MemoryError, check_room};
 
 use super::check::{check_array, check_targets, models, shaped};
 use super::parts::{Part, epochs, stacked};
 use super::watched::{self, Minibatch, What};
 use super::watched_step::{check_loss, reads_at, step_eagerly};
-use crate::compile::array::TypeRef;
-use crate::compile::array::{AnyInput, DataSet, Erased, Input};
-use crate::compile::plans::Kind;
-use crate::compile::plans::Request;
+use crate::compile::array::{AnyInput, DataSet, Erased, Input, TypeRef};
+use crate::compile::plans::{Kind, Request};
 use crate::compile::results::Results;
 use crate::errors::StepError;
-use crate::execute::cohort::Cohort;
-use crate::execute::cohort::EAGER;
-use crate::execute::eager;
+use crate::execute::cohort::{Cohort, EAGER};
 use crate::execute::eager::Made;
-use crate::execute::hooks::Again;
-use crate::execute::hooks::observe;
-use crate::execute::lazy;
-use crate::execute::run::Run;
-use crate::execute::run::with_run;
-use crate::execute::shared;
+use crate::execute::hooks::{Again, observe};
+use crate::execute::run::{Run, with_run};
 use crate::execute::shared::{Losses, Pass, Sums, Undo, run_summed};
+use crate::execute::{eager, lazy, shared};
 use crate::storage::launch::{Job, Order, Output, Read, Write};
-use crate::structure::columns;
-use crate::structure::population;
+use crate::structure::{columns, population};
 
 /// Makes one training step: forward, loss, backward and update, bit for bit as the four calls would.
 ///
@@ -111,9 +103,9 @@ pub fn train_step_into<'a, 'b, X: Element, Y: Element>(
 /// # use neurarch_components::losses::{Loss, LossCall};
 /// # use neurarch_components::module::{Call, Declare, Module};
 /// # use neurarch_components::optimizer::SGD;
-/// # use neurarch_kernels::dtype::Dtype;
-/// # use neurarch_kernels::program::trace::Var;
-/// # use neurarch_kernels::program::tree::{Arguments, Tree};
+/// # use neurarch_kernels::ir::dtype::Dtype;
+/// # use neurarch_kernels::ir::trace::Var;
+/// # use neurarch_kernels::ir::tree::{Arguments, Tree};
 /// # use neurarch_systems::compile::array::AnyInput;
 /// # use neurarch_systems::optim::insert::insert_with;
 /// # use neurarch_systems::structure::spawn::spawn_population;

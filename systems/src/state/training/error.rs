@@ -1,10 +1,9 @@
 //! [`TrainingStateError`].
 
 use neurarch_components::scheduler::SchedulerError;
-use neurarch_kernels::dtype::Dtype;
+use neurarch_kernels::ir::dtype::Dtype;
 
-use crate::errors::AccessError;
-use crate::errors::SignError;
+use crate::errors::{AccessError, SignError};
 use crate::optim::state_dict::OptimizerStateError;
 
 /// Why what training has come to cannot be read or loaded. Nothing is changed then.

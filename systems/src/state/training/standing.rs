@@ -8,16 +8,15 @@ use neurarch_components::column::{ColumnKey, row, row_mut};
 use neurarch_components::mode::{Bits, Draws, HasGradient, Mode};
 use neurarch_components::state::Tensor;
 use neurarch_components::tree::Model;
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::program::{Role, Slot};
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::program::{Role, Slot};
 
 use super::error::TrainingStateError;
 use super::source::Source;
 use crate::compile::trace::gradient_of;
 use crate::errors::AccessError;
-use crate::structure::columns;
-use crate::structure::spot;
 use crate::structure::spot::locate;
+use crate::structure::{columns, spot};
 
 /// The row of a gradient or buffer of a model.
 struct Place {

@@ -3,7 +3,7 @@
 use bevy_ecs::prelude::*;
 use neurarch_components::blueprint::BlueprintId;
 use neurarch_components::versions::Versions;
-use neurarch_kernels::program::Slot;
+use neurarch_kernels::ir::program::Slot;
 
 /// Counts a call that writes to these parameters or buffers of all models of a structure, if there are any.
 pub(super) fn count_write<'s>(

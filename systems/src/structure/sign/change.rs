@@ -12,11 +12,10 @@ use neurarch_components::mode::Mode;
 use neurarch_components::population::{Group, Population};
 use neurarch_components::registry::{Change, ModuleTypes};
 use neurarch_components::tree::{Columned, Contents, Model};
-use neurarch_kernels::program::Role;
+use neurarch_kernels::ir::program::Role;
 
 use super::look::{Signed, look};
-use crate::errors::SignError;
-use crate::errors::room;
+use crate::errors::{SignError, room};
 use crate::structure::live;
 use crate::structure::live::Live;
 use crate::structure::membership::{is_member, place};
@@ -294,8 +293,8 @@ fn is_settled(world: &World, group: &Group, member: usize, entities: &[Entity]) 
 #[cfg(test)]
 mod tests {
     use neurarch_components::layers::{Linear, Sequential, Tanh};
-    use neurarch_kernels::dtype::Dtype;
-    use neurarch_kernels::program::Slot;
+    use neurarch_kernels::ir::dtype::Dtype;
+    use neurarch_kernels::ir::program::Slot;
 
     use super::*;
     use crate::draw::Draw;

@@ -10,15 +10,14 @@ use neurarch_components::layers::{Linear, Sequential, Tanh};
 use neurarch_components::module::DynModule;
 use neurarch_components::population::Population;
 use neurarch_components::tree::{Columned, Model, ModuleName};
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::program::{Role, Slot};
-use neurarch_kernels::shape::Type;
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::program::{Role, Slot};
+use neurarch_kernels::ir::shape::Type;
 use proptest::prelude::*;
 
 use crate::storage::bind::Binder;
 use crate::storage::members::Members;
-use crate::structure::columns;
-use crate::structure::{sign, spawn};
+use crate::structure::{columns, sign, spawn};
 
 #[derive(Component)]
 pub(super) struct Tag;

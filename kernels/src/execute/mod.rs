@@ -1,0 +1,5 @@
+//! Plans run by tiles of models, and recordings op by op.
+
+pub(crate) mod eager;
+pub mod executor;
+pub mod queue;

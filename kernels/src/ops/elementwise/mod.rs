@@ -1,0 +1,11 @@
+//! Ops that compute each element from those at its place, and what they share.
+
+pub mod binary;
+pub mod cast;
+pub mod clamp_min;
+pub mod compare;
+pub(crate) mod number;
+pub mod pointwise;
+pub mod trunc;
+pub mod unary;
+pub mod xlogy;

@@ -1,0 +1,4 @@
+//! Recurrent layers and sequences.
+
+pub mod recurrence;
+pub mod sequence;

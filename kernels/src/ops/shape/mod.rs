@@ -1,0 +1,11 @@
+//! Ops that move elements, or only say how they lie.
+
+pub mod cat;
+pub mod contiguous;
+pub(crate) mod copy;
+pub mod detach;
+pub mod expand;
+pub mod permute;
+pub mod reshape;
+pub mod slice;
+pub mod split;
