@@ -15,10 +15,12 @@ use crate::column::ColumnKey;
 use crate::mode::Bits;
 use crate::module::{Declare, Declared, DynModule};
 use crate::numbers::Look;
-use crate::parametrizations::{PARAMETRIZATIONS, Parametrizations, WeightNormed};
+use crate::parametrized::{PARAMETRIZATIONS, Parametrizations, WeightNormed};
 use crate::shared::SharedRow;
 
-pub use crate::blueprints::{BlueprintId, Blueprints};
+/// Index of a blueprint in [`Blueprints`]; one that is free again is given out anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BlueprintId(pub u32);
 
 /// The structure of a model: its module tree, the settings that decide shapes or ops, and the shapes
 /// and dtypes of its parameters.

@@ -7,15 +7,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bevy_ecs::prelude::*;
 use neurarch_kernels::ir::program::Role;
 
-use crate::blueprint::{Blueprint, Position};
+use crate::blueprint::{Blueprint, BlueprintId, Position};
+use crate::contents::Contents;
+use crate::group::Group;
 use crate::keeper::Keeper;
 use crate::numbers::Numbers;
-use crate::population::Group;
-use crate::tree::Contents;
-
-/// Index of a blueprint in [`Blueprints`]; one that is free again is given out anew.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct BlueprintId(pub u32);
 
 /// All blueprints in use, each held by the groups of models that have it.
 #[derive(Resource, Debug, Default)]

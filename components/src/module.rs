@@ -11,9 +11,8 @@ use neurarch_kernels::ir::trace::Var;
 use neurarch_kernels::ir::tree::{Arguments, Tree};
 
 pub use crate::call::{Call, Watcher};
-use crate::column::{self, RowBundle};
-use crate::containers::{MAX_ENTRIES, too_many};
-use crate::registry::ModuleTypes;
+use crate::column::RowBundle;
+use crate::limits::{MAX_ENTRIES, too_many};
 use crate::state::Tensor;
 
 /// A module type: a layer, a container, or a network of your own.
@@ -118,6 +117,19 @@ pub trait Module: Component + Clone + Debug + PartialEq {
     fn materialize(&self, name: &str, shape: &Shape) -> Option<Box<dyn DynModule>> {
         let _ = (name, shape);
         None
+    }
+
+    /// Lists the modules that it describes as its children where they lie, if it keeps a list of them; `None` if
+    /// [`declare`](Module::declare) has to be asked, which copies them and all below.
+    fn listed(&self) -> Option<Box<dyn Iterator<Item = &dyn DynModule> + '_>> {
+        None
+    }
+
+    /// Says whether children that look the same are printed as one: `(0-2): 3 x Linear(...)`.
+    ///
+    /// Source: `torch.nn.ModuleList.__repr__`.
+    fn joins_alike_in_repr(&self) -> bool {
+        false
     }
 
     /// Gives a copy in which every scalar slot has a fixed value: what decides the blueprint.
@@ -523,6 +535,10 @@ pub trait DynModule: Any + Debug + Send + Sync {
     ) -> Option<Box<dyn DynModule>>;
     /// See [`Module::materialize`].
     fn materialize(&self, name: &str, shape: &Shape) -> Option<Box<dyn DynModule>>;
+    /// See [`Module::listed`].
+    fn listed(&self) -> Option<Box<dyn Iterator<Item = &dyn DynModule> + '_>>;
+    /// See [`Module::joins_alike_in_repr`].
+    fn joins_alike_in_repr(&self) -> bool;
     /// See [`Module::structural`].
     fn structural(&self) -> Box<dyn DynModule>;
     /// See [`Module::scalar`].
@@ -541,115 +557,6 @@ pub trait DynModule: Any + Debug + Send + Sync {
     fn insert_into(&self, entity: &mut EntityWorldMut<'_>);
     /// Adds [`Module::spawned`] as a component, and the columns with it.
     fn insert_with(&self, columns: &mut RowBundle, entity: &mut EntityWorldMut<'_>);
-}
-
-impl<M: Module> DynModule for M {
-    fn type_name(&self) -> &'static str {
-        Module::type_name(self)
-    }
-
-    fn rust_name(&self) -> &'static str {
-        core::any::type_name::<M>()
-    }
-
-    fn version(&self) -> u32 {
-        Module::version(self)
-    }
-
-    fn may_lack(&self, name: &str, version: Option<u32>) -> bool {
-        Module::may_lack(self, name, version)
-    }
-
-    fn get_extra_state(&self) -> Option<Tensor> {
-        Module::get_extra_state(self)
-    }
-
-    fn with_extra_state(&self, state: &Tensor) -> Result<Box<dyn DynModule>, ExtraStateError> {
-        let mut module = self.clone();
-        module.set_extra_state(state)?;
-        Ok(Box::new(module))
-    }
-
-    fn attributes(&self) -> &'static [&'static str] {
-        Module::attributes(self)
-    }
-
-    fn declare(&self, declare: &mut Declare) {
-        Module::declare(self, declare);
-    }
-
-    fn reset(&self, parameter: &str) -> Init {
-        Module::reset(self, parameter)
-    }
-
-    fn reset_below(&self, path: &str, shape: &Shape) -> Option<Init> {
-        Module::reset_below(self, path, shape)
-    }
-
-    fn forward_with(&self, call: &Call<'_>, arguments: Arguments) -> Tree {
-        Module::forward_with(self, call, arguments)
-    }
-
-    fn right_inverse(&self, call: &Call<'_>, tensor: Var) -> Result<Tree, NoInverse> {
-        Module::right_inverse(self, call, tensor)
-    }
-
-    fn uses_training(&self) -> bool {
-        Module::uses_training(self)
-    }
-
-    fn is_lazy(&self) -> bool {
-        Module::is_lazy(self)
-    }
-
-    fn initialize_parameters(
-        &self,
-        call: &Call<'_>,
-        arguments: &Arguments,
-    ) -> Option<Box<dyn DynModule>> {
-        Module::initialize_parameters(self, call, arguments)
-    }
-
-    fn materialize(&self, name: &str, shape: &Shape) -> Option<Box<dyn DynModule>> {
-        Module::materialize(self, name, shape)
-    }
-
-    fn structural(&self) -> Box<dyn DynModule> {
-        Box::new(Module::structural(self))
-    }
-
-    fn scalar(&self, name: &str) -> Option<f64> {
-        Module::scalar(self, name)
-    }
-
-    fn extra_repr(&self) -> String {
-        Module::extra_repr(self)
-    }
-
-    fn is_like(&self, other: &dyn DynModule) -> bool {
-        let other = (other as &dyn Any).downcast_ref::<M>();
-        other.is_some_and(|other| Module::structural(self) == Module::structural(other))
-    }
-
-    fn equals(&self, other: &dyn DynModule) -> bool {
-        (other as &dyn Any).downcast_ref::<M>() == Some(self)
-    }
-
-    fn clone_box(&self) -> Box<dyn DynModule> {
-        Box::new(self.clone())
-    }
-
-    fn register(&self, world: &mut World) {
-        ModuleTypes::register::<M>(world);
-    }
-
-    fn insert_into(&self, entity: &mut EntityWorldMut<'_>) {
-        column::insert(entity, self.spawned());
-    }
-
-    fn insert_with(&self, columns: &mut RowBundle, entity: &mut EntityWorldMut<'_>) {
-        columns.insert_with(entity, self.spawned());
-    }
 }
 
 impl Clone for Box<dyn DynModule> {

@@ -1,16 +1,13 @@
 //! What is registered in a module of a live model: [`Registered`], and [`Value`], what can be.
 
-use bevy_ecs::lifecycle::HookContext;
 use bevy_ecs::prelude::*;
-use bevy_ecs::world::DeferredWorld;
 use ndarray::{ArrayView, Dimension};
 use neurarch_kernels::ir::dtype::{Dtype, Element};
 use neurarch_kernels::ir::shape::{Shape, Type};
 
 use crate::blueprint::{Parameter, Position};
-use crate::layers;
 use crate::module::{Declare, Declared, DynModule, Init, Module};
-use crate::registry::{Change, ModuleTypes};
+use crate::registry::tell_change;
 use crate::state::Tensor;
 
 /// The parameters and buffers of a module that was edited, in place of those that its type declares.
@@ -18,7 +15,7 @@ use crate::state::Tensor;
 /// Kept by the functions that register and delete; removing it gives the module back what its type
 /// declares. Inserting another layer component leaves it.
 #[derive(Component, Clone, Debug, Default, PartialEq, Eq)]
-#[component(storage = "SparseSet", immutable, on_insert = tell, on_remove = tell)]
+#[component(storage = "SparseSet", immutable, on_insert = tell_change, on_remove = tell_change)]
 pub struct Registered {
     /// Parameters in order of registration.
     pub parameters: Vec<Entry>,
@@ -88,13 +85,6 @@ impl Registered {
         let all = self.parameters.iter().chain(&self.buffers);
         let nones = all.filter(|entry| entry.ty.is_none()).map(|entry| entry.name.clone());
         position.nones = nones.collect();
-    }
-}
-
-/// Another list is another structure.
-fn tell(mut world: DeferredWorld<'_>, context: HookContext) {
-    if let Some(mut types) = world.get_resource_mut::<ModuleTypes>() {
-        types.tell(Change { entity: context.entity, inserted: None });
     }
 }
 
@@ -268,13 +258,6 @@ impl IntoValue for Box<dyn DynModule> {
     }
 }
 
-impl IntoValue for layers::Parameter {
-    fn into_value(self) -> Value {
-        let layers::Parameter { shape, dtype, init } = self;
-        Value::Parameter(Numbers::Drawn { shape, dtype, init })
-    }
-}
-
 impl IntoValue for Value {
     fn into_value(self) -> Value {
         self
@@ -296,38 +279,3 @@ fn class(module: &dyn DynModule) -> String {
         None => path.replace("::", "."),
     }
 }
-
-/// Says whether every module of torch has an attribute of that name.
-///
-/// Source: `dir(torch.nn.Module())` of torch 2.15.
-pub fn is_attribute_of_every_module(name: &str) -> bool {
-    MODULE_ATTRIBUTES.contains(&name)
-}
-
-#[rustfmt::skip]
-const MODULE_ATTRIBUTES: &[&str] = &[
-    "T_destination", "__annotations__", "__call__", "__class__", "__delattr__", "__dict__",
-    "__dir__", "__doc__", "__eq__", "__format__", "__ge__", "__getattr__", "__getattribute__",
-    "__getstate__", "__gt__", "__hash__", "__init__", "__init_subclass__", "__le__", "__lt__",
-    "__module__", "__ne__", "__new__", "__reduce__", "__reduce_ex__", "__repr__", "__setattr__",
-    "__setstate__", "__sizeof__", "__str__", "__subclasshook__", "__weakref__", "_apply",
-    "_backward_hooks", "_backward_pre_hooks", "_buffers", "_call_impl", "_compiled_call_impl",
-    "_forward_hooks", "_forward_hooks_always_called", "_forward_hooks_with_kwargs",
-    "_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_get_backward_hooks",
-    "_get_backward_pre_hooks", "_get_name", "_is_full_backward_hook", "_load_from_state_dict",
-    "_load_state_dict_post_hooks", "_load_state_dict_pre_hooks",
-    "_maybe_warn_non_full_backward_hook", "_modules", "_named_members",
-    "_non_persistent_buffers_set", "_parameters", "_register_load_state_dict_pre_hook",
-    "_register_state_dict_hook", "_replicate_for_data_parallel", "_save_to_state_dict",
-    "_slow_forward", "_state_dict_hooks", "_state_dict_pre_hooks", "_version", "_wrapped_call_impl",
-    "add_module", "apply", "bfloat16", "buffers", "call_super_init", "children", "compile", "cpu",
-    "cuda", "double", "dump_patches", "eval", "extra_repr", "float", "forward", "get_buffer",
-    "get_extra_state", "get_parameter", "get_submodule", "half", "ipu", "load_state_dict",
-    "modules", "mtia", "named_buffers", "named_children", "named_modules", "named_parameters",
-    "parameters", "register_backward_hook", "register_buffer", "register_forward_hook",
-    "register_forward_pre_hook", "register_full_backward_hook", "register_full_backward_pre_hook",
-    "register_load_state_dict_post_hook", "register_load_state_dict_pre_hook", "register_module",
-    "register_parameter", "register_state_dict_post_hook", "register_state_dict_pre_hook",
-    "requires_grad_", "set_extra_state", "set_submodule", "share_memory", "state_dict", "to",
-    "to_empty", "train", "training", "type", "xpu", "zero_grad",
-];

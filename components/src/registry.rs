@@ -101,7 +101,7 @@ fn register(world: &mut World, id: ComponentId, reader: Reader) {
     let is_in_use = world.archetypes().iter().any(|archetype| archetype.contains(id));
     let hooks = (!is_in_use).then(|| world.register_component_hooks_by_id(id)).flatten();
     let (inserts, removes) = hooks.map_or((false, false), |hooks| {
-        (hooks.try_on_insert(tell_insertion).is_some(), hooks.try_on_remove(tell_removal).is_some())
+        (hooks.try_on_insert(tell_insertion).is_some(), hooks.try_on_remove(tell_change).is_some())
     });
     if !inserts {
         let observer =
@@ -125,7 +125,8 @@ fn tell_insertion(mut world: DeferredWorld<'_>, context: HookContext) {
     }
 }
 
-fn tell_removal(mut world: DeferredWorld<'_>, context: HookContext) {
+/// Says that something about a module changed which is no layer component: its structure is looked at again.
+pub(crate) fn tell_change(mut world: DeferredWorld<'_>, context: HookContext) {
     if let Some(mut types) = world.get_resource_mut::<ModuleTypes>() {
         types.tell(Change { entity: context.entity, inserted: None });
     }

@@ -1,12 +1,9 @@
 //! [`repr`]: the printed form of a module tree, letter by letter torch's.
 
-use core::any::Any;
-
 pub use neurarch_kernels::ir::shape::tuple;
 
-use crate::layers::ModuleList;
 use crate::module::{Declare, DynModule};
-use crate::parametrizations::PARAMETRIZATIONS;
+use crate::parametrized::PARAMETRIZATIONS;
 
 /// Prints a module and all below it as torch does.
 ///
@@ -40,7 +37,7 @@ pub fn with_children(module: &dyn DynModule, children: &[(&str, String)]) -> Str
     };
     let parametrized = format!("Parametrized{name}");
     let name = if children.iter().any(is_parametrized) { &parametrized } else { name };
-    if (module as &dyn Any).is::<ModuleList>() {
+    if module.joins_alike_in_repr() {
         let lines = grouped(children);
         return if lines.is_empty() { format!("{name}()") } else { block(name, &lines) };
     }

@@ -1,7 +1,7 @@
 //! Blueprints come and go without leaving component ids, archetypes or memory behind.
 
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::Blueprints;
+use neurarch_components::blueprints::Blueprints;
 use neurarch_components::layers::{Linear, Sequential, Tanh};
 use neurarch_components::population::Population;
 use neurarch_components::tree::Model;

@@ -2,7 +2,7 @@
 
 use bevy_ecs::entity::EntityCloner;
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::Blueprints;
+use neurarch_components::blueprints::Blueprints;
 use neurarch_components::layers::{Linear, Sequential, Tanh};
 use neurarch_components::population::Population;
 use neurarch_components::tree::Model;

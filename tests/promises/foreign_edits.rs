@@ -5,7 +5,7 @@ use ndarray::{Array2, Array3};
 use neurarch::bevy_ecs::component::ComponentId;
 use neurarch::bevy_ecs::prelude::*;
 use neurarch::bevy_ecs::relationship::RelationshipTarget;
-use neurarch::components::blueprint::Blueprints;
+use neurarch::components::blueprints::Blueprints;
 use neurarch::components::column::Columns;
 use neurarch::components::containers::MAX_DEPTH;
 use neurarch::components::module::{Declare, DynModule, Init};

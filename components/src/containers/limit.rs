@@ -1,29 +1,9 @@
-//! How deep and how wide a description may be: what is more is refused before it fills the memory or the stack.
+//! Descriptions that are too deep or too wide are refused before they fill the memory or the stack.
 
 use bevy_ecs::prelude::*;
 
-use crate::layers::{ModuleDict, ModuleList, Sequential};
+use crate::limits::{MAX_DEPTH, too_deep};
 use crate::module::{Declare, DynModule, Module};
-
-/// How many levels of modules a model has at most.
-///
-/// A forward pass goes down some frames of the stack for each, and so does what clones, compares, prints and drops a
-/// description: 7 KiB a level without optimization, of the 2 MiB that a thread has. torch's own limit of 1,000 Python
-/// frames, three for each call of a module, is reached after some 330.
-pub const MAX_DEPTH: usize = 200;
-
-/// How many parameters, buffers and children a module registers at most.
-pub const MAX_ENTRIES: usize = 1 << 16;
-
-/// Says that a module would register too much.
-pub fn too_many(given: usize) -> String {
-    format!("expected at most {MAX_ENTRIES} parameters, buffers and children, got {given}")
-}
-
-/// Says that modules are nested too deep.
-pub fn too_deep() -> String {
-    format!("expected modules nested at most {MAX_DEPTH} levels deep")
-}
 
 /// Stands where a description would have more levels or children than a model may have. Nothing that it stands in
 /// can be spawned.
@@ -47,27 +27,22 @@ pub(crate) fn limited(module: Box<dyn DynModule>) -> Box<dyn DynModule> {
 /// Says whether a module and those below it form more levels than that.
 fn is_deeper(module: &dyn DynModule, levels: usize) -> bool {
     let Some(below) = levels.checked_sub(1) else { return true };
-    let any = |mut children: Box<dyn Iterator<Item = &dyn DynModule> + '_>| {
-        children.any(|child| is_deeper(child, below))
-    };
-    // The lists of containers are looked at in place: to declare them is to copy all that is below.
-    if let Some(container) = module.downcast_ref::<Sequential>() {
-        any(Box::new(container.values()))
-    } else if let Some(container) = module.downcast_ref::<ModuleList>() {
-        any(Box::new(container.values()))
-    } else if let Some(container) = module.downcast_ref::<ModuleDict>() {
-        any(Box::new(container.values()))
-    } else {
-        let mut declared = Declare::default();
-        module.declare(&mut declared);
-        any(Box::new(declared.children.iter().map(|(_, child)| &**child)))
+    let is_deeper_below = |child: &dyn DynModule| is_deeper(child, below);
+    // To declare the lists of containers is to copy all that is below.
+    match module.listed() {
+        Some(mut children) => children.any(is_deeper_below),
+        None => {
+            let mut declared = Declare::default();
+            module.declare(&mut declared);
+            declared.children.iter().any(|(_, child)| is_deeper_below(&**child))
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::layers::{BareModule, Linear, Tanh};
+    use crate::layers::{BareModule, Linear, ModuleDict, ModuleList, Sequential, Tanh};
 
     fn refuses(module: &dyn DynModule) -> bool {
         let mut declared = Declare::default();

@@ -1,17 +1,16 @@
 //! What torch's containers have in common: [`Named`] lists, indices and slices, errors.
 
-mod attributes;
 mod limit;
 mod live;
 mod named;
 mod slice;
 
-pub use attributes::is_attribute;
-pub use limit::{MAX_DEPTH, MAX_ENTRIES, too_deep, too_many};
 pub(crate) use limit::{Refusal, limited};
 pub use live::LiveModule;
 pub use named::Named;
 pub use slice::{Slice, place};
+
+pub use crate::limits::{MAX_DEPTH, MAX_ENTRIES, too_deep, too_many};
 
 use crate::module::{DynModule, Module};
 use crate::names::{Kind, wrong_name};

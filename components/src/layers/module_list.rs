@@ -220,6 +220,14 @@ impl Module for ModuleList {
         false
     }
 
+    fn listed(&self) -> Option<Box<dyn Iterator<Item = &dyn DynModule> + '_>> {
+        Some(Box::new(self.values()))
+    }
+
+    fn joins_alike_in_repr(&self) -> bool {
+        true
+    }
+
     fn declare(&self, declare: &mut Declare) {
         declare.children.extend(self.modules.clone());
     }

@@ -4,6 +4,7 @@ use neurarch_kernels::ir::dtype::Dtype;
 use neurarch_kernels::ir::shape::Shape;
 
 use crate::module::Init;
+use crate::registered::{IntoValue, Numbers, Value};
 
 /// A parameter before its model is spawned: a shape, an element type, and its first numbers.
 ///
@@ -83,5 +84,12 @@ impl Parameter {
         let sizes: Vec<_> = self.shape.iter().map(usize::to_string).collect();
         let size = sizes.join("x");
         format!("  ({name}): Parameter containing: [torch.{dtype} of size {size}]")
+    }
+}
+
+impl IntoValue for Parameter {
+    fn into_value(self) -> Value {
+        let Parameter { shape, dtype, init } = self;
+        Value::Parameter(Numbers::Drawn { shape, dtype, init })
     }
 }

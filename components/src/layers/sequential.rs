@@ -268,6 +268,10 @@ impl Module for Sequential {
         false
     }
 
+    fn listed(&self) -> Option<Box<dyn Iterator<Item = &dyn DynModule> + '_>> {
+        Some(Box::new(self.values()))
+    }
+
     fn declare(&self, declare: &mut Declare) {
         declare.children.extend(self.modules.clone());
     }

@@ -15,30 +15,19 @@ mod orthogonal;
 mod spectral_norm;
 mod weight_norm;
 
-use bevy_ecs::lifecycle::HookContext;
 use bevy_ecs::prelude::*;
-use bevy_ecs::world::DeferredWorld;
 use neurarch_kernels::ir::shape::Shape;
 use neurarch_kernels::ir::trace::Var;
 use neurarch_kernels::ir::tree::{Arguments, Tree};
 
 pub use orthogonal::{Orthogonal, OrthogonalMap};
 pub use spectral_norm::SpectralNorm;
-pub use weight_norm::{WeightNorm, WeightNormed};
+
+pub use crate::parametrized::{PARAMETRIZATIONS, Parametrizations, WeightNorm, WeightNormed};
 
 use crate::module::{Call, Declare, Declared, Init, Module, NoInverse};
 use crate::registered::Registered;
-use crate::registry::{Change, ModuleTypes};
-
-/// The name of the child that holds a module's parametrizations.
-pub const PARAMETRIZATIONS: &str = "parametrizations";
-
-/// Holds a [`ParametrizationList`] for each parametrized tensor of its parent, under the tensor's name.
-///
-/// Source: `module.parametrizations`, a `torch.nn.ModuleDict`.
-#[derive(Component, Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[component(immutable)]
-pub struct Parametrizations;
+use crate::registry::tell_change;
 
 impl Module for Parametrizations {
     fn type_name(&self) -> &'static str {
@@ -128,7 +117,7 @@ impl Module for ParametrizationList {
 ///
 /// Source: a tensor whose parametrizations were removed, which comes last in a `state_dict`.
 #[derive(Component, Clone, Debug, PartialEq, Eq)]
-#[component(immutable, on_insert = tell, on_remove = tell)]
+#[component(immutable, on_insert = tell_change, on_remove = tell_change)]
 pub struct RegisteredAgain(pub Vec<String>);
 
 impl RegisteredAgain {
@@ -152,13 +141,6 @@ impl RegisteredAgain {
     /// Gives the place of a name in the order: 0 for those that were not registered again.
     pub fn place(&self, name: &str) -> usize {
         self.0.iter().position(|known| known == name).map_or(0, |place| place + 1)
-    }
-}
-
-/// Another order is another structure.
-fn tell(mut world: DeferredWorld<'_>, context: HookContext) {
-    if let Some(mut types) = world.get_resource_mut::<ModuleTypes>() {
-        types.tell(Change { entity: context.entity, inserted: None });
     }
 }
 

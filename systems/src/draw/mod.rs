@@ -11,10 +11,12 @@ mod sample;
 use std::collections::{BTreeMap, BTreeSet};
 
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::{Blueprint, Blueprints};
+use neurarch_components::blueprint::Blueprint;
+use neurarch_components::blueprints::Blueprints;
+use neurarch_components::group::Group;
 use neurarch_components::mode::Draws;
 use neurarch_components::module::Init;
-use neurarch_components::population::{Group, Population};
+use neurarch_components::population::Population;
 use neurarch_components::registry::ModuleTypes;
 use neurarch_components::tree::Model;
 use neurarch_kernels::cpu::tile::Key;

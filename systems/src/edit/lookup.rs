@@ -3,13 +3,12 @@
 use std::borrow::Cow;
 
 use bevy_ecs::prelude::*;
+use neurarch_components::attributes::is_attribute;
+use neurarch_components::attributes::is_attribute_of_every_module;
 use neurarch_components::blueprint::Parameter;
-use neurarch_components::containers::is_attribute;
 use neurarch_components::parametrizations::{RegisteredAgain, WeightNormed};
 use neurarch_components::population::Population;
-use neurarch_components::registered::{
-    Attributes, Entry, Registered, Value, is_attribute_of_every_module,
-};
+use neurarch_components::registered::{Attributes, Entry, Registered, Value};
 use neurarch_components::registry::ModuleTypes;
 use neurarch_components::state::Tensor;
 use neurarch_components::tie::SharedModule;

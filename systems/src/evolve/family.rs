@@ -1,9 +1,10 @@
 //! [`Family`]: the models of a group with their parents, and the copies that make them what they are to be.
 
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::Blueprints;
+use neurarch_components::blueprints::Blueprints;
+use neurarch_components::group::Group;
 use neurarch_components::mode::{Bits, Draws, HasGradient};
-use neurarch_components::population::{Group, Population};
+use neurarch_components::population::Population;
 use neurarch_components::tree::Model;
 use neurarch_kernels::cpu::tile::Key;
 use neurarch_kernels::ir::program::{Role, Slot};

@@ -1,7 +1,8 @@
 //! Perturbation: normal noise on parameters.
 
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::{Blueprint, Blueprints};
+use neurarch_components::blueprint::Blueprint;
+use neurarch_components::blueprints::Blueprints;
 use neurarch_components::mode::Mode;
 use neurarch_kernels::ir::dtype::Dtype;
 use neurarch_kernels::ir::program::{Scalar, ScalarOf};

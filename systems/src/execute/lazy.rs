@@ -4,7 +4,8 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::{Blueprint, Blueprints};
+use neurarch_components::blueprint::Blueprint;
+use neurarch_components::blueprints::Blueprints;
 use neurarch_components::call::{Call, Watcher};
 use neurarch_components::module::DynModule;
 use neurarch_components::registered::Registered;

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use bevy_ecs::prelude::*;
+use neurarch_components::group::Group;
 use neurarch_components::losses::DynLoss;
 use neurarch_components::mode::Bits;
-use neurarch_components::population::Group;
 use neurarch_components::registry::ModuleTypes;
 use neurarch_kernels::cpu::tile::Key;
 use neurarch_kernels::ir::program::{Scalar, ScalarOf};

@@ -8,7 +8,7 @@ mod functions;
 mod gain;
 
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::Blueprints;
+use neurarch_components::blueprints::Blueprints;
 use neurarch_components::module::Init;
 use neurarch_components::population::Population;
 use neurarch_components::tree::Model;

@@ -2,7 +2,7 @@
 //! own.
 
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::Blueprints;
+use neurarch_components::blueprints::Blueprints;
 use neurarch_components::population::Population;
 
 use crate::errors::AccessError;

@@ -5,10 +5,10 @@ use std::sync::PoisonError;
 
 use bevy_ecs::prelude::*;
 use neurarch_components::blueprint::Blueprint;
+use neurarch_components::group::Group;
 use neurarch_components::hook::{
     Callback, GlobalHooks, Hook, HookError, HookKind, Hooks, PopulationHooks, StateAt,
 };
-use neurarch_components::population::Group;
 use neurarch_kernels::ir::trace::panic_message;
 
 /// A hook of saving or loading failed, or panicked.

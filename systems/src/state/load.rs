@@ -5,12 +5,14 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::{Blueprint, Blueprints, UNINITIALIZED};
+use neurarch_components::blueprint::{Blueprint, UNINITIALIZED};
+use neurarch_components::blueprints::Blueprints;
 use neurarch_components::column::row_mut;
+use neurarch_components::group::Group;
 use neurarch_components::hook::{Callback, HookKind, Loading};
 use neurarch_components::mode::HasGradient;
 use neurarch_components::module::ExtraStateError;
-use neurarch_components::population::{Group, Population};
+use neurarch_components::population::Population;
 use neurarch_components::state::{IncompatibleKeys, StateDict, Tensor};
 use neurarch_components::tree::ModuleName;
 use neurarch_kernels::ir::program::{Role, Slot};

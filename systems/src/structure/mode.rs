@@ -7,7 +7,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::{Blueprint, Blueprints};
+use neurarch_components::blueprint::Blueprint;
+use neurarch_components::blueprints::Blueprints;
 use neurarch_components::mode::{AutocastMode, GradMode, Mode};
 use neurarch_components::population::Population;
 use neurarch_components::tree::Model;

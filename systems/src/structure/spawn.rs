@@ -4,19 +4,22 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::{Blueprint, BlueprintId, Blueprints, Position, TieError};
+use neurarch_components::blueprint::{Blueprint, BlueprintId, Position, TieError};
+use neurarch_components::blueprints::Blueprints;
+use neurarch_components::builtin;
 use neurarch_components::column::{Columns, RowBundle};
 use neurarch_components::containers::{MAX_DEPTH, too_deep};
-use neurarch_components::layers;
+use neurarch_components::contents::Contents;
+use neurarch_components::group::Group;
 use neurarch_components::module::{Declare, DynModule};
 use neurarch_components::names::{Kind, wrong_name};
 use neurarch_components::parametrizations::{RegisteredAgain, WeightNormed};
-use neurarch_components::population::{Group, Population};
+use neurarch_components::population::Population;
 use neurarch_components::registered::Registered;
 use neurarch_components::registry::ModuleTypes;
 use neurarch_components::shared::{SharedRow, SharedTensors};
 use neurarch_components::tie::{SharedModule, Tie, Ties};
-use neurarch_components::tree::{Columned, Contents, Model, ModuleName, NOT_A_MEMBER};
+use neurarch_components::tree::{Columned, Model, ModuleName, NOT_A_MEMBER};
 use neurarch_kernels::ir::dtype::Dtype;
 
 use crate::errors::room::RoomError;
@@ -103,7 +106,7 @@ pub fn spawn_population(
     check_count(capacity)?;
     check_declared(module, "")?;
     check_resources(world)?;
-    layers::register(world);
+    builtin::register(world);
     register_types(world, module);
     Columns::init(world);
     let blueprint = Blueprint::of(module, dtype)?;

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::{Blueprint, Blueprints};
-use neurarch_components::population::{Group, Population};
+use neurarch_components::blueprint::Blueprint;
+use neurarch_components::blueprints::Blueprints;
+use neurarch_components::group::Group;
+use neurarch_components::population::Population;
 use neurarch_components::tie::SharedModule;
 use neurarch_components::tree::{Columned, Model};
 

@@ -1,7 +1,8 @@
 //! Tying parameters of a live model, and giving a module a second name.
 
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::{Blueprint, Blueprints, Parameter};
+use neurarch_components::blueprint::{Blueprint, Parameter};
+use neurarch_components::blueprints::Blueprints;
 use neurarch_components::column::{ColumnKey, row, row_mut};
 use neurarch_components::names::{Kind, wrong_name};
 use neurarch_components::registry::ModuleTypes;

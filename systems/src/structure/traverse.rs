@@ -7,7 +7,8 @@ use std::collections::HashSet;
 use std::borrow::Cow;
 
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::{Blueprint, Blueprints, Parameter};
+use neurarch_components::blueprint::{Blueprint, Parameter};
+use neurarch_components::blueprints::Blueprints;
 use neurarch_components::population::Population;
 use neurarch_components::registry::ModuleTypes;
 use neurarch_components::repr::with_children;

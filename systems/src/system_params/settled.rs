@@ -7,7 +7,8 @@
 use bevy_ecs::change_detection::Tick;
 use bevy_ecs::prelude::*;
 use neurarch_components::blueprint::Blueprint;
-use neurarch_components::population::{Group, Population};
+use neurarch_components::group::Group;
+use neurarch_components::population::Population;
 use neurarch_components::registry::ModuleTypes;
 use neurarch_components::tree::{Columned, Model, ModuleName, NOT_A_MEMBER};
 

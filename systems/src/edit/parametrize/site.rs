@@ -4,7 +4,8 @@ use core::any::Any;
 use std::sync::Arc;
 
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::{Blueprint, Blueprints};
+use neurarch_components::blueprint::Blueprint;
+use neurarch_components::blueprints::Blueprints;
 use neurarch_components::call::Call;
 use neurarch_components::column::{ColumnKey, row, row_mut};
 use neurarch_components::mode::Mode;

@@ -2,8 +2,8 @@
 
 use bevy_ecs::prelude::*;
 use neurarch_components::blueprint::Blueprint;
+use neurarch_components::builtin;
 use neurarch_components::hook::HookKind;
-use neurarch_components::layers;
 use neurarch_components::module::DynModule;
 use neurarch_components::registered::Value;
 use neurarch_components::tie::{SharedModule, Tie, Ties};
@@ -144,7 +144,7 @@ impl Sapling {
         module: &dyn DynModule,
         dtype: Dtype,
     ) -> Result<Self, SpawnError> {
-        layers::register(world);
+        builtin::register(world);
         spawn::register_types(world, module);
         let blueprint = Blueprint::of(module, dtype)?;
         let mut modules = Vec::new();

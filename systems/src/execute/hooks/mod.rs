@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use bevy_ecs::prelude::*;
 use neurarch_components::blueprint::Blueprint;
+use neurarch_components::group::Group;
 use neurarch_components::hook::{
     Callback, GlobalHooks, HookOptions, Hooks, PopulationHooks, RemovableHandle,
 };
-use neurarch_components::population::Group;
 
 mod answer;
 mod memory;

@@ -1,7 +1,8 @@
 //! Whose calls a hook is told of: checks that somebody will call it.
 
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::{Blueprint, Blueprints};
+use neurarch_components::blueprint::Blueprint;
+use neurarch_components::blueprints::Blueprints;
 use neurarch_components::hook::{Callback, HookKind};
 use neurarch_components::population::Population;
 

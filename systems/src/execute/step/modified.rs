@@ -2,7 +2,7 @@
 
 use bevy_ecs::prelude::*;
 use neurarch_components::column::Columns;
-use neurarch_components::population::Group;
+use neurarch_components::group::Group;
 use neurarch_components::versions::Versions;
 use neurarch_kernels::ir::program::{Role, Slot};
 

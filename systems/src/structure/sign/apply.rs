@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::Blueprints;
+use neurarch_components::blueprints::Blueprints;
 use neurarch_components::mode::Mode;
 use neurarch_components::population::Population;
 use neurarch_components::registry::{Change, ModuleTypes};

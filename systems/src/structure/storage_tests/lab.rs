@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use bevy_ecs::entity::EntityCloner;
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::Blueprints;
+use neurarch_components::blueprints::Blueprints;
 use neurarch_components::column::{ColumnKey, row_mut};
 use neurarch_components::layers::{Linear, Sequential, Tanh};
 use neurarch_components::module::DynModule;
