@@ -4,8 +4,8 @@ use bevy_ecs::world::World;
 
 use crate::layers::*;
 use crate::losses;
+use crate::module::registry::ModuleTypes;
 use crate::parametrizations::{ParametrizationList, Parametrizations};
-use crate::registry::ModuleTypes;
 
 /// Makes all layers of this crate known to the world, so that one is noticed on an entity even if none of
 /// its kind was ever spawned with a model. A module type of your own is known from the first model that has

@@ -5,6 +5,10 @@
 //! shape or dtype, because bevy frees no id: those the blueprint knows.
 #![expect(unsafe_code, reason = "components without a Rust type are written and read as bytes")]
 
+pub mod keeper;
+pub(crate) mod numbers;
+pub mod shared;
+
 use std::alloc::Layout;
 use std::collections::HashMap;
 use std::ptr::NonNull;

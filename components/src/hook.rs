@@ -22,10 +22,10 @@ use neurarch_kernels::ir::trace::{Trace, Var};
 use neurarch_kernels::ir::tree::{Arguments, Tree};
 use slotmap::{SlotMap, new_key_type};
 
-use crate::mode::Mode;
-use crate::registered::Value;
+use crate::module::mode::Mode;
+use crate::module::registered::Value;
+use crate::population::tree::Model;
 use crate::state::{IncompatibleKeys, StateDict};
-use crate::tree::Model;
 
 mod look;
 

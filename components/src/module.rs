@@ -1,5 +1,20 @@
 //! [`Module`]: the one trait that a module type implements. torch's `nn.Module`.
 
+pub mod attributes;
+pub mod blueprint;
+pub mod call;
+pub(crate) mod downcast;
+pub(crate) mod dynamic;
+pub(crate) mod limits;
+pub mod mode;
+pub mod names;
+pub(crate) mod parametrized;
+pub(crate) mod path;
+pub mod registered;
+pub mod registry;
+pub mod repr;
+pub mod signature;
+
 use core::any::Any;
 use core::fmt::Debug;
 use std::sync::Arc;
@@ -10,9 +25,9 @@ use neurarch_kernels::ir::shape::Shape;
 use neurarch_kernels::ir::trace::Var;
 use neurarch_kernels::ir::tree::{Arguments, Tree};
 
-pub use crate::call::{Call, Watcher};
 use crate::column::RowBundle;
-use crate::limits::{MAX_ENTRIES, too_many};
+pub use crate::module::call::{Call, Watcher};
+use crate::module::limits::{MAX_ENTRIES, too_many};
 use crate::state::Tensor;
 
 /// A module type: a layer, a container, or a network of your own.
@@ -551,7 +566,7 @@ pub trait DynModule: Any + Debug + Send + Sync {
     fn equals(&self, other: &dyn DynModule) -> bool;
     /// Copies.
     fn clone_box(&self) -> Box<dyn DynModule>;
-    /// Makes the type known to the world ([`ModuleTypes::register`]).
+    /// Makes the type known to the world ([`ModuleTypes::register`](registry::ModuleTypes::register)).
     fn register(&self, world: &mut World);
     /// Adds [`Module::spawned`] as a component.
     fn insert_into(&self, entity: &mut EntityWorldMut<'_>);

@@ -1,5 +1,12 @@
 //! [`Population`]: the models that are trained and asked together, in the order of their indices.
 
+pub mod blueprints;
+pub mod contents;
+pub mod group;
+pub mod tie;
+pub mod tree;
+pub mod versions;
+
 use bevy_ecs::component::ComponentId;
 use bevy_ecs::lifecycle::HookContext;
 use bevy_ecs::prelude::*;
@@ -7,11 +14,11 @@ use bevy_ecs::world::{DeferredWorld, WorldId};
 use neurarch_kernels::ir::dtype::Dtype;
 use neurarch_kernels::ir::program::Role;
 
-use crate::blueprints::Blueprints;
 use crate::column::Columns;
-use crate::group::Group;
-use crate::keeper::Keeper;
-use crate::versions::Versions;
+use crate::column::keeper::Keeper;
+use crate::population::blueprints::Blueprints;
+use crate::population::group::Group;
+use crate::population::versions::Versions;
 
 /// Models that are spawned, trained and asked together: a component of an entity of its own, which is the
 /// population's handle. Its models go with it.

@@ -14,14 +14,14 @@ pub use crate::components::losses::{
     PoissonNLLLoss, Reduction, SmoothL1Loss, SoftMarginLoss, TripletMarginLoss,
     TripletMarginWithDistanceLoss,
 };
+pub use crate::components::module::registered::Value;
+pub use crate::components::module::repr::repr;
 pub use crate::components::module::{Call, Declare, Init, Module};
 pub use crate::components::optimizer::{
     ASGD, Adadelta, Adafactor, Adagrad, Adam, AdamW, Adamax, AdjustLr, AverageFn, AveragedModel,
     LBFGS, LineSearch, Muon, NAdam, RAdam, RMSprop, Rprop, SGD, SparseAdam,
 };
 pub use crate::components::parametrizations::OrthogonalMap;
-pub use crate::components::registered::Value;
-pub use crate::components::repr::repr;
 pub use crate::components::scheduler::{
     Anneal, ChainedScheduler, ConstantLR, CosineAnnealingLR, CosineAnnealingWarmRestarts, CyclicLR,
     CyclicMode, ExponentialLR, LambdaLR, LinearLR, MultiStepLR, MultiplicativeLR, OneCycleLR,

@@ -3,7 +3,7 @@
 use bevy_ecs::prelude::*;
 use neurarch_components::layers::{Linear, ReLU, Sequential, Tanh};
 use neurarch_components::population::Population;
-use neurarch_components::tree::{Model, ModuleName};
+use neurarch_components::population::tree::{Model, ModuleName};
 use neurarch_kernels::ir::dtype::Dtype;
 use neurarch_systems::structure::sign::SignError;
 use neurarch_systems::structure::spawn::SpawnError;

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use bits::bits;
 use ndarray::{Array2, Array3, ArrayD, Axis, IxDyn, s};
 use neurarch::components::hook::{Callback, HookOptions};
-use neurarch::components::tree::Model;
+use neurarch::components::population::tree::Model;
 use neurarch::kernels::cpu::sum::BLOCK;
 use neurarch::kernels::plan::PlanOptions;
 use neurarch::prelude::*;

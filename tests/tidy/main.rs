@@ -121,9 +121,6 @@ fn no_file_is_long() {
     }
 }
 
-/// Folders that have more entries than a reader takes in, and how many: no other may, and these get no more.
-const FULL: [(&str, usize); 2] = [("components/src", 30), ("components/src/layers", 40)];
-
 #[test]
 fn no_folder_is_full() {
     let mut entries: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
@@ -138,8 +135,7 @@ fn no_folder_is_full() {
         }
     }
     for (folder, names) in entries {
-        let most = FULL.iter().find(|(full, _)| *full == folder).map_or(20, |(_, most)| *most);
-        assert!(names.len() <= most, "{folder} has {} entries, at most {most}", names.len());
+        assert!(names.len() <= 20, "{folder} has {} entries, at most 20", names.len());
     }
 }
 

@@ -2,7 +2,7 @@
 
 use bevy_ecs::prelude::*;
 
-use crate::limits::{MAX_DEPTH, too_deep};
+use crate::module::limits::{MAX_DEPTH, too_deep};
 use crate::module::{Declare, DynModule, Module};
 
 /// Stands where a description would have more levels or children than a model may have. Nothing that it stands in

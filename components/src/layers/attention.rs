@@ -9,8 +9,8 @@ use neurarch_kernels::ops::attention::multi_head as kernel;
 use neurarch_kernels::ops::attention::multi_head::{InProjection, MultiHeadAttentionOptions};
 
 use super::linear::{Linear, NonDynamicallyQuantizableLinear};
+use crate::module::signature::Refused;
 use crate::module::{Call, Declare, Init, Module};
-use crate::signature::Refused;
 
 /// What `forward` takes.
 const NAMES: [&str; 8] = [
@@ -58,7 +58,7 @@ const NAMES: [&str; 8] = [
 ///
 /// ```
 /// # use neurarch_components::layers::*;
-/// # use neurarch_components::repr::repr;
+/// # use neurarch_components::module::repr::repr;
 /// let attention = MultiheadAttention { batch_first: true, ..MultiheadAttention::new(8, 2) };
 /// assert_eq!(repr(&attention), "\
 /// MultiheadAttention(

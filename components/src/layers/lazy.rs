@@ -1,5 +1,7 @@
 //! Lazy layers: their shapes are inferred from what they are first called with.
 
+pub mod norm_conv;
+
 use bevy_ecs::prelude::*;
 use neurarch_kernels::ir::shape::Shape;
 use neurarch_kernels::ir::trace::Var;

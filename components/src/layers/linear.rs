@@ -3,8 +3,8 @@
 use bevy_ecs::prelude::*;
 use neurarch_kernels::ir::trace::Var;
 
+use crate::module::repr::boolean;
 use crate::module::{Call, Declare, Init, Module};
-use crate::repr::boolean;
 
 /// Maps the last axis affinely: `y = x · weightᵀ + bias`.
 ///

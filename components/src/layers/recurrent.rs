@@ -6,11 +6,14 @@
 //! [`PackedSequence`](neurarch_kernels::ir::packed::PackedSequence). How many time steps there are is known
 //! while tracing; another number is another program.
 
+pub mod cell;
+pub(crate) mod stack;
+
 use bevy_ecs::prelude::*;
 use neurarch_kernels::ir::tree::{Arguments, Tree};
 
-use super::recurrent_cell::{Kind, Nonlinearity, reset};
-use super::recurrent_stack::{ATTRIBUTES, Stack};
+use crate::layers::recurrent::cell::{Kind, Nonlinearity, reset};
+use crate::layers::recurrent::stack::{ATTRIBUTES, Stack};
 use crate::module::{Call, Declare, Init, Module};
 
 /// Declares a recurrent layer; `$own` is the setting that only it has.
@@ -148,7 +151,8 @@ recurrent! {
     /// # Example
     ///
     /// ```
-    /// # use neurarch_components::{layers::LSTM, repr::repr};
+    /// # use neurarch_components::layers::LSTM;
+    /// # use neurarch_components::module::repr::repr;
     /// let layer = LSTM { num_layers: 2, proj_size: 8, ..LSTM::new(16, 32) };
     /// assert_eq!(repr(&layer), "LSTM(16, 32, proj_size=8, num_layers=2)");
     /// ```

@@ -1,5 +1,7 @@
 //! [`TransformerEncoder`], [`TransformerDecoder`]: stacks of layers; and [`Transformer`], one of each.
 
+pub mod layer;
+
 use bevy_ecs::prelude::*;
 use ndarray::Array2;
 use neurarch_kernels::ir::shape::Shape;
@@ -9,8 +11,8 @@ use neurarch_kernels::ir::tree::{Arguments, Tree};
 use super::attention::{canonical_mask, xavier_uniform};
 use super::{Activation, LayerNorm, ModuleList, TransformerDecoderLayer, TransformerEncoderLayer};
 use crate::containers::{IntoModule, MAX_ENTRIES, Refusal, too_many};
+use crate::module::signature::Refused;
 use crate::module::{Call, Declare, DynModule, Init, Module};
-use crate::signature::Refused;
 
 /// Makes a stack of layers: its children, and what both stacks have in common.
 macro_rules! stack {
@@ -94,7 +96,7 @@ stack!(
     /// # use neurarch_components::layers::*;
     /// let layer = TransformerEncoderLayer { batch_first: true, ..TransformerEncoderLayer::new(16, 4) };
     /// let encoder = TransformerEncoder::new(layer, 2).with_norm(LayerNorm::new([16]));
-    /// # assert!(neurarch_components::repr::repr(&encoder).contains("(0-1): 2 x TransformerEncoderLayer("));
+    /// # assert!(neurarch_components::module::repr::repr(&encoder).contains("(0-1): 2 x TransformerEncoderLayer("));
     /// ```
     ///
     /// Source: `torch.nn.TransformerEncoder`, without nested tensors, which change nothing but what stands at

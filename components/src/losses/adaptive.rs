@@ -7,8 +7,8 @@ use neurarch_kernels::ir::trace::Var;
 use neurarch_kernels::ir::tree::{Arguments, Tree};
 
 use super::Reduction;
-use crate::call::Watcher;
 use crate::layers::{Linear, ModuleList, Sequential};
+use crate::module::call::Watcher;
 use crate::module::{Call, Declare, Module};
 
 /// Gives the logarithm of the probability of each target class, and minus their mean as the loss.

@@ -7,8 +7,8 @@ use neurarch_kernels::ops::loss::linear_cross_entropy::LinearCrossEntropy;
 use super::Reduction;
 use super::cross_entropy::ones;
 use crate::layers::Linear;
+use crate::module::repr::{boolean, float, tuple};
 use crate::module::{Call, Declare, Init, Module};
-use crate::repr::{boolean, float, tuple};
 
 /// Maps inputs linearly to logits, and gives their cross entropy with targets.
 ///

@@ -14,8 +14,8 @@ use neurarch_kernels::ir::shape::{Shape, Type};
 use neurarch_kernels::ir::trace::{Trace, Var};
 use neurarch_kernels::ir::tree::{Arguments, Tree};
 
+use crate::module::registry::ModuleTypes;
 use crate::module::{Call, Declare, Init, Module};
-use crate::registry::ModuleTypes;
 
 mod adaptive;
 mod binary;

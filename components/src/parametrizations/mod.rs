@@ -23,11 +23,13 @@ use neurarch_kernels::ir::tree::{Arguments, Tree};
 pub use orthogonal::{Orthogonal, OrthogonalMap};
 pub use spectral_norm::SpectralNorm;
 
-pub use crate::parametrized::{PARAMETRIZATIONS, Parametrizations, WeightNorm, WeightNormed};
+pub use crate::module::parametrized::{
+    PARAMETRIZATIONS, Parametrizations, WeightNorm, WeightNormed,
+};
 
+use crate::module::registered::Registered;
+use crate::module::registry::tell_change;
 use crate::module::{Call, Declare, Declared, Init, Module, NoInverse};
-use crate::registered::Registered;
-use crate::registry::tell_change;
 
 impl Module for Parametrizations {
     fn type_name(&self) -> &'static str {

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::BlueprintId;
-use neurarch_components::blueprints::Blueprints;
 use neurarch_components::losses::DynLoss;
+use neurarch_components::module::blueprint::BlueprintId;
+use neurarch_components::population::blueprints::Blueprints;
 use neurarch_kernels::ir::autocast::Autocast;
 use neurarch_kernels::ir::program::{Program, Role, Slot};
 use neurarch_kernels::ir::shape::Type;

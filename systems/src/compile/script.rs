@@ -3,8 +3,8 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
-use neurarch_components::call::{Call, Watcher};
 use neurarch_components::hook::HookKind;
+use neurarch_components::module::call::{Call, Watcher};
 use neurarch_kernels::ir::program::{Slot, ValueId};
 use neurarch_kernels::ir::trace::{Trace, Var};
 use neurarch_kernels::ir::tree::{Arguments, Tree};

@@ -6,10 +6,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use ndarray::ArrayViewD;
-use neurarch_components::blueprint::{Blueprint, Parameter as Declared};
-use neurarch_components::call::{Cache, Call, Watcher};
 use neurarch_components::losses::{DynLoss, LossCall};
-use neurarch_components::mode::{Bits, Mode};
+use neurarch_components::module::blueprint::{Blueprint, Parameter as Declared};
+use neurarch_components::module::call::{Cache, Call, Watcher};
+use neurarch_components::module::mode::{Bits, Mode};
 use neurarch_components::optimizer::{DynOptimizer, Update};
 use neurarch_kernels::ir::autocast::Autocast;
 use neurarch_kernels::ir::dtype::Dtype;

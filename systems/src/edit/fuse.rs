@@ -7,15 +7,15 @@
 //! the numbers, and the models compute what they did.
 
 use bevy_ecs::prelude::*;
-use neurarch_components::call::Call;
-use neurarch_components::layers::batchnorm::{affine_of, is_batch_norm, running_affine};
+use neurarch_components::layers::norm::batchnorm::{affine_of, is_batch_norm, running_affine};
 use neurarch_components::layers::{
     Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d, FusedLinearReLU,
     Identity, Linear, ReLU,
 };
-use neurarch_components::mode::Mode;
 use neurarch_components::module::DynModule;
-use neurarch_components::registered::Registered;
+use neurarch_components::module::call::Call;
+use neurarch_components::module::mode::Mode;
+use neurarch_components::module::registered::Registered;
 use neurarch_kernels::ir::program::{Role, Slot};
 use neurarch_kernels::ir::shape::Shape;
 use neurarch_kernels::ir::trace::Var;

@@ -3,7 +3,7 @@
 use bevy_ecs::prelude::*;
 use neurarch_components::layers::SyncBatchNorm;
 use neurarch_components::module::DynModule;
-use neurarch_components::registry::ModuleTypes;
+use neurarch_components::module::registry::ModuleTypes;
 
 use crate::errors::AccessError;
 use crate::structure::traverse::modules_of;

@@ -1,7 +1,7 @@
 //! [`AccessError`].
 
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::UNINITIALIZED;
+use neurarch_components::module::blueprint::UNINITIALIZED;
 use neurarch_kernels::ir::dtype::Dtype;
 use neurarch_kernels::ir::program::Role;
 

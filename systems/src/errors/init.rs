@@ -1,6 +1,6 @@
 //! [`InitError`], and [`NoFans`].
 
-use neurarch_components::blueprint::UNINITIALIZED_USE;
+use neurarch_components::module::blueprint::UNINITIALIZED_USE;
 use neurarch_kernels::ir::dtype::Dtype;
 use neurarch_kernels::ir::shape::Shape;
 

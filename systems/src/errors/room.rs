@@ -1,8 +1,8 @@
 //! Whether the memory for a population's parameters and buffers can be had: asked before any of it is taken, for
 //! tables cannot give an error when they grow.
 
-use neurarch_components::blueprint::Blueprint;
 use neurarch_components::column::row_bytes;
+use neurarch_components::module::blueprint::Blueprint;
 use neurarch_kernels::ir::shape::Type;
 use neurarch_kernels::memory::check_room;
 

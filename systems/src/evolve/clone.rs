@@ -2,11 +2,11 @@
 
 use bevy_ecs::entity::{EntityCloner, EntityHashMap};
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::BlueprintId;
+use neurarch_components::module::blueprint::BlueprintId;
+use neurarch_components::module::registry::ModuleTypes;
 use neurarch_components::population::Population;
-use neurarch_components::registry::ModuleTypes;
-use neurarch_components::tie::Ties;
-use neurarch_components::tree::Model;
+use neurarch_components::population::tie::Ties;
+use neurarch_components::population::tree::Model;
 
 use super::EvolveError;
 use super::family::signed;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bevy_ecs::prelude::*;
 use neurarch_components::losses::{DynLoss, LossCall};
 use neurarch_components::module::DynModule;
-use neurarch_components::registry::ModuleTypes;
+use neurarch_components::module::registry::ModuleTypes;
 use neurarch_kernels::ir::eager::{Eager, ReadError};
 use neurarch_kernels::ir::program::{Program, Role, ScalarOf, Slot, ValueId};
 use neurarch_kernels::ir::shape::Type;

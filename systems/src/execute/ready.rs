@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use bevy_ecs::prelude::*;
-use neurarch_components::group::Group;
 use neurarch_components::losses::DynLoss;
-use neurarch_components::mode::Bits;
-use neurarch_components::registry::ModuleTypes;
+use neurarch_components::module::mode::Bits;
+use neurarch_components::module::registry::ModuleTypes;
+use neurarch_components::population::group::Group;
 use neurarch_kernels::cpu::tile::Key;
 use neurarch_kernels::ir::program::{Scalar, ScalarOf};
 

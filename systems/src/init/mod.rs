@@ -8,10 +8,10 @@ mod functions;
 mod gain;
 
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprints::Blueprints;
 use neurarch_components::module::Init;
 use neurarch_components::population::Population;
-use neurarch_components::tree::Model;
+use neurarch_components::population::blueprints::Blueprints;
+use neurarch_components::population::tree::Model;
 use neurarch_kernels::ir::shape::Shape;
 
 pub use functions::{

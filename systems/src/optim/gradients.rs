@@ -1,12 +1,12 @@
 //! The gradients of models as rows, found once for all models that have the same ones.
 
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::Blueprint;
-use neurarch_components::blueprints::Blueprints;
-use neurarch_components::group::Group;
-use neurarch_components::mode::{Bits, HasGradient, Mode};
+use neurarch_components::module::blueprint::Blueprint;
+use neurarch_components::module::mode::{Bits, HasGradient, Mode};
 use neurarch_components::population::Population;
-use neurarch_components::tree::Model;
+use neurarch_components::population::blueprints::Blueprints;
+use neurarch_components::population::group::Group;
+use neurarch_components::population::tree::Model;
 use neurarch_kernels::ir::dtype::Dtype;
 use neurarch_kernels::ir::program::{Role, Slot};
 

@@ -1,11 +1,11 @@
 //! [`update_bn`]: running statistics of averaged models.
 
 use bevy_ecs::prelude::*;
-use neurarch_components::layers::batchnorm::with_momentum;
-use neurarch_components::mode::Mode;
+use neurarch_components::layers::norm::batchnorm::with_momentum;
+use neurarch_components::module::mode::Mode;
+use neurarch_components::module::registry::ModuleTypes;
 use neurarch_components::module::{DynModule, Init};
 use neurarch_components::population::Population;
-use neurarch_components::registry::ModuleTypes;
 use neurarch_kernels::ir::dtype::Element;
 
 use crate::compile::array::Input;

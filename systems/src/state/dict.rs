@@ -1,14 +1,14 @@
 //! A model's, or a whole population's, parameters and buffers by torch's names: `state_dict`.
 
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::Blueprint;
-use neurarch_components::blueprints::Blueprints;
 use neurarch_components::column::row;
-use neurarch_components::group::Group;
 use neurarch_components::hook::{Callback, HookKind};
 use neurarch_components::module::DynModule;
+use neurarch_components::module::blueprint::Blueprint;
+use neurarch_components::module::registry::ModuleTypes;
 use neurarch_components::population::Population;
-use neurarch_components::registry::ModuleTypes;
+use neurarch_components::population::blueprints::Blueprints;
+use neurarch_components::population::group::Group;
 use neurarch_components::state::{StateDict, Tensor};
 use neurarch_kernels::ir::program::Slot;
 

@@ -5,16 +5,16 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::{Blueprint, UNINITIALIZED};
-use neurarch_components::blueprints::Blueprints;
 use neurarch_components::column::row_mut;
-use neurarch_components::group::Group;
 use neurarch_components::hook::{Callback, HookKind, Loading};
-use neurarch_components::mode::HasGradient;
 use neurarch_components::module::ExtraStateError;
+use neurarch_components::module::blueprint::{Blueprint, UNINITIALIZED};
+use neurarch_components::module::mode::HasGradient;
 use neurarch_components::population::Population;
+use neurarch_components::population::blueprints::Blueprints;
+use neurarch_components::population::group::Group;
+use neurarch_components::population::tree::ModuleName;
 use neurarch_components::state::{IncompatibleKeys, StateDict, Tensor};
-use neurarch_components::tree::ModuleName;
 use neurarch_kernels::ir::program::{Role, Slot};
 use neurarch_kernels::ir::shape::Type;
 

@@ -33,9 +33,9 @@ use bevy_ecs::prelude::*;
 use ndarray::arr0;
 use neurarch_components::optimizer::{LBFGS, LbfgsState};
 use neurarch_components::population::Population;
+use neurarch_components::population::tree::Model;
 use neurarch_components::scheduler::Scheduler;
 use neurarch_components::state::Tensor;
-use neurarch_components::tree::Model;
 use neurarch_kernels::ir::dtype::Dtype;
 use neurarch_kernels::lbfgs::Lbfgs;
 

@@ -7,11 +7,11 @@
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::Blueprint;
-use neurarch_components::blueprints::Blueprints;
-use neurarch_components::mode::{AutocastMode, GradMode, Mode};
+use neurarch_components::module::blueprint::Blueprint;
+use neurarch_components::module::mode::{AutocastMode, GradMode, Mode};
 use neurarch_components::population::Population;
-use neurarch_components::tree::Model;
+use neurarch_components::population::blueprints::Blueprints;
+use neurarch_components::population::tree::Model;
 use neurarch_kernels::ir::autocast::{Autocast, Device};
 use neurarch_kernels::ir::dtype::Dtype;
 use neurarch_kernels::ir::program::Role;

@@ -3,11 +3,11 @@
 use bevy_ecs::component::ComponentId;
 use bevy_ecs::prelude::*;
 use bevy_ecs::world::EntityRef;
-use neurarch_components::group::Group;
 use neurarch_components::optimizer::{
     ASGD, Adadelta, Adafactor, Adagrad, Adam, AdamW, Adamax, DynOptimizer, Muon, NAdam, Optimizer,
     RAdam, RMSprop, Rprop, SGD, SparseAdam,
 };
+use neurarch_components::population::group::Group;
 use neurarch_components::scheduler::{Scheduler, SchedulerError};
 
 /// The component types that are optimizers. torch's are known from the start.

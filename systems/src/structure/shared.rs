@@ -4,10 +4,10 @@
 //! parameter is updated once, after all of them.
 
 use bevy_ecs::prelude::*;
+use neurarch_components::column::shared::{SharedRow, SharedTensor, SharedTensors};
 use neurarch_components::column::{Columns, RowBundle, row};
 use neurarch_components::population::Population;
-use neurarch_components::shared::{SharedRow, SharedTensor, SharedTensors};
-use neurarch_components::tie::{Tie, Ties};
+use neurarch_components::population::tie::{Tie, Ties};
 use neurarch_kernels::ir::dtype::Dtype;
 use neurarch_kernels::ir::program::{Role, Slot};
 use neurarch_kernels::ir::shape::Type;

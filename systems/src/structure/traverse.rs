@@ -7,12 +7,12 @@ use std::collections::HashSet;
 use std::borrow::Cow;
 
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::{Blueprint, Parameter};
-use neurarch_components::blueprints::Blueprints;
+use neurarch_components::module::blueprint::{Blueprint, Parameter};
+use neurarch_components::module::registry::ModuleTypes;
+use neurarch_components::module::repr::with_children;
 use neurarch_components::population::Population;
-use neurarch_components::registry::ModuleTypes;
-use neurarch_components::repr::with_children;
-use neurarch_components::tree::Model;
+use neurarch_components::population::blueprints::Blueprints;
+use neurarch_components::population::tree::Model;
 use neurarch_kernels::ir::program::Role;
 use neurarch_kernels::ir::shape::Type;
 

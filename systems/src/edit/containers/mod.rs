@@ -19,7 +19,7 @@ mod read;
 mod site;
 
 use bevy_ecs::prelude::*;
-use neurarch_components::registered::{IntoValue, Value};
+use neurarch_components::module::registered::{IntoValue, Value};
 use neurarch_components::state::Tensor;
 
 pub use error::EditError;

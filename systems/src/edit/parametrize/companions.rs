@@ -3,8 +3,8 @@
 
 use bevy_ecs::prelude::*;
 use neurarch_components::column::{ColumnKey, row, row_mut};
-use neurarch_components::mode::{HasGradient, Mode};
-use neurarch_components::tree::Columned;
+use neurarch_components::module::mode::{HasGradient, Mode};
+use neurarch_components::population::tree::Columned;
 use neurarch_kernels::ir::dtype::Dtype;
 use neurarch_kernels::ir::program::{Role, Slot};
 use neurarch_kernels::ir::shape::Type;

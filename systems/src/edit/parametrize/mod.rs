@@ -12,13 +12,13 @@ pub mod weight_norm;
 
 use bevy_ecs::prelude::*;
 use ndarray::ArrayViewD;
-use neurarch_components::blueprint::UNINITIALIZED;
-use neurarch_components::call::Call;
-use neurarch_components::mode::Mode;
 use neurarch_components::module::Module;
+use neurarch_components::module::blueprint::UNINITIALIZED;
+use neurarch_components::module::call::Call;
+use neurarch_components::module::mode::Mode;
+use neurarch_components::module::registered::Numbers;
 use neurarch_components::parametrizations::{PARAMETRIZATIONS, Parametrizations};
 use neurarch_components::population::Population;
-use neurarch_components::registered::Numbers;
 use neurarch_components::state::Tensor;
 use neurarch_kernels::ir::dtype::{Dtype, Element};
 use neurarch_kernels::ir::program::Slot;

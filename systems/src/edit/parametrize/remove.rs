@@ -1,7 +1,7 @@
 //! Removing: a tensor becomes a parameter or buffer of its module again.
 
 use bevy_ecs::prelude::*;
-use neurarch_components::mode::Mode;
+use neurarch_components::module::mode::Mode;
 use neurarch_components::parametrizations::{
     PARAMETRIZATIONS, ParametrizationList, RegisteredAgain, SpectralNorm,
 };

@@ -13,7 +13,7 @@ mod put;
 mod subject;
 
 use bevy_ecs::prelude::*;
-use neurarch_components::registered::Value;
+use neurarch_components::module::registered::Value;
 use neurarch_kernels::ir::program::Role;
 
 pub use attribute::{delattr, getattr, setattr};
@@ -42,7 +42,9 @@ use subject::{check_name, for_each_structure, subjects};
 ///
 /// ```
 /// # use bevy_ecs::prelude::*;
-/// # use neurarch_components::{layers::*, population::Population, registered::Value};
+/// # use neurarch_components::layers::*;
+/// # use neurarch_components::population::Population;
+/// # use neurarch_components::module::registered::Value;
 /// # use neurarch_kernels::ir::dtype::Dtype;
 /// # use neurarch_systems::edit::registration::*;
 /// # use neurarch_systems::structure::spawn::spawn_population;

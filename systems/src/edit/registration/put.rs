@@ -2,9 +2,9 @@
 
 use bevy_ecs::prelude::*;
 use neurarch_components::hook::HookKind;
+use neurarch_components::module::registered::{Entry, Numbers, Registered, Value};
 use neurarch_components::parametrizations::RegisteredAgain;
-use neurarch_components::registered::{Entry, Numbers, Registered, Value};
-use neurarch_components::tie::Ties;
+use neurarch_components::population::tie::Ties;
 use neurarch_kernels::ir::program::{Role, Slot};
 use neurarch_kernels::ir::shape::Type;
 

@@ -1,8 +1,8 @@
 //! [`SharedOptimizers`]: who updates shared parameters.
 
 use bevy_ecs::prelude::*;
+use neurarch_components::column::shared::{SharedTensor, SharedTensors};
 use neurarch_components::optimizer::{DynOptimizer, Update};
-use neurarch_components::shared::{SharedTensor, SharedTensors};
 use neurarch_kernels::ir::dtype::Dtype;
 use neurarch_kernels::ir::program::{Role, Slot};
 use neurarch_kernels::ir::shape::Type;

@@ -2,7 +2,7 @@
 
 use bevy_ecs::prelude::*;
 use neurarch_components::population::Population;
-use neurarch_components::tree::Model;
+use neurarch_components::population::tree::Model;
 use neurarch_kernels::cpu::tile::Key;
 use neurarch_kernels::memory::AlignedBytes;
 

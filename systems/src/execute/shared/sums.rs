@@ -1,7 +1,7 @@
 //! [`Sums`]: gradients of shared parameters, summed over the models while these go back.
 
 use bevy_ecs::prelude::*;
-use neurarch_components::shared::SharedTensors;
+use neurarch_components::column::shared::SharedTensors;
 use neurarch_kernels::cpu::row_sum::RowSum;
 use neurarch_kernels::ir::program::Role;
 use neurarch_kernels::memory::{AlignedBytes, padded};

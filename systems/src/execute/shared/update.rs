@@ -1,9 +1,9 @@
 //! What becomes of a summed gradient: it is added to the one that there is, or an optimizer takes it, once.
 
 use bevy_ecs::prelude::*;
+use neurarch_components::column::shared::{SharedRow, SharedTensor, SharedTensors};
 use neurarch_components::column::{RowBundle, row, row_mut};
 use neurarch_components::optimizer::Update;
-use neurarch_components::shared::{SharedRow, SharedTensor, SharedTensors};
 use neurarch_kernels::ir::dtype::Dtype;
 use neurarch_kernels::ir::eager::Eager;
 use neurarch_kernels::ir::program::{Role, Slot};

@@ -2,8 +2,8 @@
 
 use bevy_ecs::prelude::*;
 use neurarch_components::column::Columns;
-use neurarch_components::group::Group;
-use neurarch_components::versions::Versions;
+use neurarch_components::population::group::Group;
+use neurarch_components::population::versions::Versions;
 use neurarch_kernels::ir::program::{Role, Slot};
 
 use crate::errors::StepError;

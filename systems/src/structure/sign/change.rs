@@ -5,16 +5,16 @@ use std::sync::Arc;
 
 use bevy_ecs::component::ComponentId;
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::Blueprint;
-use neurarch_components::blueprints::Blueprints;
 use neurarch_components::column::{ColumnKey, row};
-use neurarch_components::contents::Contents;
-use neurarch_components::group::Group;
 use neurarch_components::hook::Hooks;
-use neurarch_components::mode::Mode;
+use neurarch_components::module::blueprint::Blueprint;
+use neurarch_components::module::mode::Mode;
+use neurarch_components::module::registry::{Change, ModuleTypes};
 use neurarch_components::population::Population;
-use neurarch_components::registry::{Change, ModuleTypes};
-use neurarch_components::tree::{Columned, Model};
+use neurarch_components::population::blueprints::Blueprints;
+use neurarch_components::population::contents::Contents;
+use neurarch_components::population::group::Group;
+use neurarch_components::population::tree::{Columned, Model};
 use neurarch_kernels::ir::program::Role;
 
 use super::look::{Signed, look};

@@ -1,0 +1,42 @@
+//! Dotted paths: how a module's `forward` reaches what lies deeper than its own children.
+
+use crate::module::Call;
+use crate::module::blueprint::Blueprint;
+
+impl Blueprint {
+    /// Finds the module at a dotted path below the one at `position`, that one itself if the path is empty:
+    /// the owner where the path gives one of its names.
+    ///
+    /// # Errors
+    ///
+    /// How far the path led: the last position, and the name that it has no child of.
+    pub fn below<'p>(&self, position: usize, path: &'p str) -> Result<usize, (usize, &'p str)> {
+        let mut names = path.split('.').filter(|_| !path.is_empty());
+        names.try_fold(position, |at, name| {
+            let mut children = self.positions[at].children.iter().copied();
+            let child = children.find(|&child| self.positions[child].name == name);
+            let child = child.ok_or((at, name))?;
+            Ok(self.positions[child].alias.unwrap_or(child))
+        })
+    }
+}
+
+impl Call<'_> {
+    /// Lists the dotted paths of a descendant's children in order: `layers.0`, `layers.1`, … for the path
+    /// `layers` of a [`ModuleList`](crate::layers::ModuleList). Each can be called with
+    /// [`child`](Call::child). An error at this module if there is no such descendant.
+    pub fn children_of(&self, path: &str) -> Vec<String> {
+        let found = self.blueprint.below(self.position, path);
+        let name = |&child: &usize| self.blueprint.positions[child].name.as_str();
+        match found {
+            Ok(found) => {
+                let children = self.blueprint.positions[found].children.iter().map(name);
+                children.map(|name| format!("{path}.{name}")).collect()
+            }
+            Err((position, name)) => {
+                self.missing(position, name);
+                Vec::new()
+            }
+        }
+    }
+}
