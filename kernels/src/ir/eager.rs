@@ -2,7 +2,7 @@
 //!
 //! It is the reference that plans are tested against, bit for bit, and it is where values can be looked
 //! at while `forward` still runs. The kernels are the same; nothing is fused, moved or reused. Whoever makes an
-//! [`Eager`] says what back end has them, as a [`Compute`].
+//! [`Eager`] says what back end has them, as a `Compute`.
 
 use std::collections::{BTreeMap, HashMap};
 
