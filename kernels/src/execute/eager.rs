@@ -18,6 +18,13 @@ impl Eager {
     }
 }
 
+/// Of no models.
+impl Default for Eager {
+    fn default() -> Self {
+        Eager::new(0, Vec::new())
+    }
+}
+
 struct OnCpu;
 
 impl Compute for OnCpu {

@@ -58,10 +58,8 @@ pub(crate) struct Draws<'a> {
 }
 
 /// The values of a program, computed for some models as it is recorded.
-#[derive(Default)]
 pub struct Eager {
-    /// Where ops are computed; in an empty recording nowhere.
-    back_end: Option<&'static dyn Compute>,
+    back_end: &'static dyn Compute,
     models: usize,
     keys: Vec<Key>,
     inputs: HashMap<usize, Result<Given, OpError>>,
@@ -184,7 +182,18 @@ pub enum ReadError {
 impl Eager {
     /// Prepares for models that `back_end` computes.
     pub(crate) fn on(back_end: &'static dyn Compute, models: usize, keys: Vec<Key>) -> Self {
-        Eager { back_end: Some(back_end), models, keys, ..Eager::default() }
+        Eager {
+            back_end,
+            models,
+            keys,
+            inputs: HashMap::new(),
+            slots: HashMap::new(),
+            scalars: HashMap::new(),
+            scalar_source: None,
+            values: Vec::new(),
+            failed: None,
+            memory: Memory::default(),
+        }
     }
 
     /// Prepares for another recording in the memory of this one, of which nothing else is left.
@@ -377,7 +386,7 @@ impl Eager {
         let rows = if value.operand.is_row_major() {
             &value.rows
         } else {
-            dense = self.back_end()?.row_major(value, self.models, &mut Memory::default())?;
+            dense = self.back_end.row_major(value, self.models, &mut Memory::default())?;
             &dense.rows
         };
         let stride = stride(ty);
@@ -461,7 +470,7 @@ impl Eager {
     ///
     /// If there is no room, or the op says of its operands what cannot be.
     pub(crate) fn compute(&mut self, program: &Program, node: usize) -> Result<(), OpError> {
-        let (node, back_end) = (&program.nodes[node], self.back_end()?);
+        let (node, back_end) = (&program.nodes[node], self.back_end);
         let value = |id: ValueId| {
             self.values[id].as_ref().expect("inputs are computed before the node that reads them")
         };
@@ -491,10 +500,6 @@ impl Eager {
             self.set(id, value);
         }
         Ok(())
-    }
-
-    fn back_end(&self) -> Result<&'static dyn Compute, OpError> {
-        self.back_end.ok_or_else(|| OpError("nothing computes this recording".into()))
     }
 
     fn set(&mut self, id: ValueId, value: Value) {

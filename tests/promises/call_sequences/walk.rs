@@ -75,6 +75,8 @@ struct Model {
     gradients: Numbers,
     /// Counts the edits of its structure.
     structure: usize,
+    /// Counts the hooks of its own.
+    hooks: usize,
     /// Whether it has an optimizer and a scaler.
     learns: bool,
 }
@@ -106,6 +108,8 @@ pub(super) struct Walk {
     models: HashMap<Entity, Model>,
     tape: Option<Tape>,
     is_training: bool,
+    /// Counts the hooks on all models.
+    hooks: usize,
     calls: usize,
 }
 
@@ -134,6 +138,7 @@ impl Walk {
             models: HashMap::new(),
             tape: None,
             is_training: true,
+            hooks: 0,
             calls: 0,
         };
         walk.read();
@@ -149,10 +154,12 @@ impl Walk {
         let roots = self.roots();
         self.models.retain(|root, _| roots.contains(root));
         for root in roots {
-            let structure = self.models.get(&root).map_or(0, |model| model.structure);
+            let known =
+                self.models.get(&root).map_or((0, 0), |model| (model.structure, model.hooks));
+            let (structure, hooks) = known;
             let learns = self.world.get::<SGD>(root).is_some()
                 && self.world.get::<GradScaler>(root).is_some();
-            let mut model = Model { structure, learns, ..Model::default() };
+            let mut model = Model { structure, hooks, learns, ..Model::default() };
             for name in self.world.parameter_names(root).unwrap() {
                 let numbers = self.world.parameter::<f32>(root, &name).unwrap();
                 model.parameters.insert(name.clone(), numbers.iter().map(|&x| x.into()).collect());
@@ -162,6 +169,25 @@ impl Walk {
             }
             self.models.insert(root, model);
         }
+    }
+
+    /// Tells states apart by all but numbers: what later calls must do follows from it.
+    pub(super) fn state(&self) -> String {
+        let roots = self.roots();
+        let of_model = |root: &Entity| {
+            let Model { structure, hooks, learns, gradients, .. } = &self.models[root];
+            let ran = self.tape.as_ref().and_then(|tape| tape.of.get(root));
+            let ran = ran.map(|ran| (ran.structure, ran.evaluates));
+            let gradients: Vec<_> = gradients.keys().collect();
+            format!("{structure} {hooks} {learns} {gradients:?} {} {ran:?}", self.evaluates(*root))
+        };
+        let tape = self.tape.as_ref().map(|tape| {
+            let left = tape.of.keys().filter(|root| !roots.contains(root)).count();
+            let Tape { items, has_graph, is_outdated, is_split, .. } = tape;
+            (*items, *has_graph, tape.loss.is_some(), *is_outdated, *is_split, left)
+        });
+        let models: Vec<_> = roots.iter().map(of_model).collect();
+        format!("{models:?} {tape:?} {} {}", self.is_training, self.hooks)
     }
 
     /// Compares the models with what they must be.
@@ -489,6 +515,12 @@ impl Walk {
             .iter_mut()
             .filter(|(root, _)| is_edited(root))
             .for_each(|(_, of)| of.structure += 1);
+        self.hooks += usize::from(deed == Deed::HookAll);
+        let hooked = first.filter(|_| deed == Deed::HookFirst);
+        hooked
+            .and_then(|first| self.models.get_mut(&first))
+            .into_iter()
+            .for_each(|of| of.hooks += 1);
         if let Some(tape) = &mut self.tape {
             tape.is_outdated |= matches!(deed, Deed::Overwrite | Deed::Perturb);
             tape.is_split |= matches!(deed, Deed::HookFirst);
