@@ -23,6 +23,7 @@ use crate::errors::StepError;
 use crate::execute::hooks::{Memory, Own};
 use crate::execute::keys::Keys;
 use crate::execute::ready::Ready;
+use crate::execute::route::Route;
 use crate::execute::updates::Updates;
 use crate::storage::bind::{Binder, Located};
 use crate::storage::members::Members;
@@ -73,8 +74,8 @@ pub(crate) struct Cohort {
     pub(crate) updates: Option<Arc<Updates>>,
     /// The memory of the last record of its members, for the next one.
     pub(crate) spare: Option<Box<(Program, Eager)>>,
-    /// Whether somebody watches it: it runs apart from the others, eagerly if need be.
-    pub(crate) is_eager: bool,
+    /// Whether somebody watches it, or asks for what no plan gives: it runs apart from the others.
+    pub(crate) is_watched: bool,
     /// The hooks of their own that its members have, if they have any.
     pub(crate) own: Option<Own>,
     /// Which cohort its members were in, if they stay apart for it: see [`Cohorts::refresh`].
@@ -93,9 +94,6 @@ pub(crate) struct Cohort {
     /// The number of the call that runs, or was run last.
     pub(crate) call: u64,
 }
-
-/// The place of no plan: the cohort runs eagerly, or not at all.
-pub(crate) const EAGER: usize = usize::MAX;
 
 impl Cohorts {
     /// Regroups the models of `population` if something changed. `passed` gives, of each model's root, which cohort it
@@ -307,7 +305,7 @@ impl Cohorts {
                     is_lazy: blueprint.positions.iter().any(|at| at.module.is_lazy()),
                     updates: None,
                     spare: None,
-                    is_eager: false,
+                    is_watched: false,
                     own,
                     pass,
                     changes: None,
@@ -413,7 +411,7 @@ impl Cohort {
             is_lazy: self.is_lazy,
             updates: self.updates.clone(),
             spare: None,
-            is_eager: self.is_eager,
+            is_watched: self.is_watched,
             own: self.own.clone(),
             pass: self.pass,
             changes: self.changes.clone(),
@@ -435,10 +433,10 @@ impl Cohort {
         self.ready.iter_mut().for_each(|ready| ready.select(members));
     }
 
-    /// Says whether any of these plans, by their places, is run and draws random numbers.
-    pub(crate) fn draws(&self, chosen: &[usize]) -> bool {
-        let mut ready = chosen.iter().filter_map(|&place| self.ready.get(place));
-        !self.is_eager && ready.any(|ready| ready.planned.is_random)
+    /// Says whether it draws random numbers by a plan that nobody watches.
+    pub(crate) fn draws(&self, routes: &[Route]) -> bool {
+        let mut ready = routes.iter().filter_map(|route| route.planned(&self.ready));
+        ready.any(|ready| ready.planned.is_random)
     }
 
     /// Reads the random states again if somebody wrote to them.

@@ -9,6 +9,7 @@ pub(crate) mod loss_arrays;
 pub(crate) mod prepare;
 pub(crate) mod ready;
 pub(crate) mod record;
+pub(crate) mod route;
 pub(crate) mod run;
 pub mod sets;
 pub mod shared;

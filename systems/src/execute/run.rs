@@ -9,10 +9,11 @@ use neurarch_kernels::program::{Role, Slot};
 use crate::compile::plans::Plans;
 use crate::compile::results::Results;
 use crate::errors::StepError;
-use crate::execute::cohort::{Cohort, Cohorts, EAGER};
+use crate::execute::cohort::{Cohort, Cohorts};
 use crate::execute::hooks::Shared;
 use crate::execute::loss_arrays::LossArrays;
 use crate::execute::record::Record;
+use crate::execute::route::Route;
 use crate::execute::shared;
 use crate::execute::shared::{Chunks, SharedOptimizers};
 use crate::execute::tape::{InputGradients, Start, Tape};
@@ -33,9 +34,8 @@ pub(crate) struct Run {
     pub(crate) buffers: Buffers,
     pub(crate) tape: Tape,
     pub(crate) loss: LossArrays,
-    /// The places in [`Cohort::ready`] of the plans of this call, cohort after cohort; [`EAGER`] for those
-    /// that run eagerly.
-    pub(crate) chosen: Vec<usize>,
+    /// The routes of this call, cohort after cohort.
+    pub(crate) chosen: Vec<Route>,
     /// For each cohort whose forward pass was watched, what going back takes.
     pub(crate) recorded: Vec<Option<Record>>,
     /// The hooks of all models, if there are any.
@@ -127,7 +127,7 @@ impl Run {
         self.shared = Shared::of(world, population);
         let autocast = mode::autocast_mode(world);
         for cohort in &mut self.cohorts.list {
-            cohort.is_eager = self.shared.is_some() || cohort.scheme.mode.hooked;
+            cohort.is_watched = self.shared.is_some() || cohort.scheme.mode.hooked;
             cohort.scheme.autocast = autocast;
             cohort.call = call;
         }
@@ -167,8 +167,7 @@ impl Run {
         for place in 0..self.cohorts.list.len() {
             let cohort = &self.cohorts.list[place];
             let mut chosen = self.chosen[place * n_chosen..].iter().take(n_chosen);
-            let is_eager = chosen.any(|&chosen| chosen == EAGER) && cohort.is_eager;
-            if !is_eager || cohort.turns() == 1 {
+            if !chosen.any(|&route| route == Route::Eager) || cohort.turns() == 1 {
                 continue;
             }
             let ones: Vec<_> = (1..cohort.turns()).map(|member| cohort.alone(member)).collect();
@@ -179,9 +178,9 @@ impl Run {
                 self.recorded.resize_with(self.cohorts.list.len(), || None);
                 self.recorded.extend((1..=ones.len()).map(part));
             }
-            self.chosen[place * n_chosen..][..n_chosen].fill(EAGER);
+            self.chosen[place * n_chosen..][..n_chosen].fill(Route::Eager);
             self.cohorts.part(place, &[0], ones, false);
-            self.chosen.resize(self.cohorts.list.len() * n_chosen, EAGER);
+            self.chosen.resize(self.cohorts.list.len() * n_chosen, Route::Eager);
         }
     }
 
@@ -201,12 +200,12 @@ impl Run {
         let mut places = Vec::with_capacity(members.len());
         if kept.is_empty() {
             self.cohorts.list[place] = ones.remove(0);
-            self.chosen[place * n_chosen..][..n_chosen].fill(EAGER);
+            self.chosen[place * n_chosen..][..n_chosen].fill(Route::Eager);
             places.push(place);
         }
         places.extend(first..first + ones.len());
         self.cohorts.part(place, &kept, ones, true);
-        self.chosen.resize(self.cohorts.list.len() * n_chosen, EAGER);
+        self.chosen.resize(self.cohorts.list.len() * n_chosen, Route::Eager);
         places
     }
 
@@ -230,7 +229,7 @@ impl Run {
     /// Gives the results of the chosen plans, one a cohort; `None` if none is planned.
     pub(crate) fn planned_results(&self) -> Option<&Results> {
         let mut planned = self.cohorts.list.iter().zip(&self.chosen);
-        planned.find_map(|(cohort, &chosen)| cohort.ready.get(chosen)?.planned.results.as_ref())
+        planned.find_map(|(cohort, route)| route.ready(&cohort.ready)?.planned.results.as_ref())
     }
 
     /// Adds the columns that the chosen plans need and that are not there yet, such as those of an
@@ -244,10 +243,11 @@ impl Run {
         of: impl Fn(usize) -> usize,
     ) -> Result<bool, StepError> {
         let mut added = false;
-        for (number, &chosen) in self.chosen.iter().enumerate() {
+        for (number, route) in self.chosen.iter().enumerate() {
             let cohort = &mut self.cohorts.list[of(number)];
             let group = cohort.at.group;
-            let Some(ready) = cohort.ready.get_mut(chosen) else { continue };
+            let ready = route.plan().and_then(|place| cohort.ready.get_mut(place));
+            let Some(ready) = ready else { continue };
             if !ready.has_columns {
                 let slots = ready.planned.plan.program.slots.iter();
                 let is_own = |slot: &&Slot| matches!(slot.role, Role::Parameter | Role::Buffer);
@@ -266,7 +266,7 @@ impl Run {
     pub(crate) fn check_results(&self) -> Result<(), StepError> {
         let Some(first) = self.planned_results() else { return Ok(()) };
         let planned = self.cohorts.list.iter().zip(&self.chosen);
-        let mut planned = planned.filter_map(|(cohort, &chosen)| cohort.ready.get(chosen));
+        let mut planned = planned.filter_map(|(cohort, route)| route.ready(&cohort.ready));
         planned.try_for_each(|ready| match &ready.planned.results {
             Some(own) => first.check(own),
             None => Ok(()),

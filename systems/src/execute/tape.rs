@@ -163,7 +163,7 @@ impl Tape {
         self.outputs.reserve(y.len());
         self.outputs.bytes_mut()[..y.len()].copy_from_slice(y);
         self.whose.remember(world, of, cohorts)?;
-        let is_written = |cohort: &Cohort| cohort.keeps_tape || cohort.is_eager;
+        let is_written = |cohort: &Cohort| cohort.keeps_tape || cohort.is_watched;
         self.is_written = keeps_gradients && cohorts.list.iter().any(is_written);
         if !self.is_written {
             return Ok(());

@@ -11,9 +11,9 @@ use crate::compile::plans::{Planned, Request};
 use crate::errors::BindError;
 use crate::errors::StepError;
 use crate::execute::cohort::Cohort;
-use crate::execute::cohort::EAGER;
 use crate::execute::eager::Made;
 use crate::execute::hooks::Memory;
+use crate::execute::route::Route;
 use crate::execute::undo::Undo;
 use crate::storage::bind::Bound;
 use crate::storage::bind::Located;
@@ -126,16 +126,16 @@ impl Done {
     }
 }
 
-/// Finds the plan that gives what the hooks of a cohort see, too; no place if it has to run eagerly.
+/// Finds the plan that gives what the hooks of a cohort see, too, if there is one.
 pub(crate) fn prepare(
     world: &mut World,
     cohort: &mut Cohort,
     shared: Option<&Shared>,
     request: Request<'_>,
-) -> Result<usize, StepError> {
+) -> Result<Route, StepError> {
     let watched = watched_now(world, cohort, shared)?;
     if cohort.changes.as_ref() == Some(&watched) {
-        return Ok(EAGER);
+        return Ok(Route::Eager);
     }
     cohort.changes = None;
     prepare_for(world, cohort, watched, request)
@@ -163,15 +163,15 @@ pub(super) fn prepare_for(
     cohort: &mut Cohort,
     watched: Vec<Kinds>,
     request: Request<'_>,
-) -> Result<usize, StepError> {
+) -> Result<Route, StepError> {
     let request = Request { watched: &watched, ..request };
     match cohort.prepare(world, cohort.at.population, &request) {
         // A hook may recover from a tracing error, or be told of it.
         Err(StepError::Trace(_)) => {
             cohort.changes = Some(watched);
-            Ok(EAGER)
+            Ok(Route::Eager)
         }
-        found => found,
+        found => found.map(Route::Observed),
     }
 }
 

@@ -16,9 +16,9 @@ use crate::compile::results::Results;
 use crate::compile::trace::Inputs;
 use crate::errors::StepError;
 use crate::execute::cohort::Cohort;
-use crate::execute::cohort::EAGER;
 use crate::execute::hooks::observe;
 use crate::execute::lazy;
+use crate::execute::route::Route;
 use crate::execute::run::Run;
 use crate::execute::run::with_run;
 use crate::execute::shared::Sums;
@@ -311,15 +311,15 @@ fn prepare(
     }
     let keeps_gradients = mode::is_grad_enabled(world);
     if keeps_gradients && called.arrays.iter().any(|x| x.needs_gradient) {
-        run.cohorts.list.iter_mut().for_each(|cohort| cohort.is_eager = true);
+        run.cohorts.list.iter_mut().for_each(|cohort| cohort.is_watched = true);
     }
     choose_plans(world, run, population, called)?;
     let Run { cohorts, chosen, tape, .. } = run;
-    let tape_bytes = |(cohort, &chosen): (&Cohort, &usize)| {
-        cohort.ready.get(chosen).map_or(0, |ready| ready.planned.tape_bytes)
+    let tape_bytes = |(cohort, route): (&Cohort, &Route)| {
+        route.ready(&cohort.ready).map_or(0, |ready| ready.planned.tape_bytes)
     };
     tape.next_stride = cohorts.list.iter().zip(&*chosen).map(tape_bytes).max().unwrap_or(0);
-    if cohorts.list.iter().any(|cohort| cohort.is_eager) {
+    if cohorts.list.iter().any(|cohort| cohort.is_watched) {
         tape.next.reserve(tape.next_stride * models(world, population)?);
     }
     Ok(())
@@ -351,15 +351,15 @@ fn choose_plans(
         let structure = called.structure;
         let (given, target, loss, watched) = (&[], None, None, &[]);
         let request = Request { kind, inputs, structure, given, target, loss, watched };
-        run.chosen.push(match cohort.is_eager {
+        run.chosen.push(match cohort.is_watched {
             true if keeps_gradients
                 && (called.arrays.iter().any(|x| x.needs_gradient)
                     || Sums::of(world, population).is_some()) =>
             {
-                EAGER
+                Route::Eager
             }
             true => observe::prepare(world, cohort, run.shared.as_ref(), request)?,
-            false => cohort.prepare(world, population, &request)?,
+            false => Route::Planned(cohort.prepare(world, population, &request)?),
         });
     }
     run.part_eager(1);
@@ -392,9 +392,9 @@ fn run_plans<T: Element>(
         }
     }
     let mut queue = buffers.queue();
-    for (cohort, &chosen) in cohorts.list.iter_mut().zip(&*chosen) {
-        let Cohort { at, ready, keys, is_eager, .. } = cohort;
-        if let Some(ready) = ready.get(chosen).filter(|_| !*is_eager) {
+    for (cohort, route) in cohorts.list.iter_mut().zip(&*chosen) {
+        let Cohort { at, ready, keys, .. } = cohort;
+        if let Some(ready) = route.planned(ready) {
             queue.push(at, [Job { keys: ready.keys(keys), ..ready.job(&inputs) }]);
         }
     }

@@ -18,12 +18,12 @@ use crate::compile::plans::Request;
 use crate::compile::results::Results;
 use crate::errors::StepError;
 use crate::execute::cohort::Cohort;
-use crate::execute::cohort::EAGER;
 use crate::execute::eager;
 use crate::execute::eager::Made;
 use crate::execute::hooks::Again;
 use crate::execute::hooks::observe;
 use crate::execute::lazy;
+use crate::execute::route::Route;
 use crate::execute::run::Run;
 use crate::execute::run::with_run;
 use crate::execute::shared;
@@ -341,17 +341,18 @@ fn run_plans(
     let n_inputs = inputs.len() / n_parts;
     let mut queue = buffers.queue();
     for (cohort, chosen) in cohorts.list.iter_mut().zip(chosen.chunks(n_parts)) {
-        let Cohort { at, ready, keys, is_eager: false, .. } = cohort else { continue };
+        let Cohort { at, ready, keys, is_watched: false, .. } = cohort else { continue };
         let mut first_step = 0;
-        let jobs = parts.iter().zip(chosen).enumerate().map(|(number, (part, &place))| {
+        let jobs = parts.iter().zip(chosen).enumerate().filter_map(|(number, (part, route))| {
             first_step += part.steps;
-            Job {
+            let ready = route.planned(ready)?;
+            Some(Job {
                 steps: part.steps,
                 first_step: first_step - part.steps,
                 outputs: &outputs[number..=number],
-                keys: ready[place].keys(keys),
-                ..ready[place].job(&inputs[number * n_inputs..][..n_inputs])
-            }
+                keys: ready.keys(keys),
+                ..ready.job(&inputs[number * n_inputs..][..n_inputs])
+            })
         });
         queue.push(at, jobs);
     }
@@ -374,7 +375,7 @@ fn add_state_columns(
     population: Entity,
 ) -> Result<bool, StepError> {
     let mut added = false;
-    for cohort in run.cohorts.list.iter_mut().filter(|cohort| cohort.is_eager) {
+    for cohort in run.cohorts.list.iter_mut().filter(|cohort| cohort.is_watched) {
         let updates = eager::updates(cohort)?;
         added |= columns::add_columns(world, population, cohort.at.group, &updates.slots);
     }
@@ -393,7 +394,7 @@ fn train_watched<T: Element>(
     loss: &dyn DynLoss,
     (losses, steps): (&mut [T], usize),
 ) -> Result<(), StepError> {
-    if !run.cohorts.list.iter().any(|cohort| cohort.is_eager) {
+    if !run.cohorts.list.iter().any(|cohort| cohort.is_watched) {
         return Ok(());
     }
     let all = parts.iter().enumerate();
@@ -438,7 +439,7 @@ fn train_shared<T: Element>(
         let Some(mut sums) = Sums::of(world, population) else { break };
         let mut eager = Vec::new();
         let Run { cohorts, shared, loss: arrays, .. } = &mut *run;
-        for (place, cohort) in cohorts.list.iter_mut().enumerate().filter(|(_, of)| of.is_eager) {
+        for (place, cohort) in cohorts.list.iter_mut().enumerate().filter(|(_, of)| of.is_watched) {
             let hooks = (shared.clone(), Again::default());
             let (of_members, recorded) =
                 step_eagerly(world, cohort, hooks, (loss, arrays), (part, step))?;
@@ -448,7 +449,7 @@ fn train_shared<T: Element>(
         // Nothing is written before all hooks were called.
         let of_eager = eager.iter_mut().map(|(place, recorded)| (*place, recorded.take_shared()));
         let of_eager: Vec<_> = of_eager.collect();
-        for cohort in cohorts.list.iter_mut().filter(|cohort| !cohort.is_eager) {
+        for cohort in cohorts.list.iter_mut().filter(|cohort| !cohort.is_watched) {
             cohort.refresh_keys(world)?;
         }
         let of_part = |run: &Run, cohort: usize| run.chosen[cohort * parts.len() + number];
@@ -467,7 +468,7 @@ fn train_shared<T: Element>(
         };
         run_summed(world, cohorts, chunks, buffers, &mut sums, &pass, Some(own))?;
         for (cohort, chosen) in cohorts.list.iter_mut().zip(chosen.chunks(parts.len())) {
-            let ready = cohort.ready.get(chosen[number]);
+            let ready = chosen[number].planned(&cohort.ready);
             if ready.is_some_and(|ready| ready.planned.is_random) {
                 cohort.advance_keys(world, 1);
             }
@@ -504,8 +505,8 @@ fn choose_plans(
     run.chosen.clear();
     for cohort in &mut run.cohorts.list {
         for part in parts {
-            if cohort.is_eager && Sums::of(world, population).is_some() {
-                run.chosen.push(EAGER);
+            if cohort.is_watched && Sums::of(world, population).is_some() {
+                run.chosen.push(Route::Eager);
                 continue;
             }
             let request = Request {
@@ -517,12 +518,12 @@ fn choose_plans(
                 loss: Some(loss),
                 watched: &[],
             };
-            let place = match cohort.is_eager {
+            let route = match cohort.is_watched {
                 true => observe::prepare(world, cohort, run.shared.as_ref(), request)?,
-                false => cohort.prepare(world, population, &request)?,
+                false => Route::Planned(cohort.prepare(world, population, &request)?),
             };
-            run.chosen.push(place);
-            let Some(ready) = cohort.ready.get(place) else { continue };
+            run.chosen.push(route);
+            let Some(ready) = route.ready(&cohort.ready) else { continue };
             check_loss(
                 "loss",
                 population::population(world, population)?.dtype(),
