@@ -208,3 +208,10 @@ pub enum StepError {
     #[error("expected a loss before backward: call loss, or backward_from with a gradient")]
     NoLoss,
 }
+
+impl StepError {
+    /// Says whether a number was read in the middle of a program that is only recorded.
+    pub(crate) fn needs_values(&self) -> bool {
+        matches!(self, StepError::Trace(error) if error.needs_values)
+    }
+}

@@ -32,6 +32,9 @@ use crate::structure::optimizers::Optimizers;
 use crate::structure::population::population;
 use crate::structure::sign;
 
+/// For each model's root, in which cohort it made the pass that is gone back from, and whether that left a record.
+pub(crate) type Passed = HashMap<Entity, (u32, bool)>;
+
 /// The cohorts of a population.
 #[derive(Default)]
 pub(crate) struct Cohorts {
@@ -76,6 +79,8 @@ pub(crate) struct Cohort {
     pub(crate) spare: Option<Box<(Program, Eager)>>,
     /// Whether somebody watches it, or asks for what no plan gives: it runs apart from the others.
     pub(crate) is_watched: bool,
+    /// Whether it is of one member that is apart from others like it, since its numbers were read in the middle of a pass.
+    pub(crate) is_alone: bool,
     /// The hooks of their own that its members have, if they have any.
     pub(crate) own: Option<Own>,
     /// Which cohort its members were in, if they stay apart for it: see [`Cohorts::refresh`].
@@ -97,12 +102,13 @@ pub(crate) struct Cohort {
 
 impl Cohorts {
     /// Regroups the models of `population` if something changed. `passed` gives, of each model's root, which cohort it
-    /// was in when a forward pass kept something for the way back: hooked models of different ones stay apart.
+    /// was in when a forward pass kept something for the way back, and whether it kept a record: models of different
+    /// ones that have a record, or hooks, stay apart.
     pub(crate) fn refresh(
         &mut self,
         world: &mut World,
         of: Entity,
-        passed: impl FnOnce() -> HashMap<Entity, u32>,
+        passed: impl FnOnce() -> Passed,
     ) -> Result<(), StepError> {
         sign::refresh(world, of)?;
         Optimizers::init(world);
@@ -238,12 +244,7 @@ impl Cohorts {
         self.modes.iter_mut().for_each(|watch| watch.look(world));
     }
 
-    fn regroup(
-        &mut self,
-        world: &mut World,
-        of: Entity,
-        passed: &HashMap<Entity, u32>,
-    ) -> Result<(), StepError> {
+    fn regroup(&mut self, world: &mut World, of: Entity, passed: &Passed) -> Result<(), StepError> {
         let toggled =
             [world.register_component::<Mode>(), world.register_component::<HasGradient>()];
         let (mut modes, mut rates) = (Vec::new(), Vec::new());
@@ -271,7 +272,8 @@ impl Cohorts {
                     continue;
                 }
                 let own = mode.hooked.then(|| Own::of(world, group, place));
-                let pass = own.as_ref().and_then(|_| passed.get(&root)).copied();
+                let pass = passed.get(&root).filter(|(_, recorded)| own.is_some() || *recorded);
+                let pass = pass.map(|&(pass, _)| pass);
                 let known = self.list[first..].iter_mut().rev().find(|cohort| {
                     cohort.pass == pass
                         && cohort.own == own
@@ -306,6 +308,7 @@ impl Cohorts {
                     updates: None,
                     spare: None,
                     is_watched: false,
+                    is_alone: false,
                     own,
                     pass,
                     changes: None,
@@ -412,6 +415,7 @@ impl Cohort {
             updates: self.updates.clone(),
             spare: None,
             is_watched: self.is_watched,
+            is_alone: self.is_alone,
             own: self.own.clone(),
             pass: self.pass,
             changes: self.changes.clone(),

@@ -61,7 +61,7 @@ pub(crate) struct Given<'a> {
 }
 
 impl Given<'_> {
-    fn record(&self, trace: &Trace) -> Var {
+    pub(crate) fn record(&self, trace: &Trace) -> Var {
         trace.input_of_rows(self.ty.clone(), self.rows.iter().copied())
     }
 }
@@ -316,7 +316,7 @@ fn check_targets(
 }
 
 /// Records a loss; all models read the same arrays.
-fn record_loss(
+pub(crate) fn record_loss(
     trace: &Trace,
     loss: &dyn DynLoss,
     arrays: &LossArrays,

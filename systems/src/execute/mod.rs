@@ -1,6 +1,7 @@
 //! Cohorts run plans: forward, loss, backward and step, planned, observed or op by op.
 
 pub(crate) mod cohort;
+pub(crate) mod decide;
 pub(crate) mod eager;
 pub mod hooks;
 pub(crate) mod keys;

@@ -1,6 +1,5 @@
 //! [`Run`]: what a population keeps from one call to the next: cohorts, the tape, memory to use again.
 
-use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use bevy_ecs::prelude::*;
@@ -9,7 +8,7 @@ use neurarch_kernels::program::{Role, Slot};
 use crate::compile::plans::Plans;
 use crate::compile::results::Results;
 use crate::errors::StepError;
-use crate::execute::cohort::{Cohort, Cohorts};
+use crate::execute::cohort::{Cohort, Cohorts, Passed};
 use crate::execute::hooks::Shared;
 use crate::execute::loss_arrays::LossArrays;
 use crate::execute::record::Record;
@@ -116,8 +115,8 @@ impl Run {
     ) -> Result<(), StepError> {
         let Run { cohorts, tape, recorded, .. } = self;
         cohorts.refresh(world, population, || match recorded.iter().any(Option::is_some) {
-            true => tape.passes(),
-            false => HashMap::new(),
+            true => tape.passes(recorded),
+            false => Passed::new(),
         })?;
         let (call, evictions) = Plans::begin_call(world, forget_evicted);
         if self.evictions != evictions {
@@ -152,7 +151,7 @@ impl Run {
     ) -> Result<(), StepError> {
         if self.cohorts.is_apart {
             self.cohorts.bring_together();
-            self.cohorts.refresh(world, population, HashMap::new)?;
+            self.cohorts.refresh(world, population, Passed::new)?;
             self.refresh(world, population)?;
         }
         match self.cohorts.forget_hooks_that_are_gone(world, population)? {
@@ -161,16 +160,24 @@ impl Run {
         }
     }
 
-    /// Gives every model with hooks of its own, of a cohort of several that has to run eagerly, a cohort of its own; `chosen`
-    /// has so many places a cohort.
+    /// Gives every model of a cohort that has to run eagerly a cohort of its own, if it has hooks of its own or reads
+    /// numbers; `chosen` has so many places a cohort.
     pub(crate) fn part_eager(&mut self, n_chosen: usize) {
         for place in 0..self.cohorts.list.len() {
-            let cohort = &self.cohorts.list[place];
-            let mut chosen = self.chosen[place * n_chosen..].iter().take(n_chosen);
-            if !chosen.any(|&route| route == Route::Eager) || cohort.turns() == 1 {
+            let cohort = &mut self.cohorts.list[place];
+            let chosen = &self.chosen[place * n_chosen..][..n_chosen];
+            if !chosen.iter().any(|route| route.is_eager()) {
+                // Who is alone for nothing goes back to the others when the next pass begins.
+                self.cohorts.is_apart |= cohort.is_alone;
                 continue;
             }
-            let ones: Vec<_> = (1..cohort.turns()).map(|member| cohort.alone(member)).collect();
+            let are_alone = chosen.contains(&Route::Alone);
+            let n_apart = if are_alone { cohort.places.len() } else { cohort.turns() };
+            if n_apart == 1 {
+                continue;
+            }
+            cohort.is_alone = are_alone;
+            let ones: Vec<_> = (1..n_apart).map(|member| cohort.alone(member)).collect();
             let record = self.recorded.get_mut(place).and_then(Option::take);
             let part = |member: usize| record.as_ref().and_then(|record| record.part(&[member]));
             if record.is_some() {
@@ -178,9 +185,10 @@ impl Run {
                 self.recorded.resize_with(self.cohorts.list.len(), || None);
                 self.recorded.extend((1..=ones.len()).map(part));
             }
-            self.chosen[place * n_chosen..][..n_chosen].fill(Route::Eager);
-            self.cohorts.part(place, &[0], ones, false);
-            self.chosen.resize(self.cohorts.list.len() * n_chosen, Route::Eager);
+            let route = if are_alone { Route::Alone } else { Route::Eager };
+            self.chosen[place * n_chosen..][..n_chosen].fill(route);
+            self.cohorts.part(place, &[0], ones, are_alone);
+            self.chosen.resize(self.cohorts.list.len() * n_chosen, route);
         }
     }
 

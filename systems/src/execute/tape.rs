@@ -22,7 +22,7 @@ use crate::compile::array::Called;
 use crate::compile::plans::Planned;
 use crate::compile::results::Results;
 use crate::errors::StepError;
-use crate::execute::cohort::{Cohort, Cohorts};
+use crate::execute::cohort::{Cohort, Cohorts, Passed};
 use crate::execute::record::Record;
 use crate::storage::gather::gathered;
 use crate::storage::launch::Read;
@@ -186,10 +186,13 @@ impl Tape {
         self.is_written.then_some((self.inputs.as_slice(), self.structure.as_ref()))
     }
 
-    /// Gives, of each model's root, in which cohort it ran.
-    pub(crate) fn passes(&self) -> HashMap<Entity, u32> {
+    /// Gives, of each model's root, in which cohort it ran, and whether that left a record.
+    pub(crate) fn passes(&self, recorded: &[Option<Record>]) -> Passed {
+        let has_record = |pass: &Pass| recorded.get(pass.record).is_some_and(Option::is_some);
+        let recorded: Vec<_> = self.whose.passes.iter().map(has_record).collect();
         let rows = self.whose.rows.iter();
-        rows.filter_map(|row| Some((row.root, row.ran?.0))).collect()
+        let pass = |row: &Row| row.ran.map(|(pass, _)| (pass, recorded[pass as usize]));
+        rows.filter_map(|row| Some((row.root, pass(row)?))).collect()
     }
 
     /// Says whether the cohorts have the modes of the pass: after [`Run::follow`].

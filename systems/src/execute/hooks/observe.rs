@@ -135,7 +135,7 @@ pub(crate) fn prepare(
 ) -> Result<Route, StepError> {
     let watched = watched_now(world, cohort, shared)?;
     if cohort.changes.as_ref() == Some(&watched) {
-        return Ok(Route::Eager);
+        return Ok(if cohort.is_alone { Route::Alone } else { Route::Eager });
     }
     cohort.changes = None;
     prepare_for(world, cohort, watched, request)
@@ -167,9 +167,9 @@ pub(super) fn prepare_for(
     let request = Request { watched: &watched, ..request };
     match cohort.prepare(world, cohort.at.population, &request) {
         // A hook may recover from a tracing error, or be told of it.
-        Err(StepError::Trace(_)) => {
+        Err(StepError::Trace(error)) => {
             cohort.changes = Some(watched);
-            Ok(Route::Eager)
+            Ok(if error.needs_values { Route::Alone } else { Route::Eager })
         }
         found => found.map(Route::Observed),
     }

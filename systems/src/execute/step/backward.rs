@@ -8,6 +8,7 @@ use neurarch_kernels::program::Role;
 use neurarch_kernels::shape::Type;
 
 use super::check::{check_array, check_dtype, check_result, check_targets, models, shaped};
+use super::eager_loss;
 use super::gradients::write_gradient_bits;
 use super::modified;
 use super::watched::{self, What};
@@ -66,10 +67,17 @@ pub fn loss<'a, T: Element, Y: Element>(
         };
         chosen.clear();
         for cohort in &mut cohorts.list {
-            chosen.push(Route::Planned(cohort.prepare(world, population, &request)?));
+            chosen.push(match cohort.prepare(world, population, &request) {
+                Err(error) if error.needs_values() => Route::Alone,
+                planned => Route::Planned(planned?),
+            });
         }
         check_targets(loss.targets(y), targets, targets.shape.iter().product())?;
         arrays.refresh(loss, y.dtype);
+        if chosen.contains(&Route::Alone) {
+            let y = y.clone();
+            return eager_loss::loss(world, run, population, (loss, &y), targets);
+        }
 
         let n_models = models(world, population)?;
         let (y_bytes, y_dtype) = (y.size_bytes(), y.dtype);
@@ -257,7 +265,7 @@ fn choose_plans(
         }
         modified::check(world, run, population)?;
         let added = add_gradient_columns(world, run, population)?;
-        if !run.add_columns(world, population, |number| number)? && !added {
+        if !added && !run.add_columns(world, population, |number| number)? {
             run.part_eager(1);
             return Ok(());
         }

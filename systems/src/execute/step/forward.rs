@@ -16,7 +16,7 @@ use crate::compile::results::Results;
 use crate::compile::trace::Inputs;
 use crate::errors::StepError;
 use crate::execute::cohort::Cohort;
-use crate::execute::hooks::observe;
+use crate::execute::decide::decide;
 use crate::execute::lazy;
 use crate::execute::route::Route;
 use crate::execute::run::Run;
@@ -40,6 +40,40 @@ use crate::structure::mode;
 ///
 /// If `x` does not fit the population or its modules, or the result is of another type: it is taken for that of `x`
 /// if this is floating, and for f32 if `x` is of whole numbers. [`forward_with`] and [`forward_any`] give others.
+///
+/// # Example
+///
+/// Models that look at their own numbers:
+///
+/// ```
+/// # use bevy_ecs::prelude::*;
+/// # use neurarch_components::module::{Call, Module};
+/// # use neurarch_kernels::dtype::Dtype;
+/// # use neurarch_kernels::program::trace::Var;
+/// # use neurarch_systems::structure::spawn::spawn_population;
+/// # use neurarch_systems::execute::step::forward;
+/// /// Halves its input until the sum is below 1.
+/// #[derive(Component, Clone, Debug, PartialEq)]
+/// struct Shrink;
+///
+/// impl Module for Shrink {
+///     fn forward(&self, call: &Call<'_>, mut x: Var) -> Var {
+///         loop {
+///             match call.trace.item(&x.sum(&[], false)) {
+///                 Some(sum) if sum >= 1.0 => x = x * 0.5,
+///                 Some(_) => return x,
+///                 None => return call.trace.poison(), // No numbers yet.
+///             }
+///         }
+///     }
+/// }
+///
+/// let mut world = World::new();
+/// let population = spawn_population(&mut world, &Shrink, 3, 3, 0, Dtype::F32)?;
+/// let y = forward(&mut world, population, &ndarray::array![[0.5_f32], [1.0], [6.0]])?;
+/// assert_eq!(y, ndarray::array![[0.5_f32], [0.5], [0.75]].into_dyn());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 ///
 /// Source: `torch.vmap` of `torch.func.functional_call` over a stacked population.
 pub fn forward<'a, X: Element>(
@@ -346,21 +380,14 @@ fn choose_plans(
         }
     };
     let keeps_gradients = mode::is_grad_enabled(world);
+    let asks = called.arrays.iter().any(|x| x.needs_gradient);
+    let needs_record = keeps_gradients && (asks || Sums::of(world, population).is_some());
     for cohort in &mut run.cohorts.list {
         let kind = if keeps_gradients && cohort.keeps_tape { Kind::Tape } else { Kind::Forward };
         let structure = called.structure;
         let (given, target, loss, watched) = (&[], None, None, &[]);
         let request = Request { kind, inputs, structure, given, target, loss, watched };
-        run.chosen.push(match cohort.is_watched {
-            true if keeps_gradients
-                && (called.arrays.iter().any(|x| x.needs_gradient)
-                    || Sums::of(world, population).is_some()) =>
-            {
-                Route::Eager
-            }
-            true => observe::prepare(world, cohort, run.shared.as_ref(), request)?,
-            false => Route::Planned(cohort.prepare(world, population, &request)?),
-        });
+        run.chosen.push(decide(world, cohort, run.shared.as_ref(), request, needs_record)?);
     }
     run.part_eager(1);
     run.check_results()

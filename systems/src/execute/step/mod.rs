@@ -6,6 +6,7 @@
 
 mod backward;
 pub(crate) mod check;
+mod eager_loss;
 mod forward;
 mod gradients;
 mod modified;

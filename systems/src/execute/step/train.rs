@@ -18,12 +18,11 @@ use crate::compile::plans::Request;
 use crate::compile::results::Results;
 use crate::errors::StepError;
 use crate::execute::cohort::Cohort;
+use crate::execute::decide::decide;
 use crate::execute::eager;
 use crate::execute::eager::Made;
 use crate::execute::hooks::Again;
-use crate::execute::hooks::observe;
 use crate::execute::lazy;
-use crate::execute::route::Route;
 use crate::execute::run::Run;
 use crate::execute::run::with_run;
 use crate::execute::shared;
@@ -303,8 +302,9 @@ fn train<T: Element>(
     run.forget_hooks_that_are_gone(world, population)?;
     loop {
         choose_plans(world, run, population, parts, targets, loss)?;
-        let added = add_state_columns(world, run, population)?;
-        if !run.add_columns(world, population, |number| number / parts.len().max(1))? && !added {
+        // Columns that come regroup the models: plans are chosen anew before anything else.
+        let of = |number: usize| number / parts.len().max(1);
+        if !add_state_columns(world, run, population)? && !run.add_columns(world, population, of)? {
             break;
         }
     }
@@ -503,12 +503,9 @@ fn choose_plans(
     }
     run.check_optimizers(world, population)?;
     run.chosen.clear();
+    let needs_record = Sums::of(world, population).is_some();
     for cohort in &mut run.cohorts.list {
         for part in parts {
-            if cohort.is_watched && Sums::of(world, population).is_some() {
-                run.chosen.push(Route::Eager);
-                continue;
-            }
             let request = Request {
                 kind: Kind::TrainStep,
                 inputs: part.types,
@@ -518,10 +515,7 @@ fn choose_plans(
                 loss: Some(loss),
                 watched: &[],
             };
-            let route = match cohort.is_watched {
-                true => observe::prepare(world, cohort, run.shared.as_ref(), request)?,
-                false => Route::Planned(cohort.prepare(world, population, &request)?),
-            };
+            let route = decide(world, cohort, run.shared.as_ref(), request, needs_record)?;
             run.chosen.push(route);
             let Some(ready) = route.ready(&cohort.ready) else { continue };
             check_loss(

@@ -146,8 +146,7 @@ fn compute(
     let all_look = shared.as_ref().is_none_or(Shared::only_look)
         && all.iter().all(|Making { place, .. }| {
             let cohort = &cohorts.list[*place];
-            route(*place, cohort) != Route::Eager
-                && cohort.own.as_ref().is_none_or(|own| own.only_look)
+            !route(*place, cohort).is_eager() && cohort.own.as_ref().is_none_or(|own| own.only_look)
         });
     // A forward pass writes little, and may fail in what follows.
     let keeps_undo = !all_look || matches!(what, What::Forward(_));
