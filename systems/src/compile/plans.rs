@@ -12,6 +12,7 @@ use neurarch_kernels::program::{Program, Role, Slot};
 use neurarch_kernels::shape::Type;
 
 use crate::compile::array::TypeRef;
+use crate::compile::entrance::Entrance;
 use crate::compile::results::{Results, side_by_side};
 use crate::compile::script::{Act, Event, Kinds};
 use crate::compile::trace;
@@ -36,6 +37,8 @@ pub(crate) struct Planned {
     pub(crate) events: Vec<Event>,
     /// What autocast did to it.
     pub(crate) autocast: Option<Autocast>,
+    /// Where it enters the model.
+    pub(crate) entry: Option<Arc<Entrance>>,
     pub(crate) plan: Arc<Plan>,
     /// What the model gives, where it is called.
     pub(crate) results: Option<Results>,
@@ -184,6 +187,7 @@ impl Planned {
             watched: request.watched.to_vec(),
             events,
             autocast: scheme.autocast,
+            entry: scheme.entry.clone(),
             results,
             places,
             outputs,

@@ -9,6 +9,7 @@ use neurarch_kernels::program::eager::ReadError;
 use neurarch_kernels::program::trace::TraceError;
 use neurarch_kernels::shape::{Shape, Type};
 
+use crate::errors::AccessError;
 use crate::errors::BindError;
 use crate::errors::SignError;
 
@@ -22,6 +23,12 @@ pub enum StepError {
     /// There is no such population, or a model's tree is none of modules.
     #[error(transparent)]
     Sign(#[from] SignError),
+    /// There is no such module.
+    #[error(transparent)]
+    Access(#[from] AccessError),
+    /// All modules of all models are no module that can be called.
+    #[error("expected a module to call, or a population and a path, got all modules")]
+    AllModules,
     /// A parameter has no column.
     #[error(transparent)]
     Bind(#[from] BindError),

@@ -101,6 +101,11 @@ pub(crate) struct Cohort {
 }
 
 impl Cohorts {
+    /// Makes the list of one.
+    pub(crate) fn of_one(cohort: Cohort) -> Self {
+        Cohorts { list: vec![cohort], ..Cohorts::default() }
+    }
+
     /// Regroups the models of `population` if something changed. `passed` gives, of each model's root, which cohort it
     /// was in when a forward pass kept something for the way back, and whether it kept a record: models of different
     /// ones that have a record, or hooks, stay apart.
@@ -295,6 +300,7 @@ impl Cohorts {
                     has_gradient: gradients.0.clone(),
                     groups: trace::nearest(blueprint, &owned),
                     autocast: None,
+                    entry: None,
                 };
                 self.list.push(Cohort {
                     scheme,

@@ -79,8 +79,8 @@ pub(crate) fn initialize(
         for Becoming { position, each, .. } in infer(&cohort.scheme, inputs, dtype, &live)? {
             changes.extend(entities(position).into_iter().zip(each));
         }
-        // What no call reaches stays lazy, and is not looked for again.
-        cohort.is_lazy = false;
+        // What no call of the root reaches stays lazy, and is not looked for again.
+        cohort.is_lazy = cohort.scheme.entry.is_some();
     }
     if changes.is_empty() {
         return Ok(());

@@ -1,10 +1,12 @@
 //! [`Run`]: what a population keeps from one call to the next: cohorts, the tape, memory to use again.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
 
 use bevy_ecs::prelude::*;
 use neurarch_kernels::program::{Role, Slot};
 
+use crate::compile::entrance::Entrance;
 use crate::compile::plans::Plans;
 use crate::compile::results::Results;
 use crate::errors::StepError;
@@ -128,9 +130,20 @@ impl Run {
         for cohort in &mut self.cohorts.list {
             cohort.is_watched = self.shared.is_some() || cohort.scheme.mode.hooked;
             cohort.scheme.autocast = autocast;
+            cohort.scheme.entry = None;
             cohort.call = call;
         }
         Ok(())
+    }
+
+    /// Makes a run of a cohort alone, with the same hooks; what this one keeps stays as it is.
+    pub(crate) fn apart(&self, cohort: Cohort) -> Run {
+        Run { cohorts: Cohorts::of_one(cohort), shared: self.shared.clone(), ..Run::default() }
+    }
+
+    /// Has the models entered at a module below their roots, until the next refresh.
+    pub(crate) fn enter(&mut self, entry: Option<&Arc<Entrance>>) {
+        self.cohorts.list.iter_mut().for_each(|cohort| cohort.scheme.entry = entry.cloned());
     }
 
     /// Makes the tape follow the population: see [`Tape::follow`].

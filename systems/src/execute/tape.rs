@@ -19,6 +19,7 @@ use neurarch_kernels::program::tree::Arguments;
 use neurarch_kernels::shape::Type;
 
 use crate::compile::array::Called;
+use crate::compile::entrance::Entrance;
 use crate::compile::plans::Planned;
 use crate::compile::results::Results;
 use crate::errors::StepError;
@@ -37,6 +38,8 @@ pub(crate) struct Tape {
     structure: Option<Arguments<usize>>,
     /// What autocast did in that pass.
     pub(crate) autocast: Option<Autocast>,
+    /// Where the models were entered in that pass.
+    pub(crate) entry: Option<Arc<Entrance>>,
     /// Whether there is something to go back from.
     is_written: bool,
     /// What the models gave; `None` before the first pass.
@@ -174,6 +177,7 @@ impl Tape {
             self.inputs = called.arrays.iter().map(|x| x.ty().to_type()).collect();
         }
         self.autocast = cohorts.list.first().and_then(|cohort| cohort.scheme.autocast);
+        self.entry = called.entry.cloned();
         if self.structure.as_ref() != called.structure {
             self.structure = called.structure.cloned();
         }

@@ -105,6 +105,7 @@ pub(super) fn are_alike(
     is_like
         && known.mode == scheme.mode
         && known.autocast == scheme.autocast
+        && known.entry == scheme.entry
         && (!needs_gradients || known.has_gradient == scheme.has_gradient)
         && (!needs_groups || known.groups == scheme.groups)
 }

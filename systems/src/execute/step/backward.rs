@@ -251,6 +251,7 @@ fn choose_plans(
         chosen.clear();
         for (place, cohort) in cohorts.list.iter_mut().enumerate() {
             cohort.scheme.autocast = tape.autocast;
+            cohort.scheme.entry.clone_from(&tape.entry);
             let route = match recorded.get(place).and_then(Option::as_ref) {
                 Some(Record::Observed(passed)) => {
                     passed.prepare_back(world, cohort, shared.as_ref(), request)?

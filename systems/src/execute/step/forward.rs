@@ -1,5 +1,7 @@
 //! [`forward`]: runs models, and keeps what `backward` will need.
 
+use std::sync::Arc;
+
 use bevy_ecs::prelude::*;
 use ndarray::{ArrayD, ArrayViewMut, Dimension, IxDyn};
 use neurarch_kernels::cpu::memory::AlignedBytes;
@@ -10,6 +12,7 @@ use neurarch_kernels::shape::Type;
 use super::check::{check_array, check_result, models, shaped};
 use super::watched::{self, Ran, What};
 use crate::compile::array::{AnyArray, AnyInput, Called, Erased, Input};
+use crate::compile::entrance::Entrance;
 use crate::compile::plans::Kind;
 use crate::compile::plans::Request;
 use crate::compile::results::Results;
@@ -81,8 +84,17 @@ pub fn forward<'a, X: Element>(
     population: Entity,
     x: impl Into<Input<'a, X>>,
 ) -> Result<ArrayD<X::Float>, StepError> {
-    let x = x.into();
-    let called = Called { arrays: &[x.erase()], structure: None };
+    forward_at(world, population, None, &x.into())
+}
+
+/// [`forward`] from where the models are entered.
+pub(super) fn forward_at<X: Element>(
+    world: &mut World,
+    population: Entity,
+    entry: Option<&Arc<Entrance>>,
+    x: &Input<'_, X>,
+) -> Result<ArrayD<X::Float>, StepError> {
+    let called = Called { arrays: &[x.erase()], structure: None, entry };
     pass(world, population, &called, |world, run, watched| {
         let y = only_result(run, watched)?.ok_or(StepError::Inactive)?;
         let n_models = models(world, population)?;
@@ -144,7 +156,17 @@ pub fn forward_with<T: Element>(
     population: Entity,
     arguments: Arguments<AnyInput<'_>>,
 ) -> Result<Tree<ArrayD<T>>, StepError> {
-    let (rows, results) = forward_rows(world, population, arguments, Some(T::DTYPE))?;
+    forward_with_at(world, population, None, arguments)
+}
+
+/// [`forward_with`] from where the models are entered.
+pub(super) fn forward_with_at<T: Element>(
+    world: &mut World,
+    population: Entity,
+    entry: Option<&Arc<Entrance>>,
+    arguments: Arguments<AnyInput<'_>>,
+) -> Result<Tree<ArrayD<T>>, StepError> {
+    let (rows, results) = forward_rows(world, population, entry, arguments, Some(T::DTYPE))?;
     Ok(results.tree.clone().map(&mut |place| results.array(place, &rows)))
 }
 
@@ -186,7 +208,7 @@ pub fn forward_any(
     population: Entity,
     arguments: Arguments<AnyInput<'_>>,
 ) -> Result<Tree<AnyArray>, StepError> {
-    let (rows, results) = forward_rows(world, population, arguments, None)?;
+    let (rows, results) = forward_rows(world, population, None, arguments, None)?;
     Ok(results.tree.clone().map(&mut |place| match results.types[place].dtype {
         Dtype::F64 => AnyArray::F64(results.array(place, &rows)),
         Dtype::I64 => AnyArray::I64(results.array(place, &rows)),
@@ -207,6 +229,7 @@ struct ResultRows {
 fn forward_rows(
     world: &mut World,
     population: Entity,
+    entry: Option<&Arc<Entrance>>,
     arguments: Arguments<AnyInput<'_>>,
     dtype: Option<Dtype>,
 ) -> Result<(ResultRows, Results), StepError> {
@@ -216,7 +239,7 @@ fn forward_rows(
         inputs.len() - 1
     });
     let arrays: Vec<_> = inputs.iter().map(AnyInput::erase).collect();
-    let called = Called { arrays: &arrays, structure: Some(&structure) };
+    let called = Called { arrays: &arrays, structure: Some(&structure), entry };
     pass(world, population, &called, |world, run, watched| {
         let results = results(run, watched).cloned().ok_or(StepError::Inactive)?;
         let models = models(world, population)?;
@@ -265,7 +288,7 @@ pub fn forward_into<'a, X: Element, D: Dimension>(
     mut y: ArrayViewMut<'_, X::Float, D>,
 ) -> Result<(), StepError> {
     let x = x.into();
-    let called = Called { arrays: &[x.erase()], structure: None };
+    let called = Called { arrays: &[x.erase()], structure: None, entry: None };
     pass(world, population, &called, |world, run, watched| {
         let Some(expected) = only_result(run, watched)? else { return Ok(()) };
         let n_models = models(world, population)?;
@@ -339,6 +362,7 @@ fn prepare(
         check_array(world, population, "x", *x)?;
     }
     if run.has_lazy() {
+        run.enter(called.entry);
         let types = called.arrays.iter().map(|x| x.ty().to_type()).collect();
         let inputs = Inputs { types, structure: called.structure };
         lazy::initialize(world, run, population, &inputs)?;
@@ -367,6 +391,7 @@ fn choose_plans(
     called: &Called<'_>,
 ) -> Result<(), StepError> {
     run.chosen.clear();
+    run.enter(called.entry);
     let one;
     let several: Vec<_>;
     let inputs = match called.arrays {
