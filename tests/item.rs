@@ -372,6 +372,25 @@ fn what_is_no_number_is_an_error_in_the_words_of_torch() {
     world.forward(nets, &array![[[1.0_f32, 2.0, 3.0]]]).unwrap();
 }
 
+#[test]
+fn a_hook_of_several_models_reads_arrays() {
+    let (mut world, nets) = spawn(&Linear::new(3, 2), MODELS);
+    let before = bits(&mut world, nets);
+    let item = |at: &At<'_>, _: &Arguments, y: Option<&Tree>| {
+        let sum = y.and_then(Tree::leaf).map(|y| y.sum(&[], false));
+        Ok(sum.filter(|sum| at.trace.item(sum).is_none()).map(Tree::Leaf))
+    };
+    world.register_forward_hook((nets, ""), item).unwrap();
+    let expected = "expected to read the numbers of one model, found those of 6 in one recording";
+    for input in [Input::from(&x()), Input::from(&x()).requires_grad()] {
+        let error = world.forward(nets, input).unwrap_err().to_string();
+        assert!(error.ends_with(expected), "{error}");
+    }
+    let error = world.train_step(nets, &x(), &y(), &MSELoss::default()).unwrap_err().to_string();
+    assert!(error.ends_with(expected), "{error}");
+    assert_eq!(bits(&mut world, nets), before);
+}
+
 /// A loss that looks at what it is given: that of half a target where the mean square is large.
 #[derive(Clone, Debug, PartialEq)]
 struct Curious;

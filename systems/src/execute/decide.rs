@@ -29,11 +29,9 @@ pub(crate) fn decide(
     if cohort.is_watched && cohort.turns() == cohort.places.len() {
         return Ok(Route::Eager);
     }
-    let route = match cohort.prepare(world, cohort.at.population, &request) {
-        Err(error) if error.needs_values() => Route::Alone,
-        _ if cohort.is_watched => Route::Eager,
-        planned => Route::Planned(planned?),
-    };
-    cohort.is_watched |= route == Route::Alone;
-    Ok(route)
+    match cohort.prepare(world, cohort.at.population, &request) {
+        Err(error) if error.needs_values() => Ok(Route::Alone),
+        _ if cohort.is_watched => Ok(Route::Eager),
+        planned => planned.map(Route::Planned),
+    }
 }

@@ -1,4 +1,4 @@
-//! Eager passes: models that are hooked run op by op, as their `forward` records it.
+//! Eager passes: models that are hooked, or read numbers, run op by op, as their `forward` records it.
 //!
 //! A pass copies the rows that it reads into buffers of its own, and writes to columns only when all went
 //! well: a hook that fails leaves everything as it was. The bits are those of a planned pass.

@@ -173,8 +173,8 @@ impl Run {
         }
     }
 
-    /// Gives every model of a cohort that has to run eagerly a cohort of its own, if it has hooks of its own or reads
-    /// numbers; `chosen` has so many places a cohort.
+    /// Sets cohorts apart that have to run eagerly, and gives every model of theirs a cohort of its own if it has hooks of
+    /// its own or reads numbers; `chosen` has so many places a cohort.
     pub(crate) fn part_eager(&mut self, n_chosen: usize) {
         for place in 0..self.cohorts.list.len() {
             let cohort = &mut self.cohorts.list[place];
@@ -184,6 +184,7 @@ impl Run {
                 self.cohorts.is_apart |= cohort.is_alone;
                 continue;
             }
+            cohort.is_watched = true;
             let are_alone = chosen.contains(&Route::Alone);
             let n_apart = if are_alone { cohort.places.len() } else { cohort.turns() };
             if n_apart == 1 {

@@ -211,6 +211,7 @@ fn pass(
     };
     let route = decide(world, &mut run.cohorts.list[0], run.shared.as_ref(), request, false)?;
     run.chosen.push(route);
+    run.part_eager(1);
     let Some(ready) = route.planned(&run.cohorts.list[0].ready) else {
         let watched = watched::make(world, &mut run, &What::Forward(called))?;
         let made = watched.first().map(|ran| (ran.made.bytes.clone(), ran.made.results.clone()));
