@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use bits::bits;
 use ndarray::{Array2, Array3, ArrayD, array};
 use neurarch::components::losses::LossCall;
-use neurarch::kernels::dtype::Element;
+use neurarch::kernels::ir::dtype::Element;
 use neurarch::prelude::*;
 
 const MODELS: usize = 6;

@@ -5,8 +5,8 @@ use bevy_ecs::prelude::*;
 use ndarray::ArrayD;
 
 use crate::components::containers::Slice;
-use crate::components::registered::IntoValue;
-use crate::kernels::dtype::Element;
+use crate::components::module::registered::IntoValue;
+use crate::kernels::ir::dtype::Element;
 use crate::systems::compile::array::Input;
 use crate::systems::edit::containers;
 use crate::systems::edit::containers::{EditError, Item, Key, Popped};

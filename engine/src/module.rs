@@ -7,10 +7,10 @@ use bevy_ecs::prelude::*;
 use ndarray::{Array1, Array2, ArrayD, ArrayView1, ArrayView2};
 
 use crate::components::module::Module;
-use crate::components::registered::Value;
+use crate::components::module::registered::Value;
 use crate::components::state::{IncompatibleKeys, StateDict};
-use crate::kernels::dtype::Element;
-use crate::kernels::program::tree::{Arguments, Tree};
+use crate::kernels::ir::dtype::Element;
+use crate::kernels::ir::tree::{Arguments, Tree};
 use crate::systems::compile::array::{AnyInput, Input};
 use crate::systems::edit::lookup;
 use crate::systems::edit::lookup::{Attribute, LookupError};

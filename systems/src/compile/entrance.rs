@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use neurarch_components::blueprint::Position;
-use neurarch_components::call::Call;
 use neurarch_components::containers::Slice;
-use neurarch_kernels::program::tree::{Arguments, Tree};
+use neurarch_components::module::blueprint::Position;
+use neurarch_components::module::call::Call;
+use neurarch_kernels::ir::tree::{Arguments, Tree};
 
 /// The module that is called: that at a dotted path, or a slice of it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::program::{Role, Slot};
+use neurarch_kernels::ir::program::{Role, Slot};
 
 use crate::compile::entrance::Entrance;
 use crate::compile::plans::Plans;
@@ -300,7 +300,7 @@ impl Run {
 mod tests {
     use ndarray::Array3;
     use neurarch_components::layers::Linear;
-    use neurarch_kernels::dtype::Dtype;
+    use neurarch_kernels::ir::dtype::Dtype;
 
     use super::*;
     use crate::compile::plans::Plans;

@@ -1,7 +1,7 @@
 //! Reading numbers in the middle of a `forward`: only a recording that computes each op has them.
 
 use super::{Recorder, Trace, Var};
-use crate::dtype::{Dtype, Element, bf16, f16};
+use crate::ir::dtype::{Dtype, Element, bf16, f16};
 
 /// What a recording without numbers says.
 const NOT_COMPUTED: &str = "expected a pass that computes each op at once: while a program is only recorded, a value has no numbers to read";
@@ -20,7 +20,8 @@ impl Trace {
     /// # Example
     ///
     /// ```
-    /// # use neurarch_kernels::program::{eager::Eager, trace::{Trace, Var}};
+    /// # use neurarch_kernels::ir::eager::Eager;
+    /// # use neurarch_kernels::ir::trace::{Trace, Var};
     /// /// Halves a value until its norm is at most 1.
     /// fn shrink(trace: &Trace, mut x: Var) -> Var {
     ///     loop {
@@ -43,7 +44,7 @@ impl Trace {
     /// let trace = Trace::new();
     /// shrink(&trace, trace.input(x.ty().clone()));
     /// assert!(trace.error().unwrap().needs_values);
-    /// # Ok::<(), neurarch_kernels::program::eager::ReadError>(())
+    /// # Ok::<(), neurarch_kernels::ir::eager::ReadError>(())
     /// ```
     ///
     /// Source: `torch.Tensor.item`.
@@ -141,8 +142,8 @@ fn widened<T: Element>(bytes: &[u8], widen: impl Fn(T) -> f64) -> Vec<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::program::eager::Eager;
-    use crate::shape::Type;
+    use crate::ir::eager::Eager;
+    use crate::ir::shape::Type;
 
     fn one_model() -> Trace {
         Trace::eager(Eager::new(1, Vec::new()))

@@ -1,9 +1,9 @@
 //! [`Request`]: a program that is asked for, and what is remembered of one.
 
 use neurarch_components::losses::DynLoss;
-use neurarch_kernels::program::trace::TraceError;
-use neurarch_kernels::program::tree::Arguments;
-use neurarch_kernels::shape::Type;
+use neurarch_kernels::ir::shape::Type;
+use neurarch_kernels::ir::trace::TraceError;
+use neurarch_kernels::ir::tree::Arguments;
 
 use crate::compile::array::TypeRef;
 use crate::compile::script::Kinds;

@@ -3,9 +3,9 @@
 use bevy_ecs::prelude::*;
 use ndarray::{ArrayD, IxDyn};
 use neurarch_components::containers::Slice;
-use neurarch_kernels::cpu::memory::AlignedBytes;
-use neurarch_kernels::dtype::Element;
-use neurarch_kernels::program::tree::{Arguments, Tree};
+use neurarch_kernels::ir::dtype::Element;
+use neurarch_kernels::ir::tree::{Arguments, Tree};
+use neurarch_kernels::memory::AlignedBytes;
 
 use super::check::{check_dtype, shaped};
 use super::forward::{forward_at, forward_with_at};
@@ -45,7 +45,7 @@ use crate::structure::spot::{Spot, find, locate};
 /// # use bevy_ecs::prelude::*;
 /// # use neurarch_components::layers::{Linear, Sequential, Tanh};
 /// # use neurarch_components::population::Population;
-/// # use neurarch_kernels::dtype::Dtype;
+/// # use neurarch_kernels::ir::dtype::Dtype;
 /// # use neurarch_systems::edit::lookup::get_submodule;
 /// # use neurarch_systems::execute::step::{call, forward};
 /// # use neurarch_systems::structure::spawn::spawn_population;

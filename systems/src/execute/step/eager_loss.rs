@@ -3,12 +3,12 @@
 use bevy_ecs::prelude::*;
 use ndarray::{ArrayD, IxDyn};
 use neurarch_components::losses::DynLoss;
-use neurarch_kernels::autocast::Autocast;
-use neurarch_kernels::dtype::Element;
+use neurarch_kernels::ir::autocast::Autocast;
+use neurarch_kernels::ir::dtype::Element;
+use neurarch_kernels::ir::eager::{Eager, ReadError};
+use neurarch_kernels::ir::shape::Type;
+use neurarch_kernels::ir::trace::{Trace, Var};
 use neurarch_kernels::passes::differentiate;
-use neurarch_kernels::program::eager::{Eager, ReadError};
-use neurarch_kernels::program::trace::{Trace, Var};
-use neurarch_kernels::shape::Type;
 
 use super::check::{check_dtype, check_result, models, shaped};
 use crate::compile::array::Erased;

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use bevy_ecs::prelude::*;
 use ndarray::{ArrayD, ArrayViewMut, Dimension, IxDyn};
-use neurarch_kernels::cpu::memory::AlignedBytes;
-use neurarch_kernels::dtype::{Dtype, Element};
-use neurarch_kernels::program::tree::{Arguments, Tree};
-use neurarch_kernels::shape::Type;
+use neurarch_kernels::ir::dtype::{Dtype, Element};
+use neurarch_kernels::ir::shape::Type;
+use neurarch_kernels::ir::tree::{Arguments, Tree};
+use neurarch_kernels::memory::AlignedBytes;
 
 use super::check::{check_array, check_result, models, shaped};
 use super::watched::{self, Ran, What};
@@ -51,8 +51,8 @@ use crate::structure::mode;
 /// ```
 /// # use bevy_ecs::prelude::*;
 /// # use neurarch_components::module::{Call, Module};
-/// # use neurarch_kernels::dtype::Dtype;
-/// # use neurarch_kernels::program::trace::Var;
+/// # use neurarch_kernels::ir::dtype::Dtype;
+/// # use neurarch_kernels::ir::trace::Var;
 /// # use neurarch_systems::structure::spawn::spawn_population;
 /// # use neurarch_systems::execute::step::forward;
 /// /// Halves its input until the sum is below 1.
@@ -122,8 +122,8 @@ pub(super) fn forward_at<X: Element>(
 /// ```
 /// # use bevy_ecs::prelude::*;
 /// # use neurarch_components::module::{Call, Module};
-/// # use neurarch_kernels::dtype::Dtype;
-/// # use neurarch_kernels::program::tree::{Arguments, Tree};
+/// # use neurarch_kernels::ir::dtype::Dtype;
+/// # use neurarch_kernels::ir::tree::{Arguments, Tree};
 /// # use neurarch_systems::compile::array::AnyInput;
 /// # use neurarch_systems::structure::spawn::spawn_population;
 /// # use neurarch_systems::execute::step::forward_with;
@@ -186,7 +186,8 @@ pub(super) fn forward_with_at<T: Element>(
 /// ```
 /// # use bevy_ecs::prelude::*;
 /// # use neurarch_components::layers::MaxPool1d;
-/// # use neurarch_kernels::{dtype::Dtype, program::tree::{Arguments, Tree}};
+/// # use neurarch_kernels::ir::dtype::Dtype;
+/// # use neurarch_kernels::ir::tree::{Arguments, Tree};
 /// # use neurarch_systems::compile::array::{AnyArray, Input};
 /// # use neurarch_systems::structure::spawn::spawn_population;
 /// # use neurarch_systems::execute::step::forward_any;
