@@ -71,6 +71,8 @@ pub trait Module: Component + Clone + Debug + PartialEq {
 
     /// Writes down what the module computes from one value.
     ///
+    /// It may read numbers in the middle, and go on as they say: see [`Trace::item`](neurarch_kernels::ir::trace::Trace::item).
+    ///
     /// A module without it cannot be called, as torch's `ModuleList` cannot.
     fn forward(&self, call: &Call<'_>, x: Var) -> Var {
         let _ = x;

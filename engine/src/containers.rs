@@ -2,12 +2,17 @@
 //! [`systems::containers`](crate::systems::edit::containers).
 
 use bevy_ecs::prelude::*;
+use ndarray::ArrayD;
 
 use crate::components::containers::Slice;
 use crate::components::module::registered::IntoValue;
+use crate::kernels::ir::dtype::Element;
+use crate::systems::compile::array::Input;
 use crate::systems::edit::containers;
 use crate::systems::edit::containers::{EditError, Item, Key, Popped};
 use crate::systems::execute::hooks::Target;
+use crate::systems::execute::step;
+use crate::systems::execute::step::StepError;
 
 /// Gives containers of live models the operations that their descriptions have.
 ///
@@ -236,6 +241,19 @@ impl LiveContainer<'_> {
     /// As there.
     pub fn slice(self, slice: impl Into<Slice>) -> Result<Vec<(String, Item)>, EditError> {
         containers::slice(self.world, self.target, slice)
+    }
+
+    /// Calls the children of a `Sequential` that a slice names, `sequential[1:](x)`: [`step::call_slice`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn call<'a, X: Element>(
+        self,
+        slice: impl Into<Slice>,
+        x: impl Into<Input<'a, X>>,
+    ) -> Result<ArrayD<X::Float>, StepError> {
+        step::call_slice(self.world, self.target, slice, x)
     }
 
     /// Lists the entries by name: [`containers::items`].

@@ -4,16 +4,20 @@
 use std::borrow::Cow;
 
 use bevy_ecs::prelude::*;
-use ndarray::{Array1, Array2, ArrayView1, ArrayView2};
+use ndarray::{Array1, Array2, ArrayD, ArrayView1, ArrayView2};
 
 use crate::components::module::Module;
 use crate::components::module::registered::Value;
 use crate::components::state::{IncompatibleKeys, StateDict};
 use crate::kernels::ir::dtype::Element;
+use crate::kernels::ir::tree::{Arguments, Tree};
+use crate::systems::compile::array::{AnyInput, Input};
 use crate::systems::edit::lookup::{Attribute, LookupError};
 use crate::systems::edit::registration::RegistrationError;
 use crate::systems::edit::{lookup, registration};
 use crate::systems::execute::hooks::Target;
+use crate::systems::execute::step;
+use crate::systems::execute::step::StepError;
 use crate::systems::state::dict::{self, StateDictError};
 use crate::systems::state::load::{self, LoadOptions, LoadStateDictError};
 use crate::systems::structure::access::AccessError;
@@ -57,6 +61,45 @@ use crate::systems::structure::{traverse, vector};
 ///
 /// Source: the methods of `torch.nn.Module`, and `torch.nn.utils.parameters_to_vector`.
 pub trait ModuleWorld {
+    /// Calls the module, or that at a path in all models of a population: [`step::call`](step::call()).
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use ndarray::{Array1, Array2};
+    /// use neurarch::prelude::*;
+    ///
+    /// let mut world = World::new();
+    /// let brain = Sequential::new().push(Linear::new(2, 3)).push(Tanh).push(Linear::new(3, 1));
+    /// let brains = world.spawn_population(&brain, 100, Seed(1))?;
+    /// let hidden = world.call((brains, "0"), &Array2::<f32>::ones((100, 2)))?; // [100, 3]
+    ///
+    /// let layer = world.module(world.models(brains)?[7], "0")?;
+    /// let of_one = world.call(layer, &Array1::<f32>::ones(2))?; // [3]: one model has no axis of models.
+    /// assert_eq!(of_one, hidden.index_axis(ndarray::Axis(0), 7));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If there is no such module, torch's words, or it cannot take `x`.
+    fn call<'a, X: Element>(
+        &mut self,
+        module: impl Into<Target>,
+        x: impl Into<Input<'a, X>>,
+    ) -> Result<ArrayD<X::Float>, StepError>;
+
+    /// Calls a module that takes several values or keyword arguments, or gives several values: [`step::call_with`].
+    ///
+    /// # Errors
+    ///
+    /// As [`call`](ModuleWorld::call), and if a value of the result is not of `T`.
+    fn call_with<T: Element>(
+        &mut self,
+        module: impl Into<Target>,
+        arguments: Arguments<AnyInput<'_>>,
+    ) -> Result<Tree<ArrayD<T>>, StepError>;
+
     /// Lists the children by name: [`traverse::named_children`].
     ///
     /// # Errors
@@ -394,6 +437,22 @@ pub trait ModuleWorld {
 }
 
 impl ModuleWorld for World {
+    fn call<'a, X: Element>(
+        &mut self,
+        module: impl Into<Target>,
+        x: impl Into<Input<'a, X>>,
+    ) -> Result<ArrayD<X::Float>, StepError> {
+        step::call(self, module, x)
+    }
+
+    fn call_with<T: Element>(
+        &mut self,
+        module: impl Into<Target>,
+        arguments: Arguments<AnyInput<'_>>,
+    ) -> Result<Tree<ArrayD<T>>, StepError> {
+        step::call_with(self, module, arguments)
+    }
+
     fn named_children(&mut self, module: Entity) -> Result<Vec<(String, Entity)>, AccessError> {
         traverse::named_children(self, module)
     }

@@ -25,6 +25,7 @@ use crate::memory::check_room;
 mod call;
 mod contain;
 mod identity;
+mod item;
 mod mixed;
 mod refill;
 mod repeat;
@@ -45,12 +46,16 @@ pub struct TraceError {
     pub module: &'static str,
     /// What was expected and what came.
     pub message: String,
+    /// Whether a number was read that the recording does not have: one that computes the ops of one model would
+    /// ([`Trace::item`]).
+    pub needs_values: bool,
 }
 
 impl TraceError {
     /// An error of no module.
     fn of(error: &impl ToString) -> Self {
-        TraceError { path: String::new(), module: "", message: error.to_string() }
+        let message = error.to_string();
+        TraceError { path: String::new(), module: "", message, needs_values: false }
     }
 }
 
@@ -492,8 +497,8 @@ impl Recorder {
         if self.error.is_none() {
             let open = self.open.last().and_then(|&scope| self.program.scopes.get(scope));
             let scope = open.cloned().unwrap_or_default();
-            self.error =
-                Some(TraceError { path: scope.path.to_string(), module: scope.module, message });
+            let (path, module) = (scope.path.to_string(), scope.module);
+            self.error = Some(TraceError { path, module, message, needs_values: false });
         }
     }
 }

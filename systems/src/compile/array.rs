@@ -1,12 +1,14 @@
 //! [`Input`]: arrays on their way to the models of a population.
 
 use core::fmt::Debug;
+use std::sync::Arc;
 
 use ndarray::{Array, ArrayD, ArrayView, ArrayView2, CowArray, Dimension, Ix2, IxDyn};
 use neurarch_kernels::ir::dtype::{Dtype, Element, bf16, f16};
 use neurarch_kernels::ir::shape::Type;
 use neurarch_kernels::ir::tree::Arguments;
 
+use crate::compile::entrance::Entrance;
 use crate::errors::StepError;
 
 /// Numbers for the models of a population: an array `[models, ..]`, or one array for all of them.
@@ -84,6 +86,13 @@ impl<'a, T: Element> Input<'a, T> {
     }
 }
 
+impl<T: Element> Input<'_, T> {
+    /// Forgets the element type; all axes are one model's.
+    pub(crate) fn erase_of_one(&self) -> Erased<'_> {
+        Erased { shape: self.array.shape(), models: None, ..self.erase() }
+    }
+}
+
 impl<'a, T: Element, D: Dimension> From<ArrayView<'a, T, D>> for Input<'a, T> {
     fn from(array: ArrayView<'a, T, D>) -> Self {
         Input::each(array)
@@ -126,6 +135,11 @@ impl AnyInput<'_> {
     pub(crate) fn erase(&self) -> Erased<'_> {
         self.0.erase()
     }
+
+    /// [`erase`](AnyInput::erase), where all axes are one model's.
+    pub(crate) fn erase_of_one(&self) -> Erased<'_> {
+        self.0.erase_of_one()
+    }
 }
 
 /// An array of any element type that is computed: what stands at the leaves of a result of several types.
@@ -148,11 +162,16 @@ pub enum AnyArray {
 /// An [`Input`] of some element type.
 trait Erase: Debug {
     fn erase(&self) -> Erased<'_>;
+    fn erase_of_one(&self) -> Erased<'_>;
 }
 
 impl<T: Element> Erase for Input<'_, T> {
     fn erase(&self) -> Erased<'_> {
         Input::erase(self)
+    }
+
+    fn erase_of_one(&self) -> Erased<'_> {
+        Input::erase_of_one(self)
     }
 }
 
@@ -190,6 +209,8 @@ pub(crate) struct Called<'a> {
     pub(crate) arrays: &'a [Erased<'a>],
     /// At each leaf the place in `arrays`; `None` if they are one value.
     pub(crate) structure: Option<&'a Arguments<usize>>,
+    /// The module that is called; `None` for the root.
+    pub(crate) entry: Option<&'a Arc<Entrance>>,
 }
 
 impl<'a> Erased<'a> {

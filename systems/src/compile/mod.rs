@@ -1,6 +1,7 @@
 //! What a structure is asked for becomes a plan.
 
 pub mod array;
+pub(crate) mod entrance;
 pub mod plans;
 pub(crate) mod results;
 pub(crate) mod script;

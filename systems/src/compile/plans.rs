@@ -10,10 +10,10 @@ use neurarch_components::population::blueprints::Blueprints;
 use neurarch_kernels::ir::autocast::Autocast;
 use neurarch_kernels::ir::program::{Program, Role, Slot};
 use neurarch_kernels::ir::shape::Type;
-use neurarch_kernels::ir::tree::Arguments;
 use neurarch_kernels::plan::{Plan, PlanOptions};
 
 use crate::compile::array::TypeRef;
+use crate::compile::entrance::Entrance;
 use crate::compile::results::{Results, side_by_side};
 use crate::compile::script::{Act, Event, Kinds};
 use crate::compile::trace;
@@ -22,61 +22,23 @@ use crate::errors::{BindError, StepError};
 use crate::storage::launch::Output;
 
 mod interned;
+mod request;
 
 use interned::Interned;
-
-/// What a program does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// Input `x`; outputs `y`, then what hooks see.
-    Forward,
-    /// Input `x`; outputs `y`, what hooks see, then the saved values of the tape.
-    Tape,
-    /// Inputs the gradient of `y`, then the saved values; stores gradients, outputs what hooks see, then gradients of
-    /// what is shared.
-    Backward,
-    /// Inputs `y`, the target, the loss's arrays; outputs the loss, then the gradient of `y` unless the
-    /// loss is an array.
-    Loss,
-    /// Stores parameters and optimizer state.
-    Step,
-    /// Stores zeros to the gradients that there are.
-    ZeroGradients,
-    /// Inputs `x`, the target, the loss's arrays; outputs the loss, then the gradients of what is shared, then what
-    /// hooks see; stores as [`Kind::Step`].
-    TrainStep,
-}
-
-/// A program that is asked for.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Request<'a> {
-    pub(crate) kind: Kind,
-    /// The types of what the model is called with, or of its result for [`Kind::Loss`].
-    pub(crate) inputs: &'a [TypeRef<'a>],
-    /// How these are nested; `None` if they are one value.
-    pub(crate) structure: Option<&'a Arguments<usize>>,
-    /// For [`Kind::Backward`], which floating results have a gradient; all have if it is empty.
-    pub(crate) given: &'a [bool],
-    /// The type of the target.
-    pub(crate) target: Option<TypeRef<'a>>,
-    pub(crate) loss: Option<&'a dyn DynLoss>,
-    /// Where models are called or gone back through, the kinds of hooks at each position, if what they see is to be
-    /// given too.
-    pub(crate) watched: &'a [Kinds],
-}
+use request::{Asked, Reader};
+pub(crate) use request::{Kind, Request};
 
 /// A plan and what it is for.
 pub(crate) struct Planned {
-    kind: Kind,
-    inputs: Vec<Type>,
-    structure: Option<Arguments<usize>>,
-    given: Vec<bool>,
-    target: Option<Type>,
+    asked: Asked,
+    /// The kinds of hooks at each position, if what they see is given too.
     pub(crate) watched: Vec<Kinds>,
     /// What hooks will be told of.
     pub(crate) events: Vec<Event>,
     /// What autocast did to it.
     pub(crate) autocast: Option<Autocast>,
+    /// Where it enters the model.
+    pub(crate) entry: Option<Arc<Entrance>>,
     pub(crate) plan: Arc<Plan>,
     /// What the model gives, where it is called.
     pub(crate) results: Option<Results>,
@@ -140,7 +102,7 @@ impl Planned {
 
     /// Estimates what it takes itself.
     fn own_bytes(&self, scheme: &Scheme) -> usize {
-        let values = self.outputs.len() + self.inputs.len() + self.saved.len();
+        let values = self.outputs.len() + self.asked.inputs.len() + self.saved.len();
         size_of::<Planned>()
             + size_of::<Entry>()
             + if Arc::strong_count(&self.plan) > 1 { 0 } else { self.plan.size_bytes() }
@@ -153,19 +115,7 @@ impl Planned {
 impl Planned {
     /// Says whether this is the plan that `request` asks for, the loss aside.
     pub(crate) fn answers(&self, request: &Request<'_>) -> bool {
-        let is = |own: &Option<Type>, asked: Option<TypeRef<'_>>| match (own, asked) {
-            (None, None) => true,
-            (Some(own), Some(asked)) => asked.is(own),
-            _ => false,
-        };
-        let mut inputs = self.inputs.iter().zip(request.inputs);
-        self.kind == request.kind
-            && self.inputs.len() == request.inputs.len()
-            && inputs.all(|(own, asked)| asked.is(own))
-            && self.structure.as_ref() == request.structure
-            && self.given == request.given
-            && self.watched == request.watched
-            && is(&self.target, request.target)
+        self.asked.is(request) && self.watched == request.watched
     }
 
     /// Lists the slots that it writes, by number.
@@ -176,7 +126,7 @@ impl Planned {
 
     /// Gives the bytes of a row of array 0: the model's results, or the loss.
     pub(crate) fn row_bytes(&self) -> usize {
-        match self.kind {
+        match self.asked.kind {
             Kind::Forward | Kind::Tape => self.results.as_ref().map_or(0, |of| of.row_bytes),
             Kind::Backward => 0,
             _ => self.outputs.first().map_or(0, Type::size_bytes),
@@ -233,14 +183,11 @@ impl Planned {
         let is_own = |slot: &&Slot| matches!(slot.role, Role::Parameter | Role::Buffer);
         let own = plan.program.slots.iter().filter(|_| kind == Kind::Backward).filter(is_own);
         Ok(Planned {
-            kind,
-            inputs: request.inputs.iter().map(|ty| ty.to_type()).collect(),
-            structure: request.structure.cloned(),
-            given: request.given.to_vec(),
-            target: request.target.map(TypeRef::to_type),
+            asked: Asked { kind, ..Asked::of(request) },
             watched: request.watched.to_vec(),
             events,
             autocast: scheme.autocast,
+            entry: scheme.entry.clone(),
             results,
             places,
             outputs,
@@ -326,7 +273,12 @@ impl Default for Plans {
 struct Shelf {
     generation: u64,
     entries: Vec<Entry>,
+    /// What has no plan, since numbers are read in the middle of it: at most [`READERS`], the newest last.
+    readers: Vec<Reader>,
 }
+
+/// How many programs of a blueprint are known to read numbers. One that is forgotten is recorded once more to see it.
+const READERS: usize = 64;
 
 struct Entry {
     scheme: Scheme,
@@ -366,6 +318,10 @@ impl Plans {
     }
 
     /// Gives the plan that `request` asks for, for models of `scheme`.
+    ///
+    /// # Errors
+    ///
+    /// If there can be none. Where numbers are read in the middle of the program, that is remembered.
     pub(crate) fn of(
         world: &mut World,
         blueprint: BlueprintId,
@@ -383,18 +339,28 @@ impl Plans {
         let (options, call) = (plans.options, plans.calls);
         let shelf = &mut plans.shelves[place];
         if shelf.generation != generation {
-            *shelf = Shelf { generation, entries: Vec::new() };
+            *shelf = Shelf { generation, ..Shelf::default() };
         }
         let known = shelf.entries.iter().find(|entry| entry.answers(scheme, request));
         if let Some(entry) = known {
             return Ok(entry.planned.clone());
         }
-        let made = plan(scheme, request, (&options, &mut plans.interned))?;
+        if let Some(reader) = shelf.readers.iter().find(|reader| reader.answers(scheme, request)) {
+            return Err(reader.error.clone().into());
+        }
+        let made = plan(scheme, request, (&options, &mut plans.interned));
+        if let Err(StepError::Trace(error)) = &made
+            && error.needs_values
+        {
+            shelf.readers.drain(..(shelf.readers.len() + 1).saturating_sub(READERS));
+            shelf.readers.push(Reader::new(scheme, request, error.clone()));
+        }
+        let made = made?;
         for planned in &made {
             planned.add_bytes(planned.own_bytes(scheme));
             planned.mark_used(call);
         }
-        let wanted = made.iter().find(|planned| planned.kind == request.kind).cloned();
+        let wanted = made.iter().find(|planned| planned.asked.kind == request.kind).cloned();
         shelf.entries.extend(made.into_iter().map(|planned| Entry {
             scheme: scheme.clone(),
             loss: request.loss.map(DynLoss::clone_box),
@@ -444,23 +410,8 @@ impl Plans {
 
 impl Entry {
     fn answers(&self, scheme: &Scheme, request: &Request<'_>) -> bool {
-        let is_like = match (&self.loss, request.loss) {
-            (None, None) => true,
-            (Some(own), Some(asked)) => own.is_like(asked),
-            _ => false,
-        };
-        let (needs_gradients, needs_groups) = match request.kind {
-            Kind::Forward | Kind::Tape | Kind::Loss => (false, false),
-            Kind::Backward | Kind::ZeroGradients => (true, false),
-            Kind::Step => (true, true),
-            Kind::TrainStep => (false, true),
-        };
-        is_like
-            && self.planned.answers(request)
-            && self.scheme.mode == scheme.mode
-            && self.scheme.autocast == scheme.autocast
-            && (!needs_gradients || self.scheme.has_gradient == scheme.has_gradient)
-            && (!needs_groups || self.scheme.groups == scheme.groups)
+        self.planned.answers(request)
+            && request::are_alike((&self.scheme, self.loss.as_deref()), (scheme, request))
     }
 }
 

@@ -21,6 +21,7 @@ use neurarch_kernels::passes::clean::drop_dead_code;
 use neurarch_kernels::passes::differentiate;
 use neurarch_kernels::passes::split::{Cut, Split, split_at};
 
+use crate::compile::entrance::Entrance;
 use crate::compile::results::Results;
 use crate::compile::script::{Act, Kinds, Script};
 use crate::compile::trainable::Parameter;
@@ -54,6 +55,8 @@ pub(crate) struct Scheme {
     pub(crate) groups: Vec<Option<Group>>,
     /// What autocast does in their forward passes and losses.
     pub(crate) autocast: Option<Autocast>,
+    /// Where they are entered; `None` at the root.
+    pub(crate) entry: Option<Arc<Entrance>>,
 }
 
 /// What a model is called with.
@@ -154,7 +157,7 @@ impl Scheme {
         self.groups.iter().any(Option::is_some)
     }
 
-    /// Records a call of the whole model, watched if somebody watches. What autocast lowered comes out in single
+    /// Records a call of the model, or of the module where it is entered, watched if somebody watches. What autocast lowered comes out in single
     /// precision: arrays cross the border of a population in the type of its models.
     pub(crate) fn call(
         &self,
@@ -169,14 +172,18 @@ impl Scheme {
         let made = Cache::default();
         let cache = self.mode.cached.then_some(&made);
         let call = Call { trace, blueprint, position: 0, training: &training, watcher, cache };
-        let Some(autocast) = self.autocast else { return call.run(arguments) };
+        let run = |arguments: Arguments| match &self.entry {
+            Some(entry) => entry.call(&call, arguments),
+            None => call.run(arguments),
+        };
+        let Some(autocast) = self.autocast else { return run(arguments) };
         let is_half = |var: &Var| var.dtype().is_half();
         let mut asks_for_halves = false;
         let arguments = arguments.map(&mut |var| {
             asks_for_halves |= is_half(&var);
             var
         });
-        let result = trace.autocast(Some(autocast), || call.run(arguments));
+        let result = trace.autocast(Some(autocast), || run(arguments));
         result.map(&mut |var| match is_half(&var) && !asks_for_halves {
             true => var.to(Dtype::F32),
             false => var,

@@ -9,7 +9,7 @@ use neurarch_kernels::ir::program::VerifyError;
 use neurarch_kernels::ir::shape::{Shape, Type};
 use neurarch_kernels::ir::trace::TraceError;
 
-use crate::errors::{BindError, SignError};
+use crate::errors::{AccessError, BindError, SignError};
 
 /// What torch says when `backward` is asked of a loss that is not one number.
 pub(crate) const NOT_SCALAR: &str = "grad can be implicitly created only for scalar outputs";
@@ -21,6 +21,12 @@ pub enum StepError {
     /// There is no such population, or a model's tree is none of modules.
     #[error(transparent)]
     Sign(#[from] SignError),
+    /// There is no such module.
+    #[error(transparent)]
+    Access(#[from] AccessError),
+    /// All modules of all models are no module that can be called.
+    #[error("expected a module to call, or a population and a path, got all modules")]
+    AllModules,
     /// A parameter has no column.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -206,4 +212,11 @@ pub enum StepError {
     /// `backward` has nothing to start with.
     #[error("expected a loss before backward: call loss, or backward_from with a gradient")]
     NoLoss,
+}
+
+impl StepError {
+    /// Says whether a number was read in the middle of a program that is only recorded.
+    pub(crate) fn needs_values(&self) -> bool {
+        matches!(self, StepError::Trace(error) if error.needs_values)
+    }
 }

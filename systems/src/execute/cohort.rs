@@ -24,6 +24,7 @@ use crate::errors::StepError;
 use crate::execute::hooks::{Memory, Own};
 use crate::execute::keys::Keys;
 use crate::execute::ready::Ready;
+use crate::execute::route::Route;
 use crate::execute::updates::Updates;
 use crate::storage::bind::{Binder, Located};
 use crate::storage::members::Members;
@@ -31,6 +32,9 @@ use crate::storage::watch::Watch;
 use crate::structure::optimizers::Optimizers;
 use crate::structure::population::population;
 use crate::structure::sign;
+
+/// For each model's root, in which cohort it made the pass that is gone back from, and whether that left a record.
+pub(crate) type Passed = HashMap<Entity, (u32, bool)>;
 
 /// The cohorts of a population.
 #[derive(Default)]
@@ -74,8 +78,10 @@ pub(crate) struct Cohort {
     pub(crate) updates: Option<Arc<Updates>>,
     /// The memory of the last record of its members, for the next one.
     pub(crate) spare: Option<Box<(Program, Eager)>>,
-    /// Whether somebody watches it: it runs apart from the others, eagerly if need be.
-    pub(crate) is_eager: bool,
+    /// Whether somebody watches it, or asks for what no plan gives: it runs apart from the others.
+    pub(crate) is_watched: bool,
+    /// Whether it is of one member that is apart from others like it, since its numbers were read in the middle of a pass.
+    pub(crate) is_alone: bool,
     /// The hooks of their own that its members have, if they have any.
     pub(crate) own: Option<Own>,
     /// Which cohort its members were in, if they stay apart for it: see [`Cohorts::refresh`].
@@ -95,17 +101,20 @@ pub(crate) struct Cohort {
     pub(crate) call: u64,
 }
 
-/// The place of no plan: the cohort runs eagerly, or not at all.
-pub(crate) const EAGER: usize = usize::MAX;
-
 impl Cohorts {
+    /// Makes the list of one.
+    pub(crate) fn of_one(cohort: Cohort) -> Self {
+        Cohorts { list: vec![cohort], ..Cohorts::default() }
+    }
+
     /// Regroups the models of `population` if something changed. `passed` gives, of each model's root, which cohort it
-    /// was in when a forward pass kept something for the way back: hooked models of different ones stay apart.
+    /// was in when a forward pass kept something for the way back, and whether it kept a record: models of different
+    /// ones that have a record, or hooks, stay apart.
     pub(crate) fn refresh(
         &mut self,
         world: &mut World,
         of: Entity,
-        passed: impl FnOnce() -> HashMap<Entity, u32>,
+        passed: impl FnOnce() -> Passed,
     ) -> Result<(), StepError> {
         sign::refresh(world, of)?;
         Optimizers::init(world);
@@ -241,12 +250,7 @@ impl Cohorts {
         self.modes.iter_mut().for_each(|watch| watch.look(world));
     }
 
-    fn regroup(
-        &mut self,
-        world: &mut World,
-        of: Entity,
-        passed: &HashMap<Entity, u32>,
-    ) -> Result<(), StepError> {
+    fn regroup(&mut self, world: &mut World, of: Entity, passed: &Passed) -> Result<(), StepError> {
         let toggled =
             [world.register_component::<Mode>(), world.register_component::<HasGradient>()];
         let (mut modes, mut rates) = (Vec::new(), Vec::new());
@@ -274,7 +278,8 @@ impl Cohorts {
                     continue;
                 }
                 let own = mode.hooked.then(|| Own::of(world, group, place));
-                let pass = own.as_ref().and_then(|_| passed.get(&root)).copied();
+                let pass = passed.get(&root).filter(|(_, recorded)| own.is_some() || *recorded);
+                let pass = pass.map(|&(pass, _)| pass);
                 let known = self.list[first..].iter_mut().rev().find(|cohort| {
                     cohort.pass == pass
                         && cohort.own == own
@@ -296,6 +301,7 @@ impl Cohorts {
                     has_gradient: gradients.0.clone(),
                     groups: trace::nearest(blueprint, &owned),
                     autocast: None,
+                    entry: None,
                 };
                 self.list.push(Cohort {
                     scheme,
@@ -308,7 +314,8 @@ impl Cohorts {
                     is_lazy: blueprint.positions.iter().any(|at| at.module.is_lazy()),
                     updates: None,
                     spare: None,
-                    is_eager: false,
+                    is_watched: false,
+                    is_alone: false,
                     own,
                     pass,
                     changes: None,
@@ -414,7 +421,8 @@ impl Cohort {
             is_lazy: self.is_lazy,
             updates: self.updates.clone(),
             spare: None,
-            is_eager: self.is_eager,
+            is_watched: self.is_watched,
+            is_alone: self.is_alone,
             own: self.own.clone(),
             pass: self.pass,
             changes: self.changes.clone(),
@@ -436,10 +444,10 @@ impl Cohort {
         self.ready.iter_mut().for_each(|ready| ready.select(members));
     }
 
-    /// Says whether any of these plans, by their places, is run and draws random numbers.
-    pub(crate) fn draws(&self, chosen: &[usize]) -> bool {
-        let mut ready = chosen.iter().filter_map(|&place| self.ready.get(place));
-        !self.is_eager && ready.any(|ready| ready.planned.is_random)
+    /// Says whether it draws random numbers by a plan that nobody watches.
+    pub(crate) fn draws(&self, routes: &[Route]) -> bool {
+        let mut ready = routes.iter().filter_map(|route| route.planned(&self.ready));
+        ready.any(|ready| ready.planned.is_random)
     }
 
     /// Reads the random states again if somebody wrote to them.

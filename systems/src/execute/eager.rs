@@ -1,4 +1,4 @@
-//! Eager passes: models that are hooked run op by op, as their `forward` records it.
+//! Eager passes: models that are hooked, or read numbers, run op by op, as their `forward` records it.
 //!
 //! A pass copies the rows that it reads into buffers of its own, and writes to columns only when all went
 //! well: a hook that fails leaves everything as it was. The bits are those of a planned pass.
@@ -60,7 +60,7 @@ pub(crate) struct Given<'a> {
 }
 
 impl Given<'_> {
-    fn record(&self, trace: &Trace) -> Var {
+    pub(crate) fn record(&self, trace: &Trace) -> Var {
         trace.input_of_rows(self.ty.clone(), self.rows.iter().copied())
     }
 }
@@ -315,7 +315,7 @@ fn check_targets(
 }
 
 /// Records a loss; all models read the same arrays.
-fn record_loss(
+pub(crate) fn record_loss(
     trace: &Trace,
     loss: &dyn DynLoss,
     arrays: &LossArrays,

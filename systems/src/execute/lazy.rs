@@ -79,8 +79,8 @@ pub(crate) fn initialize(
         for Becoming { position, each, .. } in infer(&cohort.scheme, inputs, dtype, &live)? {
             changes.extend(entities(position).into_iter().zip(each));
         }
-        // What no call reaches stays lazy, and is not looked for again.
-        cohort.is_lazy = false;
+        // What no call of the root reaches stays lazy, and is not looked for again.
+        cohort.is_lazy = cohort.scheme.entry.is_some();
     }
     if changes.is_empty() {
         return Ok(());
@@ -128,6 +128,8 @@ fn infer<'a>(
                 blueprint.replace(becoming.position, &*becoming.module, dtype);
                 all.push(becoming);
             }
+            // What comes behind a number that is read is reached by nobody here.
+            (None, Some(error)) if error.needs_values => return Ok(all),
             (None, Some(error)) => return Err(error.into()),
             (None, None) => return Ok(all),
         }

@@ -1,6 +1,7 @@
 //! Cohorts run plans: forward, loss, backward and step, planned, observed or op by op.
 
 pub(crate) mod cohort;
+pub(crate) mod decide;
 pub(crate) mod eager;
 pub mod hooks;
 pub(crate) mod keys;
@@ -9,6 +10,7 @@ pub(crate) mod loss_arrays;
 pub(crate) mod prepare;
 pub(crate) mod ready;
 pub(crate) mod record;
+pub(crate) mod route;
 pub(crate) mod run;
 pub mod sets;
 pub mod shared;

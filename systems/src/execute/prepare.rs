@@ -26,6 +26,7 @@ impl Cohort {
         let answers = |ready: &Ready| {
             ready.planned.answers(request)
                 && ready.planned.autocast == scheme.autocast
+                && ready.planned.entry == scheme.entry
                 && ready.has_gradient.as_ref().is_none_or(|known| *known == scheme.has_gradient)
                 && match (&ready.loss, request.loss) {
                     (None, None) => true,

@@ -1,18 +1,20 @@
 //! [`Run`]: what a population keeps from one call to the next: cohorts, the tape, memory to use again.
 
-use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
 
 use bevy_ecs::prelude::*;
 use neurarch_kernels::ir::program::{Role, Slot};
 
+use crate::compile::entrance::Entrance;
 use crate::compile::plans::Plans;
 use crate::compile::results::Results;
 use crate::errors::StepError;
-use crate::execute::cohort::{Cohort, Cohorts, EAGER};
+use crate::execute::cohort::{Cohort, Cohorts, Passed};
 use crate::execute::hooks::Shared;
 use crate::execute::loss_arrays::LossArrays;
 use crate::execute::record::Record;
+use crate::execute::route::Route;
 use crate::execute::shared;
 use crate::execute::shared::{Chunks, SharedOptimizers};
 use crate::execute::tape::{InputGradients, Start, Tape};
@@ -31,9 +33,8 @@ pub(crate) struct Run {
     pub(crate) buffers: Buffers,
     pub(crate) tape: Tape,
     pub(crate) loss: LossArrays,
-    /// The places in [`Cohort::ready`] of the plans of this call, cohort after cohort; [`EAGER`] for those
-    /// that run eagerly.
-    pub(crate) chosen: Vec<usize>,
+    /// The routes of this call, cohort after cohort.
+    pub(crate) chosen: Vec<Route>,
     /// For each cohort whose forward pass was watched, what going back takes.
     pub(crate) recorded: Vec<Option<Record>>,
     /// The hooks of all models, if there are any.
@@ -114,8 +115,8 @@ impl Run {
     ) -> Result<(), StepError> {
         let Run { cohorts, tape, recorded, .. } = self;
         cohorts.refresh(world, population, || match recorded.iter().any(Option::is_some) {
-            true => tape.passes(),
-            false => HashMap::new(),
+            true => tape.passes(recorded),
+            false => Passed::new(),
         })?;
         let (call, evictions) = Plans::begin_call(world, forget_evicted);
         if self.evictions != evictions {
@@ -125,11 +126,22 @@ impl Run {
         self.shared = Shared::of(world, population);
         let autocast = mode::autocast_mode(world);
         for cohort in &mut self.cohorts.list {
-            cohort.is_eager = self.shared.is_some() || cohort.scheme.mode.hooked;
+            cohort.is_watched = self.shared.is_some() || cohort.scheme.mode.hooked;
             cohort.scheme.autocast = autocast;
+            cohort.scheme.entry = None;
             cohort.call = call;
         }
         Ok(())
+    }
+
+    /// Makes a run of a cohort alone, with the same hooks; what this one keeps stays as it is.
+    pub(crate) fn apart(&self, cohort: Cohort) -> Run {
+        Run { cohorts: Cohorts::of_one(cohort), shared: self.shared.clone(), ..Run::default() }
+    }
+
+    /// Has the models entered at a module below their roots, until the next refresh.
+    pub(crate) fn enter(&mut self, entry: Option<&Arc<Entrance>>) {
+        self.cohorts.list.iter_mut().for_each(|cohort| cohort.scheme.entry = entry.cloned());
     }
 
     /// Makes the tape follow the population: see [`Tape::follow`].
@@ -150,7 +162,7 @@ impl Run {
     ) -> Result<(), StepError> {
         if self.cohorts.is_apart {
             self.cohorts.bring_together();
-            self.cohorts.refresh(world, population, HashMap::new)?;
+            self.cohorts.refresh(world, population, Passed::new)?;
             self.refresh(world, population)?;
         }
         match self.cohorts.forget_hooks_that_are_gone(world, population)? {
@@ -159,17 +171,25 @@ impl Run {
         }
     }
 
-    /// Gives every model with hooks of its own, of a cohort of several that has to run eagerly, a cohort of its own; `chosen`
-    /// has so many places a cohort.
+    /// Sets cohorts apart that have to run eagerly, and gives every model of theirs a cohort of its own if it has hooks of
+    /// its own or reads numbers; `chosen` has so many places a cohort.
     pub(crate) fn part_eager(&mut self, n_chosen: usize) {
         for place in 0..self.cohorts.list.len() {
-            let cohort = &self.cohorts.list[place];
-            let mut chosen = self.chosen[place * n_chosen..].iter().take(n_chosen);
-            let is_eager = chosen.any(|&chosen| chosen == EAGER) && cohort.is_eager;
-            if !is_eager || cohort.turns() == 1 {
+            let cohort = &mut self.cohorts.list[place];
+            let chosen = &self.chosen[place * n_chosen..][..n_chosen];
+            if !chosen.iter().any(|route| route.is_eager()) {
+                // Who is alone for nothing goes back to the others when the next pass begins.
+                self.cohorts.is_apart |= cohort.is_alone;
                 continue;
             }
-            let ones: Vec<_> = (1..cohort.turns()).map(|member| cohort.alone(member)).collect();
+            cohort.is_watched = true;
+            let are_alone = chosen.contains(&Route::Alone);
+            let n_apart = if are_alone { cohort.places.len() } else { cohort.turns() };
+            if n_apart == 1 {
+                continue;
+            }
+            cohort.is_alone = are_alone;
+            let ones: Vec<_> = (1..n_apart).map(|member| cohort.alone(member)).collect();
             let record = self.recorded.get_mut(place).and_then(Option::take);
             let part = |member: usize| record.as_ref().and_then(|record| record.part(&[member]));
             if record.is_some() {
@@ -177,9 +197,10 @@ impl Run {
                 self.recorded.resize_with(self.cohorts.list.len(), || None);
                 self.recorded.extend((1..=ones.len()).map(part));
             }
-            self.chosen[place * n_chosen..][..n_chosen].fill(EAGER);
-            self.cohorts.part(place, &[0], ones, false);
-            self.chosen.resize(self.cohorts.list.len() * n_chosen, EAGER);
+            let route = if are_alone { Route::Alone } else { Route::Eager };
+            self.chosen[place * n_chosen..][..n_chosen].fill(route);
+            self.cohorts.part(place, &[0], ones, are_alone);
+            self.chosen.resize(self.cohorts.list.len() * n_chosen, route);
         }
     }
 
@@ -199,12 +220,12 @@ impl Run {
         let mut places = Vec::with_capacity(members.len());
         if kept.is_empty() {
             self.cohorts.list[place] = ones.remove(0);
-            self.chosen[place * n_chosen..][..n_chosen].fill(EAGER);
+            self.chosen[place * n_chosen..][..n_chosen].fill(Route::Eager);
             places.push(place);
         }
         places.extend(first..first + ones.len());
         self.cohorts.part(place, &kept, ones, true);
-        self.chosen.resize(self.cohorts.list.len() * n_chosen, EAGER);
+        self.chosen.resize(self.cohorts.list.len() * n_chosen, Route::Eager);
         places
     }
 
@@ -228,7 +249,7 @@ impl Run {
     /// Gives the results of the chosen plans, one a cohort; `None` if none is planned.
     pub(crate) fn planned_results(&self) -> Option<&Results> {
         let mut planned = self.cohorts.list.iter().zip(&self.chosen);
-        planned.find_map(|(cohort, &chosen)| cohort.ready.get(chosen)?.planned.results.as_ref())
+        planned.find_map(|(cohort, route)| route.ready(&cohort.ready)?.planned.results.as_ref())
     }
 
     /// Adds the columns that the chosen plans need and that are not there yet, such as those of an
@@ -242,10 +263,11 @@ impl Run {
         of: impl Fn(usize) -> usize,
     ) -> Result<bool, StepError> {
         let mut added = false;
-        for (number, &chosen) in self.chosen.iter().enumerate() {
+        for (number, route) in self.chosen.iter().enumerate() {
             let cohort = &mut self.cohorts.list[of(number)];
             let group = cohort.at.group;
-            let Some(ready) = cohort.ready.get_mut(chosen) else { continue };
+            let ready = route.plan().and_then(|place| cohort.ready.get_mut(place));
+            let Some(ready) = ready else { continue };
             if !ready.has_columns {
                 let slots = ready.planned.plan.program.slots.iter();
                 let is_own = |slot: &&Slot| matches!(slot.role, Role::Parameter | Role::Buffer);
@@ -264,7 +286,7 @@ impl Run {
     pub(crate) fn check_results(&self) -> Result<(), StepError> {
         let Some(first) = self.planned_results() else { return Ok(()) };
         let planned = self.cohorts.list.iter().zip(&self.chosen);
-        let mut planned = planned.filter_map(|(cohort, &chosen)| cohort.ready.get(chosen));
+        let mut planned = planned.filter_map(|(cohort, route)| route.ready(&cohort.ready));
         planned.try_for_each(|ready| match &ready.planned.results {
             Some(own) => first.check(own),
             None => Ok(()),

@@ -19,10 +19,11 @@ use neurarch_kernels::ir::tree::Arguments;
 use neurarch_kernels::memory::AlignedBytes;
 
 use crate::compile::array::Called;
+use crate::compile::entrance::Entrance;
 use crate::compile::plans::Planned;
 use crate::compile::results::Results;
 use crate::errors::StepError;
-use crate::execute::cohort::{Cohort, Cohorts};
+use crate::execute::cohort::{Cohort, Cohorts, Passed};
 use crate::execute::record::Record;
 use crate::storage::gather::gathered;
 use crate::storage::launch::Read;
@@ -37,6 +38,8 @@ pub(crate) struct Tape {
     structure: Option<Arguments<usize>>,
     /// What autocast did in that pass.
     pub(crate) autocast: Option<Autocast>,
+    /// Where the models were entered in that pass.
+    pub(crate) entry: Option<Arc<Entrance>>,
     /// Whether there is something to go back from.
     is_written: bool,
     /// What the models gave; `None` before the first pass.
@@ -163,7 +166,7 @@ impl Tape {
         self.outputs.reserve(y.len());
         self.outputs.bytes_mut()[..y.len()].copy_from_slice(y);
         self.whose.remember(world, of, cohorts)?;
-        let is_written = |cohort: &Cohort| cohort.keeps_tape || cohort.is_eager;
+        let is_written = |cohort: &Cohort| cohort.keeps_tape || cohort.is_watched;
         self.is_written = keeps_gradients && cohorts.list.iter().any(is_written);
         if !self.is_written {
             return Ok(());
@@ -174,6 +177,7 @@ impl Tape {
             self.inputs = called.arrays.iter().map(|x| x.ty().to_type()).collect();
         }
         self.autocast = cohorts.list.first().and_then(|cohort| cohort.scheme.autocast);
+        self.entry = called.entry.cloned();
         if self.structure.as_ref() != called.structure {
             self.structure = called.structure.cloned();
         }
@@ -186,10 +190,13 @@ impl Tape {
         self.is_written.then_some((self.inputs.as_slice(), self.structure.as_ref()))
     }
 
-    /// Gives, of each model's root, in which cohort it ran.
-    pub(crate) fn passes(&self) -> HashMap<Entity, u32> {
+    /// Gives, of each model's root, in which cohort it ran, and whether that left a record.
+    pub(crate) fn passes(&self, recorded: &[Option<Record>]) -> Passed {
+        let has_record = |pass: &Pass| recorded.get(pass.record).is_some_and(Option::is_some);
+        let recorded: Vec<_> = self.whose.passes.iter().map(has_record).collect();
         let rows = self.whose.rows.iter();
-        rows.filter_map(|row| Some((row.root, row.ran?.0))).collect()
+        let pass = |row: &Row| row.ran.map(|(pass, _)| (pass, recorded[pass as usize]));
+        rows.filter_map(|row| Some((row.root, pass(row)?))).collect()
     }
 
     /// Says whether the cohorts have the modes of the pass: after [`Run::follow`].

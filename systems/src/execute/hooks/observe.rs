@@ -9,9 +9,10 @@ use super::teller::{Teller, Turn};
 use super::{Again, CallHooks, Kinds, Past, Shared, watched};
 use crate::compile::plans::{Planned, Request};
 use crate::errors::{BindError, StepError};
-use crate::execute::cohort::{Cohort, EAGER};
+use crate::execute::cohort::Cohort;
 use crate::execute::eager::Made;
 use crate::execute::hooks::Memory;
+use crate::execute::route::Route;
 use crate::execute::undo::Undo;
 use crate::storage::bind::{Bound, Located};
 use crate::storage::launch::{Buffers, Job, Listed, Read, Write};
@@ -119,16 +120,16 @@ impl Done {
     }
 }
 
-/// Finds the plan that gives what the hooks of a cohort see, too; no place if it has to run eagerly.
+/// Finds the plan that gives what the hooks of a cohort see, too, if there is one.
 pub(crate) fn prepare(
     world: &mut World,
     cohort: &mut Cohort,
     shared: Option<&Shared>,
     request: Request<'_>,
-) -> Result<usize, StepError> {
+) -> Result<Route, StepError> {
     let watched = watched_now(world, cohort, shared)?;
     if cohort.changes.as_ref() == Some(&watched) {
-        return Ok(EAGER);
+        return Ok(if cohort.is_alone { Route::Alone } else { Route::Eager });
     }
     cohort.changes = None;
     prepare_for(world, cohort, watched, request)
@@ -156,15 +157,15 @@ pub(super) fn prepare_for(
     cohort: &mut Cohort,
     watched: Vec<Kinds>,
     request: Request<'_>,
-) -> Result<usize, StepError> {
+) -> Result<Route, StepError> {
     let request = Request { watched: &watched, ..request };
     match cohort.prepare(world, cohort.at.population, &request) {
         // A hook may recover from a tracing error, or be told of it.
-        Err(StepError::Trace(_)) => {
+        Err(StepError::Trace(error)) => {
             cohort.changes = Some(watched);
-            Ok(EAGER)
+            Ok(if error.needs_values { Route::Alone } else { Route::Eager })
         }
-        found => found,
+        found => found.map(Route::Observed),
     }
 }
 

@@ -10,9 +10,10 @@ use super::{CallHooks, Shared};
 use crate::compile::plans::Request;
 use crate::compile::script::Kinds;
 use crate::errors::StepError;
-use crate::execute::cohort::{Cohort, EAGER};
+use crate::execute::cohort::Cohort;
 use crate::execute::eager;
 use crate::execute::eager::{Given, Recorded};
+use crate::execute::route::Route;
 use crate::storage::gather::gathered;
 
 /// An observed forward pass that is gone back from: by a plan, whose tape the population has, or by an eager record
@@ -47,21 +48,21 @@ impl Passed {
         self.done.is_each()
     }
 
-    /// Finds the plan that goes back and gives what hooks see; no place if the pass has to be made again, eagerly.
+    /// Finds the plan that goes back and gives what hooks see, if the pass has not to be made again, eagerly.
     pub(crate) fn prepare_back(
         &self,
         world: &mut World,
         cohort: &mut Cohort,
         shared: Option<&Shared>,
         request: Request<'_>,
-    ) -> Result<usize, StepError> {
+    ) -> Result<Route, StepError> {
         // Hooks of modules are those that there were, hooks of parameters those that there are.
         let of_parameters = [HookKind::Gradient, HookKind::PostAccumulateGrad];
         let now = watched_now(world, cohort, shared)?;
         let mut both = self.watched.iter().zip(now);
         // Where some results have no gradient, a plan goes the way from all.
         if !request.given.is_empty() || both.any(|(then, now)| then.lacks(now, &of_parameters)) {
-            return Ok(EAGER);
+            return Ok(Route::Eager);
         }
         prepare_for(world, cohort, self.watched.clone(), request)
     }

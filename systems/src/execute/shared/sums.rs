@@ -10,6 +10,7 @@ use super::order::{Chunk, Chunks};
 use crate::compile::plans::Planned;
 use crate::errors::StepError;
 use crate::execute::cohort::{Cohort, Cohorts};
+use crate::execute::route::Route;
 use crate::storage::launch::{Buffers, Job, Output, Read, Write};
 
 /// The gradients that the models of a cohort which ran eagerly have of shared parameters: the place of each
@@ -98,8 +99,8 @@ impl Sums {
 
 /// A pass back through all models of a population.
 pub(crate) struct Pass<'a> {
-    /// For each cohort, the place of its plan; none if it ran eagerly or not at all.
-    pub(crate) chosen: &'a dyn Fn(usize) -> usize,
+    /// For each cohort, its route.
+    pub(crate) chosen: &'a dyn Fn(usize) -> Route,
     /// What a plan reads.
     pub(crate) inputs: &'a dyn Fn(&Planned) -> Vec<Read<'a>>,
     /// For each cohort, what it found if it ran eagerly.
@@ -137,7 +138,7 @@ pub(crate) fn run_summed(
                 continue;
             }
             let Cohort { ready, keys, .. } = &cohorts.list[cohort];
-            let Some(ready) = ready.get((pass.chosen)(cohort)) else { continue };
+            let Some(ready) = (pass.chosen)(cohort).planned(ready) else { continue };
             let planned = &ready.planned;
             let inputs = (pass.inputs)(planned);
             let own = losses.iter().map(|of| Output { array: 0, offset: of.offset, step_bytes: 0 });
@@ -158,7 +159,7 @@ pub(crate) fn run_summed(
         sums.add(chunk, |cohort, place| match eager(cohort) {
             Some(gradients) => gradients.iter().any(|(own, _)| *own == place),
             None => {
-                let ready = cohorts.list[cohort].ready.get((pass.chosen)(cohort));
+                let ready = (pass.chosen)(cohort).planned(&cohorts.list[cohort].ready);
                 ready.is_some_and(|ready| ready.planned.shared.contains(&place))
             }
         });

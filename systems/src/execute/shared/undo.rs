@@ -5,6 +5,7 @@ use neurarch_components::module::mode::Draws;
 
 use crate::errors::StepError;
 use crate::execute::hooks::Runner;
+use crate::execute::route::Route;
 use crate::execute::run::Run;
 use crate::execute::undo;
 use crate::structure::population::population;
@@ -28,16 +29,16 @@ impl Undo {
         world: &mut World,
         run: &mut Run,
         of: Entity,
-        chosen: impl Fn(&Run, usize) -> usize,
+        chosen: impl Fn(&Run, usize) -> Route,
     ) -> Result<Option<Self>, StepError> {
         if !is_watched(world, run, of)? {
             return Ok(None);
         }
         let mut undo = Undo { rows: Vec::new(), draws: Vec::new() };
         for number in 0..run.cohorts.list.len() {
-            let place = chosen(run, number);
+            let route = chosen(run, number);
             let cohort = &mut run.cohorts.list[number];
-            let Some(ready) = cohort.ready.get(place) else { continue };
+            let Some(ready) = route.planned(&cohort.ready) else { continue };
             let planned = &ready.planned;
             undo.rows.push((number, undo::Undo::of(world, &mut cohort.at, planned)?));
             let group = &population(world, of)?.groups()[cohort.at.group];
@@ -68,7 +69,7 @@ impl Undo {
 
 /// Says whether a hook is told of gradients of what a population shares.
 fn is_watched(world: &World, run: &Run, of: Entity) -> Result<bool, StepError> {
-    for cohort in run.cohorts.list.iter().filter(|cohort| cohort.is_eager) {
+    for cohort in run.cohorts.list.iter().filter(|cohort| cohort.is_watched) {
         let shared = cohort.scheme.shared_trainable();
         if shared.is_empty() {
             continue;

@@ -9,13 +9,14 @@ use neurarch_kernels::ir::shape::Type;
 
 use super::check::{check_array, check_dtype, check_result, check_targets, models, shaped};
 use super::gradients::write_gradient_bits;
-use super::modified;
-use super::watched::{self, Ran, What};
+use super::watched::{self, What};
+use super::{eager_loss, modified};
 use crate::compile::array::{AnyInput, Erased, Input, TypeRef};
 use crate::compile::plans::{Kind, Request};
 use crate::errors::StepError;
-use crate::execute::cohort::{Cohort, EAGER};
+use crate::execute::cohort::Cohort;
 use crate::execute::record::Record;
+use crate::execute::route::Route;
 use crate::execute::run::{Run, with_run};
 use crate::execute::shared::{EagerGradients, Pass, Sums, Undo, run_summed};
 use crate::execute::tape::{Start, Tape};
@@ -60,15 +61,23 @@ pub fn loss<'a, T: Element, Y: Element>(
         };
         chosen.clear();
         for cohort in &mut cohorts.list {
-            chosen.push(cohort.prepare(world, population, &request)?);
+            chosen.push(match cohort.prepare(world, population, &request) {
+                Err(error) if error.needs_values() => Route::Alone,
+                planned => Route::Planned(planned?),
+            });
         }
         check_targets(loss.targets(y), targets, targets.shape.iter().product())?;
         arrays.refresh(loss, y.dtype);
+        if chosen.contains(&Route::Alone) {
+            let y = y.clone();
+            return eager_loss::loss(world, run, population, (loss, &y), targets);
+        }
 
         let n_models = models(world, population)?;
         let (y_bytes, y_dtype) = (y.size_bytes(), y.dtype);
         let first = cohorts.list.first().zip(chosen.first());
-        let outputs = first.map(|(cohort, &chosen)| &cohort.ready[chosen].planned.outputs);
+        let outputs = first.and_then(|(cohort, route)| route.ready(&cohort.ready));
+        let outputs = outputs.map(|ready| &ready.planned.outputs);
         let outputs = outputs.ok_or(StepError::Inactive)?;
         let (ty, has_gradient) = (outputs[0].clone(), outputs.len() > 1);
         check_dtype("result", y_dtype, T::DTYPE)?;
@@ -88,8 +97,8 @@ pub fn loss<'a, T: Element, Y: Element>(
         ];
         inputs.extend(arrays.reads());
         let mut queue = buffers.queue();
-        for (Cohort { at, ready, .. }, &chosen) in cohorts.list.iter_mut().zip(&*chosen) {
-            queue.push(at, [ready[chosen].job(&inputs)]);
+        for (Cohort { at, ready, .. }, route) in cohorts.list.iter_mut().zip(&*chosen) {
+            queue.push(at, route.planned(ready).map(|ready| ready.job(&inputs)));
         }
         queue.launch(world, &mut outputs, buffers)?;
         tape.given.clear();
@@ -236,19 +245,22 @@ fn choose_plans(
         chosen.clear();
         for (place, cohort) in cohorts.list.iter_mut().enumerate() {
             cohort.scheme.autocast = tape.autocast;
-            // What kept no tape has no plan that is run, and takes the place of none.
-            let place = match recorded.get(place).and_then(Option::as_ref) {
+            cohort.scheme.entry.clone_from(&tape.entry);
+            let route = match recorded.get(place).and_then(Option::as_ref) {
                 Some(Record::Observed(passed)) => {
                     passed.prepare_back(world, cohort, shared.as_ref(), request)?
                 }
-                None if cohort.keeps_tape => cohort.prepare(world, population, &request)?,
-                Some(Record::Eager(_)) | None => EAGER,
+                Some(Record::Eager(_)) => Route::Eager,
+                None if cohort.keeps_tape => {
+                    Route::Planned(cohort.prepare(world, population, &request)?)
+                }
+                None => Route::Nowhere,
             };
-            chosen.push(place);
+            chosen.push(route);
         }
         modified::check(world, run, population)?;
         let added = add_gradient_columns(world, run, population)?;
-        if !run.add_columns(world, population, |number| number)? && !added {
+        if !added && !run.add_columns(world, population, |number| number)? {
             run.part_eager(1);
             return Ok(());
         }
@@ -291,7 +303,7 @@ fn run_backward(
             return Err(failure);
         }
     } else {
-        run_plans(world, run, n_models, &watched)?;
+        run_plans(world, run, n_models)?;
     }
     mark_gradients(run);
     let types = run.tape.inputs().map(|(types, _)| types.to_vec()).unwrap_or_default();
@@ -318,24 +330,18 @@ fn run_backward(
 }
 
 /// Runs the chosen plans of those that are not watched.
-fn run_plans(
-    world: &mut World,
-    run: &mut Run,
-    n_models: usize,
-    watched: &[Ran],
-) -> Result<(), StepError> {
+fn run_plans(world: &mut World, run: &mut Run, n_models: usize) -> Result<(), StepError> {
     let Run { cohorts, buffers, tape, chosen, .. } = run;
-    let is_watched = |place: usize| watched.iter().any(|back| back.place == place);
     let plan = |(place, cohort): (usize, &Cohort)| {
-        let ready = cohort.ready.get(chosen[place]).filter(|_| !is_watched(place));
+        let ready = chosen[place].planned(&cohort.ready);
         ready.map(|ready| tape.reads(&ready.planned, n_models))
     };
     let inputs: Vec<_> = cohorts.list.iter().enumerate().map(plan).collect();
     let mut queue = buffers.queue();
     let all = cohorts.list.iter_mut().zip(&*chosen).zip(&inputs);
-    for ((Cohort { at, ready, .. }, &chosen), inputs) in all {
-        if let Some(inputs) = inputs {
-            queue.push(at, [ready[chosen].job(inputs)]);
+    for ((Cohort { at, ready, .. }, route), inputs) in all {
+        if let Some((ready, inputs)) = route.planned(ready).zip(inputs.as_ref()) {
+            queue.push(at, [ready.job(inputs)]);
         }
     }
     queue.launch(world, &mut [], buffers)?;
@@ -364,8 +370,8 @@ fn run_summed_plans(
 
 /// Says which parameters have a gradient after the chosen plans.
 fn mark_gradients(run: &mut Run) {
-    for (cohort, &chosen) in run.cohorts.list.iter_mut().zip(&run.chosen) {
-        let Some(ready) = cohort.ready.get(chosen) else { continue };
+    for (cohort, route) in run.cohorts.list.iter_mut().zip(&run.chosen) {
+        let Some(ready) = route.plan().and_then(|place| cohort.ready.get(place)) else { continue };
         let program = &ready.planned.plan.program;
         let stored = program.stores.iter().map(|&(slot, _)| &program.slots[slot]);
         let gradients = stored.filter(|slot| slot.role == Role::Gradient);

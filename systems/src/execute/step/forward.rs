@@ -1,5 +1,7 @@
 //! [`forward`]: runs models, and keeps what `backward` will need.
 
+use std::sync::Arc;
+
 use bevy_ecs::prelude::*;
 use ndarray::{ArrayD, ArrayViewMut, Dimension, IxDyn};
 use neurarch_kernels::ir::dtype::{Dtype, Element};
@@ -10,13 +12,15 @@ use neurarch_kernels::memory::AlignedBytes;
 use super::check::{check_array, check_result, models, shaped};
 use super::watched::{self, Ran, What};
 use crate::compile::array::{AnyArray, AnyInput, Called, Erased, Input};
+use crate::compile::entrance::Entrance;
 use crate::compile::plans::{Kind, Request};
 use crate::compile::results::Results;
 use crate::compile::trace::Inputs;
 use crate::errors::StepError;
-use crate::execute::cohort::{Cohort, EAGER};
-use crate::execute::hooks::observe;
+use crate::execute::cohort::Cohort;
+use crate::execute::decide::decide;
 use crate::execute::lazy;
+use crate::execute::route::Route;
 use crate::execute::run::{Run, with_run};
 use crate::execute::shared::Sums;
 use crate::execute::tape::Written;
@@ -38,14 +42,57 @@ use crate::structure::mode;
 /// If `x` does not fit the population or its modules, or the result is of another type: it is taken for that of `x`
 /// if this is floating, and for f32 if `x` is of whole numbers. [`forward_with`] and [`forward_any`] give others.
 ///
+/// # Example
+///
+/// Models that look at their own numbers:
+///
+/// ```
+/// # use bevy_ecs::prelude::*;
+/// # use neurarch_components::module::{Call, Module};
+/// # use neurarch_kernels::ir::dtype::Dtype;
+/// # use neurarch_kernels::ir::trace::Var;
+/// # use neurarch_systems::structure::spawn::spawn_population;
+/// # use neurarch_systems::execute::step::forward;
+/// /// Halves its input until the sum is below 1.
+/// #[derive(Component, Clone, Debug, PartialEq)]
+/// struct Shrink;
+///
+/// impl Module for Shrink {
+///     fn forward(&self, call: &Call<'_>, mut x: Var) -> Var {
+///         loop {
+///             match call.trace.item(&x.sum(&[], false)) {
+///                 Some(sum) if sum >= 1.0 => x = x * 0.5,
+///                 Some(_) => return x,
+///                 None => return call.trace.poison(), // No numbers yet.
+///             }
+///         }
+///     }
+/// }
+///
+/// let mut world = World::new();
+/// let population = spawn_population(&mut world, &Shrink, 3, 3, 0, Dtype::F32)?;
+/// let y = forward(&mut world, population, &ndarray::array![[0.5_f32], [1.0], [6.0]])?;
+/// assert_eq!(y, ndarray::array![[0.5_f32], [0.5], [0.75]].into_dyn());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// Source: `torch.vmap` of `torch.func.functional_call` over a stacked population.
 pub fn forward<'a, X: Element>(
     world: &mut World,
     population: Entity,
     x: impl Into<Input<'a, X>>,
 ) -> Result<ArrayD<X::Float>, StepError> {
-    let x = x.into();
-    let called = Called { arrays: &[x.erase()], structure: None };
+    forward_at(world, population, None, &x.into())
+}
+
+/// [`forward`] from where the models are entered.
+pub(super) fn forward_at<X: Element>(
+    world: &mut World,
+    population: Entity,
+    entry: Option<&Arc<Entrance>>,
+    x: &Input<'_, X>,
+) -> Result<ArrayD<X::Float>, StepError> {
+    let called = Called { arrays: &[x.erase()], structure: None, entry };
     pass(world, population, &called, |world, run, watched| {
         let y = only_result(run, watched)?.ok_or(StepError::Inactive)?;
         let n_models = models(world, population)?;
@@ -107,7 +154,17 @@ pub fn forward_with<T: Element>(
     population: Entity,
     arguments: Arguments<AnyInput<'_>>,
 ) -> Result<Tree<ArrayD<T>>, StepError> {
-    let (rows, results) = forward_rows(world, population, arguments, Some(T::DTYPE))?;
+    forward_with_at(world, population, None, arguments)
+}
+
+/// [`forward_with`] from where the models are entered.
+pub(super) fn forward_with_at<T: Element>(
+    world: &mut World,
+    population: Entity,
+    entry: Option<&Arc<Entrance>>,
+    arguments: Arguments<AnyInput<'_>>,
+) -> Result<Tree<ArrayD<T>>, StepError> {
+    let (rows, results) = forward_rows(world, population, entry, arguments, Some(T::DTYPE))?;
     Ok(results.tree.clone().map(&mut |place| results.array(place, &rows)))
 }
 
@@ -150,7 +207,7 @@ pub fn forward_any(
     population: Entity,
     arguments: Arguments<AnyInput<'_>>,
 ) -> Result<Tree<AnyArray>, StepError> {
-    let (rows, results) = forward_rows(world, population, arguments, None)?;
+    let (rows, results) = forward_rows(world, population, None, arguments, None)?;
     Ok(results.tree.clone().map(&mut |place| match results.types[place].dtype {
         Dtype::F64 => AnyArray::F64(results.array(place, &rows)),
         Dtype::I64 => AnyArray::I64(results.array(place, &rows)),
@@ -171,6 +228,7 @@ struct ResultRows {
 fn forward_rows(
     world: &mut World,
     population: Entity,
+    entry: Option<&Arc<Entrance>>,
     arguments: Arguments<AnyInput<'_>>,
     dtype: Option<Dtype>,
 ) -> Result<(ResultRows, Results), StepError> {
@@ -180,7 +238,7 @@ fn forward_rows(
         inputs.len() - 1
     });
     let arrays: Vec<_> = inputs.iter().map(AnyInput::erase).collect();
-    let called = Called { arrays: &arrays, structure: Some(&structure) };
+    let called = Called { arrays: &arrays, structure: Some(&structure), entry };
     pass(world, population, &called, |world, run, watched| {
         let results = results(run, watched).cloned().ok_or(StepError::Inactive)?;
         let models = models(world, population)?;
@@ -229,7 +287,7 @@ pub fn forward_into<'a, X: Element, D: Dimension>(
     mut y: ArrayViewMut<'_, X::Float, D>,
 ) -> Result<(), StepError> {
     let x = x.into();
-    let called = Called { arrays: &[x.erase()], structure: None };
+    let called = Called { arrays: &[x.erase()], structure: None, entry: None };
     pass(world, population, &called, |world, run, watched| {
         let Some(expected) = only_result(run, watched)? else { return Ok(()) };
         let n_models = models(world, population)?;
@@ -303,21 +361,22 @@ fn prepare(
         check_array(world, population, "x", *x)?;
     }
     if run.has_lazy() {
+        run.enter(called.entry);
         let types = called.arrays.iter().map(|x| x.ty().to_type()).collect();
         let inputs = Inputs { types, structure: called.structure };
         lazy::initialize(world, run, population, &inputs)?;
     }
     let keeps_gradients = mode::is_grad_enabled(world);
     if keeps_gradients && called.arrays.iter().any(|x| x.needs_gradient) {
-        run.cohorts.list.iter_mut().for_each(|cohort| cohort.is_eager = true);
+        run.cohorts.list.iter_mut().for_each(|cohort| cohort.is_watched = true);
     }
     choose_plans(world, run, population, called)?;
     let Run { cohorts, chosen, tape, .. } = run;
-    let tape_bytes = |(cohort, &chosen): (&Cohort, &usize)| {
-        cohort.ready.get(chosen).map_or(0, |ready| ready.planned.tape_bytes)
+    let tape_bytes = |(cohort, route): (&Cohort, &Route)| {
+        route.ready(&cohort.ready).map_or(0, |ready| ready.planned.tape_bytes)
     };
     tape.next_stride = cohorts.list.iter().zip(&*chosen).map(tape_bytes).max().unwrap_or(0);
-    if cohorts.list.iter().any(|cohort| cohort.is_eager) {
+    if cohorts.list.iter().any(|cohort| cohort.is_watched) {
         tape.next.reserve(tape.next_stride * models(world, population)?);
     }
     Ok(())
@@ -331,6 +390,7 @@ fn choose_plans(
     called: &Called<'_>,
 ) -> Result<(), StepError> {
     run.chosen.clear();
+    run.enter(called.entry);
     let one;
     let several: Vec<_>;
     let inputs = match called.arrays {
@@ -344,21 +404,14 @@ fn choose_plans(
         }
     };
     let keeps_gradients = mode::is_grad_enabled(world);
+    let asks = called.arrays.iter().any(|x| x.needs_gradient);
+    let needs_record = keeps_gradients && (asks || Sums::of(world, population).is_some());
     for cohort in &mut run.cohorts.list {
         let kind = if keeps_gradients && cohort.keeps_tape { Kind::Tape } else { Kind::Forward };
         let structure = called.structure;
         let (given, target, loss, watched) = (&[], None, None, &[]);
         let request = Request { kind, inputs, structure, given, target, loss, watched };
-        run.chosen.push(match cohort.is_eager {
-            true if keeps_gradients
-                && (called.arrays.iter().any(|x| x.needs_gradient)
-                    || Sums::of(world, population).is_some()) =>
-            {
-                EAGER
-            }
-            true => observe::prepare(world, cohort, run.shared.as_ref(), request)?,
-            false => cohort.prepare(world, population, &request)?,
-        });
+        run.chosen.push(decide(world, cohort, run.shared.as_ref(), request, needs_record)?);
     }
     run.part_eager(1);
     run.check_results()
@@ -390,9 +443,9 @@ fn run_plans<T: Element>(
         }
     }
     let mut queue = buffers.queue();
-    for (cohort, &chosen) in cohorts.list.iter_mut().zip(&*chosen) {
-        let Cohort { at, ready, keys, is_eager, .. } = cohort;
-        if let Some(ready) = ready.get(chosen).filter(|_| !*is_eager) {
+    for (cohort, route) in cohorts.list.iter_mut().zip(&*chosen) {
+        let Cohort { at, ready, keys, .. } = cohort;
+        if let Some(ready) = route.planned(ready) {
             queue.push(at, [Job { keys: ready.keys(keys), ..ready.job(&inputs) }]);
         }
     }

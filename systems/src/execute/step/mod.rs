@@ -5,7 +5,9 @@
 //! alone (zero, where the call makes the array).
 
 mod backward;
+mod call;
 pub(crate) mod check;
+mod eager_loss;
 mod forward;
 mod gradients;
 mod modified;
@@ -18,6 +20,7 @@ mod watched_step;
 pub(crate) use crate::errors::NOT_SCALAR;
 pub use crate::errors::StepError;
 pub use backward::{backward, backward_from, backward_with, has_loss, loss};
+pub use call::{call, call_slice, call_with};
 pub use forward::{forward, forward_any, forward_into, forward_with};
 pub use gradients::{input_gradient, input_gradients, set_gradient, zero_grad};
 pub use train::{train_step, train_step_into, train_step_with, train_steps, train_steps_with};

@@ -21,7 +21,7 @@ use crate::structure::population::population;
 /// [`StepError::Modified`].
 pub(super) fn check(world: &World, run: &mut Run, of: Entity) -> Result<(), StepError> {
     let Run { cohorts, recorded, chosen, tape, .. } = run;
-    for (place, (cohort, &chosen)) in cohorts.list.iter_mut().zip(&*chosen).enumerate() {
+    for (place, (cohort, route)) in cohorts.list.iter_mut().zip(&*chosen).enumerate() {
         match recorded.get(place).and_then(Option::as_ref) {
             Some(Record::Eager(_)) => {}
             Some(Record::Observed(_)) => {
@@ -30,7 +30,7 @@ pub(super) fn check(world: &World, run: &mut Run, of: Entity) -> Result<(), Step
                 check_slots(world, cohort, of, &slots, tape.written)?;
             }
             None => {
-                let Some(ready) = cohort.ready.get(chosen) else { continue };
+                let Some(ready) = route.ready(&cohort.ready) else { continue };
                 let planned = ready.planned.clone();
                 check_slots(world, cohort, of, &planned.reads, tape.written)?;
             }

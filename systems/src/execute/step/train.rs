@@ -15,9 +15,10 @@ use crate::compile::array::{AnyInput, DataSet, Erased, Input, TypeRef};
 use crate::compile::plans::{Kind, Request};
 use crate::compile::results::Results;
 use crate::errors::StepError;
-use crate::execute::cohort::{Cohort, EAGER};
+use crate::execute::cohort::Cohort;
+use crate::execute::decide::decide;
 use crate::execute::eager::Made;
-use crate::execute::hooks::{Again, observe};
+use crate::execute::hooks::Again;
 use crate::execute::run::{Run, with_run};
 use crate::execute::shared::{Losses, Pass, Sums, Undo, run_summed};
 use crate::execute::{eager, lazy, shared};
@@ -295,8 +296,9 @@ fn train<T: Element>(
     run.forget_hooks_that_are_gone(world, population)?;
     loop {
         choose_plans(world, run, population, parts, targets, loss)?;
-        let added = add_state_columns(world, run, population)?;
-        if !run.add_columns(world, population, |number| number / parts.len().max(1))? && !added {
+        // Columns that come regroup the models: plans are chosen anew before anything else.
+        let of = |number: usize| number / parts.len().max(1);
+        if !add_state_columns(world, run, population)? && !run.add_columns(world, population, of)? {
             break;
         }
     }
@@ -333,17 +335,18 @@ fn run_plans(
     let n_inputs = inputs.len() / n_parts;
     let mut queue = buffers.queue();
     for (cohort, chosen) in cohorts.list.iter_mut().zip(chosen.chunks(n_parts)) {
-        let Cohort { at, ready, keys, is_eager: false, .. } = cohort else { continue };
+        let Cohort { at, ready, keys, is_watched: false, .. } = cohort else { continue };
         let mut first_step = 0;
-        let jobs = parts.iter().zip(chosen).enumerate().map(|(number, (part, &place))| {
+        let jobs = parts.iter().zip(chosen).enumerate().filter_map(|(number, (part, route))| {
             first_step += part.steps;
-            Job {
+            let ready = route.planned(ready)?;
+            Some(Job {
                 steps: part.steps,
                 first_step: first_step - part.steps,
                 outputs: &outputs[number..=number],
-                keys: ready[place].keys(keys),
-                ..ready[place].job(&inputs[number * n_inputs..][..n_inputs])
-            }
+                keys: ready.keys(keys),
+                ..ready.job(&inputs[number * n_inputs..][..n_inputs])
+            })
         });
         queue.push(at, jobs);
     }
@@ -366,7 +369,7 @@ fn add_state_columns(
     population: Entity,
 ) -> Result<bool, StepError> {
     let mut added = false;
-    for cohort in run.cohorts.list.iter_mut().filter(|cohort| cohort.is_eager) {
+    for cohort in run.cohorts.list.iter_mut().filter(|cohort| cohort.is_watched) {
         let updates = eager::updates(cohort)?;
         added |= columns::add_columns(world, population, cohort.at.group, &updates.slots);
     }
@@ -385,7 +388,7 @@ fn train_watched<T: Element>(
     loss: &dyn DynLoss,
     (losses, steps): (&mut [T], usize),
 ) -> Result<(), StepError> {
-    if !run.cohorts.list.iter().any(|cohort| cohort.is_eager) {
+    if !run.cohorts.list.iter().any(|cohort| cohort.is_watched) {
         return Ok(());
     }
     let all = parts.iter().enumerate();
@@ -430,7 +433,7 @@ fn train_shared<T: Element>(
         let Some(mut sums) = Sums::of(world, population) else { break };
         let mut eager = Vec::new();
         let Run { cohorts, shared, loss: arrays, .. } = &mut *run;
-        for (place, cohort) in cohorts.list.iter_mut().enumerate().filter(|(_, of)| of.is_eager) {
+        for (place, cohort) in cohorts.list.iter_mut().enumerate().filter(|(_, of)| of.is_watched) {
             let hooks = (shared.clone(), Again::default());
             let (of_members, recorded) =
                 step_eagerly(world, cohort, hooks, (loss, arrays), (part, step))?;
@@ -440,7 +443,7 @@ fn train_shared<T: Element>(
         // Nothing is written before all hooks were called.
         let of_eager = eager.iter_mut().map(|(place, recorded)| (*place, recorded.take_shared()));
         let of_eager: Vec<_> = of_eager.collect();
-        for cohort in cohorts.list.iter_mut().filter(|cohort| !cohort.is_eager) {
+        for cohort in cohorts.list.iter_mut().filter(|cohort| !cohort.is_watched) {
             cohort.refresh_keys(world)?;
         }
         let of_part = |run: &Run, cohort: usize| run.chosen[cohort * parts.len() + number];
@@ -459,7 +462,7 @@ fn train_shared<T: Element>(
         };
         run_summed(world, cohorts, chunks, buffers, &mut sums, &pass, Some(own))?;
         for (cohort, chosen) in cohorts.list.iter_mut().zip(chosen.chunks(parts.len())) {
-            let ready = cohort.ready.get(chosen[number]);
+            let ready = chosen[number].planned(&cohort.ready);
             if ready.is_some_and(|ready| ready.planned.is_random) {
                 cohort.advance_keys(world, 1);
             }
@@ -494,12 +497,9 @@ fn choose_plans(
     }
     run.check_optimizers(world, population)?;
     run.chosen.clear();
+    let needs_record = Sums::of(world, population).is_some();
     for cohort in &mut run.cohorts.list {
         for part in parts {
-            if cohort.is_eager && Sums::of(world, population).is_some() {
-                run.chosen.push(EAGER);
-                continue;
-            }
             let request = Request {
                 kind: Kind::TrainStep,
                 inputs: part.types,
@@ -509,12 +509,9 @@ fn choose_plans(
                 loss: Some(loss),
                 watched: &[],
             };
-            let place = match cohort.is_eager {
-                true => observe::prepare(world, cohort, run.shared.as_ref(), request)?,
-                false => cohort.prepare(world, population, &request)?,
-            };
-            run.chosen.push(place);
-            let Some(ready) = cohort.ready.get(place) else { continue };
+            let route = decide(world, cohort, run.shared.as_ref(), request, needs_record)?;
+            run.chosen.push(route);
+            let Some(ready) = route.ready(&cohort.ready) else { continue };
             check_loss(
                 "loss",
                 population::population(world, population)?.dtype(),

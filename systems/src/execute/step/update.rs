@@ -5,6 +5,7 @@ use bevy_ecs::prelude::*;
 use crate::compile::plans::{Kind, Request};
 use crate::errors::StepError;
 use crate::execute::cohort::Cohort;
+use crate::execute::route::Route;
 use crate::execute::run::{Run, with_run};
 use crate::execute::shared;
 
@@ -43,7 +44,7 @@ pub(super) fn run_rule(
     loop {
         run.chosen.clear();
         for cohort in &mut run.cohorts.list {
-            run.chosen.push(cohort.prepare(world, population, &request)?);
+            run.chosen.push(Route::Planned(cohort.prepare(world, population, &request)?));
         }
         if !run.add_columns(world, population, |number| number)? {
             break;
@@ -51,8 +52,8 @@ pub(super) fn run_rule(
     }
     let Run { cohorts, buffers, chosen, .. } = run;
     let mut queue = buffers.queue();
-    for (Cohort { at, ready, .. }, &chosen) in cohorts.list.iter_mut().zip(&*chosen) {
-        queue.push(at, [ready[chosen].job(&[])]);
+    for (Cohort { at, ready, .. }, route) in cohorts.list.iter_mut().zip(&*chosen) {
+        queue.push(at, route.planned(ready).map(|ready| ready.job(&[])));
     }
     queue.launch(world, &mut [], buffers)?;
     Ok(())

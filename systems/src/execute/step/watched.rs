@@ -9,13 +9,14 @@ use super::watched_step::{reads_at, step_eagerly};
 use crate::compile::array::{Called, Erased};
 use crate::compile::results::Results;
 use crate::compile::script::Kinds;
-use crate::execute::cohort::{Cohort, EAGER};
+use crate::execute::cohort::Cohort;
 use crate::execute::eager;
 use crate::execute::eager::{Given, Made, Recorded};
 use crate::execute::hooks::observe::{Done, Look, Seen};
 use crate::execute::hooks::{Again, Passed, Shared};
 use crate::execute::loss_arrays::LossArrays;
 use crate::execute::record::Record;
+use crate::execute::route::Route;
 use crate::execute::run::Run;
 use crate::execute::shared::EagerGradients;
 use crate::execute::tape::Tape;
@@ -119,7 +120,7 @@ fn begin(run: &mut Run, what: &What<'_>) -> Vec<Making> {
         };
         let is_watched = match what {
             What::Backward(_) => record.is_some(),
-            _ => cohort.is_eager,
+            _ => cohort.is_watched,
         };
         if is_watched {
             all.push(Making { place, seen: None, record, eager: None, ones: Vec::new() });
@@ -138,24 +139,21 @@ fn compute(
     let Run { cohorts, chosen, shared, buffers, tape, loss, .. } = run;
     let keeps_gradients = mode::is_grad_enabled(world);
     let route = |place: usize, cohort: &Cohort| match what {
-        What::Step(_) if cohort.changes.is_some() => EAGER,
+        What::Step(_) if cohort.changes.is_some() => Route::Eager,
         What::Step(of) => chosen[place * of.n_parts + of.number],
         _ => chosen[place],
     };
     let all_look = shared.as_ref().is_none_or(Shared::only_look)
         && all.iter().all(|Making { place, .. }| {
             let cohort = &cohorts.list[*place];
-            route(*place, cohort) != EAGER && cohort.own.as_ref().is_none_or(|own| own.only_look)
+            !route(*place, cohort).is_eager() && cohort.own.as_ref().is_none_or(|own| own.only_look)
         });
     // A forward pass writes little, and may fail in what follows.
     let keeps_undo = !all_look || matches!(what, What::Forward(_));
     for Making { place, seen, record, .. } in all {
         let cohort = &mut cohorts.list[*place];
-        let chosen = route(*place, cohort);
-        let goes_back = matches!(record, Some(Record::Observed(_)) | None);
-        if chosen == EAGER || !goes_back {
-            continue;
-        }
+        let route = route(*place, cohort);
+        let Route::Observed(chosen) = route else { continue };
         let (mut inputs, outputs) = buffers.take();
         let mut tape_of_pass = Write::nothing();
         let mut calls = Vec::new();
@@ -287,7 +285,7 @@ fn end(run: &mut Run, what: &What<'_>, all: Vec<Making>) -> Vec<Ran> {
         if let Some((made, recorded)) = eager {
             ran.push(Ran { place, made, by: Way::Eager(recorded) });
             if let What::Backward(_) = what {
-                run.chosen[place] = EAGER;
+                run.chosen[place] = Route::Eager;
             }
         }
         let Some(seen) = seen else { continue };
@@ -377,7 +375,9 @@ pub(super) fn keep(
                     done.leave_memory(cohort);
                     continue;
                 }
-                let watched = cohort.ready[chosen[place]].planned.watched.clone();
+                let watched =
+                    chosen[place].ready(&cohort.ready).map(|ready| ready.planned.watched.clone());
+                let watched = watched.unwrap_or_default();
                 let given: Vec<_> = called.arrays.iter().map(|x| given(*x, cohort)).collect();
                 Record::Observed(Passed::new(done, watched, &given))
             }
