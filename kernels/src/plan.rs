@@ -62,14 +62,14 @@ pub struct Plan {
 /// An operand and its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct PlacedView {
-    pub(crate) place: Place,
+    pub(crate) place: Location,
     pub(crate) numel: usize,
     pub(crate) dtype: Dtype,
 }
 
 /// Where an operand lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Place {
+pub(crate) enum Location {
     /// That many bytes behind the start of the model's arena.
     Arena(usize),
     /// In the row of a slot.
@@ -248,7 +248,7 @@ fn cost(program: &Program) -> usize {
 struct Planner<'a> {
     program: &'a Program,
     /// For each value, where it lies and how; `None` until it is made.
-    placed: Vec<Option<(Place, Operand)>>,
+    placed: Vec<Option<(Location, Operand)>>,
     /// For each value, the last node that reads it (the number of nodes if an output or a store does).
     last_reader: Vec<usize>,
     /// The values in the order of their last readers, the last one to be freed first.
@@ -256,7 +256,7 @@ struct Planner<'a> {
     /// For each node, how its op uses the memory of its operands.
     claims: Vec<Claims>,
     /// For each value that a row-major copy was made of, the copy.
-    copies: Vec<Option<Place>>,
+    copies: Vec<Option<Location>>,
     /// What lies in the arena, itself or as a row-major copy: the offset, the last reader, the value.
     in_arena: BTreeSet<(usize, usize, ValueId)>,
     /// For each value, the outputs that it is.
@@ -305,11 +305,11 @@ impl<'a> Planner<'a> {
         for (id, value) in program.values.iter().enumerate() {
             let place = match value.origin {
                 Origin::Node { .. } => continue,
-                Origin::Input(input) => Place::Input(input),
-                Origin::Slot(slot) => Place::Slot(slot),
-                Origin::Scalar(scalar) if value.ty.dtype == Dtype::F64 => Place::Scalar(scalar),
+                Origin::Input(input) => Location::Input(input),
+                Origin::Slot(slot) => Location::Slot(slot),
+                Origin::Scalar(scalar) if value.ty.dtype == Dtype::F64 => Location::Scalar(scalar),
                 Origin::Scalar(scalar) => {
-                    Place::Scalar32(scalar, planner.arena.take(value.ty.size_bytes()))
+                    Location::Scalar32(scalar, planner.arena.take(value.ty.size_bytes()))
                 }
                 Origin::Constant(number) => planner.constant(number, id)?,
             };
@@ -318,7 +318,7 @@ impl<'a> Planner<'a> {
         Ok(planner)
     }
 
-    fn constant(&mut self, number: f64, id: ValueId) -> Result<Place, OpError> {
+    fn constant(&mut self, number: f64, id: ValueId) -> Result<Location, OpError> {
         let ty = self.program.ty(id);
         let start = self.constants.len();
         let room = check_room(start.saturating_add(ty.size_bytes()));
@@ -332,21 +332,21 @@ impl<'a> Planner<'a> {
             }
         }
         self.constants.resize(padded(self.constants.len()), 0);
-        Ok(Place::Constant(start))
+        Ok(Location::Constant(start))
     }
 
-    fn at(&self, id: ValueId) -> &(Place, Operand) {
+    fn at(&self, id: ValueId) -> &(Location, Operand) {
         self.placed[id].as_ref().expect("a verified program makes values before it reads them")
     }
 
     /// Remembers where a value lies, and how.
-    fn put(&mut self, id: ValueId, place: Place, operand: Operand) {
+    fn put(&mut self, id: ValueId, place: Location, operand: Operand) {
         self.placed[id] = Some((place, operand));
         self.lies_at(id, place);
     }
 
-    fn lies_at(&mut self, id: ValueId, place: Place) {
-        if let Place::Arena(offset) = place {
+    fn lies_at(&mut self, id: ValueId, place: Location) {
+        if let Location::Arena(offset) = place {
             self.in_arena.insert((offset, self.last_reader[id], id));
         }
     }
@@ -385,7 +385,7 @@ impl<'a> Planner<'a> {
             self.put(id, place, outputs[number].clone());
         }
         for &(input, _) in &claims.in_place {
-            inputs[input].0 = Place::Elsewhere;
+            inputs[input].0 = Location::Elsewhere;
         }
         let output_operands: Vec<_> = node.outputs.iter().map(|&id| self.at(id).clone()).collect();
         self.step(&**op, &inputs, &output_operands, node.draw, MadeOf::Node(index))?;
@@ -394,8 +394,8 @@ impl<'a> Planner<'a> {
     }
 
     /// Says whether what lies in a place stays as it is, or is known to be read by others before it changes.
-    fn may_share(&self, place: Place) -> bool {
-        matches!(place, Place::Arena(_) | Place::Input(_) | Place::Constant(_))
+    fn may_share(&self, place: Location) -> bool {
+        matches!(place, Location::Arena(_) | Location::Input(_) | Location::Constant(_))
     }
 
     /// Says whether a value is an output.
@@ -412,10 +412,10 @@ impl<'a> Planner<'a> {
 
     /// Decides where a value is made: where it is wanted, if it lies row-major and only one output wants
     /// it, and in the arena otherwise.
-    fn place_of(&mut self, id: ValueId, operand: &Operand) -> Place {
+    fn place_of(&mut self, id: ValueId, operand: &Operand) -> Location {
         match self.outputs[id].as_slice() {
-            &[output] if operand.is_row_major() => Place::Output(output),
-            _ => Place::Arena(self.arena.take(operand.ty.size_bytes())),
+            &[output] if operand.is_row_major() => Location::Output(output),
+            _ => Location::Arena(self.arena.take(operand.ty.size_bytes())),
         }
     }
 
@@ -428,35 +428,35 @@ impl<'a> Planner<'a> {
         old: ValueId,
         id: ValueId,
         is_alone: bool,
-    ) -> Result<Place, OpError> {
+    ) -> Result<Location, OpError> {
         let (place, operand) = self.at(old).clone();
         let unread = self.last_reader[old] <= node;
         let may_change = match place {
-            Place::Slot(slot) => self.becomes[id].contains(&slot),
-            Place::Arena(offset) => !self.is_read_from(offset, node, Some(old)),
+            Location::Slot(slot) => self.becomes[id].contains(&slot),
+            Location::Arena(offset) => !self.is_read_from(offset, node, Some(old)),
             _ => false,
         };
         if is_alone && unread && may_change && operand.is_row_major() {
             return Ok(place);
         }
-        let copy = Place::Arena(self.arena.take(operand.ty.size_bytes()));
+        let copy = Location::Arena(self.arena.take(operand.ty.size_bytes()));
         self.copy(old, copy)?;
         Ok(copy)
     }
 
     /// Gives the place of a row-major copy of a value, made once.
-    fn row_major(&mut self, id: ValueId) -> Result<Place, OpError> {
+    fn row_major(&mut self, id: ValueId) -> Result<Location, OpError> {
         if let Some(copy) = self.copies[id] {
             return Ok(copy);
         }
-        let copy = Place::Arena(self.arena.take(self.program.ty(id).size_bytes()));
+        let copy = Location::Arena(self.arena.take(self.program.ty(id).size_bytes()));
         self.copy(id, copy)?;
         self.copies[id] = Some(copy);
         self.lies_at(id, copy);
         Ok(copy)
     }
 
-    fn copy(&mut self, id: ValueId, to: Place) -> Result<(), OpError> {
+    fn copy(&mut self, id: ValueId, to: Location) -> Result<(), OpError> {
         let from = self.at(id).clone();
         let to = (to, Operand::row_major(from.1.ty.clone()));
         self.step(&Contiguous, &[from], &[to], 0, MadeOf::Copy(id))
@@ -465,13 +465,13 @@ impl<'a> Planner<'a> {
     fn step(
         &mut self,
         op: &dyn Op,
-        inputs: &[(Place, Operand)],
-        outputs: &[(Place, Operand)],
+        inputs: &[(Location, Operand)],
+        outputs: &[(Location, Operand)],
         draw: u32,
         made_of: MadeOf,
     ) -> Result<(), OpError> {
         let operands =
-            |of: &[(Place, Operand)]| of.iter().map(|(_, o)| o.clone()).collect::<Vec<_>>();
+            |of: &[(Location, Operand)]| of.iter().map(|(_, o)| o.clone()).collect::<Vec<_>>();
         let (kernel, scratch_bytes) = kernel::prepare(op, &operands(inputs), &operands(outputs))?;
         self.scratch_bytes = self.scratch_bytes.max(scratch_bytes);
         let inputs = inputs.iter().map(|of| self.view(of)).collect();
@@ -480,7 +480,7 @@ impl<'a> Planner<'a> {
         Ok(())
     }
 
-    fn view(&mut self, (place, operand): &(Place, Operand)) -> u32 {
+    fn view(&mut self, (place, operand): &(Location, Operand)) -> u32 {
         let view =
             PlacedView { place: *place, numel: operand.ty.shape.numel(), dtype: operand.ty.dtype };
         *self.view_ids.entry(view).or_insert_with(|| {
@@ -499,7 +499,7 @@ impl<'a> Planner<'a> {
             let own = self.placed[id].as_ref().map(|(place, _)| *place);
             let bytes = self.program.ty(id).size_bytes();
             for place in [self.copies[id], own].into_iter().flatten() {
-                let Place::Arena(offset) = place else { continue };
+                let Location::Arena(offset) = place else { continue };
                 if !self.is_read_from(offset, index + 1, None) {
                     given.push((offset, bytes));
                 }
@@ -515,13 +515,13 @@ impl<'a> Planner<'a> {
     /// Copies outputs and stores that are not made in their place.
     fn finish(&mut self) -> Result<(), OpError> {
         for (output, &id) in self.program.outputs.iter().enumerate() {
-            if self.at(id).0 != Place::Output(output) {
-                self.copy(id, Place::Output(output))?;
+            if self.at(id).0 != Location::Output(output) {
+                self.copy(id, Location::Output(output))?;
             }
         }
         for &(slot, id) in &self.program.stores {
-            if self.at(id).0 != Place::Slot(slot) {
-                self.copy(id, Place::Slot(slot))?;
+            if self.at(id).0 != Location::Slot(slot) {
+                self.copy(id, Location::Slot(slot))?;
             }
         }
         Ok(())
@@ -565,16 +565,18 @@ fn becomes(program: &Program, claims: &[Claims]) -> Vec<SmallVec<[SlotId; 1]>> {
     becomes
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Place::Arena(offset) => write!(f, "arena+{offset}"),
-            Place::Slot(slot) => write!(f, "slot {slot}"),
-            Place::Input(input) => write!(f, "input {input}"),
-            Place::Output(output) => write!(f, "output {output}"),
-            Place::Constant(offset) => write!(f, "constant+{offset}"),
-            Place::Scalar(scalar) | Place::Scalar32(scalar, _) => write!(f, "scalar {scalar}"),
-            Place::Elsewhere => write!(f, "in place"),
+            Location::Arena(offset) => write!(f, "arena+{offset}"),
+            Location::Slot(slot) => write!(f, "slot {slot}"),
+            Location::Input(input) => write!(f, "input {input}"),
+            Location::Output(output) => write!(f, "output {output}"),
+            Location::Constant(offset) => write!(f, "constant+{offset}"),
+            Location::Scalar(scalar) | Location::Scalar32(scalar, _) => {
+                write!(f, "scalar {scalar}")
+            }
+            Location::Elsewhere => write!(f, "in place"),
         }
     }
 }

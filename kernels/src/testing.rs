@@ -8,11 +8,12 @@ pub use planned::planned;
 
 use crate::arithmetic::elementary;
 use crate::cpu::kernel;
-use crate::cpu::tile::{Key, Rows, Tile, View};
+use crate::cpu::tile::{Rows, Tile, View};
 use crate::ir::dtype::{Dtype, Element, bf16, f16};
 use crate::ir::op::claims::Claims;
 use crate::ir::op::{Op, OpError, claims};
 use crate::ir::program::{Origin, Program};
+use crate::ir::rng_key::RngKey;
 use crate::ir::shape::{Layout, Operand, Shape, Type};
 use crate::ir::trace::{Trace, Var};
 use crate::memory::{AlignedBytes, padded};
@@ -72,7 +73,7 @@ pub fn cases(usual: u32) -> u32 {
 ///
 /// If the op does not take these inputs.
 pub fn run_op(op: &dyn Op, inputs: &[Array], layouts: &[Option<Layout>]) -> Vec<Array> {
-    run_op_keyed(op, inputs, layouts, Key::default(), 0)
+    run_op_keyed(op, inputs, layouts, RngKey::default(), 0)
 }
 
 /// As [`run_op`], with a random state and the number of the draw.
@@ -84,7 +85,7 @@ pub fn run_op_keyed(
     op: &dyn Op,
     inputs: &[Array],
     layouts: &[Option<Layout>],
-    key: Key,
+    key: RngKey,
     draw: u32,
 ) -> Vec<Array> {
     let types: Vec<_> = inputs.iter().map(|input| input.ty.clone()).collect();
@@ -298,7 +299,7 @@ fn interpret(program: &Program, inputs: &[Array], layouts: &[Option<Layout>]) ->
                 node.op.takes_layout(number, &operand).then_some(operand.layout)
             })
             .collect();
-        let outputs = run_op_keyed(&*node.op, &arrays, &layouts, Key::default(), node.draw);
+        let outputs = run_op_keyed(&*node.op, &arrays, &layouts, RngKey::default(), node.draw);
         for (&id, output) in node.outputs.iter().zip(outputs) {
             values[id] = Some(output);
         }

@@ -1,9 +1,9 @@
 //! Softmax, losses and dropout against plain loops, the slope of their own forward, and themselves in
 //! other layouts.
 
-use neurarch_kernels::cpu::tile::Key;
 use neurarch_kernels::ir::dtype::Dtype;
 use neurarch_kernels::ir::op::Op;
+use neurarch_kernels::ir::rng_key::RngKey;
 use neurarch_kernels::ir::shape::{Shape, Type};
 use neurarch_kernels::ir::trace::{Trace, Var};
 use neurarch_kernels::ops::loss::cross_entropy::check_targets;
@@ -225,7 +225,7 @@ proptest! {
     fn dropout_keeps_the_same_elements_in_every_layout(
         shape in prop::collection::vec(1..=20_usize, 1..=3), p in 0.0..1.0_f64, seed: u64,
     ) {
-        let key = Key { seed, number: 3, step: 4 };
+        let key = RngKey { seed, number: 3, step: 4 };
         let op = dropout(&shape, Dtype::F32);
         let x = numbers(Dtype::F32, &shape, seed);
         let inputs = [x.clone(), Array::new(Dtype::F32, [], [p])];
@@ -269,8 +269,8 @@ fn dropout_keeps_all_at_0_none_at_1_and_the_right_share_between() {
     let op = dropout(&[n], Dtype::F32);
     let kept = |p: f64| {
         let inputs = [Array::from_fn(Dtype::F32, [n], |_| 1.0), Array::new(Dtype::F32, [], [p])];
-        let y =
-            run_op_keyed(&*op, &inputs, &[], Key { seed: 1, number: 2, step: 3 }, 0).swap_remove(0);
+        let y = run_op_keyed(&*op, &inputs, &[], RngKey { seed: 1, number: 2, step: 3 }, 0)
+            .swap_remove(0);
         y.elements.iter().filter(|&&y| y != 0.0).count()
     };
     assert_eq!(kept(0.0), n);

@@ -5,13 +5,14 @@
     reason = "the executor takes addresses; everything here is owned by the test"
 )]
 
-use neurarch_kernels::cpu::tile::{Key, Rows};
+use neurarch_kernels::cpu::tile::Rows;
 use neurarch_kernels::execute::executor::{Binding, Sink, Source, Stage};
 use neurarch_kernels::execute::queue;
 use neurarch_kernels::execute::queue::{Direction, Work};
 use neurarch_kernels::ir::dtype::Dtype;
 use neurarch_kernels::ir::eager::Eager;
 use neurarch_kernels::ir::program::{Program, Role, Scalar, ScalarOf, Slot};
+use neurarch_kernels::ir::rng_key::RngKey;
 use neurarch_kernels::ir::shape::Type;
 use neurarch_kernels::ir::trace::{Trace, Var};
 use neurarch_kernels::memory::{AlignedBytes, padded};
@@ -31,7 +32,7 @@ struct Models {
     inputs: Vec<Vec<f32>>,
     targets: Vec<i64>,
     scalars: Vec<f64>,
-    keys: Vec<Key>,
+    keys: Vec<RngKey>,
 }
 
 /// What a program gave: its outputs and the slots afterwards.
@@ -88,7 +89,7 @@ impl Models {
             inputs: vec![many(program.inputs[0].shape.numel(), seed + 3)],
             targets,
             scalars: program.scalars.iter().flat_map(|s| vec![scalar(s); count]).collect(),
-            keys: (0..count as u64).map(|number| Key { seed: 7, number, step: 11 }).collect(),
+            keys: (0..count as u64).map(|number| RngKey { seed: 7, number, step: 11 }).collect(),
         }
     }
 

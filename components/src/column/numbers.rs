@@ -1,4 +1,4 @@
-//! [`Numbers`]: the numbers of positions, which keep their archetypes apart.
+//! [`PositionNumbers`]: the numbers of positions, which keep their archetypes apart.
 
 use std::collections::HashMap;
 
@@ -6,7 +6,7 @@ use crate::column::{ColumnKey, MARKERS};
 
 /// What decides, beside the number, which archetypes the entities of a position are in.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Look {
+pub(crate) struct ArchetypeKey {
     /// The module's type.
     pub(crate) module: &'static str,
     pub(crate) is_root: bool,
@@ -21,23 +21,23 @@ pub(crate) struct Look {
 /// that is there already is the better one. After 100,000 operations of the storm there are 8,000 archetypes, not
 /// 27,000.
 #[derive(Debug, Default)]
-pub(crate) struct Numbers {
-    /// Numbers that are free again.
-    free: HashMap<Look, Vec<u32>>,
+pub(crate) struct PositionNumbers {
+    /// PositionNumbers that are free again.
+    free: HashMap<ArchetypeKey, Vec<u32>>,
     n_free: usize,
     /// The greatest number ever given out.
     last: u32,
 }
 
-impl Numbers {
+impl PositionNumbers {
     /// Takes a number for each look; `None` if they have run out.
-    pub(crate) fn take(&mut self, looks: &[Look]) -> Option<Vec<u32>> {
+    pub(crate) fn take(&mut self, looks: &[ArchetypeKey]) -> Option<Vec<u32>> {
         let fresh = looks.len().saturating_sub(self.n_free);
         let are_enough = self.last as usize + fresh < 1 << MARKERS;
         are_enough.then(|| looks.iter().map(|look| self.next(look)).collect())
     }
 
-    fn next(&mut self, look: &Look) -> u32 {
+    fn next(&mut self, look: &ArchetypeKey) -> u32 {
         let own = self.free.get_mut(look).and_then(Vec::pop);
         if own.is_none() && self.last + 1 < 1 << MARKERS {
             self.last += 1;
@@ -49,7 +49,7 @@ impl Numbers {
     }
 
     /// Takes a number back.
-    pub(crate) fn give_back(&mut self, look: Look, number: u32) {
+    pub(crate) fn give_back(&mut self, look: ArchetypeKey, number: u32) {
         self.n_free += 1;
         self.free.entry(look).or_default().push(number);
     }
@@ -59,13 +59,13 @@ impl Numbers {
 mod tests {
     use super::*;
 
-    fn look(module: &'static str) -> Look {
-        Look { module, is_root: false, has_children: false, columns: Vec::new() }
+    fn look(module: &'static str) -> ArchetypeKey {
+        ArchetypeKey { module, is_root: false, has_children: false, columns: Vec::new() }
     }
 
     #[test]
     fn a_number_goes_to_what_looks_like_the_one_that_had_it() {
-        let mut numbers = Numbers::default();
+        let mut numbers = PositionNumbers::default();
         let [linear, tanh] = ["Linear", "Tanh"].map(look);
         let taken = numbers.take(&[linear.clone(), tanh.clone()]);
         assert_eq!(taken.as_deref(), Some(&[1, 2][..]));
@@ -76,7 +76,8 @@ mod tests {
 
     #[test]
     fn when_there_is_no_other_a_number_goes_to_anyone_and_then_there_are_none() {
-        let mut numbers = Numbers { last: (1 << MARKERS) - 2, ..Numbers::default() };
+        let mut numbers =
+            PositionNumbers { last: (1 << MARKERS) - 2, ..PositionNumbers::default() };
         let [linear, tanh] = ["Linear", "Tanh"].map(look);
         numbers.give_back(linear, 5);
         let three = [tanh.clone(), tanh.clone(), tanh.clone()];

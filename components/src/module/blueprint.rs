@@ -12,7 +12,7 @@ use neurarch_kernels::ir::shape::Type;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use crate::column::ColumnKey;
-use crate::column::numbers::Look;
+use crate::column::numbers::ArchetypeKey;
 use crate::column::shared::SharedRow;
 use crate::module::mode::Bits;
 use crate::module::parametrized::{PARAMETRIZATIONS, Parametrizations, WeightNormed};
@@ -59,13 +59,13 @@ pub struct Position {
 
 impl Position {
     /// Says what its entities look like, beside its number.
-    pub(crate) fn look(&self) -> Look {
+    pub(crate) fn look(&self) -> ArchetypeKey {
         let keys = |role, among: &[Parameter]| -> Vec<ColumnKey> {
             let own = among.iter().enumerate().filter(|(_, of)| of.has_column());
             own.map(|(index, of)| ColumnKey::new(role, index, &of.ty)).collect()
         };
         let columns = [(Role::Parameter, &self.parameters), (Role::Buffer, &self.buffers)];
-        Look {
+        ArchetypeKey {
             module: self.module.type_name(),
             is_root: self.parent.is_none(),
             has_children: !self.children.is_empty(),

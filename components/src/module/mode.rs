@@ -154,7 +154,7 @@ impl Mode {
 pub struct HasGradient(pub Bits);
 
 /// How often a model has run a program that draws random numbers: the step of its
-/// [`Key`](neurarch_kernels::cpu::tile::Key).
+/// [`RngKey`](neurarch_kernels::ir::rng_key::RngKey).
 #[derive(Component, Clone, Copy, Debug, Default, Hash, PartialEq, Eq)]
 #[component(summary_tick)]
 pub struct Draws(pub u64);

@@ -6,7 +6,7 @@ use neurarch_kernels::ir::trace::Var;
 use neurarch_kernels::ops::update::adafactor::AdafactorSettings;
 
 use super::check::require;
-use super::{Form, Kept, Optimizer, OptimizerError, Update};
+use super::{Form, Optimizer, OptimizerError, StateEntry, Update};
 
 /// Adafactor: steps scaled by the mean square of the gradient, of which only means of rows and columns are
 /// kept.
@@ -50,14 +50,14 @@ impl Optimizer for Adafactor {
         &["row_var", "col_var"]
     }
 
-    fn kept(&self, state: usize, shape: &[usize]) -> Option<Kept> {
+    fn state_entry(&self, state: usize, shape: &[usize]) -> Option<StateEntry> {
         let (name, form) = match (state, shape.len()) {
             (0, 0 | 1) => ("variance", Form::Elements),
             (0, _) => ("row_var", Form::Rows),
             (1, 2..) => ("col_var", Form::Columns),
             _ => return None,
         };
-        Some(Kept { name, form })
+        Some(StateEntry { name, form })
     }
 
     fn check(&self) -> Result<(), OptimizerError> {

@@ -5,7 +5,7 @@ use neurarch_kernels::ir::trace::Var;
 use neurarch_kernels::ops::update::asgd::ASGDSettings;
 
 use super::check::at_least_0;
-use super::{Form, Kept, Optimizer, OptimizerError, Update, scalars};
+use super::{Form, Optimizer, OptimizerError, StateEntry, Update, scalars};
 
 /// Averaged gradient descent: beside each parameter, the mean of its values, torch's `ax`.
 ///
@@ -40,9 +40,9 @@ impl Optimizer for ASGD {
         &["eta", "mu", "ax"]
     }
 
-    fn kept(&self, state: usize, _: &[usize]) -> Option<Kept> {
+    fn state_entry(&self, state: usize, _: &[usize]) -> Option<StateEntry> {
         let form = if state < 2 { Form::Number } else { Form::Elements };
-        self.states().get(state).map(|&name| Kept { name, form })
+        self.states().get(state).map(|&name| StateEntry { name, form })
     }
 
     fn check(&self) -> Result<(), OptimizerError> {

@@ -59,9 +59,9 @@ pub trait Optimizer: Component<Mutability = Mutable> + Clone + Debug + PartialEq
 
     /// Says how a state of a parameter of that shape appears in the optimizer's state dict; `None` if it does
     /// not: it is not used then.
-    fn kept(&self, state: usize, shape: &[usize]) -> Option<Kept> {
+    fn state_entry(&self, state: usize, shape: &[usize]) -> Option<StateEntry> {
         let _ = shape;
-        self.states().get(state).map(|&name| Kept { name, form: Form::Elements })
+        self.states().get(state).map(|&name| StateEntry { name, form: Form::Elements })
     }
 
     /// Gives the number that fills a state in the state dict before the first step, if torch makes it so early.
@@ -105,7 +105,7 @@ pub trait Optimizer: Component<Mutability = Mutable> + Clone + Debug + PartialEq
 
 /// How a state appears in an optimizer's state dict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Kept {
+pub struct StateEntry {
     /// torch's name of it.
     pub name: &'static str,
     /// Which of its numbers torch keeps.
@@ -209,8 +209,8 @@ impl Update<'_> {
 pub trait DynOptimizer: Any + Debug + Send + Sync {
     /// See [`Optimizer::states`].
     fn states(&self) -> &'static [&'static str];
-    /// See [`Optimizer::kept`].
-    fn kept(&self, state: usize, shape: &[usize]) -> Option<Kept>;
+    /// See [`Optimizer::state_entry`].
+    fn state_entry(&self, state: usize, shape: &[usize]) -> Option<StateEntry>;
     /// See [`Optimizer::initial`].
     fn initial(&self, state: usize) -> Option<f64>;
     /// See [`Optimizer::keeps_step`].
@@ -248,8 +248,8 @@ impl<O: Optimizer> DynOptimizer for O {
         Optimizer::states(self)
     }
 
-    fn kept(&self, state: usize, shape: &[usize]) -> Option<Kept> {
-        Optimizer::kept(self, state, shape)
+    fn state_entry(&self, state: usize, shape: &[usize]) -> Option<StateEntry> {
+        Optimizer::state_entry(self, state, shape)
     }
 
     fn initial(&self, state: usize) -> Option<f64> {

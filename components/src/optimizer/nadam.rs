@@ -5,7 +5,7 @@ use neurarch_kernels::ir::trace::Var;
 use neurarch_kernels::ops::update::nadam::NAdamSettings;
 
 use super::check::{adaptive, at_least_0};
-use super::{Form, Kept, Optimizer, OptimizerError, Update, scalars};
+use super::{Form, Optimizer, OptimizerError, StateEntry, Update, scalars};
 
 /// `NAdam`: Adam with Nesterov's momentum.
 ///
@@ -50,9 +50,9 @@ impl Optimizer for NAdam {
         &["exp_avg", "exp_avg_sq", "mu_product"]
     }
 
-    fn kept(&self, state: usize, _: &[usize]) -> Option<Kept> {
+    fn state_entry(&self, state: usize, _: &[usize]) -> Option<StateEntry> {
         let form = if state == 2 { Form::Number } else { Form::Elements };
-        self.states().get(state).map(|&name| Kept { name, form })
+        self.states().get(state).map(|&name| StateEntry { name, form })
     }
 
     fn check(&self) -> Result<(), OptimizerError> {

@@ -8,7 +8,7 @@ use bevy_ecs::prelude::*;
 use neurarch_kernels::ir::program::Role;
 
 use crate::column::keeper::Keeper;
-use crate::column::numbers::Numbers;
+use crate::column::numbers::PositionNumbers;
 use crate::module::blueprint::{Blueprint, BlueprintId, Position};
 use crate::population::contents::Contents;
 use crate::population::group::Group;
@@ -19,7 +19,7 @@ pub struct Blueprints {
     entries: Vec<Option<Entry>>,
     free: Vec<u32>,
     by_hash: HashMap<u64, Vec<u32>>,
-    numbers: Numbers,
+    numbers: PositionNumbers,
 }
 
 /// Counts blueprints ever made, whatever becomes of the resource: tells a blueprint from another of the same id.

@@ -9,7 +9,7 @@ use core::convert::Infallible;
 
 use rand::TryRng;
 
-use super::tile::Key;
+use crate::ir::rng_key::RngKey;
 
 /// Words that [`Draw::words`] gives at a time: word `w` of eight consecutive blocks lie side by side.
 pub const GROUP: usize = 32;
@@ -67,7 +67,7 @@ pub struct Draw {
 impl Draw {
     /// Prepares draw number `draw`, below 2³¹, in the step that `key` names.
     #[inline]
-    pub fn new(key: Key, draw: u32) -> Self {
+    pub fn new(key: RngKey, draw: u32) -> Self {
         // For one seed, another model number is surely another key.
         let mixed = mix(mix(key.seed.wrapping_add(0x9e37_79b9_7f4a_7c15)) ^ key.number);
         Draw {
@@ -110,7 +110,7 @@ const STREAM: u32 = 1 << 31;
 
 impl Stream {
     /// Starts draw number `draw`, below 2³¹, in the step that `key` names.
-    pub fn new(key: Key, draw: u32) -> Self {
+    pub fn new(key: RngKey, draw: u32) -> Self {
         let draw = Draw::new(key, draw | STREAM);
         Stream { draw, words: [0; GROUP], next: GROUP, group: 0 }
     }
@@ -172,15 +172,15 @@ mod tests {
 
     #[test]
     fn words_depend_on_every_part_of_the_key() {
-        let key = Key { seed: 1, number: 2, step: 3 };
+        let key = RngKey { seed: 1, number: 2, step: 3 };
         let words = |key, draw| Draw::new(key, draw).words(0);
         let mut all = vec![
             words(key, 0),
             words(key, 1),
-            words(Key { seed: 2, ..key }, 0),
-            words(Key { number: 3, ..key }, 0),
-            words(Key { step: 4, ..key }, 0),
-            words(Key { step: 3 + (1 << 32), ..key }, 0),
+            words(RngKey { seed: 2, ..key }, 0),
+            words(RngKey { number: 3, ..key }, 0),
+            words(RngKey { step: 4, ..key }, 0),
+            words(RngKey { step: 3 + (1 << 32), ..key }, 0),
             Draw::new(key, 0).words(1),
         ];
         assert_eq!(all[0], words(key, 0));
@@ -191,7 +191,7 @@ mod tests {
 
     #[test]
     fn streams_give_the_words_of_their_draw_in_order() {
-        let key = Key { seed: 5, number: 6, step: 0 };
+        let key = RngKey { seed: 5, number: 6, step: 0 };
         let mut stream = Stream::new(key, 1);
         let draw = Draw::new(key, 1 | STREAM);
         let words: Vec<u32> = (0..2 * GROUP).map(|_| stream.next_u32()).collect();
@@ -205,7 +205,7 @@ mod tests {
 
     #[test]
     fn words_are_spread_evenly() {
-        let mut stream = Stream::new(Key::default(), 0);
+        let mut stream = Stream::new(RngKey::default(), 0);
         let mut counts = [0_u32; 16];
         (0..16_000).for_each(|_| counts[(stream.next_u32() >> 28) as usize] += 1);
         // 1,000 each, with a standard deviation of 31.

@@ -6,7 +6,7 @@ use core::ops::Range;
 use core::ptr;
 
 use crate::ir::dtype::Element;
-pub use crate::ir::key::Key;
+use crate::ir::rng_key::RngKey;
 
 /// Where the rows of one operand lie.
 #[derive(Clone, Copy, Debug)]
@@ -264,7 +264,7 @@ pub struct Tile<'a> {
     inputs: &'a [u32],
     outputs: &'a [u32],
     scratch: &'a mut [u8],
-    keys: &'a [Key],
+    keys: &'a [RngKey],
     draw: u32,
     split: bool,
 }
@@ -289,7 +289,7 @@ impl<'a> Tile<'a> {
 
     /// Adds the models' random states, and a number that tells this draw from the others of a step.
     #[must_use]
-    pub fn with_keys(mut self, keys: &'a [Key], draw: u32) -> Self {
+    pub fn with_keys(mut self, keys: &'a [RngKey], draw: u32) -> Self {
         (self.keys, self.draw) = (keys, draw);
         self
     }
@@ -315,7 +315,7 @@ impl<'a> Tile<'a> {
 
     /// Gives the state of a model's random numbers, and the number of this draw in a step.
     #[inline(always)]
-    pub fn key(&self, model: usize) -> (Key, u32) {
+    pub fn key(&self, model: usize) -> (RngKey, u32) {
         (self.keys.get(model).copied().unwrap_or_default(), self.draw)
     }
 
@@ -497,7 +497,7 @@ pub struct Model<'t> {
     inputs: Inputs<'t>,
     outputs: Outputs<'t>,
     scratch: &'t mut [u8],
-    key: Key,
+    key: RngKey,
     draw: u32,
 }
 
@@ -511,7 +511,7 @@ impl<'t> Model<'t> {
 
     /// Gives the state of this model's random numbers, and the number of this draw in a step.
     #[inline(always)]
-    pub fn key(&self) -> (Key, u32) {
+    pub fn key(&self) -> (RngKey, u32) {
         (self.key, self.draw)
     }
 }

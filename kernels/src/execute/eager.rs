@@ -4,16 +4,17 @@
 use smallvec::SmallVec;
 
 use crate::cpu::kernel;
-use crate::cpu::tile::{Key, Rows, Tile, View};
+use crate::cpu::tile::{Rows, Tile, View};
 use crate::ir::eager::{Compute, Draws, Eager, FEW, Memory, Value, stride};
 use crate::ir::op::claims::{Claims, Operands};
 use crate::ir::op::{Op, OpError, claims};
+use crate::ir::rng_key::RngKey;
 use crate::ir::shape::Type;
 use crate::ops::shape::contiguous::Contiguous;
 
 impl Eager {
     /// Prepares for `models` models, with a random state each (or none at all if no op draws), computed on the CPU.
-    pub fn new(models: usize, keys: Vec<Key>) -> Self {
+    pub fn new(models: usize, keys: Vec<RngKey>) -> Self {
         Eager::on(&OnCpu, models, keys)
     }
 }

@@ -6,9 +6,10 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
-use crate::cpu::tile::{Key, Rows, Tile, View};
+use crate::cpu::tile::{Rows, Tile, View};
+use crate::ir::rng_key::RngKey;
 use crate::memory::{AlignedBytes, padded};
-use crate::plan::{Place, Plan};
+use crate::plan::{Location, Plan};
 
 /// Where a plan's operands lie, for one cohort of models. Row `m` of everything belongs to model `m`.
 #[derive(Clone, Copy, Debug)]
@@ -25,7 +26,7 @@ pub struct Binding<'a> {
     pub scalars: &'a [f64],
     /// The random state of each model at the first step of the call; a step adds 1 to `step`. May be empty if
     /// the program draws no random numbers.
-    pub keys: &'a [Key],
+    pub keys: &'a [RngKey],
 }
 
 /// Where an input is read.
@@ -84,7 +85,7 @@ struct Workspace {
     arena: AlignedBytes,
     gathered: AlignedBytes,
     scratch: AlignedBytes,
-    keys: Vec<Key>,
+    keys: Vec<RngKey>,
     views: Vec<View<'static>>,
 }
 
@@ -129,7 +130,7 @@ impl Workspace {
         if let Some(keys) = binding.keys.get(models.clone()) {
             self.keys.clear();
             let before = (stage.first_step + step) as u64;
-            let advanced = keys.iter().map(|key| Key { step: key.step + before, ..*key });
+            let advanced = keys.iter().map(|key| RngKey { step: key.step + before, ..*key });
             self.keys.extend(advanced);
         }
         // SAFETY: as the caller promises.
@@ -140,17 +141,17 @@ impl Workspace {
         let mut gathered = 0;
         for view in &plan.views {
             let rows = match view.place {
-                Place::Arena(offset) => self.arena_rows(plan, offset),
-                Place::Slot(slot) => binding.slots[slot].part(&models),
-                Place::Constant(offset) => Rows::Strided {
+                Location::Arena(offset) => self.arena_rows(plan, offset),
+                Location::Slot(slot) => binding.slots[slot].part(&models),
+                Location::Constant(offset) => Rows::Strided {
                     base: plan.constants.as_ptr().wrapping_add(offset).cast_mut(),
                     stride: 0,
                 },
-                Place::Scalar(scalar) => Rows::Strided {
+                Location::Scalar(scalar) => Rows::Strided {
                     base: scalar_address(binding, scalar, models.start).cast_mut().cast(),
                     stride: size_of::<f64>(),
                 },
-                Place::Scalar32(scalar, offset) => {
+                Location::Scalar32(scalar, offset) => {
                     let rows = self.arena_rows(plan, offset);
                     let from = scalar * binding.models + models.start;
                     for (m, &number) in binding.scalars[from..][..models.len()].iter().enumerate() {
@@ -159,18 +160,18 @@ impl Workspace {
                     }
                     rows
                 }
-                Place::Output(output) => {
+                Location::Output(output) => {
                     let sink = &binding.outputs[output];
                     sink.rows.part(&models).offset(step * sink.step_bytes)
                 }
-                Place::Input(input) => {
+                Location::Input(input) => {
                     let source = &binding.inputs[input];
                     match source.gather {
                         None => source.rows.part(&models).offset(step * source.step_bytes),
                         Some(_) => Rows::NONE,
                     }
                 }
-                Place::Elsewhere => {
+                Location::Elsewhere => {
                     views.push(View::ELSEWHERE);
                     continue;
                 }
@@ -183,7 +184,7 @@ impl Workspace {
                 let base = self.gathered.as_mut_ptr().wrapping_add(gathered);
                 let of_input = plan.views.iter().zip(&mut views);
                 of_input
-                    .filter(|(view, _)| view.place == Place::Input(input))
+                    .filter(|(view, _)| view.place == Location::Input(input))
                     .for_each(|(_, view)| view.rows = Rows::Strided { base, stride });
                 gathered += stride * models.len();
             }

@@ -8,10 +8,10 @@ use std::collections::{BTreeMap, HashMap};
 
 use smallvec::SmallVec;
 
-use crate::cpu::tile::Key;
 use crate::ir::dtype::{Dtype, Element};
 use crate::ir::op::{Op, OpError};
 use crate::ir::program::{Origin, Program, Role, Scalar, ValueId};
+use crate::ir::rng_key::RngKey;
 use crate::ir::shape::{Operand, Type};
 use crate::memory::{AlignedBytes, MemoryError, check_room, padded};
 
@@ -52,7 +52,7 @@ pub(crate) trait Compute: Send + Sync {
 pub(crate) struct Draws<'a> {
     pub(crate) models: usize,
     /// The models' random states: one each, or none at all.
-    pub(crate) keys: &'a [Key],
+    pub(crate) keys: &'a [RngKey],
     /// Tells the draws of a recording apart.
     pub(crate) draw: u32,
 }
@@ -61,7 +61,7 @@ pub(crate) struct Draws<'a> {
 pub struct Eager {
     back_end: &'static dyn Compute,
     models: usize,
-    keys: Vec<Key>,
+    keys: Vec<RngKey>,
     inputs: HashMap<usize, Result<Given, OpError>>,
     slots: HashMap<(Role, usize, usize), Result<Given, OpError>>,
     scalars: HashMap<Scalar, Vec<f64>>,
@@ -181,7 +181,7 @@ pub enum ReadError {
 
 impl Eager {
     /// Prepares for models that `back_end` computes.
-    pub(crate) fn on(back_end: &'static dyn Compute, models: usize, keys: Vec<Key>) -> Self {
+    pub(crate) fn on(back_end: &'static dyn Compute, models: usize, keys: Vec<RngKey>) -> Self {
         Eager {
             back_end,
             models,
@@ -198,7 +198,7 @@ impl Eager {
 
     /// Prepares for another recording in the memory of this one, of which nothing else is left.
     #[must_use]
-    pub fn again(mut self, models: usize, keys: &[Key]) -> Self {
+    pub fn again(mut self, models: usize, keys: &[RngKey]) -> Self {
         // What this recording had no use for, the next one has none for either.
         self.memory.free.clear();
         let values = self.values.drain(..).flatten().map(|value| value.rows);
@@ -220,7 +220,7 @@ impl Eager {
     /// fit.
     pub(super) fn refill<'a>(
         &mut self,
-        keys: &[Key],
+        keys: &[RngKey],
         mut rows: impl Iterator<Item = &'a [u8]>,
     ) -> bool {
         self.keys.clear();

@@ -2,10 +2,11 @@
 #![expect(unsafe_code, reason = "the executor takes addresses; everything here is owned")]
 
 use super::{Array, read, record, write};
-use crate::cpu::tile::{Key, Rows};
+use crate::cpu::tile::Rows;
 use crate::execute::executor::{Binding, Sink, Source, Stage};
 use crate::execute::queue;
 use crate::execute::queue::{Direction, Work};
+use crate::ir::rng_key::RngKey;
 use crate::ir::shape::{Operand, Type};
 use crate::ir::trace::Var;
 use crate::memory::{AlignedBytes, padded};
@@ -38,7 +39,7 @@ pub fn planned(build: impl Fn(&[Var]) -> Vec<Var>, models: &[Vec<Array>]) -> Vec
     let sinks: Vec<_> =
         outputs.iter_mut().map(|out| Sink { rows: out.rows_mut(), step_bytes: 0 }).collect();
     let keys: Vec<_> =
-        (0..models.len() as u64).map(|number| Key { number, ..Key::default() }).collect();
+        (0..models.len() as u64).map(|number| RngKey { number, ..RngKey::default() }).collect();
     let binding = Binding {
         models: models.len(),
         slots: &[],

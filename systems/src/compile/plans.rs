@@ -17,7 +17,7 @@ use crate::compile::entrance::Entrance;
 use crate::compile::results::{Results, side_by_side};
 use crate::compile::script::{Act, Event, Kinds};
 use crate::compile::trace;
-use crate::compile::trace::{Inputs, Scheme, Shared};
+use crate::compile::trace::{Inputs, Scheme, SharedOutputs};
 use crate::errors::{BindError, StepError};
 use crate::storage::launch::Output;
 
@@ -61,7 +61,7 @@ pub(crate) struct Planned {
     pub(crate) is_random: bool,
     /// Of the last outputs, gradients of parameters that the population's models share, each one's place
     /// among what they share.
-    pub(crate) shared: Shared,
+    pub(crate) shared: SharedOutputs,
     usage: Usage,
 }
 

@@ -29,14 +29,14 @@ use crate::execute::step::NOT_SCALAR;
 
 /// The optimizer of a position: the nearest, at it or above.
 #[derive(Clone, Debug)]
-pub(crate) struct Group {
+pub(crate) struct NearestOptimizer {
     /// The position whose entity has the component.
     pub(crate) owner: usize,
     /// Its structural fields.
     pub(crate) optimizer: Arc<dyn DynOptimizer>,
 }
 
-impl PartialEq for Group {
+impl PartialEq for NearestOptimizer {
     fn eq(&self, other: &Self) -> bool {
         self.owner == other.owner && self.optimizer.is_like(&*other.optimizer)
     }
@@ -52,7 +52,7 @@ pub(crate) struct Scheme {
     /// Which of their parameters have a gradient.
     pub(crate) has_gradient: Bits,
     /// For each position, its optimizer.
-    pub(crate) groups: Vec<Option<Group>>,
+    pub(crate) groups: Vec<Option<NearestOptimizer>>,
     /// What autocast does in their forward passes and losses.
     pub(crate) autocast: Option<Autocast>,
     /// Where they are entered; `None` at the root.
@@ -267,13 +267,13 @@ impl Scheme {
 pub(crate) fn nearest(
     blueprint: &Blueprint,
     owned: &[(usize, Option<Arc<dyn DynOptimizer>>)],
-) -> Vec<Option<Group>> {
-    let mut groups: Vec<Option<Group>> = Vec::with_capacity(blueprint.positions.len());
+) -> Vec<Option<NearestOptimizer>> {
+    let mut groups: Vec<Option<NearestOptimizer>> = Vec::with_capacity(blueprint.positions.len());
     for (position, at) in blueprint.positions.iter().enumerate() {
         let own = owned.iter().find(|(owner, _)| *owner == position);
         let own = own.and_then(|(_, optimizer)| optimizer.clone());
         let above = at.parent.and_then(|parent| groups[parent].clone());
-        groups.push(own.map(|optimizer| Group { owner: position, optimizer }).or(above));
+        groups.push(own.map(|optimizer| NearestOptimizer { owner: position, optimizer }).or(above));
     }
     groups
 }
@@ -308,7 +308,7 @@ fn check_script(trace: &Trace, script: &Script<'_>) {
 
 /// The places, among what a population shares, of the parameters whose gradients a program gives as its last
 /// outputs: they are summed over the models.
-pub(crate) type Shared = Vec<usize>;
+pub(crate) type SharedOutputs = Vec<usize>;
 
 /// Records a forward pass that writes a tape, and the backward pass that reads it: inputs are what the model
 /// is called with, then the gradients of its floating results; the gradients are added to those that
@@ -367,7 +367,7 @@ pub(crate) struct BackAndForth {
     /// What the model gives.
     pub(crate) results: Results,
     /// The places of the shared parameters whose gradients are the backward program's last outputs.
-    pub(crate) shared: Shared,
+    pub(crate) shared: SharedOutputs,
     /// What hooks will be told of in the forward pass: what they see are outputs behind the results.
     pub(crate) forth: Act,
     /// What they will be told of on the way back: what they see are the first outputs.
@@ -416,7 +416,7 @@ pub(crate) fn of_parameters(
 
 /// Makes outputs of what a program stores to the gradients of parameters that are shared; gives their places
 /// in the order of the outputs.
-fn give_stores(program: &mut Program, shared: &[(usize, Parameter)]) -> Shared {
+fn give_stores(program: &mut Program, shared: &[(usize, Parameter)]) -> SharedOutputs {
     let shared: HashMap<_, _> =
         shared.iter().map(|(place, of)| ((of.slot.position, of.slot.index), *place)).collect();
     let mut places = Vec::new();
@@ -481,7 +481,7 @@ pub(crate) struct TrainStep {
     /// What the model gives.
     pub(crate) results: Results,
     /// The places of the shared parameters whose gradients are outputs.
-    pub(crate) shared: Shared,
+    pub(crate) shared: SharedOutputs,
     /// What hooks will be told of: what they see are the last outputs.
     pub(crate) act: Act,
 }

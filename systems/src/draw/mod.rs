@@ -19,8 +19,8 @@ use neurarch_components::population::Population;
 use neurarch_components::population::blueprints::Blueprints;
 use neurarch_components::population::group::Group;
 use neurarch_components::population::tree::Model;
-use neurarch_kernels::cpu::tile::Key;
 use neurarch_kernels::ir::program::Slot;
+use neurarch_kernels::ir::rng_key::RngKey;
 use neurarch_kernels::ir::shape::Shape;
 use neurarch_kernels::ir::trace::Trace;
 use neurarch_kernels::plan::{Plan, PlanOptions};
@@ -224,7 +224,7 @@ fn fill_alike(
     };
     let keys: Vec<_> = places
         .iter()
-        .map(|place| Key { seed: found.seed, number: number(place), step: step(place) })
+        .map(|place| RngKey { seed: found.seed, number: number(place), step: step(place) })
         .collect();
 
     let trace = Trace::new();

@@ -3,10 +3,11 @@
 use neurarch_components::module::Init;
 use neurarch_kernels::cpu::kernel::{Cpu, Kernel};
 use neurarch_kernels::cpu::random::Stream;
-use neurarch_kernels::cpu::tile::{Key, Tile};
+use neurarch_kernels::cpu::tile::Tile;
 use neurarch_kernels::ir::dtype::Dtype;
 use neurarch_kernels::ir::op::{Ask, Op, OpError};
 use neurarch_kernels::ir::program::{Role, Slot};
+use neurarch_kernels::ir::rng_key::RngKey;
 use neurarch_kernels::ir::shape::Type;
 
 use super::sample::{Sample, fill};
@@ -77,7 +78,7 @@ impl Fill {
                 // later in a model's life is far from all positions.
                 let key = model.key().0;
                 let step = position.wrapping_add(key.step.wrapping_mul(STRIDE));
-                let key = Key { step, ..key };
+                let key = RngKey { step, ..key };
                 let (_, mut outputs, _) = model.split();
                 fill(outputs.take::<T>(), &shape, &init, &mut Stream::new(key, draw));
             }

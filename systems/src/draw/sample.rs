@@ -210,13 +210,18 @@ fn tail(from: f64, to: f64, stream: &mut impl Rng) -> f64 {
 #[cfg(test)]
 mod tests {
     use neurarch_kernels::cpu::random::Stream;
-    use neurarch_kernels::cpu::tile::Key;
+    use neurarch_kernels::ir::rng_key::RngKey;
 
     use super::*;
 
     fn filled(init: Init) -> Vec<f64> {
         let mut row = vec![0.0; 10_000];
-        fill(&mut row, &[100, 100], &init, &mut Stream::new(Key { seed: 7, ..Key::default() }, 0));
+        fill(
+            &mut row,
+            &[100, 100],
+            &init,
+            &mut Stream::new(RngKey { seed: 7, ..RngKey::default() }, 0),
+        );
         row
     }
 
@@ -255,7 +260,10 @@ mod tests {
             assert!((found.0 - expected.0).abs() < error, "{found:?}, not {expected:?}");
             assert!((found.1 - expected.1).abs() < error, "{found:?}, not {expected:?}");
         }
-        assert_eq!(truncated_normal(3.0, 0.0, -1.0, 1.0, &mut Stream::new(Key::default(), 0)), 1.0);
+        assert_eq!(
+            truncated_normal(3.0, 0.0, -1.0, 1.0, &mut Stream::new(RngKey::default(), 0)),
+            1.0
+        );
     }
 
     #[test]

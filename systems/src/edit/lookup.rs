@@ -3,8 +3,7 @@
 use std::borrow::Cow;
 
 use bevy_ecs::prelude::*;
-use neurarch_components::module::attributes::is_attribute;
-use neurarch_components::module::attributes::is_attribute_of_every_module;
+use neurarch_components::module::attributes::{is_attribute, is_attribute_of_every_module};
 use neurarch_components::module::blueprint::Parameter;
 use neurarch_components::module::registered::{Attributes, Entry, Registered, Value};
 use neurarch_components::module::registry::ModuleTypes;

@@ -6,8 +6,8 @@ use neurarch_components::population::Population;
 use neurarch_components::population::blueprints::Blueprints;
 use neurarch_components::population::group::Group;
 use neurarch_components::population::tree::Model;
-use neurarch_kernels::cpu::tile::Key;
 use neurarch_kernels::ir::program::{Role, Slot};
+use neurarch_kernels::ir::rng_key::RngKey;
 use rayon::prelude::*;
 
 use super::EvolveError;
@@ -15,7 +15,7 @@ use crate::errors::SignError;
 use crate::storage::copy::{Copies, copy_rows};
 use crate::storage::members::listed;
 use crate::storage::order::Order;
-use crate::storage::places::Places;
+use crate::storage::places::Binders;
 use crate::structure::optimizers::Optimizers;
 use crate::structure::sign;
 
@@ -144,7 +144,7 @@ impl<const PARENTS: usize> Family<PARENTS> {
         let columns = columns(world, of);
         let slots: Vec<_> = columns.iter().map(|column| column.slot.clone()).collect();
         let written = vec![true; slots.len()];
-        let mut binder = Places::take(world, population, self.group);
+        let mut binder = Binders::take(world, population, self.group);
         let bound = binder.bind(world, population, self.group, &members, &slots, &written);
         let bound = bound?;
         let copies = columns.iter().enumerate().flat_map(|(slot, column)| {
@@ -165,7 +165,7 @@ impl<const PARENTS: usize> Family<PARENTS> {
         });
         let copies: Vec<_> = copies.collect();
         copy_rows(&bound, &copies);
-        Places::put(world, population, self.group, binder);
+        Binders::put(world, population, self.group, binder);
         copy_gradient_bits(world, population, self.group, |parameter, place| {
             sources[list(parameter)][place] as usize
         });
@@ -245,13 +245,13 @@ fn models(world: &World, population: Entity) -> usize {
 }
 
 /// Gives the random states of a group's models, by place.
-pub(super) fn keys(world: &World, population: Entity, of: usize) -> Vec<Key> {
+pub(super) fn keys(world: &World, population: Entity, of: usize) -> Vec<RngKey> {
     let (Some(found), Some(of)) =
         (world.get::<Population>(population), group(world, population, of))
     else {
         return Vec::new();
     };
-    let key = |&root: &Entity| Key {
+    let key = |&root: &Entity| RngKey {
         seed: found.seed,
         number: world.get::<Model>(root).map_or(0, |model| model.number),
         step: world.get::<Draws>(root).map_or(0, |draws| draws.0),

@@ -21,14 +21,14 @@ use crate::compile::script::Kinds;
 use crate::compile::trace;
 use crate::compile::trace::Scheme;
 use crate::errors::StepError;
-use crate::execute::hooks::{Memory, Own};
+use crate::execute::hooks::{Memory, OwnHooks};
 use crate::execute::keys::Keys;
 use crate::execute::ready::Ready;
 use crate::execute::route::Route;
 use crate::execute::updates::Updates;
 use crate::storage::bind::{Binder, Located};
 use crate::storage::members::Members;
-use crate::storage::watch::Watch;
+use crate::storage::watch::WriteDetector;
 use crate::structure::optimizers::Optimizers;
 use crate::structure::population::population;
 use crate::structure::sign;
@@ -51,9 +51,9 @@ pub(crate) struct Cohorts {
     /// it kept something of stay apart from all others.
     pub(crate) is_apart: bool,
     /// For each group, its modes and gradients.
-    modes: Vec<Watch>,
+    modes: Vec<WriteDetector>,
     /// For each group, its optimizers.
-    rates: Vec<Watch>,
+    rates: Vec<WriteDetector>,
 }
 
 /// Models that run the same programs.
@@ -83,7 +83,7 @@ pub(crate) struct Cohort {
     /// Whether it is of one member that is apart from others like it, since its numbers were read in the middle of a pass.
     pub(crate) is_alone: bool,
     /// The hooks of their own that its members have, if they have any.
-    pub(crate) own: Option<Own>,
+    pub(crate) own: Option<OwnHooks>,
     /// Which cohort its members were in, if they stay apart for it: see [`Cohorts::refresh`].
     pass: Option<u32>,
     /// The hooks with which an observed pass would be made for nothing, since one of them changes what it sees, or
@@ -174,7 +174,7 @@ impl Cohorts {
     /// Says whether every member still has what its cohort has in common. Cheap if nobody wrote there.
     fn still_fits(&mut self, world: &mut World, of: Entity) -> Result<bool, StepError> {
         let groups = population(world, of)?.groups();
-        let is_stale = |watches: &[Watch]| {
+        let is_stale = |watches: &[WriteDetector]| {
             watches.len() != groups.len()
                 || watches.iter().zip(groups).any(|(watch, group)| watch.is_stale(world, group))
         };
@@ -263,8 +263,8 @@ impl Cohorts {
         let optimizers = world.resource::<Optimizers>();
         for (number, group) in found.groups().iter().enumerate() {
             let columns = optimizers.columns(world, group);
-            modes.push(Watch::of(world, group, toggled.map(|column| (0, column))));
-            rates.push(Watch::of(world, group, columns.iter().copied()));
+            modes.push(WriteDetector::of(world, group, toggled.map(|column| (0, column))));
+            rates.push(WriteDetector::of(world, group, columns.iter().copied()));
             let Some(blueprint) = world.resource::<Blueprints>().get(group.blueprint) else {
                 continue;
             };
@@ -277,7 +277,7 @@ impl Cohorts {
                 if mode.inactive {
                     continue;
                 }
-                let own = mode.hooked.then(|| Own::of(world, group, place));
+                let own = mode.hooked.then(|| OwnHooks::of(world, group, place));
                 let pass = passed.get(&root).filter(|(_, recorded)| own.is_some() || *recorded);
                 let pass = pass.map(|&(pass, _)| pass);
                 let known = self.list[first..].iter_mut().rev().find(|cohort| {

@@ -5,7 +5,7 @@ use bevy_ecs::prelude::*;
 use crate::compile::plans::Request;
 use crate::errors::StepError;
 use crate::execute::cohort::Cohort;
-use crate::execute::hooks::{Shared, observe};
+use crate::execute::hooks::{OuterHooks, observe};
 use crate::execute::route::Route;
 
 /// Decides how a cohort makes a pass, and finds the plan if there is one. `needs_record` says that those who are watched
@@ -19,7 +19,7 @@ use crate::execute::route::Route;
 pub(crate) fn decide(
     world: &mut World,
     cohort: &mut Cohort,
-    shared: Option<&Shared>,
+    shared: Option<&OuterHooks>,
     request: Request<'_>,
     needs_record: bool,
 ) -> Result<Route, StepError> {

@@ -24,7 +24,7 @@ use crate::compile::trace::gradient_of;
 use crate::compile::trainable::Parameter;
 use crate::errors::{NOT_SCALAR, StepError};
 use crate::execute::cohort::Cohort;
-use crate::execute::hooks::{Again, CallHooks, Runner, Shared};
+use crate::execute::hooks::{Again, CallHooks, OuterHooks, Runner};
 use crate::execute::loss_arrays::LossArrays;
 use crate::execute::ready::read_scalar;
 use crate::execute::shared::EagerGradients;
@@ -83,7 +83,7 @@ impl Made {
 pub(crate) fn forward(
     world: &mut World,
     cohort: &mut Cohort,
-    (shared, again): (Option<Shared>, Again),
+    (shared, again): (Option<OuterHooks>, Again),
     given: &[Given<'_>],
     structure: Option<&Arguments<usize>>,
 ) -> Result<(Made, Recorded), StepError> {
@@ -160,7 +160,7 @@ fn read_results(eager: &Eager, vars: &[Var], results: Results) -> Result<Made, S
 pub(crate) fn backward(
     world: &mut World,
     cohort: &mut Cohort,
-    (shared, again): (Option<Shared>, Again),
+    (shared, again): (Option<OuterHooks>, Again),
     recorded: Recorded,
     gradients_of_results: &[Option<Given<'_>>],
 ) -> Result<Recorded, StepError> {
@@ -181,7 +181,7 @@ pub(crate) fn backward(
     let given = floats.into_iter().zip(gradients_of_results);
     let pairs = given.filter_map(|(y, dy)| Some((y, dy.as_ref()?.record(&trace))));
     let pairs: Vec<_> = pairs.collect();
-    let mut watch = Watch { runner: &mut runner, trace: &trace, trainable: &trainable };
+    let mut watch = HookWatcher { runner: &mut runner, trace: &trace, trainable: &trainable };
     let mut found = backward_watched(&trace, &pairs, &wrt, &mut watch);
     let mut of_inputs = found.split_off(trainable.len() + shared_trainable.len()).into_iter();
     let of_shared = found.split_off(trainable.len());
@@ -237,7 +237,7 @@ fn read_shared(
 pub(crate) fn train_step(
     world: &mut World,
     cohort: &mut Cohort,
-    (shared, again): (Option<Shared>, Again),
+    (shared, again): (Option<OuterHooks>, Again),
     (loss, arrays): (&dyn DynLoss, &LossArrays),
     (x, structure): (&[Given<'_>], Option<&Arguments<usize>>),
     target: &Given<'_>,
@@ -263,7 +263,7 @@ pub(crate) fn train_step(
         runner.go_back(&trace);
         let wrt = trace::of_parameters(&trace, &trainable, &shared_trainable);
         let one = trace.constant(1.0, loss.dtype(), []);
-        let mut watch = Watch { runner: &mut runner, trace: &trace, trainable: &trainable };
+        let mut watch = HookWatcher { runner: &mut runner, trace: &trace, trainable: &trainable };
         let mut found = backward_watched(&trace, &[(loss.clone(), one)], &wrt, &mut watch);
         of_shared = found.split_off(trainable.len());
         for (Parameter { slot, .. }, gradient) in trainable.iter().zip(&found) {
@@ -358,13 +358,13 @@ pub(crate) fn updates(cohort: &mut Cohort) -> Result<Arc<Updates>, StepError> {
 }
 
 /// Passes what becomes of gradients on to the hooks of modules and of parameters.
-struct Watch<'a> {
+struct HookWatcher<'a> {
     runner: &'a mut Runner,
     trace: &'a Trace,
     trainable: &'a [Parameter],
 }
 
-impl WatchGradients for Watch<'_> {
+impl WatchGradients for HookWatcher<'_> {
     fn leave(&mut self, call: Crossing<'_>, gradients: &mut [Option<Var>]) {
         self.runner.leave(call, gradients);
     }
@@ -384,7 +384,7 @@ impl WatchGradients for Watch<'_> {
 fn begin(
     world: &mut World,
     cohort: &mut Cohort,
-    (shared, again): (Option<Shared>, Again),
+    (shared, again): (Option<OuterHooks>, Again),
     slots: &[Slot],
     loss: Option<&dyn DynLoss>,
 ) -> Result<(Trace, Runner), StepError> {
@@ -425,7 +425,7 @@ fn begin(
     Ok((trace, runner.after(again)))
 }
 
-fn runner(world: &World, cohort: &Cohort, shared: Option<Shared>) -> Result<Runner, StepError> {
+fn runner(world: &World, cohort: &Cohort, shared: Option<OuterHooks>) -> Result<Runner, StepError> {
     let group = &population(world, cohort.at.population)?.groups()[cohort.at.group];
     let models = cohort.at.members.len();
     Ok(Runner::new(world, &cohort.scheme.blueprint, shared, group, cohort.hooked(), models))

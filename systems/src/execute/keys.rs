@@ -4,11 +4,11 @@ use bevy_ecs::prelude::*;
 use neurarch_components::module::mode::Draws;
 use neurarch_components::population::Population;
 use neurarch_components::population::tree::Model;
-use neurarch_kernels::cpu::tile::Key;
+use neurarch_kernels::ir::rng_key::RngKey;
 
 use crate::errors::StepError;
 use crate::storage::bind::Located;
-use crate::storage::watch::Watch;
+use crate::storage::watch::WriteDetector;
 use crate::structure::population::population;
 
 /// From this many members on it is worth asking whether somebody wrote to their states.
@@ -17,13 +17,13 @@ const WORTH_WATCHING: usize = 64;
 /// The random states of a cohort's members, as they are in their components.
 #[derive(Default)]
 pub(crate) struct Keys {
-    keys: Vec<Key>,
-    watch: Watch,
+    keys: Vec<RngKey>,
+    watch: WriteDetector,
 }
 
 impl Keys {
     /// Gives the states, by member: after [`refresh`](Keys::refresh).
-    pub(crate) fn get(&self) -> &[Key] {
+    pub(crate) fn get(&self) -> &[RngKey] {
         &self.keys
     }
 
@@ -44,14 +44,14 @@ impl Keys {
         self.keys.clear();
         self.keys.extend(places.iter().map(|&place| {
             let root = group.modules[0][place as usize];
-            Key {
+            RngKey {
                 seed: found.seed,
                 number: world.get::<Model>(root).map_or(0, |model| model.number),
                 step: world.get::<Draws>(root).map_or(0, |draws| draws.0),
             }
         }));
         if places.len() >= WORTH_WATCHING {
-            self.watch = Watch::of(world, group, [(0, draws)]);
+            self.watch = WriteDetector::of(world, group, [(0, draws)]);
             self.watch.look(world);
         }
         Ok(())
@@ -89,12 +89,12 @@ impl Keys {
     /// Keeps those of some members, by their places.
     pub(crate) fn select(&mut self, members: &[usize]) {
         self.keys = members.iter().filter_map(|&member| self.keys.get(member).copied()).collect();
-        self.watch = Watch::default();
+        self.watch = WriteDetector::default();
     }
 }
 
 /// Counts `steps` programs of one model, at a place of its group, that drew numbers.
-fn advance(world: &mut World, at: &Located, key: &mut Key, place: u32, steps: u64) {
+fn advance(world: &mut World, at: &Located, key: &mut RngKey, place: u32, steps: u64) {
     key.step += steps;
     let found = world.get::<Population>(at.population);
     let root = found.map(|found| found.groups()[at.group].modules[0][place as usize]);

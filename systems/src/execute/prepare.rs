@@ -9,7 +9,7 @@ use crate::compile::plans::{Kind, Plans, Request};
 use crate::errors::StepError;
 use crate::execute::cohort::Cohort;
 use crate::execute::ready::{Ready, read_scalar};
-use crate::storage::watch::Watch;
+use crate::storage::watch::WriteDetector;
 use crate::structure::optimizers::Optimizers;
 use crate::structure::population::population;
 
@@ -49,7 +49,7 @@ impl Cohort {
                     loss: request.loss.map(DynLoss::clone_box),
                     has_gradient: depends.then(|| scheme.has_gradient.clone()),
                     scalars: Vec::new(),
-                    watch: Watch::default(),
+                    watch: WriteDetector::default(),
                     has_columns: false,
                     bytes,
                 });
@@ -107,7 +107,7 @@ impl Cohort {
             }
         }
         ready.scalars = scalars;
-        ready.watch = Watch::of_members(world, group, &self.places, columns);
+        ready.watch = WriteDetector::of_members(world, group, &self.places, columns);
         ready.watch.look(world);
         Ok(())
     }

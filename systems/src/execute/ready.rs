@@ -7,15 +7,15 @@ use neurarch_components::losses::DynLoss;
 use neurarch_components::module::mode::Bits;
 use neurarch_components::module::registry::ModuleTypes;
 use neurarch_components::population::group::Group;
-use neurarch_kernels::cpu::tile::Key;
 use neurarch_kernels::ir::program::{Scalar, ScalarOf};
+use neurarch_kernels::ir::rng_key::RngKey;
 
 use crate::compile::plans::Planned;
 use crate::compile::trace::Scheme;
 use crate::errors::StepError;
 use crate::execute::keys::Keys;
 use crate::storage::launch::{Job, Read};
-use crate::storage::watch::Watch;
+use crate::storage::watch::WriteDetector;
 use crate::structure::optimizers::Optimizers;
 
 /// A plan with the numbers of a cohort's members.
@@ -27,7 +27,7 @@ pub(crate) struct Ready {
     pub(crate) has_gradient: Option<Bits>,
     /// The value of scalar `s` for member `m` at `s · members + m`.
     pub(crate) scalars: Vec<f64>,
-    pub(crate) watch: Watch,
+    pub(crate) watch: WriteDetector,
     /// Whether the columns that it needs are known to be there.
     pub(crate) has_columns: bool,
     /// What this takes, by an estimate; counted as the plan's.
@@ -59,7 +59,7 @@ impl Ready {
         self.watch.follow(world, group)?;
         let mut written = places.to_vec();
         if !self.watch.written(world, &mut written) {
-            self.watch = Watch::default();
+            self.watch = WriteDetector::default();
             return Ok(());
         }
         written.sort_unstable();
@@ -91,7 +91,7 @@ impl Ready {
         let of_scalars = self.scalars.chunks_exact(known);
         self.scalars =
             of_scalars.flat_map(|of| members.iter().map(move |&member| of[member])).collect();
-        self.watch = Watch::default();
+        self.watch = WriteDetector::default();
     }
 
     /// Says that what was written so far has been read.
@@ -100,7 +100,7 @@ impl Ready {
     }
 
     /// Gives the random states of the members, if its plan draws numbers.
-    pub(crate) fn keys<'a>(&self, keys: &'a Keys) -> &'a [Key] {
+    pub(crate) fn keys<'a>(&self, keys: &'a Keys) -> &'a [RngKey] {
         if self.planned.is_random { keys.get() } else { &[] }
     }
 }

@@ -11,7 +11,7 @@ use crate::compile::plans::Plans;
 use crate::compile::results::Results;
 use crate::errors::StepError;
 use crate::execute::cohort::{Cohort, Cohorts, Passed};
-use crate::execute::hooks::Shared;
+use crate::execute::hooks::OuterHooks;
 use crate::execute::loss_arrays::LossArrays;
 use crate::execute::record::Record;
 use crate::execute::route::Route;
@@ -24,9 +24,9 @@ use crate::structure::{columns, mode, population};
 
 /// What a population keeps from one call to the next; a component of its entity. None while a call has it.
 #[derive(Component)]
-pub(crate) struct Kept(Option<Box<Run>>);
+pub(crate) struct KeptRun(Option<Box<Run>>);
 
-/// See [`Kept`].
+/// See [`KeptRun`].
 #[derive(Default)]
 pub(crate) struct Run {
     pub(crate) cohorts: Cohorts,
@@ -38,7 +38,7 @@ pub(crate) struct Run {
     /// For each cohort whose forward pass was watched, what going back takes.
     pub(crate) recorded: Vec<Option<Record>>,
     /// The hooks of all models, if there are any.
-    pub(crate) shared: Option<Shared>,
+    pub(crate) shared: Option<OuterHooks>,
     /// The models in the order in which gradients of shared parameters are summed.
     pub(crate) chunks: Chunks,
     /// Who updates shared parameters.
@@ -59,17 +59,17 @@ pub(crate) fn with_run<R>(
     work: impl FnOnce(&mut World, &mut Run) -> Result<R, StepError>,
 ) -> Result<R, StepError> {
     population::population(world, population)?;
-    if world.get::<Kept>(population).is_none() {
-        world.entity_mut(population).insert(Kept(Some(Box::default())));
+    if world.get::<KeptRun>(population).is_none() {
+        world.entity_mut(population).insert(KeptRun(Some(Box::default())));
     }
-    let run = world.get_mut::<Kept>(population).and_then(|mut kept| kept.0.take());
+    let run = world.get_mut::<KeptRun>(population).and_then(|mut kept| kept.0.take());
     let mut run = run.ok_or(StepError::Busy(population))?;
     let made = AssertUnwindSafe(|| {
         run.refresh(world, population)?;
         work(world, &mut run)
     });
     let made = catch_unwind(made);
-    if let Some(mut kept) = world.get_mut::<Kept>(population) {
+    if let Some(mut kept) = world.get_mut::<KeptRun>(population) {
         kept.0 = Some(run);
     }
     made.unwrap_or_else(|panic| resume_unwind(panic))
@@ -77,7 +77,7 @@ pub(crate) fn with_run<R>(
 
 /// Lets all populations but the running one go of plans that were evicted; that one does so when its next call begins.
 fn forget_evicted(world: &mut World) {
-    let mut all = world.query::<&mut Kept>();
+    let mut all = world.query::<&mut KeptRun>();
     for mut kept in all.iter_mut(world) {
         if let Some(run) = &mut kept.0 {
             run.cohorts.forget_evicted();
@@ -87,7 +87,7 @@ fn forget_evicted(world: &mut World) {
 
 /// Says whether there was a loss since the last forward pass, and no backward pass since.
 pub(crate) fn has_loss(world: &World, population: Entity) -> bool {
-    let run = world.get::<Kept>(population).and_then(|kept| kept.0.as_ref());
+    let run = world.get::<KeptRun>(population).and_then(|kept| kept.0.as_ref());
     run.is_some_and(|run| run.tape.start == Start::Loss)
 }
 
@@ -102,7 +102,7 @@ pub(crate) fn input_gradients(
     population: Entity,
 ) -> Result<InputGradients, StepError> {
     let found = population::population(world, population)?;
-    let run = world.get::<Kept>(population).and_then(|kept| kept.0.as_ref());
+    let run = world.get::<KeptRun>(population).and_then(|kept| kept.0.as_ref());
     run.map_or(Ok(Vec::new()), |run| run.tape.input_gradients(world, found))
 }
 
@@ -123,7 +123,7 @@ impl Run {
             self.cohorts.forget_evicted();
             self.evictions = evictions;
         }
-        self.shared = Shared::of(world, population);
+        self.shared = OuterHooks::of(world, population);
         let autocast = mode::autocast_mode(world);
         for cohort in &mut self.cohorts.list {
             cohort.is_watched = self.shared.is_some() || cohort.scheme.mode.hooked;
@@ -307,7 +307,7 @@ mod tests {
 
     /// Counts the plans that the cohorts of a population keep.
     fn kept(world: &World, population: Entity) -> usize {
-        let run = world.get::<Kept>(population).and_then(|kept| kept.0.as_ref());
+        let run = world.get::<KeptRun>(population).and_then(|kept| kept.0.as_ref());
         run.map_or(0, |run| run.cohorts.list.iter().map(|cohort| cohort.ready.len()).sum())
     }
 

@@ -7,7 +7,7 @@ use bevy_ecs::prelude::*;
 use neurarch_components::column::shared::SharedRow;
 use neurarch_components::column::{ColumnKey, row, row_mut};
 use neurarch_components::module::blueprint::Blueprint;
-use neurarch_components::optimizer::{DynOptimizer, Form, Kept};
+use neurarch_components::optimizer::{DynOptimizer, Form, StateEntry};
 use neurarch_components::population::group::Group;
 use neurarch_components::population::tree::Model;
 use neurarch_components::state::Tensor;
@@ -155,7 +155,7 @@ fn shape_of(form: Form, shape: &[usize]) -> Vec<usize> {
 }
 
 /// Gives a state as torch keeps it.
-fn keep(state: &Tensor, kept: Kept) -> Tensor {
+fn keep(state: &Tensor, kept: StateEntry) -> Tensor {
     let shape = shape_of(kept.form, state.shape());
     let size = state.dtype().size_bytes();
     let numel: usize = shape.iter().product();
@@ -294,7 +294,7 @@ fn states(
     if step == 0.0 {
         let shape = &place.ty.shape;
         for state in 0..optimizer.states().len() {
-            let kept = optimizer.kept(state, shape);
+            let kept = optimizer.state_entry(state, shape);
             let Some((kept, initial)) = kept.zip(optimizer.initial(state)) else { continue };
             let filled = ndarray::ArrayD::from_elem(&shape[..], initial);
             tensors.push(Tensor::new(kept.name, filled.view()).cast(place.ty.dtype));
@@ -307,7 +307,7 @@ fn states(
     counted(&mut tensors);
     for state in 0..optimizer.states().len() {
         let row = numbers(world, place, &state_slot(place, state));
-        let kept = optimizer.kept(state, &place.ty.shape);
+        let kept = optimizer.state_entry(state, &place.ty.shape);
         tensors.extend(row.zip(kept).map(|(row, kept)| keep(&row, kept)));
     }
     tensors
@@ -396,7 +396,7 @@ pub(crate) fn load(
             let mut is_there = false;
             for state in 0..given.optimizer.states().len() {
                 let slot = state_slot(place, state);
-                let kept = given.optimizer.kept(state, &place.ty.shape);
+                let kept = given.optimizer.state_entry(state, &place.ty.shape);
                 let tensor = kept.and_then(|kept| {
                     let tensor = tensors.iter().find(|tensor| tensor.name == kept.name)?;
                     Some((tensor, kept))
@@ -447,7 +447,7 @@ fn check(found: &[Owned], dict: &OptimizerStateDict) -> Result<(), OptimizerStat
             for tensor in tensors {
                 let states = 0..given.optimizer.states().len();
                 let mut kept =
-                    states.filter_map(|state| given.optimizer.kept(state, &place.ty.shape));
+                    states.filter_map(|state| given.optimizer.state_entry(state, &place.ty.shape));
                 let Some(kept) = kept.find(|kept| kept.name == tensor.name) else { continue };
                 let expected = shape_of(kept.form, &place.ty.shape);
                 if tensor.shape() != expected {

@@ -11,7 +11,7 @@ use neurarch_kernels::ir::program::{Role, Slot};
 use crate::errors::SignError;
 use crate::storage::bind::{Located, bind_pair};
 use crate::storage::members::{Members, listed};
-use crate::storage::places::Places;
+use crate::storage::places::Binders;
 use crate::storage::visit::visit_pairs;
 use crate::structure::sign;
 
@@ -142,7 +142,7 @@ pub fn update_parameters(
     for Pair { members, groups, slots } in pairs.into_iter().filter(|_| averaged != population) {
         let at = [0, 1].map(|side| {
             let mut at = Located::new(populations[side], groups[side], members.clone());
-            at.binder = Places::take(world, populations[side], groups[side]);
+            at.binder = Binders::take(world, populations[side], groups[side]);
             at
         });
         let [mut to, mut from] = at;
@@ -157,7 +157,7 @@ pub fn update_parameters(
             }
         });
         for at in [to, from] {
-            Places::put(world, at.population, at.group, at.binder);
+            Binders::put(world, at.population, at.group, at.binder);
         }
     }
     if let Some(mut rule) = world.get_mut::<AveragedModel>(averaged) {

@@ -355,7 +355,7 @@ impl Load {
                 let states = 0..group.optimizer.states().len();
                 // The names of what is kept depend on the number of axes.
                 let kept = |state, shape: &[usize]| {
-                    group.optimizer.kept(state, shape).is_some_and(|kept| kept.name == name)
+                    group.optimizer.state_entry(state, shape).is_some_and(|kept| kept.name == name)
                 };
                 let mut ranks = [&[][..], &[1], &[1, 1]].into_iter();
                 let has_step = name == "step" && group.optimizer.keeps_step();

@@ -20,7 +20,7 @@ pub(crate) struct Copies<'a> {
 }
 
 /// Some copies of one column: what a thread does at a time.
-struct Part<'a> {
+struct Share<'a> {
     rows: Rows<'a>,
     copies: &'a [(u32, u32)],
     bytes: Range<usize>,
@@ -49,7 +49,7 @@ pub(crate) fn copy_rows(bound: &Bound<'_>, copies: &[Copies<'_>]) {
     let parts: Vec<_> = copies.iter().flat_map(|c| c.parts(bound, part_bytes)).collect();
     match parts.as_slice() {
         [part] => part.copy(),
-        parts => parts.par_iter().for_each(Part::copy),
+        parts => parts.par_iter().for_each(Share::copy),
     }
 }
 
@@ -67,7 +67,7 @@ fn check(bound: &Bound<'_>, copies: &[Copies<'_>]) {
 
 impl<'a> Copies<'a> {
     /// Divides the copies into parts of about `part_bytes` that may be made at once.
-    fn parts(&self, bound: &'a Bound<'_>, part_bytes: usize) -> Vec<Part<'a>> {
+    fn parts(&self, bound: &'a Bound<'_>, part_bytes: usize) -> Vec<Share<'a>> {
         let Copies { slot, bytes, order } = self;
         let (rows, copies) = (bound.rows(*slot), order.copies());
         let width = bytes.len();
@@ -77,18 +77,18 @@ impl<'a> Copies<'a> {
         if order.is_free() {
             let count = (part_bytes / width).max(1);
             let parts = copies.chunks(count);
-            return parts.map(|copies| Part { rows, copies, bytes: bytes.clone() }).collect();
+            return parts.map(|copies| Share { rows, copies, bytes: bytes.clone() }).collect();
         }
         let strip = (part_bytes / copies.len()).max(LEAST_STRIP).next_multiple_of(64);
         let starts = bytes.clone().step_by(strip);
         let strips = starts.map(|start| start..bytes.end.min(start + strip));
-        strips.map(|bytes| Part { rows, copies, bytes }).collect()
+        strips.map(|bytes| Share { rows, copies, bytes }).collect()
     }
 }
 
-impl Part<'_> {
+impl Share<'_> {
     fn copy(&self) {
-        let Part { rows, copies, bytes } = self;
+        let Share { rows, copies, bytes } = self;
         let width = bytes.len();
         let mut spare = Vec::new();
         if copies.iter().any(|&(_, to)| to == SPARE) {

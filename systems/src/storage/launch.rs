@@ -6,11 +6,12 @@ use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::cpu::tile::{Key, RowList, Rows};
+use neurarch_kernels::cpu::tile::{RowList, Rows};
 use neurarch_kernels::execute::executor::{Binding, Gather, Sink, Source, Stage};
 use neurarch_kernels::execute::queue;
 use neurarch_kernels::execute::queue::{Direction, Work};
 use neurarch_kernels::ir::dtype::Element;
+use neurarch_kernels::ir::rng_key::RngKey;
 use neurarch_kernels::ir::shape::Type;
 use neurarch_kernels::ir::trace::panic_message;
 use neurarch_kernels::plan::Plan;
@@ -191,7 +192,7 @@ pub(crate) struct Job<'a> {
     /// Which slots the plan writes.
     pub(crate) written: &'a [bool],
     /// The members' random states; empty if the plan draws no numbers.
-    pub(crate) keys: &'a [Key],
+    pub(crate) keys: &'a [RngKey],
 }
 
 /// Memory that launches use again, so that a steady one allocates nothing. Empty in between.

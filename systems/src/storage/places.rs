@@ -1,4 +1,4 @@
-//! [`Places`]: where the rows of whole groups were, for those who visit all models now and then.
+//! [`Binders`]: where the rows of whole groups were, for those who visit all models now and then.
 
 use bevy_ecs::prelude::*;
 
@@ -7,12 +7,12 @@ use crate::storage::bind::Binder;
 /// Where the rows of a population's groups were when their columns were last bound as a whole; a component of its
 /// entity.
 #[derive(Component, Default)]
-pub(crate) struct Places(Vec<Binder>);
+pub(crate) struct Binders(Vec<Binder>);
 
-impl Places {
+impl Binders {
     /// Takes out what is known of a group.
     pub(crate) fn take(world: &mut World, population: Entity, group: usize) -> Binder {
-        let places = world.get_mut::<Places>(population);
+        let places = world.get_mut::<Binders>(population);
         let binder = places.and_then(|mut places| Some(std::mem::take(places.0.get_mut(group)?)));
         binder.unwrap_or_default()
     }
@@ -20,7 +20,7 @@ impl Places {
     /// Puts it back for the next time.
     pub(crate) fn put(world: &mut World, population: Entity, group: usize, binder: Binder) {
         let Ok(mut entity) = world.get_entity_mut(population) else { return };
-        let mut places = match entity.get_mut::<Places>() {
+        let mut places = match entity.get_mut::<Binders>() {
             Some(mut places) => std::mem::take(&mut places.0),
             None => Vec::new(),
         };
@@ -28,6 +28,6 @@ impl Places {
             places.resize_with(group + 1, Binder::default);
         }
         places[group] = binder;
-        entity.insert(Places(places));
+        entity.insert(Binders(places));
     }
 }

@@ -1,4 +1,4 @@
-//! [`Watch`]: whether somebody wrote to some columns of a group, or moved its entities, since they were
+//! [`WriteDetector`]: whether somebody wrote to some columns of a group, or moved its entities, since they were
 //! last looked at.
 //!
 //! Of a few members of a group their own rows are looked at, of all of it one mark a column.
@@ -19,13 +19,13 @@ use crate::storage::bind::{FEW, Placement};
 /// A column without a summary tick (a component type that does not declare
 /// `#[component(summary_tick)]`) counts as written to.
 #[derive(Debug, Default)]
-pub(crate) struct Watch {
-    positions: Vec<Watched>,
+pub(crate) struct WriteDetector {
+    positions: Vec<WatchedPosition>,
     looked: Option<Tick>,
 }
 
 #[derive(Debug)]
-struct Watched {
+struct WatchedPosition {
     position: usize,
     whose: Whose,
     columns: Vec<ComponentId>,
@@ -40,55 +40,59 @@ enum Whose {
     Few(Vec<Entity>),
 }
 
-impl Watch {
-    /// Finds out where the columns of all members lie; they have yet to be [looked at](Watch::look).
+impl WriteDetector {
+    /// Finds out where the columns of all members lie; they have yet to be [looked at](WriteDetector::look).
     pub(crate) fn of(
         world: &World,
         group: &Group,
         columns: impl IntoIterator<Item = (usize, ComponentId)>,
-    ) -> Watch {
+    ) -> WriteDetector {
         let all = |position: usize| {
             let mut placement = Placement::default();
             // An entity that is gone makes the watch stale, which is right.
             let _ = placement.find(world, &group.modules[position]);
             Whose::All(placement)
         };
-        Watch::over(columns, all)
+        WriteDetector::over(columns, all)
     }
 
-    /// As [`of`](Watch::of), for the members at some places of the group.
+    /// As [`of`](WriteDetector::of), for the members at some places of the group.
     pub(crate) fn of_members(
         world: &World,
         group: &Group,
         places: &[u32],
         columns: impl IntoIterator<Item = (usize, ComponentId)>,
-    ) -> Watch {
+    ) -> WriteDetector {
         if places.len() * FEW > group.members.len() {
-            return Watch::of(world, group, columns);
+            return WriteDetector::of(world, group, columns);
         }
         let few = |position: usize| {
             let modules = &group.modules[position];
             Whose::Few(places.iter().map(|&place| modules[place as usize]).collect())
         };
-        Watch::over(columns, few)
+        WriteDetector::over(columns, few)
     }
 
     fn over(
         columns: impl IntoIterator<Item = (usize, ComponentId)>,
         whose: impl Fn(usize) -> Whose,
-    ) -> Watch {
-        let mut positions: Vec<Watched> = Vec::new();
+    ) -> WriteDetector {
+        let mut positions: Vec<WatchedPosition> = Vec::new();
         let mut places = HashMap::new();
         for (position, column) in columns {
             let known = *places.entry(position).or_insert_with(|| {
-                positions.push(Watched { position, whose: whose(position), columns: Vec::new() });
+                positions.push(WatchedPosition {
+                    position,
+                    whose: whose(position),
+                    columns: Vec::new(),
+                });
                 positions.len() - 1
             });
             if !positions[known].columns.contains(&column) {
                 positions[known].columns.push(column);
             }
         }
-        Watch { positions, looked: None }
+        WriteDetector { positions, looked: None }
     }
 
     /// Follows members that came, went or moved. Of a few, nothing is followed.
@@ -104,7 +108,7 @@ impl Watch {
     }
 
     /// Adds the places of members that were written to since the last look, some twice; says whether all are known: not
-    /// if a few are watched, or a column is not there. The watch [follows](Watch::follow) the members.
+    /// if a few are watched, or a column is not there. The watch [follows](WriteDetector::follow) the members.
     pub(crate) fn written(&self, world: &World, places: &mut Vec<u32>) -> bool {
         let Some(looked) = self.looked else { return false };
         let since = (looked, world.read_change_tick());
@@ -122,7 +126,7 @@ impl Watch {
         self.looked = Some(world.increment_change_tick());
     }
 
-    /// [`look`](Watch::look), unless it was never looked.
+    /// [`look`](WriteDetector::look), unless it was never looked.
     pub(crate) fn look_again(&mut self, world: &mut World) {
         if self.looked.is_some() {
             self.look(world);
@@ -166,7 +170,7 @@ mod tests {
 
     #[derive(Component)]
     #[component(summary_tick)]
-    struct Watched(u8);
+    struct WatchedPosition(u8);
 
     #[derive(Component)]
     struct Tag;
@@ -179,51 +183,53 @@ mod tests {
     #[test]
     fn only_what_happens_after_the_last_look_counts() {
         let mut world = World::new();
-        let entities: Vec<_> = (0..3).map(|number| world.spawn(Watched(number)).id()).collect();
+        let entities: Vec<_> =
+            (0..3).map(|number| world.spawn(WatchedPosition(number)).id()).collect();
         let mut group = group();
         (group.members, group.modules) = (vec![0, 1, 2], vec![entities.clone()]);
-        let id = world.component_id::<Watched>().expect("it was just spawned");
-        let mut watch = Watch::of(&world, &group, [(0, id)]);
+        let id = world.component_id::<WatchedPosition>().expect("it was just spawned");
+        let mut watch = WriteDetector::of(&world, &group, [(0, id)]);
         assert!(watch.is_stale(&world, &group));
         watch.look(&mut world);
         assert!(!watch.is_stale(&world, &group));
         for value in 1..3 {
-            world.get_mut::<Watched>(entities[1]).expect("it has one").0 = value;
+            world.get_mut::<WatchedPosition>(entities[1]).expect("it has one").0 = value;
             assert!(watch.is_stale(&world, &group));
             watch.look(&mut world);
             assert!(!watch.is_stale(&world, &group));
         }
-        world.entity_mut(entities[2]).insert(Watched(9));
+        world.entity_mut(entities[2]).insert(WatchedPosition(9));
         assert!(watch.is_stale(&world, &group));
         watch.look(&mut world);
         world.entity_mut(entities[0]).insert(Tag);
         assert!(watch.is_stale(&world, &group), "a row moved");
-        watch = Watch::of(&world, &group, [(0, id)]);
+        watch = WriteDetector::of(&world, &group, [(0, id)]);
         watch.look(&mut world);
-        world.get_mut::<Watched>(entities[0]).expect("it has one").0 = 7;
+        world.get_mut::<WatchedPosition>(entities[0]).expect("it has one").0 = 7;
         assert!(watch.is_stale(&world, &group));
     }
 
     #[test]
     fn a_few_members_are_watched_by_their_own_rows() {
         let mut world = World::new();
-        let entities: Vec<_> = (0..20).map(|number| world.spawn(Watched(number)).id()).collect();
+        let entities: Vec<_> =
+            (0..20).map(|number| world.spawn(WatchedPosition(number)).id()).collect();
         let mut group = group();
         (group.members, group.modules) = ((0..20).collect(), vec![entities.clone()]);
-        let id = world.component_id::<Watched>().expect("it was just spawned");
-        let mut watch = Watch::of_members(&world, &group, &[3, 7], [(0, id)]);
+        let id = world.component_id::<WatchedPosition>().expect("it was just spawned");
+        let mut watch = WriteDetector::of_members(&world, &group, &[3, 7], [(0, id)]);
         assert!(watch.is_stale(&world, &group));
         watch.look(&mut world);
-        world.get_mut::<Watched>(entities[4]).expect("it has one").0 = 7;
+        world.get_mut::<WatchedPosition>(entities[4]).expect("it has one").0 = 7;
         world.entity_mut(entities[3]).insert(Tag);
         assert!(!watch.is_stale(&world, &group), "neither another's number nor a move");
-        world.get_mut::<Watched>(entities[7]).expect("it has one").0 = 8;
+        world.get_mut::<WatchedPosition>(entities[7]).expect("it has one").0 = 8;
         assert!(watch.is_stale(&world, &group));
         watch.look(&mut world);
-        world.entity_mut(entities[3]).insert(Watched(9));
+        world.entity_mut(entities[3]).insert(WatchedPosition(9));
         assert!(watch.is_stale(&world, &group));
         watch.look(&mut world);
-        world.entity_mut(entities[3]).remove::<Watched>();
+        world.entity_mut(entities[3]).remove::<WatchedPosition>();
         assert!(watch.is_stale(&world, &group));
     }
 }

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use super::Trace;
-use crate::cpu::tile::Key;
+use crate::ir::rng_key::RngKey;
 
 impl Trace {
     /// Counts the handles of this recording, its values included: what [`refill`](Trace::refill) compares.
@@ -39,7 +39,7 @@ impl Trace {
     pub fn refill<'a>(
         &self,
         handles: usize,
-        keys: &[Key],
+        keys: &[RngKey],
         rows: impl Iterator<Item = &'a [u8]>,
     ) -> bool {
         if self.handles() != handles {

@@ -422,7 +422,7 @@ impl<T: Number> Kernel for NormalizeKernel<T> {
             }
             let (first, second): (&[T], &[T]) = (inputs.get(0), inputs.get(1));
             let part = match self.is_gradient {
-                true => Part {
+                true => Share {
                     kernel: self,
                     groups: 0..n_groups,
                     x: first,
@@ -432,7 +432,7 @@ impl<T: Number> Kernel for NormalizeKernel<T> {
                     vars: &mut [],
                     means: &mut [],
                 },
-                false => Part {
+                false => Share {
                     kernel: self,
                     groups: 0..n_groups,
                     x: first,
@@ -461,7 +461,7 @@ impl<T: Number> Kernel for NormalizeKernel<T> {
 }
 
 /// Some groups of one model.
-struct Part<'a, T> {
+struct Share<'a, T> {
     kernel: &'a NormalizeKernel<T>,
     groups: Range<usize>,
     /// `x`, or `dy`.
@@ -475,20 +475,20 @@ struct Part<'a, T> {
     means: &'a mut [T],
 }
 
-impl<T: Number> Divisible for Part<'_, T> {
+impl<T: Number> Divisible for Share<'_, T> {
     fn halves(self) -> Result<[Self; 2], Self> {
         let in_part = self.kernel.output.starts.len() / self.kernel.parts;
         let parts = self.groups.len() / in_part;
         if self.y.len() < WORTH_SPLITTING || parts < 2 {
             return Err(self);
         }
-        let Part { kernel, groups, x, of, eps, y, vars, means } = self;
+        let Share { kernel, groups, x, of, eps, y, vars, means } = self;
         let first = parts / 2 * in_part;
         let at = groups.start + first;
         let (y, y_rest) = y.split_at_mut(y.len() / parts * (parts / 2));
         let (vars, vars_rest) = vars.split_at_mut(first.min(vars.len()));
         let (means, means_rest) = means.split_at_mut(first.min(means.len()));
-        let part = |groups, y, vars, means| Part { kernel, groups, x, of, eps, y, vars, means };
+        let part = |groups, y, vars, means| Share { kernel, groups, x, of, eps, y, vars, means };
         Ok([
             part(groups.start..at, y, vars, means),
             part(at..groups.end, y_rest, vars_rest, means_rest),
@@ -504,7 +504,7 @@ impl<T: Number> Divisible for Part<'_, T> {
 
 /// A part that one thread computes.
 struct OnScratch<'a, 's, T> {
-    part: Part<'a, T>,
+    part: Share<'a, T>,
     scratch: &'s mut [u8],
 }
 
@@ -513,7 +513,8 @@ impl<T: Number> Vectorized for OnScratch<'_, '_, T> {
 
     #[inline(always)]
     fn run<S: Simd>(self) {
-        let OnScratch { part: Part { kernel, groups, x, of, eps, y, vars, means }, scratch } = self;
+        let OnScratch { part: Share { kernel, groups, x, of, eps, y, vars, means }, scratch } =
+            self;
         let NormalizeKernel { inputs: from, output: to, centered, parts, .. } = kernel;
         let n = T::from_f64(to.len() as f64);
         let [first, second, result] = carve::<T, 3>(scratch, [to.len(); 3]);

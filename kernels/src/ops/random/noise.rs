@@ -236,11 +236,11 @@ fn ln(u: f32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cpu::tile::Key;
+    use crate::ir::rng_key::RngKey;
 
     fn noise(numel: usize) -> Vec<f64> {
         let mut x = vec![0.0_f64; numel];
-        add(&mut x, 1.0, 1.0, Draw::new(Key::default(), NOISE), None);
+        add(&mut x, 1.0, 1.0, Draw::new(RngKey::default(), NOISE), None);
         x
     }
 
@@ -288,7 +288,7 @@ mod tests {
     #[test]
     fn a_rate_changes_that_share_of_the_elements() {
         let mut x = vec![1.0_f32; 100_000];
-        let key = Key { seed: 3, ..Key::default() };
+        let key = RngKey { seed: 3, ..RngKey::default() };
         add(&mut x, 0.5, 0.1, Draw::new(key, NOISE), Some(Draw::new(key, MUTATION)));
         let changed = x.iter().filter(|&&x| x != 1.0).count();
         // 10,000, with a standard deviation of 95.

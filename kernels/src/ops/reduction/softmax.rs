@@ -240,7 +240,7 @@ impl<T: Float> Kernel for SoftmaxKernel<T> {
         self.output.assert_all_in(y.numel());
         for model in 0..models {
             let (a, b) = (a.at(model), b.map_or(&[][..], |b| b.at(model)));
-            let part = Part { kernel: self, parts: 0..self.parts, a, b, y: y.at(model) };
+            let part = Share { kernel: self, parts: 0..self.parts, a, b, y: y.at(model) };
             match is_split {
                 true => share_out(part),
                 false => dispatch(OnScratch { part, scratch: &mut *scratch }),
@@ -264,7 +264,7 @@ impl<T: Float> SoftmaxKernel<T> {
 }
 
 /// Some parts of one model's output: all lines from the first of them to the last.
-struct Part<'a, T> {
+struct Share<'a, T> {
     kernel: &'a SoftmaxKernel<T>,
     parts: Range<usize>,
     a: &'a [T],
@@ -273,15 +273,15 @@ struct Part<'a, T> {
     y: &'a mut [T],
 }
 
-impl<T: Float> Divisible for Part<'_, T> {
+impl<T: Float> Divisible for Share<'_, T> {
     fn halves(self) -> Result<[Self; 2], Self> {
         if self.y.len() < WORTH_SPLITTING || self.parts.len() < 2 {
             return Err(self);
         }
-        let Part { kernel, parts, a, b, y } = self;
+        let Share { kernel, parts, a, b, y } = self;
         let at = parts.start + parts.len() / 2;
         let (upper, lower) = y.split_at_mut(y.len() / parts.len() * (at - parts.start));
-        let of = |parts, y| Part { kernel, parts, a, b, y };
+        let of = |parts, y| Share { kernel, parts, a, b, y };
         Ok([of(parts.start..at, upper), of(at..parts.end, lower)])
     }
 
@@ -294,7 +294,7 @@ impl<T: Float> Divisible for Part<'_, T> {
 
 /// A part that one thread computes.
 struct OnScratch<'a, 's, T> {
-    part: Part<'a, T>,
+    part: Share<'a, T>,
     scratch: &'s mut [u8],
 }
 
@@ -303,7 +303,7 @@ impl<T: Float> Vectorized for OnScratch<'_, '_, T> {
 
     #[inline(always)]
     fn run<S: Simd>(self) {
-        let OnScratch { part: Part { kernel, parts, a, b, y }, scratch } = self;
+        let OnScratch { part: Share { kernel, parts, a, b, y }, scratch } = self;
         let SoftmaxKernel { inputs: lines, output, form, is_gradient, .. } = kernel;
         let lanes = T::Lanes::<S>::N;
         if output.len == 0 || parts.is_empty() {

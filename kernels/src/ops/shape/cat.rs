@@ -1,6 +1,6 @@
 //! Values side by side along an axis: `cat`.
 
-use super::copy::{CopyParts, Part};
+use super::copy::{CopyParts, Region};
 use crate::cpu::kernel::Cpu;
 use crate::ir::op::{Ask, GradientAt, Mixing, Op, OpError};
 use crate::ir::shape::{Layout, Operand, Type, no_such_axis};
@@ -72,7 +72,7 @@ impl Op for Cat {
             let mut parts = Vec::with_capacity(inputs.len());
             for input in inputs {
                 let to = Operand { ty: input.ty.clone(), layout: outputs[0].layout.clone() };
-                parts.push(Part::new((input, 0), (&to, start * stride)));
+                parts.push(Region::new((input, 0), (&to, start * stride)));
                 start += input.ty.shape[self.axis];
             }
             let element_bytes = outputs[0].ty.dtype.size_bytes();

@@ -1,6 +1,6 @@
 //! `contiguous`: a copy that lies row-major. The plan puts it before ops that need that.
 
-use super::copy::{CopyParts, Part};
+use super::copy::{CopyParts, Region};
 use crate::cpu::kernel::Cpu;
 use crate::ir::op::{Ask, GradientAt, Mixing, Op, OpError};
 use crate::ir::shape::Type;
@@ -35,7 +35,7 @@ impl Op for Contiguous {
     fn kernels(&self, ask: &mut Ask<'_>) {
         ask.give::<Cpu>(|inputs, outputs| {
             let element_bytes = inputs[0].ty.dtype.size_bytes();
-            CopyParts::one(Part::new((&inputs[0], 0), (&outputs[0], 0)), element_bytes)
+            CopyParts::one(Region::new((&inputs[0], 0), (&outputs[0], 0)), element_bytes)
         });
     }
 

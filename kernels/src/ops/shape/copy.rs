@@ -15,7 +15,7 @@ use crate::ops::elementwise::pointwise::{WORTH_SPLITTING, Walk};
 
 /// A copy of some elements of one operand to some elements of another.
 #[derive(Debug)]
-pub(crate) struct Part {
+pub(crate) struct Region {
     /// One after the other in the destination: several if there are so many elements that threads may share them.
     pieces: Vec<Piece>,
 }
@@ -34,7 +34,7 @@ struct Piece {
 /// Pieces of a large copy.
 const PIECES: usize = 8;
 
-impl Part {
+impl Region {
     /// Copies `from`, beginning at an offset in elements and broadcast to the shape of `to`, to `to`,
     /// beginning at another.
     pub(crate) fn new(from: (&Operand, usize), to: (&Operand, usize)) -> Self {
@@ -46,7 +46,7 @@ impl Part {
                 Walk::new(&[from.clone(), to.clone()], &Operand { ty: to.ty.clone(), layout });
             Piece { walk, from: from_start, to: to_start }
         };
-        let whole = || Part { pieces: vec![piece(from.0, to.0, [from.1, to.1])] };
+        let whole = || Region { pieces: vec![piece(from.0, to.0, [from.1, to.1])] };
         let Some(&axis) = order.iter().find(|&&axis| shape[axis] != 1) else { return whole() };
         if shape.numel() < WORTH_SPLITTING {
             return whole();
@@ -70,7 +70,7 @@ impl Part {
             let starts = [from.1 + start, to.1 + indices.start * to.0.layout[axis]];
             piece(&with(from.0, own), &with(to.0, Some(axis)), starts)
         });
-        Part { pieces: pieces.collect() }
+        Region { pieces: pieces.collect() }
     }
 
     /// Copies a value to another place where it lies the same way.
@@ -78,7 +78,7 @@ impl Part {
         let mut flat = value.clone();
         flat.ty.shape = Shape::from([value.ty.shape.numel()]);
         flat.layout = flat.ty.shape.row_major();
-        Part::new((&flat, 0), (&flat, 0))
+        Region::new((&flat, 0), (&flat, 0))
     }
 
     /// Copies all pieces.
@@ -180,7 +180,7 @@ impl Piece {
 #[derive(Debug)]
 pub(crate) struct CopyParts {
     /// One part an input.
-    pub(crate) parts: Vec<Part>,
+    pub(crate) parts: Vec<Region>,
     /// Size of one element.
     pub(crate) element_bytes: usize,
     /// Whether the parts leave elements of the output, which become zero.
@@ -189,7 +189,7 @@ pub(crate) struct CopyParts {
 
 impl CopyParts {
     /// Copies one whole input.
-    pub(crate) fn one(part: Part, element_bytes: usize) -> Box<dyn Kernel> {
+    pub(crate) fn one(part: Region, element_bytes: usize) -> Box<dyn Kernel> {
         CopyParts { parts: vec![part], element_bytes, has_gaps: false }.kernel()
     }
 
@@ -251,7 +251,7 @@ impl<T: Move> VectorKernel for Copies<T> {
 #[derive(Debug)]
 pub(crate) struct CopyApart {
     /// One part an output.
-    pub(crate) parts: Vec<Part>,
+    pub(crate) parts: Vec<Region>,
     /// Size of one element.
     pub(crate) element_bytes: usize,
 }
@@ -269,7 +269,7 @@ impl CopyApart {
 }
 
 struct Apart<T> {
-    parts: Vec<Part>,
+    parts: Vec<Region>,
     element: PhantomData<T>,
 }
 

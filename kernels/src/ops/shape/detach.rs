@@ -1,6 +1,6 @@
 //! `detach`: the value as it is, a constant for gradients.
 
-use super::copy::{CopyParts, Part};
+use super::copy::{CopyParts, Region};
 use crate::cpu::kernel::Cpu;
 use crate::ir::op::{Ask, Mixing, Op, OpError};
 use crate::ir::shape::{Layout, Operand, Type};
@@ -41,7 +41,7 @@ impl Op for Detach {
     fn kernels(&self, ask: &mut Ask<'_>) {
         ask.give::<Cpu>(|inputs, outputs| {
             let element_bytes = inputs[0].ty.dtype.size_bytes();
-            CopyParts::one(Part::new((&inputs[0], 0), (&outputs[0], 0)), element_bytes)
+            CopyParts::one(Region::new((&inputs[0], 0), (&outputs[0], 0)), element_bytes)
         });
     }
 }

@@ -1,6 +1,6 @@
 //! Broadcasting to a given shape: `expand`.
 
-use super::copy::{CopyParts, Part};
+use super::copy::{CopyParts, Region};
 use crate::cpu::kernel::Cpu;
 use crate::ir::op::{Ask, GradientAt, Mixing, Op, OpError};
 use crate::ir::shape::{Shape, Type};
@@ -45,7 +45,7 @@ impl Op for Expand {
     fn kernels(&self, ask: &mut Ask<'_>) {
         ask.give::<Cpu>(|inputs, outputs| {
             let element_bytes = inputs[0].ty.dtype.size_bytes();
-            CopyParts::one(Part::new((&inputs[0], 0), (&outputs[0], 0)), element_bytes)
+            CopyParts::one(Region::new((&inputs[0], 0), (&outputs[0], 0)), element_bytes)
         });
     }
 

@@ -1,7 +1,7 @@
 //! Other orders of the axes: `permute`, `transpose`. The layout is permuted too, so that the elements
 //! stay where they are.
 
-use super::copy::{CopyParts, Part};
+use super::copy::{CopyParts, Region};
 use crate::cpu::kernel::Cpu;
 use crate::ir::op::{Ask, GradientAt, Mixing, Op, OpError};
 use crate::ir::shape::{Layout, Operand, Type, no_such_axis};
@@ -68,7 +68,7 @@ impl Op for Permute {
 
     fn kernels(&self, ask: &mut Ask<'_>) {
         ask.give::<Cpu>(|inputs, outputs| {
-            let part = Part::new((&self.view(&inputs[0]), 0), (&outputs[0], 0));
+            let part = Region::new((&self.view(&inputs[0]), 0), (&outputs[0], 0));
             CopyParts::one(part, inputs[0].ty.dtype.size_bytes())
         });
     }

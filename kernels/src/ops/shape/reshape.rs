@@ -1,6 +1,6 @@
 //! Other shapes for the same elements, counted row-major: `reshape`, `flatten`.
 
-use super::copy::{CopyParts, Part};
+use super::copy::{CopyParts, Region};
 use crate::cpu::kernel::Cpu;
 use crate::ir::op::{Ask, GradientAt, Mixing, Op, OpError};
 use crate::ir::shape::{Layout, Operand, Shape, Type, no_such_axis};
@@ -76,7 +76,7 @@ impl Op for Reshape {
 
     fn kernels(&self, ask: &mut Ask<'_>) {
         ask.give::<Cpu>(|inputs, _| {
-            CopyParts::one(Part::flat(&inputs[0]), inputs[0].ty.dtype.size_bytes())
+            CopyParts::one(Region::flat(&inputs[0]), inputs[0].ty.dtype.size_bytes())
         });
     }
 

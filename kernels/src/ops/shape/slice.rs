@@ -2,7 +2,7 @@
 
 use core::ops::Range;
 
-use super::copy::{CopyParts, Part};
+use super::copy::{CopyParts, Region};
 use crate::cpu::kernel::Cpu;
 use crate::ir::op::{Ask, GradientAt, Mixing, Op, OpError};
 use crate::ir::shape::{Layout, Operand, Shape, Type, no_such_axis};
@@ -69,7 +69,7 @@ impl Op for Slice {
         ask.give::<Cpu>(|inputs, outputs| {
             let from = window(&inputs[0], &outputs[0].ty.shape);
             let offset = self.start * inputs[0].layout[self.axis];
-            let part = Part::new((&from, offset), (&outputs[0], 0));
+            let part = Region::new((&from, offset), (&outputs[0], 0));
             CopyParts::one(part, inputs[0].ty.dtype.size_bytes())
         });
     }
@@ -122,7 +122,7 @@ impl Op for SliceGradient {
         ask.give::<Cpu>(|inputs, outputs| {
             let to = window(&outputs[0], &inputs[0].ty.shape);
             let offset = self.slice.start * outputs[0].layout[self.slice.axis];
-            let parts = vec![Part::new((&inputs[0], 0), (&to, offset))];
+            let parts = vec![Region::new((&inputs[0], 0), (&to, offset))];
             let element_bytes = inputs[0].ty.dtype.size_bytes();
             CopyParts { parts, element_bytes, has_gaps: true }.kernel()
         });

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::copy::{CopyApart, Part};
+use super::copy::{CopyApart, Region};
 use super::slice::{window, with_size};
 use crate::cpu::kernel::Cpu;
 use crate::ir::op::{Ask, GradientAt, Mixing, Op, OpError};
@@ -63,7 +63,7 @@ impl Op for Split {
             let mut start = 0;
             let part = |to: &Operand| {
                 let from = window(&inputs[0], &to.ty.shape);
-                let part = Part::new((&from, start * stride), (to, 0));
+                let part = Region::new((&from, start * stride), (to, 0));
                 start += to.ty.shape[self.axis];
                 part
             };

@@ -175,7 +175,7 @@ fn near_and_far(x: f64, is_near: bool) -> (f64, f64, f64) {
 
 /// What is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Part {
+enum Computed {
     /// The numbers, of an image and a grid.
     Numbers,
     /// The gradient of the image, of an image, a grid and the gradient of the numbers.
@@ -187,7 +187,7 @@ enum Part {
 #[derive(Clone, Copy, Debug)]
 struct GridSample {
     options: GridOptions,
-    part: Part,
+    part: Computed,
     /// Whether a last input, shaped as the grid, gives each point a direction, and what is computed is how that of
     /// `part` changes when the points move there.
     along: bool,
@@ -234,12 +234,12 @@ impl GridSample {
 impl Op for GridSample {
     fn name(&self) -> &'static str {
         match (self.part, self.along) {
-            (Part::Numbers, false) => "grid_sample",
-            (Part::OfImage, false) => "grid_sample_input_gradient",
-            (Part::OfGrid, false) => "grid_sample_grid_gradient",
-            (Part::Numbers, true) => "grid_sample_along",
-            (Part::OfImage, true) => "grid_sample_input_gradient_along",
-            (Part::OfGrid, true) => "grid_sample_grid_gradient_along",
+            (Computed::Numbers, false) => "grid_sample",
+            (Computed::OfImage, false) => "grid_sample_input_gradient",
+            (Computed::OfGrid, false) => "grid_sample_grid_gradient",
+            (Computed::Numbers, true) => "grid_sample_along",
+            (Computed::OfImage, true) => "grid_sample_input_gradient_along",
+            (Computed::OfGrid, true) => "grid_sample_grid_gradient_along",
         }
     }
 
@@ -263,9 +263,9 @@ impl Op for GridSample {
             rest => rest,
         };
         match (self.part, rest) {
-            (Part::Numbers, []) => Ok(vec![made]),
-            (Part::OfImage, [dy]) if *dy == made => Ok(vec![x.clone()]),
-            (Part::OfGrid, [dy]) if *dy == made => Ok(vec![grid.clone()]),
+            (Computed::Numbers, []) => Ok(vec![made]),
+            (Computed::OfImage, [dy]) if *dy == made => Ok(vec![x.clone()]),
+            (Computed::OfGrid, [dy]) if *dy == made => Ok(vec![grid.clone()]),
             _ => Err(OpError(format!("{}: the gradient does not fit", self.name()))),
         }
     }
@@ -300,20 +300,23 @@ impl Op for GridSample {
             given.trace().apply(GridSample { part, along: true, ..*self }, inputs)
         };
         match (self.part, at.inputs) {
-            (Part::Numbers, [x, grid]) => {
+            (Computed::Numbers, [x, grid]) => {
                 let of = |part| of(part, &[x, grid, given]);
-                vec![at.needs[0].then(|| of(Part::OfImage)), at.needs[1].then(|| of(Part::OfGrid))]
+                vec![
+                    at.needs[0].then(|| of(Computed::OfImage)),
+                    at.needs[1].then(|| of(Computed::OfGrid)),
+                ]
             }
             // Sampling is linear in the image: it counts no more.
-            (Part::OfImage, [_, grid, dy]) => vec![
+            (Computed::OfImage, [_, grid, dy]) => vec![
                 at.zero(0),
-                at.needs[1].then(|| of(Part::OfGrid, &[given, grid, dy])),
-                at.needs[2].then(|| of(Part::Numbers, &[given, grid])),
+                at.needs[1].then(|| of(Computed::OfGrid, &[given, grid, dy])),
+                at.needs[2].then(|| of(Computed::Numbers, &[given, grid])),
             ],
-            (Part::OfGrid, [x, grid, dy]) => vec![
-                at.needs[0].then(|| along(Part::OfImage, &[x, grid, dy, given])),
-                at.needs[1].then(|| along(Part::OfGrid, &[x, grid, dy, given])),
-                at.needs[2].then(|| along(Part::Numbers, &[x, grid, given])),
+            (Computed::OfGrid, [x, grid, dy]) => vec![
+                at.needs[0].then(|| along(Computed::OfImage, &[x, grid, dy, given])),
+                at.needs[1].then(|| along(Computed::OfGrid, &[x, grid, dy, given])),
+                at.needs[2].then(|| along(Computed::Numbers, &[x, grid, given])),
             ],
             _ => none(),
         }
@@ -391,10 +394,10 @@ impl<T: Number> Kernel for Sampler<T> {
             let (inputs, mut outputs, scratch) = tile.model(model).split();
             let [sums] = carve::<f64, 1>(scratch, [channels]);
             let (x, grid) = (inputs.get::<T>(0), inputs.get::<T>(1));
-            let dy = if self.of.part == Part::Numbers { &[][..] } else { inputs.get::<T>(2) };
+            let dy = if self.of.part == Computed::Numbers { &[][..] } else { inputs.get::<T>(2) };
             let direction = match (self.of.along, self.of.part) {
                 (false, _) => &[][..],
-                (true, Part::Numbers) => inputs.get::<T>(2),
+                (true, Computed::Numbers) => inputs.get::<T>(2),
                 (true, _) => inputs.get::<T>(3),
             };
             let made = outputs.take::<T>();
@@ -408,7 +411,7 @@ impl<T: Number> Kernel for Sampler<T> {
                     let along =
                         if self.of.along { &direction[start..start + axes] } else { direction };
                     match self.of.part {
-                        Part::Numbers => {
+                        Computed::Numbers => {
                             sums.fill(0.0);
                             self.visit(point, along, |place, weight, _| {
                                 for (channel, sum) in sums.iter_mut().enumerate() {
@@ -420,14 +423,14 @@ impl<T: Number> Kernel for Sampler<T> {
                                 made[numbers + channel * points + at] = T::from_f64(sum);
                             }
                         }
-                        Part::OfImage => self.visit(point, along, |place, weight, _| {
+                        Computed::OfImage => self.visit(point, along, |place, weight, _| {
                             for channel in 0..channels {
                                 let dy: f64 = dy[numbers + channel * points + at].into();
                                 let dx = &mut made[image + channel * pixels + place];
                                 *dx = *dx + T::from_f64(weight * dy);
                             }
                         }),
-                        Part::OfGrid => {
+                        Computed::OfGrid => {
                             let mut sums = [0.0; 3];
                             self.visit(point, along, |place, _, slopes| {
                                 let of = |channel: usize| -> f64 {
@@ -467,6 +470,7 @@ impl Var {
     /// Source: `torch.nn.functional.grid_sample`.
     #[must_use]
     pub fn grid_sample(&self, grid: &Var, options: GridOptions) -> Var {
-        self.trace().apply(GridSample { options, part: Part::Numbers, along: false }, &[self, grid])
+        self.trace()
+            .apply(GridSample { options, part: Computed::Numbers, along: false }, &[self, grid])
     }
 }

@@ -363,7 +363,7 @@ where
             let first = states.each_ref().map(|state| first_of(state));
             let step = &rule.step_from::<T>(rates, f64::from(*count), first);
             let (parameter, gradient) = (parameter.at(model), gradient.at(model));
-            share_out(Part { rule, step, parameter, gradient, states });
+            share_out(Share { rule, step, parameter, gradient, states });
         }
     }
 }
@@ -374,7 +374,7 @@ fn first_of<T: Float, H: Stored<T>>(state: &[H]) -> T {
 }
 
 /// Some numbers of one parameter.
-struct Part<'a, T: Float, H, R: Rule<STATES, RATES>, const STATES: usize, const RATES: usize> {
+struct Share<'a, T: Float, H, R: Rule<STATES, RATES>, const STATES: usize, const RATES: usize> {
     rule: R,
     step: &'a R::Step<T>,
     parameter: &'a mut [H],
@@ -383,7 +383,7 @@ struct Part<'a, T: Float, H, R: Rule<STATES, RATES>, const STATES: usize, const 
 }
 
 impl<T, H, R, const STATES: usize, const RATES: usize> Divisible
-    for Part<'_, T, H, R, STATES, RATES>
+    for Share<'_, T, H, R, STATES, RATES>
 where
     T: Float,
     H: Stored<T>,
@@ -393,7 +393,7 @@ where
         if self.parameter.len() < WORTH_SPLITTING {
             return Err(self);
         }
-        let Part { rule, step, parameter, gradient, states } = self;
+        let Share { rule, step, parameter, gradient, states } = self;
         // Whole vectors of every instruction set, so that no number is in a tail for one split and not for another.
         let at = (parameter.len() / 2).next_multiple_of(MAX_LANES);
         let (upper, lower) = parameter.split_at_mut(at);
@@ -404,7 +404,7 @@ where
         });
         let first = halves.each_mut().map(|half| half.0.take().unwrap_or_default());
         let second = halves.each_mut().map(|half| half.1.take().unwrap_or_default());
-        let of = |parameter, gradient, states| Part { rule, step, parameter, gradient, states };
+        let of = |parameter, gradient, states| Share { rule, step, parameter, gradient, states };
         Ok([of(upper, of_upper, first), of(lower, of_lower, second)])
     }
 
@@ -414,7 +414,7 @@ where
 }
 
 impl<T, H, R, const STATES: usize, const RATES: usize> Vectorized
-    for Part<'_, T, H, R, STATES, RATES>
+    for Share<'_, T, H, R, STATES, RATES>
 where
     T: Float,
     H: Stored<T>,
@@ -424,7 +424,7 @@ where
 
     #[inline(always)]
     fn run<S: Simd>(self) {
-        let Part { rule, step, parameter, gradient, states } = self;
+        let Share { rule, step, parameter, gradient, states } = self;
         let numel = parameter.len();
         assert!(gradient.len() == numel && states.iter().all(|state| state.len() == numel));
         let (p, g) = (parameter.as_mut_ptr(), gradient.as_ptr());

@@ -14,9 +14,9 @@ use neurarch_components::parametrizations::ParametrizationList;
 use neurarch_components::population::Population;
 use neurarch_components::population::blueprints::Blueprints;
 use neurarch_components::population::tree::{Columned, Model, ModuleName};
-use neurarch_kernels::cpu::tile::Key;
 use neurarch_kernels::ir::eager::Eager;
 use neurarch_kernels::ir::program::{Role, ScalarOf, Slot};
+use neurarch_kernels::ir::rng_key::RngKey;
 use neurarch_kernels::ir::shape::Type;
 use neurarch_kernels::ir::trace::{Trace, Var};
 
@@ -43,7 +43,7 @@ pub(crate) struct Member {
     pub(crate) root: Entity,
     /// The entities of all modules of its model, by position.
     modules: Vec<Entity>,
-    key: Key,
+    key: RngKey,
     scalars: Vec<Option<Box<dyn DynModule>>>,
 }
 
@@ -135,7 +135,7 @@ pub(crate) fn sites(world: &mut World, modules: &[Entity]) -> Result<Vec<Site>, 
             root,
             scalars: scalars.collect(),
             modules: all,
-            key: Key { seed: of.seed, number: model.number, step: 0 },
+            key: RngKey { seed: of.seed, number: model.number, step: 0 },
         };
         let known = sites.iter_mut().find(|site| {
             site.population == population

@@ -4,7 +4,7 @@ use bevy_ecs::prelude::*;
 use std::collections::VecDeque;
 
 use neurarch_components::hook::{Gradients, Hook, HookError, HookKind};
-use neurarch_kernels::cpu::tile::Key;
+use neurarch_kernels::ir::rng_key::RngKey;
 use neurarch_kernels::ir::trace::{Trace, Var};
 use neurarch_kernels::ir::tree::{Arguments, Tree};
 use smallvec::SmallVec;
@@ -97,7 +97,7 @@ impl Answer {
 #[derive(Clone, Default)]
 pub(crate) struct Past {
     /// The random states, if they are others by now.
-    pub(crate) keys: Option<Vec<Key>>,
+    pub(crate) keys: Option<Vec<RngKey>>,
     /// The hooks that there were, in the order in which they were looked up: some are gone by now, perhaps.
     lists: VecDeque<(usize, HookKind, List)>,
     /// How many calls changed nothing.
@@ -126,7 +126,7 @@ impl Again {
     }
 
     /// Gives the random states, if they are others by now.
-    pub(crate) fn keys(&self) -> Option<&[Key]> {
+    pub(crate) fn keys(&self) -> Option<&[RngKey]> {
         self.past.keys.as_deref()
     }
 

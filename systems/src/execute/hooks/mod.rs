@@ -66,33 +66,33 @@ pub fn register(
 
 /// The hooks of every module and of a population, if any watch passes, as they are when one begins.
 #[derive(Default)]
-pub(crate) struct Shared {
+pub(crate) struct OuterHooks {
     global: Hooks,
     population: PopulationHooks,
 }
 
 /// The same lists once more: handles must reach them while hooks run.
-impl Clone for Shared {
+impl Clone for OuterHooks {
     fn clone(&self) -> Self {
-        Shared { global: self.global.share(), population: self.population.share() }
+        OuterHooks { global: self.global.share(), population: self.population.share() }
     }
 }
 
-impl Shared {
+impl OuterHooks {
     /// Says whether all of them only look, as their type says.
     pub(crate) fn only_look(&self) -> bool {
         self.global.only_look() && self.population.0.iter().all(|(_, hooks)| hooks.only_look())
     }
 
     /// Gives them; `None` if there are none.
-    pub(crate) fn of(world: &World, population: Entity) -> Option<Shared> {
+    pub(crate) fn of(world: &World, population: Entity) -> Option<OuterHooks> {
         let global = world.get_resource::<GlobalHooks>().filter(|hooks| hooks.0.watch_passes());
         let of_all = world.get::<PopulationHooks>(population).filter(|hooks| hooks.watch_passes());
         if global.is_none() && of_all.is_none() {
             return None;
         }
         // Handles must reach the lists themselves.
-        Some(Shared {
+        Some(OuterHooks {
             global: global.map(|hooks| hooks.0.share()).unwrap_or_default(),
             population: of_all.map(PopulationHooks::share).unwrap_or_default(),
         })
@@ -101,17 +101,17 @@ impl Shared {
 
 /// What hooks a model has of its own, of those that watch it run. Models with equal ones share a cohort.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Own {
+pub(crate) struct OwnHooks {
     /// Their kinds at each position.
     pub(crate) kinds: Vec<Kinds>,
     /// Whether all of them only look, as their type says.
     pub(crate) only_look: bool,
 }
 
-impl Own {
+impl OwnHooks {
     /// Looks at the hooks of the model at `place`.
     pub(crate) fn of(world: &World, group: &Group, place: usize) -> Self {
-        let mut own = Own { kinds: Vec::with_capacity(group.modules.len()), only_look: true };
+        let mut own = OwnHooks { kinds: Vec::with_capacity(group.modules.len()), only_look: true };
         for modules in &group.modules {
             let mut kinds = Kinds::default();
             if let Some(hooks) = world.get::<Hooks>(modules[place]) {
@@ -137,7 +137,7 @@ impl Own {
 pub(crate) fn watched(
     world: &World,
     blueprint: &Arc<Blueprint>,
-    shared: Option<&Shared>,
+    shared: Option<&OuterHooks>,
     group: &Group,
     own: Option<usize>,
 ) -> Vec<Kinds> {

@@ -6,7 +6,7 @@ use bevy_ecs::prelude::*;
 use neurarch_kernels::memory::padded;
 
 use super::teller::{Teller, Turn};
-use super::{Again, CallHooks, Kinds, Past, Shared, watched};
+use super::{Again, CallHooks, Kinds, OuterHooks, Past, watched};
 use crate::compile::plans::{Planned, Request};
 use crate::errors::{BindError, StepError};
 use crate::execute::cohort::Cohort;
@@ -124,7 +124,7 @@ impl Done {
 pub(crate) fn prepare(
     world: &mut World,
     cohort: &mut Cohort,
-    shared: Option<&Shared>,
+    shared: Option<&OuterHooks>,
     request: Request<'_>,
 ) -> Result<Route, StepError> {
     let watched = watched_now(world, cohort, shared)?;
@@ -140,7 +140,7 @@ pub(crate) fn prepare(
 pub(super) fn watched_now(
     world: &World,
     cohort: &Cohort,
-    shared: Option<&Shared>,
+    shared: Option<&OuterHooks>,
 ) -> Result<Vec<Kinds>, StepError> {
     let group = &population(world, cohort.at.population)?.groups()[cohort.at.group];
     let one = cohort.hooked().filter(|_| cohort.places.len() == 1);
@@ -204,7 +204,7 @@ impl Seen {
     pub(crate) fn compute(
         world: &mut World,
         cohort: &mut Cohort,
-        shared: Option<Shared>,
+        shared: Option<OuterHooks>,
         look: Look<'_>,
         buffers: &mut Buffers,
     ) -> Result<Self, StepError> {

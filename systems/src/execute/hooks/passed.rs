@@ -6,7 +6,7 @@ use neurarch_kernels::ir::shape::Type;
 use neurarch_kernels::ir::tree::Arguments;
 
 use super::observe::{Done, prepare_for, watched_now};
-use super::{CallHooks, Shared};
+use super::{CallHooks, OuterHooks};
 use crate::compile::plans::Request;
 use crate::compile::script::Kinds;
 use crate::errors::StepError;
@@ -53,7 +53,7 @@ impl Passed {
         &self,
         world: &mut World,
         cohort: &mut Cohort,
-        shared: Option<&Shared>,
+        shared: Option<&OuterHooks>,
         request: Request<'_>,
     ) -> Result<Route, StepError> {
         // Hooks of modules are those that there were, hooks of parameters those that there are.
@@ -81,7 +81,7 @@ impl Passed {
         self,
         world: &mut World,
         cohort: &mut Cohort,
-        shared: Option<Shared>,
+        shared: Option<OuterHooks>,
         (types, structure): (&[Type], Option<&Arguments<usize>>),
     ) -> Result<Recorded, StepError> {
         let Passed { mut done, inputs, .. } = self;

@@ -16,7 +16,7 @@ use neurarch_kernels::ir::tree::{Arguments, Tree};
 use neurarch_kernels::passes::differentiate::{Crossing, WatchGradients};
 
 use super::answer::{Again, Answer, List, Told};
-use super::{Kinds, Shared};
+use super::{Kinds, OuterHooks};
 use crate::errors::StepError;
 
 /// The hooks that gradients will meet at the module calls of a pass, by the scope of the call: those that
@@ -40,7 +40,7 @@ struct OfCall {
 
 /// Calls the hooks of a pass of one model, or of a cohort.
 pub(crate) struct Runner {
-    shared: Shared,
+    shared: OuterHooks,
     /// For each position, the module's own hooks, if the pass is of one model with hooks.
     own: Vec<Option<(Entity, Hooks)>>,
     blueprint: Arc<Blueprint>,
@@ -65,7 +65,7 @@ impl Runner {
     pub(crate) fn new(
         world: &World,
         blueprint: &Arc<Blueprint>,
-        shared: Option<Shared>,
+        shared: Option<OuterHooks>,
         group: &Group,
         hooked: Option<usize>,
         models: usize,

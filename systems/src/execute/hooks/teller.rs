@@ -1,14 +1,14 @@
 //! [`Teller`]: tells the hooks of a pass that is computed already, one model after another.
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::cpu::tile::Key;
 use neurarch_kernels::ir::eager::Eager;
 use neurarch_kernels::ir::program::Program;
+use neurarch_kernels::ir::rng_key::RngKey;
 use neurarch_kernels::ir::trace::{Trace, Var};
 use neurarch_kernels::ir::tree::{Arguments, Tree};
 use neurarch_kernels::passes::differentiate::{Crossing, WatchGradients};
 
-use super::{Again, CallHooks, Runner, Shared};
+use super::{Again, CallHooks, OuterHooks, Runner};
 use crate::compile::plans::Planned;
 use crate::compile::script::Event;
 use crate::errors::StepError;
@@ -62,7 +62,7 @@ impl Teller {
     pub(super) fn new(
         world: &World,
         cohort: &mut Cohort,
-        shared: Option<Shared>,
+        shared: Option<OuterHooks>,
         is_final: bool,
     ) -> Result<Self, StepError> {
         let group = &population(world, cohort.at.population)?.groups()[cohort.at.group];
@@ -113,7 +113,7 @@ impl Teller {
     }
 
     /// Puts what the members of a turn show on a recording.
-    fn record(&mut self, turn: usize, keys: &[Key], (planned, seen): (&Planned, &[u8])) {
+    fn record(&mut self, turn: usize, keys: &[RngKey], (planned, seen): (&Planned, &[u8])) {
         let (models, stride) = (self.models, planned.seen_bytes);
         let rows = |bytes: usize, offset: usize| {
             (turn * models..(turn + 1) * models)

@@ -3,7 +3,7 @@
 use bevy_ecs::prelude::*;
 use neurarch_components::population::Population;
 use neurarch_components::population::tree::Model;
-use neurarch_kernels::cpu::tile::Key;
+use neurarch_kernels::ir::rng_key::RngKey;
 use neurarch_kernels::memory::AlignedBytes;
 
 use crate::compile::plans::Plans;
@@ -34,13 +34,13 @@ pub(crate) struct Chunks {
 /// Some models, one behind the other in the order of numbers.
 #[derive(Default)]
 pub(super) struct Chunk {
-    pub(super) parts: Vec<Part>,
+    pub(super) parts: Vec<CohortPart>,
     /// For each model in order, its cohort, and its place there.
     pub(super) models: Vec<(u32, u32)>,
 }
 
 /// The models of a chunk that are of one cohort.
-pub(super) struct Part {
+pub(super) struct CohortPart {
     /// The cohort's place in the list.
     pub(super) cohort: usize,
     pub(super) at: Located,
@@ -49,7 +49,7 @@ pub(super) struct Part {
     /// Their places in the chunk.
     pub(super) rows: Listed,
     scalars: Vec<f64>,
-    keys: Vec<Key>,
+    keys: Vec<RngKey>,
 }
 
 impl Chunks {
@@ -96,13 +96,13 @@ impl Chunk {
             let own = rows.filter(|(_, (of, _))| *of as usize == number);
             let mut own: Vec<_> = own.map(|(row, &(_, member))| (member, row as u32)).collect();
             own.sort_unstable();
-            Part::new(number, cohort, &own, population)
+            CohortPart::new(number, cohort, &own, population)
         });
         Chunk { parts: parts.collect(), models }
     }
 }
 
-impl Part {
+impl CohortPart {
     /// Makes the part of members of a cohort (ascending) with their places in the chunk; `None` if there are
     /// none.
     fn new(number: usize, cohort: &Cohort, own: &[(u32, u32)], population: usize) -> Option<Self> {
@@ -113,7 +113,7 @@ impl Part {
         own[1..].iter().for_each(|&(member, _)| members.push(index(member)));
         members.settle();
         let is_whole = own.len() == indices.len();
-        Some(Part {
+        Some(CohortPart {
             cohort: number,
             at: Located::new(located.population, located.group, members),
             members: (!is_whole).then(|| own.iter().map(|&(member, _)| member).collect()),
@@ -128,9 +128,9 @@ impl Part {
     pub(super) fn pick<'a>(
         &'a mut self,
         ready: &'a Ready,
-        keys: &'a [Key],
-    ) -> (&'a [f64], &'a [Key], &'a mut Located, &'a Listed) {
-        let Part { at, members, rows, scalars, keys: own_keys, .. } = self;
+        keys: &'a [RngKey],
+    ) -> (&'a [f64], &'a [RngKey], &'a mut Located, &'a Listed) {
+        let CohortPart { at, members, rows, scalars, keys: own_keys, .. } = self;
         let Some(members) = members else { return (&ready.scalars, keys, at, rows) };
         scalars.clear();
         own_keys.clear();

@@ -13,7 +13,7 @@ use neurarch_kernels::ir::trace::{Trace, Var};
 use crate::compile::trace::gradient_of;
 use crate::errors::StepError;
 use crate::execute::cohort::Cohort;
-use crate::execute::hooks::{Runner, Shared};
+use crate::execute::hooks::{OuterHooks, Runner};
 use crate::execute::run::Run;
 use crate::structure::optimizers::Optimizers;
 use crate::structure::population::population;
@@ -160,7 +160,7 @@ impl One {
         gradient: &Var,
     ) -> Result<Var, StepError> {
         let mut gradient = gradient.clone();
-        let mut tell = |cohort: &Cohort, shared: Option<Shared>, own: Option<usize>| {
+        let mut tell = |cohort: &Cohort, shared: Option<OuterHooks>, own: Option<usize>| {
             let of = cohort.scheme.shared_trainable();
             let found = of.into_iter().find(|(place, _)| *place == self.place);
             let Some((_, parameter)) = found else { return Ok(false) };

@@ -1,4 +1,4 @@
-//! [`Part`]: training steps on minibatches of one size, cut from a call's arrays or from a data set.
+//! [`Stretch`]: training steps on minibatches of one size, cut from a call's arrays or from a data set.
 
 use neurarch_kernels::ir::tree::Arguments;
 
@@ -8,7 +8,7 @@ use crate::storage::launch::Read;
 
 /// Some steps on minibatches of one size.
 #[derive(Clone, Copy)]
-pub(super) struct Part<'a> {
+pub(super) struct Stretch<'a> {
     /// The types of what the models are called with.
     pub(super) types: &'a [TypeRef<'a>],
     /// How these are nested; `None` if they are one value.
@@ -22,7 +22,7 @@ pub(super) struct Part<'a> {
     pub(super) steps: usize,
 }
 
-impl<'a> Part<'a> {
+impl<'a> Stretch<'a> {
     /// Lists what is read: what the models are called with, then the targets.
     pub(super) fn reads(&self) -> impl Iterator<Item = Read<'a>> + use<'a> {
         self.first.into_iter().chain(self.more.iter().copied()).chain([self.targets])
@@ -41,12 +41,12 @@ pub(super) fn stacked<'a>(
     x: Erased<'a>,
     targets: Erased<'a>,
     steps: usize,
-) -> Part<'a> {
+) -> Stretch<'a> {
     let read = |array: Erased<'a>| {
         let row = array.stride();
         Read::new(array.bytes, row).at(0, row / steps.max(1))
     };
-    Part {
+    Stretch {
         types,
         structure: None,
         target: TypeRef { dtype: targets.dtype, shape: &targets.shape[1..] },
@@ -62,15 +62,15 @@ pub(super) fn stacked<'a>(
 /// `item_bytes` are the bytes from item to item where inputs and targets are read, and `epoch_items` the items from
 /// epoch to epoch: none where each epoch reads the same.
 pub(super) fn epochs<'a>(
-    [full, last]: [Part<'a>; 2],
+    [full, last]: [Stretch<'a>; 2],
     epochs: usize,
     sizes: &Sizes,
     (item_bytes, epoch_items): ([usize; 2], usize),
-) -> Vec<Part<'a>> {
-    let cut = |part: Part<'a>, steps: usize, start: usize, batch: usize| {
+) -> Vec<Stretch<'a>> {
+    let cut = |part: Stretch<'a>, steps: usize, start: usize, batch: usize| {
         let at = |read: Read<'a>, bytes: usize| read.at(start * bytes, batch * bytes);
         let first = part.first.map(|read| at(read, item_bytes[0]));
-        Part { first, targets: at(part.targets, item_bytes[1]), steps, ..part }
+        Stretch { first, targets: at(part.targets, item_bytes[1]), steps, ..part }
     };
     let mut parts = Vec::new();
     // Of no items, epochs may be any number.

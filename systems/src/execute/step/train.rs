@@ -8,7 +8,7 @@ use neurarch_kernels::ir::tree::Arguments;
 use neurarch_kernels::memory::{MemoryError, check_room};
 
 use super::check::{check_array, check_targets, models, shaped};
-use super::parts::{Part, epochs, stacked};
+use super::parts::{Stretch, epochs, stacked};
 use super::watched::{self, Minibatch, What};
 use super::watched_step::{check_loss, reads_at, step_eagerly};
 use crate::compile::array::{AnyInput, DataSet, Erased, Input, TypeRef};
@@ -72,7 +72,7 @@ pub fn train_step_into<'a, 'b, X: Element, Y: Element>(
         let (x, targets) = (x.erase(), targets.erase());
         check_array(world, population, "x", x)?;
         check_array(world, population, "targets", targets)?;
-        let part = Part {
+        let part = Stretch {
             types: &[x.ty()],
             structure: None,
             target: targets.ty(),
@@ -172,7 +172,7 @@ pub fn train_step_with<'a, L: Element, Y: Element>(
         check_array(world, population, "targets", targets)?;
         let types: Vec<_> = arrays.iter().map(Erased::ty).collect();
         let reads: Vec<_> = arrays.iter().map(|x| Read::new(x.bytes, x.stride())).collect();
-        let part = Part {
+        let part = Stretch {
             types: &types,
             structure: Some(&structure),
             target: targets.ty(),
@@ -257,7 +257,7 @@ pub fn train_steps_with<L: Element, X: Element, Y: Element>(
                 }
             };
             types = [0, 2].map(|at| TypeRef { dtype: x.dtype, shape: &shapes[at] });
-            let parts = [0, 1].map(|size| Part {
+            let parts = [0, 1].map(|size| Stretch {
                 types: &types[size..=size],
                 structure: None,
                 target: TypeRef { dtype: targets.dtype, shape: &shapes[2 * size + 1] },
@@ -279,7 +279,7 @@ fn train<T: Element>(
     world: &mut World,
     run: &mut Run,
     population: Entity,
-    parts: &[Part<'_>],
+    parts: &[Stretch<'_>],
     targets: Erased<'_>,
     loss: &dyn DynLoss,
     losses: &mut [T],
@@ -314,7 +314,7 @@ fn train<T: Element>(
 fn run_plans(
     world: &mut World,
     run: &mut Run,
-    parts: &[Part<'_>],
+    parts: &[Stretch<'_>],
     (losses, step_bytes): (Write<'_>, usize),
 ) -> Result<(), StepError> {
     let Run { cohorts, buffers, chosen, loss, .. } = run;
@@ -384,7 +384,7 @@ fn add_state_columns(
 fn train_watched<T: Element>(
     world: &mut World,
     run: &mut Run,
-    parts: &[Part<'_>],
+    parts: &[Stretch<'_>],
     loss: &dyn DynLoss,
     (losses, steps): (&mut [T], usize),
 ) -> Result<(), StepError> {
@@ -423,7 +423,7 @@ fn train_shared<T: Element>(
     world: &mut World,
     run: &mut Run,
     population: Entity,
-    parts: &[Part<'_>],
+    parts: &[Stretch<'_>],
     loss: &dyn DynLoss,
     (losses, steps): (&mut [T], usize),
 ) -> Result<(), StepError> {
@@ -485,7 +485,7 @@ fn choose_plans(
     world: &mut World,
     run: &mut Run,
     population: Entity,
-    parts: &[Part<'_>],
+    parts: &[Stretch<'_>],
     targets: Erased<'_>,
     loss: &dyn DynLoss,
 ) -> Result<(), StepError> {

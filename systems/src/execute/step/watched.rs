@@ -4,7 +4,7 @@ use bevy_ecs::prelude::*;
 use neurarch_components::losses::DynLoss;
 
 use super::StepError;
-use super::parts::Part;
+use super::parts::Stretch;
 use super::watched_step::{reads_at, step_eagerly};
 use crate::compile::array::{Called, Erased};
 use crate::compile::results::Results;
@@ -13,7 +13,7 @@ use crate::execute::cohort::Cohort;
 use crate::execute::eager;
 use crate::execute::eager::{Given, Made, Recorded};
 use crate::execute::hooks::observe::{Done, Look, Seen};
-use crate::execute::hooks::{Again, Passed, Shared};
+use crate::execute::hooks::{Again, OuterHooks, Passed};
 use crate::execute::loss_arrays::LossArrays;
 use crate::execute::record::Record;
 use crate::execute::route::Route;
@@ -34,7 +34,7 @@ pub(super) enum What<'a> {
 
 /// One of the minibatches of a call.
 pub(super) struct Minibatch<'a> {
-    pub(super) part: &'a Part<'a>,
+    pub(super) part: &'a Stretch<'a>,
     /// The part's number, of so many.
     pub(super) number: usize,
     pub(super) n_parts: usize,
@@ -143,7 +143,7 @@ fn compute(
         What::Step(of) => chosen[place * of.n_parts + of.number],
         _ => chosen[place],
     };
-    let all_look = shared.as_ref().is_none_or(Shared::only_look)
+    let all_look = shared.as_ref().is_none_or(OuterHooks::only_look)
         && all.iter().all(|Making { place, .. }| {
             let cohort = &cohorts.list[*place];
             !route(*place, cohort).is_eager() && cohort.own.as_ref().is_none_or(|own| own.only_look)
@@ -248,7 +248,7 @@ fn run_eagerly(
     world: &mut World,
     cohort: &mut Cohort,
     what: &What<'_>,
-    (shared, again): (Option<Shared>, Again),
+    (shared, again): (Option<OuterHooks>, Again),
     record: Option<Record>,
     (tape, arrays): (&Tape, &LossArrays),
 ) -> Result<(Made, Box<Recorded>), StepError> {

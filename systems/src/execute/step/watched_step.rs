@@ -5,17 +5,17 @@ use neurarch_components::losses::DynLoss;
 use neurarch_kernels::ir::dtype::Dtype;
 use neurarch_kernels::ir::shape::Type;
 
-use super::parts::Part;
+use super::parts::Stretch;
 use crate::errors::StepError;
 use crate::execute::cohort::Cohort;
 use crate::execute::eager::{self, Given, Made, Recorded};
-use crate::execute::hooks::{Again, Shared};
+use crate::execute::hooks::{Again, OuterHooks};
 use crate::execute::loss_arrays::LossArrays;
 use crate::storage::launch::Read;
 use crate::structure::population;
 
 /// Reads what a part reads in one of its steps.
-pub(super) fn reads_at<'a>(part: &Part<'a>, step: usize) -> impl Iterator<Item = Read<'a>> {
+pub(super) fn reads_at<'a>(part: &Stretch<'a>, step: usize) -> impl Iterator<Item = Read<'a>> {
     part.reads().map(move |read| read.at(read.offset + step * read.step_bytes, 0))
 }
 
@@ -23,9 +23,9 @@ pub(super) fn reads_at<'a>(part: &Part<'a>, step: usize) -> impl Iterator<Item =
 pub(super) fn step_eagerly(
     world: &mut World,
     cohort: &mut Cohort,
-    hooks: (Option<Shared>, Again),
+    hooks: (Option<OuterHooks>, Again),
     loss: (&dyn DynLoss, &LossArrays),
-    (part, step): (&Part<'_>, usize),
+    (part, step): (&Stretch<'_>, usize),
 ) -> Result<(Made, Recorded), StepError> {
     let types: Vec<_> = part.types.iter().map(|ty| ty.to_type()).collect();
     let batch = |(read, ty): (Read<'_>, &Type)| -> Vec<_> {

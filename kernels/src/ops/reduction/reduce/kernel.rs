@@ -246,7 +246,7 @@ impl<T: Float, F: Fold> Kernel for ReduceKernel<T, F> {
         for model in 0..models {
             let rows = 0..self.numel / self.outputs.inner;
             let inner = 0..self.outputs.inner;
-            share_out(Part { kernel: self, rows, inner, x: x.at(model), y: y.at(model) });
+            share_out(Share { kernel: self, rows, inner, x: x.at(model), y: y.at(model) });
         }
     }
 
@@ -272,7 +272,7 @@ impl<T: Float, F: Fold> VectorKernel for ReduceKernel<T, F> {
 }
 
 /// Some of the outputs: what one thread computes, or splits further.
-struct Part<'a, T, F> {
+struct Share<'a, T, F> {
     kernel: &'a ReduceKernel<T, F>,
     rows: Range<usize>,
     /// All of the inner loop, unless there is one row.
@@ -283,7 +283,7 @@ struct Part<'a, T, F> {
 }
 
 /// Outputs are shared out, never the numbers of one.
-impl<T: Float, F: Fold> Divisible for Part<'_, T, F> {
+impl<T: Float, F: Fold> Divisible for Share<'_, T, F> {
     fn halves(self) -> Result<[Self; 2], Self> {
         let is_one = self.rows.len() == 1;
         let at = match is_one {
@@ -294,8 +294,8 @@ impl<T: Float, F: Fold> Divisible for Part<'_, T, F> {
         if self.y.len() * self.kernel.len < WORTH_SPLITTING || is_whole {
             return Err(self);
         }
-        let Part { kernel, rows, inner, x, y } = self;
-        let of = |rows, inner, y| Part { kernel, rows, inner, x, y };
+        let Share { kernel, rows, inner, x, y } = self;
+        let of = |rows, inner, y| Share { kernel, rows, inner, x, y };
         if is_one {
             let (upper, lower) = y.split_at_mut(at);
             let middle = inner.start + at;
@@ -314,12 +314,12 @@ impl<T: Float, F: Fold> Divisible for Part<'_, T, F> {
     }
 }
 
-impl<T: Float, F: Fold> Vectorized for Part<'_, T, F> {
+impl<T: Float, F: Fold> Vectorized for Share<'_, T, F> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self) {
-        let Part { kernel, rows, inner, x, y } = self;
+        let Share { kernel, rows, inner, x, y } = self;
         kernel.reduce::<S>(rows, inner, x, y);
     }
 }
@@ -532,7 +532,7 @@ mod tests {
         let kernel = ReduceKernel::<f32, F>::new(&op, x, &output);
         let mut y = vec![0.0; COLUMNS];
         let (rows, inner) = (0..COLUMNS / kernel.outputs.inner, 0..kernel.outputs.inner);
-        dispatch_to(set, Part { kernel: &kernel, rows, inner, x: numbers, y: &mut y });
+        dispatch_to(set, Share { kernel: &kernel, rows, inner, x: numbers, y: &mut y });
         y
     }
 

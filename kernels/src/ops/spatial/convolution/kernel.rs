@@ -97,7 +97,7 @@ impl<T: Number> Kernel for ConvolutionKernel<T> {
         let threads = if tile.split() { rayon::current_num_threads() } else { 1 };
         for model in 0..tile.models() {
             let (inputs, mut outputs, scratch) = tile.model(model).split();
-            let part = Part {
+            let part = Share {
                 kernel: self,
                 channels: 0..self.geometry.groups * self.geometry.results(self.side).0,
                 a: inputs.get(0),
@@ -124,7 +124,7 @@ impl<T: Number> Kernel for ConvolutionKernel<T> {
 const WORTH_SPLITTING: usize = 1 << 18;
 
 /// Some channels of one model's result, counted over all groups.
-struct Part<'a, T> {
+struct Share<'a, T> {
     kernel: &'a ConvolutionKernel<T>,
     channels: Range<usize>,
     a: &'a [T],
@@ -134,7 +134,7 @@ struct Part<'a, T> {
     result: &'a mut [T],
 }
 
-impl<T: Number> Part<'_, T> {
+impl<T: Number> Share<'_, T> {
     /// Says whether it is large, and its channels lie one behind the other.
     fn is_worth_splitting(&self, threads: usize) -> bool {
         let ConvolutionKernel { geometry, side, .. } = self.kernel;
@@ -154,7 +154,7 @@ impl<T: Number> Part<'_, T> {
 
 /// A part for so many threads: each gathers what its channels need for itself.
 struct ForThreads<'a, T> {
-    part: Part<'a, T>,
+    part: Share<'a, T>,
     threads: usize,
 }
 
@@ -164,13 +164,13 @@ impl<T: Number> Divisible for ForThreads<'_, T> {
         if threads < 2 || part.channels.len() < 2 {
             return Err(ForThreads { part, threads });
         }
-        let Part { kernel, channels, a, b, bias, result } = part;
+        let Share { kernel, channels, a, b, bias, result } = part;
         let at = channels.start + channels.len() * (threads / 2) / threads;
         let at = at.max(channels.start + 1);
         let (upper, lower) =
             result.split_at_mut(result.len() / channels.len() * (at - channels.start));
         let of = |channels, result, threads| ForThreads {
-            part: Part { kernel, channels, a, b, bias, result },
+            part: Share { kernel, channels, a, b, bias, result },
             threads,
         };
         Ok([
@@ -187,7 +187,7 @@ impl<T: Number> Divisible for ForThreads<'_, T> {
 /// A part that one thread computes without matrices.
 struct Directly<'a, 's, T> {
     direct: &'a Direct,
-    part: Part<'a, T>,
+    part: Share<'a, T>,
     scratch: &'s mut [u8],
 }
 
@@ -196,7 +196,7 @@ impl<T: Number> Vectorized for Directly<'_, '_, T> {
 
     #[inline(always)]
     fn run<S: Simd>(self) {
-        let Directly { direct, part: Part { channels, a, b, bias, result, .. }, scratch } = self;
+        let Directly { direct, part: Share { channels, a, b, bias, result, .. }, scratch } = self;
         let scratch = carve::<T, 3>(scratch, direct.scratch());
         direct.run::<T, S>(channels, (a, b, bias), result, scratch);
     }
@@ -204,7 +204,7 @@ impl<T: Number> Vectorized for Directly<'_, '_, T> {
 
 /// A part that one thread computes.
 struct OnScratch<'a, 's, T> {
-    part: Part<'a, T>,
+    part: Share<'a, T>,
     scratch: &'s mut [u8],
 }
 
@@ -213,7 +213,7 @@ impl<T: Number> Vectorized for OnScratch<'_, '_, T> {
 
     #[inline(always)]
     fn run<S: Simd>(self) {
-        let OnScratch { part: Part { kernel, channels: all, a, b, bias, result }, scratch } = self;
+        let OnScratch { part: Share { kernel, channels: all, a, b, bias, result }, scratch } = self;
         let ConvolutionKernel { geometry, side, scratch: lens, .. } = kernel;
         let (seen, out) = (geometry.seen(), geometry.out);
         let (in_group, stride) = geometry.results(*side);
