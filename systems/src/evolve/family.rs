@@ -12,10 +12,10 @@ use rayon::prelude::*;
 
 use super::EvolveError;
 use crate::errors::SignError;
+use crate::storage::binders::Binders;
 use crate::storage::copy::{Copies, copy_rows};
 use crate::storage::members::listed;
 use crate::storage::order::Order;
-use crate::storage::places::Binders;
 use crate::structure::optimizers::Optimizers;
 use crate::structure::sign;
 

@@ -28,7 +28,7 @@ use crate::execute::route::Route;
 use crate::execute::updates::Updates;
 use crate::storage::bind::{Binder, Located};
 use crate::storage::members::Members;
-use crate::storage::watch::WriteDetector;
+use crate::storage::write_detector::WriteDetector;
 use crate::structure::optimizers::Optimizers;
 use crate::structure::population::population;
 use crate::structure::sign;

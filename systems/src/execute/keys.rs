@@ -8,7 +8,7 @@ use neurarch_kernels::ir::rng_key::RngKey;
 
 use crate::errors::StepError;
 use crate::storage::bind::Located;
-use crate::storage::watch::WriteDetector;
+use crate::storage::write_detector::WriteDetector;
 use crate::structure::population::population;
 
 /// From this many members on it is worth asking whether somebody wrote to their states.

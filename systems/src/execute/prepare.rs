@@ -9,7 +9,7 @@ use crate::compile::plans::{Kind, Plans, Request};
 use crate::errors::StepError;
 use crate::execute::cohort::Cohort;
 use crate::execute::ready::{Ready, read_scalar};
-use crate::storage::watch::WriteDetector;
+use crate::storage::write_detector::WriteDetector;
 use crate::structure::optimizers::Optimizers;
 use crate::structure::population::population;
 

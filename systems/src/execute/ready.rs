@@ -15,7 +15,7 @@ use crate::compile::trace::Scheme;
 use crate::errors::StepError;
 use crate::execute::keys::Keys;
 use crate::storage::launch::{Job, Read};
-use crate::storage::watch::WriteDetector;
+use crate::storage::write_detector::WriteDetector;
 use crate::structure::optimizers::Optimizers;
 
 /// A plan with the numbers of a cohort's members.

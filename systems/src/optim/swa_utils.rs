@@ -10,8 +10,8 @@ use neurarch_kernels::ir::program::{Role, Slot};
 
 use crate::errors::SignError;
 use crate::storage::bind::{Located, bind_pair};
+use crate::storage::binders::Binders;
 use crate::storage::members::{Members, listed};
-use crate::storage::places::Binders;
 use crate::storage::visit::visit_pairs;
 use crate::structure::sign;
 

@@ -1,6 +1,7 @@
 //! Where the numbers of models lie: members, bindings, rows, and jobs that run over them.
 
 pub mod bind;
+pub(crate) mod binders;
 pub(crate) mod copy;
 pub(crate) mod equal;
 pub(crate) mod gather;
@@ -8,7 +9,6 @@ pub(crate) mod launch;
 pub(crate) mod members;
 pub(crate) mod order;
 pub(crate) mod pages;
-pub(crate) mod places;
 pub(crate) mod visit;
-pub(crate) mod watch;
 pub(crate) mod widen;
+pub(crate) mod write_detector;

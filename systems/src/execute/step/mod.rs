@@ -11,7 +11,7 @@ mod eager_loss;
 mod forward;
 mod gradients;
 mod modified;
-mod parts;
+mod stretch;
 mod train;
 mod update;
 mod watched;

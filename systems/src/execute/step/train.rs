@@ -8,7 +8,6 @@ use neurarch_kernels::ir::tree::Arguments;
 use neurarch_kernels::memory::{MemoryError, check_room};
 
 use super::check::{check_array, check_targets, models, shaped};
-use super::parts::{Stretch, epochs, stacked};
 use super::watched::{self, Minibatch, What};
 use super::watched_step::{check_loss, reads_at, step_eagerly};
 use crate::compile::array::{AnyInput, DataSet, Erased, Input, TypeRef};
@@ -21,6 +20,7 @@ use crate::execute::eager::Made;
 use crate::execute::hooks::Again;
 use crate::execute::run::{Run, with_run};
 use crate::execute::shared::{Losses, Pass, Sums, Undo, run_summed};
+use crate::execute::step::stretch::{Stretch, epochs, stacked};
 use crate::execute::{eager, lazy, shared};
 use crate::storage::launch::{Job, Order, Output, Read, Write};
 use crate::structure::{columns, population};

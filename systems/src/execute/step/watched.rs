@@ -4,7 +4,6 @@ use bevy_ecs::prelude::*;
 use neurarch_components::losses::DynLoss;
 
 use super::StepError;
-use super::parts::Stretch;
 use super::watched_step::{reads_at, step_eagerly};
 use crate::compile::array::{Called, Erased};
 use crate::compile::results::Results;
@@ -19,6 +18,7 @@ use crate::execute::record::Record;
 use crate::execute::route::Route;
 use crate::execute::run::Run;
 use crate::execute::shared::EagerGradients;
+use crate::execute::step::stretch::Stretch;
 use crate::execute::tape::Tape;
 use crate::storage::launch::{Read, Write};
 use crate::structure::mode;

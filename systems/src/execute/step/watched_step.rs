@@ -5,12 +5,12 @@ use neurarch_components::losses::DynLoss;
 use neurarch_kernels::ir::dtype::Dtype;
 use neurarch_kernels::ir::shape::Type;
 
-use super::parts::Stretch;
 use crate::errors::StepError;
 use crate::execute::cohort::Cohort;
 use crate::execute::eager::{self, Given, Made, Recorded};
 use crate::execute::hooks::{Again, OuterHooks};
 use crate::execute::loss_arrays::LossArrays;
+use crate::execute::step::stretch::Stretch;
 use crate::storage::launch::Read;
 use crate::structure::population;
 
