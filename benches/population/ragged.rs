@@ -90,6 +90,52 @@ impl Population {
         Ok(Measurement { case: "ragged", job: "train", numbers })
     }
 
+    /// Times a training step of all models where they are of so many populations: called one after the other, and all at
+    /// once, in turn; and, likewise, all at once beside all in one population.
+    pub fn parted(&self, populations: usize, rule: Rule) -> Outcome {
+        let models = self.models / populations;
+        let spawn = |populations: usize, models: usize| -> Result<_, Failure> {
+            let mut world = World::new();
+            let settings = PopulationSettings { models, ..PopulationSettings::default() };
+            let mut all = Vec::with_capacity(populations);
+            for _ in 0..populations {
+                all.push(world.spawn_population_with(&self.network(), settings)?);
+            }
+            for &population in &all {
+                world.insert_with(population, |_| Adam::default())?;
+            }
+            Ok((world, all))
+        };
+        let data = |models| {
+            let part = Population { models, ..*self };
+            (part.inputs(self.batch), part.targets())
+        };
+        let (whole, parts) = (data(self.models), data(models));
+        let loss = CrossEntropyLoss::default();
+        let step = |(world, all, (x, y), at_once): &mut (World, Vec<Entity>, &(_, _), bool)| {
+            if *at_once {
+                let steps: Vec<_> = all.iter().map(|&of| TrainStep::new(of, x, y, &loss)).collect();
+                return world.train_step_all::<f32>(&steps).map(drop);
+            }
+            all.iter().try_for_each(|&of| world.train_step(of, x, y, &loss).map(drop))
+        };
+        let parted = |at_once| -> Result<_, Failure> {
+            let (world, all) = spawn(populations, models)?;
+            Ok((world, all, &parts, at_once))
+        };
+        let [each, _] = rule.compare(&mut [parted(false)?, parted(true)?], step)?;
+        let (world, one) = spawn(1, self.models)?;
+        let [one, all] = rule.compare(&mut [(world, one, &whole, true), parted(true)?], step)?;
+        let numbers = vec![
+            Number { key: "populations", words: "populations", value: populations as f64 },
+            Number { key: "us_each", words: "µs one after the other", value: each.median * 1e6 },
+            Number { key: "us_all", words: "µs at once", value: all.median * 1e6 },
+            Number { key: "us_of_one", words: "µs as one population", value: one.median * 1e6 },
+            Number { key: "ratio", words: "of the time", value: all.median / one.median },
+        ];
+        Ok(Measurement { case: "populations", job: "train", numbers })
+    }
+
     /// Times forward passes at batch 1: of a population at rest, right after one model in a hundred died and as many
     /// were born, and the one after that.
     pub fn churn(&self, rule: Rule) -> Result<(Measurement, Measurement), Failure> {
@@ -253,6 +299,7 @@ pub fn ragged(rule: Rule, mut show: impl FnMut(Measurement)) -> Result<(), Failu
     for structures in [10, 100, 1_000, 5_000] {
         show(TINY.ragged(structures, rule)?);
     }
+    show(TINY.parted(1_000, rule)?);
     Ok(())
 }
 

@@ -51,7 +51,7 @@ pub use crate::systems::edit::parametrize::RegisterOptions;
 pub use crate::systems::evolve::{EvolveError, Noise};
 pub use crate::systems::execute::hooks::Target;
 pub use crate::systems::execute::sets::StepSystems;
-pub use crate::systems::execute::step::StepError;
+pub use crate::systems::execute::step::{StepError, TrainStep};
 pub use crate::systems::optim::clip::ClipOptions;
 pub use crate::systems::state::load::LoadOptions;
 pub use crate::systems::state::{IncompatibleKeys, StateDict, Tensor};

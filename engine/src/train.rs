@@ -10,7 +10,7 @@ use crate::kernels::ir::tree::{Arguments, Tree};
 use crate::systems::compile::array::{AnyArray, AnyInput, DataSet, Input};
 use crate::systems::compile::plans::Plans;
 use crate::systems::execute::step;
-use crate::systems::execute::step::StepError;
+use crate::systems::execute::step::{StepError, TrainStep};
 use crate::systems::structure::access::AccessError;
 use crate::systems::structure::mode;
 
@@ -206,6 +206,26 @@ pub trait TrainWorld {
         targets: impl Into<Input<'a, Y>>,
         loss: &impl Loss,
     ) -> Result<Array1<L>, StepError>;
+
+    /// Makes a training step of several populations, whose tiles run in parallel: [`step::train_step_all`].
+    ///
+    /// # Errors
+    ///
+    /// If a population is listed twice, or as [`train_step`](TrainWorld::train_step) of one of them.
+    fn train_step_all<L: Element>(
+        &mut self,
+        steps: &[TrainStep<'_>],
+    ) -> Result<Vec<Array1<L>>, StepError>;
+
+    /// Runs several populations, whose tiles run in parallel: [`step::forward_all`].
+    ///
+    /// # Errors
+    ///
+    /// If a population is listed twice, or as [`forward`](TrainWorld::forward) of one of them.
+    fn forward_all<T: Element>(
+        &mut self,
+        calls: &[(Entity, AnyInput<'_>)],
+    ) -> Result<Vec<ArrayD<T>>, StepError>;
 
     /// Makes a training step on each minibatch of a data set: [`step::train_steps`].
     ///
@@ -418,6 +438,20 @@ impl TrainWorld for World {
         loss: &impl Loss,
     ) -> Result<Array1<L>, StepError> {
         step::train_step_with(self, population, arguments, targets, loss)
+    }
+
+    fn train_step_all<L: Element>(
+        &mut self,
+        steps: &[TrainStep<'_>],
+    ) -> Result<Vec<Array1<L>>, StepError> {
+        step::train_step_all(self, steps)
+    }
+
+    fn forward_all<T: Element>(
+        &mut self,
+        calls: &[(Entity, AnyInput<'_>)],
+    ) -> Result<Vec<ArrayD<T>>, StepError> {
+        step::forward_all(self, calls)
     }
 
     fn train_steps<X: Element, Y: Element>(

@@ -8,6 +8,7 @@ mod types;
 mod walk;
 
 use std::collections::HashSet;
+use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -77,7 +78,9 @@ fn walk_states(length: usize) {
             known.insert((state.clone(), format!("{:?}", deeds.last())))
         };
         frontier = reached.into_iter().filter(is_new).map(|(.., deeds)| deeds).collect();
-        println!("{length} calls: {walked} sequences, {} new states", frontier.len());
+        let new = frontier.len();
+        writeln!(std::io::stderr(), "{length} calls: {walked} sequences, {new} new states")
+            .unwrap();
     }
 }
 

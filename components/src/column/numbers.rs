@@ -22,7 +22,7 @@ pub(crate) struct ArchetypeKey {
 /// 27,000.
 #[derive(Debug, Default)]
 pub(crate) struct PositionNumbers {
-    /// PositionNumbers that are free again.
+    /// Numbers that are free again.
     free: HashMap<ArchetypeKey, Vec<u32>>,
     n_free: usize,
     /// The greatest number ever given out.

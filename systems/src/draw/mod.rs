@@ -242,6 +242,7 @@ fn fill_alike(
         first_step: 0,
         inputs: &[],
         outputs: &[],
+        first_array: 0,
         scalars: &[],
         written: &written,
         keys: &keys,

@@ -39,6 +39,14 @@ pub enum StepError {
     /// A value that a hook or a loss was to give is not there.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// One of [several populations](crate::execute::step::train_step_all) cannot run.
+    #[error("call {number}: {error}")]
+    Call {
+        /// Which of the calls, from 0.
+        number: usize,
+        /// Why.
+        error: Box<StepError>,
+    },
     /// An array is for another number of models.
     #[error("{array}: expected numbers for {expected} models, got {given}")]
     Models {
@@ -218,5 +226,10 @@ impl StepError {
     /// Says whether a number was read in the middle of a program that is only recorded.
     pub(crate) fn needs_values(&self) -> bool {
         matches!(self, StepError::Trace(error) if error.needs_values)
+    }
+
+    /// Says which of several calls it is of.
+    pub(crate) fn of_call(self, number: usize) -> StepError {
+        StepError::Call { number, error: Box::new(self) }
     }
 }

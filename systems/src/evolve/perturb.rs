@@ -136,6 +136,7 @@ fn run(
         first_step: 0,
         inputs: &[],
         outputs: &[],
+        first_array: 0,
         scalars: &scalars,
         written: &vec![true; plan.program.slots.len()],
         keys: &keys,

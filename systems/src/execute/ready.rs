@@ -45,7 +45,17 @@ impl Ready {
     pub(crate) fn job<'a>(&'a self, inputs: &'a [Read<'a>]) -> Job<'a> {
         let Planned { plan, places, written, .. } = &*self.planned;
         let (scalars, keys) = (self.scalars.as_slice(), &[][..]);
-        Job { plan, steps: 1, first_step: 0, inputs, outputs: places, scalars, written, keys }
+        Job {
+            plan,
+            steps: 1,
+            first_step: 0,
+            inputs,
+            outputs: places,
+            first_array: 0,
+            scalars,
+            written,
+            keys,
+        }
     }
 
     /// Reads the scalars of some members anew, and leaves those of all others: of a cohort of all members of its group.

@@ -58,21 +58,55 @@ pub(crate) fn with_run<R>(
     population: Entity,
     work: impl FnOnce(&mut World, &mut Run) -> Result<R, StepError>,
 ) -> Result<R, StepError> {
-    population::population(world, population)?;
-    if world.get::<KeptRun>(population).is_none() {
-        world.entity_mut(population).insert(KeptRun(Some(Box::default())));
-    }
-    let run = world.get_mut::<KeptRun>(population).and_then(|mut kept| kept.0.take());
-    let mut run = run.ok_or(StepError::Busy(population))?;
+    let mut run = take(world, population)?;
     let made = AssertUnwindSafe(|| {
         run.refresh(world, population)?;
         work(world, &mut run)
     });
     let made = catch_unwind(made);
+    put_back(world, population, run);
+    made.unwrap_or_else(|panic| resume_unwind(panic))
+}
+
+/// [`with_run`] for several populations at once.
+///
+/// # Errors
+///
+/// As [`with_run`]: [`StepError::Busy`] of a population that is listed twice.
+pub(crate) fn with_runs<R>(
+    world: &mut World,
+    populations: &[Entity],
+    work: impl FnOnce(&mut World, &mut [Box<Run>]) -> Result<R, StepError>,
+) -> Result<R, StepError> {
+    let mut runs = Vec::with_capacity(populations.len());
+    let made = AssertUnwindSafe(|| {
+        for &population in populations {
+            runs.push(take(world, population)?);
+            runs.last_mut().map_or(Ok(()), |run: &mut Box<Run>| run.refresh(world, population))?;
+        }
+        work(world, &mut runs)
+    });
+    let made = catch_unwind(made);
+    for (&population, run) in populations.iter().zip(runs) {
+        put_back(world, population, run);
+    }
+    made.unwrap_or_else(|panic| resume_unwind(panic))
+}
+
+/// Takes what a population keeps out of the world.
+fn take(world: &mut World, population: Entity) -> Result<Box<Run>, StepError> {
+    population::population(world, population)?;
+    if world.get::<KeptRun>(population).is_none() {
+        world.entity_mut(population).insert(KeptRun(Some(Box::default())));
+    }
+    let run = world.get_mut::<KeptRun>(population).and_then(|mut kept| kept.0.take());
+    run.ok_or(StepError::Busy(population))
+}
+
+fn put_back(world: &mut World, population: Entity, run: Box<Run>) {
     if let Some(mut kept) = world.get_mut::<KeptRun>(population) {
         kept.0 = Some(run);
     }
-    made.unwrap_or_else(|panic| resume_unwind(panic))
 }
 
 /// Lets all populations but the running one go of plans that were evicted; that one does so when its next call begins.

@@ -187,6 +187,8 @@ pub(crate) struct Job<'a> {
     pub(crate) inputs: &'a [Read<'a>],
     /// The plan's outputs, in order; no two of them at one place.
     pub(crate) outputs: &'a [Output],
+    /// The array that the outputs call the first: those of a population come one behind the other.
+    pub(crate) first_array: usize,
     /// The plan's scalars: that of scalar `s` for member `m` at `s · members + m`.
     pub(crate) scalars: &'a [f64],
     /// Which slots the plan writes.
@@ -333,6 +335,7 @@ impl<'a> Queue<'a> {
         see: &mut dyn FnMut(&Bound<'_>),
     ) -> Result<(), BindError> {
         let Queue { tasks, jobs } = self;
+        assert_arrays_apart(tasks, jobs);
         let direction = tasks.first().map_or(Direction::default(), |task| task.at.direction);
         let mut placed: Vec<Placed<'_>> = recycle(core::mem::take(&mut buffers.placed));
         let mut together = Together::new(world);
@@ -355,6 +358,23 @@ impl<'a> Queue<'a> {
         buffers.placed = recycle(placed);
         ran
     }
+}
+
+/// Asserts that what models of one population write to no others do: rows are those of the models' indices.
+fn assert_arrays_apart(tasks: &[Task<'_>], jobs: &[Job<'_>]) {
+    let first = tasks.first().map(|task| task.at.population);
+    if tasks.iter().all(|task| Some(task.at.population) == first) {
+        return;
+    }
+    let mut owners: Vec<(usize, Entity)> = Vec::new();
+    for task in tasks {
+        for output in jobs[task.jobs.clone()].iter().flat_map(Job::outputs) {
+            owners.push((output.array, task.at.population));
+        }
+    }
+    owners.sort_unstable();
+    owners.dedup();
+    assert!(owners.is_sorted_by(|(a, _), (b, _)| a < b), "a population has arrays of its own");
 }
 
 /// Runs one job on the members of a cohort, with memory of its own.
@@ -391,7 +411,7 @@ fn run(
     };
     let reads = || all().flat_map(|(members, job)| job.inputs.iter().map(move |of| (members, of)));
     let writes =
-        || all().flat_map(|(members, job)| job.outputs.iter().map(move |of| (members, of)));
+        || all().flat_map(|(members, job)| job.outputs().map(move |output| (members, output)));
     let mut bases = core::mem::take(&mut buffers.bases);
     bases.extend(reads().map(|(_, read)| read.bytes.as_ptr().wrapping_add(read.offset).cast_mut()));
     let n_inputs = bases.len();
@@ -441,7 +461,8 @@ fn run(
     }));
     // SAFETY: `Job::check` compared every input's and output's row with its array; each array is borrowed
     // (`Read` shared, `Write` exclusively) and the members' rows in it are disjoint, those of tasks as well as those of
-    // one, since each member is in one task; `Read::picked` compared item numbers with the data. `slots` are rows that
+    // one, since each member is in one task, and tasks of several populations have arrays of their own
+    // (`assert_arrays_apart`); `Read::picked` compared item numbers with the data. `slots` are rows that
     // `Together::bind` took from columns of a world that it borrows exclusively while they live, one for each member, of
     // as many bytes as the slots' types say; `Together::check_apart` compared the rows of all tasks, and a row that
     // members share is only read, by an assertion there. `Listed` holds rows that are different.
@@ -468,6 +489,12 @@ impl Write<'_> {
 }
 
 impl Job<'_> {
+    /// Lists the outputs by the arrays of the launch.
+    fn outputs(&self) -> impl ExactSizeIterator<Item = Output> {
+        let first = self.first_array;
+        self.outputs.iter().map(move |of| Output { array: first + of.array, ..*of })
+    }
+
     /// Asserts that every row lies in its array.
     fn check(&self, members: &Members, arrays: &[Write<'_>]) {
         let program = &self.plan.program;
@@ -489,7 +516,7 @@ impl Job<'_> {
             let strides = [read.offset, read.step_bytes, read.stride, read.bytes.as_ptr().addr()];
             assert!(strides.iter().all(|n| n % element_bytes == 0), "an input is aligned");
         }
-        for (output, &value) in self.outputs.iter().zip(&program.outputs) {
+        for (output, &value) in self.outputs().zip(&program.outputs) {
             let (array, ty) = (&arrays[output.array], program.ty(value));
             let in_row = output.offset + last_step * output.step_bytes + ty.size_bytes();
             let last_model = array.rows.map_or(last_model, |rows| rows.end.saturating_sub(1));

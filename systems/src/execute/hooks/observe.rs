@@ -230,6 +230,7 @@ impl Seen {
             first_step: 0,
             inputs,
             outputs: &planned.places,
+            first_array: 0,
             scalars: &cohort.ready[chosen].scalars,
             written: &planned.written,
             keys: if planned.is_random { cohort.keys.get() } else { &[] },

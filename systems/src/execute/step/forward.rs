@@ -17,14 +17,14 @@ use crate::compile::plans::{Kind, Request};
 use crate::compile::results::Results;
 use crate::compile::trace::Inputs;
 use crate::errors::StepError;
-use crate::execute::cohort::Cohort;
+use crate::execute::cohort::{Cohort, Cohorts};
 use crate::execute::decide::decide;
 use crate::execute::lazy;
 use crate::execute::route::Route;
 use crate::execute::run::{Run, with_run};
 use crate::execute::shared::Sums;
 use crate::execute::tape::Written;
-use crate::storage::launch::{Job, Read, Write};
+use crate::storage::launch::{Job, Queue, Read, Write};
 use crate::structure::mode;
 
 /// Runs the models on `x`.
@@ -308,7 +308,10 @@ fn results<'a>(run: &'a Run, watched: &'a [Ran]) -> Option<&'a Results> {
 }
 
 /// Gives the type of the one value that the models give; `None` if no model is active.
-fn only_result<'a>(run: &'a Run, watched: &'a [Ran]) -> Result<Option<&'a Type>, StepError> {
+pub(super) fn only_result<'a>(
+    run: &'a Run,
+    watched: &'a [Ran],
+) -> Result<Option<&'a Type>, StepError> {
     let Some(results) = results(run, watched) else { return Ok(None) };
     let given = results.types.len();
     results.only().map(Some).ok_or(StepError::Results { expected: 1, given })
@@ -340,13 +343,13 @@ fn pass<R>(
 }
 
 /// Checks that the results of the watched fit beside those of the others.
-fn check_results(run: &Run, watched: &[Ran]) -> Result<(), StepError> {
+pub(super) fn check_results(run: &Run, watched: &[Ran]) -> Result<(), StepError> {
     let Some(first) = results(run, watched) else { return Ok(()) };
     watched.iter().try_for_each(|ran| first.check(&ran.made.results))
 }
 
 /// Finds the plans of all cohorts.
-fn prepare(
+pub(super) fn prepare(
     world: &mut World,
     run: &mut Run,
     population: Entity,
@@ -426,37 +429,73 @@ fn run_plans<T: Element>(
     watched: &[Ran],
     y: &mut [T],
 ) -> Result<(), StepError> {
-    let n_models = models(world, population)?;
-    let row_bytes = size_of_val(y) / n_models.max(1);
-    run.tape.begin(n_models, !watched.is_empty());
+    begin(world, run, population, watched)?;
+    let row_bytes = size_of_val(y) / models(world, population)?.max(1);
+    let Run { cohorts, buffers, tape, chosen, .. } = &mut *run;
+    let (mut inputs, outputs) = buffers.take();
+    inputs.extend(called.arrays.iter().map(|x| Read::new(x.bytes, x.stride())));
+    let mut arrays =
+        [Write::new(&mut *y, row_bytes), Write::new(tape.saved.bytes_mut(), tape.stride)];
+    let mut queue = buffers.queue();
+    push(&mut queue, (cohorts, chosen), &inputs, 0);
+    queue.launch(world, &mut arrays, buffers)?;
+    buffers.put(inputs, outputs);
+    end(world, run, population, called, watched, bytemuck::cast_slice_mut(y))
+}
+
+/// Makes the tape and the random states ready.
+pub(super) fn begin(
+    world: &mut World,
+    run: &mut Run,
+    population: Entity,
+    watched: &[Ran],
+) -> Result<(), StepError> {
+    run.tape.begin(models(world, population)?, !watched.is_empty());
     let is_known = results(run, watched) == run.tape.results.as_ref();
     if !is_known {
         run.tape.results = results(run, watched).cloned();
     }
-    let Run { cohorts, buffers, tape, chosen, .. } = run;
-    let (mut inputs, outputs) = buffers.take();
-    inputs.extend(called.arrays.iter().map(|x| Read::new(x.bytes, x.stride())));
-    let mut arrays = [Write::new(y, row_bytes), Write::new(tape.saved.bytes_mut(), tape.stride)];
+    let Run { cohorts, chosen, .. } = run;
     for (cohort, chosen) in cohorts.list.iter_mut().zip(chosen.chunks(1)) {
         if cohort.draws(chosen) {
             cohort.refresh_keys(world)?;
         }
     }
-    let mut queue = buffers.queue();
-    for (cohort, route) in cohorts.list.iter_mut().zip(&*chosen) {
+    Ok(())
+}
+
+/// Puts the plans of those that are not watched into a queue; results go to array `first_array`, what is saved to the
+/// one behind it.
+pub(super) fn push<'a>(
+    queue: &mut Queue<'a>,
+    (cohorts, chosen): (&'a mut Cohorts, &[Route]),
+    inputs: &'a [Read<'a>],
+    first_array: usize,
+) {
+    for (cohort, route) in cohorts.list.iter_mut().zip(chosen) {
         let Cohort { at, ready, keys, .. } = cohort;
         if let Some(ready) = route.planned(ready) {
-            queue.push(at, [Job { keys: ready.keys(keys), ..ready.job(&inputs) }]);
+            queue.push(at, [Job { keys: ready.keys(keys), first_array, ..ready.job(inputs) }]);
         }
     }
-    queue.launch(world, &mut arrays, buffers)?;
+}
+
+/// Counts what was drawn, puts the results of the watched beside those of the others, and remembers the pass.
+pub(super) fn end(
+    world: &mut World,
+    run: &mut Run,
+    population: Entity,
+    called: &Called<'_>,
+    watched: &[Ran],
+    y: &mut [u8],
+) -> Result<(), StepError> {
+    let row_bytes = y.len() / models(world, population)?.max(1);
+    let Run { cohorts, tape, chosen, .. } = run;
     for (cohort, chosen) in cohorts.list.iter_mut().zip(chosen.chunks(1)) {
         if cohort.draws(chosen) {
             cohort.advance_keys(world, 1);
         }
     }
-    buffers.put(inputs, outputs);
-    let y: &mut [u8] = bytemuck::cast_slice_mut(y);
     for Ran { place, made, .. } in watched {
         let rows = made.bytes.chunks_exact(row_bytes.max(1));
         for (index, row) in cohorts.list[*place].at.members.indices().zip(rows) {

@@ -3,7 +3,7 @@
 use bevy_ecs::prelude::*;
 use ndarray::{Array1, Array2};
 use neurarch_components::losses::{DynLoss, Loss};
-use neurarch_kernels::ir::dtype::Element;
+use neurarch_kernels::ir::dtype::{Dtype, Element};
 use neurarch_kernels::ir::tree::Arguments;
 use neurarch_kernels::memory::{MemoryError, check_room};
 
@@ -14,15 +14,17 @@ use crate::compile::array::{AnyInput, DataSet, Erased, Input, TypeRef};
 use crate::compile::plans::{Kind, Request};
 use crate::compile::results::Results;
 use crate::errors::StepError;
-use crate::execute::cohort::Cohort;
+use crate::execute::cohort::{Cohort, Cohorts};
 use crate::execute::decide::decide;
 use crate::execute::eager::Made;
 use crate::execute::hooks::Again;
+use crate::execute::loss_arrays::LossArrays;
+use crate::execute::route::Route;
 use crate::execute::run::{Run, with_run};
 use crate::execute::shared::{Losses, Pass, Sums, Undo, run_summed};
 use crate::execute::step::stretch::{Stretch, epochs, stacked};
 use crate::execute::{eager, lazy, shared};
-use crate::storage::launch::{Job, Order, Output, Read, Write};
+use crate::storage::launch::{Job, Order, Output, Queue, Read, Write};
 use crate::structure::{columns, population};
 
 /// Makes one training step: forward, loss, backward and update, bit for bit as the four calls would.
@@ -284,30 +286,59 @@ fn train<T: Element>(
     loss: &dyn DynLoss,
     losses: &mut [T],
 ) -> Result<(), StepError> {
-    let state = population::population(world, population)?;
-    let (n_models, dtype) = (state.len(), state.dtype());
-    check_loss("losses", dtype, T::DTYPE)?;
     let steps: usize = parts.iter().map(|part| part.steps).sum();
-    if losses.len() != n_models * steps {
-        let (expected, given) = (n_models * steps, losses.len());
-        return Err(StepError::Models { array: "losses", expected, given });
+    let expected = models(world, population)? * steps;
+    if losses.len() != expected {
+        return Err(StepError::Models { array: "losses", expected, given: losses.len() });
     }
-    run.loss.refresh(loss, dtype);
+    prepare(world, run, population, parts, targets, loss, T::DTYPE)?;
+    if train_by_turns(world, run, population, parts, loss, (losses, steps))? {
+        return Ok(());
+    }
+    let losses = Write::new(losses, steps * size_of::<T>());
+    run_plans(world, run, parts, (losses, size_of::<T>()))
+}
+
+/// Finds the plans of a step whose losses are of type `dtype`, and adds the columns that they need.
+pub(super) fn prepare(
+    world: &mut World,
+    run: &mut Run,
+    population: Entity,
+    parts: &[Stretch<'_>],
+    targets: Erased<'_>,
+    loss: &dyn DynLoss,
+    dtype: Dtype,
+) -> Result<(), StepError> {
+    let own = population::population(world, population)?.dtype();
+    check_loss("losses", own, dtype)?;
+    run.loss.refresh(loss, own);
     run.forget_hooks_that_are_gone(world, population)?;
     loop {
         choose_plans(world, run, population, parts, targets, loss)?;
         // Columns that come regroup the models: plans are chosen anew before anything else.
         let of = |number: usize| number / parts.len().max(1);
         if !add_state_columns(world, run, population)? && !run.add_columns(world, population, of)? {
-            break;
+            return Ok(());
         }
     }
+}
+
+/// Trains those that cannot be trained tile by tile: models that share something, and those that are watched. Says
+/// whether nobody is left.
+pub(super) fn train_by_turns<T: Element>(
+    world: &mut World,
+    run: &mut Run,
+    population: Entity,
+    parts: &[Stretch<'_>],
+    loss: &dyn DynLoss,
+    losses: (&mut [T], usize),
+) -> Result<bool, StepError> {
     if Sums::of(world, population).is_some() {
-        return train_shared(world, run, population, parts, loss, (losses, steps));
+        train_shared(world, run, population, parts, loss, losses)?;
+        return Ok(true);
     }
-    train_watched(world, run, parts, loss, (losses, steps))?;
-    let losses = Write::new(losses, steps * size_of::<T>());
-    run_plans(world, run, parts, (losses, size_of::<T>()))
+    train_watched(world, run, parts, loss, losses)?;
+    Ok(false)
 }
 
 /// Runs the plans of those that are not watched, all parts on a tile of models before the next tile.
@@ -317,14 +348,52 @@ fn run_plans(
     parts: &[Stretch<'_>],
     (losses, step_bytes): (Write<'_>, usize),
 ) -> Result<(), StepError> {
-    let Run { cohorts, buffers, chosen, loss, .. } = run;
-    let n_parts = parts.len().max(1);
-    for (cohort, chosen) in cohorts.list.iter_mut().zip(chosen.chunks(n_parts)) {
+    refresh_keys(world, run, parts)?;
+    let Run { cohorts, buffers, chosen, loss, .. } = &mut *run;
+    let (mut inputs, mut outputs) = buffers.take();
+    list_arrays(parts, loss, step_bytes, (&mut inputs, &mut outputs));
+    let mut queue = buffers.queue();
+    push(&mut queue, (cohorts, chosen), parts, (&inputs, &outputs), 0);
+    let launched = queue.launch(world, &mut [losses], buffers);
+    buffers.put(inputs, outputs);
+    launched?;
+    advance_keys(world, run, parts);
+    Ok(())
+}
+
+/// Reads the random states of those that draw numbers.
+pub(super) fn refresh_keys(
+    world: &mut World,
+    run: &mut Run,
+    parts: &[Stretch<'_>],
+) -> Result<(), StepError> {
+    let Run { cohorts, chosen, .. } = run;
+    for (cohort, chosen) in cohorts.list.iter_mut().zip(chosen.chunks(parts.len().max(1))) {
         if cohort.draws(chosen) {
             cohort.refresh_keys(world)?;
         }
     }
-    let (mut inputs, mut outputs) = buffers.take();
+    Ok(())
+}
+
+/// Counts what was drawn.
+pub(super) fn advance_keys(world: &mut World, run: &mut Run, parts: &[Stretch<'_>]) {
+    let steps = parts.iter().map(|part| part.steps).sum();
+    let Run { cohorts, chosen, .. } = run;
+    for (cohort, chosen) in cohorts.list.iter_mut().zip(chosen.chunks(parts.len().max(1))) {
+        if cohort.draws(chosen) {
+            cohort.advance_keys(world, steps);
+        }
+    }
+}
+
+/// Lists the arrays that plans read, part after part, and where their losses go.
+pub(super) fn list_arrays<'a>(
+    parts: &[Stretch<'a>],
+    loss: &'a LossArrays,
+    step_bytes: usize,
+    (inputs, outputs): (&mut Vec<Read<'a>>, &mut Vec<Output>),
+) {
     let mut steps = 0;
     for part in parts {
         inputs.extend(part.reads());
@@ -332,10 +401,21 @@ fn run_plans(
         outputs.push(Output { array: 0, offset: steps * step_bytes, step_bytes });
         steps += part.steps;
     }
+}
+
+/// Puts the plans of those that are not watched into a queue; their losses go to array `first_array`.
+pub(super) fn push<'a>(
+    queue: &mut Queue<'a>,
+    (cohorts, chosen): (&'a mut Cohorts, &[Route]),
+    parts: &[Stretch<'_>],
+    (inputs, outputs): (&'a [Read<'a>], &'a [Output]),
+    first_array: usize,
+) {
+    let n_parts = parts.len().max(1);
     let n_inputs = inputs.len() / n_parts;
-    let mut queue = buffers.queue();
     for (cohort, chosen) in cohorts.list.iter_mut().zip(chosen.chunks(n_parts)) {
         let Cohort { at, ready, keys, is_watched: false, .. } = cohort else { continue };
+        let (ready, keys) = (&*ready, &*keys);
         let mut first_step = 0;
         let jobs = parts.iter().zip(chosen).enumerate().filter_map(|(number, (part, route))| {
             first_step += part.steps;
@@ -344,21 +424,13 @@ fn run_plans(
                 steps: part.steps,
                 first_step: first_step - part.steps,
                 outputs: &outputs[number..=number],
+                first_array,
                 keys: ready.keys(keys),
                 ..ready.job(&inputs[number * n_inputs..][..n_inputs])
             })
         });
         queue.push(at, jobs);
     }
-    let launched = queue.launch(world, &mut [losses], buffers);
-    buffers.put(inputs, outputs);
-    launched?;
-    for (cohort, chosen) in cohorts.list.iter_mut().zip(chosen.chunks(n_parts)) {
-        if cohort.draws(chosen) {
-            cohort.advance_keys(world, steps);
-        }
-    }
-    Ok(())
 }
 
 /// Adds the columns of the optimizers of cohorts that run eagerly, or will if a hook changes something; says whether
