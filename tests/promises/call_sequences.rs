@@ -79,8 +79,8 @@ fn walk_states(length: usize) {
         };
         frontier = reached.into_iter().filter(is_new).map(|(.., deeds)| deeds).collect();
         let new = frontier.len();
-        writeln!(std::io::stderr(), "{length} calls: {walked} sequences, {new} new states")
-            .unwrap();
+        let mut told = std::io::stderr();
+        writeln!(told, "{length} calls: {walked} sequences, {new} new states").unwrap();
     }
 }
 
