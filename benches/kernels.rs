@@ -11,19 +11,19 @@
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
-use neurarch_kernels::cpu::executor::{Binding, Sink, Source, Stage};
-use neurarch_kernels::cpu::memory::{AlignedBytes, padded};
-use neurarch_kernels::cpu::queue::{Direction, Work, run};
 use neurarch_kernels::cpu::tile::Rows;
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::ops::adam::{AdamRates, AdamSettings};
-use neurarch_kernels::ops::reduce::Reduction;
+use neurarch_kernels::execute::executor::{Binding, Sink, Source, Stage};
+use neurarch_kernels::execute::queue::{Direction, Work, run};
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::program::{Node, Role, Slot};
+use neurarch_kernels::ir::shape::Type;
+use neurarch_kernels::ir::trace::{Trace, Var};
+use neurarch_kernels::memory::{AlignedBytes, padded};
+use neurarch_kernels::ops::reduction::reduce::Reduction;
+use neurarch_kernels::ops::update::adam::{AdamRates, AdamSettings};
 use neurarch_kernels::passes::clean::drop_dead_code;
 use neurarch_kernels::passes::differentiate::backward;
-use neurarch_kernels::passes::plan::{Plan, PlanOptions};
-use neurarch_kernels::program::trace::{Trace, Var};
-use neurarch_kernels::program::{Node, Role, Slot};
-use neurarch_kernels::shape::Type;
+use neurarch_kernels::plan::{Plan, PlanOptions};
 
 /// Models run at a time: the rows of small ones fit the L2 cache together.
 const MODELS: usize = 8;

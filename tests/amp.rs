@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use ndarray::{Array2, Array3, ArrayD, Axis, IxDyn};
-use neurarch::kernels::dtype::{bf16, f16};
+use neurarch::kernels::ir::dtype::{bf16, f16};
 use neurarch::prelude::*;
 use neurarch::systems::amp::ScalerError;
 use neurarch::systems::structure::mode;
@@ -379,7 +379,7 @@ fn scalers_say_what_is_missing() {
 
 #[test]
 fn a_function_may_refuse_to_run_with_autocast() {
-    use neurarch::kernels::autocast::{Autocast, Device};
+    use neurarch::kernels::ir::autocast::{Autocast, Device};
     let mut world = World::new();
     let population = world.spawn_population(&Sigmoid, 1, Seed(0)).unwrap();
     mode::set_autocast_mode(&mut world, Autocast::new(Device::Cuda, Dtype::F16));
@@ -419,7 +419,7 @@ fn train_halves<T: Half>(dtype: Dtype, watched: bool) -> (Vec<f64>, Vec<f64>) {
 }
 
 /// A half of either kind.
-trait Half: neurarch::kernels::dtype::Element<Float = Self> + Into<f64> {
+trait Half: neurarch::kernels::ir::dtype::Element<Float = Self> + Into<f64> {
     fn of(number: f32) -> Self;
 }
 

@@ -11,7 +11,7 @@ use ndarray::{ArrayD, IxDyn};
 use neurarch::bevy_ecs::prelude::*;
 use neurarch::components::losses::LossCall;
 use neurarch::components::module::DynModule;
-use neurarch::kernels::dtype::Element;
+use neurarch::kernels::ir::dtype::Element;
 use neurarch::prelude::*;
 use neurarch::systems::execute::step::input_gradients;
 

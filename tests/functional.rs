@@ -5,11 +5,11 @@
 mod golden;
 
 use ndarray::{Array2, ArrayD, Axis, IxDyn, array};
-use neurarch::kernels::ops::attention::causal_mask;
-use neurarch::kernels::ops::grid_sample::{GridMode, GridOptions, GridPadding};
-use neurarch::kernels::ops::linear_cross_entropy::LinearCrossEntropy;
-use neurarch::kernels::ops::multi_head_attention::{InProjection, MultiHeadAttentionOptions};
-use neurarch::kernels::ops::sequence::invert_permutation;
+use neurarch::kernels::ops::attention::multi_head::{InProjection, MultiHeadAttentionOptions};
+use neurarch::kernels::ops::attention::scaled_dot_product::causal_mask;
+use neurarch::kernels::ops::loss::linear_cross_entropy::LinearCrossEntropy;
+use neurarch::kernels::ops::recurrent::sequence::invert_permutation;
+use neurarch::kernels::ops::spatial::grid_sample::{GridMode, GridOptions, GridPadding};
 use neurarch::prelude::*;
 use neurarch::systems::edit::fuse::{NormWeights, fuse_conv_bn_weights, fuse_linear_bn_weights};
 use neurarch::systems::execute::step::input_gradients;

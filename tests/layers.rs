@@ -3,7 +3,7 @@
 
 use ndarray::{Array3, ArrayD, Axis, IxDyn};
 use neurarch::components::layers::{Padding, PaddingMode};
-use neurarch::kernels::ops::pad::PadMode;
+use neurarch::kernels::ops::spatial::pad::PadMode;
 use neurarch::prelude::*;
 use neurarch::systems::execute::step::input_gradients;
 

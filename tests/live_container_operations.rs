@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use neurarch::components::registered::IntoValue;
+use neurarch::components::module::registered::IntoValue;
 use neurarch::prelude::*;
 use neurarch::systems::edit::containers::{EditError, Item, Key, Popped};
 use neurarch::systems::execute::hooks::Target;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use ndarray::{Array1, Array2, Array3, array};
 use neurarch::bevy_ecs::entity::EntityCloner;
 use neurarch::bevy_ecs::prelude::*;
-use neurarch::components::registered::Registered;
+use neurarch::components::module::registered::Registered;
 use neurarch::prelude::*;
 use neurarch::systems::edit::lookup::Attribute;
 use neurarch::systems::edit::registration::RegistrationError;

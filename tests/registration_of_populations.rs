@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use ndarray::{Array2, Array3, array};
 use neurarch::components::module::Init;
-use neurarch::components::registered::{Attributes, Registered};
+use neurarch::components::module::registered::{Attributes, Registered};
 use neurarch::prelude::*;
 
 const MODELS: usize = 5;

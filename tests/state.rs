@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use ndarray::{Array1, Array2, Array3, Axis, array};
 use neurarch::bevy_ecs::prelude::*;
-use neurarch::components::mode::{Bits, Mode};
+use neurarch::components::module::mode::{Bits, Mode};
 use neurarch::prelude::*;
 
 /// A network with a parameter, two buffers and a module under two names.
@@ -307,7 +307,7 @@ fn state_hooks_are_called_in_torchs_order_and_no_model_runs_eagerly_for_them() {
         "loaded  0",
     ];
     assert_eq!(*std::mem::take(&mut *log.lock().unwrap()), loaded);
-    assert!(!world.get::<neurarch::components::mode::Mode>(root).unwrap().hooked);
+    assert!(!world.get::<neurarch::components::module::mode::Mode>(root).unwrap().hooked);
     // A neighbor has none of these hooks.
     let other = world.models(nets).unwrap()[1];
     assert!(world.load_state_dict(other, &state).is_err());

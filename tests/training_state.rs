@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use ndarray::{Array2, Array3, Axis};
 use neurarch::components::optimizer::Optimizer;
 use neurarch::components::scheduler::LRScheduler;
-use neurarch::kernels::dtype::Element;
+use neurarch::kernels::ir::dtype::Element;
 use neurarch::prelude::*;
 use neurarch::state::safetensors;
 

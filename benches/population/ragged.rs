@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use ndarray::{Array1, Array2, Array3};
-use neurarch::kernels::dtype::{Element, bf16, f16};
+use neurarch::kernels::ir::dtype::{Element, bf16, f16};
 use neurarch::prelude::*;
 
 use super::cases::{Failure, MEDIUM, Outcome, Population, SMALL, TINY};

@@ -5,20 +5,20 @@ use core::any::Any;
 use core::ops::Range;
 use std::borrow::Cow;
 
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::program::{Role, Slot};
-use neurarch_kernels::shape::Type;
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::program::{Role, Slot};
+use neurarch_kernels::ir::shape::Type;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use crate::column::ColumnKey;
-use crate::mode::Bits;
+use crate::column::numbers::Look;
+use crate::column::shared::SharedRow;
+use crate::module::mode::Bits;
 use crate::module::{Declare, Declared, DynModule};
-use crate::numbers::Look;
 use crate::parametrizations::{PARAMETRIZATIONS, Parametrizations, WeightNormed};
-use crate::shared::SharedRow;
 
-pub use crate::blueprints::{BlueprintId, Blueprints};
+pub use crate::population::blueprints::{BlueprintId, Blueprints};
 
 /// The structure of a model: its module tree, the settings that decide shapes or ops, and the shapes
 /// and dtypes of its parameters.

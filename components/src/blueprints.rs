@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::program::Role;
+use neurarch_kernels::ir::program::Role;
 
-use crate::blueprint::{Blueprint, Position};
-use crate::keeper::Keeper;
-use crate::numbers::Numbers;
-use crate::population::Group;
-use crate::tree::Contents;
+use crate::column::keeper::Keeper;
+use crate::column::numbers::Numbers;
+use crate::module::blueprint::{Blueprint, Position};
+use crate::population::contents::Contents;
+use crate::population::group::Group;
 
 /// Index of a blueprint in [`Blueprints`]; one that is free again is given out anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

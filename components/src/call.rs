@@ -3,13 +3,13 @@
 use core::cell::RefCell;
 use std::collections::HashMap;
 
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::program::Slot;
-use neurarch_kernels::program::trace::{Trace, Var};
-use neurarch_kernels::program::tree::{Arguments, Tree};
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::program::Slot;
+use neurarch_kernels::ir::trace::{Trace, Var};
+use neurarch_kernels::ir::tree::{Arguments, Tree};
 
-use crate::blueprint::{Blueprint, Position, UNINITIALIZED};
 use crate::module::NoInverse;
+use crate::module::blueprint::{Blueprint, Position, UNINITIALIZED};
 
 /// What a module's `forward` sees of the model: its own parameters, buffers, children and mode.
 #[derive(Clone, Copy)]

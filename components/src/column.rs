@@ -14,9 +14,9 @@ use bevy_ecs::entity::{ComponentCloneCtx, SourceComponent};
 use bevy_ecs::prelude::*;
 use bevy_ecs::ptr::OwningPtr;
 use bevy_ecs::world::WorldId;
-use neurarch_kernels::cpu::memory::{ALIGN_BYTES, AlignedBytes};
-use neurarch_kernels::program::{Role, Slot};
-use neurarch_kernels::shape::Type;
+use neurarch_kernels::ir::program::{Role, Slot};
+use neurarch_kernels::ir::shape::Type;
+use neurarch_kernels::memory::{ALIGN_BYTES, AlignedBytes};
 
 /// What columns are told apart by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -29,8 +29,8 @@ impl dyn DynModule {
         (self as &mut dyn Any).downcast_mut()
     }
 
-    /// Prints the module and all below it as torch does; see [`repr`](crate::repr::repr).
+    /// Prints the module and all below it as torch does; see [`repr`](crate::module::repr::repr).
     pub fn repr(&self) -> String {
-        crate::repr::repr(self)
+        crate::module::repr::repr(self)
     }
 }

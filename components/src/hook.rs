@@ -16,16 +16,16 @@ use bevy_ecs::lifecycle::HookContext;
 use bevy_ecs::prelude::*;
 use bevy_ecs::world::DeferredWorld;
 use ndarray::{ArrayD, IxDyn};
-use neurarch_kernels::dtype::Element;
-use neurarch_kernels::program::eager::ReadError;
-use neurarch_kernels::program::trace::{Trace, Var};
-use neurarch_kernels::program::tree::{Arguments, Tree};
+use neurarch_kernels::ir::dtype::Element;
+use neurarch_kernels::ir::eager::ReadError;
+use neurarch_kernels::ir::trace::{Trace, Var};
+use neurarch_kernels::ir::tree::{Arguments, Tree};
 use slotmap::{SlotMap, new_key_type};
 
-use crate::mode::Mode;
-use crate::registered::Value;
+use crate::module::mode::Mode;
+use crate::module::registered::Value;
+use crate::population::tree::Model;
 use crate::state::{IncompatibleKeys, StateDict};
-use crate::tree::Model;
 
 mod look;
 

@@ -5,7 +5,7 @@
 use core::hash::{Hash, Hasher};
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::autocast::Autocast;
+use neurarch_kernels::ir::autocast::Autocast;
 
 /// A set of small numbers: positions of a blueprint, or parameters in their order.
 #[derive(Clone, Debug, Default, Eq)]
@@ -130,7 +130,7 @@ pub struct Mode {
 
 impl Mode {
     /// Says whether a model of the other mode runs the same program, if only the modules at some positions ask for
-    /// [`Call::training`](crate::call::Call::training).
+    /// [`Call::training`](crate::module::call::Call::training).
     #[inline]
     pub fn runs_like(&self, other: &Mode, asking: &Bits) -> bool {
         self.evaluating.equal_within(&other.evaluating, asking)

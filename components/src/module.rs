@@ -5,15 +5,15 @@ use core::fmt::Debug;
 use std::sync::Arc;
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::program::trace::Var;
-use neurarch_kernels::program::tree::{Arguments, Tree};
-use neurarch_kernels::shape::Shape;
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::shape::Shape;
+use neurarch_kernels::ir::trace::Var;
+use neurarch_kernels::ir::tree::{Arguments, Tree};
 
-pub use crate::call::{Call, Watcher};
 use crate::column::{self, RowBundle};
 use crate::containers::{MAX_ENTRIES, too_many};
-use crate::registry::ModuleTypes;
+pub use crate::module::call::{Call, Watcher};
+use crate::module::registry::ModuleTypes;
 use crate::state::Tensor;
 
 /// A module type: a layer, a container, or a network of your own.
@@ -157,7 +157,7 @@ pub trait Module: Component + Clone + Debug + PartialEq {
     /// # use bevy_ecs::prelude::Component;
     /// # use neurarch_components::module::*;
     /// # use neurarch_components::state::Tensor;
-    /// # use neurarch_kernels::program::trace::Var;
+    /// # use neurarch_kernels::ir::trace::Var;
     /// /// Passes its input through, and knows how often it was shown to somebody.
     /// #[derive(Component, Clone, Debug, PartialEq)]
     /// struct Shown {

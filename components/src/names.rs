@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use crate::containers::is_attribute;
+use crate::module::attributes::is_attribute;
 
 /// What a name is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

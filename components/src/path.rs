@@ -1,7 +1,7 @@
 //! Dotted paths: how a module's `forward` reaches what lies deeper than its own children.
 
-use crate::blueprint::Blueprint;
 use crate::module::Call;
+use crate::module::blueprint::Blueprint;
 
 impl Blueprint {
     /// Finds the module at a dotted path below the one at `position`, that one itself if the path is empty:

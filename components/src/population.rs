@@ -6,15 +6,16 @@ use bevy_ecs::component::ComponentId;
 use bevy_ecs::lifecycle::HookContext;
 use bevy_ecs::prelude::*;
 use bevy_ecs::world::{DeferredWorld, WorldId};
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::program::{Role, Slot};
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::program::{Role, Slot};
 
-use crate::blueprint::{Blueprint, BlueprintId, Blueprints};
+use crate::column::keeper::Keeper;
+use crate::column::shared::SharedRow;
 use crate::column::{ColumnKey, Columns};
-use crate::keeper::Keeper;
-use crate::shared::SharedRow;
-use crate::tree::Contents;
-use crate::versions::Versions;
+use crate::module::blueprint::{Blueprint, BlueprintId};
+use crate::population::blueprints::Blueprints;
+use crate::population::contents::Contents;
+use crate::population::versions::Versions;
 
 /// Models that are spawned, trained and asked together: a component of an entity of its own, which is the
 /// population's handle. Its models go with it.

@@ -4,13 +4,13 @@ use bevy_ecs::lifecycle::HookContext;
 use bevy_ecs::prelude::*;
 use bevy_ecs::world::DeferredWorld;
 use ndarray::{ArrayView, Dimension};
-use neurarch_kernels::dtype::{Dtype, Element};
-use neurarch_kernels::shape::{Shape, Type};
+use neurarch_kernels::ir::dtype::{Dtype, Element};
+use neurarch_kernels::ir::shape::{Shape, Type};
 
-use crate::blueprint::{Parameter, Position};
 use crate::layers;
+use crate::module::blueprint::{Parameter, Position};
+use crate::module::registry::{Change, ModuleTypes};
 use crate::module::{Declare, Declared, DynModule, Init, Module};
-use crate::registry::{Change, ModuleTypes};
 use crate::state::Tensor;
 
 /// The parameters and buffers of a module that was edited, in place of those that its type declares.
@@ -111,7 +111,7 @@ pub struct Attributes(pub Vec<(String, Value)>);
 /// # Example
 ///
 /// ```
-/// # use neurarch_components::registered::Value;
+/// # use neurarch_components::module::registered::Value;
 /// # use neurarch_components::{layers::Linear, module::Init};
 /// let values = [
 ///     Value::parameter(ndarray::array![1.0_f32, 2.0].view()),

@@ -5,7 +5,7 @@ use bevy_ecs::lifecycle::HookContext;
 use bevy_ecs::prelude::*;
 use bevy_ecs::world::DeferredWorld;
 
-use crate::keeper::Keeper;
+use crate::column::keeper::Keeper;
 use crate::module::{DynModule, Module};
 
 /// The component types that are modules, and the entities whose modules changed since somebody looked.

@@ -2,7 +2,7 @@
 
 use core::any::Any;
 
-pub use neurarch_kernels::shape::tuple;
+pub use neurarch_kernels::ir::shape::tuple;
 
 use crate::layers::ModuleList;
 use crate::module::{Declare, DynModule};
@@ -13,7 +13,8 @@ use crate::parametrizations::PARAMETRIZATIONS;
 /// # Example
 ///
 /// ```
-/// # use neurarch_components::{layers::*, repr::repr};
+/// # use neurarch_components::layers::*;
+/// # use neurarch_components::module::repr::repr;
 /// let brain = Sequential::new().push(Linear::new(4, 16)).push(LeakyReLU::default());
 /// assert_eq!(repr(&brain), "\
 /// Sequential(
@@ -100,7 +101,7 @@ pub fn boolean(x: bool) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use neurarch_kernels::dtype::Dtype;
+    use neurarch_kernels::ir::dtype::Dtype;
 
     use super::*;
     use crate::layers::*;

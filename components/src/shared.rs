@@ -1,12 +1,12 @@
 //! Shared tensors: one parameter or buffer of all models of a population, with one row of memory.
 //!
 //! The row is a column of the population's own entity, so it outlives every model; its gradient and the
-//! optimizer's state are columns beside it. A module that has it says so by a [`Tie`](crate::tie::Tie) to that
+//! optimizer's state are columns beside it. A module that has it says so by a [`Tie`](crate::population::tie::Tie) to that
 //! entity, which spawning and cloning carry on.
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::program::Role;
-use neurarch_kernels::shape::Type;
+use neurarch_kernels::ir::program::Role;
+use neurarch_kernels::ir::shape::Type;
 
 use crate::column::ColumnKey;
 

@@ -1,10 +1,10 @@
 //! What a `forward` of several arguments takes: positional and keyword arguments, matched with names as
 //! Python matches them.
 
-use neurarch_kernels::program::trace::Var;
-use neurarch_kernels::program::tree::{Arguments, Tree};
+use neurarch_kernels::ir::trace::Var;
+use neurarch_kernels::ir::tree::{Arguments, Tree};
 
-use crate::call::Call;
+use crate::module::call::Call;
 
 impl Call<'_> {
     /// Matches arguments with the names that `forward` gives its parameters, of which the first `required` have

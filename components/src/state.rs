@@ -5,7 +5,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use ndarray::{ArrayD, ArrayView, Dimension, IxDyn};
-use neurarch_kernels::dtype::{Dtype, Element, bf16, f16};
+use neurarch_kernels::ir::dtype::{Dtype, Element, bf16, f16};
 
 /// A named array, apart from any model.
 #[derive(Clone, Debug, PartialEq)]

@@ -2,7 +2,7 @@
 //!
 //! Both name their owner by its entity, so that a clone of a model is tied within itself, and both are
 //! resolved when a model is signed: a tied parameter has no column of its own, the program reads the owner's
-//! and the gradients of all uses add up there. What a population [shares](crate::shared) is tied to its entity.
+//! and the gradients of all uses add up there. What a population [shares](crate::column::shared) is tied to its entity.
 //!
 //! Source: `decoder.weight = encoder.weight`, and `self.again = self.block`, in torch.
 
@@ -11,7 +11,7 @@ use bevy_ecs::lifecycle::HookContext;
 use bevy_ecs::prelude::*;
 use bevy_ecs::world::DeferredWorld;
 
-use crate::registry::{Change, ModuleTypes};
+use crate::module::registry::{Change, ModuleTypes};
 
 /// Says that parameters of this module are those of others: a component of the module's entity.
 #[derive(Component, Clone, Debug, PartialEq, Eq)]

@@ -8,17 +8,17 @@ use std::sync::Arc;
 use bevy_ecs::lifecycle::HookContext;
 use bevy_ecs::prelude::*;
 use bevy_ecs::world::DeferredWorld;
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::program::Role;
-use neurarch_kernels::shape::Type;
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::program::Role;
+use neurarch_kernels::ir::shape::Type;
 
-use crate::blueprint::{Blueprint, BlueprintId, Parameter};
 use crate::column::ColumnKey;
-use crate::keeper::Keeper;
-use crate::mode::{Draws, HasGradient, Mode};
+use crate::column::keeper::Keeper;
+use crate::column::shared::SharedRow;
+use crate::module::blueprint::{Blueprint, BlueprintId, Parameter};
+use crate::module::mode::{Draws, HasGradient, Mode};
+use crate::module::registry::{Change, ModuleTypes};
 use crate::population::Population;
-use crate::registry::{Change, ModuleTypes};
-use crate::shared::SharedRow;
 
 /// The root of a model: which population it belongs to, and where.
 ///

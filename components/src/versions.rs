@@ -1,9 +1,9 @@
 //! [`Versions`]: when the parameters and buffers of a population's models were last written to all at once.
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::program::{Role, Slot};
+use neurarch_kernels::ir::program::{Role, Slot};
 
-use crate::blueprint::BlueprintId;
+use crate::module::blueprint::BlueprintId;
 
 /// Counts the calls that wrote to columns of a population's models, and remembers the last one for each parameter and
 /// buffer; a component of the population's entity.
@@ -78,8 +78,8 @@ impl Versions {
 
 #[cfg(test)]
 mod tests {
-    use neurarch_kernels::dtype::Dtype;
-    use neurarch_kernels::shape::Type;
+    use neurarch_kernels::ir::dtype::Dtype;
+    use neurarch_kernels::ir::shape::Type;
 
     use super::*;
 

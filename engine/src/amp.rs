@@ -6,7 +6,7 @@ use ndarray::{Array1, ArrayD};
 
 use crate::components::amp::ScalerState;
 use crate::components::losses::Loss;
-use crate::kernels::dtype::Element;
+use crate::kernels::ir::dtype::Element;
 use crate::systems::amp::{self, ScalerError};
 use crate::systems::compile::array::Input;
 

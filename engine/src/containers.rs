@@ -4,7 +4,7 @@
 use bevy_ecs::prelude::*;
 
 use crate::components::containers::Slice;
-use crate::components::registered::IntoValue;
+use crate::components::module::registered::IntoValue;
 use crate::systems::edit::containers;
 use crate::systems::edit::containers::{EditError, Item, Key, Popped};
 use crate::systems::execute::hooks::Target;

@@ -6,10 +6,10 @@ use crate::components::hook::{
     At, Callback, Gradients, HookAnswer, HookError, HookOptions, Loading, RegisterAt,
     RemovableHandle, StateAt,
 };
-use crate::components::registered::Value;
+use crate::components::module::registered::Value;
 use crate::components::state::{IncompatibleKeys, StateDict};
-use crate::kernels::program::trace::Var;
-use crate::kernels::program::tree::{Arguments, Tree};
+use crate::kernels::ir::trace::Var;
+use crate::kernels::ir::tree::{Arguments, Tree};
 use crate::systems::execute::hooks;
 use crate::systems::execute::hooks::{RegisterHookError, Target};
 

@@ -7,9 +7,9 @@ use bevy_ecs::prelude::*;
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2};
 
 use crate::components::module::Module;
-use crate::components::registered::Value;
+use crate::components::module::registered::Value;
 use crate::components::state::{IncompatibleKeys, StateDict};
-use crate::kernels::dtype::Element;
+use crate::kernels::ir::dtype::Element;
 use crate::systems::edit::lookup;
 use crate::systems::edit::lookup::{Attribute, LookupError};
 use crate::systems::edit::registration;

@@ -4,7 +4,7 @@
 use bevy_ecs::prelude::*;
 use ndarray::{Array1, ArrayView, Dimension};
 
-use crate::kernels::dtype::Element;
+use crate::kernels::ir::dtype::Element;
 use crate::state::Tensor;
 use crate::state::training::{self, TrainingStateError};
 use crate::systems::compile::array::Input;

@@ -6,7 +6,7 @@ use ndarray::{ArrayD, ArrayView, Dimension};
 
 use crate::components::module::Module;
 use crate::components::parametrizations::OrthogonalMap;
-use crate::kernels::dtype::Element;
+use crate::kernels::ir::dtype::Element;
 use crate::systems::edit::parametrize;
 use crate::systems::edit::parametrize::{ParametrizeError, RegisterOptions};
 use crate::systems::execute::hooks::Target;

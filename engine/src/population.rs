@@ -6,8 +6,8 @@ use ndarray::{ArrayD, ArrayView, Dimension};
 
 use crate::components::module::{DynModule, Init, Module};
 use crate::components::population::Population;
-use crate::kernels::dtype::{Dtype, Element};
-use crate::kernels::shape::Shape;
+use crate::kernels::ir::dtype::{Dtype, Element};
+use crate::kernels::ir::shape::Shape;
 use crate::systems::init::{self, InitError, NoFans};
 use crate::systems::optim::insert;
 use crate::systems::optim::insert::InsertError;

@@ -14,14 +14,14 @@ pub use crate::components::losses::{
     PoissonNLLLoss, Reduction, SmoothL1Loss, SoftMarginLoss, TripletMarginLoss,
     TripletMarginWithDistanceLoss,
 };
+pub use crate::components::module::registered::Value;
+pub use crate::components::module::repr::repr;
 pub use crate::components::module::{Call, Declare, Init, Module};
 pub use crate::components::optimizer::{
     ASGD, Adadelta, Adafactor, Adagrad, Adam, AdamW, Adamax, AdjustLr, AverageFn, AveragedModel,
     LBFGS, LineSearch, Muon, NAdam, RAdam, RMSprop, Rprop, SGD, SparseAdam,
 };
 pub use crate::components::parametrizations::OrthogonalMap;
-pub use crate::components::registered::Value;
-pub use crate::components::repr::repr;
 pub use crate::components::scheduler::{
     Anneal, ChainedScheduler, ConstantLR, CosineAnnealingLR, CosineAnnealingWarmRestarts, CyclicLR,
     CyclicMode, ExponentialLR, LambdaLR, LinearLR, MultiStepLR, MultiplicativeLR, OneCycleLR,
@@ -31,16 +31,16 @@ pub use crate::containers::ContainerWorld;
 pub use crate::evolve::EvolveWorld;
 pub use crate::hooks::HookWorld;
 pub use crate::init;
-pub use crate::kernels::dtype::Dtype;
-pub use crate::kernels::ops::attention::AttentionOptions;
-pub use crate::kernels::ops::gelu::Approximate;
-pub use crate::kernels::ops::grid_sample::{GridMode, GridOptions, GridPadding};
-pub use crate::kernels::ops::linear_cross_entropy::LinearCrossEntropy;
-pub use crate::kernels::ops::multi_head_attention::{InProjection, MultiHeadAttentionOptions};
-pub use crate::kernels::ops::sequence::PaddingSide;
-pub use crate::kernels::program::packed::PackedSequence;
-pub use crate::kernels::program::trace::Var;
-pub use crate::kernels::program::tree::{Arguments, Tree};
+pub use crate::kernels::ir::dtype::Dtype;
+pub use crate::kernels::ir::packed::PackedSequence;
+pub use crate::kernels::ir::trace::Var;
+pub use crate::kernels::ir::tree::{Arguments, Tree};
+pub use crate::kernels::ops::activation::gelu::Approximate;
+pub use crate::kernels::ops::attention::multi_head::{InProjection, MultiHeadAttentionOptions};
+pub use crate::kernels::ops::attention::scaled_dot_product::AttentionOptions;
+pub use crate::kernels::ops::loss::linear_cross_entropy::LinearCrossEntropy;
+pub use crate::kernels::ops::recurrent::sequence::PaddingSide;
+pub use crate::kernels::ops::spatial::grid_sample::{GridMode, GridOptions, GridPadding};
 pub use crate::module::ModuleWorld;
 pub use crate::optim::OptimWorld;
 pub use crate::parametrize::ParametrizeWorld;

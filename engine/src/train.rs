@@ -5,8 +5,8 @@ use bevy_ecs::prelude::*;
 use ndarray::{Array1, Array2, ArrayD, ArrayViewMut, Dimension};
 
 use crate::components::losses::Loss;
-use crate::kernels::dtype::{Dtype, Element};
-use crate::kernels::program::tree::{Arguments, Tree};
+use crate::kernels::ir::dtype::{Dtype, Element};
+use crate::kernels::ir::tree::{Arguments, Tree};
 use crate::systems::compile::array::{AnyArray, AnyInput, DataSet, Input};
 use crate::systems::compile::plans::Plans;
 use crate::systems::execute::step;

@@ -2,7 +2,7 @@
 
 use ndarray::{Array3, ArrayD, arr1};
 use neurarch::components::amp::ScalerState;
-use neurarch::kernels::autocast::{Autocast, Device};
+use neurarch::kernels::ir::autocast::{Autocast, Device};
 use neurarch::prelude::*;
 use neurarch::systems::amp::ScalerError;
 use serde_json::{Value as Json, json};

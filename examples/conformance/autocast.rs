@@ -3,12 +3,12 @@
 use std::sync::{Arc, Mutex};
 
 use neurarch::components::module::DynModule;
-use neurarch::kernels::ops::convolution::Convolution;
-use neurarch::kernels::ops::gelu::Approximate;
-use neurarch::kernels::ops::interpolate::{InterpolateMode, Interpolation};
-use neurarch::kernels::ops::pad::PadMode;
-use neurarch::kernels::ops::pool::Pooling;
-use neurarch::kernels::program::trace::Trace;
+use neurarch::kernels::ir::trace::Trace;
+use neurarch::kernels::ops::activation::gelu::Approximate;
+use neurarch::kernels::ops::spatial::convolution::Convolution;
+use neurarch::kernels::ops::spatial::interpolate::{InterpolateMode, Interpolation};
+use neurarch::kernels::ops::spatial::pad::PadMode;
+use neurarch::kernels::ops::spatial::pool::Pooling;
 use neurarch::prelude::*;
 
 use crate::case::{Checked, Stop};

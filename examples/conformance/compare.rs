@@ -1,7 +1,7 @@
 //! Comparing what came with what PyTorch gave.
 
 use ndarray::{ArrayD, Dimension};
-use neurarch::kernels::dtype::Element;
+use neurarch::kernels::ir::dtype::Element;
 use neurarch::state::safetensors::Tensor;
 use serde_json::Value;
 

@@ -5,7 +5,7 @@
 
 use ndarray::{ArrayD, ArrayView2, Axis, Dimension};
 use neurarch::components::module::DynModule;
-use neurarch::kernels::shape::Shape;
+use neurarch::kernels::ir::shape::Shape;
 use neurarch::prelude::*;
 use neurarch::systems::init::{self, FanMode, InitError, NoFans, Nonlinearity, UnknownName};
 use serde_json::{Value, json};

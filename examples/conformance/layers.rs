@@ -2,7 +2,7 @@
 
 use neurarch::components::layers::{Padding, PaddingMode};
 use neurarch::components::module::DynModule;
-use neurarch::kernels::ops::pad::PadMode;
+use neurarch::kernels::ops::spatial::pad::PadMode;
 use neurarch::prelude::*;
 
 use crate::arguments::Arguments;

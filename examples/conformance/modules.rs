@@ -5,7 +5,7 @@ use std::ops::Add;
 
 use ndarray::{ArrayD, Axis};
 use neurarch::components::module::DynModule;
-use neurarch::kernels::dtype::Element;
+use neurarch::kernels::ir::dtype::Element;
 use neurarch::prelude::*;
 use neurarch::systems::execute::step::input_gradients;
 use serde_json::Value as Json;
@@ -160,7 +160,7 @@ impl Module for Pre {
     fn forward_with(
         &self,
         call: &Call<'_>,
-        mut arguments: neurarch::kernels::program::tree::Arguments,
+        mut arguments: neurarch::kernels::ir::tree::Arguments,
     ) -> Tree {
         for (place, argument) in arguments.positional.iter_mut().enumerate() {
             if let (Tree::Leaf(x), true) = (&argument, self.log_softmax.contains(&place)) {

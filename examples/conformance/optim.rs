@@ -2,7 +2,7 @@
 
 use ndarray::{ArrayD, Axis, arr0};
 use neurarch::components::losses::Loss;
-use neurarch::kernels::dtype::Element;
+use neurarch::kernels::ir::dtype::Element;
 use neurarch::prelude::*;
 use neurarch::systems::optim::clip::ClipOptions;
 use neurarch::systems::optim::state_dict::OptimizerStateDict;

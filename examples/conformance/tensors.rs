@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use ndarray::ArrayD;
-use neurarch::kernels::dtype::{Dtype, Element};
+use neurarch::kernels::ir::dtype::{Dtype, Element};
 use neurarch::state::safetensors::{SafetensorsError, Tensor, read};
 
 use crate::case::{Checked, Stop};

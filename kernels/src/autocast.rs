@@ -1,11 +1,11 @@
-//! Autocast: which functions run in which precision. [`Trace::autocast`](crate::program::trace::Trace::autocast)
+//! Autocast: which functions run in which precision. [`Trace::autocast`](crate::ir::trace::Trace::autocast)
 //! applies it while a `forward` records, [`passes::autocast`](mod@crate::passes::autocast) to a program that is there.
 
 mod lists;
 
 use core::fmt;
 
-use crate::dtype::Dtype;
+use crate::ir::dtype::Dtype;
 use lists::{
     CPU_FP32, CPU_LOWER_PRECISION, CPU_WIDEST, CUDA_ERROR, CUDA_FP32, CUDA_LOWER_PRECISION,
     CUDA_WIDEST,
@@ -53,8 +53,8 @@ impl fmt::Display for Policy {
 /// # Example
 ///
 /// ```
-/// use neurarch_kernels::autocast::{Autocast, Device, Policy};
-/// use neurarch_kernels::dtype::Dtype;
+/// use neurarch_kernels::ir::autocast::{Autocast, Device, Policy};
+/// use neurarch_kernels::ir::dtype::Dtype;
 ///
 /// let autocast = Autocast::new(Device::Cpu, Dtype::BF16).expect("bf16 is a lower precision");
 /// assert_eq!(autocast.policy("linear"), Some(Policy::LowerPrecision));

@@ -5,10 +5,10 @@
 
 use core::cell::Cell;
 
+use crate::arithmetic::elementary;
 use crate::cpu::simd::{Simd, Vectorized, dispatch};
 use crate::cpu::sum::{Running, sum_of};
-use crate::dtype::{Dtype, bf16, f16};
-use crate::elementary;
+use crate::ir::dtype::{Dtype, bf16, f16};
 
 /// Gives the norm of order `p`: `(Σ |x|ᵖ)^(1/p)`, the greatest `|x|` of order ∞, the least of -∞, the count of
 /// numbers that are not 0 of order 0.

@@ -1,7 +1,7 @@
 //! neurarch's arithmetic: what a forward pass becomes, how it is transformed, and how it runs.
 //!
-//! * [`program`]: [`Program`](program::Program), a flat list of ops, recorded by
-//!   [`Trace`](program::trace::Trace).
+//! * [`program`]: [`Program`](crate::ir::program::Program), a flat list of ops, recorded by
+//!   [`Trace`](crate::ir::trace::Trace).
 //! * [`ops`]: one op, one file: shape rule, kernel, gradient rule, tests.
 //! * [`passes`]: functions from programs to programs, and to plans.
 //! * [`arithmetic`]: what formulas are written over, with elementary functions of our own.

@@ -9,9 +9,9 @@ use core::cell::RefCell;
 use core::fmt::Debug;
 use std::sync::Arc;
 
-use crate::dtype::Dtype;
-use crate::program::trace::Var;
-use crate::shape::{Layout, Operand, Type};
+use crate::ir::dtype::Dtype;
+use crate::ir::shape::{Layout, Operand, Type};
+use crate::ir::trace::Var;
 
 pub mod ask;
 pub(crate) mod claims;
@@ -20,12 +20,12 @@ pub use ask::{Ask, Backend};
 
 /// Why an op cannot take the values it is given, in torch's words where torch has some.
 ///
-/// [`Trace`](crate::program::trace::Trace) adds the path of the module.
+/// [`Trace`](crate::ir::trace::Trace) adds the path of the module.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct OpError(pub String);
 
-/// An operation on values: what a [`Program`](crate::program::Program) is made of.
+/// An operation on values: what a [`Program`](crate::ir::program::Program) is made of.
 ///
 /// An op must be deterministic and must not look at its neighbors: what it computes for a model
 /// follows from that model's inputs alone, and the order of each sum from the operands' shapes alone
@@ -39,10 +39,10 @@ pub struct OpError(pub String);
 /// ```
 /// use neurarch_kernels::cpu::kernel::Cpu;
 /// use neurarch_kernels::cpu::tile::Tile;
-/// use neurarch_kernels::dtype::Dtype;
-/// use neurarch_kernels::op::{Ask, GradientAt, Op, OpError};
-/// use neurarch_kernels::program::trace::Var;
-/// use neurarch_kernels::shape::Type;
+/// use neurarch_kernels::ir::dtype::Dtype;
+/// use neurarch_kernels::ir::op::{Ask, GradientAt, Op, OpError};
+/// use neurarch_kernels::ir::trace::Var;
+/// use neurarch_kernels::ir::shape::Type;
 /// use neurarch_kernels::testing::{Array, evaluate};
 ///
 /// /// `x³`, for singles.
@@ -265,7 +265,7 @@ pub struct WithGradient {
     pub both: Arc<dyn Op>,
 }
 
-/// How an op, or a [function](crate::program::trace::Trace::function) of several, takes halves.
+/// How an op, or a [function](crate::ir::trace::Trace::function) of several, takes halves.
 ///
 /// Where an input is of half precision, all of them are converted to single precision (to double if one is of
 /// that), and the floating-point results are rounded to one type: what torch's kernels for the CPU do.

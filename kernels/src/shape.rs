@@ -5,8 +5,8 @@ use core::ops::Deref;
 
 use smallvec::SmallVec;
 
-use crate::dtype::Dtype;
-use crate::op::OpError;
+use crate::ir::dtype::Dtype;
+use crate::ir::op::OpError;
 
 /// A number for each axis; values of few axes need no memory of their own.
 type Sizes = SmallVec<[usize; 4]>;

@@ -6,17 +6,18 @@ mod planned;
 
 pub use planned::planned;
 
+use crate::arithmetic::elementary;
 use crate::cpu::kernel;
-use crate::cpu::memory::{AlignedBytes, padded};
 use crate::cpu::tile::{Key, Rows, Tile, View};
-use crate::dtype::{Dtype, Element, bf16, f16};
-use crate::elementary;
-use crate::op::claims::{self, Claims};
-use crate::op::{Op, OpError};
+use crate::ir::dtype::{Dtype, Element, bf16, f16};
+use crate::ir::op::claims;
+use crate::ir::op::claims::Claims;
+use crate::ir::op::{Op, OpError};
+use crate::ir::program::{Origin, Program};
+use crate::ir::shape::{Layout, Operand, Shape, Type};
+use crate::ir::trace::{Trace, Var};
+use crate::memory::{AlignedBytes, padded};
 use crate::passes::differentiate::backward;
-use crate::program::trace::{Trace, Var};
-use crate::program::{Origin, Program};
-use crate::shape::{Layout, Operand, Shape, Type};
 
 /// The elements of one value of one model, row-major, in double precision whatever their dtype.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,9 +1,9 @@
 //! Convolutions against plain loops, the slope of their own forward, and themselves in other layouts.
 
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::ops::convolution::Convolution;
-use neurarch_kernels::program::trace::Trace;
-use neurarch_kernels::shape::Type;
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::shape::Type;
+use neurarch_kernels::ir::trace::Trace;
+use neurarch_kernels::ops::spatial::convolution::Convolution;
 use neurarch_kernels::testing::{Array, cases, check_gradient, check_layouts};
 use proptest::prelude::*;
 
@@ -153,7 +153,7 @@ proptest! {
         let x = numbers(Dtype::F64, &case.x, seed);
         let w = numbers(Dtype::F64, &case.weight, seed + 1);
         let bias = numbers(Dtype::F64, &case.weight[..1], seed + 2);
-        let convolve = |v: &[neurarch_kernels::program::trace::Var]| {
+        let convolve = |v: &[neurarch_kernels::ir::trace::Var]| {
             v[0].convolution(&v[1], Some(&v[2]), &case.settings)
         };
         check_gradient(convolve, &[x, w, bias], 1e-8);

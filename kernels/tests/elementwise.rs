@@ -1,11 +1,11 @@
 //! Elementwise ops, reductions and shape ops against plain loops, the slope of their own forward, and
 //! themselves in other layouts.
 
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::ops::gelu::Approximate;
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::shape::{Shape, Type};
+use neurarch_kernels::ir::trace::{Trace, Var};
+use neurarch_kernels::ops::activation::gelu::Approximate;
 use neurarch_kernels::passes::differentiate::backward;
-use neurarch_kernels::program::trace::{Trace, Var};
-use neurarch_kernels::shape::{Shape, Type};
 use neurarch_kernels::testing::{Array, cases, check_gradient, check_layouts, evaluate, ulps};
 use proptest::prelude::*;
 

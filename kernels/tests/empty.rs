@@ -1,13 +1,13 @@
 //! Axes of no elements: every op takes them where torch does and gives what torch gives, forward and backward,
 //! op by op and planned, and says in an error where it does not.
 
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::ops::convolution::Convolution;
-use neurarch_kernels::ops::pad::PadMode;
-use neurarch_kernels::ops::reduce::Reduction;
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::shape::{Shape, Type};
+use neurarch_kernels::ir::trace::{Trace, Var};
+use neurarch_kernels::ops::reduction::reduce::Reduction;
+use neurarch_kernels::ops::spatial::convolution::Convolution;
+use neurarch_kernels::ops::spatial::pad::PadMode;
 use neurarch_kernels::passes::differentiate::backward;
-use neurarch_kernels::program::trace::{Trace, Var};
-use neurarch_kernels::shape::{Shape, Type};
 use neurarch_kernels::testing::{Array, cases, evaluate, planned, same_bits};
 use proptest::prelude::*;
 
@@ -194,7 +194,7 @@ proptest! {
             let row = numbers(dtype, &[c]);
             let sum = run(&|v| &v[0] + &v[1], &[x.clone(), row.clone()]);
             same(&sum, &[a, b, c], |i| at(&x, i) + at(&row, &[i[2]]));
-            run(&|v| v[0].gelu(neurarch_kernels::ops::gelu::Approximate::None), one);
+            run(&|v| v[0].gelu(neurarch_kernels::ops::activation::gelu::Approximate::None), one);
             if b > 2 {
                 run(&|v| v[0].pad(&[(0, 0), (1, 2), (0, 0)], PadMode::Circular), one);
             }

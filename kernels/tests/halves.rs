@@ -1,14 +1,14 @@
 //! Halves: conversions of every pattern, what types promote to, and autocast as a pass.
 
-use neurarch_kernels::autocast::{Autocast, Device};
-use neurarch_kernels::dtype::{Dtype, bf16, f16};
-use neurarch_kernels::ops::gelu::Approximate;
-use neurarch_kernels::ops::reduce::Reduction;
+use neurarch_kernels::ir::autocast::{Autocast, Device};
+use neurarch_kernels::ir::dtype::{Dtype, bf16, f16};
+use neurarch_kernels::ir::program::{Program, Role, Slot};
+use neurarch_kernels::ir::shape::Type;
+use neurarch_kernels::ir::trace::{Trace, Var};
+use neurarch_kernels::ops::activation::gelu::Approximate;
+use neurarch_kernels::ops::reduction::reduce::Reduction;
 use neurarch_kernels::passes::autocast::autocast;
 use neurarch_kernels::passes::differentiate::backward;
-use neurarch_kernels::program::trace::{Trace, Var};
-use neurarch_kernels::program::{Program, Role, Slot};
-use neurarch_kernels::shape::Type;
 use neurarch_kernels::testing::{Array, evaluate, planned, same_bits};
 use proptest::prelude::*;
 

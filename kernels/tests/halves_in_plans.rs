@@ -1,12 +1,12 @@
 //! Plans of programs in halves: conversions are gone where they can be, and the bits are those of one op after another.
 
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::ops::adam::{AdamRates, AdamSettings};
-use neurarch_kernels::ops::reduce::Reduction;
-use neurarch_kernels::ops::sgd::{SgdMomentum, SgdRates, SgdSettings};
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::trace::{Trace, Var};
+use neurarch_kernels::ops::reduction::reduce::Reduction;
+use neurarch_kernels::ops::update::adam::{AdamRates, AdamSettings};
+use neurarch_kernels::ops::update::sgd::{SgdMomentum, SgdRates, SgdSettings};
 use neurarch_kernels::passes::differentiate::backward;
-use neurarch_kernels::passes::plan::{Plan, PlanOptions};
-use neurarch_kernels::program::trace::{Trace, Var};
+use neurarch_kernels::plan::{Plan, PlanOptions};
 use neurarch_kernels::testing::{Array, cases, evaluate, planned, same_bits};
 use proptest::prelude::*;
 

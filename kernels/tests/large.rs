@@ -1,8 +1,8 @@
 //! Values too large for memory are errors while tracing, which name the module and what was asked for.
 
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::program::trace::{Trace, Var};
-use neurarch_kernels::shape::Type;
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::shape::Type;
+use neurarch_kernels::ir::trace::{Trace, Var};
 
 /// The error of a module's `forward` on an input of this shape.
 fn error(shape: &[usize], forward: impl Fn(&Var) -> Var) -> String {

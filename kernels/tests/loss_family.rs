@@ -1,10 +1,10 @@
 //! The losses of torch, and what they are made of, against plain loops and the slope of their own forward.
 
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::ops::embedding_bag::{BagMode, EmbeddingBagSettings};
-use neurarch_kernels::ops::reduce::Reduction;
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::trace::Var;
+use neurarch_kernels::ops::index::embedding_bag::{BagMode, EmbeddingBagSettings};
+use neurarch_kernels::ops::reduction::reduce::Reduction;
 use neurarch_kernels::passes::differentiate::backward;
-use neurarch_kernels::program::trace::Var;
 use neurarch_kernels::testing::{Array, check_gradient_of, evaluate};
 
 /// Numbers of no pattern from `low` to `high`.

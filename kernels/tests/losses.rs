@@ -2,13 +2,13 @@
 //! other layouts.
 
 use neurarch_kernels::cpu::tile::Key;
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::op::Op;
-use neurarch_kernels::ops::cross_entropy::check_targets;
-use neurarch_kernels::ops::reduce::Reduction;
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::op::Op;
+use neurarch_kernels::ir::shape::{Shape, Type};
+use neurarch_kernels::ir::trace::{Trace, Var};
+use neurarch_kernels::ops::loss::cross_entropy::check_targets;
+use neurarch_kernels::ops::reduction::reduce::Reduction;
 use neurarch_kernels::passes::differentiate::backward;
-use neurarch_kernels::program::trace::{Trace, Var};
-use neurarch_kernels::shape::{Shape, Type};
 use neurarch_kernels::testing::{
     Array, cases, check_gradient, check_gradient_of, check_layouts, evaluate, layouts_of, run_op,
     run_op_keyed, same_bits,

@@ -1,11 +1,11 @@
 //! Linear algebra on matrices: exponentials, solutions, reflections, against plain loops, what they must
 //! satisfy, and the slope of their own forward.
 
-use neurarch_kernels::dtype::Dtype;
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::shape::Type;
+use neurarch_kernels::ir::trace::{Trace, Var};
 use neurarch_kernels::passes::clean::drop_dead_code;
 use neurarch_kernels::passes::differentiate::backward;
-use neurarch_kernels::program::trace::{Trace, Var};
-use neurarch_kernels::shape::Type;
 use neurarch_kernels::testing::{
     Array, check_gradient, check_gradient_of, check_layouts, evaluate, planned, same_bits,
 };

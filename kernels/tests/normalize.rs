@@ -1,7 +1,7 @@
 //! Norms against plain loops, the slope of their own forward, and themselves in other layouts.
 
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::program::trace::Var;
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::trace::Var;
 use neurarch_kernels::testing::{Array, cases, check_gradient_of, check_layouts};
 use proptest::prelude::*;
 

@@ -1,13 +1,13 @@
 //! Each pass alone: what it does to a small program, as text, and that the verifier accepts the result.
 
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::ops::reduce::Reduction;
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::program::{Program, Role, Slot, VerifyError};
+use neurarch_kernels::ir::shape::Type;
+use neurarch_kernels::ir::trace::{Trace, Var};
+use neurarch_kernels::ops::reduction::reduce::Reduction;
 use neurarch_kernels::passes::differentiate::backward;
-use neurarch_kernels::passes::plan::{Plan, PlanOptions};
 use neurarch_kernels::passes::{clean, fuse, split};
-use neurarch_kernels::program::trace::{Trace, Var};
-use neurarch_kernels::program::{Program, Role, Slot, VerifyError};
-use neurarch_kernels::shape::Type;
+use neurarch_kernels::plan::{Plan, PlanOptions};
 
 fn slot(role: Role, index: usize, shape: &[usize]) -> Slot {
     let name = format!("fc.{}", ["weight", "bias"][index]);

@@ -5,20 +5,21 @@
     reason = "the executor takes addresses; everything here is owned by the test"
 )]
 
-use neurarch_kernels::cpu::executor::{Binding, Sink, Source, Stage};
-use neurarch_kernels::cpu::memory::{AlignedBytes, padded};
-use neurarch_kernels::cpu::queue::{self, Direction, Work};
 use neurarch_kernels::cpu::tile::{Key, Rows};
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::ops::adam::{AdamRates, AdamSettings};
-use neurarch_kernels::ops::gelu::Approximate;
-use neurarch_kernels::ops::reduce::Reduction;
+use neurarch_kernels::execute::executor::{Binding, Sink, Source, Stage};
+use neurarch_kernels::execute::queue;
+use neurarch_kernels::execute::queue::{Direction, Work};
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::eager::Eager;
+use neurarch_kernels::ir::program::{Program, Role, Scalar, ScalarOf, Slot};
+use neurarch_kernels::ir::shape::Type;
+use neurarch_kernels::ir::trace::{Trace, Var};
+use neurarch_kernels::memory::{AlignedBytes, padded};
+use neurarch_kernels::ops::activation::gelu::Approximate;
+use neurarch_kernels::ops::reduction::reduce::Reduction;
+use neurarch_kernels::ops::update::adam::{AdamRates, AdamSettings};
 use neurarch_kernels::passes::differentiate::backward;
-use neurarch_kernels::passes::plan::{Plan, PlanOptions};
-use neurarch_kernels::program::eager::Eager;
-use neurarch_kernels::program::trace::{Trace, Var};
-use neurarch_kernels::program::{Program, Role, Scalar, ScalarOf, Slot};
-use neurarch_kernels::shape::Type;
+use neurarch_kernels::plan::{Plan, PlanOptions};
 use neurarch_kernels::testing::cases;
 use proptest::prelude::*;
 

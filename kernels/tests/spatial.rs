@@ -1,16 +1,16 @@
 //! Pools, padding, folding and upsampling against plain loops, the slope of their own forward, and themselves in
 //! other layouts.
 
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::ops::fold::Blocks;
-use neurarch_kernels::ops::interpolate::{InterpolateMode, Interpolation};
-use neurarch_kernels::ops::local_response_norm::ResponseNorm;
-use neurarch_kernels::ops::pad::PadMode;
-use neurarch_kernels::ops::pick::Places;
-use neurarch_kernels::ops::pool::Pooling;
-use neurarch_kernels::ops::resample::{Along, Taps};
-use neurarch_kernels::program::trace::{Trace, Var};
-use neurarch_kernels::shape::Type;
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::shape::Type;
+use neurarch_kernels::ir::trace::{Trace, Var};
+use neurarch_kernels::ops::norm::local_response_norm::ResponseNorm;
+use neurarch_kernels::ops::spatial::fold::Blocks;
+use neurarch_kernels::ops::spatial::interpolate::{InterpolateMode, Interpolation};
+use neurarch_kernels::ops::spatial::pad::PadMode;
+use neurarch_kernels::ops::spatial::pick::Places;
+use neurarch_kernels::ops::spatial::pool::Pooling;
+use neurarch_kernels::ops::spatial::resample::{Along, Taps};
 use neurarch_kernels::testing::{
     Array, cases, check_gradient, check_gradient_of, check_layouts, evaluate,
 };

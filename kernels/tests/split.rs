@@ -1,11 +1,11 @@
 //! The work of one large model is split over threads, and gives the same bits as on one.
 
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::ops::convolution::Convolution;
-use neurarch_kernels::ops::gelu::Approximate;
-use neurarch_kernels::ops::max_pool::Window;
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::trace::Var;
+use neurarch_kernels::ops::activation::gelu::Approximate;
+use neurarch_kernels::ops::spatial::convolution::Convolution;
+use neurarch_kernels::ops::spatial::max_pool::Window;
 use neurarch_kernels::passes::differentiate::backward;
-use neurarch_kernels::program::trace::Var;
 use neurarch_kernels::testing::{Array, cases, planned, same_bits};
 use proptest::prelude::*;
 

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::op::Op;
-use neurarch_kernels::ops::adam::{AdamRates, AdamSettings};
-use neurarch_kernels::ops::sgd::{SgdMomentum, SgdRates, SgdSettings};
-use neurarch_kernels::program::trace::Trace;
-use neurarch_kernels::shape::Type;
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::op::Op;
+use neurarch_kernels::ir::shape::Type;
+use neurarch_kernels::ir::trace::Trace;
+use neurarch_kernels::ops::update::adam::{AdamRates, AdamSettings};
+use neurarch_kernels::ops::update::sgd::{SgdMomentum, SgdRates, SgdSettings};
 use neurarch_kernels::testing::{Array, cases, run_op};
 use proptest::prelude::*;
 

@@ -4,10 +4,10 @@ use bevy_ecs::prelude::*;
 use ndarray::{Array1, ArrayD, Axis};
 use neurarch_components::amp::{GradScaler, ScalerStage, ScalerState};
 use neurarch_components::losses::Loss;
-use neurarch_components::mode::Mode;
+use neurarch_components::module::mode::Mode;
 use neurarch_components::population::Population;
-use neurarch_kernels::dtype::{Dtype, Element};
 use neurarch_kernels::gradients;
+use neurarch_kernels::ir::dtype::{Dtype, Element};
 
 use crate::compile::array::Input;
 use crate::errors::SignError;

@@ -1,11 +1,11 @@
 //! Blueprints come and go without leaving component ids, archetypes or memory behind.
 
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::Blueprints;
 use neurarch_components::layers::{Linear, Sequential, Tanh};
 use neurarch_components::population::Population;
-use neurarch_components::tree::Model;
-use neurarch_kernels::dtype::Dtype;
+use neurarch_components::population::blueprints::Blueprints;
+use neurarch_components::population::tree::Model;
+use neurarch_kernels::ir::dtype::Dtype;
 use neurarch_systems::structure::{access, sign, spawn};
 
 fn brain(a: usize, b: usize) -> Sequential {

@@ -2,11 +2,11 @@
 
 use bevy_ecs::entity::EntityCloner;
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::Blueprints;
 use neurarch_components::layers::{Linear, Sequential, Tanh};
 use neurarch_components::population::Population;
-use neurarch_components::tree::Model;
-use neurarch_kernels::dtype::Dtype;
+use neurarch_components::population::blueprints::Blueprints;
+use neurarch_components::population::tree::Model;
+use neurarch_kernels::ir::dtype::Dtype;
 use neurarch_systems::structure::{access, sign, spawn};
 
 fn clone(world: &mut World, root: Entity) -> Entity {

@@ -3,8 +3,8 @@
 use bevy_ecs::prelude::*;
 use neurarch_components::layers::{Linear, ReLU, Sequential, Tanh};
 use neurarch_components::population::Population;
-use neurarch_components::tree::{Model, ModuleName};
-use neurarch_kernels::dtype::Dtype;
+use neurarch_components::population::tree::{Model, ModuleName};
+use neurarch_kernels::ir::dtype::Dtype;
 use neurarch_systems::structure::sign::SignError;
 use neurarch_systems::structure::spawn::SpawnError;
 use neurarch_systems::structure::{access, sign, spawn};

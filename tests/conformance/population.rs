@@ -8,7 +8,7 @@ use std::path::Path;
 
 use ndarray::{ArrayD, Axis, IxDyn, stack};
 use neurarch::components::module::DynModule;
-use neurarch::kernels::dtype::Element;
+use neurarch::kernels::ir::dtype::Element;
 use neurarch::prelude::*;
 use neurarch::systems::execute::step::input_gradients;
 

@@ -375,7 +375,8 @@ fn only_models_whose_hooks_draw_go_on_in_their_random_numbers() {
     for _ in 0..2 {
         world.train_step(brains, &inputs(), &targets(), &CrossEntropyLoss::default()).unwrap();
     }
-    let draws = |root: &Entity| world.get::<neurarch::components::mode::Draws>(*root).unwrap().0;
+    let draws =
+        |root: &Entity| world.get::<neurarch::components::module::mode::Draws>(*root).unwrap().0;
     assert_eq!(roots.iter().map(draws).collect::<Vec<_>>(), [2, 0, 2, 0, 2]);
     let drawn = drawn.lock().unwrap();
     assert_eq!(drawn.len(), 6);

@@ -8,11 +8,11 @@ use std::cell::RefCell;
 use ndarray::{Array1, Array2, Array3};
 use neurarch::kernels::cpu::kernel::Cpu;
 use neurarch::kernels::cpu::tile::Tile;
-use neurarch::kernels::op::{Ask, Op, OpError, ask};
-use neurarch::kernels::program::eager::Eager;
-use neurarch::kernels::program::trace::Trace;
-use neurarch::kernels::program::{Role, Slot};
-use neurarch::kernels::shape::{Layout, Operand, Type};
+use neurarch::kernels::ir::eager::Eager;
+use neurarch::kernels::ir::op::{Ask, Op, OpError, ask};
+use neurarch::kernels::ir::program::{Role, Slot};
+use neurarch::kernels::ir::shape::{Layout, Operand, Type};
+use neurarch::kernels::ir::trace::Trace;
 use neurarch::prelude::*;
 
 /// More elements than any array of these tests has.

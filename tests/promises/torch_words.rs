@@ -6,8 +6,8 @@ use ndarray::{Array2, Array3, ArrayD, array};
 use neurarch::components::hook::{Callback, HookOptions, Hooks};
 use neurarch::components::module::NoInverse;
 use neurarch::components::optimizer::{Optimizer, Update};
-use neurarch::kernels::ops::adagrad::AdagradSettings;
-use neurarch::kernels::ops::update::UpdateInputs;
+use neurarch::kernels::ops::update::adagrad::AdagradSettings;
+use neurarch::kernels::ops::update::rule::UpdateInputs;
 use neurarch::prelude::*;
 use neurarch::systems::edit::lookup::Attribute;
 

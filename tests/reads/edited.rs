@@ -3,8 +3,8 @@
 use neurarch::bevy_ecs::prelude::*;
 use neurarch::bevy_ecs::relationship::RelationshipTarget;
 use neurarch::components::column::Columns;
-use neurarch::components::tie::Ties;
-use neurarch::components::tree::{Columned, ModuleName};
+use neurarch::components::population::tie::Ties;
+use neurarch::components::population::tree::{Columned, ModuleName};
 use neurarch::prelude::*;
 use neurarch::systems::structure::access::AccessError;
 

@@ -3,7 +3,7 @@
 use ndarray::{Array3, ArrayD, Axis, IxDyn};
 use neurarch::bevy_ecs::entity::EntityCloner;
 use neurarch::components::column::Columns;
-use neurarch::components::shared::SharedTensors;
+use neurarch::components::column::shared::SharedTensors;
 use neurarch::prelude::*;
 use neurarch::systems::evolve;
 use neurarch::systems::state::safetensors;

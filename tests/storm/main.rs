@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use neurarch::components::hook::{Callback, Hooks};
-use neurarch::components::registry::ModuleTypes;
+use neurarch::components::module::registry::ModuleTypes;
 use neurarch::prelude::*;
 use plain::{HIDDEN, Hook, INPUTS, LR, Layer, MOMENTUM, Model, OUTPUTS, Random};
 

@@ -2,7 +2,7 @@
 //!
 //! Source: `dir` of the classes of torch 2.15.
 
-use crate::registered::is_attribute_of_every_module;
+use crate::module::attributes::is_attribute_of_every_module;
 
 /// Says whether a container of torch's has an attribute of this name; `false` for other modules.
 pub fn is_attribute(container: &str, name: &str) -> bool {

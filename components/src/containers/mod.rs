@@ -13,8 +13,8 @@ pub use live::LiveModule;
 pub use named::Named;
 pub use slice::{Slice, place};
 
+use crate::module::names::{Kind, wrong_name};
 use crate::module::{DynModule, Module};
-use crate::names::{Kind, wrong_name};
 
 /// Why an operation on a container failed, in torch's words. The container is as it was before.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -176,10 +176,10 @@ macro_rules! modules_by_name {
             }
         }
 
-        /// torch's printed form ([`repr`](crate::repr::repr)).
+        /// torch's printed form ([`repr`](crate::module::repr::repr)).
         impl core::fmt::Display for $container {
             fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-                f.write_str(&crate::repr::repr(self))
+                f.write_str(&crate::module::repr::repr(self))
             }
         }
     };

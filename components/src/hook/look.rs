@@ -1,7 +1,7 @@
 //! Hooks that only look, as their type says: they return nothing.
 
-use neurarch_kernels::program::trace::Var;
-use neurarch_kernels::program::tree::{Arguments, Tree};
+use neurarch_kernels::ir::trace::Var;
+use neurarch_kernels::ir::tree::{Arguments, Tree};
 
 use super::{At, Callback, Gradients, HookError, HookKind};
 

@@ -1,11 +1,11 @@
 //! Activations: elementwise functions, and softmax along an axis.
 
 use bevy_ecs::prelude::*;
-pub use neurarch_kernels::ops::gelu::Approximate;
-use neurarch_kernels::program::trace::Var;
+use neurarch_kernels::ir::trace::Var;
+pub use neurarch_kernels::ops::activation::gelu::Approximate;
 
+use crate::module::repr::float;
 use crate::module::{Call, Module};
-use crate::repr::float;
 
 /// Declares an activation without settings: its component, and `forward` as one method of [`Var`].
 macro_rules! activation {

@@ -2,8 +2,8 @@
 //! [`AdaptiveMaxPool1d`] to [`AdaptiveMaxPool3d`]; and [`FractionalMaxPool2d`], [`FractionalMaxPool3d`].
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::program::trace::Var;
-use neurarch_kernels::program::tree::{Arguments, Tree};
+use neurarch_kernels::ir::trace::Var;
+use neurarch_kernels::ir::tree::{Arguments, Tree};
 
 use super::per_axis::PerAxis;
 use super::pooling::with_indices;

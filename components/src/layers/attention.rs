@@ -1,17 +1,16 @@
 //! [`MultiheadAttention`]: each query mixes values, by how well their keys fit it.
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::ops::multi_head_attention::{
-    self as kernel, InProjection, MultiHeadAttentionOptions,
-};
-use neurarch_kernels::program::trace::Var;
-use neurarch_kernels::program::tree::{Arguments, Tree};
-use neurarch_kernels::shape::Shape;
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::shape::Shape;
+use neurarch_kernels::ir::trace::Var;
+use neurarch_kernels::ir::tree::{Arguments, Tree};
+use neurarch_kernels::ops::attention::multi_head as kernel;
+use neurarch_kernels::ops::attention::multi_head::{InProjection, MultiHeadAttentionOptions};
 
 use super::linear::{Linear, NonDynamicallyQuantizableLinear};
+use crate::module::signature::Refused;
 use crate::module::{Call, Declare, Init, Module};
-use crate::signature::Refused;
 
 /// What `forward` takes.
 const NAMES: [&str; 8] = [
@@ -59,7 +58,7 @@ const NAMES: [&str; 8] = [
 ///
 /// ```
 /// # use neurarch_components::layers::*;
-/// # use neurarch_components::repr::repr;
+/// # use neurarch_components::module::repr::repr;
 /// let attention = MultiheadAttention { batch_first: true, ..MultiheadAttention::new(8, 2) };
 /// assert_eq!(repr(&attention), "\
 /// MultiheadAttention(

@@ -1,7 +1,7 @@
 //! [`BareModule`]: a module of parameters, buffers and children that computes nothing.
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::shape::Shape;
+use neurarch_kernels::ir::shape::Shape;
 
 use crate::containers::IntoModule;
 use crate::module::{Declare, DynModule, Init, Module};

@@ -3,12 +3,12 @@
 use core::ops::RangeInclusive;
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::program::trace::{Function, Var};
-use neurarch_kernels::shape::Shape;
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::shape::Shape;
+use neurarch_kernels::ir::trace::{Function, Var};
 
+use crate::module::repr::{boolean, float};
 use crate::module::{Call, Declare, DynModule, Init, Module};
-use crate::repr::{boolean, float};
 
 /// The settings that batch and instance normalization share.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -264,8 +264,8 @@ macro_rules! norm_layer {
                 }
             }
 
-            pub(in crate::layers) fn settings(&self) -> $crate::layers::batchnorm::Settings {
-                $crate::layers::batchnorm::Settings {
+            pub(in crate::layers) fn settings(&self) -> $crate::layers::norm::batchnorm::Settings {
+                $crate::layers::norm::batchnorm::Settings {
                     num_features: self.num_features,
                     eps: self.eps,
                     momentum: self.momentum,

@@ -1,10 +1,10 @@
 //! [`Bilinear`]: a product of two vectors for each output.
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::program::tree::{Arguments, Tree};
+use neurarch_kernels::ir::tree::{Arguments, Tree};
 
+use crate::module::repr::boolean;
 use crate::module::{Call, Declare, Init, Module};
-use crate::repr::boolean;
 
 /// Gives `y_o = x1ᵀ · weight_o · x2 + bias_o`.
 ///
@@ -21,7 +21,8 @@ use crate::repr::boolean;
 /// # Example
 ///
 /// ```
-/// # use neurarch_components::{layers::Bilinear, repr::repr};
+/// # use neurarch_components::layers::Bilinear;
+/// # use neurarch_components::module::repr::repr;
 /// let bilinear = Bilinear::new(3, 2, 4);
 /// let text = "Bilinear(in1_features=3, in2_features=2, out_features=4, bias=True)";
 /// assert_eq!(repr(&bilinear), text);

@@ -1,13 +1,13 @@
 //! Convolutions: [`Conv1d`], [`Conv2d`], [`Conv3d`]; and what transposed ones share with them.
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::ops::convolution::Convolution;
-use neurarch_kernels::ops::pad::PadMode;
-use neurarch_kernels::program::trace::Var;
-use neurarch_kernels::shape::{Shape, signed};
+use neurarch_kernels::ir::shape::{Shape, signed};
+use neurarch_kernels::ir::trace::Var;
+use neurarch_kernels::ops::spatial::convolution::Convolution;
+use neurarch_kernels::ops::spatial::pad::PadMode;
 
+use crate::module::repr::tuple;
 use crate::module::{Call, Declare, Init, Module};
-use crate::repr::tuple;
 
 /// One number for each spatial axis, or one for all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

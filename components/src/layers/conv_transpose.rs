@@ -1,7 +1,7 @@
 //! Transposed convolutions: [`ConvTranspose1d`], [`ConvTranspose2d`], [`ConvTranspose3d`].
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::program::tree::{Arguments, Tree};
+use neurarch_kernels::ir::tree::{Arguments, Tree};
 
 use super::conv::{Padding, PaddingMode, Settings, Sizes, module};
 use crate::module::{Call, Declare, Init, Module};

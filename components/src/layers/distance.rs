@@ -1,7 +1,7 @@
 //! [`CosineSimilarity`] and [`PairwiseDistance`]: how alike, and how far apart, vectors are.
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::program::tree::{Arguments, Tree};
+use neurarch_kernels::ir::tree::{Arguments, Tree};
 
 use crate::module::{Call, Module};
 

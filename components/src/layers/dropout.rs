@@ -2,10 +2,10 @@
 //! [`AlphaDropout`], [`FeatureAlphaDropout`].
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::program::trace::Var;
+use neurarch_kernels::ir::trace::Var;
 
+use crate::module::repr::float;
 use crate::module::{Call, Module};
-use crate::repr::float;
 
 /// Declares a dropout: its component, and what it does while training with `x` and the probability.
 macro_rules! dropout {

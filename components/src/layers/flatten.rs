@@ -1,7 +1,7 @@
 //! [`Flatten`]: joins axes.
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::program::trace::Var;
+use neurarch_kernels::ir::trace::Var;
 
 use crate::module::{Call, Module};
 

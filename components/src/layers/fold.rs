@@ -1,8 +1,8 @@
 //! [`Unfold`] lists blocks of images as columns, [`Fold`] adds them up again.
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::ops::fold::Blocks;
-use neurarch_kernels::program::trace::Var;
+use neurarch_kernels::ir::trace::Var;
+use neurarch_kernels::ops::spatial::fold::Blocks;
 
 use super::per_axis::PerAxis;
 use crate::module::{Call, Module};

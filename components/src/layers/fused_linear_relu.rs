@@ -1,7 +1,7 @@
 //! [`FusedLinearReLU`]: an affine map and a ReLU as one module.
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::program::trace::Var;
+use neurarch_kernels::ir::trace::Var;
 
 use super::{Linear, ReLU, Sequential};
 use crate::module::{Call, Declare, Init, Module};

@@ -1,8 +1,8 @@
 //! Instance normalization: [`InstanceNorm1d`], [`InstanceNorm2d`], [`InstanceNorm3d`].
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::program::trace::{Function, Var};
-use neurarch_kernels::shape::Shape;
+use neurarch_kernels::ir::shape::Shape;
+use neurarch_kernels::ir::trace::{Function, Var};
 
 use super::batchnorm::{Settings, VERSION, norm_layer};
 use crate::module::{Call, Declare, Init, Module};

@@ -1,9 +1,9 @@
 //! Lazy layers: their shapes are inferred from what they are first called with.
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::program::trace::Var;
-use neurarch_kernels::program::tree::{Arguments, Tree};
-use neurarch_kernels::shape::Shape;
+use neurarch_kernels::ir::shape::Shape;
+use neurarch_kernels::ir::trace::Var;
+use neurarch_kernels::ir::tree::{Arguments, Tree};
 
 use crate::layers::Linear;
 use crate::module::{Call, Declare, DynModule, Init, Module};

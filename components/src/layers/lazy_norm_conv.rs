@@ -1,11 +1,11 @@
 //! Lazy convolutions and norms: how many channels they have is inferred from what they are first called with.
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::program::trace::Var;
-use neurarch_kernels::program::tree::{Arguments, Tree};
-use neurarch_kernels::shape::Shape;
+use neurarch_kernels::ir::shape::Shape;
+use neurarch_kernels::ir::trace::Var;
+use neurarch_kernels::ir::tree::{Arguments, Tree};
 
-use super::{
+use crate::layers::{
     BatchNorm1d, BatchNorm2d, BatchNorm3d, Conv1d, Conv2d, Conv3d, ConvTranspose1d,
     ConvTranspose2d, ConvTranspose3d, InstanceNorm1d, InstanceNorm2d, InstanceNorm3d, Sizes,
 };

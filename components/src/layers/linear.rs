@@ -1,10 +1,10 @@
 //! [`Linear`]: an affine map of the last axis; and its kind inside attention.
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::program::trace::Var;
+use neurarch_kernels::ir::trace::Var;
 
+use crate::module::repr::boolean;
 use crate::module::{Call, Declare, Init, Module};
-use crate::repr::boolean;
 
 /// Maps the last axis affinely: `y = x · weightᵀ + bias`.
 ///

@@ -1,11 +1,11 @@
 //! [`ModuleDict`]: modules under names, for a module of your own to call.
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::program::trace::Var;
+use neurarch_kernels::ir::trace::Var;
 
 use crate::containers::{ContainerError, IntoModule, Modules, modules_by_name};
+use crate::module::names::Kind;
 use crate::module::{Call, Declare, DynModule, Module};
-use crate::names::Kind;
 
 /// Holds modules under names, in order of insertion. It computes nothing by itself: the module above calls
 /// them, such as `call.child("heads.left", &x)`.

@@ -3,13 +3,13 @@
 use core::ops::{Add, AddAssign};
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::program::trace::Var;
+use neurarch_kernels::ir::trace::Var;
 
 use crate::containers::{
     ContainerError, IntoModule, Modules, Slice, modules_by_name, modules_in_order, place,
 };
+use crate::module::names::Kind;
 use crate::module::{Call, Declare, DynModule, Module};
-use crate::names::Kind;
 
 /// Holds modules in a list. It computes nothing by itself: the module above calls them.
 ///
@@ -22,7 +22,7 @@ use crate::names::Kind;
 /// # use bevy_ecs::prelude::Component;
 /// # use neurarch_components::layers::*;
 /// # use neurarch_components::module::*;
-/// # use neurarch_kernels::program::trace::Var;
+/// # use neurarch_kernels::ir::trace::Var;
 /// /// Adds what each of its layers makes of `x`.
 /// #[derive(Component, Clone, Debug, PartialEq)]
 /// struct Committee {

@@ -1,10 +1,10 @@
 //! Activations beside those of [`activation`](super::activation), and [`Unflatten`].
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::program::trace::Var;
+use neurarch_kernels::ir::trace::Var;
 
+use crate::module::repr::{float, tuple};
 use crate::module::{Call, Declare, Init, Module};
-use crate::repr::{float, tuple};
 
 /// Declares an activation without settings: its component, and `forward` as one method of [`Var`].
 macro_rules! activation {
@@ -240,7 +240,7 @@ impl Module for GLU {
     }
 }
 
-/// Applies `exp(-x) / Σ exp(-x)` along an axis, counted as in [`Softmax`](super::Softmax).
+/// Applies `exp(-x) / Σ exp(-x)` along an axis, counted as in [`Softmax`](crate::layers::Softmax).
 ///
 /// Source: `torch.nn.Softmin`; its deprecated implicit `dim` is not offered.
 #[derive(Component, Clone, Copy, Debug, PartialEq, Eq)]
@@ -286,7 +286,7 @@ impl Module for Softmax2d {
     }
 }
 
-/// Divides an axis into several: the reverse of [`Flatten`](super::Flatten).
+/// Divides an axis into several: the reverse of [`Flatten`](crate::layers::Flatten).
 ///
 /// Source: `torch.nn.Unflatten`, without named dimensions.
 #[derive(Component, Clone, Debug, PartialEq, Eq)]

@@ -1,12 +1,12 @@
 //! Normalization of each item by itself: [`LayerNorm`], [`GroupNorm`], [`RMSNorm`].
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::program::trace::{Function, Var};
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::trace::{Function, Var};
 
 use super::batchnorm::Settings;
+use crate::module::repr::{boolean, float, tuple};
 use crate::module::{Call, Declare, Init, Module};
-use crate::repr::{boolean, float, tuple};
 
 /// Normalizes each item over its last axes, then scales and shifts each number:
 /// `y = (x - mean) / √(var + eps) · weight + bias`.

@@ -2,11 +2,11 @@
 //! the same in two and three axes.
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::ops::pad::PadMode;
-use neurarch_kernels::program::trace::Var;
+use neurarch_kernels::ir::trace::Var;
+use neurarch_kernels::ops::spatial::pad::PadMode;
 
+use crate::module::repr::{float, tuple};
 use crate::module::{Call, Module};
-use crate::repr::{float, tuple};
 
 /// How much is put before and behind each of `M / 2` axes, the last axis first, as torch lists it: left, right,
 /// top, bottom, front, back.

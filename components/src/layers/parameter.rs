@@ -1,7 +1,7 @@
 //! [`Parameter`]: what a parameter of a list or dictionary will be.
 
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::shape::Shape;
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::shape::Shape;
 
 use crate::module::Init;
 

@@ -4,13 +4,13 @@ use core::ops::{BitOr, BitOrAssign};
 use std::sync::Arc;
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::program::trace::Var;
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::trace::Var;
 
-use super::Parameter;
 use crate::containers::{ContainerError, Named};
+use crate::layers::Parameter;
+use crate::module::names::Kind;
 use crate::module::{Call, Declare, Init, Module};
-use crate::names::Kind;
 
 /// Holds parameters under names, in order of insertion.
 ///
@@ -254,10 +254,10 @@ impl<P: Clone + Send + Sync + 'static> IntoIterator for ParameterDict<P> {
     }
 }
 
-/// torch's printed form ([`repr`](crate::repr::repr)).
+/// torch's printed form ([`repr`](crate::module::repr::repr)).
 impl core::fmt::Display for ParameterDict {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str(&crate::repr::repr(self))
+        f.write_str(&crate::module::repr::repr(self))
     }
 }
 

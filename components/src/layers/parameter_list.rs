@@ -4,11 +4,11 @@ use core::ops::AddAssign;
 use std::sync::Arc;
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::program::trace::Var;
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::trace::Var;
 
-use super::Parameter;
 use crate::containers::{ContainerError, Slice, place};
+use crate::layers::Parameter;
 use crate::module::{Call, Declare, Init, Module};
 
 /// Holds parameters in a list, named by their numbers: `0`, `1`, …
@@ -165,10 +165,10 @@ impl<'a> IntoIterator for &'a ParameterList {
     }
 }
 
-/// torch's printed form ([`repr`](crate::repr::repr)).
+/// torch's printed form ([`repr`](crate::module::repr::repr)).
 impl core::fmt::Display for ParameterList {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str(&crate::repr::repr(self))
+        f.write_str(&crate::module::repr::repr(self))
     }
 }
 

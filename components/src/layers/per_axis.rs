@@ -1,6 +1,6 @@
 //! [`PerAxis`]: settings that are one number for all spatial axes, or one for each.
 
-use crate::repr::tuple;
+use crate::module::repr::tuple;
 
 /// One number for all spatial axes, or one for each: torch's number or tuple, printed as it was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

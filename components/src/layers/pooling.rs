@@ -1,13 +1,13 @@
 //! Pools: [`MaxPool1d`] to [`MaxPool3d`], [`AvgPool1d`] to [`AvgPool3d`], [`LPPool1d`] to [`LPPool3d`].
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::ops::pool::Pooling;
-use neurarch_kernels::program::trace::Var;
-use neurarch_kernels::program::tree::{Arguments, Tree};
+use neurarch_kernels::ir::trace::Var;
+use neurarch_kernels::ir::tree::{Arguments, Tree};
+use neurarch_kernels::ops::spatial::pool::Pooling;
 
 use super::per_axis::PerAxis;
+use crate::module::repr::{boolean, float, tuple};
 use crate::module::{Call, Module};
-use crate::repr::{boolean, float, tuple};
 
 /// Gives the settings of a pool to its op.
 pub(super) fn pooling<const N: usize>(

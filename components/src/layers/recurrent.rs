@@ -3,14 +3,14 @@
 //! All of them are called with sequences (`input`) and perhaps first states (`hx`), and give the outputs of the last
 //! layer and the last state of every layer. Sequences are `[T, N, input_size]`, `[N, T, input_size]` if `batch_first`,
 //! `[T, input_size]` for a single one, or of several lengths:
-//! [`PackedSequence`](neurarch_kernels::program::packed::PackedSequence). How many time steps there are is known
+//! [`PackedSequence`](neurarch_kernels::ir::packed::PackedSequence). How many time steps there are is known
 //! while tracing; another number is another program.
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::program::tree::{Arguments, Tree};
+use neurarch_kernels::ir::tree::{Arguments, Tree};
 
-use super::recurrent_cell::{Kind, Nonlinearity, reset};
-use super::recurrent_stack::{ATTRIBUTES, Stack};
+use crate::layers::recurrent::cell::{Kind, Nonlinearity, reset};
+use crate::layers::recurrent::stack::{ATTRIBUTES, Stack};
 use crate::module::{Call, Declare, Init, Module};
 
 /// Declares a recurrent layer; `$own` is the setting that only it has.
@@ -148,7 +148,8 @@ recurrent! {
     /// # Example
     ///
     /// ```
-    /// # use neurarch_components::{layers::LSTM, repr::repr};
+    /// # use neurarch_components::layers::LSTM;
+    /// # use neurarch_components::module::repr::repr;
     /// let layer = LSTM { num_layers: 2, proj_size: 8, ..LSTM::new(16, 32) };
     /// assert_eq!(repr(&layer), "LSTM(16, 32, proj_size=8, num_layers=2)");
     /// ```

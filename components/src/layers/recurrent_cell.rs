@@ -3,8 +3,8 @@
 use core::ops::Range;
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::program::trace::{Trace, Var};
-use neurarch_kernels::program::tree::{Arguments, Tree};
+use neurarch_kernels::ir::trace::{Trace, Var};
+use neurarch_kernels::ir::tree::{Arguments, Tree};
 
 use crate::module::{Call, Declare, Init, Module};
 

@@ -4,15 +4,15 @@
 //! The items go by time steps ([`Steps`]), so that sequences of one length and of several take the same way: as
 //! sequences end, the batch gets smaller.
 
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::ops::sequence::Steps;
-use neurarch_kernels::program::packed::PackedSequence;
-use neurarch_kernels::program::trace::Var;
-use neurarch_kernels::program::tree::{Arguments, Tree};
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::packed::PackedSequence;
+use neurarch_kernels::ir::trace::Var;
+use neurarch_kernels::ir::tree::{Arguments, Tree};
+use neurarch_kernels::ops::recurrent::sequence::Steps;
 
-use super::recurrent_cell::{Kind, State, Weights, given_state};
+use crate::layers::recurrent::cell::{Kind, State, Weights, given_state};
+use crate::module::repr::{float, tuple};
 use crate::module::{Call, Declare};
-use crate::repr::{float, tuple};
 
 /// The attributes of the layers, beside their parameters.
 pub(super) const ATTRIBUTES: &[&str] = &[

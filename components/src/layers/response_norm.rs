@@ -1,11 +1,11 @@
 //! [`LocalResponseNorm`] and [`CrossMapLRN2d`]: numbers divided by how large their neighbors in other channels are.
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::ops::local_response_norm::ResponseNorm;
-use neurarch_kernels::program::trace::Var;
+use neurarch_kernels::ir::trace::Var;
+use neurarch_kernels::ops::norm::local_response_norm::ResponseNorm;
 
+use crate::module::repr::float;
 use crate::module::{Call, Module};
-use crate::repr::float;
 
 macro_rules! response_norm {
     ($(#[$doc:meta])* $layer:ident, $method:ident, |$k:ident| $print:expr) => {

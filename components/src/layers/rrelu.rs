@@ -1,10 +1,10 @@
 //! [`RReLU`]: leaky ReLU with random slopes while training.
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::program::trace::Var;
+use neurarch_kernels::ir::trace::Var;
 
+use crate::module::repr::float;
 use crate::module::{Call, Module};
-use crate::repr::float;
 
 /// Applies `x` where `x > 0`, `a · x` elsewhere: in training mode each number has a slope `a` of its own, drawn
 /// evenly between `lower` and `upper`; in evaluation mode `a` is their mean.

@@ -3,14 +3,14 @@
 use core::ops::{Add, AddAssign, Mul};
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::program::tree::{Arguments, Tree};
+use neurarch_kernels::ir::tree::{Arguments, Tree};
 
 use crate::containers::{
     ContainerError, IntoModule, MAX_ENTRIES, Modules, Slice, modules_by_name, modules_in_order,
     place,
 };
+use crate::module::names::Kind;
 use crate::module::{Call, Declare, DynModule, Module};
-use crate::names::Kind;
 
 /// Passes its input through its children in order.
 ///
@@ -297,11 +297,11 @@ impl Module for Sequential {
 
 #[cfg(test)]
 mod tests {
-    use neurarch_kernels::dtype::Dtype;
+    use neurarch_kernels::ir::dtype::Dtype;
 
     use super::*;
-    use crate::blueprint::Blueprint;
     use crate::layers::{Dropout, Linear, Tanh};
+    use crate::module::blueprint::Blueprint;
 
     fn linear(out_features: usize) -> Linear {
         Linear::new(1, out_features)

@@ -2,7 +2,7 @@
 //! [`ChannelShuffle`].
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::program::trace::Var;
+use neurarch_kernels::ir::trace::Var;
 
 use crate::module::{Call, Module};
 

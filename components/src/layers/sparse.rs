@@ -1,13 +1,13 @@
 //! [`Embedding`] and [`EmbeddingBag`]: tables whose rows whole numbers choose.
 
 use bevy_ecs::prelude::*;
-pub use neurarch_kernels::ops::embedding_bag::BagMode;
-use neurarch_kernels::ops::embedding_bag::EmbeddingBagSettings;
-use neurarch_kernels::program::trace::Var;
-use neurarch_kernels::program::tree::{Arguments, Tree};
+use neurarch_kernels::ir::trace::Var;
+use neurarch_kernels::ir::tree::{Arguments, Tree};
+pub use neurarch_kernels::ops::index::embedding_bag::BagMode;
+use neurarch_kernels::ops::index::embedding_bag::EmbeddingBagSettings;
 
+use crate::module::repr::float;
 use crate::module::{Call, Declare, Init, Module};
-use crate::repr::float;
 
 /// Gives for each whole number the row of that number.
 ///
@@ -149,7 +149,8 @@ impl Module for Embedding {
 /// # Example
 ///
 /// ```
-/// # use neurarch_components::{layers::{BagMode, EmbeddingBag}, repr::repr};
+/// # use neurarch_components::layers::{BagMode, EmbeddingBag};
+/// # use neurarch_components::module::repr::repr;
 /// let words = EmbeddingBag { mode: BagMode::Sum, ..EmbeddingBag::new(10, 3) };
 /// assert_eq!(repr(&words), "EmbeddingBag(10, 3, mode='sum')");
 /// ```

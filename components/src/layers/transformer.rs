@@ -2,15 +2,15 @@
 
 use bevy_ecs::prelude::*;
 use ndarray::Array2;
-use neurarch_kernels::program::trace::Var;
-use neurarch_kernels::program::tree::{Arguments, Tree};
-use neurarch_kernels::shape::Shape;
+use neurarch_kernels::ir::shape::Shape;
+use neurarch_kernels::ir::trace::Var;
+use neurarch_kernels::ir::tree::{Arguments, Tree};
 
 use super::attention::{canonical_mask, xavier_uniform};
 use super::{Activation, LayerNorm, ModuleList, TransformerDecoderLayer, TransformerEncoderLayer};
 use crate::containers::{IntoModule, MAX_ENTRIES, Refusal, too_many};
+use crate::module::signature::Refused;
 use crate::module::{Call, Declare, DynModule, Init, Module};
-use crate::signature::Refused;
 
 /// Makes a stack of layers: its children, and what both stacks have in common.
 macro_rules! stack {
@@ -94,7 +94,7 @@ stack!(
     /// # use neurarch_components::layers::*;
     /// let layer = TransformerEncoderLayer { batch_first: true, ..TransformerEncoderLayer::new(16, 4) };
     /// let encoder = TransformerEncoder::new(layer, 2).with_norm(LayerNorm::new([16]));
-    /// # assert!(neurarch_components::repr::repr(&encoder).contains("(0-1): 2 x TransformerEncoderLayer("));
+    /// # assert!(neurarch_components::module::repr::repr(&encoder).contains("(0-1): 2 x TransformerEncoderLayer("));
     /// ```
     ///
     /// Source: `torch.nn.TransformerEncoder`, without nested tensors, which change nothing but what stands at
@@ -268,7 +268,7 @@ impl Transformer {
     /// Gives a mask with which no place sees those after it: -∞ above the diagonal, 0 elsewhere, `[sz, sz]`.
     ///
     /// Source: `torch.nn.Transformer.generate_square_subsequent_mask`. In a `forward` of your own there is
-    /// [`causal_mask`](neurarch_kernels::ops::attention::causal_mask).
+    /// [`causal_mask`](neurarch_kernels::ops::attention::scaled_dot_product::causal_mask).
     pub fn generate_square_subsequent_mask<T: From<f32>>(sz: usize) -> Array2<T> {
         Array2::from_shape_fn((sz, sz), |(row, column)| {
             T::from(if column > row { f32::NEG_INFINITY } else { 0.0 })

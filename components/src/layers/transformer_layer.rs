@@ -2,15 +2,15 @@
 //! shortcut and a norm.
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::ops::gelu::Approximate;
-use neurarch_kernels::program::trace::Var;
-use neurarch_kernels::program::tree::{Arguments, Tree};
+use neurarch_kernels::ir::trace::Var;
+use neurarch_kernels::ir::tree::{Arguments, Tree};
+use neurarch_kernels::ops::activation::gelu::Approximate;
 
-use super::attention::canonical_mask;
-use super::{Dropout, LayerNorm, Linear, MultiheadAttention};
 use crate::containers::IntoModule;
+use crate::layers::attention::canonical_mask;
+use crate::layers::{Dropout, LayerNorm, Linear, MultiheadAttention};
+use crate::module::signature::Refused;
 use crate::module::{Call, Declare, DynModule, Module};
-use crate::signature::Refused;
 
 /// What stands between the two linear layers.
 #[derive(Clone, Debug, Default)]

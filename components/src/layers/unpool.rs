@@ -1,7 +1,7 @@
 //! What max pools took apart, put together: [`MaxUnpool1d`], [`MaxUnpool2d`], [`MaxUnpool3d`].
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::program::tree::{Arguments, Tree};
+use neurarch_kernels::ir::tree::{Arguments, Tree};
 
 use super::per_axis::PerAxis;
 use super::pooling::pooling;

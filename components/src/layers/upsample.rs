@@ -1,13 +1,13 @@
 //! [`Upsample`], [`UpsamplingNearest2d`], [`UpsamplingBilinear2d`]: other sizes for signals, images and volumes.
 
 use bevy_ecs::prelude::*;
-pub use neurarch_kernels::ops::interpolate::InterpolateMode;
-use neurarch_kernels::ops::interpolate::Interpolation;
-use neurarch_kernels::program::trace::Var;
+use neurarch_kernels::ir::trace::Var;
+pub use neurarch_kernels::ops::spatial::interpolate::InterpolateMode;
+use neurarch_kernels::ops::spatial::interpolate::Interpolation;
 
 use super::per_axis::PerAxis;
+use crate::module::repr::{float, tuple};
 use crate::module::{Call, Module};
-use crate::repr::{float, tuple};
 
 /// One number for all axes, however many there are, or one for each.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -67,7 +67,8 @@ impl<T: Copy, const N: usize> From<PerAxis<T, N>> for ForAxes<T> {
 /// # Example
 ///
 /// ```
-/// # use neurarch_components::{layers::*, repr::repr};
+/// # use neurarch_components::layers::*;
+/// # use neurarch_components::module::repr::repr;
 /// let twice = Upsample { mode: InterpolateMode::Bilinear, ..Upsample::scale_factor(2.0) };
 /// assert_eq!(repr(&twice), "Upsample(scale_factor=2.0, mode='bilinear')");
 /// ```

@@ -1,14 +1,14 @@
 //! [`AdaptiveLogSoftmaxWithLoss`]: a softmax over many classes that spends little on rare ones.
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::elementary;
-use neurarch_kernels::program::trace::Var;
-use neurarch_kernels::program::tree::{Arguments, Tree};
-use neurarch_kernels::shape::Shape;
+use neurarch_kernels::arithmetic::elementary;
+use neurarch_kernels::ir::shape::Shape;
+use neurarch_kernels::ir::trace::Var;
+use neurarch_kernels::ir::tree::{Arguments, Tree};
 
 use super::Reduction;
-use crate::call::Watcher;
 use crate::layers::{Linear, ModuleList, Sequential};
+use crate::module::call::Watcher;
 use crate::module::{Call, Declare, Module};
 
 /// Gives the logarithm of the probability of each target class, and minus their mean as the loss.

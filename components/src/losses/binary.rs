@@ -3,7 +3,7 @@
 
 use bevy_ecs::prelude::*;
 use ndarray::{ArrayD, ArrayViewD};
-use neurarch_kernels::program::trace::Var;
+use neurarch_kernels::ir::trace::Var;
 
 use super::{Loss, LossCall, Reduction, in_dtype_of};
 

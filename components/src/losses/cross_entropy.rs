@@ -2,9 +2,9 @@
 
 use bevy_ecs::prelude::*;
 use ndarray::{ArrayView1, ArrayViewD};
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::program::trace::Var;
-use neurarch_kernels::shape::Type;
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::shape::Type;
+use neurarch_kernels::ir::trace::Var;
 
 use super::{Loss, LossCall, Reduction, Targets};
 

@@ -1,9 +1,9 @@
 //! [`CTCLoss`]: labels without their places in a sequence of frames.
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::program::trace::Var;
-use neurarch_kernels::program::tree::{Arguments, Tree};
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::trace::Var;
+use neurarch_kernels::ir::tree::{Arguments, Tree};
 
 use super::Reduction;
 use crate::module::{Call, Module};

@@ -3,9 +3,9 @@
 
 use bevy_ecs::prelude::*;
 use ndarray::ArrayViewD;
-use neurarch_kernels::program::trace::Var;
-use neurarch_kernels::program::tree::{Arguments, Tree};
-use neurarch_kernels::shape::Type;
+use neurarch_kernels::ir::shape::Type;
+use neurarch_kernels::ir::trace::Var;
+use neurarch_kernels::ir::tree::{Arguments, Tree};
 
 use super::cross_entropy::{of_classes, ones};
 use super::{Loss, LossCall, Reduction, Targets, in_dtype_of};

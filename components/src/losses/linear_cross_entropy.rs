@@ -1,14 +1,14 @@
 //! [`LinearCrossEntropyLoss`]: cross entropy behind a linear map of its own.
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::ops::linear_cross_entropy::LinearCrossEntropy;
-use neurarch_kernels::program::tree::{Arguments, Tree};
+use neurarch_kernels::ir::tree::{Arguments, Tree};
+use neurarch_kernels::ops::loss::linear_cross_entropy::LinearCrossEntropy;
 
 use super::Reduction;
 use super::cross_entropy::ones;
 use crate::layers::Linear;
+use crate::module::repr::{boolean, float, tuple};
 use crate::module::{Call, Declare, Init, Module};
-use crate::repr::{boolean, float, tuple};
 
 /// Maps inputs linearly to logits, and gives their cross entropy with targets.
 ///

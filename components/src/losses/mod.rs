@@ -8,14 +8,14 @@ use core::fmt::Debug;
 
 use bevy_ecs::prelude::*;
 use ndarray::ArrayViewD;
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::program::trace::{Trace, Var};
-use neurarch_kernels::program::tree::{Arguments, Tree};
-use neurarch_kernels::program::{Scalar, ScalarOf};
-use neurarch_kernels::shape::{Shape, Type};
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::program::{Scalar, ScalarOf};
+use neurarch_kernels::ir::shape::{Shape, Type};
+use neurarch_kernels::ir::trace::{Trace, Var};
+use neurarch_kernels::ir::tree::{Arguments, Tree};
 
+use crate::module::registry::ModuleTypes;
 use crate::module::{Call, Declare, Init, Module};
-use crate::registry::ModuleTypes;
 
 mod adaptive;
 mod binary;
@@ -40,7 +40,7 @@ pub use likelihood::{
 pub use linear_cross_entropy::LinearCrossEntropyLoss;
 pub use margin::{CosineEmbeddingLoss, MarginRankingLoss, MultiLabelMarginLoss, MultiMarginLoss};
 pub use mse::MSELoss;
-pub use neurarch_kernels::ops::reduce::Reduction;
+pub use neurarch_kernels::ops::reduction::reduce::Reduction;
 pub use regression::{HuberLoss, L1Loss, SmoothL1Loss};
 pub use triplet::{TripletMarginLoss, TripletMarginWithDistanceLoss};
 

@@ -1,7 +1,7 @@
 //! [`MSELoss`]: the mean squared error.
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::program::trace::Var;
+use neurarch_kernels::ir::trace::Var;
 
 use super::{Loss, LossCall, Reduction, in_dtype_of};
 

@@ -1,7 +1,7 @@
 //! [`L1Loss`], [`HuberLoss`] and [`SmoothL1Loss`]: distances of outputs and targets.
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::program::trace::Var;
+use neurarch_kernels::ir::trace::Var;
 
 use super::{Loss, LossCall, Reduction, in_dtype_of};
 
@@ -35,7 +35,8 @@ impl Loss for L1Loss {
 /// # Example
 ///
 /// ```
-/// # use neurarch_components::{losses::HuberLoss, repr::repr};
+/// # use neurarch_components::losses::HuberLoss;
+/// # use neurarch_components::module::repr::repr;
 /// assert_eq!(HuberLoss::default().delta, 1.0);
 /// assert_eq!(repr(&HuberLoss { delta: 0.5, ..HuberLoss::default() }), "HuberLoss()");
 /// ```

@@ -1,8 +1,8 @@
 //! [`TripletMarginLoss`] and [`TripletMarginWithDistanceLoss`]: an anchor nearer to one thing than to another.
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::program::trace::Var;
-use neurarch_kernels::program::tree::{Arguments, Tree};
+use neurarch_kernels::ir::trace::Var;
+use neurarch_kernels::ir::tree::{Arguments, Tree};
 
 use super::Reduction;
 use crate::layers::PairwiseDistance;
@@ -79,7 +79,9 @@ impl Module for TripletMarginLoss {
 /// # Example
 ///
 /// ```
-/// # use neurarch_components::{layers::PairwiseDistance, losses::TripletMarginWithDistanceLoss, repr::repr};
+/// # use neurarch_components::layers::PairwiseDistance;
+/// # use neurarch_components::losses::TripletMarginWithDistanceLoss;
+/// # use neurarch_components::module::repr::repr;
 /// let taxi = PairwiseDistance { p: 1.0, ..PairwiseDistance::default() };
 /// let loss = TripletMarginWithDistanceLoss::new(taxi);
 /// assert_eq!(loss.margin, 1.0);

@@ -1,8 +1,8 @@
 //! [`Adadelta`].
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::ops::adadelta::AdadeltaSettings;
-use neurarch_kernels::program::trace::Var;
+use neurarch_kernels::ir::trace::Var;
+use neurarch_kernels::ops::update::adadelta::AdadeltaSettings;
 
 use super::check::{at_least_0, require};
 use super::{Optimizer, OptimizerError, Update, scalars};

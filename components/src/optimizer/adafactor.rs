@@ -1,9 +1,9 @@
 //! [`Adafactor`].
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::ops::adafactor::AdafactorSettings;
-use neurarch_kernels::program::trace::Var;
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::trace::Var;
+use neurarch_kernels::ops::update::adafactor::AdafactorSettings;
 
 use super::check::require;
 use super::{Form, Kept, Optimizer, OptimizerError, Update};

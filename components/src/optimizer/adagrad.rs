@@ -1,8 +1,8 @@
 //! [`Adagrad`].
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::ops::adagrad::AdagradSettings;
-use neurarch_kernels::program::trace::Var;
+use neurarch_kernels::ir::trace::Var;
+use neurarch_kernels::ops::update::adagrad::AdagradSettings;
 
 use super::check::at_least_0;
 use super::{Optimizer, OptimizerError, Update, scalars};

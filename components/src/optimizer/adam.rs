@@ -1,8 +1,8 @@
 //! [`Adam`] and [`AdamW`].
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::ops::adam::{AdamRates, AdamSettings};
-use neurarch_kernels::program::trace::Var;
+use neurarch_kernels::ir::trace::Var;
+use neurarch_kernels::ops::update::adam::{AdamRates, AdamSettings};
 
 use super::check::adaptive;
 use super::{Optimizer, OptimizerError, Update, scalars};

@@ -1,8 +1,8 @@
 //! [`Adamax`].
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::ops::adamax::AdamaxSettings;
-use neurarch_kernels::program::trace::Var;
+use neurarch_kernels::ir::trace::Var;
+use neurarch_kernels::ops::update::adamax::AdamaxSettings;
 
 use super::check::adaptive;
 use super::{Optimizer, OptimizerError, Update, scalars};

@@ -1,8 +1,8 @@
 //! [`ASGD`].
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::ops::asgd::ASGDSettings;
-use neurarch_kernels::program::trace::Var;
+use neurarch_kernels::ir::trace::Var;
+use neurarch_kernels::ops::update::asgd::ASGDSettings;
 
 use super::check::at_least_0;
 use super::{Form, Kept, Optimizer, OptimizerError, Update, scalars};

@@ -23,10 +23,10 @@ use core::fmt::Debug;
 
 use bevy_ecs::component::Mutable;
 use bevy_ecs::prelude::*;
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::ops::update::{UpdateInputs, Updated};
-use neurarch_kernels::program::trace::{Trace, Var};
-use neurarch_kernels::program::{Scalar, ScalarOf};
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::program::{Scalar, ScalarOf};
+use neurarch_kernels::ir::trace::{Trace, Var};
+use neurarch_kernels::ops::update::rule::{UpdateInputs, Updated};
 
 pub use adadelta::Adadelta;
 pub use adafactor::Adafactor;

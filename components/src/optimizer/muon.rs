@@ -1,9 +1,9 @@
 //! [`Muon`].
 
 use bevy_ecs::prelude::*;
-pub use neurarch_kernels::ops::muon::AdjustLr;
-use neurarch_kernels::ops::muon::MuonSettings;
-use neurarch_kernels::program::trace::Var;
+use neurarch_kernels::ir::trace::Var;
+pub use neurarch_kernels::ops::update::muon::AdjustLr;
+use neurarch_kernels::ops::update::muon::MuonSettings;
 
 use super::check::require;
 use super::{Optimizer, OptimizerError, Update, scalars};

@@ -1,8 +1,8 @@
 //! [`NAdam`].
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::ops::nadam::NAdamSettings;
-use neurarch_kernels::program::trace::Var;
+use neurarch_kernels::ir::trace::Var;
+use neurarch_kernels::ops::update::nadam::NAdamSettings;
 
 use super::check::{adaptive, at_least_0};
 use super::{Form, Kept, Optimizer, OptimizerError, Update, scalars};

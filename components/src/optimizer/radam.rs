@@ -1,8 +1,8 @@
 //! [`RAdam`].
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::ops::radam::RAdamSettings;
-use neurarch_kernels::program::trace::Var;
+use neurarch_kernels::ir::trace::Var;
+use neurarch_kernels::ops::update::radam::RAdamSettings;
 
 use super::check::adaptive;
 use super::{Optimizer, OptimizerError, Update, scalars};

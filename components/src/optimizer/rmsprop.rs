@@ -1,8 +1,8 @@
 //! [`RMSprop`].
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::ops::rmsprop::RMSpropSettings;
-use neurarch_kernels::program::trace::Var;
+use neurarch_kernels::ir::trace::Var;
+use neurarch_kernels::ops::update::rmsprop::RMSpropSettings;
 
 use super::check::at_least_0;
 use super::{Optimizer, OptimizerError, Update, scalars};

@@ -1,8 +1,8 @@
 //! [`Rprop`].
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::ops::rprop::RpropSettings;
-use neurarch_kernels::program::trace::Var;
+use neurarch_kernels::ir::trace::Var;
+use neurarch_kernels::ops::update::rprop::RpropSettings;
 
 use super::check::{at_least_0, require};
 use super::{Optimizer, OptimizerError, Update, scalars};

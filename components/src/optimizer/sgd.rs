@@ -1,8 +1,8 @@
 //! [`SGD`]: gradient descent.
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::ops::sgd::{SgdMomentum, SgdRates, SgdSettings};
-use neurarch_kernels::program::trace::Var;
+use neurarch_kernels::ir::trace::Var;
+use neurarch_kernels::ops::update::sgd::{SgdMomentum, SgdRates, SgdSettings};
 
 use super::check::{at_least_0, require};
 use super::{Optimizer, OptimizerError, Update, scalars};

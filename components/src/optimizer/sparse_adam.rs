@@ -1,8 +1,8 @@
 //! [`SparseAdam`].
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::ops::sparse_adam::SparseAdamSettings;
-use neurarch_kernels::program::trace::Var;
+use neurarch_kernels::ir::trace::Var;
+use neurarch_kernels::ops::update::sparse_adam::SparseAdamSettings;
 
 use super::check::{betas, require};
 use super::{Optimizer, OptimizerError, Update, scalars};

@@ -18,17 +18,17 @@ mod weight_norm;
 use bevy_ecs::lifecycle::HookContext;
 use bevy_ecs::prelude::*;
 use bevy_ecs::world::DeferredWorld;
-use neurarch_kernels::program::trace::Var;
-use neurarch_kernels::program::tree::{Arguments, Tree};
-use neurarch_kernels::shape::Shape;
+use neurarch_kernels::ir::shape::Shape;
+use neurarch_kernels::ir::trace::Var;
+use neurarch_kernels::ir::tree::{Arguments, Tree};
 
 pub use orthogonal::{Orthogonal, OrthogonalMap};
 pub use spectral_norm::SpectralNorm;
 pub use weight_norm::{WeightNorm, WeightNormed};
 
+use crate::module::registered::Registered;
+use crate::module::registry::{Change, ModuleTypes};
 use crate::module::{Call, Declare, Declared, Init, Module, NoInverse};
-use crate::registered::Registered;
-use crate::registry::{Change, ModuleTypes};
 
 /// The name of the child that holds a module's parametrizations.
 pub const PARAMETRIZATIONS: &str = "parametrizations";

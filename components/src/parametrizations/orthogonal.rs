@@ -1,9 +1,9 @@
 //! [`Orthogonal`]: matrices with orthonormal columns, or rows.
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::program::trace::Var;
-use neurarch_kernels::program::tree::Tree;
-use neurarch_kernels::shape::Shape;
+use neurarch_kernels::ir::shape::Shape;
+use neurarch_kernels::ir::trace::Var;
+use neurarch_kernels::ir::tree::Tree;
 
 use super::eye;
 use crate::module::{Call, Declare, Init, Module, NoInverse};

@@ -1,9 +1,9 @@
 //! [`SpectralNorm`]: a tensor divided by its largest singular value.
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::program::trace::Var;
-use neurarch_kernels::program::tree::Tree;
-use neurarch_kernels::shape::Shape;
+use neurarch_kernels::ir::shape::Shape;
+use neurarch_kernels::ir::trace::Var;
+use neurarch_kernels::ir::tree::Tree;
 
 use super::{matrix, normalize};
 use crate::module::{Call, Declare, Init, Module, NoInverse};

@@ -1,9 +1,9 @@
 //! [`WeightNorm`]: a tensor as its length times its direction.
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::program::trace::Var;
-use neurarch_kernels::program::tree::{Arguments, Tree};
-use neurarch_kernels::shape::Shape;
+use neurarch_kernels::ir::shape::Shape;
+use neurarch_kernels::ir::trace::Var;
+use neurarch_kernels::ir::tree::{Arguments, Tree};
 
 use super::tell;
 use crate::module::{Call, Module, NoInverse};

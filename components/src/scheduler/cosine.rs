@@ -2,7 +2,7 @@
 
 use core::f64::consts::PI;
 
-use neurarch_kernels::elementary;
+use neurarch_kernels::arithmetic::elementary;
 
 use super::{LRScheduler, ParamGroup, Progress, SchedulerError, refuse};
 

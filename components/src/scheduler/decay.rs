@@ -1,6 +1,6 @@
 //! Schedulers that multiply the rate by a factor now and then.
 
-use neurarch_kernels::elementary;
+use neurarch_kernels::arithmetic::elementary;
 
 use super::{LRScheduler, ParamGroup, Progress, SchedulerError, refuse};
 

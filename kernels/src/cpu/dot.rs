@@ -11,7 +11,7 @@ use super::simd::vector::Vector;
 use super::simd::{Float, Lanes, MAX_LANES, Simd, Vectorized, dispatch};
 use super::sum::{BLOCK, Join, PARTIALS, Pairs, join_vectors};
 use super::tile::{Input, Output};
-use crate::ops::activation::ActivationKind;
+use crate::ops::activation::fused::ActivationKind;
 
 /// `C[r, o] = finish(⟨A[r, ..], B[o, ..]⟩ + bias[o])`, all row-major: `A` is `[rows, k]`, `B` is
 /// `[columns, k]`, `C` is `[rows, columns]`.

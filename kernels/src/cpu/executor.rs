@@ -6,9 +6,9 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
-use crate::cpu::memory::{AlignedBytes, padded};
 use crate::cpu::tile::{Key, Rows, Tile, View};
-use crate::passes::plan::{Place, Plan};
+use crate::memory::{AlignedBytes, padded};
+use crate::plan::{Place, Plan};
 
 /// Where a plan's operands lie, for one cohort of models. Row `m` of everything belongs to model `m`.
 #[derive(Clone, Copy, Debug)]

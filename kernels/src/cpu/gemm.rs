@@ -18,7 +18,7 @@ use super::register_tile::{Bias, Block, Panel};
 use super::simd::vector::Vector;
 use super::simd::{Float, Lanes, MAX_LANES, Simd, Vectorized, dispatch};
 use super::transpose::transpose;
-use crate::ops::activation::ActivationKind;
+use crate::ops::activation::fused::ActivationKind;
 
 /// From this many multiply-adds on (some microseconds), a product is split over threads.
 pub const WORTH_SPLITTING: usize = 1 << 17;

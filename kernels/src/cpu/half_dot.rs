@@ -11,7 +11,7 @@ use super::simd::Simd;
 use super::simd::halves::Stored;
 use super::tile::{Tile, VectorKernel, run_vectors};
 use crate::cpu::kernel::Kernel;
-use crate::dtype::{Dtype, bf16, f16};
+use crate::ir::dtype::{Dtype, bf16, f16};
 
 /// Makes the kernel of a product whose inputs are `A` in singles, `B` in halves and perhaps a bias in halves, made of dot
 /// products of rows.

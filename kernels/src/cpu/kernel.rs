@@ -1,10 +1,10 @@
 //! [`Cpu`], the back end, and [`Kernel`], what an op gives to it.
 
-use super::memory::check_room;
 use super::tile::Tile;
-use crate::op::claims::contained;
-use crate::op::{Backend, Op, OpError, ask};
-use crate::shape::Operand;
+use crate::ir::op::claims::contained;
+use crate::ir::op::{Backend, Op, OpError, ask};
+use crate::ir::shape::Operand;
+use crate::memory::check_room;
 
 /// The processor that the program runs on: tiles of models on the caller's threads.
 #[derive(Clone, Copy, Debug)]

@@ -6,13 +6,13 @@
 use core::ops::Range;
 
 use super::cache::CacheSizes;
-use super::executor::with_scratch;
 use super::gemm::{CHAIN, Finish, GROUP, Gemm, Product};
 use super::register_tile::{Block, Panel};
 use super::share::{Divisible, share_out};
 use super::simd::{Float, Lanes, MAX_LANES, Simd, Vectorized, dispatch};
 use super::transpose::transpose;
-use crate::ops::activation::ActivationKind;
+use crate::execute::executor::with_scratch;
+use crate::ops::activation::fused::ActivationKind;
 
 /// Columns of `C` that are computed together.
 const COLUMNS: usize = 1024;

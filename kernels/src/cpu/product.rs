@@ -6,7 +6,6 @@
 use core::marker::PhantomData;
 
 use super::dot::{Dot, DotsOfTile, Sizes, for_length};
-use super::executor::with_scratch;
 use super::gemm::{BiasAxis, Finish, Gemm, Product, Strides, WORTH_SPLITTING, pack_rows};
 use super::large;
 use super::share::{Divisible, share_out};
@@ -14,8 +13,9 @@ use super::simd::{Float, Simd, Vectorized, dispatch};
 use super::tile::{Input, Output, Tile, VectorKernel, run_vectors};
 use super::transpose::transpose;
 use crate::cpu::kernel::Kernel;
-use crate::dtype::Dtype;
-use crate::shape::Operand;
+use crate::execute::executor::with_scratch;
+use crate::ir::dtype::Dtype;
+use crate::ir::shape::Operand;
 
 /// From this many multiply-adds on, packing both factors in blocks for the caches pays.
 const LARGE: usize = 1 << 24;

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rayon::prelude::*;
 
 use super::executor::{Stage, visit};
-use super::tile::Rows;
+use crate::cpu::tile::Rows;
 
 /// What the models of one cohort do: some stages, one after another on each tile.
 #[derive(Clone, Copy, Debug)]
@@ -58,7 +58,7 @@ impl Direction {
     }
 }
 
-/// Below this much work ([`Op::cost`](crate::op::Op::cost), a few dozen microseconds of it) waking threads costs more
+/// Below this much work ([`Op::cost`](crate::ir::op::Op::cost), a few dozen microseconds of it) waking threads costs more
 /// than it gains.
 const WORTH_A_THREAD: u64 = 2_000_000;
 

@@ -6,8 +6,8 @@ use bytemuck::Pod;
 use rayon::prelude::*;
 
 use super::sum::{BLOCK, PARTIALS, carries, runs_of};
-use crate::dtype::{Dtype, bf16, f16};
-use crate::shape::Type;
+use crate::ir::dtype::{Dtype, bf16, f16};
+use crate::ir::shape::Type;
 
 /// Elements that a thread sums at a time: the partial sums of a strip stay in the L1 cache.
 const STRIP: usize = 256;
@@ -21,7 +21,9 @@ const STRIP: usize = 256;
 /// # Example
 ///
 /// ```
-/// use neurarch_kernels::{cpu::row_sum::RowSum, dtype::Dtype, shape::Type};
+/// use neurarch_kernels::cpu::row_sum::RowSum;
+/// use neurarch_kernels::ir::dtype::Dtype;
+/// use neurarch_kernels::ir::shape::Type;
 ///
 /// let mut sum = RowSum::new(&Type::new(Dtype::F32, [2]));
 /// let rows: [[f32; 2]; 3] = [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]];

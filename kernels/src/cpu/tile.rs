@@ -7,7 +7,7 @@ use core::ptr;
 
 use super::simd::{Simd, Vectorized, dispatch};
 use crate::cpu::kernel::Kernel;
-use crate::dtype::Element;
+use crate::ir::dtype::Element;
 
 /// Where the rows of one operand lie.
 #[derive(Clone, Copy, Debug)]
@@ -368,7 +368,7 @@ impl<'t> Inputs<'t> {
     ///
     /// # Panics
     ///
-    /// If there is no such input, it is [changed in place](crate::op::Op::in_place), or its elements are not `T`.
+    /// If there is no such input, it is [changed in place](crate::ir::op::Op::in_place), or its elements are not `T`.
     #[inline(always)]
     pub fn get<T: Element>(&self, i: usize) -> Input<'t, T> {
         let View { rows, numel, element_bytes } = self.views[self.ids[i] as usize];
@@ -541,7 +541,7 @@ impl<'t> ModelInputs<'t> {
     ///
     /// # Panics
     ///
-    /// If there is no such input, it is [changed in place](crate::op::Op::in_place), or its elements are not `T`.
+    /// If there is no such input, it is [changed in place](crate::ir::op::Op::in_place), or its elements are not `T`.
     #[inline(always)]
     pub fn get<T: Element>(&self, i: usize) -> &'t [T] {
         self.inputs.get(i).at(self.model)

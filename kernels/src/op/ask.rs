@@ -4,7 +4,7 @@
 use core::any::Any;
 
 use super::{Op, OpError};
-use crate::shape::Operand;
+use crate::ir::shape::Operand;
 
 /// A way to compute ops: a processor, a device, a language that kernels are printed in.
 ///
@@ -25,9 +25,9 @@ pub trait Backend: 'static {
 ///
 /// ```
 /// use neurarch_kernels::cpu::kernel::Cpu;
-/// use neurarch_kernels::dtype::Dtype;
-/// use neurarch_kernels::op::{Ask, Backend, Op, OpError, ask};
-/// use neurarch_kernels::shape::{Operand, Type};
+/// use neurarch_kernels::ir::dtype::Dtype;
+/// use neurarch_kernels::ir::op::{Ask, Backend, Op, OpError, ask};
+/// use neurarch_kernels::ir::shape::{Operand, Type};
 ///
 /// struct Counter;
 ///

@@ -7,8 +7,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use smallvec::SmallVec;
 
 use super::{Op, OpError};
-use crate::program::trace::panic_message;
-use crate::shape::{Operand, Type};
+use crate::ir::shape::{Operand, Type};
+use crate::ir::trace::panic_message;
 
 /// Operands of one op: most have few.
 pub(crate) type Operands = SmallVec<[Operand; 6]>;

@@ -1,13 +1,13 @@
 //! The activations that other kernels can apply while they still hold the numbers in registers.
 
-use super::elementwise::{Formula, Pointwise};
 use super::gelu::{Approximate, Gelu};
 use super::relu::Relu;
 use super::sigmoid::Sigmoid;
 use super::silu::Silu;
 use super::tanh::Tanh;
 use crate::arithmetic::Arithmetic;
-use crate::op::Op;
+use crate::ir::op::Op;
+use crate::ops::elementwise::pointwise::{Formula, Pointwise};
 
 /// An activation without settings of its own: a linear layer's kernel ends with it.
 ///

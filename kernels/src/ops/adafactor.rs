@@ -9,20 +9,21 @@
 //! ```
 //!
 //! Rows and columns are those of the last two axes. It needs sums over the whole parameter, so it is no
-//! [`Rule`](super::update); sums are in double precision, in order. Source: `torch.optim.Adafactor`.
+//! [`Rule`](crate::ops::update::rule); sums are in double precision, in order. Source: `torch.optim.Adafactor`.
 
 use std::sync::Arc;
 
-use super::update::{self, UpdateInputs, Updated};
+use crate::arithmetic::elementary;
 use crate::cpu::kernel::Cpu;
 use crate::cpu::simd::Float;
 use crate::cpu::sum::{Running, sum_of, sum_of_terms};
 use crate::cpu::tile::Tile;
-use crate::dtype::Dtype;
-use crate::elementary;
-use crate::op::{Ask, Op, OpError};
-use crate::program::trace::Var;
-use crate::shape::Type;
+use crate::ir::dtype::Dtype;
+use crate::ir::op::{Ask, Op, OpError};
+use crate::ir::shape::Type;
+use crate::ir::trace::Var;
+use crate::ops::update::rule;
+use crate::ops::update::rule::{UpdateInputs, Updated};
 
 /// What decides the formula of [`Var::adafactor`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

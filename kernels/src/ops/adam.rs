@@ -13,14 +13,15 @@
 use core::cell::Cell;
 use std::sync::Arc;
 
-use super::update::{self, Rule};
+use crate::arithmetic::elementary::Powers;
 use crate::cpu::kernel::Cpu;
 use crate::cpu::simd::{Float, Lanes, Simd};
-use crate::dtype::Dtype;
-use crate::elementary::Powers;
-use crate::op::{Around, Ask, InHalves, Op, OpError};
-use crate::program::trace::Var;
-use crate::shape::Type;
+use crate::ir::dtype::Dtype;
+use crate::ir::op::{Around, Ask, InHalves, Op, OpError};
+use crate::ir::shape::Type;
+use crate::ir::trace::Var;
+use crate::ops::update::rule;
+use crate::ops::update::rule::Rule;
 
 /// What decides the formula of [`Var::adam`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -2,14 +2,14 @@
 //!
 //! Source: `torch.nn.functional.affine_grid`.
 
-use super::elementwise::computes;
-use super::number::Number;
 use crate::cpu::kernel::Cpu;
 use crate::cpu::tile::Tile;
-use crate::dtype::Dtype;
-use crate::op::{Ask, Op, OpError};
-use crate::program::trace::{Trace, Var};
-use crate::shape::{Shape, Type};
+use crate::ir::dtype::Dtype;
+use crate::ir::op::{Ask, Op, OpError};
+use crate::ir::shape::{Shape, Type};
+use crate::ir::trace::{Trace, Var};
+use crate::ops::elementwise::number::Number;
+use crate::ops::elementwise::pointwise::computes;
 
 /// There is no input.
 #[derive(Clone, Debug)]

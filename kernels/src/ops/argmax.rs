@@ -1,14 +1,14 @@
 //! `argmax`: where along an axis the largest number stands.
 
-use super::elementwise::computes;
-use super::number::Number;
 use super::reduce::no_such_axis;
 use crate::cpu::kernel::{Cpu, Kernel};
 use crate::cpu::tile::Tile;
-use crate::dtype::Dtype;
-use crate::op::{Ask, Op, OpError};
-use crate::program::trace::Var;
-use crate::shape::{Shape, Type};
+use crate::ir::dtype::Dtype;
+use crate::ir::op::{Ask, Op, OpError};
+use crate::ir::shape::{Shape, Type};
+use crate::ir::trace::Var;
+use crate::ops::elementwise::number::Number;
+use crate::ops::elementwise::pointwise::computes;
 
 /// Finds the first of the largest numbers along an axis; NaN counts as larger than all. There is no gradient.
 #[derive(Clone, Copy, Debug)]

@@ -10,10 +10,11 @@
 //! `η` and `μ` are numbers, kept in every element of their states and rounded to f32 as in torch; a
 //! negative sign says that they were loaded, and means nothing else. Source: `torch.optim.ASGD`.
 
-use super::update::{self, Named, Rule, UpdateInputs, Updated};
+use crate::arithmetic::elementary;
 use crate::cpu::simd::{Float, Lanes, Simd};
-use crate::elementary;
-use crate::program::trace::Var;
+use crate::ir::trace::Var;
+use crate::ops::update::rule;
+use crate::ops::update::rule::{Named, Rule, UpdateInputs, Updated};
 
 /// What decides the formula of [`Var::asgd`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

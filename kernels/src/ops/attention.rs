@@ -1,9 +1,9 @@
 //! `scaled_dot_product_attention`: `softmax(query · keyᵀ · scale + mask) · value`, written with other ops.
 
-use super::reduce::no_such_axis;
-use crate::dtype::Dtype;
-use crate::program::trace::{Function, Trace, Var};
-use crate::shape::Shape;
+use crate::ir::dtype::Dtype;
+use crate::ir::shape::Shape;
+use crate::ir::trace::{Function, Trace, Var};
+use crate::ops::reduction::reduce::no_such_axis;
 
 /// The options of [`Var::scaled_dot_product_attention`], with torch's defaults.
 #[derive(Clone, Copy, Debug, Default)]
@@ -44,8 +44,8 @@ impl Var {
     /// # Example
     ///
     /// ```
-    /// # use neurarch_kernels::dtype::Dtype;
-    /// # use neurarch_kernels::ops::attention::AttentionOptions;
+    /// # use neurarch_kernels::ir::dtype::Dtype;
+    /// # use neurarch_kernels::ops::attention::scaled_dot_product::AttentionOptions;
     /// # use neurarch_kernels::testing::{Array, evaluate};
     /// let query = Array::new(Dtype::F32, [2, 1], [1.0, 1.0]);
     /// let key = Array::new(Dtype::F32, [2, 1], [0.0, 0.0]);
@@ -264,9 +264,9 @@ mod tests {
         let error = |shapes: [&[usize]; 3], is_causal: bool, mask: Option<(Dtype, &[usize])>| {
             let trace = Trace::new();
             let [q, k, v] =
-                shapes.map(|shape| trace.input(crate::shape::Type::new(Dtype::F32, shape)));
+                shapes.map(|shape| trace.input(crate::ir::shape::Type::new(Dtype::F32, shape)));
             let mask =
-                mask.map(|(dtype, shape)| trace.input(crate::shape::Type::new(dtype, shape)));
+                mask.map(|(dtype, shape)| trace.input(crate::ir::shape::Type::new(dtype, shape)));
             let options = AttentionOptions {
                 attn_mask: mask.as_ref(),
                 is_causal,

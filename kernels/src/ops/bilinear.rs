@@ -1,7 +1,7 @@
 //! `bilinear`: a product of two vectors for each output.
 
-use crate::program::trace::{Function, Var};
-use crate::shape::Shape;
+use crate::ir::shape::Shape;
+use crate::ir::trace::{Function, Var};
 
 impl Var {
     /// Gives `y_o = xᵀ · weight_o · other + bias_o`.

@@ -2,10 +2,10 @@
 
 use core::ops::{Add, Div, Mul, Neg, Sub};
 
-use super::elementwise::{Formula, pointwise};
 use crate::arithmetic::Arithmetic;
-use crate::op::GradientAt;
-use crate::program::trace::Var;
+use crate::ir::op::GradientAt;
+use crate::ir::trace::Var;
+use crate::ops::elementwise::pointwise::{Formula, pointwise};
 
 /// `a + b`.
 #[derive(Clone, Copy, Debug)]

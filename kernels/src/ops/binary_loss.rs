@@ -1,11 +1,11 @@
 //! Losses of yes-or-no questions: `binary_cross_entropy`, `binary_cross_entropy_with_logits`,
 //! `soft_margin_loss`, `multilabel_soft_margin_loss`, `hinge_embedding_loss`.
 
-use super::elementwise::{Formula, pointwise};
-use super::reduce::Reduction;
 use crate::arithmetic::Arithmetic;
-use crate::op::GradientAt;
-use crate::program::trace::{Function, Var};
+use crate::ir::op::GradientAt;
+use crate::ir::trace::{Function, Var};
+use crate::ops::elementwise::pointwise::{Formula, pointwise};
+use crate::ops::reduction::reduce::Reduction;
 
 /// `-(t · ln x + (1 - t) · ln(1 - x))`, no logarithm below -100.
 #[derive(Clone, Copy, Debug)]

@@ -8,10 +8,10 @@
 
 use crate::cpu::kernel::Cpu;
 use crate::cpu::tile::Tile;
-use crate::dtype::bf16;
-use crate::op::{Ask, Boundary, GradientAt, Mixing, Op, OpError};
-use crate::program::trace::Var;
-use crate::shape::{Layout, Operand, Type};
+use crate::ir::dtype::bf16;
+use crate::ir::op::{Ask, Boundary, GradientAt, Mixing, Op, OpError};
+use crate::ir::shape::{Layout, Operand, Type};
+use crate::ir::trace::Var;
 
 /// The values enter a module's `forward`.
 #[derive(Debug)]

@@ -6,11 +6,11 @@ use crate::cpu::kernel::{Cpu, Kernel};
 use crate::cpu::simd::Simd;
 use crate::cpu::simd::halves::{Stored, narrow, widen};
 use crate::cpu::tile::{Tile, VectorKernel, vector_kernel};
-use crate::dtype::{Dtype, Element, bf16, f16};
-use crate::op::{Ask, GradientAt, Mixing, Op, OpError};
-use crate::ops::elementwise::layout_like;
-use crate::program::trace::Var;
-use crate::shape::{Layout, Operand, Type};
+use crate::ir::dtype::{Dtype, Element, bf16, f16};
+use crate::ir::op::{Ask, GradientAt, Mixing, Op, OpError};
+use crate::ir::shape::{Layout, Operand, Type};
+use crate::ir::trace::Var;
+use crate::ops::elementwise::pointwise::layout_like;
 
 /// Converts to another element type.
 #[derive(Clone, Copy, Debug)]

@@ -1,12 +1,12 @@
 //! Values side by side along an axis: `cat`.
 
 use super::copy::{CopyParts, Part};
-use super::elementwise::same_dtype;
-use super::reduce::no_such_axis;
 use crate::cpu::kernel::Cpu;
-use crate::op::{Ask, GradientAt, Mixing, Op, OpError};
-use crate::program::trace::{Trace, Var};
-use crate::shape::{Layout, Operand, Type};
+use crate::ir::op::{Ask, GradientAt, Mixing, Op, OpError};
+use crate::ir::shape::{Layout, Operand, Type};
+use crate::ir::trace::{Trace, Var};
+use crate::ops::elementwise::pointwise::same_dtype;
+use crate::ops::reduction::reduce::no_such_axis;
 
 /// Joins its inputs along an axis.
 #[derive(Clone, Debug)]

@@ -1,10 +1,10 @@
 //! CELU: `y = x` where `x > 0`, `α · (e^(x/α) - 1)` elsewhere.
 
-use super::elementwise::{Formula, pointwise};
 use crate::arithmetic::Arithmetic;
-use crate::dtype::Dtype;
-use crate::op::GradientAt;
-use crate::program::trace::{Function, Var};
+use crate::ir::dtype::Dtype;
+use crate::ir::op::GradientAt;
+use crate::ir::trace::{Function, Var};
+use crate::ops::elementwise::pointwise::{Formula, pointwise};
 
 /// `x` or `α · (e^(x/α) - 1)`.
 #[derive(Clone, Copy, Debug)]
@@ -78,9 +78,9 @@ impl Var {
 
 #[cfg(test)]
 mod tests {
-    use crate::dtype::Dtype;
+    use crate::ir::dtype::Dtype;
+    use crate::ir::trace::Var;
     use crate::passes::differentiate::backward;
-    use crate::program::trace::Var;
     use crate::testing::{Array, evaluate};
 
     #[test]

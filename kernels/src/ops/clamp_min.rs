@@ -1,9 +1,9 @@
 //! `clamp_min`: numbers, but none below a bound.
 
-use super::elementwise::{Formula, pointwise};
 use crate::arithmetic::Arithmetic;
-use crate::op::GradientAt;
-use crate::program::trace::Var;
+use crate::ir::op::GradientAt;
+use crate::ir::trace::Var;
+use crate::ops::elementwise::pointwise::{Formula, pointwise};
 
 /// `max(x, min)`; NaN stays.
 #[derive(Clone, Copy, Debug)]

@@ -2,11 +2,11 @@
 //!
 //! A comparison gives 1 where it is true and 0 elsewhere, in the dtype of its operands, and has no gradient.
 
-use super::elementwise::{Formula, pointwise};
 use crate::arithmetic::Arithmetic;
-use crate::dtype::Dtype;
-use crate::op::GradientAt;
-use crate::program::trace::Var;
+use crate::ir::dtype::Dtype;
+use crate::ir::op::GradientAt;
+use crate::ir::trace::Var;
+use crate::ops::elementwise::pointwise::{Formula, pointwise};
 
 /// `a = b`.
 #[derive(Clone, Copy, Debug)]

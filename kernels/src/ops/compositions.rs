@@ -1,9 +1,9 @@
 //! Activations that are written with other ops: `glu`, `selu`, `softmin`, `softsign`, `tanhshrink`;
 //! and `unflatten`.
 
-use super::reduce::no_such_axis;
-use crate::program::trace::{Function, Var};
-use crate::shape::Shape;
+use crate::ir::shape::Shape;
+use crate::ir::trace::{Function, Var};
+use crate::ops::reduction::reduce::no_such_axis;
 
 /// The `α` of SELU, for which outputs keep mean 0 and variance 1 through layers.
 const SELU_ALPHA: f64 = 1.673_263_242_354_377_2;

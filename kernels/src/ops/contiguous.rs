@@ -2,9 +2,9 @@
 
 use super::copy::{CopyParts, Part};
 use crate::cpu::kernel::Cpu;
-use crate::op::{Ask, GradientAt, Mixing, Op, OpError};
-use crate::program::trace::Var;
-use crate::shape::Type;
+use crate::ir::op::{Ask, GradientAt, Mixing, Op, OpError};
+use crate::ir::shape::Type;
+use crate::ir::trace::Var;
 
 /// Copies its input, of any layout and dtype, into the row-major layout.
 ///

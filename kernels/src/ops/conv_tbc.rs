@@ -3,7 +3,7 @@
 //! Source: `torch.nn.functional.conv_tbc`.
 
 use super::convolution::Convolution;
-use crate::program::trace::{Function, Var};
+use crate::ir::trace::{Function, Var};
 
 impl Var {
     /// Convolves sequences along their first axis, with `pad` zeros before and after.

@@ -15,12 +15,12 @@ use core::fmt::Debug;
 use axes::planes;
 use kernel::{ConvolutionKernel, Geometry};
 
-use super::elementwise::{computes, same_dtype};
 use crate::cpu::kernel::Cpu;
-use crate::dtype::Dtype;
-use crate::op::{Ask, GradientAt, Op, OpError};
-use crate::program::trace::{Function, Var};
-use crate::shape::{Layout, Operand, Shape, Type, check_ints};
+use crate::ir::dtype::Dtype;
+use crate::ir::op::{Ask, GradientAt, Op, OpError};
+use crate::ir::shape::{Layout, Operand, Shape, Type, check_ints};
+use crate::ir::trace::{Function, Var};
+use crate::ops::elementwise::pointwise::{computes, same_dtype};
 
 /// How a convolution walks: one number for each spatial axis.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

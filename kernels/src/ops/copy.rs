@@ -3,14 +3,14 @@
 
 use core::marker::PhantomData;
 
-use super::elementwise::{WORTH_SPLITTING, Walk};
 use crate::cpu::kernel::Kernel;
 use crate::cpu::share::{Divisible, share_out};
 use crate::cpu::simd::{Simd, Vectorized, dispatch};
 use crate::cpu::tile::{Tile, VectorKernel, run_vectors};
 use crate::cpu::transpose::transpose;
-use crate::dtype::{Element, bf16};
-use crate::shape::{Operand, Shape};
+use crate::ir::dtype::{Element, bf16};
+use crate::ir::shape::{Operand, Shape};
+use crate::ops::elementwise::pointwise::{WORTH_SPLITTING, Walk};
 
 /// A copy of some elements of one operand to some elements of another.
 #[derive(Debug)]

@@ -12,7 +12,7 @@
 //!
 //! Loss, gradient and both at once run the same code (`CrossEntropyKernel`), so the bits are the same.
 //! Sums over classes are taken in their order, each item in a lane of its own; sums over items in the
-//! order of [`super::reduce`].
+//! order of [`crate::ops::reduction::reduce`].
 //!
 //! Source: `torch.nn.functional.cross_entropy` with class indices.
 
@@ -23,14 +23,14 @@ mod kernel;
 
 use kernel::CrossEntropyKernel;
 
-use super::elementwise::{computes, layout_like, same_dtype};
-use super::reduce::Reduction;
 use crate::cpu::kernel::{Cpu, Kernel};
 use crate::cpu::tile::vector_kernel;
-use crate::dtype::Dtype;
-use crate::op::{Ask, GradientAt, Op, OpError, WithGradient};
-use crate::program::trace::{Function, Var};
-use crate::shape::{Layout, Operand, Shape, Type};
+use crate::ir::dtype::Dtype;
+use crate::ir::op::{Ask, GradientAt, Op, OpError, WithGradient};
+use crate::ir::shape::{Layout, Operand, Shape, Type};
+use crate::ir::trace::{Function, Var};
+use crate::ops::elementwise::pointwise::{computes, layout_like, same_dtype};
+use crate::ops::reduction::reduce::Reduction;
 
 /// What all three ops know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,17 +9,17 @@
 
 use core::marker::PhantomData;
 
-use super::elementwise::computes;
-use super::lines::{carve, scratch_bytes};
-use super::number::Number;
-use super::reduce::Reduction;
+use crate::arithmetic::elementary;
 use crate::cpu::kernel::{Cpu, Kernel};
 use crate::cpu::tile::Tile;
-use crate::dtype::Dtype;
-use crate::elementary;
-use crate::op::{Ask, GradientAt, Op, OpError};
-use crate::program::trace::{Function, Var};
-use crate::shape::{Operand, Shape, Type};
+use crate::ir::dtype::Dtype;
+use crate::ir::op::{Ask, GradientAt, Op, OpError};
+use crate::ir::shape::{Operand, Shape, Type};
+use crate::ir::trace::{Function, Var};
+use crate::ops::elementwise::number::Number;
+use crate::ops::elementwise::pointwise::computes;
+use crate::ops::reduction::lines::{carve, scratch_bytes};
+use crate::ops::reduction::reduce::Reduction;
 
 /// What both ops know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,9 +2,9 @@
 
 use super::copy::{CopyParts, Part};
 use crate::cpu::kernel::Cpu;
-use crate::op::{Ask, Mixing, Op, OpError};
-use crate::program::trace::Var;
-use crate::shape::{Layout, Operand, Type};
+use crate::ir::op::{Ask, Mixing, Op, OpError};
+use crate::ir::shape::{Layout, Operand, Type};
+use crate::ir::trace::Var;
 
 /// Copies its input as it lies; no gradient goes through.
 #[derive(Clone, Copy, Debug)]

@@ -1,9 +1,9 @@
 //! Distances and likenesses of vectors, and the losses of them: `vector_norm`, `pairwise_distance`,
 //! `cosine_similarity`, `pdist`, `cosine_embedding_loss`, `margin_ranking_loss`, `triplet_margin_loss`.
 
-use super::elementwise::broadcast;
-use super::reduce::Reduction;
-use crate::program::trace::{Function, Var};
+use crate::ir::trace::{Function, Var};
+use crate::ops::elementwise::pointwise::broadcast;
+use crate::ops::reduction::reduce::Reduction;
 
 /// What [`Var::cosine_embedding_loss`] adds to squared lengths.
 const COSINE_EPS: f64 = 1e-12;

@@ -1,6 +1,6 @@
 //! Dropout: each element becomes 0 with probability `p`, the others are divided by `1 - p`.
 //!
-//! Element number `i`, counted features first ([`Shape::features_first`](crate::shape::Shape)), is kept if
+//! Element number `i`, counted features first ([`Shape::features_first`](crate::ir::shape::Shape)), is kept if
 //! the upper 24 bits of word `i` of the draw are below `(1 - p) · 2²⁴`: so the mask depends on the model
 //! and the step, not on how anything lies in memory. The mask, with the factor in it, is an output of its
 //! own, for the gradient.
@@ -11,19 +11,19 @@ use core::marker::PhantomData;
 
 use rayon::prelude::*;
 
-use super::elementwise::{
-    Formula, WORTH_SPLITTING, Walk, apply, apply_split, computes, layout_like, same_dtype,
-};
-use super::lines::{carve, scratch_bytes};
 use crate::arithmetic::Arithmetic;
 use crate::cpu::kernel::{Cpu, Kernel};
 use crate::cpu::random::{Draw, GROUP};
 use crate::cpu::simd::{Float, Simd, Vectorized, dispatch};
 use crate::cpu::tile::Tile;
-use crate::dtype::Dtype;
-use crate::op::{Ask, GradientAt, Op, OpError};
-use crate::program::trace::Var;
-use crate::shape::{Layout, Operand, Type};
+use crate::ir::dtype::Dtype;
+use crate::ir::op::{Ask, GradientAt, Op, OpError};
+use crate::ir::shape::{Layout, Operand, Type};
+use crate::ir::trace::Var;
+use crate::ops::elementwise::pointwise::{
+    Formula, WORTH_SPLITTING, Walk, apply, apply_split, computes, layout_like, same_dtype,
+};
+use crate::ops::reduction::lines::{carve, scratch_bytes};
 
 /// Inputs `x` and `p`, outputs `y` and the mask.
 #[derive(Clone, Copy, Debug)]

@@ -1,8 +1,8 @@
 //! `einsum`: products of several values, summed over the axes that the result does not name.
 
-use super::reduce::no_such_axis;
-use crate::program::trace::{Trace, Var};
-use crate::shape::Shape;
+use crate::ir::shape::Shape;
+use crate::ir::trace::{Trace, Var};
+use crate::ops::reduction::reduce::no_such_axis;
 
 /// A value whose axes have letters.
 struct Labelled {
@@ -17,10 +17,10 @@ impl Trace {
     /// # Example
     ///
     /// ```
-    /// # use neurarch_kernels::dtype::Dtype;
+    /// # use neurarch_kernels::ir::dtype::Dtype;
     /// # use neurarch_kernels::testing::{Array, evaluate};
     /// let x = Array::new(Dtype::F32, [2, 2], [1.0, 2.0, 3.0, 4.0]);
-    /// let trace = |v: &[neurarch_kernels::program::trace::Var]| v[0].trace().einsum("ij,kj->ik", &[&v[0], &v[0]]);
+    /// let trace = |v: &[neurarch_kernels::ir::trace::Var]| v[0].trace().einsum("ij,kj->ik", &[&v[0], &v[0]]);
     /// assert_eq!(evaluate(trace, &[x], &[]).elements, [5.0, 11.0, 11.0, 25.0]);
     /// ```
     ///
@@ -160,7 +160,7 @@ fn multiply(left: Labelled, right: Labelled, is_kept: &dyn Fn(&char) -> bool) ->
 
 #[cfg(test)]
 mod tests {
-    use crate::dtype::Dtype;
+    use crate::ir::dtype::Dtype;
     use crate::testing::{Array, check_gradient, evaluate};
 
     fn of(shape: &[usize], pitch: f64) -> Array {
@@ -187,7 +187,7 @@ mod tests {
             assert!((y - sum).abs() < 1e-12);
         }
         check_gradient(|v| v[0].trace().einsum("bij,jbk->kb", &[&v[0], &v[1]]), &[a, b], 1e-6);
-        let outer = |v: &[crate::program::trace::Var]| v[0].trace().einsum("i,j", &[&v[0], &v[1]]);
+        let outer = |v: &[crate::ir::trace::Var]| v[0].trace().einsum("i,j", &[&v[0], &v[1]]);
         check_gradient(outer, &[of(&[2], 0.7), of(&[3], 1.1)], 1e-6);
     }
 }

@@ -16,10 +16,10 @@ use crate::cpu::kernel::{Cpu, Kernel};
 use crate::cpu::simd::vector::Vector;
 use crate::cpu::simd::{Float, Lanes, Simd, Vectorized, dispatch};
 use crate::cpu::tile::{Input, Output, Tile};
-use crate::dtype::{Dtype, Element};
-use crate::op::{Ask, GradientAt, Mixing, Op, OpError};
-use crate::program::trace::Var;
-use crate::shape::{Layout, Operand, Shape, Type};
+use crate::ir::dtype::{Dtype, Element};
+use crate::ir::op::{Ask, GradientAt, Mixing, Op, OpError};
+use crate::ir::shape::{Layout, Operand, Shape, Type};
+use crate::ir::trace::Var;
 use crate::text::record::{Double, Single};
 use crate::text::{Expression, Text};
 

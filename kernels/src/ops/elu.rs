@@ -1,9 +1,9 @@
 //! ELU: `y = x` where `x > 0`, `α · (eˣ - 1)` elsewhere.
 
-use super::elementwise::{Formula, pointwise};
 use crate::arithmetic::Arithmetic;
-use crate::op::GradientAt;
-use crate::program::trace::Var;
+use crate::ir::op::GradientAt;
+use crate::ir::trace::Var;
+use crate::ops::elementwise::pointwise::{Formula, pointwise};
 
 /// `x` or `α · (eˣ - 1)`.
 #[derive(Clone, Copy, Debug)]

@@ -5,17 +5,17 @@
 
 use core::marker::PhantomData;
 
-use super::elementwise::computes;
-use super::lines::{carve, scratch_bytes};
-use super::number::Number;
 use super::scatter::{Scatter, sum_rows};
 use crate::cpu::kernel::{Cpu, Kernel};
 use crate::cpu::simd::Simd;
 use crate::cpu::tile::{Tile, VectorKernel, vector_kernel};
-use crate::dtype::Dtype;
-use crate::op::{Ask, GradientAt, Op, OpError};
-use crate::program::trace::Var;
-use crate::shape::{Shape, Type};
+use crate::ir::dtype::Dtype;
+use crate::ir::op::{Ask, GradientAt, Op, OpError};
+use crate::ir::shape::{Shape, Type};
+use crate::ir::trace::Var;
+use crate::ops::elementwise::number::Number;
+use crate::ops::elementwise::pointwise::computes;
+use crate::ops::reduction::lines::{carve, scratch_bytes};
 
 /// Inputs the indices and the table.
 #[derive(Clone, Copy, Debug)]

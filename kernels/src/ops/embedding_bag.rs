@@ -6,18 +6,18 @@
 use core::marker::PhantomData;
 use core::ops::Range;
 
-use super::elementwise::{computes, same_dtype};
-use super::lines::{carve, scratch_bytes};
-use super::number::Number;
 use super::scatter::{Scatter, sum_rows};
 use crate::cpu::kernel::{Cpu, Kernel};
 use crate::cpu::simd::Simd;
 use crate::cpu::sum::{sum_of, sum_of_pairs};
 use crate::cpu::tile::{ModelInputs, Tile, VectorKernel, vector_kernel};
-use crate::dtype::Dtype;
-use crate::op::{Ask, GradientAt, Op, OpError};
-use crate::program::trace::Var;
-use crate::shape::{Operand, Type};
+use crate::ir::dtype::Dtype;
+use crate::ir::op::{Ask, GradientAt, Op, OpError};
+use crate::ir::shape::{Operand, Type};
+use crate::ir::trace::Var;
+use crate::ops::elementwise::number::Number;
+use crate::ops::elementwise::pointwise::{computes, same_dtype};
+use crate::ops::reduction::lines::{carve, scratch_bytes};
 
 /// What becomes of the rows of a bag.
 ///

@@ -2,9 +2,9 @@
 
 use super::copy::{CopyParts, Part};
 use crate::cpu::kernel::Cpu;
-use crate::op::{Ask, GradientAt, Mixing, Op, OpError};
-use crate::program::trace::Var;
-use crate::shape::{Shape, Type};
+use crate::ir::op::{Ask, GradientAt, Mixing, Op, OpError};
+use crate::ir::shape::{Shape, Type};
+use crate::ir::trace::Var;
 
 /// Repeats a value along new axes and along those of size 1.
 #[derive(Clone, Debug)]

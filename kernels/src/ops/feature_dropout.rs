@@ -3,8 +3,8 @@
 //!
 //! Source: the functions of `torch.nn.functional` while training; the random numbers are others.
 
-use crate::program::trace::Var;
-use crate::shape::Shape;
+use crate::ir::shape::Shape;
+use crate::ir::trace::Var;
 
 const FEW: &str = "Feature dropout requires at least 2 dimensions in the input";
 

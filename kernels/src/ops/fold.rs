@@ -3,8 +3,8 @@
 //! Source: `torch.nn.functional.unfold` and `fold`.
 
 use super::resample::{Along, Taps};
-use crate::program::trace::Var;
-use crate::shape::{check_ints, signed};
+use crate::ir::shape::{check_ints, signed};
+use crate::ir::trace::Var;
 
 /// How blocks move over height and width.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

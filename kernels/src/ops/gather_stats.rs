@@ -7,7 +7,7 @@
 //! Written with other ops, which bring its gradients. Source: `torch.batch_norm_gather_stats_with_counts`, which
 //! adds one shard after the other.
 
-use crate::program::trace::Var;
+use crate::ir::trace::Var;
 
 /// What [`Var::batch_norm_gather_stats_with_counts`] gives.
 #[derive(Clone, Debug)]
@@ -33,7 +33,9 @@ impl Var {
     /// # Example
     ///
     /// ```
-    /// # use neurarch_kernels::{dtype::Dtype, program::trace::Trace, shape::Type};
+    /// # use neurarch_kernels::ir::dtype::Dtype;
+    /// # use neurarch_kernels::ir::trace::Trace;
+    /// # use neurarch_kernels::ir::shape::Type;
     /// let trace = Trace::new();
     /// let [mean, invstd] = [(); 2].map(|()| trace.input(Type::new(Dtype::F32, [4, 3])));
     /// let counts = trace.input(Type::new(Dtype::F32, [4]));

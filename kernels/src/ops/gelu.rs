@@ -1,9 +1,9 @@
 //! GELU, exact and with tanh: `y = x · Φ(x)`, where `Φ` is the normal distribution function.
 
-use super::elementwise::{Formula, pointwise};
 use crate::arithmetic::Arithmetic;
-use crate::op::GradientAt;
-use crate::program::trace::Var;
+use crate::ir::op::GradientAt;
+use crate::ir::trace::Var;
+use crate::ops::elementwise::pointwise::{Formula, pointwise};
 
 /// How `Φ` is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

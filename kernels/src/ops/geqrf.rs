@@ -4,9 +4,9 @@
 
 use super::matrices::{PerMatrix, sizes, with_sizes};
 use crate::cpu::kernel::Cpu;
-use crate::op::{Ask, Op, OpError};
-use crate::program::trace::Var;
-use crate::shape::Type;
+use crate::ir::op::{Ask, Op, OpError};
+use crate::ir::shape::Type;
+use crate::ir::trace::Var;
 
 /// Decomposes each matrix; there is no gradient, as in torch.
 #[derive(Clone, Copy, Debug)]

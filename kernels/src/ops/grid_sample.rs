@@ -6,16 +6,16 @@
 
 use core::marker::PhantomData;
 
-use super::elementwise::{computes, same_dtype};
-use super::lines::{carve, scratch_bytes};
-use super::number::Number;
 use crate::cpu::kernel::{Cpu, Kernel};
 use crate::cpu::sum::sum_of_terms;
 use crate::cpu::tile::Tile;
-use crate::dtype::Dtype;
-use crate::op::{Ask, GradientAt, Op, OpError};
-use crate::program::trace::Var;
-use crate::shape::{Shape, Type};
+use crate::ir::dtype::Dtype;
+use crate::ir::op::{Ask, GradientAt, Op, OpError};
+use crate::ir::shape::{Shape, Type};
+use crate::ir::trace::Var;
+use crate::ops::elementwise::number::Number;
+use crate::ops::elementwise::pointwise::{computes, same_dtype};
+use crate::ops::reduction::lines::{carve, scratch_bytes};
 
 /// How [`Var::grid_sample`] finds numbers between pixels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -7,19 +7,19 @@
 
 use core::marker::PhantomData;
 
-use super::elementwise::computes;
 use super::matmul::strides;
-use crate::cpu::executor::with_scratch;
 use crate::cpu::gemm::WORTH_SPLITTING;
 use crate::cpu::gemm::{BiasAxis, Finish, Product, Strides};
 use crate::cpu::kernel::{Cpu, Kernel};
 use crate::cpu::product::multiply;
 use crate::cpu::simd::Float;
 use crate::cpu::tile::Tile;
-use crate::dtype::Dtype;
-use crate::op::{Ask, GradientAt, Mixing, Op, OpError};
-use crate::program::trace::{Function, Var};
-use crate::shape::{Operand, Type};
+use crate::execute::executor::with_scratch;
+use crate::ir::dtype::Dtype;
+use crate::ir::op::{Ask, GradientAt, Mixing, Op, OpError};
+use crate::ir::shape::{Operand, Type};
+use crate::ir::trace::{Function, Var};
+use crate::ops::elementwise::pointwise::computes;
 
 /// The product of two matrices, one of which is or both of which are cut into groups. The third input has the ends.
 #[derive(Clone, Copy, Debug)]
@@ -57,7 +57,7 @@ impl Var {
     /// Two experts, of which the first gets one token and the second two:
     ///
     /// ```
-    /// # use neurarch_kernels::dtype::Dtype;
+    /// # use neurarch_kernels::ir::dtype::Dtype;
     /// # use neurarch_kernels::testing::{Array, evaluate};
     /// let tokens = Array::new(Dtype::F32, [3, 1], [1.0, 2.0, 3.0]);
     /// let experts = Array::new(Dtype::F32, [2, 1, 1], [10.0, 100.0]);
@@ -388,8 +388,8 @@ impl<T: Float> Kernel for GroupsKernel<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::autocast::{Autocast, Device};
-    use crate::program::trace::Trace;
+    use crate::ir::autocast::{Autocast, Device};
+    use crate::ir::trace::Trace;
     use crate::testing::{Array, check_gradient, check_layouts, evaluate, run_op};
 
     fn of(shape: &[usize], pitch: f64) -> Array {

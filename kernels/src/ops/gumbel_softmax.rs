@@ -2,8 +2,8 @@
 //!
 //! Source: `torch.nn.functional.gumbel_softmax`, after Jang, Gu and Poole (2017); the random numbers are others.
 
-use super::reduce::no_such_axis;
-use crate::program::trace::Var;
+use crate::ir::trace::Var;
+use crate::ops::reduction::reduce::no_such_axis;
 
 impl Var {
     /// Draws from the Gumbel-softmax distribution of these logits along `dim`: `softmax((logits + g) / tau)`, where

@@ -1,10 +1,10 @@
 //! Hardshrink: `x`, but 0 from `-λ` to `λ`.
 
-use super::elementwise::{Formula, pointwise};
 use super::softshrink::ShrinkGradient;
 use crate::arithmetic::Arithmetic;
-use crate::op::GradientAt;
-use crate::program::trace::Var;
+use crate::ir::op::GradientAt;
+use crate::ir::trace::Var;
+use crate::ops::elementwise::pointwise::{Formula, pointwise};
 
 /// `x`, but 0 from `-λ` to `λ`.
 #[derive(Clone, Copy, Debug)]

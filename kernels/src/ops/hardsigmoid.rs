@@ -1,9 +1,9 @@
 //! Hardsigmoid: `y = min(max(x + 3, 0), 6) / 6`.
 
-use super::elementwise::{Formula, pointwise};
 use crate::arithmetic::Arithmetic;
-use crate::op::GradientAt;
-use crate::program::trace::Var;
+use crate::ir::op::GradientAt;
+use crate::ir::trace::Var;
+use crate::ops::elementwise::pointwise::{Formula, pointwise};
 
 /// `min(max(x + 3, 0), 6) / 6`.
 #[derive(Clone, Copy, Debug)]

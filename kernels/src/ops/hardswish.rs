@@ -1,10 +1,10 @@
 //! Hardswish: `y = x · min(max(x + 3, 0), 6) / 6`.
 
-use super::elementwise::{Formula, pointwise};
 use super::hardtanh::HardtanhGradient;
 use crate::arithmetic::Arithmetic;
-use crate::op::GradientAt;
-use crate::program::trace::Var;
+use crate::ir::op::GradientAt;
+use crate::ir::trace::Var;
+use crate::ops::elementwise::pointwise::{Formula, pointwise};
 
 /// `x · min(max(x + 3, 0), 6) / 6`.
 #[derive(Clone, Copy, Debug)]

@@ -1,9 +1,9 @@
 //! Hardtanh: `y = min(max(x, min_val), max_val)`. ReLU6 is hardtanh from 0 to 6.
 
-use super::elementwise::{Formula, pointwise};
 use crate::arithmetic::Arithmetic;
-use crate::op::GradientAt;
-use crate::program::trace::Var;
+use crate::ir::op::GradientAt;
+use crate::ir::trace::Var;
+use crate::ops::elementwise::pointwise::{Formula, pointwise};
 
 /// `x` between two bounds.
 #[derive(Clone, Copy, Debug)]

@@ -2,12 +2,12 @@
 //!
 //! Source: `torch.linalg.householder_product`.
 
-use super::elementwise::same_dtype;
 use super::matrices::{PerMatrix, sizes, with_sizes};
 use crate::cpu::kernel::Cpu;
-use crate::op::{Ask, GradientAt, Op, OpError};
-use crate::program::trace::Var;
-use crate::shape::{Operand, Type};
+use crate::ir::op::{Ask, GradientAt, Op, OpError};
+use crate::ir::shape::{Operand, Type};
+use crate::ir::trace::Var;
+use crate::ops::elementwise::pointwise::same_dtype;
 
 /// The product for each matrix, whose column `i` below the diagonal holds `v` of reflection `i`.
 #[derive(Clone, Copy, Debug)]

@@ -3,9 +3,9 @@
 //! Source: `torch.nn.functional.interpolate`, without `antialias`.
 
 use super::resample::{Along, Taps};
-use crate::dtype::Dtype;
-use crate::program::trace::{Function, Var};
-use crate::shape::Shape;
+use crate::ir::dtype::Dtype;
+use crate::ir::shape::Shape;
+use crate::ir::trace::{Function, Var};
 
 /// How numbers between those of the input are found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -1,9 +1,9 @@
 //! Leaky ReLU: `y = x` where `x > 0`, `slope · x` elsewhere. At 0 the gradient is `slope`, as in torch.
 
-use super::elementwise::{Formula, pointwise};
 use crate::arithmetic::Arithmetic;
-use crate::op::GradientAt;
-use crate::program::trace::Var;
+use crate::ir::op::GradientAt;
+use crate::ir::trace::Var;
+use crate::ops::elementwise::pointwise::{Formula, pointwise};
 
 /// `x` or `slope · x`.
 #[derive(Clone, Copy, Debug)]

@@ -3,10 +3,10 @@
 
 use core::f64::consts::PI;
 
-use super::reduce::Reduction;
-use crate::elementary;
-use crate::program::trace::{Function, Var};
-use crate::shape::Shape;
+use crate::arithmetic::elementary;
+use crate::ir::shape::Shape;
+use crate::ir::trace::{Function, Var};
+use crate::ops::reduction::reduce::Reduction;
 
 impl Var {
     /// Gives `[classes]` the shape that broadcasts along axis `axis` of a value with `rank` axes.

@@ -8,18 +8,18 @@
 
 use std::sync::Arc;
 
-use super::activation::ActivationKind;
-use super::elementwise::Pointwise;
-use super::relu::ReluGradient;
 use crate::cpu::gemm::{BiasAxis, Finish, Product};
 use crate::cpu::half_dot::half_dot_kernel;
 use crate::cpu::kernel::Cpu;
 use crate::cpu::product::{Matrix, Way, product_kernel};
 use crate::cpu::simd::MAX_LANES;
-use crate::dtype::Dtype;
-use crate::op::{Around, Ask, GradientAt, InHalves, Mixing, OfHalf, Op, OpError, Reads};
-use crate::program::trace::Var;
-use crate::shape::{Layout, Operand, Shape, Type};
+use crate::ir::dtype::Dtype;
+use crate::ir::op::{Around, Ask, GradientAt, InHalves, Mixing, OfHalf, Op, OpError, Reads};
+use crate::ir::shape::{Layout, Operand, Shape, Type};
+use crate::ir::trace::Var;
+use crate::ops::activation::fused::ActivationKind;
+use crate::ops::activation::relu::ReluGradient;
+use crate::ops::elementwise::pointwise::Pointwise;
 
 /// Below this many rows a product is made of dot products: the vectors of a batch would be mostly empty.
 const MIN_ROWS: usize = 8;

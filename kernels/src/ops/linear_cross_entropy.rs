@@ -2,10 +2,10 @@
 //!
 //! Source: `torch.nn.functional.linear_cross_entropy`, whose chunks save memory and change no result.
 
-use super::reduce::Reduction;
-use crate::dtype::Dtype;
-use crate::program::trace::Var;
-use crate::shape::Shape;
+use crate::ir::dtype::Dtype;
+use crate::ir::shape::Shape;
+use crate::ir::trace::Var;
+use crate::ops::reduction::reduce::Reduction;
 
 /// The options of [`Var::linear_cross_entropy`], with torch's defaults.
 #[derive(Clone, Copy, Debug, Default)]

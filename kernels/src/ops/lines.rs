@@ -4,10 +4,10 @@
 //! Where lines start side by side, a vector reads them where they lie; elsewhere a block of them is brought
 //! together in scratch memory. A lane sees the same numbers in the same order either way.
 
-use crate::cpu::memory::padded;
 use crate::cpu::simd::{Float, MAX_LANES, Simd};
 use crate::cpu::transpose::transpose;
-use crate::shape::Operand;
+use crate::ir::shape::Operand;
+use crate::memory::padded;
 
 /// Where the lines of an operand along one axis lie.
 #[derive(Debug)]

@@ -3,8 +3,8 @@
 //!
 //! Source: `torch.nn.functional.local_response_norm`, and the function of `torch.nn.CrossMapLRN2d`.
 
-use super::resample::{Along, Taps};
-use crate::program::trace::Var;
+use crate::ir::trace::Var;
+use crate::ops::spatial::resample::{Along, Taps};
 
 /// The numbers of a local response norm, each of shape `[]`.
 #[derive(Clone, Debug)]

@@ -1,10 +1,10 @@
 //! Logarithm of the sigmoid: `y = -ln(1 + e⁻ˣ)`, as `min(x, 0) - ln(1 + e^-|x|)`.
 
-use super::elementwise::{Formula, pointwise};
 use super::sigmoid::SigmoidGradient;
 use crate::arithmetic::Arithmetic;
-use crate::op::GradientAt;
-use crate::program::trace::Var;
+use crate::ir::op::GradientAt;
+use crate::ir::trace::Var;
+use crate::ops::elementwise::pointwise::{Formula, pointwise};
 
 /// `min(x, 0) - ln(1 + e^-|x|)`.
 #[derive(Clone, Copy, Debug)]

@@ -1,9 +1,9 @@
 //! Losses that want the right classes ahead of all others by a margin: `multi_margin_loss`,
 //! `multilabel_margin_loss`.
 
-use super::reduce::Reduction;
-use crate::program::trace::{Function, Var};
-use crate::shape::Shape;
+use crate::ir::shape::Shape;
+use crate::ir::trace::{Function, Var};
+use crate::ops::reduction::reduce::Reduction;
 
 impl Var {
     /// Gives `Σ max(0, margin - x_t + x_c)ᵖ / classes` over all classes `c` but the target `t`, times the

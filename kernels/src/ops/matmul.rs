@@ -8,9 +8,9 @@
 use crate::cpu::gemm::{BiasAxis, Finish, Product, Strides};
 use crate::cpu::kernel::Cpu;
 use crate::cpu::product::{Way, batched_kernel};
-use crate::op::{Ask, GradientAt, Mixing, Op, OpError};
-use crate::program::trace::Var;
-use crate::shape::{Operand, Shape, Type};
+use crate::ir::op::{Ask, GradientAt, Mixing, Op, OpError};
+use crate::ir::shape::{Operand, Shape, Type};
+use crate::ir::trace::Var;
 
 /// `A · B` over the last two axes, the others broadcast.
 #[derive(Clone, Copy, Debug)]
@@ -38,7 +38,9 @@ impl Var {
     /// # Example
     ///
     /// ```
-    /// # use neurarch_kernels::{dtype::Dtype, program::trace::Trace, shape::Type};
+    /// # use neurarch_kernels::ir::dtype::Dtype;
+    /// # use neurarch_kernels::ir::trace::Trace;
+    /// # use neurarch_kernels::ir::shape::Type;
     /// let trace = Trace::new();
     /// let a = trace.input(Type::new(Dtype::F32, [5, 1, 2, 3]));
     /// let b = trace.input(Type::new(Dtype::F32, [7, 3, 4]));
@@ -143,7 +145,7 @@ impl Op for MatMul {
                 a.dtype, b.dtype
             )));
         }
-        super::elementwise::computes("matmul", a)?;
+        crate::ops::elementwise::pointwise::computes("matmul", a)?;
         if a.shape.rank() < 2 || b.shape.rank() < 2 {
             return Err(OpError(format!(
                 "matmul: expected matrices, got {} and {}",
@@ -152,7 +154,8 @@ impl Op for MatMul {
         }
         let (m, k) = matrix(&a.shape, self.turn_a);
         let (rows, n) = matrix(&b.shape, self.turn_b);
-        let batch = super::elementwise::broadcast(&leading(&a.shape), &leading(&b.shape))?;
+        let batch =
+            crate::ops::elementwise::pointwise::broadcast(&leading(&a.shape), &leading(&b.shape))?;
         if k != rows {
             return Err(OpError(match batch.numel() {
                 _ if batch.rank() == 0 => {

@@ -2,14 +2,14 @@
 
 use core::array;
 
-use super::elementwise::computes;
-use super::lines::{carve, scratch_bytes};
 use crate::cpu::kernel::Kernel;
 use crate::cpu::simd::Float;
 use crate::cpu::tile::Tile;
-use crate::dtype::Dtype;
-use crate::op::OpError;
-use crate::shape::{Shape, Type};
+use crate::ir::dtype::Dtype;
+use crate::ir::op::OpError;
+use crate::ir::shape::{Shape, Type};
+use crate::ops::elementwise::pointwise::computes;
+use crate::ops::reduction::lines::{carve, scratch_bytes};
 
 /// Gives the rows and columns of a matrix, or of each of a batch.
 ///

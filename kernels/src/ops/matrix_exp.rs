@@ -5,9 +5,9 @@
 
 use super::matrices::{PerMatrix, square};
 use crate::cpu::kernel::Cpu;
-use crate::op::{Ask, GradientAt, Op, OpError};
-use crate::program::trace::Var;
-use crate::shape::Type;
+use crate::ir::op::{Ask, GradientAt, Op, OpError};
+use crate::ir::shape::Type;
+use crate::ir::trace::Var;
 
 /// Up to this norm the polynomial is exact within rounding.
 const LARGEST_NORM: f64 = 0.5;

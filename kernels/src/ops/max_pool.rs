@@ -9,17 +9,17 @@ use core::marker::PhantomData;
 
 use rayon::prelude::*;
 
-use super::elementwise::{WORTH_SPLITTING, computes, same_dtype};
-use super::number::Number;
 use super::pick::Places;
 use super::planes::Planes;
 use crate::cpu::kernel::{Cpu, Kernel};
 use crate::cpu::simd::{Simd, Vectorized, dispatch};
 use crate::cpu::tile::Tile;
-use crate::dtype::Dtype;
-use crate::op::{Ask, GradientAt, Op, OpError};
-use crate::program::trace::Var;
-use crate::shape::{Layout, Operand, Shape, Type};
+use crate::ir::dtype::Dtype;
+use crate::ir::op::{Ask, GradientAt, Op, OpError};
+use crate::ir::shape::{Layout, Operand, Shape, Type};
+use crate::ir::trace::Var;
+use crate::ops::elementwise::number::Number;
+use crate::ops::elementwise::pointwise::{WORTH_SPLITTING, computes, same_dtype};
 
 /// The numbers along one axis that one number of the output looks at: `start`, `start + step`, … below `end`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

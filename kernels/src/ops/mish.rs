@@ -1,9 +1,9 @@
 //! Mish: `y = x · tanh(ln(1 + eˣ))`.
 
-use super::elementwise::{Formula, pointwise};
 use crate::arithmetic::Arithmetic;
-use crate::op::GradientAt;
-use crate::program::trace::Var;
+use crate::ir::op::GradientAt;
+use crate::ir::trace::Var;
+use crate::ops::elementwise::pointwise::{Formula, pointwise};
 
 /// `x · tanh(ln(1 + eˣ))`.
 #[derive(Clone, Copy, Debug)]

@@ -1,7 +1,7 @@
 //! The ops, one a file: shape rule, kernel, gradient rule, tests. This file is only their list.
 //!
-//! Each op adds a method to [`Var`](crate::program::trace::Var) under torch's name. An op of your own
-//! implements [`Op`](crate::op::Op) in the same way, in your crate.
+//! Each op adds a method to [`Var`](crate::ir::trace::Var) under torch's name. An op of your own
+//! implements [`Op`](crate::ir::op::Op) in the same way, in your crate.
 
 pub mod activation;
 pub mod adadelta;

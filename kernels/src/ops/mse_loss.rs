@@ -1,10 +1,10 @@
 //! Mean squared error.
 
-use super::elementwise::{Formula, pointwise};
-use super::reduce::Reduction;
 use crate::arithmetic::Arithmetic;
-use crate::op::GradientAt;
-use crate::program::trace::{Function, Var};
+use crate::ir::op::GradientAt;
+use crate::ir::trace::{Function, Var};
+use crate::ops::elementwise::pointwise::{Formula, pointwise};
+use crate::ops::reduction::reduce::Reduction;
 
 /// `(x - target)²`.
 #[derive(Clone, Copy, Debug)]

@@ -3,10 +3,10 @@
 
 mod inputs;
 
-use super::attention::AttentionOptions;
-use crate::dtype::Dtype;
-use crate::program::trace::Var;
-use crate::shape::Shape;
+use crate::ir::dtype::Dtype;
+use crate::ir::shape::Shape;
+use crate::ir::trace::Var;
+use crate::ops::attention::scaled_dot_product::AttentionOptions;
 
 use inputs::{Inputs, rows};
 
@@ -134,10 +134,10 @@ impl Var {
     /// # Example
     ///
     /// ```
-    /// # use neurarch_kernels::dtype::Dtype;
-    /// # use neurarch_kernels::ops::multi_head_attention::{InProjection, MultiHeadAttentionOptions};
-    /// # use neurarch_kernels::program::trace::Trace;
-    /// # use neurarch_kernels::shape::Type;
+    /// # use neurarch_kernels::ir::dtype::Dtype;
+    /// # use neurarch_kernels::ops::attention::multi_head::{InProjection, MultiHeadAttentionOptions};
+    /// # use neurarch_kernels::ir::trace::Trace;
+    /// # use neurarch_kernels::ir::shape::Type;
     /// let trace = Trace::new();
     /// let of = |shape: &[usize]| trace.input(Type::new(Dtype::F32, shape));
     /// let (query, key) = (of(&[5, 2, 4]), of(&[3, 2, 4]));
@@ -325,8 +325,8 @@ impl Inputs<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::program::trace::Trace;
-    use crate::shape::Type;
+    use crate::ir::shape::Type;
+    use crate::ir::trace::Trace;
     use crate::testing::{Array, check_gradient, check_layouts, evaluate, same_bits};
 
     fn of(shape: &[usize], pitch: f64) -> Array {
@@ -414,7 +414,12 @@ mod tests {
     fn keys_that_are_said_to_be_causal_are_those_that_the_mask_leaves() {
         let inputs = all(&[&[3, 2, 4], &[12, 4], &[4, 4]]);
         let attend = |v: &[Var], is_causal: bool| {
-            let mask = super::super::attention::causal_mask(v[0].trace(), Dtype::F64, 3, 3);
+            let mask = crate::ops::attention::scaled_dot_product::causal_mask(
+                v[0].trace(),
+                Dtype::F64,
+                3,
+                3,
+            );
             let options = MultiHeadAttentionOptions {
                 need_weights: false,
                 attn_mask: Some(&mask),

@@ -7,21 +7,22 @@
 //! ```
 //!
 //! `X` is transposed if it has more rows than columns. As in torch its numbers are rounded to bfloat16 after
-//! every operation, and sums are singles. It needs whole matrices, so it is no [`Rule`](super::update).
+//! every operation, and sums are singles. It needs whole matrices, so it is no [`Rule`](crate::ops::update::rule).
 //! Source: `torch.optim.Muon`, after Jordan, Muon (2024).
 
 use std::sync::Arc;
 
-use super::lines::{carve, scratch_bytes};
-use super::update::{self, UpdateInputs, Updated};
 use crate::cpu::kernel::{Cpu, Kernel};
 use crate::cpu::simd::Float;
 use crate::cpu::sum::sum_of;
 use crate::cpu::tile::Tile;
-use crate::dtype::Dtype;
-use crate::op::{Ask, Op, OpError};
-use crate::program::trace::Var;
-use crate::shape::Type;
+use crate::ir::dtype::Dtype;
+use crate::ir::op::{Ask, Op, OpError};
+use crate::ir::shape::Type;
+use crate::ir::trace::Var;
+use crate::ops::reduction::lines::{carve, scratch_bytes};
+use crate::ops::update::rule;
+use crate::ops::update::rule::{UpdateInputs, Updated};
 
 /// By what [`Var::muon`] multiplies the learning rate of a matrix of `A` rows and `B` columns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

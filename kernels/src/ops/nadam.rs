@@ -9,10 +9,11 @@
 //! `Πμ` is one number, kept in every element of its state and
 //! rounded to f32 as in torch, unless its sign is negative. Source: `torch.optim.NAdam`.
 
-use super::update::{self, Named, Rule, UpdateInputs, Updated};
+use crate::arithmetic::elementary;
 use crate::cpu::simd::{Float, Lanes, Simd};
-use crate::elementary;
-use crate::program::trace::Var;
+use crate::ir::trace::Var;
+use crate::ops::update::rule;
+use crate::ops::update::rule::{Named, Rule, UpdateInputs, Updated};
 
 /// What decides the formula of [`Var::nadam`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -8,15 +8,15 @@
 
 use core::marker::PhantomData;
 
-use super::elementwise::computes;
 use crate::cpu::kernel::{Cpu, Kernel};
 use crate::cpu::random::{Draw, GROUP, MUTATION, NOISE};
 use crate::cpu::simd::{Float, Simd, Vectorized, dispatch};
 use crate::cpu::tile::Tile;
-use crate::dtype::Dtype;
-use crate::op::{Ask, Op, OpError};
-use crate::program::trace::Var;
-use crate::shape::Type;
+use crate::ir::dtype::Dtype;
+use crate::ir::op::{Ask, Op, OpError};
+use crate::ir::shape::Type;
+use crate::ir::trace::Var;
+use crate::ops::elementwise::pointwise::computes;
 
 /// Inputs are a parameter, a standard deviation and a rate; the output is the parameter.
 #[derive(Clone, Copy, Debug)]

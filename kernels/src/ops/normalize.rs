@@ -7,21 +7,23 @@
 use core::marker::PhantomData;
 use core::ops::Range;
 
-use super::elementwise::{Formula, WORTH_SPLITTING, computes, layout_like, pointwise, same_dtype};
-use super::lines::{carve, scratch_bytes};
-use super::number::Number;
-use super::reduce::no_such_axis;
 use crate::arithmetic::Arithmetic;
-use crate::cpu::executor::with_scratch;
 use crate::cpu::kernel::{Cpu, Kernel};
 use crate::cpu::share::{Divisible, share_out};
 use crate::cpu::simd::{Float, Lanes, Simd, Vectorized, dispatch};
 use crate::cpu::sum::{Term, sum_by_vectors};
 use crate::cpu::tile::Tile;
-use crate::dtype::Dtype;
-use crate::op::{Ask, GradientAt, Op, OpError};
-use crate::program::trace::Var;
-use crate::shape::{Layout, Operand, Shape, Type};
+use crate::execute::executor::with_scratch;
+use crate::ir::dtype::Dtype;
+use crate::ir::op::{Ask, GradientAt, Op, OpError};
+use crate::ir::shape::{Layout, Operand, Shape, Type};
+use crate::ir::trace::Var;
+use crate::ops::elementwise::number::Number;
+use crate::ops::elementwise::pointwise::{
+    Formula, WORTH_SPLITTING, computes, layout_like, pointwise, same_dtype,
+};
+use crate::ops::reduction::lines::{carve, scratch_bytes};
+use crate::ops::reduction::reduce::no_such_axis;
 
 /// `y = (x - mean) / √(var + eps)` over `axes`; inputs `x` and `eps`, outputs `y`, `var` and `mean`. If not
 /// `centered`, the mean is taken for 0 and is no output.

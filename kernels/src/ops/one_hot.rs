@@ -1,12 +1,12 @@
 //! Class indices as numbers: `one_hot`, and how often each class is listed, `label_counts`.
 
-use super::number::Number;
 use crate::cpu::kernel::{Cpu, Kernel};
 use crate::cpu::tile::Tile;
-use crate::dtype::Dtype;
-use crate::op::{Ask, Op, OpError};
-use crate::program::trace::Var;
-use crate::shape::{Shape, Type};
+use crate::ir::dtype::Dtype;
+use crate::ir::op::{Ask, Op, OpError};
+use crate::ir::shape::{Shape, Type};
+use crate::ir::trace::Var;
+use crate::ops::elementwise::number::Number;
 
 /// Puts an axis of classes into the shape of the indices.
 #[derive(Clone, Copy, Debug)]

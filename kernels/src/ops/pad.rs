@@ -3,7 +3,7 @@
 //! Source: `torch.nn.functional.pad`.
 
 use super::resample::{Along, Taps};
-use crate::program::trace::{Function, Var};
+use crate::ir::trace::{Function, Var};
 
 /// Which numbers are put around a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

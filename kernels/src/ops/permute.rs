@@ -2,11 +2,11 @@
 //! stay where they are.
 
 use super::copy::{CopyParts, Part};
-use super::reduce::no_such_axis;
 use crate::cpu::kernel::Cpu;
-use crate::op::{Ask, GradientAt, Mixing, Op, OpError};
-use crate::program::trace::Var;
-use crate::shape::{Layout, Operand, Type};
+use crate::ir::op::{Ask, GradientAt, Mixing, Op, OpError};
+use crate::ir::shape::{Layout, Operand, Type};
+use crate::ir::trace::Var;
+use crate::ops::reduction::reduce::no_such_axis;
 
 /// Axis `i` of the result is axis `axes[i]` of the input.
 #[derive(Clone, Debug)]

@@ -6,15 +6,15 @@ use core::marker::PhantomData;
 
 use rayon::prelude::*;
 
-use super::elementwise::{WORTH_SPLITTING, computes};
-use super::number::Number;
 use super::planes::Planes;
 use crate::cpu::kernel::{Cpu, Kernel};
 use crate::cpu::tile::Tile;
-use crate::dtype::Dtype;
-use crate::op::{Ask, GradientAt, Op, OpError};
-use crate::program::trace::Var;
-use crate::shape::{Layout, Operand, Shape, Type};
+use crate::ir::dtype::Dtype;
+use crate::ir::op::{Ask, GradientAt, Op, OpError};
+use crate::ir::shape::{Layout, Operand, Shape, Type};
+use crate::ir::trace::Var;
+use crate::ops::elementwise::number::Number;
+use crate::ops::elementwise::pointwise::{WORTH_SPLITTING, computes};
 
 /// What becomes of numbers that share a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

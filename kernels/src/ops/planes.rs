@@ -1,6 +1,6 @@
 //! [`Planes`]: where the channels of a value lie whose spatial axes are row-major, one behind the other.
 
-use crate::shape::Operand;
+use crate::ir::shape::Operand;
 
 /// Where each channel starts, in the order in which the shape counts them.
 #[derive(Clone, Debug)]

@@ -6,8 +6,8 @@
 use super::max_pool::Window;
 use super::pick::Places;
 use super::resample::{Along, Taps};
-use crate::program::trace::{Function, Var};
-use crate::shape::{Shape, check_ints, signed};
+use crate::ir::shape::{Shape, check_ints, signed};
+use crate::ir::trace::{Function, Var};
 
 /// How windows move: one number for each spatial axis.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -1,10 +1,10 @@
 //! Parametric ReLU: `y = x` where `x > 0`, `w · x` elsewhere, with a slope `w` that is learned.
 
-use super::elementwise::{Formula, pointwise};
 use crate::arithmetic::Arithmetic;
-use crate::op::GradientAt;
-use crate::program::trace::{Function, Var};
-use crate::shape::Shape;
+use crate::ir::op::GradientAt;
+use crate::ir::shape::Shape;
+use crate::ir::trace::{Function, Var};
+use crate::ops::elementwise::pointwise::{Formula, pointwise};
 
 /// `x` or `w · x`.
 #[derive(Clone, Copy, Debug)]

@@ -1,7 +1,7 @@
 //! Products of matrices and vectors of a fixed rank: `mm`, `bmm`, `mv`, `dot`, and those that are added to something.
 
-use super::reduce::no_such_axis;
-use crate::program::trace::{Function, Trace, Var};
+use crate::ir::trace::{Function, Trace, Var};
+use crate::ops::reduction::reduce::no_such_axis;
 
 impl Var {
     /// Multiplies two matrices, `[n, k]` and `[k, m]`.
@@ -136,7 +136,7 @@ impl Var {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dtype::Dtype;
+    use crate::ir::dtype::Dtype;
     use crate::testing::{Array, check_gradient, evaluate};
 
     fn of(shape: &[usize], pitch: f64) -> Array {

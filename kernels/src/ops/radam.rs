@@ -10,10 +10,11 @@
 //!
 //! Source: `torch.optim.RAdam`.
 
-use super::update::{self, Named, Rule, UpdateInputs, Updated};
+use crate::arithmetic::elementary;
 use crate::cpu::simd::{Float, Lanes, Simd};
-use crate::elementary;
-use crate::program::trace::Var;
+use crate::ir::trace::Var;
+use crate::ops::update::rule;
+use crate::ops::update::rule::{Named, Rule, UpdateInputs, Updated};
 
 /// What decides the formula of [`Var::radam`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -9,14 +9,14 @@ mod kernel;
 
 use kernel::{BackKernel, Sizes, StepsKernel};
 
-use super::elementwise::{computes, same_dtype};
-use super::linear;
 use crate::cpu::kernel::Cpu;
-use crate::dtype::Dtype;
-use crate::op::{Ask, GradientAt, Op, OpError};
+use crate::ir::dtype::Dtype;
+use crate::ir::op::{Ask, GradientAt, Op, OpError};
+use crate::ir::shape::{Operand, Shape, Type};
+use crate::ir::trace::Var;
+use crate::ops::elementwise::pointwise::{computes, same_dtype};
+use crate::ops::linalg::linear;
 use crate::passes::differentiate::backward;
-use crate::program::trace::Var;
-use crate::shape::{Operand, Shape, Type};
 
 /// How the new state follows from the input and the old one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -481,7 +481,7 @@ mod tests {
     #[test]
     fn shapes_that_do_not_fit_are_refused() {
         let error = |shapes: [&[usize]; 3]| {
-            let trace = crate::program::trace::Trace::new();
+            let trace = crate::ir::trace::Trace::new();
             let [x, weight, h] = shapes.map(|shape| trace.input(Type::new(Dtype::F32, shape)));
             let _ = x.gru(&weight, None, &h, 2, false);
             trace.error().map(|error| error.message).unwrap_or_default()

@@ -10,12 +10,12 @@ mod kernel;
 
 use kernel::{Add, Larger, ReduceKernel};
 
-use super::elementwise::computes;
 use crate::cpu::kernel::Cpu;
-use crate::dtype::Dtype;
-use crate::op::{Ask, GradientAt, Op, OpError};
-use crate::program::trace::Var;
-use crate::shape::{Layout, Operand, Shape, Type};
+use crate::ir::dtype::Dtype;
+use crate::ir::op::{Ask, GradientAt, Op, OpError};
+use crate::ir::shape::{Layout, Operand, Shape, Type};
+use crate::ir::trace::Var;
+use crate::ops::elementwise::pointwise::computes;
 
 /// What becomes of the losses of a batch's items.
 ///

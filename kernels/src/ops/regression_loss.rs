@@ -1,7 +1,7 @@
 //! Losses of numbers against numbers: `l1_loss`, `huber_loss`, `smooth_l1_loss`.
 
-use super::reduce::Reduction;
-use crate::program::trace::{Function, Var};
+use crate::ir::trace::{Function, Var};
+use crate::ops::reduction::reduce::Reduction;
 
 impl Var {
     /// Records an error in this loss's name if the sizes differ: broadcasting here is nearly always a

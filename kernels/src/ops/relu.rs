@@ -1,9 +1,9 @@
 //! ReLU: `y = max(x, 0)`. At 0 the gradient is 0, and NaN stays NaN, as in torch.
 
-use super::elementwise::{Formula, pointwise};
 use crate::arithmetic::Arithmetic;
-use crate::op::GradientAt;
-use crate::program::trace::Var;
+use crate::ir::op::GradientAt;
+use crate::ir::trace::Var;
+use crate::ops::elementwise::pointwise::{Formula, pointwise};
 
 /// `max(x, 0)`.
 #[derive(Clone, Copy, Debug)]

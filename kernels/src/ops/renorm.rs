@@ -2,16 +2,16 @@
 
 use core::marker::PhantomData;
 
-use super::elementwise::{computes, same_dtype};
-use super::number::Number;
+use crate::arithmetic::elementary;
 use crate::cpu::kernel::{Cpu, Kernel};
 use crate::cpu::sum::sum_of;
 use crate::cpu::tile::Tile;
-use crate::dtype::Dtype;
-use crate::elementary;
-use crate::op::{Ask, Op, OpError};
-use crate::program::trace::Var;
-use crate::shape::Type;
+use crate::ir::dtype::Dtype;
+use crate::ir::op::{Ask, Op, OpError};
+use crate::ir::shape::Type;
+use crate::ir::trace::Var;
+use crate::ops::elementwise::number::Number;
+use crate::ops::elementwise::pointwise::{computes, same_dtype};
 
 /// What torch adds to a length that it divides by.
 const EPS: f64 = 1e-7;

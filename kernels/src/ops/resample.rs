@@ -10,19 +10,19 @@ mod taps;
 
 pub use taps::Taps;
 
-use super::elementwise::computes;
-use super::lines::{carve, scratch_bytes};
-use super::number::Number;
-use super::scatter::sum_rows;
 use crate::cpu::kernel::Cpu;
-use crate::cpu::memory::check_room;
 use crate::cpu::simd::Simd;
 use crate::cpu::sum::{join_few, sum_of};
 use crate::cpu::tile::{Tile, VectorKernel, vector_kernel};
-use crate::dtype::Dtype;
-use crate::op::{Ask, GradientAt, Op, OpError};
-use crate::program::trace::{Var, has_room};
-use crate::shape::{Layout, Operand, Shape, Type};
+use crate::ir::dtype::Dtype;
+use crate::ir::op::{Ask, GradientAt, Op, OpError};
+use crate::ir::shape::{Layout, Operand, Shape, Type};
+use crate::ir::trace::{Var, has_room};
+use crate::memory::check_room;
+use crate::ops::elementwise::number::Number;
+use crate::ops::elementwise::pointwise::computes;
+use crate::ops::index::scatter::sum_rows;
+use crate::ops::reduction::lines::{carve, scratch_bytes};
 
 /// What happens along one axis.
 #[derive(Clone, Debug, PartialEq)]

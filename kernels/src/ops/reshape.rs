@@ -1,11 +1,11 @@
 //! Other shapes for the same elements, counted row-major: `reshape`, `flatten`.
 
 use super::copy::{CopyParts, Part};
-use super::reduce::no_such_axis;
 use crate::cpu::kernel::Cpu;
-use crate::op::{Ask, GradientAt, Mixing, Op, OpError};
-use crate::program::trace::Var;
-use crate::shape::{Layout, Operand, Shape, Type};
+use crate::ir::op::{Ask, GradientAt, Mixing, Op, OpError};
+use crate::ir::shape::{Layout, Operand, Shape, Type};
+use crate::ir::trace::Var;
+use crate::ops::reduction::reduce::no_such_axis;
 
 /// Gives the elements another shape.
 #[derive(Clone, Debug)]

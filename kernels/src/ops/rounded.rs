@@ -1,21 +1,21 @@
 //! Ops in single precision whose results are rounded to a half: what is left of a conversion to it and back.
 //!
 //! `Rounded` is an op of another kind with its results rounded where they were written, `Round` the rounding alone. The
-//! pass [`halves`](crate::passes::halves) puts them into plans; nothing records them.
+//! pass [`halves`](crate::plan::halves) puts them into plans; nothing records them.
 
 use core::any::Any;
 use core::marker::PhantomData;
 use std::sync::Arc;
 
-use super::elementwise::{Pointwise, computes, layout_like};
-use super::relu::{Relu, ReluGradient};
 use crate::cpu::kernel::{Cpu, Kernel};
 use crate::cpu::simd::Simd;
 use crate::cpu::simd::halves::{Stored, round_in_place};
 use crate::cpu::tile::{Tile, VectorKernel, run_vectors};
-use crate::dtype::{Dtype, bf16, f16};
-use crate::op::{Around, Ask, InHalves, Op, OpError};
-use crate::shape::{Layout, Operand, Type};
+use crate::ir::dtype::{Dtype, bf16, f16};
+use crate::ir::op::{Around, Ask, InHalves, Op, OpError};
+use crate::ir::shape::{Layout, Operand, Type};
+use crate::ops::activation::relu::{Relu, ReluGradient};
+use crate::ops::elementwise::pointwise::{Pointwise, computes, layout_like};
 
 /// An op with one output, which is rounded to a half and stays in single precision.
 #[derive(Clone, Debug)]

@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use crate::cpu::kernel::{Cpu, Kernel};
 use crate::cpu::tile::Tile;
-use crate::dtype::{Dtype, Element};
-use crate::op::{Ask, GradientAt, Op, OpError};
-use crate::program::trace::Var;
-use crate::shape::{Operand, Shape, Type};
+use crate::ir::dtype::{Dtype, Element};
+use crate::ir::op::{Ask, GradientAt, Op, OpError};
+use crate::ir::shape::{Operand, Shape, Type};
+use crate::ir::trace::Var;
 
 /// Row `i` of the output is row `rows[i]` of the input.
 #[derive(Clone, Debug)]
@@ -205,7 +205,7 @@ mod tests {
 
     #[test]
     fn rows_that_are_not_there_are_refused() {
-        let trace = crate::program::trace::Trace::new();
+        let trace = crate::ir::trace::Trace::new();
         let x = trace.input(Type::new(Dtype::F32, [3, 2]));
         let _ = x.select_rows(&[3]);
         let error = trace.error().map(|error| error.message);

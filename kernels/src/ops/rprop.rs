@@ -8,9 +8,10 @@
 //!
 //! Source: `torch.optim.Rprop`.
 
-use super::update::{self, Named, Rule, UpdateInputs, Updated};
 use crate::cpu::simd::{Float, Lanes, Simd};
-use crate::program::trace::Var;
+use crate::ir::trace::Var;
+use crate::ops::update::rule;
+use crate::ops::update::rule::{Named, Rule, UpdateInputs, Updated};
 
 /// What decides the formula of [`Var::rprop`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

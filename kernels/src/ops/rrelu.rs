@@ -2,7 +2,7 @@
 //!
 //! Source: `torch.nn.functional.rrelu`; the random numbers are others.
 
-use crate::program::trace::Var;
+use crate::ir::trace::Var;
 
 impl Var {
     /// Gives `x` where `x > 0`, `a · x` elsewhere: while training, each number has a slope `a` of its own, drawn evenly

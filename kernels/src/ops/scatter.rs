@@ -1,7 +1,7 @@
 //! Rows that are added to rows which indices name: which terms each sum has, and the sum.
 
-use super::number::Number;
 use crate::cpu::sum::Running;
+use crate::ops::elementwise::number::Number;
 
 /// Which items name each row, in their order.
 pub(in crate::ops) struct Scatter<'a> {

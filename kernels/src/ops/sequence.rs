@@ -2,9 +2,9 @@
 //!
 //! Source: `torch.nn.utils.rnn`.
 
-use crate::program::packed::PackedSequence;
-use crate::program::trace::{Trace, Var};
-use crate::shape::Shape;
+use crate::ir::packed::PackedSequence;
+use crate::ir::shape::Shape;
+use crate::ir::trace::{Trace, Var};
 
 /// The items of sequences by time steps, in each of them the longest sequence first: what a recurrent layer walks
 /// through.
@@ -204,7 +204,7 @@ impl PackedSequence {
 /// # Example
 ///
 /// ```
-/// # use neurarch_kernels::ops::sequence::invert_permutation;
+/// # use neurarch_kernels::ops::recurrent::sequence::invert_permutation;
 /// assert_eq!(invert_permutation(&[2, 0, 1]), Some(vec![1, 2, 0]));
 /// assert_eq!(invert_permutation(&[2, 2, 1]), None);
 /// ```
@@ -293,8 +293,8 @@ impl Trace {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dtype::Dtype;
-    use crate::shape::Type;
+    use crate::ir::dtype::Dtype;
+    use crate::ir::shape::Type;
     use crate::testing::{Array, check_gradient, evaluate};
 
     /// The example of torch's documentation.

@@ -2,8 +2,8 @@
 //!
 //! Source: the functions of these names in `torch.nn.functional`.
 
-use crate::program::trace::Var;
-use crate::shape::Shape;
+use crate::ir::shape::Shape;
+use crate::ir::trace::Var;
 
 impl Var {
     /// Makes `[.., C · r², H, W]` to `[.., C, H · r, W · r]`, `r` being `upscale_factor`.

@@ -1,9 +1,9 @@
 //! The logistic sigmoid: `y = 1 / (1 + e⁻ˣ)`.
 
-use super::elementwise::{Formula, pointwise};
 use crate::arithmetic::Arithmetic;
-use crate::op::GradientAt;
-use crate::program::trace::Var;
+use crate::ir::op::GradientAt;
+use crate::ir::trace::Var;
+use crate::ops::elementwise::pointwise::{Formula, pointwise};
 
 /// `1 / (1 + e⁻ˣ)`.
 #[derive(Clone, Copy, Debug)]

@@ -1,10 +1,10 @@
 //! SiLU, also called swish: `y = x · sigmoid(x)`.
 
-use super::elementwise::{Formula, pointwise};
 use super::sigmoid::SigmoidGradient;
 use crate::arithmetic::Arithmetic;
-use crate::op::GradientAt;
-use crate::program::trace::Var;
+use crate::ir::op::GradientAt;
+use crate::ir::trace::Var;
+use crate::ops::elementwise::pointwise::{Formula, pointwise};
 
 /// `x · sigmoid(x)`.
 #[derive(Clone, Copy, Debug)]

@@ -3,11 +3,11 @@
 use core::ops::Range;
 
 use super::copy::{CopyParts, Part};
-use super::reduce::no_such_axis;
 use crate::cpu::kernel::Cpu;
-use crate::op::{Ask, GradientAt, Mixing, Op, OpError};
-use crate::program::trace::Var;
-use crate::shape::{Layout, Operand, Shape, Type};
+use crate::ir::op::{Ask, GradientAt, Mixing, Op, OpError};
+use crate::ir::shape::{Layout, Operand, Shape, Type};
+use crate::ir::trace::Var;
+use crate::ops::reduction::reduce::no_such_axis;
 
 /// Gives indices `start..end` of an axis.
 #[derive(Clone, Debug)]

@@ -6,21 +6,21 @@
 use core::marker::PhantomData;
 use core::ops::Range;
 
-use super::elementwise::{WORTH_SPLITTING, computes, layout_like};
 use super::lines::{Lines, carve, scratch_bytes};
 use super::reduce::no_such_axis;
 use crate::arithmetic::Arithmetic;
-use crate::cpu::executor::with_scratch;
 use crate::cpu::kernel::{Cpu, Kernel};
 use crate::cpu::share::{Divisible, share_out};
 use crate::cpu::simd::vector::Vector;
 use crate::cpu::simd::{Float, Lanes, Simd, Vectorized, dispatch};
 use crate::cpu::sum::Running;
 use crate::cpu::tile::Tile;
-use crate::dtype::Dtype;
-use crate::op::{Ask, GradientAt, Op, OpError};
-use crate::program::trace::Var;
-use crate::shape::{Layout, Operand, Type};
+use crate::execute::executor::with_scratch;
+use crate::ir::dtype::Dtype;
+use crate::ir::op::{Ask, GradientAt, Op, OpError};
+use crate::ir::shape::{Layout, Operand, Type};
+use crate::ir::trace::Var;
+use crate::ops::elementwise::pointwise::{WORTH_SPLITTING, computes, layout_like};
 
 /// What is computed of a line; `m` is its largest `x`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

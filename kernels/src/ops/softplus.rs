@@ -1,10 +1,10 @@
 //! Softplus: `y = ln(1 + e^(βx)) / β`, and `x` itself where `βx` is above a threshold.
 
-use super::elementwise::{Formula, pointwise};
 use super::sigmoid::SigmoidGradient;
 use crate::arithmetic::Arithmetic;
-use crate::op::GradientAt;
-use crate::program::trace::Var;
+use crate::ir::op::GradientAt;
+use crate::ir::trace::Var;
+use crate::ops::elementwise::pointwise::{Formula, pointwise};
 
 /// `ln(1 + e^(βx)) / β` from `x`, `β` and the threshold.
 #[derive(Clone, Copy, Debug)]

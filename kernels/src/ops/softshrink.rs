@@ -1,9 +1,9 @@
 //! Softshrink: `x` moved towards 0 by `λ`, but not beyond.
 
-use super::elementwise::{Formula, pointwise};
 use crate::arithmetic::Arithmetic;
-use crate::op::GradientAt;
-use crate::program::trace::Var;
+use crate::ir::op::GradientAt;
+use crate::ir::trace::Var;
+use crate::ops::elementwise::pointwise::{Formula, pointwise};
 
 /// `x - λ` above `λ`, `x + λ` below `-λ`, 0 between.
 #[derive(Clone, Copy, Debug)]

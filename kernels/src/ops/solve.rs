@@ -2,12 +2,12 @@
 //!
 //! Source: `torch.linalg.solve`.
 
-use super::elementwise::same_dtype;
 use super::matrices::{PerMatrix, sizes, square};
 use crate::cpu::kernel::Cpu;
-use crate::op::{Ask, GradientAt, Op, OpError};
-use crate::program::trace::Var;
-use crate::shape::Type;
+use crate::ir::op::{Ask, GradientAt, Op, OpError};
+use crate::ir::shape::Type;
+use crate::ir::trace::Var;
+use crate::ops::elementwise::pointwise::same_dtype;
 
 /// Solves for each matrix of a batch.
 #[derive(Clone, Copy, Debug)]

@@ -6,20 +6,21 @@
 //! ```
 //!
 //! A row, along the first axis, whose gradient is 0 in every element stays as it is, its states too. It looks
-//! at whole rows, so it is no [`Rule`](super::update). Source: `torch.optim.SparseAdam`, which goes by the rows
+//! at whole rows, so it is no [`Rule`](crate::ops::update::rule). Source: `torch.optim.SparseAdam`, which goes by the rows
 //! that were looked up, whatever their gradient.
 
 use std::sync::Arc;
 
 use super::adam::corrections;
-use super::update::{self, UpdateInputs, Updated};
 use crate::cpu::kernel::Cpu;
 use crate::cpu::simd::Float;
 use crate::cpu::tile::Tile;
-use crate::dtype::Dtype;
-use crate::op::{Ask, Op, OpError};
-use crate::program::trace::Var;
-use crate::shape::Type;
+use crate::ir::dtype::Dtype;
+use crate::ir::op::{Ask, Op, OpError};
+use crate::ir::shape::Type;
+use crate::ir::trace::Var;
+use crate::ops::update::rule;
+use crate::ops::update::rule::{UpdateInputs, Updated};
 
 /// What decides the formula of [`Var::sparse_adam`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use super::copy::{CopyApart, Part};
-use super::reduce::no_such_axis;
 use super::slice::{window, with_size};
 use crate::cpu::kernel::Cpu;
-use crate::op::{Ask, GradientAt, Mixing, Op, OpError};
-use crate::program::trace::Var;
-use crate::shape::{Layout, Operand, Type};
+use crate::ir::op::{Ask, GradientAt, Mixing, Op, OpError};
+use crate::ir::shape::{Layout, Operand, Type};
+use crate::ir::trace::Var;
+use crate::ops::reduction::reduce::no_such_axis;
 
 /// Gives the first `sizes[0]` indices of an axis, then the next `sizes[1]`, ….
 #[derive(Clone, Debug)]
@@ -117,8 +117,8 @@ impl Var {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dtype::Dtype;
-    use crate::program::trace::Trace;
+    use crate::ir::dtype::Dtype;
+    use crate::ir::trace::Trace;
     use crate::testing::{Array, check_gradient, check_layouts};
 
     fn x() -> Array {

@@ -1,8 +1,8 @@
 //! Reductions that are written with other ops: `prod`, `cumsum`, `norm`, `var`, `logsumexp`; and `rsqrt`, `cdist`.
 
 use super::reduce::no_such_axis;
-use crate::program::trace::{Function, Var};
-use crate::shape::Shape;
+use crate::ir::shape::Shape;
+use crate::ir::trace::{Function, Var};
 
 impl Var {
     /// Gives `1 / √x`.
@@ -165,7 +165,7 @@ impl Var {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dtype::Dtype;
+    use crate::ir::dtype::Dtype;
     use crate::testing::{Array, check_gradient, evaluate};
 
     fn of(shape: &[usize], pitch: f64) -> Array {

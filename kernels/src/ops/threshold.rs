@@ -1,9 +1,9 @@
 //! Threshold: `x` above a threshold, another number elsewhere.
 
-use super::elementwise::{Formula, pointwise};
 use crate::arithmetic::Arithmetic;
-use crate::op::GradientAt;
-use crate::program::trace::Var;
+use crate::ir::op::GradientAt;
+use crate::ir::trace::Var;
+use crate::ops::elementwise::pointwise::{Formula, pointwise};
 
 /// `x` above the threshold, `value` elsewhere; NaN stays.
 #[derive(Clone, Copy, Debug)]

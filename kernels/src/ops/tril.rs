@@ -4,10 +4,10 @@ use super::matrices::sizes;
 use crate::cpu::kernel::Cpu;
 use crate::cpu::simd::Float;
 use crate::cpu::tile::Tile;
-use crate::dtype::Dtype;
-use crate::op::{Ask, GradientAt, Op, OpError};
-use crate::program::trace::Var;
-use crate::shape::Type;
+use crate::ir::dtype::Dtype;
+use crate::ir::op::{Ask, GradientAt, Op, OpError};
+use crate::ir::shape::Type;
+use crate::ir::trace::Var;
 
 /// Keeps the elements at and below the diagonal of that number; those above become zero.
 #[derive(Clone, Copy, Debug)]
@@ -75,7 +75,8 @@ impl Var {
     /// # Example
     ///
     /// ```
-    /// # use neurarch_kernels::{dtype::Dtype, testing::{Array, evaluate}};
+    /// # use neurarch_kernels::ir::dtype::Dtype;
+    /// # use neurarch_kernels::testing::{Array, evaluate};
     /// let x = Array::new(Dtype::F32, [2, 2], [1.0, 2.0, 3.0, 4.0]);
     /// let y = evaluate(|v| v[0].tril(0), &[x], &[]);
     /// assert_eq!(y.elements, [1.0, 0.0, 3.0, 4.0]);

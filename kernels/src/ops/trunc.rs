@@ -1,9 +1,9 @@
 //! `trunc`: the whole part of a number.
 
-use super::elementwise::{Formula, pointwise};
 use crate::arithmetic::Arithmetic;
-use crate::op::GradientAt;
-use crate::program::trace::Var;
+use crate::ir::op::GradientAt;
+use crate::ir::trace::Var;
+use crate::ops::elementwise::pointwise::{Formula, pointwise};
 
 /// `x` without its fraction; it has no slope.
 #[derive(Clone, Copy, Debug)]

@@ -1,10 +1,10 @@
 //! Functions of one number: `neg`, `exp`, `log`, `log1p`, `sqrt`, `abs`, `reciprocal`, `square`, `sin`, `cos`,
 //! `pow`.
 
-use super::elementwise::{Formula, pointwise};
 use crate::arithmetic::Arithmetic;
-use crate::op::GradientAt;
-use crate::program::trace::Var;
+use crate::ir::op::GradientAt;
+use crate::ir::trace::Var;
+use crate::ops::elementwise::pointwise::{Formula, pointwise};
 
 /// Writes one function of `x`: its vector and its gradient, from `dy`, `x` and `y`.
 macro_rules! unary {

@@ -7,16 +7,16 @@ use core::marker::PhantomData;
 use core::ptr;
 use std::sync::Arc;
 
-use super::elementwise::WORTH_SPLITTING;
 use crate::cpu::kernel::{Cpu, Kernel};
 use crate::cpu::share::{Divisible, share_out};
 use crate::cpu::simd::halves::Stored;
 use crate::cpu::simd::{Float, Lanes, MAX_LANES, Simd, Vectorized, dispatch};
 use crate::cpu::tile::{Input, Output, Tile, VectorKernel, run_vectors};
-use crate::dtype::{Dtype, bf16, f16};
-use crate::op::{Around, Ask, OfHalf, Op, OpError, Reads};
-use crate::program::trace::Var;
-use crate::shape::Type;
+use crate::ir::dtype::{Dtype, bf16, f16};
+use crate::ir::op::{Around, Ask, OfHalf, Op, OpError, Reads};
+use crate::ir::shape::Type;
+use crate::ir::trace::Var;
+use crate::ops::elementwise::pointwise::WORTH_SPLITTING;
 
 /// What an update rule reads beside the parameter.
 #[derive(Clone, Copy)]
@@ -267,7 +267,7 @@ pub(super) fn types(
         return Err(OpError(format!("{name}: expected {expected} inputs, got {}", inputs.len())));
     }
     let parameter = &inputs[0];
-    super::elementwise::computes(name, parameter)?;
+    crate::ops::elementwise::pointwise::computes(name, parameter)?;
     if let Some(other) = inputs[1..2 + states].iter().find(|&ty| ty != parameter) {
         return Err(OpError(format!(
             "{name}: expected a gradient and states of the parameter's type {parameter}, got {other}"

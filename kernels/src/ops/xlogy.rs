@@ -1,9 +1,9 @@
 //! `xlogy`: `a · ln b`, and 0 where `a` is 0.
 
-use super::elementwise::{Formula, pointwise};
 use crate::arithmetic::Arithmetic;
-use crate::op::GradientAt;
-use crate::program::trace::Var;
+use crate::ir::op::GradientAt;
+use crate::ir::trace::Var;
+use crate::ops::elementwise::pointwise::{Formula, pointwise};
 
 /// `a · ln b`; 0 where `a` is 0, NaN where `b` is NaN.
 #[derive(Clone, Copy, Debug)]

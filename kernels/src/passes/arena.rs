@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::cpu::memory::{check_room, padded};
-use crate::op::OpError;
+use crate::ir::op::OpError;
+use crate::memory::{check_room, padded};
 
 /// Gives out and takes back parts of one model's arena, first fit. Both take time that grows with the logarithm of the
 /// number of free parts, and with the number of their different sizes.

@@ -7,9 +7,9 @@
 use std::collections::HashMap;
 
 use super::clean::drop_dead_code;
-use crate::autocast::Autocast;
-use crate::program::trace::{Function, Trace, TraceError, Var};
-use crate::program::{Node, Origin, Program, ValueId};
+use crate::ir::autocast::Autocast;
+use crate::ir::program::{Node, Origin, Program, ValueId};
+use crate::ir::trace::{Function, Trace, TraceError, Var};
 
 /// Records a forward pass once more with autocast: inputs, slots and stores keep their types, outputs may become
 /// others.
@@ -21,11 +21,11 @@ use crate::program::{Node, Origin, Program, ValueId};
 /// # Example
 ///
 /// ```
-/// use neurarch_kernels::autocast::{Autocast, Device};
-/// use neurarch_kernels::dtype::Dtype;
+/// use neurarch_kernels::ir::autocast::{Autocast, Device};
+/// use neurarch_kernels::ir::dtype::Dtype;
 /// use neurarch_kernels::passes::autocast::autocast;
-/// use neurarch_kernels::program::trace::Trace;
-/// use neurarch_kernels::shape::Type;
+/// use neurarch_kernels::ir::trace::Trace;
+/// use neurarch_kernels::ir::shape::Type;
 ///
 /// let trace = Trace::new();
 /// let [x, weight] = [[4, 3], [2, 3]].map(|shape| trace.input(Type::new(Dtype::F32, shape)));

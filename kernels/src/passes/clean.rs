@@ -1,6 +1,6 @@
 //! Dropping what nobody watches: boundaries of module calls, and nodes and sources without a reader.
 
-use crate::program::{Node, Origin, Program, Value, ValueId};
+use crate::ir::program::{Node, Origin, Program, Value, ValueId};
 
 /// Drops `enter` and `leave`: their readers read what went in.
 pub fn drop_boundaries(mut program: Program) -> Program {

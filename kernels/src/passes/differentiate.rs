@@ -8,10 +8,10 @@ use std::collections::HashMap;
 
 use smallvec::SmallVec;
 
-use crate::op::{Boundary, GradientAt, Op};
-use crate::program::trace::{Trace, Var};
-use crate::program::{Ids, Node, ValueId};
-use crate::shape::{Shape, Type};
+use crate::ir::op::{Boundary, GradientAt, Op};
+use crate::ir::program::{Ids, Node, ValueId};
+use crate::ir::shape::{Shape, Type};
+use crate::ir::trace::{Trace, Var};
 
 /// Watches gradients on their way back. Each method may replace what it is given.
 pub trait WatchGradients {
@@ -30,7 +30,7 @@ pub trait WatchGradients {
 /// A module call whose edge gradients cross.
 #[derive(Clone, Copy, Debug)]
 pub struct Crossing<'a> {
-    /// Index in [`Program::scopes`](crate::program::Program::scopes).
+    /// Index in [`Program::scopes`](crate::ir::program::Program::scopes).
     pub scope: usize,
     /// For each input of the call, whether it needs a gradient. At [`leave`](WatchGradients::leave), if
     /// none does, [`enter`](WatchGradients::enter) will not be called.

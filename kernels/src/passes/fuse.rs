@@ -7,8 +7,8 @@
 use std::any::Any;
 
 use super::clean::{drop_dead_code, rebuild};
-use crate::op::{Op, WithGradient};
-use crate::program::{Node, Origin, Program, ValueId};
+use crate::ir::op::{Op, WithGradient};
+use crate::ir::program::{Node, Origin, Program, ValueId};
 
 /// Fuses wherever it can.
 pub fn fuse(program: Program) -> Program {

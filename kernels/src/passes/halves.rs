@@ -8,12 +8,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::clean::{drop_dead_code, rebuild};
-use super::fuse::{count_readers, readers};
-use crate::dtype::Dtype;
-use crate::op::{Around, InHalves, OfHalf, Op, Reads};
+use crate::ir::dtype::Dtype;
+use crate::ir::op::{Around, InHalves, OfHalf, Op, Reads};
+use crate::ir::program::{Ids, Origin, Program, ValueId};
 use crate::ops::rounded::{Round, rounded, rounds_to, unrounded};
-use crate::program::{Ids, Origin, Program, ValueId};
+use crate::passes::clean::{drop_dead_code, rebuild};
+use crate::passes::fuse::{count_readers, readers};
 
 /// Drops conversions from halves and to them wherever it can.
 pub fn fuse_halves(program: Program) -> Program {

@@ -1,4 +1,4 @@
-//! Passes: functions from [`Program`](crate::program::Program) to `Program`, and [`plan`], which makes
+//! Passes: functions from [`Program`](crate::ir::program::Program) to `Program`, and [`plan`], which makes
 //! a program ready to run. Each can be tested alone; the verifier runs after each in tests.
 //!
 //! [`autocast`](mod@autocast), [`differentiate`] and [`split`] are asked for; [`clean`] and [`fuse`] run before every plan.

@@ -9,18 +9,20 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use super::arena::Arena;
-use super::times::Times;
-use super::{clean, fuse, halves, schedule};
 use crate::cpu::cache::CacheSizes;
 use crate::cpu::kernel::{self, Kernel};
-use crate::cpu::memory::{AlignedBytes, check_room, padded};
-use crate::dtype::Dtype;
-use crate::op::claims::{self, Claims};
-use crate::op::{Op, OpError};
-use crate::ops::contiguous::Contiguous;
-use crate::program::{Node, Origin, Program, SlotId, ValueId, VerifyError};
-use crate::shape::Operand;
+use crate::ir::dtype::Dtype;
+use crate::ir::op::claims;
+use crate::ir::op::claims::Claims;
+use crate::ir::op::{Op, OpError};
+use crate::ir::program::{Node, Origin, Program, SlotId, ValueId, VerifyError};
+use crate::ir::shape::Operand;
+use crate::memory::{AlignedBytes, check_room, padded};
+use crate::ops::shape::contiguous::Contiguous;
+use crate::passes::{clean, fuse};
+use crate::plan::arena::Arena;
+use crate::plan::times::Times;
+use crate::plan::{halves, schedule};
 
 /// What a plan may be told; the default is right except in tests.
 #[derive(Clone, Copy, Debug, Default)]
@@ -33,7 +35,7 @@ pub struct PlanOptions {
     pub timed: bool,
 }
 
-/// A program that is ready to run. See [`crate::cpu::executor`].
+/// A program that is ready to run. See [`crate::execute::executor`].
 pub struct Plan {
     /// The program after all passes.
     pub program: Program,

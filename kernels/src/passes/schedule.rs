@@ -3,9 +3,9 @@
 
 use std::cmp::Ordering;
 
-use super::clean::rebuild;
-use super::fuse::readers;
-use crate::program::{Node, Origin, Program};
+use crate::ir::program::{Node, Origin, Program};
+use crate::passes::clean::rebuild;
+use crate::passes::fuse::readers;
 
 /// Moves nodes that work in place to the earliest point at which they may run.
 pub(super) fn update_early(program: Program) -> Program {

@@ -4,8 +4,8 @@
 use std::collections::HashSet;
 
 use super::clean::{drop_dead_code, rebuild};
-use crate::program::{Origin, Program, Role, SlotId, ValueId};
-use crate::shape::Type;
+use crate::ir::program::{Origin, Program, Role, SlotId, ValueId};
+use crate::ir::shape::Type;
 
 /// The two halves of a program.
 #[derive(Clone, Debug)]

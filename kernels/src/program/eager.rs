@@ -8,15 +8,16 @@ use std::collections::{BTreeMap, HashMap};
 
 use smallvec::SmallVec;
 
-use super::{Origin, Program, Role, Scalar, ValueId};
 use crate::cpu::kernel;
-use crate::cpu::memory::{AlignedBytes, MemoryError, check_room, padded};
 use crate::cpu::tile::{Key, Rows, Tile, View};
-use crate::dtype::{Dtype, Element};
-use crate::op::claims::{self, Claims, Operands};
-use crate::op::{Op, OpError};
-use crate::ops::contiguous::Contiguous;
-use crate::shape::{Operand, Type};
+use crate::ir::dtype::{Dtype, Element};
+use crate::ir::op::claims;
+use crate::ir::op::claims::{Claims, Operands};
+use crate::ir::op::{Op, OpError};
+use crate::ir::program::{Origin, Program, Role, Scalar, ValueId};
+use crate::ir::shape::{Operand, Type};
+use crate::memory::{AlignedBytes, MemoryError, check_room, padded};
+use crate::ops::shape::contiguous::Contiguous;
 
 /// Ops with so many operands or fewer make their views on the stack.
 const FEW: usize = 6;
@@ -552,8 +553,8 @@ fn view(value: &Value) -> View<'static> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::program::Slot;
-    use crate::program::trace::Trace;
+    use crate::ir::program::Slot;
+    use crate::ir::trace::Trace;
 
     const BIG: usize = 1 << 22;
 
@@ -632,7 +633,8 @@ mod tests {
 
     #[test]
     fn scalars_are_as_many_as_models() {
-        let scalar = Scalar { name: "lr", of: crate::program::ScalarOf::Optimizer, position: 0 };
+        let scalar =
+            Scalar { name: "lr", of: crate::ir::program::ScalarOf::Optimizer, position: 0 };
         let short = Eager::new(2, Vec::new()).with_scalar(scalar.clone(), vec![1.0]);
         let mut told = Eager::new(2, Vec::new());
         told.set_scalar_source(Box::new(|_| Some(vec![1.0; 3])));

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use crate::op::Op;
-use crate::shape::Type;
+use crate::ir::op::Op;
+use crate::ir::shape::Type;
 
 pub mod eager;
 pub mod packed;
@@ -19,7 +19,7 @@ pub mod trace;
 pub mod tree;
 mod verify;
 
-pub use verify::VerifyError;
+pub use crate::ir::verify::VerifyError;
 
 /// Index of a value in [`Program::values`].
 pub type ValueId = usize;
@@ -164,7 +164,7 @@ pub struct Scope {
     /// How often this module had been called before in this forward pass.
     pub call: usize,
     /// The function of torch, of those that are made of several ops, that the module called.
-    pub function: Option<trace::Function>,
+    pub function: Option<crate::ir::trace::Function>,
 }
 
 impl Program {

@@ -15,7 +15,10 @@ use super::trace::Var;
 /// # Example
 ///
 /// ```
-/// # use neurarch_kernels::{dtype::Dtype, program::{packed::PackedSequence, trace::Trace}, shape::Type};
+/// # use neurarch_kernels::ir::dtype::Dtype;
+/// # use neurarch_kernels::ir::packed::PackedSequence;
+/// # use neurarch_kernels::ir::trace::Trace;
+/// # use neurarch_kernels::ir::shape::Type;
 /// # let trace = Trace::new();
 /// let x = trace.input(Type::new(Dtype::F32, [5, 3, 2]));
 /// let packed = PackedSequence { enforce_sorted: false, ..PackedSequence::new(x, [2, 4, 1]) };
@@ -25,7 +28,7 @@ use super::trace::Var;
 /// ```
 ///
 /// Source: `torch.nn.utils.rnn.pack_padded_sequence`, of which this has the arguments. torch's `PackedSequence` holds
-/// the items one time step after the other; that form is [`Steps`](crate::ops::sequence::Steps).
+/// the items one time step after the other; that form is [`Steps`](crate::ops::recurrent::sequence::Steps).
 #[derive(Clone, Debug, PartialEq)]
 pub struct PackedSequence<V = Var> {
     /// The sequences, padded.

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use super::{Node, Origin, Program, Role, ScalarOf, ValueId};
+use crate::ir::program::{Node, Origin, Program, Role, ScalarOf, ValueId};
 
 impl fmt::Display for Program {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

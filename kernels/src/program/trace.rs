@@ -14,13 +14,15 @@ use smallvec::SmallVec;
 
 use super::eager::{Eager, ReadError};
 use super::tree::{Arguments, Tree};
-use super::{Ids, Node, Origin, Program, Role, Scalar, ScalarOf, Scope, Slot, SlotId, ValueId};
-use crate::autocast::Autocast;
-use crate::cpu::memory::check_room;
-use crate::dtype::{Dtype, Element};
-use crate::op::{Op, OpError};
-use crate::ops::boundary;
-use crate::shape::{Shape, Type};
+use crate::ir::autocast::Autocast;
+use crate::ir::boundary;
+use crate::ir::dtype::{Dtype, Element};
+use crate::ir::op::{Op, OpError};
+use crate::ir::program::{
+    Ids, Node, Origin, Program, Role, Scalar, ScalarOf, Scope, Slot, SlotId, ValueId,
+};
+use crate::ir::shape::{Shape, Type};
+use crate::memory::check_room;
 
 mod contain;
 mod identity;

@@ -144,7 +144,10 @@ impl<A: Into<Tree>, B: Into<Tree>> From<(A, B)> for Tree {
 /// # Example
 ///
 /// ```
-/// # use neurarch_kernels::{dtype::Dtype, program::trace::Trace, program::tree::Arguments, shape::Type};
+/// # use neurarch_kernels::ir::dtype::Dtype;
+/// # use neurarch_kernels::ir::trace::Trace;
+/// # use neurarch_kernels::ir::tree::Arguments;
+/// # use neurarch_kernels::ir::shape::Type;
 /// # let trace = Trace::new();
 /// let x = trace.input(Type::new(Dtype::F32, [2, 3]));
 /// let arguments = Arguments::from(&x).with("factor", 2.0);

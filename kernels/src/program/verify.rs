@@ -1,9 +1,9 @@
 //! The grammar of programs, checked after every pass in tests and before every plan.
 
-use super::{Node, Origin, Program, SlotId, ValueId};
-use crate::op::OpError;
-use crate::op::claims::Claims;
-use crate::shape::Type;
+use crate::ir::op::OpError;
+use crate::ir::op::claims::Claims;
+use crate::ir::program::{Node, Origin, Program, SlotId, ValueId};
+use crate::ir::shape::Type;
 
 /// How a program breaks the grammar: always a bug of a pass or of an op, never of a user's numbers.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -2,13 +2,14 @@
 #![expect(unsafe_code, reason = "the executor takes addresses; everything here is owned")]
 
 use super::{Array, read, record, write};
-use crate::cpu::executor::{Binding, Sink, Source, Stage};
-use crate::cpu::memory::{AlignedBytes, padded};
-use crate::cpu::queue::{self, Direction, Work};
 use crate::cpu::tile::{Key, Rows};
-use crate::passes::plan::{Plan, PlanOptions};
-use crate::program::trace::Var;
-use crate::shape::{Operand, Type};
+use crate::execute::executor::{Binding, Sink, Source, Stage};
+use crate::execute::queue;
+use crate::execute::queue::{Direction, Work};
+use crate::ir::shape::{Operand, Type};
+use crate::ir::trace::Var;
+use crate::memory::{AlignedBytes, padded};
+use crate::plan::{Plan, PlanOptions};
 
 /// Records `build`, plans it and runs it for a population on the current rayon pool; `models[m]` are the
 /// inputs of model `m`. Gives the outputs of each model.

@@ -10,10 +10,10 @@ use core::fmt::Write;
 use super::record::{Body, Operator, Recording, Step, Symbol, record};
 use super::{Expression, Text};
 use crate::arithmetic::Arithmetic;
-use crate::dtype::Dtype;
-use crate::op::{OpError, ask};
-use crate::program::{Node, Origin, Program};
-use crate::shape::{Operand, Shape};
+use crate::ir::dtype::Dtype;
+use crate::ir::op::{OpError, ask};
+use crate::ir::program::{Node, Origin, Program};
+use crate::ir::shape::{Operand, Shape};
 
 /// What printed functions call, once in each file: [`function`]s follow it.
 pub const PRELUDE: &str = concat!(

@@ -8,7 +8,7 @@ pub mod record;
 
 use record::{Double, Single};
 
-use crate::op::Backend;
+use crate::ir::op::Backend;
 
 /// The back end of all that is printed. It takes what is elementwise.
 #[derive(Clone, Copy, Debug)]

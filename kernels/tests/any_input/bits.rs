@@ -6,9 +6,9 @@ use std::io::Write;
 use std::process::Command;
 
 use neurarch_kernels::cpu::simd::InstructionSet;
-use neurarch_kernels::program::Program;
-use neurarch_kernels::program::trace::{Trace, Var};
-use neurarch_kernels::shape::Type;
+use neurarch_kernels::ir::program::Program;
+use neurarch_kernels::ir::shape::Type;
+use neurarch_kernels::ir::trace::{Trace, Var};
 use neurarch_kernels::testing::{cases, planned};
 
 use super::fitting;

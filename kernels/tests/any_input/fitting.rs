@@ -1,7 +1,7 @@
 //! Shapes that functions take where drawn ones hardly fit, or are too short for a sum of more than one block.
 
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::shape::Type;
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::shape::Type;
 
 use super::functions::Function;
 use super::random::Random;

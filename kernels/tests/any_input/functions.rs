@@ -1,22 +1,22 @@
 //! The functions of traced values, each with settings that are drawn.
 
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::ops::attention::AttentionOptions;
-use neurarch_kernels::ops::convolution::Convolution;
-use neurarch_kernels::ops::embedding_bag::{BagMode, EmbeddingBagSettings};
-use neurarch_kernels::ops::fold::Blocks;
-use neurarch_kernels::ops::gelu::Approximate;
-use neurarch_kernels::ops::grid_sample::{GridMode, GridOptions, GridPadding};
-use neurarch_kernels::ops::interpolate::{InterpolateMode, Interpolation};
-use neurarch_kernels::ops::linear_cross_entropy::LinearCrossEntropy;
-use neurarch_kernels::ops::local_response_norm::ResponseNorm;
-use neurarch_kernels::ops::max_pool::Window;
-use neurarch_kernels::ops::pad::PadMode;
-use neurarch_kernels::ops::pick::Places;
-use neurarch_kernels::ops::pool::Pooling;
-use neurarch_kernels::ops::sequence::PaddingSide;
-use neurarch_kernels::program::packed::PackedSequence;
-use neurarch_kernels::program::trace::Var;
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::packed::PackedSequence;
+use neurarch_kernels::ir::trace::Var;
+use neurarch_kernels::ops::activation::gelu::Approximate;
+use neurarch_kernels::ops::attention::scaled_dot_product::AttentionOptions;
+use neurarch_kernels::ops::index::embedding_bag::{BagMode, EmbeddingBagSettings};
+use neurarch_kernels::ops::loss::linear_cross_entropy::LinearCrossEntropy;
+use neurarch_kernels::ops::norm::local_response_norm::ResponseNorm;
+use neurarch_kernels::ops::recurrent::sequence::PaddingSide;
+use neurarch_kernels::ops::spatial::convolution::Convolution;
+use neurarch_kernels::ops::spatial::fold::Blocks;
+use neurarch_kernels::ops::spatial::grid_sample::{GridMode, GridOptions, GridPadding};
+use neurarch_kernels::ops::spatial::interpolate::{InterpolateMode, Interpolation};
+use neurarch_kernels::ops::spatial::max_pool::Window;
+use neurarch_kernels::ops::spatial::pad::PadMode;
+use neurarch_kernels::ops::spatial::pick::Places;
+use neurarch_kernels::ops::spatial::pool::Pooling;
 
 use super::random::Random;
 

@@ -10,14 +10,14 @@ mod record;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use functions::{FUNCTIONS, Function};
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::ops::convolution::Convolution;
-use neurarch_kernels::ops::interpolate::Interpolation;
-use neurarch_kernels::ops::pad::PadMode;
-use neurarch_kernels::ops::pool::Pooling;
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::shape::Type;
+use neurarch_kernels::ir::trace::{Trace, Var};
+use neurarch_kernels::ops::spatial::convolution::Convolution;
+use neurarch_kernels::ops::spatial::interpolate::Interpolation;
+use neurarch_kernels::ops::spatial::pad::PadMode;
+use neurarch_kernels::ops::spatial::pool::Pooling;
 use neurarch_kernels::passes::differentiate::backward;
-use neurarch_kernels::program::trace::{Trace, Var};
-use neurarch_kernels::shape::Type;
 use neurarch_kernels::testing::{Array, cases, evaluate};
 use random::Random;
 

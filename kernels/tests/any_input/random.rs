@@ -1,8 +1,8 @@
 //! What a function is given: mostly what may fit, sometimes what nothing can be.
 
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::ops::reduce::Reduction;
-use neurarch_kernels::shape::Type;
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::shape::Type;
+use neurarch_kernels::ops::reduction::reduce::Reduction;
 
 /// Random numbers, by `SplitMix64`, and the largest size that fits.
 #[derive(Clone)]

@@ -1,8 +1,8 @@
 //! Records the functions with their gradients, and numbers for them.
 
+use neurarch_kernels::ir::shape::Type;
+use neurarch_kernels::ir::trace::Var;
 use neurarch_kernels::passes::differentiate::backward;
-use neurarch_kernels::program::trace::Var;
-use neurarch_kernels::shape::Type;
 use neurarch_kernels::testing::Array;
 
 use super::functions::Function;

@@ -1,9 +1,9 @@
 //! A second back end: one value after another, one element after another, in double precision, by the formulas of
 //! the documentation. It shares no code with the CPU's, takes no care of speed, and rounds nothing but whole numbers.
 
-use neurarch_kernels::op::{Backend, Op, OpError, ask};
-use neurarch_kernels::program::{Origin, Program};
-use neurarch_kernels::shape::{Operand, Type};
+use neurarch_kernels::ir::op::{Backend, Op, OpError, ask};
+use neurarch_kernels::ir::program::{Origin, Program};
+use neurarch_kernels::ir::shape::{Operand, Type};
 use neurarch_kernels::testing::Array;
 
 use super::{

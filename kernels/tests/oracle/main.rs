@@ -27,12 +27,12 @@ use std::collections::BTreeSet;
 
 use functions::{FUNCTIONS, Function};
 use interpreter::{Oracle, TABLES, interpret, key, known};
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::op::{Ask, Op, OpError};
-use neurarch_kernels::passes::plan::{Plan, PlanOptions};
-use neurarch_kernels::program::Program;
-use neurarch_kernels::program::trace::{Trace, Var};
-use neurarch_kernels::shape::Type;
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::op::{Ask, Op, OpError};
+use neurarch_kernels::ir::program::Program;
+use neurarch_kernels::ir::shape::Type;
+use neurarch_kernels::ir::trace::{Trace, Var};
+use neurarch_kernels::plan::{Plan, PlanOptions};
 use neurarch_kernels::testing::{Array, cases, planned};
 use random::Random;
 use record::{numbers, record};

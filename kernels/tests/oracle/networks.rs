@@ -1,20 +1,20 @@
 //! Whole steps: random networks in both precisions, with loss, gradients and an update, against the oracle.
 
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::ops::adadelta::AdadeltaSettings;
-use neurarch_kernels::ops::adagrad::AdagradSettings;
-use neurarch_kernels::ops::adam::{AdamRates, AdamSettings};
-use neurarch_kernels::ops::adamax::AdamaxSettings;
-use neurarch_kernels::ops::convolution::Convolution;
-use neurarch_kernels::ops::gelu::Approximate;
-use neurarch_kernels::ops::reduce::Reduction;
-use neurarch_kernels::ops::rmsprop::RMSpropSettings;
-use neurarch_kernels::ops::rprop::RpropSettings;
-use neurarch_kernels::ops::sgd::{SgdMomentum, SgdRates, SgdSettings};
-use neurarch_kernels::ops::update::UpdateInputs;
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::shape::Type;
+use neurarch_kernels::ir::trace::{Trace, Var};
+use neurarch_kernels::ops::activation::gelu::Approximate;
+use neurarch_kernels::ops::reduction::reduce::Reduction;
+use neurarch_kernels::ops::spatial::convolution::Convolution;
+use neurarch_kernels::ops::update::adadelta::AdadeltaSettings;
+use neurarch_kernels::ops::update::adagrad::AdagradSettings;
+use neurarch_kernels::ops::update::adam::{AdamRates, AdamSettings};
+use neurarch_kernels::ops::update::adamax::AdamaxSettings;
+use neurarch_kernels::ops::update::rmsprop::RMSpropSettings;
+use neurarch_kernels::ops::update::rprop::RpropSettings;
+use neurarch_kernels::ops::update::rule::UpdateInputs;
+use neurarch_kernels::ops::update::sgd::{SgdMomentum, SgdRates, SgdSettings};
 use neurarch_kernels::passes::differentiate::backward;
-use neurarch_kernels::program::trace::{Trace, Var};
-use neurarch_kernels::shape::Type;
 use neurarch_kernels::testing::{Array, cases, planned};
 use proptest::prelude::*;
 
@@ -301,7 +301,7 @@ fn with(
     v: &[Var],
     states: usize,
     names: &[&str],
-    rule: impl Fn(&Var, &UpdateInputs<'_>) -> neurarch_kernels::ops::update::Updated,
+    rule: impl Fn(&Var, &UpdateInputs<'_>) -> neurarch_kernels::ops::update::rule::Updated,
 ) -> Vec<Var> {
     let rate = |name: &'static str| {
         let place = names.iter().position(|known| *known == name).expect("a rate of the rule");

@@ -1,6 +1,6 @@
 //! Elements that are moved: no arithmetic but conversions.
 
-use neurarch_kernels::dtype::Dtype;
+use neurarch_kernels::ir::dtype::Dtype;
 use neurarch_kernels::testing::Array;
 
 use super::interpreter::{Call, Compute, broadcast, coordinates, place};

@@ -207,5 +207,5 @@ fn resample(x: &Array, axis: usize, taps: &str) -> Array {
             .sum()
     };
     let elements = coordinates(&sizes).into_iter().map(of).collect();
-    Array { ty: neurarch_kernels::shape::Type::new(x.ty.dtype, sizes), elements }
+    Array { ty: neurarch_kernels::ir::shape::Type::new(x.ty.dtype, sizes), elements }
 }

@@ -7,13 +7,13 @@ use std::process::Command;
 use std::sync::Arc;
 
 use neurarch_kernels::cpu::simd::InstructionSet;
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::op::Op;
-use neurarch_kernels::ops::gelu::Approximate;
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::op::Op;
+use neurarch_kernels::ir::program::Node;
+use neurarch_kernels::ir::shape::{Layout, Operand, Shape, Type};
+use neurarch_kernels::ir::trace::{Trace, Var};
+use neurarch_kernels::ops::activation::gelu::Approximate;
 use neurarch_kernels::passes::differentiate::backward;
-use neurarch_kernels::program::Node;
-use neurarch_kernels::program::trace::{Trace, Var};
-use neurarch_kernels::shape::{Layout, Operand, Shape, Type};
 use neurarch_kernels::testing::{
     Array, cases, check_gradient, check_gradient_of, check_layouts, evaluate, layouts_of, run_op,
     same_bits,

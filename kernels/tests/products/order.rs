@@ -1,9 +1,9 @@
 //! The order of sums that `docs/design.md` promises, against a loop written from those words alone.
 
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::ops::convolution::Convolution;
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::trace::Var;
+use neurarch_kernels::ops::spatial::convolution::Convolution;
 use neurarch_kernels::passes::differentiate::backward;
-use neurarch_kernels::program::trace::Var;
 use neurarch_kernels::testing::{Array, check_layouts, evaluate, planned, same_bits};
 
 use super::numbers;

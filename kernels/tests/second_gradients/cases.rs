@@ -1,13 +1,13 @@
 //! What is differentiated twice: every op, on inputs away from its kinks.
 
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::ops::convolution::Convolution;
-use neurarch_kernels::ops::gelu::Approximate;
-use neurarch_kernels::ops::grid_sample::{GridMode, GridOptions, GridPadding};
-use neurarch_kernels::ops::pad::PadMode;
-use neurarch_kernels::ops::pool::Pooling;
-use neurarch_kernels::ops::reduce::Reduction;
-use neurarch_kernels::program::trace::Var;
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::trace::Var;
+use neurarch_kernels::ops::activation::gelu::Approximate;
+use neurarch_kernels::ops::reduction::reduce::Reduction;
+use neurarch_kernels::ops::spatial::convolution::Convolution;
+use neurarch_kernels::ops::spatial::grid_sample::{GridMode, GridOptions, GridPadding};
+use neurarch_kernels::ops::spatial::pad::PadMode;
+use neurarch_kernels::ops::spatial::pool::Pooling;
 use neurarch_kernels::testing::Array;
 
 /// Something to differentiate twice: its name, what it records and on which inputs.

@@ -4,14 +4,14 @@
 mod cases;
 
 use neurarch_kernels::cpu::kernel::Cpu;
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::op::{Ask, GradientAt, Op, OpError};
-use neurarch_kernels::ops::gelu::Approximate;
-use neurarch_kernels::ops::grid_sample::{GridMode, GridOptions};
-use neurarch_kernels::ops::reduce::Reduction;
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::op::{Ask, GradientAt, Op, OpError};
+use neurarch_kernels::ir::shape::Type;
+use neurarch_kernels::ir::trace::{Trace, Var};
+use neurarch_kernels::ops::activation::gelu::Approximate;
+use neurarch_kernels::ops::reduction::reduce::Reduction;
+use neurarch_kernels::ops::spatial::grid_sample::{GridMode, GridOptions};
 use neurarch_kernels::passes::differentiate::backward;
-use neurarch_kernels::program::trace::{Trace, Var};
-use neurarch_kernels::shape::Type;
 use neurarch_kernels::testing::{Array, check_gradient, check_gradient_of, evaluate};
 use std::collections::BTreeSet;
 use std::fs;

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use neurarch_kernels::dtype::Dtype;
+use neurarch_kernels::ir::dtype::Dtype;
 use neurarch_kernels::text::c;
 
 /// A printed function and its inputs, row-major.

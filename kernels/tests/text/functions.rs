@@ -1,8 +1,8 @@
 //! The elementwise functions of traced values.
 
-use neurarch_kernels::ops::gelu::Approximate;
-use neurarch_kernels::ops::reduce::Reduction;
-use neurarch_kernels::program::trace::Var;
+use neurarch_kernels::ir::trace::Var;
+use neurarch_kernels::ops::activation::gelu::Approximate;
+use neurarch_kernels::ops::reduction::reduce::Reduction;
 
 /// A function of some values of one shape.
 pub(crate) struct Function {

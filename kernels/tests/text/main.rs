@@ -9,11 +9,11 @@ use std::collections::BTreeSet;
 
 use compiled::{Case, run};
 use functions::{ALL, Function};
-use neurarch_kernels::dtype::Dtype;
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::program::Program;
+use neurarch_kernels::ir::shape::Type;
+use neurarch_kernels::ir::trace::{Trace, Var};
 use neurarch_kernels::passes::differentiate::backward;
-use neurarch_kernels::program::Program;
-use neurarch_kernels::program::trace::{Trace, Var};
-use neurarch_kernels::shape::Type;
 use neurarch_kernels::testing::{Array, cases, planned, same_bits};
 use neurarch_kernels::text::c;
 use numbers::{count, numbers};

@@ -1,6 +1,6 @@
 //! Numbers of all kinds.
 
-use neurarch_kernels::dtype::Dtype;
+use neurarch_kernels::ir::dtype::Dtype;
 
 /// Numbers where a function may have a case of its own.
 const SPECIAL: [f64; 46] = [

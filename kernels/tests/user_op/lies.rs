@@ -6,14 +6,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use neurarch_kernels::cpu::kernel::{Cpu, Kernel};
 use neurarch_kernels::cpu::tile::Tile;
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::op::{Ask, Boundary, GradientAt, Op, OpError, ask};
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::eager::Eager;
+use neurarch_kernels::ir::op::{Ask, Boundary, GradientAt, Op, OpError, ask};
+use neurarch_kernels::ir::program::{Origin, Program, Role, Slot};
+use neurarch_kernels::ir::shape::{Layout, Operand, Shape, Type};
+use neurarch_kernels::ir::trace::{Trace, Var};
 use neurarch_kernels::passes::differentiate::backward;
-use neurarch_kernels::passes::plan::{Plan, PlanOptions};
-use neurarch_kernels::program::eager::Eager;
-use neurarch_kernels::program::trace::{Trace, Var};
-use neurarch_kernels::program::{Origin, Program, Role, Slot};
-use neurarch_kernels::shape::{Layout, Operand, Shape, Type};
+use neurarch_kernels::plan::{Plan, PlanOptions};
 use neurarch_kernels::testing::{Array, planned};
 
 /// More elements than any buffer of these tests has.

@@ -3,9 +3,9 @@
 use core::fmt::Debug;
 
 use ndarray::{Array, ArrayD, ArrayView, ArrayView2, CowArray, Dimension, Ix2, IxDyn};
-use neurarch_kernels::dtype::{Dtype, Element, bf16, f16};
-use neurarch_kernels::program::tree::Arguments;
-use neurarch_kernels::shape::Type;
+use neurarch_kernels::ir::dtype::{Dtype, Element, bf16, f16};
+use neurarch_kernels::ir::shape::Type;
+use neurarch_kernels::ir::tree::Arguments;
 
 use crate::errors::StepError;
 
@@ -108,7 +108,7 @@ fn row_major<T: Clone, D: Dimension>(array: ArrayView<'_, T, D>) -> CowArray<'_,
 /// # Example
 ///
 /// ```
-/// # use neurarch_kernels::program::tree::{Arguments, Tree};
+/// # use neurarch_kernels::ir::tree::{Arguments, Tree};
 /// # use neurarch_systems::compile::array::AnyInput;
 /// let (image, label) = (ndarray::Array2::<f32>::zeros((10, 4)), ndarray::Array1::<i64>::zeros(10));
 /// let arguments = Arguments::each([AnyInput::from(&image), AnyInput::from(&label)]);

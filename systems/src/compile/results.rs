@@ -1,8 +1,8 @@
 //! [`Results`]: what a model gives, and how it lies in a row.
 
-use neurarch_kernels::cpu::memory::padded;
-use neurarch_kernels::program::tree::Tree;
-use neurarch_kernels::shape::Type;
+use neurarch_kernels::ir::shape::Type;
+use neurarch_kernels::ir::tree::Tree;
+use neurarch_kernels::memory::padded;
 
 use crate::errors::StepError;
 

@@ -3,14 +3,14 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
-use neurarch_components::call::{Call, Watcher};
 use neurarch_components::hook::HookKind;
+use neurarch_components::module::call::{Call, Watcher};
+use neurarch_kernels::ir::program::{Slot, ValueId};
+use neurarch_kernels::ir::trace::{Trace, Var};
+use neurarch_kernels::ir::tree::{Arguments, Tree};
 use neurarch_kernels::passes::differentiate::{
     Crossing, WatchGradients, backward, backward_watched,
 };
-use neurarch_kernels::program::trace::{Trace, Var};
-use neurarch_kernels::program::tree::{Arguments, Tree};
-use neurarch_kernels::program::{Slot, ValueId};
 
 use crate::compile::trainable::Parameter;
 

@@ -1,6 +1,6 @@
 //! [`Parameter`]: a parameter as a program meets it.
 
-use neurarch_kernels::program::Slot;
+use neurarch_kernels::ir::program::Slot;
 
 /// A parameter as a program meets it.
 pub(crate) struct Parameter {

@@ -1,7 +1,7 @@
 //! What distribution a parameter can have.
 
 use neurarch_components::module::Init;
-use neurarch_kernels::program::Slot;
+use neurarch_kernels::ir::program::Slot;
 
 use crate::errors::InitError;
 

@@ -1,7 +1,7 @@
 //! [`Fresh`]: what a change of structure made new, and [`Draw`]: how it gets its first numbers.
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::program::Role;
+use neurarch_kernels::ir::program::Role;
 
 /// A parameter or buffer that a change of structure made new: its numbers are zero.
 pub(crate) struct Fresh {

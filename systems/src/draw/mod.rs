@@ -11,17 +11,19 @@ mod sample;
 use std::collections::{BTreeMap, BTreeSet};
 
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::{Blueprint, Blueprints};
-use neurarch_components::mode::Draws;
 use neurarch_components::module::Init;
-use neurarch_components::population::{Group, Population};
-use neurarch_components::registry::ModuleTypes;
-use neurarch_components::tree::Model;
+use neurarch_components::module::blueprint::Blueprint;
+use neurarch_components::module::mode::Draws;
+use neurarch_components::module::registry::ModuleTypes;
+use neurarch_components::population::Population;
+use neurarch_components::population::blueprints::Blueprints;
+use neurarch_components::population::group::Group;
+use neurarch_components::population::tree::Model;
 use neurarch_kernels::cpu::tile::Key;
-use neurarch_kernels::passes::plan::{Plan, PlanOptions};
-use neurarch_kernels::program::Slot;
-use neurarch_kernels::program::trace::Trace;
-use neurarch_kernels::shape::Shape;
+use neurarch_kernels::ir::program::Slot;
+use neurarch_kernels::ir::shape::Shape;
+use neurarch_kernels::ir::trace::Trace;
+use neurarch_kernels::plan::{Plan, PlanOptions};
 
 use crate::errors::BindError;
 use crate::storage::bind::Located;

@@ -4,10 +4,10 @@ use neurarch_components::module::Init;
 use neurarch_kernels::cpu::kernel::{Cpu, Kernel};
 use neurarch_kernels::cpu::random::Stream;
 use neurarch_kernels::cpu::tile::{Key, Tile};
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::op::{Ask, Op, OpError};
-use neurarch_kernels::program::{Role, Slot};
-use neurarch_kernels::shape::Type;
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::op::{Ask, Op, OpError};
+use neurarch_kernels::ir::program::{Role, Slot};
+use neurarch_kernels::ir::shape::Type;
 
 use super::sample::{Sample, fill};
 

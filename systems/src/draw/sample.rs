@@ -1,8 +1,8 @@
 //! Random numbers drawn from a stream of words.
 
 use neurarch_components::module::Init;
-use neurarch_kernels::dtype::Element;
-use neurarch_kernels::elementary;
+use neurarch_kernels::arithmetic::elementary;
+use neurarch_kernels::ir::dtype::Element;
 use rand::Rng;
 
 /// A type that random numbers are drawn in.

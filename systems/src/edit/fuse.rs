@@ -7,18 +7,18 @@
 //! the numbers, and the models compute what they did.
 
 use bevy_ecs::prelude::*;
-use neurarch_components::call::Call;
-use neurarch_components::layers::batchnorm::{affine_of, is_batch_norm, running_affine};
+use neurarch_components::layers::norm::batchnorm::{affine_of, is_batch_norm, running_affine};
 use neurarch_components::layers::{
     Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d, FusedLinearReLU,
     Identity, Linear, ReLU,
 };
-use neurarch_components::mode::Mode;
 use neurarch_components::module::DynModule;
-use neurarch_components::registered::Registered;
-use neurarch_kernels::program::trace::Var;
-use neurarch_kernels::program::{Role, Slot};
-use neurarch_kernels::shape::Shape;
+use neurarch_components::module::call::Call;
+use neurarch_components::module::mode::Mode;
+use neurarch_components::module::registered::Registered;
+use neurarch_kernels::ir::program::{Role, Slot};
+use neurarch_kernels::ir::shape::Shape;
+use neurarch_kernels::ir::trace::Var;
 
 use crate::edit::parametrize::site::{Member, Rows, Site, modules, read, sites, write};
 use crate::edit::registration;
@@ -137,7 +137,7 @@ pub fn fuse_conv_bn_eval(
 /// ```
 /// # use bevy_ecs::prelude::*;
 /// # use neurarch_components::{layers::*, population::Population};
-/// # use neurarch_kernels::dtype::Dtype;
+/// # use neurarch_kernels::ir::dtype::Dtype;
 /// # use neurarch_systems::edit::fuse::*;
 /// # use neurarch_systems::structure::spawn::spawn_population;
 /// # let mut world = World::new();
@@ -468,7 +468,9 @@ pub fn fuse_conv_bn_weights(
 /// # Example
 ///
 /// ```
-/// # use neurarch_kernels::{dtype::Dtype, program::trace::Trace, shape::Type};
+/// # use neurarch_kernels::ir::dtype::Dtype;
+/// # use neurarch_kernels::ir::trace::Trace;
+/// # use neurarch_kernels::ir::shape::Type;
 /// # use neurarch_systems::edit::fuse::{NormWeights, fuse_linear_bn_weights};
 /// # let trace = Trace::new();
 /// let [weight, mean, var] = [vec![3, 4], vec![3], vec![3]].map(|of| trace.input(Type::new(Dtype::F32, of.as_slice())));

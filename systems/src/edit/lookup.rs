@@ -3,19 +3,18 @@
 use std::borrow::Cow;
 
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::Parameter;
-use neurarch_components::containers::is_attribute;
+use neurarch_components::module::attributes::is_attribute;
+use neurarch_components::module::attributes::is_attribute_of_every_module;
+use neurarch_components::module::blueprint::Parameter;
+use neurarch_components::module::registered::{Attributes, Entry, Registered, Value};
+use neurarch_components::module::registry::ModuleTypes;
 use neurarch_components::parametrizations::{RegisteredAgain, WeightNormed};
 use neurarch_components::population::Population;
-use neurarch_components::registered::{
-    Attributes, Entry, Registered, Value, is_attribute_of_every_module,
-};
-use neurarch_components::registry::ModuleTypes;
+use neurarch_components::population::tie::SharedModule;
+use neurarch_components::population::tree::{Model, ModuleName};
 use neurarch_components::state::Tensor;
-use neurarch_components::tie::SharedModule;
-use neurarch_components::tree::{Model, ModuleName};
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::program::Role;
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::program::Role;
 
 use crate::edit::parametrize;
 use crate::errors::AccessError;

@@ -3,7 +3,7 @@
 use bevy_ecs::prelude::*;
 use neurarch_components::layers::SyncBatchNorm;
 use neurarch_components::module::DynModule;
-use neurarch_components::registry::ModuleTypes;
+use neurarch_components::module::registry::ModuleTypes;
 
 use crate::errors::AccessError;
 use crate::structure::root;
@@ -22,7 +22,7 @@ use crate::structure::traverse::modules_of;
 /// ```
 /// # use bevy_ecs::prelude::*;
 /// # use neurarch_components::{layers::*, population::Population};
-/// # use neurarch_kernels::dtype::Dtype;
+/// # use neurarch_kernels::ir::dtype::Dtype;
 /// # use neurarch_systems::structure::spawn::spawn_population;
 /// # use neurarch_systems::edit::sync_batchnorm::convert_sync_batchnorm;
 /// # let mut world = World::new();

@@ -1,9 +1,9 @@
 //! [`AccessError`].
 
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::UNINITIALIZED;
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::program::Role;
+use neurarch_components::module::blueprint::UNINITIALIZED;
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::program::Role;
 
 use super::sign::SignError;
 

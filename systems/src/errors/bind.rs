@@ -1,7 +1,7 @@
 //! [`BindError`]: why rows cannot be bound.
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::program::Role;
+use neurarch_kernels::ir::program::Role;
 
 /// Why rows cannot be bound: somebody took away or moved what `sign::refresh` keeps together.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -1,8 +1,8 @@
 //! [`InitError`], and [`NoFans`].
 
-use neurarch_components::blueprint::UNINITIALIZED_USE;
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::shape::Shape;
+use neurarch_components::module::blueprint::UNINITIALIZED_USE;
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::shape::Shape;
 
 use super::AccessError;
 

@@ -2,7 +2,7 @@
 
 use bevy_ecs::prelude::*;
 use neurarch_components::module::NoInverse;
-use neurarch_kernels::program::trace::TraceError;
+use neurarch_kernels::ir::trace::TraceError;
 
 use super::sign::SignError;
 

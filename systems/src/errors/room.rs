@@ -1,10 +1,10 @@
 //! Whether the memory for a population's parameters and buffers can be had: asked before any of it is taken, for
 //! tables cannot give an error when they grow.
 
-use neurarch_components::blueprint::Blueprint;
 use neurarch_components::column::row_bytes;
-use neurarch_kernels::cpu::memory::check_room;
-use neurarch_kernels::shape::Type;
+use neurarch_components::module::blueprint::Blueprint;
+use neurarch_kernels::ir::shape::Type;
+use neurarch_kernels::memory::check_room;
 
 /// What is too large.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -1,9 +1,9 @@
 //! [`SignError`].
 
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::TieError;
 use neurarch_components::containers::MAX_DEPTH;
-use neurarch_kernels::program::Role;
+use neurarch_components::module::blueprint::TieError;
+use neurarch_kernels::ir::program::Role;
 
 use crate::errors::BindError;
 use crate::errors::room::RoomError;

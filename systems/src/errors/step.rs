@@ -3,11 +3,11 @@
 use bevy_ecs::prelude::*;
 use neurarch_components::hook::HookKind;
 use neurarch_components::optimizer::OptimizerError;
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::program::VerifyError;
-use neurarch_kernels::program::eager::ReadError;
-use neurarch_kernels::program::trace::TraceError;
-use neurarch_kernels::shape::{Shape, Type};
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::eager::ReadError;
+use neurarch_kernels::ir::program::VerifyError;
+use neurarch_kernels::ir::shape::{Shape, Type};
+use neurarch_kernels::ir::trace::TraceError;
 
 use crate::errors::BindError;
 use crate::errors::SignError;

@@ -2,11 +2,11 @@
 
 use bevy_ecs::entity::{EntityCloner, EntityHashMap};
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::BlueprintId;
+use neurarch_components::module::blueprint::BlueprintId;
+use neurarch_components::module::registry::ModuleTypes;
 use neurarch_components::population::Population;
-use neurarch_components::registry::ModuleTypes;
-use neurarch_components::tie::Ties;
-use neurarch_components::tree::Model;
+use neurarch_components::population::tie::Ties;
+use neurarch_components::population::tree::Model;
 
 use super::EvolveError;
 use super::family::signed;
@@ -33,7 +33,7 @@ use crate::structure::{sign, spawn};
 /// ```
 /// # use bevy_ecs::prelude::*;
 /// # use neurarch_components::layers::Linear;
-/// # use neurarch_kernels::dtype::Dtype;
+/// # use neurarch_kernels::ir::dtype::Dtype;
 /// # use neurarch_systems::structure::access;
 /// # use neurarch_systems::evolve;
 /// # use neurarch_systems::structure::spawn::spawn_population;

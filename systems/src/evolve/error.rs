@@ -2,7 +2,7 @@
 
 use crate::errors::SignError;
 use crate::structure::spawn::SpawnError;
-use neurarch_components::blueprint::UNINITIALIZED_USE;
+use neurarch_components::module::blueprint::UNINITIALIZED_USE;
 
 /// Why models cannot evolve. Nothing is changed then.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]

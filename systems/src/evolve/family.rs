@@ -1,12 +1,13 @@
 //! [`Family`]: the models of a group with their parents, and the copies that make them what they are to be.
 
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::Blueprints;
-use neurarch_components::mode::{Bits, Draws, HasGradient};
-use neurarch_components::population::{Group, Population};
-use neurarch_components::tree::Model;
+use neurarch_components::module::mode::{Bits, Draws, HasGradient};
+use neurarch_components::population::Population;
+use neurarch_components::population::blueprints::Blueprints;
+use neurarch_components::population::group::Group;
+use neurarch_components::population::tree::Model;
 use neurarch_kernels::cpu::tile::Key;
-use neurarch_kernels::program::{Role, Slot};
+use neurarch_kernels::ir::program::{Role, Slot};
 use rayon::prelude::*;
 
 use super::EvolveError;

@@ -2,8 +2,8 @@
 
 use bevy_ecs::prelude::*;
 use neurarch_components::module::DynModule;
+use neurarch_components::module::registry::ModuleTypes;
 use neurarch_components::optimizer::DynOptimizer;
-use neurarch_components::registry::ModuleTypes;
 
 use super::EvolveError;
 use super::family::{Family, group};

@@ -45,7 +45,7 @@ use family::Family;
 /// ```
 /// # use bevy_ecs::prelude::*;
 /// # use neurarch_components::layers::Linear;
-/// # use neurarch_kernels::dtype::Dtype;
+/// # use neurarch_kernels::ir::dtype::Dtype;
 /// # use neurarch_systems::structure::access;
 /// # use neurarch_systems::evolve;
 /// # use neurarch_systems::structure::spawn::spawn_population;

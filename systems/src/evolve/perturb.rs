@@ -1,12 +1,13 @@
 //! Perturbation: normal noise on parameters.
 
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::{Blueprint, Blueprints};
-use neurarch_components::mode::Mode;
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::passes::plan::{Plan, PlanOptions};
-use neurarch_kernels::program::trace::Trace;
-use neurarch_kernels::program::{Scalar, ScalarOf};
+use neurarch_components::module::blueprint::Blueprint;
+use neurarch_components::module::mode::Mode;
+use neurarch_components::population::blueprints::Blueprints;
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::program::{Scalar, ScalarOf};
+use neurarch_kernels::ir::trace::Trace;
+use neurarch_kernels::plan::{Plan, PlanOptions};
 
 use super::EvolveError;
 use super::family::{advance, group, keys, signed};
@@ -42,7 +43,7 @@ impl Noise {
 /// The numbers follow from the population's seed, the model's number, the parameter, and how often the model
 /// has drawn random numbers, which every call counts: so two calls draw different numbers, and a model draws
 /// the same alone or among others, on any number of threads. To repeat a call, put the models'
-/// [`Draws`](neurarch_components::mode::Draws) back.
+/// [`Draws`](neurarch_components::module::mode::Draws) back.
 ///
 /// # Errors
 ///
@@ -54,7 +55,7 @@ impl Noise {
 /// ```
 /// # use bevy_ecs::prelude::*;
 /// # use neurarch_components::layers::Linear;
-/// # use neurarch_kernels::dtype::Dtype;
+/// # use neurarch_kernels::ir::dtype::Dtype;
 /// # use neurarch_systems::structure::access;
 /// # use neurarch_systems::evolve;
 /// # use neurarch_systems::evolve::Noise;

@@ -9,12 +9,13 @@ use std::sync::Arc;
 
 use bevy_ecs::component::ComponentId;
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::{BlueprintId, Blueprints};
-use neurarch_components::mode::{Bits, HasGradient, Mode};
+use neurarch_components::module::blueprint::BlueprintId;
+use neurarch_components::module::mode::{Bits, HasGradient, Mode};
 use neurarch_components::optimizer::DynOptimizer;
-use neurarch_components::population::Group;
-use neurarch_kernels::program::Program;
-use neurarch_kernels::program::eager::Eager;
+use neurarch_components::population::blueprints::Blueprints;
+use neurarch_components::population::group::Group;
+use neurarch_kernels::ir::eager::Eager;
+use neurarch_kernels::ir::program::Program;
 
 use crate::compile::script::Kinds;
 use crate::compile::trace;

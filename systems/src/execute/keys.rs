@@ -1,9 +1,9 @@
 //! [`Keys`]: the random states of a cohort's members.
 
 use bevy_ecs::prelude::*;
-use neurarch_components::mode::Draws;
+use neurarch_components::module::mode::Draws;
 use neurarch_components::population::Population;
-use neurarch_components::tree::Model;
+use neurarch_components::population::tree::Model;
 use neurarch_kernels::cpu::tile::Key;
 
 use crate::errors::StepError;

@@ -4,15 +4,16 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::{Blueprint, Blueprints};
-use neurarch_components::call::{Call, Watcher};
 use neurarch_components::module::DynModule;
-use neurarch_components::registered::Registered;
-use neurarch_components::registry::ModuleTypes;
-use neurarch_components::tree::Model;
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::program::trace::Trace;
-use neurarch_kernels::program::tree::{Arguments, Tree};
+use neurarch_components::module::blueprint::Blueprint;
+use neurarch_components::module::call::{Call, Watcher};
+use neurarch_components::module::registered::Registered;
+use neurarch_components::module::registry::ModuleTypes;
+use neurarch_components::population::blueprints::Blueprints;
+use neurarch_components::population::tree::Model;
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::trace::Trace;
+use neurarch_kernels::ir::tree::{Arguments, Tree};
 
 use crate::compile::trace::{Inputs, Scheme};
 use crate::errors::AccessError;

@@ -2,8 +2,8 @@
 
 use ndarray::ArrayViewD;
 use neurarch_components::losses::DynLoss;
-use neurarch_kernels::cpu::memory::AlignedBytes;
-use neurarch_kernels::dtype::{Dtype, bf16, f16};
+use neurarch_kernels::ir::dtype::{Dtype, bf16, f16};
+use neurarch_kernels::memory::AlignedBytes;
 
 use crate::storage::launch::Read;
 

@@ -2,8 +2,8 @@
 
 use bevy_ecs::prelude::*;
 use neurarch_components::losses::DynLoss;
-use neurarch_components::registry::ModuleTypes;
-use neurarch_kernels::program::ScalarOf;
+use neurarch_components::module::registry::ModuleTypes;
+use neurarch_kernels::ir::program::ScalarOf;
 
 use crate::compile::plans::{Kind, Plans, Request};
 use crate::errors::StepError;

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use bevy_ecs::prelude::*;
 use neurarch_components::losses::DynLoss;
-use neurarch_components::mode::Bits;
-use neurarch_components::population::Group;
-use neurarch_components::registry::ModuleTypes;
+use neurarch_components::module::mode::Bits;
+use neurarch_components::module::registry::ModuleTypes;
+use neurarch_components::population::group::Group;
 use neurarch_kernels::cpu::tile::Key;
-use neurarch_kernels::program::{Scalar, ScalarOf};
+use neurarch_kernels::ir::program::{Scalar, ScalarOf};
 
 use crate::compile::plans::Planned;
 use crate::compile::trace::Scheme;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::program::{Role, Slot};
+use neurarch_kernels::ir::program::{Role, Slot};
 
 use crate::compile::plans::Plans;
 use crate::compile::results::Results;
@@ -278,7 +278,7 @@ impl Run {
 mod tests {
     use ndarray::Array3;
     use neurarch_components::layers::Linear;
-    use neurarch_kernels::dtype::Dtype;
+    use neurarch_kernels::ir::dtype::Dtype;
 
     use super::*;
     use crate::compile::plans::Plans;

@@ -8,15 +8,15 @@ use std::sync::Arc;
 
 use bevy_ecs::change_detection::Tick;
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::Blueprint;
-use neurarch_components::mode::Mode;
+use neurarch_components::module::blueprint::Blueprint;
+use neurarch_components::module::mode::Mode;
 use neurarch_components::population::Population;
-use neurarch_components::tree::Model;
-use neurarch_components::versions::Versions;
-use neurarch_kernels::autocast::Autocast;
-use neurarch_kernels::cpu::memory::AlignedBytes;
-use neurarch_kernels::program::tree::Arguments;
-use neurarch_kernels::shape::Type;
+use neurarch_components::population::tree::Model;
+use neurarch_components::population::versions::Versions;
+use neurarch_kernels::ir::autocast::Autocast;
+use neurarch_kernels::ir::shape::Type;
+use neurarch_kernels::ir::tree::Arguments;
+use neurarch_kernels::memory::AlignedBytes;
 
 use crate::compile::array::Called;
 use crate::compile::plans::Planned;

@@ -1,6 +1,6 @@
 //! [`Updates`]: what the updates of models that run eagerly read.
 
-use neurarch_kernels::program::{Scalar, Slot};
+use neurarch_kernels::ir::program::{Scalar, Slot};
 
 /// What the updates of a cohort read beside parameters and gradients: states of optimizers, and scalars.
 pub(crate) struct Updates {

@@ -176,7 +176,7 @@ pub fn sparse_(
 #[cfg(test)]
 mod tests {
     use neurarch_components::layers::{Conv1d, Linear};
-    use neurarch_kernels::dtype::Dtype;
+    use neurarch_kernels::ir::dtype::Dtype;
 
     use super::super::number_from;
     use super::*;

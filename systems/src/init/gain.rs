@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use neurarch_components::module::Init;
-use neurarch_kernels::shape::Shape;
+use neurarch_kernels::ir::shape::Shape;
 
 use crate::errors::NoFans;
 

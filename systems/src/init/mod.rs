@@ -8,11 +8,11 @@ mod functions;
 mod gain;
 
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::Blueprints;
 use neurarch_components::module::Init;
 use neurarch_components::population::Population;
-use neurarch_components::tree::Model;
-use neurarch_kernels::shape::Shape;
+use neurarch_components::population::blueprints::Blueprints;
+use neurarch_components::population::tree::Model;
+use neurarch_kernels::ir::shape::Shape;
 
 pub use functions::{
     constant_, dirac_, eye_, kaiming_normal_, kaiming_uniform_, normal_, ones_, orthogonal_,
@@ -95,7 +95,7 @@ pub fn reset_parameters(
 /// ```
 /// # use bevy_ecs::prelude::*;
 /// # use neurarch_components::layers::Linear;
-/// # use neurarch_kernels::dtype::Dtype;
+/// # use neurarch_kernels::ir::dtype::Dtype;
 /// # use neurarch_systems::structure::access;
 /// # use neurarch_systems::init;
 /// # use neurarch_systems::structure::spawn::spawn_population;

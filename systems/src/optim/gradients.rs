@@ -1,12 +1,14 @@
 //! The gradients of models as rows, found once for all models that have the same ones.
 
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::{Blueprint, Blueprints};
-use neurarch_components::mode::{Bits, HasGradient, Mode};
-use neurarch_components::population::{Group, Population};
-use neurarch_components::tree::Model;
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::program::{Role, Slot};
+use neurarch_components::module::blueprint::Blueprint;
+use neurarch_components::module::mode::{Bits, HasGradient, Mode};
+use neurarch_components::population::Population;
+use neurarch_components::population::blueprints::Blueprints;
+use neurarch_components::population::group::Group;
+use neurarch_components::population::tree::Model;
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::program::{Role, Slot};
 
 use crate::errors::SignError;
 use crate::errors::StepError;

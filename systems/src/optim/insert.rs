@@ -2,8 +2,8 @@
 //! own.
 
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::Blueprints;
 use neurarch_components::population::Population;
+use neurarch_components::population::blueprints::Blueprints;
 
 use crate::errors::AccessError;
 use crate::errors::SignError;

@@ -4,7 +4,7 @@ use bevy_ecs::prelude::*;
 use ndarray::Array1;
 use neurarch_components::optimizer::{LBFGS, LbfgsState, OptimizerError};
 use neurarch_components::population::Population;
-use neurarch_kernels::dtype::{Dtype, Element};
+use neurarch_kernels::ir::dtype::{Dtype, Element};
 use neurarch_kernels::lbfgs::{Ask, LbfgsStep};
 
 use crate::errors::AccessError;

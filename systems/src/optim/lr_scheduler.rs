@@ -1,7 +1,7 @@
 //! Schedules of learning rates: beginning them and going on.
 
 use bevy_ecs::prelude::*;
-use neurarch_components::mode::Mode;
+use neurarch_components::module::mode::Mode;
 use neurarch_components::optimizer::DynOptimizer;
 use neurarch_components::population::Population;
 use neurarch_components::scheduler::{LRScheduler, Metric, Scheduler, SchedulerError};

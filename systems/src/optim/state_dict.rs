@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::Blueprint;
+use neurarch_components::column::shared::SharedRow;
 use neurarch_components::column::{ColumnKey, row, row_mut};
+use neurarch_components::module::blueprint::Blueprint;
 use neurarch_components::optimizer::{DynOptimizer, Form, Kept};
-use neurarch_components::population::Group;
-use neurarch_components::shared::SharedRow;
+use neurarch_components::population::group::Group;
+use neurarch_components::population::tree::Model;
 use neurarch_components::state::Tensor;
-use neurarch_components::tree::Model;
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::program::{Role, Slot};
-use neurarch_kernels::shape::Type;
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::program::{Role, Slot};
+use neurarch_kernels::ir::shape::Type;
 
 use crate::errors::AccessError;
 use crate::structure::access;

@@ -1,11 +1,12 @@
 //! Averages of weights over time: [`update_parameters`], [`get_ema_avg_fn`], [`get_swa_avg_fn`].
 
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::{Blueprint, Blueprints};
+use neurarch_components::module::blueprint::Blueprint;
 use neurarch_components::optimizer::{AverageFn, AveragedModel};
 use neurarch_components::population::Population;
+use neurarch_components::population::blueprints::Blueprints;
 use neurarch_kernels::gradients;
-use neurarch_kernels::program::{Role, Slot};
+use neurarch_kernels::ir::program::{Role, Slot};
 
 use crate::errors::SignError;
 use crate::storage::bind::Located;

@@ -1,12 +1,12 @@
 //! [`update_bn`]: running statistics of averaged models.
 
 use bevy_ecs::prelude::*;
-use neurarch_components::layers::batchnorm::with_momentum;
-use neurarch_components::mode::Mode;
+use neurarch_components::layers::norm::batchnorm::with_momentum;
+use neurarch_components::module::mode::Mode;
+use neurarch_components::module::registry::ModuleTypes;
 use neurarch_components::module::{DynModule, Init};
 use neurarch_components::population::Population;
-use neurarch_components::registry::ModuleTypes;
-use neurarch_kernels::dtype::Element;
+use neurarch_kernels::ir::dtype::Element;
 
 use crate::compile::array::Input;
 use crate::draw;
@@ -43,7 +43,7 @@ pub enum UpdateBnError {
 /// ```
 /// # use bevy_ecs::prelude::*;
 /// # use neurarch_components::layers::*;
-/// # use neurarch_kernels::dtype::Dtype;
+/// # use neurarch_kernels::ir::dtype::Dtype;
 /// # use neurarch_systems::structure::access;
 /// # use neurarch_systems::optim::update_bn::update_bn;
 /// # use neurarch_systems::structure::spawn::spawn_population;

@@ -1,14 +1,16 @@
 //! A model's, or a whole population's, parameters and buffers by torch's names: `state_dict`.
 
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::{Blueprint, Blueprints};
 use neurarch_components::column::row;
 use neurarch_components::hook::{Callback, HookKind};
 use neurarch_components::module::DynModule;
-use neurarch_components::population::{Group, Population};
-use neurarch_components::registry::ModuleTypes;
+use neurarch_components::module::blueprint::Blueprint;
+use neurarch_components::module::registry::ModuleTypes;
+use neurarch_components::population::Population;
+use neurarch_components::population::blueprints::Blueprints;
+use neurarch_components::population::group::Group;
 use neurarch_components::state::{StateDict, Tensor};
-use neurarch_kernels::program::Slot;
+use neurarch_kernels::ir::program::Slot;
 
 pub use super::hooks::StateHookError;
 use super::hooks::StateHooks;
@@ -239,7 +241,7 @@ pub(super) fn own_slots(blueprint: &Blueprint, position: usize) -> Vec<(String, 
 mod tests {
     use ndarray::{Array, Axis, IxDyn};
     use neurarch_components::layers::{Linear, ReLU, Sequential};
-    use neurarch_kernels::dtype::Dtype;
+    use neurarch_kernels::ir::dtype::Dtype;
 
     use super::*;
     use crate::structure::access;

@@ -4,12 +4,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::PoisonError;
 
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::Blueprint;
 use neurarch_components::hook::{
     Callback, GlobalHooks, Hook, HookError, HookKind, Hooks, PopulationHooks, StateAt,
 };
-use neurarch_components::population::Group;
-use neurarch_kernels::program::trace::panic_message;
+use neurarch_components::module::blueprint::Blueprint;
+use neurarch_components::population::group::Group;
+use neurarch_kernels::ir::trace::panic_message;
 
 /// A hook of saving or loading failed, or panicked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

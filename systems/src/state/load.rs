@@ -5,16 +5,18 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::{Blueprint, Blueprints, UNINITIALIZED};
 use neurarch_components::column::row_mut;
 use neurarch_components::hook::{Callback, HookKind, Loading};
-use neurarch_components::mode::HasGradient;
 use neurarch_components::module::ExtraStateError;
-use neurarch_components::population::{Group, Population};
+use neurarch_components::module::blueprint::{Blueprint, UNINITIALIZED};
+use neurarch_components::module::mode::HasGradient;
+use neurarch_components::population::Population;
+use neurarch_components::population::blueprints::Blueprints;
+use neurarch_components::population::group::Group;
+use neurarch_components::population::tree::ModuleName;
 use neurarch_components::state::{IncompatibleKeys, StateDict, Tensor};
-use neurarch_components::tree::ModuleName;
-use neurarch_kernels::program::{Role, Slot};
-use neurarch_kernels::shape::Type;
+use neurarch_kernels::ir::program::{Role, Slot};
+use neurarch_kernels::ir::shape::Type;
 
 use super::dict::{EXTRA_STATE, live, own_slots};
 use super::hooks::{StateHookError, StateHooks, has_own};
@@ -118,7 +120,7 @@ impl Default for LoadOptions {
 /// ```
 /// # use bevy_ecs::prelude::*;
 /// # use neurarch_components::{layers::*, population::Population};
-/// # use neurarch_kernels::dtype::Dtype;
+/// # use neurarch_kernels::ir::dtype::Dtype;
 /// # use neurarch_systems::structure::spawn::spawn_population;
 /// use neurarch_systems::state::{StateDict, Tensor, load::*};
 ///

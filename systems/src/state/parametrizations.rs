@@ -2,10 +2,10 @@
 
 use bevy_ecs::prelude::*;
 use neurarch_components::module::DynModule;
-use neurarch_components::registered::{Numbers, Value};
-use neurarch_components::registry::ModuleTypes;
+use neurarch_components::module::registered::{Numbers, Value};
+use neurarch_components::module::registry::ModuleTypes;
 use neurarch_components::state::Tensor;
-use neurarch_kernels::shape::Type;
+use neurarch_kernels::ir::shape::Type;
 
 use crate::edit::parametrize::current::current;
 use crate::edit::parametrize::register;

@@ -8,9 +8,9 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use neurarch_components::blueprint::UNINITIALIZED;
+use neurarch_components::module::blueprint::UNINITIALIZED;
 pub use neurarch_components::state::Tensor;
-use neurarch_kernels::dtype::Dtype;
+use neurarch_kernels::ir::dtype::Dtype;
 use safetensors::tensor::TensorView;
 use safetensors::{SafeTensorError, SafeTensors};
 

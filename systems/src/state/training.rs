@@ -33,10 +33,10 @@ use bevy_ecs::prelude::*;
 use ndarray::arr0;
 use neurarch_components::optimizer::{LBFGS, LbfgsState};
 use neurarch_components::population::Population;
+use neurarch_components::population::tree::Model;
 use neurarch_components::scheduler::Scheduler;
 use neurarch_components::state::Tensor;
-use neurarch_components::tree::Model;
-use neurarch_kernels::dtype::Dtype;
+use neurarch_kernels::ir::dtype::Dtype;
 use neurarch_kernels::lbfgs::Lbfgs;
 
 pub use self::error::TrainingStateError;
@@ -65,7 +65,7 @@ use crate::structure::traverse::Listing;
 /// ```
 /// # use bevy_ecs::prelude::*;
 /// # use neurarch_components::{layers::Linear, optimizer::Adam};
-/// # use neurarch_kernels::dtype::Dtype;
+/// # use neurarch_kernels::ir::dtype::Dtype;
 /// # use neurarch_systems::optim::insert::insert_with;
 /// # use neurarch_systems::structure::spawn::spawn_population;
 /// use neurarch_systems::state::training::{load_training_state, training_state};

@@ -12,14 +12,15 @@ use bevy_ecs::component::ComponentId;
 use bevy_ecs::prelude::*;
 use bevy_ecs::storage::{TableId, TableRow};
 use bevy_ecs::world::WorldId;
-use neurarch_components::blueprint::BlueprintId;
+use neurarch_components::column::keeper::Keeper;
+use neurarch_components::column::shared::SharedRow;
 use neurarch_components::column::{ColumnKey, Columns};
-use neurarch_components::keeper::Keeper;
-use neurarch_components::population::{Group, Population};
-use neurarch_components::shared::SharedRow;
-use neurarch_kernels::cpu::queue::Direction;
+use neurarch_components::module::blueprint::BlueprintId;
+use neurarch_components::population::Population;
+use neurarch_components::population::group::Group;
 use neurarch_kernels::cpu::tile::Rows;
-use neurarch_kernels::program::{Role, Slot};
+use neurarch_kernels::execute::queue::Direction;
+use neurarch_kernels::ir::program::{Role, Slot};
 use nonmax::NonMaxU32;
 
 use crate::storage::members::Members;
@@ -544,9 +545,9 @@ impl Bound<'_> {
 #[cfg(test)]
 mod tests {
     use neurarch_components::layers::{Linear, Sequential};
-    use neurarch_kernels::dtype::Dtype;
-    use neurarch_kernels::program::Role;
-    use neurarch_kernels::shape::Type;
+    use neurarch_kernels::ir::dtype::Dtype;
+    use neurarch_kernels::ir::program::Role;
+    use neurarch_kernels::ir::shape::Type;
 
     use super::*;
     use crate::structure::spawn;

@@ -6,13 +6,14 @@ use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::cpu::executor::{Binding, Gather, Sink, Source, Stage};
-use neurarch_kernels::cpu::queue::{self, Direction, Work};
 use neurarch_kernels::cpu::tile::{Key, RowList, Rows};
-use neurarch_kernels::dtype::Element;
-use neurarch_kernels::passes::plan::Plan;
-use neurarch_kernels::program::trace::panic_message;
-use neurarch_kernels::shape::Type;
+use neurarch_kernels::execute::executor::{Binding, Gather, Sink, Source, Stage};
+use neurarch_kernels::execute::queue;
+use neurarch_kernels::execute::queue::{Direction, Work};
+use neurarch_kernels::ir::dtype::Element;
+use neurarch_kernels::ir::shape::Type;
+use neurarch_kernels::ir::trace::panic_message;
+use neurarch_kernels::plan::Plan;
 
 use crate::errors::BindError;
 use crate::storage::bind::Bound;

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use bevy_ecs::change_detection::Tick;
 use bevy_ecs::component::ComponentId;
 use bevy_ecs::prelude::*;
-use neurarch_components::population::Group;
+use neurarch_components::population::group::Group;
 
 use crate::errors::BindError;
 use crate::storage::bind::{FEW, Placement};
@@ -160,7 +160,7 @@ impl Watch {
 mod tests {
     use std::sync::Arc;
 
-    use neurarch_components::blueprint::Blueprint;
+    use neurarch_components::module::blueprint::Blueprint;
 
     use super::*;
 

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use bevy_ecs::prelude::*;
 use neurarch_components::column::RowBundle;
 use neurarch_components::population::Population;
-use neurarch_components::tree::{Columned, Contents};
-use neurarch_kernels::program::Role;
+use neurarch_components::population::contents::Contents;
+use neurarch_components::population::tree::Columned;
+use neurarch_kernels::ir::program::Role;
 
 use crate::storage::bind::KEEPER;
 

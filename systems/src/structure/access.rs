@@ -2,14 +2,15 @@
 
 use bevy_ecs::prelude::*;
 use ndarray::{ArrayD, ArrayViewD, Axis, IxDyn};
-use neurarch_components::blueprint::Blueprint;
+use neurarch_components::column::shared::{SharedRow, SharedTensors};
 use neurarch_components::column::{ColumnKey, row, row_mut};
-use neurarch_components::mode::HasGradient;
-use neurarch_components::population::{Group, Population};
-use neurarch_components::shared::{SharedRow, SharedTensors};
-use neurarch_components::tree::Model;
-use neurarch_kernels::dtype::Element;
-use neurarch_kernels::program::{Role, Slot};
+use neurarch_components::module::blueprint::Blueprint;
+use neurarch_components::module::mode::HasGradient;
+use neurarch_components::population::Population;
+use neurarch_components::population::group::Group;
+use neurarch_components::population::tree::Model;
+use neurarch_kernels::ir::dtype::Element;
+use neurarch_kernels::ir::program::{Role, Slot};
 
 pub use crate::errors::AccessError;
 use crate::structure::sign;

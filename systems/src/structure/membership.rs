@@ -1,12 +1,13 @@
 //! What a population says of a model before anything is signed: whether it is a member, and where it stands.
 
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::Blueprints;
+use neurarch_components::column::shared::SharedTensors;
 use neurarch_components::column::{Columns, row};
-use neurarch_components::population::{Group, Population};
-use neurarch_components::registry::ModuleTypes;
-use neurarch_components::shared::SharedTensors;
-use neurarch_components::tree::{Model, NOT_A_MEMBER};
+use neurarch_components::module::registry::ModuleTypes;
+use neurarch_components::population::Population;
+use neurarch_components::population::blueprints::Blueprints;
+use neurarch_components::population::group::Group;
+use neurarch_components::population::tree::{Model, NOT_A_MEMBER};
 
 use crate::errors::SignError;
 

@@ -7,13 +7,14 @@
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::{Blueprint, Blueprints};
-use neurarch_components::mode::{AutocastMode, GradMode, Mode};
+use neurarch_components::module::blueprint::Blueprint;
+use neurarch_components::module::mode::{AutocastMode, GradMode, Mode};
 use neurarch_components::population::Population;
-use neurarch_components::tree::Model;
-use neurarch_kernels::autocast::{Autocast, Device};
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::program::Role;
+use neurarch_components::population::blueprints::Blueprints;
+use neurarch_components::population::tree::Model;
+use neurarch_kernels::ir::autocast::{Autocast, Device};
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::program::Role;
 
 use crate::errors::AccessError;
 use crate::errors::SignError;
@@ -58,7 +59,7 @@ pub fn eval(world: &mut World, entity: Entity) -> Result<(), StepError> {
 /// ```
 /// # use bevy_ecs::prelude::*;
 /// # use neurarch_components::layers::Linear;
-/// # use neurarch_kernels::dtype::Dtype;
+/// # use neurarch_kernels::ir::dtype::Dtype;
 /// # use neurarch_systems::structure::mode::no_grad;
 /// # use neurarch_systems::structure::spawn::spawn_population;
 /// # use neurarch_systems::execute::step;
@@ -113,7 +114,7 @@ pub fn is_grad_enabled(world: &World) -> bool {
 /// ```
 /// # use bevy_ecs::prelude::*;
 /// # use neurarch_components::layers::Linear;
-/// # use neurarch_kernels::dtype::Dtype;
+/// # use neurarch_kernels::ir::dtype::Dtype;
 /// # use neurarch_systems::structure::mode::{autocast, is_autocast_enabled};
 /// # use neurarch_systems::structure::spawn::spawn_population;
 /// # use neurarch_systems::execute::step;

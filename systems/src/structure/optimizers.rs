@@ -7,7 +7,7 @@ use neurarch_components::optimizer::{
     ASGD, Adadelta, Adafactor, Adagrad, Adam, AdamW, Adamax, DynOptimizer, Muon, NAdam, Optimizer,
     RAdam, RMSprop, Rprop, SGD, SparseAdam,
 };
-use neurarch_components::population::Group;
+use neurarch_components::population::group::Group;
 use neurarch_components::scheduler::{Scheduler, SchedulerError};
 
 /// The component types that are optimizers. torch's are known from the start.

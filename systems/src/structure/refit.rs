@@ -4,11 +4,12 @@
 use std::sync::Arc;
 
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::Parameter;
 use neurarch_components::column::{ColumnKey, Columns, RowBundle, row};
-use neurarch_components::mode::{Bits, HasGradient, Mode};
-use neurarch_components::tree::{Columned, Contents};
-use neurarch_kernels::program::Role;
+use neurarch_components::module::blueprint::Parameter;
+use neurarch_components::module::mode::{Bits, HasGradient, Mode};
+use neurarch_components::population::contents::Contents;
+use neurarch_components::population::tree::Columned;
+use neurarch_kernels::ir::program::Role;
 
 use crate::storage::bind::KEEPER;
 

@@ -1,7 +1,7 @@
 //! Finds the model that an entity is part of.
 
 use bevy_ecs::prelude::*;
-use neurarch_components::tree::Model;
+use neurarch_components::population::tree::Model;
 
 /// Walks up to the model's root; gives it and its population.
 pub(crate) fn root_of(world: &World, entity: Entity) -> Option<(Entity, Entity)> {

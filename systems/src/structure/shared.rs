@@ -4,13 +4,13 @@
 //! parameter is updated once, after all of them.
 
 use bevy_ecs::prelude::*;
+use neurarch_components::column::shared::{SharedRow, SharedTensor, SharedTensors};
 use neurarch_components::column::{Columns, RowBundle, row};
 use neurarch_components::population::Population;
-use neurarch_components::shared::{SharedRow, SharedTensor, SharedTensors};
-use neurarch_components::tie::{Tie, Ties};
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::program::{Role, Slot};
-use neurarch_kernels::shape::Type;
+use neurarch_components::population::tie::{Tie, Ties};
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::program::{Role, Slot};
+use neurarch_kernels::ir::shape::Type;
 
 use crate::errors::AccessError;
 use crate::structure::access::find_all;
@@ -39,7 +39,7 @@ use crate::structure::{sign, spawn};
 /// ```
 /// # use bevy_ecs::prelude::*;
 /// # use neurarch_components::layers::Linear;
-/// # use neurarch_kernels::dtype::Dtype;
+/// # use neurarch_kernels::ir::dtype::Dtype;
 /// # use neurarch_systems::structure::{access, shared};
 /// # use neurarch_systems::structure::spawn::spawn_population;
 /// # let mut world = World::new();

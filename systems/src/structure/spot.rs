@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::{Blueprint, Blueprints};
-use neurarch_components::population::{Group, Population};
-use neurarch_components::tie::SharedModule;
-use neurarch_components::tree::{Columned, Model};
+use neurarch_components::module::blueprint::Blueprint;
+use neurarch_components::population::Population;
+use neurarch_components::population::blueprints::Blueprints;
+use neurarch_components::population::group::Group;
+use neurarch_components::population::tie::SharedModule;
+use neurarch_components::population::tree::{Columned, Model};
 
 use crate::errors::AccessError;
 use crate::structure::membership;

@@ -1,14 +1,15 @@
 //! Tying parameters of a live model, and giving a module a second name.
 
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::{Blueprint, Blueprints, Parameter};
 use neurarch_components::column::{ColumnKey, row, row_mut};
-use neurarch_components::names::{Kind, wrong_name};
-use neurarch_components::registry::ModuleTypes;
+use neurarch_components::module::blueprint::{Blueprint, Parameter};
+use neurarch_components::module::names::{Kind, wrong_name};
+use neurarch_components::module::registry::ModuleTypes;
+use neurarch_components::population::blueprints::Blueprints;
+use neurarch_components::population::tie::{SharedModule, Tie, Ties};
+use neurarch_components::population::tree::{Model, ModuleName};
 use neurarch_components::state::{StateDict, Tensor};
-use neurarch_components::tie::{SharedModule, Tie, Ties};
-use neurarch_components::tree::{Model, ModuleName};
-use neurarch_kernels::program::{Role, Slot};
+use neurarch_kernels::ir::program::{Role, Slot};
 
 use crate::errors::AccessError;
 use crate::errors::SignError;

@@ -1,9 +1,9 @@
 //! What the second names and the tied parameters of a live tree are.
 
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::{Blueprint, TieError};
-use neurarch_components::shared::{SharedRow, SharedTensors};
-use neurarch_components::tie::{SharedModule, Ties};
+use neurarch_components::column::shared::{SharedRow, SharedTensors};
+use neurarch_components::module::blueprint::{Blueprint, TieError};
+use neurarch_components::population::tie::{SharedModule, Ties};
 
 /// Finds what the second names and the tied parameters of a tree are.
 pub(crate) fn resolve(

@@ -7,13 +7,14 @@ use std::collections::HashSet;
 use std::borrow::Cow;
 
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::{Blueprint, Blueprints, Parameter};
+use neurarch_components::module::blueprint::{Blueprint, Parameter};
+use neurarch_components::module::registry::ModuleTypes;
+use neurarch_components::module::repr::with_children;
 use neurarch_components::population::Population;
-use neurarch_components::registry::ModuleTypes;
-use neurarch_components::repr::with_children;
-use neurarch_components::tree::Model;
-use neurarch_kernels::program::Role;
-use neurarch_kernels::shape::Type;
+use neurarch_components::population::blueprints::Blueprints;
+use neurarch_components::population::tree::Model;
+use neurarch_kernels::ir::program::Role;
+use neurarch_kernels::ir::shape::Type;
 
 use crate::errors::AccessError;
 use crate::errors::LookupError;
@@ -160,7 +161,7 @@ pub fn named_children(
 /// ```
 /// # use bevy_ecs::prelude::*;
 /// # use neurarch_components::{layers::*, population::Population};
-/// # use neurarch_kernels::dtype::Dtype;
+/// # use neurarch_kernels::ir::dtype::Dtype;
 /// # use neurarch_systems::structure::spawn::spawn_population;
 /// # use neurarch_systems::structure::traverse::*;
 /// # let mut world = World::new();

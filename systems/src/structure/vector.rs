@@ -4,8 +4,8 @@ use bevy_ecs::prelude::*;
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis};
 use neurarch_components::column::{ColumnKey, row, row_mut};
 use neurarch_components::population::Population;
-use neurarch_kernels::dtype::{Dtype, Element};
-use neurarch_kernels::program::{Role, Slot};
+use neurarch_kernels::ir::dtype::{Dtype, Element};
+use neurarch_kernels::ir::program::{Role, Slot};
 
 use crate::errors::AccessError;
 use crate::errors::SignError;

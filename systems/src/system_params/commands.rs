@@ -2,7 +2,7 @@
 
 use bevy_ecs::prelude::*;
 use ndarray::{Array, Dimension};
-use neurarch_kernels::dtype::Element;
+use neurarch_kernels::ir::dtype::Element;
 
 use crate::errors::AccessError;
 use crate::execute::step;
@@ -23,7 +23,7 @@ use crate::structure::access;
 /// ```
 /// use bevy_ecs::prelude::*;
 /// use neurarch_components::layers::Linear;
-/// # use neurarch_kernels::dtype::Dtype;
+/// # use neurarch_kernels::ir::dtype::Dtype;
 /// use neurarch_systems::system_params::commands::ParameterCommands;
 /// use neurarch_systems::system_params::parameters::Parameters;
 /// # use neurarch_systems::structure::spawn::spawn_population;

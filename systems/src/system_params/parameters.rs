@@ -4,8 +4,8 @@ use bevy_ecs::prelude::*;
 use bevy_ecs::system::SystemParam;
 use ndarray::ArrayViewD;
 use neurarch_components::state::{StateDict, Tensor};
-use neurarch_kernels::dtype::Element;
-use neurarch_kernels::program::Role;
+use neurarch_kernels::ir::dtype::Element;
+use neurarch_kernels::ir::program::Role;
 
 use crate::errors::AccessError;
 use crate::optim::state_dict::optimizer_state_at;
@@ -36,7 +36,7 @@ use crate::system_params::settled::settled;
 /// ```
 /// use bevy_ecs::prelude::*;
 /// use neurarch_components::layers::Linear;
-/// # use neurarch_kernels::dtype::Dtype;
+/// # use neurarch_kernels::ir::dtype::Dtype;
 /// use neurarch_systems::system_params::parameters::Parameters;
 /// # use neurarch_systems::structure::spawn::spawn_population;
 ///

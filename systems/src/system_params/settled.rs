@@ -6,10 +6,11 @@
 
 use bevy_ecs::change_detection::Tick;
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::Blueprint;
-use neurarch_components::population::{Group, Population};
-use neurarch_components::registry::ModuleTypes;
-use neurarch_components::tree::{Columned, Model, ModuleName, NOT_A_MEMBER};
+use neurarch_components::module::blueprint::Blueprint;
+use neurarch_components::module::registry::ModuleTypes;
+use neurarch_components::population::Population;
+use neurarch_components::population::group::Group;
+use neurarch_components::population::tree::{Columned, Model, ModuleName, NOT_A_MEMBER};
 
 use crate::edit::lookup::named_children;
 use crate::errors::AccessError;

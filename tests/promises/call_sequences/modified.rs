@@ -2,8 +2,8 @@
 
 use ndarray::{Array2, Array3, ArrayD, IxDyn};
 use neurarch::components::column::{ColumnKey, Columns};
-use neurarch::kernels::program::Role;
-use neurarch::kernels::shape::Type;
+use neurarch::kernels::ir::program::Role;
+use neurarch::kernels::ir::shape::Type;
 use neurarch::prelude::*;
 use neurarch::systems::execute::step::StepError;
 

@@ -1,7 +1,7 @@
 //! Results and losses are of the models' type, whatever the inputs are.
 
 use ndarray::{Array1, Array2, Array3, ArrayD, Axis};
-use neurarch::kernels::dtype::bf16;
+use neurarch::kernels::ir::dtype::bf16;
 use neurarch::prelude::*;
 use neurarch::systems::execute::step::StepError;
 

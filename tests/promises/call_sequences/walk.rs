@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use ndarray::{Array2, Array3};
-use neurarch::components::mode::Mode;
+use neurarch::components::module::mode::Mode;
 use neurarch::prelude::*;
 use neurarch::systems::amp::ScalerError;
 use neurarch::systems::execute::step::StepError;

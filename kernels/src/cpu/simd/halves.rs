@@ -9,7 +9,7 @@ use core::arch::x86_64::*;
 
 use super::generic::Numbers;
 use super::{Float, Lanes, MAX_LANES, Simd, Widened};
-use crate::dtype::{Element, bf16, f16};
+use crate::ir::dtype::{Element, bf16, f16};
 
 /// Numbers as they lie in memory that are computed with as `T`: numbers of `T` itself, or halves.
 pub trait Stored<T: Float>: Element {

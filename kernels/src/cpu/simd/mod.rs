@@ -20,7 +20,7 @@ pub mod halves;
 pub mod vector;
 
 use crate::arithmetic::Function;
-use crate::dtype::{Element, bf16, f16};
+use crate::ir::dtype::{Element, bf16, f16};
 
 /// A floating-point type that vectors hold.
 pub trait Float:

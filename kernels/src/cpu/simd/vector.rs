@@ -1,8 +1,8 @@
 //! [`Vector`]: the vectors of an instruction set as [`Arithmetic`], for formulas that are written over that.
 
 use super::{Float, Lanes, Simd};
+use crate::arithmetic::elementary;
 use crate::arithmetic::{Arithmetic, Function};
-use crate::elementary;
 
 /// A vector of `T` in instruction set `S`. Each method is that of [`Lanes`].
 #[derive(Clone, Copy)]

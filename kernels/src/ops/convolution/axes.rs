@@ -2,7 +2,7 @@
 
 use core::ops::Range;
 
-use crate::shape::Operand;
+use crate::ir::shape::Operand;
 
 /// One spatial axis.
 #[derive(Clone, Copy, Debug)]

@@ -19,7 +19,7 @@ use super::kernel::Geometry;
 use crate::cpu::gemm::{CHAIN, GROUP};
 use crate::cpu::simd::{Lanes, MAX_LANES, Simd};
 use crate::cpu::transpose::transpose;
-use crate::ops::number::Number;
+use crate::ops::elementwise::number::Number;
 
 /// Numbers of an item that may be copied: 1 MiB of singles, a half of the second cache.
 const MOST: usize = 1 << 18;

@@ -12,15 +12,15 @@ use core::ops::Range;
 use super::axes::{Axis, Planes, planes};
 use super::direct::Direct;
 use super::{Convolution, Side};
-use crate::cpu::executor::with_scratch;
 use crate::cpu::gemm::{BiasAxis, CHAIN, Finish, GROUP, Gemm, Product, Strides};
 use crate::cpu::kernel::Kernel;
 use crate::cpu::share::{Divisible, share_out};
 use crate::cpu::simd::{Simd, Vectorized, dispatch};
 use crate::cpu::tile::Tile;
-use crate::ops::lines::{carve, scratch_bytes};
-use crate::ops::number::Number;
-use crate::shape::Operand;
+use crate::execute::executor::with_scratch;
+use crate::ir::shape::Operand;
+use crate::ops::elementwise::number::Number;
+use crate::ops::reduction::lines::{carve, scratch_bytes};
 
 /// Numbers of a block: 256 KiB of singles, a part of the second cache.
 const BLOCK: usize = 1 << 16;

@@ -6,13 +6,13 @@ use super::{CrossEntropyGradient, Settings, class_axis};
 use crate::cpu::kernel::{Cpu, Kernel};
 use crate::cpu::sum::sum_of;
 use crate::cpu::tile::Tile;
-use crate::dtype::Dtype;
-use crate::op::{Ask, GradientAt, Op, OpError};
-use crate::ops::lines::{carve, scratch_bytes};
-use crate::ops::number::Number;
-use crate::ops::reduce::Reduction;
-use crate::program::trace::Var;
-use crate::shape::{Shape, Type};
+use crate::ir::dtype::Dtype;
+use crate::ir::op::{Ask, GradientAt, Op, OpError};
+use crate::ir::shape::{Shape, Type};
+use crate::ir::trace::Var;
+use crate::ops::elementwise::number::Number;
+use crate::ops::reduction::lines::{carve, scratch_bytes};
+use crate::ops::reduction::reduce::Reduction;
 
 /// For each item `∂loss · ((1 - ε) w_t + ε/C Σ w)`, divided by the sum of `w_t` for `mean`: what its `p` is
 /// multiplied by in the gradient of the logits. 0 for an ignored item. Inputs as for [`CrossEntropyGradient`].

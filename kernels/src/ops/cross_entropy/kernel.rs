@@ -9,10 +9,10 @@ use crate::cpu::simd::vector::Vector;
 use crate::cpu::simd::{Float, Lanes, MAX_LANES, Simd};
 use crate::cpu::sum::{Running, sum_of};
 use crate::cpu::tile::{Tile, VectorKernel};
-use crate::dtype::Dtype;
-use crate::ops::lines::{Lines, carve, scratch_bytes};
-use crate::ops::reduce::Reduction;
-use crate::shape::{Operand, Shape, Type};
+use crate::ir::dtype::Dtype;
+use crate::ir::shape::{Operand, Shape, Type};
+use crate::ops::reduction::lines::{Lines, carve, scratch_bytes};
+use crate::ops::reduction::reduce::Reduction;
 
 /// Marks, in the place of a class, an item that is ignored.
 const IGNORED: i32 = -1;

@@ -2,9 +2,9 @@
 //! torch's order.
 
 use super::{InProjection, MultiHeadAttentionOptions, canonical_mask};
-use crate::ops::reduce::no_such_axis;
-use crate::program::trace::Var;
-use crate::shape::{Shape, tuple};
+use crate::ir::shape::{Shape, tuple};
+use crate::ir::trace::Var;
+use crate::ops::reduction::reduce::no_such_axis;
 
 /// What the three inputs are called.
 const NAMES: [&str; 3] = ["query", "key", "value"];

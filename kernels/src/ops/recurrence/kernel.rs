@@ -10,7 +10,6 @@ use core::slice;
 
 use super::Cell;
 use crate::arithmetic::Arithmetic;
-use crate::cpu::executor::with_scratch;
 use crate::cpu::gemm::{BiasAxis, Finish, Gemm, Product, Strides};
 use crate::cpu::kernel::Kernel;
 use crate::cpu::share::{Divisible, share_out};
@@ -18,7 +17,8 @@ use crate::cpu::simd::vector::Vector;
 use crate::cpu::simd::{Float, Lanes, Simd, Vectorized, dispatch};
 use crate::cpu::tile::Tile;
 use crate::cpu::transpose::transpose;
-use crate::ops::lines::{carve, scratch_bytes};
+use crate::execute::executor::with_scratch;
+use crate::ops::reduction::lines::{carve, scratch_bytes};
 
 /// Columns of a panel: two vectors of any instruction set at most.
 const PANEL: usize = 32;

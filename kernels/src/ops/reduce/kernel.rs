@@ -10,8 +10,8 @@ use crate::cpu::share::{Divisible, share_out};
 use crate::cpu::simd::{Float, Lanes, MAX_LANES, Simd, Vectorized, dispatch};
 use crate::cpu::sum::{BLOCK, Join, PARTIALS, Pairs, join_halves, join_vectors};
 use crate::cpu::tile::{Input, Tile, VectorKernel, run_vectors};
-use crate::ops::elementwise::{WORTH_SPLITTING, Walk};
-use crate::shape::{Layout, Operand, Type};
+use crate::ir::shape::{Layout, Operand, Type};
+use crate::ops::elementwise::pointwise::{WORTH_SPLITTING, Walk};
 
 /// How numbers are joined.
 pub(super) trait Fold: Copy + Send + Sync + 'static {
@@ -521,7 +521,7 @@ mod tests {
     use super::*;
     use crate::cpu::simd::{InstructionSet, dispatch_to};
     use crate::cpu::sum::{LENGTHS, in_order};
-    use crate::dtype::Dtype;
+    use crate::ir::dtype::Dtype;
 
     const COLUMNS: usize = 21;
 

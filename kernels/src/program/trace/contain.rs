@@ -13,7 +13,7 @@ impl Trace {
     /// # Example
     ///
     /// ```
-    /// # use neurarch_kernels::program::trace::Trace;
+    /// # use neurarch_kernels::ir::trace::Trace;
     /// let trace = Trace::new();
     /// let result: Option<u8> = trace.contain("forward", || panic!("no such gate"));
     /// assert_eq!(result, None);

@@ -6,9 +6,9 @@
 use std::rc::Rc;
 
 use super::{Recorder, Trace, TraceError, Var};
-use crate::dtype::Dtype;
-use crate::program::{Origin, ValueId};
-use crate::shape::Type;
+use crate::ir::dtype::Dtype;
+use crate::ir::program::{Origin, ValueId};
+use crate::ir::shape::Type;
 
 /// What a recording says to a value of another one.
 const FOREIGN: &str = "expected a value of this forward pass, got one of another: a value is gone when the pass that \
@@ -105,8 +105,8 @@ impl Recorder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::program::eager::Eager;
-    use crate::program::{Role, Slot};
+    use crate::ir::eager::Eager;
+    use crate::ir::program::{Role, Slot};
 
     fn input(trace: &Trace) -> Var {
         trace.input_of::<f32>([2], &[1.0, 2.0])
@@ -126,7 +126,7 @@ mod tests {
         let ways: [Enter; 7] = [
             |_, own, other| drop(own + other),
             |_, own, other| drop(other.trace().own(other + own)),
-            |trace, _, other| drop(trace.apply(crate::ops::boundary::Enter, &[other])),
+            |trace, _, other| drop(trace.apply(crate::ir::boundary::Enter, &[other])),
             |trace, own, other| trace.store(other, own),
             |trace, _, other| drop(trace.leave(other.into())),
             |trace, _, other| drop(trace.stored(other)),

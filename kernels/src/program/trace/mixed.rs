@@ -8,10 +8,10 @@
 use std::sync::Arc;
 
 use super::{Trace, Var};
-use crate::autocast::Autocast;
-use crate::dtype::Dtype;
-use crate::op::{Mixing, Op};
-use crate::program::{Origin, Role, Scope};
+use crate::ir::autocast::Autocast;
+use crate::ir::dtype::Dtype;
+use crate::ir::op::{Mixing, Op};
+use crate::ir::program::{Origin, Role, Scope};
 
 /// One of torch's functions that is recorded as several ops: autocast and halves meet it as one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,11 +87,11 @@ impl Trace {
     /// # Example
     ///
     /// ```
-    /// use neurarch_kernels::autocast::{Autocast, Device};
-    /// use neurarch_kernels::dtype::Dtype;
-    /// use neurarch_kernels::ops::reduce::Reduction;
-    /// use neurarch_kernels::program::trace::Trace;
-    /// use neurarch_kernels::shape::Type;
+    /// use neurarch_kernels::ir::autocast::{Autocast, Device};
+    /// use neurarch_kernels::ir::dtype::Dtype;
+    /// use neurarch_kernels::ops::reduction::reduce::Reduction;
+    /// use neurarch_kernels::ir::trace::Trace;
+    /// use neurarch_kernels::ir::shape::Type;
     ///
     /// let trace = Trace::new();
     /// let [x, weight, target] = [[4, 3], [2, 3], [4, 2]].map(|shape| trace.input(Type::new(Dtype::F32, shape)));

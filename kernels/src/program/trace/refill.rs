@@ -23,7 +23,8 @@ impl Trace {
     /// # Example
     ///
     /// ```
-    /// # use neurarch_kernels::program::{eager::Eager, trace::Trace};
+    /// # use neurarch_kernels::ir::eager::Eager;
+    /// # use neurarch_kernels::ir::trace::Trace;
     /// let trace = Trace::eager(Eager::new(1, Vec::new()));
     /// let x = trace.input_of([2], &[1.0_f32, 2.0]);
     /// let handles = trace.handles();
@@ -62,7 +63,7 @@ impl Trace {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::program::eager::Eager;
+    use crate::ir::eager::Eager;
 
     fn bytes(rows: &[[f32; 2]]) -> impl Iterator<Item = &[u8]> {
         rows.iter().map(|row| bytemuck::cast_slice(row))
@@ -102,8 +103,8 @@ mod tests {
         drop(trace.input_of([2], &[0.0_f32; 2]));
         assert!(!trace.refill(handles, &[], bytes(&rows)), "another input needs another row");
         let ways: [fn(&Trace); 3] = [
-            |trace| drop(trace.rand(crate::dtype::Dtype::F32, [2])),
-            |trace| drop(trace.constant(1.0, crate::dtype::Dtype::F32, [2])),
+            |trace| drop(trace.rand(crate::ir::dtype::Dtype::F32, [2])),
+            |trace| drop(trace.constant(1.0, crate::ir::dtype::Dtype::F32, [2])),
             |trace| drop(trace.fail("no")),
         ];
         for way in ways {

@@ -1,7 +1,7 @@
 //! Recordings that only go on from what is on them, and repeating on one what was recorded on another.
 
 use super::{Trace, Var};
-use crate::program::Origin;
+use crate::ir::program::Origin;
 
 /// What a closed recording says to slots and scalars.
 pub(super) const CLOSED: &str = "a hook can only compute with what it is given";
@@ -82,10 +82,10 @@ impl Var {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dtype::Dtype;
-    use crate::program::eager::Eager;
-    use crate::program::{Role, Slot};
-    use crate::shape::Type;
+    use crate::ir::dtype::Dtype;
+    use crate::ir::eager::Eager;
+    use crate::ir::program::{Role, Slot};
+    use crate::ir::shape::Type;
 
     #[test]
     fn what_one_recording_made_of_a_value_another_makes_of_its_own() {

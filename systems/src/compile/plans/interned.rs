@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Weak};
 
-use neurarch_kernels::passes::plan::{Plan, PlanOptions};
-use neurarch_kernels::program::{Origin, Program, VerifyError};
+use neurarch_kernels::ir::program::{Origin, Program, VerifyError};
+use neurarch_kernels::plan::{Plan, PlanOptions};
 
 /// The plans that are there, by the programs that they were made of.
 #[derive(Default)]

@@ -4,12 +4,12 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use bevy_ecs::prelude::*;
 use neurarch_components::hook::PopulationHooks;
-use neurarch_components::mode::{HasGradient, Mode};
-use neurarch_components::registered::{Registered, Value};
-use neurarch_components::registry::ModuleTypes;
-use neurarch_components::tie::SharedModule;
-use neurarch_components::tree::{Columned, Model, ModuleName};
-use neurarch_kernels::dtype::Dtype;
+use neurarch_components::module::mode::{HasGradient, Mode};
+use neurarch_components::module::registered::{Registered, Value};
+use neurarch_components::module::registry::ModuleTypes;
+use neurarch_components::population::tie::SharedModule;
+use neurarch_components::population::tree::{Columned, Model, ModuleName};
+use neurarch_kernels::ir::dtype::Dtype;
 
 use super::EditError;
 use super::draft::Planned;

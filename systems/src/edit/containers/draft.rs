@@ -8,10 +8,10 @@ use neurarch_components::containers::{ContainerError, LiveModule, Named};
 use neurarch_components::layers::{
     ModuleDict, ModuleList, ParameterDict, ParameterList, Sequential,
 };
+use neurarch_components::module::names::Kind;
+use neurarch_components::module::registered::{Numbers, Value};
 use neurarch_components::module::{DynModule, Module};
-use neurarch_components::names::Kind;
-use neurarch_components::registered::{Numbers, Value};
-use neurarch_kernels::dtype::Dtype;
+use neurarch_kernels::ir::dtype::Dtype;
 
 use super::{EditError, Key};
 use crate::edit::registration::RegistrationError;

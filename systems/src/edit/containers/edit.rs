@@ -2,10 +2,10 @@
 
 use bevy_ecs::prelude::*;
 use neurarch_components::module::DynModule;
-use neurarch_components::registered::Registered;
-use neurarch_components::registry::ModuleTypes;
+use neurarch_components::module::registered::Registered;
+use neurarch_components::module::registry::ModuleTypes;
+use neurarch_components::population::tie::Ties;
 use neurarch_components::state::Tensor;
-use neurarch_components::tie::Ties;
 
 use super::EditError;
 use super::children::{ChildPlan, move_hooks};

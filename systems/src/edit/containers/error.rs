@@ -2,7 +2,7 @@
 
 use bevy_ecs::prelude::*;
 use neurarch_components::containers::ContainerError;
-use neurarch_kernels::dtype::Dtype;
+use neurarch_kernels::ir::dtype::Dtype;
 
 use crate::edit::registration::RegistrationError;
 use crate::errors::AccessError;

@@ -19,7 +19,7 @@ mod read;
 mod site;
 
 use bevy_ecs::prelude::*;
-use neurarch_components::registered::{IntoValue, Value};
+use neurarch_components::module::registered::{IntoValue, Value};
 use neurarch_components::state::Tensor;
 
 pub use error::EditError;
@@ -71,7 +71,7 @@ fn values<V: IntoValue>(values: impl IntoIterator<Item = V>) -> Vec<Value> {
 /// ```
 /// # use bevy_ecs::prelude::*;
 /// # use neurarch_components::{layers::*, population::Population};
-/// # use neurarch_kernels::dtype::Dtype;
+/// # use neurarch_kernels::ir::dtype::Dtype;
 /// # use neurarch_systems::edit::containers;
 /// # use neurarch_systems::structure::spawn::spawn_population;
 /// # use neurarch_systems::structure::traverse;
@@ -245,7 +245,7 @@ pub fn setdefault(
 /// ```
 /// # use bevy_ecs::prelude::*;
 /// # use neurarch_components::{layers::*, population::Population};
-/// # use neurarch_kernels::dtype::Dtype;
+/// # use neurarch_kernels::ir::dtype::Dtype;
 /// # use neurarch_systems::edit::containers;
 /// # use neurarch_systems::structure::spawn::spawn_population;
 /// # let mut world = World::new();

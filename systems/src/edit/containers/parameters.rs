@@ -4,12 +4,12 @@ use bevy_ecs::prelude::*;
 use neurarch_components::column::{ColumnKey, row};
 use neurarch_components::hook::HookKind;
 use neurarch_components::layers::{Parameter, ParameterDict, ParameterList};
+use neurarch_components::module::registered::{Entry, Numbers, Registered, Value};
+use neurarch_components::module::registry::ModuleTypes;
 use neurarch_components::module::{DynModule, Init};
-use neurarch_components::registered::{Entry, Numbers, Registered, Value};
-use neurarch_components::registry::ModuleTypes;
+use neurarch_components::population::tie::Ties;
 use neurarch_components::state::Tensor;
-use neurarch_components::tie::Ties;
-use neurarch_kernels::program::{Role, Slot};
+use neurarch_kernels::ir::program::{Role, Slot};
 
 use super::EditError;
 use super::draft::Held;

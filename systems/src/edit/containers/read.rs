@@ -3,7 +3,7 @@
 use bevy_ecs::prelude::*;
 use neurarch_components::containers::Slice;
 use neurarch_components::layers::ParameterDict;
-use neurarch_kernels::program::Role;
+use neurarch_kernels::ir::program::Role;
 
 use super::draft::{Draft, Held, Planned, index, name};
 use super::site::{Site, children, sites};

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::Blueprint;
-use neurarch_components::registry::ModuleTypes;
-use neurarch_components::tree::Model;
+use neurarch_components::module::blueprint::Blueprint;
+use neurarch_components::module::registry::ModuleTypes;
+use neurarch_components::population::tree::Model;
 
 use super::EditError;
 use super::draft::Draft;

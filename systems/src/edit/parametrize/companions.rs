@@ -3,11 +3,11 @@
 
 use bevy_ecs::prelude::*;
 use neurarch_components::column::{ColumnKey, row, row_mut};
-use neurarch_components::mode::{HasGradient, Mode};
-use neurarch_components::tree::Columned;
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::program::{Role, Slot};
-use neurarch_kernels::shape::Type;
+use neurarch_components::module::mode::{HasGradient, Mode};
+use neurarch_components::population::tree::Columned;
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::program::{Role, Slot};
+use neurarch_kernels::ir::shape::Type;
 
 use super::current::is_buffer;
 use super::site::{Member, Site};

@@ -1,9 +1,9 @@
 //! What a module's tensors are now, computed or not, and how lists of parametrizations name them.
 
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::UNINITIALIZED;
-use neurarch_components::tree::ModuleName;
-use neurarch_kernels::program::Role;
+use neurarch_components::module::blueprint::UNINITIALIZED;
+use neurarch_components::population::tree::ModuleName;
+use neurarch_kernels::ir::program::Role;
 
 use super::site::{Rows, Site, read};
 use crate::errors::ParametrizeError;

@@ -3,18 +3,18 @@
 use std::collections::HashMap;
 
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::Blueprint;
-use neurarch_components::call::Call;
-use neurarch_components::mode::Mode;
+use neurarch_components::module::blueprint::Blueprint;
+use neurarch_components::module::call::Call;
+use neurarch_components::module::mode::Mode;
+use neurarch_components::module::registry::ModuleTypes;
 use neurarch_components::module::{Declare, Declared, DynModule, Init};
 use neurarch_components::parametrizations::{
     PARAMETRIZATIONS, ParametrizationList, Parametrizations,
 };
-use neurarch_components::registry::ModuleTypes;
-use neurarch_components::tree::ModuleName;
-use neurarch_kernels::program::Slot;
-use neurarch_kernels::program::tree::{Arguments, Tree};
-use neurarch_kernels::shape::Type;
+use neurarch_components::population::tree::ModuleName;
+use neurarch_kernels::ir::program::Slot;
+use neurarch_kernels::ir::shape::Type;
+use neurarch_kernels::ir::tree::{Arguments, Tree};
 
 use super::companions::Companions;
 use super::current::{current, is_buffer, next_name};

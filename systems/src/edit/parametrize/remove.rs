@@ -1,12 +1,12 @@
 //! Removing: a tensor becomes a parameter or buffer of its module again.
 
 use bevy_ecs::prelude::*;
-use neurarch_components::mode::Mode;
+use neurarch_components::module::mode::Mode;
 use neurarch_components::parametrizations::{
     PARAMETRIZATIONS, ParametrizationList, RegisteredAgain, SpectralNorm,
 };
-use neurarch_kernels::program::Slot;
-use neurarch_kernels::shape::Type;
+use neurarch_kernels::ir::program::Slot;
+use neurarch_kernels::ir::shape::Type;
 
 use super::companions::Companions;
 use super::current::current;

@@ -4,7 +4,7 @@
 //! Source: `torch.nn.utils.weight_norm`, which is deprecated for `torch.nn.utils.parametrizations.weight_norm`.
 
 use bevy_ecs::prelude::*;
-use neurarch_components::call::Call;
+use neurarch_components::module::call::Call;
 use neurarch_components::parametrizations::{RegisteredAgain, WeightNorm, WeightNormed};
 
 use super::current::{current, is_buffer};

@@ -1,8 +1,8 @@
 //! Attributes: assigning, reading and deleting what a module of a live model has under a name.
 
 use bevy_ecs::prelude::*;
-use neurarch_components::registered::{Attributes, Entry, Value};
-use neurarch_kernels::program::Role;
+use neurarch_components::module::registered::{Attributes, Entry, Value};
+use neurarch_kernels::ir::program::Role;
 
 use super::children::{check_use, prepare, put_modules, remove_children};
 use super::error::RegistrationError;
@@ -221,8 +221,10 @@ fn forget(world: &mut World, subjects: &[(Spot, Names)], name: &str) -> bool {
 ///
 /// ```
 /// # use bevy_ecs::prelude::*;
-/// # use neurarch_components::{layers::*, population::Population, registered::Value};
-/// # use neurarch_kernels::dtype::Dtype;
+/// # use neurarch_components::layers::*;
+/// # use neurarch_components::population::Population;
+/// # use neurarch_components::module::registered::Value;
+/// # use neurarch_kernels::ir::dtype::Dtype;
 /// # use neurarch_systems::edit::registration::*;
 /// # use neurarch_systems::structure::spawn::spawn_population;
 /// # use neurarch_systems::structure::traverse::*;

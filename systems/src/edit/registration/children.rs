@@ -1,14 +1,14 @@
 //! Children come and go below modules of live models.
 
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::Blueprint;
 use neurarch_components::hook::HookKind;
 use neurarch_components::layers;
 use neurarch_components::module::DynModule;
-use neurarch_components::registered::Value;
-use neurarch_components::tie::{SharedModule, Tie, Ties};
-use neurarch_components::tree::ModuleName;
-use neurarch_kernels::dtype::Dtype;
+use neurarch_components::module::blueprint::Blueprint;
+use neurarch_components::module::registered::Value;
+use neurarch_components::population::tie::{SharedModule, Tie, Ties};
+use neurarch_components::population::tree::ModuleName;
+use neurarch_kernels::ir::dtype::Dtype;
 
 use super::error::RegistrationError;
 use super::subject::ask;

@@ -1,7 +1,7 @@
 //! [`RegistrationError`]: why nothing was registered, in torch's words.
 
 use neurarch_components::hook::HookKind;
-use neurarch_kernels::dtype::Dtype;
+use neurarch_kernels::ir::dtype::Dtype;
 
 use crate::errors::AccessError;
 use crate::errors::InitError;

@@ -13,8 +13,8 @@ mod put;
 mod subject;
 
 use bevy_ecs::prelude::*;
-use neurarch_components::registered::Value;
-use neurarch_kernels::program::Role;
+use neurarch_components::module::registered::Value;
+use neurarch_kernels::ir::program::Role;
 
 pub use attribute::{delattr, getattr, setattr};
 pub(crate) use children::{Sapling, check_going, prepare};
@@ -42,8 +42,10 @@ use subject::{check_name, for_each_structure, subjects};
 ///
 /// ```
 /// # use bevy_ecs::prelude::*;
-/// # use neurarch_components::{layers::*, population::Population, registered::Value};
-/// # use neurarch_kernels::dtype::Dtype;
+/// # use neurarch_components::layers::*;
+/// # use neurarch_components::population::Population;
+/// # use neurarch_components::module::registered::Value;
+/// # use neurarch_kernels::ir::dtype::Dtype;
 /// # use neurarch_systems::edit::registration::*;
 /// # use neurarch_systems::structure::spawn::spawn_population;
 /// # use neurarch_systems::structure::traverse::*;

@@ -2,7 +2,7 @@
 
 use bevy_ecs::prelude::*;
 use neurarch_components::module::DynModule;
-use neurarch_components::registered::Value;
+use neurarch_components::module::registered::Value;
 
 use super::attribute::setattr;
 use super::children::{check_module, prepare, put_modules};
@@ -26,8 +26,10 @@ use crate::errors::LookupError;
 ///
 /// ```
 /// # use bevy_ecs::prelude::*;
-/// # use neurarch_components::{layers::*, population::Population, registered::Value};
-/// # use neurarch_kernels::dtype::Dtype;
+/// # use neurarch_components::layers::*;
+/// # use neurarch_components::population::Population;
+/// # use neurarch_components::module::registered::Value;
+/// # use neurarch_kernels::ir::dtype::Dtype;
 /// # use neurarch_systems::edit::registration::*;
 /// # use neurarch_systems::structure::spawn::spawn_population;
 /// # let mut world = World::new();

@@ -2,11 +2,11 @@
 
 use bevy_ecs::prelude::*;
 use neurarch_components::hook::HookKind;
+use neurarch_components::module::registered::{Entry, Numbers, Registered, Value};
 use neurarch_components::parametrizations::RegisteredAgain;
-use neurarch_components::registered::{Entry, Numbers, Registered, Value};
-use neurarch_components::tie::Ties;
-use neurarch_kernels::program::{Role, Slot};
-use neurarch_kernels::shape::Type;
+use neurarch_components::population::tie::Ties;
+use neurarch_kernels::ir::program::{Role, Slot};
+use neurarch_kernels::ir::shape::Type;
 
 use super::children::{check_use, remove_children};
 use super::error::RegistrationError;

@@ -5,9 +5,9 @@ use std::sync::PoisonError;
 
 use bevy_ecs::prelude::*;
 use neurarch_components::hook::{Callback, GlobalHooks, HookKind, RegisterAt};
-use neurarch_components::registered::{Registered, Value};
-use neurarch_components::registry::ModuleTypes;
-use neurarch_kernels::program::trace::panic_message;
+use neurarch_components::module::registered::{Registered, Value};
+use neurarch_components::module::registry::ModuleTypes;
+use neurarch_kernels::ir::trace::panic_message;
 
 use super::error::RegistrationError;
 use crate::edit::lookup::Names;

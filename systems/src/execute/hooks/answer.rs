@@ -6,8 +6,8 @@ use std::collections::VecDeque;
 
 use neurarch_components::hook::{Gradients, HookError, HookKind};
 use neurarch_kernels::cpu::tile::Key;
-use neurarch_kernels::program::trace::{Trace, Var};
-use neurarch_kernels::program::tree::{Arguments, Tree};
+use neurarch_kernels::ir::trace::{Trace, Var};
+use neurarch_kernels::ir::tree::{Arguments, Tree};
 use smallvec::SmallVec;
 
 /// Hooks, each with the module that it is of alone.

@@ -1,6 +1,6 @@
 //! [`Memory`]: what an observed pass writes, kept for the next one.
 
-use neurarch_kernels::cpu::memory::AlignedBytes;
+use neurarch_kernels::memory::AlignedBytes;
 
 /// Memory of an observed pass, for the next one.
 #[derive(Default)]

@@ -7,11 +7,11 @@
 use std::sync::Arc;
 
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::Blueprint;
 use neurarch_components::hook::{
     Callback, GlobalHooks, HookOptions, Hooks, PopulationHooks, RemovableHandle,
 };
-use neurarch_components::population::Group;
+use neurarch_components::module::blueprint::Blueprint;
+use neurarch_components::population::group::Group;
 
 mod answer;
 mod memory;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bevy_ecs::prelude::*;
-use neurarch_kernels::cpu::memory::padded;
+use neurarch_kernels::memory::padded;
 
 use super::teller::{Teller, Turn};
 use super::{Again, CallHooks, Kinds, Past, Shared, watched};

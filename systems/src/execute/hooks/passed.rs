@@ -2,8 +2,8 @@
 
 use bevy_ecs::prelude::*;
 use neurarch_components::hook::HookKind;
-use neurarch_kernels::program::tree::Arguments;
-use neurarch_kernels::shape::Type;
+use neurarch_kernels::ir::shape::Type;
+use neurarch_kernels::ir::tree::Arguments;
 
 use super::observe::{Done, prepare_for, watched_now};
 use super::{CallHooks, Shared};

@@ -6,14 +6,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
 
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::{Blueprint, Position};
-use neurarch_components::call::{Call, Watcher};
 use neurarch_components::hook::{At, Callback, Gradients, Hook, HookError, HookKind, Hooks, Look};
-use neurarch_components::population::Group;
-use neurarch_components::registered::tensor_typename;
+use neurarch_components::module::blueprint::{Blueprint, Position};
+use neurarch_components::module::call::{Call, Watcher};
+use neurarch_components::module::registered::tensor_typename;
+use neurarch_components::population::group::Group;
+use neurarch_kernels::ir::trace::{Trace, Var, panic_message};
+use neurarch_kernels::ir::tree::{Arguments, Tree};
 use neurarch_kernels::passes::differentiate::{Crossing, WatchGradients};
-use neurarch_kernels::program::trace::{Trace, Var, panic_message};
-use neurarch_kernels::program::tree::{Arguments, Tree};
 
 use super::Kinds;
 use super::Shared;

@@ -1,9 +1,10 @@
 //! Whose calls a hook is told of: checks that somebody will call it.
 
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::{Blueprint, Blueprints};
 use neurarch_components::hook::{Callback, HookKind};
+use neurarch_components::module::blueprint::Blueprint;
 use neurarch_components::population::Population;
+use neurarch_components::population::blueprints::Blueprints;
 
 use crate::errors::AccessError;
 use crate::errors::SignError;

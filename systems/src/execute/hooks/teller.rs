@@ -2,11 +2,11 @@
 
 use bevy_ecs::prelude::*;
 use neurarch_kernels::cpu::tile::Key;
+use neurarch_kernels::ir::eager::Eager;
+use neurarch_kernels::ir::program::Program;
+use neurarch_kernels::ir::trace::{Trace, Var};
+use neurarch_kernels::ir::tree::{Arguments, Tree};
 use neurarch_kernels::passes::differentiate::{Crossing, WatchGradients};
-use neurarch_kernels::program::Program;
-use neurarch_kernels::program::eager::Eager;
-use neurarch_kernels::program::trace::{Trace, Var};
-use neurarch_kernels::program::tree::{Arguments, Tree};
 
 use super::{Again, CallHooks, Runner, Shared};
 use crate::compile::plans::Planned;

@@ -1,12 +1,12 @@
 //! [`SharedOptimizers`]: who updates shared parameters.
 
 use bevy_ecs::prelude::*;
+use neurarch_components::column::shared::{SharedTensor, SharedTensors};
 use neurarch_components::optimizer::{DynOptimizer, Update};
-use neurarch_components::shared::{SharedTensor, SharedTensors};
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::program::trace::Trace;
-use neurarch_kernels::program::{Role, Slot};
-use neurarch_kernels::shape::Type;
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::program::{Role, Slot};
+use neurarch_kernels::ir::shape::Type;
+use neurarch_kernels::ir::trace::Trace;
 
 use crate::errors::StepError;
 use crate::execute::cohort::Cohorts;

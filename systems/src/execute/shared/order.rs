@@ -2,9 +2,9 @@
 
 use bevy_ecs::prelude::*;
 use neurarch_components::population::Population;
-use neurarch_components::tree::Model;
-use neurarch_kernels::cpu::memory::AlignedBytes;
+use neurarch_components::population::tree::Model;
 use neurarch_kernels::cpu::tile::Key;
+use neurarch_kernels::memory::AlignedBytes;
 
 use crate::compile::plans::Plans;
 use crate::execute::cohort::{Cohort, Cohorts};

@@ -1,10 +1,10 @@
 //! [`Sums`]: gradients of shared parameters, summed over the models while these go back.
 
 use bevy_ecs::prelude::*;
-use neurarch_components::shared::SharedTensors;
-use neurarch_kernels::cpu::memory::{AlignedBytes, padded};
+use neurarch_components::column::shared::SharedTensors;
 use neurarch_kernels::cpu::row_sum::RowSum;
-use neurarch_kernels::program::Role;
+use neurarch_kernels::ir::program::Role;
+use neurarch_kernels::memory::{AlignedBytes, padded};
 
 use super::order::{Chunk, Chunks};
 use crate::compile::plans::Planned;

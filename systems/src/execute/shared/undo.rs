@@ -1,7 +1,7 @@
 //! [`Undo`]: what plans are about to write, kept where a hook of a shared parameter may fail after them.
 
 use bevy_ecs::prelude::*;
-use neurarch_components::mode::Draws;
+use neurarch_components::module::mode::Draws;
 
 use crate::errors::StepError;
 use crate::execute::hooks::Runner;

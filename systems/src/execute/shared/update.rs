@@ -1,14 +1,14 @@
 //! What becomes of a summed gradient: it is added to the one that there is, or an optimizer takes it, once.
 
 use bevy_ecs::prelude::*;
+use neurarch_components::column::shared::{SharedRow, SharedTensor, SharedTensors};
 use neurarch_components::column::{RowBundle, row, row_mut};
 use neurarch_components::optimizer::Update;
-use neurarch_components::shared::{SharedRow, SharedTensor, SharedTensors};
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::program::eager::Eager;
-use neurarch_kernels::program::trace::{Trace, Var};
-use neurarch_kernels::program::{Role, Slot};
-use neurarch_kernels::shape::Type;
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::eager::Eager;
+use neurarch_kernels::ir::program::{Role, Slot};
+use neurarch_kernels::ir::shape::Type;
+use neurarch_kernels::ir::trace::{Trace, Var};
 
 use crate::compile::trace::gradient_of;
 use crate::errors::StepError;

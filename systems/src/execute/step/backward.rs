@@ -3,9 +3,9 @@
 use bevy_ecs::prelude::*;
 use ndarray::{ArrayD, IxDyn};
 use neurarch_components::losses::{DynLoss, Loss};
-use neurarch_kernels::dtype::Element;
-use neurarch_kernels::program::Role;
-use neurarch_kernels::shape::Type;
+use neurarch_kernels::ir::dtype::Element;
+use neurarch_kernels::ir::program::Role;
+use neurarch_kernels::ir::shape::Type;
 
 use super::check::{check_array, check_dtype, check_result, check_targets, models, shaped};
 use super::gradients::write_gradient_bits;

@@ -3,8 +3,8 @@
 use bevy_ecs::prelude::*;
 use ndarray::{Array, Dimension, StrideShape};
 use neurarch_components::losses::Targets;
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::shape::Type;
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::shape::Type;
 
 use crate::compile::array::Erased;
 use crate::errors::StepError;

@@ -2,10 +2,10 @@
 
 use bevy_ecs::prelude::*;
 use ndarray::{ArrayD, ArrayViewMut, Dimension, IxDyn};
-use neurarch_kernels::cpu::memory::AlignedBytes;
-use neurarch_kernels::dtype::{Dtype, Element};
-use neurarch_kernels::program::tree::{Arguments, Tree};
-use neurarch_kernels::shape::Type;
+use neurarch_kernels::ir::dtype::{Dtype, Element};
+use neurarch_kernels::ir::shape::Type;
+use neurarch_kernels::ir::tree::{Arguments, Tree};
+use neurarch_kernels::memory::AlignedBytes;
 
 use super::check::{check_array, check_result, models, shaped};
 use super::watched::{self, Ran, What};
@@ -76,8 +76,8 @@ pub fn forward<'a, X: Element>(
 /// ```
 /// # use bevy_ecs::prelude::*;
 /// # use neurarch_components::module::{Call, Module};
-/// # use neurarch_kernels::dtype::Dtype;
-/// # use neurarch_kernels::program::tree::{Arguments, Tree};
+/// # use neurarch_kernels::ir::dtype::Dtype;
+/// # use neurarch_kernels::ir::tree::{Arguments, Tree};
 /// # use neurarch_systems::compile::array::AnyInput;
 /// # use neurarch_systems::structure::spawn::spawn_population;
 /// # use neurarch_systems::execute::step::forward_with;
@@ -130,7 +130,8 @@ pub fn forward_with<T: Element>(
 /// ```
 /// # use bevy_ecs::prelude::*;
 /// # use neurarch_components::layers::MaxPool1d;
-/// # use neurarch_kernels::{dtype::Dtype, program::tree::{Arguments, Tree}};
+/// # use neurarch_kernels::ir::dtype::Dtype;
+/// # use neurarch_kernels::ir::tree::{Arguments, Tree};
 /// # use neurarch_systems::compile::array::{AnyArray, Input};
 /// # use neurarch_systems::structure::spawn::spawn_population;
 /// # use neurarch_systems::execute::step::forward_any;

@@ -3,10 +3,10 @@
 use bevy_ecs::prelude::*;
 use ndarray::{ArrayD, ArrayViewD, IxDyn};
 use neurarch_components::column::{ColumnKey, row_mut};
-use neurarch_components::mode::{Bits, HasGradient};
+use neurarch_components::module::mode::{Bits, HasGradient};
 use neurarch_components::population::Population;
-use neurarch_kernels::dtype::Element;
-use neurarch_kernels::program::{Role, Slot};
+use neurarch_kernels::ir::dtype::Element;
+use neurarch_kernels::ir::program::{Role, Slot};
 
 use super::check::{check_result, models, shaped};
 use super::update::run_rule;

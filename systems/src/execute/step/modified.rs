@@ -2,9 +2,9 @@
 
 use bevy_ecs::prelude::*;
 use neurarch_components::column::Columns;
-use neurarch_components::population::Group;
-use neurarch_components::versions::Versions;
-use neurarch_kernels::program::{Role, Slot};
+use neurarch_components::population::group::Group;
+use neurarch_components::population::versions::Versions;
+use neurarch_kernels::ir::program::{Role, Slot};
 
 use crate::errors::StepError;
 use crate::execute::cohort::Cohort;

@@ -1,6 +1,6 @@
 //! [`Part`]: training steps on minibatches of one size, cut from a call's arrays or from a data set.
 
-use neurarch_kernels::program::tree::Arguments;
+use neurarch_kernels::ir::tree::Arguments;
 
 use crate::compile::array::TypeRef;
 use crate::compile::array::{Erased, Sizes};

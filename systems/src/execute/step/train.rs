@@ -3,9 +3,9 @@
 use bevy_ecs::prelude::*;
 use ndarray::{Array1, Array2};
 use neurarch_components::losses::{DynLoss, Loss};
-use neurarch_kernels::cpu::memory::{MemoryError, check_room};
-use neurarch_kernels::dtype::Element;
-use neurarch_kernels::program::tree::Arguments;
+use neurarch_kernels::ir::dtype::Element;
+use neurarch_kernels::ir::tree::Arguments;
+use neurarch_kernels::memory::{MemoryError, check_room};
 
 use super::check::{check_array, check_targets, models, shaped};
 use super::parts::{Part, epochs, stacked};
@@ -111,9 +111,9 @@ pub fn train_step_into<'a, 'b, X: Element, Y: Element>(
 /// # use neurarch_components::losses::{Loss, LossCall};
 /// # use neurarch_components::module::{Call, Declare, Module};
 /// # use neurarch_components::optimizer::SGD;
-/// # use neurarch_kernels::dtype::Dtype;
-/// # use neurarch_kernels::program::trace::Var;
-/// # use neurarch_kernels::program::tree::{Arguments, Tree};
+/// # use neurarch_kernels::ir::dtype::Dtype;
+/// # use neurarch_kernels::ir::trace::Var;
+/// # use neurarch_kernels::ir::tree::{Arguments, Tree};
 /// # use neurarch_systems::compile::array::AnyInput;
 /// # use neurarch_systems::optim::insert::insert_with;
 /// # use neurarch_systems::structure::spawn::spawn_population;

@@ -2,8 +2,8 @@
 
 use bevy_ecs::prelude::*;
 use neurarch_components::losses::DynLoss;
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::shape::Type;
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::shape::Type;
 
 use super::parts::Part;
 use crate::errors::StepError;

@@ -1,7 +1,7 @@
 //! [`TrainingStateError`].
 
 use neurarch_components::scheduler::SchedulerError;
-use neurarch_kernels::dtype::Dtype;
+use neurarch_kernels::ir::dtype::Dtype;
 
 use crate::errors::AccessError;
 use crate::errors::SignError;

@@ -10,14 +10,14 @@
 
 use bevy_ecs::prelude::*;
 use ndarray::arr0;
+use neurarch_components::column::shared::{SharedRow, SharedTensors};
 use neurarch_components::column::{ColumnKey, RowBundle, row, row_mut};
 use neurarch_components::optimizer::{AveragedModel, DynOptimizer};
 use neurarch_components::population::Population;
-use neurarch_components::shared::{SharedRow, SharedTensors};
 use neurarch_components::state::Tensor;
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::program::Role;
-use neurarch_kernels::shape::Type;
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::program::Role;
+use neurarch_kernels::ir::shape::Type;
 
 use crate::storage::bind::KEEPER;
 

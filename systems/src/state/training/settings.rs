@@ -5,8 +5,8 @@ use core::fmt::{self, Debug, Write};
 
 use bevy_ecs::prelude::*;
 use ndarray::Array1;
+use neurarch_components::module::registry::ModuleTypes;
 use neurarch_components::optimizer::LBFGS;
-use neurarch_components::registry::ModuleTypes;
 use neurarch_components::scheduler::Scheduler;
 use neurarch_components::state::Tensor;
 

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 use neurarch_components::state::Tensor;
-use neurarch_kernels::dtype::{Dtype, Element};
+use neurarch_kernels::ir::dtype::{Dtype, Element};
 
 use super::error::TrainingStateError;
 

@@ -3,13 +3,13 @@
 use bevy_ecs::prelude::*;
 use ndarray::arr0;
 use neurarch_components::amp::{GradScaler, ScalerStage};
-use neurarch_components::blueprint::Blueprint;
 use neurarch_components::column::{ColumnKey, row, row_mut};
-use neurarch_components::mode::{Bits, Draws, HasGradient, Mode};
+use neurarch_components::module::blueprint::Blueprint;
+use neurarch_components::module::mode::{Bits, Draws, HasGradient, Mode};
+use neurarch_components::population::tree::Model;
 use neurarch_components::state::Tensor;
-use neurarch_components::tree::Model;
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::program::{Role, Slot};
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::program::{Role, Slot};
 
 use super::error::TrainingStateError;
 use super::source::Source;

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bevy_ecs::prelude::*;
 use neurarch_kernels::cpu::tile::RowList;
-use neurarch_kernels::program::Slot;
+use neurarch_kernels::ir::program::Slot;
 
 use super::placement::{Placement, entity_at, listed_twice, overlap};
 use super::{Binder, Bound};

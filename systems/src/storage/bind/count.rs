@@ -1,9 +1,9 @@
 //! Counts the calls that write to columns of a population's models.
 
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::BlueprintId;
-use neurarch_components::versions::Versions;
-use neurarch_kernels::program::Slot;
+use neurarch_components::module::blueprint::BlueprintId;
+use neurarch_components::population::versions::Versions;
+use neurarch_kernels::ir::program::Slot;
 
 /// Counts a call that writes to these parameters or buffers of all models of a structure, if there are any.
 pub(super) fn count_write<'s>(

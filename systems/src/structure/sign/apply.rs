@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::Blueprints;
-use neurarch_components::mode::Mode;
+use neurarch_components::module::mode::Mode;
+use neurarch_components::module::registry::{Change, ModuleTypes};
 use neurarch_components::population::Population;
-use neurarch_components::registry::{Change, ModuleTypes};
-use neurarch_components::tree::Model;
+use neurarch_components::population::blueprints::Blueprints;
+use neurarch_components::population::tree::Model;
 
 use super::change::{ChangeSet, Destination, Move, Told};
 use crate::draw;

@@ -5,14 +5,17 @@ use std::sync::Arc;
 
 use bevy_ecs::component::ComponentId;
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::{Blueprint, Blueprints};
 use neurarch_components::column::{ColumnKey, row};
 use neurarch_components::hook::Hooks;
-use neurarch_components::mode::Mode;
-use neurarch_components::population::{Group, Population};
-use neurarch_components::registry::{Change, ModuleTypes};
-use neurarch_components::tree::{Columned, Contents, Model};
-use neurarch_kernels::program::Role;
+use neurarch_components::module::blueprint::Blueprint;
+use neurarch_components::module::mode::Mode;
+use neurarch_components::module::registry::{Change, ModuleTypes};
+use neurarch_components::population::Population;
+use neurarch_components::population::blueprints::Blueprints;
+use neurarch_components::population::contents::Contents;
+use neurarch_components::population::group::Group;
+use neurarch_components::population::tree::{Columned, Model};
+use neurarch_kernels::ir::program::Role;
 
 use super::look::{Signed, look};
 use crate::errors::SignError;
@@ -294,8 +297,8 @@ fn is_settled(world: &World, group: &Group, member: usize, entities: &[Entity]) 
 #[cfg(test)]
 mod tests {
     use neurarch_components::layers::{Linear, Sequential, Tanh};
-    use neurarch_kernels::dtype::Dtype;
-    use neurarch_kernels::program::Slot;
+    use neurarch_kernels::ir::dtype::Dtype;
+    use neurarch_kernels::ir::program::Slot;
 
     use super::*;
     use crate::draw::Draw;

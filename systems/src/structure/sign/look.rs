@@ -7,11 +7,12 @@ use bevy_ecs::component::ComponentId;
 use bevy_ecs::entity::EntityHashSet;
 use bevy_ecs::prelude::*;
 use bevy_ecs::storage::{Table, TableId};
-use neurarch_components::blueprint::Blueprints;
 use neurarch_components::column::Columns;
-use neurarch_components::population::{Group, Population};
-use neurarch_components::registry::ModuleTypes;
-use neurarch_components::tree::{Columned, Model};
+use neurarch_components::module::registry::ModuleTypes;
+use neurarch_components::population::Population;
+use neurarch_components::population::blueprints::Blueprints;
+use neurarch_components::population::group::Group;
+use neurarch_components::population::tree::{Columned, Model};
 
 use crate::storage::bind::changed_since;
 use crate::structure::membership::{is_member, place};

@@ -4,15 +4,15 @@ use std::collections::HashMap;
 
 use bevy_ecs::entity::EntityCloner;
 use bevy_ecs::prelude::*;
-use neurarch_components::blueprint::Blueprints;
 use neurarch_components::column::{ColumnKey, row_mut};
 use neurarch_components::layers::{Linear, Sequential, Tanh};
 use neurarch_components::module::DynModule;
 use neurarch_components::population::Population;
-use neurarch_components::tree::{Columned, Model, ModuleName};
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::program::{Role, Slot};
-use neurarch_kernels::shape::Type;
+use neurarch_components::population::blueprints::Blueprints;
+use neurarch_components::population::tree::{Columned, Model, ModuleName};
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::program::{Role, Slot};
+use neurarch_kernels::ir::shape::Type;
 use proptest::prelude::*;
 
 use crate::storage::bind::Binder;

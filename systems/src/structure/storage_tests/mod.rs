@@ -8,8 +8,8 @@ use bevy_ecs::prelude::*;
 use neurarch_components::layers::{Linear, Sequential, Tanh};
 use neurarch_components::population::Population;
 use neurarch_kernels::cpu::tile::Rows;
-use neurarch_kernels::dtype::Dtype;
-use neurarch_kernels::program::{Role, Slot};
+use neurarch_kernels::ir::dtype::Dtype;
+use neurarch_kernels::ir::program::{Role, Slot};
 use proptest::prelude::*;
 
 use crate::errors::BindError;
