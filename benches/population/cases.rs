@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::time::Instant;
 
-use ndarray::{Array2, Array3};
+use ndarray::{Array1, Array2, Array3};
 use neurarch::prelude::*;
 
 use super::measure::{
@@ -131,6 +131,29 @@ impl Population {
         let times = rule
             .measure(|| world.train_step_into(population, &inputs, &targets, &loss, &mut losses))?;
         Ok(self.measurement("train", times, 6 * self.products() * self.batch))
+    }
+
+    /// Times sixteen steps of Adam for every model in one visit, on minibatches that it picks in an order of its own from
+    /// a data set: a step's share of that.
+    pub fn visit(&self, rule: Rule) -> Outcome {
+        const STEPS: usize = 16;
+        let (mut world, population) = self.spawned(self.models)?;
+        world.insert_with(population, |_| Adam::default())?;
+        let items = STEPS * self.batch;
+        let inputs = Array2::from_shape_fn((items, self.widths[0]), |(item, feature)| {
+            ((item * 3 + feature * 5) % 11) as f32 / 5.0 - 1.0
+        });
+        let targets = Array1::from_shape_fn(items, |item| (item % self.widths[3]) as i64);
+        let order = Array2::from_shape_fn((self.models, items), |(model, item)| {
+            ((item * 7 + model) % items) as u32
+        });
+        let data =
+            DataSet::shared(inputs.view(), targets.view()).order(order.view()).batch(self.batch);
+        let loss = CrossEntropyLoss::default();
+        let times = rule
+            .measure(|| world.train_steps(population, data.clone(), &loss).map(drop))?
+            .shared_by(STEPS);
+        Ok(self.measurement("visit", times, 6 * self.products() * self.batch))
     }
 
     /// Times one forward pass of every model at batch 1, and a plain read of as many bytes as their

@@ -73,6 +73,8 @@ enum Job {
     Train,
     /// A forward pass at batch 1
     Infer,
+    /// Sixteen steps of Adam on minibatches of a data set, in one visit of each model
+    Visit,
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
@@ -140,6 +142,7 @@ fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
                 show(match job {
                     Job::Train => population.train(rule)?,
                     Job::Infer => population.infer(rule)?,
+                    Job::Visit => population.visit(rule)?,
                 });
             }
         }

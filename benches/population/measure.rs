@@ -122,6 +122,12 @@ impl Times {
         let (low, high) = (times[(times.len() - 1) / 2], times[times.len() / 2]);
         Times { median: f64::midpoint(low, high), best: times[0] }
     }
+
+    /// Gives the share of one of so many parts.
+    pub fn shared_by(self, parts: usize) -> Self {
+        let parts = parts as f64;
+        Times { median: self.median / parts, best: self.best / parts }
+    }
 }
 
 /// Times reading that many bytes once on all threads: nothing that visits each weight can be faster, but for

@@ -231,7 +231,7 @@ impl Block {
                         sum
                     } else {
                         let output = load::<T, S, FULL>(panel.output.add(at), is_last, last);
-                        V::<T, S>::select(output.eq(zero), zero, sum)
+                        V::<T, S>::zero_where(output.eq(zero), sum)
                     };
                     if FULL || !is_last {
                         sum.store(panel.c.add(at));

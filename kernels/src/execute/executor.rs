@@ -232,19 +232,39 @@ impl Workspace {
             let items = ty.shape.first().copied().unwrap_or(1);
             for model in models.clone() {
                 let numbers = rows.at(model).cast::<u32>();
-                for item in 0..items {
-                    // SAFETY: the caller promises `items` item numbers below `gather.items`, and the
-                    // gathered bytes have room for all items of all models of the tile.
-                    unsafe {
-                        let number = numbers.add(item).read() as usize;
-                        debug_assert!(number < gather.items, "item {number} of {}", gather.items);
-                        let from = gather.data.add(number * gather.item_bytes);
-                        let to = to.add(item * gather.item_bytes);
-                        core::ptr::copy_nonoverlapping(from, to, gather.item_bytes);
+                // SAFETY: the caller promises `items` item numbers below `gather.items`, and the gathered bytes have
+                // room for all items of all models of the tile.
+                unsafe {
+                    match gather.item_bytes {
+                        4 => pick::<4>(gather, numbers, items, to),
+                        8 => pick::<8>(gather, numbers, items, to),
+                        16 => pick::<16>(gather, numbers, items, to),
+                        32 => pick::<32>(gather, numbers, items, to),
+                        64 => pick::<64>(gather, numbers, items, to),
+                        _ => pick::<0>(gather, numbers, items, to),
                     }
                 }
                 to = to.wrapping_add(padded(ty.size_bytes()));
             }
+        }
+    }
+}
+
+/// Copies the items of these numbers, each of `BYTES` bytes (any, if 0), next to each other. A call of `memcpy` for each
+/// of a tiny model's items takes longer than the items.
+///
+/// # Safety
+///
+/// There are `n` item numbers, all of them below [`Gather::items`], and room for as many items at `to`.
+unsafe fn pick<const BYTES: usize>(gather: Gather, numbers: *const u32, n: usize, to: *mut u8) {
+    let item_bytes = if BYTES > 0 { BYTES } else { gather.item_bytes };
+    for item in 0..n {
+        // SAFETY: as the caller promises.
+        unsafe {
+            let number = numbers.add(item).read() as usize;
+            debug_assert!(number < gather.items, "item {number} of {}", gather.items);
+            let from = gather.data.add(number * item_bytes);
+            core::ptr::copy_nonoverlapping(from, to.add(item * item_bytes), item_bytes);
         }
     }
 }

@@ -107,6 +107,11 @@ impl<'a> Work<'a> {
     ///
     /// As [`run`], for these models.
     unsafe fn visit(&self, models: Range<usize>, direction: Direction) {
+        if models.len() == 1 {
+            // One row has no gaps: nothing to look for, which of a tiny model takes as long as a layer.
+            // SAFETY: as the caller promises.
+            return unsafe { visit(self.stages, models, false) };
+        }
         let cuts = Cuts::of(self.stages, &models);
         // SAFETY: as the caller promises.
         let visit_even = |models| unsafe { visit(self.stages, models, false) };

@@ -10,7 +10,7 @@ use std::cell::UnsafeCell;
 use bevy_ecs::change_detection::Tick;
 use bevy_ecs::component::ComponentId;
 use bevy_ecs::prelude::*;
-use bevy_ecs::storage::{Table, TableId, TableRow};
+use bevy_ecs::storage::{TableId, TableRow};
 use bevy_ecs::world::WorldId;
 use neurarch_components::column::keeper::Keeper;
 use neurarch_components::column::shared::SharedRow;
@@ -400,15 +400,14 @@ impl Binder {
         let tables = &self.positions[slot.position].segments;
         let first = self.segments.len();
         for &table in tables {
-            let column = world.storages().tables.get(table).and_then(|table| table.get_column(id));
-            let column = column.ok_or_else(no_column)?;
+            let table = world.storages().tables.get(table).ok_or_else(no_column)?;
+            let column = table.get_column(id).ok_or_else(no_column)?;
             // SAFETY: the segment's table has at least one row, for a member lies in it. The address is
             // of plain bytes; the world is borrowed exclusively while the result of `bind` lives, and
             // `column` and `check_apart` tell the rows apart, so whoever writes there is alone.
             let row = unsafe { column.get_data_unchecked(FIRST_ROW) };
             self.segments.push(row.as_ptr().cast_mut());
-            let rows = world.storages().tables.get(table).map_or(0, Table::entity_count);
-            let bytes = rows as usize * key.row_bytes();
+            let bytes = table.entity_count() as usize * key.row_bytes();
             if bytes >= HUGE_PAGE_BYTES && !self.advised.contains(&row.as_ptr().addr()) {
                 self.advised.push(row.as_ptr().addr());
                 // SAFETY: the rows of a column lie one behind the other in one allocation.

@@ -405,17 +405,20 @@ fn run(
     buffers: &mut Buffers,
     direction: Direction,
 ) -> Result<(), BindError> {
-    let all = || {
-        let jobs = |of| jobs[Range::clone(of)].iter();
-        placed.iter().flat_map(move |task| jobs(&task.jobs).map(move |job| (task.members, job)))
-    };
-    let reads = || all().flat_map(|(members, job)| job.inputs.iter().map(move |of| (members, of)));
-    let writes =
-        || all().flat_map(|(members, job)| job.outputs().map(move |output| (members, output)));
+    // Nested loops: flattened iterators over tasks, jobs and arrays take as long as a tiny model's layer.
     let mut bases = core::mem::take(&mut buffers.bases);
-    bases.extend(reads().map(|(_, read)| read.bytes.as_ptr().wrapping_add(read.offset).cast_mut()));
-    let n_inputs = bases.len();
-    bases.extend(writes().map(|(_, output)| arrays[output.array].base.wrapping_add(output.offset)));
+    for Placed { jobs: of, .. } in placed {
+        for job in &jobs[of.clone()] {
+            let base = |read: &Read<'_>| read.bytes.as_ptr().wrapping_add(read.offset).cast_mut();
+            bases.extend(job.inputs.iter().map(base));
+        }
+    }
+    for Placed { jobs: of, .. } in placed {
+        for job in &jobs[of.clone()] {
+            let base = |output: Output| arrays[output.array].base.wrapping_add(output.offset);
+            bases.extend(job.outputs().map(base));
+        }
+    }
 
     let mut slots = recycle(core::mem::take(&mut buffers.slots));
     for Placed { bound, .. } in placed {
@@ -423,15 +426,24 @@ fn run(
     }
     let mut sources = recycle(core::mem::take(&mut buffers.sources));
     let mut sinks = recycle(core::mem::take(&mut buffers.sinks));
-    sources.extend(bases.iter().zip(reads()).map(|(base, (members, read))| Source {
-        rows: members.rows(base, read.stride),
-        step_bytes: read.step_bytes,
-        gather: read.picked.map(Picked::gather),
-    }));
-    sinks.extend(bases[n_inputs..].iter().zip(writes()).map(|(base, (members, output))| Sink {
-        rows: arrays[output.array].rows(members, base),
-        step_bytes: output.step_bytes,
-    }));
+    let mut bases_left = bases.iter();
+    for Placed { members, jobs: of, .. } in placed {
+        for job in &jobs[of.clone()] {
+            sources.extend(job.inputs.iter().zip(&mut bases_left).map(|(read, base)| Source {
+                rows: members.rows(base, read.stride),
+                step_bytes: read.step_bytes,
+                gather: read.picked.map(Picked::gather),
+            }));
+        }
+    }
+    for Placed { members, jobs: of, .. } in placed {
+        for job in &jobs[of.clone()] {
+            sinks.extend(job.outputs().zip(&mut bases_left).map(|(output, base)| Sink {
+                rows: arrays[output.array].rows(members, base),
+                step_bytes: output.step_bytes,
+            }));
+        }
+    }
 
     let mut stages = recycle(core::mem::take(&mut buffers.stages));
     let (mut slot, mut source, mut sink) = (0, 0, 0);

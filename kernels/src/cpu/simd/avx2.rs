@@ -172,6 +172,11 @@ impl Lanes<f32> for __m256 {
     }
 
     #[inline(always)]
+    fn zero_where(mask: Self::Mask, x: Self) -> Self {
+        unsafe { _mm256_andnot_ps(mask, x) }
+    }
+
+    #[inline(always)]
     fn any(mask: Self::Mask) -> bool {
         unsafe { _mm256_movemask_ps(mask) != 0 }
     }
@@ -258,6 +263,30 @@ impl Lanes<f32> for __m256 {
             }
             for (j, y) in transposed_ps(x).into_iter().enumerate() {
                 unsafe { y.store(to.add(j * to_stride)) };
+            }
+        } else if rows == 8 && columns == 4 {
+            // Rows `i` and `i + 4` are the halves of a vector, so that no number changes halves.
+            let mut x = [Self::splat(0.0); 4];
+            for (i, x) in x.iter_mut().enumerate() {
+                *x = unsafe {
+                    let low = _mm256_castps128_ps256(_mm_loadu_ps(from.add(i * from_stride)));
+                    let high = _mm_loadu_ps(from.add((i + 4) * from_stride));
+                    _mm256_insertf128_ps::<1>(low, high)
+                };
+            }
+            for (j, y) in transposed_in_halves(x).into_iter().enumerate() {
+                unsafe { y.store(to.add(j * to_stride)) };
+            }
+        } else if rows == 4 && columns == 8 {
+            let mut x = [Self::splat(0.0); 4];
+            for (i, x) in x.iter_mut().enumerate() {
+                *x = unsafe { Self::load(from.add(i * from_stride)) };
+            }
+            for (j, y) in transposed_in_halves(x).into_iter().enumerate() {
+                unsafe {
+                    _mm_storeu_ps(to.add(j * to_stride), _mm256_castps256_ps128(y));
+                    _mm_storeu_ps(to.add((j + 4) * to_stride), _mm256_extractf128_ps::<1>(y));
+                }
             }
         } else {
             let mut x = [Self::splat(0.0); 8];
@@ -366,6 +395,11 @@ impl Lanes<f64> for __m256d {
     }
 
     #[inline(always)]
+    fn zero_where(mask: Self::Mask, x: Self) -> Self {
+        unsafe { _mm256_andnot_pd(mask, x) }
+    }
+
+    #[inline(always)]
     fn any(mask: Self::Mask) -> bool {
         unsafe { _mm256_movemask_pd(mask) != 0 }
     }
@@ -463,26 +497,27 @@ unsafe fn first_pd(n: usize) -> __m256i {
 fn transposed_ps(x: [__m256; 8]) -> [__m256; 8] {
     unsafe {
         let [a, b, c, d, e, f, g, h] = x;
-        let (ab, ab_high) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
-        let (cd, cd_high) = (_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
-        let (ef, ef_high) = (_mm256_unpacklo_ps(e, f), _mm256_unpackhi_ps(e, f));
-        let (gh, gh_high) = (_mm256_unpacklo_ps(g, h), _mm256_unpackhi_ps(g, h));
-        let upper = [
-            _mm256_shuffle_ps::<0x44>(ab, cd),
-            _mm256_shuffle_ps::<0xee>(ab, cd),
-            _mm256_shuffle_ps::<0x44>(ab_high, cd_high),
-            _mm256_shuffle_ps::<0xee>(ab_high, cd_high),
-        ];
-        let lower = [
-            _mm256_shuffle_ps::<0x44>(ef, gh),
-            _mm256_shuffle_ps::<0xee>(ef, gh),
-            _mm256_shuffle_ps::<0x44>(ef_high, gh_high),
-            _mm256_shuffle_ps::<0xee>(ef_high, gh_high),
-        ];
+        let upper = transposed_in_halves([a, b, c, d]);
+        let lower = transposed_in_halves([e, f, g, h]);
         core::array::from_fn(|j| match j < 4 {
             true => _mm256_permute2f128_ps::<0x20>(upper[j], lower[j]),
             false => _mm256_permute2f128_ps::<0x31>(upper[j - 4], lower[j - 4]),
         })
+    }
+}
+
+/// Transposes 4 × 4 numbers in each half: pairs, fours.
+#[inline(always)]
+fn transposed_in_halves([a, b, c, d]: [__m256; 4]) -> [__m256; 4] {
+    unsafe {
+        let (ab, ab_high) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+        let (cd, cd_high) = (_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
+        [
+            _mm256_shuffle_ps::<0x44>(ab, cd),
+            _mm256_shuffle_ps::<0xee>(ab, cd),
+            _mm256_shuffle_ps::<0x44>(ab_high, cd_high),
+            _mm256_shuffle_ps::<0xee>(ab_high, cd_high),
+        ]
     }
 }
 

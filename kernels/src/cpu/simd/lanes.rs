@@ -134,6 +134,14 @@ pub trait Lanes<T>: Copy + Send + Sync + 'static {
     fn eq(self, b: Self) -> Self::Mask;
     /// `then` where the mask is set, `otherwise` elsewhere.
     fn select(mask: Self::Mask, then: Self, otherwise: Self) -> Self;
+    /// 0 where the mask is set, `x` elsewhere.
+    #[inline(always)]
+    fn zero_where(mask: Self::Mask, x: Self) -> Self
+    where
+        T: Default,
+    {
+        Self::select(mask, Self::splat(T::default()), x)
+    }
     /// Says whether the mask is set in any lane.
     fn any(mask: Self::Mask) -> bool;
     /// `self · 2ⁿ` for whole numbers `n` for which `2ⁿ` is a normal number.

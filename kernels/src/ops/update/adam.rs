@@ -14,7 +14,7 @@ use core::cell::Cell;
 use std::sync::Arc;
 
 use super::rule;
-use crate::arithmetic::elementary;
+use crate::arithmetic::elementary::Powers;
 use crate::cpu::kernel::Cpu;
 use crate::cpu::simd::{Float, Lanes, Simd};
 use crate::ir::dtype::Dtype;
@@ -186,24 +186,38 @@ struct Step<T> {
     decay: T,
 }
 
+/// What a thread knows of the last [`corrections`] that it was asked for.
+#[derive(Clone, Copy)]
+struct Last {
+    powers: [Powers; 2],
+    step: f64,
+    corrections: [f64; 2],
+}
+
 thread_local! {
-    /// The betas and step of the last [`corrections`] of this thread, and these.
-    static LAST: Cell<([f64; 3], [f64; 2])> = const { Cell::new(([f64::NAN; 3], [f64::NAN; 2])) };
+    static LAST: Cell<Option<Last>> = const { Cell::new(None) };
 }
 
 /// Gives `1 - β₁ᵗ` and `1 / √(1 - β₂ᵗ)`.
 ///
 /// Powers take longer than the update of fifty numbers, and ten thousand models with six parameters each ask
-/// mostly for the same two: a thread remembers its last ones.
+/// mostly for the same two, and in the next step for the next ones: a thread remembers its last ones, and their bases.
 #[inline(always)]
-pub(super) fn corrections([beta1, beta2]: [f64; 2], step: f64) -> [f64; 2] {
-    let (known, corrections) = LAST.get();
-    if known == [beta1, beta2, step] {
-        return corrections;
+pub(super) fn corrections(betas: [f64; 2], step: f64) -> [f64; 2] {
+    let last = LAST.get().filter(|last| last.powers.map(|powers| powers.base()) == betas);
+    match last {
+        Some(last) if last.step == step => last.corrections,
+        _ => next_corrections(last.map(|last| last.powers), betas, step),
     }
-    let [power1, power2] = [beta1, beta2].map(|beta| elementary::pow(beta, step));
+}
+
+/// Computes [`corrections`], given the powers of these betas if they are known.
+#[inline(never)]
+fn next_corrections(known: Option<[Powers; 2]>, betas: [f64; 2], step: f64) -> [f64; 2] {
+    let powers = known.unwrap_or_else(|| betas.map(Powers::of));
+    let [power1, power2] = powers.map(|powers| powers.to(step));
     let corrections = [1.0 - power1, 1.0 / (1.0 - power2).sqrt()];
-    LAST.set(([beta1, beta2, step], corrections));
+    LAST.set(Some(Last { powers, step, corrections }));
     corrections
 }
 
@@ -242,7 +256,7 @@ impl<const STATES: usize> Rule<STATES, 5> for AdamRule {
         // Where no gradient comes any more the mean fades; subnormal numbers would be a hundred times
         // slower than the zero that they stand for.
         let fades = m.abs().lt(all(T::from_f64(f64::from(f32::MIN_POSITIVE))));
-        let m = T::Lanes::<S>::select(fades, all(T::default()), m);
+        let m = T::Lanes::<S>::zero_where(fades, m);
         let v = g.mul(g).mul_add(all(step.new_square), v.mul(all(step.old_square)));
         (states[0], states[1]) = (m, v);
         let mut greatest = v;

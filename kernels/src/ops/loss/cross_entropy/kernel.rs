@@ -195,7 +195,7 @@ impl<T: Float> CrossEntropyKernel<T> {
             let weight = if settings.has_weight {
                 of_items(weights)
             } else {
-                T::Lanes::<S>::select(class.eq(c(IGNORED.into())), c(0.0), c(1.0))
+                T::Lanes::<S>::zero_where(class.eq(c(IGNORED.into())), c(1.0))
             };
             let terms = Terms::<T, S> {
                 class,
@@ -339,7 +339,7 @@ impl<T: Float, S: Simd> Terms<'_, T, S> {
             let share = c(self.smoothing / self.classes as f64);
             loss = smooth.mul_add(share, loss.mul(c(1.0 - self.smoothing)));
         }
-        (T::Lanes::<S>::select(self.class.eq(c(IGNORED.into())), zero, loss), c(1.0).div(sum))
+        (T::Lanes::<S>::zero_where(self.class.eq(c(IGNORED.into())), loss), c(1.0).div(sum))
     }
 
     /// Gives the weight of a class.
@@ -371,8 +371,14 @@ impl<T: Float, S: Simd> Terms<'_, T, S> {
         let c = |x: f64| T::Lanes::<S>::splat(T::from_f64(x));
         let zero = c(0.0);
         let put = |class: usize, y: T::Lanes<S>| {
+            let to = to.wrapping_add(class * stride);
             // SAFETY: the caller's promise.
-            unsafe { y.store_first(to.wrapping_add(class * stride), self.n) };
+            unsafe {
+                match self.n == T::Lanes::<S>::N {
+                    true => y.store(to),
+                    false => y.store_first(to, self.n),
+                }
+            }
         };
         // The exponentials wait where the gradient will be.
         // SAFETY: the caller's promise.
@@ -398,7 +404,7 @@ impl<T: Float, S: Simd> Terms<'_, T, S> {
                 dx = dx.sub(c(share * self.class_weight(class)));
             }
             let dx = dx.mul(self.scale);
-            put(class, T::Lanes::<S>::select(is_ignored, zero, dx));
+            put(class, T::Lanes::<S>::zero_where(is_ignored, dx));
         }
         losses
     }

@@ -368,8 +368,9 @@ impl<T: Float, F: Fold> ReduceKernel<T, F> {
                     Some(n) => joined.div(T::Lanes::<S>::splat(T::from_f64(n))),
                     None => joined,
                 };
+                let to = y.wrapping_add(at);
                 // SAFETY: `at + n ≤ inner`, the length of this part of the output.
-                unsafe { joined.store_first(y.wrapping_add(at), n) };
+                unsafe { if n == lanes { joined.store(to) } else { joined.store_first(to, n) } };
                 at += n;
             }
         }
