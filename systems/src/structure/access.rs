@@ -283,7 +283,7 @@ pub fn unstack<T: Element>(
 /// Source: `torch.nn.Module.get_submodule`.
 pub fn module(world: &mut World, root: Entity, path: &str) -> Result<Entity, AccessError> {
     let model = *world.get::<Model>(root).ok_or(AccessError::NotAModel(root))?;
-    sign::refresh(world, model.population)?;
+    sign::refresh_model(world, model.population, root)?;
     let (group, member, blueprint) = place(world, root)?;
     let position = blueprint.below(0, path).map_err(|_| AccessError::NoSuchName {
         module: blueprint.positions[0].module.type_name(),
@@ -301,7 +301,7 @@ pub fn module(world: &mut World, root: Entity, path: &str) -> Result<Entity, Acc
 /// Source: the names of `torch.nn.Module.named_parameters()`.
 pub fn parameter_names(world: &mut World, root: Entity) -> Result<Vec<String>, AccessError> {
     let model = *world.get::<Model>(root).ok_or(AccessError::NotAModel(root))?;
-    sign::refresh(world, model.population)?;
+    sign::refresh_model(world, model.population, root)?;
     let (_, _, blueprint) = place(world, root)?;
     let names = blueprint.positions.iter().flat_map(|at| {
         let path = at.path.as_str();

@@ -6,10 +6,12 @@
 //! new blueprint, its neighbors stay where they are.
 
 use bevy_ecs::prelude::*;
+use neurarch_components::module::registry::ModuleTypes;
+use neurarch_components::population::tree::Model;
 
 use crate::draw::Draw;
 pub use crate::errors::SignError;
-use crate::structure::membership::check;
+use crate::structure::membership::{check, check_group, check_resources, place};
 
 mod apply;
 mod change;
@@ -18,6 +20,9 @@ mod look;
 pub(crate) use change::would_change;
 pub use look::Signed;
 pub(crate) use look::look_away;
+
+/// With more changes than these all models are signed, and the list is empty again.
+const FEW_CHANGES: usize = 64;
 
 /// Signs the models of a population that changed, and gives parameters that are new their first numbers.
 /// Cheap if none did: a few comparisons for each table, and one for each module with children.
@@ -28,6 +33,31 @@ pub(crate) use look::look_away;
 /// others are signed.
 pub fn refresh(world: &mut World, population: Entity) -> Result<(), SignError> {
     refresh_drawing(world, population, Draw::First)
+}
+
+/// Brings one model up to date. If nothing about it changed, and little about others, that takes a look at its own
+/// tree alone, however many structures its population has; else all models are [signed](refresh).
+///
+/// # Errors
+///
+/// As [`refresh`].
+pub(crate) fn refresh_model(
+    world: &mut World,
+    population: Entity,
+    root: Entity,
+) -> Result<(), SignError> {
+    let found = check_resources(world, population)?;
+    let told = world.get_resource::<ModuleTypes>().map_or(0, |types| types.changed().len());
+    if !found.is_stale() && told + found.unsigned().len() <= FEW_CHANGES {
+        let group = world.get::<Model>(root).and_then(|model| place(found, root, model));
+        if let Some((group, _)) = group {
+            check_group(world, population, &found.groups()[group])?;
+        }
+        if !would_change(world, population, root) {
+            return Ok(());
+        }
+    }
+    refresh(world, population)
 }
 
 /// [`refresh`], which says how what is new draws its first numbers.
@@ -43,4 +73,40 @@ pub(crate) fn refresh_drawing(
     let changes = change::sign(world, population, &mut signed);
     signed.put_back(world, population);
     apply::apply(world, population, changes, draw)
+}
+
+#[cfg(test)]
+mod tests {
+    use neurarch_components::layers::{Linear, Sequential, Tanh};
+    use neurarch_components::population::Population;
+    use neurarch_kernels::ir::dtype::Dtype;
+
+    use super::*;
+    use crate::structure::access::module;
+    use crate::structure::spawn::spawn_population;
+
+    #[test]
+    fn a_model_that_is_asked_for_is_signed_alone_while_little_changed() {
+        let mut world = World::new();
+        let net = Sequential::new().push(Linear::new(2, 3)).push(Tanh);
+        let models = FEW_CHANGES + 2;
+        let population = spawn_population(&mut world, &net, models, models, 1, Dtype::F32).unwrap();
+        let roots = world.get::<Population>(population).unwrap().models().to_vec();
+        let groups = |world: &World| world.get::<Population>(population).unwrap().groups().len();
+        let edit = |world: &mut World, root: Entity| {
+            let linear = module(world, root, "0").unwrap();
+            world.entity_mut(linear).insert(Linear::new(2, 4));
+        };
+        edit(&mut world, roots[0]);
+        module(&mut world, roots[1], "0").unwrap();
+        assert_eq!(groups(&world), 1, "the other model is as it was");
+        module(&mut world, roots[0], "0").unwrap();
+        assert_eq!(groups(&world), 2);
+        for &root in &roots[1..] {
+            edit(&mut world, root);
+        }
+        module(&mut world, roots[0], "0").unwrap();
+        let all = world.get::<Population>(population).unwrap().groups();
+        assert!(all.iter().any(|group| group.members.len() > FEW_CHANGES / 2));
+    }
 }

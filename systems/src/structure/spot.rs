@@ -45,11 +45,11 @@ pub(crate) fn owner(world: &World, module: Entity) -> Entity {
     world.get::<SharedModule>(module).map_or(module, |shared| shared.0)
 }
 
-/// Signs the population of a module, and finds the module there.
+/// Brings the model of a module up to date, and finds the module there.
 pub(crate) fn locate(world: &mut World, module: Entity) -> Result<Spot, AccessError> {
     let not_a_module = || AccessError::NotAModule(module);
-    let (_, population) = root_of(world, owner(world, module)).ok_or_else(not_a_module)?;
-    sign::refresh(world, population)?;
+    let (root, population) = root_of(world, owner(world, module)).ok_or_else(not_a_module)?;
+    sign::refresh_model(world, population, root)?;
     find(world, module)
 }
 
