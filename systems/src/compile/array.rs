@@ -136,6 +136,16 @@ impl AnyInput<'_> {
         self.0.erase()
     }
 
+    /// Lists the inputs, with their places in the list where they stood.
+    pub(crate) fn numbered(arguments: Arguments<Self>) -> (Vec<Self>, Arguments<usize>) {
+        let mut inputs = Vec::new();
+        let places = arguments.map(&mut |input| {
+            inputs.push(input);
+            inputs.len() - 1
+        });
+        (inputs, places)
+    }
+
     /// [`erase`](AnyInput::erase), where all axes are one model's.
     pub(crate) fn erase_of_one(&self) -> Erased<'_> {
         self.0.erase_of_one()

@@ -7,7 +7,9 @@ use neurarch_kernels::ir::dtype::Element;
 use neurarch_kernels::ir::program::Role;
 use neurarch_kernels::ir::shape::Type;
 
-use super::check::{check_array, check_dtype, check_result, check_targets, models, shaped};
+use super::check::{
+    check_array, check_dtype, check_result, check_targets, models, result_shape, shaped,
+};
 use super::gradients::write_gradient_bits;
 use super::watched::{self, What};
 use super::{eager_loss, modified};
@@ -81,8 +83,7 @@ pub fn loss<'a, T: Element, Y: Element>(
         let outputs = outputs.ok_or(StepError::Inactive)?;
         let (ty, has_gradient) = (outputs[0].clone(), outputs.len() > 1);
         check_dtype("result", y_dtype, T::DTYPE)?;
-        let shape: Vec<_> = [n_models].iter().chain(ty.shape.iter()).copied().collect();
-        check_result("result", n_models, &ty, &shape, T::DTYPE)?;
+        let shape = result_shape("result", n_models, &ty, T::DTYPE)?;
         let mut losses = bytemuck::zeroed_vec::<T>(shape.iter().product());
         tape.gradient.reserve(y_bytes * n_models);
         let gradient = &mut tape.gradient.bytes_mut()[..y_bytes * n_models];

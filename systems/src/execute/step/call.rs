@@ -138,11 +138,7 @@ pub fn call_with<T: Element>(
         }
         Target::Module(module) => module,
     };
-    let mut inputs = Vec::new();
-    let structure = arguments.map(&mut |input| {
-        inputs.push(input);
-        inputs.len() - 1
-    });
+    let (inputs, structure) = AnyInput::numbered(arguments);
     let arrays: Vec<_> = inputs.iter().map(AnyInput::erase_of_one).collect();
     let called = (arrays.as_slice(), Some(&structure));
     let (bytes, results) = call_one(world, module, None, called, |results| {

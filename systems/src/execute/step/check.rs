@@ -50,6 +50,23 @@ pub(super) fn check_dtype(
     Ok(())
 }
 
+/// Gives the shape of the array of what all models have.
+pub(super) fn with_models(models: usize, ty: &Type) -> Vec<usize> {
+    [models].iter().chain(ty.shape.iter()).copied().collect()
+}
+
+/// Gives the shape of an array of that dtype for a result of type `ty` of each model.
+pub(super) fn result_shape(
+    name: &'static str,
+    models: usize,
+    ty: &Type,
+    dtype: Dtype,
+) -> Result<Vec<usize>, StepError> {
+    let shape = with_models(models, ty);
+    check_result(name, models, ty, &shape, dtype)?;
+    Ok(shape)
+}
+
 /// Checks that a result of type `ty` for each of `models` fits an array of that shape and dtype.
 pub(super) fn check_result(
     name: &'static str,
@@ -59,7 +76,7 @@ pub(super) fn check_result(
     dtype: Dtype,
 ) -> Result<(), StepError> {
     if shape.split_first() != Some((&models, &*ty.shape)) {
-        let expected = [models].iter().chain(ty.shape.iter()).copied().collect();
+        let expected = with_models(models, ty).into();
         return Err(StepError::Shape { array: name, expected, given: shape.into() });
     }
     if ty.dtype != dtype {

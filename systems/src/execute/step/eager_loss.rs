@@ -10,7 +10,7 @@ use neurarch_kernels::ir::shape::Type;
 use neurarch_kernels::ir::trace::{Trace, Var};
 use neurarch_kernels::passes::differentiate;
 
-use super::check::{check_dtype, check_result, models, shaped};
+use super::check::{check_dtype, models, result_shape, shaped};
 use crate::compile::array::Erased;
 use crate::errors::StepError;
 use crate::execute::eager::{self, Given};
@@ -57,8 +57,7 @@ pub(super) fn loss<T: Element>(
         return Err(StepError::Shape { array: "loss", expected, given });
     }
     check_dtype("result", y.dtype, T::DTYPE)?;
-    let shape: Vec<_> = [n_models].iter().chain(ty.shape.iter()).copied().collect();
-    check_result("result", n_models, &ty, &shape, T::DTYPE)?;
+    let shape = result_shape("result", n_models, &ty, T::DTYPE)?;
     let mut losses = bytemuck::zeroed_vec::<T>(shape.iter().product());
     let all: &mut [u8] = bytemuck::cast_slice_mut(&mut losses);
     tape.gradient.reserve(y_bytes * n_models);

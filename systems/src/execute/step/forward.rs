@@ -9,7 +9,7 @@ use neurarch_kernels::ir::shape::Type;
 use neurarch_kernels::ir::tree::{Arguments, Tree};
 use neurarch_kernels::memory::AlignedBytes;
 
-use super::check::{check_array, check_result, models, shaped};
+use super::check::{check_array, check_result, models, result_shape, shaped, with_models};
 use super::watched::{self, Ran, What};
 use crate::compile::array::{AnyArray, AnyInput, Called, Erased, Input};
 use crate::compile::entrance::Entrance;
@@ -95,9 +95,7 @@ pub(super) fn forward_at<X: Element>(
     let called = Called { arrays: &[x.erase()], structure: None, entry };
     pass(world, population, &called, |world, run, watched| {
         let y = only_result(run, watched)?.ok_or(StepError::Inactive)?;
-        let n_models = models(world, population)?;
-        let shape: Vec<_> = [n_models].iter().chain(y.shape.iter()).copied().collect();
-        check_result("result", n_models, y, &shape, X::Float::DTYPE)?;
+        let shape = result_shape("result", models(world, population)?, y, X::Float::DTYPE)?;
         let mut y = bytemuck::zeroed_vec::<X::Float>(shape.iter().product());
         run_plans(world, run, population, &called, watched, &mut y)?;
         Ok(shaped(IxDyn(&shape), y))
@@ -232,30 +230,20 @@ fn forward_rows(
     arguments: Arguments<AnyInput<'_>>,
     dtype: Option<Dtype>,
 ) -> Result<(ResultRows, Results), StepError> {
-    let mut inputs = Vec::new();
-    let structure = arguments.map(&mut |input| {
-        inputs.push(input);
-        inputs.len() - 1
-    });
+    let (inputs, structure) = AnyInput::numbered(arguments);
     let arrays: Vec<_> = inputs.iter().map(AnyInput::erase).collect();
     let called = Called { arrays: &arrays, structure: Some(&structure), entry };
     pass(world, population, &called, |world, run, watched| {
         let results = results(run, watched).cloned().ok_or(StepError::Inactive)?;
         let models = models(world, population)?;
         for ty in &results.types {
-            let shape = with_models(models, ty);
-            check_result("result", models, ty, &shape, dtype.unwrap_or(ty.dtype))?;
+            result_shape("result", models, ty, dtype.unwrap_or(ty.dtype))?;
         }
         let size = models * results.row_bytes;
         let mut bytes = AlignedBytes::new(size);
         run_plans(world, run, population, &called, watched, &mut bytes.bytes_mut()[..size])?;
         Ok((ResultRows { bytes, models }, results))
     })
-}
-
-/// Gives the shape of what all models have.
-fn with_models(models: usize, ty: &Type) -> Vec<usize> {
-    [models].iter().chain(ty.shape.iter()).copied().collect()
 }
 
 impl Results {

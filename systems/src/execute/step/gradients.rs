@@ -8,7 +8,7 @@ use neurarch_components::population::Population;
 use neurarch_kernels::ir::dtype::Element;
 use neurarch_kernels::ir::program::{Role, Slot};
 
-use super::check::{check_result, models, shaped};
+use super::check::{models, result_shape, shaped};
 use super::update::run_rule;
 use crate::compile::plans::Kind;
 use crate::errors::{AccessError, SignError, StepError};
@@ -163,8 +163,7 @@ pub fn input_gradients<T: Element>(
     let n_models = models(world, population)?;
     let all = run::input_gradients(world, population)?.into_iter().map(|found| {
         let Some((ty, bytes)) = found else { return Ok(None) };
-        let shape: Vec<_> = [n_models].iter().chain(ty.shape.iter()).copied().collect();
-        check_result("gradient", n_models, &ty, &shape, T::DTYPE)?;
+        let shape = result_shape("gradient", n_models, &ty, T::DTYPE)?;
         Ok(Some(shaped(IxDyn(&shape), bytemuck::pod_collect_to_vec::<u8, T>(&bytes))))
     });
     all.collect()

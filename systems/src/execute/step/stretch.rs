@@ -23,6 +23,19 @@ pub(super) struct Stretch<'a> {
 }
 
 impl<'a> Stretch<'a> {
+    /// One step on whole arrays; `types` is that of `x`.
+    pub(super) fn once(types: &'a [TypeRef<'a>; 1], x: Erased<'a>, targets: Erased<'a>) -> Self {
+        Stretch {
+            types,
+            structure: None,
+            target: targets.ty(),
+            first: Some(Read::new(x.bytes, x.stride())),
+            more: &[],
+            targets: Read::new(targets.bytes, targets.stride()),
+            steps: 1,
+        }
+    }
+
     /// Lists what is read: what the models are called with, then the targets.
     pub(super) fn reads(&self) -> impl Iterator<Item = Read<'a>> + use<'a> {
         self.first.into_iter().chain(self.more.iter().copied()).chain([self.targets])

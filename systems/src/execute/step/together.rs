@@ -5,16 +5,16 @@ use ndarray::{Array1, ArrayD, IxDyn};
 use neurarch_components::losses::DynLoss;
 use neurarch_kernels::ir::dtype::Element;
 
-use super::check::{check_array, check_result, models, shaped};
+use super::check::{check_array, models, result_shape, shaped};
 use super::forward;
 use super::train;
 use super::watched::{self, Ran, What};
-use crate::compile::array::{AnyInput, Called, Erased, TypeRef};
+use crate::compile::array::{AnyInput, Called};
 use crate::errors::StepError;
 use crate::execute::run::{Run, with_runs};
 use crate::execute::step::stretch::Stretch;
 use crate::execute::tape::Written;
-use crate::storage::launch::{Output, Read, Write};
+use crate::storage::launch::{Read, Write};
 
 /// A training step of one population among several: see [`train_step_all`].
 #[derive(Debug)]
@@ -88,7 +88,11 @@ pub fn train_step_all<L: Element>(
     let populations: Vec<_> = steps.iter().map(|step| step.population).collect();
     let arrays: Vec<_> = steps.iter().map(|step| [step.x.erase(), step.targets.erase()]).collect();
     let types: Vec<_> = arrays.iter().map(|[x, _]| [x.ty()]).collect();
-    let parts: Vec<_> = arrays.iter().zip(&types).map(|(of, types)| [part(of, types)]).collect();
+    let parts: Vec<_> = arrays
+        .iter()
+        .zip(&types)
+        .map(|([x, targets], types)| [Stretch::once(types, *x, *targets)])
+        .collect();
     with_runs(world, &populations, |world, runs| {
         let mut losses = Vec::with_capacity(steps.len());
         for (number, (step, run)) in steps.iter().zip(&mut *runs).enumerate() {
@@ -119,19 +123,6 @@ pub fn train_step_all<L: Element>(
     })
 }
 
-/// What a step reads.
-fn part<'a>([x, targets]: &'a [Erased<'a>; 2], types: &'a [TypeRef<'a>; 1]) -> Stretch<'a> {
-    Stretch {
-        types,
-        structure: None,
-        target: targets.ty(),
-        first: Some(Read::new(x.bytes, x.stride())),
-        more: &[],
-        targets: Read::new(targets.bytes, targets.stride()),
-        steps: 1,
-    }
-}
-
 /// Runs the plans of all populations in one queue.
 fn train_left<L: Element>(
     world: &mut World,
@@ -142,7 +133,6 @@ fn train_left<L: Element>(
 ) -> Result<(), StepError> {
     let Some(first) = runs.first_mut() else { return Ok(()) };
     let mut buffers = std::mem::take(&mut first.buffers);
-    let outputs = [Output { array: 0, offset: 0, step_bytes: size_of::<L>() }];
     let split: Vec<_> = runs
         .iter_mut()
         .map(|run| {
@@ -150,26 +140,23 @@ fn train_left<L: Element>(
             (cohorts, &*chosen, &*loss)
         })
         .collect();
-    let reads: Vec<Vec<_>> = split
-        .iter()
-        .zip(parts)
-        .map(|((.., loss), part)| {
-            let (mut inputs, mut outputs) = (Vec::new(), Vec::new());
-            train::list_arrays(part, loss, size_of::<L>(), (&mut inputs, &mut outputs));
-            inputs
-        })
-        .collect();
+    let mut lists = Vec::with_capacity(parts.len());
+    for ((.., loss), part) in split.iter().zip(parts) {
+        let (mut inputs, mut outputs) = (Vec::new(), Vec::new());
+        train::list_arrays(part, loss, size_of::<L>(), (&mut inputs, &mut outputs));
+        lists.push((inputs, outputs));
+    }
     let mut queue = buffers.queue();
     for (number, (cohorts, chosen, _)) in split.into_iter().enumerate() {
         if is_left[number] {
-            let arrays = (&reads[number][..], &outputs[..]);
-            train::push(&mut queue, (cohorts, chosen), &parts[number], arrays, number);
+            let (inputs, outputs) = &lists[number];
+            train::push(&mut queue, (cohorts, chosen), &parts[number], (inputs, outputs), number);
         }
     }
     let mut arrays: Vec<_> =
         losses.iter_mut().map(|losses| Write::new(losses, size_of::<L>())).collect();
     let launched = queue.launch(world, &mut arrays, &mut buffers);
-    drop(reads);
+    drop(lists);
     runs[0].buffers = buffers;
     Ok(launched?)
 }
@@ -292,7 +279,5 @@ fn run_all<T: Element>(
 fn shape<T: Element>(run: &Run, watched: &[Ran], n_models: usize) -> Result<Vec<usize>, StepError> {
     forward::check_results(run, watched)?;
     let y = forward::only_result(run, watched)?.ok_or(StepError::Inactive)?;
-    let shape: Vec<_> = [n_models].iter().chain(y.shape.iter()).copied().collect();
-    check_result("result", n_models, y, &shape, T::DTYPE)?;
-    Ok(shape)
+    result_shape("result", n_models, y, T::DTYPE)
 }

@@ -74,15 +74,8 @@ pub fn train_step_into<'a, 'b, X: Element, Y: Element>(
         let (x, targets) = (x.erase(), targets.erase());
         check_array(world, population, "x", x)?;
         check_array(world, population, "targets", targets)?;
-        let part = Stretch {
-            types: &[x.ty()],
-            structure: None,
-            target: targets.ty(),
-            first: Some(Read::new(x.bytes, x.stride())),
-            more: &[],
-            targets: Read::new(targets.bytes, targets.stride()),
-            steps: 1,
-        };
+        let types = [x.ty()];
+        let part = Stretch::once(&types, x, targets);
         train(world, run, population, &[part], targets, loss, losses)
     })
 }
@@ -160,11 +153,7 @@ pub fn train_step_with<'a, L: Element, Y: Element>(
     loss: &impl Loss,
 ) -> Result<Array1<L>, StepError> {
     let targets = targets.into();
-    let mut inputs = Vec::new();
-    let structure = arguments.map(&mut |input| {
-        inputs.push(input);
-        inputs.len() - 1
-    });
+    let (inputs, structure) = AnyInput::numbered(arguments);
     let arrays: Vec<_> = inputs.iter().map(AnyInput::erase).collect();
     with_run(world, population, |world, run| {
         let targets = targets.erase();
