@@ -24,6 +24,9 @@ pub(crate) use look::look_away;
 /// With more changes than these all models are signed, and the list is empty again.
 const FEW_CHANGES: usize = 64;
 
+/// A look at so many structures takes less than reading the tree of one model.
+const FEW_STRUCTURES: usize = 16;
+
 /// Signs the models of a population that changed, and gives parameters that are new their first numbers.
 /// Cheap if none did: a few comparisons for each table, and one for each module with children.
 ///
@@ -35,8 +38,8 @@ pub fn refresh(world: &mut World, population: Entity) -> Result<(), SignError> {
     refresh_drawing(world, population, Draw::First)
 }
 
-/// Brings one model up to date. If nothing about it changed, and little about others, that takes a look at its own
-/// tree alone, however many structures its population has; else all models are [signed](refresh).
+/// Brings one model up to date. Among many structures that takes a look at its own tree alone if nothing about it
+/// changed, and little about others; else all models are [signed](refresh).
 ///
 /// # Errors
 ///
@@ -48,7 +51,8 @@ pub(crate) fn refresh_model(
 ) -> Result<(), SignError> {
     let found = check_resources(world, population)?;
     let told = world.get_resource::<ModuleTypes>().map_or(0, |types| types.changed().len());
-    if !found.is_stale() && told + found.unsigned().len() <= FEW_CHANGES {
+    let has_many = found.groups().len() > FEW_STRUCTURES;
+    if has_many && !found.is_stale() && told + found.unsigned().len() <= FEW_CHANGES {
         let group = world.get::<Model>(root).and_then(|model| place(found, root, model));
         if let Some((group, _)) = group {
             check_group(world, population, &found.groups()[group])?;
@@ -86,26 +90,33 @@ mod tests {
     use crate::structure::spawn::spawn_population;
 
     #[test]
-    fn a_model_that_is_asked_for_is_signed_alone_while_little_changed() {
+    fn a_model_among_many_structures_is_signed_alone_while_little_changed() {
         let mut world = World::new();
         let net = Sequential::new().push(Linear::new(2, 3)).push(Tanh);
-        let models = FEW_CHANGES + 2;
+        let models = FEW_STRUCTURES + FEW_CHANGES + 3;
         let population = spawn_population(&mut world, &net, models, models, 1, Dtype::F32).unwrap();
         let roots = world.get::<Population>(population).unwrap().models().to_vec();
         let groups = |world: &World| world.get::<Population>(population).unwrap().groups().len();
-        let edit = |world: &mut World, root: Entity| {
+        let edit = |world: &mut World, root: Entity, width: usize| {
             let linear = module(world, root, "0").unwrap();
-            world.entity_mut(linear).insert(Linear::new(2, 4));
+            world.entity_mut(linear).insert(Linear::new(2, width));
         };
-        edit(&mut world, roots[0]);
-        module(&mut world, roots[1], "0").unwrap();
-        assert_eq!(groups(&world), 1, "the other model is as it was");
-        module(&mut world, roots[0], "0").unwrap();
-        assert_eq!(groups(&world), 2);
-        for &root in &roots[1..] {
-            edit(&mut world, root);
+        let (some, others) = roots.split_at(FEW_STRUCTURES + 1);
+        for (number, &root) in some.iter().enumerate() {
+            edit(&mut world, root, 10 + number);
         }
-        module(&mut world, roots[0], "0").unwrap();
+        refresh(&mut world, population).unwrap();
+        let before = groups(&world);
+        assert_eq!(before, FEW_STRUCTURES + 2);
+        edit(&mut world, others[0], 4);
+        module(&mut world, others[1], "0").unwrap();
+        assert_eq!(groups(&world), before, "the other model is as it was");
+        module(&mut world, others[0], "0").unwrap();
+        assert_eq!(groups(&world), before + 1);
+        for &root in &others[1..] {
+            edit(&mut world, root, 4);
+        }
+        module(&mut world, some[0], "0").unwrap();
         let all = world.get::<Population>(population).unwrap().groups();
         assert!(all.iter().any(|group| group.members.len() > FEW_CHANGES / 2));
     }
