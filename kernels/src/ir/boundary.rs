@@ -7,7 +7,8 @@
 //!
 //! Source: `torch.utils.hooks.BackwardHook`, whose `BackwardHookFunction` does the same.
 
-use crate::ir::op::{Boundary, GradientAt, Mixing, Op, OpError};
+use crate::ir::error::OpError;
+use crate::ir::op::{Boundary, GradientAt, Mixing, Op};
 use crate::ir::shape::{Layout, Operand, Type};
 use crate::ir::trace::Var;
 

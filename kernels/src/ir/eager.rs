@@ -9,7 +9,8 @@ use std::collections::{BTreeMap, HashMap};
 use smallvec::SmallVec;
 
 use crate::ir::dtype::{Dtype, Element};
-use crate::ir::op::{Op, OpError};
+use crate::ir::error::OpError;
+use crate::ir::op::Op;
 use crate::ir::program::{Origin, Program, Role, Scalar, ValueId};
 use crate::ir::rng_key::RngKey;
 use crate::ir::shape::{Operand, Type};

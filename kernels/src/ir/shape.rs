@@ -6,7 +6,7 @@ use core::ops::Deref;
 use smallvec::SmallVec;
 
 use crate::ir::dtype::Dtype;
-use crate::ir::op::OpError;
+use crate::ir::error::OpError;
 
 /// A number for each axis; values of few axes need no memory of their own.
 type Sizes = SmallVec<[usize; 4]>;

@@ -15,7 +15,8 @@ use smallvec::SmallVec;
 use super::eager::{Eager, ReadError};
 use crate::ir::autocast::Autocast;
 use crate::ir::dtype::{Dtype, Element};
-use crate::ir::op::{Op, OpError};
+use crate::ir::error::OpError;
+use crate::ir::op::Op;
 use crate::ir::program::{
     Ids, Node, Origin, Program, Role, Scalar, ScalarOf, Scope, Slot, SlotId, ValueId,
 };

@@ -1,6 +1,6 @@
 //! The grammar of programs, checked after every pass in tests and before every plan.
 
-use crate::ir::op::OpError;
+use crate::ir::error::OpError;
 use crate::ir::op::claims::Claims;
 use crate::ir::program::{Node, Origin, Program, SlotId, ValueId};
 use crate::ir::shape::Type;

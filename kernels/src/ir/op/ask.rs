@@ -3,7 +3,8 @@
 
 use core::any::Any;
 
-use super::{Op, OpError};
+use super::Op;
+use crate::ir::error::OpError;
 use crate::ir::shape::Operand;
 
 /// A way to compute ops: a processor, a device, a language that kernels are printed in.

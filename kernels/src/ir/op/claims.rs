@@ -6,8 +6,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use smallvec::SmallVec;
 
-use super::{Op, OpError};
-use crate::ir::error::panic_message;
+use super::Op;
+use crate::ir::error::{OpError, panic_message};
 use crate::ir::shape::{Operand, Type};
 
 /// Operands of one op: most have few.
