@@ -14,7 +14,7 @@ use core::cell::Cell;
 use std::sync::Arc;
 
 use super::rule;
-use crate::arithmetic::elementary::Powers;
+use crate::arithmetic::elementary;
 use crate::cpu::kernel::Cpu;
 use crate::cpu::simd::{Float, Lanes, Simd};
 use crate::ir::dtype::Dtype;
@@ -186,38 +186,24 @@ struct Step<T> {
     decay: T,
 }
 
-/// What a thread knows of the last [`corrections`] that it was asked for.
-#[derive(Clone, Copy)]
-struct Last {
-    powers: [Powers; 2],
-    step: f64,
-    corrections: [f64; 2],
-}
-
 thread_local! {
-    static LAST: Cell<Option<Last>> = const { Cell::new(None) };
+    /// The betas and step of the last [`corrections`] of this thread, and these.
+    static LAST: Cell<([f64; 3], [f64; 2])> = const { Cell::new(([f64::NAN; 3], [f64::NAN; 2])) };
 }
 
 /// Gives `1 - β₁ᵗ` and `1 / √(1 - β₂ᵗ)`.
 ///
 /// Powers take longer than the update of fifty numbers, and ten thousand models with six parameters each ask
-/// mostly for the same two, and in the next step for the next ones: a thread remembers its last ones, and their bases.
+/// mostly for the same two: a thread remembers its last ones.
 #[inline(always)]
-pub(super) fn corrections(betas: [f64; 2], step: f64) -> [f64; 2] {
-    let last = LAST.get().filter(|last| last.powers.map(|powers| powers.base()) == betas);
-    match last {
-        Some(last) if last.step == step => last.corrections,
-        _ => next_corrections(last.map(|last| last.powers), betas, step),
+pub(super) fn corrections([beta1, beta2]: [f64; 2], step: f64) -> [f64; 2] {
+    let (known, corrections) = LAST.get();
+    if known == [beta1, beta2, step] {
+        return corrections;
     }
-}
-
-/// Computes [`corrections`], given the powers of these betas if they are known.
-#[inline(never)]
-fn next_corrections(known: Option<[Powers; 2]>, betas: [f64; 2], step: f64) -> [f64; 2] {
-    let powers = known.unwrap_or_else(|| betas.map(Powers::of));
-    let [power1, power2] = powers.map(|powers| powers.to(step));
+    let [power1, power2] = [beta1, beta2].map(|beta| elementary::pow(beta, step));
     let corrections = [1.0 - power1, 1.0 / (1.0 - power2).sqrt()];
-    LAST.set(Some(Last { powers, step, corrections }));
+    LAST.set(([beta1, beta2, step], corrections));
     corrections
 }
 
