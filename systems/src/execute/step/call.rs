@@ -8,7 +8,7 @@ use neurarch_kernels::ir::tree::{Arguments, Tree};
 use neurarch_kernels::memory::AlignedBytes;
 
 use super::check::{check_dtype, shaped};
-use super::forward::{forward_at, forward_with_at};
+use super::forward::{forward_at, forward_with_at, push};
 use super::watched::{self, What};
 use crate::compile::array::{AnyInput, Called, Erased, Input};
 use crate::compile::entrance::Entrance;
@@ -20,7 +20,7 @@ use crate::execute::decide::decide;
 use crate::execute::hooks::Target;
 use crate::execute::lazy;
 use crate::execute::run::{Run, with_run};
-use crate::storage::launch::{Job, Listed, Read, Write};
+use crate::storage::launch::{Listed, Read, Write};
 use crate::structure::population::population;
 use crate::structure::spot::{Spot, find, locate};
 
@@ -222,23 +222,19 @@ fn pass(
     let results = ready.planned.results.clone().unwrap_or_default();
     let is_random = ready.planned.is_random;
     check(&results)?;
-    let Run { cohorts, buffers, .. } = &mut run;
-    let cohort = &mut cohorts.list[0];
     if is_random {
-        cohort.refresh_keys(world)?;
+        run.cohorts.list[0].refresh_keys(world)?;
     }
+    let Run { cohorts, buffers, chosen, .. } = &mut run;
     let mut bytes = AlignedBytes::new(results.row_bytes);
     let rows = Listed::new(0..1);
     let mut arrays = [Write::listed(bytes.bytes_mut(), results.row_bytes, &rows), Write::nothing()];
     let inputs: Vec<_> = called.arrays.iter().map(|x| Read::new(x.bytes, 0)).collect();
     let mut queue = buffers.queue();
-    if let Some(ready) = route.planned(&cohort.ready) {
-        let job = Job { keys: ready.keys(&cohort.keys), ..ready.job(&inputs) };
-        queue.push(&mut cohort.at, [job]);
-    }
+    push(&mut queue, (cohorts, chosen), &inputs, 0);
     queue.launch(world, &mut arrays, buffers)?;
     if is_random {
-        cohort.advance_keys(world, 1);
+        cohorts.list[0].advance_keys(world, 1);
     }
     Ok((bytes.bytes()[..results.row_bytes].to_vec(), results))
 }
