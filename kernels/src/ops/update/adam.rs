@@ -186,25 +186,35 @@ struct Step<T> {
     decay: T,
 }
 
+/// Betas and a step, and their [`corrections`].
+type Known = Cell<([f64; 3], [f64; 2])>;
+
+/// How many steps a thread remembers: some minibatches of one visit, which the next model sees as well.
+const REMEMBERED: usize = 32;
+
 thread_local! {
-    /// The betas and step of the last [`corrections`] of this thread, and these.
-    static LAST: Cell<([f64; 3], [f64; 2])> = const { Cell::new(([f64::NAN; 3], [f64::NAN; 2])) };
+    /// By the step, the last [`corrections`] of this thread.
+    static LAST: [Known; REMEMBERED] =
+        const { [const { Cell::new(([f64::NAN; 3], [f64::NAN; 2])) }; REMEMBERED] };
 }
 
 /// Gives `1 - β₁ᵗ` and `1 / √(1 - β₂ᵗ)`.
 ///
 /// Powers take longer than the update of fifty numbers, and ten thousand models with six parameters each ask
-/// mostly for the same two: a thread remembers its last ones.
+/// mostly for the same ones: a thread remembers its last ones.
 #[inline(always)]
 pub(super) fn corrections([beta1, beta2]: [f64; 2], step: f64) -> [f64; 2] {
-    let (known, corrections) = LAST.get();
-    if known == [beta1, beta2, step] {
-        return corrections;
-    }
-    let [power1, power2] = [beta1, beta2].map(|beta| elementary::pow(beta, step));
-    let corrections = [1.0 - power1, 1.0 / (1.0 - power2).sqrt()];
-    LAST.set(([beta1, beta2, step], corrections));
-    corrections
+    LAST.with(|last| {
+        let last = &last[step as usize % REMEMBERED];
+        let (known, corrections) = last.get();
+        if known == [beta1, beta2, step] {
+            return corrections;
+        }
+        let [power1, power2] = [beta1, beta2].map(|beta| elementary::pow(beta, step));
+        let corrections = [1.0 - power1, 1.0 / (1.0 - power2).sqrt()];
+        last.set(([beta1, beta2, step], corrections));
+        corrections
+    })
 }
 
 /// The third state, if there is one, is the greatest mean square.
