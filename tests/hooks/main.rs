@@ -115,6 +115,53 @@ fn a_hook_of_one_model_sees_that_model_alone_and_one_of_all_sees_all_at_once() {
 }
 
 #[test]
+fn a_model_whose_hooks_are_gone_is_with_the_others_when_the_next_pass_begins() {
+    let (mut world, brains) = population();
+    let third = world.models(brains).unwrap()[2];
+    let module = world.module(third, "1").unwrap();
+    let looks = world.register_forward_hook(module, |_, _, _| Ok(None)).unwrap();
+    world.insert(brains, Adam::default()).unwrap();
+    world.forward(brains, &inputs()).unwrap();
+    assert!(looks.remove());
+    let calls: Arc<Mutex<Vec<usize>>> = Arc::default();
+    let told = calls.clone();
+    let hook = move |at: &At<'_>, _: &[Option<Var>], _: &[Option<Var>]| {
+        told.lock().unwrap().push(at.models);
+        Ok(None)
+    };
+    world.register_full_backward_hook((brains, "1"), hook).unwrap();
+    world.train_step(brains, &inputs(), &targets(), &CrossEntropyLoss::default()).unwrap();
+    assert_eq!(*calls.lock().unwrap(), [MODELS]);
+}
+
+#[test]
+fn a_step_that_fails_leaves_what_was_recorded_to_be_gone_back_from() {
+    let gradients = |is_tried: bool| {
+        let (mut world, brains) = population();
+        world.insert(brains, Adam::default()).unwrap();
+        let third = world.models(brains).unwrap()[2];
+        let module = world.module(third, "1").unwrap();
+        let double = |_: &At<'_>, _: &Arguments, y: Option<&Tree>| {
+            Ok(y.and_then(Tree::leaf).map(|y| Tree::from(y * 2.0)))
+        };
+        let handle = world.register_forward_hook(module, double).unwrap();
+        world.forward(brains, &inputs()).unwrap();
+        assert!(handle.remove());
+        if is_tried {
+            let targets = Array2::<i64>::zeros((MODELS, 7));
+            let loss = CrossEntropyLoss::default();
+            world.train_step(brains, &inputs(), &targets, &loss).unwrap_err();
+        }
+        world.loss::<f32, _>(brains, &targets(), &CrossEntropyLoss::default()).unwrap();
+        world.backward(brains).unwrap();
+        let models = world.models(brains).unwrap().to_vec();
+        let of = |root: Entity| world.gradient::<f32>(root, "0.weight").unwrap().unwrap();
+        models.into_iter().map(of).collect::<Vec<_>>()
+    };
+    assert_eq!(gradients(true), gradients(false));
+}
+
+#[test]
 fn a_hook_of_a_parameter_that_comes_between_the_passes_is_told() {
     let (mut world, brains) = population();
     let root = world.models(brains).unwrap()[1];

@@ -37,6 +37,9 @@ pub(crate) struct Run {
     pub(crate) chosen: Vec<Route>,
     /// For each cohort whose forward pass was watched, what going back takes.
     pub(crate) recorded: Vec<Option<Record>>,
+    /// Whether a pass has begun since the last one was gone back from: models are grouped for a new one, and what
+    /// they ran in before keeps none of them apart.
+    has_begun: bool,
     /// The hooks of all models, if there are any.
     pub(crate) shared: Option<OuterHooks>,
     /// The models in the order in which gradients of shared parameters are summed.
@@ -147,10 +150,10 @@ impl Run {
         world: &mut World,
         population: Entity,
     ) -> Result<(), StepError> {
-        let Run { cohorts, tape, recorded, .. } = self;
-        cohorts.refresh(world, population, || match recorded.iter().any(Option::is_some) {
-            true => tape.passes(recorded),
-            false => Passed::new(),
+        let Run { cohorts, tape, recorded, has_begun, .. } = self;
+        cohorts.refresh(world, population, || {
+            let keeps_apart = !*has_begun && recorded.iter().any(Option::is_some);
+            if keeps_apart { tape.passes(recorded) } else { Passed::new() }
         })?;
         let (call, evictions) = Plans::begin_call(world, forget_evicted);
         if self.evictions != evictions {
@@ -178,31 +181,36 @@ impl Run {
         self.cohorts.list.iter_mut().for_each(|cohort| cohort.scheme.entry = entry.cloned());
     }
 
-    /// Makes the tape follow the population: see [`Tape::follow`].
+    /// Makes the tape follow the population: see [`Tape::follow`]. Models that were grouped anew since the pass are
+    /// grouped by what they ran in.
     ///
     /// # Errors
     ///
     /// As [`Tape::follow`].
-    pub(crate) fn follow(&mut self, world: &World, of: Entity) -> Result<(), StepError> {
+    pub(crate) fn follow(&mut self, world: &mut World, of: Entity) -> Result<(), StepError> {
+        let keeps_some = self.recorded.iter().any(Option::is_some);
+        if keeps_some && self.has_begun && !self.tape.has_seen(&self.cohorts) {
+            self.has_begun = false;
+            self.cohorts.bring_together();
+            self.refresh(world, of)?;
+        }
         self.tape.follow(world, population(world, of)?, &self.cohorts, &mut self.recorded)
     }
 
-    /// Takes the mark off models whose last hook is gone. Only a pass that begins does so: what a hook that
-    /// removed itself has seen is still to be gone back from.
-    pub(crate) fn forget_hooks_that_are_gone(
+    /// Groups the models for a new pass, and takes the mark off those whose last hook is gone. Only a pass that begins does
+    /// so: what a hook that removed itself has seen is still to be gone back from.
+    pub(crate) fn begin_pass(
         &mut self,
         world: &mut World,
         population: Entity,
     ) -> Result<(), StepError> {
-        if self.cohorts.is_apart {
+        self.has_begun = true;
+        let are_some_gone = self.cohorts.forget_hooks_that_are_gone(world, population)?;
+        if are_some_gone || self.cohorts.is_apart {
             self.cohorts.bring_together();
-            self.cohorts.refresh(world, population, Passed::new)?;
             self.refresh(world, population)?;
         }
-        match self.cohorts.forget_hooks_that_are_gone(world, population)? {
-            true => self.refresh(world, population),
-            false => Ok(()),
-        }
+        Ok(())
     }
 
     /// Sets cohorts apart that have to run eagerly, and gives every model of theirs a cohort of its own if it has hooks of

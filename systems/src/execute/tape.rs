@@ -204,6 +204,11 @@ impl Tape {
         self.whose.fits
     }
 
+    /// Says whether the cohorts were not regrouped since it was made to follow them.
+    pub(crate) fn has_seen(&self, cohorts: &Cohorts) -> bool {
+        self.whose.seen.is_some_and(|(_, regrouped)| regrouped == cohorts.regrouped)
+    }
+
     /// Gives the gradients of what the models were called with, by the indices that they have now.
     ///
     /// # Errors
@@ -225,7 +230,7 @@ impl Tape {
         Ok(self.dx.iter().map(gather).collect())
     }
 
-    /// Gives what the plans of a backward pass read: the gradients of the results, and the self.
+    /// Gives what the plans of a backward pass read: the gradients of the results, and the tape.
     pub(crate) fn reads<'a>(&'a self, planned: &Planned, n_models: usize) -> Vec<Read<'a>> {
         let row = self.results.as_ref().map_or(0, |results| results.row_bytes);
         let gradient = Read::new(&self.gradient.bytes()[..row * n_models], row);

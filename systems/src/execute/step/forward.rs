@@ -343,7 +343,7 @@ pub(super) fn prepare(
     population: Entity,
     called: &Called<'_>,
 ) -> Result<(), StepError> {
-    run.forget_hooks_that_are_gone(world, population)?;
+    run.begin_pass(world, population)?;
     let asked = |x: &&Erased<'_>| x.needs_gradient;
     if called.arrays.iter().filter(asked).any(|x| !x.dtype.is_float()) {
         return Err(StepError::NotFloat);

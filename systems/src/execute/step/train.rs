@@ -301,7 +301,7 @@ pub(super) fn prepare(
     let own = population::population(world, population)?.dtype();
     check_loss("losses", own, dtype)?;
     run.loss.refresh(loss, own);
-    run.forget_hooks_that_are_gone(world, population)?;
+    run.begin_pass(world, population)?;
     loop {
         choose_plans(world, run, population, parts, targets, loss)?;
         // Columns that come regroup the models: plans are chosen anew before anything else.
