@@ -482,6 +482,7 @@ fn these_tests_pass_on_every_instruction_set() {
     for set in InstructionSet::available() {
         let name = format!("{set:?}").to_lowercase();
         let output = Command::new(&this)
+            .arg("ops::products::")
             .env("NEURARCH_SIMD", &name)
             .env("PROPTEST_CASES", "4")
             .output()

@@ -5,6 +5,7 @@ mod elementwise;
 mod interpreter;
 mod linalg;
 mod losses;
+mod networks;
 mod products;
 mod recurrent;
 mod reductions;
@@ -12,20 +13,8 @@ mod shapes;
 mod tables;
 mod updates;
 
-#[path = "../any_input/fitting.rs"]
-mod fitting;
-#[path = "../any_input/functions.rs"]
-mod functions;
-#[path = "../any_input/random.rs"]
-mod random;
-#[path = "../any_input/record.rs"]
-mod record;
-
-mod networks;
-
 use std::collections::BTreeSet;
 
-use functions::{FUNCTIONS, Function};
 use interpreter::{Oracle, TABLES, interpret, key, known};
 use neurarch_kernels::ir::dtype::Dtype;
 use neurarch_kernels::ir::op::{Ask, Op, OpError};
@@ -34,8 +23,11 @@ use neurarch_kernels::ir::shape::Type;
 use neurarch_kernels::ir::trace::{Trace, Var};
 use neurarch_kernels::plan::{Plan, PlanOptions};
 use neurarch_kernels::testing::{Array, cases, planned};
-use random::Random;
-use record::{numbers, record};
+
+use crate::any_input::fitting;
+use crate::any_input::functions::{FUNCTIONS, Function};
+use crate::any_input::random::Random;
+use crate::any_input::record::{numbers, record};
 
 /// The ops that the oracle does not know, of those that the functions of `any_input` lead to. Random ones it cannot know.
 const UNKNOWN: &[&str] = &[

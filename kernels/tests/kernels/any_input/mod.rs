@@ -2,10 +2,10 @@
 //! an error. What it records has the same bits in every instruction set.
 
 mod bits;
-mod fitting;
-mod functions;
-mod random;
-mod record;
+pub(crate) mod fitting;
+pub(crate) mod functions;
+pub(crate) mod random;
+pub(crate) mod record;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

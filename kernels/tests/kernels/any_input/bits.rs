@@ -89,7 +89,7 @@ fn every_function_has_the_same_bits_in_every_instruction_set() {
             continue;
         }
         let output = Command::new(std::env::current_exe().expect("a test has a program"))
-            .args(["bits::bits_of_this_process", "--exact", "--ignored", "--nocapture"])
+            .args(["any_input::bits::bits_of_this_process", "--exact", "--ignored", "--nocapture"])
             .env("NEURARCH_SIMD", format!("{set:?}").to_lowercase())
             .output()
             .expect("a program can be started again");
