@@ -3,9 +3,9 @@
 use neurarch::prelude::*;
 use serde_json::Value as Json;
 
-use crate::arguments::Arguments;
-use crate::case::{Case, Checked, Fields, Stop};
-use crate::layers::{Make, made};
+use crate::runner::arguments::Arguments;
+use crate::runner::build::layers::{Make, made};
+use crate::runner::case::{Case, Checked, Fields, Stop};
 
 /// Makes a cell of two sizes and a bias.
 macro_rules! cell {

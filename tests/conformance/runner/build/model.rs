@@ -5,11 +5,11 @@ use neurarch::prelude::*;
 use neurarch::state::safetensors::Tensor;
 use serde_json::Value;
 
-use crate::arguments::{self, Arguments as Args};
-use crate::attention;
-use crate::case::{Case, Checked, Fields, Stop, shape, text};
-use crate::layers;
-use crate::tensors::array;
+use crate::runner::arguments::{self, Arguments as Args};
+use crate::runner::build::attention;
+use crate::runner::build::layers;
+use crate::runner::case::{Case, Checked, Fields, Stop, shape, text};
+use crate::runner::tensors::array;
 
 /// Builds the module of a spec.
 pub fn build(spec: &Value, case: &Case<'_>) -> Checked<Box<dyn DynModule>> {

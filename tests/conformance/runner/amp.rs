@@ -7,11 +7,11 @@ use neurarch::prelude::*;
 use neurarch::systems::amp::ScalerError;
 use serde_json::{Value as Json, json};
 
-use crate::arguments::{Arguments as Args, number};
-use crate::autocast::Probe;
-use crate::case::{Case, Checked, Fields, Stop, text};
-use crate::compare;
-use crate::model::Model;
+use crate::runner::arguments::{Arguments as Args, number};
+use crate::runner::autocast::Probe;
+use crate::runner::build::model::Model;
+use crate::runner::case::{Case, Checked, Fields, Stop, text};
+use crate::runner::compare;
 
 /// Runs a case.
 pub fn run(case: &Case<'_>) -> Checked {

@@ -11,7 +11,7 @@ use neurarch::kernels::ops::spatial::pad::PadMode;
 use neurarch::kernels::ops::spatial::pool::Pooling;
 use neurarch::prelude::*;
 
-use crate::case::{Checked, Stop};
+use crate::runner::case::{Checked, Stop};
 
 /// Calls a function with numbers of given shapes and types.
 #[derive(Component, Clone, Debug)]

@@ -10,11 +10,11 @@ use neurarch::prelude::*;
 use neurarch::systems::execute::step::input_gradients;
 use serde_json::Value as Json;
 
-use crate::case::{Case, Checked, Fields, Stop};
-use crate::compare::{self, Tolerance};
-use crate::model::{Model, build};
-use crate::recurrent;
-use crate::tensors::array;
+use crate::runner::build::model::{Model, build};
+use crate::runner::build::recurrent;
+use crate::runner::case::{Case, Checked, Fields, Stop};
+use crate::runner::compare::{self, Tolerance};
+use crate::runner::tensors::array;
 
 /// Runs a case.
 pub fn run(case: &Case<'_>) -> Checked {

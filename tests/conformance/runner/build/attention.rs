@@ -4,9 +4,9 @@ use neurarch::components::module::DynModule;
 use neurarch::prelude::*;
 use serde_json::Value;
 
-use crate::arguments::Arguments;
-use crate::case::{Case, Checked, Stop};
-use crate::model::build;
+use crate::runner::arguments::Arguments;
+use crate::runner::build::model::build;
+use crate::runner::case::{Case, Checked, Stop};
 
 type Made = Checked<Box<dyn DynModule>>;
 type Make = fn(&mut Arguments<'_>, &Case<'_>) -> Made;

@@ -7,7 +7,7 @@ use ndarray::ArrayD;
 use neurarch::kernels::ir::dtype::{Dtype, Element};
 use neurarch::state::safetensors::{SafetensorsError, Tensor, read};
 
-use crate::case::{Checked, Stop};
+use crate::runner::case::{Checked, Stop};
 
 /// All tensors of a group.
 pub struct Tensors(BTreeMap<String, Tensor>);

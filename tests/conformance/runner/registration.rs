@@ -7,9 +7,9 @@ use neurarch::systems::edit::lookup::LookupError;
 use neurarch::systems::edit::registration::RegistrationError;
 use serde_json::{Value as Json, json};
 
-use crate::case::{Case, Checked, Fields, Stop, text};
-use crate::compare;
-use crate::model::Model;
+use crate::runner::build::model::Model;
+use crate::runner::case::{Case, Checked, Fields, Stop, text};
+use crate::runner::compare;
 
 /// torch's exception and its text; `None` if there is none.
 type Raised = Option<(String, String)>;

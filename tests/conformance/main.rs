@@ -1,19 +1,18 @@
 //! The cases recorded from PyTorch pass, and every layer is the same alone and in a population of three.
+//!
+//! Here belong recorded cases, a group a test, and what runs them: `runner/`.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![expect(unreachable_pub, reason = "`pub` says what a file of a program offers to the others")]
 
-#[path = "conformance/population.rs"]
 mod population;
-#[path = "../examples/conformance/runner.rs"]
 mod runner;
 
 use std::collections::BTreeMap;
 use std::io::{Write, stderr};
 use std::path::Path;
 
-use runner::*;
-
-use case::{Group, Stop, groups_in};
+use runner::case::{Group, Stop, groups_in};
+use runner::run;
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/conformance");
 

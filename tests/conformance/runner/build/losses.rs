@@ -2,9 +2,9 @@
 
 use neurarch::prelude::*;
 
-use crate::arguments::Arguments;
-use crate::case::{Checked, Stop};
-use crate::layers::{Make, listed, made};
+use crate::runner::arguments::Arguments;
+use crate::runner::build::layers::{Make, listed, made};
+use crate::runner::case::{Checked, Stop};
 
 /// Every one, a line each.
 pub const LOSSES: &[(&str, Make)] = &[

@@ -7,11 +7,11 @@ use neurarch::systems::edit::fuse::{fuse_conv_bn_eval, fuse_linear_bn_eval};
 use neurarch::systems::edit::parametrize;
 use serde_json::Value;
 
-use crate::arguments::Arguments as Args;
-use crate::case::{Case, Checked, Fields, Stop};
-use crate::compare;
-use crate::model::{Model, build};
-use crate::tensors::array;
+use crate::runner::arguments::Arguments as Args;
+use crate::runner::build::model::{Model, build};
+use crate::runner::case::{Case, Checked, Fields, Stop};
+use crate::runner::compare;
+use crate::runner::tensors::array;
 
 /// Runs a case of a parametrization.
 pub fn run(case: &Case<'_>, kind: &str) -> Checked {

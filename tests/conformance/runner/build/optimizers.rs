@@ -4,9 +4,9 @@ use neurarch::components::optimizer::DynOptimizer;
 use neurarch::prelude::*;
 use serde_json::Value;
 
-use crate::arguments::{Arguments, number};
-use crate::case::{Case, Checked, Fields, Stop};
-use crate::compare::{self, Tolerance};
+use crate::runner::arguments::{Arguments, number};
+use crate::runner::case::{Case, Checked, Fields, Stop};
+use crate::runner::compare::{self, Tolerance};
 
 /// Says how torch computes, not what.
 const HOW: [&str; 4] = ["foreach", "fused", "capturable", "differentiable"];

@@ -4,9 +4,9 @@ use neurarch::components::scheduler::{Anneal, CyclicMode, LRScheduler, Mode, Thr
 use neurarch::prelude::*;
 use serde_json::Value;
 
-use crate::arguments::{Arguments, number};
-use crate::case::{Case, Checked, Fields, Stop};
-use crate::compare::Tolerance;
+use crate::runner::arguments::{Arguments, number};
+use crate::runner::case::{Case, Checked, Fields, Stop};
+use crate::runner::compare::Tolerance;
 
 /// One parameter group of a case is one linear layer with an optimizer of its own.
 pub fn run(case: &Case<'_>) -> Checked {

@@ -3,9 +3,9 @@
 use neurarch::prelude::*;
 use serde_json::Value;
 
-use crate::arguments::{Arguments, number};
-use crate::case::{Checked, Stop};
-use crate::layers::{Make, made};
+use crate::runner::arguments::{Arguments, number};
+use crate::runner::build::layers::{Make, made};
+use crate::runner::case::{Checked, Stop};
 
 /// Reads one value for all axes, or one for each.
 fn per_axis<T: Copy, const N: usize>(

@@ -5,8 +5,8 @@ use neurarch::kernels::ir::dtype::Element;
 use neurarch::state::safetensors::Tensor;
 use serde_json::Value;
 
-use crate::case::{Checked, Stop};
-use crate::tensors::numbers;
+use crate::runner::case::{Checked, Stop};
+use crate::runner::tensors::numbers;
 
 /// How far a number may be from the expected one: `|got - want| <= atol + rtol * |want|`.
 #[derive(Clone, Copy, Debug, PartialEq)]

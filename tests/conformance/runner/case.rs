@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use neurarch::state::safetensors::SafetensorsError;
 use serde_json::Value;
 
-use crate::compare::Tolerance;
-use crate::tensors::Tensors;
+use crate::runner::compare::Tolerance;
+use crate::runner::tensors::Tensors;
 
 /// The groups of the format, in the order of its description.
 const GROUPS: [&str; 6] = ["modules", "init", "optim", "hooks", "state", "amp"];

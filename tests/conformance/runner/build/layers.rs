@@ -5,11 +5,11 @@ use neurarch::components::module::DynModule;
 use neurarch::kernels::ops::spatial::pad::PadMode;
 use neurarch::prelude::*;
 
-use crate::arguments::Arguments;
-use crate::case::{Checked, Stop};
-use crate::losses::LOSSES;
-use crate::recurrent::RECURRENT;
-use crate::spatial::SPATIAL;
+use crate::runner::arguments::Arguments;
+use crate::runner::build::losses::LOSSES;
+use crate::runner::build::recurrent::RECURRENT;
+use crate::runner::build::spatial::SPATIAL;
+use crate::runner::case::{Checked, Stop};
 
 pub type Make = fn(&mut Arguments<'_>) -> Checked<Box<dyn DynModule>>;
 
@@ -62,7 +62,7 @@ macro_rules! norm {
     }};
 }
 
-/// The layers of this file, a line each; those of [`spatial`](crate::spatial) come after them.
+/// The layers of this file, a line each; those of [`spatial`](crate::runner::build::spatial) come after them.
 const LAYERS: &[(&str, Make)] = &[
     ("Dropout", |args| made(Dropout { p: args.number("p", 0.5)? })),
     ("ELU", |args| made(ELU { alpha: args.number("alpha", 1.0)? })),

@@ -10,10 +10,10 @@ use neurarch::prelude::*;
 use neurarch::systems::init::{self, FanMode, InitError, NoFans, Nonlinearity, UnknownName};
 use serde_json::{Value, json};
 
-use crate::case::{Case, Checked, Fields, Stop, shape, text};
-use crate::compare::{self, Tolerance};
-use crate::model::{self, Model};
-use crate::tensors::array;
+use crate::runner::build::model::{self, Model};
+use crate::runner::case::{Case, Checked, Fields, Stop, shape, text};
+use crate::runner::compare::{self, Tolerance};
+use crate::runner::tensors::array;
 
 /// As many numbers are drawn for a distribution, at least.
 const DRAWS: usize = 20_000;
@@ -309,7 +309,7 @@ fn check_start(
         &shape(expected.field("shape")?)?[..],
     )?;
     if alone.dtype() != Dtype::F64 {
-        let numbers = crate::tensors::numbers(alone)?.into_iter().collect();
+        let numbers = crate::runner::tensors::numbers(alone)?.into_iter().collect();
         return check_distribution(name, numbers, expected);
     }
     let numbers: usize = alone.shape().iter().product();

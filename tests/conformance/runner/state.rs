@@ -5,12 +5,12 @@ use neurarch::systems::execute::lazy::uninitialized_params;
 use neurarch::systems::state::load::LoadStateDictError;
 use serde_json::{Value, json};
 
-use crate::case::{Case, Checked, Fields, Stop, text};
-use crate::compare;
-use crate::model::Model;
-use crate::parametrized;
-use crate::registration;
-use crate::tensors::array;
+use crate::runner::build::model::Model;
+use crate::runner::case::{Case, Checked, Fields, Stop, text};
+use crate::runner::compare;
+use crate::runner::parametrized;
+use crate::runner::registration;
+use crate::runner::tensors::array;
 
 /// Runs a case.
 pub fn run(case: &Case<'_>) -> Checked {

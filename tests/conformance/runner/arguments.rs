@@ -4,8 +4,8 @@ use serde_json::Value;
 
 use ndarray::ArrayD;
 
-use crate::case::{Case, Checked, Stop};
-use crate::tensors::numbers;
+use crate::runner::case::{Case, Checked, Stop};
+use crate::runner::tensors::numbers;
 
 /// The arguments of one constructor. What is absent has the default; what nobody reads is an argument that
 /// neurarch does not have.

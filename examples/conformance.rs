@@ -10,12 +10,13 @@
 //! the end. A case is skipped if it needs what neurarch does not have; its line says what. The exit code is 1 if a
 //! case failed, 2 if the files cannot be used.
 //!
-//! The other files of this folder read cases, build their models and run their groups.
+//! `tests/conformance/runner/` reads cases, builds their models and runs their groups; `cargo test` does so with the cases of
+//! `tests/conformance/`.
 
 #![expect(clippy::print_stderr, reason = "a program talks to its user")]
 #![expect(unreachable_pub, reason = "`pub` says what a file of a program offers to the others")]
 
-#[path = "runner.rs"]
+#[path = "../tests/conformance/runner/mod.rs"]
 mod runner;
 
 use std::io::{Write, stdout};
@@ -25,9 +26,8 @@ use std::process::ExitCode;
 use clap::Parser;
 use clap::error::ErrorKind;
 
-use runner::*;
-
-use case::{Case, Group, Stop, Unusable, groups_in};
+use runner::case::{Case, Group, Stop, Unusable, groups_in};
+use runner::run;
 
 /// Runs cases that were recorded from PyTorch, and tells where neurarch differs.
 #[derive(Debug, Parser)]

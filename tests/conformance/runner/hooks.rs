@@ -10,11 +10,11 @@ use neurarch::systems::execute::step::input_gradients;
 use neurarch::systems::state::dict::StateDictError;
 use serde_json::{Map, Value, json};
 
-use crate::case::{Case, Checked, Fields, Stop, shape, text};
-use crate::compare::{self, Tolerance};
-use crate::model::Model;
-use crate::state;
-use crate::tensors::array;
+use crate::runner::build::model::Model;
+use crate::runner::case::{Case, Checked, Fields, Stop, shape, text};
+use crate::runner::compare::{self, Tolerance};
+use crate::runner::state;
+use crate::runner::tensors::array;
 
 /// Runs a scenario.
 pub fn run(case: &Case<'_>) -> Checked {

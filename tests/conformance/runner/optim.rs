@@ -8,13 +8,13 @@ use neurarch::systems::optim::clip::ClipOptions;
 use neurarch::systems::optim::state_dict::OptimizerStateDict;
 use serde_json::Value as Json;
 
-use crate::arguments::{Arguments, number};
-use crate::case::{Case, Checked, Fields, Stop, text};
-use crate::compare::{self, Tolerance};
-use crate::model::Model;
-use crate::optimizers::{check_group, optimizer};
-use crate::schedulers;
-use crate::tensors::{array, numbers};
+use crate::runner::arguments::{Arguments, number};
+use crate::runner::build::model::Model;
+use crate::runner::build::optimizers::{check_group, optimizer};
+use crate::runner::build::schedulers;
+use crate::runner::case::{Case, Checked, Fields, Stop, text};
+use crate::runner::compare::{self, Tolerance};
+use crate::runner::tensors::{array, numbers};
 
 /// Runs a case.
 pub fn run(case: &Case<'_>) -> Checked {

@@ -1,24 +1,27 @@
-//! Runs one case, for the program and for `tests/conformance.rs`: both have the names of this file at their root.
+//! Runs one case, for the test and for `examples/conformance.rs`: each has this module at its root.
 
 pub mod amp;
 pub mod arguments;
-pub mod attention;
 pub mod autocast;
+/// Modules, optimizers and schedulers, made from what a case says of them.
+pub mod build {
+    pub mod attention;
+    pub mod layers;
+    pub mod losses;
+    pub mod model;
+    pub mod optimizers;
+    pub mod recurrent;
+    pub mod schedulers;
+    pub mod spatial;
+}
 pub mod case;
 pub mod compare;
 pub mod hooks;
 pub mod init;
-pub mod layers;
-pub mod losses;
-pub mod model;
 pub mod modules;
 pub mod optim;
-pub mod optimizers;
 pub mod parametrized;
-pub mod recurrent;
 pub mod registration;
-pub mod schedulers;
-pub mod spatial;
 pub mod state;
 pub mod tensors;
 
