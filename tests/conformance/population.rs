@@ -12,20 +12,20 @@ use neurarch::kernels::ir::dtype::Element;
 use neurarch::prelude::*;
 use neurarch::systems::execute::step::input_gradients;
 
-use crate::case::{Case, Checked, Fields, Stop};
-use crate::modules::{self, Numbers};
-use crate::tensors::array;
+use crate::runner::case::{Case, Checked, Fields, Stop};
+use crate::runner::modules::{self, Numbers};
+use crate::runner::tensors::array;
 
 const MODELS: usize = 3;
 
 /// Names of torch.nn that are no layers to call by themselves, each with the test that runs it in populations.
 const OTHERS: [(&str, &str); 6] = [
     ("Module", "the trait"),
-    ("ModuleDict", "tests/eager.rs"),
-    ("ModuleList", "tests/eager.rs"),
-    ("Parameter", "tests/eager.rs"),
-    ("ParameterDict", "tests/eager.rs"),
-    ("ParameterList", "tests/eager.rs"),
+    ("ModuleDict", "tests/torch/modules/eager.rs"),
+    ("ModuleList", "tests/torch/modules/eager.rs"),
+    ("Parameter", "tests/torch/modules/eager.rs"),
+    ("ParameterDict", "tests/torch/modules/eager.rs"),
+    ("ParameterList", "tests/torch/modules/eager.rs"),
 ];
 
 /// A floating element type.

@@ -1,7 +1,7 @@
 //! Safe code that lies to the engine gets an error, never undefined behavior.
 //!
 //! What is checked, where, and by whom is in `docs/architecture.md`; the kernels' own borders are in
-//! `kernels/tests/user_op`.
+//! `kernels/tests/kernels/user_op`.
 
 use std::cell::RefCell;
 

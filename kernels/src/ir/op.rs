@@ -29,7 +29,7 @@ pub use crate::ir::error::OpError;
 /// # Example
 ///
 /// An op of your own. It works planned and eagerly, and is differentiated like any other; a longer one, with
-/// settings, errors and two dtypes, is in `kernels/tests/user_op.rs`.
+/// settings, errors and two dtypes, is in `kernels/tests/kernels/user_op`.
 ///
 /// ```
 /// use neurarch_kernels::cpu::kernel::Cpu;

@@ -1,0 +1,17 @@
+//! Models as entities: populations come, go and evolve, systems read and write them, structures and storage follow.
+//!
+//! Here belongs what is about bevy's `World`: entities, components, systems, commands, and populations as a whole. What
+//! torch has is in `tests/torch/`, what holds whatever is called in `tests/promises/`.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "../bits/mod.rs"]
+mod bits;
+
+mod blueprints;
+mod clones;
+mod evolution;
+mod reads;
+mod registration_of_populations;
+mod several_populations;
+mod shared;
+mod structure;

@@ -1,0 +1,55 @@
+//! What torch's modules, losses, optimizers, hooks and state dicts do, done here: by torch's numbers, orders and words, for
+//! one model and for populations.
+//!
+//! Here belongs whatever torch has. What bevy has is in `tests/ecs/`, what holds whatever is called in `tests/promises/`.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "../bits/mod.rs"]
+mod bits;
+mod golden;
+
+mod containers {
+    mod described;
+    mod live;
+    mod live_operations;
+    mod operations;
+}
+mod hooks;
+mod layers {
+    mod attention;
+    mod functional;
+    mod losses;
+    mod numbers;
+    mod recurrent;
+    mod spatial;
+    mod sync_batchnorm;
+}
+mod modules {
+    mod calls;
+    mod custom;
+    mod eager;
+    mod gradients;
+    mod item;
+    mod lazy;
+    mod modes;
+    mod registration;
+    mod ties;
+}
+mod names;
+mod optim {
+    mod amp;
+    mod clipping;
+    mod optimizers;
+    mod schedulers;
+    mod training;
+}
+mod parametrize {
+    mod fuse;
+    mod parametrizations;
+    mod transfer;
+}
+mod state {
+    mod dict;
+    mod extra_state;
+    mod training_state;
+}

@@ -1,0 +1,146 @@
+//! What a module keeps beside parameters and buffers goes through state dicts and files, model by model. The
+//! names and texts are those of torch 2.15 for the same module.
+
+use ndarray::{Array3, arr0, array};
+use neurarch::components::module::ExtraStateError;
+use neurarch::prelude::*;
+use neurarch::state::safetensors;
+
+/// `y = scale · x`, which knows how often it was shown to somebody.
+#[derive(Component, Clone, Debug, PartialEq)]
+struct Shown {
+    times: i64,
+}
+
+impl Module for Shown {
+    fn declare(&self, declare: &mut Declare) {
+        declare.parameter("scale", [2]);
+    }
+
+    fn forward(&self, call: &Call<'_>, x: Var) -> Var {
+        x * call.parameter("scale")
+    }
+
+    fn structural(&self) -> Self {
+        Shown { times: 0 }
+    }
+
+    fn get_extra_state(&self) -> Option<Tensor> {
+        Some(Tensor::new("", arr0(self.times).view()))
+    }
+
+    fn set_extra_state(&mut self, state: &Tensor) -> Result<(), ExtraStateError> {
+        let times = state.to_array::<i64>().filter(|times| times.ndim() == 0);
+        self.times = times.ok_or(ExtraStateError("expected one i64".into()))?[[]];
+        Ok(())
+    }
+}
+
+/// Three models, shown 1, 2 and 3 times.
+fn spawn() -> (World, Entity) {
+    let mut world = World::new();
+    let net = Sequential::new().push(Shown { times: 0 }).push(Linear::new(2, 2));
+    let nets = world.spawn_population(&net, 3, Seed(1)).unwrap();
+    for (times, root) in (1..).zip(world.models(nets).unwrap().to_vec()) {
+        let module = world.get_submodule(root, "0").unwrap();
+        world.entity_mut(module).insert(Shown { times });
+    }
+    (world, nets)
+}
+
+fn times(world: &mut World, population: Entity) -> Vec<i64> {
+    let roots = world.models(population).unwrap().to_vec();
+    let of = |root| {
+        let module = world.get_submodule(root, "0").unwrap();
+        world.get::<Shown>(module).unwrap().times
+    };
+    roots.into_iter().map(of).collect()
+}
+
+#[test]
+fn it_is_saved_behind_the_modules_own_and_loaded_again() {
+    let (mut world, nets) = spawn();
+    let roots = world.models(nets).unwrap().to_vec();
+    let state = world.state_dict(roots[1]).unwrap();
+    let keys: Vec<_> = state.keys().collect();
+    assert_eq!(keys, ["0.scale", "0._extra_state", "1.weight", "1.bias"]);
+    assert_eq!(state.get("0._extra_state").unwrap().to_array(), Some(arr0(2_i64).into_dyn()));
+
+    let keys = world.load_state_dict(roots[2], &state).unwrap();
+    assert!(keys.is_empty());
+    assert_eq!(times(&mut world, nets), [1, 2, 2]);
+    world.load_state_dict(nets, &state).unwrap();
+    assert_eq!(times(&mut world, nets), [2, 2, 2]);
+    // Models whose extra states differ are one structure.
+    assert!(world.stacked_state_dict(nets).is_ok());
+    world.forward(nets, &Array3::<f32>::ones((3, 4, 2))).unwrap();
+}
+
+#[test]
+fn each_model_of_a_stack_has_its_own() {
+    let (mut world, nets) = spawn();
+    let stacked = world.stacked_state_dict(nets).unwrap();
+    let extra = stacked.get("0._extra_state").unwrap();
+    assert_eq!(extra.to_array(), Some(array![1_i64, 2, 3].into_dyn()));
+    let (mut other, others) = spawn();
+    let mut turned = stacked.clone();
+    turned.insert(Tensor::new("0._extra_state", array![7_i64, 8, 9].view()));
+    other.load_stacked_state_dict(others, &turned, LoadOptions::default()).unwrap();
+    assert_eq!(times(&mut other, others), [7, 8, 9]);
+    turned.insert(Tensor::new("0._extra_state", array![7_i64, 8].view()));
+    let error = other.load_stacked_state_dict(others, &turned, LoadOptions::default());
+    let text = "expected extra states of 3 models, got shape torch.Size([2])";
+    assert!(error.unwrap_err().to_string().contains(text));
+}
+
+#[test]
+fn keys_that_are_missing_or_not_expected_are_told_as_in_torch() {
+    let (mut world, nets) = spawn();
+    let root = world.models(nets).unwrap()[0];
+    let state = world.state_dict(root).unwrap();
+    let partly = LoadOptions { strict: false, ..LoadOptions::default() };
+    let mut less = state.clone();
+    less.remove("0._extra_state");
+    let text = "Error(s) in loading state_dict for Sequential:\n\t\
+                Missing key(s) in state_dict: \"0._extra_state\". ";
+    assert_eq!(world.load_state_dict(root, &less).unwrap_err().to_string(), text);
+    let keys = world.load_state_dict_with(root, &less, partly).unwrap();
+    let text = "_IncompatibleKeys(missing_keys=['0._extra_state'], unexpected_keys=[])";
+    assert_eq!(keys.to_string(), text);
+    assert_eq!(times(&mut world, nets), [1, 2, 3]);
+
+    let mut more = state;
+    for name in ["1._extra_state", "_extra_state", "0.x"] {
+        more.insert(Tensor::new(name, arr0(1_i64).view()));
+    }
+    let text = "Error(s) in loading state_dict for Sequential:\n\tUnexpected key(s) in \
+                state_dict: \"_extra_state\", \"0.x\", \"1._extra_state\". ";
+    assert_eq!(world.load_state_dict(root, &more).unwrap_err().to_string(), text);
+    let keys = world.load_state_dict_with(root, &more, partly).unwrap();
+    assert_eq!(keys.unexpected_keys, ["_extra_state", "0.x", "1._extra_state"]);
+}
+
+#[test]
+fn a_state_that_a_module_does_not_take_is_an_error_that_names_it() {
+    let (mut world, nets) = spawn();
+    let root = world.models(nets).unwrap()[0];
+    let mut state = world.state_dict(root).unwrap();
+    state.insert(Tensor::new("0._extra_state", array![1.5_f32].view()));
+    let error = world.load_state_dict(root, &state).unwrap_err();
+    assert_eq!(error.to_string(), "0._extra_state: expected one i64");
+    assert_eq!(times(&mut world, nets), [1, 2, 3]);
+}
+
+#[test]
+fn it_crosses_in_a_safetensors_file() {
+    let (mut world, nets) = spawn();
+    let root = world.models(nets).unwrap()[2];
+    let name = format!("neurarch-{}-extra.safetensors", std::process::id());
+    let path = std::env::temp_dir().join(name);
+    safetensors::save(&path, &world.state_dict(root).unwrap()).unwrap();
+    let read = StateDict::from(safetensors::read(&path).unwrap());
+    std::fs::remove_file(&path).unwrap();
+    let first = world.models(nets).unwrap()[0];
+    world.load_state_dict(first, &read).unwrap();
+    assert_eq!(times(&mut world, nets), [3, 2, 3]);
+}

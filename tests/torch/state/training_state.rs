@@ -1,0 +1,520 @@
+//! Training that goes on from files is bit for bit the training that went on: parameters, optimizers, schedulers and
+//! random numbers, of one model and stacked.
+
+use std::path::PathBuf;
+
+use ndarray::{Array2, Array3, Axis};
+use neurarch::components::optimizer::Optimizer;
+use neurarch::components::scheduler::LRScheduler;
+use neurarch::kernels::ir::dtype::Element;
+use neurarch::prelude::*;
+use neurarch::state::safetensors;
+
+const MODELS: usize = 3;
+
+fn net() -> Sequential {
+    Sequential::new()
+        .push(Linear::new(4, 6))
+        .push(BatchNorm1d::new(6))
+        .push(Tanh)
+        .push(Dropout { p: 0.3 })
+        .push(Linear::new(6, 2))
+}
+
+/// A population of which some models learn.
+struct Training<'a, O, S> {
+    world: World,
+    population: Entity,
+    optimizer: &'a dyn Fn(usize) -> O,
+    scheduler: &'a dyn Fn(usize) -> S,
+}
+
+impl<'a, O: Optimizer, S: LRScheduler> Training<'a, O, S> {
+    /// Spawns the models from `first` on, each with an optimizer for all and one for its last layer.
+    fn new(
+        first: usize,
+        models: usize,
+        optimizer: &'a dyn Fn(usize) -> O,
+        scheduler: &'a dyn Fn(usize) -> S,
+    ) -> Self {
+        let mut world = World::new();
+        let settings = PopulationSettings {
+            models,
+            seed: 5,
+            first_number: first as u64,
+            ..PopulationSettings::default()
+        };
+        let population = world.spawn_population_with(&net(), settings).unwrap();
+        world.insert_with(population, |model| optimizer(first + model)).unwrap();
+        let last =
+            |model| SGD { lr: 0.1 / (1 + first + model) as f64, momentum: 0.9, ..SGD::default() };
+        world.insert_at_with(population, "4", last).unwrap();
+        world.schedule_with(population, |model| scheduler(first + model)).unwrap();
+        Training { world, population, optimizer, scheduler }
+    }
+
+    fn go_on(&mut self, steps: std::ops::Range<usize>, models: std::ops::Range<usize>) {
+        for step in steps {
+            let x = Array3::from_shape_fn((models.len(), 5, 4), |(m, i, j)| {
+                (((m + models.start) * 7 + i * 5 + j * 3 + step * 11) % 13) as f32 / 6.0 - 1.0
+            });
+            let y = Array2::from_shape_fn((models.len(), 5), |(m, i)| {
+                ((m + models.start + i + step) % 2) as i64
+            });
+            let loss = CrossEntropyLoss::default();
+            let losses = self.world.train_step(self.population, &x, &y, &loss).unwrap();
+            let losses: Vec<_> = losses.iter().map(|&loss: &f32| f64::from(loss)).collect();
+            match self.world.step_schedulers(self.population) {
+                Ok(()) => {}
+                Err(_) => {
+                    self.world.step_schedulers_with_metrics(self.population, &losses).unwrap();
+                }
+            }
+        }
+    }
+
+    /// The bits of everything that a model has.
+    fn bits(&mut self, model: usize) -> Vec<Vec<u8>> {
+        let root = self.world.models(self.population).unwrap()[model];
+        let mut all: Vec<Tensor> = self.world.state_dict(root).unwrap().into_iter().collect();
+        all.extend(self.world.training_state(root).unwrap());
+        all.iter().map(Tensor::to_native).collect()
+    }
+}
+
+fn folder(name: &str) -> PathBuf {
+    let folder = std::env::temp_dir().join(format!("neurarch-{name}-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+fn goes_on<O: Optimizer, S: LRScheduler>(
+    name: &str,
+    optimizer: impl Fn(usize) -> O,
+    scheduler: impl Fn(usize) -> S,
+) {
+    let folder = folder(name);
+    let [model_file, training_file] =
+        ["model", "training"].map(|of| folder.join(format!("{of}.safetensors")));
+    let mut went_on = Training::new(0, MODELS, &optimizer, &scheduler);
+    went_on.go_on(0..4, 0..MODELS);
+    let population = went_on.population;
+    safetensors::save(&model_file, &went_on.world.stacked_state_dict(population).unwrap()).unwrap();
+    safetensors::save(&training_file, &went_on.world.training_state(population).unwrap()).unwrap();
+    // One model by itself.
+    let root = went_on.world.models(population).unwrap()[1];
+    let one = [model_file.with_extension("one"), training_file.with_extension("one")];
+    safetensors::save(&one[0], &went_on.world.state_dict(root).unwrap()).unwrap();
+    safetensors::save(&one[1], &went_on.world.training_state(root).unwrap()).unwrap();
+    went_on.go_on(4..9, 0..MODELS);
+
+    // As a new process would.
+    let Training { optimizer, scheduler, .. } = went_on;
+    let mut resumed = Training::new(0, MODELS, optimizer, scheduler);
+    let state = safetensors::read(&model_file).unwrap().into();
+    let of = resumed.population;
+    resumed.world.load_stacked_state_dict(of, &state, LoadOptions::default()).unwrap();
+    resumed.world.load_training_state(of, &safetensors::read(&training_file).unwrap()).unwrap();
+    resumed.go_on(4..9, 0..MODELS);
+    for model in 0..MODELS {
+        assert_eq!(resumed.bits(model), went_on.bits(model), "{name}, model {model}");
+    }
+
+    let mut alone = Training::new(1, 1, optimizer, scheduler);
+    let root = alone.world.models(alone.population).unwrap()[0];
+    alone.world.load_state_dict(root, &safetensors::read(&one[0]).unwrap().into()).unwrap();
+    alone.world.load_training_state(root, &safetensors::read(&one[1]).unwrap()).unwrap();
+    alone.go_on(4..9, 1..2);
+    assert_eq!(alone.bits(0), went_on.bits(1), "{name}, model 1 alone");
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+fn rate(model: usize) -> f64 {
+    [0.02, 0.05, 0.01][model]
+}
+
+#[test]
+fn training_that_goes_on_from_files_is_that_which_went_on() {
+    goes_on(
+        "adam",
+        |model| Adam { lr: rate(model), amsgrad: true, ..Adam::default() },
+        |model| StepLR { step_size: 2 + model, gamma: 0.5 },
+    );
+    goes_on(
+        "nadam",
+        |model| NAdam { lr: rate(model), ..NAdam::default() },
+        |_| CosineAnnealingWarmRestarts::new(3, 2, 1e-4),
+    );
+    goes_on(
+        "adafactor",
+        |model| Adafactor { lr: rate(model), ..Adafactor::default() },
+        |model| ReduceLROnPlateau {
+            patience: model,
+            factor: 0.5,
+            cooldown: 1,
+            ..ReduceLROnPlateau::default()
+        },
+    );
+    goes_on(
+        "sgd",
+        |model| SGD { lr: rate(model), momentum: 0.9, ..SGD::default() },
+        |_| {
+            let warmup = LinearLR { start_factor: 0.1, total_iters: 3, ..LinearLR::default() };
+            let after = CosineAnnealingLR { t_max: 10, eta_min: 0.0 };
+            SequentialLR::new([3]).push(warmup).push(after)
+        },
+    );
+    goes_on(
+        "asgd",
+        |model| ASGD { lr: rate(model), t0: 2.0, ..ASGD::default() },
+        |_| {
+            ChainedScheduler::new()
+                .push(ExponentialLR { gamma: 0.9 })
+                .push(PolynomialLR { total_iters: 8, power: 2.0 })
+        },
+    );
+    goes_on(
+        "rprop",
+        |model| Rprop { lr: rate(model), ..Rprop::default() },
+        |_| CyclicLR { step_size_up: 3, cycle_momentum: None, ..CyclicLR::new(1e-3, 1e-2) },
+    );
+    goes_on(
+        "adadelta",
+        |model| Adadelta { lr: rate(model), ..Adadelta::default() },
+        |_| OneCycleLR { cycle_momentum: None, ..OneCycleLR::new(0.1, 20) },
+    );
+}
+
+#[test]
+fn what_does_not_fit_is_an_error_and_changes_nothing() {
+    let mut world = World::new();
+    let population = world.spawn_population(&Linear::new(3, 2), 2, Seed(1)).unwrap();
+    world.insert(population, Adam::default()).unwrap();
+    let (x, y) = (Array3::<f32>::ones((2, 4, 3)), Array2::<i64>::zeros((2, 4)));
+    world.train_step(population, &x, &y, &CrossEntropyLoss::default()).unwrap();
+    let saved = world.training_state(population).unwrap();
+    let refused = |world: &mut World, tensors: &[Tensor], words: &str| {
+        let before = world.training_state(population).unwrap();
+        let error = world.load_training_state(population, tensors).unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+        assert_eq!(world.training_state(population).unwrap(), before);
+    };
+    let without = |name: &str| -> Vec<_> {
+        saved.iter().filter(|tensor| tensor.name != name).cloned().collect()
+    };
+    refused(&mut world, &without("draws"), "the training state has no draws");
+    let name = "optimizer.param_groups.0.beta1";
+    refused(&mut world, &without(name), &format!("the training state has no {name}"));
+    let mut strange = saved.clone();
+    strange.push(Tensor::new("lr_scheduler.0.last_epoch", ndarray::array![1.0, 1.0].view()));
+    refused(&mut world, &strange, "has lr_scheduler.0.last_epoch, for which");
+    let mut wide = saved.clone();
+    let moment = wide.iter_mut().find(|of| of.name == "optimizer.state.0.exp_avg").unwrap();
+    *moment = Tensor::new(moment.name.clone(), Array3::<f32>::zeros((2, 2, 5)).view());
+    refused(&mut world, &wide, "state 0.exp_avg: expected shape [2, 3], got [2, 5]");
+    let of_models = saved.iter().filter(|of| !of.name.starts_with("population."));
+    let one: Vec<_> = of_models
+        .map(|of| {
+            let array = of.cast(Dtype::F64).to_array::<f64>().unwrap();
+            Tensor::new(of.name.clone(), array.slice_axis(Axis(0), (0..1).into()))
+        })
+        .collect();
+    refused(&mut world, &one, "expected numbers for 2 models");
+    // A scheduler, of which the file says nothing.
+    world.schedule(population, ExponentialLR { gamma: 0.5 }).unwrap();
+    refused(&mut world, &saved, "lr_scheduler 0: the state of a scheduler has []");
+    let now = world.training_state(population).unwrap();
+    world.load_training_state(population, &now).unwrap();
+    // Models that do not have it alike.
+    let first = world.models(population).unwrap()[0];
+    world.entity_mut(first).remove::<neurarch::components::scheduler::Scheduler>();
+    let error = world.training_state(population).unwrap_err().to_string();
+    assert!(error.contains("is not in all models"), "{error}");
+    assert!(world.training_state(first).is_ok());
+}
+
+#[test]
+fn l_bfgs_goes_on_where_it_was_saved() {
+    let x =
+        Array3::from_shape_fn((MODELS, 5, 4), |(m, i, j)| ((m * 7 + i * 5 + j) % 13) as f32 / 6.0);
+    let y = Array3::from_shape_fn((MODELS, 5, 2), |(m, i, j)| ((m + i * 3 + j) % 5) as f32);
+    let spawn = || {
+        let mut world = World::new();
+        let net = Sequential::new().push(Linear::new(4, 3)).push(Tanh).push(Linear::new(3, 2));
+        let population = world.spawn_population(&net, MODELS, Seed(2)).unwrap();
+        let line_search_fn = Some(LineSearch::StrongWolfe);
+        world
+            .insert(population, LBFGS { max_iter: 3, line_search_fn, ..LBFGS::default() })
+            .unwrap();
+        (world, population)
+    };
+    let step = |world: &mut World, population: Entity| {
+        world
+            .step_with_closure(population, |world| {
+                world.zero_grad(population)?;
+                world.forward(population, &x)?;
+                let losses = world.loss::<f32, f32>(population, &y, &MSELoss::default())?;
+                world.backward(population)?;
+                Ok(losses.iter().map(|&loss| f64::from(loss)).collect())
+            })
+            .unwrap()
+    };
+    let (mut world, population) = spawn();
+    for _ in 0..3 {
+        step(&mut world, population);
+    }
+    let state = world.stacked_state_dict(population).unwrap();
+    let roots = world.models(population).unwrap().to_vec();
+    let saved: Vec<_> = roots.iter().map(|&root| world.training_state(root).unwrap()).collect();
+    let went_on = step(&mut world, population);
+    let (mut resumed, other) = spawn();
+    resumed.load_stacked_state_dict(other, &state, LoadOptions::default()).unwrap();
+    for (root, saved) in resumed.models(other).unwrap().to_vec().into_iter().zip(&saved) {
+        resumed.load_training_state(root, saved).unwrap();
+    }
+    assert_eq!(step(&mut resumed, other), went_on);
+    let (a, b) = (world.stacked_state_dict(population), resumed.stacked_state_dict(other));
+    assert_eq!(a.unwrap().iter().collect::<Vec<_>>(), b.unwrap().iter().collect::<Vec<_>>());
+    // A model without that optimizer.
+    let plain = resumed.spawn_population(&Linear::new(1, 1), 1, Seed(0)).unwrap();
+    let root = resumed.models(plain).unwrap()[0];
+    let error = resumed.load_training_state(root, &saved[0]).unwrap_err().to_string();
+    assert!(error.contains("has lbfgs.d, for which"), "{error}");
+}
+
+/// Draws the settings of a case: numbers that follow from its own number alone.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ z >> 31) % sides as u64) as usize
+    }
+
+    fn odds(&mut self, one_in: usize) -> bool {
+        self.roll(one_in) == 0
+    }
+}
+
+fn insert_one(world: &mut World, of: Entity, which: usize) {
+    let lr = |model: usize| 0.01 * (1 + model) as f64;
+    let done = match which {
+        0 => world.insert_with(of, |m| SGD { lr: lr(m), momentum: 0.9, ..SGD::default() }),
+        1 => world.insert_with(of, |m| SGD {
+            lr: lr(m),
+            momentum: 0.8,
+            nesterov: true,
+            ..SGD::default()
+        }),
+        2 => world.insert_with(of, |m| Adam { lr: lr(m), amsgrad: m > 9, ..Adam::default() }),
+        3 => world.insert_with(of, |m| AdamW { lr: lr(m), amsgrad: true, ..AdamW::default() }),
+        4 => world.insert_with(of, |m| RAdam { lr: lr(m), ..RAdam::default() }),
+        5 => world.insert_with(of, |m| NAdam { lr: lr(m), ..NAdam::default() }),
+        6 => world.insert_with(of, |m| Adamax { lr: lr(m), ..Adamax::default() }),
+        7 => world.insert_with(of, |m| Adagrad { lr: lr(m), lr_decay: 0.1, ..Adagrad::default() }),
+        8 => world.insert_with(of, |m| Adadelta { lr: 10.0 * lr(m), ..Adadelta::default() }),
+        9 => world.insert_with(of, |m| RMSprop {
+            lr: lr(m),
+            centered: true,
+            momentum: 0.5,
+            ..RMSprop::default()
+        }),
+        10 => world.insert_with(of, |m| ASGD { lr: lr(m), t0: 2.0, ..ASGD::default() }),
+        11 => world.insert_with(of, |m| Rprop { lr: lr(m), ..Rprop::default() }),
+        _ => world.insert_with(of, |m| Adafactor { lr: lr(m), ..Adafactor::default() }),
+    };
+    done.unwrap();
+}
+
+/// A case: how a population is spawned, what it did before it was saved, and what it does afterwards.
+struct Case {
+    optimizer: usize,
+    scheduler: usize,
+    is_scaled: bool,
+    is_shared: bool,
+    is_constrained: bool,
+    dtype: Dtype,
+    seed: u64,
+}
+
+impl Case {
+    fn draw(dice: &mut Dice) -> Self {
+        let is_shared = dice.odds(3);
+        Case {
+            optimizer: dice.roll(13),
+            scheduler: dice.roll(5),
+            is_scaled: !is_shared && dice.odds(3),
+            is_shared,
+            is_constrained: dice.odds(3),
+            dtype: if dice.odds(4) { Dtype::F64 } else { Dtype::F32 },
+            seed: dice.roll(1000) as u64,
+        }
+    }
+
+    /// Spawns the population as a program does before it loads.
+    fn spawn(&self, seed: u64, first_number: u64) -> (World, Entity) {
+        let mut world = World::new();
+        let net = Sequential::new()
+            .push(Linear::new(4, 6))
+            .push(BatchNorm1d::new(6))
+            .push(RReLU::default())
+            .push(Dropout { p: 0.3 })
+            .push(Linear::new(6, 2));
+        let settings = PopulationSettings {
+            models: MODELS,
+            seed,
+            first_number,
+            dtype: self.dtype,
+            ..PopulationSettings::default()
+        };
+        let of = world.spawn_population_with(&net, settings).unwrap();
+        world.insert_at_with(of, "3", |m| Dropout { p: 0.2 + 0.1 * m as f64 }).unwrap();
+        if self.is_constrained {
+            world.spectral_norm((of, "4"), "weight").unwrap();
+        }
+        if self.is_shared {
+            world.share_parameter(of, "0.weight").unwrap();
+            let shared = Adam { lr: 0.05, ..Adam::default() };
+            world.entity_mut(of).insert(shared);
+        }
+        // What no state dict has, and the models write to.
+        world
+            .register_buffer(
+                (of, "2"),
+                "seen",
+                Value::tensor(ndarray::arr1(&[0.5_f32]).view()),
+                false,
+            )
+            .unwrap();
+        insert_one(&mut world, of, self.optimizer);
+        match self.scheduler {
+            0 => world.schedule_with(of, |m| StepLR { step_size: 1 + m, gamma: 0.5 }).unwrap(),
+            1 => world.schedule(of, CosineAnnealingWarmRestarts::new(3, 2, 1e-4)).unwrap(),
+            2 => world
+                .schedule(of, OneCycleLR { cycle_momentum: None, ..OneCycleLR::new(0.1, 40) })
+                .unwrap(),
+            3 => world
+                .schedule(of, ReduceLROnPlateau { patience: 0, ..ReduceLROnPlateau::default() })
+                .unwrap(),
+            _ => {}
+        }
+        if self.is_scaled {
+            let scaler =
+                GradScaler { init_scale: 1024.0, growth_interval: 2, ..GradScaler::default() };
+            world.insert(of, scaler).unwrap();
+        }
+        (world, of)
+    }
+
+    /// Makes some steps; gives all that was computed.
+    fn go_on(&self, world: &mut World, of: Entity, steps: core::ops::Range<usize>) -> Vec<u64> {
+        match self.dtype {
+            Dtype::F64 => self.go_on_in::<f64>(world, of, steps, |x| x),
+            _ => self.go_on_in::<f32>(world, of, steps, |x| x as f32),
+        }
+    }
+
+    fn go_on_in<T: Into<f64> + Element<Float = T>>(
+        &self,
+        world: &mut World,
+        of: Entity,
+        steps: core::ops::Range<usize>,
+        element: impl Fn(f64) -> T,
+    ) -> Vec<u64> {
+        let loss = CrossEntropyLoss::default();
+        let mut bits = Vec::new();
+        for step in steps {
+            let x = Array3::from_shape_fn((MODELS, 5, 4), |(m, i, j)| {
+                element(((m * 7 + i * 5 + j * 3 + step * 11) % 13) as f64 / 6.0 - 1.0)
+            });
+            let y = Array2::from_shape_fn((MODELS, 5), |(m, i)| ((m + i + step) % 2) as i64);
+            let losses: Vec<f64> = match (self.is_scaled, step % 3) {
+                (true, _) => {
+                    world.zero_grad(of).unwrap();
+                    world.forward(of, &x).unwrap();
+                    let losses = world.loss::<T, i64>(of, &y, &loss).unwrap();
+                    world.scale_loss(of).unwrap();
+                    world.backward(of).unwrap();
+                    world.step_scaled(of).unwrap();
+                    world.update_scale(of, None).unwrap();
+                    losses.iter().map(|&loss| loss.into()).collect()
+                }
+                (false, 2) => {
+                    // Gradients add up over the steps.
+                    world.forward(of, &x).unwrap();
+                    let losses = world.loss::<T, i64>(of, &y, &loss).unwrap();
+                    world.backward(of).unwrap();
+                    world.step(of).unwrap();
+                    losses.iter().map(|&loss| loss.into()).collect()
+                }
+                _ => {
+                    let losses = world.train_step(of, &x, &y, &loss).unwrap();
+                    losses.iter().map(|&loss| loss.into()).collect()
+                }
+            };
+            match self.scheduler {
+                0..=2 => world.step_schedulers(of).unwrap(),
+                3 => world.step_schedulers_with_metrics(of, &losses).unwrap(),
+                _ => {}
+            }
+            bits.extend(losses.iter().map(|loss| loss.to_bits()));
+        }
+        bits
+    }
+}
+
+fn all_bits(world: &mut World, of: Entity) -> Vec<Tensor> {
+    let mut all: Vec<Tensor> = world.stacked_state_dict(of).unwrap().into_iter().collect();
+    all.extend(world.training_state(of).unwrap());
+    all
+}
+
+#[test]
+fn populations_drawn_at_random_go_on_bit_for_bit_in_another_world() {
+    let n = std::env::var("NEURARCH_CASES").map_or(24, |n| n.parse().unwrap());
+    for number in 0..n {
+        let mut dice = Dice(number);
+        let case = Case::draw(&mut dice);
+        let (mut world, of) = case.spawn(case.seed, dice.roll(100) as u64);
+        let roots = world.models(of).unwrap().to_vec();
+        for &root in &roots {
+            let (norm, layer) =
+                (world.module(root, "1").unwrap(), world.module(root, "4").unwrap());
+            if dice.odds(4) {
+                world.eval(norm).unwrap();
+            }
+            if dice.odds(4) {
+                world.requires_grad_(layer, false).unwrap();
+            }
+        }
+        if !case.is_scaled && dice.odds(4) {
+            world.set_active(roots[1], false).unwrap();
+        }
+        case.go_on(&mut world, of, 0..dice.roll(4));
+        if dice.odds(2) {
+            world.perturb(of, Noise::normal(0.01)).unwrap();
+        }
+        let seen = Array2::from_shape_fn((MODELS, 1), |(m, _)| m as f32 + 0.25);
+        world.unstack(of, "2.seen", seen.view()).unwrap();
+        let (state, training) =
+            (world.stacked_state_dict(of).unwrap(), world.training_state(of).unwrap());
+        let went_on = case.go_on(&mut world, of, 4..9);
+
+        // Another seed and other numbers: the file says which.
+        let (mut resumed, other) = case.spawn(case.seed + 1, 500);
+        resumed.load_stacked_state_dict(other, &state, LoadOptions::default()).unwrap();
+        resumed.load_training_state(other, &training).unwrap();
+        assert_eq!(resumed.training_state(other).unwrap(), training, "case {number}");
+        assert_eq!(case.go_on(&mut resumed, other, 4..9), went_on, "case {number}");
+        assert_eq!(all_bits(&mut resumed, other), all_bits(&mut world, of), "case {number}");
+        // Models that come later are the same ones, too.
+        let newborn = [(&mut world, of), (&mut resumed, other)].map(|(world, of)| {
+            let root = world.spawn_models(of, 1).unwrap()[0];
+            world.state_dict(root).unwrap().into_iter().collect::<Vec<_>>()
+        });
+        assert_eq!(newborn[0], newborn[1], "case {number}");
+    }
+}
