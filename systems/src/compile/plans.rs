@@ -311,10 +311,17 @@ impl Plans {
     /// Counts a call that begins; gives its number, and how often plans were evicted before it. `forget` lets those who
     /// keep plans let go of what is evicted.
     pub(crate) fn begin_call(world: &mut World, forget: fn(&mut World)) -> (u64, u64) {
-        let mut plans = world.get_resource_or_init::<Plans>();
-        plans.calls += 1;
-        plans.forget = forget;
-        (plans.calls, plans.evictions)
+        // To ask for it is cheaper than to see to it that it is there.
+        if let Some(mut plans) = world.get_resource_mut::<Plans>() {
+            return plans.count_call(forget);
+        }
+        world.get_resource_or_init::<Plans>().count_call(forget)
+    }
+
+    fn count_call(&mut self, forget: fn(&mut World)) -> (u64, u64) {
+        self.calls += 1;
+        self.forget = forget;
+        (self.calls, self.evictions)
     }
 
     /// Gives the plan that `request` asks for, for models of `scheme`.

@@ -30,7 +30,7 @@ use crate::storage::bind::{Binder, Located};
 use crate::storage::members::Members;
 use crate::storage::write_detector::WriteDetector;
 use crate::structure::optimizers::Optimizers;
-use crate::structure::population::population;
+use crate::structure::population::{Models, population};
 use crate::structure::sign;
 
 /// For each model's root, in which cohort it made the pass that is gone back from, and whether that left a record.
@@ -115,18 +115,31 @@ impl Cohorts {
         world: &mut World,
         of: Entity,
         passed: impl FnOnce() -> Passed,
-    ) -> Result<(), StepError> {
+    ) -> Result<Models, StepError> {
         sign::refresh(world, of)?;
-        Optimizers::init(world);
+        let generation = Optimizers::generation(world);
         let found = population(world, of)?;
-        let now = (found.version(), world.resource::<Optimizers>().generation);
-        if self.made_at != Some(now) || !self.still_fits(world, of)? {
-            if !self.follow(world, of, now)? {
-                self.regroup(world, of, &passed())?;
+        let (now, models) = ((found.version(), generation), Models::of(found));
+        if self.made_at == Some(now) && !are_stale(&self.modes, world, found.groups()) {
+            if !are_stale(&self.rates, world, found.groups()) {
+                return Ok(models);
             }
-            self.made_at = Some(now);
+            if self.own_alike(world, found.groups()) {
+                self.rates.iter_mut().for_each(|watch| watch.look(world));
+                self.rated += 1;
+                return Ok(models);
+            }
         }
-        Ok(())
+        if !self.follow(world, of, now)? {
+            self.regroup(world, of, &passed())?;
+        }
+        self.made_at = Some(now);
+        Ok(models)
+    }
+
+    /// Gives the population's version and the number of regroupings, as of the last refresh.
+    pub(crate) fn now(&self) -> Option<(u64, u64)> {
+        self.made_at.map(|(version, _)| (version, self.regrouped))
     }
 
     /// Follows the models that came, went, moved or were written to since the last time, if all models are one cohort
@@ -171,30 +184,14 @@ impl Cohorts {
         Ok(true)
     }
 
-    /// Says whether every member still has what its cohort has in common. Cheap if nobody wrote there.
-    fn still_fits(&mut self, world: &mut World, of: Entity) -> Result<bool, StepError> {
-        let groups = population(world, of)?.groups();
-        let is_stale = |watches: &[WriteDetector]| {
-            watches.len() != groups.len()
-                || watches.iter().zip(groups).any(|(watch, group)| watch.is_stale(world, group))
-        };
-        if is_stale(&self.modes) {
-            return Ok(false);
-        }
-        if is_stale(&self.rates) {
-            let optimizers = world.resource::<Optimizers>();
-            let fits = self.list.iter().all(|cohort| {
-                let group = &groups[cohort.at.group];
-                let mut places = cohort.places.iter();
-                places.all(|&place| cohort.owns_like(world, optimizers, group, place as usize))
-            });
-            if !fits {
-                return Ok(false);
-            }
-            self.rates.iter_mut().for_each(|watch| watch.look(world));
-            self.rated += 1;
-        }
-        Ok(true)
+    /// Says whether every member still has optimizers like its cohort's.
+    fn own_alike(&self, world: &World, groups: &[Group]) -> bool {
+        let optimizers = world.resource::<Optimizers>();
+        self.list.iter().all(|cohort| {
+            let group = &groups[cohort.at.group];
+            let mut places = cohort.places.iter();
+            places.all(|&place| cohort.owns_like(world, optimizers, group, place as usize))
+        })
     }
 
     /// Takes the mark off models whose last hook was removed; says whether there were any.
@@ -203,11 +200,10 @@ impl Cohorts {
         world: &mut World,
         of: Entity,
     ) -> Result<bool, StepError> {
-        let groups = population(world, of)?.groups();
         let mut gone = Vec::new();
         for cohort in &self.list {
             let Some(own) = &cohort.own else { continue };
-            let group = &groups[cohort.at.group];
+            let group = &population(world, of)?.groups()[cohort.at.group];
             let places = cohort.places.iter().map(|&place| place as usize);
             let of_cohort = places.filter(|&place| !own.is_there(world, group, place));
             gone.extend(of_cohort.map(|place| group.modules[0][place]));
@@ -332,6 +328,12 @@ impl Cohorts {
         (self.modes, self.rates) = (modes, rates);
         Ok(())
     }
+}
+
+/// Says whether somebody wrote to what is watched in these groups, or moved their entities. Cheap if nobody did.
+fn are_stale(watches: &[WriteDetector], world: &World, groups: &[Group]) -> bool {
+    watches.len() != groups.len()
+        || watches.iter().zip(groups).any(|(watch, group)| watch.is_stale(world, group))
 }
 
 /// Lists what a model has at the positions where somebody has an optimizer.

@@ -72,6 +72,9 @@ impl Cohort {
         loss: Option<&dyn DynLoss>,
     ) -> Result<(), StepError> {
         let ready = &mut self.ready[place];
+        if ready.planned.plan.program.scalars.is_empty() {
+            return Ok(());
+        }
         let group = &population(world, of)?.groups()[self.at.group];
         let is_new_loss = match (&ready.loss, loss) {
             (Some(known), Some(loss)) => !known.equals(loss),

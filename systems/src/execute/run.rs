@@ -19,8 +19,8 @@ use crate::execute::shared;
 use crate::execute::shared::{Chunks, SharedOptimizers};
 use crate::execute::tape::{InputGradients, Start, Tape};
 use crate::storage::launch::Buffers;
-use crate::structure::population::population;
-use crate::structure::{columns, mode, population};
+use crate::structure::population::{Models, population};
+use crate::structure::{columns, mode};
 
 /// What a population keeps from one call to the next; a component of its entity. None while a call has it.
 #[derive(Component)]
@@ -40,6 +40,10 @@ pub(crate) struct Run {
     /// Whether a pass has begun since the last one was gone back from: models are grouped for a new one, and what
     /// they ran in before keeps none of them apart.
     has_begun: bool,
+    /// The population's models. This and what follows is read when a call begins, and stays so while it runs.
+    pub(crate) models: Models,
+    /// Whether forward passes keep what going back takes.
+    pub(crate) keeps_gradients: bool,
     /// The hooks of all models, if there are any.
     pub(crate) shared: Option<OuterHooks>,
     /// The models in the order in which gradients of shared parameters are summed.
@@ -97,13 +101,13 @@ pub(crate) fn with_runs<R>(
 }
 
 /// Takes what a population keeps out of the world.
-fn take(world: &mut World, population: Entity) -> Result<Box<Run>, StepError> {
-    population::population(world, population)?;
-    if world.get::<KeptRun>(population).is_none() {
-        world.entity_mut(population).insert(KeptRun(Some(Box::default())));
+fn take(world: &mut World, of: Entity) -> Result<Box<Run>, StepError> {
+    if let Some(mut kept) = world.get_mut::<KeptRun>(of) {
+        return kept.0.take().ok_or(StepError::Busy(of));
     }
-    let run = world.get_mut::<KeptRun>(population).and_then(|mut kept| kept.0.take());
-    run.ok_or(StepError::Busy(population))
+    population(world, of)?;
+    world.entity_mut(of).insert(KeptRun(None));
+    Ok(Box::default())
 }
 
 fn put_back(world: &mut World, population: Entity, run: Box<Run>) {
@@ -138,7 +142,7 @@ pub(crate) fn input_gradients(
     world: &World,
     population: Entity,
 ) -> Result<InputGradients, StepError> {
-    let found = population::population(world, population)?;
+    let found = self::population(world, population)?;
     let run = world.get::<KeptRun>(population).and_then(|kept| kept.0.as_ref());
     run.map_or(Ok(Vec::new()), |run| run.tape.input_gradients(world, found))
 }
@@ -151,7 +155,7 @@ impl Run {
         population: Entity,
     ) -> Result<(), StepError> {
         let Run { cohorts, tape, recorded, has_begun, .. } = self;
-        cohorts.refresh(world, population, || {
+        self.models = cohorts.refresh(world, population, || {
             let keeps_apart = !*has_begun && recorded.iter().any(Option::is_some);
             if keeps_apart { tape.passes(recorded) } else { Passed::new() }
         })?;
@@ -160,6 +164,7 @@ impl Run {
             self.cohorts.forget_evicted();
             self.evictions = evictions;
         }
+        self.keeps_gradients = mode::is_grad_enabled(world);
         self.shared = OuterHooks::of(world, population);
         let autocast = mode::autocast_mode(world);
         for cohort in &mut self.cohorts.list {
@@ -173,7 +178,13 @@ impl Run {
 
     /// Makes a run of a cohort alone, with the same hooks; what this one keeps stays as it is.
     pub(crate) fn apart(&self, cohort: Cohort) -> Run {
-        Run { cohorts: Cohorts::of_one(cohort), shared: self.shared.clone(), ..Run::default() }
+        Run {
+            cohorts: Cohorts::of_one(cohort),
+            models: self.models,
+            keeps_gradients: self.keeps_gradients,
+            shared: self.shared.clone(),
+            ..Run::default()
+        }
     }
 
     /// Has the models entered at a module below their roots, until the next refresh.
@@ -277,8 +288,9 @@ impl Run {
         world: &World,
         population: Entity,
     ) -> Result<(), StepError> {
-        if !shared::has_optimizer(world, population) {
-            self.cohorts.list.iter().try_for_each(Cohort::check_optimizer)?;
+        let missing = self.cohorts.list.iter().try_for_each(Cohort::check_optimizer).err();
+        if let Some(missing) = missing.filter(|_| !shared::has_optimizer(world, population)) {
+            return Err(missing);
         }
         self.shared_optimizers.refresh(world, population, &self.cohorts)
     }

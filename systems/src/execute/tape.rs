@@ -184,6 +184,13 @@ impl Tape {
         Ok(())
     }
 
+    /// Ends a pass, after all that it writes: parameters that somebody writes to later are others than it ran with.
+    pub(crate) fn close(&mut self, world: &mut World, population: Entity) {
+        if self.is_written {
+            self.written = Written::now(world, population);
+        }
+    }
+
     /// Gives the types of what the models were called with in the pass to go back from, if there is one, and
     /// how they were nested.
     pub(crate) fn inputs(&self) -> Option<(&[Type], Option<&Arguments<usize>>)> {
@@ -270,13 +277,13 @@ fn is_identity(rows: &[usize], n_rows: usize) -> bool {
 impl Whose {
     /// Lists who just ran.
     fn remember(&mut self, world: &World, of: Entity, cohorts: &Cohorts) -> Result<(), StepError> {
-        let found = population(world, of)?;
-        let now = Some((found.version(), cohorts.regrouped));
+        let now = cohorts.now();
         self.seen = now;
         self.fits = true;
-        if self.made == now {
+        if now.is_some() && self.made == now {
             return Ok(());
         }
+        let found = population(world, of)?;
         if self.follow_turnover(world, found, cohorts) {
             self.made = now;
             return Ok(());

@@ -11,35 +11,44 @@ use neurarch_components::population::tree::{Model, NOT_A_MEMBER};
 
 use crate::errors::SignError;
 
-/// Finds a population, with the resources that its groups speak of: whatever is done with it begins here, so all that
-/// follows may take these for granted.
-pub(crate) fn check(world: &World, population: Entity) -> Result<&Population, SignError> {
-    let found = check_resources(world, population)?;
-    found.groups().iter().try_for_each(|group| check_group(world, population, group))?;
-    Ok(found)
+/// A population, with the resources that its groups speak of.
+#[derive(Clone, Copy)]
+pub(crate) struct Known<'w> {
+    pub(crate) population: &'w Population,
+    pub(crate) blueprints: &'w Blueprints,
+    pub(crate) types: &'w ModuleTypes,
+}
+
+/// Finds a population, with all that its groups speak of: whatever is done with it begins here, so all that follows may
+/// take this for granted.
+pub(crate) fn check(world: &World, population: Entity) -> Result<Known<'_>, SignError> {
+    let known = check_resources(world, population)?;
+    let mut groups = known.population.groups().iter();
+    groups.try_for_each(|group| check_group(world, population, known.blueprints, group))?;
+    Ok(known)
 }
 
 /// Finds a population, with the resources that are the same for all of its groups.
-pub(crate) fn check_resources(world: &World, population: Entity) -> Result<&Population, SignError> {
+pub(crate) fn check_resources(world: &World, population: Entity) -> Result<Known<'_>, SignError> {
     let found = world.get::<Population>(population);
     let found = found.filter(|found| found.is_of(world.id(), population));
     let found = found.ok_or(SignError::NotAPopulation(population))?;
     let missing = |resource| SignError::Missing { population, resource };
-    world.get_resource::<Blueprints>().ok_or(missing("Blueprints"))?;
-    world.get_resource::<ModuleTypes>().ok_or(missing("ModuleTypes"))?;
+    let blueprints = world.get_resource::<Blueprints>().ok_or(missing("Blueprints"))?;
+    let types = world.get_resource::<ModuleTypes>().ok_or(missing("ModuleTypes"))?;
     Columns::of(world).filter(|columns| found.is_in(columns)).ok_or(missing("Columns"))?;
-    Ok(found)
+    Ok(Known { population: found, blueprints, types })
 }
 
 /// Checks that what a group speaks of is there: its blueprint, and what its models share with others.
 pub(crate) fn check_group(
     world: &World,
     population: Entity,
+    blueprints: &Blueprints,
     group: &Group,
 ) -> Result<(), SignError> {
     let missing = |resource| SignError::Missing { population, resource };
-    let blueprints = world.get_resource::<Blueprints>();
-    if !blueprints.is_some_and(|blueprints| blueprints.holds(group)) {
+    if !blueprints.holds(group) {
         return Err(missing("Blueprints"));
     }
     for shared in group.shared() {

@@ -15,7 +15,7 @@ use neurarch_components::scheduler::{Scheduler, SchedulerError};
 pub struct Optimizers {
     types: Vec<OptimizerType>,
     /// Counts the times that an entity got or lost an optimizer.
-    pub(crate) generation: u64,
+    generation: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +35,15 @@ impl Optimizers {
     pub fn register<O: Optimizer>(world: &mut World) {
         Self::init(world);
         Self::add::<O>(world);
+    }
+
+    /// Counts the times that an entity got or lost an optimizer; makes torch's known first.
+    pub(crate) fn generation(world: &mut World) -> u64 {
+        if let Some(known) = world.get_resource::<Optimizers>() {
+            return known.generation;
+        }
+        Self::init(world);
+        world.resource::<Optimizers>().generation
     }
 
     /// Makes torch's optimizers known.
@@ -89,7 +98,8 @@ impl Optimizers {
     /// Gives the optimizer that an entity has of its own.
     pub(crate) fn on<'w>(&self, world: &'w World, entity: Entity) -> Option<&'w dyn DynOptimizer> {
         let entity = world.get_entity(entity).ok()?;
-        self.types.iter().find_map(|optimizer| (optimizer.get)(entity))
+        let own = self.types.iter().find(|optimizer| entity.contains_id(optimizer.id))?;
+        (own.get)(entity)
     }
 
     /// Gives the type of the optimizer that an entity has of its own.

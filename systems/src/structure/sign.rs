@@ -6,12 +6,11 @@
 //! new blueprint, its neighbors stay where they are.
 
 use bevy_ecs::prelude::*;
-use neurarch_components::module::registry::ModuleTypes;
 use neurarch_components::population::tree::Model;
 
 use crate::draw::Draw;
 pub use crate::errors::SignError;
-use crate::structure::membership::{check, check_group, check_resources, place};
+use crate::structure::membership::{Known, check, check_group, check_resources, place};
 
 mod apply;
 mod change;
@@ -49,13 +48,13 @@ pub(crate) fn refresh_model(
     population: Entity,
     root: Entity,
 ) -> Result<(), SignError> {
-    let found = check_resources(world, population)?;
-    let told = world.get_resource::<ModuleTypes>().map_or(0, |types| types.changed().len());
+    let Known { population: found, blueprints, types } = check_resources(world, population)?;
+    let told = types.changed().len();
     let has_many = found.groups().len() > FEW_STRUCTURES;
     if has_many && !found.is_stale() && told + found.unsigned().len() <= FEW_CHANGES {
         let group = world.get::<Model>(root).and_then(|model| place(found, root, model));
         if let Some((group, _)) = group {
-            check_group(world, population, &found.groups()[group])?;
+            check_group(world, population, blueprints, &found.groups()[group])?;
         }
         if !would_change(world, population, root) {
             return Ok(());
@@ -70,7 +69,11 @@ pub(crate) fn refresh_drawing(
     population: Entity,
     draw: Draw,
 ) -> Result<(), SignError> {
-    if check(world, population)?.is_stale() {
+    let known = check(world, population)?;
+    if look::is_quiet(world, population, known) {
+        return Ok(());
+    }
+    if known.population.is_stale() {
         apply::regroup(world, population);
     }
     let mut signed = Signed::take(world, population);

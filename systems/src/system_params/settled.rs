@@ -8,13 +8,13 @@ use bevy_ecs::change_detection::Tick;
 use bevy_ecs::prelude::*;
 use neurarch_components::module::blueprint::Blueprint;
 use neurarch_components::module::registry::ModuleTypes;
-use neurarch_components::population::Population;
 use neurarch_components::population::group::Group;
 use neurarch_components::population::tree::{Columned, Model, ModuleName, NOT_A_MEMBER};
 
 use crate::edit::lookup::named_children;
 use crate::errors::AccessError;
 use crate::structure::membership;
+use crate::structure::membership::Known;
 use crate::structure::root::root_of;
 use crate::structure::sign;
 use crate::structure::sign::Signed;
@@ -30,17 +30,17 @@ use crate::structure::spot::owner;
 pub(crate) fn settled(world: &World, module: Entity) -> Result<Spot, AccessError> {
     let not_a_module = || AccessError::NotAModule(module);
     let (root, population) = root_of(world, owner(world, module)).ok_or_else(not_a_module)?;
-    let found = membership::check_resources(world, population)?;
+    let known = membership::check_resources(world, population)?;
     let Some(&Model { index, .. }) = world.get::<Model>(root) else { return Err(not_a_module()) };
     if index == NOT_A_MEMBER {
         return Err(not_a_module());
     }
     let place = spot::place(world, root).ok();
     if let Some((group, ..)) = place {
-        membership::check_group(world, population, group)?;
+        membership::check_group(world, population, known.blueprints, group)?;
     }
     let edited =
-        awaits_signing(world, found, root).map(|entity| path_of(world, entity)).or_else(|| {
+        awaits_signing(world, known, root).map(|entity| path_of(world, entity)).or_else(|| {
             let (group, member, blueprint) = place?;
             with_other_children(world, population, (group, member, blueprint))
         });
@@ -53,12 +53,12 @@ pub(crate) fn settled(world: &World, module: Entity) -> Result<Spot, AccessError
 }
 
 /// Finds a module of a model that signing was told of.
-fn awaits_signing(world: &World, population: &Population, root: Entity) -> Option<Entity> {
-    if population.unsigned().contains(&root) {
+fn awaits_signing(world: &World, known: Known<'_>, root: Entity) -> Option<Entity> {
+    if known.population.unsigned().contains(&root) {
         return Some(root);
     }
-    let told = world.get_resource::<ModuleTypes>()?.changed().iter().map(|change| change.entity);
-    told.into_iter().find(|&entity| root_of(world, entity).is_some_and(|(of, _)| of == root))
+    let mut told = known.types.changed().iter().map(|change| change.entity);
+    told.find(|&entity| root_of(world, entity).is_some_and(|(of, _)| of == root))
 }
 
 /// Gives the path of a module of a model that got, lost or sorted children since signing looked, or that is gone.

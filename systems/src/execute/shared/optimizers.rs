@@ -34,6 +34,9 @@ impl SharedOptimizers {
         of: Entity,
         cohorts: &Cohorts,
     ) -> Result<(), StepError> {
+        if self.of == Some(cohorts.rated) {
+            return Ok(());
+        }
         let optimizers = world.resource::<Optimizers>();
         if let Some(own) = optimizers.on(world, of) {
             self.of = None;
@@ -41,9 +44,6 @@ impl SharedOptimizers {
             let shared = shared.filter(|(_, of)| of.role == Role::Parameter);
             self.list = shared.map(|(place, _)| (place, own.clone_box())).collect();
             return self.check_rules(world, of);
-        }
-        if self.of == Some(cohorts.rated) {
-            return Ok(());
         }
         self.of = None;
         self.list.clear();

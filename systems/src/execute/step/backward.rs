@@ -7,9 +7,7 @@ use neurarch_kernels::ir::dtype::Element;
 use neurarch_kernels::ir::program::Role;
 use neurarch_kernels::ir::shape::Type;
 
-use super::check::{
-    check_array, check_dtype, check_result, check_targets, models, result_shape, shaped,
-};
+use super::check::{check_array, check_dtype, check_result, check_targets, result_shape, shaped};
 use super::gradients::write_gradient_bits;
 use super::watched::{self, What};
 use super::{eager_loss, modified};
@@ -47,7 +45,8 @@ pub fn loss<'a, T: Element, Y: Element>(
     with_run(world, population, |world, run| {
         let targets = targets.erase();
         run.follow(world, population)?;
-        check_array(world, population, "targets", targets)?;
+        check_array(run.models, "targets", targets)?;
+        let n_models = run.models.count;
         let Run { cohorts, buffers, tape, chosen, loss: arrays, .. } = &mut *run;
         let results = tape.results.as_ref().ok_or(StepError::NoForward("loss"))?;
         let given = results.types.len();
@@ -72,10 +71,9 @@ pub fn loss<'a, T: Element, Y: Element>(
         arrays.refresh(loss, y.dtype);
         if chosen.contains(&Route::Alone) {
             let y = y.clone();
-            return eager_loss::loss(world, run, population, (loss, &y), targets);
+            return eager_loss::loss(run, (loss, &y), targets);
         }
 
-        let n_models = models(world, population)?;
         let (y_bytes, y_dtype) = (y.size_bytes(), y.dtype);
         let first = cohorts.list.first().zip(chosen.first());
         let outputs = first.and_then(|(cohort, route)| route.ready(&cohort.ready));
@@ -180,12 +178,9 @@ pub fn backward_with(
 
 /// Checks given gradients of the results.
 fn check_gradients(
-    world: &World,
-    tape: &Tape,
-    population: Entity,
+    Run { tape, models, .. }: &Run,
     gradients: &[Option<Erased<'_>>],
 ) -> Result<(), StepError> {
-    let n_models = models(world, population)?;
     let results = tape.results.as_ref().ok_or(StepError::NoForward("backward"))?;
     let expected = results.floats().count();
     if gradients.len() != expected {
@@ -193,9 +188,9 @@ fn check_gradients(
     }
     for (gradient, (y, _)) in gradients.iter().zip(results.floats()) {
         let Some(gradient) = gradient else { continue };
-        check_array(world, population, "gradient", *gradient)?;
-        let given: Vec<_> = [n_models].iter().chain(gradient.shape).copied().collect();
-        check_result("gradient", n_models, y, &given, gradient.dtype)?;
+        check_array(*models, "gradient", *gradient)?;
+        let given: Vec<_> = [models.count].iter().chain(gradient.shape).copied().collect();
+        check_result("gradient", models.count, y, &given, gradient.dtype)?;
     }
     Ok(())
 }
@@ -279,13 +274,13 @@ fn run_backward(
     run.follow(world, population)?;
     let mut given = Vec::new();
     if let Some(gradients) = gradients {
-        check_gradients(world, &run.tape, population, gradients)?;
+        check_gradients(run, gradients)?;
         if gradients.iter().any(Option::is_none) {
             given.extend(gradients.iter().map(Option::is_some));
         }
     }
     choose_plans(world, run, population, &given)?;
-    let n_models = models(world, population)?;
+    let n_models = run.models.count;
     if let Some(gradients) = gradients {
         start_from(&mut run.tape, n_models, gradients);
     }
@@ -357,12 +352,11 @@ fn run_summed_plans(
     eager: &[(usize, EagerGradients)],
     mut sums: Sums,
 ) -> Result<Vec<(usize, Vec<u8>)>, StepError> {
-    let n_models = models(world, population)?;
-    let Run { cohorts, buffers, tape, chosen, chunks, .. } = run;
+    let Run { cohorts, buffers, tape, chosen, chunks, models, .. } = run;
     chunks.refresh(world, population, cohorts, sums.row_bytes());
     let pass = Pass {
         chosen: &|cohort| chosen[cohort],
-        inputs: &|planned| tape.reads(planned, n_models),
+        inputs: &|planned| tape.reads(planned, models.count),
         eager,
     };
     run_summed(world, cohorts, chunks, buffers, &mut sums, &pass, None)?;

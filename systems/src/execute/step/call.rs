@@ -21,7 +21,6 @@ use crate::execute::hooks::Target;
 use crate::execute::lazy;
 use crate::execute::run::{Run, with_run};
 use crate::storage::launch::{Listed, Read, Write};
-use crate::structure::population::population;
 use crate::structure::spot::{Spot, find, locate};
 
 /// Calls a module: that at a path in all models of a population, as [`forward`](super::forward()) calls their roots, or
@@ -158,8 +157,7 @@ fn call_one(
 ) -> Result<(Vec<u8>, Results), StepError> {
     let of = locate(world, module)?.population;
     with_run(world, of, |world, run| {
-        let dtype = population(world, of)?.dtype();
-        arrays.iter().try_for_each(|x| check_dtype("x", dtype, x.dtype))?;
+        arrays.iter().try_for_each(|x| check_dtype("x", run.models.dtype, x.dtype))?;
         let spot = find(world, module)?;
         let path = &spot.blueprint(world).positions[spot.position].path;
         let entry = Entrance::of(path, slice);

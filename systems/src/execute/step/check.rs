@@ -8,7 +8,7 @@ use neurarch_kernels::ir::shape::Type;
 
 use crate::compile::array::Erased;
 use crate::errors::StepError;
-use crate::structure::population;
+use crate::structure::population::{Models, population};
 
 /// Gives numbers a shape.
 pub(super) fn shaped<T, D: Dimension>(
@@ -20,22 +20,19 @@ pub(super) fn shaped<T, D: Dimension>(
 
 /// Counts the models of a population.
 pub(super) fn models(world: &World, population: Entity) -> Result<usize, StepError> {
-    Ok(population::population(world, population)?.len())
+    Ok(self::population(world, population)?.len())
 }
 
 /// Checks the number of models, and that floats are of the models' dtype.
 pub(super) fn check_array(
-    world: &World,
-    population: Entity,
+    Models { count, dtype }: Models,
     name: &'static str,
     array: Erased<'_>,
 ) -> Result<(), StepError> {
-    let state = population::population(world, population)?;
-    let expected = state.len();
-    if let Some(given) = array.models.filter(|&given| given != expected) {
-        return Err(StepError::Models { array: name, expected, given });
+    if let Some(given) = array.models.filter(|&given| given != count) {
+        return Err(StepError::Models { array: name, expected: count, given });
     }
-    check_dtype(name, state.dtype(), array.dtype)
+    check_dtype(name, dtype, array.dtype)
 }
 
 /// Checks that floats are of the models' dtype.

@@ -1,6 +1,5 @@
 //! Losses that read numbers, model by model: no plan computes them.
 
-use bevy_ecs::prelude::*;
 use ndarray::{ArrayD, IxDyn};
 use neurarch_components::losses::DynLoss;
 use neurarch_kernels::ir::autocast::Autocast;
@@ -10,7 +9,7 @@ use neurarch_kernels::ir::shape::Type;
 use neurarch_kernels::ir::trace::{Trace, Var};
 use neurarch_kernels::passes::differentiate;
 
-use super::check::{check_dtype, models, result_shape, shaped};
+use super::check::{check_dtype, result_shape, shaped};
 use crate::compile::array::Erased;
 use crate::errors::StepError;
 use crate::execute::eager::{self, Given};
@@ -32,13 +31,11 @@ struct OfModel {
 ///
 /// As [`loss`](super::loss), and if the losses of models are of several shapes.
 pub(super) fn loss<T: Element>(
-    world: &World,
     run: &mut Run,
-    population: Entity,
     (loss, y): (&dyn DynLoss, &Type),
     targets: Erased<'_>,
 ) -> Result<ArrayD<T>, StepError> {
-    let n_models = models(world, population)?;
+    let n_models = run.models.count;
     let Run { cohorts, tape, loss: arrays, .. } = run;
     let (y_bytes, target) = (y.size_bytes(), targets.ty().to_type());
     let mut made: Vec<(usize, OfModel)> = Vec::new();

@@ -9,7 +9,7 @@ use neurarch_kernels::ir::shape::Type;
 use neurarch_kernels::ir::tree::{Arguments, Tree};
 use neurarch_kernels::memory::AlignedBytes;
 
-use super::check::{check_array, check_result, models, result_shape, shaped, with_models};
+use super::check::{check_array, check_result, result_shape, shaped, with_models};
 use super::watched::{self, Ran, What};
 use crate::compile::array::{AnyArray, AnyInput, Called, Erased, Input};
 use crate::compile::entrance::Entrance;
@@ -23,9 +23,7 @@ use crate::execute::lazy;
 use crate::execute::route::Route;
 use crate::execute::run::{Run, with_run};
 use crate::execute::shared::Sums;
-use crate::execute::tape::Written;
 use crate::storage::launch::{Job, Queue, Read, Write};
-use crate::structure::mode;
 
 /// Runs the models on `x`.
 ///
@@ -95,7 +93,7 @@ pub(super) fn forward_at<X: Element>(
     let called = Called { arrays: &[x.erase()], structure: None, entry };
     pass(world, population, &called, |world, run, watched| {
         let y = only_result(run, watched)?.ok_or(StepError::Inactive)?;
-        let shape = result_shape("result", models(world, population)?, y, X::Float::DTYPE)?;
+        let shape = result_shape("result", run.models.count, y, X::Float::DTYPE)?;
         let mut y = bytemuck::zeroed_vec::<X::Float>(shape.iter().product());
         run_plans(world, run, population, &called, watched, &mut y)?;
         Ok(shaped(IxDyn(&shape), y))
@@ -235,7 +233,7 @@ fn forward_rows(
     let called = Called { arrays: &arrays, structure: Some(&structure), entry };
     pass(world, population, &called, |world, run, watched| {
         let results = results(run, watched).cloned().ok_or(StepError::Inactive)?;
-        let models = models(world, population)?;
+        let models = run.models.count;
         for ty in &results.types {
             result_shape("result", models, ty, dtype.unwrap_or(ty.dtype))?;
         }
@@ -278,8 +276,7 @@ pub fn forward_into<'a, X: Element, D: Dimension>(
     let called = Called { arrays: &[x.erase()], structure: None, entry: None };
     pass(world, population, &called, |world, run, watched| {
         let Some(expected) = only_result(run, watched)? else { return Ok(()) };
-        let n_models = models(world, population)?;
-        check_result("y", n_models, expected, y.shape(), X::Float::DTYPE)?;
+        check_result("y", run.models.count, expected, y.shape(), X::Float::DTYPE)?;
         if let Some(y) = y.as_slice_mut() {
             return run_plans(world, run, population, &called, watched, y);
         }
@@ -319,7 +316,7 @@ fn pass<R>(
         match made {
             Ok(result) => {
                 watched::keep(world, run, called, watched)?;
-                run.tape.written = Written::now(world, population);
+                run.tape.close(world, population);
                 Ok(result)
             }
             Err(failure) => {
@@ -349,7 +346,7 @@ pub(super) fn prepare(
         return Err(StepError::NotFloat);
     }
     for x in called.arrays {
-        check_array(world, population, "x", *x)?;
+        check_array(run.models, "x", *x)?;
     }
     if run.has_lazy() {
         run.enter(called.entry);
@@ -357,18 +354,17 @@ pub(super) fn prepare(
         let inputs = Inputs { types, structure: called.structure };
         lazy::initialize(world, run, population, &inputs)?;
     }
-    let keeps_gradients = mode::is_grad_enabled(world);
-    if keeps_gradients && called.arrays.iter().any(|x| x.needs_gradient) {
+    if run.keeps_gradients && called.arrays.iter().any(|x| x.needs_gradient) {
         run.cohorts.list.iter_mut().for_each(|cohort| cohort.is_watched = true);
     }
     choose_plans(world, run, population, called)?;
-    let Run { cohorts, chosen, tape, .. } = run;
+    let Run { cohorts, chosen, tape, models, .. } = run;
     let tape_bytes = |(cohort, route): (&Cohort, &Route)| {
         route.ready(&cohort.ready).map_or(0, |ready| ready.planned.tape_bytes)
     };
     tape.next_stride = cohorts.list.iter().zip(&*chosen).map(tape_bytes).max().unwrap_or(0);
     if cohorts.list.iter().any(|cohort| cohort.is_watched) {
-        tape.next.reserve(tape.next_stride * models(world, population)?);
+        tape.next.reserve(tape.next_stride * models.count);
     }
     Ok(())
 }
@@ -394,7 +390,7 @@ fn choose_plans(
             several.as_slice()
         }
     };
-    let keeps_gradients = mode::is_grad_enabled(world);
+    let keeps_gradients = run.keeps_gradients;
     let asks = called.arrays.iter().any(|x| x.needs_gradient);
     let needs_record = keeps_gradients && (asks || Sums::of(world, population).is_some());
     for cohort in &mut run.cohorts.list {
@@ -417,8 +413,8 @@ fn run_plans<T: Element>(
     watched: &[Ran],
     y: &mut [T],
 ) -> Result<(), StepError> {
-    begin(world, run, population, watched)?;
-    let row_bytes = size_of_val(y) / models(world, population)?.max(1);
+    begin(world, run, watched)?;
+    let row_bytes = size_of_val(y) / run.models.count.max(1);
     let Run { cohorts, buffers, tape, chosen, .. } = &mut *run;
     let (mut inputs, outputs) = buffers.take();
     inputs.extend(called.arrays.iter().map(|x| Read::new(x.bytes, x.stride())));
@@ -432,13 +428,8 @@ fn run_plans<T: Element>(
 }
 
 /// Makes the tape and the random states ready.
-pub(super) fn begin(
-    world: &mut World,
-    run: &mut Run,
-    population: Entity,
-    watched: &[Ran],
-) -> Result<(), StepError> {
-    run.tape.begin(models(world, population)?, !watched.is_empty());
+pub(super) fn begin(world: &mut World, run: &mut Run, watched: &[Ran]) -> Result<(), StepError> {
+    run.tape.begin(run.models.count, !watched.is_empty());
     let is_known = results(run, watched) == run.tape.results.as_ref();
     if !is_known {
         run.tape.results = results(run, watched).cloned();
@@ -477,8 +468,8 @@ pub(super) fn end(
     watched: &[Ran],
     y: &mut [u8],
 ) -> Result<(), StepError> {
-    let row_bytes = y.len() / models(world, population)?.max(1);
-    let Run { cohorts, tape, chosen, .. } = run;
+    let Run { cohorts, tape, chosen, models, keeps_gradients, .. } = run;
+    let row_bytes = y.len() / models.count.max(1);
     for (cohort, chosen) in cohorts.list.iter_mut().zip(chosen.chunks(1)) {
         if cohort.draws(chosen) {
             cohort.advance_keys(world, 1);
@@ -490,6 +481,5 @@ pub(super) fn end(
             y[index * row_bytes..][..row_bytes].copy_from_slice(row);
         }
     }
-    let keeps_gradients = mode::is_grad_enabled(world);
-    tape.remember(world, called, y, (population, cohorts), keeps_gradients)
+    tape.remember(world, called, y, (population, cohorts), *keeps_gradients)
 }

@@ -5,7 +5,7 @@ use ndarray::{Array1, ArrayD, IxDyn};
 use neurarch_components::losses::DynLoss;
 use neurarch_kernels::ir::dtype::Element;
 
-use super::check::{check_array, models, result_shape, shaped};
+use super::check::{check_array, result_shape, shaped};
 use super::forward;
 use super::train;
 use super::watched::{self, Ran, What};
@@ -13,7 +13,6 @@ use crate::compile::array::{AnyInput, Called};
 use crate::errors::StepError;
 use crate::execute::run::{Run, with_runs};
 use crate::execute::step::stretch::Stretch;
-use crate::execute::tape::Written;
 use crate::storage::launch::{Read, Write};
 
 /// A training step of one population among several: see [`train_step_all`].
@@ -97,14 +96,14 @@ pub fn train_step_all<L: Element>(
         let mut losses = Vec::with_capacity(steps.len());
         for (number, (step, run)) in steps.iter().zip(&mut *runs).enumerate() {
             let (population, [x, targets]) = (step.population, arrays[number]);
-            let made = check_array(world, population, "x", x)
-                .and_then(|()| check_array(world, population, "targets", targets))
+            let made = check_array(run.models, "x", x)
+                .and_then(|()| check_array(run.models, "targets", targets))
                 .and_then(|()| {
                     let part = &parts[number];
                     train::prepare(world, run, population, part, targets, step.loss, L::DTYPE)
                 });
             made.map_err(|error| error.of_call(number))?;
-            losses.push(bytemuck::zeroed_vec::<L>(models(world, population)?));
+            losses.push(bytemuck::zeroed_vec::<L>(run.models.count));
         }
         let mut is_left = vec![false; steps.len()];
         for (number, (step, run)) in steps.iter().zip(&mut *runs).enumerate() {
@@ -215,8 +214,7 @@ pub fn forward_all<T: Element>(
             Ok(results) => {
                 for (number, watched) in watched.into_iter().enumerate() {
                     watched::keep(world, &mut runs[number], &called[number], watched)?;
-                    let written = Written::now(world, populations[number]);
-                    runs[number].tape.written = written;
+                    runs[number].tape.close(world, populations[number]);
                 }
                 Ok(results)
             }
@@ -240,13 +238,12 @@ fn run_all<T: Element>(
 ) -> Result<Vec<ArrayD<T>>, StepError> {
     let mut all: Vec<(Vec<usize>, Vec<T>)> = Vec::with_capacity(runs.len());
     for (number, (run, watched)) in runs.iter_mut().zip(watched).enumerate() {
-        let n_models = models(world, populations[number])?;
-        let shape = shape::<T>(run, watched, n_models).map_err(|error| error.of_call(number))?;
+        let shape = shape::<T>(run, watched).map_err(|error| error.of_call(number))?;
         all.push((shape, Vec::new()));
     }
     all.iter_mut().for_each(|(shape, y)| *y = bytemuck::zeroed_vec(shape.iter().product()));
-    for ((run, watched), &population) in runs.iter_mut().zip(watched).zip(populations) {
-        forward::begin(world, run, population, watched)?;
+    for (run, watched) in runs.iter_mut().zip(watched) {
+        forward::begin(world, run, watched)?;
     }
     let Some(first) = runs.first_mut() else { return Ok(Vec::new()) };
     let mut buffers = std::mem::take(&mut first.buffers);
@@ -276,8 +273,8 @@ fn run_all<T: Element>(
 }
 
 /// Gives the shape of what the models of a population give.
-fn shape<T: Element>(run: &Run, watched: &[Ran], n_models: usize) -> Result<Vec<usize>, StepError> {
+fn shape<T: Element>(run: &Run, watched: &[Ran]) -> Result<Vec<usize>, StepError> {
     forward::check_results(run, watched)?;
     let y = forward::only_result(run, watched)?.ok_or(StepError::Inactive)?;
-    result_shape("result", n_models, y, T::DTYPE)
+    result_shape("result", run.models.count, y, T::DTYPE)
 }

@@ -25,7 +25,7 @@ use crate::execute::shared::{Losses, Pass, Sums, Undo, run_summed};
 use crate::execute::step::stretch::{Stretch, epochs, stacked};
 use crate::execute::{eager, lazy, shared};
 use crate::storage::launch::{Job, Order, Output, Queue, Read, Write};
-use crate::structure::{columns, population};
+use crate::structure::columns;
 
 /// Makes one training step: forward, loss, backward and update, bit for bit as the four calls would.
 ///
@@ -72,8 +72,8 @@ pub fn train_step_into<'a, 'b, X: Element, Y: Element>(
     let (x, targets) = (x.into(), targets.into());
     with_run(world, population, |world, run| {
         let (x, targets) = (x.erase(), targets.erase());
-        check_array(world, population, "x", x)?;
-        check_array(world, population, "targets", targets)?;
+        check_array(run.models, "x", x)?;
+        check_array(run.models, "targets", targets)?;
         let types = [x.ty()];
         let part = Stretch::once(&types, x, targets);
         train(world, run, population, &[part], targets, loss, losses)
@@ -158,9 +158,9 @@ pub fn train_step_with<'a, L: Element, Y: Element>(
     with_run(world, population, |world, run| {
         let targets = targets.erase();
         for x in &arrays {
-            check_array(world, population, "x", *x)?;
+            check_array(run.models, "x", *x)?;
         }
-        check_array(world, population, "targets", targets)?;
+        check_array(run.models, "targets", targets)?;
         let types: Vec<_> = arrays.iter().map(Erased::ty).collect();
         let reads: Vec<_> = arrays.iter().map(|x| Read::new(x.bytes, x.stride())).collect();
         let part = Stretch {
@@ -172,7 +172,7 @@ pub fn train_step_with<'a, L: Element, Y: Element>(
             targets: Read::new(targets.bytes, targets.stride()),
             steps: 1,
         };
-        let mut losses = bytemuck::zeroed_vec::<L>(models(world, population)?);
+        let mut losses = bytemuck::zeroed_vec::<L>(run.models.count);
         train(world, run, population, &[part], targets, loss, &mut losses)?;
         Ok(losses.into())
     })
@@ -210,10 +210,10 @@ pub fn train_steps_with<L: Element, X: Element, Y: Element>(
     loss: &impl Loss,
 ) -> Result<Array2<L>, StepError> {
     with_run(world, population, |world, run| {
-        let n_models = models(world, population)?;
+        let n_models = run.models.count;
         let (x, targets) = (data.inputs.erase(), data.targets.erase());
-        check_array(world, population, "inputs", x)?;
-        check_array(world, population, "targets", targets)?;
+        check_array(run.models, "inputs", x)?;
+        check_array(run.models, "targets", targets)?;
         let sizes = data.sizes(n_models)?;
         let no_room = |error: MemoryError| StepError::DataSet(error.to_string());
         let bytes = n_models.saturating_mul(sizes.steps).saturating_mul(size_of::<L>());
@@ -276,7 +276,7 @@ fn train<T: Element>(
     losses: &mut [T],
 ) -> Result<(), StepError> {
     let steps: usize = parts.iter().map(|part| part.steps).sum();
-    let expected = models(world, population)? * steps;
+    let expected = run.models.count * steps;
     if losses.len() != expected {
         return Err(StepError::Models { array: "losses", expected, given: losses.len() });
     }
@@ -298,7 +298,7 @@ pub(super) fn prepare(
     loss: &dyn DynLoss,
     dtype: Dtype,
 ) -> Result<(), StepError> {
-    let own = population::population(world, population)?.dtype();
+    let own = run.models.dtype;
     check_loss("losses", own, dtype)?;
     run.loss.refresh(loss, own);
     run.begin_pass(world, population)?;
@@ -573,11 +573,7 @@ fn choose_plans(
             let route = decide(world, cohort, run.shared.as_ref(), request, needs_record)?;
             run.chosen.push(route);
             let Some(ready) = route.ready(&cohort.ready) else { continue };
-            check_loss(
-                "loss",
-                population::population(world, population)?.dtype(),
-                ready.planned.outputs[0].dtype,
-            )?;
+            check_loss("loss", run.models.dtype, ready.planned.outputs[0].dtype)?;
             let results = ready.planned.results.as_ref();
             if let Some(y) = results.and_then(Results::only) {
                 let classes = loss.targets(y);

@@ -21,7 +21,6 @@ use crate::execute::shared::EagerGradients;
 use crate::execute::step::stretch::Stretch;
 use crate::execute::tape::Tape;
 use crate::storage::launch::{Read, Write};
-use crate::structure::mode;
 
 /// A pass of watched cohorts.
 pub(super) enum What<'a> {
@@ -136,8 +135,7 @@ fn compute(
     what: &What<'_>,
     all: &mut [Making],
 ) -> Result<(), StepError> {
-    let Run { cohorts, chosen, shared, buffers, tape, loss, .. } = run;
-    let keeps_gradients = mode::is_grad_enabled(world);
+    let Run { cohorts, chosen, shared, buffers, tape, loss, keeps_gradients, .. } = run;
     let route = |place: usize, cohort: &Cohort| match what {
         What::Step(_) if cohort.changes.is_some() => Route::Eager,
         What::Step(of) => chosen[place * of.n_parts + of.number],
@@ -178,7 +176,7 @@ fn compute(
             tape: tape_of_pass,
             calls,
             keeps_undo,
-            keeps_past: matches!(what, What::Forward(_)) && keeps_gradients && cohort.keeps_tape,
+            keeps_past: matches!(what, What::Forward(_)) && *keeps_gradients && cohort.keeps_tape,
         };
         let computed = Seen::compute(world, cohort, shared.clone(), look, buffers);
         buffers.put(inputs, outputs);
@@ -355,8 +353,7 @@ pub(super) fn keep(
     called: &Called<'_>,
     all: Vec<Ran>,
 ) -> Result<(), StepError> {
-    let keeps_gradients = mode::is_grad_enabled(world);
-    let Run { cohorts, recorded, chosen, .. } = run;
+    let Run { cohorts, recorded, chosen, keeps_gradients, .. } = run;
     for (cohort, record) in cohorts.list.iter_mut().zip(recorded.drain(..)) {
         if let Some(Record::Eager(recorded)) = record {
             recorded.leave_memory(cohort);
@@ -371,7 +368,7 @@ pub(super) fn keep(
             }
             Way::Observed(done) => {
                 done.keep(world, cohort);
-                if !keeps_gradients || !cohort.keeps_tape {
+                if !*keeps_gradients || !cohort.keeps_tape {
                     done.leave_memory(cohort);
                     continue;
                 }

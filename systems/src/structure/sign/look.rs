@@ -15,7 +15,7 @@ use neurarch_components::population::group::Group;
 use neurarch_components::population::tree::{Columned, Model};
 
 use crate::storage::bind::changed_since;
-use crate::structure::membership::{is_member, place};
+use crate::structure::membership::{Known, is_member, place};
 use crate::structure::root::root_of;
 
 /// What signing remembers of a population from one time to the next; a component of its entity.
@@ -62,6 +62,19 @@ impl Signed {
     /// Gives when the children were last looked at.
     pub(crate) fn looked(&self) -> Option<Tick> {
         self.looked
+    }
+
+    /// Lists the modules whose children somebody wrote to after `last`, in the tables where they lay.
+    fn parents_changed(
+        &self,
+        world: &World,
+        (last, now): (Tick, Tick),
+    ) -> impl Iterator<Item = Entity> {
+        let positions = self.groups.iter().flat_map(|group| &group.positions);
+        let parents = positions.flat_map(|at| &at.tables).filter(|seen| seen.has_children);
+        let children = world.component_id::<Children>();
+        let of_table = move |seen: &Seen| changed_since(world, seen.table, children?, last, now);
+        parents.filter_map(of_table).flatten()
     }
 
     /// Takes what is remembered of a population out of the world.
@@ -144,9 +157,8 @@ pub(super) fn look(
     signed.groups.truncate(found.groups().len());
     for (place, group) in found.groups().iter().enumerate() {
         // Groups keep their order, and some are taken out.
-        let is_it =
-            |seen: &SeenGroup| group.contents.first().is_some_and(|at| at.number == seen.number);
-        let known = signed.groups.iter().skip(place).position(is_it).map(|after| place + after);
+        let mut after = signed.groups.iter().skip(place);
+        let known = after.position(|seen| seen.is_of(group)).map(|after| place + after);
         match known {
             Some(known) if signed.groups[known].is_right(world, group, &waiting) => {
                 signed.groups.swap(place, known);
@@ -165,27 +177,40 @@ pub(super) fn look(
     }
     signed.groups.truncate(found.groups().len());
     let last = signed.looked.unwrap_or(Tick::new(now.get().wrapping_sub(Tick::MAX.get())));
+    let root = |parent: Entity| {
+        let (root, of) = root_of(world, parent)?;
+        (of == population && is_member(world, root)).then_some(root)
+    };
+    roots.extend(signed.parents_changed(world, (last, now)).filter_map(root));
     signed.looked = Some(now);
-    let Some(children) = world.component_id::<Children>() else { return };
-    let positions = signed.groups.iter().flat_map(|group| &group.positions);
-    for seen in positions.flat_map(|at| &at.tables).filter(|seen| seen.has_children) {
-        let first = roots.len();
-        roots.extend(changed_since(world, seen.table, children, last, now).into_iter().flatten());
-        let mut kept = first;
-        for entity in first..roots.len() {
-            if let Some((root, of)) = root_of(world, roots[entity])
-                && of == population
-                && is_member(world, root)
-            {
-                roots[kept] = root;
-                kept += 1;
-            }
-        }
-        roots.truncate(kept);
-    }
 }
 
+/// Says whether there is nothing to look at, which costs a comparison for each table and one for each module with
+/// children: signing was told of nobody, nobody waits to be signed, all modules lie where they lay, and nobody wrote to
+/// their children.
+pub(super) fn is_quiet(world: &World, population: Entity, known: Known<'_>) -> bool {
+    let Known { population: found, types, .. } = known;
+    let Some(signed) = world.get::<Signed>(population) else { return false };
+    let (Some(looked), now) = (signed.looked, world.read_change_tick()) else { return false };
+    let (groups, waiting) = (found.groups(), Waiting::default());
+    let mut all = signed.groups.iter().zip(groups);
+    found.is_settled()
+        && types.changed().is_empty()
+        && signed.groups.len() == groups.len()
+        && all.all(|(seen, group)| seen.is_of(group) && seen.is_right(world, group, &waiting))
+        && now.get().wrapping_sub(looked.get()) < LONG_AGO
+        && signed.parents_changed(world, (looked, now)).next().is_none()
+}
+
+/// A look that is so many ticks ago is taken again: ticks start over in the end.
+const LONG_AGO: u32 = 1 << 30;
+
 impl SeenGroup {
+    /// Says whether this is about that group.
+    fn is_of(&self, group: &Group) -> bool {
+        group.contents.first().is_some_and(|at| at.number == self.number)
+    }
+
     /// Says whether the modules of the group lie where they lay, as far as numbers of entities tell: who comes by
     /// spawning or signing, or goes with its model, changes as many members as rows.
     fn is_right(&self, world: &World, group: &Group, waiting: &Waiting) -> bool {
@@ -253,4 +278,59 @@ fn see(world: &World, group: &Group, waiting: &Waiting, roots: &mut Vec<Entity>)
         seen
     });
     SeenGroup { number, positions: positions.collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use neurarch_components::layers::{Linear, Sequential, Tanh};
+    use neurarch_kernels::ir::dtype::Dtype;
+
+    use super::*;
+    use crate::structure::membership::check;
+    use crate::structure::sign::refresh;
+    use crate::structure::spawn::spawn_population;
+
+    #[test]
+    fn signing_is_quiet_until_something_happens_and_looks_again_before_ticks_start_over() {
+        let mut world = World::new();
+        let net = Sequential::new().push(Linear::new(2, 3)).push(Tanh);
+        let population = spawn_population(&mut world, &net, 3, 3, 1, Dtype::F32).unwrap();
+        let root = world.get::<Population>(population).unwrap().models()[1];
+        let is_quiet = |world: &World| {
+            let known = check(world, population).unwrap();
+            super::is_quiet(world, population, known)
+        };
+        let looked = |world: &World| world.get::<Signed>(population).and_then(Signed::looked);
+        refresh(&mut world, population).unwrap();
+        assert!(is_quiet(&world));
+        let before = looked(&world);
+        refresh(&mut world, population).unwrap();
+        assert_eq!(looked(&world), before, "nothing was looked at");
+
+        let edits: [fn(&mut World, Entity); 3] = [
+            |world, root| world.get_mut::<Children>(root).unwrap().swap(0, 1),
+            |world, root| {
+                let linear = world.get::<Children>(root).unwrap()[1];
+                world.entity_mut(linear).insert(Linear::new(2, 3));
+            },
+            |world, root| {
+                world.spawn((Tanh, ChildOf(root)));
+            },
+        ];
+        for (number, edit) in edits.into_iter().enumerate() {
+            edit(&mut world, root);
+            assert!(!is_quiet(&world), "edit {number}");
+            // The first one moves the model to another group, the second one sees where its modules lie now.
+            (0..2).for_each(|_| refresh(&mut world, population).unwrap());
+            assert!(is_quiet(&world), "edit {number}");
+        }
+
+        let now = world.read_change_tick();
+        let long_ago = Tick::new(now.get().wrapping_sub(LONG_AGO));
+        world.get_mut::<Signed>(population).unwrap().looked = Some(long_ago);
+        assert!(!is_quiet(&world));
+        refresh(&mut world, population).unwrap();
+        assert_ne!(looked(&world), Some(long_ago));
+        assert!(is_quiet(&world));
+    }
 }
