@@ -1,5 +1,7 @@
 //! Dotted paths: how a module's `forward` reaches what lies deeper than its own children.
 
+use neurarch_kernels::ir::trace::Var;
+
 use crate::module::Call;
 use crate::module::blueprint::Blueprint;
 
@@ -21,7 +23,17 @@ impl Blueprint {
     }
 }
 
-impl Call<'_> {
+impl<'a> Call<'a> {
+    /// Gives the modules of the list at a dotted path, in order, each as a function that calls it with one value, which
+    /// gives one. An error at this module if there is no list.
+    ///
+    /// Source: `for layer in self.layers`.
+    pub fn each(&self, path: &str) -> Vec<Box<dyn Fn(&Var) -> Var + 'a>> {
+        let call = *self;
+        let paths = self.children_of(path).into_iter();
+        paths.map(move |path| Box::new(move |x: &Var| call.child(&path, x)) as Box<_>).collect()
+    }
+
     /// Lists the dotted paths of a descendant's children in order: `layers.0`, `layers.1`, … for the path
     /// `layers` of a [`ModuleList`](crate::layers::ModuleList). Each can be called with
     /// [`child`](Call::child). An error at this module if there is no such descendant.
