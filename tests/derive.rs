@@ -29,8 +29,8 @@ impl Residual {
 
 impl Forward for Residual {
     fn forward(&self, call: &Call<'_>, x: Var) -> Var {
-        let h = self.fc1(call, &self.norm(call, &x)).relu();
-        &x + self.fc2(call, &h)
+        let h = self.fc1(call, self.norm(call, &x)).relu();
+        x + self.fc2(call, h)
     }
 }
 
@@ -58,7 +58,7 @@ fn batch(features: usize) -> Array3<f32> {
     Array3::from_shape_fn((MODELS, 6, features), value)
 }
 
-fn train(module: &impl Module, loss: &(impl Loss + Clone)) -> (World, Entity, Vec<f32>) {
+fn train(module: &impl Module, loss: &impl Loss) -> (World, Entity, Vec<f32>) {
     let mut world = World::new();
     let models = world.spawn_population(module, MODELS, Seed(2)).unwrap();
     world.insert_with(models, |i| SGD { lr: 0.01 * (1 + i) as f64, ..SGD::default() }).unwrap();

@@ -250,7 +250,7 @@ fn method(Known { field, text, kind }: &Known<'_>) -> TokenStream {
                 #visibility fn #name<'call>(
                     &self,
                     call: &#root::module::Call<'call>,
-                ) -> ::std::vec::Vec<::std::boxed::Box<dyn ::core::ops::Fn(&#var) -> #var + 'call>> {
+                ) -> ::std::vec::Vec<#root::module::call::Callable<'call>> {
                     call.each(#text)
                 }
             }

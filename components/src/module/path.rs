@@ -4,6 +4,7 @@ use neurarch_kernels::ir::trace::Var;
 
 use crate::module::Call;
 use crate::module::blueprint::Blueprint;
+use crate::module::call::Callable;
 
 impl Blueprint {
     /// Finds the module at a dotted path below the one at `position`, that one itself if the path is empty:
@@ -24,14 +25,16 @@ impl Blueprint {
 }
 
 impl<'a> Call<'a> {
-    /// Gives the modules of the list at a dotted path, in order, each as a function that calls it with one value, which
-    /// gives one. An error at this module if there is no list.
+    /// Gives the modules of the list at a dotted path, in order, each as a function. An error at this module if there is
+    /// no list.
     ///
     /// Source: `for layer in self.layers`.
-    pub fn each(&self, path: &str) -> Vec<Box<dyn Fn(&Var) -> Var + 'a>> {
+    pub fn each(&self, path: &str) -> Vec<Callable<'a>> {
         let call = *self;
         let paths = self.children_of(path).into_iter();
-        paths.map(move |path| Box::new(move |x: &Var| call.child(&path, x)) as Box<_>).collect()
+        paths
+            .map(move |path| Box::new(move |x: &Var| call.child(&path, x)) as Callable<'a>)
+            .collect()
     }
 
     /// Lists the dotted paths of a descendant's children in order: `layers.0`, `layers.1`, … for the path
