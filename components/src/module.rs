@@ -37,7 +37,9 @@ use crate::state::Tensor;
 /// A module is a Component; its value holds the settings (`in_features`), its parameters and buffers lie
 /// in columns, its children are entities. Settings decide shapes and which ops run, unless
 /// [`structural`](Module::structural) and [`scalar`](Module::scalar) say that a field is a scalar slot:
-/// models that differ in those alone share a blueprint.
+/// models that differ in those alone share a blueprint. [`#[scalars]`](macro@crate::scalars) writes these two by the fields
+/// that have `#[scalar]`; for a struct whose fields are its children, [`#[derive(Module)]`](derive@Module) writes all but
+/// `forward`.
 ///
 /// Source: `torch.nn.Module`: `declare` is `__init__`, `reset` is `reset_parameters`.
 #[diagnostic::on_unimplemented(
