@@ -1,5 +1,6 @@
 //! [`Field`]: what a field of a struct is by its type and attributes.
 
+use proc_macro2::Span;
 use syn::parse::{Parse, ParseStream};
 use syn::punctuated::Punctuated;
 use syn::spanned::Spanned;
@@ -83,6 +84,11 @@ impl<'a> Field<'a> {
         Ok(field)
     }
 
+    /// Gives the place of the field's type: there an error of what is written for the field is shown.
+    pub(crate) fn span(&self) -> Span {
+        Span::call_site().located_at(self.of.ty.span())
+    }
+
     /// Says what the field is.
     ///
     /// # Errors
@@ -163,7 +169,7 @@ impl Parse for Scalar {
     }
 }
 
-fn not_understood(span: proc_macro2::Span) -> Error {
+fn not_understood(span: Span) -> Error {
     Error::new(span, "expected names of slots, as in `\"beta1\", \"beta2\"`, or `read = function`")
 }
 

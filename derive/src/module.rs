@@ -2,11 +2,10 @@
 
 use proc_macro2::TokenStream;
 use quote::{format_ident, quote, quote_spanned};
-use syn::spanned::Spanned;
 use syn::{DeriveInput, Ident, LitStr, Result};
 
 use crate::field::{Field, Kind, fields};
-use crate::paths::components;
+use crate::paths::{components, components_at};
 use crate::scalars::{arms, check_names, structural};
 
 /// A field, its name as text, and what it is.
@@ -124,31 +123,31 @@ fn module(
 
 /// Writes what registers a field.
 fn declare(Known { field, text, kind }: &Known<'_>) -> TokenStream {
-    let (root, name) = (components(), field.name);
-    let child = |module| quote_spanned!(field.of.ty.span()=> #root::module::Declare::child(declare, #text, #module););
+    let (root, name, span) = (components_at(field.span()), field.name, field.span());
+    let clone = quote_spanned!(span=> ::core::clone::Clone::clone);
+    let child =
+        |module| quote_spanned!(span=> #root::module::Declare::child(declare, #text, #module););
     match kind {
         Kind::Setting => quote!(),
         Kind::Child | Kind::Children { is_module_list: true } => {
-            child(quote!(::core::clone::Clone::clone(&self.#name)))
+            child(quote_spanned!(span=> #clone(&self.#name)))
         }
         Kind::OptionalChild => {
-            let child = child(quote!(::core::clone::Clone::clone(child)));
-            quote!(if let ::core::option::Option::Some(child) = &self.#name { #child })
+            let child = child(quote_spanned!(span=> #clone(child)));
+            quote_spanned!(span=> if let ::core::option::Option::Some(child) = &self.#name { #child })
         }
-        Kind::Children { is_module_list: false } => child(quote!(
-            <#root::layers::ModuleList as ::core::iter::FromIterator<_>>::from_iter(
-                ::core::clone::Clone::clone(&self.#name)
-            )
+        Kind::Children { is_module_list: false } => child(quote_spanned!(span=>
+            <#root::layers::ModuleList as ::core::iter::FromIterator<_>>::from_iter(#clone(&self.#name))
         )),
-        Kind::Parameter => quote!(self.#name.declare(#text, declare);),
-        Kind::OptionalParameter => quote! {
+        Kind::Parameter => quote_spanned!(span=> self.#name.declare(#text, declare);),
+        Kind::OptionalParameter => quote_spanned! {span=>
             match &self.#name {
                 ::core::option::Option::Some(parameter) => parameter.declare(#text, declare),
                 ::core::option::Option::None => { declare.no_parameter(#text); }
             }
         },
         Kind::Buffer(persistent) => {
-            quote!(self.#name.declare_buffer(#text, #persistent, declare);)
+            quote_spanned!(span=> self.#name.declare_buffer(#text, #persistent, declare);)
         }
     }
 }
@@ -173,16 +172,15 @@ fn first_numbers(Known { field, text, kind }: &Known<'_>) -> Option<TokenStream>
 
 /// Writes a field of a copy for the blueprint or for the entity: children are positions and entities of their own.
 fn copy(Known { field, kind, .. }: &Known<'_>, method: &str) -> TokenStream {
-    let (root, name, method) = (components(), field.name, format_ident!("{method}"));
-    let of = quote_spanned!(field.of.ty.span()=> #root::module::Module::#method);
+    let (root, name, span) = (components_at(field.span()), field.name, field.span());
+    let method = format_ident!("{method}", span = span);
+    let of = quote_spanned!(span=> #root::module::Module::#method);
     let value = match kind {
-        Kind::Child => quote!(#of(&self.#name)),
-        Kind::OptionalChild => {
-            quote!(::core::option::Option::map(::core::option::Option::as_ref(&self.#name), #of))
-        }
+        Kind::Child => quote_spanned!(span=> #of(&self.#name)),
+        Kind::OptionalChild => quote_spanned!(span=> self.#name.as_ref().map(#of)),
         Kind::Children { .. } => quote!(::core::default::Default::default()),
         _ if method == "structural" => structural(field),
-        _ => quote!(::core::clone::Clone::clone(&self.#name)),
+        _ => quote_spanned!(span=> ::core::clone::Clone::clone(&self.#name)),
     };
     quote!(#name: #value)
 }
@@ -304,8 +302,8 @@ fn comparison(input: &DeriveInput, known: &[Known<'_>], type_name: &LitStr) -> T
     let is_child = |kind| matches!(kind, Kind::Child | Kind::OptionalChild | Kind::Children { .. });
     let own = || known.iter().filter(|of| !is_child(of.kind));
     let equal = own().map(|Known { field, .. }| {
-        let name = field.name;
-        quote_spanned!(field.of.ty.span()=> && self.#name == other.#name)
+        let (name, span) = (field.name, field.span());
+        quote_spanned!(span=> && self.#name == other.#name)
     });
     let shown = own().map(|Known { field, text, .. }| {
         let name = field.name;

@@ -2,11 +2,10 @@
 
 use proc_macro2::{Delimiter, Group, Ident, Span, TokenStream, TokenTree};
 use quote::{quote, quote_spanned};
-use syn::spanned::Spanned;
 use syn::{DeriveInput, Error, Result};
 
 use crate::field::{Field, fields};
-use crate::paths::components;
+use crate::paths::{components, components_at};
 
 /// Implements `Scalars`.
 pub(crate) fn derive(input: &DeriveInput) -> Result<TokenStream> {
@@ -62,13 +61,12 @@ pub(crate) fn check_names(fields: &[Field<'_>]) -> Result<()> {
 
 /// Writes the arms of a `match` from a slot's name to the slot.
 pub(crate) fn arms(fields: &[Field<'_>], is_mut: bool) -> TokenStream {
-    let root = components();
     let with_slots = fields.iter().filter_map(|field| Some((field, field.scalar.as_ref()?)));
     let arms = with_slots.flat_map(|(field, scalar)| {
-        let (name, root) = (field.name, root.clone());
-        let slots = scalar.names.len();
+        let (name, span, slots) = (field.name, field.span(), scalar.names.len());
+        let root = components_at(span);
         scalar.names.iter().enumerate().map(move |(slot, text)| {
-            let of = quote_spanned!(field.of.ty.span()=> #root::scalars::ScalarField::<#slots>);
+            let of = quote_spanned!(span=> #root::scalars::ScalarField::<#slots>);
             let read = scalar.read.iter();
             match is_mut {
                 false => quote!(#text => #of::slot(&self.#name, #slot) #(.map(#read))*,),
@@ -81,14 +79,14 @@ pub(crate) fn arms(fields: &[Field<'_>], is_mut: bool) -> TokenStream {
 
 /// Writes what a field is in a structural copy of `self`.
 pub(crate) fn structural(field: &Field<'_>) -> TokenStream {
-    let (root, name) = (components(), field.name);
+    let (root, name, span) = (components_at(field.span()), field.name, field.span());
     match (&field.structural, &field.scalar) {
         (Some(function), _) => quote!(#function(&self.#name)),
         (None, Some(scalar)) => {
             let slots = scalar.names.len();
-            quote_spanned!(field.of.ty.span()=> #root::scalars::ScalarField::<#slots>::fixed(&self.#name))
+            quote_spanned!(span=> #root::scalars::ScalarField::<#slots>::fixed(&self.#name))
         }
-        (None, None) => quote!(::core::clone::Clone::clone(&self.#name)),
+        (None, None) => quote_spanned!(span=> ::core::clone::Clone::clone(&self.#name)),
     }
 }
 
