@@ -33,35 +33,51 @@ fn answers(digit: i64) -> [i64; TASKS.len()] {
 }
 
 /// Adds what two layers make of a value to the value.
-#[derive(Component, Clone, Debug, PartialEq)]
+#[derive(Module, Component, Clone)]
 struct Residual {
-    features: usize,
+    norm: LayerNorm,
+    fc1: Linear,
+    fc2: Linear,
 }
 
-impl Module for Residual {
-    fn declare(&self, declare: &mut Declare) {
-        declare.child("norm", LayerNorm::new([self.features]));
-        declare.child("fc1", Linear::new(self.features, 2 * self.features));
-        declare.child("fc2", Linear::new(2 * self.features, self.features));
+impl Residual {
+    fn new(features: usize) -> Self {
+        Residual {
+            norm: LayerNorm::new([features]),
+            fc1: Linear::new(features, 2 * features),
+            fc2: Linear::new(2 * features, features),
+        }
     }
+}
 
+impl Forward for Residual {
     fn forward(&self, call: &Call<'_>, x: Var) -> Var {
-        let inner = call.child("fc1", &call.child("norm", &x)).relu();
-        x + call.child("fc2", &inner)
+        let h = self.fc1(call, self.norm(call, &x)).relu();
+        x + self.fc2(call, h)
     }
 }
 
 /// One embedding and one encoder for all tasks; a projection and a head for each.
-#[derive(Component, Clone, Debug, PartialEq)]
+#[derive(Module, Component, Clone)]
 struct MultiTask {
+    embedding: Linear,
+    encoder: Sequential,
     tasks: Vec<(&'static str, usize)>,
 }
 
-impl Module for MultiTask {
+impl MultiTask {
+    fn new(tasks: &[(&'static str, usize)]) -> Self {
+        MultiTask {
+            embedding: Linear::new(PIXELS, FEATURES),
+            encoder: Sequential::from([Residual::new(FEATURES), Residual::new(FEATURES)]),
+            tasks: tasks.to_vec(),
+        }
+    }
+}
+
+impl Forward for MultiTask {
+    /// How many projections and heads there are, and what they are called, is a setting: they are no fields.
     fn declare(&self, declare: &mut Declare) {
-        let block = Residual { features: FEATURES };
-        declare.child("embedding", Linear::new(PIXELS, FEATURES));
-        declare.child("encoder", Sequential::new().push(block.clone()).push(block));
         for &(task, classes) in &self.tasks {
             let head = Sequential::new().push(ReLU).push(Linear::new(16, classes));
             declare.child(format!("{task}_projection"), Linear::new(FEATURES, 16));
@@ -73,7 +89,7 @@ impl Module for MultiTask {
     fn forward_with(&self, call: &Call<'_>, mut arguments: Arguments) -> Tree {
         let by_task = arguments.keyword.drain(..).any(|(name, _)| name == "by_task");
         let Some([x]) = call.values(arguments) else { return call.trace.poison().into() };
-        let encoded = call.child("encoder", &call.child("embedding", &x));
+        let encoded = self.encoder(call, self.embedding(call, x));
         let logits = self.tasks.iter().map(|(task, _)| {
             let projected = call.child(&format!("{task}_projection"), &encoded);
             (task.to_string(), call.child(&format!("{task}_head"), &projected))
@@ -109,7 +125,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let digits = Digits::read(Path::new(path))?;
 
     let mut world = World::new();
-    let module = MultiTask { tasks: TASKS.to_vec() };
+    let module = MultiTask::new(&TASKS);
     println!("{}", repr(&module));
     let brains = world.spawn_population(&module, MODELS, Seed(3))?;
     let rate = |model: usize| 1e-4 * 2.0_f64.powi(model as i32);

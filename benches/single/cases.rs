@@ -105,45 +105,32 @@ impl Subject {
 }
 
 /// What a Transformer makes of a sequence; the mean over its places decides.
-#[derive(Component, Clone, Debug, PartialEq)]
-struct Encoder;
+#[derive(Module, Component, Clone)]
+struct Encoder {
+    enc: TransformerEncoder,
+    head: Linear,
+}
 
-impl Module for Encoder {
-    fn declare(&self, declare: &mut Declare) {
-        let layer = TransformerEncoderLayer {
-            dim_feedforward: 1024,
-            dropout: 0.0,
-            batch_first: true,
-            ..TransformerEncoderLayer::new(256, 8)
-        };
-        declare.child("enc", TransformerEncoder::new(layer, 2));
-        declare.child("head", Linear::new(256, 10));
-    }
-
+impl Forward for Encoder {
     fn forward(&self, call: &Call<'_>, x: Var) -> Var {
-        call.child("head", &call.child("enc", &x).mean(&[1], false))
+        self.head(call, self.enc(call, x).mean(&[1], false))
     }
 }
 
 /// What a recurrent layer makes of a sequence; its last place decides.
-#[derive(Component, Clone, Debug, PartialEq)]
+#[derive(Module, Component, Clone)]
 struct Recurrent<M: Module> {
-    layer: M,
+    rnn: M,
     head: Linear,
 }
 
-impl<M: Module> Module for Recurrent<M> {
-    fn declare(&self, declare: &mut Declare) {
-        declare.child("rnn", self.layer.clone());
-        declare.child("head", self.head);
-    }
-
+impl<M: Module> Forward for Recurrent<M> {
     fn forward(&self, call: &Call<'_>, x: Var) -> Var {
-        let results = call.child_with("rnn", x).into_items();
+        let results = self.rnn_with(call, x).into_items();
         let Some(Tree::Leaf(y)) = results.into_iter().next() else { return call.trace.poison() };
         let &[batch, places, features] = &**y.shape() else { return call.trace.poison() };
         let last = y.slice(1, places - 1..places).reshape([batch, features]);
-        call.child("head", &last)
+        self.head(call, last)
     }
 }
 
@@ -169,12 +156,19 @@ pub fn cnn() -> Subject {
 }
 
 pub fn transformer() -> Subject {
-    Subject::new("transformer", Encoder, &[8, 128, 256], 10)
+    let layer = TransformerEncoderLayer {
+        dim_feedforward: 1024,
+        dropout: 0.0,
+        batch_first: true,
+        ..TransformerEncoderLayer::new(256, 8)
+    };
+    let encoder = Encoder { enc: TransformerEncoder::new(layer, 2), head: Linear::new(256, 10) };
+    Subject::new("transformer", encoder, &[8, 128, 256], 10)
 }
 
 pub fn lstm() -> Subject {
     let layer = LSTM { batch_first: true, ..LSTM::new(64, 128) };
-    Subject::new("lstm", Recurrent { layer, head: Linear::new(128, 10) }, &[32, 64, 64], 10)
+    Subject::new("lstm", Recurrent { rnn: layer, head: Linear::new(128, 10) }, &[32, 64, 64], 10)
 }
 
 pub fn cnns() -> Subject {
@@ -187,6 +181,6 @@ pub fn cnns() -> Subject {
 
 pub fn grus() -> Subject {
     let layer = GRU { batch_first: true, ..GRU::new(8, 16) };
-    let network = Recurrent { layer, head: Linear::new(16, 10) };
+    let network = Recurrent { rnn: layer, head: Linear::new(16, 10) };
     Subject { models: 256, ..Subject::new("grus", network, &[32, 16, 8], 10) }
 }

@@ -5,6 +5,7 @@ pub mod blueprint;
 pub mod call;
 pub(crate) mod downcast;
 pub(crate) mod dynamic;
+pub mod forward;
 pub(crate) mod limits;
 pub mod mode;
 pub mod names;
@@ -27,6 +28,7 @@ use neurarch_kernels::ir::tree::{Arguments, Tree};
 
 use crate::column::RowBundle;
 pub use crate::module::call::{Call, Watcher};
+pub use crate::module::forward::Forward;
 use crate::module::limits::{MAX_ENTRIES, too_many};
 use crate::state::Tensor;
 
@@ -35,12 +37,15 @@ use crate::state::Tensor;
 /// A module is a Component; its value holds the settings (`in_features`), its parameters and buffers lie
 /// in columns, its children are entities. Settings decide shapes and which ops run, unless
 /// [`structural`](Module::structural) and [`scalar`](Module::scalar) say that a field is a scalar slot:
-/// models that differ in those alone share a blueprint.
+/// models that differ in those alone share a blueprint. [`#[scalars]`](macro@crate::scalars) writes these two by the fields
+/// that have `#[scalar]`; for a struct whose fields are its children, [`#[derive(Module)]`](derive@Module) writes all but
+/// `forward`.
 ///
 /// Source: `torch.nn.Module`: `declare` is `__init__`, `reset` is `reset_parameters`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a neurarch module",
-    note = "derive `Component`, `Clone`, `Debug` and `PartialEq`, and implement `Module::forward`"
+    note = "derive `Module`, `Component` and `Clone`, and implement `Forward::forward`",
+    note = "of a type that derives `Module`, a field that is no child has `#[setting]`"
 )]
 pub trait Module: Component + Clone + Debug + PartialEq {
     /// Names the type as torch does, in errors and printed programs.
@@ -251,6 +256,79 @@ pub trait Module: Component + Clone + Debug + PartialEq {
         self.clone()
     }
 }
+
+/// Implements the trait [`Module`](trait@Module), `PartialEq` and `Debug` for a struct whose fields are what
+/// `__init__` of a PyTorch module sets; the user writes [`Forward`].
+///
+/// | field                                        | what it is         | what `forward` calls                          |
+/// |----------------------------------------------|--------------------|-----------------------------------------------|
+/// | `fc: Linear`                                 | a child            | `self.fc(call, &x)`, `self.fc_with(call, arguments)` |
+/// | `norm: Option<LayerNorm>`                    | a child, or none   | `self.norm(call, &x)`: an `Option`            |
+/// | `layers: Vec<Linear>`, `layers: ModuleList`  | a `ModuleList`     | `for layer in self.layers(call) { x = layer(&x) }` |
+/// | `scale: Parameter`, `bias: Option<Parameter>`| a parameter        | `self.scale(call)`, `self.bias(call)`: an `Option` |
+/// | `#[buffer] mean: Parameter`                  | a buffer; `#[buffer(persistent = false)]` | `self.mean(call)`      |
+/// | `#[scalar] slope: f64`                       | a scalar slot, as with [`Scalars`](derive@crate::Scalars) | `self.slope(call, x.dtype())` |
+/// | `features: usize`, `#[setting] mode: Mode`   | a setting          | `self.features`                               |
+///
+/// A field whose type is made of numbers, flags and texts is a setting without `#[setting]`. A child that is misspelt
+/// does not compile. `#[module(name = "ResidualBlock")]` before the struct gives the type another name in torch's words.
+///
+/// Children as fields are a description: once a model is spawned, its children are entities, which may be replaced.
+/// So they are left out of equality and of `{:?}`, and `forward` calls what is there under the name of the field.
+///
+/// # Example
+///
+/// ```
+/// use bevy_ecs::prelude::Component;
+/// use neurarch_components::layers::{LayerNorm, Linear};
+/// use neurarch_components::module::repr::repr;
+/// use neurarch_components::module::{Call, Forward, Module};
+/// use neurarch_kernels::ir::trace::Var;
+///
+/// #[derive(Module, Component, Clone)]
+/// struct Residual {
+///     norm: LayerNorm,
+///     fc1: Linear,
+///     fc2: Linear,
+/// }
+///
+/// impl Forward for Residual {
+///     fn forward(&self, call: &Call<'_>, x: Var) -> Var {
+///         let h = self.fc1(call, self.norm(call, &x)).relu();
+///         x + self.fc2(call, h)
+///     }
+/// }
+///
+/// let block = Residual { norm: LayerNorm::new([4]), fc1: Linear::new(4, 8), fc2: Linear::new(8, 4) };
+/// assert_eq!(repr(&block), "\
+/// Residual(
+///   (norm): LayerNorm((4,), eps=1e-05, elementwise_affine=True, bias=True)
+///   (fc1): Linear(in_features=4, out_features=8, bias=True)
+///   (fc2): Linear(in_features=8, out_features=4, bias=True)
+/// )");
+/// ```
+///
+/// A child that is not there:
+///
+/// ```compile_fail,E0599
+/// # use bevy_ecs::prelude::Component;
+/// # use neurarch_components::layers::Linear;
+/// # use neurarch_components::module::{Call, Forward, Module};
+/// # use neurarch_kernels::ir::trace::Var;
+/// #[derive(Module, Component, Clone)]
+/// struct Head {
+///     fc: Linear,
+/// }
+///
+/// impl Forward for Head {
+///     fn forward(&self, call: &Call<'_>, x: Var) -> Var {
+///         self.cf(call, x)
+///     }
+/// }
+/// ```
+///
+/// Source: `torch.nn.Module.__init__` and `__setattr__`.
+pub use neurarch_derive::Module;
 
 /// Why a parametrization cannot be turned around.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -16,7 +16,7 @@ pub use crate::components::losses::{
 };
 pub use crate::components::module::registered::Value;
 pub use crate::components::module::repr::repr;
-pub use crate::components::module::{Call, Declare, Init, Module};
+pub use crate::components::module::{Call, Declare, Forward, Init, Module};
 pub use crate::components::optimizer::{
     ASGD, Adadelta, Adafactor, Adagrad, Adam, AdamW, Adamax, AdjustLr, AverageFn, AveragedModel,
     LBFGS, LineSearch, Muon, NAdam, RAdam, RMSprop, Rprop, SGD, SparseAdam,
@@ -27,6 +27,7 @@ pub use crate::components::scheduler::{
     CyclicMode, ExponentialLR, LambdaLR, LinearLR, MultiStepLR, MultiplicativeLR, OneCycleLR,
     PolynomialLR, ReduceLROnPlateau, SWALR, SequentialLR, StepLR,
 };
+pub use crate::components::{Scalars, scalars};
 pub use crate::containers::ContainerWorld;
 pub use crate::evolve::EvolveWorld;
 pub use crate::hooks::HookWorld;

@@ -11,6 +11,7 @@ use neurarch_kernels::ops::attention::multi_head::{InProjection, MultiHeadAttent
 use super::linear::{Linear, NonDynamicallyQuantizableLinear};
 use crate::module::signature::Refused;
 use crate::module::{Call, Declare, Init, Module};
+use crate::{Scalars, scalars};
 
 /// What `forward` takes.
 const NAMES: [&str; 8] = [
@@ -69,7 +70,7 @@ const NAMES: [&str; 8] = [
 /// Source: `torch.nn.MultiheadAttention`, without its fast path for inference, whose numbers differ where
 /// everything is masked. As in torch, a query that sees no key gets NaN with `need_weights` and 0 without. Sizes
 /// that torch refuses when the layer is made are an error of the first call.
-#[derive(Component, Clone, Copy, Debug, PartialEq)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars)]
 #[component(summary_tick)]
 pub struct MultiheadAttention {
     /// Size of the last axis of queries and results.
@@ -77,6 +78,7 @@ pub struct MultiheadAttention {
     /// Into how many parts it is divided.
     pub num_heads: usize,
     /// Probability that a weight becomes 0 in training; 0 at first.
+    #[scalar(read = super::dropout::probability)]
     pub dropout: f64,
     /// Whether the projections have biases.
     pub bias: bool,
@@ -172,6 +174,7 @@ impl MultiheadAttention {
     }
 }
 
+#[scalars]
 impl Module for MultiheadAttention {
     fn declare(&self, declare: &mut Declare) {
         let (dim, [kdim, vdim]) = (self.embed_dim, self.dims());
@@ -230,14 +233,6 @@ impl Module for MultiheadAttention {
 
     fn forward_with(&self, call: &Call<'_>, arguments: Arguments) -> Tree {
         self.attend(call, arguments).unwrap_or_else(|Refused| call.trace.poison().into())
-    }
-
-    fn structural(&self) -> Self {
-        MultiheadAttention { dropout: 0.0, ..*self }
-    }
-
-    fn scalar(&self, name: &str) -> Option<f64> {
-        (name == "dropout").then_some(self.dropout.clamp(0.0, 1.0))
     }
 }
 

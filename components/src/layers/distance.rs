@@ -4,6 +4,7 @@ use bevy_ecs::prelude::*;
 use neurarch_kernels::ir::tree::{Arguments, Tree};
 
 use crate::module::{Call, Module};
+use crate::{Scalars, scalars};
 
 /// Gives the cosine of the angle between the vectors along an axis.
 ///
@@ -15,12 +16,13 @@ use crate::module::{Call, Module};
 /// population's.
 ///
 /// Source: `torch.nn.CosineSimilarity`.
-#[derive(Component, Clone, Copy, Debug, PartialEq)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars)]
 #[component(summary_tick)]
 pub struct CosineSimilarity {
     /// The axis of the vectors; 1 at first.
     pub dim: isize,
     /// The least length to divide by; a scalar slot, 1e-8 at first.
+    #[scalar]
     pub eps: f64,
 }
 
@@ -30,6 +32,7 @@ impl Default for CosineSimilarity {
     }
 }
 
+#[scalars]
 impl Module for CosineSimilarity {
     fn uses_training(&self) -> bool {
         false
@@ -42,14 +45,6 @@ impl Module for CosineSimilarity {
             }
             None => call.trace.poison().into(),
         }
-    }
-
-    fn structural(&self) -> Self {
-        CosineSimilarity { eps: 1e-8, ..*self }
-    }
-
-    fn scalar(&self, name: &str) -> Option<f64> {
-        (name == "eps").then_some(self.eps)
     }
 }
 
@@ -70,12 +65,13 @@ impl Module for CosineSimilarity {
 /// ```
 ///
 /// Source: `torch.nn.PairwiseDistance`.
-#[derive(Component, Clone, Copy, Debug, PartialEq)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars)]
 #[component(summary_tick)]
 pub struct PairwiseDistance {
     /// Which norm: also 0, infinity, and minus infinity; 2 at first.
     pub p: f64,
     /// What is added to differences; a scalar slot, 1e-6 at first.
+    #[scalar]
     pub eps: f64,
     /// Whether the last axis stays, with size 1.
     pub keepdim: bool,
@@ -87,6 +83,7 @@ impl Default for PairwiseDistance {
     }
 }
 
+#[scalars]
 impl Module for PairwiseDistance {
     fn uses_training(&self) -> bool {
         false
@@ -97,13 +94,5 @@ impl Module for PairwiseDistance {
             return call.trace.poison().into();
         };
         a.pairwise_distance(&b, self.p, &call.scalar("eps", a.dtype()), self.keepdim).into()
-    }
-
-    fn structural(&self) -> Self {
-        PairwiseDistance { eps: 1e-6, ..*self }
-    }
-
-    fn scalar(&self, name: &str) -> Option<f64> {
-        (name == "eps").then_some(self.eps)
     }
 }

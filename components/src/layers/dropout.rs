@@ -6,6 +6,12 @@ use neurarch_kernels::ir::trace::Var;
 
 use crate::module::repr::float;
 use crate::module::{Call, Module};
+use crate::{Scalars, scalars};
+
+/// Gives what a setting comes to as a probability.
+pub(super) fn probability(p: f64) -> f64 {
+    p.clamp(0.0, 1.0)
+}
 
 /// Declares a dropout: its component, and what it does while training with `x` and the probability.
 macro_rules! dropout {
@@ -16,10 +22,11 @@ macro_rules! dropout {
         /// population's seed, the model's number and the count of its steps, so that no neighbor changes them.
         #[doc = ""]
         #[doc = concat!("Source: `torch.nn.", stringify!($layer), "`. `p` outside of 0 to 1, which torch refuses, is clamped.")]
-        #[derive(Component, Clone, Copy, Debug, PartialEq)]
+        #[derive(Component, Clone, Copy, Debug, PartialEq, Scalars)]
         #[component(summary_tick)]
         pub struct $layer {
             /// Probability that a number, or a channel, is dropped.
+            #[scalar(read = probability)]
             pub p: f64,
         }
 
@@ -29,6 +36,7 @@ macro_rules! dropout {
             }
         }
 
+        #[scalars]
         impl Module for $layer {
             fn forward(&self, call: &Call<'_>, $x: Var) -> Var {
                 if !call.training() {
@@ -36,14 +44,6 @@ macro_rules! dropout {
                 }
                 let $p = &call.scalar("p", $x.dtype());
                 $forward
-            }
-
-            fn structural(&self) -> Self {
-                $layer { p: 0.0 }
-            }
-
-            fn scalar(&self, name: &str) -> Option<f64> {
-                (name == "p").then_some(self.p.clamp(0.0, 1.0))
             }
 
             fn extra_repr(&self) -> String {

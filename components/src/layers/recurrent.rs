@@ -15,6 +15,12 @@ use neurarch_kernels::ir::tree::{Arguments, Tree};
 use crate::layers::recurrent::cell::{Kind, Nonlinearity, reset};
 use crate::layers::recurrent::stack::{ATTRIBUTES, Stack};
 use crate::module::{Call, Declare, Init, Module};
+use crate::{Scalars, scalars};
+
+/// Gives one probability for all above 0: whether there is a dropout decides which ops run, its probability does not.
+fn some_dropout(p: &f64) -> f64 {
+    if *p > 0.0 { 0.5 } else { 0.0 }
+}
 
 /// Declares a recurrent layer; `$own` is the setting that only it has.
 macro_rules! recurrent {
@@ -23,7 +29,7 @@ macro_rules! recurrent {
         $layer:ident { $($(#[$own_doc:meta])* $own:ident: $type:ty = $first:expr)? }
     ) => {
         $(#[$doc])*
-        #[derive(Component, Clone, Copy, Debug, PartialEq)]
+        #[derive(Component, Clone, Copy, Debug, PartialEq, Scalars)]
         #[component(summary_tick)]
         pub struct $layer {
             /// Size of the last axis of `x`.
@@ -39,6 +45,8 @@ macro_rules! recurrent {
             pub batch_first: bool,
             /// Probability that an output of a layer but the last becomes 0 in training mode; 0 at first. A scalar
             /// slot where it is not 0.
+            #[scalar(read = super::dropout::probability)]
+            #[structural(some_dropout)]
             pub dropout: f64,
             /// Whether each layer walks through the sequences from both ends; no at first.
             pub bidirectional: bool,
@@ -76,6 +84,7 @@ macro_rules! recurrent {
             }
         }
 
+        #[scalars]
         impl Module for $layer {
             fn declare(&self, declare: &mut Declare) {
                 self.stack().declare(declare);
@@ -91,15 +100,6 @@ macro_rules! recurrent {
 
             fn forward_with(&self, call: &Call<'_>, arguments: Arguments) -> Tree {
                 self.stack().forward(call, arguments)
-            }
-
-            fn structural(&self) -> Self {
-                // Whether there is a dropout decides which ops run, its probability does not.
-                $layer { dropout: if self.dropout > 0.0 { 0.5 } else { 0.0 }, ..*self }
-            }
-
-            fn scalar(&self, name: &str) -> Option<f64> {
-                (name == "dropout").then_some(self.dropout.clamp(0.0, 1.0))
             }
 
             fn extra_repr(&self) -> String {

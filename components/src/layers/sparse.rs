@@ -8,6 +8,7 @@ use neurarch_kernels::ops::index::embedding_bag::EmbeddingBagSettings;
 
 use crate::module::repr::float;
 use crate::module::{Call, Declare, Init, Module};
+use crate::{Scalars, scalars};
 
 /// Gives for each whole number the row of that number.
 ///
@@ -21,7 +22,7 @@ use crate::module::{Call, Declare, Init, Module};
 ///
 /// Source: `torch.nn.Embedding`, without `sparse`. A number that names no row gives NaN, where torch raises an
 /// error; a `padding_idx` that names none is an error of the first call.
-#[derive(Component, Clone, Copy, Debug, PartialEq)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars)]
 #[component(summary_tick)]
 pub struct Embedding {
     /// How many rows there are.
@@ -31,6 +32,7 @@ pub struct Embedding {
     /// The row that gets no gradient; counted from the end if negative.
     pub padding_idx: Option<isize>,
     /// The largest length of a row that is named; a scalar slot.
+    #[scalar]
     pub max_norm: Option<f64>,
     /// Which norm `max_norm` is of; 2 at first.
     pub norm_type: f64,
@@ -94,6 +96,7 @@ impl Embedding {
     }
 }
 
+#[scalars]
 impl Module for Embedding {
     fn uses_training(&self) -> bool {
         false
@@ -114,14 +117,6 @@ impl Module for Embedding {
         }
         let weight = table(call, &x, self.max_norm, self.norm_type);
         x.embedding(&weight, row, self.scale_grad_by_freq)
-    }
-
-    fn structural(&self) -> Self {
-        Embedding { max_norm: self.max_norm.map(|_| 1.0), ..*self }
-    }
-
-    fn scalar(&self, name: &str) -> Option<f64> {
-        self.max_norm.filter(|_| name == "max_norm")
     }
 
     fn extra_repr(&self) -> String {
@@ -157,7 +152,7 @@ impl Module for Embedding {
 ///
 /// Source: `torch.nn.EmbeddingBag`, without `sparse`. A number that names no row makes its bag NaN, and offsets
 /// out of order make all bags NaN, where torch raises an error.
-#[derive(Component, Clone, Copy, Debug, PartialEq)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars)]
 #[component(summary_tick)]
 pub struct EmbeddingBag {
     /// How many rows there are.
@@ -165,6 +160,7 @@ pub struct EmbeddingBag {
     /// How long they are.
     pub embedding_dim: usize,
     /// The largest length of a row that is named, as in [`Embedding`]; a scalar slot.
+    #[scalar]
     pub max_norm: Option<f64>,
     /// Which norm `max_norm` is of; 2 at first.
     pub norm_type: f64,
@@ -194,6 +190,7 @@ impl EmbeddingBag {
     }
 }
 
+#[scalars]
 impl Module for EmbeddingBag {
     fn uses_training(&self) -> bool {
         false
@@ -230,14 +227,6 @@ impl Module for EmbeddingBag {
         };
         let table = table(call, &x, self.max_norm, self.norm_type);
         x.embedding_bag(&table, offsets.as_ref(), weights.as_ref(), settings).into()
-    }
-
-    fn structural(&self) -> Self {
-        EmbeddingBag { max_norm: self.max_norm.map(|_| 1.0), ..*self }
-    }
-
-    fn scalar(&self, name: &str) -> Option<f64> {
-        self.max_norm.filter(|_| name == "max_norm")
     }
 
     fn extra_repr(&self) -> String {

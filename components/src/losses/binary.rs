@@ -6,6 +6,7 @@ use ndarray::{ArrayD, ArrayViewD};
 use neurarch_kernels::ir::trace::Var;
 
 use super::{Loss, LossCall, Reduction, in_dtype_of};
+use crate::{Scalars, scalars};
 
 /// Gives ones in the shape of weights: their shape decides the program.
 fn ones(weight: &Option<ArrayD<f64>>) -> Option<ArrayD<f64>> {
@@ -20,22 +21,20 @@ fn ones(weight: &Option<ArrayD<f64>>) -> Option<ArrayD<f64>> {
 /// `reduction` is [`Reduction::None`].
 ///
 /// Source: `torch.nn.BCELoss`; outputs outside of 0 to 1 give NaN, where torch raises.
-#[derive(Component, Clone, Debug, Default, PartialEq)]
+#[derive(Component, Clone, Debug, Default, PartialEq, Scalars)]
 #[component(summary_tick)]
 pub struct BCELoss {
     /// Factors of the losses, in a shape that broadcasts to them.
+    #[structural(ones)]
     pub weight: Option<ArrayD<f64>>,
     /// What becomes of the losses.
     pub reduction: Reduction,
 }
 
+#[scalars]
 impl Loss for BCELoss {
     fn forward(&self, call: &LossCall<'_>, x: &Var, target: &Var) -> Var {
         x.binary_cross_entropy(target, call.array("weight").as_ref(), self.reduction)
-    }
-
-    fn structural(&self) -> Self {
-        BCELoss { weight: ones(&self.weight), ..*self }
     }
 
     fn array_names(&self) -> &'static [&'static str] {
@@ -66,17 +65,20 @@ impl Loss for BCELoss {
 /// ```
 ///
 /// Source: `torch.nn.BCEWithLogitsLoss`.
-#[derive(Component, Clone, Debug, Default, PartialEq)]
+#[derive(Component, Clone, Debug, Default, PartialEq, Scalars)]
 #[component(summary_tick)]
 pub struct BCEWithLogitsLoss {
     /// Factors of the losses, in a shape that broadcasts to them.
+    #[structural(ones)]
     pub weight: Option<ArrayD<f64>>,
     /// What becomes of the losses.
     pub reduction: Reduction,
     /// Factors of the part of positive targets, in a shape that broadcasts to them.
+    #[structural(ones)]
     pub pos_weight: Option<ArrayD<f64>>,
 }
 
+#[scalars]
 impl Loss for BCEWithLogitsLoss {
     fn forward(&self, call: &LossCall<'_>, x: &Var, target: &Var) -> Var {
         let (weight, pos_weight) = (call.array("weight"), call.array("pos_weight"));
@@ -86,14 +88,6 @@ impl Loss for BCEWithLogitsLoss {
             pos_weight.as_ref(),
             self.reduction,
         )
-    }
-
-    fn structural(&self) -> Self {
-        BCEWithLogitsLoss {
-            weight: ones(&self.weight),
-            pos_weight: ones(&self.pos_weight),
-            ..*self
-        }
     }
 
     fn array_names(&self) -> &'static [&'static str] {
@@ -171,10 +165,11 @@ impl Loss for MultiLabelSoftMarginLoss {
 /// [`Reduction::None`].
 ///
 /// Source: `torch.nn.HingeEmbeddingLoss`.
-#[derive(Component, Clone, Copy, Debug, PartialEq)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars)]
 #[component(summary_tick)]
 pub struct HingeEmbeddingLoss {
     /// How far apart is far enough; a scalar slot, 1 at first.
+    #[scalar]
     pub margin: f64,
     /// What becomes of the losses.
     pub reduction: Reduction,
@@ -186,17 +181,10 @@ impl Default for HingeEmbeddingLoss {
     }
 }
 
+#[scalars]
 impl Loss for HingeEmbeddingLoss {
     fn forward(&self, call: &LossCall<'_>, x: &Var, target: &Var) -> Var {
         let margin = call.scalar("margin", x.dtype());
         x.hinge_embedding_loss(&in_dtype_of(x, target), &margin, self.reduction)
-    }
-
-    fn structural(&self) -> Self {
-        HingeEmbeddingLoss { margin: 1.0, ..*self }
-    }
-
-    fn scalar(&self, name: &str) -> Option<f64> {
-        (name == "margin").then_some(self.margin)
     }
 }

@@ -7,6 +7,7 @@ use neurarch_kernels::ir::shape::Type;
 use neurarch_kernels::ir::trace::Var;
 
 use super::{Loss, LossCall, Reduction, Targets};
+use crate::{Scalars, scalars};
 
 /// Takes minus the log-softmax of the outputs at the target class, and reduces over the batch.
 ///
@@ -25,16 +26,18 @@ use super::{Loss, LossCall, Reduction, Targets};
 /// ```
 ///
 /// Source: `torch.nn.CrossEntropyLoss`.
-#[derive(Component, Clone, Debug, PartialEq)]
+#[derive(Component, Clone, Debug, PartialEq, Scalars)]
 #[component(summary_tick)]
 pub struct CrossEntropyLoss {
     /// The part of the target spread over all classes, from 0 to 1. A scalar slot.
+    #[scalar]
     pub label_smoothing: f64,
     /// The class index that counts for nothing.
     pub ignore_index: i64,
     /// What becomes of the items' losses.
     pub reduction: Reduction,
     /// A weight for each class.
+    #[structural(ones)]
     pub weight: Option<Vec<f64>>,
 }
 
@@ -49,6 +52,7 @@ impl Default for CrossEntropyLoss {
     }
 }
 
+#[scalars]
 impl Loss for CrossEntropyLoss {
     fn forward(&self, call: &LossCall<'_>, x: &Var, target: &Var) -> Var {
         let smoothing = call.scalar("label_smoothing", x.dtype());
@@ -62,14 +66,6 @@ impl Loss for CrossEntropyLoss {
 
     fn targets(&self, x: &Type) -> Targets {
         Targets::classes(x, self.ignore_index)
-    }
-
-    fn structural(&self) -> Self {
-        CrossEntropyLoss { label_smoothing: 0.0, weight: ones(&self.weight), ..self.clone() }
-    }
-
-    fn scalar(&self, name: &str) -> Option<f64> {
-        (name == "label_smoothing").then_some(self.label_smoothing)
     }
 
     fn array_names(&self) -> &'static [&'static str] {

@@ -10,15 +10,17 @@ use neurarch_kernels::ir::tree::{Arguments, Tree};
 use super::cross_entropy::{of_classes, ones};
 use super::{Loss, LossCall, Reduction, Targets, in_dtype_of};
 use crate::module::{Call, Module};
+use crate::{Scalars, scalars};
 
 /// Declares a negative log-likelihood under a name of torch's.
 macro_rules! nll_loss {
     ($(#[$doc:meta])* $loss:ident) => {
         $(#[$doc])*
-        #[derive(Component, Clone, Debug, PartialEq)]
+        #[derive(Component, Clone, Debug, PartialEq, Scalars)]
         #[component(summary_tick)]
         pub struct $loss {
             /// A weight for each class.
+            #[structural(ones)]
             pub weight: Option<Vec<f64>>,
             /// The target that counts for nothing.
             pub ignore_index: i64,
@@ -32,6 +34,7 @@ macro_rules! nll_loss {
             }
         }
 
+        #[scalars]
         impl Loss for $loss {
             fn forward(&self, call: &LossCall<'_>, x: &Var, target: &Var) -> Var {
                 let weight = call.array("weight");
@@ -40,10 +43,6 @@ macro_rules! nll_loss {
 
             fn targets(&self, x: &Type) -> Targets {
                 Targets::classes(x, self.ignore_index)
-            }
-
-            fn structural(&self) -> Self {
-                $loss { weight: ones(&self.weight), ..*self }
             }
 
             fn array_names(&self) -> &'static [&'static str] {
@@ -131,7 +130,7 @@ impl Loss for KLDivLoss {
 /// [`Reduction::None`].
 ///
 /// Source: `torch.nn.PoissonNLLLoss`.
-#[derive(Component, Clone, Copy, Debug, PartialEq)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars)]
 #[component(summary_tick)]
 pub struct PoissonNLLLoss {
     /// Whether outputs are logarithms of rates.
@@ -139,6 +138,7 @@ pub struct PoissonNLLLoss {
     /// Whether the part that only targets decide is added, by Stirling's approximation.
     pub full: bool,
     /// What is added to rates before their logarithm is taken; a scalar slot, 1e-8 at first.
+    #[scalar]
     pub eps: f64,
     /// What becomes of the losses.
     pub reduction: Reduction,
@@ -150,18 +150,11 @@ impl Default for PoissonNLLLoss {
     }
 }
 
+#[scalars]
 impl Loss for PoissonNLLLoss {
     fn forward(&self, call: &LossCall<'_>, x: &Var, target: &Var) -> Var {
         let (target, eps) = (in_dtype_of(x, target), call.scalar("eps", x.dtype()));
         x.poisson_nll_loss(&target, self.log_input, self.full, &eps, self.reduction)
-    }
-
-    fn structural(&self) -> Self {
-        PoissonNLLLoss { eps: 1e-8, ..*self }
-    }
-
-    fn scalar(&self, name: &str) -> Option<f64> {
-        (name == "eps").then_some(self.eps)
     }
 }
 
@@ -175,12 +168,13 @@ impl Loss for PoissonNLLLoss {
 /// axis. The loss is `[]`, or as `input` if `reduction` is [`Reduction::None`].
 ///
 /// Source: `torch.nn.GaussianNLLLoss`, which refuses negative variances.
-#[derive(Component, Clone, Copy, Debug, PartialEq)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars)]
 #[component(summary_tick)]
 pub struct GaussianNLLLoss {
     /// Whether the constant part, `½ ln 2π`, is added.
     pub full: bool,
     /// What variances are at least; a scalar slot, 1e-6 at first.
+    #[scalar]
     pub eps: f64,
     /// What becomes of the losses.
     pub reduction: Reduction,
@@ -192,6 +186,7 @@ impl Default for GaussianNLLLoss {
     }
 }
 
+#[scalars]
 impl Module for GaussianNLLLoss {
     fn forward_with(&self, call: &Call<'_>, arguments: Arguments) -> Tree {
         let Some([x, target, var]) = call.bind_or_none(arguments, ["input", "target", "var"], 3)
@@ -211,13 +206,5 @@ impl Module for GaussianNLLLoss {
         };
         let (target, eps) = (in_dtype_of(&x, &target), call.scalar("eps", x.dtype()));
         x.gaussian_nll_loss(&target, &var, self.full, &eps, self.reduction).into()
-    }
-
-    fn structural(&self) -> Self {
-        GaussianNLLLoss { eps: 1e-6, ..*self }
-    }
-
-    fn scalar(&self, name: &str) -> Option<f64> {
-        (name == "eps").then_some(self.eps)
     }
 }

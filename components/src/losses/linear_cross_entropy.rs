@@ -9,6 +9,7 @@ use super::cross_entropy::ones;
 use crate::layers::Linear;
 use crate::module::repr::{boolean, float, tuple};
 use crate::module::{Call, Declare, Init, Module};
+use crate::{Scalars, scalars};
 
 /// Maps inputs linearly to logits, and gives their cross entropy with targets.
 ///
@@ -34,7 +35,7 @@ use crate::module::{Call, Declare, Init, Module};
 /// ```
 ///
 /// Source: `torch.nn.LinearCrossEntropyLoss`, without `options`: those are about memory, and change no result.
-#[derive(Component, Clone, Debug, PartialEq)]
+#[derive(Component, Clone, Debug, PartialEq, Scalars)]
 #[component(summary_tick)]
 pub struct LinearCrossEntropyLoss {
     /// Size of the last axis of `input`.
@@ -46,12 +47,14 @@ pub struct LinearCrossEntropyLoss {
     /// Whether the linear map has a bias; not at first.
     pub bias: bool,
     /// A weight for each class.
+    #[structural(ones)]
     pub weight: Option<Vec<f64>>,
     /// What becomes of the items' losses.
     pub reduction: Reduction,
     /// The class index that counts for nothing; -100 if `None`. It cannot be given for probabilities.
     pub ignore_index: Option<i64>,
     /// The part of the target spread over all classes, from 0 to 1. A scalar slot.
+    #[scalar]
     pub label_smoothing: f64,
 }
 
@@ -76,6 +79,7 @@ impl LinearCrossEntropyLoss {
     }
 }
 
+#[scalars]
 impl Module for LinearCrossEntropyLoss {
     fn declare(&self, declare: &mut Declare) {
         match &self.weight {
@@ -119,14 +123,6 @@ impl Module for LinearCrossEntropyLoss {
             label_smoothing: Some(&call.scalar("label_smoothing", input.dtype())),
         };
         input.linear_cross_entropy(&linear, &target, options).into()
-    }
-
-    fn structural(&self) -> Self {
-        LinearCrossEntropyLoss { label_smoothing: 0.0, weight: ones(&self.weight), ..self.clone() }
-    }
-
-    fn scalar(&self, name: &str) -> Option<f64> {
-        (name == "label_smoothing").then_some(self.label_smoothing)
     }
 
     fn extra_repr(&self) -> String {

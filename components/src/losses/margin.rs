@@ -10,6 +10,7 @@ use neurarch_kernels::ir::tree::{Arguments, Tree};
 use super::cross_entropy::{of_classes, ones};
 use super::{Loss, LossCall, Reduction, Targets, in_dtype_of};
 use crate::module::{Call, Module};
+use crate::{Scalars, scalars};
 
 /// Takes the mean over classes of `max(0, margin - x_target + x_class)ᵖ`, the target's class left out.
 ///
@@ -19,14 +20,16 @@ use crate::module::{Call, Module};
 /// loss is `[]`, or as the targets if `reduction` is [`Reduction::None`].
 ///
 /// Source: `torch.nn.MultiMarginLoss`.
-#[derive(Component, Clone, Debug, PartialEq)]
+#[derive(Component, Clone, Debug, PartialEq, Scalars)]
 #[component(summary_tick)]
 pub struct MultiMarginLoss {
     /// The exponent: 1 or 2; another one is an error of the first call.
     pub p: u32,
     /// How far ahead is far enough; a scalar slot, 1 at first.
+    #[scalar]
     pub margin: f64,
     /// A weight for each class as a target.
+    #[structural(ones)]
     pub weight: Option<Vec<f64>>,
     /// What becomes of the items' losses.
     pub reduction: Reduction,
@@ -38,6 +41,7 @@ impl Default for MultiMarginLoss {
     }
 }
 
+#[scalars]
 impl Loss for MultiMarginLoss {
     fn forward(&self, call: &LossCall<'_>, x: &Var, target: &Var) -> Var {
         let (margin, weight) = (call.scalar("margin", x.dtype()), call.array("weight"));
@@ -48,14 +52,6 @@ impl Loss for MultiMarginLoss {
         let classes = x.shape.last().copied().unwrap_or(0);
         // None is ignored: that number is no class in any case.
         Targets::Classes { classes, ignore_index: 0 }
-    }
-
-    fn structural(&self) -> Self {
-        MultiMarginLoss { margin: 1.0, weight: ones(&self.weight), ..*self }
-    }
-
-    fn scalar(&self, name: &str) -> Option<f64> {
-        (name == "margin").then_some(self.margin)
     }
 
     fn array_names(&self) -> &'static [&'static str] {
@@ -107,29 +103,23 @@ fn inputs_and_target(call: &Call<'_>, arguments: Arguments) -> Option<[Var; 3]> 
 /// [`Reduction::None`].
 ///
 /// Source: `torch.nn.MarginRankingLoss`.
-#[derive(Component, Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Component, Clone, Copy, Debug, Default, PartialEq, Scalars)]
 #[component(summary_tick)]
 pub struct MarginRankingLoss {
     /// How far ahead is far enough; a scalar slot, 0 at first.
+    #[scalar]
     pub margin: f64,
     /// What becomes of the losses.
     pub reduction: Reduction,
 }
 
+#[scalars]
 impl Module for MarginRankingLoss {
     fn forward_with(&self, call: &Call<'_>, arguments: Arguments) -> Tree {
         let Some([a, b, target]) = inputs_and_target(call, arguments) else {
             return call.trace.poison().into();
         };
         a.margin_ranking_loss(&b, &target, &call.scalar("margin", a.dtype()), self.reduction).into()
-    }
-
-    fn structural(&self) -> Self {
-        MarginRankingLoss { margin: 0.0, ..*self }
-    }
-
-    fn scalar(&self, name: &str) -> Option<f64> {
-        (name == "margin").then_some(self.margin)
     }
 }
 
@@ -144,15 +134,17 @@ impl Module for MarginRankingLoss {
 /// target if `reduction` is [`Reduction::None`].
 ///
 /// Source: `torch.nn.CosineEmbeddingLoss`.
-#[derive(Component, Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Component, Clone, Copy, Debug, Default, PartialEq, Scalars)]
 #[component(summary_tick)]
 pub struct CosineEmbeddingLoss {
     /// The cosine that is small enough; a scalar slot, 0 at first.
+    #[scalar]
     pub margin: f64,
     /// What becomes of the losses.
     pub reduction: Reduction,
 }
 
+#[scalars]
 impl Module for CosineEmbeddingLoss {
     fn forward_with(&self, call: &Call<'_>, arguments: Arguments) -> Tree {
         let Some([a, b, target]) = inputs_and_target(call, arguments) else {
@@ -160,13 +152,5 @@ impl Module for CosineEmbeddingLoss {
         };
         let margin = call.scalar("margin", a.dtype());
         a.cosine_embedding_loss(&b, &target, &margin, self.reduction).into()
-    }
-
-    fn structural(&self) -> Self {
-        CosineEmbeddingLoss { margin: 0.0, ..*self }
-    }
-
-    fn scalar(&self, name: &str) -> Option<f64> {
-        (name == "margin").then_some(self.margin)
     }
 }

@@ -48,7 +48,8 @@ pub use triplet::{TripletMarginLoss, TripletMarginWithDistanceLoss};
 ///
 /// It is recorded behind the model's forward pass and runs with it. Implement it for a loss of your own. A
 /// loss that is a component is a [`Module`] as well, of the values `input` and `target`: its scalar slots are
-/// those of the module, its arrays are buffers.
+/// those of the module, its arrays are buffers. [`#[scalars]`](macro@crate::scalars) writes `structural` and `scalar` by
+/// the fields that have `#[scalar]`.
 ///
 /// Source: the losses of `torch.nn`.
 pub trait Loss: Clone + Debug + PartialEq + Send + Sync + 'static {

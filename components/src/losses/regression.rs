@@ -4,6 +4,7 @@ use bevy_ecs::prelude::*;
 use neurarch_kernels::ir::trace::Var;
 
 use super::{Loss, LossCall, Reduction, in_dtype_of};
+use crate::{Scalars, scalars};
 
 /// Takes the distances of outputs and targets, and reduces them: by default to their mean.
 ///
@@ -42,12 +43,13 @@ impl Loss for L1Loss {
 /// ```
 ///
 /// Source: `torch.nn.HuberLoss`, without broadcasting; a `delta` that is not positive is not refused.
-#[derive(Component, Clone, Copy, Debug, PartialEq)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars)]
 #[component(summary_tick)]
 pub struct HuberLoss {
     /// What becomes of the losses.
     pub reduction: Reduction,
     /// Where the square ends; a scalar slot, 1 at first.
+    #[scalar]
     pub delta: f64,
 }
 
@@ -57,18 +59,11 @@ impl Default for HuberLoss {
     }
 }
 
+#[scalars]
 impl Loss for HuberLoss {
     fn forward(&self, call: &LossCall<'_>, x: &Var, target: &Var) -> Var {
         let delta = call.scalar("delta", x.dtype());
         x.huber_loss(&in_dtype_of(x, target), &delta, self.reduction)
-    }
-
-    fn structural(&self) -> Self {
-        HuberLoss { delta: 1.0, ..*self }
-    }
-
-    fn scalar(&self, name: &str) -> Option<f64> {
-        (name == "delta").then_some(self.delta)
     }
 }
 
@@ -79,12 +74,13 @@ impl Loss for HuberLoss {
 /// As for [`L1Loss`].
 ///
 /// Source: `torch.nn.SmoothL1Loss`, without broadcasting; a negative `beta` is not refused.
-#[derive(Component, Clone, Copy, Debug, PartialEq)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars)]
 #[component(summary_tick)]
 pub struct SmoothL1Loss {
     /// What becomes of the losses.
     pub reduction: Reduction,
     /// Where the square ends; a scalar slot, 1 at first.
+    #[scalar]
     pub beta: f64,
 }
 
@@ -94,17 +90,10 @@ impl Default for SmoothL1Loss {
     }
 }
 
+#[scalars]
 impl Loss for SmoothL1Loss {
     fn forward(&self, call: &LossCall<'_>, x: &Var, target: &Var) -> Var {
         let beta = call.scalar("beta", x.dtype());
         x.smooth_l1_loss(&in_dtype_of(x, target), &beta, self.reduction)
-    }
-
-    fn structural(&self) -> Self {
-        SmoothL1Loss { beta: 1.0, ..*self }
-    }
-
-    fn scalar(&self, name: &str) -> Option<f64> {
-        (name == "beta").then_some(self.beta)
     }
 }

@@ -7,6 +7,7 @@ use neurarch_kernels::ir::tree::{Arguments, Tree};
 use super::Reduction;
 use crate::layers::PairwiseDistance;
 use crate::module::{Call, Declare, Module};
+use crate::{Scalars, scalars};
 
 /// What the two are called with.
 const INPUTS: [&str; 3] = ["anchor", "positive", "negative"];
@@ -20,14 +21,16 @@ const INPUTS: [&str; 3] = ["anchor", "positive", "negative"];
 /// All are `[batch, size]` or `[size]`; the loss is `[]`, or `[batch]` if `reduction` is [`Reduction::None`].
 ///
 /// Source: `torch.nn.TripletMarginLoss`; a margin that is not positive is not refused.
-#[derive(Component, Clone, Copy, Debug, PartialEq)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars)]
 #[component(summary_tick)]
 pub struct TripletMarginLoss {
     /// How much nearer is near enough; a scalar slot, 1 at first.
+    #[scalar]
     pub margin: f64,
     /// Which norm.
     pub p: f64,
     /// What is added to differences; a scalar slot, 1e-6 at first.
+    #[scalar]
     pub eps: f64,
     /// Whether the negative is compared with the nearer of anchor and positive.
     pub swap: bool,
@@ -47,6 +50,7 @@ impl Default for TripletMarginLoss {
     }
 }
 
+#[scalars]
 impl Module for TripletMarginLoss {
     fn forward_with(&self, call: &Call<'_>, arguments: Arguments) -> Tree {
         let Some([anchor, positive, negative]) = call.named_values(arguments, INPUTS) else {
@@ -55,18 +59,6 @@ impl Module for TripletMarginLoss {
         let [margin, eps] = ["margin", "eps"].map(|name| call.scalar(name, anchor.dtype()));
         let TripletMarginLoss { p, swap, reduction, .. } = *self;
         anchor.triplet_margin_loss(&positive, &negative, &margin, p, &eps, swap, reduction).into()
-    }
-
-    fn structural(&self) -> Self {
-        TripletMarginLoss { margin: 1.0, eps: 1e-6, ..*self }
-    }
-
-    fn scalar(&self, name: &str) -> Option<f64> {
-        match name {
-            "margin" => Some(self.margin),
-            "eps" => Some(self.eps),
-            _ => None,
-        }
     }
 }
 
@@ -89,12 +81,14 @@ impl Module for TripletMarginLoss {
 /// ```
 ///
 /// Source: `torch.nn.TripletMarginWithDistanceLoss`; a margin that is not positive is not refused.
-#[derive(Component, Clone, Debug, PartialEq)]
+#[derive(Component, Clone, Debug, PartialEq, Scalars)]
 #[component(summary_tick)]
 pub struct TripletMarginWithDistanceLoss<D: Module = PairwiseDistance> {
     /// The distance, as the child is described before it is spawned.
+    #[structural(Module::structural)]
     pub distance_function: D,
     /// How much nearer is near enough; a scalar slot, 1 at first.
+    #[scalar]
     pub margin: f64,
     /// Whether the negative is compared with the nearer of anchor and positive.
     pub swap: bool,
@@ -116,6 +110,7 @@ impl Default for TripletMarginWithDistanceLoss {
     }
 }
 
+#[scalars]
 impl<D: Module> Module for TripletMarginWithDistanceLoss<D> {
     fn type_name(&self) -> &'static str {
         "TripletMarginWithDistanceLoss"
@@ -140,14 +135,5 @@ impl<D: Module> Module for TripletMarginWithDistanceLoss<D> {
                 &positive, &negative, distance, &margin, swap, reduction,
             )
             .into()
-    }
-
-    fn structural(&self) -> Self {
-        let distance_function = Module::structural(&self.distance_function);
-        TripletMarginWithDistanceLoss { distance_function, margin: 1.0, ..*self }
-    }
-
-    fn scalar(&self, name: &str) -> Option<f64> {
-        (name == "margin").then_some(self.margin)
     }
 }

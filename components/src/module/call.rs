@@ -33,6 +33,9 @@ pub struct Call<'a> {
 /// Source: the cache of `torch.nn.utils.parametrize.cached`.
 pub type Cache = RefCell<HashMap<usize, Var>>;
 
+/// A module as a function that calls it with one value, which gives one: see [`Call::each`].
+pub type Callable<'a> = Box<dyn Fn(&Var) -> Var + 'a>;
+
 /// Watches the calls of modules, from just before to just after each `forward`: how hooks are called.
 pub trait Watcher {
     /// Is called with the arguments of a call, and gives those that go on to `forward`.

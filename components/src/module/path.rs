@@ -1,7 +1,10 @@
 //! Dotted paths: how a module's `forward` reaches what lies deeper than its own children.
 
+use neurarch_kernels::ir::trace::Var;
+
 use crate::module::Call;
 use crate::module::blueprint::Blueprint;
+use crate::module::call::Callable;
 
 impl Blueprint {
     /// Finds the module at a dotted path below the one at `position`, that one itself if the path is empty:
@@ -21,7 +24,19 @@ impl Blueprint {
     }
 }
 
-impl Call<'_> {
+impl<'a> Call<'a> {
+    /// Gives the modules of the list at a dotted path, in order, each as a function. An error at this module if there is
+    /// no list.
+    ///
+    /// Source: `for layer in self.layers`.
+    pub fn each(&self, path: &str) -> Vec<Callable<'a>> {
+        let call = *self;
+        let paths = self.children_of(path).into_iter();
+        paths
+            .map(move |path| Box::new(move |x: &Var| call.child(&path, x)) as Callable<'a>)
+            .collect()
+    }
+
     /// Lists the dotted paths of a descendant's children in order: `layers.0`, `layers.1`, … for the path
     /// `layers` of a [`ModuleList`](crate::layers::ModuleList). Each can be called with
     /// [`child`](Call::child). An error at this module if there is no such descendant.

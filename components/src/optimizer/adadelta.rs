@@ -5,23 +5,28 @@ use neurarch_kernels::ir::trace::Var;
 use neurarch_kernels::ops::update::adadelta::AdadeltaSettings;
 
 use super::check::{at_least_0, require};
-use super::{Optimizer, OptimizerError, Update, scalars};
+use super::{Optimizer, OptimizerError, Update};
+use crate::{Scalars, scalars};
 
 /// Adadelta: steps in the proportion of running means of squared steps and of squared gradients.
 ///
 /// The numbers are scalar slots; the flags are structure.
 ///
 /// Source: `torch.optim.Adadelta`.
-#[derive(Component, Clone, Copy, Debug, PartialEq)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars)]
 #[component(summary_tick)]
 pub struct Adadelta {
     /// Learning rate.
+    #[scalar]
     pub lr: f64,
     /// How much is kept of both means.
+    #[scalar]
     pub rho: f64,
     /// What is added to both means before the root.
+    #[scalar]
     pub eps: f64,
     /// Multiple of the parameter that is added to its gradient.
+    #[scalar]
     pub weight_decay: f64,
     /// Whether to climb.
     pub maximize: bool,
@@ -33,6 +38,7 @@ impl Default for Adadelta {
     }
 }
 
+#[scalars]
 impl Optimizer for Adadelta {
     fn states(&self) -> &'static [&'static str] {
         &["square_avg", "acc_delta"]
@@ -48,16 +54,5 @@ impl Optimizer for Adadelta {
     fn update(&self, at: &Update<'_>) -> Var {
         let settings = AdadeltaSettings { maximize: self.maximize };
         at.by(|inputs| at.parameter.adadelta(inputs, settings))
-    }
-
-    fn structural(&self) -> Self {
-        Adadelta { lr: 0.0, rho: 0.0, eps: 0.0, weight_decay: 0.0, maximize: self.maximize }
-    }
-
-    scalars! {
-        "lr" => lr,
-        "rho" => rho,
-        "eps" => eps,
-        "weight_decay" => weight_decay,
     }
 }

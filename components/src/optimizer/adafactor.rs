@@ -7,6 +7,7 @@ use neurarch_kernels::ops::update::adafactor::AdafactorSettings;
 
 use super::check::require;
 use super::{Form, Optimizer, OptimizerError, StateEntry, Update};
+use crate::{Scalars, scalars};
 
 /// Adafactor: steps scaled by the mean square of the gradient, of which only means of rows and columns are
 /// kept.
@@ -14,19 +15,24 @@ use super::{Form, Optimizer, OptimizerError, StateEntry, Update};
 /// The numbers are scalar slots, except that whether there is an `eps.0` is structure, as is the flag.
 ///
 /// Source: `torch.optim.Adafactor`. Its state here takes twice the parameter's memory.
-#[derive(Component, Clone, Copy, Debug, PartialEq)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars)]
 #[component(summary_tick)]
 pub struct Adafactor {
     /// The greatest learning rate.
+    #[scalar]
     pub lr: f64,
     /// The power of the step by which means follow new gradients.
+    #[scalar]
     pub beta2_decay: f64,
     /// The least root of the mean square (if `None`, the distance from 1 to the next number of the parameter's
     /// type), and the least size of a parameter.
+    #[scalar("eps1", "eps2")]
     pub eps: (Option<f64>, f64),
     /// The greatest size of a step before it is scaled.
+    #[scalar]
     pub d: f64,
     /// The parameter is multiplied by `1 - lr · weight_decay` before each step.
+    #[scalar]
     pub weight_decay: f64,
     /// Whether to climb.
     pub maximize: bool,
@@ -45,6 +51,7 @@ impl Default for Adafactor {
     }
 }
 
+#[scalars]
 impl Optimizer for Adafactor {
     fn states(&self) -> &'static [&'static str] {
         &["row_var", "col_var"]
@@ -87,31 +94,5 @@ impl Optimizer for Adafactor {
         };
         let settings = AdafactorSettings { maximize: self.maximize };
         at.by_rates(&rate, |inputs| at.parameter.adafactor(inputs, settings))
-    }
-
-    fn structural(&self) -> Self {
-        let eps = (self.eps.0.map(|_| 0.0), 0.0);
-        let maximize = self.maximize;
-        Adafactor { lr: 0.0, beta2_decay: 0.0, eps, d: 0.0, weight_decay: 0.0, maximize }
-    }
-
-    fn scalar(&self, name: &str) -> Option<f64> {
-        self.clone().scalar_mut(name).copied()
-    }
-
-    fn scalar_mut(&mut self, name: &str) -> Option<&mut f64> {
-        match name {
-            "lr" => Some(&mut self.lr),
-            "beta2_decay" => Some(&mut self.beta2_decay),
-            "eps1" => self.eps.0.as_mut(),
-            "eps2" => Some(&mut self.eps.1),
-            "d" => Some(&mut self.d),
-            "weight_decay" => Some(&mut self.weight_decay),
-            _ => None,
-        }
-    }
-
-    fn scalar_names(&self) -> &'static [&'static str] {
-        &["lr", "beta2_decay", "eps1", "eps2", "d", "weight_decay"]
     }
 }

@@ -5,25 +5,31 @@ use neurarch_kernels::ir::trace::Var;
 use neurarch_kernels::ops::update::adagrad::AdagradSettings;
 
 use super::check::at_least_0;
-use super::{Optimizer, OptimizerError, Update, scalars};
+use super::{Optimizer, OptimizerError, Update};
+use crate::{Scalars, scalars};
 
 /// Adagrad: steps scaled by the sum of all squared gradients.
 ///
 /// The numbers are scalar slots; the flags are structure.
 ///
 /// Source: `torch.optim.Adagrad`.
-#[derive(Component, Clone, Copy, Debug, PartialEq)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars)]
 #[component(summary_tick)]
 pub struct Adagrad {
     /// Learning rate.
+    #[scalar]
     pub lr: f64,
     /// The rate is divided by `1 + (steps - 1) · lr_decay`.
+    #[scalar]
     pub lr_decay: f64,
     /// Multiple of the parameter that is added to its gradient.
+    #[scalar]
     pub weight_decay: f64,
     /// What the sum starts with.
+    #[scalar]
     pub initial_accumulator_value: f64,
     /// What is added to the root of the sum.
+    #[scalar]
     pub eps: f64,
     /// Whether to climb.
     pub maximize: bool,
@@ -42,6 +48,7 @@ impl Default for Adagrad {
     }
 }
 
+#[scalars]
 impl Optimizer for Adagrad {
     fn states(&self) -> &'static [&'static str] {
         &["sum"]
@@ -63,24 +70,5 @@ impl Optimizer for Adagrad {
     fn update(&self, at: &Update<'_>) -> Var {
         let settings = AdagradSettings { maximize: self.maximize };
         at.by(|inputs| at.parameter.adagrad(inputs, settings))
-    }
-
-    fn structural(&self) -> Self {
-        Adagrad {
-            lr: 0.0,
-            lr_decay: 0.0,
-            weight_decay: 0.0,
-            initial_accumulator_value: 0.0,
-            eps: 0.0,
-            maximize: self.maximize,
-        }
-    }
-
-    scalars! {
-        "lr" => lr,
-        "lr_decay" => lr_decay,
-        "weight_decay" => weight_decay,
-        "initial_accumulator_value" => initial_accumulator_value,
-        "eps" => eps,
     }
 }

@@ -5,23 +5,28 @@ use neurarch_kernels::ir::trace::Var;
 use neurarch_kernels::ops::update::adam::{AdamRates, AdamSettings};
 
 use super::check::adaptive;
-use super::{Optimizer, OptimizerError, Update, scalars};
+use super::{Optimizer, OptimizerError, Update};
+use crate::{Scalars, scalars};
 
 /// Adam: steps scaled by running means of the gradient and of its square.
 ///
 /// The numbers are scalar slots; the flags are structure.
 ///
 /// Source: `torch.optim.Adam`.
-#[derive(Component, Clone, Copy, Debug, PartialEq)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars)]
 #[component(summary_tick)]
 pub struct Adam {
     /// Learning rate.
+    #[scalar]
     pub lr: f64,
     /// How much is kept of the running means of the gradient and of its square.
+    #[scalar("beta1", "beta2")]
     pub betas: (f64, f64),
     /// What is added to the root of the mean square.
+    #[scalar]
     pub eps: f64,
     /// Multiple of the parameter that is added to its gradient.
+    #[scalar]
     pub weight_decay: f64,
     /// Whether the greatest mean square so far scales the steps.
     pub amsgrad: bool,
@@ -50,16 +55,20 @@ impl Default for Adam {
 /// The numbers are scalar slots; the flags are structure.
 ///
 /// Source: `torch.optim.AdamW`.
-#[derive(Component, Clone, Copy, Debug, PartialEq)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars)]
 #[component(summary_tick)]
 pub struct AdamW {
     /// Learning rate.
+    #[scalar]
     pub lr: f64,
     /// How much is kept of the running means of the gradient and of its square.
+    #[scalar("beta1", "beta2")]
     pub betas: (f64, f64),
     /// What is added to the root of the mean square.
+    #[scalar]
     pub eps: f64,
     /// The parameter is multiplied by `1 - lr · weight_decay` before each step.
+    #[scalar]
     pub weight_decay: f64,
     /// Whether the greatest mean square so far scales the steps.
     pub amsgrad: bool,
@@ -110,9 +119,10 @@ fn update_adam(at: &Update<'_>, decoupled: bool, maximize: bool) -> Var {
     after.steps
 }
 
-/// Implements [`Optimizer`] for a component with the fields of [`AdamW`], and some more flags.
+/// Implements [`Optimizer`] for a component with the fields of [`AdamW`].
 macro_rules! adam {
-    ($optimizer:ident, |$of:ident| $decoupled:expr $(, $flag:ident)?) => {
+    ($optimizer:ident, |$of:ident| $decoupled:expr) => {
+        #[scalars]
         impl Optimizer for $optimizer {
             fn states(&self) -> &'static [&'static str] {
                 match self.amsgrad {
@@ -129,29 +139,9 @@ macro_rules! adam {
                 let $of = self;
                 update_adam(at, $decoupled, self.maximize)
             }
-
-            fn structural(&self) -> Self {
-                $optimizer {
-                    lr: 0.0,
-                    betas: (0.0, 0.0),
-                    eps: 0.0,
-                    weight_decay: 0.0,
-                    amsgrad: self.amsgrad,
-                    $($flag: self.$flag,)?
-                    maximize: self.maximize,
-                }
-            }
-
-            scalars! {
-                "lr" => lr,
-                "beta1" => betas.0,
-                "beta2" => betas.1,
-                "eps" => eps,
-                "weight_decay" => weight_decay,
-            }
         }
     };
 }
 
-adam!(Adam, |adam| adam.decoupled_weight_decay, decoupled_weight_decay);
+adam!(Adam, |adam| adam.decoupled_weight_decay);
 adam!(AdamW, |_adam| true);

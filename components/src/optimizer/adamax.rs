@@ -5,23 +5,28 @@ use neurarch_kernels::ir::trace::Var;
 use neurarch_kernels::ops::update::adamax::AdamaxSettings;
 
 use super::check::adaptive;
-use super::{Optimizer, OptimizerError, Update, scalars};
+use super::{Optimizer, OptimizerError, Update};
+use crate::{Scalars, scalars};
 
 /// Adamax: Adam by the greatest gradient, which fades, in place of the root of the mean square.
 ///
 /// The numbers are scalar slots; the flags are structure.
 ///
 /// Source: `torch.optim.Adamax`.
-#[derive(Component, Clone, Copy, Debug, PartialEq)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars)]
 #[component(summary_tick)]
 pub struct Adamax {
     /// Learning rate.
+    #[scalar]
     pub lr: f64,
     /// How much is kept of the mean gradient and of the greatest.
+    #[scalar("beta1", "beta2")]
     pub betas: (f64, f64),
     /// What is added to the size of each gradient.
+    #[scalar]
     pub eps: f64,
     /// Multiple of the parameter that is added to its gradient.
+    #[scalar]
     pub weight_decay: f64,
     /// Whether to climb.
     pub maximize: bool,
@@ -33,6 +38,7 @@ impl Default for Adamax {
     }
 }
 
+#[scalars]
 impl Optimizer for Adamax {
     fn states(&self) -> &'static [&'static str] {
         &["exp_avg", "exp_inf"]
@@ -45,17 +51,5 @@ impl Optimizer for Adamax {
     fn update(&self, at: &Update<'_>) -> Var {
         let settings = AdamaxSettings { maximize: self.maximize };
         at.by(|inputs| at.parameter.adamax(inputs, settings))
-    }
-
-    fn structural(&self) -> Self {
-        Adamax { lr: 0.0, betas: (0.0, 0.0), eps: 0.0, weight_decay: 0.0, maximize: self.maximize }
-    }
-
-    scalars! {
-        "lr" => lr,
-        "beta1" => betas.0,
-        "beta2" => betas.1,
-        "eps" => eps,
-        "weight_decay" => weight_decay,
     }
 }

@@ -5,25 +5,31 @@ use neurarch_kernels::ir::trace::Var;
 use neurarch_kernels::ops::update::asgd::ASGDSettings;
 
 use super::check::at_least_0;
-use super::{Form, Optimizer, OptimizerError, StateEntry, Update, scalars};
+use super::{Form, Optimizer, OptimizerError, StateEntry, Update};
+use crate::{Scalars, scalars};
 
 /// Averaged gradient descent: beside each parameter, the mean of its values, torch's `ax`.
 ///
 /// The numbers are scalar slots; the flags are structure.
 ///
 /// Source: `torch.optim.ASGD`.
-#[derive(Component, Clone, Copy, Debug, PartialEq)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars)]
 #[component(summary_tick)]
 pub struct ASGD {
     /// Learning rate.
+    #[scalar]
     pub lr: f64,
     /// How fast parameters and rate fade.
+    #[scalar]
     pub lambd: f64,
     /// Power by which the rate fades.
+    #[scalar]
     pub alpha: f64,
     /// The step from which on values are averaged.
+    #[scalar]
     pub t0: f64,
     /// Multiple of the parameter that is added to its gradient.
+    #[scalar]
     pub weight_decay: f64,
     /// Whether to climb.
     pub maximize: bool,
@@ -35,6 +41,7 @@ impl Default for ASGD {
     }
 }
 
+#[scalars]
 impl Optimizer for ASGD {
     fn states(&self) -> &'static [&'static str] {
         &["eta", "mu", "ax"]
@@ -55,24 +62,5 @@ impl Optimizer for ASGD {
     fn update(&self, at: &Update<'_>) -> Var {
         let settings = ASGDSettings { maximize: self.maximize };
         at.by(|inputs| at.parameter.asgd(inputs, settings))
-    }
-
-    fn structural(&self) -> Self {
-        ASGD {
-            lr: 0.0,
-            lambd: 0.0,
-            alpha: 0.0,
-            t0: 0.0,
-            weight_decay: 0.0,
-            maximize: self.maximize,
-        }
-    }
-
-    scalars! {
-        "lr" => lr,
-        "lambd" => lambd,
-        "alpha" => alpha,
-        "t0" => t0,
-        "weight_decay" => weight_decay,
     }
 }

@@ -48,7 +48,8 @@ pub use sparse_adam::SparseAdam;
 /// A rule that changes a parameter by its gradient.
 ///
 /// Rates are scalar slots, read from each model's own component: a sweep over them is one blueprint.
-/// What decides which ops run (`nesterov`, whether there is momentum) is structure.
+/// What decides which ops run (`nesterov`, whether there is momentum) is structure. [`#[scalars]`](macro@crate::scalars)
+/// writes the last four methods by the fields that have `#[scalar]`.
 ///
 /// Source: `torch.optim.Optimizer`.
 pub trait Optimizer: Component<Mutability = Mutable> + Clone + Debug + PartialEq {
@@ -125,31 +126,6 @@ pub enum Form {
     /// The first ones: `[.., 1, columns]` for a parameter of `[.., rows, columns]`.
     Columns,
 }
-
-/// Writes [`Optimizer::scalar`], [`Optimizer::scalar_mut`] and [`Optimizer::scalar_names`] from one list of slots and
-/// fields.
-macro_rules! scalars {
-    ($($name:literal => $field:ident $(. $part:tt)?),* $(,)?) => {
-        fn scalar(&self, name: &str) -> Option<f64> {
-            match name {
-                $($name => Some(self.$field$(.$part)?),)*
-                _ => None,
-            }
-        }
-
-        fn scalar_mut(&mut self, name: &str) -> Option<&mut f64> {
-            match name {
-                $($name => Some(&mut self.$field$(.$part)?),)*
-                _ => None,
-            }
-        }
-
-        fn scalar_names(&self) -> &'static [&'static str] {
-            &[$($name),*]
-        }
-    };
-}
-use scalars;
 
 /// Where an [`Optimizer`] updates: one parameter of one position.
 #[derive(Clone, Copy)]

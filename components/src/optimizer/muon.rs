@@ -6,7 +6,8 @@ pub use neurarch_kernels::ops::update::muon::AdjustLr;
 use neurarch_kernels::ops::update::muon::MuonSettings;
 
 use super::check::require;
-use super::{Optimizer, OptimizerError, Update, scalars};
+use super::{Optimizer, OptimizerError, Update};
+use crate::{Scalars, scalars};
 
 /// Muon: steps along the mean gradient of a matrix, made nearly orthogonal.
 ///
@@ -16,21 +17,26 @@ use super::{Optimizer, OptimizerError, Update, scalars};
 /// The numbers are scalar slots; the flag, `ns_steps` and `adjust_lr_fn` are structure.
 ///
 /// Source: `torch.optim.Muon`.
-#[derive(Component, Clone, Copy, Debug, PartialEq)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars)]
 #[component(summary_tick)]
 pub struct Muon {
     /// Learning rate.
+    #[scalar]
     pub lr: f64,
     /// The parameter is multiplied by `1 - lr · weight_decay` before each step.
+    #[scalar]
     pub weight_decay: f64,
     /// How much is kept of the mean gradient.
+    #[scalar]
     pub momentum: f64,
     /// Whether to look ahead along the mean gradient.
     pub nesterov: bool,
-    /// The coefficients of the polynomial that makes it orthogonal.
-    pub ns_coefficients: (f64, f64, f64),
     /// The least norm that it is divided by.
+    #[scalar]
     pub eps: f64,
+    /// The coefficients of the polynomial that makes it orthogonal.
+    #[scalar("a", "b", "c")]
+    pub ns_coefficients: (f64, f64, f64),
     /// How often the polynomial is applied; less than 100.
     pub ns_steps: usize,
     /// What multiplies the learning rate, by the matrix's sizes.
@@ -52,6 +58,7 @@ impl Default for Muon {
     }
 }
 
+#[scalars]
 impl Optimizer for Muon {
     fn states(&self) -> &'static [&'static str] {
         &["momentum_buffer"]
@@ -77,20 +84,5 @@ impl Optimizer for Muon {
         let Muon { nesterov, ns_steps, adjust_lr_fn, .. } = *self;
         let settings = MuonSettings { nesterov, ns_steps, adjust_lr_fn };
         at.by(|inputs| at.parameter.muon(inputs, settings))
-    }
-
-    fn structural(&self) -> Self {
-        let ns_coefficients = (0.0, 0.0, 0.0);
-        Muon { lr: 0.0, weight_decay: 0.0, momentum: 0.0, eps: 0.0, ns_coefficients, ..*self }
-    }
-
-    scalars! {
-        "lr" => lr,
-        "weight_decay" => weight_decay,
-        "momentum" => momentum,
-        "eps" => eps,
-        "a" => ns_coefficients.0,
-        "b" => ns_coefficients.1,
-        "c" => ns_coefficients.2,
     }
 }

@@ -5,25 +5,31 @@ use neurarch_kernels::ir::trace::Var;
 use neurarch_kernels::ops::update::nadam::NAdamSettings;
 
 use super::check::{adaptive, at_least_0};
-use super::{Form, Optimizer, OptimizerError, StateEntry, Update, scalars};
+use super::{Form, Optimizer, OptimizerError, StateEntry, Update};
+use crate::{Scalars, scalars};
 
 /// `NAdam`: Adam with Nesterov's momentum.
 ///
 /// The numbers are scalar slots; the flags are structure.
 ///
 /// Source: `torch.optim.NAdam`.
-#[derive(Component, Clone, Copy, Debug, PartialEq)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars)]
 #[component(summary_tick)]
 pub struct NAdam {
     /// Learning rate.
+    #[scalar]
     pub lr: f64,
     /// How much is kept of the running means of the gradient and of its square.
+    #[scalar("beta1", "beta2")]
     pub betas: (f64, f64),
     /// What is added to the root of the mean square.
+    #[scalar]
     pub eps: f64,
     /// Multiple of the parameter that is added to its gradient.
+    #[scalar]
     pub weight_decay: f64,
     /// How fast the momentum approaches `betas.0`.
+    #[scalar]
     pub momentum_decay: f64,
     /// Whether the parameter itself is multiplied by `1 - lr · weight_decay` instead.
     pub decoupled_weight_decay: bool,
@@ -45,6 +51,7 @@ impl Default for NAdam {
     }
 }
 
+#[scalars]
 impl Optimizer for NAdam {
     fn states(&self) -> &'static [&'static str] {
         &["exp_avg", "exp_avg_sq", "mu_product"]
@@ -64,26 +71,5 @@ impl Optimizer for NAdam {
         let settings =
             NAdamSettings { decoupled: self.decoupled_weight_decay, maximize: self.maximize };
         at.by(|inputs| at.parameter.nadam(inputs, settings))
-    }
-
-    fn structural(&self) -> Self {
-        NAdam {
-            lr: 0.0,
-            betas: (0.0, 0.0),
-            eps: 0.0,
-            weight_decay: 0.0,
-            momentum_decay: 0.0,
-            decoupled_weight_decay: self.decoupled_weight_decay,
-            maximize: self.maximize,
-        }
-    }
-
-    scalars! {
-        "lr" => lr,
-        "beta1" => betas.0,
-        "beta2" => betas.1,
-        "eps" => eps,
-        "weight_decay" => weight_decay,
-        "momentum_decay" => momentum_decay,
     }
 }

@@ -5,23 +5,28 @@ use neurarch_kernels::ir::trace::Var;
 use neurarch_kernels::ops::update::radam::RAdamSettings;
 
 use super::check::adaptive;
-use super::{Optimizer, OptimizerError, Update, scalars};
+use super::{Optimizer, OptimizerError, Update};
+use crate::{Scalars, scalars};
 
 /// `RAdam`: Adam that leaves the mean square out until it can be trusted.
 ///
 /// The numbers are scalar slots; the flags are structure.
 ///
 /// Source: `torch.optim.RAdam`.
-#[derive(Component, Clone, Copy, Debug, PartialEq)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars)]
 #[component(summary_tick)]
 pub struct RAdam {
     /// Learning rate.
+    #[scalar]
     pub lr: f64,
     /// How much is kept of the running means of the gradient and of its square.
+    #[scalar("beta1", "beta2")]
     pub betas: (f64, f64),
     /// What is added to the root of the mean square.
+    #[scalar]
     pub eps: f64,
     /// Multiple of the parameter that is added to its gradient.
+    #[scalar]
     pub weight_decay: f64,
     /// Whether the parameter itself is multiplied by `1 - lr · weight_decay` instead.
     pub decoupled_weight_decay: bool,
@@ -42,6 +47,7 @@ impl Default for RAdam {
     }
 }
 
+#[scalars]
 impl Optimizer for RAdam {
     fn states(&self) -> &'static [&'static str] {
         &["exp_avg", "exp_avg_sq"]
@@ -55,24 +61,5 @@ impl Optimizer for RAdam {
         let settings =
             RAdamSettings { decoupled: self.decoupled_weight_decay, maximize: self.maximize };
         at.by(|inputs| at.parameter.radam(inputs, settings))
-    }
-
-    fn structural(&self) -> Self {
-        RAdam {
-            lr: 0.0,
-            betas: (0.0, 0.0),
-            eps: 0.0,
-            weight_decay: 0.0,
-            decoupled_weight_decay: self.decoupled_weight_decay,
-            maximize: self.maximize,
-        }
-    }
-
-    scalars! {
-        "lr" => lr,
-        "beta1" => betas.0,
-        "beta2" => betas.1,
-        "eps" => eps,
-        "weight_decay" => weight_decay,
     }
 }

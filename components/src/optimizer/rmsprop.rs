@@ -5,25 +5,32 @@ use neurarch_kernels::ir::trace::Var;
 use neurarch_kernels::ops::update::rmsprop::RMSpropSettings;
 
 use super::check::at_least_0;
-use super::{Optimizer, OptimizerError, Update, scalars};
+use super::{Optimizer, OptimizerError, Update};
+use crate::{Scalars, scalars};
 
 /// `RMSprop`: steps scaled by a running mean of the squared gradient.
 ///
 /// The numbers are scalar slots; the flags are structure.
 ///
 /// Source: `torch.optim.RMSprop`.
-#[derive(Component, Clone, Copy, Debug, PartialEq)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars)]
 #[component(summary_tick)]
 pub struct RMSprop {
     /// Learning rate.
+    #[scalar]
     pub lr: f64,
     /// How much is kept of the mean square.
+    #[scalar]
     pub alpha: f64,
     /// What is added to the root of the mean square.
+    #[scalar]
     pub eps: f64,
     /// Multiple of the parameter that is added to its gradient.
+    #[scalar]
     pub weight_decay: f64,
     /// How much of the last direction is kept. Whether it is 0 is structure.
+    #[scalar]
+    #[structural(is_positive)]
     pub momentum: f64,
     /// Whether the square of the mean gradient is subtracted from the mean square.
     pub centered: bool,
@@ -45,6 +52,12 @@ impl Default for RMSprop {
     }
 }
 
+/// Gives 1 for a number above 0: of momentum, only whether there is some is structure.
+fn is_positive(number: &f64) -> f64 {
+    if *number > 0.0 { 1.0 } else { 0.0 }
+}
+
+#[scalars]
 impl Optimizer for RMSprop {
     fn states(&self) -> &'static [&'static str] {
         match (self.momentum > 0.0, self.centered) {
@@ -70,25 +83,5 @@ impl Optimizer for RMSprop {
             maximize: self.maximize,
         };
         at.by(|inputs| at.parameter.rmsprop(inputs, settings))
-    }
-
-    fn structural(&self) -> Self {
-        RMSprop {
-            lr: 0.0,
-            alpha: 0.0,
-            eps: 0.0,
-            weight_decay: 0.0,
-            momentum: if self.momentum > 0.0 { 1.0 } else { 0.0 },
-            centered: self.centered,
-            maximize: self.maximize,
-        }
-    }
-
-    scalars! {
-        "lr" => lr,
-        "alpha" => alpha,
-        "eps" => eps,
-        "weight_decay" => weight_decay,
-        "momentum" => momentum,
     }
 }

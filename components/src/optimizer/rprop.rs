@@ -5,21 +5,25 @@ use neurarch_kernels::ir::trace::Var;
 use neurarch_kernels::ops::update::rprop::RpropSettings;
 
 use super::check::{at_least_0, require};
-use super::{Optimizer, OptimizerError, Update, scalars};
+use super::{Optimizer, OptimizerError, Update};
+use crate::{Scalars, scalars};
 
 /// Rprop: steps of a size that each element has of its own, by the gradient's sign alone.
 ///
 /// The numbers are scalar slots; the flags are structure.
 ///
 /// Source: `torch.optim.Rprop`.
-#[derive(Component, Clone, Copy, Debug, PartialEq)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars)]
 #[component(summary_tick)]
 pub struct Rprop {
     /// The size of the first step.
+    #[scalar]
     pub lr: f64,
     /// What a size is multiplied by when the sign turns, and when it stays.
+    #[scalar("etaminus", "etaplus")]
     pub etas: (f64, f64),
     /// The least and the greatest size.
+    #[scalar("step_size_min", "step_size_max")]
     pub step_sizes: (f64, f64),
     /// Whether to climb.
     pub maximize: bool,
@@ -31,6 +35,7 @@ impl Default for Rprop {
     }
 }
 
+#[scalars]
 impl Optimizer for Rprop {
     fn states(&self) -> &'static [&'static str] {
         &["prev", "step_size"]
@@ -47,17 +52,5 @@ impl Optimizer for Rprop {
     fn update(&self, at: &Update<'_>) -> Var {
         let settings = RpropSettings { maximize: self.maximize };
         at.by(|inputs| at.parameter.rprop(inputs, settings))
-    }
-
-    fn structural(&self) -> Self {
-        Rprop { lr: 0.0, etas: (0.0, 0.0), step_sizes: (0.0, 0.0), maximize: self.maximize }
-    }
-
-    scalars! {
-        "lr" => lr,
-        "etaminus" => etas.0,
-        "etaplus" => etas.1,
-        "step_size_min" => step_sizes.0,
-        "step_size_max" => step_sizes.1,
     }
 }

@@ -5,23 +5,29 @@ use neurarch_kernels::ir::trace::Var;
 use neurarch_kernels::ops::update::sgd::{SgdMomentum, SgdRates, SgdSettings};
 
 use super::check::{at_least_0, require};
-use super::{Optimizer, OptimizerError, Update, scalars};
+use super::{Optimizer, OptimizerError, Update};
+use crate::{Scalars, scalars};
 
 /// Stochastic gradient descent, with momentum if `momentum` is not 0.
 ///
 /// The numbers are scalar slots, except that whether `momentum` is 0 is structure, as are the flags.
 ///
 /// Source: `torch.optim.SGD`; its `lr` has the default 1e-3 here as there.
-#[derive(Component, Clone, Copy, Debug, PartialEq)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars)]
 #[component(summary_tick)]
 pub struct SGD {
     /// Learning rate.
+    #[scalar]
     pub lr: f64,
     /// How much of the last step's direction is kept.
+    #[scalar]
+    #[structural(is_nonzero)]
     pub momentum: f64,
     /// How much of the gradient the direction leaves out.
+    #[scalar]
     pub dampening: f64,
     /// Multiple of the parameter that is added to its gradient.
+    #[scalar]
     pub weight_decay: f64,
     /// Whether to look ahead along the direction. Needs momentum, and no dampening.
     pub nesterov: bool,
@@ -42,6 +48,12 @@ impl Default for SGD {
     }
 }
 
+/// Gives 1 for any number but 0: of momentum, only whether there is some is structure.
+fn is_nonzero(number: &f64) -> f64 {
+    if *number == 0.0 { 0.0 } else { 1.0 }
+}
+
+#[scalars]
 impl Optimizer for SGD {
     fn states(&self) -> &'static [&'static str] {
         if self.momentum == 0.0 { &[] } else { &["momentum_buffer"] }
@@ -80,19 +92,5 @@ impl Optimizer for SGD {
             at.trace.store(before, &after);
         }
         after.steps
-    }
-
-    fn structural(&self) -> Self {
-        // Any number but 0 stands for all others.
-        let momentum = if self.momentum == 0.0 { 0.0 } else { 1.0 };
-        let Self { nesterov, maximize, .. } = *self;
-        SGD { lr: 0.0, momentum, dampening: 0.0, weight_decay: 0.0, nesterov, maximize }
-    }
-
-    scalars! {
-        "lr" => lr,
-        "momentum" => momentum,
-        "dampening" => dampening,
-        "weight_decay" => weight_decay,
     }
 }

@@ -5,7 +5,8 @@ use neurarch_kernels::ir::trace::Var;
 use neurarch_kernels::ops::update::sparse_adam::SparseAdamSettings;
 
 use super::check::{betas, require};
-use super::{Optimizer, OptimizerError, Update, scalars};
+use super::{Optimizer, OptimizerError, Update};
+use crate::{Scalars, scalars};
 
 /// Adam on the rows that have a gradient, as those of an [`Embedding`](crate::layers::Embedding) that were looked up:
 /// the others stay as they are, their running means too.
@@ -14,14 +15,17 @@ use super::{Optimizer, OptimizerError, Update, scalars};
 ///
 /// Source: `torch.optim.SparseAdam`, of the gradients of `nn.Embedding(sparse=True)`. Gradients are dense here: a row
 /// whose gradient is 0 in every element counts as one that was not looked up.
-#[derive(Component, Clone, Copy, Debug, PartialEq)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars)]
 #[component(summary_tick)]
 pub struct SparseAdam {
     /// Learning rate.
+    #[scalar]
     pub lr: f64,
     /// How much is kept of the running means of the gradient and of its square.
+    #[scalar("beta1", "beta2")]
     pub betas: (f64, f64),
     /// What is added to the root of the mean square.
+    #[scalar]
     pub eps: f64,
     /// Whether to climb.
     pub maximize: bool,
@@ -33,6 +37,7 @@ impl Default for SparseAdam {
     }
 }
 
+#[scalars]
 impl Optimizer for SparseAdam {
     fn states(&self) -> &'static [&'static str] {
         &["exp_avg", "exp_avg_sq"]
@@ -48,16 +53,5 @@ impl Optimizer for SparseAdam {
     fn update(&self, at: &Update<'_>) -> Var {
         let settings = SparseAdamSettings { maximize: self.maximize };
         at.by(|inputs| at.parameter.sparse_adam(inputs, settings))
-    }
-
-    fn structural(&self) -> Self {
-        SparseAdam { lr: 0.0, betas: (0.0, 0.0), eps: 0.0, maximize: self.maximize }
-    }
-
-    scalars! {
-        "lr" => lr,
-        "beta1" => betas.0,
-        "beta2" => betas.1,
-        "eps" => eps,
     }
 }

@@ -6,6 +6,7 @@ pub use neurarch_kernels::ops::activation::gelu::Approximate;
 
 use crate::module::repr::float;
 use crate::module::{Call, Module};
+use crate::{Scalars, scalars};
 
 /// Declares an activation without settings: its component, and `forward` as one method of [`Var`].
 macro_rules! activation {
@@ -111,10 +112,11 @@ impl Module for GELU {
 /// The slope is a scalar slot: models that differ in it share a blueprint.
 ///
 /// Source: `torch.nn.LeakyReLU`.
-#[derive(Component, Clone, Copy, Debug, PartialEq)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars)]
 #[component(summary_tick)]
 pub struct LeakyReLU {
     /// The slope below 0.
+    #[scalar]
     pub negative_slope: f64,
 }
 
@@ -124,6 +126,7 @@ impl Default for LeakyReLU {
     }
 }
 
+#[scalars]
 impl Module for LeakyReLU {
     fn uses_training(&self) -> bool {
         false
@@ -132,14 +135,6 @@ impl Module for LeakyReLU {
     fn forward(&self, call: &Call<'_>, x: Var) -> Var {
         let slope = call.scalar("negative_slope", x.dtype());
         x.leaky_relu(&slope)
-    }
-
-    fn structural(&self) -> Self {
-        LeakyReLU::default()
-    }
-
-    fn scalar(&self, name: &str) -> Option<f64> {
-        (name == "negative_slope").then_some(self.negative_slope)
     }
 
     fn extra_repr(&self) -> String {
@@ -152,10 +147,11 @@ impl Module for LeakyReLU {
 /// `alpha` is a scalar slot: models that differ in it share a blueprint.
 ///
 /// Source: `torch.nn.ELU`.
-#[derive(Component, Clone, Copy, Debug, PartialEq)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars)]
 #[component(summary_tick)]
 pub struct ELU {
     /// Minus the limit towards minus infinity.
+    #[scalar]
     pub alpha: f64,
 }
 
@@ -165,6 +161,7 @@ impl Default for ELU {
     }
 }
 
+#[scalars]
 impl Module for ELU {
     fn uses_training(&self) -> bool {
         false
@@ -173,14 +170,6 @@ impl Module for ELU {
     fn forward(&self, call: &Call<'_>, x: Var) -> Var {
         let alpha = call.scalar("alpha", x.dtype());
         x.elu(&alpha)
-    }
-
-    fn structural(&self) -> Self {
-        ELU::default()
-    }
-
-    fn scalar(&self, name: &str) -> Option<f64> {
-        (name == "alpha").then_some(self.alpha)
     }
 
     fn extra_repr(&self) -> String {
@@ -193,12 +182,14 @@ impl Module for ELU {
 /// Both numbers are scalar slots: models that differ in them share a blueprint.
 ///
 /// Source: `torch.nn.Softplus`.
-#[derive(Component, Clone, Copy, Debug, PartialEq)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars)]
 #[component(summary_tick)]
 pub struct Softplus {
     /// How sharp the bend at 0 is.
+    #[scalar]
     pub beta: f64,
     /// Where `beta · x` is taken to be large.
+    #[scalar]
     pub threshold: f64,
 }
 
@@ -208,6 +199,7 @@ impl Default for Softplus {
     }
 }
 
+#[scalars]
 impl Module for Softplus {
     fn uses_training(&self) -> bool {
         false
@@ -217,18 +209,6 @@ impl Module for Softplus {
         let beta = call.scalar("beta", x.dtype());
         let threshold = call.scalar("threshold", x.dtype());
         x.softplus(&beta, &threshold)
-    }
-
-    fn structural(&self) -> Self {
-        Softplus::default()
-    }
-
-    fn scalar(&self, name: &str) -> Option<f64> {
-        match name {
-            "beta" => Some(self.beta),
-            "threshold" => Some(self.threshold),
-            _ => None,
-        }
     }
 
     fn extra_repr(&self) -> String {

@@ -5,6 +5,7 @@ use neurarch_kernels::ir::trace::Var;
 
 use crate::module::repr::{float, tuple};
 use crate::module::{Call, Declare, Init, Module};
+use crate::{Scalars, scalars};
 
 /// Declares an activation without settings: its component, and `forward` as one method of [`Var`].
 macro_rules! activation {
@@ -74,10 +75,10 @@ macro_rules! with_numbers {
         /// Its numbers are scalar slots: models that differ in them share a blueprint.
         #[doc = ""]
         #[doc = concat!("Source: `torch.nn.", stringify!($layer), "`.")]
-        #[derive(Component, Clone, Copy, Debug, PartialEq)]
+        #[derive(Component, Clone, Copy, Debug, PartialEq, Scalars)]
         #[component(summary_tick)]
         pub struct $layer {
-            $($(#[$of])* pub $field: f64,)+
+            $($(#[$of])* #[scalar] pub $field: f64,)+
         }
 
         impl Default for $layer {
@@ -86,6 +87,7 @@ macro_rules! with_numbers {
             }
         }
 
+        #[scalars]
         impl Module for $layer {
             fn uses_training(&self) -> bool {
                 false
@@ -94,17 +96,6 @@ macro_rules! with_numbers {
             fn forward(&self, call: &Call<'_>, x: Var) -> Var {
                 $(let $field = call.scalar(stringify!($field), x.dtype());)+
                 x.$method($(&$field),+)
-            }
-
-            fn structural(&self) -> Self {
-                $layer::default()
-            }
-
-            fn scalar(&self, name: &str) -> Option<f64> {
-                match name {
-                    $(stringify!($field) => Some(self.$field),)+
-                    _ => None,
-                }
             }
 
             fn extra_repr(&self) -> String {

@@ -5,6 +5,7 @@ use neurarch_kernels::ir::trace::Var;
 
 use crate::module::repr::float;
 use crate::module::{Call, Module};
+use crate::{Scalars, scalars};
 
 /// Applies `x` where `x > 0`, `a · x` elsewhere: in training mode each number has a slope `a` of its own, drawn
 /// evenly between `lower` and `upper`; in evaluation mode `a` is their mean.
@@ -13,12 +14,14 @@ use crate::module::{Call, Module};
 /// population's seed, the model's number and the count of its steps, so that no neighbor changes them.
 ///
 /// Source: `torch.nn.RReLU`, which refuses a `lower` above `upper`.
-#[derive(Component, Clone, Copy, Debug, PartialEq)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars)]
 #[component(summary_tick)]
 pub struct RReLU {
     /// The least slope.
+    #[scalar]
     pub lower: f64,
     /// The greatest slope.
+    #[scalar]
     pub upper: f64,
 }
 
@@ -28,22 +31,11 @@ impl Default for RReLU {
     }
 }
 
+#[scalars]
 impl Module for RReLU {
     fn forward(&self, call: &Call<'_>, x: Var) -> Var {
         let [lower, upper] = ["lower", "upper"].map(|name| call.scalar(name, x.dtype()));
         x.rrelu(&lower, &upper, call.training())
-    }
-
-    fn structural(&self) -> Self {
-        RReLU { lower: 0.0, upper: 0.0 }
-    }
-
-    fn scalar(&self, name: &str) -> Option<f64> {
-        match name {
-            "lower" => Some(self.lower),
-            "upper" => Some(self.upper),
-            _ => None,
-        }
     }
 
     fn extra_repr(&self) -> String {

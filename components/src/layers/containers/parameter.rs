@@ -3,8 +3,8 @@
 use neurarch_kernels::ir::dtype::Dtype;
 use neurarch_kernels::ir::shape::Shape;
 
-use crate::module::Init;
 use crate::module::registered::{IntoValue, Numbers, Value};
+use crate::module::{Declare, Declared, Init};
 
 /// A parameter before its model is spawned: a shape, an element type, and its first numbers.
 ///
@@ -65,17 +65,26 @@ impl Parameter {
         Parameter { dtype: Some(dtype), ..self }
     }
 
-    /// Describes it to a module's `declare`.
-    pub(crate) fn declared(&self, name: &str) -> crate::module::Declared {
-        let (name, shape, dtype) = (name.to_owned(), self.shape.clone(), self.dtype);
-        crate::module::Declared {
-            name,
-            shape,
-            dtype,
-            persistent: true,
-            is_none: false,
-            uninitialized: false,
+    /// Registers it as a parameter.
+    pub fn declare(&self, name: &str, declare: &mut Declare) {
+        if declare.takes(1) {
+            declare.parameters.push(self.declared(name));
         }
+    }
+
+    /// Registers it as a buffer.
+    ///
+    /// Source: `torch.nn.Buffer`.
+    pub fn declare_buffer(&self, name: &str, persistent: bool, declare: &mut Declare) {
+        if declare.takes(1) {
+            declare.buffers.push(Declared { persistent, ..self.declared(name) });
+        }
+    }
+
+    /// Describes it to a module's `declare`.
+    pub(crate) fn declared(&self, name: &str) -> Declared {
+        let (name, shape, dtype) = (name.to_owned(), self.shape.clone(), self.dtype);
+        Declared { name, shape, dtype, persistent: true, is_none: false, uninitialized: false }
     }
 
     /// Gives torch's line for it, its dtype in the words of `dtype`; without one, it is printed as float32.

@@ -9,6 +9,7 @@ use neurarch_kernels::ir::trace::{Function, Var};
 
 use crate::module::repr::{boolean, float};
 use crate::module::{Call, Declare, DynModule, Init, Module};
+use crate::{Scalars, scalars};
 
 /// The settings that batch and instance normalization share.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -45,14 +46,6 @@ impl Settings {
         match name {
             "weight" | "running_var" => Init::Ones,
             _ => Init::Zeros,
-        }
-    }
-
-    pub(super) fn scalar(&self, name: &str) -> Option<f64> {
-        match name {
-            "eps" => Some(self.eps),
-            "momentum" => self.momentum,
-            _ => None,
         }
     }
 
@@ -233,15 +226,17 @@ fn plain_batch_norm(
 macro_rules! norm_layer {
     ($(#[$doc:meta])* $layer:ident, affine: $affine:literal, track_running_stats: $track:literal) => {
         $(#[$doc])*
-        #[derive(Component, Clone, Copy, Debug, PartialEq)]
+        #[derive(Component, Clone, Copy, Debug, PartialEq, Scalars)]
         #[component(summary_tick)]
         pub struct $layer {
             /// How many channels there are.
             pub num_features: usize,
             /// What is added to variances; a scalar slot, 1e-5 at first.
+            #[scalar]
             pub eps: f64,
             /// How far running statistics move towards those of a batch; a scalar slot, 0.1 at first. `None`
             /// stands for their average over all batches.
+            #[scalar]
             pub momentum: Option<f64>,
             #[doc = concat!("Whether there is a `weight`; ", stringify!($affine), " at first.")]
             pub affine: bool,
@@ -302,6 +297,7 @@ macro_rules! batch_norm {
             $layer, affine: true, track_running_stats: true
         }
 
+        #[scalars]
         impl Module for $layer {
             fn declare(&self, declare: &mut Declare) {
                 self.settings().declare(declare);
@@ -313,14 +309,6 @@ macro_rules! batch_norm {
 
             fn forward(&self, call: &Call<'_>, x: Var) -> Var {
                 batch_norm(call, &x, &self.settings(), $ranks, $expected)
-            }
-
-            fn structural(&self) -> Self {
-                $layer { eps: 0.0, momentum: self.momentum.map(|_| 0.0), ..*self }
-            }
-
-            fn scalar(&self, name: &str) -> Option<f64> {
-                self.settings().scalar(name)
             }
 
             fn version(&self) -> u32 {

@@ -6,6 +6,7 @@ use neurarch_kernels::ir::trace::{Function, Var};
 
 use super::batchnorm::{Settings, VERSION, norm_layer};
 use crate::module::{Call, Declare, Init, Module};
+use crate::{Scalars, scalars};
 
 /// Records instance normalization of `[batch, channels, ..]` or `[channels, ..]`, with `spatial` axes behind.
 fn instance_norm(call: &Call<'_>, x: &Var, of: &Settings, spatial: usize) -> Var {
@@ -82,6 +83,7 @@ macro_rules! instance_norm {
             $layer, affine: false, track_running_stats: false
         }
 
+        #[scalars]
         impl Module for $layer {
             fn declare(&self, declare: &mut Declare) {
                 self.settings().declare(declare);
@@ -93,14 +95,6 @@ macro_rules! instance_norm {
 
             fn forward(&self, call: &Call<'_>, x: Var) -> Var {
                 instance_norm(call, &x, &self.settings(), $spatial)
-            }
-
-            fn structural(&self) -> Self {
-                $layer { eps: 0.0, momentum: self.momentum.map(|_| 0.0), ..*self }
-            }
-
-            fn scalar(&self, name: &str) -> Option<f64> {
-                self.settings().scalar(name)
             }
 
             fn version(&self) -> u32 {

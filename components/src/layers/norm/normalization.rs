@@ -7,6 +7,7 @@ use neurarch_kernels::ir::trace::{Function, Var};
 use super::batchnorm::Settings;
 use crate::module::repr::{boolean, float, tuple};
 use crate::module::{Call, Declare, Init, Module};
+use crate::{Scalars, scalars};
 
 /// Normalizes each item over its last axes, then scales and shifts each number:
 /// `y = (x - mean) / √(var + eps) · weight + bias`.
@@ -18,12 +19,13 @@ use crate::module::{Call, Declare, Init, Module};
 /// | `bias`   | `normalized_shape`       | 0; absent if that or `!bias`      |
 ///
 /// Source: `torch.nn.LayerNorm`.
-#[derive(Component, Clone, Debug, PartialEq)]
+#[derive(Component, Clone, Debug, PartialEq, Scalars)]
 #[component(summary_tick)]
 pub struct LayerNorm {
     /// The sizes of the last axes.
     pub normalized_shape: Vec<usize>,
     /// What is added to variances; a scalar slot, 1e-5 at first.
+    #[scalar]
     pub eps: f64,
     /// Whether there is a `weight`.
     pub elementwise_affine: bool,
@@ -63,6 +65,7 @@ fn last_axes(
     Some((1..=normalized_shape.len() as isize).map(|axis| -axis).collect())
 }
 
+#[scalars]
 impl Module for LayerNorm {
     fn uses_training(&self) -> bool {
         false
@@ -91,14 +94,6 @@ impl Module for LayerNorm {
         })
     }
 
-    fn structural(&self) -> Self {
-        LayerNorm { eps: 0.0, ..self.clone() }
-    }
-
-    fn scalar(&self, name: &str) -> Option<f64> {
-        (name == "eps").then_some(self.eps)
-    }
-
     fn extra_repr(&self) -> String {
         let LayerNorm { normalized_shape, eps, elementwise_affine, bias } = self;
         format!(
@@ -122,7 +117,7 @@ impl Module for LayerNorm {
 ///
 /// Source: `torch.nn.GroupNorm`. A `num_channels` that is not divisible by `num_groups` is an error of the
 /// first call.
-#[derive(Component, Clone, Copy, Debug, PartialEq)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars)]
 #[component(summary_tick)]
 pub struct GroupNorm {
     /// Into how many groups the channels are divided.
@@ -130,6 +125,7 @@ pub struct GroupNorm {
     /// How many channels there are.
     pub num_channels: usize,
     /// What is added to variances; a scalar slot, 1e-5 at first.
+    #[scalar]
     pub eps: f64,
     /// Whether there is a `weight`.
     pub affine: bool,
@@ -155,6 +151,7 @@ impl GroupNorm {
     }
 }
 
+#[scalars]
 impl Module for GroupNorm {
     fn uses_training(&self) -> bool {
         false
@@ -197,14 +194,6 @@ impl Module for GroupNorm {
         })
     }
 
-    fn structural(&self) -> Self {
-        GroupNorm { eps: 0.0, ..*self }
-    }
-
-    fn scalar(&self, name: &str) -> Option<f64> {
-        (name == "eps").then_some(self.eps)
-    }
-
     fn extra_repr(&self) -> String {
         let GroupNorm { num_groups, num_channels, eps, affine, bias } = *self;
         format!(
@@ -225,13 +214,14 @@ impl Module for GroupNorm {
 /// | `weight` | `normalized_shape`       | 1; absent if `!elementwise_affine`|
 ///
 /// Source: `torch.nn.RMSNorm`.
-#[derive(Component, Clone, Debug, PartialEq)]
+#[derive(Component, Clone, Debug, PartialEq, Scalars)]
 #[component(summary_tick)]
 pub struct RMSNorm {
     /// The sizes of the last axes.
     pub normalized_shape: Vec<usize>,
     /// What is added to mean squares; a scalar slot. `None`, at first, stands for the distance from 1 to the
     /// next number of the input's type.
+    #[scalar]
     pub eps: Option<f64>,
     /// Whether there is a `weight`.
     pub elementwise_affine: bool,
@@ -245,6 +235,7 @@ impl RMSNorm {
     }
 }
 
+#[scalars]
 impl Module for RMSNorm {
     fn uses_training(&self) -> bool {
         false
@@ -272,14 +263,6 @@ impl Module for RMSNorm {
         call.trace.function(Function::of_first("rms_norm"), &[Some(&x)], |cast| {
             cast(&x).rms_normalize(&axes, &eps).scale_shift(weight.as_ref(), None)
         })
-    }
-
-    fn structural(&self) -> Self {
-        RMSNorm { eps: self.eps.map(|_| 0.0), ..self.clone() }
-    }
-
-    fn scalar(&self, name: &str) -> Option<f64> {
-        if name == "eps" { self.eps } else { None }
     }
 
     fn extra_repr(&self) -> String {

@@ -6,22 +6,26 @@ use neurarch_kernels::ops::norm::local_response_norm::ResponseNorm;
 
 use crate::module::repr::float;
 use crate::module::{Call, Module};
+use crate::{Scalars, scalars};
 
 macro_rules! response_norm {
     ($(#[$doc:meta])* $layer:ident, $method:ident, |$k:ident| $print:expr) => {
         $(#[$doc])*
         ///
         /// `alpha`, `beta` and `k` are scalar slots: models that differ in them share a blueprint.
-        #[derive(Component, Clone, Copy, Debug, PartialEq)]
+        #[derive(Component, Clone, Copy, Debug, PartialEq, Scalars)]
         #[component(summary_tick)]
         pub struct $layer {
             /// How many channels count.
             pub size: usize,
             /// How much they count.
+            #[scalar]
             pub alpha: f64,
             /// The exponent.
+            #[scalar]
             pub beta: f64,
             /// What is added; with it the base of the power is above 0.
+            #[scalar]
             pub k: f64,
         }
 
@@ -32,6 +36,7 @@ macro_rules! response_norm {
             }
         }
 
+        #[scalars]
         impl Module for $layer {
             fn uses_training(&self) -> bool {
                 false
@@ -40,19 +45,6 @@ macro_rules! response_norm {
             fn forward(&self, call: &Call<'_>, x: Var) -> Var {
                 let [alpha, beta, k] = ["alpha", "beta", "k"].map(|name| call.scalar(name, x.dtype()));
                 x.$method(self.size, &ResponseNorm { alpha, beta, k })
-            }
-
-            fn structural(&self) -> Self {
-                $layer { alpha: 0.0, beta: 0.0, k: 0.0, ..*self }
-            }
-
-            fn scalar(&self, name: &str) -> Option<f64> {
-                match name {
-                    "alpha" => Some(self.alpha),
-                    "beta" => Some(self.beta),
-                    "k" => Some(self.k),
-                    _ => None,
-                }
             }
 
             fn extra_repr(&self) -> String {

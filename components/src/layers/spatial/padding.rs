@@ -7,6 +7,7 @@ use neurarch_kernels::ops::spatial::pad::PadMode;
 
 use crate::module::repr::{float, tuple};
 use crate::module::{Call, Module};
+use crate::{Scalars, scalars};
 
 /// How much is put before and behind each of `M / 2` axes, the last axis first, as torch lists it: left, right,
 /// top, bottom, front, back.
@@ -129,12 +130,13 @@ macro_rules! constant_pads {
         /// `value` is a scalar slot: models that differ in it share a blueprint.
         #[doc = ""]
         #[doc = concat!("Source: `torch.nn.", stringify!($constant), "`.")]
-        #[derive(Component, Clone, Copy, Debug, PartialEq)]
+        #[derive(Component, Clone, Copy, Debug, PartialEq, Scalars)]
         #[component(summary_tick)]
         pub struct $constant {
             /// How much on each side.
             pub padding: Sides<$sides>,
             /// The number.
+            #[scalar]
             pub value: f64,
         }
 
@@ -145,6 +147,7 @@ macro_rules! constant_pads {
             }
         }
 
+        #[scalars]
         impl Module for $constant {
             fn uses_training(&self) -> bool {
                 false
@@ -152,14 +155,6 @@ macro_rules! constant_pads {
 
             fn forward(&self, call: &Call<'_>, x: Var) -> Var {
                 x.constant_pad(&self.padding.axes(), &call.scalar("value", x.dtype()))
-            }
-
-            fn structural(&self) -> Self {
-                $constant { value: 0.0, ..*self }
-            }
-
-            fn scalar(&self, name: &str) -> Option<f64> {
-                (name == "value").then_some(self.value)
             }
 
             fn extra_repr(&self) -> String {

@@ -11,6 +11,7 @@ use crate::layers::attention::canonical_mask;
 use crate::layers::{Dropout, LayerNorm, Linear, MultiheadAttention};
 use crate::module::signature::Refused;
 use crate::module::{Call, Declare, DynModule, Module};
+use crate::{Scalars, scalars};
 
 /// What stands between the two linear layers.
 #[derive(Clone, Debug, Default)]
@@ -49,11 +50,16 @@ impl PartialEq for Activation {
     }
 }
 
+/// Stands for a number that children have as a scalar slot of theirs.
+fn zero(_: &f64) -> f64 {
+    0.0
+}
+
 /// Makes a kind of layer: its settings, and what both kinds have in common.
 macro_rules! layer {
     ($(#[$doc:meta])* $name:ident, $attentions:expr, $attributes:expr) => {
         $(#[$doc])*
-        #[derive(Component, Clone, Debug, PartialEq)]
+        #[derive(Component, Clone, Debug, PartialEq, Scalars)]
         #[component(immutable)]
         pub struct $name {
             /// Size of the last axis.
@@ -63,10 +69,12 @@ macro_rules! layer {
             /// Size between the two linear layers; 2048 at first.
             pub dim_feedforward: usize,
             /// Probability of dropout, which is a scalar slot of each child that has it; 0.1 at first.
+            #[structural(zero)]
             pub dropout: f64,
             /// What stands between the two linear layers.
             pub activation: Activation,
             /// What the norms add to variances, a scalar slot of each; 1e-5 at first.
+            #[structural(zero)]
             pub layer_norm_eps: f64,
             /// Whether the batch is the first axis, not the second.
             pub batch_first: bool,
@@ -93,6 +101,7 @@ macro_rules! layer {
             }
         }
 
+        #[scalars]
         impl Module for $name {
             fn declare(&self, declare: &mut Declare) {
                 let attentions: &[&str] = $attentions;
@@ -135,11 +144,6 @@ macro_rules! layer {
             fn forward_with(&self, call: &Call<'_>, arguments: Arguments) -> Tree {
                 let y = self.run(call, arguments);
                 y.unwrap_or_else(|Refused| call.trace.poison()).into()
-            }
-
-            /// Children have their settings themselves.
-            fn structural(&self) -> Self {
-                $name { dropout: 0.0, layer_norm_eps: 0.0, ..self.clone() }
             }
         }
 

@@ -97,7 +97,7 @@ pub fn train_step_into<'a, 'b, X: Element, Y: Element>(
 /// # use bevy_ecs::prelude::*;
 /// # use neurarch_components::layers::Linear;
 /// # use neurarch_components::losses::{Loss, LossCall};
-/// # use neurarch_components::module::{Call, Declare, Module};
+/// # use neurarch_components::module::{Call, Forward, Module};
 /// # use neurarch_components::optimizer::SGD;
 /// # use neurarch_kernels::ir::dtype::Dtype;
 /// # use neurarch_kernels::ir::trace::Var;
@@ -107,17 +107,16 @@ pub fn train_step_into<'a, 'b, X: Element, Y: Element>(
 /// # use neurarch_systems::structure::spawn::spawn_population;
 /// # use neurarch_systems::execute::step::train_step_with;
 /// /// Maps two values, each by a layer of its own.
-/// #[derive(Component, Clone, Debug, PartialEq)]
-/// struct Pair;
+/// #[derive(Module, Component, Clone)]
+/// struct Pair {
+///     left: Linear,
+///     right: Linear,
+/// }
 ///
-/// impl Module for Pair {
-///     fn declare(&self, declare: &mut Declare) {
-///         declare.child("left", Linear::new(3, 2)).child("right", Linear::new(4, 2));
-///     }
-///
+/// impl Forward for Pair {
 ///     fn forward_with(&self, call: &Call<'_>, arguments: Arguments) -> Tree {
 ///         let Some([a, b]) = call.values(arguments) else { return call.trace.poison().into() };
-///         (call.child("left", &a), call.child("right", &b)).into()
+///         (self.left(call, a), self.right(call, b)).into()
 ///     }
 /// }
 ///
@@ -133,7 +132,8 @@ pub fn train_step_into<'a, 'b, X: Element, Y: Element>(
 /// }
 ///
 /// let mut world = World::new();
-/// let pairs = spawn_population(&mut world, &Pair, 10, 10, 0, Dtype::F32)?;
+/// let pair = Pair { left: Linear::new(3, 2), right: Linear::new(4, 2) };
+/// let pairs = spawn_population(&mut world, &pair, 10, 10, 0, Dtype::F32)?;
 /// insert_with(&mut world, pairs, "", |_| SGD { lr: 0.1, ..SGD::default() })?;
 /// let (a, b) = (ndarray::Array3::<f32>::ones((10, 5, 3)), ndarray::Array3::<f32>::ones((10, 5, 4)));
 /// let target = ndarray::Array3::<f32>::ones((10, 5, 2));
