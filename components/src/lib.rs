@@ -14,3 +14,4 @@ pub mod parametrizations;
 pub mod population;
 pub mod scheduler;
 pub mod state;
+pub mod warnings;

@@ -325,6 +325,29 @@ pub enum Init {
     },
 }
 
+impl Init {
+    /// Says whether the numbers are drawn.
+    pub fn is_random(&self) -> bool {
+        match self {
+            Init::Zeros
+            | Init::Ones
+            | Init::Constant(_)
+            | Init::Numbers(_)
+            | Init::Eye
+            | Init::Dirac { .. } => false,
+            Init::Uniform { .. }
+            | Init::Normal { .. }
+            | Init::NormalRows { .. }
+            | Init::TruncatedNormal { .. }
+            | Init::Orthogonal { .. }
+            | Init::Sparse { .. } => true,
+        }
+    }
+}
+
+/// torch's warning of first numbers for a parameter without elements.
+pub const EMPTY: &str = "Initializing zero-element tensors is a no-op";
+
 /// Collects what a module registers.
 #[derive(Debug, Default)]
 pub struct Declare {
@@ -340,6 +363,8 @@ pub struct Declare {
     pub ties: Vec<(String, String)>,
     /// Why the module cannot be.
     refused: Option<String>,
+    /// What its constructor warns of.
+    warnings: Vec<String>,
 }
 
 /// A module that is a child under a second name.
@@ -383,6 +408,19 @@ impl Declare {
         self.refused.as_deref()
     }
 
+    /// Warns of something when a module of the type is spawned or comes into a live model.
+    ///
+    /// Source: Python's `warnings.warn` in a constructor.
+    pub fn warn(&mut self, message: impl Into<String>) -> &mut Self {
+        self.warnings.push(message.into());
+        self
+    }
+
+    /// Lists what the module warns of.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
     /// Says whether so many parameters, buffers and children may come to those that there are, and refuses the module
     /// if not: to be asked before a loop over a number that users give.
     pub fn takes(&mut self, more: usize) -> bool {
@@ -392,6 +430,15 @@ impl Declare {
             self.refuse(too_many(given));
         }
         given <= MAX_ENTRIES
+    }
+
+    /// Registers a parameter that torch initializes by `kaiming_uniform_`, which warns if it has no elements.
+    pub(crate) fn kaiming_parameter(&mut self, name: &str, shape: impl Into<Shape>) -> &mut Self {
+        let shape = shape.into();
+        if shape.contains(&0) {
+            self.warn(EMPTY);
+        }
+        self.parameter(name, shape)
     }
 
     /// Registers a parameter: `register_parameter`.

@@ -20,6 +20,7 @@ use neurarch_components::population::contents::Contents;
 use neurarch_components::population::group::Group;
 use neurarch_components::population::tie::{SharedModule, Tie, Ties};
 use neurarch_components::population::tree::{Columned, Model, ModuleName, NOT_A_MEMBER};
+use neurarch_components::warnings::Warnings;
 use neurarch_kernels::ir::dtype::Dtype;
 
 use crate::errors::room::RoomError;
@@ -107,6 +108,7 @@ pub fn spawn_population(
     check_declared(module, "")?;
     check_resources(world)?;
     builtin::register(world);
+    world.init_resource::<Warnings>();
     register_types(world, module);
     Columns::init(world);
     let blueprint = Blueprint::of(module, dtype)?;
@@ -261,10 +263,13 @@ fn check_below(
     })
 }
 
+/// Makes the types of a module and of all below it known, and tells what their constructors warn of.
 pub(crate) fn register_types(world: &mut World, module: &dyn DynModule) {
     module.register(world);
     let mut declared = Declare::default();
     module.declare(&mut declared);
+    let warnings = Warnings::of(world);
+    declared.warnings().iter().for_each(|message| warnings.warn(module.type_name(), message));
     declared.children.iter().for_each(|(_, child)| register_types(world, &**child));
 }
 

@@ -11,6 +11,8 @@ use neurarch_components::module::blueprint::{Blueprint, Position};
 use neurarch_components::module::call::{Call, Watcher};
 use neurarch_components::module::registered::tensor_typename;
 use neurarch_components::population::group::Group;
+use neurarch_components::warnings::Warnings;
+use neurarch_kernels::ir::program::Program;
 use neurarch_kernels::ir::trace::{Trace, Var, panic_message};
 use neurarch_kernels::ir::tree::{Arguments, Tree};
 use neurarch_kernels::passes::differentiate::{Crossing, WatchGradients};
@@ -38,6 +40,12 @@ struct OfCall {
     after: List,
 }
 
+/// torch's warning where gradients arrive at a call none of whose inputs needs one.
+const NO_INPUT: &str = "Full backward hook is firing when gradients are computed with respect to module outputs since no \
+    inputs require gradients. See \
+    https://docs.pytorch.org/docs/main/generated/torch.nn.Module.html#torch.nn.Module.register_full_backward_hook for \
+    more details.";
+
 /// Calls the hooks of a pass of one model, or of a cohort.
 pub(crate) struct Runner {
     shared: OuterHooks,
@@ -58,6 +66,7 @@ pub(crate) struct Runner {
     is_final: bool,
     /// What hooks did so far in an observed pass; what they did in one that is made again.
     again: RefCell<Again>,
+    warnings: Warnings,
 }
 
 impl Runner {
@@ -87,6 +96,7 @@ impl Runner {
             is_observed: false,
             is_final: false,
             again: RefCell::default(),
+            warnings: Warnings::of(world),
         }
     }
 
@@ -225,12 +235,32 @@ impl Runner {
             answer => Ok(answer),
         };
         result.map_err(|error| {
+            if trace.error().is_some() {
+                self.warn_silenced(module, hook, &error);
+            }
             let failure = self.failure_of(position, hook.kind, number, &error);
             if self.failure.borrow().is_none() && trace.error().is_none() {
                 *self.failure.borrow_mut() = Some(failure);
             }
             trace.fail(error.to_string());
         })
+    }
+
+    /// Warns of an error that another one came before.
+    fn warn_silenced(&self, module: &str, hook: &Hook, error: &HookError) {
+        let is_this = |of: &Hook| Arc::ptr_eq(&of.callback, &hook.callback);
+        let is_global = self.shared.global.list(hook.kind).iter().any(is_this);
+        let whose = if is_global { "global module" } else { "module" };
+        let message = format!(
+            "{whose} forward hook with ``always_call=True`` raised an exception that was silenced as another error was \
+             raised in forward: {error}"
+        );
+        self.warnings.warn(module, &message);
+    }
+
+    /// Gives the warnings of the recording.
+    pub(crate) fn warn_all(&self, program: &Program) {
+        self.warnings.warn_all(&program.warnings);
     }
 
     /// Names the module and the hook that failed.
@@ -513,6 +543,10 @@ impl WatchGradients for Runner {
         }
         self.arrived.insert(call.scope, gradients.to_vec());
         if !call.needs.contains(&true) {
+            if !of.after.is_empty() {
+                let module = &self.blueprint.positions[of.position].module;
+                self.warnings.warn(module.type_name(), NO_INPUT);
+            }
             let mut none = vec![None; call.needs.len()];
             self.backward(&trace, call, &of, &mut none);
         }
