@@ -489,15 +489,15 @@ impl TrainWorld for World {
     }
 
     fn train(&mut self, entity: Entity) -> Result<(), StepError> {
-        mode::train(self, entity)
+        Ok(mode::train(self, entity)?)
     }
 
     fn eval(&mut self, entity: Entity) -> Result<(), StepError> {
-        mode::eval(self, entity)
+        Ok(mode::eval(self, entity)?)
     }
 
     fn requires_grad_(&mut self, entity: Entity, requires_grad: bool) -> Result<(), StepError> {
-        mode::requires_grad_(self, entity, requires_grad)
+        Ok(mode::requires_grad_(self, entity, requires_grad)?)
     }
 
     fn set_requires_grad(
@@ -510,7 +510,7 @@ impl TrainWorld for World {
     }
 
     fn set_active(&mut self, entity: Entity, is_active: bool) -> Result<(), StepError> {
-        mode::set_active(self, entity, is_active)
+        Ok(mode::set_active(self, entity, is_active)?)
     }
 
     fn force_tile(&mut self, models: Option<usize>) {

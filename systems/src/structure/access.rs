@@ -22,7 +22,7 @@ pub fn find_slot(blueprint: &Blueprint, name: &str) -> Option<Slot> {
 }
 
 /// Finds the slot of a name that is dotted from a position on.
-fn find_slot_below(blueprint: &Blueprint, position: usize, name: &str) -> Option<Slot> {
+pub(crate) fn find_slot_below(blueprint: &Blueprint, position: usize, name: &str) -> Option<Slot> {
     let (path, leaf) = name.rsplit_once('.').unwrap_or(("", name));
     let position = blueprint.below(position, path).ok()?;
     blueprint.parameter(position, leaf).or_else(|| blueprint.buffer(position, leaf))

@@ -11,30 +11,7 @@ use crate::errors::SignError;
 use crate::structure::sign;
 use crate::structure::spot::locate;
 use crate::structure::spot::owner;
-
-/// Whose calls a hook is told of.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Target {
-    /// A module of one model, by its entity. If the hook watches passes, the model runs apart from those whose
-    /// hooks are others from then on.
-    Module(Entity),
-    /// The module at a dotted path of all models of a population: one call for all of them.
-    Population(Entity, String),
-    /// Every module of every model.
-    All,
-}
-
-impl From<Entity> for Target {
-    fn from(module: Entity) -> Self {
-        Target::Module(module)
-    }
-}
-
-impl From<(Entity, &str)> for Target {
-    fn from((population, path): (Entity, &str)) -> Self {
-        Target::Population(population, path.to_owned())
-    }
-}
+use crate::structure::target::Target;
 
 /// Why a hook cannot be registered: it would never be called. Nothing is changed then.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
