@@ -250,6 +250,41 @@ pub trait Module: Component + Clone + Debug + PartialEq {
     fn spawned(&self) -> Self {
         self.clone()
     }
+
+    /// Is called with each entity that a module of the type is spawned as: what a constructor does beside declaring, such as
+    /// registering hooks of the module itself.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use bevy_ecs::prelude::*;
+    /// # use neurarch_components::hook::{Callback, HookOptions, Hooks};
+    /// # use neurarch_components::module::*;
+    /// # use neurarch_kernels::ir::trace::Var;
+    /// /// Doubles what it is given, by a hook of its own.
+    /// #[derive(Component, Clone, Debug, PartialEq)]
+    /// struct Doubled;
+    ///
+    /// impl Module for Doubled {
+    ///     fn forward(&self, _: &Call<'_>, x: Var) -> Var {
+    ///         x
+    ///     }
+    ///
+    ///     fn constructed(&self, module: &mut EntityWorldMut<'_>) {
+    ///         let mut hooks = Hooks::default();
+    ///         let double = Callback::forward(|_, _, y| {
+    ///             Ok(y.and_then(|y| y.leaf()).map(|y| (y * 2.0).into()))
+    ///         });
+    ///         hooks.register(double, HookOptions::default());
+    ///         module.insert(hooks);
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// Source: `self.register_forward_hook(…)` in a constructor of torch.
+    fn constructed(&self, module: &mut EntityWorldMut<'_>) {
+        let _ = module;
+    }
 }
 
 /// Why a parametrization cannot be turned around.
@@ -393,6 +428,8 @@ pub struct Declared {
     pub is_none: bool,
     /// Whether its shape is not known yet; `shape` means nothing then.
     pub uninitialized: bool,
+    /// Whether it needs a gradient at first. That of a buffer means nothing.
+    pub requires_grad: bool,
 }
 
 impl Declare {
@@ -454,6 +491,7 @@ impl Declare {
             persistent: true,
             is_none: false,
             uninitialized: false,
+            requires_grad: true,
         });
         self
     }
@@ -476,6 +514,7 @@ impl Declare {
             persistent,
             is_none: false,
             uninitialized: false,
+            requires_grad: true,
         });
         self
     }
@@ -518,6 +557,28 @@ impl Declare {
         if let Some(buffer) = self.buffers.last_mut() {
             buffer.dtype = Some(dtype);
         }
+        self
+    }
+
+    /// Registers a parameter whose element type is not the model's. One of integers needs no gradient:
+    /// [`frozen`](Declare::frozen).
+    pub fn parameter_of(
+        &mut self,
+        name: impl Into<String>,
+        shape: impl Into<Shape>,
+        dtype: Dtype,
+    ) -> &mut Self {
+        self.parameter(name, shape);
+        if let Some(parameter) = self.parameters.last_mut() {
+            parameter.dtype = Some(dtype);
+        }
+        self
+    }
+
+    /// Says that a parameter declared before needs no gradient at first: `Parameter(data, requires_grad=False)`.
+    pub fn frozen(&mut self, name: &str) -> &mut Self {
+        let of_name = self.parameters.iter_mut().filter(|of| of.name == name);
+        of_name.for_each(|of| of.requires_grad = false);
         self
     }
 
@@ -617,6 +678,8 @@ pub trait DynModule: Any + Debug + Send + Sync {
     fn clone_box(&self) -> Box<dyn DynModule>;
     /// Makes the type known to the world ([`ModuleTypes::register`](registry::ModuleTypes::register)).
     fn register(&self, world: &mut World);
+    /// See [`Module::constructed`].
+    fn constructed(&self, module: &mut EntityWorldMut<'_>);
     /// Adds [`Module::spawned`] as a component.
     fn insert_into(&self, entity: &mut EntityWorldMut<'_>);
     /// Adds [`Module::spawned`] as a component, and the columns with it.

@@ -121,6 +121,10 @@ impl<M: Module> DynModule for M {
         ModuleTypes::register::<M>(world);
     }
 
+    fn constructed(&self, module: &mut EntityWorldMut<'_>) {
+        Module::constructed(self, module);
+    }
+
     fn insert_into(&self, entity: &mut EntityWorldMut<'_>) {
         column::insert(entity, self.spawned());
     }

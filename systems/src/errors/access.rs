@@ -56,6 +56,12 @@ pub enum AccessError {
         /// The element type that was given or asked for.
         given: Dtype,
     },
+    /// It is of integers; torch's words.
+    #[error("'{name}': only Tensors of floating point dtype can require gradients")]
+    RequiresGrad {
+        /// The dotted name.
+        name: String,
+    },
     /// Its shape is another; torch's words.
     #[error(
         "size mismatch for {name}: copying a param with shape {given:?}, the shape in current model is {expected:?}"

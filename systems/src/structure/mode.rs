@@ -11,7 +11,7 @@ use neurarch_components::module::blueprint::Blueprint;
 use neurarch_components::module::mode::{AutocastMode, GradMode, Mode};
 use neurarch_kernels::ir::autocast::{Autocast, Device};
 use neurarch_kernels::ir::dtype::Dtype;
-use neurarch_kernels::ir::program::Role;
+use neurarch_kernels::ir::program::{Role, Slot};
 
 use crate::errors::AccessError;
 use crate::structure::target::Target;
@@ -189,7 +189,7 @@ pub fn is_autocast_available(device: Device) -> bool {
 ///
 /// # Errors
 ///
-/// As [`train`].
+/// As [`train`], and if one that is to need a gradient is of integers. Nothing is changed then.
 ///
 /// Source: `torch.nn.Module.requires_grad_`.
 pub fn requires_grad_(
@@ -197,6 +197,16 @@ pub fn requires_grad_(
     target: impl Into<Target>,
     requires_grad: bool,
 ) -> Result<(), AccessError> {
+    let target = target.into();
+    for aim in target.clone().aims(world)? {
+        let blueprint = aim.blueprint(world);
+        for (position, index) in blueprint.parameters_below(aim.position) {
+            let name = &blueprint.positions[position].parameters[index].name;
+            if let Some(slot) = blueprint.parameter(position, name) {
+                check_dtype(&slot, requires_grad)?;
+            }
+        }
+    }
     change(world, target, |mode, blueprint, position| {
         for number in blueprint.numbers(position) {
             mode.frozen.set(number, !requires_grad);
@@ -219,13 +229,22 @@ pub fn set_requires_grad(
 ) -> Result<(), AccessError> {
     let target = target.into();
     for aim in target.clone().aims(world)? {
-        number_below(&aim.blueprint(world), aim.position, name)?;
+        let (_, slot) = parameter_below(&aim.blueprint(world), aim.position, name)?;
+        check_dtype(&slot, requires_grad)?;
     }
     change(world, target, |mode, blueprint, position| {
-        if let Ok(number) = number_below(blueprint, position, name) {
+        if let Ok((number, _)) = parameter_below(blueprint, position, name) {
             mode.frozen.set(number, !requires_grad);
         }
     })
+}
+
+/// Refuses gradients of integers.
+fn check_dtype(slot: &Slot, requires_grad: bool) -> Result<(), AccessError> {
+    match requires_grad && !slot.ty.dtype.is_float() {
+        true => Err(AccessError::RequiresGrad { name: slot.name.clone() }),
+        false => Ok(()),
+    }
 }
 
 /// Says whether a parameter needs a gradient, by its dotted name below a module of one model.
@@ -237,20 +256,24 @@ pub fn set_requires_grad(
 /// Source: `torch.Tensor.requires_grad`.
 pub fn requires_grad(world: &mut World, module: Entity, name: &str) -> Result<bool, AccessError> {
     let at = spot::locate(world, module)?;
-    let number = number_below(&at.blueprint(world), at.position, name)?;
+    let (number, _) = parameter_below(&at.blueprint(world), at.position, name)?;
     let mode = world.get::<Mode>(at.group(world).modules[0][at.member]);
     Ok(mode.is_none_or(|mode| !mode.frozen.contains(number)))
 }
 
-/// Finds a parameter by a name that is dotted from a position on; gives its number.
-fn number_below(blueprint: &Blueprint, position: usize, name: &str) -> Result<usize, AccessError> {
+/// Finds a parameter by a name that is dotted from a position on; gives its number, too.
+fn parameter_below(
+    blueprint: &Blueprint,
+    position: usize,
+    name: &str,
+) -> Result<(usize, Slot), AccessError> {
     let slot = access::find_slot_below(blueprint, position, name);
     let slot = slot.filter(|slot| slot.role == Role::Parameter);
     let slot = slot.ok_or_else(|| AccessError::NoSuchName {
         module: blueprint.positions[position].module.type_name(),
         name: name.to_owned(),
     })?;
-    Ok(blueprint.number(slot.position, slot.index))
+    Ok((blueprint.number(slot.position, slot.index), slot))
 }
 
 /// Says whether models take part. An inactive model is not visited: nothing of it changes by a bit.

@@ -9,6 +9,7 @@ use neurarch_components::column::shared::{SharedRow, SharedTensors};
 use neurarch_components::column::{Columns, RowBundle};
 use neurarch_components::containers::{MAX_DEPTH, too_deep};
 use neurarch_components::module::blueprint::{Blueprint, BlueprintId, Position, TieError};
+use neurarch_components::module::mode::Mode;
 use neurarch_components::module::names::{Kind, wrong_name};
 use neurarch_components::module::registered::Registered;
 use neurarch_components::module::registry::ModuleTypes;
@@ -55,9 +56,17 @@ pub enum SpawnError {
     /// A parameter or module is tied to one that is not there.
     #[error(transparent)]
     Tie(#[from] TieError),
-    /// Parameters have elements of a floating-point type.
+    /// A model's parameters have elements of a floating-point type, but for those that say another one.
     #[error("expected parameters of a floating-point type, got {0}")]
     Dtype(Dtype),
+    /// A parameter of integers needs no gradient; torch's words.
+    #[error("{path}.{name}: {REQUIRES_GRAD}")]
+    RequiresGrad {
+        /// Dotted path of the module; the type's name for a root.
+        path: String,
+        /// The parameter's name.
+        name: String,
+    },
     /// The world's entities were cleared, its resources with them, and bevy takes no resource of the same type again.
     #[error("expected a world that takes resources, got one that was cleared")]
     Cleared,
@@ -83,6 +92,10 @@ pub enum SpawnError {
     #[error(transparent)]
     Sign(#[from] SignError),
 }
+
+/// What torch says of a parameter that is to have a gradient of integers.
+pub(crate) const REQUIRES_GRAD: &str =
+    "Only Tensors of floating point and complex dtype can require gradients";
 
 /// How many modules a model has at most: some times what the largest mixtures of experts have.
 pub const MAX_MODULES: usize = 1 << 18;
@@ -245,7 +258,10 @@ fn check_below(
     if let Some(message) = declared.refused() {
         return Err(SpawnError::Limit { path: own_path(), message: message.to_owned() });
     }
-    declared.parameters.iter().filter_map(|at| at.dtype).try_for_each(check_dtype)?;
+    let mut learned = declared.parameters.iter().filter(|at| at.requires_grad);
+    if let Some(at) = learned.find(|at| at.dtype.is_some_and(|dtype| !dtype.is_float())) {
+        return Err(SpawnError::RequiresGrad { path: own_path(), name: at.name.clone() });
+    }
     let parameters = declared.parameters.iter().map(|at| (Kind::Parameter, &at.name));
     let buffers = declared.buffers.iter().map(|at| (Kind::Buffer, &at.name));
     let children = declared.children.iter().map(|(name, _)| (Kind::Module, name));
@@ -301,6 +317,8 @@ struct Spawner {
     group: usize,
     blueprint: BlueprintId,
     positions: Vec<Prepared>,
+    /// The mode of a new model.
+    mode: Mode,
     /// How many changes were on the list before the first model.
     changed_before: usize,
     /// How many changes what was spawned and despawned is told by.
@@ -419,6 +437,7 @@ impl Spawner {
             group,
             blueprint: of.blueprint,
             positions: positions.collect(),
+            mode: Mode { frozen: blueprint.frozen(), ..Mode::default() },
             changed_before,
             changes: 0,
         }
@@ -447,9 +466,10 @@ impl Spawner {
                         index: NOT_A_MEMBER,
                         blueprint: self.blueprint,
                     };
+                    let mode = self.mode.clone();
                     match room {
-                        Some(room) => world.spawn((columned, model, room)),
-                        None => world.spawn((columned, model)),
+                        Some(room) => world.spawn((columned, model, mode, room)),
+                        None => world.spawn((columned, model, mode)),
                     }
                 }
                 Some(parent) => {
@@ -490,6 +510,9 @@ impl Spawner {
             }
             if let Some(registered) = &at.registered {
                 put(&mut entity, registered.clone());
+            }
+            if let Some(module) = at.module.as_ref().filter(|_| !entity.is_despawned()) {
+                module.constructed(&mut entity);
             }
         }
         Tree(entities)

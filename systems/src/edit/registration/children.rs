@@ -168,6 +168,9 @@ impl Sapling {
                 entity.insert(SharedModule(entities[alias]));
             }
             entities.push(entity.id());
+            if let Some(module) = module.as_ref().filter(|_| !entity.is_despawned()) {
+                module.constructed(&mut entity);
+            }
         }
         for (position, of) in self.blueprint.positions.iter().enumerate() {
             let ties = spawn::ties(&self.blueprint, of).into_iter();
