@@ -219,3 +219,22 @@ fn full_backward_hooks_without_an_input_that_needs_gradients_are_warned_of() {
                     #torch.nn.Module.register_full_backward_hook for more details.";
     assert_eq!(found, [expected]);
 }
+
+#[test]
+fn backward_hooks_that_are_not_full_warn_where_they_miss_gradients() {
+    let mut world = World::new();
+    let network = Sequential::new().push(Tanh).push(Linear::new(2, 3));
+    let layers = world.spawn_population(&network, 2, Seed(1)).unwrap();
+    let mut found = |path: &str| {
+        world.register_backward_hook((layers, path), |_, _, _| {}).unwrap();
+        warnings(|| {
+            world.forward(layers, &Array2::<f32>::ones((2, 2))).unwrap();
+        })
+    };
+    // One op is one node of autograd, and so its inputs are those of the module.
+    assert_eq!(found("0"), []);
+    let expected = "Using a non-full backward hook when the forward contains multiple autograd Nodes is deprecated and will \
+                    be removed in future versions. This hook will be missing some grad_input. Please use \
+                    register_full_backward_hook to get the documented behavior.";
+    assert_eq!(found("1"), [("Linear".to_owned(), expected.to_owned())]);
+}

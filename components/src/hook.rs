@@ -213,6 +213,8 @@ pub enum HookKind {
     Gradient,
     /// [`PostAccumulateGradHook`].
     PostAccumulateGrad,
+    /// [`BackwardHook`], not full.
+    NonFullBackward,
     /// [`StateDictPreHook`].
     StateDictPre,
     /// [`StateDictHook`].
@@ -238,6 +240,7 @@ impl HookKind {
             | HookKind::Forward
             | HookKind::BackwardPre
             | HookKind::Backward
+            | HookKind::NonFullBackward
             | HookKind::Gradient
             | HookKind::PostAccumulateGrad => true,
             HookKind::StateDictPre
@@ -258,6 +261,7 @@ impl fmt::Display for HookKind {
             HookKind::Forward => "forward hook",
             HookKind::BackwardPre => "full backward pre-hook",
             HookKind::Backward => "full backward hook",
+            HookKind::NonFullBackward => "backward hook",
             HookKind::Gradient => "gradient hook",
             HookKind::PostAccumulateGrad => "post-accumulate-grad hook",
             HookKind::StateDictPre => "state_dict pre-hook",
@@ -281,6 +285,8 @@ pub enum Callback {
     BackwardPre(Box<BackwardPreHook>),
     /// See [`BackwardHook`].
     Backward(Box<BackwardHook>),
+    /// See [`BackwardHook`]; torch's deprecated kind, which is not full.
+    NonFullBackward(Box<BackwardHook>),
     /// See [`GradientHook`]; the parameter's own name, such as `weight`.
     Gradient(String, Box<GradientHook>),
     /// See [`PostAccumulateGradHook`]; the parameter's own name.
@@ -311,6 +317,7 @@ impl Callback {
             Callback::Forward(_) => HookKind::Forward,
             Callback::BackwardPre(_) => HookKind::BackwardPre,
             Callback::Backward(_) => HookKind::Backward,
+            Callback::NonFullBackward(_) => HookKind::NonFullBackward,
             Callback::Gradient(..) => HookKind::Gradient,
             Callback::PostAccumulateGrad(..) => HookKind::PostAccumulateGrad,
             Callback::StateDictPre(_) => HookKind::StateDictPre,
@@ -376,12 +383,26 @@ pub struct Hook {
 pub struct HookTable {
     hooks: SlotMap<HookKey, Hook>,
     order: Vec<HookKey>,
+    /// Whether a backward hook that was registered, removed or not, is full.
+    is_full: Option<bool>,
+}
+
+impl HookKind {
+    /// Says whether a backward hook is full; `None` of other kinds.
+    pub fn is_full(self) -> Option<bool> {
+        match self {
+            HookKind::Backward => Some(true),
+            HookKind::NonFullBackward => Some(false),
+            _ => None,
+        }
+    }
 }
 
 impl HookTable {
     fn insert(&mut self, callback: Callback, options: HookOptions) -> HookKey {
         let HookOptions { prepend, always_call } = options;
         let kind = callback.kind();
+        self.is_full = kind.is_full().or(self.is_full);
         let only_looks = matches!(callback, Callback::Look(_));
         let callback = Arc::new(Mutex::new(callback));
         let hook = |key| Hook { key, kind, always_call, only_looks, callback };
@@ -520,6 +541,13 @@ impl Hooks {
     pub fn only_look(&self) -> bool {
         let table = lock(&self.table);
         table.hooks.values().all(|hook| hook.only_looks || !hook.kind.is_of_passes())
+    }
+
+    /// Says whether backward hooks that were registered, removed or not, are full; `None` if there was none.
+    ///
+    /// Source: `_is_full_backward_hook` of `torch.nn.Module`.
+    pub fn is_full_backward(&self) -> Option<bool> {
+        lock(&self.table).is_full
     }
 
     /// Gives the same list once more: what a handle removes is gone from both.

@@ -204,6 +204,7 @@ const ROOMS: [(&str, &[&str]); 4] = [
         "components",
         &[
             "state",
+            "warnings",
             "column",
             "module",
             "population",

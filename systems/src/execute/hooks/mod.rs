@@ -43,6 +43,7 @@ pub fn register(
     options: HookOptions,
 ) -> Result<RemovableHandle, RegisterHookError> {
     let (target, callback) = target::resolve(world, target.into(), callback)?;
+    target::check_mixed(world, &target, callback.kind())?;
     Ok(match target {
         Target::All => {
             let mut hooks = world.get_resource_or_init::<GlobalHooks>();

@@ -19,6 +19,7 @@ use neurarch_kernels::passes::differentiate::{Crossing, WatchGradients};
 
 use super::answer::{Again, Answer, List, Told};
 use super::{Kinds, OuterHooks};
+use crate::compile::non_full::warn_non_full;
 use crate::errors::StepError;
 
 /// The hooks that gradients will meet at the module calls of a pass, by the scope of the call: those that
@@ -312,6 +313,9 @@ impl Runner {
             }
             let told = Told::Backward(inputs, &outputs);
             if let Ok(Answer::Gradients(new)) = self.call(trace, of.position, number, hook, &told) {
+                if !needs.contains(&true) && hook.0.kind == HookKind::NonFullBackward {
+                    continue;
+                }
                 if !needs.contains(&true) && new.iter().any(Option::is_some) {
                     trace.fail(
                         "Backward hook for Modules where no input requires gradient should always return None or \
@@ -383,9 +387,10 @@ fn answer(callback: &mut Callback, at: &At<'_>, told: &Told<'_>) -> Result<Answe
         (Callback::BackwardPre(hook), Told::BackwardPre(outputs)) => {
             hook(at, outputs)?.map_or(Answer::Nothing, Answer::Gradients)
         }
-        (Callback::Backward(hook), Told::Backward(inputs, outputs)) => {
-            hook(at, inputs, outputs)?.map_or(Answer::Nothing, Answer::Gradients)
-        }
+        (
+            Callback::Backward(hook) | Callback::NonFullBackward(hook),
+            Told::Backward(inputs, outputs),
+        ) => hook(at, inputs, outputs)?.map_or(Answer::Nothing, Answer::Gradients),
         (Callback::Gradient(name, hook), Told::Gradient(of, gradient)) if name == of => {
             hook(at, of, gradient)?.map_or(Answer::Nothing, Answer::Gradient)
         }
@@ -424,7 +429,8 @@ impl Runner {
     /// Keeps the hooks that gradients will meet at a call.
     fn meet(&self, position: usize, scope: usize) {
         let before = self.hooks(position, HookKind::BackwardPre);
-        let after = self.hooks(position, HookKind::Backward);
+        let mut after = self.hooks(position, HookKind::Backward);
+        after.extend(self.hooks(position, HookKind::NonFullBackward));
         if !before.is_empty() || !after.is_empty() {
             let of_call = OfCall { position, before, after };
             self.calls.borrow_mut().0.insert(scope, of_call);
@@ -518,6 +524,9 @@ impl Watcher for Runner {
     }
 
     fn after(&self, call: &Call<'_>, arguments: &Arguments, result: Option<Tree>) -> Option<Tree> {
+        if !self.hooks_now(call.position, HookKind::NonFullBackward).is_empty() {
+            warn_non_full(call.trace, arguments, result.as_ref());
+        }
         self.after_call(call.trace, call.position, arguments, result)
     }
 
@@ -543,7 +552,7 @@ impl WatchGradients for Runner {
         }
         self.arrived.insert(call.scope, gradients.to_vec());
         if !call.needs.contains(&true) {
-            if !of.after.is_empty() {
+            if of.after.iter().any(|(hook, _)| hook.kind == HookKind::Backward) {
                 let module = &self.blueprint.positions[of.position].module;
                 self.warnings.warn(module.type_name(), NO_INPUT);
             }
