@@ -8,6 +8,7 @@ pub(crate) mod dynamic;
 pub(crate) mod limits;
 pub mod mode;
 pub mod names;
+pub(crate) mod none;
 pub(crate) mod parametrized;
 pub(crate) mod path;
 pub mod registered;
@@ -28,7 +29,8 @@ use neurarch_kernels::ir::tree::{Arguments, Tree};
 use crate::column::RowBundle;
 pub use crate::module::call::{Call, Watcher};
 use crate::module::limits::{MAX_ENTRIES, too_many};
-use crate::state::Tensor;
+pub use crate::module::none::NoModule;
+use crate::state::{Loading, LocalMetadata, StateDict, Tensor};
 
 /// A module type: a layer, a container, or a network of your own.
 ///
@@ -232,6 +234,68 @@ pub trait Module: Component + Clone + Debug + PartialEq {
     fn set_extra_state(&mut self, state: &Tensor) -> Result<(), ExtraStateError> {
         let _ = state;
         Err(ExtraStateError(format!("{} has no set_extra_state", self.type_name())))
+    }
+
+    /// Changes what a state dict gets of the module itself: `saved` has its own parameters, persistent buffers and extra
+    /// state, each name behind `prefix`, and `metadata` the version. In a stacked state dict tensors have the models in
+    /// front.
+    ///
+    /// Source: an override of `torch.nn.Module._save_to_state_dict`.
+    fn save_to_state_dict(
+        &self,
+        saved: &mut StateDict,
+        prefix: &str,
+        metadata: &mut LocalMetadata,
+    ) {
+        let _ = (saved, prefix, metadata);
+    }
+
+    /// Changes what the module is loaded from, which has the tensors of it and of all below it, each name behind `prefix`:
+    /// renames keys of older versions, splits and joins tensors.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use bevy_ecs::prelude::Component;
+    /// # use neurarch_components::module::*;
+    /// # use neurarch_components::state::*;
+    /// /// Called its `scale` `gain` in its first version.
+    /// #[derive(Component, Clone, Debug, PartialEq)]
+    /// struct Scale;
+    ///
+    /// impl Module for Scale {
+    ///     fn declare(&self, declare: &mut Declare) {
+    ///         declare.parameter("scale", [3]);
+    ///     }
+    ///
+    ///     fn version(&self) -> u32 {
+    ///         2
+    ///     }
+    ///
+    ///     fn load_from_state_dict(
+    ///         &self,
+    ///         state: &mut StateDict,
+    ///         prefix: &str,
+    ///         metadata: &LocalMetadata,
+    ///         _: &mut Loading<'_>,
+    ///     ) {
+    ///         if metadata.version.is_none_or(|version| version < 2) {
+    ///             state.rename(&format!("{prefix}gain"), format!("{prefix}scale"));
+    ///         }
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// Source: what an override of `torch.nn.Module._load_from_state_dict` does before it calls that of its parent. Hooks
+    /// registered by `register_load_state_dict_pre_hook` are called before it.
+    fn load_from_state_dict(
+        &self,
+        state: &mut StateDict,
+        prefix: &str,
+        metadata: &LocalMetadata,
+        loading: &mut Loading<'_>,
+    ) {
+        let _ = (state, prefix, metadata, loading);
     }
 
     /// Lists the attributes that the type has beside those of every module, so that nothing can be
@@ -632,6 +696,16 @@ pub trait DynModule: Any + Debug + Send + Sync {
     ///
     /// See there.
     fn with_extra_state(&self, state: &Tensor) -> Result<Box<dyn DynModule>, ExtraStateError>;
+    /// See [`Module::save_to_state_dict`].
+    fn save_to_state_dict(&self, saved: &mut StateDict, prefix: &str, metadata: &mut LocalMetadata);
+    /// See [`Module::load_from_state_dict`].
+    fn load_from_state_dict(
+        &self,
+        state: &mut StateDict,
+        prefix: &str,
+        metadata: &LocalMetadata,
+        loading: &mut Loading<'_>,
+    );
     /// See [`Module::attributes`].
     fn attributes(&self) -> &'static [&'static str];
     /// See [`Module::declare`].

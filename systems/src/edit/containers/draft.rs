@@ -10,7 +10,7 @@ use neurarch_components::layers::{
 };
 use neurarch_components::module::names::Kind;
 use neurarch_components::module::registered::Value;
-use neurarch_components::module::{DynModule, Module};
+use neurarch_components::module::{DynModule, Module, NoModule};
 use neurarch_kernels::ir::dtype::Dtype;
 
 use super::{EditError, Key};
@@ -345,6 +345,7 @@ pub(super) fn name(key: Key) -> Result<String, EditError> {
 fn module_of(value: Value) -> Result<Box<dyn DynModule>, EditError> {
     match value {
         Value::Module(module) => Ok(module),
+        Value::None => Ok(Box::new(NoModule)),
         other => {
             let given = other.typename(Dtype::F32);
             Err(RegistrationError::NotAModuleType { given }.into())
