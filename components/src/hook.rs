@@ -25,10 +25,11 @@ use slotmap::{SlotMap, new_key_type};
 use crate::module::mode::Mode;
 use crate::module::registered::Value;
 use crate::population::tree::Model;
-use crate::state::{IncompatibleKeys, StateDict};
+use crate::state::{IncompatibleKeys, LocalMetadata, StateDict};
 
 mod look;
 
+pub use crate::state::Loading;
 pub use look::{
     HookAnswer, Look, LookBackward, LookBackwardPre, LookForward, LookForwardPre, LookGradient,
     Returns,
@@ -141,6 +142,8 @@ pub struct StateAt<'a> {
     /// Saving: the version of the module's type. Loading: the version that it had when it was saved, if that
     /// is known.
     pub version: Option<u32>,
+    /// What the state dict says of the module; before it is saved, its version alone.
+    pub metadata: &'a LocalMetadata,
 }
 
 /// Is called before a module's own tensors are put into a state dict.
@@ -153,19 +156,6 @@ pub type StateDictPreHook = dyn FnMut(&StateAt<'_>) -> Result<(), HookError> + S
 ///
 /// Source: `register_state_dict_post_hook`.
 pub type StateDictHook = dyn FnMut(&StateAt<'_>, &mut StateDict) -> Result<(), HookError> + Send;
-
-/// What a hook before loading sees beside the state dict, and may add to.
-#[derive(Debug)]
-pub struct Loading<'a> {
-    /// Always true, as in torch.
-    pub strict: bool,
-    /// What the modules so far have and the state dict lacks.
-    pub missing_keys: &'a mut Vec<String>,
-    /// What the state dict has and the modules so far lack.
-    pub unexpected_keys: &'a mut Vec<String>,
-    /// What is wrong beside that; if there is anything, loading fails in the end.
-    pub error_msgs: &'a mut Vec<String>,
-}
 
 /// Is called before a module's own tensors are loaded, with those of the module and all below it, which it
 /// may change: rename keys, convert numbers.

@@ -8,6 +8,7 @@ use neurarch_components::builtin;
 use neurarch_components::column::shared::{SharedRow, SharedTensors};
 use neurarch_components::column::{Columns, RowBundle};
 use neurarch_components::containers::{MAX_DEPTH, too_deep};
+use neurarch_components::module::attributes::is_method;
 use neurarch_components::module::blueprint::{Blueprint, BlueprintId, Position, TieError};
 use neurarch_components::module::mode::Mode;
 use neurarch_components::module::names::{Kind, wrong_name};
@@ -268,7 +269,8 @@ fn check_below(
     let shared = declared.shared.iter().map(|share| (Kind::Module, &share.name));
     let mut taken: HashSet<&str> = HashSet::new();
     for (kind, name) in parameters.chain(buffers).chain(children).chain(shared) {
-        if let Some(message) = wrong_name(kind, owner, name, |name| taken.contains(name)) {
+        let is_taken = |name: &str| taken.contains(name) || is_method(owner, name);
+        if let Some(message) = wrong_name(kind, owner, name, is_taken) {
             return Err(SpawnError::Name { path: own_path(), message });
         }
         taken.insert(name);
