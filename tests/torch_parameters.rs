@@ -1,8 +1,9 @@
 //! Parameters that need no gradient from the start, of integers too, and empty ones.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use ndarray::{Array2, Array3, ArrayD, array};
+use ndarray::{Array3, ArrayD, array};
 use neurarch::prelude::*;
+use neurarch::systems::structure::access::text;
 use neurarch::systems::structure::mode;
 
 /// A layer with a fixed scale, and a count of integers among its parameters.
@@ -118,5 +119,21 @@ fn parameters_of_containers_say_whether_they_need_gradients() {
         repr(&ParameterList::from([Parameter::empty()])),
         "ParameterList(  (0): Parameter containing: [torch.float32 of size 0])"
     );
-    let _ = Array2::<f32>::zeros((1, 1));
+}
+
+/// `repr(parameter)` of torch 2.15.
+#[test]
+fn a_parameter_of_a_live_model_is_printed_as_in_torch() {
+    let (mut world, _, roots) = population();
+    let printed = |world: &mut World, name| text(world, roots[1], name).unwrap();
+    assert_eq!(
+        printed(&mut world, "0.scale"),
+        "Parameter containing:\ntensor([0.5000, 0.5000, 0.5000])"
+    );
+    assert_eq!(printed(&mut world, "0.count"), "Parameter containing:\ntensor([ 3, -4])");
+    let weight = "Parameter containing:\ntensor([0.5000, 0.5000, 0.5000], requires_grad=True)";
+    assert_eq!(printed(&mut world, "0.weight"), weight);
+    let nothing = "Parameter containing:\ntensor([], requires_grad=True)";
+    assert_eq!(printed(&mut world, "0.nothing"), nothing);
+    assert!(text(&mut world, roots[1], "0.wieght").is_err());
 }

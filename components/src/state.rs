@@ -1,5 +1,7 @@
 //! [`StateDict`]: parameters and buffers by torch's names, on their way out of models and back in.
 
+mod text;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Deref;
