@@ -92,6 +92,9 @@ fn first_numbers_of_nothing_are_warned_of_once_per_line() {
     assert_eq!(places[0], "Linear");
     assert_eq!(places.len(), 3, "{places:?}");
     assert!(places[1..].iter().all(|place| place.starts_with("tests/torch_warnings.rs:")));
+    // What waits for its shape is not initialized yet.
+    let lazy = Sequential::new().push(LazyConv2d::new(2, 3)).push(LazyLinear::new(3));
+    assert_eq!(messages(|| drop(world.spawn_population(&lazy, 1, Seed(1)))), [""; 0]);
     // Another world has warned of nothing yet.
     let spawn = || drop(World::new().spawn_population(&Conv2d::new(0, 3, 2), 1, Seed(1)));
     assert_eq!(messages(spawn), [EMPTY]);

@@ -464,6 +464,8 @@ pub struct Declare {
     refused: Option<String>,
     /// What its constructor warns of.
     warnings: Vec<String>,
+    /// Parameters whose first numbers torch draws by `kaiming_uniform_`.
+    kaiming: Vec<String>,
 }
 
 /// A module that is a child under a second name.
@@ -518,8 +520,12 @@ impl Declare {
     }
 
     /// Lists what the module warns of.
-    pub fn warnings(&self) -> &[String] {
-        &self.warnings
+    pub fn warnings(&self) -> impl Iterator<Item = &str> {
+        let is_empty = |of: &&Declared| {
+            self.kaiming.contains(&of.name) && of.shape.contains(&0) && !of.uninitialized
+        };
+        let empty = self.parameters.iter().filter(is_empty).map(|_| EMPTY);
+        self.warnings.iter().map(String::as_str).chain(empty)
     }
 
     /// Says whether so many parameters, buffers and children may come to those that there are, and refuses the module
@@ -535,10 +541,7 @@ impl Declare {
 
     /// Registers a parameter that torch initializes by `kaiming_uniform_`, which warns if it has no elements.
     pub(crate) fn kaiming_parameter(&mut self, name: &str, shape: impl Into<Shape>) -> &mut Self {
-        let shape = shape.into();
-        if shape.contains(&0) {
-            self.warn(EMPTY);
-        }
+        self.kaiming.push(name.to_owned());
         self.parameter(name, shape)
     }
 

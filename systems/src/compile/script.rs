@@ -43,7 +43,8 @@ impl Kinds {
         kinds.iter().any(|&kind| other.contains(kind) && !self.contains(kind))
     }
 
-    fn any(self, kinds: &[HookKind]) -> bool {
+    /// Says whether there is one of these kinds.
+    pub(crate) fn any(self, kinds: &[HookKind]) -> bool {
         kinds.iter().any(|&kind| self.contains(kind))
     }
 }

@@ -287,7 +287,7 @@ pub(crate) fn register_types(world: &mut World, module: &dyn DynModule) {
     let mut declared = Declare::default();
     module.declare(&mut declared);
     let warnings = Warnings::of(world);
-    declared.warnings().iter().for_each(|message| warnings.warn(module.type_name(), message));
+    declared.warnings().for_each(|message| warnings.warn(module.type_name(), message));
     declared.children.iter().for_each(|(_, child)| register_types(world, &**child));
 }
 

@@ -15,7 +15,8 @@ use crate::structure::spot::locate;
 /// Which modules a function is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// A module of one model, by its entity. A population's entity stands for the roots of its models.
+    /// A module of one model, by its entity. Where numbers and modes are meant, a population's entity stands for the
+    /// roots of its models; hooks and calls of all of them ask for an empty path.
     ///
     /// If a hook of it watches passes, the model runs apart from those whose hooks are others from then on.
     Module(Entity),

@@ -68,6 +68,8 @@ pub(crate) struct Runner {
     /// What hooks did so far in an observed pass; what they did in one that is made again.
     again: RefCell<Again>,
     warnings: Warnings,
+    /// Whether there may be backward hooks that are not full: few have any, and each look takes a lock.
+    has_non_full: bool,
 }
 
 impl Runner {
@@ -84,9 +86,16 @@ impl Runner {
             let module = group.modules[position][hooked?];
             world.get::<Hooks>(module).map(|hooks| (module, hooks.share()))
         };
+        let shared = shared.unwrap_or_default();
+        let own: Vec<_> = (0..blueprint.positions.len()).map(own).collect();
+        let of_population = shared.population.0.iter().map(|(_, hooks)| hooks);
+        let of_model = own.iter().flatten().map(|(_, hooks)| hooks);
+        let mut all = std::iter::once(&shared.global).chain(of_population).chain(of_model);
+        let has_non_full = all.any(|hooks| hooks.have(&[HookKind::NonFullBackward]));
         Runner {
-            shared: shared.unwrap_or_default(),
-            own: (0..blueprint.positions.len()).map(own).collect(),
+            has_non_full,
+            shared,
+            own,
             blueprint: blueprint.clone(),
             models,
             failure: RefCell::new(None),
@@ -110,6 +119,7 @@ impl Runner {
 
     /// Goes on to another model of the cohort, whose own hooks are at the positions of these kinds.
     pub(super) fn turn_to(&mut self, world: &World, group: &Group, place: usize, kinds: &[Kinds]) {
+        self.has_non_full |= kinds.iter().any(|kinds| kinds.any(&[HookKind::NonFullBackward]));
         for (position, (own, kinds)) in self.own.iter_mut().zip(kinds).enumerate() {
             let module = group.modules[position][place];
             let hooks = if kinds.is_empty() { None } else { world.get::<Hooks>(module) };
@@ -236,7 +246,7 @@ impl Runner {
             answer => Ok(answer),
         };
         result.map_err(|error| {
-            if trace.error().is_some() {
+            if hook.always_call && trace.error().is_some() {
                 self.warn_silenced(module, hook, &error);
             }
             let failure = self.failure_of(position, hook.kind, number, &error);
@@ -430,7 +440,9 @@ impl Runner {
     fn meet(&self, position: usize, scope: usize) {
         let before = self.hooks(position, HookKind::BackwardPre);
         let mut after = self.hooks(position, HookKind::Backward);
-        after.extend(self.hooks(position, HookKind::NonFullBackward));
+        if self.has_non_full {
+            after.extend(self.hooks(position, HookKind::NonFullBackward));
+        }
         if !before.is_empty() || !after.is_empty() {
             let of_call = OfCall { position, before, after };
             self.calls.borrow_mut().0.insert(scope, of_call);
@@ -524,7 +536,8 @@ impl Watcher for Runner {
     }
 
     fn after(&self, call: &Call<'_>, arguments: &Arguments, result: Option<Tree>) -> Option<Tree> {
-        if !self.hooks_now(call.position, HookKind::NonFullBackward).is_empty() {
+        let is_non_full = || !self.hooks_now(call.position, HookKind::NonFullBackward).is_empty();
+        if self.has_non_full && is_non_full() {
             warn_non_full(call.trace, arguments, result.as_ref());
         }
         self.after_call(call.trace, call.position, arguments, result)
