@@ -1,5 +1,4 @@
 //! `FusedLinearReLU`: its child `linear`, and one of many that is not fused any more.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use ndarray::Array3;
 use neurarch::prelude::*;

@@ -109,7 +109,7 @@ fn parametrized_tensors_are_reset_with_their_module() {
         world.weight_norm((models, path), "weight", Some(0)).unwrap();
     }
     let name = |layer| format!("{layer}.parametrizations.weight.original1");
-    let mut read =
+    let read =
         |world: &mut World| [0, 1].map(|layer| world.stack::<f32>(models, &name(layer)).unwrap());
     let before = read(&mut world);
     world.reset_parameters((models, "1")).unwrap();

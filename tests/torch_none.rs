@@ -1,5 +1,4 @@
 //! Children that are torch's `None`, and entries of lists by index in a `forward`.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use ndarray::Array2;
 use neurarch::prelude::*;
