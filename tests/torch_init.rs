@@ -125,8 +125,10 @@ fn parametrized_tensors_are_reset_with_their_module() {
 fn kaiming_takes_the_mean_of_both_fans() {
     let mut world = World::new();
     let layers = world.spawn_population(&Linear::new(300, 100), 1, Seed(1)).unwrap();
-    let (mode, after) = ("fan_avg".parse().unwrap(), Nonlinearity::ReLU);
-    assert_eq!(mode, FanMode::FanAvg);
+    let (mode, after) = (FanMode::FanAvg, Nonlinearity::ReLU);
+    // By name it is refused, in torch's words.
+    let error = "fan_avg".parse::<FanMode>().unwrap_err().to_string();
+    assert_eq!(error, "Mode fan_avg not supported, please use one of ['fan_in', 'fan_out']");
     init::kaiming_uniform_(&mut world, layers, "weight", mode, after).unwrap();
     let weight = world.stack::<f32>(layers, "weight").unwrap();
     let bound = (3.0_f32 * 2.0 / 200.0).sqrt();

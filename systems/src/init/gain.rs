@@ -114,7 +114,7 @@ pub enum FanMode {
     FanAvg,
 }
 
-/// Reads `fan_in` and `fan_out`, torch's names, and `fan_avg`, in any case.
+/// Reads `fan_in` and `fan_out`, torch's names, in any case; torch has no name for [`FanMode::FanAvg`].
 impl FromStr for FanMode {
     type Err = UnknownName;
 
@@ -122,7 +122,6 @@ impl FromStr for FanMode {
         match name.to_lowercase().as_str() {
             "fan_in" => Ok(FanMode::FanIn),
             "fan_out" => Ok(FanMode::FanOut),
-            "fan_avg" => Ok(FanMode::FanAvg),
             other => Err(UnknownName::FanMode(other.to_owned())),
         }
     }
