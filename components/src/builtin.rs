@@ -103,6 +103,7 @@ pub fn register(world: &mut World) {
     ModuleTypes::register::<ModuleList>(world);
     ModuleTypes::register::<MultiheadAttention>(world);
     ModuleTypes::register::<NonDynamicallyQuantizableLinear>(world);
+    ModuleTypes::register::<NoModule>(world);
     ModuleTypes::register::<PReLU>(world);
     ModuleTypes::register::<PairwiseDistance>(world);
     ModuleTypes::register::<ParameterDict>(world);

@@ -25,10 +25,11 @@ use slotmap::{SlotMap, new_key_type};
 use crate::module::mode::Mode;
 use crate::module::registered::Value;
 use crate::population::tree::Model;
-use crate::state::{IncompatibleKeys, StateDict};
+use crate::state::{IncompatibleKeys, LocalMetadata, StateDict};
 
 mod look;
 
+pub use crate::state::Loading;
 pub use look::{
     HookAnswer, Look, LookBackward, LookBackwardPre, LookForward, LookForwardPre, LookGradient,
     Returns,
@@ -141,6 +142,8 @@ pub struct StateAt<'a> {
     /// Saving: the version of the module's type. Loading: the version that it had when it was saved, if that
     /// is known.
     pub version: Option<u32>,
+    /// What the state dict says of the module; before it is saved, its version alone.
+    pub metadata: &'a LocalMetadata,
 }
 
 /// Is called before a module's own tensors are put into a state dict.
@@ -153,19 +156,6 @@ pub type StateDictPreHook = dyn FnMut(&StateAt<'_>) -> Result<(), HookError> + S
 ///
 /// Source: `register_state_dict_post_hook`.
 pub type StateDictHook = dyn FnMut(&StateAt<'_>, &mut StateDict) -> Result<(), HookError> + Send;
-
-/// What a hook before loading sees beside the state dict, and may add to.
-#[derive(Debug)]
-pub struct Loading<'a> {
-    /// Always true, as in torch.
-    pub strict: bool,
-    /// What the modules so far have and the state dict lacks.
-    pub missing_keys: &'a mut Vec<String>,
-    /// What the state dict has and the modules so far lack.
-    pub unexpected_keys: &'a mut Vec<String>,
-    /// What is wrong beside that; if there is anything, loading fails in the end.
-    pub error_msgs: &'a mut Vec<String>,
-}
 
 /// Is called before a module's own tensors are loaded, with those of the module and all below it, which it
 /// may change: rename keys, convert numbers.
@@ -213,6 +203,8 @@ pub enum HookKind {
     Gradient,
     /// [`PostAccumulateGradHook`].
     PostAccumulateGrad,
+    /// [`BackwardHook`], not full.
+    NonFullBackward,
     /// [`StateDictPreHook`].
     StateDictPre,
     /// [`StateDictHook`].
@@ -238,6 +230,7 @@ impl HookKind {
             | HookKind::Forward
             | HookKind::BackwardPre
             | HookKind::Backward
+            | HookKind::NonFullBackward
             | HookKind::Gradient
             | HookKind::PostAccumulateGrad => true,
             HookKind::StateDictPre
@@ -258,6 +251,7 @@ impl fmt::Display for HookKind {
             HookKind::Forward => "forward hook",
             HookKind::BackwardPre => "full backward pre-hook",
             HookKind::Backward => "full backward hook",
+            HookKind::NonFullBackward => "backward hook",
             HookKind::Gradient => "gradient hook",
             HookKind::PostAccumulateGrad => "post-accumulate-grad hook",
             HookKind::StateDictPre => "state_dict pre-hook",
@@ -281,6 +275,8 @@ pub enum Callback {
     BackwardPre(Box<BackwardPreHook>),
     /// See [`BackwardHook`].
     Backward(Box<BackwardHook>),
+    /// See [`BackwardHook`]; torch's deprecated kind, which is not full.
+    NonFullBackward(Box<BackwardHook>),
     /// See [`GradientHook`]; the parameter's own name, such as `weight`.
     Gradient(String, Box<GradientHook>),
     /// See [`PostAccumulateGradHook`]; the parameter's own name.
@@ -311,6 +307,7 @@ impl Callback {
             Callback::Forward(_) => HookKind::Forward,
             Callback::BackwardPre(_) => HookKind::BackwardPre,
             Callback::Backward(_) => HookKind::Backward,
+            Callback::NonFullBackward(_) => HookKind::NonFullBackward,
             Callback::Gradient(..) => HookKind::Gradient,
             Callback::PostAccumulateGrad(..) => HookKind::PostAccumulateGrad,
             Callback::StateDictPre(_) => HookKind::StateDictPre,
@@ -376,12 +373,26 @@ pub struct Hook {
 pub struct HookTable {
     hooks: SlotMap<HookKey, Hook>,
     order: Vec<HookKey>,
+    /// Whether a backward hook that was registered, removed or not, is full.
+    is_full: Option<bool>,
+}
+
+impl HookKind {
+    /// Says whether a backward hook is full; `None` of other kinds.
+    pub fn is_full(self) -> Option<bool> {
+        match self {
+            HookKind::Backward => Some(true),
+            HookKind::NonFullBackward => Some(false),
+            _ => None,
+        }
+    }
 }
 
 impl HookTable {
     fn insert(&mut self, callback: Callback, options: HookOptions) -> HookKey {
         let HookOptions { prepend, always_call } = options;
         let kind = callback.kind();
+        self.is_full = kind.is_full().or(self.is_full);
         let only_looks = matches!(callback, Callback::Look(_));
         let callback = Arc::new(Mutex::new(callback));
         let hook = |key| Hook { key, kind, always_call, only_looks, callback };
@@ -520,6 +531,13 @@ impl Hooks {
     pub fn only_look(&self) -> bool {
         let table = lock(&self.table);
         table.hooks.values().all(|hook| hook.only_looks || !hook.kind.is_of_passes())
+    }
+
+    /// Says whether backward hooks that were registered, removed or not, are full; `None` if there was none.
+    ///
+    /// Source: `_is_full_backward_hook` of `torch.nn.Module`.
+    pub fn is_full_backward(&self) -> Option<bool> {
+        lock(&self.table).is_full
     }
 
     /// Gives the same list once more: what a handle removes is gone from both.

@@ -9,6 +9,7 @@ pub mod forward;
 pub(crate) mod limits;
 pub mod mode;
 pub mod names;
+pub(crate) mod none;
 pub(crate) mod parametrized;
 pub(crate) mod path;
 pub mod registered;
@@ -30,7 +31,8 @@ use crate::column::RowBundle;
 pub use crate::module::call::{Call, Watcher};
 pub use crate::module::forward::Forward;
 use crate::module::limits::{MAX_ENTRIES, too_many};
-use crate::state::Tensor;
+pub use crate::module::none::NoModule;
+use crate::state::{Loading, LocalMetadata, StateDict, Tensor};
 
 /// A module type: a layer, a container, or a network of your own.
 ///
@@ -239,6 +241,68 @@ pub trait Module: Component + Clone + Debug + PartialEq {
         Err(ExtraStateError(format!("{} has no set_extra_state", self.type_name())))
     }
 
+    /// Changes what a state dict gets of the module itself: `saved` has its own parameters, persistent buffers and extra
+    /// state, each name behind `prefix`, and `metadata` the version. In a stacked state dict tensors have the models in
+    /// front.
+    ///
+    /// Source: an override of `torch.nn.Module._save_to_state_dict`.
+    fn save_to_state_dict(
+        &self,
+        saved: &mut StateDict,
+        prefix: &str,
+        metadata: &mut LocalMetadata,
+    ) {
+        let _ = (saved, prefix, metadata);
+    }
+
+    /// Changes what the module is loaded from, which has the tensors of it and of all below it, each name behind `prefix`:
+    /// renames keys of older versions, splits and joins tensors.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use bevy_ecs::prelude::Component;
+    /// # use neurarch_components::module::*;
+    /// # use neurarch_components::state::*;
+    /// /// Called its `scale` `gain` in its first version.
+    /// #[derive(Component, Clone, Debug, PartialEq)]
+    /// struct Scale;
+    ///
+    /// impl Module for Scale {
+    ///     fn declare(&self, declare: &mut Declare) {
+    ///         declare.parameter("scale", [3]);
+    ///     }
+    ///
+    ///     fn version(&self) -> u32 {
+    ///         2
+    ///     }
+    ///
+    ///     fn load_from_state_dict(
+    ///         &self,
+    ///         state: &mut StateDict,
+    ///         prefix: &str,
+    ///         metadata: &LocalMetadata,
+    ///         _: &mut Loading<'_>,
+    ///     ) {
+    ///         if metadata.version.is_none_or(|version| version < 2) {
+    ///             state.rename(&format!("{prefix}gain"), format!("{prefix}scale"));
+    ///         }
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// Source: what an override of `torch.nn.Module._load_from_state_dict` does before it calls that of its parent. Hooks
+    /// registered by `register_load_state_dict_pre_hook` are called before it.
+    fn load_from_state_dict(
+        &self,
+        state: &mut StateDict,
+        prefix: &str,
+        metadata: &LocalMetadata,
+        loading: &mut Loading<'_>,
+    ) {
+        let _ = (state, prefix, metadata, loading);
+    }
+
     /// Lists the attributes that the type has beside those of every module, so that nothing can be
     /// registered under their names.
     fn attributes(&self) -> &'static [&'static str] {
@@ -254,6 +318,41 @@ pub trait Module: Component + Clone + Debug + PartialEq {
     /// bevy's `Children`.
     fn spawned(&self) -> Self {
         self.clone()
+    }
+
+    /// Is called with each entity that a module of the type is spawned as: what a constructor does beside declaring, such as
+    /// registering hooks of the module itself.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use bevy_ecs::prelude::*;
+    /// # use neurarch_components::hook::{Callback, HookOptions, Hooks};
+    /// # use neurarch_components::module::*;
+    /// # use neurarch_kernels::ir::trace::Var;
+    /// /// Doubles what it is given, by a hook of its own.
+    /// #[derive(Component, Clone, Debug, PartialEq)]
+    /// struct Doubled;
+    ///
+    /// impl Module for Doubled {
+    ///     fn forward(&self, _: &Call<'_>, x: Var) -> Var {
+    ///         x
+    ///     }
+    ///
+    ///     fn constructed(&self, module: &mut EntityWorldMut<'_>) {
+    ///         let mut hooks = Hooks::default();
+    ///         let double = Callback::forward(|_, _, y| {
+    ///             Ok(y.and_then(|y| y.leaf()).map(|y| (y * 2.0).into()))
+    ///         });
+    ///         hooks.register(double, HookOptions::default());
+    ///         module.insert(hooks);
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// Source: `self.register_forward_hook(…)` in a constructor of torch.
+    fn constructed(&self, module: &mut EntityWorldMut<'_>) {
+        let _ = module;
     }
 }
 
@@ -403,6 +502,29 @@ pub enum Init {
     },
 }
 
+impl Init {
+    /// Says whether the numbers are drawn.
+    pub fn is_random(&self) -> bool {
+        match self {
+            Init::Zeros
+            | Init::Ones
+            | Init::Constant(_)
+            | Init::Numbers(_)
+            | Init::Eye
+            | Init::Dirac { .. } => false,
+            Init::Uniform { .. }
+            | Init::Normal { .. }
+            | Init::NormalRows { .. }
+            | Init::TruncatedNormal { .. }
+            | Init::Orthogonal { .. }
+            | Init::Sparse { .. } => true,
+        }
+    }
+}
+
+/// torch's warning of first numbers for a parameter without elements.
+pub const EMPTY: &str = "Initializing zero-element tensors is a no-op";
+
 /// Collects what a module registers.
 #[derive(Debug, Default)]
 pub struct Declare {
@@ -418,6 +540,10 @@ pub struct Declare {
     pub ties: Vec<(String, String)>,
     /// Why the module cannot be.
     refused: Option<String>,
+    /// What its constructor warns of.
+    warnings: Vec<String>,
+    /// Parameters whose first numbers torch draws by `kaiming_uniform_`.
+    kaiming: Vec<String>,
 }
 
 /// A module that is a child under a second name.
@@ -446,6 +572,8 @@ pub struct Declared {
     pub is_none: bool,
     /// Whether its shape is not known yet; `shape` means nothing then.
     pub uninitialized: bool,
+    /// Whether it needs a gradient at first. That of a buffer means nothing.
+    pub requires_grad: bool,
 }
 
 impl Declare {
@@ -461,6 +589,23 @@ impl Declare {
         self.refused.as_deref()
     }
 
+    /// Warns of something when a module of the type is spawned or comes into a live model.
+    ///
+    /// Source: Python's `warnings.warn` in a constructor.
+    pub fn warn(&mut self, message: impl Into<String>) -> &mut Self {
+        self.warnings.push(message.into());
+        self
+    }
+
+    /// Lists what the module warns of.
+    pub fn warnings(&self) -> impl Iterator<Item = &str> {
+        let is_empty = |of: &&Declared| {
+            self.kaiming.contains(&of.name) && of.shape.contains(&0) && !of.uninitialized
+        };
+        let empty = self.parameters.iter().filter(is_empty).map(|_| EMPTY);
+        self.warnings.iter().map(String::as_str).chain(empty)
+    }
+
     /// Says whether so many parameters, buffers and children may come to those that there are, and refuses the module
     /// if not: to be asked before a loop over a number that users give.
     pub fn takes(&mut self, more: usize) -> bool {
@@ -470,6 +615,12 @@ impl Declare {
             self.refuse(too_many(given));
         }
         given <= MAX_ENTRIES
+    }
+
+    /// Registers a parameter that torch initializes by `kaiming_uniform_`, which warns if it has no elements.
+    pub(crate) fn kaiming_parameter(&mut self, name: &str, shape: impl Into<Shape>) -> &mut Self {
+        self.kaiming.push(name.to_owned());
+        self.parameter(name, shape)
     }
 
     /// Registers a parameter: `register_parameter`.
@@ -485,6 +636,7 @@ impl Declare {
             persistent: true,
             is_none: false,
             uninitialized: false,
+            requires_grad: true,
         });
         self
     }
@@ -507,6 +659,7 @@ impl Declare {
             persistent,
             is_none: false,
             uninitialized: false,
+            requires_grad: true,
         });
         self
     }
@@ -549,6 +702,28 @@ impl Declare {
         if let Some(buffer) = self.buffers.last_mut() {
             buffer.dtype = Some(dtype);
         }
+        self
+    }
+
+    /// Registers a parameter whose element type is not the model's. One of integers needs no gradient:
+    /// [`frozen`](Declare::frozen).
+    pub fn parameter_of(
+        &mut self,
+        name: impl Into<String>,
+        shape: impl Into<Shape>,
+        dtype: Dtype,
+    ) -> &mut Self {
+        self.parameter(name, shape);
+        if let Some(parameter) = self.parameters.last_mut() {
+            parameter.dtype = Some(dtype);
+        }
+        self
+    }
+
+    /// Says that a parameter declared before needs no gradient at first: `Parameter(data, requires_grad=False)`.
+    pub fn frozen(&mut self, name: &str) -> &mut Self {
+        let of_name = self.parameters.iter_mut().filter(|of| of.name == name);
+        of_name.for_each(|of| of.requires_grad = false);
         self
     }
 
@@ -602,6 +777,16 @@ pub trait DynModule: Any + Debug + Send + Sync {
     ///
     /// See there.
     fn with_extra_state(&self, state: &Tensor) -> Result<Box<dyn DynModule>, ExtraStateError>;
+    /// See [`Module::save_to_state_dict`].
+    fn save_to_state_dict(&self, saved: &mut StateDict, prefix: &str, metadata: &mut LocalMetadata);
+    /// See [`Module::load_from_state_dict`].
+    fn load_from_state_dict(
+        &self,
+        state: &mut StateDict,
+        prefix: &str,
+        metadata: &LocalMetadata,
+        loading: &mut Loading<'_>,
+    );
     /// See [`Module::attributes`].
     fn attributes(&self) -> &'static [&'static str];
     /// See [`Module::declare`].
@@ -648,6 +833,8 @@ pub trait DynModule: Any + Debug + Send + Sync {
     fn clone_box(&self) -> Box<dyn DynModule>;
     /// Makes the type known to the world ([`ModuleTypes::register`](registry::ModuleTypes::register)).
     fn register(&self, world: &mut World);
+    /// See [`Module::constructed`].
+    fn constructed(&self, module: &mut EntityWorldMut<'_>);
     /// Adds [`Module::spawned`] as a component.
     fn insert_into(&self, entity: &mut EntityWorldMut<'_>);
     /// Adds [`Module::spawned`] as a component, and the columns with it.

@@ -1,5 +1,8 @@
 //! [`StateDict`]: parameters and buffers by torch's names, on their way out of models and back in.
 
+mod text;
+
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -175,9 +178,39 @@ fn write_number(number: f64, dtype: Dtype, to: &mut Vec<u8>) {
 pub struct StateDict {
     /// The tensors, no two of one name.
     pub tensors: Vec<Tensor>,
-    /// For each module's path, the version of its type: [`Module::version`](crate::module::Module::version).
-    /// Files of tensors do not have it.
-    pub metadata: Vec<(String, u32)>,
+    /// What is said of each module, by its path. Files of tensors do not have it.
+    pub metadata: Vec<(String, LocalMetadata)>,
+}
+
+/// What a state dict says of a module beside its tensors.
+///
+/// Source: the `local_metadata` of `torch.nn.Module._load_from_state_dict`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LocalMetadata {
+    /// The version of its type, if it is known: [`Module::version`](crate::module::Module::version).
+    pub version: Option<u32>,
+    /// What the type, or a hook, says beside that, by name.
+    pub entries: BTreeMap<String, String>,
+}
+
+/// Has a version and nothing else.
+impl From<u32> for LocalMetadata {
+    fn from(version: u32) -> Self {
+        LocalMetadata { version: Some(version), entries: BTreeMap::new() }
+    }
+}
+
+/// What who loads a module sees beside the state dict, and may add to.
+#[derive(Debug)]
+pub struct Loading<'a> {
+    /// Always true, as in torch.
+    pub strict: bool,
+    /// What the modules so far have and the state dict lacks.
+    pub missing_keys: &'a mut Vec<String>,
+    /// What the state dict has and the modules so far lack.
+    pub unexpected_keys: &'a mut Vec<String>,
+    /// What is wrong beside that; if there is anything, loading fails in the end.
+    pub error_msgs: &'a mut Vec<String>,
 }
 
 impl StateDict {
@@ -225,7 +258,12 @@ impl StateDict {
 
     /// Gives the version of the module at a path, if it is known.
     pub fn version(&self, path: &str) -> Option<u32> {
-        self.metadata.iter().find(|(known, _)| known == path).map(|&(_, version)| version)
+        self.local_metadata(path)?.version
+    }
+
+    /// Gives what is said of the module at a path, if anything is.
+    pub fn local_metadata(&self, path: &str) -> Option<&LocalMetadata> {
+        self.metadata.iter().find(|(known, _)| known == path).map(|(_, local)| local)
     }
 }
 

@@ -116,6 +116,25 @@ pub trait HookWorld {
         self.register_hook_with(target, Callback::backward(hook), HookOptions::default())
     }
 
+    /// Registers a function of gradients as
+    /// [`register_full_backward_hook`](HookWorld::register_full_backward_hook) does; a module cannot have hooks of both
+    /// kinds.
+    ///
+    /// # Errors
+    ///
+    /// As [`register_hook_with`](HookWorld::register_hook_with).
+    ///
+    /// Source: `torch.nn.Module.register_backward_hook`, which is deprecated. Where a module consists of several ops, torch's
+    /// hook sees what the last of them has; this one always sees the gradients of the call's inputs, and the same warning
+    /// is given.
+    fn register_backward_hook<R: HookAnswer<Option<Gradients>>>(
+        &mut self,
+        target: impl Into<Target>,
+        hook: impl FnMut(&At<'_>, &[Option<Var>], &[Option<Var>]) -> R + Send + 'static,
+    ) -> Result<RemovableHandle, RegisterHookError> {
+        self.register_hook_with(target, Callback::non_full_backward(hook), HookOptions::default())
+    }
+
     /// Registers a function of the gradient of a module's own parameter, which may give another, or return nothing:
     /// [`GradientHook`](crate::components::hook::GradientHook).
     ///

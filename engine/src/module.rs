@@ -346,6 +346,18 @@ pub trait ModuleWorld {
         prefix: &str,
     ) -> Result<StateDict, StateDictError>;
 
+    /// [`state_dict_with`](ModuleWorld::state_dict_with) into a state dict that is there: [`dict::state_dict_into`].
+    ///
+    /// # Errors
+    ///
+    /// As [`state_dict`](ModuleWorld::state_dict); `destination` is as it was then.
+    fn state_dict_into(
+        &mut self,
+        module: Entity,
+        destination: &mut StateDict,
+        prefix: &str,
+    ) -> Result<(), StateDictError>;
+
     /// Copies the parameters and persistent buffers of all models of a population, each `[models, ..]`:
     /// [`dict::stacked_state_dict`].
     ///
@@ -574,6 +586,15 @@ impl ModuleWorld for World {
         prefix: &str,
     ) -> Result<StateDict, StateDictError> {
         dict::state_dict(self, module, prefix)
+    }
+
+    fn state_dict_into(
+        &mut self,
+        module: Entity,
+        destination: &mut StateDict,
+        prefix: &str,
+    ) -> Result<(), StateDictError> {
+        dict::state_dict_into(self, module, destination, prefix)
     }
 
     fn stacked_state_dict(&mut self, population: Entity) -> Result<StateDict, StateDictError> {

@@ -8,6 +8,7 @@ use crate::components::module::{DynModule, Init, Module};
 use crate::components::population::Population;
 use crate::kernels::ir::dtype::{Dtype, Element};
 use crate::kernels::ir::shape::Shape;
+use crate::systems::execute::hooks::Target;
 use crate::systems::init::{self, InitError, NoFans};
 use crate::systems::optim::insert;
 use crate::systems::optim::insert::InsertError;
@@ -275,18 +276,26 @@ pub trait NeurarchWorld {
         numbers: ArrayView<'_, T, D>,
     ) -> Result<(), AccessError>;
 
-    /// Gives a parameter of every model new numbers, from a distribution that follows from its shape:
+    /// Gives a parameter new numbers, from a distribution that follows from its shape:
     /// `|shape| init::xavier_uniform(shape, 1.0)`.
     ///
     /// # Errors
     ///
-    /// If a model has no such parameter, or its shape has no fans.
+    /// If there is no such parameter, or its shape has no fans.
     fn fill_with(
         &mut self,
-        population: Entity,
+        target: impl Into<Target>,
         name: &str,
         init: impl Fn(&Shape) -> Result<Init, NoFans>,
     ) -> Result<(), InitError>;
+
+    /// Gives a module and all below it the first numbers that their modules ask for, drawn anew:
+    /// [`init::reset_parameters`].
+    ///
+    /// # Errors
+    ///
+    /// If there is no such module.
+    fn reset_parameters(&mut self, target: impl Into<Target>) -> Result<(), AccessError>;
 }
 
 impl NeurarchWorld for World {
@@ -309,7 +318,7 @@ impl NeurarchWorld for World {
         let population = spawn::spawn_population(self, module, models, capacity, seed, dtype)?;
         init::number_from(self, population, first_number)?;
         let models = self.models(population)?.to_vec();
-        init::reset_parameters(self, population, &models)?;
+        init::initialize(self, population, &models)?;
         Ok(population)
     }
 
@@ -319,7 +328,7 @@ impl NeurarchWorld for World {
         count: usize,
     ) -> Result<Vec<Entity>, SpawnError> {
         let models = spawn::spawn_models(self, population, count)?;
-        init::reset_parameters(self, population, &models)?;
+        init::initialize(self, population, &models)?;
         Ok(models)
     }
 
@@ -425,10 +434,14 @@ impl NeurarchWorld for World {
 
     fn fill_with(
         &mut self,
-        population: Entity,
+        target: impl Into<Target>,
         name: &str,
         init: impl Fn(&Shape) -> Result<Init, NoFans>,
     ) -> Result<(), InitError> {
-        init::fill_with(self, population, name, init)
+        init::fill_with(self, target, name, init)
+    }
+
+    fn reset_parameters(&mut self, target: impl Into<Target>) -> Result<(), AccessError> {
+        init::reset_parameters(self, target)
     }
 }

@@ -9,6 +9,7 @@ use crate::kernels::ir::dtype::{Dtype, Element};
 use crate::kernels::ir::tree::{Arguments, Tree};
 use crate::systems::compile::array::{AnyArray, AnyInput, DataSet, Input};
 use crate::systems::compile::plans::Plans;
+use crate::systems::execute::hooks::Target;
 use crate::systems::execute::step;
 use crate::systems::execute::step::{StepError, TrainStep};
 use crate::systems::structure::access::AccessError;
@@ -303,14 +304,40 @@ pub trait TrainWorld {
     /// If `entity` is neither.
     fn requires_grad_(&mut self, entity: Entity, requires_grad: bool) -> Result<(), StepError>;
 
-    /// Says whether one parameter of a model needs a gradient: [`mode::set_requires_grad`].
+    /// Says whether a module of one model is in training mode: [`mode::is_training`].
     ///
     /// # Errors
     ///
-    /// If `root` is no model's root, or has no such parameter.
+    /// If `module` is no module of a model.
+    fn is_training(&mut self, module: Entity) -> Result<bool, AccessError>;
+
+    /// Puts a module alone, not those below it, into training or evaluation mode: [`mode::set_training`].
+    ///
+    /// # Errors
+    ///
+    /// If there is no such module.
+    fn set_training(
+        &mut self,
+        target: impl Into<Target>,
+        is_training: bool,
+    ) -> Result<(), AccessError>;
+
+    /// Says whether a parameter, by its dotted name below a module, needs a gradient: [`mode::requires_grad`].
+    ///
+    /// # Errors
+    ///
+    /// If there is no such module or parameter.
+    fn requires_grad(&mut self, module: Entity, name: &str) -> Result<bool, AccessError>;
+
+    /// Says whether one parameter, by its dotted name below a module, is to need a gradient:
+    /// [`mode::set_requires_grad`].
+    ///
+    /// # Errors
+    ///
+    /// If there is no such module or parameter, or it is of integers.
     fn set_requires_grad(
         &mut self,
-        root: Entity,
+        target: impl Into<Target>,
         name: &str,
         requires_grad: bool,
     ) -> Result<(), AccessError>;
@@ -489,28 +516,44 @@ impl TrainWorld for World {
     }
 
     fn train(&mut self, entity: Entity) -> Result<(), StepError> {
-        mode::train(self, entity)
+        Ok(mode::train(self, entity)?)
     }
 
     fn eval(&mut self, entity: Entity) -> Result<(), StepError> {
-        mode::eval(self, entity)
+        Ok(mode::eval(self, entity)?)
     }
 
     fn requires_grad_(&mut self, entity: Entity, requires_grad: bool) -> Result<(), StepError> {
-        mode::requires_grad_(self, entity, requires_grad)
+        Ok(mode::requires_grad_(self, entity, requires_grad)?)
+    }
+
+    fn is_training(&mut self, module: Entity) -> Result<bool, AccessError> {
+        mode::is_training(self, module)
+    }
+
+    fn set_training(
+        &mut self,
+        target: impl Into<Target>,
+        is_training: bool,
+    ) -> Result<(), AccessError> {
+        mode::set_training(self, target, is_training)
+    }
+
+    fn requires_grad(&mut self, module: Entity, name: &str) -> Result<bool, AccessError> {
+        mode::requires_grad(self, module, name)
     }
 
     fn set_requires_grad(
         &mut self,
-        root: Entity,
+        target: impl Into<Target>,
         name: &str,
         requires_grad: bool,
     ) -> Result<(), AccessError> {
-        mode::set_requires_grad(self, root, name, requires_grad)
+        mode::set_requires_grad(self, target, name, requires_grad)
     }
 
     fn set_active(&mut self, entity: Entity, is_active: bool) -> Result<(), StepError> {
-        mode::set_active(self, entity, is_active)
+        Ok(mode::set_active(self, entity, is_active)?)
     }
 
     fn force_tile(&mut self, models: Option<usize>) {

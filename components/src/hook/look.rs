@@ -170,6 +170,15 @@ impl Callback {
         }
     }
 
+    /// Makes a backward hook that is not full of a function.
+    pub fn non_full_backward<R: HookAnswer<Option<Gradients>>>(
+        mut hook: impl FnMut(&At<'_>, &[Option<Var>], &[Option<Var>]) -> R + Send + 'static,
+    ) -> Callback {
+        Callback::NonFullBackward(Box::new(move |at, inputs, outputs| {
+            hook(at, inputs, outputs).into_answer()
+        }))
+    }
+
     /// Makes a gradient hook of the parameter of that name of a function: one that only looks if it returns nothing.
     pub fn gradient<R: HookAnswer<Option<Var>>>(
         parameter: &str,

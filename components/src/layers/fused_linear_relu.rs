@@ -4,32 +4,32 @@ use bevy_ecs::prelude::*;
 use neurarch_kernels::ir::trace::Var;
 
 use super::{Linear, ReLU, Sequential};
-use crate::module::{Call, Declare, Init, Module};
+use crate::module::repr::boolean;
+use crate::module::{Call, Declare, Module};
 
 /// Maps the last axis affinely and cuts off what is negative: `y = max(0, x · weightᵀ + bias)`.
 ///
-/// Its parameters, their first numbers and their names in a `state_dict` are those of a [`Linear`]; it computes what a
-/// `Linear` and a [`ReLU`] do, to the bit.
+/// Its child `linear` is a [`Linear`], so a `state_dict` has `linear.weight` and `linear.bias`; it computes what that and a
+/// [`ReLU`] do, to the bit, fused or not.
 ///
 /// | value    | shape                         | at first                         |
 /// |----------|-------------------------------|----------------------------------|
 /// | `x`      | `[.., in_features]`           |                                  |
 /// | `y`      | `[.., out_features]`          |                                  |
-/// | `weight` | `[out_features, in_features]` | `U(-k, k)`, `k = 1/√in_features` |
-/// | `bias`   | `[out_features]`              | as `weight`; absent if `!bias`   |
 ///
 /// # Example
 ///
 /// ```
 /// # use neurarch_components::layers::{FusedLinearReLU, Linear};
 /// let fused = FusedLinearReLU::from(Linear::new(4, 16));
-/// assert_eq!(fused, FusedLinearReLU { in_features: 4, out_features: 16, bias: true });
-/// assert_eq!(fused.unfuse().get(0)?.downcast_ref(), Some(&Linear::new(4, 16)));
+/// assert_eq!(fused, FusedLinearReLU::new(4, 16));
+/// assert!(fused.is_fused && !fused.unfuse().is_fused);
+/// assert_eq!(fused.to_sequential().get(0)?.downcast_ref(), Some(&Linear::new(4, 16)));
 /// # Ok::<(), neurarch_components::layers::ContainerError>(())
 /// ```
 ///
 /// Source: `torch.ao.nn.intrinsic.LinearReLU`, which is a `Sequential` and so names its parameters `0.weight` and
-/// `0.bias`; its quantized kin name them as here.
+/// `0.bias`.
 #[derive(Component, Clone, Copy, Debug, PartialEq, Eq)]
 #[component(immutable)]
 pub struct FusedLinearReLU {
@@ -39,11 +39,13 @@ pub struct FusedLinearReLU {
     pub out_features: usize,
     /// Whether there is a `bias`.
     pub bias: bool,
+    /// Whether the two count as one: `_is_fused`. It decides no bit, and models of either kind run together.
+    pub is_fused: bool,
 }
 
 impl From<Linear> for FusedLinearReLU {
     fn from(Linear { in_features, out_features, bias }: Linear) -> Self {
-        FusedLinearReLU { in_features, out_features, bias }
+        FusedLinearReLU { in_features, out_features, bias, is_fused: true }
     }
 }
 
@@ -55,12 +57,18 @@ impl FusedLinearReLU {
 
     /// Gives the affine map alone.
     pub fn linear(&self) -> Linear {
-        let FusedLinearReLU { in_features, out_features, bias } = *self;
+        let FusedLinearReLU { in_features, out_features, bias, .. } = *self;
         Linear { in_features, out_features, bias }
     }
 
+    /// Says that the two count as two. For live modules there is `fuse::unfuse` in the systems.
+    #[must_use]
+    pub fn unfuse(self) -> Self {
+        FusedLinearReLU { is_fused: false, ..self }
+    }
+
     /// Gives the two modules that it stands for. For live models there is `fuse::unfuse_linear_relu` in the systems.
-    pub fn unfuse(&self) -> Sequential {
+    pub fn to_sequential(&self) -> Sequential {
         Sequential::new().push(self.linear()).push(ReLU)
     }
 }
@@ -71,22 +79,22 @@ impl Module for FusedLinearReLU {
     }
 
     fn declare(&self, declare: &mut Declare) {
-        self.linear().declare(declare);
+        declare.child("linear", self.linear());
     }
 
     fn attributes(&self) -> &'static [&'static str] {
-        &["in_features", "out_features", "reset_parameters"]
-    }
-
-    fn reset(&self, name: &str) -> Init {
-        self.linear().reset(name)
+        &["_is_fused", "unfuse"]
     }
 
     fn forward(&self, call: &Call<'_>, x: Var) -> Var {
-        self.linear().forward(call, x).relu()
+        call.child("linear", &x).relu()
+    }
+
+    fn structural(&self) -> Self {
+        FusedLinearReLU { is_fused: true, ..*self }
     }
 
     fn extra_repr(&self) -> String {
-        self.linear().extra_repr()
+        format!("is_fused={}", boolean(self.is_fused))
     }
 }

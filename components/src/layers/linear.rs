@@ -56,7 +56,7 @@ impl Module for Linear {
     }
 
     fn declare(&self, declare: &mut Declare) {
-        declare.parameter("weight", [self.out_features, self.in_features]);
+        declare.kaiming_parameter("weight", [self.out_features, self.in_features]);
         declare.optional_parameter("bias", self.bias.then_some([self.out_features]));
     }
 

@@ -68,6 +68,7 @@ pub use crate::layers::spatial::upsample::{
 pub use crate::layers::transformer::layer::{
     Activation, TransformerDecoderLayer, TransformerEncoderLayer,
 };
+pub use crate::module::NoModule;
 pub use attention::MultiheadAttention;
 pub use bilinear::Bilinear;
 pub use distance::{CosineSimilarity, PairwiseDistance};

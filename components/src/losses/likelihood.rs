@@ -106,8 +106,16 @@ pub struct KLDivLoss {
     pub log_target: bool,
 }
 
+/// torch's warning of [`KLDivReduction::Mean`].
+const MEAN: &str = "reduction: 'mean' divides the total loss by both the batch size and the support size.\
+    'batchmean' divides only by the batch size, and aligns with the KL div math definition.\
+    'mean' will be changed to behave the same as 'batchmean' in the next major release.";
+
 impl Loss for KLDivLoss {
     fn forward(&self, _: &LossCall<'_>, x: &Var, target: &Var) -> Var {
+        if self.reduction == KLDivReduction::Mean {
+            x.trace().warn(MEAN);
+        }
         let parts = x.kl_div(&in_dtype_of(x, target), self.log_target);
         match self.reduction {
             KLDivReduction::None => parts,

@@ -4,16 +4,27 @@
 
 /// Says whether a container of torch's has an attribute of this name; `false` for other modules.
 pub fn is_attribute(container: &str, name: &str) -> bool {
-    let own = match container {
-        "Sequential" => SEQUENTIAL,
-        "ModuleList" => MODULE_LIST,
-        "ModuleDict" => MODULE_DICT,
-        "ParameterDict" => PARAMETER_DICT,
-        _ => return false,
-    };
+    let Some(own) = of_container(container) else { return false };
     // A parameter takes the place of what is kept for each module.
     let is_kept = container == "ParameterDict" && name == "training";
     (is_attribute_of_every_module(name) && !is_kept) || own.contains(&name)
+}
+
+/// Lists the attributes of a container of torch's, beside those of every module.
+fn of_container(container: &str) -> Option<&'static [&'static str]> {
+    match container {
+        "Sequential" => Some(SEQUENTIAL),
+        "ModuleList" => Some(MODULE_LIST),
+        "ModuleDict" => Some(MODULE_DICT),
+        "ParameterDict" => Some(PARAMETER_DICT),
+        _ => None,
+    }
+}
+
+/// Says whether a module that is no container of torch's has an attribute of this name as every module has it, such as
+/// `forward`: nothing that its type declares can have the name.
+pub fn is_method(module: &str, name: &str) -> bool {
+    of_container(module).is_none() && is_attribute_of_every_module(name)
 }
 
 /// Of `torch.nn.Sequential` beside those of every module.

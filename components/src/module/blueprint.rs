@@ -89,6 +89,8 @@ pub struct Parameter {
     pub shared: Option<SharedRow>,
     /// Whether its shape is not known yet. It has no column then.
     pub uninitialized: bool,
+    /// Whether it needs a gradient at first. That of a buffer means nothing.
+    pub requires_grad: bool,
 }
 
 impl Parameter {
@@ -123,6 +125,7 @@ fn declared(module: &dyn DynModule, dtype: Dtype) -> (Vec<Parameter>, Vec<Parame
         tied: None,
         shared: None,
         uninitialized: declared.uninitialized,
+        requires_grad: declared.requires_grad,
     };
     let there =
         |of: Vec<Declared>| of.into_iter().filter(|of| !of.is_none).map(parameter).collect();
@@ -519,6 +522,12 @@ impl Blueprint {
     pub fn number(&self, position: usize, index: usize) -> usize {
         let before = self.positions[..position].iter();
         before.map(|at| at.parameters.len()).sum::<usize>() + index
+    }
+
+    /// Lists the parameters that need no gradient at first, by number: the owners of tied ones decide.
+    pub fn frozen(&self) -> Bits {
+        let all = self.positions.iter().flat_map(|at| &at.parameters).enumerate();
+        all.filter(|(_, of)| !of.requires_grad && of.tied.is_none()).map(|(i, _)| i).collect()
     }
 
     /// Lists the parameters of a subtree by position and place there: the owners where they, or the module,

@@ -11,7 +11,7 @@ use crate::column::{self, RowBundle};
 use crate::module::call::Call;
 use crate::module::registry::ModuleTypes;
 use crate::module::{Declare, DynModule, ExtraStateError, Init, Module, NoInverse};
-use crate::state::Tensor;
+use crate::state::{Loading, LocalMetadata, StateDict, Tensor};
 
 impl<M: Module> DynModule for M {
     fn type_name(&self) -> &'static str {
@@ -38,6 +38,25 @@ impl<M: Module> DynModule for M {
         let mut module = self.clone();
         module.set_extra_state(state)?;
         Ok(Box::new(module))
+    }
+
+    fn save_to_state_dict(
+        &self,
+        saved: &mut StateDict,
+        prefix: &str,
+        metadata: &mut LocalMetadata,
+    ) {
+        Module::save_to_state_dict(self, saved, prefix, metadata);
+    }
+
+    fn load_from_state_dict(
+        &self,
+        state: &mut StateDict,
+        prefix: &str,
+        metadata: &LocalMetadata,
+        loading: &mut Loading<'_>,
+    ) {
+        Module::load_from_state_dict(self, state, prefix, metadata, loading);
     }
 
     fn attributes(&self) -> &'static [&'static str] {
@@ -119,6 +138,10 @@ impl<M: Module> DynModule for M {
 
     fn register(&self, world: &mut World) {
         ModuleTypes::register::<M>(world);
+    }
+
+    fn constructed(&self, module: &mut EntityWorldMut<'_>) {
+        Module::constructed(self, module);
     }
 
     fn insert_into(&self, entity: &mut EntityWorldMut<'_>) {

@@ -54,4 +54,56 @@ impl<'a> Call<'a> {
             }
         }
     }
+
+    /// Gives the dotted path of an entry of the list at `path`, a module or a parameter: `layers.2` for the index -1 of a
+    /// [`ModuleList`](crate::layers::ModuleList) `layers` of three. An error at this module, in torch's words, if there is
+    /// no such entry.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use bevy_ecs::prelude::Component;
+    /// # use neurarch_components::layers::*;
+    /// # use neurarch_components::module::*;
+    /// # use neurarch_kernels::ir::trace::Var;
+    /// /// Calls the last of some layers, times the first of some numbers.
+    /// #[derive(Component, Clone, Debug, PartialEq)]
+    /// struct Last;
+    ///
+    /// impl Module for Last {
+    ///     fn declare(&self, declare: &mut Declare) {
+    ///         declare.child("layers", ModuleList::from([Linear::new(2, 3), Linear::new(2, 4)]));
+    ///         declare.child("scales", ParameterList::from([Parameter::ones([4])]));
+    ///     }
+    ///
+    ///     fn forward(&self, call: &Call<'_>, x: Var) -> Var {
+    ///         let scale = call.parameter(&call.entry("scales", 0));
+    ///         call.child(&call.entry("layers", -1), &x) * scale
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// Source: `self.layers[-1]`, and its `IndexError`.
+    pub fn entry(&self, path: &str, index: isize) -> String {
+        let found = match self.blueprint.below(self.position, path) {
+            Ok(found) => &self.blueprint.positions[found],
+            Err((position, name)) => {
+                self.missing(position, name);
+                return path.to_owned();
+            }
+        };
+        let children = found.children.iter().map(|&child| &self.blueprint.positions[child].name);
+        let parameters = found.parameters.iter().map(|parameter| &parameter.name);
+        let names: Vec<_> = children.chain(parameters).collect();
+        let place =
+            if index < 0 { names.len().checked_add_signed(index) } else { Some(index as usize) };
+        match place.and_then(|place| names.get(place)) {
+            Some(name) if path.is_empty() => (*name).clone(),
+            Some(name) => format!("{path}.{name}"),
+            None => {
+                self.trace.fail(format!("index {index} is out of range"));
+                path.to_owned()
+            }
+        }
+    }
 }

@@ -34,6 +34,8 @@ pub struct Entry {
     pub persistent: bool,
     /// Whether its shape is not known yet.
     pub uninitialized: bool,
+    /// Whether it needs a gradient at first. That of a buffer means nothing.
+    pub requires_grad: bool,
 }
 
 impl Registered {
@@ -42,9 +44,10 @@ impl Registered {
         let mut declared = Declare::default();
         module.declare(&mut declared);
         let entry = |declared: Declared| {
-            let Declared { name, shape, dtype: own, persistent, is_none, uninitialized } = declared;
+            let Declared { name, shape, dtype: own, persistent, .. } = declared;
+            let Declared { is_none, uninitialized, requires_grad, .. } = declared;
             let ty = (!is_none).then(|| Type { dtype: own.unwrap_or(dtype), shape });
-            Entry { name, ty, persistent, uninitialized }
+            Entry { name, ty, persistent, uninitialized, requires_grad }
         };
         Registered {
             parameters: declared.parameters.into_iter().map(entry).collect(),
@@ -68,7 +71,7 @@ impl Registered {
     pub fn apply(&self, position: &mut Position) {
         let parameters = |entries: &[Entry]| -> Vec<Parameter> {
             let there = entries.iter().filter_map(|entry| {
-                let Entry { name, ty, persistent, uninitialized } = entry.clone();
+                let Entry { name, ty, persistent, uninitialized, requires_grad } = entry.clone();
                 Some(Parameter {
                     name,
                     ty: ty?,
@@ -76,6 +79,7 @@ impl Registered {
                     tied: None,
                     shared: None,
                     uninitialized,
+                    requires_grad,
                 })
             });
             there.collect()
@@ -117,7 +121,12 @@ pub enum Value {
     /// torch's `None`.
     None,
     /// A `torch.nn.Parameter`.
-    Parameter(Numbers),
+    Parameter {
+        /// Its first numbers.
+        numbers: Numbers,
+        /// Whether it needs a gradient at first. One of integers does not.
+        requires_grad: bool,
+    },
     /// A `torch.nn.Buffer`: assigned, it is registered.
     Buffer {
         /// Its first numbers.
@@ -166,12 +175,24 @@ impl Numbers {
 impl Value {
     /// Makes a parameter of these numbers.
     pub fn parameter<T: Element, D: Dimension>(numbers: ArrayView<'_, T, D>) -> Self {
-        Value::Parameter(Numbers::Given(Tensor::new("", numbers)))
+        let numbers = Numbers::Given(Tensor::new("", numbers));
+        Value::Parameter { numbers, requires_grad: true }
+    }
+
+    /// Says that a parameter needs no gradient at first: `Parameter(data, requires_grad=False)`. Any other value stays as
+    /// it is.
+    #[must_use]
+    pub fn frozen(self) -> Self {
+        match self {
+            Value::Parameter { numbers, .. } => Value::Parameter { numbers, requires_grad: false },
+            other => other,
+        }
     }
 
     /// Makes a parameter whose numbers are drawn, in the model's dtype.
     pub fn drawn_parameter(shape: impl Into<Shape>, init: Init) -> Self {
-        Value::Parameter(Numbers::Drawn { shape: shape.into(), dtype: None, init })
+        let numbers = Numbers::Drawn { shape: shape.into(), dtype: None, init };
+        Value::Parameter { numbers, requires_grad: true }
     }
 
     /// Makes a buffer that registers itself when it is assigned.
@@ -200,8 +221,9 @@ impl Value {
     /// Gives the numbers of a parameter, buffer or tensor.
     pub fn numbers(&self) -> Option<&Numbers> {
         match self {
-            Value::Parameter(numbers) | Value::Tensor(numbers) => Some(numbers),
-            Value::Buffer { numbers, .. } => Some(numbers),
+            Value::Tensor(numbers)
+            | Value::Parameter { numbers, .. }
+            | Value::Buffer { numbers, .. } => Some(numbers),
             Value::None | Value::Module(_) | Value::Other(_) => None,
         }
     }
@@ -214,8 +236,9 @@ impl Value {
         let tensor = |numbers: &Numbers| tensor_typename(numbers.ty(dtype).dtype).to_owned();
         match self {
             Value::None => "NoneType".to_owned(),
-            Value::Parameter(numbers) | Value::Tensor(numbers) => tensor(numbers),
-            Value::Buffer { numbers, .. } => tensor(numbers),
+            Value::Tensor(numbers)
+            | Value::Parameter { numbers, .. }
+            | Value::Buffer { numbers, .. } => tensor(numbers),
             Value::Module(module) => class(&**module),
             Value::Other(name) => (*name).to_owned(),
         }

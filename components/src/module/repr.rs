@@ -2,6 +2,7 @@
 
 pub use neurarch_kernels::ir::shape::tuple;
 
+use crate::module::none::NoModule;
 use crate::module::parametrized::PARAMETRIZATIONS;
 use crate::module::{Declare, DynModule};
 
@@ -32,6 +33,9 @@ pub fn repr(module: &dyn DynModule) -> String {
 
 /// Prints a module whose children, under their names, are printed already.
 pub fn with_children(module: &dyn DynModule, children: &[(&str, String)]) -> String {
+    if module.is::<NoModule>() {
+        return "None".to_owned();
+    }
     let name = module.type_name();
     let is_parametrized = |(name, child): &(&str, String)| {
         *name == PARAMETRIZATIONS && child.starts_with("ModuleDict(")

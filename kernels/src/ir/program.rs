@@ -42,6 +42,17 @@ pub struct Program {
     pub outputs: Vec<ValueId>,
     /// Values that replace the rows of slots when the program has run.
     pub stores: Vec<(SlotId, ValueId)>,
+    /// What the recording warned of.
+    pub warnings: Vec<Warning>,
+}
+
+/// What a recording warns of: see [`Trace::warn`](crate::ir::trace::Trace::warn).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warning {
+    /// The type of the module that was called; empty outside of modules.
+    pub module: &'static str,
+    /// The text.
+    pub message: String,
 }
 
 /// One value: its type and where it comes from.
@@ -241,7 +252,8 @@ impl Program {
 
     /// Empties the program, but keeps its memory.
     pub fn clear(&mut self) {
-        let Program { values, nodes, inputs, slots, scalars, scopes, outputs, stores } = self;
+        let Program { values, nodes, inputs, slots, scalars, scopes, outputs, stores, warnings } =
+            self;
         values.clear();
         nodes.clear();
         inputs.clear();
@@ -250,5 +262,6 @@ impl Program {
         scopes.clear();
         outputs.clear();
         stores.clear();
+        warnings.clear();
     }
 }

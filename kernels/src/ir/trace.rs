@@ -30,6 +30,7 @@ mod item;
 mod mixed;
 mod refill;
 mod repeat;
+mod warn;
 
 pub use crate::ir::error::panic_message;
 pub use mixed::Results;

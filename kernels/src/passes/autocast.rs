@@ -38,7 +38,11 @@ use crate::ir::trace::{Function, Trace, TraceError, Var};
 ///
 /// Source: `torch.autocast`.
 pub fn autocast(program: &Program, how: Autocast) -> Result<Program, TraceError> {
-    let trace = Trace::resume(Program { scopes: program.scopes.clone(), ..Program::default() });
+    let trace = Trace::resume(Program {
+        scopes: program.scopes.clone(),
+        warnings: program.warnings.clone(),
+        ..Program::default()
+    });
     let inputs: Vec<_> = program.inputs.iter().map(|ty| trace.input(ty.clone())).collect();
     let mut vars: HashMap<ValueId, Var> = HashMap::new();
     for (id, value) in program.values.iter().enumerate() {

@@ -45,8 +45,12 @@ pub fn drop_dead_code(program: Program) -> Program {
 /// Makes a program of some of another's nodes, in the order given, and of the values that `live` marks;
 /// numbers everything anew.
 pub(crate) fn rebuild(old: &Program, nodes: Vec<Node>, live: &[bool]) -> Program {
-    let mut new =
-        Program { inputs: old.inputs.clone(), scopes: old.scopes.clone(), ..Program::default() };
+    let mut new = Program {
+        inputs: old.inputs.clone(),
+        scopes: old.scopes.clone(),
+        warnings: old.warnings.clone(),
+        ..Program::default()
+    };
     let mut values: Vec<Option<ValueId>> = vec![None; old.values.len()];
     let mut slots = vec![None; old.slots.len()];
     let mut scalars = vec![None; old.scalars.len()];

@@ -2,6 +2,7 @@
 
 pub mod array;
 pub(crate) mod entrance;
+pub(crate) mod non_full;
 pub mod plans;
 pub(crate) mod results;
 pub(crate) mod script;

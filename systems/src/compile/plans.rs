@@ -7,6 +7,7 @@ use bevy_ecs::prelude::*;
 use neurarch_components::losses::DynLoss;
 use neurarch_components::module::blueprint::BlueprintId;
 use neurarch_components::population::blueprints::Blueprints;
+use neurarch_components::warnings::Warnings;
 use neurarch_kernels::ir::autocast::Autocast;
 use neurarch_kernels::ir::program::{Program, Role, Slot};
 use neurarch_kernels::ir::shape::Type;
@@ -338,6 +339,7 @@ impl Plans {
         let blueprints = world.get_resource::<Blueprints>();
         let generation = blueprints.and_then(|all| all.generation(blueprint)).unwrap_or_default();
         let place = blueprint.0 as usize;
+        let warnings = Warnings::of(world);
         let mut plans = world.get_resource_or_init::<Plans>();
         let plans = &mut *plans;
         if plans.shelves.len() <= place {
@@ -366,6 +368,7 @@ impl Plans {
         for planned in &made {
             planned.add_bytes(planned.own_bytes(scheme));
             planned.mark_used(call);
+            warnings.warn_all(&planned.plan.program.warnings);
         }
         let wanted = made.iter().find(|planned| planned.asked.kind == request.kind).cloned();
         shelf.entries.extend(made.into_iter().map(|planned| Entry {

@@ -12,6 +12,7 @@ use neurarch_kernels::passes::differentiate::{
     Crossing, WatchGradients, backward, backward_watched,
 };
 
+use crate::compile::non_full::warn_non_full;
 use crate::compile::trainable::Parameter;
 
 /// Kinds of hooks of passes.
@@ -42,10 +43,14 @@ impl Kinds {
         kinds.iter().any(|&kind| other.contains(kind) && !self.contains(kind))
     }
 
-    fn any(self, kinds: &[HookKind]) -> bool {
+    /// Says whether there is one of these kinds.
+    pub(crate) fn any(self, kinds: &[HookKind]) -> bool {
         kinds.iter().any(|&kind| self.contains(kind))
     }
 }
+
+/// The kinds of hooks that see the gradients of a call's inputs.
+const AFTER: [HookKind; 2] = [HookKind::Backward, HookKind::NonFullBackward];
 
 /// What hooks are told of, in the order of the pass. Values are named by their places among those that are seen.
 #[derive(Debug)]
@@ -151,7 +156,7 @@ impl<'a> Script<'a> {
 impl Watcher for Script<'_> {
     fn before(&self, call: &Call<'_>, arguments: Arguments) -> Arguments {
         let kinds = self.at(call.position);
-        let of_gradients = kinds.any(&[HookKind::BackwardPre, HookKind::Backward]);
+        let of_gradients = kinds.contains(HookKind::BackwardPre) || kinds.any(&AFTER);
         let of_arguments = kinds.contains(HookKind::ForwardPre);
         if of_gradients || of_arguments {
             // The scope of the call was opened just now.
@@ -169,6 +174,9 @@ impl Watcher for Script<'_> {
 
     fn after(&self, call: &Call<'_>, arguments: &Arguments, result: Option<Tree>) -> Option<Tree> {
         let position = call.position;
+        if self.at(position).contains(HookKind::NonFullBackward) {
+            warn_non_full(call.trace, arguments, result.as_ref());
+        }
         if self.at(position).contains(HookKind::Forward)
             && let Some(result) = &result
         {
@@ -195,7 +203,7 @@ impl WatchGradients for Script<'_> {
 
     fn enter(&mut self, Crossing { scope, needs }: Crossing<'_>, gradients: &mut [Option<Var>]) {
         let kinds = self.calls.borrow().get(&scope).copied();
-        if kinds.is_some_and(|kinds| kinds.contains(HookKind::Backward)) {
+        if kinds.is_some_and(|kinds| kinds.any(&AFTER)) {
             let (needs, gradients) = (needs.to_vec(), self.see_all(gradients));
             self.events.borrow_mut().push(Event::Enter { scope, needs, gradients });
         }

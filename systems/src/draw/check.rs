@@ -12,7 +12,7 @@ pub(crate) fn check(name: &str, slot: &Slot, init: &Init) -> Result<(), InitErro
     let dimensions =
         |supported| InitError::Dimensions { name: name(), supported, shape: shape.clone() };
     let is_ordered = |low: f64, high: f64| low <= high;
-    if *init != Init::Zeros && !dtype.is_float() {
+    if init.is_random() && !dtype.is_float() {
         return Err(InitError::Dtype { name: name(), dtype });
     }
     match *init {

@@ -23,4 +23,11 @@ pub(crate) enum Draw {
     /// Those that the model comes to next: what stood at this place before had the first ones, and may live on
     /// at another.
     Anew,
+    /// Those of a seed, by the model's number and how often some were drawn by the seed.
+    Seeded {
+        /// The seed.
+        seed: u64,
+        /// The number of draws before.
+        step: u64,
+    },
 }

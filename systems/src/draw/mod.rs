@@ -39,19 +39,41 @@ pub(crate) fn reset_fresh(
     fresh: &[Fresh],
     draw: Draw,
 ) -> Result<(), BindError> {
+    let roots: BTreeSet<Entity> = fresh.iter().map(|fresh| fresh.root).collect();
+    count_draw(world, draw, &roots, |world| draw_fresh(world, population, fresh, draw))
+}
+
+/// Runs `run`, which draws numbers in some models: those that they come to next are those of a step of its own, which
+/// neither a pass before nor one after has.
+pub(crate) fn count_draw<'a, R>(
+    world: &mut World,
+    draw: Draw,
+    roots: impl IntoIterator<Item = &'a Entity> + Copy,
+    run: impl FnOnce(&mut World) -> R,
+) -> R {
     let count = |world: &mut World| {
-        let roots: BTreeSet<Entity> = fresh.iter().map(|fresh| fresh.root).collect();
-        for root in roots.into_iter().filter(|_| draw == Draw::Anew) {
+        for &root in roots.into_iter().filter(|_| draw == Draw::Anew) {
             if let Some(mut draws) = world.get_mut::<Draws>(root) {
                 draws.0 += 1;
             }
         }
     };
-    // A step of its own, which neither a pass before nor one after has.
     count(world);
-    draw_fresh(world, population, fresh, draw)?;
+    let result = run(world);
     count(world);
-    Ok(())
+    result
+}
+
+/// Says which random numbers a model draws.
+pub(crate) fn key_of(world: &World, root: Entity, seed: u64, draw: Draw) -> RngKey {
+    let number = world.get::<Model>(root).map_or(0, |model| model.number);
+    match draw {
+        Draw::First => RngKey { seed, number, step: 0 },
+        Draw::Anew => {
+            RngKey { seed, number, step: world.get::<Draws>(root).map_or(0, |draws| draws.0) }
+        }
+        Draw::Seeded { seed, step } => RngKey { seed, number, step },
+    }
 }
 
 fn draw_fresh(
@@ -216,16 +238,8 @@ fn fill_alike(
     let mut members = Members::first(found.len(), of.members[first]);
     places[1..].iter().for_each(|&place| members.push(of.members[place]));
     members.settle();
-    let number =
-        |&place: &usize| world.get::<Model>(of.modules[0][place]).map_or(0, |model| model.number);
-    let step = |&place: &usize| match draw {
-        Draw::First => 0,
-        Draw::Anew => world.get::<Draws>(of.modules[0][place]).map_or(0, |draws| draws.0),
-    };
-    let keys: Vec<_> = places
-        .iter()
-        .map(|place| RngKey { seed: found.seed, number: number(place), step: step(place) })
-        .collect();
+    let key = |&place: &usize| key_of(world, of.modules[0][place], found.seed, draw);
+    let keys: Vec<_> = places.iter().map(key).collect();
 
     let trace = Trace::new();
     for (slot, init) in fills {

@@ -56,18 +56,35 @@ impl Op for Fill {
     }
 
     fn kernels(&self, ask: &mut Ask<'_>) {
-        ask.give::<Cpu>(|_, _| {
-            match self.ty.dtype {
-                Dtype::F32 => self.kernel_of::<f32>(),
-                Dtype::F64 => self.kernel_of::<f64>(),
-                // A buffer of another type starts at zero.
-                dtype => Box::new(move |tile: &mut Tile<'_>| zero(tile, dtype)),
-            }
+        ask.give::<Cpu>(|_, _| match self.ty.dtype {
+            Dtype::F32 => self.kernel_of::<f32>(),
+            Dtype::F64 => self.kernel_of::<f64>(),
+            _ => self.kernel_of_integers(),
         });
     }
 }
 
 impl Fill {
+    /// Integers and truth values: they are not drawn, and so the same for all models.
+    fn kernel_of_integers(&self) -> Box<dyn Kernel> {
+        let Fill { ref init, ref ty, .. } = *self;
+        let mut numbers = vec![0.0_f64; ty.shape.numel()];
+        fill(&mut numbers, &ty.shape, init, &mut Stream::new(RngKey::default(), 0));
+        let is_wide = ty.dtype.size_bytes() == 8;
+        Box::new(move |tile: &mut Tile<'_>| {
+            for model in 0..tile.models() {
+                let (_, mut outputs, _) = tile.model(model).split();
+                if is_wide {
+                    let row = outputs.take::<i64>();
+                    row.iter_mut().zip(&numbers).for_each(|(to, &x)| *to = x as i64);
+                } else {
+                    let row = outputs.take::<u8>();
+                    row.iter_mut().zip(&numbers).for_each(|(to, &x)| *to = u8::from(x != 0.0));
+                }
+            }
+        })
+    }
+
     fn kernel_of<T: Sample>(&self) -> Box<dyn Kernel> {
         let Fill { ref init, position, draw, .. } = *self;
         let (init, shape) = (init.clone(), self.ty.shape.clone());
@@ -83,16 +100,6 @@ impl Fill {
                 fill(outputs.take::<T>(), &shape, &init, &mut Stream::new(key, draw));
             }
         })
-    }
-}
-
-fn zero(tile: &mut Tile<'_>, dtype: Dtype) {
-    for model in 0..tile.models() {
-        let (_, mut outputs, _) = tile.model(model).split();
-        match dtype.size_bytes() {
-            8 => outputs.take::<i64>().fill(0),
-            _ => outputs.take::<u8>().fill(0),
-        }
     }
 }
 

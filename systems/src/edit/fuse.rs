@@ -6,11 +6,12 @@
 //! Source: `torch.nn.utils.fusion` and `torch.ao.nn.intrinsic`. torch gives a new layer; here the layer itself gets
 //! the numbers, and the models compute what they did.
 
+mod linear_relu;
+
 use bevy_ecs::prelude::*;
 use neurarch_components::layers::norm::batchnorm::{affine_of, is_batch_norm, running_affine};
 use neurarch_components::layers::{
-    Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d, FusedLinearReLU,
-    Identity, Linear, ReLU,
+    Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d, Identity, Linear,
 };
 use neurarch_components::module::DynModule;
 use neurarch_components::module::call::Call;
@@ -19,6 +20,8 @@ use neurarch_components::module::registered::Registered;
 use neurarch_kernels::ir::program::{Role, Slot};
 use neurarch_kernels::ir::shape::Shape;
 use neurarch_kernels::ir::trace::Var;
+
+pub use linear_relu::{fuse_linear_relu, unfuse, unfuse_linear_relu};
 
 use crate::edit::parametrize::site::{Member, Rows, Site, modules, read, sites, write};
 use crate::edit::registration;
@@ -123,65 +126,6 @@ pub fn fuse_conv_bn_eval(
     })
 }
 
-/// Makes the linear layer at path `linear` and the ReLU at path `relu` one [`FusedLinearReLU`]. No number changes: the
-/// parameters keep their names, gradients and optimizer state.
-///
-/// # Errors
-///
-/// [`FuseError`].
-///
-/// # Example
-///
-/// ```
-/// # use bevy_ecs::prelude::*;
-/// # use neurarch_components::{layers::*, population::Population};
-/// # use neurarch_kernels::ir::dtype::Dtype;
-/// # use neurarch_systems::edit::fuse::*;
-/// # use neurarch_systems::structure::spawn::spawn_population;
-/// # let mut world = World::new();
-/// let brain = Sequential::new().push(Linear::new(4, 8)).push(ReLU).push(Linear::new(8, 2));
-/// let brains = spawn_population(&mut world, &brain, 3, 3, 7, Dtype::F32)?;
-/// let first = world.get::<Population>(brains).unwrap().models()[0];
-/// fuse_linear_relu(&mut world, first, "0", "1")?; // One model of three.
-/// fuse_linear_relu(&mut world, first, "0", "1").unwrap_err();
-/// unfuse_linear_relu(&mut world, first, "0", "1")?;
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-///
-/// Source: `torch.ao.quantization.fuse_modules` with a `Linear` and a `ReLU`.
-pub fn fuse_linear_relu(
-    world: &mut World,
-    target: impl Into<Target>,
-    linear: &str,
-    relu: &str,
-) -> Result<(), FuseError> {
-    replace(world, target, [linear, relu], ["a Linear", "a ReLU"], |world, [first, second]| {
-        let linear = world.get::<Linear>(first);
-        let fused = linear.map(|linear| FusedLinearReLU::from(*linear).clone_box());
-        [fused, world.get::<ReLU>(second).map(|_| Identity.clone_box())]
-    })
-}
-
-/// Takes the [`FusedLinearReLU`] at path `linear` apart: it becomes a linear layer with the very same numbers, and the
-/// `Identity` at path `relu` a ReLU.
-///
-/// # Errors
-///
-/// [`FuseError`].
-pub fn unfuse_linear_relu(
-    world: &mut World,
-    target: impl Into<Target>,
-    linear: &str,
-    relu: &str,
-) -> Result<(), FuseError> {
-    let expected = ["a FusedLinearReLU", "an Identity"];
-    replace(world, target, [linear, relu], expected, |world, [first, second]| {
-        let fused = world.get::<FusedLinearReLU>(first);
-        let linear = fused.map(|fused| fused.linear().clone_box());
-        [linear, world.get::<Identity>(second).map(|_| ReLU.clone_box())]
-    })
-}
-
 /// What comes in the place of two modules.
 type Two = [Box<dyn DynModule>; 2];
 
@@ -220,33 +164,6 @@ fn pairs(
         Ok(Pair { site, positions })
     };
     sites(world, &modules)?.into_iter().map(pair).collect()
-}
-
-/// Puts other modules, which `new` makes if it can, in the place of two.
-fn replace(
-    world: &mut World,
-    target: impl Into<Target>,
-    paths: [&str; 2],
-    expected: [&'static str; 2],
-    new: impl Fn(&World, [Entity; 2]) -> [Option<Box<dyn DynModule>>; 2],
-) -> Result<(), FuseError> {
-    let wrong = |place: usize| FuseError::Module {
-        path: paths[place].to_owned(),
-        expected: expected[place],
-    };
-    let mut all = Vec::new();
-    for pair in pairs(world, target, paths)? {
-        let of = pair.site.members.iter().map(|member| {
-            let [first, second] = new(world, pair.entities(member));
-            Ok([first.ok_or_else(|| wrong(0))?, second.ok_or_else(|| wrong(1))?])
-        });
-        let of = of.collect::<Result<Vec<Two>, FuseError>>()?;
-        all.push((pair, of));
-    }
-    for (pair, of) in &all {
-        insert(world, pair, of);
-    }
-    refresh(world, all.iter().map(|(pair, _)| pair))
 }
 
 /// Gives the modules of a pair other layer components.

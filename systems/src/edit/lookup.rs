@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use bevy_ecs::prelude::*;
+use neurarch_components::module::NoModule;
 use neurarch_components::module::attributes::{is_attribute, is_attribute_of_every_module};
 use neurarch_components::module::blueprint::Parameter;
 use neurarch_components::module::registered::{Attributes, Entry, Registered, Value};
@@ -147,13 +148,14 @@ pub(crate) fn named_children(
     let mut modules = 0_usize;
     all.enumerate().filter_map(move |(place, entity)| {
         let entity_ref = world.get_entity(entity).ok().filter(|it| !it.contains::<Model>())?;
-        let is_module = types.is_some_and(|types| types.module(entity_ref).is_some());
-        let is_there = is_module || entity_ref.contains::<SharedModule>();
+        let module = types.and_then(|types| types.module(entity_ref));
+        let is_module = module.is_some() || entity_ref.contains::<SharedModule>();
+        let is_there = is_module && !module.is_some_and(|module| module.is::<NoModule>());
         let name = match entity_ref.get::<ModuleName>() {
             Some(known) => Some(Cow::Borrowed(&*known.0)),
-            None => is_there.then(|| Cow::Owned(modules.to_string())),
+            None => is_module.then(|| Cow::Owned(modules.to_string())),
         };
-        modules += usize::from(is_there);
+        modules += usize::from(is_module);
         Some((name?, Child { entity, place, is_there }))
     })
 }

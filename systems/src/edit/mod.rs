@@ -1,6 +1,7 @@
 //! Models are changed while they live: registration, containers, parametrizations, fusing.
 
 pub mod containers;
+pub mod deepcopy;
 pub mod fuse;
 pub mod lookup;
 pub mod parametrize;

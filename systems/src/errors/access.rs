@@ -17,6 +17,19 @@ pub enum AccessError {
     /// The entity is no module of a model.
     #[error("{0} is no module of a model")]
     NotAModule(Entity),
+    /// A model has no module at a path; torch's words.
+    #[error("'{path}': {class} has no attribute `{name}`")]
+    Path {
+        /// The dotted path that was asked for.
+        path: String,
+        /// The type of the module that the path leads to.
+        class: String,
+        /// What that module does not have.
+        name: String,
+    },
+    /// Only hooks are of all modules.
+    #[error("expected a module, or a population and a path, got all modules")]
+    AllModules,
     /// There is no such parameter or buffer; torch's words.
     #[error("{module} has no parameter or buffer '{name}'")]
     NoSuchName {
@@ -42,6 +55,12 @@ pub enum AccessError {
         expected: Dtype,
         /// The element type that was given or asked for.
         given: Dtype,
+    },
+    /// It is of integers; torch's words.
+    #[error("'{name}': only Tensors of floating point dtype can require gradients")]
+    RequiresGrad {
+        /// The dotted name.
+        name: String,
     },
     /// Its shape is another; torch's words.
     #[error(

@@ -75,7 +75,7 @@ pub enum InitError {
         /// The dotted name.
         name: String,
     },
-    /// A buffer of this type takes zeros only.
+    /// Integers and truth values are not drawn.
     #[error("'{name}': expected a floating-point dtype, got {dtype:?}")]
     Dtype {
         /// The dotted name.

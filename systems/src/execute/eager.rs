@@ -453,7 +453,11 @@ fn end(trace: &Trace, runner: &Runner) -> Result<(Program, Eager), StepError> {
     let paused = trace.pause();
     match runner.take_failure() {
         Some(failure) => Err(failure),
-        None => Ok(paused?),
+        None => {
+            let (program, eager) = paused?;
+            runner.warn_all(&program);
+            Ok((program, eager))
+        }
     }
 }
 

@@ -1,26 +1,31 @@
-//! The functions of `torch.nn.init`, by their names: each gives one parameter of every model new numbers.
+//! The functions of `torch.nn.init`, by their names: each gives one parameter new numbers, in one module, one model or
+//! all models of a population.
 //!
-//! A model's numbers follow from its seed and number and from the parameter's place alone, so a second
-//! call draws the same ones again, scaled as it says; torch goes on in its stream. The errors are those
-//! of [`fill_with`](super::fill_with), and nothing is changed then.
+//! The errors are those of [`fill_with`](super::fill_with), and nothing is changed then.
 #![expect(clippy::missing_errors_doc, reason = "the module says it for all")]
 
-use bevy_ecs::prelude::*;
-use neurarch_components::module::Init;
+use core::cell::Cell;
+use core::panic::Location;
 
-use super::{FanMode, InitError, Nonlinearity, fill_with, gain};
+use bevy_ecs::prelude::*;
+use neurarch_components::module::{EMPTY, Init};
+use neurarch_components::warnings::Warnings;
+use neurarch_kernels::ir::shape::Shape;
+
+use super::{FanMode, InitError, NoFans, Nonlinearity, fill_with, gain};
+use crate::structure::target::Target;
 
 /// Draws from `U(low, high)`.
 ///
 /// Source: `torch.nn.init.uniform_`.
 pub fn uniform_(
     world: &mut World,
-    population: Entity,
+    target: impl Into<Target>,
     name: &str,
     low: f64,
     high: f64,
 ) -> Result<(), InitError> {
-    fill_with(world, population, name, |_| Ok(Init::Uniform { low, high }))
+    fill_with(world, target, name, |_| Ok(Init::Uniform { low, high }))
 }
 
 /// Draws from `N(mean, std²)`.
@@ -28,26 +33,31 @@ pub fn uniform_(
 /// Source: `torch.nn.init.normal_`.
 pub fn normal_(
     world: &mut World,
-    population: Entity,
+    target: impl Into<Target>,
     name: &str,
     mean: f64,
     std: f64,
 ) -> Result<(), InitError> {
-    fill_with(world, population, name, |_| Ok(Init::Normal { mean, std }))
+    fill_with(world, target, name, |_| Ok(Init::Normal { mean, std }))
 }
 
 /// Draws from `N(mean, std²)` until the number lies in `[low, high]`.
 ///
 /// Source: `torch.nn.init.trunc_normal_`, whose `a` and `b` are the bounds.
+#[track_caller]
 pub fn trunc_normal_(
     world: &mut World,
-    population: Entity,
+    target: impl Into<Target>,
     name: &str,
     (mean, std): (f64, f64),
     (low, high): (f64, f64),
 ) -> Result<(), InitError> {
     let init = Init::TruncatedNormal { mean, std, low, high };
-    fill_with(world, population, name, |_| Ok(init.clone()))
+    fill_with(world, target, name, |_| Ok(init.clone()))?;
+    if mean < low - 2.0 * std || mean > high + 2.0 * std {
+        Warnings::of(world).warn(&Location::caller().to_string(), FAR);
+    }
+    Ok(())
 }
 
 /// Writes `value` everywhere.
@@ -55,32 +65,32 @@ pub fn trunc_normal_(
 /// Source: `torch.nn.init.constant_`.
 pub fn constant_(
     world: &mut World,
-    population: Entity,
+    target: impl Into<Target>,
     name: &str,
     value: f64,
 ) -> Result<(), InitError> {
-    fill_with(world, population, name, |_| Ok(Init::Constant(value)))
+    fill_with(world, target, name, |_| Ok(Init::Constant(value)))
 }
 
 /// Writes 1 everywhere.
 ///
 /// Source: `torch.nn.init.ones_`.
-pub fn ones_(world: &mut World, population: Entity, name: &str) -> Result<(), InitError> {
-    fill_with(world, population, name, |_| Ok(Init::Ones))
+pub fn ones_(world: &mut World, target: impl Into<Target>, name: &str) -> Result<(), InitError> {
+    fill_with(world, target, name, |_| Ok(Init::Ones))
 }
 
 /// Writes 0 everywhere.
 ///
 /// Source: `torch.nn.init.zeros_`.
-pub fn zeros_(world: &mut World, population: Entity, name: &str) -> Result<(), InitError> {
-    fill_with(world, population, name, |_| Ok(Init::Zeros))
+pub fn zeros_(world: &mut World, target: impl Into<Target>, name: &str) -> Result<(), InitError> {
+    fill_with(world, target, name, |_| Ok(Init::Zeros))
 }
 
 /// Writes the identity matrix: `w[i, j] = 1` where `i = j`, 0 elsewhere.
 ///
 /// Source: `torch.nn.init.eye_`.
-pub fn eye_(world: &mut World, population: Entity, name: &str) -> Result<(), InitError> {
-    fill_with(world, population, name, |_| Ok(Init::Eye))
+pub fn eye_(world: &mut World, target: impl Into<Target>, name: &str) -> Result<(), InitError> {
+    fill_with(world, target, name, |_| Ok(Init::Eye))
 }
 
 /// Writes 1 in the middle of the kernel of as many channels as have an input of their own, 0 elsewhere:
@@ -89,11 +99,11 @@ pub fn eye_(world: &mut World, population: Entity, name: &str) -> Result<(), Ini
 /// Source: `torch.nn.init.dirac_`.
 pub fn dirac_(
     world: &mut World,
-    population: Entity,
+    target: impl Into<Target>,
     name: &str,
     groups: usize,
 ) -> Result<(), InitError> {
-    fill_with(world, population, name, |_| Ok(Init::Dirac { groups }))
+    fill_with(world, target, name, |_| Ok(Init::Dirac { groups }))
 }
 
 /// Draws from `U(-k, k)`, `k = gain · √(6 / (fan_in + fan_out))`.
@@ -101,11 +111,11 @@ pub fn dirac_(
 /// Source: `torch.nn.init.xavier_uniform_`.
 pub fn xavier_uniform_(
     world: &mut World,
-    population: Entity,
+    target: impl Into<Target>,
     name: &str,
     gain: f64,
 ) -> Result<(), InitError> {
-    fill_with(world, population, name, |shape| gain::xavier_uniform(shape, gain))
+    fill_with(world, target, name, |shape| gain::xavier_uniform(shape, gain))
 }
 
 /// Draws from `N(0, std²)`, `std = gain · √(2 / (fan_in + fan_out))`.
@@ -113,37 +123,41 @@ pub fn xavier_uniform_(
 /// Source: `torch.nn.init.xavier_normal_`.
 pub fn xavier_normal_(
     world: &mut World,
-    population: Entity,
+    target: impl Into<Target>,
     name: &str,
     gain: f64,
 ) -> Result<(), InitError> {
-    fill_with(world, population, name, |shape| gain::xavier_normal(shape, gain))
+    fill_with(world, target, name, |shape| gain::xavier_normal(shape, gain))
 }
 
 /// Draws from `U(-k, k)`, `k = gain · √(3 / fan)`, with the gain of the nonlinearity that follows.
 ///
 /// Source: `torch.nn.init.kaiming_uniform_`, whose `a` is the slope in [`Nonlinearity::LeakyReLU`].
+#[track_caller]
 pub fn kaiming_uniform_(
     world: &mut World,
-    population: Entity,
+    target: impl Into<Target>,
     name: &str,
     mode: FanMode,
     nonlinearity: Nonlinearity,
 ) -> Result<(), InitError> {
-    fill_with(world, population, name, |shape| gain::kaiming_uniform(shape, mode, nonlinearity))
+    let init = |shape: &Shape| gain::kaiming_uniform(shape, mode, nonlinearity);
+    fill_unless_empty(world, target.into(), name, init)
 }
 
 /// Draws from `N(0, std²)`, `std = gain / √fan`, with the gain of the nonlinearity that follows.
 ///
 /// Source: `torch.nn.init.kaiming_normal_`, whose `a` is the slope in [`Nonlinearity::LeakyReLU`].
+#[track_caller]
 pub fn kaiming_normal_(
     world: &mut World,
-    population: Entity,
+    target: impl Into<Target>,
     name: &str,
     mode: FanMode,
     nonlinearity: Nonlinearity,
 ) -> Result<(), InitError> {
-    fill_with(world, population, name, |shape| gain::kaiming_normal(shape, mode, nonlinearity))
+    let init = |shape: &Shape| gain::kaiming_normal(shape, mode, nonlinearity);
+    fill_unless_empty(world, target.into(), name, init)
 }
 
 /// Draws `gain · Q` with `Q · Qᵀ = I`, or `Qᵀ · Q = I` of more rows than columns; the axes after the
@@ -153,11 +167,11 @@ pub fn kaiming_normal_(
 /// uniform. Source: `torch.nn.init.orthogonal_`, where `q · sign(diag r)` does so.
 pub fn orthogonal_(
     world: &mut World,
-    population: Entity,
+    target: impl Into<Target>,
     name: &str,
     gain: f64,
 ) -> Result<(), InitError> {
-    fill_with(world, population, name, |_| Ok(Init::Orthogonal { gain }))
+    fill_with(world, target, name, |_| Ok(Init::Orthogonal { gain }))
 }
 
 /// Draws from `N(0, std²)` but for `⌈sparsity · rows⌉` zeros in each column.
@@ -165,12 +179,38 @@ pub fn orthogonal_(
 /// Source: `torch.nn.init.sparse_`, which takes a `sparsity` above 1 for 1.
 pub fn sparse_(
     world: &mut World,
-    population: Entity,
+    target: impl Into<Target>,
     name: &str,
     sparsity: f64,
     std: f64,
 ) -> Result<(), InitError> {
-    fill_with(world, population, name, |_| Ok(Init::Sparse { sparsity, std }))
+    fill_with(world, target, name, |_| Ok(Init::Sparse { sparsity, std }))
+}
+
+/// torch's warning of bounds far from the mean.
+const FAR: &str = "mean is more than 2 std from [a, b] in nn.init.trunc_normal_. The distribution of values may be \
+    incorrect.";
+
+/// Fills a parameter; one without elements is left alone, with a warning of torch's.
+#[track_caller]
+fn fill_unless_empty(
+    world: &mut World,
+    target: Target,
+    name: &str,
+    init: impl Fn(&Shape) -> Result<Init, NoFans>,
+) -> Result<(), InitError> {
+    let is_empty = Cell::new(false);
+    fill_with(world, target, name, |shape| match shape.contains(&0) {
+        true => {
+            is_empty.set(true);
+            Ok(Init::Zeros)
+        }
+        false => init(shape),
+    })?;
+    if is_empty.get() {
+        Warnings::of(world).warn(&Location::caller().to_string(), EMPTY);
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -302,6 +342,29 @@ mod tests {
             apply(&mut one, alone).unwrap();
             assert_eq!(read(&mut many, of_many)[6 * 20..7 * 20], read(&mut one, alone));
         }
+    }
+
+    #[test]
+    fn a_second_call_draws_other_numbers_and_a_seed_the_same() {
+        let (mut world, made) = population(5, 4, 3);
+        let mut draw = |apply: &dyn Fn(&mut World) -> Result<(), InitError>| {
+            apply(&mut world).unwrap();
+            read(&mut world, made)
+        };
+        let normal = |world: &mut World| normal_(world, made, "weight", 0.0, 1.0);
+        assert_ne!(draw(&normal), draw(&normal));
+        let both = |world: &mut World| {
+            normal(world)?;
+            let first = read(world, made);
+            normal(world)?;
+            assert_ne!(read(world, made), first);
+            Ok(())
+        };
+        let seeded = |seed: u64| move |world: &mut World| super::super::seeded(world, seed, both);
+        let first = draw(&seeded(1));
+        assert_ne!(draw(&normal), first);
+        assert_eq!(draw(&seeded(1)), first);
+        assert_ne!(draw(&seeded(2)), first);
     }
 
     #[test]

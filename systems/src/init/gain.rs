@@ -110,9 +110,11 @@ pub enum FanMode {
     FanIn,
     /// Outputs: keeps it in the backward pass.
     FanOut,
+    /// The mean of both. torch has it nowhere; it is Glorot and Bengio's compromise with the gain of a nonlinearity.
+    FanAvg,
 }
 
-/// Reads `fan_in` and `fan_out`, torch's names, in any case.
+/// Reads `fan_in` and `fan_out`, torch's names, in any case; torch has no name for [`FanMode::FanAvg`].
 impl FromStr for FanMode {
     type Err = UnknownName;
 
@@ -200,10 +202,11 @@ fn xavier_std(shape: &Shape, gain: f64) -> Result<f64, NoFans> {
 fn kaiming_std(shape: &Shape, mode: FanMode, nonlinearity: Nonlinearity) -> Result<f64, NoFans> {
     let (fan_in, fan_out) = calculate_fan_in_and_fan_out(shape)?;
     let fan = match mode {
-        FanMode::FanIn => fan_in,
-        FanMode::FanOut => fan_out,
+        FanMode::FanIn => fan_in as f64,
+        FanMode::FanOut => fan_out as f64,
+        FanMode::FanAvg => (fan_in as f64 + fan_out as f64) / 2.0,
     };
-    Ok(calculate_gain(nonlinearity) / (fan.max(1) as f64).sqrt())
+    Ok(calculate_gain(nonlinearity) / fan.max(1.0).sqrt())
 }
 
 fn uniform(std: f64) -> Init {

@@ -1,5 +1,7 @@
 //! A model's, or a whole population's, parameters and buffers by torch's names: `state_dict`.
 
+use std::collections::HashSet;
+
 use bevy_ecs::prelude::*;
 use neurarch_components::column::row;
 use neurarch_components::hook::{Callback, HookKind};
@@ -9,11 +11,11 @@ use neurarch_components::module::registry::ModuleTypes;
 use neurarch_components::population::Population;
 use neurarch_components::population::blueprints::Blueprints;
 use neurarch_components::population::group::Group;
-use neurarch_components::state::{StateDict, Tensor};
+use neurarch_components::state::{LocalMetadata, StateDict, Tensor};
 use neurarch_kernels::ir::program::Slot;
 
-pub use super::hooks::StateHookError;
-use super::hooks::StateHooks;
+pub use super::hooks::{StateHookError, StateModuleError};
+use super::hooks::{StateHooks, contained};
 use crate::errors::{AccessError, BindError, SignError};
 use crate::structure::sign;
 use crate::structure::spot::{Spot, locate};
@@ -41,6 +43,9 @@ pub enum StateDictError {
     /// A hook failed.
     #[error(transparent)]
     Hook(#[from] StateHookError),
+    /// A module type's own [`save_to_state_dict`](neurarch_components::module::Module::save_to_state_dict) panicked.
+    #[error(transparent)]
+    Module(#[from] StateModuleError),
     /// The entity is no population, or a model's tree is not a model any more.
     #[error(transparent)]
     Sign(#[from] SignError),
@@ -75,14 +80,42 @@ pub fn state_dict(
     module: Entity,
     prefix: &str,
 ) -> Result<StateDict, StateDictError> {
+    let mut state = StateDict::new();
+    state_dict_into(world, module, &mut state, prefix)?;
+    Ok(state)
+}
+
+/// [`state_dict`] into one that is there: a tensor takes the place of the one of its name. Hooks see all of it.
+///
+/// # Errors
+///
+/// As [`state_dict`]; `destination` is as it was then.
+///
+/// Source: `module.state_dict(destination=…)`.
+pub fn state_dict_into(
+    world: &mut World,
+    module: Entity,
+    destination: &mut StateDict,
+    prefix: &str,
+) -> Result<(), StateDictError> {
     let at = locate(world, module).map_err(|error| StateDictError::from_access(error, module))?;
-    state_dict_at(world, &at, prefix)
+    *destination = save_at(world, &at, destination.clone(), prefix)?;
+    Ok(())
 }
 
 /// [`state_dict`] of a module whose model is settled.
 pub(crate) fn state_dict_at(
     world: &World,
     at: &Spot,
+    prefix: &str,
+) -> Result<StateDict, StateDictError> {
+    save_at(world, at, StateDict::new(), prefix)
+}
+
+fn save_at(
+    world: &World,
+    at: &Spot,
+    to: StateDict,
     prefix: &str,
 ) -> Result<StateDict, StateDictError> {
     let (blueprint, group) = (at.blueprint(world), at.group(world));
@@ -95,7 +128,8 @@ pub(crate) fn state_dict_at(
         members,
         stacked: false,
         hooks,
-        to: StateDict::new(),
+        there: names(&to),
+        to,
     };
     saving.save(at.position, prefix)?;
     Ok(saving.to)
@@ -131,8 +165,8 @@ pub fn stacked_state_dict(
     };
     let hooks = StateHooks::of(world, population, blueprint, group, None);
     let members = 0..group.members.len();
-    let mut saving =
-        Saving { world, blueprint, group, members, stacked: true, hooks, to: StateDict::new() };
+    let (there, to) = (HashSet::new(), StateDict::new());
+    let mut saving = Saving { world, blueprint, group, members, stacked: true, hooks, there, to };
     saving.save(0, "")?;
     Ok(saving.to)
 }
@@ -145,39 +179,64 @@ struct Saving<'w> {
     members: core::ops::Range<usize>,
     stacked: bool,
     hooks: StateHooks<'w>,
+    /// The names that the destination had before.
+    there: HashSet<String>,
     to: StateDict,
+}
+
+/// Lists the names in a state dict.
+fn names(state: &StateDict) -> HashSet<String> {
+    state.keys().map(str::to_owned).collect()
 }
 
 impl Saving<'_> {
     fn save(&mut self, position: usize, prefix: &str) -> Result<(), StateDictError> {
-        let version = self.blueprint.positions[position].module.version();
+        let of = &self.blueprint.positions[position];
         let path = prefix.strip_suffix('.').unwrap_or(prefix).to_owned();
-        self.to.metadata.push((path, version));
-        let told = Some(version);
-        self.hooks.call(position, HookKind::StateDictPre, prefix, told, |hook, at| match hook {
-            Callback::StateDictPre(hook) => hook(at),
-            _ => Ok(()),
-        })?;
+        let mut metadata = LocalMetadata::from(of.module.version());
+        self.hooks.call(
+            position,
+            HookKind::StateDictPre,
+            prefix,
+            &metadata,
+            |hook, at| match hook {
+                Callback::StateDictPre(hook) => hook(at),
+                _ => Ok(()),
+            },
+        )?;
+        let mut own = StateDict::new();
         for (name, slot) in own_slots(self.blueprint, position) {
-            let tensor = self.tensor(format!("{prefix}{name}"), &slot)?;
-            self.to.tensors.push(tensor);
+            own.tensors.push(self.tensor(format!("{prefix}{name}"), &slot)?);
         }
         let extra = self.extra_state(position, format!("{prefix}{EXTRA_STATE}"))?;
-        self.to.tensors.extend(extra);
+        own.tensors.extend(extra);
+        let first = self.group.modules[position].get(self.members.start);
+        let module = first.and_then(|&first| live(self.world, first)).unwrap_or(&*of.module);
+        contained(of, "save_to_state_dict", || {
+            module.save_to_state_dict(&mut own, prefix, &mut metadata);
+        })?;
+        match self.to.metadata.iter_mut().find(|(known, _)| *known == path) {
+            Some((_, known)) => *known = metadata.clone(),
+            None => self.to.metadata.push((path, metadata.clone())),
+        }
+        for tensor in own {
+            // Looked for only where it can be there: a search for each would take the square of their number.
+            if self.there.contains(&tensor.name) {
+                self.to.insert(tensor);
+            } else {
+                self.to.tensors.push(tensor);
+            }
+        }
         for (name, child) in children_of(self.blueprint, position) {
             self.save(child, &format!("{prefix}{name}."))?;
         }
         let to = &mut self.to;
-        Ok(self.hooks.call(
-            position,
-            HookKind::StateDictPost,
-            prefix,
-            told,
-            |hook, at| match hook {
+        Ok(self.hooks.call(position, HookKind::StateDictPost, prefix, &metadata, |hook, at| {
+            match hook {
                 Callback::StateDictPost(hook) => hook(at, to),
                 _ => Ok(()),
-            },
-        )?)
+            }
+        })?)
     }
 
     /// Asks the modules for their extra states, if their type has one.

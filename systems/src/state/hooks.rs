@@ -7,8 +7,9 @@ use bevy_ecs::prelude::*;
 use neurarch_components::hook::{
     Callback, GlobalHooks, Hook, HookError, HookKind, Hooks, PopulationHooks, StateAt,
 };
-use neurarch_components::module::blueprint::Blueprint;
+use neurarch_components::module::blueprint::{Blueprint, Position};
 use neurarch_components::population::group::Group;
+use neurarch_components::state::LocalMetadata;
 use neurarch_kernels::ir::trace::panic_message;
 
 /// A hook of saving or loading failed, or panicked.
@@ -23,6 +24,28 @@ pub struct StateHookError {
     pub number: usize,
     /// What it said.
     pub message: String,
+}
+
+/// What a module type does itself when it is saved or loaded panicked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{path}: {message}")]
+pub struct StateModuleError {
+    /// Dotted path of the module; the type's name for a root.
+    pub path: String,
+    /// Which method, and what it said.
+    pub message: String,
+}
+
+/// Runs a method of the module at a position: a panic becomes an error.
+pub(super) fn contained(
+    of: &Position,
+    method: &str,
+    run: impl FnOnce(),
+) -> Result<(), StateModuleError> {
+    catch_unwind(AssertUnwindSafe(run)).map_err(|panic| StateModuleError {
+        path: if of.path.is_empty() { of.module.type_name().to_owned() } else { of.path.clone() },
+        message: format!("{method} {}", panic_message(&*panic)),
+    })
 }
 
 /// The kinds that are called here.
@@ -68,7 +91,7 @@ impl<'w> StateHooks<'w> {
         position: usize,
         kind: HookKind,
         prefix: &str,
-        version: Option<u32>,
+        metadata: &LocalMetadata,
         mut call: impl FnMut(&mut Callback, &StateAt<'_>) -> Result<(), HookError>,
     ) -> Result<(), StateHookError> {
         let of = &self.blueprint.positions[position];
@@ -78,7 +101,8 @@ impl<'w> StateHooks<'w> {
         let lists = [self.global, of_all, own].into_iter().flatten();
         let hooks: Vec<Hook> = lists.flat_map(|hooks| hooks.list(kind)).collect();
         let (path, module) = (of.path.as_str(), of.module.type_name());
-        let at = StateAt { path, module, entity, prefix, version };
+        let version = metadata.version;
+        let at = StateAt { path, module, entity, prefix, version, metadata };
         for (number, hook) in hooks.iter().enumerate() {
             let result = catch_unwind(AssertUnwindSafe(|| {
                 let mut callback = hook.callback.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,25 +1,28 @@
 //! Loading: a state dict goes back into a model, into every model of a population, or one slice into each.
 
+mod error;
+
 use std::collections::{HashMap, HashSet};
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use bevy_ecs::prelude::*;
 use neurarch_components::column::row_mut;
 use neurarch_components::hook::{Callback, HookKind, Loading};
-use neurarch_components::module::ExtraStateError;
-use neurarch_components::module::blueprint::{Blueprint, UNINITIALIZED};
+use neurarch_components::module::DynModule;
+use neurarch_components::module::blueprint::Blueprint;
 use neurarch_components::module::mode::HasGradient;
 use neurarch_components::population::Population;
 use neurarch_components::population::blueprints::Blueprints;
 use neurarch_components::population::group::Group;
 use neurarch_components::population::tree::ModuleName;
-use neurarch_components::state::{IncompatibleKeys, StateDict, Tensor};
+use neurarch_components::state::{IncompatibleKeys, LocalMetadata, StateDict, Tensor};
 use neurarch_kernels::ir::program::{Role, Slot};
 use neurarch_kernels::ir::shape::Type;
 
+pub use error::LoadStateDictError;
+
 use super::dict::{EXTRA_STATE, live, own_slots};
-use super::hooks::{StateHookError, StateHooks, has_own};
+use super::hooks::{StateHooks, StateModuleError, contained, has_own};
 use crate::edit::registration;
 use crate::errors::{AccessError, SignError};
 use crate::execute::shared;
@@ -27,66 +30,6 @@ use crate::structure::sign;
 use crate::structure::spot::locate;
 use crate::structure::tie::untie_given;
 use crate::structure::traverse::children_of;
-
-/// Why a state dict cannot be loaded, or not as a whole.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum LoadStateDictError {
-    /// The entity is neither a population nor a module of a model.
-    #[error("{0} is neither a population nor a module of a model")]
-    NotAModule(Entity),
-    /// Models of several structures take no stacked tensors.
-    #[error("expected models of one blueprint to load stacked tensors into, got {0} blueprints")]
-    Blueprints(usize),
-    /// Keys are missing or not expected, or tensors do not fit; torch's words. What fits is loaded.
-    #[error("{}", incompatible(.module, .keys, .error_msgs, *.strict))]
-    Incompatible {
-        /// The type of the module.
-        module: &'static str,
-        /// The keys that did not match.
-        keys: IncompatibleKeys,
-        /// What is wrong beside them: other sizes.
-        error_msgs: Vec<String>,
-        /// Whether keys had to match.
-        strict: bool,
-    },
-    /// A parameter whose shape is not known yet cannot be loaded into one that has a shape; torch's words.
-    #[error("{}", UNINITIALIZED)]
-    Uninitialized,
-    /// A module does not take its extra state. All else is loaded.
-    #[error("{path}: {error}")]
-    ExtraState {
-        /// The dotted name.
-        path: String,
-        /// What the module said.
-        error: ExtraStateError,
-    },
-    /// A hook failed. What came before it is loaded.
-    #[error(transparent)]
-    Hook(#[from] StateHookError),
-    /// A model's tree is not a model any more.
-    #[error(transparent)]
-    Sign(#[from] SignError),
-}
-
-/// Writes torch's message.
-fn incompatible(
-    module: &str,
-    keys: &IncompatibleKeys,
-    error_msgs: &[String],
-    strict: bool,
-) -> String {
-    let mut text = format!("Error(s) in loading state_dict for {module}:");
-    let lists = [("Missing", &keys.missing_keys), ("Unexpected", &keys.unexpected_keys)];
-    for (what, keys) in lists.into_iter().filter(|(_, keys)| strict && !keys.is_empty()) {
-        let keys: Vec<_> = keys.iter().map(|key| format!("\"{key}\"")).collect();
-        let _ = write!(text, "\n\t{what} key(s) in state_dict: {}. ", keys.join(", "));
-    }
-    error_msgs.iter().for_each(|message| {
-        let _ = write!(text, "\n\t{message}");
-    });
-    text
-}
 
 /// How a state dict is loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -352,7 +295,7 @@ struct Loader<'w> {
     first: Option<usize>,
     /// How many models there are slices for, if each has its own.
     models: Option<usize>,
-    metadata: &'w [(String, u32)],
+    metadata: &'w [(String, LocalMetadata)],
     assign: bool,
     keys: IncompatibleKeys,
     error_msgs: Vec<String>,
@@ -370,12 +313,13 @@ impl Loader<'_> {
         position: usize,
         prefix: &str,
         mut state: StateDict,
-    ) -> Result<(), StateHookError> {
+    ) -> Result<(), LoadStateDictError> {
         let path = prefix.strip_suffix('.').unwrap_or(prefix);
-        let version = self.metadata.iter().find(|(known, _)| known == path);
-        let version = version.map(|&(_, version)| version);
+        let known = self.metadata.iter().find(|(known, _)| known == path);
+        let unknown = LocalMetadata::default();
+        let metadata = known.map_or(&unknown, |(_, known)| known);
         let Loader { hooks, keys, error_msgs, .. } = self;
-        hooks.call(position, HookKind::LoadStateDictPre, prefix, version, |hook, at| {
+        hooks.call(position, HookKind::LoadStateDictPre, prefix, metadata, |hook, at| {
             let mut loading = Loading {
                 strict: true,
                 missing_keys: &mut keys.missing_keys,
@@ -387,7 +331,8 @@ impl Loader<'_> {
                 _ => Ok(()),
             }
         })?;
-        self.load_own(position, prefix, version, &state);
+        self.change_own(position, prefix, metadata, &mut state)?;
+        self.load_own(position, prefix, metadata.version, &state);
         let blueprint = self.blueprint;
         for (name, child) in children_of(blueprint, position) {
             let prefix = format!("{prefix}{name}.");
@@ -396,9 +341,39 @@ impl Loader<'_> {
             self.load(child, &prefix, below)?;
         }
         let Loader { hooks, keys, .. } = self;
-        hooks.call(position, HookKind::LoadStateDictPost, prefix, version, |hook, at| match hook {
-            Callback::LoadStateDictPost(hook) => hook(at, keys),
-            _ => Ok(()),
+        Ok(hooks.call(position, HookKind::LoadStateDictPost, prefix, metadata, |hook, at| {
+            match hook {
+                Callback::LoadStateDictPost(hook) => hook(at, keys),
+                _ => Ok(()),
+            }
+        })?)
+    }
+
+    /// Gives the module of a position, as the first member has it.
+    fn module(&self, position: usize) -> &'_ dyn DynModule {
+        let first = self.first.map(|first| self.group.modules[position][first]);
+        let own = first.and_then(|first| live(self.world, first));
+        own.unwrap_or(&*self.blueprint.positions[position].module)
+    }
+
+    /// Lets the module's type change what the module is loaded from.
+    fn change_own(
+        &mut self,
+        position: usize,
+        prefix: &str,
+        metadata: &LocalMetadata,
+        state: &mut StateDict,
+    ) -> Result<(), StateModuleError> {
+        let module = self.module(position).clone_box();
+        let Loader { blueprint, keys, error_msgs, .. } = self;
+        let mut loading = Loading {
+            strict: true,
+            missing_keys: &mut keys.missing_keys,
+            unexpected_keys: &mut keys.unexpected_keys,
+            error_msgs,
+        };
+        contained(&blueprint.positions[position], "load_from_state_dict", || {
+            module.load_from_state_dict(state, prefix, metadata, &mut loading);
         })
     }
 
@@ -418,9 +393,7 @@ impl Loader<'_> {
             }
         }
         let extra_key = format!("{prefix}{EXTRA_STATE}");
-        let first = self.first.map(|first| self.group.modules[position][first]);
-        let of = first.and_then(|first| live(self.world, first)).unwrap_or(&**module);
-        match (of.get_extra_state().is_some(), by_name.get(extra_key.as_str())) {
+        match (self.module(position).get_extra_state().is_some(), by_name.get(extra_key.as_str())) {
             (true, Some(&tensor)) => self.fit_extra(position, tensor),
             (true, None) => self.keys.missing_keys.push(extra_key.clone()),
             (false, Some(_)) => self.keys.unexpected_keys.push(extra_key.clone()),

@@ -54,7 +54,7 @@ pub fn transfer_parametrizations_and_params(
     let transfers = transfers.collect::<Result<Vec<_>, _>>()?;
     for Transfer { name, parametrizations, new } in transfers {
         if let Some(tensor) = new {
-            let value = Value::Parameter(Numbers::Given(tensor));
+            let value = Value::Parameter { numbers: Numbers::Given(tensor), requires_grad: true };
             let set = setattr(world, to, &name, value);
             set.map_err(|error| ParametrizeError::Invalid(error.to_string()))?;
         }

@@ -5,10 +5,11 @@ use ndarray::{ArrayD, ArrayViewD, Axis, IxDyn};
 use neurarch_components::column::shared::{SharedRow, SharedTensors};
 use neurarch_components::column::{ColumnKey, row, row_mut};
 use neurarch_components::module::blueprint::Blueprint;
-use neurarch_components::module::mode::HasGradient;
+use neurarch_components::module::mode::{HasGradient, Mode};
 use neurarch_components::population::Population;
 use neurarch_components::population::group::Group;
 use neurarch_components::population::tree::Model;
+use neurarch_components::state::Tensor;
 use neurarch_kernels::ir::dtype::Element;
 use neurarch_kernels::ir::program::{Role, Slot};
 
@@ -22,7 +23,7 @@ pub fn find_slot(blueprint: &Blueprint, name: &str) -> Option<Slot> {
 }
 
 /// Finds the slot of a name that is dotted from a position on.
-fn find_slot_below(blueprint: &Blueprint, position: usize, name: &str) -> Option<Slot> {
+pub(crate) fn find_slot_below(blueprint: &Blueprint, position: usize, name: &str) -> Option<Slot> {
     let (path, leaf) = name.rsplit_once('.').unwrap_or(("", name));
     let position = blueprint.below(position, path).ok()?;
     blueprint.parameter(position, leaf).or_else(|| blueprint.buffer(position, leaf))
@@ -54,6 +55,28 @@ fn find(
 ) -> Result<Found, AccessError> {
     let at = locate(world, module)?;
     found_at(world, &at, name, role)
+}
+
+/// Prints a parameter of a model, by its dotted name below a module, as torch does: `Parameter containing:` and its numbers.
+/// A buffer is printed as a tensor.
+///
+/// # Errors
+///
+/// If there is no such parameter or buffer.
+///
+/// Source: `repr(module.weight)`.
+pub fn text(world: &mut World, module: Entity, name: &str) -> Result<String, AccessError> {
+    let Found { root, entity, key, slot, number, .. } = find(world, module, name, None)?;
+    let no_column = || AccessError::NoColumn { name: name.to_owned(), role: slot.role };
+    let row = row(world, entity, key).ok_or_else(no_column)?;
+    let bytes = row[..slot.ty.size_bytes()].to_vec();
+    let shape = slot.ty.shape.to_vec();
+    let tensor = Tensor::from_native(name.to_owned(), slot.ty.dtype, shape, bytes);
+    if slot.role == Role::Buffer {
+        return Ok(tensor.to_string());
+    }
+    let mode = world.get::<Mode>(root);
+    Ok(tensor.parameter_text(mode.is_none_or(|mode| !mode.frozen.contains(number))))
 }
 
 /// [`find`] below a module whose model is settled.

@@ -15,6 +15,7 @@ pub mod spawn;
 pub(crate) mod spot;
 #[cfg(test)]
 pub(crate) mod storage_tests;
+pub mod target;
 pub mod tie;
 pub(crate) mod ties;
 pub mod traverse;

@@ -1,34 +1,31 @@
 //! Toggles what a model runs: [`train`], [`eval`], [`requires_grad_`], [`set_active`]; and what a forward pass
 //! keeps, and in which precision it runs: [`no_grad`], [`autocast`].
 //!
-//! Each takes a population, for all of its models, or an entity of a model, for the module there and all
-//! below it. Only bits change; no weight moves.
+//! Each takes a [`Target`]: a population, for all of its models, a path in all of them, or an entity of a model, for the
+//! module there and all below it. Only bits change; no weight moves.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use bevy_ecs::prelude::*;
 use neurarch_components::module::blueprint::Blueprint;
 use neurarch_components::module::mode::{AutocastMode, GradMode, Mode};
-use neurarch_components::population::Population;
-use neurarch_components::population::blueprints::Blueprints;
-use neurarch_components::population::tree::Model;
 use neurarch_kernels::ir::autocast::{Autocast, Device};
 use neurarch_kernels::ir::dtype::Dtype;
-use neurarch_kernels::ir::program::Role;
+use neurarch_kernels::ir::program::{Role, Slot};
 
-use crate::errors::{AccessError, SignError, StepError};
-use crate::structure::population::population;
-use crate::structure::{access, root, sign, spot};
+use crate::errors::AccessError;
+use crate::structure::target::Target;
+use crate::structure::{access, spot};
 
 /// Puts modules into training mode.
 ///
 /// # Errors
 ///
-/// If `entity` is neither a population nor a module of one.
+/// If there is no such module.
 ///
 /// Source: `torch.nn.Module.train`.
-pub fn train(world: &mut World, entity: Entity) -> Result<(), StepError> {
-    change(world, entity, |mode, blueprint, position| {
+pub fn train(world: &mut World, target: impl Into<Target>) -> Result<(), AccessError> {
+    change(world, target, |mode, blueprint, position| {
         blueprint.subtree(position).for_each(|position| mode.evaluating.set(position, false));
     })
 }
@@ -40,10 +37,38 @@ pub fn train(world: &mut World, entity: Entity) -> Result<(), StepError> {
 /// As [`train`].
 ///
 /// Source: `torch.nn.Module.eval`.
-pub fn eval(world: &mut World, entity: Entity) -> Result<(), StepError> {
-    change(world, entity, |mode, blueprint, position| {
+pub fn eval(world: &mut World, target: impl Into<Target>) -> Result<(), AccessError> {
+    change(world, target, |mode, blueprint, position| {
         blueprint.subtree(position).for_each(|position| mode.evaluating.set(position, true));
     })
+}
+
+/// Says whether a module is in training mode; those below it stay in theirs.
+///
+/// # Errors
+///
+/// As [`train`].
+///
+/// Source: `torch.nn.Module.training`, assigned.
+pub fn set_training(
+    world: &mut World,
+    target: impl Into<Target>,
+    is_training: bool,
+) -> Result<(), AccessError> {
+    change(world, target, |mode, _, position| mode.evaluating.set(position, !is_training))
+}
+
+/// Says whether a module of one model is in training mode.
+///
+/// # Errors
+///
+/// If `module` is no module of a model.
+///
+/// Source: `torch.nn.Module.training`.
+pub fn is_training(world: &mut World, module: Entity) -> Result<bool, AccessError> {
+    let at = spot::locate(world, module)?;
+    let mode = world.get::<Mode>(at.group(world).modules[0][at.member]);
+    Ok(mode.is_none_or(|mode| !mode.evaluating.contains(at.position)))
 }
 
 /// Runs `run`, in which forward passes keep nothing for [`backward`](crate::execute::step::backward()): they are faster
@@ -164,49 +189,91 @@ pub fn is_autocast_available(device: Device) -> bool {
 ///
 /// # Errors
 ///
-/// As [`train`].
+/// As [`train`], and if one that is to need a gradient is of integers. Nothing is changed then.
 ///
 /// Source: `torch.nn.Module.requires_grad_`.
 pub fn requires_grad_(
     world: &mut World,
-    entity: Entity,
+    target: impl Into<Target>,
     requires_grad: bool,
-) -> Result<(), StepError> {
-    change(world, entity, |mode, blueprint, position| {
+) -> Result<(), AccessError> {
+    let target = target.into();
+    for aim in target.clone().aims(world)? {
+        let blueprint = aim.blueprint(world);
+        for (position, index) in blueprint.parameters_below(aim.position) {
+            let name = &blueprint.positions[position].parameters[index].name;
+            if let Some(slot) = blueprint.parameter(position, name) {
+                check_dtype(&slot, requires_grad)?;
+            }
+        }
+    }
+    change(world, target, |mode, blueprint, position| {
         for number in blueprint.numbers(position) {
             mode.frozen.set(number, !requires_grad);
         }
     })
 }
 
-/// Says whether one parameter of a model, by its dotted name, needs a gradient.
+/// Says whether one parameter, by its dotted name below a module, needs a gradient.
 ///
 /// # Errors
 ///
-/// If `root` is no model's root, or has no such parameter.
+/// If there is no such module or parameter. Nothing is changed then.
 ///
-/// Source: `torch.Tensor.requires_grad`.
+/// Source: `torch.Tensor.requires_grad`, assigned.
 pub fn set_requires_grad(
     world: &mut World,
-    root: Entity,
+    target: impl Into<Target>,
     name: &str,
     requires_grad: bool,
 ) -> Result<(), AccessError> {
-    let population = world.get::<Model>(root).ok_or(AccessError::NotAModel(root))?.population;
-    sign::refresh(world, population)?;
-    let (_, _, blueprint) = spot::place(world, root)?;
-    let slot = access::find_slot(blueprint, name).filter(|slot| slot.role == Role::Parameter);
+    let target = target.into();
+    for aim in target.clone().aims(world)? {
+        let (_, slot) = parameter_below(&aim.blueprint(world), aim.position, name)?;
+        check_dtype(&slot, requires_grad)?;
+    }
+    change(world, target, |mode, blueprint, position| {
+        if let Ok((number, _)) = parameter_below(blueprint, position, name) {
+            mode.frozen.set(number, !requires_grad);
+        }
+    })
+}
+
+/// Refuses gradients of integers.
+fn check_dtype(slot: &Slot, requires_grad: bool) -> Result<(), AccessError> {
+    match requires_grad && !slot.ty.dtype.is_float() {
+        true => Err(AccessError::RequiresGrad { name: slot.name.clone() }),
+        false => Ok(()),
+    }
+}
+
+/// Says whether a parameter needs a gradient, by its dotted name below a module of one model.
+///
+/// # Errors
+///
+/// If there is no such module or parameter.
+///
+/// Source: `torch.Tensor.requires_grad`.
+pub fn requires_grad(world: &mut World, module: Entity, name: &str) -> Result<bool, AccessError> {
+    let at = spot::locate(world, module)?;
+    let (number, _) = parameter_below(&at.blueprint(world), at.position, name)?;
+    let mode = world.get::<Mode>(at.group(world).modules[0][at.member]);
+    Ok(mode.is_none_or(|mode| !mode.frozen.contains(number)))
+}
+
+/// Finds a parameter by a name that is dotted from a position on; gives its number, too.
+fn parameter_below(
+    blueprint: &Blueprint,
+    position: usize,
+    name: &str,
+) -> Result<(usize, Slot), AccessError> {
+    let slot = access::find_slot_below(blueprint, position, name);
+    let slot = slot.filter(|slot| slot.role == Role::Parameter);
     let slot = slot.ok_or_else(|| AccessError::NoSuchName {
-        module: blueprint.positions[0].module.type_name(),
+        module: blueprint.positions[position].module.type_name(),
         name: name.to_owned(),
     })?;
-    let number = blueprint.number(slot.position, slot.index);
-    if let Some(mut mode) = world.get_mut::<Mode>(root)
-        && mode.frozen.contains(number) == requires_grad
-    {
-        mode.frozen.set(number, !requires_grad);
-    }
-    Ok(())
+    Ok((blueprint.number(slot.position, slot.index), slot))
 }
 
 /// Says whether models take part. An inactive model is not visited: nothing of it changes by a bit.
@@ -214,43 +281,27 @@ pub fn set_requires_grad(
 /// # Errors
 ///
 /// As [`train`].
-pub fn set_active(world: &mut World, entity: Entity, is_active: bool) -> Result<(), StepError> {
-    change(world, entity, |mode, _, _| mode.inactive = !is_active)
+pub fn set_active(
+    world: &mut World,
+    target: impl Into<Target>,
+    is_active: bool,
+) -> Result<(), AccessError> {
+    change(world, target, |mode, _, _| mode.inactive = !is_active)
 }
 
-/// Changes the mode of a population's models, at the root, or of one model, at a module of it.
+/// Changes the modes of the models that a target names.
 fn change(
     world: &mut World,
-    entity: Entity,
+    target: impl Into<Target>,
     change: impl Fn(&mut Mode, &Blueprint, usize),
-) -> Result<(), StepError> {
-    let (of, module) = match world.get::<Population>(entity) {
-        Some(_) => (entity, None),
-        None => {
-            let root = root::root_of(world, entity);
-            (root.ok_or(SignError::NotAPopulation(entity))?.1, Some(entity))
-        }
-    };
-    sign::refresh(world, of)?;
+) -> Result<(), AccessError> {
     let mut changed = Vec::new();
-    for group in population(world, of)?.groups() {
-        let blueprint = world.resource::<Blueprints>().get(group.blueprint);
-        let Some(blueprint) = blueprint else { continue };
-        let places = match module {
-            None => group.modules[0].iter().map(|&root| (root, 0)).collect::<Vec<_>>(),
-            Some(module) => {
-                let positions = group.modules.iter().enumerate();
-                let at = positions.flat_map(|(position, modules)| {
-                    let places = modules.iter().enumerate();
-                    places.filter(|(_, at)| **at == module).map(move |(place, _)| (place, position))
-                });
-                at.map(|(place, position)| (group.modules[0][place], position)).collect()
-            }
-        };
-        for (root, position) in places {
+    for aim in target.into().aims(world)? {
+        let blueprint = aim.blueprint(world);
+        for root in aim.entities(world, 0) {
             let Some(before) = world.get::<Mode>(root) else { continue };
             let mut mode = before.clone();
-            change(&mut mode, blueprint, position);
+            change(&mut mode, &blueprint, aim.position);
             if mode != *before {
                 changed.push((root, mode));
             }

@@ -134,7 +134,10 @@ pub(crate) fn remap_modes(
 ) {
     let mut positions = Vec::new();
     let (mut parameters, mut changed) = (Vec::new(), Vec::new());
+    let mut frozen = Vec::new();
     for (to, from) in new.iter().zip(old) {
+        let at_first = to.parameters.iter().enumerate().filter(|(_, of)| !of.requires_grad);
+        frozen.extend(at_first.map(|(index, _)| to.first_parameter + index));
         let Some(from) = from else { continue };
         positions.push((from.position, to.position));
         let kept = (0..to.parameters.len()).filter_map(|index| {
@@ -151,9 +154,13 @@ pub(crate) fn remap_modes(
         places.iter().filter(|(from, _)| bits.contains(*from)).map(|&(_, to)| to).collect()
     };
     if let Some(mut mode) = world.get_mut::<Mode>(root) {
+        let there = [&parameters[..], &changed].concat();
+        let mut still_frozen = moved(&mode.frozen, &there);
+        frozen.retain(|number| there.iter().all(|(_, to)| to != number));
+        frozen.into_iter().for_each(|number| still_frozen.set(number, true));
         let to = Mode {
             evaluating: moved(&mode.evaluating, &positions),
-            frozen: moved(&mode.frozen, &[&parameters[..], &changed].concat()),
+            frozen: still_frozen,
             inactive: mode.inactive,
             hooked: mode.hooked,
             cached: mode.cached,

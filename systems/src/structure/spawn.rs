@@ -8,7 +8,9 @@ use neurarch_components::builtin;
 use neurarch_components::column::shared::{SharedRow, SharedTensors};
 use neurarch_components::column::{Columns, RowBundle};
 use neurarch_components::containers::{MAX_DEPTH, too_deep};
+use neurarch_components::module::attributes::is_method;
 use neurarch_components::module::blueprint::{Blueprint, BlueprintId, Position, TieError};
+use neurarch_components::module::mode::Mode;
 use neurarch_components::module::names::{Kind, wrong_name};
 use neurarch_components::module::registered::Registered;
 use neurarch_components::module::registry::ModuleTypes;
@@ -20,6 +22,7 @@ use neurarch_components::population::contents::Contents;
 use neurarch_components::population::group::Group;
 use neurarch_components::population::tie::{SharedModule, Tie, Ties};
 use neurarch_components::population::tree::{Columned, Model, ModuleName, NOT_A_MEMBER};
+use neurarch_components::warnings::Warnings;
 use neurarch_kernels::ir::dtype::Dtype;
 
 use crate::errors::room::RoomError;
@@ -54,9 +57,17 @@ pub enum SpawnError {
     /// A parameter or module is tied to one that is not there.
     #[error(transparent)]
     Tie(#[from] TieError),
-    /// Parameters have elements of a floating-point type.
+    /// A model's parameters have elements of a floating-point type, but for those that say another one.
     #[error("expected parameters of a floating-point type, got {0}")]
     Dtype(Dtype),
+    /// A parameter of integers needs no gradient; torch's words.
+    #[error("{path}.{name}: {REQUIRES_GRAD}")]
+    RequiresGrad {
+        /// Dotted path of the module; the type's name for a root.
+        path: String,
+        /// The parameter's name.
+        name: String,
+    },
     /// The world's entities were cleared, its resources with them, and bevy takes no resource of the same type again.
     #[error("expected a world that takes resources, got one that was cleared")]
     Cleared,
@@ -83,6 +94,10 @@ pub enum SpawnError {
     Sign(#[from] SignError),
 }
 
+/// What torch says of a parameter that is to have a gradient of integers.
+pub(crate) const REQUIRES_GRAD: &str =
+    "Only Tensors of floating point and complex dtype can require gradients";
+
 /// How many modules a model has at most: some times what the largest mixtures of experts have.
 pub const MAX_MODULES: usize = 1 << 18;
 
@@ -107,6 +122,7 @@ pub fn spawn_population(
     check_declared(module, "")?;
     check_resources(world)?;
     builtin::register(world);
+    world.init_resource::<Warnings>();
     register_types(world, module);
     Columns::init(world);
     let blueprint = Blueprint::of(module, dtype)?;
@@ -243,14 +259,18 @@ fn check_below(
     if let Some(message) = declared.refused() {
         return Err(SpawnError::Limit { path: own_path(), message: message.to_owned() });
     }
-    declared.parameters.iter().filter_map(|at| at.dtype).try_for_each(check_dtype)?;
+    let mut learned = declared.parameters.iter().filter(|at| at.requires_grad);
+    if let Some(at) = learned.find(|at| at.dtype.is_some_and(|dtype| !dtype.is_float())) {
+        return Err(SpawnError::RequiresGrad { path: own_path(), name: at.name.clone() });
+    }
     let parameters = declared.parameters.iter().map(|at| (Kind::Parameter, &at.name));
     let buffers = declared.buffers.iter().map(|at| (Kind::Buffer, &at.name));
     let children = declared.children.iter().map(|(name, _)| (Kind::Module, name));
     let shared = declared.shared.iter().map(|share| (Kind::Module, &share.name));
     let mut taken: HashSet<&str> = HashSet::new();
     for (kind, name) in parameters.chain(buffers).chain(children).chain(shared) {
-        if let Some(message) = wrong_name(kind, owner, name, |name| taken.contains(name)) {
+        let is_taken = |name: &str| taken.contains(name) || is_method(owner, name);
+        if let Some(message) = wrong_name(kind, owner, name, is_taken) {
             return Err(SpawnError::Name { path: own_path(), message });
         }
         taken.insert(name);
@@ -261,10 +281,13 @@ fn check_below(
     })
 }
 
+/// Makes the types of a module and of all below it known, and tells what their constructors warn of.
 pub(crate) fn register_types(world: &mut World, module: &dyn DynModule) {
     module.register(world);
     let mut declared = Declare::default();
     module.declare(&mut declared);
+    let warnings = Warnings::of(world);
+    declared.warnings().for_each(|message| warnings.warn(module.type_name(), message));
     declared.children.iter().for_each(|(_, child)| register_types(world, &**child));
 }
 
@@ -296,6 +319,8 @@ struct Spawner {
     group: usize,
     blueprint: BlueprintId,
     positions: Vec<Prepared>,
+    /// The mode of a new model.
+    mode: Mode,
     /// How many changes were on the list before the first model.
     changed_before: usize,
     /// How many changes what was spawned and despawned is told by.
@@ -414,6 +439,7 @@ impl Spawner {
             group,
             blueprint: of.blueprint,
             positions: positions.collect(),
+            mode: Mode { frozen: blueprint.frozen(), ..Mode::default() },
             changed_before,
             changes: 0,
         }
@@ -442,9 +468,10 @@ impl Spawner {
                         index: NOT_A_MEMBER,
                         blueprint: self.blueprint,
                     };
+                    let mode = self.mode.clone();
                     match room {
-                        Some(room) => world.spawn((columned, model, room)),
-                        None => world.spawn((columned, model)),
+                        Some(room) => world.spawn((columned, model, mode, room)),
+                        None => world.spawn((columned, model, mode)),
                     }
                 }
                 Some(parent) => {
@@ -485,6 +512,9 @@ impl Spawner {
             }
             if let Some(registered) = &at.registered {
                 put(&mut entity, registered.clone());
+            }
+            if let Some(module) = at.module.as_ref().filter(|_| !entity.is_despawned()) {
+                module.constructed(&mut entity);
             }
         }
         Tree(entities)

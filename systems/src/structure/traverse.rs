@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use std::borrow::Cow;
 
 use bevy_ecs::prelude::*;
+use neurarch_components::module::NoModule;
 use neurarch_components::module::blueprint::{Blueprint, Parameter};
 use neurarch_components::module::registry::ModuleTypes;
 use neurarch_components::module::repr::with_children;
@@ -83,11 +84,17 @@ pub(crate) fn resolved(blueprint: &Blueprint, position: usize) -> usize {
     blueprint.positions[position].alias.unwrap_or(position)
 }
 
-/// Lists the children of a position by name, second names resolved.
+/// Lists the children of a position by name, second names resolved, but for those that are torch's `None`.
 pub(crate) fn children_of(
     blueprint: &Blueprint,
     position: usize,
 ) -> impl Iterator<Item = (&str, usize)> {
+    let is_there = |child: usize| !blueprint.positions[child].module.is::<NoModule>();
+    entries_of(blueprint, position).filter(move |&(_, child)| is_there(child))
+}
+
+/// Lists the children of a position by name, those that are torch's `None` included.
+fn entries_of(blueprint: &Blueprint, position: usize) -> impl Iterator<Item = (&str, usize)> {
     let children = blueprint.positions[position].children.iter();
     children.map(|&child| (blueprint.positions[child].name.as_str(), resolved(blueprint, child)))
 }
@@ -311,7 +318,7 @@ pub fn apply(
 /// Source: `torch.nn.Module.__repr__`.
 pub fn repr(world: &mut World, module: Entity) -> Result<String, AccessError> {
     fn print(world: &World, at: &Spot, blueprint: &Blueprint, position: usize) -> String {
-        let children: Vec<_> = children_of(blueprint, position)
+        let children: Vec<_> = entries_of(blueprint, position)
             .map(|(name, child)| (name, print(world, at, blueprint, child)))
             .collect();
         // A blueprint does not have the numbers that each model has of its own.

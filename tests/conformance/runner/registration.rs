@@ -133,7 +133,7 @@ fn container(class: &str, key: &str, given: Option<Value>) -> Checked<Raised> {
             let list = ParameterList::new().push(Parameter::zeros([2]));
             let found = refused_by_container(list.get(index()?));
             return match given {
-                Some(Value::Parameter(_) | Value::Tensor(_)) if found.is_none() => {
+                Some(Value::Parameter { .. } | Value::Tensor(_)) if found.is_none() => {
                     let Model { mut world, root, .. } = Model::spawn_module(&list, Dtype::F32)?;
                     world.container(root).set(index()?, Parameter::zeros([2]))?;
                     Ok(None)

@@ -17,7 +17,8 @@ fn value(kind: Kind) -> Value {
             Value::module(Linear { in_features: inputs, out_features: outputs, bias })
         }
         Kind::Fused { inputs, outputs, bias } => {
-            Value::module(FusedLinearReLU { in_features: inputs, out_features: outputs, bias })
+            let linear = Linear { in_features: inputs, out_features: outputs, bias };
+            Value::module(FusedLinearReLU::from(linear))
         }
         Kind::Lazy { outputs, bias, .. } => {
             Value::module(LazyLinear { bias, ..LazyLinear::new(outputs) })
@@ -48,7 +49,7 @@ impl Storm {
     }
 
     fn register_tensor(&mut self, at: (usize, usize)) {
-        let (layer, module) = self.layer(at);
+        let (layer, module) = self.tensors(at);
         let number = self.random.below(3);
         let length = 1 + self.random.below(3);
         let numbers = self.random.array(&[length]);
@@ -81,7 +82,7 @@ impl Storm {
     }
 
     fn delete_tensor(&mut self, at: (usize, usize)) {
-        let (layer, module) = self.layer(at);
+        let (layer, module) = self.tensors(at);
         let layer = &mut self.groups[at.0].models[at.1].layers[layer];
         for name in ["extra1", "extra2", "buffer"] {
             let before = layer.parameters.len() + layer.buffers.len();
@@ -93,7 +94,7 @@ impl Storm {
     }
 
     fn toggle_bias(&mut self, at: (usize, usize)) {
-        let (layer, module) = self.layer(at);
+        let (layer, module) = self.tensors(at);
         let layer = &mut self.groups[at.0].models[at.1].layers[layer];
         let (Kind::Linear { outputs, .. } | Kind::Fused { outputs, .. }) = layer.kind else {
             return;
@@ -217,6 +218,10 @@ impl Storm {
         for place in 1..layers.len() - 1 {
             let [first, second] = &mut layers[place..place + 2] else { continue };
             let names = (first.name.clone(), second.name.clone());
+            // What is on a module stays on it: hooks and tags of a layer would be those of a part of it.
+            if !first.hooks.is_empty() || first.tag.is_some() {
+                continue;
+            }
             match (first.kind, second.kind) {
                 (Kind::Linear { inputs, outputs, bias }, Kind::ReLU) => {
                     fuse_linear_relu(&mut self.world, root, &names.0, &names.1).unwrap();

@@ -171,6 +171,14 @@ impl Storm {
         (layer, self.module(at, layer))
     }
 
+    /// Chooses a layer; gives the module that has its tensors.
+    fn tensors(&mut self, at: (usize, usize)) -> (usize, Entity) {
+        let (layer, _) = self.layer(at);
+        let path = self.plain(at).layers[layer].tensors();
+        let root = self.root(at);
+        (layer, self.world.module(root, &path).unwrap())
+    }
+
     fn module(&mut self, at: (usize, usize), layer: usize) -> Entity {
         let name = self.plain(at).layers[layer].name.clone();
         let root = self.root(at);

@@ -9,7 +9,7 @@ use super::plain::{Kind, Parameter};
 impl Storm {
     pub(super) fn parametrize(&mut self) {
         let at = self.model();
-        let (layer, module) = self.layer(at);
+        let (layer, module) = self.tensors(at);
         match self.random.below(4) {
             0 => self.norm(at, layer, module),
             1 => {

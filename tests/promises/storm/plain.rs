@@ -138,9 +138,17 @@ impl Layer {
 
     /// The dotted name of something in it.
     pub fn path(&self, name: &str) -> String {
-        match self.name.as_str() {
+        match self.tensors().as_str() {
             "" => name.to_owned(),
             own => format!("{own}.{name}"),
+        }
+    }
+
+    /// The path of the module that has its tensors.
+    pub fn tensors(&self) -> String {
+        match self.kind {
+            Kind::Fused { .. } => format!("{}.linear", self.name),
+            _ => self.name.clone(),
         }
     }
 

@@ -321,6 +321,7 @@ fn parameters_of_live_containers_are_given_numbers() {
     assert_eq!(world.container(gains).keys().unwrap(), ["a"]);
     let counts = Array2::<i64>::zeros((1, 1));
     let error = world.container(gains).set("n", Value::parameter(counts.view())).map(drop);
-    let text = "parameter 'n': expected elements of a float type, got i64";
+    let text =
+        "parameter 'n': Only Tensors of floating point and complex dtype can require gradients";
     assert_eq!(error.unwrap_err().to_string(), text);
 }

@@ -60,6 +60,7 @@ impl Live {
                 self.world.get::<Linear>(*module).unwrap().out_features.to_string()
             }
             Item::Parameter(of) => of.ty.shape[0].to_string(),
+            Item::None => "None".to_owned(),
         }
     }
 

@@ -112,7 +112,7 @@ fn others() -> Vec<Deed> {
         "" => world.perturb_with(all, |_| Noise::normal(0.1), |_| false),
         "" => world.overwrite(all, &[1, 0, 1]),
         "" => world.crossover(all, &[(0, 1), (1, 2), (2, 0)]),
-        "" => init::reset_parameters(world, all, &[root]),
+        "" => init::reset_parameters(world, root),
         "" => world.clip_grad_norm_(all, 1.0),
         "" => world.clip_grad_norm_(root, 1.0),
         "" => world.clip_grad_value_(all, 1.0),

@@ -151,7 +151,7 @@ fn a_norms_state_of_unknown_or_older_version_may_lack_how_many_batches_it_has_se
         world.load_state_dict_with(root, state, any).unwrap().missing_keys
     };
     assert_eq!(missing(&mut world, &state), keys);
-    state.metadata = vec![(String::new(), 1), ("0".into(), 1)];
+    state.metadata = vec![(String::new(), 1.into()), ("0".into(), 1.into())];
     assert!(missing(&mut world, &state).is_empty(), "the version of 1 is unknown");
     state.metadata.clear();
     state.remove("0.bias");

@@ -26,12 +26,25 @@ pub struct Parameter {
     pub dtype: Option<Dtype>,
     /// Its first numbers.
     pub init: Init,
+    /// Whether it needs a gradient at first. One of integers does not.
+    pub requires_grad: bool,
 }
 
 impl Parameter {
     /// Describes a parameter with the model's dtype.
     pub fn new(shape: impl Into<Shape>, init: Init) -> Self {
-        Parameter { shape: shape.into(), dtype: None, init }
+        Parameter { shape: shape.into(), dtype: None, init, requires_grad: true }
+    }
+
+    /// Has no elements. Source: `torch.nn.Parameter()`.
+    pub fn empty() -> Self {
+        Parameter::zeros([0])
+    }
+
+    /// Needs no gradient at first: torch's `requires_grad=False`.
+    #[must_use]
+    pub fn frozen(self) -> Self {
+        Parameter { requires_grad: false, ..self }
     }
 
     /// Starts at 0. Source: `torch.zeros`.
@@ -65,10 +78,18 @@ impl Parameter {
         Parameter { dtype: Some(dtype), ..self }
     }
 
-    /// Registers it as a parameter.
-    pub fn declare(&self, name: &str, declare: &mut Declare) {
-        if declare.takes(1) {
-            declare.parameters.push(self.declared(name));
+    /// Describes it to a module's `declare`.
+    pub(crate) fn declared(&self, name: &str) -> crate::module::Declared {
+        let (name, shape, dtype) = (name.to_owned(), self.shape.clone(), self.dtype);
+        let requires_grad = self.requires_grad;
+        crate::module::Declared {
+            name,
+            shape,
+            dtype,
+            persistent: true,
+            is_none: false,
+            uninitialized: false,
+            requires_grad,
         }
     }
 
@@ -98,7 +119,7 @@ impl Parameter {
 
 impl IntoValue for Parameter {
     fn into_value(self) -> Value {
-        let Parameter { shape, dtype, init } = self;
-        Value::Parameter(Numbers::Drawn { shape, dtype, init })
+        let Parameter { shape, dtype, init, requires_grad } = self;
+        Value::Parameter { numbers: Numbers::Drawn { shape, dtype, init }, requires_grad }
     }
 }

@@ -30,6 +30,12 @@ fn plain_instance_norm(call: &Call<'_>, x: &Var, of: &Settings, spatial: usize) 
             of.num_features, shape[axis]
         ));
     }
+    if shape[axis] != of.num_features {
+        trace.warn(format!(
+            "input's size at dim={axis} does not match num_features. You can silence this warning by not passing in \
+             num_features, which is not used because affine=False"
+        ));
+    }
     if axis == 0 {
         let batched = [1].into_iter().chain(shape.iter().copied()).collect::<Shape>();
         let y = batched_norm(call, &x.reshape(batched), of);

@@ -95,6 +95,13 @@ impl Stack {
         if !declare.takes(self.num_layers.saturating_mul(self.directions() * of_cell)) {
             return;
         }
+        if self.dropout > 0.0 && self.num_layers == 1 {
+            declare.warn(format!(
+                "dropout option adds dropout after all but last recurrent layer, so non-zero dropout expects num_layers \
+                 greater than 1, but got dropout={} and num_layers=1",
+                float(self.dropout)
+            ));
+        }
         for layer in 0..self.num_layers {
             let input = if layer == 0 { self.input_size } else { between };
             for direction in 0..self.directions() {

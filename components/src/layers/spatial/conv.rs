@@ -96,7 +96,7 @@ impl<const N: usize> Settings<N> {
     }
 
     pub(super) fn declare(&self, declare: &mut Declare) {
-        declare.parameter("weight", self.weight());
+        declare.kaiming_parameter("weight", self.weight());
         declare.optional_parameter("bias", self.bias.then_some([self.out_channels]));
     }
 

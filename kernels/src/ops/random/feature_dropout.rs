@@ -11,6 +11,22 @@ const FEW: &str = "Feature dropout requires at least 2 dimensions in the input";
 /// Minus the least value of SELU.
 const ALPHA: f64 = 1.758_099_340_847_376_6;
 
+/// torch's warning of an input of three axes.
+const UNBATCHED: &str = "dropout2d: Received a 3D input to dropout2d and assuming that channel-wise 1D dropout behavior \
+    is desired - input is interpreted as shape (N, C, L), where C is the channel dim. This behavior will change in a \
+    future release to interpret the input as one without a batch dimension, i.e. shape (C, H, W). To maintain the 1D \
+    channel-wise dropout behavior, please switch to using dropout1d instead.";
+
+/// Writes torch's warning of an input with another number of axes than the spatial ones ask for.
+fn unusual(spatial: &str, expected: &str, rank: usize) -> String {
+    format!(
+        "dropout{spatial}d: Received a {rank}-D input to dropout{spatial}d, which is deprecated and will result in an \
+         error in a future release. To retain the behavior and silence this warning, please use dropout instead. Note \
+         that dropout{spatial}d exists to provide channel-wise dropout on inputs with {spatial} spatial dimensions, a \
+         channel dimension, and an optional batch dimension (i.e. {expected} inputs)."
+    )
+}
+
 impl Var {
     /// Sets whole channels of `[batch, channels, length]` or `[channels, length]` to 0 with probability `p`, `[]`, and
     /// divides the others by `1 - p`.
@@ -34,7 +50,13 @@ impl Var {
     /// Source: `torch.nn.functional.dropout2d` while training.
     #[must_use]
     pub fn dropout2d(&self, p: &Var) -> Var {
-        match self.shape().rank() {
+        let rank = self.shape().rank();
+        match rank {
+            3 => self.trace().warn(UNBATCHED),
+            4 => {}
+            _ => self.trace().warn(unusual("2", "3D or 4D", rank)),
+        }
+        match rank {
             0 | 1 => self.trace().fail(FEW),
             _ => self.drop_channels(2, p),
         }
@@ -46,7 +68,11 @@ impl Var {
     /// Source: `torch.nn.functional.dropout3d` while training.
     #[must_use]
     pub fn dropout3d(&self, p: &Var) -> Var {
-        match self.shape().rank() {
+        let rank = self.shape().rank();
+        if !(4..=5).contains(&rank) {
+            self.trace().warn(unusual("3", "4D or 5D", rank));
+        }
+        match rank {
             0 => self.trace().fail(FEW),
             5 => self.drop_channels(2, p),
             _ => self.drop_channels(1, p),

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use bevy_ecs::prelude::*;
 use neurarch_components::hook::PopulationHooks;
+use neurarch_components::module::NoModule;
 use neurarch_components::module::mode::{HasGradient, Mode};
 use neurarch_components::module::registered::{Registered, Value};
 use neurarch_components::module::registry::ModuleTypes;
@@ -34,7 +35,7 @@ enum Child {
     Live(Entity),
     /// A new one.
     New(Sapling),
-    /// A name without a module: a registration hook took it.
+    /// A name without a module, which was asked for, or which a registration hook made of one.
     Nothing,
 }
 
@@ -155,7 +156,7 @@ impl ChildPlan {
                     made
                 }
                 Child::Nothing => {
-                    let made = world.spawn((name.clone(), ChildOf(container))).id();
+                    let made = world.spawn((name.clone(), ChildOf(container), NoModule)).id();
                     before.made.push(made);
                     made
                 }

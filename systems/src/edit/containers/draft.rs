@@ -9,8 +9,8 @@ use neurarch_components::layers::{
     ModuleDict, ModuleList, ParameterDict, ParameterList, Sequential,
 };
 use neurarch_components::module::names::Kind;
-use neurarch_components::module::registered::{Numbers, Value};
-use neurarch_components::module::{DynModule, Module};
+use neurarch_components::module::registered::Value;
+use neurarch_components::module::{DynModule, Module, NoModule};
 use neurarch_kernels::ir::dtype::Dtype;
 
 use super::{EditError, Key};
@@ -58,7 +58,7 @@ pub(super) enum Held {
     /// The one that was at this place.
     Standing(usize),
     /// A new one.
-    New(Numbers),
+    New(Value),
 }
 
 /// What an operation took out, by name.
@@ -345,6 +345,7 @@ pub(super) fn name(key: Key) -> Result<String, EditError> {
 fn module_of(value: Value) -> Result<Box<dyn DynModule>, EditError> {
     match value {
         Value::Module(module) => Ok(module),
+        Value::None => Ok(Box::new(NoModule)),
         other => {
             let given = other.typename(Dtype::F32);
             Err(RegistrationError::NotAModuleType { given }.into())
@@ -358,9 +359,12 @@ fn modules_of(values: Vec<Value>) -> Result<Vec<Box<dyn DynModule>>, EditError> 
 
 /// A tensor becomes a parameter, as in torch.
 fn held_of(value: Value) -> Result<Held, EditError> {
-    match value.numbers() {
-        Some(numbers) => Ok(Held::New(numbers.clone())),
-        None => Err(RegistrationError::Kind {
+    match value {
+        Value::Parameter { .. } => Ok(Held::New(value)),
+        Value::Tensor(numbers) | Value::Buffer { numbers, .. } => {
+            Ok(Held::New(Value::Parameter { numbers, requires_grad: true }))
+        }
+        Value::None | Value::Module(_) | Value::Other(_) => Err(RegistrationError::Kind {
             what: "parameter",
             name: String::new(),
             given: value.typename(Dtype::F32),

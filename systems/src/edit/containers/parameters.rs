@@ -55,19 +55,18 @@ impl ParameterPlan {
             taken: taken.iter().map(|(name, _)| name.clone()).collect(),
         };
         for (name, held) in result {
-            let numbers = match held {
+            let value = match held {
                 Held::Standing(place) => {
                     plan.described.push(describe(world, site, &old[place]));
                     plan.entries.push(old[place].clone());
                     continue;
                 }
-                Held::New(numbers) => numbers,
+                Held::New(value) => value,
             };
             let is_known = Names::entry(old, &name).is_some();
             if names.is_computed(world, &name) || !is_known && names.has(world, &name) {
                 return Err(RegistrationError::Exists { name }.into());
             }
-            let value = Value::Parameter(numbers);
             let kind = HookKind::ParameterRegistration;
             let value = registration::ask(world, kind, names, &name, value)?;
             let Some(numbers) = value.numbers() else {
@@ -76,9 +75,8 @@ impl ParameterPlan {
                 return Err(RegistrationError::Kind { what, name, given, expected }.into());
             };
             let ty = numbers.ty(names.dtype);
-            if !ty.dtype.is_float() {
-                return Err(RegistrationError::Dtype { name, given: ty.dtype }.into());
-            }
+            registration::check_gradient(names, &name, &value)?;
+            let requires_grad = !matches!(value, Value::Parameter { requires_grad: false, .. });
             let own = (ty.dtype != names.dtype).then_some(ty.dtype);
             let init = match numbers {
                 Numbers::Given(tensor) => {
@@ -93,12 +91,14 @@ impl ParameterPlan {
                     init.clone()
                 }
             };
-            plan.described.push(Parameter { shape: ty.shape.clone(), dtype: own, init });
+            let shape = ty.shape.clone();
+            plan.described.push(Parameter { shape, dtype: own, init, requires_grad });
             if is_known {
                 plan.replaced.push(name.clone());
             }
             let ty = Some(ty);
-            plan.entries.push(Entry { name, ty, persistent: true, uninitialized: false });
+            let (persistent, uninitialized) = (true, false);
+            plan.entries.push(Entry { name, ty, persistent, uninitialized, requires_grad });
         }
         for entry in old.iter().filter(|entry| entry.ty.is_some()) {
             let stays = plan.entries.iter().any(|new| new.name == entry.name)
@@ -212,5 +212,6 @@ fn describe(world: &World, site: &Site, entry: &Entry) -> Parameter {
         shape: ty.map(|ty| ty.shape.clone()).unwrap_or_default(),
         dtype: ty.map(|ty| ty.dtype).filter(|&dtype| dtype != site.names.dtype),
         init: Init::Zeros,
+        requires_grad: entry.requires_grad,
     })
 }

@@ -21,6 +21,8 @@ pub enum Item {
     Module(Entity),
     /// A parameter.
     Parameter(NamedTensor),
+    /// A child that is torch's `None`.
+    None,
 }
 
 impl Item {
@@ -28,7 +30,7 @@ impl Item {
     pub fn module(&self) -> Option<Entity> {
         match self {
             Item::Module(module) => Some(*module),
-            Item::Parameter(_) => None,
+            Item::Parameter(_) | Item::None => None,
         }
     }
 }
@@ -52,12 +54,13 @@ fn open(world: &mut World, container: impl Into<Target>) -> Result<Open, EditErr
 }
 
 impl Open {
-    /// Lists children by name; names without a module are left out.
+    /// Lists children by name.
     fn modules(&self, world: &World, listed: Vec<(String, Planned)>) -> Vec<(String, Item)> {
         let item = |(name, child)| match child {
             Planned::Standing(place) if self.site.entries[place].is_there => {
                 Some((name, Item::Module(owner(world, self.entities[place]))))
             }
+            Planned::Standing(_) => Some((name, Item::None)),
             _ => None,
         };
         listed.into_iter().filter_map(item).collect()

@@ -30,6 +30,7 @@ pub use constraints::{orthogonal, spectral_norm, weight_norm};
 pub use register::RegisterOptions;
 pub use remove::{remove_parametrizations, remove_spectral_norm};
 
+use crate::draw::Draw;
 use crate::draw::op::Fill;
 pub use crate::errors::ParametrizeError;
 use crate::errors::SignError;
@@ -272,12 +273,13 @@ fn turn_around(call: &Call<'_>, tensor: Var) -> Result<(), ParametrizeError> {
     Ok(())
 }
 
-/// Gives the originals of the parametrized tensors of some models the numbers that make what their modules ask
-/// for at first: after their modules' parameters and buffers were reset.
-pub(crate) fn reset_originals(world: &mut World, models: &[Entity]) {
-    let Ok(roots) = sites(world, models) else { return };
-    for site in roots {
-        let types = 0..site.blueprint.positions.len();
+/// Gives the originals of the parametrized tensors of some modules, and of all below them, the numbers that make what
+/// their modules ask for at first: after these modules' parameters and buffers were reset.
+pub(crate) fn reset_originals(world: &mut World, modules: &[Entity], draw: Draw) {
+    let Ok(mut sites) = sites(world, modules) else { return };
+    for site in &mut sites {
+        site.draw(world, draw);
+        let types = site.blueprint.subtree(site.position);
         let containers = types.filter_map(|position| site.blueprint.parametrizations(position));
         let lists = containers.flat_map(|at| site.blueprint.positions[at].children.clone());
         for list in lists {
@@ -293,7 +295,7 @@ pub(crate) fn reset_originals(world: &mut World, models: &[Entity]) {
                 site.commit(world, &trace);
             }
         }
-        weight_norm::reset_lengths(world, &site);
+        weight_norm::reset_lengths(world, site);
     }
 }
 

@@ -106,6 +106,7 @@ fn prepare(
             persistent,
             uninitialized: false,
             is_none: false,
+            requires_grad: true,
         };
         let (originals, is_buffer) = (Vec::new(), is_buffer(slot.role));
         let init: Init = at.module.reset(own);

@@ -21,6 +21,7 @@ use neurarch_kernels::ir::shape::Type;
 use neurarch_kernels::ir::trace::{Trace, Var};
 
 use crate::draw::op::Fill;
+use crate::draw::{Draw, key_of};
 use crate::errors::{BindError, ParametrizeError, SignError};
 use crate::execute::hooks::Target;
 use crate::structure::root::root_of;
@@ -156,6 +157,13 @@ pub(crate) fn sites(world: &mut World, modules: &[Entity]) -> Result<Vec<Site>, 
 }
 
 impl Site {
+    /// Says which random numbers the members draw; without it, those of their first numbers.
+    pub(crate) fn draw(&mut self, world: &World, draw: Draw) {
+        for member in &mut self.members {
+            member.key = key_of(world, member.root, member.key.seed, draw);
+        }
+    }
+
     /// Names the module's type.
     pub(crate) fn class_name(&self) -> String {
         self.blueprint.class_name(self.position).into_owned()

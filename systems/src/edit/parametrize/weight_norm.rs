@@ -101,7 +101,8 @@ pub fn remove_weight_norm(
 
 /// Gives the lengths of all such tensors of some models those of their directions: after these were reset.
 pub(super) fn reset_lengths(world: &mut World, site: &Site) {
-    for (position, at) in site.blueprint.positions.iter().enumerate() {
+    for position in site.blueprint.subtree(site.position) {
+        let at = &site.blueprint.positions[position];
         for (name, dim) in &at.weight_normed.0 {
             let record = |call: &Call<'_>| {
                 let norm = WeightNorm { dim: *dim }.norm(&call.parameter(&format!("{name}_v")));

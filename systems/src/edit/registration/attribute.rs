@@ -6,7 +6,7 @@ use neurarch_kernels::ir::program::Role;
 
 use super::children::{check_use, prepare, put_modules, remove_children};
 use super::error::RegistrationError;
-use super::put::{Gone, Put, edit, parameter_numbers, put, put_alike, put_buffers};
+use super::put::{Gone, Put, checked_parameter, edit, put, put_alike, put_buffers};
 use super::subject::{check_name, check_ties, for_each_structure, subject, subjects};
 use crate::edit::lookup::{Attribute, Names};
 use crate::edit::{lookup, parametrize};
@@ -34,7 +34,7 @@ pub fn setattr(
     value: Value,
 ) -> Result<(), RegistrationError> {
     let what = match value {
-        Value::Parameter(_) => "parameters",
+        Value::Parameter { .. } => "parameters",
         Value::Buffer { .. } => "buffer",
         _ => "module",
     };
@@ -97,7 +97,7 @@ impl Way {
             Err(RegistrationError::AssignKind { what, name, given, expected })
         };
         Ok(match value {
-            Value::Parameter(_) => {
+            Value::Parameter { .. } => {
                 check_name("parameter", name)?;
                 if names.is_of_type(name) {
                     return Err(RegistrationError::Exists { name: name.to_owned() });
@@ -131,7 +131,7 @@ impl Way {
         value: &Value,
     ) -> Result<Self, RegistrationError> {
         let is_registered =
-            matches!(value, Value::Parameter(_) | Value::Buffer { .. } | Value::Module(_));
+            matches!(value, Value::Parameter { .. } | Value::Buffer { .. } | Value::Module(_));
         if is_registered || !names.is_parametrized(world, name) {
             return Err(RegistrationError::Exists { name: name.to_owned() });
         }
@@ -154,22 +154,22 @@ impl Way {
     ) -> Result<(), RegistrationError> {
         match self {
             Way::Parameter => {
-                let numbers = for_each_structure(subjects, |names| {
-                    parameter_numbers(world, names, name, value.clone())
+                let values = for_each_structure(subjects, |names| {
+                    checked_parameter(world, names, name, value.clone())
                 })?;
-                let puts = subjects.iter().zip(&numbers).map(|((at, names), numbers)| {
+                let puts = subjects.iter().zip(&values).map(|((at, names), value)| {
                     let buffer = Names::entry(&names.registered.buffers, name);
                     let child = names.child(world, name);
                     let gone = buffer.map(|_| Gone::Buffer).into_iter();
                     let gone = gone.chain(child.map(Gone::Child)).collect();
-                    Put { at, names, numbers: numbers.as_ref(), gone }
+                    Put { at, names, value, gone }
                 });
                 let puts: Vec<_> = puts.collect();
                 put(world, Role::Parameter, name, true, &puts)?;
                 forget(world, subjects, name);
             }
             Way::NoParameter => {
-                let nothing = vec![None; subjects.len()];
+                let nothing = vec![Value::None; subjects.len()];
                 put_alike(world, Role::Parameter, name, true, (subjects, &nothing))?;
             }
             Way::Module | Way::NoModule => {

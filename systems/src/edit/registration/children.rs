@@ -3,9 +3,9 @@
 use bevy_ecs::prelude::*;
 use neurarch_components::builtin;
 use neurarch_components::hook::HookKind;
-use neurarch_components::module::DynModule;
 use neurarch_components::module::blueprint::Blueprint;
 use neurarch_components::module::registered::Value;
+use neurarch_components::module::{DynModule, NoModule};
 use neurarch_components::population::tie::{SharedModule, Tie, Ties};
 use neurarch_components::population::tree::ModuleName;
 use neurarch_kernels::ir::dtype::Dtype;
@@ -25,7 +25,10 @@ pub(crate) fn prepare(
     name: &str,
     value: Value,
 ) -> Result<Value, RegistrationError> {
-    let value = ask(world, HookKind::ModuleRegistration, names, name, value)?;
+    let value = match value {
+        Value::Module(module) if module.is::<NoModule>() => Value::None,
+        value => ask(world, HookKind::ModuleRegistration, names, name, value)?,
+    };
     check_module(names, &value)?;
     if let Value::Module(module) = &value {
         spawn::check_declared(&**module, name)?;
@@ -70,7 +73,7 @@ pub(super) fn put_modules(
         let sapling = saplings.iter().find(|(group, _)| *group == at.group);
         let new = match sapling.and_then(|(_, sapling)| sapling.as_ref()) {
             Some(sapling) => sapling.plant(world, names.entity, name),
-            None => world.spawn((ModuleName(name.into()), ChildOf(names.entity))).id(),
+            None => world.spawn((ModuleName(name.into()), ChildOf(names.entity), NoModule)).id(),
         };
         if let Some(old) = old {
             world.entity_mut(names.entity).insert_child(old.place, new);
@@ -168,6 +171,9 @@ impl Sapling {
                 entity.insert(SharedModule(entities[alias]));
             }
             entities.push(entity.id());
+            if let Some(module) = module.as_ref().filter(|_| !entity.is_despawned()) {
+                module.constructed(&mut entity);
+            }
         }
         for (position, of) in self.blueprint.positions.iter().enumerate() {
             let ties = spawn::ties(&self.blueprint, of).into_iter();

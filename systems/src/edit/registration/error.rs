@@ -1,10 +1,9 @@
 //! [`RegistrationError`]: why nothing was registered, in torch's words.
 
 use neurarch_components::hook::HookKind;
-use neurarch_kernels::ir::dtype::Dtype;
 
 use crate::errors::{AccessError, InitError, LookupError, ParametrizeError, SignError};
-use crate::structure::spawn::SpawnError;
+use crate::structure::spawn::{REQUIRES_GRAD, SpawnError};
 
 /// Why nothing was registered, assigned or deleted. Everything is as it was then.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -89,13 +88,11 @@ pub enum RegistrationError {
     /// A submodule is to be set at the empty path; torch's words.
     #[error("Cannot set the submodule without a target name!")]
     NoTarget,
-    /// Parameters can have elements of `f32` and `f64` only, for now.
-    #[error("parameter '{name}': expected elements of a float type, got {given}")]
-    Dtype {
+    /// A parameter of integers needs no gradient; torch's words.
+    #[error("parameter '{name}': {REQUIRES_GRAD}")]
+    RequiresGrad {
         /// The name.
         name: String,
-        /// The element type.
-        given: Dtype,
     },
     /// Something that stays is the same under another name.
     #[error("'{name}' is in use as '{by}'")]
@@ -153,7 +150,7 @@ impl RegistrationError {
             RegistrationError::NoTarget
             | RegistrationError::Parametrize(ParametrizeError::Invalid(_)) => "ValueError",
             RegistrationError::AllModules
-            | RegistrationError::Dtype { .. }
+            | RegistrationError::RequiresGrad { .. }
             | RegistrationError::InUse { .. }
             | RegistrationError::Hook { .. }
             | RegistrationError::Parametrize(_)

@@ -20,12 +20,12 @@ pub use attribute::{delattr, getattr, setattr};
 pub(crate) use children::{Sapling, check_going, prepare};
 pub use error::RegistrationError;
 pub use module::{register_module, set_submodule};
-pub(crate) use put::retype;
+pub(crate) use put::{check_gradient, retype};
 pub(crate) use subject::{ask, check_ties};
 
 use crate::edit::lookup::Names;
 use crate::execute::hooks::Target;
-use put::{parameter_numbers, put_alike, put_buffers};
+use put::{checked_parameter, put_alike, put_buffers};
 use subject::{check_name, for_each_structure, subjects};
 
 /// Registers a parameter of a module of a live model, or of those of a population, in the place of the one of that
@@ -77,10 +77,10 @@ pub fn register_parameter(
             return Err(RegistrationError::Exists { name: name.to_owned() });
         }
     }
-    let numbers = for_each_structure(&subjects, |names| {
-        parameter_numbers(world, names, name, value.clone())
+    let values = for_each_structure(&subjects, |names| {
+        checked_parameter(world, names, name, value.clone())
     })?;
-    put_alike(world, Role::Parameter, name, true, (&subjects, &numbers))
+    put_alike(world, Role::Parameter, name, true, (&subjects, &values))
 }
 
 /// Registers a buffer of a module of a live model, or of those of a population, in the place of the one of that name

@@ -29,11 +29,16 @@ pub(super) enum Gone {
 pub(super) struct Put<'a> {
     pub(super) at: &'a Spot,
     pub(super) names: &'a Names,
-    pub(super) numbers: Option<&'a Numbers>,
+    /// A parameter, a buffer, or torch's `None`.
+    pub(super) value: &'a Value,
     pub(super) gone: Vec<Gone>,
 }
 
 impl Put<'_> {
+    fn numbers(&self) -> Option<&Numbers> {
+        self.value.numbers()
+    }
+
     /// Gives what the module has afterwards, the new entry with that type.
     fn listed(&self, role: Role, name: &str, ty: Option<Type>, persistent: bool) -> Registered {
         let mut registered = self.names.registered.clone();
@@ -44,8 +49,10 @@ impl Put<'_> {
             Role::Buffer => &mut registered.buffers,
             _ => &mut registered.parameters,
         };
-        let entry = Entry { name: name.to_owned(), ty, persistent, uninitialized: false };
-        match entries.iter_mut().find(|entry| entry.name == name) {
+        let requires_grad = !matches!(self.value, Value::Parameter { requires_grad: false, .. });
+        let name = name.to_owned();
+        let entry = Entry { name, ty, persistent, uninitialized: false, requires_grad };
+        match entries.iter_mut().find(|known| known.name == entry.name) {
             Some(known) => *known = entry,
             None => entries.push(entry),
         }
@@ -54,7 +61,7 @@ impl Put<'_> {
 
     /// Gives the type that the new entry has.
     fn ty(&self) -> Option<Type> {
-        self.numbers.map(|numbers| numbers.ty(self.names.dtype))
+        self.numbers().map(|numbers| numbers.ty(self.names.dtype))
     }
 
     /// Says whether there is something with numbers under the name.
@@ -65,7 +72,7 @@ impl Put<'_> {
     }
 
     fn check(&self, world: &World, role: Role, name: &str) -> Result<(), RegistrationError> {
-        if let (Some(Numbers::Drawn { init, .. }), Some(ty)) = (self.numbers, self.ty()) {
+        if let (Some(Numbers::Drawn { init, .. }), Some(ty)) = (self.numbers(), self.ty()) {
             let slot = Slot { name: name.to_owned(), role, position: 0, index: 0, ty };
             draw::check(name, &slot, init)?;
         }
@@ -113,7 +120,7 @@ pub(super) fn put(
         edit(world, population, lists, name)?;
     }
     for put in puts {
-        match put.numbers {
+        match put.numbers() {
             None => {}
             Some(Numbers::Given(tensor)) => {
                 write_own(world, put.names.entity, role, name, &tensor.to_native());
@@ -135,15 +142,15 @@ pub(super) fn put(
     Ok(())
 }
 
-/// Checks what a parameter is to be, and asks the registration hooks; gives its numbers.
-pub(super) fn parameter_numbers(
+/// Checks what a parameter is to be, and asks the registration hooks.
+pub(super) fn checked_parameter(
     world: &World,
     names: &Names,
     name: &str,
     value: Value,
-) -> Result<Option<Numbers>, RegistrationError> {
+) -> Result<Value, RegistrationError> {
     let check = |value: &Value| match value {
-        Value::None | Value::Parameter(_) => Ok(()),
+        Value::None | Value::Parameter { .. } => Ok(()),
         other => Err(RegistrationError::Kind {
             what: "parameter",
             name: name.to_owned(),
@@ -157,13 +164,24 @@ pub(super) fn parameter_numbers(
         value => ask(world, HookKind::ParameterRegistration, names, name, value)?,
     };
     check(&value)?;
-    if let Some(numbers) = value.numbers() {
-        let given = numbers.ty(names.dtype).dtype;
-        if !given.is_float() {
-            return Err(RegistrationError::Dtype { name: name.to_owned(), given });
+    check_gradient(names, name, &value)?;
+    Ok(value)
+}
+
+/// Refuses a parameter of integers that is to have a gradient.
+pub(crate) fn check_gradient(
+    names: &Names,
+    name: &str,
+    value: &Value,
+) -> Result<(), RegistrationError> {
+    match value {
+        Value::Parameter { numbers, requires_grad: true }
+            if !numbers.ty(names.dtype).dtype.is_float() =>
+        {
+            Err(RegistrationError::RequiresGrad { name: name.to_owned() })
         }
+        _ => Ok(()),
     }
-    Ok(value.numbers().cloned())
 }
 
 pub(super) fn put_buffers(
@@ -180,7 +198,7 @@ pub(super) fn put_buffers(
             return Err(RegistrationError::Exists { name: name.to_owned() });
         }
     }
-    let numbers = for_each_structure(subjects, |names| {
+    let values = for_each_structure(subjects, |names| {
         let check = |value: &Value| match value.is_none() || value.numbers().is_some() {
             true => Ok(()),
             false => Err(RegistrationError::Kind {
@@ -193,25 +211,21 @@ pub(super) fn put_buffers(
         check(value)?;
         let value = ask(world, HookKind::BufferRegistration, names, name, value.clone())?;
         check(&value)?;
-        Ok(value.numbers().cloned())
+        Ok(value)
     })?;
-    put_alike(world, Role::Buffer, name, persistent, (subjects, &numbers))
+    put_alike(world, Role::Buffer, name, persistent, (subjects, &values))
 }
 
-/// [`put`] where nothing goes: in each subject those of its numbers.
+/// [`put`] where nothing goes: in each subject its value.
 pub(super) fn put_alike(
     world: &mut World,
     role: Role,
     name: &str,
     persistent: bool,
-    (subjects, numbers): (&[(Spot, Names)], &[Option<Numbers>]),
+    (subjects, values): (&[(Spot, Names)], &[Value]),
 ) -> Result<(), RegistrationError> {
-    let puts = subjects.iter().zip(numbers).map(|((at, names), numbers)| Put {
-        at,
-        names,
-        numbers: numbers.as_ref(),
-        gone: Vec::new(),
-    });
+    let puts = subjects.iter().zip(values);
+    let puts = puts.map(|((at, names), value)| Put { at, names, value, gone: Vec::new() });
     put(world, role, name, persistent, &puts.collect::<Vec<_>>())
 }
 

@@ -22,11 +22,12 @@ mod target;
 mod teller;
 
 use crate::compile::script::Kinds;
+pub use crate::structure::target::Target;
 pub(crate) use answer::{Again, Past};
 pub(crate) use memory::Memory;
 pub(crate) use passed::Passed;
 pub(crate) use runner::{CallHooks, Runner};
-pub use target::{RegisterHookError, Target};
+pub use target::RegisterHookError;
 
 /// Registers a hook. One of a parameter that is tied, or of a module under its second name, is the owner's.
 ///
@@ -42,6 +43,7 @@ pub fn register(
     options: HookOptions,
 ) -> Result<RemovableHandle, RegisterHookError> {
     let (target, callback) = target::resolve(world, target.into(), callback)?;
+    target::check_mixed(world, &target, callback.kind())?;
     Ok(match target {
         Target::All => {
             let mut hooks = world.get_resource_or_init::<GlobalHooks>();

@@ -11,12 +11,15 @@ use neurarch_components::module::blueprint::{Blueprint, Position};
 use neurarch_components::module::call::{Call, Watcher};
 use neurarch_components::module::registered::tensor_typename;
 use neurarch_components::population::group::Group;
+use neurarch_components::warnings::Warnings;
+use neurarch_kernels::ir::program::Program;
 use neurarch_kernels::ir::trace::{Trace, Var, panic_message};
 use neurarch_kernels::ir::tree::{Arguments, Tree};
 use neurarch_kernels::passes::differentiate::{Crossing, WatchGradients};
 
 use super::answer::{Again, Answer, List, Told};
 use super::{Kinds, OuterHooks};
+use crate::compile::non_full::warn_non_full;
 use crate::errors::StepError;
 
 /// The hooks that gradients will meet at the module calls of a pass, by the scope of the call: those that
@@ -38,6 +41,12 @@ struct OfCall {
     after: List,
 }
 
+/// torch's warning where gradients arrive at a call none of whose inputs needs one.
+const NO_INPUT: &str = "Full backward hook is firing when gradients are computed with respect to module outputs since no \
+    inputs require gradients. See \
+    https://docs.pytorch.org/docs/main/generated/torch.nn.Module.html#torch.nn.Module.register_full_backward_hook for \
+    more details.";
+
 /// Calls the hooks of a pass of one model, or of a cohort.
 pub(crate) struct Runner {
     shared: OuterHooks,
@@ -58,6 +67,9 @@ pub(crate) struct Runner {
     is_final: bool,
     /// What hooks did so far in an observed pass; what they did in one that is made again.
     again: RefCell<Again>,
+    warnings: Warnings,
+    /// Whether there may be backward hooks that are not full: few have any, and each look takes a lock.
+    has_non_full: bool,
 }
 
 impl Runner {
@@ -74,9 +86,16 @@ impl Runner {
             let module = group.modules[position][hooked?];
             world.get::<Hooks>(module).map(|hooks| (module, hooks.share()))
         };
+        let shared = shared.unwrap_or_default();
+        let own: Vec<_> = (0..blueprint.positions.len()).map(own).collect();
+        let of_population = shared.population.0.iter().map(|(_, hooks)| hooks);
+        let of_model = own.iter().flatten().map(|(_, hooks)| hooks);
+        let mut all = std::iter::once(&shared.global).chain(of_population).chain(of_model);
+        let has_non_full = all.any(|hooks| hooks.have(&[HookKind::NonFullBackward]));
         Runner {
-            shared: shared.unwrap_or_default(),
-            own: (0..blueprint.positions.len()).map(own).collect(),
+            has_non_full,
+            shared,
+            own,
             blueprint: blueprint.clone(),
             models,
             failure: RefCell::new(None),
@@ -87,6 +106,7 @@ impl Runner {
             is_observed: false,
             is_final: false,
             again: RefCell::default(),
+            warnings: Warnings::of(world),
         }
     }
 
@@ -99,6 +119,7 @@ impl Runner {
 
     /// Goes on to another model of the cohort, whose own hooks are at the positions of these kinds.
     pub(super) fn turn_to(&mut self, world: &World, group: &Group, place: usize, kinds: &[Kinds]) {
+        self.has_non_full |= kinds.iter().any(|kinds| kinds.any(&[HookKind::NonFullBackward]));
         for (position, (own, kinds)) in self.own.iter_mut().zip(kinds).enumerate() {
             let module = group.modules[position][place];
             let hooks = if kinds.is_empty() { None } else { world.get::<Hooks>(module) };
@@ -225,12 +246,32 @@ impl Runner {
             answer => Ok(answer),
         };
         result.map_err(|error| {
+            if hook.always_call && trace.error().is_some() {
+                self.warn_silenced(module, hook, &error);
+            }
             let failure = self.failure_of(position, hook.kind, number, &error);
             if self.failure.borrow().is_none() && trace.error().is_none() {
                 *self.failure.borrow_mut() = Some(failure);
             }
             trace.fail(error.to_string());
         })
+    }
+
+    /// Warns of an error that another one came before.
+    fn warn_silenced(&self, module: &str, hook: &Hook, error: &HookError) {
+        let is_this = |of: &Hook| Arc::ptr_eq(&of.callback, &hook.callback);
+        let is_global = self.shared.global.list(hook.kind).iter().any(is_this);
+        let whose = if is_global { "global module" } else { "module" };
+        let message = format!(
+            "{whose} forward hook with ``always_call=True`` raised an exception that was silenced as another error was \
+             raised in forward: {error}"
+        );
+        self.warnings.warn(module, &message);
+    }
+
+    /// Gives the warnings of the recording.
+    pub(crate) fn warn_all(&self, program: &Program) {
+        self.warnings.warn_all(&program.warnings);
     }
 
     /// Names the module and the hook that failed.
@@ -282,6 +323,9 @@ impl Runner {
             }
             let told = Told::Backward(inputs, &outputs);
             if let Ok(Answer::Gradients(new)) = self.call(trace, of.position, number, hook, &told) {
+                if !needs.contains(&true) && hook.0.kind == HookKind::NonFullBackward {
+                    continue;
+                }
                 if !needs.contains(&true) && new.iter().any(Option::is_some) {
                     trace.fail(
                         "Backward hook for Modules where no input requires gradient should always return None or \
@@ -353,9 +397,10 @@ fn answer(callback: &mut Callback, at: &At<'_>, told: &Told<'_>) -> Result<Answe
         (Callback::BackwardPre(hook), Told::BackwardPre(outputs)) => {
             hook(at, outputs)?.map_or(Answer::Nothing, Answer::Gradients)
         }
-        (Callback::Backward(hook), Told::Backward(inputs, outputs)) => {
-            hook(at, inputs, outputs)?.map_or(Answer::Nothing, Answer::Gradients)
-        }
+        (
+            Callback::Backward(hook) | Callback::NonFullBackward(hook),
+            Told::Backward(inputs, outputs),
+        ) => hook(at, inputs, outputs)?.map_or(Answer::Nothing, Answer::Gradients),
         (Callback::Gradient(name, hook), Told::Gradient(of, gradient)) if name == of => {
             hook(at, of, gradient)?.map_or(Answer::Nothing, Answer::Gradient)
         }
@@ -394,7 +439,10 @@ impl Runner {
     /// Keeps the hooks that gradients will meet at a call.
     fn meet(&self, position: usize, scope: usize) {
         let before = self.hooks(position, HookKind::BackwardPre);
-        let after = self.hooks(position, HookKind::Backward);
+        let mut after = self.hooks(position, HookKind::Backward);
+        if self.has_non_full {
+            after.extend(self.hooks(position, HookKind::NonFullBackward));
+        }
         if !before.is_empty() || !after.is_empty() {
             let of_call = OfCall { position, before, after };
             self.calls.borrow_mut().0.insert(scope, of_call);
@@ -488,6 +536,10 @@ impl Watcher for Runner {
     }
 
     fn after(&self, call: &Call<'_>, arguments: &Arguments, result: Option<Tree>) -> Option<Tree> {
+        let is_non_full = || !self.hooks_now(call.position, HookKind::NonFullBackward).is_empty();
+        if self.has_non_full && is_non_full() {
+            warn_non_full(call.trace, arguments, result.as_ref());
+        }
         self.after_call(call.trace, call.position, arguments, result)
     }
 
@@ -513,6 +565,10 @@ impl WatchGradients for Runner {
         }
         self.arrived.insert(call.scope, gradients.to_vec());
         if !call.needs.contains(&true) {
+            if of.after.iter().any(|(hook, _)| hook.kind == HookKind::Backward) {
+                let module = &self.blueprint.positions[of.position].module;
+                self.warnings.warn(module.type_name(), NO_INPUT);
+            }
             let mut none = vec![None; call.needs.len()];
             self.backward(&trace, call, &of, &mut none);
         }

@@ -1,7 +1,7 @@
 //! Whose calls a hook is told of: checks that somebody will call it.
 
 use bevy_ecs::prelude::*;
-use neurarch_components::hook::{Callback, HookKind};
+use neurarch_components::hook::{Callback, GlobalHooks, HookKind, Hooks, PopulationHooks};
 use neurarch_components::module::blueprint::Blueprint;
 use neurarch_components::population::Population;
 use neurarch_components::population::blueprints::Blueprints;
@@ -9,32 +9,10 @@ use neurarch_components::population::blueprints::Blueprints;
 use crate::errors::AccessError;
 use crate::errors::SignError;
 use crate::structure::sign;
+use crate::structure::spot::find;
 use crate::structure::spot::locate;
 use crate::structure::spot::owner;
-
-/// Whose calls a hook is told of.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Target {
-    /// A module of one model, by its entity. If the hook watches passes, the model runs apart from those whose
-    /// hooks are others from then on.
-    Module(Entity),
-    /// The module at a dotted path of all models of a population: one call for all of them.
-    Population(Entity, String),
-    /// Every module of every model.
-    All,
-}
-
-impl From<Entity> for Target {
-    fn from(module: Entity) -> Self {
-        Target::Module(module)
-    }
-}
-
-impl From<(Entity, &str)> for Target {
-    fn from((population, path): (Entity, &str)) -> Self {
-        Target::Population(population, path.to_owned())
-    }
-}
+use crate::structure::target::Target;
 
 /// Why a hook cannot be registered: it would never be called. Nothing is changed then.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -87,6 +65,15 @@ pub enum RegisterHookError {
         /// The tensor's name.
         name: String,
     },
+    /// A module has backward hooks of the other kind; torch's words.
+    #[error(
+        "Cannot use both regular backward hooks and full backward hooks {}. Please use only one of them.",
+        if *.is_global { "as a global Module hook" } else { "on a single Module" }
+    )]
+    Mixed {
+        /// Whether they are of all modules.
+        is_global: bool,
+    },
     /// Such hooks are called for all modules, or not at all.
     #[error("a {0} is called for all modules: expected Target::All")]
     OfAllModules(HookKind),
@@ -122,6 +109,44 @@ pub(super) fn resolve(
             let (path, callback) = resolve_path(world, population, path, callback)?;
             Ok((Target::Population(population, path), callback))
         }
+    }
+}
+
+/// Refuses a backward hook where there was one of the other kind: full, or not.
+///
+/// Source: `_is_full_backward_hook` of `torch.nn.Module`.
+pub(super) fn check_mixed(
+    world: &World,
+    target: &Target,
+    kind: HookKind,
+) -> Result<(), RegisterHookError> {
+    let Some(is_full) = kind.is_full() else { return Ok(()) };
+    let is_other = |hooks: &Hooks| hooks.is_full_backward() == Some(!is_full);
+    let of_population = |population: Entity, path: &str| {
+        let hooks = world.get::<PopulationHooks>(population);
+        hooks.and_then(|hooks| hooks.at(path)).is_some_and(is_other)
+    };
+    let of_module = |module: Entity| world.get::<Hooks>(module).is_some_and(is_other);
+    let is_mixed = match target {
+        Target::All => world.get_resource::<GlobalHooks>().is_some_and(|hooks| is_other(&hooks.0)),
+        Target::Population(population, path) => {
+            let found = world.get::<Population>(*population).into_iter();
+            let mut modules = found.flat_map(Population::groups).flat_map(|group| {
+                let blueprint = world.resource::<Blueprints>().get(group.blueprint);
+                let position = blueprint.and_then(|blueprint| blueprint.below(0, path).ok());
+                position.into_iter().flat_map(|position| &group.modules[position])
+            });
+            of_population(*population, path) || modules.any(|&module| of_module(module))
+        }
+        Target::Module(module) => {
+            let at = find(world, *module)?;
+            let path = &at.blueprint(world).positions[at.position].path;
+            of_module(*module) || of_population(at.population, path)
+        }
+    };
+    match is_mixed {
+        true => Err(RegisterHookError::Mixed { is_global: *target == Target::All }),
+        false => Ok(()),
     }
 }
 
