@@ -127,9 +127,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut world = World::new();
     let module = MultiTask::new(&TASKS);
     println!("{}", repr(&module));
-    let brains = world.spawn_population(&module, MODELS, Seed(3))?;
+    let mut brains = world.spawn_population(&module, MODELS, Seed(3))?;
     let rate = |model: usize| 1e-4 * 2.0_f64.powi(model as i32);
-    world.insert_with(brains, |model| Adam { lr: rate(model), ..Adam::default() })?;
+    brains.insert_with(|model| Adam { lr: rate(model), ..Adam::default() })?;
 
     let (images, labels) = digits.train();
     let targets =
@@ -137,13 +137,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     for _ in 0..EPOCHS {
         let batches = images.axis_chunks_iter(Axis(0), BATCH);
         for (x, y) in batches.zip(targets.axis_chunks_iter(Axis(0), BATCH)) {
-            world.train_step(brains, Input::shared(x), Input::shared(y), &TaskLoss)?;
+            brains.train_step(Input::shared(x), Input::shared(y), &TaskLoss)?;
         }
     }
 
-    world.eval(brains)?;
+    brains.eval()?;
     let (images, labels) = digits.validation();
-    let scores = score(&mut world, brains, images, labels)?;
+    let scores = score(&mut brains, images, labels)?;
     println!("\naccuracy on digits not seen    digit    odd  large");
     for (model, scores) in scores.rows().into_iter().enumerate() {
         let scores: Vec<_> = scores.iter().map(|score| format!("{score:.3}")).collect();
@@ -157,13 +157,12 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// Gives how much of each task each model gets right, `[models, tasks]`.
 fn score(
-    world: &mut World,
-    brains: Entity,
+    brains: &mut PopulationMut<'_>,
     images: ArrayView2<'_, f32>,
     labels: ArrayView1<'_, i64>,
 ) -> Result<Array2<f32>, Box<dyn Error>> {
     let arguments = Arguments::each([AnyInput::from(Input::shared(images))]);
-    let logits = world.forward_with::<f32>(brains, arguments.with("by_task", Tree::Flag(true)))?;
+    let logits = brains.forward_with::<f32>(arguments.with("by_task", Tree::Flag(true)))?;
     let mut right = Array2::zeros((MODELS, TASKS.len()));
     for (task, logits) in logits.leaves().into_iter().enumerate() {
         for (model, logits) in logits.outer_iter().enumerate() {

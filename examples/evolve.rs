@@ -34,16 +34,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     let start = Instant::now();
     let mut world = World::new();
     let brain = Sequential::new().push(Linear::new(4, 8)).push(Tanh).push(Linear::new(8, 2));
-    let brains = world.spawn_population(&brain, MODELS, Seed(SEED))?;
-    world.eval(brains)?;
     world.set_grad_enabled(false);
+    let mut brains = world.spawn_population(&brain, MODELS, Seed(SEED))?;
+    brains.eval()?;
     let mut random = Random(SEED);
 
     println!("generation   best  median  (mean steps of {EPISODES} episodes, 500 at most)");
     let mut ranking: Vec<usize> = (0..MODELS).collect();
     let mut first = 0.0;
     for generation in 0..GENERATIONS {
-        let fitness = play(&mut world, brains, EPISODES, &mut random)?;
+        let fitness = play(&mut brains, EPISODES, &mut random)?;
         ranking.sort_by(|&a, &b| fitness[b].total_cmp(&fitness[a]));
         let [best, median] = [0, MODELS / 2].map(|rank| fitness[ranking[rank]]);
         println!("{generation:>10}  {best:>5.0}  {median:>6.0}");
@@ -59,18 +59,18 @@ fn main() -> Result<(), Box<dyn Error>> {
         for (rank, &model) in ranking.iter().enumerate() {
             parents[model] = ranking[rank % PARENTS];
         }
-        world.overwrite(brains, &parents)?;
+        brains.overwrite(&parents)?;
         let std = NOISE * DECAY.powi(generation as i32);
         let noise = |model| Noise::normal(if parents[model] == model { 0.0 } else { std });
-        world.perturb_with(brains, noise, |_| true)?;
+        brains.perturb_with(noise, |_| true)?;
     }
 
     // The best one, alone, in episodes that it has not seen.
-    let others = ranking[1..].iter().map(|&model| world.models(brains).map(|models| models[model]));
-    for other in others.collect::<Result<Vec<_>, _>>()? {
-        world.despawn(other);
+    let models = brains.models()?.to_vec();
+    for &model in &ranking[1..] {
+        brains.world_mut().despawn(models[model]);
     }
-    let score = play(&mut world, brains, TEST_EPISODES, &mut random)?[0];
+    let score = play(&mut brains, TEST_EPISODES, &mut random)?[0];
     println!("the best model balances for {score:.0} steps in {TEST_EPISODES} other episodes");
     println!(
         "{:.1} s for {GENERATIONS} generations of {MODELS} models",
@@ -82,12 +82,11 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// Plays episodes with every model; gives how many steps each held out, on average.
 fn play(
-    world: &mut World,
-    brains: Entity,
+    brains: &mut PopulationMut<'_>,
     episodes: usize,
     random: &mut Random,
 ) -> Result<Vec<f32>, Box<dyn Error>> {
-    let models = world.models(brains)?.len();
+    let models = brains.models()?.len();
     // All models start from the same states.
     let starts: Vec<CartPole> = (0..episodes).map(|_| CartPole::new(random)).collect();
     let mut poles: Vec<CartPole> = (0..models).flat_map(|_| starts.clone()).collect();
@@ -97,7 +96,7 @@ fn play(
         for (pole, mut seen) in poles.iter().zip(observations.rows_mut()) {
             seen.assign(&ndarray::aview1(&pole.state));
         }
-        world.forward_into(brains, &observations, scores.view_mut())?;
+        brains.forward_into(&observations, scores.view_mut())?;
         act(&mut poles, scores.view());
     }
     let mean = |poles: &[CartPole]| {

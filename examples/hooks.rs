@@ -36,37 +36,36 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut world = World::new();
     let network = Sequential::new().push(Linear::new(PIXELS, 32)).push(Tanh);
     let network = network.push(Linear::new(32, 16)).push(ReLU).push(Linear::new(16, CLASSES));
-    let brains = world.spawn_population(&network, MODELS, Seed(7))?;
-    world.insert(brains, Adam { lr: 3e-3, ..Adam::default() })?;
+    let mut brains = world.spawn_population(&network, MODELS, Seed(7))?;
+    brains.insert(Adam { lr: 3e-3, ..Adam::default() })?;
     let (images, labels) = digits.train();
     let batch = |step: usize| Part::from(step * BATCH..(step + 1) * BATCH);
-    let train = |world: &mut World, step: usize| {
+    let train = |brains: &mut PopulationMut<'_>, step: usize| {
         let x = images.slice_axis(Axis(0), batch(step));
         let y = labels.slice_axis(Axis(0), batch(step));
         let loss = CrossEntropyLoss::default();
-        world.train_step(brains, Input::shared(x), Input::shared(y), &loss)
+        brains.train_step(Input::shared(x), Input::shared(y), &loss)
     };
     let (unseen, _) = digits.validation();
     let x = unseen.slice_axis(Axis(0), batch(0));
-    let run = |world: &mut World| world.forward(brains, Input::shared(x));
+    let run = |brains: &mut PopulationMut<'_>| brains.forward(Input::shared(x));
     for step in 0..STEPS {
-        train(&mut world, step)?;
+        train(&mut brains, step)?;
     }
-    let unwatched = run(&mut world)?;
+    let unwatched = run(&mut brains)?;
 
     // One model: what each of its layers gives. Its neighbors run as before.
-    let third = world.models(brains)?[2];
     let activations = Record::default();
     let mut handles = Vec::new();
-    for layer in world.children(third)? {
+    for path in ["0", "1", "2", "3", "4"] {
         let record = activations.clone();
-        handles.push(world.register_forward_hook(layer, move |at, _, y| {
+        handles.push(brains.model(2)?.at(path)?.register_forward_hook(move |at, _, y| {
             let y = at.array::<f32>(y.and_then(Tree::leaf).ok_or("no result")?)?;
             record.lock().map_err(|_| "poisoned")?.insert(at.path.to_owned(), y);
             Ok(None)
         })?);
     }
-    let watched = run(&mut world)?;
+    let watched = run(&mut brains)?;
     println!("activations of one model, [batch, features]");
     show(&activations, 1.0);
     assert_eq!(watched, unwatched, "looking changes no bit");
@@ -82,13 +81,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     let gradients = Record::default();
     for path in ["0", "1", "2", "3", "4"] {
         let record = gradients.clone();
-        handles.push(world.register_full_backward_hook((brains, path), move |at, _, dy| {
+        handles.push(brains.at(path).register_full_backward_hook(move |at, _, dy| {
             let dy = at.array::<f32>(dy[0].as_ref().ok_or("no gradient")?)?;
             record.lock().map_err(|_| "poisoned")?.insert(at.path.to_owned(), dy);
             Ok(None)
         })?);
     }
-    train(&mut world, STEPS)?;
+    train(&mut brains, STEPS)?;
     println!("\ngradients of {MODELS} models, [models, batch, features]");
     show(&gradients, 0.01);
     let recorded = gradients.lock().map_err(|_| "poisoned")?;
@@ -100,19 +99,19 @@ fn main() -> Result<(), Box<dyn Error>> {
     assert!(handles.drain(..).all(|handle| handle.remove()));
 
     // A hook that changes a value: some units are silent while its guard lives.
-    let before = run(&mut world)?;
-    let silence = world.register_forward_hook((brains, "1"), |_, _, y| {
+    let before = run(&mut brains)?;
+    let silence = brains.at("1").register_forward_hook(|_, _, y| {
         let Some(y) = y.and_then(Tree::leaf) else { return Ok(None) };
         let (silent, others) = (y.slice(-1, 0..SILENCED), y.slice(-1, SILENCED..32));
         Ok(Some(Var::cat(&[&(silent * 0.0), &others], -1).into()))
     })?;
     let guard = silence.guard();
-    let silenced = run(&mut world)?;
+    let silenced = run(&mut brains)?;
     let change = (&silenced - &before).mapv(f32::abs).mean().unwrap_or(0.0);
     println!("\nwithout {SILENCED} units of layer 1 the logits change by {change:.3} on average");
     assert!(change > 0.01);
     drop(guard);
-    assert_eq!(run(&mut world)?, before, "the hook is gone, and nothing of it stays");
+    assert_eq!(run(&mut brains)?, before, "the hook is gone, and nothing of it stays");
     Ok(())
 }
 

@@ -34,16 +34,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     let folder = Path::new(&folder);
     std::fs::create_dir_all(folder)?;
     let mut world = World::new();
-    let population = world.spawn_population(&network(), MODELS, Seed(7))?;
+    let mut population = world.spawn_population(&network(), MODELS, Seed(7))?;
 
-    read_theirs(&mut world, population)?;
-    write_ours(&mut world, population, folder)?;
+    read_theirs(&mut population)?;
+    write_ours(&mut population, folder)?;
     println!("python examples/interchange.py check {}", folder.display());
     Ok(())
 }
 
 /// Loads what PyTorch wrote, and computes what PyTorch computed.
-fn read_theirs(world: &mut World, population: Entity) -> Result<(), Box<dyn Error>> {
+fn read_theirs(population: &mut PopulationMut<'_>) -> Result<(), Box<dyn Error>> {
     let file: StateDict = safetensors::read(THEIRS)?.into_iter().collect();
     let part = |prefix: &str| -> StateDict {
         let own = file.iter().filter_map(|tensor| {
@@ -60,17 +60,16 @@ fn read_theirs(world: &mut World, population: Entity) -> Result<(), Box<dyn Erro
     let x = array("input")?;
 
     // A state dict of one model, into the second of ours: its neighbors stay as they are.
-    let second = world.models(population)?[1];
-    let keys = world.load_state_dict(second, &part("model."))?;
-    let y = world.forward(population, Input::shared(x.view()))?.index_axis(Axis(0), 1).to_owned();
+    let keys = population.model(1)?.load_state_dict(&part("model."))?;
+    let y = population.forward(Input::shared(x.view()))?.index_axis(Axis(0), 1).to_owned();
     let error = difference(&y, &array("model_output")?);
     let n_keys = part("model.").len();
     println!("PyTorch's model:      {n_keys} keys match, results differ by {error:.1e}");
     assert!(keys.is_empty() && error < TOLERANCE);
 
     // What `torch.func.stack_module_state` gives, into all.
-    world.load_stacked_state_dict(population, &part("population."), LoadOptions::default())?;
-    let y = world.forward(population, Input::shared(x.view()))?;
+    population.load_stacked_state_dict(&part("population."), LoadOptions::default())?;
+    let y = population.forward(Input::shared(x.view()))?;
     let error = difference(&y, &array("population_output")?);
     println!("PyTorch's population: {MODELS} models, results differ by {error:.1e}");
     assert!(error < TOLERANCE);
@@ -78,34 +77,35 @@ fn read_theirs(world: &mut World, population: Entity) -> Result<(), Box<dyn Erro
     // A file that does not fit is refused, in torch's words.
     let mut wrong = part("model.");
     wrong.rename("0.bias", "0.offset");
-    let Err(error) = world.load_state_dict(second, &wrong) else { panic!("a key is missing") };
+    let Err(error) = population.model(1)?.load_state_dict(&wrong) else {
+        panic!("a key is missing")
+    };
     println!("{error}");
     assert!(error.to_string().contains("Missing key(s) in state_dict: \"0.bias\""));
     Ok(())
 }
 
 /// Trains the models a little, and writes them for PyTorch: one, all, and what they compute.
-fn write_ours(world: &mut World, population: Entity, folder: &Path) -> Result<(), Box<dyn Error>> {
+fn write_ours(population: &mut PopulationMut<'_>, folder: &Path) -> Result<(), Box<dyn Error>> {
     let x = Array2::from_shape_fn((32, 8), |(i, f)| ((i * 31 + f * 17) % 23) as f32 / 11.0 - 1.0);
     let target = x.slice(s![.., ..3]).mapv(f32::sin);
     let rate = |model: usize| 0.002 * (1 + model) as f64;
-    world.insert_with(population, |model| Adam { lr: rate(model), ..Adam::default() })?;
+    population.insert_with(|model| Adam { lr: rate(model), ..Adam::default() })?;
     let mut step = || {
         let (x, target) = (Input::shared(x.view()), Input::shared(target.view()));
-        world.train_step(population, x, target, &MSELoss::default())
+        population.train_step(x, target, &MSELoss::default())
     };
     let first = step()?;
     let mut last = first.clone();
     for _ in 0..STEPS {
         last = step()?;
     }
-    let y = world.forward(population, Input::shared(x.view()))?;
+    let y = population.forward(Input::shared(x.view()))?;
     println!("losses after {STEPS} steps: {first:.3} became {last:.3}");
     assert!(last.iter().zip(&first).all(|(last, first)| last < first));
 
-    let third = world.models(population)?[2];
-    let model = world.state_dict(third)?;
-    let all = world.stacked_state_dict(population)?;
+    let model = population.model(2)?.state_dict()?;
+    let all = population.stacked_state_dict()?;
     let results = [Tensor::new("input", x.view()), Tensor::new("output", y.view())];
     for (name, tensors) in
         [("model", &model[..]), ("population", &all[..]), ("results", &results[..])]

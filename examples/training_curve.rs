@@ -24,9 +24,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let path = PathBuf::from(path);
     let network = Sequential::new().push(Linear::new(64, 32)).push(ReLU).push(Linear::new(32, 10));
     let mut world = World::new();
-    let population = world.spawn_population(&network, 1, Seed(7))?;
-    world.insert(population, Adam { lr: LR, ..Adam::default() })?;
-    let model = world.models(population)?[0];
+    let mut population = world.spawn_population(&network, 1, Seed(7))?;
+    population.insert(Adam { lr: LR, ..Adam::default() })?;
 
     // Minibatches of the one model: [models, steps, batch, features], and the class of each item.
     let inputs = Array4::from_shape_fn((1, STEPS, BATCH, 64), |(_, step, item, feature)| {
@@ -36,10 +35,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         ((step * BATCH + item) * 7 % 10) as i64
     });
 
-    let initial = world.state_dict(model)?;
+    let initial = population.model(0)?.state_dict()?;
     let data = DataSet::stacked(inputs.view(), targets.view());
-    let losses = world.train_steps(population, data, &CrossEntropyLoss::default())?;
-    let trained = world.state_dict(model)?;
+    let losses = population.train_steps(data, &CrossEntropyLoss::default())?;
+    let trained = population.model(0)?.state_dict()?;
 
     let mut tensors = Vec::new();
     for (prefix, state) in [("initial", initial), ("final", trained)] {

@@ -24,24 +24,24 @@ type Register = fn(&mut World, Entity) -> Result<(), Failure>;
 const HOOKS: [(&str, Register); 5] = [
     ("nobody", |_, _| Ok(())),
     ("forward", |world, root| {
-        world.register_forward_hook(root, |_, _, _| Ok(None))?;
+        world.module_mut(root)?.register_forward_hook(|_, _, _| Ok(None))?;
         Ok(())
     }),
     ("back", |world, root| {
-        for module in world.modules(root)? {
-            world.register_full_backward_hook(module, |_, _, _| Ok(None))?;
+        for module in world.module_mut(root)?.modules()? {
+            world.module_mut(module)?.register_full_backward_hook(|_, _, _| Ok(None))?;
         }
         Ok(())
     }),
     ("weight", |world, root| {
-        let first = world.module(root, "0")?;
-        world.register_parameter_hook(first, "weight", |_, _, gradient| {
-            Ok(Some(gradient.clone()))
-        })?;
+        let first = world.module_mut(root)?.at("0")?.id();
+        world
+            .module_mut(first)?
+            .register_parameter_hook("weight", |_, _, gradient| Ok(Some(gradient.clone())))?;
         Ok(())
     }),
     ("change", |world, root| {
-        world.register_forward_hook(root, |_, _, y| {
+        world.module_mut(root)?.register_forward_hook(|_, _, y| {
             Ok(y.and_then(Tree::leaf).map(|y| (y * 1.0).into()))
         })?;
         Ok(())
@@ -117,19 +117,20 @@ impl Population {
     pub fn spawned(&self, models: usize) -> Result<(World, Entity), Box<dyn Error + Send + Sync>> {
         let mut world = World::new();
         let settings = PopulationSettings { models, ..PopulationSettings::default() };
-        let population = world.spawn_population_with(&self.network(), settings)?;
+        let population = world.spawn_population_with(&self.network(), settings)?.id();
         Ok((world, population))
     }
 
     /// Times one step of Adam for every model.
     pub fn train(&self, rule: Rule) -> Outcome {
         let (mut world, population) = self.spawned(self.models)?;
-        world.insert_with(population, |_| Adam::default())?;
+        world.population_mut(population)?.insert_with(|_| Adam::default())?;
         let (inputs, targets) = (self.inputs(self.batch), self.targets());
         let loss = CrossEntropyLoss::default();
         let mut losses = vec![0.0; self.models];
-        let times = rule
-            .measure(|| world.train_step_into(population, &inputs, &targets, &loss, &mut losses))?;
+        let times = rule.measure(|| {
+            world.population_mut(population)?.train_step_into(&inputs, &targets, &loss, &mut losses)
+        })?;
         Ok(self.measurement("train", times, 6 * self.products() * self.batch))
     }
 
@@ -138,7 +139,7 @@ impl Population {
     pub fn visit(&self, rule: Rule) -> Outcome {
         const STEPS: usize = 16;
         let (mut world, population) = self.spawned(self.models)?;
-        world.insert_with(population, |_| Adam::default())?;
+        world.population_mut(population)?.insert_with(|_| Adam::default())?;
         let items = STEPS * self.batch;
         let inputs = Array2::from_shape_fn((items, self.widths[0]), |(item, feature)| {
             ((item * 3 + feature * 5) % 11) as f32 / 5.0 - 1.0
@@ -151,7 +152,9 @@ impl Population {
             DataSet::shared(inputs.view(), targets.view()).order(order.view()).batch(self.batch);
         let loss = CrossEntropyLoss::default();
         let times = rule
-            .measure(|| world.train_steps(population, data.clone(), &loss).map(drop))?
+            .measure(|| {
+                world.population_mut(population)?.train_steps(data.clone(), &loss).map(drop)
+            })?
             .shared_by(STEPS);
         Ok(self.measurement("visit", times, 6 * self.products() * self.batch))
     }
@@ -160,11 +163,13 @@ impl Population {
     /// parameters have.
     pub fn infer(&self, rule: Rule) -> Outcome {
         let (mut world, population) = self.spawned(self.models)?;
-        world.eval(population)?;
+        world.population_mut(population)?.eval()?;
         world.set_grad_enabled(false);
         let inputs = self.inputs(1);
         let mut outputs = Array3::zeros((self.models, 1, self.widths[3]));
-        let times = rule.measure(|| world.forward_into(population, &inputs, outputs.view_mut()))?;
+        let times = rule.measure(|| {
+            world.population_mut(population)?.forward_into(&inputs, outputs.view_mut())
+        })?;
         let read = read_plainly(4 * self.models * self.parameters(), rule);
         let mut measurement = self.measurement("infer", times, 2 * self.products());
         measurement.numbers.extend([
@@ -184,34 +189,34 @@ impl Population {
         for (job, hook) in HOOKS {
             let mut worlds = self.pair(hook)?;
             for (world, population, _) in &mut worlds {
-                world.insert_with(*population, |_| Adam::default())?;
+                world.population_mut(*population)?.insert_with(|_| Adam::default())?;
             }
             let step = |(world, population, losses): &mut Hooked| {
-                world.train_step_into(*population, &inputs, &targets, &loss, losses)
+                world.population_mut(*population)?.train_step_into(&inputs, &targets, &loss, losses)
             };
             show(compare(rule, job, worlds, step)?);
         }
         let mut worlds = self.pair(HOOKS[2].1)?;
         for (world, population, _) in &mut worlds {
-            world.insert_with(*population, |_| Adam::default())?;
+            world.population_mut(*population)?.insert_with(|_| Adam::default())?;
         }
         let step = |(world, population, _): &mut Hooked| {
-            world.zero_grad(*population)?;
-            world.forward(*population, &inputs)?;
-            world.loss::<f32, i64>(*population, &targets, &loss)?;
-            world.backward(*population)?;
-            world.step(*population)
+            world.module_mut(*population)?.zero_grad()?;
+            world.population_mut(*population)?.forward(&inputs)?;
+            world.population_mut(*population)?.loss::<f32, i64>(&targets, &loss)?;
+            world.population_mut(*population)?.backward()?;
+            world.population_mut(*population)?.step()
         };
         show(compare(rule, "calls", worlds, step)?);
         let mut worlds = self.pair(HOOKS[1].1)?;
         let inputs = self.inputs(1);
         for (world, population, _) in &mut worlds {
-            world.eval(*population)?;
+            world.module_mut(*population)?.eval()?;
             world.set_grad_enabled(false);
         }
         let mut outputs = Array3::zeros((self.models, 1, classes));
         let step = |(world, population, _): &mut Hooked| {
-            world.forward_into(*population, &inputs, outputs.view_mut())
+            world.population_mut(*population)?.forward_into(&inputs, outputs.view_mut())
         };
         show(compare(rule, "infer", worlds, step)?);
         Ok(())
@@ -225,7 +230,7 @@ impl Population {
         };
         let mut pair = [spawned()?, spawned()?];
         let (world, population, _) = &mut pair[1];
-        let root = world.models(*population)?[self.models / 2];
+        let root = world.population(*population)?.models()[self.models / 2];
         hook(world, root)?;
         Ok(pair)
     }
@@ -275,7 +280,7 @@ impl Population {
         };
         let parents: Vec<_> = (0..self.models).map(parent).collect();
         let bytes = 4 * self.parameters() * (self.models - survivors.len());
-        let times = rule.measure(|| world.overwrite(population, &parents))?;
+        let times = rule.measure(|| world.population_mut(population)?.overwrite(&parents))?;
         let copy = copy_plainly(bytes, rule);
         let numbers = vec![
             Number { key: "us_per_step", words: "µs", value: times.median * 1e6 },
@@ -290,10 +295,11 @@ impl Population {
     /// Times noise on every parameter, and a mixture of two parents for every model.
     pub fn vary(&self, rule: Rule) -> Outcome {
         let (mut world, population) = self.spawned(self.models)?;
-        let perturb = rule.measure(|| world.perturb(population, Noise::normal(1e-3)))?;
+        let perturb =
+            rule.measure(|| world.population_mut(population)?.perturb(Noise::normal(1e-3)))?;
         let parents: Vec<_> =
             (0..self.models).map(|model| (model, model * 7_919 % self.models)).collect();
-        let cross = rule.measure(|| world.crossover(population, &parents))?;
+        let cross = rule.measure(|| world.population_mut(population)?.crossover(&parents))?;
         let numbers = (self.models * self.parameters()) as f64;
         let numbers = vec![
             Number { key: "perturb_us", words: "µs to perturb all", value: perturb.median * 1e6 },
@@ -311,10 +317,10 @@ impl Population {
     pub fn clone(&self, rule: Rule) -> Outcome {
         let all: Vec<_> = (0..self.models).collect();
         let clone = self.grow(rule, |world, population| {
-            Ok(world.clone_models(population, &all).map(drop)?)
+            Ok(world.population_mut(population)?.clone_models(&all).map(drop)?)
         })?;
         let spawn = self.grow(rule, |world, population| {
-            Ok(world.spawn_models(population, self.models).map(drop)?)
+            Ok(world.population_mut(population)?.spawn_models(self.models).map(drop)?)
         })?;
         let numbers = vec![
             Number { key: "us_per_step", words: "µs for all models", value: clone.median * 1e6 },
@@ -344,12 +350,13 @@ impl Population {
     pub fn single(&self, rule: Rule) -> Outcome {
         const TIMES: usize = 1_000;
         let (mut world, population) = self.spawned(1)?;
-        world.eval(population)?;
+        world.population_mut(population)?.eval()?;
         world.set_grad_enabled(false);
         let inputs = Array3::from_elem((1, 1, self.widths[0]), 0.5_f32);
         let mut outputs = Array3::zeros((1, 1, self.widths[3]));
         let times = rule.measure(|| {
-            let mut forward = |_| world.forward_into(population, &inputs, outputs.view_mut());
+            let mut forward =
+                |_| world.population_mut(population)?.forward_into(&inputs, outputs.view_mut());
             (0..TIMES).try_for_each(&mut forward)
         })?;
         let ns = times.median * 1e9 / TIMES as f64;
@@ -365,22 +372,25 @@ impl Population {
     /// average; and a plain read of as many bytes.
     pub fn clip(&self, rule: Rule) -> Outcome {
         let (mut world, population) = self.spawned(self.models)?;
-        let averaged = world.spawn_population(&self.network(), self.models, Seed(1))?;
+        let averaged = world.spawn_population(&self.network(), self.models, Seed(1))?.id();
         world.entity_mut(averaged).insert(AveragedModel::new(AverageFn::Ema { decay: 0.9 }));
-        world.forward(population, &self.inputs(self.batch))?;
+        world.population_mut(population)?.forward(&self.inputs(self.batch))?;
         let targets = self.targets();
-        world.loss::<f32, _>(population, &targets, &CrossEntropyLoss::default())?;
-        world.backward(population)?;
-        let norm = rule.measure(|| world.get_total_norm(population, 2.0).map(drop))?;
+        world.population_mut(population)?.loss::<f32, _>(&targets, &CrossEntropyLoss::default())?;
+        world.population_mut(population)?.backward()?;
+        let norm =
+            rule.measure(|| world.population_mut(population)?.get_total_norm(2.0).map(drop))?;
         // Each time all are longer than that.
-        let longest = world.get_total_norm(population, 2.0)?.into_iter().fold(0.0, f64::max);
+        let longest =
+            world.population_mut(population)?.get_total_norm(2.0)?.into_iter().fold(0.0, f64::max);
         let mut max_norm = longest / 1e3;
         let clip = rule.measure(|| {
             max_norm *= 0.99;
-            world.clip_grad_norm_(population, max_norm).map(drop)
+            world.population_mut(population)?.clip_grad_norm_(max_norm).map(drop)
         })?;
-        let value = rule.measure(|| world.clip_grad_value_(population, 1e-3))?;
-        let average = rule.measure(|| world.update_parameters(averaged, population))?;
+        let value = rule.measure(|| world.population_mut(population)?.clip_grad_value_(1e-3))?;
+        let average =
+            rule.measure(|| world.population_mut(averaged)?.update_parameters(population))?;
         let read = read_plainly(4 * self.models * self.parameters(), rule);
         let numbers = vec![
             Number { key: "norm_us", words: "µs for norms", value: norm.median * 1e6 },
@@ -396,8 +406,8 @@ impl Population {
     pub fn scaled(&self, rule: Rule) -> Outcome {
         let spawned = |is_scaled: bool| -> Result<(World, Entity, bool), Failure> {
             let (mut world, population) = self.spawned(self.models)?;
-            world.insert_with(population, |_| Adam::default())?;
-            world.insert(population, GradScaler::default())?;
+            world.population_mut(population)?.insert_with(|_| Adam::default())?;
+            world.population_mut(population)?.insert(GradScaler::default())?;
             Ok((world, population, is_scaled))
         };
         let (inputs, targets) = (self.inputs(self.batch), self.targets());
@@ -406,13 +416,16 @@ impl Population {
         let step = |(world, population, is_scaled): &mut (World, Entity, bool)| match is_scaled {
             true => {
                 let losses: Result<ndarray::Array1<f32>, Failure> = world
-                    .train_step_scaled(*population, &inputs, &targets, &loss)
+                    .population_mut(*population)?
+                    .train_step_scaled(&inputs, &targets, &loss)
                     .map_err(Into::into);
                 losses.map(drop)
             }
             false => {
-                let losses: Result<ndarray::Array1<f32>, Failure> =
-                    world.train_step(*population, &inputs, &targets, &loss).map_err(Into::into);
+                let losses: Result<ndarray::Array1<f32>, Failure> = world
+                    .population_mut(*population)?
+                    .train_step(&inputs, &targets, &loss)
+                    .map_err(Into::into);
                 losses.map(drop)
             }
         };

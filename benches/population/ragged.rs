@@ -44,12 +44,13 @@ impl Population {
         let network = network.push(Linear::new(b, c)).push(ReLU).push(Linear::new(c, d));
         let mut world = World::new();
         let settings = PopulationSettings { models: self.models, ..PopulationSettings::default() };
-        let population = world.spawn_population_with(&network, settings)?;
-        world.insert_with(population, |_| Adam::default())?;
-        for (model, root) in world.models(population)?.to_vec().into_iter().enumerate() {
+        let population = world.spawn_population_with(&network, settings)?.id();
+        world.population_mut(population)?.insert_with(|_| Adam::default())?;
+        for (model, root) in world.population(population)?.models().to_vec().into_iter().enumerate()
+        {
             let number = model * structures / self.models;
             if number > 0 {
-                let relu = world.module(root, "1")?;
+                let relu = world.module_mut(root)?.at("1")?.id();
                 world.entity_mut(relu).insert(Numbered(number));
             }
         }
@@ -61,7 +62,12 @@ impl Population {
         let (inputs, targets) = (self.inputs(self.batch), self.targets());
         let (loss, mut losses) = (CrossEntropyLoss::default(), vec![0.0; self.models]);
         let mut step = |(world, population): &mut (World, Entity)| {
-            world.train_step_into(*population, &inputs, &targets, &loss, &mut losses)
+            world.population_mut(*population)?.train_step_into(
+                &inputs,
+                &targets,
+                &loss,
+                &mut losses,
+            )
         };
         let mut one = self.of_structures(1)?;
         step(&mut one)?;
@@ -99,10 +105,10 @@ impl Population {
             let settings = PopulationSettings { models, ..PopulationSettings::default() };
             let mut all = Vec::with_capacity(populations);
             for _ in 0..populations {
-                all.push(world.spawn_population_with(&self.network(), settings)?);
+                all.push(world.spawn_population_with(&self.network(), settings)?.id());
             }
             for &population in &all {
-                world.insert_with(population, |_| Adam::default())?;
+                world.population_mut(population)?.insert_with(|_| Adam::default())?;
             }
             Ok((world, all))
         };
@@ -117,7 +123,8 @@ impl Population {
                 let steps: Vec<_> = all.iter().map(|&of| TrainStep::new(of, x, y, &loss)).collect();
                 return world.train_step_all::<f32>(&steps).map(drop);
             }
-            all.iter().try_for_each(|&of| world.train_step(of, x, y, &loss).map(drop))
+            all.iter()
+                .try_for_each(|&of| world.population_mut(of)?.train_step(x, y, &loss).map(drop))
         };
         let parted = |at_once| -> Result<_, Failure> {
             let (world, all) = spawn(populations, models)?;
@@ -146,8 +153,8 @@ impl Population {
             capacity: models + turnover,
             ..PopulationSettings::default()
         };
-        let population = world.spawn_population_with(&self.network(), settings)?;
-        world.eval(population)?;
+        let population = world.spawn_population_with(&self.network(), settings)?.id();
+        world.population_mut(population)?.eval()?;
         world.set_grad_enabled(false);
         let inputs = self.inputs(1);
         let mut outputs = Array3::zeros((models, 1, self.widths[3]));
@@ -159,18 +166,18 @@ impl Population {
         {
             let mut forward = |world: &mut World| -> Result<f64, Failure> {
                 let start = Instant::now();
-                world.forward_into(population, &inputs, outputs.view_mut())?;
+                world.population_mut(population)?.forward_into(&inputs, outputs.view_mut())?;
                 Ok(start.elapsed().as_secs_f64())
             };
             forward(&mut world)?;
             let steady = forward(&mut world)?;
             let start = Instant::now();
             for number in 0..turnover {
-                let all = world.models(population)?;
+                let all = world.population(population)?.models();
                 let model = all[(round * 7_919 + number * 104_729) % all.len()];
                 world.despawn(model);
             }
-            world.spawn_models(population, turnover)?;
+            world.population_mut(population)?.spawn_models(turnover)?;
             let turned = start.elapsed().as_secs_f64();
             let (after, next) = (forward(&mut world)?, forward(&mut world)?);
             round += 1;
@@ -201,18 +208,18 @@ impl Population {
         let loss = CrossEntropyLoss::default();
         let spawned = |is_hooked: bool| -> Result<_, Failure> {
             let (mut world, population) = self.spawned(self.models)?;
-            world.insert_with(population, |_| Adam::default())?;
-            let roots = world.models(population)?.to_vec();
+            world.population_mut(population)?.insert_with(|_| Adam::default())?;
+            let roots = world.population(population)?.models().to_vec();
             for root in roots.into_iter().filter(|_| is_hooked) {
                 match job {
-                    "each-looks" => world.register_forward_hook(root, |_, _, _| ())?,
-                    _ => world.register_forward_hook(root, |_, _, _| Ok(None))?,
+                    "each-looks" => world.module_mut(root)?.register_forward_hook(|_, _, _| ())?,
+                    _ => world.module_mut(root)?.register_forward_hook(|_, _, _| Ok(None))?,
                 };
             }
             Ok((world, population, vec![0.0; self.models]))
         };
         let step = |(world, population, losses): &mut (World, Entity, Vec<f32>)| {
-            world.train_step_into(*population, &inputs, &targets, &loss, losses)
+            world.population_mut(*population)?.train_step_into(&inputs, &targets, &loss, losses)
         };
         let [plain, hooked] = rule.compare(&mut [spawned(false)?, spawned(true)?], step)?;
         let call = (hooked.median - plain.median) * 1e6 / self.models as f64;
@@ -227,19 +234,20 @@ impl Population {
         let loss = CrossEntropyLoss::default();
         let spawned = |is_fused: bool| -> Result<_, Failure> {
             let (mut world, population) = self.spawned(self.models)?;
-            world.insert_with(population, |_| Adam::default())?;
+            world.population_mut(population)?.insert_with(|_| Adam::default())?;
             Ok((world, population, is_fused))
         };
         let step = |(world, of, is_fused): &mut (World, Entity, bool)| -> Result<(), StepError> {
             if *is_fused {
-                let _: Array1<f32> = world.train_step(*of, &inputs, &targets, &loss)?;
+                let _: Array1<f32> =
+                    world.population_mut(*of)?.train_step(&inputs, &targets, &loss)?;
                 return Ok(());
             }
-            world.zero_grad(*of)?;
-            world.forward(*of, &inputs)?;
-            world.loss::<f32, i64>(*of, &targets, &loss)?;
-            world.backward(*of)?;
-            world.step(*of)
+            world.module_mut(*of)?.zero_grad()?;
+            world.population_mut(*of)?.forward(&inputs)?;
+            world.population_mut(*of)?.loss::<f32, i64>(&targets, &loss)?;
+            world.population_mut(*of)?.backward()?;
+            world.population_mut(*of)?.step()
         };
         let [fused, calls] = rule.compare(&mut [spawned(true)?, spawned(false)?], step)?;
         let of = Number { key: "models", words: "models", value: self.models as f64 };
@@ -258,11 +266,11 @@ impl Population {
             let mut world = World::new();
             let settings =
                 PopulationSettings { models: self.models, dtype, ..PopulationSettings::default() };
-            let population = world.spawn_population_with(&self.network(), settings)?;
+            let population = world.spawn_population_with(&self.network(), settings)?.id();
             match is_training {
-                true => drop(world.insert_with(population, |_| Adam::default())?),
+                true => drop(world.population_mut(population)?.insert_with(|_| Adam::default())?),
                 false => {
-                    world.eval(population)?;
+                    world.population_mut(population)?.eval()?;
                     world.set_grad_enabled(false);
                 }
             }
@@ -274,10 +282,14 @@ impl Population {
         let loss = CrossEntropyLoss::default();
         let step = |(world, of, dtype): &mut (World, Entity, Dtype)| -> Result<(), StepError> {
             match (is_training, *dtype == Dtype::F32) {
-                (true, true) => drop(world.train_step(*of, &inputs, &targets, &loss)?),
-                (true, false) => drop(world.train_step(*of, &in_halves, &targets, &loss)?),
-                (false, true) => drop(world.forward(*of, &inputs)?),
-                (false, false) => drop(world.forward(*of, &in_halves)?),
+                (true, true) => {
+                    drop(world.population_mut(*of)?.train_step(&inputs, &targets, &loss)?)
+                }
+                (true, false) => {
+                    drop(world.population_mut(*of)?.train_step(&in_halves, &targets, &loss)?)
+                }
+                (false, true) => drop(world.population_mut(*of)?.forward(&inputs)?),
+                (false, false) => drop(world.population_mut(*of)?.forward(&in_halves)?),
             }
             Ok(())
         };

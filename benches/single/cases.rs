@@ -31,8 +31,8 @@ impl Subject {
     fn spawned(&self) -> Result<(World, Entity), Failure> {
         let mut world = World::new();
         let settings = PopulationSettings { models: self.models, ..PopulationSettings::default() };
-        let population = world.spawn_population_with(&*self.network, settings)?;
-        world.insert_with(population, |_| Adam::default())?;
+        let population = world.spawn_population_with(&*self.network, settings)?.id();
+        world.population_mut(population)?.insert_with(|_| Adam::default())?;
         Ok((world, population))
     }
 
@@ -55,12 +55,15 @@ impl Subject {
         let (inputs, targets) = self.data();
         let loss = CrossEntropyLoss::default();
         let mut losses = vec![0.0; self.models];
-        let train = rule
-            .measure(|| world.train_step_into(population, &inputs, &targets, &loss, &mut losses))?;
-        world.eval(population)?;
+        let train = rule.measure(|| {
+            world.population_mut(population)?.train_step_into(&inputs, &targets, &loss, &mut losses)
+        })?;
+        world.population_mut(population)?.eval()?;
         world.set_grad_enabled(false);
-        let mut outputs = world.forward(population, &inputs)?;
-        let infer = rule.measure(|| world.forward_into(population, &inputs, outputs.view_mut()))?;
+        let mut outputs = world.population_mut(population)?.forward(&inputs)?;
+        let infer = rule.measure(|| {
+            world.population_mut(population)?.forward_into(&inputs, outputs.view_mut())
+        })?;
         let numbers = vec![
             Number { key: "train_us", words: "µs a training step", value: train.median * 1e6 },
             Number { key: "train_best_us", words: "at best", value: train.best * 1e6 },
@@ -78,12 +81,12 @@ impl Subject {
         let (inputs, targets) = self.data();
         let loss = CrossEntropyLoss::default();
         for _ in 0..RUNS {
-            world.train_step(population, &inputs, &targets, &loss)?;
+            world.population_mut(population)?.train_step(&inputs, &targets, &loss)?;
         }
-        world.eval(population)?;
+        world.population_mut(population)?.eval()?;
         world.set_grad_enabled(false);
         for _ in 0..RUNS {
-            world.forward(population, &inputs)?;
+            world.population_mut(population)?.forward(&inputs)?;
         }
         let mut text = String::new();
         for plan in world.resource::<Plans>().plans() {

@@ -75,7 +75,7 @@ impl Default for GradScaler {
 }
 
 impl GradScaler {
-    /// Gives the scale: 1 if nothing is scaled.
+    /// Returns the scale: 1 if nothing is scaled.
     ///
     /// Source: `torch.amp.GradScaler.get_scale`.
     pub fn get_scale(&self) -> f64 {
@@ -86,7 +86,7 @@ impl GradScaler {
         }
     }
 
-    /// Gives the scale in single precision, from now on kept.
+    /// Returns the scale in single precision, from now on kept.
     pub fn start(&mut self) -> f32 {
         *self.scale.get_or_insert(self.init_scale as f32)
     }

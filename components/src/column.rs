@@ -34,25 +34,25 @@ pub struct ColumnKey {
 }
 
 impl ColumnKey {
-    /// Gives the key of the column for values of type `ty`; `index` is the place of the parameter or
+    /// Returns the key of the column for values of type `ty`; `index` is the place of the parameter or
     /// buffer in its module.
     pub fn new(role: Role, index: usize, ty: &Type) -> ColumnKey {
         let index = if role == Role::Steps { 0 } else { index };
         ColumnKey { role, index, is_shared: false, row_bytes: row_bytes(ty.size_bytes()) }
     }
 
-    /// Gives the key of a slot's column.
+    /// Returns the key of a slot's column.
     pub fn of(slot: &Slot) -> ColumnKey {
         ColumnKey::new(slot.role, slot.index, &slot.ty)
     }
 
-    /// Gives the key of the column for the one row that a population shares: its counts of steps, too, are
+    /// Returns the key of the column for the one row that a population shares: its counts of steps, too, are
     /// told apart by `index`.
     pub(crate) fn shared(role: Role, index: usize, ty: &Type) -> ColumnKey {
         ColumnKey { role, index, is_shared: true, row_bytes: row_bytes(ty.size_bytes()) }
     }
 
-    /// Gives the bytes of a row, padding included.
+    /// Returns the bytes of a row, padding included.
     pub fn row_bytes(&self) -> usize {
         self.row_bytes
     }
@@ -102,7 +102,7 @@ impl FromWorld for Columns {
 pub(crate) const MARKERS: usize = 24;
 
 impl Columns {
-    /// Gives the component id of a column, registering it if it is new.
+    /// Returns the component id of a column, registering it if it is new.
     pub fn id(world: &mut World, key: ColumnKey) -> ComponentId {
         if let Some(id) = Columns::find(world, key) {
             return id;
@@ -122,12 +122,12 @@ impl Columns {
         Columns::own(world);
     }
 
-    /// Gives what tells these from others: an id that they alone have.
+    /// Returns what tells these from others: an id that they alone have.
     pub fn identity(&self) -> ComponentId {
         self.all[0]
     }
 
-    /// Gives those of the world, in place of any that belong to another.
+    /// Returns those of the world, in place of any that belong to another.
     fn own(world: &mut World) -> Mut<'_, Columns> {
         let id = world.id();
         if world.get_resource::<Columns>().is_none_or(|columns| columns.world != id) {
@@ -137,7 +137,7 @@ impl Columns {
         world.resource_mut::<Columns>()
     }
 
-    /// Gives those of the world, if it has any.
+    /// Returns those of the world, if it has any.
     pub fn of(world: &World) -> Option<&Columns> {
         world.get_resource::<Columns>().filter(|columns| columns.world == world.id())
     }
@@ -165,12 +165,12 @@ impl Columns {
         self.all.len()
     }
 
-    /// Says whether none is registered.
+    /// Returns whether none is registered.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Gives the zero-sized components that spell a number in binary, so that entities of different numbers
+    /// Returns the zero-sized components that spell a number in binary, so that entities of different numbers
     /// lie in different tables.
     fn markers(world: &mut World, number: u32) -> Vec<ComponentId> {
         let columns = Columns::own(world);
@@ -239,12 +239,12 @@ impl RowBundle {
         RowBundle { world: world.id(), component: None, ids, keys, starts, bytes, is_filled: false }
     }
 
-    /// Says whether there is nothing to insert.
+    /// Returns whether there is nothing to insert.
     pub fn is_empty(&self) -> bool {
         self.ids.is_empty()
     }
 
-    /// Gives the row of a column, to write what is inserted from now on; `None` if there is no such
+    /// Returns the row of a column, to write what is inserted from now on; `None` if there is no such
     /// column.
     pub fn row_mut(&mut self, key: ColumnKey) -> Option<&mut [u8]> {
         let at = self.keys.iter().position(|&known| known == Some(key))?;
@@ -347,7 +347,7 @@ impl RowBundle {
     }
 }
 
-/// Gives the id of a component type in the world of an entity.
+/// Returns the id of a component type in the world of an entity.
 fn registered<C: Component>(entity: &mut EntityWorldMut<'_>) -> ComponentId {
     let known = entity.world().component_id::<C>();
     known.unwrap_or_else(|| entity.world_scope(World::register_component::<C>))

@@ -222,7 +222,7 @@ pub enum HookKind {
 }
 
 impl HookKind {
-    /// Says whether such hooks are called while a model runs or is differentiated. A model that has any runs
+    /// Returns whether such hooks are called while a model runs or is differentiated. A model that has any runs
     /// apart from those whose hooks are others.
     pub fn is_of_passes(self) -> bool {
         match self {
@@ -300,7 +300,7 @@ pub enum Callback {
 }
 
 impl Callback {
-    /// Gives the kind.
+    /// Returns the kind.
     pub fn kind(&self) -> HookKind {
         match self {
             Callback::ForwardPre(_) => HookKind::ForwardPre,
@@ -321,7 +321,7 @@ impl Callback {
         }
     }
 
-    /// Gives the parameter's own name, of a hook of a parameter.
+    /// Returns the parameter's own name, of a hook of a parameter.
     pub fn parameter(&self) -> Option<&str> {
         match self {
             Callback::Gradient(name, _)
@@ -378,7 +378,7 @@ pub struct HookTable {
 }
 
 impl HookKind {
-    /// Says whether a backward hook is full; `None` of other kinds.
+    /// Returns whether a backward hook is full; `None` of other kinds.
     pub fn is_full(self) -> Option<bool> {
         match self {
             HookKind::Backward => Some(true),
@@ -471,7 +471,7 @@ pub struct GlobalHooks(pub Hooks);
 pub struct PopulationHooks(pub Vec<(String, Hooks)>);
 
 impl PopulationHooks {
-    /// Gives the hooks of the module at `path`, adding an empty list if there is none.
+    /// Returns the hooks of the module at `path`, adding an empty list if there is none.
     pub fn at_mut(&mut self, path: &str) -> &mut Hooks {
         let place = self.0.iter().position(|(known, _)| known == path);
         let place = place.unwrap_or_else(|| {
@@ -481,24 +481,24 @@ impl PopulationHooks {
         &mut self.0[place].1
     }
 
-    /// Gives the hooks of the module at `path`.
+    /// Returns the hooks of the module at `path`.
     pub fn at(&self, path: &str) -> Option<&Hooks> {
         self.0.iter().find(|(known, _)| known == path).map(|(_, hooks)| hooks)
     }
 
-    /// Gives the same lists once more; see [`Hooks::share`].
+    /// Returns the same lists once more; see [`Hooks::share`].
     #[must_use]
     pub fn share(&self) -> PopulationHooks {
         let shared = self.0.iter().map(|(path, hooks)| (path.clone(), hooks.share()));
         PopulationHooks(shared.collect())
     }
 
-    /// Says whether there are none.
+    /// Returns whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.iter().all(|(_, hooks)| hooks.is_empty())
     }
 
-    /// Says whether any is called while models run or are differentiated.
+    /// Returns whether any is called while models run or are differentiated.
     pub fn watch_passes(&self) -> bool {
         self.0.iter().any(|(_, hooks)| hooks.watch_passes())
     }
@@ -527,32 +527,32 @@ impl Hooks {
         hooks.filter(|hook| hook.kind == kind).for_each(f);
     }
 
-    /// Says whether those that are called while models run or are differentiated only look, as their type says.
+    /// Returns whether those that are called while models run or are differentiated only look, as their type says.
     pub fn only_look(&self) -> bool {
         let table = lock(&self.table);
         table.hooks.values().all(|hook| hook.only_looks || !hook.kind.is_of_passes())
     }
 
-    /// Says whether backward hooks that were registered, removed or not, are full; `None` if there was none.
+    /// Returns whether backward hooks that were registered, removed or not, are full; `None` if there was none.
     ///
     /// Source: `_is_full_backward_hook` of `torch.nn.Module`.
     pub fn is_full_backward(&self) -> Option<bool> {
         lock(&self.table).is_full
     }
 
-    /// Gives the same list once more: what a handle removes is gone from both.
+    /// Returns the same list once more: what a handle removes is gone from both.
     #[doc(hidden)]
     #[must_use]
     pub fn share(&self) -> Hooks {
         Hooks { table: self.table.clone() }
     }
 
-    /// Says whether there are none.
+    /// Returns whether there are none.
     pub fn is_empty(&self) -> bool {
         lock(&self.table).order.is_empty()
     }
 
-    /// Says whether any is called while models run or are differentiated.
+    /// Returns whether any is called while models run or are differentiated.
     pub fn watch_passes(&self) -> bool {
         lock(&self.table).hooks.values().any(|hook| hook.kind.is_of_passes())
     }
@@ -564,7 +564,7 @@ impl Hooks {
         kinds.filter(|kind| kind.is_of_passes()).collect()
     }
 
-    /// Says whether any is of one of these kinds.
+    /// Returns whether any is of one of these kinds.
     pub fn have(&self, kinds: &[HookKind]) -> bool {
         lock(&self.table).hooks.values().any(|hook| kinds.contains(&hook.kind))
     }
@@ -600,7 +600,7 @@ impl RemovableHandle {
         self.table.upgrade().is_some_and(|table| lock(&table).remove(self.key))
     }
 
-    /// Gives a guard that removes the hook when it is dropped: Python's `with handle:`.
+    /// Returns a guard that removes the hook when it is dropped: Python's `with handle:`.
     #[must_use = "the hook is removed when the guard is dropped"]
     pub fn guard(self) -> HookGuard {
         HookGuard(self)

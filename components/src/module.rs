@@ -61,13 +61,13 @@ pub trait Module: Component + Clone + Debug + PartialEq {
         let _ = declare;
     }
 
-    /// Gives the parameter its first numbers; the default is zeros. Called for each parameter and buffer.
+    /// Returns the parameter its first numbers; the default is zeros. Called for each parameter and buffer.
     fn reset(&self, parameter: &str) -> Init {
         let _ = parameter;
         Init::Zeros
     }
 
-    /// Gives a parameter or buffer of a module below other first numbers than that module does; `path` is its
+    /// Returns a parameter or buffer of a module below other first numbers than that module does; `path` is its
     /// dotted name from here. Of several modules above one, the outermost decides.
     ///
     /// Source: what a constructor does to the parameters of its children, as `torch.nn.Transformer`'s.
@@ -110,19 +110,19 @@ pub trait Module: Component + Clone + Debug + PartialEq {
         Err(NoInverse(format!("parametrization {name} does not implement right_inverse.")))
     }
 
-    /// Says whether [`forward`](Module::forward) asks for [`Call::training`]. Models of which only modules that do not ask
+    /// Returns whether [`forward`](Module::forward) asks for [`Call::training`]. Models of which only modules that do not ask
     /// are in other modes run together; a module that asks all the same is told that it is in training mode.
     fn uses_training(&self) -> bool {
         true
     }
 
-    /// Says whether this becomes another module when it is first called: see
+    /// Returns whether this becomes another module when it is first called: see
     /// [`initialize_parameters`](Module::initialize_parameters).
     fn is_lazy(&self) -> bool {
         false
     }
 
-    /// Gives what a lazy module becomes when it is first called with these arguments: shapes are known
+    /// Returns what a lazy module becomes when it is first called with these arguments: shapes are known
     /// then. `None` if the arguments do not say; an error in torch's words is recorded on the trace.
     ///
     /// Source: `initialize_parameters` and `cls_to_become` of `torch.nn.modules.lazy.LazyModuleMixin`.
@@ -135,7 +135,7 @@ pub trait Module: Component + Clone + Debug + PartialEq {
         None
     }
 
-    /// Gives what a lazy module becomes when a parameter or buffer gets its shape from a `state_dict`.
+    /// Returns what a lazy module becomes when a parameter or buffer gets its shape from a `state_dict`.
     ///
     /// Source: `torch.nn.parameter.UninitializedParameter.materialize`.
     fn materialize(&self, name: &str, shape: &Shape) -> Option<Box<dyn DynModule>> {
@@ -149,7 +149,7 @@ pub trait Module: Component + Clone + Debug + PartialEq {
         None
     }
 
-    /// Says whether children that look the same are printed as one: `(0-2): 3 x Linear(...)`.
+    /// Returns whether children that look the same are printed as one: `(0-2): 3 x Linear(...)`.
     ///
     /// Source: `torch.nn.ModuleList.__repr__`.
     fn joins_alike_in_repr(&self) -> bool {
@@ -167,14 +167,14 @@ pub trait Module: Component + Clone + Debug + PartialEq {
         None
     }
 
-    /// Gives the version of what its state dict holds, to be raised when names or meanings change.
+    /// Returns the version of what its state dict holds, to be raised when names or meanings change.
     ///
     /// Source: `torch.nn.Module._version`.
     fn version(&self) -> u32 {
         1
     }
 
-    /// Says whether a state dict that this type saved in that version, or one of unknown version, may lack a
+    /// Returns whether a state dict that this type saved in that version, or one of unknown version, may lack a
     /// parameter or buffer: then it keeps its numbers and is not missing.
     ///
     /// Source: what overrides of `torch.nn.Module._load_from_state_dict` do for older versions.
@@ -183,7 +183,7 @@ pub trait Module: Component + Clone + Debug + PartialEq {
         false
     }
 
-    /// Gives what a state dict keeps of the module beside parameters and buffers, under the name
+    /// Returns what a state dict keeps of the module beside parameters and buffers, under the name
     /// `_extra_state`; the tensor's own name means nothing. A type that has this has
     /// [`set_extra_state`](Module::set_extra_state), too.
     ///
@@ -309,7 +309,7 @@ pub trait Module: Component + Clone + Debug + PartialEq {
         &[]
     }
 
-    /// Gives what torch prints between the parentheses behind the type's name: `in_features=4, bias=True`.
+    /// Returns what torch prints between the parentheses behind the type's name: `in_features=4, bias=True`.
     fn extra_repr(&self) -> String {
         String::new()
     }
@@ -503,7 +503,7 @@ pub enum Init {
 }
 
 impl Init {
-    /// Says whether the numbers are drawn.
+    /// Returns whether the numbers are drawn.
     pub fn is_random(&self) -> bool {
         match self {
             Init::Zeros
@@ -606,7 +606,7 @@ impl Declare {
         self.warnings.iter().map(String::as_str).chain(empty)
     }
 
-    /// Says whether so many parameters, buffers and children may come to those that there are, and refuses the module
+    /// Returns whether so many parameters, buffers and children may come to those that there are, and refuses the module
     /// if not: to be asked before a loop over a number that users give.
     pub fn takes(&mut self, more: usize) -> bool {
         let there = [self.parameters.len(), self.buffers.len(), self.children.len()];
@@ -763,7 +763,7 @@ impl Declare {
 pub trait DynModule: Any + Debug + Send + Sync {
     /// See [`Module::type_name`].
     fn type_name(&self) -> &'static str;
-    /// Gives the type's path in Rust: `neurarch_components::layers::linear::Linear`.
+    /// Returns the type's path in Rust: `neurarch_components::layers::linear::Linear`.
     fn rust_name(&self) -> &'static str;
     /// See [`Module::version`].
     fn version(&self) -> u32;
@@ -771,7 +771,7 @@ pub trait DynModule: Any + Debug + Send + Sync {
     fn may_lack(&self, name: &str, version: Option<u32>) -> bool;
     /// See [`Module::get_extra_state`].
     fn get_extra_state(&self) -> Option<Tensor>;
-    /// Gives a copy that took the state: see [`Module::set_extra_state`].
+    /// Returns a copy that took the state: see [`Module::set_extra_state`].
     ///
     /// # Errors
     ///
@@ -825,9 +825,9 @@ pub trait DynModule: Any + Debug + Send + Sync {
     fn scalar(&self, name: &str) -> Option<f64>;
     /// See [`Module::extra_repr`].
     fn extra_repr(&self) -> String;
-    /// Says whether the two may share a blueprint: one type, equal structural fields.
+    /// Returns whether the two may share a blueprint: one type, equal structural fields.
     fn is_like(&self, other: &dyn DynModule) -> bool;
-    /// Says whether the two are equal, scalar slots included.
+    /// Returns whether the two are equal, scalar slots included.
     fn equals(&self, other: &dyn DynModule) -> bool;
     /// Copies.
     fn clone_box(&self) -> Box<dyn DynModule>;

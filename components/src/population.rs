@@ -95,27 +95,27 @@ impl Population {
         }
     }
 
-    /// Gives the element type of its models' floating-point parameters.
+    /// Returns the element type of its models' floating-point parameters.
     pub fn dtype(&self) -> Dtype {
         self.dtype
     }
 
-    /// Gives the number of models that fit before a column moves.
+    /// Returns the number of models that fit before a column moves.
     pub fn capacity(&self) -> usize {
         self.capacity
     }
 
-    /// Says whether it belongs to this entity of this world.
+    /// Returns whether it belongs to this entity of this world.
     pub fn is_of(&self, world: WorldId, entity: Entity) -> bool {
         self.home == Some((world, entity))
     }
 
-    /// Says whether its rows are in these columns, not in some that came in their place.
+    /// Returns whether its rows are in these columns, not in some that came in their place.
     pub fn is_in(&self, columns: &Columns) -> bool {
         self.columns == Some(columns.identity())
     }
 
-    /// Gives the roots of the models, by index.
+    /// Returns the roots of the models, by index.
     pub fn models(&self) -> &[Entity] {
         &self.models
     }
@@ -125,27 +125,27 @@ impl Population {
         self.models.len()
     }
 
-    /// Says whether there are no models.
+    /// Returns whether there are no models.
     pub fn is_empty(&self) -> bool {
         self.models.is_empty()
     }
 
-    /// Gives the groups: right after `sign::refresh`.
+    /// Returns the groups: right after `sign::refresh`.
     pub fn groups(&self) -> &[Group] {
         &self.groups
     }
 
-    /// Gives a number that grows whenever a model comes, goes, changes its index or its group.
+    /// Returns a number that grows whenever a model comes, goes, changes its index or its group.
     pub fn version(&self) -> u64 {
         self.version
     }
 
-    /// Says whether [`groups`](Population::groups) follows the models, and no model waits to be signed.
+    /// Returns whether [`groups`](Population::groups) follows the models, and no model waits to be signed.
     pub fn is_settled(&self) -> bool {
         !self.stale && self.unsigned.is_empty()
     }
 
-    /// Gives the groups, to be changed together with the models' `Model::blueprint`.
+    /// Returns the groups, to be changed together with the models' `Model::blueprint`.
     pub fn groups_mut(&mut self, _: Keeper) -> &mut Vec<Group> {
         self.version += 1;
         self.turnover.restart(self.version);
@@ -171,7 +171,7 @@ impl Population {
         (since >= *first).then(|| indices[later..].iter().map(|&(_, index)| index))
     }
 
-    /// Gives the companions that parameters have.
+    /// Returns the companions that parameters have.
     pub fn companions(&self) -> &[Role] {
         &self.companions
     }
@@ -204,7 +204,7 @@ impl Population {
         &self.unsigned
     }
 
-    /// Gives the roots that have yet to be signed, and forgets them.
+    /// Returns the roots that have yet to be signed, and forgets them.
     pub fn take_unsigned(&mut self, _: Keeper) -> Vec<Entity> {
         std::mem::take(&mut self.unsigned)
     }
@@ -214,12 +214,12 @@ impl Population {
         self.stale = false;
     }
 
-    /// Says whether models left or moved in a way that the groups have yet to follow.
+    /// Returns whether models left or moved in a way that the groups have yet to follow.
     pub fn is_stale(&self) -> bool {
         self.stale
     }
 
-    /// Gives the number of its next model.
+    /// Returns the number of its next model.
     pub fn next_number(&self) -> u64 {
         self.next_number
     }
@@ -230,7 +230,7 @@ impl Population {
         self.version += 1;
     }
 
-    /// Gives the next index and number to a root that has been signed.
+    /// Returns the next index and number to a root that has been signed.
     ///
     /// The world has fewer than 2³² entities, so indices do not run out.
     pub fn enroll(&mut self, root: Entity, _: Keeper) -> (u32, u64) {

@@ -35,7 +35,7 @@ pub trait Scalars: Sized {
     /// Reads a scalar slot; `None` if there is none of that name.
     fn scalar(&self, name: &str) -> Option<f64>;
 
-    /// Gives a scalar slot to be changed; `None` if there is none of that name.
+    /// Returns a scalar slot to be changed; `None` if there is none of that name.
     fn scalar_mut(&mut self, name: &str) -> Option<&mut f64>;
 
     /// Names the scalar slots in the order of their fields; some may not be there.
@@ -52,7 +52,7 @@ pub trait ScalarField<const SLOTS: usize>: Clone {
     /// Reads a slot, if it is there.
     fn slot(&self, slot: usize) -> Option<f64>;
 
-    /// Gives a slot to be changed, if it is there.
+    /// Returns a slot to be changed, if it is there.
     fn slot_mut(&mut self, slot: usize) -> Option<&mut f64>;
 
     /// Gives a copy in which all slots that are there are 0.

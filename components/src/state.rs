@@ -69,17 +69,17 @@ impl Tensor {
         Tensor { name, dtype, shape, bytes, uninitialized: true }
     }
 
-    /// Gives the element type.
+    /// Returns the element type.
     pub fn dtype(&self) -> Dtype {
         self.dtype
     }
 
-    /// Gives the shape; of a population's tensors the first axis counts models.
+    /// Returns the shape; of a population's tensors the first axis counts models.
     pub fn shape(&self) -> &[usize] {
         &self.shape
     }
 
-    /// Says whether the shape is not known yet.
+    /// Returns whether the shape is not known yet.
     pub fn is_uninitialized(&self) -> bool {
         self.uninitialized
     }
@@ -106,7 +106,7 @@ impl Tensor {
         ArrayD::from_shape_vec(IxDyn(&self.shape), elements.collect()).ok()
     }
 
-    /// Gives the same numbers as elements of another type, rounded to the nearest, or to an integer towards
+    /// Returns the same numbers as elements of another type, rounded to the nearest, or to an integer towards
     /// zero.
     ///
     /// Source: `torch.Tensor.to(dtype)`.
@@ -224,7 +224,7 @@ impl StateDict {
         self.tensors.iter().map(|tensor| tensor.name.as_str())
     }
 
-    /// Gives the tensor of that name.
+    /// Returns the tensor of that name.
     pub fn get(&self, name: &str) -> Option<&Tensor> {
         self.tensors.iter().find(|tensor| tensor.name == name)
     }
@@ -246,7 +246,7 @@ impl StateDict {
         Some(self.tensors.remove(at))
     }
 
-    /// Gives a tensor another name, by which it is the last; says whether it was there.
+    /// Returns a tensor another name, by which it is the last; says whether it was there.
     ///
     /// Source: `state[new] = state.pop(old)`.
     pub fn rename(&mut self, old: &str, new: impl Into<String>) -> bool {
@@ -256,12 +256,12 @@ impl StateDict {
         true
     }
 
-    /// Gives the version of the module at a path, if it is known.
+    /// Returns the version of the module at a path, if it is known.
     pub fn version(&self, path: &str) -> Option<u32> {
         self.local_metadata(path)?.version
     }
 
-    /// Gives what is said of the module at a path, if anything is.
+    /// Returns what is said of the module at a path, if anything is.
     pub fn local_metadata(&self, path: &str) -> Option<&LocalMetadata> {
         self.metadata.iter().find(|(known, _)| known == path).map(|(_, local)| local)
     }
@@ -317,7 +317,7 @@ pub struct IncompatibleKeys {
 }
 
 impl IncompatibleKeys {
-    /// Says whether all keys matched.
+    /// Returns whether all keys matched.
     pub fn is_empty(&self) -> bool {
         self.missing_keys.is_empty() && self.unexpected_keys.is_empty()
     }

@@ -21,7 +21,7 @@ pub struct Warnings(Arc<Mutex<HashSet<(String, String)>>>);
 const MOST: usize = 1024;
 
 impl Warnings {
-    /// Gives those of a world. One that lost the resource gives warnings again.
+    /// Returns those of a world. One that lost the resource gives warnings again.
     pub fn of(world: &World) -> Warnings {
         world.get_resource::<Warnings>().cloned().unwrap_or_default()
     }

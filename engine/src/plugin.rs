@@ -18,8 +18,8 @@ use crate::systems::structure::sign;
 /// [`StepSystems::Backward`], [`update`] in [`StepSystems::Step`], [`step_schedulers`] in [`StepSystems::Schedule`].
 ///
 /// The host adds the rest: it writes what the models see in [`StepSystems::Observe`], calls
-/// [`forward`](crate::TrainWorld::forward) in [`StepSystems::Forward`] and
-/// [`loss`](crate::TrainWorld::loss) in [`StepSystems::Loss`].
+/// [`forward`](crate::PopulationMut::forward) in [`StepSystems::Forward`] and
+/// [`loss`](crate::PopulationMut::loss) in [`StepSystems::Loss`].
 ///
 /// # Example
 ///
@@ -34,24 +34,24 @@ use crate::systems::structure::sign;
 /// struct Brains(Entity);
 ///
 /// let mut world = World::new();
-/// let brains = world.spawn_population(&Linear::new(3, 2), 100, Seed(1))?;
-/// world.insert(brains, SGD { lr: 0.1, ..SGD::default() })?;
+/// let brains = world.spawn_population(&Linear::new(3, 2), 100, Seed(1))?.id();
+/// world.population_mut(brains)?.insert(SGD { lr: 0.1, ..SGD::default() })?;
 /// world.insert_resource(Brains(brains));
 ///
 /// fn learn(world: &mut World) -> Result<(), BevyError> {
 ///     let brains = world.resource::<Brains>().0;
-///     world.forward(brains, &Array3::<f32>::ones((100, 8, 3)))?;
+///     world.population_mut(brains)?.forward(&Array3::<f32>::ones((100, 8, 3)))?;
 ///     let targets = Array2::<i64>::zeros((100, 8));
-///     world.loss::<f32, i64>(brains, &targets, &CrossEntropyLoss::default())?;
+///     world.population_mut(brains)?.loss::<f32, i64>(&targets, &CrossEntropyLoss::default())?;
 ///     Ok(())
 /// }
 ///
-/// let before = world.stack::<f32>(brains, "weight")?;
+/// let before = world.population_mut(brains)?.stack::<f32>("weight")?;
 /// let mut schedule = Schedule::default();
 /// add_neurarch(&mut schedule);
 /// schedule.add_systems(learn.in_set(StepSystems::Loss));
 /// schedule.run(&mut world);
-/// assert_ne!(world.stack::<f32>(brains, "weight")?, before);
+/// assert_ne!(world.population_mut(brains)?.stack::<f32>("weight")?, before);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn add_neurarch(schedule: &mut Schedule) {
@@ -86,8 +86,8 @@ pub fn add_neurarch(schedule: &mut Schedule) {
 /// }
 ///
 /// let mut world = World::new();
-/// let brains = world.spawn_population(&Linear::new(3, 2), 5, Seed(1))?;
-/// let edited = world.models(brains)?[1];
+/// let brains = world.spawn_population(&Linear::new(3, 2), 5, Seed(1))?.id();
+/// let edited = world.population(brains)?.models()[1];
 /// world.entity_mut(edited).insert(Linear::new(4, 2));
 /// let mut schedule = Schedule::default();
 /// schedule.add_systems((settle, report).chain());
@@ -167,21 +167,21 @@ pub fn update(world: &mut World) -> Result<(), BevyError> {
 ///
 /// fn learn(world: &mut World) -> Result<(), BevyError> {
 ///     let brains = world.resource::<Brains>().0;
-///     world.forward(brains, &Array3::<f32>::ones((3, 8, 4)))?;
-///     world.loss::<f32, i64>(brains, &Array2::zeros((3, 8)), &CrossEntropyLoss::default())?;
+///     world.population_mut(brains)?.forward(&Array3::<f32>::ones((3, 8, 4)))?;
+///     world.population_mut(brains)?.loss::<f32, i64>(&Array2::zeros((3, 8)), &CrossEntropyLoss::default())?;
 ///     Ok(())
 /// }
 ///
 /// let mut world = World::new();
-/// let brains = world.spawn_population(&Linear::new(4, 2), 3, Seed(7))?;
-/// world.insert(brains, SGD { lr: 1.0, ..SGD::default() })?;
-/// world.schedule_with(brains, |model| ExponentialLR { gamma: 1.0 / (2 + model) as f64 })?;
+/// let brains = world.spawn_population(&Linear::new(4, 2), 3, Seed(7))?.id();
+/// world.population_mut(brains)?.insert(SGD { lr: 1.0, ..SGD::default() })?;
+/// world.population_mut(brains)?.schedule_with(|model| ExponentialLR { gamma: 1.0 / (2 + model) as f64 })?;
 /// world.insert_resource(Brains(brains));
 /// let mut schedule = Schedule::default();
 /// add_neurarch(&mut schedule);
 /// schedule.add_systems(learn.in_set(StepSystems::Loss));
 /// schedule.run(&mut world);
-/// let rates = world.models(brains)?.iter().map(|&model| world.get::<SGD>(model).unwrap().lr);
+/// let rates = world.population(brains)?.models().iter().map(|&model| world.get::<SGD>(model).unwrap().lr);
 /// assert_eq!(rates.collect::<Vec<_>>(), [1.0 / 2.0, 1.0 / 3.0, 1.0 / 4.0]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

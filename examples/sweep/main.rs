@@ -82,14 +82,14 @@ fn run(settings: &Settings) -> Fallible<()> {
 fn sweep(settings: &Settings, digits: &Digits) -> Fallible<()> {
     check_memory(settings, digits)?;
     let mut world = World::new();
-    let classifiers = spawn(&mut world, settings)?;
+    let mut classifiers = spawn(&mut world, settings)?;
 
     let start = Instant::now();
-    let train_losses = train(&mut world, classifiers, settings, digits)?;
+    let train_losses = train(&mut classifiers, settings, digits)?;
     let seconds = start.elapsed().as_secs_f64();
 
-    let results = validate(&mut world, classifiers, settings, digits, &train_losses)?;
-    let best = world.models(classifiers)?[results.ranked()[0].model];
+    let results = validate(&mut classifiers, settings, digits, &train_losses)?;
+    let best = results.ranked()[0].model;
     let path = |name| settings.out.join(name);
     let mut csv = Vec::new();
     results.write_csv(&mut csv)?;
@@ -97,8 +97,8 @@ fn sweep(settings: &Settings, digits: &Digits) -> Fallible<()> {
     output::commit([
         output::write(path(csv_name), &csv)?,
         output::write(path(svg_name), plot::draw(&results, settings).as_bytes())?,
-        safetensors::write(path(population_name), &world.stacked_state_dict(classifiers)?)?,
-        safetensors::write(path(best_name), &world.state_dict(best)?)?,
+        safetensors::write(path(population_name), &classifiers.stacked_state_dict()?)?,
+        safetensors::write(path(best_name), &classifiers.model(best)?.state_dict()?)?,
     ])?;
 
     let steps = settings.models * settings.epochs * digits.n_train().div_ceil(settings.batch);
@@ -134,7 +134,7 @@ fn check_memory(settings: &Settings, digits: &Digits) -> Fallible<()> {
 }
 
 /// Spawns one blueprint's worth of classifiers and gives each its own hyperparameters.
-fn spawn(world: &mut World, settings: &Settings) -> Fallible<Entity> {
+fn spawn<'w>(world: &'w mut World, settings: &Settings) -> Fallible<PopulationMut<'w>> {
     let hidden = settings.hidden;
     let classifier = Sequential::new().push(Linear::new(PIXELS, hidden)).push(ReLU);
     let classifier = match settings.dropout() {
@@ -144,25 +144,22 @@ fn spawn(world: &mut World, settings: &Settings) -> Fallible<Entity> {
     let classifier = classifier.push(Linear::new(hidden, CLASSES));
     let (models, seed) = (settings.models, settings.seed);
     let population = PopulationSettings { models, seed, ..PopulationSettings::default() };
-    let classifiers = world.spawn_population_with(&classifier, population)?;
+    let mut classifiers = world.spawn_population_with(&classifier, population)?;
 
-    world.insert_with(classifiers, |model| Adam {
-        lr: settings.learning_rate(model),
-        ..Adam::default()
-    })?;
+    classifiers
+        .insert_with(|model| Adam { lr: settings.learning_rate(model), ..Adam::default() })?;
     if settings.dropout().is_some() {
         // A scalar slot: models that differ in `p` still share the blueprint.
-        world.insert_at_with(classifiers, "2", |model| Dropout {
-            p: settings.dropout_of(model).unwrap_or_default(),
-        })?;
+        classifiers
+            .at("2")
+            .insert_with(|model| Dropout { p: settings.dropout_of(model).unwrap_or_default() })?;
     }
     Ok(classifiers)
 }
 
 /// Trains all models, each on its own shuffles; gives the mean loss of each over the last epoch.
 fn train(
-    world: &mut World,
-    classifiers: Entity,
+    classifiers: &mut PopulationMut<'_>,
     settings: &Settings,
     digits: &Digits,
 ) -> Fallible<Array1<f64>> {
@@ -184,7 +181,7 @@ fn train(
             let start = Instant::now();
             let data =
                 DataSet::shared(images, labels).order(orders.slice(s![.., from..to])).batch(batch);
-            let losses = world.train_steps(classifiers, data, &CrossEntropyLoss::default())?;
+            let losses = classifiers.train_steps(data, &CrossEntropyLoss::default())?;
             for (step, losses) in losses.columns().into_iter().enumerate() {
                 let n = batch.min(to - from - step * batch);
                 totals.scaled_add(n as f64, &losses.mapv(f64::from));
@@ -224,8 +221,7 @@ impl Visit {
 
 /// Shows all models the images they never trained on.
 fn validate(
-    world: &mut World,
-    classifiers: Entity,
+    classifiers: &mut PopulationMut<'_>,
     settings: &Settings,
     digits: &Digits,
     train_losses: &Array1<f64>,
@@ -237,12 +233,13 @@ fn validate(
     let (mut losses, mut right) = (vec![0.0; models], vec![0_usize; models]);
     let (images, labels) = digits.validation();
     let at_a_time = (LOGITS / (models * CLASSES)).max(1);
-    world.eval(classifiers)?;
+    classifiers.eval()?;
     for (images, labels) in
         images.axis_chunks_iter(Axis(0), at_a_time).zip(labels.axis_chunks_iter(Axis(0), at_a_time))
     {
         // [models, images, CLASSES]
-        let logits = world.no_grad(|world| world.forward(classifiers, Input::shared(images)))?;
+        let logits =
+            classifiers.no_grad(|classifiers| classifiers.forward(Input::shared(images)))?;
         for (model, logits) in logits.outer_iter().enumerate() {
             for (logits, &label) in logits.outer_iter().zip(labels) {
                 let (loss, class) = judge(logits.iter().copied(), label as usize);

@@ -80,7 +80,7 @@ struct Of {
 }
 
 impl Of {
-    /// Says whether a gradient was found that is not finite.
+    /// Returns whether a gradient was found that is not finite.
     fn overflowed(&self) -> bool {
         self.scaler.enabled && self.scaler.found_inf == Some(true)
     }
@@ -378,7 +378,7 @@ fn update_of(all: &mut [Of], new_scale: Option<f64>) -> Result<(), ScalerError> 
     Ok(())
 }
 
-/// Gives the scale of each model, 1 where nothing is scaled.
+/// Returns the scale of each model, 1 where nothing is scaled.
 ///
 /// # Shape
 ///
@@ -399,7 +399,7 @@ pub fn get_scale(world: &World, population: Entity) -> Result<Array1<f64>, Scale
     roots.iter().enumerate().map(of).collect()
 }
 
-/// Gives what is worth keeping of a model's scaler; `None` if it scales nothing.
+/// Returns what is worth keeping of a model's scaler; `None` if it scales nothing.
 ///
 /// # Errors
 ///

@@ -173,7 +173,7 @@ fn set<T: Element>(
     tensor: &Tensor,
     of: impl Fn(T) -> T,
 ) -> Checked {
-    Ok(world.set_parameter(root, name, array::<T>(tensor)?.mapv(of).view())?)
+    Ok(world.module_mut(root)?.set_parameter(name, array::<T>(tensor)?.mapv(of).view())?)
 }
 
 /// A name, and the bits of numbers; `None` for a gradient that is not there.
@@ -182,16 +182,18 @@ type Line = (String, Option<Vec<u64>>);
 /// Runs some of the models, forward, back and forward again; gives what each made.
 fn run<T: Real>(subject: &Subject<'_>, models: Range<usize>) -> Checked<Vec<Vec<Line>>> {
     let mut world = World::new();
-    let population = world.spawn_population_with(
-        &*subject.module,
-        PopulationSettings {
-            models: models.len(),
-            dtype: T::DTYPE,
-            first_number: models.start as u64,
-            ..PopulationSettings::default()
-        },
-    )?;
-    let roots = world.models(population)?.to_vec();
+    let population = world
+        .spawn_population_with(
+            &*subject.module,
+            PopulationSettings {
+                models: models.len(),
+                dtype: T::DTYPE,
+                first_number: models.start as u64,
+                ..PopulationSettings::default()
+            },
+        )?
+        .id();
+    let roots = world.population(population)?.models().to_vec();
     for (&root, model) in roots.iter().zip(models.clone()) {
         for &(name, tensor) in &subject.state {
             let by = factor(model);
@@ -204,7 +206,7 @@ fn run<T: Real>(subject: &Subject<'_>, models: Range<usize>) -> Checked<Vec<Vec<
         }
     }
     if !subject.is_training {
-        world.eval(population)?;
+        world.population_mut(population)?.eval()?;
     }
     let inputs: Vec<_> =
         subject.inputs.iter().map(|(x, needs)| (of_models(x, models.clone()), *needs)).collect();
@@ -215,7 +217,7 @@ fn run<T: Real>(subject: &Subject<'_>, models: Range<usize>) -> Checked<Vec<Vec<
     let mut lines = vec![Vec::new(); models.len()];
     let can_go_back = subject.is_training || inputs.iter().any(|(_, needs)| *needs);
     for pass in ["first", "second"] {
-        let result = world.forward_any(population, arguments())?;
+        let result = world.population_mut(population)?.forward_any(arguments())?;
         let mut gradients = Vec::new();
         for (place, y) in result.leaves().into_iter().enumerate() {
             let name = format!("{pass} result {place}");
@@ -240,7 +242,7 @@ fn run<T: Real>(subject: &Subject<'_>, models: Range<usize>) -> Checked<Vec<Vec<
         }
         if can_go_back {
             let given = gradients.iter().map(|gradient| Some(AnyInput::from(gradient)));
-            world.backward_with(population, &given.collect::<Vec<_>>())?;
+            world.population_mut(population)?.backward_with(&given.collect::<Vec<_>>())?;
             for (place, dx) in input_gradients::<T>(&world, population)?.into_iter().enumerate() {
                 let name = format!("{pass} gradient of argument {place}");
                 match dx {
@@ -250,12 +252,12 @@ fn run<T: Real>(subject: &Subject<'_>, models: Range<usize>) -> Checked<Vec<Vec<
             }
         }
         for (&root, lines) in roots.iter().zip(&mut lines) {
-            for name in world.parameter_names(root)? {
-                let gradient = world.gradient::<T>(root, &name)?;
+            for name in world.module_mut(root)?.parameter_names()? {
+                let gradient = world.module_mut(root)?.gradient::<T>(&name)?;
                 let bits = gradient.map(|gradient| gradient.mapv(Real::bits).into_iter().collect());
                 lines.push((format!("{pass} gradient of {name}"), bits));
             }
-            for tensor in &world.state_dict(root)? {
+            for tensor in &world.module_mut(root)?.state_dict()? {
                 let bytes = tensor.little_endian().iter().map(|&byte| byte.into());
                 lines.push((tensor.name.clone(), Some(bytes.collect())));
             }

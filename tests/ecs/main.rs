@@ -10,6 +10,7 @@ mod bits;
 mod blueprints;
 mod clones;
 mod evolution;
+mod handles;
 mod reads;
 mod registration_of_populations;
 mod several_populations;

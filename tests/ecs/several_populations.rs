@@ -12,18 +12,26 @@ fn world() -> (World, [Entity; 4]) {
     let plain =
         Sequential::new().push(Linear::new(3, 5)).push(BatchNorm1d::new(5)).push(Linear::new(5, 2));
     let populations = [
-        world.spawn_population(&drawing, 5, Seed(1)).unwrap(),
-        world.spawn_population(&plain, 4, Seed(2)).unwrap(),
-        world.spawn_population(&Linear::new(3, 2), 3, Seed(3)).unwrap(),
-        world.spawn_population(&Linear::new(3, 2), 1, Seed(4)).unwrap(),
+        world.spawn_population(&drawing, 5, Seed(1)).unwrap().id(),
+        world.spawn_population(&plain, 4, Seed(2)).unwrap().id(),
+        world.spawn_population(&Linear::new(3, 2), 3, Seed(3)).unwrap().id(),
+        world.spawn_population(&Linear::new(3, 2), 1, Seed(4)).unwrap().id(),
     ];
     for population in populations {
-        world.insert(population, Adam { lr: 0.01, ..Adam::default() }).unwrap();
+        world
+            .population_mut(population)
+            .unwrap()
+            .insert(Adam { lr: 0.01, ..Adam::default() })
+            .unwrap();
     }
-    let first = world.models(populations[1]).unwrap()[0];
+    let first = world.population(populations[1]).unwrap().models()[0];
     let doubled = |y: &Tree| y.leaves().first().map(|&y| Tree::from(y * 2.0));
-    world.register_forward_hook(first, move |_, _, y| Ok(y.and_then(doubled))).unwrap();
-    world.share_parameter(populations[2], "bias").unwrap();
+    world
+        .module_mut(first)
+        .unwrap()
+        .register_forward_hook(move |_, _, y| Ok(y.and_then(doubled)))
+        .unwrap();
+    world.population_mut(populations[2]).unwrap().share_parameter("bias").unwrap();
     (world, populations)
 }
 
@@ -37,14 +45,17 @@ fn data(number: usize, models: usize) -> (Array3<f32>, Array2<i64>) {
 /// The bytes of all parameters and buffers.
 fn state(world: &mut World, populations: &[Entity]) -> Vec<Vec<u8>> {
     let mut of = |&population: &Entity| {
-        let dict = world.stacked_state_dict(population).unwrap();
+        let dict = world.population_mut(population).unwrap().stacked_state_dict().unwrap();
         dict.tensors.iter().flat_map(|tensor| tensor.little_endian().to_vec()).collect()
     };
     populations.iter().map(&mut of).collect()
 }
 
 fn sizes(world: &World, populations: &[Entity]) -> Vec<usize> {
-    populations.iter().map(|&population| world.models(population).unwrap().len()).collect()
+    populations
+        .iter()
+        .map(|&population| world.population(population).unwrap().models().len())
+        .collect()
 }
 
 #[test]
@@ -62,7 +73,10 @@ fn a_step_of_all_is_a_step_of_each() {
             .collect();
         let losses: Vec<Array1<f32>> = one.train_step_all(&steps).unwrap();
         for ((&population, (x, y)), losses) in same.iter().zip(&data).zip(losses) {
-            assert_eq!(other.train_step(population, x, y, &loss).unwrap(), losses);
+            assert_eq!(
+                other.population_mut(population).unwrap().train_step(x, y, &loss).unwrap(),
+                losses
+            );
         }
         assert_eq!(state(&mut one, &populations), state(&mut other, &same));
     }
@@ -79,11 +93,14 @@ fn a_pass_of_all_is_a_pass_of_each_and_each_goes_on() {
         populations.iter().zip(&data).map(|(&of, (x, _))| (of, AnyInput::from(x))).collect();
     let results: Vec<ArrayD<f32>> = one.forward_all(&calls).unwrap();
     for (number, (x, y)) in data.iter().enumerate() {
-        assert_eq!(other.forward(same[number], x).unwrap(), results[number]);
+        assert_eq!(
+            other.population_mut(same[number]).unwrap().forward(x).unwrap(),
+            results[number]
+        );
         for (world, population) in [(&mut one, populations[number]), (&mut other, same[number])] {
-            world.loss::<f32, i64>(population, y, &loss).unwrap();
-            world.backward(population).unwrap();
-            world.step(population).unwrap();
+            world.population_mut(population).unwrap().loss::<f32, i64>(y, &loss).unwrap();
+            world.population_mut(population).unwrap().backward().unwrap();
+            world.population_mut(population).unwrap().step().unwrap();
         }
     }
     assert_eq!(state(&mut one, &populations), state(&mut other, &same));
@@ -110,5 +127,5 @@ fn what_does_not_fit_says_of_which_call_and_trains_nobody() {
     assert!(matches!(error, StepError::Call { number: 0, .. }), "{error}");
     assert_eq!(state(&mut world, &populations), before);
     // They are whole afterwards.
-    world.train_step(population, &x, &y, &loss).unwrap();
+    world.population_mut(population).unwrap().train_step(&x, &y, &loss).unwrap();
 }

@@ -58,24 +58,32 @@ fn a_steady_step_allocates_nothing() {
     let mut world = World::new();
     let brain = Sequential::new().push(Linear::new(4, 16)).push(ReLU).push(Dropout { p: 0.1 });
     let brain = brain.push(Linear::new(16, 2));
-    let population = world.spawn_population(&brain, MODELS, Seed(1)).unwrap();
-    world.insert(population, Adam::default()).unwrap();
+    let population = world.spawn_population(&brain, MODELS, Seed(1)).unwrap().id();
+    world.population_mut(population).unwrap().insert(Adam::default()).unwrap();
     let x = Array3::<f32>::ones((MODELS, 8, 4));
     let targets = Array2::<i64>::ones((MODELS, 8));
     let loss = CrossEntropyLoss { label_smoothing: 0.1, ..CrossEntropyLoss::default() };
 
     let mut losses = vec![0.0; MODELS];
     let training = allocations(|| {
-        world.train_step_into(population, &x, &targets, &loss, &mut losses).unwrap();
+        world
+            .population_mut(population)
+            .unwrap()
+            .train_step_into(&x, &targets, &loss, &mut losses)
+            .unwrap();
     });
     assert_eq!(training, 0, "training");
 
     let mut y = Array3::<f32>::zeros((MODELS, 8, 2));
-    let keeping = allocations(|| world.forward_into(population, &x, y.view_mut()).unwrap());
+    let keeping = allocations(|| {
+        world.population_mut(population).unwrap().forward_into(&x, y.view_mut()).unwrap()
+    });
     assert_eq!(keeping, 0, "a forward pass in training mode");
 
-    world.eval(population).unwrap();
+    world.population_mut(population).unwrap().eval().unwrap();
     world.set_grad_enabled(false);
-    let forward = allocations(|| world.forward_into(population, &x, y.view_mut()).unwrap());
+    let forward = allocations(|| {
+        world.population_mut(population).unwrap().forward_into(&x, y.view_mut()).unwrap()
+    });
     assert_eq!(forward, 0, "a forward pass in evaluation mode");
 }

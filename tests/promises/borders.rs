@@ -6,6 +6,7 @@
 use std::cell::RefCell;
 
 use ndarray::{Array1, Array2, Array3};
+use neurarch::hooks::At;
 use neurarch::kernels::cpu::kernel::Cpu;
 use neurarch::kernels::cpu::tile::Tile;
 use neurarch::kernels::ir::eager::Eager;
@@ -169,12 +170,14 @@ impl Op for Lie {
 fn error_of(rogue: Rogue, is_eager: bool) -> Option<String> {
     KEPT.set(None);
     let mut world = World::new();
-    let population = world.spawn_population(&rogue, 2, Seed(1)).unwrap();
+    let population = world.spawn_population(&rogue, 2, Seed(1)).unwrap().id();
     [64, 4, 64, 4].into_iter().find_map(|n| {
         let x = Array2::<f32>::ones((2, n));
         let found = match is_eager {
-            true => world.forward(population, Input::from(&x).requires_grad()),
-            false => world.forward(population, &x),
+            true => {
+                world.population_mut(population).unwrap().forward(Input::from(&x).requires_grad())
+            }
+            false => world.population_mut(population).unwrap().forward(&x),
         };
         found.err().map(|error| error.to_string())
     })
@@ -231,7 +234,7 @@ fn an_op_that_lies_is_an_error() {
 #[test]
 fn a_hook_gives_values_of_its_pass_with_rows_of_their_type() {
     let mut world = World::new();
-    let population = world.spawn_population(&Linear::new(4, 4), 2, Seed(1)).unwrap();
+    let population = world.spawn_population(&Linear::new(4, 4), 2, Seed(1)).unwrap().id();
     let x = Array2::<f32>::ones((2, 4));
     type Way = fn(&At<'_>) -> Var;
     let ways: [(Way, &str); 2] = [
@@ -247,28 +250,33 @@ fn a_hook_gives_values_of_its_pass_with_rows_of_their_type() {
             "expected a value of this forward pass",
         ),
     ];
-    let before = world.forward(population, &x).unwrap();
+    let before = world.population_mut(population).unwrap().forward(&x).unwrap();
     for (way, expected) in ways {
         let hook = world
-            .register_forward_hook((population, ""), move |at, _, _| Ok(Some(way(at).into())))
+            .population_mut(population)
+            .unwrap()
+            .register_forward_hook(move |at, _, _| Ok(Some(way(at).into())))
             .unwrap();
-        let error = world.forward(population, &x).unwrap_err().to_string();
+        let error = world.population_mut(population).unwrap().forward(&x).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
         hook.remove();
-        assert_eq!(world.forward(population, &x).unwrap(), before);
+        assert_eq!(world.population_mut(population).unwrap().forward(&x).unwrap(), before);
     }
 }
 
 #[test]
 fn targets_that_are_no_classes_give_nan_or_an_error() {
     let mut world = World::new();
-    let population = world.spawn_population(&Linear::new(4, 4), 2, Seed(1)).unwrap();
-    world.insert(population, SGD::default()).unwrap();
+    let population = world.spawn_population(&Linear::new(4, 4), 2, Seed(1)).unwrap().id();
+    world.population_mut(population).unwrap().insert(SGD::default()).unwrap();
     let x = Array3::<f32>::ones((2, 3, 4));
     for target in [i64::MAX, i64::MIN, -1, 4, 1 << 40] {
         let targets = Array2::from_elem((2, 3), target);
-        let loss: Result<Array1<f32>, _> =
-            world.train_step(population, &x, &targets, &CrossEntropyLoss::default());
+        let loss: Result<Array1<f32>, _> = world.population_mut(population).unwrap().train_step(
+            &x,
+            &targets,
+            &CrossEntropyLoss::default(),
+        );
         assert!(loss.is_err() || loss.is_ok_and(|loss| loss.iter().all(|x| x.is_nan())));
     }
 }

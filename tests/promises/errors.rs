@@ -11,8 +11,8 @@ fn world() -> (World, Entity) {
     let mut world = World::new();
     let brain = Sequential::new().push(Linear::new(4, 16)).push(Dropout::default());
     let brain = brain.push(Linear::new(16, 10));
-    let population = world.spawn_population(&brain, 3, Seed(1)).unwrap();
-    world.insert(population, Adam::default()).unwrap();
+    let population = world.spawn_population(&brain, 3, Seed(1)).unwrap().id();
+    world.population_mut(population).unwrap().insert(Adam::default()).unwrap();
     (world, population)
 }
 
@@ -33,39 +33,42 @@ fn refuses<R, E: std::fmt::Display>(
     let x = Array3::<f32>::ones((3, 2, 4));
     let targets = Array2::<i64>::ones((3, 2));
     let loss = CrossEntropyLoss::default();
-    let next = world.train_step(population, &x, &targets, &loss).unwrap();
-    assert_eq!(next, untouched.train_step(other, &x, &targets, &loss).unwrap());
+    let next = world.population_mut(population).unwrap().train_step(&x, &targets, &loss).unwrap();
+    assert_eq!(
+        next,
+        untouched.population_mut(other).unwrap().train_step(&x, &targets, &loss).unwrap()
+    );
     assert_eq!(bits(&mut world, population), bits(&mut untouched, other));
 }
 
 #[test]
 fn inputs_that_do_not_fit_a_module() {
     refuses("0 (Linear): mat1 and mat2 shapes cannot be multiplied (32x5 and 4x16)", |world, p| {
-        world.forward(p, &Array3::<f32>::zeros((3, 32, 5)))
+        world.population_mut(p)?.forward(&Array3::<f32>::zeros((3, 32, 5)))
     });
     refuses("0 (Linear): mat1 and mat2 shapes cannot be multiplied (32x5 and 4x16)", |world, p| {
         let targets = Array2::<i64>::zeros((3, 32));
         let x = Array3::<f32>::zeros((3, 32, 5));
-        world.train_step(p, &x, &targets, &CrossEntropyLoss::default())
+        world.population_mut(p)?.train_step(&x, &targets, &CrossEntropyLoss::default())
     });
 }
 
 #[test]
 fn arrays_for_another_population() {
     refuses("x: expected numbers for 3 models, got 4", |world, p| {
-        world.forward(p, &Array3::<f32>::zeros((4, 32, 4)))
+        world.population_mut(p)?.forward(&Array3::<f32>::zeros((4, 32, 4)))
     });
     refuses("targets: expected numbers for 3 models, got 2", |world, p| {
         let x = Array3::<f32>::zeros((3, 2, 4));
         let targets = Array2::<i64>::zeros((2, 2));
-        world.train_step(p, &x, &targets, &CrossEntropyLoss::default())
+        world.population_mut(p)?.train_step(&x, &targets, &CrossEntropyLoss::default())
     });
     refuses("x: expected f32, got f64", |world, p| {
-        world.forward(p, &Array3::<f64>::zeros((3, 32, 4)))
+        world.population_mut(p)?.forward(&Array3::<f64>::zeros((3, 32, 4)))
     });
     refuses("y: expected shape [3, 2, 10], got [3, 2, 9]", |world, p| {
         let mut y = Array3::<f32>::zeros((3, 2, 9));
-        world.forward_into(p, &Array3::<f32>::zeros((3, 2, 4)), y.view_mut())
+        world.population_mut(p)?.forward_into(&Array3::<f32>::zeros((3, 2, 4)), y.view_mut())
     });
 }
 
@@ -77,7 +80,7 @@ fn targets_that_are_no_classes() {
             let mut targets = Array2::<i64>::zeros((3, 2));
             targets[[2, 1]] = target;
             let x = Array3::<f32>::zeros((3, 2, 4));
-            world.train_step(p, &x, &targets, &CrossEntropyLoss::default())
+            world.population_mut(p)?.train_step(&x, &targets, &CrossEntropyLoss::default())
         });
     }
 }
@@ -86,9 +89,11 @@ fn targets_that_are_no_classes() {
 fn deeds_out_of_order() {
     refuses("expected a forward pass before loss", |world, p| {
         let targets = Array2::<i64>::zeros((3, 2));
-        world.loss::<f32, i64>(p, &targets, &CrossEntropyLoss::default())
+        world.population_mut(p)?.loss::<f32, i64>(&targets, &CrossEntropyLoss::default())
     });
-    refuses("expected a forward pass before backward", |world, p| world.backward(p));
+    refuses("expected a forward pass before backward", |world, p| {
+        world.population_mut(p)?.backward()
+    });
 }
 
 #[test]
@@ -97,16 +102,20 @@ fn a_loss_that_is_an_array_cannot_be_gone_back_from() {
     let loss = CrossEntropyLoss { reduction, ..CrossEntropyLoss::default() };
     refuses("grad can be implicitly created only for scalar outputs", |world, p| {
         let x = Array3::<f32>::zeros((3, 2, 4));
-        world.train_step(p, &x, &Array2::<i64>::zeros((3, 2)), &loss)
+        world.population_mut(p)?.train_step(&x, &Array2::<i64>::zeros((3, 2)), &loss)
     });
 }
 
 #[test]
 fn learning_needs_an_optimizer() {
     let mut world = World::new();
-    let population = world.spawn_population(&Linear::new(2, 2), 2, Seed(0)).unwrap();
+    let population = world.spawn_population(&Linear::new(2, 2), 2, Seed(0)).unwrap().id();
     let x = Array3::<f32>::zeros((2, 1, 2));
-    let error = world.train_step(population, &x, &x, &MSELoss::default()).unwrap_err();
+    let error = world
+        .population_mut(population)
+        .unwrap()
+        .train_step(&x, &x, &MSELoss::default())
+        .unwrap_err();
     let expected = "model 0 has no optimizer: insert one, such as Adam::default(); a type of your own is made known by \
                     Optimizers::register";
     assert_eq!(error.to_string(), expected);
@@ -125,11 +134,9 @@ fn data_sets_that_cannot_be_cut() {
         let inputs = Array2::<f32>::zeros((items[0], 4));
         let targets = Array1::<i64>::zeros(items[1]);
         let data = DataSet::shared(inputs.view(), targets.view()).order(order.view());
-        world.train_steps(
-            population,
-            data.batch(batch).epochs(epochs),
-            &CrossEntropyLoss::default(),
-        )
+        world
+            .population_mut(population)?
+            .train_steps(data.batch(batch).epochs(epochs), &CrossEntropyLoss::default())
     }
     refuses("order: expected item numbers below 5, got 5", |world, p| {
         train(world, p, [5, 5], Array2::from_elem((3, 4), 5), 2, 1)
@@ -153,10 +160,15 @@ fn entities_that_are_no_population() {
     let mut world = World::new();
     let stranger = world.spawn_empty().id();
     let x = array![[1.0_f32]];
-    assert!(world.forward(stranger, &x).is_err());
-    assert!(world.backward(stranger).is_err());
-    assert!(world.eval(stranger).is_err());
-    assert!(world.insert(stranger, Adam::default()).is_err());
+    let error = world.population_mut(stranger).unwrap_err().to_string();
+    assert_eq!(error, format!("{stranger} is not a population"));
+    let mut gone = world.spawn_population(&Linear::new(1, 1), 1, Seed(1)).unwrap();
+    let id = gone.id();
+    gone.world_mut().despawn(id);
+    assert!(gone.forward(&x).is_err());
+    assert!(gone.backward().is_err());
+    assert!(gone.eval().is_err());
+    assert!(gone.insert(Adam::default()).is_err());
     assert!(world.get::<Adam>(stranger).is_none());
 }
 
@@ -166,14 +178,16 @@ fn layers_too_large_for_memory() {
     let words = "weight: f32[100000000, 1000000] for each of 3 models: can't allocate memory: you tried to \
                  allocate 1688849860263936 bytes";
     refuses(words, |world, _| {
-        world.spawn_population(&Linear::new(1_000_000, 100_000_000), 3, Seed(1))
+        world
+            .spawn_population(&Linear::new(1_000_000, 100_000_000), 3, Seed(1))
+            .map(|brains| brains.id())
     });
     let huge = Sequential::new().push(Linear::new(4, 4)).push(Linear::new(1 << 40, 1 << 40));
     let words = "1.weight: f32[1099511627776, 1099511627776] for each of 3 models: Storage size calculation \
                  overflowed with sizes=[1099511627776, 1099511627776]";
-    refuses(words, |world, _| world.spawn_population(&huge, 3, Seed(1)));
+    refuses(words, |world, _| world.spawn_population(&huge, 3, Seed(1)).map(|brains| brains.id()));
     refuses(&words.replace("3 models", "5 models"), |world, _| {
-        world.spawn_population(&huge, 5, Seed(1))
+        world.spawn_population(&huge, 5, Seed(1)).map(|brains| brains.id())
     });
 }
 
@@ -199,7 +213,7 @@ fn a_data_set_of_no_minibatches() {
     refuses("data set: expected at least 1 minibatch, got 0", |world, p| {
         let (x, targets) = (Array4::<f32>::zeros((3, 0, 2, 4)), Array3::<i64>::zeros((3, 0, 2)));
         let data = DataSet::stacked(x.view(), targets.view());
-        world.train_steps(p, data, &CrossEntropyLoss::default())
+        world.population_mut(p)?.train_steps(data, &CrossEntropyLoss::default())
     });
     let (x, targets) = (Array2::<f32>::zeros((5, 4)), Array1::<i64>::zeros(5));
     let endless = DataSet::shared(x.view(), targets.view()).epochs(usize::MAX);
@@ -216,9 +230,9 @@ fn numbers_of_models_go_on_from_0_after_the_last() {
         first_number,
         ..PopulationSettings::default()
     };
-    let over_the_end = world.spawn_population_with(&module, of(3, u64::MAX)).unwrap();
-    let from_0 = world.spawn_population_with(&module, of(2, 0)).unwrap();
-    let weights = world.stack::<f32>(over_the_end, "weight").unwrap();
+    let over_the_end = world.spawn_population_with(&module, of(3, u64::MAX)).unwrap().id();
+    let from_0 = world.spawn_population_with(&module, of(2, 0)).unwrap().id();
+    let weights = world.population_mut(over_the_end).unwrap().stack::<f32>("weight").unwrap();
     let weights = weights.slice_axis(Axis(0), Slice::from(1..));
-    assert_eq!(weights, world.stack::<f32>(from_0, "weight").unwrap());
+    assert_eq!(weights, world.population_mut(from_0).unwrap().stack::<f32>("weight").unwrap());
 }

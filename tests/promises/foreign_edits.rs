@@ -1,5 +1,7 @@
-//! Whatever a host does to entities, components and resources by bevy's own calls, and whatever sizes it asks for: the
-//! next call works or says what is missing; nothing panics, hangs, or gives another model's numbers.
+//! Whatever a host does to entities, components and resources by bevy's own calls: the next call works or says what is
+//! missing; nothing panics, hangs, or gives another model's numbers.
+
+use std::error::Error;
 
 use ndarray::{Array2, Array3};
 use neurarch::bevy_ecs::component::ComponentId;
@@ -7,15 +9,17 @@ use neurarch::bevy_ecs::prelude::*;
 use neurarch::bevy_ecs::relationship::RelationshipTarget;
 use neurarch::components::column::Columns;
 use neurarch::components::containers::MAX_DEPTH;
+use neurarch::components::module::DynModule;
 use neurarch::components::module::registry::ModuleTypes;
-use neurarch::components::module::{Declare, DynModule, Init};
 use neurarch::components::population::Population;
 use neurarch::components::population::blueprints::Blueprints;
+use neurarch::nn::Value;
 use neurarch::prelude::*;
 use neurarch::systems::compile::plans::Plans;
 use neurarch::systems::structure::sign::SignError;
 use neurarch::systems::structure::spawn::SpawnError;
-use proptest::prelude::*;
+
+use crate::known::Known;
 
 fn mlp() -> Sequential {
     Sequential::new().push(Linear::new(4, 8)).push(Tanh).push(Linear::new(8, 3))
@@ -23,8 +27,8 @@ fn mlp() -> Sequential {
 
 /// A population that learned.
 fn spawn(world: &mut World, models: usize) -> Entity {
-    let population = world.spawn_population(&mlp(), models, Seed(1)).unwrap();
-    world.insert(population, Adam { lr: 0.1, ..Adam::default() }).unwrap();
+    let population = world.spawn_population(&mlp(), models, Seed(1)).unwrap().id();
+    world.brains(population).insert(Adam { lr: 0.1, ..Adam::default() }).unwrap();
     train(world, population).unwrap();
     population
 }
@@ -37,8 +41,13 @@ fn data(models: usize) -> (Array3<f32>, Array2<i64>) {
 }
 
 fn train(world: &mut World, population: Entity) -> Result<Vec<f32>, String> {
-    let (x, y) = data(world.models(population).map_or(0, <[Entity]>::len));
-    let losses = world.train_step(population, &x, &y, &CrossEntropyLoss::default());
+    let (x, y) =
+        data(world.population(population).map(|brains| brains.models()).map_or(0, <[Entity]>::len));
+    let losses = world.population_mut(population).map_err(|error| error.to_string())?.train_step(
+        &x,
+        &y,
+        &CrossEntropyLoss::default(),
+    );
     losses.map(|losses| losses.to_vec()).map_err(|error| error.to_string())
 }
 
@@ -48,45 +57,51 @@ fn call_all(
     population: Entity,
     root: Entity,
 ) -> Vec<(&'static str, Result<(), String>)> {
-    let models = world.models(population).map_or(0, <[Entity]>::len);
+    let models =
+        world.population(population).map(|brains| brains.models()).map_or(0, <[Entity]>::len);
     let (x, y) = data(models);
     let loss = CrossEntropyLoss::default();
     let all = vec![0; models];
     let pairs = vec![(0, 0); models];
     let mut said = Vec::new();
     macro_rules! call {
-        ($($name:literal: $call:expr),* $(,)?) => {
-            $(said.push(($name, $call.map(drop).map_err(|error| error.to_string())));)*
+        ($world:ident; $($name:literal: $call:expr),* $(,)?) => {
+            $(
+                let call = |$world: &mut World| -> Result<(), Box<dyn Error>> {
+                    $call.map(drop).map_err(Box::from)
+                };
+                said.push(($name, call(world).map_err(|error| error.to_string())));
+            )*
         };
     }
-    call! {
-        "forward": world.forward(population, &x),
-        "loss": world.loss::<f32, i64>(population, &y, &loss),
-        "backward": world.backward(population),
-        "step": world.step(population),
-        "train_step": world.train_step(population, &x, &y, &loss),
-        "zero_grad": world.zero_grad(population),
-        "state_dict": world.state_dict(root),
-        "stacked_state_dict": world.stacked_state_dict(population),
-        "training_state": world.training_state(population),
-        "parameters_to_vectors": world.parameters_to_vectors::<f32>(population),
-        "clip_grad_norm_": world.clip_grad_norm_(population, 1.0),
-        "perturb": world.perturb(population, Noise::normal(0.1)),
-        "overwrite": world.overwrite(population, &all),
-        "crossover": world.crossover(population, &pairs),
+    call! { world;
+        "forward": world.population_mut(population)?.forward(&x),
+        "loss": world.population_mut(population)?.loss::<f32, i64>(&y, &loss),
+        "backward": world.population_mut(population)?.backward(),
+        "step": world.population_mut(population)?.step(),
+        "train_step": world.population_mut(population)?.train_step(&x, &y, &loss),
+        "zero_grad": world.population_mut(population)?.zero_grad(),
+        "state_dict": world.module_mut(root)?.state_dict(),
+        "stacked_state_dict": world.population_mut(population)?.stacked_state_dict(),
+        "training_state": world.population_mut(population)?.training_state(),
+        "parameters_to_vectors": world.population_mut(population)?.parameters_to_vectors::<f32>(),
+        "clip_grad_norm_": world.population_mut(population)?.clip_grad_norm_(1.0),
+        "perturb": world.population_mut(population)?.perturb(Noise::normal(0.1)),
+        "overwrite": world.population_mut(population)?.overwrite(&all),
+        "crossover": world.population_mut(population)?.crossover(&pairs),
         "ones_": neurarch::systems::init::ones_(world, population, "0.weight"),
-        "stack": world.stack::<f32>(population, "0.weight"),
-        "parameter": world.parameter::<f32>(root, "0.weight"),
-        "gradient": world.gradient::<f32>(root, "0.weight"),
-        "named_modules": world.named_modules(root),
-        "share_parameter": world.share_parameter(population, "0.bias"),
-        "train_step again": world.train_step(population, &x, &y, &loss),
-        "unshare_parameter": world.unshare_parameter(population, "0.bias"),
-        "weight_norm": world.weight_norm((population, "0"), "weight", Some(0)),
-        "append": world.container(root).append(Tanh),
-        "clone_models": world.clone_models(population, &[0]),
-        "spawn_models": world.spawn_models(population, 1),
-        "insert": world.insert(population, SGD::default()),
+        "stack": world.population_mut(population)?.stack::<f32>("0.weight"),
+        "parameter": world.module_mut(root)?.parameter::<f32>("0.weight"),
+        "gradient": world.module_mut(root)?.gradient::<f32>("0.weight"),
+        "named_modules": world.module_mut(root)?.named_modules(),
+        "share_parameter": world.population_mut(population)?.share_parameter("0.bias"),
+        "train_step again": world.population_mut(population)?.train_step(&x, &y, &loss),
+        "unshare_parameter": world.population_mut(population)?.unshare_parameter("0.bias"),
+        "weight_norm": world.population_mut(population)?.at("0").weight_norm("weight", Some(0)),
+        "append": world.module_mut(root)?.container().append(Tanh),
+        "clone_models": world.population_mut(population)?.clone_models(&[0]),
+        "spawn_models": world.population_mut(population)?.spawn_models(1),
+        "insert": world.population_mut(population)?.insert(SGD::default()),
     }
     said
 }
@@ -132,8 +147,11 @@ fn a_population_that_was_moved_is_none() {
     let [one, two] = [2, 3].map(|models| spawn(&mut world, models));
     let stranger = spawn(&mut other, 3);
     let not_a_population = |world: &mut World, entity: Entity| {
-        let error = world.forward(entity, &data(3).0).unwrap_err().to_string();
-        assert_eq!(error, SignError::NotAPopulation(entity).to_string());
+        let said = match world.population_mut(entity) {
+            Ok(mut brains) => brains.forward(&data(3).0).unwrap_err().to_string(),
+            Err(error) => error.to_string(),
+        };
+        assert_eq!(said, SignError::NotAPopulation(entity).to_string());
     };
     let moved = world.entity_mut(two).take::<Population>().unwrap();
     let moved = world.spawn(moved).id();
@@ -161,7 +179,7 @@ fn without_its_resources_a_population_says_what_is_missing() {
     fn without<R: Resource>(is_needed: bool) {
         let mut world = World::new();
         let population = spawn(&mut world, 3);
-        let root = world.models(population).unwrap()[0];
+        let root = world.population(population).unwrap().models()[0];
         world.remove_resource::<R>();
         let name = std::any::type_name::<R>().rsplit("::").next().unwrap();
         for (call, said) in call_all(&mut world, population, root) {
@@ -196,8 +214,8 @@ fn without_any_of_its_components_a_module_says_what_is_missing_or_works() {
         for number in 0.. {
             let mut world = World::new();
             let population = spawn(&mut world, 2);
-            let root = world.models(population).unwrap()[0];
-            let module = world.module(root, path).unwrap();
+            let root = world.population(population).unwrap().models()[0];
+            let module = world.part(root).at(path).unwrap().id();
             let ids = world.entity(module).archetype().components().to_vec();
             let Some(&id) = ids.get(number) else { break };
             let is_column = is_column(&world, id);
@@ -224,9 +242,9 @@ fn without_any_of_its_components_a_population_says_what_is_missing_or_works() {
     for number in 0.. {
         let mut world = World::new();
         let population = spawn(&mut world, 2);
-        world.share_parameter(population, "2.bias").unwrap();
+        world.brains(population).share_parameter("2.bias").unwrap();
         train(&mut world, population).unwrap();
-        let root = world.models(population).unwrap()[0];
+        let root = world.population(population).unwrap().models()[0];
         let Some(&id) = world.entity(population).archetype().components().get(number) else {
             break;
         };
@@ -274,15 +292,15 @@ fn a_world_that_was_cleared_says_so_or_takes_new_models() {
 fn a_module_is_part_of_one_model_whatever_the_lists_of_children_say() {
     let mut world = World::new();
     let population = spawn(&mut world, 2);
-    let before = world.stack::<f32>(population, "0.weight").unwrap();
-    let [a, b] = *world.models(population).unwrap() else { panic!("two models") };
-    let module = world.module(a, "0").unwrap();
+    let before = world.brains(population).stack::<f32>("0.weight").unwrap();
+    let [a, b] = *world.population(population).unwrap().models() else { panic!("two models") };
+    let module = world.part(a).at("0").unwrap().id();
     for parent in [a, b] {
         let mut children = world.get_mut::<Children>(parent).unwrap();
         children.collection_mut_risky().insert(0, module);
     }
-    assert_eq!(world.stack::<f32>(population, "0.weight").unwrap(), before);
-    assert_eq!(world.named_modules(b).unwrap().len(), 4);
+    assert_eq!(world.brains(population).stack::<f32>("0.weight").unwrap(), before);
+    assert_eq!(world.part(b).named_modules().unwrap().len(), 4);
     train(&mut world, population).unwrap();
 }
 
@@ -290,25 +308,26 @@ fn a_module_is_part_of_one_model_whatever_the_lists_of_children_say() {
 fn modules_that_go_elsewhere_belong_where_they_are() {
     let mut world = World::new();
     let (p, q) = (spawn(&mut world, 3), spawn(&mut world, 2));
-    let (a, b) = (world.models(p).unwrap()[0], world.models(q).unwrap()[0]);
-    let module = world.module(a, "0").unwrap();
+    let (a, b) =
+        (world.population(p).unwrap().models()[0], world.population(q).unwrap().models()[0]);
+    let module = world.part(a).at("0").unwrap().id();
     world.entity_mut(module).insert(ChildOf(b));
     assert!(train(&mut world, q).unwrap_err().contains("attribute '0' already exists"));
     assert!(train(&mut world, p).is_err(), "a model without its first layer");
     world.entity_mut(module).insert(ChildOf(a));
     assert!(train(&mut world, q).is_ok());
     // It is the last child now.
-    assert_eq!(world.state_dict(a).unwrap().keys().next(), Some("2.weight"));
+    assert_eq!(world.part(a).state_dict().unwrap().keys().next(), Some("2.weight"));
 
-    let roots = world.models(q).unwrap().to_vec();
+    let roots = world.population(q).unwrap().models().to_vec();
     world.entity_mut(roots[0]).insert(ChildOf(roots[1]));
     train(&mut world, q).unwrap();
     world.despawn(roots[1]);
-    assert_eq!(world.models(q).unwrap().len(), 0);
+    assert_eq!(world.population(q).unwrap().models().len(), 0);
 
     let p = spawn(&mut world, 2);
-    let root = world.models(p).unwrap()[0];
-    let child = world.module(root, "0").unwrap();
+    let root = world.population(p).unwrap().models()[0];
+    let child = world.part(root).at("0").unwrap().id();
     world.entity_mut(root).insert(ChildOf(child));
     for (call, said) in call_all(&mut world, p, root) {
         assert!(call == "insert" || said.is_err(), "{call}");
@@ -317,14 +336,14 @@ fn modules_that_go_elsewhere_belong_where_they_are() {
 
     // A module below a cycle that it is no part of.
     let p = spawn(&mut world, 2);
-    let module = world.module(world.models(p).unwrap()[0], "0").unwrap();
+    let module = world.part(world.population(p).unwrap().models()[0]).at("0").unwrap().id();
     let [one, two] = [(); 2].map(|()| world.spawn_empty().id());
     world.entity_mut(one).insert(ChildOf(two));
     world.entity_mut(two).insert(ChildOf(one));
     world.entity_mut(module).insert(ChildOf(one));
     world.entity_mut(module).insert(Linear::new(4, 9));
     assert!(train(&mut world, p).is_err());
-    assert!(world.state_dict(module).is_err());
+    assert!(world.part(module).state_dict().is_err());
 }
 
 #[test]
@@ -337,24 +356,25 @@ fn modules_nested_too_deep_are_refused_and_a_model_of_the_greatest_depth_works()
     let x = Array2::<f32>::ones((1, 4));
     let deepest = nest(MAX_DEPTH);
     let settings = PopulationSettings::default();
-    let population = world.spawn_population_with(&*deepest, settings).unwrap();
-    world.insert(population, SGD::default()).unwrap();
-    let y = world.forward(population, &x).unwrap();
-    world.backward_from(population, &y).unwrap();
-    world.step(population).unwrap();
-    let root = world.models(population).unwrap()[0];
-    let state = world.state_dict(root).unwrap();
-    world.load_state_dict(root, &state).unwrap();
-    assert!(world.repr(root).unwrap().contains("Linear"));
-    world.forward(population, Input::from(&x).requires_grad()).unwrap();
+    let population = world.spawn_population_with(&*deepest, settings).unwrap().id();
+    world.brains(population).insert(SGD::default()).unwrap();
+    let y = world.brains(population).forward(&x).unwrap();
+    world.brains(population).backward_from(&y).unwrap();
+    world.brains(population).step().unwrap();
+    let root = world.population(population).unwrap().models()[0];
+    let state = world.part(root).state_dict().unwrap();
+    world.part(root).load_state_dict(&state).unwrap();
+    assert!(world.part(root).repr().unwrap().contains("Linear"));
+    world.brains(population).forward(Input::from(&x).requires_grad()).unwrap();
 
-    let (name, _) = world.named_modules(root).unwrap().pop().unwrap();
-    let innermost = world.module(root, &name).unwrap();
-    let error = world.add_module(innermost, "more", Value::module(Tanh)).map(drop).unwrap_err();
+    let (name, _) = world.part(root).named_modules().unwrap().pop().unwrap();
+    let innermost = world.part(root).at(&name).unwrap().id();
+    let error =
+        world.part(innermost).add_module("more", Value::module(Tanh)).map(drop).unwrap_err();
     assert!(error.to_string().contains("levels deep"), "{error}");
-    assert_eq!(world.state_dict(root).unwrap(), state);
+    assert_eq!(world.part(root).state_dict().unwrap(), state);
     world.entity_mut(innermost).with_child(Tanh);
-    let error = world.forward(population, &x).unwrap_err();
+    let error = world.brains(population).forward(&x).unwrap_err();
     assert!(error.to_string().contains("levels deep"), "{error}");
     world.despawn(population);
 
@@ -366,7 +386,7 @@ fn modules_nested_too_deep_are_refused_and_a_model_of_the_greatest_depth_works()
     let mut outer = Sequential::new().push(Sequential::new());
     let inner = outer.get_mut(0).unwrap().downcast_mut::<Sequential>().unwrap();
     *inner = Sequential::new().push(nest(MAX_DEPTH));
-    assert!(world.spawn_population(&outer, 1, Seed(0)).is_err());
+    assert!(world.spawn_population(&outer, 1, Seed(0)).map(|brains| brains.id()).is_err());
 }
 
 #[test]
@@ -386,7 +406,9 @@ fn sizes_beyond_all_memory_are_errors() {
             Box::new(GroupNorm::new(1, size)),
         ];
         for module in modules {
-            let error = world.spawn_population_with(&*module, PopulationSettings::default());
+            let error = world
+                .spawn_population_with(&*module, PopulationSettings::default())
+                .map(|brains| brains.id());
             let error = error.map(drop).unwrap_err();
             let is_typed = matches!(error, SpawnError::Limit { .. } | SpawnError::Room(_));
             assert!(is_typed, "{}: {error}", module.type_name());
@@ -396,14 +418,16 @@ fn sizes_beyond_all_memory_are_errors() {
             PopulationSettings { capacity: size, ..PopulationSettings::default() },
         ];
         for settings in settings {
-            assert!(world.spawn_population_with(&Tanh, settings).is_err());
+            assert!(
+                world.spawn_population_with(&Tanh, settings).map(|brains| brains.id()).is_err()
+            );
         }
     }
     let most = u32::MAX as usize - 1;
     let settings = PopulationSettings { models: most, ..PopulationSettings::default() };
-    assert!(world.spawn_population_with(&mlp(), settings).is_err());
+    assert!(world.spawn_population_with(&mlp(), settings).map(|brains| brains.id()).is_err());
     let population = spawn(&mut world, 2);
-    assert!(world.spawn_models(population, most).is_err());
+    assert!(world.brains(population).spawn_models(most).is_err());
     assert!(Sequential::new().push(Tanh).repeat(1 << 40).is_err());
     train(&mut world, population).unwrap();
 }
@@ -415,118 +439,21 @@ fn an_observer_that_despawns_what_is_being_spawned_leaves_fewer_modules() {
         commands.entity(add.entity).try_despawn();
     });
     let settings = PopulationSettings { models: 3, capacity: 5, ..PopulationSettings::default() };
-    let linear = world.spawn_population_with(&Linear::new(4, 3), settings).unwrap();
-    assert!(world.models(linear).unwrap().is_empty());
-    assert!(world.spawn_models(linear, 2).is_ok_and(|_| world.models(linear).unwrap().is_empty()));
-    let population = world.spawn_population_with(&mlp(), settings).unwrap();
-    assert_eq!(world.models(population).unwrap().len(), 3);
-    let root = world.models(population).unwrap()[0];
-    assert_eq!(world.named_modules(root).unwrap().len(), 2);
-    world.forward(population, &data(3).0).unwrap();
+    let linear = world.spawn_population_with(&Linear::new(4, 3), settings).unwrap().id();
+    assert!(world.population(linear).unwrap().models().is_empty());
+    assert!(
+        world.brains(linear).spawn_models(2).is_ok_and(|_| world
+            .population(linear)
+            .unwrap()
+            .models()
+            .is_empty())
+    );
+    let population = world.spawn_population_with(&mlp(), settings).unwrap().id();
+    assert_eq!(world.population(population).unwrap().models().len(), 3);
+    let root = world.population(population).unwrap().models()[0];
+    assert_eq!(world.part(root).named_modules().unwrap().len(), 2);
+    world.brains(population).forward(&data(3).0).unwrap();
     for entity in [linear, population] {
         world.despawn(entity);
     }
-}
-
-/// Sizes at which sums and products overflow, or nothing is left.
-fn sizes() -> impl Strategy<Value = usize> {
-    let powers = (0..64_u32).prop_map(|power| 1_usize << power);
-    let near = (powers, -1_isize..=1).prop_map(|(power, step)| power.wrapping_add_signed(step));
-    prop_oneof![Just(0), 1..9_usize, near, Just(usize::MAX), Just(isize::MAX as usize)]
-}
-
-/// Layers of all kinds that take sizes.
-fn layers([a, b, c, d]: [usize; 4]) -> Vec<Box<dyn DynModule>> {
-    macro_rules! list {
-        ($($module:expr),* $(,)?) => { vec![$(Box::new($module) as Box<dyn DynModule>),*] };
-    }
-    let [flag, other] = [a % 2 == 0, b % 2 == 0];
-    list![
-        Linear { bias: flag, ..Linear::new(a, b) },
-        LazyLinear::new(a),
-        Bilinear::new(a, b, c),
-        FusedLinearReLU::new(a, b),
-        Conv1d { groups: c, ..Conv1d::new(a, b, d) },
-        Conv2d { groups: c, bias: flag, ..Conv2d::new(a, b, [c, d]) },
-        Conv3d { groups: d, ..Conv3d::new(a, b, c) },
-        LazyConv2d::new(a, b),
-        ConvTranspose1d { groups: c, ..ConvTranspose1d::new(a, b, d) },
-        ConvTranspose2d { groups: d, ..ConvTranspose2d::new(a, b, c) },
-        BatchNorm1d { affine: flag, ..BatchNorm1d::new(a) },
-        BatchNorm2d::new(b),
-        InstanceNorm2d { affine: true, ..InstanceNorm2d::new(a) },
-        GroupNorm::new(a, b),
-        LayerNorm::new([a, b]),
-        RMSNorm::new([a, b, c]),
-        LocalResponseNorm::new(a),
-        Embedding { padding_idx: Some(c as isize), ..Embedding::new(a, b) },
-        EmbeddingBag { padding_idx: Some(c as isize), ..EmbeddingBag::new(a, b) },
-        RNN { num_layers: c, bidirectional: flag, bias: other, ..RNN::new(a, b) },
-        GRU { num_layers: c, bidirectional: other, ..GRU::new(a, b) },
-        LSTM { num_layers: c, bidirectional: flag, proj_size: d, ..LSTM::new(a, b) },
-        LSTMCell::new(a, b),
-        GRUCell::new(a, b),
-        MultiheadAttention { kdim: Some(c), vdim: Some(d), ..MultiheadAttention::new(a, b) },
-        MultiheadAttention { add_bias_kv: flag, ..MultiheadAttention::new(a, b) },
-        TransformerEncoderLayer { dim_feedforward: c, ..TransformerEncoderLayer::new(a, b) },
-        TransformerEncoder::new(TransformerEncoderLayer::new(a, b), c),
-        TransformerDecoder::new(TransformerDecoderLayer::new(a, b), d),
-        Transformer { num_encoder_layers: c, num_decoder_layers: d, ..Transformer::new(a, b) },
-        PixelShuffle::new(a),
-        PixelUnshuffle::new(b),
-        ChannelShuffle::new(c),
-        AvgPool2d::new(a),
-        MaxPool1d::new(b),
-        Unfold::new([a, b]),
-        Fold::new([a, b], [c, d]),
-        ZeroPad2d::new(a as isize),
-        Unflatten::new(1, [a as isize, b as isize]),
-        ParameterList::from([Parameter::zeros([a, b]), Parameter::zeros([c, d])]),
-        BareModule::new().parameter("w", [a, b, c], Init::Ones).buffer("b", [d], true),
-        AdaptiveLogSoftmaxWithLoss::new(a, b, [c, d]),
-    ]
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
-
-    #[test]
-    fn no_size_of_a_layer_panics(sizes in [sizes(), sizes(), sizes(), sizes()], dtype in 0..2_usize) {
-        let dtype = [Dtype::F32, Dtype::F64][dtype];
-        for module in layers(sizes) {
-            let mut world = World::new();
-            let repr = module.repr();
-            prop_assert!(!repr.is_empty());
-            // What fits the memory of a large machine would be filled for a long time.
-            if bytes(&*module).is_some_and(|bytes| (1 << 22..1 << 44).contains(&bytes)) {
-                continue;
-            }
-            let settings = PopulationSettings { dtype, ..PopulationSettings::default() };
-            let spawned = world.spawn_population_with(&*module, settings);
-            if let Ok(population) = spawned {
-                let root = world.models(population).unwrap()[0];
-                world.state_dict(root).unwrap();
-                world.despawn(population);
-            }
-        }
-    }
-}
-
-/// Counts the bytes that the parameters of a module and all below it take in single precision, a kilobyte for the module
-/// and for each parameter; or `None` if it has more of them than a module may have.
-fn bytes(module: &dyn DynModule) -> Option<u128> {
-    let mut declared = Declare::default();
-    module.declare(&mut declared);
-    if declared.refused().is_some() {
-        return None;
-    }
-    let own = declared.parameters.iter().chain(&declared.buffers);
-    let own = own.map(|of| {
-        of.shape
-            .iter()
-            .fold(4_u128, |n, &size| n.saturating_mul(size as u128))
-            .saturating_add(1 << 10)
-    });
-    let below = declared.children.iter().map(|(_, child)| bytes(&**child));
-    own.map(Some).chain(below).try_fold(1_u128 << 10, |sum, bytes| Some(sum.saturating_add(bytes?)))
 }

@@ -33,15 +33,17 @@ impl Module for Walk {
 }
 
 fn walks(world: &mut World) -> Entity {
-    let population = world.spawn_population(&Walk, 2, Seed(1)).unwrap();
-    world.insert(population, Adam::default()).unwrap();
+    let population = world.spawn_population(&Walk, 2, Seed(1)).unwrap().id();
+    world.population_mut(population).unwrap().insert(Adam::default()).unwrap();
     population
 }
 
 fn train(world: &mut World, population: Entity, steps: usize) -> Array1<f32> {
     let x = Array4::from_shape_fn((2, steps, 1, 2), |(m, t, _, f)| ((m + 3 * t + f) % 7) as f32);
     world
-        .train_step(population, &x, &Array2::<i64>::ones((2, 1)), &CrossEntropyLoss::default())
+        .population_mut(population)
+        .unwrap()
+        .train_step(&x, &Array2::<i64>::ones((2, 1)), &CrossEntropyLoss::default())
         .unwrap()
 }
 
@@ -73,8 +75,8 @@ fn the_first_step_takes_time_that_grows_with_the_loop() {
 fn a_forward_pass_and_the_way_back_take_time_that_grows_with_the_loop() {
     assert_linear("backward", |world, population, steps| {
         let x = Array4::<f32>::ones((2, steps, 1, 2));
-        let y = world.forward(population, &x).unwrap();
-        world.backward_from(population, &y).unwrap();
+        let y = world.population_mut(population).unwrap().forward(&x).unwrap();
+        world.population_mut(population).unwrap().backward_from(&y).unwrap();
     });
 }
 
@@ -83,12 +85,20 @@ fn hooks_that_look_or_change_take_time_that_grows_with_the_loop() {
     for changes in [false, true] {
         assert_linear("hooks", |world, population, steps| {
             world
-                .register_forward_hook((population, "cell"), move |_, _, result| {
+                .population_mut(population)
+                .unwrap()
+                .at("cell")
+                .register_forward_hook(move |_, _, result| {
                     let result = result.cloned().filter(|_| changes);
                     Ok(result.map(|result| result.map(&mut |y: Var| &y * 2.0)))
                 })
                 .unwrap();
-            world.register_full_backward_hook((population, "cell"), |_, _, _| Ok(None)).unwrap();
+            world
+                .population_mut(population)
+                .unwrap()
+                .at("cell")
+                .register_full_backward_hook(|_, _, _| Ok(None))
+                .unwrap();
             train(world, population, steps);
         });
     }
@@ -106,23 +116,27 @@ fn five_thousand_time_steps_train() {
 /// Trains on ever other shapes in three ways, again and again; gives all results.
 fn train_on_many_shapes(world: &mut World) -> Vec<u32> {
     let population = walks(world);
-    let linear = world.spawn_population(&Linear::new(2, 2), 3, Seed(2)).unwrap();
-    world.insert(linear, SGD { lr: 0.1, ..SGD::default() }).unwrap();
+    let linear = world.spawn_population(&Linear::new(2, 2), 3, Seed(2)).unwrap().id();
+    world.population_mut(linear).unwrap().insert(SGD { lr: 0.1, ..SGD::default() }).unwrap();
     let mut all = Vec::new();
     for round in 0..3 {
         for size in 1..12 {
             all.extend(train(world, population, size).iter().map(|loss| loss.to_bits()));
             let x =
                 Array3::from_shape_fn((3, size, 2), |(m, b, f)| (m + b * round + f) as f32 / 9.0);
-            let y = world.forward(linear, &x).unwrap();
+            let y = world.population_mut(linear).unwrap().forward(&x).unwrap();
             all.extend(y.iter().map(|y| y.to_bits()));
             // Other plans come between a forward pass and the way back from it.
             train(world, population, 12 - size);
             let targets = Array2::<i64>::zeros((3, size));
-            world.loss::<f32, i64>(linear, &targets, &CrossEntropyLoss::default()).unwrap();
-            world.backward(linear).unwrap();
-            world.step(linear).unwrap();
-            world.zero_grad(linear).unwrap();
+            world
+                .population_mut(linear)
+                .unwrap()
+                .loss::<f32, i64>(&targets, &CrossEntropyLoss::default())
+                .unwrap();
+            world.population_mut(linear).unwrap().backward().unwrap();
+            world.population_mut(linear).unwrap().step().unwrap();
+            world.population_mut(linear).unwrap().zero_grad().unwrap();
         }
     }
     all
@@ -146,10 +160,14 @@ fn plans_of_many_shapes_take_no_more_bytes_than_were_set() {
     const MAX_BYTES: usize = 1 << 20;
     let mut world = World::new();
     world.get_resource_or_init::<Plans>().max_bytes = MAX_BYTES;
-    let population = world.spawn_population(&Linear::new(2, 2), 2, Seed(1)).unwrap();
+    let population = world.spawn_population(&Linear::new(2, 2), 2, Seed(1)).unwrap().id();
     let mut most = 0;
     for size in 1..=3000 {
-        world.forward(population, &Array3::<f32>::ones((2, size, 2))).unwrap();
+        world
+            .population_mut(population)
+            .unwrap()
+            .forward(&Array3::<f32>::ones((2, size, 2)))
+            .unwrap();
         let plans = world.resource::<Plans>();
         assert!(plans.bytes() <= MAX_BYTES, "{} bytes after {size} shapes", plans.bytes());
         most = most.max(plans.bytes());
@@ -158,7 +176,7 @@ fn plans_of_many_shapes_take_no_more_bytes_than_were_set() {
     let plans = world.resource::<Plans>().plans().count();
     assert!((10..3000).contains(&plans), "{plans} plans");
     // What was used last is there still.
-    world.forward(population, &Array3::<f32>::ones((2, 2990, 2))).unwrap();
+    world.population_mut(population).unwrap().forward(&Array3::<f32>::ones((2, 2990, 2))).unwrap();
     assert_eq!(world.resource::<Plans>().plans().count(), plans);
 }
 
@@ -167,8 +185,12 @@ fn what_models_need_for_a_plan_counts_with_it() {
     let mut bytes = [10, 1000].map(|models| {
         let mut world = World::new();
         let layer = Sequential::new().push(Linear::new(2, 2)).push(Dropout { p: 0.1 });
-        let population = world.spawn_population(&layer, models, Seed(1)).unwrap();
-        world.forward(population, &Array3::<f32>::ones((models, 1, 2))).unwrap();
+        let population = world.spawn_population(&layer, models, Seed(1)).unwrap().id();
+        world
+            .population_mut(population)
+            .unwrap()
+            .forward(&Array3::<f32>::ones((models, 1, 2)))
+            .unwrap();
         world.resource::<Plans>().bytes()
     });
     bytes[0] += 990 * size_of::<f64>();

@@ -6,6 +6,8 @@
 
 #[path = "../bits/mod.rs"]
 mod bits;
+#[path = "../known/mod.rs"]
+mod known;
 
 mod allocations;
 mod borders;
@@ -16,6 +18,7 @@ mod long_graphs;
 mod neighbours;
 mod one_hash;
 mod products;
+mod sizes;
 mod storm;
 mod sums;
 mod sweep;

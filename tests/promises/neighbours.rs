@@ -3,6 +3,7 @@
 
 use ndarray::{Array2, Array3, Axis};
 use neurarch::prelude::*;
+use neurarch::systems::compile::plans::Plans;
 
 /// What a model looks like after training: its losses and parameters, as bits.
 type Trace = Vec<u32>;
@@ -34,16 +35,20 @@ fn train(first: u64, models: usize, tile: Option<usize>, threads: usize) -> Vec<
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
     pool.install(|| {
         let mut world = World::new();
-        world.force_tile(tile);
+        world.get_resource_or_init::<Plans>().options.tile = tile;
         let settings = PopulationSettings {
             models,
             seed: 7,
             first_number: first,
             ..PopulationSettings::default()
         };
-        let population = world.spawn_population_with(&brain(), settings).unwrap();
+        let population = world.spawn_population_with(&brain(), settings).unwrap().id();
         let rate = |index: usize| 1e-3 * (1 + (first as usize + index) % 5) as f64;
-        world.insert_with(population, |index| Adam { lr: rate(index), ..Adam::default() }).unwrap();
+        world
+            .population_mut(population)
+            .unwrap()
+            .insert_with(|index| Adam { lr: rate(index), ..Adam::default() })
+            .unwrap();
         let mut traces = vec![Trace::new(); models];
         for step in 0..STEPS {
             let mut x = Array3::zeros((models, BATCH, 4));
@@ -54,13 +59,14 @@ fn train(first: u64, models: usize, tile: Option<usize>, threads: usize) -> Vec<
                 targets.row_mut(model).assign(&ndarray::aview1(&own_targets));
             }
             let loss = CrossEntropyLoss::default();
-            let losses = world.train_step(population, &x, &targets, &loss).unwrap();
+            let losses =
+                world.population_mut(population).unwrap().train_step(&x, &targets, &loss).unwrap();
             traces.iter_mut().zip(&losses).for_each(|(trace, loss)| trace.push(loss.to_bits()));
         }
         for (model, trace) in traces.iter_mut().enumerate() {
-            let root = world.models(population).unwrap()[model];
-            for name in world.parameter_names(root).unwrap() {
-                let parameter = world.parameter::<f32>(root, &name).unwrap();
+            let root = world.population(population).unwrap().models()[model];
+            for name in world.module_mut(root).unwrap().parameter_names().unwrap() {
+                let parameter = world.module_mut(root).unwrap().parameter::<f32>(&name).unwrap();
                 trace.extend(parameter.iter().map(|number| number.to_bits()));
             }
         }

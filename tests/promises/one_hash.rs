@@ -84,9 +84,10 @@ fn scene() -> String {
         }
     }
     for Learners { population, .. } in populations {
-        let mut tensors = world.stacked_state_dict(population).unwrap().tensors;
-        for root in world.models(population).unwrap().to_vec() {
-            tensors.extend(world.training_state(root).unwrap());
+        let mut tensors =
+            world.population_mut(population).unwrap().stacked_state_dict().unwrap().tensors;
+        for root in world.population(population).unwrap().models().to_vec() {
+            tensors.extend(world.module_mut(root).unwrap().training_state().unwrap());
         }
         for tensor in tensors {
             hash.update(tensor.name.as_bytes());
@@ -105,14 +106,14 @@ struct Learners {
 impl Learners {
     /// Spawns a population in which every model has rates of its own.
     fn spawn(world: &mut World, module: &impl Module, models: usize, shape: &[usize]) -> Self {
-        let population = world.spawn_population(module, models, Seed(models as u64)).unwrap();
+        let population = world.spawn_population(module, models, Seed(models as u64)).unwrap().id();
         let optimizer = |model: usize| {
             let lr = 1e-3 * (1 + model % 13) as f64;
             let beta2 = if model.is_multiple_of(3) { 0.99 } else { 0.999 };
             Adam { lr, betas: (0.9, beta2), weight_decay: 1e-4, ..Adam::default() }
         };
-        world.insert_with(population, optimizer).unwrap();
-        world.schedule(population, SCHEDULE).unwrap();
+        world.population_mut(population).unwrap().insert_with(optimizer).unwrap();
+        world.population_mut(population).unwrap().schedule(SCHEDULE).unwrap();
         Learners { population, shape: shape.to_vec() }
     }
 
@@ -123,34 +124,46 @@ impl Learners {
         let x = numbers(&shape, step);
         let y = Array1::from_shape_fn(items, |i| ((i * i + step) % 3 / 2) as i64);
         let data = DataSet::shared(x.view(), y.view()).batch(BATCH);
-        let losses =
-            world.train_steps(self.population, data, &CrossEntropyLoss::default()).unwrap();
-        world.step_schedulers(self.population).unwrap();
+        let losses = world
+            .population_mut(self.population)
+            .unwrap()
+            .train_steps(data, &CrossEntropyLoss::default())
+            .unwrap();
+        world.module_mut(self.population).unwrap().step_schedulers().unwrap();
         losses.iter().copied().collect()
     }
 
     /// Lets some models die and others multiply, so that as many are left, and changes all of them.
     fn evolve(&mut self, world: &mut World, generation: usize) {
-        let roots = world.models(self.population).unwrap().to_vec();
+        let roots = world.population(self.population).unwrap().models().to_vec();
         let dying = roots.iter().skip(generation).step_by(50);
         let deaths = dying.map(|&root| world.despawn(root)).filter(|&died| died).count();
         let left = roots.len() - deaths;
         let parents: Vec<usize> = (0..deaths / 2).map(|i| (i * 7 + generation) % left).collect();
-        world.clone_models(self.population, &parents).unwrap();
-        for root in world.spawn_models(self.population, deaths - parents.len()).unwrap() {
+        world.population_mut(self.population).unwrap().clone_models(&parents).unwrap();
+        for root in world
+            .population_mut(self.population)
+            .unwrap()
+            .spawn_models(deaths - parents.len())
+            .unwrap()
+        {
             world.entity_mut(root).insert(Adam::default());
-            world.schedule(root, SCHEDULE).unwrap();
+            world.module_mut(root).unwrap().schedule(SCHEDULE).unwrap();
         }
         match generation % 3 {
-            0 => world.perturb(self.population, Noise { std: 0.01, rate: 0.5 }).unwrap(),
+            0 => world
+                .population_mut(self.population)
+                .unwrap()
+                .perturb(Noise { std: 0.01, rate: 0.5 })
+                .unwrap(),
             1 => {
                 let pairs: Vec<_> =
                     (0..roots.len()).map(|i| (i, (i * 5 + generation) % roots.len())).collect();
-                world.crossover(self.population, &pairs).unwrap();
+                world.population_mut(self.population).unwrap().crossover(&pairs).unwrap();
             }
             _ => {
                 let parents: Vec<_> = (0..roots.len()).map(|i| i - i % 2).collect();
-                world.overwrite(self.population, &parents).unwrap();
+                world.population_mut(self.population).unwrap().overwrite(&parents).unwrap();
             }
         }
     }

@@ -13,20 +13,25 @@ fn train(network: &Sequential, input: (usize, usize), classes: usize, threads: u
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
     pool.install(|| {
         let mut world = World::new();
-        let population = world.spawn_population(network, 1, Seed(5)).unwrap();
-        world.insert(population, SGD { lr: 0.1, ..SGD::default() }).unwrap();
+        let population = world.spawn_population(network, 1, Seed(5)).unwrap().id();
+        world
+            .population_mut(population)
+            .unwrap()
+            .insert(SGD { lr: 0.1, ..SGD::default() })
+            .unwrap();
         let (batch, features) = input;
         let x = Array3::from_shape_fn((1, batch, features), |(_, i, j)| number(i * features + j));
         let targets = Array2::from_shape_fn((1, batch), |(_, i)| (i % classes) as i64);
         let loss = CrossEntropyLoss::default();
         let mut bits = Vec::new();
         for _ in 0..2 {
-            let losses = world.train_step(population, &x, &targets, &loss).unwrap();
+            let losses =
+                world.population_mut(population).unwrap().train_step(&x, &targets, &loss).unwrap();
             bits.extend(losses.iter().map(|loss| loss.to_bits()));
         }
-        let root = world.models(population).unwrap()[0];
-        for name in world.parameter_names(root).unwrap() {
-            let parameter = world.parameter::<f32>(root, &name).unwrap();
+        let root = world.population(population).unwrap().models()[0];
+        for name in world.module_mut(root).unwrap().parameter_names().unwrap() {
+            let parameter = world.module_mut(root).unwrap().parameter::<f32>(&name).unwrap();
             bits.extend(parameter.iter().map(|number| number.to_bits()));
         }
         bits
@@ -57,11 +62,11 @@ fn a_long_batch_is_learned_from_alike_on_any_number_of_threads() {
 fn a_row_of_a_batch_is_the_same_among_eight_and_among_many() {
     let mut world = World::new();
     let network = Linear::new(700, 300);
-    let population = world.spawn_population(&network, 1, Seed(5)).unwrap();
+    let population = world.spawn_population(&network, 1, Seed(5)).unwrap().id();
     world.set_grad_enabled(false);
     let mut outputs = |batch: usize| {
         let x = Array3::from_shape_fn((1, batch, 700), |(_, i, j)| number(i * 700 + j));
-        world.forward(population, &x).unwrap()
+        world.population_mut(population).unwrap().forward(&x).unwrap()
     };
     let expected = outputs(8);
     // 512 rows make a large product.
@@ -77,13 +82,13 @@ fn a_row_of_a_batch_is_the_same_among_eight_and_among_many() {
 fn a_weights_gradient_over_a_million_rows_is_close_to_that_of_doubles() {
     const ROWS: usize = 1 << 20;
     let mut world = World::new();
-    let population = world.spawn_population(&Linear::new(2, 3), 1, Seed(5)).unwrap();
+    let population = world.spawn_population(&Linear::new(2, 3), 1, Seed(5)).unwrap().id();
     let x = Array3::from_shape_fn((1, ROWS, 2), |(_, i, j)| 1.0 + 0.5 * number(2 * i + j));
     let dy = Array3::from_shape_fn((1, ROWS, 3), |(_, i, j)| 1.0 + 0.5 * number(5 * i + 3 * j));
-    world.forward(population, &x).unwrap();
-    world.backward_from(population, &dy).unwrap();
-    let root = world.models(population).unwrap()[0];
-    let found = world.gradient::<f32>(root, "weight").unwrap().unwrap();
+    world.population_mut(population).unwrap().forward(&x).unwrap();
+    world.population_mut(population).unwrap().backward_from(&dy).unwrap();
+    let root = world.population(population).unwrap().models()[0];
+    let found = world.module_mut(root).unwrap().gradient::<f32>("weight").unwrap().unwrap();
     for (at, &found) in found.indexed_iter() {
         let (out, input) = (at[0], at[1]);
         let products = (0..ROWS).map(|i| f64::from(dy[[0, i, out]]) * f64::from(x[[0, i, input]]));

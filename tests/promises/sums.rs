@@ -59,9 +59,9 @@ impl Module for Reduced {
 /// Reduces the numbers of one model.
 fn reduced(how: Reduced, x: &ArrayD<f32>) -> Vec<f32> {
     let mut world = World::new();
-    let model = world.spawn_population(&how, 1, Seed(0)).unwrap();
+    let model = world.spawn_population(&how, 1, Seed(0)).unwrap().id();
     let x = x.clone().insert_axis(ndarray::Axis(0));
-    let y: ArrayD<f32> = world.no_grad(|world| world.forward(model, &x)).unwrap();
+    let y: ArrayD<f32> = world.no_grad(|world| world.population_mut(model)?.forward(&x)).unwrap();
     y.iter().copied().collect()
 }
 
@@ -98,11 +98,11 @@ fn products(x: &Array2<f32>, weight: &Array2<f32>) -> ArrayD<f32> {
     let mut world = World::new();
     let (columns, k) = weight.dim();
     let linear = Linear { bias: false, ..Linear::new(k, columns) };
-    let population = world.spawn_population(&linear, 1, Seed(0)).unwrap();
-    let model = world.models(population).unwrap()[0];
-    world.set_parameter(model, "weight", weight.view()).unwrap();
+    let population = world.spawn_population(&linear, 1, Seed(0)).unwrap().id();
+    let model = world.population(population).unwrap().models()[0];
+    world.module_mut(model).unwrap().set_parameter("weight", weight.view()).unwrap();
     let x = x.clone().insert_axis(ndarray::Axis(0));
-    world.no_grad(|world| world.forward(population, &x)).unwrap()
+    world.no_grad(|world| world.population_mut(population)?.forward(&x)).unwrap()
 }
 
 #[test]
@@ -164,14 +164,14 @@ fn reductions_are_as_exact_of_millions_as_of_sixteen() {
 #[test]
 fn a_bias_has_the_gradient_of_a_million_rows() {
     let mut world = World::new();
-    let population = world.spawn_population(&Linear::new(1, 3), 1, Seed(0)).unwrap();
+    let population = world.spawn_population(&Linear::new(1, 3), 1, Seed(0)).unwrap().id();
     let rows = 1 << 20;
     let x = Array3::<f32>::zeros((1, rows, 1));
-    let _: ArrayD<f32> = world.forward(population, &x).unwrap();
+    let _: ArrayD<f32> = world.population_mut(population).unwrap().forward(&x).unwrap();
     let dy = Array3::from_shape_fn((1, rows, 3), |(_, row, column)| number(row) + column as f32);
-    world.backward_from(population, &dy).unwrap();
-    let model = world.models(population).unwrap()[0];
-    let gradient = world.gradient::<f32>(model, "bias").unwrap().unwrap();
+    world.population_mut(population).unwrap().backward_from(&dy).unwrap();
+    let model = world.population(population).unwrap().models()[0];
+    let gradient = world.module_mut(model).unwrap().gradient::<f32>("bias").unwrap().unwrap();
     for column in 0..3 {
         let exact = (0..rows).map(|row| f64::from(dy[[0, row, column]])).sum::<f64>();
         assert_near(gradient[[column]], exact, 16.0, "bias");
@@ -184,32 +184,39 @@ fn a_bias_has_the_gradient_of_a_million_rows() {
 fn running_statistics_of_millions_are_right() {
     let mut world = World::new();
     let norm = BatchNorm1d { momentum: Some(1.0), ..BatchNorm1d::new(1) };
-    let population = world.spawn_population(&norm, 1, Seed(0)).unwrap();
+    let population = world.spawn_population(&norm, 1, Seed(0)).unwrap().id();
     let rows = 1 << 24;
     let x = Array3::from_shape_fn((1, rows, 1), |(_, row, _)| {
         10.0 + 0.9 * (row % 1_000) as f32 / 999.0
     });
-    let _: ArrayD<f32> = world.no_grad(|world| world.forward(population, &x)).unwrap();
+    let _: ArrayD<f32> =
+        world.no_grad(|world| world.population_mut(population)?.forward(&x)).unwrap();
     let exact = x.iter().map(|&x| f64::from(x)).sum::<f64>() / rows as f64;
-    let mean = world.stack::<f32>(population, "running_mean").unwrap();
+    let mean = world.population_mut(population).unwrap().stack::<f32>("running_mean").unwrap();
     assert_near(mean[[0, 0]], exact, 8.0, "running mean");
 }
 
 #[test]
 fn losses_of_millions_are_right() {
     let mut world = World::new();
-    let population = world.spawn_population(&Identity, 1, Seed(0)).unwrap();
+    let population = world.spawn_population(&Identity, 1, Seed(0)).unwrap().id();
     let (rows, columns) = (1 << 16, 40);
     let x = Array3::from_shape_fn((1, rows, columns), |(_, i, j)| number(i * columns + j));
     let y = Array3::from_shape_fn((1, rows, columns), |(_, i, j)| number(3 * i + j));
-    let _: ArrayD<f32> = world.no_grad(|world| world.forward(population, &x)).unwrap();
-    let found = world.loss::<f32, _>(population, &y, &MSELoss::default()).unwrap()[0];
+    let _: ArrayD<f32> =
+        world.no_grad(|world| world.population_mut(population)?.forward(&x)).unwrap();
+    let found =
+        world.population_mut(population).unwrap().loss::<f32, _>(&y, &MSELoss::default()).unwrap()
+            [0];
     let apart = x.iter().zip(&y).map(|(&x, &y)| (f64::from(x) - f64::from(y)).powi(2));
     assert_near(found, apart.sum::<f64>() / x.len() as f64, 12.0, "mean square");
 
     let classes = Array2::from_shape_fn((1, rows), |(_, i)| (i * 7 % columns) as i64);
-    let found =
-        world.loss::<f32, _>(population, &classes, &CrossEntropyLoss::default()).unwrap()[0];
+    let found = world
+        .population_mut(population)
+        .unwrap()
+        .loss::<f32, _>(&classes, &CrossEntropyLoss::default())
+        .unwrap()[0];
     let of_row = |i: usize| {
         let line = x.slice(ndarray::s![0, i, ..]);
         let sum: f64 = line.iter().map(|&x| f64::from(x).exp()).sum();

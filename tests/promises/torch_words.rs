@@ -6,10 +6,14 @@ use ndarray::{Array2, Array3, ArrayD, array};
 use neurarch::components::hook::{Callback, HookOptions, Hooks};
 use neurarch::components::module::NoInverse;
 use neurarch::components::optimizer::{Optimizer, Update};
+use neurarch::hooks::{At, Target};
 use neurarch::kernels::ops::update::adagrad::AdagradSettings;
 use neurarch::kernels::ops::update::rule::UpdateInputs;
+use neurarch::nn::Value;
 use neurarch::prelude::*;
 use neurarch::systems::edit::lookup::Attribute;
+
+use crate::known::Known;
 
 /// Doubles; its inverse halves.
 #[derive(Component, Clone, Debug, PartialEq)]
@@ -40,15 +44,17 @@ impl Module for Symmetric {
 
 fn parametrized(ways: &[&str], name: &str) -> (World, Entity, Vec<Entity>) {
     let mut world = World::new();
-    let layers = world.spawn_population(&Linear::new(2, 2), 3, Seed(1)).unwrap();
+    let layers = world.spawn_population(&Linear::new(2, 2), 3, Seed(1)).unwrap().id();
     for way in ways {
         let (at, options) = ((layers, ""), RegisterOptions::default());
         match *way {
-            "double" => world.register_parametrization(at, name, Double, options).unwrap(),
-            _ => world.register_parametrization(at, name, Symmetric, options).unwrap(),
+            "double" => {
+                world.target_mut(at).register_parametrization(name, Double, options).unwrap()
+            }
+            _ => world.target_mut(at).register_parametrization(name, Symmetric, options).unwrap(),
         }
     }
-    let roots = world.models(layers).unwrap().to_vec();
+    let roots = world.population(layers).unwrap().models().to_vec();
     (world, layers, roots)
 }
 
@@ -58,7 +64,7 @@ fn ones() -> Array2<f32> {
 
 /// Everything that the models have, bit for bit.
 fn state(world: &mut World, population: Entity) -> Vec<Tensor> {
-    world.stacked_state_dict(population).unwrap().into_iter().collect()
+    world.brains(population).stacked_state_dict().unwrap().into_iter().collect()
 }
 
 #[test]
@@ -71,68 +77,76 @@ fn a_parametrized_name_is_a_property() {
             let exists = "attribute 'weight' already exists";
             let parameter = || Value::parameter(ones().view());
             let errors = [
-                world.register_parameter(target.clone(), "weight", parameter()),
-                world.register_parameter(target.clone(), "weight", Value::None),
-                world.register_buffer(target.clone(), "weight", Value::tensor(ones().view()), true),
-                world.setattr(target.clone(), "weight", parameter()),
-                world.setattr(target.clone(), "weight", Value::buffer(ones().view(), true)),
-                world.setattr(target.clone(), "weight", Value::module(Tanh)),
+                world.target_mut(target.clone()).register_parameter("weight", parameter()),
+                world.target_mut(target.clone()).register_parameter("weight", Value::None),
+                world.target_mut(target.clone()).register_buffer(
+                    "weight",
+                    Value::tensor(ones().view()),
+                    true,
+                ),
+                world.target_mut(target.clone()).setattr("weight", parameter()),
+                world
+                    .target_mut(target.clone())
+                    .setattr("weight", Value::buffer(ones().view(), true)),
+                world.target_mut(target.clone()).setattr("weight", Value::module(Tanh)),
             ];
             for error in errors.map(Result::unwrap_err) {
                 assert_eq!((error.to_string().as_str(), error.exception()), (exists, "KeyError"));
             }
-            let error = world.delattr(target, "weight").unwrap_err();
+            let error = world.target_mut(target).delattr("weight").unwrap_err();
             assert_eq!(error.to_string(), "property of 'ParametrizedLinear' object has no deleter");
             assert_eq!(error.exception(), "AttributeError");
         }
-        let error = world.register_module(roots[0], "weight", Value::module(Tanh)).unwrap_err();
+        let error =
+            world.part(roots[0]).register_module("weight", Value::module(Tanh)).unwrap_err();
         assert_eq!(error.to_string(), "attribute 'weight' already exists");
-        let error = world.container((layers, "")).add_module("weight", Tanh).unwrap_err();
+        let error = world.brains(layers).container().add_module("weight", Tanh).unwrap_err();
         assert_eq!(error.to_string(), "attribute 'weight' already exists");
         assert_eq!(state(&mut world, layers), before);
 
-        let error = world.delattr(roots[0], "wegiht").unwrap_err();
+        let error = world.part(roots[0]).delattr("wegiht").unwrap_err();
         let words = "'ParametrizedLinear' object has no attribute 'wegiht'";
         assert_eq!(error.to_string(), words);
-        let error = world.get_parameter(roots[0], "weight").unwrap_err();
+        let error = world.part(roots[0]).get_parameter("weight").unwrap_err();
         assert_eq!(error.to_string(), "`weight` is not an nn.Parameter");
-        let error = world.get_buffer(roots[0], "weight").unwrap_err();
+        let error = world.part(roots[0]).get_buffer("weight").unwrap_err();
         assert_eq!(error.to_string(), "`weight` is not a buffer");
-        let error = world.get_submodule(roots[0], "weight").unwrap_err();
+        let error = world.part(roots[0]).get_submodule("weight").unwrap_err();
         assert_eq!(error.to_string(), "`weight` is not an nn.Module");
-        assert!(matches!(world.getattr(roots[0], "bias"), Ok(Attribute::Parameter(Some(_)))));
+        assert!(matches!(world.part(roots[0]).getattr("bias"), Ok(Attribute::Parameter(Some(_)))));
     }
 }
 
 #[test]
 fn a_parametrized_name_is_read_as_it_is_computed_and_assigned_through_the_inverse() {
     let (mut world, layers, roots) = parametrized(&["double", "double"], "weight");
-    let read = |world: &mut World, root: Entity| match world.getattr(root, "weight").unwrap() {
+    let read = |world: &mut World, root: Entity| match world.part(root).getattr("weight").unwrap() {
         Attribute::Computed(tensor) => tensor.to_array::<f32>().unwrap(),
         other => panic!("{other:?}"),
     };
     let original = "parametrizations.weight.original";
     for &root in &roots {
-        let original = world.parameter::<f32>(root, original).unwrap();
+        let original = world.part(root).parameter::<f32>(original).unwrap();
         assert_eq!(read(&mut world, root), original * 4.0);
     }
     let new = array![[4.0_f32, 8.0], [12.0, 16.0]];
-    world.setattr(roots[1], "weight", Value::tensor(new.view())).unwrap();
+    world.part(roots[1]).setattr("weight", Value::tensor(new.view())).unwrap();
     assert_eq!(read(&mut world, roots[1]), new.clone().into_dyn());
     assert_ne!(read(&mut world, roots[0]), new.clone().into_dyn());
-    world.setattr((layers, ""), "weight", Value::tensor(new.view())).unwrap();
-    let stacked = world.stack::<f32>(layers, original).unwrap();
+    world.brains(layers).setattr("weight", Value::tensor(new.view())).unwrap();
+    let stacked = world.brains(layers).stack::<f32>(original).unwrap();
     assert!(stacked.outer_iter().all(|of| of == (&new * 0.25).into_dyn()));
 
     // What is no tensor of this type is refused, and nothing is changed.
     let before = state(&mut world, layers);
-    let double = world.setattr((layers, ""), "weight", Value::tensor(new.mapv(f64::from).view()));
+    let double = world.brains(layers).setattr("weight", Value::tensor(new.mapv(f64::from).view()));
     let words =
         "The tensor returned by `right_inverse` has dtype f64 while `original` has dtype f32";
     assert_eq!(double.unwrap_err().to_string(), words);
-    let wide = world.setattr(roots[0], "weight", Value::tensor(Array2::<f32>::ones((3, 3)).view()));
+    let wide =
+        world.part(roots[0]).setattr("weight", Value::tensor(Array2::<f32>::ones((3, 3)).view()));
     assert!(wide.unwrap_err().to_string().contains("returned by `right_inverse` has type"));
-    let none = world.setattr(roots[0], "weight", Value::None).unwrap_err();
+    let none = world.part(roots[0]).setattr("weight", Value::None).unwrap_err();
     let words = "cannot assign 'NoneType' as parametrized tensor 'weight' (torch.Tensor expected)";
     assert_eq!(none.to_string(), words);
     assert_eq!(state(&mut world, layers), before);
@@ -142,7 +156,7 @@ fn a_parametrized_name_is_read_as_it_is_computed_and_assigned_through_the_invers
     let before = state(&mut world, layers);
     for value in [Value::tensor(ones().view()), Value::None, Value::Other("str")] {
         for target in [Target::from(roots[2]), Target::from((layers, ""))] {
-            let error = world.setattr(target, "weight", value.clone()).unwrap_err();
+            let error = world.target_mut(target).setattr("weight", value.clone()).unwrap_err();
             let words = "parametrization Symmetric does not implement right_inverse.";
             assert_eq!((error.to_string().as_str(), error.exception()), (words, "RuntimeError"));
         }
@@ -153,22 +167,27 @@ fn a_parametrized_name_is_read_as_it_is_computed_and_assigned_through_the_invers
 #[test]
 fn a_parametrized_buffer_and_a_weight_of_the_older_weight_norm_are_properties_too() {
     let mut world = World::new();
-    let norms = world.spawn_population(&BatchNorm1d::new(2), 2, Seed(1)).unwrap();
-    let root = world.models(norms).unwrap()[0];
+    let norms = world.spawn_population(&BatchNorm1d::new(2), 2, Seed(1)).unwrap().id();
+    let root = world.population(norms).unwrap().models()[0];
     let (at, name) = ((norms, ""), "running_mean");
-    world.register_parametrization(at, name, Double, RegisterOptions::default()).unwrap();
+    world
+        .target_mut(at)
+        .register_parametrization(name, Double, RegisterOptions::default())
+        .unwrap();
     let value = array![2.0_f32, 6.0];
-    let error = world.register_buffer(at, name, Value::tensor(value.view()), true).unwrap_err();
+    let error =
+        world.target_mut(at).register_buffer(name, Value::tensor(value.view()), true).unwrap_err();
     assert_eq!(error.to_string(), "attribute 'running_mean' already exists");
-    let error = world.delattr(at, name).unwrap_err();
+    let error = world.target_mut(at).delattr(name).unwrap_err();
     assert_eq!(error.to_string(), "property of 'ParametrizedBatchNorm1d' object has no deleter");
-    world.setattr(at, name, Value::tensor(value.view())).unwrap();
-    let original = world.stack::<f32>(norms, "parametrizations.running_mean.original").unwrap();
+    world.target_mut(at).setattr(name, Value::tensor(value.view())).unwrap();
+    let original =
+        world.brains(norms).stack::<f32>("parametrizations.running_mean.original").unwrap();
     assert_eq!(original, array![[1.0, 3.0], [1.0, 3.0]].into_dyn());
-    assert!(matches!(world.getattr(root, name), Ok(Attribute::Computed(_))));
+    assert!(matches!(world.part(root).getattr(name), Ok(Attribute::Computed(_))));
 
-    let layers = world.spawn_population(&Linear::new(2, 2), 2, Seed(1)).unwrap();
-    let weights = world.stack::<f32>(layers, "weight").unwrap();
+    let layers = world.spawn_population(&Linear::new(2, 2), 2, Seed(1)).unwrap().id();
+    let weights = world.brains(layers).stack::<f32>("weight").unwrap();
     neurarch::systems::edit::parametrize::weight_norm::weight_norm(
         &mut world,
         (layers, ""),
@@ -177,15 +196,15 @@ fn a_parametrized_buffer_and_a_weight_of_the_older_weight_norm_are_properties_to
     )
     .unwrap();
     let before = state(&mut world, layers);
-    let root = world.models(layers).unwrap()[0];
-    let Attribute::Computed(tensor) = world.getattr(root, "weight").unwrap() else { panic!() };
+    let root = world.population(layers).unwrap().models()[0];
+    let Attribute::Computed(tensor) = world.part(root).getattr("weight").unwrap() else { panic!() };
     let weight: ArrayD<f32> = tensor.to_array().unwrap();
     assert!((weight - weights.outer_iter().next().unwrap()).iter().all(|d| d.abs() < 1e-6));
     for value in [Value::parameter(ones().view()), Value::tensor(ones().view()), Value::None] {
-        let error = world.setattr((layers, ""), "weight", value).unwrap_err();
+        let error = world.brains(layers).setattr("weight", value).unwrap_err();
         assert_eq!(error.to_string(), "attribute 'weight' already exists");
     }
-    assert!(world.delattr(root, "weight").is_err());
+    assert!(world.part(root).delattr("weight").is_err());
     assert_eq!(state(&mut world, layers), before);
 }
 
@@ -228,9 +247,10 @@ impl Optimizer for Own {
 }
 
 fn train(world: &mut World, population: Entity) -> Result<Vec<f32>, StepError> {
-    let n = world.models(population)?.len();
+    let n = world.population(population)?.models().len();
     let (x, y) = (Array3::<f32>::ones((n, 4, 2)), Array2::<i64>::zeros((n, 4)));
-    let losses = world.train_step(population, &x, &y, &CrossEntropyLoss::default())?;
+    let losses =
+        world.population_mut(population)?.train_step(&x, &y, &CrossEntropyLoss::default())?;
     Ok(losses.to_vec())
 }
 
@@ -238,23 +258,23 @@ fn train(world: &mut World, population: Entity) -> Result<Vec<f32>, StepError> {
 fn an_optimizer_of_ones_own_is_made_known_before_or_after_it_is_inserted() {
     let spawn = || {
         let mut world = World::new();
-        let layers = world.spawn_population(&Linear::new(2, 2), 3, Seed(1)).unwrap();
+        let layers = world.spawn_population(&Linear::new(2, 2), 3, Seed(1)).unwrap().id();
         (world, layers)
     };
     let (mut world, layers) = spawn();
     let own = Own { lr: 0.1, states: &["sum"] };
-    world.insert(layers, own.clone()).unwrap();
+    world.brains(layers).insert(own.clone()).unwrap();
     let error = train(&mut world, layers).unwrap_err().to_string();
     assert!(error.contains("made known by Optimizers::register"), "{error}");
     Optimizers::register::<Own>(&mut world);
     let (_, _) = (train(&mut world, layers).unwrap(), train(&mut world, layers).unwrap());
 
     let (mut other, torchs) = spawn();
-    other.insert(torchs, Adagrad { lr: 0.1, ..Adagrad::default() }).unwrap();
+    other.brains(torchs).insert(Adagrad { lr: 0.1, ..Adagrad::default() }).unwrap();
     let (_, _) = (train(&mut other, torchs).unwrap(), train(&mut other, torchs).unwrap());
     assert_eq!(state(&mut world, layers), state(&mut other, torchs));
     let names = |world: &mut World, population| {
-        let tensors = world.training_state(population).unwrap();
+        let tensors = world.brains(population).training_state().unwrap();
         let states = tensors.into_iter().filter(|of| of.name.starts_with("optimizer.state."));
         states.map(|tensor| tensor.name).collect::<Vec<_>>()
     };
@@ -275,9 +295,9 @@ fn an_optimizer_with_other_states_than_it_declares_is_an_error() {
     for (states, words) in cases {
         let mut world = World::new();
         Optimizers::register::<Own>(&mut world);
-        let layers = world.spawn_population(&Linear::new(2, 2), 3, Seed(1)).unwrap();
+        let layers = world.spawn_population(&Linear::new(2, 2), 3, Seed(1)).unwrap().id();
         let states: &'static [&'static str] = Box::leak(states.to_vec().into_boxed_slice());
-        world.insert(layers, Own { lr: 0.1, states }).unwrap();
+        world.brains(layers).insert(Own { lr: 0.1, states }).unwrap();
         let before = state(&mut world, layers);
         let error = train(&mut world, layers).unwrap_err().to_string();
         assert!(error.contains(words), "{error}");
@@ -304,14 +324,17 @@ fn a_hook_that_nobody_would_call_is_refused() {
         .push(BatchNorm1d::new(2))
         .push(Linear::new(2, 2))
         .push(LazyLinear::new(2));
-    let nets = world.spawn_population(&net, 3, Seed(1)).unwrap();
+    let nets = world.spawn_population(&net, 3, Seed(1)).unwrap().id();
     world
-        .register_parametrization((nets, "2"), "weight", Double, RegisterOptions::default())
+        .brains(nets)
+        .at("2")
+        .register_parametrization("weight", Double, RegisterOptions::default())
         .unwrap();
-    let root = world.models(nets).unwrap()[1];
+    let root = world.population(nets).unwrap().models()[1];
     let mut refused = |target: Target, callback: Callback, words: &str| {
         let options = HookOptions::default();
-        let error = world.register_hook_with(target, callback, options).unwrap_err().to_string();
+        let error =
+            world.target_mut(target).register_hook_with(callback, options).unwrap_err().to_string();
         assert!(error.contains(words), "{error}");
     };
     let at = |path: &str| Target::from((nets, path));
@@ -339,11 +362,15 @@ fn a_hook_that_nobody_would_call_is_refused() {
     refused(at("0"), registration, "is called for all modules: expected Target::All");
 
     // What is frozen, or of unknown shape, may be neither later.
-    let module = world.module(root, "0").unwrap();
-    world.requires_grad_(module, false).unwrap();
+    let module = world.part(root).at("0").unwrap().id();
+    world.part(module).requires_grad_(false).unwrap();
     for path in ["0", "3"] {
         for callback in of_parameter("weight") {
-            world.register_hook_with((nets, path), callback, HookOptions::default()).unwrap();
+            world
+                .brains(nets)
+                .at(path)
+                .register_hook_with(callback, HookOptions::default())
+                .unwrap();
         }
     }
 }
@@ -369,9 +396,9 @@ impl Module for Tied {
 fn a_hook_under_a_second_name_is_called() {
     let seen: Arc<Mutex<Vec<String>>> = Arc::default();
     let mut world = World::new();
-    let nets = world.spawn_population(&Tied, 2, Seed(1)).unwrap();
-    world.insert(nets, SGD::default()).unwrap();
-    let root = world.models(nets).unwrap()[0];
+    let nets = world.spawn_population(&Tied, 2, Seed(1)).unwrap().id();
+    world.brains(nets).insert(SGD::default()).unwrap();
+    let root = world.population(nets).unwrap().models()[0];
     let look = |what: &'static str| {
         let seen = seen.clone();
         Callback::Gradient(
@@ -390,10 +417,10 @@ fn a_hook_under_a_second_name_is_called() {
         }))
     };
     let options = HookOptions::default();
-    world.register_hook_with((nets, "b"), look("all"), options).unwrap();
-    let b = world.module(root, "b").unwrap();
-    world.register_hook_with(b, look("one"), options).unwrap();
-    world.register_hook_with((nets, "again"), call("all"), options).unwrap();
+    world.brains(nets).at("b").register_hook_with(look("all"), options).unwrap();
+    let b = world.part(root).at("b").unwrap().id();
+    world.part(b).register_hook_with(look("one"), options).unwrap();
+    world.brains(nets).at("again").register_hook_with(call("all"), options).unwrap();
     train(&mut world, nets).unwrap();
     let mut calls = std::mem::take(&mut *seen.lock().unwrap());
     calls.sort();
@@ -418,27 +445,27 @@ fn hooks_that_were_inserted_as_a_component_are_called() {
     };
     let mut world = World::new();
     let net = Sequential::new().push(Linear::new(2, 2)).push(Tanh);
-    let nets = world.spawn_population(&net, 3, Seed(1)).unwrap();
+    let nets = world.spawn_population(&net, 3, Seed(1)).unwrap().id();
     let x = Array3::<f32>::ones((3, 4, 2));
-    world.forward(nets, &x).unwrap();
-    let root = world.models(nets).unwrap()[1];
-    let tanh = world.module(root, "1").unwrap();
+    world.brains(nets).forward(&x).unwrap();
+    let root = world.population(nets).unwrap().models()[1];
+    let tanh = world.part(root).at("1").unwrap().id();
     let (own, handle) = hooks();
     world.entity_mut(tanh).insert(own);
-    world.forward(nets, &x).unwrap();
+    world.brains(nets).forward(&x).unwrap();
     assert_eq!(std::mem::take(&mut *seen.lock().unwrap()), 1);
     assert!(handle.remove());
-    world.forward(nets, &x).unwrap();
+    world.brains(nets).forward(&x).unwrap();
     assert_eq!(*seen.lock().unwrap(), 0);
     // Before the module is part of the model.
     let (own, _handle) = hooks();
     let relu = world.spawn((ReLU, own)).id();
     world.entity_mut(root).add_child(relu);
-    let results = world.forward(nets, &x).unwrap();
+    let results = world.brains(nets).forward(&x).unwrap();
     assert_eq!(std::mem::take(&mut *seen.lock().unwrap()), 1);
     // A clone has the hooks as well.
-    world.clone_models(nets, &[1]).unwrap();
-    let four = world.forward(nets, &Array3::<f32>::ones((4, 4, 2))).unwrap();
+    world.brains(nets).clone_models(&[1]).unwrap();
+    let four = world.brains(nets).forward(&Array3::<f32>::ones((4, 4, 2))).unwrap();
     assert_eq!(*seen.lock().unwrap(), 2);
     let rows = |of: &ArrayD<f32>, model: usize| of.index_axis(ndarray::Axis(0), model).to_owned();
     assert_eq!(rows(&four, 3), rows(&results, 1));
@@ -449,27 +476,27 @@ fn a_load_says_what_would_go_on_otherwise() {
     let spawn = |seed: u64, p: f64, adam: Adam, t0: usize| {
         let mut world = World::new();
         let net = Sequential::new().push(Linear::new(3, 2)).push(Dropout { p });
-        let of = world.spawn_population(&net, 2, Seed(seed)).unwrap();
-        world.insert(of, adam).unwrap();
-        world.schedule(of, CosineAnnealingWarmRestarts::new(t0, 2, 1e-4)).unwrap();
+        let of = world.spawn_population(&net, 2, Seed(seed)).unwrap().id();
+        world.brains(of).insert(adam).unwrap();
+        world.brains(of).schedule(CosineAnnealingWarmRestarts::new(t0, 2, 1e-4)).unwrap();
         (world, of)
     };
     let adam = Adam::default();
     let (mut world, of) = spawn(1, 0.5, adam, 3);
     let (x, y) = (Array3::<f32>::ones((2, 4, 3)), Array2::<i64>::zeros((2, 4)));
-    world.train_step(of, &x, &y, &CrossEntropyLoss::default()).unwrap();
-    let roots = world.models(of).unwrap().to_vec();
-    let saved = world.training_state(of).unwrap();
-    let one = world.training_state(roots[1]).unwrap();
+    world.brains(of).train_step(&x, &y, &CrossEntropyLoss::default()).unwrap();
+    let roots = world.population(of).unwrap().models().to_vec();
+    let saved = world.brains(of).training_state().unwrap();
+    let one = world.part(roots[1]).training_state().unwrap();
     let refused = |(mut world, of): (World, Entity),
                    tensors: &[Tensor],
                    model: Option<usize>,
                    words: &str| {
-        let entity = model.map_or(of, |model| world.models(of).unwrap()[model]);
-        let before = world.training_state(of).unwrap();
-        let error = world.load_training_state(entity, tensors).unwrap_err().to_string();
+        let entity = model.map_or(of, |model| world.population(of).unwrap().models()[model]);
+        let before = world.brains(of).training_state().unwrap();
+        let error = world.part(entity).load_training_state(tensors).unwrap_err().to_string();
         assert!(error.contains(words), "{error}");
-        assert_eq!(world.training_state(of).unwrap(), before);
+        assert_eq!(world.brains(of).training_state().unwrap(), before);
     };
     let words =
         "module '1': the training state was saved with other settings than Dropout { p: 0.25 }";
@@ -493,12 +520,12 @@ fn a_load_says_what_would_go_on_otherwise() {
         refused(spawn(1, 0.5, adam, 3), &strange(name), None, &format!("has {name}, for which"));
     }
     let (mut world, of) = spawn(1, 0.5, adam, 3);
-    world.insert(of, GradScaler::default()).unwrap();
+    world.brains(of).insert(GradScaler::default()).unwrap();
     refused((world, of), &saved, None, "the training state has no grad_scaler.init_scale");
     let (mut world, of) = spawn(2, 0.5, adam, 3);
-    world.load_training_state(of, &saved).unwrap();
-    let now = world.training_state(of).unwrap();
+    world.brains(of).load_training_state(&saved).unwrap();
+    let now = world.brains(of).training_state().unwrap();
     assert_eq!(now, saved);
-    let first = world.models(of).unwrap()[1];
-    world.load_training_state(first, &one).unwrap();
+    let first = world.population(of).unwrap().models()[1];
+    world.part(first).load_training_state(&one).unwrap();
 }

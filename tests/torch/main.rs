@@ -7,11 +7,14 @@
 #[path = "../bits/mod.rs"]
 mod bits;
 mod golden;
+#[path = "../known/mod.rs"]
+mod known;
 
 mod containers {
     mod described;
     mod live;
     mod live_operations;
+    mod none;
     mod operations;
 }
 mod hooks;
@@ -26,14 +29,19 @@ mod layers {
 }
 mod modules {
     mod calls;
+    mod copies;
     mod custom;
+    mod derive;
     mod eager;
     mod gradients;
+    mod init;
     mod item;
     mod lazy;
     mod modes;
+    mod parameters;
     mod registration;
     mod ties;
+    mod warnings;
 }
 mod names;
 mod optim {
@@ -45,11 +53,14 @@ mod optim {
 }
 mod parametrize {
     mod fuse;
+    mod fused;
     mod parametrizations;
+    mod refused;
     mod transfer;
 }
 mod state {
     mod dict;
     mod extra_state;
+    mod overridden;
     mod training_state;
 }

@@ -20,7 +20,7 @@ pub struct SharedRow {
 }
 
 impl SharedRow {
-    /// Gives the key of the column, on [`owner`](SharedRow::owner), of values of type `ty`: of the numbers
+    /// Returns the key of the column, on [`owner`](SharedRow::owner), of values of type `ty`: of the numbers
     /// themselves or of a companion.
     pub fn key(self, role: Role, ty: &Type) -> ColumnKey {
         ColumnKey::shared(role, self.index, ty)
@@ -52,12 +52,12 @@ impl SharedTensors {
         self.0.iter().position(|of| of.as_ref().is_some_and(|of| of.name == name))
     }
 
-    /// Gives the tensor at a place.
+    /// Returns the tensor at a place.
     pub fn get(&self, index: usize) -> Option<&SharedTensor> {
         self.0.get(index)?.as_ref()
     }
 
-    /// Gives the tensor at a place, to be changed.
+    /// Returns the tensor at a place, to be changed.
     pub fn get_mut(&mut self, index: usize) -> Option<&mut SharedTensor> {
         self.0.get_mut(index)?.as_mut()
     }
@@ -86,7 +86,7 @@ impl SharedTensors {
         self.0.iter().enumerate().filter_map(|(index, of)| Some((index, of.as_ref()?)))
     }
 
-    /// Says whether nothing is shared.
+    /// Returns whether nothing is shared.
     pub fn is_empty(&self) -> bool {
         self.0.iter().all(Option::is_none)
     }

@@ -16,7 +16,7 @@ impl Module for Refusal {
     }
 }
 
-/// Gives a module that may become a child of another; a refusal if it has more levels than a model may have.
+/// Returns a module that may become a child of another; a refusal if it has more levels than a model may have.
 pub(crate) fn limited(module: Box<dyn DynModule>) -> Box<dyn DynModule> {
     match is_deeper(&*module, MAX_DEPTH) {
         true => Box::new(Refusal(too_deep())),
@@ -24,7 +24,7 @@ pub(crate) fn limited(module: Box<dyn DynModule>) -> Box<dyn DynModule> {
     }
 }
 
-/// Says whether a module and those below it form more levels than that.
+/// Returns whether a module and those below it form more levels than that.
 fn is_deeper(module: &dyn DynModule, levels: usize) -> bool {
     let Some(below) = levels.checked_sub(1) else { return true };
     let is_deeper_below = |child: &dyn DynModule| is_deeper(child, below);

@@ -126,7 +126,7 @@ macro_rules! modules_by_name {
                 self.modules.len()
             }
 
-            /// Says whether this value lists no children, as that of a spawned entity.
+            /// Returns whether this value lists no children, as that of a spawned entity.
             pub fn is_empty(&self) -> bool {
                 self.modules.is_empty()
             }
@@ -150,7 +150,7 @@ macro_rules! modules_by_name {
                 self.modules.iter().map(|(_, module)| &**module)
             }
 
-            /// Gives the child of that name, if there is one: torch's attribute of this name.
+            /// Returns the child of that name, if there is one: torch's attribute of this name.
             pub fn named(&self, name: &str) -> Option<&dyn DynModule> {
                 self.modules.get(name).map(|module| &**module)
             }

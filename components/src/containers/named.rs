@@ -31,7 +31,7 @@ impl<T> Named<T> {
         self.0.len()
     }
 
-    /// Says whether there are none.
+    /// Returns whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -41,7 +41,7 @@ impl<T> Named<T> {
         self.0.iter().map(|(name, entry)| (name.as_str(), entry))
     }
 
-    /// Gives the place of the entry of that name.
+    /// Returns the place of the entry of that name.
     pub fn place_of(&self, name: &str) -> Option<usize> {
         if self.1 == Naming::ByPlace {
             let place = name.parse().ok().filter(|&place: &usize| place < self.len());
@@ -50,7 +50,7 @@ impl<T> Named<T> {
         self.0.iter().position(|(known, _)| known == name)
     }
 
-    /// Gives the place of the entry that is named by a number: as a rule, this number.
+    /// Returns the place of the entry that is named by a number: as a rule, this number.
     fn numbered(&self, number: isize) -> Option<usize> {
         let name = number.to_string();
         let expected = usize::try_from(number).ok();
@@ -59,17 +59,17 @@ impl<T> Named<T> {
             .or_else(|| self.place_of(&name))
     }
 
-    /// Gives the entry of that name.
+    /// Returns the entry of that name.
     pub fn get(&self, name: &str) -> Option<&T> {
         self.place_of(name).map(|place| &self.0[place].1)
     }
 
-    /// Gives the entry of that name, to be changed.
+    /// Returns the entry of that name, to be changed.
     pub fn get_mut(&mut self, name: &str) -> Option<&mut T> {
         self.place_of(name).map(|place| &mut self.0[place].1)
     }
 
-    /// Gives the entry at an index that may count from the end.
+    /// Returns the entry at an index that may count from the end.
     ///
     /// # Errors
     ///
@@ -78,7 +78,7 @@ impl<T> Named<T> {
         Ok(&self.0[place(index, self.len())?].1)
     }
 
-    /// Gives the entry at an index that may count from the end, to be changed.
+    /// Returns the entry at an index that may count from the end, to be changed.
     ///
     /// # Errors
     ///
@@ -172,7 +172,7 @@ impl<T> Named<T> {
         self.1 = Naming::ByPlace;
     }
 
-    /// Gives places of the entries that a slice names.
+    /// Returns places of the entries that a slice names.
     ///
     /// # Errors
     ///
@@ -181,7 +181,7 @@ impl<T> Named<T> {
         slice.into().places(self.len())
     }
 
-    /// Gives the places of entries that are named by these numbers.
+    /// Returns the places of entries that are named by these numbers.
     ///
     /// # Errors
     ///

@@ -70,7 +70,7 @@ impl Slice {
     }
 }
 
-/// Gives the place of an index that may count from the end, among `len`.
+/// Returns the place of an index that may count from the end, among `len`.
 ///
 /// # Errors
 ///
@@ -117,7 +117,7 @@ impl From<RangeToInclusive<isize>> for Slice {
     }
 }
 
-/// Gives where a slice stops whose last entry is `end`: behind -1 is the end.
+/// Returns where a slice stops whose last entry is `end`: behind -1 is the end.
 fn after(end: isize) -> Option<isize> {
     end.checked_add(1).filter(|&stop| stop != 0)
 }

@@ -23,7 +23,7 @@ pub trait HookAnswer<T> {
     /// Whether it can neither change what the hook is told of nor be an error.
     const ONLY_LOOKS: bool;
 
-    /// Gives the answer.
+    /// Returns the answer.
     ///
     /// # Errors
     ///
@@ -100,7 +100,7 @@ pub enum Look {
 }
 
 impl Look {
-    /// Gives the kind.
+    /// Returns the kind.
     pub fn kind(&self) -> HookKind {
         match self {
             Look::ForwardPre(_) => HookKind::ForwardPre,

@@ -110,17 +110,17 @@ impl MultiheadAttention {
         }
     }
 
-    /// Gives the sizes of keys and values.
+    /// Returns the sizes of keys and values.
     fn dims(&self) -> [usize; 2] {
         [self.kdim, self.vdim].map(|dim| dim.unwrap_or(self.embed_dim))
     }
 
-    /// Says whether one weight projects queries, keys and values.
+    /// Returns whether one weight projects queries, keys and values.
     fn is_packed(&self) -> bool {
         self.dims() == [self.embed_dim; 2]
     }
 
-    /// Gives the result and the weights.
+    /// Returns the result and the weights.
     fn attend(&self, call: &Call<'_>, arguments: Arguments) -> Result<Tree, Refused> {
         let [query, key, value, padding, need_weights, mask, average, is_causal] =
             call.bind(arguments, NAMES, 3)?;
@@ -236,7 +236,7 @@ impl Module for MultiheadAttention {
     }
 }
 
-/// Gives `U(-k, k)`, `k = √(6 / (fan_in + fan_out))`, for the weight of a linear map.
+/// Returns `U(-k, k)`, `k = √(6 / (fan_in + fan_out))`, for the weight of a linear map.
 ///
 /// Source: `torch.nn.init.xavier_uniform_`.
 pub(super) fn xavier_uniform(shape: &[usize]) -> Init {

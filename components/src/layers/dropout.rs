@@ -8,7 +8,7 @@ use crate::module::repr::float;
 use crate::module::{Call, Module};
 use crate::{Scalars, scalars};
 
-/// Gives what a setting comes to as a probability.
+/// Returns what a setting comes to as a probability.
 pub(super) fn probability(p: f64) -> f64 {
     p.clamp(0.0, 1.0)
 }

@@ -55,7 +55,7 @@ impl FusedLinearReLU {
         Linear::new(in_features, out_features).into()
     }
 
-    /// Gives the affine map alone.
+    /// Returns the affine map alone.
     pub fn linear(&self) -> Linear {
         let FusedLinearReLU { in_features, out_features, bias, .. } = *self;
         Linear { in_features, out_features, bias }
@@ -67,7 +67,7 @@ impl FusedLinearReLU {
         FusedLinearReLU { is_fused: false, ..self }
     }
 
-    /// Gives the two modules that it stands for. For live models there is `fuse::unfuse_linear_relu` in the systems.
+    /// Returns the two modules that it stands for. For live models there is `fuse::unfuse_linear_relu` in the systems.
     pub fn to_sequential(&self) -> Sequential {
         Sequential::new().push(self.linear()).push(ReLU)
     }

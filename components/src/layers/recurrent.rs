@@ -17,7 +17,7 @@ use crate::layers::recurrent::stack::{ATTRIBUTES, Stack};
 use crate::module::{Call, Declare, Init, Module};
 use crate::{Scalars, scalars};
 
-/// Gives one probability for all above 0: whether there is a dropout decides which ops run, its probability does not.
+/// Returns one probability for all above 0: whether there is a dropout decides which ops run, its probability does not.
 fn some_dropout(p: &f64) -> f64 {
     if *p > 0.0 { 0.5 } else { 0.0 }
 }
@@ -186,21 +186,21 @@ recurrent! {
 }
 
 impl RNN {
-    /// Gives what a time step computes, and the size of the projection.
+    /// Returns what a time step computes, and the size of the projection.
     fn kind(&self) -> (Kind, usize) {
         (Kind::Rnn(self.nonlinearity), 0)
     }
 }
 
 impl LSTM {
-    /// Gives what a time step computes, and the size of the projection.
+    /// Returns what a time step computes, and the size of the projection.
     fn kind(&self) -> (Kind, usize) {
         (Kind::Lstm, self.proj_size)
     }
 }
 
 impl GRU {
-    /// Gives what a time step computes, and the size of the projection.
+    /// Returns what a time step computes, and the size of the projection.
     fn kind(&self) -> (Kind, usize) {
         (Kind::Gru, 0)
     }

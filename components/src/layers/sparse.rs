@@ -40,14 +40,14 @@ pub struct Embedding {
     pub scale_grad_by_freq: bool,
 }
 
-/// Gives the row that `padding_idx` names, counted from the start; `None` if there is none of that number.
+/// Returns the row that `padding_idx` names, counted from the start; `None` if there is none of that number.
 fn padding_row(padding_idx: Option<isize>, rows: usize) -> Option<usize> {
     let index = padding_idx?;
     let row = if index < 0 { index.checked_add_unsigned(rows)? } else { index };
     usize::try_from(row).ok().filter(|&row| row < rows)
 }
 
-/// Gives the first numbers of a table.
+/// Returns the first numbers of a table.
 fn first_rows(padding: Option<usize>) -> Init {
     match padding {
         Some(row) => Init::NormalRows { zero: row },
@@ -55,7 +55,7 @@ fn first_rows(padding: Option<usize>) -> Init {
     }
 }
 
-/// Gives the table of a layer; with a `max_norm`, rows that are named are shortened first, for good.
+/// Returns the table of a layer; with a `max_norm`, rows that are named are shortened first, for good.
 fn table(call: &Call<'_>, index: &Var, max_norm: Option<f64>, norm_type: f64) -> Var {
     let weight = call.parameter("weight");
     if max_norm.is_none() {

@@ -142,7 +142,7 @@ fn pass(call: &Call<'_>, x: Var, others: &Arguments) -> Result<Var, Refused> {
     }
 }
 
-/// Gives an argument that may be absent.
+/// Returns an argument that may be absent.
 fn optional(argument: Option<Var>) -> Tree {
     argument.map_or(Tree::None, Tree::Leaf)
 }
@@ -267,7 +267,7 @@ impl Transformer {
         }
     }
 
-    /// Gives a mask with which no place sees those after it: -∞ above the diagonal, 0 elsewhere, `[sz, sz]`.
+    /// Returns a mask with which no place sees those after it: -∞ above the diagonal, 0 elsewhere, `[sz, sz]`.
     ///
     /// Source: `torch.nn.Transformer.generate_square_subsequent_mask`. In a `forward` of your own there is
     /// [`causal_mask`](neurarch_kernels::ops::attention::scaled_dot_product::causal_mask).

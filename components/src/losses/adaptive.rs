@@ -81,7 +81,7 @@ impl AdaptiveLogSoftmaxWithLoss {
         self.cutoffs.iter().copied().zip(ends)
     }
 
-    /// Gives the logarithms of the probabilities of all classes. `path` is that of this module from the one
+    /// Returns the logarithms of the probabilities of all classes. `path` is that of this module from the one
     /// that `call` is of, empty for itself.
     ///
     /// # Shape
@@ -124,7 +124,7 @@ impl AdaptiveLogSoftmaxWithLoss {
         Var::cat(&parts.iter().collect::<Vec<_>>(), -1)
     }
 
-    /// Gives the most likely class of each item, in i64; `path` is as for
+    /// Returns the most likely class of each item, in i64; `path` is as for
     /// [`log_prob`](AdaptiveLogSoftmaxWithLoss::log_prob).
     ///
     /// # Shape

@@ -8,7 +8,7 @@ use neurarch_kernels::ir::trace::Var;
 use super::{Loss, LossCall, Reduction, in_dtype_of};
 use crate::{Scalars, scalars};
 
-/// Gives ones in the shape of weights: their shape decides the program.
+/// Returns ones in the shape of weights: their shape decides the program.
 fn ones(weight: &Option<ArrayD<f64>>) -> Option<ArrayD<f64>> {
     weight.as_ref().map(|weight| ArrayD::ones(weight.shape()))
 }

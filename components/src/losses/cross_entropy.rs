@@ -77,12 +77,12 @@ impl Loss for CrossEntropyLoss {
     }
 }
 
-/// Gives weights of classes as an array.
+/// Returns weights of classes as an array.
 pub(super) fn of_classes(weight: &Option<Vec<f64>>) -> Option<ArrayViewD<'_, f64>> {
     weight.as_ref().map(|weight| ArrayView1::from(weight).into_dyn())
 }
 
-/// Gives as many ones as there are weights: their number decides the program.
+/// Returns as many ones as there are weights: their number decides the program.
 pub(super) fn ones(weight: &Option<Vec<f64>>) -> Option<Vec<f64>> {
     weight.as_ref().map(|weight| vec![1.0; weight.len()])
 }

@@ -92,7 +92,7 @@ pub trait Loss: Clone + Debug + PartialEq + Send + Sync + 'static {
         &[]
     }
 
-    /// Gives the array of that name; `None` if it is not there.
+    /// Returns the array of that name; `None` if it is not there.
     fn array(&self, name: &str) -> Option<ArrayViewD<'_, f64>> {
         let _ = name;
         None
@@ -146,7 +146,7 @@ impl<'a> LossCall<'a> {
         LossCall { trace, place: Place::Training(arrays) }
     }
 
-    /// Gives a number of the loss that is no part of the program's structure, with shape `[]`: see
+    /// Returns a number of the loss that is no part of the program's structure, with shape `[]`: see
     /// [`Loss::scalar`].
     pub fn scalar(&self, name: &'static str, dtype: Dtype) -> Var {
         match self.place {
@@ -157,7 +157,7 @@ impl<'a> LossCall<'a> {
         }
     }
 
-    /// Gives an array of the loss, if it has one of that name: see [`Loss::array`].
+    /// Returns an array of the loss, if it has one of that name: see [`Loss::array`].
     pub fn array(&self, name: &str) -> Option<Var> {
         match self.place {
             Place::Training(arrays) => {
@@ -168,7 +168,7 @@ impl<'a> LossCall<'a> {
     }
 }
 
-/// Gives targets in the dtype of the outputs: whole numbers are converted, as torch promotes them.
+/// Returns targets in the dtype of the outputs: whole numbers are converted, as torch promotes them.
 fn in_dtype_of(x: &Var, target: &Var) -> Var {
     if target.dtype().is_float() { target.clone() } else { target.to(x.dtype()) }
 }
@@ -243,9 +243,9 @@ pub trait DynLoss: Any + Debug + Send + Sync {
     fn scalar(&self, name: &str) -> Option<f64>;
     /// Lists the arrays that are there, with their names: see [`Loss::array`].
     fn arrays(&self) -> Vec<(&'static str, ArrayViewD<'_, f64>)>;
-    /// Says whether the two are equal, scalar slots and arrays included.
+    /// Returns whether the two are equal, scalar slots and arrays included.
     fn equals(&self, other: &dyn DynLoss) -> bool;
-    /// Says whether the two record the same program: one type, equal structural fields.
+    /// Returns whether the two record the same program: one type, equal structural fields.
     fn is_like(&self, other: &dyn DynLoss) -> bool;
     /// Copies.
     fn clone_box(&self) -> Box<dyn DynLoss>;

@@ -2,7 +2,7 @@
 //!
 //! Source: `dir` of the classes of torch 2.15.
 
-/// Says whether a container of torch's has an attribute of this name; `false` for other modules.
+/// Returns whether a container of torch's has an attribute of this name; `false` for other modules.
 pub fn is_attribute(container: &str, name: &str) -> bool {
     let Some(own) = of_container(container) else { return false };
     // A parameter takes the place of what is kept for each module.
@@ -21,7 +21,7 @@ fn of_container(container: &str) -> Option<&'static [&'static str]> {
     }
 }
 
-/// Says whether a module that is no container of torch's has an attribute of this name as every module has it, such as
+/// Returns whether a module that is no container of torch's has an attribute of this name as every module has it, such as
 /// `forward`: nothing that its type declares can have the name.
 pub fn is_method(module: &str, name: &str) -> bool {
     of_container(module).is_none() && is_attribute_of_every_module(name)
@@ -56,7 +56,7 @@ const PARAMETER_DICT: &[&str] = &[
     "get", "items", "keys", "pop", "popitem", "setdefault", "update", "values",
 ];
 
-/// Says whether every module of torch has an attribute of that name.
+/// Returns whether every module of torch has an attribute of that name.
 ///
 /// Source: `dir(torch.nn.Module())` of torch 2.15.
 pub fn is_attribute_of_every_module(name: &str) -> bool {

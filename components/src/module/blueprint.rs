@@ -94,7 +94,7 @@ pub struct Parameter {
 }
 
 impl Parameter {
-    /// Says whether it has a column of its own.
+    /// Returns whether it has a column of its own.
     pub fn has_column(&self) -> bool {
         self.tied.is_none() && self.shared.is_none() && !self.uninitialized
     }
@@ -362,7 +362,7 @@ impl Blueprint {
         }
     }
 
-    /// Gives the dotted path of a child of that name.
+    /// Returns the dotted path of a child of that name.
     pub fn path_below(&self, position: usize, name: &str) -> String {
         match (self.positions[position].path.as_str(), name) {
             ("", name) => name.to_owned(),
@@ -418,7 +418,7 @@ impl Blueprint {
         }
     }
 
-    /// Says whether models of the two are of one structure, compared in full.
+    /// Returns whether models of the two are of one structure, compared in full.
     pub fn is_like(&self, other: &Blueprint) -> bool {
         // Structures side by side mostly have the same names and shapes, and modules of other settings.
         self.positions.len() == other.positions.len()
@@ -444,7 +444,7 @@ impl Blueprint {
         all.filter(|(_, at)| at.module.uses_training()).map(|(position, _)| position).collect()
     }
 
-    /// Gives the slot of a parameter: the owner's if it is tied.
+    /// Returns the slot of a parameter: the owner's if it is tied.
     pub fn parameter(&self, position: usize, name: &str) -> Option<Slot> {
         let at = &self.positions[position];
         let index = at.parameters.iter().position(|parameter| parameter.name == name)?;
@@ -453,7 +453,7 @@ impl Blueprint {
         Some(self.slot(position, index, Role::Parameter, parameter))
     }
 
-    /// Gives the slot of a buffer.
+    /// Returns the slot of a buffer.
     pub fn buffer(&self, position: usize, name: &str) -> Option<Slot> {
         let buffers = &self.positions[position].buffers;
         let index = buffers.iter().position(|buffer| buffer.name == name)?;
@@ -464,7 +464,7 @@ impl Blueprint {
         Slot { name: self.path_below(position, &of.name), role, position, index, ty: of.ty.clone() }
     }
 
-    /// Says whether the shape of a slot is not known yet.
+    /// Returns whether the shape of a slot is not known yet.
     pub fn is_uninitialized(&self, slot: &Slot) -> bool {
         self.at(slot).uninitialized
     }
@@ -474,7 +474,7 @@ impl Blueprint {
         self.at(slot).shared
     }
 
-    /// Says whether a slot is a parameter or a buffer of a module, of its type: a `forward` may record any.
+    /// Returns whether a slot is a parameter or a buffer of a module, of its type: a `forward` may record any.
     pub fn has(&self, slot: &Slot) -> bool {
         self.find(slot).is_some_and(|known| known.ty == slot.ty)
     }
@@ -508,7 +508,7 @@ impl Blueprint {
         among[slot.index].shared = Some(row);
     }
 
-    /// Gives the positions of the module at `position` and of all below it.
+    /// Returns the positions of the module at `position` and of all below it.
     pub fn subtree(&self, position: usize) -> Range<usize> {
         let mut end = position + 1;
         // Depth first: whoever comes next and has its parent in the subtree belongs to it.
@@ -518,7 +518,7 @@ impl Blueprint {
         position..end
     }
 
-    /// Gives the parameter's number in the order of `named_parameters()`; tied ones are counted, too.
+    /// Returns the parameter's number in the order of `named_parameters()`; tied ones are counted, too.
     pub fn number(&self, position: usize, index: usize) -> usize {
         let before = self.positions[..position].iter();
         before.map(|at| at.parameters.len()).sum::<usize>() + index
@@ -543,7 +543,7 @@ impl Blueprint {
         self.subtree(position).flat_map(own).collect()
     }
 
-    /// Gives the numbers, in the order of `named_parameters()`, of the parameters of a subtree.
+    /// Returns the numbers, in the order of `named_parameters()`, of the parameters of a subtree.
     pub fn numbers(&self, position: usize) -> Vec<usize> {
         let below = self.parameters_below(position).into_iter();
         below.map(|(position, index)| self.number(position, index)).collect()

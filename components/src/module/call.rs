@@ -45,7 +45,7 @@ pub trait Watcher {
     /// gives the result that the caller gets.
     fn after(&self, call: &Call<'_>, arguments: &Arguments, result: Option<Tree>) -> Option<Tree>;
 
-    /// Says whether a `forward` that sees numbers may leave out modules that these do not need, so that their
+    /// Returns whether a `forward` that sees numbers may leave out modules that these do not need, so that their
     /// parameters get no gradient. In a training step it may not: unwatched, their gradients are zeros.
     fn may_leave_out(&self) -> bool {
         true
@@ -90,36 +90,36 @@ impl<'a> Call<'a> {
         })
     }
 
-    /// Gives this module's place in the blueprint.
+    /// Returns this module's place in the blueprint.
     pub fn at(&self) -> &'a Position {
         &self.blueprint.positions[self.position]
     }
 
-    /// Says whether the module is in training mode.
+    /// Returns whether the module is in training mode.
     pub fn training(&self) -> bool {
         self.training.get(self.position).copied().unwrap_or(true)
     }
 
-    /// Gives a parameter by name, or one of a descendant by its dotted path, computed if it is parametrized; an
+    /// Returns a parameter by name, or one of a descendant by its dotted path, computed if it is parametrized; an
     /// error at this module if there is none.
     pub fn parameter(&self, name: &str) -> Var {
         self.read(name, Blueprint::parameter)
     }
 
-    /// Gives a parameter by name; `None` if it is registered without a value, an error at this module if it is
+    /// Returns a parameter by name; `None` if it is registered without a value, an error at this module if it is
     /// not registered.
     pub fn optional_parameter(&self, name: &str) -> Option<Var> {
         let is_none = self.at().nones.iter().any(|none| none == name);
         (!is_none).then(|| self.parameter(name))
     }
 
-    /// Gives a buffer by name, or one of a descendant by its dotted path, computed if it is parametrized; an
+    /// Returns a buffer by name, or one of a descendant by its dotted path, computed if it is parametrized; an
     /// error at this module if there is none.
     pub fn buffer(&self, name: &str) -> Var {
         self.read(name, Blueprint::buffer)
     }
 
-    /// Gives a buffer by name; `None` if it is registered without a value, an error at this module if it is not
+    /// Returns a buffer by name; `None` if it is registered without a value, an error at this module if it is not
     /// registered.
     pub fn optional_buffer(&self, name: &str) -> Option<Var> {
         let is_none = self.at().nones.iter().any(|none| none == name);
@@ -165,7 +165,7 @@ impl<'a> Call<'a> {
         made
     }
 
-    /// Gives a field of this module that each model has of its own, with shape `[]`:
+    /// Returns a field of this module that each model has of its own, with shape `[]`:
     /// see [`Module::scalar`](crate::module::Module::scalar).
     pub fn scalar(&self, name: &'static str, dtype: Dtype) -> Var {
         self.trace.module_scalar(name, self.position, dtype)

@@ -5,12 +5,12 @@ use core::any::Any;
 use crate::module::{DynModule, Module};
 
 impl dyn DynModule {
-    /// Says whether the module is of type `M`.
+    /// Returns whether the module is of type `M`.
     pub fn is<M: Module>(&self) -> bool {
         (self as &dyn Any).is::<M>()
     }
 
-    /// Gives the module if it is of type `M`.
+    /// Returns the module if it is of type `M`.
     ///
     /// # Example
     ///
@@ -24,7 +24,7 @@ impl dyn DynModule {
         (self as &dyn Any).downcast_ref()
     }
 
-    /// Gives the module, to be changed, if it is of type `M`.
+    /// Returns the module, to be changed, if it is of type `M`.
     pub fn downcast_mut<M: Module>(&mut self) -> Option<&mut M> {
         (self as &mut dyn Any).downcast_mut()
     }

@@ -35,19 +35,19 @@ pub trait Forward {
         let _ = declare;
     }
 
-    /// Gives the first numbers of a parameter or buffer that [`declare`](Forward::declare) registers; the default is
+    /// Returns the first numbers of a parameter or buffer that [`declare`](Forward::declare) registers; the default is
     /// zeros.
     fn reset(&self, parameter: &str) -> Init {
         let _ = parameter;
         Init::Zeros
     }
 
-    /// Says whether [`forward`](Forward::forward) asks for [`Call::training`], as `Module::uses_training` does.
+    /// Returns whether [`forward`](Forward::forward) asks for [`Call::training`], as `Module::uses_training` does.
     fn uses_training(&self) -> bool {
         true
     }
 
-    /// Gives what torch prints between the parentheses behind the type's name.
+    /// Returns what torch prints between the parentheses behind the type's name.
     fn extra_repr(&self) -> String {
         String::new()
     }

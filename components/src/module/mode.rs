@@ -44,7 +44,7 @@ impl Bits {
         (0..n).collect()
     }
 
-    /// Says whether `i` is in the set.
+    /// Returns whether `i` is in the set.
     #[inline]
     pub fn contains(&self, i: usize) -> bool {
         let word = if i < 64 { Some(&self.first) } else { self.rest.get(i / 64 - 1) };
@@ -82,7 +82,7 @@ impl Bits {
         self.rest = rest.into();
     }
 
-    /// Says whether both sets have the same members among those of `within`.
+    /// Returns whether both sets have the same members among those of `within`.
     #[inline]
     pub fn equal_within(&self, other: &Bits, within: &Bits) -> bool {
         let word = |bits: &Bits, word: usize| bits.rest.get(word).copied().unwrap_or_default();
@@ -91,7 +91,7 @@ impl Bits {
                 .all(|at| (word(self, at) ^ word(other, at)) & within.rest[at] == 0)
     }
 
-    /// Says whether nothing is in the set.
+    /// Returns whether nothing is in the set.
     pub fn is_empty(&self) -> bool {
         self.first == 0 && self.rest.is_empty()
     }
@@ -129,7 +129,7 @@ pub struct Mode {
 }
 
 impl Mode {
-    /// Says whether a model of the other mode runs the same program, if only the modules at some positions ask for
+    /// Returns whether a model of the other mode runs the same program, if only the modules at some positions ask for
     /// [`Call::training`](crate::module::call::Call::training).
     #[inline]
     pub fn runs_like(&self, other: &Mode, asking: &Bits) -> bool {
@@ -139,7 +139,7 @@ impl Mode {
                 == (other.inactive, other.hooked, other.cached)
     }
 
-    /// Says whether a model of the other mode computes the same: hooks decide how, not what.
+    /// Returns whether a model of the other mode computes the same: hooks decide how, not what.
     pub fn computes_like(&self, other: &Mode) -> bool {
         self.evaluating == other.evaluating
             && self.frozen == other.frozen

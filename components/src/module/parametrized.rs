@@ -55,7 +55,7 @@ impl WeightNormed {
         found.map(|&(_, dim)| WeightNorm { dim })
     }
 
-    /// Gives the name of the tensor that a parameter is the length or the direction of.
+    /// Returns the name of the tensor that a parameter is the length or the direction of.
     pub fn tensor<'a>(&'a self, parameter: &str) -> Option<&'a str> {
         let base = parameter.strip_suffix("_g").or_else(|| parameter.strip_suffix("_v"))?;
         self.0.iter().map(|(known, _)| known.as_str()).find(|known| *known == base)
@@ -63,12 +63,12 @@ impl WeightNormed {
 }
 
 impl WeightNorm {
-    /// Gives the tensor of length `g` and direction `v`.
+    /// Returns the tensor of length `g` and direction `v`.
     pub fn join(&self, g: &Var, v: &Var) -> Var {
         v * (g / self.norm(v))
     }
 
-    /// Gives the shape of the lengths of a tensor; `None` if it has no axis `dim`.
+    /// Returns the shape of the lengths of a tensor; `None` if it has no axis `dim`.
     pub fn lengths(&self, shape: &Shape) -> Option<Shape> {
         match self.dim {
             None | Some(-1) => Some(Shape::from([])),
@@ -80,7 +80,7 @@ impl WeightNorm {
         }
     }
 
-    /// Gives the norm of `v` over all axes but `dim`.
+    /// Returns the norm of `v` over all axes but `dim`.
     pub fn norm(&self, v: &Var) -> Var {
         let rank = v.shape().rank();
         let dim = match self.dim {

@@ -25,7 +25,7 @@ impl Blueprint {
 }
 
 impl<'a> Call<'a> {
-    /// Gives the modules of the list at a dotted path, in order, each as a function. An error at this module if there is
+    /// Returns the modules of the list at a dotted path, in order, each as a function. An error at this module if there is
     /// no list.
     ///
     /// Source: `for layer in self.layers`.
@@ -55,7 +55,7 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// Gives the dotted path of an entry of the list at `path`, a module or a parameter: `layers.2` for the index -1 of a
+    /// Returns the dotted path of an entry of the list at `path`, a module or a parameter: `layers.2` for the index -1 of a
     /// [`ModuleList`](crate::layers::ModuleList) `layers` of three. An error at this module, in torch's words, if there is
     /// no such entry.
     ///

@@ -159,7 +159,7 @@ pub enum Numbers {
 }
 
 impl Numbers {
-    /// Gives element type and shape, in a model of that dtype.
+    /// Returns element type and shape, in a model of that dtype.
     pub fn ty(&self, dtype: Dtype) -> Type {
         match self {
             Numbers::Given(tensor) => {
@@ -213,12 +213,12 @@ impl Value {
         Value::Module(Box::new(module))
     }
 
-    /// Says whether it is torch's `None`.
+    /// Returns whether it is torch's `None`.
     pub fn is_none(&self) -> bool {
         matches!(self, Value::None)
     }
 
-    /// Gives the numbers of a parameter, buffer or tensor.
+    /// Returns the numbers of a parameter, buffer or tensor.
     pub fn numbers(&self) -> Option<&Numbers> {
         match self {
             Value::Tensor(numbers)
@@ -228,7 +228,7 @@ impl Value {
         }
     }
 
-    /// Gives the type's name as torch spells it in errors, in a model of that dtype:
+    /// Returns the type's name as torch spells it in errors, in a model of that dtype:
     /// `torch.FloatTensor`, `torch.nn.modules.linear.Linear`.
     ///
     /// Source: `torch.typename`.
@@ -245,7 +245,7 @@ impl Value {
     }
 }
 
-/// Gives the name of torch's tensors of that element type.
+/// Returns the name of torch's tensors of that element type.
 ///
 /// Source: `torch.Tensor.type`.
 pub fn tensor_typename(dtype: Dtype) -> &'static str {
@@ -265,7 +265,7 @@ pub fn tensor_typename(dtype: Dtype) -> &'static str {
     note = "derive `Component`, `Clone`, `Debug` and `PartialEq`, and implement `Module::forward`"
 )]
 pub trait IntoValue {
-    /// Gives the value.
+    /// Returns the value.
     fn into_value(self) -> Value;
 }
 

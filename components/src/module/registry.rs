@@ -39,12 +39,12 @@ impl ModuleTypes {
         register(world, id, |entity| entity.get::<M>().map(|module| module as &dyn DynModule));
     }
 
-    /// Gives what happened since somebody looked, in order.
+    /// Returns what happened since somebody looked, in order.
     pub fn changed(&self) -> &[Change] {
         &self.changed
     }
 
-    /// Gives what happened since somebody looked, to forget what was seen.
+    /// Returns what happened since somebody looked, to forget what was seen.
     pub fn changed_mut(&mut self, _: Keeper) -> &mut Vec<Change> {
         &mut self.changed
     }
@@ -58,18 +58,18 @@ impl ModuleTypes {
         self.readers.get(id.index()).copied().flatten()
     }
 
-    /// Says whether a component type is a module.
+    /// Returns whether a component type is a module.
     pub fn contains(&self, id: ComponentId) -> bool {
         self.reader(id).is_some()
     }
 
-    /// Gives the component type of the module that an entity is; `None` if it is none.
+    /// Returns the component type of the module that an entity is; `None` if it is none.
     pub fn id(&self, entity: EntityRef<'_>) -> Option<ComponentId> {
         let components = entity.archetype().components();
         components.iter().copied().find(|id| self.contains(*id))
     }
 
-    /// Gives the module that an entity is by its component of type `id`; `None` if it has none, or that is no module.
+    /// Returns the module that an entity is by its component of type `id`; `None` if it has none, or that is no module.
     pub fn module_of<'w>(
         &self,
         entity: EntityRef<'w>,
@@ -78,7 +78,7 @@ impl ModuleTypes {
         self.reader(id)?(entity)
     }
 
-    /// Gives the module that an entity is; `None` if it is none.
+    /// Returns the module that an entity is; `None` if it is none.
     pub fn module<'w>(&self, entity: EntityRef<'w>) -> Option<&'w dyn DynModule> {
         let components = entity.archetype().components();
         let reader = components.iter().find_map(|&id| self.reader(id))?;

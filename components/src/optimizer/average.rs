@@ -21,7 +21,7 @@ impl AveragedModel {
         AveragedModel { avg_fn, use_buffers: false, n_averaged: 0 }
     }
 
-    /// Gives the part of the next average that the new model is.
+    /// Returns the part of the next average that the new model is.
     pub fn weight(&self) -> f64 {
         match (self.n_averaged, self.avg_fn) {
             (0, _) => 1.0,

@@ -64,7 +64,7 @@ impl LBFGS {
         at_least_0("learning rate", self.lr)
     }
 
-    /// Gives the settings for the kernel.
+    /// Returns the settings for the kernel.
     pub fn settings(&self) -> LbfgsSettings {
         LbfgsSettings {
             lr: self.lr,

@@ -65,13 +65,13 @@ pub trait Optimizer: Component<Mutability = Mutable> + Clone + Debug + PartialEq
         self.states().get(state).map(|&name| StateEntry { name, form: Form::Elements })
     }
 
-    /// Gives the number that fills a state in the state dict before the first step, if torch makes it so early.
+    /// Returns the number that fills a state in the state dict before the first step, if torch makes it so early.
     fn initial(&self, state: usize) -> Option<f64> {
         let _ = state;
         None
     }
 
-    /// Says whether the state dict has the count of steps.
+    /// Returns whether the state dict has the count of steps.
     fn keeps_step(&self) -> bool {
         true
     }
@@ -94,7 +94,7 @@ pub trait Optimizer: Component<Mutability = Mutable> + Clone + Debug + PartialEq
     /// Reads a scalar slot; `None` if there is none of that name.
     fn scalar(&self, name: &str) -> Option<f64>;
 
-    /// Gives a scalar slot to be changed, as a scheduler does; `None` if there is none of that name.
+    /// Returns a scalar slot to be changed, as a scheduler does; `None` if there is none of that name.
     fn scalar_mut(&mut self, name: &str) -> Option<&mut f64>;
 
     /// Names the scalar slots that a file of the optimizer's state has, so that what a scheduler made of them goes
@@ -147,7 +147,7 @@ pub struct Update<'a> {
 }
 
 impl Update<'_> {
-    /// Gives a number of the optimizer, in double precision.
+    /// Returns a number of the optimizer, in double precision.
     pub fn scalar(&self, name: &'static str) -> Var {
         let scalar = Scalar { name, of: ScalarOf::Optimizer, position: self.owner };
         self.trace.scalar(scalar, Dtype::F64)
@@ -207,11 +207,11 @@ pub trait DynOptimizer: Any + Debug + Send + Sync {
     fn scalar_mut(&mut self, name: &str) -> Option<&mut f64>;
     /// See [`Optimizer::scalar_names`].
     fn scalar_names(&self) -> &'static [&'static str];
-    /// Says whether the two record the same update: one type, equal structural fields.
+    /// Returns whether the two record the same update: one type, equal structural fields.
     fn is_like(&self, other: &dyn DynOptimizer) -> bool;
-    /// Says whether the two are of one type.
+    /// Returns whether the two are of one type.
     fn is_of_one_type(&self, other: &dyn DynOptimizer) -> bool;
-    /// Says whether the two are equal, scalar slots included.
+    /// Returns whether the two are equal, scalar slots included.
     fn equals(&self, other: &dyn DynOptimizer) -> bool;
     /// Copies.
     fn clone_box(&self) -> Box<dyn DynOptimizer>;

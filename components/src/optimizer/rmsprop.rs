@@ -52,7 +52,7 @@ impl Default for RMSprop {
     }
 }
 
-/// Gives 1 for a number above 0: of momentum, only whether there is some is structure.
+/// Returns 1 for a number above 0: of momentum, only whether there is some is structure.
 fn is_positive(number: &f64) -> f64 {
     if *number > 0.0 { 1.0 } else { 0.0 }
 }

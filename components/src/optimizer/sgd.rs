@@ -48,7 +48,7 @@ impl Default for SGD {
     }
 }
 
-/// Gives 1 for any number but 0: of momentum, only whether there is some is structure.
+/// Returns 1 for any number but 0: of momentum, only whether there is some is structure.
 fn is_nonzero(number: &f64) -> f64 {
     if *number == 0.0 { 0.0 } else { 1.0 }
 }

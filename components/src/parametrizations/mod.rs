@@ -66,7 +66,7 @@ impl ParametrizationList {
         self
     }
 
-    /// Says whether there is one original, under the name `original`.
+    /// Returns whether there is one original, under the name `original`.
     pub fn is_tensor(&self) -> bool {
         matches!(&self.originals[..], [only] if only.name == "original")
     }
@@ -140,13 +140,13 @@ impl RegisteredAgain {
         registered.buffers.sort_by_key(|buffer| self.place(&buffer.name));
     }
 
-    /// Gives the place of a name in the order: 0 for those that were not registered again.
+    /// Returns the place of a name in the order: 0 for those that were not registered again.
     pub fn place(&self, name: &str) -> usize {
         self.0.iter().position(|known| known == name).map_or(0, |place| place + 1)
     }
 }
 
-/// Gives the numbers of a tensor whose axis `dim` comes first, the others flattened: `[size, others]`.
+/// Returns the numbers of a tensor whose axis `dim` comes first, the others flattened: `[size, others]`.
 fn matrix(tensor: &Var, dim: usize) -> Var {
     let mut axes: Vec<_> = (0..tensor.shape().rank() as isize).collect();
     let first = axes.remove(dim);
@@ -166,7 +166,7 @@ fn normalize(x: &Var, eps: f64) -> Var {
     x / norm.maximum(&least)
 }
 
-/// Gives ones on the diagonal, zeros elsewhere.
+/// Returns ones on the diagonal, zeros elsewhere.
 fn eye(like: &Var, rows: usize, columns: usize) -> Var {
     let ones = like.trace().constant(1.0, like.dtype(), [rows, columns]);
     ones.tril(0) - ones.tril(-1)

@@ -38,7 +38,7 @@ pub enum OrthogonalMap {
 }
 
 impl Orthogonal {
-    /// Gives the rows and columns of matrices that are not wide, and whether these are.
+    /// Returns the rows and columns of matrices that are not wide, and whether these are.
     fn sizes(&self) -> (usize, usize, bool) {
         let rank = self.shape.rank();
         let (rows, columns) = (self.shape[rank - 2], self.shape[rank - 1]);
@@ -82,7 +82,7 @@ fn widen(x: &Var, n: usize, k: usize) -> Var {
     Var::cat(&[x, &x.trace().constant(0.0, x.dtype(), shape)], -1)
 }
 
-/// Gives the diagonals of tall matrices: `[.., columns]`.
+/// Returns the diagonals of tall matrices: `[.., columns]`.
 fn diagonal(x: &Var) -> Var {
     let rank = x.shape().rank();
     let eye = eye(x, x.shape()[rank - 2], x.shape()[rank - 1]);
@@ -94,7 +94,7 @@ fn kept(of: &Shape, columns: usize) -> Shape {
     of[..of.rank() - 2].iter().copied().chain([1, columns]).collect()
 }
 
-/// Gives `Q` of `A = Q · R` where the diagonal of `R` is not negative, completed to a square; `A` is tall.
+/// Returns `Q` of `A = Q · R` where the diagonal of `R` is not negative, completed to a square; `A` is tall.
 fn complete(a: &Var) -> Var {
     let rank = a.shape().rank();
     let (n, k) = (a.shape()[rank - 2], a.shape()[rank - 1]);

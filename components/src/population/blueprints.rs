@@ -44,7 +44,7 @@ impl Blueprints {
         alike.into_iter().find(|&id| self.get(id).is_some_and(|known| known.is_like(blueprint)))
     }
 
-    /// Gives the id of a blueprint, and holds it once more; equal structures share one.
+    /// Returns the id of a blueprint, and holds it once more; equal structures share one.
     fn hold(&mut self, blueprint: Blueprint) -> BlueprintId {
         let hash = blueprint.shape_hash();
         if let Some(id) = self.find_hashed(&blueprint, hash) {
@@ -85,12 +85,12 @@ impl Blueprints {
         }
     }
 
-    /// Gives a blueprint.
+    /// Returns a blueprint.
     pub fn get(&self, id: BlueprintId) -> Option<&Arc<Blueprint>> {
         self.entries.get(id.0 as usize)?.as_ref().map(|entry| &entry.blueprint)
     }
 
-    /// Gives a number that no other blueprint ever has.
+    /// Returns a number that no other blueprint ever has.
     pub fn generation(&self, id: BlueprintId) -> Option<u64> {
         self.entries.get(id.0 as usize)?.as_ref().map(|entry| entry.generation)
     }
@@ -140,7 +140,7 @@ impl Blueprints {
         }
     }
 
-    /// Says whether the group's blueprint is the one of that id here: not if this was put in the place of the
+    /// Returns whether the group's blueprint is the one of that id here: not if this was put in the place of the
     /// resource that the group was opened in.
     pub fn holds(&self, group: &Group) -> bool {
         self.get(group.blueprint).is_some_and(|known| Arc::ptr_eq(known, &group.structure))
@@ -151,7 +151,7 @@ impl Blueprints {
         self.entries.len() - self.free.len()
     }
 
-    /// Says whether no blueprint is in use.
+    /// Returns whether no blueprint is in use.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -67,7 +67,7 @@ impl Contents {
         among.get(index)?.shared
     }
 
-    /// Says whether the columns hold the same, wherever they lie.
+    /// Returns whether the columns hold the same, wherever they lie.
     pub fn holds_the_same(&self, other: &Contents) -> bool {
         self.parameters == other.parameters
             && self.buffers == other.buffers

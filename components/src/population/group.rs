@@ -75,7 +75,7 @@ impl Group {
         self.sort();
     }
 
-    /// Gives the entity and the column that hold a member's numbers of a slot: those of its module, or of the
+    /// Returns the entity and the column that hold a member's numbers of a slot: those of its module, or of the
     /// population where it is shared.
     ///
     /// # Panics

@@ -56,7 +56,7 @@ impl Columned {
         Columned(contents)
     }
 
-    /// Gives what they hold.
+    /// Returns what they hold.
     pub fn contents(&self) -> &Arc<Contents> {
         &self.0
     }

@@ -63,7 +63,7 @@ impl Versions {
         }
     }
 
-    /// Says whether a call wrote to a slot of models of that structure after the first `then` calls.
+    /// Returns whether a call wrote to a slot of models of that structure after the first `then` calls.
     pub fn is_written_since(&self, then: u64, of: BlueprintId, slot: &Slot) -> bool {
         let known = self.structures.iter().find(|(known, _)| *known == of);
         let module = known.and_then(|(_, modules)| modules.get(slot.position));

@@ -33,7 +33,7 @@ impl SequentialLR {
         self
     }
 
-    /// Gives the place of the scheduler that a step belongs to.
+    /// Returns the place of the scheduler that a step belongs to.
     fn place(&self, epoch: f64) -> usize {
         self.milestones.iter().filter(|&&at| at as f64 <= epoch).count()
     }

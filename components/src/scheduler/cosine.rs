@@ -48,7 +48,7 @@ impl LRScheduler for CosineAnnealingLR {
     }
 }
 
-/// Gives the rate after a share of the way down.
+/// Returns the rate after a share of the way down.
 fn annealed(from: f64, to: f64, share: f64) -> f64 {
     to + (from - to) * (1.0 + elementary::cos(PI * share)) / 2.0
 }

@@ -81,7 +81,7 @@ pub struct ParamGroup<'a> {
 }
 
 impl ParamGroup<'_> {
-    /// Gives the learning rate.
+    /// Returns the learning rate.
     pub fn lr(&self) -> f64 {
         self.optimizer.scalar("lr").unwrap_or_default()
     }
@@ -93,7 +93,7 @@ impl ParamGroup<'_> {
         }
     }
 
-    /// Gives the rate that the schedule began with.
+    /// Returns the rate that the schedule began with.
     pub fn initial_lr(&self) -> f64 {
         self.initial_lr.unwrap_or_else(|| self.lr())
     }
@@ -103,7 +103,7 @@ impl ParamGroup<'_> {
         *self.initial_lr = Some(lr);
     }
 
-    /// Gives the momentum to be changed, or Adam's first beta; `None` if the optimizer has neither.
+    /// Returns the momentum to be changed, or Adam's first beta; `None` if the optimizer has neither.
     pub fn momentum(&mut self) -> Option<&mut f64> {
         let name = if self.optimizer.scalar("momentum").is_some() { "momentum" } else { "beta1" };
         self.optimizer.scalar_mut(name)
@@ -134,7 +134,7 @@ pub trait LRScheduler: Debug + Send + Sync + 'static {
         Ok(())
     }
 
-    /// Gives the next learning rate; `progress` is that of the step it is for.
+    /// Returns the next learning rate; `progress` is that of the step it is for.
     ///
     /// # Errors
     ///
@@ -142,7 +142,7 @@ pub trait LRScheduler: Debug + Send + Sync + 'static {
     fn lr(&mut self, progress: Progress, group: &mut ParamGroup<'_>)
     -> Result<f64, SchedulerError>;
 
-    /// Gives the learning rate at an epoch, from that which the schedule began with; `None` if it depends
+    /// Returns the learning rate at an epoch, from that which the schedule began with; `None` if it depends
     /// on more.
     fn closed_form(&self, _epoch: f64, _initial_lr: f64) -> Option<f64> {
         None
@@ -168,7 +168,7 @@ pub trait LRScheduler: Debug + Send + Sync + 'static {
         Ok(())
     }
 
-    /// Says whether steps take a metric: then [`observe`](Self::observe) makes them.
+    /// Returns whether steps take a metric: then [`observe`](Self::observe) makes them.
     fn takes_metrics(&self) -> bool {
         false
     }
@@ -371,12 +371,12 @@ impl Scheduler {
         })
     }
 
-    /// Says whether steps take a metric.
+    /// Returns whether steps take a metric.
     pub fn takes_metrics(&self) -> bool {
         self.timed.rule.takes_metrics()
     }
 
-    /// Gives the number of steps done.
+    /// Returns the number of steps done.
     pub fn last_epoch(&self) -> f64 {
         self.timed.progress.last_epoch
     }

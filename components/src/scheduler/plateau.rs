@@ -72,7 +72,7 @@ impl Default for ReduceLROnPlateau {
 }
 
 impl ReduceLROnPlateau {
-    /// Gives the best metric so far; nothing is worse than having seen none.
+    /// Returns the best metric so far; nothing is worse than having seen none.
     fn best(&self) -> f64 {
         let worst = if self.mode == Mode::Min { f64::INFINITY } else { f64::NEG_INFINITY };
         self.seen.best.unwrap_or(worst)

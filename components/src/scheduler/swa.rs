@@ -25,7 +25,7 @@ impl SWALR {
         SWALR { swa_lr, anneal_epochs: 10, anneal_strategy: Anneal::Cos }
     }
 
-    /// Gives the part that `swa_lr` is of the rate at a step.
+    /// Returns the part that `swa_lr` is of the rate at a step.
     fn part(&self, step: f64) -> f64 {
         let share = (step / self.anneal_epochs.max(1) as f64).clamp(0.0, 1.0);
         match self.anneal_strategy {

@@ -54,12 +54,12 @@ impl<'a, T: Element> Input<'a, T> {
         Input { needs_gradient: true, ..self }
     }
 
-    /// Says whether somebody asked for their gradient.
+    /// Returns whether somebody asked for their gradient.
     pub fn needs_gradient(&self) -> bool {
         self.needs_gradient
     }
 
-    /// Gives the sizes of the axes behind that of the models.
+    /// Returns the sizes of the axes behind that of the models.
     pub fn shape(&self) -> &[usize] {
         match self.shared {
             true => self.array.shape(),
@@ -127,7 +127,7 @@ fn row_major<T: Clone, D: Dimension>(array: ArrayView<'_, T, D>) -> CowArray<'_,
 pub struct AnyInput<'a>(Box<dyn Erase + 'a>);
 
 impl AnyInput<'_> {
-    /// Says whether somebody asked for the gradient of these numbers.
+    /// Returns whether somebody asked for the gradient of these numbers.
     pub fn needs_gradient(&self) -> bool {
         self.erase().needs_gradient
     }
@@ -224,12 +224,12 @@ pub(crate) struct Called<'a> {
 }
 
 impl<'a> Erased<'a> {
-    /// Gives the type of one model's numbers.
+    /// Returns the type of one model's numbers.
     pub(crate) fn ty(&self) -> TypeRef<'a> {
         TypeRef { dtype: self.dtype, shape: self.shape }
     }
 
-    /// Gives the bytes from model to model, 0 if all have the same numbers.
+    /// Returns the bytes from model to model, 0 if all have the same numbers.
     pub(crate) fn stride(&self) -> usize {
         match self.models {
             None => 0,

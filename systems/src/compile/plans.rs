@@ -82,7 +82,7 @@ impl Planned {
         self.usage.last_used.store(call, Ordering::Relaxed);
     }
 
-    /// Says whether [`Plans`] have let go of it: who keeps it from call to call does so as well.
+    /// Returns whether [`Plans`] have let go of it: who keeps it from call to call does so as well.
     pub(crate) fn is_evicted(&self) -> bool {
         self.usage.is_evicted.load(Ordering::Relaxed)
     }
@@ -114,7 +114,7 @@ impl Planned {
 }
 
 impl Planned {
-    /// Says whether this is the plan that `request` asks for, the loss aside.
+    /// Returns whether this is the plan that `request` asks for, the loss aside.
     pub(crate) fn answers(&self, request: &Request<'_>) -> bool {
         self.asked.is(request) && self.watched == request.watched
     }
@@ -125,7 +125,7 @@ impl Planned {
         slots.filter(|(_, written)| **written).map(|(slot, _)| slot)
     }
 
-    /// Gives the bytes of a row of array 0: the model's results, or the loss.
+    /// Returns the bytes of a row of array 0: the model's results, or the loss.
     pub(crate) fn row_bytes(&self) -> usize {
         match self.asked.kind {
             Kind::Forward | Kind::Tape => self.results.as_ref().map_or(0, |of| of.row_bytes),
@@ -325,7 +325,7 @@ impl Plans {
         (self.calls, self.evictions)
     }
 
-    /// Gives the plan that `request` asks for, for models of `scheme`.
+    /// Returns the plan that `request` asks for, for models of `scheme`.
     ///
     /// # Errors
     ///

@@ -26,7 +26,7 @@ impl Results {
         Results { types, tree, offsets, row_bytes }
     }
 
-    /// Gives the type if there is just one value.
+    /// Returns the type if there is just one value.
     pub(crate) fn only(&self) -> Option<&Type> {
         self.tree.leaf().and_then(|&place| self.types.get(place))
     }
@@ -55,7 +55,7 @@ impl Results {
     }
 }
 
-/// Gives the offsets of values that lie side by side, each on a cache line of its own, and the size of
+/// Returns the offsets of values that lie side by side, each on a cache line of its own, and the size of
 /// all.
 pub(crate) fn side_by_side(types: &[Type]) -> (Vec<usize>, usize) {
     let mut end = 0;

@@ -24,7 +24,7 @@ impl Kinds {
         self.0 |= 1 << kind as u8;
     }
 
-    /// Says whether there are none.
+    /// Returns whether there are none.
     pub(crate) fn is_empty(self) -> bool {
         self.0 == 0
     }
@@ -38,12 +38,12 @@ impl Kinds {
         self.0 & 1 << kind as u8 != 0
     }
 
-    /// Says whether `other` has one of these kinds that this has not.
+    /// Returns whether `other` has one of these kinds that this has not.
     pub(crate) fn lacks(self, other: Kinds, kinds: &[HookKind]) -> bool {
         kinds.iter().any(|&kind| other.contains(kind) && !self.contains(kind))
     }
 
-    /// Says whether there is one of these kinds.
+    /// Returns whether there is one of these kinds.
     pub(crate) fn any(self, kinds: &[HookKind]) -> bool {
         kinds.iter().any(|&kind| self.contains(kind))
     }
@@ -101,13 +101,13 @@ impl<'a> Script<'a> {
         Script { watched, trainable, events, seen, places, calls, depends_on_numbers }
     }
 
-    /// Gives what happened since the last act.
+    /// Returns what happened since the last act.
     pub(crate) fn end_act(&self) -> Act {
         self.places.take();
         Act { events: self.events.take(), seen: self.seen.take() }
     }
 
-    /// Says whether what hooks would be told depends on the numbers that a pass meets.
+    /// Returns whether what hooks would be told depends on the numbers that a pass meets.
     pub(crate) fn depends_on_numbers(&self) -> bool {
         !self.watched.is_empty() && self.depends_on_numbers.get()
     }

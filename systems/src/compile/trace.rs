@@ -140,7 +140,7 @@ impl Scheme {
         shared
     }
 
-    /// Says whether some parameter needs a gradient.
+    /// Returns whether some parameter needs a gradient.
     pub(crate) fn has_trainable(&self) -> bool {
         !self.trainable().is_empty() || !self.shared_trainable().is_empty()
     }
@@ -152,7 +152,7 @@ impl Scheme {
         parameters.iter().map(|parameter| gradient_of(&parameter.slot)).collect()
     }
 
-    /// Says whether some parameter has an optimizer.
+    /// Returns whether some parameter has an optimizer.
     pub(crate) fn has_optimizer(&self) -> bool {
         self.groups.iter().any(Option::is_some)
     }
@@ -263,7 +263,7 @@ impl Scheme {
     }
 }
 
-/// Gives each position the optimizer that is nearest to it, of those that positions have of their own.
+/// Returns each position the optimizer that is nearest to it, of those that positions have of their own.
 pub(crate) fn nearest(
     blueprint: &Blueprint,
     owned: &[(usize, Option<Arc<dyn DynOptimizer>>)],
@@ -278,7 +278,7 @@ pub(crate) fn nearest(
     groups
 }
 
-/// Gives the slot of a parameter's gradient.
+/// Returns the slot of a parameter's gradient.
 pub(crate) fn gradient_of(parameter: &Slot) -> Slot {
     Slot { role: Role::Gradient, ..parameter.clone() }
 }
@@ -469,7 +469,7 @@ fn call_loss(trace: &Trace, of: &dyn DynLoss, result: Tree, target: Type) -> Var
     loss.unwrap_or_else(|| trace.poison())
 }
 
-/// Gives the dtype of a loss's arrays: that of the first floating value of a result.
+/// Returns the dtype of a loss's arrays: that of the first floating value of a result.
 pub(crate) fn dtype_of(result: &Tree) -> Dtype {
     let mut dtypes = result.leaves().into_iter().map(Var::dtype);
     dtypes.find(|dtype| dtype.is_float()).unwrap_or(Dtype::F32)

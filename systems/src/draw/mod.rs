@@ -134,7 +134,7 @@ pub(crate) fn first_numbers(blueprint: &Blueprint) -> Vec<(Slot, Init)> {
     fills
 }
 
-/// Gives what the outermost module above a position resets a tensor of it to, if one does.
+/// Returns what the outermost module above a position resets a tensor of it to, if one does.
 fn first_numbers_from_above(
     blueprint: &Blueprint,
     position: usize,
@@ -190,7 +190,7 @@ pub(crate) fn fill(
     }
 }
 
-/// Gives the numbers that a model's own module resets a parameter or buffer to, if it gives numbers.
+/// Returns the numbers that a model's own module resets a parameter or buffer to, if it gives numbers.
 fn own_numbers(
     world: &World,
     population: Entity,

@@ -11,7 +11,7 @@ pub(super) trait Sample: Element {
     fn unit(stream: &mut impl Rng) -> Self;
     /// Rounds.
     fn from_f64(value: f64) -> Self;
-    /// Gives the number exactly.
+    /// Returns the number exactly.
     fn to_f64(self) -> f64;
 }
 

@@ -364,7 +364,7 @@ impl NormWeights<'_> {
     }
 }
 
-/// Gives the weight and the bias of a convolution that computes what one with `conv_w` and `conv_b` and a batch norm
+/// Returns the weight and the bias of a convolution that computes what one with `conv_w` and `conv_b` and a batch norm
 /// after it do. With `transpose`, the output channels are axis 1 of the weight.
 ///
 /// Source: `torch.nn.utils.fuse_conv_bn_weights`.
@@ -377,7 +377,7 @@ pub fn fuse_conv_bn_weights(
     scaled(conv_w, conv_b, bn.affine(), usize::from(transpose))
 }
 
-/// Gives the weight and the bias of a linear layer that computes what one with `linear_w` and `linear_b` and a batch
+/// Returns the weight and the bias of a linear layer that computes what one with `linear_w` and `linear_b` and a batch
 /// norm after it do.
 ///
 /// # Example

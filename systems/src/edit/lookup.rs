@@ -101,18 +101,18 @@ impl Names {
             || self.attributes.contains(&name)
     }
 
-    /// Says whether the name is of a tensor that is parametrized.
+    /// Returns whether the name is of a tensor that is parametrized.
     pub(crate) fn is_parametrized(&self, world: &World, name: &str) -> bool {
         parametrize::is_parametrized(world, self.entity, Some(name))
     }
 
-    /// Says whether the name is of a tensor that is computed: it is parametrized, or made of a length and a direction.
+    /// Returns whether the name is of a tensor that is computed: it is parametrized, or made of a length and a direction.
     pub(crate) fn is_computed(&self, world: &World, name: &str) -> bool {
         let normed = world.get::<WeightNormed>(self.entity);
         self.is_parametrized(world, name) || normed.is_some_and(|of| of.find(name).is_some())
     }
 
-    /// Gives the type's name as it is now: torch makes a type of its own for a module with parametrizations.
+    /// Returns the type's name as it is now: torch makes a type of its own for a module with parametrizations.
     pub(crate) fn class_now(&self, world: &World) -> String {
         match parametrize::is_parametrized(world, self.entity, None) {
             true => format!("Parametrized{}", self.class),
@@ -120,7 +120,7 @@ impl Names {
         }
     }
 
-    /// Says whether there is anything of that name.
+    /// Returns whether there is anything of that name.
     ///
     /// Source: `hasattr(module, name)`.
     pub(crate) fn has(&self, world: &World, name: &str) -> bool {
@@ -164,7 +164,7 @@ fn names(world: &World, module: Entity) -> Result<Names, LookupError> {
     Names::of(world, module).ok_or(LookupError::Access(AccessError::NotAModule(module)))
 }
 
-/// Gives what a module has under a name; `None` if there is nothing.
+/// Returns what a module has under a name; `None` if there is nothing.
 ///
 /// # Errors
 ///

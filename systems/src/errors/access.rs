@@ -14,6 +14,14 @@ pub enum AccessError {
     /// The entity is not the root of a model.
     #[error("{0} is not the root of a model")]
     NotAModel(Entity),
+    /// The population has no model of that index; torch's words.
+    #[error("index {index} is out of range of {models} models")]
+    NoModel {
+        /// The index that was asked for.
+        index: usize,
+        /// How many models there are.
+        models: usize,
+    },
     /// The entity is no module of a model.
     #[error("{0} is no module of a model")]
     NotAModule(Entity),

@@ -223,7 +223,7 @@ pub enum StepError {
 }
 
 impl StepError {
-    /// Says whether a number was read in the middle of a program that is only recorded.
+    /// Returns whether a number was read in the middle of a program that is only recorded.
     pub(crate) fn needs_values(&self) -> bool {
         matches!(self, StepError::Trace(error) if error.needs_values)
     }

@@ -244,7 +244,7 @@ fn models(world: &World, population: Entity) -> usize {
     world.get::<Population>(population).map_or(0, Population::len)
 }
 
-/// Gives the random states of a group's models, by place.
+/// Returns the random states of a group's models, by place.
 pub(super) fn keys(world: &World, population: Entity, of: usize) -> Vec<RngKey> {
     let (Some(found), Some(of)) =
         (world.get::<Population>(population), group(world, population, of))

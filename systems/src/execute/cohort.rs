@@ -137,7 +137,7 @@ impl Cohorts {
         Ok(models)
     }
 
-    /// Gives the population's version and the number of regroupings, as of the last refresh.
+    /// Returns the population's version and the number of regroupings, as of the last refresh.
     pub(crate) fn now(&self) -> Option<(u64, u64)> {
         self.made_at.map(|(version, _)| (version, self.regrouped))
     }
@@ -184,7 +184,7 @@ impl Cohorts {
         Ok(true)
     }
 
-    /// Says whether every member still has optimizers like its cohort's.
+    /// Returns whether every member still has optimizers like its cohort's.
     fn own_alike(&self, world: &World, groups: &[Group]) -> bool {
         let optimizers = world.resource::<Optimizers>();
         self.list.iter().all(|cohort| {
@@ -330,7 +330,7 @@ impl Cohorts {
     }
 }
 
-/// Says whether somebody wrote to what is watched in these groups, or moved their entities. Cheap if nobody did.
+/// Returns whether somebody wrote to what is watched in these groups, or moved their entities. Cheap if nobody did.
 fn are_stale(watches: &[WriteDetector], world: &World, groups: &[Group]) -> bool {
     watches.len() != groups.len()
         || watches.iter().zip(groups).any(|(watch, group)| watch.is_stale(world, group))
@@ -354,7 +354,7 @@ fn owned(
 }
 
 impl Cohort {
-    /// Says whether a model has optimizers like the cohort's, where it has them.
+    /// Returns whether a model has optimizers like the cohort's, where it has them.
     fn owns_like(
         &self,
         world: &World,
@@ -371,7 +371,7 @@ impl Cohort {
         })
     }
 
-    /// Says whether a model that nobody looked at runs what the cohort runs.
+    /// Returns whether a model that nobody looked at runs what the cohort runs.
     fn fits(&self, world: &World, optimizers: &Optimizers, group: &Group, place: usize) -> bool {
         let root = group.modules[0][place];
         let is_owned = |position: usize| self.owned.iter().any(|(owned, _)| *owned == position);
@@ -395,12 +395,12 @@ impl Cohort {
         ready.iter_mut().try_for_each(|ready| ready.take_over(world, scheme, group, places))
     }
 
-    /// Says whether its members have hooks of their own.
+    /// Returns whether its members have hooks of their own.
     pub(crate) fn has_own_hooks(&self) -> bool {
         self.own.is_some()
     }
 
-    /// Gives the place of the model whose own hooks are called, if the cohort is of one that has some.
+    /// Returns the place of the model whose own hooks are called, if the cohort is of one that has some.
     pub(crate) fn hooked(&self) -> Option<usize> {
         self.own.as_ref().map(|_| self.places[0] as usize)
     }
@@ -446,7 +446,7 @@ impl Cohort {
         self.ready.iter_mut().for_each(|ready| ready.select(members));
     }
 
-    /// Says whether it draws random numbers by a plan that nobody watches.
+    /// Returns whether it draws random numbers by a plan that nobody watches.
     pub(crate) fn draws(&self, routes: &[Route]) -> bool {
         let mut ready = routes.iter().filter_map(|route| route.planned(&self.ready));
         ready.any(|ready| ready.planned.is_random)

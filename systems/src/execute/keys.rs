@@ -22,7 +22,7 @@ pub(crate) struct Keys {
 }
 
 impl Keys {
-    /// Gives the states, by member: after [`refresh`](Keys::refresh).
+    /// Returns the states, by member: after [`refresh`](Keys::refresh).
     pub(crate) fn get(&self) -> &[RngKey] {
         &self.keys
     }

@@ -21,7 +21,7 @@ use crate::execute::run::Run;
 use crate::structure::population::population;
 use crate::structure::sign;
 
-/// Says whether a model has parameters or buffers whose shapes are not known yet.
+/// Returns whether a model has parameters or buffers whose shapes are not known yet.
 ///
 /// # Errors
 ///

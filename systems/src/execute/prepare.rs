@@ -14,7 +14,7 @@ use crate::structure::optimizers::Optimizers;
 use crate::structure::population::population;
 
 impl Cohort {
-    /// Gives the place in [`ready`](Cohort::ready) of the plan for `request`, made at first use, its
+    /// Returns the place in [`ready`](Cohort::ready) of the plan for `request`, made at first use, its
     /// scalars up to date.
     pub(crate) fn prepare(
         &mut self,

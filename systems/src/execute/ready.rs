@@ -109,7 +109,7 @@ impl Ready {
         self.watch.look_again(world);
     }
 
-    /// Gives the random states of the members, if its plan draws numbers.
+    /// Returns the random states of the members, if its plan draws numbers.
     pub(crate) fn keys<'a>(&self, keys: &'a Keys) -> &'a [RngKey] {
         if self.planned.is_random { keys.get() } else { &[] }
     }

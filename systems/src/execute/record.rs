@@ -20,7 +20,7 @@ impl Record {
         }
     }
 
-    /// Says whether its members can go back apart from each other.
+    /// Returns whether its members can go back apart from each other.
     pub(crate) fn can_part(&self) -> bool {
         matches!(self, Record::Observed(passed) if passed.is_each())
     }

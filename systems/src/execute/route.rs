@@ -18,12 +18,12 @@ pub(crate) enum Route {
 }
 
 impl Route {
-    /// Says whether the pass is recorded with numbers.
+    /// Returns whether the pass is recorded with numbers.
     pub(crate) fn is_eager(self) -> bool {
         matches!(self, Route::Eager | Route::Alone)
     }
 
-    /// Gives the place of the plan in `Cohort::ready`, if there is one.
+    /// Returns the place of the plan in `Cohort::ready`, if there is one.
     pub(crate) fn plan(self) -> Option<usize> {
         match self {
             Route::Planned(place) | Route::Observed(place) => Some(place),
@@ -31,12 +31,12 @@ impl Route {
         }
     }
 
-    /// Gives the plan, of those of the cohort, if there is one.
+    /// Returns the plan, of those of the cohort, if there is one.
     pub(crate) fn ready(self, ready: &[Ready]) -> Option<&Ready> {
         ready.get(self.plan()?)
     }
 
-    /// Gives the plan, of those of the cohort, if there is one that nobody watches.
+    /// Returns the plan, of those of the cohort, if there is one that nobody watches.
     pub(crate) fn planned(self, ready: &[Ready]) -> Option<&Ready> {
         match self {
             Route::Planned(place) => ready.get(place),

@@ -126,13 +126,13 @@ fn forget_evicted(world: &mut World) {
     }
 }
 
-/// Says whether there was a loss since the last forward pass, and no backward pass since.
+/// Returns whether there was a loss since the last forward pass, and no backward pass since.
 pub(crate) fn has_loss(world: &World, population: Entity) -> bool {
     let run = world.get::<KeptRun>(population).and_then(|kept| kept.0.as_ref());
     run.is_some_and(|run| run.tape.start == Start::Loss)
 }
 
-/// Gives the gradients of what the last forward pass was called with, as far as a backward pass found them:
+/// Returns the gradients of what the last forward pass was called with, as far as a backward pass found them:
 /// their types, and a row for each model.
 ///
 /// # Errors
@@ -257,7 +257,7 @@ impl Run {
         }
     }
 
-    /// Gives members of a cohort, by their places, which increase, cohorts of their own, which run eagerly; gives their places
+    /// Returns members of a cohort, by their places, which increase, cohorts of their own, which run eagerly; gives their places
     /// in the list. `chosen` has so many places a cohort.
     pub(crate) fn part_changed(
         &mut self,
@@ -295,12 +295,12 @@ impl Run {
         self.shared_optimizers.refresh(world, population, &self.cohorts)
     }
 
-    /// Says whether some models have modules that become others when they are first called.
+    /// Returns whether some models have modules that become others when they are first called.
     pub(crate) fn has_lazy(&self) -> bool {
         self.cohorts.list.iter().any(|cohort| cohort.is_lazy)
     }
 
-    /// Gives the results of the chosen plans, one a cohort; `None` if none is planned.
+    /// Returns the results of the chosen plans, one a cohort; `None` if none is planned.
     pub(crate) fn planned_results(&self) -> Option<&Results> {
         let mut planned = self.cohorts.list.iter().zip(&self.chosen);
         planned.find_map(|(cohort, route)| route.ready(&cohort.ready)?.planned.results.as_ref())

@@ -191,13 +191,13 @@ impl Tape {
         }
     }
 
-    /// Gives the types of what the models were called with in the pass to go back from, if there is one, and
+    /// Returns the types of what the models were called with in the pass to go back from, if there is one, and
     /// how they were nested.
     pub(crate) fn inputs(&self) -> Option<(&[Type], Option<&Arguments<usize>>)> {
         self.is_written.then_some((self.inputs.as_slice(), self.structure.as_ref()))
     }
 
-    /// Gives, of each model's root, in which cohort it ran, and whether that left a record.
+    /// Returns, of each model's root, in which cohort it ran, and whether that left a record.
     pub(crate) fn passes(&self, recorded: &[Option<Record>]) -> Passed {
         let has_record = |pass: &Pass| recorded.get(pass.record).is_some_and(Option::is_some);
         let recorded: Vec<_> = self.whose.passes.iter().map(has_record).collect();
@@ -206,17 +206,17 @@ impl Tape {
         rows.filter_map(|row| Some((row.root, pass(row)?))).collect()
     }
 
-    /// Says whether the cohorts have the modes of the pass: after [`Run::follow`].
+    /// Returns whether the cohorts have the modes of the pass: after [`Run::follow`].
     pub(crate) fn has_modes(&self) -> bool {
         self.whose.fits
     }
 
-    /// Says whether the cohorts were not regrouped since it was made to follow them.
+    /// Returns whether the cohorts were not regrouped since it was made to follow them.
     pub(crate) fn has_seen(&self, cohorts: &Cohorts) -> bool {
         self.whose.seen.is_some_and(|(_, regrouped)| regrouped == cohorts.regrouped)
     }
 
-    /// Gives the gradients of what the models were called with, by the indices that they have now.
+    /// Returns the gradients of what the models were called with, by the indices that they have now.
     ///
     /// # Errors
     ///
@@ -237,7 +237,7 @@ impl Tape {
         Ok(self.dx.iter().map(gather).collect())
     }
 
-    /// Gives what the plans of a backward pass read: the gradients of the results, and the tape.
+    /// Returns what the plans of a backward pass read: the gradients of the results, and the tape.
     pub(crate) fn reads<'a>(&'a self, planned: &Planned, n_models: usize) -> Vec<Read<'a>> {
         let row = self.results.as_ref().map_or(0, |results| results.row_bytes);
         let gradient = Read::new(&self.gradient.bytes()[..row * n_models], row);

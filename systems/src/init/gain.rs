@@ -87,7 +87,7 @@ impl Nonlinearity {
     }
 }
 
-/// Gives the factor by which first numbers make up for what a nonlinearity takes away.
+/// Returns the factor by which first numbers make up for what a nonlinearity takes away.
 ///
 /// Source: `torch.nn.init.calculate_gain`.
 pub fn calculate_gain(nonlinearity: Nonlinearity) -> f64 {

@@ -80,7 +80,7 @@ fn visit<T: Send + Default>(
     Ok(())
 }
 
-/// Gives the norm of all gradients of each model of a population, or of a module and all below it.
+/// Returns the norm of all gradients of each model of a population, or of a module and all below it.
 ///
 /// # Shape
 ///

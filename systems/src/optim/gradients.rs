@@ -168,7 +168,7 @@ pub(crate) enum Touch {
 }
 
 impl Alike<'_> {
-    /// Says whether gradients of some type are there.
+    /// Returns whether gradients of some type are there.
     pub(crate) fn has(&self, dtype: Dtype) -> bool {
         self.slots.iter().any(|slot| slot.ty.dtype == dtype)
     }

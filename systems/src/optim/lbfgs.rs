@@ -42,6 +42,12 @@ pub enum LbfgsError {
     },
 }
 
+impl From<SignError> for LbfgsError {
+    fn from(error: SignError) -> Self {
+        LbfgsError::Step(error.into())
+    }
+}
+
 /// Makes a step of every model of a population by the [`LBFGS`] on its root. `closure` takes gradients away, runs the
 /// models, computes their losses, goes back, and gives the losses; it is called until the last model has made its
 /// step. Models that are ready before that stay as they are meanwhile.

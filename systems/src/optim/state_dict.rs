@@ -119,7 +119,7 @@ fn groups(world: &World, group: &Group, member: usize, blueprint: &Blueprint) ->
     groups
 }
 
-/// Gives the key of the counts of steps at a position.
+/// Returns the key of the counts of steps at a position.
 fn steps_slot(blueprint: &Blueprint, position: usize) -> Slot {
     let ty = Type::new(Dtype::F32, [blueprint.positions[position].parameters.len()]);
     Slot { name: String::new(), role: Role::Steps, position, index: 0, ty }
@@ -142,7 +142,7 @@ fn numbers(world: &World, place: &Place, slot: &Slot) -> Option<Tensor> {
     Some(Tensor::from_native(String::new(), slot.ty.dtype, shape, bytes))
 }
 
-/// Gives the shape in which torch keeps a state.
+/// Returns the shape in which torch keeps a state.
 fn shape_of(form: Form, shape: &[usize]) -> Vec<usize> {
     let mut kept = shape.to_vec();
     match (form, kept.as_mut_slice()) {
@@ -154,7 +154,7 @@ fn shape_of(form: Form, shape: &[usize]) -> Vec<usize> {
     kept
 }
 
-/// Gives a state as torch keeps it.
+/// Returns a state as torch keeps it.
 fn keep(state: &Tensor, kept: StateEntry) -> Tensor {
     let shape = shape_of(kept.form, state.shape());
     let size = state.dtype().size_bytes();
@@ -184,7 +184,7 @@ pub(crate) enum Precision {
     AsSaved,
 }
 
-/// Gives the elements of a state's row from what torch keeps.
+/// Returns the elements of a state's row from what torch keeps.
 fn restore(tensor: &Tensor, form: Form, ty: &Type, precision: Precision) -> Vec<u8> {
     let mut bytes = tensor.cast(ty.dtype).to_native();
     if form == Form::Number {

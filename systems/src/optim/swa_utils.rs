@@ -39,7 +39,7 @@ pub enum AverageError {
     },
 }
 
-/// Gives the rule of an exponential average: of it, `decay` is kept each time.
+/// Returns the rule of an exponential average: of it, `decay` is kept each time.
 ///
 /// # Errors
 ///
@@ -53,7 +53,7 @@ pub fn get_ema_avg_fn(decay: f64) -> Result<AverageFn, AverageError> {
     }
 }
 
-/// Gives the rule of an average in which all models count alike.
+/// Returns the rule of an average in which all models count alike.
 ///
 /// Source: `torch.optim.swa_utils.get_swa_avg_fn`, `get_swa_multi_avg_fn`.
 pub fn get_swa_avg_fn() -> AverageFn {

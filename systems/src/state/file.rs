@@ -80,7 +80,7 @@ impl NewFile {
         Ok(file)
     }
 
-    /// Gives the name that the file will have.
+    /// Returns the name that the file will have.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -112,7 +112,7 @@ impl NewFile {
 /// Links that lead on to others, as many as Linux follows.
 const MOST_LINKS: usize = 40;
 
-/// Gives what a path leads to by symbolic links, whether it is there or not.
+/// Returns what a path leads to by symbolic links, whether it is there or not.
 fn follow(mut path: PathBuf) -> io::Result<PathBuf> {
     for _ in 0..=MOST_LINKS {
         let is_link = fs::symlink_metadata(&path).is_ok_and(|found| found.is_symlink());
@@ -134,7 +134,7 @@ fn folder_of(path: &Path) -> &Path {
 /// Bytes of a file's name that its temporary files show. With the numbers they stay below the 255 of most systems.
 const SHOWN_BYTES: usize = 200;
 
-/// Gives what the names of the temporary files of a file start with: its own name, cut where it is long, and a number
+/// Returns what the names of the temporary files of a file start with: its own name, cut where it is long, and a number
 /// that tells long names apart.
 fn prefix(name: &OsStr) -> String {
     let mut hasher = DefaultHasher::new();
@@ -194,7 +194,7 @@ fn remove_stale(folder: &Path, prefix: &str) {
     }
 }
 
-/// Gives a file the owner, the group and the mode of the one that it is to replace, as far as the process may.
+/// Returns a file the owner, the group and the mode of the one that it is to replace, as far as the process may.
 #[cfg(unix)]
 fn take_after(file: &File, replaced: &fs::Metadata) -> io::Result<()> {
     use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};

@@ -120,7 +120,7 @@ impl<'w> StateHooks<'w> {
     }
 }
 
-/// Says whether a member of a group has hooks of its own that are called when it is loaded.
+/// Returns whether a member of a group has hooks of its own that are called when it is loaded.
 pub(super) fn has_own(world: &World, group: &Group, member: usize) -> bool {
     let modules = group.modules.iter().map(|modules| modules[member]);
     let mut hooks = modules.filter_map(|module| world.get::<Hooks>(module));

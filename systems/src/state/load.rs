@@ -349,7 +349,7 @@ impl Loader<'_> {
         })?)
     }
 
-    /// Gives the module of a position, as the first member has it.
+    /// Returns the module of a position, as the first member has it.
     fn module(&self, position: usize) -> &'_ dyn DynModule {
         let first = self.first.map(|first| self.group.modules[position][first]);
         let own = first.and_then(|first| live(self.world, first));
@@ -482,7 +482,7 @@ impl Loader<'_> {
         self.fitting.push(Fitting { slot: slot.clone(), tensor: tensor.clone(), new });
     }
 
-    /// Says whether a tensor has the same numbers for all models.
+    /// Returns whether a tensor has the same numbers for all models.
     fn is_one(&self, tensor: &Tensor) -> bool {
         let bytes = tensor.to_native();
         let mut slices = bytes.chunks_exact((bytes.len() / self.models.unwrap_or(1).max(1)).max(1));

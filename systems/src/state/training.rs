@@ -187,7 +187,7 @@ pub fn load_training_state(
     Ok(())
 }
 
-/// Gives the seed of the population that the model at `root` is of.
+/// Returns the seed of the population that the model at `root` is of.
 fn seed(world: &World, root: Entity) -> Result<u64, AccessError> {
     let model = world.get::<Model>(root).ok_or(AccessError::NotAModel(root))?;
     let population = world.get::<Population>(model.population);

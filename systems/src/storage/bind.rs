@@ -145,17 +145,17 @@ impl Bound<'_> {
         self.binder.members.len()
     }
 
-    /// Says whether all members share the row of slot `slot`.
+    /// Returns whether all members share the row of slot `slot`.
     pub(crate) fn is_shared(&self, slot: usize) -> bool {
         self.binder.bound[slot].position.is_none()
     }
 
-    /// Gives the bytes of a row of slot `slot`, padding included.
+    /// Returns the bytes of a row of slot `slot`, padding included.
     pub(crate) fn row_bytes(&self, slot: usize) -> usize {
         self.binder.bound[slot].row_bytes
     }
 
-    /// Gives the rows of slot `slot`, by member.
+    /// Returns the rows of slot `slot`, by member.
     pub(crate) fn rows(&self, slot: usize) -> Rows<'_> {
         let BoundSlot { segments: (first, count), row_bytes: stride, position, .. } =
             self.binder.bound[slot];
@@ -515,7 +515,7 @@ pub(crate) fn bind_pair<'a>(
     }
 }
 
-/// Gives the entities of a table whose component `id` was changed after `last`; `None` if the table has no
+/// Returns the entities of a table whose component `id` was changed after `last`; `None` if the table has no
 /// such column. `now` is the present tick.
 pub(crate) fn changed_since<'w>(
     world: &'w World,

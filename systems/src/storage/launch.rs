@@ -261,7 +261,7 @@ struct Placed<'a> {
 }
 
 impl Task<'_> {
-    /// Gives the jobs of a visit.
+    /// Returns the jobs of a visit.
     fn visit(&self, number: usize) -> Range<usize> {
         let Range { start, end } = self.jobs;
         match self.is_one_visit {
@@ -491,7 +491,7 @@ fn run(
 }
 
 impl Write<'_> {
-    /// Gives the rows of the members, `base` the address of the first row.
+    /// Returns the rows of the members, `base` the address of the first row.
     fn rows<'a>(&'a self, members: &'a Members, base: &'a *mut u8) -> Rows<'a> {
         match self.rows {
             None => members.rows(base, self.stride),
@@ -544,7 +544,7 @@ impl Job<'_> {
     }
 }
 
-/// Gives an empty vector with the memory of another whose elements differ in lifetimes alone.
+/// Returns an empty vector with the memory of another whose elements differ in lifetimes alone.
 fn recycle<A, B>(mut vector: Vec<A>) -> Vec<B> {
     const { assert!(size_of::<A>() == size_of::<B>() && align_of::<A>() == align_of::<B>()) };
     vector.clear();

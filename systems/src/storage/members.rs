@@ -37,7 +37,7 @@ impl Members {
         Members { population, is_all: true, some: Arc::default() }
     }
 
-    /// Says whether all are members.
+    /// Returns whether all are members.
     pub(crate) fn is_all(&self) -> bool {
         self.is_all
     }
@@ -62,7 +62,7 @@ impl Members {
         if self.is_all { self.population } else { self.some.as_slice().len() }
     }
 
-    /// Gives the members' indices in the population.
+    /// Returns the members' indices in the population.
     pub(crate) fn indices(&self) -> impl Iterator<Item = usize> + '_ {
         let some = self.some.as_slice();
         (0..self.len()).map(|i| some.get(i).map_or(i, |&(_, index)| index as usize))
@@ -76,7 +76,7 @@ impl Members {
         listed(self.population, &indices)
     }
 
-    /// Gives one more than the largest index.
+    /// Returns one more than the largest index.
     pub(crate) fn end(&self) -> usize {
         match self.is_all {
             true => self.population,
@@ -84,7 +84,7 @@ impl Members {
         }
     }
 
-    /// Gives the members' rows in an array with a row for each model, which begins at `base`.
+    /// Returns the members' rows in an array with a row for each model, which begins at `base`.
     pub(crate) fn rows<'a>(&'a self, base: &'a *mut u8, stride: usize) -> Rows<'a> {
         if self.is_all || stride == 0 {
             return Rows::Strided { base: *base, stride };

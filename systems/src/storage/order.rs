@@ -66,7 +66,7 @@ impl Order {
         order
     }
 
-    /// Gives the copies: from which row to which.
+    /// Returns the copies: from which row to which.
     pub(crate) fn copies(&self) -> &[(u32, u32)] {
         &self.copies
     }
@@ -76,7 +76,7 @@ impl Order {
         self.rows
     }
 
-    /// Says whether no row is both read and written: then the copies may be made in any order, or at once.
+    /// Returns whether no row is both read and written: then the copies may be made in any order, or at once.
     pub(crate) fn is_free(&self) -> bool {
         self.is_free
     }

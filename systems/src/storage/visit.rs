@@ -104,7 +104,7 @@ pub(crate) fn visit_pairs(
     }
 }
 
-/// Gives the rows of each slot with their bytes, and how many members are worth a thread's while.
+/// Returns the rows of each slot with their bytes, and how many members are worth a thread's while.
 fn rows<'a>(bound: &'a Bound<'_>) -> (Vec<(Rows<'a>, usize)>, usize) {
     let all = 0..bound.len();
     let is_alone = bound.members() <= 1;

@@ -40,6 +40,15 @@ enum Whose {
     Few(Vec<Entity>),
 }
 
+/// A look that is so many ticks ago counts as none: ticks start over in the end, and what was written since would seem to be
+/// written before it.
+const LONG_AGO: u32 = 1 << 30;
+
+/// Returns whether a look at tick `looked` is too long ago to go by.
+pub(crate) fn is_long_ago(looked: Tick, now: Tick) -> bool {
+    now.get().wrapping_sub(looked.get()) >= LONG_AGO
+}
+
 impl WriteDetector {
     /// Finds out where the columns of all members lie; they have yet to be [looked at](WriteDetector::look).
     pub(crate) fn of(
@@ -112,13 +121,14 @@ impl WriteDetector {
     pub(crate) fn written(&self, world: &World, places: &mut Vec<u32>) -> bool {
         let Some(looked) = self.looked else { return false };
         let since = (looked, world.read_change_tick());
-        self.positions.iter().all(|watched| match &watched.whose {
-            Whose::All(placement) => {
-                let mut columns = watched.columns.iter();
-                columns.all(|&column| placement.written(world, column, since, places))
-            }
-            Whose::Few(_) => false,
-        })
+        !is_long_ago(since.0, since.1)
+            && self.positions.iter().all(|watched| match &watched.whose {
+                Whose::All(placement) => {
+                    let mut columns = watched.columns.iter();
+                    columns.all(|&column| placement.written(world, column, since, places))
+                }
+                Whose::Few(_) => false,
+            })
     }
 
     /// Says that everything written so far has been seen.
@@ -133,10 +143,13 @@ impl WriteDetector {
         }
     }
 
-    /// Says whether something was written since the last look, or never looked at.
+    /// Returns whether something was written since the last look, or never looked at.
     pub(crate) fn is_stale(&self, world: &World, group: &Group) -> bool {
         let Some(looked) = self.looked else { return true };
         let now = world.read_change_tick();
+        if is_long_ago(looked, now) {
+            return true;
+        }
         let tables = &world.storages().tables;
         self.positions.iter().any(|watched| match &watched.whose {
             Whose::All(placement) => {
@@ -178,6 +191,16 @@ mod tests {
     fn group() -> Group {
         let structure = Arc::new(Blueprint { positions: Vec::new() });
         Group::new(Blueprint::UNSIGNED, structure, Vec::new())
+    }
+
+    #[test]
+    fn a_look_of_long_ago_counts_as_none() {
+        let mut world = World::new();
+        let mut watch = WriteDetector::default();
+        watch.look(&mut world);
+        assert!(!watch.is_stale(&world, &group()) && watch.written(&world, &mut Vec::new()));
+        watch.looked = Some(Tick::new(world.read_change_tick().get().wrapping_sub(LONG_AGO)));
+        assert!(watch.is_stale(&world, &group()) && !watch.written(&world, &mut Vec::new()));
     }
 
     #[test]

@@ -114,7 +114,7 @@ fn found_in(
 }
 
 impl Found {
-    /// Says whether the parameter has a gradient.
+    /// Returns whether the parameter has a gradient.
     pub(crate) fn has_gradient(&self, world: &World) -> bool {
         match self.shared {
             Some(SharedRow { owner, index }) => {
@@ -127,7 +127,7 @@ impl Found {
         }
     }
 
-    /// Gives the same of a companion.
+    /// Returns the same of a companion.
     pub(crate) fn companion(mut self, role: Role) -> Found {
         self.slot.role = role;
         self.key = match self.shared {
@@ -297,7 +297,7 @@ pub fn unstack<T: Element>(
     Ok(())
 }
 
-/// Gives the entity of the module at a dotted path of a model; the root if it is empty.
+/// Returns the entity of the module at a dotted path of a model; the root if it is empty.
 ///
 /// # Errors
 ///

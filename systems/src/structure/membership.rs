@@ -79,7 +79,7 @@ pub(crate) fn place(found: &Population, root: Entity, model: &Model) -> Option<(
     })
 }
 
-/// Says whether a model is put together: an observer of the host's may ask while it is not.
+/// Returns whether a model is put together: an observer of the host's may ask while it is not.
 pub(crate) fn is_member(world: &World, root: Entity) -> bool {
     world.get::<Model>(root).is_some_and(|model| model.index != NOT_A_MEMBER)
 }

@@ -58,7 +58,7 @@ pub fn set_training(
     change(world, target, |mode, _, position| mode.evaluating.set(position, !is_training))
 }
 
-/// Says whether a module of one model is in training mode.
+/// Returns whether a module of one model is in training mode.
 ///
 /// # Errors
 ///
@@ -116,7 +116,7 @@ pub fn set_grad_enabled(world: &mut World, is_enabled: bool) {
     world.insert_resource(GradMode(is_enabled));
 }
 
-/// Says whether forward passes keep what [`backward`](crate::execute::step::backward()) will need.
+/// Returns whether forward passes keep what [`backward`](crate::execute::step::backward()) will need.
 ///
 /// Source: `torch.is_grad_enabled`.
 pub fn is_grad_enabled(world: &World) -> bool {
@@ -171,14 +171,14 @@ pub fn set_autocast_mode(world: &mut World, autocast: Option<Autocast>) {
     world.insert_resource(AutocastMode(autocast));
 }
 
-/// Says whether forward passes and losses run with autocast.
+/// Returns whether forward passes and losses run with autocast.
 ///
 /// Source: `torch.is_autocast_enabled`.
 pub fn is_autocast_enabled(world: &World) -> bool {
     autocast_mode(world).is_some()
 }
 
-/// Says whether there is autocast for a kind of device: there are lists for both.
+/// Returns whether there is autocast for a kind of device: there are lists for both.
 ///
 /// Source: `torch.amp.is_autocast_available`.
 pub fn is_autocast_available(device: Device) -> bool {
@@ -247,7 +247,7 @@ fn check_dtype(slot: &Slot, requires_grad: bool) -> Result<(), AccessError> {
     }
 }
 
-/// Says whether a parameter needs a gradient, by its dotted name below a module of one model.
+/// Returns whether a parameter needs a gradient, by its dotted name below a module of one model.
 ///
 /// # Errors
 ///

@@ -95,14 +95,14 @@ impl Optimizers {
         self.types.iter().map(|optimizer| optimizer.id).collect()
     }
 
-    /// Gives the optimizer that an entity has of its own.
+    /// Returns the optimizer that an entity has of its own.
     pub(crate) fn on<'w>(&self, world: &'w World, entity: Entity) -> Option<&'w dyn DynOptimizer> {
         let entity = world.get_entity(entity).ok()?;
         let own = self.types.iter().find(|optimizer| entity.contains_id(optimizer.id))?;
         (own.get)(entity)
     }
 
-    /// Gives the type of the optimizer that an entity has of its own.
+    /// Returns the type of the optimizer that an entity has of its own.
     pub(crate) fn id_on(&self, world: &World, entity: Entity) -> Option<ComponentId> {
         let entity = world.get_entity(entity).ok()?;
         self.types.iter().map(|optimizer| optimizer.id).find(|&id| entity.contains_id(id))

@@ -7,7 +7,7 @@ use neurarch_kernels::ir::dtype::Dtype;
 use crate::errors;
 use crate::errors::StepError;
 
-/// Gives the population of an entity.
+/// Returns the population of an entity.
 pub(crate) fn population(world: &World, entity: Entity) -> Result<&Population, StepError> {
     let found = world.get::<Population>(entity);
     found.ok_or_else(|| errors::SignError::NotAPopulation(entity).into())

@@ -115,7 +115,7 @@ pub(crate) fn strip_markers(world: &mut World, entity: Entity, number: u32) {
     }
 }
 
-/// Says whether a parameter has other numbers from now on and is as frozen as it was: it is shared or is so no more, gets
+/// Returns whether a parameter has other numbers from now on and is as frozen as it was: it is shared or is so no more, gets
 /// its shape, or another element type.
 fn is_changed(from: &Parameter, to: &Parameter) -> bool {
     let (ty, shared, uninitialized) = (to.ty.clone(), to.shared, to.uninitialized);

@@ -543,7 +543,7 @@ impl Spawner {
         }
     }
 
-    /// Says whether the population still has the group that was prepared for: observers may have changed it.
+    /// Returns whether the population still has the group that was prepared for: observers may have changed it.
     fn has_group(&self, world: &World) -> bool {
         let groups = world.get::<Population>(self.population).map(Population::groups);
         groups.and_then(|groups| groups.get(self.group)).is_some_and(|group| {

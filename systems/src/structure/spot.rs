@@ -40,7 +40,7 @@ impl Spot {
     }
 }
 
-/// Gives the module that an entity is or stands for: the owner of a second name.
+/// Returns the module that an entity is or stands for: the owner of a second name.
 pub(crate) fn owner(world: &World, module: Entity) -> Entity {
     world.get::<SharedModule>(module).map_or(module, |shared| shared.0)
 }

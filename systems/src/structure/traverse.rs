@@ -79,7 +79,7 @@ pub(crate) fn spots(
     Ok(spots)
 }
 
-/// Gives the position that a position is: the owner's, if it is a second name.
+/// Returns the position that a position is: the owner's, if it is a second name.
 pub(crate) fn resolved(blueprint: &Blueprint, position: usize) -> usize {
     blueprint.positions[position].alias.unwrap_or(position)
 }
@@ -332,7 +332,7 @@ pub fn repr(world: &mut World, module: Entity) -> Result<String, AccessError> {
     Ok(print(world, &at, &at.blueprint(world), at.position))
 }
 
-/// Gives the name of a module's type, as torch spells it: `Linear`, or `ParametrizedLinear` if a tensor of it is
+/// Returns the name of a module's type, as torch spells it: `Linear`, or `ParametrizedLinear` if a tensor of it is
 /// computed.
 ///
 /// # Errors

@@ -105,7 +105,7 @@ impl ParameterCommands for Commands<'_, '_> {
     }
 }
 
-/// Gives the [`Command`] that is [`access::write`]: it overwrites a parameter or buffer by its dotted name from a module
+/// Returns the [`Command`] that is [`access::write`]: it overwrites a parameter or buffer by its dotted name from a module
 /// on.
 pub fn set_parameter<T: Element, D: Dimension + 'static>(
     module: Entity,
@@ -116,7 +116,7 @@ pub fn set_parameter<T: Element, D: Dimension + 'static>(
     move |world: &mut World| access::write(world, module, &name, numbers.view().into_dyn())
 }
 
-/// Gives the [`Command`] that is [`access::unstack`]: it overwrites a parameter or buffer of all models of a population
+/// Returns the [`Command`] that is [`access::unstack`]: it overwrites a parameter or buffer of all models of a population
 /// with `[models, ..]`.
 pub fn unstack<T: Element, D: Dimension + 'static>(
     population: Entity,
@@ -127,7 +127,7 @@ pub fn unstack<T: Element, D: Dimension + 'static>(
     move |world: &mut World| access::unstack(world, population, &name, numbers.view().into_dyn())
 }
 
-/// Gives the [`Command`] that is [`step::set_gradient`]: it overwrites the gradient of a parameter of a model, or takes it
+/// Returns the [`Command`] that is [`step::set_gradient`]: it overwrites the gradient of a parameter of a model, or takes it
 /// away.
 pub fn set_gradient<T: Element, D: Dimension + 'static>(
     root: Entity,

@@ -61,7 +61,7 @@ fn awaits_signing(world: &World, known: Known<'_>, root: Entity) -> Option<Entit
     told.find(|&entity| root_of(world, entity).is_some_and(|(of, _)| of == root))
 }
 
-/// Gives the path of a module of a model that got, lost or sorted children since signing looked, or that is gone.
+/// Returns the path of a module of a model that got, lost or sorted children since signing looked, or that is gone.
 fn with_other_children(
     world: &World,
     population: Entity,
@@ -86,7 +86,7 @@ fn with_other_children(
     None
 }
 
-/// Gives the dotted path of a module as the tree is now; the type's name for a root.
+/// Returns the dotted path of a module as the tree is now; the type's name for a root.
 fn path_of(world: &World, entity: Entity) -> String {
     let mut names = Vec::new();
     let mut at = entity;

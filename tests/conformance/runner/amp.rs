@@ -46,8 +46,8 @@ fn read_scaler(case: &Case<'_>) -> Checked<GradScaler> {
 fn spawn(scaler: GradScaler, lr: f64) -> Checked<Model> {
     let parameter = ParameterList::new().push(Parameter::ones([2]));
     let Model { mut world, population, root } = Model::spawn_module(&parameter, Dtype::F64)?;
-    world.insert(population, SGD { lr, ..SGD::default() })?;
-    world.insert(population, scaler)?;
+    world.population_mut(population)?.insert(SGD { lr, ..SGD::default() })?;
+    world.population_mut(population)?.insert(scaler)?;
     Ok(Model { world, population, root })
 }
 
@@ -65,29 +65,29 @@ fn scaler(case: &Case<'_>) -> Checked {
             Some(3) => f64::NEG_INFINITY,
             _ => grad,
         };
-        let scale = world.get_scale(population)?[0];
+        let scale = world.population(population)?.get_scale()?[0];
         let gradient = arr1(&[grad * scale, other * scale]);
-        world.set_gradient(root, "0", Some(gradient.view()))?;
-        world.scale(population, &ArrayD::<f64>::ones(vec![1]))?;
+        world.module_mut(root)?.set_gradient("0", Some(gradient.view()))?;
+        world.population_mut(population)?.scale(&ArrayD::<f64>::ones(vec![1]))?;
         if unscale_at.iter().any(|at| at.as_u64() == Some(step as u64)) {
-            world.unscale_(population)?;
+            world.population_mut(population)?.unscale_()?;
         }
-        world.step_scaled(population)?;
+        world.population_mut(population)?.step_scaled()?;
         let new_scale = case.json.get("set_scale").and_then(|all| all.get(step.to_string()));
-        world.update_scale(population, new_scale.and_then(number))?;
-        let first = world.parameter::<f64>(root, "0")?[[0]];
+        world.population_mut(population)?.update_scale(new_scale.and_then(number))?;
+        let first = world.module_mut(root)?.parameter::<f64>("0")?[[0]];
         // What scales nothing counts nothing.
         let tracker = world.get::<GradScaler>(root).map_or(0, |scaler| scaler.growth_tracker);
-        let got = json!([world.get_scale(population)?[0], tracker, first]);
+        let got = json!([world.population(population)?.get_scale()?[0], tracker, first]);
         compare::json(&format!("step {step}"), &got, &expected["steps"][step])?;
     }
-    let state = world.scaler_state_dict(root)?;
+    let state = world.module(root)?.scaler_state_dict()?;
     compare::json("state_dict", &state_json(state), &expected["state_dict"])?;
     // A scaler that takes the state goes on from there.
-    world.load_scaler_state_dict(root, state.as_ref())?;
+    world.module_mut(root)?.load_scaler_state_dict(state.as_ref())?;
     compare::json(
         "state_dict again",
-        &state_json(world.scaler_state_dict(root)?),
+        &state_json(world.module(root)?.scaler_state_dict()?),
         &expected["state_dict"],
     )
 }
@@ -109,13 +109,13 @@ fn misuse(case: &Case<'_>) -> Checked {
     for call in case.json.list("calls")? {
         let result = match text(call)? {
             "scale" => {
-                let scaled = world.scale(population, &ArrayD::<f64>::ones(vec![1]));
-                world.set_gradient(root, "0", Some(arr1(&[1.0, 1.0]).view()))?;
+                let scaled = world.population_mut(population)?.scale(&ArrayD::<f64>::ones(vec![1]));
+                world.module_mut(root)?.set_gradient("0", Some(arr1(&[1.0, 1.0]).view()))?;
                 scaled.map(drop)
             }
-            "unscale_" => world.unscale_(population),
-            "step" => world.step_scaled(population).map(drop),
-            "update" => world.update_scale(population, None),
+            "unscale_" => world.population_mut(population)?.unscale_(),
+            "step" => world.population_mut(population)?.step_scaled().map(drop),
+            "update" => world.population_mut(population)?.update_scale(None),
             other => return Err(Stop::Needs(format!("needs the call {other}"))),
         };
         errors.push(match result {
@@ -177,7 +177,7 @@ fn autocast(case: &Case<'_>) -> Checked {
         let probe = Probe::new(op, calls.text(op)?, inputs)?;
         let Model { mut world, population, .. } = Model::spawn_module(&probe, Dtype::F32)?;
         let x = Array3::<f32>::zeros((1, 1, 1));
-        let result = world.autocast(to, |world| world.forward(population, &x));
+        let result = world.autocast(to, |world| world.population_mut(population)?.forward(&x));
         let got = match (result, probe.dtype()) {
             (Ok(_), Some(dtype)) => Json::from(dtype.to_string()),
             (Ok(_), None) => return Err(Stop::Needs(format!("needs the function {op}"))),

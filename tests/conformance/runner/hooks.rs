@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ndarray::{ArrayD, Axis};
 use neurarch::components::hook::{Callback, Gradients, HookError, Loading, StateAt};
+use neurarch::hooks::{At, Target};
 use neurarch::prelude::*;
 use neurarch::systems::execute::step::input_gradients;
 use neurarch::systems::state::dict::StateDictError;
@@ -79,14 +80,14 @@ impl<'a> Scenario<'a> {
         let Model { world, root, .. } = &mut self.model;
         let target = match action.text("on")? {
             "*" => Target::All,
-            path => Target::Module(world.module(*root, path)?),
+            path => Target::Module(world.module_mut(*root)?.at(path)?.id()),
         };
         let options = HookOptions {
             prepend: action.flag("prepend"),
             always_call: action.flag("always_call"),
         };
         let callback = Logging::of(action, self.shared.clone())?.callback()?;
-        let handle = world.register_hook_with(target, callback, options)?;
+        let handle = world.target_mut(target).register_hook_with(callback, options)?;
         lock(&self.shared.handles).insert(name, handle);
         Ok(())
     }
@@ -100,7 +101,10 @@ impl<'a> Scenario<'a> {
             false => Input::shared(x.view()),
         });
         let Model { world, population, .. } = &mut self.model;
-        match world.forward_any(*population, Arguments::each(given.map(AnyInput::from))) {
+        match world
+            .population_mut(*population)?
+            .forward_any(Arguments::each(given.map(AnyInput::from)))
+        {
             Ok(output) => {
                 let mut number = 0;
                 let folder = format!("output/{}", self.forwards);
@@ -135,8 +139,8 @@ impl<'a> Scenario<'a> {
         let dy: Vec<ArrayD<f64>> = dy.map(array).collect::<Checked<_>>()?;
         let dy: Vec<_> = dy.iter().map(|dy| Some(Input::shared(dy.view()).into())).collect();
         let Model { world, population, .. } = &mut self.model;
-        world.zero_grad(*population)?;
-        if let Err(error) = world.backward_with(*population, &dy) {
+        world.module_mut(*population)?.zero_grad()?;
+        if let Err(error) = world.population_mut(*population)?.backward_with(&dy) {
             lock(&self.shared.log).push(json!({ "error": python(&error) }));
             return Ok(());
         }
@@ -146,7 +150,7 @@ impl<'a> Scenario<'a> {
             let dx = dx.map(|dx| dx.index_axis_move(Axis(0), 0));
             self.check(&format!("grad_input/{number}/{input}"), dx)?;
         }
-        let names = self.model.world.parameter_names(self.model.root)?;
+        let names = self.model.world.module_mut(self.model.root)?.parameter_names()?;
         let folder = format!("grad/{number}");
         for (name, _) in self.case.below(&folder) {
             if !names.iter().any(|known| known == name) {
@@ -154,14 +158,14 @@ impl<'a> Scenario<'a> {
             }
         }
         for name in names {
-            let gradient = self.model.world.gradient::<f64>(self.model.root, &name)?;
+            let gradient = self.model.world.module_mut(self.model.root)?.gradient::<f64>(&name)?;
             self.check(&format!("{folder}/{name}"), gradient)?;
         }
         Ok(())
     }
 
     fn state_dict(&mut self) -> Checked {
-        let event = match self.model.world.state_dict(self.model.root) {
+        let event = match self.model.world.module_mut(self.model.root)?.state_dict() {
             Ok(state) => json!({ "state_dict_keys": state.keys().collect::<Vec<_>>() }),
             Err(StateDictError::Hook(error)) => json!({ "error": ["ValueError", error.message] }),
             Err(error) => return Err(error.into()),
@@ -177,7 +181,12 @@ impl<'a> Scenario<'a> {
             given.insert(Tensor::new(text(&entry[0])?, zeros.view()));
         }
         let options = LoadOptions { strict: action.flag("strict"), ..LoadOptions::default() };
-        let event = match self.model.world.load_state_dict_with(self.model.root, &given, options) {
+        let event = match self
+            .model
+            .world
+            .module_mut(self.model.root)?
+            .load_state_dict_with(&given, options)
+        {
             Ok(IncompatibleKeys { missing_keys, unexpected_keys }) => {
                 json!({ "missing_keys": missing_keys, "unexpected_keys": unexpected_keys })
             }

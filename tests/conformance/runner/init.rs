@@ -90,7 +90,7 @@ fn filled(case: &Case<'_>, models: usize) -> Checked<Result<ArrayD<f64>, Refused
     let holder = BareModule::new().parameter("weight", shape_of(case)?, Init::Zeros);
     let (mut world, population) = spawn(&holder, models)?;
     match apply(case, &mut world, population)? {
-        Ok(()) => Ok(Ok(world.stack(population, "weight")?)),
+        Ok(()) => Ok(Ok(world.population_mut(population)?.stack("weight")?)),
         Err(refused) => Ok(Err(refused)),
     }
 }
@@ -105,7 +105,7 @@ fn spawn(module: &dyn DynModule, models: usize) -> Checked<(World, Entity)> {
     let mut world = World::new();
     let settings =
         PopulationSettings { models, seed: 7, dtype: Dtype::F64, ..PopulationSettings::default() };
-    let population = world.spawn_population_with(module, settings)?;
+    let population = world.spawn_population_with(module, settings)?.id();
     Ok((world, population))
 }
 
@@ -256,8 +256,10 @@ fn layer(case: &Case<'_>) -> Checked {
     check_record(expected)?;
     let mut alone = Model::spawn_module(&*module, Dtype::F64)?;
     let Model { world, root, .. } = &mut alone;
-    let mut lists =
-        [("params", world.named_parameters(*root)?), ("buffers", world.named_buffers(*root)?)];
+    let mut lists = [
+        ("params", world.module_mut(*root)?.named_parameters()?),
+        ("buffers", world.module_mut(*root)?.named_buffers()?),
+    ];
     for (list, found) in &mut lists {
         let want = expected.field(list)?.as_object().into_iter().flatten();
         let want: Vec<(&String, &Value)> = want.collect();
@@ -300,7 +302,7 @@ fn check_start(
     name: &str,
     expected: &Value,
 ) -> Checked {
-    let state = world.state_dict(root)?;
+    let state = world.module_mut(root)?.state_dict()?;
     let alone =
         state.get(name).ok_or_else(|| Stop::Differs(format!("{name} is not in the state")))?;
     compare::equal(
@@ -314,7 +316,7 @@ fn check_start(
     }
     let numbers: usize = alone.shape().iter().product();
     let (mut world, population) = spawn(module, DRAWS.div_ceil(numbers.max(1)))?;
-    let all = world.stack::<f64>(population, name)?;
+    let all = world.population_mut(population)?.stack::<f64>(name)?;
     let zero_rows = expected.list("zero_rows")?;
     let (zeros, drawn): (Vec<_>, Vec<_>) = all.indexed_iter().partition(|(place, _)| {
         place.slice().get(1).is_some_and(|&row| zero_rows.contains(&json!(row)))
@@ -394,7 +396,7 @@ fn dropout(case: &Case<'_>) -> Checked {
         (number("kept_scale")?, number("kept_shift")?, number("dropped_value")?);
     let within = Tolerance { rtol: 1e-6, atol: 1e-6 };
     let input = array::<f64>(case.expect("input/0")?)?;
-    let output = world.forward(population, Input::shared(input.view()))?;
+    let output = world.population_mut(population)?.forward(Input::shared(input.view()))?;
     let whole_channels = expected.flag("whole_channels");
     let fates = if whole_channels { input.shape()[..2].iter().product() } else { input.len() };
     let each = input.len() / fates;

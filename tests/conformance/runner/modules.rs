@@ -5,6 +5,7 @@ use std::ops::Add;
 
 use ndarray::{ArrayD, Axis};
 use neurarch::components::module::DynModule;
+use neurarch::hooks::Target;
 use neurarch::kernels::ir::dtype::Element;
 use neurarch::prelude::*;
 use neurarch::systems::execute::step::input_gradients;
@@ -66,7 +67,7 @@ fn run_in<T: Element + Add<Output = T>>(case: &Case<'_>) -> Checked {
     check_names(case, &mut model)?;
     let Model { world, population, root } = &mut model;
     if case.json.text("mode")? == "eval" {
-        world.eval(*population)?;
+        world.module_mut(*population)?.eval()?;
     }
     let mut inputs = Vec::new();
     for (index, input) in case.json.list("inputs")?.iter().enumerate() {
@@ -75,7 +76,7 @@ fn run_in<T: Element + Add<Output = T>>(case: &Case<'_>) -> Checked {
     }
     if inputs.iter().all(|(_, requires_grad)| !requires_grad) {
         // In evaluation mode only a pass that is watched can be gone back from.
-        world.register_forward_hook(Target::All, |_, _, _| Ok(None))?;
+        world.target_mut(Target::All).register_forward_hook(|_, _, _| Ok(None))?;
     }
     let mut used = Vec::new();
     let arguments = arguments(case, &mut used)?;
@@ -83,7 +84,7 @@ fn run_in<T: Element + Add<Output = T>>(case: &Case<'_>) -> Checked {
         let (numbers, requires_grad) = &inputs[index];
         numbers.input(*requires_grad)
     });
-    let output = world.forward_any(*population, arguments)?;
+    let output = world.population_mut(*population)?.forward_any(arguments)?;
     let mut leaves = Vec::new();
     check_output(
         case,
@@ -102,17 +103,19 @@ fn run_in<T: Element + Add<Output = T>>(case: &Case<'_>) -> Checked {
         let given = gradients.iter().map(|gradient| {
             gradient.as_ref().map(|gradient| Input::shared(gradient.view()).into())
         });
-        world.backward_with(*population, &given.collect::<Vec<Option<AnyInput<'_>>>>())?;
+        world
+            .population_mut(*population)?
+            .backward_with(&given.collect::<Vec<Option<AnyInput<'_>>>>())?;
         let found = input_gradients::<T>(world, *population)?;
         for (index, gradient) in joined(found, &used) {
             check_gradient(case, &format!("grad_input/{index}"), gradient, tolerance)?;
         }
-        for name in world.parameter_names(*root)? {
-            let gradient = world.gradient::<T>(*root, &name)?;
+        for name in world.module_mut(*root)?.parameter_names()? {
+            let gradient = world.module_mut(*root)?.gradient::<T>(&name)?;
             check_gradient(case, &format!("grad/{name}"), gradient, tolerance)?;
         }
     }
-    for got in &world.state_dict(*root)? {
+    for got in &world.module_mut(*root)?.state_dict()? {
         let name = &got.name;
         let after = case.tensor(&format!("state_after/{name}"));
         let want = after.map_or_else(|| case.expect(&format!("state/{name}")), Ok)?;
@@ -200,9 +203,10 @@ fn joined<T: Element + Add<Output = T>>(
 fn check_names(case: &Case<'_>, model: &mut Model) -> Checked {
     let Model { world, root, .. } = model;
     let expected = case.json.field("expect")?;
-    let state: Vec<_> = world.state_dict(*root)?.keys().map(str::to_owned).collect();
-    let parameters = world.named_parameters(*root)?.into_iter().map(|of| of.name).collect();
-    let buffers = world.named_buffers(*root)?.into_iter().map(|of| of.name).collect();
+    let state: Vec<_> = world.module_mut(*root)?.state_dict()?.keys().map(str::to_owned).collect();
+    let parameters =
+        world.module_mut(*root)?.named_parameters()?.into_iter().map(|of| of.name).collect();
+    let buffers = world.module_mut(*root)?.named_buffers()?.into_iter().map(|of| of.name).collect();
     let lists: [(&str, Vec<String>); 3] =
         [("state_keys", state), ("params", parameters), ("buffers", buffers)];
     lists

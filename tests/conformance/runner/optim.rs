@@ -108,44 +108,44 @@ fn trajectory<T: Element + Default + Into<f64>>(case: &Case<'_>) -> Checked {
     }
     let Model { mut world, population, root } = model;
     let world = &mut world;
-    let names = world.parameter_names(root)?;
+    let names = world.module_mut(root)?.parameter_names()?;
     let groups = groups(case, &names)?;
     let steps = case.json.field("steps")?.as_u64().unwrap_or(0) as usize;
     for step in 0..steps {
         for group in groups.iter().filter(|group| group.added_at == step as u64) {
-            let module = world.module(root, &group.path)?;
+            let module = world.module_mut(root)?.at(&group.path)?.id();
             optimizer(class, &group.args, case)?.insert(&mut world.entity_mut(module));
         }
         if case.json.get("resume_at").and_then(Json::as_u64) == Some(step as u64) {
-            let saved = world.optimizer_state_dict(root)?;
+            let saved = world.module_mut(root)?.optimizer_state_dict()?;
             let fresh = OptimizerStateDict { state: Default::default(), ..saved.clone() };
-            world.load_optimizer_state_dict(root, &fresh)?;
-            world.load_optimizer_state_dict(root, &saved)?;
+            world.module_mut(root)?.load_optimizer_state_dict(&fresh)?;
+            world.module_mut(root)?.load_optimizer_state_dict(&saved)?;
         }
-        world.zero_grad(population)?;
+        world.population_mut(population)?.zero_grad()?;
         let x = row::<T>(case, "x", step)?;
-        world.forward(population, Input::shared(x.view()))?;
+        world.population_mut(population)?.forward(Input::shared(x.view()))?;
         let loss = loss_at::<T>(case, world, population, step)?;
         check_row(case, "loss", step, &loss, tolerance)?;
-        world.backward(population)?;
+        world.population_mut(population)?.backward()?;
         let without = case.json.get("no_grad").and_then(|steps| steps.get(step.to_string()));
         for name in without.and_then(Json::as_array).into_iter().flatten() {
-            world.set_gradient::<T, ndarray::IxDyn>(root, text(name)?, None)?;
+            world.module_mut(root)?.set_gradient::<T, ndarray::IxDyn>(text(name)?, None)?;
         }
         for name in &names {
-            let gradient = match world.gradient::<T>(root, name)? {
+            let gradient = match world.module_mut(root)?.gradient::<T>(name)? {
                 Some(gradient) => gradient,
-                None => ArrayD::default(world.parameter::<T>(root, name)?.raw_dim()),
+                None => ArrayD::default(world.module_mut(root)?.parameter::<T>(name)?.raw_dim()),
             };
             check_row(case, &format!("grads/{name}"), step, &gradient, tolerance)?;
         }
-        world.step(population)?;
+        world.population_mut(population)?.step()?;
         for name in &names {
-            let parameter = world.parameter::<T>(root, name)?;
+            let parameter = world.module_mut(root)?.parameter::<T>(name)?;
             check_row(case, &format!("params/{name}"), step, &parameter, tolerance)?;
         }
     }
-    check_state(case, &world.optimizer_state_dict(root)?, tolerance)
+    check_state(case, &world.module_mut(root)?.optimizer_state_dict()?, tolerance)
 }
 
 /// Computes the case's loss at a step, after a forward pass.
@@ -193,23 +193,23 @@ fn lbfgs<T: Element + Into<f64>>(case: &Case<'_>, model: Model, tolerance: Toler
         maximize: args.flag("maximize", false)?,
     };
     args.end()?;
-    world.insert(population, optimizer)?;
-    let names = world.parameter_names(root)?;
+    world.population_mut(population)?.insert(optimizer)?;
+    let names = world.module_mut(root)?.parameter_names()?;
     let steps = case.json.field("steps")?.as_u64().unwrap_or(0) as usize;
     let mut calls = 0;
     for step in 0..steps {
         let mut stop = None;
         let x = row::<T>(case, "x", step)?;
-        let losses = world.step_with_closure(population, |world| {
+        let losses = world.population_mut(population)?.step_with_closure(|world| {
             calls += 1;
-            world.zero_grad(population)?;
-            world.forward(population, Input::shared(x.view()))?;
+            world.population_mut(population)?.zero_grad()?;
+            world.population_mut(population)?.forward(Input::shared(x.view()))?;
             let loss = loss_at::<T>(case, world, population, step);
             let loss = loss.unwrap_or_else(|why| {
                 stop = Some(why);
                 ArrayD::from_elem(vec![], T::zeroed())
             });
-            world.backward(population)?;
+            world.population_mut(population)?.backward()?;
             Ok(loss.iter().map(|&loss| loss.into()).collect())
         });
         if let Some(stop) = stop {
@@ -223,7 +223,7 @@ fn lbfgs<T: Element + Into<f64>>(case: &Case<'_>, model: Model, tolerance: Toler
             }
         }
         for name in &names {
-            let parameter = world.parameter::<T>(root, name)?;
+            let parameter = world.module_mut(root)?.parameter::<T>(name)?;
             check_row(case, &format!("params/{name}"), step, &parameter, tolerance)?;
         }
     }
@@ -237,7 +237,7 @@ fn loss<T: Element, Y: Element>(
     y: &ArrayD<Y>,
     loss: &impl Loss,
 ) -> Checked<ArrayD<T>> {
-    let losses = world.loss::<T, Y>(population, Input::shared(y.view()), loss)?;
+    let losses = world.population_mut(population)?.loss::<T, Y>(Input::shared(y.view()), loss)?;
     Ok(losses.index_axis_move(Axis(0), 0))
 }
 
@@ -277,7 +277,7 @@ fn clip<T: Element>(case: &Case<'_>) -> Checked {
     let Model { mut world, population, root } = Model::spawn_module(&all, T::DTYPE)?;
     let own = |name: &str| name.trim_start_matches('g').to_owned();
     for (name, tensor) in &before {
-        world.set_gradient(root, &own(name), Some(array::<T>(tensor)?.view()))?;
+        world.module_mut(root)?.set_gradient(&own(name), Some(array::<T>(tensor)?.view()))?;
     }
     let mut args = Arguments::new("clip", case.json.get("args"), case);
     args.pass_over(&["foreach"]);
@@ -285,13 +285,18 @@ fn clip<T: Element>(case: &Case<'_>) -> Checked {
     let expected = case.json.field("expect")?;
     let mut error = Json::Null;
     match case.json.text("clip")? {
-        "value" => world.clip_grad_value_(population, args.number("clip_value", 0.0)?)?,
+        "value" => {
+            world.population_mut(population)?.clip_grad_value_(args.number("clip_value", 0.0)?)?
+        }
         _ => {
             let options = ClipOptions {
                 norm_type: args.get("norm_type").and_then(number).unwrap_or(2.0),
                 error_if_nonfinite: args.flag("error_if_nonfinite", false)?,
             };
-            match world.clip_grad_norm_with(population, args.number("max_norm", 0.0)?, options) {
+            match world
+                .population_mut(population)?
+                .clip_grad_norm_with(args.number("max_norm", 0.0)?, options)
+            {
                 Ok(norms) => {
                     if let Some(want) = case.tensor("norm") {
                         let norm = Tensor::new("", arr0(norms[0]).view());
@@ -306,7 +311,7 @@ fn clip<T: Element>(case: &Case<'_>) -> Checked {
     args.end()?;
     compare::json("error", &error, &expected["error"])?;
     for (name, want) in case.below("grad_after") {
-        let got = world.gradient::<T>(root, &own(name))?;
+        let got = world.module_mut(root)?.gradient::<T>(&own(name))?;
         let got = got.ok_or_else(|| Stop::Differs(format!("{name} has no gradient")))?;
         compare::equal("gradients", &numbers(want)?.len(), &got.len())?;
         compare::array(name, &got, want, tolerance)?;

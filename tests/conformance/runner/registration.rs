@@ -2,6 +2,7 @@
 
 use ndarray::array;
 use neurarch::components::containers::ContainerError;
+use neurarch::nn::Value;
 use neurarch::prelude::*;
 use neurarch::systems::edit::lookup::LookupError;
 use neurarch::systems::edit::registration::RegistrationError;
@@ -34,10 +35,22 @@ pub fn run(case: &Case<'_>) -> Checked {
         compare::json(&format!("error of step {number}"), got, want)?;
     }
     let lists = [
-        ("state_dict", world.state_dict(root)?.keys().map(str::to_owned).collect::<Vec<_>>()),
-        ("parameters", world.named_parameters(root)?.into_iter().map(|of| of.name).collect()),
-        ("buffers", world.named_buffers(root)?.into_iter().map(|of| of.name).collect()),
-        ("children", world.named_children(root)?.into_iter().map(|(name, _)| name).collect()),
+        (
+            "state_dict",
+            world.module_mut(root)?.state_dict()?.keys().map(str::to_owned).collect::<Vec<_>>(),
+        ),
+        (
+            "parameters",
+            world.module_mut(root)?.named_parameters()?.into_iter().map(|of| of.name).collect(),
+        ),
+        (
+            "buffers",
+            world.module_mut(root)?.named_buffers()?.into_iter().map(|of| of.name).collect(),
+        ),
+        (
+            "children",
+            world.module_mut(root)?.named_children()?.into_iter().map(|(name, _)| name).collect(),
+        ),
     ];
     lists.into_iter().try_for_each(|(what, got)| compare::json(what, &got.into(), &expected[what]))
 }
@@ -72,16 +85,16 @@ fn perform(
     };
     let given = value(kind)?;
     Ok(match operation {
-        "register_parameter" => refused(world.register_parameter(module, name, given)),
-        "register_buffer" => refused(world.register_buffer(module, name, given, true)),
-        "add_module" => refused(world.add_module(module, name, given)),
-        "register_module" => refused(world.register_module(module, name, given)),
-        "setattr" => refused(world.setattr(module, name, given)),
-        "delattr" => refused(world.delattr(module, name)),
-        "getattr" => refused(world.getattr(module, name)),
-        "get_submodule" => not_found(world.get_submodule(module, name)),
-        "get_parameter" => not_found(world.get_parameter(module, name)),
-        "get_buffer" => not_found(world.get_buffer(module, name)),
+        "register_parameter" => refused(world.module_mut(module)?.register_parameter(name, given)),
+        "register_buffer" => refused(world.module_mut(module)?.register_buffer(name, given, true)),
+        "add_module" => refused(world.module_mut(module)?.add_module(name, given)),
+        "register_module" => refused(world.module_mut(module)?.register_module(name, given)),
+        "setattr" => refused(world.module_mut(module)?.setattr(name, given)),
+        "delattr" => refused(world.module_mut(module)?.delattr(name)),
+        "getattr" => refused(world.module_mut(module)?.getattr(name)),
+        "get_submodule" => not_found(world.module_mut(module)?.get_submodule(name)),
+        "get_parameter" => not_found(world.module_mut(module)?.get_parameter(name)),
+        "get_buffer" => not_found(world.module_mut(module)?.get_buffer(name)),
         "ModuleList" | "Sequential" | "ModuleDict" | "ParameterList" => {
             return container(operation, name, kind.map(|_| given));
         }
@@ -135,7 +148,7 @@ fn container(class: &str, key: &str, given: Option<Value>) -> Checked<Raised> {
             return match given {
                 Some(Value::Parameter { .. } | Value::Tensor(_)) if found.is_none() => {
                     let Model { mut world, root, .. } = Model::spawn_module(&list, Dtype::F32)?;
-                    world.container(root).set(index()?, Parameter::zeros([2]))?;
+                    world.module_mut(root)?.container().set(index()?, Parameter::zeros([2]))?;
                     Ok(None)
                 }
                 Some(_) if found.is_none() => {
@@ -148,11 +161,11 @@ fn container(class: &str, key: &str, given: Option<Value>) -> Checked<Raised> {
     let Some(given) = given else { return Ok(found) };
     let Model { mut world, root, .. } = spawned;
     if class == "ModuleDict" {
-        return Ok(refused(world.add_module(root, key, given)));
+        return Ok(refused(world.module_mut(root)?.add_module(key, given)));
     }
     if found.is_some() {
         return Ok(found);
     }
     let place = index()?.rem_euclid(2).to_string();
-    Ok(refused(world.setattr(root, &place, given)))
+    Ok(refused(world.module_mut(root)?.setattr(&place, given)))
 }

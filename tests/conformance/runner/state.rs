@@ -31,14 +31,14 @@ fn listing(case: &Case<'_>) -> Checked {
     let Model { mut world, root, .. } = Model::spawn(case.json.field("model")?, case, Dtype::F32)?;
     let expected = case.json.field("expect")?;
     let check = |what: &str, got: Value| compare::json(what, &got, expected.field(what)?);
-    check("state_dict", shapes(&world.state_dict(root)?))?;
+    check("state_dict", shapes(&world.module_mut(root)?.state_dict()?))?;
     for remove_duplicate in [true, false] {
         let listing = Listing { remove_duplicate, ..Listing::default() };
         let names = |found: Vec<_>| found.into_iter().map(name_of).collect::<Value>();
         let lists = [
-            ("named_parameters", names(world.named_parameters_with(root, listing)?)),
-            ("named_buffers", names(world.named_buffers_with(root, listing)?)),
-            ("named_modules", first_of(world.named_modules_with(root, listing)?)),
+            ("named_parameters", names(world.module_mut(root)?.named_parameters_with(listing)?)),
+            ("named_buffers", names(world.module_mut(root)?.named_buffers_with(listing)?)),
+            ("named_modules", first_of(world.module_mut(root)?.named_modules_with(listing)?)),
         ];
         for (what, got) in lists {
             let key = remove_duplicate.to_string();
@@ -46,24 +46,29 @@ fn listing(case: &Case<'_>) -> Checked {
             compare::json(&format!("{what}(remove_duplicate={key})"), &got, want)?;
         }
     }
-    let modules = world.modules(root)?;
-    let classes = modules.iter().map(|&module| Ok(world.class_name(module)?.into()));
+    let modules = world.module_mut(root)?.modules()?;
+    let classes = modules.iter().map(|&module| Ok(world.module_mut(module)?.class_name()?.into()));
     check("classes", classes.collect::<Checked<Vec<Value>>>()?.into())?;
-    check("named_children", first_of(world.named_children(root)?))?;
+    check("named_children", first_of(world.module_mut(root)?.named_children()?))?;
     let own = Listing { recurse: false, ..Listing::default() };
-    let own = world.named_parameters_with(root, own)?;
+    let own = world.module_mut(root)?.named_parameters_with(own)?;
     check("own_parameters", own.into_iter().map(name_of).collect())?;
-    let numel = world.named_parameters(root)?.iter().map(|of| of.ty.shape.numel()).sum::<usize>();
+    let numel = world
+        .module_mut(root)?
+        .named_parameters()?
+        .iter()
+        .map(|of| of.ty.shape.numel())
+        .sum::<usize>();
     check("numel", json!(numel))?;
-    let names = world.named_modules(root)?;
+    let names = world.module_mut(root)?.named_modules()?;
     let mut visited = Vec::new();
-    world.apply(root, |_, module| visited.push(module))?;
+    world.module_mut(root)?.apply(|_, module| visited.push(module))?;
     let name = |module: &Entity| {
         let known = names.iter().find(|(_, known)| known == module);
         known.map_or(Value::Null, |(name, _)| name.as_str().into())
     };
     check("apply_order", visited.iter().map(name).collect())?;
-    check("repr", world.repr(root)?.into())
+    check("repr", world.module_mut(root)?.repr()?.into())
 }
 
 fn name_of(tensor: neurarch::systems::structure::traverse::NamedTensor) -> Value {
@@ -92,7 +97,7 @@ fn load(case: &Case<'_>) -> Checked {
     }
     let options =
         LoadOptions { strict: case.json.flag("strict"), assign: case.json.flag("assign") };
-    let result = model.world.load_state_dict_with(model.root, &given, options);
+    let result = model.world.module_mut(model.root)?.load_state_dict_with(&given, options);
     let expected = case.json.field("expect")?;
     compare::json("error", &error_of(result.as_ref().err()), &expected["error"])?;
     if let Ok(keys) = result {
@@ -116,7 +121,7 @@ pub fn error_of(error: Option<&LoadStateDictError>) -> Value {
 
 /// Compares the state of a model with the tensors in a folder of keys.
 fn check_state(case: &Case<'_>, folder: &str, model: &mut Model) -> Checked {
-    let state = model.world.state_dict(model.root)?;
+    let state = model.world.module_mut(model.root)?.state_dict()?;
     for (name, want) in case.below(folder) {
         let what = format!("{folder}/{name}");
         let missing = || Stop::Differs(format!("{what}: expected an entry of the state dict"));
@@ -134,12 +139,12 @@ fn vector(case: &Case<'_>) -> Checked {
     let mut model = Model::spawn(case.json.field("model")?, case, Dtype::F64)?;
     model.set_state(case, "state")?;
     let Model { world, root, .. } = &mut model;
-    let names = world.named_parameters(*root)?.into_iter().map(name_of).collect();
+    let names = world.module_mut(*root)?.named_parameters()?.into_iter().map(name_of).collect();
     compare::json("params", &names, case.json.field("expect")?.field("params")?)?;
-    let flat = world.parameters_to_vector::<f64>(*root)?.into_dyn();
+    let flat = world.module_mut(*root)?.parameters_to_vector::<f64>()?.into_dyn();
     compare::array("flat", &flat, case.expect("flat")?, case.tolerance("f64"))?;
     let vector = array::<f64>(case.expect("vector")?)?;
-    world.vector_to_parameters(*root, vector.into_dimensionality()?.view())?;
+    world.module_mut(*root)?.vector_to_parameters(vector.into_dimensionality()?.view())?;
     check_state(case, "after", &mut model)
 }
 
@@ -151,14 +156,18 @@ fn lazy(case: &Case<'_>) -> Checked {
     let before = expected.field("before")?;
     let check = |of: &Value, what: &str, got: Value| compare::json(what, &got, of.field(what)?);
     let Model { world, population, root } = &mut model;
-    check(before, "class", world.class_name(*root)?.into())?;
-    check(before, "state_keys", world.state_dict(*root)?.keys().map(Value::from).collect())?;
-    let names = world.named_parameters(*root)?.into_iter().map(name_of).collect();
+    check(before, "class", world.module_mut(*root)?.class_name()?.into())?;
+    check(
+        before,
+        "state_keys",
+        world.module_mut(*root)?.state_dict()?.keys().map(Value::from).collect(),
+    )?;
+    let names = world.module_mut(*root)?.named_parameters()?.into_iter().map(name_of).collect();
     check(before, "params", names)?;
     let unknown = uninitialized_params(world, *root)?;
-    check(before, "repr", world.repr(*root)?.into())?;
+    check(before, "repr", world.module_mut(*root)?.repr()?.into())?;
     if let Some(name) = unknown.first() {
-        let error = match world.parameter::<f32>(*root, name) {
+        let error = match world.module_mut(*root)?.parameter::<f32>(name) {
             Ok(_) => Value::Null,
             // The name of the parameter stands in front of torch's words.
             Err(error) => {
@@ -172,25 +181,25 @@ fn lazy(case: &Case<'_>) -> Checked {
     check_uninitialized(before, unknown)?;
 
     let x = array::<f32>(case.expect("input/0")?)?;
-    world.forward(*population, Input::shared(x.view()))?;
+    world.population_mut(*population)?.forward(Input::shared(x.view()))?;
     let after = expected.field("after")?;
-    check(after, "class", world.class_name(*root)?.into())?;
-    check(after, "state_dict", shapes(&world.state_dict(*root)?))?;
+    check(after, "class", world.module_mut(*root)?.class_name()?.into())?;
+    check(after, "state_dict", shapes(&world.module_mut(*root)?.state_dict()?))?;
     check_uninitialized(after, uninitialized_params(world, *root)?)?;
-    check(after, "repr", world.repr(*root)?.into())?;
+    check(after, "repr", world.module_mut(*root)?.repr()?.into())?;
 
     // A fresh lazy model takes the shapes of an initialized one's state; the reverse is an error.
-    let initialized = world.state_dict(*root)?;
+    let initialized = world.module_mut(*root)?.state_dict()?;
     let mut fresh = Model::spawn(spec, case, Dtype::F32)?;
-    let lazy_state = fresh.world.state_dict(fresh.root)?;
+    let lazy_state = fresh.world.module_mut(fresh.root)?.state_dict()?;
     let options = LoadOptions::default();
-    let keys = fresh.world.load_state_dict_with(fresh.root, &initialized, options)?;
+    let keys = fresh.world.module_mut(fresh.root)?.load_state_dict_with(&initialized, options)?;
     let loaded = expected.field("loaded_before_forward")?;
     check(loaded, "missing_keys", keys.missing_keys.into())?;
     check(loaded, "unexpected_keys", keys.unexpected_keys.into())?;
-    check(loaded, "state_dict", shapes(&fresh.world.state_dict(fresh.root)?))?;
-    check(loaded, "class", fresh.world.class_name(fresh.root)?.into())?;
-    let error = world.load_state_dict_with(*root, &lazy_state, options).err();
+    check(loaded, "state_dict", shapes(&fresh.world.module_mut(fresh.root)?.state_dict()?))?;
+    check(loaded, "class", fresh.world.module_mut(fresh.root)?.class_name()?.into())?;
+    let error = world.module_mut(*root)?.load_state_dict_with(&lazy_state, options).err();
     check(expected, "lazy_into_initialized", error_of(error.as_ref()))
 }
 

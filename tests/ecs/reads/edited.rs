@@ -5,6 +5,7 @@ use neurarch::bevy_ecs::relationship::RelationshipTarget;
 use neurarch::components::column::Columns;
 use neurarch::components::population::tie::Ties;
 use neurarch::components::population::tree::{Columned, ModuleName};
+use neurarch::nn::Value;
 use neurarch::prelude::*;
 use neurarch::systems::structure::access::AccessError;
 
@@ -69,7 +70,7 @@ fn an_edited_model_is_an_error_until_it_is_settled_and_its_neighbors_are_not() {
     for (what, path, edit) in EDITS {
         let (mut world, nets, roots) = spawn();
         train(&mut world, nets);
-        let before = world.stack::<f32>(nets, "0.0.weight").unwrap();
+        let before = world.population_mut(nets).unwrap().stack::<f32>("0.0.weight").unwrap();
         edit(&mut world, roots[1]);
         let unsettled = AccessError::Unsettled { index: 1, path: path.to_owned() };
         let body = below(&world, roots[1], 0);
@@ -93,7 +94,7 @@ fn an_edited_model_is_an_error_until_it_is_settled_and_its_neighbors_are_not() {
             assert!(read.iter().eq(before.outer_iter().nth(other).unwrap().iter()), "{what}");
         }
         // Whoever has the world alone reads as in torch.
-        match world.settle(nets) {
+        match world.population_mut(nets).unwrap().settle() {
             Ok(()) => same(&mut world, roots[1]),
             Err(error) => {
                 assert_eq!(what, "no contents", "{error}");
@@ -117,7 +118,7 @@ fn what_changes_no_structure_is_no_edit() {
             world.entity_mut(head).insert(Linear::new(3, 2));
         },
         |world, root| {
-            world.register_forward_hook(root, |_, _, _| Ok(None)).unwrap();
+            world.module_mut(root).unwrap().register_forward_hook(|_, _, _| Ok(None)).unwrap();
         },
         |world, root| {
             let body = below(world, root, 0);
@@ -139,7 +140,7 @@ fn what_changes_no_structure_is_no_edit() {
         assert_eq!(read(&world, roots[1], "2.weight").unwrap(), numbers);
         world.despawn(roots[3]);
         assert_eq!(read(&world, roots[1], "2.weight").unwrap(), numbers);
-        world.settle(nets).unwrap();
+        world.population_mut(nets).unwrap().settle().unwrap();
         same(&mut world, roots[1]);
     }
 }
@@ -147,12 +148,12 @@ fn what_changes_no_structure_is_no_edit() {
 #[test]
 fn an_exclusive_read_after_an_edit_has_what_the_edit_made() {
     let (mut world, _, roots) = spawn();
-    let head = world.module(roots[1], "2").unwrap();
+    let head = world.module_mut(roots[1]).unwrap().at("2").unwrap().id();
     world.entity_mut(head).insert(Linear::new(3, 4).without_bias());
-    assert_eq!(world.parameter::<f32>(head, "weight").unwrap().shape(), [4, 3]);
+    assert_eq!(world.module_mut(head).unwrap().parameter::<f32>("weight").unwrap().shape(), [4, 3]);
     assert_eq!(Parameters::from(&world).parameter::<f32>(head, "weight").unwrap().shape(), [4, 3]);
     let scale = Value::drawn_parameter([2], Init::Ones);
-    world.register_parameter(head, "scale", scale).unwrap();
+    world.module_mut(head).unwrap().register_parameter("scale", scale).unwrap();
     assert_eq!(read(&world, head, "scale").unwrap(), [1.0, 1.0]);
 }
 
@@ -161,11 +162,11 @@ fn models_that_come_and_go_do_not_hide_the_others() {
     let (mut world, nets, roots) = spawn();
     train(&mut world, nets);
     // Models of two structures.
-    let head = world.module(roots[1], "2").unwrap();
+    let head = world.module_mut(roots[1]).unwrap().at("2").unwrap().id();
     world.entity_mut(head).insert(Linear::new(3, 4).without_bias());
-    world.settle(nets).unwrap();
-    let numbers = world.parameter::<f32>(roots[3], "0.0.weight").unwrap();
-    let edited = world.parameter::<f32>(roots[1], "0.0.weight").unwrap();
+    world.population_mut(nets).unwrap().settle().unwrap();
+    let numbers = world.module_mut(roots[3]).unwrap().parameter::<f32>("0.0.weight").unwrap();
+    let edited = world.module_mut(roots[1]).unwrap().parameter::<f32>("0.0.weight").unwrap();
     world.despawn(roots[0]);
     let parameters = Parameters::from(&world);
     assert_eq!(parameters.parameter::<f32>(roots[3], "1.weight").unwrap(), numbers);
@@ -176,11 +177,11 @@ fn models_that_come_and_go_do_not_hide_the_others() {
     let error = read(&world, copy, "0.0.weight").unwrap_err();
     assert_eq!(error, AccessError::Unsettled { index: 3, path: "Sequential".to_owned() });
     assert_eq!(Parameters::from(&world).parameter::<f32>(roots[3], "1.weight").unwrap(), numbers);
-    world.settle(nets).unwrap();
+    world.population_mut(nets).unwrap().settle().unwrap();
     for root in [roots[1], roots[2], roots[3]] {
         same(&mut world, root);
     }
-    let spawned = world.spawn_models(nets, 2).unwrap();
+    let spawned = world.population_mut(nets).unwrap().spawn_models(2).unwrap();
     read(&world, spawned[1], "0.0.weight").unwrap();
 }
 

@@ -16,13 +16,13 @@ fn spawn() -> (World, Entity, Vec<Entity>) {
     let mut world = World::new();
     let body = Sequential::new().push(Linear::new(3, 3)).push(BatchNorm1d::new(3));
     let net = Sequential::new().push(body).push(Linear::new(3, 3)).push(Linear::new(3, 2));
-    let nets = world.spawn_population(&net, MODELS, Seed(5)).unwrap();
-    let roots = world.models(nets).unwrap().to_vec();
+    let nets = world.spawn_population(&net, MODELS, Seed(5)).unwrap().id();
+    let roots = world.population(nets).unwrap().models().to_vec();
     for &root in &roots {
-        world.tie(root, "1.weight", "0.0.weight").unwrap();
+        world.module_mut(root).unwrap().tie("1.weight", "0.0.weight").unwrap();
     }
-    world.share_parameter(nets, "2.bias").unwrap();
-    world.insert(nets, Adam { lr: 0.1, ..Adam::default() }).unwrap();
+    world.population_mut(nets).unwrap().share_parameter("2.bias").unwrap();
+    world.population_mut(nets).unwrap().insert(Adam { lr: 0.1, ..Adam::default() }).unwrap();
     (world, nets, roots)
 }
 
@@ -38,12 +38,16 @@ fn y(models: usize) -> Array2<i64> {
 
 /// A forward pass and the way back from it, and a step.
 fn train(world: &mut World, nets: Entity) {
-    let models = world.models(nets).unwrap().len();
-    world.zero_grad(nets).unwrap();
-    world.forward(nets, &x(models)).unwrap();
-    world.loss::<f32, _>(nets, &y(models), &CrossEntropyLoss::default()).unwrap();
-    world.backward(nets).unwrap();
-    world.step(nets).unwrap();
+    let models = world.population(nets).unwrap().models().len();
+    world.population_mut(nets).unwrap().zero_grad().unwrap();
+    world.population_mut(nets).unwrap().forward(&x(models)).unwrap();
+    world
+        .population_mut(nets)
+        .unwrap()
+        .loss::<f32, _>(&y(models), &CrossEntropyLoss::default())
+        .unwrap();
+    world.population_mut(nets).unwrap().backward().unwrap();
+    world.population_mut(nets).unwrap().step().unwrap();
 }
 
 fn read(world: &World, module: Entity, name: &str) -> Result<Vec<f32>, AccessError> {
@@ -53,13 +57,13 @@ fn read(world: &World, module: Entity, name: &str) -> Result<Vec<f32>, AccessErr
 
 /// Checks that what can be read with `&World` is what an exclusive call gives.
 fn same(world: &mut World, root: Entity) {
-    let names = world.named_parameters(root).unwrap();
+    let names = world.module_mut(root).unwrap().named_parameters().unwrap();
     assert_eq!(Parameters::from(&*world).named_parameters(root).unwrap(), names);
     for of in &names {
         let name = of.name.as_str();
-        let numbers = world.parameter::<f32>(root, name).unwrap();
-        let gradient = world.gradient::<f32>(root, name).unwrap();
-        let state = world.optimizer_state(root, name).unwrap();
+        let numbers = world.module_mut(root).unwrap().parameter::<f32>(name).unwrap();
+        let gradient = world.module_mut(root).unwrap().gradient::<f32>(name).unwrap();
+        let state = world.module_mut(root).unwrap().optimizer_state(name).unwrap();
         let parameters = Parameters::from(&*world);
         assert_eq!(parameters.parameter::<f32>(root, name).unwrap(), numbers, "{name}");
         assert_eq!(
@@ -68,17 +72,17 @@ fn same(world: &mut World, root: Entity) {
         );
         assert_eq!(parameters.optimizer_state(root, name).unwrap(), state);
     }
-    let buffers = world.named_buffers(root).unwrap();
+    let buffers = world.module_mut(root).unwrap().named_buffers().unwrap();
     assert_eq!(Parameters::from(&*world).named_buffers(root).unwrap(), buffers);
     for of in &buffers {
         let dtype = of.ty.dtype;
         if dtype == Dtype::F32 {
-            let numbers = world.parameter::<f32>(root, &of.name).unwrap();
+            let numbers = world.module_mut(root).unwrap().parameter::<f32>(&of.name).unwrap();
             assert_eq!(read(world, root, &of.name).unwrap(), numbers.into_raw_vec_and_offset().0);
         }
     }
-    let modules = world.named_modules(root).unwrap();
+    let modules = world.module_mut(root).unwrap().named_modules().unwrap();
     assert_eq!(Parameters::from(&*world).named_modules(root).unwrap(), modules);
-    let state = world.state_dict(root).unwrap();
+    let state = world.module_mut(root).unwrap().state_dict().unwrap();
     assert_eq!(Parameters::from(&*world).state_dict(root).unwrap(), state);
 }

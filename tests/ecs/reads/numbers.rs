@@ -33,7 +33,7 @@ struct Look {
 struct Seen(Mutex<Option<Look>>);
 
 fn look(nets: Res<Nets>, worlds: &World, parameters: Parameters, seen: Res<Seen>) -> Result {
-    let root = worlds.models(nets.0)?[0];
+    let root = worlds.population(nets.0)?.models()[0];
     let gradient = parameters.gradient::<f32>(root, "1.weight")?.ok_or("no gradient")?;
     *seen.0.lock().unwrap() = Some(Look {
         tied_weight: parameters.parameter::<f32>(root, "1.weight")?.to_owned(),
@@ -73,7 +73,7 @@ fn a_system_reads_beside_others_what_training_wrote() {
     for turn in 0..3 {
         // A tag moves one row to another table in each turn.
         world.entity_mut(roots[turn]).insert(Marked);
-        let module = world.module(roots[0], "0.0").unwrap();
+        let module = world.module_mut(roots[0]).unwrap().at("0.0").unwrap().id();
         match turn {
             0 => drop(world.entity_mut(module).insert(Marked)),
             _ => drop(world.entity_mut(module).remove::<Marked>()),
@@ -81,15 +81,30 @@ fn a_system_reads_beside_others_what_training_wrote() {
         schedule.run(&mut world);
         let seen = world.resource::<Seen>().0.lock().unwrap().take().unwrap();
         let root = roots[0];
-        assert_eq!(seen.tied_weight, world.parameter::<f32>(root, "0.0.weight").unwrap());
-        assert_eq!(seen.shared_bias, world.parameter::<f32>(roots[3], "2.bias").unwrap());
-        assert_eq!(seen.running_mean, world.parameter::<f32>(root, "0.1.running_mean").unwrap());
-        assert_eq!(Some(seen.gradient), world.gradient::<f32>(root, "0.0.weight").unwrap());
+        assert_eq!(
+            seen.tied_weight,
+            world.module_mut(root).unwrap().parameter::<f32>("0.0.weight").unwrap()
+        );
+        assert_eq!(
+            seen.shared_bias,
+            world.module_mut(roots[3]).unwrap().parameter::<f32>("2.bias").unwrap()
+        );
+        assert_eq!(
+            seen.running_mean,
+            world.module_mut(root).unwrap().parameter::<f32>("0.1.running_mean").unwrap()
+        );
+        assert_eq!(
+            Some(seen.gradient),
+            world.module_mut(root).unwrap().gradient::<f32>("0.0.weight").unwrap()
+        );
         let names: Vec<_> = seen.state.iter().map(|state| state.name.as_str()).collect();
         assert_eq!(names, ["step", "exp_avg", "exp_avg_sq"]);
         let steps = seen.state[0].to_array::<f32>().unwrap();
         assert_eq!(steps.first(), Some(&(1.0 + turn as f32)));
-        assert_eq!(seen.state, world.optimizer_state(root, "0.0.weight").unwrap());
+        assert_eq!(
+            seen.state,
+            world.module_mut(root).unwrap().optimizer_state("0.0.weight").unwrap()
+        );
         roots.iter().for_each(|&root| same(&mut world, root));
     }
     assert_eq!(world.get::<Health>(hero).unwrap().0, 3.0);
@@ -102,7 +117,7 @@ fn readers_share_the_world_and_read_at_once() {
     let [mut one, mut other] = [sum, sum].map(IntoSystem::<(), (), _>::into_system);
     let (one, other) = (one.initialize(&mut world), other.initialize(&mut world));
     assert!(one.is_compatible(&other));
-    let expected = world.stack::<f32>(nets, "1.weight").unwrap();
+    let expected = world.population_mut(nets).unwrap().stack::<f32>("1.weight").unwrap();
     let parameters = Parameters::from(&world);
     std::thread::scope(|scope| {
         for (&root, expected) in roots.iter().zip(expected.outer_iter()) {
@@ -134,7 +149,7 @@ fn a_shared_parameter_has_one_gradient_and_one_state() {
         assert!((average - 0.1 * gradient).abs() < 1e-7, "{average} of {gradient}");
     }
     // The population's own optimizer comes before those of the models.
-    world.insert(nets, SGD { momentum: 0.5, ..SGD::default() }).unwrap();
+    world.population_mut(nets).unwrap().insert(SGD { momentum: 0.5, ..SGD::default() }).unwrap();
     world.entity_mut(nets).insert(Adagrad::default());
     let own = Parameters::from(&world).optimizer_state(roots[1], "2.bias").unwrap();
     assert!(own.iter().any(|state| state.name == "sum"), "{own:?}");
@@ -144,21 +159,21 @@ fn a_shared_parameter_has_one_gradient_and_one_state() {
 fn modules_are_read_by_their_own_entities_and_by_paths() {
     let (mut world, nets, roots) = spawn();
     train(&mut world, nets);
-    let body = world.module(roots[1], "0").unwrap();
-    let norm = world.module(roots[1], "0.1").unwrap();
-    let mean = world.parameter::<f32>(roots[1], "0.1.running_mean").unwrap();
-    assert_eq!(world.parameter::<f32>(norm, "running_mean").unwrap(), mean);
+    let body = world.module_mut(roots[1]).unwrap().at("0").unwrap().id();
+    let norm = world.module_mut(roots[1]).unwrap().at("0.1").unwrap().id();
+    let mean = world.module_mut(roots[1]).unwrap().parameter::<f32>("0.1.running_mean").unwrap();
+    assert_eq!(world.module_mut(norm).unwrap().parameter::<f32>("running_mean").unwrap(), mean);
     let parameters = Parameters::from(&world);
     assert_eq!(parameters.parameter::<f32>(norm, "running_mean").unwrap(), mean);
     assert_eq!(parameters.parameter::<f32>(body, "1.running_mean").unwrap(), mean);
     let count = parameters.parameter::<i64>(norm, "num_batches_tracked").unwrap();
     assert_eq!(count.first(), Some(&1));
     // A tied weight is the owner's, also by the entity of the module that it is tied in.
-    let tied = world.module(roots[1], "1").unwrap();
-    let weight = world.parameter::<f32>(roots[1], "0.0.weight").unwrap();
+    let tied = world.module_mut(roots[1]).unwrap().at("1").unwrap().id();
+    let weight = world.module_mut(roots[1]).unwrap().parameter::<f32>("0.0.weight").unwrap();
     assert_eq!(Parameters::from(&world).parameter::<f32>(tied, "weight").unwrap(), weight);
     // And so is one below a second name.
-    let alias = world.share(roots[1], "again", body).unwrap();
+    let alias = world.module_mut(roots[1]).unwrap().share("again", body).unwrap();
     assert_eq!(Parameters::from(&world).parameter::<f32>(alias, "1.running_mean").unwrap(), mean);
     assert_eq!(
         Parameters::from(&world).parameter::<f32>(roots[1], "again.1.running_mean").unwrap(),
@@ -169,12 +184,12 @@ fn modules_are_read_by_their_own_entities_and_by_paths() {
 #[test]
 fn what_is_not_there_is_an_error_in_words() {
     let (mut world, nets, roots) = spawn();
-    let lazy = world.spawn_population(&LazyLinear::new(2), 1, Seed(1)).unwrap();
-    let lazy = world.models(lazy).unwrap()[0];
+    let lazy = world.spawn_population(&LazyLinear::new(2), 1, Seed(1)).unwrap().id();
+    let lazy = world.population(lazy).unwrap().models()[0];
     let plain = world.spawn(Health(1.0)).id();
     let below = world.spawn((Health(1.0), ChildOf(roots[2]))).id();
-    world.settle(nets).unwrap();
-    let gone = world.module(roots[3], "2").unwrap();
+    world.population_mut(nets).unwrap().settle().unwrap();
+    let gone = world.module_mut(roots[3]).unwrap().at("2").unwrap().id();
     world.despawn(roots[3]);
     let parameters = Parameters::from(&world);
     for entity in [plain, below, nets, gone, roots[3]] {

@@ -30,10 +30,10 @@ fn double(nets: Res<Nets>, parameters: Parameters, mut commands: Commands) -> Re
 fn what_commands_write_is_there_after_the_sync_point_for_all_who_have_it() {
     let (mut world, nets, roots) = spawn();
     train(&mut world, nets);
-    let mean = world.parameter::<f32>(roots[1], "0.1.running_mean").unwrap();
-    let weight = world.parameter::<f32>(roots[1], "0.0.weight").unwrap();
-    let other = world.parameter::<f32>(roots[2], "0.0.weight").unwrap();
-    let bias = world.parameter::<f32>(roots[3], "2.bias").unwrap();
+    let mean = world.module_mut(roots[1]).unwrap().parameter::<f32>("0.1.running_mean").unwrap();
+    let weight = world.module_mut(roots[1]).unwrap().parameter::<f32>("0.0.weight").unwrap();
+    let other = world.module_mut(roots[2]).unwrap().parameter::<f32>("0.0.weight").unwrap();
+    let bias = world.module_mut(roots[3]).unwrap().parameter::<f32>("2.bias").unwrap();
     fn check(nets: Res<Nets>, parameters: Parameters, mut commands: Commands) -> Result {
         let bias = parameters.parameter::<f32>(nets.1[0], "2.bias")?;
         commands.insert_resource(Bias(bias.iter().copied().collect()));
@@ -43,16 +43,22 @@ fn what_commands_write_is_there_after_the_sync_point_for_all_who_have_it() {
     struct Bias(Vec<f32>);
     world.insert_resource(Nets(nets, roots.clone()));
     // The rows of one module lie in another table than its neighbors'.
-    let moved = world.module(roots[1], "0.0").unwrap();
+    let moved = world.module_mut(roots[1]).unwrap().at("0.0").unwrap().id();
     world.entity_mut(moved).insert(Marked);
     let mut schedule = Schedule::default();
     schedule.add_systems((double, check).chain());
     schedule.run(&mut world);
     assert_eq!(world.resource::<Bias>().0, (&bias * 2.0).iter().copied().collect::<Vec<_>>());
-    assert_eq!(world.parameter::<f32>(roots[1], "0.1.running_mean").unwrap(), mean * 2.0);
-    assert_eq!(world.parameter::<f32>(roots[1], "0.0.weight").unwrap(), weight * 2.0);
-    assert_eq!(world.parameter::<f32>(roots[2], "0.0.weight").unwrap(), other);
-    assert_eq!(world.parameter::<f32>(roots[2], "2.bias").unwrap(), bias * 2.0);
+    assert_eq!(
+        world.module_mut(roots[1]).unwrap().parameter::<f32>("0.1.running_mean").unwrap(),
+        mean * 2.0
+    );
+    assert_eq!(
+        world.module_mut(roots[1]).unwrap().parameter::<f32>("0.0.weight").unwrap(),
+        weight * 2.0
+    );
+    assert_eq!(world.module_mut(roots[2]).unwrap().parameter::<f32>("0.0.weight").unwrap(), other);
+    assert_eq!(world.module_mut(roots[2]).unwrap().parameter::<f32>("2.bias").unwrap(), bias * 2.0);
     roots.iter().for_each(|&root| same(&mut world, root));
 }
 
@@ -60,12 +66,13 @@ fn what_commands_write_is_there_after_the_sync_point_for_all_who_have_it() {
 fn between(deed: impl Fn(&mut World, Entity, Entity)) -> (Result<(), String>, Vec<f32>) {
     let (mut world, nets, roots) = spawn();
     train(&mut world, nets);
-    world.forward(nets, &x(MODELS)).unwrap();
+    world.population_mut(nets).unwrap().forward(&x(MODELS)).unwrap();
     let loss = CrossEntropyLoss::default();
-    world.loss::<f32, _>(nets, &y(MODELS), &loss).unwrap();
+    world.population_mut(nets).unwrap().loss::<f32, _>(&y(MODELS), &loss).unwrap();
     deed(&mut world, nets, roots[2]);
-    let said = world.backward(nets).map_err(|error| error.to_string());
-    let losses = world.train_step(nets, &x(MODELS), &y(MODELS), &loss).unwrap();
+    let said = world.population_mut(nets).unwrap().backward().map_err(|error| error.to_string());
+    let losses =
+        world.population_mut(nets).unwrap().train_step(&x(MODELS), &y(MODELS), &loss).unwrap();
     (said, losses.to_vec())
 }
 
@@ -76,7 +83,7 @@ fn a_step_notices_what_commands_wrote_as_it_notices_the_exclusive_call() {
     let (said, untouched) = between(|_, _, _| {});
     assert_eq!(said, Ok(()));
     let exclusive = between(|world, _, root| {
-        world.set_parameter(root, "2.weight", ones().view()).unwrap();
+        world.module_mut(root).unwrap().set_parameter("2.weight", ones().view()).unwrap();
     });
     let (said, losses) = &exclusive;
     assert!(said.as_ref().unwrap_err().contains("modified by an inplace operation"), "{said:?}");
@@ -87,7 +94,7 @@ fn a_step_notices_what_commands_wrote_as_it_notices_the_exclusive_call() {
     });
     assert_eq!(deferred, exclusive);
     let exclusive = between(|world, nets, _| {
-        world.unstack(nets, "2.weight", all().view()).unwrap();
+        world.population_mut(nets).unwrap().unstack("2.weight", all().view()).unwrap();
     });
     assert!(exclusive.0.is_err());
     let deferred = between(|world, nets, _| {
@@ -111,17 +118,21 @@ fn a_gradient_that_commands_wrote_is_what_the_step_takes() {
                 world.flush();
             }
             false => {
-                world.set_gradient(roots[1], "2.weight", Some(ones.view())).unwrap();
+                world
+                    .module_mut(roots[1])
+                    .unwrap()
+                    .set_gradient("2.weight", Some(ones.view()))
+                    .unwrap();
                 let none = None::<ndarray::ArrayView2<f32>>;
-                world.set_gradient(roots[2], "2.weight", none).unwrap();
+                world.module_mut(roots[2]).unwrap().set_gradient("2.weight", none).unwrap();
             }
         }
         let parameters = Parameters::from(&world);
         assert_eq!(parameters.gradient::<f32>(roots[2], "2.weight").unwrap(), None);
         let gradient = parameters.gradient::<f32>(roots[1], "2.weight").unwrap().unwrap();
         assert!(gradient.iter().all(|&x| x == 1.0));
-        world.step(nets).unwrap();
-        world.stack::<f32>(nets, "2.weight").unwrap()
+        world.population_mut(nets).unwrap().step().unwrap();
+        world.population_mut(nets).unwrap().stack::<f32>("2.weight").unwrap()
     });
     assert_eq!(deferred, exclusive);
 }
@@ -137,12 +148,12 @@ fn keep(error: BevyError, context: ErrorContext) {
 #[test]
 fn what_cannot_be_written_goes_to_bevys_error_handler_and_the_rest_is_written() {
     let (mut world, nets, roots) = spawn();
-    let lazy = world.spawn_population(&LazyLinear::new(2), 1, Seed(1)).unwrap();
-    let lazy = world.models(lazy).unwrap()[0];
+    let lazy = world.spawn_population(&LazyLinear::new(2), 1, Seed(1)).unwrap().id();
+    let lazy = world.population(lazy).unwrap().models()[0];
     let plain = world.spawn_empty().id();
     world.insert_resource(FallbackErrorHandler(keep));
     world.insert_resource(Nets(nets, vec![roots[0], roots[1], lazy, plain]));
-    let before = world.state_dict(roots[0]).unwrap();
+    let before = world.module_mut(roots[0]).unwrap().state_dict().unwrap();
     let gone = roots[3];
     fn write(nets: Res<Nets>, mut commands: Commands) {
         let [root, _, lazy, plain] = nets.1[..] else { return };
@@ -175,7 +186,7 @@ fn what_cannot_be_written_goes_to_bevys_error_handler_and_the_rest_is_written() 
         format!("command: {mismatch} [2, 3], the shape in current model is [4, 2, 3]")
     );
     assert_eq!(said[6], "command: Sequential has no parameter or buffer '0.1.running_mean'");
-    assert_eq!(world.state_dict(roots[0]).unwrap(), before);
+    assert_eq!(world.module_mut(roots[0]).unwrap().state_dict().unwrap(), before);
     assert_eq!(read(&world, roots[1], "2.weight").unwrap(), [1.0; 6]);
     // A handler of one's own for one command; the model goes before the command is applied.
     let said = Arc::new(Mutex::new(Vec::new()));
@@ -192,7 +203,7 @@ fn what_cannot_be_written_goes_to_bevys_error_handler_and_the_rest_is_written() 
 #[test]
 fn a_command_behind_an_edit_writes_to_what_the_edit_made() {
     let (mut world, _, roots) = spawn();
-    let head = world.module(roots[1], "2").unwrap();
+    let head = world.module_mut(roots[1]).unwrap().at("2").unwrap().id();
     let mut commands = world.commands();
     commands.entity(head).insert(Linear::new(3, 4).without_bias());
     commands.set_parameter(head, "weight", Array2::<f32>::ones((4, 3)));

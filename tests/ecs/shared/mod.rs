@@ -1,8 +1,7 @@
 //! Sharing: a parameter of a whole population has one row, and learns from all models.
 
+mod hooked;
 mod models;
-
-use std::sync::{Arc, Mutex};
 
 use ndarray::{Array2, Array3, ArrayD, Axis, IxDyn, s};
 use neurarch::components::hook::{Callback, HookOptions};
@@ -34,15 +33,15 @@ fn inputs(models: usize) -> (Array3<f32>, Array2<i64>) {
 /// Models that share the first weight.
 fn shared(models: usize) -> (World, Entity) {
     let mut world = World::new();
-    let population = world.spawn_population(&net(), models, Seed(3)).unwrap();
-    world.share_parameter(population, WEIGHT).unwrap();
+    let population = world.spawn_population(&net(), models, Seed(3)).unwrap().id();
+    world.population_mut(population).unwrap().share_parameter(WEIGHT).unwrap();
     (world, population)
 }
 
 /// The same models, each with a copy of it.
 fn copies(models: usize) -> (World, Entity) {
     let (mut world, population) = shared(models);
-    world.unshare_parameter(population, WEIGHT).unwrap();
+    world.population_mut(population).unwrap().unshare_parameter(WEIGHT).unwrap();
     (world, population)
 }
 
@@ -51,10 +50,10 @@ fn loss() -> CrossEntropyLoss {
 }
 
 fn backward(world: &mut World, population: Entity) {
-    let (x, classes) = inputs(world.models(population).unwrap().len());
-    world.forward(population, &x).unwrap();
-    world.loss::<f32, i64>(population, &classes, &loss()).unwrap();
-    world.backward(population).unwrap();
+    let (x, classes) = inputs(world.population(population).unwrap().models().len());
+    world.population_mut(population).unwrap().forward(&x).unwrap();
+    world.population_mut(population).unwrap().loss::<f32, i64>(&classes, &loss()).unwrap();
+    world.population_mut(population).unwrap().backward().unwrap();
 }
 
 /// Sums gradients in the order that the documentation says.
@@ -84,7 +83,10 @@ fn sum_of(gradients: &[ArrayD<f32>]) -> ArrayD<f32> {
 fn models_that_share_compute_as_models_with_copies() {
     let ((mut world, a), (mut other, b)) = (shared(7), copies(7));
     let (x, _) = inputs(7);
-    assert_eq!(world.forward(a, &x).unwrap(), other.forward(b, &x).unwrap());
+    assert_eq!(
+        world.population_mut(a).unwrap().forward(&x).unwrap(),
+        other.population_mut(b).unwrap().forward(&x).unwrap()
+    );
     assert_eq!(bits(&mut world, a), bits(&mut other, b));
 }
 
@@ -94,19 +96,22 @@ fn a_gradient_is_the_sum_of_the_models_gradients() {
         let ((mut world, a), (mut other, b)) = (shared(models), copies(models));
         backward(&mut world, a);
         backward(&mut other, b);
-        let roots = other.models(b).unwrap().to_vec();
-        let of = |root| other.gradient::<f32>(root, WEIGHT).unwrap().unwrap();
+        let roots = other.population(b).unwrap().models().to_vec();
+        let of = |root| other.module_mut(root).unwrap().gradient::<f32>(WEIGHT).unwrap().unwrap();
         let gradients: Vec<_> = roots.into_iter().map(of).collect();
-        let roots = world.models(a).unwrap().to_vec();
+        let roots = world.population(a).unwrap().models().to_vec();
         for root in roots {
-            assert_eq!(world.gradient::<f32>(root, WEIGHT).unwrap().unwrap(), sum_of(&gradients));
+            assert_eq!(
+                world.module_mut(root).unwrap().gradient::<f32>(WEIGHT).unwrap().unwrap(),
+                sum_of(&gradients)
+            );
         }
         // What is not shared has a gradient in each model.
-        let root = world.models(a).unwrap()[models - 1];
-        let own = other.models(b).unwrap()[models - 1];
+        let root = world.population(a).unwrap().models()[models - 1];
+        let own = other.population(b).unwrap().models()[models - 1];
         assert_eq!(
-            world.gradient::<f32>(root, "2.weight").unwrap(),
-            other.gradient::<f32>(own, "2.weight").unwrap()
+            world.module_mut(root).unwrap().gradient::<f32>("2.weight").unwrap(),
+            other.module_mut(own).unwrap().gradient::<f32>("2.weight").unwrap()
         );
     }
 }
@@ -117,7 +122,7 @@ fn the_order_of_a_sum_is_that_of_the_models_numbers() {
     let ((mut world, a), (mut other, b)) = (shared(models), copies(models));
     for (world, population) in [(&mut world, a), (&mut other, b)] {
         // The last models move into the gaps.
-        let roots = world.models(population).unwrap().to_vec();
+        let roots = world.population(population).unwrap().models().to_vec();
         for index in [0, 3, BLOCK + 2] {
             world.despawn(roots[index]);
         }
@@ -126,13 +131,16 @@ fn the_order_of_a_sum_is_that_of_the_models_numbers() {
     backward(&mut world, a);
     backward(&mut other, b);
     let number = |root: &Entity| other.get::<Model>(*root).unwrap().number;
-    let mut roots = other.models(b).unwrap().to_vec();
+    let mut roots = other.population(b).unwrap().models().to_vec();
     assert!(!roots.is_sorted_by_key(number));
     roots.sort_by_key(number);
-    let of = |root| other.gradient::<f32>(root, WEIGHT).unwrap().unwrap();
+    let of = |root| other.module_mut(root).unwrap().gradient::<f32>(WEIGHT).unwrap().unwrap();
     let gradients: Vec<_> = roots.into_iter().map(of).collect();
-    let root = world.models(a).unwrap()[0];
-    assert_eq!(world.gradient::<f32>(root, WEIGHT).unwrap().unwrap(), sum_of(&gradients));
+    let root = world.population(a).unwrap().models()[0];
+    assert_eq!(
+        world.module_mut(root).unwrap().gradient::<f32>(WEIGHT).unwrap().unwrap(),
+        sum_of(&gradients)
+    );
 }
 
 #[test]
@@ -141,29 +149,33 @@ fn inputs_have_gradients_beside_what_is_shared() {
     let (x, classes) = inputs(5);
     let mut gradients = Vec::new();
     for (world, population) in [(&mut world, a), (&mut other, b)] {
-        world.forward(population, Input::from(&x).requires_grad()).unwrap();
-        world.loss::<f32, i64>(population, &classes, &loss()).unwrap();
-        world.backward(population).unwrap();
-        gradients.push(world.input_gradient::<f32>(population).unwrap().unwrap());
+        world.population_mut(population).unwrap().forward(Input::from(&x).requires_grad()).unwrap();
+        world.population_mut(population).unwrap().loss::<f32, i64>(&classes, &loss()).unwrap();
+        world.population_mut(population).unwrap().backward().unwrap();
+        gradients
+            .push(world.population(population).unwrap().input_gradient::<f32>().unwrap().unwrap());
     }
     assert_eq!(gradients[0], gradients[1]);
-    let root = world.models(a).unwrap()[0];
-    assert!(world.gradient::<f32>(root, WEIGHT).unwrap().is_some());
+    let root = world.population(a).unwrap().models()[0];
+    assert!(world.module_mut(root).unwrap().gradient::<f32>(WEIGHT).unwrap().is_some());
 }
 
 #[test]
 fn gradients_add_up_until_they_are_zeroed() {
     let (mut world, population) = shared(5);
-    let root = world.models(population).unwrap()[3];
-    assert_eq!(world.gradient::<f32>(root, WEIGHT).unwrap(), None);
+    let root = world.population(population).unwrap().models()[3];
+    assert_eq!(world.module_mut(root).unwrap().gradient::<f32>(WEIGHT).unwrap(), None);
     backward(&mut world, population);
-    let once = world.gradient::<f32>(root, WEIGHT).unwrap().unwrap();
+    let once = world.module_mut(root).unwrap().gradient::<f32>(WEIGHT).unwrap().unwrap();
     backward(&mut world, population);
-    assert_eq!(world.gradient::<f32>(root, WEIGHT).unwrap().unwrap(), &once + &once);
-    world.zero_grad(population).unwrap();
-    assert_eq!(world.gradient::<f32>(root, WEIGHT).unwrap(), None);
+    assert_eq!(
+        world.module_mut(root).unwrap().gradient::<f32>(WEIGHT).unwrap().unwrap(),
+        &once + &once
+    );
+    world.population_mut(population).unwrap().zero_grad().unwrap();
+    assert_eq!(world.module_mut(root).unwrap().gradient::<f32>(WEIGHT).unwrap(), None);
     backward(&mut world, population);
-    assert_eq!(world.gradient::<f32>(root, WEIGHT).unwrap().unwrap(), once);
+    assert_eq!(world.module_mut(root).unwrap().gradient::<f32>(WEIGHT).unwrap().unwrap(), once);
 }
 
 #[test]
@@ -171,9 +183,11 @@ fn one_step_is_forward_loss_backward_and_step() {
     let optimizers: [fn(&mut World, Entity); 3] = [
         |world, population| {
             let momentum = SGD { momentum: 0.9, nesterov: true, lr: 0.1, ..SGD::default() };
-            world.insert(population, momentum).unwrap();
+            world.population_mut(population).unwrap().insert(momentum).unwrap();
         },
-        |world, population| world.insert(population, Adam::default()).unwrap(),
+        |world, population| {
+            world.population_mut(population).unwrap().insert(Adam::default()).unwrap();
+        },
         |world, population| {
             world.entity_mut(population).insert(AdamW::default());
         },
@@ -184,13 +198,13 @@ fn one_step_is_forward_loss_backward_and_step() {
         insert(&mut parted, b);
         let (x, classes) = inputs(BLOCK + 3);
         for _ in 0..4 {
-            fused.train_step(a, &x, &classes, &loss()).unwrap();
-            parted.zero_grad(b).unwrap();
+            fused.population_mut(a).unwrap().train_step(&x, &classes, &loss()).unwrap();
+            parted.population_mut(b).unwrap().zero_grad().unwrap();
             backward(&mut parted, b);
-            parted.step(b).unwrap();
+            parted.population_mut(b).unwrap().step().unwrap();
             assert_eq!(bits(&mut fused, a), bits(&mut parted, b));
         }
-        let weights = fused.stack::<f32>(a, WEIGHT).unwrap();
+        let weights = fused.population_mut(a).unwrap().stack::<f32>(WEIGHT).unwrap();
         assert!(weights.outer_iter().all(|own| own == weights.index_axis(Axis(0), 0)));
     }
 }
@@ -208,17 +222,17 @@ fn trained(
         let mut plans = Plans::default();
         (plans.options, plans.chunk) = (PlanOptions { tile, ..PlanOptions::default() }, chunk);
         world.insert_resource(plans);
-        world.insert(population, Adam::default()).unwrap();
+        world.population_mut(population).unwrap().insert(Adam::default()).unwrap();
         for step in 0..3 {
-            let (x, classes) = inputs(world.models(population).unwrap().len());
-            world.train_step(population, &x, &classes, &loss()).unwrap();
+            let (x, classes) = inputs(world.population(population).unwrap().models().len());
+            world.population_mut(population).unwrap().train_step(&x, &classes, &loss()).unwrap();
             if step == 0 {
                 change(&mut world, population);
             }
         }
         backward(&mut world, population);
-        let root = world.models(population).unwrap()[0];
-        let gradient = world.gradient::<f32>(root, WEIGHT).unwrap().unwrap();
+        let root = world.population(population).unwrap().models()[0];
+        let gradient = world.module_mut(root).unwrap().gradient::<f32>(WEIGHT).unwrap().unwrap();
         let mut all = bits(&mut world, population);
         all.push(gradient.iter().map(|x| x.to_bits()).collect());
         all
@@ -238,10 +252,10 @@ proptest! {
         picks in proptest::collection::vec(any::<prop::sample::Index>(), 6),
     ) {
         let change = |world: &mut World, population: Entity| {
-            let all = world.models(population).unwrap().to_vec();
+            let all = world.population(population).unwrap().models().to_vec();
             let pick = |number: usize| *picks[number].get(&all);
             world.entity_mut(pick(0)).insert(Tag);
-            let module = world.module(pick(1), "2").unwrap();
+            let module = world.module_mut(pick(1)).unwrap().at("2").unwrap().id();
             world.entity_mut(module).insert(Tag);
             mode::set_active(world, pick(2), false).unwrap();
             mode::eval(world, pick(3)).unwrap();
@@ -249,8 +263,8 @@ proptest! {
             if all.len() > 2 {
                 world.despawn(pick(5));
             }
-            world.spawn_models(population, 2).unwrap();
-            world.insert(population, Adam::default()).unwrap();
+            world.population_mut(population).unwrap().spawn_models(2).unwrap();
+            world.population_mut(population).unwrap().insert(Adam::default()).unwrap();
         };
         let plain = trained(models, (None, None, 1), &change);
         prop_assert_eq!(&plain, &trained(models, (Some(tile), None, 2), &change));
@@ -269,7 +283,7 @@ fn hook(world: &mut World, root: Entity) {
 fn watched_models_train_to_the_same_bits() {
     let plain = trained(20, (None, None, 1), &|_, _| {});
     let watched = trained(20, (None, None, 1), &|world, population| {
-        let roots = world.models(population).unwrap().to_vec();
+        let roots = world.population(population).unwrap().models().to_vec();
         [3, 4, 17].iter().for_each(|&index| hook(world, roots[index]));
     });
     assert_eq!(plain, watched);
@@ -284,158 +298,85 @@ fn watched_models_train_to_the_same_bits() {
 fn many_steps_at_once_are_steps_one_by_one() {
     let models = BLOCK + 4;
     let ((mut world, a), (mut other, b)) = (shared(models), shared(models));
-    world.insert(a, Adam::default()).unwrap();
-    other.insert(b, Adam::default()).unwrap();
+    world.population_mut(a).unwrap().insert(Adam::default()).unwrap();
+    other.population_mut(b).unwrap().insert(Adam::default()).unwrap();
     let x = Array2::from_shape_fn((10, 3), |(i, f)| ((i * 3 + f * 5) % 7) as f32 / 3.0 - 1.0);
     let classes = ndarray::Array1::from_shape_fn(10, |i| (i % 2) as i64);
     let data = DataSet::shared(x.view(), classes.view()).batch(4);
-    let losses = world.train_steps(a, data, &loss()).unwrap();
+    let losses = world.population_mut(a).unwrap().train_steps(data, &loss()).unwrap();
     for (step, items) in [0..4, 4..8, 8..10].into_iter().enumerate() {
         let x = x.slice(s![items.clone(), ..]);
         let classes = classes.slice(s![items]);
-        let own = other.train_step(b, Input::shared(x), Input::shared(classes), &loss()).unwrap();
+        let own = other
+            .population_mut(b)
+            .unwrap()
+            .train_step(Input::shared(x), Input::shared(classes), &loss())
+            .unwrap();
         assert_eq!(losses.column(step), own);
     }
     assert_eq!(bits(&mut world, a), bits(&mut other, b));
 }
 
-#[test]
-fn a_gradient_hook_sees_the_sum_once_and_may_change_it() {
-    let (mut world, population) = shared(6);
-    let (mut other, copy) = shared(6);
-    backward(&mut other, copy);
-    let root = other.models(copy).unwrap()[0];
-    let sum = other.gradient::<f32>(root, WEIGHT).unwrap().unwrap();
-    let seen = Arc::new(Mutex::new(Vec::new()));
-    let roots = world.models(population).unwrap().to_vec();
-    let module = world.module(roots[2], "0").unwrap();
-    let told = seen.clone();
-    let double = Callback::Gradient(
-        "weight".to_owned(),
-        Box::new(move |_, _, gradient| {
-            told.lock().unwrap().push(gradient.read::<f32>()?);
-            Ok(Some(gradient + gradient))
-        }),
-    );
-    hooks::register(&mut world, module, double, HookOptions::default()).unwrap();
-    let told = seen.clone();
-    let look = Callback::PostAccumulateGrad(
-        "weight".to_owned(),
-        Box::new(move |_, _, gradient| {
-            told.lock().unwrap().push(gradient.read::<f32>()?);
-            Ok(())
-        }),
-    );
-    hooks::register(&mut world, (population, "0"), look, HookOptions::default()).unwrap();
-    backward(&mut world, population);
-    let twice: Vec<_> = sum.iter().map(|x| x + x).collect();
-    assert_eq!(*seen.lock().unwrap(), [sum.iter().copied().collect::<Vec<_>>(), twice.clone()]);
-    let own = world.gradient::<f32>(roots[5], WEIGHT).unwrap().unwrap();
-    assert_eq!(own.iter().copied().collect::<Vec<_>>(), twice);
-}
-
 /// Everything that the models of a population have: parameters, gradients, optimizers' state, counts of draws.
 fn everything(world: &mut World, population: Entity) -> Vec<Tensor> {
     let mut all = Vec::new();
-    for root in world.models(population).unwrap().to_vec() {
-        all.extend(world.state_dict(root).unwrap());
-        for name in world.parameter_names(root).unwrap() {
-            let gradient = world.gradient::<f32>(root, &name).unwrap();
+    for root in world.population(population).unwrap().models().to_vec() {
+        all.extend(world.module_mut(root).unwrap().state_dict().unwrap());
+        for name in world.module_mut(root).unwrap().parameter_names().unwrap() {
+            let gradient = world.module_mut(root).unwrap().gradient::<f32>(&name).unwrap();
             all.extend(gradient.map(|gradient| Tensor::new(name, gradient.view())));
         }
-        all.extend(world.training_state(root).unwrap());
+        all.extend(world.module_mut(root).unwrap().training_state().unwrap());
     }
     all
 }
 
 #[test]
-fn a_hook_of_what_is_shared_that_fails_leaves_everything_as_it_was() {
-    let net = || net().push(Dropout { p: 0.4 });
-    for watches_all in [false, true] {
-        let mut world = World::new();
-        let population = world.spawn_population(&net(), 7, Seed(3)).unwrap();
-        for name in [WEIGHT, "0.bias"] {
-            world.share_parameter(population, name).unwrap();
-        }
-        world.insert(population, Adam::default()).unwrap();
-        let (x, classes) = inputs(7);
-        world.train_step(population, &x, &classes, &loss()).unwrap();
-        backward(&mut world, population);
-        let root = world.models(population).unwrap()[2];
-        let target = match watches_all {
-            true => Target::from((population, "0")),
-            false => Target::from(world.module(root, "0").unwrap()),
-        };
-        // The weight's gradient comes first, the bias's hook fails.
-        let fails = Callback::Gradient("bias".to_owned(), Box::new(|_, _, _| Err("no".into())));
-        let handle =
-            hooks::register(&mut world, target.clone(), fails, HookOptions::default()).unwrap();
-        let before = everything(&mut world, population);
-        let error = world.train_step(population, &x, &classes, &loss()).unwrap_err();
-        assert!(error.to_string().ends_with("gradient hook 0: no"), "{error}");
-        assert!(everything(&mut world, population) == before, "a training step");
-        let go_back = |world: &mut World| {
-            world.forward(population, &x).unwrap();
-            world.loss::<f32, i64>(population, &classes, &loss()).unwrap();
-        };
-        go_back(&mut world);
-        // The forward pass has drawn numbers.
-        let before = everything(&mut world, population);
-        world.backward(population).unwrap_err();
-        assert!(everything(&mut world, population) == before, "gradients");
-        handle.remove();
-        let fails =
-            Callback::PostAccumulateGrad("bias".to_owned(), Box::new(|_, _, _| Err("no".into())));
-        let handle = hooks::register(&mut world, target, fails, HookOptions::default()).unwrap();
-        go_back(&mut world);
-        let before = everything(&mut world, population);
-        world.backward(population).unwrap_err();
-        assert!(everything(&mut world, population) == before, "gradients after they were added");
-        // And on it goes.
-        handle.remove();
-        go_back(&mut world);
-        world.backward(population).unwrap();
-        assert!(everything(&mut world, population) != before);
-        world.train_step(population, &x, &classes, &loss()).unwrap();
-    }
-}
-
-#[test]
 fn an_optimizer_that_does_not_take_what_is_shared_updates_nothing() {
     let mut world = World::new();
-    let population = world.spawn_population(&net(), 3, Seed(3)).unwrap();
-    world.share_parameter(population, "0.bias").unwrap();
-    world.insert(population, SGD::default()).unwrap();
+    let population = world.spawn_population(&net(), 3, Seed(3)).unwrap().id();
+    world.population_mut(population).unwrap().share_parameter("0.bias").unwrap();
+    world.population_mut(population).unwrap().insert(SGD::default()).unwrap();
     world.entity_mut(population).insert(Muon::default());
     let before = everything(&mut world, population);
     let (x, classes) = inputs(3);
-    let error = world.train_step(population, &x, &classes, &loss()).unwrap_err().to_string();
+    let error = world
+        .population_mut(population)
+        .unwrap()
+        .train_step(&x, &classes, &loss())
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("Muon only supports 2D parameters"), "{error}");
     assert!(everything(&mut world, population) == before);
     backward(&mut world, population);
     let before = everything(&mut world, population);
-    world.step(population).unwrap_err();
+    world.population_mut(population).unwrap().step().unwrap_err();
     assert!(everything(&mut world, population) == before);
 }
 
 #[test]
 fn models_that_are_frozen_or_inactive_contribute_nothing() {
     let ((mut world, a), (mut other, b)) = (shared(5), copies(5));
-    let roots = world.models(a).unwrap().to_vec();
+    let roots = world.population(a).unwrap().models().to_vec();
     mode::set_active(&mut world, roots[1], false).unwrap();
     mode::set_requires_grad(&mut world, roots[3], WEIGHT, false).unwrap();
     backward(&mut world, a);
     backward(&mut other, b);
-    let copies = other.models(b).unwrap().to_vec();
-    let of = |index: usize| other.gradient::<f32>(copies[index], WEIGHT).unwrap().unwrap();
+    let copies = other.population(b).unwrap().models().to_vec();
+    let of = |index: usize| {
+        other.module_mut(copies[index]).unwrap().gradient::<f32>(WEIGHT).unwrap().unwrap()
+    };
     let gradients: Vec<_> = [0, 2, 4].map(of).to_vec();
-    assert_eq!(world.gradient::<f32>(roots[0], WEIGHT).unwrap().unwrap(), sum_of(&gradients));
-    world.requires_grad_(a, false).unwrap();
-    world.zero_grad(a).unwrap();
-    world.insert(a, SGD::default()).unwrap();
+    assert_eq!(
+        world.module_mut(roots[0]).unwrap().gradient::<f32>(WEIGHT).unwrap().unwrap(),
+        sum_of(&gradients)
+    );
+    world.population_mut(a).unwrap().requires_grad_(false).unwrap();
+    world.population_mut(a).unwrap().zero_grad().unwrap();
+    world.population_mut(a).unwrap().insert(SGD::default()).unwrap();
     let before = bits(&mut world, a);
     let (x, classes) = inputs(5);
-    world.train_step(a, &x, &classes, &loss()).unwrap();
+    world.population_mut(a).unwrap().train_step(&x, &classes, &loss()).unwrap();
     assert_eq!(bits(&mut world, a), before);
 }
 
@@ -462,17 +403,29 @@ fn an_ensemble_learns_as_in_torch() {
     let mut worlds = [false, true].map(|is_fused| {
         let mut world = World::new();
         let settings = PopulationSettings { models, dtype: Dtype::F64, ..Default::default() };
-        let population = world.spawn_population_with(&net(), settings).unwrap();
-        for (m, root) in world.models(population).unwrap().to_vec().into_iter().enumerate() {
+        let population = world.spawn_population_with(&net(), settings).unwrap().id();
+        for (m, root) in
+            world.population(population).unwrap().models().to_vec().into_iter().enumerate()
+        {
             for (k, name) in [WEIGHT, "0.bias", "2.weight", "2.bias"].into_iter().enumerate() {
-                let shape = world.parameter::<f64>(root, name).unwrap().shape().to_vec();
+                let shape = world
+                    .module_mut(root)
+                    .unwrap()
+                    .parameter::<f64>(name)
+                    .unwrap()
+                    .shape()
+                    .to_vec();
                 let first = (k + m + 1) as f64;
                 let numbers = of(&shape, &|i| (0.9 * i + first).sin() / 2.0);
-                world.set_parameter(root, name, numbers.view()).unwrap();
+                world.module_mut(root).unwrap().set_parameter(name, numbers.view()).unwrap();
             }
         }
-        world.share_parameter(population, WEIGHT).unwrap();
-        world.insert(population, Adam { lr: 0.05, ..Adam::default() }).unwrap();
+        world.population_mut(population).unwrap().share_parameter(WEIGHT).unwrap();
+        world
+            .population_mut(population)
+            .unwrap()
+            .insert(Adam { lr: 0.05, ..Adam::default() })
+            .unwrap();
         (world, population, is_fused)
     });
     let x = of(&[models, 4, 3], &|i| (0.7 * i).sin());
@@ -480,24 +433,44 @@ fn an_ensemble_learns_as_in_torch() {
     for (world, population, is_fused) in &mut worlds {
         for step in 0..5 {
             let losses = if *is_fused {
-                world.train_step(*population, &x, &target, &MSELoss::default()).unwrap().into_dyn()
+                world
+                    .population_mut(*population)
+                    .unwrap()
+                    .train_step(&x, &target, &MSELoss::default())
+                    .unwrap()
+                    .into_dyn()
             } else {
-                world.zero_grad(*population).unwrap();
-                world.forward(*population, &x).unwrap();
-                let losses = world.loss(*population, &target, &MSELoss::default()).unwrap();
-                world.backward(*population).unwrap();
-                let root = world.models(*population).unwrap()[7];
-                let gradient = world.gradient::<f64>(root, WEIGHT).unwrap().unwrap();
+                world.module_mut(*population).unwrap().zero_grad().unwrap();
+                world.population_mut(*population).unwrap().forward(&x).unwrap();
+                let losses = world
+                    .population_mut(*population)
+                    .unwrap()
+                    .loss(&target, &MSELoss::default())
+                    .unwrap();
+                world.population_mut(*population).unwrap().backward().unwrap();
+                let root = world.population(*population).unwrap().models()[7];
+                let gradient =
+                    world.module_mut(root).unwrap().gradient::<f64>(WEIGHT).unwrap().unwrap();
                 compare(step, "gradient", gradient.as_slice().unwrap());
-                world.step(*population).unwrap();
+                world.population_mut(*population).unwrap().step().unwrap();
                 losses
             };
             compare(step, "losses", losses.as_slice().unwrap());
         }
-        let weight = world.stack::<f64>(*population, WEIGHT).unwrap();
+        let weight = world.population_mut(*population).unwrap().stack::<f64>(WEIGHT).unwrap();
         compare(5, WEIGHT, weight.index_axis(Axis(0), 11).to_owned().as_slice().unwrap());
         for name in ["0.bias", "2.weight", "2.bias"] {
-            compare(5, name, world.stack::<f64>(*population, name).unwrap().as_slice().unwrap());
+            compare(
+                5,
+                name,
+                world
+                    .population_mut(*population)
+                    .unwrap()
+                    .stack::<f64>(name)
+                    .unwrap()
+                    .as_slice()
+                    .unwrap(),
+            );
         }
     }
 }
@@ -507,24 +480,24 @@ fn a_gradient_is_the_slope_of_the_summed_loss() {
     let models = 18;
     let mut world = World::new();
     let settings = PopulationSettings { models, dtype: Dtype::F64, ..Default::default() };
-    let population = world.spawn_population_with(&net(), settings).unwrap();
-    world.share_parameter(population, WEIGHT).unwrap();
+    let population = world.spawn_population_with(&net(), settings).unwrap().id();
+    world.population_mut(population).unwrap().share_parameter(WEIGHT).unwrap();
     let (x, classes) = inputs(models);
     let x = x.mapv(f64::from);
     let total = |world: &mut World| -> f64 {
-        world.forward(population, &x).unwrap();
-        world.loss::<f64, i64>(population, &classes, &loss()).unwrap().sum()
+        world.population_mut(population).unwrap().forward(&x).unwrap();
+        world.population_mut(population).unwrap().loss::<f64, i64>(&classes, &loss()).unwrap().sum()
     };
     total(&mut world);
-    world.backward(population).unwrap();
-    let root = world.models(population).unwrap()[0];
-    let gradient = world.gradient::<f64>(root, WEIGHT).unwrap().unwrap();
-    let weight = world.parameter::<f64>(root, WEIGHT).unwrap();
+    world.population_mut(population).unwrap().backward().unwrap();
+    let root = world.population(population).unwrap().models()[0];
+    let gradient = world.module_mut(root).unwrap().gradient::<f64>(WEIGHT).unwrap().unwrap();
+    let weight = world.module_mut(root).unwrap().parameter::<f64>(WEIGHT).unwrap();
     for index in ndarray::indices(weight.raw_dim()) {
         let mut at = |by: f64| {
             let mut moved = weight.clone();
             moved[&index] += by;
-            world.set_parameter(root, WEIGHT, moved.view()).unwrap();
+            world.module_mut(root).unwrap().set_parameter(WEIGHT, moved.view()).unwrap();
             total(&mut world)
         };
         let slope = (at(1e-5) - at(-1e-5)) / 2e-5;

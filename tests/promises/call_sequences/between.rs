@@ -1,6 +1,7 @@
 //! Models that come, go and change between the calls of a step.
 
 use ndarray::{Array2, Array3, ArrayD, Axis};
+use neurarch::hooks::At;
 use neurarch::prelude::*;
 use neurarch::systems::execute::step::StepError;
 
@@ -18,7 +19,7 @@ fn spawn(world: &mut World, models: usize) -> Entity {
     let model = Sequential::new().push(Linear::new(4, 8)).push(Tanh).push(Linear::new(8, 3));
     // Asks in which mode it is.
     let model = model.push(Dropout { p: 0.0 });
-    world.spawn_population(&model, models, Seed(1)).unwrap()
+    world.spawn_population(&model, models, Seed(1)).unwrap().id()
 }
 
 fn loss(
@@ -26,7 +27,7 @@ fn loss(
     population: Entity,
     targets: &Array2<i64>,
 ) -> Result<ArrayD<f32>, StepError> {
-    world.loss(population, targets, &CrossEntropyLoss::default())
+    world.population_mut(population)?.loss(targets, &CrossEntropyLoss::default())
 }
 
 /// How the forward passes are made.
@@ -45,37 +46,56 @@ const WAYS: [Way; 5] =
 
 /// Runs `models` models forward that way.
 fn forward(world: &mut World, population: Entity, way: Way) {
-    let root = world.models(population).unwrap()[1];
+    let root = world.population(population).unwrap().models()[1];
     match way {
         Way::Planned | Way::InputGradient => {}
         Way::Observed => {
-            world.register_forward_hook((population, "0"), |_, _, _| Ok(None)).unwrap();
-            world.register_full_backward_hook((population, "0"), |_, _, _| Ok(None)).unwrap();
+            world
+                .population_mut(population)
+                .unwrap()
+                .at("0")
+                .register_forward_hook(|_, _, _| Ok(None))
+                .unwrap();
+            world
+                .population_mut(population)
+                .unwrap()
+                .at("0")
+                .register_full_backward_hook(|_, _, _| Ok(None))
+                .unwrap();
         }
         Way::Changed => {
             let double = |_: &At<'_>, gradients: &[Option<Var>], _: &[Option<Var>]| {
                 Ok(Some(gradients.iter().map(|of| of.as_ref().map(|of| of * 2.0)).collect()))
             };
-            world.register_full_backward_hook((population, "2"), double).unwrap();
+            world
+                .population_mut(population)
+                .unwrap()
+                .at("2")
+                .register_full_backward_hook(double)
+                .unwrap();
         }
         Way::OneHooked => {
-            world.register_forward_hook(root, |_, _, _| Ok(None)).unwrap();
+            world.module_mut(root).unwrap().register_forward_hook(|_, _, _| Ok(None)).unwrap();
         }
     }
-    let x = inputs(world.models(population).unwrap().len());
+    let x = inputs(world.population(population).unwrap().models().len());
     let input = Input::from(&x);
     let is_asked = matches!(way, Way::InputGradient);
-    world.forward(population, if is_asked { input.requires_grad() } else { input }).unwrap();
+    world
+        .population_mut(population)
+        .unwrap()
+        .forward(if is_asked { input.requires_grad() } else { input })
+        .unwrap();
 }
 
 /// What is left of a backward pass: gradients by root, and those of the inputs.
 fn gradients(world: &mut World, population: Entity) -> Vec<(Entity, Vec<u32>, Option<Vec<u32>>)> {
-    let roots = world.models(population).unwrap().to_vec();
-    let of_inputs = world.input_gradient::<f32>(population).unwrap();
+    let roots = world.population(population).unwrap().models().to_vec();
+    let of_inputs = world.population(population).unwrap().input_gradient::<f32>().unwrap();
     let of = |(index, root): (usize, Entity)| {
         let mut all = Vec::new();
         for name in ["0.weight", "0.bias", "2.weight", "2.bias"] {
-            let gradient = world.gradient::<f32>(root, name).unwrap().unwrap();
+            let gradient = world.module_mut(root).unwrap().gradient::<f32>(name).unwrap().unwrap();
             all.extend(gradient.iter().map(|x| x.to_bits()));
         }
         let of_inputs = of_inputs.as_ref().map(|of| of.index_axis(Axis(0), index));
@@ -92,19 +112,19 @@ fn models_that_are_left_after_a_despawn_get_their_own_losses_and_gradients() {
             let p = spawn(&mut whole, 5);
             forward(&mut whole, p, way);
             let all_losses = loss(&mut whole, p, &targets(5)).unwrap();
-            whole.backward(p).unwrap();
+            whole.population_mut(p).unwrap().backward().unwrap();
             let expected = gradients(&mut whole, p);
 
             for after_loss in [false, true] {
                 let mut world = World::new();
                 let p = spawn(&mut world, 5);
-                let roots = world.models(p).unwrap().to_vec();
+                let roots = world.population(p).unwrap().models().to_vec();
                 forward(&mut world, p, way);
                 if after_loss {
                     loss(&mut world, p, &targets(5)).unwrap();
                 }
                 gone.iter().for_each(|&model| assert!(world.despawn(roots[model])));
-                let left = world.models(p).unwrap().to_vec();
+                let left = world.population(p).unwrap().models().to_vec();
                 let old: Vec<_> = left
                     .iter()
                     .map(|root| roots.iter().position(|of| of == root).unwrap())
@@ -113,7 +133,7 @@ fn models_that_are_left_after_a_despawn_get_their_own_losses_and_gradients() {
                     let losses = loss(&mut world, p, &targets(5).select(Axis(0), &old)).unwrap();
                     assert_eq!(losses, all_losses.select(Axis(0), &old), "{way:?} {gone:?}");
                 }
-                world.backward(p).unwrap();
+                world.population_mut(p).unwrap().backward().unwrap();
                 let found = gradients(&mut world, p);
                 for (found, &old) in found.iter().zip(&old) {
                     assert_eq!(
@@ -134,16 +154,19 @@ fn models_that_are_left_after_a_despawn_get_their_own_losses_and_gradients() {
 fn gradients_of_inputs_follow_the_models_after_the_backward_pass() {
     let mut world = World::new();
     let p = spawn(&mut world, 3);
-    let root = world.models(p).unwrap()[0];
+    let root = world.population(p).unwrap().models()[0];
     forward(&mut world, p, Way::InputGradient);
     loss(&mut world, p, &targets(3)).unwrap();
-    world.backward(p).unwrap();
-    let all = world.input_gradient::<f32>(p).unwrap().unwrap();
+    world.population_mut(p).unwrap().backward().unwrap();
+    let all = world.population(p).unwrap().input_gradient::<f32>().unwrap().unwrap();
     world.despawn(root);
-    let left = world.input_gradient::<f32>(p).unwrap().unwrap();
+    let left = world.population(p).unwrap().input_gradient::<f32>().unwrap().unwrap();
     assert_eq!(left, all.select(Axis(0), &[2, 1]));
-    world.clone_models(p, &[0]).unwrap();
-    assert_eq!(world.input_gradient::<f32>(p), Err(StepError::Spawned { model: 2 }));
+    world.population_mut(p).unwrap().clone_models(&[0]).unwrap();
+    assert_eq!(
+        world.population(p).unwrap().input_gradient::<f32>(),
+        Err(StepError::Spawned { model: 2 })
+    );
 }
 
 #[test]
@@ -152,30 +175,38 @@ fn a_model_that_did_not_run_is_named() {
     let spawned = StepError::Spawned { model: 2 };
     let edited = |model| StepError::Edited { model };
     let cases: [(Change, StepError); 6] = [
-        (|world, p| drop(world.clone_models(p, &[0]).unwrap()), spawned.clone()),
-        (|world, p| drop(world.spawn_models(p, 1).unwrap()), spawned),
+        (
+            |world, p| drop(world.population_mut(p).unwrap().clone_models(&[0]).unwrap()),
+            spawned.clone(),
+        ),
+        (|world, p| drop(world.population_mut(p).unwrap().spawn_models(1).unwrap()), spawned),
         (
             |world, p| {
                 // As many as before.
-                let root = world.models(p).unwrap()[0];
+                let root = world.population(p).unwrap().models()[0];
                 world.despawn(root);
-                world.clone_models(p, &[0]).unwrap();
+                world.population_mut(p).unwrap().clone_models(&[0]).unwrap();
             },
             StepError::Spawned { model: 1 },
         ),
         (
             |world, p| {
-                let root = world.models(p).unwrap()[1];
-                world.container(root).append(Tanh).unwrap();
+                let root = world.population(p).unwrap().models()[1];
+                world.module_mut(root).unwrap().container().append(Tanh).unwrap();
             },
             edited(1),
         ),
-        (|world, p| world.weight_norm((p, "2"), "weight", Some(0)).unwrap(), edited(0)),
+        (
+            |world, p| {
+                world.population_mut(p).unwrap().at("2").weight_norm("weight", Some(0)).unwrap()
+            },
+            edited(0),
+        ),
         (
             |world, p| {
                 // Another module of the same structure.
-                let root = world.models(p).unwrap()[1];
-                world.container(root).set(0, Linear::new(4, 8)).unwrap();
+                let root = world.population(p).unwrap().models()[1];
+                world.module_mut(root).unwrap().container().set(0, Linear::new(4, 8)).unwrap();
             },
             edited(1),
         ),
@@ -184,25 +215,29 @@ fn a_model_that_did_not_run_is_named() {
         for way in WAYS {
             let mut world = World::new();
             let p = spawn(&mut world, 2);
-            world.insert(p, GradScaler::default()).unwrap();
+            world.population_mut(p).unwrap().insert(GradScaler::default()).unwrap();
             forward(&mut world, p, way);
             loss(&mut world, p, &targets(2)).unwrap();
             change(&mut world, p);
-            let n = world.models(p).unwrap().len();
+            let n = world.population(p).unwrap().models().len();
             assert_eq!(loss(&mut world, p, &targets(n)), Err(expected.clone()), "{number} {way:?}");
-            assert_eq!(world.backward(p), Err(expected.clone()), "{number} {way:?}");
-            let gradient = Array3::<f32>::ones((n, 5, 3));
             assert_eq!(
-                world.backward_from(p, &gradient),
+                world.population_mut(p).unwrap().backward(),
                 Err(expected.clone()),
                 "{number} {way:?}"
             );
-            let scaled = world.scale_loss(p).unwrap_err().to_string();
+            let gradient = Array3::<f32>::ones((n, 5, 3));
+            assert_eq!(
+                world.population_mut(p).unwrap().backward_from(&gradient),
+                Err(expected.clone()),
+                "{number} {way:?}"
+            );
+            let scaled = world.population_mut(p).unwrap().scale_loss().unwrap_err().to_string();
             let is_named = scaled == expected.to_string() || scaled.contains("has no GradScaler");
             assert!(is_named, "{number} {way:?}: {scaled}");
             forward(&mut world, p, Way::Planned);
             loss(&mut world, p, &targets(n)).unwrap();
-            world.backward(p).unwrap();
+            world.population_mut(p).unwrap().backward().unwrap();
         }
     }
 }
@@ -211,18 +246,18 @@ fn a_model_that_did_not_run_is_named() {
 fn a_model_that_was_asleep_is_named_and_spawned_ones_may_go_again() {
     let mut world = World::new();
     let p = spawn(&mut world, 3);
-    let root = world.models(p).unwrap()[1];
-    world.set_active(root, false).unwrap();
+    let root = world.population(p).unwrap().models()[1];
+    world.module_mut(root).unwrap().set_active(false).unwrap();
     forward(&mut world, p, Way::Planned);
-    world.set_active(root, true).unwrap();
+    world.module_mut(root).unwrap().set_active(true).unwrap();
     assert_eq!(loss(&mut world, p, &targets(3)), Err(StepError::Activated { model: 1 }));
-    world.set_active(root, false).unwrap();
+    world.module_mut(root).unwrap().set_active(false).unwrap();
     let expected = loss(&mut world, p, &targets(3)).unwrap();
-    let clones = world.clone_models(p, &[0, 2]).unwrap();
-    assert_eq!(world.backward(p), Err(StepError::Spawned { model: 3 }));
+    let clones = world.population_mut(p).unwrap().clone_models(&[0, 2]).unwrap();
+    assert_eq!(world.population_mut(p).unwrap().backward(), Err(StepError::Spawned { model: 3 }));
     clones.into_iter().for_each(|root| assert!(world.despawn(root)));
     assert_eq!(loss(&mut world, p, &targets(3)).unwrap(), expected);
-    world.backward(p).unwrap();
+    world.population_mut(p).unwrap().backward().unwrap();
 }
 
 #[test]
@@ -235,14 +270,19 @@ fn a_forward_pass_that_fails_leaves_the_one_before_it() {
             (world, p)
         });
         let (world, p) = found;
-        assert!(world.forward(p, &Array3::<f32>::ones((2, 5, 3))).is_err());
-        assert!(world.forward(p, &Array3::<f32>::ones((3, 5, 4))).is_err());
-        let hook = world.register_forward_hook((p, "2"), |_, _, _| Err("no".into())).unwrap();
-        assert!(world.forward(p, &Array3::<f32>::ones((2, 7, 4))).is_err());
+        assert!(world.population_mut(p).unwrap().forward(&Array3::<f32>::ones((2, 5, 3))).is_err());
+        assert!(world.population_mut(p).unwrap().forward(&Array3::<f32>::ones((3, 5, 4))).is_err());
+        let hook = world
+            .population_mut(p)
+            .unwrap()
+            .at("2")
+            .register_forward_hook(|_, _, _| Err("no".into()))
+            .unwrap();
+        assert!(world.population_mut(p).unwrap().forward(&Array3::<f32>::ones((2, 7, 4))).is_err());
         hook.remove();
         let results = [expected, (world, p)].map(|(world, p)| {
             let losses = loss(world, p, &targets(2)).unwrap();
-            world.backward(p).unwrap();
+            world.population_mut(p).unwrap().backward().unwrap();
             (losses, gradients(world, p).into_iter().map(|of| (of.1, of.2)).collect::<Vec<_>>())
         });
         assert_eq!(results[0], results[1], "{way:?}");
@@ -254,14 +294,14 @@ fn a_mode_that_no_module_asks_for_changes_nothing() {
     let found = [false, true].map(|toggles| {
         let mut world = World::new();
         let model = Sequential::new().push(Linear::new(4, 8)).push(Tanh).push(Linear::new(8, 3));
-        let p = world.spawn_population(&model, 3, Seed(1)).unwrap();
+        let p = world.spawn_population(&model, 3, Seed(1)).unwrap().id();
         forward(&mut world, p, Way::Planned);
         loss(&mut world, p, &targets(3)).unwrap();
         if toggles {
-            let root = world.models(p).unwrap()[1];
-            world.eval(root).unwrap();
+            let root = world.population(p).unwrap().models()[1];
+            world.module_mut(root).unwrap().eval().unwrap();
         }
-        world.backward(p).unwrap();
+        world.population_mut(p).unwrap().backward().unwrap();
         gradients(&mut world, p).into_iter().map(|of| (of.1, of.2)).collect::<Vec<_>>()
     });
     assert_eq!(found[0], found[1]);
@@ -273,15 +313,18 @@ fn a_backward_pass_that_fails_leaves_the_loss() {
     let p = spawn(&mut world, 2);
     forward(&mut world, p, Way::Planned);
     loss(&mut world, p, &targets(2)).unwrap();
-    world.eval(p).unwrap();
-    assert_eq!(world.backward_from(p, &Array3::<f32>::ones((2, 5, 3))), Err(StepError::Changed));
-    world.train(p).unwrap();
-    world.backward(p).unwrap();
+    world.population_mut(p).unwrap().eval().unwrap();
+    assert_eq!(
+        world.population_mut(p).unwrap().backward_from(&Array3::<f32>::ones((2, 5, 3))),
+        Err(StepError::Changed)
+    );
+    world.population_mut(p).unwrap().train().unwrap();
+    world.population_mut(p).unwrap().backward().unwrap();
     let found = gradients(&mut world, p);
     let mut world = World::new();
     let p = spawn(&mut world, 2);
     forward(&mut world, p, Way::Planned);
     loss(&mut world, p, &targets(2)).unwrap();
-    world.backward(p).unwrap();
+    world.population_mut(p).unwrap().backward().unwrap();
     assert_eq!(found, gradients(&mut world, p));
 }

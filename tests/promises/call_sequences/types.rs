@@ -1,6 +1,7 @@
 //! Results and losses are of the models' type, whatever the inputs are.
 
 use ndarray::{Array1, Array2, Array3, ArrayD, Axis};
+use neurarch::hooks::At;
 use neurarch::kernels::ir::dtype::bf16;
 use neurarch::prelude::*;
 use neurarch::systems::execute::step::StepError;
@@ -16,8 +17,8 @@ fn tokens(models: usize) -> Array2<i64> {
 fn spawn(world: &mut World, dtype: Dtype) -> Entity {
     let settings =
         PopulationSettings { models: 2, dtype, seed: 3, ..PopulationSettings::default() };
-    let population = world.spawn_population_with(&reader(), settings).unwrap();
-    world.insert(population, SGD::default()).unwrap();
+    let population = world.spawn_population_with(&reader(), settings).unwrap().id();
+    world.population_mut(population).unwrap().insert(SGD::default()).unwrap();
     population
 }
 
@@ -29,24 +30,28 @@ fn a_model_that_reads_tokens_gives_losses_of_its_own_type() {
     let p = spawn(&mut world, Dtype::F32);
     let [q, r] = [(); 2].map(|()| spawn(&mut world, Dtype::F32));
 
-    let y: ArrayD<f32> = world.forward(p, &t).unwrap();
+    let y: ArrayD<f32> = world.population_mut(p).unwrap().forward(&t).unwrap();
     assert_eq!(y.shape(), [2, 5, 10]);
     let mut into = Array3::zeros((2, 5, 10));
-    world.forward_into(p, &t, into.view_mut()).unwrap();
+    world.population_mut(p).unwrap().forward_into(&t, into.view_mut()).unwrap();
     assert_eq!(into.into_dyn(), y);
-    let expected: ArrayD<f32> = world.loss(p, &t, &loss).unwrap();
-    let found: Array1<f32> = world.train_step(p, &t, &t, &loss).unwrap();
+    let expected: ArrayD<f32> = world.population_mut(p).unwrap().loss(&t, &loss).unwrap();
+    let found: Array1<f32> = world.population_mut(p).unwrap().train_step(&t, &t, &loss).unwrap();
     assert_eq!(found.into_dyn(), expected);
-    let with = world.train_step_with::<f32, _>(q, Arguments::each([AnyInput::from(&t)]), &t, &loss);
+    let with = world.population_mut(q).unwrap().train_step_with::<f32, _>(
+        Arguments::each([AnyInput::from(&t)]),
+        &t,
+        &loss,
+    );
     assert_eq!(with.unwrap().into_dyn(), expected);
     let mut losses = [0.0; 2];
-    world.train_step_into(r, &t, &t, &loss, &mut losses).unwrap();
+    world.population_mut(r).unwrap().train_step_into(&t, &t, &loss, &mut losses).unwrap();
     assert_eq!(ArrayD::from_shape_vec(vec![2], losses.to_vec()).unwrap(), expected);
 
     let s = spawn(&mut world, Dtype::F32);
     let steps = t.view().insert_axis(Axis(1));
     let data = DataSet::stacked(steps.view(), steps.view());
-    let all: Array2<f32> = world.train_steps(s, data, &loss).unwrap();
+    let all: Array2<f32> = world.population_mut(s).unwrap().train_steps(data, &loss).unwrap();
     assert_eq!(all.column(0).to_owned().into_dyn(), expected);
 }
 
@@ -56,24 +61,46 @@ fn models_of_other_types_are_asked_for_theirs() {
     let (loss, t) = (CrossEntropyLoss::default(), tokens(2));
     let wrong = |array, given| StepError::Dtype { array, expected: Dtype::F64, given };
     let p = spawn(&mut world, Dtype::F64);
-    assert_eq!(world.forward(p, &t), Err(wrong("result", Dtype::F32)));
-    let y = world.forward_with::<f64>(p, Arguments::each([AnyInput::from(&t)])).unwrap();
+    assert_eq!(world.population_mut(p).unwrap().forward(&t), Err(wrong("result", Dtype::F32)));
+    let y = world
+        .population_mut(p)
+        .unwrap()
+        .forward_with::<f64>(Arguments::each([AnyInput::from(&t)]))
+        .unwrap();
     assert_eq!(y.leaves()[0].shape(), [2, 5, 10]);
-    assert_eq!(world.loss::<f32, _>(p, &t, &loss), Err(wrong("result", Dtype::F32)));
-    assert_eq!(world.loss::<i64, _>(p, &t, &loss), Err(wrong("result", Dtype::I64)));
-    let expected = world.loss::<f64, _>(p, &t, &loss).unwrap();
-    assert_eq!(world.train_step(p, &t, &t, &loss), Err(wrong("losses", Dtype::F32)));
+    assert_eq!(
+        world.population_mut(p).unwrap().loss::<f32, _>(&t, &loss),
+        Err(wrong("result", Dtype::F32))
+    );
+    assert_eq!(
+        world.population_mut(p).unwrap().loss::<i64, _>(&t, &loss),
+        Err(wrong("result", Dtype::I64))
+    );
+    let expected = world.population_mut(p).unwrap().loss::<f64, _>(&t, &loss).unwrap();
+    assert_eq!(
+        world.population_mut(p).unwrap().train_step(&t, &t, &loss),
+        Err(wrong("losses", Dtype::F32))
+    );
     let arguments = || Arguments::each([AnyInput::from(&t)]);
-    let refused = world.train_step_with::<i64, _>(p, arguments(), &t, &loss);
+    let refused =
+        world.population_mut(p).unwrap().train_step_with::<i64, _>(arguments(), &t, &loss);
     assert_eq!(refused, Err(wrong("losses", Dtype::I64)));
     let steps = t.view().insert_axis(Axis(1));
     let data = DataSet::stacked(steps.view(), steps.view());
-    assert_eq!(world.train_steps(p, data.clone(), &loss), Err(wrong("losses", Dtype::F32)));
-    let found = world.train_steps_with::<f64, _, _>(p, data, &loss).unwrap();
+    assert_eq!(
+        world.population_mut(p).unwrap().train_steps(data.clone(), &loss),
+        Err(wrong("losses", Dtype::F32))
+    );
+    let found =
+        world.population_mut(p).unwrap().train_steps_with::<f64, _, _>(data, &loss).unwrap();
     assert_eq!(found.column(0).to_owned().into_dyn(), expected);
 
     let half = spawn(&mut world, Dtype::BF16);
-    let losses = world.train_step_with::<bf16, _>(half, arguments(), &t, &loss).unwrap();
+    let losses = world
+        .population_mut(half)
+        .unwrap()
+        .train_step_with::<bf16, _>(arguments(), &t, &loss)
+        .unwrap();
     assert!(losses.iter().all(|loss| loss.to_f32() > 1.0), "{losses:?}");
 }
 
@@ -94,12 +121,14 @@ impl Module for OfBytes {
 #[test]
 fn a_model_that_reads_bytes_gives_losses_of_its_own_type() {
     let mut world = World::new();
-    let p = world.spawn_population(&OfBytes, 2, Seed(0)).unwrap();
-    world.insert(p, SGD::default()).unwrap();
+    let p = world.spawn_population(&OfBytes, 2, Seed(0)).unwrap().id();
+    world.population_mut(p).unwrap().insert(SGD::default()).unwrap();
     let (x, y) = (Array3::<u8>::ones((2, 5, 3)), Array2::<i64>::zeros((2, 5)));
-    world.forward(p, &x).unwrap();
-    let expected: ArrayD<f32> = world.loss(p, &y, &CrossEntropyLoss::default()).unwrap();
-    let found: Array1<f32> = world.train_step(p, &x, &y, &CrossEntropyLoss::default()).unwrap();
+    world.population_mut(p).unwrap().forward(&x).unwrap();
+    let expected: ArrayD<f32> =
+        world.population_mut(p).unwrap().loss(&y, &CrossEntropyLoss::default()).unwrap();
+    let found: Array1<f32> =
+        world.population_mut(p).unwrap().train_step(&x, &y, &CrossEntropyLoss::default()).unwrap();
     assert_eq!(found.into_dyn(), expected);
 }
 
@@ -122,38 +151,46 @@ fn a_loss_of_another_type_is_refused() {
         StepError::Dtype { array: "loss", expected: Dtype::F32, given: Dtype::F64 },
     );
     for is_hooked in [false, true] {
-        let p = world.spawn_population(&Linear::new(3, 3), 2, Seed(0)).unwrap();
-        world.insert(p, SGD::default()).unwrap();
+        let p = world.spawn_population(&Linear::new(3, 3), 2, Seed(0)).unwrap().id();
+        world.population_mut(p).unwrap().insert(SGD::default()).unwrap();
         if is_hooked {
             let twice = |_: &At<'_>, _: &Arguments, y: Option<&Tree>| {
                 Ok(y.and_then(|y| y.leaf()).map(|y| Tree::Leaf(y * 2.0)))
             };
-            world.register_forward_hook((p, ""), twice).unwrap();
+            world.population_mut(p).unwrap().register_forward_hook(twice).unwrap();
         }
-        let before = world.stack::<f32>(p, "weight").unwrap();
-        assert_eq!(world.train_step(p, &x, &x, &Wide), Err(wrong.clone()));
-        assert_eq!(world.stack::<f32>(p, "weight").unwrap(), before);
+        let before = world.population_mut(p).unwrap().stack::<f32>("weight").unwrap();
+        assert_eq!(world.population_mut(p).unwrap().train_step(&x, &x, &Wide), Err(wrong.clone()));
+        assert_eq!(world.population_mut(p).unwrap().stack::<f32>("weight").unwrap(), before);
     }
 }
 
 #[test]
 fn epochs_of_no_items_are_no_steps_and_more_steps_than_memory_are_refused() {
     let mut world = World::new();
-    let p = world.spawn_population(&Linear::new(4, 3), 2, Seed(0)).unwrap();
-    world.insert(p, SGD::default()).unwrap();
+    let p = world.spawn_population(&Linear::new(4, 3), 2, Seed(0)).unwrap().id();
+    world.population_mut(p).unwrap().insert(SGD::default()).unwrap();
     let (x, y) = (Array2::<f32>::zeros((4, 4)), Array1::<i64>::zeros(4));
     let order = Array2::<u32>::zeros((2, 0));
     let data = DataSet::shared(x.view(), y.view()).order(order.view()).epochs(usize::MAX).batch(2);
-    let losses = world.train_steps(p, data, &CrossEntropyLoss::default()).unwrap();
+    let losses =
+        world.population_mut(p).unwrap().train_steps(data, &CrossEntropyLoss::default()).unwrap();
     assert_eq!(losses.dim(), (2, 0));
     let many = 1 << 45;
     let (x, y) = (Array3::<f32>::zeros((many, 0, 4)), Array2::<i64>::zeros((many, 0)));
     let data = DataSet::shared(x.view(), y.view()).batch(1);
-    assert!(world.train_steps(p, data, &CrossEntropyLoss::default()).is_err());
+    assert!(
+        world.population_mut(p).unwrap().train_steps(data, &CrossEntropyLoss::default()).is_err()
+    );
     let x = ndarray::Array4::<f32>::zeros((2, many, 0, 4));
     let y = Array3::<i64>::zeros((2, many, 0));
     let data = DataSet::stacked(x.view(), y.view());
-    let refused = world.train_steps(p, data, &CrossEntropyLoss::default()).unwrap_err().to_string();
+    let refused = world
+        .population_mut(p)
+        .unwrap()
+        .train_steps(data, &CrossEntropyLoss::default())
+        .unwrap_err()
+        .to_string();
     assert_eq!(
         refused,
         format!("data set: can't allocate memory: you tried to allocate {} bytes", many * 8)

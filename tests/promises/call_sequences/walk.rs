@@ -7,6 +7,7 @@ use neurarch::components::module::mode::Mode;
 use neurarch::prelude::*;
 use neurarch::systems::amp::ScalerError;
 use neurarch::systems::execute::step::StepError;
+use neurarch::systems::structure::mode;
 
 use super::plain::{Numbers, Pass, SIZES, is_near};
 
@@ -119,6 +120,14 @@ fn check(is_right: bool, what: impl FnOnce() -> String) -> Outcome {
     if is_right { Ok(()) } else { Err(what()) }
 }
 
+fn brains(world: &mut World, population: Entity) -> Result<PopulationMut<'_>, String> {
+    world.population_mut(population).map_err(|error| error.to_string())
+}
+
+fn part(world: &mut World, module: Entity) -> Result<ModuleMut<'_>, String> {
+    world.module_mut(module).map_err(|error| error.to_string())
+}
+
 impl Walk {
     pub(super) fn new() -> Self {
         let mut world = World::new();
@@ -127,10 +136,16 @@ impl Walk {
             .push(Linear::new(SIZES[1], SIZES[2]))
             // Asks in which mode it is.
             .push(Dropout { p: 0.0 });
-        let population = world.spawn_population(&model, 2, Seed(1)).unwrap();
-        world.insert(population, SGD { lr: RATE, ..SGD::default() }).unwrap();
+        let population = world.spawn_population(&model, 2, Seed(1)).unwrap().id();
         world
-            .insert(population, GradScaler { init_scale: SCALE, ..GradScaler::default() })
+            .population_mut(population)
+            .unwrap()
+            .insert(SGD { lr: RATE, ..SGD::default() })
+            .unwrap();
+        world
+            .population_mut(population)
+            .unwrap()
+            .insert(GradScaler { init_scale: SCALE, ..GradScaler::default() })
             .unwrap();
         let mut walk = Walk {
             world,
@@ -146,7 +161,7 @@ impl Walk {
     }
 
     fn roots(&self) -> Vec<Entity> {
-        self.world.models(self.population).unwrap().to_vec()
+        self.world.population(self.population).unwrap().models().to_vec()
     }
 
     /// Takes what the models are for right.
@@ -160,10 +175,12 @@ impl Walk {
             let learns = self.world.get::<SGD>(root).is_some()
                 && self.world.get::<GradScaler>(root).is_some();
             let mut model = Model { structure, hooks, learns, ..Model::default() };
-            for name in self.world.parameter_names(root).unwrap() {
-                let numbers = self.world.parameter::<f32>(root, &name).unwrap();
+            for name in self.world.module_mut(root).unwrap().parameter_names().unwrap() {
+                let numbers = self.world.module_mut(root).unwrap().parameter::<f32>(&name).unwrap();
                 model.parameters.insert(name.clone(), numbers.iter().map(|&x| x.into()).collect());
-                if let Some(gradient) = self.world.gradient::<f32>(root, &name).unwrap() {
+                if let Some(gradient) =
+                    self.world.module_mut(root).unwrap().gradient::<f32>(&name).unwrap()
+                {
                     model.gradients.insert(name, gradient.iter().map(|&x| x.into()).collect());
                 }
             }
@@ -195,11 +212,11 @@ impl Walk {
         for root in self.roots() {
             let model = self.models[&root].clone();
             for (name, expected) in &model.parameters {
-                let found = self.world.parameter::<f32>(root, name).unwrap();
+                let found = self.world.module_mut(root).unwrap().parameter::<f32>(name).unwrap();
                 check(is_near(found.as_slice().unwrap(), expected), || {
                     format!("{name} is {found} and not {expected:?}")
                 })?;
-                let found = self.world.gradient::<f32>(root, name).unwrap();
+                let found = self.world.module_mut(root).unwrap().gradient::<f32>(name).unwrap();
                 let expected = model.gradients.get(name);
                 let is_right = match (&found, expected) {
                     (None, None) => true,
@@ -242,7 +259,7 @@ impl Walk {
             Deed::ForwardWithInputGradient => self.forward(2, true, true)?,
             Deed::ForwardOfWrongShape => {
                 let x = self.inputs(n, 2, SIZES[0] + 1);
-                check(self.world.forward(self.population, &x).is_err(), || {
+                check(brains(&mut self.world, self.population)?.forward(&x).is_err(), || {
                     "a wrong shape passed".into()
                 })?;
             }
@@ -253,7 +270,9 @@ impl Walk {
             Deed::BackwardFrom => self.backward(true)?,
             Deed::Step => self.step()?,
             Deed::ZeroGrad => {
-                self.world.zero_grad(self.population).map_err(|error| error.to_string())?;
+                brains(&mut self.world, self.population)?
+                    .zero_grad()
+                    .map_err(|error| error.to_string())?;
                 self.models.values_mut().for_each(|model| model.gradients.clear());
             }
             Deed::TrainStep => self.train_step()?,
@@ -268,8 +287,8 @@ impl Walk {
         let input = if wants_input { Input::from(&x).requires_grad() } else { Input::from(&x) };
         let population = self.population;
         let given = match has_graph {
-            true => self.world.forward(population, input),
-            false => self.world.no_grad(|world| world.forward(population, input)),
+            true => brains(&mut self.world, population)?.forward(input),
+            false => self.world.no_grad(|world| world.population_mut(population)?.forward(input)),
         };
         let y = match given {
             Ok(y) => y,
@@ -358,7 +377,7 @@ impl Walk {
             targets.fill(99);
         }
         let loss = CrossEntropyLoss::default();
-        let answer = self.world.loss::<f32, i64>(self.population, &targets, &loss);
+        let answer = brains(&mut self.world, self.population)?.loss::<f32, i64>(&targets, &loss);
         if is_wrong && matches!(answer, Err(StepError::Target { .. })) {
             return Ok(());
         }
@@ -381,7 +400,7 @@ impl Walk {
 
     fn scale_loss(&mut self) -> Outcome {
         let has_loss = self.tape.as_ref().is_some_and(|tape| tape.loss.is_some());
-        let answer = match self.world.scale_loss(self.population) {
+        let answer = match brains(&mut self.world, self.population)?.scale_loss() {
             Ok(()) => Ok(()),
             Err(ScalerError::Step(error)) => Err(error),
             Err(_) if self.models.values().any(|model| !model.learns) => return Ok(()),
@@ -401,8 +420,8 @@ impl Walk {
         let items = self.tape.as_ref().map_or(2, |tape| tape.items);
         let given = self.inputs(roots.len(), items, SIZES[2]);
         let answer = match is_given {
-            true => self.world.backward_from(self.population, &given),
-            false => self.world.backward(self.population),
+            true => brains(&mut self.world, self.population)?.backward_from(&given),
+            false => brains(&mut self.world, self.population)?.backward(),
         };
         let has_start = |tape: &Tape| tape.has_graph && (is_given || tape.loss.is_some());
         let can_start = self.tape.as_ref().is_some_and(has_start) && self.has_modes();
@@ -439,7 +458,7 @@ impl Walk {
     }
 
     fn step(&mut self) -> Outcome {
-        let answer = self.world.step(self.population);
+        let answer = brains(&mut self.world, self.population)?.step();
         if self.updates(answer)? {
             for model in self.models.values_mut() {
                 descend(&mut model.parameters, &model.gradients);
@@ -453,7 +472,7 @@ impl Walk {
         let targets = Self::targets(x.dim().0, 2);
         let passes = self.passes(&x);
         let loss = CrossEntropyLoss::default();
-        let answer = self.world.train_step(self.population, &x, &targets, &loss);
+        let answer = brains(&mut self.world, self.population)?.train_step(&x, &targets, &loss);
         let losses = answer.as_ref().map(|losses| losses.to_vec()).unwrap_or_default();
         if !self.updates(answer.map(drop))? {
             return Ok(());
@@ -475,32 +494,35 @@ impl Walk {
     /// Changes the population; what it is afterwards is taken for right.
     fn change(&mut self, deed: Deed) -> Outcome {
         let Walk { world, population, .. } = self;
-        let (p, roots) = (*population, world.models(*population).unwrap().to_vec());
+        let (p, roots) = (*population, world.population(*population).unwrap().models().to_vec());
         let is_made = match deed {
-            Deed::Clone => world.clone_models(p, &[0]).is_ok(),
-            Deed::Spawn => world.spawn_models(p, 1).is_ok(),
+            Deed::Clone => brains(world, p)?.clone_models(&[0]).is_ok(),
+            Deed::Spawn => brains(world, p)?.spawn_models(1).is_ok(),
             Deed::DespawnFirst => roots.first().is_some_and(|&root| world.despawn(root)),
             Deed::DespawnLast => roots.last().is_some_and(|&root| world.despawn(root)),
-            Deed::Overwrite => world.overwrite(p, &vec![0; roots.len()]).is_ok(),
-            Deed::Perturb => world.perturb(p, Noise::normal(0.1)).is_ok(),
+            Deed::Overwrite => brains(world, p)?.overwrite(&vec![0; roots.len()]).is_ok(),
+            Deed::Perturb => brains(world, p)?.perturb(Noise::normal(0.1)).is_ok(),
             Deed::WeightNorm => {
                 // As in torch, it could be registered a second time, and no pass would work then.
-                let layer = roots.first().map(|&root| world.module(root, "1").unwrap());
-                let is_normed = layer.is_some_and(|of| world.is_parametrized(of, Some("weight")));
-                !is_normed && world.weight_norm((p, "1"), "weight", Some(0)).is_ok()
+                let layer = roots
+                    .first()
+                    .map(|&root| world.module_mut(root).unwrap().at("1").unwrap().id());
+                let is_normed = layer
+                    .is_some_and(|of| world.module(of).unwrap().is_parametrized(Some("weight")));
+                !is_normed && brains(world, p)?.at("1").weight_norm("weight", Some(0)).is_ok()
             }
             Deed::Append => match roots.first() {
-                Some(&root) => world.container(root).append(Identity).is_ok(),
+                Some(&root) => part(world, root)?.container().append(Identity).is_ok(),
                 None => false,
             },
-            Deed::HookAll => world.register_forward_hook((p, ""), |_, _, _| Ok(None)).is_ok(),
+            Deed::HookAll => brains(world, p)?.register_forward_hook(|_, _, _| Ok(None)).is_ok(),
             Deed::HookFirst => match roots.first() {
-                Some(&root) => world.register_forward_hook(root, |_, _, _| Ok(None)).is_ok(),
+                Some(&root) => part(world, root)?.register_forward_hook(|_, _, _| Ok(None)).is_ok(),
                 None => false,
             },
             _ => {
                 self.is_training = !self.is_training;
-                let toggle = if self.is_training { World::train } else { World::eval };
+                let toggle = if self.is_training { mode::train } else { mode::eval };
                 toggle(world, p).map_err(|error| error.to_string())?;
                 true
             }

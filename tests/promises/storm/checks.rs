@@ -3,6 +3,8 @@
 use std::sync::atomic::Ordering;
 
 use ndarray::{Array3, ArrayD, Axis, Ix2};
+use neurarch::hooks::{At, Target};
+use neurarch::nn::Value;
 use neurarch::prelude::*;
 use neurarch::systems::state::dict::StateDictError;
 
@@ -30,7 +32,7 @@ impl Storm {
     pub(super) fn forward(&mut self) {
         let group = self.group();
         let x = self.input(group);
-        let y = self.world.forward(self.groups[group].entity, &x);
+        let y = self.world.population_mut(self.groups[group].entity).unwrap().forward(&x);
         if self.groups[group].models.iter().all(|model| !model.active) {
             assert!(y.is_err());
             return;
@@ -60,7 +62,11 @@ impl Storm {
         for &root in roots {
             self.world.entity_mut(root).insert(SGD { lr: rate, ..optimizer() });
         }
-        let losses = self.world.train_step(*entity, &x, &target, &MSELoss::default());
+        let losses = self.world.population_mut(*entity).unwrap().train_step(
+            &x,
+            &target,
+            &MSELoss::default(),
+        );
         for &root in roots {
             self.world.entity_mut(root).insert(optimizer());
         }
@@ -88,34 +94,50 @@ impl Storm {
         let (root, entity) = (self.root(at), self.groups[at.0].entity);
         let number = || Value::parameter(ndarray::arr1(&[1.0]).view());
         match self.random.below(9) {
-            0 => assert!(self.world.register_parameter(root, "a.b", number()).is_err()),
-            1 => assert!(self.world.register_parameter(root, "0", number()).is_err()),
-            2 => assert!(self.world.overwrite(entity, &[MOST_MODELS + 9]).is_err()),
-            3 => assert!(self.world.delattr(root, "none").is_err()),
+            0 => assert!(
+                self.world.module_mut(root).unwrap().register_parameter("a.b", number()).is_err()
+            ),
+            1 => assert!(
+                self.world.module_mut(root).unwrap().register_parameter("0", number()).is_err()
+            ),
+            2 => assert!(
+                self.world.population_mut(entity).unwrap().overwrite(&[MOST_MODELS + 9]).is_err()
+            ),
+            3 => assert!(self.world.module_mut(root).unwrap().delattr("none").is_err()),
             4 => {
                 let target = [Target::from((entity, "none")), Target::from((entity, "0.none"))];
                 let look = |_: &At<'_>, _: &Arguments| Ok(None);
                 for target in target {
-                    assert!(self.world.register_forward_pre_hook(target, look).is_err());
+                    assert!(self.world.target_mut(target).register_forward_pre_hook(look).is_err());
                 }
             }
             5 => {
                 let (_, module) = self.layer(at);
                 let look = |_: &At<'_>, _: &str, _: &Var| Ok(());
-                let hook = self.world.register_post_accumulate_grad_hook(module, "none", look);
+                let hook = self
+                    .world
+                    .module_mut(module)
+                    .unwrap()
+                    .register_post_accumulate_grad_hook("none", look);
                 assert!(hook.is_err());
             }
             6 => {
                 // What is saved and loaded is as it was.
-                let saved = self.world.training_state(root).unwrap();
-                self.world.load_training_state(root, &saved).unwrap();
-                assert_eq!(self.world.training_state(root).unwrap(), saved);
+                let saved = self.world.module_mut(root).unwrap().training_state().unwrap();
+                self.world.module_mut(root).unwrap().load_training_state(&saved).unwrap();
+                assert_eq!(self.world.module_mut(root).unwrap().training_state().unwrap(), saved);
             }
             7 => {
                 // A module that is part of no model has no say.
                 let stray = self.world.spawn(LazyLinear::new(2)).id();
-                assert!(self.world.delattr(stray, "weight").is_err());
-                assert!(self.world.register_forward_pre_hook(stray, |_, _| Ok(None)).is_err());
+                assert!(self.world.module_mut(stray).unwrap().delattr("weight").is_err());
+                assert!(
+                    self.world
+                        .module_mut(stray)
+                        .unwrap()
+                        .register_forward_pre_hook(|_, _| Ok(None))
+                        .is_err()
+                );
                 self.world.despawn(stray);
             }
             _ => {
@@ -124,7 +146,9 @@ impl Storm {
                 let mut parents: Vec<_> = (0..models.len()).collect();
                 parents[0] = first;
                 if models[first].signature() != signature {
-                    assert!(self.world.overwrite(entity, &parents).is_err());
+                    assert!(
+                        self.world.population_mut(entity).unwrap().overwrite(&parents).is_err()
+                    );
                 }
             }
         }
@@ -139,7 +163,7 @@ impl Storm {
         let read = |&root: &Entity| (root, Parameters::from(&self.world).state_dict(root));
         let read: Vec<_> = roots.map(read).collect();
         for (root, given) in read {
-            let expected = self.world.state_dict(root).unwrap();
+            let expected = self.world.module_mut(root).unwrap().state_dict().unwrap();
             match given {
                 Ok(given) => {
                     self.read += 1;
@@ -159,9 +183,9 @@ impl Storm {
     pub(super) fn check(&mut self) {
         for group in 0..self.groups.len() {
             let (entity, roots) = (self.groups[group].entity, self.groups[group].roots.clone());
-            assert_eq!(self.world.models(entity).unwrap(), roots);
+            assert_eq!(self.world.population(entity).unwrap().models(), roots);
             for (model, &root) in roots.iter().enumerate() {
-                let got = self.world.state_dict(root).unwrap();
+                let got = self.world.module_mut(root).unwrap().state_dict().unwrap();
                 let (waiting, got): (Vec<_>, Vec<_>) =
                     got.into_iter().partition(Tensor::is_uninitialized);
                 let waiting: Vec<_> = waiting.into_iter().map(|tensor| tensor.name).collect();
@@ -195,14 +219,19 @@ impl Storm {
     fn check_layers(&mut self, at: (usize, usize)) {
         let root = self.root(at);
         let layers = self.plain(at).layers.clone();
-        let names: Vec<_> = self.world.named_children(root).unwrap();
+        let names: Vec<_> = self.world.module_mut(root).unwrap().named_children().unwrap();
         let names: Vec<_> = names.into_iter().map(|(name, _)| name).collect();
         assert_eq!(names, layers[1..].iter().map(|of| of.name.clone()).collect::<Vec<_>>());
         for layer in &layers {
-            let module = self.world.module(root, &layer.name).unwrap();
+            let module = self.world.module_mut(root).unwrap().at(&layer.name).unwrap().id();
             assert_eq!(self.world.get::<Tag>(module).map(|tag| tag.0), layer.tag);
             for buffer in layer.buffers.iter().filter(|buffer| !buffer.persistent) {
-                let got = self.world.parameter::<f64>(root, &layer.path(&buffer.name)).unwrap();
+                let got = self
+                    .world
+                    .module_mut(root)
+                    .unwrap()
+                    .parameter::<f64>(&layer.path(&buffer.name))
+                    .unwrap();
                 assert_close(&got, &buffer.value, &buffer.name);
             }
         }

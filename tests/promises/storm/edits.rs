@@ -1,6 +1,7 @@
 //! The storm's edits of structure: tensors, layers and their order, by torch's ways and by bevy's.
 
 use neurarch::bevy_ecs::hierarchy::{ChildOf, Children};
+use neurarch::nn::Value;
 use neurarch::prelude::*;
 use neurarch::systems::edit::fuse::{fuse_linear_relu, unfuse_linear_relu};
 
@@ -59,19 +60,24 @@ impl Storm {
                 let name = "buffer";
                 let persistent = numbers.len() > 1;
                 let value = Value::buffer(numbers.view(), persistent);
-                self.world.register_buffer(module, name, value, persistent).unwrap();
+                self.world
+                    .module_mut(module)
+                    .unwrap()
+                    .register_buffer(name, value, persistent)
+                    .unwrap();
                 let buffer = Buffer { name: name.to_owned(), value: numbers, persistent };
                 match layer.buffers.iter_mut().find(|buffer| buffer.name == name) {
                     Some(known) => *known = buffer,
                     None => layer.buffers.push(buffer),
                 }
-                let taken = self.world.register_parameter(module, name, Value::None);
+                let taken =
+                    self.world.module_mut(module).unwrap().register_parameter(name, Value::None);
                 assert!(taken.is_err());
             }
             _ => {
                 let name = format!("extra{number}");
                 let value = Value::parameter(numbers.view());
-                self.world.register_parameter(module, &name, value).unwrap();
+                self.world.module_mut(module).unwrap().register_parameter(&name, value).unwrap();
                 let parameter = Parameter::new(&name, Some(numbers));
                 match layer.parameter(&name) {
                     Some(known) => *known = parameter,
@@ -89,7 +95,7 @@ impl Storm {
             layer.parameters.retain(|parameter| parameter.name != name);
             layer.buffers.retain(|buffer| buffer.name != name);
             let was_there = layer.parameters.len() + layer.buffers.len() < before;
-            assert_eq!(self.world.delattr(module, name).is_ok(), was_there);
+            assert_eq!(self.world.module_mut(module).unwrap().delattr(name).is_ok(), was_there);
         }
     }
 
@@ -102,7 +108,11 @@ impl Storm {
         let Some(bias) = layer.parameter("bias") else { return };
         let numbers = bias.value.is_none().then(|| self.random.array(&[outputs]));
         let value = numbers.as_ref().map(|numbers| Value::parameter(numbers.view()));
-        self.world.setattr(module, "bias", value.unwrap_or(Value::None)).unwrap();
+        self.world
+            .module_mut(module)
+            .unwrap()
+            .setattr("bias", value.unwrap_or(Value::None))
+            .unwrap();
         *bias = Parameter::new("bias", numbers);
     }
 
@@ -122,7 +132,7 @@ impl Storm {
         };
         let layer = Layer::new(&name, kind, &mut self.random);
         let root = self.root(at);
-        self.world.register_module(root, &name, value(kind)).unwrap();
+        self.world.module_mut(root).unwrap().register_module(&name, value(kind)).unwrap();
         write_layer(&mut self.world, root, &layer);
         self.plain(at).layers.push(layer);
     }
@@ -135,9 +145,9 @@ impl Storm {
         let name = layers.remove(place).name;
         let root = self.root(at);
         match self.random.one_in(2) {
-            true => self.world.delattr(root, &name).unwrap(),
+            true => self.world.module_mut(root).unwrap().delattr(&name).unwrap(),
             false => {
-                let module = self.world.module(root, &name).unwrap();
+                let module = self.world.module_mut(root).unwrap().at(&name).unwrap().id();
                 self.world.despawn(module);
             }
         }
@@ -169,7 +179,7 @@ impl Storm {
                 )
         );
         let root = self.root(at);
-        self.world.setattr(root, &name, value(kind)).unwrap();
+        self.world.module_mut(root).unwrap().setattr(&name, value(kind)).unwrap();
         let layer = Layer::new(&name, kind, &mut self.random);
         write_layer(&mut self.world, root, &layer);
         let old = std::mem::replace(&mut self.plain(at).layers[place], layer);

@@ -31,7 +31,7 @@ impl Storm {
         for _ in 0..self.random.below(3) {
             then.is_overwritten |= self.change(group);
         }
-        match self.world.backward(entity) {
+        match self.world.population_mut(entity).unwrap().backward() {
             Ok(()) => self.take_gradients(group, then),
             Err(error) => {
                 let is_due = self.is_due(group, &then, &error);
@@ -39,13 +39,13 @@ impl Storm {
                 let Group { roots, models, .. } = &mut self.groups[group];
                 for (root, model) in roots.iter().zip(models) {
                     for (name, _) in model.state() {
-                        let gradient = self.world.gradient::<f64>(*root, &name);
+                        let gradient = self.world.module_mut(*root).unwrap().gradient::<f64>(&name);
                         assert!(gradient.is_err() || gradient.unwrap().is_none());
                     }
                 }
             }
         }
-        self.world.zero_grad(entity).unwrap();
+        self.world.population_mut(entity).unwrap().zero_grad().unwrap();
     }
 
     /// Makes a forward pass with its losses, if a model is active.
@@ -56,9 +56,14 @@ impl Storm {
         if self.groups[group].models.iter().all(|model| !model.active) {
             return None;
         }
-        self.world.forward(entity, &x).unwrap();
+        self.world.population_mut(entity).unwrap().forward(&x).unwrap();
         self.settle(group);
-        let losses = self.world.loss::<f64, f64>(entity, &target, &MSELoss::default()).unwrap();
+        let losses = self
+            .world
+            .population_mut(entity)
+            .unwrap()
+            .loss::<f64, f64>(&target, &MSELoss::default())
+            .unwrap();
         let Group { models, roots, hooks, .. } = &mut self.groups[group];
         let mut then = Then {
             models: HashMap::new(),
@@ -111,7 +116,7 @@ impl Storm {
         let number = self.random.below(all.len());
         let (name, value) = &mut all[number];
         **value = self.random.array(value.shape());
-        self.world.set_parameter(roots[model], name, value.view()).unwrap();
+        self.world.module_mut(roots[model]).unwrap().set_parameter(name, value.view()).unwrap();
     }
 
     /// Compares the gradients with those of the pass as it was, and makes a step with them.
@@ -138,7 +143,8 @@ impl Storm {
                     }
                     let name = format!("{prefix}{}", parameter.name);
                     parameter.gradient = of.gradient.filter(|_| !parameter.frozen);
-                    let got: Option<ArrayD<f64>> = self.world.gradient(root, &name).unwrap();
+                    let got: Option<ArrayD<f64>> =
+                        self.world.module_mut(root).unwrap().gradient(&name).unwrap();
                     let what = format!("gradient of {name} of model {index}");
                     match (&got, &parameter.gradient) {
                         (Some(got), Some(expected)) => assert_close(got, expected, &what),
@@ -148,7 +154,7 @@ impl Storm {
             }
         }
         if models.iter().any(|model| model.active) {
-            self.world.step(*entity).unwrap();
+            self.world.population_mut(*entity).unwrap().step().unwrap();
             models.iter_mut().for_each(|model| model.update(LR));
         }
     }

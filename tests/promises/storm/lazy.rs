@@ -16,7 +16,8 @@ impl Storm {
                 let (most, prefix) = (1.0 / (inputs as f64).sqrt(), layer.path(""));
                 for parameter in layer.parameters.iter_mut().filter(|parameter| parameter.waits) {
                     let name = format!("{prefix}{}", parameter.name);
-                    let drawn = self.world.parameter::<f64>(*root, &name).unwrap();
+                    let drawn =
+                        self.world.module_mut(*root).unwrap().parameter::<f64>(&name).unwrap();
                     let expected = parameter.value.as_ref().map(|value| value.shape());
                     assert_eq!(Some(drawn.shape()), expected, "{name}");
                     assert!(drawn.iter().all(|number| number.abs() <= most), "{name}: {drawn}");

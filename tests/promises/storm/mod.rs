@@ -19,7 +19,9 @@ use std::time::Instant;
 
 use neurarch::components::hook::{Callback, Hooks};
 use neurarch::components::module::registry::ModuleTypes;
+use neurarch::hooks::{At, Target};
 use neurarch::prelude::*;
+use neurarch::systems::structure::mode;
 use plain::{HIDDEN, Hook, INPUTS, LR, Layer, MOMENTUM, Model, OUTPUTS, Random};
 
 /// How many operations there are from one comparison of everything to the next.
@@ -176,13 +178,13 @@ impl Storm {
         let (layer, _) = self.layer(at);
         let path = self.plain(at).layers[layer].tensors();
         let root = self.root(at);
-        (layer, self.world.module(root, &path).unwrap())
+        (layer, self.world.module_mut(root).unwrap().at(&path).unwrap().id())
     }
 
     fn module(&mut self, at: (usize, usize), layer: usize) -> Entity {
         let name = self.plain(at).layers[layer].name.clone();
         let root = self.root(at);
-        self.world.module(root, &name).unwrap()
+        self.world.module_mut(root).unwrap().at(&name).unwrap().id()
     }
 
     fn spawn_population(&mut self) {
@@ -204,9 +206,9 @@ impl Storm {
             dtype: Dtype::F64,
             first_number: 0,
         };
-        let entity = self.world.spawn_population_with(&module, settings).unwrap();
-        self.world.insert(entity, optimizer()).unwrap();
-        let roots = self.world.models(entity).unwrap().to_vec();
+        let entity = self.world.spawn_population_with(&module, settings).unwrap().id();
+        self.world.population_mut(entity).unwrap().insert(optimizer()).unwrap();
+        let roots = self.world.population(entity).unwrap().models().to_vec();
         let models: Vec<_> = roots.iter().map(|_| Model::new(is_lazy, &mut self.random)).collect();
         self.spawned += models.len();
         self.groups.push(Group { entity, roots, models, hooks: Vec::new() });
@@ -231,7 +233,8 @@ impl Storm {
             tensors.map(|(name, value)| Tensor::new(name, value.view())).collect();
         let (root, waiting) = (self.root(at), self.plain(at).waiting());
         let options = LoadOptions { strict: waiting.is_empty(), ..LoadOptions::default() };
-        let keys = self.world.load_state_dict_with(root, &state, options).unwrap();
+        let keys =
+            self.world.module_mut(root).unwrap().load_state_dict_with(&state, options).unwrap();
         assert_eq!(keys.missing_keys, waiting);
     }
 
@@ -242,7 +245,7 @@ impl Storm {
         }
         let count = 1 + self.random.below(2);
         let entity = self.groups[group].entity;
-        let roots = self.world.spawn_models(entity, count).unwrap();
+        let roots = self.world.population_mut(entity).unwrap().spawn_models(count).unwrap();
         assert_eq!(roots.len(), count);
         for root in roots {
             self.world.entity_mut(root).insert(optimizer());
@@ -277,7 +280,11 @@ impl Storm {
         for layer in &self.groups[at.0].models[at.1].layers {
             for buffer in layer.buffers.iter().filter(|buffer| !buffer.persistent) {
                 let name = layer.path(&buffer.name);
-                self.world.set_parameter(root, &name, buffer.value.view()).unwrap();
+                self.world
+                    .module_mut(root)
+                    .unwrap()
+                    .set_parameter(&name, buffer.value.view())
+                    .unwrap();
             }
         }
     }
@@ -298,7 +305,8 @@ impl Storm {
         }
         let other = self.random.below(self.groups[group].models.len());
         let entity = self.groups[group].entity;
-        let roots = self.world.clone_models(entity, &[model, other]).unwrap();
+        let roots =
+            self.world.population_mut(entity).unwrap().clone_models(&[model, other]).unwrap();
         for (root, model) in roots.into_iter().zip([model, other]) {
             let group = &mut self.groups[group];
             let mut clone = group.models[model].clone();
@@ -330,7 +338,7 @@ impl Storm {
         });
         let parents: Vec<_> = parents.collect();
         let group = &mut self.groups[group];
-        self.world.overwrite(group.entity, &parents).unwrap();
+        self.world.population_mut(group.entity).unwrap().overwrite(&parents).unwrap();
         let before = group.models.clone();
         for (model, parent) in group.models.iter_mut().zip(parents) {
             model.overwrite(&before[parent]);
@@ -359,7 +367,8 @@ impl Storm {
         for name in &unexpected {
             state.insert(Tensor::new(name, ndarray::arr1(&[1.0]).view()));
         }
-        let keys = self.world.load_state_dict_with(root, &state, options).unwrap();
+        let keys =
+            self.world.module_mut(root).unwrap().load_state_dict_with(&state, options).unwrap();
         assert_eq!((keys.missing_keys, keys.unexpected_keys), (missing, unexpected));
     }
 
@@ -367,8 +376,8 @@ impl Storm {
         let at = self.model();
         let training = self.random.one_in(2);
         let set = |world: &mut World, entity| match training {
-            true => world.train(entity).unwrap(),
-            false => world.eval(entity).unwrap(),
+            true => mode::train(world, entity).unwrap(),
+            false => mode::eval(world, entity).unwrap(),
         };
         match self.random.below(4) {
             0 => {
@@ -390,7 +399,7 @@ impl Storm {
                 let of: Vec<_> = of.collect();
                 let (place, number, name) = of[self.random.below(of.len())].clone();
                 let root = self.root(at);
-                self.world.set_requires_grad(root, &name, training).unwrap();
+                self.world.module_mut(root).unwrap().set_requires_grad(&name, training).unwrap();
                 self.plain(at).layers[place].parameters[number].frozen = !training;
             }
             _ => {
@@ -407,7 +416,7 @@ impl Storm {
         let at = self.model();
         let active = !self.random.one_in(3);
         let root = self.root(at);
-        self.world.set_active(root, active).unwrap();
+        self.world.module_mut(root).unwrap().set_active(active).unwrap();
         self.plain(at).active = active;
     }
 
@@ -435,7 +444,7 @@ impl Storm {
                 self.world.entity_mut(module).insert(hooks);
                 handle
             }
-            None => self.world.register_hook_with(target, callback, options).unwrap(),
+            None => self.world.target_mut(target).register_hook_with(callback, options).unwrap(),
         };
         Hook { factor, line: self.ledger.len() - 1, handle: Some(handle) }
     }
@@ -487,7 +496,11 @@ fn optimizer() -> SGD {
 fn write_layer(world: &mut World, root: Entity, layer: &Layer) {
     for parameter in layer.parameters.iter().filter(|parameter| !parameter.waits) {
         if let Some(value) = &parameter.value {
-            world.set_parameter(root, &layer.path(&parameter.name), value.view()).unwrap();
+            world
+                .module_mut(root)
+                .unwrap()
+                .set_parameter(&layer.path(&parameter.name), value.view())
+                .unwrap();
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The storm's weight norm: put on and taken off, and names on modules that have it.
 
 use ndarray::Ix2;
+use neurarch::nn::Value;
 use neurarch::prelude::*;
 
 use super::Storm;
@@ -13,7 +14,8 @@ impl Storm {
         match self.random.below(4) {
             0 => self.norm(at, layer, module),
             1 => {
-                let result = self.world.remove_parametrizations(module, "weight", true);
+                let result =
+                    self.world.module_mut(module).unwrap().remove_parametrizations("weight", true);
                 let layer = &mut self.plain(at).layers[layer];
                 assert_eq!(result.is_ok(), layer.is_normed(), "{result:?}: {layer:?}");
                 if layer.is_normed() {
@@ -28,7 +30,7 @@ impl Storm {
         if self.plain(at).layers[layer].is_normed() {
             return;
         }
-        let result = self.world.weight_norm(module, "weight", Some(0));
+        let result = self.world.module_mut(module).unwrap().weight_norm("weight", Some(0));
         let layer = &mut self.plain(at).layers[layer];
         let weight = layer.parameter("weight").filter(|weight| !weight.waits);
         assert_eq!(result.is_ok(), weight.is_some(), "{result:?}: {layer:?}");
@@ -52,20 +54,30 @@ impl Storm {
         if is_normed {
             let exists = "attribute 'weight' already exists";
             let errors = [
-                self.world.register_parameter(module, "weight", parameter()),
-                self.world.register_parameter(module, "weight", Value::None),
-                self.world.register_buffer(module, "weight", Value::tensor(numbers.view()), true),
-                self.world.register_module(module, "weight", Value::module(Tanh)).map(drop),
-                self.world.setattr(module, "weight", parameter()),
+                self.world.module_mut(module).unwrap().register_parameter("weight", parameter()),
+                self.world.module_mut(module).unwrap().register_parameter("weight", Value::None),
+                self.world.module_mut(module).unwrap().register_buffer(
+                    "weight",
+                    Value::tensor(numbers.view()),
+                    true,
+                ),
+                self.world
+                    .module_mut(module)
+                    .unwrap()
+                    .register_module("weight", Value::module(Tanh))
+                    .map(drop),
+                self.world.module_mut(module).unwrap().setattr("weight", parameter()),
             ];
             for error in errors.map(Result::unwrap_err) {
                 assert_eq!(error.to_string(), exists);
             }
-            assert!(self.world.delattr(module, "weight").is_err());
-            assert!(self.world.set_parameter(root, &path, numbers.view()).is_err());
+            assert!(self.world.module_mut(module).unwrap().delattr("weight").is_err());
+            assert!(
+                self.world.module_mut(root).unwrap().set_parameter(&path, numbers.view()).is_err()
+            );
         }
         let value = if is_normed { Value::tensor(numbers.view()) } else { parameter() };
-        self.world.setattr(module, "weight", value).unwrap();
+        self.world.module_mut(module).unwrap().setattr("weight", value).unwrap();
         let layer = &mut self.plain(at).layers[layer];
         match layer.parameter("weight") {
             Some(weight) => *weight = Parameter::new("weight", Some(numbers)),
@@ -73,7 +85,7 @@ impl Storm {
         }
         let expected = self.plain(at).layers.iter().find(|of| of.path("weight") == path);
         let expected = expected.unwrap().weight().into_dyn();
-        let computed = self.world.tensor::<f64>(module, "weight").unwrap();
+        let computed = self.world.module_mut(module).unwrap().tensor::<f64>("weight").unwrap();
         super::checks::assert_close(&computed, &expected, &path);
     }
 }

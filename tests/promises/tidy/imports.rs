@@ -204,6 +204,7 @@ const ROOMS: [(&str, &[&str]); 4] = [
         "components",
         &[
             "state",
+            "scalars",
             "warnings",
             "column",
             "module",

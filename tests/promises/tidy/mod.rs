@@ -1,6 +1,7 @@
 //! The tree is as docs/architecture.md says: layers, imports, unsafe, first lines, lengths.
 
 mod imports;
+mod public_api;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -46,12 +46,12 @@ fn net() -> Net {
 
 fn spawn() -> (World, Entity) {
     let mut world = World::new();
-    let population = world.spawn_population(&net(), 3, Seed(5)).unwrap();
+    let population = world.spawn_population(&net(), 3, Seed(5)).unwrap().id();
     (world, population)
 }
 
 fn parameter(world: &mut World, root: Entity, name: &str) -> ArrayD<f32> {
-    world.parameter::<f32>(root, name).unwrap().to_owned()
+    world.module_mut(root).unwrap().parameter::<f32>(name).unwrap().to_owned()
 }
 
 /// torch: `list(Net().state_dict())`.
@@ -74,16 +74,16 @@ const KEYS: [&str; 13] = [
 #[test]
 fn entries_have_torchs_names() {
     let (mut world, population) = spawn();
-    let root = world.models(population).unwrap()[0];
-    assert_eq!(world.parameter_names(root).unwrap(), KEYS);
-    let state = world.state_dict(root).unwrap();
+    let root = world.population(population).unwrap().models()[0];
+    assert_eq!(world.module_mut(root).unwrap().parameter_names().unwrap(), KEYS);
+    let state = world.module_mut(root).unwrap().state_dict().unwrap();
     assert_eq!(state.iter().map(|tensor| tensor.name.as_str()).collect::<Vec<_>>(), KEYS);
 }
 
 #[test]
 fn parameters_start_with_the_numbers_they_were_given() {
     let (mut world, population) = spawn();
-    let models = world.models(population).unwrap().to_vec();
+    let models = world.population(population).unwrap().models().to_vec();
     let shifts = models.iter().map(|&root| parameter(&mut world, root, "gains.shift"));
     let shifts: Vec<_> = shifts.collect();
     assert!(shifts[0] != shifts[1] && shifts[1] != shifts[2], "each draws its own");
@@ -101,8 +101,8 @@ fn lists_of_other_first_numbers_do_not_share_them() {
     for value in [1.0, 2.0] {
         let scales = ParameterList::from([Parameter::full([2], value)]);
         let list = Net { scales, layers: ModuleList::new(), ..net() };
-        let population = world.spawn_population(&list, 1, Seed(0)).unwrap();
-        let root = world.models(population).unwrap()[0];
+        let population = world.spawn_population(&list, 1, Seed(0)).unwrap().id();
+        let root = world.population(population).unwrap().models()[0];
         let expected = ArrayD::from_elem(vec![2], value as f32);
         assert_eq!(parameter(&mut world, root, "scales.0"), expected);
     }
@@ -114,8 +114,8 @@ fn forward_reaches_what_containers_hold() {
     let x = Array3::from_shape_fn((3, 5, 2), |(model, item, i)| {
         (model * 7 + item * 2 + i) as f32 / 10.0 - 1.0
     });
-    let y = world.forward(population, &x).unwrap();
-    let models = world.models(population).unwrap().to_vec();
+    let y = world.population_mut(population).unwrap().forward(&x).unwrap();
+    let models = world.population(population).unwrap().models().to_vec();
     for (model, root) in models.into_iter().enumerate() {
         let mut of = |name: &str| parameter(&mut world, root, name);
         let matrix = |x: ArrayD<f32>| x.into_dimensionality::<ndarray::Ix2>().unwrap();
@@ -139,16 +139,18 @@ fn forward_reaches_what_containers_hold() {
 #[test]
 fn parameters_of_containers_learn() {
     let (mut world, population) = spawn();
-    world.insert(population, Adam { lr: 0.01, ..Adam::default() }).unwrap();
-    let root = world.models(population).unwrap()[2];
+    world.population_mut(population).unwrap().insert(Adam { lr: 0.01, ..Adam::default() }).unwrap();
+    let root = world.population(population).unwrap().models()[2];
     let before = KEYS.map(|name| parameter(&mut world, root, name));
     let (x, y) = (Array3::<f32>::ones((3, 4, 2)), Array3::<f32>::zeros((3, 4, 3)));
     let loss = MSELoss::default();
-    let first: Array1<f32> = world.train_step(population, &x, &y, &loss).unwrap();
+    let first: Array1<f32> =
+        world.population_mut(population).unwrap().train_step(&x, &y, &loss).unwrap();
     for _ in 0..50 {
-        world.train_step(population, &x, &y, &loss).unwrap();
+        world.population_mut(population).unwrap().train_step(&x, &y, &loss).unwrap();
     }
-    let last: Array1<f32> = world.train_step(population, &x, &y, &loss).unwrap();
+    let last: Array1<f32> =
+        world.population_mut(population).unwrap().train_step(&x, &y, &loss).unwrap();
     assert!(last.iter().zip(&first).all(|(last, first)| last < first), "{first} to {last}");
     for (name, before) in KEYS.iter().zip(before) {
         // Nothing is computed with `gains.a`.
@@ -159,11 +161,11 @@ fn parameters_of_containers_learn() {
 #[test]
 fn more_models_of_containers_can_be_spawned() {
     let (mut world, population) = spawn();
-    world.spawn_models(population, 2).unwrap();
+    world.population_mut(population).unwrap().spawn_models(2).unwrap();
     let x = Array3::<f32>::ones((5, 1, 2));
-    assert_eq!(world.forward(population, &x).unwrap().shape(), [5, 1, 3]);
-    let last = world.models(population).unwrap()[4];
-    assert_eq!(world.parameter_names(last).unwrap(), KEYS);
+    assert_eq!(world.population_mut(population).unwrap().forward(&x).unwrap().shape(), [5, 1, 3]);
+    let last = world.population(population).unwrap().models()[4];
+    assert_eq!(world.module_mut(last).unwrap().parameter_names().unwrap(), KEYS);
 }
 
 /// Calls one name, with `x` as its input.
@@ -212,8 +214,12 @@ fn what_cannot_be_called_is_an_error() {
     for (called, words) in cases {
         let mut world = World::new();
         let caller = Caller { net: net(), called };
-        let population = world.spawn_population(&caller, 1, Seed(0)).unwrap();
-        let error = world.forward(population, &Array3::<f32>::ones((1, 1, 2))).unwrap_err();
+        let population = world.spawn_population(&caller, 1, Seed(0)).unwrap().id();
+        let error = world
+            .population_mut(population)
+            .unwrap()
+            .forward(&Array3::<f32>::ones((1, 1, 2)))
+            .unwrap_err();
         assert_eq!(error.to_string(), words, "{called}");
     }
 }
@@ -253,14 +259,14 @@ fn a_parameter_may_have_a_dtype_of_its_own() {
         [("shift", Parameter::zeros([3])), ("a", Parameter::ones([2]).with_dtype(Dtype::F64))];
     let net = Net { gains: ParameterDict::from_named(gains).unwrap(), ..net() };
     let mut world = World::new();
-    let population = world.spawn_population(&net, 2, Seed(0)).unwrap();
-    world.insert(population, Adam::default()).unwrap();
-    let root = world.models(population).unwrap()[1];
+    let population = world.spawn_population(&net, 2, Seed(0)).unwrap().id();
+    world.population_mut(population).unwrap().insert(Adam::default()).unwrap();
+    let root = world.population(population).unwrap().models()[1];
     let ones = ArrayD::from_elem(vec![2], 1.0_f64);
-    assert_eq!(world.parameter::<f64>(root, "gains.a").unwrap(), ones);
+    assert_eq!(world.module_mut(root).unwrap().parameter::<f64>("gains.a").unwrap(), ones);
     let (x, y) = (Array3::<f32>::ones((2, 4, 2)), Array3::<f32>::zeros((2, 4, 3)));
-    world.train_step(population, &x, &y, &MSELoss::default()).unwrap();
-    assert_eq!(world.parameter::<f64>(root, "gains.a").unwrap(), ones);
+    world.population_mut(population).unwrap().train_step(&x, &y, &MSELoss::default()).unwrap();
+    assert_eq!(world.module_mut(root).unwrap().parameter::<f64>("gains.a").unwrap(), ones);
 }
 
 #[test]

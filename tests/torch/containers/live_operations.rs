@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use neurarch::components::module::registered::IntoValue;
+use neurarch::nn::Value;
 use neurarch::prelude::*;
 use neurarch::systems::edit::containers::{EditError, Item, Key, Popped};
 use neurarch::systems::execute::hooks::Target;
@@ -44,7 +45,7 @@ impl Live {
     fn new(kind: &str, entries: &str, edits_all: bool) -> Self {
         let mut world = World::new();
         let population = spawn(&mut world, kind, &entries.split(',').collect::<Vec<_>>());
-        let root = world.models(population).unwrap()[1];
+        let root = world.population(population).unwrap().models()[1];
         let target = if edits_all { (population, "").into() } else { root.into() };
         Live { world, kind: kind.to_owned(), population, root, target }
     }
@@ -70,15 +71,15 @@ impl Live {
     }
 
     fn entries(&mut self) -> String {
-        let items = self.world.container(self.root).items().unwrap();
+        let items = self.world.module_mut(self.root).unwrap().container().items().unwrap();
         self.join(&items)
     }
 
     /// Reads the numbers of all entries of a model as bytes, by size.
     fn numbers(&mut self, model: usize) -> BTreeMap<String, Vec<u8>> {
-        let root = self.world.models(self.population).unwrap()[model];
-        let items = self.world.container(root).items().unwrap();
-        let state = self.world.state_dict(root).unwrap();
+        let root = self.world.population(self.population).unwrap().models()[model];
+        let items = self.world.module_mut(root).unwrap().container().items().unwrap();
+        let state = self.world.module_mut(root).unwrap().state_dict().unwrap();
         let of = |name: String| {
             let tensor = state.iter().find(|tensor| tensor.name == name);
             tensor.map(Tensor::little_endian).unwrap_or_default()
@@ -134,41 +135,41 @@ impl Live {
                 change!(@call $operation, arguments, $($argument),*)
             }};
             (@call $operation:ident, $arguments:ident, $a:expr) => {
-                self.world.container(target).$operation($arguments.0).map(|_| done)
+                self.world.target_mut(target).container().$operation($arguments.0).map(|_| done)
             };
             (@call $operation:ident, $arguments:ident, $a:expr, $b:expr) => {
-                self.world.container(target).$operation($arguments.0, $arguments.1).map(|_| done)
+                self.world.target_mut(target).container().$operation($arguments.0, $arguments.1).map(|_| done)
             };
         }
         let item = |live: &mut Self, key: Key| {
-            let item = live.world.container(root).get(key)?;
+            let item = live.world.module_mut(root)?.container().get(key)?;
             Ok(live.size(&item))
         };
         match operation {
             "get" => item(self, number(name).into()),
             "item" => item(self, name.into()),
-            "find" => match self.world.container(root).contains(name)? {
+            "find" => match self.world.module_mut(root)?.container().contains(name)? {
                 true => item(self, name.into()),
                 false => Ok("None".to_owned()),
             },
             "slice" => {
-                let items = self.world.container(root).slice(cut(arguments))?;
+                let items = self.world.module_mut(root)?.container().slice(cut(arguments))?;
                 Ok(self.join(&items))
             }
             "mul" => {
-                let items = self.world.container(root).mul(number(name))?;
+                let items = self.world.module_mut(root)?.container().mul(number(name))?;
                 Ok(self.join(&items))
             }
             "add" => {
                 let sizes = arguments.iter().enumerate();
                 let entries: Vec<_> = sizes.map(|(i, size)| format!("{i}={size}")).collect();
                 let other = self.other(&entries.iter().map(String::as_str).collect::<Vec<_>>());
-                let items = self.world.container(root).add(other)?;
+                let items = self.world.module_mut(root)?.container().add(other)?;
                 Ok(self.join(&items))
             }
             "or" => {
                 let other = self.other(arguments);
-                let items = self.world.container(root).union(other)?;
+                let items = self.world.module_mut(root)?.container().union(other)?;
                 Ok(self.join(&items))
             }
             "set" => change!(set(number(name), self.value(arguments[1]))),
@@ -185,24 +186,27 @@ impl Live {
             "iadd" => change!(add_assign(self.values(arguments))),
             "repeat" => change!(repeat(number(name))),
             "update" => change!(update(self.pairs(arguments))),
-            "clear" => self.world.container(target).clear().map(|_| done),
+            "clear" => self.world.target_mut(target).container().clear().map(|_| done),
             "add_module" => {
                 let (name, value) = self.pairs(arguments).remove(0);
                 change!(add_module(name, value))
             }
             "setdefault" => {
                 let (name, value) = self.pairs(arguments).remove(0);
-                self.world.container(target).setdefault(name, value)?;
+                self.world.target_mut(target).container().setdefault(name, value)?;
                 item(self, name.into())
             }
             "pop" | "pop_name" | "pop_slice" | "popitem" => {
                 let names = match operation {
-                    "pop_slice" => self.world.container(root).slice(cut(arguments))?,
+                    "pop_slice" => {
+                        self.world.module_mut(root)?.container().slice(cut(arguments))?
+                    }
                     _ => Vec::new(),
                 };
-                let last = self.world.container(root).keys()?.pop();
+                let last = self.world.module_mut(root)?.container().keys()?.pop();
                 let listed = self.join(&names);
-                let container = self.world.container(target);
+                let mut held = self.world.target_mut(target);
+                let container = held.container();
                 let popped = match operation {
                     "pop" => container.pop(number(name)),
                     "pop_name" => container.pop(name),
@@ -229,7 +233,7 @@ impl Live {
     /// Spawns another model of this kind.
     fn other(&mut self, entries: &[&str]) -> Entity {
         let population = spawn(&mut self.world, &self.kind, entries);
-        self.world.models(population).unwrap()[1]
+        self.world.population(population).unwrap().models()[1]
     }
 }
 
@@ -240,7 +244,7 @@ fn spawn(world: &mut World, kind: &str, entries: &[&str]) -> Entity {
     let parameters = || pairs.iter().map(|&(name, size)| (name, randn(size)));
     macro_rules! of {
         ($module:expr) => {
-            world.spawn_population(&$module, MODELS, Seed(5)).unwrap()
+            world.spawn_population(&$module, MODELS, Seed(5)).unwrap().id()
         };
     }
     match kind {

@@ -3,16 +3,17 @@
 use std::sync::{Arc, Mutex};
 
 use ndarray::{Array2, Array3, ArrayD};
+use neurarch::hooks::{At, Target};
 use neurarch::prelude::*;
 
 /// Everything that the models have, bit for bit.
 fn state(world: &mut World, population: Entity) -> Vec<Tensor> {
-    world.stacked_state_dict(population).unwrap().into_iter().collect()
+    world.population_mut(population).unwrap().stacked_state_dict().unwrap().into_iter().collect()
 }
 
 fn train(world: &mut World, population: Entity) -> Result<(), StepError> {
     let (x, y) = (Array3::<f32>::ones((3, 4, 2)), Array2::<i64>::zeros((3, 4)));
-    world.train_step(population, &x, &y, &CrossEntropyLoss::default()).map(drop)
+    world.population_mut(population)?.train_step(&x, &y, &CrossEntropyLoss::default()).map(drop)
 }
 
 #[test]
@@ -25,13 +26,16 @@ fn a_training_step_tells_hooks_of_the_gradient_that_it_accumulated() {
                 seen.lock().unwrap().push((name.to_owned(), at.array::<f32>(g)?));
                 Ok(())
             };
-            world.register_post_accumulate_grad_hook(target.clone(), name, look).unwrap();
+            world
+                .target_mut(target.clone())
+                .register_post_accumulate_grad_hook(name, look)
+                .unwrap();
         }
     };
     let spawn = || {
         let mut world = World::new();
-        let layers = world.spawn_population(&Linear::new(2, 2), 3, Seed(1)).unwrap();
-        world.insert(layers, Adam::default()).unwrap();
+        let layers = world.spawn_population(&Linear::new(2, 2), 3, Seed(1)).unwrap().id();
+        world.population_mut(layers).unwrap().insert(Adam::default()).unwrap();
         (world, layers)
     };
     let x = Array3::from_shape_fn((3, 4, 2), |(m, i, j)| (m * 5 + i * 3 + j) as f32 / 7.0);
@@ -42,23 +46,27 @@ fn a_training_step_tells_hooks_of_the_gradient_that_it_accumulated() {
         for changes in [false, true] {
             let run = |in_parts: bool| {
                 let (mut world, layers) = spawn();
-                let root = world.models(layers).unwrap()[1];
+                let root = world.population(layers).unwrap().models()[1];
                 let target = if of_one { root.into() } else { (layers, "").into() };
                 let seen = Seen::default();
                 hook(&mut world, target, &seen);
                 if changes {
                     let double = |_: &At<'_>, _: &str, g: &Var| Ok(Some(g * 2.0));
-                    world.register_parameter_hook((layers, ""), "bias", double).unwrap();
+                    world
+                        .population_mut(layers)
+                        .unwrap()
+                        .register_parameter_hook("bias", double)
+                        .unwrap();
                 }
                 for _ in 0..2 {
                     if in_parts {
-                        world.zero_grad(layers).unwrap();
-                        world.forward(layers, &x).unwrap();
-                        world.loss::<f32, i64>(layers, &y, &loss).unwrap();
-                        world.backward(layers).unwrap();
-                        world.step(layers).unwrap();
+                        world.population_mut(layers).unwrap().zero_grad().unwrap();
+                        world.population_mut(layers).unwrap().forward(&x).unwrap();
+                        world.population_mut(layers).unwrap().loss::<f32, i64>(&y, &loss).unwrap();
+                        world.population_mut(layers).unwrap().backward().unwrap();
+                        world.population_mut(layers).unwrap().step().unwrap();
                     } else {
-                        world.train_step(layers, &x, &y, &loss).unwrap();
+                        world.population_mut(layers).unwrap().train_step(&x, &y, &loss).unwrap();
                     }
                 }
                 let seen = std::mem::take(&mut *seen.lock().unwrap());
@@ -73,9 +81,12 @@ fn a_training_step_tells_hooks_of_the_gradient_that_it_accumulated() {
     let (mut world, layers) = spawn();
     let before = state(&mut world, layers);
     world
-        .register_post_accumulate_grad_hook((layers, ""), "weight", |_, _, _| Err("no".into()))
+        .population_mut(layers)
+        .unwrap()
+        .register_post_accumulate_grad_hook("weight", |_, _, _| Err("no".into()))
         .unwrap();
-    let error = world.train_step(layers, &x, &y, &loss).unwrap_err().to_string();
+    let error =
+        world.population_mut(layers).unwrap().train_step(&x, &y, &loss).unwrap_err().to_string();
     assert_eq!(error, "Linear: post-accumulate-grad hook 0: no");
     assert_eq!(state(&mut world, layers), before);
 }
@@ -85,22 +96,31 @@ fn what_a_hook_gives_in_the_place_of_gradients_is_checked_in_torchs_words() {
     let net = || Sequential::new().push(Linear::new(2, 2)).push(Tanh).push(Linear::new(2, 2));
     let run = |register: &dyn Fn(&mut World, Entity)| {
         let mut world = World::new();
-        let nets = world.spawn_population(&net(), 3, Seed(1)).unwrap();
-        world.insert(nets, SGD::default()).unwrap();
+        let nets = world.spawn_population(&net(), 3, Seed(1)).unwrap().id();
+        world.population_mut(nets).unwrap().insert(SGD::default()).unwrap();
         register(&mut world, nets);
         let before = state(&mut world, nets);
         let error = train(&mut world, nets).unwrap_err().to_string();
         assert_eq!(state(&mut world, nets), before);
-        world.forward(nets, &Array3::<f32>::ones((3, 4, 2))).unwrap();
-        world.loss::<f32, i64>(nets, &Array2::zeros((3, 4)), &CrossEntropyLoss::default()).unwrap();
-        let backward = world.backward(nets).unwrap_err().to_string();
+        world.population_mut(nets).unwrap().forward(&Array3::<f32>::ones((3, 4, 2))).unwrap();
+        world
+            .population_mut(nets)
+            .unwrap()
+            .loss::<f32, i64>(&Array2::zeros((3, 4)), &CrossEntropyLoss::default())
+            .unwrap();
+        let backward = world.population_mut(nets).unwrap().backward().unwrap_err().to_string();
         assert_eq!(error, backward);
         error
     };
     for (count, words) in [(0, "got 0, but expected 1"), (2, "got 2, but expected 1")] {
         let error = run(&|world, nets| {
             let hook = move |_: &At<'_>, of: &[Option<Var>]| Ok(Some(vec![of[0].clone(); count]));
-            world.register_full_backward_pre_hook((nets, "1"), hook).unwrap();
+            world
+                .population_mut(nets)
+                .unwrap()
+                .at("1")
+                .register_full_backward_pre_hook(hook)
+                .unwrap();
         });
         let expected =
             format!("Backward pre hook returned an invalid number of grad_output, {words}");
@@ -109,7 +129,7 @@ fn what_a_hook_gives_in_the_place_of_gradients_is_checked_in_torchs_words() {
             let hook = move |_: &At<'_>, of: &[Option<Var>], _: &[Option<Var>]| {
                 Ok(Some(vec![of[0].clone(); count]))
             };
-            world.register_full_backward_hook((nets, "1"), hook).unwrap();
+            world.population_mut(nets).unwrap().at("1").register_full_backward_hook(hook).unwrap();
         });
         let expected = format!("Backward hook returned an invalid number of grad_input, {words}");
         assert!(error.contains(&expected), "{error}");
@@ -118,19 +138,29 @@ fn what_a_hook_gives_in_the_place_of_gradients_is_checked_in_torchs_words() {
     let error = run(&|world, nets| {
         let hook =
             |_: &At<'_>, _: &[Option<Var>], of: &[Option<Var>]| Ok(Some(vec![of[0].clone()]));
-        world.register_full_backward_hook((nets, "0"), hook).unwrap();
+        world.population_mut(nets).unwrap().at("0").register_full_backward_hook(hook).unwrap();
     });
     let expected = "Backward hook for Modules where no input requires gradient should always return None or None for \
                     all gradients.";
     assert!(error.contains(expected), "{error}");
     let size = run(&|world, nets| {
         let hook = |_: &At<'_>, _: &str, g: &Var| Ok(Some(g.sum(&[0], false)));
-        world.register_parameter_hook((nets, "0"), "weight", hook).unwrap();
+        world
+            .population_mut(nets)
+            .unwrap()
+            .at("0")
+            .register_parameter_hook("weight", hook)
+            .unwrap();
     });
     assert!(size.contains("hook has changed the size of value"), "{size}");
     let ty = run(&|world, nets| {
         let hook = |_: &At<'_>, _: &str, g: &Var| Ok(Some(g.to(Dtype::F64)));
-        world.register_parameter_hook((nets, "0"), "weight", hook).unwrap();
+        world
+            .population_mut(nets)
+            .unwrap()
+            .at("0")
+            .register_parameter_hook("weight", hook)
+            .unwrap();
     });
     let words = "hook has changed the type of value (was torch.FloatTensor got torch.DoubleTensor)";
     assert!(ty.contains(words), "{ty}");

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use ndarray::{Array3, ArrayD};
 use neurarch::bevy_ecs::prelude::*;
 use neurarch::components::hook::Callback;
+use neurarch::hooks::At;
 use neurarch::prelude::*;
 
 use super::{MODELS, inputs, network, population, targets, weights};
@@ -12,30 +13,42 @@ use super::{MODELS, inputs, network, population, targets, weights};
 #[test]
 fn a_hook_that_fails_or_panics_names_module_and_hook_and_changes_nothing() {
     let (mut world, brains) = population();
-    world.insert(brains, Adam::default()).unwrap();
+    world.population_mut(brains).unwrap().insert(Adam::default()).unwrap();
     let before = weights(&mut world, brains);
-    let root = world.models(brains).unwrap()[0];
-    let module = world.module(root, "1").unwrap();
-    let failing = world.register_forward_pre_hook(module, |_, _| Err("no".into())).unwrap();
+    let root = world.population(brains).unwrap().models()[0];
+    let module = world.module_mut(root).unwrap().at("1").unwrap().id();
+    let failing = world
+        .module_mut(module)
+        .unwrap()
+        .register_forward_pre_hook(|_, _| Err("no".into()))
+        .unwrap();
     let loss = CrossEntropyLoss::default();
-    let error = world.train_step(brains, &inputs(), &targets(), &loss).unwrap_err();
+    let error =
+        world.population_mut(brains).unwrap().train_step(&inputs(), &targets(), &loss).unwrap_err();
     assert_eq!(error.to_string(), "1: forward pre-hook 0: no");
     failing.remove();
     let panics = world
-        .register_full_backward_hook(module, |_, _, _| panic!("at the disco"))
+        .module_mut(module)
+        .unwrap()
+        .register_full_backward_hook(|_, _, _| panic!("at the disco"))
         .unwrap()
         .guard();
-    let error = world.train_step(brains, &inputs(), &targets(), &loss).unwrap_err();
+    let error =
+        world.population_mut(brains).unwrap().train_step(&inputs(), &targets(), &loss).unwrap_err();
     assert_eq!(error.to_string(), "1: full backward hook 0: panicked: at the disco");
     drop(panics);
     assert_eq!(weights(&mut world, brains), before);
-    let wrong = world.register_full_backward_pre_hook(module, |_, _| Ok(Some(Vec::new()))).unwrap();
-    world.forward(brains, &inputs()).unwrap();
+    let wrong = world
+        .module_mut(module)
+        .unwrap()
+        .register_full_backward_pre_hook(|_, _| Ok(Some(Vec::new())))
+        .unwrap();
+    world.population_mut(brains).unwrap().forward(&inputs()).unwrap();
     let gradient = Array3::<f32>::ones((MODELS, 6, 2));
-    let error = world.backward_from(brains, &gradient).unwrap_err();
+    let error = world.population_mut(brains).unwrap().backward_from(&gradient).unwrap_err();
     assert!(error.to_string().contains("invalid number"), "{error}");
     wrong.remove();
-    world.train_step(brains, &inputs(), &targets(), &loss).unwrap();
+    world.population_mut(brains).unwrap().train_step(&inputs(), &targets(), &loss).unwrap();
     assert_ne!(weights(&mut world, brains), before);
 }
 
@@ -49,9 +62,9 @@ fn changed_in_the_third_step(
 ) -> (Vec<ArrayD<f32>>, [usize; 4]) {
     let mut world = World::new();
     let network = network().push(BatchNorm1d::new(2)).push(Dropout { p: 0.5 });
-    let brains = world.spawn_population(&network, MODELS, Seed(3)).unwrap();
-    world.insert(brains, SGD { lr: 0.1, ..SGD::default() }).unwrap();
-    let root = world.models(brains).unwrap()[1];
+    let brains = world.spawn_population(&network, MODELS, Seed(3)).unwrap().id();
+    world.population_mut(brains).unwrap().insert(SGD { lr: 0.1, ..SGD::default() }).unwrap();
+    let root = world.population(brains).unwrap().models()[1];
     let calls: Arc<Mutex<[usize; 4]>> = Arc::default();
     let change = |number: usize| {
         let calls = calls.clone();
@@ -67,40 +80,53 @@ fn changed_in_the_third_step(
             always.then_some(other)
         }
     };
-    let module = world.module(root, "1").unwrap();
-    let below = world.module(root, "0").unwrap();
+    let module = world.module_mut(root).unwrap().at("1").unwrap().id();
+    let below = world.module_mut(root).unwrap().at("0").unwrap().id();
     let [pre, forward, backward, gradient] = [0, 1, 2, 3].map(change);
     world
-        .register_forward_pre_hook(module, move |at, arguments| {
+        .module_mut(module)
+        .unwrap()
+        .register_forward_pre_hook(move |at, arguments| {
             Ok(pre(at, arguments.leaves()[0]).map(|x| Arguments::each([x])))
         })
         .unwrap();
     world
-        .register_forward_hook(module, move |at, _, y| {
+        .module_mut(module)
+        .unwrap()
+        .register_forward_hook(move |at, _, y| {
             Ok(forward(at, y.and_then(Tree::leaf).unwrap()).map(Tree::from))
         })
         .unwrap();
     world
-        .register_full_backward_hook(module, move |at, inputs, _| {
+        .module_mut(module)
+        .unwrap()
+        .register_full_backward_hook(move |at, inputs, _| {
             Ok(backward(at, inputs[0].as_ref().unwrap()).map(|dx| vec![Some(dx)]))
         })
         .unwrap();
-    world.register_parameter_hook(below, "bias", move |at, _, g| Ok(gradient(at, g))).unwrap();
+    world
+        .module_mut(below)
+        .unwrap()
+        .register_parameter_hook("bias", move |at, _, g| Ok(gradient(at, g)))
+        .unwrap();
     let loss = CrossEntropyLoss::default();
     for _ in 0..5 {
         if in_one {
-            world.train_step(brains, &inputs(), &targets(), &loss).unwrap();
+            world.population_mut(brains).unwrap().train_step(&inputs(), &targets(), &loss).unwrap();
             continue;
         }
-        world.forward(brains, &inputs()).unwrap();
-        world.loss::<f32, i64>(brains, &targets(), &loss).unwrap();
-        world.backward(brains).unwrap();
-        world.step(brains).unwrap();
-        world.zero_grad(brains).unwrap();
+        world.population_mut(brains).unwrap().forward(&inputs()).unwrap();
+        world.population_mut(brains).unwrap().loss::<f32, i64>(&targets(), &loss).unwrap();
+        world.population_mut(brains).unwrap().backward().unwrap();
+        world.population_mut(brains).unwrap().step().unwrap();
+        world.population_mut(brains).unwrap().zero_grad().unwrap();
     }
     let calls = *calls.lock().unwrap();
     let mut all = weights(&mut world, brains);
-    all.extend(["3.running_mean", "3.running_var"].map(|name| world.stack(brains, name).unwrap()));
+    all.extend(
+        ["3.running_mean", "3.running_var"]
+            .map(|name| world.population_mut(brains).unwrap().stack(name).unwrap()),
+    );
     (all, calls)
 }
 
@@ -120,29 +146,34 @@ fn a_hook_that_changes_something_later_has_its_answer_taken_and_is_called_once()
 #[test]
 fn a_hook_that_fails_on_the_way_back_leaves_the_gradients_of_all_models_as_they_were() {
     let gradients = |world: &mut World, brains: Entity| {
-        let roots = world.models(brains).unwrap().to_vec();
-        let of = |root: Entity| world.gradient::<f32>(root, "0.weight").unwrap();
+        let roots = world.population(brains).unwrap().models().to_vec();
+        let of =
+            |root: Entity| world.module_mut(root).unwrap().gradient::<f32>("0.weight").unwrap();
         roots.into_iter().map(of).collect::<Vec<_>>()
     };
     let (mut world, brains) = population();
-    let roots = world.models(brains).unwrap().to_vec();
-    world.register_full_backward_hook(roots[1], |_, _, _| Ok(None)).unwrap();
+    let roots = world.population(brains).unwrap().models().to_vec();
+    world.module_mut(roots[1]).unwrap().register_full_backward_hook(|_, _, _| Ok(None)).unwrap();
     let gradient = Array3::<f32>::ones((MODELS, 6, 2));
-    world.forward(brains, &inputs()).unwrap();
-    world.backward_from(brains, &gradient).unwrap();
+    world.population_mut(brains).unwrap().forward(&inputs()).unwrap();
+    world.population_mut(brains).unwrap().backward_from(&gradient).unwrap();
     let before = gradients(&mut world, brains);
     assert!(before.iter().all(Option::is_some));
-    let fails = world.register_full_backward_hook(roots[3], |_, _, _| Err("no".into())).unwrap();
-    world.forward(brains, &inputs()).unwrap();
-    let error = world.backward_from(brains, &gradient).unwrap_err();
+    let fails = world
+        .module_mut(roots[3])
+        .unwrap()
+        .register_full_backward_hook(|_, _, _| Err("no".into()))
+        .unwrap();
+    world.population_mut(brains).unwrap().forward(&inputs()).unwrap();
+    let error = world.population_mut(brains).unwrap().backward_from(&gradient).unwrap_err();
     assert_eq!(error.to_string(), "Sequential: full backward hook 0: no");
     assert_eq!(gradients(&mut world, brains), before);
     // What the forward pass kept is gone.
-    let error = world.backward_from(brains, &gradient).unwrap_err();
+    let error = world.population_mut(brains).unwrap().backward_from(&gradient).unwrap_err();
     assert!(matches!(error, StepError::NoForward(_)), "{error}");
     fails.remove();
-    world.forward(brains, &inputs()).unwrap();
-    world.backward_from(brains, &gradient).unwrap();
+    world.population_mut(brains).unwrap().forward(&inputs()).unwrap();
+    world.population_mut(brains).unwrap().backward_from(&gradient).unwrap();
     let twice = before.into_iter().map(|of| of.map(|of| of * 2.0));
     assert_eq!(gradients(&mut world, brains), twice.collect::<Vec<_>>());
 }
@@ -150,8 +181,8 @@ fn a_hook_that_fails_on_the_way_back_leaves_the_gradients_of_all_models_as_they_
 #[test]
 fn a_hook_that_is_always_called_is_called_where_another_fails() {
     let (mut world, brains) = population();
-    world.insert(brains, SGD { lr: 0.1, ..SGD::default() }).unwrap();
-    let root = world.models(brains).unwrap()[1];
+    world.population_mut(brains).unwrap().insert(SGD { lr: 0.1, ..SGD::default() }).unwrap();
+    let root = world.population(brains).unwrap().models()[1];
     let seen: Arc<Mutex<Vec<bool>>> = Arc::default();
     let noted = seen.clone();
     let always = HookOptions { always_call: true, ..HookOptions::default() };
@@ -159,11 +190,15 @@ fn a_hook_that_is_always_called_is_called_where_another_fails() {
         noted.lock().unwrap().push(result.is_some());
         Ok(None)
     };
-    world.register_hook_with(root, Callback::Forward(Box::new(hook)), always).unwrap();
-    let child = world.module(root, "1").unwrap();
+    world
+        .module_mut(root)
+        .unwrap()
+        .register_hook_with(Callback::Forward(Box::new(hook)), always)
+        .unwrap();
+    let child = world.module_mut(root).unwrap().at("1").unwrap().id();
     let calls: Arc<Mutex<usize>> = Arc::default();
     let counted = calls.clone();
-    let failing = world.register_forward_pre_hook(child, move |_, _| {
+    let failing = world.module_mut(child).unwrap().register_forward_pre_hook(move |_, _| {
         *counted.lock().unwrap() += 1;
         Err("no".into())
     });
@@ -171,8 +206,12 @@ fn a_hook_that_is_always_called_is_called_where_another_fails() {
     for pass in 0..3 {
         world.set_grad_enabled(pass != 1);
         let error = match pass {
-            2 => world.train_step(brains, &inputs(), &targets(), &loss).unwrap_err(),
-            _ => world.forward(brains, &inputs()).unwrap_err(),
+            2 => world
+                .population_mut(brains)
+                .unwrap()
+                .train_step(&inputs(), &targets(), &loss)
+                .unwrap_err(),
+            _ => world.population_mut(brains).unwrap().forward(&inputs()).unwrap_err(),
         };
         assert_eq!(error.to_string(), "1: forward pre-hook 0: no");
     }
@@ -181,7 +220,7 @@ fn a_hook_that_is_always_called_is_called_where_another_fails() {
         (vec![false; 3], 3)
     );
     failing.unwrap().remove();
-    world.forward(brains, &inputs()).unwrap();
+    world.population_mut(brains).unwrap().forward(&inputs()).unwrap();
     assert_eq!(*seen.lock().unwrap(), [true]);
 }
 
@@ -189,12 +228,12 @@ fn a_hook_that_is_always_called_is_called_where_another_fails() {
 fn a_hook_that_changes_something_and_removes_itself_has_changed_it() {
     let run = |removes_itself: bool| {
         let (mut world, brains) = population();
-        world.insert(brains, SGD { lr: 0.1, ..SGD::default() }).unwrap();
-        let root = world.models(brains).unwrap()[1];
+        world.population_mut(brains).unwrap().insert(SGD { lr: 0.1, ..SGD::default() }).unwrap();
+        let root = world.population(brains).unwrap().models()[1];
         let own: Arc<Mutex<Vec<RemovableHandle>>> = Arc::default();
         for factor in [None, Some(2.0), None] {
             let handles = own.clone();
-            let hook = world.register_forward_hook(root, move |_, _, y| {
+            let hook = world.module_mut(root).unwrap().register_forward_hook(move |_, _, y| {
                 if removes_itself {
                     handles.lock().unwrap().remove(0).remove();
                 }
@@ -204,11 +243,11 @@ fn a_hook_that_changes_something_and_removes_itself_has_changed_it() {
         }
         let own = own.lock().unwrap().clone();
         let loss = CrossEntropyLoss::default();
-        world.train_step(brains, &inputs(), &targets(), &loss).unwrap();
+        world.population_mut(brains).unwrap().train_step(&inputs(), &targets(), &loss).unwrap();
         for hook in own {
             hook.remove();
         }
-        world.train_step(brains, &inputs(), &targets(), &loss).unwrap();
+        world.population_mut(brains).unwrap().train_step(&inputs(), &targets(), &loss).unwrap();
         weights(&mut world, brains)
     };
     assert_eq!(run(true), run(false));
@@ -220,21 +259,28 @@ fn a_hook_that_fails_leaves_running_statistics_and_draws_as_they_were() {
     let network = network.push(Dropout { p: 0.5 }).push(Linear::new(4, 2));
     let run = |fails: bool| {
         let mut world = World::new();
-        let brains = world.spawn_population(&network, MODELS, Seed(3)).unwrap();
-        world.insert(brains, Adam::default()).unwrap();
-        let root = world.models(brains).unwrap()[1];
+        let brains = world.spawn_population(&network, MODELS, Seed(3)).unwrap().id();
+        world.population_mut(brains).unwrap().insert(Adam::default()).unwrap();
+        let root = world.population(brains).unwrap().models()[1];
         let loss = CrossEntropyLoss::default();
         for step in 0..3 {
             if fails && step == 1 {
-                let last = world.module(root, "0").unwrap();
-                let hook = world.register_full_backward_hook(last, |_, _, _| Err("no".into()));
-                world.train_step(brains, &inputs(), &targets(), &loss).unwrap_err();
+                let last = world.module_mut(root).unwrap().at("0").unwrap().id();
+                let hook = world
+                    .module_mut(last)
+                    .unwrap()
+                    .register_full_backward_hook(|_, _, _| Err("no".into()));
+                world
+                    .population_mut(brains)
+                    .unwrap()
+                    .train_step(&inputs(), &targets(), &loss)
+                    .unwrap_err();
                 hook.unwrap().remove();
             }
-            world.train_step(brains, &inputs(), &targets(), &loss).unwrap();
+            world.population_mut(brains).unwrap().train_step(&inputs(), &targets(), &loss).unwrap();
         }
         let names = ["1.running_mean", "1.running_var", "0.weight", "3.bias"];
-        names.map(|name| world.stack::<f32>(brains, name).unwrap())
+        names.map(|name| world.population_mut(brains).unwrap().stack::<f32>(name).unwrap())
     };
     assert_eq!(run(true), run(false));
 }
@@ -245,18 +291,21 @@ fn a_hook_that_fails_in_a_forward_pass_leaves_all_models_as_they_were() {
     let network = network.push(Dropout { p: 0.5 });
     let run = |fails: bool, keeps_gradients: bool| {
         let mut world = World::new();
-        let brains = world.spawn_population(&network, MODELS, Seed(3)).unwrap();
+        let brains = world.spawn_population(&network, MODELS, Seed(3)).unwrap().id();
         world.set_grad_enabled(keeps_gradients);
-        let roots = world.models(brains).unwrap().to_vec();
-        world.register_forward_hook(roots[1], |_, _, _| Ok(None)).unwrap();
+        let roots = world.population(brains).unwrap().models().to_vec();
+        world.module_mut(roots[1]).unwrap().register_forward_hook(|_, _, _| Ok(None)).unwrap();
         if fails {
-            let hook = world.register_forward_hook(roots[3], |_, _, _| Err("no".into()));
-            world.forward(brains, &inputs()).unwrap_err();
+            let hook = world
+                .module_mut(roots[3])
+                .unwrap()
+                .register_forward_hook(|_, _, _| Err("no".into()));
+            world.population_mut(brains).unwrap().forward(&inputs()).unwrap_err();
             hook.unwrap().remove();
         }
-        let y = world.forward(brains, &inputs()).unwrap();
+        let y = world.population_mut(brains).unwrap().forward(&inputs()).unwrap();
         let names = ["1.running_mean", "1.running_var"];
-        (y, names.map(|name| world.stack::<f32>(brains, name).unwrap()))
+        (y, names.map(|name| world.population_mut(brains).unwrap().stack::<f32>(name).unwrap()))
     };
     for keeps_gradients in [false, true] {
         assert_eq!(run(true, keeps_gradients), run(false, keeps_gradients));

@@ -4,10 +4,12 @@ use std::sync::{Arc, Mutex};
 
 use ndarray::{Array2, Array3, ArrayD};
 use neurarch::bevy_ecs::prelude::*;
+use neurarch::hooks::{At, Target};
 use neurarch::prelude::*;
 
 mod gradients;
 mod made_again;
+mod non_full;
 mod together;
 
 const MODELS: usize = 5;
@@ -18,7 +20,7 @@ fn network() -> Sequential {
 
 fn population() -> (World, Entity) {
     let mut world = World::new();
-    let population = world.spawn_population(&network(), MODELS, Seed(3)).unwrap();
+    let population = world.spawn_population(&network(), MODELS, Seed(3)).unwrap().id();
     (world, population)
 }
 
@@ -32,7 +34,7 @@ fn targets() -> Array2<i64> {
 
 fn weights(world: &mut World, population: Entity) -> Vec<ArrayD<f32>> {
     ["0.weight", "0.bias", "2.weight", "2.bias"]
-        .map(|name| world.stack::<f32>(population, name).unwrap())
+        .map(|name| world.population_mut(population).unwrap().stack::<f32>(name).unwrap())
         .to_vec()
 }
 
@@ -40,23 +42,35 @@ fn weights(world: &mut World, population: Entity) -> Vec<ArrayD<f32>> {
 fn hooks_that_only_look_change_no_bit() {
     let run = |hook: bool| {
         let (mut world, brains) = population();
-        world.insert(brains, Adam { lr: 0.01, ..Adam::default() }).unwrap();
+        world.population_mut(brains).unwrap().insert(Adam { lr: 0.01, ..Adam::default() }).unwrap();
         if hook {
-            let root = world.models(brains).unwrap()[1];
-            let module = world.module(root, "2").unwrap();
-            world.register_forward_hook(module, |_, _, _| Ok(None)).unwrap();
-            world.register_full_backward_hook(module, |_, _, _| Ok(None)).unwrap();
+            let root = world.population(brains).unwrap().models()[1];
+            let module = world.module_mut(root).unwrap().at("2").unwrap().id();
+            world.module_mut(module).unwrap().register_forward_hook(|_, _, _| Ok(None)).unwrap();
+            world
+                .module_mut(module)
+                .unwrap()
+                .register_full_backward_hook(|_, _, _| Ok(None))
+                .unwrap();
         }
         let loss = CrossEntropyLoss::default();
         let mut results = Vec::new();
         for _ in 0..2 {
-            results.push(world.forward(brains, &inputs()).unwrap());
-            results.push(world.loss::<f32, i64>(brains, &targets(), &loss).unwrap());
-            world.backward(brains).unwrap();
-            world.step(brains).unwrap();
-            world.zero_grad(brains).unwrap();
-            results
-                .push(world.train_step(brains, &inputs(), &targets(), &loss).unwrap().into_dyn());
+            results.push(world.population_mut(brains).unwrap().forward(&inputs()).unwrap());
+            results.push(
+                world.population_mut(brains).unwrap().loss::<f32, i64>(&targets(), &loss).unwrap(),
+            );
+            world.population_mut(brains).unwrap().backward().unwrap();
+            world.population_mut(brains).unwrap().step().unwrap();
+            world.population_mut(brains).unwrap().zero_grad().unwrap();
+            results.push(
+                world
+                    .population_mut(brains)
+                    .unwrap()
+                    .train_step(&inputs(), &targets(), &loss)
+                    .unwrap()
+                    .into_dyn(),
+            );
         }
         results.extend(weights(&mut world, brains));
         results
@@ -70,18 +84,26 @@ fn what_a_hook_returns_is_differentiated() {
         let (mut world, brains) = population();
         if hook {
             world
-                .register_forward_hook((brains, "1"), move |_, _, y| {
+                .population_mut(brains)
+                .unwrap()
+                .at("1")
+                .register_forward_hook(move |_, _, y| {
                     Ok(y.and_then(Tree::leaf).map(|y| (y * f64::from(factor)).into()))
                 })
                 .unwrap();
         } else {
-            let scaled = world.stack::<f32>(brains, "2.weight").unwrap() * factor;
-            world.unstack(brains, "2.weight", scaled.view()).unwrap();
+            let scaled =
+                world.population_mut(brains).unwrap().stack::<f32>("2.weight").unwrap() * factor;
+            world.population_mut(brains).unwrap().unstack("2.weight", scaled.view()).unwrap();
         }
-        world.forward(brains, &inputs()).unwrap();
-        world.backward_from(brains, &Array3::<f32>::ones((MODELS, 6, 2))).unwrap();
-        let root = world.models(brains).unwrap()[2];
-        world.gradient::<f32>(root, "0.weight").unwrap().unwrap()
+        world.population_mut(brains).unwrap().forward(&inputs()).unwrap();
+        world
+            .population_mut(brains)
+            .unwrap()
+            .backward_from(&Array3::<f32>::ones((MODELS, 6, 2)))
+            .unwrap();
+        let root = world.population(brains).unwrap().models()[2];
+        world.module_mut(root).unwrap().gradient::<f32>("0.weight").unwrap().unwrap()
     };
     let (hooked, scaled) = (gradient(2.0, true), gradient(2.0, false));
     // Products by 2 are exact.
@@ -93,34 +115,35 @@ fn what_a_hook_returns_is_differentiated() {
 fn a_hook_of_one_model_sees_that_model_alone_and_one_of_all_sees_all_at_once() {
     let (mut world, brains) = population();
     let seen: Arc<Mutex<Vec<Vec<usize>>>> = Arc::default();
-    let root = world.models(brains).unwrap()[3];
-    let module = world.module(root, "0").unwrap();
+    let root = world.population(brains).unwrap().models()[3];
+    let module = world.module_mut(root).unwrap().at("0").unwrap().id();
     let mut handles = Vec::new();
     for target in [Target::from(module), Target::from((brains, "0"))] {
         let seen = seen.clone();
-        handles.push(world.register_forward_hook(target, move |at, _, y| {
+        handles.push(world.target_mut(target).register_forward_hook(move |at, _, y| {
             let y = at.array::<f32>(y.and_then(Tree::leaf).expect("forward gave a value"))?;
             seen.lock().unwrap().push(y.shape().to_vec());
             Ok(None)
         }));
     }
-    world.forward(brains, &inputs()).unwrap();
+    world.population_mut(brains).unwrap().forward(&inputs()).unwrap();
     let shapes = std::mem::take(&mut *seen.lock().unwrap());
     // The hooked model is a cohort of its own, so the population's hook is called for it, too.
     assert_eq!(shapes, [vec![4, 6, 4], vec![1, 6, 4], vec![6, 4]]);
     handles.into_iter().for_each(|handle| assert!(handle.unwrap().remove()));
-    world.forward(brains, &inputs()).unwrap();
+    world.population_mut(brains).unwrap().forward(&inputs()).unwrap();
     assert!(seen.lock().unwrap().is_empty());
 }
 
 #[test]
 fn a_model_whose_hooks_are_gone_is_with_the_others_when_the_next_pass_begins() {
     let (mut world, brains) = population();
-    let third = world.models(brains).unwrap()[2];
-    let module = world.module(third, "1").unwrap();
-    let looks = world.register_forward_hook(module, |_, _, _| Ok(None)).unwrap();
-    world.insert(brains, Adam::default()).unwrap();
-    world.forward(brains, &inputs()).unwrap();
+    let third = world.population(brains).unwrap().models()[2];
+    let module = world.module_mut(third).unwrap().at("1").unwrap().id();
+    let looks =
+        world.module_mut(module).unwrap().register_forward_hook(|_, _, _| Ok(None)).unwrap();
+    world.population_mut(brains).unwrap().insert(Adam::default()).unwrap();
+    world.population_mut(brains).unwrap().forward(&inputs()).unwrap();
     assert!(looks.remove());
     let calls: Arc<Mutex<Vec<usize>>> = Arc::default();
     let told = calls.clone();
@@ -128,8 +151,12 @@ fn a_model_whose_hooks_are_gone_is_with_the_others_when_the_next_pass_begins() {
         told.lock().unwrap().push(at.models);
         Ok(None)
     };
-    world.register_full_backward_hook((brains, "1"), hook).unwrap();
-    world.train_step(brains, &inputs(), &targets(), &CrossEntropyLoss::default()).unwrap();
+    world.population_mut(brains).unwrap().at("1").register_full_backward_hook(hook).unwrap();
+    world
+        .population_mut(brains)
+        .unwrap()
+        .train_step(&inputs(), &targets(), &CrossEntropyLoss::default())
+        .unwrap();
     assert_eq!(*calls.lock().unwrap(), [MODELS]);
 }
 
@@ -137,24 +164,34 @@ fn a_model_whose_hooks_are_gone_is_with_the_others_when_the_next_pass_begins() {
 fn a_step_that_fails_leaves_what_was_recorded_to_be_gone_back_from() {
     let gradients = |is_tried: bool| {
         let (mut world, brains) = population();
-        world.insert(brains, Adam::default()).unwrap();
-        let third = world.models(brains).unwrap()[2];
-        let module = world.module(third, "1").unwrap();
+        world.population_mut(brains).unwrap().insert(Adam::default()).unwrap();
+        let third = world.population(brains).unwrap().models()[2];
+        let module = world.module_mut(third).unwrap().at("1").unwrap().id();
         let double = |_: &At<'_>, _: &Arguments, y: Option<&Tree>| {
             Ok(y.and_then(Tree::leaf).map(|y| Tree::from(y * 2.0)))
         };
-        let handle = world.register_forward_hook(module, double).unwrap();
-        world.forward(brains, &inputs()).unwrap();
+        let handle = world.module_mut(module).unwrap().register_forward_hook(double).unwrap();
+        world.population_mut(brains).unwrap().forward(&inputs()).unwrap();
         assert!(handle.remove());
         if is_tried {
             let targets = Array2::<i64>::zeros((MODELS, 7));
             let loss = CrossEntropyLoss::default();
-            world.train_step(brains, &inputs(), &targets, &loss).unwrap_err();
+            world
+                .population_mut(brains)
+                .unwrap()
+                .train_step(&inputs(), &targets, &loss)
+                .unwrap_err();
         }
-        world.loss::<f32, _>(brains, &targets(), &CrossEntropyLoss::default()).unwrap();
-        world.backward(brains).unwrap();
-        let models = world.models(brains).unwrap().to_vec();
-        let of = |root: Entity| world.gradient::<f32>(root, "0.weight").unwrap().unwrap();
+        world
+            .population_mut(brains)
+            .unwrap()
+            .loss::<f32, _>(&targets(), &CrossEntropyLoss::default())
+            .unwrap();
+        world.population_mut(brains).unwrap().backward().unwrap();
+        let models = world.population(brains).unwrap().models().to_vec();
+        let of = |root: Entity| {
+            world.module_mut(root).unwrap().gradient::<f32>("0.weight").unwrap().unwrap()
+        };
         models.into_iter().map(of).collect::<Vec<_>>()
     };
     assert_eq!(gradients(true), gradients(false));
@@ -163,8 +200,8 @@ fn a_step_that_fails_leaves_what_was_recorded_to_be_gone_back_from() {
 #[test]
 fn a_hook_of_a_parameter_that_comes_between_the_passes_is_told() {
     let (mut world, brains) = population();
-    let root = world.models(brains).unwrap()[1];
-    let module = world.module(root, "0").unwrap();
+    let root = world.population(brains).unwrap().models()[1];
+    let module = world.module_mut(root).unwrap().at("0").unwrap().id();
     let seen: Arc<Mutex<Vec<String>>> = Arc::default();
     let look = |what: &'static str| {
         let seen = seen.clone();
@@ -172,65 +209,87 @@ fn a_hook_of_a_parameter_that_comes_between_the_passes_is_told() {
     };
     let of_bias = look("gradient of");
     world
-        .register_parameter_hook(module, "bias", move |at, name, g| {
+        .module_mut(module)
+        .unwrap()
+        .register_parameter_hook("bias", move |at, name, g| {
             of_bias(at, name, g);
             Ok(None)
         })
         .unwrap();
-    world.forward(brains, &inputs()).unwrap();
+    world.population_mut(brains).unwrap().forward(&inputs()).unwrap();
     let of_weight = look("sum of");
     world
-        .register_post_accumulate_grad_hook(module, "weight", move |at, name, g| {
+        .module_mut(module)
+        .unwrap()
+        .register_post_accumulate_grad_hook("weight", move |at, name, g| {
             of_weight(at, name, g);
             Ok(())
         })
         .unwrap();
-    world.backward_from(brains, &Array3::<f32>::ones((MODELS, 6, 2))).unwrap();
+    world
+        .population_mut(brains)
+        .unwrap()
+        .backward_from(&Array3::<f32>::ones((MODELS, 6, 2)))
+        .unwrap();
     assert_eq!(*seen.lock().unwrap(), ["gradient of bias", "sum of weight"]);
 }
 
 #[test]
 fn a_hook_computes_with_what_it_is_given() {
     let (mut world, brains) = population();
-    world.insert(brains, Adam::default()).unwrap();
-    let root = world.models(brains).unwrap()[1];
-    let reads = world.register_forward_hook(root, |at, _, _| {
+    world.population_mut(brains).unwrap().insert(Adam::default()).unwrap();
+    let root = world.population(brains).unwrap().models()[1];
+    let reads = world.module_mut(root).unwrap().register_forward_hook(|at, _, _| {
         at.trace.module_scalar("p", 0, Dtype::F32);
         Ok(None)
     });
     let loss = CrossEntropyLoss::default();
     let expected = "Sequential: a hook can only compute with what it is given";
     for _ in 0..2 {
-        let error = world.train_step(brains, &inputs(), &targets(), &loss).unwrap_err();
+        let error = world
+            .population_mut(brains)
+            .unwrap()
+            .train_step(&inputs(), &targets(), &loss)
+            .unwrap_err();
         assert_eq!(error.to_string(), expected);
-        let error = world.forward(brains, &inputs()).unwrap_err();
+        let error = world.population_mut(brains).unwrap().forward(&inputs()).unwrap_err();
         assert_eq!(error.to_string(), expected);
     }
     reads.unwrap().remove();
-    world.train_step(brains, &inputs(), &targets(), &loss).unwrap();
+    world.population_mut(brains).unwrap().train_step(&inputs(), &targets(), &loss).unwrap();
 }
 
 #[test]
 fn hooks_of_parameters_see_gradients_and_replace_them() {
     let (mut world, brains) = population();
-    let root = world.models(brains).unwrap()[1];
-    let module = world.module(root, "2").unwrap();
+    let root = world.population(brains).unwrap().models()[1];
+    let module = world.module_mut(root).unwrap().at("2").unwrap().id();
     let seen: Arc<Mutex<Vec<ArrayD<f32>>>> = Arc::default();
-    world.register_parameter_hook(module, "bias", |_, _, g| Ok(Some(g * 0.5))).unwrap();
+    world
+        .module_mut(module)
+        .unwrap()
+        .register_parameter_hook("bias", |_, _, g| Ok(Some(g * 0.5)))
+        .unwrap();
     let log = seen.clone();
     world
-        .register_post_accumulate_grad_hook(module, "bias", move |at, _, g| {
+        .module_mut(module)
+        .unwrap()
+        .register_post_accumulate_grad_hook("bias", move |at, _, g| {
             log.lock().unwrap().push(at.array(g)?);
             Ok(())
         })
         .unwrap();
     for _ in 0..2 {
-        world.forward(brains, &inputs()).unwrap();
-        world.backward_from(brains, &Array3::<f32>::ones((MODELS, 6, 2))).unwrap();
+        world.population_mut(brains).unwrap().forward(&inputs()).unwrap();
+        world
+            .population_mut(brains)
+            .unwrap()
+            .backward_from(&Array3::<f32>::ones((MODELS, 6, 2)))
+            .unwrap();
     }
     let half = ndarray::arr1(&[3.0_f32, 3.0]).into_dyn();
     assert_eq!(*seen.lock().unwrap(), [half.clone(), &half * 2.0]);
-    assert_eq!(world.gradient(root, "2.bias").unwrap(), Some(&half * 2.0));
+    assert_eq!(world.module_mut(root).unwrap().gradient("2.bias").unwrap(), Some(&half * 2.0));
 }
 
 #[test]
@@ -238,37 +297,48 @@ fn an_input_that_requires_grad_has_a_gradient_after_backward() {
     let (mut world, brains) = population();
     let x = inputs();
     let dy = Array3::<f32>::ones((MODELS, 6, 2));
-    let planned = world.forward(brains, &x).unwrap();
-    world.backward_from(brains, &dy).unwrap();
-    assert_eq!(world.input_gradient::<f32>(brains).unwrap(), None);
-    let of_weights = world.gradient::<f32>(world.models(brains).unwrap()[4], "0.weight").unwrap();
-    world.zero_grad(brains).unwrap();
+    let planned = world.population_mut(brains).unwrap().forward(&x).unwrap();
+    world.population_mut(brains).unwrap().backward_from(&dy).unwrap();
+    assert_eq!(world.population(brains).unwrap().input_gradient::<f32>().unwrap(), None);
+    let of_weights = world
+        .module_mut(world.population(brains).unwrap().models()[4])
+        .unwrap()
+        .gradient::<f32>("0.weight")
+        .unwrap();
+    world.population_mut(brains).unwrap().zero_grad().unwrap();
 
-    let eager = world.forward(brains, Input::from(&x).requires_grad()).unwrap();
-    assert_eq!(world.input_gradient::<f32>(brains).unwrap(), None);
-    world.backward_from(brains, &dy).unwrap();
-    let dx = world.input_gradient::<f32>(brains).unwrap().unwrap();
+    let eager =
+        world.population_mut(brains).unwrap().forward(Input::from(&x).requires_grad()).unwrap();
+    assert_eq!(world.population(brains).unwrap().input_gradient::<f32>().unwrap(), None);
+    world.population_mut(brains).unwrap().backward_from(&dy).unwrap();
+    let dx = world.population(brains).unwrap().input_gradient::<f32>().unwrap().unwrap();
     assert_eq!((planned, dx.shape()), (eager, x.shape()));
-    let root = world.models(brains).unwrap()[4];
-    assert_eq!(world.gradient::<f32>(root, "0.weight").unwrap(), of_weights);
+    let root = world.population(brains).unwrap().models()[4];
+    assert_eq!(world.module_mut(root).unwrap().gradient::<f32>("0.weight").unwrap(), of_weights);
 
     // A small step along one number of one model's input changes the sum of its results by the gradient.
     let mut sum = |by: f32| {
         let mut x = inputs();
         x[[4, 2, 1]] += by;
-        world.forward(brains, &x).unwrap().index_axis(ndarray::Axis(0), 4).sum()
+        world
+            .population_mut(brains)
+            .unwrap()
+            .forward(&x)
+            .unwrap()
+            .index_axis(ndarray::Axis(0), 4)
+            .sum()
     };
     let slope = (sum(0.01) - sum(-0.01)) / 0.02;
     assert!((slope - dx[[4, 2, 1]]).abs() < 1e-3, "{slope} against {}", dx[[4, 2, 1]]);
-    assert!(matches!(world.input_gradient::<f64>(brains), Ok(None)));
+    assert!(matches!(world.population(brains).unwrap().input_gradient::<f64>(), Ok(None)));
 }
 
 #[test]
 fn gradients_meet_the_hooks_that_there_were_when_the_module_was_called() {
     let mut world = World::new();
-    let brains = world.spawn_population(&network(), 1, Seed(3)).unwrap();
-    let root = world.models(brains).unwrap()[0];
-    let module = world.module(root, "1").unwrap();
+    let brains = world.spawn_population(&network(), 1, Seed(3)).unwrap().id();
+    let root = world.population(brains).unwrap().models()[0];
+    let module = world.module_mut(root).unwrap().at("1").unwrap().id();
     let seen: Arc<Mutex<Vec<&str>>> = Arc::default();
     let log = |what| {
         let seen = seen.clone();
@@ -278,19 +348,19 @@ fn gradients_meet_the_hooks_that_there_were_when_the_module_was_called() {
     let dy = Array3::<f32>::ones((1, 2, 2));
     for target in [Target::from(module), Target::All] {
         let before = log("before");
-        let first = world.register_full_backward_hook(target.clone(), move |_, _, _| {
+        let first = world.target_mut(target.clone()).register_full_backward_hook(move |_, _, _| {
             before();
             Ok(None)
         });
-        world.forward(brains, &x).unwrap();
+        world.population_mut(brains).unwrap().forward(&x).unwrap();
         let first = first.unwrap();
         assert!(first.remove());
         let after = log("after");
-        let second = world.register_full_backward_pre_hook(target, move |_, _| {
+        let second = world.target_mut(target).register_full_backward_pre_hook(move |_, _| {
             after();
             Ok(None)
         });
-        world.backward_from(brains, &dy).unwrap();
+        world.population_mut(brains).unwrap().backward_from(&dy).unwrap();
         assert!(!first.remove());
         assert!(second.unwrap().remove());
     }
@@ -301,21 +371,25 @@ fn gradients_meet_the_hooks_that_there_were_when_the_module_was_called() {
 #[test]
 fn a_hook_that_removes_itself_is_called_once_and_backward_goes_on() {
     let (mut world, brains) = population();
-    let root = world.models(brains).unwrap()[2];
-    let module = world.module(root, "1").unwrap();
+    let root = world.population(brains).unwrap().models()[2];
+    let module = world.module_mut(root).unwrap().at("1").unwrap().id();
     for target in [Target::from(module), Target::All] {
         let handle: Arc<Mutex<Option<RemovableHandle>>> = Arc::default();
         let (calls, own) = (Arc::new(Mutex::new(0)), handle.clone());
         let counted = calls.clone();
-        let registered = world.register_forward_pre_hook(target, move |_, _| {
+        let registered = world.target_mut(target).register_forward_pre_hook(move |_, _| {
             *counted.lock().unwrap() += 1;
             assert!(own.lock().unwrap().take().unwrap().remove());
             Ok(None)
         });
         *handle.lock().unwrap() = Some(registered.unwrap());
-        world.forward(brains, &inputs()).unwrap();
-        world.backward_from(brains, &Array3::<f32>::ones((MODELS, 6, 2))).unwrap();
-        world.forward(brains, &inputs()).unwrap();
+        world.population_mut(brains).unwrap().forward(&inputs()).unwrap();
+        world
+            .population_mut(brains)
+            .unwrap()
+            .backward_from(&Array3::<f32>::ones((MODELS, 6, 2)))
+            .unwrap();
+        world.population_mut(brains).unwrap().forward(&inputs()).unwrap();
         assert_eq!(*calls.lock().unwrap(), 1);
     }
 }
@@ -327,17 +401,22 @@ struct Tag;
 fn a_watched_model_is_found_wherever_its_rows_move() {
     let run = |hook: bool| {
         let mut world = World::new();
-        let brains = world.spawn_population(&network(), 20, Seed(3)).unwrap();
-        world.insert(brains, Adam { lr: 0.01, ..Adam::default() }).unwrap();
-        let roots = world.models(brains).unwrap().to_vec();
-        let module = world.module(roots[7], "2").unwrap();
+        let brains = world.spawn_population(&network(), 20, Seed(3)).unwrap().id();
+        world.population_mut(brains).unwrap().insert(Adam { lr: 0.01, ..Adam::default() }).unwrap();
+        let roots = world.population(brains).unwrap().models().to_vec();
+        let module = world.module_mut(roots[7]).unwrap().at("2").unwrap().id();
         if hook {
-            world.register_forward_hook(module, |_, _, _| Ok(None)).unwrap();
+            world.module_mut(module).unwrap().register_forward_hook(|_, _, _| Ok(None)).unwrap();
         }
         let step = |world: &mut World, models: usize| {
             let x = Array3::<f32>::from_shape_fn((models, 6, 3), |(m, i, f)| (m + i * f) as f32);
             let targets = Array2::<i64>::zeros((models, 6));
-            world.train_step(brains, &x, &targets, &CrossEntropyLoss::default()).unwrap().to_vec()
+            world
+                .population_mut(brains)
+                .unwrap()
+                .train_step(&x, &targets, &CrossEntropyLoss::default())
+                .unwrap()
+                .to_vec()
         };
         let mut losses = step(&mut world, 20);
         world.entity_mut(module).insert(Tag);

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use ndarray::{Array2, Array3, ArrayD};
 use neurarch::bevy_ecs::prelude::*;
+use neurarch::hooks::At;
 use neurarch::prelude::*;
 
 use super::{MODELS, inputs, network, population, targets, weights};
@@ -37,10 +38,11 @@ fn trained(how: How) -> (Vec<Told>, Vec<ArrayD<f32>>) {
     // What a hook draws in the middle of a pass would shift what dropout draws after it.
     let last = Dropout { p: if how.draws { 0.0 } else { 0.5 } };
     let network = network().push(BatchNorm1d::new(2)).push(last);
-    let brains = world.spawn_population(&network, MODELS, Seed(3)).unwrap();
-    world.insert(brains, Adam { lr: 0.1, ..Adam::default() }).unwrap();
+    let brains = world.spawn_population(&network, MODELS, Seed(3)).unwrap().id();
+    world.population_mut(brains).unwrap().insert(Adam { lr: 0.1, ..Adam::default() }).unwrap();
     let log = Log::default();
-    for (model, root) in world.models(brains).unwrap().to_vec().into_iter().enumerate() {
+    for (model, root) in world.population(brains).unwrap().models().to_vec().into_iter().enumerate()
+    {
         let hook = |number: usize, what: &'static str| {
             let (log, mut calls) = (log.clone(), 0);
             move |at: &At<'_>, x: &Var| -> Option<Var> {
@@ -56,42 +58,58 @@ fn trained(how: How) -> (Vec<Told>, Vec<ArrayD<f32>>) {
                 how.always.then(|| x.reshape([1, n]).reshape(x.shape().clone()))
             }
         };
-        let (module, below) = (world.module(root, "1").unwrap(), world.module(root, "0").unwrap());
+        let (module, below) = (
+            world.module_mut(root).unwrap().at("1").unwrap().id(),
+            world.module_mut(root).unwrap().at("0").unwrap().id(),
+        );
         let mut pre = hook(0, "pre");
         world
-            .register_forward_pre_hook(module, move |at, arguments| {
+            .module_mut(module)
+            .unwrap()
+            .register_forward_pre_hook(move |at, arguments| {
                 Ok(pre(at, arguments.leaves()[0]).map(|x| Arguments::each([x])))
             })
             .unwrap();
         let mut forward = hook(1, "forward");
         world
-            .register_forward_hook(module, move |at, _, y| {
+            .module_mut(module)
+            .unwrap()
+            .register_forward_hook(move |at, _, y| {
                 Ok(forward(at, y.and_then(Tree::leaf).unwrap()).map(Tree::from))
             })
             .unwrap();
         let mut backward = hook(2, "backward");
         world
-            .register_full_backward_hook(module, move |at, inputs, _| {
+            .module_mut(module)
+            .unwrap()
+            .register_full_backward_hook(move |at, inputs, _| {
                 Ok(backward(at, inputs[0].as_ref().unwrap()).map(|dx| vec![Some(dx)]))
             })
             .unwrap();
         let mut gradient = hook(3, "gradient");
-        world.register_parameter_hook(below, "bias", move |at, _, g| Ok(gradient(at, g))).unwrap();
+        world
+            .module_mut(below)
+            .unwrap()
+            .register_parameter_hook("bias", move |at, _, g| Ok(gradient(at, g)))
+            .unwrap();
     }
     let loss = CrossEntropyLoss::default();
     for _ in 0..5 {
         if how.in_one {
-            world.train_step(brains, &inputs(), &targets(), &loss).unwrap();
+            world.population_mut(brains).unwrap().train_step(&inputs(), &targets(), &loss).unwrap();
             continue;
         }
-        world.forward(brains, &inputs()).unwrap();
-        world.loss::<f32, i64>(brains, &targets(), &loss).unwrap();
-        world.backward(brains).unwrap();
-        world.step(brains).unwrap();
-        world.zero_grad(brains).unwrap();
+        world.population_mut(brains).unwrap().forward(&inputs()).unwrap();
+        world.population_mut(brains).unwrap().loss::<f32, i64>(&targets(), &loss).unwrap();
+        world.population_mut(brains).unwrap().backward().unwrap();
+        world.population_mut(brains).unwrap().step().unwrap();
+        world.population_mut(brains).unwrap().zero_grad().unwrap();
     }
     let mut all = weights(&mut world, brains);
-    all.extend(["3.running_mean", "3.running_var"].map(|name| world.stack(brains, name).unwrap()));
+    all.extend(
+        ["3.running_mean", "3.running_var"]
+            .map(|name| world.population_mut(brains).unwrap().stack(name).unwrap()),
+    );
     let log = log.lock().unwrap().clone();
     (log, all)
 }
@@ -114,24 +132,29 @@ fn models_that_share_a_pass_compute_what_they_compute_apart() {
 #[test]
 fn hooks_are_called_in_the_order_of_models_whatever_hooks_these_have() {
     let (mut world, brains) = population();
-    world.insert(brains, SGD::default()).unwrap();
+    world.population_mut(brains).unwrap().insert(SGD::default()).unwrap();
     let log: Arc<Mutex<Vec<(usize, &str)>>> = Arc::default();
     let paths = [&["0", "2"][..], &["1"], &["0", "2"], &["1"], &["2", "0"]];
     for ((model, root), paths) in
-        world.models(brains).unwrap().to_vec().into_iter().enumerate().zip(paths)
+        world.population(brains).unwrap().models().to_vec().into_iter().enumerate().zip(paths)
     {
         for &path in paths {
-            let (log, module) = (log.clone(), world.module(root, path).unwrap());
+            let (log, module) =
+                (log.clone(), world.module_mut(root).unwrap().at(path).unwrap().id());
             let look = move |_: &At<'_>, _: &Arguments, _: Option<&Tree>| {
                 log.lock().unwrap().push((model, path));
             };
-            world.register_forward_hook(module, look).unwrap();
+            world.module_mut(module).unwrap().register_forward_hook(look).unwrap();
         }
     }
     let of = [(0, "0"), (0, "2"), (1, "1"), (2, "0"), (2, "2"), (3, "1"), (4, "0"), (4, "2")];
-    world.forward(brains, &inputs()).unwrap();
+    world.population_mut(brains).unwrap().forward(&inputs()).unwrap();
     assert_eq!(std::mem::take(&mut *log.lock().unwrap()), of);
-    world.train_step(brains, &inputs(), &targets(), &CrossEntropyLoss::default()).unwrap();
+    world
+        .population_mut(brains)
+        .unwrap()
+        .train_step(&inputs(), &targets(), &CrossEntropyLoss::default())
+        .unwrap();
     assert_eq!(std::mem::take(&mut *log.lock().unwrap()), of);
 }
 
@@ -139,35 +162,57 @@ fn hooks_are_called_in_the_order_of_models_whatever_hooks_these_have() {
 fn a_hook_that_returns_nothing_only_looks() {
     let run = |is_hooked: bool| {
         let (mut world, brains) = population();
-        world.insert(brains, Adam::default()).unwrap();
+        world.population_mut(brains).unwrap().insert(Adam::default()).unwrap();
         let log: Arc<Mutex<Vec<&str>>> = Arc::default();
         let note = |what: &'static str| {
             let log = log.clone();
             move || log.lock().unwrap().push(what)
         };
-        for root in world.models(brains).unwrap().to_vec() {
+        for root in world.population(brains).unwrap().models().to_vec() {
             if !is_hooked {
                 continue;
             }
-            let module = world.module(root, "2").unwrap();
+            let module = world.module_mut(root).unwrap().at("2").unwrap().id();
             let [a, b, c, d, e, f] =
                 ["pre", "forward", "back pre", "back", "gradient", "sum"].map(note);
-            world.register_forward_pre_hook(module, move |_, _| a()).unwrap();
-            world.register_forward_hook(module, move |_, _, _| b()).unwrap();
-            world.register_full_backward_pre_hook(module, move |_, _| c()).unwrap();
-            world.register_full_backward_hook(module, move |_, _, _| d()).unwrap();
-            world.register_parameter_hook(module, "bias", move |_, _, _| e()).unwrap();
-            world.register_post_accumulate_grad_hook(module, "bias", move |_, _, _| f()).unwrap();
+            world.module_mut(module).unwrap().register_forward_pre_hook(move |_, _| a()).unwrap();
+            world.module_mut(module).unwrap().register_forward_hook(move |_, _, _| b()).unwrap();
+            world
+                .module_mut(module)
+                .unwrap()
+                .register_full_backward_pre_hook(move |_, _| c())
+                .unwrap();
+            world
+                .module_mut(module)
+                .unwrap()
+                .register_full_backward_hook(move |_, _, _| d())
+                .unwrap();
+            world
+                .module_mut(module)
+                .unwrap()
+                .register_parameter_hook("bias", move |_, _, _| e())
+                .unwrap();
+            world
+                .module_mut(module)
+                .unwrap()
+                .register_post_accumulate_grad_hook("bias", move |_, _, _| f())
+                .unwrap();
         }
         let loss = CrossEntropyLoss::default();
         let mut results = Vec::new();
         for _ in 0..2 {
-            results.push(world.forward(brains, &inputs()).unwrap());
-            world.loss::<f32, i64>(brains, &targets(), &loss).unwrap();
-            world.backward(brains).unwrap();
-            world.step(brains).unwrap();
-            results
-                .push(world.train_step(brains, &inputs(), &targets(), &loss).unwrap().into_dyn());
+            results.push(world.population_mut(brains).unwrap().forward(&inputs()).unwrap());
+            world.population_mut(brains).unwrap().loss::<f32, i64>(&targets(), &loss).unwrap();
+            world.population_mut(brains).unwrap().backward().unwrap();
+            world.population_mut(brains).unwrap().step().unwrap();
+            results.push(
+                world
+                    .population_mut(brains)
+                    .unwrap()
+                    .train_step(&inputs(), &targets(), &loss)
+                    .unwrap()
+                    .into_dyn(),
+            );
         }
         results.extend(weights(&mut world, brains));
         let log = log.lock().unwrap().clone();
@@ -185,15 +230,25 @@ fn a_hook_that_returns_nothing_only_looks() {
 #[test]
 fn a_hook_that_only_looks_and_panics_is_an_error_that_names_it() {
     let (mut world, brains) = population();
-    world.insert(brains, SGD::default()).unwrap();
-    for (model, root) in world.models(brains).unwrap().to_vec().into_iter().enumerate() {
-        world.register_forward_hook(root, move |_, _, _| assert_ne!(model, 2, "no")).unwrap();
+    world.population_mut(brains).unwrap().insert(SGD::default()).unwrap();
+    for (model, root) in world.population(brains).unwrap().models().to_vec().into_iter().enumerate()
+    {
+        world
+            .module_mut(root)
+            .unwrap()
+            .register_forward_hook(move |_, _, _| assert_ne!(model, 2, "no"))
+            .unwrap();
     }
     let loss = CrossEntropyLoss::default();
     let words = "Sequential: forward hook 0: panicked";
-    let error = world.train_step(brains, &inputs(), &targets(), &loss).unwrap_err().to_string();
+    let error = world
+        .population_mut(brains)
+        .unwrap()
+        .train_step(&inputs(), &targets(), &loss)
+        .unwrap_err()
+        .to_string();
     assert!(error.starts_with(words), "{error}");
-    let error = world.forward(brains, &inputs()).unwrap_err().to_string();
+    let error = world.population_mut(brains).unwrap().forward(&inputs()).unwrap_err().to_string();
     assert!(error.starts_with(words), "{error}");
 }
 
@@ -201,12 +256,16 @@ fn a_hook_that_only_looks_and_panics_is_an_error_that_names_it() {
 fn a_hook_that_fails_leaves_all_models_that_run_with_it_as_they_were() {
     let run = |fails: bool| {
         let (mut world, brains) = population();
-        world.insert(brains, Adam { lr: 0.1, ..Adam::default() }).unwrap();
+        world.population_mut(brains).unwrap().insert(Adam { lr: 0.1, ..Adam::default() }).unwrap();
         let (fail, calls) = (Arc::new(Mutex::new(false)), Arc::new(Mutex::new(0)));
-        for (model, root) in world.models(brains).unwrap().to_vec().into_iter().enumerate() {
+        for (model, root) in
+            world.population(brains).unwrap().models().to_vec().into_iter().enumerate()
+        {
             let (fail, calls) = (fail.clone(), calls.clone());
             world
-                .register_forward_hook(root, move |_, _, _| {
+                .module_mut(root)
+                .unwrap()
+                .register_forward_hook(move |_, _, _| {
                     *calls.lock().unwrap() += 1;
                     match *fail.lock().unwrap() && model == 3 {
                         true => Err("no".into()),
@@ -220,11 +279,15 @@ fn a_hook_that_fails_leaves_all_models_that_run_with_it_as_they_were() {
             if fails && step == 1 {
                 *fail.lock().unwrap() = true;
                 let before = *calls.lock().unwrap();
-                world.train_step(brains, &inputs(), &targets(), &loss).unwrap_err();
+                world
+                    .population_mut(brains)
+                    .unwrap()
+                    .train_step(&inputs(), &targets(), &loss)
+                    .unwrap_err();
                 assert_eq!(*calls.lock().unwrap() - before, 4, "the fourth model's fails");
                 *fail.lock().unwrap() = false;
             }
-            world.train_step(brains, &inputs(), &targets(), &loss).unwrap();
+            world.population_mut(brains).unwrap().train_step(&inputs(), &targets(), &loss).unwrap();
         }
         weights(&mut world, brains)
     };
@@ -235,31 +298,52 @@ fn a_hook_that_fails_leaves_all_models_that_run_with_it_as_they_were() {
 fn models_that_ran_together_go_back_apart() {
     let run = |way: usize| {
         let (mut world, brains) = population();
-        let roots = world.models(brains).unwrap().to_vec();
+        let roots = world.population(brains).unwrap().models().to_vec();
         let log: Arc<Mutex<Vec<usize>>> = Arc::default();
         for (model, &root) in roots.iter().enumerate() {
-            let (log, module) = (log.clone(), world.module(root, "1").unwrap());
+            let (log, module) =
+                (log.clone(), world.module_mut(root).unwrap().at("1").unwrap().id());
             world
-                .register_full_backward_hook(module, move |_, _, _| {
+                .module_mut(module)
+                .unwrap()
+                .register_full_backward_hook(move |_, _, _| {
                     log.lock().unwrap().push(model);
                     Ok(None)
                 })
                 .unwrap();
         }
-        world.forward(brains, &inputs()).unwrap();
+        world.population_mut(brains).unwrap().forward(&inputs()).unwrap();
         // A hook that comes in between makes one model's hooks others; two do so twice; and one alike those of others.
         for &model in [&[][..], &[1], &[1, 3], &[3, 1, 0]][way] {
-            let module = world.module(roots[model], "0").unwrap();
-            world.register_parameter_hook(module, "bias", |_, _, _| Ok(None)).unwrap();
-            world.loss::<f32, i64>(brains, &targets(), &CrossEntropyLoss::default()).unwrap();
+            let module = world.module_mut(roots[model]).unwrap().at("0").unwrap().id();
+            world
+                .module_mut(module)
+                .unwrap()
+                .register_parameter_hook("bias", |_, _, _| Ok(None))
+                .unwrap();
+            world
+                .population_mut(brains)
+                .unwrap()
+                .loss::<f32, i64>(&targets(), &CrossEntropyLoss::default())
+                .unwrap();
         }
-        world.backward_from(brains, &Array3::<f32>::ones((MODELS, 6, 2))).unwrap();
+        world
+            .population_mut(brains)
+            .unwrap()
+            .backward_from(&Array3::<f32>::ones((MODELS, 6, 2)))
+            .unwrap();
         assert_eq!(*log.lock().unwrap(), [0, 1, 2, 3, 4]);
-        let gradient = |&root: &Entity| world.gradient::<f32>(root, "0.weight").unwrap().unwrap();
+        let gradient = |&root: &Entity| {
+            world.module_mut(root).unwrap().gradient::<f32>("0.weight").unwrap().unwrap()
+        };
         let gradients: Vec<_> = roots.iter().map(gradient).collect();
         log.lock().unwrap().clear();
-        world.forward(brains, &inputs()).unwrap();
-        world.backward_from(brains, &Array3::<f32>::ones((MODELS, 6, 2))).unwrap();
+        world.population_mut(brains).unwrap().forward(&inputs()).unwrap();
+        world
+            .population_mut(brains)
+            .unwrap()
+            .backward_from(&Array3::<f32>::ones((MODELS, 6, 2)))
+            .unwrap();
         assert_eq!(*log.lock().unwrap(), [0, 1, 2, 3, 4]);
         gradients
     };
@@ -270,28 +354,39 @@ fn models_that_ran_together_go_back_apart() {
 #[test]
 fn models_with_hooks_may_come_and_go_between_a_pass_and_its_way_back() {
     let (mut world, brains) = population();
-    let roots = world.models(brains).unwrap().to_vec();
+    let roots = world.population(brains).unwrap().models().to_vec();
     let log: Arc<Mutex<Vec<usize>>> = Arc::default();
     for (model, &root) in roots.iter().enumerate() {
         let log = log.clone();
         world
-            .register_full_backward_hook(root, move |_, _, _| log.lock().unwrap().push(model))
+            .module_mut(root)
+            .unwrap()
+            .register_full_backward_hook(move |_, _, _| log.lock().unwrap().push(model))
             .unwrap();
     }
-    let y = world.forward(brains, &inputs()).unwrap();
+    let y = world.population_mut(brains).unwrap().forward(&inputs()).unwrap();
     world.despawn(roots[1]);
-    let left = world.models(brains).unwrap().len();
-    world.backward_from(brains, &Array3::<f32>::ones((left, 6, 2))).unwrap();
+    let left = world.population(brains).unwrap().models().len();
+    world
+        .population_mut(brains)
+        .unwrap()
+        .backward_from(&Array3::<f32>::ones((left, 6, 2)))
+        .unwrap();
     let mut told = std::mem::take(&mut *log.lock().unwrap());
     told.sort_unstable();
     assert_eq!(told, [0, 2, 3, 4]);
     let (mut other, alone) = population();
-    assert_eq!(other.forward(alone, &inputs()).unwrap(), y);
-    other.backward_from(alone, &Array3::<f32>::ones((MODELS, 6, 2))).unwrap();
-    let twins = other.models(alone).unwrap().to_vec();
+    assert_eq!(other.population_mut(alone).unwrap().forward(&inputs()).unwrap(), y);
+    other
+        .population_mut(alone)
+        .unwrap()
+        .backward_from(&Array3::<f32>::ones((MODELS, 6, 2)))
+        .unwrap();
+    let twins = other.population(alone).unwrap().models().to_vec();
     for model in [0, 2, 3, 4] {
-        let of =
-            |world: &mut World, root| world.gradient::<f32>(root, "2.weight").unwrap().unwrap();
+        let of = |world: &mut World, root| {
+            world.module_mut(root).unwrap().gradient::<f32>("2.weight").unwrap().unwrap()
+        };
         assert_eq!(of(&mut world, roots[model]), of(&mut other, twins[model]));
     }
 }
@@ -299,7 +394,7 @@ fn models_with_hooks_may_come_and_go_between_a_pass_and_its_way_back() {
 #[test]
 fn a_value_that_a_hook_keeps_is_gone_when_the_next_model_has_its_turn() {
     let (mut world, brains) = population();
-    let roots = world.models(brains).unwrap().to_vec();
+    let roots = world.population(brains).unwrap().models().to_vec();
     let kept: Arc<Mutex<Vec<bool>>> = Arc::default();
     std::thread_local! {
         static VALUE: std::cell::RefCell<Option<Var>> = const { std::cell::RefCell::new(None) };
@@ -307,7 +402,9 @@ fn a_value_that_a_hook_keeps_is_gone_when_the_next_model_has_its_turn() {
     for &root in &roots {
         let kept = kept.clone();
         world
-            .register_forward_hook(root, move |_, _, y| {
+            .module_mut(root)
+            .unwrap()
+            .register_forward_hook(move |_, _, y| {
                 let before = VALUE.with_borrow_mut(|value| {
                     value.replace(y.and_then(Tree::leaf).cloned().unwrap())
                 });
@@ -316,7 +413,7 @@ fn a_value_that_a_hook_keeps_is_gone_when_the_next_model_has_its_turn() {
             })
             .unwrap();
     }
-    world.forward(brains, &inputs()).unwrap();
+    world.population_mut(brains).unwrap().forward(&inputs()).unwrap();
     assert_eq!(*kept.lock().unwrap(), [false; MODELS]);
     VALUE.with_borrow_mut(Option::take);
 }
@@ -324,29 +421,37 @@ fn a_value_that_a_hook_keeps_is_gone_when_the_next_model_has_its_turn() {
 #[test]
 fn hooks_of_some_models_are_removed_and_the_others_are_called() {
     let (mut world, brains) = population();
-    world.insert(brains, SGD::default()).unwrap();
+    world.population_mut(brains).unwrap().insert(SGD::default()).unwrap();
     let log: Arc<Mutex<Vec<usize>>> = Arc::default();
     let mut handles = Vec::new();
-    for (model, root) in world.models(brains).unwrap().to_vec().into_iter().enumerate() {
+    for (model, root) in world.population(brains).unwrap().models().to_vec().into_iter().enumerate()
+    {
         let log = log.clone();
-        let hook =
-            world.register_forward_hook(root, move |_, _, _| log.lock().unwrap().push(model));
+        let hook = world
+            .module_mut(root)
+            .unwrap()
+            .register_forward_hook(move |_, _, _| log.lock().unwrap().push(model));
         handles.push(hook.unwrap());
     }
     let x = Array3::<f32>::ones((MODELS, 1, 3));
     let y = Array2::<i64>::zeros((MODELS, 1));
     let told = |world: &mut World| {
-        world.train_step(brains, &x, &y, &CrossEntropyLoss::default()).unwrap();
+        world
+            .population_mut(brains)
+            .unwrap()
+            .train_step(&x, &y, &CrossEntropyLoss::default())
+            .unwrap();
         std::mem::take(&mut *log.lock().unwrap())
     };
     assert_eq!(told(&mut world), [0, 1, 2, 3, 4]);
     assert!(handles[1].remove() && handles[4].remove());
     assert_eq!(told(&mut world), [0, 2, 3]);
-    let root = world.models(brains).unwrap()[2];
+    let root = world.population(brains).unwrap().models()[2];
     world.entity_mut(root).remove::<neurarch::components::hook::Hooks>();
     assert_eq!(told(&mut world), [0, 3]);
-    let roots = world.models(brains).unwrap().to_vec();
-    let other = world.register_forward_hook(roots[0], |_, _, _| Ok(None)).unwrap();
+    let roots = world.population(brains).unwrap().models().to_vec();
+    let other =
+        world.module_mut(roots[0]).unwrap().register_forward_hook(|_, _, _| Ok(None)).unwrap();
     assert_eq!(told(&mut world), [0, 3]);
     other.remove();
     handles.iter().for_each(|handle| {
@@ -358,13 +463,15 @@ fn hooks_of_some_models_are_removed_and_the_others_are_called() {
 #[test]
 fn only_models_whose_hooks_draw_go_on_in_their_random_numbers() {
     let (mut world, brains) = population();
-    world.insert(brains, SGD::default()).unwrap();
+    world.population_mut(brains).unwrap().insert(SGD::default()).unwrap();
     let drawn: Arc<Mutex<Vec<Vec<f32>>>> = Arc::default();
-    let roots = world.models(brains).unwrap().to_vec();
+    let roots = world.population(brains).unwrap().models().to_vec();
     for (model, &root) in roots.iter().enumerate() {
         let drawn = drawn.clone();
         world
-            .register_forward_hook(root, move |at, _, _| {
+            .module_mut(root)
+            .unwrap()
+            .register_forward_hook(move |at, _, _| {
                 if model % 2 == 0 {
                     let numbers = at.trace.rand(Dtype::F32, [2]).read().unwrap();
                     drawn.lock().unwrap().push(numbers);
@@ -373,7 +480,11 @@ fn only_models_whose_hooks_draw_go_on_in_their_random_numbers() {
             .unwrap();
     }
     for _ in 0..2 {
-        world.train_step(brains, &inputs(), &targets(), &CrossEntropyLoss::default()).unwrap();
+        world
+            .population_mut(brains)
+            .unwrap()
+            .train_step(&inputs(), &targets(), &CrossEntropyLoss::default())
+            .unwrap();
     }
     let draws =
         |root: &Entity| world.get::<neurarch::components::module::mode::Draws>(*root).unwrap().0;

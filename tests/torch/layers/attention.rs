@@ -132,24 +132,27 @@ fn spawn(
         dtype: Dtype::F64,
         ..PopulationSettings::default()
     };
-    let population = world.spawn_population_with(layer, settings).unwrap();
+    let population = world.spawn_population_with(layer, settings).unwrap().id();
     (world, population)
 }
 
 /// Runs forward and backward, and gives results, gradients of inputs and of parameters.
 fn run(world: &mut World, population: Entity, given: &Given) -> Vec<ArrayD<f64>> {
-    let y = world.forward_with::<f64>(population, given.arguments()).unwrap();
+    let y =
+        world.population_mut(population).unwrap().forward_with::<f64>(given.arguments()).unwrap();
     let results: Vec<_> = y.leaves().into_iter().cloned().collect();
     // The same for every model.
     let dy: Vec<_> = results.iter().map(|y| numbers(&y.shape()[1..], 1.3)).collect();
     let dy: Vec<_> = dy.iter().map(|dy| Some(Input::shared(dy.view()).into())).collect();
-    world.backward_with(population, &dy).unwrap();
+    world.population_mut(population).unwrap().backward_with(&dy).unwrap();
     let of_inputs = input_gradients::<f64>(world, population).unwrap().into_iter().flatten();
     let mut all: Vec<_> = results.into_iter().chain(of_inputs).collect();
-    let root = world.models(population).unwrap()[0];
-    for name in world.parameter_names(root).unwrap() {
-        let models = world.models(population).unwrap().to_vec();
-        let of = models.iter().map(|&root| world.gradient::<f64>(root, &name).unwrap());
+    let root = world.population(population).unwrap().models()[0];
+    for name in world.module_mut(root).unwrap().parameter_names().unwrap() {
+        let models = world.population(population).unwrap().models().to_vec();
+        let of = models
+            .iter()
+            .map(|&root| world.module_mut(root).unwrap().gradient::<f64>(&name).unwrap());
         let of: Vec<_> = of.map(|of| of.unwrap().insert_axis(Axis(0))).collect();
         let views: Vec<_> = of.iter().map(|of| of.view()).collect();
         all.push(ndarray::concatenate(Axis(0), &views).unwrap());
@@ -181,18 +184,23 @@ fn gradients_are_the_slopes_of_forward() {
     const STEP: f64 = 1e-5;
     for (layer, mut given) in cases(1) {
         let (mut world, population) = spawn(&*layer, 0, 1);
-        world.eval(population).unwrap();
-        let root = world.models(population).unwrap()[0];
-        let names = world.parameter_names(root).unwrap();
+        world.population_mut(population).unwrap().eval().unwrap();
+        let root = world.population(population).unwrap().models()[0];
+        let names = world.module_mut(root).unwrap().parameter_names().unwrap();
         // Biases are zero at first.
         for (number, name) in names.iter().enumerate() {
-            let shape = world.parameter::<f64>(root, name).unwrap().shape().to_vec();
+            let shape =
+                world.module_mut(root).unwrap().parameter::<f64>(name).unwrap().shape().to_vec();
             let value = numbers(&shape, 1.1 + number as f64) * 0.5;
-            world.set_parameter(root, name, value.view()).unwrap();
+            world.module_mut(root).unwrap().set_parameter(name, value.view()).unwrap();
         }
         let gradients = run(&mut world, population, &given);
         let loss = |world: &mut World, given: &Given| {
-            let y = world.forward_with::<f64>(population, given.arguments()).unwrap();
+            let y = world
+                .population_mut(population)
+                .unwrap()
+                .forward_with::<f64>(given.arguments())
+                .unwrap();
             let of = |y: &&ArrayD<f64>| (numbers(y.shape(), 1.3) * *y).sum();
             y.leaves().iter().map(of).sum::<f64>()
         };
@@ -203,18 +211,18 @@ fn gradients_are_the_slopes_of_forward() {
         let mut gradients = gradients.into_iter().rev();
         for name in names.iter().rev() {
             let gradient = gradients.next().unwrap();
-            let value = world.parameter::<f64>(root, name).unwrap();
+            let value = world.module_mut(root).unwrap().parameter::<f64>(name).unwrap();
             for place in (0..value.len()).step_by(3) {
                 let mut at = |step: f64| {
                     let mut moved = value.clone();
                     *moved.iter_mut().nth(place).unwrap() += step;
-                    world.set_parameter(root, name, moved.view()).unwrap();
+                    world.module_mut(root).unwrap().set_parameter(name, moved.view()).unwrap();
                     loss(&mut world, &given)
                 };
                 let slope = (at(STEP) - at(-STEP)) / (2.0 * STEP);
                 near(name, *gradient.iter().nth(place).unwrap(), slope);
             }
-            world.set_parameter(root, name, value.view()).unwrap();
+            world.module_mut(root).unwrap().set_parameter(name, value.view()).unwrap();
         }
         for input in (0..given.values.len()).rev() {
             let gradient = gradients.next().unwrap();
@@ -259,10 +267,12 @@ fn dropout_of_weights_is_for_training_only() {
     let attention = MultiheadAttention { dropout: 1.0, ..MultiheadAttention::new(4, 2) };
     let (mut world, population) = spawn(&attention, 0, 1);
     let given = Given::new(1, &[&[3, 4], &[3, 4], &[3, 4]]);
-    let y = world.forward_with::<f64>(population, given.arguments()).unwrap();
+    let y =
+        world.population_mut(population).unwrap().forward_with::<f64>(given.arguments()).unwrap();
     assert!(y.leaves().into_iter().flatten().all(|&y| y == 0.0));
-    world.eval(population).unwrap();
-    let y = world.forward_with::<f64>(population, given.arguments()).unwrap();
+    world.population_mut(population).unwrap().eval().unwrap();
+    let y =
+        world.population_mut(population).unwrap().forward_with::<f64>(given.arguments()).unwrap();
     assert!(y.leaves().into_iter().flatten().all(|&y| y != 0.0));
 }
 
@@ -352,7 +362,11 @@ fn what_torch_refuses_is_refused_in_its_words() {
     ];
     for (layer, given, words) in refusals {
         let (mut world, population) = spawn(&layer, 0, 1);
-        let error = world.forward_with::<f64>(population, given.arguments()).unwrap_err();
+        let error = world
+            .population_mut(population)
+            .unwrap()
+            .forward_with::<f64>(given.arguments())
+            .unwrap_err();
         let error = error.to_string();
         assert!(error.contains(words), "{error:?} instead of {words:?}");
     }
@@ -366,7 +380,11 @@ fn what_torch_refuses_is_refused_in_its_words() {
     ] {
         let small = Transformer { dim_feedforward: 3, ..Transformer::new(4, 2) };
         let (mut world, population) = spawn(&small, 0, 1);
-        let error = world.forward_with::<f64>(population, given.arguments()).unwrap_err();
+        let error = world
+            .population_mut(population)
+            .unwrap()
+            .forward_with::<f64>(given.arguments())
+            .unwrap_err();
         assert!(error.to_string().contains(words), "{error}");
     }
 }
@@ -382,8 +400,8 @@ fn a_transformer_prints_as_torch_prints_it_and_draws_xavier_matrices() {
     };
     assert_eq!(repr(&transformer), REPR.trim());
     let (mut world, population) = spawn(&transformer, 0, 1);
-    let root = world.models(population).unwrap()[0];
-    assert_eq!(world.repr(root).unwrap(), REPR.trim());
+    let root = world.population(population).unwrap().models()[0];
+    assert_eq!(world.module_mut(root).unwrap().repr().unwrap(), REPR.trim());
     for (name, high) in [
         ("encoder.layers.0.linear1.weight", (6.0_f64 / 2052.0).sqrt()),
         ("decoder.layers.1.multihead_attn.out_proj.weight", (6.0_f64 / 8.0).sqrt()),
@@ -391,7 +409,9 @@ fn a_transformer_prints_as_torch_prints_it_and_draws_xavier_matrices() {
         ("encoder.layers.0.self_attn.out_proj.bias", 0.0),
     ] {
         let most = world
-            .parameter::<f64>(root, name)
+            .module_mut(root)
+            .unwrap()
+            .parameter::<f64>(name)
             .unwrap()
             .iter()
             .fold(0.0, |a: f64, b| a.max(b.abs()));

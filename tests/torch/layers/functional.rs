@@ -219,21 +219,26 @@ fn check(name: &str, inputs: &[ArrayD<f64>], others: &[AnyArray]) {
     let mut world = World::new();
     let settings =
         PopulationSettings { models: 2, dtype: Dtype::F64, ..PopulationSettings::default() };
-    let population = world.spawn_population_with(&Function(name.to_owned()), settings).unwrap();
+    let population =
+        world.spawn_population_with(&Function(name.to_owned()), settings).unwrap().id();
     let own = inputs.iter().map(|x| AnyInput::from(Input::shared(x.view()).requires_grad()));
     let others = others.iter().map(|other| match other {
         AnyArray::I64(other) => AnyInput::from(Input::shared(other.view())),
         AnyArray::F64(other) => AnyInput::from(Input::shared(other.view())),
         other => panic!("{other:?}"),
     });
-    let found = world.forward_with::<f64>(population, Arguments::each(own.chain(others))).unwrap();
+    let found = world
+        .population_mut(population)
+        .unwrap()
+        .forward_with::<f64>(Arguments::each(own.chain(others)))
+        .unwrap();
     let y = found.leaves()[0].index_axis(Axis(0), 1).to_owned();
     golden::compare(GOLDEN, &format!("{name} output"), y.iter().copied(), tolerance(name));
     if !GOLDEN.contains(&format!("\n{name} grad/0 ")) {
         return;
     }
     let dy = numbers(y.shape(), |i| (1.3 * i).cos());
-    world.backward_from(population, Input::shared(dy.view())).unwrap();
+    world.population_mut(population).unwrap().backward_from(Input::shared(dy.view())).unwrap();
     let gradients = input_gradients::<f64>(&world, population).unwrap();
     for (k, gradient) in gradients.into_iter().take(inputs.len()).enumerate() {
         let gradient = gradient.unwrap().index_axis_move(Axis(0), 1);
@@ -336,7 +341,7 @@ fn every_model_has_groups_of_its_own() {
     let settings =
         PopulationSettings { models: 2, dtype: Dtype::F64, ..PopulationSettings::default() };
     let function = Function("grouped_mm_rows".to_owned());
-    let population = world.spawn_population_with(&function, settings).unwrap();
+    let population = world.spawn_population_with(&function, settings).unwrap().id();
     let (rows, experts) =
         (array![[1.0], [2.0], [3.0]].into_dyn(), array![[[1.0]], [[10.0]]].into_dyn());
     for (ends, expected) in [
@@ -346,7 +351,11 @@ fn every_model_has_groups_of_its_own() {
         let ends = ends.into_dyn();
         let matrices = [&rows, &experts].map(|x| AnyInput::from(Input::shared(x.view())));
         let given = matrices.into_iter().chain([AnyInput::from(Input::from(&ends))]);
-        let y = world.forward_with::<f64>(population, Arguments::each(given)).unwrap();
+        let y = world
+            .population_mut(population)
+            .unwrap()
+            .forward_with::<f64>(Arguments::each(given))
+            .unwrap();
         assert_eq!(y.leaves()[0].iter().copied().collect::<Vec<_>>(), expected);
     }
 }
@@ -371,10 +380,16 @@ fn what_does_not_fit_is_refused_in_torchs_words() {
     let error = |name: &str, shapes: &[&[usize]]| {
         let mut world = World::new();
         let settings = PopulationSettings { dtype: Dtype::F64, ..PopulationSettings::default() };
-        let population = world.spawn_population_with(&Function(name.to_owned()), settings).unwrap();
+        let population =
+            world.spawn_population_with(&Function(name.to_owned()), settings).unwrap().id();
         let all = inputs(shapes);
         let all = all.iter().map(|x| AnyInput::from(Input::shared(x.view())));
-        world.forward_with::<f64>(population, Arguments::each(all)).unwrap_err().to_string()
+        world
+            .population_mut(population)
+            .unwrap()
+            .forward_with::<f64>(Arguments::each(all))
+            .unwrap_err()
+            .to_string()
     };
     let said = [
         error("grid_sample_bicubic", &[&[1, 1, 2, 2, 2], &[1, 1, 1, 1, 3]]),
@@ -429,11 +444,15 @@ impl Module for Draws {
 
 fn drawn(name: &'static str, x: &ArrayD<f32>) -> (ArrayD<f32>, ArrayD<f32>) {
     let mut world = World::new();
-    let population = world.spawn_population(&Draws(name), 1, Seed(4)).unwrap();
-    let y = world.forward(population, Input::shared(x.view()).requires_grad()).unwrap();
+    let population = world.spawn_population(&Draws(name), 1, Seed(4)).unwrap().id();
+    let y = world
+        .population_mut(population)
+        .unwrap()
+        .forward(Input::shared(x.view()).requires_grad())
+        .unwrap();
     let dy = ArrayD::<f32>::from_shape_fn(x.shape(), |i| (i[0] + i[1]) as f32 % 3.0);
-    world.backward_from(population, Input::shared(dy.view())).unwrap();
-    let dx = world.input_gradient::<f32>(population).unwrap().unwrap();
+    world.population_mut(population).unwrap().backward_from(Input::shared(dy.view())).unwrap();
+    let dx = world.population(population).unwrap().input_gradient::<f32>().unwrap().unwrap();
     (y.index_axis_move(Axis(0), 0), dx.index_axis_move(Axis(0), 0))
 }
 

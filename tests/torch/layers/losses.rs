@@ -53,19 +53,22 @@ fn called<L: Module>(
         first_number: first,
         ..PopulationSettings::default()
     };
-    let population = world.spawn_population_with(&WithLoss(loss.clone()), settings).unwrap();
+    let population = world.spawn_population_with(&WithLoss(loss.clone()), settings).unwrap().id();
     let inputs = Arguments::each([AnyInput::from(x), AnyInput::from(y)]);
-    let found = world.forward_with::<f32>(population, inputs).unwrap();
+    let found = world.population_mut(population).unwrap().forward_with::<f32>(inputs).unwrap();
     let losses = found.leaves()[0].iter().copied().collect();
     let ones = ArrayD::<f32>::ones(vec![x.len_of(Axis(0))]);
     let ones: [Option<AnyInput<'_>>; 1] = [Some(AnyInput::from(&ones))];
-    world.backward_with(population, &ones).unwrap();
+    world.population_mut(population).unwrap().backward_with(&ones).unwrap();
     let gradients: Vec<_> = world
-        .models(population)
+        .population(population)
         .unwrap()
+        .models()
         .to_vec()
         .into_iter()
-        .map(|model| world.gradient::<f32>(model, "net.weight").unwrap().unwrap())
+        .map(|model| {
+            world.module_mut(model).unwrap().gradient::<f32>("net.weight").unwrap().unwrap()
+        })
         .collect();
     let views: Vec<_> = gradients.iter().map(|gradient| gradient.view()).collect();
     (losses, ndarray::stack(Axis(0), &views).unwrap())
@@ -76,16 +79,19 @@ fn trained<L: Loss>(loss: &L, x: &Array3<f32>, y: &ArrayD<f32>) -> (Vec<f32>, Ar
     let mut world = World::new();
     let settings = PopulationSettings { models: MODELS, seed: 4, ..PopulationSettings::default() };
     let net = Sequential::from_named([("net", Linear::new(3, 4))]).unwrap();
-    let population = world.spawn_population_with(&net, settings).unwrap();
-    world.forward(population, x).unwrap();
-    let losses = world.loss::<f32, f32>(population, y, loss).unwrap();
-    world.backward(population).unwrap();
+    let population = world.spawn_population_with(&net, settings).unwrap().id();
+    world.population_mut(population).unwrap().forward(x).unwrap();
+    let losses = world.population_mut(population).unwrap().loss::<f32, f32>(y, loss).unwrap();
+    world.population_mut(population).unwrap().backward().unwrap();
     let gradients: Vec<_> = world
-        .models(population)
+        .population(population)
         .unwrap()
+        .models()
         .to_vec()
         .into_iter()
-        .map(|model| world.gradient::<f32>(model, "net.weight").unwrap().unwrap())
+        .map(|model| {
+            world.module_mut(model).unwrap().gradient::<f32>("net.weight").unwrap().unwrap()
+        })
         .collect();
     let views: Vec<_> = gradients.iter().map(|gradient| gradient.view()).collect();
     (losses.iter().copied().collect(), ndarray::stack(Axis(0), &views).unwrap())
@@ -135,15 +141,16 @@ fn a_loss_is_one_formula_as_a_module_and_behind_a_model_and_the_same_alone() {
 fn a_loss_of_classes_names_the_target_that_is_none_before_it_trains() {
     let mut world = World::new();
     let net = Sequential::new().push(Linear::new(3, 4)).push(LogSoftmax { dim: -1 });
-    let population = world.spawn_population(&net, 2, Seed(0)).unwrap();
-    world.insert(population, SGD::default()).unwrap();
+    let population = world.spawn_population(&net, 2, Seed(0)).unwrap().id();
+    world.population_mut(population).unwrap().insert(SGD::default()).unwrap();
     let x = Array3::<f32>::zeros((2, 2, 3));
     let loss = NLLLoss { weight: Some(vec![1.0; 4]), ..NLLLoss::default() };
     let wrong = array![[0_i64, 1], [-100, 4]];
-    let error = world.train_step(population, &x, &wrong, &loss).unwrap_err();
+    let error =
+        world.population_mut(population).unwrap().train_step(&x, &wrong, &loss).unwrap_err();
     assert_eq!(error.to_string(), "Target 4 is out of bounds (model 1, item 1: expected 0 to 3)");
     let right = array![[0_i64, 1], [-100, 3]];
-    let losses = world.train_step(population, &x, &right, &loss).unwrap();
+    let losses = world.population_mut(population).unwrap().train_step(&x, &right, &loss).unwrap();
     assert!(losses.iter().all(|loss: &f32| loss.is_finite()));
 }
 
@@ -151,26 +158,31 @@ fn a_loss_of_classes_names_the_target_that_is_none_before_it_trains() {
 fn weights_of_a_loss_are_buffers_that_each_model_has_of_its_own() {
     let loss = MultiMarginLoss { weight: Some(vec![1.0, 2.0]), ..MultiMarginLoss::default() };
     let mut world = World::new();
-    let population = world.spawn_population(&loss, 2, Seed(0)).unwrap();
+    let population = world.spawn_population(&loss, 2, Seed(0)).unwrap().id();
     assert_eq!(
-        world.stack::<f32>(population, "weight").unwrap(),
+        world.population_mut(population).unwrap().stack::<f32>("weight").unwrap(),
         array![[1.0, 2.0], [1.0, 2.0]].into_dyn()
     );
-    let second = world.models(population).unwrap()[1];
-    world.set_parameter(second, "weight", array![3.0_f32, 4.0].view()).unwrap();
+    let second = world.population(population).unwrap().models()[1];
+    world.module_mut(second).unwrap().set_parameter("weight", array![3.0_f32, 4.0].view()).unwrap();
     let (x, y) = (array![[0.5_f32, 0.5], [0.5, 0.5]].into_dyn(), array![1_i64, 1].into_dyn());
     let inputs = Arguments::each([AnyInput::from(&x), AnyInput::from(&y)]);
-    let losses = world.forward_with::<f32>(population, inputs).unwrap();
+    let losses = world.population_mut(population).unwrap().forward_with::<f32>(inputs).unwrap();
     assert_eq!(*losses.leaves()[0], array![1.0, 2.0].into_dyn());
 }
 
 #[test]
 fn errors_are_pythons_and_torchs() {
     let mut world = World::new();
-    let population = world.spawn_population(&BCELoss::default(), 1, Seed(0)).unwrap();
+    let population = world.spawn_population(&BCELoss::default(), 1, Seed(0)).unwrap().id();
     let x = Array2::<f32>::zeros((1, 3));
     let mut error = |inputs: Arguments<AnyInput<'_>>| {
-        world.forward_with::<f32>(population, inputs).unwrap_err().to_string()
+        world
+            .population_mut(population)
+            .unwrap()
+            .forward_with::<f32>(inputs)
+            .unwrap_err()
+            .to_string()
     };
     let one = error(Arguments::each([AnyInput::from(&x)]));
     assert_eq!(one, "BCELoss: BCELoss.forward() missing 1 required positional argument: 'target'");
@@ -203,17 +215,21 @@ fn rows_that_are_too_long_are_shortened_for_good_before_they_are_updated() {
             EmbeddingBag { max_norm: Some(1.0), mode: BagMode::Sum, ..EmbeddingBag::new(3, 2) };
         let net = Sequential::new().push(Index);
         let net = if bag { net.push(bags) } else { net.push(table) };
-        let population = world.spawn_population(&net, 1, Seed(0)).unwrap();
-        let root = world.models(population).unwrap()[0];
+        let population = world.spawn_population(&net, 1, Seed(0)).unwrap().id();
+        let root = world.population(population).unwrap().models()[0];
         let rows = array![[3.0_f32, 4.0], [0.3, 0.4], [6.0, 8.0]];
-        world.set_parameter(root, "1.weight", rows.view()).unwrap();
-        world.insert(population, SGD { lr: rate, ..SGD::default() }).unwrap();
+        world.module_mut(root).unwrap().set_parameter("1.weight", rows.view()).unwrap();
+        world
+            .population_mut(population)
+            .unwrap()
+            .insert(SGD { lr: rate, ..SGD::default() })
+            .unwrap();
         // The gradient of the row that is named is that of Σ (y - 0)².
         let (index, target) = (array![[[0.0_f32]]], Array3::<f32>::zeros((1, 1, 2)).into_dyn());
         let target = if bag { target } else { target.insert_axis(Axis(1)) };
         let loss = MSELoss { reduction: Reduction::Sum };
-        world.train_step(population, &index, &target, &loss).unwrap();
-        let weight = world.parameter::<f32>(root, "1.weight").unwrap();
+        world.population_mut(population).unwrap().train_step(&index, &target, &loss).unwrap();
+        let weight = world.module_mut(root).unwrap().parameter::<f32>("1.weight").unwrap();
         let factor = 1.0 - 2.0 * rate as f32;
         let expected = array![[0.6 * factor, 0.8 * factor], [0.3, 0.4], [6.0, 8.0]].into_dyn();
         assert!((&weight - &expected).iter().all(|x| x.abs() < 1e-6), "{weight} {expected}");
@@ -247,11 +263,11 @@ fn an_adaptive_softmax_predicts_its_most_likely_class() {
         ..AdaptiveLogSoftmaxWithLoss::new(4, 9, [3, 6])
     };
     let mut world = World::new();
-    let population = world.spawn_population(&Predicts(softmax.clone()), 2, Seed(3)).unwrap();
+    let population = world.spawn_population(&Predicts(softmax.clone()), 2, Seed(3)).unwrap().id();
     let x = Array3::from_shape_fn((2, 6, 4), |(m, i, j)| {
         ((m * 5 + i * 7 + j * 3) % 13) as f32 / 3.0 - 2.0
     });
-    let y = world.forward(population, &x).unwrap();
+    let y = world.population_mut(population).unwrap().forward(&x).unwrap();
     assert!(y.iter().all(|y: &f32| (y - 1.0).abs() < 1e-5), "{y}");
     let printed = repr(&softmax);
     assert!(
@@ -279,20 +295,28 @@ fn an_adaptive_softmax_trains_alike_watched_or_not() {
     };
     let train = |is_watched: bool| {
         let mut world = World::new();
-        let population = world.spawn_population(&softmax, 2, Seed(3)).unwrap();
-        world.insert(population, Adam::default()).unwrap();
+        let population = world.spawn_population(&softmax, 2, Seed(3)).unwrap().id();
+        world.population_mut(population).unwrap().insert(Adam::default()).unwrap();
         if is_watched {
-            world.register_forward_hook((population, ""), |_, _, _| Ok(None)).unwrap();
+            world
+                .population_mut(population)
+                .unwrap()
+                .register_forward_hook(|_, _, _| Ok(None))
+                .unwrap();
         }
         let x = Array3::from_shape_fn((2, 2, 4), |(m, i, j)| (m * 5 + i * 7 + j * 3) as f32 / 9.0);
         // The last classes are in the first minibatch alone.
         for classes in [array![[0_i64, 7], [8, 4]], array![[0, 1], [2, 4]]] {
             let arguments = Arguments::each([AnyInput::from(&x), AnyInput::from(&classes)]);
             let unused = Array2::<f32>::zeros((2, 1));
-            world.train_step_with::<f32, _>(population, arguments, &unused, &Given).unwrap();
+            world
+                .population_mut(population)
+                .unwrap()
+                .train_step_with::<f32, _>(arguments, &unused, &Given)
+                .unwrap();
         }
         ["head.weight", "tail.0.1.weight", "tail.1.0.weight", "tail.1.1.weight"]
-            .map(|name| world.stack::<f32>(population, name).unwrap())
+            .map(|name| world.population_mut(population).unwrap().stack::<f32>(name).unwrap())
     };
     assert_eq!(train(true), train(false));
 }
@@ -308,36 +332,38 @@ fn a_linear_cross_entropy_loss_is_a_linear_layer_and_a_cross_entropy() {
         ..LinearCrossEntropyLoss::new(4, 3)
     };
     let mut world = World::new();
-    let population = world.spawn_population(&loss, 2, Seed(3)).unwrap();
-    let second = world.models(population).unwrap()[1];
-    let keys: Vec<_> = world.state_dict(second).unwrap().keys().map(str::to_owned).collect();
+    let population = world.spawn_population(&loss, 2, Seed(3)).unwrap().id();
+    let second = world.population(population).unwrap().models()[1];
+    let keys: Vec<_> =
+        world.module_mut(second).unwrap().state_dict().unwrap().keys().map(str::to_owned).collect();
     assert_eq!(keys, ["weight", "linear.weight", "linear.bias"]);
     let x =
         Array3::from_shape_fn((2, 5, 4), |(m, i, j)| ((m * 5 + i * 7 + j * 3) % 13) as f32 / 6.0);
     let y = Array3::from_shape_fn((2, 5, 2), |(m, i, j)| ((m + i + j) % 3) as i64);
     let arguments = Arguments::each([AnyInput::from(&x), AnyInput::from(&y)]);
-    let found = world.forward_with::<f32>(population, arguments).unwrap();
+    let found = world.population_mut(population).unwrap().forward_with::<f32>(arguments).unwrap();
     let found = found.leaves()[0][[1]];
     // The same with two modules, of the second model.
     let layer = Linear::new(4, 6);
-    let plain = world.spawn_population(&layer, 1, Seed(0)).unwrap();
-    let root = world.models(plain).unwrap()[0];
+    let plain = world.spawn_population(&layer, 1, Seed(0)).unwrap().id();
+    let root = world.population(plain).unwrap().models()[0];
     for name in ["weight", "bias"] {
-        let numbers = world.parameter::<f32>(second, &format!("linear.{name}")).unwrap();
-        world.set_parameter(root, name, numbers.view()).unwrap();
+        let numbers =
+            world.module_mut(second).unwrap().parameter::<f32>(&format!("linear.{name}")).unwrap();
+        world.module_mut(root).unwrap().set_parameter(name, numbers.view()).unwrap();
     }
     let x = x.slice(s![1..2, .., ..]).to_owned();
-    let logits: ArrayD<f32> = world.forward(plain, &x).unwrap();
+    let logits: ArrayD<f32> = world.population_mut(plain).unwrap().forward(&x).unwrap();
     let logits = logits.into_shape_with_order(vec![1, 5, 3, 2]).unwrap();
     let entropy = CrossEntropyLoss {
         weight: Some(weight),
         label_smoothing: 0.2,
         ..CrossEntropyLoss::default()
     };
-    let entropies = world.spawn_population(&entropy, 1, Seed(0)).unwrap();
+    let entropies = world.spawn_population(&entropy, 1, Seed(0)).unwrap().id();
     let y = y.slice(s![1..2, .., ..]).to_owned();
     let arguments = Arguments::each([AnyInput::from(&logits), AnyInput::from(&y)]);
-    let expected = world.forward_with::<f32>(entropies, arguments).unwrap();
+    let expected = world.population_mut(entropies).unwrap().forward_with::<f32>(arguments).unwrap();
     assert_eq!(found.to_bits(), expected.leaves()[0][[0]].to_bits());
 }
 

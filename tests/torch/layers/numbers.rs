@@ -36,37 +36,44 @@ fn check(name: &str, layer: &impl Module, shape: &[usize], is_eval: bool) {
     let mut world = World::new();
     let settings =
         PopulationSettings { models: 2, dtype: Dtype::F64, ..PopulationSettings::default() };
-    let population = world.spawn_population_with(layer, settings).unwrap();
-    let root = world.models(population).unwrap()[1];
-    let parameters = world.parameter_names(root).unwrap();
+    let population = world.spawn_population_with(layer, settings).unwrap().id();
+    let root = world.population(population).unwrap().models()[1];
+    let parameters = world.module_mut(root).unwrap().parameter_names().unwrap();
     for (k, parameter) in parameters.iter().enumerate() {
-        let shape = world.parameter::<f64>(root, parameter).unwrap().shape().to_vec();
+        let shape =
+            world.module_mut(root).unwrap().parameter::<f64>(parameter).unwrap().shape().to_vec();
         let value = numbers(&shape, |i| (0.9 * i + k as f64 + 1.0).sin() / 2.0);
-        world.set_parameter(root, parameter, value.view()).unwrap();
+        world.module_mut(root).unwrap().set_parameter(parameter, value.view()).unwrap();
     }
     if is_eval {
-        world.eval(population).unwrap();
+        world.population_mut(population).unwrap().eval().unwrap();
     }
     let x = numbers(shape, |i| (0.7 * i).sin());
-    let y = world.forward(population, Input::shared(x.view()).requires_grad()).unwrap();
+    let y = world
+        .population_mut(population)
+        .unwrap()
+        .forward(Input::shared(x.view()).requires_grad())
+        .unwrap();
     let y = y.index_axis(Axis(0), 1).to_owned();
     compare(name, "output", &flat(&y));
     let dy = numbers(y.shape(), |i| (1.3 * i).cos());
-    world.backward_from(population, Input::shared(dy.view())).unwrap();
+    world.population_mut(population).unwrap().backward_from(Input::shared(dy.view())).unwrap();
     let dx = input_gradients::<f64>(&world, population).unwrap().swap_remove(0).unwrap();
     compare(name, "grad_input", &flat(&dx.index_axis(Axis(0), 1).to_owned()));
     for parameter in parameters {
-        let gradient = world.gradient::<f64>(root, &parameter).unwrap().unwrap();
+        let gradient =
+            world.module_mut(root).unwrap().gradient::<f64>(&parameter).unwrap().unwrap();
         compare(name, &format!("grad/{parameter}"), &flat(&gradient));
     }
     for buffer in ["running_mean", "running_var"] {
         if GOLDEN.contains(&format!("{name} buffer/{buffer} ")) {
-            let value = world.parameter::<f64>(root, buffer).unwrap();
+            let value = world.module_mut(root).unwrap().parameter::<f64>(buffer).unwrap();
             compare(name, &format!("buffer/{buffer}"), &flat(&value));
         }
     }
     if GOLDEN.contains(&format!("{name} buffer/num_batches_tracked ")) {
-        let count = world.parameter::<i64>(root, "num_batches_tracked").unwrap();
+        let count =
+            world.module_mut(root).unwrap().parameter::<i64>("num_batches_tracked").unwrap();
         compare(name, "buffer/num_batches_tracked", &[count.sum() as f64]);
     }
 }
@@ -131,26 +138,29 @@ fn batch() -> Array3<f32> {
 fn running_statistics_are_each_models_own_and_the_same_alone() {
     let x = batch();
     let mut world = World::new();
-    let all = world.spawn_population(&network(), 3, Seed(1)).unwrap();
-    world.insert(all, SGD::default()).unwrap();
+    let all = world.spawn_population(&network(), 3, Seed(1)).unwrap().id();
+    world.population_mut(all).unwrap().insert(SGD::default()).unwrap();
     let (targets, loss) = (ndarray::Array2::<i64>::zeros((3, 4)), CrossEntropyLoss::default());
     for _ in 0..3 {
-        world.train_step(all, &x, &targets, &loss).unwrap();
+        world.population_mut(all).unwrap().train_step(&x, &targets, &loss).unwrap();
     }
-    let means = world.stack::<f32>(all, "2.running_mean").unwrap();
-    assert_eq!(world.stack::<i64>(all, "2.num_batches_tracked").unwrap().sum(), 9);
+    let means = world.population_mut(all).unwrap().stack::<f32>("2.running_mean").unwrap();
+    assert_eq!(
+        world.population_mut(all).unwrap().stack::<i64>("2.num_batches_tracked").unwrap().sum(),
+        9
+    );
     for model in 0..3 {
         let settings =
             PopulationSettings { seed: 1, first_number: model as u64, ..Default::default() };
         let mut world = World::new();
-        let alone = world.spawn_population_with(&network(), settings).unwrap();
-        world.insert(alone, SGD::default()).unwrap();
+        let alone = world.spawn_population_with(&network(), settings).unwrap().id();
+        world.population_mut(alone).unwrap().insert(SGD::default()).unwrap();
         let (x, targets) =
             (x.slice(ndarray::s![model..=model, .., ..]), targets.slice(ndarray::s![..1, ..]));
         for _ in 0..3 {
-            world.train_step(alone, x, targets, &loss).unwrap();
+            world.population_mut(alone).unwrap().train_step(x, targets, &loss).unwrap();
         }
-        let mean = world.stack::<f32>(alone, "2.running_mean").unwrap();
+        let mean = world.population_mut(alone).unwrap().stack::<f32>("2.running_mean").unwrap();
         assert_eq!(mean.index_axis(Axis(0), 0), means.index_axis(Axis(0), model));
     }
 }
@@ -159,13 +169,13 @@ fn running_statistics_are_each_models_own_and_the_same_alone() {
 fn embeddings_begin_with_a_padding_row_of_zeros_and_choose_rows() {
     let mut world = World::new();
     let layer = Embedding { padding_idx: Some(-1), ..Embedding::new(3, 2) };
-    let population = world.spawn_population(&layer, 2, Seed(1)).unwrap();
-    let weight = world.stack::<f32>(population, "weight").unwrap();
+    let population = world.spawn_population(&layer, 2, Seed(1)).unwrap().id();
+    let weight = world.population_mut(population).unwrap().stack::<f32>("weight").unwrap();
     assert!(weight.slice(ndarray::s![.., 2, ..]).iter().all(|&x| x == 0.0));
     assert!(weight.slice(ndarray::s![.., ..2, ..]).iter().all(|&x| x != 0.0));
     let x = ndarray::array![1_i64, 2, 0];
     let arguments = Arguments::each([AnyInput::from(Input::shared(x.view()))]);
-    let y = world.forward_with::<f32>(population, arguments).unwrap();
+    let y = world.population_mut(population).unwrap().forward_with::<f32>(arguments).unwrap();
     let y = y.leaves()[0].clone();
     assert_eq!(y.slice(ndarray::s![1, 0, ..]), weight.slice(ndarray::s![1, 1, ..]));
     assert_eq!(repr(&layer), "Embedding(3, 2, padding_idx=2)");
@@ -199,11 +209,12 @@ fn with_statistics(layer: Sequential) -> (World, Entity) {
     let mut world = World::new();
     let settings =
         PopulationSettings { models: 2, dtype: Dtype::F64, ..PopulationSettings::default() };
-    let population = world.spawn_population_with(&layer, settings).unwrap();
+    let population = world.spawn_population_with(&layer, settings).unwrap().id();
     for (name, most) in [("1.running_mean", 1.0), ("1.running_var", 2.0), ("1.weight", 3.0)] {
-        let shape = world.stack::<f64>(population, name).unwrap().shape().to_vec();
+        let shape =
+            world.population_mut(population).unwrap().stack::<f64>(name).unwrap().shape().to_vec();
         let value = numbers(&shape, |i| most + (0.9 * i + most).sin());
-        world.unstack(population, name, value.view()).unwrap();
+        world.population_mut(population).unwrap().unstack(name, value.view()).unwrap();
     }
     (world, population)
 }
@@ -227,13 +238,18 @@ fn a_norm_that_is_fused_changes_no_result() {
         };
         let error = fuse(&mut world).unwrap_err().to_string();
         assert_eq!(error, "Fusion only for eval!");
-        world.eval(population).unwrap();
+        world.population_mut(population).unwrap().eval().unwrap();
         let x = numbers(&shape, |i| (0.7 * i).sin());
-        let before = world.forward(population, Input::shared(x.view())).unwrap();
+        let before =
+            world.population_mut(population).unwrap().forward(Input::shared(x.view())).unwrap();
         fuse(&mut world).unwrap();
-        let after = world.forward(population, Input::shared(x.view())).unwrap();
+        let after =
+            world.population_mut(population).unwrap().forward(Input::shared(x.view())).unwrap();
         assert!((&after - &before).iter().all(|x| x.abs() < 1e-12), "{before} and {after}");
-        let root = world.models(population).unwrap()[0];
-        assert_eq!(world.parameter_names(root).unwrap(), ["0.weight", "0.bias"]);
+        let root = world.population(population).unwrap().models()[0];
+        assert_eq!(
+            world.module_mut(root).unwrap().parameter_names().unwrap(),
+            ["0.weight", "0.bias"]
+        );
     }
 }

@@ -90,7 +90,8 @@ fn pass(case: &Case, first: usize, models: usize) -> Pass {
             let input = Input::shared(inputs[i].view());
             AnyInput::from(if requires_grad { input.requires_grad() } else { input })
         });
-        let results = world.forward_with::<f64>(population, arguments).unwrap();
+        let results =
+            world.population_mut(population).unwrap().forward_with::<f64>(arguments).unwrap();
         results.leaves().into_iter().cloned().collect::<Vec<_>>()
     };
     let planned = call(&mut world, false);
@@ -99,13 +100,15 @@ fn pass(case: &Case, first: usize, models: usize) -> Pass {
     let given: Vec<_> = results.iter().map(|y| weights(&y.shape()[1..])).collect();
     let given: Vec<_> =
         given.iter().map(|dy| Some(AnyInput::from(Input::shared(dy.view())))).collect();
-    world.backward_with(population, &given).unwrap();
+    world.population_mut(population).unwrap().backward_with(&given).unwrap();
     let of_inputs = input_gradients::<f64>(&world, population).unwrap();
     let mut gradients: Vec<_> = of_inputs.into_iter().map(Option::unwrap).collect();
-    let root = world.models(population).unwrap()[0];
-    for name in world.parameter_names(root).unwrap() {
-        let roots = world.models(population).unwrap().to_vec();
-        let each = roots.iter().map(|&root| world.gradient::<f64>(root, &name).unwrap().unwrap());
+    let root = world.population(population).unwrap().models()[0];
+    for name in world.module_mut(root).unwrap().parameter_names().unwrap() {
+        let roots = world.population(population).unwrap().models().to_vec();
+        let each = roots
+            .iter()
+            .map(|&root| world.module_mut(root).unwrap().gradient::<f64>(&name).unwrap().unwrap());
         let each: Vec<_> = each.collect();
         let each: Vec<_> = each.iter().map(|gradient| gradient.view()).collect();
         gradients.push(ndarray::stack(Axis(0), &each).unwrap());
@@ -155,7 +158,7 @@ fn spawn(case: &Case, first: usize, models: usize) -> (World, Entity) {
         dtype: Dtype::F64,
         ..PopulationSettings::default()
     };
-    let population = world.spawn_population_with(&Any(case.layer.clone()), settings).unwrap();
+    let population = world.spawn_population_with(&Any(case.layer.clone()), settings).unwrap().id();
     (world, population)
 }
 
@@ -185,7 +188,7 @@ fn three_models_are_the_same_apart() {
 fn loss(world: &mut World, population: Entity, case: &Case, inputs: &[ArrayD<f64>]) -> f64 {
     let arguments =
         case.arguments.clone().map(&mut |i: usize| AnyInput::from(Input::shared(inputs[i].view())));
-    let results = world.forward_with::<f64>(population, arguments).unwrap();
+    let results = world.population_mut(population).unwrap().forward_with::<f64>(arguments).unwrap();
     let sum = |y: &&ArrayD<f64>| (&y.index_axis(Axis(0), 0) * &weights(&y.shape()[1..])).sum();
     results.leaves().iter().map(sum).sum()
 }
@@ -196,10 +199,12 @@ fn gradients_are_slopes() {
     for case in cases() {
         let found = pass(&case, 0, 1).gradients;
         let (mut world, population) = spawn(&case, 0, 1);
-        let root = world.models(population).unwrap()[0];
-        let names = world.parameter_names(root).unwrap();
-        let of_parameters: Vec<_> =
-            names.iter().map(|name| world.parameter::<f64>(root, name).unwrap()).collect();
+        let root = world.population(population).unwrap().models()[0];
+        let names = world.module_mut(root).unwrap().parameter_names().unwrap();
+        let of_parameters: Vec<_> = names
+            .iter()
+            .map(|name| world.module_mut(root).unwrap().parameter::<f64>(name).unwrap())
+            .collect();
         let mut all = inputs(&case);
         let n_inputs = all.len();
         all.extend(of_parameters);
@@ -210,7 +215,11 @@ fn gradients_are_slopes() {
                     moved[value].as_slice_mut().unwrap()[element] += step;
                     if value >= n_inputs {
                         let name = &names[value - n_inputs];
-                        world.set_parameter(root, name, moved[value].view()).unwrap();
+                        world
+                            .module_mut(root)
+                            .unwrap()
+                            .set_parameter(name, moved[value].view())
+                            .unwrap();
                     }
                     loss(world, population, &case, &moved[..n_inputs])
                 };
@@ -230,11 +239,15 @@ fn gradients_are_slopes() {
 fn what_is_beyond_the_end_of_a_sequence_is_not_looked_at() {
     let mut world = World::new();
     let layer = LSTM { num_layers: 2, bidirectional: true, ..LSTM::new(2, 3) };
-    let population = world.spawn_population(&layer, 2, Seed(1)).unwrap();
+    let population = world.spawn_population(&layer, 2, Seed(1)).unwrap().id();
     let mut x = numbers(&[4, 3, 2], |i| (0.7 * i).sin()).mapv(|x| x as f32);
     let run = |world: &mut World, x: &ArrayD<f32>| {
         let packed = PackedSequence::new(AnyInput::from(Input::shared(x.view())), [4, 2, 1]);
-        world.forward_with::<f32>(population, Arguments::one(packed.into())).unwrap()
+        world
+            .population_mut(population)
+            .unwrap()
+            .forward_with::<f32>(Arguments::one(packed.into()))
+            .unwrap()
     };
     let expected = run(&mut world, &x);
     x.slice_mut(ndarray::s![2.., 1, ..]).fill(f32::NAN);
@@ -247,7 +260,7 @@ fn what_is_beyond_the_end_of_a_sequence_is_not_looked_at() {
     // A sequence is the same alone.
     let alone = x.slice(ndarray::s![..2, 1, ..]).to_owned();
     let arguments = Arguments::each([AnyInput::from(Input::shared(alone.view()))]);
-    let alone = world.forward_with::<f32>(population, arguments).unwrap();
+    let alone = world.population_mut(population).unwrap().forward_with::<f32>(arguments).unwrap();
     let difference = alone.leaves()[0] - &output.data.slice(ndarray::s![.., ..2, 1, ..]);
     assert!(difference.iter().all(|x| x.abs() < 1e-6), "{difference}");
 }
@@ -278,16 +291,19 @@ impl Module for Reader {
 #[test]
 fn a_population_of_readers_learns_which_end_is_greater() {
     let mut world = World::new();
-    let population = world.spawn_population(&Reader { dropout: 0.1 }, 4, Seed(1)).unwrap();
-    world.insert(population, Adam { lr: 0.02, ..Adam::default() }).unwrap();
+    let population = world.spawn_population(&Reader { dropout: 0.1 }, 4, Seed(1)).unwrap().id();
+    world.population_mut(population).unwrap().insert(Adam { lr: 0.02, ..Adam::default() }).unwrap();
     let x = numbers(&[16, 5, 3], |i| (7.7 * i * i).sin()).mapv(|x| x as f32);
     let label = |i: usize| i64::from(x[[i, 0, 0]] > x[[i, 4, 0]]);
     let targets: Vec<_> = (0..16).map(label).collect();
     let targets = ndarray::aview1(&targets);
     let loss = CrossEntropyLoss::default();
     let mut step = || {
-        let losses =
-            world.train_step(population, Input::shared(x.view()), Input::shared(targets), &loss);
+        let losses = world.population_mut(population).unwrap().train_step(
+            Input::shared(x.view()),
+            Input::shared(targets),
+            &loss,
+        );
         losses.unwrap().iter().sum::<f32>() / 4.0
     };
     let first = step();
@@ -299,27 +315,32 @@ fn a_population_of_readers_learns_which_end_is_greater() {
 fn dropout_is_between_layers_and_only_while_training() {
     let mut world = World::new();
     let certain = LSTM { num_layers: 2, dropout: 1.0, bias: false, ..LSTM::new(3, 4) };
-    let population = world.spawn_population(&certain, 1, Seed(1)).unwrap();
+    let population = world.spawn_population(&certain, 1, Seed(1)).unwrap().id();
     let x = numbers(&[3, 2, 3], |i| (0.7 * i).sin()).mapv(|x| x as f32);
     let run = |world: &mut World| {
         let arguments = Arguments::each([AnyInput::from(Input::shared(x.view()))]);
-        world.forward_with::<f32>(population, arguments).unwrap()
+        world.population_mut(population).unwrap().forward_with::<f32>(arguments).unwrap()
     };
     // Without biases, a second layer that gets only zeros gives only zeros.
     assert!(run(&mut world).leaves()[0].iter().all(|&y| y == 0.0));
-    world.eval(population).unwrap();
+    world.population_mut(population).unwrap().eval().unwrap();
     assert!(run(&mut world).leaves()[0].iter().all(|&y| y != 0.0));
 }
 
 fn refused(layer: impl Module, shapes: &[&[usize]], tree: Vec<Tree<usize>>) -> String {
     let case = case(layer, shapes, tree);
     let mut world = World::new();
-    let population = world.spawn_population(&Any(case.layer.clone()), 1, Seed(1)).unwrap();
+    let population = world.spawn_population(&Any(case.layer.clone()), 1, Seed(1)).unwrap().id();
     let arrays: Vec<_> =
         case.shapes.iter().map(|shape| ArrayD::<f32>::zeros(shape.clone())).collect();
     let arguments =
         case.arguments.map(&mut |i: usize| AnyInput::from(Input::shared(arrays[i].view())));
-    let error = world.forward_with::<f32>(population, arguments).unwrap_err().to_string();
+    let error = world
+        .population_mut(population)
+        .unwrap()
+        .forward_with::<f32>(arguments)
+        .unwrap_err()
+        .to_string();
     error.split_once(": ").map_or(error.clone(), |(_, message)| message.to_owned())
 }
 

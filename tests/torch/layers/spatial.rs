@@ -35,14 +35,23 @@ fn models_are_the_same_alone_and_among_others() {
             first_number: first as u64,
             ..PopulationSettings::default()
         };
-        let population = world.spawn_population_with(&network(), settings).unwrap();
-        world.insert(population, SGD { lr: 0.1, ..SGD::default() }).unwrap();
+        let population = world.spawn_population_with(&network(), settings).unwrap().id();
+        world
+            .population_mut(population)
+            .unwrap()
+            .insert(SGD { lr: 0.1, ..SGD::default() })
+            .unwrap();
         let of = ndarray::s![first..first + models, .., .., .., ..];
         let targets = targets.slice(ndarray::s![first..first + models, ..]);
         for _ in 0..3 {
-            world.train_step(population, images.slice(of), targets, &loss).unwrap();
+            world
+                .population_mut(population)
+                .unwrap()
+                .train_step(images.slice(of), targets, &loss)
+                .unwrap();
         }
-        ["1.weight", "12.weight"].map(|name| world.stack::<f32>(population, name).unwrap())
+        ["1.weight", "12.weight"]
+            .map(|name| world.population_mut(population).unwrap().stack::<f32>(name).unwrap())
     };
     let together = train(0, 3);
     for model in 0..3 {
@@ -56,16 +65,21 @@ fn models_are_the_same_alone_and_among_others() {
 fn run(layer: &impl Module, x: &ArrayD<f64>) -> ArrayD<f64> {
     let mut world = World::new();
     let settings = PopulationSettings { dtype: Dtype::F64, ..PopulationSettings::default() };
-    let population = world.spawn_population_with(layer, settings).unwrap();
-    let y = world.forward(population, Input::shared(x.view())).unwrap();
+    let population = world.spawn_population_with(layer, settings).unwrap().id();
+    let y = world.population_mut(population).unwrap().forward(Input::shared(x.view())).unwrap();
     y.index_axis_move(Axis(0), 0)
 }
 
 fn error_of(layer: &impl Module, shape: &[usize]) -> String {
     let mut world = World::new();
-    let population = world.spawn_population(layer, 1, Seed(0)).unwrap();
+    let population = world.spawn_population(layer, 1, Seed(0)).unwrap().id();
     let x = ArrayD::<f32>::zeros(IxDyn(shape));
-    world.forward(population, Input::shared(x.view())).unwrap_err().to_string()
+    world
+        .population_mut(population)
+        .unwrap()
+        .forward(Input::shared(x.view()))
+        .unwrap_err()
+        .to_string()
 }
 
 fn numbers(shape: &[usize]) -> ArrayD<f64> {
@@ -126,10 +140,14 @@ fn random_slopes_lie_between_their_bounds() {
 fn what_a_pool_took_apart_is_put_together() {
     let mut world = World::new();
     let pool = MaxPool1d { return_indices: true, ..MaxPool1d::new(2) };
-    let pool = world.spawn_population(&pool, 2, Seed(0)).unwrap();
-    let unpool = world.spawn_population(&MaxUnpool1d::new(2), 2, Seed(0)).unwrap();
+    let pool = world.spawn_population(&pool, 2, Seed(0)).unwrap().id();
+    let unpool = world.spawn_population(&MaxUnpool1d::new(2), 2, Seed(0)).unwrap().id();
     let x = ndarray::array![[[1.0_f32, 2.0, 4.0, 3.0, 5.0]], [[2.0, 1.0, 0.0, 7.0, 0.0]]];
-    let both = world.forward_any(pool, Arguments::each([AnyInput::from(&x)])).unwrap();
+    let both = world
+        .population_mut(pool)
+        .unwrap()
+        .forward_any(Arguments::each([AnyInput::from(&x)]))
+        .unwrap();
     let [AnyArray::F32(y), AnyArray::I64(indices)] = both.leaves()[..] else {
         panic!("{both:?}");
     };
@@ -139,15 +157,26 @@ fn what_a_pool_took_apart_is_put_together() {
         let sizes = Tree::Tuple(size.iter().map(|&size| Tree::Number(size)).collect());
         Arguments::each([AnyInput::from(y), AnyInput::from(indices)]).with("output_size", sizes)
     };
-    let back = world.forward_with::<f32>(unpool, arguments(&[5.0])).unwrap();
+    let back =
+        world.population_mut(unpool).unwrap().forward_with::<f32>(arguments(&[5.0])).unwrap();
     let expected = [0.0, 2.0, 4.0, 0.0, 0.0, 2.0, 0.0, 0.0, 7.0, 0.0];
     assert_eq!(back.leaves()[0].as_slice().unwrap(), expected);
-    let error = world.forward_with::<f32>(unpool, arguments(&[6.0])).unwrap_err().to_string();
+    let error = world
+        .population_mut(unpool)
+        .unwrap()
+        .forward_with::<f32>(arguments(&[6.0]))
+        .unwrap_err()
+        .to_string();
     assert!(
         error.contains("invalid output_size \"[6]\" (dim 0 must be between 2 and 6)"),
         "{error}"
     );
-    let error = world.forward_with::<f32>(unpool, arguments(&[1.5])).unwrap_err().to_string();
+    let error = world
+        .population_mut(unpool)
+        .unwrap()
+        .forward_with::<f32>(arguments(&[1.5]))
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("expected sizes as output_size"), "{error}");
 }
 
@@ -155,12 +184,12 @@ fn what_a_pool_took_apart_is_put_together() {
 fn transposed_convolutions_give_the_size_asked_for() {
     let mut world = World::new();
     let layer = ConvTranspose1d { padding: [1], ..ConvTranspose1d::new(1, 1, 2).with_stride(3) };
-    let population = world.spawn_population(&layer, 1, Seed(0)).unwrap();
+    let population = world.spawn_population(&layer, 1, Seed(0)).unwrap().id();
     let x = ndarray::Array3::<f32>::ones((1, 1, 3)).insert_axis(Axis(0));
     let mut forward = |size: f64| {
         let sizes = Tree::Tuple(vec![Tree::Number(size)]);
         let arguments = Arguments::each([AnyInput::from(&x)]).with("output_size", sizes);
-        world.forward_with::<f32>(population, arguments)
+        world.population_mut(population)?.forward_with::<f32>(arguments)
     };
     assert_eq!(forward(8.0).unwrap().leaves()[0].shape(), [1, 1, 1, 8]);
     let error = forward(5.0).unwrap_err().to_string();

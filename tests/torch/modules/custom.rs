@@ -2,6 +2,7 @@
 
 use ndarray::{Array2, Array3, ArrayD, Axis};
 use neurarch::bevy_ecs::prelude::*;
+use neurarch::hooks::Target;
 use neurarch::prelude::*;
 
 const MODELS: usize = 4;
@@ -59,15 +60,15 @@ fn right() -> Array3<f32> {
 #[test]
 fn a_residual_block_reads_as_short_as_in_torch_and_trains() {
     let mut world = World::new();
-    let brains = world.spawn_population(&Residual, MODELS, Seed(1)).unwrap();
-    world.insert(brains, Adam { lr: 0.05, ..Adam::default() }).unwrap();
+    let brains = world.spawn_population(&Residual, MODELS, Seed(1)).unwrap().id();
+    world.population_mut(brains).unwrap().insert(Adam { lr: 0.05, ..Adam::default() }).unwrap();
     let targets = Array2::<i64>::from_shape_fn((MODELS, 6), |(m, i)| ((m + i) % 3) as i64);
     let loss = CrossEntropyLoss::default();
-    let first = world.train_step(brains, &left(), &targets, &loss).unwrap();
+    let first = world.population_mut(brains).unwrap().train_step(&left(), &targets, &loss).unwrap();
     for _ in 0..30 {
-        world.train_step(brains, &left(), &targets, &loss).unwrap();
+        world.population_mut(brains).unwrap().train_step(&left(), &targets, &loss).unwrap();
     }
-    let last = world.train_step(brains, &left(), &targets, &loss).unwrap();
+    let last = world.population_mut(brains).unwrap().train_step(&left(), &targets, &loss).unwrap();
     assert!(last.iter().zip(&first).all(|(last, first)| last < first), "{last} {first}");
 }
 
@@ -77,19 +78,24 @@ type Forward = (Tree<ArrayD<f32>>, Vec<Option<ArrayD<f32>>>);
 fn run(watched: bool, scale: Option<f64>) -> Forward {
     let mut world = World::new();
     let module = MultiHead { tasks: vec![2, 4] };
-    let brains = world.spawn_population(&module, MODELS, Seed(1)).unwrap();
+    let brains = world.spawn_population(&module, MODELS, Seed(1)).unwrap().id();
     if watched {
-        world.register_forward_hook(Target::All, |_, _, _| Ok(None)).unwrap();
+        world.target_mut(Target::All).register_forward_hook(|_, _, _| Ok(None)).unwrap();
     }
     let (left, right) = (left(), right());
     let mut arguments = Arguments::each([AnyInput::from(&left), AnyInput::from(&right)]);
     arguments.keyword.extend(scale.map(|scale| ("scale".to_owned(), Tree::Number(scale))));
-    let result = world.forward_with::<f32>(brains, arguments).unwrap();
+    let result = world.population_mut(brains).unwrap().forward_with::<f32>(arguments).unwrap();
     let gradient = Array3::<f32>::ones((MODELS, 6, 4));
-    world.backward_with(brains, &[None, None, Some((&gradient).into())]).unwrap();
-    let root = world.models(brains).unwrap()[2];
-    let names = world.parameter_names(root).unwrap();
-    let gradients = names.iter().map(|name| world.gradient(root, name).unwrap()).collect();
+    world
+        .population_mut(brains)
+        .unwrap()
+        .backward_with(&[None, None, Some((&gradient).into())])
+        .unwrap();
+    let root = world.population(brains).unwrap().models()[2];
+    let names = world.module_mut(root).unwrap().parameter_names().unwrap();
+    let gradients =
+        names.iter().map(|name| world.module_mut(root).unwrap().gradient(name).unwrap()).collect();
     (result, gradients)
 }
 
@@ -128,13 +134,13 @@ fn each_model_is_the_same_alone() {
             first_number: model as u64,
             ..PopulationSettings::default()
         };
-        let alone = world.spawn_population_with(&module, settings).unwrap();
+        let alone = world.spawn_population_with(&module, settings).unwrap().id();
         let (left, right) = (
             left.slice(ndarray::s![model..=model, .., ..]),
             right.slice(ndarray::s![model..=model, .., ..]),
         );
         let arguments = Arguments::each([AnyInput::from(left), AnyInput::from(right)]);
-        let result = world.forward_with::<f32>(alone, arguments).unwrap();
+        let result = world.population_mut(alone).unwrap().forward_with::<f32>(arguments).unwrap();
         for (alone, all) in result.leaves().into_iter().zip(together.leaves()) {
             assert_eq!(alone.index_axis(Axis(0), 0), all.index_axis(Axis(0), model));
         }
@@ -144,22 +150,24 @@ fn each_model_is_the_same_alone() {
 #[test]
 fn wrong_arguments_are_errors_in_pythons_words() {
     let mut world = World::new();
-    let brains = world.spawn_population(&MultiHead { tasks: vec![2] }, MODELS, Seed(1)).unwrap();
-    let error = world.forward(brains, &left()).unwrap_err().to_string();
+    let brains =
+        world.spawn_population(&MultiHead { tasks: vec![2] }, MODELS, Seed(1)).unwrap().id();
+    let error = world.population_mut(brains).unwrap().forward(&left()).unwrap_err().to_string();
     assert!(error.contains("takes 3 positional arguments but 2 were given"), "{error}");
     let (left, right) = (left(), right());
     let both = || Arguments::each([AnyInput::from(&left), AnyInput::from(&right)]);
-    world.forward_with::<f32>(brains, both()).unwrap();
-    let error = world.loss::<f32, i64>(
-        brains,
-        &Array2::<i64>::zeros((MODELS, 6)),
-        &CrossEntropyLoss::default(),
-    );
+    world.population_mut(brains).unwrap().forward_with::<f32>(both()).unwrap();
+    let error = world
+        .population_mut(brains)
+        .unwrap()
+        .loss::<f32, i64>(&Array2::<i64>::zeros((MODELS, 6)), &CrossEntropyLoss::default());
     assert_eq!(error.unwrap_err().to_string(), "result: expected 1 values, got 2");
-    let error = world.forward_with::<f64>(brains, both()).unwrap_err().to_string();
+    let error =
+        world.population_mut(brains).unwrap().forward_with::<f64>(both()).unwrap_err().to_string();
     assert_eq!(error, "result: expected f32, got f64");
-    assert!(world.backward_with(brains, &[]).is_err());
-    let plain = world.spawn_population(&Linear::new(3, 2), MODELS, Seed(1)).unwrap();
-    let error = world.forward_with::<f32>(plain, both()).unwrap_err().to_string();
+    assert!(world.population_mut(brains).unwrap().backward_with(&[]).is_err());
+    let plain = world.spawn_population(&Linear::new(3, 2), MODELS, Seed(1)).unwrap().id();
+    let error =
+        world.population_mut(plain).unwrap().forward_with::<f32>(both()).unwrap_err().to_string();
     assert_eq!(error, "Linear: Linear.forward() takes 2 positional arguments but 3 were given");
 }

@@ -10,9 +10,12 @@ use ndarray::{ArrayD, IxDyn};
 use neurarch::bevy_ecs::prelude::*;
 use neurarch::components::losses::LossCall;
 use neurarch::components::module::DynModule;
+use neurarch::hooks::{At, Target};
 use neurarch::kernels::ir::dtype::Element;
 use neurarch::prelude::*;
 use neurarch::systems::execute::step::input_gradients;
+
+use crate::known::Known;
 
 const MODELS: usize = 3;
 
@@ -107,36 +110,36 @@ fn watch(world: &mut World, population: Entity, by: Watch) -> Seen {
         | Watch::Exchanged
         | Watch::GradientsExchanged
         | Watch::InputsOfEachModel => {
-            for root in world.models(population).unwrap().to_vec() {
-                for module in world.modules(root).unwrap() {
+            for root in world.population(population).unwrap().models().to_vec() {
+                for module in world.part(root).modules().unwrap() {
                     look(world, Target::from(module), &seen);
                 }
-                for name in world.parameter_names(root).unwrap() {
+                for name in world.part(root).parameter_names().unwrap() {
                     let (path, own) = name.rsplit_once('.').unwrap_or(("", &name));
-                    let module = world.module(root, path).unwrap();
+                    let module = world.part(root).at(path).unwrap().id();
                     let [of_gradient, of_sum] = [(); 2].map(|()| seen.clone());
                     let look = move |at: &At<'_>, _: &str, gradient: &Var| {
                         note(&of_gradient, "gradient", at, vec![gradient]);
                         Ok(None)
                     };
-                    world.register_parameter_hook(module, own, look).unwrap();
+                    world.part(module).register_parameter_hook(own, look).unwrap();
                     let look = move |at: &At<'_>, _: &str, sum: &Var| {
                         note(&of_sum, "sum", at, vec![sum]);
                         Ok(())
                     };
-                    world.register_post_accumulate_grad_hook(module, own, look).unwrap();
+                    world.part(module).register_post_accumulate_grad_hook(own, look).unwrap();
                 }
                 if by == Watch::Exchanged {
                     let exchange = |_: &At<'_>, _: &Arguments, result: Option<&Tree>| {
                         Ok(result.map(|tree| tree.clone().map(&mut |y| again(&y))))
                     };
-                    world.register_forward_hook(root, exchange).unwrap();
+                    world.part(root).register_forward_hook(exchange).unwrap();
                 }
                 if by == Watch::GradientsExchanged {
                     let exchange = |_: &At<'_>, gradients: &[Option<Var>]| {
                         Ok(Some(gradients.iter().map(|of| of.as_ref().map(again)).collect()))
                     };
-                    world.register_full_backward_pre_hook(root, exchange).unwrap();
+                    world.part(root).register_full_backward_pre_hook(exchange).unwrap();
                 }
             }
         }
@@ -154,26 +157,30 @@ fn again(y: &Var) -> Var {
 fn look(world: &mut World, target: Target, seen: &Seen) {
     let [before, after, leave, enter] = [(); 4].map(|()| seen.clone());
     world
-        .register_forward_pre_hook(target.clone(), move |at, arguments| {
+        .target_mut(target.clone())
+        .register_forward_pre_hook(move |at, arguments| {
             note(&before, "forward pre", at, arguments.leaves());
             Ok(None)
         })
         .unwrap();
     world
-        .register_forward_hook(target.clone(), move |at, arguments, result| {
+        .target_mut(target.clone())
+        .register_forward_hook(move |at, arguments, result| {
             let of_result = result.into_iter().flat_map(Tree::leaves);
             note(&after, "forward", at, arguments.leaves().into_iter().chain(of_result).collect());
             Ok(None)
         })
         .unwrap();
     world
-        .register_full_backward_pre_hook(target.clone(), move |at, gradients| {
+        .target_mut(target.clone())
+        .register_full_backward_pre_hook(move |at, gradients| {
             note(&leave, "backward pre", at, gradients.iter().flatten().collect());
             Ok(None)
         })
         .unwrap();
     world
-        .register_full_backward_hook(target, move |at, inputs, outputs| {
+        .target_mut(target)
+        .register_full_backward_hook(move |at, inputs, outputs| {
             note(&enter, "backward", at, inputs.iter().chain(outputs).flatten().collect());
             Ok(None)
         })
@@ -202,7 +209,7 @@ fn run<T: Real>(spawn: Spawn<'_>, given: &[Given], by: Watch) -> (Log, Log, Seen
     let mut world = World::new();
     let population = spawn(&mut world, T::DTYPE);
     let seen = watch(&mut world, population, by);
-    world.insert(population, Adam { lr: 0.01, ..Adam::default() }).unwrap();
+    world.brains(population).insert(Adam { lr: 0.01, ..Adam::default() }).unwrap();
     let arrays = given.iter().map(|given| match *given {
         Floats(shape) => (numbers::<T>(shape, |i| (0.7 * i + 0.2).sin()), None),
         Indices(shape, end) => {
@@ -222,12 +229,12 @@ fn run<T: Real>(spawn: Spawn<'_>, given: &[Given], by: Watch) -> (Log, Log, Seen
     let (mut log, mut of_inputs) = (Log::new(), Log::new());
     for mode in ["training", "evaluation"] {
         match mode {
-            "training" => world.train(population).unwrap(),
-            _ => world.eval(population).unwrap(),
-        }
+            "training" => world.brains(population).train().unwrap(),
+            _ => world.brains(population).eval().unwrap(),
+        };
         // From all results, then from each alone.
         for only in [None, Some(0), Some(1)] {
-            let result = world.forward_with::<T>(population, arguments()).unwrap();
+            let result = world.brains(population).forward_with::<T>(arguments()).unwrap();
             let results = result.leaves();
             let line = |(place, y): (usize, &&ArrayD<T>)| {
                 (format!("{mode}: result {place}"), Some(bits(y)))
@@ -239,10 +246,10 @@ fn run<T: Real>(spawn: Spawn<'_>, given: &[Given], by: Watch) -> (Log, Log, Seen
             let chosen = gradients.iter().enumerate().map(|(place, gradient)| {
                 only.is_none_or(|only| only == place).then(|| AnyInput::from(gradient))
             });
-            world.backward_with(population, &chosen.collect::<Vec<_>>()).unwrap();
-            for root in world.models(population).unwrap().to_vec() {
-                for name in world.parameter_names(root).unwrap() {
-                    let gradient = world.gradient::<T>(root, &name).unwrap();
+            world.brains(population).backward_with(&chosen.collect::<Vec<_>>()).unwrap();
+            for root in world.population(population).unwrap().models().to_vec() {
+                for name in world.part(root).parameter_names().unwrap() {
+                    let gradient = world.part(root).gradient::<T>(&name).unwrap();
                     log.push((format!("{mode}: gradient of {name}"), gradient.map(|g| bits(&g))));
                 }
             }
@@ -252,20 +259,22 @@ fn run<T: Real>(spawn: Spawn<'_>, given: &[Given], by: Watch) -> (Log, Log, Seen
                 of_inputs.push((format!("{mode}: gradient of input {place}"), dx));
             }
         }
-        world.step(population).unwrap();
-        world.zero_grad(population).unwrap();
+        world.brains(population).step().unwrap();
+        world.brains(population).zero_grad().unwrap();
         let target = numbers::<T>(&[1], |_| 0.5);
         for _ in 0..2 {
-            let losses =
-                world.train_step_with::<T, T>(population, arguments(), &target, &Energy).unwrap();
+            let losses = world
+                .brains(population)
+                .train_step_with::<T, T>(arguments(), &target, &Energy)
+                .unwrap();
             log.push((format!("{mode}: losses"), Some(bits(&losses.into_dyn()))));
         }
         world.set_grad_enabled(false);
-        let result = world.forward_with::<T>(population, arguments()).unwrap();
+        let result = world.brains(population).forward_with::<T>(arguments()).unwrap();
         log.extend(result.leaves().iter().map(|y| (format!("{mode}: without"), Some(bits(y)))));
         world.set_grad_enabled(true);
-        for root in world.models(population).unwrap().to_vec() {
-            for tensor in world.state_dict(root).unwrap() {
+        for root in world.population(population).unwrap().models().to_vec() {
+            for tensor in world.part(root).state_dict().unwrap() {
                 let bytes = tensor.little_endian().iter().map(|&byte| byte.into());
                 log.push((format!("{mode}: {}", tensor.name), Some(bytes.collect())));
             }
@@ -308,7 +317,7 @@ fn compare(module: &impl Module, given: &[Given], edit: impl Fn(&mut World, Enti
     let spawn = |world: &mut World, dtype| {
         let settings =
             PopulationSettings { models: MODELS, dtype, ..PopulationSettings::default() };
-        let population = world.spawn_population_with(module, settings).unwrap();
+        let population = world.spawn_population_with(module, settings).unwrap().id();
         edit(world, population);
         population
     };
@@ -527,14 +536,14 @@ fn parametrizations() {
     let module = behind_linear(Tanh);
     let given = [Floats(&[4, 6])];
     compare(&module, &given, |world, population| {
-        world.weight_norm((population, "0"), "weight", Some(0)).unwrap();
+        world.brains(population).at("0").weight_norm("weight", Some(0)).unwrap();
     });
     compare(&module, &given, |world, population| {
-        world.spectral_norm((population, "0"), "weight").unwrap();
+        world.brains(population).at("0").spectral_norm("weight").unwrap();
     });
     for map in [OrthogonalMap::Cayley, OrthogonalMap::MatrixExp, OrthogonalMap::Householder] {
         compare(&module, &given, |world, population| {
-            world.orthogonal((population, "0"), "weight", Some(map)).unwrap();
+            world.brains(population).at("0").orthogonal("weight", Some(map)).unwrap();
         });
     }
 }
@@ -542,8 +551,8 @@ fn parametrizations() {
 #[test]
 fn frozen_parameters() {
     compare(&behind_linear(Linear::new(6, 2)), &[Floats(&[4, 6])], |world, population| {
-        for root in world.models(population).unwrap().to_vec() {
-            world.set_requires_grad(root, "0.weight", false).unwrap();
+        for root in world.population(population).unwrap().models().to_vec() {
+            world.part(root).set_requires_grad("0.weight", false).unwrap();
         }
     });
 }

@@ -17,11 +17,11 @@ fn population() -> (World, Entity) {
     let mut world = World::new();
     let settings =
         PopulationSettings { models: MODELS, dtype: Dtype::F64, ..PopulationSettings::default() };
-    let population = world.spawn_population_with(&network(), settings).unwrap();
+    let population = world.spawn_population_with(&network(), settings).unwrap().id();
     // Running statistics that are not those of any batch.
     for (name, least) in [("1.running_mean", 0.2), ("1.running_var", 0.7)] {
         let values = Array2::from_shape_fn((MODELS, 4), |(m, i)| least + 0.1 * (m + 2 * i) as f64);
-        world.unstack(population, name, values.view()).unwrap();
+        world.population_mut(population).unwrap().unstack(name, values.view()).unwrap();
     }
     (world, population)
 }
@@ -38,55 +38,62 @@ fn targets() -> Array2<i64> {
 #[test]
 fn in_evaluation_mode_gradients_are_those_of_running_statistics_without_dropout() {
     let (mut world, brains) = population();
-    world.eval(brains).unwrap();
+    world.population_mut(brains).unwrap().eval().unwrap();
     let loss = CrossEntropyLoss::default();
-    let root = world.models(brains).unwrap()[1];
+    let root = world.population(brains).unwrap().models()[1];
     let losses = |world: &mut World| -> f64 {
-        world.forward(brains, &inputs(3)).unwrap();
-        world.loss::<f64, i64>(brains, &targets(), &loss).unwrap()[[1]]
+        world.population_mut(brains).unwrap().forward(&inputs(3)).unwrap();
+        world.population_mut(brains).unwrap().loss::<f64, i64>(&targets(), &loss).unwrap()[[1]]
     };
     losses(&mut world);
-    let before = world.stack::<f64>(brains, "1.running_mean").unwrap();
-    world.backward(brains).unwrap();
-    assert_eq!(world.stack::<f64>(brains, "1.running_mean").unwrap(), before);
-    for name in world.parameter_names(root).unwrap() {
-        let gradient = world.gradient::<f64>(root, &name).unwrap().unwrap();
-        let value = world.parameter::<f64>(root, &name).unwrap();
+    let before = world.population_mut(brains).unwrap().stack::<f64>("1.running_mean").unwrap();
+    world.population_mut(brains).unwrap().backward().unwrap();
+    assert_eq!(
+        world.population_mut(brains).unwrap().stack::<f64>("1.running_mean").unwrap(),
+        before
+    );
+    for name in world.module_mut(root).unwrap().parameter_names().unwrap() {
+        let gradient = world.module_mut(root).unwrap().gradient::<f64>(&name).unwrap().unwrap();
+        let value = world.module_mut(root).unwrap().parameter::<f64>(&name).unwrap();
         for (place, &gradient) in gradient.iter().enumerate() {
             let mut slope = 0.0;
             for (by, sign) in [(1e-5, 1.0), (-1e-5, -1.0)] {
                 let mut moved = value.clone();
                 moved.as_slice_mut().unwrap()[place] += by;
-                world.set_parameter(root, &name, moved.view()).unwrap();
+                world.module_mut(root).unwrap().set_parameter(&name, moved.view()).unwrap();
                 slope += sign * losses(&mut world) / 2e-5;
             }
             assert!((slope - gradient).abs() < 1e-8, "{name} {place}: {slope}, {gradient}");
         }
-        world.set_parameter(root, &name, value.view()).unwrap();
+        world.module_mut(root).unwrap().set_parameter(&name, value.view()).unwrap();
     }
 }
 
 #[test]
 fn without_gradients_a_forward_pass_gives_the_same_and_keeps_nothing() {
     let (mut world, brains) = population();
-    world.eval(brains).unwrap();
-    let y = world.forward(brains, &inputs(3)).unwrap();
+    world.population_mut(brains).unwrap().eval().unwrap();
+    let y = world.population_mut(brains).unwrap().forward(&inputs(3)).unwrap();
     for hook in [false, true] {
-        let root = world.models(brains).unwrap()[0];
-        let handle = world.register_forward_hook(root, |_, _, _| Ok(None)).unwrap();
+        let root = world.population(brains).unwrap().models()[0];
+        let handle =
+            world.module_mut(root).unwrap().register_forward_hook(|_, _, _| Ok(None)).unwrap();
         if !hook {
             assert!(handle.remove());
         }
         let x = inputs(3);
         let asked = Input::from(&x).requires_grad();
-        assert_eq!(world.no_grad(|world| world.forward(brains, asked)).unwrap(), y);
-        assert!(world.backward_from(brains, &y).is_err());
+        assert_eq!(world.no_grad(|world| world.population_mut(brains)?.forward(asked)).unwrap(), y);
+        assert!(world.population_mut(brains).unwrap().backward_from(&y).is_err());
         world.set_grad_enabled(false);
-        world.no_grad(|world| world.forward(brains, &x)).unwrap();
-        assert!(world.backward_from(brains, &y).is_err(), "what was off stays off");
+        world.no_grad(|world| world.population_mut(brains)?.forward(&x)).unwrap();
+        assert!(
+            world.population_mut(brains).unwrap().backward_from(&y).is_err(),
+            "what was off stays off"
+        );
         world.set_grad_enabled(true);
-        world.forward(brains, &x).unwrap();
-        world.backward_from(brains, &y).unwrap();
+        world.population_mut(brains).unwrap().forward(&x).unwrap();
+        world.population_mut(brains).unwrap().backward_from(&y).unwrap();
     }
 }
 
@@ -126,7 +133,7 @@ fn heads() -> (World, Entity) {
     let mut world = World::new();
     let settings =
         PopulationSettings { models: MODELS, dtype: Dtype::F64, ..PopulationSettings::default() };
-    let population = world.spawn_population_with(&Heads, settings).unwrap();
+    let population = world.spawn_population_with(&Heads, settings).unwrap().id();
     (world, population)
 }
 
@@ -137,17 +144,25 @@ fn parameters_that_no_given_gradient_reaches_get_none() {
         let (mut world, heads) = heads();
         if is_watched {
             world
-                .register_full_backward_hook((heads, ""), |_, _, outputs| {
+                .population_mut(heads)
+                .unwrap()
+                .register_full_backward_hook(|_, _, outputs| {
                     let is_given: Vec<_> = outputs.iter().map(Option::is_some).collect();
                     if is_given == [false, true] { Ok(None) } else { Err("which are there".into()) }
                 })
                 .unwrap();
         }
         let arguments = Arguments::each([AnyInput::from(&left), AnyInput::from(&right)]);
-        world.forward_with::<f64>(heads, arguments).unwrap();
-        world.backward_with(heads, &[None, Some(AnyInput::from(&dy))]).unwrap();
-        let root = world.models(heads).unwrap()[2];
-        let has = |name: &String| world.gradient::<f64>(root, name).unwrap().is_some();
+        world.population_mut(heads).unwrap().forward_with::<f64>(arguments).unwrap();
+        world
+            .population_mut(heads)
+            .unwrap()
+            .backward_with(&[None, Some(AnyInput::from(&dy))])
+            .unwrap();
+        let root = world.population(heads).unwrap().models()[2];
+        let has = |name: &String| {
+            world.module_mut(root).unwrap().gradient::<f64>(name).unwrap().is_some()
+        };
         let names = ["left.weight", "right.bias", "first.weight", "first.bias", "second.weight"];
         let has: Vec<_> = names.map(String::from).iter().map(has).collect();
         assert_eq!(has, [true, true, false, false, true]);
@@ -159,29 +174,45 @@ fn a_step_of_several_inputs_is_forward_loss_backward_and_step() {
     let (left, right, target) = (inputs(3), inputs(2), inputs(2));
     let weights = |world: &mut World, heads: Entity| -> Vec<ArrayD<f64>> {
         let names = ["left.weight", "right.weight", "first.bias", "second.weight"];
-        names.map(|name| world.stack::<f64>(heads, name).unwrap()).to_vec()
+        names.map(|name| world.population_mut(heads).unwrap().stack::<f64>(name).unwrap()).to_vec()
     };
     let arguments = || Arguments::each([AnyInput::from(&left), AnyInput::from(&right)]);
     let (mut whole, a) = heads();
     let (mut parts, b) = heads();
     for (world, heads) in [(&mut whole, a), (&mut parts, b)] {
-        world.insert(heads, SGD { lr: 0.1, ..SGD::default() }).unwrap();
+        world.population_mut(heads).unwrap().insert(SGD { lr: 0.1, ..SGD::default() }).unwrap();
     }
-    let losses = whole.train_step_with::<f64, f64>(a, arguments(), &target, &Both).unwrap();
-    let result = parts.forward_with::<f64>(b, arguments()).unwrap();
+    let losses = whole
+        .population_mut(a)
+        .unwrap()
+        .train_step_with::<f64, f64>(arguments(), &target, &Both)
+        .unwrap();
+    let result = parts.population_mut(b).unwrap().forward_with::<f64>(arguments()).unwrap();
     let [first, second] = result.leaves()[..] else { panic!("{result:?}") };
     let apart = first - &target.view().into_dyn();
     let squares = |y: &ArrayD<f64>| y.mapv(|y| y * y).index_axis(Axis(0), 1).mean().unwrap();
     assert!((losses[1] - squares(&apart) - squares(second)).abs() < 1e-12);
     let (apart, second) = (apart * 0.2, second * 0.2);
-    parts.backward_with(b, &[Some((&apart).into()), Some((&second).into())]).unwrap();
-    parts.step(b).unwrap();
+    parts
+        .population_mut(b)
+        .unwrap()
+        .backward_with(&[Some((&apart).into()), Some((&second).into())])
+        .unwrap();
+    parts.population_mut(b).unwrap().step().unwrap();
     for (whole, parts) in weights(&mut whole, a).iter().zip(&weights(&mut parts, b)) {
         assert!((whole - parts).iter().all(|x| x.abs() < 1e-12));
     }
     let few = Arguments::each([AnyInput::from(&left)]);
-    let error = whole.train_step_with::<f64, f64>(a, few, &target, &Both).unwrap_err();
+    let error = whole
+        .population_mut(a)
+        .unwrap()
+        .train_step_with::<f64, f64>(few, &target, &Both)
+        .unwrap_err();
     assert!(error.to_string().contains("takes 3 positional arguments but 2 were given"), "{error}");
-    let error = whole.train_step_with::<f64, f64>(a, arguments(), &target, &MSELoss::default());
+    let error = whole.population_mut(a).unwrap().train_step_with::<f64, f64>(
+        arguments(),
+        &target,
+        &MSELoss::default(),
+    );
     assert!(error.unwrap_err().to_string().contains("expected one Tensor, got tuple"));
 }

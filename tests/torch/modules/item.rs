@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use ndarray::{Array2, Array3, ArrayD, array};
 use neurarch::components::losses::LossCall;
+use neurarch::hooks::At;
 use neurarch::kernels::ir::dtype::Element;
 use neurarch::prelude::*;
 
@@ -86,17 +87,20 @@ fn y() -> Array3<f32> {
 
 fn spawn(module: &impl Module, models: usize) -> (World, Entity) {
     let mut world = World::new();
-    let population = world.spawn_population(module, models, Seed(4)).unwrap();
-    world.insert(population, Adam { lr: 0.05, ..Adam::default() }).unwrap();
+    let population = world.spawn_population(module, models, Seed(4)).unwrap().id();
+    world.population_mut(population).unwrap().insert(Adam { lr: 0.05, ..Adam::default() }).unwrap();
     (world, population)
 }
 
 /// The bits of all gradients of each model.
 fn gradients(world: &mut World, population: Entity) -> Vec<Vec<ArrayD<f32>>> {
-    let models = world.models(population).unwrap().to_vec();
+    let models = world.population(population).unwrap().models().to_vec();
     let of = |root| {
-        let names = world.parameter_names(root).unwrap();
-        names.iter().map(|name| world.gradient::<f32>(root, name).unwrap().unwrap()).collect()
+        let names = world.module_mut(root).unwrap().parameter_names().unwrap();
+        names
+            .iter()
+            .map(|name| world.module_mut(root).unwrap().gradient::<f32>(name).unwrap().unwrap())
+            .collect()
     };
     models.into_iter().map(of).collect()
 }
@@ -109,8 +113,9 @@ fn ways(world: &mut World, gates: Entity, x: &Array3<f32>) -> Vec<bool> {
         let of = at.array::<f32>(y.unwrap().leaf().unwrap()).unwrap();
         told.lock().unwrap().extend(of.outer_iter().map(|y| y.sum()));
     };
-    let handle = world.register_forward_hook((gates, "first"), sums).unwrap();
-    world.no_grad(|world| world.forward(gates, x)).unwrap();
+    let handle =
+        world.population_mut(gates).unwrap().at("first").register_forward_hook(sums).unwrap();
+    world.no_grad(|world| world.population_mut(gates)?.forward(x)).unwrap();
     handle.remove();
     let sums = seen.lock().unwrap();
     sums.iter().map(|&sum| sum > 0.0).collect()
@@ -123,24 +128,26 @@ fn each_model_goes_its_own_way_forward_and_back() {
     let planned = [Between::Tanh, Between::ReLU].map(|between| {
         let (mut world, gates) = spawn(&Gate(between), MODELS);
         let ways = ways(&mut world, gates, &x);
-        let made = world.forward(gates, &x).unwrap();
-        let losses = world.loss::<f32, f32>(gates, &y, &MSELoss::default()).unwrap();
-        world.backward(gates).unwrap();
+        let made = world.population_mut(gates).unwrap().forward(&x).unwrap();
+        let losses =
+            world.population_mut(gates).unwrap().loss::<f32, f32>(&y, &MSELoss::default()).unwrap();
+        world.population_mut(gates).unwrap().backward().unwrap();
         let gradients = gradients(&mut world, gates);
-        world.step(gates).unwrap();
+        world.population_mut(gates).unwrap().step().unwrap();
         (ways, made, losses, gradients, bits(&mut world, gates))
     });
     let way = planned[0].0.clone();
     assert!(way.contains(&true) && way.contains(&false), "{way:?}");
     let same = |i: usize| if way[i] { &planned[0] } else { &planned[1] };
 
-    let silent = world.no_grad(|world| world.forward(gates, &x)).unwrap();
-    let made = world.forward(gates, &x).unwrap();
+    let silent = world.no_grad(|world| world.population_mut(gates)?.forward(&x)).unwrap();
+    let made = world.population_mut(gates).unwrap().forward(&x).unwrap();
     assert_eq!(silent, made);
-    let losses = world.loss::<f32, f32>(gates, &y, &MSELoss::default()).unwrap();
-    world.backward(gates).unwrap();
+    let losses =
+        world.population_mut(gates).unwrap().loss::<f32, f32>(&y, &MSELoss::default()).unwrap();
+    world.population_mut(gates).unwrap().backward().unwrap();
     let of_all = gradients(&mut world, gates);
-    world.step(gates).unwrap();
+    world.population_mut(gates).unwrap().step().unwrap();
     let after = bits(&mut world, gates);
     for i in 0..MODELS {
         let (_, there, of_there, gradients, weights) = same(i);
@@ -150,7 +157,15 @@ fn each_model_goes_its_own_way_forward_and_back() {
     }
 
     let (mut fused, gates) = spawn(&Gate(Between::Asks), MODELS);
-    assert_eq!(fused.train_step(gates, &x, &y, &MSELoss::default()).unwrap().into_dyn(), losses);
+    assert_eq!(
+        fused
+            .population_mut(gates)
+            .unwrap()
+            .train_step(&x, &y, &MSELoss::default())
+            .unwrap()
+            .into_dyn(),
+        losses
+    );
     assert_eq!(bits(&mut fused, gates), after);
 }
 
@@ -163,17 +178,19 @@ fn gradients_are_the_slope() {
         dtype: Dtype::F64,
         ..PopulationSettings::default()
     };
-    let gates = world.spawn_population_with(&Gate(Between::Asks), settings).unwrap();
-    let roots = world.models(gates).unwrap().to_vec();
+    let gates = world.spawn_population_with(&Gate(Between::Asks), settings).unwrap().id();
+    let roots = world.population(gates).unwrap().models().to_vec();
     let (x, y) = (x().mapv(f64::from), y().mapv(f64::from));
     let loss = |world: &mut World| {
-        world.forward(gates, &x).unwrap();
-        world.loss::<f64, f64>(gates, &y, &MSELoss::default()).unwrap()
+        world.population_mut(gates).unwrap().forward(&x).unwrap();
+        world.population_mut(gates).unwrap().loss::<f64, f64>(&y, &MSELoss::default()).unwrap()
     };
     loss(&mut world);
-    world.backward(gates).unwrap();
+    world.population_mut(gates).unwrap().backward().unwrap();
     for name in ["first.weight", "first.bias", "last.weight"] {
-        let weights = roots.iter().map(|&root| world.parameter::<f64>(root, name).unwrap());
+        let weights = roots
+            .iter()
+            .map(|&root| world.module_mut(root).unwrap().parameter::<f64>(name).unwrap());
         let weights: Vec<_> = weights.collect();
         for at in 0..weights[0].len() {
             let h = 1e-6;
@@ -181,16 +198,17 @@ fn gradients_are_the_slope() {
                 for (&root, weight) in roots.iter().zip(&weights) {
                     let mut moved = weight.clone();
                     *moved.iter_mut().nth(at).unwrap() += h;
-                    world.set_parameter(root, name, moved.view()).unwrap();
+                    world.module_mut(root).unwrap().set_parameter(name, moved.view()).unwrap();
                 }
                 loss(&mut world)
             });
             for (i, &root) in roots.iter().enumerate() {
-                let gradient = world.gradient::<f64>(root, name).unwrap().unwrap();
+                let gradient =
+                    world.module_mut(root).unwrap().gradient::<f64>(name).unwrap().unwrap();
                 let given = *gradient.iter().nth(at).unwrap();
                 let slope = (at_distance[0][[i]] - at_distance[1][[i]]) / (2.0 * h);
                 assert!((slope - given).abs() < 1e-7, "{name} of {i}: {given} against {slope}");
-                world.set_parameter(root, name, weights[i].view()).unwrap();
+                world.module_mut(root).unwrap().set_parameter(name, weights[i].view()).unwrap();
             }
         }
     }
@@ -203,34 +221,50 @@ fn lived(looks: bool, edit: fn(&mut World, Entity)) -> impl PartialEq + std::fmt
     let loss = MSELoss::default();
     let mut losses = Vec::new();
     let step = |world: &mut World, losses: &mut Vec<u32>| {
-        let count = world.models(nets).unwrap().len();
+        let count = world.population(nets).unwrap().models().len();
         let cut = |all: Array3<f32>| all.slice(ndarray::s![..count, .., ..]).to_owned();
         let (x, y) = (cut(x()), cut(y()));
-        losses.extend(world.train_step(nets, &x, &y, &loss).unwrap().map(|l| l.to_bits()));
-        world.forward(nets, &x).unwrap();
-        losses.extend(world.loss::<f32, f32>(nets, &y, &loss).unwrap().map(|l| l.to_bits()));
-        world.backward(nets).unwrap();
-        world.step(nets).unwrap();
-        world.zero_grad(nets).unwrap();
+        losses.extend(
+            world
+                .population_mut(nets)
+                .unwrap()
+                .train_step(&x, &y, &loss)
+                .unwrap()
+                .map(|l| l.to_bits()),
+        );
+        world.population_mut(nets).unwrap().forward(&x).unwrap();
+        losses.extend(
+            world
+                .population_mut(nets)
+                .unwrap()
+                .loss::<f32, f32>(&y, &loss)
+                .unwrap()
+                .map(|l| l.to_bits()),
+        );
+        world.population_mut(nets).unwrap().backward().unwrap();
+        world.population_mut(nets).unwrap().step().unwrap();
+        world.population_mut(nets).unwrap().zero_grad().unwrap();
     };
     step(&mut world, &mut losses);
     step(&mut world, &mut losses);
-    let gone = world.models(nets).unwrap()[1];
+    let gone = world.population(nets).unwrap().models()[1];
     world.despawn(gone);
     step(&mut world, &mut losses);
-    let born = world.spawn_models(nets, 1).unwrap()[0];
+    let born = world.population_mut(nets).unwrap().spawn_models(1).unwrap()[0];
     world.entity_mut(born).insert(Adam { lr: 0.05, ..Adam::default() });
     step(&mut world, &mut losses);
     let data = numbers([1, 10, 3], |x| x).remove_axis(ndarray::Axis(0));
     let targets = numbers([1, 10, 2], |x| x).remove_axis(ndarray::Axis(0));
     let data = DataSet::shared(data.view(), targets.view()).batch(4);
-    losses.extend(world.train_steps(nets, data, &loss).unwrap().map(|l| l.to_bits()));
-    let drawn = world.forward(nets, &x()).unwrap();
-    world.eval(nets).unwrap();
-    let settled = world.forward(nets, &x()).unwrap();
-    let roots = world.models(nets).unwrap().to_vec();
+    losses.extend(
+        world.population_mut(nets).unwrap().train_steps(data, &loss).unwrap().map(|l| l.to_bits()),
+    );
+    let drawn = world.population_mut(nets).unwrap().forward(&x()).unwrap();
+    world.population_mut(nets).unwrap().eval().unwrap();
+    let settled = world.population_mut(nets).unwrap().forward(&x()).unwrap();
+    let roots = world.population(nets).unwrap().models().to_vec();
     let statistics = roots.into_iter().map(|root| {
-        let state = world.state_dict(root).unwrap();
+        let state = world.module_mut(root).unwrap().state_dict().unwrap();
         state.iter().map(|tensor| format!("{tensor:?}")).collect::<Vec<_>>()
     });
     let statistics: Vec<_> = statistics.collect();
@@ -245,20 +279,22 @@ fn looking_changes_no_bit() {
 #[test]
 fn looking_changes_no_bit_beside_hooks() {
     let hook_of_one: fn(&mut World, Entity) = |world, nets| {
-        let root = world.models(nets).unwrap()[2];
+        let root = world.population(nets).unwrap().models()[2];
         world
-            .register_forward_hook(root, |_: &At<'_>, _: &Arguments, _: Option<&Tree>| {})
+            .module_mut(root)
+            .unwrap()
+            .register_forward_hook(|_: &At<'_>, _: &Arguments, _: Option<&Tree>| {})
             .unwrap();
     };
     let hook_of_all: fn(&mut World, Entity) = |world, nets| {
         let look = |_: &At<'_>, _: &Arguments, _: Option<&Tree>| {};
-        world.register_forward_hook((nets, "layers"), look).unwrap();
+        world.population_mut(nets).unwrap().at("layers").register_forward_hook(look).unwrap();
     };
     let changing: fn(&mut World, Entity) = |world, nets| {
         let double = |_: &At<'_>, _: &Arguments, y: Option<&Tree>| {
             Ok(y.map(|tree| tree.clone().map(&mut |y| y * 2.0)))
         };
-        world.register_forward_hook((nets, "layers"), double).unwrap();
+        world.population_mut(nets).unwrap().at("layers").register_forward_hook(double).unwrap();
     };
     assert_eq!(lived(true, hook_of_one), lived(false, hook_of_one));
     assert_eq!(lived(true, hook_of_all), lived(false, hook_of_all));
@@ -268,8 +304,8 @@ fn looking_changes_no_bit_beside_hooks() {
 #[test]
 fn looking_changes_no_bit_of_what_is_shared() {
     let share: fn(&mut World, Entity) = |world, nets| {
-        world.share_parameter(nets, "last.weight").unwrap();
-        world.eval(nets).unwrap();
+        world.population_mut(nets).unwrap().share_parameter("last.weight").unwrap();
+        world.population_mut(nets).unwrap().eval().unwrap();
     };
     assert_eq!(lived(true, share), lived(false, share));
 }
@@ -278,9 +314,12 @@ fn looking_changes_no_bit_of_what_is_shared() {
 fn inputs_have_the_same_gradients() {
     let of = |looks| {
         let (mut world, nets) = spawn(&Deep { looks }, MODELS);
-        world.forward(nets, Input::from(&x()).requires_grad()).unwrap();
-        world.backward_from(nets, &y()).unwrap();
-        (world.input_gradient::<f32>(nets).unwrap().unwrap(), gradients(&mut world, nets))
+        world.population_mut(nets).unwrap().forward(Input::from(&x()).requires_grad()).unwrap();
+        world.population_mut(nets).unwrap().backward_from(&y()).unwrap();
+        (
+            world.population(nets).unwrap().input_gradient::<f32>().unwrap().unwrap(),
+            gradients(&mut world, nets),
+        )
     };
     assert_eq!(of(true), of(false));
 }
@@ -315,20 +354,20 @@ fn what_reads_is_found_out_once() {
     let (mut world, nets) = spawn(&Counted, MODELS);
     let loss = MSELoss::default();
     let recorded = || RECORDED.swap(0, Ordering::Relaxed);
-    world.train_step(nets, &x(), &y(), &loss).unwrap();
+    world.population_mut(nets).unwrap().train_step(&x(), &y(), &loss).unwrap();
     assert!(recorded() > 0);
     for _ in 0..3 {
-        world.train_step(nets, &x(), &y(), &loss).unwrap();
+        world.population_mut(nets).unwrap().train_step(&x(), &y(), &loss).unwrap();
     }
-    let more = world.spawn_population(&Counted, 2, Seed(1)).unwrap();
-    world.insert(more, Adam::default()).unwrap();
+    let more = world.spawn_population(&Counted, 2, Seed(1)).unwrap().id();
+    world.population_mut(more).unwrap().insert(Adam::default()).unwrap();
     let (two_x, two_y) = (numbers([2, 4, 3], |x| x), numbers([2, 4, 2], |x| x));
-    world.train_step(more, &two_x, &two_y, &loss).unwrap();
+    world.population_mut(more).unwrap().train_step(&two_x, &two_y, &loss).unwrap();
     assert_eq!(recorded(), 0, "later steps, and populations of the same structure, know it");
-    world.eval(nets).unwrap();
-    world.train_step(nets, &x(), &y(), &loss).unwrap();
+    world.population_mut(nets).unwrap().eval().unwrap();
+    world.population_mut(nets).unwrap().train_step(&x(), &y(), &loss).unwrap();
     assert!(recorded() > 0, "in another mode it may be another program");
-    world.train_step(nets, &x(), &y(), &loss).unwrap();
+    world.population_mut(nets).unwrap().train_step(&x(), &y(), &loss).unwrap();
     assert_eq!(recorded(), 0);
 }
 
@@ -355,8 +394,15 @@ fn what_is_no_number_is_an_error_in_the_words_of_torch() {
     let (mut world, nets) = spawn(&Sequential::new().push(Wrong), MODELS);
     let before = bits(&mut world, nets);
     let expected = "0 (Wrong): a Tensor with 8 elements cannot be converted to Scalar";
-    assert_eq!(world.forward(nets, &x()).unwrap_err().to_string(), expected);
-    let error = world.train_step(nets, &x(), &y(), &MSELoss::default()).unwrap_err();
+    assert_eq!(
+        world.population_mut(nets).unwrap().forward(&x()).unwrap_err().to_string(),
+        expected
+    );
+    let error = world
+        .population_mut(nets)
+        .unwrap()
+        .train_step(&x(), &y(), &MSELoss::default())
+        .unwrap_err();
     assert_eq!(error.to_string(), expected);
     assert_eq!(bits(&mut world, nets), before);
     // One number it is for an input of one row and a layer of one feature.
@@ -365,9 +411,9 @@ fn what_is_no_number_is_an_error_in_the_words_of_torch() {
         let sum = y.and_then(Tree::leaf).map(|y| y.sum(&[], false));
         assert!(sum.and_then(|sum| at.trace.item(&sum)).is_some());
     };
-    let root = world.models(nets).unwrap()[0];
-    world.register_forward_hook(root, item).unwrap();
-    world.forward(nets, &array![[[1.0_f32, 2.0, 3.0]]]).unwrap();
+    let root = world.population(nets).unwrap().models()[0];
+    world.module_mut(root).unwrap().register_forward_hook(item).unwrap();
+    world.population_mut(nets).unwrap().forward(&array![[[1.0_f32, 2.0, 3.0]]]).unwrap();
 }
 
 #[test]
@@ -378,13 +424,18 @@ fn a_hook_of_several_models_reads_arrays() {
         let sum = y.and_then(Tree::leaf).map(|y| y.sum(&[], false));
         Ok(sum.filter(|sum| at.trace.item(sum).is_none()).map(Tree::Leaf))
     };
-    world.register_forward_hook((nets, ""), item).unwrap();
+    world.population_mut(nets).unwrap().register_forward_hook(item).unwrap();
     let expected = "expected to read the numbers of one model, found those of 6 in one recording";
     for input in [Input::from(&x()), Input::from(&x()).requires_grad()] {
-        let error = world.forward(nets, input).unwrap_err().to_string();
+        let error = world.population_mut(nets).unwrap().forward(input).unwrap_err().to_string();
         assert!(error.ends_with(expected), "{error}");
     }
-    let error = world.train_step(nets, &x(), &y(), &MSELoss::default()).unwrap_err().to_string();
+    let error = world
+        .population_mut(nets)
+        .unwrap()
+        .train_step(&x(), &y(), &MSELoss::default())
+        .unwrap_err()
+        .to_string();
     assert!(error.ends_with(expected), "{error}");
     assert_eq!(bits(&mut world, nets), before);
 }
@@ -410,12 +461,12 @@ fn a_loss_may_read_too() {
     let (mut fused, a) = spawn(&net, MODELS);
     let (mut parted, b) = spawn(&net, MODELS);
     for _ in 0..3 {
-        let losses = fused.train_step(a, &x(), &y(), &Curious).unwrap();
-        parted.forward(b, &x()).unwrap();
-        let same = parted.loss::<f32, f32>(b, &y(), &Curious).unwrap();
-        parted.zero_grad(b).unwrap();
-        parted.backward(b).unwrap();
-        parted.step(b).unwrap();
+        let losses = fused.population_mut(a).unwrap().train_step(&x(), &y(), &Curious).unwrap();
+        parted.population_mut(b).unwrap().forward(&x()).unwrap();
+        let same = parted.population_mut(b).unwrap().loss::<f32, f32>(&y(), &Curious).unwrap();
+        parted.population_mut(b).unwrap().zero_grad().unwrap();
+        parted.population_mut(b).unwrap().backward().unwrap();
+        parted.population_mut(b).unwrap().step().unwrap();
         assert_eq!(losses.into_dyn(), same);
         assert_eq!(bits(&mut fused, a), bits(&mut parted, b));
     }
@@ -445,7 +496,7 @@ fn whole_numbers_decide_how_often() {
     let (mut world, nets) = spawn(&Ponders, 2);
     let (x, steps) = (Array2::<f32>::ones((2, 1)), array![[0_i64, 1], [2, 3]]);
     let arguments = Arguments::each([AnyInput::from(&x), AnyInput::from(&steps)]);
-    let y = world.forward_with::<f32>(nets, arguments).unwrap();
+    let y = world.population_mut(nets).unwrap().forward_with::<f32>(arguments).unwrap();
     assert_eq!(y.leaf().unwrap(), &array![[2.0], [32.0]].into_dyn());
 }
 
@@ -453,7 +504,9 @@ fn whole_numbers_decide_how_often() {
 fn looking_changes_no_bit_under_autocast() {
     let of = |looks| {
         let (mut world, nets) = spawn(&Deep { looks }, MODELS);
-        let step = |world: &mut World| world.train_step(nets, &x(), &y(), &MSELoss::default());
+        let step = |world: &mut World| {
+            world.population_mut(nets)?.train_step(&x(), &y(), &MSELoss::default())
+        };
         let losses = [(); 2].map(|()| world.autocast(Dtype::BF16, step).unwrap());
         (losses, bits(&mut world, nets))
     };
@@ -483,8 +536,8 @@ impl Module for Late {
 #[test]
 fn a_lazy_module_becomes_what_it_is_before_a_number_is_read() {
     let (mut world, nets) = spawn(&Late { is_behind: false }, MODELS);
-    assert_eq!(world.forward(nets, &x()).unwrap().shape(), [MODELS, 4, 2]);
+    assert_eq!(world.population_mut(nets).unwrap().forward(&x()).unwrap().shape(), [MODELS, 4, 2]);
     let (mut world, nets) = spawn(&Late { is_behind: true }, MODELS);
-    let error = world.forward(nets, &x()).unwrap_err().to_string();
+    let error = world.population_mut(nets).unwrap().forward(&x()).unwrap_err().to_string();
     assert!(error.contains("uninitialized parameter"), "{error}");
 }

@@ -2,6 +2,7 @@
 
 use ndarray::{Array2, Array3};
 use neurarch::bevy_ecs::prelude::*;
+use neurarch::nn::Value;
 use neurarch::prelude::*;
 use neurarch::systems::edit::parametrize::weight_norm::weight_norm;
 use neurarch::systems::execute::lazy::{has_uninitialized_params, uninitialized_params};
@@ -14,8 +15,8 @@ fn network() -> Sequential {
 
 fn spawned() -> (World, Entity, Entity) {
     let mut world = World::new();
-    let brains = world.spawn_population(&network(), MODELS, Seed(1)).unwrap();
-    let root = world.models(brains).unwrap()[0];
+    let brains = world.spawn_population(&network(), MODELS, Seed(1)).unwrap().id();
+    let root = world.population(brains).unwrap().models()[0];
     (world, brains, root)
 }
 
@@ -25,10 +26,11 @@ fn before_the_first_call_shapes_are_unknown_and_asking_is_torchs_error() {
     assert!(has_uninitialized_params(&mut world, root).unwrap());
     let names = ["0.weight", "0.bias", "2.weight"];
     assert_eq!(uninitialized_params(&mut world, root).unwrap(), names);
-    assert_eq!(world.parameter_names(root).unwrap(), names);
-    let state = world.state_dict(root).unwrap();
+    assert_eq!(world.module_mut(root).unwrap().parameter_names().unwrap(), names);
+    let state = world.module_mut(root).unwrap().state_dict().unwrap();
     assert!(state.iter().all(|tensor| tensor.is_uninitialized()));
-    let error = world.parameter::<f32>(root, "0.weight").unwrap_err().to_string();
+    let error =
+        world.module_mut(root).unwrap().parameter::<f32>("0.weight").unwrap_err().to_string();
     assert!(error.contains("Can't access the shape of an uninitialized parameter"), "{error}");
     let path = std::env::temp_dir().join(format!("neurarch-lazy-{}", std::process::id()));
     let error = neurarch::state::safetensors::save(&path, &state).unwrap_err().to_string();
@@ -39,10 +41,10 @@ fn before_the_first_call_shapes_are_unknown_and_asking_is_torchs_error() {
 fn the_first_call_initializes_all_models_with_their_own_numbers() {
     let (mut world, brains, root) = spawned();
     let x = Array3::<f32>::ones((MODELS, 5, 3));
-    let y = world.forward(brains, &x).unwrap();
+    let y = world.population_mut(brains).unwrap().forward(&x).unwrap();
     assert_eq!(y.shape(), [MODELS, 5, 2]);
     assert!(!has_uninitialized_params(&mut world, root).unwrap());
-    let module = world.module(root, "0").unwrap();
+    let module = world.module_mut(root).unwrap().at("0").unwrap().id();
     assert_eq!(world.get::<Linear>(module), Some(&Linear::new(3, 4)));
     assert!(world.get::<LazyLinear>(module).is_none());
 
@@ -50,21 +52,32 @@ fn the_first_call_initializes_all_models_with_their_own_numbers() {
     let plain = Sequential::new().push(Linear::new(3, 4)).push(Tanh);
     let plain = plain.push(Linear::new(4, 2).without_bias());
     let mut other = World::new();
-    let others = other.spawn_population(&plain, MODELS, Seed(1)).unwrap();
-    assert_eq!(other.forward(others, &x).unwrap(), y);
+    let others = other.spawn_population(&plain, MODELS, Seed(1)).unwrap().id();
+    assert_eq!(other.population_mut(others).unwrap().forward(&x).unwrap(), y);
 }
 
 #[test]
 fn training_initializes_too_and_shapes_that_do_not_fit_change_nothing() {
     let (mut world, brains, root) = spawned();
-    world.insert(brains, Adam::default()).unwrap();
-    let error = world.forward(brains, &ndarray::Array1::<f32>::ones(MODELS)).unwrap_err();
+    world.population_mut(brains).unwrap().insert(Adam::default()).unwrap();
+    let error = world
+        .population_mut(brains)
+        .unwrap()
+        .forward(&ndarray::Array1::<f32>::ones(MODELS))
+        .unwrap_err();
     assert!(error.to_string().contains("at least one axis"), "{error}");
     assert!(has_uninitialized_params(&mut world, root).unwrap());
     let targets = Array2::<i64>::zeros((MODELS, 5));
     let x = Array3::<f32>::ones((MODELS, 5, 6));
-    world.train_step(brains, &x, &targets, &CrossEntropyLoss::default()).unwrap();
-    assert_eq!(world.stack::<f32>(brains, "0.weight").unwrap().shape(), [MODELS, 4, 6]);
+    world
+        .population_mut(brains)
+        .unwrap()
+        .train_step(&x, &targets, &CrossEntropyLoss::default())
+        .unwrap();
+    assert_eq!(
+        world.population_mut(brains).unwrap().stack::<f32>("0.weight").unwrap().shape(),
+        [MODELS, 4, 6]
+    );
 }
 
 /// What is done with a lazy population, and the words of the error; none if torch does it, too.
@@ -107,51 +120,51 @@ fn initializers() -> Vec<Deed> {
 
 fn others() -> Vec<Deed> {
     deeds![world, all, root;
-        "in perturb. This error happens" => world.perturb(all, Noise::normal(0.1)),
-        "" => world.perturb_with(all, |_| Noise::normal(0.1), |name| name == "1.weight"),
-        "" => world.perturb_with(all, |_| Noise::normal(0.1), |_| false),
-        "" => world.overwrite(all, &[1, 0, 1]),
-        "" => world.crossover(all, &[(0, 1), (1, 2), (2, 0)]),
+        "in perturb. This error happens" => world.population_mut(all).map_err(|error| error.to_string())?.perturb(Noise::normal(0.1)),
+        "" => world.population_mut(all).map_err(|error| error.to_string())?.perturb_with(|_| Noise::normal(0.1), |name| name == "1.weight"),
+        "" => world.population_mut(all).map_err(|error| error.to_string())?.perturb_with(|_| Noise::normal(0.1), |_| false),
+        "" => world.population_mut(all).map_err(|error| error.to_string())?.overwrite(&[1, 0, 1]),
+        "" => world.population_mut(all).map_err(|error| error.to_string())?.crossover(&[(0, 1), (1, 2), (2, 0)]),
         "" => init::reset_parameters(world, root),
-        "" => world.clip_grad_norm_(all, 1.0),
-        "" => world.clip_grad_norm_(root, 1.0),
-        "" => world.clip_grad_value_(all, 1.0),
-        "" => world.get_total_norm(all, 2.0),
-        "" => world.zero_grad(all),
-        "" => world.zero_grad(root),
-        "" => world.requires_grad_(all, true),
-        "" => world.optimizer_state_dict(root),
-        "" => world.training_state(all),
-        "" => world.training_state(root),
-        "" => world.state_dict(root),
-        "" => world.stacked_state_dict(all),
-        "" => world.named_parameters(root),
-        "" => world.repr(root),
-        "NUMBERS" => world.parameter::<f32>(root, "0.weight"),
-        "NUMBERS" => world.gradient::<f32>(root, "0.weight"),
-        "NUMBERS" => world.stack::<f32>(all, "0.weight"),
-        "NUMBERS" => world.set_parameter(root, "0.weight", ndarray::arr0(1.0_f32).view()),
-        "NUMBERS" => world.unstack(all, "0.weight", ndarray::arr1(&[1.0_f32; 3]).view()),
-        "NUMBERS" => world.set_gradient(root, "0.weight", Some(ndarray::arr0(1.0_f32).view())),
-        "NUMBERS" => world.tie(root, "2.bias", "0.bias"),
-        "NUMBERS" => world.share_parameter(all, "0.weight"),
-        "NUMBERS" => world.unshare_parameter(all, "0.weight"),
-        "NUMBERS" => world.weight_norm((all, "0"), "weight", Some(0)),
-        "NUMBERS" => world.spectral_norm((all, "0"), "weight"),
-        "NUMBERS" => world.orthogonal((all, "0"), "weight", None),
-        "NUMBERS" => world.register_parametrization((all, "0"), "weight", Tanh, RegisterOptions::default()),
+        "" => world.population_mut(all).map_err(|error| error.to_string())?.clip_grad_norm_(1.0),
+        "" => world.module_mut(root).map_err(|error| error.to_string())?.clip_grad_norm_(1.0),
+        "" => world.population_mut(all).map_err(|error| error.to_string())?.clip_grad_value_(1.0),
+        "" => world.population_mut(all).map_err(|error| error.to_string())?.get_total_norm(2.0),
+        "" => world.population_mut(all).map_err(|error| error.to_string())?.zero_grad(),
+        "" => world.module_mut(root).map_err(|error| error.to_string())?.zero_grad(),
+        "" => world.population_mut(all).map_err(|error| error.to_string())?.requires_grad_(true),
+        "" => world.module_mut(root).map_err(|error| error.to_string())?.optimizer_state_dict(),
+        "" => world.population_mut(all).map_err(|error| error.to_string())?.training_state(),
+        "" => world.module_mut(root).map_err(|error| error.to_string())?.training_state(),
+        "" => world.module_mut(root).map_err(|error| error.to_string())?.state_dict(),
+        "" => world.population_mut(all).map_err(|error| error.to_string())?.stacked_state_dict(),
+        "" => world.module_mut(root).map_err(|error| error.to_string())?.named_parameters(),
+        "" => world.module_mut(root).map_err(|error| error.to_string())?.repr(),
+        "NUMBERS" => world.module_mut(root).map_err(|error| error.to_string())?.parameter::<f32>("0.weight"),
+        "NUMBERS" => world.module_mut(root).map_err(|error| error.to_string())?.gradient::<f32>("0.weight"),
+        "NUMBERS" => world.population_mut(all).map_err(|error| error.to_string())?.stack::<f32>("0.weight"),
+        "NUMBERS" => world.module_mut(root).map_err(|error| error.to_string())?.set_parameter("0.weight", ndarray::arr0(1.0_f32).view()),
+        "NUMBERS" => world.population_mut(all).map_err(|error| error.to_string())?.unstack("0.weight", ndarray::arr1(&[1.0_f32; 3]).view()),
+        "NUMBERS" => world.module_mut(root).map_err(|error| error.to_string())?.set_gradient("0.weight", Some(ndarray::arr0(1.0_f32).view())),
+        "NUMBERS" => world.module_mut(root).map_err(|error| error.to_string())?.tie("2.bias", "0.bias"),
+        "NUMBERS" => world.population_mut(all).map_err(|error| error.to_string())?.share_parameter("0.weight"),
+        "NUMBERS" => world.population_mut(all).map_err(|error| error.to_string())?.unshare_parameter("0.weight"),
+        "NUMBERS" => world.population_mut(all).map_err(|error| error.to_string())?.at("0").weight_norm("weight", Some(0)),
+        "NUMBERS" => world.population_mut(all).map_err(|error| error.to_string())?.at("0").spectral_norm("weight"),
+        "NUMBERS" => world.population_mut(all).map_err(|error| error.to_string())?.at("0").orthogonal("weight", None),
+        "NUMBERS" => world.population_mut(all).map_err(|error| error.to_string())?.at("0").register_parametrization("weight", Tanh, RegisterOptions::default()),
         "NUMBERS" => weight_norm(world, (all, "0"), "weight", Some(0)),
-        "uninitialized" => world.parameters_to_vector::<f32>(root),
-        "uninitialized" => world.parameters_to_vectors::<f32>(all),
-        "uninitialized" => world.vector_to_parameters(root, ndarray::Array1::<f32>::ones(3).view()),
+        "uninitialized" => world.module_mut(root).map_err(|error| error.to_string())?.parameters_to_vector::<f32>(),
+        "uninitialized" => world.population_mut(all).map_err(|error| error.to_string())?.parameters_to_vectors::<f32>(),
+        "uninitialized" => world.module_mut(root).map_err(|error| error.to_string())?.vector_to_parameters(ndarray::Array1::<f32>::ones(3).view()),
         "" => {
-            let state = world.stacked_state_dict(all).unwrap();
-            world.load_stacked_state_dict(all, &state, LoadOptions::default())
+            let state = world.population_mut(all).unwrap().stacked_state_dict().unwrap();
+            world.population_mut(all).map_err(|error| error.to_string())?.load_stacked_state_dict(&state, LoadOptions::default())
         },
-        "" => world.update_parameters(all, all),
-        "" => world.step(all),
-        "expected a forward pass" => world.backward_from(all, &Array3::<f32>::ones((MODELS, 5, 2))),
-        "" => world.clone_models(all, &[0]).map(|clones| clones.into_iter().for_each(|of| assert!(world.despawn(of)))),
+        "" => world.population_mut(all).map_err(|error| error.to_string())?.update_parameters(all),
+        "" => world.population_mut(all).map_err(|error| error.to_string())?.step(),
+        "expected a forward pass" => world.population_mut(all).map_err(|error| error.to_string())?.backward_from(&Array3::<f32>::ones((MODELS, 5, 2))),
+        "" => world.population_mut(all).map_err(|error| error.to_string())?.clone_models(&[0]).map(|clones| clones.into_iter().for_each(|of| assert!(world.despawn(of)))),
     ]
 }
 
@@ -161,14 +174,14 @@ fn whatever_takes_numbers_of_a_lazy_parameter_is_torchs_error_and_changes_nothin
         let mut world = World::new();
         let net = Sequential::new().push(LazyLinear::new(4)).push(LayerNorm::new([4]));
         let net = net.push(LazyLinear::new(4)).push(LazyBatchNorm1d::default());
-        let all = world.spawn_population(&net, MODELS, Seed(1)).unwrap();
-        world.insert(all, Adam::default()).unwrap();
+        let all = world.spawn_population(&net, MODELS, Seed(1)).unwrap().id();
+        world.population_mut(all).unwrap().insert(Adam::default()).unwrap();
         world.entity_mut(all).insert(AveragedModel::new(AverageFn::Swa));
-        let root = world.models(all).unwrap()[0];
+        let root = world.population(all).unwrap().models()[0];
         (world, all, root)
     };
     let x = Array3::<f32>::from_shape_fn((MODELS, 5, 3), |(m, i, j)| (m + 2 * i + j) as f32);
-    let forward = |world: &mut World, all| world.forward(all, &x).unwrap();
+    let forward = |world: &mut World, all| world.population_mut(all).unwrap().forward(&x).unwrap();
     let (mut world, all, _) = spawn();
     let expected = forward(&mut world, all);
     let initializers = initializers();
@@ -198,38 +211,48 @@ fn a_lazy_module_that_was_edited_is_initialized_as_well() {
     let edits: [fn(&mut World, Entity); 5] = [
         |world, layer| {
             let scale = Value::parameter(ndarray::arr1(&[0.5_f32]).view());
-            world.register_parameter(layer, "scale", scale).unwrap();
+            world.module_mut(layer).unwrap().register_parameter("scale", scale).unwrap();
         },
         |world, layer| {
             let mask = Value::tensor(ndarray::arr1(&[0.5_f32]).view());
-            world.register_buffer(layer, "mask", mask, false).unwrap();
+            world.module_mut(layer).unwrap().register_buffer("mask", mask, false).unwrap();
         },
-        |world, layer| world.setattr(layer, "bias", Value::None).unwrap(),
+        |world, layer| world.module_mut(layer).unwrap().setattr("bias", Value::None).unwrap(),
         |world, layer| {
             let bias = Value::parameter(ndarray::Array1::<f32>::ones(4).view());
-            world.setattr(layer, "bias", bias).unwrap();
+            world.module_mut(layer).unwrap().setattr("bias", bias).unwrap();
         },
         |world, layer| {
             let weight = Tensor::new("weight", Array2::<f32>::ones((4, 3)).view());
             let partly = LoadOptions { strict: false, ..LoadOptions::default() };
-            let keys = world.load_state_dict_with(layer, &StateDict::from_iter([weight]), partly);
+            let keys = world
+                .module_mut(layer)
+                .unwrap()
+                .load_state_dict_with(&StateDict::from_iter([weight]), partly);
             assert_eq!(keys.unwrap().missing_keys, ["bias"]);
         },
     ];
     let x = Array3::<f32>::ones((MODELS, 5, 3));
     for (number, edit) in edits.into_iter().enumerate() {
         let (mut world, brains, root) = spawned();
-        world.insert(brains, Adam::default()).unwrap();
-        let layer = world.module(root, "0").unwrap();
+        world.population_mut(brains).unwrap().insert(Adam::default()).unwrap();
+        let layer = world.module_mut(root).unwrap().at("0").unwrap().id();
         edit(&mut world, layer);
         let targets = Array2::<i64>::zeros((MODELS, 5));
-        world.train_step(brains, &x, &targets, &CrossEntropyLoss::default()).unwrap();
+        world
+            .population_mut(brains)
+            .unwrap()
+            .train_step(&x, &targets, &CrossEntropyLoss::default())
+            .unwrap();
         assert!(!has_uninitialized_params(&mut world, root).unwrap(), "{number}");
-        let weight = world.parameter::<f32>(root, "0.weight").unwrap();
+        let weight = world.module_mut(root).unwrap().parameter::<f32>("0.weight").unwrap();
         assert_eq!(weight.shape(), [4, 3]);
         assert!(weight.iter().all(|&number| number != 0.0), "{number}: {weight}");
         if number != 2 {
-            assert_eq!(world.parameter::<f32>(root, "0.bias").unwrap().shape(), [4]);
+            assert_eq!(
+                world.module_mut(root).unwrap().parameter::<f32>("0.bias").unwrap().shape(),
+                [4]
+            );
         }
     }
 }
@@ -240,22 +263,30 @@ fn what_is_frozen_before_it_has_a_shape_stays_frozen() {
     let targets = Array2::<i64>::zeros((MODELS, 5));
     for is_loaded in [false, true] {
         let (mut world, brains, root) = spawned();
-        world.insert(brains, Adam { lr: 0.1, ..Adam::default() }).unwrap();
-        world.set_requires_grad(root, "0.weight", false).unwrap();
+        world.population_mut(brains).unwrap().insert(Adam { lr: 0.1, ..Adam::default() }).unwrap();
+        world.module_mut(root).unwrap().set_requires_grad("0.weight", false).unwrap();
         if is_loaded {
-            let layer = world.module(root, "0").unwrap();
+            let layer = world.module_mut(root).unwrap().at("0").unwrap().id();
             let weight = Tensor::new("weight", Array2::<f32>::ones((4, 3)).view());
             let bias = Tensor::new("bias", ndarray::Array1::<f32>::ones(4).view());
-            world.load_state_dict(layer, &StateDict::from_iter([weight, bias])).unwrap();
+            world
+                .module_mut(layer)
+                .unwrap()
+                .load_state_dict(&StateDict::from_iter([weight, bias]))
+                .unwrap();
         }
-        world.forward(brains, &x).unwrap();
-        let other = world.models(brains).unwrap()[1];
+        world.population_mut(brains).unwrap().forward(&x).unwrap();
+        let other = world.population(brains).unwrap().models()[1];
         let frozen =
             [(root, "0.weight", true), (root, "0.bias", false), (other, "0.weight", false)];
         for (root, name, is_frozen) in frozen {
-            let before = world.parameter::<f32>(root, name).unwrap();
-            world.train_step(brains, &x, &targets, &CrossEntropyLoss::default()).unwrap();
-            let after = world.parameter::<f32>(root, name).unwrap();
+            let before = world.module_mut(root).unwrap().parameter::<f32>(name).unwrap();
+            world
+                .population_mut(brains)
+                .unwrap()
+                .train_step(&x, &targets, &CrossEntropyLoss::default())
+                .unwrap();
+            let after = world.module_mut(root).unwrap().parameter::<f32>(name).unwrap();
             assert_eq!(before == after, is_frozen, "{name}");
         }
     }

@@ -6,9 +6,13 @@ use ndarray::{Array1, Array2, Array3, array};
 use neurarch::bevy_ecs::entity::EntityCloner;
 use neurarch::bevy_ecs::prelude::*;
 use neurarch::components::module::registered::Registered;
+use neurarch::hooks;
+use neurarch::nn::Value;
 use neurarch::prelude::*;
 use neurarch::systems::edit::lookup::Attribute;
 use neurarch::systems::edit::registration::RegistrationError;
+
+use crate::known::Known;
 
 /// A value as the recorded cases name it.
 fn value(kind: &str) -> Value {
@@ -34,17 +38,18 @@ fn step(world: &mut World, module: Entity, step: [&str; 3]) -> Result<(), (Strin
         ("AttributeError".to_owned(), error.to_string())
     };
     let value = value(kind);
+    let mut module = world.part(module);
     match operation {
-        "register_parameter" => registered(world.register_parameter(module, name, value)),
-        "register_buffer" => registered(world.register_buffer(module, name, value, true)),
-        "add_module" => registered(world.add_module(module, name, value).map(drop)),
-        "register_module" => registered(world.register_module(module, name, value).map(drop)),
-        "setattr" => registered(world.setattr(module, name, value)),
-        "delattr" => registered(world.delattr(module, name)),
-        "getattr" => registered(world.getattr(module, name).map(drop)),
-        "get_submodule" => world.get_submodule(module, name).map(drop).map_err(found),
-        "get_parameter" => world.get_parameter(module, name).map(drop).map_err(found),
-        "get_buffer" => world.get_buffer(module, name).map(drop).map_err(found),
+        "register_parameter" => registered(module.register_parameter(name, value)),
+        "register_buffer" => registered(module.register_buffer(name, value, true)),
+        "add_module" => registered(module.add_module(name, value).map(drop)),
+        "register_module" => registered(module.register_module(name, value).map(drop)),
+        "setattr" => registered(module.setattr(name, value)),
+        "delattr" => registered(module.delattr(name)),
+        "getattr" => registered(module.getattr(name).map(drop)),
+        "get_submodule" => module.get_submodule(name).map(drop).map_err(found),
+        "get_parameter" => module.get_parameter(name).map(drop).map_err(found),
+        "get_buffer" => module.get_buffer(name).map(drop).map_err(found),
         other => panic!("{other}"),
     }
 }
@@ -56,22 +61,23 @@ type Names<'a> = [&'a [&'a str]; 4];
 #[track_caller]
 fn case(steps: &[([&str; 3], Option<[&str; 2]>)], names: Names<'_>) {
     let mut world = World::new();
-    let models = world.spawn_population(&BareModule::new(), 2, Seed(1)).unwrap();
-    let root = world.models(models).unwrap()[0];
+    let models = world.spawn_population(&BareModule::new(), 2, Seed(1)).unwrap().id();
+    let root = world.population(models).unwrap().models()[0];
     for (taken, error) in steps {
         let expected = error.map(|[exception, text]| (exception.to_owned(), text.to_owned()));
         assert_eq!(step(&mut world, root, *taken).err(), expected, "{taken:?}");
     }
-    let state: Vec<_> = world.state_dict(root).unwrap().into_iter().map(|of| of.name).collect();
-    let parameters = world.named_parameters(root).unwrap().into_iter().map(|of| of.name);
+    let state: Vec<_> =
+        world.part(root).state_dict().unwrap().into_iter().map(|of| of.name).collect();
+    let parameters = world.part(root).named_parameters().unwrap().into_iter().map(|of| of.name);
     let parameters: Vec<_> = parameters.collect();
     let buffers: Vec<_> =
-        world.named_buffers(root).unwrap().into_iter().map(|of| of.name).collect();
+        world.part(root).named_buffers().unwrap().into_iter().map(|of| of.name).collect();
     let children: Vec<_> =
-        world.named_children(root).unwrap().into_iter().map(|(name, _)| name).collect();
+        world.part(root).named_children().unwrap().into_iter().map(|(name, _)| name).collect();
     assert_eq!([state, parameters, buffers, children], names.map(|names| names.to_vec()));
-    let other = world.models(models).unwrap()[1];
-    assert!(world.state_dict(other).unwrap().is_empty());
+    let other = world.population(models).unwrap().models()[1];
+    assert!(world.part(other).state_dict().unwrap().is_empty());
 }
 
 #[test]
@@ -275,16 +281,19 @@ fn lookups_by_path_fail_in_torchs_words() {
 #[test]
 fn a_buffer_that_is_none_is_there_and_a_parameter_is_not() {
     let mut world = World::new();
-    let models = world.spawn_population(&BareModule::new(), 1, Seed(1)).unwrap();
-    let root = world.models(models).unwrap()[0];
-    world.register_buffer(root, "b", Value::None, true).unwrap();
-    world.register_parameter(root, "p", Value::None).unwrap();
-    assert_eq!(world.get_buffer(root, "b").unwrap(), None);
+    let models = world.spawn_population(&BareModule::new(), 1, Seed(1)).unwrap().id();
+    let root = world.population(models).unwrap().models()[0];
+    world.part(root).register_buffer("b", Value::None, true).unwrap();
+    world.part(root).register_parameter("p", Value::None).unwrap();
+    assert_eq!(world.part(root).get_buffer("b").unwrap(), None);
     let text = |error: neurarch::systems::edit::lookup::LookupError| error.to_string();
-    assert_eq!(text(world.get_parameter(root, "p").unwrap_err()), "`p` is not an nn.Parameter");
-    assert_eq!(text(world.get_buffer(root, "p").unwrap_err()), "`p` is not a buffer");
-    world.register_buffer(root, "b", Value::tensor(array![1.0_f32].view()), true).unwrap();
-    assert_eq!(world.get_buffer(root, "b").unwrap().unwrap().name, "b");
+    assert_eq!(
+        text(world.part(root).get_parameter("p").unwrap_err()),
+        "`p` is not an nn.Parameter"
+    );
+    assert_eq!(text(world.part(root).get_buffer("p").unwrap_err()), "`p` is not a buffer");
+    world.part(root).register_buffer("b", Value::tensor(array![1.0_f32].view()), true).unwrap();
+    assert_eq!(world.part(root).get_buffer("b").unwrap().unwrap().name, "b");
 }
 
 #[test]
@@ -293,16 +302,16 @@ fn an_entity_without_a_layer_component_is_not_initialized() {
     let entity = world.spawn_empty().id();
     let text = |result: Result<(), RegistrationError>| result.unwrap_err().to_string();
     let told = "cannot assign parameters before Module.__init__() call";
-    assert_eq!(text(world.setattr(entity, "w", value("parameter"))), told);
+    assert_eq!(text(world.part(entity).setattr("w", value("parameter"))), told);
     let told = "cannot assign module before Module.__init__() call";
-    assert_eq!(text(world.setattr(entity, "w", value("module"))), told);
+    assert_eq!(text(world.part(entity).setattr("w", value("module"))), told);
     let told = "cannot assign parameter before Module.__init__() call";
-    assert_eq!(text(world.register_parameter(entity, "w", value("parameter"))), told);
+    assert_eq!(text(world.part(entity).register_parameter("w", value("parameter"))), told);
     let told = "cannot assign buffer before Module.__init__() call";
-    assert_eq!(text(world.register_buffer(entity, "w", value("tensor"), true)), told);
+    assert_eq!(text(world.part(entity).register_buffer("w", value("tensor"), true)), told);
     // A layer component alone does not make it part of a model.
     world.entity_mut(entity).insert(Linear::new(1, 1));
-    assert!(world.register_parameter(entity, "w", value("parameter")).is_err());
+    assert!(world.part(entity).register_parameter("w", value("parameter")).is_err());
 }
 
 const MODELS: usize = 4;
@@ -318,123 +327,125 @@ fn inputs() -> Array3<f32> {
 #[test]
 fn one_edited_model_leaves_its_neighbors_as_they_are() {
     let mut world = World::new();
-    let brains = world.spawn_population(&network(), MODELS, Seed(3)).unwrap();
-    world.insert(brains, Adam::default()).unwrap();
+    let brains = world.spawn_population(&network(), MODELS, Seed(3)).unwrap().id();
+    world.brains(brains).insert(Adam::default()).unwrap();
     let targets = Array2::<i64>::zeros((MODELS, 6));
     let loss = CrossEntropyLoss::default();
-    world.train_step(brains, &inputs(), &targets, &loss).unwrap();
-    let roots = world.models(brains).unwrap().to_vec();
-    let before = world.forward(brains, &inputs()).unwrap();
-    let head = world.get_submodule(roots[1], "2").unwrap();
-    let kept = world.parameter::<f32>(roots[1], "2.weight").unwrap();
+    world.brains(brains).train_step(&inputs(), &targets, &loss).unwrap();
+    let roots = world.population(brains).unwrap().models().to_vec();
+    let before = world.brains(brains).forward(&inputs()).unwrap();
+    let head = world.part(roots[1]).get_submodule("2").unwrap();
+    let kept = world.part(roots[1]).parameter::<f32>("2.weight").unwrap();
 
     // Without its bias the layer computes less; what is still there keeps its numbers.
-    world.setattr(head, "bias", Value::None).unwrap();
-    assert_eq!(world.parameter::<f32>(roots[1], "2.weight").unwrap(), kept);
-    let after = world.forward(brains, &inputs()).unwrap();
+    world.part(head).setattr("bias", Value::None).unwrap();
+    assert_eq!(world.part(roots[1]).parameter::<f32>("2.weight").unwrap(), kept);
+    let after = world.brains(brains).forward(&inputs()).unwrap();
     for model in 0..MODELS {
         let [before, after] = [&before, &after].map(|y| y.index_axis(ndarray::Axis(0), model));
         assert_eq!(before == after, model != 1);
     }
     // A new bias of zeros is as good as none.
-    world.setattr(head, "bias", Value::parameter(Array1::<f32>::zeros(2).view())).unwrap();
-    assert_eq!(world.forward(brains, &inputs()).unwrap(), after);
-    world.train_step(brains, &inputs(), &targets, &loss).unwrap();
+    world.part(head).setattr("bias", Value::parameter(Array1::<f32>::zeros(2).view())).unwrap();
+    assert_eq!(world.brains(brains).forward(&inputs()).unwrap(), after);
+    world.brains(brains).train_step(&inputs(), &targets, &loss).unwrap();
     assert_ne!(
-        world.parameter::<f32>(roots[1], "2.bias").unwrap(),
+        world.part(roots[1]).parameter::<f32>("2.bias").unwrap(),
         Array1::<f32>::zeros(2).into_dyn()
     );
 
     // A deleted one is missed by the layer that needs it.
-    world.delattr(head, "weight").unwrap();
-    let error = world.forward(brains, &inputs()).unwrap_err();
+    world.part(head).delattr("weight").unwrap();
+    let error = world.brains(brains).forward(&inputs()).unwrap_err();
     assert!(error.to_string().contains("'Linear' object has no attribute 'weight'"), "{error}");
 }
 
 #[test]
 fn a_replaced_parameter_has_no_gradient() {
     let mut world = World::new();
-    let brains = world.spawn_population(&network(), MODELS, Seed(3)).unwrap();
-    let root = world.models(brains).unwrap()[2];
-    world.forward(brains, &inputs()).unwrap();
-    world.backward_from(brains, &Array3::<f32>::ones((MODELS, 6, 2))).unwrap();
-    let head = world.get_submodule(root, "2").unwrap();
+    let brains = world.spawn_population(&network(), MODELS, Seed(3)).unwrap().id();
+    let root = world.population(brains).unwrap().models()[2];
+    world.brains(brains).forward(&inputs()).unwrap();
+    world.brains(brains).backward_from(&Array3::<f32>::ones((MODELS, 6, 2))).unwrap();
+    let head = world.part(root).get_submodule("2").unwrap();
     let numbers = array![1.0_f32, 2.0];
-    world.setattr(head, "bias", Value::parameter(numbers.view())).unwrap();
-    assert_eq!(world.parameter::<f32>(root, "2.bias").unwrap(), numbers.into_dyn());
-    assert_eq!(world.gradient::<f32>(root, "2.bias").unwrap(), None);
-    assert!(world.gradient::<f32>(root, "2.weight").unwrap().is_some());
-    let other = world.models(brains).unwrap()[0];
-    assert!(world.gradient::<f32>(other, "2.bias").unwrap().is_some());
+    world.part(head).setattr("bias", Value::parameter(numbers.view())).unwrap();
+    assert_eq!(world.part(root).parameter::<f32>("2.bias").unwrap(), numbers.into_dyn());
+    assert_eq!(world.part(root).gradient::<f32>("2.bias").unwrap(), None);
+    assert!(world.part(root).gradient::<f32>("2.weight").unwrap().is_some());
+    let other = world.population(brains).unwrap().models()[0];
+    assert!(world.part(other).gradient::<f32>("2.bias").unwrap().is_some());
 }
 
 #[test]
 fn modules_are_replaced_in_place_and_set_by_path() {
     let mut world = World::new();
-    let brains = world.spawn_population(&network(), MODELS, Seed(3)).unwrap();
-    let root = world.models(brains).unwrap()[0];
-    world.set_submodule(root, "1", ReLU, true).unwrap();
-    world.set_submodule(root, "0", Sequential::new().push(Linear::new(3, 4)), true).unwrap();
-    world.set_submodule(root, "0.1", ELU::default(), false).unwrap();
-    let modules = world.named_modules(root).unwrap();
+    let brains = world.spawn_population(&network(), MODELS, Seed(3)).unwrap().id();
+    let root = world.population(brains).unwrap().models()[0];
+    world.part(root).set_submodule("1", ReLU, true).unwrap();
+    world.part(root).set_submodule("0", Sequential::new().push(Linear::new(3, 4)), true).unwrap();
+    world.part(root).set_submodule("0.1", ELU::default(), false).unwrap();
+    let modules = world.part(root).named_modules().unwrap();
     let names: Vec<_> = modules.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names, ["", "0", "0.0", "0.1", "1", "2"]);
     let classes: Vec<_> =
-        modules.iter().map(|&(_, entity)| world.class_name(entity).unwrap()).collect();
+        modules.iter().map(|&(_, entity)| world.part(entity).class_name().unwrap()).collect();
     assert_eq!(classes, ["Sequential", "Sequential", "Linear", "ELU", "ReLU", "Linear"]);
     // New layers have first numbers of their own.
-    assert!(world.parameter::<f32>(root, "0.0.weight").unwrap().iter().all(|&x| x != 0.0));
-    world.forward(brains, &inputs()).unwrap();
+    assert!(world.part(root).parameter::<f32>("0.0.weight").unwrap().iter().all(|&x| x != 0.0));
+    world.brains(brains).forward(&inputs()).unwrap();
 
     let told = |result: Result<Entity, RegistrationError>| {
         let error = result.unwrap_err();
         (error.exception(), error.to_string())
     };
     let none = ("ValueError", "Cannot set the submodule without a target name!".to_owned());
-    assert_eq!(told(world.set_submodule(root, "", Tanh, false)), none);
+    assert_eq!(told(world.part(root).set_submodule("", Tanh, false)), none);
     let error = ("AttributeError", "Sequential has no attribute `7`".to_owned());
-    assert_eq!(told(world.set_submodule(root, "7", Tanh, true)), error);
+    assert_eq!(told(world.part(root).set_submodule("7", Tanh, true)), error);
     let error = ("AttributeError", "`weight` is not an nn.Module".to_owned());
-    assert_eq!(told(world.set_submodule(root, "2.weight", Tanh, false)), error);
+    assert_eq!(told(world.part(root).set_submodule("2.weight", Tanh, false)), error);
 }
 
 #[test]
 fn registration_hooks_see_and_replace_what_is_registered() {
     let mut world = World::new();
-    let brains = world.spawn_population(&network(), MODELS, Seed(3)).unwrap();
-    let root = world.models(brains).unwrap()[0];
+    let brains = world.spawn_population(&network(), MODELS, Seed(3)).unwrap().id();
+    let root = world.population(brains).unwrap().models()[0];
     let seen: Arc<Mutex<Vec<String>>> = Arc::default();
     let log = seen.clone();
-    let handle = world
-        .register_module_parameter_registration_hook(move |at, value| {
+    let handle =
+        hooks::register_module_parameter_registration_hook(&mut world, move |at, value| {
             log.lock().unwrap().push(format!("{}.{}", at.class, at.name));
             assert!(matches!(value, Value::Parameter { .. }));
             Ok(Some(Value::drawn_parameter([3], Init::Ones)))
         })
         .unwrap();
     let log = seen.clone();
-    world
-        .register_module_module_registration_hook(move |at, value| {
-            log.lock().unwrap().push(format!("{}.{}", at.class, at.name));
-            Ok(matches!(value, Value::Module(_)).then(|| Value::module(Sigmoid)))
-        })
-        .unwrap();
-    world.register_module_buffer_registration_hook(|_, _| Err("no buffers here".into())).unwrap();
+    hooks::register_module_module_registration_hook(&mut world, move |at, value| {
+        log.lock().unwrap().push(format!("{}.{}", at.class, at.name));
+        Ok(matches!(value, Value::Module(_)).then(|| Value::module(Sigmoid)))
+    })
+    .unwrap();
+    hooks::register_module_buffer_registration_hook(&mut world, |_, _| {
+        Err("no buffers here".into())
+    })
+    .unwrap();
 
-    world.register_parameter(root, "scale", value("parameter")).unwrap();
-    world.setattr(root, "3", Value::module(Tanh)).unwrap();
+    world.part(root).register_parameter("scale", value("parameter")).unwrap();
+    world.part(root).setattr("3", Value::module(Tanh)).unwrap();
     assert_eq!(*seen.lock().unwrap(), ["Sequential.scale", "Sequential.3"]);
     let ones = Array1::<f32>::ones(3).into_dyn();
-    assert_eq!(world.parameter::<f32>(root, "scale").unwrap(), ones);
-    let last = world.get_submodule(root, "3").unwrap();
+    assert_eq!(world.part(root).parameter::<f32>("scale").unwrap(), ones);
+    let last = world.part(root).get_submodule("3").unwrap();
     assert!(world.get::<Sigmoid>(last).is_some());
-    let error = world.register_buffer(root, "b", value("tensor"), true).unwrap_err();
+    let error = world.part(root).register_buffer("b", value("tensor"), true).unwrap_err();
     assert_eq!(error.to_string(), "buffer registration hook 0: no buffers here");
     assert!(handle.remove());
-    world.register_parameter(root, "scale", value("parameter")).unwrap();
-    assert_eq!(world.parameter::<f32>(root, "scale").unwrap().shape(), [2]);
+    world.part(root).register_parameter("scale", value("parameter")).unwrap();
+    assert_eq!(world.part(root).parameter::<f32>("scale").unwrap().shape(), [2]);
     // Such hooks do not make anything run eagerly.
-    world.forward(brains, &inputs()).unwrap();
+    world.brains(brains).forward(&inputs()).unwrap();
 }
 
 #[test]
@@ -446,9 +457,9 @@ fn bevys_observers_see_what_is_registered() {
     world.add_observer(|event: On<Insert<Registered>>, mut edits: ResMut<Edits>| {
         edits.0.push(event.entity);
     });
-    let brains = world.spawn_population(&network(), MODELS, Seed(3)).unwrap();
-    let root = world.models(brains).unwrap()[0];
-    world.register_parameter(root, "scale", value("parameter")).unwrap();
+    let brains = world.spawn_population(&network(), MODELS, Seed(3)).unwrap().id();
+    let root = world.population(brains).unwrap().models()[0];
+    world.part(root).register_parameter("scale", value("parameter")).unwrap();
     assert_eq!(world.resource::<Edits>().0, [root]);
 }
 
@@ -456,58 +467,58 @@ fn bevys_observers_see_what_is_registered() {
 fn what_stays_in_use_elsewhere_is_not_taken_away() {
     let mut world = World::new();
     let net = Sequential::new().push(Linear::new(3, 3)).push(Linear::new(3, 3));
-    let brains = world.spawn_population(&net, 2, Seed(3)).unwrap();
-    let roots = world.models(brains).unwrap().to_vec();
-    world.tie(roots[0], "1.weight", "0.weight").unwrap();
-    let first = world.get_submodule(roots[0], "0").unwrap();
-    let error = world.delattr(first, "weight").unwrap_err();
+    let brains = world.spawn_population(&net, 2, Seed(3)).unwrap().id();
+    let roots = world.population(brains).unwrap().models().to_vec();
+    world.part(roots[0]).tie("1.weight", "0.weight").unwrap();
+    let first = world.part(roots[0]).get_submodule("0").unwrap();
+    let error = world.part(first).delattr("weight").unwrap_err();
     assert_eq!(error.to_string(), "'weight' is in use as '1.weight'");
-    let error = world.delattr(roots[0], "0").unwrap_err();
+    let error = world.part(roots[0]).delattr("0").unwrap_err();
     assert_eq!(error.to_string(), "'0' is in use as '1.weight'");
     // The tied one can go, and come back with numbers of its own.
-    let second = world.get_submodule(roots[0], "1").unwrap();
+    let second = world.part(roots[0]).get_submodule("1").unwrap();
     let numbers = Array2::<f32>::ones((3, 3));
-    world.setattr(second, "weight", Value::parameter(numbers.view())).unwrap();
-    assert_eq!(world.parameter::<f32>(roots[0], "1.weight").unwrap(), numbers.into_dyn());
-    assert_ne!(world.parameter::<f32>(roots[0], "0.weight").unwrap()[[0, 0]], 1.0);
-    world.delattr(first, "weight").unwrap();
+    world.part(second).setattr("weight", Value::parameter(numbers.view())).unwrap();
+    assert_eq!(world.part(roots[0]).parameter::<f32>("1.weight").unwrap(), numbers.into_dyn());
+    assert_ne!(world.part(roots[0]).parameter::<f32>("0.weight").unwrap()[[0, 0]], 1.0);
+    world.part(first).delattr("weight").unwrap();
 }
 
 #[test]
 fn parameters_are_f32_or_f64_and_drawn_as_they_can_be() {
     let mut world = World::new();
-    let brains = world.spawn_population(&network(), 1, Seed(3)).unwrap();
-    let root = world.models(brains).unwrap()[0];
+    let brains = world.spawn_population(&network(), 1, Seed(3)).unwrap().id();
+    let root = world.population(brains).unwrap().models()[0];
     let counts = Value::parameter(array![1_i64].view());
-    let error = world.register_parameter(root, "n", counts).unwrap_err();
+    let error = world.part(root).register_parameter("n", counts).unwrap_err();
     assert_eq!(
         error.to_string(),
         "parameter 'n': Only Tensors of floating point and complex dtype can require gradients"
     );
     let eye = Value::drawn_parameter([2, 2, 2], Init::Eye);
-    assert!(world.register_parameter(root, "n", eye).is_err());
-    assert!(world.getattr(root, "n").is_err());
+    assert!(world.part(root).register_parameter("n", eye).is_err());
+    assert!(world.part(root).getattr("n").is_err());
     let counts = array![3_i64, 4];
-    world.register_buffer(root, "n", Value::tensor(counts.view()), false).unwrap();
-    assert_eq!(world.parameter::<i64>(root, "n").unwrap(), counts.into_dyn());
-    assert_eq!(world.state_dict(root).unwrap().len(), 4);
-    assert!(matches!(world.getattr(root, "n"), Ok(Attribute::Buffer(Some(_)))));
-    assert!(matches!(world.getattr(root, "forward"), Ok(Attribute::OfType)));
+    world.part(root).register_buffer("n", Value::tensor(counts.view()), false).unwrap();
+    assert_eq!(world.part(root).parameter::<i64>("n").unwrap(), counts.into_dyn());
+    assert_eq!(world.part(root).state_dict().unwrap().len(), 4);
+    assert!(matches!(world.part(root).getattr("n"), Ok(Attribute::Buffer(Some(_)))));
+    assert!(matches!(world.part(root).getattr("forward"), Ok(Attribute::OfType)));
 }
 
 #[test]
 fn what_is_registered_is_cloned_and_spawned_with_its_model() {
     let mut world = World::new();
-    let brains = world.spawn_population(&network(), 2, Seed(3)).unwrap();
-    let root = world.models(brains).unwrap()[0];
+    let brains = world.spawn_population(&network(), 2, Seed(3)).unwrap().id();
+    let root = world.population(brains).unwrap().models()[0];
     let numbers = array![7.0_f32];
-    world.register_parameter(root, "scale", Value::parameter(numbers.view())).unwrap();
+    world.part(root).register_parameter("scale", Value::parameter(numbers.view())).unwrap();
     let copy = world.spawn_empty().id();
     EntityCloner::build_opt_out(&mut world).linked_cloning(true).clone_entity(root, copy);
-    assert_eq!(world.parameter::<f32>(copy, "scale").unwrap(), numbers.into_dyn());
-    let new = world.spawn_models(brains, 1).unwrap()[0];
-    assert_eq!(world.parameter::<f32>(new, "scale").unwrap().shape(), [1]);
+    assert_eq!(world.part(copy).parameter::<f32>("scale").unwrap(), numbers.into_dyn());
+    let new = world.brains(brains).spawn_models(1).unwrap()[0];
+    assert_eq!(world.part(new).parameter::<f32>("scale").unwrap().shape(), [1]);
     // Edits of another kind are on top of it.
-    world.delattr(new, "scale").unwrap();
-    assert!(world.parameter::<f32>(root, "scale").is_ok());
+    world.part(new).delattr("scale").unwrap();
+    assert!(world.part(root).parameter::<f32>("scale").is_ok());
 }

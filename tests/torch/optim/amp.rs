@@ -1,10 +1,13 @@
 //! Autocast and gradient scalers: torch's numbers, the same bits planned and eagerly, alone and among others.
 
 use ndarray::{Array2, Array3, ArrayD, Axis, IxDyn};
+use neurarch::hooks::Target;
 use neurarch::kernels::ir::dtype::{bf16, f16};
 use neurarch::prelude::*;
 use neurarch::systems::amp::ScalerError;
 use neurarch::systems::structure::mode;
+
+use crate::known::Known;
 
 /// Lines of a precision, a step, what the numbers are, and the numbers.
 const GOLDEN: &str = include_str!("../../golden/amp.txt");
@@ -30,14 +33,14 @@ fn network() -> Sequential {
 /// A population of the golden file's models with these indices.
 fn spawn(world: &mut World, indices: &[usize]) -> Entity {
     let settings = PopulationSettings { models: indices.len(), ..PopulationSettings::default() };
-    let population = world.spawn_population_with(&network(), settings).unwrap();
-    world.insert(population, Adam { lr: 0.01, ..Adam::default() }).unwrap();
+    let population = world.spawn_population_with(&network(), settings).unwrap().id();
+    world.brains(population).insert(Adam { lr: 0.01, ..Adam::default() }).unwrap();
     for (place, &m) in indices.iter().enumerate() {
-        let root = world.models(population).unwrap()[place];
-        for (k, name) in world.parameter_names(root).unwrap().iter().enumerate() {
-            let shape = world.parameter::<f32>(root, name).unwrap().shape().to_vec();
+        let root = world.population(population).unwrap().models()[place];
+        for (k, name) in world.part(root).parameter_names().unwrap().iter().enumerate() {
+            let shape = world.part(root).parameter::<f32>(name).unwrap().shape().to_vec();
             let value = numbers(&shape, |i| (0.9 * i + (k + m) as f64 + 1.0).sin() / 2.0);
-            world.set_parameter(root, name, value.view()).unwrap();
+            world.part(root).set_parameter(name, value.view()).unwrap();
         }
     }
     population
@@ -71,7 +74,7 @@ fn compare(start: &str, got: &[f64], tolerance: f64) {
 
 /// All parameters of a model, in order.
 fn parameters(world: &mut World, root: Entity) -> Vec<f32> {
-    world.parameters_to_vector::<f32>(root).unwrap().to_vec()
+    world.part(root).parameters_to_vector::<f32>().unwrap().to_vec()
 }
 
 fn bits(numbers: &[f32]) -> Vec<u32> {
@@ -83,13 +86,13 @@ fn training_in_bf16_is_torchs_within_a_few_roundings() {
     let mut world = World::new();
     let all: Vec<_> = (0..MODELS).collect();
     let population = spawn(&mut world, &all);
-    world.insert(population, SGD { lr: 0.1, momentum: 0.9, ..SGD::default() }).unwrap();
+    world.brains(population).insert(SGD { lr: 0.1, momentum: 0.9, ..SGD::default() }).unwrap();
     let (x, y) = (inputs(&all), target());
-    let root = world.models(population).unwrap()[2];
+    let root = world.population(population).unwrap().models()[2];
     for step in 0..STEPS {
         let losses = world.autocast(Dtype::BF16, |world| {
             let y = Input::shared(y.view());
-            world.train_step(population, &x, y, &MSELoss::default()).unwrap()
+            world.brains(population).train_step(&x, y, &MSELoss::default()).unwrap()
         });
         let losses: Vec<_> = losses.iter().map(|&loss: &f32| f64::from(loss)).collect();
         // A half has 8 bits: results that lie near the middle of two become one or the other.
@@ -97,7 +100,7 @@ fn training_in_bf16_is_torchs_within_a_few_roundings() {
         let parameters: Vec<_> = parameters(&mut world, root).into_iter().map(f64::from).collect();
         compare(&format!("bf16 {step} parameters "), &parameters, 1e-3);
     }
-    assert_eq!(world.parameter::<f32>(root, "0.weight").unwrap().len(), 32);
+    assert_eq!(world.part(root).parameter::<f32>("0.weight").unwrap().len(), 32);
 }
 
 #[test]
@@ -106,10 +109,10 @@ fn training_in_f16_with_scalers_is_torchs() {
     let all: Vec<_> = (0..MODELS).collect();
     let population = spawn(&mut world, &all);
     let scaler = GradScaler { init_scale: 1024.0, growth_interval: 2, ..GradScaler::default() };
-    world.insert(population, scaler).unwrap();
-    world.insert(population, SGD { lr: 0.1, momentum: 0.9, ..SGD::default() }).unwrap();
+    world.brains(population).insert(scaler).unwrap();
+    world.brains(population).insert(SGD { lr: 0.1, momentum: 0.9, ..SGD::default() }).unwrap();
     let y = target();
-    let root = world.models(population).unwrap()[2];
+    let root = world.population(population).unwrap().models()[2];
     for step in 0..STEPS {
         let mut x = inputs(&all);
         if step == 2 {
@@ -117,13 +120,13 @@ fn training_in_f16_with_scalers_is_torchs() {
         }
         let losses = world.autocast(Dtype::F16, |world| {
             let y = Input::shared(y.view());
-            world.train_step_scaled(population, &x, y, &MSELoss::default()).unwrap()
+            world.brains(population).train_step_scaled(&x, y, &MSELoss::default()).unwrap()
         });
         let losses: Vec<_> = losses.iter().map(|&loss: &f32| f64::from(loss)).collect();
         compare(&format!("f16 {step} losses "), &losses, 2e-4);
         compare(
             &format!("f16 {step} scales "),
-            &world.get_scale(population).unwrap().to_vec(),
+            &world.population(population).unwrap().get_scale().unwrap().to_vec(),
             0.0,
         );
         let parameters: Vec<_> = parameters(&mut world, root).into_iter().map(f64::from).collect();
@@ -133,7 +136,7 @@ fn training_in_f16_with_scalers_is_torchs() {
 
 /// What is left of a model after scaled steps: its parameters, the state of its optimizer and its scale.
 fn state(world: &mut World, root: Entity) -> (Vec<u32>, Vec<Tensor>, GradScaler) {
-    let state = world.optimizer_state_dict(root).unwrap().state;
+    let state = world.part(root).optimizer_state_dict().unwrap().state;
     let state = state.into_values().flatten().collect();
     (bits(&parameters(world, root)), state, *world.get::<GradScaler>(root).unwrap())
 }
@@ -142,7 +145,7 @@ fn state(world: &mut World, root: Entity) -> (Vec<u32>, Vec<Tensor>, GradScaler)
 fn overflowing(indices: &[usize], steps: usize) -> (World, Entity) {
     let mut world = World::new();
     let population = spawn(&mut world, indices);
-    world.insert(population, GradScaler::default()).unwrap();
+    world.brains(population).insert(GradScaler::default()).unwrap();
     for step in 0..steps {
         let mut x = inputs(indices);
         if let Some(place) = indices.iter().position(|&m| m == 1).filter(|_| step == 1) {
@@ -151,7 +154,10 @@ fn overflowing(indices: &[usize], steps: usize) -> (World, Entity) {
         world.autocast(Dtype::F16, |world| {
             let y = target();
             let y = Input::shared(y.view());
-            world.train_step_scaled::<f32, f32>(population, &x, y, &MSELoss::default()).unwrap();
+            world
+                .brains(population)
+                .train_step_scaled::<f32, f32>(&x, y, &MSELoss::default())
+                .unwrap();
         });
     }
     (world, population)
@@ -160,24 +166,25 @@ fn overflowing(indices: &[usize], steps: usize) -> (World, Entity) {
 #[test]
 fn an_overflow_passes_over_the_step_of_its_model_alone() {
     let (mut world, population) = overflowing(&[0, 1, 2], 4);
-    let roots = world.models(population).unwrap().to_vec();
+    let roots = world.population(population).unwrap().models().to_vec();
     for (m, &root_among) in roots.iter().enumerate() {
         let (mut alone, population) = overflowing(&[m], 4);
-        let root = alone.models(population).unwrap()[0];
+        let root = alone.population(population).unwrap().models()[0];
         assert_eq!(state(&mut world, root_among), state(&mut alone, root), "model {m}");
     }
     // The step that is passed over changes the scale, and nothing else.
     let (mut before, population) = overflowing(&[0, 1, 2], 1);
     let (mut after, of_after) = overflowing(&[0, 1, 2], 2);
-    let root = before.models(population).unwrap()[1];
+    let root = before.population(population).unwrap().models()[1];
     let old = state(&mut before, root);
-    let root = after.models(of_after).unwrap()[1];
+    let root = after.population(of_after).unwrap().models()[1];
     let new = state(&mut after, root);
     assert_eq!((&old.0, &old.1), (&new.0, &new.1));
     assert_eq!((old.2.get_scale(), new.2.get_scale()), (65536.0, 32768.0));
-    let steps =
-        |world: &mut World, root| world.optimizer_state_dict(root).unwrap().state[&0][0].clone();
-    let root = after.models(of_after).unwrap().to_vec();
+    let steps = |world: &mut World, root| {
+        world.part(root).optimizer_state_dict().unwrap().state[&0][0].clone()
+    };
+    let root = after.population(of_after).unwrap().models().to_vec();
     assert_ne!(steps(&mut after, root[0]), steps(&mut after, root[1]));
 }
 
@@ -188,7 +195,8 @@ fn separate_calls_and_the_one_call_give_the_same_bits() {
         let all = [0, 1, 2];
         let population = spawn(&mut world, &all);
         world
-            .insert(population, GradScaler { init_scale: 3000.0, ..GradScaler::default() })
+            .brains(population)
+            .insert(GradScaler { init_scale: 3000.0, ..GradScaler::default() })
             .unwrap();
         let (x, y) = (inputs(&all), target());
         let loss = MSELoss::default();
@@ -196,23 +204,23 @@ fn separate_calls_and_the_one_call_give_the_same_bits() {
             let y = || Input::shared(y.view());
             if !separate {
                 world.autocast(Dtype::BF16, |world| {
-                    world.train_step_scaled::<f32, f32>(population, &x, y(), &loss).unwrap();
+                    world.brains(population).train_step_scaled::<f32, f32>(&x, y(), &loss).unwrap();
                 });
                 continue;
             }
-            world.zero_grad(population).unwrap();
+            world.brains(population).zero_grad().unwrap();
             world.autocast(Dtype::BF16, |world| {
-                world.forward(population, &x).unwrap();
-                world.loss::<f32, f32>(population, y(), &loss).unwrap();
+                world.brains(population).forward(&x).unwrap();
+                world.brains(population).loss::<f32, f32>(y(), &loss).unwrap();
             });
             // As torch recommends, going back is outside of autocast.
-            world.scale_loss(population).unwrap();
-            world.backward(population).unwrap();
-            world.unscale_(population).unwrap();
-            assert_eq!(world.step_scaled(population).unwrap(), [true; MODELS]);
-            world.update_scale(population, None).unwrap();
+            world.brains(population).scale_loss().unwrap();
+            world.brains(population).backward().unwrap();
+            world.brains(population).unscale_().unwrap();
+            assert_eq!(world.brains(population).step_scaled().unwrap(), [true; MODELS]);
+            world.brains(population).update_scale(None).unwrap();
         }
-        let root = world.models(population).unwrap()[1];
+        let root = world.population(population).unwrap().models()[1];
         state(&mut world, root)
     };
     assert_eq!(run(true), run(false));
@@ -241,14 +249,12 @@ fn planned_and_eager_passes_give_the_same_bits() {
             let mut world = World::new();
             let settings =
                 PopulationSettings { models: MODELS, seed: 5, ..PopulationSettings::default() };
-            let population = world.spawn_population_with(&image_network(), settings).unwrap();
-            world.insert(population, SGD { lr: 0.1, ..SGD::default() }).unwrap();
+            let population = world.spawn_population_with(&image_network(), settings).unwrap().id();
+            world.brains(population).insert(SGD { lr: 0.1, ..SGD::default() }).unwrap();
             if watched {
                 world
-                    .register_forward_hook(
-                        Target::Population(population, String::new()),
-                        |_, _, _| Ok(None),
-                    )
+                    .target_mut(Target::Population(population, String::new()))
+                    .register_forward_hook(|_, _, _| Ok(None))
                     .unwrap();
             }
             let x = numbers(&[MODELS, BATCH, 2, 4, 4], |i| (0.7 * i).sin());
@@ -257,15 +263,18 @@ fn planned_and_eager_passes_give_the_same_bits() {
             for _ in 0..3 {
                 let of_models = world.autocast(dtype, |world| {
                     let y = Input::shared(y.view());
-                    world.train_step::<f32, f32>(population, &x, y, &HuberLoss::default()).unwrap()
+                    world
+                        .brains(population)
+                        .train_step::<f32, f32>(&x, y, &HuberLoss::default())
+                        .unwrap()
                 });
                 losses.extend(of_models);
             }
-            let roots = world.models(population).unwrap().to_vec();
+            let roots = world.population(population).unwrap().models().to_vec();
             let all: Vec<_> = roots.iter().flat_map(|&root| parameters(&mut world, root)).collect();
             let means = roots
                 .iter()
-                .flat_map(|&root| world.parameter::<f32>(root, "1.running_mean").unwrap());
+                .flat_map(|&root| world.part(root).parameter::<f32>("1.running_mean").unwrap());
             let means: Vec<_> = means.collect();
             (bits(&losses), bits(&all), bits(&means))
         };
@@ -278,7 +287,7 @@ fn autocast_lasts_as_long_as_it_is_asked_for() {
     let mut world = World::new();
     let population = spawn(&mut world, &[0, 1, 2]);
     let x = inputs(&[0, 1, 2]);
-    let run = |world: &mut World| world.forward(population, &x).unwrap();
+    let run = |world: &mut World| world.brains(population).forward(&x).unwrap();
     let exact = run(&mut world);
     assert!(!world.is_autocast_enabled());
     let (lower, nested) = world.autocast(Dtype::BF16, |world| {
@@ -304,12 +313,12 @@ fn parameters_and_gradients_stay_of_single_precision() {
     let mut world = World::new();
     let population = spawn(&mut world, &[0]);
     let x = inputs(&[0]);
-    world.autocast(Dtype::BF16, |world| world.forward(population, &x)).unwrap();
-    world.backward_from(population, &ArrayD::<f32>::ones(vec![1, BATCH, 3])).unwrap();
-    let root = world.models(population).unwrap()[0];
-    let gradient = world.gradient::<f32>(root, "0.weight").unwrap().unwrap();
+    world.autocast(Dtype::BF16, |world| world.population_mut(population)?.forward(&x)).unwrap();
+    world.brains(population).backward_from(&ArrayD::<f32>::ones(vec![1, BATCH, 3])).unwrap();
+    let root = world.population(population).unwrap().models()[0];
+    let gradient = world.part(root).gradient::<f32>("0.weight").unwrap().unwrap();
     assert!(gradient.iter().all(|g| g.is_finite() && *g != 0.0));
-    assert!(world.parameter::<f32>(root, "3.bias").is_ok());
+    assert!(world.part(root).parameter::<f32>("3.bias").is_ok());
 }
 
 #[test]
@@ -317,16 +326,17 @@ fn recurrent_and_attention_layers_run_with_autocast() {
     let mut world = World::new();
     let x = numbers(&[2, 5, 3, 4], |i| (0.7 * i).sin());
     let layers = TransformerEncoderLayer { dropout: 0.0, ..TransformerEncoderLayer::new(4, 2) };
-    let encoder = world.spawn_population(&layers, 2, Seed(3)).unwrap();
-    let exact = world.forward(encoder, &x).unwrap();
-    let lower = world.autocast(Dtype::BF16, |world| world.forward(encoder, &x)).unwrap();
+    let encoder = world.spawn_population(&layers, 2, Seed(3)).unwrap().id();
+    let exact = world.brains(encoder).forward(&x).unwrap();
+    let lower =
+        world.autocast(Dtype::BF16, |world| world.population_mut(encoder)?.forward(&x)).unwrap();
     let distance = (&exact - &lower).iter().fold(0.0_f32, |most, d| most.max(d.abs()));
     assert!(distance > 0.0 && distance < 0.1, "{distance}");
     for hidden in [4, 6] {
-        let lstm = world.spawn_population(&LSTM::new(4, hidden), 2, Seed(3)).unwrap();
+        let lstm = world.spawn_population(&LSTM::new(4, hidden), 2, Seed(3)).unwrap().id();
         let call = |world: &mut World| {
             let arguments = Arguments::each([AnyInput::from(&x)]);
-            world.forward_with::<f32>(lstm, arguments).unwrap().leaves()[0].clone()
+            world.brains(lstm).forward_with::<f32>(arguments).unwrap().leaves()[0].clone()
         };
         let exact = call(&mut world);
         let lower = world.autocast(Dtype::BF16, call);
@@ -340,51 +350,60 @@ fn scalers_say_what_is_missing() {
     let mut world = World::new();
     let population = spawn(&mut world, &[0, 1]);
     let x = inputs(&[0, 1]);
-    let error = world.scale_loss(population).unwrap_err();
+    let error = world.brains(population).scale_loss().unwrap_err();
     assert!(matches!(error, ScalerError::NoScaler { model: 0 }), "{error}");
-    world.insert(population, GradScaler { growth_factor: 1.0, ..GradScaler::default() }).unwrap();
+    world
+        .brains(population)
+        .insert(GradScaler { growth_factor: 1.0, ..GradScaler::default() })
+        .unwrap();
     assert_eq!(
-        world.unscale_(population).unwrap_err().to_string(),
+        world.brains(population).unscale_().unwrap_err().to_string(),
         "The growth factor must be > 1.0."
     );
-    world.insert(population, GradScaler::default()).unwrap();
-    assert!(matches!(world.scale_loss(population), Err(ScalerError::Step(StepError::NoLoss))));
-    world.forward(population, &x).unwrap();
+    world.brains(population).insert(GradScaler::default()).unwrap();
+    assert!(matches!(
+        world.brains(population).scale_loss(),
+        Err(ScalerError::Step(StepError::NoLoss))
+    ));
+    world.brains(population).forward(&x).unwrap();
     let y = target();
-    world.loss::<f32, f32>(population, Input::shared(y.view()), &MSELoss::default()).unwrap();
-    world.scale_loss(population).unwrap();
-    let error = world.step_scaled(population).unwrap_err();
+    world
+        .brains(population)
+        .loss::<f32, f32>(Input::shared(y.view()), &MSELoss::default())
+        .unwrap();
+    world.brains(population).scale_loss().unwrap();
+    let error = world.brains(population).step_scaled().unwrap_err();
     assert_eq!(error.to_string(), "No inf checks were recorded for this optimizer.");
-    world.backward(population).unwrap();
-    world.unscale_(population).unwrap();
+    world.brains(population).backward().unwrap();
+    world.brains(population).unscale_().unwrap();
     // Clipping is between the two.
-    world.clip_grad_norm_(population, 0.1).unwrap();
-    assert!(world.get_total_norm(population, 2.0).unwrap().iter().all(|norm| *norm <= 0.11));
-    world.step_scaled(population).unwrap();
-    assert!(matches!(world.step_scaled(population), Err(ScalerError::AlreadyStepped)));
-    world.update_scale(population, Some(8.0)).unwrap();
-    assert_eq!(world.get_scale(population).unwrap().to_vec(), [8.0, 8.0]);
-    let root = world.models(population).unwrap()[0];
-    let state = world.scaler_state_dict(root).unwrap();
+    world.brains(population).clip_grad_norm_(0.1).unwrap();
+    assert!(world.brains(population).get_total_norm(2.0).unwrap().iter().all(|norm| *norm <= 0.11));
+    world.brains(population).step_scaled().unwrap();
+    assert!(matches!(world.brains(population).step_scaled(), Err(ScalerError::AlreadyStepped)));
+    world.brains(population).update_scale(Some(8.0)).unwrap();
+    assert_eq!(world.population(population).unwrap().get_scale().unwrap().to_vec(), [8.0, 8.0]);
+    let root = world.population(population).unwrap().models()[0];
+    let state = world.module(root).unwrap().scaler_state_dict().unwrap();
     let mut off = GradScaler { enabled: false, ..GradScaler::default() };
-    world.insert(population, off).unwrap();
-    assert_eq!(world.scaler_state_dict(root).unwrap(), None);
+    world.brains(population).insert(off).unwrap();
+    assert_eq!(world.module(root).unwrap().scaler_state_dict().unwrap(), None);
     off.enabled = true;
-    world.insert(population, off).unwrap();
-    assert!(matches!(world.load_scaler_state_dict(root, None), Err(ScalerError::EmptyState)));
-    world.load_scaler_state_dict(root, state.as_ref()).unwrap();
-    assert_eq!(world.get_scale(population).unwrap().to_vec(), [8.0, 65536.0]);
+    world.brains(population).insert(off).unwrap();
+    assert!(matches!(world.part(root).load_scaler_state_dict(None), Err(ScalerError::EmptyState)));
+    world.part(root).load_scaler_state_dict(state.as_ref()).unwrap();
+    assert_eq!(world.population(population).unwrap().get_scale().unwrap().to_vec(), [8.0, 65536.0]);
 }
 
 #[test]
 fn a_function_may_refuse_to_run_with_autocast() {
     use neurarch::kernels::ir::autocast::{Autocast, Device};
     let mut world = World::new();
-    let population = world.spawn_population(&Sigmoid, 1, Seed(0)).unwrap();
+    let population = world.spawn_population(&Sigmoid, 1, Seed(0)).unwrap().id();
     mode::set_autocast_mode(&mut world, Autocast::new(Device::Cuda, Dtype::F16));
     let (x, y) = (Array3::<f32>::zeros((1, 2, 2)), Array3::<f32>::zeros((1, 2, 2)));
-    world.forward(population, &x).unwrap();
-    let error = world.loss::<f32, f32>(population, &y, &BCELoss::default()).unwrap_err();
+    world.brains(population).forward(&x).unwrap();
+    let error = world.brains(population).loss::<f32, f32>(&y, &BCELoss::default()).unwrap_err();
     assert!(error.to_string().contains("are unsafe to autocast"), "{error}");
 }
 
@@ -393,27 +412,28 @@ fn train_halves<T: Half>(dtype: Dtype, watched: bool) -> (Vec<f64>, Vec<f64>) {
     let mut world = World::new();
     let settings =
         PopulationSettings { models: MODELS, seed: 5, dtype, ..PopulationSettings::default() };
-    let population = world.spawn_population_with(&image_network(), settings).unwrap();
-    world.insert(population, SGD { lr: 0.1, momentum: 0.9, ..SGD::default() }).unwrap();
+    let population = world.spawn_population_with(&image_network(), settings).unwrap().id();
+    world.brains(population).insert(SGD { lr: 0.1, momentum: 0.9, ..SGD::default() }).unwrap();
     if watched {
         let target = Target::Population(population, String::new());
-        world.register_forward_hook(target, |_, _, _| Ok(None)).unwrap();
+        world.target_mut(target).register_forward_hook(|_, _, _| Ok(None)).unwrap();
     }
     let x = numbers(&[MODELS, BATCH, 2, 4, 4], |i| (0.7 * i).sin()).mapv(T::of);
     let y = numbers(&[BATCH, 3], |i| (1.3 * i).cos()).mapv(T::of);
     let mut losses = Vec::new();
     for _ in 0..5 {
         let y = Input::shared(y.view());
-        let of_models = world.train_step::<T, T>(population, &x, y, &MSELoss::default()).unwrap();
+        let of_models =
+            world.brains(population).train_step::<T, T>(&x, y, &MSELoss::default()).unwrap();
         losses.extend(of_models.iter().map(|&loss| loss.into()));
     }
-    let root = world.models(population).unwrap()[1];
-    let names = world.parameter_names(root).unwrap();
-    let all = names.iter().flat_map(|name| world.parameter::<T>(root, name).unwrap());
+    let root = world.population(population).unwrap().models()[1];
+    let names = world.part(root).parameter_names().unwrap();
+    let all = names.iter().flat_map(|name| world.part(root).parameter::<T>(name).unwrap());
     let all = all.map(Into::into).collect();
-    let dict = world.state_dict(root).unwrap();
+    let dict = world.part(root).state_dict().unwrap();
     assert_eq!(dict.get("0.weight").unwrap().dtype(), dtype);
-    world.load_state_dict(root, &dict).unwrap();
+    world.part(root).load_state_dict(&dict).unwrap();
     (losses, all)
 }
 
@@ -463,13 +483,13 @@ fn whole_models_of_halves_learn_and_are_the_same_eagerly() {
 fn train_two_steps(world: &mut World, population: Entity) {
     let x = inputs(&[0, 1, 2]).mapv(bf16::from_f32);
     let y = target().mapv(bf16::from_f32);
-    let before = world.parameters_to_vectors::<bf16>(population).unwrap();
+    let before = world.brains(population).parameters_to_vectors::<bf16>().unwrap();
     for _ in 0..2 {
         let y = Input::shared(y.view());
-        let losses = world.train_step::<bf16, bf16>(population, &x, y, &MSELoss::default());
+        let losses = world.brains(population).train_step::<bf16, bf16>(&x, y, &MSELoss::default());
         assert!(losses.unwrap().iter().all(|loss| loss.is_finite()));
     }
-    let after = world.parameters_to_vectors::<bf16>(population).unwrap();
+    let after = world.brains(population).parameters_to_vectors::<bf16>().unwrap();
     assert!(before != after && after.iter().all(|number| number.is_finite()));
 }
 
@@ -478,8 +498,8 @@ fn check_optimizer(optimizer: impl Component + Clone) -> (World, Entity) {
     let dtype = Dtype::BF16;
     let settings =
         PopulationSettings { models: MODELS, dtype, seed: 5, ..PopulationSettings::default() };
-    let population = world.spawn_population_with(&network(), settings).unwrap();
-    world.insert(population, optimizer).unwrap();
+    let population = world.spawn_population_with(&network(), settings).unwrap().id();
+    world.brains(population).insert(optimizer).unwrap();
     train_two_steps(&mut world, population);
     (world, population)
 }
@@ -491,10 +511,10 @@ fn optimizers_evolution_and_sharing_take_halves() {
     check_optimizer(Adafactor { lr: 0.05, ..Adafactor::default() });
     check_optimizer(Rprop::default());
     let (mut world, population) = check_optimizer(Adam { lr: 0.05, ..Adam::default() });
-    world.share_parameter(population, "0.weight").unwrap();
+    world.brains(population).share_parameter("0.weight").unwrap();
     train_two_steps(&mut world, population);
-    let before = world.parameters_to_vectors::<bf16>(population).unwrap();
-    world.perturb(population, Noise::normal(0.1)).unwrap();
-    let after = world.parameters_to_vectors::<bf16>(population).unwrap();
+    let before = world.brains(population).parameters_to_vectors::<bf16>().unwrap();
+    world.brains(population).perturb(Noise::normal(0.1)).unwrap();
+    let after = world.brains(population).parameters_to_vectors::<bf16>().unwrap();
     assert!(before != after && after.iter().all(|number| number.is_finite()));
 }

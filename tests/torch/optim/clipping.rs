@@ -19,27 +19,33 @@ fn gradient(shape: &[usize], model: usize, parameter: usize) -> ArrayD<f32> {
 
 /// Gives model `model` gradients of those of its parameters that `has` names.
 fn give(world: &mut World, root: Entity, model: usize, has: impl Fn(usize) -> bool) {
-    for (number, name) in world.parameter_names(root).unwrap().iter().enumerate() {
+    for (number, name) in
+        world.module_mut(root).unwrap().parameter_names().unwrap().iter().enumerate()
+    {
         if has(number) {
-            let shape = world.parameter::<f32>(root, name).unwrap().shape().to_vec();
+            let shape =
+                world.module_mut(root).unwrap().parameter::<f32>(name).unwrap().shape().to_vec();
             let gradient = gradient(&shape, model, number);
-            world.set_gradient(root, name, Some(gradient.view())).unwrap();
+            world.module_mut(root).unwrap().set_gradient(name, Some(gradient.view())).unwrap();
         }
     }
 }
 
 fn gradients(world: &mut World, root: Entity) -> Vec<Option<Vec<u32>>> {
-    let names = world.parameter_names(root).unwrap();
+    let names = world.module_mut(root).unwrap().parameter_names().unwrap();
     let bits = |gradient: ArrayD<f32>| gradient.iter().map(|x| x.to_bits()).collect();
-    names.iter().map(|name| world.gradient(root, name).unwrap().map(bits)).collect()
+    names
+        .iter()
+        .map(|name| world.module_mut(root).unwrap().gradient(name).unwrap().map(bits))
+        .collect()
 }
 
 /// Models of two blueprints by turns.
 fn mixed(world: &mut World, models: usize) -> (Entity, Vec<Entity>) {
-    let population = world.spawn_population(&net(5), models, Seed(1)).unwrap();
-    let roots = world.models(population).unwrap().to_vec();
+    let population = world.spawn_population(&net(5), models, Seed(1)).unwrap().id();
+    let roots = world.population(population).unwrap().models().to_vec();
     for &root in roots.iter().skip(1).step_by(2) {
-        let first = world.module(root, "0").unwrap();
+        let first = world.module_mut(root).unwrap().at("0").unwrap().id();
         world.entity_mut(first).insert(Linear { bias: false, ..Linear::new(3, 5) });
     }
     (population, roots)
@@ -61,8 +67,8 @@ fn a_model_is_clipped_among_many_as_alone_on_any_number_of_threads() {
                 give(&mut world, root, model, has(model));
             }
             // Not the model, but its steps are passed over.
-            world.set_active(roots[7], false).unwrap();
-            let norms = world.clip_grad_norm_(population, 0.5).unwrap();
+            world.module_mut(roots[7]).unwrap().set_active(false).unwrap();
+            let norms = world.population_mut(population).unwrap().clip_grad_norm_(0.5).unwrap();
             let clipped: Vec<_> = roots.iter().map(|&root| gradients(&mut world, root)).collect();
             (norms, clipped)
         })
@@ -75,7 +81,11 @@ fn a_model_is_clipped_among_many_as_alone_on_any_number_of_threads() {
         let root = roots[model % 2];
         give(&mut world, root, model, has(model));
         // Of one model, by its root.
-        assert_eq!(world.clip_grad_norm_(root, 0.5).unwrap(), [norms[model]], "{model}");
+        assert_eq!(
+            world.module_mut(root).unwrap().clip_grad_norm_(0.5).unwrap(),
+            [norms[model]],
+            "{model}"
+        );
         assert_eq!(gradients(&mut world, root), all[model], "{model}");
         assert_eq!(norms[model] == 0.0, model.is_multiple_of(5));
         assert_eq!(gradients(&mut world, root)[0].is_none(), model.is_multiple_of(5));
@@ -85,20 +95,20 @@ fn a_model_is_clipped_among_many_as_alone_on_any_number_of_threads() {
 #[test]
 fn what_is_below_a_module_is_clipped_alone() {
     let mut world = World::new();
-    let population = world.spawn_population(&net(4), 3, Seed(1)).unwrap();
-    let roots = world.models(population).unwrap().to_vec();
+    let population = world.spawn_population(&net(4), 3, Seed(1)).unwrap().id();
+    let roots = world.population(population).unwrap().models().to_vec();
     for (model, &root) in roots.iter().enumerate() {
         give(&mut world, root, model, |_| true);
     }
     let before: Vec<_> = roots.iter().map(|&root| gradients(&mut world, root)).collect();
-    let last = world.module(roots[1], "2").unwrap();
-    world.clip_grad_value_(last, 0.25).unwrap();
+    let last = world.module_mut(roots[1]).unwrap().at("2").unwrap().id();
+    world.module_mut(last).unwrap().clip_grad_value_(0.25).unwrap();
     let after: Vec<_> = roots.iter().map(|&root| gradients(&mut world, root)).collect();
     assert_eq!((&before[0], &before[2]), (&after[0], &after[2]));
     assert_eq!(before[1][..2], after[1][..2]);
     let numbers = after[1][2..].iter().flatten().flatten().map(|&bits| f32::from_bits(bits));
     assert!(numbers.clone().all(|x| x.abs() <= 0.25));
-    let largest = world.get_total_norm(last, f64::INFINITY).unwrap();
+    let largest = world.module_mut(last).unwrap().get_total_norm(f64::INFINITY).unwrap();
     assert_eq!(largest, [f64::from(numbers.fold(0.0_f32, |most, x| most.max(x.abs())))]);
 }
 
@@ -108,17 +118,17 @@ fn a_parameter_of_two_names_counts_once() {
     let twice = Sequential::new()
         .push(Linear { bias: false, ..Linear::new(2, 2) })
         .push(Linear { bias: false, ..Linear::new(2, 2) });
-    let population = world.spawn_population(&twice, 2, Seed(1)).unwrap();
-    let roots = world.models(population).unwrap().to_vec();
+    let population = world.spawn_population(&twice, 2, Seed(1)).unwrap().id();
+    let roots = world.population(population).unwrap().models().to_vec();
     for &root in &roots {
-        world.tie(root, "1.weight", "0.weight").unwrap();
+        world.module_mut(root).unwrap().tie("1.weight", "0.weight").unwrap();
         let gradient = array![[3.0_f32, 0.0], [0.0, 4.0]];
-        world.set_gradient(root, "0.weight", Some(gradient.view())).unwrap();
+        world.module_mut(root).unwrap().set_gradient("0.weight", Some(gradient.view())).unwrap();
     }
     // torch.nn.utils.clip_grad_norm_ of parameters(), in which it is once.
-    assert_eq!(world.clip_grad_norm_(population, 2.5).unwrap(), [5.0, 5.0]);
+    assert_eq!(world.population_mut(population).unwrap().clip_grad_norm_(2.5).unwrap(), [5.0, 5.0]);
     for &root in &roots {
-        let clipped = world.gradient::<f32>(root, "0.weight").unwrap().unwrap();
+        let clipped = world.module_mut(root).unwrap().gradient::<f32>("0.weight").unwrap().unwrap();
         assert!((clipped[[0, 0]] - 1.5).abs() < 1e-6, "{clipped}");
     }
 }
@@ -126,23 +136,30 @@ fn a_parameter_of_two_names_counts_once() {
 #[test]
 fn what_the_population_shares_is_no_models_own() {
     let mut world = World::new();
-    let population = world.spawn_population(&net(4), 3, Seed(1)).unwrap();
-    world.insert_with(population, |_| SGD { lr: 0.1, ..SGD::default() }).unwrap();
-    world.share_parameter(population, "0.weight").unwrap();
+    let population = world.spawn_population(&net(4), 3, Seed(1)).unwrap().id();
+    world
+        .population_mut(population)
+        .unwrap()
+        .insert_with(|_| SGD { lr: 0.1, ..SGD::default() })
+        .unwrap();
+    world.population_mut(population).unwrap().share_parameter("0.weight").unwrap();
     let (x, y) = (Array3::<f32>::ones((3, 4, 3)), Array3::<f32>::zeros((3, 4, 2)));
-    world.forward(population, &x).unwrap();
-    world.loss::<f32, _>(population, &y, &MSELoss::default()).unwrap();
-    world.backward(population).unwrap();
-    let root = world.models(population).unwrap()[1];
-    let before = world.gradient::<f32>(root, "0.weight").unwrap().unwrap();
+    world.population_mut(population).unwrap().forward(&x).unwrap();
+    world.population_mut(population).unwrap().loss::<f32, _>(&y, &MSELoss::default()).unwrap();
+    world.population_mut(population).unwrap().backward().unwrap();
+    let root = world.population(population).unwrap().models()[1];
+    let before = world.module_mut(root).unwrap().gradient::<f32>("0.weight").unwrap().unwrap();
     let own: f64 = ["0.bias", "2.weight", "2.bias"]
         .iter()
-        .map(|name| world.gradient::<f32>(root, name).unwrap().unwrap())
+        .map(|name| world.module_mut(root).unwrap().gradient::<f32>(name).unwrap().unwrap())
         .flat_map(|gradient| gradient.iter().map(|&x| f64::from(x).powi(2)).collect::<Vec<_>>())
         .sum();
-    let norms = world.clip_grad_norm_(population, 1e-3).unwrap();
+    let norms = world.population_mut(population).unwrap().clip_grad_norm_(1e-3).unwrap();
     assert!((norms[1] - own.sqrt()).abs() < 1e-6, "{norms:?}");
-    assert_eq!(world.gradient::<f32>(root, "0.weight").unwrap().unwrap(), before);
+    assert_eq!(
+        world.module_mut(root).unwrap().gradient::<f32>("0.weight").unwrap().unwrap(),
+        before
+    );
 }
 
 #[test]
@@ -151,18 +168,20 @@ fn averages_of_several_blueprints_are_each_models_own() {
     let (population, roots) = mixed(&mut world, 40);
     let (averaged, means) = mixed(&mut world, 40);
     world.entity_mut(averaged).insert(AveragedModel::new(AverageFn::Ema { decay: 0.75 }));
-    world.update_parameters(averaged, population).unwrap();
+    world.population_mut(averaged).unwrap().update_parameters(population).unwrap();
     let of = |world: &mut World, roots: &[Entity]| -> Vec<Vec<f32>> {
         roots
             .iter()
-            .map(|&root| world.parameters_to_vector::<f32>(root).unwrap().to_vec())
+            .map(|&root| {
+                world.module_mut(root).unwrap().parameters_to_vector::<f32>().unwrap().to_vec()
+            })
             .collect()
     };
     let first = of(&mut world, &roots);
     assert_eq!(of(&mut world, &means), first);
-    world.perturb(population, Noise::normal(1.0)).unwrap();
+    world.population_mut(population).unwrap().perturb(Noise::normal(1.0)).unwrap();
     let second = of(&mut world, &roots);
-    world.update_parameters(averaged, population).unwrap();
+    world.population_mut(averaged).unwrap().update_parameters(population).unwrap();
     for (model, mean) in of(&mut world, &means).iter().enumerate() {
         for (place, &mean) in mean.iter().enumerate() {
             let (old, new) = (f64::from(first[model][place]), f64::from(second[model][place]));
@@ -171,10 +190,11 @@ fn averages_of_several_blueprints_are_each_models_own() {
     }
     // Its own average stays.
     let before = of(&mut world, &means);
-    world.update_parameters(averaged, averaged).unwrap();
+    world.population_mut(averaged).unwrap().update_parameters(averaged).unwrap();
     assert_eq!(of(&mut world, &means), before);
-    let other = world.spawn_population(&net(5), 40, Seed(1)).unwrap();
-    let error = world.update_parameters(averaged, other).unwrap_err().to_string();
+    let other = world.spawn_population(&net(5), 40, Seed(1)).unwrap().id();
+    let error =
+        world.population_mut(averaged).unwrap().update_parameters(other).unwrap_err().to_string();
     assert_eq!(error, "expected models alike in both populations, model 1 differs");
     assert_eq!(of(&mut world, &means), before);
 }
@@ -182,16 +202,18 @@ fn averages_of_several_blueprints_are_each_models_own() {
 #[test]
 fn overflows_of_some_models_and_of_all_pass_over_their_steps() {
     let mut world = World::new();
-    let population = world.spawn_population(&net(5), 20, Seed(1)).unwrap();
-    world.insert_with(population, |_| Adam::default()).unwrap();
-    world.insert(population, GradScaler::default()).unwrap();
-    let roots = world.models(population).unwrap().to_vec();
-    world.set_active(roots[3], false).unwrap();
+    let population = world.spawn_population(&net(5), 20, Seed(1)).unwrap().id();
+    world.population_mut(population).unwrap().insert_with(|_| Adam::default()).unwrap();
+    world.population_mut(population).unwrap().insert(GradScaler::default()).unwrap();
+    let roots = world.population(population).unwrap().models().to_vec();
+    world.module_mut(roots[3]).unwrap().set_active(false).unwrap();
     let y = Array3::<f32>::zeros((20, 4, 2));
     let weights = |world: &mut World| -> Vec<Vec<f32>> {
         roots
             .iter()
-            .map(|&root| world.parameters_to_vector::<f32>(root).unwrap().to_vec())
+            .map(|&root| {
+                world.module_mut(root).unwrap().parameters_to_vector::<f32>().unwrap().to_vec()
+            })
             .collect()
     };
     let is_bad = |step: usize, model: usize| step == 1 || step == 0 && model.is_multiple_of(3);
@@ -204,7 +226,11 @@ fn overflows_of_some_models_and_of_all_pass_over_their_steps() {
             },
         );
         let before = weights(&mut world);
-        world.train_step_scaled::<f32, f32>(population, &x, &y, &MSELoss::default()).unwrap();
+        world
+            .population_mut(population)
+            .unwrap()
+            .train_step_scaled::<f32, f32>(&x, &y, &MSELoss::default())
+            .unwrap();
         for (model, after) in weights(&mut world).iter().enumerate() {
             let stays = is_bad(step, model) || model == 3;
             assert_eq!(*after == before[model], stays, "step {step} of model {model}");
@@ -212,6 +238,6 @@ fn overflows_of_some_models_and_of_all_pass_over_their_steps() {
                 scales[model] /= 2.0;
             }
         }
-        assert_eq!(world.get_scale(population).unwrap().to_vec(), scales);
+        assert_eq!(world.population(population).unwrap().get_scale().unwrap().to_vec(), scales);
     }
 }

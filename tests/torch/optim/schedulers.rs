@@ -13,8 +13,12 @@ use crate::golden;
 fn brains(models: usize) -> (World, Entity) {
     let mut world = World::new();
     let brain = Sequential::new().push(Linear::new(2, 3)).push(Linear::new(3, 1));
-    let population = world.spawn_population(&brain, models, Seed(1)).unwrap();
-    world.insert_with(population, |model| sgd(0.1 * (1 + model) as f64)).unwrap();
+    let population = world.spawn_population(&brain, models, Seed(1)).unwrap().id();
+    world
+        .population_mut(population)
+        .unwrap()
+        .insert_with(|model| sgd(0.1 * (1 + model) as f64))
+        .unwrap();
     (world, population)
 }
 
@@ -23,7 +27,7 @@ fn sgd(lr: f64) -> SGD {
 }
 
 fn rates(world: &World, population: Entity) -> Vec<f64> {
-    let models = world.models(population).unwrap();
+    let models = world.population(population).unwrap().models();
     models.iter().map(|&model| world.get::<SGD>(model).unwrap().lr).collect()
 }
 
@@ -37,11 +41,15 @@ fn assert_close(found: &[f64], expected: &[f64]) {
 fn each_model_follows_its_own_schedule() {
     let (mut world, population) = brains(3);
     let gamma = |model: usize| 1.0 / (1 + model) as f64;
-    world.schedule_with(population, |model| ExponentialLR { gamma: gamma(model) }).unwrap();
-    world.step_schedulers(population).unwrap();
+    world
+        .population_mut(population)
+        .unwrap()
+        .schedule_with(|model| ExponentialLR { gamma: gamma(model) })
+        .unwrap();
+    world.population_mut(population).unwrap().step_schedulers().unwrap();
     assert_close(&rates(&world, population), &[0.1, 0.1, 0.1]);
-    let second = world.models(population).unwrap()[1];
-    world.step_schedulers(second).unwrap();
+    let second = world.population(population).unwrap().models()[1];
+    world.module_mut(second).unwrap().step_schedulers().unwrap();
     assert_close(&rates(&world, population), &[0.1, 0.05, 0.1]);
 }
 
@@ -49,13 +57,19 @@ fn each_model_follows_its_own_schedule() {
 fn a_metric_of_each_model_decides_about_it_alone() {
     let (mut world, population) = brains(2);
     let plateau = ReduceLROnPlateau { patience: 0, factor: 0.5, ..ReduceLROnPlateau::default() };
-    world.schedule(population, plateau).unwrap();
-    world.step_schedulers_with_metrics(population, &[1.0, 1.0]).unwrap();
-    world.step_schedulers_with_metrics(population, &[2.0, 0.5]).unwrap();
+    world.population_mut(population).unwrap().schedule(plateau).unwrap();
+    world.population_mut(population).unwrap().step_schedulers_with_metrics(&[1.0, 1.0]).unwrap();
+    world.population_mut(population).unwrap().step_schedulers_with_metrics(&[2.0, 0.5]).unwrap();
     assert_close(&rates(&world, population), &[0.05, 0.2]);
-    let error = world.step_schedulers_with_metrics(population, &[1.0]).unwrap_err().to_string();
+    let error = world
+        .population_mut(population)
+        .unwrap()
+        .step_schedulers_with_metrics(&[1.0])
+        .unwrap_err()
+        .to_string();
     assert_eq!(error, "expected a metric for each of 2 models, got 1");
-    let error = world.step_schedulers(population).unwrap_err().to_string();
+    let error =
+        world.population_mut(population).unwrap().step_schedulers().unwrap_err().to_string();
     assert!(error.contains("missing 1 required positional argument: 'metrics'"), "{error}");
     assert_close(&rates(&world, population), &[0.05, 0.2]);
 }
@@ -63,15 +77,19 @@ fn a_metric_of_each_model_decides_about_it_alone() {
 #[test]
 fn an_optimizer_of_a_subtree_is_scheduled_with_it() {
     let (mut world, population) = brains(1);
-    let root = world.models(population).unwrap()[0];
-    let last = world.module(root, "1").unwrap();
+    let root = world.population(population).unwrap().models()[0];
+    let last = world.module_mut(root).unwrap().at("1").unwrap().id();
     world.entity_mut(last).insert(sgd(1.0));
-    world.schedule(last, StepLR { step_size: 1, gamma: 0.1 }).unwrap();
-    world.step_schedulers(population).unwrap();
+    world.module_mut(last).unwrap().schedule(StepLR { step_size: 1, gamma: 0.1 }).unwrap();
+    world.population_mut(population).unwrap().step_schedulers().unwrap();
     assert_close(&rates(&world, population), &[0.1]);
     assert_close(&[world.get::<SGD>(last).unwrap().lr], &[0.1]);
-    world.schedule(population, StepLR { step_size: 1, gamma: 0.5 }).unwrap();
-    world.step_schedulers(population).unwrap();
+    world
+        .population_mut(population)
+        .unwrap()
+        .schedule(StepLR { step_size: 1, gamma: 0.5 })
+        .unwrap();
+    world.population_mut(population).unwrap().step_schedulers().unwrap();
     assert_close(&[world.get::<SGD>(last).unwrap().lr], &[0.05]);
     assert_close(&rates(&world, population), &[0.05]);
 }
@@ -85,29 +103,44 @@ fn what_torch_refuses_is_refused_and_changes_nothing() {
         assert!(error.contains(says), "{error}");
     };
     let constant = ConstantLR { factor: 1.5, ..ConstantLR::default() };
-    refused(world.schedule(population, constant), "expected to be between 0 and 1");
-    refused(world.schedule(population, StepLR { step_size: 0, gamma: 0.1 }), "step_size");
+    refused(
+        world.population_mut(population).unwrap().schedule(constant),
+        "expected to be between 0 and 1",
+    );
+    refused(
+        world.population_mut(population).unwrap().schedule(StepLR { step_size: 0, gamma: 0.1 }),
+        "step_size",
+    );
     let plateau = SequentialLR::new([]).push(ReduceLROnPlateau::default());
-    refused(world.schedule(population, plateau), "does not support `ReduceLROnPlateau`");
+    refused(
+        world.population_mut(population).unwrap().schedule(plateau),
+        "does not support `ReduceLROnPlateau`",
+    );
     let few = SequentialLR::new([3]).push(ExponentialLR { gamma: 0.5 });
-    refused(world.schedule(population, few), "number of milestones to be equal to 1");
-    refused(world.step_schedulers(population), "has no scheduler");
+    refused(
+        world.population_mut(population).unwrap().schedule(few),
+        "number of milestones to be equal to 1",
+    );
+    refused(world.population_mut(population).unwrap().step_schedulers(), "has no scheduler");
     assert_close(&rates(&world, population), &before);
 
     // The second part ends, after the first one has gone on.
     let chain = ChainedScheduler::new()
         .push(ExponentialLR { gamma: 0.5 })
         .push(OneCycleLR { cycle_momentum: None, ..OneCycleLR::new(1.0, 2) });
-    world.schedule(population, chain).unwrap();
+    world.population_mut(population).unwrap().schedule(chain).unwrap();
     for _ in 0..2 {
-        world.step_schedulers(population).unwrap();
+        world.population_mut(population).unwrap().step_schedulers().unwrap();
     }
     let before = rates(&world, population);
-    refused(world.step_schedulers(population), "Tried to step 3 times");
+    refused(world.population_mut(population).unwrap().step_schedulers(), "Tried to step 3 times");
     assert_close(&rates(&world, population), &before);
 
-    let bare = world.spawn_population(&Linear::new(1, 1), 1, Seed(0)).unwrap();
-    refused(world.schedule(bare, ExponentialLR { gamma: 0.5 }), "has no optimizer");
+    let bare = world.spawn_population(&Linear::new(1, 1), 1, Seed(0)).unwrap().id();
+    refused(
+        world.population_mut(bare).unwrap().schedule(ExponentialLR { gamma: 0.5 }),
+        "has no optimizer",
+    );
 }
 
 #[test]
@@ -118,11 +151,11 @@ fn weight_averaging_has_torchs_rates() {
     let at_once = SWALR { anneal_epochs: 0, ..cos };
     for (name, scheduler) in [("cos", cos), ("linear", linear), ("at_once", at_once)] {
         let (mut world, population) = brains(1);
-        world.insert(population, sgd(0.4)).unwrap();
-        world.schedule(population, scheduler).unwrap();
+        world.population_mut(population).unwrap().insert(sgd(0.4)).unwrap();
+        world.population_mut(population).unwrap().schedule(scheduler).unwrap();
         let mut found = rates(&world, population);
         for _ in 0..6 {
-            world.step_schedulers(population).unwrap();
+            world.population_mut(population).unwrap().step_schedulers().unwrap();
             found.extend(rates(&world, population));
         }
         golden::compare(text, &format!("swalr_{name}"), found, (1e-12, 1e-12));
@@ -137,8 +170,10 @@ fn learn(world: &mut World) -> Result<(), BevyError> {
     let &Learns(population, learns) = world.resource::<Learns>();
     if learns {
         let x = Array3::<f32>::ones((3, 2, 2));
-        world.forward(population, &x)?;
-        world.loss::<f32, f32>(population, &Array3::zeros((3, 2, 1)), &MSELoss::default())?;
+        world.population_mut(population)?.forward(&x)?;
+        world
+            .population_mut(population)?
+            .loss::<f32, f32>(&Array3::zeros((3, 2, 1)), &MSELoss::default())?;
     }
     Ok(())
 }
@@ -146,13 +181,17 @@ fn learn(world: &mut World) -> Result<(), BevyError> {
 #[test]
 fn one_system_steps_every_scheduler_after_the_optimizers() {
     let (mut world, population) = brains(3);
-    world.insert(population, sgd(1.0)).unwrap();
-    let models = world.models(population).unwrap().to_vec();
+    world.population_mut(population).unwrap().insert(sgd(1.0)).unwrap();
+    let models = world.population(population).unwrap().models().to_vec();
     let gamma = |model: usize| [0.5, 0.25, 0.125][model];
-    world.schedule_with(population, |model| ExponentialLR { gamma: gamma(model) }).unwrap();
+    world
+        .population_mut(population)
+        .unwrap()
+        .schedule_with(|model| ExponentialLR { gamma: gamma(model) })
+        .unwrap();
     let plateau = ReduceLROnPlateau { patience: 0, factor: 0.5, ..ReduceLROnPlateau::default() };
-    world.schedule(models[1], plateau).unwrap();
-    world.set_active(models[2], false).unwrap();
+    world.module_mut(models[1]).unwrap().schedule(plateau).unwrap();
+    world.module_mut(models[2]).unwrap().set_active(false).unwrap();
     world.insert_resource(Learns(population, true));
     let mut schedule = Schedule::default();
     add_neurarch(&mut schedule);

@@ -2,6 +2,7 @@
 //! stays as it was.
 
 use ndarray::{Array2, Array3, ArrayD, Axis};
+use neurarch::nn::Value;
 use neurarch::prelude::*;
 use neurarch::systems::edit::fuse::{
     FuseError, fuse_conv_bn_eval, fuse_linear_bn_eval, fuse_linear_relu, unfuse_linear_relu,
@@ -19,7 +20,7 @@ fn bits(array: ArrayD<f32>) -> Vec<u32> {
 
 /// Names and bits of all of a model's tensors.
 fn state(world: &mut World, root: Entity) -> Vec<(String, Vec<u8>)> {
-    let state = world.state_dict(root).unwrap();
+    let state = world.module_mut(root).unwrap().state_dict().unwrap();
     state.iter().map(|tensor| (tensor.name.clone(), tensor.to_native())).collect()
 }
 
@@ -27,8 +28,12 @@ fn with_relu() -> (World, Entity) {
     let inner = Sequential::new().push(Linear::new(3, 5)).push(ReLU);
     let network = Sequential::new().push(inner).push(Linear::new(5, 2));
     let mut world = World::new();
-    let brains = world.spawn_population(&network, MODELS, Seed(1)).unwrap();
-    world.insert(brains, SGD { lr: 0.1, momentum: 0.9, ..SGD::default() }).unwrap();
+    let brains = world.spawn_population(&network, MODELS, Seed(1)).unwrap().id();
+    world
+        .population_mut(brains)
+        .unwrap()
+        .insert(SGD { lr: 0.1, momentum: 0.9, ..SGD::default() })
+        .unwrap();
     (world, brains)
 }
 
@@ -36,9 +41,9 @@ fn with_relu() -> (World, Entity) {
 fn with_norm() -> (World, Entity) {
     let network = Sequential::new().push(Linear::new(3, 5)).push(BatchNorm1d::new(5)).push(Tanh);
     let mut world = World::new();
-    let brains = world.spawn_population(&network, MODELS, Seed(1)).unwrap();
+    let brains = world.spawn_population(&network, MODELS, Seed(1)).unwrap().id();
     for _ in 0..20 {
-        world.forward(brains, &inputs()).unwrap();
+        world.population_mut(brains).unwrap().forward(&inputs()).unwrap();
     }
     (world, brains)
 }
@@ -46,7 +51,14 @@ fn with_norm() -> (World, Entity) {
 fn train(world: &mut World, brains: Entity) -> Vec<u32> {
     let targets = Array2::<i64>::from_shape_fn((MODELS, 6), |(m, i)| ((m + i) % 2) as i64);
     let loss = CrossEntropyLoss::default();
-    bits(world.train_step(brains, &inputs(), &targets, &loss).unwrap().into_dyn())
+    bits(
+        world
+            .population_mut(brains)
+            .unwrap()
+            .train_step(&inputs(), &targets, &loss)
+            .unwrap()
+            .into_dyn(),
+    )
 }
 
 #[test]
@@ -55,12 +67,15 @@ fn a_linear_and_its_relu_learn_the_same_fused_to_the_bit() {
         let (mut world, brains) = with_relu();
         let mut losses = train(&mut world, brains);
         if fuse {
-            let before = bits(world.forward(brains, &inputs()).unwrap());
+            let before = bits(world.population_mut(brains).unwrap().forward(&inputs()).unwrap());
             fuse_linear_relu(&mut world, (brains, "0"), "0", "1").unwrap();
-            assert_eq!(bits(world.forward(brains, &inputs()).unwrap()), before);
-            let root = world.models(brains).unwrap()[1];
-            let fused = world.module(root, "0.0").unwrap();
-            assert_eq!(world.class_name(fused).unwrap(), "FusedLinearReLU");
+            assert_eq!(
+                bits(world.population_mut(brains).unwrap().forward(&inputs()).unwrap()),
+                before
+            );
+            let root = world.population(brains).unwrap().models()[1];
+            let fused = world.module_mut(root).unwrap().at("0.0").unwrap().id();
+            assert_eq!(world.module_mut(fused).unwrap().class_name().unwrap(), "FusedLinearReLU");
         }
         // The optimizer goes on where it was.
         losses.extend(train(&mut world, brains));
@@ -68,8 +83,8 @@ fn a_linear_and_its_relu_learn_the_same_fused_to_the_bit() {
             unfuse_linear_relu(&mut world, brains, "0.0", "0.1").unwrap();
         }
         losses.extend(train(&mut world, brains));
-        let root = world.models(brains).unwrap()[1];
-        (losses, state(&mut world, root), world.repr(root).unwrap())
+        let root = world.population(brains).unwrap().models()[1];
+        (losses, state(&mut world, root), world.module_mut(root).unwrap().repr().unwrap())
     };
     assert_eq!(run(true), run(false));
 }
@@ -78,15 +93,15 @@ fn a_linear_and_its_relu_learn_the_same_fused_to_the_bit() {
 fn one_model_is_fused_and_its_neighbors_stay_to_the_bit() {
     for norm in [true, false] {
         let (mut world, brains) = if norm { with_norm() } else { with_relu() };
-        let roots = world.models(brains).unwrap().to_vec();
-        world.eval(brains).unwrap();
-        let before = world.forward(brains, &inputs()).unwrap();
+        let roots = world.population(brains).unwrap().models().to_vec();
+        world.population_mut(brains).unwrap().eval().unwrap();
+        let before = world.population_mut(brains).unwrap().forward(&inputs()).unwrap();
         let states: Vec<_> = roots.iter().map(|&root| state(&mut world, root)).collect();
         match norm {
             true => fuse_linear_bn_eval(&mut world, roots[2], "0", "1").unwrap(),
             false => fuse_linear_relu(&mut world, roots[2], "0.0", "0.1").unwrap(),
         }
-        let after = world.forward(brains, &inputs()).unwrap();
+        let after = world.population_mut(brains).unwrap().forward(&inputs()).unwrap();
         for (model, &root) in roots.iter().enumerate() {
             let [before, after] =
                 [&before, &after].map(|y| y.index_axis(Axis(0), model).to_owned());
@@ -99,12 +114,15 @@ fn one_model_is_fused_and_its_neighbors_stay_to_the_bit() {
                 assert_eq!(state, states[model]);
             } else {
                 assert!((after - before).iter().all(|difference| difference.abs() < 1e-5));
-                assert_eq!(world.parameter_names(root).unwrap(), ["0.weight", "0.bias"]);
+                assert_eq!(
+                    world.module_mut(root).unwrap().parameter_names().unwrap(),
+                    ["0.weight", "0.bias"]
+                );
             }
         }
         if norm {
             // A module of a model is a target, too, and models of two structures are one population.
-            world.train(roots[1]).unwrap();
+            world.module_mut(roots[1]).unwrap().train().unwrap();
             let error = fuse_linear_bn_eval(&mut world, brains, "0", "1").unwrap_err();
             assert!(matches!(error, FuseError::Training | FuseError::Module { .. }), "{error}");
             assert_eq!(state(&mut world, roots[0]), states[0]);
@@ -115,17 +133,21 @@ fn one_model_is_fused_and_its_neighbors_stay_to_the_bit() {
 #[test]
 fn a_layer_that_was_edited_gets_its_bias() {
     let (mut world, brains) = with_norm();
-    let root = world.models(brains).unwrap()[0];
-    let layer = world.module(root, "0").unwrap();
-    let norm = world.module(root, "1").unwrap();
-    world.setattr(layer, "bias", Value::None).unwrap();
-    world.register_parameter(norm, "extra", Value::drawn_parameter([2], Init::Ones)).unwrap();
-    world.eval(brains).unwrap();
-    let before = world.forward(brains, &inputs()).unwrap();
+    let root = world.population(brains).unwrap().models()[0];
+    let layer = world.module_mut(root).unwrap().at("0").unwrap().id();
+    let norm = world.module_mut(root).unwrap().at("1").unwrap().id();
+    world.module_mut(layer).unwrap().setattr("bias", Value::None).unwrap();
+    world
+        .module_mut(norm)
+        .unwrap()
+        .register_parameter("extra", Value::drawn_parameter([2], Init::Ones))
+        .unwrap();
+    world.population_mut(brains).unwrap().eval().unwrap();
+    let before = world.population_mut(brains).unwrap().forward(&inputs()).unwrap();
     fuse_linear_bn_eval(&mut world, root, "0", "1").unwrap();
-    let after = world.forward(brains, &inputs()).unwrap();
+    let after = world.population_mut(brains).unwrap().forward(&inputs()).unwrap();
     assert!((after - before).iter().all(|difference| difference.abs() < 1e-5));
-    assert_eq!(world.parameter_names(root).unwrap(), ["0.weight", "0.bias"]);
+    assert_eq!(world.module_mut(root).unwrap().parameter_names().unwrap(), ["0.weight", "0.bias"]);
 }
 
 #[test]
@@ -133,24 +155,24 @@ fn a_convolution_without_a_bias_gets_one() {
     let convolution = Conv1d::new(3, 5, 2).without_bias();
     let network = Sequential::new().push(convolution).push(BatchNorm1d::new(5));
     let mut world = World::new();
-    let brains = world.spawn_population(&network, MODELS, Seed(1)).unwrap();
+    let brains = world.spawn_population(&network, MODELS, Seed(1)).unwrap().id();
     let inputs = inputs().insert_axis(Axis(1)).permuted_axes([0, 1, 3, 2]).to_owned();
-    world.forward(brains, &inputs).unwrap();
-    world.eval(brains).unwrap();
-    let before = world.forward(brains, &inputs).unwrap();
+    world.population_mut(brains).unwrap().forward(&inputs).unwrap();
+    world.population_mut(brains).unwrap().eval().unwrap();
+    let before = world.population_mut(brains).unwrap().forward(&inputs).unwrap();
     fuse_conv_bn_eval(&mut world, brains, "0", "1", false).unwrap();
-    let after = world.forward(brains, &inputs).unwrap();
+    let after = world.population_mut(brains).unwrap().forward(&inputs).unwrap();
     assert!((after - before).iter().all(|difference| difference.abs() < 1e-5));
-    let root = world.models(brains).unwrap()[0];
-    assert_eq!(world.parameter_names(root).unwrap(), ["0.weight", "0.bias"]);
+    let root = world.population(brains).unwrap().models()[0];
+    assert_eq!(world.module_mut(root).unwrap().parameter_names().unwrap(), ["0.weight", "0.bias"]);
 }
 
 #[test]
 fn what_cannot_be_fused_stays_as_it_was() {
     let (mut world, brains) = with_relu();
-    let root = world.models(brains).unwrap()[0];
+    let root = world.population(brains).unwrap().models()[0];
     let before = state(&mut world, root);
-    world.eval(brains).unwrap();
+    world.population_mut(brains).unwrap().eval().unwrap();
     let errors = [
         fuse_linear_relu(&mut world, brains, "0.1", "0.0").unwrap_err().to_string(),
         fuse_linear_relu(&mut world, brains, "0.0", "1").unwrap_err().to_string(),
@@ -172,22 +194,22 @@ fn what_cannot_be_fused_stays_as_it_was() {
     assert!(fuse_linear_relu(&mut world, stranger, "0", "1").is_err());
 
     // What has another name would change there, too.
-    let inner = world.module(root, "0").unwrap();
-    let linear = world.module(root, "0.0").unwrap();
-    world.share(root, "again", linear).unwrap();
+    let inner = world.module_mut(root).unwrap().at("0").unwrap().id();
+    let linear = world.module_mut(root).unwrap().at("0.0").unwrap().id();
+    world.module_mut(root).unwrap().share("again", linear).unwrap();
     let error = fuse_linear_relu(&mut world, inner, "0", "1").unwrap_err().to_string();
     assert_eq!(error, "'0' has another name in the model, 'again'");
     assert_eq!(state(&mut world, root)[..4], before[..4]);
 
     let norm = Sequential::new().push(Linear::new(3, 5)).push(BatchNorm1d::new(4));
-    let wrong = world.spawn_population(&norm, 1, Seed(1)).unwrap();
-    world.eval(wrong).unwrap();
+    let wrong = world.spawn_population(&norm, 1, Seed(1)).unwrap().id();
+    world.population_mut(wrong).unwrap().eval().unwrap();
     let error = fuse_linear_bn_eval(&mut world, wrong, "0", "1").unwrap_err().to_string();
     assert!(error.contains("got linear.out_features=5 and bn.num_features=4"), "{error}");
     let plain = BatchNorm1d { track_running_stats: false, ..BatchNorm1d::new(5) };
     let without = Sequential::new().push(Linear::new(3, 5)).push(plain);
-    let without = world.spawn_population(&without, 1, Seed(1)).unwrap();
-    world.eval(without).unwrap();
+    let without = world.spawn_population(&without, 1, Seed(1)).unwrap().id();
+    world.population_mut(without).unwrap().eval().unwrap();
     let error = fuse_linear_bn_eval(&mut world, without, "0", "1").unwrap_err();
     assert_eq!(error, FuseError::NoRunningStats);
 }

@@ -10,32 +10,36 @@ use neurarch::systems::state::parametrizations::{
 fn layers(models: usize) -> (World, Entity) {
     let mut world = World::new();
     let net = Sequential::new().push(Linear::new(3, 4)).push(Linear::new(3, 4)).push(Tanh);
-    let population = world.spawn_population(&net, models, Seed(2)).unwrap();
+    let population = world.spawn_population(&net, models, Seed(2)).unwrap().id();
     (world, population)
 }
 
 /// The two linear layers and the third module of a model.
 fn parts(world: &mut World, population: Entity, model: usize) -> [Entity; 3] {
-    let root = world.models(population).unwrap()[model];
-    ["0", "1", "2"].map(|path| world.module(root, path).unwrap())
+    let root = world.population(population).unwrap().models()[model];
+    ["0", "1", "2"].map(|path| world.module_mut(root).unwrap().at(path).unwrap().id())
 }
 
 fn state(world: &mut World, module: Entity) -> Vec<Tensor> {
-    world.state_dict(module).unwrap().into_iter().collect()
+    world.module_mut(module).unwrap().state_dict().unwrap().into_iter().collect()
 }
 
 #[test]
 fn a_layer_gets_the_parametrizations_of_another_with_their_numbers() {
     let (mut world, population) = layers(2);
     let [from, to, tanh] = parts(&mut world, population, 1);
-    world.weight_norm(from, "weight", Some(0)).unwrap();
-    world.register_parametrization(from, "bias", Tanh, RegisterOptions::default()).unwrap();
+    world.module_mut(from).unwrap().weight_norm("weight", Some(0)).unwrap();
+    world
+        .module_mut(from)
+        .unwrap()
+        .register_parametrization("bias", Tanh, RegisterOptions::default())
+        .unwrap();
     let neighbor = parts(&mut world, population, 0)[1];
     let before = state(&mut world, neighbor);
     transfer_parametrizations_and_params(&mut world, from, to, Some("weight")).unwrap();
     assert_eq!(
-        world.tensor::<f32>(from, "weight").unwrap(),
-        world.tensor::<f32>(to, "weight").unwrap()
+        world.module_mut(from).unwrap().tensor::<f32>("weight").unwrap(),
+        world.module_mut(to).unwrap().tensor::<f32>("weight").unwrap()
     );
     let names = |world: &mut World, module| -> Vec<String> {
         state(world, module).into_iter().map(|of| of.name).collect()
@@ -51,18 +55,18 @@ fn a_layer_gets_the_parametrizations_of_another_with_their_numbers() {
     // All of it to a module that has no such tensors.
     transfer_parametrizations_and_params(&mut world, from, tanh, None).unwrap();
     assert_eq!(
-        world.tensor::<f32>(from, "weight").unwrap(),
-        world.tensor::<f32>(tanh, "weight").unwrap()
+        world.module_mut(from).unwrap().tensor::<f32>("weight").unwrap(),
+        world.module_mut(tanh).unwrap().tensor::<f32>("weight").unwrap()
     );
     assert_eq!(type_before_parametrizations(&world, tanh), Some("Tanh"));
     assert_eq!(type_before_parametrizations(&world, from), Some("Linear"));
     assert_eq!(type_before_parametrizations(&world, population), None);
     // Each goes its own way from there.
     let other = Array2::<f32>::ones((4, 3));
-    world.assign(to, "weight", other.view()).unwrap();
+    world.module_mut(to).unwrap().assign("weight", other.view()).unwrap();
     assert_ne!(
-        world.tensor::<f32>(from, "weight").unwrap(),
-        world.tensor::<f32>(to, "weight").unwrap()
+        world.module_mut(from).unwrap().tensor::<f32>("weight").unwrap(),
+        world.module_mut(to).unwrap().tensor::<f32>("weight").unwrap()
     );
 }
 
@@ -70,14 +74,14 @@ fn a_layer_gets_the_parametrizations_of_another_with_their_numbers() {
 fn what_cannot_go_over_is_refused_and_changes_nothing() {
     let mut world = World::new();
     let net = Sequential::new().push(Linear::new(3, 4)).push(Linear::new(5, 2));
-    let population = world.spawn_population(&net, 1, Seed(2)).unwrap();
-    let root = world.models(population).unwrap()[0];
-    let [from, to] = ["0", "1"].map(|path| world.module(root, path).unwrap());
+    let population = world.spawn_population(&net, 1, Seed(2)).unwrap().id();
+    let root = world.population(population).unwrap().models()[0];
+    let [from, to] = ["0", "1"].map(|path| world.module_mut(root).unwrap().at(path).unwrap().id());
     let before = state(&mut world, root);
     // Nothing is parametrized.
     transfer_parametrizations_and_params(&mut world, from, to, None).unwrap();
     assert_eq!(state(&mut world, root), before);
-    world.weight_norm(from, "weight", Some(0)).unwrap();
+    world.module_mut(from).unwrap().weight_norm("weight", Some(0)).unwrap();
     let before = state(&mut world, root);
     let mut refused = |name, words: &str| {
         let error = transfer_parametrizations_and_params(&mut world, from, to, name).unwrap_err();
@@ -91,17 +95,17 @@ fn what_cannot_go_over_is_refused_and_changes_nothing() {
 #[test]
 fn a_spectral_norm_is_removed_with_the_numbers_that_it_gives() {
     let (mut world, population) = layers(2);
-    world.spectral_norm((population, "0"), "weight").unwrap();
-    world.eval(population).unwrap();
+    world.population_mut(population).unwrap().at("0").spectral_norm("weight").unwrap();
+    world.population_mut(population).unwrap().eval().unwrap();
     let [layer, ..] = parts(&mut world, population, 1);
-    let before = world.tensor::<f32>(layer, "weight").unwrap();
+    let before = world.module_mut(layer).unwrap().tensor::<f32>("weight").unwrap();
     remove_spectral_norm(&mut world, (population, "0"), "weight").unwrap();
-    assert_eq!(world.tensor::<f32>(layer, "weight").unwrap(), before);
-    let root = world.models(population).unwrap()[1];
-    assert_eq!(world.parameter::<f32>(root, "0.weight").unwrap(), before);
+    assert_eq!(world.module_mut(layer).unwrap().tensor::<f32>("weight").unwrap(), before);
+    let root = world.population(population).unwrap().models()[1];
+    assert_eq!(world.module_mut(root).unwrap().parameter::<f32>("0.weight").unwrap(), before);
     let error = remove_spectral_norm(&mut world, (population, "0"), "weight").unwrap_err();
     assert_eq!(error.to_string(), "spectral_norm of 'weight' not found in Linear");
-    world.weight_norm((population, "0"), "weight", Some(0)).unwrap();
+    world.population_mut(population).unwrap().at("0").weight_norm("weight", Some(0)).unwrap();
     let error = remove_spectral_norm(&mut world, (population, "0"), "weight").unwrap_err();
     assert!(error.to_string().starts_with("spectral_norm of 'weight' not found in "));
 }

@@ -7,8 +7,11 @@ use ndarray::{Array2, Array3, Axis};
 use neurarch::components::optimizer::Optimizer;
 use neurarch::components::scheduler::LRScheduler;
 use neurarch::kernels::ir::dtype::Element;
+use neurarch::nn::Value;
 use neurarch::prelude::*;
 use neurarch::state::safetensors;
+
+use crate::known::Known;
 
 const MODELS: usize = 3;
 
@@ -44,12 +47,12 @@ impl<'a, O: Optimizer, S: LRScheduler> Training<'a, O, S> {
             first_number: first as u64,
             ..PopulationSettings::default()
         };
-        let population = world.spawn_population_with(&net(), settings).unwrap();
-        world.insert_with(population, |model| optimizer(first + model)).unwrap();
+        let population = world.spawn_population_with(&net(), settings).unwrap().id();
+        world.brains(population).insert_with(|model| optimizer(first + model)).unwrap();
         let last =
             |model| SGD { lr: 0.1 / (1 + first + model) as f64, momentum: 0.9, ..SGD::default() };
-        world.insert_at_with(population, "4", last).unwrap();
-        world.schedule_with(population, |model| scheduler(first + model)).unwrap();
+        world.brains(population).at("4").insert_with(last).unwrap();
+        world.brains(population).schedule_with(|model| scheduler(first + model)).unwrap();
         Training { world, population, optimizer, scheduler }
     }
 
@@ -62,12 +65,12 @@ impl<'a, O: Optimizer, S: LRScheduler> Training<'a, O, S> {
                 ((m + models.start + i + step) % 2) as i64
             });
             let loss = CrossEntropyLoss::default();
-            let losses = self.world.train_step(self.population, &x, &y, &loss).unwrap();
+            let losses = self.world.brains(self.population).train_step(&x, &y, &loss).unwrap();
             let losses: Vec<_> = losses.iter().map(|&loss: &f32| f64::from(loss)).collect();
-            match self.world.step_schedulers(self.population) {
+            match self.world.part(self.population).step_schedulers() {
                 Ok(()) => {}
                 Err(_) => {
-                    self.world.step_schedulers_with_metrics(self.population, &losses).unwrap();
+                    self.world.part(self.population).step_schedulers_with_metrics(&losses).unwrap();
                 }
             }
         }
@@ -75,9 +78,10 @@ impl<'a, O: Optimizer, S: LRScheduler> Training<'a, O, S> {
 
     /// The bits of everything that a model has.
     fn bits(&mut self, model: usize) -> Vec<Vec<u8>> {
-        let root = self.world.models(self.population).unwrap()[model];
-        let mut all: Vec<Tensor> = self.world.state_dict(root).unwrap().into_iter().collect();
-        all.extend(self.world.training_state(root).unwrap());
+        let root = self.world.population(self.population).unwrap().models()[model];
+        let mut all: Vec<Tensor> =
+            self.world.part(root).state_dict().unwrap().into_iter().collect();
+        all.extend(self.world.part(root).training_state().unwrap());
         all.iter().map(Tensor::to_native).collect()
     }
 }
@@ -99,13 +103,15 @@ fn goes_on<O: Optimizer, S: LRScheduler>(
     let mut went_on = Training::new(0, MODELS, &optimizer, &scheduler);
     went_on.go_on(0..4, 0..MODELS);
     let population = went_on.population;
-    safetensors::save(&model_file, &went_on.world.stacked_state_dict(population).unwrap()).unwrap();
-    safetensors::save(&training_file, &went_on.world.training_state(population).unwrap()).unwrap();
+    safetensors::save(&model_file, &went_on.world.brains(population).stacked_state_dict().unwrap())
+        .unwrap();
+    safetensors::save(&training_file, &went_on.world.brains(population).training_state().unwrap())
+        .unwrap();
     // One model by itself.
-    let root = went_on.world.models(population).unwrap()[1];
+    let root = went_on.world.population(population).unwrap().models()[1];
     let one = [model_file.with_extension("one"), training_file.with_extension("one")];
-    safetensors::save(&one[0], &went_on.world.state_dict(root).unwrap()).unwrap();
-    safetensors::save(&one[1], &went_on.world.training_state(root).unwrap()).unwrap();
+    safetensors::save(&one[0], &went_on.world.part(root).state_dict().unwrap()).unwrap();
+    safetensors::save(&one[1], &went_on.world.part(root).training_state().unwrap()).unwrap();
     went_on.go_on(4..9, 0..MODELS);
 
     // As a new process would.
@@ -113,17 +119,21 @@ fn goes_on<O: Optimizer, S: LRScheduler>(
     let mut resumed = Training::new(0, MODELS, optimizer, scheduler);
     let state = safetensors::read(&model_file).unwrap().into();
     let of = resumed.population;
-    resumed.world.load_stacked_state_dict(of, &state, LoadOptions::default()).unwrap();
-    resumed.world.load_training_state(of, &safetensors::read(&training_file).unwrap()).unwrap();
+    resumed.world.brains(of).load_stacked_state_dict(&state, LoadOptions::default()).unwrap();
+    resumed
+        .world
+        .brains(of)
+        .load_training_state(&safetensors::read(&training_file).unwrap())
+        .unwrap();
     resumed.go_on(4..9, 0..MODELS);
     for model in 0..MODELS {
         assert_eq!(resumed.bits(model), went_on.bits(model), "{name}, model {model}");
     }
 
     let mut alone = Training::new(1, 1, optimizer, scheduler);
-    let root = alone.world.models(alone.population).unwrap()[0];
-    alone.world.load_state_dict(root, &safetensors::read(&one[0]).unwrap().into()).unwrap();
-    alone.world.load_training_state(root, &safetensors::read(&one[1]).unwrap()).unwrap();
+    let root = alone.world.population(alone.population).unwrap().models()[0];
+    alone.world.part(root).load_state_dict(&safetensors::read(&one[0]).unwrap().into()).unwrap();
+    alone.world.part(root).load_training_state(&safetensors::read(&one[1]).unwrap()).unwrap();
     alone.go_on(4..9, 1..2);
     assert_eq!(alone.bits(0), went_on.bits(1), "{name}, model 1 alone");
     std::fs::remove_dir_all(&folder).unwrap();
@@ -188,16 +198,16 @@ fn training_that_goes_on_from_files_is_that_which_went_on() {
 #[test]
 fn what_does_not_fit_is_an_error_and_changes_nothing() {
     let mut world = World::new();
-    let population = world.spawn_population(&Linear::new(3, 2), 2, Seed(1)).unwrap();
-    world.insert(population, Adam::default()).unwrap();
+    let population = world.spawn_population(&Linear::new(3, 2), 2, Seed(1)).unwrap().id();
+    world.brains(population).insert(Adam::default()).unwrap();
     let (x, y) = (Array3::<f32>::ones((2, 4, 3)), Array2::<i64>::zeros((2, 4)));
-    world.train_step(population, &x, &y, &CrossEntropyLoss::default()).unwrap();
-    let saved = world.training_state(population).unwrap();
+    world.brains(population).train_step(&x, &y, &CrossEntropyLoss::default()).unwrap();
+    let saved = world.brains(population).training_state().unwrap();
     let refused = |world: &mut World, tensors: &[Tensor], words: &str| {
-        let before = world.training_state(population).unwrap();
-        let error = world.load_training_state(population, tensors).unwrap_err().to_string();
+        let before = world.brains(population).training_state().unwrap();
+        let error = world.brains(population).load_training_state(tensors).unwrap_err().to_string();
         assert!(error.contains(words), "{error}");
-        assert_eq!(world.training_state(population).unwrap(), before);
+        assert_eq!(world.brains(population).training_state().unwrap(), before);
     };
     let without = |name: &str| -> Vec<_> {
         saved.iter().filter(|tensor| tensor.name != name).cloned().collect()
@@ -221,16 +231,16 @@ fn what_does_not_fit_is_an_error_and_changes_nothing() {
         .collect();
     refused(&mut world, &one, "expected numbers for 2 models");
     // A scheduler, of which the file says nothing.
-    world.schedule(population, ExponentialLR { gamma: 0.5 }).unwrap();
+    world.brains(population).schedule(ExponentialLR { gamma: 0.5 }).unwrap();
     refused(&mut world, &saved, "lr_scheduler 0: the state of a scheduler has []");
-    let now = world.training_state(population).unwrap();
-    world.load_training_state(population, &now).unwrap();
+    let now = world.brains(population).training_state().unwrap();
+    world.brains(population).load_training_state(&now).unwrap();
     // Models that do not have it alike.
-    let first = world.models(population).unwrap()[0];
+    let first = world.population(population).unwrap().models()[0];
     world.entity_mut(first).remove::<neurarch::components::scheduler::Scheduler>();
-    let error = world.training_state(population).unwrap_err().to_string();
+    let error = world.brains(population).training_state().unwrap_err().to_string();
     assert!(error.contains("is not in all models"), "{error}");
-    assert!(world.training_state(first).is_ok());
+    assert!(world.part(first).training_state().is_ok());
 }
 
 #[test]
@@ -241,20 +251,23 @@ fn l_bfgs_goes_on_where_it_was_saved() {
     let spawn = || {
         let mut world = World::new();
         let net = Sequential::new().push(Linear::new(4, 3)).push(Tanh).push(Linear::new(3, 2));
-        let population = world.spawn_population(&net, MODELS, Seed(2)).unwrap();
+        let population = world.spawn_population(&net, MODELS, Seed(2)).unwrap().id();
         let line_search_fn = Some(LineSearch::StrongWolfe);
         world
-            .insert(population, LBFGS { max_iter: 3, line_search_fn, ..LBFGS::default() })
+            .brains(population)
+            .insert(LBFGS { max_iter: 3, line_search_fn, ..LBFGS::default() })
             .unwrap();
         (world, population)
     };
     let step = |world: &mut World, population: Entity| {
         world
-            .step_with_closure(population, |world| {
-                world.zero_grad(population)?;
-                world.forward(population, &x)?;
-                let losses = world.loss::<f32, f32>(population, &y, &MSELoss::default())?;
-                world.backward(population)?;
+            .brains(population)
+            .step_with_closure(|world| {
+                world.population_mut(population)?.zero_grad()?;
+                world.population_mut(population)?.forward(&x)?;
+                let losses =
+                    world.population_mut(population)?.loss::<f32, f32>(&y, &MSELoss::default())?;
+                world.population_mut(population)?.backward()?;
                 Ok(losses.iter().map(|&loss| f64::from(loss)).collect())
             })
             .unwrap()
@@ -263,22 +276,26 @@ fn l_bfgs_goes_on_where_it_was_saved() {
     for _ in 0..3 {
         step(&mut world, population);
     }
-    let state = world.stacked_state_dict(population).unwrap();
-    let roots = world.models(population).unwrap().to_vec();
-    let saved: Vec<_> = roots.iter().map(|&root| world.training_state(root).unwrap()).collect();
+    let state = world.brains(population).stacked_state_dict().unwrap();
+    let roots = world.population(population).unwrap().models().to_vec();
+    let saved: Vec<_> =
+        roots.iter().map(|&root| world.part(root).training_state().unwrap()).collect();
     let went_on = step(&mut world, population);
     let (mut resumed, other) = spawn();
-    resumed.load_stacked_state_dict(other, &state, LoadOptions::default()).unwrap();
-    for (root, saved) in resumed.models(other).unwrap().to_vec().into_iter().zip(&saved) {
-        resumed.load_training_state(root, saved).unwrap();
+    resumed.brains(other).load_stacked_state_dict(&state, LoadOptions::default()).unwrap();
+    for (root, saved) in
+        resumed.population(other).unwrap().models().to_vec().into_iter().zip(&saved)
+    {
+        resumed.part(root).load_training_state(saved).unwrap();
     }
     assert_eq!(step(&mut resumed, other), went_on);
-    let (a, b) = (world.stacked_state_dict(population), resumed.stacked_state_dict(other));
+    let (a, b) =
+        (world.brains(population).stacked_state_dict(), resumed.brains(other).stacked_state_dict());
     assert_eq!(a.unwrap().iter().collect::<Vec<_>>(), b.unwrap().iter().collect::<Vec<_>>());
     // A model without that optimizer.
-    let plain = resumed.spawn_population(&Linear::new(1, 1), 1, Seed(0)).unwrap();
-    let root = resumed.models(plain).unwrap()[0];
-    let error = resumed.load_training_state(root, &saved[0]).unwrap_err().to_string();
+    let plain = resumed.spawn_population(&Linear::new(1, 1), 1, Seed(0)).unwrap().id();
+    let root = resumed.population(plain).unwrap().models()[0];
+    let error = resumed.part(root).load_training_state(&saved[0]).unwrap_err().to_string();
     assert!(error.contains("has lbfgs.d, for which"), "{error}");
 }
 
@@ -301,30 +318,31 @@ impl Dice {
 
 fn insert_one(world: &mut World, of: Entity, which: usize) {
     let lr = |model: usize| 0.01 * (1 + model) as f64;
+    let mut brains = world.brains(of);
     let done = match which {
-        0 => world.insert_with(of, |m| SGD { lr: lr(m), momentum: 0.9, ..SGD::default() }),
-        1 => world.insert_with(of, |m| SGD {
+        0 => brains.insert_with(|m| SGD { lr: lr(m), momentum: 0.9, ..SGD::default() }),
+        1 => brains.insert_with(|m| SGD {
             lr: lr(m),
             momentum: 0.8,
             nesterov: true,
             ..SGD::default()
         }),
-        2 => world.insert_with(of, |m| Adam { lr: lr(m), amsgrad: m > 9, ..Adam::default() }),
-        3 => world.insert_with(of, |m| AdamW { lr: lr(m), amsgrad: true, ..AdamW::default() }),
-        4 => world.insert_with(of, |m| RAdam { lr: lr(m), ..RAdam::default() }),
-        5 => world.insert_with(of, |m| NAdam { lr: lr(m), ..NAdam::default() }),
-        6 => world.insert_with(of, |m| Adamax { lr: lr(m), ..Adamax::default() }),
-        7 => world.insert_with(of, |m| Adagrad { lr: lr(m), lr_decay: 0.1, ..Adagrad::default() }),
-        8 => world.insert_with(of, |m| Adadelta { lr: 10.0 * lr(m), ..Adadelta::default() }),
-        9 => world.insert_with(of, |m| RMSprop {
+        2 => brains.insert_with(|m| Adam { lr: lr(m), amsgrad: m > 9, ..Adam::default() }),
+        3 => brains.insert_with(|m| AdamW { lr: lr(m), amsgrad: true, ..AdamW::default() }),
+        4 => brains.insert_with(|m| RAdam { lr: lr(m), ..RAdam::default() }),
+        5 => brains.insert_with(|m| NAdam { lr: lr(m), ..NAdam::default() }),
+        6 => brains.insert_with(|m| Adamax { lr: lr(m), ..Adamax::default() }),
+        7 => brains.insert_with(|m| Adagrad { lr: lr(m), lr_decay: 0.1, ..Adagrad::default() }),
+        8 => brains.insert_with(|m| Adadelta { lr: 10.0 * lr(m), ..Adadelta::default() }),
+        9 => brains.insert_with(|m| RMSprop {
             lr: lr(m),
             centered: true,
             momentum: 0.5,
             ..RMSprop::default()
         }),
-        10 => world.insert_with(of, |m| ASGD { lr: lr(m), t0: 2.0, ..ASGD::default() }),
-        11 => world.insert_with(of, |m| Rprop { lr: lr(m), ..Rprop::default() }),
-        _ => world.insert_with(of, |m| Adafactor { lr: lr(m), ..Adafactor::default() }),
+        10 => brains.insert_with(|m| ASGD { lr: lr(m), t0: 2.0, ..ASGD::default() }),
+        11 => brains.insert_with(|m| Rprop { lr: lr(m), ..Rprop::default() }),
+        _ => brains.insert_with(|m| Adafactor { lr: lr(m), ..Adafactor::default() }),
     };
     done.unwrap();
 }
@@ -370,41 +388,42 @@ impl Case {
             dtype: self.dtype,
             ..PopulationSettings::default()
         };
-        let of = world.spawn_population_with(&net, settings).unwrap();
-        world.insert_at_with(of, "3", |m| Dropout { p: 0.2 + 0.1 * m as f64 }).unwrap();
+        let of = world.spawn_population_with(&net, settings).unwrap().id();
+        world.brains(of).at("3").insert_with(|m| Dropout { p: 0.2 + 0.1 * m as f64 }).unwrap();
         if self.is_constrained {
-            world.spectral_norm((of, "4"), "weight").unwrap();
+            world.brains(of).at("4").spectral_norm("weight").unwrap();
         }
         if self.is_shared {
-            world.share_parameter(of, "0.weight").unwrap();
+            world.brains(of).share_parameter("0.weight").unwrap();
             let shared = Adam { lr: 0.05, ..Adam::default() };
             world.entity_mut(of).insert(shared);
         }
         // What no state dict has, and the models write to.
         world
-            .register_buffer(
-                (of, "2"),
-                "seen",
-                Value::tensor(ndarray::arr1(&[0.5_f32]).view()),
-                false,
-            )
+            .brains(of)
+            .at("2")
+            .register_buffer("seen", Value::tensor(ndarray::arr1(&[0.5_f32]).view()), false)
             .unwrap();
         insert_one(&mut world, of, self.optimizer);
         match self.scheduler {
-            0 => world.schedule_with(of, |m| StepLR { step_size: 1 + m, gamma: 0.5 }).unwrap(),
-            1 => world.schedule(of, CosineAnnealingWarmRestarts::new(3, 2, 1e-4)).unwrap(),
+            0 => {
+                world.brains(of).schedule_with(|m| StepLR { step_size: 1 + m, gamma: 0.5 }).unwrap()
+            }
+            1 => world.brains(of).schedule(CosineAnnealingWarmRestarts::new(3, 2, 1e-4)).unwrap(),
             2 => world
-                .schedule(of, OneCycleLR { cycle_momentum: None, ..OneCycleLR::new(0.1, 40) })
+                .brains(of)
+                .schedule(OneCycleLR { cycle_momentum: None, ..OneCycleLR::new(0.1, 40) })
                 .unwrap(),
             3 => world
-                .schedule(of, ReduceLROnPlateau { patience: 0, ..ReduceLROnPlateau::default() })
+                .brains(of)
+                .schedule(ReduceLROnPlateau { patience: 0, ..ReduceLROnPlateau::default() })
                 .unwrap(),
             _ => {}
         }
         if self.is_scaled {
             let scaler =
                 GradScaler { init_scale: 1024.0, growth_interval: 2, ..GradScaler::default() };
-            world.insert(of, scaler).unwrap();
+            world.brains(of).insert(scaler).unwrap();
         }
         (world, of)
     }
@@ -433,31 +452,31 @@ impl Case {
             let y = Array2::from_shape_fn((MODELS, 5), |(m, i)| ((m + i + step) % 2) as i64);
             let losses: Vec<f64> = match (self.is_scaled, step % 3) {
                 (true, _) => {
-                    world.zero_grad(of).unwrap();
-                    world.forward(of, &x).unwrap();
-                    let losses = world.loss::<T, i64>(of, &y, &loss).unwrap();
-                    world.scale_loss(of).unwrap();
-                    world.backward(of).unwrap();
-                    world.step_scaled(of).unwrap();
-                    world.update_scale(of, None).unwrap();
+                    world.brains(of).zero_grad().unwrap();
+                    world.brains(of).forward(&x).unwrap();
+                    let losses = world.brains(of).loss::<T, i64>(&y, &loss).unwrap();
+                    world.brains(of).scale_loss().unwrap();
+                    world.brains(of).backward().unwrap();
+                    world.brains(of).step_scaled().unwrap();
+                    world.brains(of).update_scale(None).unwrap();
                     losses.iter().map(|&loss| loss.into()).collect()
                 }
                 (false, 2) => {
                     // Gradients add up over the steps.
-                    world.forward(of, &x).unwrap();
-                    let losses = world.loss::<T, i64>(of, &y, &loss).unwrap();
-                    world.backward(of).unwrap();
-                    world.step(of).unwrap();
+                    world.brains(of).forward(&x).unwrap();
+                    let losses = world.brains(of).loss::<T, i64>(&y, &loss).unwrap();
+                    world.brains(of).backward().unwrap();
+                    world.brains(of).step().unwrap();
                     losses.iter().map(|&loss| loss.into()).collect()
                 }
                 _ => {
-                    let losses = world.train_step(of, &x, &y, &loss).unwrap();
+                    let losses = world.brains(of).train_step(&x, &y, &loss).unwrap();
                     losses.iter().map(|&loss| loss.into()).collect()
                 }
             };
             match self.scheduler {
-                0..=2 => world.step_schedulers(of).unwrap(),
-                3 => world.step_schedulers_with_metrics(of, &losses).unwrap(),
+                0..=2 => world.brains(of).step_schedulers().unwrap(),
+                3 => world.brains(of).step_schedulers_with_metrics(&losses).unwrap(),
                 _ => {}
             }
             bits.extend(losses.iter().map(|loss| loss.to_bits()));
@@ -467,8 +486,8 @@ impl Case {
 }
 
 fn all_bits(world: &mut World, of: Entity) -> Vec<Tensor> {
-    let mut all: Vec<Tensor> = world.stacked_state_dict(of).unwrap().into_iter().collect();
-    all.extend(world.training_state(of).unwrap());
+    let mut all: Vec<Tensor> = world.brains(of).stacked_state_dict().unwrap().into_iter().collect();
+    all.extend(world.brains(of).training_state().unwrap());
     all
 }
 
@@ -479,41 +498,43 @@ fn populations_drawn_at_random_go_on_bit_for_bit_in_another_world() {
         let mut dice = Dice(number);
         let case = Case::draw(&mut dice);
         let (mut world, of) = case.spawn(case.seed, dice.roll(100) as u64);
-        let roots = world.models(of).unwrap().to_vec();
+        let roots = world.population(of).unwrap().models().to_vec();
         for &root in &roots {
             let (norm, layer) =
-                (world.module(root, "1").unwrap(), world.module(root, "4").unwrap());
+                (world.part(root).at("1").unwrap().id(), world.part(root).at("4").unwrap().id());
             if dice.odds(4) {
-                world.eval(norm).unwrap();
+                world.part(norm).eval().unwrap();
             }
             if dice.odds(4) {
-                world.requires_grad_(layer, false).unwrap();
+                world.part(layer).requires_grad_(false).unwrap();
             }
         }
         if !case.is_scaled && dice.odds(4) {
-            world.set_active(roots[1], false).unwrap();
+            world.part(roots[1]).set_active(false).unwrap();
         }
         case.go_on(&mut world, of, 0..dice.roll(4));
         if dice.odds(2) {
-            world.perturb(of, Noise::normal(0.01)).unwrap();
+            world.brains(of).perturb(Noise::normal(0.01)).unwrap();
         }
         let seen = Array2::from_shape_fn((MODELS, 1), |(m, _)| m as f32 + 0.25);
-        world.unstack(of, "2.seen", seen.view()).unwrap();
-        let (state, training) =
-            (world.stacked_state_dict(of).unwrap(), world.training_state(of).unwrap());
+        world.brains(of).unstack("2.seen", seen.view()).unwrap();
+        let (state, training) = (
+            world.brains(of).stacked_state_dict().unwrap(),
+            world.brains(of).training_state().unwrap(),
+        );
         let went_on = case.go_on(&mut world, of, 4..9);
 
         // Another seed and other numbers: the file says which.
         let (mut resumed, other) = case.spawn(case.seed + 1, 500);
-        resumed.load_stacked_state_dict(other, &state, LoadOptions::default()).unwrap();
-        resumed.load_training_state(other, &training).unwrap();
-        assert_eq!(resumed.training_state(other).unwrap(), training, "case {number}");
+        resumed.brains(other).load_stacked_state_dict(&state, LoadOptions::default()).unwrap();
+        resumed.brains(other).load_training_state(&training).unwrap();
+        assert_eq!(resumed.brains(other).training_state().unwrap(), training, "case {number}");
         assert_eq!(case.go_on(&mut resumed, other, 4..9), went_on, "case {number}");
         assert_eq!(all_bits(&mut resumed, other), all_bits(&mut world, of), "case {number}");
         // Models that come later are the same ones, too.
         let newborn = [(&mut world, of), (&mut resumed, other)].map(|(world, of)| {
-            let root = world.spawn_models(of, 1).unwrap()[0];
-            world.state_dict(root).unwrap().into_iter().collect::<Vec<_>>()
+            let root = world.brains(of).spawn_models(1).unwrap()[0];
+            world.part(root).state_dict().unwrap().into_iter().collect::<Vec<_>>()
         });
         assert_eq!(newborn[0], newborn[1], "case {number}");
     }

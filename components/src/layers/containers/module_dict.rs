@@ -64,12 +64,12 @@ impl ModuleDict {
         self
     }
 
-    /// Says whether a module has this name: `name in dict`.
+    /// Returns whether a module has this name: `name in dict`.
     pub fn contains(&self, name: &str) -> bool {
         self.named(name).is_some()
     }
 
-    /// Gives the module of that name: `dict[name]`.
+    /// Returns the module of that name: `dict[name]`.
     ///
     /// # Errors
     ///
@@ -78,7 +78,7 @@ impl ModuleDict {
         self.named(name).ok_or_else(|| ContainerError::Key(name.to_owned()))
     }
 
-    /// Gives the module of that name, to be changed.
+    /// Returns the module of that name, to be changed.
     ///
     /// # Errors
     ///

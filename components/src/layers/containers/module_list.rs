@@ -66,12 +66,12 @@ modules_by_name!(ModuleList);
 modules_in_order!(ModuleList);
 
 impl ModuleList {
-    /// Gives the number of an index that may count from the end.
+    /// Returns the number of an index that may count from the end.
     fn number(&self, index: isize) -> Result<String, ContainerError> {
         place(index, self.len()).map(|number| number.to_string())
     }
 
-    /// Gives the module at an index: `list[index]`.
+    /// Returns the module at an index: `list[index]`.
     ///
     /// # Errors
     ///

@@ -78,18 +78,10 @@ impl Parameter {
         Parameter { dtype: Some(dtype), ..self }
     }
 
-    /// Describes it to a module's `declare`.
-    pub(crate) fn declared(&self, name: &str) -> crate::module::Declared {
-        let (name, shape, dtype) = (name.to_owned(), self.shape.clone(), self.dtype);
-        let requires_grad = self.requires_grad;
-        crate::module::Declared {
-            name,
-            shape,
-            dtype,
-            persistent: true,
-            is_none: false,
-            uninitialized: false,
-            requires_grad,
+    /// Registers it as a parameter.
+    pub fn declare(&self, name: &str, declare: &mut Declare) {
+        if declare.takes(1) {
+            declare.parameters.push(self.declared(name));
         }
     }
 
@@ -105,10 +97,12 @@ impl Parameter {
     /// Describes it to a module's `declare`.
     pub(crate) fn declared(&self, name: &str) -> Declared {
         let (name, shape, dtype) = (name.to_owned(), self.shape.clone(), self.dtype);
-        Declared { name, shape, dtype, persistent: true, is_none: false, uninitialized: false }
+        let requires_grad = self.requires_grad;
+        let (persistent, is_none, uninitialized) = (true, false, false);
+        Declared { name, shape, dtype, persistent, is_none, uninitialized, requires_grad }
     }
 
-    /// Gives torch's line for it, its dtype in the words of `dtype`; without one, it is printed as float32.
+    /// Returns torch's line for it, its dtype in the words of `dtype`; without one, it is printed as float32.
     pub(crate) fn line(&self, name: &str, dtype: impl Fn(Dtype) -> &'static str) -> String {
         let dtype = dtype(self.dtype.unwrap_or(Dtype::F32));
         let sizes: Vec<_> = self.shape.iter().map(usize::to_string).collect();

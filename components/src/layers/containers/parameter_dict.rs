@@ -101,7 +101,7 @@ impl<P: Clone + Send + Sync + 'static> ParameterDict<P> {
         self.0.len()
     }
 
-    /// Says whether there are none.
+    /// Returns whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -121,17 +121,17 @@ impl<P: Clone + Send + Sync + 'static> ParameterDict<P> {
         self.iter().map(|(_, parameter)| parameter)
     }
 
-    /// Says whether a parameter has this name: `name in dict`.
+    /// Returns whether a parameter has this name: `name in dict`.
     pub fn contains(&self, name: &str) -> bool {
         self.get(name).is_some()
     }
 
-    /// Gives the parameter of that name, if there is one. Source: torch's `get`.
+    /// Returns the parameter of that name, if there is one. Source: torch's `get`.
     pub fn get(&self, name: &str) -> Option<&P> {
         self.0.get(name)
     }
 
-    /// Gives the parameter of that name: `dict[name]`.
+    /// Returns the parameter of that name: `dict[name]`.
     ///
     /// # Errors
     ///
@@ -171,7 +171,7 @@ impl<P: Clone + Send + Sync + 'static> ParameterDict<P> {
         Ok(())
     }
 
-    /// Gives the parameter of that name, after setting it to `default` if there was none.
+    /// Returns the parameter of that name, after setting it to `default` if there was none.
     ///
     /// # Errors
     ///

@@ -59,7 +59,7 @@ impl<P: Clone + Send + Sync + 'static> ParameterList<P> {
         self.0.len()
     }
 
-    /// Says whether there are none.
+    /// Returns whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -69,7 +69,7 @@ impl<P: Clone + Send + Sync + 'static> ParameterList<P> {
         self.0.iter()
     }
 
-    /// Gives the parameter at an index that may count from the end: `list[index]`.
+    /// Returns the parameter at an index that may count from the end: `list[index]`.
     ///
     /// # Errors
     ///

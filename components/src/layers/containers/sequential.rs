@@ -82,7 +82,7 @@ impl Sequential {
         self
     }
 
-    /// Gives the module at an index: `sequential[index]`.
+    /// Returns the module at an index: `sequential[index]`.
     ///
     /// # Errors
     ///

@@ -11,7 +11,7 @@ use crate::layers::{
 };
 use crate::module::{Call, Declare, DynModule, Init, Module};
 
-/// Gives the shape of what a module is called with.
+/// Returns the shape of what a module is called with.
 fn shape_of(arguments: &Arguments) -> Option<&Shape> {
     match arguments.positional.first() {
         Some(Tree::Leaf(x)) => Some(x.shape()),
@@ -19,7 +19,7 @@ fn shape_of(arguments: &Arguments) -> Option<&Shape> {
     }
 }
 
-/// Gives the channels of a convolution's input, with `spatial` axes behind.
+/// Returns the channels of a convolution's input, with `spatial` axes behind.
 fn channels_of(call: &Call<'_>, shape: &Shape, spatial: usize, class: &str) -> Option<usize> {
     if shape.rank() == spatial + 1 || shape.rank() == spatial + 2 {
         return Some(shape[shape.rank() - spatial - 1]);
@@ -33,7 +33,7 @@ fn channels_of(call: &Call<'_>, shape: &Shape, spatial: usize, class: &str) -> O
     None
 }
 
-/// Gives the channels of a norm's input.
+/// Returns the channels of a norm's input.
 fn features_of(call: &Call<'_>, shape: &Shape) -> Option<usize> {
     let features = shape.get(1).copied();
     if features.is_none() {

@@ -75,7 +75,7 @@ impl Settings {
         y.scale_shift(weight.as_ref(), bias.as_ref())
     }
 
-    /// Gives the scale and the shift that the running statistics come to, each `[channels]`.
+    /// Returns the scale and the shift that the running statistics come to, each `[channels]`.
     fn running_affine(&self, call: &Call<'_>, dtype: Dtype) -> (Var, Var) {
         let (mean, var) = (call.buffer("running_mean"), call.buffer("running_var"));
         let eps = call.scalar("eps", dtype);
@@ -103,7 +103,7 @@ impl Settings {
     }
 }
 
-/// Gives the scale `weight / √(var + eps)` and the shift `bias - mean · scale`, each as long as mean and variance.
+/// Returns the scale `weight / √(var + eps)` and the shift `bias - mean · scale`, each as long as mean and variance.
 pub fn affine_of(
     [mean, var]: [&Var; 2],
     eps: &Var,
@@ -117,7 +117,7 @@ pub fn affine_of(
     (scale, shift)
 }
 
-/// Gives the scale and the shift, `[num_features]` each, that come to the same as a batch norm in evaluation mode:
+/// Returns the scale and the shift, `[num_features]` each, that come to the same as a batch norm in evaluation mode:
 /// `weight / √(running_var + eps)`, and `bias - running_mean · scale`. `None` if the call is of no batch norm.
 ///
 /// Source: the numbers in `torch.nn.utils.fuse_conv_bn_weights`.
@@ -125,7 +125,7 @@ pub fn running_affine(call: &Call<'_>, dtype: Dtype) -> Option<(Var, Var)> {
     Some(settings(&*call.at().module)?.running_affine(call, dtype))
 }
 
-/// Gives the settings of a batch norm.
+/// Returns the settings of a batch norm.
 fn settings(module: &dyn DynModule) -> Option<Settings> {
     let one = module.downcast_ref().map(BatchNorm1d::settings);
     let two = || module.downcast_ref().map(BatchNorm2d::settings);
@@ -134,7 +134,7 @@ fn settings(module: &dyn DynModule) -> Option<Settings> {
     one.or_else(two).or_else(three).or_else(sync)
 }
 
-/// Says whether a module is a batch norm that is not lazy.
+/// Returns whether a module is a batch norm that is not lazy.
 ///
 /// Source: `isinstance(module, torch.nn.modules.batchnorm._BatchNorm)`.
 pub fn is_batch_norm(module: &dyn DynModule) -> bool {
@@ -154,7 +154,7 @@ pub fn with_momentum(module: &dyn DynModule, momentum: Option<f64>) -> Option<Bo
     None
 }
 
-/// Gives `[channels]` the shape that broadcasts along axis 1 of a value with `rank` axes.
+/// Returns `[channels]` the shape that broadcasts along axis 1 of a value with `rank` axes.
 pub(super) fn along_channels(x: &Var, rank: usize) -> Var {
     if x.id().is_none() {
         return x.clone();

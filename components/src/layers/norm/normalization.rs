@@ -45,7 +45,7 @@ impl LayerNorm {
     }
 }
 
-/// Gives the axes that `normalized_shape` names, counted from the end, if the last axes of `x` are it.
+/// Returns the axes that `normalized_shape` names, counted from the end, if the last axes of `x` are it.
 fn last_axes(
     call: &Call<'_>,
     x: &Var,

@@ -44,7 +44,7 @@ impl State {
         State { h: f(&self.h), c: self.c.as_ref().map(f) }
     }
 
-    /// Gives some of the batch.
+    /// Returns some of the batch.
     pub(super) fn slice(&self, batch: Range<usize>) -> State {
         self.map(|part| part.slice(0, batch.clone()))
     }
@@ -78,7 +78,7 @@ impl Weights {
         }
     }
 
-    /// Gives what all time steps get from their inputs, `[.., gates · hidden_size]`.
+    /// Returns what all time steps get from their inputs, `[.., gates · hidden_size]`.
     pub(super) fn of_inputs(&self, x: &Var) -> Var {
         x.linear(&self.ih, self.bias_ih.as_ref())
     }
@@ -94,7 +94,7 @@ impl Kind {
         }
     }
 
-    /// Says whether [`walk`](Kind::walk) can be used: where torch rounds within a step, to halves, it cannot.
+    /// Returns whether [`walk`](Kind::walk) can be used: where torch rounds within a step, to halves, it cannot.
     pub(super) fn walks(self, x: &Var, weights: &Weights) -> bool {
         let is_one = matches!(self, Kind::Lstm | Kind::Gru) && weights.hr.is_none();
         is_one && !x.dtype().is_half() && !x.trace().is_autocast()
@@ -124,7 +124,7 @@ impl Kind {
         (walked.h.clone(), State { h: last(&walked.h), c: c.as_ref().map(last) })
     }
 
-    /// Gives the state after a time step; `x` is what the step gets [from its input](Weights::of_inputs).
+    /// Returns the state after a time step; `x` is what the step gets [from its input](Weights::of_inputs).
     pub(super) fn step(self, x: &Var, state: &State, weights: &Weights) -> State {
         let h = state.h.linear(&weights.hh, weights.bias_hh.as_ref());
         match (self, &state.c) {
@@ -147,7 +147,7 @@ impl Kind {
     }
 }
 
-/// Gives the first numbers of every parameter of a recurrent layer.
+/// Returns the first numbers of every parameter of a recurrent layer.
 ///
 /// Source: `reset_parameters` of `torch.nn.RNNBase`.
 pub(super) fn reset(hidden_size: usize) -> Init {
@@ -210,7 +210,7 @@ impl Cell {
         }
     }
 
-    /// Gives the next state; `None` after an error.
+    /// Returns the next state; `None` after an error.
     fn forward(&self, call: &Call<'_>, arguments: Arguments) -> Option<State> {
         let [input, hx] = call.bind_or_none(arguments, ["input", "hx"], 1)?;
         let Tree::Leaf(x) = input else {

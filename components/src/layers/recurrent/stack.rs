@@ -435,7 +435,7 @@ fn check_ranks(input: usize, state: &State) -> Result<(), Refused> {
     }
 }
 
-/// Gives the name that torch prints a type under.
+/// Returns the name that torch prints a type under.
 fn torch_name(dtype: Dtype) -> &'static str {
     match dtype {
         Dtype::F32 => "torch.float32",

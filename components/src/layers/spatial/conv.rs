@@ -59,7 +59,7 @@ pub enum PaddingMode {
 }
 
 impl PaddingMode {
-    /// Gives torch's name.
+    /// Returns torch's name.
     pub fn name(self) -> &'static str {
         match self {
             PaddingMode::Zeros => "zeros",
@@ -85,7 +85,7 @@ pub(super) struct Settings<const N: usize> {
 }
 
 impl<const N: usize> Settings<N> {
-    /// Gives the sizes of the weight.
+    /// Returns the sizes of the weight.
     pub(super) fn weight(&self) -> Vec<usize> {
         let groups = self.groups.max(1);
         let (first, second) = match self.transposed {
@@ -128,7 +128,7 @@ impl<const N: usize> Settings<N> {
         }
     }
 
-    /// Gives the padding before and behind each axis.
+    /// Returns the padding before and behind each axis.
     fn paddings(&self) -> Vec<(usize, usize)> {
         (0..N)
             .map(|axis| match self.padding {
@@ -163,7 +163,7 @@ impl<const N: usize> Settings<N> {
         self.batched(call, x)
     }
 
-    /// Gives what has to be added behind for the sizes asked for, those of the spatial axes or of all.
+    /// Returns what has to be added behind for the sizes asked for, those of the spatial axes or of all.
     ///
     /// Source: `_output_padding` of `torch.nn.modules.conv._ConvTransposeNd`.
     fn output_padding(&self, shape: &Shape, sizes: &[usize]) -> Result<[usize; N], String> {

@@ -12,7 +12,7 @@ pub enum PerAxis<T, const N: usize> {
 }
 
 impl<T: Copy, const N: usize> PerAxis<T, N> {
-    /// Gives the number of each axis.
+    /// Returns the number of each axis.
     pub fn each(&self) -> [T; N] {
         match *self {
             PerAxis::All(number) => [number; N],

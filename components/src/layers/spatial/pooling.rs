@@ -9,7 +9,7 @@ use super::per_axis::PerAxis;
 use crate::module::repr::{boolean, float, tuple};
 use crate::module::{Call, Module};
 
-/// Gives the settings of a pool to its op.
+/// Returns the settings of a pool to its op.
 pub(super) fn pooling<const N: usize>(
     kernel_size: PerAxis<usize, N>,
     stride: PerAxis<usize, N>,
@@ -26,7 +26,7 @@ pub(super) fn pooling<const N: usize>(
     }
 }
 
-/// Gives the numbers, and their places if asked for.
+/// Returns the numbers, and their places if asked for.
 pub(super) fn with_indices([y, indices]: [Var; 2], return_indices: bool) -> Tree {
     if return_indices { (y, indices).into() } else { y.into() }
 }

@@ -69,7 +69,7 @@ impl Asked {
         }
     }
 
-    /// Says whether a request is this one.
+    /// Returns whether a request is this one.
     pub(super) fn is(&self, request: &Request<'_>) -> bool {
         let is = |own: &Option<Type>, asked: Option<TypeRef<'_>>| match (own, asked) {
             (None, None) => true,
@@ -86,7 +86,7 @@ impl Asked {
     }
 }
 
-/// Says whether programs of one request are the same for models of a scheme that is known, and of another one.
+/// Returns whether programs of one request are the same for models of a scheme that is known, and of another one.
 pub(super) fn are_alike(
     (known, own): (&Scheme, Option<&dyn DynLoss>),
     (scheme, request): (&Scheme, &Request<'_>),
@@ -125,7 +125,7 @@ impl Reader {
         Reader { scheme: scheme.clone(), loss, asked: Asked::of(request), error }
     }
 
-    /// Says whether `request` asks for this program, for models of `scheme`. Who watches makes no difference.
+    /// Returns whether `request` asks for this program, for models of `scheme`. Who watches makes no difference.
     pub(super) fn answers(&self, scheme: &Scheme, request: &Request<'_>) -> bool {
         self.asked.is(request) && are_alike((&self.scheme, self.loss.as_deref()), (scheme, request))
     }

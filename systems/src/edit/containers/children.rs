@@ -87,7 +87,7 @@ impl ChildPlan {
         Ok(plan)
     }
 
-    /// Says whether the child that was at a place has one still.
+    /// Returns whether the child that was at a place has one still.
     fn keeps(&self, place: usize) -> bool {
         self.result.iter().any(|(_, child)| matches!(child, Child::Standing(own) if *own == place))
     }

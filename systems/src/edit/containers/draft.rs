@@ -46,7 +46,7 @@ impl From<&dyn DynModule> for Planned {
 }
 
 impl Planned {
-    /// Says whether both stand for one child.
+    /// Returns whether both stand for one child.
     pub(super) fn is(&self, other: &Planned) -> bool {
         matches!((self, other), (Planned::Standing(a), Planned::Standing(b)) if a == b)
     }
@@ -130,7 +130,7 @@ impl Draft {
         Err(EditError::NoOperation { class: self.class().to_owned(), operation })
     }
 
-    /// Says whether it is a draft of parameters.
+    /// Returns whether it is a draft of parameters.
     pub(super) fn is_of_parameters(&self) -> bool {
         matches!(self, PL(_) | PD(_))
     }
@@ -324,7 +324,7 @@ impl Draft {
     }
 }
 
-/// Gives the index that a key of a list is.
+/// Returns the index that a key of a list is.
 pub(super) fn index(key: Key) -> Result<isize, EditError> {
     match key {
         Key::Index(index) => Ok(index),
@@ -333,7 +333,7 @@ pub(super) fn index(key: Key) -> Result<isize, EditError> {
     }
 }
 
-/// Gives the name that a key of a dictionary is; no entry is named by anything else.
+/// Returns the name that a key of a dictionary is; no entry is named by anything else.
 pub(super) fn name(key: Key) -> Result<String, EditError> {
     match key {
         Key::Name(name) => Ok(name),

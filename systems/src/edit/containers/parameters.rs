@@ -111,7 +111,7 @@ impl ParameterPlan {
         Ok(plan)
     }
 
-    /// Says whether a parameter is replaced by another one of its name: then the old one goes first, so that
+    /// Returns whether a parameter is replaced by another one of its name: then the old one goes first, so that
     /// nothing of it is left.
     pub(super) fn replaces(&self) -> bool {
         !self.replaced.is_empty()

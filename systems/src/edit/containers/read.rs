@@ -26,7 +26,7 @@ pub enum Item {
 }
 
 impl Item {
-    /// Gives the child's entity, if it is one.
+    /// Returns the child's entity, if it is one.
     pub fn module(&self) -> Option<Entity> {
         match self {
             Item::Module(module) => Some(*module),
@@ -115,7 +115,7 @@ pub fn items(
     Ok(open.items(world))
 }
 
-/// Says whether a live dictionary has an entry of that name.
+/// Returns whether a live dictionary has an entry of that name.
 ///
 /// # Errors
 ///
@@ -134,7 +134,7 @@ pub fn contains(
     }
 }
 
-/// Gives the entry of a live container that `key` names: a list's by an index that may count from the end, a
+/// Returns the entry of a live container that `key` names: a list's by an index that may count from the end, a
 /// dictionary's by its name.
 ///
 /// # Errors

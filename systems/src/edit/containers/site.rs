@@ -114,7 +114,7 @@ impl Site {
     }
 }
 
-/// Gives the model's index.
+/// Returns the model's index.
 pub(super) fn index_of(world: &World, root: Entity) -> u32 {
     world.get::<Model>(root).map_or(u32::MAX, |model| model.index)
 }

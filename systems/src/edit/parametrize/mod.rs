@@ -83,7 +83,7 @@ pub fn register_parametrization(
     register::register(world, &modules, name, &|_| Ok(Box::new(parametrization.clone())), options)
 }
 
-/// Says whether a tensor of a module is parametrized; any, if no name is given.
+/// Returns whether a tensor of a module is parametrized; any, if no name is given.
 ///
 /// Source: `torch.nn.utils.parametrize.is_parametrized`.
 pub fn is_parametrized(world: &World, module: Entity, name: Option<&str>) -> bool {

@@ -49,7 +49,7 @@ pub(crate) struct Member {
 }
 
 impl Member {
-    /// Gives the entity of the module at a position of its model.
+    /// Returns the entity of the module at a position of its model.
     pub(crate) fn entity(&self, position: usize) -> Entity {
         self.modules[position]
     }
@@ -190,7 +190,7 @@ impl Site {
         tied.filter(|_| slot.role != Role::Buffer)
     }
 
-    /// Gives the list of originals at a position.
+    /// Returns the list of originals at a position.
     pub(crate) fn originals(&self, list: usize) -> Option<&ParametrizationList> {
         let module = &*self.blueprint.positions[list].module;
         (module as &dyn Any).downcast_ref()
@@ -322,7 +322,7 @@ pub(crate) fn stores(trace: &Trace) -> Vec<(Slot, Rows)> {
     rows.collect()
 }
 
-/// Gives a parametrization that is part of no model the first numbers that its modules ask for, as rows of a
+/// Returns a parametrization that is part of no model the first numbers that its modules ask for, as rows of a
 /// trace.
 pub(crate) fn reset(site: &Site, blueprint: &Blueprint, trace: &Trace) -> Vec<(Slot, Rows)> {
     let mut reset = Vec::new();

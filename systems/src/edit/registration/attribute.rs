@@ -304,7 +304,7 @@ fn delete(
     Ok(())
 }
 
-/// Gives what a module of a live model has under a name: a parametrized tensor as it is computed.
+/// Returns what a module of a live model has under a name: a parametrized tensor as it is computed.
 ///
 /// # Errors
 ///

@@ -39,7 +39,7 @@ impl Put<'_> {
         self.value.numbers()
     }
 
-    /// Gives what the module has afterwards, the new entry with that type.
+    /// Returns what the module has afterwards, the new entry with that type.
     fn listed(&self, role: Role, name: &str, ty: Option<Type>, persistent: bool) -> Registered {
         let mut registered = self.names.registered.clone();
         if self.gone.contains(&Gone::Buffer) {
@@ -59,12 +59,12 @@ impl Put<'_> {
         registered
     }
 
-    /// Gives the type that the new entry has.
+    /// Returns the type that the new entry has.
     fn ty(&self) -> Option<Type> {
         self.numbers().map(|numbers| numbers.ty(self.names.dtype))
     }
 
-    /// Says whether there is something with numbers under the name.
+    /// Returns whether there is something with numbers under the name.
     fn is_known(&self, role: Role, name: &str) -> bool {
         let registered = &self.names.registered;
         let known = if role == Role::Buffer { &registered.buffers } else { &registered.parameters };

@@ -57,7 +57,7 @@ impl Told<'_> {
 }
 
 impl Answer {
-    /// Says whether it is an error, or other than what the hook was told.
+    /// Returns whether it is an error, or other than what the hook was told.
     fn changes(&self, told: &Told<'_>) -> bool {
         let id = &mut |var: Var| var.id();
         match (self, told) {
@@ -120,17 +120,17 @@ impl From<Past> for Again {
 }
 
 impl Again {
-    /// Gives what hooks did, where no answer changes anything.
+    /// Returns what hooks did, where no answer changes anything.
     pub(super) fn into_past(self) -> Past {
         self.past
     }
 
-    /// Gives the random states, if they are others by now.
+    /// Returns the random states, if they are others by now.
     pub(crate) fn keys(&self) -> Option<&[RngKey]> {
         self.past.keys.as_deref()
     }
 
-    /// Says whether an answer changes something.
+    /// Returns whether an answer changes something.
     pub(super) fn has_answer(&self) -> bool {
         self.answer.is_some()
     }

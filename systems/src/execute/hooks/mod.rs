@@ -81,12 +81,12 @@ impl Clone for OuterHooks {
 }
 
 impl OuterHooks {
-    /// Says whether all of them only look, as their type says.
+    /// Returns whether all of them only look, as their type says.
     pub(crate) fn only_look(&self) -> bool {
         self.global.only_look() && self.population.0.iter().all(|(_, hooks)| hooks.only_look())
     }
 
-    /// Gives them; `None` if there are none.
+    /// Returns them; `None` if there are none.
     pub(crate) fn of(world: &World, population: Entity) -> Option<OuterHooks> {
         let global = world.get_resource::<GlobalHooks>().filter(|hooks| hooks.0.watch_passes());
         let of_all = world.get::<PopulationHooks>(population).filter(|hooks| hooks.watch_passes());
@@ -125,7 +125,7 @@ impl OwnHooks {
         own
     }
 
-    /// Says whether a model that has such hooks still has any; its mode may say so when the last one is gone.
+    /// Returns whether a model that has such hooks still has any; its mode may say so when the last one is gone.
     pub(crate) fn is_there(&self, world: &World, group: &Group, place: usize) -> bool {
         self.kinds.iter().zip(&group.modules).any(|(kinds, modules)| {
             let hooks = || world.get::<Hooks>(modules[place]);

@@ -90,7 +90,7 @@ impl Done {
         Done { undo, is_each: *is_each, past, calls, drew }
     }
 
-    /// Says whether members had turns of their own.
+    /// Returns whether members had turns of their own.
     pub(super) fn is_each(&self) -> bool {
         self.is_each
     }

@@ -43,7 +43,7 @@ impl Passed {
         Passed { done, watched: self.watched.clone(), inputs, members: members.len() }
     }
 
-    /// Says whether the members were told in turns of their own, so that each of them can go back alone.
+    /// Returns whether the members were told in turns of their own, so that each of them can go back alone.
     pub(crate) fn is_each(&self) -> bool {
         self.done.is_each()
     }

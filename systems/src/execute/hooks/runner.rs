@@ -28,7 +28,7 @@ use crate::errors::StepError;
 pub(crate) struct CallHooks(HashMap<usize, OfCall>);
 
 impl CallHooks {
-    /// Says whether gradients will meet none.
+    /// Returns whether gradients will meet none.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -133,7 +133,7 @@ impl Runner {
         self
     }
 
-    /// Says whether a hook changed something in an observed pass, or failed.
+    /// Returns whether a hook changed something in an observed pass, or failed.
     pub(super) fn is_over(&self) -> bool {
         self.again.borrow().has_answer() || self.failure.borrow().is_some()
     }
@@ -165,7 +165,7 @@ impl Runner {
         self.calls = RefCell::new(calls);
     }
 
-    /// Gives the error of the first hook that failed.
+    /// Returns the error of the first hook that failed.
     pub(crate) fn take_failure(&self) -> Option<StepError> {
         self.failure.borrow_mut().take()
     }
@@ -338,7 +338,7 @@ impl Runner {
         }
     }
 
-    /// Says whether a hook is told of gradients of parameters at a position.
+    /// Returns whether a hook is told of gradients of parameters at a position.
     pub(crate) fn watches_gradients(&self, position: usize) -> bool {
         let kinds = [HookKind::Gradient, HookKind::PostAccumulateGrad];
         kinds.into_iter().any(|kind| !self.hooks(position, kind).is_empty())

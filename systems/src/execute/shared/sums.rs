@@ -52,12 +52,12 @@ impl Sums {
         (!of.is_empty()).then(|| Sums { of, row_bytes, rows: AlignedBytes::default() })
     }
 
-    /// Gives the bytes that the gradients of one model take.
+    /// Returns the bytes that the gradients of one model take.
     pub(crate) fn row_bytes(&self) -> usize {
         self.row_bytes
     }
 
-    /// Gives the place of each parameter that some model had a gradient of, and the sum.
+    /// Returns the place of each parameter that some model had a gradient of, and the sum.
     pub(crate) fn finish(self) -> Vec<(usize, Vec<u8>)> {
         let all = self.of.into_iter();
         all.filter_map(|of| Some((of.place, of.sum.finish()?))).collect()

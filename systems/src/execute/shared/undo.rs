@@ -67,7 +67,7 @@ impl Undo {
     }
 }
 
-/// Says whether a hook is told of gradients of what a population shares.
+/// Returns whether a hook is told of gradients of what a population shares.
 fn is_watched(world: &World, run: &Run, of: Entity) -> Result<bool, StepError> {
     for cohort in run.cohorts.list.iter().filter(|cohort| cohort.is_watched) {
         let shared = cohort.scheme.shared_trainable();

@@ -18,7 +18,7 @@ use crate::execute::run::Run;
 use crate::structure::optimizers::Optimizers;
 use crate::structure::population::population;
 
-/// Says whether the population has an optimizer of its own, for what its models share.
+/// Returns whether the population has an optimizer of its own, for what its models share.
 pub(crate) fn has_optimizer(world: &World, population: Entity) -> bool {
     let optimizers = world.get_resource::<Optimizers>();
     optimizers.is_some_and(|optimizers| optimizers.on(world, population).is_some())

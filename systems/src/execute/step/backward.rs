@@ -109,7 +109,7 @@ pub fn loss<'a, T: Element, Y: Element>(
     })
 }
 
-/// Says whether [`backward`] has something to start from.
+/// Returns whether [`backward`] has something to start from.
 pub fn has_loss(world: &World, population: Entity) -> bool {
     run::has_loss(world, population)
 }

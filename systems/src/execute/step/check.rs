@@ -10,7 +10,7 @@ use crate::compile::array::Erased;
 use crate::errors::StepError;
 use crate::structure::population::{Models, population};
 
-/// Gives numbers a shape.
+/// Returns numbers a shape.
 pub(super) fn shaped<T, D: Dimension>(
     shape: impl Into<StrideShape<D>>,
     numbers: Vec<T>,
@@ -47,12 +47,12 @@ pub(super) fn check_dtype(
     Ok(())
 }
 
-/// Gives the shape of the array of what all models have.
+/// Returns the shape of the array of what all models have.
 pub(super) fn with_models(models: usize, ty: &Type) -> Vec<usize> {
     [models].iter().chain(ty.shape.iter()).copied().collect()
 }
 
-/// Gives the shape of an array of that dtype for a result of type `ty` of each model.
+/// Returns the shape of an array of that dtype for a result of type `ty` of each model.
 pub(super) fn result_shape(
     name: &'static str,
     models: usize,

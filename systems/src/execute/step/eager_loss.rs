@@ -71,7 +71,7 @@ pub(super) fn loss<T: Element>(
     Ok(shaped(IxDyn(&shape), losses))
 }
 
-/// Gives the row of a type that begins at a byte.
+/// Returns the row of a type that begins at a byte.
 fn row<'a>(ty: &Type, bytes: &'a [u8], at: usize) -> Given<'a> {
     let rows = vec![&bytes[at..][..ty.size_bytes()]];
     Given { ty: ty.clone(), rows, needs_gradient: false }

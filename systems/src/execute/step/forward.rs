@@ -28,7 +28,7 @@ use crate::storage::launch::{Job, Queue, Read, Write};
 /// Runs the models on `x`.
 ///
 /// Where a model has a parameter with `requires_grad`, what [`backward`](super::backward()) will need is kept
-/// until the next forward pass, in evaluation mode as well; [`no_grad`](mode::no_grad) keeps nothing and is
+/// until the next forward pass, in evaluation mode as well; [`no_grad`](crate::structure::mode::no_grad) keeps nothing and is
 /// faster.
 ///
 /// # Shape
@@ -287,12 +287,12 @@ pub fn forward_into<'a, X: Element, D: Dimension>(
     })
 }
 
-/// Gives what the models give; `None` if no model is active.
+/// Returns what the models give; `None` if no model is active.
 fn results<'a>(run: &'a Run, watched: &'a [Ran]) -> Option<&'a Results> {
     run.planned_results().or_else(|| watched.first().map(|ran| &ran.made.results))
 }
 
-/// Gives the type of the one value that the models give; `None` if no model is active.
+/// Returns the type of the one value that the models give; `None` if no model is active.
 pub(super) fn only_result<'a>(
     run: &'a Run,
     watched: &'a [Ran],

@@ -129,7 +129,7 @@ pub fn set_gradient<T: Element>(
     Ok(())
 }
 
-/// Gives the gradient of what the last forward pass was called with, which
+/// Returns the gradient of what the last forward pass was called with, which
 /// [`requires_grad`](crate::compile::array::Input::requires_grad), after [`backward`](super::backward()); `None` if the results do not
 /// depend on it, or a later forward pass began. Of several values it is the first one's:
 /// [`input_gradients`] has all.

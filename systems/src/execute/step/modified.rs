@@ -71,7 +71,7 @@ fn check_slots(
     }
 }
 
-/// Says whether somebody wrote to a member's row.
+/// Returns whether somebody wrote to a member's row.
 fn is_written(world: &World, group: &Group, place: u32, slot: &Slot, then: Written) -> bool {
     let (home, key) = group.home(slot, place as usize);
     let ticks = Columns::find(world, key)

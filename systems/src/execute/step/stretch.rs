@@ -41,7 +41,7 @@ impl<'a> Stretch<'a> {
         self.first.into_iter().chain(self.more.iter().copied()).chain([self.targets])
     }
 
-    /// Gives the types of what the models are called with, and how these are nested.
+    /// Returns the types of what the models are called with, and how these are nested.
     pub(super) fn inputs(&self) -> Inputs<'a> {
         let types = self.types.iter().map(|ty| ty.to_type()).collect();
         Inputs { types, structure: self.structure }

@@ -272,7 +272,7 @@ fn run_all<T: Element>(
     Ok(all.into_iter().map(|(shape, y)| shaped(IxDyn(&shape), y)).collect())
 }
 
-/// Gives the shape of what the models of a population give.
+/// Returns the shape of what the models of a population give.
 fn shape<T: Element>(run: &Run, watched: &[Ran]) -> Result<Vec<usize>, StepError> {
     forward::check_results(run, watched)?;
     let y = forward::only_result(run, watched)?.ok_or(StepError::Inactive)?;

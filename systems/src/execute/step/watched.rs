@@ -317,7 +317,7 @@ fn end(run: &mut Run, what: &What<'_>, all: Vec<Making>) -> Vec<Ran> {
     ran
 }
 
-/// Gives the rows of an array for the members of a cohort.
+/// Returns the rows of an array for the members of a cohort.
 fn given<'a>(array: Erased<'a>, cohort: &Cohort) -> Given<'a> {
     let ty = array.ty().to_type();
     let (stride, row) = (array.stride(), ty.size_bytes());
@@ -325,7 +325,7 @@ fn given<'a>(array: Erased<'a>, cohort: &Cohort) -> Given<'a> {
     Given { rows: rows.collect(), ty, needs_gradient: array.needs_gradient }
 }
 
-/// Gives the gradients of the results for the members of a cohort, where there are any.
+/// Returns the gradients of the results for the members of a cohort, where there are any.
 fn gradients<'a>(tape: &'a Tape, cohort: &Cohort) -> Vec<Option<Given<'a>>> {
     let row_bytes = tape.results.as_ref().map_or(0, |results| results.row_bytes);
     let given = tape.results.iter().flat_map(Results::floats).map(|(ty, offset)| {
@@ -416,7 +416,7 @@ impl Ran {
         }
     }
 
-    /// Gives what is not written yet.
+    /// Returns what is not written yet.
     pub(super) fn into_recorded(self) -> Option<Recorded> {
         match self.by {
             Way::Eager(recorded) => Some(*recorded),

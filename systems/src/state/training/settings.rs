@@ -52,7 +52,7 @@ impl Settings {
         Settings { name, list: all.into_iter().map(describe).collect() }
     }
 
-    /// Gives the settings of a model whose optimizers and schedulers are these.
+    /// Returns the settings of a model whose optimizers and schedulers are these.
     pub(super) fn of(
         world: &mut World,
         root: Entity,
@@ -95,7 +95,7 @@ impl Settings {
         Settings::new(name, [(name.to_owned(), what)])
     }
 
-    /// Gives what a file has of them, if there are any.
+    /// Returns what a file has of them, if there are any.
     pub(super) fn tensor(&self) -> Option<Tensor> {
         let hashes: Array1<i64> = self.list.iter().map(|(_, text)| hash(text)).collect();
         (!hashes.is_empty()).then(|| Tensor::new(self.name, hashes.view()))

@@ -72,7 +72,7 @@ fn counts(blueprint: &Blueprint) -> [usize; 2] {
     [blueprint.positions.len(), parameters.sum()]
 }
 
-/// Says whether a model has any gradient.
+/// Returns whether a model has any gradient.
 pub(super) fn has_gradients(world: &World, root: Entity) -> bool {
     world.get::<HasGradient>(root).is_some_and(|bits| !bits.0.is_empty())
 }
@@ -147,7 +147,7 @@ const SCALER: [&str; 9] = [
     "found_inf",
 ];
 
-/// Gives them in that order; what is not there yet is NaN.
+/// Returns them in that order; what is not there yet is NaN.
 fn numbers_of(of: &GradScaler) -> [f64; 9] {
     let stage = match of.stage {
         ScalerStage::Ready => 0.0,

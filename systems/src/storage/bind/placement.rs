@@ -95,7 +95,7 @@ impl Placement {
         })
     }
 
-    /// Says whether this says where `modules` lie.
+    /// Returns whether this says where `modules` lie.
     pub(crate) fn is_right(&self, world: &World, modules: &[Entity]) -> bool {
         let tables = &world.storages().tables;
         let entities = |segment: usize| {
@@ -142,7 +142,7 @@ impl Placement {
         Ok(())
     }
 
-    /// Says whether the listed part says where these entities lie.
+    /// Returns whether the listed part says where these entities lie.
     fn is_part_at(&self, world: &World, members: impl Iterator<Item = Entity>) -> bool {
         let tables = &world.storages().tables;
         let entity = |&(segment, row): &(u32, u32)| {
@@ -215,7 +215,7 @@ pub(super) fn listed_twice<'a>(
     runs.windows(2).find(is_twice).map(|pair| (pair[1].0, pair[1].1))
 }
 
-/// Gives the entity in a row of a table.
+/// Returns the entity in a row of a table.
 pub(super) fn entity_at(world: &World, (table, row): (TableId, u32)) -> Entity {
     let table = world.storages().tables.get(table);
     let entity = table.and_then(|table| table.entities().get(row as usize).copied());

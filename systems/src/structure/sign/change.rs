@@ -123,7 +123,7 @@ pub(super) fn sign(world: &World, population: Entity, signed: &mut Signed) -> Ch
     signer.changes
 }
 
-/// Says whether signing would give a model other entities or other parameters than it has, or find that it is none.
+/// Returns whether signing would give a model other entities or other parameters than it has, or find that it is none.
 pub(crate) fn would_change(world: &World, population: Entity, root: Entity) -> bool {
     let found = world.get::<Population>(population);
     let (Some(found), Some(blueprints)) = (found, world.get_resource::<Blueprints>()) else {
@@ -283,7 +283,7 @@ fn check_columns(
     Ok(())
 }
 
-/// Says whether a member's entities are those of the group's lists, and their columns as they should be.
+/// Returns whether a member's entities are those of the group's lists, and their columns as they should be.
 fn is_settled(world: &World, group: &Group, member: usize, entities: &[Entity]) -> bool {
     let positions = group.modules.iter().zip(&group.contents).zip(entities);
     positions.into_iter().all(|((modules, contents), &entity)| {

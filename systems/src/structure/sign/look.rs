@@ -15,6 +15,7 @@ use neurarch_components::population::group::Group;
 use neurarch_components::population::tree::{Columned, Model};
 
 use crate::storage::bind::changed_since;
+use crate::storage::write_detector::is_long_ago;
 use crate::structure::membership::{Known, is_member, place};
 use crate::structure::root::root_of;
 
@@ -59,7 +60,7 @@ pub(crate) fn look_away(world: &mut World, population: Entity) {
 }
 
 impl Signed {
-    /// Gives when the children were last looked at.
+    /// Returns when the children were last looked at.
     pub(crate) fn looked(&self) -> Option<Tick> {
         self.looked
     }
@@ -185,7 +186,7 @@ pub(super) fn look(
     signed.looked = Some(now);
 }
 
-/// Says whether there is nothing to look at, which costs a comparison for each table and one for each module with
+/// Returns whether there is nothing to look at, which costs a comparison for each table and one for each module with
 /// children: signing was told of nobody, nobody waits to be signed, all modules lie where they lay, and nobody wrote to
 /// their children.
 pub(super) fn is_quiet(world: &World, population: Entity, known: Known<'_>) -> bool {
@@ -198,20 +199,17 @@ pub(super) fn is_quiet(world: &World, population: Entity, known: Known<'_>) -> b
         && types.changed().is_empty()
         && signed.groups.len() == groups.len()
         && all.all(|(seen, group)| seen.is_of(group) && seen.is_right(world, group, &waiting))
-        && now.get().wrapping_sub(looked.get()) < LONG_AGO
+        && !is_long_ago(looked, now)
         && signed.parents_changed(world, (looked, now)).next().is_none()
 }
 
-/// A look that is so many ticks ago is taken again: ticks start over in the end.
-const LONG_AGO: u32 = 1 << 30;
-
 impl SeenGroup {
-    /// Says whether this is about that group.
+    /// Returns whether this is about that group.
     fn is_of(&self, group: &Group) -> bool {
         group.contents.first().is_some_and(|at| at.number == self.number)
     }
 
-    /// Says whether the modules of the group lie where they lay, as far as numbers of entities tell: who comes by
+    /// Returns whether the modules of the group lie where they lay, as far as numbers of entities tell: who comes by
     /// spawning or signing, or goes with its model, changes as many members as rows.
     fn is_right(&self, world: &World, group: &Group, waiting: &Waiting) -> bool {
         let positions = self.positions.iter().zip(&group.modules);
@@ -326,7 +324,7 @@ mod tests {
         }
 
         let now = world.read_change_tick();
-        let long_ago = Tick::new(now.get().wrapping_sub(LONG_AGO));
+        let long_ago = Tick::new(now.get().wrapping_sub(1 << 30));
         world.get_mut::<Signed>(population).unwrap().looked = Some(long_ago);
         assert!(!is_quiet(&world));
         refresh(&mut world, population).unwrap();

@@ -273,8 +273,8 @@ impl Model {
     pub fn spawn_module(module: &dyn DynModule, dtype: Dtype) -> Checked<Self> {
         let mut world = World::new();
         let settings = PopulationSettings { dtype, ..PopulationSettings::default() };
-        let population = world.spawn_population_with(module, settings)?;
-        let root = world.models(population)?[0];
+        let population = world.spawn_population_with(module, settings)?.id();
+        let root = world.population(population)?.models()[0];
         Ok(Model { world, population, root })
     }
 
@@ -287,10 +287,16 @@ impl Model {
     pub fn set(&mut self, name: &str, tensor: &Tensor) -> Checked {
         let Model { world, root, .. } = self;
         match tensor.dtype() {
-            Dtype::F64 => world.set_parameter(*root, name, array::<f64>(tensor)?.view())?,
-            Dtype::F32 => world.set_parameter(*root, name, array::<f32>(tensor)?.view())?,
-            Dtype::I64 => world.set_parameter(*root, name, array::<i64>(tensor)?.view())?,
-            _ => world.set_parameter(*root, name, array::<u8>(tensor)?.view())?,
+            Dtype::F64 => {
+                world.module_mut(*root)?.set_parameter(name, array::<f64>(tensor)?.view())?
+            }
+            Dtype::F32 => {
+                world.module_mut(*root)?.set_parameter(name, array::<f32>(tensor)?.view())?
+            }
+            Dtype::I64 => {
+                world.module_mut(*root)?.set_parameter(name, array::<i64>(tensor)?.view())?
+            }
+            _ => world.module_mut(*root)?.set_parameter(name, array::<u8>(tensor)?.view())?,
         }
         Ok(())
     }

@@ -15,10 +15,14 @@ pub fn run(case: &Case<'_>) -> Checked {
     let mut world = World::new();
     let mut groups = Vec::new();
     for (index, rate) in rates.iter().enumerate() {
-        let layer = world.spawn_population(&Linear::new(1, 1), 1, Seed(0))?;
+        let layer = world.spawn_population(&Linear::new(1, 1), 1, Seed(0))?.id();
         let lr = rate.as_f64().unwrap_or_default();
-        world.insert(layer, SGD { lr, momentum: momentum.unwrap_or(0.0), ..SGD::default() })?;
-        world.schedule(layer, scheduler(case.json, index, case)?)?;
+        world.population_mut(layer)?.insert(SGD {
+            lr,
+            momentum: momentum.unwrap_or(0.0),
+            ..SGD::default()
+        })?;
+        world.module_mut(layer)?.schedule(scheduler(case.json, index, case)?)?;
         groups.push(layer);
     }
     let expected = case.json.field("expect")?;
@@ -29,14 +33,18 @@ pub fn run(case: &Case<'_>) -> Checked {
                     case.json.get(list).and_then(|list| list.get(step - 1)).and_then(number)
                 };
                 match (argument("metrics"), argument("epochs")) {
-                    (Some(metric), _) => world.step_schedulers_with_metrics(group, &[metric])?,
-                    (None, Some(epoch)) => world.step_schedulers_to(group, epoch)?,
-                    (None, None) => world.step_schedulers(group)?,
+                    (Some(metric), _) => {
+                        world.population_mut(group)?.step_schedulers_with_metrics(&[metric])?
+                    }
+                    (None, Some(epoch)) => {
+                        world.population_mut(group)?.step_schedulers_to(epoch)?
+                    }
+                    (None, None) => world.population_mut(group)?.step_schedulers()?,
                 }
             }
         }
         for (index, &group) in groups.iter().enumerate() {
-            let root = world.models(group)?[0];
+            let root = world.population(group)?.models()[0];
             let sgd = *world.get::<SGD>(root).ok_or(Stop::Differs("no optimizer".into()))?;
             check(expected, "lr", step, index, sgd.lr)?;
             if expected.get("momentum").is_some() {

@@ -1,6 +1,5 @@
 //! What a module type does itself when it is saved and loaded: other names by version, shards, more metadata; and saving
 //! into a state dict that is there.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use ndarray::{ArrayD, Axis, array, concatenate};
 use neurarch::components::state::{Loading, LocalMetadata};
@@ -70,35 +69,41 @@ impl Module for Sharded {
 fn population() -> (World, Entity, Vec<Entity>) {
     let mut world = World::new();
     let model = Sequential::new().push(Linear::new(2, 2)).push(Sharded { panics: false });
-    let models = world.spawn_population(&model, 3, Seed(1)).unwrap();
-    let roots = world.models(models).unwrap().to_vec();
+    let models = world.spawn_population(&model, 3, Seed(1)).unwrap().id();
+    let roots = world.population(models).unwrap().models().to_vec();
     (world, models, roots)
 }
 
 #[test]
 fn a_type_splits_and_joins_shards_of_one_model_and_of_all() {
     let (mut world, models, roots) = population();
-    let state = world.state_dict(roots[1]).unwrap();
+    let state = world.module_mut(roots[1]).unwrap().state_dict().unwrap();
     let keys = ["0.weight", "0.bias", "1.bias", "1.weight.0", "1.weight.1"];
     assert_eq!(state.keys().collect::<Vec<_>>(), keys);
     assert_eq!(state.get("1.weight.0").unwrap().shape(), [2, 2]);
     let local = state.local_metadata("1").unwrap();
     assert_eq!((local.version, local.entries["shards"].as_str()), (Some(2), "2"));
-    world.load_state_dict(roots[0], &state).unwrap();
-    let weights = [0, 1].map(|model| world.parameter::<f32>(roots[model], "1.weight").unwrap());
+    world.module_mut(roots[0]).unwrap().load_state_dict(&state).unwrap();
+    let weights = [0, 1]
+        .map(|model| world.module_mut(roots[model]).unwrap().parameter::<f32>("1.weight").unwrap());
     assert_eq!(weights[0], weights[1]);
 
-    let before = world.stack::<f32>(models, "1.weight").unwrap();
-    let stacked = world.stacked_state_dict(models).unwrap();
+    let before = world.population_mut(models).unwrap().stack::<f32>("1.weight").unwrap();
+    let stacked = world.population_mut(models).unwrap().stacked_state_dict().unwrap();
     assert_eq!(stacked.get("1.weight.1").unwrap().shape(), [3, 2, 2]);
-    world.reset_parameters(models).unwrap();
-    world.load_stacked_state_dict(models, &stacked, LoadOptions::default()).unwrap();
-    assert_eq!(world.stack::<f32>(models, "1.weight").unwrap(), before);
+    world.population_mut(models).unwrap().reset_parameters().unwrap();
+    world
+        .population_mut(models)
+        .unwrap()
+        .load_stacked_state_dict(&stacked, LoadOptions::default())
+        .unwrap();
+    assert_eq!(world.population_mut(models).unwrap().stack::<f32>("1.weight").unwrap(), before);
 
     let mut wrong = state.clone();
     let local = &mut wrong.metadata.iter_mut().find(|(path, _)| path == "1").unwrap().1;
     local.entries.insert("shards".into(), "3".into());
-    let error = world.load_state_dict(roots[2], &wrong).unwrap_err().to_string();
+    let error =
+        world.module_mut(roots[2]).unwrap().load_state_dict(&wrong).unwrap_err().to_string();
     assert!(error.ends_with("\n\t1.weight: expected two shards"), "{error}");
 }
 
@@ -106,14 +111,18 @@ fn a_type_splits_and_joins_shards_of_one_model_and_of_all() {
 fn keys_of_an_older_version_are_renamed() {
     let (mut world, _, roots) = population();
     let kernel = array![[1.0_f32, 2.0], [3.0, 4.0], [5.0, 6.0], [7.0, 8.0]];
-    let mut state = world.state_dict(roots[0]).unwrap();
+    let mut state = world.module_mut(roots[0]).unwrap().state_dict().unwrap();
     ["1.weight.0", "1.weight.1"].iter().for_each(|name| _ = state.remove(name));
     state.insert(Tensor::new("1.kernel", kernel.view()));
-    let error = world.load_state_dict(roots[0], &state).unwrap_err().to_string();
+    let error =
+        world.module_mut(roots[0]).unwrap().load_state_dict(&state).unwrap_err().to_string();
     assert!(error.contains("Missing key(s) in state_dict: \"1.weight\""), "{error}");
     state.metadata = vec![("1".into(), 1.into())];
-    world.load_state_dict(roots[0], &state).unwrap();
-    assert_eq!(world.parameter::<f32>(roots[0], "1.weight").unwrap(), kernel.into_dyn());
+    world.module_mut(roots[0]).unwrap().load_state_dict(&state).unwrap();
+    assert_eq!(
+        world.module_mut(roots[0]).unwrap().parameter::<f32>("1.weight").unwrap(),
+        kernel.into_dyn()
+    );
 }
 
 /// torch: `net.state_dict(destination=state, prefix="b.")`.
@@ -124,13 +133,13 @@ fn a_state_dict_that_is_there_gets_tensors_and_keeps_its_own() {
         Tensor::new("a", array![1.0_f32].view()),
         Tensor::new("b.0.weight", array![2.0_f32].view()),
     ]);
-    world.state_dict_into(roots[0], &mut state, "b.").unwrap();
+    world.module_mut(roots[0]).unwrap().state_dict_into(&mut state, "b.").unwrap();
     let keys = ["a", "b.0.weight", "b.0.bias", "b.1.bias", "b.1.weight.0", "b.1.weight.1"];
     assert_eq!(state.keys().collect::<Vec<_>>(), keys);
     assert_eq!(state.get("b.0.weight").unwrap().shape(), [2, 2]);
     assert_eq!(state.version("b.1"), Some(2));
     let before = state.clone();
-    world.state_dict_into(roots[0], &mut state, "b.").unwrap();
+    world.module_mut(roots[0]).unwrap().state_dict_into(&mut state, "b.").unwrap();
     assert_eq!(state, before);
 }
 
@@ -138,10 +147,11 @@ fn a_state_dict_that_is_there_gets_tensors_and_keeps_its_own() {
 fn a_type_that_panics_is_an_error_and_changes_nothing() {
     let mut world = World::new();
     let model = Sequential::new().push(Sharded { panics: true });
-    let models = world.spawn_population(&model, 1, Seed(1)).unwrap();
-    let root = world.models(models).unwrap()[0];
+    let models = world.spawn_population(&model, 1, Seed(1)).unwrap().id();
+    let root = world.population(models).unwrap().models()[0];
     let mut state = StateDict::new();
-    let error = world.state_dict_into(root, &mut state, "").unwrap_err().to_string();
+    let error =
+        world.module_mut(root).unwrap().state_dict_into(&mut state, "").unwrap_err().to_string();
     assert_eq!(error, "0: save_to_state_dict panicked: out of paper");
     assert_eq!(state, StateDict::new());
 }

@@ -1,10 +1,10 @@
 //! torch's warnings, by events of the crate `tracing`: once per place, and none where torch has none.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
 
 use ndarray::{Array2, Array3};
+use neurarch::hooks::{At, Target};
 use neurarch::prelude::*;
 use neurarch::systems::init::{FanMode, Nonlinearity};
 use tracing::field::{Field, Visit};
@@ -76,8 +76,8 @@ const EMPTY: &str = "Initializing zero-element tensors is a no-op";
 fn first_numbers_of_nothing_are_warned_of_once_per_line() {
     let mut world = World::new();
     let found = warnings(|| {
-        let layers = world.spawn_population(&Linear::new(0, 3), 2, Seed(1)).unwrap();
-        world.spawn_population(&Linear::new(0, 2), 2, Seed(1)).unwrap();
+        let layers = world.spawn_population(&Linear::new(0, 3), 2, Seed(1)).unwrap().id();
+        world.spawn_population(&Linear::new(0, 2), 2, Seed(1)).unwrap().id();
         for _ in 0..3 {
             let (mode, after) = (FanMode::FanIn, Nonlinearity::ReLU);
             init::kaiming_uniform_(&mut world, layers, "weight", mode, after).unwrap();
@@ -91,10 +91,13 @@ fn first_numbers_of_nothing_are_warned_of_once_per_line() {
     let places: Vec<_> = found.into_iter().map(|(place, _)| place).collect();
     assert_eq!(places[0], "Linear");
     assert_eq!(places.len(), 3, "{places:?}");
-    assert!(places[1..].iter().all(|place| place.starts_with("tests/torch_warnings.rs:")));
+    assert!(places[1..].iter().all(|place| place.starts_with(file!())));
     // What waits for its shape is not initialized yet.
     let lazy = Sequential::new().push(LazyConv2d::new(2, 3)).push(LazyLinear::new(3));
-    assert_eq!(messages(|| drop(world.spawn_population(&lazy, 1, Seed(1)))), [""; 0]);
+    assert_eq!(
+        messages(|| drop(world.spawn_population(&lazy, 1, Seed(1)).map(|brains| brains.id()))),
+        [""; 0]
+    );
     // Another world has warned of nothing yet.
     let spawn = || drop(World::new().spawn_population(&Conv2d::new(0, 3, 2), 1, Seed(1)));
     assert_eq!(messages(spawn), [EMPTY]);
@@ -103,7 +106,7 @@ fn first_numbers_of_nothing_are_warned_of_once_per_line() {
 #[test]
 fn bounds_far_from_the_mean_are_warned_of() {
     let mut world = World::new();
-    let layers = world.spawn_population(&Linear::new(4, 3), 2, Seed(1)).unwrap();
+    let layers = world.spawn_population(&Linear::new(4, 3), 2, Seed(1)).unwrap().id();
     let found = messages(|| {
         let truncated = init::trunc_normal_;
         truncated(&mut world, layers, "weight", (0.0, 1.0), (-2.0, 2.0)).unwrap();
@@ -119,7 +122,7 @@ fn bounds_far_from_the_mean_are_warned_of() {
 fn what_a_module_warns_of_while_it_is_called_is_told_once_however_it_runs() {
     let mut world = World::new();
     let model = Sequential::new().push(Dropout2d { p: 0.5 }).push(InstanceNorm1d::new(4));
-    let models = world.spawn_population(&model, 3, Seed(1)).unwrap();
+    let models = world.spawn_population(&model, 3, Seed(1)).unwrap().id();
     let x = Array3::<f32>::ones((3, 5, 2));
     let found = warnings(|| {
         let x = x.insert_axis(ndarray::Axis(1));
@@ -129,10 +132,15 @@ fn what_a_module_warns_of_while_it_is_called_is_told_once_however_it_runs() {
                 let double = |_: &At<'_>, _: &Arguments, y: Option<&Tree>| {
                     Ok(y.and_then(Tree::leaf).map(|y| Tree::from(y * 2.0)))
                 };
-                world.register_forward_hook((models, "0"), double).unwrap();
+                world
+                    .population_mut(models)
+                    .unwrap()
+                    .at("0")
+                    .register_forward_hook(double)
+                    .unwrap();
             }
-            world.forward(models, &x).unwrap();
-            world.forward(models, &x).unwrap();
+            world.population_mut(models).unwrap().forward(&x).unwrap();
+            world.population_mut(models).unwrap().forward(&x).unwrap();
         }
     });
     let starts = [
@@ -156,12 +164,16 @@ fn constructors_and_losses_warn() {
     let mut world = World::new();
     let found = messages(|| {
         let lstm = LSTM { dropout: 0.25, ..LSTM::new(2, 3) };
-        world.spawn_population(&lstm, 1, Seed(1)).unwrap();
-        let layers = world.spawn_population(&Linear::new(2, 3), 1, Seed(1)).unwrap();
-        world.insert(layers, SGD::default()).unwrap();
+        world.spawn_population(&lstm, 1, Seed(1)).unwrap().id();
+        let layers = world.spawn_population(&Linear::new(2, 3), 1, Seed(1)).unwrap().id();
+        world.population_mut(layers).unwrap().insert(SGD::default()).unwrap();
         let (x, y) = (Array3::<f32>::ones((1, 4, 2)), Array3::<f32>::ones((1, 4, 3)));
         for _ in 0..2 {
-            world.train_step(layers, &x, &y, &KLDivLoss::default()).unwrap();
+            world
+                .population_mut(layers)
+                .unwrap()
+                .train_step(&x, &y, &KLDivLoss::default())
+                .unwrap();
         }
     });
     assert_eq!(found.len(), 2, "{found:?}");
@@ -176,7 +188,7 @@ fn constructors_and_losses_warn() {
 #[test]
 fn an_error_of_a_hook_that_another_came_before_is_warned_of() {
     let mut world = World::new();
-    let layers = world.spawn_population(&Linear::new(2, 3), 2, Seed(1)).unwrap();
+    let layers = world.spawn_population(&Linear::new(2, 3), 2, Seed(1)).unwrap().id();
     let always = HookOptions { always_call: true, ..HookOptions::default() };
     for (target, says) in
         [(Target::All, "of all"), (Target::from(layers_root(&world, layers)), "own")]
@@ -184,10 +196,10 @@ fn an_error_of_a_hook_that_another_came_before_is_warned_of() {
         let fails = neurarch::components::hook::Callback::forward(
             move |_, _, _| -> Result<Option<Tree>, _> { Err(says.into()) },
         );
-        world.register_hook_with(target, fails, always).unwrap();
+        world.target_mut(target).register_hook_with(fails, always).unwrap();
     }
     let found = warnings(|| {
-        world.forward(layers, &Array2::<f32>::ones((2, 9))).unwrap_err();
+        world.population_mut(layers).unwrap().forward(&Array2::<f32>::ones((2, 9))).unwrap_err();
     });
     let expected = [
         "global module forward hook with ``always_call=True`` raised an exception that was silenced as another error \
@@ -199,22 +211,22 @@ fn an_error_of_a_hook_that_another_came_before_is_warned_of() {
 }
 
 fn layers_root(world: &World, layers: Entity) -> Entity {
-    world.models(layers).unwrap()[0]
+    world.population(layers).unwrap().models()[0]
 }
 
 #[test]
 fn full_backward_hooks_without_an_input_that_needs_gradients_are_warned_of() {
     let mut world = World::new();
-    let layers = world.spawn_population(&Linear::new(2, 3), 2, Seed(1)).unwrap();
+    let layers = world.spawn_population(&Linear::new(2, 3), 2, Seed(1)).unwrap().id();
     let x = Array2::<f32>::ones((2, 2));
     let back = |world: &mut World, input: Input<'_, f32>| {
-        world.forward(layers, input).unwrap();
-        world.backward_from(layers, &Array2::<f32>::ones((2, 3))).unwrap();
+        world.population_mut(layers).unwrap().forward(input).unwrap();
+        world.population_mut(layers).unwrap().backward_from(&Array2::<f32>::ones((2, 3))).unwrap();
     };
     // A pre-hook alone is no reason.
-    world.register_full_backward_pre_hook((layers, ""), |_, _| {}).unwrap();
+    world.population_mut(layers).unwrap().register_full_backward_pre_hook(|_, _| {}).unwrap();
     assert_eq!(messages(|| back(&mut world, (&x).into())), [""; 0]);
-    world.register_full_backward_hook((layers, ""), |_, _, _| {}).unwrap();
+    world.population_mut(layers).unwrap().register_full_backward_hook(|_, _, _| {}).unwrap();
     assert_eq!(messages(|| back(&mut world, Input::from(&x).requires_grad())), [""; 0]);
     let found = messages(|| (0..2).for_each(|_| back(&mut world, (&x).into())));
     let expected = "Full backward hook is firing when gradients are computed with respect to module outputs since no \
@@ -227,11 +239,16 @@ fn full_backward_hooks_without_an_input_that_needs_gradients_are_warned_of() {
 fn backward_hooks_that_are_not_full_warn_where_they_miss_gradients() {
     let mut world = World::new();
     let network = Sequential::new().push(Tanh).push(Linear::new(2, 3));
-    let layers = world.spawn_population(&network, 2, Seed(1)).unwrap();
+    let layers = world.spawn_population(&network, 2, Seed(1)).unwrap().id();
     let mut found = |path: &str| {
-        world.register_backward_hook((layers, path), |_, _, _| {}).unwrap();
+        world
+            .population_mut(layers)
+            .unwrap()
+            .at(path)
+            .register_backward_hook(|_, _, _| {})
+            .unwrap();
         warnings(|| {
-            world.forward(layers, &Array2::<f32>::ones((2, 2))).unwrap();
+            world.population_mut(layers).unwrap().forward(&Array2::<f32>::ones((2, 2))).unwrap();
         })
     };
     // One op is one node of autograd, and so its inputs are those of the module.

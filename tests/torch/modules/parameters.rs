@@ -1,7 +1,7 @@
 //! Parameters that need no gradient from the start, of integers too, and empty ones.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use ndarray::{Array3, ArrayD, array};
+use neurarch::nn::Value;
 use neurarch::prelude::*;
 use neurarch::systems::structure::access::text;
 use neurarch::systems::structure::mode;
@@ -39,8 +39,8 @@ fn needs(world: &mut World, root: Entity) -> [bool; 4] {
 fn population() -> (World, Entity, Vec<Entity>) {
     let mut world = World::new();
     let model = Sequential::new().push(Scaled).push(Tanh);
-    let models = world.spawn_population(&model, 3, Seed(1)).unwrap();
-    let roots = world.models(models).unwrap().to_vec();
+    let models = world.spawn_population(&model, 3, Seed(1)).unwrap().id();
+    let roots = world.population(models).unwrap().models().to_vec();
     (world, models, roots)
 }
 
@@ -48,26 +48,45 @@ fn population() -> (World, Entity, Vec<Entity>) {
 fn what_is_declared_without_requires_grad_is_not_trained_until_it_is_asked_for() {
     let (mut world, models, roots) = population();
     assert_eq!(needs(&mut world, roots[0]), [false, false, true, true]);
-    world.insert(models, Adam { lr: 0.1, ..Adam::default() }).unwrap();
+    world.population_mut(models).unwrap().insert(Adam { lr: 0.1, ..Adam::default() }).unwrap();
     let (x, y) = (Array3::<f32>::ones((3, 4, 3)), Array3::<f32>::zeros((3, 4, 3)));
     for _ in 0..2 {
-        world.train_step(models, &x, &y, &MSELoss::default()).unwrap();
+        world.population_mut(models).unwrap().train_step(&x, &y, &MSELoss::default()).unwrap();
     }
-    let scale = world.stack::<f32>(models, "0.scale").unwrap();
+    let scale = world.population_mut(models).unwrap().stack::<f32>("0.scale").unwrap();
     assert_eq!(scale, ArrayD::from_elem(vec![3, 3], 0.5));
-    assert!(world.stack::<f32>(models, "0.weight").unwrap().iter().all(|&w| w < 0.5));
-    assert_eq!(world.parameter::<i64>(roots[2], "0.count").unwrap(), array![3, -4].into_dyn());
-    assert_eq!(world.parameter::<f32>(roots[2], "0.nothing").unwrap().len(), 0);
+    assert!(
+        world
+            .population_mut(models)
+            .unwrap()
+            .stack::<f32>("0.weight")
+            .unwrap()
+            .iter()
+            .all(|&w| w < 0.5)
+    );
+    assert_eq!(
+        world.module_mut(roots[2]).unwrap().parameter::<i64>("0.count").unwrap(),
+        array![3, -4].into_dyn()
+    );
+    assert_eq!(world.module_mut(roots[2]).unwrap().parameter::<f32>("0.nothing").unwrap().len(), 0);
 
     mode::set_requires_grad(&mut world, models, "0.scale", true).unwrap();
-    world.train_step(models, &x, &y, &MSELoss::default()).unwrap();
-    assert!(world.stack::<f32>(models, "0.scale").unwrap().iter().all(|&w| w < 0.5));
+    world.population_mut(models).unwrap().train_step(&x, &y, &MSELoss::default()).unwrap();
+    assert!(
+        world
+            .population_mut(models)
+            .unwrap()
+            .stack::<f32>("0.scale")
+            .unwrap()
+            .iter()
+            .all(|&w| w < 0.5)
+    );
     // New models, and what comes into live ones, start as declared.
-    let born = world.spawn_models(models, 1).unwrap()[0];
+    let born = world.population_mut(models).unwrap().spawn_models(1).unwrap()[0];
     assert_eq!(needs(&mut world, born), [false, false, true, true]);
-    let clone = world.clone_models(models, &[0]).unwrap()[0];
+    let clone = world.population_mut(models).unwrap().clone_models(&[0]).unwrap()[0];
     assert_eq!(needs(&mut world, clone), [true, false, true, true]);
-    world.add_module(roots[1], "more", Value::module(Scaled)).unwrap();
+    world.module_mut(roots[1]).unwrap().add_module("more", Value::module(Scaled)).unwrap();
     assert_eq!(needs(&mut world, roots[1]), [true, false, true, true]);
     assert!(!mode::requires_grad(&mut world, roots[1], "more.scale").unwrap());
     assert!(mode::requires_grad(&mut world, roots[1], "more.weight").unwrap());
@@ -91,12 +110,20 @@ fn integers_take_no_gradient() {
     let error = world.spawn_population(&list, 1, Seed(1)).unwrap_err().to_string();
     assert_eq!(error, format!("ParameterList.0: {words}"));
     let value = || Value::parameter(array![1_i64, 2].view());
-    let error = world.register_parameter(roots[0], "n", value()).unwrap_err().to_string();
+    let error = world
+        .module_mut(roots[0])
+        .unwrap()
+        .register_parameter("n", value())
+        .unwrap_err()
+        .to_string();
     assert_eq!(error, format!("parameter 'n': {words}"));
-    world.register_parameter(roots[0], "n", value().frozen()).unwrap();
-    assert_eq!(world.parameter::<i64>(roots[0], "n").unwrap(), array![1, 2].into_dyn());
+    world.module_mut(roots[0]).unwrap().register_parameter("n", value().frozen()).unwrap();
+    assert_eq!(
+        world.module_mut(roots[0]).unwrap().parameter::<i64>("n").unwrap(),
+        array![1, 2].into_dyn()
+    );
     assert!(!mode::requires_grad(&mut world, roots[0], "n").unwrap());
-    assert!(world.state_dict(roots[0]).unwrap().keys().any(|key| key == "n"));
+    assert!(world.module_mut(roots[0]).unwrap().state_dict().unwrap().keys().any(|key| key == "n"));
 }
 
 #[test]
@@ -105,15 +132,31 @@ fn parameters_of_containers_say_whether_they_need_gradients() {
     let whole = Parameter::full([2], 7.0).with_dtype(Dtype::I64).frozen();
     let list =
         ParameterList::from([whole.clone(), Parameter::ones([2]).frozen(), Parameter::empty()]);
-    let lists = world.spawn_population(&list, 2, Seed(1)).unwrap();
-    let root = world.models(lists).unwrap()[0];
+    let lists = world.spawn_population(&list, 2, Seed(1)).unwrap().id();
+    let root = world.population(lists).unwrap().models()[0];
     let needs = |world: &mut World, name: &str| mode::requires_grad(world, root, name).unwrap();
     assert_eq!(["0", "1", "2"].map(|name| needs(&mut world, name)), [false, false, true]);
-    assert_eq!(world.parameter::<i64>(root, "0").unwrap(), array![7, 7].into_dyn());
-    assert_eq!(world.parameter::<f32>(root, "2").unwrap().shape(), [0]);
-    world.container(root).append(whole).unwrap().append(Parameter::ones([1]).frozen()).unwrap();
+    assert_eq!(
+        world.module_mut(root).unwrap().parameter::<i64>("0").unwrap(),
+        array![7, 7].into_dyn()
+    );
+    assert_eq!(world.module_mut(root).unwrap().parameter::<f32>("2").unwrap().shape(), [0]);
+    world
+        .module_mut(root)
+        .unwrap()
+        .container()
+        .append(whole)
+        .unwrap()
+        .append(Parameter::ones([1]).frozen())
+        .unwrap();
     assert_eq!(["0", "3", "4"].map(|name| needs(&mut world, name)), [false; 3]);
-    let error = world.container(root).append(Value::tensor(array![1_i64].view())).err().unwrap();
+    let error = world
+        .module_mut(root)
+        .unwrap()
+        .container()
+        .append(Value::tensor(array![1_i64].view()))
+        .err()
+        .unwrap();
     assert!(error.to_string().contains("can require gradients"), "{error}");
     assert_eq!(
         repr(&ParameterList::from([Parameter::empty()])),

@@ -1,11 +1,11 @@
 //! Backward hooks that are not full, and hooks that a module's constructor registers.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::sync::{Arc, Mutex};
 
 use ndarray::{Array2, Array3};
 use neurarch::bevy_ecs::prelude::EntityWorldMut;
 use neurarch::components::hook::{Callback, Hooks};
+use neurarch::hooks::{At, Target};
 use neurarch::prelude::*;
 
 const MODELS: usize = 3;
@@ -13,14 +13,18 @@ const MODELS: usize = 3;
 fn population() -> (World, Entity) {
     let mut world = World::new();
     let network = Sequential::new().push(Linear::new(3, 4)).push(Tanh).push(Linear::new(4, 2));
-    let population = world.spawn_population(&network, MODELS, Seed(3)).unwrap();
+    let population = world.spawn_population(&network, MODELS, Seed(3)).unwrap().id();
     (world, population)
 }
 
 fn back(world: &mut World, brains: Entity) {
     let x = Array3::from_shape_fn((MODELS, 5, 3), |(m, i, f)| (m + i + f) as f32 / 3.0 - 1.0);
-    world.forward(brains, &x).unwrap();
-    world.backward_from(brains, &Array3::<f32>::ones((MODELS, 5, 2))).unwrap();
+    world.population_mut(brains).unwrap().forward(&x).unwrap();
+    world
+        .population_mut(brains)
+        .unwrap()
+        .backward_from(&Array3::<f32>::ones((MODELS, 5, 2)))
+        .unwrap();
 }
 
 /// What hooks see: shapes of the gradients of inputs and outputs.
@@ -41,12 +45,13 @@ fn a_hook_that_is_not_full_sees_and_replaces_gradients() {
             let scaled = |of: &Option<Var>| of.as_ref().map(|gradient| gradient * factor);
             Ok((factor != 1.0).then(|| inputs.iter().map(scaled).collect()))
         };
-        let handle = world.register_backward_hook((brains, "1"), hook).unwrap();
+        let handle =
+            world.population_mut(brains).unwrap().at("1").register_backward_hook(hook).unwrap();
         back(&mut world, brains);
         let of = vec![Some(vec![5, 4])];
         assert_eq!(*seen.lock().unwrap(), [[of.clone(), of]]);
-        let root = world.models(brains).unwrap()[1];
-        let found = world.gradient::<f32>(root, "0.weight").unwrap().unwrap();
+        let root = world.population(brains).unwrap().models()[1];
+        let found = world.module_mut(root).unwrap().gradient::<f32>("0.weight").unwrap().unwrap();
         assert!(handle.remove());
         back(&mut world, brains);
         assert_eq!(seen.lock().unwrap().len(), 1);
@@ -58,14 +63,19 @@ fn a_hook_that_is_not_full_sees_and_replaces_gradients() {
 #[test]
 fn a_hook_that_returns_nothing_is_called_in_planned_passes_and_steps() {
     let (mut world, brains) = population();
-    world.insert(brains, SGD::default()).unwrap();
+    world.population_mut(brains).unwrap().insert(SGD::default()).unwrap();
     let calls = Arc::new(Mutex::new(0));
-    for target in [Target::All, (brains, "2").into(), world.models(brains).unwrap()[0].into()] {
+    for target in
+        [Target::All, (brains, "2").into(), world.population(brains).unwrap().models()[0].into()]
+    {
         let calls = calls.clone();
-        world.register_backward_hook(target, move |_, _, _| *calls.lock().unwrap() += 1).unwrap();
+        world
+            .target_mut(target)
+            .register_backward_hook(move |_, _, _| *calls.lock().unwrap() += 1)
+            .unwrap();
     }
     let (x, y) = (Array3::<f32>::ones((MODELS, 5, 3)), Array2::<i64>::zeros((MODELS, 5)));
-    world.train_step(brains, &x, &y, &CrossEntropyLoss::default()).unwrap();
+    world.population_mut(brains).unwrap().train_step(&x, &y, &CrossEntropyLoss::default()).unwrap();
     // Four modules by the first, one by the second, in two groups of models; one root by the third.
     assert_eq!(*calls.lock().unwrap(), 2 * (4 + 1) + 1);
 }
@@ -74,16 +84,22 @@ fn a_hook_that_returns_nothing_is_called_in_planned_passes_and_steps() {
 #[test]
 fn a_module_has_hooks_of_one_kind() {
     let (mut world, brains) = population();
-    let root = world.models(brains).unwrap()[0];
-    let module = world.module(root, "1").unwrap();
-    let other = world.module(root, "2").unwrap();
+    let root = world.population(brains).unwrap().models()[0];
+    let module = world.module_mut(root).unwrap().at("1").unwrap().id();
+    let other = world.module_mut(root).unwrap().at("2").unwrap().id();
     let mixed = "Cannot use both regular backward hooks and full backward hooks on a single Module. Please use only one of \
                  them.";
     let full = |world: &mut World, target: Target| {
-        world.register_full_backward_hook(target, |_, _, _| {}).map_err(|error| error.to_string())
+        world
+            .target_mut(target)
+            .register_full_backward_hook(|_, _, _| {})
+            .map_err(|error| error.to_string())
     };
     let plain = |world: &mut World, target: Target| {
-        world.register_backward_hook(target, |_, _, _| {}).map_err(|error| error.to_string())
+        world
+            .target_mut(target)
+            .register_backward_hook(|_, _, _| {})
+            .map_err(|error| error.to_string())
     };
     let handle = full(&mut world, module.into()).unwrap();
     assert_eq!(plain(&mut world, module.into()).unwrap_err(), mixed);
@@ -95,7 +111,7 @@ fn a_module_has_hooks_of_one_kind() {
     assert_eq!(full(&mut world, other.into()).unwrap_err(), mixed);
     assert_eq!(full(&mut world, (brains, "2").into()).unwrap_err(), mixed);
     // Pre-hooks go with both.
-    world.register_full_backward_pre_hook(other, |_, _| {}).unwrap();
+    world.module_mut(other).unwrap().register_full_backward_pre_hook(|_, _| {}).unwrap();
 
     full(&mut world, Target::All).unwrap();
     let global = "Cannot use both regular backward hooks and full backward hooks as a global Module hook. Please use only \
@@ -133,19 +149,21 @@ fn a_constructor_registers_hooks_of_its_module() {
     let mut world = World::new();
     let counted = Counted(Arc::default());
     let network = Sequential::new().push(Linear::new(3, 2)).push(counted.clone());
-    let brains = world.spawn_population(&network, MODELS, Seed(3)).unwrap();
+    let brains = world.spawn_population(&network, MODELS, Seed(3)).unwrap().id();
     let calls = |world: &mut World| {
-        let models = world.models(brains).unwrap().len();
-        world.forward(brains, &Array2::<f32>::ones((models, 3))).unwrap();
+        let models = world.population(brains).unwrap().models().len();
+        world.population_mut(brains).unwrap().forward(&Array2::<f32>::ones((models, 3))).unwrap();
         std::mem::take(&mut *counted.0.lock().unwrap())
     };
-    let roots = world.models(brains).unwrap().to_vec();
-    let modules: Vec<_> =
-        roots.iter().map(|&root| Some(world.module(root, "1").unwrap())).collect();
+    let roots = world.population(brains).unwrap().models().to_vec();
+    let modules: Vec<_> = roots
+        .iter()
+        .map(|&root| Some(world.module_mut(root).unwrap().at("1").unwrap().id()))
+        .collect();
     assert_eq!(calls(&mut world), modules);
     // Of new models, and of what comes into a live one.
-    world.spawn_models(brains, 1).unwrap();
+    world.population_mut(brains).unwrap().spawn_models(1).unwrap();
     assert_eq!(calls(&mut world).len(), MODELS + 1);
-    world.container(roots[0]).append(counted.clone()).unwrap();
+    world.module_mut(roots[0]).unwrap().container().append(counted.clone()).unwrap();
     assert_eq!(calls(&mut world).len(), MODELS + 2);
 }

@@ -1,4 +1,4 @@
-//! [`ContainerWorld`]: torch's operations on containers of live models, by one-line callers of
+//! [`LiveContainer`]: torch's operations on containers of live models, by one-line callers of
 //! [`systems::containers`](crate::systems::edit::containers).
 
 use bevy_ecs::prelude::*;
@@ -14,7 +14,10 @@ use crate::systems::execute::hooks::Target;
 use crate::systems::execute::step;
 use crate::systems::execute::step::StepError;
 
-/// Gives containers of live models the operations that their descriptions have.
+/// A container of a live model, or those of all models of a population.
+///
+/// What changes it gives it back, so that operations can follow each other. Each is done in all models, or in
+/// none.
 ///
 /// # Example
 ///
@@ -23,46 +26,27 @@ use crate::systems::execute::step::StepError;
 ///
 /// let mut world = World::new();
 /// let brain = Sequential::new().push(Linear::new(2, 8)).push(Tanh).push(Linear::new(8, 2));
-/// let brains = world.spawn_population(&brain, 100, Seed(1))?;
-/// let (first, other) = (world.models(brains)?[0], world.models(brains)?[1]);
-/// let head = world.get_submodule(first, "2")?;
+/// let mut brains = world.spawn_population(&brain, 100, Seed(1))?;
+/// let head = brains.model(0)?.get_submodule("2")?;
 ///
 /// // One model gets deeper; its layers keep what they have learned, the other models do not notice.
-/// world.container(first).insert(2, Linear::new(8, 8))?.insert(3, ReLU)?;
-/// assert_eq!(world.container(first).get(-1)?.module(), Some(head)); // Now "4".
-/// assert_eq!(world.container(other).len()?, 3);
+/// brains.model(0)?.container().insert(2, Linear::new(8, 8))?.insert(3, ReLU)?;
+/// assert_eq!(brains.model(0)?.container().get(-1)?.module(), Some(head)); // Now "4".
+/// assert_eq!(brains.model(1)?.container().len()?, 3);
 ///
 /// // The same in all models at once: all get another activation, then lose their last layer.
-/// world.container((brains, "")).set(1, ReLU)?.remove(-1)?;
-/// assert_eq!(world.container(first).len()?, 4);
+/// brains.container().set(1, ReLU)?.remove(-1)?;
+/// assert_eq!(brains.model(0)?.container().len()?, 4);
 ///
-/// let error = world.container(first).pop(7).unwrap_err();
+/// let error = brains.model(0)?.container().pop(7).unwrap_err();
 /// assert_eq!(error.to_string(), "index 7 is out of range");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
 /// Source: the methods of `torch.nn.Sequential`, `ModuleList`, `ModuleDict`, `ParameterList` and `ParameterDict`.
-pub trait ContainerWorld {
-    /// Names a container of one model by its entity, or those of all models of a population by
-    /// `(population, path)`.
-    ///
-    /// Whether there is one is seen by the operations.
-    fn container(&mut self, target: impl Into<Target>) -> LiveContainer<'_>;
-}
-
-impl ContainerWorld for World {
-    fn container(&mut self, target: impl Into<Target>) -> LiveContainer<'_> {
-        LiveContainer { world: self, target: target.into() }
-    }
-}
-
-/// A container of a live model, or those of all models of a population.
-///
-/// What changes it gives it back, so that operations can follow each other. Each is done in all models, or in
-/// none.
 pub struct LiveContainer<'w> {
-    world: &'w mut World,
-    target: Target,
+    pub(super) world: &'w mut World,
+    pub(super) target: Target,
 }
 
 impl core::fmt::Debug for LiveContainer<'_> {
@@ -225,7 +209,7 @@ impl LiveContainer<'_> {
         containers::len(self.world, self.target)
     }
 
-    /// Gives an entry, `container[key]`: [`containers::get`].
+    /// Returns an entry, `container[key]`: [`containers::get`].
     ///
     /// # Errors
     ///
@@ -283,7 +267,7 @@ impl LiveContainer<'_> {
         Ok(self.items()?.into_iter().map(|(_, item)| item).collect())
     }
 
-    /// Says whether a dictionary has an entry of that name, `name in container`: [`containers::contains`].
+    /// Returns whether a dictionary has an entry of that name, `name in container`: [`containers::contains`].
     ///
     /// # Errors
     ///

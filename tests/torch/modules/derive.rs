@@ -1,5 +1,4 @@
 //! Modules whose children, parameters and slots are fields: what is derived computes what is written by hand.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use ndarray::{Array2, Array3, ArrayD, Axis, array};
 use neurarch::components::module::DynModule;
@@ -60,10 +59,16 @@ fn batch(features: usize) -> Array3<f32> {
 
 fn train(module: &impl Module, loss: &impl Loss) -> (World, Entity, Vec<f32>) {
     let mut world = World::new();
-    let models = world.spawn_population(module, MODELS, Seed(2)).unwrap();
-    world.insert_with(models, |i| SGD { lr: 0.01 * (1 + i) as f64, ..SGD::default() }).unwrap();
+    let models = world.spawn_population(module, MODELS, Seed(2)).unwrap().id();
+    world
+        .population_mut(models)
+        .unwrap()
+        .insert_with(|i| SGD { lr: 0.01 * (1 + i) as f64, ..SGD::default() })
+        .unwrap();
     let (x, y) = (batch(4), Array3::<f32>::ones((MODELS, 6, 4)));
-    let losses = (0..3).flat_map(|_| world.train_step(models, &x, &y, loss).unwrap().to_vec());
+    let losses = (0..3).flat_map(|_| {
+        world.population_mut(models).unwrap().train_step(&x, &y, loss).unwrap().to_vec()
+    });
     let losses = losses.collect();
     (world, models, losses)
 }
@@ -75,11 +80,11 @@ fn a_derived_block_trains_to_the_bits_of_one_by_hand() {
     let (mut by_hand, others, expected) = train(&ByHand { features: 4 }, &loss);
     assert_eq!(losses, expected);
     assert_eq!(
-        world.stacked_state_dict(models).unwrap(),
-        by_hand.stacked_state_dict(others).unwrap()
+        world.population_mut(models).unwrap().stacked_state_dict().unwrap(),
+        by_hand.population_mut(others).unwrap().stacked_state_dict().unwrap()
     );
-    let root = world.models(models).unwrap()[0];
-    assert_eq!(world.class_name(root).unwrap(), "Residual");
+    let root = world.population(models).unwrap().models()[0];
+    assert_eq!(world.module_mut(root).unwrap().class_name().unwrap(), "Residual");
 }
 
 #[test]
@@ -87,15 +92,19 @@ fn children_are_no_part_of_equality_and_a_new_child_is_called() {
     assert_eq!(Residual::new(4), Residual::new(8));
     assert_eq!(format!("{:?}", Residual::new(4)), "Residual { .. }");
     let mut world = World::new();
-    let models = world.spawn_population(&Residual::new(4), MODELS, Seed(2)).unwrap();
-    let roots = world.models(models).unwrap().to_vec();
+    let models = world.spawn_population(&Residual::new(4), MODELS, Seed(2)).unwrap().id();
+    let roots = world.population(models).unwrap().models().to_vec();
     for &root in &roots {
-        world.set_submodule(root, "fc2", Dropout { p: 0.0 }, true).unwrap();
-        world.set_submodule(root, "fc1", Linear::new(4, 4).without_bias(), true).unwrap();
+        world.module_mut(root).unwrap().set_submodule("fc2", Dropout { p: 0.0 }, true).unwrap();
+        world
+            .module_mut(root)
+            .unwrap()
+            .set_submodule("fc1", Linear::new(4, 4).without_bias(), true)
+            .unwrap();
     }
     let (x, zero) = (batch(4), Array3::<f32>::zeros((MODELS, 4, 4)));
-    world.unstack(models, "fc1.weight", zero.view()).unwrap();
-    assert_eq!(world.forward(models, &x).unwrap(), x.into_dyn());
+    world.population_mut(models).unwrap().unstack("fc1.weight", zero.view()).unwrap();
+    assert_eq!(world.population_mut(models).unwrap().forward(&x).unwrap(), x.into_dyn());
     assert_eq!(world.get::<Population>(models).unwrap().groups().len(), 1);
 }
 
@@ -138,12 +147,15 @@ fn parameters_and_buffers_are_fields() {
         (None, &["scale", "mean"], [2.0, 5.0]),
     ] {
         let mut world = World::new();
-        let models = world.spawn_population(&affine(shift), 1, Seed(1)).unwrap();
-        assert_eq!(world.forward(models, &x).unwrap(), array![[[y[0], y[1]]]].into_dyn());
-        let state = world.stacked_state_dict(models).unwrap();
+        let models = world.spawn_population(&affine(shift), 1, Seed(1)).unwrap().id();
+        assert_eq!(
+            world.population_mut(models).unwrap().forward(&x).unwrap(),
+            array![[[y[0], y[1]]]].into_dyn()
+        );
+        let state = world.population_mut(models).unwrap().stacked_state_dict().unwrap();
         assert_eq!(state.iter().map(|tensor| tensor.name.as_str()).collect::<Vec<_>>(), names);
-        let root = world.models(models).unwrap()[0];
-        let buffers = world.named_buffers(root).unwrap();
+        let root = world.population(models).unwrap().models()[0];
+        let buffers = world.module_mut(root).unwrap().named_buffers().unwrap();
         assert_eq!(buffers.iter().map(|of| &*of.name).collect::<Vec<_>>(), ["mean", "seen"]);
     }
     assert_eq!(repr(&affine(None)), "Affine([2])");
@@ -187,16 +199,16 @@ impl Forward for Gain {
 fn models_that_differ_in_slots_alone_share_a_structure() {
     let module = |gain: f64, sign| Gain { fc: Linear::new(4, 2), gain, range: (gain, -0.25), sign };
     let mut world = World::new();
-    let models = world.spawn_population(&module(0.0, Sign::Plus), MODELS, Seed(1)).unwrap();
-    let roots = world.models(models).unwrap().to_vec();
+    let models = world.spawn_population(&module(0.0, Sign::Plus), MODELS, Seed(1)).unwrap().id();
+    let roots = world.population(models).unwrap().models().to_vec();
     for (gain, &root) in [-1.0, 2.0, 4.0].into_iter().zip(&roots) {
         world.entity_mut(root).insert(module(gain, Sign::Plus));
     }
     let groups = |world: &World| world.get::<Population>(models).unwrap().groups().len();
-    let y = world.forward(models, &batch(4)).unwrap();
+    let y = world.population_mut(models).unwrap().forward(&batch(4)).unwrap();
     assert_eq!(groups(&world), 1);
-    let weight = world.stack::<f32>(models, "fc.weight").unwrap();
-    let bias = world.stack::<f32>(models, "fc.bias").unwrap();
+    let weight = world.population_mut(models).unwrap().stack::<f32>("fc.weight").unwrap();
+    let bias = world.population_mut(models).unwrap().stack::<f32>("fc.bias").unwrap();
     for (model, gain) in [(0, -1.0_f32), (1, 2.0), (2, 4.0)] {
         let x = batch(4).index_axis_move(Axis(0), model);
         let [weight, bias] = [&weight, &bias].map(|of| of.index_axis(Axis(0), model).to_owned());
@@ -206,7 +218,7 @@ fn models_that_differ_in_slots_alone_share_a_structure() {
         assert!(found.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-5), "{model}");
     }
     world.entity_mut(roots[1]).insert(module(2.0, Sign::Minus));
-    let negated = world.forward(models, &batch(4)).unwrap();
+    let negated = world.population_mut(models).unwrap().forward(&batch(4)).unwrap();
     assert_eq!(groups(&world), 2);
     assert_eq!(negated.index_axis(Axis(0), 1), -&y.index_axis(Axis(0), 1));
     assert_eq!(negated.index_axis(Axis(0), 2), y.index_axis(Axis(0), 2));
@@ -262,21 +274,26 @@ fn lists_options_and_several_inputs() {
     for norm in [None, Some(LayerNorm::new([3]))] {
         let has_norm = norm.is_some();
         let mut world = World::new();
-        let models = world.spawn_population(&Layers::new(Tanh, norm), MODELS, Seed(1)).unwrap();
+        let models =
+            world.spawn_population(&Layers::new(Tanh, norm), MODELS, Seed(1)).unwrap().id();
         let arguments =
             Arguments::each([AnyInput::from(&x)]).with("right", Tree::Leaf(AnyInput::from(&x)));
-        let found = world.forward_with::<f32>(models, arguments).unwrap();
+        let found = world.population_mut(models).unwrap().forward_with::<f32>(arguments).unwrap();
         let [normed, y] = found.leaves()[..] else { panic!("{found:?}") };
         assert_eq!(y.shape(), [MODELS, 6, 3]);
         assert_eq!(normed == y, !has_norm);
-        let root = world.models(models).unwrap()[0];
-        let names = world.parameter_names(root).unwrap();
+        let root = world.population(models).unwrap().models()[0];
+        let names = world.module_mut(root).unwrap().parameter_names().unwrap();
         assert!(names.contains(&"layers.1.weight".to_owned()), "{names:?}");
         assert_eq!(names.contains(&"norm.weight".to_owned()), has_norm);
         // One layer less, in all models.
-        world.container((models, "layers")).remove(1).unwrap();
+        world.population_mut(models).unwrap().at("layers").container().remove(1).unwrap();
         let arguments = Arguments::each([AnyInput::from(&x), AnyInput::from(&x)]);
-        assert_ne!(world.forward_with::<f32>(models, arguments).unwrap().leaves()[1], y);
+        assert_ne!(
+            world.population_mut(models).unwrap().forward_with::<f32>(arguments).unwrap().leaves()
+                [1],
+            y
+        );
     }
     let printed = repr(&Layers::new(ReLU, None));
     let expected = "\
@@ -325,9 +342,12 @@ impl Forward for Heads {
 fn what_is_no_field_is_declared_behind_them() {
     let mut world = World::new();
     let heads = Heads { body: Linear::new(4, 3), classes: vec![2, 4] };
-    let models = world.spawn_population(&heads, MODELS, Seed(1)).unwrap();
-    assert_eq!(world.forward(models, &batch(4)).unwrap().shape(), [MODELS, 6, 6]);
-    let temperature = world.stack::<f32>(models, "temperature").unwrap();
+    let models = world.spawn_population(&heads, MODELS, Seed(1)).unwrap().id();
+    assert_eq!(
+        world.population_mut(models).unwrap().forward(&batch(4)).unwrap().shape(),
+        [MODELS, 6, 6]
+    );
+    let temperature = world.population_mut(models).unwrap().stack::<f32>("temperature").unwrap();
     assert_eq!(temperature, ndarray::Array1::from_elem(MODELS, 2.0_f32).into_dyn());
     assert_ne!(heads, Heads { classes: vec![2], ..heads.clone() });
 }
@@ -343,8 +363,13 @@ impl Forward for Bare {}
 #[test]
 fn without_a_forward_a_call_fails_in_torchs_words() {
     let mut world = World::new();
-    let models = world.spawn_population(&Bare { fc: Linear::new(4, 4) }, 1, Seed(1)).unwrap();
-    let error = world.forward(models, &Array3::<f32>::zeros((1, 2, 4))).unwrap_err().to_string();
+    let models = world.spawn_population(&Bare { fc: Linear::new(4, 4) }, 1, Seed(1)).unwrap().id();
+    let error = world
+        .population_mut(models)
+        .unwrap()
+        .forward(&Array3::<f32>::zeros((1, 2, 4)))
+        .unwrap_err()
+        .to_string();
     assert!(
         error.contains("Module [Bare] is missing the required \"forward\" function"),
         "{error}"
@@ -414,21 +439,29 @@ fn optimizers_and_losses_have_the_slots_of_their_fields() {
 
     let run = |own: bool| {
         let mut world = World::new();
-        let models = world.spawn_population(&Residual::new(4), MODELS, Seed(2)).unwrap();
+        let models = world.spawn_population(&Residual::new(4), MODELS, Seed(2)).unwrap().id();
         match own {
             true => {
                 Optimizers::register::<Descent>(&mut world);
-                world.insert(models, descent.clone()).unwrap();
+                world.population_mut(models).unwrap().insert(descent.clone()).unwrap();
             }
             false => {
-                world.insert(models, SGD { lr: 0.1, weight_decay: 0.5, ..SGD::default() }).unwrap();
+                world
+                    .population_mut(models)
+                    .unwrap()
+                    .insert(SGD { lr: 0.1, weight_decay: 0.5, ..SGD::default() })
+                    .unwrap();
             }
         }
         let y = Array3::<f32>::ones((MODELS, 6, 4));
         for _ in 0..3 {
-            world.train_step(models, &batch(4), &y, &MSELoss::default()).unwrap();
+            world
+                .population_mut(models)
+                .unwrap()
+                .train_step(&batch(4), &y, &MSELoss::default())
+                .unwrap();
         }
-        world.stacked_state_dict(models).unwrap()
+        world.population_mut(models).unwrap().stacked_state_dict().unwrap()
     };
     assert_eq!(run(true), run(false));
 }
@@ -440,6 +473,9 @@ fn a_derived_module_is_any_other_ones_child() {
     assert!(first.is::<Residual>());
     assert!(DynModule::is_like(first, &Residual::new(9)));
     let mut world = World::new();
-    let models = world.spawn_population(&net, MODELS, Seed(1)).unwrap();
-    assert_eq!(world.forward(models, &batch(4)).unwrap().shape(), [MODELS, 6, 4]);
+    let models = world.spawn_population(&net, MODELS, Seed(1)).unwrap().id();
+    assert_eq!(
+        world.population_mut(models).unwrap().forward(&batch(4)).unwrap().shape(),
+        [MODELS, 6, 4]
+    );
 }
