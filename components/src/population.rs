@@ -230,7 +230,7 @@ impl Population {
         self.version += 1;
     }
 
-    /// Returns the next index and number to a root that has been signed.
+    /// Assigns the next index and number to a root that has been signed.
     ///
     /// The world has fewer than 2³² entities, so indices do not run out.
     pub fn enroll(&mut self, root: Entity, _: Keeper) -> (u32, u64) {

@@ -246,7 +246,7 @@ impl StateDict {
         Some(self.tensors.remove(at))
     }
 
-    /// Returns a tensor another name, by which it is the last; says whether it was there.
+    /// Gives a tensor another name, by which it is the last; returns whether it was there.
     ///
     /// Source: `state[new] = state.pop(old)`.
     pub fn rename(&mut self, old: &str, new: impl Into<String>) -> bool {

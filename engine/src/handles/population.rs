@@ -132,17 +132,16 @@ impl<'w> PopulationMut<'w> {
         mode::autocast(self.handle.world, dtype, |world| run(&mut PopulationMut::of(world, id)))
     }
 
-    /// Gives every model of a population a component, on its root.
+    /// Inserts a component into the root of every model.
     ///
     /// # Errors
     ///
     /// If the population was despawned.
     pub fn insert<C: Component + Clone>(&mut self, component: C) -> Result<&mut Self, InsertError> {
-        insert::insert_with(self.handle.world, self.id, "", |_| component.clone())?;
-        Ok(self)
+        self.insert_with(|_| component.clone())
     }
 
-    /// Gives every model of a population a component of its own, by its index.
+    /// Inserts a component of its own into the root of every model, by the model's index.
     ///
     /// # Errors
     ///

@@ -263,7 +263,7 @@ impl Scheme {
     }
 }
 
-/// Returns each position the optimizer that is nearest to it, of those that positions have of their own.
+/// Returns, for each position, the optimizer that is nearest to it, of those that positions have of their own.
 pub(crate) fn nearest(
     blueprint: &Blueprint,
     owned: &[(usize, Option<Arc<dyn DynOptimizer>>)],

@@ -14,7 +14,7 @@ pub enum AccessError {
     /// The entity is not the root of a model.
     #[error("{0} is not the root of a model")]
     NotAModel(Entity),
-    /// The population has no model of that index; torch's words.
+    /// The population has no model of that index.
     #[error("index {index} is out of range of {models} models")]
     NoModel {
         /// The index that was asked for.

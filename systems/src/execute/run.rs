@@ -257,7 +257,7 @@ impl Run {
         }
     }
 
-    /// Returns members of a cohort, by their places, which increase, cohorts of their own, which run eagerly; gives their places
+    /// Gives members of a cohort, by their places, which increase, cohorts of their own, which run eagerly; returns their places
     /// in the list. `chosen` has so many places a cohort.
     pub(crate) fn part_changed(
         &mut self,

@@ -139,7 +139,8 @@ fn no_folder_is_full() {
 }
 
 /// A program is linked for each file of a folder `tests/` and each `main.rs` one folder below; the unit tests of three
-/// crates are three more. A test goes into the program that it belongs to, as a module.
+/// crates are three more, and those of `derive` a small one without the engine. A test goes into the program that it belongs
+/// to, as a module.
 #[test]
 fn there_are_eight_test_programs() {
     let mut programs = BTreeSet::new();

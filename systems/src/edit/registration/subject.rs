@@ -55,7 +55,7 @@ pub(super) fn subjects(
     Ok(subjects)
 }
 
-/// Returns each subject what `of` gives for the first one of its structure.
+/// Returns, for each subject, what `of` gives for the first one of its structure.
 pub(super) fn for_each_structure<T: Clone>(
     subjects: &[(Spot, Names)],
     mut of: impl FnMut(&Names) -> Result<T, RegistrationError>,
