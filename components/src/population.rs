@@ -8,6 +8,7 @@ pub mod tree;
 pub mod versions;
 
 use bevy_ecs::component::ComponentId;
+use bevy_ecs::entity::EntityHashMap;
 use bevy_ecs::lifecycle::HookContext;
 use bevy_ecs::prelude::*;
 use bevy_ecs::world::{DeferredWorld, WorldId};
@@ -169,6 +170,24 @@ impl Population {
         let Turnover { indices, since: first } = &self.turnover;
         let later = indices.partition_point(|&(version, _)| version <= since);
         (since >= *first).then(|| indices[later..].iter().map(|&(_, index)| index))
+    }
+
+    /// Puts the models in another order. Their [`index`](tree::Model::index) has to follow.
+    ///
+    /// # Panics
+    ///
+    /// If `order` are not the models.
+    pub fn arrange(&mut self, order: Vec<Entity>, _: Keeper) {
+        let places: EntityHashMap<u32> = order.iter().copied().zip(0..).collect();
+        let is_one = |root| places.contains_key(root);
+        assert!(places.len() == self.models.len() && self.models.iter().all(is_one), "the models");
+        for group in &mut self.groups {
+            group.members = group.modules[0].iter().map(|root| places[root]).collect();
+            group.edit(&[], Vec::new());
+        }
+        self.models = order;
+        self.version += 1;
+        self.turnover.restart(self.version);
     }
 
     /// Returns the companions that parameters have.

@@ -42,6 +42,11 @@ impl Group {
         Group { blueprint, structure, contents, members: Vec::new(), modules, shared }
     }
 
+    /// Returns its blueprint.
+    pub fn structure(&self) -> &Arc<Blueprint> {
+        &self.structure
+    }
+
     /// Lists the rows that its parameters and buffers share with other models.
     pub fn shared(&self) -> &[SharedRow] {
         &self.shared

@@ -14,6 +14,7 @@ use neurarch_kernels::ir::dtype::Element;
 use neurarch_kernels::ir::rng_key::RngKey;
 use neurarch_kernels::ir::shape::Type;
 use neurarch_kernels::ir::trace::panic_message;
+use neurarch_kernels::memory::ALIGN_BYTES;
 use neurarch_kernels::plan::Plan;
 
 use crate::errors::BindError;
@@ -253,11 +254,76 @@ struct Task<'a> {
     is_one_visit: bool,
 }
 
-/// A task whose rows are bound.
+/// A task whose rows are known.
 struct Placed<'a> {
     members: &'a Members,
-    bound: Bound<'a>,
+    slots: Slots<'a>,
     jobs: Range<usize>,
+}
+
+/// Where the rows of slots are.
+enum Slots<'a> {
+    /// In columns of a world.
+    Bound(Bound<'a>),
+    /// In memory that nobody writes to.
+    ReadOnly(&'a [ReadOnly<'a>]),
+}
+
+impl Slots<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Slots::Bound(bound) => bound.len(),
+            Slots::ReadOnly(columns) => columns.len(),
+        }
+    }
+
+    fn rows(&self, slot: usize) -> Rows<'_> {
+        match self {
+            Slots::Bound(bound) => bound.rows(slot),
+            Slots::ReadOnly(columns) => columns[slot].rows(),
+        }
+    }
+}
+
+/// Rows of one column in memory that nobody writes to, of the members of a launch in their order.
+pub(crate) struct ReadOnly<'a> {
+    /// Where the column begins, which `bytes` keeps in place.
+    base: [*mut u8; 1],
+    bytes: &'a [u8],
+    stride: usize,
+    /// Pairs (0, row); one row for all if there is none.
+    rows: Option<&'a RowList>,
+}
+
+impl<'a> ReadOnly<'a> {
+    /// Reads some rows of a column.
+    pub(crate) fn rows_of(bytes: &'a [u8], stride: usize, rows: &'a RowList) -> Self {
+        ReadOnly { base: [bytes.as_ptr().cast_mut()], bytes, stride, rows: Some(rows) }
+    }
+
+    /// Reads one row for all members.
+    pub(crate) fn shared(bytes: &'a [u8]) -> Self {
+        ReadOnly { base: [bytes.as_ptr().cast_mut()], bytes, stride: 0, rows: None }
+    }
+
+    fn rows(&self) -> Rows<'_> {
+        match self.rows {
+            Some(rows) => rows.of(&self.base, self.stride),
+            None => Rows::Strided { base: self.base[0], stride: 0 },
+        }
+    }
+
+    /// Asserts that it has a row of some type for each of so many members, where kernels can read it.
+    fn check(&self, members: usize, ty: &Type) {
+        let rows = self.rows.map(RowList::as_slice);
+        let last = rows.and_then(|rows| rows.iter().map(|&(_, row)| row as usize).max());
+        let end = last.unwrap_or(0) * self.stride + ty.size_bytes();
+        assert!(rows.is_none_or(|rows| rows.len() == members), "a row for each member");
+        assert!(rows.is_none_or(|rows| rows.iter().all(|&(segment, _)| segment == 0)), "one segment");
+        assert!(end <= self.bytes.len(), "rows lie in their column");
+        let places = [self.bytes.as_ptr().addr(), self.stride];
+        assert!(places.iter().all(|place| place.is_multiple_of(ALIGN_BYTES)), "rows are aligned");
+    }
 }
 
 impl Task<'_> {
@@ -349,9 +415,12 @@ impl<'a> Queue<'a> {
             let slots = &first.plan.program.slots;
             let of = (*population, *group, &*members);
             let bound = together.bind(binder, of, slots, first.written)?;
-            placed.push(Placed { members, bound, jobs: visited });
+            placed.push(Placed { members, slots: Slots::Bound(bound), jobs: visited });
         }
-        let bounds = placed.iter().map(|placed| &placed.bound);
+        let bounds = placed.iter().filter_map(|placed| match &placed.slots {
+            Slots::Bound(bound) => Some(bound),
+            Slots::ReadOnly(_) => None,
+        });
         together.check_apart(bounds.clone())?;
         bounds.for_each(see);
         let ran = run(&placed, jobs, arrays, buffers, direction);
@@ -393,6 +462,31 @@ pub(crate) fn launch_alone(
     queue.launch(world, &mut [], &mut buffers)
 }
 
+/// Runs one job that writes to no slot on rows that are nobody's component: `columns` are those of the plan's slots.
+///
+/// # Errors
+///
+/// [`BindError::Kernel`] if the kernel of an op panics.
+///
+/// # Panics
+///
+/// If the plan writes to a slot, or an array or a column is shorter than it needs, which are bugs of the caller.
+pub(crate) fn launch_read_only(
+    members: &Members,
+    job: Job<'_>,
+    columns: &[ReadOnly<'_>],
+    arrays: &mut [Write<'_>],
+) -> Result<(), BindError> {
+    let program = &job.plan.program;
+    assert!(program.stores.is_empty(), "the plan writes to no slot");
+    assert_eq!(columns.len(), program.slots.len(), "columns");
+    for (column, slot) in columns.iter().zip(&program.slots) {
+        column.check(members.len(), &slot.ty);
+    }
+    let placed = [Placed { members, slots: Slots::ReadOnly(columns), jobs: 0..1 }];
+    run(&placed, &[job], arrays, &mut Buffers::default(), Direction::default())
+}
+
 /// Runs jobs on slots that are bound.
 ///
 /// # Errors
@@ -421,8 +515,8 @@ fn run(
     }
 
     let mut slots = recycle(core::mem::take(&mut buffers.slots));
-    for Placed { bound, .. } in placed {
-        slots.extend((0..bound.len()).map(|slot| bound.rows(slot)));
+    for Placed { slots: of, .. } in placed {
+        slots.extend((0..of.len()).map(|slot| of.rows(slot)));
     }
     let mut sources = recycle(core::mem::take(&mut buffers.sources));
     let mut sinks = recycle(core::mem::take(&mut buffers.sinks));
@@ -447,12 +541,12 @@ fn run(
 
     let mut stages = recycle(core::mem::take(&mut buffers.stages));
     let (mut slot, mut source, mut sink) = (0, 0, 0);
-    for Placed { members, bound, jobs: of } in placed {
+    for Placed { members, slots: own, jobs: of } in placed {
         for job in &jobs[of.clone()] {
             job.check(members, arrays);
             let binding = Binding {
                 models: members.len(),
-                slots: &slots[slot..slot + bound.len()],
+                slots: &slots[slot..slot + own.len()],
                 inputs: &sources[source..source + job.inputs.len()],
                 outputs: &sinks[sink..sink + job.outputs.len()],
                 scalars: job.scalars,
@@ -463,7 +557,7 @@ fn run(
             let (plan, first_step, steps) = (job.plan, job.first_step, job.steps);
             stages.push(Stage { plan, binding, first_step, steps });
         }
-        slot += bound.len();
+        slot += own.len();
     }
     let mut works = recycle(core::mem::take(&mut buffers.works));
     let mut stage = 0;
@@ -477,7 +571,8 @@ fn run(
     // (`assert_arrays_apart`); `Read::picked` compared item numbers with the data. `slots` are rows that
     // `Together::bind` took from columns of a world that it borrows exclusively while they live, one for each member, of
     // as many bytes as the slots' types say; `Together::check_apart` compared the rows of all tasks, and a row that
-    // members share is only read, by an assertion there. `Listed` holds rows that are different.
+    // members share is only read, by an assertion there. `Listed` holds rows that are different. Rows of `ReadOnly` are in memory that is borrowed shared: `launch_read_only`
+    // asserts that the plan writes to no slot, and `ReadOnly::check` that they lie there.
     let run = || unsafe { queue::run(&mut works, direction) };
     let ran = catch_unwind(AssertUnwindSafe(run));
     buffers.works = recycle(works);

@@ -1,0 +1,104 @@
+//! [`CheckpointError`]: why populations cannot be saved or restored.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use neurarch_components::saved::SavedError;
+
+use super::format::HeaderError;
+use crate::errors::{SignError, StepError};
+
+/// Why populations cannot be saved to a checkpoint, or restored from one.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CheckpointError {
+    /// The file cannot be read or written.
+    #[error("{}: {source}", .path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The file is no checkpoint, or one that cannot be read here.
+    #[error(transparent)]
+    Header(#[from] HeaderError),
+    /// The index was changed since it was written.
+    #[error("the index was changed: its checksum is wrong")]
+    IndexSum,
+    /// The index says what cannot be.
+    #[error("the index is wrong: {0}")]
+    Index(String),
+    /// A part of the sections was changed since it was written.
+    #[error("bytes {start} to {end} were changed: their checksum is wrong")]
+    Sum {
+        /// Where the part begins in the file.
+        start: u64,
+        /// Where it ends.
+        end: u64,
+    },
+    /// A module or an optimizer is of a type whose settings nobody knows how to write down.
+    #[error(
+        "{}the type {ty} is not registered: call `world.register_module_type::<{}>()`",
+        prefix(.path),
+        short(.ty)
+    )]
+    Unregistered {
+        /// Dotted path of the module; empty for a root.
+        path: String,
+        /// The type's name.
+        ty: String,
+    },
+    /// A component cannot be written down or read.
+    #[error(transparent)]
+    Component(#[from] SavedError),
+    /// The file has a structure that is not the one of its modules.
+    #[error("{path}: {message}")]
+    Structure {
+        /// Dotted path of the module.
+        path: String,
+        /// What was expected, and what the file has.
+        message: String,
+    },
+    /// The models cannot run where they lie.
+    #[error("the models {0}: restore them, and run them then")]
+    Live(&'static str),
+    /// There is no such model.
+    #[error("expected a model below {models}, got {index}")]
+    NoSuchModel {
+        /// What was asked for.
+        index: usize,
+        /// How many there are.
+        models: usize,
+    },
+    /// A model was asked for twice.
+    #[error("model {index} is listed twice")]
+    Twice {
+        /// Its number.
+        index: usize,
+    },
+    /// What the models were called with does not fit, or they cannot be planned.
+    #[error(transparent)]
+    Step(#[from] StepError),
+    /// A model's tree is not a model.
+    #[error(transparent)]
+    Sign(#[from] SignError),
+}
+
+fn prefix(path: &str) -> String {
+    if path.is_empty() { String::new() } else { format!("{path}: ") }
+}
+
+fn short(ty: &str) -> &str {
+    ty.rsplit("::").next().unwrap_or(ty)
+}
+
+impl CheckpointError {
+    pub(super) fn io(path: &Path, source: io::Error) -> Self {
+        CheckpointError::Io { path: path.to_owned(), source }
+    }
+
+    pub(super) fn index(what: impl Into<String>) -> Self {
+        CheckpointError::Index(what.into())
+    }
+}

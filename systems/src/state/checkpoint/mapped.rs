@@ -1,0 +1,355 @@
+//! [`Checkpoint::forward`]: models run where they lie in the file.
+//!
+//! The first model of each structure is spawned into a world of the checkpoint's own, without numbers: what models run is
+//! recorded and planned by it. The plans then read rows of the file.
+
+use std::collections::HashMap;
+
+use bevy_ecs::prelude::*;
+use ndarray::{ArrayD, IxDyn};
+use neurarch_components::module::blueprint::BlueprintId;
+use neurarch_components::module::mode::{Bits, Mode};
+use neurarch_components::saved::{SavedError, SavedTypes};
+use neurarch_kernels::cpu::tile::RowList;
+use neurarch_kernels::ir::dtype::{Dtype, Element};
+use neurarch_kernels::ir::program::{Role, Scalar, Slot};
+use neurarch_kernels::ir::shape::Type;
+
+use super::error::CheckpointError;
+use super::index::{GroupEntry, Section, dtype_of};
+use super::open::Checkpoint;
+use super::structure;
+use crate::compile::array::{Erased, Input};
+use crate::compile::plans::{Kind, Planned, Plans, Request};
+use crate::compile::trace::Scheme;
+use crate::errors::StepError;
+use crate::storage::launch::{Job, Read, ReadOnly, Write, launch_read_only};
+use crate::storage::members::{Members, listed};
+
+/// What makes a type known to a world.
+pub(super) type Register = fn(&mut World) -> Result<(), SavedError>;
+
+/// What the models of a checkpoint run by: a world with one model of each structure.
+pub(super) struct Mapped {
+    world: World,
+    types: SavedTypes,
+    /// The groups of each population.
+    populations: Vec<Vec<Structure>>,
+}
+
+/// A structure, and the models that have it.
+struct Structure {
+    blueprint: BlueprintId,
+    /// They run in evaluation mode.
+    scheme: Scheme,
+    /// The models' indices in the population, ascending.
+    indices: Vec<u32>,
+    /// The numbers of columns in the index, by role, position and place in the module.
+    columns: HashMap<(Role, usize, usize), usize>,
+}
+
+impl Checkpoint {
+    /// Registers a type of the host's own, for [`forward`](Checkpoint::forward):
+    /// `checkpoint.register(SavedTypes::register_module::<MyBlock>)`.
+    pub fn register(&mut self, register: Register) {
+        self.registers.push(register);
+        *self.mapped.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner()) = None;
+    }
+
+    /// Runs all models of the checkpoint's first population in evaluation mode, on the numbers as they lie in the file:
+    /// nothing is loaded, and of a file that is [mapped](Checkpoint::open) only what they need is read.
+    ///
+    /// # Shape
+    ///
+    /// `x` is `[models, ..]` or shared; the result `[models, ..]`.
+    ///
+    /// # Errors
+    ///
+    /// As [`forward_some`](Checkpoint::forward_some).
+    pub fn forward<'a, T: Element>(
+        &self,
+        x: impl Into<Input<'a, T>>,
+    ) -> Result<ArrayD<T::Float>, CheckpointError> {
+        let models: Vec<_> = (0..self.models(0).unwrap_or(0)).collect();
+        self.forward_some(0, &models, x)
+    }
+
+    /// Runs some models of a population, by the numbers that they have there, in evaluation mode; see
+    /// [`forward`](Checkpoint::forward).
+    ///
+    /// # Shape
+    ///
+    /// With `k` models, `x` is `[k, ..]` or shared; the result `[k, ..]`, in the order of `models`.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointError`]: a type is not [registered](Checkpoint::register), what the models need was changed in the file,
+    /// there is no such model, one is listed twice, `x` does not fit, or the models draw random numbers or write to their
+    /// buffers even in evaluation mode: such ones have to be [restored](Checkpoint::restore).
+    pub fn forward_some<'a, T: Element>(
+        &self,
+        population: usize,
+        models: &[usize],
+        x: impl Into<Input<'a, T>>,
+    ) -> Result<ArrayD<T::Float>, CheckpointError> {
+        let mut mapped = self.mapped.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mapped = match &mut *mapped {
+            Some(mapped) => mapped,
+            none => none.insert(Box::new(Mapped::new(self)?)),
+        };
+        mapped.forward(self, population, models, &x.into())
+    }
+}
+
+impl Mapped {
+    fn new(checkpoint: &Checkpoint) -> Result<Self, CheckpointError> {
+        let mut world = World::new();
+        for register in &checkpoint.registers {
+            register(&mut world)?;
+        }
+        let types = checkpoint.prepare(&mut world)?;
+        let firsts = checkpoint.spawn_firsts(&mut world, types.clone())?;
+        let of = |(number, (population, roots)): (usize, (Entity, Vec<Entity>))| {
+            let groups = checkpoint.groups(number).iter().zip(roots);
+            let of = |(entry, root)| Structure::new(checkpoint, &world, (population, root), entry);
+            groups.map(of).collect::<Result<Vec<_>, _>>()
+        };
+        let populations = firsts.into_iter().enumerate().map(of).collect::<Result<_, _>>()?;
+        Ok(Mapped { world, types, populations })
+    }
+
+    fn forward<T: Element>(
+        &mut self,
+        checkpoint: &Checkpoint,
+        population: usize,
+        models: &[usize],
+        x: &Input<'_, T>,
+    ) -> Result<ArrayD<T::Float>, CheckpointError> {
+        let entry = checkpoint.index().populations.get(population);
+        let all = entry.map_or(0, |entry| entry.models as usize);
+        let places = places(models, all)?;
+        let dtype = entry.and_then(|entry| dtype_of(entry.dtype)).unwrap_or(Dtype::F32);
+        let x = x.erase();
+        check(&x, models.len(), dtype)?;
+        let Mapped { world, types, populations } = self;
+        let mut result: Option<(Type, Vec<T::Float>)> = None;
+        for (entry, structure) in checkpoint.groups(population).iter().zip(&populations[population])
+        {
+            // Pairs of the place in the result and the member.
+            let members = structure.indices.iter().enumerate();
+            let members = members.filter_map(|(member, &index)| {
+                Some((places[index as usize]?, member as u32))
+            });
+            let mut chosen: Vec<(u32, u32)> = members.collect();
+            if chosen.is_empty() {
+                continue;
+            }
+            chosen.sort_unstable();
+            let planned = structure.plan(world, &x)?;
+            let ty = result_type(&planned, T::Float::DTYPE)?;
+            let numbers = ty.shape.numel();
+            let (known, y) = result.get_or_insert_with(|| {
+                (ty.clone(), vec![bytemuck::Zeroable::zeroed(); models.len() * numbers])
+            });
+            if *known != ty {
+                let (expected, given) = (known.shape.clone(), ty.shape.clone());
+                return Err(StepError::Shape { array: "result", expected, given }.into());
+            }
+            let run = Chosen { checkpoint, population, entry, structure, members: &chosen };
+            run.launch(types, &planned, models.len(), &x, (y, ty.size_bytes()))?;
+        }
+        let (ty, y) = result.ok_or(StepError::Inactive)?;
+        let shape: Vec<_> = [models.len()].into_iter().chain(ty.shape.iter().copied()).collect();
+        ArrayD::from_shape_vec(IxDyn(&shape), y)
+            .map_err(|error| CheckpointError::index(error.to_string()))
+    }
+}
+
+/// Returns for each model of a population its place among some that are asked for.
+fn places(models: &[usize], all: usize) -> Result<Vec<Option<u32>>, CheckpointError> {
+    let mut places = vec![None; all];
+    for (place, &model) in models.iter().enumerate() {
+        let missing = CheckpointError::NoSuchModel { index: model, models: all };
+        let at = places.get_mut(model).ok_or(missing)?;
+        if at.replace(place as u32).is_some() {
+            return Err(CheckpointError::Twice { index: model });
+        }
+    }
+    Ok(places)
+}
+
+/// Checks an input for so many models.
+fn check(x: &Erased<'_>, models: usize, dtype: Dtype) -> Result<(), StepError> {
+    if let Some(given) = x.models.filter(|&given| given != models) {
+        return Err(StepError::Models { array: "x", expected: models, given });
+    }
+    match x.dtype.is_float() && x.dtype != dtype {
+        true => Err(StepError::Dtype { array: "x", expected: dtype, given: x.dtype }),
+        false => Ok(()),
+    }
+}
+
+/// Returns the type of the one value that models give.
+fn result_type(planned: &Planned, dtype: Dtype) -> Result<Type, StepError> {
+    let results = planned.results.as_ref();
+    let ty = results.and_then(|results| results.only());
+    let given = results.map_or(0, |results| results.types.len());
+    let ty = ty.ok_or(StepError::Results { expected: 1, given })?;
+    match ty.dtype == dtype {
+        true => Ok(ty.clone()),
+        false => Err(StepError::Dtype { array: "result", expected: ty.dtype, given: dtype }),
+    }
+}
+
+impl Structure {
+    fn new(
+        checkpoint: &Checkpoint,
+        world: &World,
+        (population, root): (Entity, Entity),
+        entry: &GroupEntry,
+    ) -> Result<Self, CheckpointError> {
+        let gone = || CheckpointError::index("a structure is none");
+        let (_, group) = structure::group_of(world, population, root).ok_or_else(gone)?;
+        let slots = structure::slots(checkpoint, entry, &group)?;
+        let modules = entry.modules.of(&checkpoint.index().modules);
+        let numbers = modules.iter().flat_map(|module| module.columns.range());
+        let key = |slot: &Slot| (slot.role, slot.position, slot.index);
+        let blueprint = group.structure().clone();
+        let positions = blueprint.positions.len();
+        Ok(Structure {
+            blueprint: group.blueprint,
+            scheme: Scheme {
+                blueprint,
+                mode: Mode { evaluating: Bits::below(positions), ..Mode::default() },
+                has_gradient: Bits::new(),
+                groups: (0..positions).map(|_| None).collect(),
+                autocast: None,
+                entry: None,
+            },
+            indices: checkpoint.numbers(entry.indices)?,
+            columns: slots.iter().map(key).zip(numbers).collect(),
+        })
+    }
+
+    /// Plans a forward pass that only reads.
+    fn plan(
+        &self,
+        world: &mut World,
+        x: &Erased<'_>,
+    ) -> Result<std::sync::Arc<Planned>, CheckpointError> {
+        let inputs = &[x.ty()];
+        let (kind, structure, target, loss) = (Kind::Forward, None, None, None);
+        let request =
+            Request { kind, inputs, structure, given: &[], target, loss, watched: &[] };
+        let planned = Plans::of(world, self.blueprint, &self.scheme, &request)?;
+        if planned.is_random {
+            return Err(CheckpointError::Live("draw random numbers"));
+        }
+        match planned.plan.program.stores.is_empty() {
+            true => Ok(planned),
+            false => Err(CheckpointError::Live("write to their parameters or buffers")),
+        }
+    }
+}
+
+/// Some models of a structure.
+struct Chosen<'a> {
+    checkpoint: &'a Checkpoint,
+    population: usize,
+    entry: &'a GroupEntry,
+    structure: &'a Structure,
+    /// The places of their results, ascending, and which members of the group they are.
+    members: &'a [(u32, u32)],
+}
+
+impl Chosen<'_> {
+    fn launch<T: Element>(
+        &self,
+        types: &SavedTypes,
+        planned: &Planned,
+        results: usize,
+        x: &Erased<'_>,
+        (y, row_bytes): (&mut [T], usize),
+    ) -> Result<(), CheckpointError> {
+        let rows: RowList = self.members.iter().map(|&(_, member)| (0, member)).collect();
+        let program = &planned.plan.program;
+        let columns = program.slots.iter().map(|slot| self.column(slot, &rows));
+        let columns = columns.collect::<Result<Vec<_>, _>>()?;
+        let scalars = program.scalars.iter().map(|scalar| self.scalars(types, scalar));
+        let scalars = scalars.collect::<Result<Vec<_>, _>>()?.concat();
+        let inputs = [Read::new(x.bytes, x.stride())];
+        let job = Job {
+            plan: &planned.plan,
+            steps: 1,
+            first_step: 0,
+            inputs: &inputs,
+            outputs: &planned.places,
+            first_array: 0,
+            scalars: &scalars,
+            written: &planned.written,
+            keys: &[],
+        };
+        let places: Vec<u32> = self.members.iter().map(|&(place, _)| place).collect();
+        let members: Members = listed(results, &places);
+        let mut arrays = [Write::new(y, row_bytes), Write::nothing()];
+        launch_read_only(&members, job, &columns, &mut arrays).map_err(StepError::from)?;
+        Ok(())
+    }
+
+    /// Finds the rows of a slot in the file, and checks those that are read.
+    fn column<'s>(
+        &'s self,
+        slot: &Slot,
+        rows: &'s RowList,
+    ) -> Result<ReadOnly<'s>, CheckpointError> {
+        let index = self.checkpoint.index();
+        let missing = || CheckpointError::index(format!("there is no column of '{}'", slot.name));
+        if let Some(shared) = self.structure.scheme.blueprint.shared(slot) {
+            let columns = index.populations[self.population].columns.of(&index.columns);
+            let is_it = |of: &&super::index::ColumnEntry| {
+                of.index as usize == shared.index && of.role == super::index::role_code(slot.role)
+            };
+            let column = columns.iter().find(is_it).ok_or_else(missing)?;
+            return Ok(ReadOnly::shared(self.checkpoint.section(column.rows)?));
+        }
+        let key = (slot.role, slot.position, slot.index);
+        let number = *self.structure.columns.get(&key).ok_or_else(missing)?;
+        let (all, bytes) = (index.columns[number].rows, index.columns[number].row_bytes);
+        if self.members.len() as u64 == self.entry.members {
+            self.checkpoint.section(all)?;
+        } else {
+            for &(_, member) in self.members {
+                let at = all.at + u64::from(member) * bytes;
+                self.checkpoint.section(Section { at, bytes })?;
+            }
+        }
+        Ok(ReadOnly::rows_of(self.checkpoint.unchecked(all), bytes as usize, rows))
+    }
+
+    /// Reads a scalar of the models: a setting of their modules.
+    fn scalars(&self, types: &SavedTypes, scalar: &Scalar) -> Result<Vec<f64>, CheckpointError> {
+        let positions = &self.structure.scheme.blueprint.positions;
+        let path = positions.get(scalar.position).map(|at| at.path.clone()).unwrap_or_default();
+        let missing = || StepError::Scalar { path: path.clone(), name: scalar.name };
+        let modules = self.entry.modules.of(&self.checkpoint.index().modules);
+        let module = modules.get(scalar.position).ok_or_else(missing)?;
+        for number in module.components.range() {
+            let (ty, values) = self.checkpoint.component(types, number)?;
+            let mut known: Vec<Option<f64>> = vec![None; values.len()];
+            let mut read = Vec::with_capacity(self.members.len());
+            for &(_, member) in self.members {
+                let Some(which) = values.which(member as usize) else { break };
+                if known[which].is_none() {
+                    let value = ty.read(types, values.value(which))?;
+                    known[which] = value.module().and_then(|module| module.scalar(scalar.name));
+                }
+                let Some(number) = known[which] else { break };
+                read.push(number);
+            }
+            if read.len() == self.members.len() {
+                return Ok(read);
+            }
+        }
+        Err(missing().into())
+    }
+}

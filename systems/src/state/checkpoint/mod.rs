@@ -1,0 +1,26 @@
+//! Checkpoints: whole populations in a file, which is mapped and read in place. `docs/checkpoint.md` draws the format.
+//!
+//! * [`save`]: populations go into a file.
+//! * [`Checkpoint`]: a file that is open, and what is [restored](Checkpoint::restore) from it.
+
+mod check;
+mod components;
+mod error;
+mod format;
+mod index;
+mod map;
+mod mapped;
+mod mapper;
+mod open;
+mod restore;
+mod rows;
+mod save;
+mod structure;
+mod values;
+mod write;
+
+pub use error::CheckpointError;
+pub use format::HeaderError;
+pub use open::{Checkpoint, TensorInfo};
+pub use restore::Restored;
+pub use save::save;
