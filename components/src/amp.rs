@@ -1,6 +1,7 @@
 //! [`GradScaler`]: what keeps the gradients of halves from vanishing, for each model its own.
 
 use bevy_ecs::prelude::*;
+use serde::{Deserialize, Serialize};
 
 /// Scales the loss of its model, so that gradients in f16 do not become 0, and the gradients back before the step;
 /// a step with gradients that are not finite is not made. A component of a model's root.
@@ -22,7 +23,7 @@ use bevy_ecs::prelude::*;
 /// ```
 ///
 /// Source: `torch.amp.GradScaler`.
-#[derive(Component, Clone, Copy, Debug, PartialEq)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GradScaler {
     /// The scale at first.
     pub init_scale: f64,
@@ -47,7 +48,7 @@ pub struct GradScaler {
 /// How far a step with a [`GradScaler`] has come.
 ///
 /// Source: `torch.amp.grad_scaler.OptState`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ScalerStage {
     /// Gradients are scaled.
     #[default]

@@ -14,10 +14,12 @@ pub mod module;
 pub mod optimizer;
 pub mod parametrizations;
 pub mod population;
+pub mod saved;
 pub mod scalars;
 pub mod scheduler;
 pub mod state;
 pub mod warnings;
+pub mod wire;
 
 /// What derives name in a crate that has this one by way of `neurarch` alone.
 #[doc(hidden)]

@@ -26,6 +26,7 @@ use neurarch_kernels::ir::dtype::Dtype;
 use neurarch_kernels::ir::shape::Shape;
 use neurarch_kernels::ir::trace::Var;
 use neurarch_kernels::ir::tree::{Arguments, Tree};
+use serde::{Deserialize, Serialize};
 
 use crate::column::RowBundle;
 pub use crate::module::call::{Call, Watcher};
@@ -440,7 +441,7 @@ pub struct NoInverse(pub String);
 pub struct ExtraStateError(pub String);
 
 /// The first numbers of a parameter or buffer.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Init {
     /// All zero.
     Zeros,
@@ -449,7 +450,7 @@ pub enum Init {
     /// All the same.
     Constant(f64),
     /// These, row-major.
-    Numbers(Arc<[f64]>),
+    Numbers(#[serde(with = "crate::wire")] Arc<[f64]>),
     /// Uniform in `[low, high)`.
     Uniform {
         /// The least number.
@@ -558,13 +559,15 @@ pub struct Share {
 }
 
 /// A parameter or buffer that a module registers.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Declared {
     /// torch's name: `weight`.
     pub name: String,
     /// Its shape.
+    #[serde(with = "crate::wire")]
     pub shape: Shape,
     /// Its element type; `None` means the dtype of the whole model.
+    #[serde(with = "crate::wire")]
     pub dtype: Option<Dtype>,
     /// Whether a `state_dict` has it. Parameters are always persistent.
     pub persistent: bool,

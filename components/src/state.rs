@@ -9,9 +9,13 @@ use std::sync::Arc;
 
 use ndarray::{ArrayD, ArrayView, Dimension, IxDyn};
 use neurarch_kernels::ir::dtype::{Dtype, Element, bf16, f16};
+use serde::{Deserialize, Serialize};
+
+use crate::wire::{self, Bytes};
 
 /// A named array, apart from any model.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "TensorForm", into = "TensorForm")]
 pub struct Tensor {
     /// torch's dotted name: `0.weight`.
     pub name: String,
@@ -22,6 +26,42 @@ pub struct Tensor {
     bytes: Arc<[u8]>,
     /// Whether the shape is not known yet.
     uninitialized: bool,
+}
+
+/// What is written of a [`Tensor`].
+#[derive(Serialize, Deserialize)]
+struct TensorForm {
+    name: String,
+    #[serde(with = "wire")]
+    dtype: Dtype,
+    /// `None` if it is not known yet.
+    shape: Option<Vec<usize>>,
+    bytes: Bytes,
+}
+
+impl From<Tensor> for TensorForm {
+    fn from(tensor: Tensor) -> Self {
+        let Tensor { name, dtype, shape, bytes, uninitialized } = tensor;
+        let shape = (!uninitialized).then_some(shape);
+        TensorForm { name, dtype, shape, bytes: Bytes(bytes) }
+    }
+}
+
+impl TryFrom<TensorForm> for Tensor {
+    type Error = String;
+
+    fn try_from(form: TensorForm) -> Result<Self, String> {
+        let TensorForm { name, dtype, shape, bytes: Bytes(bytes) } = form;
+        let uninitialized = shape.is_none();
+        let shape = shape.unwrap_or_default();
+        let size = shape.iter().try_fold(dtype.size_bytes(), |n, &size| n.checked_mul(size));
+        let expected = if uninitialized { Some(0) } else { size };
+        if expected != Some(bytes.len()) {
+            let given = bytes.len();
+            return Err(format!("{name}: {given} bytes are no tensor of shape {shape:?}"));
+        }
+        Ok(Tensor { name, dtype, shape, bytes, uninitialized })
+    }
 }
 
 impl Tensor {

@@ -75,7 +75,7 @@ fn an_edit_of_all_models_is_that_of_each() {
     alike(|world, at| {
         world.target_mut(at).setattr("extra", Value::module(Linear::new(2, 2))).unwrap()
     });
-    alike(|world, at| world.target_mut(at).setattr("word", Value::Other("str")).unwrap());
+    alike(|world, at| world.target_mut(at).setattr("word", Value::Other("str".into())).unwrap());
     alike(|world, at| {
         world.target_mut(at.clone()).setattr("extra", Value::module(Tanh)).unwrap();
         world.target_mut(at.clone()).setattr("extra", numbers()).unwrap();
@@ -95,7 +95,7 @@ fn an_edit_of_all_models_is_that_of_each() {
     alike(|world, at| {
         world.target_mut(at.clone()).setattr("extra", Value::module(Tanh)).unwrap();
         world.target_mut(at.clone()).delattr("extra").unwrap();
-        world.target_mut(at.clone()).setattr("word", Value::Other("str")).unwrap();
+        world.target_mut(at.clone()).setattr("word", Value::Other("str".into())).unwrap();
         world.target_mut(at).delattr("word").unwrap();
     });
 }
@@ -141,7 +141,7 @@ fn what_one_model_refuses_is_done_in_none() {
     train(&mut world, population);
     let root = world.population(population).unwrap().models()[3];
     let module = world.module_mut(root).unwrap().at("2").unwrap().id();
-    world.module_mut(module).unwrap().setattr("word", Value::Other("str")).unwrap();
+    world.module_mut(module).unwrap().setattr("word", Value::Other("str".into())).unwrap();
     let before = everything(&mut world, population);
     let refused = |world: &mut World, words: &str, result: Result<(), _>| {
         let error: neurarch::systems::edit::registration::RegistrationError = result.unwrap_err();
@@ -157,7 +157,7 @@ fn what_one_model_refuses_is_done_in_none() {
     refused(&mut world, "attribute 'word' already exists", result);
     let result = world.target_mut(all()).delattr("word");
     refused(&mut world, "'Linear' object has no attribute 'word'", result);
-    let result = world.target_mut(all()).setattr("weight", Value::Other("str"));
+    let result = world.target_mut(all()).setattr("weight", Value::Other("str".into()));
     let words = "cannot assign 'str' as parameter 'weight' (torch.nn.Parameter or None expected)";
     refused(&mut world, words, result);
     let result = world.population_mut(population).unwrap().at("5").setattr("scale", one());

@@ -154,7 +154,7 @@ fn a_parametrized_name_is_read_as_it_is_computed_and_assigned_through_the_invers
     // One of several parametrizations has no inverse.
     let (mut world, layers, roots) = parametrized(&["double", "symmetric"], "weight");
     let before = state(&mut world, layers);
-    for value in [Value::tensor(ones().view()), Value::None, Value::Other("str")] {
+    for value in [Value::tensor(ones().view()), Value::None, Value::Other("str".into())] {
         for target in [Target::from(roots[2]), Target::from((layers, ""))] {
             let error = world.target_mut(target).setattr("weight", value.clone()).unwrap_err();
             let words = "parametrization Symmetric does not implement right_inverse.";

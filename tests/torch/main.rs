@@ -62,5 +62,6 @@ mod state {
     mod dict;
     mod extra_state;
     mod overridden;
+    mod saved;
     mod training_state;
 }

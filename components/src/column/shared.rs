@@ -7,6 +7,7 @@
 use bevy_ecs::prelude::*;
 use neurarch_kernels::ir::program::Role;
 use neurarch_kernels::ir::shape::Type;
+use serde::{Deserialize, Serialize};
 
 use crate::column::ColumnKey;
 
@@ -28,13 +29,15 @@ impl SharedRow {
 }
 
 /// A parameter or buffer that models of a population share.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SharedTensor {
     /// The dotted name that it was shared under.
     pub name: String,
     /// [`Role::Parameter`] or [`Role::Buffer`].
+    #[serde(with = "crate::wire")]
     pub role: Role,
     /// Element type and shape.
+    #[serde(with = "crate::wire")]
     pub ty: Type,
     /// Whether it has a gradient: torch's `grad is not None`.
     pub has_gradient: bool,
@@ -43,7 +46,7 @@ pub struct SharedTensor {
 /// What the models of a population share: a component of the population's entity.
 ///
 /// A place keeps its number for as long as its tensor is shared; one that is free again is given out anew.
-#[derive(Component, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Component, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SharedTensors(Vec<Option<SharedTensor>>);
 
 impl SharedTensors {

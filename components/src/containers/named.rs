@@ -1,5 +1,10 @@
 //! [`Named`]: entries under names in order of insertion.
 
+use std::collections::HashSet;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
 use super::{ContainerError, Slice, place};
 
 /// Entries under names, each name once, in order of insertion: the `OrderedDict` that torch's containers
@@ -7,7 +12,9 @@ use super::{ContainerError, Slice, place};
 ///
 /// The names of a list are numbers, and torch finds its entries by them: what it does where the names and
 /// the places of entries differ is done here too.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(try_from = "Vec<(String, T)>", into = "Vec<(String, T)>")]
+#[serde(bound = "T: Clone + Serialize + DeserializeOwned")]
 pub struct Named<T>(Vec<(String, T)>, Naming);
 
 /// What is known of the names: among names that are numbers in order, none has to be looked for.
@@ -22,6 +29,27 @@ enum Naming {
 impl<T> Default for Named<T> {
     fn default() -> Self {
         Named(Vec::new(), Naming::ByPlace)
+    }
+}
+
+impl<T> TryFrom<Vec<(String, T)>> for Named<T> {
+    type Error = &'static str;
+
+    fn try_from(entries: Vec<(String, T)>) -> Result<Self, &'static str> {
+        let mut names = HashSet::new();
+        if !entries.iter().all(|(name, _)| names.insert(name.as_str())) {
+            return Err("a name is there twice");
+        }
+        let mut places = entries.iter().enumerate();
+        let is_by_place = places.all(|(place, (name, _))| *name == place.to_string());
+        let naming = if is_by_place { Naming::ByPlace } else { Naming::Free };
+        Ok(Named(entries, naming))
+    }
+}
+
+impl<T> From<Named<T>> for Vec<(String, T)> {
+    fn from(named: Named<T>) -> Self {
+        named.0
     }
 }
 

@@ -7,6 +7,7 @@ use neurarch_kernels::ir::trace::Var;
 use neurarch_kernels::ir::tree::{Arguments, Tree};
 use neurarch_kernels::ops::attention::multi_head as kernel;
 use neurarch_kernels::ops::attention::multi_head::{InProjection, MultiHeadAttentionOptions};
+use serde::{Deserialize, Serialize};
 
 use super::linear::{Linear, NonDynamicallyQuantizableLinear};
 use crate::module::signature::Refused;
@@ -70,7 +71,7 @@ const NAMES: [&str; 8] = [
 /// Source: `torch.nn.MultiheadAttention`, without its fast path for inference, whose numbers differ where
 /// everything is masked. As in torch, a query that sees no key gets NaN with `need_weights` and 0 without. Sizes
 /// that torch refuses when the layer is made are an error of the first call.
-#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars, Serialize, Deserialize)]
 #[component(summary_tick)]
 pub struct MultiheadAttention {
     /// Size of the last axis of queries and results.

@@ -2,6 +2,7 @@
 
 use bevy_ecs::prelude::*;
 use neurarch_kernels::ir::tree::{Arguments, Tree};
+use serde::{Deserialize, Serialize};
 
 use crate::module::repr::boolean;
 use crate::module::{Call, Declare, Init, Module};
@@ -29,7 +30,7 @@ use crate::module::{Call, Declare, Init, Module};
 /// ```
 ///
 /// Source: `torch.nn.Bilinear`.
-#[derive(Component, Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[component(immutable)]
 pub struct Bilinear {
     /// Size of the last axis of `input1`; 0 is an error of the first call.

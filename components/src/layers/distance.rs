@@ -2,6 +2,7 @@
 
 use bevy_ecs::prelude::*;
 use neurarch_kernels::ir::tree::{Arguments, Tree};
+use serde::{Deserialize, Serialize};
 
 use crate::module::{Call, Module};
 use crate::{Scalars, scalars};
@@ -16,7 +17,7 @@ use crate::{Scalars, scalars};
 /// population's.
 ///
 /// Source: `torch.nn.CosineSimilarity`.
-#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars, Serialize, Deserialize)]
 #[component(summary_tick)]
 pub struct CosineSimilarity {
     /// The axis of the vectors; 1 at first.
@@ -65,7 +66,7 @@ impl Module for CosineSimilarity {
 /// ```
 ///
 /// Source: `torch.nn.PairwiseDistance`.
-#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars, Serialize, Deserialize)]
 #[component(summary_tick)]
 pub struct PairwiseDistance {
     /// Which norm: also 0, infinity, and minus infinity; 2 at first.

@@ -3,6 +3,7 @@
 
 use bevy_ecs::prelude::*;
 use neurarch_kernels::ir::trace::Var;
+use serde::{Deserialize, Serialize};
 
 use crate::module::repr::float;
 use crate::module::{Call, Module};
@@ -22,7 +23,7 @@ macro_rules! dropout {
         /// population's seed, the model's number and the count of its steps, so that no neighbor changes them.
         #[doc = ""]
         #[doc = concat!("Source: `torch.nn.", stringify!($layer), "`. `p` outside of 0 to 1, which torch refuses, is clamped.")]
-        #[derive(Component, Clone, Copy, Debug, PartialEq, Scalars)]
+        #[derive(Component, Clone, Copy, Debug, PartialEq, Scalars, Serialize, Deserialize)]
         #[component(summary_tick)]
         pub struct $layer {
             /// Probability that a number, or a channel, is dropped.

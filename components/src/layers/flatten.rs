@@ -2,6 +2,7 @@
 
 use bevy_ecs::prelude::*;
 use neurarch_kernels::ir::trace::Var;
+use serde::{Deserialize, Serialize};
 
 use crate::module::{Call, Module};
 
@@ -11,7 +12,7 @@ use crate::module::{Call, Module};
 /// becomes `[batch, a · b]`.
 ///
 /// Source: `torch.nn.Flatten`.
-#[derive(Component, Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[component(immutable)]
 pub struct Flatten {
     /// The first axis that is joined.

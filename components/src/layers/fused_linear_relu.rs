@@ -2,6 +2,7 @@
 
 use bevy_ecs::prelude::*;
 use neurarch_kernels::ir::trace::Var;
+use serde::{Deserialize, Serialize};
 
 use super::{Linear, ReLU, Sequential};
 use crate::module::repr::boolean;
@@ -30,7 +31,7 @@ use crate::module::{Call, Declare, Module};
 ///
 /// Source: `torch.ao.nn.intrinsic.LinearReLU`, which is a `Sequential` and so names its parameters `0.weight` and
 /// `0.bias`.
-#[derive(Component, Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[component(immutable)]
 pub struct FusedLinearReLU {
     /// Size of the last axis of `x`.

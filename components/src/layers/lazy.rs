@@ -6,6 +6,7 @@ use bevy_ecs::prelude::*;
 use neurarch_kernels::ir::shape::Shape;
 use neurarch_kernels::ir::trace::Var;
 use neurarch_kernels::ir::tree::{Arguments, Tree};
+use serde::{Deserialize, Serialize};
 
 use crate::layers::Linear;
 use crate::module::{Call, Declare, DynModule, Init, Module};
@@ -14,7 +15,7 @@ use crate::module::{Call, Declare, DynModule, Init, Module};
 /// becomes that [`Linear`], in all models of the population at once.
 ///
 /// Source: `torch.nn.LazyLinear`.
-#[derive(Component, Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[component(immutable)]
 pub struct LazyLinear {
     /// Size of the last axis of `x`, if a `state_dict` said it; `None` until then.

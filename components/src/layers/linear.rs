@@ -2,6 +2,7 @@
 
 use bevy_ecs::prelude::*;
 use neurarch_kernels::ir::trace::Var;
+use serde::{Deserialize, Serialize};
 
 use crate::module::repr::boolean;
 use crate::module::{Call, Declare, Init, Module};
@@ -26,7 +27,7 @@ use crate::module::{Call, Declare, Init, Module};
 /// ```
 ///
 /// Source: `torch.nn.Linear`. `U(-k, k)` is its `kaiming_uniform_(a=√5)`.
-#[derive(Component, Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[component(immutable)]
 pub struct Linear {
     /// Size of the last axis of `x`.
@@ -90,7 +91,7 @@ impl Module for Linear {
 /// attention reads its `weight` and `bias`, whose shapes and first numbers are `Linear`'s.
 ///
 /// Source: `torch.nn.modules.linear.NonDynamicallyQuantizableLinear`.
-#[derive(Component, Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[component(immutable)]
 pub struct NonDynamicallyQuantizableLinear(pub Linear);
 

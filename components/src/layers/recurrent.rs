@@ -11,6 +11,7 @@ pub(crate) mod stack;
 
 use bevy_ecs::prelude::*;
 use neurarch_kernels::ir::tree::{Arguments, Tree};
+use serde::{Deserialize, Serialize};
 
 use crate::layers::recurrent::cell::{Kind, Nonlinearity, reset};
 use crate::layers::recurrent::stack::{ATTRIBUTES, Stack};
@@ -29,7 +30,7 @@ macro_rules! recurrent {
         $layer:ident { $($(#[$own_doc:meta])* $own:ident: $type:ty = $first:expr)? }
     ) => {
         $(#[$doc])*
-        #[derive(Component, Clone, Copy, Debug, PartialEq, Scalars)]
+        #[derive(Component, Clone, Copy, Debug, PartialEq, Scalars, Serialize, Deserialize)]
         #[component(summary_tick)]
         pub struct $layer {
             /// Size of the last axis of `x`.

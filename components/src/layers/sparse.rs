@@ -5,6 +5,7 @@ use neurarch_kernels::ir::trace::Var;
 use neurarch_kernels::ir::tree::{Arguments, Tree};
 pub use neurarch_kernels::ops::index::embedding_bag::BagMode;
 use neurarch_kernels::ops::index::embedding_bag::EmbeddingBagSettings;
+use serde::{Deserialize, Serialize};
 
 use crate::module::repr::float;
 use crate::module::{Call, Declare, Init, Module};
@@ -22,7 +23,7 @@ use crate::{Scalars, scalars};
 ///
 /// Source: `torch.nn.Embedding`, without `sparse`. A number that names no row gives NaN, where torch raises an
 /// error; a `padding_idx` that names none is an error of the first call.
-#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars, Serialize, Deserialize)]
 #[component(summary_tick)]
 pub struct Embedding {
     /// How many rows there are.
@@ -152,7 +153,7 @@ impl Module for Embedding {
 ///
 /// Source: `torch.nn.EmbeddingBag`, without `sparse`. A number that names no row makes its bag NaN, and offsets
 /// out of order make all bags NaN, where torch raises an error.
-#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars, Serialize, Deserialize)]
 #[component(summary_tick)]
 pub struct EmbeddingBag {
     /// How many rows there are.
@@ -167,6 +168,7 @@ pub struct EmbeddingBag {
     /// Whether the gradient of a row is divided by how often it is named in a call.
     pub scale_grad_by_freq: bool,
     /// What becomes of the rows of a bag.
+    #[serde(with = "crate::wire")]
     pub mode: BagMode,
     /// Whether the last offset is the end of the last bag.
     pub include_last_offset: bool,

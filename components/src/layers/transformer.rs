@@ -7,6 +7,7 @@ use ndarray::Array2;
 use neurarch_kernels::ir::shape::Shape;
 use neurarch_kernels::ir::trace::Var;
 use neurarch_kernels::ir::tree::{Arguments, Tree};
+use serde::{Deserialize, Serialize};
 
 use super::attention::{canonical_mask, xavier_uniform};
 use super::{Activation, LayerNorm, ModuleList, TransformerDecoderLayer, TransformerEncoderLayer};
@@ -18,10 +19,12 @@ use crate::module::{Call, Declare, DynModule, Init, Module};
 macro_rules! stack {
     ($(#[$doc:meta])* $name:ident, $attributes:expr) => {
         $(#[$doc])*
-        #[derive(Component, Clone, Debug, Default)]
+        #[derive(Component, Clone, Debug, Default, Serialize, Deserialize)]
         #[component(immutable)]
         pub struct $name {
+            #[serde(skip)]
             layers: ModuleList,
+            #[serde(skip)]
             norm: Option<Box<dyn DynModule>>,
         }
 
@@ -214,7 +217,7 @@ impl TransformerDecoder {
 /// ```
 ///
 /// Source: `torch.nn.Transformer`.
-#[derive(Component, Clone, Debug)]
+#[derive(Component, Clone, Debug, Serialize, Deserialize)]
 #[component(immutable)]
 pub struct Transformer {
     /// Size of the last axis; 512 in torch's default.
@@ -233,9 +236,11 @@ pub struct Transformer {
     pub activation: Activation,
     /// What stands in the encoder's place. It is called with `src`, and with `mask`, `src_key_padding_mask` and
     /// `is_causal` as keywords.
+    #[serde(skip)]
     pub custom_encoder: Option<Box<dyn DynModule>>,
     /// What stands in the decoder's place. It is called with `tgt` and what the encoder gave, and with the masks
     /// of [`TransformerDecoder`] as keywords.
+    #[serde(skip)]
     pub custom_decoder: Option<Box<dyn DynModule>>,
     /// What the norms add to variances; 1e-5 at first.
     pub layer_norm_eps: f64,

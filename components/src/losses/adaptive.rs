@@ -5,6 +5,7 @@ use neurarch_kernels::arithmetic::elementary;
 use neurarch_kernels::ir::shape::Shape;
 use neurarch_kernels::ir::trace::Var;
 use neurarch_kernels::ir::tree::{Arguments, Tree};
+use serde::{Deserialize, Serialize};
 
 use super::Reduction;
 use crate::layers::{Linear, ModuleList, Sequential};
@@ -40,7 +41,7 @@ use crate::module::{Call, Declare, Module};
 /// that no target of a call needs has no gradient where a forward pass is eager, as in torch, and one of zeros where
 /// it is planned, since a plan does not see targets; `train_step` always takes zeros. Cutoffs that do not fit are an
 /// error of the first call.
-#[derive(Component, Clone, Debug, PartialEq)]
+#[derive(Component, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[component(immutable)]
 pub struct AdaptiveLogSoftmaxWithLoss {
     /// Size of the last axis of `input`.

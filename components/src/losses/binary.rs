@@ -4,6 +4,7 @@
 use bevy_ecs::prelude::*;
 use ndarray::{ArrayD, ArrayViewD};
 use neurarch_kernels::ir::trace::Var;
+use serde::{Deserialize, Serialize};
 
 use super::{Loss, LossCall, Reduction, in_dtype_of};
 use crate::{Scalars, scalars};
@@ -21,13 +22,15 @@ fn ones(weight: &Option<ArrayD<f64>>) -> Option<ArrayD<f64>> {
 /// `reduction` is [`Reduction::None`].
 ///
 /// Source: `torch.nn.BCELoss`; outputs outside of 0 to 1 give NaN, where torch raises.
-#[derive(Component, Clone, Debug, Default, PartialEq, Scalars)]
+#[derive(Component, Clone, Debug, Default, PartialEq, Scalars, Serialize, Deserialize)]
 #[component(summary_tick)]
 pub struct BCELoss {
     /// Factors of the losses, in a shape that broadcasts to them.
     #[structural(ones)]
+    #[serde(with = "crate::wire")]
     pub weight: Option<ArrayD<f64>>,
     /// What becomes of the losses.
+    #[serde(with = "crate::wire")]
     pub reduction: Reduction,
 }
 
@@ -65,16 +68,19 @@ impl Loss for BCELoss {
 /// ```
 ///
 /// Source: `torch.nn.BCEWithLogitsLoss`.
-#[derive(Component, Clone, Debug, Default, PartialEq, Scalars)]
+#[derive(Component, Clone, Debug, Default, PartialEq, Scalars, Serialize, Deserialize)]
 #[component(summary_tick)]
 pub struct BCEWithLogitsLoss {
     /// Factors of the losses, in a shape that broadcasts to them.
     #[structural(ones)]
+    #[serde(with = "crate::wire")]
     pub weight: Option<ArrayD<f64>>,
     /// What becomes of the losses.
+    #[serde(with = "crate::wire")]
     pub reduction: Reduction,
     /// Factors of the part of positive targets, in a shape that broadcasts to them.
     #[structural(ones)]
+    #[serde(with = "crate::wire")]
     pub pos_weight: Option<ArrayD<f64>>,
 }
 
@@ -108,10 +114,11 @@ impl Loss for BCEWithLogitsLoss {
 /// `reduction` is [`Reduction::None`].
 ///
 /// Source: `torch.nn.SoftMarginLoss`.
-#[derive(Component, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Component, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[component(immutable)]
 pub struct SoftMarginLoss {
     /// What becomes of the losses.
+    #[serde(with = "crate::wire")]
     pub reduction: Reduction,
 }
 
@@ -129,12 +136,14 @@ impl Loss for SoftMarginLoss {
 /// if `reduction` is [`Reduction::None`].
 ///
 /// Source: `torch.nn.MultiLabelSoftMarginLoss`.
-#[derive(Component, Clone, Debug, Default, PartialEq)]
+#[derive(Component, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[component(summary_tick)]
 pub struct MultiLabelSoftMarginLoss {
     /// Factors of the classes' losses.
+    #[serde(with = "crate::wire")]
     pub weight: Option<ArrayD<f64>>,
     /// What becomes of the items' losses.
+    #[serde(with = "crate::wire")]
     pub reduction: Reduction,
 }
 
@@ -165,13 +174,14 @@ impl Loss for MultiLabelSoftMarginLoss {
 /// [`Reduction::None`].
 ///
 /// Source: `torch.nn.HingeEmbeddingLoss`.
-#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars, Serialize, Deserialize)]
 #[component(summary_tick)]
 pub struct HingeEmbeddingLoss {
     /// How far apart is far enough; a scalar slot, 1 at first.
     #[scalar]
     pub margin: f64,
     /// What becomes of the losses.
+    #[serde(with = "crate::wire")]
     pub reduction: Reduction,
 }
 

@@ -5,6 +5,7 @@ use ndarray::{ArrayView1, ArrayViewD};
 use neurarch_kernels::ir::dtype::Dtype;
 use neurarch_kernels::ir::shape::Type;
 use neurarch_kernels::ir::trace::Var;
+use serde::{Deserialize, Serialize};
 
 use super::{Loss, LossCall, Reduction, Targets};
 use crate::{Scalars, scalars};
@@ -26,7 +27,7 @@ use crate::{Scalars, scalars};
 /// ```
 ///
 /// Source: `torch.nn.CrossEntropyLoss`.
-#[derive(Component, Clone, Debug, PartialEq, Scalars)]
+#[derive(Component, Clone, Debug, PartialEq, Scalars, Serialize, Deserialize)]
 #[component(summary_tick)]
 pub struct CrossEntropyLoss {
     /// The part of the target spread over all classes, from 0 to 1. A scalar slot.
@@ -35,6 +36,7 @@ pub struct CrossEntropyLoss {
     /// The class index that counts for nothing.
     pub ignore_index: i64,
     /// What becomes of the items' losses.
+    #[serde(with = "crate::wire")]
     pub reduction: Reduction,
     /// A weight for each class.
     #[structural(ones)]

@@ -4,6 +4,7 @@ use bevy_ecs::prelude::*;
 use neurarch_kernels::ir::dtype::Dtype;
 use neurarch_kernels::ir::trace::Var;
 use neurarch_kernels::ir::tree::{Arguments, Tree};
+use serde::{Deserialize, Serialize};
 
 use super::Reduction;
 use crate::module::{Call, Module};
@@ -23,12 +24,13 @@ use crate::module::{Call, Module};
 ///
 /// Source: `torch.nn.CTCLoss`. Lengths and labels that do not fit give NaN, where torch raises. As in torch the
 /// gradient takes `log_probs` to be `log_softmax` of logits, and has none of its own.
-#[derive(Component, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Component, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[component(immutable)]
 pub struct CTCLoss {
     /// The class that stands for no label.
     pub blank: usize,
     /// What becomes of the items' losses.
+    #[serde(with = "crate::wire")]
     pub reduction: Reduction,
     /// Whether items whose labels do not fit into their frames have loss and gradient 0, not infinity.
     pub zero_infinity: bool,

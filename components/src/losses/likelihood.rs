@@ -6,6 +6,7 @@ use ndarray::ArrayViewD;
 use neurarch_kernels::ir::shape::Type;
 use neurarch_kernels::ir::trace::Var;
 use neurarch_kernels::ir::tree::{Arguments, Tree};
+use serde::{Deserialize, Serialize};
 
 use super::cross_entropy::{of_classes, ones};
 use super::{Loss, LossCall, Reduction, Targets, in_dtype_of};
@@ -16,7 +17,7 @@ use crate::{Scalars, scalars};
 macro_rules! nll_loss {
     ($(#[$doc:meta])* $loss:ident) => {
         $(#[$doc])*
-        #[derive(Component, Clone, Debug, PartialEq, Scalars)]
+        #[derive(Component, Clone, Debug, PartialEq, Scalars, Serialize, Deserialize)]
         #[component(summary_tick)]
         pub struct $loss {
             /// A weight for each class.
@@ -25,6 +26,7 @@ macro_rules! nll_loss {
             /// The target that counts for nothing.
             pub ignore_index: i64,
             /// What becomes of the items' losses; the mean is a weighted one.
+            #[serde(with = "crate::wire")]
             pub reduction: Reduction,
         }
 
@@ -76,7 +78,7 @@ nll_loss! {
 }
 
 /// What becomes of the parts of a [`KLDivLoss`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub enum KLDivReduction {
     /// They stay as they are: `'none'`.
     None,
@@ -97,7 +99,7 @@ pub enum KLDivReduction {
 /// is `[]`, or as the outputs if `reduction` is [`KLDivReduction::None`].
 ///
 /// Source: `torch.nn.KLDivLoss`.
-#[derive(Component, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Component, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[component(immutable)]
 pub struct KLDivLoss {
     /// What becomes of the parts of the sum.
@@ -138,7 +140,7 @@ impl Loss for KLDivLoss {
 /// [`Reduction::None`].
 ///
 /// Source: `torch.nn.PoissonNLLLoss`.
-#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars, Serialize, Deserialize)]
 #[component(summary_tick)]
 pub struct PoissonNLLLoss {
     /// Whether outputs are logarithms of rates.
@@ -149,6 +151,7 @@ pub struct PoissonNLLLoss {
     #[scalar]
     pub eps: f64,
     /// What becomes of the losses.
+    #[serde(with = "crate::wire")]
     pub reduction: Reduction,
 }
 
@@ -176,7 +179,7 @@ impl Loss for PoissonNLLLoss {
 /// axis. The loss is `[]`, or as `input` if `reduction` is [`Reduction::None`].
 ///
 /// Source: `torch.nn.GaussianNLLLoss`, which refuses negative variances.
-#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars, Serialize, Deserialize)]
 #[component(summary_tick)]
 pub struct GaussianNLLLoss {
     /// Whether the constant part, `½ ln 2π`, is added.
@@ -185,6 +188,7 @@ pub struct GaussianNLLLoss {
     #[scalar]
     pub eps: f64,
     /// What becomes of the losses.
+    #[serde(with = "crate::wire")]
     pub reduction: Reduction,
 }
 

@@ -3,6 +3,7 @@
 use bevy_ecs::prelude::*;
 use neurarch_kernels::ir::tree::{Arguments, Tree};
 use neurarch_kernels::ops::loss::linear_cross_entropy::LinearCrossEntropy;
+use serde::{Deserialize, Serialize};
 
 use super::Reduction;
 use super::cross_entropy::ones;
@@ -35,7 +36,7 @@ use crate::{Scalars, scalars};
 /// ```
 ///
 /// Source: `torch.nn.LinearCrossEntropyLoss`, without `options`: those are about memory, and change no result.
-#[derive(Component, Clone, Debug, PartialEq, Scalars)]
+#[derive(Component, Clone, Debug, PartialEq, Scalars, Serialize, Deserialize)]
 #[component(summary_tick)]
 pub struct LinearCrossEntropyLoss {
     /// Size of the last axis of `input`.
@@ -50,6 +51,7 @@ pub struct LinearCrossEntropyLoss {
     #[structural(ones)]
     pub weight: Option<Vec<f64>>,
     /// What becomes of the items' losses.
+    #[serde(with = "crate::wire")]
     pub reduction: Reduction,
     /// The class index that counts for nothing; -100 if `None`. It cannot be given for probabilities.
     pub ignore_index: Option<i64>,

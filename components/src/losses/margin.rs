@@ -6,6 +6,7 @@ use ndarray::ArrayViewD;
 use neurarch_kernels::ir::shape::Type;
 use neurarch_kernels::ir::trace::Var;
 use neurarch_kernels::ir::tree::{Arguments, Tree};
+use serde::{Deserialize, Serialize};
 
 use super::cross_entropy::{of_classes, ones};
 use super::{Loss, LossCall, Reduction, Targets, in_dtype_of};
@@ -20,7 +21,7 @@ use crate::{Scalars, scalars};
 /// loss is `[]`, or as the targets if `reduction` is [`Reduction::None`].
 ///
 /// Source: `torch.nn.MultiMarginLoss`.
-#[derive(Component, Clone, Debug, PartialEq, Scalars)]
+#[derive(Component, Clone, Debug, PartialEq, Scalars, Serialize, Deserialize)]
 #[component(summary_tick)]
 pub struct MultiMarginLoss {
     /// The exponent: 1 or 2; another one is an error of the first call.
@@ -32,6 +33,7 @@ pub struct MultiMarginLoss {
     #[structural(ones)]
     pub weight: Option<Vec<f64>>,
     /// What becomes of the items' losses.
+    #[serde(with = "crate::wire")]
     pub reduction: Reduction,
 }
 
@@ -72,10 +74,11 @@ impl Loss for MultiMarginLoss {
 /// the first number below 0. The loss is `[]`, or `[batch]` if `reduction` is [`Reduction::None`].
 ///
 /// Source: `torch.nn.MultiLabelMarginLoss`.
-#[derive(Component, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Component, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[component(immutable)]
 pub struct MultiLabelMarginLoss {
     /// What becomes of the items' losses.
+    #[serde(with = "crate::wire")]
     pub reduction: Reduction,
 }
 
@@ -103,13 +106,14 @@ fn inputs_and_target(call: &Call<'_>, arguments: Arguments) -> Option<[Var; 3]> 
 /// [`Reduction::None`].
 ///
 /// Source: `torch.nn.MarginRankingLoss`.
-#[derive(Component, Clone, Copy, Debug, Default, PartialEq, Scalars)]
+#[derive(Component, Clone, Copy, Debug, Default, PartialEq, Scalars, Serialize, Deserialize)]
 #[component(summary_tick)]
 pub struct MarginRankingLoss {
     /// How far ahead is far enough; a scalar slot, 0 at first.
     #[scalar]
     pub margin: f64,
     /// What becomes of the losses.
+    #[serde(with = "crate::wire")]
     pub reduction: Reduction,
 }
 
@@ -134,13 +138,14 @@ impl Module for MarginRankingLoss {
 /// target if `reduction` is [`Reduction::None`].
 ///
 /// Source: `torch.nn.CosineEmbeddingLoss`.
-#[derive(Component, Clone, Copy, Debug, Default, PartialEq, Scalars)]
+#[derive(Component, Clone, Copy, Debug, Default, PartialEq, Scalars, Serialize, Deserialize)]
 #[component(summary_tick)]
 pub struct CosineEmbeddingLoss {
     /// The cosine that is small enough; a scalar slot, 0 at first.
     #[scalar]
     pub margin: f64,
     /// What becomes of the losses.
+    #[serde(with = "crate::wire")]
     pub reduction: Reduction,
 }
 

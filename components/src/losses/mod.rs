@@ -14,7 +14,7 @@ use neurarch_kernels::ir::shape::{Shape, Type};
 use neurarch_kernels::ir::trace::{Trace, Var};
 use neurarch_kernels::ir::tree::{Arguments, Tree};
 
-use crate::module::registry::ModuleTypes;
+use crate::module::registry::Modules;
 use crate::module::{Call, Declare, Init, Module};
 
 mod adaptive;
@@ -205,32 +205,32 @@ impl<L: Loss + Component> Module for L {
     }
 }
 
-/// Makes all losses of this crate known to the world as modules.
-pub(crate) fn register(world: &mut World) {
-    ModuleTypes::register::<AdaptiveLogSoftmaxWithLoss>(world);
-    ModuleTypes::register::<BCELoss>(world);
-    ModuleTypes::register::<BCEWithLogitsLoss>(world);
-    ModuleTypes::register::<CTCLoss>(world);
-    ModuleTypes::register::<CosineEmbeddingLoss>(world);
-    ModuleTypes::register::<CrossEntropyLoss>(world);
-    ModuleTypes::register::<GaussianNLLLoss>(world);
-    ModuleTypes::register::<HingeEmbeddingLoss>(world);
-    ModuleTypes::register::<HuberLoss>(world);
-    ModuleTypes::register::<KLDivLoss>(world);
-    ModuleTypes::register::<L1Loss>(world);
-    ModuleTypes::register::<LinearCrossEntropyLoss>(world);
-    ModuleTypes::register::<MSELoss>(world);
-    ModuleTypes::register::<MarginRankingLoss>(world);
-    ModuleTypes::register::<MultiLabelMarginLoss>(world);
-    ModuleTypes::register::<MultiLabelSoftMarginLoss>(world);
-    ModuleTypes::register::<MultiMarginLoss>(world);
-    ModuleTypes::register::<NLLLoss>(world);
-    ModuleTypes::register::<NLLLoss2d>(world);
-    ModuleTypes::register::<PoissonNLLLoss>(world);
-    ModuleTypes::register::<SmoothL1Loss>(world);
-    ModuleTypes::register::<SoftMarginLoss>(world);
-    ModuleTypes::register::<TripletMarginLoss>(world);
-    ModuleTypes::register::<TripletMarginWithDistanceLoss>(world);
+/// Lists the losses of this crate, which are modules all.
+pub(crate) fn list(modules: &mut impl Modules) {
+    modules.add::<AdaptiveLogSoftmaxWithLoss>();
+    modules.add::<BCELoss>();
+    modules.add::<BCEWithLogitsLoss>();
+    modules.add::<CTCLoss>();
+    modules.add::<CosineEmbeddingLoss>();
+    modules.add::<CrossEntropyLoss>();
+    modules.add::<GaussianNLLLoss>();
+    modules.add::<HingeEmbeddingLoss>();
+    modules.add::<HuberLoss>();
+    modules.add::<KLDivLoss>();
+    modules.add::<L1Loss>();
+    modules.add::<LinearCrossEntropyLoss>();
+    modules.add::<MSELoss>();
+    modules.add::<MarginRankingLoss>();
+    modules.add::<MultiLabelMarginLoss>();
+    modules.add::<MultiLabelSoftMarginLoss>();
+    modules.add::<MultiMarginLoss>();
+    modules.add::<NLLLoss>();
+    modules.add::<NLLLoss2d>();
+    modules.add::<PoissonNLLLoss>();
+    modules.add::<SmoothL1Loss>();
+    modules.add::<SoftMarginLoss>();
+    modules.add::<TripletMarginLoss>();
+    modules.add::<TripletMarginWithDistanceLoss>();
 }
 
 /// [`Loss`] behind a pointer; every loss is one.

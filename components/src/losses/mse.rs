@@ -2,6 +2,7 @@
 
 use bevy_ecs::prelude::*;
 use neurarch_kernels::ir::trace::Var;
+use serde::{Deserialize, Serialize};
 
 use super::{Loss, LossCall, Reduction, in_dtype_of};
 
@@ -13,10 +14,11 @@ use super::{Loss, LossCall, Reduction, in_dtype_of};
 /// [`Reduction::None`].
 ///
 /// Source: `torch.nn.MSELoss`, without its broadcasting of unequal shapes, against which torch warns.
-#[derive(Component, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Component, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[component(immutable)]
 pub struct MSELoss {
     /// What becomes of the squares.
+    #[serde(with = "crate::wire")]
     pub reduction: Reduction,
 }
 

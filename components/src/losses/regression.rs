@@ -2,6 +2,7 @@
 
 use bevy_ecs::prelude::*;
 use neurarch_kernels::ir::trace::Var;
+use serde::{Deserialize, Serialize};
 
 use super::{Loss, LossCall, Reduction, in_dtype_of};
 use crate::{Scalars, scalars};
@@ -14,10 +15,11 @@ use crate::{Scalars, scalars};
 /// [`Reduction::None`].
 ///
 /// Source: `torch.nn.L1Loss`, without its broadcasting of unequal shapes, against which torch warns.
-#[derive(Component, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Component, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[component(immutable)]
 pub struct L1Loss {
     /// What becomes of the distances.
+    #[serde(with = "crate::wire")]
     pub reduction: Reduction,
 }
 
@@ -43,10 +45,11 @@ impl Loss for L1Loss {
 /// ```
 ///
 /// Source: `torch.nn.HuberLoss`, without broadcasting; a `delta` that is not positive is not refused.
-#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars, Serialize, Deserialize)]
 #[component(summary_tick)]
 pub struct HuberLoss {
     /// What becomes of the losses.
+    #[serde(with = "crate::wire")]
     pub reduction: Reduction,
     /// Where the square ends; a scalar slot, 1 at first.
     #[scalar]
@@ -74,10 +77,11 @@ impl Loss for HuberLoss {
 /// As for [`L1Loss`].
 ///
 /// Source: `torch.nn.SmoothL1Loss`, without broadcasting; a negative `beta` is not refused.
-#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars, Serialize, Deserialize)]
 #[component(summary_tick)]
 pub struct SmoothL1Loss {
     /// What becomes of the losses.
+    #[serde(with = "crate::wire")]
     pub reduction: Reduction,
     /// Where the square ends; a scalar slot, 1 at first.
     #[scalar]

@@ -3,6 +3,7 @@
 use bevy_ecs::prelude::*;
 use neurarch_kernels::ir::trace::Var;
 use neurarch_kernels::ir::tree::{Arguments, Tree};
+use serde::{Deserialize, Serialize};
 
 use super::Reduction;
 use crate::layers::PairwiseDistance;
@@ -21,7 +22,7 @@ const INPUTS: [&str; 3] = ["anchor", "positive", "negative"];
 /// All are `[batch, size]` or `[size]`; the loss is `[]`, or `[batch]` if `reduction` is [`Reduction::None`].
 ///
 /// Source: `torch.nn.TripletMarginLoss`; a margin that is not positive is not refused.
-#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars, Serialize, Deserialize)]
 #[component(summary_tick)]
 pub struct TripletMarginLoss {
     /// How much nearer is near enough; a scalar slot, 1 at first.
@@ -35,6 +36,7 @@ pub struct TripletMarginLoss {
     /// Whether the negative is compared with the nearer of anchor and positive.
     pub swap: bool,
     /// What becomes of the losses.
+    #[serde(with = "crate::wire")]
     pub reduction: Reduction,
 }
 
@@ -81,7 +83,7 @@ impl Module for TripletMarginLoss {
 /// ```
 ///
 /// Source: `torch.nn.TripletMarginWithDistanceLoss`; a margin that is not positive is not refused.
-#[derive(Component, Clone, Debug, PartialEq, Scalars)]
+#[derive(Component, Clone, Debug, PartialEq, Scalars, Serialize, Deserialize)]
 #[component(summary_tick)]
 pub struct TripletMarginWithDistanceLoss<D: Module = PairwiseDistance> {
     /// The distance, as the child is described before it is spawned.
@@ -93,6 +95,7 @@ pub struct TripletMarginWithDistanceLoss<D: Module = PairwiseDistance> {
     /// Whether the negative is compared with the nearer of anchor and positive.
     pub swap: bool,
     /// What becomes of the losses.
+    #[serde(with = "crate::wire")]
     pub reduction: Reduction,
 }
 

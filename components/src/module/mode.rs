@@ -6,9 +6,11 @@ use core::hash::{Hash, Hasher};
 
 use bevy_ecs::prelude::*;
 use neurarch_kernels::ir::autocast::Autocast;
+use serde::{Deserialize, Serialize};
 
 /// A set of small numbers: positions of a blueprint, or parameters in their order.
-#[derive(Clone, Debug, Default, Eq)]
+#[derive(Clone, Debug, Default, Eq, Serialize, Deserialize)]
+#[serde(from = "Vec<u64>", into = "Vec<u64>")]
 pub struct Bits {
     first: u64,
     /// Members from 64 on; its last word is never 0, so that equal sets are equal values.
@@ -97,6 +99,23 @@ impl Bits {
     }
 }
 
+/// Takes the words of a set, the least members first.
+impl From<Vec<u64>> for Bits {
+    fn from(words: Vec<u64>) -> Self {
+        let used = words.iter().rposition(|&word| word != 0).map_or(0, |last| last + 1);
+        let first = words.first().copied().unwrap_or_default();
+        Bits { first, rest: words.get(1..used).unwrap_or_default().into() }
+    }
+}
+
+/// Returns the words of a set without zeros at the end.
+impl From<Bits> for Vec<u64> {
+    fn from(bits: Bits) -> Self {
+        let first = (!bits.is_empty()).then_some(bits.first);
+        first.into_iter().chain(bits.rest).collect()
+    }
+}
+
 impl FromIterator<usize> for Bits {
     fn from_iter<I: IntoIterator<Item = usize>>(members: I) -> Self {
         let mut bits = Bits::new();
@@ -112,7 +131,7 @@ impl FromIterator<usize> for Bits {
 /// The default is torch's: everything in training mode, every parameter with `requires_grad`, active.
 ///
 /// Source: `torch.nn.Module.training`, `torch.Tensor.requires_grad`.
-#[derive(Component, Clone, Debug, Default, Hash, PartialEq, Eq)]
+#[derive(Component, Clone, Debug, Default, Hash, PartialEq, Eq, Serialize, Deserialize)]
 #[component(summary_tick)]
 pub struct Mode {
     /// Positions in evaluation mode.
@@ -123,8 +142,10 @@ pub struct Mode {
     pub inactive: bool,
     /// Whether a module of the model has [`Hooks`](crate::hook::Hooks) of its own: it runs apart
     /// from those whose hooks are others.
+    #[serde(skip)]
     pub hooked: bool,
     /// Whether parametrized tensors are computed once in a pass, however often they are read.
+    #[serde(skip)]
     pub cached: bool,
 }
 
@@ -149,13 +170,13 @@ impl Mode {
 
 /// Which parameters of a model have a gradient (torch's `.grad is not None`), by their number in the
 /// order of `named_parameters()`.
-#[derive(Component, Clone, Debug, Default, Hash, PartialEq, Eq)]
+#[derive(Component, Clone, Debug, Default, Hash, PartialEq, Eq, Serialize, Deserialize)]
 #[component(summary_tick)]
 pub struct HasGradient(pub Bits);
 
 /// How often a model has run a program that draws random numbers: the step of its
 /// [`RngKey`](neurarch_kernels::ir::rng_key::RngKey).
-#[derive(Component, Clone, Copy, Debug, Default, Hash, PartialEq, Eq)]
+#[derive(Component, Clone, Copy, Debug, Default, Hash, PartialEq, Eq, Serialize, Deserialize)]
 #[component(summary_tick)]
 pub struct Draws(pub u64);
 

@@ -2,6 +2,7 @@
 
 use bevy_ecs::prelude::*;
 use neurarch_kernels::ir::tree::{Arguments, Tree};
+use serde::{Deserialize, Serialize};
 
 use crate::module::{Call, Module};
 
@@ -18,7 +19,7 @@ use crate::module::{Call, Module};
 /// ```
 ///
 /// Source: `add_module(name, None)`.
-#[derive(Component, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Component, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[component(immutable)]
 pub struct NoModule;
 

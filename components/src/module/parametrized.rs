@@ -3,6 +3,7 @@
 use bevy_ecs::prelude::*;
 use neurarch_kernels::ir::shape::Shape;
 use neurarch_kernels::ir::trace::Var;
+use serde::{Deserialize, Serialize};
 
 use crate::module::registry::tell_change;
 
@@ -12,7 +13,7 @@ pub const PARAMETRIZATIONS: &str = "parametrizations";
 /// Holds a [`ParametrizationList`](crate::parametrizations::ParametrizationList) for each parametrized tensor of its parent, under the tensor's name.
 ///
 /// Source: `module.parametrizations`, a `torch.nn.ModuleDict`.
-#[derive(Component, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Component, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[component(immutable)]
 pub struct Parametrizations;
 
@@ -27,7 +28,7 @@ pub struct Parametrizations;
 /// | `original1` | `v`: that of the tensor                                             |
 ///
 /// Source: `torch.nn.utils.parametrizations.weight_norm`, whose `dim=-1` means all axes, as here.
-#[derive(Component, Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[component(immutable)]
 pub struct WeightNorm {
     /// The axis along which lengths differ; `None` and -1 stand for one length of all.
@@ -44,7 +45,7 @@ impl Default for WeightNorm {
 /// older form of [`WeightNorm`]. A component of the module's entity.
 ///
 /// Source: `torch.nn.utils.weight_norm`.
-#[derive(Component, Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Component, Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[component(immutable, on_insert = tell_change, on_remove = tell_change)]
 pub struct WeightNormed(pub Vec<(String, Option<isize>)>);
 

@@ -1,9 +1,12 @@
 //! What is registered in a module of a live model: [`Registered`], and [`Value`], what can be.
 
+use std::borrow::Cow;
+
 use bevy_ecs::prelude::*;
 use ndarray::{ArrayView, Dimension};
 use neurarch_kernels::ir::dtype::{Dtype, Element};
 use neurarch_kernels::ir::shape::{Shape, Type};
+use serde::{Deserialize, Serialize};
 
 use crate::module::blueprint::{Parameter, Position};
 use crate::module::registry::tell_change;
@@ -14,7 +17,7 @@ use crate::state::Tensor;
 ///
 /// Kept by the functions that register and delete; removing it gives the module back what its type
 /// declares. Inserting another layer component leaves it.
-#[derive(Component, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Component, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[component(storage = "SparseSet", immutable, on_insert = tell_change, on_remove = tell_change)]
 pub struct Registered {
     /// Parameters in order of registration.
@@ -24,11 +27,12 @@ pub struct Registered {
 }
 
 /// A parameter or buffer that is registered.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// torch's name: `weight`.
     pub name: String,
     /// Element type and shape; `None` is torch's `None`: a name without a value.
+    #[serde(with = "crate::wire")]
     pub ty: Option<Type>,
     /// Whether a `state_dict` has it. Parameters are always persistent.
     pub persistent: bool,
@@ -96,7 +100,7 @@ impl Registered {
 /// only kept.
 ///
 /// Source: what `setattr` does with any other value.
-#[derive(Component, Clone, Debug, Default)]
+#[derive(Component, Clone, Debug, Default, Serialize, Deserialize)]
 #[component(storage = "SparseSet")]
 pub struct Attributes(pub Vec<(String, Value)>);
 
@@ -116,7 +120,7 @@ pub struct Attributes(pub Vec<(String, Value)>);
 /// ];
 /// # let _ = values;
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Value {
     /// torch's `None`.
     None,
@@ -137,21 +141,24 @@ pub enum Value {
     /// A `torch.Tensor`: what a buffer is registered with.
     Tensor(Numbers),
     /// A child.
+    #[serde(skip)]
     Module(Box<dyn DynModule>),
     /// Anything else, by its type's name in Python: `str`, `int`.
-    Other(&'static str),
+    Other(Cow<'static, str>),
 }
 
 /// The first numbers of a parameter or buffer.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Numbers {
     /// These; the name of the tensor means nothing.
     Given(Tensor),
     /// Those that a distribution gives.
     Drawn {
         /// The shape.
+        #[serde(with = "crate::wire")]
         shape: Shape,
         /// The element type; `None` means the dtype of the whole model.
+        #[serde(with = "crate::wire")]
         dtype: Option<Dtype>,
         /// The distribution.
         init: Init,
@@ -240,7 +247,7 @@ impl Value {
             | Value::Parameter { numbers, .. }
             | Value::Buffer { numbers, .. } => tensor(numbers),
             Value::Module(module) => class(&**module),
-            Value::Other(name) => (*name).to_owned(),
+            Value::Other(name) => name.clone().into_owned(),
         }
     }
 }

@@ -4,6 +4,8 @@ use bevy_ecs::component::ComponentId;
 use bevy_ecs::lifecycle::HookContext;
 use bevy_ecs::prelude::*;
 use bevy_ecs::world::DeferredWorld;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::column::keeper::Keeper;
 use crate::module::{DynModule, Module};
@@ -15,6 +17,12 @@ pub struct ModuleTypes {
     readers: Vec<Option<Reader>>,
     /// What happened to module entities, in order.
     changed: Vec<Change>,
+}
+
+/// Takes module types one after the other: what is done with each of a list.
+pub(crate) trait Modules {
+    /// Takes the next one.
+    fn add<M: Module + Serialize + DeserializeOwned>(&mut self);
 }
 
 type Reader = for<'w> fn(EntityRef<'w>) -> Option<&'w dyn DynModule>;

@@ -4,6 +4,7 @@ use bevy_ecs::prelude::*;
 use neurarch_kernels::ir::dtype::Dtype;
 use neurarch_kernels::ir::trace::Var;
 use neurarch_kernels::ops::update::adafactor::AdafactorSettings;
+use serde::{Deserialize, Serialize};
 
 use super::check::require;
 use super::{Form, Optimizer, OptimizerError, StateEntry, Update};
@@ -15,7 +16,7 @@ use crate::{Scalars, scalars};
 /// The numbers are scalar slots, except that whether there is an `eps.0` is structure, as is the flag.
 ///
 /// Source: `torch.optim.Adafactor`. Its state here takes twice the parameter's memory.
-#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars, Serialize, Deserialize)]
 #[component(summary_tick)]
 pub struct Adafactor {
     /// The greatest learning rate.

@@ -3,6 +3,7 @@
 use bevy_ecs::prelude::*;
 use neurarch_kernels::ir::trace::Var;
 use neurarch_kernels::ops::update::adagrad::AdagradSettings;
+use serde::{Deserialize, Serialize};
 
 use super::check::at_least_0;
 use super::{Optimizer, OptimizerError, Update};
@@ -13,7 +14,7 @@ use crate::{Scalars, scalars};
 /// The numbers are scalar slots; the flags are structure.
 ///
 /// Source: `torch.optim.Adagrad`.
-#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars, Serialize, Deserialize)]
 #[component(summary_tick)]
 pub struct Adagrad {
     /// Learning rate.

@@ -3,6 +3,7 @@
 use bevy_ecs::prelude::*;
 use neurarch_kernels::ir::trace::Var;
 use neurarch_kernels::ops::update::adam::{AdamRates, AdamSettings};
+use serde::{Deserialize, Serialize};
 
 use super::check::adaptive;
 use super::{Optimizer, OptimizerError, Update};
@@ -13,7 +14,7 @@ use crate::{Scalars, scalars};
 /// The numbers are scalar slots; the flags are structure.
 ///
 /// Source: `torch.optim.Adam`.
-#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars, Serialize, Deserialize)]
 #[component(summary_tick)]
 pub struct Adam {
     /// Learning rate.
@@ -55,7 +56,7 @@ impl Default for Adam {
 /// The numbers are scalar slots; the flags are structure.
 ///
 /// Source: `torch.optim.AdamW`.
-#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars, Serialize, Deserialize)]
 #[component(summary_tick)]
 pub struct AdamW {
     /// Learning rate.

@@ -3,6 +3,7 @@
 use bevy_ecs::prelude::*;
 use neurarch_kernels::ir::trace::Var;
 use neurarch_kernels::ops::update::adamax::AdamaxSettings;
+use serde::{Deserialize, Serialize};
 
 use super::check::adaptive;
 use super::{Optimizer, OptimizerError, Update};
@@ -13,7 +14,7 @@ use crate::{Scalars, scalars};
 /// The numbers are scalar slots; the flags are structure.
 ///
 /// Source: `torch.optim.Adamax`.
-#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars, Serialize, Deserialize)]
 #[component(summary_tick)]
 pub struct Adamax {
     /// Learning rate.

@@ -1,11 +1,12 @@
 //! [`AveragedModel`].
 
 use bevy_ecs::prelude::*;
+use serde::{Deserialize, Serialize};
 
 /// Makes a population the running average of another one, model by model.
 ///
 /// Source: `torch.optim.swa_utils.AveragedModel`.
-#[derive(Component, Clone, Copy, Debug, PartialEq)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AveragedModel {
     /// How a new model counts.
     pub avg_fn: AverageFn,
@@ -32,7 +33,7 @@ impl AveragedModel {
 }
 
 /// How a new model counts in an average; the first one is the average.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum AverageFn {
     /// As every other: `get_swa_avg_fn()`.
     Swa,

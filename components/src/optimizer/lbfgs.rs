@@ -2,6 +2,7 @@
 
 use bevy_ecs::prelude::*;
 use neurarch_kernels::lbfgs::{Lbfgs, LbfgsSettings};
+use serde::{Deserialize, Serialize};
 
 use super::OptimizerError;
 use super::check::at_least_0;
@@ -12,7 +13,7 @@ use super::check::at_least_0;
 /// root of a model.
 ///
 /// Source: `torch.optim.LBFGS`.
-#[derive(Component, Clone, Copy, Debug, PartialEq)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LBFGS {
     /// Learning rate.
     pub lr: f64,
@@ -33,7 +34,7 @@ pub struct LBFGS {
 }
 
 /// How far [`LBFGS`] goes along a direction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LineSearch {
     /// To where the strong Wolfe conditions hold: torch's `"strong_wolfe"`.
     StrongWolfe,
@@ -80,5 +81,5 @@ impl LBFGS {
 }
 
 /// What [`LBFGS`] keeps of a model from step to step.
-#[derive(Component, Clone, Debug, Default, PartialEq)]
-pub struct LbfgsState(pub Lbfgs);
+#[derive(Component, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LbfgsState(#[serde(with = "crate::wire")] pub Lbfgs);

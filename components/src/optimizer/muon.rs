@@ -4,6 +4,7 @@ use bevy_ecs::prelude::*;
 use neurarch_kernels::ir::trace::Var;
 pub use neurarch_kernels::ops::update::muon::AdjustLr;
 use neurarch_kernels::ops::update::muon::MuonSettings;
+use serde::{Deserialize, Serialize};
 
 use super::check::require;
 use super::{Optimizer, OptimizerError, Update};
@@ -17,7 +18,7 @@ use crate::{Scalars, scalars};
 /// The numbers are scalar slots; the flag, `ns_steps` and `adjust_lr_fn` are structure.
 ///
 /// Source: `torch.optim.Muon`.
-#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars, Serialize, Deserialize)]
 #[component(summary_tick)]
 pub struct Muon {
     /// Learning rate.
@@ -40,6 +41,7 @@ pub struct Muon {
     /// How often the polynomial is applied; less than 100.
     pub ns_steps: usize,
     /// What multiplies the learning rate, by the matrix's sizes.
+    #[serde(with = "crate::wire")]
     pub adjust_lr_fn: AdjustLr,
 }
 

@@ -3,6 +3,7 @@
 use bevy_ecs::prelude::*;
 use neurarch_kernels::ir::trace::Var;
 use neurarch_kernels::ops::update::sgd::{SgdMomentum, SgdRates, SgdSettings};
+use serde::{Deserialize, Serialize};
 
 use super::check::{at_least_0, require};
 use super::{Optimizer, OptimizerError, Update};
@@ -13,7 +14,7 @@ use crate::{Scalars, scalars};
 /// The numbers are scalar slots, except that whether `momentum` is 0 is structure, as are the flags.
 ///
 /// Source: `torch.optim.SGD`; its `lr` has the default 1e-3 here as there.
-#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars, Serialize, Deserialize)]
 #[component(summary_tick)]
 pub struct SGD {
     /// Learning rate.

@@ -3,6 +3,7 @@
 use bevy_ecs::prelude::*;
 use neurarch_kernels::ir::trace::Var;
 use neurarch_kernels::ops::update::sparse_adam::SparseAdamSettings;
+use serde::{Deserialize, Serialize};
 
 use super::check::{betas, require};
 use super::{Optimizer, OptimizerError, Update};
@@ -15,7 +16,7 @@ use crate::{Scalars, scalars};
 ///
 /// Source: `torch.optim.SparseAdam`, of the gradients of `nn.Embedding(sparse=True)`. Gradients are dense here: a row
 /// whose gradient is 0 in every element counts as one that was not looked up.
-#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars, Serialize, Deserialize)]
 #[component(summary_tick)]
 pub struct SparseAdam {
     /// Learning rate.

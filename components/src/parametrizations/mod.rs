@@ -19,6 +19,7 @@ use bevy_ecs::prelude::*;
 use neurarch_kernels::ir::shape::Shape;
 use neurarch_kernels::ir::trace::Var;
 use neurarch_kernels::ir::tree::{Arguments, Tree};
+use serde::{Deserialize, Serialize};
 
 pub use orthogonal::{Orthogonal, OrthogonalMap};
 pub use spectral_norm::SpectralNorm;
@@ -41,7 +42,7 @@ impl Module for Parametrizations {
 /// of all originals.
 ///
 /// Source: `torch.nn.utils.parametrize.ParametrizationList`.
-#[derive(Component, Clone, Debug, PartialEq)]
+#[derive(Component, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[component(immutable)]
 pub struct ParametrizationList {
     /// The tensor that is computed, as its module declares it.
@@ -118,7 +119,7 @@ impl Module for ParametrizationList {
 /// others, in this order. A component of the module's entity.
 ///
 /// Source: a tensor whose parametrizations were removed, which comes last in a `state_dict`.
-#[derive(Component, Clone, Debug, PartialEq, Eq)]
+#[derive(Component, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[component(immutable, on_insert = tell_change, on_remove = tell_change)]
 pub struct RegisteredAgain(pub Vec<String>);
 

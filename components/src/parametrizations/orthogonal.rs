@@ -4,6 +4,7 @@ use bevy_ecs::prelude::*;
 use neurarch_kernels::ir::shape::Shape;
 use neurarch_kernels::ir::trace::Var;
 use neurarch_kernels::ir::tree::Tree;
+use serde::{Deserialize, Serialize};
 
 use super::eye;
 use crate::module::{Call, Declare, Init, Module, NoInverse};
@@ -15,10 +16,11 @@ use crate::module::{Call, Declare, Init, Module, NoInverse};
 ///
 /// Source: `torch.nn.utils.parametrizations.orthogonal`. What completes `base` follows from the tensor, where
 /// torch draws it.
-#[derive(Component, Clone, Debug, PartialEq, Eq)]
+#[derive(Component, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[component(immutable)]
 pub struct Orthogonal {
     /// The tensor's shape: two or more axes.
+    #[serde(with = "crate::wire")]
     pub shape: Shape,
     /// How an orthogonal matrix is made.
     pub orthogonal_map: OrthogonalMap,
@@ -27,7 +29,7 @@ pub struct Orthogonal {
 }
 
 /// How an orthogonal matrix is made of any matrix.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum OrthogonalMap {
     /// `exp(A)`, where `A` is skew-symmetric: the lower triangle minus its transposed.
     MatrixExp,

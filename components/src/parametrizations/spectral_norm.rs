@@ -4,6 +4,7 @@ use bevy_ecs::prelude::*;
 use neurarch_kernels::ir::shape::Shape;
 use neurarch_kernels::ir::trace::Var;
 use neurarch_kernels::ir::tree::Tree;
+use serde::{Deserialize, Serialize};
 
 use super::{matrix, normalize};
 use crate::module::{Call, Declare, Init, Module, NoInverse};
@@ -22,10 +23,11 @@ use crate::module::{Call, Declare, Init, Module, NoInverse};
 ///
 /// Source: `torch.nn.utils.parametrizations.spectral_norm`. An assigned tensor gets `_u` and `_v` of its own,
 /// where torch keeps the old ones.
-#[derive(Component, Clone, Debug, PartialEq)]
+#[derive(Component, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[component(immutable)]
 pub struct SpectralNorm {
     /// The tensor's shape.
+    #[serde(with = "crate::wire")]
     pub shape: Shape,
     /// Rounds of the power method at each reading in training mode.
     pub n_power_iterations: usize,

@@ -10,16 +10,17 @@ use bevy_ecs::entity::MapEntities;
 use bevy_ecs::lifecycle::HookContext;
 use bevy_ecs::prelude::*;
 use bevy_ecs::world::DeferredWorld;
+use serde::{Deserialize, Serialize};
 
 use crate::module::registry::{Change, ModuleTypes};
 
 /// Says that parameters of this module are those of others: a component of the module's entity.
-#[derive(Component, Clone, Debug, PartialEq, Eq)]
+#[derive(Component, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[component(immutable, on_insert = tell, on_remove = tell)]
 pub struct Ties(#[entities] pub Vec<Tie>);
 
 /// One tied parameter.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tie {
     /// Its name in this module: `weight`.
     pub parameter: String,
@@ -37,7 +38,7 @@ impl MapEntities for Tie {
 
 /// Says that the module under this name is another one of the model: a component of an entity that has a name
 /// and a parent, but no layer component.
-#[derive(Component, Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[component(immutable, on_insert = tell, on_remove = tell)]
 pub struct SharedModule(#[entities] pub Entity);
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bevy_ecs::lifecycle::HookContext;
 use bevy_ecs::prelude::*;
 use bevy_ecs::world::DeferredWorld;
+use serde::{Deserialize, Serialize};
 
 use crate::column::keeper::Keeper;
 use crate::module::blueprint::{Blueprint, BlueprintId};
@@ -39,7 +40,7 @@ pub const NOT_A_MEMBER: u32 = u32::MAX;
 /// A module's name in its parent: `0`, `fc1`.
 ///
 /// Source: the keys of torch's `named_children()`.
-#[derive(Component, Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Component, Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[component(immutable, summary_tick, on_insert = tell_change)]
 pub struct ModuleName(pub Box<str>);
 

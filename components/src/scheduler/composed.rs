@@ -1,6 +1,7 @@
 //! Schedulers made of others.
 
 use super::{LRScheduler, ParamGroup, Progress, SchedulerError, Timed, refuse};
+use serde::{Deserialize, Serialize};
 
 /// Follows one scheduler after the other.
 ///
@@ -14,8 +15,9 @@ use super::{LRScheduler, ParamGroup, Progress, SchedulerError, Timed, refuse};
 /// ```
 ///
 /// Source: `torch.optim.lr_scheduler.SequentialLR`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SequentialLR {
+    #[serde(skip)]
     parts: Vec<Timed>,
     milestones: Vec<usize>,
 }
@@ -47,8 +49,8 @@ fn check_parts(composed: &'static str, parts: &[Timed]) -> Result<(), SchedulerE
     }
 }
 
-impl LRScheduler for SequentialLR {
-    fn attach(&mut self, group: &mut ParamGroup<'_>) -> Result<(), SchedulerError> {
+impl SequentialLR {
+    fn check(&self) -> Result<(), SchedulerError> {
         let (parts, milestones) = (self.parts.len(), self.milestones.len());
         if parts == 0 {
             return refuse("SequentialLR expects at least one scheduler, but got no scheduler.");
@@ -61,6 +63,13 @@ impl LRScheduler for SequentialLR {
                  milestones to be equal to {milestones}"
             ));
         }
+        Ok(())
+    }
+}
+
+impl LRScheduler for SequentialLR {
+    fn attach(&mut self, group: &mut ParamGroup<'_>) -> Result<(), SchedulerError> {
+        self.check()?;
         self.parts.iter_mut().try_for_each(|part| part.attach(group))?;
         group.set_lr(group.initial_lr());
         self.parts.iter_mut().for_each(Timed::undo);
@@ -93,6 +102,11 @@ impl LRScheduler for SequentialLR {
         &mut self.parts
     }
 
+    fn set_parts(&mut self, parts: Vec<Timed>) -> Result<(), SchedulerError> {
+        self.parts = parts;
+        self.check()
+    }
+
     fn clone_box(&self) -> Box<dyn LRScheduler> {
         Box::new(self.clone())
     }
@@ -101,8 +115,9 @@ impl LRScheduler for SequentialLR {
 /// Steps several schedulers, one on what the other made of the rate.
 ///
 /// Source: `torch.optim.lr_scheduler.ChainedScheduler`.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct ChainedScheduler {
+    #[serde(skip)]
     parts: Vec<Timed>,
 }
 
@@ -120,14 +135,20 @@ impl ChainedScheduler {
     }
 }
 
-impl LRScheduler for ChainedScheduler {
-    fn attach(&mut self, group: &mut ParamGroup<'_>) -> Result<(), SchedulerError> {
+impl ChainedScheduler {
+    fn check(&self) -> Result<(), SchedulerError> {
         if self.parts.is_empty() {
             return refuse(
                 "ChainedScheduler expects at least one scheduler to be chained, but got no scheduler.",
             );
         }
-        check_parts("ChainedScheduler", &self.parts)?;
+        check_parts("ChainedScheduler", &self.parts)
+    }
+}
+
+impl LRScheduler for ChainedScheduler {
+    fn attach(&mut self, group: &mut ParamGroup<'_>) -> Result<(), SchedulerError> {
+        self.check()?;
         self.parts.iter_mut().try_for_each(|part| part.attach(group))
     }
 
@@ -150,6 +171,11 @@ impl LRScheduler for ChainedScheduler {
 
     fn parts(&mut self) -> &mut [Timed] {
         &mut self.parts
+    }
+
+    fn set_parts(&mut self, parts: Vec<Timed>) -> Result<(), SchedulerError> {
+        self.parts = parts;
+        self.check()
     }
 
     fn clone_box(&self) -> Box<dyn LRScheduler> {

@@ -3,13 +3,14 @@
 use core::f64::consts::PI;
 
 use neurarch_kernels::arithmetic::elementary;
+use serde::{Deserialize, Serialize};
 
 use super::{LRScheduler, ParamGroup, Progress, SchedulerError, refuse};
 
 /// Goes down to `eta_min` along half a cosine in `t_max` steps, and up again.
 ///
 /// Source: `torch.optim.lr_scheduler.CosineAnnealingLR`, after Loshchilov and Hutter, SGDR (2017).
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CosineAnnealingLR {
     /// In how many steps; torch's `T_max`.
     pub t_max: usize,
@@ -57,7 +58,7 @@ fn annealed(from: f64, to: f64, share: f64) -> f64 {
 /// as long each time.
 ///
 /// Source: `torch.optim.lr_scheduler.CosineAnnealingWarmRestarts`, after Loshchilov and Hutter, SGDR (2017).
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CosineAnnealingWarmRestarts {
     /// How many steps the first way down takes; torch's `T_0`.
     t_0: usize,

@@ -3,11 +3,12 @@
 use core::f64::consts::PI;
 
 use neurarch_kernels::arithmetic::elementary;
+use serde::{Deserialize, Serialize};
 
 use super::{LRScheduler, ParamGroup, Progress, SchedulerError, refuse};
 
 /// How the height of the cycles of a [`CyclicLR`] changes.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub enum CyclicMode {
     /// It stays.
     #[default]
@@ -20,15 +21,17 @@ pub enum CyclicMode {
         gamma: f64,
     },
     /// It is multiplied by a function of the cycle's number, counted from 1.
+    #[serde(skip)]
     PerCycle(fn(f64) -> f64),
     /// It is multiplied by a function of the number of steps done.
+    #[serde(skip)]
     PerIteration(fn(f64) -> f64),
 }
 
 /// Goes from one rate to another and back, in straight lines, again and again.
 ///
 /// Source: `torch.optim.lr_scheduler.CyclicLR`, after Smith, Cyclical learning rates (2017).
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct CyclicLR {
     /// The least rate.
     pub base_lr: f64,
@@ -87,6 +90,10 @@ impl LRScheduler for CyclicLR {
         Ok(self.base_lr + (self.max_lr - self.base_lr) * height * scale)
     }
 
+    fn has_functions(&self) -> bool {
+        matches!(self.mode, CyclicMode::PerCycle(_) | CyclicMode::PerIteration(_))
+    }
+
     fn clone_box(&self) -> Box<dyn LRScheduler> {
         Box::new(*self)
     }
@@ -103,7 +110,7 @@ fn start_momentum(
 }
 
 /// The line between two rates.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Anneal {
     /// Half a cosine.
     #[default]
@@ -124,7 +131,7 @@ impl Anneal {
 /// Goes up to the greatest rate once and down to far below the first, which ends the training.
 ///
 /// Source: `torch.optim.lr_scheduler.OneCycleLR`, after Smith and Topin, Super-convergence (2018).
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct OneCycleLR {
     /// The greatest rate.
     pub max_lr: f64,

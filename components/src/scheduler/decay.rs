@@ -1,13 +1,14 @@
 //! Schedulers that multiply the rate by a factor now and then.
 
 use neurarch_kernels::arithmetic::elementary;
+use serde::{Deserialize, Serialize};
 
 use super::{LRScheduler, ParamGroup, Progress, SchedulerError, refuse};
 
 /// Multiplies the rate by `gamma` every `step_size` steps.
 ///
 /// Source: `torch.optim.lr_scheduler.StepLR`.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StepLR {
     /// How many steps a rate stays.
     pub step_size: usize,
@@ -40,7 +41,7 @@ impl LRScheduler for StepLR {
 /// Multiplies the rate by `gamma` at each of some steps; at one named twice, twice.
 ///
 /// Source: `torch.optim.lr_scheduler.MultiStepLR`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MultiStepLR {
     /// The steps, in any order.
     pub milestones: Vec<usize>,
@@ -67,7 +68,7 @@ impl LRScheduler for MultiStepLR {
 /// Multiplies the rate by `factor` until `total_iters` steps are done.
 ///
 /// Source: `torch.optim.lr_scheduler.ConstantLR`.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ConstantLR {
     /// The factor, in `[0, 1]`.
     pub factor: f64,
@@ -110,7 +111,7 @@ impl LRScheduler for ConstantLR {
 /// Goes from one multiple of the rate to another in equal steps.
 ///
 /// Source: `torch.optim.lr_scheduler.LinearLR`.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LinearLR {
     /// The first multiple, in `(0, 1]`.
     pub start_factor: f64,
@@ -165,7 +166,7 @@ impl LRScheduler for LinearLR {
 /// Multiplies the rate by `gamma` at every step.
 ///
 /// Source: `torch.optim.lr_scheduler.ExponentialLR`.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ExponentialLR {
     /// The factor.
     pub gamma: f64,
@@ -188,7 +189,7 @@ impl LRScheduler for ExponentialLR {
 /// Goes to 0 as a power of what is left of `total_iters` steps.
 ///
 /// Source: `torch.optim.lr_scheduler.PolynomialLR`.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PolynomialLR {
     /// In how many steps.
     pub total_iters: usize,

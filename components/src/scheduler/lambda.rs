@@ -39,6 +39,10 @@ impl LRScheduler for LambdaLR {
         Ok(group.initial_lr() * (self.0)(at.last_epoch as usize))
     }
 
+    fn has_functions(&self) -> bool {
+        true
+    }
+
     fn clone_box(&self) -> Box<dyn LRScheduler> {
         Box::new(self.clone())
     }
@@ -47,6 +51,10 @@ impl LRScheduler for LambdaLR {
 impl LRScheduler for MultiplicativeLR {
     fn lr(&mut self, at: Progress, group: &mut ParamGroup<'_>) -> Result<f64, SchedulerError> {
         Ok(if at.is_initial { group.lr() } else { group.lr() * (self.0)(at.last_epoch as usize) })
+    }
+
+    fn has_functions(&self) -> bool {
+        true
     }
 
     fn clone_box(&self) -> Box<dyn LRScheduler> {

@@ -7,19 +7,23 @@ mod composed;
 mod cosine;
 mod cycle;
 mod decay;
+mod form;
 mod lambda;
 mod plateau;
 mod state;
 mod swa;
 
+use core::any::Any;
 use core::fmt::Debug;
 
 use bevy_ecs::prelude::*;
+use serde::{Deserialize, Serialize};
 
 pub use composed::{ChainedScheduler, SequentialLR};
 pub use cosine::{CosineAnnealingLR, CosineAnnealingWarmRestarts};
 pub use cycle::{Anneal, CyclicLR, CyclicMode, OneCycleLR};
 pub use decay::{ConstantLR, ExponentialLR, LinearLR, MultiStepLR, PolynomialLR, StepLR};
+pub(crate) use form::SchedulerForm;
 pub use lambda::{LambdaLR, MultiplicativeLR};
 pub use plateau::{Mode, ReduceLROnPlateau, ThresholdMode};
 pub use swa::SWALR;
@@ -124,7 +128,7 @@ pub struct Progress {
 /// Implement it for a schedule of your own: [`lr`](Self::lr) is all that most need.
 ///
 /// Source: `torch.optim.lr_scheduler.LRScheduler`.
-pub trait LRScheduler: Debug + Send + Sync + 'static {
+pub trait LRScheduler: Any + Debug + Send + Sync {
     /// Checks the settings, and prepares the rates for the step that follows at once.
     ///
     /// # Errors
@@ -179,6 +183,31 @@ pub trait LRScheduler: Debug + Send + Sync + 'static {
     /// Lists the schedulers that this one is made of.
     fn parts(&mut self) -> &mut [Timed] {
         &mut []
+    }
+
+    /// Takes the schedulers that this one is made of, as they were written in a file.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be made of these.
+    fn set_parts(&mut self, parts: Vec<Timed>) -> Result<(), SchedulerError> {
+        match parts.len() {
+            0 => Ok(()),
+            n => refuse(format!("a scheduler of no others is given {n}")),
+        }
+    }
+
+    /// Returns whether the rule has functions, which no file holds: of such a rule files say how far it has come, and it is
+    /// read where the same rule is there already.
+    ///
+    /// Source: `LambdaLR.state_dict`, which leaves functions out.
+    fn has_functions(&self) -> bool {
+        false
+    }
+
+    /// Returns the type's path in Rust.
+    fn rust_name(&self) -> &'static str {
+        core::any::type_name::<Self>()
     }
 
     /// Lists what the rule has come to beside its settings and its [`Progress`], by torch's names.
@@ -238,6 +267,18 @@ impl LRScheduler for Box<dyn LRScheduler> {
         (**self).parts()
     }
 
+    fn set_parts(&mut self, parts: Vec<Timed>) -> Result<(), SchedulerError> {
+        (**self).set_parts(parts)
+    }
+
+    fn has_functions(&self) -> bool {
+        (**self).has_functions()
+    }
+
+    fn rust_name(&self) -> &'static str {
+        (**self).rust_name()
+    }
+
     fn state(&self) -> Vec<(&'static str, f64)> {
         (**self).state()
     }
@@ -294,7 +335,7 @@ impl Timed {
 
 /// What was measured of the model or module that it is inserted on: a [`Scheduler`] there that takes metrics makes its
 /// next step by it, and takes it away.
-#[derive(Component, Clone, Copy, Debug, PartialEq)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[component(storage = "SparseSet")]
 pub struct Metric(pub f64);
 

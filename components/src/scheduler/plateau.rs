@@ -1,9 +1,11 @@
 //! [`ReduceLROnPlateau`]: a scheduler that watches a metric.
 
+use serde::{Deserialize, Serialize};
+
 use super::{LRScheduler, ParamGroup, Progress, SchedulerError, refuse};
 
 /// Which metrics are better.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Mode {
     /// Small ones, such as losses.
     #[default]
@@ -13,7 +15,7 @@ pub enum Mode {
 }
 
 /// What the threshold of [`ReduceLROnPlateau`] is a part of.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ThresholdMode {
     /// Of the best metric: it has to be better by that fraction.
     #[default]
@@ -25,7 +27,7 @@ pub enum ThresholdMode {
 /// Multiplies the rate by `factor` when a metric has not become better for more than `patience` steps.
 ///
 /// Source: `torch.optim.lr_scheduler.ReduceLROnPlateau`.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ReduceLROnPlateau {
     /// Which metrics are better.
     pub mode: Mode,
@@ -48,7 +50,7 @@ pub struct ReduceLROnPlateau {
 }
 
 /// What a [`ReduceLROnPlateau`] has seen.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Seen {
     best: Option<f64>,
     bad: usize,

@@ -3,13 +3,14 @@
 use core::f64::consts::PI;
 
 use neurarch_kernels::arithmetic::elementary;
+use serde::{Deserialize, Serialize};
 
 use super::{Anneal, LRScheduler, ParamGroup, Progress, SchedulerError};
 
 /// Goes from the rate that there is to `swa_lr` in `anneal_epochs` steps, and stays there.
 ///
 /// Source: `torch.optim.swa_utils.SWALR`.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SWALR {
     /// The last rate.
     pub swa_lr: f64,

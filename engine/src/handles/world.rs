@@ -2,8 +2,12 @@
 
 use bevy_ecs::prelude::*;
 use ndarray::{Array1, ArrayD};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::components::module::{DynModule, Module};
+use crate::components::saved::{SavedError, SavedTypes};
+use crate::components::scheduler::LRScheduler;
 use crate::handles::{ModuleMut, ModuleRef, PopulationMut, PopulationRef, TargetMut};
 use crate::kernels::ir::dtype::{Dtype, Element};
 use crate::systems::compile::array::AnyInput;
@@ -150,6 +154,33 @@ pub trait NeurarchWorld {
 
     /// Returns whether there is autocast now: [`mode::is_autocast_enabled`].
     fn is_autocast_enabled(&self) -> bool;
+
+    /// Lets checkpoints save modules of a type of your own: [`SavedTypes::register_module`].
+    ///
+    /// # Errors
+    ///
+    /// [`SavedError::NameTaken`] if another type has the name.
+    fn register_module_type<M>(&mut self) -> Result<(), SavedError>
+    where
+        M: Module + Serialize + DeserializeOwned;
+
+    /// Lets checkpoints save a component of your own on entities of models and populations: [`SavedTypes::register`].
+    ///
+    /// # Errors
+    ///
+    /// [`SavedError::NameTaken`] if another type has the name.
+    fn register_saved<T>(&mut self) -> Result<(), SavedError>
+    where
+        T: Component + Clone + Serialize + DeserializeOwned;
+
+    /// Lets checkpoints save schedulers of a type of your own: [`SavedTypes::register_scheduler`].
+    ///
+    /// # Errors
+    ///
+    /// [`SavedError::NameTaken`] if another type has the name.
+    fn register_scheduler<R>(&mut self) -> Result<(), SavedError>
+    where
+        R: LRScheduler + Serialize + DeserializeOwned;
 }
 
 impl NeurarchWorld for World {
@@ -224,5 +255,26 @@ impl NeurarchWorld for World {
 
     fn is_autocast_enabled(&self) -> bool {
         mode::is_autocast_enabled(self)
+    }
+
+    fn register_module_type<M>(&mut self) -> Result<(), SavedError>
+    where
+        M: Module + Serialize + DeserializeOwned,
+    {
+        SavedTypes::register_module::<M>(self)
+    }
+
+    fn register_saved<T>(&mut self) -> Result<(), SavedError>
+    where
+        T: Component + Clone + Serialize + DeserializeOwned,
+    {
+        SavedTypes::register::<T>(self)
+    }
+
+    fn register_scheduler<R>(&mut self) -> Result<(), SavedError>
+    where
+        R: LRScheduler + Serialize + DeserializeOwned,
+    {
+        SavedTypes::register_scheduler::<R>(self)
     }
 }

@@ -63,8 +63,8 @@ fn value(kind: Option<&str>) -> Checked<Value> {
         // A product of a parameter is a tensor that is none.
         Some("tensor" | "nonleaf") => Value::tensor(numbers.view()),
         Some("module") => Value::module(Linear::new(2, 2)),
-        Some("string") => Value::Other("str"),
-        Some("number") => Value::Other("int"),
+        Some("string") => Value::Other("str".into()),
+        Some("number") => Value::Other("int".into()),
         Some("none") | None => Value::None,
         Some(other) => return Err(Stop::Needs(format!("needs the value {other}"))),
     })

@@ -203,6 +203,7 @@ const ROOMS: [(&str, &[&str]); 4] = [
     (
         "components",
         &[
+            "wire",
             "state",
             "scalars",
             "warnings",
@@ -218,6 +219,7 @@ const ROOMS: [(&str, &[&str]); 4] = [
             "scheduler",
             "amp",
             "builtin",
+            "saved",
         ],
     ),
     (

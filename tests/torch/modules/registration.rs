@@ -21,8 +21,8 @@ fn value(kind: &str) -> Value {
         "parameter" => Value::parameter(numbers.view()),
         "tensor" | "nonleaf" => Value::tensor(numbers.view()),
         "module" => Value::module(Linear::new(2, 2)),
-        "string" => Value::Other("str"),
-        "number" => Value::Other("int"),
+        "string" => Value::Other("str".into()),
+        "number" => Value::Other("int".into()),
         _ => Value::None,
     }
 }

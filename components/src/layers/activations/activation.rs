@@ -3,6 +3,7 @@
 use bevy_ecs::prelude::*;
 use neurarch_kernels::ir::trace::Var;
 pub use neurarch_kernels::ops::activation::gelu::Approximate;
+use serde::{Deserialize, Serialize};
 
 use crate::module::repr::float;
 use crate::module::{Call, Module};
@@ -12,7 +13,7 @@ use crate::{Scalars, scalars};
 macro_rules! activation {
     ($(#[$doc:meta])* $layer:ident, $method:ident) => {
         $(#[$doc])*
-        #[derive(Component, Clone, Copy, Debug, Default, PartialEq, Eq)]
+        #[derive(Component, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
         #[component(immutable)]
         pub struct $layer;
 
@@ -59,7 +60,7 @@ activation! {
 /// Gives back its input.
 ///
 /// Source: `torch.nn.Identity`.
-#[derive(Component, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Component, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[component(immutable)]
 pub struct Identity;
 
@@ -76,10 +77,11 @@ impl Module for Identity {
 /// Applies `x · Φ(x)`, `Φ` being the standard normal distribution function.
 ///
 /// Source: `torch.nn.GELU`.
-#[derive(Component, Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[component(immutable)]
 pub struct GELU {
     /// How `Φ` is computed.
+    #[serde(with = "crate::wire")]
     pub approximate: Approximate,
 }
 
@@ -112,7 +114,7 @@ impl Module for GELU {
 /// The slope is a scalar slot: models that differ in it share a blueprint.
 ///
 /// Source: `torch.nn.LeakyReLU`.
-#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars, Serialize, Deserialize)]
 #[component(summary_tick)]
 pub struct LeakyReLU {
     /// The slope below 0.
@@ -147,7 +149,7 @@ impl Module for LeakyReLU {
 /// `alpha` is a scalar slot: models that differ in it share a blueprint.
 ///
 /// Source: `torch.nn.ELU`.
-#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars, Serialize, Deserialize)]
 #[component(summary_tick)]
 pub struct ELU {
     /// Minus the limit towards minus infinity.
@@ -182,7 +184,7 @@ impl Module for ELU {
 /// Both numbers are scalar slots: models that differ in them share a blueprint.
 ///
 /// Source: `torch.nn.Softplus`.
-#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars, Serialize, Deserialize)]
 #[component(summary_tick)]
 pub struct Softplus {
     /// How sharp the bend at 0 is.
@@ -222,7 +224,7 @@ impl Module for Softplus {
 /// classes.
 ///
 /// Source: `torch.nn.Softmax`; its deprecated implicit `dim` is not offered.
-#[derive(Component, Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[component(immutable)]
 pub struct Softmax {
     /// The axis that sums to 1.
@@ -246,7 +248,7 @@ impl Module for Softmax {
 /// Applies `x - log Σ exp(x)` along an axis, counted as in [`Softmax`].
 ///
 /// Source: `torch.nn.LogSoftmax`; its deprecated implicit `dim` is not offered.
-#[derive(Component, Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[component(immutable)]
 pub struct LogSoftmax {
     /// The axis whose exponentials sum to 1.

@@ -2,6 +2,7 @@
 
 use bevy_ecs::prelude::*;
 use neurarch_kernels::ir::trace::Var;
+use serde::{Deserialize, Serialize};
 
 use crate::module::repr::{float, tuple};
 use crate::module::{Call, Declare, Init, Module};
@@ -13,7 +14,7 @@ macro_rules! activation {
         $(#[$doc])*
         #[doc = ""]
         #[doc = concat!("Source: `torch.nn.", stringify!($layer), "`.")]
-        #[derive(Component, Clone, Copy, Debug, Default, PartialEq, Eq)]
+        #[derive(Component, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
         #[component(immutable)]
         pub struct $layer;
 
@@ -75,7 +76,7 @@ macro_rules! with_numbers {
         /// Its numbers are scalar slots: models that differ in them share a blueprint.
         #[doc = ""]
         #[doc = concat!("Source: `torch.nn.", stringify!($layer), "`.")]
-        #[derive(Component, Clone, Copy, Debug, PartialEq, Scalars)]
+        #[derive(Component, Clone, Copy, Debug, PartialEq, Scalars, Serialize, Deserialize)]
         #[component(summary_tick)]
         pub struct $layer {
             $($(#[$of])* #[scalar] pub $field: f64,)+
@@ -164,7 +165,7 @@ with_numbers! {
 /// | `weight` | `[num_parameters]`        | `init`   |
 ///
 /// Source: `torch.nn.PReLU`.
-#[derive(Component, Clone, Copy, Debug, PartialEq)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[component(immutable)]
 pub struct PReLU {
     /// 1, or one for each channel.
@@ -204,7 +205,7 @@ impl Module for PReLU {
 /// Applies `a · sigmoid(b)`, where `a` and `b` are the halves of an axis.
 ///
 /// Source: `torch.nn.GLU`.
-#[derive(Component, Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[component(immutable)]
 pub struct GLU {
     /// The axis that is halved.
@@ -234,7 +235,7 @@ impl Module for GLU {
 /// Applies `exp(-x) / Σ exp(-x)` along an axis, counted as in [`Softmax`](crate::layers::Softmax).
 ///
 /// Source: `torch.nn.Softmin`; its deprecated implicit `dim` is not offered.
-#[derive(Component, Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[component(immutable)]
 pub struct Softmin {
     /// The axis that sums to 1.
@@ -258,7 +259,7 @@ impl Module for Softmin {
 /// Applies softmax over the channels of `[batch, channels, height, width]` or `[channels, height, width]`.
 ///
 /// Source: `torch.nn.Softmax2d`.
-#[derive(Component, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Component, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[component(immutable)]
 pub struct Softmax2d;
 
@@ -280,7 +281,7 @@ impl Module for Softmax2d {
 /// Divides an axis into several: the reverse of [`Flatten`](crate::layers::Flatten).
 ///
 /// Source: `torch.nn.Unflatten`, without named dimensions.
-#[derive(Component, Clone, Debug, PartialEq, Eq)]
+#[derive(Component, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[component(immutable)]
 pub struct Unflatten {
     /// The axis; counted from the end if negative.

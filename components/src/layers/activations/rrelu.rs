@@ -2,6 +2,7 @@
 
 use bevy_ecs::prelude::*;
 use neurarch_kernels::ir::trace::Var;
+use serde::{Deserialize, Serialize};
 
 use crate::module::repr::float;
 use crate::module::{Call, Module};
@@ -14,7 +15,7 @@ use crate::{Scalars, scalars};
 /// population's seed, the model's number and the count of its steps, so that no neighbor changes them.
 ///
 /// Source: `torch.nn.RReLU`, which refuses a `lower` above `upper`.
-#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars, Serialize, Deserialize)]
 #[component(summary_tick)]
 pub struct RReLU {
     /// The least slope.

@@ -2,8 +2,10 @@
 
 use bevy_ecs::prelude::*;
 use neurarch_kernels::ir::shape::Shape;
+use serde::{Deserialize, Serialize};
 
 use crate::containers::IntoModule;
+use crate::layers::Parameter;
 use crate::module::{Declare, DynModule, Init, Module};
 
 /// Holds parameters, buffers and children, and cannot be called: what a model is built from at run time.
@@ -19,11 +21,12 @@ use crate::module::{Declare, DynModule, Init, Module};
 /// ```
 ///
 /// Source: `torch.nn.Module` itself.
-#[derive(Component, Clone, Debug, Default)]
+#[derive(Component, Clone, Debug, Default, Serialize, Deserialize)]
 #[component(immutable)]
 pub struct BareModule {
-    parameters: Vec<(String, Shape, Init)>,
-    buffers: Vec<(String, Shape, bool)>,
+    parameters: Vec<(String, Parameter)>,
+    buffers: Vec<(String, Parameter, bool)>,
+    #[serde(skip)]
     children: Vec<(String, Box<dyn DynModule>)>,
 }
 
@@ -41,7 +44,7 @@ impl BareModule {
         shape: impl Into<Shape>,
         init: Init,
     ) -> Self {
-        self.parameters.push((name.into(), shape.into(), init));
+        self.parameters.push((name.into(), Parameter::new(shape, init)));
         self
     }
 
@@ -53,7 +56,7 @@ impl BareModule {
         shape: impl Into<Shape>,
         persistent: bool,
     ) -> Self {
-        self.buffers.push((name.into(), shape.into(), persistent));
+        self.buffers.push((name.into(), Parameter::zeros(shape), persistent));
         self
     }
 
@@ -85,18 +88,18 @@ impl Module for BareModule {
     }
 
     fn declare(&self, declare: &mut Declare) {
-        for (name, shape, _) in &self.parameters {
-            declare.parameter(name, shape.clone());
+        for (name, parameter) in &self.parameters {
+            parameter.declare(name, declare);
         }
-        for (name, shape, persistent) in &self.buffers {
-            declare.buffer(name, shape.clone(), *persistent);
+        for (name, buffer, persistent) in &self.buffers {
+            buffer.declare_buffer(name, *persistent, declare);
         }
         declare.children.extend(self.children.iter().cloned());
     }
 
     fn reset(&self, parameter: &str) -> Init {
-        let known = self.parameters.iter().find(|(name, ..)| name == parameter);
-        known.map_or(Init::Zeros, |(_, _, init)| init.clone())
+        let known = self.parameters.iter().find(|(name, _)| name == parameter);
+        known.map_or(Init::Zeros, |(_, parameter)| parameter.init.clone())
     }
 
     /// The blueprint's positions list the parameters, the buffers and the children.

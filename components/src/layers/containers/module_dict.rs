@@ -2,6 +2,7 @@
 
 use bevy_ecs::prelude::*;
 use neurarch_kernels::ir::trace::Var;
+use serde::{Deserialize, Serialize};
 
 use crate::containers::{ContainerError, IntoModule, Modules, modules_by_name};
 use crate::module::names::Kind;
@@ -34,9 +35,10 @@ use crate::module::{Call, Declare, DynModule, Module};
 /// ```
 ///
 /// Source: `torch.nn.ModuleDict`; its `items` is `iter`.
-#[derive(Component, Clone, Debug, Default, PartialEq)]
+#[derive(Component, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[component(immutable)]
 pub struct ModuleDict {
+    #[serde(skip)]
     modules: Modules,
 }
 

@@ -4,6 +4,7 @@ use core::ops::{Add, AddAssign};
 
 use bevy_ecs::prelude::*;
 use neurarch_kernels::ir::trace::Var;
+use serde::{Deserialize, Serialize};
 
 use crate::containers::{
     ContainerError, IntoModule, Modules, Slice, modules_by_name, modules_in_order, place,
@@ -56,9 +57,10 @@ use crate::module::{Call, Declare, DynModule, Module};
 ///
 /// Source: `torch.nn.ModuleList`. As there, an entry is found by its number as its name, which is its place
 /// unless it was inserted behind the end.
-#[derive(Component, Clone, Debug, Default, PartialEq)]
+#[derive(Component, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[component(immutable)]
 pub struct ModuleList {
+    #[serde(skip)]
     modules: Modules,
 }
 

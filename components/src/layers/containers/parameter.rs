@@ -2,6 +2,7 @@
 
 use neurarch_kernels::ir::dtype::Dtype;
 use neurarch_kernels::ir::shape::Shape;
+use serde::{Deserialize, Serialize};
 
 use crate::module::registered::{IntoValue, Numbers, Value};
 use crate::module::{Declare, Declared, Init};
@@ -18,11 +19,13 @@ use crate::module::{Declare, Declared, Init};
 /// ```
 ///
 /// Source: `torch.nn.Parameter`. The numbers are drawn anew for each model.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Parameter {
     /// Its shape.
+    #[serde(with = "crate::wire")]
     pub shape: Shape,
     /// Its element type; `None` means the dtype of the whole model.
+    #[serde(with = "crate::wire")]
     pub dtype: Option<Dtype>,
     /// Its first numbers.
     pub init: Init,

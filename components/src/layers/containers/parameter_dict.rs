@@ -6,6 +6,8 @@ use std::sync::Arc;
 use bevy_ecs::prelude::*;
 use neurarch_kernels::ir::dtype::Dtype;
 use neurarch_kernels::ir::trace::Var;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::containers::{ContainerError, Named};
 use crate::layers::Parameter;
@@ -45,9 +47,12 @@ use crate::module::{Call, Declare, Init, Module};
 /// types; `update` keeps the order that it is given, whereas torch sorts a plain `dict`; the parameters of
 /// `fromkeys` are copies, not one parameter under several names. `P` is what stands for a parameter: in a live
 /// dictionary, one that is there.
-#[derive(Component, Clone, Debug)]
+#[derive(Component, Clone, Debug, Serialize, Deserialize)]
 #[component(immutable)]
-pub struct ParameterDict<P: Send + Sync + 'static = Parameter>(Arc<Named<P>>);
+#[serde(bound = "P: Clone + Serialize + DeserializeOwned")]
+pub struct ParameterDict<P: Send + Sync + 'static = Parameter>(
+    #[serde(with = "crate::wire")] Arc<Named<P>>,
+);
 
 impl<P: Send + Sync + 'static> Default for ParameterDict<P> {
     fn default() -> Self {

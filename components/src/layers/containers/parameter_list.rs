@@ -6,6 +6,8 @@ use std::sync::Arc;
 use bevy_ecs::prelude::*;
 use neurarch_kernels::ir::dtype::Dtype;
 use neurarch_kernels::ir::trace::Var;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::containers::{ContainerError, Slice, place};
 use crate::layers::Parameter;
@@ -36,9 +38,12 @@ use crate::module::{Call, Declare, Init, Module};
 ///
 /// Source: `torch.nn.ParameterList`, which has no `insert`, `pop`, `del` or `+` either. It holds parameters
 /// alone, not objects of other types. `P` is what stands for a parameter: in a live list, one that is there.
-#[derive(Component, Clone, Debug, PartialEq)]
+#[derive(Component, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[component(immutable)]
-pub struct ParameterList<P: Send + Sync + 'static = Parameter>(Arc<Vec<P>>);
+#[serde(bound = "P: Clone + Serialize + DeserializeOwned")]
+pub struct ParameterList<P: Send + Sync + 'static = Parameter>(
+    #[serde(with = "crate::wire")] Arc<Vec<P>>,
+);
 
 impl<P: Send + Sync + 'static> Default for ParameterList<P> {
     fn default() -> Self {

@@ -4,6 +4,7 @@ use core::ops::{Add, AddAssign, Mul};
 
 use bevy_ecs::prelude::*;
 use neurarch_kernels::ir::tree::{Arguments, Tree};
+use serde::{Deserialize, Serialize};
 
 use crate::containers::{
     ContainerError, IntoModule, MAX_ENTRIES, Modules, Slice, modules_by_name, modules_in_order,
@@ -49,9 +50,10 @@ use crate::module::{Call, Declare, DynModule, Module};
 ///
 /// Source: `torch.nn.Sequential`; `from_named` and `push_named` are its `OrderedDict` form. A module that is
 /// repeated (`*`, `repeat`) is copied, whereas torch shares its weights.
-#[derive(Component, Clone, Debug, Default, PartialEq)]
+#[derive(Component, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[component(immutable)]
 pub struct Sequential {
+    #[serde(skip)]
     modules: Modules,
 }
 

@@ -4,6 +4,7 @@ use bevy_ecs::prelude::*;
 use neurarch_kernels::ir::shape::Shape;
 use neurarch_kernels::ir::trace::Var;
 use neurarch_kernels::ir::tree::{Arguments, Tree};
+use serde::{Deserialize, Serialize};
 
 use crate::layers::{
     BatchNorm1d, BatchNorm2d, BatchNorm3d, Conv1d, Conv2d, Conv3d, ConvTranspose1d,
@@ -54,7 +55,7 @@ macro_rules! lazy {
         /// what it is first called with; then it becomes that layer, in all models of the population at once.
         #[doc = ""]
         #[doc = concat!("Source: `torch.nn.", stringify!($layer), "`.")]
-        #[derive(Component, Clone, Copy, Debug, PartialEq)]
+        #[derive(Component, Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
         #[component(summary_tick)]
         pub struct $layer {
             #[doc = concat!("What it becomes; its `", stringify!($count), "` is 0 until a `state_dict` says more.")]

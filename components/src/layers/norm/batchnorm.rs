@@ -6,6 +6,7 @@ use bevy_ecs::prelude::*;
 use neurarch_kernels::ir::dtype::Dtype;
 use neurarch_kernels::ir::shape::Shape;
 use neurarch_kernels::ir::trace::{Function, Var};
+use serde::{Deserialize, Serialize};
 
 use crate::module::repr::{boolean, float};
 use crate::module::{Call, Declare, DynModule, Init, Module};
@@ -226,7 +227,7 @@ fn plain_batch_norm(
 macro_rules! norm_layer {
     ($(#[$doc:meta])* $layer:ident, affine: $affine:literal, track_running_stats: $track:literal) => {
         $(#[$doc])*
-        #[derive(Component, Clone, Copy, Debug, PartialEq, Scalars)]
+        #[derive(Component, Clone, Copy, Debug, PartialEq, Scalars, Serialize, Deserialize)]
         #[component(summary_tick)]
         pub struct $layer {
             /// How many channels there are.

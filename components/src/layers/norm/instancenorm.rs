@@ -3,6 +3,7 @@
 use bevy_ecs::prelude::*;
 use neurarch_kernels::ir::shape::Shape;
 use neurarch_kernels::ir::trace::{Function, Var};
+use serde::{Deserialize, Serialize};
 
 use super::batchnorm::{Settings, VERSION, norm_layer};
 use crate::module::{Call, Declare, Init, Module};

@@ -3,6 +3,7 @@
 use bevy_ecs::prelude::*;
 use neurarch_kernels::ir::dtype::Dtype;
 use neurarch_kernels::ir::trace::{Function, Var};
+use serde::{Deserialize, Serialize};
 
 use super::batchnorm::Settings;
 use crate::module::repr::{boolean, float, tuple};
@@ -19,7 +20,7 @@ use crate::{Scalars, scalars};
 /// | `bias`   | `normalized_shape`       | 0; absent if that or `!bias`      |
 ///
 /// Source: `torch.nn.LayerNorm`.
-#[derive(Component, Clone, Debug, PartialEq, Scalars)]
+#[derive(Component, Clone, Debug, PartialEq, Scalars, Serialize, Deserialize)]
 #[component(summary_tick)]
 pub struct LayerNorm {
     /// The sizes of the last axes.
@@ -117,7 +118,7 @@ impl Module for LayerNorm {
 ///
 /// Source: `torch.nn.GroupNorm`. A `num_channels` that is not divisible by `num_groups` is an error of the
 /// first call.
-#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Scalars, Serialize, Deserialize)]
 #[component(summary_tick)]
 pub struct GroupNorm {
     /// Into how many groups the channels are divided.
@@ -214,7 +215,7 @@ impl Module for GroupNorm {
 /// | `weight` | `normalized_shape`       | 1; absent if `!elementwise_affine`|
 ///
 /// Source: `torch.nn.RMSNorm`.
-#[derive(Component, Clone, Debug, PartialEq, Scalars)]
+#[derive(Component, Clone, Debug, PartialEq, Scalars, Serialize, Deserialize)]
 #[component(summary_tick)]
 pub struct RMSNorm {
     /// The sizes of the last axes.

@@ -3,6 +3,7 @@
 use bevy_ecs::prelude::*;
 use neurarch_kernels::ir::trace::Var;
 use neurarch_kernels::ops::norm::local_response_norm::ResponseNorm;
+use serde::{Deserialize, Serialize};
 
 use crate::module::repr::float;
 use crate::module::{Call, Module};
@@ -13,7 +14,7 @@ macro_rules! response_norm {
         $(#[$doc])*
         ///
         /// `alpha`, `beta` and `k` are scalar slots: models that differ in them share a blueprint.
-        #[derive(Component, Clone, Copy, Debug, PartialEq, Scalars)]
+        #[derive(Component, Clone, Copy, Debug, PartialEq, Scalars, Serialize, Deserialize)]
         #[component(summary_tick)]
         pub struct $layer {
             /// How many channels count.

@@ -5,11 +5,12 @@ use core::ops::Range;
 use bevy_ecs::prelude::*;
 use neurarch_kernels::ir::trace::{Trace, Var};
 use neurarch_kernels::ir::tree::{Arguments, Tree};
+use serde::{Deserialize, Serialize};
 
 use crate::module::{Call, Declare, Init, Module};
 
 /// The function that an RNN's new state goes through.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Nonlinearity {
     /// `tanh`.
     #[default]
@@ -338,7 +339,7 @@ macro_rules! shared {
 /// It is called with `x` and perhaps `h` (`input`, `hx`), and gives `h'`.
 ///
 /// Source: `torch.nn.RNNCell`.
-#[derive(Component, Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[component(immutable)]
 pub struct RNNCell {
     /// Size of the last axis of `x`.
@@ -398,7 +399,7 @@ impl Module for RNNCell {
 /// It is called with `x` and perhaps a tuple `(h, c)` (`input`, `hx`), and gives `(h', c')`.
 ///
 /// Source: `torch.nn.LSTMCell`.
-#[derive(Component, Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[component(immutable)]
 pub struct LSTMCell {
     /// Size of the last axis of `x`.
@@ -423,7 +424,7 @@ pub struct LSTMCell {
 /// It is called with `x` and perhaps `h` (`input`, `hx`), and gives `h'`.
 ///
 /// Source: `torch.nn.GRUCell`.
-#[derive(Component, Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[component(immutable)]
 pub struct GRUCell {
     /// Size of the last axis of `x`.

@@ -4,6 +4,7 @@
 use bevy_ecs::prelude::*;
 use neurarch_kernels::ir::trace::Var;
 use neurarch_kernels::ir::tree::{Arguments, Tree};
+use serde::{Deserialize, Serialize};
 
 use super::per_axis::PerAxis;
 use super::pooling::with_indices;
@@ -25,7 +26,7 @@ macro_rules! adaptive_avg_pool {
         /// | `y`   | `[batch, channels, output_size]`                           |
         #[doc = ""]
         #[doc = concat!("Source: `torch.nn.", stringify!($layer), "`.")]
-        #[derive(Component, Clone, Copy, Debug, PartialEq, Eq)]
+        #[derive(Component, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
         #[component(immutable)]
         pub struct $layer {
             /// Sizes of the spatial axes; `None` keeps that of the input.
@@ -70,7 +71,7 @@ macro_rules! adaptive_max_pool {
         /// | `indices` | as `y`, in i64: places counted row-major in a channel; if `return_indices` |
         #[doc = ""]
         #[doc = concat!("Source: `torch.nn.", stringify!($layer), "`.")]
-        #[derive(Component, Clone, Copy, Debug, PartialEq, Eq)]
+        #[derive(Component, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
         #[component(immutable)]
         pub struct $layer {
             /// Sizes of the spatial axes; `None` keeps that of the input.
@@ -113,7 +114,7 @@ adaptive_max_pool!(AdaptiveMaxPool2d, 2, "height, width");
 adaptive_max_pool!(AdaptiveMaxPool3d, 3, "depth, height, width");
 
 /// How large the result of a fractional pool is.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum OutputSize<const N: usize> {
     /// So many numbers: torch's `output_size`.
     Size(PerAxis<usize, N>),
@@ -136,7 +137,7 @@ macro_rules! fractional_max_pool {
         /// places.
         #[doc = ""]
         #[doc = concat!("Source: `torch.nn.", stringify!($layer), "`.")]
-        #[derive(Component, Clone, Copy, Debug, PartialEq)]
+        #[derive(Component, Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
         #[component(immutable)]
         pub struct $layer {
             /// Numbers of a window.

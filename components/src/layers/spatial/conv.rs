@@ -5,6 +5,7 @@ use neurarch_kernels::ir::shape::{Shape, signed};
 use neurarch_kernels::ir::trace::Var;
 use neurarch_kernels::ops::spatial::convolution::Convolution;
 use neurarch_kernels::ops::spatial::pad::PadMode;
+use serde::{Deserialize, Serialize};
 
 use crate::module::repr::tuple;
 use crate::module::{Call, Declare, Init, Module};
@@ -26,10 +27,10 @@ impl<const N: usize> From<[usize; N]> for Sizes<N> {
 }
 
 /// How much is put before and behind the input of a convolution.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Padding<const N: usize> {
     /// So much on both sides of each axis.
-    Explicit([usize; N]),
+    Explicit(#[serde(with = "crate::wire")] [usize; N]),
     /// Nothing: `'valid'`.
     Valid,
     /// So much that the output has the size of the input: `'same'`.
@@ -49,13 +50,13 @@ impl<const N: usize> From<[usize; N]> for Padding<N> {
 }
 
 /// What a convolution's input is padded with.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum PaddingMode {
     /// Zeros.
     #[default]
     Zeros,
     /// The input's own numbers.
-    Own(PadMode),
+    Own(#[serde(with = "crate::wire")] PadMode),
 }
 
 impl PaddingMode {
@@ -300,7 +301,7 @@ macro_rules! conv {
         /// first call.
         #[doc = ""]
         #[doc = concat!("Source: `torch.nn.", stringify!($layer), "`.")]
-        #[derive(Component, Clone, Copy, Debug, PartialEq, Eq)]
+        #[derive(Component, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
         #[component(immutable)]
         pub struct $layer {
             /// Channels of `x`.

@@ -2,6 +2,7 @@
 
 use bevy_ecs::prelude::*;
 use neurarch_kernels::ir::tree::{Arguments, Tree};
+use serde::{Deserialize, Serialize};
 
 use super::conv::{Padding, PaddingMode, Settings, Sizes, module};
 use crate::module::{Call, Declare, Init, Module};
@@ -23,7 +24,7 @@ macro_rules! conv_transpose {
         /// for `output_padding` then.
         #[doc = ""]
         #[doc = concat!("Source: `torch.nn.", stringify!($layer), "`.")]
-        #[derive(Component, Clone, Copy, Debug, PartialEq, Eq)]
+        #[derive(Component, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
         #[component(immutable)]
         pub struct $layer {
             /// Channels of `x`.

@@ -3,6 +3,7 @@
 use bevy_ecs::prelude::*;
 use neurarch_kernels::ir::trace::Var;
 use neurarch_kernels::ops::spatial::fold::Blocks;
+use serde::{Deserialize, Serialize};
 
 use super::per_axis::PerAxis;
 use crate::module::{Call, Module};
@@ -15,7 +16,7 @@ use crate::module::{Call, Module};
 /// | `y`   | `[batch, channels · kernel_size[0] · kernel_size[1], blocks]`, or without the batch |
 ///
 /// Source: `torch.nn.Unfold`.
-#[derive(Component, Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[component(immutable)]
 pub struct Unfold {
     /// Numbers of a block.
@@ -77,7 +78,7 @@ impl Module for Unfold {
 /// | `y`   | `[batch, channels, output_size[0], output_size[1]]`, or without the batch          |
 ///
 /// Source: `torch.nn.Fold`.
-#[derive(Component, Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Component, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[component(immutable)]
 pub struct Fold {
     /// Height and width of the image.

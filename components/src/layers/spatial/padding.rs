@@ -4,6 +4,7 @@
 use bevy_ecs::prelude::*;
 use neurarch_kernels::ir::trace::Var;
 use neurarch_kernels::ops::spatial::pad::PadMode;
+use serde::{Deserialize, Serialize};
 
 use crate::module::repr::{float, tuple};
 use crate::module::{Call, Module};
@@ -11,8 +12,8 @@ use crate::{Scalars, scalars};
 
 /// How much is put before and behind each of `M / 2` axes, the last axis first, as torch lists it: left, right,
 /// top, bottom, front, back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Sides<const M: usize>(pub [isize; M]);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Sides<const M: usize>(#[serde(with = "crate::wire")] pub [isize; M]);
 
 impl<const M: usize> From<isize> for Sides<M> {
     fn from(size: isize) -> Self {
@@ -44,7 +45,7 @@ macro_rules! own_pad {
         #[doc = concat!("| `y` | `[batch, channels, ", $axes, "]`, larger |")]
         #[doc = ""]
         #[doc = concat!("Source: `torch.nn.", stringify!($layer), "`.")]
-        #[derive(Component, Clone, Copy, Debug, PartialEq, Eq)]
+        #[derive(Component, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
         #[component(immutable)]
         pub struct $layer {
             /// How much on each side.
@@ -130,7 +131,7 @@ macro_rules! constant_pads {
         /// `value` is a scalar slot: models that differ in it share a blueprint.
         #[doc = ""]
         #[doc = concat!("Source: `torch.nn.", stringify!($constant), "`.")]
-        #[derive(Component, Clone, Copy, Debug, PartialEq, Scalars)]
+        #[derive(Component, Clone, Copy, Debug, PartialEq, Scalars, Serialize, Deserialize)]
         #[component(summary_tick)]
         pub struct $constant {
             /// How much on each side.
@@ -167,7 +168,7 @@ macro_rules! constant_pads {
         #[doc = concat!("`x` is `[.., ", $axes, "]`, and so is the result.")]
         #[doc = ""]
         #[doc = concat!("Source: `torch.nn.", stringify!($zero), "`.")]
-        #[derive(Component, Clone, Copy, Debug, PartialEq, Eq)]
+        #[derive(Component, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
         #[component(immutable)]
         pub struct $zero {
             /// How much on each side.

@@ -1,14 +1,17 @@
 //! [`PerAxis`]: settings that are one number for all spatial axes, or one for each.
 
 use crate::module::repr::tuple;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 /// One number for all spatial axes, or one for each: torch's number or tuple, printed as it was given.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(bound = "T: Copy + Serialize + DeserializeOwned")]
 pub enum PerAxis<T, const N: usize> {
     /// One for all.
     All(T),
     /// One for each, in the order of the axes.
-    Each([T; N]),
+    Each(#[serde(with = "crate::wire")] [T; N]),
 }
 
 impl<T: Copy, const N: usize> PerAxis<T, N> {

@@ -4,6 +4,7 @@ use bevy_ecs::prelude::*;
 use neurarch_kernels::ir::trace::Var;
 use neurarch_kernels::ir::tree::{Arguments, Tree};
 use neurarch_kernels::ops::spatial::pool::Pooling;
+use serde::{Deserialize, Serialize};
 
 use super::per_axis::PerAxis;
 use crate::module::repr::{boolean, float, tuple};
@@ -44,7 +45,7 @@ macro_rules! max_pool {
         /// Settings that do not fit each other are an error of the call.
         #[doc = ""]
         #[doc = concat!("Source: `torch.nn.", stringify!($layer), "`.")]
-        #[derive(Component, Clone, Copy, Debug, PartialEq, Eq)]
+        #[derive(Component, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
         #[component(immutable)]
         pub struct $layer {
             /// Numbers of a window.
@@ -135,7 +136,7 @@ macro_rules! avg_pool {
         /// Settings that do not fit each other are an error of the call.
         #[doc = ""]
         #[doc = concat!("Source: `torch.nn.", stringify!($layer), "`.")]
-        #[derive(Component, Clone, Copy, Debug, PartialEq, Eq)]
+        #[derive(Component, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
         #[component(immutable)]
         pub struct $layer {
             /// Numbers of a window.
@@ -222,7 +223,7 @@ macro_rules! lp_pool {
         /// Settings that do not fit each other are an error of the call.
         #[doc = ""]
         #[doc = concat!("Source: `torch.nn.", stringify!($layer), "`.")]
-        #[derive(Component, Clone, Copy, Debug, PartialEq)]
+        #[derive(Component, Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
         #[component(immutable)]
         pub struct $layer {
             /// The exponent; infinity gives the greatest absolute value.

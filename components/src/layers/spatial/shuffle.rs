@@ -3,6 +3,7 @@
 
 use bevy_ecs::prelude::*;
 use neurarch_kernels::ir::trace::Var;
+use serde::{Deserialize, Serialize};
 
 use crate::module::{Call, Module};
 
@@ -12,7 +13,7 @@ macro_rules! shuffle {
         $(#[$doc])*
         #[doc = ""]
         #[doc = concat!("Source: `torch.nn.", stringify!($layer), "`.")]
-        #[derive(Component, Clone, Copy, Debug, PartialEq, Eq)]
+        #[derive(Component, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
         #[component(immutable)]
         pub struct $layer {
             $(#[$of])*

@@ -2,6 +2,7 @@
 
 use bevy_ecs::prelude::*;
 use neurarch_kernels::ir::tree::{Arguments, Tree};
+use serde::{Deserialize, Serialize};
 
 use super::per_axis::PerAxis;
 use super::pooling::pooling;
@@ -22,7 +23,7 @@ macro_rules! max_unpool {
         #[doc = ""]
         #[doc = concat!("Source: `torch.nn.", stringify!($layer), "`. An index that names no place, for which torch raises an")]
         /// error, makes its channel NaN.
-        #[derive(Component, Clone, Copy, Debug, PartialEq, Eq)]
+        #[derive(Component, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
         #[component(immutable)]
         pub struct $layer {
             /// Numbers of a window.

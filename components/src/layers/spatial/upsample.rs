@@ -4,13 +4,14 @@ use bevy_ecs::prelude::*;
 use neurarch_kernels::ir::trace::Var;
 pub use neurarch_kernels::ops::spatial::interpolate::InterpolateMode;
 use neurarch_kernels::ops::spatial::interpolate::Interpolation;
+use serde::{Deserialize, Serialize};
 
 use super::per_axis::PerAxis;
 use crate::module::repr::{float, tuple};
 use crate::module::{Call, Module};
 
 /// One number for all axes, however many there are, or one for each.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ForAxes<T> {
     /// One for all.
     All(T),
@@ -72,7 +73,7 @@ impl<T: Copy, const N: usize> From<PerAxis<T, N>> for ForAxes<T> {
 /// let twice = Upsample { mode: InterpolateMode::Bilinear, ..Upsample::scale_factor(2.0) };
 /// assert_eq!(repr(&twice), "Upsample(scale_factor=2.0, mode='bilinear')");
 /// ```
-#[derive(Component, Clone, Debug, Default, PartialEq)]
+#[derive(Component, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[component(immutable)]
 pub struct Upsample {
     /// The sizes of the spatial axes.
@@ -80,6 +81,7 @@ pub struct Upsample {
     /// By what they are multiplied; either this or `size`.
     pub scale_factor: Option<ForAxes<f64>>,
     /// How numbers between those of the input are found.
+    #[serde(with = "crate::wire")]
     pub mode: InterpolateMode,
     /// Whether the first and last numbers of input and result lie on each other; `None` stands for not.
     pub align_corners: Option<bool>,
@@ -131,7 +133,7 @@ macro_rules! upsampling {
         /// `x` is `[batch, channels, height, width]`, and so is the result.
         #[doc = ""]
         #[doc = concat!("Source: `torch.nn.", stringify!($layer), "`.")]
-        #[derive(Component, Clone, Copy, Debug, Default, PartialEq)]
+        #[derive(Component, Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
         #[component(immutable)]
         pub struct $layer {
             /// Height and width.

@@ -5,16 +5,17 @@ use bevy_ecs::prelude::*;
 use neurarch_kernels::ir::trace::Var;
 use neurarch_kernels::ir::tree::{Arguments, Tree};
 use neurarch_kernels::ops::activation::gelu::Approximate;
+use serde::{Deserialize, Serialize};
 
 use crate::containers::IntoModule;
 use crate::layers::attention::canonical_mask;
 use crate::layers::{Dropout, LayerNorm, Linear, MultiheadAttention};
 use crate::module::signature::Refused;
-use crate::module::{Call, Declare, DynModule, Module};
+use crate::module::{Call, Declare, DynModule, Module, NoModule};
 use crate::{Scalars, scalars};
 
 /// What stands between the two linear layers.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub enum Activation {
     /// `torch.nn.functional.relu`: `"relu"`.
     #[default]
@@ -22,13 +23,26 @@ pub enum Activation {
     /// `torch.nn.functional.gelu`: `"gelu"`.
     GELU,
     /// A module, which becomes the child `activation`.
-    Module(Box<dyn DynModule>),
+    Module(#[serde(skip, default = "Activation::stand_in")] Box<dyn DynModule>),
 }
 
 impl Activation {
     /// Takes a module: torch's `activation=nn.SiLU()`.
     pub fn module(module: impl IntoModule) -> Self {
         Activation::Module(module.into_module())
+    }
+
+    /// Stands for a module that is a child, which a live layer calls by name.
+    fn stand_in() -> Box<dyn DynModule> {
+        Box::new(NoModule)
+    }
+
+    /// Leaves the module to the children.
+    fn without_module(&self) -> Self {
+        match self {
+            Activation::Module(_) => Activation::Module(Activation::stand_in()),
+            other => other.clone(),
+        }
     }
 
     fn apply(&self, call: &Call<'_>, x: &Var) -> Var {
@@ -59,7 +73,7 @@ fn zero(_: &f64) -> f64 {
 macro_rules! layer {
     ($(#[$doc:meta])* $name:ident, $attentions:expr, $attributes:expr) => {
         $(#[$doc])*
-        #[derive(Component, Clone, Debug, PartialEq, Scalars)]
+        #[derive(Component, Clone, Debug, PartialEq, Scalars, Serialize, Deserialize)]
         #[component(immutable)]
         pub struct $name {
             /// Size of the last axis.
@@ -72,6 +86,7 @@ macro_rules! layer {
             #[structural(zero)]
             pub dropout: f64,
             /// What stands between the two linear layers.
+            #[structural(Activation::without_module)]
             pub activation: Activation,
             /// What the norms add to variances, a scalar slot of each; 1e-5 at first.
             #[structural(zero)]
@@ -135,6 +150,10 @@ macro_rules! layer {
                 if let Activation::Module(module) = &self.activation {
                     declare.children.push(("activation".to_owned(), module.clone()));
                 }
+            }
+
+            fn spawned(&self) -> Self {
+                $name { activation: self.activation.without_module(), ..self.clone() }
             }
 
             fn attributes(&self) -> &'static [&'static str] {
