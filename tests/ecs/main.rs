@@ -6,8 +6,11 @@
 
 #[path = "../bits/mod.rs"]
 mod bits;
+#[path = "../known/mod.rs"]
+mod known;
 
 mod blueprints;
+mod checkpoint;
 mod clones;
 mod evolution;
 mod handles;

@@ -15,6 +15,7 @@ pub(super) fn register(world: &mut World) -> Result<(), SavedError> {
 fn write(
     types: &SavedTypes,
     entity: EntityRef<'_>,
+    _: &mut dyn EntityMapper,
     bytes: &mut Vec<u8>,
 ) -> Result<bool, SavedError> {
     let Some(scheduler) = entity.get::<Scheduler>() else { return Ok(false) };

@@ -30,11 +30,16 @@ pub struct SavedType {
     read: Read,
 }
 
-type Write = fn(&SavedTypes, EntityRef<'_>, &mut Vec<u8>) -> Result<bool, SavedError>;
+type Write = fn(
+    &SavedTypes,
+    EntityRef<'_>,
+    &mut dyn EntityMapper,
+    &mut Vec<u8>,
+) -> Result<bool, SavedError>;
 type Read = fn(&SavedTypes, &[u8]) -> Result<Box<dyn SavedValue>, SavedError>;
 
 impl SavedType {
-    /// Appends the component of an entity as CBOR; returns false if the entity has none.
+    /// Appends the component of an entity as CBOR, entities in it mapped; returns false if the entity has none.
     ///
     /// # Errors
     ///
@@ -43,9 +48,10 @@ impl SavedType {
         &self,
         types: &SavedTypes,
         entity: EntityRef<'_>,
+        mapper: &mut dyn EntityMapper,
         bytes: &mut Vec<u8>,
     ) -> Result<bool, SavedError> {
-        (self.write)(types, entity, bytes)
+        (self.write)(types, entity, mapper, bytes)
     }
 
     /// Reads a component, which can be inserted on any number of entities.
@@ -159,7 +165,7 @@ impl<T: Component + Clone> SavedValue for Value<T> {
 /// let types = world.resource::<SavedTypes>().clone();
 /// for name in ["Health", "Linear"] {
 ///     let (saved, mut bytes) = (types.by_name(name).unwrap(), Vec::new());
-///     assert!(saved.write(&types, world.entity(old), &mut bytes)?);
+///     assert!(saved.write(&types, world.entity(old), &mut (), &mut bytes)?);
 ///     saved.read(&types, &bytes)?.insert(&mut world.entity_mut(new), &mut ())?;
 /// }
 /// assert_eq!(world.get::<Health>(new), Some(&Health(0.5)));
@@ -250,12 +256,14 @@ impl SavedTypes {
 }
 
 /// Writes a component as its type does.
-pub(super) fn write<T: Component + Serialize>(
+pub(super) fn write<T: Component + Clone + Serialize>(
     _: &SavedTypes,
     entity: EntityRef<'_>,
+    mut mapper: &mut dyn EntityMapper,
     bytes: &mut Vec<u8>,
 ) -> Result<bool, SavedError> {
-    let Some(value) = entity.get::<T>() else { return Ok(false) };
-    encode(value, bytes)?;
+    let Some(mut value) = entity.get::<T>().cloned() else { return Ok(false) };
+    T::map_entities(&mut value, &mut mapper);
+    encode(&value, bytes)?;
     Ok(true)
 }

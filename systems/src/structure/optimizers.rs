@@ -21,6 +21,8 @@ pub struct Optimizers {
 #[derive(Clone, Copy, Debug)]
 struct OptimizerType {
     id: ComponentId,
+    /// The type's path in Rust.
+    rust_name: &'static str,
     get: fn(EntityRef<'_>) -> Option<&dyn DynOptimizer>,
     schedule: fn(&mut EntityWorldMut<'_>, Change<'_>) -> Option<Result<(), SchedulerError>>,
 }
@@ -75,6 +77,7 @@ impl Optimizers {
         }
         types.types.push(OptimizerType {
             id,
+            rust_name: core::any::type_name::<O>(),
             get: |entity| entity.get::<O>().map(|optimizer| optimizer as &dyn DynOptimizer),
             schedule: |entity, change| {
                 let (mut scheduler, mut optimizer) =
@@ -93,6 +96,11 @@ impl Optimizers {
     /// Lists the component types.
     pub(crate) fn ids(&self) -> Vec<ComponentId> {
         self.types.iter().map(|optimizer| optimizer.id).collect()
+    }
+
+    /// Returns the path in Rust of a component type; `None` if it is no optimizer.
+    pub(crate) fn rust_name(&self, id: ComponentId) -> Option<&'static str> {
+        self.types.iter().find(|optimizer| optimizer.id == id).map(|optimizer| optimizer.rust_name)
     }
 
     /// Returns the optimizer that an entity has of its own.

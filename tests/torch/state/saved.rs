@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 fn write(world: &World, entity: Entity, name: &str) -> Result<Vec<u8>, SavedError> {
     let (types, mut bytes) = (world.resource::<SavedTypes>(), Vec::new());
     let saved = types.by_name(name).unwrap();
-    assert!(saved.write(types, world.entity(entity), &mut bytes)?, "it has a {name}");
+    assert!(saved.write(types, world.entity(entity), &mut (), &mut bytes)?, "it has a {name}");
     Ok(bytes)
 }
 

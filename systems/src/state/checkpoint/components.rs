@@ -4,13 +4,18 @@ use std::any::TypeId;
 
 use bevy_ecs::entity::EntityHashMap;
 use bevy_ecs::prelude::*;
-use neurarch_components::saved::{SavedType, SavedTypes};
+use neurarch_components::saved::{SavedError, SavedType, SavedTypes};
 
 use super::error::CheckpointError;
 use super::index::Entries;
 use super::mapper::Mapper;
 use super::open::Checkpoint;
 use super::values::Values;
+
+/// Finds the type of components by its name in the file.
+pub(super) fn find<'t>(types: &'t SavedTypes, name: &str) -> Result<&'t SavedType, SavedError> {
+    types.by_name(name).ok_or_else(|| SavedError::Unknown { name: name.to_owned() })
+}
 
 /// The models of a structure, or a population: who has components.
 pub(super) struct Owners<'a> {
@@ -28,7 +33,7 @@ impl Checkpoint {
         number: usize,
     ) -> Result<(&'t SavedType, Values<'_>), CheckpointError> {
         let entry = &self.index().components[number];
-        Ok((types.find(&entry.ty)?, Values::of(self, entry)?))
+        Ok((find(types, &entry.ty)?, Values::of(self, entry)?))
     }
 
     /// Inserts the components that the first of some owners has, of types for which `is_meant` holds; gives the numbers of

@@ -39,15 +39,16 @@ pub enum CheckpointError {
     },
     /// A module or an optimizer is of a type whose settings nobody knows how to write down.
     #[error(
-        "{}the type {ty} is not registered: call `world.register_module_type::<{}>()`",
+        "{}the type {ty} is not registered: call `SavedTypes::register::<{}>(&mut world)`, or `register_module` of a \
+         module",
         prefix(.path),
         short(.ty)
     )]
     Unregistered {
         /// Dotted path of the module; empty for a root.
         path: String,
-        /// The type's name.
-        ty: String,
+        /// The type's name in Rust.
+        ty: &'static str,
     },
     /// A component cannot be written down or read.
     #[error(transparent)]

@@ -8,12 +8,13 @@ use bevy_ecs::prelude::*;
 use neurarch_components::builtin;
 use neurarch_components::column::Columns;
 use neurarch_components::population::Population;
+use neurarch_components::population::blueprints::Blueprints;
 use neurarch_components::population::group::Group;
 use neurarch_components::population::tree::Model;
 use neurarch_components::saved::SavedTypes;
 use neurarch_components::warnings::Warnings;
 
-use super::components::Owners;
+use super::components::{Owners, find};
 use super::error::CheckpointError;
 use super::index::{Entries, GroupEntry, dtype_of, role_of};
 use super::open::Checkpoint;
@@ -67,9 +68,11 @@ impl Checkpoint {
         builtin::register(world);
         Optimizers::init(world);
         world.init_resource::<Warnings>();
+        world.init_resource::<Blueprints>();
         Columns::init(world);
-        let types = SavedTypes::of(world);
-        self.index().components.iter().try_for_each(|of| types.find(&of.ty).map(drop))?;
+        SavedTypes::init(world);
+        let types = world.resource::<SavedTypes>().clone();
+        self.index().components.iter().try_for_each(|of| find(&types, &of.ty).map(drop))?;
         Ok(types)
     }
 

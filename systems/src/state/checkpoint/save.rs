@@ -1,5 +1,6 @@
 //! [`save`]: populations go into a checkpoint.
 
+use std::any::TypeId;
 use std::collections::HashMap;
 use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
@@ -13,7 +14,7 @@ use neurarch_components::column::{ColumnKey, row};
 use neurarch_components::module::registry::ModuleTypes;
 use neurarch_components::population::Population;
 use neurarch_components::population::group::Group;
-use neurarch_components::population::tree::Model;
+use neurarch_components::population::tree::{Model, ModuleName};
 use neurarch_components::saved::{SavedType, SavedTypes};
 use neurarch_kernels::ir::dtype::Dtype;
 use neurarch_kernels::ir::program::{Role, Slot};
@@ -61,7 +62,8 @@ pub fn save(
     let failed = |error| CheckpointError::io(path, error);
     let mut file = NewFile::create(path).map_err(failed)?;
     let sections = Sections::begin(&mut file, path)?;
-    let types = Arc::new(SavedTypes::of(world));
+    SavedTypes::init(world);
+    let types = Arc::new(world.resource::<SavedTypes>().clone());
     let mut save = Save { types, index: Index::default(), sections };
     for &population in populations {
         save.population(world, population)?;
@@ -349,7 +351,7 @@ fn types_of<'t>(
     path: &str,
 ) -> Result<Vec<&'t SavedType>, CheckpointError> {
     let modules = world.get_resource::<ModuleTypes>();
-    let optimizers = world.get_resource::<Optimizers>().map(Optimizers::ids).unwrap_or_default();
+    let optimizers = world.get_resource::<Optimizers>();
     let mut archetypes = Vec::new();
     let mut ids: Vec<ComponentId> = Vec::new();
     for entity in entities.iter().filter_map(|&entity| world.get_entity(entity).ok()) {
@@ -364,13 +366,16 @@ fn types_of<'t>(
             }
             if known.by_component(id).is_some() {
                 ids.push(id);
-            } else if modules.is_some_and(|types| types.contains(id)) || optimizers.contains(&id) {
-                let name = world.components().get_name(id);
-                let ty = name.map_or_else(String::new, |name| name.to_string());
-                return Err(CheckpointError::Unregistered { path: path.to_owned(), ty });
+                continue;
             }
+            let module = modules.and_then(|types| types.module_of(entity, id));
+            let module = module.map(|module| module.rust_name());
+            let optimizer = optimizers.and_then(|types| types.rust_name(id));
+            let Some(ty) = module.or(optimizer) else { continue };
+            return Err(CheckpointError::Unregistered { path: path.to_owned(), ty });
         }
     }
     // In the order in which types were registered, which the same program has again.
-    Ok(known.iter().filter(|ty| ids.contains(&ty.id)).collect())
+    let is_there = |ty: &&SavedType| ids.contains(&ty.id) && ty.type_id != TypeId::of::<ModuleName>();
+    Ok(known.iter().filter(is_there).collect())
 }

@@ -57,10 +57,10 @@ impl<'w> Together<'w> {
     /// If there is such a row, or one that all share is written.
     pub(crate) fn check_apart<'a>(
         &self,
-        all: impl ExactSizeIterator<Item = &'a Bound<'a>> + Clone,
+        all: impl Iterator<Item = &'a Bound<'a>> + Clone,
     ) -> Result<(), BindError> {
         static COMPARISONS: AtomicU64 = AtomicU64::new(0);
-        if all.len() < 2 {
+        if all.clone().nth(1).is_none() {
             return Ok(());
         }
         if let Some(slot) = &self.written {

@@ -1,0 +1,185 @@
+//! What comes out of a checkpoint goes on as what went in.
+
+use std::collections::HashMap;
+
+use neurarch::components::population::tree::Model;
+use neurarch::components::saved::SavedTypes;
+use neurarch::nn::Value;
+use neurarch::prelude::*;
+use neurarch::state::checkpoint;
+use neurarch::state::checkpoint::{Checkpoint, CheckpointError};
+use serde::{Deserialize, Serialize};
+
+use super::{Scratch, net, tensors, train};
+use crate::known::Known;
+
+#[test]
+fn a_population_goes_on_bit_for_bit() {
+    let scratch = Scratch::new("goes_on");
+    let mut world = World::new();
+    let brains = world.spawn_population(&net(), 7, Seed(3)).unwrap().id();
+    world.brains(brains).insert_with(|i| Adam { lr: 1e-2 * (1 + i) as f64, ..Adam::default() }).unwrap();
+    world.brains(brains).schedule(StepLR { step_size: 2, gamma: 0.5 }).unwrap();
+    world.brains(brains).at("3").insert_with(|i| Dropout { p: 0.1 * i as f64 }).unwrap();
+    train(&mut world, brains, 0..3);
+    let (mut other, restored) = scratch.pass_on(&mut world, &[brains]);
+    let [copy] = restored.populations[..] else { panic!("one population") };
+    assert_eq!(tensors(&mut other, copy), tensors(&mut world, brains));
+    assert_eq!(train(&mut other, copy, 3..6), train(&mut world, brains, 3..6));
+    for (world, of) in [(&mut world, brains), (&mut other, copy)] {
+        world.brains(of).step_schedulers().unwrap();
+        world.brains(of).clone_models(&[2, 5]).unwrap();
+        world.brains(of).perturb(Noise::normal(0.1)).unwrap();
+    }
+    assert_eq!(train(&mut other, copy, 6..8), train(&mut world, brains, 6..8));
+    assert_eq!(tensors(&mut other, copy), tensors(&mut world, brains));
+}
+
+#[test]
+fn models_of_several_structures_keep_their_places_after_births_and_deaths() {
+    let scratch = Scratch::new("structures");
+    let mut world = World::new();
+    let brains = world.spawn_population(&net(), 9, Seed(5)).unwrap().id();
+    world.brains(brains).insert(SGD { lr: 0.05, momentum: 0.9, ..SGD::default() }).unwrap();
+    train(&mut world, brains, 0..2);
+    let roots = world.population(brains).unwrap().models().to_vec();
+    for &root in &roots[1..4] {
+        world.part(root).setattr("2", Value::module(ReLU)).unwrap();
+    }
+    world.part(roots[6]).setattr("extra", Value::parameter(ndarray::arr1(&[1.5_f32]).view())).unwrap();
+    world.part(roots[2]).eval().unwrap();
+    world.despawn(roots[0]);
+    world.despawn(roots[5]);
+    world.brains(brains).clone_models(&[1, 3]).unwrap();
+    train(&mut world, brains, 2..4);
+    let numbers = |world: &World, of: Entity| -> Vec<(u64, u32)> {
+        let roots = world.population(of).unwrap().models().to_vec();
+        let model = |root| world.get::<Model>(root).map(|model| (model.number, model.index));
+        roots.into_iter().map(|root| model(root).unwrap()).collect()
+    };
+    let (mut other, restored) = scratch.pass_on(&mut world, &[brains]);
+    let copy = restored.populations[0];
+    assert_eq!(numbers(&other, copy), numbers(&world, brains));
+    assert_eq!(tensors(&mut other, copy), tensors(&mut world, brains));
+    let before = world.population(brains).unwrap().models().to_vec();
+    let after = other.population(copy).unwrap().models().to_vec();
+    assert!(before.iter().zip(&after).all(|(old, new)| restored.entities[old] == *new));
+    assert_eq!(train(&mut other, copy, 4..7), train(&mut world, brains, 4..7));
+    assert_eq!(tensors(&mut other, copy), tensors(&mut world, brains));
+}
+
+/// What a host keeps beside its models.
+#[derive(Component, Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Bond {
+    health: f32,
+    #[entities]
+    friend: Entity,
+}
+
+#[derive(Component, Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Tribe(String);
+
+#[test]
+fn components_of_the_host_come_along_with_their_entities_mapped() {
+    let scratch = Scratch::new("host");
+    let mut world = World::new();
+    let [first, second] = [1, 2].map(|seed| world.spawn_population(&net(), 3, Seed(seed)).unwrap().id());
+    let roots = [first, second].map(|of| world.population(of).unwrap().models().to_vec());
+    let layer = world.part(roots[0][1]).at("4").unwrap().id();
+    let stranger = world.spawn_empty().id();
+    // One in another population, that comes later; one of the same model; one that is in no file.
+    world.entity_mut(roots[0][0]).insert(Bond { health: 0.5, friend: roots[1][2] });
+    world.entity_mut(roots[0][1]).insert(Bond { health: f32::INFINITY, friend: layer });
+    world.entity_mut(roots[1][0]).insert(Bond { health: 1.5, friend: stranger });
+    world.entity_mut(second).insert(Tribe("north".into()));
+    SavedTypes::register::<Bond>(&mut world).unwrap();
+    SavedTypes::register::<Tribe>(&mut world).unwrap();
+    checkpoint::save(&mut world, &[first, second], &scratch).unwrap();
+
+    let checkpoint = Checkpoint::open(&scratch).unwrap();
+    let mut other = World::new();
+    let error = checkpoint.restore(&mut other).unwrap_err();
+    assert!(matches!(error, CheckpointError::Component(_)), "{error}");
+    assert!(error.to_string().contains("Bond"), "{error}");
+    SavedTypes::register::<Bond>(&mut other).unwrap();
+    SavedTypes::register::<Tribe>(&mut other).unwrap();
+    let restored = checkpoint.restore(&mut other).unwrap();
+    let new: HashMap<_, _> = restored.entities.iter().map(|(old, new)| (*old, *new)).collect();
+    let bond = |root: Entity| other.get::<Bond>(new[&root]).cloned();
+    assert_eq!(bond(roots[0][0]), Some(Bond { health: 0.5, friend: new[&roots[1][2]] }));
+    assert_eq!(bond(roots[0][1]), Some(Bond { health: f32::INFINITY, friend: new[&layer] }));
+    assert_eq!(bond(roots[0][2]), None);
+    assert_eq!(bond(roots[1][0]), Some(Bond { health: 1.5, friend: Entity::PLACEHOLDER }));
+    assert_eq!(other.get::<Tribe>(restored.populations[1]), Some(&Tribe("north".into())));
+    assert_eq!(restored.entities.len(), 2 + 2 * 3 * 6);
+}
+
+#[test]
+fn ties_sharing_parametrizations_and_what_is_registered_come_along() {
+    let scratch = Scratch::new("ties");
+    let mut world = World::new();
+    let net = Sequential::new()
+        .push(Linear::new(4, 4))
+        .push(Linear::new(4, 4))
+        .push(LazyLinear::new(3))
+        .push(Linear::new(3, 2));
+    let brains = world.spawn_population(&net, 5, Seed(8)).unwrap().id();
+    world.brains(brains).insert(Adam::default()).unwrap();
+    for root in world.population(brains).unwrap().models().to_vec() {
+        world.part(root).tie("1.weight", "0.weight").unwrap();
+    }
+    world.brains(brains).share_parameter("3.bias").unwrap();
+    world.entity_mut(brains).insert(SGD { lr: 0.1, momentum: 0.5, ..SGD::default() });
+    world.brains(brains).at("3").spectral_norm("weight").unwrap();
+    world.brains(brains).at("0").weight_norm("bias", None).unwrap();
+    let seen = Value::tensor(ndarray::arr1(&[0.5_f32]).view());
+    world.brains(brains).at("1").register_buffer("seen", seen, false).unwrap();
+
+    // The lazy module as it is, and as what it became.
+    let (mut lazy, restored) = scratch.pass_on(&mut world, &[brains]);
+    let first = restored.populations[0];
+    assert_eq!(train(&mut lazy, first, 0..3), train(&mut world, brains, 0..3));
+    let (mut other, restored) = scratch.pass_on(&mut world, &[brains]);
+    let copy = restored.populations[0];
+    assert_eq!(tensors(&mut other, copy), tensors(&mut world, brains));
+    assert_eq!(train(&mut other, copy, 3..6), train(&mut world, brains, 3..6));
+    assert_eq!(tensors(&mut other, copy), tensors(&mut world, brains));
+    let state = |world: &mut World, of| world.brains(of).training_state().unwrap();
+    assert_eq!(state(&mut other, copy), state(&mut world, brains));
+    // A file of what was restored has the same tensors.
+    let listed = Checkpoint::read(&scratch).unwrap().tensors();
+    checkpoint::save(&mut other, &[copy], &scratch).unwrap();
+    assert_eq!(Checkpoint::read(&scratch).unwrap().tensors(), listed);
+    assert!(listed.iter().any(|tensor| tensor.name == "3.bias" && tensor.models == 5));
+    assert!(listed.iter().all(|tensor| tensor.name != "1.weight" && tensor.name != "1.seen"));
+}
+
+#[test]
+fn a_module_of_an_unknown_type_is_an_error_that_names_it() {
+    let scratch = Scratch::new("unknown");
+    let mut world = World::new();
+    #[derive(Component, Clone, Debug, PartialEq, Serialize, Deserialize)]
+    struct Doubled;
+    impl Module for Doubled {
+        fn forward(&self, _: &neurarch::nn::Call<'_>, x: neurarch::nn::Var) -> neurarch::nn::Var {
+            &x + &x
+        }
+    }
+    let net = Sequential::new().push(Linear::new(4, 2)).push(Doubled);
+    let brains = world.spawn_population(&net, 2, Seed(8)).unwrap().id();
+    let error = checkpoint::save(&mut world, &[brains], &scratch).unwrap_err();
+    assert!(error.to_string().contains("1: the type"), "{error}");
+    assert!(error.to_string().contains("SavedTypes::register::<Doubled>(&mut world)"), "{error}");
+    assert!(!scratch.as_ref().exists(), "nothing is left lying");
+    SavedTypes::register_module::<Doubled>(&mut world).unwrap();
+    checkpoint::save(&mut world, &[brains], &scratch).unwrap();
+    let mut other = World::new();
+    assert!(Checkpoint::open(&scratch).unwrap().restore(&mut other).is_err());
+    assert_eq!(other.query::<&Model>().iter(&other).count(), 0);
+    SavedTypes::register_module::<Doubled>(&mut other).unwrap();
+    let restored = Checkpoint::open(&scratch).unwrap().restore(&mut other).unwrap();
+    let copy = restored.populations[0];
+    let x = ndarray::Array3::<f32>::ones((2, 1, 4));
+    assert_eq!(other.brains(copy).forward(&x).unwrap(), world.brains(brains).forward(&x).unwrap());
+}
+
