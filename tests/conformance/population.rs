@@ -5,11 +5,14 @@ use core::ops::Range;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ndarray::{ArrayD, Axis, IxDyn, stack};
 use neurarch::components::module::DynModule;
 use neurarch::kernels::ir::dtype::Element;
 use neurarch::prelude::*;
+use neurarch::state::checkpoint;
+use neurarch::state::checkpoint::Checkpoint;
 use neurarch::systems::execute::step::input_gradients;
 
 use crate::runner::case::{Case, Checked, Fields, Stop};
@@ -179,10 +182,15 @@ fn set<T: Element>(
 /// A name, and the bits of numbers; `None` for a gradient that is not there.
 type Line = (String, Option<Vec<u64>>);
 
-/// Runs some of the models, forward, back and forward again; gives what each made.
-fn run<T: Real>(subject: &Subject<'_>, models: Range<usize>) -> Checked<Vec<Vec<Line>>> {
+/// Runs some of the models, forward, back and forward again, out of a checkpoint the second time if `is_restored`; gives what
+/// each made.
+fn run<T: Real>(
+    subject: &Subject<'_>,
+    models: Range<usize>,
+    is_restored: bool,
+) -> Checked<Vec<Vec<Line>>> {
     let mut world = World::new();
-    let population = world
+    let mut population = world
         .spawn_population_with(
             &*subject.module,
             PopulationSettings {
@@ -193,7 +201,7 @@ fn run<T: Real>(subject: &Subject<'_>, models: Range<usize>) -> Checked<Vec<Vec<
             },
         )?
         .id();
-    let roots = world.population(population)?.models().to_vec();
+    let mut roots = world.population(population)?.models().to_vec();
     for (&root, model) in roots.iter().zip(models.clone()) {
         for &(name, tensor) in &subject.state {
             let by = factor(model);
@@ -217,6 +225,10 @@ fn run<T: Real>(subject: &Subject<'_>, models: Range<usize>) -> Checked<Vec<Vec<
     let mut lines = vec![Vec::new(); models.len()];
     let can_go_back = subject.is_training || inputs.iter().any(|(_, needs)| *needs);
     for pass in ["first", "second"] {
+        if is_restored && pass == "second" {
+            (world, population) = pass_on(&mut world, population)?;
+            roots = world.population(population)?.models().to_vec();
+        }
         let result = world.population_mut(population)?.forward_any(arguments())?;
         let mut gradients = Vec::new();
         for (place, y) in result.leaves().into_iter().enumerate() {
@@ -266,6 +278,19 @@ fn run<T: Real>(subject: &Subject<'_>, models: Range<usize>) -> Checked<Vec<Vec<
     Ok(lines)
 }
 
+/// Saves a population, and restores it into another world.
+fn pass_on(world: &mut World, population: Entity) -> Checked<(World, Entity)> {
+    static NUMBER: AtomicUsize = AtomicUsize::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let file = format!("neurarch-{}-{number}.ckpt", std::process::id());
+    let path = std::env::temp_dir().join(file);
+    checkpoint::save(world, &[population], &path)?;
+    let mut other = World::new();
+    let restored = Checkpoint::open(&path)?.restore(&mut other)?;
+    fs::remove_file(&path)?;
+    Ok((other, restored.populations[0]))
+}
+
 fn scaled<T: Real>(x: T, model: usize) -> T {
     x.scaled(factor(model))
 }
@@ -302,9 +327,11 @@ fn add<T: Copy>(lines: &mut [Vec<Line>], name: &str, x: &ArrayD<T>, bits: impl F
 
 /// Compares a population of three with three of one model.
 fn check<T: Real>(subject: &Subject<'_>) -> Checked {
-    let together = run::<T>(subject, 0..MODELS)?;
+    let together = run::<T>(subject, 0..MODELS, false)?;
+    let restored = run::<T>(subject, 0..MODELS, true)?;
+    assert!(restored == together, "{}: restored from a checkpoint", subject.name);
     for (model, together) in together.into_iter().enumerate() {
-        let alone = run::<T>(subject, model..model + 1)?.remove(0);
+        let alone = run::<T>(subject, model..model + 1, false)?.remove(0);
         assert_eq!(alone.len(), together.len(), "{}", subject.name);
         for (alone, together) in alone.into_iter().zip(together) {
             assert_eq!(alone, together, "{}, model {model}", subject.name);

@@ -9,7 +9,8 @@ use neurarch::components::scheduler::LRScheduler;
 use neurarch::kernels::ir::dtype::Element;
 use neurarch::nn::Value;
 use neurarch::prelude::*;
-use neurarch::state::safetensors;
+use neurarch::state::checkpoint::Checkpoint;
+use neurarch::state::{checkpoint, safetensors};
 
 use crate::known::Known;
 
@@ -108,6 +109,8 @@ fn goes_on<O: Optimizer, S: LRScheduler>(
     safetensors::save(&training_file, &went_on.world.brains(population).training_state().unwrap())
         .unwrap();
     // One model by itself.
+    let checkpoint = folder.join("checkpoint");
+    checkpoint::save(&mut went_on.world, &[population], &checkpoint).unwrap();
     let root = went_on.world.population(population).unwrap().models()[1];
     let one = [model_file.with_extension("one"), training_file.with_extension("one")];
     safetensors::save(&one[0], &went_on.world.part(root).state_dict().unwrap()).unwrap();
@@ -116,6 +119,14 @@ fn goes_on<O: Optimizer, S: LRScheduler>(
 
     // As a new process would.
     let Training { optimizer, scheduler, .. } = went_on;
+    let mut world = World::new();
+    let restored = Checkpoint::open(&checkpoint).unwrap().restore(&mut world).unwrap();
+    let population = restored.populations[0];
+    let mut restored = Training { world, population, optimizer, scheduler };
+    restored.go_on(4..9, 0..MODELS);
+    for model in 0..MODELS {
+        assert_eq!(restored.bits(model), went_on.bits(model), "{name}, model {model}, restored");
+    }
     let mut resumed = Training::new(0, MODELS, optimizer, scheduler);
     let state = safetensors::read(&model_file).unwrap().into();
     let of = resumed.population;
@@ -522,20 +533,29 @@ fn populations_drawn_at_random_go_on_bit_for_bit_in_another_world() {
             world.brains(of).stacked_state_dict().unwrap(),
             world.brains(of).training_state().unwrap(),
         );
+        let checkpoint = folder("case").join(format!("{number}.ckpt"));
+        checkpoint::save(&mut world, &[of], &checkpoint).unwrap();
         let went_on = case.go_on(&mut world, of, 4..9);
 
         // Another seed and other numbers: the file says which.
         let (mut resumed, other) = case.spawn(case.seed + 1, 500);
+        let mut restored = World::new();
+        let copy = Checkpoint::open(&checkpoint).unwrap().restore(&mut restored).unwrap();
+        let copy = copy.populations[0];
         resumed.brains(other).load_stacked_state_dict(&state, LoadOptions::default()).unwrap();
         resumed.brains(other).load_training_state(&training).unwrap();
         assert_eq!(resumed.brains(other).training_state().unwrap(), training, "case {number}");
         assert_eq!(case.go_on(&mut resumed, other, 4..9), went_on, "case {number}");
         assert_eq!(all_bits(&mut resumed, other), all_bits(&mut world, of), "case {number}");
+        assert_eq!(restored.brains(copy).training_state().unwrap(), training, "case {number}");
+        assert_eq!(case.go_on(&mut restored, copy, 4..9), went_on, "case {number}");
+        assert_eq!(all_bits(&mut restored, copy), all_bits(&mut world, of), "case {number}");
         // Models that come later are the same ones, too.
-        let newborn = [(&mut world, of), (&mut resumed, other)].map(|(world, of)| {
+        let newborn = [(&mut world, of), (&mut resumed, other), (&mut restored, copy)].map(|(world, of)| {
             let root = world.brains(of).spawn_models(1).unwrap()[0];
             world.part(root).state_dict().unwrap().into_iter().collect::<Vec<_>>()
         });
         assert_eq!(newborn[0], newborn[1], "case {number}");
+        assert_eq!(newborn[0], newborn[2], "case {number}");
     }
 }
