@@ -24,3 +24,4 @@ mod sums;
 mod sweep;
 mod tidy;
 mod torch_words;
+mod whole_files;

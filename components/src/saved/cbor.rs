@@ -62,20 +62,18 @@ fn check(bytes: &[u8]) -> Result<(), String> {
             31 if matches!(major, 2..=5 | 7) => None,
             _ => return Err(wrong("no CBOR")),
         };
-        let left = (bytes.len() - at) as u64;
-        let is_short = || wrong("a length beyond the end");
+        let within = |length: u64| {
+            let is_within = length <= (bytes.len() - at) as u64;
+            is_within.then_some(length).ok_or_else(|| wrong("a length beyond the end"))
+        };
         let opened = match (major, argument) {
             (2 | 3, Some(length)) => {
-                // As it is at most `left`, it is an index.
-                at += (length <= left).then_some(length as usize).ok_or_else(is_short)?;
+                // As it is within the bytes, it is an index.
+                at += within(length)? as usize;
                 None
             }
-            (4, Some(length)) => {
-                Some(Some((length <= left).then_some(length).ok_or_else(is_short)?))
-            }
-            (5, Some(length)) => {
-                Some(Some((length <= left / 2).then_some(2 * length).ok_or_else(is_short)?))
-            }
+            (4, Some(length)) => Some(Some(within(length)?)),
+            (5, Some(pairs)) => Some(Some(within(pairs.saturating_mul(2))?)),
             (6, _) => Some(Some(1)),
             (2..=5, None) => Some(None),
             (7, None) => match open.pop() {

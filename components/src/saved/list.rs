@@ -1,5 +1,7 @@
 //! The component types that are saved from the start.
 
+use core::fmt::Debug;
+
 use bevy_ecs::prelude::*;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -24,7 +26,7 @@ use crate::scheduler::*;
 /// Takes the types of a list one after the other.
 pub(super) trait Types: Modules {
     /// Takes the next component type that is no module.
-    fn component<T: Component + Clone + Serialize + DeserializeOwned>(&mut self);
+    fn component<T: Component + Clone + Debug + Serialize + DeserializeOwned>(&mut self);
 
     /// Takes the next rule of schedulers.
     fn scheduler<R: LRScheduler + Serialize + DeserializeOwned>(&mut self);
@@ -53,7 +55,7 @@ pub(super) fn register(world: &mut World) -> Result<(), SavedError> {
     }
 
     impl Types for Registering<'_> {
-        fn component<T: Component + Clone + Serialize + DeserializeOwned>(&mut self) {
+        fn component<T: Component + Clone + Debug + Serialize + DeserializeOwned>(&mut self) {
             self.next(|world| add_component::<T>(world, &name_of::<T>()));
         }
 

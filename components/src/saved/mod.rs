@@ -5,6 +5,8 @@ mod error;
 mod list;
 mod rules;
 mod scheduler;
+#[cfg(test)]
+mod tests;
 mod types;
 
 use bevy_ecs::prelude::*;

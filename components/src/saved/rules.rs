@@ -55,6 +55,11 @@ impl Rules {
         }
     }
 
+    /// Lists the names.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|known| known.name.as_str())
+    }
+
     /// Writes the settings of a rule: the name of its type, and the bytes.
     pub(super) fn write(&self, rule: &dyn LRScheduler) -> Result<(String, Bytes), SavedError> {
         let (value, mut bytes): (&dyn Any, _) = (rule, Vec::new());

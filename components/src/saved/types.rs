@@ -192,6 +192,11 @@ impl SavedTypes {
         self.ids.get(&id).map(|&place| &self.types[place])
     }
 
+    /// Lists the names of the rules that schedulers can be saved with, in order of registration.
+    pub fn schedulers(&self) -> impl Iterator<Item = &str> {
+        self.rules.names()
+    }
+
     /// Lists the types in order of registration.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &SavedType> {
         self.types.iter()

@@ -1,18 +1,27 @@
 //! [`NewFile`]: a file that appears under its name only when it is complete.
 
+mod disk;
+mod folder;
+mod storage;
+
 use std::collections::hash_map::RandomState;
 use std::ffi::OsStr;
-use std::fs::{self, File, OpenOptions, TryLockError};
 use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher};
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+
+pub use self::disk::Disk;
+use self::folder::folder_of;
+pub use self::storage::{Place, Storage};
 
 /// A file being written under a temporary name, which [`commit`](NewFile::commit) turns into its own.
 ///
 /// Until then a file of that name stays as it was, and nobody sees a part of the new one. Dropping a
 /// `NewFile` that was not committed removes the temporary file; that of a process that was killed goes when a file of
 /// that name is next started. Several files that belong together are best all written first and committed one after
-/// the other.
+/// the other. What is written can be written over before it is committed, by `Seek`.
+///
+/// It lies on the [`Disk`], or in another [`Storage`], such as one that fails in a test.
 ///
 /// A symbolic link stays one: what it leads to is replaced. The new file has the mode of the one that it replaces, and
 /// its owner and group where the process may give them; other hard links keep the old one.
@@ -34,9 +43,9 @@ use std::path::{Path, PathBuf};
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Debug)]
-pub struct NewFile {
-    /// Locked for as long as it is open: so others know that its writer lives.
-    file: BufWriter<File>,
+pub struct NewFile<S: Storage = Disk> {
+    storage: S,
+    file: BufWriter<S::File>,
     temporary: PathBuf,
     /// As it was given.
     path: PathBuf,
@@ -46,36 +55,36 @@ pub struct NewFile {
 }
 
 impl NewFile {
-    /// Starts a file; its folder must exist.
+    /// Starts a file on the disk; its folder must exist.
     ///
     /// # Errors
     ///
     /// If `path` is a folder or a device, names no file, or is a link that leads nowhere; or if its folder does not
     /// let a file be made.
     pub fn create(path: impl Into<PathBuf>) -> io::Result<Self> {
+        NewFile::create_in(Disk, path)
+    }
+}
+
+impl<S: Storage> NewFile<S> {
+    /// Starts a file in a storage; its folder must exist.
+    ///
+    /// # Errors
+    ///
+    /// As [`create`](NewFile::create).
+    pub fn create_in(storage: S, path: impl Into<PathBuf>) -> io::Result<Self> {
         let path = path.into();
-        let target = follow(path.clone())?;
-        let replaced = match fs::metadata(&target) {
-            Ok(found) if found.is_dir() => {
-                return Err(io::Error::new(io::ErrorKind::IsADirectory, "is a folder"));
-            }
-            Ok(found) if !found.is_file() => {
-                return Err(io::Error::new(io::ErrorKind::InvalidInput, "is no regular file"));
-            }
-            Ok(found) => Some(found),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(error),
-        };
+        let Place { target, is_there } = storage.find(&path)?;
         let Some(name) = target.file_name() else {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "names no file"));
         };
         let prefix = prefix(name);
-        remove_stale(folder_of(&target), &prefix);
-        let (file, temporary) = start(&target, &prefix, replaced.is_some())?;
-        let file =
-            NewFile { file: BufWriter::new(file), temporary, path, target, committed: false };
-        if let Some(replaced) = replaced {
-            take_after(file.file.get_ref(), &replaced)?;
+        remove_stale(&storage, folder_of(&target), &prefix);
+        let (file, temporary) = start(&storage, &target, &prefix, is_there)?;
+        let file = BufWriter::new(file);
+        let file = NewFile { storage, file, temporary, path, target, committed: false };
+        if is_there {
+            file.storage.take_after(file.file.get_ref(), &file.target)?;
         }
         Ok(file)
     }
@@ -89,12 +98,13 @@ impl NewFile {
     ///
     /// # Errors
     ///
-    /// If the disk is full or fails. A file that had the name is then as it was.
+    /// If the disk is full or fails. A file that had the name is then as it was, unless syncing the folder failed, which
+    /// comes last: then the new one has the name, and a power failure may bring the old one back.
     pub fn commit(mut self) -> io::Result<()> {
         self.sync()?;
-        fs::rename(&self.temporary, &self.target)?;
+        self.storage.rename(&self.temporary, &self.target)?;
         self.committed = true;
-        sync_folder(folder_of(&self.target))
+        self.storage.sync_folder(folder_of(&self.target))
     }
 
     /// Waits until all bytes written so far are on the disk, so that a later
@@ -105,30 +115,8 @@ impl NewFile {
     /// If the disk is full or fails.
     pub fn sync(&mut self) -> io::Result<()> {
         self.file.flush()?;
-        self.file.get_ref().sync_all()
+        self.storage.sync(self.file.get_ref())
     }
-}
-
-/// Links that lead on to others, as many as Linux follows.
-const MOST_LINKS: usize = 40;
-
-/// Returns what a path leads to by symbolic links, whether it is there or not.
-fn follow(mut path: PathBuf) -> io::Result<PathBuf> {
-    for _ in 0..=MOST_LINKS {
-        let is_link = fs::symlink_metadata(&path).is_ok_and(|found| found.is_symlink());
-        if !is_link {
-            return Ok(path);
-        }
-        let next = fs::read_link(&path)?;
-        // Where it is absolute, joining gives it alone.
-        path = folder_of(&path).join(next);
-    }
-    Err(io::Error::new(io::ErrorKind::InvalidInput, "too many levels of symbolic links"))
-}
-
-fn folder_of(path: &Path) -> &Path {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    folder.unwrap_or(Path::new("."))
 }
 
 /// Bytes of a file's name that its temporary files show. With the numbers they stay below the 255 of most systems.
@@ -147,83 +135,37 @@ fn prefix(name: &OsStr) -> String {
 /// What the names of temporary files end with.
 const SUFFIX: &str = ".tmp";
 
-/// Makes a locked temporary file, of a name that no other has. One that is to replace another is for its owner alone
-/// at first.
-fn start(target: &Path, prefix: &str, is_private: bool) -> io::Result<(File, PathBuf)> {
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    if is_private {
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    }
-    #[cfg(not(unix))]
-    let _ = is_private;
+/// Makes a temporary file, of a name that no other has. One that is to replace another is for its owner alone at first.
+fn start<S: Storage>(
+    storage: &S,
+    target: &Path,
+    prefix: &str,
+    is_private: bool,
+) -> io::Result<(S::File, PathBuf)> {
     loop {
         // The operating system's random numbers are the standard library's seeds.
         let number = RandomState::new().build_hasher().finish();
         let temporary = target.with_file_name(format!("{prefix}{number:016x}{SUFFIX}"));
-        let file = match options.open(&temporary) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
-            opened => opened?,
-        };
-        // Where files cannot be locked, nobody takes this one for abandoned. Whoever took it for abandoned before it
-        // was locked holds the lock while it is removed.
-        let _ = file.lock();
-        if fs::exists(&temporary)? {
+        if let Some(file) = storage.create(&temporary, is_private)? {
             return Ok((file, temporary));
         }
     }
 }
 
-/// Removes the temporary files that writers of this file left behind when they were killed: those that nobody has
-/// locked. What cannot be removed stays.
-fn remove_stale(folder: &Path, prefix: &str) {
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let name = entry.file_name();
+/// Removes the temporary files that writers of this file left behind when they were killed. What cannot be removed stays.
+fn remove_stale(storage: &impl Storage, folder: &Path, prefix: &str) {
+    for name in storage.list(folder).into_iter().flatten() {
         let number = name.to_str().and_then(|name| name.strip_prefix(prefix)?.strip_suffix(SUFFIX));
         let is_number =
             |number: &str| number.len() == 16 && u64::from_str_radix(number, 16).is_ok();
-        if !number.is_some_and(is_number) {
-            continue;
-        }
-        let Ok(file) = File::open(entry.path()) else { continue };
-        match file.try_lock() {
-            Ok(()) => drop(fs::remove_file(entry.path())),
-            Err(TryLockError::WouldBlock | TryLockError::Error(_)) => {}
+        if number.is_some_and(is_number) {
+            // The next writer tries again.
+            let _ = storage.remove_abandoned(&folder.join(name));
         }
     }
 }
 
-/// Returns a file the owner, the group and the mode of the one that it is to replace, as far as the process may.
-#[cfg(unix)]
-fn take_after(file: &File, replaced: &fs::Metadata) -> io::Result<()> {
-    use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
-
-    let own = file.metadata()?;
-    let mut mode = replaced.mode() & 0o7777;
-    if own.uid() != replaced.uid() && fchown(file, Some(replaced.uid()), None).is_err() {
-        // What runs as its owner or its group must not run as another.
-        mode &= 0o1777;
-    }
-    if own.gid() != replaced.gid() && fchown(file, None, Some(replaced.gid())).is_err() {
-        // Another group may do what anyone may.
-        mode = mode & 0o1707 | (mode & 0o7) << 3;
-    }
-    file.set_permissions(fs::Permissions::from_mode(mode))
-}
-
-#[cfg(not(unix))]
-fn take_after(file: &File, replaced: &fs::Metadata) -> io::Result<()> {
-    let _ = (file, replaced);
-    Ok(())
-}
-
-/// The new name is an entry of the folder, which has a cache of its own. Only Unix opens folders.
-fn sync_folder(folder: &Path) -> io::Result<()> {
-    if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
-}
-
-impl Write for NewFile {
+impl<S: Storage> Write for NewFile<S> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.file.write(bytes)
     }
@@ -233,23 +175,26 @@ impl Write for NewFile {
     }
 }
 
-impl Seek for NewFile {
+/// What was written before can be written over: a header that says where the rest lies.
+impl<S: Storage> Seek for NewFile<S> {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
         self.file.seek(to)
     }
 }
 
-impl Drop for NewFile {
+impl<S: Storage> Drop for NewFile<S> {
     fn drop(&mut self) {
         if !self.committed {
             // There is nobody left to tell; the next writer tries again.
-            let _ = fs::remove_file(&self.temporary);
+            let _ = self.storage.remove(&self.temporary);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     /// A folder of the test's own, removed at its end.

@@ -2,6 +2,7 @@
 
 mod imports;
 mod public_api;
+mod saved;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
