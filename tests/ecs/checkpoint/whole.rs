@@ -183,3 +183,62 @@ fn a_module_of_an_unknown_type_is_an_error_that_names_it() {
     assert_eq!(other.brains(copy).forward(&x).unwrap(), world.brains(brains).forward(&x).unwrap());
 }
 
+
+#[test]
+fn parts_of_a_population_are_put_together_and_divided_otherwise() {
+    let mut world = World::new();
+    let brains = world.spawn_population(&net(), 9, Seed(4)).unwrap().id();
+    world.brains(brains).insert_with(|i| Adam { lr: 1e-2 * (1 + i) as f64, ..Adam::default() }).unwrap();
+    let roots = world.population(brains).unwrap().models().to_vec();
+    world.part(roots[2]).setattr("2", Value::module(ReLU)).unwrap();
+    world.part(roots[7]).setattr("2", Value::module(ReLU)).unwrap();
+    train(&mut world, brains, 0..2);
+    let scratches = [0, 1, 2].map(|shard| Scratch::new(&format!("shard{shard}")));
+    for (models, scratch) in [0..4, 4..5, 5..9].into_iter().zip(&scratches) {
+        checkpoint::save_models(&mut world, brains, models, scratch).unwrap();
+    }
+    // Whoever lists the files need not know their order.
+    let shards = [2, 0, 1].map(|shard: usize| Checkpoint::open(&scratches[shard]).unwrap());
+    let expected = tensors(&mut world, brains);
+    let mut other = World::new();
+    let whole = checkpoint::restore_shards(&mut other, &shards, ..).unwrap().populations[0];
+    assert_eq!(tensors(&mut other, whole), expected);
+    let halves = [(0..5), (5..9)].map(|models| {
+        let restored = checkpoint::restore_shards(&mut other, &shards, models).unwrap();
+        restored.populations[0]
+    });
+    let divided = halves.map(|of| tensors(&mut other, of)).concat();
+    assert_eq!(divided, expected);
+    assert_eq!(train(&mut other, whole, 2..4), train(&mut world, brains, 2..4));
+
+    let twice = [shards[0].path(), shards[0].path()].map(|path| Checkpoint::open(path).unwrap());
+    let before = other.entities().len();
+    let error = checkpoint::restore_shards(&mut other, &twice, ..).unwrap_err();
+    assert!(error.to_string().contains("is no part of the population"), "{error}");
+    assert!(checkpoint::restore_shards(&mut other, &[], ..).is_err());
+    assert_eq!(other.entities().len(), before);
+}
+
+#[test]
+fn some_models_are_restored_in_the_order_in_which_they_are_listed() {
+    let scratch = Scratch::new("some");
+    let mut world = World::new();
+    let brains = world.spawn_population(&net(), 6, Seed(4)).unwrap().id();
+    world.brains(brains).insert_with(|i| Adam { lr: 1e-2 * (1 + i) as f64, ..Adam::default() }).unwrap();
+    let roots = world.population(brains).unwrap().models().to_vec();
+    world.part(roots[1]).setattr("2", Value::module(ReLU)).unwrap();
+    train(&mut world, brains, 0..2);
+    checkpoint::save(&mut world, &[brains], &scratch).unwrap();
+    let expected = tensors(&mut world, brains);
+    let checkpoint = Checkpoint::open(&scratch).unwrap();
+    let mut other = World::new();
+    let some = [5, 1, 2];
+    let copy = checkpoint.restore_models(&mut other, 0, &some).unwrap().populations[0];
+    assert_eq!(tensors(&mut other, copy), some.map(|model| expected[model].clone()));
+    let error = |models: &[usize]| {
+        checkpoint.restore_models(&mut World::new(), 0, models).unwrap_err().to_string()
+    };
+    assert!(error(&[1, 6]).contains("expected a model below 6, got 6"));
+    assert!(error(&[1, 1]).contains("model 1 is listed twice"));
+    assert!(checkpoint.restore_models(&mut other, 1, &[0]).is_err());
+}

@@ -19,6 +19,8 @@ pub(super) fn find<'t>(types: &'t SavedTypes, name: &str) -> Result<&'t SavedTyp
 
 /// The models of a structure, or a population: who has components.
 pub(super) struct Owners<'a> {
+    /// Which entities of the file they are, by their places in the group.
+    pub(super) members: &'a [u32],
     /// The entities that have them, one of each model, or the population's.
     pub(super) entities: &'a [Entity],
     /// All modules of the models, by position and model; none for a population.
@@ -50,7 +52,8 @@ impl Checkpoint {
         let mut missed = Vec::new();
         for number in entries.range() {
             let (ty, values) = self.component(types, number)?;
-            let Some(which) = values.which(0).filter(|_| is_meant(ty.type_id)) else { continue };
+            let which = values.which(owners.members[0]).filter(|_| is_meant(ty.type_id));
+            let Some(which) = which else { continue };
             let value = ty.read(types, values.value(which))?;
             let mut mapper = Mapper::new(known, owners.modules, 0);
             if let Ok(mut entity) = world.get_entity_mut(owners.entities[0]) {
@@ -78,10 +81,11 @@ impl Checkpoint {
         if values.is_one() && !has_all {
             return Ok(false);
         }
-        let first = values.which(0).filter(|_| !has_all);
+        let first = values.which(owners.members[0]);
         let mut read: Vec<_> = (0..values.len()).map(|_| None).collect();
         let mut missed = false;
-        for (member, &entity) in owners.entities.iter().enumerate() {
+        let all = owners.members.iter().zip(owners.entities).enumerate();
+        for (place, (&member, &entity)) in all {
             let which = values.which(member);
             if which == first && !has_all {
                 continue;
@@ -95,7 +99,7 @@ impl Checkpoint {
                 Some(value) => value,
                 new => new.insert(ty.read(types, values.value(which))?),
             };
-            let mut mapper = Mapper::new(known, owners.modules, member);
+            let mut mapper = Mapper::new(known, owners.modules, place);
             value.insert(&mut entity, &mut mapper)?;
             missed |= mapper.missed;
         }

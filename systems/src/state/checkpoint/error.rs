@@ -64,6 +64,20 @@ pub enum CheckpointError {
     /// The models cannot run where they lie.
     #[error("the models {0}: restore them, and run them then")]
     Live(&'static str),
+    /// There is no such population.
+    #[error("expected a population below {populations}, got {index}")]
+    NoSuchPopulation {
+        /// What was asked for.
+        index: usize,
+        /// How many there are.
+        populations: usize,
+    },
+    /// Checkpoints are not parts of one population.
+    #[error("{}: is no part of the population that the first file has a part of", .path.display())]
+    Shard {
+        /// The file of another population, or with a model that another file has as well.
+        path: PathBuf,
+    },
     /// There is no such model.
     #[error("expected a model below {models}, got {index}")]
     NoSuchModel {

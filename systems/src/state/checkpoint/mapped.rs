@@ -16,8 +16,9 @@ use neurarch_kernels::ir::program::{Role, Scalar, Slot};
 use neurarch_kernels::ir::shape::Type;
 
 use super::error::CheckpointError;
-use super::index::{GroupEntry, Section, dtype_of};
+use super::index::{ColumnEntry, GroupEntry, dtype_of, role_code};
 use super::open::Checkpoint;
+use super::part::places;
 use super::structure;
 use crate::compile::array::{Erased, Input};
 use crate::compile::plans::{Kind, Planned, Plans, Request};
@@ -165,19 +166,6 @@ impl Mapped {
     }
 }
 
-/// Returns for each model of a population its place among some that are asked for.
-fn places(models: &[usize], all: usize) -> Result<Vec<Option<u32>>, CheckpointError> {
-    let mut places = vec![None; all];
-    for (place, &model) in models.iter().enumerate() {
-        let missing = CheckpointError::NoSuchModel { index: model, models: all };
-        let at = places.get_mut(model).ok_or(missing)?;
-        if at.replace(place as u32).is_some() {
-            return Err(CheckpointError::Twice { index: model });
-        }
-    }
-    Ok(places)
-}
-
 /// Checks an input for so many models.
 fn check(x: &Erased<'_>, models: usize, dtype: Dtype) -> Result<(), StepError> {
     if let Some(given) = x.models.filter(|&given| given != models) {
@@ -306,23 +294,18 @@ impl Chosen<'_> {
         let missing = || CheckpointError::index(format!("there is no column of '{}'", slot.name));
         if let Some(shared) = self.structure.scheme.blueprint.shared(slot) {
             let columns = index.populations[self.population].columns.of(&index.columns);
-            let is_it = |of: &&super::index::ColumnEntry| {
-                of.index as usize == shared.index && of.role == super::index::role_code(slot.role)
+            let is_it = |of: &&ColumnEntry| {
+                of.index as usize == shared.index && of.role == role_code(slot.role)
             };
             let column = columns.iter().find(is_it).ok_or_else(missing)?;
             return Ok(ReadOnly::shared(self.checkpoint.section(column.rows)?));
         }
         let key = (slot.role, slot.position, slot.index);
         let number = *self.structure.columns.get(&key).ok_or_else(missing)?;
-        let (all, bytes) = (index.columns[number].rows, index.columns[number].row_bytes);
-        if self.members.len() as u64 == self.entry.members {
-            self.checkpoint.section(all)?;
-        } else {
-            for &(_, member) in self.members {
-                let at = all.at + u64::from(member) * bytes;
-                self.checkpoint.section(Section { at, bytes })?;
-            }
-        }
+        let column = &index.columns[number];
+        let members: Vec<u32> = self.members.iter().map(|&(_, member)| member).collect();
+        self.checkpoint.check_rows(column, &members)?;
+        let (all, bytes) = (column.rows, column.row_bytes);
         Ok(ReadOnly::rows_of(self.checkpoint.unchecked(all), bytes as usize, rows))
     }
 
@@ -338,7 +321,7 @@ impl Chosen<'_> {
             let mut known: Vec<Option<f64>> = vec![None; values.len()];
             let mut read = Vec::with_capacity(self.members.len());
             for &(_, member) in self.members {
-                let Some(which) = values.which(member as usize) else { break };
+                let Some(which) = values.which(member) else { break };
                 if known[which].is_none() {
                     let value = ty.read(types, values.value(which))?;
                     known[which] = value.module().and_then(|module| module.scalar(scalar.name));

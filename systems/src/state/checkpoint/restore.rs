@@ -3,21 +3,24 @@
 //! Of each structure the first model is put together component by component, and signed. The others are its clones; what
 //! differs about them, and all numbers, are written then.
 
+use std::any::TypeId;
+use std::ops::RangeBounds;
+
 use bevy_ecs::entity::EntityHashMap;
 use bevy_ecs::prelude::*;
 use neurarch_components::builtin;
 use neurarch_components::column::Columns;
 use neurarch_components::population::Population;
 use neurarch_components::population::blueprints::Blueprints;
-use neurarch_components::population::group::Group;
 use neurarch_components::population::tree::Model;
 use neurarch_components::saved::SavedTypes;
 use neurarch_components::warnings::Warnings;
 
 use super::components::{Owners, find};
 use super::error::CheckpointError;
-use super::index::{Entries, GroupEntry, dtype_of, role_of};
+use super::index::{Entries, dtype_of, role_of};
 use super::open::Checkpoint;
+use super::part::{Chosen, Part};
 use super::structure;
 use crate::evolve::{EvolveError, clone_models};
 use crate::storage::bind::KEEPER;
@@ -46,23 +49,49 @@ impl Checkpoint {
     /// [`CheckpointError`]: a part of the file was changed, a type is not registered in this world, or what the file says of a
     /// structure is not what its modules declare. Nothing is spawned then.
     pub fn restore(&self, world: &mut World) -> Result<Restored, CheckpointError> {
-        let types = self.prepare(world)?;
-        self.verify()?;
-        let mut restore = Restore::new(self, types);
-        match restore.all(world) {
-            Ok(()) => Ok(restore.restored),
-            Err(error) => {
-                restore.restored.populations.into_iter().for_each(|population| {
-                    let _ = world.try_despawn(population);
-                });
-                world.flush();
-                Err(error)
-            }
-        }
+        let all = (0..self.populations()).map(|number| Part::all(self, number).map(|all| vec![all]));
+        restore(world, all.collect::<Result<_, _>>()?)
     }
-}
 
-impl Checkpoint {
+    /// Spawns some models of a population of the checkpoint, in the order in which they are listed: a population of their
+    /// own, in which each has the number that it had.
+    ///
+    /// # Errors
+    ///
+    /// As [`restore`](Checkpoint::restore), and for a model that is none or is listed twice.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use bevy_ecs::prelude::*;
+    /// # use neurarch_components::layers::Linear;
+    /// # use neurarch_kernels::ir::dtype::Dtype;
+    /// # use neurarch_systems::structure::access;
+    /// # use neurarch_systems::structure::spawn::spawn_population;
+    /// use neurarch_systems::state::checkpoint::{self, Checkpoint};
+    ///
+    /// # let mut world = World::new();
+    /// # let path = std::env::temp_dir().join(format!("neurarch-{}.some", std::process::id()));
+    /// let layers = spawn_population(&mut world, &Linear::new(1, 1), 3, 3, 7, Dtype::F32)?;
+    /// let biases = ndarray::array![[1.0_f32], [2.0], [3.0]].into_dyn();
+    /// access::unstack(&mut world, layers, "bias", biases.view())?;
+    /// checkpoint::save(&mut world, &[layers], &path)?;
+    ///
+    /// let best = Checkpoint::open(&path)?.restore_models(&mut world, 0, &[2, 0])?;
+    /// let biases = access::stack::<f32>(&mut world, best.populations[0], "bias", None)?;
+    /// assert_eq!(biases, ndarray::array![[3.0], [1.0]].into_dyn());
+    /// # std::fs::remove_file(&path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn restore_models(
+        &self,
+        world: &mut World,
+        population: usize,
+        models: &[usize],
+    ) -> Result<Restored, CheckpointError> {
+        restore(world, vec![vec![Part::some(self, population, models)?]])
+    }
+
     /// Makes a world ready for what the checkpoint has, and checks that it knows all types of components.
     pub(super) fn prepare(&self, world: &mut World) -> Result<SavedTypes, CheckpointError> {
         builtin::register(world);
@@ -83,47 +112,90 @@ impl Checkpoint {
         world: &mut World,
         types: SavedTypes,
     ) -> Result<Vec<(Entity, Vec<Entity>)>, CheckpointError> {
-        let mut restore = Restore::new(self, types);
-        let numbers = 0..self.populations();
-        let firsts = numbers.map(|number| {
-            let population = restore.spawn(world, number)?;
-            let firsts = restore.firsts(world, number, population)?;
+        let mut restore = Restore { types, restored: Restored::default(), late: Vec::new() };
+        let firsts = (0..self.populations()).map(|number| {
+            let parts = [Part::all(self, number)?];
+            let population = restore.spawn(world, &parts)?;
+            let firsts = restore.firsts(world, population, &parts)?;
             Ok((population, firsts.into_iter().map(|modules| modules[0]).collect()))
         });
         firsts.collect()
     }
 }
 
-/// A checkpoint that is being restored.
+/// Spawns one population of the models of several checkpoints, each of which has a part of it as its first population: in the
+/// order of their numbers, all of them or those whose places in that order are in a range. So processes that each have a part
+/// of a population save [their own models](super::save_models), and others, as many as they may be, each restore theirs.
+///
+/// # Errors
+///
+/// As [`Checkpoint::restore`], and if there is no checkpoint, or they are not of one population: its seed and element type are
+/// others, or two have a model of one number.
+pub fn restore_shards(
+    world: &mut World,
+    shards: &[Checkpoint],
+    models: impl RangeBounds<usize>,
+) -> Result<Restored, CheckpointError> {
+    restore(world, vec![Part::of_shards(shards, models)?])
+}
+
+/// Spawns populations, each of some parts.
+fn restore(
+    world: &mut World,
+    populations: Vec<Vec<Part<'_>>>,
+) -> Result<Restored, CheckpointError> {
+    SavedTypes::init(world);
+    let mut types = world.resource::<SavedTypes>().clone();
+    for part in populations.iter().flatten() {
+        types = part.checkpoint.prepare(world)?;
+        part.verify()?;
+    }
+    let mut restore = Restore { types, restored: Restored::default(), late: Vec::new() };
+    match restore.all(world, &populations) {
+        Ok(()) => Ok(restore.restored),
+        Err(error) => {
+            restore.restored.populations.into_iter().for_each(|population| {
+                let _ = world.try_despawn(population);
+            });
+            world.flush();
+            Err(error)
+        }
+    }
+}
+
+/// Populations that are being restored.
 struct Restore<'a> {
-    checkpoint: &'a Checkpoint,
     types: SavedTypes,
     restored: Restored,
     /// Components with entities that were not there yet.
-    late: Vec<Late>,
+    late: Vec<Late<'a>>,
 }
 
 /// See [`Restore::late`].
-struct Late {
+struct Late<'a> {
+    checkpoint: &'a Checkpoint,
     /// The component's number in the index.
     component: usize,
+    members: Vec<u32>,
     entities: Vec<Entity>,
     modules: Vec<Vec<Entity>>,
 }
 
 impl<'a> Restore<'a> {
-    fn new(checkpoint: &'a Checkpoint, types: SavedTypes) -> Self {
-        Restore { checkpoint, types, restored: Restored::default(), late: Vec::new() }
-    }
-
-    fn all(&mut self, world: &mut World) -> Result<(), CheckpointError> {
-        for number in 0..self.checkpoint.populations() {
-            self.population(world, number)?;
+    fn all(
+        &mut self,
+        world: &mut World,
+        populations: &[Vec<Part<'a>>],
+    ) -> Result<(), CheckpointError> {
+        for parts in populations {
+            self.population(world, parts)?;
         }
-        for Late { component, entities, modules } in std::mem::take(&mut self.late) {
-            let owners = Owners { entities: &entities, modules: &modules };
+        for Late { checkpoint, component, members, entities, modules } in
+            std::mem::take(&mut self.late)
+        {
+            let owners = Owners { members: &members, entities: &entities, modules: &modules };
             let known = &self.restored.entities;
-            self.checkpoint.insert_others(world, &self.types, component, &owners, known, true)?;
+            checkpoint.insert_others(world, &self.types, component, &owners, known, true)?;
         }
         for &population in &self.restored.populations {
             sign::refresh(world, population)?;
@@ -131,52 +203,63 @@ impl<'a> Restore<'a> {
         Ok(())
     }
 
-    fn population(&mut self, world: &mut World, number: usize) -> Result<(), CheckpointError> {
-        let checkpoint = self.checkpoint;
-        let entry = &checkpoint.index().populations[number];
-        let indices = checkpoint.indices(number)?;
-        let population = self.spawn(world, number)?;
-        let firsts = self.firsts(world, number, population)?;
-        let roots = clone(world, population, checkpoint.groups(number), firsts)?;
-        arrange(world, population, &indices, &roots);
-        for (place, group) in checkpoint.groups(number).iter().enumerate() {
-            self.members(world, population, group, (&roots[place], &indices[place]))?;
+    fn population(&mut self, world: &mut World, parts: &[Part<'a>]) -> Result<(), CheckpointError> {
+        let population = self.spawn(world, parts)?;
+        let firsts = self.firsts(world, population, parts)?;
+        let groups: Vec<_> = parts.iter().flat_map(Part::groups).collect();
+        let roots = clone(world, population, &groups, firsts)?;
+        arrange(world, population, &groups, &roots);
+        for (group, roots) in groups.into_iter().zip(&roots) {
+            self.members(world, population, group, roots)?;
         }
+        let next = parts.iter().map(|part| part.entry().next_number).max();
         if let Some(mut found) = world.get_mut::<Population>(population) {
-            found.number_from(entry.next_number, KEEPER);
+            found.number_from(next.unwrap_or_default(), KEEPER);
         }
         sign::refresh(world, population)?;
         Ok(())
     }
 
     /// Spawns a population without models.
-    fn spawn(&mut self, world: &mut World, number: usize) -> Result<Entity, CheckpointError> {
-        let entry = &self.checkpoint.index().populations[number];
-        let dtype = dtype_of(entry.dtype).ok_or_else(|| CheckpointError::index("a type is none"))?;
-        let mut spawned = Population::new(entry.seed, dtype, entry.models as usize);
-        let roles = entry.companions.iter().filter_map(|&code| role_of(code));
-        roles.for_each(|role| spawned.add_companion(role, KEEPER));
+    fn spawn(&mut self, world: &mut World, parts: &[Part<'a>]) -> Result<Entity, CheckpointError> {
+        let none = || CheckpointError::index("a population is none");
+        let Part { checkpoint, .. } = *parts.first().ok_or_else(none)?;
+        let entry = parts[0].entry();
+        let dtype = dtype_of(entry.dtype).ok_or_else(none)?;
+        let models = parts.iter().flat_map(Part::groups).map(|group| group.members.len()).sum();
+        let mut spawned = Population::new(entry.seed, dtype, models);
+        for part in parts {
+            let roles = part.entry().companions.iter().filter_map(|&code| role_of(code));
+            roles.for_each(|role| spawned.add_companion(role, KEEPER));
+        }
         let population = world.spawn((spawned, Signed::default())).id();
         self.restored.populations.push(population);
-        self.restored.entities.insert(Entity::from_bits(entry.entity), population);
-        self.first(world, entry.components, &[population], &[], |_| true)?;
-        self.checkpoint.write_shared(world, entry, population)?;
+        for part in parts {
+            self.restored.entities.insert(Entity::from_bits(part.entry().entity), population);
+        }
+        self.first(world, checkpoint, entry.components, (0, &[population], &[]), |_| true)?;
+        checkpoint.write_shared(world, entry, population)?;
         Ok(population)
     }
 
-    /// Inserts components of the first of some owners.
+    /// Inserts components that a member has of some owners, of which it is the first.
     fn first(
         &mut self,
         world: &mut World,
+        checkpoint: &'a Checkpoint,
         entries: Entries,
-        entities: &[Entity],
-        modules: &[Vec<Entity>],
-        is_meant: impl Fn(std::any::TypeId) -> bool,
+        (member, entities, modules): (u32, &[Entity], &[Vec<Entity>]),
+        is_meant: impl Fn(TypeId) -> bool,
     ) -> Result<(), CheckpointError> {
-        let (owners, known) = (Owners { entities, modules }, &self.restored.entities);
-        let missed = self.checkpoint.insert_first(world, &self.types, entries, &owners, known, is_meant)?;
+        let members = [member];
+        let (owners, known) =
+            (Owners { members: &members, entities, modules }, &self.restored.entities);
+        let missed =
+            checkpoint.insert_first(world, &self.types, entries, &owners, known, is_meant)?;
         let late = missed.into_iter().map(|component| Late {
+            checkpoint,
             component,
+            members: members.to_vec(),
             entities: entities.to_vec(),
             modules: modules.to_vec(),
         });
@@ -184,32 +267,33 @@ impl<'a> Restore<'a> {
         Ok(())
     }
 
-    /// Spawns the first model of each group of a population; gives their modules.
+    /// Spawns the first model of each group; gives their modules.
     fn firsts(
         &mut self,
         world: &mut World,
-        number: usize,
         population: Entity,
+        parts: &[Part<'a>],
     ) -> Result<Vec<Vec<Entity>>, CheckpointError> {
-        let checkpoint = self.checkpoint;
-        let groups = checkpoint.groups(number);
+        let groups: Vec<_> = parts.iter().flat_map(Part::groups).collect();
         let mut firsts = Vec::with_capacity(groups.len());
-        for group in groups {
-            let modules = structure::spawn(checkpoint, world, group);
+        for group in &groups {
+            let modules = structure::spawn(world, group.entries());
             let own: Vec<_> = modules.iter().map(|&module| vec![module]).collect();
-            for (entry, module) in group.modules.of(&checkpoint.index().modules).iter().zip(&own) {
-                self.first(world, entry.components, module, &own, |_| true)?;
+            for (entry, module) in group.entries().iter().zip(&own) {
+                let owners = (group.members[0], module.as_slice(), own.as_slice());
+                self.first(world, group.checkpoint, entry.components, owners, |_| true)?;
             }
             structure::join(world, population, &modules);
             firsts.push(modules);
         }
         sign::refresh(world, population)?;
         for (group, modules) in groups.iter().zip(&firsts) {
-            let root = &group.modules.of(&checkpoint.index().modules)[0];
-            self.first(world, root.components, &modules[..1], &[], structure::is_mode)?;
+            let (root, owners) =
+                (&group.entries()[0], (group.members[0], &modules[..1], [].as_slice()));
+            self.first(world, group.checkpoint, root.components, owners, structure::is_mode)?;
             let of = structure::group_of(world, population, modules[0]);
             let (place, of) = of.ok_or_else(gone)?;
-            let slots = structure::slots(checkpoint, group, &of)?;
+            let slots = structure::slots(group.checkpoint, group.entry, &of)?;
             columns::add_columns(world, population, place, &slots);
         }
         Ok(firsts)
@@ -220,32 +304,37 @@ impl<'a> Restore<'a> {
         &mut self,
         world: &mut World,
         population: Entity,
-        entry: &GroupEntry,
-        (roots, indices): (&[Entity], &[u32]),
+        chosen: &Chosen<'a>,
+        roots: &[Entity],
     ) -> Result<(), CheckpointError> {
-        let checkpoint = self.checkpoint;
+        let Chosen { checkpoint, entry, members, indices } = chosen;
         let (place, group) = structure::group_of(world, population, roots[0]).ok_or_else(gone)?;
-        let modules = modules(&group, roots, indices).ok_or_else(gone)?;
-        let entries = entry.modules.of(&checkpoint.index().modules);
-        for (module, entities) in entries.iter().zip(&modules) {
+        let modules = structure::modules(&group, roots, indices).ok_or_else(gone)?;
+        for (module, entities) in chosen.entries().iter().zip(&modules) {
             let before = checkpoint.numbers::<u64>(module.entities)?;
-            let before = before.into_iter().filter_map(Entity::try_from_bits);
-            self.restored.entities.extend(before.zip(entities.iter().copied()));
+            let before = members.iter().map(|&member| before[member as usize]);
+            let pairs = before.zip(entities).filter_map(|(old, &new)| {
+                Some((Entity::try_from_bits(old)?, new))
+            });
+            self.restored.entities.extend(pairs);
         }
         let slots = structure::slots(checkpoint, entry, &group)?;
-        checkpoint.write_rows(world, (population, place), entry, &slots, indices)?;
-        for (&root, number) in roots.iter().zip(checkpoint.numbers::<u64>(entry.numbers)?) {
+        checkpoint.write_rows(world, (population, place), chosen, &slots)?;
+        let numbers = checkpoint.numbers::<u64>(entry.numbers)?;
+        for (&root, &member) in roots.iter().zip(members) {
             if let Some(mut model) = world.get_mut::<Model>(root) {
-                model.number = number;
+                model.number = numbers[member as usize];
             }
         }
-        for (module, entities) in entries.iter().zip(&modules) {
+        for (module, entities) in chosen.entries().iter().zip(&modules) {
             for component in module.components.range() {
-                let owners = Owners { entities, modules: &modules };
+                let owners = Owners { members, entities, modules: &modules };
                 let known = &self.restored.entities;
                 if checkpoint.insert_others(world, &self.types, component, &owners, known, false)? {
                     self.late.push(Late {
+                        checkpoint,
                         component,
+                        members: members.clone(),
                         entities: entities.clone(),
                         modules: modules.clone(),
                     });
@@ -260,12 +349,12 @@ impl<'a> Restore<'a> {
 fn clone(
     world: &mut World,
     population: Entity,
-    groups: &[GroupEntry],
+    groups: &[&Chosen<'_>],
     firsts: Vec<Vec<Entity>>,
 ) -> Result<Vec<Vec<Entity>>, CheckpointError> {
     let mut roots: Vec<_> = firsts.iter().map(|modules| vec![modules[0]]).collect();
     let others = groups.iter().enumerate();
-    let others = others.flat_map(|(place, of)| std::iter::repeat_n(place, of.members as usize - 1));
+    let others = others.flat_map(|(place, of)| std::iter::repeat_n(place, of.members.len() - 1));
     let others: Vec<_> = others.collect();
     let clones = clone_models(world, population, &others).map_err(|error| match error {
         EvolveError::Sign(error) => CheckpointError::Sign(error),
@@ -286,21 +375,15 @@ fn gone() -> CheckpointError {
     CheckpointError::index("a model is gone that was just restored")
 }
 
-/// Lists the modules of some members of a group, by position and member.
-fn modules(group: &Group, roots: &[Entity], indices: &[u32]) -> Option<Vec<Vec<Entity>>> {
-    let places = indices.iter().zip(roots).map(|(index, root)| {
-        let place = group.members.binary_search(index).ok()?;
-        (group.modules[0].get(place) == Some(root)).then_some(place)
-    });
-    let places = places.collect::<Option<Vec<_>>>()?;
-    let of = |modules: &Vec<Entity>| places.iter().map(|&place| modules[place]).collect();
-    Some(group.modules.iter().map(of).collect())
-}
-
-/// Gives the models of a population the indices that they had.
-fn arrange(world: &mut World, population: Entity, indices: &[Vec<u32>], roots: &[Vec<Entity>]) {
-    let all = indices.iter().flatten().zip(roots.iter().flatten());
-    let mut order: Vec<_> = all.map(|(&index, &root)| (index, root)).collect();
+/// Gives the models of a population the indices that they are to have.
+fn arrange(
+    world: &mut World,
+    population: Entity,
+    groups: &[&Chosen<'_>],
+    roots: &[Vec<Entity>],
+) {
+    let indices = groups.iter().flat_map(|group| &group.indices);
+    let mut order: Vec<_> = indices.copied().zip(roots.iter().flatten().copied()).collect();
     order.sort_unstable();
     let order: Vec<_> = order.into_iter().map(|(_, root)| root).collect();
     let Some(mut found) = world.get_mut::<Population>(population) else { return };
@@ -311,22 +394,6 @@ fn arrange(world: &mut World, population: Entity, indices: &[Vec<u32>], roots: &
     for (index, root) in order.into_iter().enumerate() {
         if let Some(mut model) = world.get_mut::<Model>(root) {
             model.index = index as u32;
-        }
-    }
-}
-
-impl Checkpoint {
-    /// Returns the indices of the members of each group of a population: all there are, each once.
-    fn indices(&self, population: usize) -> Result<Vec<Vec<u32>>, CheckpointError> {
-        let groups = self.groups(population).iter();
-        let indices = groups.map(|group| self.numbers::<u32>(group.indices));
-        let indices = indices.collect::<Result<Vec<_>, _>>()?;
-        let mut all: Vec<u32> = indices.iter().flatten().copied().collect();
-        all.sort_unstable();
-        let are_all = all.iter().enumerate().all(|(place, &index)| place == index as usize);
-        match are_all && indices.iter().all(|of| of.is_sorted()) {
-            true => Ok(indices),
-            false => Err(CheckpointError::index("the indices of models are not each there once")),
         }
     }
 }

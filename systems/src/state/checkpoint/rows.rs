@@ -7,43 +7,63 @@ use neurarch_components::population::Population;
 use neurarch_kernels::ir::program::Slot;
 
 use super::error::CheckpointError;
-use super::index::{GroupEntry, PopulationEntry, role_of};
+use super::index::{ColumnEntry, PopulationEntry, Section, role_of};
 use super::open::Checkpoint;
+use super::part::Chosen;
 use crate::errors::SignError;
 use crate::storage::binders::Binders;
 use crate::storage::members::listed;
 use crate::storage::visit::visit;
 
 impl Checkpoint {
-    /// Writes the rows of the models of a group, whose indices these are now: all that the file has, or, with `which`, of
-    /// some of its members alone.
+    /// Writes the rows of some models, whose structure is a group of a population now, into its columns: those of `slots`,
+    /// which are the file's.
     pub(super) fn write_rows(
         &self,
         world: &mut World,
         (population, number): (Entity, usize),
-        group: &GroupEntry,
+        chosen: &Chosen<'_>,
         slots: &[Slot],
-        indices: &[u32],
     ) -> Result<(), CheckpointError> {
         let models = world.get::<Population>(population).map_or(0, Population::len);
-        let modules = group.modules.of(&self.index().modules).iter();
+        let modules = chosen.entries().iter();
         let columns = modules.flat_map(|module| module.columns.of(&self.index().columns));
-        let rows = columns.map(|column| self.section(column.rows));
-        let rows = rows.collect::<Result<Vec<_>, _>>()?;
-        let members = listed(models, indices);
+        let rows = columns.map(|column| {
+            self.check_rows(column, &chosen.members)?;
+            Ok(self.unchecked(column.rows))
+        });
+        let rows = rows.collect::<Result<Vec<_>, CheckpointError>>()?;
+        let members = listed(models, &chosen.indices);
         let written = vec![true; slots.len()];
         let mut binder = Binders::take(world, population, number);
         let bound = binder.bind(world, population, number, &members, slots, &written);
         let bound = bound.map_err(SignError::from)?;
         let bytes: Vec<_> = (0..slots.len()).map(|slot| bound.row_bytes(slot)).collect();
-        let mut places: Vec<usize> = (0..indices.len()).collect();
+        let mut places = chosen.members.clone();
         visit(bound, &mut places, |member, &mut place| {
             for ((slot, &bytes), rows) in bytes.iter().enumerate().zip(&rows) {
-                member.row_mut(slot, bytes).copy_from_slice(&rows[place * bytes..][..bytes]);
+                let row = &rows[place as usize * bytes..][..bytes];
+                member.row_mut(slot, bytes).copy_from_slice(row);
             }
         });
         Binders::put(world, population, number, binder);
         Ok(())
+    }
+
+    /// Checks the rows of some members in a column.
+    pub(super) fn check_rows(
+        &self,
+        column: &ColumnEntry,
+        members: &[u32],
+    ) -> Result<(), CheckpointError> {
+        let bytes = column.row_bytes;
+        if members.len() as u64 * bytes == column.rows.bytes {
+            return self.section(column.rows).map(drop);
+        }
+        members.iter().try_for_each(|&member| {
+            let at = column.rows.at + u64::from(member) * bytes;
+            self.section(Section { at, bytes }).map(drop)
+        })
     }
 
     /// Gives a population's entity the rows of what its models share.

@@ -3,6 +3,7 @@
 use std::any::TypeId;
 use std::collections::HashMap;
 use std::io::{Seek, SeekFrom, Write};
+use std::ops::{Range, RangeBounds};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -27,9 +28,10 @@ use super::index::{
     PopulationEntry, Section, dtype_code, role_code,
 };
 use super::mapper::Places;
+use super::part::range;
 use super::write::Sections;
 use crate::errors::SignError;
-use crate::state::file::NewFile;
+use crate::state::file::{Disk, NewFile, Storage};
 use crate::storage::bind::Bound;
 use crate::storage::binders::Binders;
 use crate::storage::members::listed;
@@ -54,19 +56,84 @@ pub fn save(
     populations: &[Entity],
     path: impl AsRef<Path>,
 ) -> Result<(), CheckpointError> {
-    let path = path.as_ref();
-    for &population in populations {
+    save_in(world, populations, Disk, path)
+}
+
+/// [`save`] in another storage than the disk.
+///
+/// # Errors
+///
+/// As [`save`].
+pub fn save_in<S: Storage>(
+    world: &mut World,
+    populations: &[Entity],
+    storage: S,
+    path: impl AsRef<Path>,
+) -> Result<(), CheckpointError> {
+    let all: Vec<_> = populations.iter().map(|&of| (of, 0..usize::MAX)).collect();
+    write(world, &all, storage, path.as_ref())
+}
+
+/// Saves some models of a population by their indices: a part that [`restore_shards`](super::restore_shards) puts together with
+/// others.
+///
+/// # Errors
+///
+/// As [`save`].
+///
+/// # Example
+///
+/// ```
+/// # use bevy_ecs::prelude::*;
+/// # use neurarch_components::layers::Linear;
+/// # use neurarch_components::population::Population;
+/// # use neurarch_kernels::ir::dtype::Dtype;
+/// # use neurarch_systems::structure::spawn::spawn_population;
+/// use neurarch_systems::state::checkpoint::{self, Checkpoint};
+///
+/// # let mut world = World::new();
+/// # let file = |of: usize| std::env::temp_dir().join(format!("neurarch-{}.{of}", std::process::id()));
+/// let layers = spawn_population(&mut world, &Linear::new(4, 2), 10, 10, 7, Dtype::F32)?;
+/// // As three processes save, which each have a part.
+/// for (shard, models) in [0..4, 4..7, 7..10].into_iter().enumerate() {
+///     checkpoint::save_models(&mut world, layers, models, file(shard))?;
+/// }
+/// // As one of two that go on loads.
+/// let shards = (0..3).map(|shard| Checkpoint::open(file(shard)));
+/// let shards: Vec<_> = shards.collect::<Result<_, _>>()?;
+/// let half = checkpoint::restore_shards(&mut world, &shards, ..5)?;
+/// assert_eq!(world.get::<Population>(half.populations[0]).unwrap().len(), 5);
+/// # (0..3).try_for_each(|shard| std::fs::remove_file(file(shard)))?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn save_models(
+    world: &mut World,
+    population: Entity,
+    models: impl RangeBounds<usize>,
+    path: impl AsRef<Path>,
+) -> Result<(), CheckpointError> {
+    write(world, &[(population, range(models, usize::MAX))], Disk, path.as_ref())
+}
+
+/// Writes a file of populations, of each the models whose indices are in a range.
+fn write<S: Storage>(
+    world: &mut World,
+    populations: &[(Entity, Range<usize>)],
+    storage: S,
+    path: &Path,
+) -> Result<(), CheckpointError> {
+    for &(population, _) in populations {
         sign::refresh(world, population)?;
     }
     Optimizers::init(world);
-    let failed = |error| CheckpointError::io(path, error);
-    let mut file = NewFile::create(path).map_err(failed)?;
-    let sections = Sections::begin(&mut file, path)?;
     SavedTypes::init(world);
     let types = Arc::new(world.resource::<SavedTypes>().clone());
+    let failed = |error| CheckpointError::io(path, error);
+    let mut file = NewFile::create_in(storage, path).map_err(failed)?;
+    let sections = Sections::begin(&mut file, path)?;
     let mut save = Save { types, index: Index::default(), sections };
-    for &population in populations {
-        save.population(world, population)?;
+    for (population, models) in populations {
+        save.population(world, *population, models)?;
     }
     let Save { mut index, sections, .. } = save;
     let (index_at, sums) = sections.finish()?;
@@ -74,13 +141,23 @@ pub fn save(
     let bytes = index.to_bytes()?;
     let (index_bytes, index_sum) = (bytes.len() as u64, checksum(&bytes));
     let header = Header { index_at, index_bytes, index_sum }.to_bytes();
-    let end = |file: &mut NewFile| {
+    let end = |file: &mut NewFile<S>| {
         file.write_all(&bytes)?;
         file.seek(SeekFrom::Start(0))?;
         file.write_all(&header)
     };
     end(&mut file).map_err(failed)?;
     file.commit().map_err(failed)
+}
+
+/// Takes those members of a group whose indices are in a range, which count from its start then.
+fn within(group: &Group, models: &Range<usize>) -> Group {
+    let mut group = group.clone();
+    let members = group.members.iter().enumerate();
+    let out = members.filter(|(_, index)| !models.contains(&(**index as usize)));
+    let out: Vec<_> = out.map(|(place, _)| place).collect();
+    group.edit(&out, Vec::new());
+    group
 }
 
 /// A checkpoint that is being written.
@@ -96,15 +173,21 @@ fn since<T>(start: usize, list: &[T]) -> Entries {
 }
 
 impl<W: Write> Save<'_, W> {
-    fn population(&mut self, world: &mut World, population: Entity) -> Result<(), CheckpointError> {
+    fn population(
+        &mut self,
+        world: &mut World,
+        population: Entity,
+        models: &Range<usize>,
+    ) -> Result<(), CheckpointError> {
         let not_one = SignError::NotAPopulation(population);
         let found = world.get::<Population>(population).ok_or(not_one)?;
+        let models = range(models.clone(), found.len());
         let mut entry = PopulationEntry {
             entity: population.to_bits(),
             seed: found.seed,
             dtype: dtype_code(found.dtype()),
             next_number: found.next_number(),
-            models: found.len() as u64,
+            models: models.len() as u64,
             companions: found.companions().iter().map(|&role| role_code(role)).collect(),
             ..PopulationEntry::default()
         };
@@ -116,7 +199,7 @@ impl<W: Write> Save<'_, W> {
         let first = self.index.groups.len();
         // A population without models has no structure in a file.
         for group in (0..groups).filter(|_| entry.models > 0) {
-            self.group(world, population, group)?;
+            self.group(world, (population, group), &models)?;
         }
         entry.groups = since(first, &self.index.groups);
         self.index.populations.push(entry);
@@ -168,22 +251,24 @@ impl<W: Write> Save<'_, W> {
     fn group(
         &mut self,
         world: &mut World,
-        population: Entity,
-        number: usize,
+        (population, number): (Entity, usize),
+        models: &Range<usize>,
     ) -> Result<(), CheckpointError> {
-        let (models, group) = match world.get::<Population>(population) {
-            Some(found) => (found.len(), found.groups()[number].clone()),
-            None => return Ok(()),
-        };
+        let Some(found) = world.get::<Population>(population) else { return Ok(()) };
+        let (all, group) = (found.len(), within(&found.groups()[number], models));
+        if group.members.is_empty() {
+            return Ok(());
+        }
+        let indices: Vec<_> = group.members.iter().map(|index| index - models.start as u32).collect();
         let model_numbers = group.modules[0].iter().map(|&root| {
             let model = world.get::<Model>(root);
             model.map_or(u64::MAX, |model| model.number)
         });
         let model_numbers: Vec<u64> = model_numbers.collect();
-        let indices = self.sections.put_section(bytemuck::cast_slice(&group.members))?;
+        let indices = self.sections.put_section(bytemuck::cast_slice(&indices))?;
         let numbers = self.sections.put_section(bytemuck::cast_slice(&model_numbers))?;
         let first = self.index.modules.len();
-        let columns = self.rows(world, (population, number), models, &group)?;
+        let columns = self.rows(world, (population, number), all, &group)?;
         for ((position, at), columns) in group.structure().positions.iter().enumerate().zip(columns)
         {
             let entities = &group.modules[position];

@@ -15,13 +15,13 @@ use neurarch_kernels::ir::program::{Role, Slot};
 use neurarch_kernels::ir::shape::Type;
 
 use super::error::CheckpointError;
-use super::index::{ColumnEntry, GroupEntry, role_of};
+use super::index::{ColumnEntry, GroupEntry, ModuleEntry, role_of};
 use super::open::{Checkpoint, paths};
 
 /// Spawns the modules of the first model of a group, without their components.
-pub(super) fn spawn(checkpoint: &Checkpoint, world: &mut World, group: &GroupEntry) -> Vec<Entity> {
+pub(super) fn spawn(world: &mut World, modules: &[ModuleEntry]) -> Vec<Entity> {
     let mut entities: Vec<Entity> = Vec::new();
-    for module in group.modules.of(&checkpoint.index().modules) {
+    for module in modules {
         let entity = match module.parent {
             None => world.spawn_empty().id(),
             Some(parent) => {
@@ -71,6 +71,21 @@ pub(super) fn group_of(
     let mut groups = world.get::<Population>(population)?.groups().iter().enumerate();
     let of = groups.find(|(_, group)| group.blueprint == blueprint);
     of.map(|(place, group)| (place, group.clone()))
+}
+
+/// Lists the modules of some members of a group, by position and member.
+pub(super) fn modules(
+    group: &Group,
+    roots: &[Entity],
+    indices: &[u32],
+) -> Option<Vec<Vec<Entity>>> {
+    let places = indices.iter().zip(roots).map(|(index, root)| {
+        let place = group.members.binary_search(index).ok()?;
+        (group.modules[0].get(place) == Some(root)).then_some(place)
+    });
+    let places = places.collect::<Option<Vec<_>>>()?;
+    let of = |modules: &Vec<Entity>| places.iter().map(|&place| modules[place]).collect();
+    Some(group.modules.iter().map(of).collect())
 }
 
 /// Lists the slots of the columns that a file has of a group.

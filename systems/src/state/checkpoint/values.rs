@@ -31,9 +31,9 @@ impl<'a> Values<'a> {
         Ok(Values { bytes, ends, which })
     }
 
-    /// Returns the number of the value that an entity has.
-    pub(super) fn which(&self, entity: usize) -> Option<usize> {
-        let which = self.which.get(entity).copied().unwrap_or(0);
+    /// Returns the number of the value that an entity has, by its place in the group.
+    pub(super) fn which(&self, member: u32) -> Option<usize> {
+        let which = self.which.get(member as usize).copied().unwrap_or(0);
         (which != NO_VALUE).then_some(which as usize)
     }
 
