@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 
 use neurarch::components::population::tree::Model;
-use neurarch::components::saved::SavedTypes;
 use neurarch::nn::Value;
 use neurarch::prelude::*;
 use neurarch::state::checkpoint;
@@ -92,8 +91,8 @@ fn components_of_the_host_come_along_with_their_entities_mapped() {
     world.entity_mut(roots[0][1]).insert(Bond { health: f32::INFINITY, friend: layer });
     world.entity_mut(roots[1][0]).insert(Bond { health: 1.5, friend: stranger });
     world.entity_mut(second).insert(Tribe("north".into()));
-    SavedTypes::register::<Bond>(&mut world).unwrap();
-    SavedTypes::register::<Tribe>(&mut world).unwrap();
+    world.register_saved::<Bond>().unwrap();
+    world.register_saved::<Tribe>().unwrap();
     checkpoint::save(&mut world, &[first, second], &scratch).unwrap();
 
     let checkpoint = Checkpoint::open(&scratch).unwrap();
@@ -101,8 +100,8 @@ fn components_of_the_host_come_along_with_their_entities_mapped() {
     let error = checkpoint.restore(&mut other).unwrap_err();
     assert!(matches!(error, CheckpointError::Component(_)), "{error}");
     assert!(error.to_string().contains("Bond"), "{error}");
-    SavedTypes::register::<Bond>(&mut other).unwrap();
-    SavedTypes::register::<Tribe>(&mut other).unwrap();
+    other.register_saved::<Bond>().unwrap();
+    other.register_saved::<Tribe>().unwrap();
     let restored = checkpoint.restore(&mut other).unwrap();
     let new: HashMap<_, _> = restored.entities.iter().map(|(old, new)| (*old, *new)).collect();
     let bond = |root: Entity| other.get::<Bond>(new[&root]).cloned();
@@ -169,14 +168,14 @@ fn a_module_of_an_unknown_type_is_an_error_that_names_it() {
     let brains = world.spawn_population(&net, 2, Seed(8)).unwrap().id();
     let error = checkpoint::save(&mut world, &[brains], &scratch).unwrap_err();
     assert!(error.to_string().contains("1: the type"), "{error}");
-    assert!(error.to_string().contains("SavedTypes::register::<Doubled>(&mut world)"), "{error}");
+    assert!(error.to_string().contains("register_module_type::<Doubled>()"), "{error}");
     assert!(!scratch.as_ref().exists(), "nothing is left lying");
-    SavedTypes::register_module::<Doubled>(&mut world).unwrap();
+    world.register_module_type::<Doubled>().unwrap();
     checkpoint::save(&mut world, &[brains], &scratch).unwrap();
     let mut other = World::new();
     assert!(Checkpoint::open(&scratch).unwrap().restore(&mut other).is_err());
     assert_eq!(other.query::<&Model>().iter(&other).count(), 0);
-    SavedTypes::register_module::<Doubled>(&mut other).unwrap();
+    other.register_module_type::<Doubled>().unwrap();
     let restored = Checkpoint::open(&scratch).unwrap().restore(&mut other).unwrap();
     let copy = restored.populations[0];
     let x = ndarray::Array3::<f32>::ones((2, 1, 4));
@@ -241,4 +240,62 @@ fn some_models_are_restored_in_the_order_in_which_they_are_listed() {
     assert!(error(&[1, 6]).contains("expected a model below 6, got 6"));
     assert!(error(&[1, 1]).contains("model 1 is listed twice"));
     assert!(checkpoint.restore_models(&mut other, 1, &[0]).is_err());
+}
+
+#[test]
+fn a_population_becomes_again_what_it_was_in_the_entities_that_it_has() {
+    let scratch = Scratch::new("over");
+    let mut world = World::new();
+    let brains = world.spawn_population(&net(), 5, Seed(4)).unwrap().id();
+    world.brains(brains).insert_with(|i| Adam { lr: 1e-2 * (1 + i) as f64, ..Adam::default() }).unwrap();
+    train(&mut world, brains, 0..2);
+    let roots = world.population(brains).unwrap().models().to_vec();
+    world.part(roots[1]).eval().unwrap();
+    checkpoint::save(&mut world, &[brains], &scratch).unwrap();
+    let before = tensors(&mut world, brains);
+    let went_on = train(&mut world, brains, 2..5);
+    let expected = tensors(&mut world, brains);
+
+    // Another optimizer, other settings and modes, and gradients that wait.
+    world.brains(brains).train().unwrap();
+    world.brains(brains).insert(SGD { lr: 0.1, momentum: 0.9, ..SGD::default() }).unwrap();
+    world.brains(brains).at("3").insert(Dropout { p: 0.9 }).unwrap();
+    world.brains(brains).schedule(StepLR { step_size: 1, gamma: 0.1 }).unwrap();
+    train(&mut world, brains, 5..7);
+    let (x, y) = super::batch(5, 0);
+    world.brains(brains).forward(&x).unwrap();
+    world.brains(brains).loss::<f32, i64>(&y, &CrossEntropyLoss::default()).unwrap();
+    world.brains(brains).backward().unwrap();
+    let checkpoint = Checkpoint::open(&scratch).unwrap();
+    checkpoint.restore_over(&mut world, 0, brains).unwrap();
+    assert_eq!(world.population(brains).unwrap().models(), roots);
+    assert_eq!(tensors(&mut world, brains), before);
+    assert_eq!(train(&mut world, brains, 2..5), went_on);
+    assert_eq!(tensors(&mut world, brains), expected);
+
+    // Some of them, to other places: all but their numbers.
+    checkpoint.restore_models_over(&mut world, 0, brains, &[(1, 4), (3, 0)]).unwrap();
+    let without_numbers = |tensors: &[Tensor]| -> Vec<Tensor> {
+        tensors.iter().filter(|tensor| tensor.name != "number").cloned().collect()
+    };
+    let after = tensors(&mut world, brains);
+    assert_eq!(without_numbers(&after[4]), without_numbers(&before[1]));
+    assert_eq!(without_numbers(&after[0]), without_numbers(&before[3]));
+    assert_eq!(after[1..4], expected[1..4]);
+
+    // What does not fit changes nothing.
+    let mut refused = |models: &[(usize, usize)], words: &str| {
+        let error = checkpoint.restore_models_over(&mut world, 0, brains, models).unwrap_err();
+        assert!(error.to_string().contains(words), "{error}");
+        assert_eq!(tensors(&mut world, brains), after);
+    };
+    refused(&[(0, 5)], "expected a model below 5, got 5");
+    refused(&[(5, 0)], "expected a model below 5, got 5");
+    refused(&[(0, 1), (2, 1)], "model 1 is listed twice");
+    world.part(roots[2]).setattr("2", Value::module(Linear::new(6, 6))).unwrap();
+    let error = checkpoint.restore_over(&mut world, 0, brains).unwrap_err();
+    assert!(error.to_string().contains("2: the module has 2 tensors, the file 0"), "{error}");
+    world.despawn(roots[2]);
+    let error = checkpoint.restore_over(&mut world, 0, brains).unwrap_err();
+    assert!(error.to_string().contains("expected a population of 5 models, got 4"), "{error}");
 }

@@ -39,10 +39,10 @@ pub enum CheckpointError {
     },
     /// A module or an optimizer is of a type whose settings nobody knows how to write down.
     #[error(
-        "{}the type {ty} is not registered: call `SavedTypes::register::<{}>(&mut world)`, or `register_module` of a \
-         module",
+        "{}the type {ty} is not registered: `world.register_module_type::<{name}>()` registers a module, \
+         `world.register_saved::<{name}>()` any other component",
         prefix(.path),
-        short(.ty)
+        name = short(.ty)
     )]
     Unregistered {
         /// Dotted path of the module; empty for a root.
@@ -71,6 +71,14 @@ pub enum CheckpointError {
         index: usize,
         /// How many there are.
         populations: usize,
+    },
+    /// A population has not as many models as the one that is to be restored over it.
+    #[error("expected a population of {expected} models, got {given}")]
+    Models {
+        /// How many the checkpoint has.
+        expected: usize,
+        /// How many the population has.
+        given: usize,
     },
     /// Checkpoints are not parts of one population.
     #[error("{}: is no part of the population that the first file has a part of", .path.display())]

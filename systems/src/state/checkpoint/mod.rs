@@ -6,12 +6,15 @@
 mod check;
 mod components;
 mod error;
+#[cfg(test)]
+mod forged;
 mod format;
 mod index;
 mod map;
 mod mapped;
 mod mapper;
 mod open;
+mod over;
 mod part;
 mod restore;
 mod rows;

@@ -127,6 +127,14 @@ impl Checkpoint {
         Checkpoint::new(path, Bytes::Read { bytes, length })
     }
 
+    /// Opens a checkpoint that is in memory.
+    #[cfg(test)]
+    pub(super) fn of(all: &[u8]) -> Result<Self, CheckpointError> {
+        let (length, mut bytes) = (all.len(), AlignedBytes::new(all.len()));
+        bytes.bytes_mut()[..length].copy_from_slice(all);
+        Checkpoint::new(Path::new("memory"), Bytes::Read { bytes, length })
+    }
+
     fn new(path: &Path, bytes: Bytes) -> Result<Self, CheckpointError> {
         let all = bytes.all();
         let header = Header::from_bytes(all, all.len() as u64)?;
@@ -207,7 +215,10 @@ impl Checkpoint {
 
     /// Returns the bytes of a section, after they were checked.
     pub(super) fn section(&self, section: Section) -> Result<&[u8], CheckpointError> {
-        let start = (section.at as usize).saturating_sub(HEADER_BYTES);
+        if section.bytes == 0 {
+            return Ok(&[]);
+        }
+        let start = section.at as usize - HEADER_BYTES;
         let end = start + section.bytes as usize;
         self.check_blocks(start / BLOCK_BYTES..end.div_ceil(BLOCK_BYTES))?;
         Ok(self.unchecked(section))
@@ -215,7 +226,11 @@ impl Checkpoint {
 
     /// Returns the bytes of a section, of which the caller has checked what it looks at.
     pub(super) fn unchecked(&self, section: Section) -> &[u8] {
-        &self.bytes.all()[section.at as usize..][..section.bytes as usize]
+        match section.bytes {
+            // It may say that it is anywhere.
+            0 => &[],
+            bytes => &self.bytes.all()[section.at as usize..][..bytes as usize],
+        }
     }
 
     /// Returns the numbers of a section, after they were checked.

@@ -32,7 +32,36 @@ impl<'a> Chosen<'a> {
     }
 }
 
+impl<'a> Chosen<'a> {
+    /// Chooses those of them that go to some indices, which ascend.
+    pub(super) fn within(&self, indices: &[u32]) -> Chosen<'a> {
+        let Chosen { checkpoint, entry, .. } = *self;
+        let all = self.members.iter().copied().zip(self.indices.iter().copied());
+        let chosen = all.filter(|(_, index)| indices.binary_search(index).is_ok());
+        let (members, indices) = chosen.unzip();
+        Chosen { checkpoint, entry, members, indices }
+    }
+}
+
 impl<'a> Part<'a> {
+    /// Chooses models by pairs of an index here and one where it goes; all, to the indices that they had, without a list.
+    pub(super) fn over(
+        checkpoint: &'a Checkpoint,
+        population: usize,
+        models: Option<&[(usize, usize)]>,
+    ) -> Result<Self, CheckpointError> {
+        let all = checkpoint.models(population);
+        let all = all.ok_or(CheckpointError::NoSuchPopulation {
+            index: population,
+            populations: checkpoint.populations(),
+        })?;
+        let Some(models) = models else { return Part::all(checkpoint, population) };
+        let from: Vec<_> = models.iter().map(|&(from, _)| from).collect();
+        let places = places(&from, all)?;
+        let to = |index: u32| Some(models[places[index as usize]? as usize].1 as u32);
+        Part::new(checkpoint, population, to)
+    }
+
     /// Chooses all models, at the indices that they had.
     pub(super) fn all(checkpoint: &'a Checkpoint, population: usize) -> Result<Self, CheckpointError> {
         Part::new(checkpoint, population, Some)
@@ -44,12 +73,8 @@ impl<'a> Part<'a> {
         population: usize,
         models: &[usize],
     ) -> Result<Self, CheckpointError> {
-        let places = places(models, checkpoint.models(population).unwrap_or(0))?;
-        if checkpoint.models(population).is_none() {
-            let populations = checkpoint.populations();
-            return Err(CheckpointError::NoSuchPopulation { index: population, populations });
-        }
-        Part::new(checkpoint, population, |index| places[index as usize])
+        let pairs: Vec<_> = models.iter().copied().zip(0..).collect();
+        Part::over(checkpoint, population, Some(&pairs))
     }
 
     /// Chooses models of several checkpoints, each of which has a part of one population as its first: by the order of their

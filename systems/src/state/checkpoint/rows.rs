@@ -11,6 +11,7 @@ use super::index::{ColumnEntry, PopulationEntry, Section, role_of};
 use super::open::Checkpoint;
 use super::part::Chosen;
 use crate::errors::SignError;
+use crate::storage::bind::Binder;
 use crate::storage::binders::Binders;
 use crate::storage::members::listed;
 use crate::storage::visit::visit;
@@ -47,6 +48,27 @@ impl Checkpoint {
             }
         });
         Binders::put(world, population, number, binder);
+        Ok(())
+    }
+
+    /// Writes zeros to the rows of some models in columns of their group.
+    pub(super) fn clear_rows(
+        &self,
+        world: &mut World,
+        (population, number): (Entity, usize),
+        indices: &[u32],
+        slots: &[Slot],
+    ) -> Result<(), CheckpointError> {
+        let models = world.get::<Population>(population).map_or(0, Population::len);
+        let written = vec![true; slots.len()];
+        let mut binder = Binder::default();
+        let members = listed(models, indices);
+        let bound = binder.bind(world, population, number, &members, slots, &written);
+        let bound = bound.map_err(SignError::from)?;
+        let bytes: Vec<_> = (0..slots.len()).map(|slot| bound.row_bytes(slot)).collect();
+        visit(bound, &mut vec![(); indices.len()], |member, ()| {
+            bytes.iter().enumerate().for_each(|(slot, &bytes)| member.row_mut(slot, bytes).fill(0));
+        });
         Ok(())
     }
 

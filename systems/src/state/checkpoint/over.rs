@@ -1,0 +1,236 @@
+//! [`Checkpoint::restore_over`]: models become again what they were, in the entities that they have.
+
+use bevy_ecs::component::ComponentId;
+use bevy_ecs::entity::EntityHashMap;
+use bevy_ecs::prelude::*;
+use neurarch_components::population::Population;
+use neurarch_components::population::tree::{Model, ModuleName};
+use neurarch_components::saved::SavedTypes;
+use neurarch_kernels::ir::program::{Role, Slot};
+
+use super::components::Owners;
+use super::error::CheckpointError;
+use super::open::Checkpoint;
+use super::part::{Chosen, Part};
+use super::structure;
+use crate::errors::SignError;
+use crate::storage::bind::KEEPER;
+use crate::structure::columns;
+use crate::structure::sign;
+
+impl Checkpoint {
+    /// Gives all models of a population what those of one of the checkpoint had: it goes on as that one would have gone on, bit
+    /// for bit. Entities, hooks and components of types that are not registered stay as they are.
+    ///
+    /// # Errors
+    ///
+    /// As [`restore`](Checkpoint::restore), and if the population has another number or element type of models, or one of another
+    /// structure. Nothing is changed then.
+    pub fn restore_over(
+        &self,
+        world: &mut World,
+        number: usize,
+        population: Entity,
+    ) -> Result<(), CheckpointError> {
+        let part = Part::over(self, number, None)?;
+        let found = found(world, population)?;
+        if found.len() as u64 != part.entry().models {
+            let (expected, given) = (part.entry().models as usize, found.len());
+            return Err(CheckpointError::Models { expected, given });
+        }
+        self.over(world, &part, population, true)
+    }
+
+    /// Gives some models of a population what models of the checkpoint had, by pairs of the index there and the index in the
+    /// population: parameters, buffers, settings, modes, optimizers with their state. They keep their numbers, from which their
+    /// random numbers follow, and what the population shares stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// As [`restore_over`](Checkpoint::restore_over), and for a model that is none or is listed twice. Nothing is changed then.
+    pub fn restore_models_over(
+        &self,
+        world: &mut World,
+        number: usize,
+        population: Entity,
+        models: &[(usize, usize)],
+    ) -> Result<(), CheckpointError> {
+        let all = found(world, population)?.len();
+        super::part::places(&models.iter().map(|&(_, to)| to).collect::<Vec<_>>(), all)?;
+        let part = Part::over(self, number, Some(models))?;
+        self.over(world, &part, population, false)
+    }
+
+    fn over(
+        &self,
+        world: &mut World,
+        part: &Part<'_>,
+        population: Entity,
+        is_whole: bool,
+    ) -> Result<(), CheckpointError> {
+        let types = self.prepare(world)?;
+        part.verify()?;
+        sign::refresh(world, population)?;
+        let targets = targets(world, part, population)?;
+        self.check_values(&types, part)?;
+        let entry = part.entry();
+        let mut known = EntityHashMap::default();
+        known.insert(Entity::from_bits(entry.entity), population);
+        for Target { chosen, modules, .. } in &targets {
+            for (module, entities) in chosen.entries().iter().zip(modules) {
+                let before = self.numbers::<u64>(module.entities)?;
+                let before = chosen.members.iter().map(|&member| before[member as usize]);
+                let before = before.map(Entity::try_from_bits).zip(entities);
+                known.extend(before.filter_map(|(old, &new)| Some((old?, new))));
+            }
+        }
+        if is_whole {
+            let owners = Owners { members: &[0], entities: &[population], modules: &[] };
+            take_off(world, &types, population, &self.ids(&types, entry.components)?);
+            self.insert_first(world, &types, entry.components, &owners, &known, |_| true)?;
+            self.write_shared(world, entry, population)?;
+        }
+        for target in targets {
+            target.restore(world, &types, &known, population, is_whole)?;
+        }
+        if let Some(mut found) = world.get_mut::<Population>(population).filter(|_| is_whole) {
+            found.seed = entry.seed;
+            found.number_from(entry.next_number, KEEPER);
+        }
+        sign::refresh(world, population)?;
+        Ok(())
+    }
+
+    /// Reads all components once, so that what cannot be read is told before anything is changed.
+    fn check_values(&self, types: &SavedTypes, part: &Part<'_>) -> Result<(), CheckpointError> {
+        let modules = part.groups().flat_map(|group| group.entries());
+        let entries = modules.map(|module| module.components).chain([part.entry().components]);
+        for number in entries.flat_map(|entries| entries.range()) {
+            let (ty, values) = self.component(types, number)?;
+            (0..values.len()).try_for_each(|value| ty.read(types, values.value(value)).map(drop))?;
+        }
+        Ok(())
+    }
+
+    /// Lists the component ids of some entries.
+    fn ids(
+        &self,
+        types: &SavedTypes,
+        entries: super::index::Entries,
+    ) -> Result<Vec<ComponentId>, CheckpointError> {
+        let ids = entries.range().map(|number| Ok(self.component(types, number)?.0.id));
+        ids.collect()
+    }
+}
+
+fn found(world: &World, population: Entity) -> Result<&Population, SignError> {
+    world.get::<Population>(population).ok_or(SignError::NotAPopulation(population))
+}
+
+/// Takes off what a checkpoint would have, and does not.
+fn take_off(world: &mut World, types: &SavedTypes, entity: Entity, kept: &[ComponentId]) {
+    let name = std::any::TypeId::of::<ModuleName>();
+    let saved = types.iter().filter(|ty| ty.type_id != name && !kept.contains(&ty.id));
+    if let Ok(mut entity) = world.get_entity_mut(entity) {
+        let gone: Vec<_> = saved.map(|ty| ty.id).filter(|&id| entity.contains_id(id)).collect();
+        if !gone.is_empty() {
+            entity.remove_by_ids(&gone);
+        }
+    }
+}
+
+/// Models of one structure in a file, those of a population that take what they had, and where these are.
+struct Target<'a> {
+    chosen: Chosen<'a>,
+    /// The group's place in the population.
+    group: usize,
+    /// Their modules, by position and model.
+    modules: Vec<Vec<Entity>>,
+    /// The columns of the file.
+    slots: Vec<Slot>,
+    /// Columns that the file does not have, of what goes with parameters.
+    others: Vec<Slot>,
+}
+
+/// Finds the models that take what those of a part had.
+fn targets<'a>(
+    world: &World,
+    part: &Part<'a>,
+    population: Entity,
+) -> Result<Vec<Target<'a>>, CheckpointError> {
+    let found = found(world, population)?;
+    let dtype = super::index::dtype_of(part.entry().dtype);
+    if dtype != Some(found.dtype()) {
+        let message = format!("expected models of {}", found.dtype());
+        return Err(CheckpointError::Structure { path: String::new(), message });
+    }
+    let mut targets = Vec::new();
+    for chosen in part.groups() {
+        for (group, of) in found.groups().iter().enumerate() {
+            let chosen = chosen.within(&of.members);
+            if chosen.members.is_empty() {
+                continue;
+            }
+            let slots = structure::slots(chosen.checkpoint, chosen.entry, of)?;
+            let place = |index: &u32| of.members.binary_search(index).ok();
+            let places: Vec<_> = chosen.indices.iter().filter_map(place).collect();
+            let modules = of.modules.iter();
+            let modules =
+                modules.map(|modules| places.iter().map(|&place| modules[place]).collect());
+            let all = of.contents.iter().enumerate().flat_map(|(position, contents)| {
+                contents.columns().map(move |(role, index, ty)| Slot {
+                    name: String::new(),
+                    role,
+                    position,
+                    index,
+                    ty: ty.into_owned(),
+                })
+            });
+            let is_other = |slot: &Slot| {
+                !matches!(slot.role, Role::Parameter | Role::Buffer)
+                    && slots.iter().all(|known| {
+                        (known.role, known.position, known.index)
+                            != (slot.role, slot.position, slot.index)
+                    })
+            };
+            let others = all.filter(is_other).collect();
+            targets.push(Target { chosen, group, modules: modules.collect(), slots, others });
+        }
+    }
+    Ok(targets)
+}
+
+impl Target<'_> {
+    fn restore(
+        self,
+        world: &mut World,
+        types: &SavedTypes,
+        known: &EntityHashMap<Entity>,
+        population: Entity,
+        is_whole: bool,
+    ) -> Result<(), CheckpointError> {
+        let Target { chosen, group, modules, slots, others } = self;
+        let checkpoint = chosen.checkpoint;
+        columns::add_columns(world, population, group, &slots);
+        let at = (population, group);
+        checkpoint.clear_rows(world, at, &chosen.indices, &others)?;
+        checkpoint.write_rows(world, at, &chosen, &slots)?;
+        for (module, entities) in chosen.entries().iter().zip(&modules) {
+            let kept = checkpoint.ids(types, module.components)?;
+            entities.iter().for_each(|&entity| take_off(world, types, entity, &kept));
+            for component in module.components.range() {
+                let owners = Owners { members: &chosen.members, entities, modules: &modules };
+                checkpoint.insert_others(world, types, component, &owners, known, true)?;
+            }
+        }
+        if is_whole {
+            let numbers = checkpoint.numbers::<u64>(chosen.entry.numbers)?;
+            for (&root, &member) in modules[0].iter().zip(&chosen.members) {
+                if let Some(mut model) = world.get_mut::<Model>(root) {
+                    model.number = numbers[member as usize];
+                }
+            }
+        }
+        Ok(())
+    }
+}
