@@ -297,7 +297,7 @@ struct Halve {
 
 impl LRScheduler for Halve {
     fn lr(&mut self, at: Progress, group: &mut ParamGroup<'_>) -> Result<f64, SchedulerError> {
-        let halves = at.last_epoch > 0.0 && at.last_epoch as usize % self.every == 0;
+        let halves = at.last_epoch > 0.0 && (at.last_epoch as usize).is_multiple_of(self.every);
         Ok(if halves { group.lr() / 2.0 } else { group.lr() })
     }
 
