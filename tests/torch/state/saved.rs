@@ -1,18 +1,19 @@
 //! Components are written for checkpoints and read back: `SavedTypes`.
 
 use bevy_ecs::prelude::*;
-use neurarch::NeurarchWorld;
 use neurarch::components::layers::*;
 use neurarch::components::losses::*;
 use neurarch::components::module::mode;
 use neurarch::components::module::registered::{Attributes, Value};
-use neurarch::components::module::{Call, Forward, Module};
+use neurarch::components::module::{Call, Forward, Init, Module};
 use neurarch::components::optimizer::{Adam, LbfgsState, SGD};
+use neurarch::components::population::Population;
 use neurarch::components::population::tie::{SharedModule, Tie, Ties};
 use neurarch::components::saved::*;
 use neurarch::components::scheduler::*;
 use neurarch::kernels::ir::trace::Var;
 use neurarch::kernels::lbfgs::Lbfgs;
+use neurarch::{NeurarchWorld, Seed};
 use serde::{Deserialize, Serialize};
 
 /// Writes the component of type `name` that an entity has.
@@ -296,7 +297,7 @@ struct Halve {
 
 impl LRScheduler for Halve {
     fn lr(&mut self, at: Progress, group: &mut ParamGroup<'_>) -> Result<f64, SchedulerError> {
-        let halves = at.last_epoch > 0.0 && at.last_epoch as usize % self.every == 0;
+        let halves = at.last_epoch > 0.0 && (at.last_epoch as usize).is_multiple_of(self.every);
         Ok(if halves { group.lr() / 2.0 } else { group.lr() })
     }
 
@@ -408,4 +409,91 @@ fn kept_values_survive_but_for_modules() {
     let module = world.spawn(kept(Value::module(Linear::new(1, 1)))).id();
     let error = write(&world, module, "Attributes").unwrap_err().to_string();
     assert!(error.starts_with("`Attributes` cannot be written: "), "{error}");
+}
+
+/// Lists an entity and all below it.
+fn tree(world: &World, root: Entity) -> Vec<Entity> {
+    let mut all = vec![root];
+    let mut seen = 0;
+    while let Some(&entity) = all.get(seen) {
+        all.extend(world.get::<Children>(entity).into_iter().flatten());
+        seen += 1;
+    }
+    all
+}
+
+/// Puts in the place of each saved component of a model what it is read as; says how many there were.
+fn put_back(world: &mut World, root: Entity) -> usize {
+    SavedTypes::init(world);
+    let mut count = 0;
+    for entity in tree(world, root) {
+        let types = world.resource::<SavedTypes>();
+        let saved =
+            world.inspect_entity(entity).unwrap().filter_map(|(id, _)| types.by_component(id));
+        let names: Vec<_> = saved.map(|saved| saved.name.clone()).collect();
+        for name in names {
+            let bytes = write(world, entity, &name).unwrap();
+            read(world, entity, &name, &bytes, &mut ()).unwrap();
+            assert_eq!(write(world, entity, &name).unwrap(), bytes);
+            count += 1;
+        }
+    }
+    count
+}
+
+/// Counts the structures that models have.
+fn structures(world: &mut World, population: Entity) -> usize {
+    world.population_mut(population).unwrap().settle().unwrap();
+    world.get::<Population>(population).unwrap().groups().len()
+}
+
+#[test]
+fn what_is_read_back_is_the_same_structure_and_computes_the_same() {
+    let mut world = World::new();
+    let layer = TransformerEncoderLayer {
+        dim_feedforward: 6,
+        dropout: 0.0,
+        activation: Activation::module(Tanh),
+        ..TransformerEncoderLayer::new(4, 2)
+    };
+    let net = Sequential::new()
+        .push(Linear::new(3, 4))
+        .push(layer.clone())
+        .push(TransformerEncoder::new(layer, 2).with_norm(LayerNorm::new([4])))
+        .push(PReLU::default());
+    let id = world.spawn_population(&net, 3, Seed(5)).unwrap().id();
+    world.population_mut(id).unwrap().insert(Adam::default()).unwrap();
+    let x =
+        ndarray::Array4::from_shape_fn([3, 2, 2, 3], |(a, b, c, d)| (a + 2 * b + 3 * c + d) as f32)
+            .into_dyn();
+    let forward = |world: &mut World| world.population_mut(id).unwrap().forward(&x).unwrap();
+    let before = forward(&mut world);
+    let model = world.population(id).unwrap().models()[1];
+    assert!(put_back(&mut world, model) > 40);
+    assert_eq!(forward(&mut world), before);
+    assert_eq!(structures(&mut world, id), 1);
+
+    // What cannot be called has a structure as well.
+    let list =
+        ParameterList::from_iter([Parameter::ones([2]), Parameter::full([3], f64::INFINITY)]);
+    let dict =
+        ParameterDict::from_named([("a", Parameter::zeros([1])), ("7", Parameter::randn([2]))])
+            .unwrap();
+    let bare =
+        BareModule::new().parameter("p", [2], Init::Eye).buffer("b", [1], false).child("fc", Tanh);
+    let net = BareModule::new()
+        .child("list", list)
+        .child("dict", dict)
+        .child("bare", bare)
+        .child("lazy", LazyLinear::new(3));
+    let id = world.spawn_population(&net, 2, Seed(5)).unwrap().id();
+    let model = world.population(id).unwrap().models()[1];
+    put_back(&mut world, model);
+    let names = |world: &mut World, model: usize| {
+        let model = world.population(id).unwrap().models()[model];
+        let state = world.module_mut(model).unwrap().state_dict().unwrap();
+        state.keys().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&mut world, 1), names(&mut world, 0));
+    assert_eq!(structures(&mut world, id), 1);
 }
