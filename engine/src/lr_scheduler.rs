@@ -2,7 +2,7 @@
 
 pub use crate::components::scheduler::{
     Anneal, ChainedScheduler, ConstantLR, CosineAnnealingLR, CosineAnnealingWarmRestarts, CyclicLR,
-    CyclicMode, ExponentialLR, LRScheduler, LambdaLR, LinearLR, MultiStepLR, MultiplicativeLR,
-    OneCycleLR, PolynomialLR, ReduceLROnPlateau, SWALR, SequentialLR, StepLR,
+    CyclicMode, ExponentialLR, GroupSchedulers, LRScheduler, LambdaLR, LinearLR, MultiStepLR,
+    MultiplicativeLR, OneCycleLR, PolynomialLR, ReduceLROnPlateau, SWALR, SequentialLR, StepLR,
 };
 pub use crate::systems::optim::lr_scheduler::ScheduleError;

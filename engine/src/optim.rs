@@ -2,8 +2,8 @@
 
 pub use crate::components::optimizer::{
     ASGD, Adadelta, Adafactor, Adagrad, Adam, AdamW, Adamax, AdjustLr, AverageFn, AveragedModel,
-    LBFGS, LineSearch, Muon, NAdam, Optimizer, OptimizerError, RAdam, RMSprop, Rprop, SGD,
-    SparseAdam, Update,
+    LBFGS, LineSearch, Muon, NAdam, NamedParameter, Optimizer, OptimizerComponent, OptimizerError,
+    ParamGroups, RAdam, RMSprop, Rprop, SGD, SparseAdam, Update,
 };
 pub use crate::systems::optim::insert::InsertError;
 pub use crate::systems::optim::lbfgs::LbfgsError;

@@ -29,7 +29,7 @@ impl SequentialLR {
     /// Adds a scheduler.
     #[must_use]
     pub fn push(mut self, scheduler: impl LRScheduler) -> Self {
-        self.parts.push(Timed::new(&scheduler));
+        self.parts.push(Timed::of(scheduler.clone_box()));
         self
     }
 
@@ -115,7 +115,7 @@ impl ChainedScheduler {
     /// Adds a scheduler.
     #[must_use]
     pub fn push(mut self, scheduler: impl LRScheduler) -> Self {
-        self.parts.push(Timed::new(&scheduler));
+        self.parts.push(Timed::of(scheduler.clone_box()));
         self
     }
 }

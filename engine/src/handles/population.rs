@@ -5,7 +5,7 @@ use core::ops::{Deref, DerefMut};
 use bevy_ecs::prelude::*;
 use ndarray::{ArrayD, ArrayView, Dimension};
 
-use crate::components::optimizer::Optimizer;
+use crate::components::optimizer::OptimizerComponent;
 use crate::handles::{ModuleMut, PopulationRef, PositionMut, TargetMut};
 use crate::kernels::ir::dtype::{Dtype, Element};
 use crate::systems::execute::hooks::Target;
@@ -215,7 +215,7 @@ impl<'w> PopulationMut<'w> {
     /// Source: `torch.optim.SGD([shared_weight])` beside the optimizers of the models.
     pub fn insert_shared_optimizer(
         &mut self,
-        optimizer: impl Optimizer,
+        optimizer: impl OptimizerComponent,
     ) -> Result<&mut Self, SignError> {
         self.as_ref()?;
         self.handle.world.entity_mut(self.id).insert(optimizer);

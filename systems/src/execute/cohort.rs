@@ -11,7 +11,7 @@ use bevy_ecs::component::ComponentId;
 use bevy_ecs::prelude::*;
 use neurarch_components::module::blueprint::BlueprintId;
 use neurarch_components::module::mode::{Bits, HasGradient, Mode};
-use neurarch_components::optimizer::DynOptimizer;
+use neurarch_components::optimizer::DynParamGroups;
 use neurarch_components::population::blueprints::Blueprints;
 use neurarch_components::population::group::Group;
 use neurarch_kernels::ir::eager::Eager;
@@ -92,7 +92,7 @@ pub(crate) struct Cohort {
     /// The memory of its last observed pass.
     pub(crate) observed: Memory,
     /// The positions where a model may have an optimizer, and what those of the cohort have.
-    owned: Vec<(usize, Option<Arc<dyn DynOptimizer>>)>,
+    owned: Vec<(usize, Option<Arc<dyn DynParamGroups>>)>,
     /// Their random states.
     pub(crate) keys: Keys,
     /// The plans that they ran so far, but for those that were evicted since.
@@ -295,7 +295,7 @@ impl Cohorts {
                     blueprint: blueprint.clone(),
                     mode,
                     has_gradient: gradients.0.clone(),
-                    groups: trace::nearest(blueprint, &owned),
+                    optimizers: trace::nearest(blueprint, &owned),
                     autocast: None,
                     entry: None,
                 };
@@ -343,7 +343,7 @@ fn owned(
     columns: &[(usize, ComponentId)],
     group: &Group,
     place: usize,
-) -> Vec<(usize, Option<Arc<dyn DynOptimizer>>)> {
+) -> Vec<(usize, Option<Arc<dyn DynParamGroups>>)> {
     let mut positions: Vec<_> = columns.iter().map(|&(position, _)| position).collect();
     positions.dedup();
     let own = |position: usize| {

@@ -2,9 +2,9 @@
 
 use bevy_ecs::prelude::*;
 use neurarch_components::module::mode::Mode;
-use neurarch_components::optimizer::DynOptimizer;
+use neurarch_components::optimizer::DynParamGroups;
 use neurarch_components::population::Population;
-use neurarch_components::scheduler::{LRScheduler, Metric, Scheduler, SchedulerError};
+use neurarch_components::scheduler::{GroupSchedulers, Metric, Scheduler, SchedulerError};
 
 use crate::errors::AccessError;
 use crate::structure::optimizers::{Change, Optimizers};
@@ -42,7 +42,7 @@ pub enum ScheduleError {
 }
 
 /// Schedules every optimizer of a population's models, or those of one module and its subtree: `scheduler`
-/// gives the rule by the model's index.
+/// gives the rule, or one for each parameter group, by the model's index.
 ///
 /// A new schedule takes the place of an old one. Optimizers that come later are not scheduled.
 ///
@@ -51,7 +51,7 @@ pub enum ScheduleError {
 /// If there is no optimizer, or a rule refuses. Nothing is changed then.
 ///
 /// Source: the constructors of `torch.optim.lr_scheduler`.
-pub fn schedule_with<S: LRScheduler>(
+pub fn schedule_with<S: GroupSchedulers>(
     world: &mut World,
     entity: Entity,
     scheduler: impl Fn(usize) -> S,
@@ -63,7 +63,7 @@ pub fn schedule_with<S: LRScheduler>(
         for (model, module) in modules {
             let Some(optimizer) = optimizers.on(world, module) else { continue };
             let mut optimizer = optimizer.clone_box();
-            let scheduler = Scheduler::attach(scheduler(model), &mut *optimizer)
+            let scheduler = Scheduler::attach(&scheduler(model), &mut *optimizer)
                 .map_err(|source| ScheduleError::Scheduler { model, source })?;
             begun.push((module, scheduler, optimizer));
         }
@@ -163,7 +163,7 @@ pub fn step_all(world: &mut World, population: Entity) -> Result<(), ScheduleErr
 }
 
 /// What a step does to the scheduler of a model.
-type Step = Box<dyn Fn(&mut Scheduler, &mut dyn DynOptimizer) -> Result<(), SchedulerError>>;
+type Step = Box<dyn Fn(&mut Scheduler, &mut dyn DynParamGroups) -> Result<(), SchedulerError>>;
 
 fn change(
     world: &mut World,
