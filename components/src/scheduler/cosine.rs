@@ -130,6 +130,10 @@ impl LRScheduler for CosineAnnealingWarmRestarts {
         Ok(())
     }
 
+    fn takes_epochs(&self) -> bool {
+        true
+    }
+
     fn state(&self) -> Vec<(&'static str, f64)> {
         vec![("T_cur", self.now.0), ("T_i", self.now.1)]
     }

@@ -183,6 +183,12 @@ pub trait LRScheduler: Debug + Send + Sync + 'static {
         false
     }
 
+    /// Returns whether fractions of epochs are what steps are for, as in [`CosineAnnealingWarmRestarts`]: torch neither warns
+    /// of a step to an epoch then, nor of one before the optimizer's.
+    fn takes_epochs(&self) -> bool {
+        false
+    }
+
     /// Goes one step on with what was measured.
     fn observe(&mut self, _metric: f64, _progress: &mut Progress, _group: &mut ParamGroup<'_>) {}
 
@@ -238,6 +244,10 @@ impl LRScheduler for Box<dyn LRScheduler> {
 
     fn takes_metrics(&self) -> bool {
         (**self).takes_metrics()
+    }
+
+    fn takes_epochs(&self) -> bool {
+        (**self).takes_epochs()
     }
 
     fn observe(&mut self, metric: f64, progress: &mut Progress, group: &mut ParamGroup<'_>) {
@@ -393,6 +403,11 @@ impl Scheduler {
     /// Returns whether steps take a metric.
     pub fn takes_metrics(&self) -> bool {
         self.groups.iter().any(|group| group.timed.rule.takes_metrics())
+    }
+
+    /// Returns whether torch has no warnings about its steps: see [`LRScheduler::takes_epochs`].
+    pub fn takes_epochs(&self) -> bool {
+        self.groups.iter().any(|group| group.timed.rule.takes_epochs())
     }
 
     /// Returns the number of steps done.

@@ -110,6 +110,7 @@ both! {
     /// # Errors
     ///
     /// If nothing is scheduled, or a schedule has ended.
+    #[track_caller]
     pub fn step_schedulers(&mut self) -> Result<(), ScheduleError> {
         lr_scheduler::step(self.handle.world, self.id)
     }
@@ -119,6 +120,7 @@ both! {
     /// # Errors
     ///
     /// As [`step_schedulers`](Self::step_schedulers).
+    #[track_caller]
     pub fn step_schedulers_to(&mut self, epoch: f64) -> Result<(), ScheduleError> {
         lr_scheduler::step_to(self.handle.world, self.id, epoch)
     }

@@ -52,6 +52,23 @@ pub(crate) struct Run {
     pub(crate) shared_optimizers: SharedOptimizers,
     /// How often plans were evicted when cohorts last let go of such.
     evictions: u64,
+    /// Whether optimizers were called since somebody said that they were not.
+    has_stepped: bool,
+}
+
+/// Returns whether the optimizers of a population were called since [`forget_steps`].
+pub(crate) fn has_stepped(world: &World, population: Entity) -> bool {
+    let kept = world.get::<KeptRun>(population);
+    kept.and_then(|kept| kept.0.as_ref()).is_some_and(|run| run.has_stepped)
+}
+
+/// Says that the optimizers of a population have not been called yet.
+pub(crate) fn forget_steps(world: &mut World, population: Entity) {
+    if let Some(mut kept) = world.get_mut::<KeptRun>(population)
+        && let Some(run) = &mut kept.0
+    {
+        run.has_stepped = false;
+    }
 }
 
 /// Takes the run out of the world, so that both can be used, regroups its cohorts if need be, and puts
@@ -282,12 +299,14 @@ impl Run {
         places
     }
 
-    /// Checks that every model has an optimizer, and those that share a parameter the same one for it.
-    pub(crate) fn check_optimizers(
+    /// Begins a step of the optimizers: checks that every model has one, and those that share a parameter the same one for
+    /// it.
+    pub(crate) fn begin_step(
         &mut self,
         world: &World,
         population: Entity,
     ) -> Result<(), StepError> {
+        self.has_stepped = true;
         let missing = self.cohorts.list.iter().try_for_each(Cohort::check_optimizer).err();
         if let Some(missing) = missing.filter(|_| !shared::has_optimizer(world, population)) {
             return Err(missing);

@@ -556,7 +556,7 @@ fn choose_plans(
     {
         lazy::initialize(world, run, population, &part.inputs())?;
     }
-    run.check_optimizers(world, population)?;
+    run.begin_step(world, population)?;
     run.chosen.clear();
     let needs_record = Sums::of(world, population).is_some();
     for cohort in &mut run.cohorts.list {
