@@ -9,7 +9,7 @@
 mod linear_relu;
 
 use bevy_ecs::prelude::*;
-use neurarch_components::layers::norm::batchnorm::{affine_of, is_batch_norm, running_affine};
+use neurarch_components::batchnorm::{affine_of, is_batch_norm, running_affine};
 use neurarch_components::layers::{
     Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d, Identity, Linear,
 };
