@@ -10,8 +10,6 @@ pub use crate::components::optimizer::{
 #[doc(inline)]
 pub use crate::kernels::ops::update::rule::{UpdateInputs, Updated};
 #[doc(inline)]
-pub use crate::systems::optim::insert::InsertError;
-#[doc(inline)]
 pub use crate::systems::optim::lbfgs::LbfgsError;
 #[doc(inline)]
 pub use crate::systems::optim::state_dict::{OptimizerStateDict, OptimizerStateError, ParamGroup};

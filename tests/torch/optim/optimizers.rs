@@ -2,6 +2,7 @@
 //! numbers.
 
 use ndarray::{Array2, Array3, ArrayD, Axis, IxDyn, array};
+use neurarch::functions::insert::insert_with;
 use neurarch::hooks::Target;
 use neurarch::nn::Value;
 use neurarch::optim::{Optimizer, OptimizerComponent};
@@ -468,4 +469,17 @@ fn a_model_that_joins_others_keeps_what_its_optimizer_knows() {
         [other, learner].map(|root| world.part(root).state_dict().unwrap())
     };
     assert_eq!(run(true), run(false));
+}
+
+#[test]
+fn components_are_inserted_at_any_target_or_nowhere() {
+    let mut world = World::new();
+    let population = world.spawn_population(&net(), 2, Seed(3)).unwrap().id();
+    let [first, second] = *world.population(population).unwrap().models() else { unreachable!() };
+    insert_with(&mut world, second, |index| SGD { lr: index as f64, ..SGD::default() }).unwrap();
+    assert_eq!((world.get::<SGD>(first), world.get::<SGD>(second).unwrap().lr), (None, 1.0));
+
+    let error = world.brains(population).at("0.gone").insert(SGD::default()).unwrap_err();
+    let words = "'0.gone': Linear has no attribute `gone`";
+    assert_eq!((error.to_string().as_str(), world.get::<SGD>(first)), (words, None));
 }
