@@ -90,7 +90,7 @@ pub trait Optimizer: Component<Mutability = Mutable> + Clone + Debug + PartialEq
     /// Writes down one update: stores the parameter and its states, and gives the steps after it.
     fn update(&self, at: &Update<'_>) -> Var;
 
-    /// Gives a copy in which every scalar slot has a fixed value: what decides the program.
+    /// Returns a copy in which every scalar slot has a fixed value: what decides the program.
     fn structural(&self) -> Self;
 
     /// Reads a scalar slot; `None` if there is none of that name.

@@ -21,7 +21,7 @@ pub struct SequentialLR {
 }
 
 impl SequentialLR {
-    /// Makes one whose schedulers change at these steps, in ascending order.
+    /// Creates one whose schedulers change at these steps, in ascending order.
     pub fn new(milestones: impl Into<Vec<usize>>) -> Self {
         SequentialLR { parts: Vec::new(), milestones: milestones.into() }
     }
@@ -107,7 +107,7 @@ pub struct ChainedScheduler {
 }
 
 impl ChainedScheduler {
-    /// Makes an empty one.
+    /// Creates an empty one.
     pub fn new() -> Self {
         ChainedScheduler::default()
     }

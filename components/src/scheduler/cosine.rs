@@ -70,7 +70,7 @@ pub struct CosineAnnealingWarmRestarts {
 }
 
 impl CosineAnnealingWarmRestarts {
-    /// Makes one; torch's defaults are a `t_mult` of 1 and an `eta_min` of 0.
+    /// Creates one; torch's defaults are a `t_mult` of 1 and an `eta_min` of 0.
     pub fn new(t_0: usize, t_mult: usize, eta_min: f64) -> Self {
         CosineAnnealingWarmRestarts { t_0, t_mult, eta_min, now: (-1.0, t_0 as f64) }
     }

@@ -322,8 +322,8 @@ pub(crate) type SharedOutputs = Vec<usize>;
 /// is called with, then the gradients of its floating results; the gradients are added to those that
 /// parameters have already, those of parameters that are shared are the backward pass's outputs.
 ///
-/// `given` says for each floating result whether it has a gradient to go back from; if it is empty, all have.
-/// Parameters that only the others depend on are left alone, and nobody watches.
+/// `given` says for each floating result whether its gradient is given; if it is empty, all are. Parameters that only
+/// other results depend on get no gradient, and hooks see nothing.
 pub(crate) fn forward_and_backward(
     of: &Scheme,
     inputs: &Inputs<'_>,
@@ -369,7 +369,7 @@ pub(crate) fn forward_and_backward(
     Ok(BackAndForth { split, results, shared, forth, back })
 }
 
-/// A forward pass and the way back from it, as programs.
+/// A forward pass and its backward pass, as programs.
 pub(crate) struct BackAndForth {
     pub(crate) split: Split,
     /// What the model gives.
@@ -378,7 +378,7 @@ pub(crate) struct BackAndForth {
     pub(crate) shared: SharedOutputs,
     /// What hooks will be told of in the forward pass: what they see are outputs behind the results.
     pub(crate) forth: Act,
-    /// What they will be told of on the way back: what they see are the first outputs.
+    /// What they will be told of in the backward pass: what they see are the first outputs.
     pub(crate) back: Act,
 }
 

@@ -186,7 +186,7 @@ fn refresh<'a>(world: &mut World, pairs: impl Iterator<Item = &'a Pair>) -> Resu
     Ok(())
 }
 
-/// Gives a layer with a bias, if its type can be fused.
+/// Returns a layer with a bias, if its type can be fused.
 type WithBias = fn(&World, Entity) -> Option<Box<dyn DynModule>>;
 
 /// A pair of a layer and a norm, and what becomes of it.

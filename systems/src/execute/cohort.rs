@@ -33,7 +33,7 @@ use crate::structure::optimizers::Optimizers;
 use crate::structure::population::{Models, population};
 use crate::structure::sign;
 
-/// For each model's root, in which cohort it made the pass that is gone back from, and whether that left a record.
+/// For each model's root, the cohort in which it made the pass kept for `backward`, and whether that left a record.
 pub(crate) type Passed = HashMap<Entity, (u32, bool)>;
 
 /// The cohorts of a population.
@@ -47,8 +47,8 @@ pub(crate) struct Cohorts {
     pub(crate) regrouped: u64,
     /// Counts the times that optimizers were looked at.
     pub(crate) rated: u64,
-    /// Whether models with equal hooks may be in several cohorts: while a forward pass is to be gone back from, those that
-    /// it kept something of stay apart from all others.
+    /// Whether models with equal hooks may be in several cohorts: while a forward pass is kept for `backward`, its models
+    /// stay apart from all others.
     pub(crate) is_apart: bool,
     /// For each group, its modes and gradients.
     modes: Vec<WriteDetector>,
@@ -66,7 +66,7 @@ pub(crate) struct Cohort {
     asking: Bits,
     /// Who they are, and where their rows are.
     pub(crate) at: Located,
-    /// Where the parameters are that the way back reads.
+    /// Where the parameters are that the backward pass reads.
     pub(crate) reads: Binder,
     /// Each member's place in the group.
     pub(crate) places: Vec<u32>,
@@ -107,9 +107,9 @@ impl Cohorts {
         Cohorts { list: vec![cohort], ..Cohorts::default() }
     }
 
-    /// Regroups the models of `population` if something changed. `passed` gives, of each model's root, which cohort it
-    /// was in when a forward pass kept something for the way back, and whether it kept a record: models of different
-    /// ones that have a record, or hooks, stay apart.
+    /// Regroups the models of `population` if something changed. `passed` gives for each model's root the cohort of the
+    /// forward pass kept for `backward`, and whether that left a record: models of different cohorts stay apart if they
+    /// have a record, or hooks.
     pub(crate) fn refresh(
         &mut self,
         world: &mut World,

@@ -44,8 +44,7 @@ pub(crate) struct Request<'a> {
     /// The type of the target.
     pub(crate) target: Option<TypeRef<'a>>,
     pub(crate) loss: Option<&'a dyn DynLoss>,
-    /// Where models are called or gone back through, the kinds of hooks at each position, if what they see is to be
-    /// given too.
+    /// The kinds of hooks at each position, in forward and backward passes that are also to give what hooks see.
     pub(crate) watched: &'a [Kinds],
 }
 

@@ -94,7 +94,7 @@ impl Settings {
         ])
     }
 
-    /// Gives the settings of one thing.
+    /// Returns the settings of one thing.
     pub(super) fn of_one(name: &'static str, what: &dyn Debug) -> Self {
         Settings::new(name, [(name.to_owned(), what)])
     }
