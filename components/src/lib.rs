@@ -21,6 +21,10 @@ pub mod state;
 pub mod warnings;
 pub mod wire;
 
+/// What is asked of batch norms to fuse them, and to average their statistics.
+#[doc(hidden)]
+pub use layers::norm::batchnorm;
+
 /// What derives name in a crate that has this one by way of `neurarch` alone.
 #[doc(hidden)]
 pub use neurarch_kernels as kernels;

@@ -157,7 +157,7 @@ pub trait Module: Component + Clone + Debug + PartialEq {
         false
     }
 
-    /// Gives a copy in which every scalar slot has a fixed value: what decides the blueprint.
+    /// Returns a copy in which every scalar slot has a fixed value: what decides the blueprint.
     fn structural(&self) -> Self {
         self.clone()
     }
@@ -315,7 +315,7 @@ pub trait Module: Component + Clone + Debug + PartialEq {
         String::new()
     }
 
-    /// Gives the component that a spawned module has: a container leaves the list of its children to
+    /// Returns the component that a spawned module has: a container leaves the list of its children to
     /// bevy's `Children`.
     fn spawned(&self) -> Self {
         self.clone()

@@ -77,7 +77,7 @@ impl Turnover {
 }
 
 impl Population {
-    /// Makes an empty population.
+    /// Creates an empty population.
     pub fn new(seed: u64, dtype: Dtype, capacity: usize) -> Self {
         Population {
             seed,

@@ -29,7 +29,7 @@
     note = "derive `Scalars`"
 )]
 pub trait Scalars: Sized {
-    /// Gives a copy in which every scalar slot has a fixed value: what decides the program.
+    /// Returns a copy in which every scalar slot has a fixed value: what decides the program.
     fn structural(&self) -> Self;
 
     /// Reads a scalar slot; `None` if there is none of that name.
@@ -55,7 +55,7 @@ pub trait ScalarField<const SLOTS: usize>: Clone {
     /// Returns a slot to be changed, if it is there.
     fn slot_mut(&mut self, slot: usize) -> Option<&mut f64>;
 
-    /// Gives a copy in which all slots that are there are 0.
+    /// Returns a copy in which all slots that are there are 0.
     fn fixed(&self) -> Self {
         let mut copy = self.clone();
         for slot in 0..SLOTS {

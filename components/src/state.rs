@@ -254,7 +254,7 @@ pub struct Loading<'a> {
 }
 
 impl StateDict {
-    /// Makes an empty one.
+    /// Creates an empty one.
     pub fn new() -> Self {
         StateDict::default()
     }

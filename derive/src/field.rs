@@ -84,7 +84,7 @@ impl<'a> Field<'a> {
         Ok(field)
     }
 
-    /// Gives the place of the field's type: there an error of what is written for the field is shown.
+    /// Returns the place of the field's type: there an error of what is written for the field is shown.
     pub(crate) fn span(&self) -> Span {
         Span::call_site().located_at(self.of.ty.span())
     }
@@ -178,7 +178,7 @@ fn names(ty: &Type, name: &str) -> bool {
     last(ty).is_some_and(|segment| segment.ident == name)
 }
 
-/// Gives what stands between the angle brackets of a type of that name.
+/// Returns what stands between the angle brackets of a type of that name.
 fn inside<'a>(ty: &'a Type, name: &str) -> Option<&'a Type> {
     let segment = last(ty).filter(|segment| segment.ident == name)?;
     let PathArguments::AngleBracketed(arguments) = &segment.arguments else { return None };

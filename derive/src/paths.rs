@@ -3,7 +3,7 @@
 use proc_macro2::{Span, TokenStream};
 use quote::quote_spanned;
 
-/// Gives the path of `components` in the crate that is compiled: a user's has it by way of `neurarch` alone.
+/// Returns the path of `components` in the crate that is compiled: a user's has it by way of `neurarch` alone.
 pub(crate) fn components() -> TokenStream {
     components_at(Span::call_site())
 }

@@ -1,5 +1,12 @@
 //! `torch.amp`: autocast, and gradient scalers.
 
+#[doc(inline)]
 pub use crate::components::amp::{GradScaler, ScalerState};
+#[doc(inline)]
+pub use crate::kernels::ir::autocast::{Autocast, Device};
+#[doc(inline)]
 pub use crate::systems::amp::ScalerError;
-pub use crate::systems::structure::mode::{autocast, is_autocast_enabled};
+#[doc(inline)]
+pub use crate::systems::structure::mode::{
+    autocast, autocast_mode, is_autocast_available, is_autocast_enabled, set_autocast_mode,
+};

@@ -3,14 +3,17 @@
 
 use bevy_ecs::prelude::*;
 
+#[doc(inline)]
 pub use crate::components::hook::{
     At, BackwardHook, BackwardPreHook, Callback, ForwardHook, ForwardPreHook, GradientHook,
-    Gradients, HookAnswer, HookError, HookGuard, HookKind, HookOptions, Hooks, Loading,
-    PostAccumulateGradHook, RegisterAt, RegistrationHook, RemovableHandle, StateAt,
+    Gradients, HookAnswer, HookError, HookGuard, HookKind, HookOptions, Hooks,
+    LoadStateDictPostHook, LoadStateDictPreHook, Loading, PostAccumulateGradHook, RegisterAt,
+    RegistrationHook, RemovableHandle, StateAt, StateDictHook, StateDictPreHook,
 };
 use crate::components::module::registered::Value;
 use crate::kernels::ir::trace::Var;
 use crate::kernels::ir::tree::{Arguments, Tree};
+#[doc(inline)]
 pub use crate::systems::execute::hooks::{RegisterHookError, Target, register};
 
 /// Registers a function of the arguments of every call, of all modules.

@@ -23,11 +23,35 @@
 //! assert_eq!(logits.shape(), [1_000, 32, 2]);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! # Where to look
+//!
+//! [`NeurarchWorld::spawn_population`] returns a [`PopulationMut`], whose methods train and call all of its models.
+//! [`PopulationMut::at`] is one module of all models, [`PopulationMut::model`] one model. What else there is, by torch's names:
+//!
+//! | module | what is in it |
+//! |---|---|
+//! | [`prelude`] | what most programs import |
+//! | [`nn`] | layers and containers, and what modules of your own are written with |
+//! | [`losses`] | losses |
+//! | [`optim`], [`lr_scheduler`] | optimizers, parameter groups and schedulers: components |
+//! | [`init`] | first numbers of parameters |
+//! | [`hooks`] | functions that are called in the middle of a pass |
+//! | [`state`] | state dicts, safetensors, what training has come to |
+//! | [`amp`] | autocast and gradient scalers |
+//! | [`utils`] | clipping, parametrizations, fusing, parameters as vectors |
+//! | [`evolve`] | selection, crossover, noise |
+//! | [`plugin`] | a step as systems of a bevy schedule; what systems query, read and write |
+//! | [`functions`] | what methods call: plain functions of a world |
+//!
+//! `docs/torch.md` in the repository puts torch's calls and these side by side. An op or a kernel of your own is written with
+//! the crate `neurarch_kernels`, which knows no entities.
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, reason = "other bits on other machines"))]
 
 pub mod amp;
 pub mod evolve;
-pub mod handles;
+pub mod functions;
+mod handles;
 pub mod hooks;
 pub mod losses;
 pub mod lr_scheduler;
@@ -42,10 +66,25 @@ pub use handles::{
     LiveContainer, ModuleMut, ModuleRef, NeurarchWorld, PopulationMut, PopulationRef,
     PopulationSettings, PositionMut, Seed, TargetMut,
 };
-pub use neurarch_components as components;
-pub use neurarch_kernels as kernels;
-pub use neurarch_systems as systems;
+#[doc(inline)]
 pub use neurarch_systems::{init, state};
+#[doc(inline)]
+pub use systems::compile::array::{AnyArray, AnyInput, DataSet, Input};
+#[doc(inline)]
+pub use systems::compile::plans::Plans;
+#[doc(inline)]
+pub use systems::execute::step::{StepError, TrainStep};
+#[doc(inline)]
+pub use systems::structure::sign::SignError;
+#[doc(inline)]
+pub use systems::structure::spawn::SpawnError;
+
+#[doc(hidden)]
+pub use neurarch_components as components;
+#[doc(hidden)]
+pub use neurarch_kernels as kernels;
+#[doc(hidden)]
+pub use neurarch_systems as systems;
 
 /// The example in the README runs as a doctest.
 #[cfg(doctest)]

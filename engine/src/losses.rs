@@ -1,5 +1,6 @@
 //! `torch.nn`'s losses, and what losses of a user's own are written with.
 
+#[doc(inline)]
 pub use crate::components::losses::{
     AdaptiveLogSoftmaxWithLoss, BCELoss, BCEWithLogitsLoss, CTCLoss, CosineEmbeddingLoss,
     CrossEntropyLoss, GaussianNLLLoss, HingeEmbeddingLoss, HuberLoss, KLDivLoss, KLDivReduction,
@@ -8,4 +9,5 @@ pub use crate::components::losses::{
     PoissonNLLLoss, Reduction, SmoothL1Loss, SoftMarginLoss, TripletMarginLoss,
     TripletMarginWithDistanceLoss,
 };
+#[doc(inline)]
 pub use crate::kernels::ops::loss::linear_cross_entropy::LinearCrossEntropy;

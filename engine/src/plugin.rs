@@ -1,4 +1,4 @@
-//! neurarch in a host's schedule: named sets, and systems that are one call each.
+//! neurarch in a host's schedule: named sets, systems that are one call each, and what systems query, read and write.
 //!
 //! `bevy_app` is no dependency: [`add_neurarch`] takes a schedule, which in a Bevy app is that of
 //! `FixedUpdate` or any other. A host without bevy's app calls [`World::clear_trackers`] now and then, as an app does
@@ -7,12 +7,22 @@
 use bevy_ecs::prelude::*;
 use bevy_ecs::schedule::Schedule;
 
-use crate::components::population::Population;
-use crate::systems::execute::sets::{StepSystems, order_step};
+#[doc(inline)]
+pub use crate::components::module::mode::Mode;
+#[doc(inline)]
+pub use crate::components::population::Population;
+#[doc(inline)]
+pub use crate::components::population::tree::{Model, ModuleName};
+#[doc(inline)]
+pub use crate::systems::execute::sets::{StepSystems, order_step};
 use crate::systems::execute::step;
 use crate::systems::execute::step::StepError;
 use crate::systems::optim::lr_scheduler;
 use crate::systems::structure::sign;
+#[doc(inline)]
+pub use crate::systems::system_params::commands::ParameterCommands;
+#[doc(inline)]
+pub use crate::systems::system_params::parameters::Parameters;
 
 /// Puts the parts of a step in their order, and learning into its parts: [`go_back`] in
 /// [`StepSystems::Backward`], [`update`] in [`StepSystems::Step`], [`step_schedulers`] in [`StepSystems::Schedule`].
@@ -64,7 +74,7 @@ pub fn add_neurarch(schedule: &mut Schedule) {
 }
 
 /// Settles every population: models that were edited get the parameters that their trees have now. Systems that read
-/// with [`Parameters`](crate::systems::system_params::parameters::Parameters) come after it where there may be edits. Costs next to
+/// with [`Parameters`] come after it where there may be edits. Costs next to
 /// nothing where there are none.
 ///
 /// # Errors

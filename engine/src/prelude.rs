@@ -32,7 +32,8 @@ pub use crate::lr_scheduler::{
 };
 pub use crate::optim::{
     ASGD, Adadelta, Adafactor, Adagrad, Adam, AdamW, Adamax, AdjustLr, AverageFn, AveragedModel,
-    LBFGS, LineSearch, Muon, NAdam, Optimizers, RAdam, RMSprop, Rprop, SGD, SparseAdam,
+    LBFGS, LineSearch, Muon, NAdam, Optimizers, ParamGroups, RAdam, RMSprop, Rprop, SGD,
+    SparseAdam,
 };
 pub use crate::systems::compile::array::{AnyArray, AnyInput, DataSet, Input};
 pub use crate::systems::edit::parametrize::RegisterOptions;

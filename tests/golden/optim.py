@@ -1,4 +1,4 @@
-"""Writes optim.txt: what Muon, SparseAdam, SWALR, update_bn and joined statistics come to in torch.
+"""Writes optim.txt: what Muon, SparseAdam, SWALR, update_bn, joined statistics and parameter groups come to in torch.
 
     python tests/golden/optim.py > tests/golden/optim.txt
 
@@ -99,6 +99,45 @@ def gathered():
     show("gathered gradient", torch.cat([part.grad for part in parts]))
 
 
+def param_groups():
+    """Weights and biases of two layers in two groups, whose rates are scheduled: the parameters, then the rates."""
+    lr_scheduler = torch.optim.lr_scheduler
+    cases = [
+        ("adamw_lambda", torch.optim.AdamW, dict(lr=0.05, weight_decay=0.1), dict(lr=0.02, weight_decay=0.0),
+         lambda o: lr_scheduler.LambdaLR(o, [lambda k: 1 / (1 + k), lambda k: 0.5**k])),
+        ("sgd_step", torch.optim.SGD, dict(lr=0.1, momentum=0.9, weight_decay=0.1), dict(momentum=0.0, weight_decay=0.0),
+         lambda o: lr_scheduler.StepLR(o, step_size=2, gamma=0.5)),
+        ("adamw_cycle", torch.optim.AdamW, dict(lr=0.05, weight_decay=0.1), dict(betas=(0.8, 0.9), weight_decay=0.0),
+         lambda o: lr_scheduler.OneCycleLR(o, max_lr=[0.05, 0.01], total_steps=8)),
+        ("sgd_added", torch.optim.SGD, dict(lr=0.1, momentum=0.9, weight_decay=0.1), dict(lr=0.03, momentum=0.5),
+         lambda o: lr_scheduler.StepLR(o, step_size=2, gamma=0.5)),
+    ]
+    for name, kind, options, of_biases, scheduled in cases:
+        net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
+        weights = [p for p in net.parameters() if p.dim() > 1]
+        biases = [p for p in net.parameters() if p.dim() == 1]
+        with torch.no_grad():
+            for p in net.parameters():
+                p.copy_(first(p.shape))
+        # The added group takes its parameters out of group 0, with the state that they have.
+        is_added = name.endswith("added")
+        groups = [dict(params=weights + biases)] if is_added else [dict(params=weights), dict(params=biases, **of_biases)]
+        optimizer = kind(groups, **options)
+        scheduler = scheduled(optimizer)
+        for k in range(5):
+            if is_added and k == 2:
+                del optimizer.param_groups[0]["params"][2:]
+                optimizer.add_param_group(dict(params=biases, **of_biases))
+            for p in net.parameters():
+                p.grad = of(p.shape, lambda i: torch.cos(1.3 * i + k))
+            optimizer.step()
+            scheduler.step()
+            rates = torch.tensor([group["lr"] for group in optimizer.param_groups], dtype=torch.float64)
+            show(f"groups_{name} {k}", torch.cat([p.flatten() for p in net.parameters()] + [rates]))
+        for number, group in enumerate(optimizer.state_dict()["param_groups"]):
+            show(f"groups_{name} params {number}", group["params"])
+
+
 def main():
     print(f"torch {torch.__version__}")
     muon()
@@ -106,6 +145,7 @@ def main():
     swalr()
     update_statistics()
     gathered()
+    param_groups()
 
 
 if __name__ == "__main__":

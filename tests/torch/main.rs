@@ -47,6 +47,7 @@ mod names;
 mod optim {
     mod amp;
     mod clipping;
+    mod groups;
     mod optimizers;
     mod schedulers;
     mod training;

@@ -10,7 +10,7 @@
 pub struct Keeper(());
 
 impl Keeper {
-    /// Makes one.
+    /// Creates one.
     ///
     /// # Safety
     ///

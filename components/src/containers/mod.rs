@@ -229,7 +229,7 @@ macro_rules! modules_in_order {
             }
         }
 
-        /// Gives the modules in order, without their names.
+        /// Returns the modules in order, without their names.
         impl IntoIterator for $container {
             type Item = Box<dyn DynModule>;
             type IntoIter = std::vec::IntoIter<Box<dyn DynModule>>;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::module::repr::boolean;
 use crate::module::{Call, Declare, Init, Module};
 
-/// Gives `y_o = x1ᵀ · weight_o · x2 + bias_o`.
+/// Computes `y_o = x1ᵀ · weight_o · x2 + bias_o`.
 ///
 /// A module of `input1` and `input2`.
 ///

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::module::{Call, Module};
 use crate::{Scalars, scalars};
 
-/// Gives the cosine of the angle between the vectors along an axis.
+/// Computes the cosine of the angle between the vectors along an axis.
 ///
 /// A module of `x1` and `x2`. A vector shorter than `eps` is divided by `eps` in place of its length.
 ///

@@ -1,6 +1,6 @@
 //! Lazy layers: their shapes are inferred from what they are first called with.
 
-pub mod norm_conv;
+pub(crate) mod norm_conv;
 
 use bevy_ecs::prelude::*;
 use neurarch_kernels::ir::shape::Shape;

@@ -1,20 +1,20 @@
 //! Layers: components that say what a module computes, named as torch names them, one file a family.
 
-pub mod activations;
-pub mod attention;
-pub mod bilinear;
-pub mod containers;
-pub mod distance;
-pub mod dropout;
-pub mod flatten;
-pub mod fused_linear_relu;
-pub mod lazy;
-pub mod linear;
-pub mod norm;
-pub mod recurrent;
-pub mod sparse;
-pub mod spatial;
-pub mod transformer;
+mod activations;
+mod attention;
+mod bilinear;
+mod containers;
+mod distance;
+mod dropout;
+mod flatten;
+mod fused_linear_relu;
+mod lazy;
+mod linear;
+pub(crate) mod norm;
+mod recurrent;
+mod sparse;
+mod spatial;
+mod transformer;
 
 pub use crate::layers::activations::activation::{
     Approximate, ELU, GELU, Identity, LeakyReLU, LogSoftmax, ReLU, SiLU, Sigmoid, Softmax,

@@ -6,7 +6,7 @@
 //! [`PackedSequence`](neurarch_kernels::ir::packed::PackedSequence). How many time steps there are is known
 //! while tracing; another number is another program.
 
-pub mod cell;
+pub(crate) mod cell;
 pub(crate) mod stack;
 
 use bevy_ecs::prelude::*;
@@ -115,7 +115,7 @@ recurrent! {
     ///
     /// | value                  | shape                                             | at first                         |
     /// |------------------------|---------------------------------------------------|----------------------------------|
-    /// | `input`                | `[T, N, input_size]`, or see [the file](self)     |                                  |
+    /// | `input`                | `[T, N, input_size]`; `[N, T, input_size]` if `batch_first`, `[T, input_size]` for one sequence, or a [`PackedSequence`](neurarch_kernels::ir::packed::PackedSequence) |                                  |
     /// | `hx`, the last states  | `[num_layers · directions, N, hidden_size]`       | zeros if not given               |
     /// | output                 | `[T, N, directions · hidden_size]`                |                                  |
     /// | `weight_ih_l0`         | `[hidden_size, input_size]`; in later layers `[.., directions · hidden_size]` | `U(-k, k)`, `k = 1/√hidden_size` |
@@ -138,7 +138,7 @@ recurrent! {
     ///
     /// | value                  | shape                                             | at first                         |
     /// |------------------------|---------------------------------------------------|----------------------------------|
-    /// | `input`                | `[T, N, input_size]`, or see [the file](self)     |                                  |
+    /// | `input`                | as in [`RNN`]                                     |                                  |
     /// | `hx`, the last states  | `h`: `[num_layers · directions, N, output_size]`; `c`: the same with `hidden_size` | zeros if not given |
     /// | output                 | `[T, N, directions · output_size]`                |                                  |
     /// | `weight_ih_l0`         | `[4 · hidden_size, input_size]`; in later layers `[.., directions · output_size]` | `U(-k, k)`, `k = 1/√hidden_size` |
@@ -172,7 +172,7 @@ recurrent! {
     ///
     /// | value                  | shape                                             | at first                         |
     /// |------------------------|---------------------------------------------------|----------------------------------|
-    /// | `input`                | `[T, N, input_size]`, or see [the file](self)     |                                  |
+    /// | `input`                | as in [`RNN`]                                     |                                  |
     /// | `hx`, the last states  | `[num_layers · directions, N, hidden_size]`       | zeros if not given               |
     /// | output                 | `[T, N, directions · hidden_size]`                |                                  |
     /// | `weight_ih_l0`         | `[3 · hidden_size, input_size]`; in later layers `[.., directions · hidden_size]` | `U(-k, k)`, `k = 1/√hidden_size` |

@@ -1,6 +1,6 @@
 //! [`TransformerEncoder`], [`TransformerDecoder`]: stacks of layers; and [`Transformer`], one of each.
 
-pub mod layer;
+pub(crate) mod layer;
 
 use bevy_ecs::prelude::*;
 use ndarray::Array2;
@@ -275,7 +275,7 @@ impl Transformer {
     /// Returns a mask with which no place sees those after it: -∞ above the diagonal, 0 elsewhere, `[sz, sz]`.
     ///
     /// Source: `torch.nn.Transformer.generate_square_subsequent_mask`. In a `forward` of your own there is
-    /// [`causal_mask`](neurarch_kernels::ops::attention::scaled_dot_product::causal_mask).
+    /// `causal_mask`, of traced values.
     pub fn generate_square_subsequent_mask<T: From<f32>>(sz: usize) -> Array2<T> {
         Array2::from_shape_fn((sz, sz), |(row, column)| {
             T::from(if column > row { f32::NEG_INFINITY } else { 0.0 })

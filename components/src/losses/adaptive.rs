@@ -12,7 +12,7 @@ use crate::layers::{Linear, ModuleList, Sequential};
 use crate::module::call::Watcher;
 use crate::module::{Call, Declare, Module};
 
-/// Gives the logarithm of the probability of each target class, and minus their mean as the loss.
+/// Returns the logarithm of the probability of each target class, and minus their mean as the loss.
 ///
 /// The head decides between the first classes, up to the first cutoff, and clusters; each cluster's tail
 /// decides between the classes from one cutoff to the next, by way of fewer features the rarer they are.

@@ -74,7 +74,7 @@ pub trait Loss: Clone + Debug + PartialEq + Send + Sync + 'static {
         Targets::Any
     }
 
-    /// Gives a copy in which every scalar slot has a fixed value and every array fixed numbers: what decides
+    /// Returns a copy in which every scalar slot has a fixed value and every array fixed numbers: what decides
     /// the program.
     fn structural(&self) -> Self {
         self.clone()
@@ -140,7 +140,7 @@ enum Place<'a> {
 }
 
 impl<'a> LossCall<'a> {
-    /// Makes one for a loss that training was called with; `arrays` are [`DynLoss::arrays`], recorded as
+    /// Creates one for a loss that training was called with; `arrays` are [`DynLoss::arrays`], recorded as
     /// inputs in the dtype of the outputs.
     pub fn new(trace: &'a Trace, arrays: &'a [(&'static str, Var)]) -> Self {
         LossCall { trace, place: Place::Training(arrays) }

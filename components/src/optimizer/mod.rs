@@ -1,5 +1,5 @@
 //! Optimizers: components that say how a model learns. On the root for the model, on a module for its
-//! subtree (torch's parameter groups); the nearest wins.
+//! subtree; the nearest wins. [`ParamGroups`] are several groups of parameters of one optimizer.
 
 mod adadelta;
 mod adafactor;
@@ -9,6 +9,7 @@ mod adamax;
 mod asgd;
 mod average;
 mod check;
+mod groups;
 mod lbfgs;
 mod muon;
 mod nadam;
@@ -36,6 +37,7 @@ pub use adamax::Adamax;
 pub use asgd::ASGD;
 pub use average::{AverageFn, AveragedModel};
 pub use check::OptimizerError;
+pub use groups::{DynParamGroups, NamedParameter, OptimizerComponent, ParamGroups};
 pub use lbfgs::{LBFGS, LbfgsState, LineSearch};
 pub use muon::{AdjustLr, Muon};
 pub use nadam::NAdam;
@@ -88,7 +90,7 @@ pub trait Optimizer: Component<Mutability = Mutable> + Clone + Debug + PartialEq
     /// Writes down one update: stores the parameter and its states, and gives the steps after it.
     fn update(&self, at: &Update<'_>) -> Var;
 
-    /// Gives a copy in which every scalar slot has a fixed value: what decides the program.
+    /// Returns a copy in which every scalar slot has a fixed value: what decides the program.
     fn structural(&self) -> Self;
 
     /// Reads a scalar slot; `None` if there is none of that name.
@@ -134,6 +136,8 @@ pub struct Update<'a> {
     pub trace: &'a Trace,
     /// The position whose entity has the optimizer.
     pub owner: usize,
+    /// The number of its group there.
+    pub group: usize,
     /// The parameter's place in its module, and its count's in `steps`.
     pub index: usize,
     /// The parameter before the update.
@@ -149,7 +153,8 @@ pub struct Update<'a> {
 impl Update<'_> {
     /// Returns a number of the optimizer, in double precision.
     pub fn scalar(&self, name: &'static str) -> Var {
-        let scalar = Scalar { name, of: ScalarOf::Optimizer, position: self.owner };
+        let of = ScalarOf::Optimizer { group: self.group };
+        let scalar = Scalar { name, of, position: self.owner };
         self.trace.scalar(scalar, Dtype::F64)
     }
 
@@ -215,8 +220,8 @@ pub trait DynOptimizer: Any + Debug + Send + Sync {
     fn equals(&self, other: &dyn DynOptimizer) -> bool;
     /// Copies.
     fn clone_box(&self) -> Box<dyn DynOptimizer>;
-    /// Adds the optimizer as a component.
-    fn insert(&self, entity: &mut EntityWorldMut<'_>);
+    /// Becomes a copy of `other`, if the two are of one type; says whether they are.
+    fn assign(&mut self, other: &dyn DynOptimizer) -> bool;
 }
 
 impl<O: Optimizer> DynOptimizer for O {
@@ -280,7 +285,8 @@ impl<O: Optimizer> DynOptimizer for O {
         Box::new(self.clone())
     }
 
-    fn insert(&self, entity: &mut EntityWorldMut<'_>) {
-        entity.insert(self.clone());
+    fn assign(&mut self, other: &dyn DynOptimizer) -> bool {
+        let other = (other as &dyn Any).downcast_ref::<O>();
+        other.map(|other| self.clone_from(other)).is_some()
     }
 }

@@ -51,12 +51,13 @@ pub enum SavedError {
         /// What is wrong with them.
         reason: String,
     },
-    /// A scheduler has functions, and is to be read where there is none of its type that they could be taken from.
+    /// A scheduler, or parameter groups, have functions, and are to be read where there are none of their type that they could be
+    /// taken from.
     #[error(
-        "`{rule}` has functions, which no file holds: expected an entity that has a scheduler of this type already"
+        "`{rule}` has functions, which no file holds: expected an entity that has some of this type already"
     )]
     Functions {
-        /// The rule that has them.
+        /// The type that has them.
         rule: String,
     },
     /// The settings of a scheduler cannot be.

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 
 use super::cbor::{decode, name_of};
 use super::error::SavedError;
-use super::scheduler;
+use super::{groups, scheduler};
 use super::types::{SavedTypes, Value, add, add_component, add_module, write};
 use crate::amp::GradScaler;
 use crate::builtin;
@@ -27,6 +27,9 @@ use crate::scheduler::*;
 pub(super) trait Types: Modules {
     /// Takes the next component type that is no module.
     fn component<T: Component + Clone + Debug + Serialize + DeserializeOwned>(&mut self);
+
+    /// Takes the next optimizer, and [`ParamGroups`] of it.
+    fn optimizer<O: Optimizer + Serialize + DeserializeOwned>(&mut self);
 
     /// Takes the next rule of schedulers.
     fn scheduler<R: LRScheduler + Serialize + DeserializeOwned>(&mut self);
@@ -59,6 +62,11 @@ pub(super) fn register(world: &mut World) -> Result<(), SavedError> {
             self.next(|world| add_component::<T>(world, &name_of::<T>()));
         }
 
+        fn optimizer<O: Optimizer + Serialize + DeserializeOwned>(&mut self) {
+            self.component::<O>();
+            self.next(groups::add_groups::<O>);
+        }
+
         fn scheduler<R: LRScheduler + Serialize + DeserializeOwned>(&mut self) {
             self.next(|world| world.resource_mut::<SavedTypes>().rules.add::<R>());
         }
@@ -87,21 +95,21 @@ fn mode(world: &mut World) -> Result<(), SavedError> {
 pub(super) fn list(types: &mut impl Types) {
     builtin::list(types);
 
-    types.component::<ASGD>();
-    types.component::<Adadelta>();
-    types.component::<Adafactor>();
-    types.component::<Adagrad>();
-    types.component::<Adam>();
-    types.component::<AdamW>();
-    types.component::<Adamax>();
+    types.optimizer::<ASGD>();
+    types.optimizer::<Adadelta>();
+    types.optimizer::<Adafactor>();
+    types.optimizer::<Adagrad>();
+    types.optimizer::<Adam>();
+    types.optimizer::<AdamW>();
+    types.optimizer::<Adamax>();
     types.component::<LBFGS>();
-    types.component::<Muon>();
-    types.component::<NAdam>();
-    types.component::<RAdam>();
-    types.component::<RMSprop>();
-    types.component::<Rprop>();
-    types.component::<SGD>();
-    types.component::<SparseAdam>();
+    types.optimizer::<Muon>();
+    types.optimizer::<NAdam>();
+    types.optimizer::<RAdam>();
+    types.optimizer::<RMSprop>();
+    types.optimizer::<Rprop>();
+    types.optimizer::<SGD>();
+    types.optimizer::<SparseAdam>();
 
     types.scheduler::<ChainedScheduler>();
     types.scheduler::<ConstantLR>();

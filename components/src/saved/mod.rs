@@ -2,6 +2,7 @@
 
 mod cbor;
 mod error;
+mod groups;
 mod list;
 mod rules;
 mod scheduler;
@@ -18,6 +19,7 @@ pub use self::error::SavedError;
 pub use self::types::{SavedType, SavedTypes, SavedValue};
 use self::types::{add_component, add_module};
 use crate::module::Module;
+use crate::optimizer::Optimizer;
 use crate::scheduler::LRScheduler;
 
 impl SavedTypes {
@@ -78,6 +80,20 @@ impl SavedTypes {
     {
         Self::init(world);
         add_module::<M>(world, name)
+    }
+
+    /// Registers an optimizer of the host's own under its name in Rust, and [`ParamGroups`](crate::optimizer::ParamGroups) of
+    /// it.
+    ///
+    /// # Errors
+    ///
+    /// [`SavedError::NameTaken`] if another type has the name.
+    pub fn register_optimizer<O>(world: &mut World) -> Result<(), SavedError>
+    where
+        O: Optimizer + Serialize + DeserializeOwned,
+    {
+        Self::register::<O>(world)?;
+        groups::add_groups::<O>(world)
     }
 
     /// Registers a rule of schedulers, so that a [`Scheduler`](crate::scheduler::Scheduler) that follows it can be saved.

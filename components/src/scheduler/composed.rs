@@ -23,7 +23,7 @@ pub struct SequentialLR {
 }
 
 impl SequentialLR {
-    /// Makes one whose schedulers change at these steps, in ascending order.
+    /// Creates one whose schedulers change at these steps, in ascending order.
     pub fn new(milestones: impl Into<Vec<usize>>) -> Self {
         SequentialLR { parts: Vec::new(), milestones: milestones.into() }
     }
@@ -31,7 +31,7 @@ impl SequentialLR {
     /// Adds a scheduler.
     #[must_use]
     pub fn push(mut self, scheduler: impl LRScheduler) -> Self {
-        self.parts.push(Timed::new(&scheduler));
+        self.parts.push(Timed::of(scheduler.clone_box()));
         self
     }
 
@@ -122,7 +122,7 @@ pub struct ChainedScheduler {
 }
 
 impl ChainedScheduler {
-    /// Makes an empty one.
+    /// Creates an empty one.
     pub fn new() -> Self {
         ChainedScheduler::default()
     }
@@ -130,7 +130,7 @@ impl ChainedScheduler {
     /// Adds a scheduler.
     #[must_use]
     pub fn push(mut self, scheduler: impl LRScheduler) -> Self {
-        self.parts.push(Timed::new(&scheduler));
+        self.parts.push(Timed::of(scheduler.clone_box()));
         self
     }
 }

@@ -71,7 +71,7 @@ pub struct CosineAnnealingWarmRestarts {
 }
 
 impl CosineAnnealingWarmRestarts {
-    /// Makes one; torch's defaults are a `t_mult` of 1 and an `eta_min` of 0.
+    /// Creates one; torch's defaults are a `t_mult` of 1 and an `eta_min` of 0.
     pub fn new(t_0: usize, t_mult: usize, eta_min: f64) -> Self {
         CosineAnnealingWarmRestarts { t_0, t_mult, eta_min, now: (-1.0, t_0 as f64) }
     }
@@ -129,6 +129,10 @@ impl LRScheduler for CosineAnnealingWarmRestarts {
         let lr = self.lr(*progress, group)?;
         group.set_lr(lr);
         Ok(())
+    }
+
+    fn takes_epochs(&self) -> bool {
+        true
     }
 
     fn state(&self) -> Vec<(&'static str, f64)> {

@@ -48,7 +48,7 @@ pub struct CyclicLR {
 }
 
 impl CyclicLR {
-    /// Makes one with torch's defaults: 2,000 steps up and as many down, and momentum between 0.8 and 0.9.
+    /// Creates one with torch's defaults: 2,000 steps up and as many down, and momentum between 0.8 and 0.9.
     pub fn new(base_lr: f64, max_lr: f64) -> Self {
         CyclicLR {
             base_lr,
@@ -152,7 +152,7 @@ pub struct OneCycleLR {
 }
 
 impl OneCycleLR {
-    /// Makes one with torch's defaults.
+    /// Creates one with torch's defaults.
     pub fn new(max_lr: f64, total_steps: usize) -> Self {
         OneCycleLR {
             max_lr,

@@ -4,13 +4,20 @@ use core::any::Any;
 
 use serde::{Deserialize, Serialize};
 
-use super::{LRScheduler, ParamGroup, Progress, Scheduler, SchedulerError, Timed};
+use super::{LRScheduler, ParamGroup, Progress, Scheduled, Scheduler, SchedulerError, Timed};
 use crate::optimizer::SGD;
 use crate::wire::{Bytes, short_name};
 
 /// A [`Scheduler`] as it is written.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct SchedulerForm {
+    /// One for each parameter group.
+    groups: Vec<GroupForm>,
+}
+
+/// The schedule of one parameter group.
+#[derive(Serialize, Deserialize)]
+struct GroupForm {
     initial_lr: Option<f64>,
     timed: TimedForm,
 }
@@ -51,8 +58,11 @@ pub(crate) type ReadRule<'a, E> = &'a dyn Fn(&str, &[u8]) -> Result<Box<dyn LRSc
 impl Scheduler {
     /// Returns what is written; `write` writes the settings of a rule.
     pub(crate) fn form<E>(&self, write: WriteRule<'_, E>) -> Result<SchedulerForm, E> {
-        let timed = TimedForm::new(&mut self.timed.clone(), write)?;
-        Ok(SchedulerForm { initial_lr: self.initial_lr, timed })
+        let groups = self.groups.iter().map(|Scheduled { initial_lr, timed }| {
+            let timed = TimedForm::new(&mut timed.clone(), write)?;
+            Ok(GroupForm { initial_lr: *initial_lr, timed })
+        });
+        Ok(SchedulerForm { groups: groups.collect::<Result<_, E>>()? })
     }
 
     /// Makes what was written; `read` reads rules. Those that have functions wait for
@@ -61,7 +71,14 @@ impl Scheduler {
         form: SchedulerForm,
         read: ReadRule<'_, E>,
     ) -> Result<Self, E> {
-        Ok(Scheduler { initial_lr: form.initial_lr, timed: form.timed.read(read)? })
+        let groups = form.groups.into_iter().map(|GroupForm { initial_lr, timed }| {
+            Ok(Scheduled { initial_lr, timed: timed.read(read)? })
+        });
+        let groups = groups.collect::<Result<Vec<_>, E>>()?;
+        match groups.is_empty() {
+            true => Err(SchedulerError::Groups { expected: 1, found: 0 }.into()),
+            false => Ok(Scheduler { groups }),
+        }
     }
 
     /// Puts rules that have functions back, as another scheduler has them at the same places.
@@ -70,8 +87,9 @@ impl Scheduler {
     ///
     /// The name of a rule's type, if the other one has none of it there.
     pub(crate) fn take_functions(&mut self, from: Option<&Scheduler>) -> Result<(), String> {
-        let mut from = from.map(|from| from.timed.clone());
-        self.timed.take_functions(from.as_mut())
+        let mut from = from.map(|from| from.groups.clone()).unwrap_or_default();
+        let mut others = from.iter_mut().map(|group| &mut group.timed);
+        self.groups.iter_mut().try_for_each(|group| group.timed.take_functions(others.next()))
     }
 }
 
@@ -97,7 +115,7 @@ impl TimedForm {
         rule.set_parts(parts)?;
         if rule.parts().is_empty() {
             // A copy that begins checks its settings.
-            Scheduler::attach(rule.clone_box(), &mut SGD::default())?;
+            Scheduler::attach(&rule.clone_box(), &mut SGD::default())?;
         }
         Ok(Timed { progress: Progress { last_epoch, is_initial: false }, rule })
     }

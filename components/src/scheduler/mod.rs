@@ -8,6 +8,7 @@ mod cosine;
 mod cycle;
 mod decay;
 mod form;
+mod groups;
 mod lambda;
 mod plateau;
 mod state;
@@ -24,11 +25,12 @@ pub use cosine::{CosineAnnealingLR, CosineAnnealingWarmRestarts};
 pub use cycle::{Anneal, CyclicLR, CyclicMode, OneCycleLR};
 pub use decay::{ConstantLR, ExponentialLR, LinearLR, MultiStepLR, PolynomialLR, StepLR};
 pub(crate) use form::SchedulerForm;
+pub use groups::GroupSchedulers;
 pub use lambda::{LambdaLR, MultiplicativeLR};
 pub use plateau::{Mode, ReduceLROnPlateau, ThresholdMode};
 pub use swa::SWALR;
 
-use crate::optimizer::DynOptimizer;
+use crate::optimizer::{DynOptimizer, DynParamGroups};
 
 /// Why rates cannot be scheduled; torch's words.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -57,6 +59,14 @@ pub enum SchedulerError {
     /// The scheduler is stepped without a metric.
     #[error("expected a ReduceLROnPlateau, whose steps take metrics")]
     Metric,
+    /// There is not one scheduler for each parameter group.
+    #[error("Expected {expected} schedulers, one for each parameter group, but got {found}")]
+    Groups {
+        /// How many groups the optimizer has.
+        expected: usize,
+        /// How many schedulers came.
+        found: usize,
+    },
     /// A state is of another scheduler.
     #[error("the state of a scheduler has {found:?}, expected {expected:?}")]
     State {
@@ -78,7 +88,7 @@ pub enum SchedulerError {
     },
 }
 
-/// The rates that a scheduler changes: those of one optimizer, torch's parameter group.
+/// The rates that a scheduler changes: those of one parameter group.
 pub struct ParamGroup<'a> {
     optimizer: &'a mut dyn DynOptimizer,
     initial_lr: &'a mut Option<f64>,
@@ -177,6 +187,12 @@ pub trait LRScheduler: Any + Debug + Send + Sync {
         false
     }
 
+    /// Returns whether fractions of epochs are what steps are for, as in [`CosineAnnealingWarmRestarts`]: torch neither warns
+    /// of a step to an epoch then, nor of one before the optimizer's.
+    fn takes_epochs(&self) -> bool {
+        false
+    }
+
     /// Goes one step on with what was measured.
     fn observe(&mut self, _metric: f64, _progress: &mut Progress, _group: &mut ParamGroup<'_>) {}
 
@@ -259,6 +275,10 @@ impl LRScheduler for Box<dyn LRScheduler> {
         (**self).takes_metrics()
     }
 
+    fn takes_epochs(&self) -> bool {
+        (**self).takes_epochs()
+    }
+
     fn observe(&mut self, metric: f64, progress: &mut Progress, group: &mut ParamGroup<'_>) {
         (**self).observe(metric, progress, group);
     }
@@ -300,9 +320,9 @@ pub struct Timed {
 }
 
 impl Timed {
-    fn new(rule: &impl LRScheduler) -> Self {
+    fn of(rule: Box<dyn LRScheduler>) -> Self {
         let progress = Progress { last_epoch: -1.0, is_initial: false };
-        Timed { progress, rule: rule.clone_box() }
+        Timed { progress, rule }
     }
 
     /// Does what torch's constructor does to the optimizer.
@@ -347,6 +367,13 @@ pub struct Metric(pub f64);
 #[derive(Component, Clone, Debug)]
 #[component(storage = "SparseSet")]
 pub struct Scheduler {
+    /// For each parameter group; at least one.
+    groups: Vec<Scheduled>,
+}
+
+/// The schedule of one parameter group.
+#[derive(Clone, Debug)]
+struct Scheduled {
     initial_lr: Option<f64>,
     timed: Timed,
 }
@@ -356,13 +383,15 @@ impl Scheduler {
     ///
     /// # Errors
     ///
-    /// If a setting is out of its range, or the optimizer has not what is scheduled. Its rates are then
-    /// those of before.
+    /// If a setting is out of its range, the optimizer has not what is scheduled, or there is not one of several schedulers
+    /// for each group. Its rates are then those of before.
     pub fn attach(
-        rule: impl LRScheduler,
-        optimizer: &mut dyn DynOptimizer,
+        schedulers: &impl GroupSchedulers,
+        optimizer: &mut dyn DynParamGroups,
     ) -> Result<Self, SchedulerError> {
-        let mut scheduler = Scheduler { initial_lr: None, timed: Timed::new(&rule) };
+        let rules = schedulers.of_groups(optimizer.n_groups())?.into_iter();
+        let begin = |rule| Scheduled { initial_lr: None, timed: Timed::of(rule) };
+        let mut scheduler = Scheduler { groups: rules.map(begin).collect() };
         scheduler.change(optimizer, |timed, group| timed.attach(group))?;
         Ok(scheduler)
     }
@@ -372,7 +401,7 @@ impl Scheduler {
     /// # Errors
     ///
     /// If there is no such step, or it takes a metric. Nothing is changed then.
-    pub fn step(&mut self, optimizer: &mut dyn DynOptimizer) -> Result<(), SchedulerError> {
+    pub fn step(&mut self, optimizer: &mut dyn DynParamGroups) -> Result<(), SchedulerError> {
         self.change(optimizer, |timed, group| timed.step(group, None))
     }
 
@@ -385,7 +414,7 @@ impl Scheduler {
     /// Source: `scheduler.step(epoch)`.
     pub fn step_to(
         &mut self,
-        optimizer: &mut dyn DynOptimizer,
+        optimizer: &mut dyn DynParamGroups,
         epoch: f64,
     ) -> Result<(), SchedulerError> {
         self.change(optimizer, |timed, group| timed.step(group, Some(epoch)))
@@ -400,7 +429,7 @@ impl Scheduler {
     /// Source: `ReduceLROnPlateau.step(metrics)`.
     pub fn observe(
         &mut self,
-        optimizer: &mut dyn DynOptimizer,
+        optimizer: &mut dyn DynParamGroups,
         metric: f64,
     ) -> Result<(), SchedulerError> {
         self.change(optimizer, |Timed { progress, rule }, group| {
@@ -414,14 +443,57 @@ impl Scheduler {
 
     /// Returns whether steps take a metric.
     pub fn takes_metrics(&self) -> bool {
-        self.timed.rule.takes_metrics()
+        self.groups.iter().any(|group| group.timed.rule.takes_metrics())
+    }
+
+    /// Returns whether torch has no warnings about its steps: see [`LRScheduler::takes_epochs`].
+    pub fn takes_epochs(&self) -> bool {
+        self.groups.iter().any(|group| group.timed.rule.takes_epochs())
     }
 
     /// Returns the number of steps done.
     pub fn last_epoch(&self) -> f64 {
-        self.timed.progress.last_epoch
+        self.groups.first().map_or(0.0, |group| group.timed.progress.last_epoch)
     }
 
+    /// Changes the schedule and the rates of all groups, or of none.
+    fn change(
+        &mut self,
+        optimizer: &mut dyn DynParamGroups,
+        change: impl Fn(&mut Timed, &mut ParamGroup<'_>) -> Result<(), SchedulerError>,
+    ) -> Result<(), SchedulerError> {
+        let groups = optimizer.n_groups();
+        self.follow(optimizer);
+        // What was changed before a group that refuses.
+        let before = (groups > 1).then(|| (self.groups.clone(), optimizer.clone_box()));
+        let changed = self.groups.iter_mut().enumerate().try_for_each(|(number, scheduled)| {
+            let optimizer = optimizer.group_mut(number).ok_or(SchedulerError::NoRate)?;
+            scheduled.change(optimizer, &change)
+        });
+        if let (Err(_), Some((scheduled, rates))) = (&changed, before) {
+            self.groups = scheduled;
+            for number in 0..groups {
+                if let Some((own, before)) = optimizer.group_mut(number).zip(rates.group(number)) {
+                    own.assign(before);
+                }
+            }
+        }
+        changed
+    }
+
+    /// Has as many groups as the optimizer: one that was added goes on from where group 0 is, and begins with the rate that it
+    /// has.
+    fn follow(&mut self, optimizer: &dyn DynParamGroups) {
+        self.groups.truncate(optimizer.n_groups());
+        for number in self.groups.len()..optimizer.n_groups() {
+            let initial_lr = optimizer.group(number).and_then(|group| group.scalar("lr"));
+            let timed = self.groups[0].timed.clone();
+            self.groups.push(Scheduled { initial_lr, timed });
+        }
+    }
+}
+
+impl Scheduled {
     /// Changes the schedule and the rates, or neither.
     fn change(
         &mut self,
@@ -433,7 +505,7 @@ impl Scheduler {
         let rates = names.map(|name| optimizer.scalar(name));
         // A rule that fails has changed nothing of itself, but of several the first ones may have gone on.
         let parts = (!self.timed.rule.parts().is_empty()).then(|| self.timed.clone());
-        let Scheduler { initial_lr, timed } = self;
+        let Scheduled { initial_lr, timed } = self;
         let changed = change(timed, &mut ParamGroup { optimizer: &mut *optimizer, initial_lr });
         if changed.is_err() {
             for (name, before) in names.into_iter().zip(rates) {

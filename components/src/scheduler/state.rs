@@ -4,13 +4,17 @@ use super::{Scheduler, SchedulerError, Timed};
 
 impl Scheduler {
     /// Lists how far the schedule has come, by torch's names: `base_lr`, `last_epoch`, what the rule has seen, and the
-    /// same of the schedulers that it is made of behind `_schedulers.0.` and so on. Settings are not listed.
+    /// same of the schedulers that it is made of behind `_schedulers.0.` and so on. Those of parameter group 1 and on are
+    /// behind `param_groups.1.` and so on. Settings are not listed.
     ///
     /// Source: `scheduler.state_dict()`, of what changes.
     pub fn state_dict(&self) -> Vec<(String, f64)> {
         let mut state = Vec::new();
-        state.extend(self.initial_lr.map(|lr| ("base_lr".to_owned(), lr)));
-        list(&mut self.timed.clone(), "", &mut state);
+        for (number, group) in self.groups.iter().enumerate() {
+            let start = start(number);
+            state.extend(group.initial_lr.map(|lr| (format!("{start}base_lr"), lr)));
+            list(&mut group.timed.clone(), &start, &mut state);
+        }
         state
     }
 
@@ -33,9 +37,20 @@ impl Scheduler {
         }
         let number =
             |name: &str| state.iter().find(|(of, _)| of == name).map(|(_, number)| *number);
-        give(&mut self.timed, "", &number);
-        self.initial_lr = number("base_lr");
+        for (place, group) in self.groups.iter_mut().enumerate() {
+            let start = start(place);
+            give(&mut group.timed, &start, &number);
+            group.initial_lr = number(&format!("{start}base_lr"));
+        }
         Ok(())
+    }
+}
+
+/// Returns what the names of a parameter group's state begin with.
+fn start(group: usize) -> String {
+    match group {
+        0 => String::new(),
+        _ => format!("param_groups.{group}."),
     }
 }
 

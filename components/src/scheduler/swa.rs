@@ -21,7 +21,7 @@ pub struct SWALR {
 }
 
 impl SWALR {
-    /// Makes one with torch's defaults: 10 steps along half a cosine.
+    /// Creates one with torch's defaults: 10 steps along half a cosine.
     pub fn new(swa_lr: f64) -> Self {
         SWALR { swa_lr, anneal_epochs: 10, anneal_strategy: Anneal::Cos }
     }

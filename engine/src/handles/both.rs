@@ -1,6 +1,6 @@
 //! What a population and a module have in common, for itself and all below it.
 
-use crate::components::scheduler::LRScheduler;
+use crate::components::scheduler::GroupSchedulers;
 use crate::components::state::{IncompatibleKeys, StateDict};
 use crate::handles::{ModuleMut, PopulationMut};
 use crate::state::Tensor;
@@ -86,12 +86,13 @@ both! {
         Ok(self)
     }
 
-    /// Schedules every optimizer there: [`lr_scheduler::schedule_with`].
+    /// Schedules every optimizer there, its parameter groups by one scheduler or by an array with one for each:
+    /// [`lr_scheduler::schedule_with`].
     ///
     /// # Errors
     ///
     /// If there is no optimizer, or the scheduler refuses it.
-    pub fn schedule(&mut self, scheduler: impl LRScheduler + Clone) -> Result<(), ScheduleError> {
+    pub fn schedule(&mut self, scheduler: impl GroupSchedulers + Clone) -> Result<(), ScheduleError> {
         lr_scheduler::schedule_with(self.handle.world, self.id, |_| scheduler.clone())
     }
 
@@ -100,7 +101,7 @@ both! {
     /// # Errors
     ///
     /// As [`schedule`](Self::schedule).
-    pub fn schedule_with<S: LRScheduler>(&mut self, scheduler: impl Fn(usize) -> S) -> Result<(), ScheduleError> {
+    pub fn schedule_with<S: GroupSchedulers>(&mut self, scheduler: impl Fn(usize) -> S) -> Result<(), ScheduleError> {
         lr_scheduler::schedule_with(self.handle.world, self.id, scheduler)
     }
 
@@ -109,6 +110,7 @@ both! {
     /// # Errors
     ///
     /// If nothing is scheduled, or a schedule has ended.
+    #[track_caller]
     pub fn step_schedulers(&mut self) -> Result<(), ScheduleError> {
         lr_scheduler::step(self.handle.world, self.id)
     }
@@ -118,6 +120,7 @@ both! {
     /// # Errors
     ///
     /// As [`step_schedulers`](Self::step_schedulers).
+    #[track_caller]
     pub fn step_schedulers_to(&mut self, epoch: f64) -> Result<(), ScheduleError> {
         lr_scheduler::step_to(self.handle.world, self.id, epoch)
     }

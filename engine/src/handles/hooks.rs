@@ -16,10 +16,10 @@ use crate::systems::execute::hooks::RegisterHookError;
 /// together, with the same bits; the others do not notice. Hooks of single models are called model by model, in the
 /// order of the models. A model whose hook changes something has its pass made op by op, alone.
 ///
-/// The type of a function says what it may do. One that returns nothing only looks: the pass is made in any case. One that
-/// returns `Ok(None)` looks this time, but might change something or fail, so what the pass writes is copied first.
-/// Should a function that returns nothing panic, or compute what cannot be, in a training step or on the way back, then the
-/// call is an error, and what it wrote by then stays; where others fail, all is as it was before.
+/// The return type of a function says what it may do. A function that returns nothing only observes. One that returns
+/// `Ok(None)` may change something or fail another time, so what the pass writes is copied first. If a function that returns
+/// nothing panics, or computes something invalid, in a training step or a backward pass, the call is an error, and what it
+/// wrote by then stays. If another function fails, everything is as it was.
 ///
 /// # Example
 ///

@@ -351,7 +351,7 @@ impl ModuleMut<'_> {
         registration::getattr(self.handle.world, self.id, name)
     }
 
-    /// Gives the module at a dotted path: [`lookup::get_submodule`].
+    /// Returns the module at a dotted path: [`lookup::get_submodule`].
     ///
     /// # Errors
     ///

@@ -5,13 +5,12 @@ use core::ops::{Deref, DerefMut};
 use bevy_ecs::prelude::*;
 use ndarray::{ArrayD, ArrayView, Dimension};
 
-use crate::components::optimizer::Optimizer;
+use crate::components::optimizer::OptimizerComponent;
 use crate::handles::{ModuleMut, PopulationRef, PositionMut, TargetMut};
 use crate::kernels::ir::dtype::{Dtype, Element};
 use crate::systems::execute::hooks::Target;
 use crate::systems::init;
 use crate::systems::optim::insert;
-use crate::systems::optim::insert::InsertError;
 use crate::systems::structure::access::AccessError;
 use crate::systems::structure::sign::SignError;
 use crate::systems::structure::spawn::SpawnError;
@@ -137,7 +136,7 @@ impl<'w> PopulationMut<'w> {
     /// # Errors
     ///
     /// If the population was despawned.
-    pub fn insert<C: Component + Clone>(&mut self, component: C) -> Result<&mut Self, InsertError> {
+    pub fn insert<C: Component + Clone>(&mut self, component: C) -> Result<&mut Self, AccessError> {
         self.insert_with(|_| component.clone())
     }
 
@@ -149,8 +148,8 @@ impl<'w> PopulationMut<'w> {
     pub fn insert_with<C: Component>(
         &mut self,
         component: impl Fn(usize) -> C,
-    ) -> Result<&mut Self, InsertError> {
-        insert::insert_with(self.handle.world, self.id, "", component)?;
+    ) -> Result<&mut Self, AccessError> {
+        insert::insert_with(self.handle.world, self.id, component)?;
         Ok(self)
     }
 
@@ -215,7 +214,7 @@ impl<'w> PopulationMut<'w> {
     /// Source: `torch.optim.SGD([shared_weight])` beside the optimizers of the models.
     pub fn insert_shared_optimizer(
         &mut self,
-        optimizer: impl Optimizer,
+        optimizer: impl OptimizerComponent,
     ) -> Result<&mut Self, SignError> {
         self.as_ref()?;
         self.handle.world.entity_mut(self.id).insert(optimizer);

@@ -7,7 +7,7 @@ use bevy_ecs::prelude::*;
 use crate::handles::TargetMut;
 use crate::systems::execute::hooks::Target;
 use crate::systems::optim::insert;
-use crate::systems::optim::insert::InsertError;
+use crate::systems::structure::access::AccessError;
 
 /// The module at a path of all models of a population: `brains.at("0")`.
 ///
@@ -57,8 +57,6 @@ use crate::systems::optim::insert::InsertError;
 #[derive(Debug)]
 pub struct PositionMut<'w> {
     handle: TargetMut<'w>,
-    id: Entity,
-    path: String,
 }
 
 impl<'w> Deref for PositionMut<'w> {
@@ -78,7 +76,7 @@ impl DerefMut for PositionMut<'_> {
 impl<'w> PositionMut<'w> {
     pub(crate) fn new(world: &'w mut World, id: Entity, path: &str) -> Self {
         let target = Target::Population(id, path.to_owned());
-        PositionMut { handle: TargetMut { world, target }, id, path: path.to_owned() }
+        PositionMut { handle: TargetMut { world, target } }
     }
 
     /// Inserts a component into the module of every model.
@@ -86,7 +84,7 @@ impl<'w> PositionMut<'w> {
     /// # Errors
     ///
     /// If a model has no such module.
-    pub fn insert<C: Component + Clone>(&mut self, component: C) -> Result<&mut Self, InsertError> {
+    pub fn insert<C: Component + Clone>(&mut self, component: C) -> Result<&mut Self, AccessError> {
         self.insert_with(|_| component.clone())
     }
 
@@ -98,8 +96,8 @@ impl<'w> PositionMut<'w> {
     pub fn insert_with<C: Component>(
         &mut self,
         component: impl Fn(usize) -> C,
-    ) -> Result<&mut Self, InsertError> {
-        insert::insert_with(self.handle.world, self.id, &self.path, component)?;
+    ) -> Result<&mut Self, AccessError> {
+        insert::insert_with(self.handle.world, self.handle.target.clone(), component)?;
         Ok(self)
     }
 }

@@ -49,7 +49,7 @@ pub(crate) const TANH_SCALE: f64 =
 /// The weight of `x³`.
 pub(crate) const TANH_CUBIC: f64 = 0.044715;
 
-/// Gives `Φ(x)`.
+/// Returns `Φ(x)`.
 #[inline(always)]
 pub(crate) fn distribution<A: Arithmetic>(approximate: Approximate, x: A) -> A {
     let c = A::splat;

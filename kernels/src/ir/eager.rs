@@ -617,8 +617,8 @@ mod tests {
 
     #[test]
     fn scalars_are_as_many_as_models() {
-        let scalar =
-            Scalar { name: "lr", of: crate::ir::program::ScalarOf::Optimizer, position: 0 };
+        let of = crate::ir::program::ScalarOf::Optimizer { group: 0 };
+        let scalar = Scalar { name: "lr", of, position: 0 };
         let short = Eager::new(2, Vec::new()).with_scalar(scalar.clone(), vec![1.0]);
         let mut told = Eager::new(2, Vec::new());
         told.set_scalar_source(Box::new(|_| Some(vec![1.0; 3])));

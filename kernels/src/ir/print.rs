@@ -35,12 +35,14 @@ impl Program {
             }
             Origin::Scalar(scalar) => {
                 let scalar = &self.scalars[scalar];
-                let of = match scalar.of {
-                    ScalarOf::Module => "module",
-                    ScalarOf::Optimizer => "optimizer",
-                    ScalarOf::Loss => "loss",
-                };
-                write!(f, "%{id} = scalar {of} {} {}", scalar.position, scalar.name)?;
+                write!(f, "%{id} = scalar ")?;
+                match scalar.of {
+                    ScalarOf::Module => write!(f, "module")?,
+                    ScalarOf::Optimizer { group: 0 } => write!(f, "optimizer")?,
+                    ScalarOf::Optimizer { group } => write!(f, "optimizer group {group}")?,
+                    ScalarOf::Loss => write!(f, "loss")?,
+                }
+                write!(f, " {} {}", scalar.position, scalar.name)?;
             }
         }
         writeln!(f, " : {}", value.ty)

@@ -152,8 +152,11 @@ pub struct Scalar {
 pub enum ScalarOf {
     /// The layer component at the scalar's position.
     Module,
-    /// The optimizer nearest to the scalar's position, at it or above.
-    Optimizer,
+    /// A group of parameters of the optimizer at the scalar's position.
+    Optimizer {
+        /// The group's number.
+        group: usize,
+    },
     /// The loss.
     Loss,
 }

@@ -199,8 +199,8 @@ fn cross(
 struct Edges<'a> {
     /// For each module call, by its scope, the node at which values enter it.
     enters: HashMap<usize, &'a Node>,
-    /// For each node that is the first to read some of `wrt`, their numbers: when the way back has passed it, their
-    /// gradients are whole.
+    /// For each node that is the first to read some of `wrt`, their numbers: when the backward pass has passed it, their
+    /// gradients are complete.
     known_after: HashMap<usize, Vec<usize>>,
 }
 

@@ -19,8 +19,7 @@ pub struct Split {
     pub saved: Vec<Type>,
 }
 
-/// Splits `program`, all of whose stores to gradients are the way back from all of its outputs. See
-/// [`split_at`].
+/// Splits a program whose stores to gradients are all of the backward pass from all of its outputs: see [`split_at`].
 pub fn split(program: Program, n_forward_inputs: usize) -> Split {
     split_at(program, Cut { n_forward_inputs, ..Cut::default() })
 }
@@ -32,8 +31,8 @@ pub struct Cut {
     pub n_forward_inputs: usize,
     /// The last outputs are the backward part's.
     pub n_backward_outputs: usize,
-    /// The last stores, if any, are those of another way back, from some of the outputs. They are the backward part's
-    /// then, and the tape is still that of the way back from all.
+    /// The last stores, if any, are of a backward pass from some of the outputs. They are the backward part's then; the tape
+    /// is still that of the backward pass from all.
     pub n_some: usize,
 }
 

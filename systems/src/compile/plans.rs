@@ -109,7 +109,7 @@ impl Planned {
             + if Arc::strong_count(&self.plan) > 1 { 0 } else { self.plan.size_bytes() }
             + values * (size_of::<Type>() + size_of::<Output>())
             + self.events.len() * size_of::<Event>()
-            + size_of_val(scheme.groups.as_slice())
+            + size_of_val(scheme.optimizers.as_slice())
     }
 }
 

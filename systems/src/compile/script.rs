@@ -112,7 +112,7 @@ impl<'a> Script<'a> {
         !self.watched.is_empty() && self.depends_on_numbers.get()
     }
 
-    /// Records the way back from values, and writes down what hooks of gradients will be told.
+    /// Records the backward pass from values, and what hooks of gradients will be told.
     pub(crate) fn backward(
         &mut self,
         trace: &Trace,

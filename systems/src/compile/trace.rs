@@ -10,7 +10,7 @@ use neurarch_components::losses::{DynLoss, LossCall};
 use neurarch_components::module::blueprint::{Blueprint, Parameter as Declared};
 use neurarch_components::module::call::{Cache, Call, Watcher};
 use neurarch_components::module::mode::{Bits, Mode};
-use neurarch_components::optimizer::{DynOptimizer, Update};
+use neurarch_components::optimizer::{DynParamGroups, Update};
 use neurarch_kernels::ir::autocast::Autocast;
 use neurarch_kernels::ir::dtype::Dtype;
 use neurarch_kernels::ir::program::{Origin, Program, Role, Slot};
@@ -26,6 +26,7 @@ use crate::compile::results::Results;
 use crate::compile::script::{Act, Kinds, Script};
 use crate::compile::trainable::Parameter;
 use crate::execute::step::NOT_SCALAR;
+use crate::structure::optimizers::group_of;
 
 /// The optimizer of a position: the nearest, at it or above.
 #[derive(Clone, Debug)]
@@ -33,7 +34,7 @@ pub(crate) struct NearestOptimizer {
     /// The position whose entity has the component.
     pub(crate) owner: usize,
     /// Its structural fields.
-    pub(crate) optimizer: Arc<dyn DynOptimizer>,
+    pub(crate) optimizer: Arc<dyn DynParamGroups>,
 }
 
 impl PartialEq for NearestOptimizer {
@@ -52,7 +53,7 @@ pub(crate) struct Scheme {
     /// Which of their parameters have a gradient.
     pub(crate) has_gradient: Bits,
     /// For each position, its optimizer.
-    pub(crate) groups: Vec<Option<NearestOptimizer>>,
+    pub(crate) optimizers: Vec<Option<NearestOptimizer>>,
     /// What autocast does in their forward passes and losses.
     pub(crate) autocast: Option<Autocast>,
     /// Where they are entered; `None` at the root.
@@ -154,7 +155,7 @@ impl Scheme {
 
     /// Returns whether some parameter has an optimizer.
     pub(crate) fn has_optimizer(&self) -> bool {
-        self.groups.iter().any(Option::is_some)
+        self.optimizers.iter().any(Option::is_some)
     }
 
     /// Records a call of the model, or of the module where it is entered, watched if somebody watches. What autocast lowered comes out in single
@@ -205,17 +206,25 @@ impl Scheme {
 
     /// Records the update of one parameter, if it has an optimizer.
     fn update(&self, trace: &Trace, slot: &Slot, gradient: &Var, steps: &mut [Option<Var>]) {
-        let Some(group) = &self.groups[slot.position] else {
+        let Some(NearestOptimizer { owner, optimizer }) = &self.optimizers[slot.position] else {
             return;
         };
-        let states = (0..group.optimizer.states().len())
+        let who = format_args!("{}: the optimizer", slot.name);
+        let path = &self.blueprint.positions[*owner].path;
+        let Slot { name, ty, .. } = slot;
+        let group = trace.contain(who, || group_of(&**optimizer, path, name, &ty.shape));
+        let Some((group, rule)) = group.and_then(|at| Some((at, optimizer.group(at)?))) else {
+            return;
+        };
+        let states = (0..rule.states().len())
             .map(|state| trace.slot(Slot { role: Role::State(state as u8), ..slot.clone() }))
             .collect::<Vec<_>>();
         let before =
             steps[slot.position].take().unwrap_or_else(|| trace.slot(self.steps(slot.position)));
         let update = Update {
             trace,
-            owner: group.owner,
+            owner: *owner,
+            group,
             index: slot.index,
             // What the forward pass has made of it, where it writes to its own parameters.
             parameter: &trace.stored(&trace.slot(slot.clone())),
@@ -223,8 +232,7 @@ impl Scheme {
             states: &states,
             steps: &before,
         };
-        let who = format_args!("{}: the optimizer", slot.name);
-        steps[slot.position] = trace.contain(who, || group.optimizer.update(&update));
+        steps[slot.position] = trace.contain(who, || rule.update(&update));
     }
 
     /// Records the updates of parameters that have a gradient and an optimizer.
@@ -266,7 +274,7 @@ impl Scheme {
 /// Returns, for each position, the optimizer that is nearest to it, of those that positions have of their own.
 pub(crate) fn nearest(
     blueprint: &Blueprint,
-    owned: &[(usize, Option<Arc<dyn DynOptimizer>>)],
+    owned: &[(usize, Option<Arc<dyn DynParamGroups>>)],
 ) -> Vec<Option<NearestOptimizer>> {
     let mut groups: Vec<Option<NearestOptimizer>> = Vec::with_capacity(blueprint.positions.len());
     for (position, at) in blueprint.positions.iter().enumerate() {
@@ -314,8 +322,8 @@ pub(crate) type SharedOutputs = Vec<usize>;
 /// is called with, then the gradients of its floating results; the gradients are added to those that
 /// parameters have already, those of parameters that are shared are the backward pass's outputs.
 ///
-/// `given` says for each floating result whether it has a gradient to go back from; if it is empty, all have.
-/// Parameters that only the others depend on are left alone, and nobody watches.
+/// `given` says for each floating result whether its gradient is given; if it is empty, all are. Parameters that only
+/// other results depend on get no gradient, and hooks see nothing.
 pub(crate) fn forward_and_backward(
     of: &Scheme,
     inputs: &Inputs<'_>,
@@ -361,7 +369,7 @@ pub(crate) fn forward_and_backward(
     Ok(BackAndForth { split, results, shared, forth, back })
 }
 
-/// A forward pass and the way back from it, as programs.
+/// A forward pass and its backward pass, as programs.
 pub(crate) struct BackAndForth {
     pub(crate) split: Split,
     /// What the model gives.
@@ -370,7 +378,7 @@ pub(crate) struct BackAndForth {
     pub(crate) shared: SharedOutputs,
     /// What hooks will be told of in the forward pass: what they see are outputs behind the results.
     pub(crate) forth: Act,
-    /// What they will be told of on the way back: what they see are the first outputs.
+    /// What they will be told of in the backward pass: what they see are the first outputs.
     pub(crate) back: Act,
 }
 

@@ -9,7 +9,7 @@
 mod linear_relu;
 
 use bevy_ecs::prelude::*;
-use neurarch_components::layers::norm::batchnorm::{affine_of, is_batch_norm, running_affine};
+use neurarch_components::batchnorm::{affine_of, is_batch_norm, running_affine};
 use neurarch_components::layers::{
     Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d, Identity, Linear,
 };
@@ -186,7 +186,7 @@ fn refresh<'a>(world: &mut World, pairs: impl Iterator<Item = &'a Pair>) -> Resu
     Ok(())
 }
 
-/// Gives a layer with a bias, if its type can be fused.
+/// Returns a layer with a bias, if its type can be fused.
 type WithBias = fn(&World, Entity) -> Option<Box<dyn DynModule>>;
 
 /// A pair of a layer and a norm, and what becomes of it.

@@ -221,7 +221,7 @@ pub(crate) fn tensor_at(world: &World, at: &Spot, role: Role, name: &str) -> Opt
     Some(NamedTensor { name: name.to_owned(), module, own_name, ty, persistent })
 }
 
-/// Gives the module at a dotted path; `module` itself if it is empty.
+/// Returns the module at a dotted path; `module` itself if it is empty.
 ///
 /// # Errors
 ///

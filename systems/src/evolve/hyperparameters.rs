@@ -3,7 +3,7 @@
 use bevy_ecs::prelude::*;
 use neurarch_components::module::DynModule;
 use neurarch_components::module::registry::ModuleTypes;
-use neurarch_components::optimizer::DynOptimizer;
+use neurarch_components::optimizer::DynParamGroups;
 
 use super::EvolveError;
 use super::family::{Family, group};
@@ -80,8 +80,8 @@ enum OptimizerChange {
     Kept,
     Gone,
     /// By one of another type.
-    Replaced(Box<dyn DynOptimizer>),
-    Changed(Box<dyn DynOptimizer>),
+    Replaced(Box<dyn DynParamGroups>),
+    Changed(Box<dyn DynParamGroups>),
 }
 
 impl Change {

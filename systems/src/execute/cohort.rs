@@ -11,7 +11,7 @@ use bevy_ecs::component::ComponentId;
 use bevy_ecs::prelude::*;
 use neurarch_components::module::blueprint::BlueprintId;
 use neurarch_components::module::mode::{Bits, HasGradient, Mode};
-use neurarch_components::optimizer::DynOptimizer;
+use neurarch_components::optimizer::DynParamGroups;
 use neurarch_components::population::blueprints::Blueprints;
 use neurarch_components::population::group::Group;
 use neurarch_kernels::ir::eager::Eager;
@@ -33,7 +33,7 @@ use crate::structure::optimizers::Optimizers;
 use crate::structure::population::{Models, population};
 use crate::structure::sign;
 
-/// For each model's root, in which cohort it made the pass that is gone back from, and whether that left a record.
+/// For each model's root, the cohort in which it made the pass kept for `backward`, and whether that left a record.
 pub(crate) type Passed = HashMap<Entity, (u32, bool)>;
 
 /// The cohorts of a population.
@@ -47,8 +47,8 @@ pub(crate) struct Cohorts {
     pub(crate) regrouped: u64,
     /// Counts the times that optimizers were looked at.
     pub(crate) rated: u64,
-    /// Whether models with equal hooks may be in several cohorts: while a forward pass is to be gone back from, those that
-    /// it kept something of stay apart from all others.
+    /// Whether models with equal hooks may be in several cohorts: while a forward pass is kept for `backward`, its models
+    /// stay apart from all others.
     pub(crate) is_apart: bool,
     /// For each group, its modes and gradients.
     modes: Vec<WriteDetector>,
@@ -66,7 +66,7 @@ pub(crate) struct Cohort {
     asking: Bits,
     /// Who they are, and where their rows are.
     pub(crate) at: Located,
-    /// Where the parameters are that the way back reads.
+    /// Where the parameters are that the backward pass reads.
     pub(crate) reads: Binder,
     /// Each member's place in the group.
     pub(crate) places: Vec<u32>,
@@ -92,7 +92,7 @@ pub(crate) struct Cohort {
     /// The memory of its last observed pass.
     pub(crate) observed: Memory,
     /// The positions where a model may have an optimizer, and what those of the cohort have.
-    owned: Vec<(usize, Option<Arc<dyn DynOptimizer>>)>,
+    owned: Vec<(usize, Option<Arc<dyn DynParamGroups>>)>,
     /// Their random states.
     pub(crate) keys: Keys,
     /// The plans that they ran so far, but for those that were evicted since.
@@ -107,9 +107,9 @@ impl Cohorts {
         Cohorts { list: vec![cohort], ..Cohorts::default() }
     }
 
-    /// Regroups the models of `population` if something changed. `passed` gives, of each model's root, which cohort it
-    /// was in when a forward pass kept something for the way back, and whether it kept a record: models of different
-    /// ones that have a record, or hooks, stay apart.
+    /// Regroups the models of `population` if something changed. `passed` gives for each model's root the cohort of the
+    /// forward pass kept for `backward`, and whether that left a record: models of different cohorts stay apart if they
+    /// have a record, or hooks.
     pub(crate) fn refresh(
         &mut self,
         world: &mut World,
@@ -295,7 +295,7 @@ impl Cohorts {
                     blueprint: blueprint.clone(),
                     mode,
                     has_gradient: gradients.0.clone(),
-                    groups: trace::nearest(blueprint, &owned),
+                    optimizers: trace::nearest(blueprint, &owned),
                     autocast: None,
                     entry: None,
                 };
@@ -343,7 +343,7 @@ fn owned(
     columns: &[(usize, ComponentId)],
     group: &Group,
     place: usize,
-) -> Vec<(usize, Option<Arc<dyn DynOptimizer>>)> {
+) -> Vec<(usize, Option<Arc<dyn DynParamGroups>>)> {
     let mut positions: Vec<_> = columns.iter().map(|&(position, _)| position).collect();
     positions.dedup();
     let own = |position: usize| {

@@ -415,7 +415,7 @@ fn begin(
         let number = |module: &Option<Box<dyn DynModule>>| match scalar.of {
             ScalarOf::Loss => loss.as_ref()?.scalar(scalar.name),
             ScalarOf::Module => module.as_ref()?.scalar(scalar.name),
-            ScalarOf::Optimizer => None,
+            ScalarOf::Optimizer { .. } => None,
         };
         modules.get(scalar.position)?.iter().map(number).collect()
     }));

@@ -106,7 +106,7 @@ struct Becoming {
     each: Vec<Box<dyn DynModule>>,
 }
 
-/// Gives the modules of a position, one a model.
+/// Returns the modules of a position, one a model.
 type Live<'a> = dyn Fn(usize) -> Vec<&'a dyn DynModule> + 'a;
 
 /// Finds what each lazy module becomes that a call reaches, one after the other in the order of calls.

@@ -100,7 +100,7 @@ impl Cohort {
                     let id = first.zip(types).and_then(|(first, types)| types.id(first));
                     columns.extend(id.map(|id| (slot.position, id)));
                 }
-                ScalarOf::Optimizer => {
+                ScalarOf::Optimizer { .. } => {
                     // All members have the same there, or another cohort.
                     let first = self.places.first().map(|&place| place as usize);
                     let module = first.and_then(|first| group.modules[slot.position].get(first));

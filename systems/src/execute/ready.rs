@@ -129,8 +129,8 @@ pub(crate) fn read_scalar(
         StepError::Scalar { path: path.unwrap_or_default(), name: scalar.name }
     };
     let modules = group.modules.get(scalar.position).ok_or_else(missing)?;
-    if scalar.of == ScalarOf::Optimizer {
-        check_optimizers(world, group, places, scalar.position)?;
+    if let ScalarOf::Optimizer { group: number } = scalar.of {
+        check_optimizers(world, group, places, (scalar.position, number))?;
     }
     let entities = places.iter().map(|&place| modules[place as usize]);
     let read = |entity: Entity| match scalar.of {
@@ -139,28 +139,27 @@ pub(crate) fn read_scalar(
             let types = world.get_resource::<ModuleTypes>()?;
             types.module(world.get_entity(entity).ok()?)?.scalar(scalar.name)
         }
-        ScalarOf::Optimizer => {
+        ScalarOf::Optimizer { group } => {
             let optimizers = world.get_resource::<Optimizers>()?;
-            optimizers.on(world, entity)?.scalar(scalar.name)
+            optimizers.on(world, entity)?.group(group)?.scalar(scalar.name)
         }
     };
     entities.map(|entity| read(entity).ok_or_else(missing)).collect()
 }
 
-/// Checks the optimizers that the members at `places` have at a position.
+/// Checks a parameter group of the optimizers that the members at `places` have at a position.
 fn check_optimizers(
     world: &World,
     group: &Group,
     places: &[u32],
-    position: usize,
+    (position, number): (usize, usize),
 ) -> Result<(), StepError> {
     let Some(optimizers) = world.get_resource::<Optimizers>() else { return Ok(()) };
     for &place in places {
-        let Some(optimizer) = optimizers.on(world, group.modules[position][place as usize]) else {
-            continue;
-        };
+        let own = optimizers.on(world, group.modules[position][place as usize]);
+        let Some(own) = own.and_then(|own| own.group(number)) else { continue };
         let model = group.members[place as usize] as usize;
-        optimizer.check().map_err(|source| StepError::Optimizer { model, source })?;
+        own.check().map_err(|source| StepError::Optimizer { model, source })?;
     }
     Ok(())
 }

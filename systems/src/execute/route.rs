@@ -13,7 +13,7 @@ pub(crate) enum Route {
     Eager,
     /// Op by op, in a recording for each model: its numbers are read in the middle.
     Alone,
-    /// Not at all: there is nothing to go back from.
+    /// Not at all: no pass is kept for `backward`.
     Nowhere,
 }
 

@@ -37,8 +37,8 @@ pub(crate) struct Run {
     pub(crate) chosen: Vec<Route>,
     /// For each cohort whose forward pass was watched, what going back takes.
     pub(crate) recorded: Vec<Option<Record>>,
-    /// Whether a pass has begun since the last one was gone back from: models are grouped for a new one, and what
-    /// they ran in before keeps none of them apart.
+    /// Whether a pass has begun since the last backward pass: models are grouped for a new one, and their earlier cohorts
+    /// keep none of them apart.
     has_begun: bool,
     /// The population's models. This and what follows is read when a call begins, and stays so while it runs.
     pub(crate) models: Models,
@@ -52,6 +52,23 @@ pub(crate) struct Run {
     pub(crate) shared_optimizers: SharedOptimizers,
     /// How often plans were evicted when cohorts last let go of such.
     evictions: u64,
+    /// Whether optimizers were called since [`forget_steps`].
+    has_stepped: bool,
+}
+
+/// Returns whether the optimizers of a population were called since [`forget_steps`].
+pub(crate) fn has_stepped(world: &World, population: Entity) -> bool {
+    let kept = world.get::<KeptRun>(population);
+    kept.and_then(|kept| kept.0.as_ref()).is_some_and(|run| run.has_stepped)
+}
+
+/// Marks the optimizers of a population as not called yet.
+pub(crate) fn forget_steps(world: &mut World, population: Entity) {
+    if let Some(mut kept) = world.get_mut::<KeptRun>(population)
+        && let Some(run) = &mut kept.0
+    {
+        run.has_stepped = false;
+    }
 }
 
 /// Takes the run out of the world, so that both can be used, regroups its cohorts if need be, and puts
@@ -208,8 +225,8 @@ impl Run {
         self.tape.follow(world, population(world, of)?, &self.cohorts, &mut self.recorded)
     }
 
-    /// Groups the models for a new pass, and takes the mark off those whose last hook is gone. Only a pass that begins does
-    /// so: what a hook that removed itself has seen is still to be gone back from.
+    /// Groups the models for a new pass, and takes the mark off those whose last hook is gone. Only a new pass does so: a
+    /// pass that a hook saw before it removed itself may still have its `backward` to come.
     pub(crate) fn begin_pass(
         &mut self,
         world: &mut World,
@@ -282,12 +299,14 @@ impl Run {
         places
     }
 
-    /// Checks that every model has an optimizer, and those that share a parameter the same one for it.
-    pub(crate) fn check_optimizers(
+    /// Begins a step of the optimizers: checks that every model has one, and those that share a parameter the same one for
+    /// it.
+    pub(crate) fn begin_step(
         &mut self,
         world: &World,
         population: Entity,
     ) -> Result<(), StepError> {
+        self.has_stepped = true;
         let missing = self.cohorts.list.iter().try_for_each(Cohort::check_optimizer).err();
         if let Some(missing) = missing.filter(|_| !shared::has_optimizer(world, population)) {
             return Err(missing);

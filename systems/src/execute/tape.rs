@@ -40,7 +40,7 @@ pub(crate) struct Tape {
     pub(crate) autocast: Option<Autocast>,
     /// Where the models were entered in that pass.
     pub(crate) entry: Option<Arc<Entrance>>,
-    /// Whether there is something to go back from.
+    /// Whether a pass is kept for `backward`.
     is_written: bool,
     /// What the models gave; `None` before the first pass.
     pub(crate) results: Option<Results>,
@@ -154,7 +154,7 @@ impl Tape {
     }
 
     /// Remembers a forward pass of these cohorts that gave `y`, whose types are known already.
-    /// With gradients off there is nothing to go back from.
+    /// Gradients were off: nothing is kept for `backward`.
     pub(crate) fn remember(
         &mut self,
         world: &World,
@@ -191,8 +191,7 @@ impl Tape {
         }
     }
 
-    /// Returns the types of what the models were called with in the pass to go back from, if there is one, and
-    /// how they were nested.
+    /// Returns the types of the inputs of the pass kept for `backward`, if there is one, and how they were nested.
     pub(crate) fn inputs(&self) -> Option<(&[Type], Option<&Arguments<usize>>)> {
         self.is_written.then_some((self.inputs.as_slice(), self.structure.as_ref()))
     }

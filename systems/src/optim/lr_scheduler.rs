@@ -1,13 +1,18 @@
 //! Schedules of learning rates: beginning them and going on.
 
+use core::panic::Location;
+
 use bevy_ecs::prelude::*;
 use neurarch_components::module::mode::Mode;
-use neurarch_components::optimizer::DynOptimizer;
+use neurarch_components::optimizer::DynParamGroups;
 use neurarch_components::population::Population;
-use neurarch_components::scheduler::{LRScheduler, Metric, Scheduler, SchedulerError};
+use neurarch_components::scheduler::{GroupSchedulers, Metric, Scheduler, SchedulerError};
+use neurarch_components::warnings::Warnings;
 
 use crate::errors::AccessError;
+use crate::execute::run::{forget_steps, has_stepped};
 use crate::structure::optimizers::{Change, Optimizers};
+use crate::structure::root::root_of;
 use crate::structure::traverse::modules_of;
 
 /// Why rates cannot be scheduled. What had been scheduled stays as it was.
@@ -42,7 +47,7 @@ pub enum ScheduleError {
 }
 
 /// Schedules every optimizer of a population's models, or those of one module and its subtree: `scheduler`
-/// gives the rule by the model's index.
+/// gives the rule, or one for each parameter group, by the model's index.
 ///
 /// A new schedule takes the place of an old one. Optimizers that come later are not scheduled.
 ///
@@ -51,7 +56,7 @@ pub enum ScheduleError {
 /// If there is no optimizer, or a rule refuses. Nothing is changed then.
 ///
 /// Source: the constructors of `torch.optim.lr_scheduler`.
-pub fn schedule_with<S: LRScheduler>(
+pub fn schedule_with<S: GroupSchedulers>(
     world: &mut World,
     entity: Entity,
     scheduler: impl Fn(usize) -> S,
@@ -63,7 +68,7 @@ pub fn schedule_with<S: LRScheduler>(
         for (model, module) in modules {
             let Some(optimizer) = optimizers.on(world, module) else { continue };
             let mut optimizer = optimizer.clone_box();
-            let scheduler = Scheduler::attach(scheduler(model), &mut *optimizer)
+            let scheduler = Scheduler::attach(&scheduler(model), &mut *optimizer)
                 .map_err(|source| ScheduleError::Scheduler { model, source })?;
             begun.push((module, scheduler, optimizer));
         }
@@ -71,6 +76,11 @@ pub fn schedule_with<S: LRScheduler>(
             return Err(ScheduleError::NoOptimizer(entity));
         }
         for (module, scheduler, optimizer) in begun {
+            if world.get::<Scheduler>(module).is_none()
+                && let Some((_, population)) = root_of(world, module)
+            {
+                forget_steps(world, population);
+            }
             if let Ok(mut module) = world.get_entity_mut(module) {
                 optimizer.insert(&mut module);
                 module.insert(scheduler);
@@ -87,9 +97,13 @@ pub fn schedule_with<S: LRScheduler>(
 /// If nothing is scheduled, or a schedule has ended. Nothing is changed then but the rates of the models
 /// before that one.
 ///
-/// Source: `scheduler.step()`.
+/// Source: `scheduler.step()`, with its warning if the optimizers have not made a step before.
+#[track_caller]
 pub fn step(world: &mut World, entity: Entity) -> Result<(), ScheduleError> {
-    change(world, entity, |_| Box::new(|scheduler, optimizer| scheduler.step(optimizer)))
+    let done =
+        change(world, entity, |_| Box::new(|scheduler, optimizer| scheduler.step(optimizer)))?;
+    done.warn(world, Location::caller());
+    Ok(())
 }
 
 /// Goes to an epoch in every schedule.
@@ -98,11 +112,17 @@ pub fn step(world: &mut World, entity: Entity) -> Result<(), ScheduleError> {
 ///
 /// As [`step`].
 ///
-/// Source: `scheduler.step(epoch)`.
+/// Source: `scheduler.step(epoch)`, with its warning that this is deprecated.
+#[track_caller]
 pub fn step_to(world: &mut World, entity: Entity, epoch: f64) -> Result<(), ScheduleError> {
-    change(world, entity, |_| {
+    let done = change(world, entity, |_| {
         Box::new(move |scheduler, optimizer| scheduler.step_to(optimizer, epoch))
-    })
+    })?;
+    done.warn(world, Location::caller());
+    if done.counts_steps {
+        Warnings::of(world).warn(&Location::caller().to_string(), EPOCH);
+    }
+    Ok(())
 }
 
 /// Goes one step on with what was measured of each model, such as its loss.
@@ -127,6 +147,7 @@ pub fn step_with_metrics(
         let metric = metrics[if is_one { 0 } else { model }];
         Box::new(move |scheduler, optimizer| scheduler.observe(optimizer, metric))
     })
+    .map(|_| ())
 }
 
 /// Goes one step on in every schedule of a population, as a system does: a scheduler that takes metrics waits for a
@@ -152,52 +173,96 @@ pub fn step_all(world: &mut World, population: Entity) -> Result<(), ScheduleErr
     if scheduled.is_empty() {
         return Ok(());
     }
-    change_modules(world, scheduled, |world, _, module| {
+    let done = change_modules(world, scheduled, |world, _, module| {
         let metric = world.get::<Metric>(module).map(|metric| metric.0);
         Box::new(move |scheduler, optimizer| match metric.filter(|_| scheduler.takes_metrics()) {
             Some(metric) => scheduler.observe(optimizer, metric),
             None => scheduler.step(optimizer),
         })
-    })
-    .map(|_| ())
+    })?;
+    done.warn(world, Location::caller());
+    Ok(())
 }
 
+/// torch's words.
+const ORDER: &str = "Detected call of `lr_scheduler.step()` before `optimizer.step()`. In PyTorch 1.1.0 \
+     and later, you should call them in the opposite order: `optimizer.step()` before \
+     `lr_scheduler.step()`.  Failure to do this will result in PyTorch skipping the first value of the \
+     learning rate schedule. See more details at \
+     https://pytorch.org/docs/stable/optim.html#how-to-adjust-learning-rate";
+
+/// torch's words.
+const EPOCH: &str = "The epoch parameter in `scheduler.step()` was not necessary and is being deprecated \
+     where possible. Please use `scheduler.step()` to step the scheduler. During the deprecation, if epoch is \
+     different from None, the closed form is used instead of the new chainable form, where available. Please \
+     open an issue if you are unable to replicate your use case: \
+     https://github.com/pytorch/pytorch/issues/new/choose.";
+
 /// What a step does to the scheduler of a model.
-type Step = Box<dyn Fn(&mut Scheduler, &mut dyn DynOptimizer) -> Result<(), SchedulerError>>;
+type Step = Box<dyn Fn(&mut Scheduler, &mut dyn DynParamGroups) -> Result<(), SchedulerError>>;
+
+/// What was met while schedulers were stepped.
+#[derive(Default)]
+struct Done {
+    /// Whether there was a scheduler.
+    is_scheduled: bool,
+    /// Whether the first step of one came before a step of the optimizers.
+    is_early: bool,
+    /// Whether one is to be stepped, not to be called with an epoch.
+    counts_steps: bool,
+}
+
+impl Done {
+    /// Warns of steps that came too early.
+    fn warn(&self, world: &World, caller: &Location<'_>) {
+        if self.is_early {
+            Warnings::of(world).warn(&caller.to_string(), ORDER);
+        }
+    }
+
+    /// Takes note of a scheduler whose step is next.
+    fn meet(&mut self, world: &World, module: Entity, scheduler: &Scheduler) {
+        let counts_steps = !scheduler.takes_epochs() && !scheduler.takes_metrics();
+        self.counts_steps |= counts_steps;
+        if counts_steps && scheduler.last_epoch() == 0.0 && !self.is_early {
+            let population = root_of(world, module).map(|(_, population)| population);
+            self.is_early = population.is_some_and(|population| !has_stepped(world, population));
+        }
+    }
+}
 
 fn change(
     world: &mut World,
     entity: Entity,
     step: impl Fn(usize) -> Step,
-) -> Result<(), ScheduleError> {
+) -> Result<Done, ScheduleError> {
     let modules = modules_of(world, entity)?;
-    let is_scheduled = change_modules(world, modules, |_, model, _| step(model))?;
-    is_scheduled.then_some(()).ok_or(ScheduleError::NoScheduler(entity))
+    let done = change_modules(world, modules, |_, model, _| step(model))?;
+    if done.is_scheduled { Ok(done) } else { Err(ScheduleError::NoScheduler(entity)) }
 }
 
-/// Steps the schedulers of some modules, each given with its model's index; says whether there was one.
+/// Steps the schedulers of some modules, each given with its model's index.
 fn change_modules(
     world: &mut World,
     modules: Vec<(usize, Entity)>,
     step: impl Fn(&World, usize, Entity) -> Step,
-) -> Result<bool, ScheduleError> {
+) -> Result<Done, ScheduleError> {
     Optimizers::init(world);
     world.resource_scope(|world, optimizers: Mut<'_, Optimizers>| {
-        let mut is_scheduled = false;
+        let mut all = Done::default();
         for (model, module) in modules {
-            if world.get::<Scheduler>(module).is_none() {
-                continue;
-            }
+            let Some(scheduler) = world.get::<Scheduler>(module) else { continue };
+            all.meet(world, module, scheduler);
             let step = step(world, model, module);
             let Ok(mut module) = world.get_entity_mut(module) else { continue };
             let step: Change<'_> = &*step;
             let done = optimizers.change(&mut module, step);
-            is_scheduled |= done.is_some();
+            all.is_scheduled |= done.is_some();
             if let Some(Err(source)) = done {
                 return Err(ScheduleError::Scheduler { model, source });
             }
             module.remove::<Metric>();
         }
-        Ok(is_scheduled)
+        Ok(all)
     })
 }

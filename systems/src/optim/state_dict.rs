@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bevy_ecs::prelude::*;
-use neurarch_components::column::shared::SharedRow;
+use neurarch_components::column::shared::{SharedRow, SharedTensors};
 use neurarch_components::column::{ColumnKey, row, row_mut};
 use neurarch_components::module::blueprint::Blueprint;
-use neurarch_components::optimizer::{DynOptimizer, Form, StateEntry};
+use neurarch_components::optimizer::{DynOptimizer, DynParamGroups, Form, StateEntry};
 use neurarch_components::population::group::Group;
 use neurarch_components::population::tree::Model;
 use neurarch_components::state::Tensor;
@@ -16,7 +16,7 @@ use neurarch_kernels::ir::program::{Role, Slot};
 use neurarch_kernels::ir::shape::Type;
 
 use crate::errors::AccessError;
-use crate::structure::optimizers::Optimizers;
+use crate::structure::optimizers::{Optimizers, group_of};
 use crate::structure::spot::{Spot, locate};
 use crate::structure::{access, columns, spot};
 
@@ -52,18 +52,27 @@ pub enum OptimizerStateError {
     },
 }
 
-/// One optimizer of a model, and the parameters that it updates.
+/// A parameter group of one of a model's optimizers.
 #[derive(Debug)]
 pub struct ParamGroup {
-    /// The optimizer with its numbers and flags.
+    /// Its number in the optimizer that it is of.
+    pub number: usize,
+    /// Its hyperparameters: numbers and flags.
     pub optimizer: Box<dyn DynOptimizer>,
     /// The indices of its parameters.
     pub params: Vec<usize>,
+    /// Their dotted names in the model.
+    pub param_names: Vec<String>,
 }
 
 impl Clone for ParamGroup {
     fn clone(&self) -> Self {
-        ParamGroup { optimizer: self.optimizer.clone_box(), params: self.params.clone() }
+        ParamGroup {
+            number: self.number,
+            optimizer: self.optimizer.clone_box(),
+            params: self.params.clone(),
+            param_names: self.param_names.clone(),
+        }
     }
 }
 
@@ -75,12 +84,13 @@ pub struct OptimizerStateDict {
     /// For each parameter, by its index over all groups, its states by torch's names; those that have none
     /// are left out.
     pub state: BTreeMap<usize, Vec<Tensor>>,
-    /// The optimizers, those higher in the tree first.
+    /// The groups of all optimizers, those of optimizers higher in the tree first.
     pub param_groups: Vec<ParamGroup>,
 }
 
 /// A parameter that an optimizer updates.
 struct Place {
+    name: String,
     position: usize,
     index: usize,
     entity: Entity,
@@ -89,30 +99,50 @@ struct Place {
     shared: Option<SharedRow>,
 }
 
+/// A parameter group.
 struct Owned {
+    /// The module that has the optimizer.
     entity: Entity,
+    /// The group's number there.
+    number: usize,
     optimizer: Box<dyn DynOptimizer>,
     places: Vec<Place>,
 }
 
-/// Lists the optimizers of a member of a group, each with its parameters.
+/// The optimizer that is nearest to a module.
+#[derive(Clone, Copy)]
+struct Owner<'w> {
+    optimizer: &'w dyn DynParamGroups,
+    /// The path of the module that has it.
+    path: &'w str,
+    /// Where its groups begin in the list.
+    first: usize,
+}
+
+/// Lists the parameter groups of the optimizers of a member of a group.
 fn groups(world: &World, group: &Group, member: usize, blueprint: &Blueprint) -> Vec<Owned> {
     let optimizers = world.resource::<Optimizers>();
-    let mut owners: Vec<Option<usize>> = Vec::new();
+    let mut owners: Vec<Option<Owner<'_>>> = Vec::new();
     let mut groups: Vec<Owned> = Vec::new();
     for (position, at) in blueprint.positions.iter().enumerate() {
         let entity = group.modules[position][member];
         let own = optimizers.on(world, entity).map(|optimizer| {
-            groups.push(Owned { entity, optimizer: optimizer.clone_box(), places: Vec::new() });
-            groups.len() - 1
+            let first = groups.len();
+            groups.extend((0..optimizer.n_groups()).filter_map(|number| {
+                let optimizer = optimizer.group(number)?.clone_box();
+                Some(Owned { entity, number, optimizer, places: Vec::new() })
+            }));
+            Owner { optimizer, path: &at.path, first }
         });
         let owner = own.or_else(|| at.parent.and_then(|parent| owners[parent]));
         owners.push(owner);
-        let Some(owner) = owner else { continue };
+        let Some(Owner { optimizer, path, first }) = owner else { continue };
         for (index, of) in at.parameters.iter().enumerate() {
             if of.has_column() && of.tied.is_none() && at.alias.is_none() {
-                let ty = of.ty.clone();
-                groups[owner].places.push(Place { position, index, entity, ty, shared: None });
+                let (name, ty) = (blueprint.path_below(position, &of.name), of.ty.clone());
+                let number = group_of(optimizer, path, &name, &ty.shape);
+                let place = Place { name, position, index, entity, ty, shared: None };
+                groups[first + number].places.push(place);
             }
         }
     }
@@ -205,8 +235,8 @@ fn restore(tensor: &Tensor, form: Form, ty: &Type, precision: Precision) -> Vec<
 ///
 /// If `root` is no model's root.
 ///
-/// Source: `torch.optim.Optimizer.state_dict`. There a model has one optimizer with parameter groups, here an
-/// optimizer on a module for each group.
+/// Source: `torch.optim.Optimizer.state_dict`. There a model has one optimizer, here the groups of all optimizers on its
+/// modules are listed.
 pub fn optimizer_state_dict(
     world: &mut World,
     root: Entity,
@@ -216,7 +246,7 @@ pub fn optimizer_state_dict(
     debug_assert_eq!(found.len(), groups(world, group, member, blueprint).len());
     let mut dict = OptimizerStateDict::default();
     let mut next = 0;
-    for Owned { optimizer, places, .. } in found {
+    for Owned { number, optimizer, places, .. } in found {
         let params = (next..next + places.len()).collect();
         for place in &places {
             let tensors = states(world, blueprint, &*optimizer, place);
@@ -225,7 +255,8 @@ pub fn optimizer_state_dict(
             }
             next += 1;
         }
-        dict.param_groups.push(ParamGroup { optimizer, params });
+        let param_names = places.into_iter().map(|place| place.name).collect();
+        dict.param_groups.push(ParamGroup { number, optimizer, params, param_names });
     }
     Ok(dict)
 }
@@ -256,18 +287,29 @@ pub(crate) fn optimizer_state_at(
     let found = access::found_at(world, at, name, None)?;
     let (blueprint, group) = (at.blueprint(world), at.group(world));
     let Some(optimizers) = world.get_resource::<Optimizers>() else { return Ok(Vec::new()) };
-    let Slot { role, position, index, ty, .. } = found.slot;
+    let Slot { name: mut full, role, position, index, ty } = found.slot;
     if role != Role::Parameter {
         let module = blueprint.positions[at.position].module.type_name();
         return Err(AccessError::NoSuchName { module, name: name.to_owned() });
     }
-    // What the population shares has the population's optimizer first.
+    // What the population shares has the population's optimizer first, and one name there.
     let of_all = found.shared.and_then(|shared| optimizers.on(world, shared.owner));
-    let above = std::iter::successors(Some(position), |&at| blueprint.positions[at].parent);
-    let mut own = above.map(|position| group.modules[position][at.member]);
-    let optimizer = of_all.or_else(|| own.find_map(|module| optimizers.on(world, module)));
-    let place = Place { position, index, entity: found.module, ty, shared: found.shared };
-    Ok(optimizer.map_or(Vec::new(), |of| states(world, &blueprint, of, &place)))
+    let shared = found.shared.filter(|_| of_all.is_some());
+    let tensors = shared.and_then(|shared| world.get::<SharedTensors>(shared.owner));
+    if let Some(tensor) = tensors.zip(shared).and_then(|(all, shared)| all.get(shared.index)) {
+        full.clone_from(&tensor.name);
+    }
+    let mut above = std::iter::successors(Some(position), |&at| blueprint.positions[at].parent);
+    let optimizer = of_all.map(|of| (of, "")).or_else(|| {
+        above.find_map(|above| {
+            let of = optimizers.on(world, group.modules[above][at.member])?;
+            Some((of, blueprint.positions[above].path.as_str()))
+        })
+    });
+    let rule = optimizer.and_then(|(of, path)| of.group(group_of(of, path, &full, &ty.shape)));
+    let (entity, shared) = (found.module, found.shared);
+    let place = Place { name: full, position, index, entity, ty, shared };
+    Ok(rule.map_or(Vec::new(), |of| states(world, &blueprint, of, &place)))
 }
 
 /// Copies the states of one parameter.
@@ -423,9 +465,16 @@ pub(crate) fn load(
             row[from..from + bytes.len()].copy_from_slice(&bytes);
         }
     }
-    for (own, given) in found.iter().zip(&dict.param_groups) {
-        if let Ok(mut entity) = world.get_entity_mut(own.entity) {
-            given.optimizer.insert(&mut entity);
+    let given: Vec<_> = found.iter().zip(&dict.param_groups).collect();
+    for of_one in given.chunk_by(|(one, _), (other, _)| one.entity == other.entity) {
+        let entity = of_one[0].0.entity;
+        let own = world.resource::<Optimizers>().on(world, entity);
+        let Some(mut optimizer) = own.map(DynParamGroups::clone_box) else { continue };
+        for (own, given) in of_one {
+            optimizer.group_mut(own.number).map(|group| group.assign(&*given.optimizer));
+        }
+        if let Ok(mut entity) = world.get_entity_mut(entity) {
+            optimizer.insert(&mut entity);
         }
     }
     Ok(())

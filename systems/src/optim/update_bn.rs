@@ -1,7 +1,7 @@
 //! [`update_bn`]: running statistics of averaged models.
 
 use bevy_ecs::prelude::*;
-use neurarch_components::layers::norm::batchnorm::with_momentum;
+use neurarch_components::batchnorm::with_momentum;
 use neurarch_components::module::mode::Mode;
 use neurarch_components::module::registry::ModuleTypes;
 use neurarch_components::module::{DynModule, Init};

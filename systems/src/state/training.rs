@@ -70,9 +70,9 @@ use crate::structure::{sign, traverse};
 ///
 /// # let mut world = World::new();
 /// let brains = spawn_population(&mut world, &Linear::new(4, 2), 3, 3, 7, Dtype::F32)?;
-/// insert_with(&mut world, brains, "", |model| Adam { lr: 0.1 * model as f64, ..Adam::default() })?;
+/// insert_with(&mut world, brains, |model| Adam { lr: 0.1 * model as f64, ..Adam::default() })?;
 /// let saved = training_state(&mut world, brains)?; // safetensors::save(path, &saved) writes it.
-/// insert_with(&mut world, brains, "", |_| Adam::default())?;
+/// insert_with(&mut world, brains, |_| Adam::default())?;
 /// load_training_state(&mut world, brains, &saved)?;
 /// let rates: Vec<_> = world.query::<&Adam>().iter(&world).map(|adam| adam.lr).collect();
 /// assert_eq!(rates, [0.0, 0.1, 0.2]);

@@ -4,11 +4,13 @@ use bevy_ecs::component::ComponentId;
 use bevy_ecs::prelude::*;
 use bevy_ecs::world::EntityRef;
 use neurarch_components::optimizer::{
-    ASGD, Adadelta, Adafactor, Adagrad, Adam, AdamW, Adamax, DynOptimizer, Muon, NAdam, Optimizer,
-    RAdam, RMSprop, Rprop, SGD, SparseAdam,
+    ASGD, Adadelta, Adafactor, Adagrad, Adam, AdamW, Adamax, DynParamGroups, Muon, NAdam,
+    NamedParameter, Optimizer, OptimizerComponent, ParamGroups, RAdam, RMSprop, Rprop, SGD,
+    SparseAdam,
 };
 use neurarch_components::population::group::Group;
 use neurarch_components::scheduler::{Scheduler, SchedulerError};
+use neurarch_kernels::ir::shape::Shape;
 
 /// The component types that are optimizers. torch's are known from the start.
 #[derive(Resource, Debug)]
@@ -23,20 +25,21 @@ struct OptimizerType {
     id: ComponentId,
     /// The type's path in Rust.
     rust_name: &'static str,
-    get: fn(EntityRef<'_>) -> Option<&dyn DynOptimizer>,
+    get: fn(EntityRef<'_>) -> Option<&dyn DynParamGroups>,
     schedule: fn(&mut EntityWorldMut<'_>, Change<'_>) -> Option<Result<(), SchedulerError>>,
 }
 
 /// A step of a scheduler, which changes the optimizer beside it.
 pub(crate) type Change<'a> =
-    &'a dyn Fn(&mut Scheduler, &mut dyn DynOptimizer) -> Result<(), SchedulerError>;
+    &'a dyn Fn(&mut Scheduler, &mut dyn DynParamGroups) -> Result<(), SchedulerError>;
 
 impl Optimizers {
-    /// Makes optimizers of type `O` known: before or after they are inserted. A component of a type that is not known
-    /// is no optimizer, and a step without any other is an error that says so.
+    /// Makes optimizers of type `O`, and [`ParamGroups`] of them, known: before or after they are inserted. A component of
+    /// a type that is not known is no optimizer, and a step without any other is an error that says so.
     pub fn register<O: Optimizer>(world: &mut World) {
         Self::init(world);
         Self::add::<O>(world);
+        Self::add::<ParamGroups<O>>(world);
     }
 
     /// Counts the times that an entity got or lost an optimizer; makes torch's known first.
@@ -52,44 +55,38 @@ impl Optimizers {
     pub(crate) fn init(world: &mut World) {
         if !world.contains_resource::<Optimizers>() {
             world.insert_resource(Optimizers { types: Vec::new(), generation: 0 });
-            Self::add::<SGD>(world);
-            Self::add::<Adam>(world);
-            Self::add::<AdamW>(world);
-            Self::add::<NAdam>(world);
-            Self::add::<RAdam>(world);
-            Self::add::<Adamax>(world);
-            Self::add::<Adagrad>(world);
-            Self::add::<Adadelta>(world);
-            Self::add::<RMSprop>(world);
-            Self::add::<ASGD>(world);
-            Self::add::<Rprop>(world);
-            Self::add::<Adafactor>(world);
-            Self::add::<Muon>(world);
-            Self::add::<SparseAdam>(world);
+            // Those of one group are looked for first.
+            macro_rules! add {
+                ($($optimizer:ident)*) => {
+                    $(Self::add::<$optimizer>(world);)*
+                    $(Self::add::<ParamGroups<$optimizer>>(world);)*
+                };
+            }
+            add!(SGD Adam AdamW NAdam RAdam Adamax Adagrad Adadelta RMSprop ASGD Rprop Adafactor Muon SparseAdam);
         }
     }
 
-    fn add<O: Optimizer>(world: &mut World) {
-        let id = world.register_component::<O>();
+    fn add<C: OptimizerComponent>(world: &mut World) {
+        let id = world.register_component::<C>();
         let mut types = world.resource_mut::<Optimizers>();
         if types.types.iter().any(|known| known.id == id) {
             return;
         }
         types.types.push(OptimizerType {
             id,
-            rust_name: core::any::type_name::<O>(),
-            get: |entity| entity.get::<O>().map(|optimizer| optimizer as &dyn DynOptimizer),
+            rust_name: core::any::type_name::<C>(),
+            get: |entity| entity.get::<C>().map(|optimizer| optimizer as &dyn DynParamGroups),
             schedule: |entity, change| {
                 let (mut scheduler, mut optimizer) =
-                    entity.get_components_mut::<(&mut Scheduler, &mut O)>().ok()?;
+                    entity.get_components_mut::<(&mut Scheduler, &mut C)>().ok()?;
                 Some(change(&mut scheduler, &mut *optimizer))
             },
         });
         // Some entities may have one.
         types.generation += 1;
         world
-            .add_observer(|_: On<Add<O>>, mut types: ResMut<'_, Optimizers>| types.generation += 1);
-        let removed = |_: On<Remove<O>>, mut types: ResMut<'_, Optimizers>| types.generation += 1;
+            .add_observer(|_: On<Add<C>>, mut types: ResMut<'_, Optimizers>| types.generation += 1);
+        let removed = |_: On<Remove<C>>, mut types: ResMut<'_, Optimizers>| types.generation += 1;
         world.add_observer(removed);
     }
 
@@ -104,7 +101,11 @@ impl Optimizers {
     }
 
     /// Returns the optimizer that an entity has of its own.
-    pub(crate) fn on<'w>(&self, world: &'w World, entity: Entity) -> Option<&'w dyn DynOptimizer> {
+    pub(crate) fn on<'w>(
+        &self,
+        world: &'w World,
+        entity: Entity,
+    ) -> Option<&'w dyn DynParamGroups> {
         let entity = world.get_entity(entity).ok()?;
         let own = self.types.iter().find(|optimizer| entity.contains_id(optimizer.id))?;
         (own.get)(entity)
@@ -157,4 +158,20 @@ impl Optimizers {
             false => Vec::new(),
         }
     }
+}
+
+/// Returns the number of the group of a parameter, by its dotted name in the model; the optimizer is on the module at the
+/// dotted path `owner`.
+pub(crate) fn group_of(
+    optimizer: &dyn DynParamGroups,
+    owner: &str,
+    name: &str,
+    shape: &Shape,
+) -> usize {
+    if optimizer.n_groups() == 1 {
+        return 0;
+    }
+    let below = name.strip_prefix(owner).filter(|_| !owner.is_empty());
+    let name = below.and_then(|name| name.strip_prefix('.')).unwrap_or(name);
+    optimizer.group_of(&NamedParameter { name, shape })
 }

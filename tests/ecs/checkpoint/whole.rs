@@ -299,3 +299,34 @@ fn a_population_becomes_again_what_it_was_in_the_entities_that_it_has() {
     let error = checkpoint.restore_over(&mut world, 0, brains).unwrap_err();
     assert!(error.to_string().contains("expected a population of 5 models, got 4"), "{error}");
 }
+
+#[test]
+fn parameter_groups_take_their_predicates_from_the_models_that_they_are_restored_over() {
+    let scratch = Scratch::new("groups");
+    let mut world = World::new();
+    let brains = world.spawn_population(&net(), 3, Seed(4)).unwrap().id();
+    let groups = ParamGroups::new(AdamW { lr: 1e-2, ..AdamW::default() });
+    let groups = groups.group(|of| of.name.ends_with("bias"), |group| group.weight_decay = 0.0);
+    world.brains(brains).insert(groups.clone()).unwrap();
+    world.brains(brains).schedule(StepLR { step_size: 1, gamma: 0.9 }).unwrap();
+    let go_on = |world: &mut World, of: Entity, steps| {
+        let losses = train(world, of, steps);
+        world.brains(of).step_schedulers().unwrap();
+        losses
+    };
+    go_on(&mut world, brains, 0..2);
+    checkpoint::save(&mut world, &[brains], &scratch).unwrap();
+    let expected = go_on(&mut world, brains, 2..5);
+    let checkpoint = Checkpoint::open(&scratch).unwrap();
+    let mut other = World::new();
+    let error = checkpoint.restore(&mut other).unwrap_err();
+    assert!(error.to_string().contains("`ParamGroups<AdamW>` has functions"), "{error}");
+    let again = other.spawn_population(&net(), 3, Seed(99)).unwrap().id();
+    let before = tensors(&mut other, again);
+    assert!(checkpoint.restore_over(&mut other, 0, again).is_err());
+    assert_eq!(tensors(&mut other, again), before);
+    other.brains(again).insert(groups).unwrap();
+    checkpoint.restore_over(&mut other, 0, again).unwrap();
+    assert_eq!(go_on(&mut other, again, 2..5), expected);
+    assert_eq!(tensors(&mut other, again), tensors(&mut world, brains));
+}

@@ -5,11 +5,14 @@ use std::sync::{Arc, Mutex};
 
 use ndarray::{Array2, Array3};
 use neurarch::hooks::{At, Target};
+use neurarch::lr_scheduler::GroupSchedulers;
 use neurarch::prelude::*;
 use neurarch::systems::init::{FanMode, Nonlinearity};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
+
+use crate::known::Known;
 
 /// Keeps what it is told: places and messages.
 #[derive(Clone, Default)]
@@ -257,4 +260,86 @@ fn backward_hooks_that_are_not_full_warn_where_they_miss_gradients() {
                     be removed in future versions. This hook will be missing some grad_input. Please use \
                     register_full_backward_hook to get the documented behavior.";
     assert_eq!(found("1"), [("Linear".to_owned(), expected.to_owned())]);
+}
+
+const ORDER: &str = "Detected call of `lr_scheduler.step()` before `optimizer.step()`. In PyTorch 1.1.0 and \
+     later, you should call them in the opposite order: `optimizer.step()` before `lr_scheduler.step()`.  \
+     Failure to do this will result in PyTorch skipping the first value of the learning rate schedule. See \
+     more details at https://pytorch.org/docs/stable/optim.html#how-to-adjust-learning-rate";
+
+const EPOCH: &str = "The epoch parameter in `scheduler.step()` was not necessary and is being deprecated \
+     where possible. Please use `scheduler.step()` to step the scheduler. During the deprecation, if epoch is \
+     different from None, the closed form is used instead of the new chainable form, where available. Please \
+     open an issue if you are unable to replicate your use case: \
+     https://github.com/pytorch/pytorch/issues/new/choose.";
+
+/// A population that learns, with a scheduler.
+fn scheduled(scheduler: impl GroupSchedulers + Clone) -> (World, Entity) {
+    let mut world = World::new();
+    let mut layers = world.spawn_population(&Linear::new(2, 2), 2, Seed(1)).unwrap();
+    layers.insert(SGD::default()).unwrap().schedule(scheduler).unwrap();
+    let id = layers.id();
+    (world, id)
+}
+
+fn train(world: &mut World, population: Entity) {
+    let (x, y) = (Array3::<f32>::ones((2, 3, 2)), Array3::<f32>::zeros((2, 3, 2)));
+    world.brains(population).train_step(&x, &y, &MSELoss::default()).unwrap();
+}
+
+#[test]
+fn schedulers_that_step_before_the_optimizer_are_warned_of() {
+    let decay = ExponentialLR { gamma: 0.5 };
+    let (mut world, layers) = scheduled(decay);
+    let found = warnings(|| {
+        for _ in 0..2 {
+            world.brains(layers).step_schedulers().unwrap();
+        }
+    });
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].0.contains("warnings.rs"), "{found:?}");
+    assert_eq!(found[0].1, ORDER);
+
+    // In torch's order, and where torch does not ask.
+    let (mut world, layers) = scheduled(decay);
+    let restarts = CosineAnnealingWarmRestarts::new(2, 1, 0.0);
+    let found = messages(|| {
+        train(&mut world, layers);
+        world.brains(layers).step_schedulers().unwrap();
+        for early in [scheduled(restarts), scheduled([restarts])] {
+            let (mut world, layers) = early;
+            world.brains(layers).step_schedulers().unwrap();
+        }
+        let (mut world, layers) = scheduled(ReduceLROnPlateau::default());
+        world.brains(layers).step_schedulers_with_metrics(&[1.0; 2]).unwrap();
+    });
+    assert_eq!(found, [""; 0]);
+
+    // Steps before a first schedule do not count, those before another one do.
+    let found = messages(|| {
+        let mut world = World::new();
+        let layers = world.spawn_population(&Linear::new(2, 2), 2, Seed(1)).unwrap().id();
+        world.brains(layers).insert(SGD::default()).unwrap();
+        train(&mut world, layers);
+        world.brains(layers).schedule(decay).unwrap();
+        world.brains(layers).step_schedulers().unwrap();
+        train(&mut world, layers);
+        world.brains(layers).schedule(decay).unwrap();
+        world.brains(layers).step_schedulers().unwrap();
+    });
+    assert_eq!(found, [ORDER]);
+}
+
+#[test]
+fn a_step_to_an_epoch_is_deprecated() {
+    let (mut world, layers) = scheduled(ExponentialLR { gamma: 0.5 });
+    train(&mut world, layers);
+    let found = messages(|| {
+        for epoch in [3.0, 4.0] {
+            world.brains(layers).step_schedulers_to(epoch).unwrap();
+        }
+        let (mut world, layers) = scheduled(CosineAnnealingWarmRestarts::new(2, 1, 0.0));
+        world.brains(layers).step_schedulers_to(0.5).unwrap();
+    });
+    assert_eq!(found, [EPOCH]);
 }

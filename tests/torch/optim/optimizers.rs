@@ -2,9 +2,10 @@
 //! numbers.
 
 use ndarray::{Array2, Array3, ArrayD, Axis, IxDyn, array};
-use neurarch::components::optimizer::Optimizer;
+use neurarch::functions::insert::insert_with;
 use neurarch::hooks::Target;
 use neurarch::nn::Value;
+use neurarch::optim::{Optimizer, OptimizerComponent};
 use neurarch::prelude::*;
 use neurarch::systems::optim::clip::ClipOptions;
 
@@ -41,7 +42,7 @@ enum Way {
 }
 
 /// Trains a population in some way; `model` takes one of the three alone.
-fn trained<O: Optimizer>(
+fn trained<O: OptimizerComponent>(
     optimizer: &impl Fn(f64) -> O,
     model: Option<usize>,
     way: Way,
@@ -82,7 +83,7 @@ fn trained<O: Optimizer>(
     bits(&mut world, population)
 }
 
-fn learns_alike<O: Optimizer>(optimizer: impl Fn(f64) -> O) {
+fn learns_alike<O: OptimizerComponent>(optimizer: impl Fn(f64) -> O) {
     let name = std::any::type_name::<O>();
     let all = trained(&optimizer, None, Way::Fused);
     for way in [Way::InFourCalls, Way::Eagerly] {
@@ -114,6 +115,10 @@ fn models_learn_alike_in_a_population_and_alone_fused_or_not() {
     learns_alike(|lr| Rprop { lr, ..Rprop::default() });
     learns_alike(|lr| Adafactor { lr, ..Adafactor::default() });
     learns_alike(|lr| SparseAdam { lr, ..SparseAdam::default() });
+    learns_alike(|lr| {
+        let adam = ParamGroups::new(Adam { lr, weight_decay: 0.1, ..Adam::default() });
+        adam.group(|p| p.shape.rank() == 1, |of_biases| of_biases.amsgrad = true)
+    });
 }
 
 fn numbers(shape: &[usize], f: impl Fn(f64) -> f64) -> ArrayD<f64> {
@@ -464,4 +469,17 @@ fn a_model_that_joins_others_keeps_what_its_optimizer_knows() {
         [other, learner].map(|root| world.part(root).state_dict().unwrap())
     };
     assert_eq!(run(true), run(false));
+}
+
+#[test]
+fn components_are_inserted_at_any_target_or_nowhere() {
+    let mut world = World::new();
+    let population = world.spawn_population(&net(), 2, Seed(3)).unwrap().id();
+    let [first, second] = *world.population(population).unwrap().models() else { unreachable!() };
+    insert_with(&mut world, second, |index| SGD { lr: index as f64, ..SGD::default() }).unwrap();
+    assert_eq!((world.get::<SGD>(first), world.get::<SGD>(second).unwrap().lr), (None, 1.0));
+
+    let error = world.brains(population).at("0.gone").insert(SGD::default()).unwrap_err();
+    let words = "'0.gone': Linear has no attribute `gone`";
+    assert_eq!((error.to_string().as_str(), world.get::<SGD>(first)), (words, None));
 }

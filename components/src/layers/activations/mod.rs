@@ -1,5 +1,5 @@
 //! Activations, one number at a time or along an axis.
 
-pub mod activation;
-pub mod nonlinear;
-pub mod rrelu;
+pub(crate) mod activation;
+pub(crate) mod nonlinear;
+pub(crate) mod rrelu;

@@ -31,7 +31,7 @@ pub struct BareModule {
 }
 
 impl BareModule {
-    /// Makes an empty one.
+    /// Creates an empty one.
     pub fn new() -> Self {
         BareModule::default()
     }

@@ -1,9 +1,9 @@
 //! Containers of modules and parameters.
 
-pub mod bare;
-pub mod module_dict;
-pub mod module_list;
-pub mod parameter;
-pub mod parameter_dict;
-pub mod parameter_list;
-pub mod sequential;
+pub(crate) mod bare;
+pub(crate) mod module_dict;
+pub(crate) mod module_list;
+pub(crate) mod parameter;
+pub(crate) mod parameter_dict;
+pub(crate) mod parameter_list;
+pub(crate) mod sequential;

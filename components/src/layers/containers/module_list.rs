@@ -83,7 +83,7 @@ impl ModuleList {
         self.named(&number).ok_or(ContainerError::Key(number))
     }
 
-    /// Gives the module at an index, to be changed.
+    /// Returns the module at an index, to be changed.
     ///
     /// # Errors
     ///

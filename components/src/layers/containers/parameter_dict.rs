@@ -67,7 +67,7 @@ impl<P: PartialEq + Send + Sync + 'static> PartialEq for ParameterDict<P> {
 }
 
 impl ParameterDict {
-    /// Makes an empty dictionary.
+    /// Creates an empty dictionary.
     pub fn new() -> Self {
         ParameterDict::default()
     }

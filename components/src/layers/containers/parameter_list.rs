@@ -52,7 +52,7 @@ impl<P: Send + Sync + 'static> Default for ParameterList<P> {
 }
 
 impl ParameterList {
-    /// Makes an empty list.
+    /// Creates an empty list.
     pub fn new() -> Self {
         ParameterList::default()
     }
@@ -83,7 +83,7 @@ impl<P: Clone + Send + Sync + 'static> ParameterList<P> {
         Ok(&self.0[place(index, self.len())?])
     }
 
-    /// Gives the parameter at an index, to be changed.
+    /// Returns the parameter at an index, to be changed.
     ///
     /// # Errors
     ///

@@ -93,7 +93,7 @@ impl Sequential {
         self.modules.at(index).map(|module| &**module)
     }
 
-    /// Gives the module at an index, to be changed.
+    /// Returns the module at an index, to be changed.
     ///
     /// # Errors
     ///

@@ -1,6 +1,6 @@
 //! Normalization.
 
 pub mod batchnorm;
-pub mod instancenorm;
-pub mod normalization;
-pub mod response_norm;
+pub(crate) mod instancenorm;
+pub(crate) mod normalization;
+pub(crate) mod response_norm;

@@ -57,7 +57,7 @@ macro_rules! response_norm {
 }
 
 response_norm! {
-    /// Gives `x / (k + alpha · mean(x²))^beta`, the mean being over `size` channels around each.
+    /// Computes `x / (k + alpha · mean(x²))^beta`, the mean being over `size` channels around each.
     ///
     /// `x` is `[batch, channels, ..]`, of at least three axes, and so is the result.
     ///
@@ -65,7 +65,7 @@ response_norm! {
     LocalResponseNorm, local_response_norm, |k| float(k)
 }
 response_norm! {
-    /// Gives `x · (k + alpha / size · Σ x²)^-beta`, the sum being over channels around each.
+    /// Computes `x · (k + alpha / size · Σ x²)^-beta`, the sum being over channels around each.
     ///
     /// `x` is `[batch, channels, height, width]`, and so is the result.
     ///

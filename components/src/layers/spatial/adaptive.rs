@@ -62,7 +62,7 @@ adaptive_avg_pool!(AdaptiveAvgPool3d, 3, "depth, height, width");
 
 macro_rules! adaptive_max_pool {
     ($layer:ident, $n:literal, $axes:literal) => {
-        /// Gives the greatest numbers of as many windows as `output_size` says.
+        /// Computes the greatest numbers of as many windows as `output_size` says.
         ///
         /// | value     | shape                                                                    |
         /// |-----------|--------------------------------------------------------------------------|
@@ -124,7 +124,7 @@ pub enum OutputSize<const N: usize> {
 
 macro_rules! fractional_max_pool {
     ($layer:ident, $n:literal, $axes:literal) => {
-        /// Gives the greatest numbers of windows at random places, the same for all numbers of a channel. The
+        /// Computes the greatest numbers of windows at random places, the same for all numbers of a channel. The
         /// places are drawn in evaluation too, as in torch.
         ///
         /// | value     | shape                                                                    |

@@ -1,12 +1,12 @@
 //! Layers over signals, images and volumes.
 
-pub mod adaptive;
-pub mod conv;
-pub mod conv_transpose;
-pub mod fold;
-pub mod padding;
-pub mod per_axis;
-pub mod pooling;
-pub mod shuffle;
-pub mod unpool;
-pub mod upsample;
+pub(crate) mod adaptive;
+pub(crate) mod conv;
+pub(crate) mod conv_transpose;
+pub(crate) mod fold;
+pub(crate) mod padding;
+pub(crate) mod per_axis;
+pub(crate) mod pooling;
+pub(crate) mod shuffle;
+pub(crate) mod unpool;
+pub(crate) mod upsample;

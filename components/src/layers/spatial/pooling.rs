@@ -34,7 +34,7 @@ pub(super) fn with_indices([y, indices]: [Var; 2], return_indices: bool) -> Tree
 
 macro_rules! max_pool {
     ($layer:ident, $n:literal, $axes:literal) => {
-        /// Gives the greatest number of each window.
+        /// Computes the greatest number of each window.
         ///
         /// | value     | shape                                                                    |
         /// |-----------|--------------------------------------------------------------------------|
@@ -126,7 +126,7 @@ macro_rules! avg_pool {
         $layer:ident, $n:literal, $axes:literal, |$size:ident| $print:expr
         $(, $divisor:ident)?
     ) => {
-        /// Gives the average of each window.
+        /// Computes the average of each window.
         ///
         /// | value | shape                                                      |
         /// |-------|------------------------------------------------------------|
@@ -175,7 +175,7 @@ macro_rules! avg_pool {
                 $layer { stride: stride.into(), ..self }
             }
 
-            /// Thinks so many zeros before and behind the input.
+            /// Pads the input with so many zeros on each side.
             #[must_use]
             pub fn with_padding(self, padding: impl Into<PerAxis<usize, $n>>) -> Self {
                 $layer { padding: padding.into(), ..self }
@@ -213,7 +213,7 @@ avg_pool!(AvgPool3d, 3, "depth, height, width", |size| size.sizes(), divisor_ove
 
 macro_rules! lp_pool {
     ($layer:ident, $n:literal, $axes:literal) => {
-        /// Gives the root `(Σ xᵖ)^(1/p)` of each window, `p` being `norm_type`.
+        /// Computes the root `(Σ xᵖ)^(1/p)` of each window, `p` being `norm_type`.
         ///
         /// | value | shape                                                      |
         /// |-------|------------------------------------------------------------|

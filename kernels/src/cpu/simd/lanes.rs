@@ -44,7 +44,7 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// Whether elementary functions of singles are compiled into the kernels that use them.
     const INLINES_FUNCTIONS: bool;
 
-    /// Gives `f(x)` by a call of a function that is compiled once.
+    /// Returns `f(x)` by a call of a function that is compiled once.
     fn call<T: Float, F: Function>(f: F, x: T::Lanes<Self>) -> T::Lanes<Self>;
 }
 

@@ -18,7 +18,7 @@ const FOREIGN: &str = "expected a value of this forward pass, got one of another
 const NOTHING: &str = "expected a value, got one that stands for nothing";
 
 impl Trace {
-    /// Gives `var` back if this recording made it. Keeps an error otherwise, and gives a value that stands for nothing.
+    /// Returns `var` back if this recording made it. Keeps an error otherwise, and gives a value that stands for nothing.
     #[must_use]
     pub fn own(&self, var: Var) -> Var {
         if var.id.is_some() && self.owns(&var) {

@@ -64,7 +64,7 @@ impl Formula<4, 1> for CeluGradient {
 }
 
 impl Var {
-    /// Gives `x` where `x > 0`, `alpha · (e^(x/alpha) - 1)` elsewhere; `alpha` is `[]` and gets no gradient.
+    /// Returns `x` where `x > 0`, `alpha · (e^(x/alpha) - 1)` elsewhere; `alpha` is `[]` and gets no gradient.
     ///
     /// Source: `torch.nn.functional.celu`; as there, the gradient in double precision divides by `alpha` in
     /// single precision.

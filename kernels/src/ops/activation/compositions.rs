@@ -33,7 +33,7 @@ impl Var {
         self.slice(dim, 0..size / 2) * gate
     }
 
-    /// Gives `scale · x` where `x > 0`, `scale · alpha · (eˣ - 1)` elsewhere, with fixed numbers.
+    /// Returns `scale · x` where `x > 0`, `scale · alpha · (eˣ - 1)` elsewhere, with fixed numbers.
     ///
     /// Source: `torch.nn.functional.selu`.
     #[must_use]
@@ -45,7 +45,7 @@ impl Var {
         self.elu(&self.number(SELU_ALPHA)) * SELU_SCALE
     }
 
-    /// Gives `e⁻ˣ / Σ e⁻ˣ` along `dim`.
+    /// Returns `e⁻ˣ / Σ e⁻ˣ` along `dim`.
     ///
     /// Source: `torch.nn.functional.softmin`.
     #[must_use]
@@ -53,7 +53,7 @@ impl Var {
         (-self).softmax(dim)
     }
 
-    /// Gives `x / (1 + |x|)`.
+    /// Returns `x / (1 + |x|)`.
     ///
     /// Source: `torch.nn.functional.softsign`.
     #[must_use]
@@ -61,7 +61,7 @@ impl Var {
         self / (self.abs() + 1.0)
     }
 
-    /// Gives `x - tanh x`.
+    /// Returns `x - tanh x`.
     ///
     /// Source: `torch.nn.functional.tanhshrink`.
     #[must_use]

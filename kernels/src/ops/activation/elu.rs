@@ -59,7 +59,7 @@ impl Formula<3, 1> for EluGradient {
 }
 
 impl Var {
-    /// Gives `x` where `x > 0`, `alpha · (eˣ - 1)` elsewhere; `alpha` is `[]` and gets no gradient.
+    /// Returns `x` where `x > 0`, `alpha · (eˣ - 1)` elsewhere; `alpha` is `[]` and gets no gradient.
     ///
     /// Source: `torch.nn.functional.elu`.
     #[must_use]

@@ -97,7 +97,7 @@ fn curvature(approximate: Approximate, x: &Var) -> Var {
 }
 
 impl Var {
-    /// Gives `x · Φ(x)`.
+    /// Returns `x · Φ(x)`.
     ///
     /// Source: `torch.nn.functional.gelu`.
     #[must_use]

@@ -29,7 +29,7 @@ impl Formula<2, 1> for Hardshrink {
 }
 
 impl Var {
-    /// Gives `x`, but 0 from `-lambd` to `lambd`, which is `[]` and gets no gradient.
+    /// Returns `x`, but 0 from `-lambd` to `lambd`, which is `[]` and gets no gradient.
     ///
     /// Source: `torch.nn.functional.hardshrink`.
     #[must_use]

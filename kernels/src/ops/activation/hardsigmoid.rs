@@ -52,7 +52,7 @@ impl Formula<2, 1> for HardsigmoidGradient {
 }
 
 impl Var {
-    /// Gives `min(max(x + 3, 0), 6) / 6`.
+    /// Returns `min(max(x + 3, 0), 6) / 6`.
     ///
     /// Source: `torch.nn.functional.hardsigmoid`.
     #[must_use]

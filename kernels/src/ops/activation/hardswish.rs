@@ -60,7 +60,7 @@ impl Formula<2, 1> for HardswishGradient {
 }
 
 impl Var {
-    /// Gives `x · min(max(x + 3, 0), 6) / 6`.
+    /// Returns `x · min(max(x + 3, 0), 6) / 6`.
     ///
     /// Source: `torch.nn.functional.hardswish`.
     #[must_use]

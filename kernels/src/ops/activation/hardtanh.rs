@@ -54,7 +54,7 @@ impl Formula<4, 1> for HardtanhGradient {
 }
 
 impl Var {
-    /// Gives `x`, but at least `min_val` and at most `max_val`, which are `[]` and get no gradient. At
+    /// Returns `x`, but at least `min_val` and at most `max_val`, which are `[]` and get no gradient. At
     /// the bounds and beyond the gradient is 0.
     ///
     /// Source: `torch.nn.functional.hardtanh`.
@@ -63,7 +63,7 @@ impl Var {
         pointwise(Hardtanh, [self, min_val, max_val])
     }
 
-    /// Gives `min(max(x, 0), 6)`.
+    /// Returns `min(max(x, 0), 6)`.
     ///
     /// Source: `torch.nn.functional.relu6`.
     #[must_use]

@@ -50,7 +50,7 @@ impl Formula<3, 1> for LeakyReluGradient {
 }
 
 impl Var {
-    /// Gives `x` where `x > 0`, `negative_slope · x` elsewhere; `negative_slope` is `[]` and gets no
+    /// Returns `x` where `x > 0`, `negative_slope · x` elsewhere; `negative_slope` is `[]` and gets no
     /// gradient.
     ///
     /// Source: `torch.nn.functional.leaky_relu`.

@@ -55,7 +55,7 @@ impl Formula<2, 1> for LogSigmoidGradient {
 }
 
 impl Var {
-    /// Gives `ln(1 / (1 + e⁻ˣ))`.
+    /// Returns `ln(1 / (1 + e⁻ˣ))`.
     ///
     /// Source: `torch.nn.functional.logsigmoid`.
     #[must_use]

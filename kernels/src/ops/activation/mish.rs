@@ -66,7 +66,7 @@ impl Formula<2, 1> for MishGradient {
 }
 
 impl Var {
-    /// Gives `x · tanh(ln(1 + eˣ))`.
+    /// Returns `x · tanh(ln(1 + eˣ))`.
     ///
     /// Source: `torch.nn.functional.mish`.
     #[must_use]

@@ -87,7 +87,7 @@ fn where_negative(x: &Var, below: &Var) -> Var {
 }
 
 impl Var {
-    /// Gives `x` where `x > 0`, `weight · x` elsewhere.
+    /// Returns `x` where `x > 0`, `weight · x` elsewhere.
     ///
     /// # Shape
     ///

@@ -52,7 +52,7 @@ impl Formula<2, 1> for ReluGradient {
 }
 
 impl Var {
-    /// Gives `max(x, 0)`.
+    /// Returns `max(x, 0)`.
     ///
     /// Source: `torch.nn.functional.relu`.
     #[must_use]

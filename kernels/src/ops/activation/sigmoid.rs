@@ -51,7 +51,7 @@ impl Formula<2, 1> for SigmoidGradient {
 }
 
 impl Var {
-    /// Gives `1 / (1 + e⁻ˣ)`.
+    /// Returns `1 / (1 + e⁻ˣ)`.
     ///
     /// Source: `torch.sigmoid`.
     #[must_use]

@@ -60,7 +60,7 @@ impl Formula<2, 1> for SiluGradient {
 }
 
 impl Var {
-    /// Gives `x · sigmoid(x)`.
+    /// Returns `x · sigmoid(x)`.
     ///
     /// Source: `torch.nn.functional.silu`.
     #[must_use]

@@ -63,7 +63,7 @@ impl Formula<4, 1> for SoftplusGradient {
 }
 
 impl Var {
-    /// Gives `ln(1 + e^(βx)) / β`, and `x` where `βx > threshold`; `beta` and `threshold` are `[]` and
+    /// Returns `ln(1 + e^(βx)) / β`, and `x` where `βx > threshold`; `beta` and `threshold` are `[]` and
     /// get no gradient.
     ///
     /// Source: `torch.nn.functional.softplus`.

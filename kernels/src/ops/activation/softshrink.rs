@@ -51,7 +51,7 @@ impl Formula<3, 1> for ShrinkGradient {
 }
 
 impl Var {
-    /// Gives `x - lambd` above `lambd`, `x + lambd` below `-lambd`, 0 between; `lambd` is `[]` and gets no
+    /// Returns `x - lambd` above `lambd`, `x + lambd` below `-lambd`, 0 between; `lambd` is `[]` and gets no
     /// gradient.
     ///
     /// Source: `torch.nn.functional.softshrink`.

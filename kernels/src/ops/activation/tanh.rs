@@ -51,7 +51,7 @@ impl Formula<2, 1> for TanhGradient {
 }
 
 impl Var {
-    /// Gives `tanh x`.
+    /// Returns `tanh x`.
     ///
     /// Source: `torch.tanh`.
     #[must_use]

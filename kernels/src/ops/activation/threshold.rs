@@ -52,7 +52,7 @@ impl Formula<4, 1> for ThresholdGradient {
 }
 
 impl Var {
-    /// Gives `x` where `x > threshold`, `value` elsewhere; both are `[]` and get no gradient.
+    /// Returns `x` where `x > threshold`, `value` elsewhere; both are `[]` and get no gradient.
     ///
     /// Source: `torch.nn.functional.threshold`.
     #[must_use]

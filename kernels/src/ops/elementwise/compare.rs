@@ -92,7 +92,7 @@ impl Var {
         pointwise(Less, [self, other])
     }
 
-    /// Gives `b` where this condition, a flag or a number, is 0 and `a` elsewhere, broadcast. The gradient of the one that is not
+    /// Returns `b` where this condition, a flag or a number, is 0 and `a` elsewhere, broadcast. The gradient of the one that is not
     /// chosen is 0.
     ///
     /// Source: `torch.where`.

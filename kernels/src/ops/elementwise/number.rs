@@ -9,7 +9,7 @@ use crate::cpu::simd::Float;
 pub(in crate::ops) trait Number:
     Float + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self> + Div<Output = Self>
 {
-    /// Gives `√self`.
+    /// Returns `√self`.
     fn sqrt(self) -> Self;
 }
 

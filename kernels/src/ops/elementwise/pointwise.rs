@@ -388,7 +388,7 @@ struct Pieces<T, const OUT: usize>([*mut T; OUT]);
 unsafe impl<T: Send, const OUT: usize> Sync for Pieces<T, OUT> {}
 
 impl<T, const OUT: usize> Pieces<T, OUT> {
-    /// Gives `n` elements of each output from `first` on.
+    /// Returns `n` elements of each output from `first` on.
     ///
     /// # Safety
     ///

@@ -45,61 +45,61 @@ macro_rules! unary {
 }
 
 unary!(
-    /// Gives `-x`; so does the operator. Source: `torch.neg`.
+    /// Returns `-x`; so does the operator. Source: `torch.neg`.
     NegFormula, "neg", negative,
     |x| A::splat(-0.0).sub(x),
     |dy, _x, _y| -dy
 );
 unary!(
-    /// Gives `eˣ`. Source: `torch.exp`.
+    /// Returns `eˣ`. Source: `torch.exp`.
     ExpFormula, "exp", exp,
     |x| x.exp(),
     |dy, _x, y| dy * y
 );
 unary!(
-    /// Gives `ln x`. Source: `torch.log`.
+    /// Returns `ln x`. Source: `torch.log`.
     LogFormula, "log", log,
     |x| x.ln(),
     |dy, x, _y| dy / x
 );
 unary!(
-    /// Gives `ln(1 + x)`. Source: `torch.log1p`.
+    /// Returns `ln(1 + x)`. Source: `torch.log1p`.
     Log1pFormula, "log1p", log1p,
     |x| x.ln_1p(),
     |dy, x, _y| dy / (x + 1.0)
 );
 unary!(
-    /// Gives `√x`. Source: `torch.sqrt`.
+    /// Returns `√x`. Source: `torch.sqrt`.
     SqrtFormula, "sqrt", sqrt,
     |x| x.sqrt(),
     |dy, _x, y| dy / (y * 2.0)
 );
 unary!(
-    /// Gives `|x|`; its gradient at 0 is 0. Source: `torch.abs`.
+    /// Returns `|x|`; its gradient at 0 is 0. Source: `torch.abs`.
     AbsFormula, "abs", abs,
     |x| x.abs(),
     |dy, x, _y| dy * x.sign()
 );
 unary!(
-    /// Gives `1 / x`. Source: `torch.reciprocal`.
+    /// Returns `1 / x`. Source: `torch.reciprocal`.
     ReciprocalFormula, "reciprocal", reciprocal,
     |x| A::splat(1.0).div(x),
     |dy, _x, y| -(dy * y * y)
 );
 unary!(
-    /// Gives `x²`. Source: `torch.square`.
+    /// Returns `x²`. Source: `torch.square`.
     SquareFormula, "square", square,
     |x| x.mul(x),
     |dy, x, _y| dy * (x * 2.0)
 );
 unary!(
-    /// Gives `sin x`. Source: `torch.sin`.
+    /// Returns `sin x`. Source: `torch.sin`.
     SinFormula, "sin", sin,
     |x| x.sin(),
     |dy, x, _y| dy * x.cos()
 );
 unary!(
-    /// Gives `cos x`. Source: `torch.cos`.
+    /// Returns `cos x`. Source: `torch.cos`.
     CosFormula, "cos", cos,
     |x| x.cos(),
     |dy, x, _y| -(dy * x.sin())
@@ -161,7 +161,7 @@ impl Var {
         pointwise(Sign, [self])
     }
 
-    /// Gives `xᵉ`.
+    /// Returns `xᵉ`.
     ///
     /// Source: `torch.pow` with a number as exponent.
     #[must_use]

@@ -36,7 +36,7 @@ impl Formula<2, 1> for Xlogy {
 }
 
 impl Var {
-    /// Gives `self · ln other`, broadcast: 0 where `self` is 0, whatever `other` is but NaN.
+    /// Returns `self · ln other`, broadcast: 0 where `self` is 0, whatever `other` is but NaN.
     ///
     /// Source: `torch.xlogy`.
     #[must_use]

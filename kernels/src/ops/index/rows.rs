@@ -39,7 +39,7 @@ fn check(op: &str, rows: &[usize], size: usize) -> Result<(), OpError> {
     }
 }
 
-/// Gives `ty` with another number of rows, and the number it has.
+/// Returns `ty` with another number of rows, and the number it has.
 fn with_rows(op: &str, inputs: &[Type], rows: usize) -> Result<(Type, usize), OpError> {
     let [Type { dtype, shape }] = inputs else {
         return Err(OpError(format!("{op}: expected 1 input, got {}", inputs.len())));

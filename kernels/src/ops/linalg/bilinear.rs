@@ -4,7 +4,7 @@ use crate::ir::shape::Shape;
 use crate::ir::trace::{Function, Var};
 
 impl Var {
-    /// Gives `y_o = xᵀ · weight_o · other + bias_o`.
+    /// Returns `y_o = xᵀ · weight_o · other + bias_o`.
     ///
     /// # Shape
     ///

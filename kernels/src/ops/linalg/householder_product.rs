@@ -269,7 +269,7 @@ struct Pair<'a> {
 }
 
 impl Pair<'_> {
-    /// Gives `v` and `u` at a row from `i` on.
+    /// Returns `v` and `u` at a row from `i` on.
     fn at(self, row: usize) -> [f64; 2] {
         let Pair { a, u, n, i, .. } = self;
         if row == i { [1.0, 0.0] } else { [a[row * n + i], u[row * n + i]] }

@@ -54,7 +54,7 @@ fn weighted(losses: Var, weight: Option<&Var>, reduction: Reduction) -> Var {
 }
 
 impl Var {
-    /// Gives `-(t · ln x + (1 - t) · ln(1 - x))` of these probabilities against the targets `t`, with
+    /// Returns `-(t · ln x + (1 - t) · ln(1 - x))` of these probabilities against the targets `t`, with
     /// logarithms of at least -100, times `weight`, reduced.
     ///
     /// # Shape
@@ -152,7 +152,7 @@ impl Var {
         weighted((1.0 - target) * self - log, weight, reduction)
     }
 
-    /// Gives `ln(1 + exp(-target · x))`, reduced; targets are 1 or -1.
+    /// Returns `ln(1 + exp(-target · x))`, reduced; targets are 1 or -1.
     ///
     /// # Shape
     ///
@@ -196,7 +196,7 @@ impl Var {
         reduction.apply(loss.mean(&[-1], false))
     }
 
-    /// Gives `x` where the target is 1, `max(0, margin - x)` where it is -1, and their sum elsewhere,
+    /// Returns `x` where the target is 1, `max(0, margin - x)` where it is -1, and their sum elsewhere,
     /// reduced; `margin` is `[]`.
     ///
     /// # Shape

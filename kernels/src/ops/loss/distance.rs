@@ -9,7 +9,7 @@ use crate::ops::reduction::reduce::Reduction;
 const COSINE_EPS: f64 = 1e-12;
 
 impl Var {
-    /// Gives `(Σ |x|ᵖ)^(1/p)` along `dim`: for `p` infinite the largest or least `|x|`, for 0 how many are not
+    /// Returns `(Σ |x|ᵖ)^(1/p)` along `dim`: for `p` infinite the largest or least `|x|`, for 0 how many are not
     /// 0. The gradient of a vector of length 0 is 0.
     ///
     /// Source: `torch.linalg.vector_norm`.
@@ -125,7 +125,7 @@ impl Var {
         (unit(&a) * unit(&b)).sum(&[dim], false)
     }
 
-    /// Gives `1 - cos` where the target is 1 and `max(0, cos - margin)` where it is -1, of the cosine of the
+    /// Returns `1 - cos` where the target is 1 and `max(0, cos - margin)` where it is -1, of the cosine of the
     /// angle between the two vectors, reduced; `margin` is `[]`.
     ///
     /// # Shape
@@ -190,7 +190,7 @@ impl Var {
         reduction.apply(alike + apart)
     }
 
-    /// Gives `max(0, margin - target · (self - other))`, reduced: a target of 1 wants `self` to be larger, one
+    /// Returns `max(0, margin - target · (self - other))`, reduced: a target of 1 wants `self` to be larger, one
     /// of -1 `other`; `margin` is `[]`.
     ///
     /// # Shape
@@ -242,7 +242,7 @@ impl Var {
         reduction.apply((-target * (self - other) + margin).clamp_min(&zero))
     }
 
-    /// Gives `max(0, margin + d(self, positive) - d(self, negative))`, `d` being the `p`-norm of the difference plus
+    /// Returns `max(0, margin + d(self, positive) - d(self, negative))`, `d` being the `p`-norm of the difference plus
     /// `eps`, reduced. If `swap`, the negative is compared with the nearer of `self` and `positive`; `margin` and
     /// `eps` are `[]`.
     ///
@@ -274,7 +274,7 @@ impl Var {
         })
     }
 
-    /// Gives `max(0, margin + d(anchor, positive) - d(anchor, negative))` with this value as the anchor, reduced.
+    /// Returns `max(0, margin + d(anchor, positive) - d(anchor, negative))` with this value as the anchor, reduced.
     /// If `swap`, the negative is compared with the nearer of anchor and positive. `margin` is `[]`.
     ///
     /// # Shape

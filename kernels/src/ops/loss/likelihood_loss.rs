@@ -9,7 +9,7 @@ use crate::ir::trace::{Function, Var};
 use crate::ops::reduction::reduce::Reduction;
 
 impl Var {
-    /// Gives `[classes]` the shape that broadcasts along axis `axis` of a value with `rank` axes.
+    /// Returns `[classes]` the shape that broadcasts along axis `axis` of a value with `rank` axes.
     pub(crate) fn along(&self, axis: usize, rank: usize) -> Var {
         let sizes = self.shape().iter().copied().chain(vec![1; rank.saturating_sub(axis + 1)]);
         self.reshape(sizes.collect::<Shape>())
@@ -166,7 +166,7 @@ impl Var {
         reduction.apply(losses)
     }
 
-    /// Gives `target · (ln target - x)`, or, if `log_target`, `exp(target) · (target - x)`, not reduced. Where
+    /// Returns `target · (ln target - x)`, or, if `log_target`, `exp(target) · (target - x)`, not reduced. Where
     /// the target is 0 the loss is 0.
     ///
     /// # Shape
@@ -188,7 +188,7 @@ impl Var {
         }
     }
 
-    /// Gives `exp(x) - target · x`, or, unless `log_input`, `x - target · ln(x + eps)`, reduced. If `full`,
+    /// Returns `exp(x) - target · x`, or, unless `log_input`, `x - target · ln(x + eps)`, reduced. If `full`,
     /// Stirling's approximation of `ln target!` is added where the target is above 1; `eps` is `[]`.
     ///
     /// # Shape
@@ -243,7 +243,7 @@ impl Var {
         reduction.apply(loss + is_large.where_(&stirling, &zero))
     }
 
-    /// Gives `½ (ln var + (x - target)² / var)`, reduced, with variances of at least `eps`, which is `[]`; the
+    /// Returns `½ (ln var + (x - target)² / var)`, reduced, with variances of at least `eps`, which is `[]`; the
     /// gradient of a variance below it is that at `eps`. If `full`, `½ ln 2π` is added.
     ///
     /// # Shape

@@ -6,7 +6,7 @@ use crate::ir::trace::{Function, Var};
 use crate::ops::reduction::reduce::Reduction;
 
 impl Var {
-    /// Gives `Σ max(0, margin - x_t + x_c)ᵖ / classes` over all classes `c` but the target `t`, times the
+    /// Returns `Σ max(0, margin - x_t + x_c)ᵖ / classes` over all classes `c` but the target `t`, times the
     /// target's weight, reduced; `margin` is `[]`. A target that is no class makes the loss NaN.
     ///
     /// # Shape
@@ -91,7 +91,7 @@ impl Var {
         reduction.apply(losses)
     }
 
-    /// Gives `Σ max(0, 1 - x_t + x_c) / classes` over all targets `t` and all classes `c` that are none,
+    /// Returns `Σ max(0, 1 - x_t + x_c) / classes` over all targets `t` and all classes `c` that are none,
     /// reduced. A target that is no class makes the loss NaN.
     ///
     /// # Shape

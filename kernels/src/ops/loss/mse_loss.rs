@@ -62,7 +62,7 @@ impl Formula<3, 1> for SquaredErrorGradient {
 }
 
 impl Var {
-    /// Gives `(x - target)²`, reduced over all elements.
+    /// Returns `(x - target)²`, reduced over all elements.
     ///
     /// # Shape
     ///

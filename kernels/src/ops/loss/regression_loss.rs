@@ -18,7 +18,7 @@ impl Var {
         known && self.shape() == target.shape()
     }
 
-    /// Gives `|x - target|`, reduced. At equal numbers the gradient is 0.
+    /// Returns `|x - target|`, reduced. At equal numbers the gradient is 0.
     ///
     /// # Shape
     ///
@@ -39,7 +39,7 @@ impl Var {
         reduction.apply((self - target).abs())
     }
 
-    /// Gives `½ (x - target)²` where the distance is below `delta`, `delta · (|x - target| - ½ delta)`
+    /// Returns `½ (x - target)²` where the distance is below `delta`, `delta · (|x - target| - ½ delta)`
     /// elsewhere, reduced; `delta` is `[]`.
     ///
     /// # Shape
@@ -67,7 +67,7 @@ impl Var {
         reduction.apply(distance.lt(delta).where_(&(error.square() * 0.5), &linear))
     }
 
-    /// Gives `½ (x - target)² / beta` where the distance is below `beta`, `|x - target| - ½ beta`
+    /// Returns `½ (x - target)² / beta` where the distance is below `beta`, `|x - target| - ½ beta`
     /// elsewhere, reduced; `beta` is `[]`.
     ///
     /// # Shape

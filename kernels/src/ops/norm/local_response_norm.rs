@@ -18,14 +18,14 @@ pub struct ResponseNorm {
 }
 
 impl ResponseNorm {
-    /// Gives `(k + alpha · x)^beta` for positive numbers.
+    /// Returns `(k + alpha · x)^beta` for positive numbers.
     fn power(&self, x: &Var, beta: &Var) -> Var {
         ((x * &self.alpha + &self.k).log() * beta).exp()
     }
 }
 
 impl Var {
-    /// Gives `x / (k + alpha · mean(x²))^beta`, the mean being over `size` channels around each, with zeros for
+    /// Returns `x / (k + alpha · mean(x²))^beta`, the mean being over `size` channels around each, with zeros for
     /// those that are not there.
     ///
     /// # Shape
@@ -59,7 +59,7 @@ impl Var {
         self / norm.power(&mean, &norm.beta)
     }
 
-    /// Gives `x · (k + alpha / size · Σ x²)^-beta`, the sum being over channels around each.
+    /// Returns `x · (k + alpha / size · Σ x²)^-beta`, the sum being over channels around each.
     ///
     /// # Shape
     ///

@@ -249,7 +249,7 @@ impl Var {
         y
     }
 
-    /// Gives `x · scale + shift`, either of which may be missing, all broadcast.
+    /// Returns `x · scale + shift`, either of which may be missing, all broadcast.
     ///
     /// Source: `torch.addcmul`.
     #[must_use]

@@ -115,7 +115,7 @@ impl Var {
         self * self.kept(self.leading(axes), p)
     }
 
-    /// Gives `a · x + b` where a number is kept, `b - a · ALPHA` where it is dropped; `a` and `b` keep mean and
+    /// Returns `a · x + b` where a number is kept, `b - a · ALPHA` where it is dropped; `a` and `b` keep mean and
     /// variance.
     fn drop_to_alpha(&self, shape: Shape, p: &Var) -> Var {
         let scale = ((1.0 - p) / (p * (ALPHA * ALPHA) + 1.0)).sqrt();

@@ -5,7 +5,7 @@
 use crate::ir::trace::Var;
 
 impl Var {
-    /// Gives `x` where `x > 0`, `a · x` elsewhere: while training, each number has a slope `a` of its own, drawn evenly
+    /// Returns `x` where `x > 0`, `a · x` elsewhere: while training, each number has a slope `a` of its own, drawn evenly
     /// between `lower` and `upper`, which are `[]`; otherwise `a` is their mean.
     ///
     /// Source: `torch.nn.functional.rrelu`.

@@ -142,7 +142,7 @@ impl Recurrence {
         parts.map(join).to_vec()
     }
 
-    /// Writes the way back down with other ops.
+    /// Records the backward pass with other ops.
     fn written_back(self, inputs: &[Var]) -> Vec<Var> {
         let Recurrence { cell, steps, reverse } = self;
         let [dh, gates, weight, states, first, extra] = inputs else { return Vec::new() };

@@ -143,7 +143,7 @@ impl Op for SoftmaxGradient {
 }
 
 impl Var {
-    /// Gives `eˣ / Σ eˣ` along `dim`.
+    /// Returns `eˣ / Σ eˣ` along `dim`.
     ///
     /// Source: `torch.softmax`.
     #[must_use]
@@ -151,7 +151,7 @@ impl Var {
         self.softmax_of(dim, Form::Plain)
     }
 
-    /// Gives `eˣ / Σ eˣ` along `dim`, and 0 everywhere in a line of nothing but -∞: what is wholly masked.
+    /// Returns `eˣ / Σ eˣ` along `dim`, and 0 everywhere in a line of nothing but -∞: what is wholly masked.
     ///
     /// Source: `torch._safe_softmax`.
     #[must_use]
@@ -159,7 +159,7 @@ impl Var {
         self.softmax_of(dim, Form::Safe)
     }
 
-    /// Gives `ln(eˣ / Σ eˣ)` along `dim`.
+    /// Returns `ln(eˣ / Σ eˣ)` along `dim`.
     ///
     /// Source: `torch.log_softmax`.
     #[must_use]

@@ -4,7 +4,7 @@ use crate::ir::shape::{Shape, no_such_axis};
 use crate::ir::trace::{Function, Var};
 
 impl Var {
-    /// Gives `1 / √x`.
+    /// Returns `1 / √x`.
     ///
     /// Source: `torch.rsqrt`.
     #[must_use]
@@ -108,7 +108,7 @@ impl Var {
         })
     }
 
-    /// Gives `ln Σ eˣ` along `axes`, all of them if none are given.
+    /// Returns `ln Σ eˣ` along `axes`, all of them if none are given.
     ///
     /// Source: `torch.logsumexp`.
     #[must_use]

@@ -16,7 +16,7 @@ struct Slice {
     end: usize,
 }
 
-/// Gives `shape` with another size along `axis`.
+/// Returns `shape` with another size along `axis`.
 pub(super) fn with_size(shape: &Shape, axis: usize, size: usize) -> Shape {
     shape.iter().enumerate().map(|(i, &n)| if i == axis { size } else { n }).collect()
 }

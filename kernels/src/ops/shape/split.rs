@@ -102,7 +102,7 @@ impl Var {
         }
     }
 
-    /// Gives `N` parts of one size of the value along `axis`.
+    /// Returns `N` parts of one size of the value along `axis`.
     ///
     /// Source: `torch.chunk`, of a size that is a multiple of `N`.
     #[must_use]

@@ -198,7 +198,7 @@ thread_local! {
         const { [const { Cell::new(([f64::NAN; 3], [f64::NAN; 2])) }; REMEMBERED] };
 }
 
-/// Gives `1 - β₁ᵗ` and `1 / √(1 - β₂ᵗ)`.
+/// Returns `1 - β₁ᵗ` and `1 / √(1 - β₂ᵗ)`.
 ///
 /// Powers take longer than the update of fifty numbers, and ten thousand models with six parameters each ask
 /// mostly for the same ones: a thread remembers its last ones.

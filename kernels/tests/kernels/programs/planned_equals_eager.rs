@@ -298,7 +298,7 @@ fn update(trace: &Trace, net: &Net, slot: &Slot, gradient: &Var) {
         return;
     }
     let rate = |name| {
-        let (of, position) = (ScalarOf::Optimizer, slot.position);
+        let (of, position) = (ScalarOf::Optimizer { group: 0 }, slot.position);
         trace.scalar(Scalar { name, of, position }, Dtype::F64)
     };
     let rates = AdamRates {

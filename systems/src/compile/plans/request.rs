@@ -44,8 +44,7 @@ pub(crate) struct Request<'a> {
     /// The type of the target.
     pub(crate) target: Option<TypeRef<'a>>,
     pub(crate) loss: Option<&'a dyn DynLoss>,
-    /// Where models are called or gone back through, the kinds of hooks at each position, if what they see is to be
-    /// given too.
+    /// The kinds of hooks at each position, in forward and backward passes that are also to give what hooks see.
     pub(crate) watched: &'a [Kinds],
 }
 
@@ -96,7 +95,7 @@ pub(super) fn are_alike(
         (Some(own), Some(asked)) => own.is_like(asked),
         _ => false,
     };
-    let (needs_gradients, needs_groups) = match request.kind {
+    let (needs_gradients, needs_optimizers) = match request.kind {
         Kind::Forward | Kind::Tape | Kind::Loss => (false, false),
         Kind::Backward | Kind::ZeroGradients => (true, false),
         Kind::Step => (true, true),
@@ -107,7 +106,7 @@ pub(super) fn are_alike(
         && known.autocast == scheme.autocast
         && known.entry == scheme.entry
         && (!needs_gradients || known.has_gradient == scheme.has_gradient)
-        && (!needs_groups || known.groups == scheme.groups)
+        && (!needs_optimizers || known.optimizers == scheme.optimizers)
 }
 
 /// A program that cannot be planned, since it reads numbers of values in its middle.

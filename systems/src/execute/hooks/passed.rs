@@ -16,8 +16,8 @@ use crate::execute::eager::{Given, Recorded};
 use crate::execute::route::Route;
 use crate::storage::gather::gathered;
 
-/// An observed forward pass that is gone back from: by a plan, whose tape the population has, or by an eager record
-/// that is made of it where a hook changes a gradient.
+/// An observed forward pass kept for `backward`: as a plan, whose tape the population has, or, where a hook changes a
+/// gradient, as an eager record made of it.
 pub(crate) struct Passed {
     done: Done,
     /// The hooks that were watched.

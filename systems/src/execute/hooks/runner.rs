@@ -160,7 +160,7 @@ impl Runner {
         self.calls.take()
     }
 
-    /// Gives the hooks that gradients will meet.
+    /// Returns the hooks that gradients will meet.
     pub(crate) fn set_calls(&mut self, calls: CallHooks) {
         self.calls = RefCell::new(calls);
     }
@@ -269,7 +269,7 @@ impl Runner {
         self.warnings.warn(module, &message);
     }
 
-    /// Gives the warnings of the recording.
+    /// Returns the warnings of the recording.
     pub(crate) fn warn_all(&self, program: &Program) {
         self.warnings.warn_all(&program.warnings);
     }

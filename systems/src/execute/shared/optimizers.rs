@@ -8,9 +8,10 @@ use neurarch_kernels::ir::program::{Role, Slot};
 use neurarch_kernels::ir::shape::Type;
 use neurarch_kernels::ir::trace::Trace;
 
+use crate::compile::trace::NearestOptimizer;
 use crate::errors::StepError;
 use crate::execute::cohort::Cohorts;
-use crate::structure::optimizers::Optimizers;
+use crate::structure::optimizers::{Optimizers, group_of};
 use crate::structure::population::population;
 
 /// The optimizers of shared parameters, as they were last compared.
@@ -18,6 +19,7 @@ use crate::structure::population::population;
 pub(crate) struct SharedOptimizers {
     /// As of which look at the models' optimizers.
     of: Option<u64>,
+    /// The parameter group of each, by its place.
     list: Vec<(usize, Box<dyn DynOptimizer>)>,
 }
 
@@ -42,7 +44,11 @@ impl SharedOptimizers {
             self.of = None;
             let shared = world.get::<SharedTensors>(of).into_iter().flat_map(SharedTensors::iter);
             let shared = shared.filter(|(_, of)| of.role == Role::Parameter);
-            self.list = shared.map(|(place, _)| (place, own.clone_box())).collect();
+            let of_place = |(place, of): (usize, &SharedTensor)| {
+                let group = group_of(own, "", &of.name, &of.ty.shape);
+                Some((place, own.group(group)?.clone_box()))
+            };
+            self.list = shared.filter_map(of_place).collect();
             return self.check_rules(world, of);
         }
         self.of = None;
@@ -51,10 +57,15 @@ impl SharedOptimizers {
         for cohort in &cohorts.list {
             let group = &population(world, of)?.groups()[cohort.at.group];
             for (place, parameter) in cohort.scheme.shared() {
-                let Some(owner) = &cohort.scheme.groups[parameter.slot.position] else { continue };
-                let modules = &group.modules[owner.owner];
+                let nearest = &cohort.scheme.optimizers[parameter.slot.position];
+                let Some(NearestOptimizer { owner, optimizer }) = nearest else { continue };
+                let modules = &group.modules[*owner];
+                let path = &cohort.scheme.blueprint.positions[*owner].path;
+                let Slot { name, ty, .. } = &parameter.slot;
+                let number = group_of(&**optimizer, path, name, &ty.shape);
                 for (&at, other) in cohort.places.iter().zip(cohort.at.members.indices()) {
-                    let Some(own) = optimizers.on(world, modules[at as usize]) else { continue };
+                    let own = optimizers.on(world, modules[at as usize]);
+                    let Some(own) = own.and_then(|own| own.group(number)) else { continue };
                     match self.list.iter().position(|(known, _)| *known == place) {
                         None => {
                             self.list.push((place, own.clone_box()));
@@ -93,6 +104,7 @@ impl SharedOptimizers {
             let update = Update {
                 trace: &trace,
                 owner: 0,
+                group: 0,
                 index: 0,
                 parameter: &slot(Role::Parameter, ty),
                 gradient: &slot(Role::Gradient, ty),

@@ -238,6 +238,7 @@ impl One {
         let update = Update {
             trace: &self.trace,
             owner: 0,
+            group: 0,
             index: 0,
             parameter: &parameter,
             gradient: &gradient,

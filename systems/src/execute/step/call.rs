@@ -26,9 +26,9 @@ use crate::structure::spot::{Spot, find, locate};
 /// Calls a module: that at a path in all models of a population, as [`forward`](super::forward()) calls their roots, or
 /// that of one model by its entity. Hooks of the module and of what it calls are called, those above it are not.
 ///
-/// What is called in all models can be gone back from, by [`loss`](super::loss) and [`backward`](super::backward()) or
-/// [`backward_from`](super::backward_from). What is called in one model keeps nothing, as in
-/// [`no_grad`](crate::structure::mode::no_grad), and leaves alone what the population's last pass kept.
+/// A call of all models is kept for [`loss`](super::loss) and [`backward`](super::backward()) or
+/// [`backward_from`](super::backward_from). A call of one model keeps nothing, as in
+/// [`no_grad`](crate::structure::mode::no_grad), and leaves what the population's last pass kept.
 ///
 /// # Shape
 ///
@@ -173,7 +173,7 @@ fn call_one(
     })
 }
 
-/// Makes a run of one model, which keeps nothing for the way back.
+/// Makes a run of one model, which keeps nothing for `backward`.
 fn alone(run: &Run, spot: &Spot, called: &Called<'_>) -> Result<Run, StepError> {
     let place = |of: &[u32]| of.binary_search(&(spot.member as u32)).ok();
     let mut of_group = run.cohorts.list.iter().filter(|cohort| cohort.at.group == spot.group);

@@ -67,7 +67,7 @@ impl<'a> TrainStep<'a> {
 /// let wolves = spawn_population(&mut world, &Linear::new(4, 2), 3, 3, 1, Dtype::F32)?;
 /// let sheep = spawn_population(&mut world, &Linear::new(2, 2), 5, 5, 2, Dtype::F32)?;
 /// for population in [wolves, sheep] {
-///     insert_with(&mut world, population, "", |_| SGD { lr: 0.1, ..SGD::default() })?;
+///     insert_with(&mut world, population, |_| SGD { lr: 0.1, ..SGD::default() })?;
 /// }
 /// let (seen, heard) = (Array3::<f32>::ones((3, 8, 4)), Array3::<f32>::ones((5, 8, 2)));
 /// let (hunted, fled) = (Array2::<i64>::ones((3, 8)), Array2::<i64>::zeros((5, 8)));

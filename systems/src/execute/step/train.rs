@@ -134,7 +134,7 @@ pub fn train_step_into<'a, 'b, X: Element, Y: Element>(
 /// let mut world = World::new();
 /// let pair = Pair { left: Linear::new(3, 2), right: Linear::new(4, 2) };
 /// let pairs = spawn_population(&mut world, &pair, 10, 10, 0, Dtype::F32)?;
-/// insert_with(&mut world, pairs, "", |_| SGD { lr: 0.1, ..SGD::default() })?;
+/// insert_with(&mut world, pairs, |_| SGD { lr: 0.1, ..SGD::default() })?;
 /// let (a, b) = (ndarray::Array3::<f32>::ones((10, 5, 3)), ndarray::Array3::<f32>::ones((10, 5, 4)));
 /// let target = ndarray::Array3::<f32>::ones((10, 5, 2));
 /// let mut step = || {
@@ -556,7 +556,7 @@ fn choose_plans(
     {
         lazy::initialize(world, run, population, &part.inputs())?;
     }
-    run.check_optimizers(world, population)?;
+    run.begin_step(world, population)?;
     run.chosen.clear();
     let needs_record = Sums::of(world, population).is_some();
     for cohort in &mut run.cohorts.list {

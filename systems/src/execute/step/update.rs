@@ -18,7 +18,7 @@ use crate::execute::shared;
 /// Source: `torch.optim.Optimizer.step`.
 pub fn step(world: &mut World, population: Entity) -> Result<(), StepError> {
     with_run(world, population, |world, run| {
-        run.check_optimizers(world, population)?;
+        run.begin_step(world, population)?;
         let of_shared = shared::step(world, run, population)?;
         run_rule(world, run, population, Kind::Step)?;
         of_shared.write(world)

@@ -46,7 +46,7 @@ pub(super) struct Minibatch<'a> {
 pub(super) struct Ran {
     /// The cohort's place.
     pub(super) place: usize,
-    /// What it gave: nothing on the way back.
+    /// What it gave: nothing in a backward pass.
     pub(super) made: Made,
     by: Way,
 }

@@ -210,7 +210,7 @@ impl Structure {
                 blueprint,
                 mode: Mode { evaluating: Bits::below(positions), ..Mode::default() },
                 has_gradient: Bits::new(),
-                groups: (0..positions).map(|_| None).collect(),
+                optimizers: (0..positions).map(|_| None).collect(),
                 autocast: None,
                 entry: None,
             },

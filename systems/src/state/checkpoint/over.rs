@@ -10,8 +10,9 @@ use neurarch_kernels::ir::program::{Role, Slot};
 
 use super::components::Owners;
 use super::error::CheckpointError;
+use super::index::{Entries, dtype_of};
 use super::open::Checkpoint;
-use super::part::{Chosen, Part};
+use super::part::{Chosen, Part, places};
 use super::structure;
 use crate::errors::SignError;
 use crate::storage::bind::KEEPER;
@@ -56,7 +57,7 @@ impl Checkpoint {
         models: &[(usize, usize)],
     ) -> Result<(), CheckpointError> {
         let all = found(world, population)?.len();
-        super::part::places(&models.iter().map(|&(_, to)| to).collect::<Vec<_>>(), all)?;
+        places(&models.iter().map(|&(_, to)| to).collect::<Vec<_>>(), all)?;
         let part = Part::over(self, number, Some(models))?;
         self.over(world, &part, population, false)
     }
@@ -72,8 +73,17 @@ impl Checkpoint {
         part.verify()?;
         sign::refresh(world, population)?;
         let targets = targets(world, part, population)?;
-        self.check_values(&types, part)?;
         let entry = part.entry();
+        if is_whole {
+            let owners = Owners { members: &[0], entities: &[population], modules: &[] };
+            self.check_values(world, &types, entry.components, &owners)?;
+        }
+        for Target { chosen, modules, .. } in &targets {
+            for (module, entities) in chosen.entries().iter().zip(modules) {
+                let owners = Owners { members: &chosen.members, entities, modules };
+                self.check_values(world, &types, module.components, &owners)?;
+            }
+        }
         let mut known = EntityHashMap::default();
         known.insert(Entity::from_bits(entry.entity), population);
         for Target { chosen, modules, .. } in &targets {
@@ -101,13 +111,23 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// Reads all components once, so that what cannot be read is told before anything is changed.
-    fn check_values(&self, types: &SavedTypes, part: &Part<'_>) -> Result<(), CheckpointError> {
-        let modules = part.groups().flat_map(|group| group.entries());
-        let entries = modules.map(|module| module.components).chain([part.entry().components]);
-        for number in entries.flat_map(|entries| entries.range()) {
+    /// Checks that components can be read, and inserted on some owners.
+    fn check_values(
+        &self,
+        world: &World,
+        types: &SavedTypes,
+        entries: Entries,
+        owners: &Owners<'_>,
+    ) -> Result<(), CheckpointError> {
+        for number in entries.range() {
             let (ty, values) = self.component(types, number)?;
-            (0..values.len()).try_for_each(|value| ty.read(types, values.value(value)).map(drop))?;
+            let read = (0..values.len()).map(|value| ty.read(types, values.value(value)));
+            let read = read.collect::<Result<Vec<_>, _>>()?;
+            for (&member, &entity) in owners.members.iter().zip(owners.entities) {
+                if let Some(which) = values.which(member) {
+                    read[which].check(world.get_entity(entity).ok())?;
+                }
+            }
         }
         Ok(())
     }
@@ -116,7 +136,7 @@ impl Checkpoint {
     fn ids(
         &self,
         types: &SavedTypes,
-        entries: super::index::Entries,
+        entries: Entries,
     ) -> Result<Vec<ComponentId>, CheckpointError> {
         let ids = entries.range().map(|number| Ok(self.component(types, number)?.0.id));
         ids.collect()
@@ -159,7 +179,7 @@ fn targets<'a>(
     population: Entity,
 ) -> Result<Vec<Target<'a>>, CheckpointError> {
     let found = found(world, population)?;
-    let dtype = super::index::dtype_of(part.entry().dtype);
+    let dtype = dtype_of(part.entry().dtype);
     if dtype != Some(found.dtype()) {
         let message = format!("expected models of {}", found.dtype());
         return Err(CheckpointError::Structure { path: String::new(), message });

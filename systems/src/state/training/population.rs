@@ -5,14 +5,14 @@
 //! |--------------------------------------------|-------------------------------------------------------------|
 //! | `population.seed`, `population.next_number` | what random numbers follow from                            |
 //! | `population.shared.NAME.ROLE`              | gradient, states and count of steps of a shared parameter   |
-//! | `population.optimizer.NAME`                | a number of the optimizer on the population's entity        |
+//! | `population.optimizer.NAME`                | a number of the optimizer on the population's entity; of its parameter groups from 1 on behind `param_groups.GROUP.` |
 //! | `population.n_averaged`                    | how many updates an `AveragedModel` is of                   |
 
 use bevy_ecs::prelude::*;
 use ndarray::arr0;
 use neurarch_components::column::shared::{SharedRow, SharedTensors};
 use neurarch_components::column::{ColumnKey, RowBundle, row, row_mut};
-use neurarch_components::optimizer::{AveragedModel, DynOptimizer};
+use neurarch_components::optimizer::{AveragedModel, DynParamGroups};
 use neurarch_components::population::Population;
 use neurarch_components::state::Tensor;
 use neurarch_kernels::ir::dtype::Dtype;
@@ -39,7 +39,7 @@ pub(super) struct State {
     rows: Vec<(ColumnKey, Vec<u8>)>,
     /// The places of the shared parameters, and whether they have a gradient.
     has_gradient: Vec<(usize, bool)>,
-    optimizer: Option<Box<dyn DynOptimizer>>,
+    optimizer: Option<Box<dyn DynParamGroups>>,
     averaged: Option<AveragedModel>,
 }
 
@@ -61,10 +61,10 @@ fn shared(world: &World, population: Entity) -> Vec<(usize, String, Type, bool)>
     all.collect()
 }
 
-fn optimizer(world: &mut World, population: Entity) -> Option<Box<dyn DynOptimizer>> {
+fn optimizer(world: &mut World, population: Entity) -> Option<Box<dyn DynParamGroups>> {
     Optimizers::init(world);
     let own = world.resource::<Optimizers>().on(world, population);
-    own.map(DynOptimizer::clone_box)
+    own.map(DynParamGroups::clone_box)
 }
 
 /// Lists what a file has of a population.
@@ -88,11 +88,12 @@ pub(super) fn list(
         }
     }
     if let Some(optimizer) = optimizer(world, population) {
-        let numbers = optimizer.scalar_names().iter().filter_map(|name| {
-            let number = arr0(optimizer.scalar(name)?);
-            Some(Tensor::new(format!("{START}optimizer.{name}"), number.view()))
-        });
-        tensors.extend(numbers);
+        for (number, group) in (0..).map_while(|number| Some((number, optimizer.group(number)?))) {
+            let numbers = group.scalar_names().iter().filter_map(|name| {
+                Some(Tensor::new(of_group(number, name), arr0(group.scalar(name)?).view()))
+            });
+            tensors.extend(numbers);
+        }
         tensors.extend(Settings::of_one(OPTIMIZER, &optimizer).tensor());
     }
     if let Some(&averaged) = world.get::<AveragedModel>(population) {
@@ -100,6 +101,14 @@ pub(super) fn list(
         tensors.extend(Settings::of_one(AVERAGED, &averaged).tensor());
     }
     Ok(tensors)
+}
+
+/// Returns what a number of a parameter group of the population's optimizer is called.
+fn of_group(number: usize, name: &str) -> String {
+    match number {
+        0 => format!("{START}optimizer.{name}"),
+        _ => format!("{START}optimizer.param_groups.{number}.{name}"),
+    }
 }
 
 const OPTIMIZER: &str = "population.settings.optimizer";
@@ -135,9 +144,12 @@ impl State {
         }
         let mut optimizer = optimizer(world, population);
         if let Some(optimizer) = &mut optimizer {
-            for name in optimizer.scalar_names() {
-                if let Some(scalar) = optimizer.scalar_mut(name) {
-                    *scalar = source.number(&format!("{START}optimizer.{name}"))?;
+            for number in 0..optimizer.n_groups() {
+                let Some(group) = optimizer.group_mut(number) else { continue };
+                for name in group.scalar_names() {
+                    if let Some(scalar) = group.scalar_mut(name) {
+                        *scalar = source.number(&of_group(number, name))?;
+                    }
                 }
             }
             Settings::of_one(OPTIMIZER, &*optimizer).check(source)?;

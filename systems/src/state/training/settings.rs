@@ -68,8 +68,12 @@ impl Settings {
             is_setting.then_some((format!("module '{path}'"), module as &dyn Debug))
         });
         let groups = optimizers.param_groups.iter().enumerate();
-        let groups = groups.map(|(place, group)| {
-            (format!("optimizer.param_groups.{place}"), &group.optimizer as &dyn Debug)
+        let groups = groups.flat_map(|(place, group)| {
+            let of = format!("optimizer.param_groups.{place}");
+            // Which parameters are in a group beside group 0 decides the numbers, too.
+            let names = (format!("{of}.params"), &group.param_names as &dyn Debug);
+            let names = (group.number > 0).then_some(names);
+            [(of, &group.optimizer as &dyn Debug)].into_iter().chain(names)
         });
         // As they are once their state was loaded: it may be written down in two ways.
         let loaded = schedulers.iter().map(|(_, scheduler)| {
@@ -90,7 +94,7 @@ impl Settings {
         ])
     }
 
-    /// Gives the settings of one thing.
+    /// Returns the settings of one thing.
     pub(super) fn of_one(name: &'static str, what: &dyn Debug) -> Self {
         Settings::new(name, [(name.to_owned(), what)])
     }

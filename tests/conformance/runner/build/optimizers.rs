@@ -1,6 +1,6 @@
 //! Optimizers of the group `optim`, made from their arguments.
 
-use neurarch::components::optimizer::DynOptimizer;
+use neurarch::components::optimizer::{DynOptimizer, DynParamGroups};
 use neurarch::prelude::*;
 use serde_json::Value;
 
@@ -12,11 +12,11 @@ use crate::runner::compare::{self, Tolerance};
 const HOW: [&str; 4] = ["foreach", "fused", "capturable", "differentiable"];
 
 /// Makes the optimizer of a parameter group; `given` are its arguments.
-pub fn optimizer(class: &str, given: &Value, case: &Case<'_>) -> Checked<Box<dyn DynOptimizer>> {
+pub fn optimizer(class: &str, given: &Value, case: &Case<'_>) -> Checked<Box<dyn DynParamGroups>> {
     let mut args = Arguments::new(class, Some(given), case);
     let args = &mut args;
     args.pass_over(&HOW);
-    let made: Box<dyn DynOptimizer> = match class {
+    let made: Box<dyn DynParamGroups> = match class {
         "SGD" => Box::new(SGD {
             lr: args.number("lr", 1e-3)?,
             momentum: args.number("momentum", 0.0)?,

@@ -8,44 +8,34 @@ use crate::runner::arguments::{Arguments, number};
 use crate::runner::case::{Case, Checked, Fields, Stop};
 use crate::runner::compare::Tolerance;
 
-/// One parameter group of a case is one linear layer with an optimizer of its own.
+/// Schedules the parameter groups of one optimizer.
 pub fn run(case: &Case<'_>) -> Checked {
-    let rates = case.json.list("lr")?;
-    let momentum = case.json.get("momentum").and_then(Value::as_f64);
+    let rates: Vec<_> = case.json.list("lr")?.iter().filter_map(Value::as_f64).collect();
+    let momentum = case.json.get("momentum").and_then(Value::as_f64).unwrap_or(0.0);
     let mut world = World::new();
-    let mut groups = Vec::new();
-    for (index, rate) in rates.iter().enumerate() {
-        let layer = world.spawn_population(&Linear::new(1, 1), 1, Seed(0))?.id();
-        let lr = rate.as_f64().unwrap_or_default();
-        world.population_mut(layer)?.insert(SGD {
-            lr,
-            momentum: momentum.unwrap_or(0.0),
-            ..SGD::default()
-        })?;
-        world.module_mut(layer)?.schedule(scheduler(case.json, index, case)?)?;
-        groups.push(layer);
-    }
+    let mut of_group = rates.iter().map(|&lr| SGD { lr, momentum, ..SGD::default() });
+    let mut groups = ParamGroups::new(of_group.next().unwrap_or_default());
+    of_group.for_each(|sgd| groups.add_param_group(|_| false, sgd));
+    let schedulers = (0..rates.len()).map(|group| scheduler(case.json, group, case));
+    let schedulers = schedulers.collect::<Checked<Vec<_>>>()?;
+    let mut layer = world.spawn_population(&Linear::new(1, 1), 1, Seed(0))?;
+    layer.insert(groups)?.schedule(schedulers)?;
     let expected = case.json.field("expect")?;
     for step in 0..=case.json.field("steps")?.as_u64().unwrap_or(0) as usize {
         if step > 0 {
-            for &group in &groups {
-                let argument = |list: &str| {
-                    case.json.get(list).and_then(|list| list.get(step - 1)).and_then(number)
-                };
-                match (argument("metrics"), argument("epochs")) {
-                    (Some(metric), _) => {
-                        world.population_mut(group)?.step_schedulers_with_metrics(&[metric])?
-                    }
-                    (None, Some(epoch)) => {
-                        world.population_mut(group)?.step_schedulers_to(epoch)?
-                    }
-                    (None, None) => world.population_mut(group)?.step_schedulers()?,
-                }
+            let argument = |list: &str| {
+                case.json.get(list).and_then(|list| list.get(step - 1)).and_then(number)
+            };
+            match (argument("metrics"), argument("epochs")) {
+                (Some(metric), _) => layer.step_schedulers_with_metrics(&[metric])?,
+                (None, Some(epoch)) => layer.step_schedulers_to(epoch)?,
+                (None, None) => layer.step_schedulers()?,
             }
         }
-        for (index, &group) in groups.iter().enumerate() {
-            let root = world.population(group)?.models()[0];
-            let sgd = *world.get::<SGD>(root).ok_or(Stop::Differs("no optimizer".into()))?;
+        let root = layer.models()?[0];
+        let groups = layer.world().get::<ParamGroups<SGD>>(root);
+        let groups = groups.ok_or(Stop::Differs("no optimizer".into()))?;
+        for (index, sgd) in groups.iter().enumerate() {
             check(expected, "lr", step, index, sgd.lr)?;
             if expected.get("momentum").is_some() {
                 check(expected, "momentum", step, index, sgd.momentum)?;

@@ -512,13 +512,13 @@ impl<T: Float> Walk for Back<'_, T> {
     }
 }
 
-/// Gives `x · (1 - x)`: the slope of a sigmoid.
+/// Returns `x · (1 - x)`: the slope of a sigmoid.
 #[inline(always)]
 fn slope<T: Float, S: Simd>(x: T::Lanes<S>) -> T::Lanes<S> {
     x.mul(T::Lanes::<S>::splat(T::from_f64(1.0)).sub(x))
 }
 
-/// Gives `1 - x²`: the slope of a hyperbolic tangent.
+/// Returns `1 - x²`: the slope of a hyperbolic tangent.
 #[inline(always)]
 fn flat<T: Float, S: Simd>(x: T::Lanes<S>) -> T::Lanes<S> {
     T::Lanes::<S>::splat(T::from_f64(1.0)).sub(x.mul(x))
