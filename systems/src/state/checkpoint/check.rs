@@ -1,6 +1,7 @@
 //! [`check`]: what an index says is checked before anybody believes it. Checksums find bytes that changed; this finds what
 //! was never right.
 
+use bevy_ecs::prelude::*;
 use neurarch_components::column::ColumnKey;
 use neurarch_components::containers::MAX_DEPTH;
 use neurarch_components::population::tree::NOT_A_MEMBER;
@@ -18,6 +19,9 @@ pub(super) fn check(index: &Index, end: u64) -> Result<(), CheckpointError> {
         let at = format!("population {number}");
         let dtype = dtype_of(population.dtype).filter(|dtype| dtype.is_float());
         dtype.ok_or_else(|| wrong(&at, "its element type is none"))?;
+        if Entity::try_from_bits(population.entity).is_none() {
+            return Err(wrong(&at, "its entity is none"));
+        }
         if population.models >= u64::from(NOT_A_MEMBER) {
             return Err(wrong(&at, "it has too many models"));
         }

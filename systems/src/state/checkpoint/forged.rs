@@ -49,7 +49,7 @@ fn valid() -> Vec<u8> {
     let net = Sequential::new().push(Linear::new(3, 4)).push(BatchNorm1d::new(4)).push(Tanh);
     let population = spawn_population(&mut world, &net, 3, 3, 7, Dtype::F32).unwrap();
     let adam = |model: usize| Adam { lr: 0.1 * model as f64, ..Adam::default() };
-    insert_with(&mut world, population, "", adam).unwrap();
+    insert_with(&mut world, population, adam).unwrap();
     share(&mut world, population, "0.bias").unwrap();
     let root = world.get::<Population>(population).unwrap().models()[1];
     let last = world.get::<Children>(root).unwrap()[2];

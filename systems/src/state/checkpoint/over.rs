@@ -85,7 +85,7 @@ impl Checkpoint {
             }
         }
         let mut known = EntityHashMap::default();
-        known.insert(Entity::from_bits(entry.entity), population);
+        known.extend(Entity::try_from_bits(entry.entity).map(|before| (before, population)));
         for Target { chosen, modules, .. } in &targets {
             for (module, entities) in chosen.entries().iter().zip(modules) {
                 let before = self.numbers::<u64>(module.entities)?;

@@ -235,7 +235,8 @@ impl<'a> Restore<'a> {
         let population = world.spawn((spawned, Signed::default())).id();
         self.restored.populations.push(population);
         for part in parts {
-            self.restored.entities.insert(Entity::from_bits(part.entry().entity), population);
+            let before = Entity::try_from_bits(part.entry().entity);
+            self.restored.entities.extend(before.map(|before| (before, population)));
         }
         self.first(world, checkpoint, entry.components, (0, &[population], &[]), |_| true)?;
         checkpoint.write_shared(world, entry, population)?;
