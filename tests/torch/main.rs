@@ -61,6 +61,12 @@ mod parametrize {
 mod state {
     mod dict;
     mod extra_state;
+    #[cfg(not(feature = "pytorch"))]
+    mod no_pytorch;
     mod overridden;
+    #[cfg(feature = "pytorch")]
+    mod pytorch;
+    #[cfg(feature = "pytorch")]
+    mod pytorch_mutations;
     mod training_state;
 }

@@ -89,8 +89,28 @@ pub fn load_state_dict(
     state: &StateDict,
     options: LoadOptions,
 ) -> Result<IncompatibleKeys, LoadStateDictError> {
+    load_where_fit(world, entity, state, options, Misfit::LoadsTheRest)
+}
+
+/// What a tensor or key that does not fit does to the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Misfit {
+    /// They are loaded, as in torch.
+    LoadsTheRest,
+    /// They stay out.
+    LoadsNothing,
+}
+
+/// [`load_state_dict`] that also says what becomes of what fits where not all does.
+pub(super) fn load_where_fit(
+    world: &mut World,
+    entity: Entity,
+    state: &StateDict,
+    options: LoadOptions,
+    misfit: Misfit,
+) -> Result<IncompatibleKeys, LoadStateDictError> {
     if world.get::<Population>(entity).is_some() {
-        return load_all(world, entity, state, options);
+        return load_all(world, entity, state, options, misfit);
     }
     let refused = |error| match error {
         AccessError::Sign(error) => LoadStateDictError::Sign(error),
@@ -108,7 +128,8 @@ pub fn load_state_dict(
         own: true,
         stacked: false,
     };
-    load(world, &to, state, options)
+    let fitted = fit(world, &to, state, options)?;
+    write(world, &to, fitted, options, misfit)
 }
 
 /// Loads one slice of each tensor into each model of a population, by index: `0.weight` is
@@ -131,7 +152,8 @@ pub fn load_stacked_state_dict(
     }
     let members = (0..groups.first().map_or(0, |group| group.members.len())).collect();
     let to = To { population, group: 0, members, position: 0, own: false, stacked: true };
-    load(world, &to, state, options)
+    let fitted = fit(world, &to, state, options)?;
+    write(world, &to, fitted, options, Misfit::LoadsTheRest)
 }
 
 /// Loads into every model, those of one structure at once; of several failures the first is told.
@@ -140,6 +162,7 @@ fn load_all(
     population: Entity,
     state: &StateDict,
     options: LoadOptions,
+    misfit: Misfit,
 ) -> Result<IncompatibleKeys, LoadStateDictError> {
     untie_all(world, population, state, 0, options)?;
     let groups = world.get::<Population>(population).map(Population::groups).unwrap_or_default();
@@ -153,14 +176,22 @@ fn load_all(
         targets.extend((!members.is_empty()).then(|| to(members, false)));
         targets.extend(apart.into_iter().map(|member| to(vec![member], true)));
     }
+    let mut fitted = Vec::new();
+    for to in &targets {
+        let of = fit(world, to, state, options)?;
+        match of.wrong {
+            Some(wrong) if misfit == Misfit::LoadsNothing => return Err(wrong),
+            _ => fitted.push(of),
+        }
+    }
     // Tensors of other types make other groups.
     let roots: Vec<Vec<Entity>> = targets.iter().map(|to| to.roots(world)).collect();
     let mut result = Ok(IncompatibleKeys::default());
-    for (mut to, roots) in targets.into_iter().zip(roots) {
+    for ((mut to, roots), fitted) in targets.into_iter().zip(roots).zip(fitted) {
         if !to.follow(world, &roots)? {
             continue;
         }
-        let new = load(world, &to, state, options);
+        let new = write(world, &to, fitted, options, misfit);
         result = match (result, new) {
             (Ok(mut all), Ok(new)) => {
                 let add = |all: &mut Vec<String>, new: Vec<String>| {
@@ -240,15 +271,27 @@ struct Fitting {
     new: Option<Type>,
 }
 
-fn load(
-    world: &mut World,
+/// What a state dict has for some models.
+#[derive(Default)]
+struct Fitted {
+    fitting: Vec<Fitting>,
+    /// Positions with an extra state, and that.
+    extra: Vec<(usize, Tensor)>,
+    keys: IncompatibleKeys,
+    /// What is wrong with the rest.
+    wrong: Option<LoadStateDictError>,
+}
+
+/// Finds what fits, and calls the hooks.
+fn fit(
+    world: &World,
     to: &To,
     state: &StateDict,
     options: LoadOptions,
-) -> Result<IncompatibleKeys, LoadStateDictError> {
+) -> Result<Fitted, LoadStateDictError> {
     let not_a_population = SignError::NotAPopulation(to.population);
     let found = world.get::<Population>(to.population).ok_or(not_a_population.clone())?;
-    let Some(group) = found.groups().get(to.group) else { return Ok(IncompatibleKeys::default()) };
+    let Some(group) = found.groups().get(to.group) else { return Ok(Fitted::default()) };
     let blueprint: Arc<Blueprint> =
         world.resource::<Blueprints>().get(group.blueprint).ok_or(not_a_population)?.clone();
     let own = to.members.first().copied().filter(|_| to.own);
@@ -270,19 +313,34 @@ fn load(
     let given = StateDict { tensors: state.tensors.clone(), metadata: Vec::new() };
     let walked = loader.load(to.position, "", given);
     let Loader { keys, error_msgs, fitting, extra, is_uninitialized, .. } = loader;
-    let told = put(world, to, fitting, &extra, options.assign);
-    walked?;
-    told?;
-    if is_uninitialized {
-        return Err(LoadStateDictError::Uninitialized);
-    }
     let is_wrong = options.strict && !keys.is_empty() || !error_msgs.is_empty();
-    if is_wrong {
-        let (module, strict) =
-            (blueprint.positions[to.position].module.type_name(), options.strict);
-        return Err(LoadStateDictError::Incompatible { module, keys, error_msgs, strict });
+    let (module, strict) = (blueprint.positions[to.position].module.type_name(), options.strict);
+    let wrong = match walked {
+        Err(error) => Some(error),
+        Ok(()) if is_uninitialized => Some(LoadStateDictError::Uninitialized),
+        Ok(()) => is_wrong.then(|| {
+            let keys = keys.clone();
+            LoadStateDictError::Incompatible { module, keys, error_msgs, strict }
+        }),
+    };
+    Ok(Fitted { fitting, extra, keys, wrong })
+}
+
+/// Writes what fits, unless it is to stay out; returns the keys that do not match.
+fn write(
+    world: &mut World,
+    to: &To,
+    Fitted { fitting, extra, keys, wrong }: Fitted,
+    options: LoadOptions,
+    misfit: Misfit,
+) -> Result<IncompatibleKeys, LoadStateDictError> {
+    match wrong {
+        Some(wrong) if misfit == Misfit::LoadsNothing => Err(wrong),
+        wrong => {
+            let told = put(world, to, fitting, &extra, options.assign);
+            wrong.map_or(told, Err).map(|()| keys)
+        }
     }
-    Ok(keys)
 }
 
 /// Matches a state dict with what is there.
