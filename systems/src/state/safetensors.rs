@@ -276,16 +276,16 @@ pub fn read(path: impl AsRef<Path>) -> Result<StateDict, SafetensorsError> {
     let header_bytes = header_bytes(length, after).map_err(format)?;
     let header = read_bytes(&mut file, header_bytes as usize).map_err(io)?;
     let header = read_header(&header, after - header_bytes).map_err(format)?;
-    let known = |name: String| {
-        let info = header.info(&name).expect("the header lists its own names");
+    let names = header.offset_keys().into_iter();
+    let known = names.filter_map(|name| Some((header.info(&name)?, name))).map(|(info, name)| {
         let dtype = dtype_from(info.dtype).ok_or_else(|| SafetensorsError::Dtype {
             path: path.to_owned(),
             name: name.clone(),
             found: format!("{:?}", info.dtype),
         })?;
         Ok((name, dtype, info))
-    };
-    let places = header.offset_keys().into_iter().map(known).collect::<Result<Vec<_>, _>>()?;
+    });
+    let places = known.collect::<Result<Vec<_>, _>>()?;
     let text = header.metadata().as_ref().and_then(|own| own.get(METADATA));
     let metadata = text.map(|text| {
         let found = || text.chars().take(SHOWN).collect();

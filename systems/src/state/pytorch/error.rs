@@ -14,7 +14,13 @@ pub struct PytorchError {
     pub path: PathBuf,
     /// What is wrong with it.
     #[source]
-    pub fault: Fault,
+    pub fault: Box<Fault>,
+}
+
+impl PytorchError {
+    pub(super) fn new(path: impl Into<PathBuf>, fault: Fault) -> Self {
+        PytorchError { path: path.into(), fault: Box::new(fault) }
+    }
 }
 
 /// What is wrong with a file of `torch.save`.

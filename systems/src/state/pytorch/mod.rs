@@ -72,7 +72,7 @@ impl PytorchFile {
             Ok((pickle, paths, reader, file_bytes)) => {
                 Ok(PytorchFile { path, pickle, paths, reader, file_bytes })
             }
-            Err(fault) => Err(PytorchError { path, fault }),
+            Err(fault) => Err(PytorchError::new(path, fault)),
         }
     }
 
@@ -91,7 +91,7 @@ impl PytorchFile {
     }
 
     fn failed(&self, fault: Fault) -> PytorchError {
-        PytorchError { path: self.path.clone(), fault }
+        PytorchError::new(&self.path, fault)
     }
 
     /// Lists the keys of the dictionary that the file is, in its order.
@@ -172,7 +172,7 @@ impl PytorchFile {
 /// Source: `torch.load(path, weights_only=False).state_dict()`, without running what is in the file.
 pub fn read_model(path: impl Into<PathBuf>) -> Result<StateDict, PytorchError> {
     let path = path.into();
-    read_whole(&path).map_err(|fault| PytorchError { path, fault })
+    read_whole(&path).map_err(|fault| PytorchError::new(path, fault))
 }
 
 fn read_whole(path: &Path) -> Result<StateDict, Fault> {

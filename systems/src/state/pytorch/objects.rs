@@ -74,6 +74,7 @@ impl<R: BufRead> Machine<'_, R> {
         let rebuilt = function.strip_prefix("torch._utils._rebuild_");
         match (&**function, fields, rebuilt) {
             ("collections.OrderedDict", [], _) => self.push(Value::Dict(Dict::default()), 1),
+            ("collections.OrderedDict", ..) => self.fail("expected an OrderedDict of nothing"),
             ("builtins.set", &[items], _) => match &self.values[items] {
                 Value::List(items) | Value::Tuple(items) => {
                     let items = items.clone();
@@ -88,10 +89,13 @@ impl<R: BufRead> Machine<'_, R> {
                 let dtype = self.called(dtype)?;
                 self.tensor([storage, offset, shape, stride], Some(dtype))
             }
-            (_, &[tensor, ..], Some("parameter" | "parameter_with_state")) => {
-                self.stack.push(Entry { id: tensor, weight: 1 });
-                Ok(())
-            }
+            (_, &[id, ..], Some("parameter" | "parameter_with_state")) => match self.values[id] {
+                Value::Tensor(_) => {
+                    self.stack.push(Entry { id, weight: 1 });
+                    Ok(())
+                }
+                _ => self.fail("expected a parameter of a tensor"),
+            },
             ("torch._tensor._rebuild_from_type_v2", &[function, _, arguments, ..], _) => {
                 let function = self.called(function)?;
                 if !function.starts_with("torch._utils._rebuild_") {

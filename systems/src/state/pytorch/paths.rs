@@ -38,9 +38,9 @@ impl<'p> Paths<'p> {
         Err(Fault::Pickle { at: self.pickle.bytes, message: message.to_owned() })
     }
 
-    /// Counts a value that is come to.
-    fn enter(&mut self, depth: usize) -> Result<(), Fault> {
-        self.values += 1;
+    /// Counts values that are come to.
+    fn enter(&mut self, values: usize, depth: usize) -> Result<(), Fault> {
+        self.values += values as u64;
         if depth > MAX_DEPTH {
             return self.fail(&format!("expected at most {MAX_DEPTH} levels"));
         }
@@ -50,12 +50,17 @@ impl<'p> Paths<'p> {
         Ok(())
     }
 
+    fn count_letters(&mut self, name: &str) -> Result<(), Fault> {
+        self.letters += name.len() as u64;
+        match self.letters > self.pickle.bytes.saturating_mul(REPEATS) {
+            true => self.fail("the names of tensors fill more than the pickle"),
+            false => Ok(()),
+        }
+    }
+
     /// Counts the name of a tensor, which no other may have.
     fn name(&mut self, name: &str) -> Result<(), Fault> {
-        self.letters += name.len() as u64;
-        if self.letters > self.pickle.bytes.saturating_mul(REPEATS) {
-            return self.fail("the names of tensors fill more than the pickle");
-        }
+        self.count_letters(name)?;
         match self.known.insert(name.to_owned()) {
             true => Ok(()),
             false => Err(Fault::Collision { name: name.to_owned() }),
@@ -63,7 +68,7 @@ impl<'p> Paths<'p> {
     }
 
     fn walk(&mut self, id: Id, path: &mut String, depth: usize) -> Result<(), Fault> {
-        self.enter(depth)?;
+        self.enter(1, depth)?;
         let pickle = self.pickle;
         match &pickle.values[id] {
             Value::Dict(dict) => {
@@ -101,7 +106,6 @@ impl<'p> Paths<'p> {
         depth: usize,
         own: &mut Vec<(String, Id)>,
     ) -> Result<(), Fault> {
-        self.enter(depth)?;
         let values = &self.pickle.values;
         let attributes = match values[id] {
             Value::Module(attributes) => values.dict(attributes),
@@ -110,26 +114,27 @@ impl<'p> Paths<'p> {
         let Some(attributes) = attributes else {
             return Err(self.pickle.wrong_type(prefix.trim_end_matches('.'), id, "a module"));
         };
-        let transient = match attributes.get("_non_persistent_buffers_set").map(|set| &values[set])
-        {
+        let transient = match attributes.get(TRANSIENT).map(|set| &values[set]) {
             Some(Value::List(names)) => &names[..],
             _ => &[],
         };
-        let is_transient = |name: &str| {
-            transient
-                .iter()
-                .any(|&known| matches!(&values[known], Value::Text(known) if **known == *name))
-        };
-        for table in TABLES {
-            let entries = attributes.get(table).and_then(|table| values.dict(table));
+        let tables = TABLES.map(|table| attributes.get(table).and_then(|table| values.dict(table)));
+        let entries = tables.iter().flatten().map(|table| table.len()).sum::<usize>();
+        self.enter(1 + attributes.len() + transient.len() + entries, depth)?;
+        let transient = transient.iter().filter_map(|&name| match &values[name] {
+            Value::Text(name) => Some(&**name),
+            _ => None,
+        });
+        let transient: HashSet<&str> = transient.collect();
+        for (table, entries) in TABLES.into_iter().zip(tables) {
             for (name, id) in entries.into_iter().flat_map(Dict::iter) {
-                let is_left_out =
-                    matches!(values[id], Value::None) || table == "_buffers" && is_transient(name);
-                if is_left_out {
+                let is_transient = table == "_buffers" && transient.contains(name);
+                if is_transient || matches!(values[id], Value::None) {
                     continue;
                 }
                 let name = format!("{prefix}{name}");
                 if table == "_modules" {
+                    self.count_letters(&name)?;
                     self.module(id, &format!("{name}."), depth + 1, own)?;
                 } else {
                     self.name(&name)?;
@@ -140,3 +145,6 @@ impl<'p> Paths<'p> {
         Ok(())
     }
 }
+
+/// Where a module lists its buffers that are not in its state dict.
+const TRANSIENT: &str = "_non_persistent_buffers_set";

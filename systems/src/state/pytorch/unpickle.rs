@@ -4,7 +4,7 @@
 //! what it does not know, and copies a value whenever the pickle refers to it. So it only gets pickles that were read here.
 
 use std::collections::HashMap;
-use std::io::{BufRead, Read};
+use std::io::{BufRead, ErrorKind, Read};
 
 use super::error::Fault;
 use super::value::{Dict, Id, Pickle, Value, Values};
@@ -179,8 +179,13 @@ impl<R: BufRead> Machine<'_, R> {
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], Fault> {
         let mut read = [0; N];
-        self.from.read_exact(&mut read)?;
-        self.at += N as u64;
+        match self.from.read_exact(&mut read) {
+            Ok(()) => self.at += N as u64,
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
+                return self.fail("the pickle ends early");
+            }
+            Err(error) => return Err(error.into()),
+        }
         Ok(read)
     }
 
@@ -392,6 +397,7 @@ mod tests {
             wrong(&[b"\x80\x02X\xff\xff\xff\xffab"]).ends_with("expected 4294967295 bytes, got 2")
         );
         assert!(wrong(&[b"\x80\x02ccollections"]).ends_with("expected a line of UTF-8"));
+        assert!(wrong(&[b"\x80\x02J\x01"]).ends_with("the pickle ends early"));
     }
 
     #[test]
@@ -402,6 +408,14 @@ mod tests {
             wrong(&[b"\x80\x02(", &text, b"q\x00", &b"h\x00".repeat(100), b"t."])
                 .ends_with(expected)
         );
+        // What is called gives back what it is given.
+        let given = b"(NNNNNNNNt";
+        let parameter = [&b"ctorch._utils\n_rebuild_parameter\n"[..], given, b"\x85R"].concat();
+        assert!(
+            wrong(&[b"\x80\x02", &parameter, b"."]).ends_with("expected a parameter of a tensor")
+        );
+        let dict = b"\x80\x02ccollections\nOrderedDict\n(](NNe]tR.";
+        assert!(wrong(&[dict]).ends_with("expected an OrderedDict of nothing"));
         // Each tuple has the one before twice.
         assert!(
             wrong(&[b"\x80\x02)q\x00", &b"h\x00h\x00\x86q\x00".repeat(64), b"."])

@@ -61,6 +61,10 @@ impl Dict {
         self.entries.iter().map(|(key, value)| (&**key, *value))
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     pub(super) fn keys(&self) -> Vec<String> {
         self.iter().map(|(key, _)| key.to_owned()).collect()
     }
