@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::error::Fault;
 use super::globals::is_allowed;
-use super::unpickle::{Entry, LETTERS, Machine, Objects};
+use super::unpickle::{Entry, Machine, Objects, weight};
 use super::value::{Dict, Id, Storage, Value, View};
 
 impl<R: BufRead> Machine<'_, R> {
@@ -17,7 +17,7 @@ impl<R: BufRead> Machine<'_, R> {
         if self.objects == Objects::WeightsOnly && !is_allowed(&path) {
             return Err(Fault::Global { name: path });
         }
-        let weight = 1 + path.len() as u64 / LETTERS;
+        let weight = weight(path.len());
         self.push(Value::Global(path.into()), weight)
     }
 
@@ -52,7 +52,8 @@ impl<R: BufRead> Machine<'_, R> {
             }
         };
         let class = self.called(class)?;
-        self.push(Value::Storage(Storage { key, class }), 1)
+        let weight = weight(key.len());
+        self.push(Value::Storage(Storage { key, class }), weight)
     }
 
     /// Calls a function, so far as that is known.
@@ -91,7 +92,7 @@ impl<R: BufRead> Machine<'_, R> {
             }
             (_, &[id, ..], Some("parameter" | "parameter_with_state")) => match self.values[id] {
                 Value::Tensor(_) => {
-                    self.stack.push(Entry { id, weight: 1 });
+                    self.stack.push(Entry { id, weight });
                     Ok(())
                 }
                 _ => self.fail("expected a parameter of a tensor"),
@@ -132,8 +133,9 @@ impl<R: BufRead> Machine<'_, R> {
             return self
                 .fail("expected a tensor's shape and stride of numbers that are not negative");
         };
+        let weight = weight(size_of_val(shape.as_slice()));
         let view = View { storage: storage.clone(), dtype, offset: *offset, shape, stride };
-        self.push(Value::Tensor(view), 1)
+        self.push(Value::Tensor(view), weight)
     }
 
     /// Gives an object its state: an `OrderedDict` its `_metadata`, a module its attributes.

@@ -33,16 +33,18 @@ pub(super) fn unpickle(from: &mut impl BufRead, objects: Objects) -> Result<Pick
     machine.run()
 }
 
-/// A value on the stack, and what a copy of it costs: values and every 16 letters below it, those with several names
-/// counted for each.
+/// A value on the stack, and what a copy of it costs: that of all values below it, those with several names counted for
+/// each.
 #[derive(Clone, Copy)]
 pub(super) struct Entry {
     pub id: Id,
     pub weight: u64,
 }
 
-/// Letters that weigh as much as a value.
-pub(super) const LETTERS: u64 = 16;
+/// Returns what a value weighs that has so many bytes beside itself: every 16 as much as a value.
+pub(super) fn weight(bytes: usize) -> u64 {
+    1 + bytes as u64 / 16
+}
 
 /// What the references of a pickle may copy beside as much as it has bytes: files of `torch.save` copy some 0.4 for each
 /// byte, small and large ones, state dicts and whole models.
@@ -166,7 +168,8 @@ impl<R: BufRead> Machine<'_, R> {
                 self.pop()?;
                 let class = self.pop()?.id;
                 let name = self.called(class)?;
-                self.push(Value::Opaque(name), 1)
+                let weight = weight(name.len());
+                self.push(Value::Opaque(name), weight)
             }
             b'b' => self.build(),
             other => self.fail(format!("weights_only has no opcode 0x{other:02x}")),
@@ -255,7 +258,7 @@ impl<R: BufRead> Machine<'_, R> {
 
     fn text(&mut self, length: u32) -> Result<(), Fault> {
         match String::from_utf8(self.bytes(length)?) {
-            Ok(text) => self.push(Value::Text(text.into()), 1 + u64::from(length) / LETTERS),
+            Ok(text) => self.push(Value::Text(text.into()), weight(length as usize)),
             Err(_) => self.fail("expected UTF-8"),
         }
     }
@@ -408,6 +411,12 @@ mod tests {
             wrong(&[b"\x80\x02(", &text, b"q\x00", &b"h\x00".repeat(100), b"t."])
                 .ends_with(expected)
         );
+        // A storage has its key.
+        let key = [&b"X\x00\x10\x00\x00"[..], &[b'a'; 4096]].concat();
+        let storage =
+            [&b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\n"[..], &key, b"NK\x01tQq\x00"];
+        let fetched = [b"\x80\x02(", &storage.concat()[..], &b"h\x00".repeat(100), b"t."];
+        assert!(wrong(&fetched).ends_with(expected));
         // What is called gives back what it is given.
         let given = b"(NNNNNNNNt";
         let parameter = [&b"ctorch._utils\n_rebuild_parameter\n"[..], given, b"\x85R"].concat();
