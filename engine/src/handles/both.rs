@@ -202,7 +202,7 @@ both! {
     /// safetensors::save(folder.join("model.safetensors"), &brains.stacked_state_dict()?)?;
     /// safetensors::save(folder.join("training.safetensors"), &brains.training_state()?)?;
     ///
-    /// let model = safetensors::read(folder.join("model.safetensors"))?.into();
+    /// let model = safetensors::read(folder.join("model.safetensors"))?;
     /// brains.load_stacked_state_dict(&model, LoadOptions::default())?;
     /// let training = safetensors::read(folder.join("training.safetensors"))?;
     /// brains.load_training_state(&training)?;

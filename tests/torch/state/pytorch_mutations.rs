@@ -16,7 +16,7 @@ const MUTATIONS: u64 = 20_000;
 /// as they like, and a length that a file claims may not.
 const MAX_KIB: u64 = 128 * 1024;
 
-/// SplitMix64.
+/// The generator `SplitMix64`.
 struct Draws(u64);
 
 impl Draws {
