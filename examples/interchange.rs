@@ -44,7 +44,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// Loads what PyTorch wrote, and computes what PyTorch computed.
 fn read_theirs(population: &mut PopulationMut<'_>) -> Result<(), Box<dyn Error>> {
-    let file: StateDict = safetensors::read(THEIRS)?.into_iter().collect();
+    let file = safetensors::read(THEIRS)?;
     let part = |prefix: &str| -> StateDict {
         let own = file.iter().filter_map(|tensor| {
             let mut own = tensor.clone();
@@ -112,7 +112,7 @@ fn write_ours(population: &mut PopulationMut<'_>, folder: &Path) -> Result<(), B
     {
         let path = folder.join(name).with_extension("safetensors");
         safetensors::save(&path, tensors)?;
-        let read: StateDict = safetensors::read(&path)?.into_iter().collect();
+        let read = safetensors::read(&path)?;
         let same = tensors.iter().all(|tensor| read.get(&tensor.name) == Some(tensor));
         assert!(same && read.len() == tensors.len(), "what is read is what was written");
         let shapes: Vec<_> =

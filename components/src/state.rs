@@ -96,11 +96,12 @@ impl Tensor {
         name: String,
         dtype: Dtype,
         shape: Vec<usize>,
-        bytes: Vec<u8>,
+        bytes: impl Into<Arc<[u8]>>,
     ) -> Self {
+        let bytes = bytes.into();
         let expected = shape.iter().try_fold(dtype.size_bytes(), |n, &size| n.checked_mul(size));
         assert_eq!(Some(bytes.len()), expected, "as many bytes as the shape says");
-        Tensor { name, dtype, shape, bytes: bytes.into(), uninitialized: false }
+        Tensor { name, dtype, shape, bytes, uninitialized: false }
     }
 
     /// Makes the entry of a parameter or buffer whose shape is not known yet.
@@ -218,7 +219,7 @@ fn write_number(number: f64, dtype: Dtype, to: &mut Vec<u8>) {
 pub struct StateDict {
     /// The tensors, no two of one name.
     pub tensors: Vec<Tensor>,
-    /// What is said of each module, by its path. Files of tensors do not have it.
+    /// What is said of each module, by its path.
     pub metadata: Vec<(String, LocalMetadata)>,
 }
 

@@ -62,7 +62,13 @@ mod parametrize {
 mod state {
     mod dict;
     mod extra_state;
+    #[cfg(not(feature = "pytorch"))]
+    mod no_pytorch;
     mod overridden;
     mod saved;
+    #[cfg(feature = "pytorch")]
+    mod pytorch;
+    #[cfg(feature = "pytorch")]
+    mod pytorch_mutations;
     mod training_state;
 }

@@ -1,5 +1,7 @@
 //! What a population and a module have in common, for itself and all below it.
 
+use std::path::Path;
+
 use crate::components::scheduler::GroupSchedulers;
 use crate::components::state::{IncompatibleKeys, StateDict};
 use crate::handles::{ModuleMut, PopulationMut};
@@ -10,6 +12,7 @@ use crate::systems::execute::step::StepError;
 use crate::systems::optim::clip::{self, ClipError, ClipOptions};
 use crate::systems::optim::lr_scheduler::{self, ScheduleError};
 use crate::systems::state::load::{self, LoadOptions, LoadStateDictError};
+use crate::systems::state::load_file::{FileOptions, LoadFileError, load_file};
 use crate::systems::structure::mode;
 
 /// Writes methods whose functions take the entity of a population or of a module for both handles.
@@ -202,7 +205,7 @@ both! {
     /// safetensors::save(folder.join("model.safetensors"), &brains.stacked_state_dict()?)?;
     /// safetensors::save(folder.join("training.safetensors"), &brains.training_state()?)?;
     ///
-    /// let model = safetensors::read(folder.join("model.safetensors"))?.into();
+    /// let model = safetensors::read(folder.join("model.safetensors"))?;
     /// brains.load_stacked_state_dict(&model, LoadOptions::default())?;
     /// let training = safetensors::read(folder.join("training.safetensors"))?;
     /// brains.load_training_state(&training)?;
@@ -238,5 +241,46 @@ both! {
     /// As [`load_state_dict`](Self::load_state_dict).
     pub fn load_state_dict_with(&mut self, state: &StateDict, options: LoadOptions) -> Result<IncompatibleKeys, LoadStateDictError> {
         load::load_state_dict(self.handle.world, self.id, state, options)
+    }
+
+    /// Loads the state dict of a file, of safetensors or of `torch.save`: [`load_file()`].
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be read, is of `torch.save` and neurarch's feature `pytorch` is not there, has no or several
+    /// state dicts, or as [`load_state_dict`](Self::load_state_dict). Other than there, nothing is loaded then.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use neurarch::prelude::*;
+    /// # use neurarch::state::{FileOptions, KeyMap, safetensors};
+    /// # let path = std::env::temp_dir().join(format!("neurarch-load-{}.safetensors", std::process::id()));
+    /// # let fc = |name: &str, numbers: &[f32]| Tensor::new(name, ndarray::ArrayView1::from(numbers));
+    /// # safetensors::save(&path, &[fc("module.fc.bias", &[0.5])])?;
+    /// # let net = Sequential::from_named([("head", Linear::new(3, 1))])?;
+    /// # let mut world = World::new();
+    /// let mut brains = world.spawn_population(&net, 100, Seed(7))?;
+    /// let options = FileOptions {
+    ///     keys: KeyMap::new().strip_prefix("module.").rename("fc", "head"),
+    ///     load: LoadOptions { strict: false, ..LoadOptions::default() },
+    ///     ..FileOptions::default()
+    /// };
+    /// let keys = brains.load_file_with(&path, &options)?; // Into each of the hundred.
+    /// assert_eq!(keys.missing_keys, ["head.weight"]);
+    /// # std::fs::remove_file(&path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn load_file(&mut self, path: impl AsRef<Path>) -> Result<IncompatibleKeys, LoadFileError> {
+        self.load_file_with(path, &FileOptions::default())
+    }
+
+    /// The same, as `options` say: which key of a checkpoint, by which names, how strict.
+    ///
+    /// # Errors
+    ///
+    /// As [`load_file`](Self::load_file), and if two names would become one.
+    pub fn load_file_with(&mut self, path: impl AsRef<Path>, options: &FileOptions) -> Result<IncompatibleKeys, LoadFileError> {
+        load_file(self.handle.world, self.id, path, options)
     }
 }

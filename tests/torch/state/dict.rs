@@ -494,7 +494,7 @@ fn a_state_dict_goes_to_a_file_and_back() {
     let path =
         std::env::temp_dir().join(format!("neurarch-{}-state.safetensors", std::process::id()));
     neurarch::state::safetensors::save(&path, &state).unwrap();
-    let read = StateDict::from(neurarch::state::safetensors::read(&path).unwrap());
+    let read = neurarch::state::safetensors::read(&path).unwrap();
     std::fs::remove_file(&path).unwrap();
     assert!(world.population_mut(nets).unwrap().load_state_dict(&read).unwrap().is_empty());
     let other = world.population(nets).unwrap().models()[2];

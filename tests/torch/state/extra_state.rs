@@ -151,7 +151,7 @@ fn it_crosses_in_a_safetensors_file() {
     let name = format!("neurarch-{}-extra.safetensors", std::process::id());
     let path = std::env::temp_dir().join(name);
     safetensors::save(&path, &world.module_mut(root).unwrap().state_dict().unwrap()).unwrap();
-    let read = StateDict::from(safetensors::read(&path).unwrap());
+    let read = safetensors::read(&path).unwrap();
     std::fs::remove_file(&path).unwrap();
     let first = world.population(nets).unwrap().models()[0];
     world.module_mut(first).unwrap().load_state_dict(&read).unwrap();

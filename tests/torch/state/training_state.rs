@@ -128,7 +128,7 @@ fn goes_on<O: Optimizer, S: LRScheduler>(
         assert_eq!(restored.bits(model), went_on.bits(model), "{name}, model {model}, restored");
     }
     let mut resumed = Training::new(0, MODELS, optimizer, scheduler);
-    let state = safetensors::read(&model_file).unwrap().into();
+    let state = safetensors::read(&model_file).unwrap();
     let of = resumed.population;
     resumed.world.brains(of).load_stacked_state_dict(&state, LoadOptions::default()).unwrap();
     resumed
@@ -143,7 +143,7 @@ fn goes_on<O: Optimizer, S: LRScheduler>(
 
     let mut alone = Training::new(1, 1, optimizer, scheduler);
     let root = alone.world.population(alone.population).unwrap().models()[0];
-    alone.world.part(root).load_state_dict(&safetensors::read(&one[0]).unwrap().into()).unwrap();
+    alone.world.part(root).load_state_dict(&safetensors::read(&one[0]).unwrap()).unwrap();
     alone.world.part(root).load_training_state(&safetensors::read(&one[1]).unwrap()).unwrap();
     alone.go_on(4..9, 1..2);
     assert_eq!(alone.bits(0), went_on.bits(1), "{name}, model 1 alone");
