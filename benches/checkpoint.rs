@@ -1,7 +1,11 @@
 //! Checkpoints beside plain reads and writes of as many bytes: `cargo bench --bench checkpoint -- --json`.
 //!
 //! Each side runs in turns with the other, and the best of several runs counts: files are warm in the page cache.
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark panics, and prints what it measured")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a benchmark panics, and prints what it measured"
+)]
 
 use std::fs::File;
 use std::hint::black_box;
@@ -53,7 +57,9 @@ impl Line<'_> {
                 "{{\"case\": \"{case}\", \"what\": \"{what}\", \"ms\": {own:.3}, \"plain_ms\": {plain:.3}, \
                  \"ratio\": {ratio:.3}}}"
             ),
-            false => println!("{case:8} {what:24} {own:10.2} ms, plain {plain:10.2} ms, {ratio:6.2} times"),
+            false => println!(
+                "{case:8} {what:24} {own:10.2} ms, plain {plain:10.2} ms, {ratio:6.2} times"
+            ),
         }
     }
 }
@@ -106,7 +112,8 @@ fn peak_mib() -> Option<usize> {
 fn measure(options: &Options, case: &str, brain: &Sequential, models: usize, learns: bool) {
     let file = |of: &str| options.folder.join(format!("neurarch-{}-{of}", std::process::id()));
     let [path, plain] = [file("checkpoint"), file("plain")];
-    let line = |what, [own, plain]: [Duration; 2]| Line { case, what, own, plain }.print(options.json);
+    let line =
+        |what, [own, plain]: [Duration; 2]| Line { case, what, own, plain }.print(options.json);
     let rounds = options.rounds;
     {
         let mut world = World::new();
@@ -136,7 +143,9 @@ fn measure(options: &Options, case: &str, brain: &Sequential, models: usize, lea
         || {
             time(|| {
                 let checkpoint = Checkpoint::open(&path).unwrap();
-                black_box(checkpoint.forward_some(0, &[models / 2], Input::shared(x.view())).unwrap());
+                black_box(
+                    checkpoint.forward_some(0, &[models / 2], Input::shared(x.view())).unwrap(),
+                );
             })
             .0
         },
@@ -156,7 +165,9 @@ fn measure(options: &Options, case: &str, brain: &Sequential, models: usize, lea
     );
     line("open and forward of all", all);
     if let (Some(before), Some(after), false) = (before, peak_mib(), options.json) {
-        println!("{case:8} peak of the process {before} MiB before, {after} MiB after mapped forward passes");
+        println!(
+            "{case:8} peak of the process {before} MiB before, {after} MiB after mapped forward passes"
+        );
     }
     let restoring = best(
         rounds,

@@ -44,7 +44,7 @@ fn begin(world: &mut World, path: Option<&Path>) -> Result<Entity, Box<dyn Error
         .push(Linear::new(16, 2));
     let mut brains = world.spawn_population(&brain, MODELS, Seed(7))?;
     brains.insert_with(|i| Adam { lr: 1e-3 * 1.01_f64.powi(i as i32), ..Adam::default() })?;
-    brains.schedule(CosineAnnealingLR { t_max: STEPS as u64, eta_min: 0.0 })?;
+    brains.schedule(CosineAnnealingLR { t_max: STEPS, eta_min: 0.0 })?;
     let brains = brains.id();
     world.entity_mut(brains).insert(Progress(0));
     Ok(brains)

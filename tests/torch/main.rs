@@ -65,10 +65,10 @@ mod state {
     #[cfg(not(feature = "pytorch"))]
     mod no_pytorch;
     mod overridden;
-    mod saved;
     #[cfg(feature = "pytorch")]
     mod pytorch;
     #[cfg(feature = "pytorch")]
     mod pytorch_mutations;
+    mod saved;
     mod training_state;
 }

@@ -22,7 +22,10 @@ where
         }
         let adopt = |groups: &mut ParamGroups<O>, there: Option<&ParamGroups<O>>| {
             let rule = || name_of::<ParamGroups<O>>();
-            groups.take_predicates(there).then_some(()).ok_or_else(|| SavedError::Functions { rule: rule() })
+            groups
+                .take_predicates(there)
+                .then_some(())
+                .ok_or_else(|| SavedError::Functions { rule: rule() })
         };
         Ok(Box::new(Value::adopting(ParamGroups::without_predicates(groups), adopt)))
     })

@@ -8,8 +8,8 @@ use serde::de::DeserializeOwned;
 
 use super::cbor::{decode, name_of};
 use super::error::SavedError;
-use super::{groups, scheduler};
 use super::types::{SavedTypes, Value, add, add_component, add_module, write};
+use super::{groups, scheduler};
 use crate::amp::GradScaler;
 use crate::builtin;
 use crate::column::shared::SharedTensors;

@@ -307,6 +307,11 @@ impl<E: Each> Types for E {
         }
     }
 
+    /// Its groups are written as a list of it.
+    fn optimizer<O: Optimizer + Serialize + DeserializeOwned>(&mut self) {
+        self.each::<O>();
+    }
+
     fn scheduler<R: LRScheduler + Serialize + DeserializeOwned>(&mut self) {
         self.each::<R>();
     }

@@ -30,12 +30,8 @@ pub struct SavedType {
     read: Read,
 }
 
-type Write = fn(
-    &SavedTypes,
-    EntityRef<'_>,
-    &mut dyn EntityMapper,
-    &mut Vec<u8>,
-) -> Result<bool, SavedError>;
+type Write =
+    fn(&SavedTypes, EntityRef<'_>, &mut dyn EntityMapper, &mut Vec<u8>) -> Result<bool, SavedError>;
 type Read = fn(&SavedTypes, &[u8]) -> Result<Box<dyn SavedValue>, SavedError>;
 
 impl SavedType {

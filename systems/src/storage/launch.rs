@@ -319,7 +319,10 @@ impl<'a> ReadOnly<'a> {
         let last = rows.and_then(|rows| rows.iter().map(|&(_, row)| row as usize).max());
         let end = last.unwrap_or(0) * self.stride + ty.size_bytes();
         assert!(rows.is_none_or(|rows| rows.len() == members), "a row for each member");
-        assert!(rows.is_none_or(|rows| rows.iter().all(|&(segment, _)| segment == 0)), "one segment");
+        assert!(
+            rows.is_none_or(|rows| rows.iter().all(|&(segment, _)| segment == 0)),
+            "one segment"
+        );
         assert!(end <= self.bytes.len(), "rows lie in their column");
         let places = [self.bytes.as_ptr().addr(), self.stride];
         assert!(places.iter().all(|place| place.is_multiple_of(ALIGN_BYTES)), "rows are aligned");

@@ -21,11 +21,12 @@ fn models_give_the_bits_of_a_world_in_evaluation_mode() {
     for (number, &root) in roots[2..5].iter().enumerate() {
         let slope = 0.1 + number as f64;
         let module = world.part(root).at("2").unwrap().id();
-        world.entity_mut(module).insert(LeakyReLU { negative_slope: slope, ..LeakyReLU::default() });
+        world.entity_mut(module).insert(LeakyReLU { negative_slope: slope });
     }
     checkpoint::save(&mut world, &[brains], &scratch).unwrap();
     let (x, _) = batch(9, 1);
-    let expected = world.brains(brains).eval().unwrap().no_grad(|brains| brains.forward(&x)).unwrap();
+    let expected =
+        world.brains(brains).eval().unwrap().no_grad(|brains| brains.forward(&x)).unwrap();
     for checkpoint in [Checkpoint::open(&scratch).unwrap(), Checkpoint::read(&scratch).unwrap()] {
         assert_eq!(checkpoint.forward(&x).unwrap(), expected);
         let some = [7, 3, 0, 4];
@@ -51,7 +52,9 @@ fn what_does_not_fit_is_an_error() {
         result.unwrap_err().to_string()
     };
     assert!(error(checkpoint.forward(&x)).contains("expected numbers for 3 models, got 2"));
-    assert!(error(checkpoint.forward_some(0, &[1, 3], &x)).contains("expected a model below 3, got 3"));
+    assert!(
+        error(checkpoint.forward_some(0, &[1, 3], &x)).contains("expected a model below 3, got 3")
+    );
     assert!(error(checkpoint.forward_some(0, &[1, 1], &x)).contains("model 1 is listed twice"));
     assert!(error(checkpoint.forward_some(1, &[0, 1], &x)).contains("expected a model below 0"));
     let wide = Array3::<f32>::ones((3, 5, 7));

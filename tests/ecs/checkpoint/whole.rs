@@ -17,7 +17,10 @@ fn a_population_goes_on_bit_for_bit() {
     let scratch = Scratch::new("goes_on");
     let mut world = World::new();
     let brains = world.spawn_population(&net(), 7, Seed(3)).unwrap().id();
-    world.brains(brains).insert_with(|i| Adam { lr: 1e-2 * (1 + i) as f64, ..Adam::default() }).unwrap();
+    world
+        .brains(brains)
+        .insert_with(|i| Adam { lr: 1e-2 * (1 + i) as f64, ..Adam::default() })
+        .unwrap();
     world.brains(brains).schedule(StepLR { step_size: 2, gamma: 0.5 }).unwrap();
     world.brains(brains).at("3").insert_with(|i| Dropout { p: 0.1 * i as f64 }).unwrap();
     train(&mut world, brains, 0..3);
@@ -45,7 +48,10 @@ fn models_of_several_structures_keep_their_places_after_births_and_deaths() {
     for &root in &roots[1..4] {
         world.part(root).setattr("2", Value::module(ReLU)).unwrap();
     }
-    world.part(roots[6]).setattr("extra", Value::parameter(ndarray::arr1(&[1.5_f32]).view())).unwrap();
+    world
+        .part(roots[6])
+        .setattr("extra", Value::parameter(ndarray::arr1(&[1.5_f32]).view()))
+        .unwrap();
     world.part(roots[2]).eval().unwrap();
     world.despawn(roots[0]);
     world.despawn(roots[5]);
@@ -82,7 +88,8 @@ struct Tribe(String);
 fn components_of_the_host_come_along_with_their_entities_mapped() {
     let scratch = Scratch::new("host");
     let mut world = World::new();
-    let [first, second] = [1, 2].map(|seed| world.spawn_population(&net(), 3, Seed(seed)).unwrap().id());
+    let [first, second] =
+        [1, 2].map(|seed| world.spawn_population(&net(), 3, Seed(seed)).unwrap().id());
     let roots = [first, second].map(|of| world.population(of).unwrap().models().to_vec());
     let layer = world.part(roots[0][1]).at("4").unwrap().id();
     let stranger = world.spawn_empty().id();
@@ -182,12 +189,14 @@ fn a_module_of_an_unknown_type_is_an_error_that_names_it() {
     assert_eq!(other.brains(copy).forward(&x).unwrap(), world.brains(brains).forward(&x).unwrap());
 }
 
-
 #[test]
 fn parts_of_a_population_are_put_together_and_divided_otherwise() {
     let mut world = World::new();
     let brains = world.spawn_population(&net(), 9, Seed(4)).unwrap().id();
-    world.brains(brains).insert_with(|i| Adam { lr: 1e-2 * (1 + i) as f64, ..Adam::default() }).unwrap();
+    world
+        .brains(brains)
+        .insert_with(|i| Adam { lr: 1e-2 * (1 + i) as f64, ..Adam::default() })
+        .unwrap();
     let roots = world.population(brains).unwrap().models().to_vec();
     world.part(roots[2]).setattr("2", Value::module(ReLU)).unwrap();
     world.part(roots[7]).setattr("2", Value::module(ReLU)).unwrap();
@@ -223,7 +232,10 @@ fn some_models_are_restored_in_the_order_in_which_they_are_listed() {
     let scratch = Scratch::new("some");
     let mut world = World::new();
     let brains = world.spawn_population(&net(), 6, Seed(4)).unwrap().id();
-    world.brains(brains).insert_with(|i| Adam { lr: 1e-2 * (1 + i) as f64, ..Adam::default() }).unwrap();
+    world
+        .brains(brains)
+        .insert_with(|i| Adam { lr: 1e-2 * (1 + i) as f64, ..Adam::default() })
+        .unwrap();
     let roots = world.population(brains).unwrap().models().to_vec();
     world.part(roots[1]).setattr("2", Value::module(ReLU)).unwrap();
     train(&mut world, brains, 0..2);
@@ -247,7 +259,10 @@ fn a_population_becomes_again_what_it_was_in_the_entities_that_it_has() {
     let scratch = Scratch::new("over");
     let mut world = World::new();
     let brains = world.spawn_population(&net(), 5, Seed(4)).unwrap().id();
-    world.brains(brains).insert_with(|i| Adam { lr: 1e-2 * (1 + i) as f64, ..Adam::default() }).unwrap();
+    world
+        .brains(brains)
+        .insert_with(|i| Adam { lr: 1e-2 * (1 + i) as f64, ..Adam::default() })
+        .unwrap();
     train(&mut world, brains, 0..2);
     let roots = world.population(brains).unwrap().models().to_vec();
     world.part(roots[1]).eval().unwrap();

@@ -8,7 +8,7 @@ use neurarch::components::saved::SavedTypes;
 use super::{root, sources};
 
 /// Exported by the families of modules, losses, optimizers and schedulers, and no component and no rule of schedulers.
-const OTHERS: [&str; 31] = [
+const OTHERS: [&str; 35] = [
     // Settings.
     "Activation",
     "AdjustLr",
@@ -35,8 +35,12 @@ const OTHERS: [&str; 31] = [
     "ThresholdMode",
     // What goes with containers and optimizers.
     "ContainerError",
+    "DynParamGroups",
+    "GroupSchedulers",
     "IntoModule",
     "LiveModule",
+    "NamedParameter",
+    "OptimizerComponent",
     "OptimizerError",
     "PARAMETRIZATIONS",
     "Slice",

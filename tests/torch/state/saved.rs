@@ -190,7 +190,7 @@ fn goes_on(rule: impl LRScheduler) {
     let mut world = World::new();
     SavedTypes::init(&mut world);
     let mut optimizer = SGD { lr: 0.3, momentum: 0.7, ..SGD::default() };
-    let mut old = Scheduler::attach(rule, &mut optimizer).unwrap();
+    let mut old = Scheduler::attach(&rule, &mut optimizer).unwrap();
     for step in 0..7 {
         go_on(&mut old, &mut optimizer, f64::from(step % 3));
     }
@@ -247,13 +247,13 @@ fn functions_of_schedulers_stay_where_they_are() {
     };
     let begin = |factor| {
         let mut optimizer = SGD { lr: 1.0, ..SGD::default() };
-        Scheduler::attach(rule(factor), &mut optimizer).unwrap()
+        Scheduler::attach(&rule(factor), &mut optimizer).unwrap()
     };
     let mut far = begin(0.5);
     let mut optimizer = SGD { lr: 1.0, ..SGD::default() };
     (0..3).for_each(|_| far.step(&mut optimizer).unwrap());
     let step =
-        Scheduler::attach(StepLR { step_size: 2, gamma: 0.5 }, &mut optimizer.clone()).unwrap();
+        Scheduler::attach(&StepLR { step_size: 2, gamma: 0.5 }, &mut optimizer.clone()).unwrap();
     let [from, none, other] =
         [world.spawn(far.clone()).id(), world.spawn_empty().id(), world.spawn(step).id()];
     let there = world.spawn(begin(0.25)).id();
@@ -277,7 +277,7 @@ fn functions_of_schedulers_stay_where_they_are() {
     // A cycle whose heights are a function; the same scheduler with another height is none of it.
     let cycle = |mode| {
         let rule = CyclicLR { step_size_up: 2, mode, ..CyclicLR::new(0.1, 1.0) };
-        Scheduler::attach(rule, &mut SGD::default()).unwrap()
+        Scheduler::attach(&rule, &mut SGD::default()).unwrap()
     };
     let own = CyclicMode::PerCycle(|cycle| 1.0 / cycle);
     world.entity_mut(from).insert(cycle(own));
@@ -311,7 +311,7 @@ fn a_schedule_of_the_users_own_is_saved_once_it_is_registered() {
     let mut world = World::new();
     SavedTypes::init(&mut world);
     let mut optimizer = SGD { lr: 1.0, ..SGD::default() };
-    let mut old = Scheduler::attach(Halve { every: 2 }, &mut optimizer).unwrap();
+    let mut old = Scheduler::attach(&Halve { every: 2 }, &mut optimizer).unwrap();
     old.step(&mut optimizer).unwrap();
     let entity = world.spawn(old).id();
     assert_eq!(
@@ -342,7 +342,7 @@ fn changed_bytes_of_schedulers_are_another_one_or_an_error() {
             .push(CyclicLR::new(0.1, 1.0))
             .push(StepLR { step_size: 2, gamma: 0.5 }),
     );
-    let entity = world.spawn(Scheduler::attach(rule, &mut optimizer).unwrap()).id();
+    let entity = world.spawn(Scheduler::attach(&rule, &mut optimizer).unwrap()).id();
     let valid = write(&world, entity, "Scheduler").unwrap();
     let mut random = 1_u64;
     let mut below = |n: usize| {

@@ -551,10 +551,11 @@ fn populations_drawn_at_random_go_on_bit_for_bit_in_another_world() {
         assert_eq!(case.go_on(&mut restored, copy, 4..9), went_on, "case {number}");
         assert_eq!(all_bits(&mut restored, copy), all_bits(&mut world, of), "case {number}");
         // Models that come later are the same ones, too.
-        let newborn = [(&mut world, of), (&mut resumed, other), (&mut restored, copy)].map(|(world, of)| {
-            let root = world.brains(of).spawn_models(1).unwrap()[0];
-            world.part(root).state_dict().unwrap().into_iter().collect::<Vec<_>>()
-        });
+        let newborn =
+            [(&mut world, of), (&mut resumed, other), (&mut restored, copy)].map(|(world, of)| {
+                let root = world.brains(of).spawn_models(1).unwrap()[0];
+                world.part(root).state_dict().unwrap().into_iter().collect::<Vec<_>>()
+            });
         assert_eq!(newborn[0], newborn[1], "case {number}");
         assert_eq!(newborn[0], newborn[2], "case {number}");
     }

@@ -138,9 +138,8 @@ impl Mapped {
         {
             // Pairs of the place in the result and the member.
             let members = structure.indices.iter().enumerate();
-            let members = members.filter_map(|(member, &index)| {
-                Some((places[index as usize]?, member as u32))
-            });
+            let members = members
+                .filter_map(|(member, &index)| Some((places[index as usize]?, member as u32)));
             let mut chosen: Vec<(u32, u32)> = members.collect();
             if chosen.is_empty() {
                 continue;
@@ -227,8 +226,7 @@ impl Structure {
     ) -> Result<std::sync::Arc<Planned>, CheckpointError> {
         let inputs = &[x.ty()];
         let (kind, structure, target, loss) = (Kind::Forward, None, None, None);
-        let request =
-            Request { kind, inputs, structure, given: &[], target, loss, watched: &[] };
+        let request = Request { kind, inputs, structure, given: &[], target, loss, watched: &[] };
         let planned = Plans::of(world, self.blueprint, &self.scheme, &request)?;
         if planned.is_random {
             return Err(CheckpointError::Live("draw random numbers"));

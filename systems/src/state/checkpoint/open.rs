@@ -76,7 +76,10 @@ impl Bytes {
 impl fmt::Debug for Checkpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let populations = self.populations();
-        f.debug_struct("Checkpoint").field("path", &self.path).field("populations", &populations).finish()
+        f.debug_struct("Checkpoint")
+            .field("path", &self.path)
+            .field("populations", &populations)
+            .finish()
     }
 }
 
@@ -181,7 +184,11 @@ impl Checkpoint {
                     let ty = column.ty().filter(|_| column.persistent)?;
                     let name = column.name.as_str();
                     Some(TensorInfo {
-                        name: if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") },
+                        name: if path.is_empty() {
+                            name.to_owned()
+                        } else {
+                            format!("{path}.{name}")
+                        },
                         population: number,
                         models: models as usize,
                         dtype: ty.dtype,

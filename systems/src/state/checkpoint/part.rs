@@ -63,7 +63,10 @@ impl<'a> Part<'a> {
     }
 
     /// Chooses all models, at the indices that they had.
-    pub(super) fn all(checkpoint: &'a Checkpoint, population: usize) -> Result<Self, CheckpointError> {
+    pub(super) fn all(
+        checkpoint: &'a Checkpoint,
+        population: usize,
+    ) -> Result<Self, CheckpointError> {
         Part::new(checkpoint, population, Some)
     }
 
@@ -94,7 +97,8 @@ impl<'a> Part<'a> {
             for group in checkpoint.groups(0) {
                 let of_group = checkpoint.numbers::<u64>(group.numbers)?;
                 let indices = checkpoint.numbers::<u32>(group.indices)?;
-                numbers.extend(of_group.into_iter().zip(indices).map(|(n, index)| (n, shard, index)));
+                numbers
+                    .extend(of_group.into_iter().zip(indices).map(|(n, index)| (n, shard, index)));
             }
         }
         numbers.sort_unstable();
@@ -121,7 +125,8 @@ impl<'a> Part<'a> {
         place: impl Fn(u32) -> Option<u32>,
     ) -> Result<Self, CheckpointError> {
         let mut groups = Vec::new();
-        for (entry, indices) in checkpoint.groups(population).iter().zip(checkpoint.indices(population)?)
+        for (entry, indices) in
+            checkpoint.groups(population).iter().zip(checkpoint.indices(population)?)
         {
             let members = (0..).zip(indices);
             let chosen = members.filter_map(|(member, index)| Some((place(index)?, member)));

@@ -49,7 +49,8 @@ impl Checkpoint {
     /// [`CheckpointError`]: a part of the file was changed, a type is not registered in this world, or what the file says of a
     /// structure is not what its modules declare. Nothing is spawned then.
     pub fn restore(&self, world: &mut World) -> Result<Restored, CheckpointError> {
-        let all = (0..self.populations()).map(|number| Part::all(self, number).map(|all| vec![all]));
+        let all =
+            (0..self.populations()).map(|number| Part::all(self, number).map(|all| vec![all]));
         restore(world, all.collect::<Result<_, _>>()?)
     }
 
@@ -314,9 +315,9 @@ impl<'a> Restore<'a> {
         for (module, entities) in chosen.entries().iter().zip(&modules) {
             let before = checkpoint.numbers::<u64>(module.entities)?;
             let before = members.iter().map(|&member| before[member as usize]);
-            let pairs = before.zip(entities).filter_map(|(old, &new)| {
-                Some((Entity::try_from_bits(old)?, new))
-            });
+            let pairs = before
+                .zip(entities)
+                .filter_map(|(old, &new)| Some((Entity::try_from_bits(old)?, new)));
             self.restored.entities.extend(pairs);
         }
         let slots = structure::slots(checkpoint, entry, &group)?;
@@ -377,12 +378,7 @@ fn gone() -> CheckpointError {
 }
 
 /// Gives the models of a population the indices that they are to have.
-fn arrange(
-    world: &mut World,
-    population: Entity,
-    groups: &[&Chosen<'_>],
-    roots: &[Vec<Entity>],
-) {
+fn arrange(world: &mut World, population: Entity, groups: &[&Chosen<'_>], roots: &[Vec<Entity>]) {
     let indices = groups.iter().flat_map(|group| &group.indices);
     let mut order: Vec<_> = indices.copied().zip(roots.iter().flatten().copied()).collect();
     order.sort_unstable();

@@ -259,7 +259,8 @@ impl<W: Write> Save<'_, W> {
         if group.members.is_empty() {
             return Ok(());
         }
-        let indices: Vec<_> = group.members.iter().map(|index| index - models.start as u32).collect();
+        let indices: Vec<_> =
+            group.members.iter().map(|index| index - models.start as u32).collect();
         let model_numbers = group.modules[0].iter().map(|&root| {
             let model = world.get::<Model>(root);
             model.map_or(u64::MAX, |model| model.number)
@@ -309,8 +310,11 @@ impl<W: Write> Save<'_, W> {
         for (position, contents) in group.contents.iter().enumerate() {
             let first = self.index.columns.len();
             while let Some(slot) = slots.get(at).filter(|slot| slot.position == position) {
-                let among =
-                    if slot.role == Role::Buffer { &contents.buffers } else { &contents.parameters };
+                let among = if slot.role == Role::Buffer {
+                    &contents.buffers
+                } else {
+                    &contents.parameters
+                };
                 let persistent = matches!(slot.role, Role::Parameter | Role::Buffer)
                     && among.get(slot.index).is_some_and(|of| of.persistent);
                 let rows = self.rows_of(&bound, at)?;
@@ -416,8 +420,7 @@ fn slots(group: &Group) -> Vec<Slot> {
     let positions = group.contents.iter().enumerate();
     let slots = positions.flat_map(|(position, contents)| {
         contents.columns().map(move |(role, index, ty)| {
-            let among =
-                if role == Role::Buffer { &contents.buffers } else { &contents.parameters };
+            let among = if role == Role::Buffer { &contents.buffers } else { &contents.parameters };
             let name = match role {
                 Role::Steps => String::new(),
                 _ => among.get(index).map_or_else(String::new, |of| of.name.clone()),
@@ -461,6 +464,7 @@ fn types_of<'t>(
         }
     }
     // In the order in which types were registered, which the same program has again.
-    let is_there = |ty: &&SavedType| ids.contains(&ty.id) && ty.type_id != TypeId::of::<ModuleName>();
+    let is_there =
+        |ty: &&SavedType| ids.contains(&ty.id) && ty.type_id != TypeId::of::<ModuleName>();
     Ok(known.iter().filter(is_there).collect())
 }

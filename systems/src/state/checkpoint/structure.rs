@@ -62,11 +62,7 @@ pub(super) fn is_mode(ty: TypeId) -> bool {
 }
 
 /// Finds the group that a model is of, and its place.
-pub(super) fn group_of(
-    world: &World,
-    population: Entity,
-    root: Entity,
-) -> Option<(usize, Group)> {
+pub(super) fn group_of(world: &World, population: Entity, root: Entity) -> Option<(usize, Group)> {
     let blueprint = world.get::<Model>(root)?.blueprint;
     let mut groups = world.get::<Population>(population)?.groups().iter().enumerate();
     let of = groups.find(|(_, group)| group.blueprint == blueprint);
@@ -131,10 +127,13 @@ pub(super) fn slots(
 /// Finds the slot of a column in what a module declares.
 fn slot(column: &ColumnEntry, position: usize, contents: &Contents) -> Option<Slot> {
     let (role, ty) = (role_of(column.role)?, column.ty()?);
-    let (name, among) = (column.name.clone(), match role {
-        Role::Buffer => &contents.buffers,
-        _ => &contents.parameters,
-    });
+    let (name, among) = (
+        column.name.clone(),
+        match role {
+            Role::Buffer => &contents.buffers,
+            _ => &contents.parameters,
+        },
+    );
     let (index, is_there) = match role {
         Role::Steps => (0, ty == Type::new(Dtype::F32, [contents.parameters.len()])),
         _ => {

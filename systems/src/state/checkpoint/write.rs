@@ -22,7 +22,8 @@ impl<'a, W: Write> Sections<'a, W> {
     /// Begins behind a header, for which it leaves room.
     pub(super) fn begin(file: &'a mut W, path: &'a Path) -> Result<Self, CheckpointError> {
         let block = Vec::with_capacity(BLOCK_BYTES);
-        let mut sections = Sections { file, path, at: HEADER_BYTES as u64, block, sums: Vec::new() };
+        let mut sections =
+            Sections { file, path, at: HEADER_BYTES as u64, block, sums: Vec::new() };
         sections.write(&[0; HEADER_BYTES])?;
         Ok(sections)
     }

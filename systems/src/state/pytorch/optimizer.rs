@@ -71,7 +71,7 @@ impl PytorchFile {
             return Err(Fault::Optimizer(OptimizerStateError::Groups));
         }
         let groups = groups.iter().zip(&like.param_groups);
-        let param_groups = groups.map(|(&group, like)| self.group(group, &*like.optimizer));
+        let param_groups = groups.map(|(&group, like)| self.group(group, like));
         let param_groups = param_groups.collect::<Result<Vec<_>, _>>()?;
         let state = self.states(self.entry(dict, key, "state")?, &param_groups)?;
         Ok(OptimizerStateDict { state, param_groups })
@@ -85,7 +85,7 @@ impl PytorchFile {
     }
 
     /// Reads a group: the indices of its parameters, and the numbers of its optimizer.
-    fn group(&self, group: Id, like: &dyn DynOptimizer) -> Result<ParamGroup, Fault> {
+    fn group(&self, group: Id, like: &ParamGroup) -> Result<ParamGroup, Fault> {
         let values = &self.pickle.values;
         let listed = self.entry(group, "param_groups", "params")?;
         let index = |id: &Id| match values[*id] {
@@ -98,7 +98,7 @@ impl PytorchFile {
         };
         let params =
             params.ok_or_else(|| self.pickle.wrong_type("params", listed, "a list of indices"))?;
-        let mut optimizer = like.clone_box();
+        let mut optimizer = like.optimizer.clone_box();
         for (name, id) in values.dict(group).into_iter().flat_map(|dict| dict.iter()) {
             let slots =
                 TUPLES.iter().find(|(tuple, _)| *tuple == name).map_or(&[][..], |(_, of)| of);
@@ -116,7 +116,8 @@ impl PytorchFile {
                 }
             }
         }
-        Ok(ParamGroup { optimizer, params })
+        let (number, param_names) = (like.number, like.param_names.clone());
+        Ok(ParamGroup { number, optimizer, params, param_names })
     }
 
     /// Reads a number, which may be a tensor; `None` for torch's `None`.
