@@ -11,6 +11,8 @@ use std::rc::Rc;
 use std::time::Duration;
 use std::{env, fs};
 
+use neurarch::prelude::*;
+use neurarch::state::checkpoint;
 use neurarch::state::file::{NewFile, Place, Storage};
 
 /// A folder in memory, of which a power failure leaves what was synced.
@@ -341,4 +343,44 @@ fn a_file_whose_writers_are_killed_is_whole_and_nothing_is_lost() {
     let names = || fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name());
     assert_eq!(names().collect::<Vec<_>>(), ["file"]);
     fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn a_checkpoint_is_the_old_one_or_the_new_one_whatever_call_fails() {
+    let mut world = World::new();
+    let net = Sequential::new().push(Linear::new(3, 4)).push(Tanh);
+    let brains = world.spawn_population(&net, 300, Seed(3)).unwrap().id();
+    let save = |world: &mut World, memory: &Memory| {
+        checkpoint::save_in(world, &[brains], memory.clone(), "folder/file")
+    };
+    let bytes = |world: &mut World| {
+        let memory = Memory::default();
+        save(world, &memory).unwrap();
+        let calls = memory.0.borrow().calls;
+        (memory.read("folder/file").unwrap(), calls)
+    };
+    let (old, _) = bytes(&mut world);
+    let before = Memory::default();
+    save(&mut world, &before).unwrap();
+    world.population_mut(brains).unwrap().perturb(Noise::normal(1.0)).unwrap();
+    let (new, n) = bytes(&mut world);
+    assert!(old != new && old.len() > 100_000, "more than one buffer");
+    for (call, is_last) in (1..=n + 1).flat_map(|call| [(call, false), (call, true)]) {
+        let memory = Memory::default();
+        let file = Bytes { now: old.clone(), synced: old.clone() };
+        {
+            let mut contents = memory.0.borrow_mut();
+            contents.files.push(file);
+            contents.names.insert("folder/file".into(), 0);
+            contents.synced_names.insert("folder/file".into(), 0);
+        }
+        memory.fail_at(call, is_last);
+        let saved = save(&mut world, &memory);
+        let there = memory.read("folder/file").unwrap();
+        assert!(there == old || there == new, "call {call}");
+        for left in memory.after_power_failure("folder/file") {
+            let left = left.unwrap();
+            assert!(left == new || saved.is_err() && left == old, "call {call}: {saved:?}");
+        }
+    }
 }

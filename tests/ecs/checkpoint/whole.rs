@@ -100,7 +100,7 @@ fn components_of_the_host_come_along_with_their_entities_mapped() {
     world.entity_mut(second).insert(Tribe("north".into()));
     world.register_saved::<Bond>().unwrap();
     world.register_saved::<Tribe>().unwrap();
-    checkpoint::save(&mut world, &[first, second], &scratch).unwrap();
+    checkpoint::save_all(&mut world, &scratch).unwrap();
 
     let checkpoint = Checkpoint::open(&scratch).unwrap();
     let mut other = World::new();

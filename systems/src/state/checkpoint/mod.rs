@@ -27,4 +27,4 @@ pub use error::CheckpointError;
 pub use format::HeaderError;
 pub use open::{Checkpoint, TensorInfo};
 pub use restore::{Restored, restore_shards};
-pub use save::{save, save_in, save_models};
+pub use save::{save, save_all, save_in, save_models};

@@ -59,6 +59,18 @@ pub fn save(
     save_in(world, populations, Disk, path)
 }
 
+/// [`save`] of all populations of a world, in the order of their entities.
+///
+/// # Errors
+///
+/// As [`save`].
+pub fn save_all(world: &mut World, path: impl AsRef<Path>) -> Result<(), CheckpointError> {
+    let mut populations = world.query_filtered::<Entity, With<Population>>();
+    let mut populations: Vec<_> = populations.iter(world).collect();
+    populations.sort_unstable();
+    save(world, &populations, path)
+}
+
 /// [`save`] in another storage than the disk.
 ///
 /// # Errors
