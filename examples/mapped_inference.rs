@@ -39,12 +39,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("    {:10} {} {:?}", tensor.name, tensor.dtype, tensor.shape);
     }
     // One model: a few pages of the file are read.
-    let answer = checkpoint.forward_some(0, &[1_234], Input::shared(x.view()))?;
+    let mut models = checkpoint.mapped()?;
+    let answer = models.forward_some(0, &[1_234], Input::shared(x.view()))?;
     println!("model 1234 says {:?} after {:.1?}", answer.as_slice(), start.elapsed());
     assert_eq!(answer.index_axis(Axis(0), 0), expected.index_axis(Axis(0), 1_234));
 
     let start = Instant::now();
-    let answers = checkpoint.forward(Input::shared(x.view()))?;
+    let answers = models.forward(Input::shared(x.view()))?;
     println!("all {MODELS} say theirs after {:.1?} more", start.elapsed());
     assert_eq!(answers, expected);
     std::fs::remove_file(&path)?;

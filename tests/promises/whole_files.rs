@@ -349,7 +349,7 @@ fn a_file_whose_writers_are_killed_is_whole_and_nothing_is_lost() {
 fn a_checkpoint_is_the_old_one_or_the_new_one_whatever_call_fails() {
     let mut world = World::new();
     let net = Sequential::new().push(Linear::new(3, 4)).push(Tanh);
-    let brains = world.spawn_population(&net, 300, Seed(3)).unwrap().id();
+    let brains = world.spawn_population(&net, 2_000, Seed(3)).unwrap().id();
     let save = |world: &mut World, memory: &Memory| {
         checkpoint::save_in(world, &[brains], memory.clone(), "folder/file")
     };

@@ -62,6 +62,7 @@ mod parametrize {
 mod state {
     mod dict;
     mod extra_state;
+    mod lbfgs;
     #[cfg(not(feature = "pytorch"))]
     mod no_pytorch;
     mod overridden;

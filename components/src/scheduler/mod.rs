@@ -15,6 +15,7 @@ mod state;
 mod swa;
 
 use core::any::Any;
+use core::fmt;
 use core::fmt::Debug;
 
 use bevy_ecs::prelude::*;
@@ -364,11 +365,24 @@ pub struct Metric(pub f64);
 /// Made by `schedule` of the systems, which does to the optimizer what torch's constructor does.
 ///
 /// Source: the object that `torch.optim.lr_scheduler.StepLR(optimizer, …)` and the like give.
-#[derive(Component, Clone, Debug)]
+#[derive(Component, Clone)]
 #[component(storage = "SparseSet")]
 pub struct Scheduler {
     /// For each parameter group; at least one.
     groups: Vec<Scheduled>,
+}
+
+/// That of one group is written as it was before there were several: training states have a hash of the text.
+impl Debug for Scheduler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = f.debug_struct("Scheduler");
+        match self.groups.as_slice() {
+            [Scheduled { initial_lr, timed }] => {
+                text.field("initial_lr", initial_lr).field("timed", timed).finish()
+            }
+            groups => text.field("groups", &groups).finish(),
+        }
+    }
 }
 
 /// The schedule of one parameter group.

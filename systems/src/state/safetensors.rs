@@ -4,6 +4,7 @@
 //! `load_state_dict` takes as it is; a file of a population has the same names, each tensor with the
 //! models as its first axis, as `torch.func.stack_module_state` makes them.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -163,12 +164,14 @@ fn header(
     metadata: &[(String, LocalMetadata)],
 ) -> Result<Vec<u8>, SafeTensorError> {
     // What `safetensors.torch.save_file` writes; some readers refuse a file without it.
-    let format = [("format".to_owned(), "pt".to_owned())];
+    let format = ("format", "pt".to_owned());
     let said = (!metadata.is_empty()).then(|| {
-        let of = metadata.iter().map(|(path, local)| (path.clone(), to_json(local)));
-        (METADATA.to_owned(), Value::Object(of.collect()).to_string())
+        let of: BTreeMap<_, _> =
+            metadata.iter().map(|(path, local)| (path, to_json(local))).collect();
+        serde_json::to_string(&of).map(|said| (METADATA, said))
     });
-    let own = format.into_iter().chain(said).collect();
+    // The crate's own map has another order in each process.
+    let own: BTreeMap<_, _> = [format].into_iter().chain(said.transpose()?).collect();
     let mut from = 0;
     let infos = ordered.iter().map(|tensor| {
         let to = from + tensor.little_endian().len();
@@ -179,8 +182,10 @@ fn header(
         };
         (tensor.name.clone(), info)
     });
-    let metadata = Metadata::new(Some(own), infos.collect())?;
-    let mut header = serde_json::to_vec(&metadata)?;
+    let tensors = serde_json::to_string(&Metadata::new(None, infos.collect())?)?;
+    let own = serde_json::to_string(&own)?;
+    let comma = if ordered.is_empty() { "" } else { "," };
+    let mut header = format!("{{\"__metadata__\":{own}{comma}{}", &tensors[1..]).into_bytes();
     header.resize(header.len().next_multiple_of(LENGTH_BYTES as usize), b' ');
     match header.len() as u64 {
         ..=MAX_HEADER_BYTES => Ok(header),
@@ -194,7 +199,8 @@ const ENTRIES: &str = "entries";
 fn to_json(local: &LocalMetadata) -> Value {
     let version = local.version.map(|version| ("version".to_owned(), json!(version)));
     let entries = (!local.entries.is_empty()).then(|| (ENTRIES.to_owned(), json!(local.entries)));
-    Value::Object(version.into_iter().chain(entries).collect())
+    // In one order, whether or not maps of JSON keep theirs.
+    Value::Object(entries.into_iter().chain(version).collect())
 }
 
 /// Reads what [`to_json`] wrote for all modules, by path; `None` if it is something else.

@@ -29,6 +29,9 @@ fn models_give_the_bits_of_a_world_in_evaluation_mode() {
         world.brains(brains).eval().unwrap().no_grad(|brains| brains.forward(&x)).unwrap();
     for checkpoint in [Checkpoint::open(&scratch).unwrap(), Checkpoint::read(&scratch).unwrap()] {
         assert_eq!(checkpoint.forward(&x).unwrap(), expected);
+        let mut models = checkpoint.mapped().unwrap();
+        assert_eq!(models.forward(&x).unwrap(), expected);
+        assert_eq!(models.forward(&x).unwrap(), expected);
         let some = [7, 3, 0, 4];
         let of_some = x.select(Axis(0), &some);
         let y = checkpoint.forward_some(0, &some, &of_some).unwrap();

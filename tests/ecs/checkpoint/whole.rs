@@ -106,7 +106,7 @@ fn components_of_the_host_come_along_with_their_entities_mapped() {
     let mut other = World::new();
     let error = checkpoint.restore(&mut other).unwrap_err();
     assert!(matches!(error, CheckpointError::Component(_)), "{error}");
-    assert!(error.to_string().contains("Bond"), "{error}");
+    assert!(error.to_string().contains("`Bond` is not registered"), "{error}");
     other.register_saved::<Bond>().unwrap();
     other.register_saved::<Tribe>().unwrap();
     let restored = checkpoint.restore(&mut other).unwrap();

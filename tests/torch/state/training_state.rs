@@ -109,8 +109,6 @@ fn goes_on<O: Optimizer, S: LRScheduler>(
     safetensors::save(&training_file, &went_on.world.brains(population).training_state().unwrap())
         .unwrap();
     // One model by itself.
-    let checkpoint = folder.join("checkpoint");
-    checkpoint::save(&mut went_on.world, &[population], &checkpoint).unwrap();
     let root = went_on.world.population(population).unwrap().models()[1];
     let one = [model_file.with_extension("one"), training_file.with_extension("one")];
     safetensors::save(&one[0], &went_on.world.part(root).state_dict().unwrap()).unwrap();
@@ -119,14 +117,6 @@ fn goes_on<O: Optimizer, S: LRScheduler>(
 
     // As a new process would.
     let Training { optimizer, scheduler, .. } = went_on;
-    let mut world = World::new();
-    let restored = Checkpoint::open(&checkpoint).unwrap().restore(&mut world).unwrap();
-    let population = restored.populations[0];
-    let mut restored = Training { world, population, optimizer, scheduler };
-    restored.go_on(4..9, 0..MODELS);
-    for model in 0..MODELS {
-        assert_eq!(restored.bits(model), went_on.bits(model), "{name}, model {model}, restored");
-    }
     let mut resumed = Training::new(0, MODELS, optimizer, scheduler);
     let state = safetensors::read(&model_file).unwrap();
     let of = resumed.population;
@@ -252,62 +242,6 @@ fn what_does_not_fit_is_an_error_and_changes_nothing() {
     let error = world.brains(population).training_state().unwrap_err().to_string();
     assert!(error.contains("is not in all models"), "{error}");
     assert!(world.part(first).training_state().is_ok());
-}
-
-#[test]
-fn l_bfgs_goes_on_where_it_was_saved() {
-    let x =
-        Array3::from_shape_fn((MODELS, 5, 4), |(m, i, j)| ((m * 7 + i * 5 + j) % 13) as f32 / 6.0);
-    let y = Array3::from_shape_fn((MODELS, 5, 2), |(m, i, j)| ((m + i * 3 + j) % 5) as f32);
-    let spawn = || {
-        let mut world = World::new();
-        let net = Sequential::new().push(Linear::new(4, 3)).push(Tanh).push(Linear::new(3, 2));
-        let population = world.spawn_population(&net, MODELS, Seed(2)).unwrap().id();
-        let line_search_fn = Some(LineSearch::StrongWolfe);
-        world
-            .brains(population)
-            .insert(LBFGS { max_iter: 3, line_search_fn, ..LBFGS::default() })
-            .unwrap();
-        (world, population)
-    };
-    let step = |world: &mut World, population: Entity| {
-        world
-            .brains(population)
-            .step_with_closure(|world| {
-                world.population_mut(population)?.zero_grad()?;
-                world.population_mut(population)?.forward(&x)?;
-                let losses =
-                    world.population_mut(population)?.loss::<f32, f32>(&y, &MSELoss::default())?;
-                world.population_mut(population)?.backward()?;
-                Ok(losses.iter().map(|&loss| f64::from(loss)).collect())
-            })
-            .unwrap()
-    };
-    let (mut world, population) = spawn();
-    for _ in 0..3 {
-        step(&mut world, population);
-    }
-    let state = world.brains(population).stacked_state_dict().unwrap();
-    let roots = world.population(population).unwrap().models().to_vec();
-    let saved: Vec<_> =
-        roots.iter().map(|&root| world.part(root).training_state().unwrap()).collect();
-    let went_on = step(&mut world, population);
-    let (mut resumed, other) = spawn();
-    resumed.brains(other).load_stacked_state_dict(&state, LoadOptions::default()).unwrap();
-    for (root, saved) in
-        resumed.population(other).unwrap().models().to_vec().into_iter().zip(&saved)
-    {
-        resumed.part(root).load_training_state(saved).unwrap();
-    }
-    assert_eq!(step(&mut resumed, other), went_on);
-    let (a, b) =
-        (world.brains(population).stacked_state_dict(), resumed.brains(other).stacked_state_dict());
-    assert_eq!(a.unwrap().iter().collect::<Vec<_>>(), b.unwrap().iter().collect::<Vec<_>>());
-    // A model without that optimizer.
-    let plain = resumed.spawn_population(&Linear::new(1, 1), 1, Seed(0)).unwrap().id();
-    let root = resumed.population(plain).unwrap().models()[0];
-    let error = resumed.part(root).load_training_state(&saved[0]).unwrap_err().to_string();
-    assert!(error.contains("has lbfgs.d, for which"), "{error}");
 }
 
 /// Draws the settings of a case: numbers that follow from its own number alone.

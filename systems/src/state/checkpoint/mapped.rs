@@ -27,11 +27,10 @@ use crate::errors::StepError;
 use crate::storage::launch::{Job, Read, ReadOnly, Write, launch_read_only};
 use crate::storage::members::{Members, listed};
 
-/// What makes a type known to a world.
-pub(super) type Register = fn(&mut World) -> Result<(), SavedError>;
-
-/// What the models of a checkpoint run by: a world with one model of each structure.
-pub(super) struct Mapped {
+/// The models of an open checkpoint, ready to run where they lie. A world with one model of each structure records and plans
+/// for them.
+pub struct Mapped<'c> {
+    checkpoint: &'c Checkpoint,
     world: World,
     types: SavedTypes,
     /// The groups of each population.
@@ -50,15 +49,37 @@ struct Structure {
 }
 
 impl Checkpoint {
-    /// Registers a type of the host's own, for [`forward`](Checkpoint::forward):
+    /// Registers a type of the host's own, for [`mapped`](Checkpoint::mapped) models:
     /// `checkpoint.register(SavedTypes::register_module::<MyBlock>)`.
-    pub fn register(&mut self, register: Register) {
+    pub fn register(&mut self, register: fn(&mut World) -> Result<(), SavedError>) {
         self.registers.push(register);
-        *self.mapped.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner()) = None;
     }
 
-    /// Runs all models of the checkpoint's first population in evaluation mode, on the numbers as they lie in the file:
-    /// nothing is loaded, and of a file that is [mapped](Checkpoint::open) only what they need is read.
+    /// Makes the models ready to run where they lie, in evaluation mode: nothing is loaded, and of a file that is
+    /// [mapped](Checkpoint::open) only what they need is read.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointError`]: a type is not [registered](Checkpoint::register), or what the file says of a structure is not what its
+    /// modules declare.
+    pub fn mapped(&self) -> Result<Mapped<'_>, CheckpointError> {
+        let mut world = World::new();
+        for register in &self.registers {
+            register(&mut world)?;
+        }
+        let types = self.prepare(&mut world)?;
+        let firsts = self.spawn_firsts(&mut world, types.clone())?;
+        let of = |(number, (population, roots)): (usize, (Entity, Vec<Entity>))| {
+            let groups = self.groups(number).iter().zip(roots);
+            let of = |(entry, root)| Structure::new(self, &world, (population, root), entry);
+            groups.map(of).collect::<Result<Vec<_>, _>>()
+        };
+        let populations = firsts.into_iter().enumerate().map(of).collect::<Result<_, _>>()?;
+        Ok(Mapped { checkpoint: self, world, types, populations })
+    }
+
+    /// Runs all models of the first population once: [`Mapped::forward`]. Who calls again keeps [`mapped`](Checkpoint::mapped)
+    /// models.
     ///
     /// # Shape
     ///
@@ -66,17 +87,52 @@ impl Checkpoint {
     ///
     /// # Errors
     ///
-    /// As [`forward_some`](Checkpoint::forward_some).
+    /// As [`Mapped::forward_some`].
     pub fn forward<'a, T: Element>(
         &self,
         x: impl Into<Input<'a, T>>,
     ) -> Result<ArrayD<T::Float>, CheckpointError> {
-        let models: Vec<_> = (0..self.models(0).unwrap_or(0)).collect();
+        self.mapped()?.forward(x)
+    }
+
+    /// Runs some models of a population once: [`Mapped::forward_some`].
+    ///
+    /// # Shape
+    ///
+    /// With `k` models, `x` is `[k, ..]` or shared; the result `[k, ..]`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Mapped::forward_some`].
+    pub fn forward_some<'a, T: Element>(
+        &self,
+        population: usize,
+        models: &[usize],
+        x: impl Into<Input<'a, T>>,
+    ) -> Result<ArrayD<T::Float>, CheckpointError> {
+        self.mapped()?.forward_some(population, models, x)
+    }
+}
+
+impl Mapped<'_> {
+    /// Runs all models of the checkpoint's first population.
+    ///
+    /// # Shape
+    ///
+    /// `x` is `[models, ..]` or shared; the result `[models, ..]`.
+    ///
+    /// # Errors
+    ///
+    /// As [`forward_some`](Mapped::forward_some).
+    pub fn forward<'a, T: Element>(
+        &mut self,
+        x: impl Into<Input<'a, T>>,
+    ) -> Result<ArrayD<T::Float>, CheckpointError> {
+        let models: Vec<_> = (0..self.checkpoint.models(0).unwrap_or(0)).collect();
         self.forward_some(0, &models, x)
     }
 
-    /// Runs some models of a population, by the numbers that they have there, in evaluation mode; see
-    /// [`forward`](Checkpoint::forward).
+    /// Runs some models of a population, by the indices that they have there.
     ///
     /// # Shape
     ///
@@ -84,55 +140,24 @@ impl Checkpoint {
     ///
     /// # Errors
     ///
-    /// [`CheckpointError`]: a type is not [registered](Checkpoint::register), what the models need was changed in the file,
-    /// there is no such model, one is listed twice, `x` does not fit, or the models draw random numbers or write to their
-    /// buffers even in evaluation mode: such ones have to be [restored](Checkpoint::restore).
+    /// [`CheckpointError`]: what the models need was changed in the file, there is no such model, one is listed twice, `x` does
+    /// not fit, or the models draw random numbers or write to their buffers even in evaluation mode: such ones have to be
+    /// [restored](Checkpoint::restore).
     pub fn forward_some<'a, T: Element>(
-        &self,
+        &mut self,
         population: usize,
         models: &[usize],
         x: impl Into<Input<'a, T>>,
     ) -> Result<ArrayD<T::Float>, CheckpointError> {
-        let mut mapped = self.mapped.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let mapped = match &mut *mapped {
-            Some(mapped) => mapped,
-            none => none.insert(Box::new(Mapped::new(self)?)),
-        };
-        mapped.forward(self, population, models, &x.into())
-    }
-}
-
-impl Mapped {
-    fn new(checkpoint: &Checkpoint) -> Result<Self, CheckpointError> {
-        let mut world = World::new();
-        for register in &checkpoint.registers {
-            register(&mut world)?;
-        }
-        let types = checkpoint.prepare(&mut world)?;
-        let firsts = checkpoint.spawn_firsts(&mut world, types.clone())?;
-        let of = |(number, (population, roots)): (usize, (Entity, Vec<Entity>))| {
-            let groups = checkpoint.groups(number).iter().zip(roots);
-            let of = |(entry, root)| Structure::new(checkpoint, &world, (population, root), entry);
-            groups.map(of).collect::<Result<Vec<_>, _>>()
-        };
-        let populations = firsts.into_iter().enumerate().map(of).collect::<Result<_, _>>()?;
-        Ok(Mapped { world, types, populations })
-    }
-
-    fn forward<T: Element>(
-        &mut self,
-        checkpoint: &Checkpoint,
-        population: usize,
-        models: &[usize],
-        x: &Input<'_, T>,
-    ) -> Result<ArrayD<T::Float>, CheckpointError> {
+        let x = x.into();
+        let checkpoint = self.checkpoint;
         let entry = checkpoint.index().populations.get(population);
         let all = entry.map_or(0, |entry| entry.models as usize);
         let places = places(models, all)?;
         let dtype = entry.and_then(|entry| dtype_of(entry.dtype)).unwrap_or(Dtype::F32);
         let x = x.erase();
         check(&x, models.len(), dtype)?;
-        let Mapped { world, types, populations } = self;
+        let Mapped { world, types, populations, .. } = self;
         let mut result: Option<(Type, Vec<T::Float>)> = None;
         for (entry, structure) in checkpoint.groups(population).iter().zip(&populations[population])
         {

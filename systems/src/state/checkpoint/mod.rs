@@ -25,6 +25,7 @@ mod write;
 
 pub use error::CheckpointError;
 pub use format::HeaderError;
+pub use mapped::Mapped;
 pub use open::{Checkpoint, TensorInfo};
 pub use restore::{Restored, restore_shards};
 pub use save::{save, save_all, save_in, save_models};

@@ -4,9 +4,10 @@ use std::fmt;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use bevy_ecs::prelude::*;
+use neurarch_components::saved::SavedError;
 use neurarch_kernels::ir::dtype::Dtype;
 use neurarch_kernels::memory::AlignedBytes;
 use rayon::prelude::*;
@@ -16,7 +17,9 @@ use super::error::CheckpointError;
 use super::format::{BLOCK_BYTES, HEADER_BYTES, Header, checksum};
 use super::index::{Entries, GroupEntry, Index, ModuleEntry, Section};
 use super::map::Map;
-use super::mapped::{Mapped, Register};
+
+/// What makes a type known to a world.
+pub(super) type Register = fn(&mut World) -> Result<(), SavedError>;
 
 /// Populations in a file, whose index was checked. Their numbers are read where they are needed, and each MiB of them is
 /// checked once, before anybody sees it.
@@ -53,8 +56,6 @@ pub struct Checkpoint {
     end: u64,
     /// Which MiB of the sections were found to be as they were written.
     checked: Box<[AtomicBool]>,
-    /// What models run by, once they did.
-    pub(super) mapped: Mutex<Option<Box<Mapped>>>,
     /// What makes the host's types known where they run.
     pub(super) registers: Vec<Register>,
 }
@@ -154,7 +155,6 @@ impl Checkpoint {
             index,
             end: header.index_at,
             checked,
-            mapped: Mutex::new(None),
             registers: Vec::new(),
         })
     }

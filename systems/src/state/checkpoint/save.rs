@@ -59,7 +59,7 @@ pub fn save(
     save_in(world, populations, Disk, path)
 }
 
-/// [`save`] of all populations of a world, in the order of their entities.
+/// [`save`] of all populations of a world, in the order of their entities' indices.
 ///
 /// # Errors
 ///
@@ -67,7 +67,7 @@ pub fn save(
 pub fn save_all(world: &mut World, path: impl AsRef<Path>) -> Result<(), CheckpointError> {
     let mut populations = world.query_filtered::<Entity, With<Population>>();
     let mut populations: Vec<_> = populations.iter(world).collect();
-    populations.sort_unstable();
+    populations.sort_unstable_by_key(|population| population.index_u32());
     save(world, &populations, path)
 }
 
