@@ -49,7 +49,7 @@ fn every_changed_byte_is_noticed() {
         }
     };
     let mut dice = Dice(7);
-    let count = std::env::var("NEURARCH_CASES").map_or(2_000, |n| n.parse().unwrap());
+    let count = std::env::var("NEURARCH_CASES").map_or(20_000, |n| n.parse().unwrap());
     for number in 0..count {
         let mut changed = bytes.clone();
         match number % 8 {
