@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use neurarch_kernels::ir::dtype::Dtype;
-use neurarch_kernels::ir::program::Role;
+use neurarch_kernels::ir::program::{Role, Slot};
 use neurarch_kernels::ir::shape::Type;
 
 use crate::column::ColumnKey;
@@ -49,6 +49,18 @@ impl Contents {
         of(Role::Parameter, &self.parameters)
             .chain(of(Role::Buffer, &self.buffers))
             .chain(companions)
+    }
+
+    /// Lists the columns as slots, by the names that parameters and buffers have in the module.
+    pub fn slots(&self) -> impl Iterator<Item = Slot> {
+        self.columns().map(|(role, index, ty)| {
+            let among = if role == Role::Buffer { &self.buffers } else { &self.parameters };
+            let name = match role {
+                Role::Steps => String::new(),
+                _ => among.get(index).map_or_else(String::new, |of| of.name.clone()),
+            };
+            Slot { name, role, position: self.position, index, ty: ty.into_owned() }
+        })
     }
 
     /// Lists the keys of the columns.

@@ -189,11 +189,11 @@ fn columns(world: &World, group: &Group) -> Vec<Column> {
     let mut columns = Vec::new();
     for (position, contents) in group.contents.iter().enumerate() {
         let path = blueprint.map(|blueprint| blueprint.positions[position].path.as_str());
-        columns.extend(contents.columns().map(|(role, index, ty)| {
-            let name = path.unwrap_or_default().to_owned();
-            let slot = Slot { name, role, position, index, ty: ty.into_owned() };
-            let first = if role == Role::Buffer { first_buffer } else { contents.first_parameter };
-            Column { slot, number: first + index }
+        columns.extend(contents.slots().map(|slot| {
+            let is_buffer = slot.role == Role::Buffer;
+            let first = if is_buffer { first_buffer } else { contents.first_parameter };
+            let number = first + slot.index;
+            Column { slot: Slot { name: path.unwrap_or_default().to_owned(), ..slot }, number }
         }));
         first_buffer += contents.buffers.len();
     }

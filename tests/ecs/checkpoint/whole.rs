@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use neurarch::components::population::tree::Model;
+use neurarch::components::population::tree::{Model, ModuleName};
 use neurarch::nn::Value;
 use neurarch::prelude::*;
 use neurarch::state::checkpoint;
@@ -336,6 +336,8 @@ fn parameter_groups_take_their_predicates_from_the_models_that_they_are_restored
     let mut other = World::new();
     let error = checkpoint.restore(&mut other).unwrap_err();
     assert!(error.to_string().contains("`ParamGroups<AdamW>` has functions"), "{error}");
+    let names = other.query::<&ModuleName>().iter(&other).count();
+    assert_eq!(names, 0, "no module is left behind");
     let again = other.spawn_population(&net(), 3, Seed(99)).unwrap().id();
     let before = tensors(&mut other, again);
     assert!(checkpoint.restore_over(&mut other, 0, again).is_err());

@@ -7,6 +7,7 @@ use neurarch_components::saved::SavedError;
 
 use super::format::HeaderError;
 use crate::errors::{SignError, StepError};
+use crate::evolve::EvolveError;
 
 /// Why populations cannot be saved to a checkpoint, or restored from one.
 #[derive(Debug, thiserror::Error)]
@@ -103,6 +104,12 @@ pub enum CheckpointError {
     /// What the models were called with does not fit, or they cannot be planned.
     #[error(transparent)]
     Step(#[from] StepError),
+    /// A model is gone that was just spawned: an observer of the host's despawned it.
+    #[error("a model was despawned while it was restored")]
+    Gone,
+    /// Models cannot be cloned.
+    #[error(transparent)]
+    Clone(#[from] EvolveError),
     /// A model's tree is not a model.
     #[error(transparent)]
     Sign(#[from] SignError),

@@ -220,8 +220,8 @@ impl Structure {
         (population, root): (Entity, Entity),
         entry: &GroupEntry,
     ) -> Result<Self, CheckpointError> {
-        let gone = || CheckpointError::index("a structure is none");
-        let (_, group) = structure::group_of(world, population, root).ok_or_else(gone)?;
+        let found = structure::group_of(world, population, root);
+        let (_, group) = found.ok_or(CheckpointError::Gone)?;
         let slots = structure::slots(checkpoint, entry, &group)?;
         let modules = entry.modules.of(&checkpoint.index().modules);
         let numbers = modules.iter().flat_map(|module| module.columns.range());
@@ -282,9 +282,10 @@ impl Chosen<'_> {
         x: &Erased<'_>,
         (y, row_bytes): (&mut [T], usize),
     ) -> Result<(), CheckpointError> {
-        let rows: RowList = self.members.iter().map(|&(_, member)| (0, member)).collect();
+        let (places, members): (Vec<_>, Vec<_>) = self.members.iter().copied().unzip();
+        let rows: RowList = members.iter().map(|&member| (0, member)).collect();
         let program = &planned.plan.program;
-        let columns = program.slots.iter().map(|slot| self.column(slot, &rows));
+        let columns = program.slots.iter().map(|slot| self.column(slot, &members, &rows));
         let columns = columns.collect::<Result<Vec<_>, _>>()?;
         let scalars = program.scalars.iter().map(|scalar| self.scalars(types, scalar));
         let scalars = scalars.collect::<Result<Vec<_>, _>>()?.concat();
@@ -300,7 +301,6 @@ impl Chosen<'_> {
             written: &planned.written,
             keys: &[],
         };
-        let places: Vec<u32> = self.members.iter().map(|&(place, _)| place).collect();
         let members: Members = listed(results, &places);
         let mut arrays = [Write::new(y, row_bytes), Write::nothing()];
         launch_read_only(&members, job, &columns, &mut arrays).map_err(StepError::from)?;
@@ -311,6 +311,7 @@ impl Chosen<'_> {
     fn column<'s>(
         &'s self,
         slot: &Slot,
+        members: &[u32],
         rows: &'s RowList,
     ) -> Result<ReadOnly<'s>, CheckpointError> {
         let index = self.checkpoint.index();
@@ -326,8 +327,7 @@ impl Chosen<'_> {
         let key = (slot.role, slot.position, slot.index);
         let number = *self.structure.columns.get(&key).ok_or_else(missing)?;
         let column = &index.columns[number];
-        let members: Vec<u32> = self.members.iter().map(|&(_, member)| member).collect();
-        self.checkpoint.check_rows(column, &members)?;
+        self.checkpoint.check_rows(column, members)?;
         let (all, bytes) = (column.rows, column.row_bytes);
         Ok(ReadOnly::rows_of(self.checkpoint.unchecked(all), bytes as usize, rows))
     }

@@ -4,7 +4,7 @@ use bevy_ecs::component::ComponentId;
 use bevy_ecs::entity::EntityHashMap;
 use bevy_ecs::prelude::*;
 use neurarch_components::population::Population;
-use neurarch_components::population::tree::{Model, ModuleName};
+use neurarch_components::population::tree::ModuleName;
 use neurarch_components::saved::SavedTypes;
 use neurarch_kernels::ir::program::{Role, Slot};
 
@@ -87,12 +87,7 @@ impl Checkpoint {
         let mut known = EntityHashMap::default();
         known.extend(Entity::try_from_bits(entry.entity).map(|before| (before, population)));
         for Target { chosen, modules, .. } in &targets {
-            for (module, entities) in chosen.entries().iter().zip(modules) {
-                let before = self.numbers::<u64>(module.entities)?;
-                let before = chosen.members.iter().map(|&member| before[member as usize]);
-                let before = before.map(Entity::try_from_bits).zip(entities);
-                known.extend(before.filter_map(|(old, &new)| Some((old?, new))));
-            }
+            known.extend(chosen.entities(modules)?);
         }
         if is_whole {
             let owners = Owners { members: &[0], entities: &[population], modules: &[] };
@@ -197,15 +192,7 @@ fn targets<'a>(
             let modules = of.modules.iter();
             let modules =
                 modules.map(|modules| places.iter().map(|&place| modules[place]).collect());
-            let all = of.contents.iter().enumerate().flat_map(|(position, contents)| {
-                contents.columns().map(move |(role, index, ty)| Slot {
-                    name: String::new(),
-                    role,
-                    position,
-                    index,
-                    ty: ty.into_owned(),
-                })
-            });
+            let all = of.contents.iter().flat_map(|contents| contents.slots());
             let is_other = |slot: &Slot| {
                 !matches!(slot.role, Role::Parameter | Role::Buffer)
                     && slots.iter().all(|known| {
@@ -244,12 +231,7 @@ impl Target<'_> {
             }
         }
         if is_whole {
-            let numbers = checkpoint.numbers::<u64>(chosen.entry.numbers)?;
-            for (&root, &member) in modules[0].iter().zip(&chosen.members) {
-                if let Some(mut model) = world.get_mut::<Model>(root) {
-                    model.number = numbers[member as usize];
-                }
-            }
+            chosen.set_numbers(world, &modules[0])?;
         }
         Ok(())
     }

@@ -2,6 +2,9 @@
 
 use std::ops::{Bound, RangeBounds};
 
+use bevy_ecs::prelude::*;
+use neurarch_components::population::tree::Model;
+
 use super::error::CheckpointError;
 use super::index::{GroupEntry, ModuleEntry, PopulationEntry};
 use super::open::Checkpoint;
@@ -30,9 +33,37 @@ impl<'a> Chosen<'a> {
     pub(super) fn entries(&self) -> &'a [ModuleEntry] {
         self.entry.modules.of(&self.checkpoint.index().modules)
     }
-}
 
-impl<'a> Chosen<'a> {
+    /// Pairs the entities that their modules were with those that they are, by position and model.
+    pub(super) fn entities(
+        &self,
+        modules: &[Vec<Entity>],
+    ) -> Result<Vec<(Entity, Entity)>, CheckpointError> {
+        let mut pairs = Vec::new();
+        for (entry, entities) in self.entries().iter().zip(modules) {
+            let before = self.checkpoint.numbers::<u64>(entry.entities)?;
+            let before = self.members.iter().map(|&member| before[member as usize]);
+            let before = before.map(Entity::try_from_bits).zip(entities);
+            pairs.extend(before.filter_map(|(old, &new)| Some((old?, new))));
+        }
+        Ok(pairs)
+    }
+
+    /// Gives the models, by their roots, the numbers that they had.
+    pub(super) fn set_numbers(
+        &self,
+        world: &mut World,
+        roots: &[Entity],
+    ) -> Result<(), CheckpointError> {
+        let numbers = self.checkpoint.numbers::<u64>(self.entry.numbers)?;
+        for (&root, &member) in roots.iter().zip(&self.members) {
+            if let Some(mut model) = world.get_mut::<Model>(root) {
+                model.number = numbers[member as usize];
+            }
+        }
+        Ok(())
+    }
+
     /// Chooses those of them that go to some indices, which ascend.
     pub(super) fn within(&self, indices: &[u32]) -> Chosen<'a> {
         let Chosen { checkpoint, entry, .. } = *self;

@@ -22,7 +22,7 @@ use super::index::{Entries, dtype_of, role_of};
 use super::open::Checkpoint;
 use super::part::{Chosen, Part};
 use super::structure;
-use crate::evolve::{EvolveError, clone_models};
+use crate::evolve::clone_models;
 use crate::storage::bind::KEEPER;
 use crate::structure::columns;
 use crate::structure::optimizers::Optimizers;
@@ -280,12 +280,14 @@ impl<'a> Restore<'a> {
         let mut firsts = Vec::with_capacity(groups.len());
         for group in &groups {
             let modules = structure::spawn(world, group.entries());
+            // From here on it goes with its population, should anything fail.
+            structure::join(world, population, modules[0]);
             let own: Vec<_> = modules.iter().map(|&module| vec![module]).collect();
             for (entry, module) in group.entries().iter().zip(&own) {
                 let owners = (group.members[0], module.as_slice(), own.as_slice());
                 self.first(world, group.checkpoint, entry.components, owners, |_| true)?;
             }
-            structure::join(world, population, &modules);
+            structure::construct(world, &modules);
             firsts.push(modules);
         }
         sign::refresh(world, population)?;
@@ -294,7 +296,7 @@ impl<'a> Restore<'a> {
                 (&group.entries()[0], (group.members[0], &modules[..1], [].as_slice()));
             self.first(world, group.checkpoint, root.components, owners, structure::is_mode)?;
             let of = structure::group_of(world, population, modules[0]);
-            let (place, of) = of.ok_or_else(gone)?;
+            let (place, of) = of.ok_or(CheckpointError::Gone)?;
             let slots = structure::slots(group.checkpoint, group.entry, &of)?;
             columns::add_columns(world, population, place, &slots);
         }
@@ -310,24 +312,13 @@ impl<'a> Restore<'a> {
         roots: &[Entity],
     ) -> Result<(), CheckpointError> {
         let Chosen { checkpoint, entry, members, indices } = chosen;
-        let (place, group) = structure::group_of(world, population, roots[0]).ok_or_else(gone)?;
-        let modules = structure::modules(&group, roots, indices).ok_or_else(gone)?;
-        for (module, entities) in chosen.entries().iter().zip(&modules) {
-            let before = checkpoint.numbers::<u64>(module.entities)?;
-            let before = members.iter().map(|&member| before[member as usize]);
-            let pairs = before
-                .zip(entities)
-                .filter_map(|(old, &new)| Some((Entity::try_from_bits(old)?, new)));
-            self.restored.entities.extend(pairs);
-        }
+        let (place, group) =
+            structure::group_of(world, population, roots[0]).ok_or(CheckpointError::Gone)?;
+        let modules = structure::modules(&group, roots, indices).ok_or(CheckpointError::Gone)?;
+        self.restored.entities.extend(chosen.entities(&modules)?);
         let slots = structure::slots(checkpoint, entry, &group)?;
         checkpoint.write_rows(world, (population, place), chosen, &slots)?;
-        let numbers = checkpoint.numbers::<u64>(entry.numbers)?;
-        for (&root, &member) in roots.iter().zip(members) {
-            if let Some(mut model) = world.get_mut::<Model>(root) {
-                model.number = numbers[member as usize];
-            }
-        }
+        chosen.set_numbers(world, roots)?;
         for (module, entities) in chosen.entries().iter().zip(&modules) {
             for component in module.components.range() {
                 let owners = Owners { members, entities, modules: &modules };
@@ -358,23 +349,15 @@ fn clone(
     let others = groups.iter().enumerate();
     let others = others.flat_map(|(place, of)| std::iter::repeat_n(place, of.members.len() - 1));
     let others: Vec<_> = others.collect();
-    let clones = clone_models(world, population, &others).map_err(|error| match error {
-        EvolveError::Sign(error) => CheckpointError::Sign(error),
-        error => CheckpointError::index(error.to_string()),
-    })?;
+    let clones = clone_models(world, population, &others)?;
     sign::refresh(world, population)?;
     if clones.len() != others.len() {
-        return Err(gone());
+        return Err(CheckpointError::Gone);
     }
     for (place, clone) in others.into_iter().zip(clones) {
         roots[place].push(clone);
     }
     Ok(roots)
-}
-
-/// What a model is that an observer of the host's despawned while it was restored.
-fn gone() -> CheckpointError {
-    CheckpointError::index("a model is gone that was just restored")
 }
 
 /// Gives the models of a population the indices that they are to have.

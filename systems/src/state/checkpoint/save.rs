@@ -18,7 +18,7 @@ use neurarch_components::population::group::Group;
 use neurarch_components::population::tree::{Model, ModuleName};
 use neurarch_components::saved::{SavedType, SavedTypes};
 use neurarch_kernels::ir::dtype::Dtype;
-use neurarch_kernels::ir::program::{Role, Slot};
+use neurarch_kernels::ir::program::Role;
 use neurarch_kernels::ir::shape::Type;
 
 use super::error::CheckpointError;
@@ -313,7 +313,8 @@ impl<W: Write> Save<'_, W> {
         models: usize,
         group: &Group,
     ) -> Result<Vec<Entries>, CheckpointError> {
-        let (slots, mut entries) = (slots(group), Vec::new());
+        let slots: Vec<_> = group.contents.iter().flat_map(|of| of.slots()).collect();
+        let mut entries = Vec::new();
         let mut binder = Binders::take(world, population, number);
         let members = listed(models, &group.members);
         let bound = binder.bind(world, population, number, &members, &slots, &[]);
@@ -425,22 +426,6 @@ impl Values {
         self.which.push(which);
         Ok(())
     }
-}
-
-/// Lists the slots of a group by position, with the names that parameters and buffers have in their modules.
-fn slots(group: &Group) -> Vec<Slot> {
-    let positions = group.contents.iter().enumerate();
-    let slots = positions.flat_map(|(position, contents)| {
-        contents.columns().map(move |(role, index, ty)| {
-            let among = if role == Role::Buffer { &contents.buffers } else { &contents.parameters };
-            let name = match role {
-                Role::Steps => String::new(),
-                _ => among.get(index).map_or_else(String::new, |of| of.name.clone()),
-            };
-            Slot { name, role, position, index, ty: ty.into_owned() }
-        })
-    });
-    slots.collect()
 }
 
 /// Lists the types of components of some entities that are saved.

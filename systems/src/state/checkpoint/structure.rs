@@ -34,17 +34,16 @@ pub(super) fn spawn(world: &mut World, modules: &[ModuleEntry]) -> Vec<Entity> {
     entities
 }
 
-/// Makes a model, which has all its components, one of the population's that has yet to be signed.
-pub(super) fn join(world: &mut World, population: Entity, modules: &[Entity]) {
+/// Makes a model, by its root, one of the population's that has yet to be signed.
+pub(super) fn join(world: &mut World, population: Entity, root: Entity) {
     let model = Model { population, number: u64::MAX, index: 0, blueprint: Blueprint::UNSIGNED };
-    if let Ok(mut root) = world.get_entity_mut(modules[0]) {
+    if let Ok(mut root) = world.get_entity_mut(root) {
         root.insert(model);
     }
-    construct(world, modules);
 }
 
 /// Has modules do what they do when they are constructed: register hooks of their own.
-fn construct(world: &mut World, entities: &[Entity]) {
+pub(super) fn construct(world: &mut World, entities: &[Entity]) {
     for &entity in entities {
         let types = world.get_resource::<ModuleTypes>();
         let found = world.get_entity(entity).ok();
