@@ -18,7 +18,7 @@ use bevy_ecs::entity::{ComponentCloneCtx, SourceComponent};
 use bevy_ecs::prelude::*;
 use bevy_ecs::ptr::OwningPtr;
 use bevy_ecs::world::WorldId;
-use neurarch_kernels::ir::program::{Role, Slot};
+use neurarch_kernels::ir::program::Role;
 use neurarch_kernels::ir::shape::Type;
 use neurarch_kernels::memory::{ALIGN_BYTES, AlignedBytes};
 
@@ -41,15 +41,21 @@ impl ColumnKey {
         ColumnKey { role, index, is_shared: false, row_bytes: row_bytes(ty.size_bytes()) }
     }
 
-    /// Returns the key of a slot's column.
-    pub fn of(slot: &Slot) -> ColumnKey {
-        ColumnKey::new(slot.role, slot.index, &slot.ty)
+    /// Returns the key of a column of a module whose rows are of a class that [`row_bytes`] gives.
+    pub(crate) fn with_rows_of(role: Role, index: usize, row_bytes: usize) -> ColumnKey {
+        ColumnKey { role, index, is_shared: false, row_bytes }
     }
 
     /// Returns the key of the column for the one row that a population shares: its counts of steps, too, are
     /// told apart by `index`.
     pub(crate) fn shared(role: Role, index: usize, ty: &Type) -> ColumnKey {
         ColumnKey { role, index, is_shared: true, row_bytes: row_bytes(ty.size_bytes()) }
+    }
+
+    /// Returns the key of the column beside it that has the companions of that role.
+    #[must_use]
+    pub fn companion(self, role: Role) -> ColumnKey {
+        ColumnKey { role, ..self }
     }
 
     /// Returns the bytes of a row, padding included.

@@ -4,6 +4,7 @@ pub mod attributes;
 pub mod blueprint;
 pub mod call;
 pub(crate) mod downcast;
+pub mod dtypes;
 pub(crate) mod dynamic;
 pub mod forward;
 pub(crate) mod limits;
@@ -115,6 +116,15 @@ pub trait Module: Component + Clone + Debug + PartialEq {
     /// are in other modes run together; a module that asks all the same is told that it is in training mode.
     fn uses_training(&self) -> bool {
         true
+    }
+
+    /// Returns the element type that a parameter or buffer, by its own name, gets when the module is to be converted to
+    /// `dtype`: a module that needs single precision for some of them stays there.
+    ///
+    /// Source: a `torch.nn.Module._apply` that is overridden.
+    fn converted_dtype(&self, name: &str, dtype: Dtype) -> Dtype {
+        let _ = name;
+        dtype
     }
 
     /// Returns whether this becomes another module when it is first called: see
@@ -808,6 +818,8 @@ pub trait DynModule: Any + Debug + Send + Sync {
     fn right_inverse(&self, call: &Call<'_>, tensor: Var) -> Result<Tree, NoInverse>;
     /// See [`Module::uses_training`].
     fn uses_training(&self) -> bool;
+    /// See [`Module::converted_dtype`].
+    fn converted_dtype(&self, name: &str, dtype: Dtype) -> Dtype;
     /// See [`Module::is_lazy`].
     fn is_lazy(&self) -> bool;
     /// See [`Module::initialize_parameters`].

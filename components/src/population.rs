@@ -101,6 +101,12 @@ impl Population {
         self.dtype
     }
 
+    /// Says that its models' floating-point parameters are of that type from now on.
+    pub fn set_dtype(&mut self, dtype: Dtype, _: Keeper) {
+        self.dtype = dtype;
+        self.version += 1;
+    }
+
     /// Returns the number of models that fit before a column moves.
     pub fn capacity(&self) -> usize {
         self.capacity

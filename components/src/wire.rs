@@ -76,6 +76,18 @@ impl<T: Wire> Wire for Option<T> {
 }
 
 /// serde knows arrays of lengths that are numbers alone.
+impl<T: Wire> Wire for Vec<(String, T)> {
+    type Form = Vec<(String, T::Form)>;
+
+    fn form(&self) -> Self::Form {
+        self.iter().map(|(name, of)| (name.clone(), of.form())).collect()
+    }
+
+    fn of(form: Self::Form) -> Option<Self> {
+        form.into_iter().map(|(name, of)| Some((name, T::of(of)?))).collect()
+    }
+}
+
 impl<T: Copy + Serialize + DeserializeOwned, const N: usize> Wire for [T; N] {
     type Form = Vec<T>;
 

@@ -3,7 +3,9 @@
 #[doc(inline)]
 pub use crate::components::amp::{GradScaler, ScalerState};
 #[doc(inline)]
-pub use crate::kernels::ir::autocast::{Autocast, Device};
+pub use crate::kernels::ir::autocast::Autocast;
+#[doc(inline)]
+pub use crate::kernels::ir::device::Device;
 #[doc(inline)]
 pub use crate::systems::amp::ScalerError;
 #[doc(inline)]

@@ -63,9 +63,11 @@ pub mod utils;
 
 pub use bevy_ecs;
 pub use handles::{
-    LiveContainer, ModuleMut, ModuleRef, NeurarchWorld, PopulationMut, PopulationRef,
+    LiveContainer, Migrate, ModuleMut, ModuleRef, NeurarchWorld, PopulationMut, PopulationRef,
     PopulationSettings, PositionMut, Seed, TargetMut,
 };
+#[doc(inline)]
+pub use kernels::ir::device::Device;
 #[doc(inline)]
 pub use neurarch_systems::{init, state};
 #[doc(inline)]
@@ -74,6 +76,8 @@ pub use systems::compile::array::{AnyArray, AnyInput, DataSet, Input};
 pub use systems::compile::plans::Plans;
 #[doc(inline)]
 pub use systems::execute::step::{StepError, TrainStep};
+#[doc(inline)]
+pub use systems::migrate::{MigrateError, To};
 #[doc(inline)]
 pub use systems::structure::sign::SignError;
 #[doc(inline)]

@@ -11,7 +11,7 @@ pub use crate::components::module::{Call, Declare, Forward, Init, Module};
 pub use crate::components::parametrizations::OrthogonalMap;
 pub use crate::components::{Scalars, scalars};
 pub use crate::handles::{
-    ModuleMut, ModuleRef, NeurarchWorld, PopulationMut, PopulationRef, PopulationSettings,
+    Migrate, ModuleMut, ModuleRef, NeurarchWorld, PopulationMut, PopulationRef, PopulationSettings,
     PositionMut, Seed, TargetMut,
 };
 pub use crate::init;

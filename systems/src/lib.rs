@@ -9,6 +9,7 @@ pub mod errors;
 pub mod evolve;
 pub mod execute;
 pub mod init;
+pub mod migrate;
 pub mod optim;
 pub mod state;
 pub mod storage;

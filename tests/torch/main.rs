@@ -37,6 +37,7 @@ mod modules {
     mod init;
     mod item;
     mod lazy;
+    mod migrate;
     mod modes;
     mod parameters;
     mod registration;

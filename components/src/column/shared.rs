@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::column::ColumnKey;
 
 /// Where the numbers of a shared parameter or buffer lie.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SharedRow {
     /// The population's entity.
     pub owner: Entity,

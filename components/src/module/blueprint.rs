@@ -11,8 +11,6 @@ use neurarch_kernels::ir::shape::Type;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use crate::column::ColumnKey;
-use crate::column::numbers::ArchetypeKey;
 use crate::column::shared::SharedRow;
 use crate::module::mode::Bits;
 use crate::module::parametrized::{PARAMETRIZATIONS, Parametrizations, WeightNormed};
@@ -55,23 +53,6 @@ pub struct Position {
     pub alias: Option<usize>,
     /// Which of its tensors are made of a length and a direction of its own.
     pub weight_normed: WeightNormed,
-}
-
-impl Position {
-    /// Says what its entities look like, beside its number.
-    pub(crate) fn look(&self) -> ArchetypeKey {
-        let keys = |role, among: &[Parameter]| -> Vec<ColumnKey> {
-            let own = among.iter().enumerate().filter(|(_, of)| of.has_column());
-            own.map(|(index, of)| ColumnKey::new(role, index, &of.ty)).collect()
-        };
-        let columns = [(Role::Parameter, &self.parameters), (Role::Buffer, &self.buffers)];
-        ArchetypeKey {
-            module: self.module.type_name(),
-            is_root: self.parent.is_none(),
-            has_children: !self.children.is_empty(),
-            columns: columns.map(|(role, among)| keys(role, among)).concat(),
-        }
-    }
 }
 
 /// A parameter or buffer of a position.
@@ -412,7 +393,7 @@ impl Blueprint {
         for (own, declared) in [(&mut at.parameters, parameters), (&mut at.buffers, buffers)] {
             for of in own.iter_mut().filter(|of| of.uninitialized) {
                 if let Some(known) = declared.iter().find(|known| known.name == of.name) {
-                    (of.ty, of.uninitialized) = (known.ty.clone(), known.uninitialized);
+                    (of.ty.shape, of.uninitialized) = (known.ty.shape.clone(), known.uninitialized);
                 }
             }
         }
@@ -506,6 +487,16 @@ impl Blueprint {
         let at = &mut self.positions[slot.position];
         let among = if role == Role::Buffer { &mut at.buffers } else { &mut at.parameters };
         among[slot.index].shared = Some(row);
+    }
+
+    /// Returns the type of the floating parameters and buffers at a position and below: `dtype` if there are some of it, or
+    /// none; else that of the first.
+    pub fn dtype_below(&self, position: usize, dtype: Dtype) -> Dtype {
+        let positions = self.positions[self.subtree(position)].iter();
+        let tensors = positions.flat_map(|at| at.parameters.iter().chain(&at.buffers));
+        let mut floating = tensors.map(|of| of.ty.dtype).filter(|dtype| dtype.is_float());
+        let Some(first) = floating.next() else { return dtype };
+        if first == dtype || floating.any(|other| other == dtype) { dtype } else { first }
     }
 
     /// Returns the positions of the module at `position` and of all below it.

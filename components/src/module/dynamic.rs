@@ -3,6 +3,7 @@
 use std::any::Any;
 
 use bevy_ecs::prelude::*;
+use neurarch_kernels::ir::dtype::Dtype;
 use neurarch_kernels::ir::shape::Shape;
 use neurarch_kernels::ir::trace::Var;
 use neurarch_kernels::ir::tree::{Arguments, Tree};
@@ -85,6 +86,10 @@ impl<M: Module> DynModule for M {
 
     fn uses_training(&self) -> bool {
         Module::uses_training(self)
+    }
+
+    fn converted_dtype(&self, name: &str, dtype: Dtype) -> Dtype {
+        Module::converted_dtype(self, name, dtype)
     }
 
     fn is_lazy(&self) -> bool {

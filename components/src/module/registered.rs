@@ -9,6 +9,7 @@ use neurarch_kernels::ir::shape::{Shape, Type};
 use serde::{Deserialize, Serialize};
 
 use crate::module::blueprint::{Parameter, Position};
+use crate::module::dtypes::Dtypes;
 use crate::module::registry::tell_change;
 use crate::module::{Declare, Declared, DynModule, Init, Module};
 use crate::state::Tensor;
@@ -59,13 +60,32 @@ impl Registered {
         }
     }
 
+    /// Lists what the module of an entity has: what is registered, or what its type declares, in the types that it was
+    /// converted to.
+    pub fn of(entity: EntityRef<'_>, module: &dyn DynModule, dtype: Dtype) -> Self {
+        entity.get::<Registered>().cloned().unwrap_or_else(|| {
+            let mut declared = Registered::declared(module, dtype);
+            let Registered { parameters, buffers } = &mut declared;
+            for entry in parameters.iter_mut().chain(buffers) {
+                if let (Some(ty), Some(dtypes)) = (&mut entry.ty, entity.get::<Dtypes>()) {
+                    dtypes.convert(&entry.name, ty);
+                }
+            }
+            declared
+        })
+    }
+
     /// Gives what has no shape yet the one that the type of a module declares, which comes in the place of a lazy one.
     pub fn initialize(&mut self, module: &dyn DynModule, dtype: Dtype) {
         let Registered { parameters, buffers } = Registered::declared(module, dtype);
         for (own, declared) in [(&mut self.parameters, parameters), (&mut self.buffers, buffers)] {
             for entry in own.iter_mut().filter(|entry| entry.uninitialized) {
                 if let Some(known) = declared.iter().find(|known| known.name == entry.name) {
+                    let dtype = entry.ty.as_ref().map(|ty| ty.dtype);
                     (entry.ty, entry.uninitialized) = (known.ty.clone(), known.uninitialized);
+                    if let (Some(ty), Some(dtype)) = (&mut entry.ty, dtype) {
+                        ty.dtype = dtype;
+                    }
                 }
             }
         }

@@ -9,7 +9,7 @@ use neurarch_kernels::ir::program::Role;
 
 use crate::column::keeper::Keeper;
 use crate::column::numbers::PositionNumbers;
-use crate::module::blueprint::{Blueprint, BlueprintId, Position};
+use crate::module::blueprint::{Blueprint, BlueprintId};
 use crate::population::contents::Contents;
 use crate::population::group::Group;
 
@@ -103,27 +103,39 @@ impl Blueprints {
         companions: &[Role],
         _: Keeper,
     ) -> Option<Group> {
-        let looks: Vec<_> = blueprint.positions.iter().map(Position::look).collect();
-        let numbers = self.numbers.take(&looks)?;
+        let mut first_parameter = 0;
+        let contents = blueprint.positions.iter().enumerate().map(|(position, at)| {
+            let (parameters, buffers) = (at.parameters.clone(), at.buffers.clone());
+            let contents = Contents::new((position, first_parameter), parameters, buffers);
+            first_parameter += at.parameters.len();
+            contents
+        });
+        let mut contents: Vec<_> = contents.collect();
+        let looks = blueprint.positions.iter().zip(&contents).map(|(at, of)| of.look(at));
+        let numbers = self.numbers.take(&looks.collect::<Vec<_>>())?;
+        for (of, number) in contents.iter_mut().zip(numbers) {
+            of.number = number;
+            of.add_roles(companions);
+        }
         let id = self.hold(blueprint);
         let structure = self.get(id)?.clone();
-        let mut first_parameter = 0;
-        let contents =
-            structure.positions.iter().zip(numbers).enumerate().map(|(position, (at, number))| {
-                let mut contents = Contents {
-                    number,
-                    position,
-                    first_parameter,
-                    parameters: at.parameters.clone(),
-                    buffers: at.buffers.clone(),
-                    companions: Vec::new(),
-                };
-                contents.add_roles(companions);
-                first_parameter += at.parameters.len();
-                Arc::new(contents)
-            });
-        let contents = contents.collect();
-        Some(Group::new(id, structure, contents))
+        Some(Group::new(id, structure, contents.into_iter().map(Arc::new).collect()))
+    }
+
+    /// Gives a group another blueprint, whose positions are the same but for the types of their tensors, and what its columns
+    /// hold then.
+    pub fn retype_group(
+        &mut self,
+        group: &mut Group,
+        blueprint: Blueprint,
+        contents: Vec<Arc<Contents>>,
+        _: Keeper,
+    ) {
+        let id = self.hold(blueprint);
+        if let Some(structure) = self.get(id).cloned() {
+            self.release(group.blueprint);
+            (group.blueprint, group.structure, group.contents) = (id, structure, contents);
+        }
     }
 
     /// Lets go of a group's blueprint, and takes its positions' numbers back.
@@ -134,7 +146,7 @@ impl Blueprints {
     pub(crate) fn let_go(&mut self, group: &Group) {
         if self.holds(group) {
             for (at, contents) in group.structure.positions.iter().zip(&group.contents).rev() {
-                self.numbers.give_back(at.look(), contents.number);
+                self.numbers.give_back(contents.look(at), contents.number);
             }
             self.release(group.blueprint);
         }

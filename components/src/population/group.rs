@@ -89,8 +89,17 @@ impl Group {
     pub fn home(&self, slot: &Slot, member: usize) -> (Entity, ColumnKey) {
         match self.contents[slot.position].shared(slot.role, slot.index) {
             Some(shared) => (shared.owner, shared.key(slot.role, &slot.ty)),
-            None => (self.modules[slot.position][member], ColumnKey::of(slot)),
+            None => (self.modules[slot.position][member], self.key(slot)),
         }
+    }
+
+    /// Returns the key of a slot's column in the members' own modules.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such position.
+    pub fn key(&self, slot: &Slot) -> ColumnKey {
+        self.contents[slot.position].key(slot.role, slot.index)
     }
 
     fn sort(&mut self) {

@@ -14,6 +14,7 @@ use crate::amp::GradScaler;
 use crate::builtin;
 use crate::column::shared::SharedTensors;
 use crate::module::Module;
+use crate::module::dtypes::Dtypes;
 use crate::module::mode::{Draws, HasGradient, Mode};
 use crate::module::registered::{Attributes, Registered};
 use crate::module::registry::Modules;
@@ -129,6 +130,7 @@ pub(super) fn list(types: &mut impl Types) {
     types.component::<Attributes>();
     types.component::<AveragedModel>();
     types.component::<Draws>();
+    types.component::<Dtypes>();
     types.component::<GradScaler>();
     types.component::<HasGradient>();
     types.component::<LbfgsState>();

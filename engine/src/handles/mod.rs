@@ -9,6 +9,7 @@ mod both;
 mod containers;
 mod evolve;
 mod hooks;
+mod migrate;
 mod module;
 mod module_ref;
 mod optim;
@@ -22,6 +23,7 @@ mod train;
 mod world;
 
 pub use containers::LiveContainer;
+pub use migrate::Migrate;
 pub use module::ModuleMut;
 pub use module_ref::ModuleRef;
 pub use population::PopulationMut;

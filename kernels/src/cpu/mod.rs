@@ -4,6 +4,7 @@
 
 #[allow(unreachable_pub, reason = "what its files offer is for this crate's ops")]
 pub(crate) mod cache;
+pub mod convert;
 mod dot;
 #[allow(unreachable_pub, reason = "what its files offer is for this crate's ops")]
 pub(crate) mod gemm;

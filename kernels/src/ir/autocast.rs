@@ -5,21 +5,12 @@ mod lists;
 
 use core::fmt;
 
+use crate::ir::device::Device;
 use crate::ir::dtype::Dtype;
 use lists::{
     CPU_FP32, CPU_LOWER_PRECISION, CPU_WIDEST, CUDA_ERROR, CUDA_FP32, CUDA_LOWER_PRECISION,
     CUDA_WIDEST,
 };
-
-/// The kind of device whose lists are followed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Device {
-    /// The CPU: few functions are in its lists.
-    #[default]
-    Cpu,
-    /// CUDA, and with it every accelerator.
-    Cuda,
-}
 
 /// In which precision a function runs under autocast.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -53,7 +44,8 @@ impl fmt::Display for Policy {
 /// # Example
 ///
 /// ```
-/// use neurarch_kernels::ir::autocast::{Autocast, Device, Policy};
+/// use neurarch_kernels::ir::autocast::{Autocast, Policy};
+/// use neurarch_kernels::ir::device::Device;
 /// use neurarch_kernels::ir::dtype::Dtype;
 ///
 /// let autocast = Autocast::new(Device::Cpu, Dtype::BF16).expect("bf16 is a lower precision");
@@ -96,7 +88,7 @@ impl Autocast {
                 (CPU_WIDEST, Policy::Widest),
                 (&[], Policy::Error),
             ],
-            Device::Cuda => [
+            Device::Cuda(_) => [
                 (CUDA_LOWER_PRECISION, Policy::LowerPrecision),
                 (CUDA_FP32, Policy::Fp32),
                 (CUDA_WIDEST, Policy::Widest),
@@ -180,6 +172,6 @@ mod tests {
     #[test]
     fn only_halves_are_lower_precisions() {
         assert_eq!(Autocast::new(Device::Cpu, Dtype::F32), None);
-        assert!(Autocast::new(Device::Cuda, Dtype::F16).is_some());
+        assert!(Autocast::new(Device::Cuda(0), Dtype::F16).is_some());
     }
 }

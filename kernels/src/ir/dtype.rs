@@ -32,6 +32,18 @@ impl Dtype {
         }
     }
 
+    /// Gives the name that torch prints it under: `torch.float32`.
+    pub const fn torch_name(self) -> &'static str {
+        match self {
+            Dtype::F32 => "torch.float32",
+            Dtype::F64 => "torch.float64",
+            Dtype::F16 => "torch.float16",
+            Dtype::BF16 => "torch.bfloat16",
+            Dtype::I64 => "torch.int64",
+            Dtype::Bool => "torch.bool",
+        }
+    }
+
     /// Says whether this is one of the two floating-point types of 16 bits.
     pub const fn is_half(self) -> bool {
         matches!(self, Dtype::F16 | Dtype::BF16)

@@ -2,6 +2,7 @@
 
 pub mod autocast;
 pub mod boundary;
+pub mod device;
 pub mod dtype;
 pub mod eager;
 pub mod error;

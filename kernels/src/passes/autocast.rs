@@ -21,7 +21,8 @@ use crate::ir::trace::{Function, Trace, TraceError, Var};
 /// # Example
 ///
 /// ```
-/// use neurarch_kernels::ir::autocast::{Autocast, Device};
+/// use neurarch_kernels::ir::autocast::Autocast;
+/// use neurarch_kernels::ir::device::Device;
 /// use neurarch_kernels::ir::dtype::Dtype;
 /// use neurarch_kernels::passes::autocast::autocast;
 /// use neurarch_kernels::ir::trace::Trace;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use neurarch_components::containers::Slice;
-use neurarch_components::module::blueprint::Position;
+use neurarch_components::module::blueprint::{Blueprint, Position};
 use neurarch_components::module::call::Call;
 use neurarch_kernels::ir::tree::{Arguments, Tree};
 
@@ -20,6 +20,11 @@ impl Entrance {
     pub(crate) fn of(path: &str, slice: Option<Slice>) -> Option<Arc<Self>> {
         let is_root = path.is_empty() && slice.is_none();
         (!is_root).then(|| Arc::new(Entrance { path: path.to_owned(), slice }))
+    }
+
+    /// Returns the place of the module that is entered, if there is one.
+    pub(crate) fn position(&self, blueprint: &Blueprint) -> Option<usize> {
+        blueprint.below(0, &self.path).ok()
     }
 
     /// Records the call below that of the root, which is not made itself. What is not there is an error in torch's words.

@@ -73,8 +73,7 @@ impl Names {
         let dtype = world.get::<Population>(world.get::<Model>(root)?.population)?.dtype();
         let entity_ref = world.get_entity(entity).ok()?;
         let module = world.get_resource::<ModuleTypes>()?.module(entity_ref)?;
-        let registered = entity_ref.get::<Registered>().cloned();
-        let mut registered = registered.unwrap_or_else(|| Registered::declared(module, dtype));
+        let mut registered = Registered::of(entity_ref, module, dtype);
         entity_ref.get::<RegisteredAgain>().into_iter().for_each(|of| of.sort(&mut registered));
         let (class, attributes) = (module.type_name(), module.attributes());
         Some(Names { entity, population, dtype, class, registered, attributes })

@@ -206,6 +206,16 @@ impl Run {
 
     /// Has the models entered at a module below their roots, until the next refresh.
     pub(crate) fn enter(&mut self, entry: Option<&Arc<Entrance>>) {
+        let below = |cohort: &Cohort| {
+            let blueprint = &cohort.scheme.blueprint;
+            Some(blueprint.dtype_below(entry?.position(blueprint)?, self.models.dtype))
+        };
+        let mut types = self.cohorts.list.iter().map(below);
+        if let Some(Some(first)) = types.next()
+            && types.all(|dtype| dtype == Some(first))
+        {
+            self.models.dtype = first;
+        }
         self.cohorts.list.iter_mut().for_each(|cohort| cohort.scheme.entry = entry.cloned());
     }
 

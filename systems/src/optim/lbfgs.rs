@@ -9,6 +9,7 @@ use neurarch_kernels::lbfgs::{Ask, LbfgsStep};
 
 use crate::errors::{AccessError, SignError, StepError};
 use crate::structure::access;
+use crate::structure::population::Models;
 use crate::structure::vector::{VectorError, parameters_to_vector, vector_to_parameters};
 
 /// Why a step of [`LBFGS`] cannot be made.
@@ -68,7 +69,7 @@ pub fn step(
 ) -> Result<Array1<f64>, LbfgsError> {
     let found = world.get::<Population>(population);
     let found = found.ok_or(StepError::from(SignError::NotAPopulation(population)))?;
-    let (roots, dtype) = (found.models().to_vec(), found.dtype());
+    let (roots, dtype) = (found.models().to_vec(), Models::of(found).dtype);
     let mut settings = Vec::new();
     for (model, &root) in roots.iter().enumerate() {
         let own = world.get::<LBFGS>(root).ok_or(StepError::NoOptimizer { model })?;

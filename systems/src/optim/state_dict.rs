@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bevy_ecs::prelude::*;
+use neurarch_components::column::row;
 use neurarch_components::column::shared::{SharedRow, SharedTensors};
-use neurarch_components::column::{ColumnKey, row, row_mut};
 use neurarch_components::module::blueprint::Blueprint;
 use neurarch_components::optimizer::{DynOptimizer, DynParamGroups, Form, StateEntry};
 use neurarch_components::population::group::Group;
@@ -16,6 +16,7 @@ use neurarch_kernels::ir::program::{Role, Slot};
 use neurarch_kernels::ir::shape::Type;
 
 use crate::errors::AccessError;
+use crate::structure::columns::{own_row, own_row_mut};
 use crate::structure::optimizers::{Optimizers, group_of};
 use crate::structure::spot::{Spot, locate};
 use crate::structure::{access, columns, spot};
@@ -165,7 +166,7 @@ fn state_slot(place: &Place, state: usize) -> Slot {
 fn numbers(world: &World, place: &Place, slot: &Slot) -> Option<Tensor> {
     let row = match place.shared {
         Some(shared) => row(world, shared.owner, shared.key(slot.role, &slot.ty)),
-        None => row(world, place.entity, ColumnKey::of(slot)),
+        None => own_row(world, place.entity, (slot.role, slot.index)),
     }?;
     let bytes = row[..slot.ty.size_bytes()].to_vec();
     let shape = slot.ty.shape.to_vec();
@@ -373,18 +374,15 @@ fn find(world: &mut World, root: Entity) -> Result<FoundGroups, AccessError> {
 /// If `root` is no model's root.
 pub(crate) fn forget(world: &mut World, root: Entity, module: Entity) -> Result<(), AccessError> {
     let (found, _, _) = find(world, root)?;
-    let blueprint: Arc<Blueprint> = spot::place(world, root)?.2.clone();
     let own = found.iter().filter(|own| own.entity == module);
     for (own, place) in own.flat_map(|own| own.places.iter().map(move |place| (own, place))) {
         for state in 0..own.optimizer.states().len() {
-            if let Some(row) =
-                row_mut(world, place.entity, ColumnKey::of(&state_slot(place, state)))
-            {
+            let role = Role::State(state as u8);
+            if let Some(row) = own_row_mut(world, place.entity, (role, place.index)) {
                 row.fill(0);
             }
         }
-        let steps = ColumnKey::of(&steps_slot(&blueprint, place.position));
-        if let Some(row) = row_mut(world, place.entity, steps) {
+        if let Some(row) = own_row_mut(world, place.entity, (Role::Steps, 0)) {
             row[place.index * 4..][..4].fill(0);
         }
     }
@@ -461,7 +459,7 @@ pub(crate) fn load(
     let slots: Vec<_> = written.iter().map(|(_, slot, ..)| slot.clone()).collect();
     columns::add_columns(world, population, group, &slots);
     for (entity, slot, from, bytes) in written {
-        if let Some(row) = row_mut(world, entity, ColumnKey::of(&slot)) {
+        if let Some(row) = own_row_mut(world, entity, (slot.role, slot.index)) {
             row[from..from + bytes.len()].copy_from_slice(&bytes);
         }
     }

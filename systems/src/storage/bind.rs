@@ -310,7 +310,8 @@ impl Binder {
                     placement.follow_part(&self.places);
                 }
             }
-            self.take_addresses(world, slot, is_written(number))?;
+            let key = contents.key(slot.role, slot.index);
+            self.take_addresses(world, slot, key, is_written(number))?;
         }
         self.check_apart(world)?;
         for (number, _) in written.iter().enumerate().filter(|(_, written)| **written) {
@@ -392,10 +393,13 @@ impl Binder {
         &mut self,
         world: &World,
         slot: &Slot,
+        key: ColumnKey,
         is_written: bool,
     ) -> Result<(), BindError> {
         let no_column = || BindError::NoColumn { slot: slot.name.clone(), role: slot.role };
-        let key = ColumnKey::of(slot);
+        if key.row_bytes() < slot.ty.size_bytes() {
+            return Err(no_column());
+        }
         let id = self.column(world, slot, (key, Whose::Position(slot.position), is_written))?;
         let tables = &self.positions[slot.position].segments;
         let first = self.segments.len();

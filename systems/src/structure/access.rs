@@ -130,10 +130,7 @@ impl Found {
     /// Returns the same of a companion.
     pub(crate) fn companion(mut self, role: Role) -> Found {
         self.slot.role = role;
-        self.key = match self.shared {
-            Some(shared) => shared.key(role, &self.slot.ty),
-            None => ColumnKey::of(&self.slot),
-        };
+        self.key = self.key.companion(role);
         self
     }
 

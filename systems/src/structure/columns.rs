@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bevy_ecs::prelude::*;
-use neurarch_components::column::{ColumnKey, Columns, row_mut};
+use neurarch_components::column::{Columns, row, row_mut};
 use neurarch_components::population::Population;
 use neurarch_components::population::contents::Contents;
 use neurarch_components::population::tree::Columned;
@@ -86,8 +86,26 @@ pub(crate) fn write_own(world: &mut World, module: Entity, role: Role, name: &st
     let Some(contents) = columned.map(|columned| columned.contents().clone()) else { return };
     let among = if role == Role::Buffer { &contents.buffers } else { &contents.parameters };
     let Some(index) = among.iter().position(|of| of.name == name) else { return };
-    let key = ColumnKey::new(role, index, &among[index].ty);
-    if let Some(row) = row_mut(world, module, key) {
+    if let Some(row) = own_row_mut(world, module, (role, index)) {
         row[..numbers.len()].copy_from_slice(numbers);
     }
+}
+
+/// Views the row of a module's own column, by role and place; `None` if it has no such column.
+pub(crate) fn own_row(
+    world: &World,
+    module: Entity,
+    (role, index): (Role, usize),
+) -> Option<&[u8]> {
+    row(world, module, world.get::<Columned>(module)?.contents().key(role, index))
+}
+
+/// [`own_row`], to write to; it is marked changed.
+pub(crate) fn own_row_mut(
+    world: &mut World,
+    module: Entity,
+    (role, index): (Role, usize),
+) -> Option<&mut [u8]> {
+    let key = world.get::<Columned>(module)?.contents().key(role, index);
+    row_mut(world, module, key)
 }

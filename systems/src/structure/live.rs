@@ -8,6 +8,7 @@ use bevy_ecs::prelude::*;
 use neurarch_components::containers::MAX_DEPTH;
 use neurarch_components::layers::Identity;
 use neurarch_components::module::blueprint::Blueprint;
+use neurarch_components::module::dtypes::Dtypes;
 use neurarch_components::module::names::{Kind, wrong_name};
 use neurarch_components::module::registered::Registered;
 use neurarch_components::module::registry::ModuleTypes;
@@ -80,8 +81,11 @@ pub(crate) fn read(
         }
         depths.push(depth);
         let position = live.blueprint.push(module, dtype, name, path, parent);
-        if let Some(registered) = entity_ref.get::<Registered>() {
-            registered.apply(&mut live.blueprint.positions[position]);
+        let at = &mut live.blueprint.positions[position];
+        match (entity_ref.get::<Registered>(), entity_ref.get::<Dtypes>()) {
+            (Some(registered), _) => registered.apply(at),
+            (None, Some(dtypes)) => dtypes.apply(at),
+            (None, None) => {}
         }
         if let Some(parent) = parent {
             live.blueprint.positions[parent].children.push(position);

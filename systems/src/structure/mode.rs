@@ -9,7 +9,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use bevy_ecs::prelude::*;
 use neurarch_components::module::blueprint::Blueprint;
 use neurarch_components::module::mode::{AutocastMode, GradMode, Mode};
-use neurarch_kernels::ir::autocast::{Autocast, Device};
+use neurarch_kernels::ir::autocast::Autocast;
+use neurarch_kernels::ir::device::Device;
 use neurarch_kernels::ir::dtype::Dtype;
 use neurarch_kernels::ir::program::{Role, Slot};
 
@@ -182,7 +183,7 @@ pub fn is_autocast_enabled(world: &World) -> bool {
 ///
 /// Source: `torch.amp.is_autocast_available`.
 pub fn is_autocast_available(device: Device) -> bool {
-    matches!(device, Device::Cpu | Device::Cuda)
+    matches!(device, Device::Cpu | Device::Cuda(_))
 }
 
 /// Says whether parameters need gradients; without, they are frozen.

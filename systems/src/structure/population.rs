@@ -13,7 +13,8 @@ pub(crate) fn population(world: &World, entity: Entity) -> Result<&Population, S
     found.ok_or_else(|| errors::SignError::NotAPopulation(entity).into())
 }
 
-/// How many models a population has, and of which type their parameters are.
+/// How many models a population has, and of which type their parameters are: of the population's own where some are, else
+/// of the one that all models have.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Models {
     pub(crate) count: usize,
@@ -22,7 +23,12 @@ pub(crate) struct Models {
 
 impl Models {
     pub(crate) fn of(population: &Population) -> Self {
-        Models { count: population.len(), dtype: population.dtype() }
+        let own = population.dtype();
+        let groups = population.groups().iter().filter(|group| !group.members.is_empty());
+        let mut types = groups.map(|group| group.structure().dtype_below(0, own));
+        let first = types.next().unwrap_or(own);
+        let dtype = if types.all(|dtype| dtype == first) { first } else { own };
+        Models { count: population.len(), dtype }
     }
 }
 

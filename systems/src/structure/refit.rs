@@ -4,17 +4,20 @@
 use std::sync::Arc;
 
 use bevy_ecs::prelude::*;
-use neurarch_components::column::{ColumnKey, Columns, RowBundle, row};
+use neurarch_components::column::{Columns, RowBundle, row};
 use neurarch_components::module::blueprint::Parameter;
 use neurarch_components::module::mode::{Bits, HasGradient, Mode};
 use neurarch_components::population::contents::Contents;
 use neurarch_components::population::tree::Columned;
+use neurarch_kernels::cpu::convert::convert_in_place;
 use neurarch_kernels::ir::program::Role;
+use neurarch_kernels::ir::shape::Type;
+use neurarch_kernels::memory::AlignedBytes;
 
 use crate::storage::bind::KEEPER;
 
 /// Gives a module's entity the columns and the position number of `to`. A parameter or buffer of one name
-/// and type keeps its numbers, its gradient and its optimizer state; what is new is zero.
+/// and shape keeps its numbers, its gradient and its optimizer state, converted to its element type; what is new is zero.
 ///
 /// Gives the parameters and buffers that are new.
 pub(crate) fn refit(world: &mut World, entity: Entity, to: &Arc<Contents>) -> Vec<(Role, usize)> {
@@ -41,18 +44,29 @@ pub(crate) fn refit(world: &mut World, entity: Entity, to: &Arc<Contents>) -> Ve
     columns.map(|(role, index, _)| (role, index)).filter(is_new).collect()
 }
 
-/// Finds the place in `from` of what is at `index` in `to`: of one name and type.
+/// Returns whether two are the same parameter or buffer, of any element types.
+fn is_same(one: &Parameter, other: &Parameter) -> bool {
+    let is_converted = || {
+        let ty = Type { dtype: other.ty.dtype, shape: one.ty.shape.clone() };
+        !one.uninitialized && Parameter { ty, ..one.clone() } == *other
+    };
+    one == other || one.name == other.name && is_converted()
+}
+
+/// Finds the place in `from` of what is at `index` in `to`: of one name and shape.
 fn source(from: &Contents, to: &Contents, role: Role, index: usize) -> Option<usize> {
     if role == Role::Buffer {
-        return from.buffers.iter().position(|buffer| *buffer == to.buffers[index]);
+        return from.buffers.iter().position(|buffer| is_same(buffer, &to.buffers[index]));
     }
-    let place = from.parameters.iter().position(|parameter| *parameter == to.parameters[index])?;
+    let mut all = from.parameters.iter();
+    let place = all.position(|parameter| is_same(parameter, &to.parameters[index]))?;
     (role == Role::Parameter || from.companions.contains(&(role, place))).then_some(place)
 }
 
 /// Lists the companions in `from` of the parameters that stay, as they are called in `to`.
 pub(crate) fn kept_companions(from: &Contents, to: &Contents) -> Vec<(Role, usize)> {
-    let index = |place: usize| to.parameters.iter().position(|own| *own == from.parameters[place]);
+    let index =
+        |place: usize| to.parameters.iter().position(|own| is_same(own, &from.parameters[place]));
     let kept = from.companions.iter().filter_map(|&(role, place)| match role {
         Role::Steps => {
             (0..from.parameters.len()).any(|place| index(place).is_some()).then_some((role, 0))
@@ -62,17 +76,27 @@ pub(crate) fn kept_companions(from: &Contents, to: &Contents) -> Vec<(Role, usiz
     kept.collect()
 }
 
-/// Copies the rows that stay into the bundle.
+/// Copies the rows that stay into the bundle, in the element types that they have there.
 fn fill(world: &World, entity: Entity, from: &Contents, to: &Contents, bundle: &mut RowBundle) {
     for (role, index, ty) in to.columns() {
-        let key = ColumnKey::new(role, index, &ty);
         if role == Role::Steps {
             fill_steps(world, entity, from, to, bundle);
         } else if let Some(place) = source(from, to, role, index)
-            && let Some(row) = row(world, entity, ColumnKey::new(role, place, &ty))
-            && let Some(to) = bundle.row_mut(key)
+            && let Some(row) = row(world, entity, from.key(role, place))
+            && let Some(to) = bundle.row_mut(to.key(role, index))
         {
-            to.copy_from_slice(row);
+            let among = if role == Role::Buffer { &from.buffers } else { &from.parameters };
+            let (old, new) = (&among[place].ty, ty.dtype);
+            if old.dtype == new {
+                let bytes = old.size_bytes();
+                to[..bytes].copy_from_slice(&row[..bytes]);
+            } else {
+                let (old_bytes, new_bytes) = (old.size_bytes(), ty.size_bytes());
+                let mut numbers = AlignedBytes::new(old_bytes.max(new_bytes));
+                numbers.bytes_mut()[..old_bytes].copy_from_slice(&row[..old_bytes]);
+                convert_in_place(numbers.bytes_mut(), old.shape.numel(), old.dtype, new);
+                to[..new_bytes].copy_from_slice(&numbers.bytes()[..new_bytes]);
+            }
         }
     }
 }
@@ -85,10 +109,8 @@ fn fill_steps(
     to: &Contents,
     bundle: &mut RowBundle,
 ) {
-    let key = |of: &Contents| {
-        let steps = of.columns().find(|(role, ..)| *role == Role::Steps)?;
-        Some(ColumnKey::new(Role::Steps, 0, &steps.2))
-    };
+    let key =
+        |of: &Contents| of.companions.contains(&(Role::Steps, 0)).then(|| of.key(Role::Steps, 0));
     let counts = key(from).and_then(|key| row(world, entity, key));
     let (Some(counts), Some(row)) = (counts, key(to).and_then(|key| bundle.row_mut(key))) else {
         return;
@@ -109,7 +131,8 @@ pub(crate) fn strip_markers(world: &mut World, entity: Entity, number: u32) {
     let Ok(mut entity) = world.get_entity_mut(entity) else { return };
     let Some(mut columned) = entity.get_mut::<Columned>() else { return };
     if columned.contents().number == number {
-        let contents = Contents { number: 0, ..Contents::clone(columned.contents()) };
+        let mut contents = Contents::clone(columned.contents());
+        contents.number = 0;
         columned.set(Arc::new(contents), KEEPER);
         entity.remove_by_ids(&markers);
     }

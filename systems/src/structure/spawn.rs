@@ -10,6 +10,7 @@ use neurarch_components::column::{Columns, RowBundle};
 use neurarch_components::containers::{MAX_DEPTH, too_deep};
 use neurarch_components::module::attributes::is_method;
 use neurarch_components::module::blueprint::{Blueprint, BlueprintId, Position, TieError};
+use neurarch_components::module::dtypes::Dtypes;
 use neurarch_components::module::mode::Mode;
 use neurarch_components::module::names::{Kind, wrong_name};
 use neurarch_components::module::registered::Registered;
@@ -345,6 +346,8 @@ struct Prepared {
     normed: WeightNormed,
     /// What is registered in it, if it was edited.
     registered: Option<Registered>,
+    /// The types that its tensors were converted to.
+    dtypes: Option<Dtypes>,
     contents: Arc<Contents>,
     children: usize,
     /// Made at the first model, since it may register columns.
@@ -428,6 +431,7 @@ impl Spawner {
             again: registered_again(at),
             normed: at.weight_normed.clone(),
             registered: registered(live),
+            dtypes: live.first().and_then(|&first| world.get::<Dtypes>(first).cloned()),
             contents: contents.clone(),
             children: at.children.len(),
             columns: None,
@@ -513,6 +517,9 @@ impl Spawner {
             if let Some(registered) = &at.registered {
                 put(&mut entity, registered.clone());
             }
+            if let Some(dtypes) = &at.dtypes {
+                put(&mut entity, dtypes.clone());
+            }
             if let Some(module) = at.module.as_ref().filter(|_| !entity.is_despawned()) {
                 module.constructed(&mut entity);
             }
@@ -523,7 +530,8 @@ impl Spawner {
     /// Counts what the modules of a model have beside their layers and names, and are told of by.
     fn extras(&self) -> usize {
         let of = |at: &Prepared| {
-            [at.is_tied(), at.again.is_some(), !at.normed.0.is_empty(), at.registered.is_some()]
+            let (registered, dtypes) = (at.registered.is_some(), at.dtypes.is_some());
+            [at.is_tied(), at.again.is_some(), !at.normed.0.is_empty(), registered, dtypes]
         };
         self.positions.iter().flat_map(of).filter(|is_there| *is_there).count()
     }

@@ -39,6 +39,7 @@ impl From<(Entity, &str)> for Target {
 }
 
 /// Modules that a target names: those at one position, of models of one group.
+#[derive(Clone, Debug)]
 pub(crate) struct Aim {
     pub(crate) population: Entity,
     /// The group's place in the population's list.
@@ -68,6 +69,15 @@ impl Aim {
 }
 
 impl Target {
+    /// Returns the population whose models are meant from their roots.
+    pub(crate) fn whole(&self, world: &World) -> Option<Entity> {
+        match self {
+            Target::Module(of) => world.get::<Population>(*of).map(|_| *of),
+            Target::Population(population, path) => path.is_empty().then_some(*population),
+            Target::All => None,
+        }
+    }
+
     /// Settles the models, and finds the modules in them.
     ///
     /// # Errors

@@ -106,7 +106,7 @@ pub(crate) fn untie_given(
                 let owner_of = &blueprint.positions[owner].parameters[index];
                 let [tied, owner_module] =
                     [position, owner].map(|at| group.modules[at][spot.member]);
-                let key = ColumnKey::new(Role::Parameter, index, &owner_of.ty);
+                let key = group.contents[owner].key(Role::Parameter, index);
                 let given = is_given(position, of) || is_given(owner, owner_of);
                 let Some(numbers) = row(world, owner_module, key).filter(|_| given) else {
                     continue;

@@ -2,7 +2,8 @@
 
 use ndarray::{Array3, ArrayD, arr1};
 use neurarch::components::amp::ScalerState;
-use neurarch::kernels::ir::autocast::{Autocast, Device};
+use neurarch::kernels::ir::autocast::Autocast;
+use neurarch::kernels::ir::device::Device;
 use neurarch::prelude::*;
 use neurarch::systems::amp::ScalerError;
 use serde_json::{Value as Json, json};
@@ -140,7 +141,7 @@ fn exception(error: &ScalerError) -> &'static str {
 fn table(case: &Case<'_>) -> Checked {
     let device = match case.json.text("device")? {
         "cpu" => Device::Cpu,
-        "cuda" => Device::Cuda,
+        "cuda" => Device::Cuda(0),
         other => return Err(Stop::Needs(format!("needs autocast on {other}"))),
     };
     let dtype = dtype(case.json.text("dtype")?)?;

@@ -265,6 +265,7 @@ const ROOMS: [(&str, &[&str]); 4] = [
             "storage",
             "draw",
             "structure",
+            "migrate",
             "compile",
             "execute",
             "edit",

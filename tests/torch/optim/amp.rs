@@ -397,10 +397,11 @@ fn scalers_say_what_is_missing() {
 
 #[test]
 fn a_function_may_refuse_to_run_with_autocast() {
-    use neurarch::kernels::ir::autocast::{Autocast, Device};
+    use neurarch::kernels::ir::autocast::Autocast;
+    use neurarch::kernels::ir::device::Device;
     let mut world = World::new();
     let population = world.spawn_population(&Sigmoid, 1, Seed(0)).unwrap().id();
-    mode::set_autocast_mode(&mut world, Autocast::new(Device::Cuda, Dtype::F16));
+    mode::set_autocast_mode(&mut world, Autocast::new(Device::Cuda(0), Dtype::F16));
     let (x, y) = (Array3::<f32>::zeros((1, 2, 2)), Array3::<f32>::zeros((1, 2, 2)));
     world.brains(population).forward(&x).unwrap();
     let error = world.brains(population).loss::<f32, f32>(&y, &BCELoss::default()).unwrap_err();

@@ -345,7 +345,7 @@ impl Stack {
     ) -> Result<(), Refused> {
         let input = steps.data.ty();
         if input.dtype != dtype {
-            let (input, dtype) = (torch_name(input.dtype), torch_name(dtype));
+            let (input, dtype) = (input.dtype.torch_name(), dtype.torch_name());
             return Err(format!(
                 "RNN input dtype ({input}) does not match weight dtype ({dtype}). Convert input: \
                  input.to({dtype}), or convert model: model.to({input})"
@@ -432,17 +432,5 @@ fn check_ranks(input: usize, state: &State) -> Result<(), Refused> {
             "For {batched} {input}-D input, hx should also be {input}-D but got {h}-D tensor"
         )),
         _ => Ok(()),
-    }
-}
-
-/// Returns the name that torch prints a type under.
-fn torch_name(dtype: Dtype) -> &'static str {
-    match dtype {
-        Dtype::F32 => "torch.float32",
-        Dtype::F64 => "torch.float64",
-        Dtype::F16 => "torch.float16",
-        Dtype::BF16 => "torch.bfloat16",
-        Dtype::I64 => "torch.int64",
-        Dtype::Bool => "torch.bool",
     }
 }

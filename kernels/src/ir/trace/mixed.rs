@@ -61,7 +61,8 @@ impl Trace {
     /// # Example
     ///
     /// ```
-    /// use neurarch_kernels::ir::autocast::{Autocast, Device};
+    /// use neurarch_kernels::ir::autocast::Autocast;
+    /// use neurarch_kernels::ir::device::Device;
     /// use neurarch_kernels::ir::dtype::Dtype;
     /// use neurarch_kernels::ops::reduction::reduce::Reduction;
     /// use neurarch_kernels::ir::trace::Trace;

@@ -2,12 +2,13 @@
 
 use core::marker::PhantomData;
 
+use crate::cpu::convert::Convert;
 use crate::cpu::kernel::{Cpu, Kernel};
 use crate::cpu::simd::Simd;
 use crate::cpu::simd::halves::{Stored, narrow, widen};
 use crate::cpu::tile::Tile;
 use crate::cpu::vector_kernel::{VectorKernel, vector_kernel};
-use crate::ir::dtype::{Dtype, Element, bf16, f16};
+use crate::ir::dtype::{Dtype, bf16, f16};
 use crate::ir::op::{Ask, GradientAt, Mixing, Op, OpError};
 use crate::ir::shape::{Layout, Operand, Type};
 use crate::ir::trace::Var;
@@ -117,35 +118,6 @@ impl<H: Stored<f32>> VectorKernel for Narrow<H> {
         }
     }
 }
-
-/// A number that can be converted, whole numbers without loss among themselves.
-trait Convert: Element {
-    fn to_f64(self) -> f64;
-    fn from_f64(x: f64) -> Self;
-}
-
-macro_rules! converts {
-    ($number:ty, $x:ident => $to:expr, $y:ident => $from:expr) => {
-        impl Convert for $number {
-            fn to_f64(self) -> f64 {
-                let $x = self;
-                $to
-            }
-
-            fn from_f64($y: f64) -> Self {
-                $from
-            }
-        }
-    };
-}
-
-converts!(f32, x => x.into(), y => y as f32);
-converts!(f64, x => x, y => y);
-converts!(i64, x => x as f64, y => y as i64);
-converts!(u8, x => x.into(), y => u8::from(y != 0.0));
-// By way of single precision, as torch does: what lies just above the middle of two halves may become the lower one.
-converts!(f16, x => x.to_f32().into(), y => f16::from_f32(y as f32));
-converts!(bf16, x => x.to_f32().into(), y => bf16::from_f32(y as f32));
 
 struct CastKernel<A, B>(PhantomData<(A, B)>);
 

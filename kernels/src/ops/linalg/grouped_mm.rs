@@ -387,7 +387,8 @@ impl<T: Float> Kernel for GroupsKernel<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ir::autocast::{Autocast, Device};
+    use crate::ir::autocast::Autocast;
+    use crate::ir::device::Device;
     use crate::ir::trace::Trace;
     use crate::testing::{Array, check_gradient, check_layouts, evaluate, run_op};
 

@@ -1,6 +1,7 @@
 //! Halves: conversions of every pattern, what types promote to, and autocast as a pass.
 
-use neurarch_kernels::ir::autocast::{Autocast, Device};
+use neurarch_kernels::ir::autocast::Autocast;
+use neurarch_kernels::ir::device::Device;
 use neurarch_kernels::ir::dtype::{Dtype, bf16, f16};
 use neurarch_kernels::ir::program::{Program, Role, Slot};
 use neurarch_kernels::ir::shape::Type;

@@ -321,8 +321,7 @@ fn check_apart(world: &World, module: Entity, dtype: Dtype) -> Result<(), EditEr
         let (Some(of), Some(columned)) = (types.module(entity), entity.get::<Columned>()) else {
             continue;
         };
-        let registered = entity.get::<Registered>().cloned();
-        let registered = registered.unwrap_or_else(|| Registered::declared(of, dtype));
+        let registered = Registered::of(entity, of, dtype);
         let entries: Vec<_> = registered.parameters.iter().chain(&registered.buffers).collect();
         for own in columned.contents().parameters.iter().chain(&columned.contents().buffers) {
             let entry = entries.iter().find(|entry| entry.name == own.name);

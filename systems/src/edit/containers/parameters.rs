@@ -1,7 +1,6 @@
 //! Parameters of live lists and dictionaries: they come, go and are replaced as a draft says.
 
 use bevy_ecs::prelude::*;
-use neurarch_components::column::{ColumnKey, row};
 use neurarch_components::hook::HookKind;
 use neurarch_components::layers::{Parameter, ParameterDict, ParameterList};
 use neurarch_components::module::registered::{Entry, Numbers, Registered, Value};
@@ -18,6 +17,7 @@ use crate::draw;
 use crate::edit::lookup::Names;
 use crate::edit::registration;
 use crate::edit::registration::RegistrationError;
+use crate::structure::columns::own_row;
 use crate::structure::columns::write_own;
 
 /// What becomes of the parameters of the modules of a site.
@@ -123,7 +123,7 @@ impl ParameterPlan {
         let tensor = |name: &String| {
             let slot = site.blueprint.parameter(site.spot.position, name)?;
             let entity = group.modules[slot.position][member.place];
-            let row = row(world, entity, ColumnKey::of(&slot))?;
+            let row = own_row(world, entity, (slot.role, slot.index))?;
             let bytes = row[..slot.ty.size_bytes()].to_vec();
             let shape = slot.ty.shape.to_vec();
             Some(Tensor::from_native(name.clone(), slot.ty.dtype, shape, bytes))

@@ -2,15 +2,14 @@
 //! `requires_grad`.
 
 use bevy_ecs::prelude::*;
-use neurarch_components::column::{ColumnKey, row, row_mut};
 use neurarch_components::module::mode::{HasGradient, Mode};
 use neurarch_components::population::tree::Columned;
-use neurarch_kernels::ir::dtype::Dtype;
 use neurarch_kernels::ir::program::{Role, Slot};
 use neurarch_kernels::ir::shape::Type;
 
 use super::current::is_buffer;
 use super::site::{Member, Site};
+use crate::structure::columns::{own_row, own_row_mut};
 use crate::structure::root::root_of;
 
 /// What a parameter has beside its numbers.
@@ -35,8 +34,7 @@ impl Companions {
         let number = site.blueprint.number(slot.position, slot.index);
         let mut rows = Vec::new();
         for (role, index, ty) in columned.contents().columns() {
-            let key = ColumnKey::new(role, index, &ty);
-            let Some(row) = row(world, module, key) else { continue };
+            let Some(row) = own_row(world, module, (role, index)) else { continue };
             match role {
                 Role::Parameter | Role::Buffer => {}
                 Role::Steps => {
@@ -84,14 +82,8 @@ impl Companions {
                 continue;
             }
             for (role, bytes) in &self.rows {
-                let (key, start) = match role {
-                    Role::Steps => {
-                        let counts = Type::new(Dtype::F32, [contents.parameters.len()]);
-                        (ColumnKey::new(Role::Steps, 0, &counts), index * COUNT_BYTES)
-                    }
-                    role => (ColumnKey::new(*role, index, ty), 0),
-                };
-                if let Some(row) = row_mut(world, module, key) {
+                let start = if *role == Role::Steps { index * COUNT_BYTES } else { 0 };
+                if let Some(row) = own_row_mut(world, module, (*role, index)) {
                     row[start..start + bytes.len()].copy_from_slice(bytes);
                 }
             }

@@ -4,7 +4,7 @@ use core::any::Any;
 use std::sync::Arc;
 
 use bevy_ecs::prelude::*;
-use neurarch_components::column::{ColumnKey, row, row_mut};
+use neurarch_components::column::row;
 use neurarch_components::module::DynModule;
 use neurarch_components::module::blueprint::Blueprint;
 use neurarch_components::module::call::Call;
@@ -24,6 +24,7 @@ use crate::draw::op::Fill;
 use crate::draw::{Draw, key_of};
 use crate::errors::{BindError, ParametrizeError, SignError};
 use crate::execute::hooks::Target;
+use crate::structure::columns::{own_row, own_row_mut};
 use crate::structure::root::root_of;
 use crate::structure::sign;
 
@@ -211,12 +212,12 @@ impl Site {
         let mut bytes = Vec::with_capacity(self.members.len() * slot.ty.size_bytes());
         let shared = self.blueprint.shared(slot);
         for member in &self.members {
-            let (entity, key) = match shared {
-                Some(shared) => (shared.owner, shared.key(slot.role, &slot.ty)),
-                None => (member.modules[slot.position], ColumnKey::of(slot)),
+            let row = match shared {
+                Some(shared) => row(world, shared.owner, shared.key(slot.role, &slot.ty)),
+                None => own_row(world, member.modules[slot.position], (slot.role, slot.index)),
             };
             let missing = || BindError::NoColumn { slot: slot.name.clone(), role: slot.role };
-            let row = row(world, entity, key).ok_or_else(missing).map_err(SignError::from)?;
+            let row = row.ok_or_else(missing).map_err(SignError::from)?;
             bytes.extend(&row[..slot.ty.size_bytes()]);
         }
         Ok(Rows { ty: slot.ty.clone(), bytes })
@@ -284,9 +285,8 @@ impl Site {
     pub(crate) fn commit(&self, world: &mut World, trace: &Trace) {
         for (slot, rows) in stores(trace) {
             for (number, member) in self.members.iter().enumerate() {
-                if let Some(row) =
-                    row_mut(world, member.modules[slot.position], ColumnKey::of(&slot))
-                {
+                let module = member.modules[slot.position];
+                if let Some(row) = own_row_mut(world, module, (slot.role, slot.index)) {
                     row[..rows.ty.size_bytes()].copy_from_slice(rows.row(number));
                 }
             }
@@ -355,8 +355,7 @@ pub(crate) fn write(world: &mut World, module: Entity, name: &str, bytes: &[u8])
     let roles = [(Role::Parameter, &contents.parameters), (Role::Buffer, &contents.buffers)];
     for (role, among) in roles {
         let Some(index) = among.iter().position(|of| of.name == name) else { continue };
-        let key = ColumnKey::new(role, index, &among[index].ty);
-        if let Some(row) = row_mut(world, module, key) {
+        if let Some(row) = own_row_mut(world, module, (role, index)) {
             row[..bytes.len()].copy_from_slice(bytes);
         }
     }

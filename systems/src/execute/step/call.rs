@@ -157,9 +157,11 @@ fn call_one(
 ) -> Result<(Vec<u8>, Results), StepError> {
     let of = locate(world, module)?.population;
     with_run(world, of, |world, run| {
-        arrays.iter().try_for_each(|x| check_dtype("x", run.models.dtype, x.dtype))?;
         let spot = find(world, module)?;
-        let path = &spot.blueprint(world).positions[spot.position].path;
+        let blueprint = spot.blueprint(world);
+        let dtype = blueprint.dtype_below(spot.position, run.models.dtype);
+        arrays.iter().try_for_each(|x| check_dtype("x", dtype, x.dtype))?;
+        let path = &blueprint.positions[spot.position].path;
         let entry = Entrance::of(path, slice);
         let called = Called { arrays, structure, entry: entry.as_ref() };
         let mut alone = alone(run, &spot, &called)?;

@@ -345,11 +345,11 @@ pub(super) fn prepare(
     if called.arrays.iter().filter(asked).any(|x| !x.dtype.is_float()) {
         return Err(StepError::NotFloat);
     }
+    run.enter(called.entry);
     for x in called.arrays {
         check_array(run.models, "x", *x)?;
     }
     if run.has_lazy() {
-        run.enter(called.entry);
         let types = called.arrays.iter().map(|x| x.ty().to_type()).collect();
         let inputs = Inputs { types, structure: called.structure };
         lazy::initialize(world, run, population, &inputs)?;

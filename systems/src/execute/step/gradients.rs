@@ -2,7 +2,7 @@
 
 use bevy_ecs::prelude::*;
 use ndarray::{ArrayD, ArrayViewD, IxDyn};
-use neurarch_components::column::{ColumnKey, row_mut};
+use neurarch_components::column::row_mut;
 use neurarch_components::module::mode::{Bits, HasGradient};
 use neurarch_components::population::Population;
 use neurarch_kernels::ir::dtype::Element;
@@ -14,6 +14,7 @@ use crate::compile::plans::Kind;
 use crate::errors::{AccessError, SignError, StepError};
 use crate::execute::run::{Run, with_run};
 use crate::execute::{run, shared};
+use crate::structure::columns::own_row_mut;
 use crate::structure::spot::locate;
 use crate::structure::{access, columns, population, root, sign, spot};
 
@@ -56,8 +57,7 @@ fn zero_grad_below(world: &mut World, module: Entity, set_to_none: bool) -> Resu
         .filter_map(|&(position, index)| blueprint.positions[position].parameters[index].shared);
     let of_population: Vec<_> = of_population.collect();
     let gradients = below.into_iter().map(|(position, index)| {
-        let ty = &blueprint.positions[position].parameters[index].ty;
-        let key = ColumnKey::new(Role::Gradient, index, ty);
+        let key = group.contents[position].key(Role::Gradient, index);
         (blueprint.number(position, index), group.modules[position][place], key)
     });
     let gradients: Vec<_> = gradients.collect();
@@ -117,7 +117,7 @@ pub fn set_gradient<T: Element>(
         }
         columns::add_columns(world, at.population, at.group, std::slice::from_ref(&slot));
         let entity = at.group(world).modules[slot.position][at.member];
-        if let Some(row) = row_mut(world, entity, ColumnKey::of(&slot)) {
+        if let Some(row) = own_row_mut(world, entity, (slot.role, slot.index)) {
             let numbers: Vec<T> = gradient.iter().copied().collect();
             row[..slot.ty.size_bytes()].copy_from_slice(bytemuck::cast_slice(&numbers));
         }

@@ -12,7 +12,7 @@ use crate::execute::hooks::{Again, OuterHooks};
 use crate::execute::loss_arrays::LossArrays;
 use crate::execute::step::stretch::Stretch;
 use crate::storage::launch::Read;
-use crate::structure::population;
+use crate::structure::population::{Models, population};
 
 /// Reads what a part reads in one of its steps.
 pub(super) fn reads_at<'a>(part: &Stretch<'a>, step: usize) -> impl Iterator<Item = Read<'a>> {
@@ -40,7 +40,7 @@ pub(super) fn step_eagerly(
     });
     let mut x: Vec<_> = given.collect();
     let target = x.pop().expect("the targets are read last");
-    let dtype = population::population(world, cohort.at.population)?.dtype();
+    let dtype = Models::of(population(world, cohort.at.population)?).dtype;
     let made = eager::train_step(world, cohort, hooks, loss, (&x, part.structure), &target)?;
     made.0.results.types.iter().try_for_each(|ty| check_loss("loss", dtype, ty.dtype))?;
     Ok(made)

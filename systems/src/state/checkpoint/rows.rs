@@ -1,8 +1,8 @@
 //! Rows come out of a checkpoint, into columns that are there.
 
 use bevy_ecs::prelude::*;
-use neurarch_components::column::RowBundle;
 use neurarch_components::column::shared::SharedRow;
+use neurarch_components::column::{ColumnKey, RowBundle};
 use neurarch_components::population::Population;
 use neurarch_kernels::ir::program::Slot;
 
@@ -39,7 +39,8 @@ impl Checkpoint {
         let mut binder = Binders::take(world, population, number);
         let bound = binder.bind(world, population, number, &members, slots, &written);
         let bound = bound.map_err(SignError::from)?;
-        let bytes: Vec<_> = (0..slots.len()).map(|slot| bound.row_bytes(slot)).collect();
+        let row_bytes = |slot: &Slot| ColumnKey::new(slot.role, slot.index, &slot.ty).row_bytes();
+        let bytes: Vec<_> = slots.iter().map(row_bytes).collect();
         let mut places = chosen.members.clone();
         visit(bound, &mut places, |member, &mut place| {
             for ((slot, &bytes), rows) in bytes.iter().enumerate().zip(&rows) {

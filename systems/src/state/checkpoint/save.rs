@@ -330,9 +330,10 @@ impl<W: Write> Save<'_, W> {
                 };
                 let persistent = matches!(slot.role, Role::Parameter | Role::Buffer)
                     && among.get(slot.index).is_some_and(|of| of.persistent);
-                let rows = self.rows_of(&bound, at)?;
+                let key = ColumnKey::new(slot.role, slot.index, &slot.ty);
+                let rows = self.rows_of(&bound, at, key.row_bytes())?;
                 let of = (slot.role, slot.index, &slot.ty);
-                self.column(&slot.name, persistent, of, ColumnKey::of(slot), rows);
+                self.column(&slot.name, persistent, of, key, rows);
                 at += 1;
             }
             entries.push(since(first, &self.index.columns));
@@ -341,9 +342,13 @@ impl<W: Write> Save<'_, W> {
         Ok(entries)
     }
 
-    /// Saves the rows of one column, in the order of the members.
-    fn rows_of(&mut self, bound: &Bound<'_>, slot: usize) -> Result<Section, CheckpointError> {
-        let bytes = bound.row_bytes(slot);
+    /// Saves the rows of one column, in the order of the members: of each as many bytes as its type asks for.
+    fn rows_of(
+        &mut self,
+        bound: &Bound<'_>,
+        slot: usize,
+        bytes: usize,
+    ) -> Result<Section, CheckpointError> {
         let rows = self.sections.section((bytes * bound.members()) as u64)?;
         for member in 0..bound.members() {
             self.sections.put(bound.row(slot, member, bytes))?;

@@ -3,7 +3,6 @@
 use bevy_ecs::prelude::*;
 use ndarray::arr0;
 use neurarch_components::amp::{GradScaler, ScalerStage};
-use neurarch_components::column::{ColumnKey, row, row_mut};
 use neurarch_components::module::blueprint::Blueprint;
 use neurarch_components::module::mode::{Bits, Draws, HasGradient, Mode};
 use neurarch_components::population::tree::Model;
@@ -15,6 +14,7 @@ use super::error::TrainingStateError;
 use super::source::Source;
 use crate::compile::trace::gradient_of;
 use crate::errors::AccessError;
+use crate::structure::columns::{own_row, own_row_mut};
 use crate::structure::spot::locate;
 use crate::structure::{columns, spot};
 
@@ -104,7 +104,7 @@ pub(super) fn list(
     let copy = |place: Place| {
         let Slot { ty, .. } = &place.slot;
         let zeros = vec![0; ty.size_bytes()];
-        let numbers = row(world, place.module, ColumnKey::of(&place.slot));
+        let numbers = own_row(world, place.module, (place.slot.role, place.slot.index));
         let numbers = numbers.map_or(zeros, |row| row[..ty.size_bytes()].to_vec());
         Tensor::from_native(place.name, ty.dtype, ty.shape.to_vec(), numbers)
     };
@@ -244,7 +244,8 @@ impl Standing {
             self.rows.iter().filter(is_new).map(|(at, _)| at.slot.clone()).collect();
         columns::add_columns(world, at.population, at.group, &slots);
         for (place, bytes) in &self.rows {
-            if let Some(row) = row_mut(world, place.module, ColumnKey::of(&place.slot)) {
+            let of = (place.slot.role, place.slot.index);
+            if let Some(row) = own_row_mut(world, place.module, of) {
                 row[..bytes.len()].copy_from_slice(bytes);
             }
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bevy_ecs::component::ComponentId;
 use bevy_ecs::prelude::*;
-use neurarch_components::column::{ColumnKey, row};
+use neurarch_components::column::row;
 use neurarch_components::hook::Hooks;
 use neurarch_components::module::blueprint::Blueprint;
 use neurarch_components::module::mode::Mode;
@@ -271,8 +271,8 @@ fn check_columns(
             }
         };
         let contents = columned.contents();
-        for (role, place, ty) in contents.columns() {
-            if row(world, entity, ColumnKey::new(role, place, &ty)).is_none() {
+        for (role, place, _) in contents.columns() {
+            if row(world, entity, contents.key(role, place)).is_none() {
                 let among =
                     if role == Role::Buffer { &contents.buffers } else { &contents.parameters };
                 let name = among.get(place).map_or("", |of| of.name.as_str());

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 
 use bevy_ecs::entity::EntityCloner;
 use bevy_ecs::prelude::*;
-use neurarch_components::column::{ColumnKey, row_mut};
 use neurarch_components::layers::{Linear, Sequential, Tanh};
 use neurarch_components::module::DynModule;
 use neurarch_components::population::Population;
@@ -17,6 +16,7 @@ use proptest::prelude::*;
 
 use crate::storage::bind::Binder;
 use crate::storage::members::Members;
+use crate::structure::columns::own_row_mut;
 use crate::structure::{columns, sign, spawn};
 
 #[derive(Component)]
@@ -338,7 +338,7 @@ impl Lab {
         self.next += 1;
         let numbers: Vec<_> =
             (0..slot.ty.shape.numel()).map(|i| first + i as f32 / 1024.0).collect();
-        let row = row_mut(&mut self.world, key.0, ColumnKey::of(slot)).unwrap();
+        let row = own_row_mut(&mut self.world, key.0, (slot.role, slot.index)).unwrap();
         row[..slot.ty.size_bytes()].copy_from_slice(bytemuck::cast_slice(&numbers));
         self.shadow.insert(key, numbers);
     }
