@@ -112,6 +112,28 @@ fn any_numbers_can_be_drawn() {
 }
 
 #[test]
+fn ticks_are_short() {
+    let ticks = |numbers: [f64; 2]| {
+        let svg = plot_curves(&Quantiles::of(array![numbers].view()), "loss");
+        let texts = texts(&svg).into_iter().map(str::to_owned);
+        texts.filter(|text| text.parse::<f64>().is_ok()).collect::<Vec<_>>()
+    };
+    let has = |numbers: [f64; 2], wanted: &[&str]| {
+        let ticks = ticks(numbers);
+        assert!(wanted.iter().all(|text| ticks.iter().any(|of| of == text)), "{ticks:?}");
+    };
+    // Steps of 0.1 add up to a number beside 0.
+    let steps = ticks([-0.3, 0.4]).into_iter().filter(|text| text == "1" || text == "2");
+    assert_eq!(steps.count(), 2, "steps are whole numbers");
+    has([-0.3, 0.4], &["-0.2", "-0.1", "0", "0.1", "0.3"]);
+    has([0.0, 3e-20], &["0", "1e-20", "2e-20"]);
+    has([-2e12, 2e12], &["-1e12", "0", "1e12"]);
+    has([10_000.0, 20_000.0], &["12000", "18000"]);
+    // A long range of positive numbers has powers of ten.
+    has([1e-6, 1.0], &["1e-5", "1e-4", "0.001", "0.01", "0.1"]);
+}
+
+#[test]
 fn curves_have_gaps_where_models_diverge() {
     let losses =
         array![[4.0, 2.0, 1.0, 0.5], [5.0, f64::NAN, f64::INFINITY, 4.0], [4.5, 3.0, 1.5, 1.0]];

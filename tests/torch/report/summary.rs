@@ -61,7 +61,7 @@ fn lenet() -> Sequential {
     Sequential::new().push(features).push(classifier)
 }
 
-/// The residual block of a ResNet, whose activation is called twice.
+/// The residual block of a `ResNet`, whose activation is called twice.
 #[derive(Module, Component, Clone)]
 struct Block {
     conv1: Conv2d,
@@ -336,6 +336,11 @@ fn times_are_measured_and_nothing_is_changed() {
     let x = ndarray::Array3::<f32>::ones((2, 16, 4));
     models.forward(&x).unwrap();
     assert_ne!(models.stacked_state_dict().unwrap(), before);
+    // What a pass kept for `backward` is kept.
+    let loss = MSELoss::default();
+    models.loss::<f32, f32>(&ndarray::Array3::zeros((2, 16, 8)), &loss).unwrap();
+    models.model(0).unwrap().summary(options.clone()).unwrap();
+    models.backward().unwrap();
     // A model that takes no part has shapes, but computes nothing.
     models.model(1).unwrap().set_active(false).unwrap();
     let error = models.model(1).unwrap().summary(options).unwrap_err();
@@ -397,6 +402,11 @@ fn what_does_not_fit_is_an_error_in_torchs_words() {
     let huge = SummaryOptions::new([usize::MAX / 2, 4]);
     assert!(models.summary(huge.clone()).is_err());
     assert!(models.summary(huge.timed(true)).is_err());
+    for power in 30..usize::BITS {
+        // Whatever is counted stays at the greatest number, or the sizes are refused.
+        let summary = models.summary(SummaryOptions::new([1 << power, 4]));
+        drop(summary.map(|summary| summary.to_string()));
+    }
     let id = models.id();
     world.despawn(id);
     assert!(world.population_mut(id).is_err());

@@ -3,13 +3,15 @@
 use plotters::coord::ranged1d::{AsRangedCoord, ValueFormatter};
 use plotters::prelude::*;
 
-use super::{FONT, GRID, LEAST, Paper, PlotError, has_place, range_of, svg, tick, unit_of};
+use super::{FONT, GRID, NOTHING, Paper, PlotError, has_place, range_of, svg, tick, unit_of};
 use crate::report::quantiles::Quantiles;
 
 const SIZE: (u32, u32) = (760, 460);
 const BEST: RGBColor = RGBColor(44, 140, 80);
 const MIDDLE: RGBColor = RGBColor(47, 111, 181);
 const WORST: RGBColor = RGBColor(217, 87, 43);
+/// How many steps have their number below them at most.
+const MOST_TICKS: usize = 10;
 /// An axis is logarithmic if its last number is so many times its first.
 const LONG: f64 = 50.0;
 
@@ -34,7 +36,7 @@ pub fn plot_curves(curves: &Quantiles, label: &str) -> String {
     let all = [best, lower, median, upper, worst].into_iter().flatten().copied();
     let range = range_of(all);
     let unit = unit_of(&range);
-    svg(SIZE, |paper| match range.start > LEAST && range.end > LONG * range.start {
+    svg(SIZE, |paper| match range.start > NOTHING && range.end > LONG * range.start {
         true => draw(paper, (range.start..range.end).log_scale(), 1.0, curves, label),
         false => draw(paper, range.start / unit..range.end / unit, unit, curves, label),
     })
@@ -60,8 +62,9 @@ where
         .build_cartesian_2d(1.0..steps.max(2) as f64, range)?;
     chart
         .configure_mesh()
-        .x_label_formatter(&|x| tick(*x))
-        .y_label_formatter(&|y| tick(y * unit))
+        .x_labels(steps.clamp(2, MOST_TICKS))
+        .x_label_formatter(&|x| tick(*x, 1.0))
+        .y_label_formatter(&|y| tick(*y, unit))
         .label_style((FONT, 15))
         .axis_desc_style((FONT, 17))
         .bold_line_style(GRID)
@@ -99,7 +102,7 @@ where
     }
     chart
         .configure_series_labels()
-        .position(SeriesLabelPosition::UpperRight)
+        .position(SeriesLabelPosition::LowerLeft)
         .label_font((FONT, 15))
         .background_style(WHITE.mix(0.8))
         .border_style(GRID)

@@ -16,7 +16,7 @@ const OPACITY: f64 = 0.35;
 const HALF: f64 = 0.4;
 /// Pixels between the middles of two bars at least, and of a letter of a name.
 const BAR: u32 = 26;
-const LETTER: u32 = 8;
+const LETTER: u32 = 7;
 
 /// Draws the mean and the greatest gradient of each layer, signs aside, as two bars over each other.
 ///
@@ -67,7 +67,7 @@ fn draw(paper: &Paper<'_>, layers: &[&ParameterHealth], names: u32) -> Result<()
         .configure_mesh()
         .x_labels(layers.len() + 1)
         .x_label_formatter(&|_| String::new())
-        .y_label_formatter(&|y| tick(y * unit))
+        .y_label_formatter(&|y| tick(*y, unit))
         .label_style((FONT, 15))
         .axis_desc_style((FONT, 17))
         .bold_line_style(GRID)

@@ -3,6 +3,7 @@
 //! The columns, their rules and the text are those of torchinfo.
 
 mod options;
+mod parameters;
 mod rows;
 mod text;
 
@@ -11,12 +12,14 @@ use std::collections::HashSet;
 use bevy_ecs::prelude::*;
 use serde::Serialize;
 
-use crate::components::module::blueprint::{Blueprint, Parameter};
+use crate::components::module::blueprint::Parameter;
 use crate::systems::execute::calls::{ModuleCalls, module_calls};
 use crate::systems::execute::hooks::Target;
 use crate::systems::execute::step::StepError;
 
+pub use crate::systems::execute::calls::InputSize;
 pub use options::{Column, SummaryOptions};
+use parameters::{Numbered, elements, sum};
 pub use rows::{KernelSize, Row, Trainable};
 
 /// What a model is made of: one row for each call of a module in a forward pass, and totals.
@@ -85,7 +88,7 @@ impl Summary {
         let rows = rows::of(calls);
         let leaves = || rows.iter().filter(|row| row.is_leaf);
         let with_params = leaves().filter(|row| row.num_params > 0);
-        let all = parameters_below(blueprint, *position);
+        let all = Numbered::new(blueprint).below(*position);
         let total = |of: &dyn Fn(usize, &Parameter) -> u64| -> u64 {
             all.iter().map(|&(number, parameter)| of(number, parameter)).sum()
         };
@@ -98,9 +101,9 @@ impl Summary {
             models: *models,
             total_params: total(&|_, of| elements(of)),
             trainable_params: total(&trainable),
-            total_mult_adds: leaves().map(|row| row.mult_adds).sum(),
-            input_bytes: inputs.iter().map(|ty| ty.size_bytes() as u64).sum(),
-            output_bytes: with_params.map(|row| 2 * row.output_bytes).sum(),
+            total_mult_adds: sum(leaves().map(|row| row.mult_adds)),
+            input_bytes: sum(inputs.iter().map(|ty| ty.size_bytes() as u64)),
+            output_bytes: sum(with_params.map(|row| row.output_bytes.saturating_mul(2))),
             param_bytes: total(&|_, of| of.ty.size_bytes() as u64),
             rows,
             shown: Shown { depth, columns },
@@ -174,8 +177,9 @@ pub fn summary_of_all(
     for (calls, summary) in all.iter().zip(&found.structures) {
         let models = calls.models as u64;
         found.models += calls.models;
-        found.total_mult_adds += models * summary.total_mult_adds;
-        for (number, of) in parameters_below(&calls.blueprint, calls.position) {
+        let mult_adds = models.saturating_mul(summary.total_mult_adds);
+        found.total_mult_adds = found.total_mult_adds.saturating_add(mult_adds);
+        for (number, of) in Numbered::new(&calls.blueprint).below(calls.position) {
             let row = of.shared.map(|row| row.index);
             let times = row.map_or(models, |row| u64::from(known.insert(row)));
             found.total_params += times * elements(of);
@@ -187,20 +191,4 @@ pub fn summary_of_all(
         }
     }
     Ok(found)
-}
-
-/// Counts the elements of a parameter; none if its shape is not known yet.
-fn elements(parameter: &Parameter) -> u64 {
-    if parameter.uninitialized { 0 } else { parameter.ty.shape.numel() as u64 }
-}
-
-/// Lists the parameters of a module and of all below it, each once, with their numbers.
-fn parameters_below(blueprint: &Blueprint, position: usize) -> Vec<(usize, &Parameter)> {
-    let mut seen = HashSet::new();
-    let all = blueprint.parameters_below(position).into_iter().filter(|at| seen.insert(*at));
-    let all = all.map(|(position, index)| {
-        let parameter = &blueprint.positions[position].parameters[index];
-        (blueprint.number(position, index), parameter)
-    });
-    all.filter(|(_, of)| !of.uninitialized).collect()
 }

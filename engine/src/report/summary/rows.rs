@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
-use super::{elements, parameters_below};
+use super::parameters::{Numbered, elements, sum};
 use crate::components::module::NoModule;
 use crate::components::module::blueprint::Blueprint;
 use crate::kernels::ir::shape::Type;
@@ -43,7 +43,7 @@ pub struct Row {
     pub own_params: u64,
     /// `own_params` in percent of all parameters.
     pub params_percent: f64,
-    /// The setting `kernel_size`, if it has one.
+    /// The setting `kernel_size`, if the module prints one.
     pub kernel_size: Option<KernelSize>,
     /// Multiply-adds of the call: of a module with children, those of the leaves below.
     pub mult_adds: u64,
@@ -125,7 +125,7 @@ pub(super) fn of(calls: &ModuleCalls) -> Vec<Row> {
         let (at, after) = rows[place..].split_first_mut().expect("the place is in the list");
         if !at.is_leaf {
             let below = after.iter().take_while(|row| row.depth > at.depth);
-            at.mult_adds = below.filter(|row| row.is_leaf).map(|row| row.mult_adds).sum();
+            at.mult_adds = sum(below.filter(|row| row.is_leaf).map(|row| row.mult_adds));
         }
     }
     rows
@@ -134,6 +134,7 @@ pub(super) fn of(calls: &ModuleCalls) -> Vec<Row> {
 /// The modules of a structure, seen from the one that is called.
 struct Places<'a> {
     calls: &'a ModuleCalls,
+    numbered: Numbered<'a>,
     /// For each position, that of the last name of the module: torchinfo shows it there.
     home: Vec<usize>,
 }
@@ -145,7 +146,7 @@ impl<'a> Places<'a> {
         for position in calls.blueprint.subtree(calls.position) {
             home[positions[position].alias.unwrap_or(position)] = position;
         }
-        Places { calls, home }
+        Places { calls, numbered: Numbered::new(&calls.blueprint), home }
     }
 
     fn blueprint(&self) -> &'a Blueprint {
@@ -199,7 +200,7 @@ impl<'a> Places<'a> {
     fn row(&self, position: usize, call: Option<&ModuleCall>) -> Row {
         let (blueprint, frozen) = (self.blueprint(), &self.calls.frozen);
         let at = &blueprint.positions[position];
-        let parameters = parameters_below(blueprint, position);
+        let parameters = self.numbered.below(position);
         let trainable = parameters.iter().filter(|(number, _)| !frozen.contains(*number));
         let trainable_params = trainable.map(|(_, of)| elements(of)).sum();
         let num_params = parameters.iter().map(|(_, of)| elements(of)).sum();
@@ -287,7 +288,7 @@ fn mult_adds(blueprint: &Blueprint, position: usize, class_name: &str, output: &
         };
         times.saturating_mul(elements(of))
     });
-    macs.sum()
+    sum(macs)
 }
 
 /// Reads the setting `kernel_size` from what a module prints: `kernel_size=2`, `kernel_size=(3, 3)`.

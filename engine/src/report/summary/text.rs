@@ -4,6 +4,7 @@ use core::fmt;
 use core::fmt::Write;
 
 use super::options::Column;
+use super::parameters::sum;
 use super::rows::{KernelSize, Row, Trainable};
 use super::{PopulationSummary, Summary};
 use crate::kernels::ir::shape::Shape;
@@ -26,7 +27,7 @@ impl fmt::Display for Summary {
         writeln!(f, "Input size (MB): {}", megabytes(self.input_bytes))?;
         writeln!(f, "Forward/backward pass size (MB): {}", megabytes(self.output_bytes))?;
         writeln!(f, "Params size (MB): {}", megabytes(*param_bytes))?;
-        let all = self.input_bytes + self.output_bytes + param_bytes;
+        let all = sum([self.input_bytes, self.output_bytes, *param_bytes].into_iter());
         write!(f, "Estimated Total Size (MB): {}\n{divider}", megabytes(all))
     }
 }
@@ -179,7 +180,7 @@ fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() * 4 / 3);
     for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place) % 3 == 0 {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
