@@ -60,6 +60,7 @@ mod parametrize {
     mod refused;
     mod transfer;
 }
+mod report;
 mod state {
     mod dict;
     mod extra_state;

@@ -17,6 +17,7 @@ mod parametrize;
 mod population;
 mod population_ref;
 mod position;
+mod report;
 mod state;
 mod target;
 mod train;

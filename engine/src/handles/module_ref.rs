@@ -21,8 +21,8 @@ use crate::systems::system_params::parameters::Parameters;
 /// [`NeurarchWorld::module`]: crate::NeurarchWorld::module
 #[derive(Clone, Copy, Debug)]
 pub struct ModuleRef<'w> {
-    world: &'w World,
-    id: Entity,
+    pub(super) world: &'w World,
+    pub(super) id: Entity,
 }
 
 impl<'w> ModuleRef<'w> {

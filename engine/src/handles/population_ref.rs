@@ -28,8 +28,8 @@ use crate::systems::structure::sign::SignError;
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct PopulationRef<'w> {
-    world: &'w World,
-    id: Entity,
+    pub(super) world: &'w World,
+    pub(super) id: Entity,
     found: &'w Population,
 }
 

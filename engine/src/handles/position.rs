@@ -56,7 +56,7 @@ use crate::systems::structure::access::AccessError;
 /// ```
 #[derive(Debug)]
 pub struct PositionMut<'w> {
-    handle: TargetMut<'w>,
+    pub(super) handle: TargetMut<'w>,
 }
 
 impl<'w> Deref for PositionMut<'w> {

@@ -11,6 +11,7 @@ use neurarch_components::module::DynModule;
 use neurarch_components::module::registry::ModuleTypes;
 use neurarch_kernels::ir::eager::{Eager, ReadError};
 use neurarch_kernels::ir::program::{Program, Role, ScalarOf, Slot, ValueId};
+use neurarch_kernels::ir::rng_key::RngKey;
 use neurarch_kernels::ir::shape::Type;
 use neurarch_kernels::ir::trace::{Trace, Var};
 use neurarch_kernels::ir::tree::{Arguments, Tree};
@@ -380,7 +381,7 @@ impl WatchGradients for HookWatcher<'_> {
     }
 }
 
-/// Starts an eager record of the members of a cohort, the rows of `slots` loaded.
+/// Starts an eager record of the members of a cohort, the rows of `slots` loaded, and what calls their hooks.
 fn begin(
     world: &mut World,
     cohort: &mut Cohort,
@@ -388,10 +389,24 @@ fn begin(
     slots: &[Slot],
     loss: Option<&dyn DynLoss>,
 ) -> Result<(Trace, Runner), StepError> {
+    let trace = open(world, cohort, again.keys(), slots, loss)?;
+    let runner = runner(world, cohort, shared)?;
+    Ok((trace, runner.after(again)))
+}
+
+/// Starts an eager record of the members of a cohort, the rows of `slots` loaded. They draw by `keys` if there are any, else
+/// by their own random states.
+pub(super) fn open(
+    world: &mut World,
+    cohort: &mut Cohort,
+    keys: Option<&[RngKey]>,
+    slots: &[Slot],
+    loss: Option<&dyn DynLoss>,
+) -> Result<Trace, StepError> {
     cohort.refresh_keys(world)?;
     let models = cohort.at.members.len();
     let (program, eager) = cohort.spare.take().map(|spare| *spare).unwrap_or_default();
-    let keys = again.keys().unwrap_or_else(|| cohort.keys.get());
+    let keys = keys.unwrap_or_else(|| cohort.keys.get());
     let mut eager = eager.again(models, keys);
     if loss.is_some() {
         let of_updates = updates(cohort)?;
@@ -420,9 +435,8 @@ fn begin(
         modules.get(scalar.position)?.iter().map(number).collect()
     }));
     let trace = Trace::eager_in(program, eager);
-    let runner = runner(world, cohort, shared)?;
     load(world, cohort, slots, &trace)?;
-    Ok((trace, runner.after(again)))
+    Ok(trace)
 }
 
 fn runner(world: &World, cohort: &Cohort, shared: Option<OuterHooks>) -> Result<Runner, StepError> {

@@ -76,7 +76,8 @@ pub(crate) fn initialize(
             let module = |entity| types?.module(world.get_entity(entity).ok()?);
             entities(position).into_iter().filter_map(module).collect()
         };
-        for Becoming { position, each, .. } in infer(&cohort.scheme, inputs, dtype, &live)? {
+        let (all, _) = infer(&cohort.scheme, inputs, dtype, &live)?;
+        for Becoming { position, each, .. } in all {
             changes.extend(entities(position).into_iter().zip(each));
         }
         // What no call of the root reaches stays lazy, and is not looked for again.
@@ -109,13 +110,27 @@ struct Becoming {
 /// Returns the modules of a position, one a model.
 type Live<'a> = dyn Fn(usize) -> Vec<&'a dyn DynModule> + 'a;
 
-/// Finds what each lazy module becomes that a call reaches, one after the other in the order of calls.
+/// Returns the structure that a call makes of one with lazy modules; nothing is changed.
+///
+/// # Errors
+///
+/// What a module says of arguments that do not fit.
+pub(super) fn completed(
+    scheme: &Scheme,
+    inputs: &Inputs<'_>,
+    dtype: Dtype,
+) -> Result<Arc<Blueprint>, StepError> {
+    Ok(infer(scheme, inputs, dtype, &|_| Vec::new())?.1)
+}
+
+/// Finds what each lazy module becomes that a call reaches, one after the other in the order of calls, and the structure that
+/// they make.
 fn infer<'a>(
     scheme: &Scheme,
     inputs: &Inputs<'_>,
     dtype: Dtype,
     live: &'a Live<'a>,
-) -> Result<Vec<Becoming>, StepError> {
+) -> Result<(Vec<Becoming>, Arc<Blueprint>), StepError> {
     let mut scheme = scheme.clone();
     let mut all = Vec::new();
     loop {
@@ -129,9 +144,9 @@ fn infer<'a>(
                 all.push(becoming);
             }
             // What comes behind a number that is read is reached by nobody here.
-            (None, Some(error)) if error.needs_values => return Ok(all),
+            (None, Some(error)) if error.needs_values => return Ok((all, scheme.blueprint)),
             (None, Some(error)) => return Err(error.into()),
-            (None, None) => return Ok(all),
+            (None, None) => return Ok((all, scheme.blueprint)),
         }
     }
 }

@@ -66,17 +66,15 @@ fn find(
 ///
 /// Source: `repr(module.weight)`.
 pub fn text(world: &mut World, module: Entity, name: &str) -> Result<String, AccessError> {
-    let Found { root, entity, key, slot, number, .. } = find(world, module, name, None)?;
-    let no_column = || AccessError::NoColumn { name: name.to_owned(), role: slot.role };
-    let row = row(world, entity, key).ok_or_else(no_column)?;
-    let bytes = row[..slot.ty.size_bytes()].to_vec();
+    let found = find(world, module, name, None)?;
+    let bytes = bytes(world, &found)?.to_vec();
+    let slot = &found.slot;
     let shape = slot.ty.shape.to_vec();
     let tensor = Tensor::from_native(name.to_owned(), slot.ty.dtype, shape, bytes);
     if slot.role == Role::Buffer {
         return Ok(tensor.to_string());
     }
-    let mode = world.get::<Mode>(root);
-    Ok(tensor.parameter_text(mode.is_none_or(|mode| !mode.frozen.contains(number))))
+    Ok(tensor.parameter_text(found.requires_grad(world)))
 }
 
 /// [`find`] below a module whose model is settled.
@@ -127,6 +125,12 @@ impl Found {
         }
     }
 
+    /// Returns whether the parameter needs a gradient.
+    pub(crate) fn requires_grad(&self, world: &World) -> bool {
+        let mode = world.get::<Mode>(self.root);
+        mode.is_none_or(|mode| !mode.frozen.contains(self.number))
+    }
+
     /// Returns the same of a companion.
     pub(crate) fn companion(mut self, role: Role) -> Found {
         self.slot.role = role;
@@ -154,7 +158,8 @@ fn check_dtype<T: Element>(slot: &Slot) -> Result<(), AccessError> {
     Err(AccessError::Dtype { name, expected: slot.ty.dtype, given: T::DTYPE })
 }
 
-fn bytes<'w>(world: &'w World, found: &Found) -> Result<&'w [u8], AccessError> {
+/// Views the numbers of what was found as bytes.
+pub(crate) fn bytes<'w>(world: &'w World, found: &Found) -> Result<&'w [u8], AccessError> {
     let bytes = row(world, found.entity, found.key);
     let bytes = bytes.ok_or_else(|| AccessError::NoColumn {
         name: found.slot.name.clone(),

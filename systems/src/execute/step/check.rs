@@ -36,7 +36,7 @@ pub(super) fn check_array(
 }
 
 /// Checks that floats are of the models' dtype.
-pub(super) fn check_dtype(
+pub(crate) fn check_dtype(
     name: &'static str,
     expected: Dtype,
     given: Dtype,
