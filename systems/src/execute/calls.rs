@@ -114,7 +114,9 @@ fn of_structure(
     arguments: &Arguments<InputSize>,
     timed: bool,
 ) -> Result<ModuleCalls, StepError> {
-    let dtype = population(world, aim.population)?.dtype();
+    let blueprint = aim.blueprint(world);
+    let own = population(world, aim.population)?.dtype();
+    let dtype = blueprint.dtype_below(aim.position, own);
     let mut types = Vec::new();
     let structure = arguments.clone().map(&mut |of: InputSize| {
         types.push(Type { dtype: of.dtype.unwrap_or(dtype), shape: of.size });
@@ -122,7 +124,6 @@ fn of_structure(
     });
     types.iter().try_for_each(|ty| check_dtype("x", dtype, ty.dtype))?;
     let inputs = Inputs { types, structure: Some(&structure) };
-    let blueprint = aim.blueprint(world);
     let all = blueprint.positions.len();
     let entry = Entrance::of(&blueprint.positions[aim.position].path, None);
     let is_lazy = blueprint.positions.iter().any(|at| at.module.is_lazy());
@@ -135,7 +136,7 @@ fn of_structure(
         entry,
     };
     if is_lazy {
-        scheme.blueprint = lazy::completed(&scheme, &inputs, dtype)?;
+        scheme.blueprint = lazy::completed(&scheme, &inputs, own)?;
     }
     let calls = match record(&scheme, &inputs) {
         Ok(calls) if !timed || is_lazy => calls,
