@@ -182,12 +182,21 @@ fn set<T: Element>(
 /// A name, and the bits of numbers; `None` for a gradient that is not there.
 type Line = (String, Option<Vec<u64>>);
 
-/// Runs some of the models, forward, back and forward again, out of a checkpoint the second time if `is_restored`; gives what
-/// each made.
+/// What becomes of models between two passes.
+#[derive(Clone, Copy, PartialEq)]
+enum Between {
+    Nothing,
+    /// They are saved and restored.
+    Restored,
+    /// They are converted to double precision and back: all at once where they lie, then one of them alone.
+    Converted,
+}
+
+/// Runs some of the models, forward, back and forward again; gives what each made.
 fn run<T: Real>(
     subject: &Subject<'_>,
     models: Range<usize>,
-    is_restored: bool,
+    between: Between,
 ) -> Checked<Vec<Vec<Line>>> {
     let mut world = World::new();
     let mut population = world
@@ -225,9 +234,17 @@ fn run<T: Real>(
     let mut lines = vec![Vec::new(); models.len()];
     let can_go_back = subject.is_training || inputs.iter().any(|(_, needs)| *needs);
     for pass in ["first", "second"] {
-        if is_restored && pass == "second" {
-            (world, population) = pass_on(&mut world, population)?;
-            roots = world.population(population)?.models().to_vec();
+        match between {
+            Between::Restored if pass == "second" => {
+                (world, population) = pass_on(&mut world, population)?;
+                roots = world.population(population)?.models().to_vec();
+            }
+            Between::Converted if pass == "second" => {
+                let mut brains = world.population_mut(population)?;
+                brains.double()?.to(T::DTYPE)?;
+                brains.model(0)?.double()?.to(T::DTYPE)?;
+            }
+            _ => {}
         }
         let result = world.population_mut(population)?.forward_any(arguments())?;
         let mut gradients = Vec::new();
@@ -327,16 +344,18 @@ fn add<T: Copy>(lines: &mut [Vec<Line>], name: &str, x: &ArrayD<T>, bits: impl F
 
 /// Compares a population of three with three of one model.
 fn check<T: Real>(subject: &Subject<'_>) -> Checked {
-    let together = run::<T>(subject, 0..MODELS, false)?;
-    match run::<T>(subject, 0..MODELS, true) {
+    let together = run::<T>(subject, 0..MODELS, Between::Nothing)?;
+    match run::<T>(subject, 0..MODELS, Between::Restored) {
         // A module of the runner's own holds a module of any type.
         Err(Stop::Differs(why)) if why.contains("runner::modules::Pre is not registered") => {
             crate::tell(&format!("{} is not restored from a checkpoint", subject.name));
         }
         restored => assert!(restored? == together, "{}: restored from a checkpoint", subject.name),
     }
+    let converted = run::<T>(subject, 0..MODELS, Between::Converted)?;
+    assert!(converted == together, "{}: converted and back", subject.name);
     for (model, together) in together.into_iter().enumerate() {
-        let alone = run::<T>(subject, model..model + 1, false)?.remove(0);
+        let alone = run::<T>(subject, model..model + 1, Between::Nothing)?.remove(0);
         assert_eq!(alone.len(), together.len(), "{}", subject.name);
         for (alone, together) in alone.into_iter().zip(together) {
             assert_eq!(alone, together, "{}, model {model}", subject.name);

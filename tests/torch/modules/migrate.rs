@@ -159,9 +159,9 @@ fn a_whole_population_stays_where_it_is() {
     // Signing finds nothing to do, also when it looks at each model.
     let models = world.population(id).unwrap().models().to_vec();
     for root in models {
-        let name = world.get::<Linear>(first_child(&world, root)).unwrap().clone();
+        let layer = *world.get::<Linear>(first_child(&world, root)).unwrap();
         let child = first_child(&world, root);
-        world.entity_mut(child).insert(name);
+        world.entity_mut(child).insert(layer);
     }
     world.population_mut(id).unwrap().settle().unwrap();
     assert_eq!(entities(&world), before);
@@ -235,11 +235,10 @@ fn a_tied_weight_is_converted_everywhere() {
         let mut world = World::new();
         let mut nets = world.spawn_population(&Tied, 3, Seed(2)).unwrap();
         let before = nets.model(1).unwrap().parameter::<f32>("encoder.weight").unwrap();
-        match model {
-            None => drop(nets.at("decoder").double().unwrap()),
-            Some(model) => {
-                drop(nets.model(model).unwrap().at("decoder").unwrap().double().unwrap())
-            }
+        if let Some(model) = model {
+            nets.model(model).unwrap().at("decoder").unwrap().double().unwrap();
+        } else {
+            nets.at("decoder").double().unwrap();
         }
         let mut net = nets.model(1).unwrap();
         assert_eq!(net.parameter::<f64>("encoder.weight").unwrap(), before.mapv(f64::from));
@@ -296,9 +295,12 @@ fn parametrized_lazy_and_registered_tensors_are_converted() {
         nets.at("1")
             .register_buffer("kept", Value::tensor(ndarray::array![0.5_f32].view()), true)
             .unwrap();
-        match whole {
-            true => drop(nets.double().unwrap()),
-            false => (0..2).for_each(|model| drop(nets.model(model).unwrap().double().unwrap())),
+        if whole {
+            nets.double().unwrap();
+        } else {
+            for model in 0..2 {
+                nets.model(model).unwrap().double().unwrap();
+            }
         }
         let y = nets.forward(&Array3::<f64>::ones((2, 5, 3))).unwrap();
         assert_eq!(y.shape(), [2, 5, 2]);
