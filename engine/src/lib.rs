@@ -59,6 +59,7 @@ pub mod nn;
 pub mod optim;
 pub mod plugin;
 pub mod prelude;
+mod report;
 pub mod utils;
 
 pub use bevy_ecs;

@@ -29,6 +29,7 @@ mod layers {
 }
 mod modules {
     mod calls;
+    mod checkpointing;
     mod copies;
     mod custom;
     mod derive;
@@ -37,6 +38,7 @@ mod modules {
     mod init;
     mod item;
     mod lazy;
+    mod memory;
     mod modes;
     mod parameters;
     mod registration;

@@ -267,6 +267,7 @@ impl Site {
             training: &training,
             watcher: None,
             cache: None,
+            checkpoints: None,
         };
         let made = record(&call)?;
         match trace.error() {
