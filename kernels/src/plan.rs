@@ -5,7 +5,9 @@
 
 pub(crate) mod arena;
 pub mod halves;
+pub mod in_use;
 pub(crate) mod schedule;
+mod tile_size;
 pub(crate) mod times;
 
 use std::collections::{BTreeSet, HashMap};
@@ -14,7 +16,6 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use crate::cpu::cache::CacheSizes;
 use crate::cpu::kernel::{self, Kernel};
 use crate::ir::dtype::Dtype;
 use crate::ir::op::claims::Claims;
@@ -25,6 +26,8 @@ use crate::memory::{AlignedBytes, check_room, padded};
 use crate::ops::shape::contiguous::Contiguous;
 use crate::passes::{clean, fuse};
 use crate::plan::arena::Arena;
+use crate::plan::in_use::InUse;
+use crate::plan::tile_size::tile_size;
 use crate::plan::times::Times;
 
 /// What a plan may be told; the default is right except in tests.
@@ -57,6 +60,7 @@ pub struct Plan {
     /// Estimated work for one model, in floating-point operations.
     pub(crate) cost: usize,
     pub(crate) times: Times,
+    in_use: Vec<InUse>,
 }
 
 /// An operand and its place.
@@ -125,10 +129,12 @@ impl Plan {
         let mut planner = Planner::new(&program)?;
         for index in 0..program.nodes.len() {
             planner.add_node(index)?;
+            planner.free_after(index);
+            planner.note_use(index);
         }
         planner.finish()?;
         let arena_bytes = planner.arena.checked_size()?;
-        let Planner { views, steps, constants, scratch_bytes, .. } = planner;
+        let Planner { views, steps, constants, scratch_bytes, in_use, .. } = planner;
         let mut bytes = AlignedBytes::new(constants.len());
         bytes.bytes_mut()[..constants.len()].copy_from_slice(&constants);
         // The arenas of a tile's models are counted together.
@@ -137,7 +143,18 @@ impl Plan {
         let cost = cost(&program);
         let times = if options.timed { Times::new(steps.len()) } else { Times::default() };
         let constants = bytes;
-        Ok(Plan { views, steps, constants, arena_bytes, scratch_bytes, tile, cost, times, program })
+        Ok(Plan {
+            views,
+            steps,
+            constants,
+            arena_bytes,
+            scratch_bytes,
+            tile,
+            cost,
+            times,
+            in_use,
+            program,
+        })
     }
 
     /// Lists the steps, each with the time that it took in all runs and tiles together; none if the plan was not
@@ -168,6 +185,16 @@ impl Plan {
         format!("{outputs} = {}{space}{attributes} {inputs}", op.name())
     }
 
+    /// Gives the bytes of memory that the values of one model need while it runs, beside inputs, slots and outputs.
+    pub fn arena_bytes(&self) -> usize {
+        self.arena_bytes
+    }
+
+    /// Says for each node of the [program](Plan::program) what lies in memory once it has run.
+    pub fn in_use(&self) -> &[InUse] {
+        &self.in_use
+    }
+
     /// Gives the number of models that go through the program together.
     pub fn tile(&self) -> usize {
         self.tile
@@ -182,7 +209,9 @@ impl Plan {
         };
         let steps: usize = self.steps.iter().map(of_step).sum();
         let views = size_of_val(self.views.as_slice());
-        size_of::<Plan>() + self.program.size_bytes() + steps + views + self.constants.len()
+        let in_use = size_of_val(self.in_use.as_slice());
+        let constants = self.constants.len();
+        size_of::<Plan>() + self.program.size_bytes() + steps + views + in_use + constants
     }
 }
 
@@ -194,48 +223,8 @@ fn joined(program: Program) -> Program {
     if has_halves { fuse::fuse_activations(halves::fuse_halves(program)) } else { program }
 }
 
-/// As many models as fit half of the first cache with everything that more than one step touches; beyond
-/// that, a few, so that a kernel call is shared, while they fit half of the second.
-fn tile_size(program: &Program, arena_bytes: usize) -> usize {
-    let slots = program.slots.iter().map(|slot| padded(slot.ty.size_bytes()));
-    let sum = |all: usize, bytes: usize| all.saturating_add(bytes);
-    let inputs = program.inputs.iter().map(|ty| ty.size_bytes()).fold(0, sum);
-    let pass_by = read_once(program);
-    let kept = slots
-        .clone()
-        .zip(pass_by)
-        .filter(|(_, passes_by)| !passes_by)
-        .map(|(bytes, _)| bytes)
-        .fold(0, sum);
-    let caches = CacheSizes::current();
-    let with = |rows: usize| sum(arena_bytes, sum(inputs, rows)).max(1);
-    let in_l1 = caches.l1_bytes / 2 / with(kept);
-    let in_l2 = caches.l2_bytes / 2 / with(slots.fold(0, sum));
-    in_l1.max(in_l2.min(MIN_TILE)).clamp(1, MAX_TILE)
-}
-
-/// Says for each slot whether its numbers pass by: one node reads them, and they stay as they are.
-fn read_once(program: &Program) -> Vec<bool> {
-    let mut reads = vec![0; program.slots.len()];
-    for &id in program.nodes.iter().flat_map(|node| &node.inputs) {
-        if let Origin::Slot(slot) = program.values[id].origin {
-            reads[slot] += 1;
-        }
-    }
-    let mut once: Vec<_> = reads.into_iter().map(|reads| reads <= 1).collect();
-    program.stores.iter().for_each(|&(slot, _)| once[slot] = false);
-    once
-}
-
-/// Models that share a kernel call even if they do not fit the first cache together: of 4, 6, 8, 12 and 16, a
-/// training step of 10,000 tiny models was fastest with 12 (6 % faster than with 4).
-const MIN_TILE: usize = 12;
-
 /// What sizes and strides in a kernel and its op take that do not lie in these themselves, at a guess.
 const LISTS_BYTES: usize = 256;
-
-/// Beyond this many models, a kernel call costs nothing any more.
-const MAX_TILE: usize = 128;
 
 fn cost(program: &Program) -> usize {
     let types = |ids: &[ValueId]| ids.iter().map(|&id| program.ty(id).clone()).collect::<Vec<_>>();
@@ -270,6 +259,7 @@ struct Planner<'a> {
     constants: Vec<u8>,
     arena: Arena,
     scratch_bytes: usize,
+    in_use: Vec<InUse>,
 }
 
 impl<'a> Planner<'a> {
@@ -301,6 +291,7 @@ impl<'a> Planner<'a> {
             constants: Vec::new(),
             arena: Arena::default(),
             scratch_bytes: 0,
+            in_use: Vec::with_capacity(program.nodes.len()),
         };
         for (id, value) in program.values.iter().enumerate() {
             let place = match value.origin {
@@ -370,7 +361,6 @@ impl<'a> Planner<'a> {
         let claims = self.claims[index].clone();
         if claims.copies_as_is && self.may_share(inputs[0].0) && !self.is_wanted(node.outputs[0]) {
             self.put(node.outputs[0], inputs[0].0, outputs[0].clone());
-            self.free_after(index);
             return Ok(());
         }
         for (number, &id) in node.outputs.iter().enumerate() {
@@ -388,9 +378,7 @@ impl<'a> Planner<'a> {
             inputs[input].0 = Location::Elsewhere;
         }
         let output_operands: Vec<_> = node.outputs.iter().map(|&id| self.at(id).clone()).collect();
-        self.step(&**op, &inputs, &output_operands, node.draw, MadeOf::Node(index))?;
-        self.free_after(index);
-        Ok(())
+        self.step(&**op, &inputs, &output_operands, node.draw, MadeOf::Node(index))
     }
 
     /// Says whether what lies in a place stays as it is, or is known to be read by others before it changes.
@@ -510,6 +498,17 @@ impl<'a> Planner<'a> {
         for (offset, bytes) in given {
             self.arena.give(offset, bytes);
         }
+    }
+
+    /// Notes what lies in memory after node `index`.
+    fn note_use(&mut self, index: usize) {
+        let program = self.program;
+        let made = program.nodes[index].outputs.iter();
+        let is_output = |id: &&ValueId| matches!(self.at(**id).0, Location::Output(_));
+        let made = made.filter(is_output).map(|&id| program.ty(id).size_bytes());
+        let before = self.in_use.last().map_or(0, |before| before.outputs);
+        let outputs = made.fold(before, usize::saturating_add);
+        self.in_use.push(InUse { arena: self.arena.in_use(), outputs });
     }
 
     /// Copies outputs and stores that are not made in their place.

@@ -4,7 +4,7 @@
 
 mod planned;
 
-pub use planned::planned;
+pub use planned::{planned, planned_program};
 
 use crate::arithmetic::elementary;
 use crate::cpu::kernel;

@@ -29,6 +29,7 @@ mod layers {
 }
 mod modules {
     mod calls;
+    mod checkpointing;
     mod copies;
     mod custom;
     mod derive;
@@ -38,6 +39,7 @@ mod modules {
     mod item;
     mod lazy;
     mod migrate;
+    mod memory;
     mod modes;
     mod parameters;
     mod registration;

@@ -12,7 +12,7 @@ use neurarch_kernels::ir::shape::Type;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use crate::column::shared::SharedRow;
-use crate::module::mode::Bits;
+use crate::module::mode::{Bits, Checkpoints, Mode};
 use crate::module::parametrized::{PARAMETRIZATIONS, Parametrizations, WeightNormed};
 use crate::module::{Declare, Declared, DynModule};
 
@@ -423,6 +423,26 @@ impl Blueprint {
     pub fn asking(&self) -> Bits {
         let all = self.positions.iter().enumerate();
         all.filter(|(_, at)| at.module.uses_training()).map(|(position, _)| position).collect()
+    }
+
+    /// Returns the positions whose mode decides what models of some modes run: those that ask in which mode they are, and those
+    /// that are computed again on the way back in training mode only.
+    pub fn asking_in(&self, mode: &Mode) -> Bits {
+        let mut asking = self.asking();
+        if let Some(checkpoints) = &mode.checkpoints {
+            for (position, at) in self.positions.iter().enumerate() {
+                if checkpoints.modules.contains(position) {
+                    asking.set(position, true);
+                }
+                let is_in_span = |of: &Checkpoints| {
+                    of.begins.contains(position) || of.continues.contains(position)
+                };
+                if let Some(parent) = at.parent.filter(|_| is_in_span(checkpoints)) {
+                    asking.set(parent, true);
+                }
+            }
+        }
+        asking
     }
 
     /// Returns the slot of a parameter: the owner's if it is tied.

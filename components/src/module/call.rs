@@ -8,8 +8,9 @@ use neurarch_kernels::ir::program::Slot;
 use neurarch_kernels::ir::trace::{Trace, Var};
 use neurarch_kernels::ir::tree::{Arguments, Tree};
 
-use crate::module::NoInverse;
 use crate::module::blueprint::{Blueprint, Position, UNINITIALIZED};
+use crate::module::mode::Checkpoints;
+use crate::module::{DynModule, NoInverse};
 
 /// What a module's `forward` sees of the model: its own parameters, buffers, children and mode.
 #[derive(Clone, Copy)]
@@ -26,6 +27,8 @@ pub struct Call<'a> {
     pub watcher: Option<&'a dyn Watcher>,
     /// Tensors that parametrizations made in this pass, if they are made once only.
     pub cache: Option<&'a Cache>,
+    /// What is computed again on the way back, if something is.
+    pub checkpoints: Option<&'a Checkpoints>,
 }
 
 /// What a [`ParametrizationList`](crate::parametrizations::ParametrizationList) made, by its position.
@@ -65,6 +68,15 @@ impl<'a> Call<'a> {
         if trace.error().is_some() {
             return trace.poison().into();
         }
+        let is_span = |of: &Checkpoints| self.training() && of.modules.contains(self.position);
+        match self.checkpoints.is_some_and(is_span) {
+            true => trace.checkpoint(|| self.run_in_scope(path, &**module, arguments)),
+            false => self.run_in_scope(path, &**module, arguments),
+        }
+    }
+
+    fn run_in_scope(&self, path: &str, module: &dyn DynModule, arguments: Arguments) -> Tree {
+        let trace = self.trace;
         trace.scope(path, module.type_name(), || {
             let forward = |arguments| {
                 let made = trace.contain("forward", || module.forward_with(self, arguments));
@@ -175,6 +187,65 @@ impl<'a> Call<'a> {
     pub fn children(&self) -> impl Iterator<Item = &'a str> + use<'a> {
         let blueprint = self.blueprint;
         self.at().children.iter().map(move |&child| blueprint.positions[child].name.as_str())
+    }
+
+    /// Computes what `run` records again on the way back, rather than keep it until then, in training mode or not. The bits are
+    /// the same, and nothing has a side effect twice: see `enable_activation_checkpointing` of handles.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use bevy_ecs::prelude::*;
+    /// # use neurarch_components::module::{Call, Declare, Forward, Module};
+    /// # use neurarch_components::layers::Linear;
+    /// # use neurarch_kernels::ir::trace::Var;
+    /// #[derive(Component, Clone, Debug, PartialEq)]
+    /// struct Wide(usize);
+    ///
+    /// impl Module for Wide {
+    ///     fn declare(&self, declare: &mut Declare) {
+    ///         declare.child("up", Linear::new(self.0, 8 * self.0));
+    ///         declare.child("down", Linear::new(8 * self.0, self.0));
+    ///     }
+    ///
+    ///     fn forward(&self, call: &Call<'_>, x: Var) -> Var {
+    ///         x.clone() + call.checkpoint(|| call.child("down", &call.child("up", &x).relu()))
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// Source: `torch.utils.checkpoint.checkpoint(function, *args)`.
+    pub fn checkpoint<R>(&self, run: impl FnOnce() -> R) -> R {
+        self.trace.checkpoint(run)
+    }
+
+    /// Calls children one after the other, each with what the one before gave; those that are to be computed again together
+    /// as one.
+    ///
+    /// Source: `torch.utils.checkpoint.checkpoint_sequential`.
+    pub fn run_children(&self, children: &[usize], x: Tree) -> Tree {
+        let run = |children: &[usize], x: Tree| {
+            children.iter().fold(x, |x, &child| {
+                let position = self.blueprint.positions[child].alias.unwrap_or(child);
+                Call { position, ..*self }.run(Arguments::one(x))
+            })
+        };
+        let Some(checkpoints) = self.checkpoints.filter(|_| self.training()) else {
+            return run(children, x);
+        };
+        let is_in_span = |child: usize| {
+            checkpoints.begins.contains(child) || checkpoints.continues.contains(child)
+        };
+        let goes_on =
+            |_: &usize, next: &usize| checkpoints.continues.contains(*next) || !is_in_span(*next);
+        let mut x = x;
+        for span in children.chunk_by(|a, b| is_in_span(*a) == is_in_span(*b) && goes_on(a, b)) {
+            x = match is_in_span(span[0]) {
+                true => self.trace.checkpoint(|| run(span, x)),
+                false => run(span, x),
+            };
+        }
+        x
     }
 
     /// Calls a child, or a module further down by its dotted path, with one value, which gives one value;

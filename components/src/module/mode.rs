@@ -140,6 +140,9 @@ pub struct Mode {
     pub frozen: Bits,
     /// Whether the model is passed over: nothing of it changes by a bit.
     pub inactive: bool,
+    /// What is computed again on the way back; `None` if nothing is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoints: Option<Box<Checkpoints>>,
     /// Whether a module of the model has [`Hooks`](crate::hook::Hooks) of its own: it runs apart
     /// from those whose hooks are others.
     #[serde(skip)]
@@ -149,7 +152,35 @@ pub struct Mode {
     pub cached: bool,
 }
 
+/// Parts of a model whose activations are computed again on the way back, rather than kept until then.
+///
+/// Source: `torch.utils.checkpoint`.
+#[derive(Clone, Debug, Default, Hash, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checkpoints {
+    /// Positions whose modules are such parts while they are in training mode, with all below them.
+    pub modules: Bits,
+    /// Children of a `Sequential` with which such a part of it begins. It counts while the `Sequential` is in training
+    /// mode.
+    pub begins: Bits,
+    /// Children that belong to the part of the one before them.
+    pub continues: Bits,
+}
+
+impl Checkpoints {
+    /// Returns whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.modules.is_empty() && self.begins.is_empty() && self.continues.is_empty()
+    }
+}
+
 impl Mode {
+    /// Changes what is computed again on the way back.
+    pub fn change_checkpoints(&mut self, change: impl FnOnce(&mut Checkpoints)) {
+        let mut checkpoints = self.checkpoints.take().unwrap_or_default();
+        change(&mut checkpoints);
+        self.checkpoints = Some(checkpoints).filter(|of| !of.is_empty());
+    }
+
     /// Returns whether a model of the other mode runs the same program, if only the modules at some positions ask for
     /// [`Call::training`](crate::module::call::Call::training).
     #[inline]
@@ -158,12 +189,15 @@ impl Mode {
             && self.frozen == other.frozen
             && (self.inactive, self.hooked, self.cached)
                 == (other.inactive, other.hooked, other.cached)
+            && self.checkpoints == other.checkpoints
     }
 
-    /// Returns whether a model of the other mode computes the same: hooks decide how, not what.
+    /// Returns whether a model of the other mode computes the same, and keeps the same until the way back: hooks decide
+    /// neither.
     pub fn computes_like(&self, other: &Mode) -> bool {
         self.evaluating == other.evaluating
             && self.frozen == other.frozen
+            && self.checkpoints == other.checkpoints
             && self.inactive == other.inactive
     }
 }

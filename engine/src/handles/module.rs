@@ -14,6 +14,7 @@ use crate::systems::edit::lookup::{self, Attribute, LookupError};
 use crate::systems::edit::registration::{self, RegistrationError};
 use crate::systems::execute::hooks::Target;
 use crate::systems::structure::access::AccessError;
+use crate::systems::structure::mode::checkpoints;
 use crate::systems::structure::sign::SignError;
 use crate::systems::structure::traverse::{Listing, NamedTensor};
 use crate::systems::structure::{access, mode, tie, traverse};
@@ -190,6 +191,15 @@ impl ModuleMut<'_> {
     /// If the entity is no module of a model.
     pub fn is_training(&mut self) -> Result<bool, AccessError> {
         mode::is_training(self.handle.world, self.id)
+    }
+
+    /// Returns whether what the module makes is computed again on the way back: [`checkpoints::is_activation_checkpointing`].
+    ///
+    /// # Errors
+    ///
+    /// If the entity is no module of a model.
+    pub fn is_activation_checkpointing(&mut self) -> Result<bool, AccessError> {
+        checkpoints::is_activation_checkpointing(self.handle.world, self.id)
     }
 }
 

@@ -5,6 +5,7 @@ use core::fmt;
 use bevy_ecs::prelude::*;
 use ndarray::ArrayD;
 
+use crate::components::containers::Slice;
 use crate::components::module::Init;
 use crate::components::module::registered::Value;
 use crate::handles::LiveContainer;
@@ -20,6 +21,7 @@ use crate::systems::execute::step::StepError;
 use crate::systems::init::{self, InitError, NoFans};
 use crate::systems::structure::access::AccessError;
 use crate::systems::structure::mode;
+use crate::systems::structure::mode::checkpoints::{self, SpanError};
 
 /// A module of one model, or the module at a path of all models of a population: whatever a hook can be registered
 /// at, a parameter, or a parametrization.
@@ -175,6 +177,60 @@ impl TargetMut<'_> {
     /// If there is no such module.
     pub fn set_training(&mut self, is_training: bool) -> Result<(), AccessError> {
         mode::set_training(self.world, self.target.clone(), is_training)
+    }
+
+    /// Computes what the module and all below it make again on the way back, while it is in training mode, rather than keep it
+    /// until then: [`checkpoints::enable_activation_checkpointing`]. The bits are the same.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use neurarch::prelude::*;
+    ///
+    /// let block = || Sequential::new().push(Linear::new(8, 8)).push(Tanh).push(Linear::new(8, 8)).push(Tanh);
+    /// let model = Sequential::new().push(block()).push(block()).push(Linear::new(8, 1));
+    /// let mut world = World::new();
+    /// let mut brains = world.spawn_population(&model, 10, Seed(0))?;
+    /// for block in ["0", "1"] {
+    ///     brains.at(block).enable_activation_checkpointing()?;
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If there is no such module.
+    pub fn enable_activation_checkpointing(&mut self) -> Result<(), AccessError> {
+        checkpoints::enable_activation_checkpointing(self.world, self.target.clone())
+    }
+
+    /// Keeps the activations of the module and of all below it until the way back, as at first:
+    /// [`checkpoints::disable_activation_checkpointing`].
+    ///
+    /// # Errors
+    ///
+    /// If there is no such module.
+    pub fn disable_activation_checkpointing(&mut self) -> Result<(), AccessError> {
+        checkpoints::disable_activation_checkpointing(self.world, self.target.clone())
+    }
+
+    /// Computes some modules of a `Sequential` again together on the way back: [`checkpoints::checkpoint_span`].
+    ///
+    /// # Errors
+    ///
+    /// If there is no such module, it is no `Sequential`, or the slice leaves out modules.
+    pub fn checkpoint_span(&mut self, span: impl Into<Slice>) -> Result<(), SpanError> {
+        checkpoints::checkpoint_span(self.world, self.target.clone(), span)
+    }
+
+    /// Cuts a `Sequential` into segments, all of which but the last are computed again on the way back:
+    /// [`checkpoints::checkpoint_sequential`].
+    ///
+    /// # Errors
+    ///
+    /// As [`checkpoint_span`](Self::checkpoint_span), and if there are no segments, or more than modules.
+    pub fn checkpoint_sequential(&mut self, segments: usize) -> Result<(), SpanError> {
+        checkpoints::checkpoint_sequential(self.world, self.target.clone(), segments)
     }
 
     /// Sets whether one parameter, by its dotted name from here, needs a gradient: [`mode::set_requires_grad`].

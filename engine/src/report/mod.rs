@@ -6,3 +6,6 @@ pub mod histogram;
 pub mod plot;
 pub mod quantiles;
 pub mod summary;
+//! What can be told of models: values that print themselves.
+
+pub mod memory;

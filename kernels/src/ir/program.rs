@@ -5,6 +5,7 @@
 //! components, such as a learning rate), from inputs and from nodes. Everything else about it is a
 //! function from `Program` to `Program` in [`crate::passes`].
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -44,6 +45,27 @@ pub struct Program {
     pub stores: Vec<(SlotId, ValueId)>,
     /// What the recording warned of.
     pub warnings: Vec<Warning>,
+    /// Parts of the forward pass that are to be computed again on the way back: see
+    /// [`checkpoint`](crate::passes::checkpoint). Passes that renumber nodes drop them.
+    pub spans: Vec<Span>,
+}
+
+/// A part of a forward pass that is computed again on the way back, so that what it makes need not be kept until then.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Span {
+    /// Its nodes. Spans nest: two have no node in common, or one lies within the other.
+    pub nodes: Range<usize>,
+    /// The backward passes through it.
+    pub ways: Vec<Way>,
+}
+
+/// The part of a backward pass that goes through a [`Span`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// The first node of the whole backward pass.
+    pub pass: usize,
+    /// The nodes that go through the span.
+    pub nodes: Range<usize>,
 }
 
 /// What a recording warns of: see [`Trace::warn`](crate::ir::trace::Trace::warn).
@@ -251,12 +273,23 @@ impl Program {
             + size_of_val(self.scalars.as_slice())
             + size_of_val(self.outputs.as_slice())
             + size_of_val(self.stores.as_slice())
+            + size_of_val(self.spans.as_slice())
     }
 
     /// Empties the program, but keeps its memory.
     pub fn clear(&mut self) {
-        let Program { values, nodes, inputs, slots, scalars, scopes, outputs, stores, warnings } =
-            self;
+        let Program {
+            values,
+            nodes,
+            inputs,
+            slots,
+            scalars,
+            scopes,
+            outputs,
+            stores,
+            warnings,
+            spans,
+        } = self;
         values.clear();
         nodes.clear();
         inputs.clear();
@@ -266,5 +299,6 @@ impl Program {
         outputs.clear();
         stores.clear();
         warnings.clear();
+        spans.clear();
     }
 }

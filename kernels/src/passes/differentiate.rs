@@ -85,6 +85,13 @@ fn record(
         accumulate(&mut gradients[id], gradient.clone());
     }
     let edges = watch.as_ref().map(|_| Edges::of(&nodes, wrt));
+    let n_nodes = || trace.program().nodes.len();
+    let pass = n_nodes();
+    // Where the gradients of nodes begin, if it is to be remembered.
+    let mut reached = match trace.program().spans.is_empty() {
+        true => Vec::new(),
+        false => vec![pass; nodes.len() + 1],
+    };
     for (index, node) in nodes.iter().enumerate().rev() {
         let mut arrived: SmallVec<[Option<Var>; 4]> =
             node.outputs.iter().map(|&id| gradients[id].clone()).collect();
@@ -137,6 +144,9 @@ fn record(
                 }
             });
         }
+        if let Some(reached) = reached.get_mut(index) {
+            *reached = n_nodes();
+        }
         for &number in edges.iter().filter_map(|edges| edges.known_after.get(&index)).flatten() {
             let Some(id) = wrt[number].id() else { continue };
             if gradients[id].is_none() && zeros[id] {
@@ -147,6 +157,7 @@ fn record(
             }
         }
     }
+    trace.go_through(pass, &reached);
     let of = |id: usize| gradients[id].clone().or_else(|| zeros[id].then(|| zeros_like(trace, id)));
     wrt.iter().map(|var| var.id().and_then(of)).collect()
 }

@@ -10,6 +10,8 @@ use crate::memory::{check_room, padded};
 #[derive(Debug, Default)]
 pub(super) struct Arena {
     size: usize,
+    /// Bytes that are free below `size`.
+    n_free: usize,
     /// Free parts below `size`, never adjacent: bytes by offset.
     free: BTreeMap<usize, usize>,
     /// The same parts: (bytes, offset).
@@ -25,6 +27,11 @@ impl Arena {
     pub(super) fn checked_size(&self) -> Result<usize, OpError> {
         let room = check_room(self.size.min(isize::MAX as usize));
         room.map(|()| self.size).map_err(|error| OpError(error.to_string()))
+    }
+
+    /// Gives the bytes that are taken.
+    pub(super) fn in_use(&self) -> usize {
+        self.size.saturating_sub(self.n_free)
     }
 
     /// Gives the offset of that many bytes, or a few more.
@@ -81,6 +88,7 @@ impl Arena {
     }
 
     fn insert(&mut self, offset: usize, bytes: usize) {
+        self.n_free = self.n_free.saturating_add(bytes);
         self.free.insert(offset, bytes);
         self.by_size.insert((bytes, offset));
     }
@@ -88,6 +96,7 @@ impl Arena {
     fn remove(&mut self, offset: usize) -> usize {
         let bytes = self.free.remove(&offset).unwrap_or(0);
         self.by_size.remove(&(bytes, offset));
+        self.n_free = self.n_free.saturating_sub(bytes);
         bytes
     }
 }
@@ -128,6 +137,7 @@ mod tests {
                 }
             }
             taken.iter().for_each(|&(offset, bytes)| arena.give(offset, bytes));
+            prop_assert_eq!(arena.in_use(), 0);
             let all: Vec<_> = arena.free.iter().map(|(&offset, &bytes)| (offset, bytes)).collect();
             prop_assert_eq!(all, [(0, arena.size)]);
             prop_assert_eq!(arena.by_size.len(), 1);

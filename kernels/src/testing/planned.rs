@@ -6,6 +6,7 @@ use crate::cpu::tile::Rows;
 use crate::execute::executor::{Binding, Sink, Source, Stage};
 use crate::execute::queue;
 use crate::execute::queue::{Direction, Work};
+use crate::ir::program::Program;
 use crate::ir::rng_key::RngKey;
 use crate::ir::shape::{Operand, Type};
 use crate::ir::trace::Var;
@@ -22,6 +23,15 @@ pub fn planned(build: impl Fn(&[Var]) -> Vec<Var>, models: &[Vec<Array>]) -> Vec
     let (trace, vars) = record(&models[0]);
     let outputs = build(&vars);
     let program = trace.finish(&outputs).unwrap_or_else(|error| panic!("{error}"));
+    planned_program(program, models)
+}
+
+/// Plans a program of inputs and constants and runs it for a population on the current rayon pool, as [`planned`].
+///
+/// # Panics
+///
+/// If it cannot be planned, or the models' inputs differ in type.
+pub fn planned_program(program: Program, models: &[Vec<Array>]) -> Vec<Vec<Array>> {
     let plan = Plan::new(program, &PlanOptions::default()).unwrap_or_else(|e| panic!("{e}"));
     let inputs: Vec<_> = (0..plan.program.inputs.len())
         .map(|input| Buffer::of(models.iter().map(|arrays| &arrays[input])))

@@ -62,11 +62,9 @@ fn call_slice(call: &Call<'_>, slice: Slice, mut arguments: Arguments) -> Tree {
         Err(message) => return call.trace.fail(message).into(),
     };
     match arguments.positional.pop() {
-        Some(x) if arguments.positional.is_empty() && arguments.keyword.is_empty() => children
-            .fold(x, |x, child| {
-                let position = call.blueprint.positions[child].alias.unwrap_or(child);
-                Call { position, ..*call }.run(Arguments::one(x))
-            }),
+        Some(x) if arguments.positional.is_empty() && arguments.keyword.is_empty() => {
+            call.run_children(&children.collect::<Vec<_>>(), x)
+        }
         x => {
             arguments.positional.extend(x);
             call.only_value(arguments);

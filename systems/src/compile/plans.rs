@@ -73,13 +73,23 @@ struct Usage {
     bytes: AtomicUsize,
     /// The call that used it last.
     last_used: AtomicU64,
+    /// For how many models it was used at most.
+    models: AtomicUsize,
     is_evicted: AtomicBool,
 }
 
 impl Planned {
-    /// Says that a call uses the plan.
-    pub(crate) fn mark_used(&self, call: u64) {
+    /// Says that a call uses the plan for so many models.
+    pub(crate) fn mark_used(&self, call: u64, models: usize) {
         self.usage.last_used.store(call, Ordering::Relaxed);
+        self.usage.models.fetch_max(models, Ordering::Relaxed);
+    }
+
+    /// Returns the bytes of the arenas in which it runs at the same time for so many models, at most.
+    pub(crate) fn workspace_bytes(&self, models: usize) -> usize {
+        let threads = rayon::current_num_threads();
+        let at_once = models.min(self.plan.tile().saturating_mul(threads));
+        self.plan.arena_bytes().saturating_mul(at_once)
     }
 
     /// Returns whether [`Plans`] have let go of it: who keeps it from call to call does so as well.
@@ -305,6 +315,20 @@ impl Plans {
         self.all().map(Planned::bytes).sum()
     }
 
+    /// Returns how many calls there were.
+    pub(crate) fn calls(&self) -> u64 {
+        self.calls
+    }
+
+    /// Returns the bytes of the arenas of the neediest plan that a call used after so many calls.
+    pub(crate) fn workspace_bytes_since(&self, calls: u64) -> usize {
+        let used = |planned: &&Planned| planned.usage.last_used.load(Ordering::Relaxed) > calls;
+        let bytes = |planned: &Planned| {
+            planned.workspace_bytes(planned.usage.models.load(Ordering::Relaxed))
+        };
+        self.all().filter(used).map(bytes).max().unwrap_or(0)
+    }
+
     fn all(&self) -> impl Iterator<Item = &Planned> {
         self.shelves.iter().flat_map(|shelf| &shelf.entries).map(|entry| &*entry.planned)
     }
@@ -367,7 +391,7 @@ impl Plans {
         let made = made?;
         for planned in &made {
             planned.add_bytes(planned.own_bytes(scheme));
-            planned.mark_used(call);
+            planned.mark_used(call, 0);
             warnings.warn_all(&planned.plan.program.warnings);
         }
         let wanted = made.iter().find(|planned| planned.asked.kind == request.kind).cloned();

@@ -17,6 +17,7 @@ use neurarch_kernels::ir::program::{Origin, Program, Role, Slot};
 use neurarch_kernels::ir::shape::Type;
 use neurarch_kernels::ir::trace::{Trace, TraceError, Var};
 use neurarch_kernels::ir::tree::{Arguments, Tree};
+use neurarch_kernels::passes::checkpoint::{WayBack, checkpoint};
 use neurarch_kernels::passes::clean::drop_dead_code;
 use neurarch_kernels::passes::differentiate;
 use neurarch_kernels::passes::split::{Cut, Split, split_at};
@@ -172,7 +173,9 @@ impl Scheme {
         let blueprint = &self.blueprint;
         let made = Cache::default();
         let cache = self.mode.cached.then_some(&made);
-        let call = Call { trace, blueprint, position: 0, training: &training, watcher, cache };
+        let checkpoints = self.mode.checkpoints.as_deref();
+        let (position, training) = (0, training.as_slice());
+        let call = Call { trace, blueprint, position, training, watcher, cache, checkpoints };
         let run = |arguments: Arguments| match &self.entry {
             Some(entry) => entry.call(&call, arguments),
             None => call.run(arguments),
@@ -364,7 +367,7 @@ pub(crate) fn forward_and_backward(
     }
     let n_backward_outputs = back.seen.len();
     let cut = Cut { n_forward_inputs: inputs.types.len(), n_backward_outputs, n_some: some.len() };
-    let mut split = split_at(program, cut);
+    let mut split = split_at(checkpoint(program, WayBack::Later), cut);
     let shared = give_stores(&mut split.backward, &of.shared_trainable());
     Ok(BackAndForth { split, results, shared, forth, back })
 }
@@ -533,6 +536,7 @@ pub(crate) fn train_step(
     let mut program = trace.finish(&outputs)?;
     let act = script.end_act();
     program.outputs.extend(&act.seen);
+    let program = checkpoint(program, WayBack::AtOnce);
     Ok(TrainStep { program, results, shared: places, act })
 }
 

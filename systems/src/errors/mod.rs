@@ -14,7 +14,7 @@ pub use bind::BindError;
 pub use init::{InitError, NoFans};
 pub use lookup::LookupError;
 pub use parametrize::ParametrizeError;
-pub use room::RoomError;
+pub use room::{NoRoom, RoomError};
 pub use sign::SignError;
 pub(crate) use step::NOT_SCALAR;
 pub use step::StepError;

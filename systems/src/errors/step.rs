@@ -9,6 +9,7 @@ use neurarch_kernels::ir::program::VerifyError;
 use neurarch_kernels::ir::shape::{Shape, Type};
 use neurarch_kernels::ir::trace::TraceError;
 
+use crate::errors::room::NoRoom;
 use crate::errors::{AccessError, BindError, SignError};
 
 /// What torch says when `backward` is asked of a loss that is not one number.
@@ -39,6 +40,9 @@ pub enum StepError {
     /// A value that a hook or a loss was to give is not there.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// The activations of a batch, or what a forward pass keeps of it for `backward`, do not fit the memory that is free.
+    #[error(transparent)]
+    NoRoom(#[from] NoRoom),
     /// One of [several populations](crate::execute::step::train_step_all) cannot run.
     #[error("call {number}: {error}")]
     Call {

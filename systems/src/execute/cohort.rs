@@ -62,7 +62,7 @@ pub(crate) struct Cohort {
     pub(crate) scheme: Scheme,
     /// Their blueprint.
     pub(crate) blueprint: BlueprintId,
-    /// The positions whose modules ask in which mode they are: those of others may be in any.
+    /// The positions whose mode decides what is run: those of others may be in any.
     asking: Bits,
     /// Who they are, and where their rows are.
     pub(crate) at: Located,
@@ -264,7 +264,7 @@ impl Cohorts {
             let Some(blueprint) = world.resource::<Blueprints>().get(group.blueprint) else {
                 continue;
             };
-            let (first, asking) = (self.list.len(), blueprint.asking());
+            let first = self.list.len();
             let default = (Mode::default(), HasGradient::default());
             for (place, (&index, &root)) in group.members.iter().zip(&group.modules[0]).enumerate()
             {
@@ -279,7 +279,7 @@ impl Cohorts {
                 let known = self.list[first..].iter_mut().rev().find(|cohort| {
                     cohort.pass == pass
                         && cohort.own == own
-                        && cohort.scheme.mode.runs_like(mode, &asking)
+                        && cohort.scheme.mode.runs_like(mode, &cohort.asking)
                         && cohort.scheme.has_gradient == gradients.0
                         && cohort.owns_like(world, optimizers, group, place)
                 });
@@ -289,7 +289,7 @@ impl Cohorts {
                     continue;
                 }
                 let owned = owned(world, optimizers, &columns, group, place);
-                let mut mode = mode.clone();
+                let (mut mode, asking) = (mode.clone(), blueprint.asking_in(mode));
                 mode.evaluating.intersect(&asking);
                 let scheme = Scheme {
                     blueprint: blueprint.clone(),
@@ -302,7 +302,7 @@ impl Cohorts {
                 self.list.push(Cohort {
                     scheme,
                     blueprint: group.blueprint,
-                    asking: asking.clone(),
+                    asking,
                     at: Located::new(of, number, Members::first(found.len(), index)),
                     reads: Binder::default(),
                     places: vec![place as u32],

@@ -6,7 +6,7 @@ use neurarch_components::module::registry::ModuleTypes;
 use neurarch_kernels::ir::program::ScalarOf;
 
 use crate::compile::plans::{Kind, Plans, Request};
-use crate::errors::StepError;
+use crate::errors::{StepError, room};
 use crate::execute::cohort::Cohort;
 use crate::execute::ready::{Ready, read_scalar};
 use crate::storage::write_detector::WriteDetector;
@@ -41,6 +41,7 @@ impl Cohort {
                 let depends =
                     matches!(request.kind, Kind::Backward | Kind::Step | Kind::ZeroGradients);
                 let planned = Plans::of(world, self.blueprint, scheme, request)?;
+                room::check_free(planned.workspace_bytes(self.places.len()))?;
                 let scalars = planned.plan.program.scalars.len() * self.places.len();
                 let bytes = size_of::<Ready>() + scalars * size_of::<f64>();
                 planned.add_bytes(bytes);
@@ -53,12 +54,12 @@ impl Cohort {
                     has_columns: false,
                     bytes,
                 });
-                self.ready[self.ready.len() - 1].planned.mark_used(self.call);
+                self.ready[self.ready.len() - 1].planned.mark_used(self.call, self.places.len());
                 Plans::evict(world);
                 self.ready.len() - 1
             }
         };
-        self.ready[place].planned.mark_used(self.call);
+        self.ready[place].planned.mark_used(self.call, self.places.len());
         self.refresh_scalars(world, of, place, request.loss)?;
         Ok(place)
     }

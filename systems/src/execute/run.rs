@@ -149,6 +149,12 @@ pub(crate) fn has_loss(world: &World, population: Entity) -> bool {
     run.is_some_and(|run| run.tape.start == Start::Loss)
 }
 
+/// Returns the bytes that a population keeps of its last forward pass.
+pub(crate) fn tape_bytes(world: &World, population: Entity) -> usize {
+    let run = world.get::<KeptRun>(population).and_then(|kept| kept.0.as_ref());
+    run.map_or(0, |run| run.tape.bytes())
+}
+
 /// Returns the gradients of what the last forward pass was called with, as far as a backward pass found them:
 /// their types, and a row for each model.
 ///

@@ -23,6 +23,7 @@ use crate::compile::entrance::Entrance;
 use crate::compile::plans::Planned;
 use crate::compile::results::Results;
 use crate::errors::StepError;
+use crate::errors::room::{self, NoRoom};
 use crate::execute::cohort::{Cohort, Cohorts, Passed};
 use crate::execute::record::Record;
 use crate::storage::gather::gathered;
@@ -141,6 +142,26 @@ impl Tape {
         self.is_written = false;
         self.start = Start::Nothing;
         self.dx.clear();
+    }
+
+    /// Checks that there is room for the rows of the pass that is being made, and for its results of `row_bytes` a model.
+    ///
+    /// # Errors
+    ///
+    /// If they do not fit the memory that is free.
+    pub(crate) fn check_room(&self, n_models: usize, row_bytes: usize) -> Result<(), NoRoom> {
+        let [rows, results] = [self.next_stride, row_bytes].map(|row| row.saturating_mul(n_models));
+        let rows = if rows > self.saved.len() { rows } else { 0 };
+        // Results lie here, and in the array that the caller gets.
+        let results = if results > self.outputs.len() { results.saturating_mul(2) } else { 0 };
+        room::check_free(rows.saturating_add(results))
+    }
+
+    /// Returns the bytes that it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        let Tape { saved, next, outputs, gradient, dx, .. } = self;
+        let of_inputs = dx.iter().flatten().map(|(_, bytes)| bytes.len()).sum::<usize>();
+        [saved, next, outputs, gradient].map(AlignedBytes::len).iter().sum::<usize>() + of_inputs
     }
 
     /// Begins to write the tape of a pass of which watched cohorts, if there are any, wrote theirs already.

@@ -4,6 +4,8 @@
 //! Each takes a [`Target`]: a population, for all of its models, a path in all of them, or an entity of a model, for the
 //! module there and all below it. Only bits change; no weight moves.
 
+pub mod checkpoints;
+
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use bevy_ecs::prelude::*;

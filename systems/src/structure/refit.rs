@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bevy_ecs::prelude::*;
 use neurarch_components::column::{Columns, RowBundle, row};
 use neurarch_components::module::blueprint::Parameter;
-use neurarch_components::module::mode::{Bits, HasGradient, Mode};
+use neurarch_components::module::mode::{Bits, Checkpoints, HasGradient, Mode};
 use neurarch_components::population::contents::Contents;
 use neurarch_components::population::tree::Columned;
 use neurarch_kernels::cpu::convert::convert_in_place;
@@ -185,6 +185,15 @@ pub(crate) fn remap_modes(
             evaluating: moved(&mode.evaluating, &positions),
             frozen: still_frozen,
             inactive: mode.inactive,
+            checkpoints: mode
+                .checkpoints
+                .as_deref()
+                .map(|of| {
+                    let [modules, begins, continues] = [&of.modules, &of.begins, &of.continues]
+                        .map(|bits| moved(bits, &positions));
+                    Box::new(Checkpoints { modules, begins, continues })
+                })
+                .filter(|of| !of.is_empty()),
             hooked: mode.hooked,
             cached: mode.cached,
         };

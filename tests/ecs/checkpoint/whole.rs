@@ -347,3 +347,22 @@ fn parameter_groups_take_their_predicates_from_the_models_that_they_are_restored
     assert_eq!(go_on(&mut other, again, 2..5), expected);
     assert_eq!(tensors(&mut other, again), tensors(&mut world, brains));
 }
+
+#[test]
+fn what_is_computed_again_on_the_way_back_is_saved() {
+    let scratch = Scratch::new("activation_checkpointing");
+    let mut world = World::new();
+    let brains = world.spawn_population(&net(), 3, Seed(3)).unwrap().id();
+    world.brains(brains).insert(SGD::default()).unwrap();
+    world.brains(brains).checkpoint_span(1..3).unwrap();
+    world.brains(brains).at("0").enable_activation_checkpointing().unwrap();
+    let (mut other, restored) = scratch.pass_on(&mut world, &[brains]);
+    let [copy] = restored.populations[..] else { panic!("one population") };
+    let marks = |world: &World, of: Entity| {
+        let root = world.population(of).unwrap().models()[0];
+        world.get::<neurarch::components::module::mode::Mode>(root).unwrap().checkpoints.clone()
+    };
+    assert!(marks(&world, brains).is_some());
+    assert_eq!(marks(&other, copy), marks(&world, brains));
+    assert_eq!(train(&mut other, copy, 0..2), train(&mut world, brains, 0..2));
+}

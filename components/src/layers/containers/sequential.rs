@@ -281,7 +281,7 @@ impl Module for Sequential {
     fn forward_with(&self, call: &Call<'_>, mut arguments: Arguments) -> Tree {
         match arguments.positional.pop() {
             Some(x) if arguments.positional.is_empty() && arguments.keyword.is_empty() => {
-                call.children().fold(x, |x, name| call.child_with(name, Arguments::one(x)))
+                call.run_children(&call.at().children, x)
             }
             x => {
                 arguments.positional.extend(x);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Trace, Var};
 use crate::ir::boundary;
 use crate::ir::op::Op;
-use crate::ir::program::Scope;
+use crate::ir::program::{Scope, Span, Way};
 use crate::ir::tree::{Arguments, Tree};
 
 impl Trace {
@@ -26,6 +26,31 @@ impl Trace {
         let result = run();
         self.0.borrow_mut().open.pop();
         result
+    }
+
+    /// Records what `run` records as a span whose activations are not kept until the way back, which computes them again: see
+    /// [`checkpoint`](crate::passes::checkpoint). A recording that computes keeps them all the same.
+    ///
+    /// Source: `torch.utils.checkpoint.checkpoint`.
+    pub fn checkpoint<R>(&self, run: impl FnOnce() -> R) -> R {
+        let first = self.program().nodes.len();
+        let result = run();
+        let mut recorder = self.0.borrow_mut();
+        let nodes = first..recorder.program.nodes.len();
+        if recorder.eager.is_none() && !nodes.is_empty() {
+            recorder.program.spans.push(Span { nodes, ways: Vec::new() });
+        }
+        result
+    }
+
+    /// Remembers where a backward pass, whose first node is `pass`, goes through the spans that are there. `reached[n]` is how
+    /// many nodes there were before the gradients of node `n - 1` and those before it.
+    pub(crate) fn go_through(&self, pass: usize, reached: &[usize]) {
+        for span in &mut self.0.borrow_mut().program.spans {
+            let known = reached.get(span.nodes.end).zip(reached.get(span.nodes.start));
+            let nodes = known.map(|(&first, &end)| first..end).filter(|nodes| !nodes.is_empty());
+            span.ways.extend(nodes.map(|nodes| Way { pass, nodes }));
+        }
     }
 
     /// Records that the values of positional arguments enter the `forward` of the module whose call is

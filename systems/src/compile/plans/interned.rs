@@ -53,9 +53,19 @@ impl Interned {
 
 /// Hashes everything that a plan is made of, and that its errors name.
 fn hash(program: &Program, hasher: &mut impl Hasher) {
-    // Warnings are no part of what is planned.
-    let Program { values, nodes, inputs, slots, scalars, scopes, outputs, stores, warnings: _ } =
-        program;
+    // Warnings and marks of spans are no part of what is planned.
+    let Program {
+        values,
+        nodes,
+        inputs,
+        slots,
+        scalars,
+        scopes,
+        outputs,
+        stores,
+        warnings: _,
+        spans: _,
+    } = program;
     values.len().hash(hasher);
     for value in values {
         value.ty.hash(hasher);

@@ -186,6 +186,7 @@ fn compute(
         training: &training,
         watcher: None,
         cache: None,
+        checkpoints: None,
     };
     let x = tensor.record(&trace, site.members.len());
     // Without an inverse the original is the tensor as it is.

@@ -268,6 +268,7 @@ impl Site {
             training: &training,
             watcher: None,
             cache: None,
+            checkpoints: None,
         };
         let made = record(&call)?;
         match trace.error() {

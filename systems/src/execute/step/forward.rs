@@ -363,6 +363,11 @@ pub(super) fn prepare(
         route.ready(&cohort.ready).map_or(0, |ready| ready.planned.tape_bytes)
     };
     tape.next_stride = cohorts.list.iter().zip(&*chosen).map(tape_bytes).max().unwrap_or(0);
+    let row_bytes = |(cohort, route): (&Cohort, &Route)| {
+        route.ready(&cohort.ready).map_or(0, |ready| ready.planned.row_bytes())
+    };
+    let row_bytes = cohorts.list.iter().zip(&*chosen).map(row_bytes).max().unwrap_or(0);
+    tape.check_room(models.count, row_bytes)?;
     if cohorts.list.iter().any(|cohort| cohort.is_watched) {
         tape.next.reserve(tape.next_stride * models.count);
     }

@@ -10,6 +10,7 @@ pub(crate) mod check;
 mod eager_loss;
 mod forward;
 mod gradients;
+pub mod memory;
 mod modified;
 mod stretch;
 mod together;
