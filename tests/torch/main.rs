@@ -59,6 +59,10 @@ mod parametrize {
     mod refused;
     mod transfer;
 }
+#[cfg(feature = "log")]
+mod report {
+    mod log;
+}
 mod state {
     mod dict;
     mod extra_state;
