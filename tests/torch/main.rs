@@ -45,6 +45,7 @@ mod modules {
 }
 mod names;
 mod optim {
+    mod accumulation;
     mod amp;
     mod clipping;
     mod groups;
