@@ -41,7 +41,7 @@
 //! | [`amp`] | autocast and gradient scalers |
 //! | [`utils`] | clipping, parametrizations, fusing, parameters as vectors |
 //! | [`evolve`] | selection, crossover, noise |
-//! | [`report`] | what a host is told of a run: logs for TensorBoard, as JSON lines and CSV |
+//! | [`report`] | what a host is told of a run: logs for TensorBoard, as JSON lines and CSV, profiles |
 //! | [`plugin`] | a step as systems of a bevy schedule; what systems query, read and write |
 //! | [`functions`] | what methods call: plain functions of a world |
 //!

@@ -60,9 +60,10 @@ mod parametrize {
     mod refused;
     mod transfer;
 }
-#[cfg(feature = "log")]
 mod report {
+    #[cfg(feature = "log")]
     mod log;
+    mod profile;
 }
 mod state {
     mod dict;

@@ -1,4 +1,5 @@
-//! What a host is told of a run: logs.
+//! What a host is told of a run: logs, and profiles.
 
 #[cfg(feature = "log")]
 pub mod log;
+pub mod profile;
