@@ -17,10 +17,10 @@ use std::path::{Path, PathBuf};
 use clap::Parser;
 use ndarray::{Array2, Axis, Slice as Part};
 use neurarch::prelude::*;
+use neurarch::report::curves::Curves;
 use neurarch::report::health::PopulationHealth;
 use neurarch::report::histogram::{Histogram, Numbers};
 use neurarch::report::plot::{plot_curves, plot_grad_flow, plot_histograms};
-use neurarch::report::quantiles::Quantiles;
 use neurarch::report::summary::{Column, SummaryOptions};
 
 #[path = "sweep/data.rs"]
@@ -89,7 +89,7 @@ fn summaries(brains: &mut PopulationMut<'_>, out: &Path) -> Result<(), Box<dyn E
 }
 
 /// Trains all models on the same batches; gives the quartiles of their losses.
-fn learn(brains: &mut PopulationMut<'_>, digits: &Digits) -> Result<Quantiles, Box<dyn Error>> {
+fn learn(brains: &mut PopulationMut<'_>, digits: &Digits) -> Result<Curves, Box<dyn Error>> {
     let (images, labels) = digits.train();
     let mut losses = Array2::<f32>::zeros((MODELS, STEPS));
     for (step, mut column) in losses.axis_iter_mut(Axis(1)).enumerate() {
@@ -98,7 +98,7 @@ fn learn(brains: &mut PopulationMut<'_>, digits: &Digits) -> Result<Quantiles, B
         let y = Input::shared(labels.slice_axis(Axis(0), batch));
         column.assign(&brains.train_step(x, y, &CrossEntropyLoss::default())?);
     }
-    Ok(Quantiles::of(losses.view()))
+    Ok(Curves::of(losses.view()))
 }
 
 /// Looks at gradients: of all models, one of which sees bad data.

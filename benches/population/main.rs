@@ -11,6 +11,7 @@
 #![expect(unreachable_pub, reason = "`pub` says what a file of a program offers to the others")]
 
 mod cases;
+mod log;
 mod measure;
 mod ragged;
 
@@ -63,6 +64,8 @@ enum Case {
     Churn,
     /// Times of training steps of 1,000 and 10,000 tiny models call by call, and in one call
     Calls,
+    /// Times of 50 training steps of 10,000 tiny models with 20 numbers of each logged after them, and without
+    Log,
     /// Times of small and medium in bf16 and f16, and in f32
     Halves,
 }
@@ -126,6 +129,10 @@ fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
                 }
                 Case::Calls => {
                     ragged::calls(rule, show)?;
+                    continue;
+                }
+                Case::Log => {
+                    show(log::log(rule)?);
                     continue;
                 }
                 Case::Halves => {

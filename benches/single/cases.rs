@@ -7,7 +7,7 @@ use ndarray::{Array2, ArrayD};
 use neurarch::components::containers::IntoModule;
 use neurarch::components::module::DynModule;
 use neurarch::prelude::*;
-use neurarch::systems::compile::plans::Plans;
+use neurarch::report::profile::{GroupBy, SortBy, profile};
 
 use super::measure::{Measurement, Number, Rule};
 
@@ -73,35 +73,31 @@ impl Subject {
         Ok(Measurement { case: self.name, job: "both", numbers })
     }
 
-    /// Tells how long each step of the plans takes, on average over some runs.
+    /// Tells how long each step of the plans takes, over some runs.
     pub fn profile(&self) -> Result<String, Failure> {
-        const RUNS: u32 = 50;
+        const RUNS: usize = 50;
         let (mut world, population) = self.spawned()?;
-        world.get_resource_or_init::<Plans>().options.timed = true;
         let (inputs, targets) = self.data();
         let loss = CrossEntropyLoss::default();
-        for _ in 0..RUNS {
-            world.population_mut(population)?.train_step(&inputs, &targets, &loss)?;
-        }
+        // Plans are made, and memory is there.
+        world.population_mut(population)?.train_step(&inputs, &targets, &loss)?;
+        let (trained, of_training) = profile(&mut world, |world| {
+            let mut brains = world.population_mut(population)?;
+            (0..RUNS).try_for_each(|_| brains.train_step(&inputs, &targets, &loss).map(drop))
+        });
+        trained?;
         world.population_mut(population)?.eval()?;
         world.set_grad_enabled(false);
-        for _ in 0..RUNS {
-            world.population_mut(population)?.forward(&inputs)?;
-        }
+        let (inferred, of_inference) = profile(&mut world, |world| {
+            let mut brains = world.population_mut(population)?;
+            (0..RUNS).try_for_each(|_| brains.forward(&inputs).map(drop))
+        });
+        inferred?;
         let mut text = String::new();
-        for plan in world.resource::<Plans>().plans() {
-            let mut times: Vec<_> = plan.times().collect();
-            times.sort_by_key(|&(_, time)| std::cmp::Reverse(time));
-            let all: std::time::Duration = times.iter().map(|&(_, time)| time).sum();
-            writeln!(text, "{}: {} steps, {:?}", self.name, times.len(), all / RUNS)?;
-            for (step, time) in times.into_iter().filter(|&(_, time)| time * 200 > all) {
-                writeln!(
-                    text,
-                    "{:>12.1?} {:5.1} %  {step}",
-                    time / RUNS,
-                    100.0 * time.as_secs_f64() / all.as_secs_f64()
-                )?;
-            }
+        for (name, profile) in [("training", of_training), ("inference", of_inference)] {
+            let table = profile.key_averages(GroupBy::OpAndModule);
+            let table = table.table(SortBy::SelfCpuTimeTotal, 40);
+            writeln!(text, "{}, {RUNS} times {name}\n{table}", self.name)?;
         }
         Ok(text)
     }

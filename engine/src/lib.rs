@@ -41,7 +41,7 @@
 //! | [`amp`] | autocast and gradient scalers |
 //! | [`utils`] | clipping, parametrizations, fusing, parameters as vectors |
 //! | [`evolve`] | selection, crossover, noise |
-//! | [`report`] | looking at models: summaries, health of gradients, pictures |
+//! | [`report`] | looking at models: summaries, health of gradients, pictures, memory; at a run: profiles, logs for TensorBoard, as JSON lines and CSV |
 //! | [`plugin`] | a step as systems of a bevy schedule; what systems query, read and write |
 //! | [`functions`] | what methods call: plain functions of a world |
 //!

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! It writes `results.csv`, `sweep.svg`, `population.safetensors` and `best.safetensors`; the last is a
-//! `state_dict` of `nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))`.
+//! `state_dict` of `nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))`. With `--log target/log` it logs the losses
+//! as well, for `tensorboard --logdir target/log`.
 //!
 //! The other files of this folder read the command line and the data, and tell the results; all that
 //! concerns neurarch is here.
@@ -16,9 +17,9 @@
 #![expect(unreachable_pub, reason = "`pub` says what a file of a program offers to the others")]
 
 mod data;
+mod log;
 mod output;
 mod plot;
-mod progress;
 mod results;
 mod settings;
 mod shuffle;
@@ -31,10 +32,11 @@ use std::time::{Duration, Instant};
 
 use ndarray::{Array1, Array2, Axis, s};
 use neurarch::prelude::*;
+use neurarch::report::log::Progress;
 use neurarch::state::safetensors;
 
 use data::{CLASSES, Digits, PIXELS};
-use progress::Progress;
+use log::Log;
 use results::{Outcome, Results, grouped};
 use settings::{Refusal, Settings};
 
@@ -57,7 +59,8 @@ fn main() -> ExitCode {
     match run(&settings) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) if INTERRUPTED.load(Ordering::Relaxed) => {
-            eprintln!("interrupted: nothing was written");
+            let but = if settings.log.is_some() { "nothing but the log" } else { "nothing" };
+            eprintln!("interrupted: {but} was written");
             ExitCode::from(130)
         }
         Err(error) => refuse(&error.to_string()),
@@ -81,14 +84,16 @@ fn run(settings: &Settings) -> Fallible<()> {
 /// Trains the population, tells how it went and saves what came of it.
 fn sweep(settings: &Settings, digits: &Digits) -> Fallible<()> {
     check_memory(settings, digits)?;
+    let mut log = Log::new(settings)?;
     let mut world = World::new();
     let mut classifiers = spawn(&mut world, settings)?;
 
     let start = Instant::now();
-    let train_losses = train(&mut classifiers, settings, digits)?;
+    let train_losses = train(&mut classifiers, settings, digits, &mut log)?;
     let seconds = start.elapsed().as_secs_f64();
 
     let results = validate(&mut classifiers, settings, digits, &train_losses)?;
+    log.validation(&results)?;
     let best = results.ranked()[0].model;
     let path = |name| settings.out.join(name);
     let mut csv = Vec::new();
@@ -162,12 +167,13 @@ fn train(
     classifiers: &mut PopulationMut<'_>,
     settings: &Settings,
     digits: &Digits,
+    log: &mut Log,
 ) -> Fallible<Array1<f64>> {
     let &Settings { models, epochs, batch, seed, .. } = settings;
     let (images, labels) = digits.train();
     let n_images = digits.n_train();
     let batch = batch.min(n_images);
-    let progress = Progress::new(models, epochs, n_images.div_ceil(batch));
+    let mut progress = Progress::new(models, epochs.saturating_mul(n_images.div_ceil(batch)));
     let mut orders = Array2::zeros((models, n_images));
     let mut totals = Array1::zeros(models);
     let mut visit = Visit::default();
@@ -186,8 +192,8 @@ fn train(
                 let n = batch.min(to - from - step * batch);
                 totals.scaled_add(n as f64, &losses.mapv(f64::from));
             }
-            let last = losses.column(losses.ncols() - 1);
-            progress.advance(losses.ncols(), last.iter().map(|&loss| f64::from(loss)));
+            log.train(losses.view())?;
+            progress.advance(losses.ncols(), losses.column(losses.ncols() - 1));
             if INTERRUPTED.load(Ordering::Relaxed) {
                 progress.clear();
                 return Err("interrupted".into());

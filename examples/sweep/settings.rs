@@ -49,6 +49,9 @@ pub struct Settings {
     /// Folder for results.csv, sweep.svg, population.safetensors and best.safetensors
     #[arg(long, default_value = "target/sweep")]
     pub out: PathBuf,
+    /// Folder for logs of the training: for TensorBoard, log.jsonl and log.csv
+    #[arg(long)]
+    pub log: Option<PathBuf>,
 }
 
 /// Why there are no settings to run with.

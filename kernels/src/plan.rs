@@ -7,12 +7,11 @@ pub(crate) mod arena;
 pub mod halves;
 pub mod in_use;
 pub(crate) mod schedule;
+mod step_info;
 mod tile_size;
-pub(crate) mod times;
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
-use std::time::Duration;
 
 use smallvec::SmallVec;
 
@@ -27,8 +26,8 @@ use crate::ops::shape::contiguous::Contiguous;
 use crate::passes::{clean, fuse};
 use crate::plan::arena::Arena;
 use crate::plan::in_use::InUse;
+pub use crate::plan::step_info::StepInfo;
 use crate::plan::tile_size::tile_size;
-use crate::plan::times::Times;
 
 /// What a plan may be told; the default is right except in tests.
 #[derive(Clone, Copy, Debug, Default)]
@@ -37,8 +36,6 @@ pub struct PlanOptions {
     pub tile: Option<usize>,
     /// Runs the program as it is, without fusing or reordering anything.
     pub keep_nodes: bool,
-    /// Takes the time of each step: see [`Plan::times`].
-    pub timed: bool,
 }
 
 /// A program that is ready to run. See [`crate::execute::executor`].
@@ -59,7 +56,6 @@ pub struct Plan {
     pub(crate) tile: usize,
     /// Estimated work for one model, in floating-point operations.
     pub(crate) cost: usize,
-    pub(crate) times: Times,
     in_use: Vec<InUse>,
 }
 
@@ -141,7 +137,6 @@ impl Plan {
         let most = isize::MAX as usize / arena_bytes.max(1);
         let tile = options.tile.unwrap_or_else(|| tile_size(&program, arena_bytes)).clamp(1, most);
         let cost = cost(&program);
-        let times = if options.timed { Times::new(steps.len()) } else { Times::default() };
         let constants = bytes;
         Ok(Plan {
             views,
@@ -151,38 +146,9 @@ impl Plan {
             scratch_bytes,
             tile,
             cost,
-            times,
             in_use,
             program,
         })
-    }
-
-    /// Lists the steps, each with the time that it took in all runs and tiles together; none if the plan was not
-    /// made to be [timed](PlanOptions::timed).
-    pub fn times(&self) -> impl Iterator<Item = (String, Duration)> {
-        self.steps.iter().map(|step| self.name(step)).zip(self.times.all())
-    }
-
-    /// Says what a step does: `arena+0:f32[2] = relu input 0:f32[2]`.
-    fn name(&self, step: &Step) -> String {
-        let list = |views: &[u32], ids: &[ValueId]| {
-            let all = views.iter().zip(ids);
-            let all = all.map(|(&view, &id)| {
-                format!("{}:{}", self.views[view as usize].place, self.program.ty(id))
-            });
-            all.collect::<Vec<_>>().join(" ")
-        };
-        let (op, inputs, outputs): (&dyn Op, &[_], &[_]) = match &step.made_of {
-            MadeOf::Node(node) => {
-                let node = &self.program.nodes[*node];
-                (&*node.op, &node.inputs, &node.outputs)
-            }
-            MadeOf::Copy(id) => (&Contiguous, std::slice::from_ref(id), std::slice::from_ref(id)),
-        };
-        let attributes = op.attributes();
-        let space = if attributes.is_empty() { "" } else { " " };
-        let (inputs, outputs) = (list(&step.inputs, inputs), list(&step.outputs, outputs));
-        format!("{outputs} = {}{space}{attributes} {inputs}", op.name())
     }
 
     /// Gives the bytes of memory that the values of one model need while it runs, beside inputs, slots and outputs.
@@ -584,7 +550,7 @@ impl fmt::Display for Location {
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for step in &self.steps {
-            writeln!(f, "{}", self.name(step))?;
+            writeln!(f, "{}", self.text(step))?;
         }
         writeln!(f, "arena of {} bytes a model", self.arena_bytes)
     }

@@ -14,6 +14,7 @@ use crate::errors::{SignError, StepError};
 use crate::execute::run::with_run;
 use crate::execute::shared::Sums;
 use crate::execute::step;
+use crate::execute::step::MicroBatches;
 use crate::execute::tape::Start;
 use crate::optim::gradients::{Gradients, Touch, Whose};
 
@@ -479,4 +480,36 @@ pub fn train_step<'a, 'b, X: Element, Y: Element>(
     put(world, &all);
     made?;
     Ok(losses.into_iter().collect())
+}
+
+/// [`train_step`] on a batch in parts, one after the other: [`step::train_step_accumulated`] says what holds. The scales
+/// stay as they are until the step is made.
+///
+/// # Shape
+///
+/// As [`train_step`].
+///
+/// # Errors
+///
+/// As [`step::train_step_accumulated`], and if a model has no scaler or parameters are shared.
+///
+/// Source: "Gradient accumulation" in torch's automatic mixed precision examples.
+pub fn train_step_accumulated<'a, 'b, X: Element, Y: Element>(
+    world: &mut World,
+    population: Entity,
+    x: impl Into<Input<'a, X>>,
+    targets: impl Into<Input<'b, Y>>,
+    loss: &impl Loss,
+    micro_batches: usize,
+) -> Result<Array1<X::Float>, ScalerError> {
+    let arrays = (x.into(), targets.into());
+    let mut all = scalers(world, population)?;
+    let parts = MicroBatches::new(world, population, arrays, loss, micro_batches)?;
+    step::zero_grad(world, population, true)?;
+    let losses = parts
+        .accumulate::<ScalerError>(world, |world| Ok(scale_losses(world, population, &mut all)?))?;
+    let made = step_of(world, population, &mut all).and_then(|()| update_of(&mut all, None));
+    put(world, &all);
+    made?;
+    Ok(losses)
 }

@@ -195,6 +195,30 @@ fn dropout_is_swept_within_one_population() {
     assert_eq!(population["3.weight"].shape(), [6, 10, 8]);
 }
 
+#[test]
+fn a_log_changes_no_result_and_has_every_fiftieth_step() {
+    let [plain, logged] = ["unlogged", "logged"].map(|test| {
+        let out = folder(test);
+        let logs = out.join("logs");
+        let log = if test == "logged" { vec!["--log", logs.to_str().unwrap()] } else { Vec::new() };
+        let arguments = [&["--models", "7", "--epochs", "3"][..], &log].concat();
+        let output = run(&out, &arguments);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        FILES.map(|name| fs::read(out.join(name)).unwrap())
+    });
+    assert!(plain == logged);
+    let logs = Path::new(env!("CARGO_TARGET_TMPDIR")).join("sweep/logged/logs");
+    let [events, csv, json] = <[String; 3]>::try_from(names(&logs)).unwrap();
+    assert!(events.starts_with("events.out.tfevents."));
+    let table = fs::read_to_string(logs.join(csv)).unwrap();
+    let steps: Vec<_> = table.lines().map(|line| line.split(',').next().unwrap()).collect();
+    assert_eq!(steps, ["step", "0", "50", "100", "135"], "45 steps an epoch");
+    let lines = fs::read_to_string(logs.join(json)).unwrap();
+    let train = |line: &&str| line.contains(r#""tag":"train/loss","count":7,"nan":0"#);
+    assert_eq!(lines.lines().filter(train).count(), 3);
+    assert_eq!(lines.lines().filter(|line| line.contains("validation/")).count(), 3);
+}
+
 /// Runs what must fail: exit code 2, one line that says why, no file.
 fn refuses(test: &str, arguments: &[&str], cause: &str) {
     let out = folder(test);
@@ -284,6 +308,8 @@ fn a_folder_that_cannot_be_written_is_refused_before_training() {
         assert!(message.starts_with("error: cannot write ") && message.contains("unwritable"));
         assert_eq!(message.lines().count(), 1, "{message}");
     }
+    let log = file.to_str().unwrap();
+    refuses("unwritable_log", &["--epochs", "1000000", "--log", log], "cannot write ");
     assert_eq!(names(&parent), ["file"]);
     assert_eq!(fs::read_to_string(file).unwrap(), "in the way");
 }
@@ -323,7 +349,7 @@ fn help_is_no_failure() {
     assert!(output.status.success());
     let help = String::from_utf8(output.stdout).unwrap();
     let flags = "--models --epochs --hidden --batch --lr-min --lr-max --dropout-min --dropout-max \
-                 --seed --threads --data --out";
+                 --seed --threads --data --out --log";
     for flag in flags.split_whitespace() {
         assert!(help.contains(flag), "{flag}");
     }

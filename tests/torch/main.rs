@@ -38,8 +38,8 @@ mod modules {
     mod init;
     mod item;
     mod lazy;
-    mod migrate;
     mod memory;
+    mod migrate;
     mod modes;
     mod parameters;
     mod registration;
@@ -48,6 +48,7 @@ mod modules {
 }
 mod names;
 mod optim {
+    mod accumulation;
     mod amp;
     mod clipping;
     mod groups;

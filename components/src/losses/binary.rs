@@ -40,6 +40,10 @@ impl Loss for BCELoss {
         x.binary_cross_entropy(target, call.array("weight").as_ref(), self.reduction)
     }
 
+    fn reduction(&self) -> Reduction {
+        self.reduction
+    }
+
     fn array_names(&self) -> &'static [&'static str] {
         &["weight"]
     }
@@ -96,6 +100,10 @@ impl Loss for BCEWithLogitsLoss {
         )
     }
 
+    fn reduction(&self) -> Reduction {
+        self.reduction
+    }
+
     fn array_names(&self) -> &'static [&'static str] {
         &["weight", "pos_weight"]
     }
@@ -126,6 +134,10 @@ impl Loss for SoftMarginLoss {
     fn forward(&self, _: &LossCall<'_>, x: &Var, target: &Var) -> Var {
         x.soft_margin_loss(&in_dtype_of(x, target), self.reduction)
     }
+
+    fn reduction(&self) -> Reduction {
+        self.reduction
+    }
 }
 
 /// Takes the mean over classes of the binary cross entropy of the sigmoid of the outputs.
@@ -151,6 +163,10 @@ impl Loss for MultiLabelSoftMarginLoss {
     fn forward(&self, call: &LossCall<'_>, x: &Var, target: &Var) -> Var {
         let (target, weight) = (in_dtype_of(x, target), call.array("weight"));
         x.multilabel_soft_margin_loss(&target, weight.as_ref(), self.reduction)
+    }
+
+    fn reduction(&self) -> Reduction {
+        self.reduction
     }
 
     fn structural(&self) -> Self {
@@ -196,5 +212,9 @@ impl Loss for HingeEmbeddingLoss {
     fn forward(&self, call: &LossCall<'_>, x: &Var, target: &Var) -> Var {
         let margin = call.scalar("margin", x.dtype());
         x.hinge_embedding_loss(&in_dtype_of(x, target), &margin, self.reduction)
+    }
+
+    fn reduction(&self) -> Reduction {
+        self.reduction
     }
 }

@@ -66,6 +66,10 @@ impl Loss for CrossEntropyLoss {
         x.cross_entropy(target, weight.as_ref(), &smoothing, self.ignore_index, self.reduction)
     }
 
+    fn reduction(&self) -> Reduction {
+        self.reduction
+    }
+
     fn targets(&self, x: &Type) -> Targets {
         Targets::classes(x, self.ignore_index)
     }

@@ -43,6 +43,10 @@ macro_rules! nll_loss {
                 x.nll_loss(target, weight.as_ref(), self.ignore_index, self.reduction)
             }
 
+            fn reduction(&self) -> Reduction {
+                self.reduction
+            }
+
             fn targets(&self, x: &Type) -> Targets {
                 Targets::classes(x, self.ignore_index)
             }
@@ -129,6 +133,14 @@ impl Loss for KLDivLoss {
             }
         }
     }
+
+    fn reduction(&self) -> Reduction {
+        match self.reduction {
+            KLDivReduction::None => Reduction::None,
+            KLDivReduction::Sum => Reduction::Sum,
+            KLDivReduction::Mean | KLDivReduction::BatchMean => Reduction::Mean,
+        }
+    }
 }
 
 /// Takes minus the log-likelihood of counts under Poisson distributions whose rates, or the logarithms of
@@ -166,6 +178,10 @@ impl Loss for PoissonNLLLoss {
     fn forward(&self, call: &LossCall<'_>, x: &Var, target: &Var) -> Var {
         let (target, eps) = (in_dtype_of(x, target), call.scalar("eps", x.dtype()));
         x.poisson_nll_loss(&target, self.log_input, self.full, &eps, self.reduction)
+    }
+
+    fn reduction(&self) -> Reduction {
+        self.reduction
     }
 }
 

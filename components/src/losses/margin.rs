@@ -50,6 +50,10 @@ impl Loss for MultiMarginLoss {
         x.multi_margin_loss(target, self.p, &margin, weight.as_ref(), self.reduction)
     }
 
+    fn reduction(&self) -> Reduction {
+        self.reduction
+    }
+
     fn targets(&self, x: &Type) -> Targets {
         let classes = x.shape.last().copied().unwrap_or(0);
         // None is ignored: that number is no class in any case.
@@ -85,6 +89,10 @@ pub struct MultiLabelMarginLoss {
 impl Loss for MultiLabelMarginLoss {
     fn forward(&self, _: &LossCall<'_>, x: &Var, target: &Var) -> Var {
         x.multilabel_margin_loss(target, self.reduction)
+    }
+
+    fn reduction(&self) -> Reduction {
+        self.reduction
     }
 }
 

@@ -74,6 +74,12 @@ pub trait Loss: Clone + Debug + PartialEq + Send + Sync + 'static {
         Targets::Any
     }
 
+    /// Says what the loss of a batch is of those of its items: their mean if nothing else is said. Where gradients of parts of
+    /// a batch are accumulated, a part of a mean counts by its share of the items, a part of a sum counts whole.
+    fn reduction(&self) -> Reduction {
+        Reduction::Mean
+    }
+
     /// Returns a copy in which every scalar slot has a fixed value and every array fixed numbers: what decides
     /// the program.
     fn structural(&self) -> Self {
@@ -239,6 +245,8 @@ pub trait DynLoss: Any + Debug + Send + Sync {
     fn forward_with(&self, call: &LossCall<'_>, result: Tree, target: &Var) -> Var;
     /// See [`Loss::targets`].
     fn targets(&self, x: &Type) -> Targets;
+    /// See [`Loss::reduction`].
+    fn reduction(&self) -> Reduction;
     /// See [`Loss::scalar`].
     fn scalar(&self, name: &str) -> Option<f64>;
     /// Lists the arrays that are there, with their names: see [`Loss::array`].
@@ -258,6 +266,10 @@ impl<L: Loss> DynLoss for L {
 
     fn targets(&self, x: &Type) -> Targets {
         Loss::targets(self, x)
+    }
+
+    fn reduction(&self) -> Reduction {
+        Loss::reduction(self)
     }
 
     fn scalar(&self, name: &str) -> Option<f64> {

@@ -26,4 +26,8 @@ impl Loss for MSELoss {
     fn forward(&self, _: &LossCall<'_>, x: &Var, target: &Var) -> Var {
         x.mse_loss(&in_dtype_of(x, target), self.reduction)
     }
+
+    fn reduction(&self) -> Reduction {
+        self.reduction
+    }
 }

@@ -27,6 +27,10 @@ impl Loss for L1Loss {
     fn forward(&self, _: &LossCall<'_>, x: &Var, target: &Var) -> Var {
         x.l1_loss(&in_dtype_of(x, target), self.reduction)
     }
+
+    fn reduction(&self) -> Reduction {
+        self.reduction
+    }
 }
 
 /// Takes half of the squared distances below `delta`, and `delta · (distance - ½ delta)` above it.
@@ -68,6 +72,10 @@ impl Loss for HuberLoss {
         let delta = call.scalar("delta", x.dtype());
         x.huber_loss(&in_dtype_of(x, target), &delta, self.reduction)
     }
+
+    fn reduction(&self) -> Reduction {
+        self.reduction
+    }
 }
 
 /// Takes half of the squared distances, divided by `beta`, below `beta`, and `distance - ½ beta` above it.
@@ -99,5 +107,9 @@ impl Loss for SmoothL1Loss {
     fn forward(&self, call: &LossCall<'_>, x: &Var, target: &Var) -> Var {
         let beta = call.scalar("beta", x.dtype());
         x.smooth_l1_loss(&in_dtype_of(x, target), &beta, self.reduction)
+    }
+
+    fn reduction(&self) -> Reduction {
+        self.reduction
     }
 }

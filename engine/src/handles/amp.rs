@@ -106,6 +106,21 @@ impl PopulationMut<'_> {
     ) -> Result<Array1<X::Float>, ScalerError> {
         amp::train_step(self.handle.world, self.id, x, targets, loss)
     }
+
+    /// Makes a training step with scaled losses on a batch in so many parts: [`amp::train_step_accumulated`].
+    ///
+    /// # Errors
+    ///
+    /// As [`train_step_accumulated`](Self::train_step_accumulated), and if a model has no scaler.
+    pub fn train_step_scaled_accumulated<'a, 'b, X: Element, Y: Element>(
+        &mut self,
+        x: impl Into<Input<'a, X>>,
+        targets: impl Into<Input<'b, Y>>,
+        loss: &impl Loss,
+        micro_batches: usize,
+    ) -> Result<Array1<X::Float>, ScalerError> {
+        amp::train_step_accumulated(self.handle.world, self.id, x, targets, loss, micro_batches)
+    }
 }
 
 impl ModuleMut<'_> {

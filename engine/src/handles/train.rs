@@ -112,6 +112,15 @@ impl PopulationMut<'_> {
         step::backward(self.handle.world, self.id)
     }
 
+    /// Adds the gradients of the last loss times a number: [`step::backward_scaled`].
+    ///
+    /// # Errors
+    ///
+    /// As [`backward`](Self::backward).
+    pub fn backward_scaled(&mut self, scale: f64) -> Result<(), StepError> {
+        step::backward_scaled(self.handle.world, self.id, scale)
+    }
+
     /// Goes back from a gradient of the last forward pass's results: [`step::backward_from`].
     ///
     /// # Errors
@@ -181,6 +190,21 @@ impl PopulationMut<'_> {
         losses: &mut [X::Float],
     ) -> Result<(), StepError> {
         step::train_step_into(self.handle.world, self.id, x, targets, loss, losses)
+    }
+
+    /// Makes one training step on a batch in so many parts, whose gradients add up: [`step::train_step_accumulated`].
+    ///
+    /// # Errors
+    ///
+    /// As [`train_step`](Self::train_step), and if the batch cannot be cut.
+    pub fn train_step_accumulated<'a, 'b, X: Element, Y: Element>(
+        &mut self,
+        x: impl Into<Input<'a, X>>,
+        targets: impl Into<Input<'b, Y>>,
+        loss: &impl Loss,
+        micro_batches: usize,
+    ) -> Result<Array1<X::Float>, StepError> {
+        step::train_step_accumulated(self.handle.world, self.id, x, targets, loss, micro_batches)
     }
 
     /// Makes one training step of models that take several values or keyword arguments, or give several

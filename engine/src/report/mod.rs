@@ -1,11 +1,13 @@
-//! Looking at models: what they are made of, how their gradients are, and pictures of both.
+//! Looking at models and runs: what models are made of, how their gradients are, what they take in memory and time, and
+//! logs and pictures of all that.
 
+pub mod curves;
 pub mod health;
 pub mod histogram;
+#[cfg(feature = "log")]
+pub mod log;
+pub mod memory;
 #[cfg(feature = "plot")]
 pub mod plot;
-pub mod quantiles;
+pub mod profile;
 pub mod summary;
-//! What can be told of models: values that print themselves.
-
-pub mod memory;

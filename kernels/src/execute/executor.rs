@@ -7,6 +7,7 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use crate::cpu::tile::{Rows, Tile, View};
+use crate::execute::profile::Clock;
 use crate::ir::rng_key::RngKey;
 use crate::memory::{AlignedBytes, padded};
 use crate::plan::{Location, Plan};
@@ -100,14 +101,23 @@ thread_local! {
 /// # Safety
 ///
 /// As [`run`](super::queue::run), for these models.
-pub(super) unsafe fn visit(stages: &[Stage<'_>], models: Range<usize>, split: bool) {
+pub(super) unsafe fn visit<'a, C: Clock<'a>>(
+    stages: &[Stage<'a>],
+    models: Range<usize>,
+    split: bool,
+    clock: &C,
+) {
     let mut workspace = WORKSPACES.with_borrow_mut(Vec::pop).unwrap_or_default();
+    let mut notes = C::Notes::default();
     for stage in stages {
         for step in 0..stage.steps {
             // SAFETY: as the caller promises.
-            unsafe { workspace.run_step(stage, step, models.clone(), split) };
+            unsafe {
+                workspace.run_step(stage, step, models.clone(), split, (clock, &mut notes));
+            }
         }
     }
+    clock.keep(notes);
     WORKSPACES.with_borrow_mut(|free| free.push(workspace));
 }
 
@@ -117,14 +127,15 @@ impl Workspace {
     /// # Safety
     ///
     /// As [`run`](super::queue::run), for these models and this step.
-    unsafe fn run_step(
+    unsafe fn run_step<'a, C: Clock<'a>>(
         &mut self,
-        stage: &Stage<'_>,
+        stage: &Stage<'a>,
         step: usize,
         models: Range<usize>,
         split: bool,
+        (clock, notes): (&C, &mut C::Notes),
     ) {
-        let Stage { plan, binding, .. } = stage;
+        let &Stage { plan, ref binding, .. } = stage;
         self.arena.reserve(plan.arena_bytes * models.len());
         self.scratch.reserve(plan.scratch_bytes);
         if let Some(keys) = binding.keys.get(models.clone()) {
@@ -190,7 +201,7 @@ impl Workspace {
             }
         }
         for (number, step) in plan.steps.iter().enumerate() {
-            let start = plan.times.start();
+            let start = clock.start();
             let scratch = self.scratch.bytes_mut();
             // SAFETY: arena places of values that live at the same time do not overlap, each model has an
             // arena of its own, and the caller answers for all other rows.
@@ -200,7 +211,7 @@ impl Workspace {
                     .with_split(split)
             };
             step.kernel.run(&mut tile);
-            plan.times.stop(number, start);
+            clock.stop(notes, start, (plan, number, models.len()));
         }
         self.views = recycle(views);
     }

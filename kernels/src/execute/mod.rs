@@ -2,4 +2,5 @@
 
 pub(crate) mod eager;
 pub mod executor;
+pub mod profile;
 pub mod queue;

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rayon::prelude::*;
 
 use super::executor::{Stage, visit};
+use super::profile::{Clock, Event, NoClock, Recorder};
 use crate::cpu::tile::Rows;
 
 /// What the models of one cohort do: some stages, one after another on each tile.
@@ -106,15 +107,15 @@ impl<'a> Work<'a> {
     /// # Safety
     ///
     /// As [`run`], for these models.
-    unsafe fn visit(&self, models: Range<usize>, direction: Direction) {
+    unsafe fn visit<C: Clock<'a>>(&self, models: Range<usize>, direction: Direction, clock: &C) {
         if models.len() == 1 {
             // One row has no gaps: nothing to look for, which of a tiny model takes as long as a layer.
             // SAFETY: as the caller promises.
-            return unsafe { visit(self.stages, models, false) };
+            return unsafe { visit(self.stages, models, false, clock) };
         }
         let cuts = Cuts::of(self.stages, &models);
         // SAFETY: as the caller promises.
-        let visit_even = |models| unsafe { visit(self.stages, models, false) };
+        let visit_even = |models| unsafe { visit(self.stages, models, false, clock) };
         direction.each(tiles(models, self.tile), |models| match &cuts {
             Cuts::Few(cuts) if cuts.iter().all(|&cut| cut <= models.start || models.end <= cut) => {
                 visit_even(models);
@@ -138,11 +139,33 @@ impl<'a> Work<'a> {
 /// and of slots that are stored to, and nobody writes the others; rows that are written belong to one model of one
 /// cohort each and overlap nothing else.
 pub unsafe fn run(queue: &mut [Work<'_>], direction: Direction) {
+    // SAFETY: as the caller promises.
+    unsafe { run_by(queue, direction, &NoClock) };
+}
+
+/// [`run`], to the same bits, with the time that each step took on each tile; in no order.
+///
+/// # Safety
+///
+/// As [`run`].
+pub unsafe fn run_profiled<'a>(queue: &mut [Work<'a>], direction: Direction) -> Vec<Event<'a>> {
+    let recorder = Recorder::default();
+    // SAFETY: as the caller promises.
+    unsafe { run_by(queue, direction, &recorder) };
+    recorder.into_events()
+}
+
+/// [`run`] by a clock.
+///
+/// # Safety
+///
+/// As [`run`].
+unsafe fn run_by<'a, C: Clock<'a>>(queue: &mut [Work<'a>], direction: Direction, clock: &C) {
     let threads = rayon::current_num_threads();
     let all = queue.iter().map(Work::length).fold(0, u64::saturating_add);
     if threads == 1 || all < WORTH_A_THREAD {
         // SAFETY: as the caller promises.
-        let visit = |work: &Work<'_>| unsafe { work.visit(0..work.models, direction) };
+        let visit = |work: &Work<'a>| unsafe { work.visit(0..work.models, direction, clock) };
         return direction.each(queue.iter(), visit);
     }
     let mut end = 0_u64;
@@ -152,7 +175,7 @@ pub unsafe fn run(queue: &mut [Work<'_>], direction: Direction) {
         if is_large && work.models < threads && work.length() >= WORTH_A_THREAD {
             for models in tiles(0..work.models, 1) {
                 // SAFETY: as the caller promises.
-                unsafe { visit(work.stages, models, true) };
+                unsafe { visit(work.stages, models, true, clock) };
             }
         } else {
             end = end.saturating_add(work.length());
@@ -169,7 +192,7 @@ pub unsafe fn run(queue: &mut [Work<'_>], direction: Direction) {
             let of_home = cut(end, home, homes)..cut(end, home + 1, homes);
             while let Some(part) = take(&taken[home as usize], &of_home, least, direction) {
                 // SAFETY: as the caller promises; the parts are apart, so each model is visited once.
-                unsafe { visit_part(queue, &part, direction) };
+                unsafe { visit_part(queue, &part, direction, clock) };
             }
         }
     };
@@ -212,12 +235,17 @@ fn take(
 /// # Safety
 ///
 /// As [`run`], for these models.
-unsafe fn visit_part(queue: &[Work<'_>], part: &Range<u64>, direction: Direction) {
+unsafe fn visit_part<'a, C: Clock<'a>>(
+    queue: &[Work<'a>],
+    part: &Range<u64>,
+    direction: Direction,
+    clock: &C,
+) {
     let first = queue.partition_point(|work| work.end <= part.start);
     let count = queue[first..].partition_point(|work| work.start < part.end);
     direction.each(queue[first..first + count].iter(), |work| {
         // SAFETY: as the caller promises.
-        unsafe { work.visit(work.models_in(part), direction) };
+        unsafe { work.visit(work.models_in(part), direction, clock) };
     });
 }
 

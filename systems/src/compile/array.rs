@@ -1,9 +1,10 @@
 //! [`Input`]: arrays on their way to the models of a population.
 
 use core::fmt::Debug;
+use core::ops::Range;
 use std::sync::Arc;
 
-use ndarray::{Array, ArrayD, ArrayView, ArrayView2, CowArray, Dimension, Ix2, IxDyn};
+use ndarray::{Array, ArrayD, ArrayView, ArrayView2, Axis, CowArray, Dimension, Ix2, IxDyn};
 use neurarch_kernels::ir::dtype::{Dtype, Element, bf16, f16};
 use neurarch_kernels::ir::shape::Type;
 use neurarch_kernels::ir::tree::Arguments;
@@ -71,6 +72,18 @@ impl<'a, T: Element> Input<'a, T> {
     pub fn models(&self) -> Option<usize> {
         // An array without axes is one number, for one model.
         (!self.shared).then(|| self.array.shape().first().copied().unwrap_or(1))
+    }
+
+    /// Takes some items of the batch: a part of the first axis behind that of the models. Others than row-major parts are
+    /// copied.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such axis, or it is shorter.
+    pub(crate) fn items(&self, items: Range<usize>) -> Input<'_, T> {
+        let axis = Axis(usize::from(!self.shared));
+        let part = self.array.slice_axis(axis, items.into());
+        Input { array: row_major(part), shared: self.shared, needs_gradient: false }
     }
 
     /// Forgets the element type.

@@ -115,6 +115,9 @@ pub enum StepError {
     /// A data set cannot be cut into minibatches as asked.
     #[error("data set: {0}")]
     DataSet(String),
+    /// A batch cannot be cut into micro-batches as asked.
+    #[error("micro-batches: {0}")]
+    MicroBatches(String),
     /// A component has no such number.
     #[error("{path}: no scalar slot '{name}'")]
     Scalar {

@@ -9,6 +9,7 @@ pub(crate) mod keys;
 pub mod lazy;
 pub(crate) mod loss_arrays;
 pub(crate) mod prepare;
+pub mod profile;
 pub(crate) mod ready;
 pub(crate) mod record;
 pub(crate) mod route;

@@ -20,6 +20,7 @@ use neurarch_kernels::plan::Plan;
 use crate::errors::BindError;
 use crate::storage::bind::{Bound, Located, Together};
 use crate::storage::members::Members;
+use crate::storage::recording::Recording;
 
 /// An array with a row for each model of a population, or one row for all, to read.
 #[derive(Clone, Copy, Debug)]
@@ -388,7 +389,12 @@ impl<'a> Queue<'a> {
             false => task.jobs.len(),
         });
         let visits = visits.max().unwrap_or(0);
-        let ran = (0..visits).try_for_each(|visit| self.run(world, visit, arrays, buffers, see));
+        let mut recording = world.remove_resource::<Recording>();
+        let mut run = |visit| self.run(world, visit, (arrays, buffers), see, recording.as_mut());
+        let ran = (0..visits).try_for_each(&mut run);
+        if let Some(recording) = recording {
+            world.insert_resource(recording);
+        }
         buffers.tasks = recycle(self.tasks);
         buffers.jobs = recycle(self.jobs);
         ran
@@ -399,9 +405,9 @@ impl<'a> Queue<'a> {
         &mut self,
         world: &mut World,
         visit: usize,
-        arrays: &mut [Write<'_>],
-        buffers: &mut Buffers,
+        (arrays, buffers): (&mut [Write<'_>], &mut Buffers),
         see: &mut dyn FnMut(&Bound<'_>),
+        recording: Option<&mut Recording>,
     ) -> Result<(), BindError> {
         let Queue { tasks, jobs } = self;
         assert_arrays_apart(tasks, jobs);
@@ -426,7 +432,7 @@ impl<'a> Queue<'a> {
         });
         together.check_apart(bounds.clone())?;
         bounds.for_each(see);
-        let ran = run(&placed, jobs, arrays, buffers, direction);
+        let ran = run(&placed, jobs, (arrays, buffers), direction, recording);
         buffers.placed = recycle(placed);
         ran
     }
@@ -487,10 +493,10 @@ pub(crate) fn launch_read_only(
         column.check(members.len(), &slot.ty);
     }
     let placed = [Placed { members, slots: Slots::ReadOnly(columns), jobs: 0..1 }];
-    run(&placed, &[job], arrays, &mut Buffers::default(), Direction::default())
+    run(&placed, &[job], (arrays, &mut Buffers::default()), Direction::default(), None)
 }
 
-/// Runs jobs on slots that are bound.
+/// Runs jobs on slots that are bound; `recording` notes how long their ops take, if there is one.
 ///
 /// # Errors
 ///
@@ -498,9 +504,9 @@ pub(crate) fn launch_read_only(
 fn run(
     placed: &[Placed<'_>],
     jobs: &[Job<'_>],
-    arrays: &mut [Write<'_>],
-    buffers: &mut Buffers,
+    (arrays, buffers): (&mut [Write<'_>], &mut Buffers),
     direction: Direction,
+    recording: Option<&mut Recording>,
 ) -> Result<(), BindError> {
     // Nested loops: flattened iterators over tasks, jobs and arrays take as long as a tiny model's layer.
     let mut bases = core::mem::take(&mut buffers.bases);
@@ -568,7 +574,7 @@ fn run(
         stage += jobs.len();
         Work::new(&stages[stage - jobs.len()..stage])
     }));
-    // SAFETY: `Job::check` compared every input's and output's row with its array; each array is borrowed
+    // What the executor asks for: `Job::check` compared every input's and output's row with its array; each array is borrowed
     // (`Read` shared, `Write` exclusively) and the members' rows in it are disjoint, those of tasks as well as those of
     // one, since each member is in one task, and tasks of several populations have arrays of their own
     // (`assert_arrays_apart`); `Read::picked` compared item numbers with the data. `slots` are rows that
@@ -576,7 +582,14 @@ fn run(
     // as many bytes as the slots' types say; `Together::check_apart` compared the rows of all tasks, and a row that
     // members share is only read, by an assertion there. `Listed` holds rows that are different. Rows of `ReadOnly` are in memory that is borrowed shared: `launch_read_only`
     // asserts that the plan writes to no slot, and `ReadOnly::check` that they lie there.
-    let run = || unsafe { queue::run(&mut works, direction) };
+    let run = || match recording {
+        // SAFETY: as said above.
+        None => unsafe { queue::run(&mut works, direction) },
+        Some(recording) => {
+            // SAFETY: as said above.
+            recording.note(unsafe { queue::run_profiled(&mut works, direction) });
+        }
+    };
     let ran = catch_unwind(AssertUnwindSafe(run));
     buffers.works = recycle(works);
     buffers.stages = recycle(stages);

@@ -9,6 +9,7 @@ pub(crate) mod launch;
 pub(crate) mod members;
 pub(crate) mod order;
 pub(crate) mod pages;
+pub(crate) mod recording;
 pub(crate) mod visit;
 pub(crate) mod widen;
 pub(crate) mod write_detector;

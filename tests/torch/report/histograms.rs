@@ -2,8 +2,8 @@
 
 use ndarray::{Array, Array1, Array2, array};
 use neurarch::prelude::*;
+use neurarch::report::curves::Curves;
 use neurarch::report::histogram::{Histogram, Numbers};
-use neurarch::report::quantiles::Quantiles;
 
 /// `numpy.histogram(numpy.linspace(-1, 1, 6).astype("f4"), bins=4)` and others.
 #[test]
@@ -41,11 +41,11 @@ fn parameters_of_one_and_of_all_models_are_counted() {
 #[test]
 fn quantiles_are_numpys() {
     let numbers = Array::from_shape_vec((4, 2), vec![1.0_f32, 8.0, 2.0, 4.0, 4.0, 2.0, 8.0, 1.0]);
-    let curves = Quantiles::of(numbers.unwrap().view());
+    let curves = Curves::of(numbers.unwrap().view());
     assert_eq!((curves.best, curves.worst), (vec![1.0, 1.0], vec![8.0, 8.0]));
     assert_eq!(
         (curves.lower, curves.median, curves.upper),
         (vec![1.75; 2], vec![3.0; 2], vec![5.0; 2])
     );
-    assert_eq!(Quantiles::of(Array2::<f64>::zeros((0, 3)).view()).steps(), 0);
+    assert_eq!(Curves::of(Array2::<f64>::zeros((0, 3)).view()).steps(), 0);
 }

@@ -3,6 +3,9 @@
 mod health;
 mod histograms;
 mod live_text;
+#[cfg(feature = "log")]
+mod log;
 #[cfg(feature = "plot")]
 mod plots;
+mod profile;
 mod summary;

@@ -2,10 +2,10 @@
 
 use ndarray::{Array2, Array3, array};
 use neurarch::prelude::*;
+use neurarch::report::curves::Curves;
 use neurarch::report::health::GradientHealth;
 use neurarch::report::histogram::{Histogram, Numbers};
 use neurarch::report::plot::{plot_curves, plot_grad_flow, plot_histograms};
-use neurarch::report::quantiles::Quantiles;
 
 /// The texts of a picture, in their order.
 fn texts(svg: &str) -> Vec<&str> {
@@ -105,16 +105,16 @@ fn any_numbers_can_be_drawn() {
             let histogram = Histogram::new("<a & b>", 7, || [a, b].into_iter());
             let svg = plot_histograms(&[histogram]);
             assert!(svg.contains("&lt;a &amp; b&gt;"), "names are text");
-            plot_curves(&Quantiles::of(array![[a, b, a], [b, b, 1.0]].view()), "loss");
+            plot_curves(&Curves::of(array![[a, b, a], [b, b, 1.0]].view()), "loss");
         }
     }
-    plot_curves(&Quantiles::of(Array2::<f64>::zeros((2, 0)).view()), "loss");
+    plot_curves(&Curves::of(Array2::<f64>::zeros((2, 0)).view()), "loss");
 }
 
 #[test]
 fn ticks_are_short() {
     let ticks = |numbers: [f64; 2]| {
-        let svg = plot_curves(&Quantiles::of(array![numbers].view()), "loss");
+        let svg = plot_curves(&Curves::of(array![numbers].view()), "loss");
         let texts = texts(&svg).into_iter().map(str::to_owned);
         texts.filter(|text| text.parse::<f64>().is_ok()).collect::<Vec<_>>()
     };
@@ -137,7 +137,7 @@ fn ticks_are_short() {
 fn curves_have_gaps_where_models_diverge() {
     let losses =
         array![[4.0, 2.0, 1.0, 0.5], [5.0, f64::NAN, f64::INFINITY, 4.0], [4.5, 3.0, 1.5, 1.0]];
-    let svg = plot_curves(&Quantiles::of(losses.view()), "loss");
+    let svg = plot_curves(&Curves::of(losses.view()), "loss");
     let texts = texts(&svg);
     for text in ["best", "median", "worst", "quartiles", "loss", "step"] {
         assert!(texts.contains(&text), "{text} in {texts:?}");

@@ -4,7 +4,7 @@ use plotters::coord::ranged1d::{AsRangedCoord, ValueFormatter};
 use plotters::prelude::*;
 
 use super::{FONT, GRID, NOTHING, Paper, PlotError, has_place, range_of, svg, tick, unit_of};
-use crate::report::quantiles::Quantiles;
+use crate::report::curves::Curves;
 
 const SIZE: (u32, u32) = (760, 460);
 const BEST: RGBColor = RGBColor(44, 140, 80);
@@ -25,14 +25,14 @@ const LONG: f64 = 50.0;
 ///
 /// ```
 /// use neurarch::report::plot::plot_curves;
-/// use neurarch::report::quantiles::Quantiles;
+/// use neurarch::report::curves::Curves;
 ///
 /// let losses = ndarray::array![[4.0, 2.0, 1.0], [5.0, 4.0, 4.0], [4.5, 3.0, 1.5]]; // [models, steps]
-/// let svg = plot_curves(&Quantiles::of(losses.view()), "loss");
+/// let svg = plot_curves(&Curves::of(losses.view()), "loss");
 /// assert!(svg.contains("median") && svg.contains("loss"));
 /// ```
-pub fn plot_curves(curves: &Quantiles, label: &str) -> String {
-    let Quantiles { best, lower, median, upper, worst } = curves;
+pub fn plot_curves(curves: &Curves, label: &str) -> String {
+    let Curves { best, lower, median, upper, worst } = curves;
     let all = [best, lower, median, upper, worst].into_iter().flatten().copied();
     let range = range_of(all);
     let unit = unit_of(&range);
@@ -47,7 +47,7 @@ fn draw<Y>(
     paper: &Paper<'_>,
     range: Y,
     unit: f64,
-    curves: &Quantiles,
+    curves: &Curves,
     label: &str,
 ) -> Result<(), PlotError>
 where

@@ -3,6 +3,7 @@
 use bevy_ecs::prelude::*;
 use ndarray::{ArrayD, IxDyn};
 use neurarch_components::losses::{DynLoss, Loss};
+use neurarch_kernels::gradients;
 use neurarch_kernels::ir::dtype::Element;
 use neurarch_kernels::ir::program::Role;
 use neurarch_kernels::ir::shape::Type;
@@ -13,8 +14,9 @@ use super::watched::{self, What};
 use super::{eager_loss, modified};
 use crate::compile::array::{AnyInput, Erased, Input, TypeRef};
 use crate::compile::plans::{Kind, Request};
+use crate::compile::results::Results;
 use crate::errors::StepError;
-use crate::execute::cohort::Cohort;
+use crate::execute::cohort::{Cohort, Cohorts};
 use crate::execute::record::Record;
 use crate::execute::route::Route;
 use crate::execute::run::{Run, with_run};
@@ -51,22 +53,7 @@ pub fn loss<'a, T: Element, Y: Element>(
         let results = tape.results.as_ref().ok_or(StepError::NoForward("loss"))?;
         let given = results.types.len();
         let y = results.only().ok_or(StepError::Results { expected: 1, given })?;
-        let request = Request {
-            kind: Kind::Loss,
-            inputs: &[y.into()],
-            structure: None,
-            given: &[],
-            target: Some(targets.ty()),
-            loss: Some(loss),
-            watched: &[],
-        };
-        chosen.clear();
-        for cohort in &mut cohorts.list {
-            chosen.push(match cohort.prepare(world, population, &request) {
-                Err(error) if error.needs_values() => Route::Alone,
-                planned => Route::Planned(planned?),
-            });
-        }
+        choose_losses(world, cohorts, chosen, y, (loss, targets.ty()))?;
         check_targets(loss.targets(y), targets, targets.shape.iter().product())?;
         arrays.refresh(loss, y.dtype);
         if chosen.contains(&Route::Alone) {
@@ -109,6 +96,33 @@ pub fn loss<'a, T: Element, Y: Element>(
     })
 }
 
+/// Finds the plans of a loss of results of type `y`, one a cohort.
+pub(super) fn choose_losses(
+    world: &mut World,
+    cohorts: &mut Cohorts,
+    chosen: &mut Vec<Route>,
+    y: &Type,
+    (loss, target): (&dyn DynLoss, TypeRef<'_>),
+) -> Result<(), StepError> {
+    let request = Request {
+        kind: Kind::Loss,
+        inputs: &[y.into()],
+        structure: None,
+        given: &[],
+        target: Some(target),
+        loss: Some(loss),
+        watched: &[],
+    };
+    chosen.clear();
+    for cohort in &mut cohorts.list {
+        chosen.push(match cohort.prepare(world, cohort.at.population, &request) {
+            Err(error) if error.needs_values() => Route::Alone,
+            planned => Route::Planned(planned?),
+        });
+    }
+    Ok(())
+}
+
 /// Returns whether [`backward`] has something to start from.
 pub fn has_loss(world: &World, population: Entity) -> bool {
     run::has_loss(world, population)
@@ -126,11 +140,48 @@ pub fn has_loss(world: &World, population: Entity) -> bool {
 ///
 /// Source: `torch.Tensor.backward`.
 pub fn backward(world: &mut World, population: Entity) -> Result<(), StepError> {
+    backward_by(world, population, None)
+}
+
+/// [`backward`] of the last [`loss`] times `scale`, the same for all models: for a batch in parts, whose gradients add up
+/// until [`zero_grad`](super::zero_grad).
+///
+/// # Errors
+///
+/// As [`backward`].
+///
+/// # Example
+///
+/// ```
+/// # use bevy_ecs::prelude::*;
+/// # use neurarch_components::layers::Linear;
+/// # use neurarch_components::losses::MSELoss;
+/// # use neurarch_kernels::ir::dtype::Dtype;
+/// # use neurarch_systems::execute::step::{backward_scaled, forward, loss};
+/// # use neurarch_systems::structure::spawn::spawn_population;
+/// # let mut world = World::new();
+/// let brains = spawn_population(&mut world, &Linear::new(3, 2), 10, 10, 0, Dtype::F32)?;
+/// let (x, y) = (ndarray::Array3::<f32>::ones((10, 8, 3)), ndarray::Array3::<f32>::ones((10, 8, 2)));
+/// for part in [0..4, 4..8] {
+///     let at = ndarray::s![.., part, ..];
+///     forward(&mut world, brains, x.slice(&at))?;
+///     loss::<f32, _>(&mut world, brains, y.slice(&at), &MSELoss::default())?;
+///     backward_scaled(&mut world, brains, 0.5)?; // as of the mean over all 8 items
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// Source: `(loss * scale).backward()`.
+pub fn backward_scaled(world: &mut World, population: Entity, scale: f64) -> Result<(), StepError> {
+    backward_by(world, population, Some(scale))
+}
+
+fn backward_by(world: &mut World, population: Entity, scale: Option<f64>) -> Result<(), StepError> {
     with_run(world, population, |world, run| match run.tape.start {
         Start::Nothing if run.tape.results.is_none() => Err(StepError::NoForward("backward")),
         Start::Nothing => Err(StepError::NoLoss),
         Start::LossArray => Err(StepError::NotScalar),
-        Start::Loss => run_backward(world, run, population, None),
+        Start::Loss => run_backward(world, run, population, None, scale),
     })
 }
 
@@ -152,7 +203,7 @@ pub fn backward_from<'a, T: Element>(
 ) -> Result<(), StepError> {
     let gradient = gradient.into();
     with_run(world, population, |world, run| {
-        run_backward(world, run, population, Some(&[Some(gradient.erase())]))
+        run_backward(world, run, population, Some(&[Some(gradient.erase())]), None)
     })
 }
 
@@ -172,7 +223,7 @@ pub fn backward_with(
     with_run(world, population, |world, run| {
         let gradients: Vec<_> =
             gradients.iter().map(|gradient| gradient.as_ref().map(AnyInput::erase)).collect();
-        run_backward(world, run, population, Some(&gradients))
+        run_backward(world, run, population, Some(&gradients), None)
     })
 }
 
@@ -209,6 +260,14 @@ fn start_from(tape: &mut Tape, n_models: usize, gradients: &[Option<Erased<'_>>]
             let to = &mut row[offset..][..y.size_bytes()];
             to.copy_from_slice(&gradient.bytes[model * gradient.stride()..][..to.len()]);
         }
+    }
+}
+
+/// Multiplies the gradient of the loss by a number.
+fn scale_start(tape: &mut Tape, n_models: usize, scale: f64) {
+    if let Some(y) = tape.results.as_ref().and_then(Results::only) {
+        let rows = &mut tape.gradient.bytes_mut()[..y.size_bytes() * n_models];
+        gradients::scale(y.dtype, rows, scale);
     }
 }
 
@@ -264,12 +323,13 @@ fn choose_plans(
     }
 }
 
-/// Runs the backward passes, from the gradients of a loss or from given ones.
+/// Runs the backward passes, from the gradients of a loss, times `scale` if there is one, or from given ones.
 fn run_backward(
     world: &mut World,
     run: &mut Run,
     population: Entity,
     gradients: Option<&[Option<Erased<'_>>]>,
+    scale: Option<f64>,
 ) -> Result<(), StepError> {
     run.follow(world, population)?;
     let mut given = Vec::new();
@@ -283,6 +343,9 @@ fn run_backward(
     let n_models = run.models.count;
     if let Some(gradients) = gradients {
         start_from(&mut run.tape, n_models, gradients);
+    }
+    if let Some(scale) = scale {
+        scale_start(&mut run.tape, n_models, scale);
     }
     run.tape.given = given;
     let watched = watched::make(world, run, &What::Backward(n_models));

@@ -4,6 +4,7 @@
 //! in the order of its indices. An inactive model is not visited: its rows of the results are left
 //! alone (zero, where the call makes the array).
 
+mod accumulate;
 mod backward;
 mod call;
 pub(crate) mod check;
@@ -21,7 +22,9 @@ mod watched_step;
 
 pub(crate) use crate::errors::NOT_SCALAR;
 pub use crate::errors::StepError;
-pub use backward::{backward, backward_from, backward_with, has_loss, loss};
+pub(crate) use accumulate::MicroBatches;
+pub use accumulate::train_step_accumulated;
+pub use backward::{backward, backward_from, backward_scaled, backward_with, has_loss, loss};
 pub use call::{call, call_slice, call_with};
 pub use forward::{forward, forward_any, forward_into, forward_with};
 pub use gradients::{input_gradient, input_gradients, set_gradient, zero_grad};

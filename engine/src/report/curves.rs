@@ -1,4 +1,4 @@
-//! [`Quantiles`]: curves of a population, such as its losses: best, quartiles and median, worst.
+//! [`Curves`]: curves of a population, such as its losses: best, quartiles and median, worst.
 
 use ndarray::{ArrayView2, Axis};
 use serde::Serialize;
@@ -10,10 +10,10 @@ use serde::Serialize;
 /// # Example
 ///
 /// ```
-/// use neurarch::report::quantiles::Quantiles;
+/// use neurarch::report::curves::Curves;
 ///
 /// let losses = ndarray::array![[4.0, 1.0], [2.0, 2.0], [3.0, f64::NAN], [1.0, 3.0], [5.0, 5.0]]; // [models, steps]
-/// let curves = Quantiles::of(losses.view());
+/// let curves = Curves::of(losses.view());
 /// assert_eq!((curves.best, curves.median), (vec![1.0, 1.0], vec![3.0, 3.0]));
 /// assert_eq!((curves.lower, curves.upper), (vec![2.0, 2.0], vec![4.0, 5.0]));
 /// assert!(curves.worst[0] == 5.0 && curves.worst[1].is_nan());
@@ -22,7 +22,7 @@ use serde::Serialize;
 /// Source: `numpy.quantile`, which interpolates linearly.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[non_exhaustive]
-pub struct Quantiles {
+pub struct Curves {
     /// The least number of each step.
     pub best: Vec<f64>,
     /// The first quartile.
@@ -35,11 +35,11 @@ pub struct Quantiles {
     pub worst: Vec<f64>,
 }
 
-impl Quantiles {
+impl Curves {
     /// Orders the numbers of each step, `[models, steps]`, as [`train_steps`](crate::PopulationMut::train_steps) returns
     /// losses. Without models there are no steps.
     pub fn of<T: Copy + Into<f64>>(numbers: ArrayView2<'_, T>) -> Self {
-        let mut curves = Quantiles::default();
+        let mut curves = Curves::default();
         if numbers.nrows() == 0 {
             return curves;
         }
@@ -50,7 +50,7 @@ impl Quantiles {
             };
             let mut sorted: Vec<_> = step.iter().map(number).collect();
             sorted.sort_unstable_by(f64::total_cmp);
-            let Quantiles { best, lower, median, upper, worst } = &mut curves;
+            let Curves { best, lower, median, upper, worst } = &mut curves;
             for (curve, part) in
                 [(best, 0.0), (lower, 0.25), (median, 0.5), (upper, 0.75), (worst, 1.0)]
             {
