@@ -26,6 +26,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::File;
@@ -233,11 +234,9 @@ impl KeyAverages {
     pub fn table(&self, sort_by: SortBy, row_limit: usize) -> String {
         let mut rows: Vec<_> = self.rows.iter().collect();
         match sort_by {
-            SortBy::SelfCpuTimeTotal => {
-                rows.sort_by(|a, b| b.self_cpu_time_total.cmp(&a.self_cpu_time_total))
-            }
-            SortBy::CpuTimeTotal => rows.sort_by(|a, b| b.cpu_time_total.cmp(&a.cpu_time_total)),
-            SortBy::Count => rows.sort_by(|a, b| b.count.cmp(&a.count)),
+            SortBy::SelfCpuTimeTotal => rows.sort_by_key(|row| Reverse(row.self_cpu_time_total)),
+            SortBy::CpuTimeTotal => rows.sort_by_key(|row| Reverse(row.cpu_time_total)),
+            SortBy::Count => rows.sort_by_key(|row| Reverse(row.count)),
             SortBy::Key => {}
         }
         rows.truncate(row_limit);

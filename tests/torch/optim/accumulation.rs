@@ -102,7 +102,7 @@ fn micro_batches_are_those_of_torch() {
     as_torch("sum", &net(), (8, 4), &far(8), &MSELoss { reduction: Reduction::Sum });
     as_torch("batch_norm", &with_norm(), (8, 2), &far(8), &mean);
     let classes = |ignored: bool| {
-        let class = |i: usize| if ignored && i % 4 == 0 { 0 } else { (2 * i % 3) as i64 };
+        let class = |i: usize| if ignored && i.is_multiple_of(4) { 0 } else { (2 * i % 3) as i64 };
         Array1::from_shape_fn(8, class).into_dyn()
     };
     let loss = CrossEntropyLoss::default();

@@ -81,7 +81,7 @@ struct Strings {
 fn records(path: &Path) -> Vec<Event> {
     let masked = |bytes: &[u8]| {
         let crc = checksum(CrcAlgorithm::Crc32Iscsi, bytes) as u32;
-        ((crc >> 15) | (crc << 17)).wrapping_add(0xa282_ead8).to_le_bytes()
+        crc.rotate_right(15).wrapping_add(0xa282_ead8).to_le_bytes()
     };
     let bytes = fs::read(path).unwrap();
     let (mut rest, mut events) = (bytes.as_slice(), Vec::new());
