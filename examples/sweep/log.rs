@@ -4,7 +4,7 @@ use std::fs;
 
 use ndarray::{ArrayView2, Axis};
 use neurarch::report::log::{
-    CsvWriter, Histogram, JsonLinesWriter, LogError, Logger, Quantiles, SummaryWriter,
+    Buckets, CsvWriter, JsonLinesWriter, LogError, Logger, Quantiles, SummaryWriter,
 };
 
 use super::results::{Outcome, Results};
@@ -62,7 +62,7 @@ impl Log {
         writers.add_models("validation/loss", &losses.of(&loss), step)?;
         let mut accuracies = Quantiles::default().largest(true);
         writers.add_models("validation/accuracy", &accuracies.of(&accuracy), step)?;
-        writers.add_histogram("validation/accuracies", &Histogram::of(&accuracy), step)?;
+        writers.add_histogram("validation/accuracies", &Buckets::of(&accuracy), step)?;
         writers.flush()
     }
 }

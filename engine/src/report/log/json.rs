@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer};
 
 use super::file::LogFile;
 use super::quantiles::quantile_name;
-use crate::report::log::{Entry, Histogram, LogError, Logger, Value};
+use crate::report::log::{Buckets, Entry, LogError, Logger, Value};
 
 /// Writes a JSON object a line.
 ///
@@ -107,8 +107,8 @@ struct Numbers {
     buckets: Vec<Number>,
 }
 
-impl From<&Histogram> for Numbers {
-    fn from(of: &Histogram) -> Self {
+impl From<&Buckets> for Numbers {
+    fn from(of: &Buckets) -> Self {
         let list = |numbers: &[f64]| numbers.iter().copied().map(Number).collect();
         Numbers {
             min: Number(of.min),

@@ -39,17 +39,17 @@ use std::io;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+mod buckets;
 mod csv;
 mod file;
-mod histogram;
 mod json;
 mod messages;
 mod progress;
 mod quantiles;
 mod tensorboard;
 
+pub use buckets::Buckets;
 pub use csv::CsvWriter;
-pub use histogram::Histogram;
 pub use json::JsonLinesWriter;
 pub use progress::Progress;
 pub use quantiles::{Distribution, Quantiles};
@@ -98,12 +98,7 @@ pub trait Logger {
     /// # Errors
     ///
     /// As [`log`](Logger::log).
-    fn add_histogram(
-        &mut self,
-        tag: &str,
-        histogram: &Histogram,
-        step: u64,
-    ) -> Result<(), LogError> {
+    fn add_histogram(&mut self, tag: &str, histogram: &Buckets, step: u64) -> Result<(), LogError> {
         self.log(&Entry::now(tag, step, Value::Histogram(histogram)))
     }
 
@@ -158,7 +153,7 @@ pub enum Value<'a> {
     /// A number of each model.
     Models(&'a Distribution),
     /// How many numbers lie where.
-    Histogram(&'a Histogram),
+    Histogram(&'a Buckets),
     /// A text.
     Text(&'a str),
 }

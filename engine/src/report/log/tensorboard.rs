@@ -14,7 +14,7 @@ use super::messages::{
     DT_STRING, Dim, Event, HistogramProto, Kind, PluginData, Summary, SummaryMetadata,
     SummaryValue, TensorProto, TensorShape, What,
 };
-use crate::report::log::{Entry, Histogram, LogError, Logger, Value};
+use crate::report::log::{Buckets, Entry, LogError, Logger, Value};
 
 /// Writes scalars, histograms and texts for TensorBoard: a file of its own in a folder, to which records are only appended.
 ///
@@ -113,8 +113,8 @@ fn text_value(tag: &str, text: &str) -> SummaryValue {
     }
 }
 
-impl From<&Histogram> for HistogramProto {
-    fn from(of: &Histogram) -> Self {
+impl From<&Buckets> for HistogramProto {
+    fn from(of: &Buckets) -> Self {
         HistogramProto {
             min: of.min,
             max: of.max,

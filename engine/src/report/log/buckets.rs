@@ -1,20 +1,20 @@
-//! [`Histogram`]: how many numbers lie where.
+//! [`Buckets`]: the histogram of a log, how many numbers lie where.
 
 /// Counts of numbers in buckets that widen by a tenth from one to the next, away from 0 to both sides.
 ///
 /// # Example
 ///
 /// ```
-/// # use neurarch::report::log::Histogram;
+/// # use neurarch::report::log::Buckets;
 /// let weights = ndarray::array![[-1.0_f32, 0.0], [0.5, f32::NAN]];
-/// let histogram = Histogram::of(&weights);
+/// let histogram = Buckets::of(&weights);
 /// assert_eq!((histogram.min, histogram.max, histogram.num, histogram.sum), (-1.0, 0.5, 3.0, -0.5));
 /// assert_eq!(histogram.buckets.iter().sum::<f64>(), 3.0);
 /// ```
 ///
 /// Source: `torch.utils.tensorboard.SummaryWriter.add_histogram` with `bins="tensorflow"`.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Histogram {
+pub struct Buckets {
     /// The least number.
     pub min: f64,
     /// The greatest number.
@@ -31,12 +31,12 @@ pub struct Histogram {
     pub buckets: Vec<f64>,
 }
 
-impl Histogram {
+impl Buckets {
     /// Counts numbers, of weights or of models.
     pub fn of<'a, T: Copy + Into<f64> + 'a>(numbers: impl IntoIterator<Item = &'a T>) -> Self {
         let limits = limits();
         let mut counts = vec![0.0; limits.len()];
-        let mut all = Histogram { min: f64::INFINITY, max: f64::NEG_INFINITY, ..Self::default() };
+        let mut all = Buckets { min: f64::INFINITY, max: f64::NEG_INFINITY, ..Self::default() };
         let numbers = numbers.into_iter().map(|&number| number.into());
         for number in numbers.filter(|number: &f64| number.is_finite()) {
             all.min = all.min.min(number);
@@ -51,7 +51,7 @@ impl Histogram {
         let used = counts.iter().position(is_full).zip(counts.iter().rposition(is_full));
         match used {
             None => Self::default(),
-            Some((first, last)) => Histogram {
+            Some((first, last)) => Buckets {
                 bucket_limits: limits[first..=last].to_vec(),
                 buckets: counts[first..=last].to_vec(),
                 ..all
