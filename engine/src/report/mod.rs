@@ -1,3 +1,3 @@
 //! What can be told of models: values that print themselves.
 
-pub mod memory;
+pub(crate) mod memory;
