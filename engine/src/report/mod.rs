@@ -6,7 +6,7 @@ pub mod health;
 pub mod histogram;
 #[cfg(feature = "log")]
 pub mod log;
-pub mod memory;
+pub(crate) mod memory;
 #[cfg(feature = "plot")]
 pub mod plot;
 pub mod profile;

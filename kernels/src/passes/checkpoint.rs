@@ -318,6 +318,8 @@ impl Again<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::slice::from_ref;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -427,9 +429,10 @@ mod tests {
     fn what_is_in_a_span_of_a_span_is_made_twice() {
         let layers = [Layer::Tanh; 5];
         let plain = program(&layers, &[]).nodes.len();
-        let once = checkpoint(program(&layers, &[0..4]), WayBack::AtOnce);
+        let (outer, inner) = (0..4, 0..2);
+        let once = checkpoint(program(&layers, from_ref(&outer)), WayBack::AtOnce);
         assert_eq!(once.nodes.len(), plain + 4);
-        let nested = checkpoint(program(&layers, &[0..4, 0..2]), WayBack::AtOnce);
+        let nested = checkpoint(program(&layers, &[outer, inner]), WayBack::AtOnce);
         assert_eq!(nested.nodes.len(), plain + 4 + 1, "the first one once more");
     }
 
@@ -448,7 +451,7 @@ mod tests {
             let half = trace.constant(0.5, Dtype::F32, []);
             let y = trace.checkpoint(|| x.tanh().dropout(&half).sin());
             let dy = trace.input(y.ty().clone());
-            let of_x = backward(&trace, &[(y.clone(), dy)], std::slice::from_ref(&x));
+            let of_x = backward(&trace, &[(y.clone(), dy)], from_ref(&x));
             let outputs: Vec<_> = [y].into_iter().chain(of_x.into_iter().flatten()).collect();
             let program = checkpoint(trace.finish(&outputs).expect("it is recorded"), when);
             split_at(program, Cut { n_forward_inputs: 1, n_backward_outputs: 1, n_some: 0 })
@@ -465,7 +468,7 @@ mod tests {
     #[test]
     fn spans_that_make_no_sense_are_left_out() {
         let layers = [Layer::Linear, Layer::Tanh, Layer::Tanh];
-        let mut broken = program(&layers, &[0..2]);
+        let mut broken = program(&layers, from_ref(&(0..2)));
         let way = Way { pass: 9, nodes: 2..900 };
         for nodes in [Range { start: 3, end: 1 }, 1..900, 500..600, 2..5] {
             broken.spans.push(Span { nodes, ways: vec![way.clone()] });

@@ -12,6 +12,8 @@ use neurarch::prelude::*;
 use neurarch::utils::checkpoint::SpanError;
 use neurarch::utils::memory_profiler;
 
+use crate::known::Known;
+
 const MODELS: usize = 3;
 const BATCH: usize = 4;
 
@@ -66,21 +68,19 @@ fn live(
     }
     let mut gradients = Vec::new();
     for _ in 0..2 {
-        losses.push(words(&models.forward(&x).unwrap()));
-        losses.push(words(&models.loss::<f32, f32>(&y, &MSELoss::default()).unwrap()));
-        models.backward().unwrap();
-        let roots = models.models().to_vec();
-        let world = models.world_mut();
-        for root in roots {
-            let names = world.module_mut(root).unwrap().parameter_names().unwrap();
-            for name in names {
-                let gradient = world.module_mut(root).unwrap().gradient::<f32>(&name).unwrap();
+        losses.push(words(&world.brains(population).forward(&x).unwrap()));
+        let loss = world.brains(population).loss::<f32, f32>(&y, &MSELoss::default());
+        losses.push(words(&loss.unwrap()));
+        world.brains(population).backward().unwrap();
+        for root in world.population(population).unwrap().models().to_vec() {
+            for name in world.part(root).parameter_names().unwrap() {
+                let gradient = world.part(root).gradient::<f32>(&name).unwrap();
                 gradients.push(words(&gradient.unwrap()));
             }
         }
-        models = world.population_mut(population).unwrap();
-        models.step().unwrap();
+        world.brains(population).step().unwrap();
     }
+    let mut models = world.brains(population);
     let results = models.eval().unwrap().no_grad(|models| models.forward(&x)).unwrap();
     Life { losses, gradients, results: words(&results), state: state(&mut world, population) }
 }
@@ -150,7 +150,7 @@ impl Module for Sequence {
     }
 
     fn forward(&self, call: &Call<'_>, x: Var) -> Var {
-        let Tree::Tuple(results) = call.child_with("lstm", Arguments::one(x)) else {
+        let Tree::Tuple(results) = call.child_with("lstm", Arguments::one(x.into())) else {
             return call.trace.poison();
         };
         let Some(Tree::Leaf(y)) = results.into_iter().next() else { return call.trace.poison() };
@@ -262,7 +262,9 @@ fn hooks_are_called_once() {
         let counts: Arc<[AtomicUsize; 3]> = Arc::default();
         let count = |number: usize| {
             let counts = counts.clone();
-            move || drop(counts[number].fetch_add(1, Ordering::Relaxed))
+            move || {
+                counts[number].fetch_add(1, Ordering::Relaxed);
+            }
         };
         let (forward, gradient) = (count(0), count(1));
         let mut layer = models.at("0");
@@ -272,7 +274,7 @@ fn hooks_are_called_once() {
                 Ok(y.filter(|_| changes).map(|y| y.clone().map(&mut |y| y * 2.0)))
             })
             .unwrap();
-        layer.register_full_backward_pre_hook(move |_: &At<'_>, _: &Gradients| gradient()).unwrap();
+        layer.register_full_backward_pre_hook(move |_: &At<'_>, _| gradient()).unwrap();
         let (x, y) = (numbers(&[MODELS, BATCH, 3]), numbers(&[MODELS, BATCH, 4]));
         let mut losses = Vec::new();
         for _ in 0..2 {
@@ -335,8 +337,9 @@ fn what_is_marked_follows_edits_and_goes_with_disable() {
     models.checkpoint_span(2..6).unwrap();
     models.at("3").enable_activation_checkpointing().unwrap();
     models.container().insert(0, Tanh).unwrap();
+    assert!(!models.model(0).unwrap().is_activation_checkpointing().unwrap());
     let marked = |models: &mut PopulationMut<'_>| {
-        let root = models.models()[0];
+        let root = models.models().unwrap()[0];
         let mode = models.world().get::<Mode>(root).unwrap().clone();
         let of = |bits: &Bits| (0..12).filter(|&at| bits.contains(at)).collect::<Vec<_>>();
         mode.checkpoints.map(|marked| [&marked.modules, &marked.begins, &marked.continues].map(of))
@@ -375,7 +378,7 @@ fn spans_that_cannot_be_are_errors() {
         "'a.0': expected a Sequential, got Linear"
     );
     assert_eq!(words(models.at("b").checkpoint_span(..)), "'b': Sequential has no attribute `b`");
-    let root = models.models()[0];
+    let root = models.models().unwrap()[0];
     assert_eq!(world.get::<Mode>(root).unwrap().checkpoints, None);
 }
 

@@ -19,8 +19,9 @@ fn profiled_step(world: &mut World) -> Result<(), StepError> {
     let mut populations = world.query::<(Entity, &neurarch::components::population::Population)>();
     let id = populations.iter(world).map(|(id, _)| id).next().unwrap();
     let mut models = world.population_mut(id).unwrap();
-    let (x, y) = (Array3::<f32>::ones((MODELS, BATCH, 64)), Array3::ones((MODELS, BATCH, 32)));
-    models.train_step::<f32, f32>(&x, &y, &MSELoss::default()).map(drop)
+    let (x, y) =
+        (Array3::<f32>::ones((MODELS, BATCH, 64)), Array3::<f32>::ones((MODELS, BATCH, 32)));
+    models.train_step(&x, &y, &MSELoss::default()).map(drop)
 }
 
 #[test]
