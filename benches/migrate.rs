@@ -54,7 +54,9 @@ fn main() {
     let mut of_all = [Duration::MAX; 2];
     for _ in 0..options.rounds {
         let both = [
-            time(|| drop(brains.bfloat16().unwrap().float().unwrap())),
+            time(|| {
+                brains.bfloat16().unwrap().float().unwrap();
+            }),
             time(|| {
                 target.copy_from_slice(black_box(&source));
                 black_box(&mut target).copy_from_slice(&source);
