@@ -1,6 +1,5 @@
 //! Cohorts run plans: forward, loss, backward and step, planned, observed or op by op.
 
-pub mod calls;
 pub(crate) mod cohort;
 pub(crate) mod decide;
 pub(crate) mod eager;

@@ -13,11 +13,11 @@ use bevy_ecs::prelude::*;
 use serde::Serialize;
 
 use crate::components::module::blueprint::Parameter;
-use crate::systems::execute::calls::{ModuleCalls, module_calls};
 use crate::systems::execute::hooks::Target;
 use crate::systems::execute::step::StepError;
+use crate::systems::execute::step::calls::{ModuleCalls, module_calls};
 
-pub use crate::systems::execute::calls::InputSize;
+pub use crate::systems::execute::step::calls::InputSize;
 pub use options::{Column, SummaryOptions};
 use parameters::{Numbered, elements, sum};
 pub use rows::{KernelSize, Row, Trainable};

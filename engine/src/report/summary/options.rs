@@ -3,7 +3,7 @@
 use crate::kernels::ir::dtype::Dtype;
 use crate::kernels::ir::shape::Shape;
 use crate::kernels::ir::tree::{Arguments, Tree};
-use crate::systems::execute::calls::InputSize;
+use crate::systems::execute::step::calls::InputSize;
 
 /// What a model is called with for its [`Summary`](super::Summary), and what the text shows: torchinfo's arguments.
 ///

@@ -10,7 +10,7 @@ use crate::components::module::NoModule;
 use crate::components::module::blueprint::Blueprint;
 use crate::kernels::ir::shape::Type;
 use crate::kernels::ir::tree::{Arguments, Tree};
-use crate::systems::execute::calls::{ModuleCall, ModuleCalls};
+use crate::systems::execute::step::calls::{ModuleCall, ModuleCalls};
 
 /// One call of a module. A container that is not called, as a `ModuleList`, has a row without sizes.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -7,7 +7,8 @@
 mod accumulate;
 mod backward;
 mod call;
-pub(crate) mod check;
+pub mod calls;
+mod check;
 mod eager_loss;
 mod forward;
 mod gradients;
