@@ -35,8 +35,8 @@ converts!(u8, x => x.into(), y => u8::from(y != 0.0));
 converts!(f16, x => x.to_f32().into(), y => f16::from_f32(y as f32));
 converts!(bf16, x => x.to_f32().into(), y => bf16::from_f32(y as f32));
 
-/// Bytes that are converted at once, by way of the stack.
-const BLOCK_BYTES: usize = 4096;
+/// Bytes that are converted at once, by way of the stack: they are zeroed for each row, and most rows are short.
+const BLOCK_BYTES: usize = 512;
 
 /// A block on the stack, aligned for any element.
 #[repr(align(64))]
