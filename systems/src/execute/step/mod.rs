@@ -8,7 +8,7 @@ mod accumulate;
 mod backward;
 mod call;
 pub mod calls;
-mod check;
+pub(crate) mod check;
 mod eager_loss;
 mod forward;
 mod gradients;
