@@ -19,6 +19,7 @@ use neurarch_kernels::plan::Plan;
 
 use crate::errors::BindError;
 use crate::storage::bind::{Bound, Located, Together};
+use crate::storage::blocks::Blocks;
 use crate::storage::members::Members;
 
 /// An array with a row for each model of a population, or one row for all, to read.
@@ -388,13 +389,29 @@ impl<'a> Queue<'a> {
             false => task.jobs.len(),
         });
         let visits = visits.max().unwrap_or(0);
-        let ran = (0..visits).try_for_each(|visit| self.run(world, visit, arrays, buffers, see));
+        let ran =
+            (0..visits).try_for_each(|visit| self.run(world, visit, arrays, buffers, see, None));
         buffers.tasks = recycle(self.tasks);
         buffers.jobs = recycle(self.jobs);
         ran
     }
 
-    /// Binds and runs the jobs of a visit.
+    /// [`launch`](Queue::launch) of some members of each task, as far as allowed. Each task has one job.
+    ///
+    /// # Errors
+    ///
+    /// As [`launch`](Queue::launch).
+    pub(crate) fn launch_blocks(
+        mut self,
+        world: &mut World,
+        arrays: &mut [Write<'_>],
+        buffers: &mut Buffers,
+        blocks: &Blocks<'_>,
+    ) -> Result<(), BindError> {
+        self.run(world, 0, arrays, buffers, &mut |_| {}, Some(blocks))
+    }
+
+    /// Binds and runs the jobs of a visit: all members, or some blocks of them.
     fn run(
         &mut self,
         world: &mut World,
@@ -402,6 +419,7 @@ impl<'a> Queue<'a> {
         arrays: &mut [Write<'_>],
         buffers: &mut Buffers,
         see: &mut dyn FnMut(&Bound<'_>),
+        blocks: Option<&Blocks<'_>>,
     ) -> Result<(), BindError> {
         let Queue { tasks, jobs } = self;
         assert_arrays_apart(tasks, jobs);
@@ -426,7 +444,7 @@ impl<'a> Queue<'a> {
         });
         together.check_apart(bounds.clone())?;
         bounds.for_each(see);
-        let ran = run(&placed, jobs, arrays, buffers, direction);
+        let ran = run(&placed, jobs, arrays, buffers, (direction, blocks));
         buffers.placed = recycle(placed);
         ran
     }
@@ -487,7 +505,7 @@ pub(crate) fn launch_read_only(
         column.check(members.len(), &slot.ty);
     }
     let placed = [Placed { members, slots: Slots::ReadOnly(columns), jobs: 0..1 }];
-    run(&placed, &[job], arrays, &mut Buffers::default(), Direction::default())
+    run(&placed, &[job], arrays, &mut Buffers::default(), (Direction::default(), None))
 }
 
 /// Runs jobs on slots that are bound.
@@ -500,8 +518,9 @@ fn run(
     jobs: &[Job<'_>],
     arrays: &mut [Write<'_>],
     buffers: &mut Buffers,
-    direction: Direction,
+    (direction, blocks): (Direction, Option<&Blocks<'_>>),
 ) -> Result<(), BindError> {
+    assert!(blocks.is_none() || placed.iter().all(|of| of.jobs.len() == 1), "a stage for a task");
     // Nested loops: flattened iterators over tasks, jobs and arrays take as long as a tiny model's layer.
     let mut bases = core::mem::take(&mut buffers.bases);
     for Placed { jobs: of, .. } in placed {
@@ -576,8 +595,13 @@ fn run(
     // as many bytes as the slots' types say; `Together::check_apart` compared the rows of all tasks, and a row that
     // members share is only read, by an assertion there. `Listed` holds rows that are different. Rows of `ReadOnly` are in memory that is borrowed shared: `launch_read_only`
     // asserts that the plan writes to no slot, and `ReadOnly::check` that they lie there.
-    let run = || unsafe { queue::run(&mut works, direction) };
-    let ran = catch_unwind(AssertUnwindSafe(run));
+    let all = || unsafe { queue::run(&mut works, direction) };
+    let ran = match blocks {
+        // SAFETY: as above; each stage is that of one task.
+        Some(blocks) => unsafe { blocks.run(&stages) },
+        None => catch_unwind(AssertUnwindSafe(all))
+            .map_err(|panic| BindError::Kernel { message: panic_message(&*panic) }),
+    };
     buffers.works = recycle(works);
     buffers.stages = recycle(stages);
     buffers.sinks = recycle(sinks);
@@ -585,7 +609,7 @@ fn run(
     buffers.slots = recycle(slots);
     bases.clear();
     buffers.bases = bases;
-    ran.map_err(|panic| BindError::Kernel { message: panic_message(&*panic) })
+    ran
 }
 
 impl Write<'_> {

@@ -11,6 +11,7 @@ mod eager_loss;
 mod forward;
 mod gradients;
 mod modified;
+mod some;
 mod stretch;
 mod together;
 mod train;
@@ -20,10 +21,14 @@ mod watched_step;
 
 pub(crate) use crate::errors::NOT_SCALAR;
 pub use crate::errors::StepError;
-pub use backward::{backward, backward_from, backward_with, has_loss, loss};
+pub use backward::{backward, backward_from, backward_with, has_loss, loss, loss_with};
 pub use call::{call, call_slice, call_with};
 pub use forward::{forward, forward_any, forward_into, forward_with};
 pub use gradients::{input_gradient, input_gradients, set_gradient, zero_grad};
+pub use some::{
+    Allowance, RunWorkers, SomeCall, SomeStep, TILE, Trained, Used, forward_some, run_on_rayon,
+    train_some,
+};
 pub use together::{TrainStep, forward_all, train_step_all};
 pub use train::{train_step, train_step_into, train_step_with, train_steps, train_steps_with};
 pub use update::step;
