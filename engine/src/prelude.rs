@@ -3,6 +3,7 @@
 
 pub use bevy_ecs::prelude::{Component, Entity, World};
 
+pub use crate::bevy::StepSystems;
 pub use crate::components::amp::GradScaler;
 pub use crate::components::hook::{HookOptions, RemovableHandle};
 pub use crate::components::layers::*;
@@ -38,7 +39,6 @@ pub use crate::optim::{
 pub use crate::systems::compile::array::{AnyArray, AnyInput, DataSet, Input};
 pub use crate::systems::edit::parametrize::RegisterOptions;
 pub use crate::systems::evolve::{EvolveError, Noise};
-pub use crate::systems::execute::sets::StepSystems;
 pub use crate::systems::execute::step::{StepError, TrainStep};
 pub use crate::systems::optim::clip::ClipOptions;
 pub use crate::systems::state::load::LoadOptions;

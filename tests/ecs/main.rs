@@ -9,6 +9,8 @@ mod bits;
 #[path = "../known/mod.rs"]
 mod known;
 
+#[cfg(feature = "app")]
+mod app;
 mod blueprints;
 mod checkpoint;
 mod clones;

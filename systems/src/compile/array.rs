@@ -118,6 +118,16 @@ impl<'a, T: Element, D: Dimension> From<&'a Array<T, D>> for Input<'a, T> {
     }
 }
 
+impl<T: Element, D: Dimension> From<Array<T, D>> for Input<'static, T> {
+    fn from(array: Array<T, D>) -> Self {
+        let array = match array.is_standard_layout() {
+            true => array,
+            false => array.as_standard_layout().into_owned(),
+        };
+        Input { array: array.into_dyn().into(), shared: false, needs_gradient: false }
+    }
+}
+
 fn row_major<T: Clone, D: Dimension>(array: ArrayView<'_, T, D>) -> CowArray<'_, T, D> {
     match array.is_standard_layout() {
         true => array.into(),
@@ -143,6 +153,23 @@ impl AnyInput<'_> {
     /// Returns whether somebody asked for the gradient of these numbers.
     pub fn needs_gradient(&self) -> bool {
         self.erase().needs_gradient
+    }
+
+    /// Counts the models that there are numbers for; `None` if they are for all.
+    pub fn models(&self) -> Option<usize> {
+        self.erase().models
+    }
+
+    /// Views the same numbers.
+    pub fn view(&self) -> AnyInput<'_> {
+        AnyInput(self.0.view())
+    }
+
+    /// Copies the numbers of some models, by their indices, in that order; zeros where there is none. What all models
+    /// share stays as it is.
+    #[must_use]
+    pub fn select(&self, models: &[Option<usize>]) -> AnyInput<'static> {
+        AnyInput(self.0.select(models))
     }
 
     pub(crate) fn erase(&self) -> Erased<'_> {
@@ -183,9 +210,11 @@ pub enum AnyArray {
 }
 
 /// An [`Input`] of some element type.
-trait Erase: Debug {
+trait Erase: Debug + Send + Sync {
     fn erase(&self) -> Erased<'_>;
     fn erase_of_one(&self) -> Erased<'_>;
+    fn view(&self) -> Box<dyn Erase + '_>;
+    fn select(&self, models: &[Option<usize>]) -> Box<dyn Erase>;
 }
 
 impl<T: Element> Erase for Input<'_, T> {
@@ -195,6 +224,29 @@ impl<T: Element> Erase for Input<'_, T> {
 
     fn erase_of_one(&self) -> Erased<'_> {
         Input::erase_of_one(self)
+    }
+
+    fn view(&self) -> Box<dyn Erase + '_> {
+        Box::new(Input { array: self.array.view().into(), ..*self })
+    }
+
+    fn select(&self, models: &[Option<usize>]) -> Box<dyn Erase> {
+        let Input { shared, needs_gradient, .. } = *self;
+        if shared {
+            let array = self.array.to_owned().into();
+            return Box::new(Input { array, shared, needs_gradient });
+        }
+        let mut shape = self.array.shape().to_vec();
+        shape.splice(..1.min(shape.len()), [models.len()]);
+        let mut array = ArrayD::<T>::from_elem(shape, bytemuck::Zeroable::zeroed());
+        for (mut row, model) in array.outer_iter_mut().zip(models) {
+            if let Some(known) =
+                model.filter(|&model| self.array.shape().first().is_some_and(|&n| model < n))
+            {
+                row.assign(&self.array.index_axis(Axis(0), known));
+            }
+        }
+        Box::new(Input { array: array.into(), shared, needs_gradient })
     }
 }
 
@@ -206,6 +258,12 @@ impl<'a, T: Element> From<Input<'a, T>> for AnyInput<'a> {
 
 impl<'a, T: Element, D: Dimension> From<&'a Array<T, D>> for AnyInput<'a> {
     fn from(array: &'a Array<T, D>) -> Self {
+        Input::from(array).into()
+    }
+}
+
+impl<T: Element, D: Dimension> From<Array<T, D>> for AnyInput<'static> {
+    fn from(array: Array<T, D>) -> Self {
         Input::from(array).into()
     }
 }

@@ -13,7 +13,6 @@ pub(crate) mod ready;
 pub(crate) mod record;
 pub(crate) mod route;
 pub(crate) mod run;
-pub mod sets;
 pub mod shared;
 pub mod step;
 pub(crate) mod tape;

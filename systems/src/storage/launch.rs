@@ -19,6 +19,7 @@ use neurarch_kernels::plan::Plan;
 
 use crate::errors::BindError;
 use crate::storage::bind::{Bound, Located, Together};
+use crate::storage::blocks::Blocks;
 use crate::storage::members::Members;
 use crate::storage::recording::Recording;
 
@@ -390,8 +391,10 @@ impl<'a> Queue<'a> {
         });
         let visits = visits.max().unwrap_or(0);
         let mut recording = world.remove_resource::<Recording>();
-        let mut run = |visit| self.run(world, visit, (arrays, buffers), see, recording.as_mut());
-        let ran = (0..visits).try_for_each(&mut run);
+        let ran = (0..visits).try_for_each(|visit| {
+            let manner = Manner::Whole(recording.as_mut());
+            self.run(world, visit, (arrays, buffers), see, manner)
+        });
         if let Some(recording) = recording {
             world.insert_resource(recording);
         }
@@ -400,14 +403,29 @@ impl<'a> Queue<'a> {
         ran
     }
 
-    /// Binds and runs the jobs of a visit.
+    /// [`launch`](Queue::launch) of some members of each task, as far as allowed. Each task has one job.
+    ///
+    /// # Errors
+    ///
+    /// As [`launch`](Queue::launch).
+    pub(crate) fn launch_blocks(
+        mut self,
+        world: &mut World,
+        arrays: &mut [Write<'_>],
+        buffers: &mut Buffers,
+        blocks: &Blocks<'_>,
+    ) -> Result<(), BindError> {
+        self.run(world, 0, (arrays, buffers), &mut |_| {}, Manner::Blocks(blocks))
+    }
+
+    /// Binds and runs the jobs of a visit: all members, or some blocks of them.
     fn run(
         &mut self,
         world: &mut World,
         visit: usize,
         (arrays, buffers): (&mut [Write<'_>], &mut Buffers),
         see: &mut dyn FnMut(&Bound<'_>),
-        recording: Option<&mut Recording>,
+        manner: Manner<'_>,
     ) -> Result<(), BindError> {
         let Queue { tasks, jobs } = self;
         assert_arrays_apart(tasks, jobs);
@@ -432,7 +450,7 @@ impl<'a> Queue<'a> {
         });
         together.check_apart(bounds.clone())?;
         bounds.for_each(see);
-        let ran = run(&placed, jobs, (arrays, buffers), direction, recording);
+        let ran = run(&placed, jobs, (arrays, buffers), (direction, manner));
         buffers.placed = recycle(placed);
         ran
     }
@@ -493,10 +511,19 @@ pub(crate) fn launch_read_only(
         column.check(members.len(), &slot.ty);
     }
     let placed = [Placed { members, slots: Slots::ReadOnly(columns), jobs: 0..1 }];
-    run(&placed, &[job], (arrays, &mut Buffers::default()), Direction::default(), None)
+    let how = (Direction::default(), Manner::Whole(None));
+    run(&placed, &[job], (arrays, &mut Buffers::default()), how)
 }
 
-/// Runs jobs on slots that are bound; `recording` notes how long their ops take, if there is one.
+/// How jobs run.
+enum Manner<'a> {
+    /// All members; a recording notes how long their ops take, if there is one.
+    Whole(Option<&'a mut Recording>),
+    /// Some blocks of them.
+    Blocks(&'a Blocks<'a>),
+}
+
+/// Runs jobs on slots that are bound.
 ///
 /// # Errors
 ///
@@ -505,9 +532,10 @@ fn run(
     placed: &[Placed<'_>],
     jobs: &[Job<'_>],
     (arrays, buffers): (&mut [Write<'_>], &mut Buffers),
-    direction: Direction,
-    recording: Option<&mut Recording>,
+    (direction, manner): (Direction, Manner<'_>),
 ) -> Result<(), BindError> {
+    let is_whole = matches!(manner, Manner::Whole(_));
+    assert!(is_whole || placed.iter().all(|of| of.jobs.len() == 1), "a stage for a task");
     // Nested loops: flattened iterators over tasks, jobs and arrays take as long as a tiny model's layer.
     let mut bases = core::mem::take(&mut buffers.bases);
     for Placed { jobs: of, .. } in placed {
@@ -582,15 +610,22 @@ fn run(
     // as many bytes as the slots' types say; `Together::check_apart` compared the rows of all tasks, and a row that
     // members share is only read, by an assertion there. `Listed` holds rows that are different. Rows of `ReadOnly` are in memory that is borrowed shared: `launch_read_only`
     // asserts that the plan writes to no slot, and `ReadOnly::check` that they lie there.
-    let run = || match recording {
-        // SAFETY: as said above.
-        None => unsafe { queue::run(&mut works, direction) },
-        Some(recording) => {
-            // SAFETY: as said above.
-            recording.note(unsafe { queue::run_profiled(&mut works, direction) });
+    let ran = match manner {
+        // SAFETY: as said above; each stage is that of one task.
+        Manner::Blocks(blocks) => unsafe { blocks.run(&stages) },
+        Manner::Whole(recording) => {
+            let all = || match recording {
+                // SAFETY: as said above.
+                None => unsafe { queue::run(&mut works, direction) },
+                Some(recording) => {
+                    // SAFETY: as said above.
+                    recording.note(unsafe { queue::run_profiled(&mut works, direction) });
+                }
+            };
+            catch_unwind(AssertUnwindSafe(all))
+                .map_err(|panic| BindError::Kernel { message: panic_message(&*panic) })
         }
     };
-    let ran = catch_unwind(AssertUnwindSafe(run));
     buffers.works = recycle(works);
     buffers.stages = recycle(stages);
     buffers.sinks = recycle(sinks);
@@ -598,7 +633,7 @@ fn run(
     buffers.slots = recycle(slots);
     bases.clear();
     buffers.bases = bases;
-    ran.map_err(|panic| BindError::Kernel { message: panic_message(&*panic) })
+    ran
 }
 
 impl Write<'_> {

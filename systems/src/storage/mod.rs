@@ -2,6 +2,7 @@
 
 pub mod bind;
 pub(crate) mod binders;
+pub(crate) mod blocks;
 pub(crate) mod copy;
 pub(crate) mod equal;
 pub(crate) mod gather;

@@ -4,7 +4,7 @@ use ndarray::Array3;
 use neurarch::bevy_ecs::prelude::*;
 use neurarch::bevy_ecs::schedule::Schedule;
 use neurarch::components::scheduler::{Anneal, Metric};
-use neurarch::plugin::add_neurarch;
+use neurarch::plugin::{Learn, add_neurarch};
 use neurarch::prelude::*;
 use neurarch::systems::optim::lr_scheduler::ScheduleError;
 
@@ -193,6 +193,7 @@ fn one_system_steps_every_scheduler_after_the_optimizers() {
     world.module_mut(models[1]).unwrap().schedule(plateau).unwrap();
     world.module_mut(models[2]).unwrap().set_active(false).unwrap();
     world.insert_resource(Learns(population, true));
+    world.entity_mut(population).insert(Learn::by_hand());
     let mut schedule = Schedule::default();
     add_neurarch(&mut schedule);
     schedule.add_systems(learn.in_set(StepSystems::Loss));

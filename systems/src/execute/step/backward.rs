@@ -42,8 +42,24 @@ pub fn loss<'a, T: Element, Y: Element>(
     targets: impl Into<Input<'a, Y>>,
     loss: &impl Loss,
 ) -> Result<ArrayD<T>, StepError> {
-    let targets = targets.into();
-    let loss: &dyn DynLoss = loss;
+    loss_with(world, population, &targets.into().into(), loss)
+}
+
+/// [`loss`] of targets and a loss whose types are known at run time only.
+///
+/// # Shape
+///
+/// As [`loss`].
+///
+/// # Errors
+///
+/// As [`loss`].
+pub fn loss_with<T: Element>(
+    world: &mut World,
+    population: Entity,
+    targets: &AnyInput<'_>,
+    loss: &dyn DynLoss,
+) -> Result<ArrayD<T>, StepError> {
     with_run(world, population, |world, run| {
         let targets = targets.erase();
         run.follow(world, population)?;

@@ -90,11 +90,21 @@ pub(super) fn forward_at<X: Element>(
     entry: Option<&Arc<Entrance>>,
     x: &Input<'_, X>,
 ) -> Result<ArrayD<X::Float>, StepError> {
-    let called = Called { arrays: &[x.erase()], structure: None, entry };
+    forward_erased(world, population, entry, x.erase())
+}
+
+/// [`forward_at`] with an array whose element type is not known.
+pub(super) fn forward_erased<T: Element>(
+    world: &mut World,
+    population: Entity,
+    entry: Option<&Arc<Entrance>>,
+    x: Erased<'_>,
+) -> Result<ArrayD<T>, StepError> {
+    let called = Called { arrays: &[x], structure: None, entry };
     pass(world, population, &called, |world, run, watched| {
         let y = only_result(run, watched)?.ok_or(StepError::Inactive)?;
-        let shape = result_shape("result", run.models.count, y, X::Float::DTYPE)?;
-        let mut y = bytemuck::zeroed_vec::<X::Float>(shape.iter().product());
+        let shape = result_shape("result", run.models.count, y, T::DTYPE)?;
+        let mut y = bytemuck::zeroed_vec::<T>(shape.iter().product());
         run_plans(world, run, population, &called, watched, &mut y)?;
         Ok(shaped(IxDyn(&shape), y))
     })
@@ -457,10 +467,20 @@ pub(super) fn push<'a>(
     first_array: usize,
 ) {
     for (cohort, route) in cohorts.list.iter_mut().zip(chosen) {
-        let Cohort { at, ready, keys, .. } = cohort;
-        if let Some(ready) = route.planned(ready) {
-            queue.push(at, [Job { keys: ready.keys(keys), first_array, ..ready.job(inputs) }]);
-        }
+        push_one(queue, cohort, *route, inputs, first_array);
+    }
+}
+
+/// [`push`] of one cohort.
+pub(super) fn push_one<'a>(
+    queue: &mut Queue<'a>,
+    Cohort { at, ready, keys, .. }: &'a mut Cohort,
+    route: Route,
+    inputs: &'a [Read<'a>],
+    first_array: usize,
+) {
+    if let Some(ready) = route.planned(ready) {
+        queue.push(at, [Job { keys: ready.keys(keys), first_array, ..ready.job(inputs) }]);
     }
 }
 

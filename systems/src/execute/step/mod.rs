@@ -14,6 +14,7 @@ mod forward;
 mod gradients;
 pub mod memory;
 mod modified;
+mod some;
 mod stretch;
 mod together;
 mod train;
@@ -25,10 +26,16 @@ pub(crate) use crate::errors::NOT_SCALAR;
 pub use crate::errors::StepError;
 pub(crate) use accumulate::MicroBatches;
 pub use accumulate::train_step_accumulated;
-pub use backward::{backward, backward_from, backward_scaled, backward_with, has_loss, loss};
+pub use backward::{
+    backward, backward_from, backward_scaled, backward_with, has_loss, loss, loss_with,
+};
 pub use call::{call, call_slice, call_with};
 pub use forward::{forward, forward_any, forward_into, forward_with};
 pub use gradients::{input_gradient, input_gradients, set_gradient, zero_grad};
+pub use some::{
+    Allowance, RunWorkers, SomeCall, SomeStep, TILE, Trained, Used, forward_some, run_on_rayon,
+    train_some,
+};
 pub use together::{TrainStep, forward_all, train_step_all};
 pub use train::{train_step, train_step_into, train_step_with, train_steps, train_steps_with};
 pub use update::step;

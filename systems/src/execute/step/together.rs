@@ -18,10 +18,10 @@ use crate::storage::launch::{Read, Write};
 /// A training step of one population among several: see [`train_step_all`].
 #[derive(Debug)]
 pub struct TrainStep<'a> {
-    population: Entity,
-    x: AnyInput<'a>,
-    targets: AnyInput<'a>,
-    loss: &'a dyn DynLoss,
+    pub(super) population: Entity,
+    pub(super) x: AnyInput<'a>,
+    pub(super) targets: AnyInput<'a>,
+    pub(super) loss: &'a dyn DynLoss,
 }
 
 impl<'a> TrainStep<'a> {

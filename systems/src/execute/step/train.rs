@@ -400,26 +400,37 @@ pub(super) fn push<'a>(
     (inputs, outputs): (&'a [Read<'a>], &'a [Output]),
     first_array: usize,
 ) {
-    let n_parts = parts.len().max(1);
-    let n_inputs = inputs.len() / n_parts;
-    for (cohort, chosen) in cohorts.list.iter_mut().zip(chosen.chunks(n_parts)) {
-        let Cohort { at, ready, keys, is_watched: false, .. } = cohort else { continue };
-        let (ready, keys) = (&*ready, &*keys);
-        let mut first_step = 0;
-        let jobs = parts.iter().zip(chosen).enumerate().filter_map(|(number, (part, route))| {
-            first_step += part.steps;
-            let ready = route.planned(ready)?;
-            Some(Job {
-                steps: part.steps,
-                first_step: first_step - part.steps,
-                outputs: &outputs[number..=number],
-                first_array,
-                keys: ready.keys(keys),
-                ..ready.job(&inputs[number * n_inputs..][..n_inputs])
-            })
-        });
-        queue.push(at, jobs);
+    for (cohort, chosen) in cohorts.list.iter_mut().zip(chosen.chunks(parts.len().max(1))) {
+        push_one(queue, cohort, chosen, parts, (inputs, outputs), first_array);
     }
+}
+
+/// [`push`] of one cohort.
+pub(super) fn push_one<'a>(
+    queue: &mut Queue<'a>,
+    cohort: &'a mut Cohort,
+    chosen: &[Route],
+    parts: &[Stretch<'_>],
+    (inputs, outputs): (&'a [Read<'a>], &'a [Output]),
+    first_array: usize,
+) {
+    let n_inputs = inputs.len() / parts.len().max(1);
+    let Cohort { at, ready, keys, is_watched: false, .. } = cohort else { return };
+    let (ready, keys) = (&*ready, &*keys);
+    let mut first_step = 0;
+    let jobs = parts.iter().zip(chosen).enumerate().filter_map(|(number, (part, route))| {
+        first_step += part.steps;
+        let ready = route.planned(ready)?;
+        Some(Job {
+            steps: part.steps,
+            first_step: first_step - part.steps,
+            outputs: &outputs[number..=number],
+            first_array,
+            keys: ready.keys(keys),
+            ..ready.job(&inputs[number * n_inputs..][..n_inputs])
+        })
+    });
+    queue.push(at, jobs);
 }
 
 /// Adds the columns of the optimizers of cohorts that run eagerly, or will if a hook changes something; says whether

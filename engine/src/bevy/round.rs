@@ -1,0 +1,69 @@
+//! [`Round`]: the minibatch that a population learns from, while some of its models have yet to.
+
+use bevy_ecs::prelude::*;
+
+use super::turns::places_before;
+use crate::components::population::Population;
+use crate::systems::compile::array::AnyInput;
+use crate::systems::execute::step::StepError;
+
+/// What a population learns from now.
+#[derive(Component, Debug, Default)]
+pub(super) struct Round {
+    pub(super) running: Option<Running>,
+    /// How many losses came since the last step, where several make one.
+    pub(super) losses: u32,
+}
+
+/// A minibatch that was begun.
+#[derive(Debug)]
+pub(super) struct Running {
+    /// Rounds that began earlier have a lower number.
+    pub(super) order: u64,
+    pub(super) x: AnyInput<'static>,
+    pub(super) targets: AnyInput<'static>,
+    /// The models as they were last, and as of which version of the population.
+    pub(super) models: Vec<Entity>,
+    pub(super) version: u64,
+    /// Which of them have yet to learn.
+    pub(super) waiting: Vec<bool>,
+}
+
+impl Running {
+    /// Begins with all models of a population.
+    ///
+    /// # Errors
+    ///
+    /// If an array is for another number of models.
+    pub(super) fn new(
+        population: &Population,
+        x: AnyInput<'static>,
+        targets: AnyInput<'static>,
+    ) -> Result<Self, StepError> {
+        let expected = population.len();
+        for (array, numbers) in [("x", &x), ("targets", &targets)] {
+            if let Some(given) = numbers.models().filter(|&given| given != expected) {
+                return Err(StepError::Models { array, expected, given });
+            }
+        }
+        let (models, version) = (population.models().to_vec(), population.version());
+        Ok(Running { order: 0, x, targets, models, version, waiting: vec![true; expected] })
+    }
+
+    /// Follows models that came, went or have other indices: who came has nothing to learn from in this round.
+    pub(super) fn follow(&mut self, population: &Population) {
+        if self.version == population.version() {
+            return;
+        }
+        self.version = population.version();
+        if self.models == population.models() {
+            return;
+        }
+        let before = places_before(&self.models, population.models());
+        self.waiting =
+            before.iter().map(|place| place.is_some_and(|at| self.waiting[at])).collect();
+        self.x = self.x.select(&before);
+        self.targets = self.targets.select(&before);
+        self.models = population.models().to_vec();
+    }
+}
