@@ -93,6 +93,11 @@ pub use neurarch_kernels as kernels;
 #[doc(hidden)]
 pub use neurarch_systems as systems;
 
+/// The example of a Bevy app runs as a doctest.
+#[cfg(all(doctest, feature = "app"))]
+#[doc = include_str!("../../docs/bevy.md")]
+struct InABevyApp;
+
 /// The example in the README runs as a doctest.
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]

@@ -15,7 +15,6 @@ use crate::components::losses::DynLoss;
 use crate::components::module::mode::Mode;
 use crate::components::population::Population;
 use crate::kernels::ir::dtype::{Dtype, Element, bf16, f16};
-use crate::systems::compile::array::AnyInput;
 use crate::systems::execute::step::{
     SomeStep, StepError, TILE, TrainStep, Trained, Used, train_some, train_step_all,
 };
