@@ -111,8 +111,8 @@ pub fn update(world: &mut World) {
         if losses == 0 || losses < learn.every {
             continue;
         }
-        let made = step::step(world, population)
-            .and_then(|()| Ok(step::zero_grad(world, population, true)?));
+        let made =
+            step::step(world, population).and_then(|()| step::zero_grad(world, population, true));
         if let Some(mut round) = world.get_mut::<Round>(population) {
             round.losses = 0;
         }

@@ -118,16 +118,6 @@ impl<'a, T: Element, D: Dimension> From<&'a Array<T, D>> for Input<'a, T> {
     }
 }
 
-impl<T: Element, D: Dimension> From<Array<T, D>> for Input<'static, T> {
-    fn from(array: Array<T, D>) -> Self {
-        let array = match array.is_standard_layout() {
-            true => array,
-            false => array.as_standard_layout().into_owned(),
-        };
-        Input { array: array.into_dyn().into(), shared: false, needs_gradient: false }
-    }
-}
-
 fn row_major<T: Clone, D: Dimension>(array: ArrayView<'_, T, D>) -> CowArray<'_, T, D> {
     match array.is_standard_layout() {
         true => array.into(),
@@ -264,7 +254,11 @@ impl<'a, T: Element, D: Dimension> From<&'a Array<T, D>> for AnyInput<'a> {
 
 impl<T: Element, D: Dimension> From<Array<T, D>> for AnyInput<'static> {
     fn from(array: Array<T, D>) -> Self {
-        Input::from(array).into()
+        let array = match array.is_standard_layout() {
+            true => array,
+            false => array.as_standard_layout().into_owned(),
+        };
+        Input { array: array.into_dyn().into(), shared: false, needs_gradient: false }.into()
     }
 }
 

@@ -25,7 +25,6 @@ fn an_app_without_models_pays_a_few_microseconds_a_frame() {
     let mut paid: Vec<_> = (0..41).map(|_| time(&mut with) - time(&mut without)).collect();
     paid.sort_unstable();
     let median = paid[paid.len() / 2];
-    println!("{median} ns a frame");
     // Tests are not optimized, and run beside others: the bound of 5 µs is that of a release build.
     let most = if cfg!(debug_assertions) { 1_000_000 } else { 5_000 };
     assert!(median < most, "{median} ns");

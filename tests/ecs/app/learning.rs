@@ -193,7 +193,7 @@ fn one_member_diverges_and_is_reset_alone() {
 fn systems_may_be_placed_by_the_host() {
     let mut app = app(NeurarchPlugin::default().with_default_system_setup(false));
     let mine = learners(app.world_mut(), 3, 1);
-    app.edit_schedule(Update, |schedule| order_step(schedule));
+    app.edit_schedule(Update, order_step);
     app.add_systems(Update, give.in_set(StepSystems::Loss));
     app.add_systems(Update, get_systems(StepSystems::Learn));
     app.update();
