@@ -1,4 +1,4 @@
-//! Conversion between element types: of one number ([`Convert`]), of the numbers of a row ([`convert_in_place`]).
+//! Conversion between element types, of one number and of the numbers of a row: [`convert_in_place`].
 
 use crate::cpu::simd::halves::{Stored, narrow, widen};
 use crate::cpu::simd::{Simd, Vectorized, dispatch};
