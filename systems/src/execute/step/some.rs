@@ -78,6 +78,7 @@ pub struct Trained {
 /// let mut steps = [SomeStep { step, waiting: &mut waiting, losses: &mut losses }];
 /// let two_tiles = Allowance { tiles: 2, ..Allowance::unlimited() };
 /// assert_eq!(train_some(&mut world, &mut steps, &two_tiles)?.used.tiles, 2);
+/// drop(steps);
 /// assert_eq!(waiting.iter().filter(|waits| **waits).count(), 8);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
