@@ -1,10 +1,9 @@
 //! [`StepSystems`]: the order of a step, and which systems are in it.
 
 use bevy_ecs::prelude::*;
-use bevy_ecs::schedule::{
-    IntoScheduleConfigs, LogLevel, Schedule, ScheduleBuildSettings, ScheduleConfigs, ScheduleLabel,
-    SingleThreadedExecutor,
-};
+use bevy_ecs::schedule::{IntoScheduleConfigs, Schedule, ScheduleConfigs, ScheduleLabel};
+#[cfg(feature = "app")]
+use bevy_ecs::schedule::{LogLevel, ScheduleBuildSettings, SingleThreadedExecutor};
 use bevy_ecs::system::ScheduleSystem;
 
 use super::budget::begin_frame;
