@@ -50,6 +50,7 @@
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, reason = "other bits on other machines"))]
 
 pub mod amp;
+mod bevy;
 pub mod evolve;
 pub mod functions;
 mod handles;

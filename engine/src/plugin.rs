@@ -8,6 +8,22 @@ use bevy_ecs::prelude::*;
 use bevy_ecs::schedule::Schedule;
 
 #[doc(inline)]
+pub use crate::bevy::bodies::{Brain, BrainOf, Outlives};
+#[doc(inline)]
+pub use crate::bevy::commands::{BrainCommands, BrainError, Brains};
+#[doc(inline)]
+pub use crate::bevy::neighbors::nearest;
+#[doc(inline)]
+pub use crate::bevy::park::{Birth, Parked, Parking, bear, park, stock};
+#[doc(inline)]
+pub use crate::bevy::recurrent::{Hidden, think_recurrent};
+#[doc(inline)]
+pub use crate::bevy::sample::{
+    ActionStream, ActionStreams, categorical, categorical_log_prob, gaussian, gaussian_log_prob,
+};
+#[doc(inline)]
+pub use crate::bevy::think::{ThinkError, think};
+#[doc(inline)]
 pub use crate::components::module::mode::Mode;
 #[doc(inline)]
 pub use crate::components::population::Population;

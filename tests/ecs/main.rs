@@ -10,6 +10,7 @@ mod bits;
 mod known;
 
 mod blueprints;
+mod brains;
 mod checkpoint;
 mod clones;
 mod evolution;
