@@ -121,6 +121,7 @@ pub(crate) fn list(modules: &mut impl Modules) {
     modules.add::<MultiheadAttention>();
     modules.add::<NonDynamicallyQuantizableLinear>();
     modules.add::<NoModule>();
+    modules.add::<NormalizeObservation>();
     modules.add::<Orthogonal>();
     modules.add::<PReLU>();
     modules.add::<PairwiseDistance>();

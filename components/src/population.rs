@@ -3,6 +3,7 @@
 pub mod blueprints;
 pub mod contents;
 pub mod group;
+pub mod parking;
 pub mod tie;
 pub mod tree;
 pub mod versions;
@@ -253,6 +254,16 @@ impl Population {
     pub fn number_from(&mut self, number: u64, _: Keeper) {
         self.next_number = number;
         self.version += 1;
+    }
+
+    /// Assigns the next number to the model at an index, which another one takes over. Its
+    /// [`number`](tree::Model::number) has to follow.
+    pub fn renumber(&mut self, index: u32, _: Keeper) -> u64 {
+        let number = self.next_number;
+        self.next_number = number.wrapping_add(1);
+        self.version += 1;
+        self.turnover.add(self.version, index);
+        number
     }
 
     /// Assigns the next index and number to a root that has been signed.

@@ -6,8 +6,24 @@
 //!
 //! [`World::clear_trackers`]: bevy_ecs::world::World::clear_trackers
 
+#[doc(inline)]
+pub use crate::bevy::bodies::{Brain, BrainOf, Outlives};
+#[doc(inline)]
+pub use crate::bevy::commands::{BrainCommands, BrainError, Brains};
+#[doc(inline)]
+pub use crate::bevy::neighbors::nearest;
+#[doc(inline)]
+pub use crate::bevy::park::{Birth, Parked, Parking, bear, park, stock};
 #[cfg(feature = "app")]
 pub use crate::bevy::plugin::{NeurarchPlugin, run_on_compute_pool};
+#[doc(inline)]
+pub use crate::bevy::recurrent::{Hidden, think_recurrent};
+#[doc(inline)]
+pub use crate::bevy::sample::{
+    ActionStream, ActionStreams, categorical, categorical_log_prob, gaussian, gaussian_log_prob,
+};
+#[doc(inline)]
+pub use crate::bevy::think::{ThinkError, think};
 pub use crate::bevy::{
     Actions, Learn, Learning, Minibatch, ModelDespawned, ModelSpawned, Observations,
     PopulationStepped, Progress, StepFailed, StepSystems, Think, ThinkEvery, TileWorkers,

@@ -12,6 +12,7 @@ mod known;
 #[cfg(feature = "app")]
 mod app;
 mod blueprints;
+mod brains;
 mod checkpoint;
 mod clones;
 mod evolution;

@@ -40,6 +40,7 @@ pub use crate::layers::lazy::norm_conv::{
 pub use crate::layers::norm::batchnorm::{BatchNorm1d, BatchNorm2d, BatchNorm3d, SyncBatchNorm};
 pub use crate::layers::norm::instancenorm::{InstanceNorm1d, InstanceNorm2d, InstanceNorm3d};
 pub use crate::layers::norm::normalization::{GroupNorm, LayerNorm, RMSNorm};
+pub use crate::layers::norm::observation_norm::NormalizeObservation;
 pub use crate::layers::norm::response_norm::{CrossMapLRN2d, LocalResponseNorm};
 pub use crate::layers::recurrent::cell::{GRUCell, LSTMCell, Nonlinearity, RNNCell};
 pub use crate::layers::spatial::adaptive::{

@@ -20,6 +20,7 @@ use crate::module::registered::{Attributes, Registered};
 use crate::module::registry::Modules;
 use crate::optimizer::*;
 use crate::parametrizations::{RegisteredAgain, WeightNormed};
+use crate::population::parking::{Parked, Parking};
 use crate::population::tie::{SharedModule, Ties};
 use crate::population::tree::ModuleName;
 use crate::scheduler::*;
@@ -136,6 +137,8 @@ pub(super) fn list(types: &mut impl Types) {
     types.component::<LbfgsState>();
     types.component::<Metric>();
     types.component::<ModuleName>();
+    types.component::<Parked>();
+    types.component::<Parking>();
     types.component::<Registered>();
     types.component::<RegisteredAgain>();
     types.component::<SharedModule>();

@@ -1,17 +1,24 @@
 //! neurarch in a host's schedules: what `neurarch::plugin` exports.
 
+pub(crate) mod bodies;
 mod budget;
+pub(crate) mod commands;
 mod forward;
 mod messages;
+pub(crate) mod neighbors;
+pub(crate) mod park;
 mod participation;
 #[cfg(feature = "app")]
 pub(crate) mod plugin;
 mod progress;
+pub(crate) mod recurrent;
 #[cfg(all(feature = "app", feature = "reflect"))]
 mod reflect;
 mod round;
+pub(crate) mod sample;
 mod sets;
 mod steps;
+pub(crate) mod think;
 mod training;
 mod turns;
 

@@ -1,5 +1,7 @@
 //! [`EvolveError`].
 
+use bevy_ecs::entity::Entity;
+
 use crate::errors::SignError;
 use crate::structure::spawn::SpawnError;
 use neurarch_components::module::blueprint::UNINITIALIZED_USE;
@@ -21,6 +23,14 @@ pub enum EvolveError {
         expected: usize,
         /// How many entries the list has.
         given: usize,
+    },
+    /// An entity is no model of the population.
+    #[error("{entity} is no model of population {population}")]
+    NotAModel {
+        /// What was given.
+        entity: Entity,
+        /// The population.
+        population: Entity,
     },
     /// An index is none of a model; torch's words.
     #[error("index {index} is out of bounds for a population of {models} models")]

@@ -34,21 +34,28 @@ pub fn overwrite_hyperparameters(
     parents: &[usize],
 ) -> Result<(), EvolveError> {
     let families = Family::place(world, population, parents.iter().map(|&parent| [parent]))?;
-    Optimizers::init(world);
-    let optimizers = world.resource::<Optimizers>();
-    let types = world.get_resource::<ModuleTypes>();
-    let mut changes = Vec::new();
+    let mut pairs = Vec::new();
     for family in families {
         let Some(of) = group(world, population, family.group) else { continue };
         for modules in &of.modules {
-            for (&entity, &[parent]) in modules.iter().zip(&family.parents) {
-                let parent = modules[parent as usize];
-                if parent != entity {
-                    changes.extend(Change::between(world, optimizers, types, entity, parent));
-                }
-            }
+            let parents = family.parents.iter().map(|&[parent]| modules[parent as usize]);
+            pairs.extend(modules.iter().copied().zip(parents));
         }
     }
+    copy_hyperparameters(world, &pairs);
+    Ok(())
+}
+
+/// Gives modules the optimizers and the settings that others had before: pairs of a module and the one that it takes
+/// after.
+pub(super) fn copy_hyperparameters(world: &mut World, pairs: &[(Entity, Entity)]) {
+    Optimizers::init(world);
+    let optimizers = world.resource::<Optimizers>();
+    let types = world.get_resource::<ModuleTypes>();
+    let others = pairs.iter().filter(|(module, parent)| module != parent);
+    let changes = others
+        .filter_map(|&(module, parent)| Change::between(world, optimizers, types, module, parent));
+    let changes: Vec<_> = changes.collect();
     let all = optimizers.ids();
     for change in changes {
         let Ok(mut entity) = world.get_entity_mut(change.entity) else { continue };
@@ -65,7 +72,6 @@ pub fn overwrite_hyperparameters(
             Changed(optimizer) => optimizer.insert(&mut entity),
         }
     }
-    Ok(())
 }
 
 /// What becomes different about a module.

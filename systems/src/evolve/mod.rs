@@ -1,13 +1,15 @@
 //! Evolution: models of a population take over the numbers of others, mix them, and change at random.
 //!
 //! Everything is done once for each column, in parallel, on the entities that there are: models keep their
-//! entities, indices, numbers and modes, and no archetype changes. Only [`clone_models`] makes entities.
+//! entities, indices, numbers and modes, and no archetype changes. Only [`clone_models`] makes entities, and [`park`] has
+//! dead models taken over by others.
 
 mod clone;
 mod crossover;
 mod error;
 mod family;
 mod hyperparameters;
+pub mod park;
 mod perturb;
 
 use bevy_ecs::prelude::*;

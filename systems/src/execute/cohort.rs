@@ -27,7 +27,7 @@ use crate::execute::ready::Ready;
 use crate::execute::route::Route;
 use crate::execute::updates::Updates;
 use crate::storage::bind::{Binder, Located};
-use crate::storage::members::Members;
+use crate::storage::members::{Members, listed};
 use crate::storage::write_detector::WriteDetector;
 use crate::structure::optimizers::Optimizers;
 use crate::structure::population::{Models, population};
@@ -142,8 +142,9 @@ impl Cohorts {
         self.made_at.map(|(version, _)| (version, self.regrouped))
     }
 
-    /// Follows the models that came, went, moved or were written to since the last time, if all models are one cohort
-    /// and still are; says whether they are. Looks at those models, and at a tick of each of the others.
+    /// Follows the models that came, went, moved, became active or inactive or were written to since the last time, if all
+    /// active models are one cohort and still are; says whether they are. Looks at those models, and at a tick of each of
+    /// the others.
     fn follow(
         &mut self,
         world: &mut World,
@@ -158,26 +159,35 @@ impl Cohorts {
         let Some(turnover) = found.turnover(version).filter(|_| generation == known) else {
             return Ok(false);
         };
-        let is_one = cohort.at.members.is_all() && !cohort.scheme.mode.hooked;
+        // Places in the only group are indices.
+        let is_one = !cohort.is_alone && !cohort.scheme.mode.hooked;
         if !is_one || group.members.len() != found.len() || found.is_empty() {
             return Ok(false);
         }
-        let (mut places, before): (Vec<_>, _) = (turnover.collect(), cohort.places.len() as u32);
+        let mut places: Vec<_> = turnover.collect();
         for watch in self.modes.iter_mut().chain(&mut self.rates) {
             watch.follow(world, group)?;
             if !watch.written(world, &mut places) {
                 return Ok(false);
             }
         }
-        places.extend(before..found.len() as u32);
         places.sort_unstable();
         places.dedup();
         places.truncate(places.partition_point(|&place| (place as usize) < found.len()));
         let optimizers = world.resource::<Optimizers>();
-        if !places.iter().all(|&place| cohort.fits(world, optimizers, group, place as usize)) {
+        let is_inactive = |place: u32| {
+            let mode = world.get::<Mode>(group.modules[0][place as usize]);
+            mode.is_some_and(|mode| mode.inactive)
+        };
+        let (resting, running): (Vec<_>, Vec<_>) =
+            places.iter().partition(|&&place| is_inactive(place));
+        if !running.iter().all(|&place| cohort.fits(world, optimizers, group, place as usize)) {
             return Ok(false);
         }
-        cohort.take_over(world, group, &places)?;
+        cohort.take_over(world, group, &running, &resting)?;
+        if cohort.places.is_empty() {
+            return Ok(false);
+        }
         cohort.ready.iter_mut().for_each(|ready| ready.look_again(world));
         self.modes.iter_mut().chain(&mut self.rates).for_each(|watch| watch.look(world));
         self.rated += 1;
@@ -353,6 +363,25 @@ fn owned(
     positions.into_iter().map(own).collect()
 }
 
+/// Adds places to a list that increases, and takes others and those from `count` on out of it.
+fn changed(before: &[u32], added: &[u32], removed: &[u32], count: usize) -> Vec<u32> {
+    let is_kept = |place: &&u32| {
+        (**place as usize) < count
+            && removed.binary_search(place).is_err()
+            && added.binary_search(place).is_err()
+    };
+    let mut places = Vec::with_capacity(before.len() + added.len());
+    let mut added = added.iter().copied().peekable();
+    for &place in before.iter().filter(is_kept) {
+        while let Some(next) = added.next_if(|&next| next < place) {
+            places.push(next);
+        }
+        places.push(place);
+    }
+    places.extend(added);
+    places
+}
+
 impl Cohort {
     /// Returns whether a model has optimizers like the cohort's, where it has them.
     fn owns_like(
@@ -383,16 +412,29 @@ impl Cohort {
             && others.all(|at| optimizers.id_on(world, group.modules[at][place]).is_none())
     }
 
-    /// Takes the models at some places of the group for members, all others as they were: of a cohort of all models.
-    fn take_over(&mut self, world: &World, group: &Group, places: &[u32]) -> Result<(), StepError> {
+    /// Takes the models at some places of the group for members, and those at others for none; all others are as they
+    /// were. Of a cohort of all active models of the only group.
+    fn take_over(
+        &mut self,
+        world: &World,
+        group: &Group,
+        running: &[u32],
+        resting: &[u32],
+    ) -> Result<(), StepError> {
         let count = group.members.len();
-        self.at.members = Members::all(count);
-        self.places.truncate(count);
-        self.places.extend(self.places.len() as u32..count as u32);
+        let before = std::mem::take(&mut self.places);
+        self.places = changed(&before, running, resting, count);
+        if self.at.members.population() != count || self.places != before {
+            self.at.members = match self.places.len() == count {
+                true => Members::all(count),
+                false => listed(count, &self.places),
+            };
+        }
         self.keys = Keys::default();
         self.changes = None;
-        let Cohort { ready, scheme, .. } = self;
-        ready.iter_mut().try_for_each(|ready| ready.take_over(world, scheme, group, places))
+        let Cohort { ready, scheme, places, .. } = self;
+        let lists = [before.as_slice(), places.as_slice()];
+        ready.iter_mut().try_for_each(|ready| ready.take_over(world, scheme, group, lists, running))
     }
 
     /// Returns whether its members have hooks of their own.

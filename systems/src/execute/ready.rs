@@ -58,36 +58,47 @@ impl Ready {
         }
     }
 
-    /// Reads the scalars of some members anew, and leaves those of all others: of a cohort of all members of its group.
+    /// Reads the scalars of members at some places of the group anew, and leaves those of all others. `before` and `now` are
+    /// the members' places, as they were and as they are.
     pub(crate) fn take_over(
         &mut self,
         world: &World,
         scheme: &Scheme,
         group: &Group,
-        places: &[u32],
+        [before, now]: [&[u32]; 2],
+        changed: &[u32],
     ) -> Result<(), StepError> {
         self.watch.follow(world, group)?;
-        let mut written = places.to_vec();
+        let mut written = changed.to_vec();
         if !self.watch.written(world, &mut written) {
+            self.watch = WriteDetector::default();
+            return Ok(());
+        }
+        let slots = &self.planned.plan.program.scalars;
+        if self.scalars.len() != slots.len() * before.len() {
             self.watch = WriteDetector::default();
             return Ok(());
         }
         written.sort_unstable();
         written.dedup();
-        let places = written.as_slice();
-        let slots = &self.planned.plan.program.scalars;
-        let count = group.members.len();
-        let known = self.scalars.len() / slots.len().max(1);
-        let mut kept = self.scalars.chunks(known.max(1));
-        let mut all = Vec::with_capacity(slots.len() * count);
-        for slot in slots {
-            let own = kept.next().unwrap_or_default();
+        written.retain(|place| now.binary_search(place).is_ok());
+        // Whose number was known, by its place among the members.
+        let mut known = before.iter().copied().enumerate().peekable();
+        let kept = now.iter().map(|&place| {
+            while known.next_if(|&(_, other)| other < place).is_some() {}
+            known.next_if(|&(_, other)| other == place).map(|(member, _)| member)
+        });
+        let kept: Vec<Option<usize>> = kept.collect();
+        let mut all = Vec::with_capacity(slots.len() * now.len());
+        for (number, slot) in slots.iter().enumerate() {
+            let own = &self.scalars[number * before.len()..][..before.len()];
             let first = all.len();
-            all.extend_from_slice(&own[..own.len().min(count)]);
-            all.resize(first + count, 0.0);
-            let read = read_scalar(world, scheme, group, places, slot, self.loss.as_deref())?;
-            for (&place, number) in places.iter().zip(read) {
-                all[first + place as usize] = number;
+            all.extend(kept.iter().map(|kept| kept.map_or(0.0, |member| own[member])));
+            let read = read_scalar(world, scheme, group, &written, slot, self.loss.as_deref())?;
+            for (place, value) in written.iter().zip(read) {
+                if let Ok(member) = now.binary_search(place) {
+                    all[first + member] = value;
+                }
             }
         }
         self.scalars = all;

@@ -339,15 +339,29 @@ impl Binder {
             self.of = Some(of);
             return Ok(());
         }
+        let is_known = self.is_part && self.of.is_some_and(|(p, g, _)| (p, g) == (of.0, of.1));
         self.of = None;
-        self.places.clear();
+        let before = std::mem::take(&mut self.places);
+        self.places.reserve(members.len());
+        // A group of all models has each at its index.
+        let is_whole = group.members.last().copied()
+            == group.members.len().checked_sub(1).map(|last| last as u32);
         for index in members.indices() {
-            let place = group.members.binary_search(&(index as u32));
-            self.places.push(place.map_err(|_| BindError::NotAMember { index })? as u32);
+            let place = match is_whole && index < group.members.len() {
+                true => index,
+                false => {
+                    let place = group.members.binary_search(&(index as u32));
+                    place.map_err(|_| BindError::NotAMember { index })?
+                }
+            };
+            self.places.push(place as u32);
         }
         self.members.clone_from(members);
         self.is_part = self.places.len() != group.members.len();
-        self.positions.iter_mut().for_each(|placement| placement.is_part_right = false);
+        // Where rows are others, their lists are no longer right by themselves.
+        if !(is_known && self.is_part && self.places == before) {
+            self.positions.iter_mut().for_each(|placement| placement.is_part_right = false);
+        }
         self.of = Some(of);
         Ok(())
     }

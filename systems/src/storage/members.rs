@@ -37,6 +37,11 @@ impl Members {
         Members { population, is_all: true, some: Arc::default() }
     }
 
+    /// Counts the models of the population.
+    pub(crate) fn population(&self) -> usize {
+        self.population
+    }
+
     /// Returns whether all are members.
     pub(crate) fn is_all(&self) -> bool {
         self.is_all
