@@ -54,7 +54,7 @@ pub enum ThinkError {
         /// How many numbers it has.
         numbers: usize,
         /// What is wrong.
-        source: StepError,
+        source: Box<StepError>,
     },
     /// A recurrent model has to give two values.
     #[error("expected `{brain}` to give an output and a state, got {given} values")]
@@ -294,6 +294,7 @@ where
     pub(crate) fn error(&self, world: &World, source: StepError) -> ThinkError {
         let (input, output) = (type_name::<In>(), type_name::<Out>());
         let (features, numbers) = (Self::FEATURES, Self::NUMBERS);
+        let source = Box::new(source);
         ThinkError::Step { brain: self.brain(world), input, features, output, numbers, source }
     }
 

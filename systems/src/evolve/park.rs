@@ -127,12 +127,15 @@ pub fn bear(
     Ok(born.map(|root| root.unwrap_or(Entity::PLACEHOLDER)).collect())
 }
 
-/// For each birth, the structure that it asks for, and its parent.
+/// The structure that a birth asks for, and its parent.
+type Wanted = (Option<BlueprintId>, Option<Entity>);
+
+/// For each birth, what it asks for.
 fn structures(
     world: &mut World,
     population: Entity,
     births: &[Birth],
-) -> Result<Vec<(Option<BlueprintId>, Option<Entity>)>, EvolveError> {
+) -> Result<Vec<Wanted>, EvolveError> {
     let first = signed(world, population)?.models().first().copied();
     let first = first.and_then(|root| world.get::<Model>(root)).map(|model| model.blueprint);
     let of = |birth: &Birth| match *birth {
@@ -148,10 +151,9 @@ fn structures(
 
 /// Finds the parked models of a population, once.
 fn list_parked(world: &mut World, population: Entity) {
-    let Some(parking) = world.get::<Parking>(population).filter(|of| !of.is_listed()) else {
+    if world.get::<Parking>(population).is_none_or(Parking::is_listed) {
         return;
-    };
-    debug_assert!(!parking.is_listed());
+    }
     let models = world.get::<Population>(population).map(Population::models).unwrap_or_default();
     let is_parked = |root: &&Entity| world.get::<Parked>(**root).is_some();
     // The last one is the first that is taken over: as if they had died in the order of their indices.
@@ -192,7 +194,7 @@ fn put_back(world: &mut World, population: Entity, taken: Vec<Option<Entity>>) {
 fn spawn_rest(
     world: &mut World,
     population: Entity,
-    wanted: &[(Option<BlueprintId>, Option<Entity>)],
+    wanted: &[Wanted],
     taken: &[Option<Entity>],
 ) -> Result<Vec<Option<Entity>>, EvolveError> {
     let rest = wanted.iter().zip(taken).filter(|(_, taken)| taken.is_none());
@@ -249,7 +251,7 @@ fn spawn_fresh(
 fn take_over(
     world: &mut World,
     population: Entity,
-    wanted: &[(Option<BlueprintId>, Option<Entity>)],
+    wanted: &[Wanted],
     taken: &[Option<Entity>],
 ) -> Result<(), EvolveError> {
     let births = wanted.iter().zip(taken);

@@ -184,7 +184,9 @@ impl Cohorts {
         if !running.iter().all(|&place| cohort.fits(world, optimizers, group, place as usize)) {
             return Ok(false);
         }
-        cohort.take_over(world, group, &running, &resting)?;
+        if cohort.take_over(world, group, &running, &resting)? {
+            self.regrouped += 1;
+        }
         if cohort.places.is_empty() {
             return Ok(false);
         }
@@ -413,15 +415,16 @@ impl Cohort {
     }
 
     /// Takes the models at some places of the group for members, and those at others for none; all others are as they
-    /// were. Of a cohort of all active models of the only group.
+    /// were; says whether other ones than before are members, but for models that came to or went from a cohort of all. Of a
+    /// cohort of all active models of the only group.
     fn take_over(
         &mut self,
         world: &World,
         group: &Group,
         running: &[u32],
         resting: &[u32],
-    ) -> Result<(), StepError> {
-        let count = group.members.len();
+    ) -> Result<bool, StepError> {
+        let (count, were_all) = (group.members.len(), self.at.members.is_all());
         let before = std::mem::take(&mut self.places);
         self.places = changed(&before, running, resting, count);
         if self.at.members.population() != count || self.places != before {
@@ -434,7 +437,10 @@ impl Cohort {
         self.changes = None;
         let Cohort { ready, scheme, places, .. } = self;
         let lists = [before.as_slice(), places.as_slice()];
-        ready.iter_mut().try_for_each(|ready| ready.take_over(world, scheme, group, lists, running))
+        let are_others = before != *places && !(were_all && self.at.members.is_all());
+        let mut all = ready.iter_mut();
+        all.try_for_each(|ready| ready.take_over(world, scheme, group, lists, running))?;
+        Ok(are_others)
     }
 
     /// Returns whether its members have hooks of their own.
