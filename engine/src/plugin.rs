@@ -7,23 +7,29 @@
 //! [`World::clear_trackers`]: bevy_ecs::world::World::clear_trackers
 
 #[doc(inline)]
-pub use crate::bevy::bodies::{Brain, BrainOf, Outlives};
+pub use crate::bevy::brains::bodies::{Brain, BrainOf, Outlives};
 #[doc(inline)]
-pub use crate::bevy::commands::{BrainCommands, BrainError, Brains};
+pub use crate::bevy::brains::commands::{BrainCommands, BrainError, Brains};
 #[doc(inline)]
-pub use crate::bevy::neighbors::nearest;
+pub use crate::bevy::brains::neighbors::nearest;
 #[doc(inline)]
-pub use crate::bevy::park::{Birth, Parked, Parking, bear, park, stock};
-#[cfg(feature = "app")]
-pub use crate::bevy::plugin::{NeurarchPlugin, run_on_compute_pool};
+pub use crate::bevy::brains::park::{Birth, Parked, Parking, bear, park, stock};
 #[doc(inline)]
-pub use crate::bevy::recurrent::{Hidden, think_recurrent};
+pub use crate::bevy::brains::recurrent::{Hidden, think_recurrent};
 #[doc(inline)]
-pub use crate::bevy::sample::{
+pub use crate::bevy::brains::reinforce::{
+    Action, Continuous, Discrete, GaussianPolicyLoss, Reinforce, reinforce,
+};
+#[doc(inline)]
+pub use crate::bevy::brains::rollout::{Experience, Reward, Rollout, record};
+#[doc(inline)]
+pub use crate::bevy::brains::sample::{
     ActionStream, ActionStreams, categorical, categorical_log_prob, gaussian, gaussian_log_prob,
 };
 #[doc(inline)]
-pub use crate::bevy::think::{ThinkError, think};
+pub use crate::bevy::brains::think::{ThinkError, think};
+#[cfg(feature = "app")]
+pub use crate::bevy::plugin::{NeurarchPlugin, run_on_compute_pool};
 pub use crate::bevy::{
     Actions, Learn, Learning, Minibatch, ModelDespawned, ModelSpawned, Observations,
     PopulationStepped, Progress, StepFailed, StepSystems, Think, ThinkEvery, TileWorkers,

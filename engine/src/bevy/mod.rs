@@ -1,24 +1,18 @@
 //! neurarch in a host's schedules: what `neurarch::plugin` exports.
 
-pub(crate) mod bodies;
+pub(crate) mod brains;
 mod budget;
-pub(crate) mod commands;
 mod forward;
 mod messages;
-pub(crate) mod neighbors;
-pub(crate) mod park;
 mod participation;
 #[cfg(feature = "app")]
 pub(crate) mod plugin;
 mod progress;
-pub(crate) mod recurrent;
 #[cfg(all(feature = "app", feature = "reflect"))]
 mod reflect;
 mod round;
-pub(crate) mod sample;
 mod sets;
 mod steps;
-pub(crate) mod think;
 mod training;
 mod turns;
 

@@ -128,16 +128,33 @@ impl Clone for Learn {
 #[derive(Component, Debug, Default)]
 pub struct Minibatch {
     /// As it was put.
-    fresh: Option<(AnyInput<'static>, AnyInput<'static>)>,
+    fresh: Option<Fresh>,
     /// As it was in the tick in which it was put, with the models that there were.
     pub(super) waiting: Option<Running>,
 }
+
+/// Inputs, targets, and who learns from them, by index, if not all do.
+type Fresh = (AnyInput<'static>, AnyInput<'static>, Option<Vec<bool>>);
 
 impl Minibatch {
     /// Gives inputs and targets, each `[models, batch, ..]`, or [shared](crate::Input::shared) without the first axis, by
     /// the models as they are in this tick. Models that come later have nothing to learn from in it.
     pub fn put(&mut self, x: impl Into<AnyInput<'static>>, targets: impl Into<AnyInput<'static>>) {
-        self.fresh = Some((x.into(), targets.into()));
+        self.fresh = Some((x.into(), targets.into(), None));
+        self.waiting = None;
+    }
+
+    /// Gives inputs and targets as [`put`](Self::put) does, to the models that `learns` says by their indices. The rows of
+    /// the others are not read, and whom it does not speak of does not learn.
+    ///
+    /// With [`Learn::every`] above 1 the others rest while it is learned.
+    pub fn put_some(
+        &mut self,
+        x: impl Into<AnyInput<'static>>,
+        targets: impl Into<AnyInput<'static>>,
+        learns: Vec<bool>,
+    ) {
+        self.fresh = Some((x.into(), targets.into(), Some(learns)));
         self.waiting = None;
     }
 
@@ -146,10 +163,14 @@ impl Minibatch {
         self.fresh.is_none() && self.waiting.is_none()
     }
 
-    /// Takes what waits.
-    pub(super) fn take(&mut self) -> Option<(AnyInput<'static>, AnyInput<'static>)> {
-        let waiting = self.waiting.take().map(|running| (running.x, running.targets));
-        self.fresh.take().or(waiting)
+    /// Takes what waits, for the models that there are now.
+    ///
+    /// # Errors
+    ///
+    /// If it was put for another number of models.
+    pub(super) fn take(&mut self, population: &Population) -> Result<Option<Running>, StepError> {
+        self.follow(population)?;
+        Ok(self.waiting.take())
     }
 
     /// Follows the models of the population, those of this tick if it was put in it.
@@ -158,8 +179,13 @@ impl Minibatch {
     ///
     /// If it was put for another number of models.
     pub(super) fn follow(&mut self, population: &Population) -> Result<(), StepError> {
-        if let Some((x, targets)) = self.fresh.take() {
-            self.waiting = Some(Running::new(population, x, targets)?);
+        if let Some((x, targets, learns)) = self.fresh.take() {
+            let mut running = Running::new(population, x, targets)?;
+            if let Some(mut learns) = learns {
+                learns.resize(population.len(), false);
+                running.waiting = learns;
+            }
+            self.waiting = Some(running);
         }
         if let Some(waiting) = &mut self.waiting {
             waiting.follow(population);

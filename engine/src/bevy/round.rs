@@ -9,7 +9,7 @@ use crate::systems::execute::step::StepError;
 
 /// What a population learns from now.
 #[derive(Component, Debug, Default)]
-pub(super) struct Round {
+pub struct Round {
     pub(super) running: Option<Running>,
     /// How many losses came since the last step, where several make one.
     pub(super) losses: u32,

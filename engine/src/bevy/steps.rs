@@ -5,8 +5,9 @@ use bevy_ecs::prelude::*;
 use super::messages::fail;
 use super::participation::{Learn, Minibatch};
 use super::progress::{Stepped, record, tell_step};
-use super::round::Round;
+use super::round::{Round, Running};
 use crate::components::losses::DynLoss;
+use crate::components::module::mode::Mode;
 use crate::components::population::Population;
 use crate::kernels::ir::dtype::{Dtype, Element, bf16, f16};
 use crate::kernels::ir::tree::Arguments;
@@ -14,7 +15,7 @@ use crate::systems::compile::array::AnyInput;
 use crate::systems::execute::step;
 use crate::systems::execute::step::StepError;
 use crate::systems::optim::lr_scheduler;
-use crate::systems::structure::sign;
+use crate::systems::structure::{mode, sign};
 
 /// Settles every population: models that were edited get the parameters that their trees have now. Systems that read
 /// with [`Parameters`](crate::plugin::Parameters) come after it where there may be edits. Costs next to
@@ -63,34 +64,56 @@ pub fn settle(world: &mut World) -> Result<(), BevyError> {
 pub fn compute_gradients(world: &mut World) {
     for (population, learn) in learners(world) {
         let made = match &learn.loss {
-            Some(loss) if learn.every > 1 => lose(world, population, &**loss),
+            Some(loss) if learn.every > 1 => add_minibatch(world, population, &**loss),
             Some(_) => continue,
-            None => Ok(()),
+            None => add_gradients(world, population),
         };
-        let made = made.and_then(|()| {
-            if !step::has_loss(world, population) {
-                return Ok(());
-            }
-            let known = world.get::<Round>(population).map_or(0, |round| round.losses);
-            if known == 0 {
-                step::zero_grad(world, population, true)?;
-            }
-            step::backward(world, population)?;
-            if let Some(mut round) = world.get_mut::<Round>(population) {
-                round.losses = known + 1;
-            }
-            Ok(())
-        });
         if let Err(error) = made {
             fail(world, population, &error);
         }
     }
 }
 
-/// Computes the loss of a population's minibatch, if there is one.
-fn lose(world: &mut World, population: Entity, loss: &dyn DynLoss) -> Result<(), StepError> {
-    let minibatch = world.get_mut::<Minibatch>(population).and_then(|mut of| of.take());
-    let Some((x, targets)) = minibatch else { return Ok(()) };
+/// Adds the gradients of a population's minibatch, if there is one.
+fn add_minibatch(
+    world: &mut World,
+    population: Entity,
+    loss: &dyn DynLoss,
+) -> Result<(), StepError> {
+    let mut found = world.query::<(&Population, &mut Minibatch)>();
+    let Ok((models, mut minibatch)) = found.get_mut(world, population) else { return Ok(()) };
+    let Some(Running { x, targets, models, waiting, .. }) = minibatch.take(models)? else {
+        return Ok(());
+    };
+    resting(world, &models, &waiting, |world| {
+        lose(world, population, (x, targets), loss)?;
+        add_gradients(world, population)
+    })
+}
+
+/// Adds the gradients of a population's loss, if it has one: to none, if it is the first of a step.
+fn add_gradients(world: &mut World, population: Entity) -> Result<(), StepError> {
+    if !step::has_loss(world, population) {
+        return Ok(());
+    }
+    let known = world.get::<Round>(population).map_or(0, |round| round.losses);
+    if known == 0 {
+        step::zero_grad(world, population, true)?;
+    }
+    step::backward(world, population)?;
+    if let Some(mut round) = world.get_mut::<Round>(population) {
+        round.losses = known + 1;
+    }
+    Ok(())
+}
+
+/// Computes the loss of a minibatch.
+fn lose(
+    world: &mut World,
+    population: Entity,
+    (x, targets): (AnyInput<'_>, AnyInput<'_>),
+    loss: &dyn DynLoss,
+) -> Result<(), StepError> {
     step::forward_any(world, population, Arguments::each([x]))?;
     let dtype = world.get::<Population>(population).map(Population::dtype);
     let losses: Vec<f32> = match dtype {
@@ -164,6 +187,26 @@ pub fn step_schedulers(world: &mut World) -> Result<(), BevyError> {
         lr_scheduler::step_all(world, population)?;
     }
     Ok(())
+}
+
+/// Has models rest that do not wait for what is done meanwhile.
+pub(super) fn resting<T>(
+    world: &mut World,
+    models: &[Entity],
+    waiting: &[bool],
+    deed: impl FnOnce(&mut World) -> Result<T, StepError>,
+) -> Result<T, StepError> {
+    let is_active = |model: Entity| world.get::<Mode>(model).is_none_or(|mode| !mode.inactive);
+    let done = models.iter().zip(waiting).filter(|(_, waits)| !**waits);
+    let resting: Vec<_> = done.map(|(&model, _)| model).filter(|&model| is_active(model)).collect();
+    for &model in &resting {
+        mode::set_active(world, model, false)?;
+    }
+    let made = deed(world);
+    for &model in &resting {
+        mode::set_active(world, model, true)?;
+    }
+    made
 }
 
 /// Lists the populations that learn, in an order of their own.

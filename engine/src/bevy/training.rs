@@ -11,14 +11,13 @@ use super::messages::fail;
 use super::participation::{Learn, Minibatch};
 use super::progress::{Progress, record, tell_step};
 use super::round::{Round, Running};
+use super::steps::resting;
 use crate::components::losses::DynLoss;
-use crate::components::module::mode::Mode;
 use crate::components::population::Population;
 use crate::kernels::ir::dtype::{Dtype, Element, bf16, f16};
 use crate::systems::execute::step::{
     SomeStep, StepError, TILE, TrainStep, Trained, Used, train_some, train_step_all,
 };
-use crate::systems::structure::mode;
 
 /// The number of the next round.
 #[derive(Resource, Default)]
@@ -201,20 +200,13 @@ fn train_whole<L: Element>(
     spending: &mut Spending,
 ) -> Result<(), StepError> {
     let Running { x, targets, models, waiting, .. } = &mut work.round;
-    let is_active = |model: Entity| world.get::<Mode>(model).is_none_or(|mode| !mode.inactive);
-    let done = models.iter().zip(&*waiting).filter(|(_, waits)| !**waits);
-    let resting: Vec<_> = done.map(|(&model, _)| model).filter(|&model| is_active(model)).collect();
     let n_tiles = waiting.iter().filter(|waits| **waits).count().div_ceil(TILE);
-    for &model in &resting {
-        mode::set_active(world, model, false)?;
-    }
     let step = TrainStep::new(work.population, x.view(), targets.view(), &*work.loss);
-    let made = train_step_all::<L>(world, &[step]);
-    for &model in &resting {
-        mode::set_active(world, model, true)?;
-    }
+    let made = resting(world, models, waiting, |world| {
+        train_step_all::<L>(world, &[step]).map_err(of_one)
+    });
     spending.add(Used { tiles: n_tiles, late: 0 });
-    *losses = made.map_err(of_one)?.remove(0).to_vec();
+    *losses = made?.remove(0).to_vec();
     waiting.fill(false);
     Ok(())
 }

@@ -3,6 +3,8 @@
 //! A parked model keeps its index as well: the axis of models of every array has it, and calls pass it over. So turnover
 //! of one in a hundred models leaves tables, lists and plans as they are.
 
+use std::collections::HashMap;
+
 use bevy_ecs::prelude::*;
 use neurarch_components::module::blueprint::BlueprintId;
 use neurarch_components::module::mode::{Draws, HasGradient, Mode};
@@ -14,7 +16,7 @@ use neurarch_kernels::ir::program::{Role, Slot};
 
 use super::family::{Family, group, signed};
 use super::hyperparameters::copy_hyperparameters;
-use super::{EvolveError, clone_models};
+use super::{EvolveError, Noise, clone_models, perturb};
 use crate::draw::place_of;
 use crate::errors::SignError;
 use crate::init;
@@ -23,12 +25,24 @@ use crate::storage::members::listed;
 use crate::structure::spawn;
 
 /// What a new model begins with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Birth {
     /// The first numbers that its modules ask for.
     Fresh,
     /// All that a model has, by its root: numbers, gradients, optimizers with their state, modes.
     CloneOf(Entity),
+    /// All that a model has, and noise on its parameters: [`perturb`](super::perturb).
+    MutantOf(Entity, Noise),
+}
+
+impl Birth {
+    /// Returns the model that the new one takes after.
+    pub fn parent(self) -> Option<Entity> {
+        match self {
+            Birth::Fresh => None,
+            Birth::CloneOf(parent) | Birth::MutantOf(parent, _) => Some(parent),
+        }
+    }
 }
 
 /// Parks models: they become inactive, and births take them over. Models that are parked already stay so; entities that
@@ -75,8 +89,8 @@ pub fn stock(world: &mut World, population: Entity, count: usize) -> Result<(), 
 ///
 /// # Errors
 ///
-/// [`EvolveError`], for a parent that is no model of the population, or if there is no model whose structure a fresh one
-/// could have. Nothing is changed then.
+/// [`EvolveError`], for a parent that is no model of the population, if there is no model whose structure a fresh one
+/// could have, or for noise that is none. Nothing is changed then.
 ///
 /// # Example
 ///
@@ -107,6 +121,11 @@ pub fn bear(
     births: &[Birth],
 ) -> Result<Vec<Entity>, EvolveError> {
     let wanted = structures(world, population, births)?;
+    for (model, birth) in births.iter().enumerate() {
+        if let Birth::MutantOf(_, noise) = birth {
+            noise.check(model)?;
+        }
+    }
     list_parked(world, population);
     let taken: Vec<_> =
         wanted.iter().map(|&(blueprint, _)| take_parked(world, population, blueprint)).collect();
@@ -124,7 +143,29 @@ pub fn bear(
     let mut spawned = spawned.into_iter();
     let born = taken.into_iter().map(|taken| taken.or_else(|| spawned.next().flatten()));
     // An observer of the host's may have despawned one that was just spawned.
-    Ok(born.map(|root| root.unwrap_or(Entity::PLACEHOLDER)).collect())
+    let born: Vec<_> = born.map(|root| root.unwrap_or(Entity::PLACEHOLDER)).collect();
+    mutate(world, population, births, &born)?;
+    Ok(born)
+}
+
+/// Adds their noise to those that are born as mutants.
+fn mutate(
+    world: &mut World,
+    population: Entity,
+    births: &[Birth],
+    born: &[Entity],
+) -> Result<(), EvolveError> {
+    let index = |root: Entity| world.get::<Model>(root).map(|model| model.index as usize);
+    let noise = births.iter().zip(born).filter_map(|(birth, &root)| match *birth {
+        Birth::MutantOf(_, noise) => Some((index(root)?, noise)),
+        _ => None,
+    });
+    let noise: HashMap<usize, Noise> = noise.collect();
+    if noise.is_empty() {
+        return Ok(());
+    }
+    let of = |model: usize| noise.get(&model).copied().unwrap_or(Noise::normal(0.0));
+    perturb(world, population, of, |_| true)
 }
 
 /// The structure that a birth asks for, and its parent.
@@ -138,9 +179,9 @@ fn structures(
 ) -> Result<Vec<Wanted>, EvolveError> {
     let first = signed(world, population)?.models().first().copied();
     let first = first.and_then(|root| world.get::<Model>(root)).map(|model| model.blueprint);
-    let of = |birth: &Birth| match *birth {
-        Birth::Fresh => Ok((first, None)),
-        Birth::CloneOf(entity) => {
+    let of = |birth: &Birth| match birth.parent() {
+        None => Ok((first, None)),
+        Some(entity) => {
             let model = world.get::<Model>(entity).filter(|model| model.population == population);
             let model = model.ok_or(EvolveError::NotAModel { entity, population })?;
             Ok((Some(model.blueprint), Some(entity)))

@@ -30,6 +30,18 @@ impl Noise {
     pub fn normal(std: f64) -> Noise {
         Noise { std, rate: 1.0 }
     }
+
+    /// Checks that it can be drawn, for the model of that index.
+    pub(super) fn check(self, model: usize) -> Result<(), EvolveError> {
+        let Noise { std, rate } = self;
+        if !(std.is_finite() && std >= 0.0) {
+            return Err(EvolveError::Std { model, std });
+        }
+        match (0.0..=1.0).contains(&rate) {
+            true => Ok(()),
+            false => Err(EvolveError::Rate { model, rate }),
+        }
+    }
 }
 
 /// Adds normal noise to the parameters of all models: `p + std · n`, with `n` from the standard normal
@@ -83,14 +95,7 @@ pub fn perturb(
     let models = found.len();
     let groups = found.groups().len();
     let noises: Vec<Noise> = (0..models).map(noise).collect();
-    for (model, &Noise { std, rate }) in noises.iter().enumerate() {
-        if !(std.is_finite() && std >= 0.0) {
-            return Err(EvolveError::Std { model, std });
-        }
-        if !(0.0..=1.0).contains(&rate) {
-            return Err(EvolveError::Rate { model, rate });
-        }
-    }
+    noises.iter().enumerate().try_for_each(|(model, noise)| noise.check(model))?;
     let mut plans = Vec::with_capacity(groups);
     for number in 0..groups {
         let of = group(world, population, number).filter(|of| !of.members.is_empty());

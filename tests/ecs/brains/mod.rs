@@ -5,6 +5,7 @@ mod commands;
 mod normalization;
 mod parked;
 mod recurrent;
+mod reinforce;
 mod sampling;
 mod think;
 

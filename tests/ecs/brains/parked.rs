@@ -89,7 +89,7 @@ fn a_fresh_birth_forgets_and_a_clone_has_what_its_parent_learned() {
     assert_eq!(learned(&mut world, all[0]), (Vec::new(), 0));
     let (mut other, others) = spawn(4);
     let fourth = models(&other, others)[3];
-    let lr = world.get::<Adam>(all[0]).unwrap().clone();
+    let lr = *world.get::<Adam>(all[0]).unwrap();
     assert_eq!(lr.lr, 0.1, "the optimizer of a fresh one stays");
     other.entity_mut(fourth).insert(lr);
     train(&mut world, brains);

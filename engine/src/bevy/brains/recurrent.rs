@@ -8,7 +8,7 @@ use bevy_ecs::prelude::*;
 use bytemuck::Pod;
 use ndarray::ArrayView2;
 
-use crate::bevy::think::{ThinkError, Thought, check};
+use crate::bevy::brains::think::{ThinkError, Thought, check};
 use crate::components::population::Population;
 use crate::components::population::tree::Model;
 use crate::kernels::ir::tree::Arguments;

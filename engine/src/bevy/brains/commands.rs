@@ -5,12 +5,12 @@ use bevy_ecs::prelude::*;
 use bevy_ecs::system::{Deferred, EntityCommands, SystemBuffer, SystemMeta, SystemParam};
 use bevy_ecs::world::DeferredWorld;
 
-use crate::bevy::bodies::{Brain, BrainOf, retire};
-use crate::bevy::park::{Birth, Parking, bear};
+use crate::bevy::brains::bodies::{Brain, BrainOf, retire};
+use crate::bevy::brains::park::{Birth, Parking, bear};
 use crate::components::module::registry::ModuleTypes;
 use crate::components::population::Population;
 use crate::components::population::tree::Model;
-use crate::systems::evolve::EvolveError;
+use crate::systems::evolve::{EvolveError, Noise};
 
 /// Why a brain cannot be born. Bodies are left without a brain then. Commands report it with [`Severity::Warning`], so a
 /// game goes on.
@@ -99,7 +99,7 @@ impl BrainCommands for EntityCommands<'_> {
     }
 
     fn clone_brain(&mut self, parent: Entity) -> &mut Self {
-        let born = Born { body: self.id(), of: Origin::Parent(parent) };
+        let born = Born { body: self.id(), of: Origin::Parent(parent, None) };
         self.commands().queue(move |world: &mut World| give_birth(world, vec![born]));
         self
     }
@@ -116,8 +116,8 @@ struct Born {
 #[derive(Clone, Copy, Debug)]
 enum Origin {
     Population(Entity),
-    /// A model, or a body.
-    Parent(Entity),
+    /// A model, or a body, and the noise that its child has.
+    Parent(Entity, Option<Noise>),
 }
 
 /// Gives birth to and kills many brains in one call at the next sync point: a system parameter.
@@ -176,7 +176,12 @@ impl Brains<'_> {
 
     /// Gives a body a clone of a brain: of a model, or of the brain of a body.
     pub fn clone_brain(&mut self, body: Entity, parent: Entity) {
-        self.queue.born.push(Born { body, of: Origin::Parent(parent) });
+        self.queue.born.push(Born { body, of: Origin::Parent(parent, None) });
+    }
+
+    /// Gives a body a clone of a brain with noise on its parameters: as [`clone_brain`](Self::clone_brain) does.
+    pub fn mutate_brain(&mut self, body: Entity, parent: Entity, noise: Noise) {
+        self.queue.born.push(Born { body, of: Origin::Parent(parent, Some(noise)) });
     }
 
     /// Kills a brain: a model, or the brain of a body, which stays. One that [outlives](crate::plugin::Outlives) dies, too.
@@ -218,8 +223,8 @@ fn turn_over(world: &mut World, born: Vec<Born>, killed: Vec<Entity>) -> Result<
     let (parked, others): (Vec<_>, Vec<_>) = brains.partition(parks);
     // Parents are looked up while all have their bodies.
     let found = born.into_iter().map(|born| match born.of {
-        Origin::Parent(parent) => match brain_of(world, parent) {
-            Some(brain) => Born { of: Origin::Parent(brain), ..born },
+        Origin::Parent(parent, noise) => match brain_of(world, parent) {
+            Some(brain) => Born { of: Origin::Parent(brain, noise), ..born },
             None => born,
         },
         Origin::Population(_) => born,
@@ -248,11 +253,15 @@ fn give_birth(world: &mut World, born: Vec<Born>) -> Result<(), BevyError> {
         }
         let (population, birth) = match origin {
             Origin::Population(population) => (population, Birth::Fresh),
-            Origin::Parent(parent) => {
+            Origin::Parent(parent, noise) => {
                 let brain = brain_of(world, parent);
                 let model = brain.and_then(|brain| Some((brain, world.get::<Model>(brain)?)));
                 match model {
-                    Some((brain, model)) => (model.population, Birth::CloneOf(brain)),
+                    Some((brain, model)) => {
+                        let clone = Birth::CloneOf(brain);
+                        let birth = noise.map_or(clone, |noise| Birth::MutantOf(brain, noise));
+                        (model.population, birth)
+                    }
                     None => {
                         failed = failed.or(Some(BrainError::NotABrain { parent }));
                         continue;

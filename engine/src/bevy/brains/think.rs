@@ -6,18 +6,16 @@ use core::marker::PhantomData;
 use bevy_ecs::change_detection::Tick;
 use bevy_ecs::component::Mutable;
 use bevy_ecs::error::{BevyError, Severity};
-use bevy_ecs::lifecycle::{Discard, Insert};
 use bevy_ecs::prelude::*;
 use bevy_ecs::query::QueryState;
 use bevy_ecs::world::WorldId;
 use bytemuck::Pod;
 use ndarray::{ArrayView2, ArrayViewMut2};
 
-use crate::bevy::bodies::BrainOf;
-use crate::bevy::commands::module_name;
+use crate::bevy::brains::body_list::Bodies;
+use crate::bevy::brains::commands::module_name;
 use crate::components::module::mode::Mode;
 use crate::components::population::Population;
-use crate::components::population::tree::Model;
 use crate::systems::execute::step::{StepError, forward_into};
 use crate::systems::structure::mode::no_grad;
 use crate::systems::structure::sign::SignError;
@@ -199,7 +197,7 @@ where
         }
         let Some((_, queries)) = &mut self.queries else { return Ok(false) };
         if let Some(bodies) = world.get::<Bodies>(self.brains) {
-            self.bodies.clone_from(&bodies.of);
+            self.bodies.clone_from(bodies.of());
         }
         queries.inputs.update_archetypes(world);
         let models = self.bodies.len();
@@ -321,90 +319,5 @@ pub(crate) fn check<C: Pod>() -> Result<(), ThinkError> {
     match bytes > 0 && bytes.is_multiple_of(size_of::<f32>()) {
         true => Ok(()),
         false => Err(ThinkError::Bytes { component: type_name::<C>(), bytes }),
-    }
-}
-
-/// The body of each model of a population, in the order of the models' indices: a component of the population's entity.
-///
-/// Observers of [`BrainOf`] patch it, and the population's own list of indices that got or lost a model.
-#[derive(Component, Default)]
-struct Bodies {
-    /// [`Entity::PLACEHOLDER`] where there is none.
-    of: Vec<Entity>,
-    version: Option<u64>,
-}
-
-/// Says that a world has the observers which [`Bodies`] needs.
-#[derive(Resource)]
-struct Observed;
-
-impl Bodies {
-    /// Brings the list up to date; says whether models came, went or were born since.
-    fn follow(world: &mut World, brains: Entity) -> Result<bool, SignError> {
-        let not_a_population = SignError::NotAPopulation(brains);
-        if world.get::<Population>(brains).is_none() {
-            return Err(not_a_population);
-        }
-        if world.get_resource::<Observed>().is_none() {
-            world.insert_resource(Observed);
-            world.add_observer(
-                |on: On<Insert<BrainOf>>,
-                 brains: Query<(&BrainOf, &Model)>,
-                 lists: Query<(&Population, &mut Bodies)>| {
-                    if let Ok((of, model)) = brains.get(on.entity) {
-                        Bodies::patch(lists, on.entity, model, of.0);
-                    }
-                },
-            );
-            world.add_observer(
-                |on: On<Discard<BrainOf>>,
-                 brains: Query<&Model>,
-                 lists: Query<(&Population, &mut Bodies)>| {
-                    if let Ok(model) = brains.get(on.entity) {
-                        Bodies::patch(lists, on.entity, model, Entity::PLACEHOLDER);
-                    }
-                },
-            );
-        }
-        if world.get::<Bodies>(brains).is_none() {
-            world.entity_mut(brains).insert(Bodies::default());
-        }
-        let found = world.get::<Population>(brains).zip(world.get::<Bodies>(brains));
-        let (found, bodies) = found.ok_or(not_a_population)?;
-        let (version, models) = (found.version(), found.models());
-        if bodies.version == Some(version) {
-            return Ok(false);
-        }
-        let turnover = bodies.version.and_then(|since| Some(found.turnover(since)?.collect()));
-        let stale: Vec<u32> = turnover.unwrap_or_else(|| (0..models.len() as u32).collect());
-        let body = |index: u32| {
-            let index = index as usize;
-            let of = world.get::<BrainOf>(*models.get(index)?);
-            Some((index, of.map_or(Entity::PLACEHOLDER, |of| of.0)))
-        };
-        let patches: Vec<_> = stale.into_iter().filter_map(body).collect();
-        let count = models.len();
-        if let Some(mut bodies) = world.get_mut::<Bodies>(brains) {
-            bodies.of.resize(count, Entity::PLACEHOLDER);
-            patches.into_iter().for_each(|(index, body)| bodies.of[index] = body);
-            bodies.version = Some(version);
-        }
-        Ok(true)
-    }
-
-    /// Says which body a model has, if its place is known.
-    fn patch(
-        mut lists: Query<(&Population, &mut Bodies)>,
-        brain: Entity,
-        model: &Model,
-        body: Entity,
-    ) {
-        let Ok((found, mut bodies)) = lists.get_mut(model.population) else { return };
-        let index = model.index as usize;
-        if found.models().get(index) == Some(&brain)
-            && let Some(of) = bodies.of.get_mut(index)
-        {
-            *of = body;
-        }
     }
 }

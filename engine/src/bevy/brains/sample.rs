@@ -5,7 +5,7 @@ use bevy_ecs::prelude::*;
 use bevy_ecs::system::SystemParam;
 use rand::Rng;
 
-use crate::bevy::bodies::Brain;
+use crate::bevy::brains::bodies::Brain;
 use crate::components::population::Population;
 use crate::components::population::tree::Model;
 use crate::kernels::arithmetic::elementary::{cos, exp, ln};

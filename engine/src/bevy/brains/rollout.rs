@@ -1,0 +1,208 @@
+//! [`Rollout`]: what brains saw, did and got in their last ticks.
+
+use std::collections::HashMap;
+
+use bevy_ecs::prelude::*;
+
+use crate::bevy::brains::bodies::Brain;
+use crate::components::population::Population;
+use crate::components::population::tree::Model;
+
+/// What a body got for what it did in this tick: a component of it.
+#[derive(Component, Clone, Copy, Debug, Default, PartialEq)]
+pub struct Reward {
+    /// The reward.
+    pub reward: f32,
+    /// Whether nothing that comes later follows from it: the episode ends. Source: gymnasium's `terminated`.
+    pub terminated: bool,
+}
+
+impl From<f32> for Reward {
+    fn from(reward: f32) -> Self {
+        Reward { reward, terminated: false }
+    }
+}
+
+/// A tick of a model.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Experience<In, A> {
+    /// What it saw.
+    pub observation: In,
+    /// What it did.
+    pub action: A,
+    /// What it got.
+    pub reward: Reward,
+}
+
+/// The last ticks of each model of a population: a ring as columns, `[models, steps]`, and a component of the population's
+/// entity. [`record`] writes it.
+///
+/// A model that is born in another one's place has none. A steady tick allocates nothing.
+///
+/// # Example
+///
+/// ```
+/// use bevy_ecs::prelude::*;
+/// use neurarch::plugin::{BrainCommands, Discrete, Reward, Rollout, record};
+/// use neurarch::prelude::*;
+///
+/// #[derive(Component, Clone, Copy, Debug, PartialEq)]
+/// struct Sight(f32);
+///
+/// let mut world = World::new();
+/// let brains = world.spawn_population(&Linear::new(1, 2), 1, Seed(1))?.id();
+/// world.entity_mut(brains).insert(Rollout::<Sight, Discrete<2>>::new(8));
+/// let body = world.spawn((Sight(0.5), Discrete::<2>(1), Reward::from(3.0))).id();
+/// world.commands().entity(body).clone_brain(world.population(brains)?.models()[0]);
+/// world.flush();
+/// let mut schedule = Schedule::default();
+/// schedule.add_systems(record::<Sight, Discrete<2>>);
+/// (0..10).for_each(|_| schedule.run(&mut world));
+/// let rollout = world.get::<Rollout<Sight, Discrete<2>>>(brains).unwrap();
+/// assert_eq!((rollout.count(0), rollout.count(1)), (0, 8)); // The first model has no body.
+/// assert_eq!(rollout.steps_of(1).last().unwrap().observation, Sight(0.5));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Component, Clone, Debug, Default, PartialEq)]
+pub struct Rollout<In: Send + Sync + 'static, A: Send + Sync + 'static> {
+    steps: usize,
+    /// `[models, steps]`.
+    observations: Vec<In>,
+    actions: Vec<A>,
+    rewards: Vec<Reward>,
+    /// `[models]`: how many ticks were pushed since the ring was empty.
+    pushed: Vec<u64>,
+    /// Whose they are: roots and numbers.
+    whose: Vec<(Entity, u64)>,
+    version: Option<u64>,
+    /// `[models]`: who learns from a copy of its ticks now.
+    pub(super) learning: Vec<bool>,
+}
+
+impl<In, A> Rollout<In, A>
+where
+    In: Copy + Send + Sync + 'static,
+    A: Copy + Send + Sync + 'static,
+{
+    /// Makes a ring of so many ticks a model; 0 is 1.
+    pub fn new(steps: usize) -> Self {
+        Rollout {
+            steps: steps.max(1),
+            observations: Vec::new(),
+            actions: Vec::new(),
+            rewards: Vec::new(),
+            pushed: Vec::new(),
+            whose: Vec::new(),
+            version: None,
+            learning: Vec::new(),
+        }
+    }
+
+    /// Returns for how many ticks of a model there is room.
+    pub fn steps(&self) -> usize {
+        self.steps
+    }
+
+    /// Counts the ticks of a model, by its index, that are kept.
+    pub fn count(&self, model: usize) -> usize {
+        self.pushed.get(model).map_or(0, |&pushed| pushed.min(self.steps as u64) as usize)
+    }
+
+    /// Lists the ticks of a model, by its index, from the oldest to the newest.
+    pub fn steps_of(&self, model: usize) -> impl Iterator<Item = Experience<In, A>> {
+        let pushed = self.pushed.get(model).copied().unwrap_or(0);
+        let first = pushed - self.count(model) as u64;
+        (first..pushed).map(move |tick| {
+            let at = self.place(model, tick);
+            let (observation, action) = (self.observations[at], self.actions[at]);
+            Experience { observation, action, reward: self.rewards[at] }
+        })
+    }
+
+    /// Forgets the ticks of a model, by its index.
+    pub fn clear(&mut self, model: usize) {
+        if let Some(pushed) = self.pushed.get_mut(model) {
+            *pushed = 0;
+        }
+    }
+
+    fn place(&self, model: usize, tick: u64) -> usize {
+        model * self.steps + (tick % self.steps as u64) as usize
+    }
+
+    /// Adds a tick of a model, by its index; the oldest makes room.
+    fn push(&mut self, model: usize, of: Experience<In, A>) {
+        let Some(&pushed) = self.pushed.get(model) else { return };
+        let all = self.whose.len() * self.steps;
+        if self.observations.len() < all {
+            // What fills the places of those who did not push yet is never read.
+            self.observations.resize(all, of.observation);
+            self.actions.resize(all, of.action);
+            self.rewards.resize(all, of.reward);
+        }
+        let at = self.place(model, pushed);
+        self.observations[at] = of.observation;
+        self.actions[at] = of.action;
+        self.rewards[at] = of.reward;
+        self.pushed[model] = pushed + 1;
+    }
+
+    /// Follows models that came, went or have other indices.
+    fn follow(&mut self, population: &Population, number: impl Fn(Entity) -> u64) {
+        if self.version == Some(population.version()) {
+            return;
+        }
+        let (models, before) = (population.models(), self.whose.len());
+        let turnover = self.version.and_then(|since| Some(population.turnover(since)?.collect()));
+        self.version = Some(population.version());
+        let mut stale: Vec<u32> = turnover.unwrap_or_else(|| (0..models.len() as u32).collect());
+        stale.extend(models.len().min(before) as u32..models.len().max(before) as u32);
+        let key = |root: Entity| (root, number(root));
+        let is_other = |&index: &u32| {
+            let index = index as usize;
+            self.whose.get(index).copied() != models.get(index).map(|&root| key(root))
+        };
+        stale.retain(is_other);
+        let kept = stale.iter().map(|&index| index as usize).filter(|&index| index < before);
+        let mut kept: HashMap<(Entity, u64), (Vec<Experience<In, A>>, bool)> = kept
+            .map(|index| {
+                let ticks = self.steps_of(index).collect();
+                (self.whose[index], (ticks, self.learning[index]))
+            })
+            .collect();
+        let all = models.len() * self.steps;
+        self.observations.truncate(all);
+        self.actions.truncate(all);
+        self.rewards.truncate(all);
+        self.pushed.resize(models.len(), 0);
+        self.learning.resize(models.len(), false);
+        self.whose.resize(models.len(), (Entity::PLACEHOLDER, 0));
+        for index in stale.into_iter().map(|index| index as usize) {
+            let Some(&root) = models.get(index) else { continue };
+            self.whose[index] = key(root);
+            self.clear(index);
+            let (ticks, learns) = kept.remove(&self.whose[index]).unwrap_or_default();
+            self.learning[index] = learns;
+            ticks.into_iter().for_each(|tick| self.push(index, tick));
+        }
+    }
+}
+
+/// Writes down the tick of every body with a [`Brain`], an `In`, an `A` and a [`Reward`], in the [`Rollout`] of the brain's
+/// population, if it has one: a system for [`StepSystems::Loss`](crate::plugin::StepSystems::Loss).
+pub fn record<In: Component + Copy, A: Component + Copy>(
+    bodies: Query<(&Brain, &In, &A, &Reward)>,
+    models: Query<&Model>,
+    mut rollouts: Query<(&Population, &mut Rollout<In, A>)>,
+) {
+    let number = |root| models.get(root).map_or(0, |model| model.number);
+    for (population, mut rollout) in &mut rollouts {
+        rollout.bypass_change_detection().follow(population, number);
+    }
+    for (brain, &observation, &action, &reward) in &bodies {
+        let Ok(model) = models.get(brain.id()) else { continue };
+        if let Ok((_, mut rollout)) = rollouts.get_mut(model.population) {
+            rollout.push(model.index as usize, Experience { observation, action, reward });
+        }
+    }
+}
