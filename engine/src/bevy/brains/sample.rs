@@ -72,6 +72,11 @@ impl ActionStream {
         ActionStream(Stream::new(RngKey { seed, number, step: tick }, ACTION))
     }
 
+    /// Draws evenly from `[0, 1)`.
+    pub fn uniform(&mut self) -> f32 {
+        (self.0.next_u32() >> 8) as f32 / 16_777_216.0
+    }
+
     /// Draws evenly from `(0, 1)`.
     fn open_unit(&mut self) -> f64 {
         (f64::from(self.0.next_u32()) + 0.5) / 4_294_967_296.0
