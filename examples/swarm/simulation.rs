@@ -11,16 +11,18 @@ pub(crate) const GOALS: usize = 5;
 /// The length of a tick, in seconds.
 const TICK: f32 = 1.0 / 64.0;
 const MAX_SPEED: f32 = 1.2;
+/// So near a body has reached its goal.
+const ARRIVED: f32 = 0.1;
 const MAX_FORCE: f32 = 6.0;
 /// A flock is who is in the same cell of a grid of so many by so many.
 const CELLS: usize = 24;
 /// So many ticks a body lives before it is judged.
 const YOUTH: u32 = 96;
 /// One in so many dies in each tick.
-const DEATHS: usize = 500;
+const DEATHS: usize = 100;
 /// One in so many of those that are judged may be a parent.
 const PARENTS: usize = 20;
-const NOISE: f64 = 0.08;
+const NOISE: f64 = 0.1;
 
 /// Where a body is, in `[-1, 1]²`.
 #[derive(Component, Clone, Copy)]
@@ -52,11 +54,15 @@ pub(crate) struct Sight {
 #[repr(C)]
 pub(crate) struct Steer(pub(crate) Vec2);
 
-/// How well it does: its distance from the goal, as a mean that forgets, and its age in ticks.
-#[derive(Component, Clone, Copy)]
+/// How well it does.
+#[derive(Component, Clone, Copy, Default)]
 pub(crate) struct Score {
+    /// How far it is from its goal.
     pub(crate) distance: f32,
-    pub(crate) age: u32,
+    /// How fast it comes nearer, as a mean that forgets; as fast as can be, while it is there.
+    fitness: f32,
+    /// In ticks.
+    age: u32,
 }
 
 /// Where the goals are.
@@ -129,7 +135,7 @@ fn newborn(random: &mut ActionStream, goal: usize) -> impl Bundle {
         Follows(goal),
         Sight::default(),
         Steer::default(),
-        Score { distance: 1.0, age: 0 },
+        Score::default(),
     )
 }
 
@@ -184,8 +190,11 @@ fn steer(
         if place.0 != next {
             velocity.0 = Vec2::ZERO;
         }
-        let distance = place.0.distance(goals.0[follows.0]);
-        score.distance += (distance - score.distance) * 0.03;
+        let offset = goals.0[follows.0] - place.0;
+        score.distance = offset.length();
+        let is_there = score.distance < ARRIVED;
+        let speed = if is_there { MAX_SPEED } else { velocity.0.dot(offset / score.distance) };
+        score.fitness += (speed - score.fitness) * 0.02;
         score.age += 1;
     }
 }
@@ -203,7 +212,7 @@ fn cull(
     }
     ranking.clear();
     let judged = bodies.iter().filter(|(_, score, _)| score.age >= YOUTH);
-    ranking.extend(judged.map(|(body, score, follows)| (score.distance, body, follows.0)));
+    ranking.extend(judged.map(|(body, score, follows)| (-score.fitness, body, follows.0)));
     let deaths = ranking.len() / DEATHS;
     let parents = ranking.len() / PARENTS;
     if deaths == 0 || parents == 0 {
