@@ -61,6 +61,12 @@ pub struct TrainingSpent {
     pub late: usize,
 }
 
+impl TrainingSpent {
+    fn is_any(&self) -> bool {
+        self.tiles > 0 || !self.time.is_zero()
+    }
+}
+
 /// Who trains tiles and runs models.
 #[derive(Resource, Clone, Copy, Debug)]
 pub struct TileWorkers {
@@ -137,7 +143,13 @@ impl Spending {
 /// Begins a frame: the whole budget is there again. The [plugin](crate::plugin) has it in bevy's `First`,
 /// [`add_neurarch`](super::add_neurarch) before all else.
 pub fn begin_frame(spent: Option<ResMut<TrainingSpent>>) {
-    if let Some(mut spent) = spent.filter(|spent| spent.tiles > 0 || !spent.time.is_zero()) {
+    if let Some(mut spent) = spent.filter(|spent| spent.is_any()) {
         *spent = TrainingSpent { late: spent.late, ..TrainingSpent::default() };
     }
+}
+
+/// Says whether something was spent: a condition of [`begin_frame`], which is cheaper than the system is in an executor of
+/// several threads.
+pub(super) fn is_any_spent(spent: Option<Res<TrainingSpent>>) -> bool {
+    spent.is_some_and(|spent| spent.is_any())
 }

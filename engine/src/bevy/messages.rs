@@ -116,6 +116,12 @@ pub fn report_models(
     }
 }
 
+/// Says whether there are populations, or were at the last look: a condition of [`report_models`].
+pub(super) fn have_models(populations: Query<(), With<Population>>, mut had: Local<bool>) -> bool {
+    let has = !populations.is_empty();
+    std::mem::replace(&mut *had, has) || has
+}
+
 /// Which models came and went.
 #[derive(Default)]
 struct Changes {

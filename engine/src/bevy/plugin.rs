@@ -7,7 +7,7 @@ use bevy_ecs::schedule::ScheduleLabel;
 use bevy_tasks::ComputeTaskPool;
 use bevy_time::TimePlugin;
 
-use super::budget::{TileWorkers, TrainingBudget, TrainingSpent, begin_frame};
+use super::budget::{TileWorkers, TrainingBudget, TrainingSpent, begin_frame, is_any_spent};
 use super::messages::{
     ModelDespawned, ModelSpawned, PopulationStepped, StepFailed, TrainingDiverged,
 };
@@ -87,7 +87,7 @@ impl Plugin for NeurarchPlugin {
             .add_message::<ModelDespawned>()
             .init_resource::<TileWorkers>()
             .init_resource::<TrainingSpent>()
-            .add_systems(First, begin_frame)
+            .add_systems(First, begin_frame.run_if(is_any_spent))
             .add_schedule(learning_schedule(self.has_systems));
         if !app.world().contains_resource::<TrainingBudget>() {
             app.insert_resource(self.budget);

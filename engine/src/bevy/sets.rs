@@ -6,9 +6,9 @@ use bevy_ecs::schedule::{IntoScheduleConfigs, Schedule, ScheduleConfigs, Schedul
 use bevy_ecs::schedule::{LogLevel, ScheduleBuildSettings, SingleThreadedExecutor};
 use bevy_ecs::system::ScheduleSystem;
 
-use super::budget::begin_frame;
+use super::budget::{begin_frame, is_any_spent};
 use super::forward::run_forward;
-use super::messages::report_models;
+use super::messages::{have_models, report_models};
 use super::participation::{Learn, Think};
 use super::steps::{compute_gradients, step_schedulers, update};
 use super::training::train_tiles;
@@ -70,7 +70,7 @@ pub fn order_step(schedule: &mut Schedule) {
 pub fn get_systems(set: StepSystems) -> ScheduleConfigs<ScheduleSystem> {
     let learning = any::<Learn>;
     match set {
-        StepSystems::Observe => report_models.before(set).into_configs(),
+        StepSystems::Observe => report_models.before(set).run_if(have_models),
         StepSystems::Forward => run_forward.in_set(set).run_if(any::<Think>),
         StepSystems::Backward => compute_gradients.in_set(set).run_if(learning),
         StepSystems::Step => (train_tiles, update).chain().in_set(set).run_if(learning),
@@ -126,7 +126,7 @@ pub fn get_systems(set: StepSystems) -> ScheduleConfigs<ScheduleSystem> {
 /// ```
 pub fn add_neurarch(schedule: &mut Schedule) {
     order_step(schedule);
-    schedule.add_systems(begin_frame.before(StepSystems::Observe));
+    schedule.add_systems(begin_frame.run_if(is_any_spent).before(StepSystems::Observe));
     for set in [StepSystems::Observe, StepSystems::Forward, StepSystems::Learn] {
         schedule.add_systems(get_systems(set));
     }
