@@ -212,7 +212,7 @@ fn train_whole<L: Element>(
 }
 
 /// Returns the error of the one call that there was.
-fn of_one(error: StepError) -> StepError {
+pub(super) fn of_one(error: StepError) -> StepError {
     match error {
         StepError::Call { error, .. } => *error,
         error => error,

@@ -5,7 +5,7 @@ use ndarray::Array2;
 use neurarch::bevy_ecs::error::{BevyError, Severity};
 use neurarch::bevy_ecs::prelude::*;
 use neurarch::components::module::mode::Mode;
-use neurarch::plugin::{Brain, BrainCommands, BrainOf, Outlives, Parking, think};
+use neurarch::plugin::{Brain, BrainCommands, BrainOf, Outlives, Parking, ThinkEvery, think};
 use neurarch::prelude::*;
 use neurarch::systems::structure::mode::set_active;
 
@@ -183,6 +183,40 @@ fn turnover_of_parked_models_moves_nothing_and_allots_right_outputs() {
         check(&mut world, brains);
     }
     assert_eq!(models(&world, brains), before);
+}
+
+#[test]
+fn thinking_may_be_staggered() {
+    let (mut world, brains) = world(30);
+    let bodies = bodies(&mut world, brains);
+    world.entity_mut(brains).insert(ThinkEvery(4));
+    let mut system = think::<Sight, Steer>(brains);
+    let mut counts = Vec::new();
+    for _ in 0..4 {
+        for &body in &bodies {
+            *world.get_mut::<Steer>(body).unwrap() = Steer([9.0; 2]);
+        }
+        system(&mut world).unwrap();
+        let thought = |body: &&Entity| *world.get::<Steer>(**body).unwrap() != Steer([9.0; 2]);
+        counts.push(bodies.iter().filter(thought).copied().collect::<Vec<_>>());
+    }
+    let mut sizes: Vec<_> = counts.iter().map(Vec::len).collect();
+    sizes.sort_unstable();
+    assert_eq!(sizes, [7, 7, 8, 8]);
+    let mut all: Vec<_> = counts.concat();
+    all.sort_unstable();
+    let mut expected = bodies.clone();
+    expected.sort_unstable();
+    assert_eq!(all, expected, "each of them once");
+    // The bits of all at once.
+    for _ in 0..4 {
+        system(&mut world).unwrap();
+    }
+    check(&mut world, brains);
+    let wide = error(think::<Steer, Sight>(brains), &mut world);
+    assert!(wide.contains("mat1 and mat2 shapes cannot be multiplied"), "{wide}");
+    let narrow = error(think::<Sight, Sight>(brains), &mut world);
+    assert!(narrow.contains("6 numbers"), "{narrow}");
 }
 
 fn error(system: impl FnMut(&mut World) -> Result<(), BevyError>, world: &mut World) -> String {

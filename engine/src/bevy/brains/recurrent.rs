@@ -31,7 +31,7 @@ pub struct Hidden<State: Pod + Send + Sync> {
 /// Makes a system as [`think`](crate::plugin::think) does, of brains that keep a state: a model takes the numbers of `In`
 /// and of its state, and gives those of `Out` and of the next state.
 ///
-/// The state is zero at first, and again when a model is born: see [`Hidden`].
+/// The state is zero at first, and again when a model is born: see [`Hidden`]. All think in each tick.
 ///
 /// # Errors
 ///

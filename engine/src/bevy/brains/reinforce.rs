@@ -11,6 +11,7 @@ use crate::bevy::participation::Minibatch;
 use crate::bevy::round::Round;
 use crate::components::losses::{Loss, LossCall};
 use crate::components::population::Population;
+use crate::kernels::arithmetic::elementary::exp;
 use crate::kernels::ir::trace::Var;
 
 /// What a body did, in a form that its brain can learn from.
@@ -92,7 +93,7 @@ impl Loss for GaussianPolicyLoss {
         let target = target.to(x.dtype());
         let (action, advantage) =
             (target.slice(1, 0..numbers), target.slice(1, numbers..numbers + 1));
-        let z = (x - &action) * (-self.log_std).exp();
+        let z = (x - &action) * exp(-self.log_std);
         let nll = (&z * &z).sum(&[1], true) * 0.5;
         (nll * advantage).mean(&[0, 1], false)
     }
@@ -184,13 +185,7 @@ impl Default for Reinforce {
 /// Source: Williams, "Simple Statistical Gradient-Following Algorithms for Connectionist Reinforcement Learning", 1992; its
 /// form `reinforcement_learning/reinforce.py` of pytorch/examples, with the mean of a model's ticks in place of their sum.
 pub fn reinforce<In: Component + Pod, A: Action>(
-    mut populations: Query<(
-        &Population,
-        &Reinforce,
-        &mut Rollout<In, A>,
-        &mut Minibatch,
-        &mut Round,
-    )>,
+    mut populations: Learners<'_, '_, In, A>,
 ) -> Result<(), BevyError> {
     check::<In>().map_err(|error| BevyError::new(Severity::Warning, error))?;
     for (population, options, mut rollout, mut minibatch, mut round) in &mut populations {
@@ -207,6 +202,19 @@ pub fn reinforce<In: Component + Pod, A: Action>(
     }
     Ok(())
 }
+
+/// Populations that learn by [`reinforce`].
+type Learners<'w, 's, In, A> = Query<
+    'w,
+    's,
+    (
+        &'static Population,
+        &'static Reinforce,
+        &'static mut Rollout<In, A>,
+        &'static mut Minibatch,
+        &'static mut Round,
+    ),
+>;
 
 /// Empties the rings of brains that have learned from what they had, or will not.
 fn forget_learned<In: Pod + Send + Sync, A: Action>(

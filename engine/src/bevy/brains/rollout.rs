@@ -164,12 +164,11 @@ where
         };
         stale.retain(is_other);
         let kept = stale.iter().map(|&index| index as usize).filter(|&index| index < before);
-        let mut kept: HashMap<(Entity, u64), (Vec<Experience<In, A>>, bool)> = kept
-            .map(|index| {
-                let ticks = self.steps_of(index).collect();
-                (self.whose[index], (ticks, self.learning[index]))
-            })
-            .collect();
+        let kept = kept.map(|index| {
+            let ticks: Vec<_> = self.steps_of(index).collect();
+            (self.whose[index], (ticks, self.learning[index]))
+        });
+        let mut kept: HashMap<_, _> = kept.collect();
         let all = models.len() * self.steps;
         self.observations.truncate(all);
         self.actions.truncate(all);

@@ -10,13 +10,17 @@ use bevy_ecs::prelude::*;
 use bevy_ecs::query::QueryState;
 use bevy_ecs::world::WorldId;
 use bytemuck::Pod;
-use ndarray::{ArrayView2, ArrayViewMut2};
+use ndarray::{ArrayD, ArrayView2, ArrayViewMut2, IxDyn};
 
 use crate::bevy::brains::body_list::Bodies;
 use crate::bevy::brains::commands::module_name;
+use crate::bevy::budget::TileWorkers;
+use crate::bevy::participation::ThinkEvery;
+use crate::bevy::training::of_one;
+use crate::bevy::turns::Turns;
 use crate::components::module::mode::Mode;
 use crate::components::population::Population;
-use crate::systems::execute::step::{StepError, forward_into};
+use crate::systems::execute::step::{SomeCall, StepError, forward_into, forward_some};
 use crate::systems::structure::mode::no_grad;
 use crate::systems::structure::sign::SignError;
 
@@ -71,7 +75,8 @@ pub enum ThinkError {
 /// `#[repr(C)]`. A model gets the numbers of `In` in their order, `[features]`, and gives as many as `Out` has.
 ///
 /// A model without a body, or whose body has no `In`, does not think: it is made inactive until it has one, so training
-/// passes it over as well. Bodies may lie in any tables, and move. Nothing is kept for `backward`.
+/// passes it over as well. Bodies may lie in any tables, and move. Nothing is kept for `backward`. With
+/// [`ThinkEvery`] on the population's entity, each thinks every so many ticks, as many of them in each tick.
 ///
 /// # Errors
 ///
@@ -138,6 +143,11 @@ pub(crate) struct Thought<In: Component, Out: Component<Mutability = Mutable>> {
     saw: Vec<bool>,
     /// Whether each model thinks: it is active, too.
     thinks: Vec<bool>,
+    /// Whether each model's output is of this tick.
+    is_due: Vec<bool>,
+    /// At which tick which model thinks, where a population has [`ThinkEvery`].
+    turns: Turns,
+    staggered: ArrayD<f32>,
     /// When modes were last looked at.
     looked: Option<Tick>,
     inputs: Vec<f32>,
@@ -173,6 +183,9 @@ where
             sees: Vec::new(),
             saw: Vec::new(),
             thinks: Vec::new(),
+            is_due: Vec::new(),
+            turns: Turns::default(),
+            staggered: ArrayD::default(IxDyn(&[0])),
             looked: None,
             inputs: Vec::new(),
             outputs: Vec::new(),
@@ -217,6 +230,7 @@ where
             self.sees.push(input.is_ok());
         }
         self.toggle(world, is_changed);
+        self.is_due.clone_from(&self.thinks);
         Ok(self.thinks.contains(&true))
     }
 
@@ -258,6 +272,10 @@ where
     }
 
     fn forward(&mut self, world: &mut World) -> Result<(), ThinkError> {
+        let every = world.get::<ThinkEvery>(self.brains).map_or(1, |every| every.0.max(1));
+        if every > 1 && self.forward_some(world, every)? {
+            return Ok(());
+        }
         let models = self.bodies.len();
         let x = ArrayView2::from_shape((models, Self::FEATURES), &self.inputs);
         let y = ArrayViewMut2::from_shape((models, Self::NUMBERS), &mut self.outputs);
@@ -266,13 +284,37 @@ where
         made.map_err(|source| self.error(world, source))
     }
 
+    /// Runs the models whose turn it is; says whether their outputs are what bodies take.
+    fn forward_some(&mut self, world: &mut World, every: u32) -> Result<bool, ThinkError> {
+        let Some(found) = world.get::<Population>(self.brains) else { return Ok(false) };
+        self.turns.follow(found, every);
+        let now = (self.turns.tick % u64::from(every)) as u32;
+        self.turns.tick += 1;
+        let thinks = self.thinks.iter().zip(&self.turns.turns);
+        self.is_due.clear();
+        self.is_due.extend(thinks.map(|(&thinks, &turn)| thinks && turn == now));
+        let models = self.bodies.len();
+        let x = ArrayView2::from_shape((models, Self::FEATURES), &self.inputs);
+        let Ok(x) = x else { return Ok(false) };
+        let workers = world.get_resource::<TileWorkers>().copied().unwrap_or_default().unlimited();
+        let (population, x, y) = (self.brains, x.into(), &mut self.staggered);
+        let call = SomeCall { population, x, is_due: &self.is_due, y };
+        let made = forward_some(world, &mut [call], &workers);
+        made.map_err(|error| self.error(world, of_one(error)))?;
+        if self.staggered.shape() != [models, Self::NUMBERS] {
+            return Ok(false);
+        }
+        self.outputs.iter_mut().zip(&self.staggered).for_each(|(own, &y)| *own = y);
+        Ok(true)
+    }
+
     /// Copies the outputs of the models that think to their bodies.
     pub(crate) fn scatter(&mut self, world: &mut World) {
         let Some((_, queries)) = &mut self.queries else { return };
         let rows = self.outputs.chunks_exact(Self::NUMBERS);
         let mut missing = Vec::new();
-        for ((&body, &thinks), row) in self.bodies.iter().zip(&self.thinks).zip(rows) {
-            if !thinks {
+        for ((&body, &is_due), row) in self.bodies.iter().zip(&self.is_due).zip(rows) {
+            if !is_due {
                 continue;
             }
             let output = bytemuck::pod_read_unaligned(bytemuck::cast_slice(row));
