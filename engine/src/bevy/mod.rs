@@ -9,6 +9,7 @@ pub(crate) mod plugin;
 mod progress;
 #[cfg(all(feature = "app", feature = "reflect"))]
 mod reflect;
+mod rollback;
 mod round;
 mod sets;
 mod steps;
@@ -22,6 +23,12 @@ pub use messages::{
 };
 pub use participation::{Actions, Learn, Minibatch, Observations, Think, ThinkEvery};
 pub use progress::Progress;
+#[cfg(feature = "app")]
+pub use rollback::RollbackPlugin;
+pub use rollback::{
+    Checksum, LoadSystems, LoadWorld, ModelRevived, Rollback, RollbackFailed, RollbackTick,
+    SaveSystems, SaveWorld, copy_types, load_snapshots, save_checksums, save_snapshots,
+};
 pub use sets::{Learning, StepSystems, add_neurarch, get_systems, order_step};
 pub use steps::{compute_gradients, settle, step_schedulers, update};
 pub use training::train_tiles;
