@@ -25,9 +25,10 @@ pub use participation::{Actions, Learn, Minibatch, Observations, Think, ThinkEve
 pub use progress::Progress;
 #[cfg(feature = "app")]
 pub use rollback::RollbackPlugin;
+pub(crate) use rollback::copy_types;
 pub use rollback::{
     Checksum, LoadSystems, LoadWorld, ModelRevived, Rollback, RollbackFailed, RollbackTick,
-    SaveSystems, SaveWorld, copy_types, load_snapshots, save_checksums, save_snapshots,
+    SaveSystems, SaveWorld, load_snapshots, save_checksums, save_snapshots,
 };
 pub use sets::{Learning, StepSystems, add_neurarch, get_systems, order_step};
 pub use steps::{compute_gradients, settle, step_schedulers, update};

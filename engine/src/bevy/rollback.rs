@@ -135,7 +135,7 @@ impl Plugin for RollbackPlugin {
 }
 
 /// Has snapshots copy what the plugin keeps of populations: what they see and do, turns, minibatches, progress.
-pub fn copy_types(world: &mut World) {
+pub(crate) fn copy_types(world: &mut World) {
     CopiedTypes::register::<Think>(world);
     CopiedTypes::register::<ThinkEvery>(world);
     CopiedTypes::register::<Observations>(world);

@@ -6,7 +6,7 @@ use neurarch_components::column::{Columns, row};
 use neurarch_components::module::mode::{Draws, HasGradient, Mode};
 use neurarch_components::population::Population;
 use neurarch_components::population::tree::Model;
-use neurarch_kernels::ir::program::Slot;
+use neurarch_kernels::ir::program::{Role, Slot};
 
 use super::error::RollbackError;
 use crate::errors::SignError;
@@ -15,7 +15,7 @@ use crate::storage::members::listed;
 use crate::structure::sign;
 
 /// Computes a checksum of what a population's models are: all rows, their numbers, random states and modes, in the order of
-/// their indices within each structure. Peers of a lockstep game compare it to find out whether they are in step.
+/// their indices within each structure. Gradients and optimizer state that are zero count as none. Peers of a lockstep game compare it to find out whether they are in step.
 ///
 /// Hyperparameters and other components are not in it: where they differ, rows soon do.
 ///
@@ -53,9 +53,16 @@ pub fn checksum(world: &mut World, population: Entity) -> Result<u64, RollbackEr
         let mut binder = Binders::take(world, population, number);
         let bound = binder.bind(world, population, number, &members, &slots, &[]);
         if let Ok(bound) = &bound {
-            for slot in 0..bound.len() {
-                let bytes = slots[slot].ty.size_bytes();
-                (0..bound.members()).for_each(|at| sum.update(bound.row(slot, at, bytes)));
+            for (number, slot) in slots.iter().enumerate() {
+                let is_own = matches!(slot.role, Role::Parameter | Role::Buffer);
+                for member in 0..bound.members() {
+                    let row = bound.row(number, member, slot.ty.size_bytes());
+                    if is_own || row.iter().any(|&byte| byte != 0) {
+                        let of = [slot.position, slot.index, member].map(|at| at as u32);
+                        sum.update(bytemuck::cast_slice(&of));
+                        sum.update(row);
+                    }
+                }
             }
         }
         bound?;

@@ -5,6 +5,7 @@ mod free;
 mod host;
 mod learning;
 mod messages;
+mod rollback;
 mod thinking;
 
 use std::time::Duration;

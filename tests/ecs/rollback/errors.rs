@@ -84,7 +84,7 @@ fn models_that_are_gone_with_their_structure_are_named() {
     world.population_mut(population).unwrap().keep_snapshots(2).unwrap();
     save(&mut world, population, 4);
     let roots = world.population(population).unwrap().models().to_vec();
-    roots.iter().for_each(|&root| drop(world.despawn(root)));
+    assert!(roots.iter().all(|&root| world.despawn(root)));
     let error = restore(&mut world, population, 4).unwrap_err();
     assert_eq!(error.to_string(), "model 0 of tick 4 is gone, with all models of its structure");
     assert!(world.get::<Population>(population).unwrap().is_empty());

@@ -32,7 +32,7 @@ fn run(world: &mut World, population: Entity, tick: u64) {
         4 => {
             // Turnover: some die, as many are born.
             let dead = [drawn(tick, 1, n), drawn(tick, 2, n)].map(|index| models[index as usize]);
-            dead.into_iter().for_each(|root| drop(world.despawn(root)));
+            dead.into_iter().for_each(|root| _ = world.despawn(root));
             let left = world.population(population).unwrap().models().len() as u64;
             let mut brains = world.population_mut(population).unwrap();
             let parents: Vec<_> = (left..n).map(|salt| drawn(tick, salt, left) as usize).collect();
@@ -107,7 +107,7 @@ fn sync(models: usize, ticks: u64) {
 
 #[test]
 fn ticks_that_are_run_again_have_the_same_bits() {
-    sync(23, 200);
+    sync(23, 100);
 }
 
 /// `cargo test --release --all-features --test ecs -- --ignored ten_thousand_ticks`

@@ -58,7 +58,7 @@ fn components_and_columns_that_came_later_go() {
         let (x, y) = (Array3::<f32>::ones((5, 4, 3)), Array2::<i64>::zeros((5, 4)));
         let mut brains = world.population_mut(population).unwrap();
         brains.train_step(&x, &y, &CrossEntropyLoss::default()).unwrap();
-        brains.scheduler_step().unwrap();
+        brains.step_schedulers().unwrap();
     };
     step(&mut world);
     save(&mut world, population, 1);
