@@ -16,6 +16,17 @@ fn state(app: &mut App, population: Entity) -> (Vec<Vec<f32>>, Vec<f32>, u64, us
     (weights, actions, progress.steps, progress.waiting, losses)
 }
 
+/// An app that goes back, whose every update is one fixed tick.
+fn app(plugin: NeurarchPlugin) -> App {
+    let mut app = App::new();
+    app.add_plugins((TimePlugin, plugin, RollbackPlugin))
+        .insert_resource(TimeUpdateStrategy::ManualDuration(TICK));
+    app.finish();
+    app.cleanup();
+    app.update();
+    app
+}
+
 fn set_tick(app: &mut App, tick: u64) {
     app.world_mut().insert_resource(RollbackTick(tick));
 }
@@ -24,7 +35,6 @@ fn set_tick(app: &mut App, tick: u64) {
 fn an_app_that_goes_back_a_tick_runs_it_again_bit_for_bit() {
     let plugin = NeurarchPlugin::default().with_budget(TrainingBudget::tiles(1));
     let mut app = app(plugin);
-    app.add_plugins(RollbackPlugin);
     let brains = learners(app.world_mut(), 37, 3);
     let seen = Array2::from_shape_fn((37, 4), |(model, at)| (model * 4 + at) as f32 / 100.0);
     app.world_mut().entity_mut(brains).insert((
@@ -74,7 +84,6 @@ fn the_host_is_told_which_models_were_made_anew() {
         }
     }
     let mut app = app(NeurarchPlugin::default());
-    app.add_plugins(RollbackPlugin);
     app.add_systems(LoadWorld, follow.in_set(LoadSystems::Mapping));
     let brains = learners(app.world_mut(), 5, 3);
     app.world_mut().entity_mut(brains).insert(Rollback(2));
