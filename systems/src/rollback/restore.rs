@@ -214,7 +214,7 @@ impl Snapshots {
     ) -> Result<(), RollbackError> {
         let then = record.snapshot;
         let last = self.records.back().map(|newest| newest.snapshot);
-        for (store, group) in self.current(world, population) {
+        for &(store, group) in &self.current {
             let slots = self.stores[store].slots_at(then);
             columns::add_columns(world, population, group, &slots);
         }
@@ -222,9 +222,8 @@ impl Snapshots {
         self.look(world, population, since, last)?;
         let mut entities: EntityHashMap<Entity> =
             self.revived.iter().map(|revived| (revived.before, revived.now)).collect();
-        let types = self.types.clone();
-        for (store, group) in self.current(world, population) {
-            let of = Of { population, group, types: &types, depth: self.depth };
+        for &(store, group) in &self.current {
+            let of = Of { population, group, types: &self.types, depth: self.depth };
             self.stores[store].restore(world, of, (then, last), &mut entities)?;
         }
         self.own.restore(world, population, (then, last), &mut entities);

@@ -5,8 +5,8 @@ use neurarch_components::population::Population;
 
 use super::error::RollbackError;
 use super::marks::Turn;
-use super::snapshots::{Record, SeatId, Snapshots, generation_of};
-use super::store::Of;
+use super::snapshots::{Record, SeatId, Snapshots};
+use super::store::{Of, Since};
 use crate::errors::SignError;
 use crate::structure::sign;
 
@@ -99,9 +99,11 @@ impl Snapshots {
         }
         let record = self.record(world, population, (tick, to))?;
         if let Some(gone) = gone {
-            let neighbor = if is_again { self.records.back() } else { self.records.front() };
-            let neighbor = neighbor.map(|record| record.models.clone()).unwrap_or_default();
-            self.retire(&gone, &[&neighbor, &record.models]);
+            let records = std::mem::take(&mut self.records);
+            let neighbor = if is_again { records.back() } else { records.front() };
+            let neighbor = neighbor.map_or(&[][..], |record| &record.models);
+            self.retire(&gone, &[neighbor, &record.models]);
+            self.records = records;
             self.spare = Some(gone);
         }
         self.records.push_back(record);
@@ -116,11 +118,11 @@ impl Snapshots {
         &mut self,
         world: &World,
         population: Entity,
-        since: super::store::Since,
+        since: Since,
         last: Option<usize>,
     ) -> Result<(), RollbackError> {
         let depth = self.depth;
-        for (store, group) in self.current(world, population) {
+        for &(store, group) in &self.current {
             let of = Of { population, group, types: &self.types, depth };
             self.stores[store].look(world, of, since, last)?;
         }
@@ -135,11 +137,12 @@ impl Snapshots {
         population: Entity,
         turn: Turn,
     ) -> Result<(), RollbackError> {
-        let current = self.current(world, population);
-        for store in (0..self.stores.len()).filter(|of| current.iter().all(|at| at.0 != *of)) {
-            self.stores[store].forget(turn.to);
+        for (store, of) in self.stores.iter_mut().enumerate() {
+            if self.current.iter().all(|at| at.0 != store) {
+                of.forget(turn.to);
+            }
         }
-        for &(store, group) in &current {
+        for &(store, group) in &self.current {
             let of = Of { population, group, types: &self.types, depth: self.depth };
             self.stores[store].save(world, of, turn)?;
         }
@@ -161,15 +164,5 @@ impl Snapshots {
         models.clone_from(&self.models);
         let (next_number, seed, dtype) = (found.next_number(), found.seed, found.dtype());
         Ok(Record { tick, snapshot, models, next_number, seed, dtype })
-    }
-
-    /// Lists the stores whose structures models have now, with the groups.
-    pub(super) fn current(&self, world: &World, population: Entity) -> Vec<(usize, usize)> {
-        let groups = world.get::<Population>(population).map_or(&[][..], Population::groups);
-        let groups = groups.iter().enumerate().filter(|(_, group)| !group.members.is_empty());
-        let of = groups.filter_map(|(number, group)| {
-            Some((self.store_of(generation_of(world, group.blueprint)?)?, number))
-        });
-        of.collect()
     }
 }

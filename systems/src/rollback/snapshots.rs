@@ -35,6 +35,8 @@ pub struct Snapshots {
     /// The seats of the models as of `version`, by root and by index.
     pub(super) known: EntityHashMap<SeatId>,
     pub(super) models: Vec<SeatId>,
+    /// The stores whose structures models have, with the groups.
+    pub(super) current: Vec<(usize, usize)>,
     pub(super) version: Option<u64>,
     /// When the models were last looked at.
     pub(super) looked: Option<Tick>,
@@ -175,12 +177,15 @@ impl Snapshots {
         self.known.reserve(found.len());
         self.models.clear();
         self.models.resize(found.len(), (0, 0));
-        for group in found.groups().iter().filter(|group| !group.members.is_empty()) {
+        self.current.clear();
+        let groups = found.groups().iter().enumerate();
+        for (number, group) in groups.filter(|(_, group)| !group.members.is_empty()) {
             let Some(generation) = generation_of(world, group.blueprint) else { continue };
             let store = self.store_of(generation).unwrap_or_else(|| {
                 self.stores.push(Store::new(generation));
                 self.stores.len() - 1
             });
+            self.current.push((store, number));
             for (&index, &root) in group.members.iter().zip(&group.modules[0]) {
                 let seat = known.get(&root).filter(|seat| seat.0 as usize == store).copied();
                 let seat = seat.unwrap_or_else(|| {
