@@ -18,6 +18,8 @@ mod turns;
 
 pub use budget::{TileWorkers, TrainingBudget, TrainingSpent, begin_frame};
 pub use forward::run_forward;
+#[cfg(feature = "asset")]
+pub(crate) use messages::write;
 pub use messages::{
     ModelDespawned, ModelSpawned, PopulationStepped, StepFailed, TrainingDiverged, report_models,
 };

@@ -7,6 +7,8 @@ mod learning;
 mod messages;
 mod rollback;
 mod thinking;
+#[cfg(feature = "asset")]
+mod weights;
 
 use std::time::Duration;
 
