@@ -1,5 +1,6 @@
 //! Populations go back to a tick, bit for bit.
 
+mod cost;
 mod errors;
 mod sync;
 mod turnover;
