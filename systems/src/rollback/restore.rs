@@ -226,6 +226,8 @@ impl Snapshots {
             let of = Of { population, group, types: &self.types, depth: self.depth };
             self.stores[store].restore(world, of, (then, last), &mut entities)?;
         }
+        // What was put into models may have changed it.
+        self.own.look(world, population, (&self.types, self.depth), (since, last));
         self.own.restore(world, population, (then, last), &mut entities);
         Ok(())
     }

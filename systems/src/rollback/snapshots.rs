@@ -187,11 +187,13 @@ impl Snapshots {
             });
             self.current.push((store, number));
             for (&index, &root) in group.members.iter().zip(&group.modules[0]) {
-                let seat = known.get(&root).filter(|seat| seat.0 as usize == store).copied();
-                let seat = seat.unwrap_or_else(|| {
-                    let number = world.get::<Model>(root).map_or(0, |model| model.number);
-                    (store as u32, self.stores[store].seat(root, number))
+                let number = world.get::<Model>(root).map_or(0, |model| model.number);
+                let of = &mut self.stores[store];
+                // An entity that got another number is another model.
+                let seat = known.get(&root).copied().filter(|&(known, seat)| {
+                    known as usize == store && of.seats[seat as usize].number == number
                 });
+                let seat = seat.unwrap_or_else(|| (store as u32, of.seat(root, number)));
                 self.models[index as usize] = seat;
                 self.known.insert(root, seat);
             }
