@@ -2,6 +2,7 @@
 
 use bevy_ecs::prelude::*;
 
+use super::marks::MOST_SNAPSHOTS;
 use crate::errors::{BindError, SignError};
 use crate::evolve::EvolveError;
 
@@ -13,7 +14,7 @@ pub enum RollbackError {
     #[error("population {0} keeps no snapshots: call keep_snapshots first")]
     NotKept(Entity),
     /// There is no room for a tick, or for more than there may be.
-    #[error("expected from 1 to {most} snapshots, got {given}", most = super::MOST_SNAPSHOTS)]
+    #[error("expected from 1 to {most} snapshots, got {given}", most = MOST_SNAPSHOTS)]
     Depth {
         /// What was asked for.
         given: usize,

@@ -1,5 +1,8 @@
 //! [`Marks`]: which of its copies each place had at each snapshot.
 
+/// How many snapshots a population keeps at most.
+pub const MOST_SNAPSHOTS: usize = 128;
+
 /// No copy.
 pub(super) const NONE: u8 = u8::MAX;
 

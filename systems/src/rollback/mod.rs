@@ -15,6 +15,7 @@ mod store;
 
 pub use checksum::checksum;
 pub use error::RollbackError;
+pub use marks::MOST_SNAPSHOTS;
 pub use restore::{Restored, restore};
 pub use save::save;
-pub use snapshots::{MOST_SNAPSHOTS, Snapshots, forget_snapshots, keep_snapshots};
+pub use snapshots::{Snapshots, forget_snapshots, keep_snapshots};

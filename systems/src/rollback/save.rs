@@ -70,7 +70,11 @@ impl Snapshots {
         self.follow_types(world);
         self.follow(world, population);
         let (since, last) = (self.since(world), newest.map(|(_, snapshot)| snapshot));
-        self.look(world, population, since, last)?;
+        if let Err(error) = self.look(world, population, since, last) {
+            // What moved until then is not noticed a second time: all is looked at anew.
+            self.looked = None;
+            return Err(error);
+        }
 
         // From here on only a host that meddles makes it fail; what is saved of this tick is forgotten then.
         let is_again = newest.is_some_and(|(newest, _)| newest == tick) || self.depth == 1;

@@ -16,13 +16,11 @@ use neurarch_components::saved::{CopiedType, CopiedTypes};
 use neurarch_kernels::ir::dtype::Dtype;
 
 use super::error::RollbackError;
+use super::marks::MOST_SNAPSHOTS;
 use super::own::Own;
 use super::store::{Since, Store};
 use crate::errors::SignError;
 use crate::storage::write_detector::is_long_ago;
-
-/// How many snapshots a population keeps at most.
-pub const MOST_SNAPSHOTS: usize = 128;
 
 /// The last ticks of a population that were saved: a component of its entity.
 #[derive(Component, Default)]

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use bevy_ecs::change_detection::Tick;
-use bevy_ecs::component::StorageType;
+use bevy_ecs::component::{ComponentId, StorageType};
 use bevy_ecs::prelude::*;
-use bevy_ecs::storage::TableId;
+use bevy_ecs::storage::{Table, TableId};
 use neurarch_components::column::Columns;
 use neurarch_components::population::Population;
 use neurarch_components::population::contents::Contents;
@@ -115,75 +115,37 @@ impl Store {
         self.follow_contents(group, of.depth);
         self.placements.resize_with(group.modules.len(), Placement::default);
         let fresh: Vec<u32> = self.fresh().collect();
-        let tables = &world.storages().tables;
-        let newer = |table: TableId, id| {
-            let tick = tables.get(table).and_then(|table| table.get_summary_tick(id));
-            tick.zip(since).is_none_or(|(tick, (last, now))| tick.get().is_newer_than(last, now))
-        };
         for (position, modules) in group.modules.iter().enumerate() {
             let placement = &mut self.placements[position];
             let has_moved = !placement.is_right(world, modules);
             if has_moved {
                 placement.update(world, modules)?;
             }
-            let placement = &self.placements[position];
-            let written = |id, dirty: &mut Vec<u32>| {
-                dirty.clear();
-                let is_new = has_moved || placement.tables().any(|(_, table)| newer(table, id));
-                let all = || (0..modules.len() as u32).collect();
-                match since {
-                    None => *dirty = all(),
-                    Some(since) if is_new && !placement.written(world, id, since, dirty) => {
-                        *dirty = all();
-                    }
-                    Some(_) => {}
-                }
-            };
+            let at = Look { world, since, modules, placement, has_moved };
             for lane in self.rows.iter_mut().filter(|lane| lane.slot.position == position) {
                 lane.dirty.clear();
-                let id = Columns::find(world, lane.key);
-                let Some(id) = id.filter(|_| lane.is_there) else { continue };
-                written(id, &mut lane.dirty);
-                add(&mut lane.dirty, &fresh);
+                let id = Columns::find(world, lane.key).filter(|_| lane.is_there);
+                if let Some(id) = id {
+                    at.rows(id, &mut lane.dirty);
+                    add(&mut lane.dirty, &fresh);
+                }
             }
             if has_moved || self.n_types != of.types.len() {
-                let known = &mut self.values;
                 for ty in of.types {
-                    let is_listed =
-                        known.iter().any(|lane| lane.position == position && lane.ty.id == ty.id);
-                    let is_in_tables = world
-                        .components()
-                        .get_info(ty.id)
-                        .is_some_and(|info| info.storage_type() == StorageType::Table);
-                    let has =
-                        |table: TableId| tables.get(table).is_some_and(|t| t.has_column(ty.id));
-                    let is_there = !is_in_tables || placement.tables().any(|(_, table)| has(table));
-                    if is_there && !is_listed {
-                        known.push(ValueLane::new(position, *ty, is_in_tables, of.depth));
+                    let is_of = |lane: &ValueLane| (lane.position, lane.ty.id) == (position, ty.id);
+                    if !self.values.iter().any(is_of)
+                        && let Some(is_in_tables) = at.may_have(ty.id)
+                    {
+                        self.values.push(ValueLane::new(position, *ty, is_in_tables, of.depth));
                     }
                 }
             }
-            let seats = &self.of_place;
             for lane in self.values.iter_mut().filter(|lane| lane.position == position) {
                 let mut dirty = std::mem::take(&mut lane.dirty);
-                if since.is_none() {
-                    dirty = (0..modules.len() as u32).collect();
-                } else if lane.is_in_tables {
-                    dirty.clear();
-                    let is_new =
-                        has_moved || placement.tables().any(|(_, table)| newer(table, lane.ty.id));
-                    if let Some(since) = since.filter(|_| is_new) {
-                        placement.written_where(world, lane.ty.id, since, &mut dirty);
-                    }
-                    for (members, table) in placement.tables().filter(|_| has_moved) {
-                        // What moved may have come or gone.
-                        let has = tables.get(table).is_some_and(|of| of.has_column(lane.ty.id));
-                        let is_other =
-                            |place: &usize| lane.had(last, seats[*place] as usize) != has;
-                        dirty.extend(members.filter(is_other).map(|place| place as u32));
-                    }
-                } else {
-                    sparse(world, (modules, seats), lane, since, last, &mut dirty);
+                dirty.clear();
+                match lane.is_in_tables {
+                    true => at.values(lane, &self.of_place, last, &mut dirty),
+                    false => at.sparse(lane, &self.of_place, last, &mut dirty),
                 }
                 add(&mut dirty, &fresh);
                 lane.dirty = dirty;
@@ -334,31 +296,91 @@ impl Store {
     }
 }
 
-/// Lists the places of members whose components were changed, came or went, which are in no table.
-fn sparse(
-    world: &World,
-    (modules, seats): (&[Entity], &[u32]),
-    lane: &ValueLane,
+/// A look at the entities of one position, to find out what changed.
+struct Look<'a> {
+    world: &'a World,
     since: Since,
-    last: Option<usize>,
-    dirty: &mut Vec<u32>,
-) {
-    dirty.clear();
-    let is_empty = world.storages().sparse_sets.get(lane.ty.id).is_none_or(|set| set.is_empty());
-    if is_empty && !last.is_some_and(|last| lane.marks.has(last)) {
-        return;
+    modules: &'a [Entity],
+    placement: &'a Placement,
+    /// Whether rows are elsewhere than at the last look.
+    has_moved: bool,
+}
+
+impl Look<'_> {
+    fn table(&self, table: TableId) -> Option<&Table> {
+        self.world.storages().tables.get(table)
     }
-    for (place, (&module, &seat)) in modules.iter().zip(seats).enumerate() {
-        let Ok(entity) = world.get_entity(module) else { continue };
-        let ticks = entity.get_change_ticks_by_id(lane.ty.id);
-        let had = lane.had(last, seat as usize);
-        let is_changed = match (ticks, since) {
-            (Some(ticks), Some((last, now))) => !had || ticks.is_changed(last, now),
-            (Some(_), None) => true,
-            (None, _) => had,
+
+    fn has(&self, table: TableId, id: ComponentId) -> bool {
+        self.table(table).is_some_and(|table| table.has_column(id))
+    }
+
+    /// Returns whether a component or column may have been written to: of any entity.
+    fn is_new(&self, id: ComponentId, (last, now): (Tick, Tick)) -> bool {
+        let is_newer = |table| {
+            let tick = self.table(table).and_then(|table| table.get_summary_tick(id));
+            tick.is_none_or(|tick| tick.get().is_newer_than(last, now))
         };
-        if is_changed {
-            dirty.push(place as u32);
+        self.has_moved || self.placement.tables().any(|(_, table)| is_newer(table))
+    }
+
+    /// Lists all places.
+    fn all(&self, dirty: &mut Vec<u32>) {
+        dirty.clear();
+        dirty.extend(0..self.modules.len() as u32);
+    }
+
+    /// Lists the places whose rows in a column were written to.
+    fn rows(&self, id: ComponentId, dirty: &mut Vec<u32>) {
+        match self.since {
+            None => self.all(dirty),
+            Some(since) if !self.is_new(id, since) => {}
+            Some(since) => {
+                if !self.placement.written(self.world, id, since, dirty) {
+                    self.all(dirty);
+                }
+            }
+        }
+    }
+
+    /// Says whether the entities may have components of a type, and whether these are in tables then.
+    fn may_have(&self, id: ComponentId) -> Option<bool> {
+        let storage = self.world.components().get_info(id)?.storage_type();
+        let is_in_tables = storage == StorageType::Table;
+        let is_there = || self.placement.tables().any(|(_, table)| self.has(table, id));
+        (!is_in_tables || is_there()).then_some(is_in_tables)
+    }
+
+    /// Lists the places whose components were changed, came or went, which are in tables.
+    fn values(&self, lane: &ValueLane, seats: &[u32], last: Option<usize>, dirty: &mut Vec<u32>) {
+        let Some(since) = self.since else { return self.all(dirty) };
+        if self.is_new(lane.ty.id, since) {
+            self.placement.written_where(self.world, lane.ty.id, since, dirty);
+        }
+        for (members, table) in self.placement.tables().filter(|_| self.has_moved) {
+            let has = self.has(table, lane.ty.id);
+            let is_other = |place: &usize| lane.had(last, seats[*place] as usize) != has;
+            dirty.extend(members.filter(is_other).map(|place| place as u32));
+        }
+    }
+
+    /// Lists the places whose components were changed, came or went, which are in no table.
+    fn sparse(&self, lane: &ValueLane, seats: &[u32], last: Option<usize>, dirty: &mut Vec<u32>) {
+        let set = self.world.storages().sparse_sets.get(lane.ty.id);
+        if set.is_none_or(|set| set.is_empty()) && !last.is_some_and(|last| lane.marks.has(last)) {
+            return;
+        }
+        for (place, (&module, &seat)) in self.modules.iter().zip(seats).enumerate() {
+            let Ok(entity) = self.world.get_entity(module) else { continue };
+            let had = lane.had(last, seat as usize);
+            let is_changed = match (entity.get_change_ticks_by_id(lane.ty.id), self.since) {
+                (Some(ticks), Some((last, now))) => !had || ticks.is_changed(last, now),
+                (Some(_), None) => true,
+                (None, _) => had,
+            };
+            if is_changed {
+                dirty.push(place as u32);
+            }
         }
     }
 }
