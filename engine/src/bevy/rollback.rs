@@ -43,7 +43,7 @@ use crate::systems::rollback::{self, RollbackError, Snapshots};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// Source: bevy_ggrs's component of that name.
+/// Source: `bevy_ggrs`'s component of that name.
 #[derive(Component, Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "reflect", derive(bevy_reflect::Reflect), reflect(Component))]
 pub struct Rollback(pub usize);
@@ -54,13 +54,13 @@ pub struct RollbackTick(pub u64);
 
 /// The schedule that saves a tick: the host runs it.
 ///
-/// Source: the schedule of that name in bevy_ggrs.
+/// Source: the schedule of that name in `bevy_ggrs`.
 #[derive(ScheduleLabel, Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SaveWorld;
 
 /// The schedule that goes back to a tick: the host runs it.
 ///
-/// Source: the schedule of that name in bevy_ggrs.
+/// Source: the schedule of that name in `bevy_ggrs`.
 #[derive(ScheduleLabel, Clone, Debug, PartialEq, Eq, Hash)]
 pub struct LoadWorld;
 
@@ -111,7 +111,7 @@ pub struct RollbackFailed {
 /// Makes the schedules [`SaveWorld`] and [`LoadWorld`], with the systems that save and load populations with [`Rollback`].
 ///
 /// A host with a netcode crate of its own leaves it out and puts [`save_snapshots`] and [`load_snapshots`] into that crate's
-/// schedules; with bevy_ggrs: `SaveWorldSystems::Snapshot` and `LoadWorldSystems::Data`.
+/// schedules; with `bevy_ggrs`: `SaveWorldSystems::Snapshot` and `LoadWorldSystems::Data`.
 #[cfg(feature = "app")]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RollbackPlugin;

@@ -23,7 +23,7 @@ use crate::structure::sign;
 ///
 /// If there is no such population, or a model's tree is no model.
 ///
-/// Source: CRC-64/NVME of the bytes; `SaveWorldSystems::Checksum` of bevy_ggrs.
+/// Source: CRC-64/NVME of the bytes; `SaveWorldSystems::Checksum` of `bevy_ggrs`.
 pub fn checksum(world: &mut World, population: Entity) -> Result<u64, RollbackError> {
     sign::refresh(world, population)?;
     let found = world.get::<Population>(population);

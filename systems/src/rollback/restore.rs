@@ -36,7 +36,7 @@ pub struct Restored {
 /// structure. Nothing is changed then. Only observers of the host's that spawn or despawn models meanwhile
 /// ([`RollbackError::Interfered`]) leave a population in between.
 ///
-/// Source: `LoadWorldSystems` of bevy_ggrs.
+/// Source: `LoadWorldSystems` of `bevy_ggrs`.
 pub fn restore(
     world: &mut World,
     population: Entity,

@@ -47,7 +47,7 @@ use crate::structure::sign;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// Source: `SaveWorldSystems` of bevy_ggrs.
+/// Source: `SaveWorldSystems` of `bevy_ggrs`.
 pub fn save(world: &mut World, population: Entity, tick: u64) -> Result<(), RollbackError> {
     sign::refresh(world, population)?;
     let mut snapshots = Snapshots::take(world, population)?;
