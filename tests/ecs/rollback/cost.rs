@@ -16,6 +16,7 @@ fn median(mut times: Vec<Duration>) -> Duration {
 /// 10,000 brains of 1,792 bytes of parameters; a part of them is perturbed in each tick.
 #[test]
 #[ignore = "it measures: only a release build says something"]
+#[expect(clippy::print_stdout, reason = "it reports what it measured")]
 fn a_save_costs_at_most_1_3_times_a_copy_of_the_rows_that_changed() {
     const MODELS: usize = 10_000;
     let mut world = World::new();

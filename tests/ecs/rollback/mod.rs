@@ -15,7 +15,7 @@ fn brains(world: &mut World, models: usize, seed: u64) -> Entity {
     let brain = Sequential::new()
         .push(Linear::new(4, 8))
         .push(BatchNorm1d::new(8))
-        .push(Dropout { p: 0.25, ..Dropout::default() })
+        .push(Dropout { p: 0.25 })
         .push(Tanh)
         .push(Linear::new(8, 2));
     let mut brains = world.spawn_population(&brain, models, Seed(seed)).unwrap();

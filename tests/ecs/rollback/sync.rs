@@ -17,7 +17,8 @@ fn run(world: &mut World, population: Entity, tick: u64) {
     match drawn(tick, 0, 8) {
         0 | 1 => learn(world, population, tick),
         2 => {
-            let noise = |model: usize| Noise::normal(if model % 3 == 0 { 0.1 } else { 0.0 });
+            let noise =
+                |model: usize| Noise::normal(if model.is_multiple_of(3) { 0.1 } else { 0.0 });
             let mut brains = world.population_mut(population).unwrap();
             brains.perturb_with(noise, |name| name.ends_with("weight")).unwrap();
         }
