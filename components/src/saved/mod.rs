@@ -1,6 +1,7 @@
 //! Which components a checkpoint saves, and how each is written and read: [`SavedTypes`].
 
 mod cbor;
+mod copied;
 mod copies;
 mod error;
 mod groups;
@@ -16,7 +17,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use self::cbor::name_of;
-pub use self::copies::{CopiedType, CopiedTypes, Copies, MakeCopies};
+pub use self::copied::CopiedTypes;
+pub use self::copies::{CopiedType, Copies, MakeCopies};
 pub use self::error::SavedError;
 pub use self::types::{SavedType, SavedTypes, SavedValue};
 use self::types::{add_component, add_module};
