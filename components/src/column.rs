@@ -166,6 +166,18 @@ impl Columns {
         &all[..MARKERS.min(all.len())]
     }
 
+    /// Lists the columns of an entity that are one row for all models of a population.
+    pub fn shared_of(world: &World, entity: Entity) -> Vec<ColumnKey> {
+        let Some((columns, entity)) = Columns::of(world).zip(world.get_entity(entity).ok()) else {
+            return Vec::new();
+        };
+        let known = columns.ids.iter().filter(|(key, _)| key.is_shared);
+        let own = known.filter(|&(_, &id)| entity.contains_id(id));
+        let mut keys: Vec<_> = own.map(|(&key, _)| key).collect();
+        keys.sort_unstable();
+        keys
+    }
+
     /// Counts the registered ids.
     pub fn len(&self) -> usize {
         self.all.len()
@@ -381,10 +393,16 @@ pub fn row(world: &World, entity: Entity, key: ColumnKey) -> Option<&[u8]> {
     Some(unsafe { std::slice::from_raw_parts(pointer.as_ptr(), key.row_bytes) })
 }
 
-/// Views the row of a column of an entity, to write to, and marks it changed; `None` if it has no such
+/// Views the row of a column of an entity, to write to, and marks it changed, and its column; `None` if it has no such
 /// column.
 pub fn row_mut(world: &mut World, entity: Entity, key: ColumnKey) -> Option<&mut [u8]> {
     let id = Columns::find(world, key)?;
+    // bevy does so for components with a type, not for those that are known by their id.
+    let table = world.get_entity(entity).ok()?.location().table_id;
+    let table = world.storages().tables.get(table);
+    if let Some(tick) = table.and_then(|table| table.get_summary_tick(id)) {
+        tick.set(world.read_change_tick());
+    }
     let row = world.get_mut_by_id(entity, id)?.into_inner();
     // SAFETY: this world registered `id` for rows of `row_bytes` bytes, initialized when they were
     // inserted, and is borrowed exclusively for as long as the slice lives.

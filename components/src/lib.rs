@@ -14,6 +14,10 @@ pub mod module;
 pub mod optimizer;
 pub mod parametrizations;
 pub mod population;
+#[cfg(feature = "reflect")]
+mod reflect;
+#[cfg(feature = "reflect")]
+pub mod reflected;
 pub mod saved;
 pub mod scalars;
 pub mod scheduler;

@@ -14,4 +14,6 @@ pub use crate::systems::optim::{
     clip, insert, lbfgs, lr_scheduler, state_dict, swa_utils, update_bn,
 };
 #[doc(inline)]
+pub use crate::systems::rollback;
+#[doc(inline)]
 pub use crate::systems::structure::{access, mode, shared, sign, spawn, tie, traverse, vector};

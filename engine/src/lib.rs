@@ -50,6 +50,8 @@
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, reason = "other bits on other machines"))]
 
 pub mod amp;
+#[cfg(feature = "asset")]
+pub mod asset;
 mod bevy;
 pub mod evolve;
 pub mod functions;

@@ -6,6 +6,8 @@
 //!
 //! [`World::clear_trackers`]: bevy_ecs::world::World::clear_trackers
 
+#[cfg(feature = "app")]
+pub use crate::bevy::RollbackPlugin;
 #[doc(inline)]
 pub use crate::bevy::brains::bodies::{Brain, BrainOf, Outlives};
 #[doc(inline)]
@@ -31,11 +33,12 @@ pub use crate::bevy::brains::think::{ThinkError, think};
 #[cfg(feature = "app")]
 pub use crate::bevy::plugin::{NeurarchPlugin, run_on_compute_pool};
 pub use crate::bevy::{
-    Actions, Learn, Learning, Minibatch, ModelDespawned, ModelSpawned, Observations,
-    PopulationStepped, Progress, StepFailed, StepSystems, Think, ThinkEvery, TileWorkers,
-    TrainingBudget, TrainingDiverged, TrainingSpent, add_neurarch, begin_frame, compute_gradients,
-    get_systems, order_step, report_models, run_forward, settle, step_schedulers, train_tiles,
-    update,
+    Actions, Checksum, Learn, Learning, LoadSystems, LoadWorld, Minibatch, ModelDespawned,
+    ModelRevived, ModelSpawned, Observations, PopulationStepped, Progress, Rollback,
+    RollbackFailed, RollbackTick, SaveSystems, SaveWorld, StepFailed, StepSystems, Think,
+    ThinkEvery, TileWorkers, TrainingBudget, TrainingDiverged, TrainingSpent, add_neurarch,
+    begin_frame, compute_gradients, get_systems, load_snapshots, order_step, report_models,
+    run_forward, save_checksums, save_snapshots, settle, step_schedulers, train_tiles, update,
 };
 #[doc(inline)]
 pub use crate::components::module::mode::Mode;
@@ -44,7 +47,11 @@ pub use crate::components::population::Population;
 #[doc(inline)]
 pub use crate::components::population::tree::{Model, ModuleName};
 #[doc(inline)]
+pub use crate::components::saved::CopiedTypes;
+#[doc(inline)]
 pub use crate::systems::execute::step::{RunWorkers, TILE, run_on_rayon};
+#[doc(inline)]
+pub use crate::systems::rollback::{MOST_SNAPSHOTS, Restored, RollbackError, Snapshots};
 #[doc(inline)]
 pub use crate::systems::system_params::commands::ParameterCommands;
 #[doc(inline)]

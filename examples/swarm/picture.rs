@@ -10,7 +10,7 @@ use crate::simulation::{Follows, GOALS, Goals, Position};
 /// Where some bodies were, tick by tick, and where the goals were.
 #[derive(Default)]
 pub(crate) struct Trajectories {
-    bodies: Vec<(Entity, usize, Vec<(f32, f32)>)>,
+    bodies: Vec<Followed>,
     goals: [Vec<(f32, f32)>; GOALS],
 }
 
@@ -23,9 +23,10 @@ impl Trajectories {
             all.sort_unstable();
             let step = (all.len() / count).max(1);
             let chosen = all.into_iter().step_by(step).take(count);
-            self.bodies = chosen.map(|(body, goal)| (body, goal, Vec::new())).collect();
+            self.bodies =
+                chosen.map(|(body, goal)| Followed { body, goal, places: Vec::new() }).collect();
         }
-        for (body, _, places) in &mut self.bodies {
+        for Followed { body, places, .. } in &mut self.bodies {
             if let Some(place) = world.get::<Position>(*body) {
                 places.push(place.0.into());
             }
@@ -33,6 +34,13 @@ impl Trajectories {
         let goals = world.resource::<Goals>().0;
         self.goals.iter_mut().zip(goals).for_each(|(places, goal)| places.push(goal.into()));
     }
+}
+
+/// A body, its goal, and where it was.
+struct Followed {
+    body: Entity,
+    goal: usize,
+    places: Vec<(f32, f32)>,
 }
 
 const COLORS: [RGBColor; GOALS] = [
@@ -58,7 +66,7 @@ pub(crate) fn draw(before: &Trajectories, after: &Trajectories) -> Result<String
                 .margin(10)
                 .build_cartesian_2d(-1.0_f32..1.0, -1.0_f32..1.0)?;
             chart.configure_mesh().disable_mesh().draw()?;
-            for (_, goal, places) in &of.bodies {
+            for Followed { goal, places, .. } in &of.bodies {
                 let color = COLORS[*goal];
                 chart.draw_series(LineSeries::new(places.iter().copied(), color.mix(0.7)))?;
                 let end = places.last().map(|&end| Circle::new(end, 2, color.filled()));

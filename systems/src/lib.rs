@@ -11,6 +11,7 @@ pub mod execute;
 pub mod init;
 pub mod migrate;
 pub mod optim;
+pub mod rollback;
 pub mod state;
 pub mod storage;
 pub mod structure;

@@ -19,6 +19,7 @@ mod evolution;
 mod handles;
 mod reads;
 mod registration_of_populations;
+mod rollback;
 mod several_populations;
 mod shared;
 mod structure;

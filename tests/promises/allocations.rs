@@ -1,4 +1,4 @@
-//! A steady step allocates nothing: neither training nor a forward pass.
+//! A steady step allocates nothing: neither training nor a forward pass, nor a tick that is saved.
 #![allow(unsafe_code, reason = "an allocator that counts is an allocator")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -73,6 +73,17 @@ fn a_steady_step_allocates_nothing() {
             .unwrap();
     });
     assert_eq!(training, 0, "training");
+
+    let mut tick = 0;
+    world.population_mut(population).unwrap().keep_snapshots(8).unwrap();
+    let saving = allocations(|| {
+        let mut brains = world.population_mut(population).unwrap();
+        brains.train_step_into(&x, &targets, &loss, &mut losses).unwrap();
+        brains.save_snapshot(tick).unwrap();
+        tick += 1;
+    });
+    assert_eq!(saving, 0, "a tick that is saved");
+    world.population_mut(population).unwrap().forget_snapshots().unwrap();
 
     let mut y = Array3::<f32>::zeros((MODELS, 8, 2));
     let keeping = allocations(|| {

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::module::repr::float;
 use crate::module::{Call, Module};
+#[cfg(feature = "reflect")]
+use crate::reflect::{Reflect, ReflectComponent, ReflectDefault};
 use crate::{Scalars, scalars};
 
 /// Returns what a setting comes to as a probability.
@@ -24,6 +26,7 @@ macro_rules! dropout {
         #[doc = ""]
         #[doc = concat!("Source: `torch.nn.", stringify!($layer), "`. `p` outside of 0 to 1, which torch refuses, is clamped.")]
         #[derive(Component, Clone, Copy, Debug, PartialEq, Scalars, Serialize, Deserialize)]
+        #[cfg_attr(feature = "reflect", derive(Reflect), reflect(Component, Default))]
         #[component(summary_tick)]
         pub struct $layer {
             /// Probability that a number, or a channel, is dropped.

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::check::{at_least_0, require};
 use super::{Optimizer, OptimizerError, Update};
+#[cfg(feature = "reflect")]
+use crate::reflect::{Reflect, ReflectComponent, ReflectDefault};
 use crate::{Scalars, scalars};
 
 /// Adadelta: steps in the proportion of running means of squared steps and of squared gradients.
@@ -15,6 +17,7 @@ use crate::{Scalars, scalars};
 ///
 /// Source: `torch.optim.Adadelta`.
 #[derive(Component, Clone, Copy, Debug, PartialEq, Scalars, Serialize, Deserialize)]
+#[cfg_attr(feature = "reflect", derive(Reflect), reflect(Component, Default))]
 #[component(summary_tick)]
 pub struct Adadelta {
     /// Learning rate.

@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::check::require;
 use super::{Form, Optimizer, OptimizerError, StateEntry, Update};
+#[cfg(feature = "reflect")]
+use crate::reflect::{Reflect, ReflectComponent, ReflectDefault};
 use crate::{Scalars, scalars};
 
 /// Adafactor: steps scaled by the mean square of the gradient, of which only means of rows and columns are
@@ -17,6 +19,7 @@ use crate::{Scalars, scalars};
 ///
 /// Source: `torch.optim.Adafactor`. Its state here takes twice the parameter's memory.
 #[derive(Component, Clone, Copy, Debug, PartialEq, Scalars, Serialize, Deserialize)]
+#[cfg_attr(feature = "reflect", derive(Reflect), reflect(Component, Default))]
 #[component(summary_tick)]
 pub struct Adafactor {
     /// The greatest learning rate.

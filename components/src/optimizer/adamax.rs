@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::check::adaptive;
 use super::{Optimizer, OptimizerError, Update};
+#[cfg(feature = "reflect")]
+use crate::reflect::{Reflect, ReflectComponent, ReflectDefault};
 use crate::{Scalars, scalars};
 
 /// Adamax: Adam by the greatest gradient, which fades, in place of the root of the mean square.
@@ -15,6 +17,7 @@ use crate::{Scalars, scalars};
 ///
 /// Source: `torch.optim.Adamax`.
 #[derive(Component, Clone, Copy, Debug, PartialEq, Scalars, Serialize, Deserialize)]
+#[cfg_attr(feature = "reflect", derive(Reflect), reflect(Component, Default))]
 #[component(summary_tick)]
 pub struct Adamax {
     /// Learning rate.

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::check::at_least_0;
 use super::{Form, Optimizer, OptimizerError, StateEntry, Update};
+#[cfg(feature = "reflect")]
+use crate::reflect::{Reflect, ReflectComponent, ReflectDefault};
 use crate::{Scalars, scalars};
 
 /// Averaged gradient descent: beside each parameter, the mean of its values, torch's `ax`.
@@ -15,6 +17,7 @@ use crate::{Scalars, scalars};
 ///
 /// Source: `torch.optim.ASGD`.
 #[derive(Component, Clone, Copy, Debug, PartialEq, Scalars, Serialize, Deserialize)]
+#[cfg_attr(feature = "reflect", derive(Reflect), reflect(Component, Default))]
 #[component(summary_tick)]
 pub struct ASGD {
     /// Learning rate.

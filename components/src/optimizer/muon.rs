@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::check::require;
 use super::{Optimizer, OptimizerError, Update};
+#[cfg(feature = "reflect")]
+use crate::reflect::{Reflect, ReflectComponent, ReflectDefault};
 use crate::{Scalars, scalars};
 
 /// Muon: steps along the mean gradient of a matrix, made nearly orthogonal.
@@ -19,6 +21,7 @@ use crate::{Scalars, scalars};
 ///
 /// Source: `torch.optim.Muon`.
 #[derive(Component, Clone, Copy, Debug, PartialEq, Scalars, Serialize, Deserialize)]
+#[cfg_attr(feature = "reflect", derive(Reflect), reflect(Component, Default))]
 #[component(summary_tick)]
 pub struct Muon {
     /// Learning rate.
@@ -42,6 +45,7 @@ pub struct Muon {
     pub ns_steps: usize,
     /// What multiplies the learning rate, by the matrix's sizes.
     #[serde(with = "crate::wire")]
+    #[cfg_attr(feature = "reflect", reflect(ignore))]
     pub adjust_lr_fn: AdjustLr,
 }
 

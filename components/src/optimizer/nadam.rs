@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::check::{adaptive, at_least_0};
 use super::{Form, Optimizer, OptimizerError, StateEntry, Update};
+#[cfg(feature = "reflect")]
+use crate::reflect::{Reflect, ReflectComponent, ReflectDefault};
 use crate::{Scalars, scalars};
 
 /// `NAdam`: Adam with Nesterov's momentum.
@@ -15,6 +17,7 @@ use crate::{Scalars, scalars};
 ///
 /// Source: `torch.optim.NAdam`.
 #[derive(Component, Clone, Copy, Debug, PartialEq, Scalars, Serialize, Deserialize)]
+#[cfg_attr(feature = "reflect", derive(Reflect), reflect(Component, Default))]
 #[component(summary_tick)]
 pub struct NAdam {
     /// Learning rate.

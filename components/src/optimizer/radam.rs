@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::check::adaptive;
 use super::{Optimizer, OptimizerError, Update};
+#[cfg(feature = "reflect")]
+use crate::reflect::{Reflect, ReflectComponent, ReflectDefault};
 use crate::{Scalars, scalars};
 
 /// `RAdam`: Adam that leaves the mean square out until it can be trusted.
@@ -15,6 +17,7 @@ use crate::{Scalars, scalars};
 ///
 /// Source: `torch.optim.RAdam`.
 #[derive(Component, Clone, Copy, Debug, PartialEq, Scalars, Serialize, Deserialize)]
+#[cfg_attr(feature = "reflect", derive(Reflect), reflect(Component, Default))]
 #[component(summary_tick)]
 pub struct RAdam {
     /// Learning rate.

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::check::{at_least_0, require};
 use super::{Optimizer, OptimizerError, Update};
+#[cfg(feature = "reflect")]
+use crate::reflect::{Reflect, ReflectComponent, ReflectDefault};
 use crate::{Scalars, scalars};
 
 /// Stochastic gradient descent, with momentum if `momentum` is not 0.
@@ -15,6 +17,7 @@ use crate::{Scalars, scalars};
 ///
 /// Source: `torch.optim.SGD`; its `lr` has the default 1e-3 here as there.
 #[derive(Component, Clone, Copy, Debug, PartialEq, Scalars, Serialize, Deserialize)]
+#[cfg_attr(feature = "reflect", derive(Reflect), reflect(Component, Default))]
 #[component(summary_tick)]
 pub struct SGD {
     /// Learning rate.

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::check::{betas, require};
 use super::{Optimizer, OptimizerError, Update};
+#[cfg(feature = "reflect")]
+use crate::reflect::{Reflect, ReflectComponent, ReflectDefault};
 use crate::{Scalars, scalars};
 
 /// Adam on the rows that have a gradient, as those of an [`Embedding`](crate::layers::Embedding) that were looked up:
@@ -17,6 +19,7 @@ use crate::{Scalars, scalars};
 /// Source: `torch.optim.SparseAdam`, of the gradients of `nn.Embedding(sparse=True)`. Gradients are dense here: a row
 /// whose gradient is 0 in every element counts as one that was not looked up.
 #[derive(Component, Clone, Copy, Debug, PartialEq, Scalars, Serialize, Deserialize)]
+#[cfg_attr(feature = "reflect", derive(Reflect), reflect(Component, Default))]
 #[component(summary_tick)]
 pub struct SparseAdam {
     /// Learning rate.

@@ -15,6 +15,8 @@ use crate::module::blueprint::BlueprintId;
 #[derive(Component, Debug, Default)]
 pub struct Versions {
     count: u64,
+    /// Whether each row that is written is marked, whoever writes.
+    marks_rows: bool,
     /// For each structure that was ever written to, the last call that wrote to each parameter.
     structures: Vec<(BlueprintId, Vec<Module>)>,
 }
@@ -40,6 +42,16 @@ impl Versions {
     /// Counts the calls so far.
     pub fn now(&self) -> u64 {
         self.count
+    }
+
+    /// Returns whether calls that write to columns mark each row that they write.
+    pub fn marks_rows(&self) -> bool {
+        self.marks_rows
+    }
+
+    /// Has calls that write to columns mark each row that they write, or no longer.
+    pub fn mark_rows(&mut self, marks_rows: bool) {
+        self.marks_rows = marks_rows;
     }
 
     /// Counts a call that writes to `slots` of models of that structure.

@@ -1,5 +1,6 @@
 //! The component types that are saved from the start.
 
+use core::any::TypeId;
 use core::fmt::Debug;
 
 use bevy_ecs::prelude::*;
@@ -7,6 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::cbor::{decode, name_of};
+use super::copies::adopting;
 use super::error::SavedError;
 use super::types::{SavedTypes, Value, add, add_component, add_module, write};
 use super::{groups, scheduler};
@@ -89,7 +91,14 @@ fn mode(world: &mut World) -> Result<(), SavedError> {
             Ok(())
         };
         Ok(Box::new(Value::adopting(decode::<Mode>(bytes)?, adopt)))
-    })
+    })?;
+    let copies = || {
+        adopting::<Mode>(|mode, there| {
+            (mode.hooked, mode.cached) = there.map_or((false, false), |it| (it.hooked, it.cached));
+        })
+    };
+    world.resource_mut::<SavedTypes>().copy_as(TypeId::of::<Mode>(), copies);
+    Ok(())
 }
 
 /// Lists the types of this crate that are saved. Rules that are functions alone ([`LambdaLR`], [`MultiplicativeLR`]) have no

@@ -1,6 +1,8 @@
 //! Which components a checkpoint saves, and how each is written and read: [`SavedTypes`].
 
 mod cbor;
+mod copied;
+mod copies;
 mod error;
 mod groups;
 mod list;
@@ -15,6 +17,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use self::cbor::name_of;
+pub use self::copied::CopiedTypes;
+pub use self::copies::{CopiedType, Copies, MakeCopies};
 pub use self::error::SavedError;
 pub use self::types::{SavedType, SavedTypes, SavedValue};
 use self::types::{add_component, add_module};

@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::cbor::{decode, encode};
+use super::copies::{CopiedType, MakeCopies, copies_of};
 use super::error::SavedError;
 use super::rules::Rules;
 use crate::module::registry::ModuleTypes;
@@ -28,6 +29,7 @@ pub struct SavedType {
     pub type_name: &'static str,
     write: Write,
     read: Read,
+    copies: MakeCopies,
 }
 
 type Write =
@@ -35,6 +37,11 @@ type Write =
 type Read = fn(&SavedTypes, &[u8]) -> Result<Box<dyn SavedValue>, SavedError>;
 
 impl SavedType {
+    /// Returns how it is copied in memory.
+    pub(super) fn copied(&self) -> CopiedType {
+        CopiedType { id: self.id, type_id: self.type_id, make: self.copies }
+    }
+
     /// Appends the component of an entity as CBOR, entities in it mapped; returns false if the entity has none.
     ///
     /// # Errors
@@ -221,7 +228,7 @@ where
 }
 
 /// Adds a type, unless it is there.
-pub(super) fn add<T: Component>(
+pub(super) fn add<T: Component + Clone>(
     world: &mut World,
     name: &str,
     write: Write,
@@ -236,10 +243,17 @@ pub(super) fn add<T: Component>(
         type_name,
         write,
         read,
+        copies: copies_of::<T>,
     })
 }
 
 impl SavedTypes {
+    /// Copies a type that is there in a way of its own.
+    pub(super) fn copy_as(&mut self, type_id: TypeId, copies: MakeCopies) {
+        let of_type = self.types.iter_mut().filter(|ty| ty.type_id == type_id);
+        of_type.for_each(|ty| ty.copies = copies);
+    }
+
     fn add(&mut self, added: SavedType) -> Result<(), SavedError> {
         if self.ids.contains_key(&added.id) {
             return Ok(());

@@ -60,7 +60,7 @@ pub struct ModelDespawned {
 }
 
 /// Writes messages, if somebody made them known.
-pub(super) fn write<M: Message>(world: &mut World, all: impl IntoIterator<Item = M>) {
+pub(crate) fn write<M: Message>(world: &mut World, all: impl IntoIterator<Item = M>) {
     if let Some(mut messages) = world.get_resource_mut::<Messages<M>>() {
         messages.write_batch(all);
     }

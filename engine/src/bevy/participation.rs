@@ -125,11 +125,12 @@ impl Clone for Learn {
 /// It is taken when all models have learned from the one before, which may be ticks later if there is a
 /// [`TrainingBudget`](super::TrainingBudget). One that was not taken is replaced by the next. So a host that asks
 /// [`is_wanted`](Minibatch::is_wanted) before it draws has its models learn from the same numbers whatever the budget.
-#[derive(Component, Debug, Default)]
+#[derive(Component, Clone, Debug, Default)]
 pub struct Minibatch {
     /// As it was put.
     fresh: Option<Fresh>,
     /// As it was in the tick in which it was put, with the models that there were.
+    #[entities]
     pub(super) waiting: Option<Running>,
 }
 

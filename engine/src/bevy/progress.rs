@@ -16,6 +16,7 @@ pub struct Progress {
     /// `[models]`: each model's last loss; NaN where there is none yet.
     pub losses: Vec<f32>,
     /// The models that `losses` speaks of, and as of which version of the population.
+    #[entities]
     models: Vec<Entity>,
     version: Option<u64>,
 }

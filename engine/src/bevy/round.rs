@@ -1,5 +1,6 @@
 //! [`Round`]: the minibatch that a population learns from, while some of its models have yet to.
 
+use bevy_ecs::entity::MapEntities;
 use bevy_ecs::prelude::*;
 
 use super::turns::places_before;
@@ -8,15 +9,16 @@ use crate::systems::compile::array::AnyInput;
 use crate::systems::execute::step::StepError;
 
 /// What a population learns from now.
-#[derive(Component, Debug, Default)]
+#[derive(Component, Clone, Debug, Default)]
 pub struct Round {
+    #[entities]
     pub(super) running: Option<Running>,
     /// How many losses came since the last step, where several make one.
     pub(super) losses: u32,
 }
 
 /// A minibatch that was begun.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Running {
     /// Rounds that began earlier have a lower number.
     pub(super) order: u64,
@@ -27,6 +29,12 @@ pub(super) struct Running {
     pub(super) version: u64,
     /// Which of them have yet to learn.
     pub(super) waiting: Vec<bool>,
+}
+
+impl MapEntities for Running {
+    fn map_entities<M: EntityMapper>(&mut self, mapper: &mut M) {
+        self.models.map_entities(mapper);
+    }
 }
 
 impl Running {

@@ -6,11 +6,12 @@ use bevy_ecs::prelude::*;
 use crate::components::population::Population;
 
 /// When which model of a population runs.
-#[derive(Component, Debug, Default)]
+#[derive(Component, Clone, Debug, Default)]
 pub(super) struct Turns {
     pub(super) tick: u64,
     /// The population's version, and of how many turns there are.
     of: Option<(u64, u32)>,
+    #[entities]
     models: Vec<Entity>,
     /// `[models]`: the tick's remainder at which each runs.
     pub(super) turns: Vec<u32>,

@@ -18,6 +18,7 @@ mod population;
 mod population_ref;
 mod position;
 mod report;
+mod rollback;
 mod state;
 mod target;
 mod train;

@@ -205,6 +205,7 @@ trait Erase: Debug + Send + Sync {
     fn erase_of_one(&self) -> Erased<'_>;
     fn view(&self) -> Box<dyn Erase + '_>;
     fn select(&self, models: &[Option<usize>]) -> Box<dyn Erase>;
+    fn copy(&self) -> Box<dyn Erase>;
 }
 
 impl<T: Element> Erase for Input<'_, T> {
@@ -237,6 +238,16 @@ impl<T: Element> Erase for Input<'_, T> {
             }
         }
         Box::new(Input { array: array.into(), shared, needs_gradient })
+    }
+
+    fn copy(&self) -> Box<dyn Erase> {
+        Box::new(Input { array: self.array.to_owned().into(), ..*self })
+    }
+}
+
+impl Clone for AnyInput<'static> {
+    fn clone(&self) -> Self {
+        AnyInput(self.0.copy())
     }
 }
 

@@ -7,6 +7,7 @@
 //! * [`safetensors`]: those as a file that PyTorch reads, and back.
 //! * `pytorch`, with the feature of that name: files of `torch.save`.
 //! * [`load_file`]: a file of either kind straight into models, its names changed by a [`key_map`].
+//! * [`weights`]: a file in memory, of either of the first two kinds, put into models any number of times.
 //! * [`training`]: what optimizers, schedulers and random numbers have come to, as tensors for another file.
 
 pub mod checkpoint;
@@ -22,6 +23,7 @@ pub mod parametrizations;
 pub mod pytorch;
 pub mod safetensors;
 pub mod training;
+pub mod weights;
 
 pub use key_map::KeyMap;
 pub use load_file::FileOptions;

@@ -274,13 +274,32 @@ pub fn read(path: impl AsRef<Path>) -> Result<StateDict, SafetensorsError> {
     let io = |source| SafetensorsError::Io { path: path.to_owned(), source };
     let mut file = File::open(path).map_err(io)?;
     let file_bytes = file.metadata().map_err(io)?.len();
+    read_from(&mut file, file_bytes, path)
+}
+
+/// [`read`], of the bytes of a file, which came from anywhere; `path` is for errors.
+///
+/// # Errors
+///
+/// As [`read`].
+pub fn from_bytes(mut bytes: &[u8], path: impl AsRef<Path>) -> Result<StateDict, SafetensorsError> {
+    let file_bytes = bytes.len() as u64;
+    read_from(&mut bytes, file_bytes, path.as_ref())
+}
+
+fn read_from(
+    file: &mut impl Read,
+    file_bytes: u64,
+    path: &Path,
+) -> Result<StateDict, SafetensorsError> {
+    let io = |source| SafetensorsError::Io { path: path.to_owned(), source };
     let format = |source| SafetensorsError::Format { path: path.to_owned(), source };
     let mut length = [0; LENGTH_BYTES as usize];
     let after = file_bytes.checked_sub(LENGTH_BYTES);
     let after = after.ok_or(SafeTensorError::HeaderTooSmall).map_err(format)?;
     file.read_exact(&mut length).map_err(io)?;
     let header_bytes = header_bytes(length, after).map_err(format)?;
-    let header = read_bytes(&mut file, header_bytes as usize).map_err(io)?;
+    let header = read_bytes(file, header_bytes as usize).map_err(io)?;
     let header = read_header(&header, after - header_bytes).map_err(format)?;
     let names = header.offset_keys().into_iter();
     let known = names.filter_map(|name| Some((header.info(&name)?, name))).map(|(info, name)| {
@@ -301,7 +320,7 @@ pub fn read(path: impl AsRef<Path>) -> Result<StateDict, SafetensorsError> {
     let metadata = metadata.transpose()?.unwrap_or_default();
     let read = |(name, dtype, info): (String, Dtype, &TensorInfo)| {
         let (from, to) = info.data_offsets;
-        let bytes = read_bytes(&mut file, to - from).map_err(io)?;
+        let bytes = read_bytes(file, to - from).map_err(io)?;
         Ok(Tensor::from_little_endian(name, dtype, info.shape.clone(), bytes))
     };
     let mut tensors = places.into_iter().map(read).collect::<Result<Vec<_>, _>>()?;
@@ -333,7 +352,7 @@ fn read_header(header: &[u8], data_bytes: u64) -> Result<Metadata, SafeTensorErr
 }
 
 /// Reads so many bytes into memory that tensors share.
-fn read_bytes(file: &mut File, bytes: usize) -> io::Result<Arc<[u8]>> {
+fn read_bytes(file: &mut impl Read, bytes: usize) -> io::Result<Arc<[u8]>> {
     let mut read: Arc<[u8]> = std::iter::repeat_n(0, bytes).collect();
     file.read_exact(Arc::get_mut(&mut read).expect("nobody else has it yet"))?;
     Ok(read)

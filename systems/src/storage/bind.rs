@@ -18,6 +18,7 @@ use neurarch_components::column::{ColumnKey, Columns};
 use neurarch_components::module::blueprint::BlueprintId;
 use neurarch_components::population::Population;
 use neurarch_components::population::group::Group;
+use neurarch_components::population::versions::Versions;
 use neurarch_kernels::cpu::tile::Rows;
 use neurarch_kernels::execute::queue::Direction;
 use neurarch_kernels::ir::program::{Role, Slot};
@@ -124,6 +125,27 @@ impl Bound<'_> {
         unsafe { std::slice::from_raw_parts(row, bytes) }
     }
 
+    /// Views the rows of a member and those behind it, as far as they lie one behind the other, `most` at most.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such slot or member.
+    pub(crate) fn run(&self, slot: usize, member: usize, most: usize) -> &[u8] {
+        let (rows, bytes) = (self.rows(slot), self.row_bytes(slot));
+        let first = self.row_address(slot, member, bytes);
+        let most = most.min(self.members() - member).max(1);
+        let count = match rows {
+            Rows::Strided { stride, .. } if stride == bytes => most,
+            _ => {
+                let is_next = |&i: &usize| rows.at(member + i) == first.wrapping_add(i * bytes);
+                1 + (1..most).take_while(is_next).count()
+            }
+        };
+        // SAFETY: these are the rows of `count` members, by address one behind the other in one column; for the rest as in
+        // `row`.
+        unsafe { std::slice::from_raw_parts(first, count * bytes) }
+    }
+
     /// Views the first `bytes` of a member's row, to write to. The slot must be one that is marked as written.
     ///
     /// # Panics
@@ -204,27 +226,40 @@ impl Binder {
         let is_own = |slot: &Slot| matches!(slot.role, Role::Parameter | Role::Buffer);
         let all = slots.iter().zip(written).zip(&self.bound);
         let all = all.filter(|((slot, written), _)| **written && is_own(slot));
+        let versions = world.get::<Versions>(population);
+        if versions.is_some_and(Versions::marks_rows) {
+            let written = written.iter().zip(&self.bound).filter(|(written, _)| **written);
+            self.mark_rows(world, written.map(|(_, bound)| bound));
+        } else if self.is_part {
+            self.mark_rows(world, all.clone().map(|(_, bound)| bound));
+        }
         if !self.is_part {
             count_write(world, population, of, all.map(|((slot, _), _)| slot));
             return;
         }
+        let shared = all.filter(|(_, bound)| bound.position.is_none());
+        count_write(world, population, of, shared.map(|((slot, _), _)| slot));
+    }
+
+    /// Marks the members' rows of some slots as changed.
+    fn mark_rows<'b>(&self, world: &mut World, slots: impl Iterator<Item = &'b BoundSlot>) {
         let now = world.change_tick();
-        for (_, bound) in all.clone() {
+        for bound in slots {
             let Some(placement) = bound.position.map(|position| &self.positions[position]) else {
                 continue;
             };
-            for &(segment, row) in placement.part.as_slice() {
+            let rows = if self.is_part { &placement.part } else { &placement.rows };
+            for (members, (segment, row)) in rows.runs() {
                 let table = placement.segments.get(segment as usize);
                 let table = table.and_then(|&table| world.storages().tables.get(table));
                 let ticks = table.and_then(|table| table.get_changed_ticks_slice_for(bound.column));
-                if let Some(tick) = ticks.and_then(|ticks| ticks.get(row as usize)) {
+                let rows = row as usize..row as usize + members.len();
+                for tick in ticks.and_then(|ticks| ticks.get(rows)).unwrap_or_default() {
                     // SAFETY: the world is borrowed exclusively, so nobody else has a view of the tick.
                     unsafe { *tick.get() = now };
                 }
             }
         }
-        let shared = all.filter(|(_, bound)| bound.position.is_none());
-        count_write(world, population, of, shared.map(|((slot, _), _)| slot));
     }
 
     /// Lists the slots whose columns somebody wrote to after `last`, be it to the rows of others. A row that models

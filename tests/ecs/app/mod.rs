@@ -5,7 +5,13 @@ mod free;
 mod host;
 mod learning;
 mod messages;
+#[cfg(feature = "reflect")]
+mod reflection;
+mod rollback;
+mod schedules;
 mod thinking;
+#[cfg(feature = "asset")]
+mod weights;
 
 use std::time::Duration;
 

@@ -203,6 +203,7 @@ const ROOMS: [(&str, &[&str]); 4] = [
     (
         "components",
         &[
+            "reflect",
             "wire",
             "state",
             "scalars",
@@ -219,6 +220,7 @@ const ROOMS: [(&str, &[&str]); 4] = [
             "scheduler",
             "amp",
             "builtin",
+            "reflected",
             "saved",
         ],
     ),
@@ -273,6 +275,7 @@ const ROOMS: [(&str, &[&str]); 4] = [
             "optim",
             "amp",
             "evolve",
+            "rollback",
             "state",
             "system_params",
         ],

@@ -3,6 +3,7 @@
 mod imports;
 mod public_api;
 mod saved;
+mod versions;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::module::repr::float;
 use crate::module::{Call, Module};
+#[cfg(feature = "reflect")]
+use crate::reflect::{Reflect, ReflectComponent, ReflectDefault};
 use crate::{Scalars, scalars};
 
 /// Declares an activation without settings: its component, and `forward` as one method of [`Var`].
@@ -115,6 +117,7 @@ impl Module for GELU {
 ///
 /// Source: `torch.nn.LeakyReLU`.
 #[derive(Component, Clone, Copy, Debug, PartialEq, Scalars, Serialize, Deserialize)]
+#[cfg_attr(feature = "reflect", derive(Reflect), reflect(Component, Default))]
 #[component(summary_tick)]
 pub struct LeakyReLU {
     /// The slope below 0.
@@ -150,6 +153,7 @@ impl Module for LeakyReLU {
 ///
 /// Source: `torch.nn.ELU`.
 #[derive(Component, Clone, Copy, Debug, PartialEq, Scalars, Serialize, Deserialize)]
+#[cfg_attr(feature = "reflect", derive(Reflect), reflect(Component, Default))]
 #[component(summary_tick)]
 pub struct ELU {
     /// Minus the limit towards minus infinity.
@@ -185,6 +189,7 @@ impl Module for ELU {
 ///
 /// Source: `torch.nn.Softplus`.
 #[derive(Component, Clone, Copy, Debug, PartialEq, Scalars, Serialize, Deserialize)]
+#[cfg_attr(feature = "reflect", derive(Reflect), reflect(Component, Default))]
 #[component(summary_tick)]
 pub struct Softplus {
     /// How sharp the bend at 0 is.

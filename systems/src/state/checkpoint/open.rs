@@ -131,12 +131,15 @@ impl Checkpoint {
         Checkpoint::new(path, Bytes::Read { bytes, length })
     }
 
-    /// Opens a checkpoint that is in memory.
-    #[cfg(test)]
-    pub(super) fn of(all: &[u8]) -> Result<Self, CheckpointError> {
+    /// Opens a checkpoint by a copy of the bytes of a file, which came from anywhere; `path` is for errors.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Checkpoint::open).
+    pub fn from_bytes(all: &[u8], path: impl AsRef<Path>) -> Result<Self, CheckpointError> {
         let (length, mut bytes) = (all.len(), AlignedBytes::new(all.len()));
         bytes.bytes_mut()[..length].copy_from_slice(all);
-        Checkpoint::new(Path::new("memory"), Bytes::Read { bytes, length })
+        Checkpoint::new(path.as_ref(), Bytes::Read { bytes, length })
     }
 
     fn new(path: &Path, bytes: Bytes) -> Result<Self, CheckpointError> {

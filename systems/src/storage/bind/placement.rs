@@ -77,22 +77,46 @@ impl Placement {
         &self,
         world: &World,
         column: ComponentId,
-        (last, now): (Tick, Tick),
+        since: (Tick, Tick),
         places: &mut Vec<u32>,
     ) -> bool {
-        self.rows.runs().all(|(members, (segment, row))| {
+        self.written_where(world, column, since, places) == self.rows.as_slice().len()
+    }
+
+    /// [`written`](Placement::written), of the members whose table has the column; gives their number.
+    pub(crate) fn written_where(
+        &self,
+        world: &World,
+        column: ComponentId,
+        (last, now): (Tick, Tick),
+        places: &mut Vec<u32>,
+    ) -> usize {
+        let mut there = 0;
+        for (members, (segment, row)) in self.rows.runs() {
             let table = world.storages().tables.get(self.segments[segment as usize]);
             let ticks = table.and_then(|table| table.get_changed_ticks_slice_for(column));
             let rows = row as usize..row as usize + members.len();
-            let Some(ticks) = ticks.and_then(|ticks| ticks.get(rows)) else { return false };
+            let Some(ticks) = ticks.and_then(|ticks| ticks.get(rows)) else { continue };
             let is_newer = |tick: &UnsafeCell<Tick>| {
                 // SAFETY: who writes ticks borrows the world exclusively, and it is borrowed here.
                 unsafe { *tick.get() }.is_newer_than(last, now)
             };
-            let written = ticks.iter().zip(members).filter(|(tick, _)| is_newer(tick));
-            places.extend(written.map(|(_, place)| place as u32));
-            true
-        })
+            there += members.len();
+            for (part, ticks) in ticks.chunks(PART).enumerate() {
+                // Without a branch, so that the compiler compares many at once.
+                if ticks.iter().fold(false, |any, tick| any | is_newer(tick)) {
+                    let places_of = members.start + part * PART..members.end;
+                    let written = ticks.iter().zip(places_of).filter(|(tick, _)| is_newer(tick));
+                    places.extend(written.map(|(_, place)| place as u32));
+                }
+            }
+        }
+        there
+    }
+
+    /// Lists the tables, and which members lie in each, run by run.
+    pub(crate) fn tables(&self) -> impl Iterator<Item = (Range<usize>, TableId)> {
+        self.rows.runs().map(|(members, (segment, _))| (members, self.segments[segment as usize]))
     }
 
     /// Returns whether this says where `modules` lie.
@@ -164,6 +188,9 @@ impl Placement {
         self.is_part_right = true;
     }
 }
+
+/// Ticks that are compared at once.
+const PART: usize = 64;
 
 /// Finds out where entities lie: adds their tables to `segments`, and a pair (segment, row) each to `rows`.
 fn locate(
