@@ -15,7 +15,7 @@ pub use crate::bevy::brains::commands::{BrainCommands, BrainError, Brains};
 #[doc(inline)]
 pub use crate::bevy::brains::neighbors::nearest;
 #[doc(inline)]
-pub use crate::bevy::brains::park::{Birth, Parked, Parking, bear, park, stock};
+pub use crate::bevy::brains::park::{Birth, Parked, Parking, bear, park, stock, unpark};
 #[doc(inline)]
 pub use crate::bevy::brains::recurrent::{Hidden, think_recurrent};
 #[doc(inline)]

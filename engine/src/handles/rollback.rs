@@ -19,9 +19,8 @@ use crate::systems::rollback::{self, Restored, RollbackError, Snapshots};
 /// let before = brains.checksum()?;
 /// brains.perturb(Noise::normal(0.1))?;
 /// let dead = brains.models()?[3];
-/// world.despawn(dead);
+/// brains.world_mut().despawn(dead);
 ///
-/// let mut brains = world.population_mut(brains.id())?;
 /// let restored = brains.restore_snapshot(41)?;
 /// assert_eq!(restored.revived[0].0, dead);
 /// assert_eq!(brains.checksum()?, before);

@@ -62,6 +62,13 @@ pub fn park(world: &mut World, models: &[Entity]) {
     }
 }
 
+/// Makes parked models active again, as they were: for those whose rows no birth took over. Others are passed over.
+pub fn unpark(world: &mut World, models: &[Entity]) {
+    let is_parked = |root: &&Entity| world.get::<Parked>(**root).is_some();
+    let parked: Vec<_> = models.iter().filter(is_parked).copied().collect();
+    wake(world, &parked, Mode::clone);
+}
+
 /// Spawns `count` models that are parked at once, so that births need not spawn any. Gives the population [`Parking`] if
 /// it has none.
 ///

@@ -184,9 +184,13 @@ impl Snapshots {
                 found.arrange(roots.clone(), KEEPER);
             }
         }
-        self.known.clear();
+        let known = std::mem::take(&mut self.known);
         for (index, (seat, &root)) in record.models.iter().zip(&roots).enumerate() {
             self.known.insert(root, *seat);
+            if known.get(&root) != Some(seat) {
+                // Another model lay in its rows at the last snapshot.
+                self.stores[seat.0 as usize].seats[seat.1 as usize].is_fresh = true;
+            }
             let number = self.stores[seat.0 as usize].seats[seat.1 as usize].number;
             let Some(mut model) = world.get_mut::<Model>(root) else { continue };
             if (model.index, model.number) != (index as u32, number) {

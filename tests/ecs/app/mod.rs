@@ -1,5 +1,6 @@
 //! The plugin in Bevy apps without a window.
 
+mod brains;
 mod budget;
 mod free;
 mod host;

@@ -1,5 +1,7 @@
 //! Models that went come back, those that came go, and nothing else is touched.
 
+use neurarch::plugin::{Birth, Parked, Parking, bear, park};
+
 use super::*;
 
 #[test]
@@ -144,4 +146,39 @@ fn what_models_share_goes_back() {
     }
     learn(&mut world, population, 1);
     assert_eq!(checksum(&mut world, population), later);
+}
+
+#[test]
+fn who_was_parked_and_whose_rows_were_taken_over_is_there_again() {
+    let mut world = World::new();
+    let population = brains(&mut world, 10, 3);
+    world.entity_mut(population).insert(Parking::default());
+    learn(&mut world, population, 0);
+    world.population_mut(population).unwrap().keep_snapshots(6).unwrap();
+    let roots = world.population(population).unwrap().models().to_vec();
+    park(&mut world, &[roots[5]]);
+    save(&mut world, population, 7);
+    let before = state(&mut world, population);
+    let on = |world: &mut World| {
+        park(world, &[roots[2], roots[9]]);
+        let births =
+            [Birth::CloneOf(roots[0]), Birth::Fresh, Birth::MutantOf(roots[1], Noise::normal(0.1))];
+        let born = bear(world, population, &births).unwrap();
+        learn(world, population, 1);
+        save(world, population, 8);
+        park(world, &[roots[0]]);
+        learn(world, population, 2);
+        (born, state(world, population))
+    };
+    let first = on(&mut world);
+    for _ in 0..2 {
+        let restored = world.population_mut(population).unwrap().restore_snapshot(7).unwrap();
+        assert!(restored.revived.is_empty() && restored.despawned.is_empty());
+        assert_eq!(state(&mut world, population), before);
+        assert!(world.get::<Parked>(roots[5]).is_some() && world.get::<Parked>(roots[2]).is_none());
+        assert_eq!(world.population(population).unwrap().models(), roots);
+        assert_eq!(on(&mut world), first, "the same are born again");
+    }
+    world.population_mut(population).unwrap().restore_snapshot(8).unwrap();
+    assert!(world.get::<Parked>(roots[0]).is_none());
 }

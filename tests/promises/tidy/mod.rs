@@ -25,7 +25,9 @@ fn root() -> &'static Path {
 /// All Rust files below a folder, by their paths from the root.
 fn sources(folder: &str) -> Vec<(String, String)> {
     fn visit(path: PathBuf, files: &mut Vec<PathBuf>) {
-        if path.is_dir() {
+        // A package outside the workspace builds into a folder of its own.
+        if path.ends_with("target") {
+        } else if path.is_dir() {
             fs::read_dir(path).unwrap().for_each(|entry| visit(entry.unwrap().path(), files));
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             files.push(path);

@@ -7,13 +7,15 @@ use bevy_ecs::world::DeferredWorld;
 use crate::components::module::mode::Mode;
 use crate::components::population::parking::{Parked, Parking};
 use crate::components::population::tree::Model;
-use crate::systems::evolve::park::park;
+use crate::systems::evolve::park::{park, unpark};
 
 /// Makes a model, by its root, the brain of a body: one brain, one body.
 ///
 /// A brain whose `BrainOf` is taken away dies, unless it [outlives](Outlives): it is [parked](Parking) where its population
 /// parks its dead, else despawned. It is taken away when the body is despawned, when another brain comes to the body, and
 /// by `remove`. Inserted anew it moves the brain to another body, and the old body is left without.
+///
+/// A parked brain that is given a body is alive again, as it was, if no birth took over its rows.
 ///
 /// Despawning the brain leaves the body. A clone of the brain is a model without a body, and a clone of the body has no
 /// brain.
@@ -40,7 +42,7 @@ use crate::systems::evolve::park::park;
 /// ```
 // No `Clone`: bevy clones a relationship by it, and a clone would take the body away from the original.
 #[derive(Component, Debug, PartialEq, Eq)]
-#[component(storage = "SparseSet", on_remove = end)]
+#[component(storage = "SparseSet", on_add = begin, on_remove = end)]
 #[relationship(relationship_target = Brain)]
 pub struct BrainOf(#[entities] pub Entity);
 
@@ -59,6 +61,14 @@ impl Brain {
     /// Returns the root of the brain.
     pub fn id(&self) -> Entity {
         self.0
+    }
+}
+
+/// Has a parked brain that is given a body live again.
+fn begin(mut world: DeferredWorld<'_>, context: HookContext) {
+    let brain = context.entity;
+    if world.get::<Parked>(brain).is_some() {
+        world.commands().queue(move |world: &mut World| unpark(world, &[brain]));
     }
 }
 

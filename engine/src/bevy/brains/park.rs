@@ -3,4 +3,4 @@
 #[doc(inline)]
 pub use crate::components::population::parking::{Parked, Parking};
 #[doc(inline)]
-pub use crate::systems::evolve::park::{Birth, bear, park, stock};
+pub use crate::systems::evolve::park::{Birth, bear, park, stock, unpark};

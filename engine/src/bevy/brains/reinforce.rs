@@ -161,7 +161,7 @@ impl Default for Reinforce {
 /// let mut world = World::new();
 /// let mut brains = world.spawn_population(&Linear::new(1, 2), 20, Seed(1))?;
 /// brains.insert(Adam { lr: 0.1, ..Adam::default() })?;
-/// let (brains, models) = (brains.id(), brains.models().to_vec());
+/// let (brains, models) = (brains.id(), brains.models()?.to_vec());
 /// let rollout = Rollout::<Sight, Discrete<2>>::new(16);
 /// world.entity_mut(brains).insert((Learn::new(CrossEntropyLoss::default()), rollout, Reinforce::default()));
 /// for model in models {

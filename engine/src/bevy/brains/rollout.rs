@@ -53,7 +53,8 @@ pub struct Experience<In, A> {
 /// let brains = world.spawn_population(&Linear::new(1, 2), 1, Seed(1))?.id();
 /// world.entity_mut(brains).insert(Rollout::<Sight, Discrete<2>>::new(8));
 /// let body = world.spawn((Sight(0.5), Discrete::<2>(1), Reward::from(3.0))).id();
-/// world.commands().entity(body).clone_brain(world.population(brains)?.models()[0]);
+/// let first = world.population(brains)?.models()[0];
+/// world.commands().entity(body).clone_brain(first);
 /// world.flush();
 /// let mut schedule = Schedule::default();
 /// schedule.add_systems(record::<Sight, Discrete<2>>);
