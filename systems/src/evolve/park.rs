@@ -31,7 +31,7 @@ pub enum Birth {
     Fresh,
     /// All that a model has, by its root: numbers, gradients, optimizers with their state, modes.
     CloneOf(Entity),
-    /// All that a model has, and noise on its parameters: [`perturb`](super::perturb).
+    /// All that a model has, and noise on its parameters: [`perturb`].
     MutantOf(Entity, Noise),
 }
 

@@ -164,6 +164,7 @@ fn ten_thousand_brains_a_second_come_and_go_in_an_app() {
 /// `cargo test --release --all-features --test ecs -- --ignored memory_is_flat`
 #[test]
 #[ignore = "it takes minutes"]
+#[expect(clippy::print_stdout, reason = "it says what it measured")]
 fn memory_is_flat_over_a_hundred_thousand_ticks() {
     let resident = || {
         let all = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
