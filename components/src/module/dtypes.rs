@@ -5,7 +5,8 @@ use neurarch_kernels::ir::dtype::Dtype;
 use neurarch_kernels::ir::shape::Type;
 use serde::{Deserialize, Serialize};
 
-use crate::module::blueprint::Position;
+use crate::module::blueprint::{Parameter, Position};
+use crate::module::registered::Registered;
 use crate::module::registry::tell_change;
 
 /// The element types that a module's parameters and buffers were converted to, in place of those that its type declares.
@@ -24,6 +25,28 @@ pub struct Dtypes {
 }
 
 impl Dtypes {
+    /// Returns what a module's entity has beside its layer component for its tensors to have the types that a position asks
+    /// for, in a population of type `dtype`; `None` if the module's type declares just those. `floating` is the type that
+    /// floating ones were converted to, if they were.
+    pub fn of(at: &Position, dtype: Dtype, floating: Option<Dtype>) -> Option<Self> {
+        let declared = Registered::declared(&*at.module, dtype);
+        let plain = |of: &Parameter| {
+            let mut all = declared.parameters.iter().chain(&declared.buffers);
+            let own = all.find(|entry| entry.name == of.name).and_then(|entry| entry.ty.as_ref());
+            own.map_or(if of.ty.dtype.is_float() { dtype } else { of.ty.dtype }, |ty| ty.dtype)
+        };
+        let all = || at.parameters.iter().chain(&at.buffers);
+        if all().all(|of| of.ty.dtype == plain(of)) {
+            return None;
+        }
+        let named = all().filter(|of| {
+            let plain = plain(of);
+            of.ty.dtype != floating.filter(|_| plain.is_float()).unwrap_or(plain)
+        });
+        let named = named.map(|of| (of.name.clone(), of.ty.dtype)).collect();
+        Some(Dtypes { floating, named })
+    }
+
     /// Returns whether it says nothing.
     pub fn is_empty(&self) -> bool {
         self.floating.is_none() && self.named.is_empty()
