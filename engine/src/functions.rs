@@ -15,3 +15,5 @@ pub use crate::systems::optim::{
 };
 #[doc(inline)]
 pub use crate::systems::structure::{access, mode, shared, sign, spawn, tie, traverse, vector};
+#[doc(inline)]
+pub use crate::systems::system_params::columns;

@@ -27,7 +27,8 @@ use crate::module::{Declare, Declared, DynModule, Init, Module};
 /// ```
 ///
 /// Source: the arguments of torch's constructors, which pass them on as `factory_kwargs`. Here all modules have them:
-/// containers pass them on to what is below them.
+/// containers pass them on to what is below them. Arrays that a model is called with, targets and losses have the
+/// population's type as long as one of the model's tensors has it.
 pub trait FactoryArguments: Module + Sized {
     /// Gives the floating parameters and buffers of the module, and of all below it, an element type other than the
     /// population's. What says its own type keeps it.

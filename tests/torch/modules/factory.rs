@@ -131,22 +131,23 @@ fn models_of_mixed_types_fail_where_torch_does_and_run_where_a_module_converts()
         "{error}"
     );
 
-    /// Goes on in double precision.
+    /// Goes on in another type.
     #[derive(Component, Clone, Debug, PartialEq)]
-    struct Double;
-    impl Module for Double {
+    struct To(Dtype);
+    impl Module for To {
         fn forward(&self, _: &Call<'_>, x: Var) -> Var {
-            x.to(Dtype::F64)
+            x.to(self.0)
         }
     }
     let net = Sequential::new()
         .push(Linear::new(2, 3))
-        .push(Double)
-        .push(Linear::new(3, 1).dtype(Dtype::F64));
+        .push(To(Dtype::F64))
+        .push(Linear::new(3, 1).dtype(Dtype::F64))
+        .push(To(Dtype::F32));
     let id = spawn(&mut world, &net);
     let mut brains = world.population_mut(id).unwrap();
     brains.insert(SGD { lr: 0.1, ..SGD::default() }).unwrap();
-    let (x, y) = (Array3::<f32>::ones((2, 4, 2)), Array3::<f64>::ones((2, 4, 1)));
+    let (x, y) = (Array3::<f32>::ones((2, 4, 2)), Array3::<f32>::ones((2, 4, 1)));
     let first = brains.train_step(&x, &y, &MSELoss::default()).unwrap();
     let last = (0..50).map(|_| brains.train_step(&x, &y, &MSELoss::default()).unwrap()).last();
     assert!(last.unwrap().iter().zip(&first).all(|(last, first)| last < first));
