@@ -5,8 +5,8 @@ use neurarch_kernels::ir::dtype::Dtype;
 use neurarch_kernels::ir::shape::Type;
 use serde::{Deserialize, Serialize};
 
+use crate::module::Declare;
 use crate::module::blueprint::{Parameter, Position};
-use crate::module::registered::Registered;
 use crate::module::registry::tell_change;
 
 /// The element types that a module's parameters and buffers were converted to, in place of those that its type declares.
@@ -29,11 +29,15 @@ impl Dtypes {
     /// for, in a population of type `dtype`; `None` if the module's type declares just those. `floating` is the type that
     /// floating ones were converted to, if they were.
     pub fn of(at: &Position, dtype: Dtype, floating: Option<Dtype>) -> Option<Self> {
-        let declared = Registered::declared(&*at.module, dtype);
+        let mut declared = Declare::default();
+        at.module.declare(&mut declared);
         let plain = |of: &Parameter| {
             let mut all = declared.parameters.iter().chain(&declared.buffers);
-            let own = all.find(|entry| entry.name == of.name).and_then(|entry| entry.ty.as_ref());
-            own.map_or(if of.ty.dtype.is_float() { dtype } else { of.ty.dtype }, |ty| ty.dtype)
+            match all.find(|known| known.name == of.name && !known.is_none) {
+                Some(known) => known.dtype.unwrap_or(dtype),
+                None if of.ty.dtype.is_float() => dtype,
+                None => of.ty.dtype,
+            }
         };
         let all = || at.parameters.iter().chain(&at.buffers);
         if all().all(|of| of.ty.dtype == plain(of)) {
