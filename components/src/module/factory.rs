@@ -18,7 +18,7 @@ use crate::module::{Declare, Declared, DynModule, Init, Module};
 /// # use neurarch_components::module::blueprint::Blueprint;
 /// # use neurarch_components::module::factory::FactoryArguments;
 /// # use neurarch_kernels::ir::dtype::Dtype;
-/// let head = Linear::new(4, 1).dtype(Dtype::F64);
+/// let head = Linear::new(4, 1).with_dtype(Dtype::F64);
 /// let brain = Sequential::new().push(Linear::new(2, 4)).push(Tanh).push(head);
 /// let blueprint = Blueprint::of(&brain, Dtype::F32)?;
 /// assert_eq!(blueprint.parameter(1, "weight").unwrap().ty.dtype, Dtype::F32);
@@ -33,13 +33,13 @@ pub trait FactoryArguments: Module + Sized {
     /// Gives the floating parameters and buffers of the module, and of all below it, an element type other than the
     /// population's. What says its own type keeps it.
     #[must_use]
-    fn dtype(self, dtype: Dtype) -> Factory {
+    fn with_dtype(self, dtype: Dtype) -> Factory {
         Factory { module: Box::new(self), dtype: Some(dtype), device: None }
     }
 
     /// Says where the module's numbers are to lie. A device that is not there is an error when the module is spawned.
     #[must_use]
-    fn device(self, device: Device) -> Factory {
+    fn with_device(self, device: Device) -> Factory {
         Factory { module: Box::new(self), dtype: None, device: Some(device) }
     }
 }
@@ -58,15 +58,15 @@ pub struct Factory {
 }
 
 impl Factory {
-    /// See [`FactoryArguments::dtype`]. The last one counts.
+    /// See [`FactoryArguments::with_dtype`]. The last one counts.
     #[must_use]
-    pub fn dtype(self, dtype: Dtype) -> Self {
+    pub fn with_dtype(self, dtype: Dtype) -> Self {
         Factory { dtype: Some(dtype), ..self }
     }
 
-    /// See [`FactoryArguments::device`]. The last one counts.
+    /// See [`FactoryArguments::with_device`]. The last one counts.
     #[must_use]
-    pub fn device(self, device: Device) -> Self {
+    pub fn with_device(self, device: Device) -> Self {
         Factory { device: Some(device), ..self }
     }
 

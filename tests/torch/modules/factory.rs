@@ -29,27 +29,27 @@ fn every_layer_has_the_type_that_its_constructor_was_given() {
     let wide = |names: &[&str]| -> Vec<String> {
         names.iter().map(|name| format!("{name} torch.float64")).collect()
     };
-    let id = spawn(&mut world, &BatchNorm1d::new(2).dtype(Dtype::F64));
+    let id = spawn(&mut world, &BatchNorm1d::new(2).with_dtype(Dtype::F64));
     let mut expected = wide(&["weight", "bias", "running_mean", "running_var"]);
     expected.push("num_batches_tracked torch.int64".to_owned());
     assert_eq!(types(&mut world, id), expected);
 
     let plain = ["weight", "bias"];
     let cases: [(Factory, &[&str]); 10] = [
-        (Linear::new(2, 3).dtype(Dtype::F64), &plain),
-        (Linear::new(2, 3).without_bias().dtype(Dtype::F64), &["weight"]),
-        (Bilinear::new(2, 2, 2).dtype(Dtype::F64), &plain),
-        (Conv2d::new(1, 2, 3).dtype(Dtype::F64), &plain),
-        (ConvTranspose1d::new(1, 2, 3).dtype(Dtype::F64), &plain),
-        (Embedding::new(3, 2).dtype(Dtype::F64), &["weight"]),
-        (LayerNorm::new([2]).dtype(Dtype::F64), &plain),
-        (PReLU::default().dtype(Dtype::F64), &["weight"]),
+        (Linear::new(2, 3).with_dtype(Dtype::F64), &plain),
+        (Linear::new(2, 3).without_bias().with_dtype(Dtype::F64), &["weight"]),
+        (Bilinear::new(2, 2, 2).with_dtype(Dtype::F64), &plain),
+        (Conv2d::new(1, 2, 3).with_dtype(Dtype::F64), &plain),
+        (ConvTranspose1d::new(1, 2, 3).with_dtype(Dtype::F64), &plain),
+        (Embedding::new(3, 2).with_dtype(Dtype::F64), &["weight"]),
+        (LayerNorm::new([2]).with_dtype(Dtype::F64), &plain),
+        (PReLU::default().with_dtype(Dtype::F64), &["weight"]),
         (
-            GRU::new(2, 3).dtype(Dtype::F64),
+            GRU::new(2, 3).with_dtype(Dtype::F64),
             &["weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"],
         ),
         (
-            MultiheadAttention::new(2, 1).dtype(Dtype::F64),
+            MultiheadAttention::new(2, 1).with_dtype(Dtype::F64),
             &["in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias"],
         ),
     ];
@@ -58,18 +58,18 @@ fn every_layer_has_the_type_that_its_constructor_was_given() {
         assert_eq!(types(&mut world, id), wide(names), "{layer:?}");
     }
 
-    let id = spawn(&mut world, &TransformerEncoderLayer::new(2, 1).dtype(Dtype::F64));
+    let id = spawn(&mut world, &TransformerEncoderLayer::new(2, 1).with_dtype(Dtype::F64));
     assert!(types(&mut world, id).iter().all(|line| line.ends_with("torch.float64")));
     // A container passes the type on; what says its own keeps it.
     let net = Sequential::new()
         .push(Linear::new(2, 2))
-        .push(Linear::new(2, 1).without_bias().dtype(Dtype::BF16))
-        .dtype(Dtype::F64);
+        .push(Linear::new(2, 1).without_bias().with_dtype(Dtype::BF16))
+        .with_dtype(Dtype::F64);
     let id = spawn(&mut world, &net);
     let expected = ["0.weight torch.float64", "0.bias torch.float64", "1.weight torch.bfloat16"];
     assert_eq!(types(&mut world, id), expected);
     // torch prints neither `dtype` nor `device`.
-    let layer = Linear::new(2, 3).dtype(Dtype::F64).device(Device::Cpu);
+    let layer = Linear::new(2, 3).with_dtype(Dtype::F64).with_device(Device::Cpu);
     assert_eq!(repr(&layer), "Linear(in_features=2, out_features=3, bias=True)");
 }
 
@@ -77,9 +77,9 @@ fn every_layer_has_the_type_that_its_constructor_was_given() {
 fn a_layer_of_its_own_type_has_the_numbers_and_results_of_a_whole_model_of_that_type() {
     let net = || Sequential::new().push(Linear::new(3, 4)).push(Tanh).push(Linear::new(4, 2));
     let typed = Sequential::new()
-        .push(Linear::new(3, 4).dtype(Dtype::F64))
+        .push(Linear::new(3, 4).with_dtype(Dtype::F64))
         .push(Tanh)
-        .push(Linear::new(4, 2).dtype(Dtype::F64));
+        .push(Linear::new(4, 2).with_dtype(Dtype::F64));
     let x = Array3::from_shape_fn((2, 5, 3), |(m, i, f)| (m + 2 * i + 3 * f) as f64 / 7.0 - 1.0);
     let y = Array3::<f64>::ones((2, 5, 2));
     let run = |module: &dyn DynModule, dtype: Dtype| -> (ArrayD<f64>, ArrayD<f64>) {
@@ -93,13 +93,14 @@ fn a_layer_of_its_own_type_has_the_numbers_and_results_of_a_whole_model_of_that_
         (brains.forward(&x).unwrap(), brains.stack::<f64>("2.weight").unwrap())
     };
     assert_eq!(run(&typed, Dtype::F32), run(&net(), Dtype::F64));
-    assert_eq!(run(&net().dtype(Dtype::F64), Dtype::F32), run(&net(), Dtype::F64));
+    assert_eq!(run(&net().with_dtype(Dtype::F64), Dtype::F32), run(&net(), Dtype::F64));
 }
 
 #[test]
 fn each_parameter_says_its_type_and_device() {
     let mut world = World::new();
-    let net = Sequential::new().push(Linear::new(2, 3)).push(Linear::new(3, 1).dtype(Dtype::F64));
+    let net =
+        Sequential::new().push(Linear::new(2, 3)).push(Linear::new(3, 1).with_dtype(Dtype::F64));
     let id = spawn(&mut world, &net);
     let mut brains = world.population_mut(id).unwrap();
     let mut model = brains.model(0).unwrap();
@@ -121,7 +122,8 @@ fn each_parameter_says_its_type_and_device() {
 #[test]
 fn models_of_mixed_types_fail_where_torch_does_and_run_where_a_module_converts() {
     let mut world = World::new();
-    let net = Sequential::new().push(Linear::new(2, 3)).push(Linear::new(3, 1).dtype(Dtype::F64));
+    let net =
+        Sequential::new().push(Linear::new(2, 3)).push(Linear::new(3, 1).with_dtype(Dtype::F64));
     let id = spawn(&mut world, &net);
     let mut brains = world.population_mut(id).unwrap();
     let error = brains.forward(&Array3::<f32>::ones((2, 1, 2))).map(|_: ArrayD<f32>| ());
@@ -142,7 +144,7 @@ fn models_of_mixed_types_fail_where_torch_does_and_run_where_a_module_converts()
     let net = Sequential::new()
         .push(Linear::new(2, 3))
         .push(To(Dtype::F64))
-        .push(Linear::new(3, 1).dtype(Dtype::F64))
+        .push(Linear::new(3, 1).with_dtype(Dtype::F64))
         .push(To(Dtype::F32));
     let id = spawn(&mut world, &net);
     let mut brains = world.population_mut(id).unwrap();
@@ -158,8 +160,8 @@ fn models_of_mixed_types_fail_where_torch_does_and_run_where_a_module_converts()
 fn lazy_modules_keep_their_type_when_they_get_their_shape() {
     let mut world = World::new();
     let net = Sequential::new()
-        .push(LazyLinear::new(3).dtype(Dtype::F64))
-        .push(LazyBatchNorm1d::default().dtype(Dtype::F64));
+        .push(LazyLinear::new(3).with_dtype(Dtype::F64))
+        .push(LazyBatchNorm1d::default().with_dtype(Dtype::F64));
     let id = spawn(&mut world, &net);
     let mut brains = world.population_mut(id).unwrap();
     let _: ArrayD<f64> = brains.forward(&Array3::<f64>::ones((2, 4, 2))).unwrap();
@@ -175,7 +177,8 @@ fn lazy_modules_keep_their_type_when_they_get_their_shape() {
 #[test]
 fn later_models_clones_checkpoints_and_live_edits_keep_the_types() {
     let mut world = World::new();
-    let net = Sequential::new().push(Linear::new(2, 3).dtype(Dtype::F64)).push(Linear::new(3, 1));
+    let net =
+        Sequential::new().push(Linear::new(2, 3).with_dtype(Dtype::F64)).push(Linear::new(3, 1));
     let settings = PopulationSettings { models: 0, seed: 3, ..PopulationSettings::default() };
     let mut brains = world.spawn_population_with(&net, settings).unwrap();
     let roots = brains.spawn_models(2).unwrap();
@@ -200,7 +203,7 @@ fn later_models_clones_checkpoints_and_live_edits_keep_the_types() {
     }
 
     let mut model = world.module_mut(roots[0]).unwrap();
-    model.container().append(Linear::new(1, 2).dtype(Dtype::BF16)).unwrap();
+    model.container().append(Linear::new(1, 2).with_dtype(Dtype::BF16)).unwrap();
     let mut model = world.module_mut(roots[0]).unwrap();
     assert!(model.parameter::<bf16>("2.weight").is_ok());
     let mut brains = world.population_mut(id).unwrap();
@@ -217,27 +220,28 @@ fn types_of_whole_numbers_and_devices_that_are_not_there_are_errors_and_nothing_
     let mut world = World::new();
     let net = |layer: Factory| Sequential::new().push(Linear::new(2, 2)).push(layer);
     let before = world.entities().len();
-    let cuda = world.spawn_population(&net(Linear::new(2, 1).device(Device::Cuda(0))), 2, Seed(1));
+    let cuda =
+        world.spawn_population(&net(Linear::new(2, 1).with_device(Device::Cuda(0))), 2, Seed(1));
     assert_eq!(
         cuda.map(|_| ()).unwrap_err().to_string(),
         "1: cuda:0 is not there: Torch not compiled with CUDA enabled"
     );
-    let whole = world.spawn_population(&net(Linear::new(2, 1).dtype(Dtype::I64)), 2, Seed(1));
+    let whole = world.spawn_population(&net(Linear::new(2, 1).with_dtype(Dtype::I64)), 2, Seed(1));
     assert_eq!(
         whole.map(|_| ()).unwrap_err().to_string(),
         "1.weight: Only Tensors of floating point and complex dtype can require gradients"
     );
     assert_eq!(world.entities().len(), before);
     // Devices of outer modules are asked for, too, and a type beside a device stays.
-    let outer = net(Linear::new(2, 1).dtype(Dtype::F64)).device(Device::Cuda(1));
+    let outer = net(Linear::new(2, 1).with_dtype(Dtype::F64)).with_device(Device::Cuda(1));
     let error = world.spawn_population(&outer, 1, Seed(1)).map(|_| ()).unwrap_err().to_string();
     assert!(error.starts_with("Sequential: cuda:1 is not there"), "{error}");
-    let id = spawn(&mut world, &Linear::new(2, 1).device(Device::Cpu).dtype(Dtype::F64));
+    let id = spawn(&mut world, &Linear::new(2, 1).with_device(Device::Cpu).with_dtype(Dtype::F64));
     assert_eq!(types(&mut world, id)[0], "weight torch.float64");
 
     let root = world.population(id).unwrap().models()[0];
     let mut model = world.module_mut(root).unwrap();
-    let error =
-        model.register_module("head", Value::module(Linear::new(2, 1).device(Device::Cuda(0))));
+    let error = model
+        .register_module("head", Value::module(Linear::new(2, 1).with_device(Device::Cuda(0))));
     assert!(error.map(|_| ()).unwrap_err().to_string().contains("cuda:0 is not there"));
 }
