@@ -210,3 +210,44 @@ fn tiles_within_a_budget_are_in_a_profile_and_keep_their_bits() {
     assert_eq!(adam.models, 2 * ran, "weight and bias of the models that ran");
     assert!(ran > 0 && ran < 60);
 }
+
+/// The hook makes the pass run op by op.
+#[test]
+fn passes_op_by_op_are_in_a_profile_and_keep_their_bits() {
+    let run = |is_profiled: bool| {
+        let (mut world, population) = spawn(5);
+        let mut target = world.target_mut((population, "1"));
+        target
+            .register_forward_hook(|_, _, y| {
+                Ok(y.and_then(Tree::leaf).map(|y| (y * 2.0).into()))
+            })
+            .unwrap();
+        let (x, y) = (Array3::<f32>::ones((5, 32, 4)), Array2::<i64>::ones((5, 32)));
+        let loss = CrossEntropyLoss::default();
+        let mut work = |world: &mut World| {
+            let mut brains = world.brains(population);
+            brains.train_step(&x, &y, &loss).unwrap();
+            brains.forward(&x).unwrap();
+            brains.loss::<f32, i64>(&y, &loss).unwrap();
+            brains.backward().unwrap();
+        };
+        let profile = match is_profiled {
+            true => profile(&mut world, work).1,
+            false => {
+                work(&mut world);
+                Profile::default()
+            }
+        };
+        (profile, bits(&mut world, population))
+    };
+    let (profile, numbers) = run(true);
+    assert_eq!(numbers, run(false).1);
+    let both = profile.key_averages(GroupBy::OpAndModule);
+    let of = |key: &str| both.rows.iter().find(|row| row.key == key);
+    let keys = keys(&both);
+    // Weight and bias, once.
+    assert_eq!(of("adam of 0 (Linear)").map(|row| row.models), Some(10), "{keys:?}");
+    assert_eq!(of("linear of 0 (Linear)").map(|row| row.models), Some(10), "{keys:?}");
+    assert!(profile.recorded.events.iter().all(|event| event.models == 5));
+    assert!(profile.recorded.events.is_sorted_by_key(|event| event.start));
+}
