@@ -224,7 +224,7 @@ fn passes_op_by_op_are_in_a_profile_and_keep_their_bits() {
             .unwrap();
         let (x, y) = (Array3::<f32>::ones((5, 32, 4)), Array2::<i64>::ones((5, 32)));
         let loss = CrossEntropyLoss::default();
-        let mut work = |world: &mut World| {
+        let work = |world: &mut World| {
             let mut brains = world.brains(population);
             brains.train_step(&x, &y, &loss).unwrap();
             brains.forward(&x).unwrap();
