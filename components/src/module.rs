@@ -6,6 +6,7 @@ pub mod call;
 pub(crate) mod downcast;
 pub mod dtypes;
 pub(crate) mod dynamic;
+pub mod factory;
 pub mod forward;
 pub(crate) mod limits;
 pub mod mode;

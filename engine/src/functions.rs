@@ -17,3 +17,5 @@ pub use crate::systems::optim::{
 pub use crate::systems::rollback;
 #[doc(inline)]
 pub use crate::systems::structure::{access, mode, shared, sign, spawn, tie, traverse, vector};
+#[doc(inline)]
+pub use crate::systems::system_params::columns;

@@ -7,6 +7,8 @@ pub use crate::components::containers::Slice;
 #[doc(inline)]
 pub use crate::components::layers::*;
 #[doc(inline)]
+pub use crate::components::module::factory::{Factory, FactoryArguments};
+#[doc(inline)]
 pub use crate::components::module::registered::{Attributes, IntoValue, Registered, Value};
 #[doc(inline)]
 pub use crate::components::module::repr::repr;

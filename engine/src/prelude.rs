@@ -7,6 +7,7 @@ pub use crate::bevy::StepSystems;
 pub use crate::components::amp::GradScaler;
 pub use crate::components::hook::{HookOptions, RemovableHandle};
 pub use crate::components::layers::*;
+pub use crate::components::module::factory::FactoryArguments;
 pub use crate::components::module::repr::repr;
 pub use crate::components::module::{Call, Declare, Forward, Init, Module};
 pub use crate::components::parametrizations::OrthogonalMap;

@@ -3,8 +3,9 @@
 use std::fs;
 
 use ndarray::{ArrayView2, Axis};
+use neurarch::report::histogram::Histogram;
 use neurarch::report::log::{
-    Buckets, CsvWriter, JsonLinesWriter, LogError, Logger, Quantiles, SummaryWriter,
+    CsvWriter, JsonLinesWriter, LogError, Logger, Quantiles, SummaryWriter,
 };
 
 use super::results::{Outcome, Results};
@@ -62,7 +63,11 @@ impl Log {
         writers.add_models("validation/loss", &losses.of(&loss), step)?;
         let mut accuracies = Quantiles::default().largest(true);
         writers.add_models("validation/accuracy", &accuracies.of(&accuracy), step)?;
-        writers.add_histogram("validation/accuracies", &Buckets::of(&accuracy), step)?;
+        writers.add_histogram(
+            "validation/accuracies",
+            &Histogram::widening("", &accuracy),
+            step,
+        )?;
         writers.flush()
     }
 }

@@ -34,6 +34,7 @@ mod modules {
     mod custom;
     mod derive;
     mod eager;
+    mod factory;
     mod gradients;
     mod init;
     mod item;

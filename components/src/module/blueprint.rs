@@ -368,7 +368,7 @@ impl Blueprint {
             name,
             parent,
             children: Vec::new(),
-            module: module.structural(),
+            module: module.plain().structural(),
             nones,
             parameters,
             buffers,
@@ -385,7 +385,7 @@ impl Blueprint {
         let at = &mut self.positions[position];
         let is_declared = declared(&*at.module, dtype)
             == (at.parameters.clone(), at.buffers.clone(), at.nones.clone());
-        at.module = module.structural();
+        at.module = module.plain().structural();
         if is_declared {
             (at.parameters, at.buffers, at.nones) = (parameters, buffers, nones);
             return;

@@ -7,10 +7,10 @@ use crate::module::{DynModule, Module};
 impl dyn DynModule {
     /// Returns whether the module is of type `M`.
     pub fn is<M: Module>(&self) -> bool {
-        (self as &dyn Any).is::<M>()
+        self.downcast_ref::<M>().is_some()
     }
 
-    /// Returns the module if it is of type `M`.
+    /// Returns the module if it is of type `M`, with or without [arguments](crate::module::factory::Factory) beside it.
     ///
     /// # Example
     ///
@@ -21,7 +21,7 @@ impl dyn DynModule {
     /// assert_eq!(sizes.map(|linear| linear.out_features).sum::<usize>(), 2);
     /// ```
     pub fn downcast_ref<M: Module>(&self) -> Option<&M> {
-        (self as &dyn Any).downcast_ref()
+        (self as &dyn Any).downcast_ref().or_else(|| (self.plain() as &dyn Any).downcast_ref())
     }
 
     /// Returns the module, to be changed, if it is of type `M`.

@@ -5,7 +5,8 @@ use neurarch_kernels::ir::dtype::Dtype;
 use neurarch_kernels::ir::shape::Type;
 use serde::{Deserialize, Serialize};
 
-use crate::module::blueprint::Position;
+use crate::module::Declare;
+use crate::module::blueprint::{Parameter, Position};
 use crate::module::registry::tell_change;
 
 /// The element types that a module's parameters and buffers were converted to, in place of those that its type declares.
@@ -24,6 +25,32 @@ pub struct Dtypes {
 }
 
 impl Dtypes {
+    /// Returns what a module's entity has beside its layer component for its tensors to have the types that a position asks
+    /// for, in a population of type `dtype`; `None` if the module's type declares just those. `floating` is the type that
+    /// floating ones were converted to, if they were.
+    pub fn of(at: &Position, dtype: Dtype, floating: Option<Dtype>) -> Option<Self> {
+        let mut declared = Declare::default();
+        at.module.declare(&mut declared);
+        let plain = |of: &Parameter| {
+            let mut all = declared.parameters.iter().chain(&declared.buffers);
+            match all.find(|known| known.name == of.name && !known.is_none) {
+                Some(known) => known.dtype.unwrap_or(dtype),
+                None if of.ty.dtype.is_float() => dtype,
+                None => of.ty.dtype,
+            }
+        };
+        let all = || at.parameters.iter().chain(&at.buffers);
+        if all().all(|of| of.ty.dtype == plain(of)) {
+            return None;
+        }
+        let named = all().filter(|of| {
+            let plain = plain(of);
+            of.ty.dtype != floating.filter(|_| plain.is_float()).unwrap_or(plain)
+        });
+        let named = named.map(|of| (of.name.clone(), of.ty.dtype)).collect();
+        Some(Dtypes { floating, named })
+    }
+
     /// Returns whether it says nothing.
     pub fn is_empty(&self) -> bool {
         self.floating.is_none() && self.named.is_empty()

@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::components::population::Population;
 use crate::systems::structure::access::AccessError;
 use crate::systems::structure::sign::SignError;
+use crate::systems::system_params::columns::parameter_columns;
 use crate::systems::system_params::gradients::{GradientStats, gradient_stats};
 
 /// A gradient all of whose numbers are smaller than this is very small.
@@ -192,10 +193,12 @@ impl fmt::Display for PopulationHealth {
 ///
 /// If the entity is no module of a model, or one that is not settled.
 pub fn check_gradient_health(world: &World, module: Entity) -> Result<GradientHealth, AccessError> {
-    Ok(GradientHealth::new(gradient_stats(world, module)?))
+    let columns = parameter_columns(world, module)?;
+    let stats = columns.iter().filter_map(|column| gradient_stats(column, 0).transpose());
+    Ok(GradientHealth::new(stats.collect::<Result<_, _>>()?))
 }
 
-/// Measures the gradients of each model of a population.
+/// Measures the gradients of each model of a population, column by column.
 ///
 /// # Errors
 ///
@@ -205,11 +208,16 @@ pub fn check_population(
     population: Entity,
 ) -> Result<PopulationHealth, AccessError> {
     let not_there = SignError::NotAPopulation(population);
-    let roots = world.get::<Population>(population).ok_or(not_there)?.models();
-    let of = |(index, &root)| {
-        check_gradient_health(world, root).map(|health| ModelHealth { index, health })
-    };
-    let mut models = roots.iter().enumerate().map(of).collect::<Result<Vec<_>, _>>()?;
+    let found = world.get::<Population>(population).ok_or(not_there)?;
+    let mut stats: Vec<Vec<GradientStats>> = vec![Vec::new(); found.len()];
+    for column in parameter_columns(world, population)? {
+        for (place, &index) in column.models().iter().enumerate() {
+            stats[index as usize].extend(gradient_stats(&column, place)?);
+        }
+    }
+    let all = stats.into_iter().enumerate();
+    let mut models: Vec<_> =
+        all.map(|(index, of)| ModelHealth { index, health: GradientHealth::new(of) }).collect();
     // A stable sort: equal ones stay in the order of their indices.
     models.sort_by(|a, b| b.health.compare(&a.health));
     Ok(PopulationHealth { models })

@@ -46,8 +46,9 @@ pub use crate::systems::execute::profile::{OpEvent, Recorded};
 /// Does some work, and finds out how long each op of each plan takes.
 ///
 /// The bits are the same. A training step of tiny models takes longer meanwhile; without a profile no clock is read.
-/// Passes that run op by op, since hooks change what they see or a `forward` reads numbers, are not in it, nor is what lies
-/// between the plans.
+/// Tiles that run within a budget are in it, and so are passes that run op by op, since hooks change what they see or a
+/// `forward` reads numbers: each op on all models of the pass. Mapped models, which are in no world, are not in it, nor is
+/// what lies between the ops.
 ///
 /// Source: `torch.profiler.profile`.
 pub fn profile<R>(world: &mut World, work: impl FnOnce(&mut World) -> R) -> (R, Profile) {

@@ -5,6 +5,7 @@
 //! [`Eager`] says what back end has them, as a `Compute`.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
@@ -71,6 +72,19 @@ pub struct Eager {
     /// Why [`run`](Eager::run) computed no more.
     failed: Option<OpError>,
     memory: Memory,
+    /// When each node was computed, while somebody profiles.
+    times: Option<Vec<ComputedAt>>,
+}
+
+/// When a node was computed.
+#[derive(Clone, Copy, Debug)]
+pub struct ComputedAt {
+    /// The node's number in the program.
+    pub node: usize,
+    /// When it began.
+    pub start: Instant,
+    /// How long it took.
+    pub duration: Duration,
 }
 
 /// What was given for an input or a slot: one row a model.
@@ -194,7 +208,18 @@ impl Eager {
             values: Vec::new(),
             failed: None,
             memory: Memory::default(),
+            times: None,
         }
+    }
+
+    /// Takes the time of each node from now on, or of none any more. Without it no clock is read.
+    pub fn take_time(&mut self, takes: bool) {
+        self.times = takes.then(Vec::new);
+    }
+
+    /// Gives the times that were taken since they were last given.
+    pub fn times(&mut self) -> Vec<ComputedAt> {
+        self.times.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// Prepares for another recording in the memory of this one, of which nothing else is left.
@@ -214,6 +239,7 @@ impl Eager {
         self.keys.extend_from_slice(keys);
         self.models = models;
         self.failed = None;
+        self.times = None;
         self
     }
 
@@ -471,6 +497,15 @@ impl Eager {
     ///
     /// If there is no room, or the op says of its operands what cannot be.
     pub(crate) fn compute(&mut self, program: &Program, node: usize) -> Result<(), OpError> {
+        let start = self.times.is_some().then(Instant::now);
+        self.compute_node(program, node)?;
+        if let Some((times, start)) = self.times.as_mut().zip(start) {
+            times.push(ComputedAt { node, start, duration: start.elapsed() });
+        }
+        Ok(())
+    }
+
+    fn compute_node(&mut self, program: &Program, node: usize) -> Result<(), OpError> {
         let (node, back_end) = (&program.nodes[node], self.back_end);
         let value = |id: ValueId| {
             self.values[id].as_ref().expect("inputs are computed before the node that reads them")

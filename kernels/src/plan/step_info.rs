@@ -1,7 +1,7 @@
 //! [`StepInfo`]: what a step of a plan does, and for which module.
 
 use crate::ir::op::Op;
-use crate::ir::program::{Origin, Role, Scope, Slot, ValueId};
+use crate::ir::program::{Origin, Program, Role, Scope, Slot, SlotId, ValueId};
 use crate::ops::shape::contiguous::Contiguous;
 use crate::plan::{Location, MadeOf, Plan, Step};
 
@@ -17,6 +17,50 @@ pub struct StepInfo {
     pub module: &'static str,
     /// The op with its operands: `arena+0:f32[2] = relu input 0:f32[2]`.
     pub text: String,
+}
+
+impl StepInfo {
+    /// Says what a node of a program does that is computed op by op, without a plan.
+    ///
+    /// # Panics
+    ///
+    /// If there are fewer nodes.
+    pub fn of_node(program: &Program, node: usize) -> Self {
+        let node = &program.nodes[node];
+        let slots = node.inputs.iter().filter_map(|&id| match program.values[id].origin {
+            Origin::Slot(slot) => Some(slot),
+            _ => None,
+        });
+        let (path, module) = called_by(program, Some(node.scope), slots);
+        let types = |ids: &[ValueId]| {
+            ids.iter().map(|&id| program.ty(id).to_string()).collect::<Vec<_>>().join(" ")
+        };
+        let attributes = node.op.attributes();
+        let space = if attributes.is_empty() { "" } else { " " };
+        let (name, outputs, inputs) = (node.op.name(), types(&node.outputs), types(&node.inputs));
+        let text = format!("{outputs} = {name}{space}{attributes} {inputs}");
+        StepInfo { op: name, path, module, text }
+    }
+}
+
+/// Finds the path and the type of the module that recorded in a scope; outside of modules that of the first parameter
+/// among some slots: an update, or a copy of a parameter.
+fn called_by(
+    program: &Program,
+    scope: Option<usize>,
+    slots: impl Iterator<Item = SlotId>,
+) -> (String, &'static str) {
+    let scopes = &program.scopes;
+    let scope = scope.and_then(|scope| scopes.get(scope));
+    if let Some(Scope { path, module, .. }) = scope.filter(|scope| !scope.module.is_empty()) {
+        return (path.to_string(), module);
+    }
+    let mut parameters =
+        slots.map(|slot| &program.slots[slot]).filter(|slot| slot.role == Role::Parameter);
+    let Some(Slot { name, .. }) = parameters.next() else { return Default::default() };
+    let path = name.rsplit_once('.').map_or("", |(path, _)| path);
+    let of_path = scopes.iter().find(|scope| *scope.path == *path && !scope.module.is_empty());
+    (path.to_owned(), of_path.map_or("", |scope| scope.module))
 }
 
 impl Plan {
@@ -61,28 +105,19 @@ impl Plan {
 
     /// Finds the path and the type of the module that a step is for.
     fn called_by(&self, step: &Step) -> (String, &'static str) {
-        let scopes = &self.program.scopes;
-        let scope = match step.made_of {
-            MadeOf::Node(node) => scopes.get(self.program.nodes[node].scope),
-            MadeOf::Copy(id) => match self.program.values[id].origin {
-                Origin::Node { node, .. } => scopes.get(self.program.nodes[node].scope),
+        let program = &self.program;
+        let node = match step.made_of {
+            MadeOf::Node(node) => Some(node),
+            MadeOf::Copy(id) => match program.values[id].origin {
+                Origin::Node { node, .. } => Some(node),
                 _ => None,
             },
         };
-        if let Some(Scope { path, module, .. }) = scope.filter(|scope| !scope.module.is_empty()) {
-            return (path.to_string(), module);
-        }
-        // An update, or a copy of a parameter.
-        let mut places = step.inputs.iter().chain(&step.outputs);
-        let parameter = places.find_map(|&view| match self.views[view as usize].place {
-            Location::Slot(slot) => {
-                Some(&self.program.slots[slot]).filter(|slot| slot.role == Role::Parameter)
-            }
+        let places = step.inputs.iter().chain(&step.outputs);
+        let slots = places.filter_map(|&view| match self.views[view as usize].place {
+            Location::Slot(slot) => Some(slot),
             _ => None,
         });
-        let Some(Slot { name, .. }) = parameter else { return Default::default() };
-        let path = name.rsplit_once('.').map_or("", |(path, _)| path);
-        let of_path = scopes.iter().find(|scope| *scope.path == *path && !scope.module.is_empty());
-        (path.to_owned(), of_path.map_or("", |scope| scope.module))
+        called_by(program, node.map(|node| program.nodes[node].scope), slots)
     }
 }

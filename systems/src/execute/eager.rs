@@ -32,6 +32,7 @@ use crate::execute::shared::EagerGradients;
 use crate::execute::step::check;
 use crate::execute::updates::Updates;
 use crate::storage::gather::gathered;
+use crate::storage::recording::Recording;
 use crate::structure::population::population;
 
 /// A pass that was computed: its record is the tape. What it stores is written by [`commit`].
@@ -93,7 +94,7 @@ pub(crate) fn forward(
     let inputs: Vec<_> = given.iter().map(|given| given.record(&trace)).collect();
     let arguments = trace::nest(inputs.clone(), structure);
     let (vars, results) = trace::flatten(cohort.scheme.call(&trace, arguments, Some(&runner)));
-    let (program, eager) = end(&trace, &runner)?;
+    let (program, eager) = end(world, &trace, &runner)?;
     check_stores(&cohort.scheme, &program)?;
     let made = read_results(&eager, &vars, results)?;
     let needs = inputs.iter().zip(given).filter_map(|(x, of)| Some((x.id()?, of.needs_gradient)));
@@ -169,7 +170,8 @@ pub(crate) fn backward(
         (cohort.scheme.trainable(), cohort.scheme.shared_trainable());
     let gradients = gradient_slots(cohort);
     let mut runner = runner(world, cohort, shared)?.after(again);
-    let Recorded { program, eager, inputs, results, calls, .. } = recorded;
+    let Recorded { program, mut eager, inputs, results, calls, .. } = recorded;
+    eager.take_time(world.contains_resource::<Recording>());
     let trace = Trace::resume_eager(program, eager);
     load(world, cohort, &gradients, &trace)?;
     runner.set_calls(calls);
@@ -200,7 +202,7 @@ pub(crate) fn backward(
         trace.store(&slot, &sum);
         numbers.push(parameter.number);
     }
-    let (program, eager) = end(&trace, &runner)?;
+    let (program, eager) = end(world, &trace, &runner)?;
     let shared = read_shared(&eager, &shared_trainable, of_shared)?;
     let mut input_gradients = Vec::new();
     for &(_, needed) in &inputs {
@@ -274,7 +276,7 @@ pub(crate) fn train_step(
         }
         cohort.scheme.updates(&trace, trainable.iter().map(|p| &p.slot).zip(found));
     }
-    let (program, eager) = end(&trace, &runner)?;
+    let (program, eager) = end(world, &trace, &runner)?;
     check_stores(&cohort.scheme, &program)?;
     let shared = read_shared(&eager, &shared_trainable, of_shared)?;
     let (vars, results) = trace::flatten(loss.into());
@@ -434,6 +436,7 @@ pub(super) fn open(
         };
         modules.get(scalar.position)?.iter().map(number).collect()
     }));
+    eager.take_time(world.contains_resource::<Recording>());
     let trace = Trace::eager_in(program, eager);
     load(world, cohort, slots, &trace)?;
     Ok(trace)
@@ -462,14 +465,17 @@ fn load(
     Ok(())
 }
 
-/// Ends a record.
-fn end(trace: &Trace, runner: &Runner) -> Result<(Program, Eager), StepError> {
+/// Ends a record. A profile gets the times of its ops.
+fn end(world: &mut World, trace: &Trace, runner: &Runner) -> Result<(Program, Eager), StepError> {
     let paused = trace.pause();
     match runner.take_failure() {
         Some(failure) => Err(failure),
         None => {
-            let (program, eager) = paused?;
+            let (program, mut eager) = paused?;
             runner.warn_all(&program);
+            if let Some(mut recording) = world.get_resource_mut::<Recording>() {
+                recording.note_nodes(&program, eager.models(), &eager.times());
+            }
             Ok((program, eager))
         }
     }

@@ -8,10 +8,11 @@ use crate::storage::recording::Recording;
 pub use crate::storage::recording::{OpEvent, Recorded};
 
 /// Does some work, and notes how long each op of each plan takes on each tile of models, whatever populations it is of.
-/// The bits are the same. Without a recording no clock is read.
+/// The bits are the same. Without a recording no clock is read. Tiles that run within a budget are in it.
 ///
-/// Passes that run op by op, since hooks change what they see or a `forward` reads numbers, are not in it, nor are mapped
-/// models. Within a recording another one may begin; what that one notes, the outer one does not.
+/// Passes that run op by op, since hooks change what they see or a `forward` reads numbers, are in it as they are computed:
+/// each op on all models of the pass. Mapped models, which are in no world, are not.
+/// Within a recording another one may begin; what that one notes, the outer one does not.
 ///
 /// # Example
 ///

@@ -16,7 +16,7 @@ use neurarch_kernels::ir::dtype::Dtype;
 use super::error::MigrateError;
 use super::in_place::{convert_in_place, restructure};
 use super::shared::convert_shared;
-use super::wanted::{OfGroup, Wanted, dtypes_of, list_in};
+use super::wanted::{OfGroup, Wanted, list_in};
 use crate::storage::bind::KEEPER;
 use crate::structure::{sign, spawn};
 
@@ -83,7 +83,7 @@ fn write_down(
 ) {
     for &position in &of.positions {
         let at = &of.blueprint.positions[position];
-        let dtypes = dtypes_of(at, dtype, floating);
+        let dtypes = Dtypes::of(at, dtype, floating);
         let has_lists = has_any::<Registered>(world);
         let list = (&*at.module as &dyn Any).downcast_ref::<ParametrizationList>();
         if dtypes.is_none() && !has_lists && !has_any::<Dtypes>(world) && list.is_none() {

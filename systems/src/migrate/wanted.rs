@@ -7,9 +7,7 @@ use bevy_ecs::prelude::*;
 use neurarch_components::column::shared::SharedRow;
 use neurarch_components::module::DynModule;
 use neurarch_components::module::blueprint::{Blueprint, Parameter, Position};
-use neurarch_components::module::dtypes::Dtypes;
 use neurarch_components::module::mode::Mode;
-use neurarch_components::module::registered::Registered;
 use neurarch_components::parametrizations::ParametrizationList;
 use neurarch_components::population::Population;
 use neurarch_kernels::ir::dtype::Dtype;
@@ -222,27 +220,6 @@ fn retype_module(at: &mut Position, floating: Option<Dtype>) {
     if let Some(converted) = floating.and_then(|dtype| list_in(&*at.module, dtype)) {
         at.module = Box::new(converted);
     }
-}
-
-/// Says what a module's entity has beside its layer component for its tensors to have the types that a position asks for,
-/// in a population of type `dtype`; `None` if the module's type declares just those.
-pub(super) fn dtypes_of(at: &Position, dtype: Dtype, floating: Option<Dtype>) -> Option<Dtypes> {
-    let declared = Registered::declared(&*at.module, dtype);
-    let plain = |of: &Parameter| {
-        let mut all = declared.parameters.iter().chain(&declared.buffers);
-        let own = all.find(|entry| entry.name == of.name).and_then(|entry| entry.ty.as_ref());
-        own.map_or(if of.ty.dtype.is_float() { dtype } else { of.ty.dtype }, |ty| ty.dtype)
-    };
-    let all = || at.parameters.iter().chain(&at.buffers);
-    if all().all(|of| of.ty.dtype == plain(of)) {
-        return None;
-    }
-    let named = all().filter(|of| {
-        let plain = plain(of);
-        of.ty.dtype != floating.filter(|_| plain.is_float()).unwrap_or(plain)
-    });
-    let named = named.map(|of| (of.name.clone(), of.ty.dtype)).collect();
-    Some(Dtypes { floating, named })
 }
 
 /// Returns the list of a parametrized tensor whose originals have another type; `None` if the module is none, or they have

@@ -12,12 +12,14 @@ use std::time::Instant;
 
 use neurarch_kernels::cpu::tile::Rows;
 use neurarch_kernels::execute::executor::{Binding, Sink, Source, Stage};
+use neurarch_kernels::execute::profile::Event;
 use neurarch_kernels::execute::queue;
 use neurarch_kernels::execute::queue::{Direction, Work};
 use neurarch_kernels::ir::trace::panic_message;
 use rayon::prelude::*;
 
 use crate::errors::BindError;
+use crate::storage::recording::Recording;
 
 /// Has so many workers call a function, each with its number, and returns when all have.
 pub type RunWorkers = fn(usize, &(dyn Fn(usize) + Sync));
@@ -113,7 +115,7 @@ impl<'a> Blocks<'a> {
         Used { tiles: self.ran().count(), late: self.late.load(Ordering::Relaxed) }
     }
 
-    /// Runs the blocks, each by its task's stage.
+    /// Runs the blocks, each by its task's stage; a recording notes how long their ops take, if there is one.
     ///
     /// # Errors
     ///
@@ -122,12 +124,17 @@ impl<'a> Blocks<'a> {
     /// # Safety
     ///
     /// As [`queue::run`], for these stages.
-    pub(super) unsafe fn run(&self, stages: &[Stage<'_>]) -> Result<(), BindError> {
+    pub(super) unsafe fn run(
+        &self,
+        stages: &[Stage<'_>],
+        recording: Option<&mut Recording>,
+    ) -> Result<(), BindError> {
         let Allowance { tiles, deadline, workers, run } = *self.allowance;
         let blocks = &self.blocks[..self.blocks.len().min(tiles)];
         let fits = |block: &Block| block.members.end <= stages[block.task].binding.models;
         assert!(blocks.iter().all(fits), "blocks are of members");
         let (next, failure) = (AtomicUsize::new(0), Mutex::new(None));
+        let events = recording.is_some().then(Mutex::default);
         let work = |_: usize| {
             while let Some((number, block)) = take(&next, blocks) {
                 let begin = deadline.map(|deadline| (Instant::now(), deadline));
@@ -135,7 +142,9 @@ impl<'a> Blocks<'a> {
                     return;
                 }
                 // SAFETY: as the caller promises; blocks of one task are apart (`Blocks::new`), and each is taken once.
-                let visit = || unsafe { visit(&stages[block.task], block.members.clone()) };
+                let visit = || unsafe {
+                    visit(&stages[block.task], block.members.clone(), events.as_ref());
+                };
                 if let Err(panic) = catch_unwind(AssertUnwindSafe(visit)) {
                     let mut failure = failure.lock().unwrap_or_else(PoisonError::into_inner);
                     *failure = Some(BindError::Kernel { message: panic_message(&*panic) });
@@ -152,6 +161,9 @@ impl<'a> Blocks<'a> {
             1 => work(0),
             workers => run(workers, &work),
         }
+        if let (Some(recording), Some(events)) = (recording, events) {
+            recording.note(events.into_inner().unwrap_or_else(PoisonError::into_inner));
+        }
         failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
     }
 }
@@ -162,12 +174,16 @@ fn take<'a>(next: &AtomicUsize, blocks: &'a [Block]) -> Option<(usize, &'a Block
     blocks.get(number).map(|block| (number, block))
 }
 
-/// Runs a stage on some of its models.
+/// Runs a stage on some of its models, and notes how long their ops take, if that is asked for.
 ///
 /// # Safety
 ///
 /// As [`queue::run`], for these models.
-unsafe fn visit(stage: &Stage<'_>, models: Range<usize>) {
+unsafe fn visit<'a>(
+    stage: &Stage<'a>,
+    models: Range<usize>,
+    events: Option<&Mutex<Vec<Event<'a>>>>,
+) {
     let Binding { models: all, slots, inputs, outputs, scalars, keys } = stage.binding;
     let slots: Vec<Rows<'_>> = slots.iter().map(|rows| rows.part(&models)).collect();
     let part = inputs.iter().map(|of| Source { rows: of.rows.part(&models), ..*of });
@@ -186,6 +202,15 @@ unsafe fn visit(stage: &Stage<'_>, models: Range<usize>) {
         keys,
     };
     let stages = [Stage { binding, ..*stage }];
-    // SAFETY: as the caller promises: the rows are those of these models.
-    unsafe { queue::run(&mut [Work::new(&stages)], Direction::default()) }
+    let mut queue = [Work::new(&stages)];
+    let Some(events) = events else {
+        // SAFETY: as the caller promises: the rows are those of these models.
+        return unsafe { queue::run(&mut queue, Direction::default()) };
+    };
+    // SAFETY: as above.
+    let noted = unsafe { queue::run_profiled(&mut queue, Direction::default()) };
+    let noted = noted.into_iter().map(|Event { step, models, thread, start, duration, .. }| {
+        Event { plan: stage.plan, step, models, thread, start, duration }
+    });
+    events.lock().unwrap_or_else(PoisonError::into_inner).extend(noted);
 }

@@ -374,7 +374,13 @@ impl<'a> Queue<'a> {
         buffers: &mut Buffers,
         blocks: &Blocks<'_>,
     ) -> Result<(), BindError> {
-        self.run(world, 0, (arrays, buffers), &mut |_| {}, Manner::Blocks(blocks))
+        let mut recording = world.remove_resource::<Recording>();
+        let manner = Manner::Blocks(blocks, recording.as_mut());
+        let ran = self.run(world, 0, (arrays, buffers), &mut |_| {}, manner);
+        if let Some(recording) = recording {
+            world.insert_resource(recording);
+        }
+        ran
     }
 
     /// Binds and runs the jobs of a visit: all members, or some blocks of them.
@@ -478,8 +484,8 @@ pub(crate) fn launch_read_only(
 enum Manner<'a> {
     /// All members; a recording notes how long their ops take, if there is one.
     Whole(Option<&'a mut Recording>),
-    /// Some blocks of them.
-    Blocks(&'a Blocks<'a>),
+    /// Some blocks of them, likewise.
+    Blocks(&'a Blocks<'a>, Option<&'a mut Recording>),
 }
 
 /// Runs jobs on slots that are bound.
@@ -571,7 +577,7 @@ fn run(
     // asserts that the plan writes to no slot, and `ReadOnly::check` that they lie there.
     let ran = match manner {
         // SAFETY: as said above; each stage is that of one task.
-        Manner::Blocks(blocks) => unsafe { blocks.run(&stages) },
+        Manner::Blocks(blocks, recording) => unsafe { blocks.run(&stages, recording) },
         Manner::Whole(recording) => {
             let all = || match recording {
                 // SAFETY: as said above.

@@ -1,17 +1,19 @@
 //! [`Recording`]: what launches did, while somebody profiles.
 
 use std::collections::HashMap;
-use std::thread::ThreadId;
+use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use bevy_ecs::prelude::*;
 use neurarch_kernels::execute::profile::Event;
+use neurarch_kernels::ir::eager::ComputedAt;
+use neurarch_kernels::ir::program::Program;
 use neurarch_kernels::plan::StepInfo;
 
-/// What plans did in a time, and how long it took.
+/// What plans, and passes op by op, did in a time, and how long it took.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Recorded {
-    /// What was done: a step of a plan each, in the order in which they were first met.
+    /// What was done: a step of a plan, or an op of a pass without one, in the order in which they were first met.
     pub ops: Vec<StepInfo>,
     /// When, in order of time.
     pub events: Vec<OpEvent>,
@@ -63,19 +65,34 @@ impl Recording {
         let mut of_launch = HashMap::new();
         for event in events {
             let Event { plan, step, models, thread, start, duration } = event;
-            let op = *of_launch.entry((core::ptr::from_ref(plan), step)).or_insert_with(|| {
-                let next = self.places.len();
-                let info = plan.step_info(step);
-                *self.places.entry(info).or_insert_with_key(|info| {
-                    self.recorded.ops.push(info.clone());
-                    next
-                })
-            });
+            let op = *of_launch
+                .entry((core::ptr::from_ref(plan), step))
+                .or_insert_with(|| self.place(plan.step_info(step)));
             let next = self.threads.len();
             let thread = *self.threads.entry(thread).or_insert(next);
             let start = start.saturating_duration_since(self.start);
             self.recorded.events.push(OpEvent { op, thread, models, start, duration });
         }
+    }
+
+    /// Puts down what was computed op by op, for so many models.
+    pub(crate) fn note_nodes(&mut self, program: &Program, models: usize, times: &[ComputedAt]) {
+        let next = self.threads.len();
+        let thread = *self.threads.entry(thread::current().id()).or_insert(next);
+        for &ComputedAt { node, start, duration } in times {
+            let op = self.place(StepInfo::of_node(program, node));
+            let start = start.saturating_duration_since(self.start);
+            self.recorded.events.push(OpEvent { op, thread, models, start, duration });
+        }
+    }
+
+    /// Finds the place of what is done among all that is.
+    fn place(&mut self, info: StepInfo) -> usize {
+        let next = self.places.len();
+        *self.places.entry(info).or_insert_with_key(|info| {
+            self.recorded.ops.push(info.clone());
+            next
+        })
     }
 
     /// Ends now.

@@ -24,6 +24,7 @@ use neurarch_components::population::group::Group;
 use neurarch_components::population::tie::{SharedModule, Tie, Ties};
 use neurarch_components::population::tree::{Columned, Model, ModuleName, NOT_A_MEMBER};
 use neurarch_components::warnings::Warnings;
+use neurarch_kernels::ir::device::Device;
 use neurarch_kernels::ir::dtype::Dtype;
 
 use crate::errors::room::RoomError;
@@ -58,6 +59,14 @@ pub enum SpawnError {
     /// A parameter or module is tied to one that is not there.
     #[error(transparent)]
     Tie(#[from] TieError),
+    /// A layer is to lie on a device that is not there.
+    #[error("{path}: {device} is not there: Torch not compiled with CUDA enabled")]
+    NoDevice {
+        /// Dotted path of the module; the type's name for a root.
+        path: String,
+        /// The device.
+        device: Device,
+    },
     /// A model's parameters have elements of a floating-point type, but for those that say another one.
     #[error("expected parameters of a floating-point type, got {0}")]
     Dtype(Dtype),
@@ -260,6 +269,9 @@ fn check_below(
     if let Some(message) = declared.refused() {
         return Err(SpawnError::Limit { path: own_path(), message: message.to_owned() });
     }
+    if let Some(device @ Device::Cuda(_)) = module.device() {
+        return Err(SpawnError::NoDevice { path: own_path(), device });
+    }
     let mut learned = declared.parameters.iter().filter(|at| at.requires_grad);
     if let Some(at) = learned.find(|at| at.dtype.is_some_and(|dtype| !dtype.is_float())) {
         return Err(SpawnError::RequiresGrad { path: own_path(), name: at.name.clone() });
@@ -284,7 +296,7 @@ fn check_below(
 
 /// Makes the types of a module and of all below it known, and tells what their constructors warn of.
 pub(crate) fn register_types(world: &mut World, module: &dyn DynModule) {
-    module.register(world);
+    module.plain().register(world);
     let mut declared = Declare::default();
     module.declare(&mut declared);
     let warnings = Warnings::of(world);
@@ -294,7 +306,7 @@ pub(crate) fn register_types(world: &mut World, module: &dyn DynModule) {
 
 /// Lists a module and its descendants in the order of positions; `None` for a second name.
 pub(crate) fn list_modules(module: &dyn DynModule, list: &mut Vec<Option<Box<dyn DynModule>>>) {
-    list.push(Some(module.clone_box()));
+    list.push(Some(module.plain().clone_box()));
     let mut declared = Declare::default();
     module.declare(&mut declared);
     let shared = |place: usize| declared.shared.iter().filter(move |share| share.place == place);
@@ -346,7 +358,7 @@ struct Prepared {
     normed: WeightNormed,
     /// What is registered in it, if it was edited.
     registered: Option<Registered>,
-    /// The types that its tensors were converted to.
+    /// The types of its tensors, where they are not those that its type declares.
     dtypes: Option<Dtypes>,
     contents: Arc<Contents>,
     children: usize,
@@ -431,7 +443,10 @@ impl Spawner {
             again: registered_again(at),
             normed: at.weight_normed.clone(),
             registered: registered(live),
-            dtypes: live.first().and_then(|&first| world.get::<Dtypes>(first).cloned()),
+            dtypes: match live.first() {
+                Some(&first) => world.get::<Dtypes>(first).cloned(),
+                None => Dtypes::of(at, found.dtype(), None),
+            },
             contents: contents.clone(),
             children: at.children.len(),
             columns: None,

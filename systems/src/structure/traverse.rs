@@ -14,6 +14,8 @@ use neurarch_components::module::repr::with_children;
 use neurarch_components::population::Population;
 use neurarch_components::population::blueprints::Blueprints;
 use neurarch_components::population::tree::Model;
+use neurarch_kernels::ir::device::Device;
+use neurarch_kernels::ir::dtype::Dtype;
 use neurarch_kernels::ir::program::Role;
 use neurarch_kernels::ir::shape::Type;
 
@@ -54,6 +56,23 @@ pub struct NamedTensor {
     pub ty: Type,
     /// Whether a `state_dict` has it.
     pub persistent: bool,
+}
+
+impl NamedTensor {
+    /// Returns the element type: `parameter.dtype`.
+    pub fn dtype(&self) -> Dtype {
+        self.ty.dtype
+    }
+
+    /// Returns the sizes of the axes: `parameter.shape`.
+    pub fn shape(&self) -> &[usize] {
+        &self.ty.shape
+    }
+
+    /// Returns where the numbers lie: `parameter.device`.
+    pub fn device(&self) -> Device {
+        Device::Cpu
+    }
 }
 
 /// Signs a population, and finds the modules at a dotted path: the first of each group, and how many there are.

@@ -1,14 +1,10 @@
-//! [`gradient_stats`]: how large the gradients of a module's parameters are, read where they lie.
+//! [`gradient_stats`]: how large the gradient of a parameter is, read where they lie.
 
-use bevy_ecs::prelude::*;
 use neurarch_kernels::gradients::vector_norm;
 use neurarch_kernels::ir::dtype::{Dtype, bf16, f16};
-use neurarch_kernels::ir::program::Role;
 
 use crate::errors::AccessError;
-use crate::structure::access::{self, found_at};
-use crate::structure::traverse::{self, Listing};
-use crate::system_params::settled::settled;
+use crate::system_params::columns::ParameterColumn;
 
 /// How large the gradient of a parameter is.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,37 +23,28 @@ pub struct GradientStats {
     pub has_inf: bool,
 }
 
-/// Measures the gradients of the parameters of a module and of all below it, as far as they have some.
+/// Measures the gradient of a parameter in the model at `place` of its column; `None` if it has none.
 ///
 /// # Errors
 ///
-/// If the entity is no module of a model, or one that is not settled.
+/// If its column is gone.
 ///
 /// Source: `param.grad.norm(2)`, `param.grad.abs().mean()` and `.max()`.
-pub fn gradient_stats(world: &World, module: Entity) -> Result<Vec<GradientStats>, AccessError> {
-    let at = settled(world, module)?;
-    let all = traverse::named_tensors(world, &at, Listing::default(), Role::Parameter);
-    let mut stats = Vec::with_capacity(all.len());
-    for tensor in all {
-        let Ok(found) = found_at(world, &at, &tensor.name, None) else { continue };
-        if !found.has_gradient(world) {
-            continue;
-        }
-        let (dtype, numel) = (found.slot.ty.dtype, found.slot.ty.shape.numel());
-        let requires_grad = found.requires_grad(world);
-        let found = found.companion(Role::Gradient);
-        let row = access::bytes(world, &found)?;
-        let max = vector_norm(dtype, row, f64::INFINITY);
-        stats.push(GradientStats {
-            name: tensor.name,
-            requires_grad,
-            norm: vector_norm(dtype, row, 2.0),
-            mean: vector_norm(dtype, row, 1.0) / numel as f64,
-            max,
-            has_inf: max.is_infinite() || max.is_nan() && has_inf(dtype, row),
-        });
-    }
-    Ok(stats)
+pub fn gradient_stats(
+    column: &ParameterColumn<'_>,
+    place: usize,
+) -> Result<Option<GradientStats>, AccessError> {
+    let Some(row) = column.gradient(place)? else { return Ok(None) };
+    let (dtype, numel) = (column.ty().dtype, column.ty().shape.numel());
+    let max = vector_norm(dtype, row, f64::INFINITY);
+    Ok(Some(GradientStats {
+        name: column.name().to_owned(),
+        requires_grad: column.requires_grad(place),
+        norm: vector_norm(dtype, row, 2.0),
+        mean: vector_norm(dtype, row, 1.0) / numel as f64,
+        max,
+        has_inf: max.is_infinite() || max.is_nan() && has_inf(dtype, row),
+    }))
 }
 
 fn has_inf(dtype: Dtype, row: &[u8]) -> bool {

@@ -1,5 +1,6 @@
 //! Reading and writing parameters from bevy's systems.
 
+pub mod columns;
 pub mod commands;
 pub mod gradients;
 pub mod parameters;

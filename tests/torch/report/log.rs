@@ -4,9 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crc_fast::{CrcAlgorithm, checksum};
+use neurarch::report::histogram::Histogram;
 use neurarch::report::log::{
-    Buckets, CsvWriter, Distribution, Entry, JsonLinesWriter, LogError, Logger, Progress,
-    Quantiles, SummaryWriter, Value,
+    CsvWriter, Distribution, Entry, JsonLinesWriter, LogError, Logger, Progress, Quantiles,
+    SummaryWriter, Value,
 };
 use proptest::prelude::*;
 use prost::{Message, Oneof};
@@ -114,7 +115,7 @@ fn tensorboard_gets_scalars_models_histograms_and_texts() {
     writer.add_scalar("loss", 0.5, 3).unwrap();
     writer.add_scalar("loss", f64::NAN, 4).unwrap();
     writer.add_models("of_all", &quantiles.of(&[3.0_f32, 1.0, f32::NAN]), 4).unwrap();
-    writer.add_histogram("weights", &Buckets::of(&[0.0, -2.0, 1e30]), 5).unwrap();
+    writer.add_histogram("weights", &Histogram::widening("", &[0.0, -2.0, 1e30]), 5).unwrap();
     writer.add_text("settings", "lr = *0.1*", 6).unwrap();
     writer.flush().unwrap();
     let events = records(writer.path());
@@ -152,7 +153,7 @@ fn a_line_of_json_keeps_every_number() {
     for from in [0, 10] {
         let mut writer = JsonLinesWriter::open(&path).unwrap();
         let models = Quantiles::default().of(&[2.0, f64::NAN, 1.0]);
-        let histogram = Buckets::of(&[0.5_f32]);
+        let histogram = Histogram::widening("", &[0.5_f32]);
         let mut log = |tag, value| {
             let entry = Entry { tag, step: from + 7, wall_time: 1.5, value };
             writer.log(&entry).unwrap();
@@ -201,7 +202,7 @@ fn a_table_has_the_columns_of_its_first_step() {
     writer.add_scalar("loss", 0.5, 0).unwrap();
     writer.add_text("note", "a, \"b\"", 0).unwrap();
     writer.add_scalar("loss", f64::NAN, 1).unwrap();
-    writer.add_histogram("left out", &Buckets::default(), 1).unwrap();
+    writer.add_histogram("left out", &Histogram::default(), 1).unwrap();
     let late = writer.add_scalar("lr", 0.1, 1).unwrap_err();
     assert_eq!(
         late.to_string(),
@@ -318,15 +319,14 @@ proptest! {
 #[test]
 fn a_histogram_counts_every_number_once() {
     let numbers: Vec<f64> = (0..1_000).map(|i| f64::from(i - 500) / 100.0).collect();
-    let found = Buckets::of(&numbers);
-    assert_eq!((found.min, found.max, found.num), (-5.0, 4.99, 1000.0));
-    let mut lower = f64::NEG_INFINITY;
-    for (&upper, &count) in found.bucket_limits.iter().zip(&found.buckets) {
+    let found = Histogram::widening("", &numbers);
+    assert_eq!((found.min, found.max, found.num), (-5.0, 4.99, 1000));
+    for (edges, &count) in found.edges.windows(2).zip(&found.counts) {
+        let (lower, upper) = (edges[0], edges[1]);
         let inside = numbers.iter().filter(|&&of| lower <= of && of < upper).count();
-        assert_eq!(inside as f64, count, "from {lower} to {upper}");
-        lower = upper;
+        assert_eq!(inside as u64, count, "from {lower} to {upper}");
     }
-    assert_eq!(found.buckets.iter().sum::<f64>(), 1000.0);
+    assert_eq!(found.counts.iter().sum::<u64>(), 1000);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use ndarray::{Array2, Array3};
+use neurarch::functions::step::{Allowance, SomeStep, train_some};
 use neurarch::prelude::*;
 use neurarch::report::profile::{GroupBy, KeyAverages, Profile, SortBy, profile};
 use serde_json::Value;
@@ -172,4 +173,80 @@ fn a_profile_may_begin_within_another() {
     train(&mut world, population);
     let (_, nothing) = profile(&mut world, |_| ());
     assert!(nothing.recorded.events.is_empty());
+}
+
+#[test]
+fn tiles_within_a_budget_are_in_a_profile_and_keep_their_bits() {
+    let run = |is_profiled: bool| {
+        let (mut world, population) = spawn(60);
+        let (x, y) = (Array3::<f32>::ones((60, 8, 4)), Array2::<i64>::ones((60, 8)));
+        let (mut waiting, mut losses) = ([true; 60], [0.0_f32; 60]);
+        let loss = CrossEntropyLoss::default();
+        let step = TrainStep::new(population, &x, &y, &loss);
+        let mut steps = [SomeStep { step, waiting: &mut waiting, losses: &mut losses }];
+        let two_tiles = Allowance { tiles: 2, ..Allowance::unlimited() };
+        let profile = match is_profiled {
+            true => {
+                let (ran, profile) =
+                    profile(&mut world, |world| train_some(world, &mut steps, &two_tiles));
+                assert_eq!(ran.unwrap().used.tiles, 2);
+                profile
+            }
+            false => {
+                train_some(&mut world, &mut steps, &two_tiles).unwrap();
+                Profile::default()
+            }
+        };
+        drop(steps);
+        let ran = waiting.iter().filter(|waits| !**waits).count();
+        (profile, ran, losses.map(f32::to_bits), bits(&mut world, population))
+    };
+    let (profile, ran, losses, numbers) = run(true);
+    let (nothing, _, plain_losses, plain) = run(false);
+    assert!(nothing.recorded.events.is_empty());
+    assert_eq!((losses, numbers), (plain_losses, plain));
+    let both = profile.key_averages(GroupBy::OpAndModule);
+    let adam = both.rows.iter().find(|row| row.key == "adam of 0 (Linear)").unwrap();
+    assert_eq!(adam.models, 2 * ran, "weight and bias of the models that ran");
+    assert!(ran > 0 && ran < 60);
+}
+
+/// The hook makes the pass run op by op.
+#[test]
+fn passes_op_by_op_are_in_a_profile_and_keep_their_bits() {
+    let run = |is_profiled: bool| {
+        let (mut world, population) = spawn(5);
+        let mut target = world.target_mut((population, "1"));
+        target
+            .register_forward_hook(|_, _, y| Ok(y.and_then(Tree::leaf).map(|y| (y * 2.0).into())))
+            .unwrap();
+        let (x, y) = (Array3::<f32>::ones((5, 32, 4)), Array2::<i64>::ones((5, 32)));
+        let loss = CrossEntropyLoss::default();
+        let work = |world: &mut World| {
+            let mut brains = world.brains(population);
+            brains.train_step(&x, &y, &loss).unwrap();
+            brains.forward(&x).unwrap();
+            brains.loss::<f32, i64>(&y, &loss).unwrap();
+            brains.backward().unwrap();
+        };
+        let profile = match is_profiled {
+            true => profile(&mut world, work).1,
+            false => {
+                work(&mut world);
+                Profile::default()
+            }
+        };
+        (profile, bits(&mut world, population))
+    };
+    let (profile, numbers) = run(true);
+    assert_eq!(numbers, run(false).1);
+    let both = profile.key_averages(GroupBy::OpAndModule);
+    let of = |key: &str| both.rows.iter().find(|row| row.key == key);
+    let keys = keys(&both);
+    // A plan that a hook's answer made useless is in it, too. Only passes op by op have the edges of calls.
+    for (key, least) in [("adam", 2 * 5), ("linear", 2 * 5), ("enter", 2 * 5)] {
+        let row = of(&format!("{key} of 0 (Linear)"));
+        assert!(row.is_some_and(|row| row.models >= least && row.models % 5 == 0), "{keys:?}");
+    }
+    assert!(profile.recorded.events.is_sorted_by_key(|event| event.start));
 }

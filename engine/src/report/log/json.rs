@@ -7,7 +7,8 @@ use serde::{Serialize, Serializer};
 
 use super::file::LogFile;
 use super::quantiles::quantile_name;
-use crate::report::log::{Buckets, Entry, LogError, Logger, Value};
+use crate::report::histogram::Histogram;
+use crate::report::log::{Entry, LogError, Logger, Value};
 
 /// Writes a JSON object a line.
 ///
@@ -107,17 +108,16 @@ struct Numbers {
     buckets: Vec<Number>,
 }
 
-impl From<&Buckets> for Numbers {
-    fn from(of: &Buckets) -> Self {
-        let list = |numbers: &[f64]| numbers.iter().copied().map(Number).collect();
+impl From<&Histogram> for Numbers {
+    fn from(of: &Histogram) -> Self {
         Numbers {
             min: Number(of.min),
             max: Number(of.max),
-            num: Number(of.num),
+            num: Number(of.num as f64),
             sum: Number(of.sum),
             sum_squares: Number(of.sum_squares),
-            bucket_limits: list(&of.bucket_limits),
-            buckets: list(&of.buckets),
+            bucket_limits: of.edges.iter().skip(1).copied().map(Number).collect(),
+            buckets: of.counts.iter().map(|&count| Number(count as f64)).collect(),
         }
     }
 }

@@ -39,7 +39,6 @@ use std::io;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-mod buckets;
 mod csv;
 mod file;
 mod json;
@@ -48,7 +47,7 @@ mod progress;
 mod quantiles;
 mod tensorboard;
 
-pub use buckets::Buckets;
+use crate::report::histogram::Histogram;
 pub use csv::CsvWriter;
 pub use json::JsonLinesWriter;
 pub use progress::Progress;
@@ -98,7 +97,12 @@ pub trait Logger {
     /// # Errors
     ///
     /// As [`log`](Logger::log).
-    fn add_histogram(&mut self, tag: &str, histogram: &Buckets, step: u64) -> Result<(), LogError> {
+    fn add_histogram(
+        &mut self,
+        tag: &str,
+        histogram: &Histogram,
+        step: u64,
+    ) -> Result<(), LogError> {
         self.log(&Entry::now(tag, step, Value::Histogram(histogram)))
     }
 
@@ -153,7 +157,7 @@ pub enum Value<'a> {
     /// A number of each model.
     Models(&'a Distribution),
     /// How many numbers lie where.
-    Histogram(&'a Buckets),
+    Histogram(&'a Histogram),
     /// A text.
     Text(&'a str),
 }

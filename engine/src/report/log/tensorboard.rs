@@ -14,7 +14,8 @@ use super::messages::{
     DT_STRING, Dim, Event, HistogramProto, Kind, PluginData, Summary, SummaryMetadata,
     SummaryValue, TensorProto, TensorShape, What,
 };
-use crate::report::log::{Buckets, Entry, LogError, Logger, Value};
+use crate::report::histogram::Histogram;
+use crate::report::log::{Entry, LogError, Logger, Value};
 
 /// Writes scalars, histograms and texts for TensorBoard: a file of its own in a folder, to which records are only appended.
 ///
@@ -113,16 +114,16 @@ fn text_value(tag: &str, text: &str) -> SummaryValue {
     }
 }
 
-impl From<&Buckets> for HistogramProto {
-    fn from(of: &Buckets) -> Self {
+impl From<&Histogram> for HistogramProto {
+    fn from(of: &Histogram) -> Self {
         HistogramProto {
             min: of.min,
             max: of.max,
-            num: of.num,
+            num: of.num as f64,
             sum: of.sum,
             sum_squares: of.sum_squares,
-            bucket_limit: of.bucket_limits.clone(),
-            bucket: of.buckets.clone(),
+            bucket_limit: of.edges.iter().skip(1).copied().collect(),
+            bucket: of.counts.iter().map(|&count| count as f64).collect(),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use plotters::prelude::*;
 
-use super::{FONT, GREATEST, GRID, Paper, PlotError, range_of, svg, tick, unit_of};
+use super::{FONT, GRID, Paper, PlotError, has_place, range_of, svg, tick, unit_of};
 use crate::report::histogram::Histogram;
 
 const BAR: RGBColor = RGBColor(47, 111, 181);
@@ -38,9 +38,8 @@ pub fn plot_histograms(histograms: &[Histogram]) -> String {
 }
 
 fn draw(paper: &Paper<'_>, of: &Histogram) -> Result<(), PlotError> {
-    let range = range_of(of.edges().into_iter());
+    let range = range_of(of.edges.iter().copied());
     let unit = unit_of(&range);
-    let edges: Vec<_> = of.edges().into_iter().map(|edge| edge / unit).collect();
     let most = of.counts.iter().copied().max().unwrap_or(0).max(1) as f64;
     let name = match of.not_finite {
         0 => of.name.clone(),
@@ -62,10 +61,12 @@ fn draw(paper: &Paper<'_>, of: &Histogram) -> Result<(), PlotError> {
         .bold_line_style(GRID)
         .max_light_lines(0)
         .draw()?;
-    let is_there = of.max.abs().max(of.min.abs()) <= GREATEST;
-    let bars = edges.windows(2).zip(&of.counts).filter(|(_, count)| is_there && **count > 0);
+    let is_there = |edges: &[f64]| edges.iter().all(|&edge| has_place(edge));
+    let bars = of.edges.windows(2).zip(&of.counts);
+    let bars = bars.filter(|(edges, count)| is_there(edges) && **count > 0);
     chart.draw_series(bars.map(|(edges, &count)| {
-        Rectangle::new([(edges[0], 0.0), (edges[1], count as f64)], BAR.mix(0.8).filled())
+        let corners = [(edges[0] / unit, 0.0), (edges[1] / unit, count as f64)];
+        Rectangle::new(corners, BAR.mix(0.8).filled())
     }))?;
     Ok(())
 }

@@ -282,9 +282,9 @@ fn add(world: &mut World, of: &Prepared, name: &str) -> (Entity, Entity) {
 
 /// Spawns the entities of a module below a parent.
 fn spawn(world: &mut World, module: &dyn DynModule, name: ModuleName, parent: Entity) -> Entity {
-    module.register(world);
+    module.plain().register(world);
     let mut entity = world.spawn((name, ChildOf(parent)));
-    module.insert_into(&mut entity);
+    module.plain().insert_into(&mut entity);
     let entity = entity.id();
     let mut declared = Declare::default();
     module.declare(&mut declared);

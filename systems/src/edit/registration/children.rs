@@ -4,6 +4,7 @@ use bevy_ecs::prelude::*;
 use neurarch_components::builtin;
 use neurarch_components::hook::HookKind;
 use neurarch_components::module::blueprint::Blueprint;
+use neurarch_components::module::dtypes::Dtypes;
 use neurarch_components::module::registered::Value;
 use neurarch_components::module::{DynModule, NoModule};
 use neurarch_components::population::tie::{SharedModule, Tie, Ties};
@@ -137,6 +138,8 @@ pub(crate) fn check_going(blueprint: &Blueprint, going: &[usize]) -> Result<(), 
 /// A module that is to be spawned in live models, once or often.
 pub(crate) struct Sapling {
     blueprint: Blueprint,
+    /// The population's type.
+    dtype: Dtype,
     modules: Vec<Option<Box<dyn DynModule>>>,
 }
 
@@ -152,7 +155,7 @@ impl Sapling {
         let blueprint = Blueprint::of(module, dtype)?;
         let mut modules = Vec::new();
         spawn::list_modules(module, &mut modules);
-        Ok(Sapling { blueprint, modules })
+        Ok(Sapling { blueprint, dtype, modules })
     }
 
     /// Spawns the module and all below it as a child of a live module.
@@ -169,6 +172,8 @@ impl Sapling {
             }
             if let Some(alias) = of.alias {
                 entity.insert(SharedModule(entities[alias]));
+            } else if let Some(dtypes) = Dtypes::of(of, self.dtype, None) {
+                entity.insert(dtypes);
             }
             entities.push(entity.id());
             if let Some(module) = module.as_ref().filter(|_| !entity.is_despawned()) {
