@@ -5,6 +5,7 @@ pub mod cast;
 pub mod clamp_min;
 pub mod compare;
 pub(crate) mod number;
+mod on_device;
 pub mod pointwise;
 pub mod trunc;
 pub mod unary;

@@ -16,10 +16,12 @@ use crate::cpu::kernel::{Cpu, Kernel};
 use crate::cpu::simd::vector::Vector;
 use crate::cpu::simd::{Float, Lanes, Simd, Vectorized, dispatch};
 use crate::cpu::tile::{Input, Output, Tile};
+use crate::device::code::Cuda;
 use crate::ir::dtype::{Dtype, Element};
 use crate::ir::op::{Ask, GradientAt, Mixing, Op, OpError};
 use crate::ir::shape::{Layout, Operand, Shape, Type};
 use crate::ir::trace::Var;
+use crate::ops::elementwise::on_device;
 use crate::text::record::{Double, Single};
 use crate::text::{Expression, Text};
 
@@ -114,7 +116,8 @@ impl<F: Formula<IN, OUT>, const IN: usize, const OUT: usize> Op for Pointwise<F,
                 _ => Box::new(Elementwise::<f32, F, IN, OUT>::new(self.0, walk)),
             }
         })
-        .give::<Text>(|_, _| Box::new(*self));
+        .give::<Text>(|_, _| Box::new(*self))
+        .give::<Cuda>(|inputs, outputs| Box::new(on_device::code(self.0, inputs, outputs)));
     }
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {

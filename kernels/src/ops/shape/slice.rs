@@ -3,7 +3,9 @@
 use core::ops::Range;
 
 use super::copy::{CopyParts, Region};
+use super::on_device;
 use crate::cpu::kernel::Cpu;
+use crate::device::code::Cuda;
 use crate::ir::op::{Ask, GradientAt, Mixing, Op, OpError};
 use crate::ir::shape::{Layout, Operand, Shape, Type, no_such_axis};
 use crate::ir::trace::Var;
@@ -71,6 +73,11 @@ impl Op for Slice {
             let offset = self.start * inputs[0].layout[self.axis];
             let part = Region::new((&from, offset), (&outputs[0], 0));
             CopyParts::one(part, inputs[0].ty.dtype.size_bytes())
+        })
+        .give::<Cuda>(|inputs, outputs| {
+            let from = window(&inputs[0], &outputs[0].ty.shape);
+            let offset = self.start * inputs[0].layout[self.axis];
+            Box::new(on_device::copy_all(&from, offset, &outputs[0]))
         });
     }
 

@@ -1,0 +1,1 @@
+//! Ops one by one: each computes the CPU's bits.
