@@ -90,7 +90,7 @@ pub(crate) fn ready(program: Program) -> Ready {
 }
 
 /// Runs both, fused and batched, and compares their bits; gives the warp instructions of a model and step, fused.
-fn compare(program: Program, models: usize, steps: usize, classes: usize) -> u64 {
+pub(crate) fn compare(program: Program, models: usize, steps: usize, classes: usize) -> u64 {
     let Ready { plan, device, placement } = ready(program);
     assert!(matches!(placement.way, Way::Fused(_)), "{placement}");
     let start = Population::new(&plan, models, steps, classes);

@@ -231,6 +231,7 @@ const ROOMS: [(&str, &[&str]); 4] = [
             "text",
             "passes",
             "cpu",
+            "device",
             "ops",
             "plan",
             "execute",

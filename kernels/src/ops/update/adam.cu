@@ -2,6 +2,8 @@
 // step, then rounded.
 template <class R> struct AdamStep {
     R new_mean, old_square, new_square, correction, eps, size, decay;
+    // So that wide loads read what was written.
+    R unused;
 };
 
 template <int T, class R, int N, bool DECOUPLED, bool MAXIMIZE, bool AMSGRAD>
@@ -14,7 +16,7 @@ DEVICE void adam(int t, R *p, const R *gradient, R *mean, R *square, R *greatest
         const double of_square = __ddiv_rn(1.0, __dsqrt_rn(__dsub_rn(1.0, power(beta2, step))));
         *by = {(R)__dsub_rn(1.0, beta1), (R)beta2, (R)__dsub_rn(1.0, beta2), (R)of_square, (R)eps,
                (R)__ddiv_rn(-lr, of_mean),
-               (R)(DECOUPLED ? __dsub_rn(1.0, __dmul_rn(lr, weight_decay)) : weight_decay)};
+               (R)(DECOUPLED ? __dsub_rn(1.0, __dmul_rn(lr, weight_decay)) : weight_decay), R(0)};
     }
     sync<T>();
     const AdamStep<R> is = *by;
