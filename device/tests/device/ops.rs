@@ -8,6 +8,7 @@ use neurarch_kernels::ir::dtype::Dtype;
 use neurarch_kernels::ir::shape::Type;
 use neurarch_kernels::ir::trace::{Trace, Var};
 use neurarch_kernels::ops::reduction::reduce::Reduction;
+use neurarch_kernels::passes::differentiate::backward;
 
 use crate::mlp::compare;
 use crate::nvrtc;
@@ -59,6 +60,19 @@ fn copies_have_the_bits_of_the_cpu() {
 #[test]
 fn losses_have_the_bits_of_the_cpu() {
     check(&[&[7, 3], &[7, 3]], |v| vec![v[0].mse_loss(&v[1], Reduction::Mean)]);
+}
+
+#[test]
+fn softmax_has_the_bits_of_the_cpu() {
+    check(&[&[3, 18, 2], &[3, 18, 2]], |v| {
+        let forward = [v[0].softmax(1), v[0].log_softmax(-1), v[0].safe_softmax(0)];
+        let gradients = forward.iter().map(|y| {
+            let pair = [(y.clone(), v[1].clone())];
+            backward(v[0].trace(), &pair, &v[..1]).remove(0).expect("it has a gradient")
+        });
+        let gradients: Vec<_> = gradients.collect();
+        forward.into_iter().chain(gradients).collect()
+    });
 }
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
