@@ -42,13 +42,19 @@ fn singles(mode: FloatMode, a: &Lanes, b: &Lanes, c: &Lanes) -> Lanes {
     if mode.rounding == Rounding::Nearest && !mode.flush && !mode.saturate {
         match mode.op {
             FloatOp::Add => {
-                return map2(a, b, |a, b| bits(f32::from_bits(a as u32) + f32::from_bits(b as u32)));
+                return map2(a, b, |a, b| {
+                    bits(f32::from_bits(a as u32) + f32::from_bits(b as u32))
+                });
             }
             FloatOp::Sub => {
-                return map2(a, b, |a, b| bits(f32::from_bits(a as u32) - f32::from_bits(b as u32)));
+                return map2(a, b, |a, b| {
+                    bits(f32::from_bits(a as u32) - f32::from_bits(b as u32))
+                });
             }
             FloatOp::Mul => {
-                return map2(a, b, |a, b| bits(f32::from_bits(a as u32) * f32::from_bits(b as u32)));
+                return map2(a, b, |a, b| {
+                    bits(f32::from_bits(a as u32) * f32::from_bits(b as u32))
+                });
             }
             FloatOp::Fma => return fused::singles(&read(a), &read(b), &read(c)).map(bits),
             _ => {}
