@@ -134,3 +134,16 @@ fn copies_are_done_after_their_wait() {
         FaultKind::Unwritten { space: Space::Shared, .. }
     ));
 }
+
+#[test]
+fn all_who_read_may_come_without_waiting() {
+    // Warps 0 and 1 read a word and say so; warp 2 overwrites it after both.
+    let body = "setp.eq.u32 %p1, %r1, 64; @%p1 st.shared.u32 [tile], 1; bar.sync 0; setp.ge.u32 %p2, %r1, 64; @%p2 bra $write;
+        ld.shared.u32 %r2, [tile]; bar.arrive 1, 96; bra $end; $write: bar.sync 1, 96; @%p1 st.shared.u32 [tile], 2; $end:";
+    assert!(run_block(body, &[0; 96]).is_ok());
+    let early = body.replace(
+        "ld.shared.u32 %r2, [tile]; bar.arrive 1, 96;",
+        "bar.arrive 1, 96; ld.shared.u32 %r2, [tile];",
+    );
+    assert!(matches!(mistake(&early, 96).1, FaultKind::Race { .. }));
+}
