@@ -30,16 +30,16 @@ __device__ float block_sum(float x, float *scratch) {
     x = threadIdx.x < blockDim.x / 32 ? scratch[threadIdx.x] : 0.0f;
     if (threadIdx.x < 32) {
         x = warp_sum(x);
-        if (threadIdx.x == 0) scratch[32] = x;
+        if (threadIdx.x == 0) scratch[0] = x;
     }
     BARRIER(3);
-    x = scratch[32];
+    x = scratch[0];
     BARRIER(4);
     return x;
 }
 
 extern "C" __global__ void softmax(const float *x, float *y, int n) {
-    __shared__ float scratch[33];
+    __shared__ float scratch[32];
     x += blockIdx.x * n;
     y += blockIdx.x * n;
     float sum = 0.0f;
@@ -49,7 +49,7 @@ extern "C" __global__ void softmax(const float *x, float *y, int n) {
 }
 
 extern "C" __global__ void layer_norm(const float *x, float *y, int n) {
-    __shared__ float scratch[33];
+    __shared__ float scratch[32];
     x += blockIdx.x * n;
     y += blockIdx.x * n;
     float sum = 0.0f, square = 0.0f;
