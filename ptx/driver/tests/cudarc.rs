@@ -2,6 +2,7 @@
 //!
 //! The driver must be found before a program starts, so each test runs again as a child with `LD_LIBRARY_PATH` set.
 #![expect(unsafe_code, reason = "launches, and capture without events")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::error::Error;
 use std::process::Command;

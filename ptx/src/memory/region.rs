@@ -22,7 +22,7 @@ fn masks(at: usize, bytes: usize) -> impl Iterator<Item = (usize, u64)> {
     (at / 64..end.div_ceil(64)).map(move |word| {
         let first = at.saturating_sub(word * 64);
         let last = (end - word * 64).min(64);
-        (word, u64::MAX >> (64 - (last - first)) << first)
+        (word, u64::MAX.checked_shr((64 - (last - first)) as u32).unwrap_or(0) << first)
     })
 }
 

@@ -59,16 +59,14 @@ proptest! {
     #[test]
     fn integers_are_as_rusts(numbers in proptest::collection::vec(any::<(u32, u32)>(), 1..40)) {
         type Binary = fn(u32, u32) -> u32;
-        let signed = u32::cast_signed;
-        let _ = signed;
         let cases: [(&str, Binary); 26] = [
             ("add.s32 %r12, %r10, %r11;", u32::wrapping_add),
             ("sub.s32 %r12, %r10, %r11;", u32::wrapping_sub),
             ("mul.lo.s32 %r12, %r10, %r11;", u32::wrapping_mul),
-            ("mul.hi.u32 %r12, %r10, %r11;", |a, b| (u64::from(a) * u64::from(b) >> 32) as u32),
-            ("mul.hi.s32 %r12, %r10, %r11;", |a, b| (i64::from(a as i32) * i64::from(b as i32) >> 32) as u32),
+            ("mul.hi.u32 %r12, %r10, %r11;", |a, b| ((u64::from(a) * u64::from(b)) >> 32) as u32),
+            ("mul.hi.s32 %r12, %r10, %r11;", |a, b| ((i64::from(a as i32) * i64::from(b as i32)) >> 32) as u32),
             ("mad.lo.s32 %r12, %r10, %r11, %r10;", |a, b| a.wrapping_mul(b).wrapping_add(a)),
-            ("mad.hi.u32 %r12, %r10, %r11, %r10;", |a, b| ((u64::from(a) * u64::from(b) >> 32) as u32).wrapping_add(a)),
+            ("mad.hi.u32 %r12, %r10, %r11, %r10;", |a, b| (((u64::from(a) * u64::from(b)) >> 32) as u32).wrapping_add(a)),
             ("div.u32 %r12, %r10, %r11;", |a, b| a.checked_div(b).unwrap_or(u32::MAX)),
             ("div.s32 %r12, %r10, %r11;", |a, b| if b == 0 { u32::MAX } else { (a as i32).wrapping_div(b as i32) as u32 }),
             ("rem.u32 %r12, %r10, %r11;", |a, b| a.checked_rem(b).unwrap_or(a)),
@@ -107,7 +105,7 @@ proptest! {
             let both = u128::from(u64::from(b) << 32 | u64::from(a));
             prop_assert_eq!(product[i], u64::from(a) * u64::from(b));
             prop_assert_eq!(signed[i], (i64::from(a as i32) * i64::from(b as i32)) as u64);
-            prop_assert_eq!(high[i], (both * both >> 64) as u64);
+            prop_assert_eq!(high[i], ((both * both) >> 64) as u64);
             prop_assert_eq!(carried[i], (u64::from(a) << 32 | u64::from(a)).wrapping_add(u64::from(b)));
         }
     }
