@@ -63,7 +63,7 @@ pub(crate) fn test(class: Class, format: Float, x: u64) -> bool {
 pub(super) fn is_negative(ty: Type, x: u64) -> bool {
     match ty {
         // -0 counts as 0, and NaN as negative.
-        Type::Float(_) => !(f32::from_bits(x as u32) >= 0.0),
+        Type::Float(_) => f32::from_bits(x as u32).partial_cmp(&0.0).is_none_or(Ordering::is_lt),
         ty => extend_sign(x, ty.bits()).cast_signed() < 0,
     }
 }

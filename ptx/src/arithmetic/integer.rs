@@ -1,7 +1,7 @@
 //! Integer arithmetic.
 
 use super::{Lanes, extend_sign, map, map2, map3, truncate};
-use crate::program::{IntegerOp, Permute};
+use crate::program::{IntegerOp, Permute, Sum};
 
 pub(super) fn evaluate(op: IntegerOp, bits: u32, signed: bool, [a, b, c, d]: [&Lanes; 4]) -> Lanes {
     let read = |x: u64| if signed { extend_sign(x, bits) } else { truncate(x, bits) };
@@ -165,17 +165,24 @@ fn permuted(permute: Permute, [a, b, selector, _]: [u64; 4]) -> u64 {
     })
 }
 
-/// Returns a sum or difference of so many bits, and whether it carries or borrows.
-pub(crate) fn add_with_carry(
-    subtract: bool,
-    bits: u32,
-    a: u64,
-    b: u64,
-    carry: bool,
-) -> (u64, bool) {
-    let (a, b) = (u128::from(truncate(a, bits)), u128::from(truncate(b, bits)));
+/// Returns a sum of so many bits, and whether it carries or borrows.
+pub(crate) fn add_with_carry(sum: Sum, bits: u32, [a, b, c]: [u64; 3], carry: bool) -> (u64, bool) {
+    let first = match sum {
+        Sum::Add | Sum::Subtract => a,
+        Sum::ProductLow => a.wrapping_mul(b),
+        Sum::ProductHigh { signed: true } => {
+            high(extend_sign(a, bits), extend_sign(b, bits), bits, true)
+        }
+        Sum::ProductHigh { signed: false } => {
+            high(truncate(a, bits), truncate(b, bits), bits, false)
+        }
+    };
+    let (first, last) = (u128::from(truncate(first, bits)), u128::from(truncate(c, bits)));
     let carry = u128::from(carry);
-    let y = if subtract { a.wrapping_sub(b).wrapping_sub(carry) } else { a + b + carry };
+    let y = match sum {
+        Sum::Subtract => first.wrapping_sub(last).wrapping_sub(carry),
+        _ => first + last + carry,
+    };
     (truncate(y as u64, bits), y >> bits & 1 == 1)
 }
 

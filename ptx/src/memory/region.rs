@@ -16,6 +16,16 @@ pub(crate) struct Region {
 /// What unwritten bytes hold.
 const FILLER: u8 = 0xcd;
 
+/// Returns the words, of a bit for each byte, that hold some bytes, and which bits of each.
+fn masks(at: usize, bytes: usize) -> impl Iterator<Item = (usize, u64)> {
+    let end = at + bytes;
+    (at / 64..end.div_ceil(64)).map(move |word| {
+        let first = at.saturating_sub(word * 64);
+        let last = (end - word * 64).min(64);
+        (word, u64::MAX.checked_shr((64 - (last - first)) as u32).unwrap_or(0) << first)
+    })
+}
+
 impl Region {
     pub(crate) fn new(bytes: usize) -> Self {
         let written = vec![0; bytes.div_ceil(64)];
@@ -45,21 +55,11 @@ impl Region {
     }
 
     pub(crate) fn is_written(&self, at: usize, bytes: usize) -> bool {
-        (at..at + bytes).all(|at| self.written[at / 64] >> (at % 64) & 1 == 1)
+        masks(at, bytes).all(|(word, mask)| self.written[word] & mask == mask)
     }
 
     pub(crate) fn mark_written(&mut self, at: usize, bytes: usize) {
-        let mut at = at;
-        let end = at + bytes;
-        while at < end {
-            if at % 64 == 0 && end - at >= 64 {
-                self.written[at / 64] = u64::MAX;
-                at += 64;
-            } else {
-                self.written[at / 64] |= 1 << (at % 64);
-                at += 1;
-            }
-        }
+        masks(at, bytes).for_each(|(word, mask)| self.written[word] |= mask);
     }
 
     /// Notes an access, and returns what it races with.

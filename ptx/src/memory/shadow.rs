@@ -1,6 +1,6 @@
 //! Who read and wrote what last: how races are found.
 //!
-//! Time is a number of the block that grows whenever a warp reaches a barrier. A warp has *seen* another one up to the
+//! Time is a number of the block that grows whenever a barrier opens; a warp that came to one without waiting is ahead. A warp has *seen* another one up to the
 //! time of the last barrier that both passed, directly or through others. An access is ordered before a later one of
 //! another warp if that warp has seen its time. Within a warp, `bar.warp.sync` and barriers order; shuffles do not.
 

@@ -331,6 +331,15 @@ pub(crate) struct Call {
     pub(crate) returned: Vec<u64>,
 }
 
+/// What is added up with carry: the first value and the last, or the product of the first two and the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sum {
+    Add,
+    Subtract,
+    ProductLow,
+    ProductHigh { signed: bool },
+}
+
 /// What an instruction does.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Op {
@@ -343,14 +352,14 @@ pub(crate) enum Op {
         to: Target,
         from: [Value; 4],
     },
-    /// Sums with carry: `add.cc`, `addc`, `sub.cc`, `subc`.
+    /// Sums with carry, of two values or of a product and a value.
     Carry {
-        subtract: bool,
+        sum: Sum,
         reads: bool,
         writes: bool,
         bits: u32,
         to: Target,
-        from: [Value; 2],
+        from: [Value; 3],
     },
     Pack {
         to: Target,

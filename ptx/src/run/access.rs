@@ -10,8 +10,8 @@ use crate::error::{Access, FaultKind, Space};
 use crate::memory::{Conflict, Visit};
 use crate::program::{Address, AtomicOp, Op, StateSpace, Target, Type, Value};
 
-/// The most bytes that a lane accesses at once: eight of four, or four of eight.
-const MOST_BYTES: usize = 64;
+/// The most bytes that a lane accesses at once: decoding lets no more through.
+const MOST_BYTES: usize = 32;
 
 /// What a lane does to memory.
 #[derive(Clone, Copy)]

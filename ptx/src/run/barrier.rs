@@ -56,7 +56,7 @@ impl<'p> Block<'_, 'p, '_> {
     }
 
     /// Tells a barrier that lanes have come.
-    pub(super) fn arrive(&mut self, warp: &Warp<'p>, arrival: Arrival) -> Result<(), Trouble> {
+    pub(super) fn arrive(&mut self, warp: &mut Warp<'p>, arrival: Arrival) -> Result<(), Trouble> {
         let Arrival { barrier, lanes, .. } = arrival;
         let Barrier { number, threads, waits, reduction, .. } = barrier;
         let first = (lanes.trailing_zeros() as usize).min(31);
@@ -80,8 +80,11 @@ impl<'p> Block<'_, 'p, '_> {
         for (seen, own) in state.seen.iter_mut().zip(warp.seen) {
             *seen = own.max(*seen);
         }
-        state.seen[warp.index as usize] = self.time;
-        self.time += 1;
+        if !waits {
+            // What it does from now on is not seen by those who pass.
+            state.seen[warp.index as usize] = self.time + warp.ahead;
+            warp.ahead += 1;
+        }
         state.holding += bits.count_ones();
         state.asked += lanes.count_ones();
         state.reduction = reduction.map(|(op, to, _)| (op, to)).or(state.reduction);
@@ -96,7 +99,11 @@ impl<'p> Block<'_, 'p, '_> {
     }
 
     /// Lets those go on who waited at a barrier.
-    pub(super) fn open(&self, warps: &mut [Warp<'p>], Released(state): &Released) {
+    pub(super) fn open(&mut self, warps: &mut [Warp<'p>], Released(mut state): Released) {
+        for &(index, _) in &state.waiting {
+            // It has waited since it came: all that it did is seen.
+            state.seen[index as usize] = self.time + warps[index as usize].ahead;
+        }
         for &(index, lanes) in &state.waiting {
             let warp = &mut warps[index as usize];
             for (seen, joined) in warp.seen.iter_mut().zip(state.seen) {
@@ -119,5 +126,7 @@ impl<'p> Block<'_, 'p, '_> {
             }
             warp.release(lanes);
         }
+        self.time += 1 + warps.iter().map(|warp| warp.ahead).max().unwrap_or(0);
+        warps.iter_mut().for_each(|warp| warp.ahead = 0);
     }
 }

@@ -30,7 +30,7 @@ pub(super) struct Block<'a, 'p, 'm> {
     pub(super) number: u64,
     pub(super) at: [u32; 3],
     pub(super) threads: u32,
-    /// Grows at each arrival at a barrier; 0 is before everything.
+    /// Grows whenever a barrier opens; 0 is before everything.
     pub(super) time: u32,
     pub(super) barriers: [BarrierState; 16],
     pub(super) released: Vec<Released>,
@@ -72,7 +72,7 @@ impl<'a, 'p, 'm> Block<'a, 'p, 'm> {
                 has_progress = true;
                 self.go(warp)?;
                 for released in std::mem::take(&mut self.released) {
-                    self.open(&mut warps, &released);
+                    self.open(&mut warps, released);
                 }
             }
             if warps.iter().all(Warp::is_done) {
@@ -123,7 +123,7 @@ impl<'a, 'p, 'm> Block<'a, 'p, 'm> {
 
     pub(super) fn stamp(&self, warp: &Warp<'_>, lane: usize) -> Stamp {
         let thread = warp.index * 32 + lane as u32;
-        Stamp { block: self.number, time: self.time, epoch: warp.epoch, thread }
+        Stamp { block: self.number, time: self.time + warp.ahead, epoch: warp.epoch, thread }
     }
 
     /// Reads a value of all lanes; what is not a register is put into `scratch`.

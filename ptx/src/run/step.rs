@@ -256,12 +256,12 @@ impl<'p> Block<'_, 'p, '_> {
 
     fn rare(&self, warp: &mut Warp<'p>, op: &Op, on: u32) {
         match op {
-            Op::Carry { subtract, reads, writes, bits, to, from } => {
-                let (mut s0, mut s1, mut result, mut carries) = ([0; 32], [0; 32], [0; 32], 0);
-                let (a, b) = (self.read(warp, from[0], &mut s0), self.read(warp, from[1], &mut s1));
+            Op::Carry { sum, reads, writes, bits, to, from } => {
+                let (mut result, mut carries) = ([0; 32], 0);
                 for lane in lanes(on) {
+                    let values = from.map(|value| self.read_lane(warp, value, lane));
                     let carry = *reads && warp.frame.carry >> lane & 1 == 1;
-                    let (y, carries_on) = add_with_carry(*subtract, *bits, a[lane], b[lane], carry);
+                    let (y, carries_on) = add_with_carry(*sum, *bits, values, carry);
                     result[lane] = y;
                     carries |= u32::from(carries_on) << lane;
                 }

@@ -44,6 +44,8 @@ pub(super) struct Warp<'p> {
     pub(super) epoch: u32,
     /// Up to which time it has seen each warp of the block.
     pub(super) seen: [u32; 32],
+    /// How far its time is ahead of the block's: it came to barriers without waiting.
+    pub(super) ahead: u32,
     /// It ran a fence beyond the block.
     pub(super) has_fenced: bool,
     pub(super) arrivals: Vec<Arrival>,
@@ -71,6 +73,7 @@ impl<'p> Warp<'p> {
             callers: Vec::new(),
             epoch: 0,
             seen: [0; 32],
+            ahead: 0,
             has_fenced: false,
             arrivals: Vec::new(),
             is_blocked: false,

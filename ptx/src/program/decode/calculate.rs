@@ -3,7 +3,7 @@
 use super::super::declarations::Result;
 use super::super::op::{
     Class, Comparison, Compute, Conversion, FloatMode, FloatOp, IntegerOp, Logic, Op, Permute,
-    Relation, Rounding, Value,
+    Relation, Rounding, Sum, Value,
 };
 use super::super::operand::{Operand, Statement};
 use super::super::types::{Float, Type};
@@ -115,25 +115,24 @@ fn float(s: &mut Statement<'_>, format: Float) -> Result<Op> {
 
 fn integer(s: &mut Statement<'_>, ty: Type) -> Result<Op> {
     let bits = ty.bits();
-    let carries = s.take("cc");
-    if carries || matches!(s.name, "addc" | "subc") {
-        let subtract = match s.name {
-            "add" | "addc" => false,
-            "sub" | "subc" => true,
+    let product = s.choose(&[("lo", 0), ("hi", 1), ("wide", 2)]).unwrap_or(0);
+    let (writes, reads) = (s.take("cc"), matches!(s.name, "addc" | "subc" | "madc"));
+    if writes || reads {
+        let sum = match (s.name, product) {
+            ("add" | "addc", _) => Sum::Add,
+            ("sub" | "subc", _) => Sum::Subtract,
+            ("mad" | "madc", 0) => Sum::ProductLow,
+            ("mad" | "madc", 1) => Sum::ProductHigh { signed: ty.is_signed() },
             _ => return s.unsupported(),
         };
-        let reads = matches!(s.name, "addc" | "subc");
-        let [a, b, ..] = s.values(1, 2)?;
-        return Ok(Op::Carry {
-            subtract,
-            reads,
-            writes: carries,
-            bits,
-            to: s.target(0)?,
-            from: [a, b],
-        });
+        let [a, b, c, _] = match sum {
+            Sum::Add | Sum::Subtract => {
+                s.values(1, 2).map(|[a, b, ..]| [a, Value::Constant(0), b, b])?
+            }
+            _ => s.values(1, 3)?,
+        };
+        return Ok(Op::Carry { sum, reads, writes, bits, to: s.target(0)?, from: [a, b, c] });
     }
-    let product = s.choose(&[("lo", 0), ("hi", 1), ("wide", 2)]).unwrap_or(0);
     let funnel = s.choose(&[("l", true), ("r", false)]);
     let wrap = s.take("wrap");
     s.ignore(&["clamp"]);

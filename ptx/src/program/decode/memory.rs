@@ -26,7 +26,7 @@ pub(super) fn load(s: &mut Statement<'_>) -> Result<Op> {
     s.take("volatile");
     let (strong, space, width) = (strong(s), s.space(), width(s));
     let (ty, to) = (s.ty()?, s.vector_targets(0)?);
-    if to.len() != width || ty == Type::Predicate {
+    if to.len() != width || width * ty.bytes() > 32 || ty == Type::Predicate {
         return s.wrong();
     }
     Ok(Op::Load { address: s.address(1, space)?, ty, to, strong })
@@ -36,7 +36,7 @@ pub(super) fn store(s: &mut Statement<'_>) -> Result<Op> {
     s.take("volatile");
     let (strong, space, width) = (strong(s), s.space(), width(s));
     let (ty, from) = (s.ty()?, s.vector_values(1)?);
-    if from.len() != width || ty == Type::Predicate {
+    if from.len() != width || width * ty.bytes() > 32 || ty == Type::Predicate {
         return s.wrong();
     }
     Ok(Op::Store { address: s.address(0, space)?, ty, from, strong })

@@ -19,7 +19,7 @@ pub(super) fn decode(mut s: Statement<'_>) -> Result<Op> {
         | "and" | "or" | "xor" | "not" | "cnot" | "shl" | "shr" | "shf" | "lop3" | "prmt"
         | "bfe" | "bfi" | "bfind" | "popc" | "clz" | "brev" | "sad" | "bmsk" | "dp4a" | "ex2"
         | "lg2" | "rcp" | "sqrt" | "rsqrt" | "sin" | "cos" | "tanh" | "copysign" | "addc"
-        | "subc" | "mul24" | "mad24" => calculate::arithmetic(&mut s),
+        | "madc" | "subc" => calculate::arithmetic(&mut s),
         "setp" => calculate::compare(&mut s),
         "selp" | "slct" => calculate::select(&mut s),
         "cvt" => calculate::convert(&mut s),
