@@ -2,8 +2,10 @@
 //!
 //! The tests that compile need NVRTC and report themselves skipped without it: see `docs/cuda.md`.
 
+mod barriers;
 mod compiled;
 mod mlp;
 mod nvrtc;
 mod ops;
 mod population;
+mod rules;

@@ -9,6 +9,7 @@ use neurarch_kernels::ir::shape::Type;
 use neurarch_kernels::ir::trace::{Trace, Var};
 use neurarch_kernels::ops::reduction::reduce::Reduction;
 use neurarch_kernels::ops::update::adam::{AdamRates, AdamSettings};
+use neurarch_kernels::ops::update::sgd::{SgdMomentum, SgdRates, SgdSettings};
 use neurarch_kernels::passes::differentiate::backward;
 use neurarch_kernels::plan::on_device::DevicePlan;
 use neurarch_kernels::plan::{Plan, PlanOptions};
@@ -20,6 +21,8 @@ use crate::population::Population;
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Does {
     Trains,
+    /// With ReLU in place of tanh, and SGD with Nesterov's momentum in place of Adam.
+    Descends,
     Infers,
 }
 
@@ -39,7 +42,7 @@ pub(crate) fn program(sizes: &[usize], batch: usize, does: Does) -> Program {
         let bias = slot(format!("{layer}.bias"), Role::Parameter, layer, 1, &b);
         x = x.linear(&weight, Some(&bias));
         if layer + 2 < sizes.len() {
-            x = x.tanh();
+            x = if does == Does::Descends { x.relu() } else { x.tanh() };
         }
         parameters.extend([(weight, layer, 0, w), (bias, layer, 1, b)]);
     }
@@ -55,15 +58,30 @@ pub(crate) fn program(sizes: &[usize], batch: usize, does: Does) -> Program {
     let rate = |name| {
         trace.scalar(Scalar { name, of: ScalarOf::Optimizer { group: 0 }, position: 0 }, Dtype::F64)
     };
-    let [lr, beta1, beta2, eps, decay] = ["lr", "beta1", "beta2", "eps", "weight_decay"].map(rate);
-    let rates =
-        AdamRates { lr: &lr, beta1: &beta1, beta2: &beta2, eps: &eps, weight_decay: &decay };
     for ((parameter, layer, index, ty), gradient) in parameters.iter().zip(gradients) {
         let state = |n| slot(format!("{layer}.{index}"), Role::State(n), *layer, *index, ty);
-        let (mean, square) = (state(0), state(1));
         let counts = f32s(&[1]);
         let steps = slot("steps".to_owned(), Role::Steps, layer * 2 + index, 0, &counts);
         let gradient = gradient.expect("each parameter has a gradient");
+        if does == Does::Descends {
+            let buffer = state(0);
+            let [lr, decay, momentum, dampening] =
+                ["lr", "weight_decay", "momentum", "dampening"].map(rate);
+            let momentum =
+                SgdMomentum { buffer: &buffer, momentum: &momentum, dampening: &dampening };
+            let rates = SgdRates { lr: &lr, weight_decay: &decay };
+            let settings = SgdSettings { nesterov: true, ..SgdSettings::default() };
+            let update = parameter.sgd(&gradient, &steps, &rates, Some(&momentum), settings);
+            trace.store(parameter, &update.parameter);
+            trace.store(&buffer, &update.buffer.expect("it has momentum"));
+            trace.store(&steps, &update.steps);
+            continue;
+        }
+        let (mean, square) = (state(0), state(1));
+        let [lr, beta1, beta2, eps, decay] =
+            ["lr", "beta1", "beta2", "eps", "weight_decay"].map(rate);
+        let rates =
+            AdamRates { lr: &lr, beta1: &beta1, beta2: &beta2, eps: &eps, weight_decay: &decay };
         let update =
             parameter.adam(&gradient, (&mean, &square), &steps, &rates, AdamSettings::default());
         trace.store(parameter, &update.parameter);
@@ -121,6 +139,13 @@ fn odd_sizes_learn_with_the_bits_of_the_cpu() {
     if nvrtc::is_there() {
         compare(program(&[5, 7, 3], 9, Does::Trains), 3, 3, 3);
         compare(program(&[3, 20], 300, Does::Trains), 2, 2, 20);
+    }
+}
+
+#[test]
+fn a_small_network_descends_with_the_bits_of_the_cpu() {
+    if nvrtc::is_there() {
+        compare(program(&[16, 64, 64, 8], 16, Does::Descends), 2, 3, 8);
     }
 }
 

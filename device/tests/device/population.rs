@@ -121,6 +121,11 @@ impl Population {
             "beta1" => 0.9,
             "beta2" => 0.999,
             "eps" => 1e-8,
+            "momentum" | "alpha" | "rho" => 0.9,
+            "etaminus" => 0.5,
+            "etaplus" => 1.2,
+            "step_size_min" => 1e-6,
+            "step_size_max" => 50.0,
             _ => 0.01,
         };
         let scalars = program.scalars.iter();
@@ -190,7 +195,19 @@ impl Population {
         text: &Text,
     ) -> Counts {
         let compiled = compile(&text.text, 90);
-        let program = Program::parse(&compiled.ptx).unwrap_or_else(|error| panic!("{error}"));
+        self.run_ptx(&compiled.ptx, plan, placement, text)
+            .unwrap_or_else(|error| panic!("{error}\n{}", text.text))
+    }
+
+    /// As [`run_on_device`](Population::run_on_device), of a text that was compiled; a fault is an error.
+    pub(crate) fn run_ptx(
+        &mut self,
+        ptx: &str,
+        plan: &DevicePlan,
+        placement: &Placement,
+        text: &Text,
+    ) -> Result<Counts, String> {
+        let program = Program::parse(ptx).map_err(|error| error.to_string())?;
         let mut memory = Memory::new();
         let mut put = |bytes: &[u8]| memory.allocate_from(bytes);
         let of = |columns: &[Column], put: &mut dyn FnMut(&[u8]) -> u64| -> Vec<u64> {
@@ -245,7 +262,7 @@ impl Population {
             }
             for kernel in &text.kernels {
                 let counts = program.launch(kernel, launch, &arguments, &mut memory);
-                all += &counts.unwrap_or_else(|error| panic!("{kernel}: {error}\n{}", text.text));
+                all += &counts.map_err(|error| format!("{kernel}: {error}"))?;
             }
         }
         for (columns, addresses) in [(&mut self.slots, slots), (&mut self.outputs, outputs)] {
@@ -253,7 +270,7 @@ impl Population {
                 memory.read(address, &mut column.bytes).unwrap_or_else(|error| panic!("{error}"));
             }
         }
-        all
+        Ok(all)
     }
 
     /// Counts the numbers of slots and outputs that differ from those of another run, and how many there are.

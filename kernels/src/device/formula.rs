@@ -90,7 +90,7 @@ fn print(
 }
 
 /// FNV-1a: the same on all machines, so that sources are.
-fn hash(text: &str) -> u32 {
+pub(crate) fn hash(text: &str) -> u32 {
     text.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 

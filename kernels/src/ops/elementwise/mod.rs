@@ -9,4 +9,5 @@ mod on_device;
 pub mod pointwise;
 pub mod trunc;
 pub mod unary;
+pub(crate) mod walk;
 pub mod xlogy;

@@ -1,19 +1,17 @@
 //! The device code of elementwise ops: their formula, printed, and a loop over the output's elements as they lie.
 
-use super::pointwise::{Formula, Walk};
+use super::walk::Walk;
 use crate::device::code::{Definition, DeviceCode, element};
-use crate::device::{formula, offset};
-use crate::ir::dtype::Dtype;
+use crate::device::offset;
 use crate::ir::shape::Operand;
 
-/// Returns the code that applies `formula` to each element.
-pub(super) fn code<F: Formula<IN, OUT>, const IN: usize, const OUT: usize>(
-    formula: F,
+/// Returns the code that applies functions, one for each output, to each element; they are given with their names.
+pub(super) fn code<const IN: usize>(
+    (definitions, names): (Vec<Definition>, Vec<String>),
     inputs: &[Operand],
     outputs: &[Operand],
 ) -> DeviceCode {
     let walk = Walk::<IN>::new(inputs, &outputs[0]);
-    let (definitions, names) = functions(formula, outputs[0].ty.dtype == Dtype::F64);
     let number = element(&outputs[0]);
     let x: Vec<_> = (0..IN)
         .map(|input| {
@@ -36,20 +34,4 @@ pub(super) fn code<F: Formula<IN, OUT>, const IN: usize, const OUT: usize>(
         y.join(" ")
     );
     DeviceCode { definitions, call, scratch_bytes: 0, width: walk.numel }
-}
-
-/// Prints the functions that compute the outputs.
-fn functions<F: Formula<IN, OUT>, const IN: usize, const OUT: usize>(
-    formula: F,
-    is_double: bool,
-) -> (Vec<Definition>, Vec<String>) {
-    let name = formula.name();
-    match is_double {
-        true => formula::functions::<true>(name, IN, |x| {
-            formula.apply(core::array::from_fn(|i| x[i])).to_vec()
-        }),
-        false => formula::functions::<false>(name, IN, |x| {
-            formula.apply(core::array::from_fn(|i| x[i])).to_vec()
-        }),
-    }
 }

@@ -3,7 +3,7 @@
 use crate::arithmetic::activation::ActivationKind;
 use crate::cpu::gemm::{Finish, Product, Strides};
 use crate::device::code::{Definition, DeviceCode, type_of};
-use crate::device::formula;
+use crate::device::{formula, offset};
 use crate::ir::dtype::Dtype;
 
 /// Returns the code of a product whose factors are inputs 0 and 1, of `inputs` inputs: the third is a bias along the
@@ -47,6 +47,20 @@ pub(super) fn product(dtype: Dtype, of: &Product, is_dot: bool, inputs: usize) -
     };
     let width = if is_dot { m * n } else { m * n / 4 };
     DeviceCode { definitions, call, scratch_bytes: 0, width: width.max(1) }
+}
+
+/// Returns the code of several products of two factors: `code` is that of one, `batch` the axes over which they lie, with the
+/// strides of both factors and of the result.
+pub(super) fn batched(code: DeviceCode, batch: &[(usize, [usize; 3])]) -> DeviceCode {
+    let products: usize = batch.iter().map(|(size, _)| size).product();
+    let mut call = code.call;
+    for operand in 0..3 {
+        let axes: Vec<_> = batch.iter().map(|(size, by)| (*size, by[operand])).collect();
+        let start = format!("({{{operand}}} + {})", offset::of("number", &axes));
+        call = call.replace(&format!("{{{operand}}}"), &start);
+    }
+    let call = format!("for (int number = 0; number < {products}; ++number) {call}");
+    DeviceCode { call, ..code }
 }
 
 fn name_of(kind: ActivationKind) -> &'static str {

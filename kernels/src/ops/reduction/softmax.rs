@@ -60,6 +60,18 @@ impl Softmax {
     }
 }
 
+impl Softmax {
+    /// Gives the axis, and what the device code calls the form.
+    fn on_device(self) -> (usize, &'static str) {
+        let form = match self.form {
+            Form::Plain => "PLAIN",
+            Form::Safe => "SAFE",
+            Form::Log => "LOG",
+        };
+        (self.axis, form)
+    }
+}
+
 impl Op for Softmax {
     fn name(&self) -> &'static str {
         match self.form {
@@ -87,7 +99,9 @@ impl Op for Softmax {
 
     fn kernels(&self, ask: &mut Ask<'_>) {
         ask.give::<Cpu>(|inputs, outputs| kernel(*self, false, inputs, outputs)).give::<Cuda>(
-            |inputs, outputs| Box::new(on_device::code(*self, false, inputs, &outputs[0])),
+            |inputs, outputs| {
+                Box::new(on_device::code(self.on_device(), false, inputs, &outputs[0]))
+            },
         );
     }
 
@@ -130,7 +144,9 @@ impl Op for SoftmaxGradient {
 
     fn kernels(&self, ask: &mut Ask<'_>) {
         ask.give::<Cpu>(|inputs, outputs| kernel(self.0, true, inputs, outputs)).give::<Cuda>(
-            |inputs, outputs| Box::new(on_device::code(self.0, true, inputs, &outputs[0])),
+            |inputs, outputs| {
+                Box::new(on_device::code(self.0.on_device(), true, inputs, &outputs[0]))
+            },
         );
     }
 

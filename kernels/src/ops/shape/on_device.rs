@@ -3,7 +3,7 @@
 use crate::device::code::DeviceCode;
 use crate::device::offset;
 use crate::ir::shape::Operand;
-use crate::ops::elementwise::pointwise::Walk;
+use crate::ops::elementwise::walk::Walk;
 
 /// What is copied: an operand's number in the call, its shape and layout, and the offset in elements where it begins.
 pub(super) type Part<'a> = (usize, &'a Operand, usize);

@@ -132,6 +132,16 @@ impl Op for SliceGradient {
             let parts = vec![Region::new((&inputs[0], 0), (&to, offset))];
             let element_bytes = inputs[0].ty.dtype.size_bytes();
             CopyParts { parts, element_bytes, has_gaps: true }.kernel()
+        })
+        .give::<Cuda>(|inputs, outputs| {
+            let to = window(&outputs[0], &inputs[0].ty.shape);
+            let offset = self.slice.start * outputs[0].layout[self.slice.axis];
+            let numel = outputs[0].ty.shape.numel();
+            let zeros = format!("for (int i = t; i < {numel}; i += T) {{1}}[i] = 0; sync<T>();");
+            Box::new(on_device::code(
+                &[zeros, on_device::copy((0, &inputs[0], 0), (1, &to, offset))],
+                numel,
+            ))
         });
     }
 

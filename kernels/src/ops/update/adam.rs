@@ -150,7 +150,7 @@ impl AdamOp {
         );
         let definitions = vec![
             Definition::file("power", POWER),
-            Definition::file("adam", include_str!("adam.cu")),
+            Definition::file("adam", include_str!("device/adam.cu")),
         ];
         DeviceCode { definitions, call, scratch_bytes: 64, width: numel }
     }

@@ -1,13 +1,12 @@
 //! The device code of softmax and its gradient.
 
-use super::{Form, Softmax};
 use crate::device::code::{Definition, DeviceCode, element};
 use crate::device::{formula, offset};
 use crate::ir::shape::Operand;
 
-/// Returns the code for these operands.
+/// Returns the code for these operands; `form` is what the file of the op calls it.
 pub(super) fn code(
-    Softmax { axis, form }: Softmax,
+    (axis, form): (usize, &str),
     is_gradient: bool,
     inputs: &[Operand],
     output: &Operand,
@@ -30,11 +29,6 @@ pub(super) fn code(
         place(output)
     );
     let operands = reads.chain([write]).collect::<Vec<_>>().join(", ");
-    let form = match form {
-        Form::Plain => "PLAIN",
-        Form::Safe => "SAFE",
-        Form::Log => "LOG",
-    };
     let name = if is_gradient { "softmax_gradient" } else { "softmax" };
     let call = format!("{name}<T, {number}, {lines}, {len}, {form}>(t, {operands});");
     let mut definitions = formula::exp_and_ln();
