@@ -9,6 +9,7 @@
 //! * [`text`]: elementwise kernels, printed in C.
 //! * [`passes`]: functions from programs to programs.
 //! * [`cpu`]: kernels of the CPU, and what they are made of: vectors, tiles, products, sums.
+//! * [`device`]: device code, printed, and what it is made of.
 //! * [`ops`]: one op, one file: shape rule, kernel, gradient rule, tests.
 //! * [`plan`]: a program made ready to run.
 //! * [`execute`]: plans run by tiles of models.
@@ -19,6 +20,7 @@
 
 pub mod arithmetic;
 pub mod cpu;
+pub mod device;
 pub mod execute;
 pub mod gradients;
 pub mod ir;

@@ -6,6 +6,7 @@
 pub(crate) mod arena;
 pub mod halves;
 pub mod in_use;
+pub mod on_device;
 pub(crate) mod schedule;
 mod step_info;
 mod tile_size;
@@ -61,15 +62,18 @@ pub struct Plan {
 
 /// An operand and its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct PlacedView {
-    pub(crate) place: Location,
-    pub(crate) numel: usize,
-    pub(crate) dtype: Dtype,
+pub struct PlacedView {
+    /// Where it lies.
+    pub place: Location,
+    /// How many elements it has.
+    pub numel: usize,
+    /// Their type.
+    pub dtype: Dtype,
 }
 
 /// Where an operand lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Location {
+pub enum Location {
     /// That many bytes behind the start of the model's arena.
     Arena(usize),
     /// In the row of a slot.
@@ -89,8 +93,8 @@ pub(crate) enum Location {
 }
 
 /// One kernel run.
-pub(crate) struct Step {
-    pub(crate) kernel: Box<dyn Kernel>,
+pub(crate) struct Step<K = Box<dyn Kernel>> {
+    pub(crate) kernel: K,
     /// Indices of views.
     pub(crate) inputs: Vec<u32>,
     /// Indices of views.
@@ -122,13 +126,8 @@ impl Plan {
             schedule::update_early(joined(clean::drop_boundaries(program)))
         };
         program.verify()?;
-        let mut planner = Planner::new(&program)?;
-        for index in 0..program.nodes.len() {
-            planner.add_node(index)?;
-            planner.free_after(index);
-            planner.note_use(index);
-        }
-        planner.finish()?;
+        let mut planner = Planner::new(&program, kernel::prepare)?;
+        planner.run()?;
         let arena_bytes = planner.arena.checked_size()?;
         let Planner { views, steps, constants, scratch_bytes, in_use, .. } = planner;
         let mut bytes = AlignedBytes::new(constants.len());
@@ -199,9 +198,13 @@ fn cost(program: &Program) -> usize {
     costs.fold(0, usize::saturating_add)
 }
 
+/// Makes the kernel of an op, and says how many bytes of scratch memory it needs.
+type Prepare<K> = fn(&dyn Op, &[Operand], &[Operand]) -> Result<(K, usize), OpError>;
+
 /// Gives each node its kernel and each value its place, in the order in which the nodes run.
-struct Planner<'a> {
+struct Planner<'a, K> {
     program: &'a Program,
+    prepare: Prepare<K>,
     /// For each value, where it lies and how; `None` until it is made.
     placed: Vec<Option<(Location, Operand)>>,
     /// For each value, the last node that reads it (the number of nodes if an output or a store does).
@@ -221,15 +224,15 @@ struct Planner<'a> {
     views: Vec<PlacedView>,
     /// The place of each view in `views`.
     view_ids: HashMap<PlacedView, u32>,
-    steps: Vec<Step>,
+    steps: Vec<Step<K>>,
     constants: Vec<u8>,
     arena: Arena,
     scratch_bytes: usize,
     in_use: Vec<InUse>,
 }
 
-impl<'a> Planner<'a> {
-    fn new(program: &'a Program) -> Result<Self, OpError> {
+impl<'a, K> Planner<'a, K> {
+    fn new(program: &'a Program, prepare: Prepare<K>) -> Result<Self, OpError> {
         let n_values = program.values.len();
         let last_reader = last_readers(program);
         let mut to_free: Vec<_> = (0..n_values).collect();
@@ -243,6 +246,7 @@ impl<'a> Planner<'a> {
         let claims = program.nodes.iter().map(claims).collect::<Result<Vec<_>, _>>()?;
         let mut planner = Planner {
             program,
+            prepare,
             becomes: becomes(program, &claims),
             claims,
             placed: vec![None; n_values],
@@ -273,6 +277,16 @@ impl<'a> Planner<'a> {
             planner.put(id, place, Operand::row_major(value.ty.clone()));
         }
         Ok(planner)
+    }
+
+    /// Gives all nodes their kernels, all values their places.
+    fn run(&mut self) -> Result<(), OpError> {
+        for index in 0..self.program.nodes.len() {
+            self.add_node(index)?;
+            self.free_after(index);
+            self.note_use(index);
+        }
+        self.finish()
     }
 
     fn constant(&mut self, number: f64, id: ValueId) -> Result<Location, OpError> {
@@ -426,7 +440,7 @@ impl<'a> Planner<'a> {
     ) -> Result<(), OpError> {
         let operands =
             |of: &[(Location, Operand)]| of.iter().map(|(_, o)| o.clone()).collect::<Vec<_>>();
-        let (kernel, scratch_bytes) = kernel::prepare(op, &operands(inputs), &operands(outputs))?;
+        let (kernel, scratch_bytes) = (self.prepare)(op, &operands(inputs), &operands(outputs))?;
         self.scratch_bytes = self.scratch_bytes.max(scratch_bytes);
         let inputs = inputs.iter().map(|of| self.view(of)).collect();
         let outputs = outputs.iter().map(|of| self.view(of)).collect();

@@ -197,7 +197,7 @@ fn lines(
         if needed[place] {
             match *step {
                 Step::Apply(operator, of) => {
-                    of[..arity(operator)].iter().for_each(|&of| needed[of] = true);
+                    of[..operator.arity()].iter().for_each(|&of| needed[of] = true);
                 }
                 Step::Call(_, of) => needed[of] = true,
                 Step::Input(_) | Step::Number(_) => {}
@@ -218,16 +218,6 @@ fn lines(
         let _ = writeln!(text, "{indent}const {ty} v{place} = {right};");
     }
     text
-}
-
-/// How many steps an operator takes.
-fn arity(operator: Operator) -> usize {
-    use Operator::{Abs, Exponent, HugeCos, HugeSin, Mantissa, MulAdd, Round, Select, Sqrt, Trunc};
-    match operator {
-        Sqrt | Abs | Round | Trunc | Mantissa | Exponent => 1,
-        MulAdd | Select | HugeSin | HugeCos => 3,
-        _ => 2,
-    }
 }
 
 /// Prints an operation; `f` is behind the names of functions of its precision.

@@ -64,6 +64,20 @@ pub enum Operator {
     HugeCos,
 }
 
+impl Operator {
+    /// Returns how many steps it takes.
+    pub fn arity(self) -> usize {
+        use Operator::{
+            Abs, Exponent, HugeCos, HugeSin, Mantissa, MulAdd, Round, Select, Sqrt, Trunc,
+        };
+        match self {
+            Sqrt | Abs | Round | Trunc | Mantissa | Exponent => 1,
+            MulAdd | Select | HugeSin | HugeCos => 3,
+            _ => 2,
+        }
+    }
+}
+
 /// One step of a recording. Steps are named by their places.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Step {

@@ -233,6 +233,7 @@ const ROOMS: [(&str, &[&str]); 4] = [
             "text",
             "passes",
             "cpu",
+            "device",
             "ops",
             "plan",
             "execute",

@@ -8,6 +8,7 @@ use crate::cpu::simd::Simd;
 use crate::cpu::simd::halves::{Stored, narrow, widen};
 use crate::cpu::tile::Tile;
 use crate::cpu::vector_kernel::{VectorKernel, vector_kernel};
+use crate::device::code::{Cuda, Definition, DeviceCode};
 use crate::ir::dtype::{Dtype, bf16, f16};
 use crate::ir::op::{Ask, GradientAt, Mixing, Op, OpError};
 use crate::ir::shape::{Layout, Operand, Type};
@@ -80,12 +81,34 @@ impl Op for Cast {
                 Dtype::BF16 => from::<bf16>(self.to),
                 Dtype::F32 => from::<f32>(self.to),
             }
+        })
+        .give::<Cuda>(|inputs, outputs| {
+            let (from, to, numel) = (inputs[0].ty.dtype, self.to, outputs[0].ty.shape.numel());
+            let call = format!(
+                "for (int i = t; i < {numel}; i += T) {{1}}[i] = to_{}(from_{}({{0}}[i]));",
+                name_of(to),
+                name_of(from)
+            );
+            let definitions = vec![Definition::file("cast", include_str!("cast.cu"))];
+            Box::new(DeviceCode { definitions, call, scratch_bytes: 0, width: numel })
         });
     }
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
         let from = at.inputs[0].dtype();
         vec![at.gradients[0].as_ref().filter(|_| from.is_float()).map(|dy| dy.to(from))]
+    }
+}
+
+/// Returns how the functions of the device's conversions name a type.
+fn name_of(dtype: Dtype) -> &'static str {
+    match dtype {
+        Dtype::F64 => "f64",
+        Dtype::F32 => "f32",
+        Dtype::F16 => "f16",
+        Dtype::BF16 => "bf16",
+        Dtype::I64 => "i64",
+        Dtype::Bool => "bool",
     }
 }
 
@@ -156,6 +179,13 @@ impl Op for Increment {
                     y.iter_mut().zip(x).for_each(|(y, x)| *y = x.wrapping_add(1));
                 }
             })
+        })
+        .give::<Cuda>(|_, outputs| {
+            let width = outputs[0].ty.shape.numel();
+            let call = format!(
+                "for (int i = t; i < {width}; i += T) {{1}}[i] = (i64)((u64){{0}}[i] + 1);"
+            );
+            Box::new(DeviceCode { call, width, ..DeviceCode::default() })
         });
     }
 }

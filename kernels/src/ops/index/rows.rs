@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use crate::cpu::kernel::{Cpu, Kernel};
 use crate::cpu::tile::Tile;
+use crate::device::code::{Cuda, Definition, DeviceCode, element};
+use crate::device::formula::hash;
 use crate::ir::dtype::{Dtype, Element};
 use crate::ir::op::{Ask, GradientAt, Op, OpError};
 use crate::ir::shape::{Operand, Shape, Type};
@@ -85,6 +87,32 @@ fn kernel(output: &Operand, fill: Option<f64>, pairs: Vec<(usize, usize)>) -> Bo
     }
 }
 
+/// Returns the device code that copies to each row of the output the row of the input that is its source, if it has one.
+fn on_device(output: &Operand, fill: f64, sources: &[Option<usize>]) -> DeviceCode {
+    let (numel, width) = (output.ty.shape.numel(), output.ty.shape[1..].iter().product::<usize>());
+    let number = element(output);
+    let fill = match output.ty.dtype {
+        Dtype::F32 | Dtype::F64 => {
+            format!("({number})__longlong_as_double({:#x}ll)", fill.to_bits())
+        }
+        Dtype::I64 => format!("(i64){:#x}ull", fill as i64),
+        // As the CPU's, each of its bytes.
+        Dtype::F16 | Dtype::BF16 => (257 * u32::from(fill != 0.0)).to_string(),
+        Dtype::Bool => u32::from(fill != 0.0).to_string(),
+    };
+    let table: Vec<_> =
+        sources.iter().map(|from| from.map_or(-1, |from| from as i64).to_string()).collect();
+    let text = table.join(", ");
+    let name = format!("rows_{:08x}", hash(&text));
+    let text = format!("static __device__ const int {name}[] = {{{text}}};\n");
+    let call = format!(
+        "for (int i = t; i < {numel}; i += T) {{ const int from = {name}[i / {width}]; \
+         {{1}}[i] = from < 0 ? {fill} : {{0}}[from * {width} + i % {width}]; }}"
+    );
+    let definitions = vec![Definition { name, text }];
+    DeviceCode { definitions, call, scratch_bytes: 0, width: numel }
+}
+
 impl Op for SelectRows {
     fn name(&self) -> &'static str {
         "select_rows"
@@ -104,6 +132,10 @@ impl Op for SelectRows {
         ask.give::<Cpu>(|_, outputs| {
             let pairs = self.rows.iter().enumerate().map(|(to, &from)| (from, to)).collect();
             kernel(&outputs[0], None, pairs)
+        })
+        .give::<Cuda>(|_, outputs| {
+            let sources: Vec<_> = self.rows.iter().copied().map(Some).collect();
+            Box::new(on_device(&outputs[0], 0.0, &sources))
         });
     }
 
@@ -137,6 +169,13 @@ impl Op for PutRows {
             let pairs: Vec<_> = self.rows.iter().copied().enumerate().collect();
             let fill = (pairs.len() < self.size).then_some(self.fill);
             kernel(&outputs[0], fill, pairs)
+        })
+        .give::<Cuda>(|_, outputs| {
+            let mut sources = vec![None; self.size];
+            for (from, &to) in self.rows.iter().enumerate() {
+                sources[to] = Some(from);
+            }
+            Box::new(on_device(&outputs[0], self.fill, &sources))
         });
     }
 

@@ -14,12 +14,14 @@ use crate::cpu::half_dot::half_dot_kernel;
 use crate::cpu::kernel::Cpu;
 use crate::cpu::product::{Matrix, Way, product_kernel};
 use crate::cpu::simd::MAX_LANES;
+use crate::device::code::Cuda;
 use crate::ir::dtype::Dtype;
 use crate::ir::op::{Around, Ask, GradientAt, InHalves, Mixing, OfHalf, Op, OpError, Reads};
 use crate::ir::shape::{Layout, Operand, Shape, Type};
 use crate::ir::trace::Var;
 use crate::ops::activation::relu::ReluGradient;
 use crate::ops::elementwise::pointwise::Pointwise;
+use crate::ops::linalg::on_device;
 
 /// Below this many rows a product is made of dot products: the vectors of a batch would be mostly empty.
 const MIN_ROWS: usize = 8;
@@ -125,27 +127,20 @@ impl Op for Linear {
 
     fn kernels(&self, ask: &mut Ask<'_>) {
         ask.give::<Cpu>(|inputs, outputs| {
-            let (x, weight, y) = (
-                Matrix::expect(&inputs[0]),
-                Matrix::expect(&inputs[1]),
-                Matrix::expect(&outputs[0]),
-            );
-            let product = Product {
-                m: y.rows,
-                n: y.columns,
-                k: x.columns,
-                a: x.strides,
-                b: weight.strides.transposed(),
-                c: y.strides,
-                bias: BiasAxis::Columns,
-                finish: self.activation.map_or(Finish::Sum, Finish::Activation),
-            };
+            let product = self.product(inputs, outputs);
             if let Some(half) = self.half {
                 return half_dot_kernel(half, &product, inputs.len() > 2);
             }
-            let way = if y.rows < MIN_ROWS { Way::Dot } else { Way::of(&product) };
+            let way = if product.m < MIN_ROWS { Way::Dot } else { Way::of(&product) };
             product_kernel(inputs[0].ty.dtype, product, way, inputs.len() > 2)
         });
+        if self.half.is_none() {
+            ask.give::<Cuda>(|inputs, outputs| {
+                let product = self.product(inputs, outputs);
+                let is_dot = product.m < MIN_ROWS;
+                Box::new(on_device::product(inputs[0].ty.dtype, &product, is_dot, inputs.len()))
+            });
+        }
     }
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
@@ -230,22 +225,12 @@ impl Op for LinearInputGradient {
 
     fn kernels(&self, ask: &mut Ask<'_>) {
         ask.give::<Cpu>(|inputs, outputs| {
-            let (dy, weight, dx) = (
-                Matrix::expect(&inputs[0]),
-                Matrix::expect(&inputs[1]),
-                Matrix::expect(&outputs[0]),
-            );
-            let product = Product {
-                m: dx.rows,
-                n: dx.columns,
-                k: dy.columns,
-                a: dy.strides,
-                b: weight.strides,
-                c: dx.strides,
-                bias: BiasAxis::Columns,
-                finish: if self.relu_gradient { Finish::ReluGradient } else { Finish::Sum },
-            };
+            let product = self.product(inputs, outputs);
             product_kernel(inputs[0].ty.dtype, product, Way::of(&product), false)
+        })
+        .give::<Cuda>(|inputs, outputs| {
+            let product = self.product(inputs, outputs);
+            Box::new(on_device::product(inputs[0].ty.dtype, &product, false, inputs.len()))
         });
     }
 
@@ -296,22 +281,12 @@ impl Op for LinearWeightGradient {
 
     fn kernels(&self, ask: &mut Ask<'_>) {
         ask.give::<Cpu>(|inputs, outputs| {
-            let (dy, x, dw) = (
-                Matrix::expect(&inputs[0]),
-                Matrix::expect(&inputs[1]),
-                Matrix::expect(&outputs[0]),
-            );
-            let product = Product {
-                m: dw.rows,
-                n: dw.columns,
-                k: dy.rows,
-                a: dy.strides.transposed(),
-                b: x.strides,
-                c: dw.strides,
-                bias: BiasAxis::Columns,
-                finish: Finish::Sum,
-            };
+            let product = self.product(inputs, outputs);
             product_kernel(inputs[0].ty.dtype, product, Way::of(&product), false)
+        })
+        .give::<Cuda>(|inputs, outputs| {
+            let product = self.product(inputs, outputs);
+            Box::new(on_device::product(inputs[0].ty.dtype, &product, false, inputs.len()))
         });
     }
 
@@ -324,6 +299,60 @@ impl Op for LinearWeightGradient {
             at.needs[0].then(|| x.linear(g, None)),
             at.needs[1].then(|| g.trace().apply(LinearInputGradient::default(), &[dy, g])),
         ]
+    }
+}
+
+impl Linear {
+    /// Returns the product of these operands.
+    fn product(&self, inputs: &[Operand], outputs: &[Operand]) -> Product {
+        let (x, weight, y) =
+            (Matrix::expect(&inputs[0]), Matrix::expect(&inputs[1]), Matrix::expect(&outputs[0]));
+        Product {
+            m: y.rows,
+            n: y.columns,
+            k: x.columns,
+            a: x.strides,
+            b: weight.strides.transposed(),
+            c: y.strides,
+            bias: BiasAxis::Columns,
+            finish: self.activation.map_or(Finish::Sum, Finish::Activation),
+        }
+    }
+}
+
+impl LinearInputGradient {
+    /// Returns the product of these operands.
+    fn product(&self, inputs: &[Operand], outputs: &[Operand]) -> Product {
+        let (dy, weight, dx) =
+            (Matrix::expect(&inputs[0]), Matrix::expect(&inputs[1]), Matrix::expect(&outputs[0]));
+        Product {
+            m: dx.rows,
+            n: dx.columns,
+            k: dy.columns,
+            a: dy.strides,
+            b: weight.strides,
+            c: dx.strides,
+            bias: BiasAxis::Columns,
+            finish: if self.relu_gradient { Finish::ReluGradient } else { Finish::Sum },
+        }
+    }
+}
+
+impl LinearWeightGradient {
+    /// Returns the product of these operands.
+    fn product(&self, inputs: &[Operand], outputs: &[Operand]) -> Product {
+        let (dy, x, dw) =
+            (Matrix::expect(&inputs[0]), Matrix::expect(&inputs[1]), Matrix::expect(&outputs[0]));
+        Product {
+            m: dw.rows,
+            n: dw.columns,
+            k: dy.rows,
+            a: dy.strides.transposed(),
+            b: x.strides,
+            c: dw.strides,
+            bias: BiasAxis::Columns,
+            finish: Finish::Sum,
+        }
     }
 }
 

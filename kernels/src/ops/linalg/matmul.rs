@@ -8,9 +8,11 @@
 use crate::cpu::gemm::{BiasAxis, Finish, Product, Strides};
 use crate::cpu::kernel::Cpu;
 use crate::cpu::product::{Way, batched_kernel};
+use crate::device::code::Cuda;
 use crate::ir::op::{Ask, GradientAt, Mixing, Op, OpError};
 use crate::ir::shape::{Operand, Shape, Type};
 use crate::ir::trace::Var;
+use crate::ops::linalg::on_device;
 
 /// `A · B` over the last two axes, the others broadcast.
 #[derive(Clone, Copy, Debug)]
@@ -182,20 +184,19 @@ impl Op for MatMul {
 
     fn kernels(&self, ask: &mut Ask<'_>) {
         ask.give::<Cpu>(|inputs, outputs| {
-            let (a, b, c) = (&inputs[0], &inputs[1], &outputs[0]);
-            let (m, k) = matrix(&a.ty.shape, self.turn_a);
-            let (_, n) = matrix(&b.ty.shape, self.turn_b);
-            let product = Product {
-                m,
-                n,
-                k,
-                a: strides(a, self.turn_a),
-                b: strides(b, self.turn_b),
-                c: strides(c, false),
-                bias: BiasAxis::Columns,
-                finish: Finish::Sum,
-            };
-            batched_kernel(c.ty.dtype, product, Way::of(&product), offsets([a, b, c]))
+            let product = self.product(inputs, outputs);
+            let offsets = offsets([&inputs[0], &inputs[1], &outputs[0]]);
+            batched_kernel(outputs[0].ty.dtype, product, Way::of(&product), offsets)
+        })
+        .give::<Cuda>(|inputs, outputs| {
+            let code = on_device::product(
+                outputs[0].ty.dtype,
+                &self.product(inputs, outputs),
+                false,
+                inputs.len(),
+            );
+            let batch = batch([&inputs[0], &inputs[1], &outputs[0]]);
+            Box::new(on_device::batched(code, &batch))
         });
     }
 
@@ -220,6 +221,25 @@ impl Op for MatMul {
     }
 }
 
+impl MatMul {
+    /// Returns the product of the first matrices of these operands.
+    fn product(self, inputs: &[Operand], outputs: &[Operand]) -> Product {
+        let (a, b, c) = (&inputs[0], &inputs[1], &outputs[0]);
+        let (m, k) = matrix(&a.ty.shape, self.turn_a);
+        let (_, n) = matrix(&b.ty.shape, self.turn_b);
+        Product {
+            m,
+            n,
+            k,
+            a: strides(a, self.turn_a),
+            b: strides(b, self.turn_b),
+            c: strides(c, false),
+            bias: BiasAxis::Columns,
+            finish: Finish::Sum,
+        }
+    }
+}
+
 /// Gives the strides of an operand's matrices; an axis of one element counts as contiguous.
 pub(super) fn strides(operand: &Operand, turn: bool) -> Strides {
     let (shape, layout) = (&operand.ty.shape, &operand.layout);
@@ -232,19 +252,27 @@ pub(super) fn strides(operand: &Operand, turn: bool) -> Strides {
 /// Lists for each product where its matrices start: those of `A`, `B` and `C`, whose leading axes the
 /// others broadcast to.
 fn offsets(operands: [&Operand; 3]) -> Vec<[usize; 3]> {
-    let batch = leading(&operands[2].ty.shape);
     let mut offsets = vec![[0; 3]];
-    for axis in 0..batch.rank() {
-        let strides = operands.map(|Operand { ty, layout }| {
-            let own = (axis + ty.shape.rank()).checked_sub(batch.rank() + 2);
-            own.filter(|&own| ty.shape[own] != 1).map_or(0, |own| layout[own])
-        });
+    for (size, strides) in batch(operands) {
         offsets = offsets
             .iter()
             .flat_map(|start| {
-                (0..batch[axis]).map(move |i| core::array::from_fn(|k| start[k] + i * strides[k]))
+                (0..size).map(move |i| core::array::from_fn(|k| start[k] + i * strides[k]))
             })
             .collect();
     }
     offsets
+}
+
+/// Lists the leading axes: their sizes, and the strides of `A`, `B` and `C`.
+fn batch(operands: [&Operand; 3]) -> Vec<(usize, [usize; 3])> {
+    let batch = leading(&operands[2].ty.shape);
+    let axes = batch.iter().enumerate().map(|(axis, &size)| {
+        let strides = operands.map(|Operand { ty, layout }| {
+            let own = (axis + ty.shape.rank()).checked_sub(batch.rank() + 2);
+            own.filter(|&own| ty.shape[own] != 1).map_or(0, |own| layout[own])
+        });
+        (size, strides)
+    });
+    axes.collect()
 }

@@ -10,6 +10,7 @@ pub mod linear;
 pub mod matmul;
 pub(crate) mod matrices;
 pub mod matrix_exp;
+mod on_device;
 pub mod products;
 pub mod solve;
 pub mod tril;

@@ -4,6 +4,7 @@ use super::matrices::sizes;
 use crate::cpu::kernel::Cpu;
 use crate::cpu::simd::Float;
 use crate::cpu::tile::Tile;
+use crate::device::code::{Cuda, DeviceCode};
 use crate::ir::dtype::Dtype;
 use crate::ir::op::{Ask, GradientAt, Op, OpError};
 use crate::ir::shape::Type;
@@ -46,6 +47,17 @@ impl Op for Tril {
                     Box::new(move |tile: &mut Tile<'_>| keep::<f32>(tile, rows, columns, diagonal))
                 }
             }
+        })
+        .give::<Cuda>(|inputs, _| {
+            let shape = &inputs[0].ty.shape;
+            let (rows, columns) = (shape[shape.rank() - 2], shape[shape.rank() - 1]);
+            let width = shape.numel();
+            let diagonal = self.diagonal.clamp(-(rows as isize), columns as isize);
+            let call = format!(
+                "for (int i = t; i < {width}; i += T) \
+                 {{1}}[i] = i % {columns} <= i / {columns} % {rows} + {diagonal} ? {{0}}[i] : 0;"
+            );
+            Box::new(DeviceCode { call, width, ..DeviceCode::default() })
         });
     }
 

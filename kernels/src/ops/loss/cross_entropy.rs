@@ -20,6 +20,7 @@ use std::sync::Arc;
 
 mod curvature;
 mod kernel;
+mod on_device;
 mod settings;
 
 use kernel::CrossEntropyKernel;
@@ -27,6 +28,7 @@ use settings::{Settings, class_axis};
 
 use crate::cpu::kernel::{Cpu, Kernel};
 use crate::cpu::vector_kernel::vector_kernel;
+use crate::device::code::Cuda;
 use crate::ir::dtype::Dtype;
 use crate::ir::op::{Ask, GradientAt, Op, OpError, WithGradient};
 use crate::ir::shape::{Layout, Operand, Shape, Type};
@@ -234,7 +236,8 @@ impl Op for CrossEntropy {
     }
 
     fn kernels(&self, ask: &mut Ask<'_>) {
-        ask.give::<Cpu>(|inputs, _| self.0.kernel(inputs, None, true));
+        ask.give::<Cpu>(|inputs, _| self.0.kernel(inputs, None, true))
+            .give::<Cuda>(|inputs, _| Box::new(on_device::code(self.0, inputs, None, true)));
     }
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
@@ -281,7 +284,10 @@ impl Op for CrossEntropyGradient {
     }
 
     fn kernels(&self, ask: &mut Ask<'_>) {
-        ask.give::<Cpu>(|inputs, outputs| self.0.kernel(inputs, Some(&outputs[0]), false));
+        ask.give::<Cpu>(|inputs, outputs| self.0.kernel(inputs, Some(&outputs[0]), false))
+            .give::<Cuda>(|inputs, outputs| {
+                Box::new(on_device::code(self.0, inputs, Some(&outputs[0]), false))
+            });
     }
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
@@ -313,7 +319,10 @@ impl Op for CrossEntropyWithGradient {
     }
 
     fn kernels(&self, ask: &mut Ask<'_>) {
-        ask.give::<Cpu>(|inputs, outputs| self.0.kernel(inputs, Some(&outputs[1]), true));
+        ask.give::<Cpu>(|inputs, outputs| self.0.kernel(inputs, Some(&outputs[1]), true))
+            .give::<Cuda>(|inputs, outputs| {
+                Box::new(on_device::code(self.0, inputs, Some(&outputs[1]), true))
+            });
     }
 }
 

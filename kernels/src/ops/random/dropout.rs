@@ -21,8 +21,9 @@ use crate::ir::op::{Ask, GradientAt, Op, OpError};
 use crate::ir::shape::{Layout, Operand, Type};
 use crate::ir::trace::Var;
 use crate::ops::elementwise::pointwise::{
-    Formula, WORTH_SPLITTING, Walk, apply, apply_split, computes, layout_like, same_dtype,
+    Formula, WORTH_SPLITTING, apply, apply_split, computes, layout_like, same_dtype,
 };
+use crate::ops::elementwise::walk::Walk;
 use crate::ops::reduction::lines::{carve, scratch_bytes};
 
 /// Inputs `x` and `p`, outputs `y` and the mask.

@@ -2,6 +2,7 @@
 
 use crate::cpu::kernel::{Cpu, Kernel};
 use crate::cpu::tile::Tile;
+use crate::device::code::{Cuda, Definition, DeviceCode};
 use crate::ir::dtype::Dtype;
 use crate::ir::op::{Ask, Op, OpError};
 use crate::ir::shape::{Shape, Type, no_such_axis};
@@ -51,6 +52,15 @@ impl Op for Argmax {
                 Dtype::F64 => argmax::<f64>(size, inner),
                 _ => argmax::<f32>(size, inner),
             }
+        })
+        .give::<Cuda>(|inputs, outputs| {
+            let shape = &inputs[0].ty.shape;
+            let (size, inner) =
+                (shape[self.axis], shape[self.axis + 1..].iter().product::<usize>());
+            let width = outputs[0].ty.shape.numel();
+            let call = format!("argmax<T, {width}, {size}, {inner}>(t, {{0}}, {{1}});");
+            let definitions = vec![Definition::file("argmax", include_str!("argmax.cu"))];
+            Box::new(DeviceCode { definitions, call, scratch_bytes: 0, width })
         });
     }
 }

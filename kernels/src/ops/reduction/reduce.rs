@@ -7,12 +7,14 @@
 use core::fmt::Debug;
 
 mod kernel;
+mod on_device;
 mod settings;
 
 use kernel::{Add, Larger, ReduceKernel};
 use settings::{Kind, Reduce};
 
 use crate::cpu::kernel::Cpu;
+use crate::device::code::Cuda;
 use crate::ir::dtype::Dtype;
 use crate::ir::op::{Ask, GradientAt, Op, OpError};
 use crate::ir::shape::{Layout, Operand, Shape, Type, no_such_axis};
@@ -114,7 +116,8 @@ impl Op for Reduce {
                 (_, Kind::Amax) => Box::new(ReduceKernel::<f32, Larger>::new(self, x, y)),
                 _ => Box::new(ReduceKernel::<f32, Add>::new(self, x, y)),
             }
-        });
+        })
+        .give::<Cuda>(|inputs, outputs| Box::new(on_device::code(self, &inputs[0], &outputs[0])));
     }
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {

@@ -3,6 +3,8 @@
 //! Each line has a lane of its own, whatever its layout; its sums have the [order of sums](crate::cpu::sum).
 #![expect(unsafe_code, reason = "vectors are read and written through pointers into operands")]
 
+mod on_device;
+
 use core::marker::PhantomData;
 use core::ops::Range;
 
@@ -15,6 +17,7 @@ use crate::cpu::simd::vector::Vector;
 use crate::cpu::simd::{Float, Lanes, Simd, Vectorized, dispatch};
 use crate::cpu::sum::Running;
 use crate::cpu::tile::Tile;
+use crate::device::code::Cuda;
 use crate::ir::dtype::Dtype;
 use crate::ir::op::{Ask, GradientAt, Op, OpError};
 use crate::ir::shape::{Layout, Operand, Type, no_such_axis};
@@ -57,6 +60,18 @@ impl Softmax {
     }
 }
 
+impl Softmax {
+    /// Gives the axis, and what the device code calls the form.
+    fn on_device(self) -> (usize, &'static str) {
+        let form = match self.form {
+            Form::Plain => "PLAIN",
+            Form::Safe => "SAFE",
+            Form::Log => "LOG",
+        };
+        (self.axis, form)
+    }
+}
+
 impl Op for Softmax {
     fn name(&self) -> &'static str {
         match self.form {
@@ -83,7 +98,11 @@ impl Op for Softmax {
     }
 
     fn kernels(&self, ask: &mut Ask<'_>) {
-        ask.give::<Cpu>(|inputs, outputs| kernel(*self, false, inputs, outputs));
+        ask.give::<Cpu>(|inputs, outputs| kernel(*self, false, inputs, outputs)).give::<Cuda>(
+            |inputs, outputs| {
+                Box::new(on_device::code(self.on_device(), false, inputs, &outputs[0]))
+            },
+        );
     }
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {
@@ -124,7 +143,11 @@ impl Op for SoftmaxGradient {
     }
 
     fn kernels(&self, ask: &mut Ask<'_>) {
-        ask.give::<Cpu>(|inputs, outputs| kernel(self.0, true, inputs, outputs));
+        ask.give::<Cpu>(|inputs, outputs| kernel(self.0, true, inputs, outputs)).give::<Cuda>(
+            |inputs, outputs| {
+                Box::new(on_device::code(self.0.on_device(), true, inputs, &outputs[0]))
+            },
+        );
     }
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {

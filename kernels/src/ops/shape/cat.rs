@@ -1,7 +1,9 @@
 //! Values side by side along an axis: `cat`.
 
 use super::copy::{CopyParts, Region};
+use super::on_device;
 use crate::cpu::kernel::Cpu;
+use crate::device::code::Cuda;
 use crate::ir::op::{Ask, GradientAt, Mixing, Op, OpError};
 use crate::ir::shape::{Layout, Operand, Type, no_such_axis};
 use crate::ir::trace::{Trace, Var};
@@ -77,6 +79,18 @@ impl Op for Cat {
             }
             let element_bytes = outputs[0].ty.dtype.size_bytes();
             CopyParts { parts, element_bytes, has_gaps: false }.kernel()
+        })
+        .give::<Cuda>(|inputs, outputs| {
+            let (y, stride) = (&outputs[0], outputs[0].layout[self.axis]);
+            let mut start = 0;
+            let copy = |(number, input): (usize, &Operand)| {
+                let to = Operand { ty: input.ty.clone(), layout: y.layout.clone() };
+                let copy = on_device::copy((number, input, 0), (inputs.len(), &to, start * stride));
+                start += input.ty.shape[self.axis];
+                copy
+            };
+            let loops: Vec<_> = inputs.iter().enumerate().map(copy).collect();
+            Box::new(on_device::code(&loops, y.ty.shape.numel()))
         });
     }
 

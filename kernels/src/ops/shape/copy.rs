@@ -11,7 +11,8 @@ use crate::cpu::transpose::transpose;
 use crate::cpu::vector_kernel::{VectorKernel, run_vectors};
 use crate::ir::dtype::{Element, bf16};
 use crate::ir::shape::{Operand, Shape};
-use crate::ops::elementwise::pointwise::{WORTH_SPLITTING, Walk};
+use crate::ops::elementwise::pointwise::WORTH_SPLITTING;
+use crate::ops::elementwise::walk::Walk;
 
 /// A copy of some elements of one operand to some elements of another.
 #[derive(Debug)]

@@ -1,7 +1,9 @@
 //! `detach`: the value as it is, a constant for gradients.
 
 use super::copy::{CopyParts, Region};
+use super::on_device;
 use crate::cpu::kernel::Cpu;
+use crate::device::code::Cuda;
 use crate::ir::op::{Ask, Mixing, Op, OpError};
 use crate::ir::shape::{Layout, Operand, Type};
 use crate::ir::trace::Var;
@@ -42,7 +44,8 @@ impl Op for Detach {
         ask.give::<Cpu>(|inputs, outputs| {
             let element_bytes = inputs[0].ty.dtype.size_bytes();
             CopyParts::one(Region::new((&inputs[0], 0), (&outputs[0], 0)), element_bytes)
-        });
+        })
+        .give::<Cuda>(|inputs, outputs| Box::new(on_device::copy_all(&inputs[0], 0, &outputs[0])));
     }
 }
 

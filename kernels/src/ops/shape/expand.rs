@@ -1,7 +1,9 @@
 //! Broadcasting to a given shape: `expand`.
 
 use super::copy::{CopyParts, Region};
+use super::on_device;
 use crate::cpu::kernel::Cpu;
+use crate::device::code::Cuda;
 use crate::ir::op::{Ask, GradientAt, Mixing, Op, OpError};
 use crate::ir::shape::{Shape, Type};
 use crate::ir::trace::Var;
@@ -46,7 +48,8 @@ impl Op for Expand {
         ask.give::<Cpu>(|inputs, outputs| {
             let element_bytes = inputs[0].ty.dtype.size_bytes();
             CopyParts::one(Region::new((&inputs[0], 0), (&outputs[0], 0)), element_bytes)
-        });
+        })
+        .give::<Cuda>(|inputs, outputs| Box::new(on_device::copy_all(&inputs[0], 0, &outputs[0])));
     }
 
     fn gradient(&self, at: &GradientAt<'_>) -> Vec<Option<Var>> {

@@ -5,6 +5,7 @@ pub mod contiguous;
 pub(crate) mod copy;
 pub mod detach;
 pub mod expand;
+mod on_device;
 pub mod permute;
 pub mod reshape;
 pub mod slice;

@@ -2,7 +2,9 @@
 //! stay where they are.
 
 use super::copy::{CopyParts, Region};
+use super::on_device;
 use crate::cpu::kernel::Cpu;
+use crate::device::code::Cuda;
 use crate::ir::op::{Ask, GradientAt, Mixing, Op, OpError};
 use crate::ir::shape::{Layout, Operand, Type, no_such_axis};
 use crate::ir::trace::Var;
@@ -70,6 +72,9 @@ impl Op for Permute {
         ask.give::<Cpu>(|inputs, outputs| {
             let part = Region::new((&self.view(&inputs[0]), 0), (&outputs[0], 0));
             CopyParts::one(part, inputs[0].ty.dtype.size_bytes())
+        })
+        .give::<Cuda>(|inputs, outputs| {
+            Box::new(on_device::copy_all(&self.view(&inputs[0]), 0, &outputs[0]))
         });
     }
 

@@ -1,7 +1,9 @@
 //! Other shapes for the same elements, counted row-major: `reshape`, `flatten`.
 
 use super::copy::{CopyParts, Region};
+use super::on_device;
 use crate::cpu::kernel::Cpu;
+use crate::device::code::Cuda;
 use crate::ir::op::{Ask, GradientAt, Mixing, Op, OpError};
 use crate::ir::shape::{Layout, Operand, Shape, Type, no_such_axis};
 use crate::ir::trace::Var;
@@ -77,6 +79,11 @@ impl Op for Reshape {
     fn kernels(&self, ask: &mut Ask<'_>) {
         ask.give::<Cpu>(|inputs, _| {
             CopyParts::one(Region::flat(&inputs[0]), inputs[0].ty.dtype.size_bytes())
+        })
+        .give::<Cuda>(|inputs, outputs| {
+            let numel = outputs[0].ty.shape.numel();
+            let call = format!("for (int i = t; i < {numel}; i += T) {{1}}[i] = {{0}}[i];");
+            Box::new(on_device::code(&[call], inputs[0].ty.shape.numel()))
         });
     }
 

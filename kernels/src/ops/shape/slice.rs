@@ -3,7 +3,9 @@
 use core::ops::Range;
 
 use super::copy::{CopyParts, Region};
+use super::on_device;
 use crate::cpu::kernel::Cpu;
+use crate::device::code::Cuda;
 use crate::ir::op::{Ask, GradientAt, Mixing, Op, OpError};
 use crate::ir::shape::{Layout, Operand, Shape, Type, no_such_axis};
 use crate::ir::trace::Var;
@@ -71,6 +73,11 @@ impl Op for Slice {
             let offset = self.start * inputs[0].layout[self.axis];
             let part = Region::new((&from, offset), (&outputs[0], 0));
             CopyParts::one(part, inputs[0].ty.dtype.size_bytes())
+        })
+        .give::<Cuda>(|inputs, outputs| {
+            let from = window(&inputs[0], &outputs[0].ty.shape);
+            let offset = self.start * inputs[0].layout[self.axis];
+            Box::new(on_device::copy_all(&from, offset, &outputs[0]))
         });
     }
 
@@ -125,6 +132,16 @@ impl Op for SliceGradient {
             let parts = vec![Region::new((&inputs[0], 0), (&to, offset))];
             let element_bytes = inputs[0].ty.dtype.size_bytes();
             CopyParts { parts, element_bytes, has_gaps: true }.kernel()
+        })
+        .give::<Cuda>(|inputs, outputs| {
+            let to = window(&outputs[0], &inputs[0].ty.shape);
+            let offset = self.slice.start * outputs[0].layout[self.slice.axis];
+            let numel = outputs[0].ty.shape.numel();
+            let zeros = format!("for (int i = t; i < {numel}; i += T) {{1}}[i] = 0; sync<T>();");
+            Box::new(on_device::code(
+                &[zeros, on_device::copy((0, &inputs[0], 0), (1, &to, offset))],
+                numel,
+            ))
         });
     }
 

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use super::copy::{CopyApart, Region};
+use super::on_device;
 use super::slice::{window, with_size};
 use crate::cpu::kernel::Cpu;
+use crate::device::code::Cuda;
 use crate::ir::op::{Ask, GradientAt, Mixing, Op, OpError};
 use crate::ir::shape::{Layout, Operand, Type, no_such_axis};
 use crate::ir::trace::Var;
@@ -69,6 +71,18 @@ impl Op for Split {
             };
             let parts = outputs.iter().map(part).collect();
             CopyApart { parts, element_bytes: inputs[0].ty.dtype.size_bytes() }.kernel()
+        })
+        .give::<Cuda>(|inputs, outputs| {
+            let stride = inputs[0].layout[self.axis];
+            let mut start = 0;
+            let copy = |(number, to): (usize, &Operand)| {
+                let from = window(&inputs[0], &to.ty.shape);
+                let copy = on_device::copy((0, &from, start * stride), (1 + number, to, 0));
+                start += to.ty.shape[self.axis];
+                copy
+            };
+            let loops: Vec<_> = outputs.iter().enumerate().map(copy).collect();
+            Box::new(on_device::code(&loops, inputs[0].ty.shape.numel()))
         });
     }
 

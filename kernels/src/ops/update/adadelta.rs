@@ -39,6 +39,7 @@ impl Var {
 
 impl Named for AdadeltaSettings {
     const NAME: &'static str = "adadelta";
+    const ON_DEVICE: Option<&'static str> = Some(include_str!("device/adadelta.cu"));
 
     fn flags(self) -> Vec<(&'static str, bool)> {
         vec![("maximize", self.maximize)]

@@ -38,6 +38,7 @@ impl Var {
 
 impl Named for AdagradSettings {
     const NAME: &'static str = "adagrad";
+    const ON_DEVICE: Option<&'static str> = Some(include_str!("device/adagrad.cu"));
 
     fn flags(self) -> Vec<(&'static str, bool)> {
         vec![("maximize", self.maximize)]

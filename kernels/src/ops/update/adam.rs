@@ -17,9 +17,11 @@ use super::rule;
 use crate::arithmetic::elementary;
 use crate::cpu::kernel::Cpu;
 use crate::cpu::simd::{Float, Lanes, Simd};
+use crate::device::POWER;
+use crate::device::code::{Cuda, Definition, DeviceCode, element};
 use crate::ir::dtype::Dtype;
 use crate::ir::op::{Around, Ask, InHalves, Op, OpError};
-use crate::ir::shape::Type;
+use crate::ir::shape::{Operand, Type};
 use crate::ir::trace::Var;
 use crate::ops::update::rule::Rule;
 
@@ -126,6 +128,32 @@ impl AdamOp {
     fn states(&self) -> usize {
         if self.amsgrad { 3 } else { 2 }
     }
+
+    /// Returns the device code: parameter, states and counts are changed in the outputs.
+    fn on_device(&self, outputs: &[Operand]) -> DeviceCode {
+        let (number, numel) = (element(&outputs[0]), outputs[0].ty.shape.numel());
+        let AdamSettings { index, decoupled, maximize } = self.settings;
+        let states = self.states();
+        let first = 3 + states + 5;
+        let of = |operand: usize| format!("{{{operand}}}");
+        let greatest = if self.amsgrad { of(first + 3) } else { "nullptr".to_owned() };
+        let rates: Vec<_> = (0..5).map(|rate| of(3 + states + rate) + "[0]").collect();
+        let call = format!(
+            "adam<T, {number}, {numel}, {decoupled}, {maximize}, {}>(t, {}, {{1}}, {}, {}, {greatest}, {} + {index}, {}, \
+             (AdamStep<{number}> *){{s}});",
+            self.amsgrad,
+            of(first),
+            of(first + 1),
+            of(first + 2),
+            of(first + 1 + states),
+            rates.join(", ")
+        );
+        let definitions = vec![
+            Definition::file("power", POWER),
+            Definition::file("adam", include_str!("device/adam.cu")),
+        ];
+        DeviceCode { definitions, call, scratch_bytes: 64, width: numel }
+    }
 }
 
 impl Op for AdamOp {
@@ -156,6 +184,9 @@ impl Op for AdamOp {
                 false => rule::kernel_in_halves::<_, 2, 5>(rule, index, ty),
             }
         });
+        if self.half.is_none() {
+            ask.give::<Cuda>(|_, outputs| Box::new(self.on_device(outputs)));
+        }
     }
 
     fn in_halves(&self, around: &Around<'_>) -> Option<InHalves> {

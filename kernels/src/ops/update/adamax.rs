@@ -40,6 +40,7 @@ impl Var {
 
 impl Named for AdamaxSettings {
     const NAME: &'static str = "adamax";
+    const ON_DEVICE: Option<&'static str> = Some(include_str!("device/adamax.cu"));
 
     fn flags(self) -> Vec<(&'static str, bool)> {
         vec![("maximize", self.maximize)]

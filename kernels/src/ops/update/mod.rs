@@ -8,6 +8,7 @@ pub mod adamax;
 pub mod asgd;
 pub mod muon;
 pub mod nadam;
+mod on_device;
 pub mod radam;
 pub mod rmsprop;
 pub mod rprop;

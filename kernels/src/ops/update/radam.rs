@@ -44,6 +44,7 @@ impl Var {
 
 impl Named for RAdamSettings {
     const NAME: &'static str = "radam";
+    const ON_DEVICE: Option<&'static str> = Some(include_str!("device/radam.cu"));
 
     fn flags(self) -> Vec<(&'static str, bool)> {
         vec![("decoupled", self.decoupled), ("maximize", self.maximize)]

@@ -49,6 +49,7 @@ impl Var {
 
 impl Named for RMSpropSettings {
     const NAME: &'static str = "rmsprop";
+    const ON_DEVICE: Option<&'static str> = Some(include_str!("device/rmsprop.cu"));
 
     fn flags(self) -> Vec<(&'static str, bool)> {
         vec![

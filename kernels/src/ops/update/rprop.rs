@@ -39,6 +39,7 @@ impl Var {
 
 impl Named for RpropSettings {
     const NAME: &'static str = "rprop";
+    const ON_DEVICE: Option<&'static str> = Some(include_str!("device/rprop.cu"));
 
     fn flags(self) -> Vec<(&'static str, bool)> {
         vec![("maximize", self.maximize)]

@@ -13,11 +13,13 @@ use crate::cpu::simd::halves::Stored;
 use crate::cpu::simd::{Float, Lanes, MAX_LANES, Simd, Vectorized, dispatch};
 use crate::cpu::tile::{Input, Output, Tile};
 use crate::cpu::vector_kernel::{VectorKernel, run_vectors};
+use crate::device::code::Cuda;
 use crate::ir::dtype::{Dtype, bf16, f16};
 use crate::ir::op::{Around, Ask, OfHalf, Op, OpError, Reads};
 use crate::ir::shape::Type;
 use crate::ir::trace::Var;
 use crate::ops::elementwise::pointwise::WORTH_SPLITTING;
+use crate::ops::update::on_device::OnDevice;
 
 /// What an update rule reads beside the parameter.
 #[derive(Clone, Copy)]
@@ -114,6 +116,12 @@ where
 
     fn kernels(&self, ask: &mut Ask<'_>) {
         ask.give::<Cpu>(|inputs, _| kernel(self.rule, self.index, &inputs[0].ty));
+        if let Some(text) = R::ON_DEVICE {
+            ask.give::<Cuda>(|_, outputs| {
+                let of = OnDevice { name: R::NAME, text, flags: &self.rule.flags() };
+                Box::new(of.code(self.index, (STATES, RATES), outputs))
+            });
+        }
     }
 }
 
@@ -121,6 +129,9 @@ where
 pub(super) trait Named: Copy + Debug {
     /// The name of the op.
     const NAME: &'static str;
+
+    /// The rule in CUDA C++, if there is one: see [`OnDevice`].
+    const ON_DEVICE: Option<&'static str> = None;
 
     /// Lists the flags that decide the formula.
     fn flags(self) -> Vec<(&'static str, bool)>;

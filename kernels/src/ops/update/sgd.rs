@@ -14,10 +14,12 @@ use std::sync::Arc;
 use super::rule;
 use crate::cpu::kernel::Cpu;
 use crate::cpu::simd::{Float, Lanes, Simd};
+use crate::device::code::Cuda;
 use crate::ir::dtype::Dtype;
 use crate::ir::op::{Around, Ask, InHalves, Op, OpError};
 use crate::ir::shape::Type;
 use crate::ir::trace::Var;
+use crate::ops::update::on_device::OnDevice;
 use crate::ops::update::rule::{Rule, decayed};
 
 /// What decides the formula of [`Var::sgd`].
@@ -134,6 +136,18 @@ impl Op for SgdOp {
                 false => rule::kernel_in_halves(PlainRule(self.settings), index, ty),
             }
         });
+        if self.half.is_none() {
+            ask.give::<Cuda>(|_, outputs| {
+                let SgdSettings { index, nesterov, maximize } = self.settings;
+                let (name, text, counts) = match self.has_momentum {
+                    true => ("momentum", include_str!("device/momentum.cu"), (1, 4)),
+                    false => ("sgd", include_str!("device/sgd.cu"), (0, 2)),
+                };
+                let flags = [("nesterov", nesterov), ("maximize", maximize)];
+                let of = OnDevice { name, text, flags: &flags };
+                Box::new(of.code(index, counts, outputs))
+            });
+        }
     }
 
     fn in_halves(&self, around: &Around<'_>) -> Option<InHalves> {

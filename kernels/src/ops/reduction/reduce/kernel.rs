@@ -12,7 +12,8 @@ use crate::cpu::sum::{BLOCK, Join, PARTIALS, Pairs, join_halves, join_vectors};
 use crate::cpu::tile::{Input, Tile};
 use crate::cpu::vector_kernel::{VectorKernel, run_vectors};
 use crate::ir::shape::{Layout, Operand, Type};
-use crate::ops::elementwise::pointwise::{WORTH_SPLITTING, Walk};
+use crate::ops::elementwise::pointwise::WORTH_SPLITTING;
+use crate::ops::elementwise::walk::Walk;
 
 /// How numbers are joined.
 pub(super) trait Fold: Copy + Send + Sync + 'static {
