@@ -7,6 +7,8 @@ use neurarch_kernels::ir::trace::{Trace, Var};
 use neurarch_kernels::ops::update::adadelta::AdadeltaSettings;
 use neurarch_kernels::ops::update::adagrad::AdagradSettings;
 use neurarch_kernels::ops::update::adamax::AdamaxSettings;
+use neurarch_kernels::ops::update::asgd::ASGDSettings;
+use neurarch_kernels::ops::update::nadam::NAdamSettings;
 use neurarch_kernels::ops::update::radam::RAdamSettings;
 use neurarch_kernels::ops::update::rmsprop::RMSpropSettings;
 use neurarch_kernels::ops::update::rprop::RpropSettings;
@@ -91,7 +93,9 @@ fn rules_of_mean_squares_have_the_bits_of_the_cpu() {
 fn rules_of_means_have_the_bits_of_the_cpu() {
     for maximize in [false, true] {
         check(2, |p, at| p.adamax(at, AdamaxSettings { maximize }));
+        check(3, |p, at| p.asgd(at, ASGDSettings { maximize }));
         for decoupled in [false, true] {
+            check(3, |p, at| p.nadam(at, NAdamSettings { decoupled, maximize }));
             check(2, |p, at| p.radam(at, RAdamSettings { decoupled, maximize }));
         }
     }

@@ -10,6 +10,7 @@ use crate::cpu::kernel::{Cpu, Kernel};
 use crate::cpu::simd::Simd;
 use crate::cpu::tile::Tile;
 use crate::cpu::vector_kernel::{VectorKernel, vector_kernel};
+use crate::device::code::{Cuda, Definition, DeviceCode};
 use crate::ir::dtype::Dtype;
 use crate::ir::op::{Ask, GradientAt, Op, OpError};
 use crate::ir::shape::{Shape, Type};
@@ -75,6 +76,17 @@ impl Op for Embedding {
                 Dtype::F64 => Box::new(RowsKernel::<f64>(*self, sizes, PhantomData)),
                 _ => Box::new(RowsKernel::<f32>(*self, sizes, PhantomData)),
             }
+        })
+        .give::<Cuda>(|inputs, outputs| {
+            let Embedding { scale_grad_by_freq, is_second, .. } = *self;
+            let (n, width) = (inputs[0].ty.shape.numel(), outputs[0].ty.shape.numel());
+            let (rows, columns) = (inputs[1].ty.shape[0], inputs[1].ty.shape[1]);
+            let padding = self.padding();
+            let call = format!(
+                "embedding<T, {n}, {rows}, {columns}, {is_second}, {scale_grad_by_freq}, {padding}>\
+                 (t, {{0}}, {{1}}, {{2}});"
+            );
+            Box::new(on_device(call, width))
         });
     }
 
@@ -128,6 +140,17 @@ impl Op for EmbeddingGradient {
                 Dtype::F64 => of::<f64>(*self, &inputs[0].ty, columns),
                 _ => of::<f32>(*self, &inputs[0].ty, columns),
             }
+        })
+        .give::<Cuda>(|inputs, outputs| {
+            let (n, width) = (inputs[0].ty.shape.numel(), outputs[0].ty.shape.numel());
+            let (rows, columns) = (self.rows, outputs[0].ty.shape[1]);
+            let Embedding { scale_grad_by_freq, .. } = self.embedding;
+            let padding = self.embedding.padding();
+            let call = format!(
+                "embedding_gradient<T, {n}, {rows}, {columns}, {scale_grad_by_freq}, {padding}>\
+                 (t, {{0}}, {{1}}, {{2}});"
+            );
+            Box::new(on_device(call, width))
         });
     }
 
@@ -136,6 +159,12 @@ impl Op for EmbeddingGradient {
         let g = at.gradients[0].as_ref();
         vec![None, g.map(|g| g.trace().apply(op, &[&at.inputs[0], g]))]
     }
+}
+
+/// Returns the device code of a call of the functions of this op's file.
+fn on_device(call: String, width: usize) -> DeviceCode {
+    let definitions = vec![Definition::file("embedding", include_str!("embedding.cu"))];
+    DeviceCode { definitions, call, scratch_bytes: 0, width }
 }
 
 /// Copies rows of a table, each `sizes[1]` long.
@@ -178,6 +207,11 @@ impl<T> RowsKernel<T> {
 }
 
 impl Embedding {
+    /// Returns the number of the padding's row for the device code, -1 if there is none.
+    fn padding(&self) -> i64 {
+        self.padding_idx.map_or(-1, |row| row as i64)
+    }
+
     /// Counts how often each row is named.
     fn count<T: Number>(&self, indices: &[i64], counts: &mut [T]) {
         counts.fill(T::default());

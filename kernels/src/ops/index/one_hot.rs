@@ -2,6 +2,7 @@
 
 use crate::cpu::kernel::{Cpu, Kernel};
 use crate::cpu::tile::Tile;
+use crate::device::code::{Cuda, Definition, DeviceCode, element};
 use crate::ir::dtype::Dtype;
 use crate::ir::op::{Ask, Op, OpError};
 use crate::ir::shape::{Shape, Type};
@@ -58,6 +59,23 @@ impl Op for OneHot {
                 Dtype::F64 => one_hot::<f64>(*self, inner),
                 _ => one_hot::<f32>(*self, inner),
             }
+        })
+        .give::<Cuda>(|inputs, outputs| {
+            let shape = &inputs[0].ty.shape;
+            let inner: usize = shape[self.axis.min(shape.rank())..].iter().product();
+            let (width, classes) = (outputs[0].ty.shape.numel(), self.classes);
+            let is_ignored = match self.ignore_index {
+                Some(index) => format!("class_of == {index}ll"),
+                None => "false".to_owned(),
+            };
+            let number = element(&outputs[0]);
+            let call = format!(
+                "for (int i = t; i < {width}; i += T) {{ \
+                 const i64 class_of = {{0}}[i / {inner} / {classes} * {inner} + i % {inner}]; \
+                 {{1}}[i] = {is_ignored} ? {number}(0) : class_of < 0 || class_of >= {classes} ? nan_of<{number}>() \
+                 : {number}(class_of == i / {inner} % {classes}); }}"
+            );
+            Box::new(DeviceCode { call, width, ..DeviceCode::default() })
         });
     }
 }
@@ -109,6 +127,16 @@ impl Op for LabelCounts {
                 Dtype::F64 => label_counts::<f64>(classes),
                 _ => label_counts::<f32>(classes),
             }
+        })
+        .give::<Cuda>(|inputs, outputs| {
+            let shape = &inputs[0].ty.shape;
+            let classes = shape.last().copied().unwrap_or(1);
+            let lines = shape.numel() / classes.max(1);
+            let call = format!("label_counts<T, {lines}, {classes}>(t, {{0}}, {{1}});");
+            let text = include_str!("label_counts.cu");
+            let definitions = vec![Definition::file("label_counts", text)];
+            let width = outputs[0].ty.shape.numel();
+            Box::new(DeviceCode { definitions, call, scratch_bytes: 0, width })
         });
     }
 }

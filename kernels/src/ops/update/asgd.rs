@@ -42,6 +42,7 @@ impl Var {
 
 impl Named for ASGDSettings {
     const NAME: &'static str = "asgd";
+    const ON_DEVICE: Option<&'static str> = Some(include_str!("device/asgd.cu"));
 
     fn flags(self) -> Vec<(&'static str, bool)> {
         vec![("maximize", self.maximize)]

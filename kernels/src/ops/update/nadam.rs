@@ -43,6 +43,7 @@ impl Var {
 
 impl Named for NAdamSettings {
     const NAME: &'static str = "nadam";
+    const ON_DEVICE: Option<&'static str> = Some(include_str!("device/nadam.cu"));
 
     fn flags(self) -> Vec<(&'static str, bool)> {
         vec![("decoupled", self.decoupled), ("maximize", self.maximize)]

@@ -118,7 +118,8 @@ where
         ask.give::<Cpu>(|inputs, _| kernel(self.rule, self.index, &inputs[0].ty));
         if let Some(text) = R::ON_DEVICE {
             ask.give::<Cuda>(|_, outputs| {
-                let of = OnDevice { name: R::NAME, text, flags: &self.rule.flags() };
+                let (flags, reads_states) = (&self.rule.flags(), R::READS_STATES);
+                let of = OnDevice { name: R::NAME, text, flags, reads_states };
                 Box::new(of.code(self.index, (STATES, RATES), outputs))
             });
         }

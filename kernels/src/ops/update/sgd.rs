@@ -144,7 +144,7 @@ impl Op for SgdOp {
                     false => ("sgd", include_str!("device/sgd.cu"), (0, 2)),
                 };
                 let flags = [("nesterov", nesterov), ("maximize", maximize)];
-                let of = OnDevice { name, text, flags: &flags };
+                let of = OnDevice { name, text, flags: &flags, reads_states: false };
                 Box::new(of.code(index, counts, outputs))
             });
         }

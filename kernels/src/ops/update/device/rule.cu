@@ -9,8 +9,9 @@ template <int T> DEVICE double next_step(int t, float *count) {
     return step;
 }
 
-template <int T, int N, class Rule, class R, class... States>
+template <int T, int N, bool READS_STATES, class Rule, class R, class... States>
 DEVICE void update(int t, const Rule rule, R *parameter, const R *gradient, States *...states) {
+    if constexpr (READS_STATES) sync<T>();
     for (int i = t; i < N; i += T) rule.update(parameter[i], gradient[i], states[i]...);
 }
 
