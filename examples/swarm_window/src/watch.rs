@@ -35,7 +35,7 @@ impl Watched {
 pub(crate) fn next(world: &mut World) -> Result<(), BevyError> {
     let brains = world.resource::<Swarm>().brains;
     let mut watched = world.remove_resource::<Watched>().unwrap_or_default();
-    watched.hooks.drain(..).for_each(|hook| hook.remove());
+    watched.hooks.drain(..).for_each(|hook| _ = hook.remove());
     let recorded = Arc::new(Mutex::new(BTreeMap::new()));
     let mut population = world.population_mut(brains)?;
     let index = watched.next % population.models()?.len().max(1);
