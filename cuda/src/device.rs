@@ -20,6 +20,8 @@ const NEEDED_DRIVER: i32 = 12_000;
 /// The driver's functions that this crate calls through cudarc, which panics where one is missing.
 const SYMBOLS: &[&str] = &[
     "cuInit",
+    "cuGetErrorName",
+    "cuGetErrorString",
     "cuDriverGetVersion",
     "cuDeviceGetCount",
     "cuDeviceGet",

@@ -115,7 +115,23 @@ impl Compiling {
 pub struct Kernels {
     pub(crate) device: Arc<Device>,
     pub(crate) recipe: Recipe,
+    pub(crate) loaded: Arc<Loaded>,
+}
+
+/// Functions of a module, which is unloaded with the last one who may launch them.
+#[derive(Debug)]
+pub(crate) struct Loaded {
     pub(crate) functions: Vec<CudaFunction>,
+    device: Arc<Device>,
+}
+
+impl Drop for Loaded {
+    /// Waits until none of them runs.
+    fn drop(&mut self) {
+        if let Err(error) = self.device.synchronize() {
+            tracing::warn!("before kernels are unloaded: {error}");
+        }
+    }
 }
 
 impl Kernels {
@@ -147,7 +163,8 @@ impl Kernels {
             }
             functions.push(function);
         }
-        Ok(Kernels { device: device.clone(), recipe, functions })
+        let loaded = Arc::new(Loaded { functions, device: device.clone() });
+        Ok(Kernels { device: device.clone(), recipe, loaded })
     }
 
     /// Returns what they were made from.

@@ -203,10 +203,11 @@ impl Nvrtc {
 fn read(program: Program, Output(size, get): Output) -> Result<Vec<u8>, String> {
     let mut len = 0;
     // SAFETY: the program lives, and a number is written.
-    let status = unsafe { size(program, &raw mut len) };
+    let mut status = unsafe { size(program, &raw mut len) };
     let mut bytes = vec![0_u8; len];
-    // SAFETY: the program lives, and there is room for as many bytes as the library says.
-    let status =
-        if status == 0 { unsafe { get(program, bytes.as_mut_ptr().cast()) } } else { status };
+    if status == 0 {
+        // SAFETY: the program lives, and there is room for as many bytes as the library says.
+        status = unsafe { get(program, bytes.as_mut_ptr().cast()) };
+    }
     if status == 0 { Ok(bytes) } else { Err(format!("NVRTC failed with {status}")) }
 }

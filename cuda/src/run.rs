@@ -4,13 +4,13 @@
 use std::sync::Arc;
 
 use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
-use cudarc::driver::{CudaFunction, CudaGraph, LaunchConfig, PushKernelArg};
+use cudarc::driver::{CudaFunction, CudaGraph, CudaStream, LaunchConfig, PushKernelArg, result};
 use neurarch_device::emit::Parameter;
 use neurarch_kernels::memory::padded;
 
 use crate::device::Device;
 use crate::error::CudaError;
-use crate::kernel::{Compiling, Kernels, Recipe};
+use crate::kernel::{Compiling, Kernels, Loaded, Recipe};
 use crate::table::{Buffer, Column, Memory};
 
 /// A column with numbers of several steps: each row has all steps of a model.
@@ -117,11 +117,13 @@ enum Argument {
 
 /// Launches that were captured once, and are replayed without allocating.
 ///
-/// What it was captured on stays allocated as long as the graph lives.
+/// What it was captured on stays allocated as long as the graph lives, and its kernels stay loaded.
 pub struct Graph {
     graph: CudaGraph,
     layout: Vec<u64>,
+    device: Arc<Device>,
     _memory: Vec<Arc<Memory>>,
+    _loaded: Arc<Loaded>,
 }
 
 impl std::fmt::Debug for Graph {
@@ -137,7 +139,12 @@ impl Graph {
     ///
     /// [`CudaError::Driver`] if the driver fails.
     pub fn launch(&self) -> Result<(), CudaError> {
-        self.graph.launch().map_err(CudaError::driver("cuGraphLaunch"))
+        let device = &self.device;
+        device.context.bind_to_thread().map_err(CudaError::driver("cuCtxSetCurrent"))?;
+        // SAFETY: kernels and memory of the graph live. It is launched on the stream of the device and not on that of the
+        // capture, so after all work that was asked for before.
+        unsafe { result::graph::launch(self.graph.cu_graph_exec(), device.stream.cu_stream()) }
+            .map_err(CudaError::driver("cuGraphLaunch"))
     }
 }
 
@@ -155,7 +162,7 @@ impl Kernels {
         steps: usize,
     ) -> Result<(), CudaError> {
         self.prepare(binding, arena, first_step, steps)?;
-        self.launch(binding, arena, first_step, steps)
+        self.launch(&self.device.stream, binding, arena, first_step, steps)
     }
 
     /// Captures what [`Kernels::run`] would do. Nothing runs.
@@ -171,10 +178,12 @@ impl Kernels {
         steps: usize,
     ) -> Result<Graph, CudaError> {
         self.prepare(binding, arena, first_step, steps)?;
-        let stream = &self.device.stream;
+        // On a stream of its own: work that another thread asks for meanwhile is not captured.
+        let stream =
+            self.device.context.new_stream().map_err(CudaError::driver("cuStreamCreate"))?;
         let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         stream.begin_capture(mode).map_err(CudaError::driver("cuStreamBeginCapture"))?;
-        let launched = self.launch(binding, arena, first_step, steps);
+        let launched = self.launch(&stream, binding, arena, first_step, steps);
         let flags = CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
         let graph = stream.end_capture(flags);
         launched?;
@@ -186,7 +195,9 @@ impl Kernels {
         Ok(Graph {
             graph,
             layout: binding.layout(arena, first_step, steps).collect(),
+            device: self.device.clone(),
             _memory: memory,
+            _loaded: self.loaded.clone(),
         })
     }
 
@@ -220,6 +231,7 @@ impl Kernels {
 
     fn launch(
         &self,
+        stream: &CudaStream,
         binding: &Binding<'_>,
         arena: &Buffer,
         first_step: usize,
@@ -231,8 +243,8 @@ impl Kernels {
         let of_launch = if self.recipe.is_fused() { steps } else { 1 };
         for first in (first_step..first_step + steps).step_by(of_launch) {
             let arguments = self.arguments(binding, arena, first, of_launch);
-            for (function, name) in self.functions.iter().zip(&self.recipe.source.kernels) {
-                self.launch_one(function, name, binding.models, &arguments)?;
+            for (function, name) in self.loaded.functions.iter().zip(&self.recipe.source.kernels) {
+                self.launch_one(stream, (function, name), binding.models, &arguments)?;
             }
         }
         Ok(())
@@ -240,8 +252,8 @@ impl Kernels {
 
     fn launch_one(
         &self,
-        function: &CudaFunction,
-        name: &str,
+        stream: &CudaStream,
+        (function, name): (&CudaFunction, &str),
         models: usize,
         arguments: &[Argument],
     ) -> Result<(), CudaError> {
@@ -251,7 +263,7 @@ impl Kernels {
             block_dim: ((placement.threads * placement.models) as u32, 1, 1),
             shared_mem_bytes: self.recipe.shared_bytes as u32,
         };
-        let mut launch = self.device.stream.launch_builder(function);
+        let mut launch = stream.launch_builder(function);
         for argument in arguments {
             match argument {
                 Argument::Count(count) => launch.arg(count),
