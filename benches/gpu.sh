@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Bits and times on a machine with a GPU, as JSON, in at most 10 minutes. Without a GPU it runs the CPU's part and says so.
 #   NEURARCH_NVRTC=…/libnvrtc.so.13 benches/gpu.sh [FOLDER]
+# NEURARCH_GPU_PROGRAM names the example `gpu` built elsewhere; without it cargo builds it.
 # With compute-sanitizer in the path, memcheck and racecheck look at the comparison of bits.
 set -uo pipefail
 cd "$(dirname "$0")/.."

@@ -84,6 +84,14 @@ pub enum CudaError {
         /// What the compiler says.
         log: String,
     },
+    /// No thread could be started to compile on.
+    #[error("no thread to compile kernel `{kernel}` on: {source}")]
+    Thread {
+        /// The kernel.
+        kernel: String,
+        /// Why.
+        source: std::io::Error,
+    },
     /// Rows beyond the end.
     #[error("rows {first}..{end} of a column that has {rows}")]
     Rows {

@@ -76,11 +76,18 @@ impl Recipe {
     }
 
     /// Begins to compile on a thread of its own.
-    pub fn compile_in_background(&self, cache: &Cache) -> Compiling {
+    ///
+    /// # Errors
+    ///
+    /// [`CudaError::Thread`] if no thread can be started.
+    pub fn compile_in_background(&self, cache: &Cache) -> Result<Compiling, CudaError> {
         let (recipe, cache) = (self.clone(), cache.clone());
-        Compiling {
-            thread: std::thread::spawn(move || recipe.image(&cache).map(|image| (recipe, image))),
-        }
+        let compile = move || recipe.image(&cache).map(|image| (recipe, image));
+        let thread = std::thread::Builder::new().name(format!("compiling {}", self.name));
+        let thread = thread.spawn(compile);
+        let thread =
+            thread.map_err(|source| CudaError::Thread { kernel: self.name.clone(), source })?;
+        Ok(Compiling { thread })
     }
 }
 

@@ -1,5 +1,7 @@
 //! Machines without a driver, without a compiler, and what a device says of itself.
 
+use std::path::Path;
+
 use neurarch_cuda::cache::Cache;
 use neurarch_cuda::kernel::Kernels;
 use neurarch_cuda::{
@@ -7,7 +9,7 @@ use neurarch_cuda::{
 };
 use neurarch_device::limits::DeviceLimits;
 
-use crate::child::{has_nvrtc, in_child, run, with_devices};
+use crate::child::{Outcome, has_nvrtc, in_child, run, with_devices};
 use crate::scene::{Numbers, Planned, Tables};
 
 #[test]
@@ -116,4 +118,29 @@ fn a_child_without_a_compiler() {
     let error = infer(&Cache::new(folder.join("other"))).map_err(|error| error.to_string());
     let error = error.expect_err("nothing is cached there");
     assert!(error.starts_with("kernel `step` is not cached, and there is no NVRTC:"), "{error}");
+    damaged_files_count_as_missing(&folder).expect("files can be copied");
+}
+
+/// Changes bytes of the cached file, and cuts it.
+fn damaged_files_count_as_missing(folder: &Path) -> Outcome {
+    let limits = Device::open(0)?.properties()?.limits;
+    let recipe = Planned::new(&[4, 16, 16, 2], 1, false).recipe(&limits, false);
+    let kept = std::fs::read_dir(folder.join("cache"))?.next().ok_or("it is empty")??;
+    let bytes = std::fs::read(kept.path())?;
+    let cache = Cache::new(folder.join("damaged"));
+    std::fs::create_dir_all(cache.folder())?;
+    let path = cache.folder().join(kept.file_name());
+    std::fs::write(&path, &bytes)?;
+    recipe.image(&cache)?;
+    let len = bytes.len();
+    for at in [0, 7, 8, 40, 48, 56, len / 2, len - 40, len - 1] {
+        let mut changed = bytes.clone();
+        changed[at] ^= 1;
+        for damaged in [&changed[..], &bytes[..at]] {
+            std::fs::write(&path, damaged)?;
+            let image = recipe.image(&cache);
+            assert!(matches!(image, Err(CudaError::NoNvrtc { .. })), "byte {at}");
+        }
+    }
+    Ok(())
 }

@@ -76,7 +76,7 @@ fn batched_kernels_run_until_the_fused_one_is_compiled() {
         let limits = device.properties()?.limits;
         let (planned, start) = tiny();
         let batched = Kernels::new(&device, planned.recipe(&limits, true), &cache)?;
-        let fused = planned.recipe(&limits, false).compile_in_background(&cache);
+        let fused = planned.recipe(&limits, false).compile_in_background(&cache)?;
         let mut session = Session::until(batched, fused);
         let tables = Tables::upload(&device, &start)?;
         let mut expected = start.clone();
