@@ -47,7 +47,7 @@ fn sources(folder: &str) -> Vec<(String, String)> {
 /// The files of all crates, of benchmarks, examples and tests.
 fn all() -> impl Iterator<Item = (String, String)> {
     let folders = CRATES.map(|[folder, _]| folder).into_iter();
-    folders.chain(["benches", "device", "examples", "ptx", "tests"]).flat_map(sources)
+    folders.chain(["benches", "cuda", "device", "examples", "ptx", "tests"]).flat_map(sources)
 }
 
 /// Counts the lines of code before the unit tests: neither empty nor comments.
