@@ -5,6 +5,13 @@
 //! cargo run --release --ignore-rust-version -- --frames 600 --picture swarm.png
 //! ```
 //!
+//! Without a screen or a GPU, with Debian's `xvfb` and `mesa-vulkan-drivers`:
+//!
+//! ```text
+//! Xvfb :99 -screen 0 1000x1000x24 &
+//! DISPLAY=:99 WGPU_BACKEND=vulkan cargo run --ignore-rust-version -- --bodies 2500 --frames 3000 --picture swarm.png
+//! ```
+//!
 //! Space pauses, C switches dying and being born off and on, Tab watches the next brain: its activations, layer by layer, in
 //! the corner. With `--picture` it renders so many frames, writes the last one as PNG, and ends.
 
@@ -60,10 +67,10 @@ fn main() -> AppExit {
         ..Window::default()
     };
     let mut app = App::new();
-    app.add_plugins(DefaultPlugins.set(WindowPlugin {
-        primary_window: Some(window),
-        ..WindowPlugin::default()
-    }));
+    app.add_plugins(
+        DefaultPlugins
+            .set(WindowPlugin { primary_window: Some(window), ..WindowPlugin::default() }),
+    );
     app.insert_resource(ClearColor(Color::srgb(0.97, 0.97, 0.97)));
     if settings.picture.is_some() {
         // A tick a frame, however slow the frames are.
@@ -148,7 +155,8 @@ impl Triangles {
     /// Adds a square.
     fn push_square(&mut self, middle: Vec2, half: f32, color: [f32; 4]) {
         let corner = |x: f32, y: f32| middle + Vec2::new(x, y) * half;
-        let [a, b, c, d] = [corner(-1.0, -1.0), corner(1.0, -1.0), corner(1.0, 1.0), corner(-1.0, 1.0)];
+        let [a, b, c, d] =
+            [corner(-1.0, -1.0), corner(1.0, -1.0), corner(1.0, 1.0), corner(-1.0, 1.0)];
         self.push([a, b, c], color);
         self.push([a, c, d], color);
     }
@@ -174,7 +182,8 @@ fn draw(
         let along = velocity.0.normalize_or(Vec2::X) * LENGTH;
         let across = along.perp() * 0.3;
         let middle = place.0 * scale;
-        let corners = [middle + along * 0.6, middle - along * 0.4 + across, middle - along * 0.4 - across];
+        let corners =
+            [middle + along * 0.6, middle - along * 0.4 + across, middle - along * 0.4 - across];
         all.push(corners, COLORS[follows.0]);
         if watched.body == Some(body) {
             all.push_square(middle, 7.0, [0.0, 0.0, 0.0, 1.0]);
@@ -182,7 +191,8 @@ fn draw(
     }
     for (layer, activations) in watched.layers().iter().enumerate() {
         for (unit, &activation) in activations.iter().enumerate() {
-            let middle = Vec2::new(-scale + 12.0 + 16.0 * unit as f32, scale - 12.0 - 18.0 * layer as f32);
+            let middle =
+                Vec2::new(-scale + 12.0 + 16.0 * unit as f32, scale - 12.0 - 18.0 * layer as f32);
             let part = activation.clamp(-1.0, 1.0);
             let color = [0.5 + part * 0.5, 0.5, 0.5 - part * 0.5, 1.0];
             all.push_square(middle, 7.0, color);

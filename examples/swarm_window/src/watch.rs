@@ -42,11 +42,16 @@ pub(crate) fn next(world: &mut World) -> Result<(), BevyError> {
     let root = population.models()?[index];
     for path in LAYERS {
         let record = recorded.clone();
-        watched.hooks.push(population.model(index)?.at(path)?.register_forward_hook(move |at, _, y| {
-            let y = at.array::<f32>(y.and_then(Tree::leaf).ok_or("no result")?)?;
-            record.lock().map_err(|_| "poisoned")?.insert(at.path.to_owned(), y.iter().copied().collect());
-            Ok(None)
-        })?);
+        watched.hooks.push(population.model(index)?.at(path)?.register_forward_hook(
+            move |at, _, y| {
+                let y = at.array::<f32>(y.and_then(Tree::leaf).ok_or("no result")?)?;
+                record
+                    .lock()
+                    .map_err(|_| "poisoned")?
+                    .insert(at.path.to_owned(), y.iter().copied().collect());
+                Ok(None)
+            },
+        )?);
     }
     watched.body = world.get::<BrainOf>(root).map(|of| of.0);
     (watched.next, watched.recorded) = (index + 97, recorded);
