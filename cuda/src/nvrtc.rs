@@ -20,6 +20,15 @@ pub struct Image {
     pub ptx: String,
 }
 
+/// What the compiler made of a source, and what it said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Compiled {
+    /// What it made.
+    pub image: Image,
+    /// What it said: with `--ptxas-options=-v`, registers and spills of each kernel.
+    pub log: String,
+}
+
 /// A version of the compiler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version {
@@ -156,6 +165,21 @@ impl Nvrtc {
     ///
     /// [`CudaError::Compile`] with the compiler's log.
     pub fn compile(&self, kernel: &str, text: &str, architecture: u32) -> Result<Image, CudaError> {
+        Ok(self.compile_with(kernel, text, architecture, &[])?.image)
+    }
+
+    /// Compiles a source as [`compile`](Nvrtc::compile) does, with options besides [`OPTIONS`].
+    ///
+    /// # Errors
+    ///
+    /// [`CudaError::Compile`] with the compiler's log.
+    pub fn compile_with(
+        &self,
+        kernel: &str,
+        text: &str,
+        architecture: u32,
+        options: &[&str],
+    ) -> Result<Compiled, CudaError> {
         let failed = |log: String| CudaError::Compile { kernel: kernel.to_owned(), log };
         let is_known = self.architectures.contains(&architecture);
         let older = self.architectures.iter().copied().filter(|&known| known <= architecture).max();
@@ -170,8 +194,8 @@ impl Nvrtc {
         };
         let c_string = |text: &str| CString::new(text).map_err(|error| failed(error.to_string()));
         let source = c_string(text)?;
-        let options = [target.as_str(), OPTIONS[0], OPTIONS[1]].map(c_string);
-        let options = options.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let options = [target.as_str()].into_iter().chain(OPTIONS).chain(options.iter().copied());
+        let options = options.map(c_string).collect::<Result<Vec<_>, _>>()?;
         let options: Vec<_> = options.iter().map(|option| option.as_ptr()).collect();
         let (mut program, none) = (std::ptr::null_mut(), std::ptr::null());
         // SAFETY: the texts end with NUL and outlive the call; there are no headers.
@@ -190,12 +214,13 @@ impl Nvrtc {
             bytes.retain(|&byte| byte != 0);
             Ok(String::from_utf8_lossy(&bytes).into_owned())
         };
+        let log = text(self.log)?;
         if compiled != 0 {
-            return Err(failed(text(self.log)?));
+            return Err(failed(log));
         }
         let cubin =
             if is_known { read(program.0, self.cubin).map_err(failed)? } else { Vec::new() };
-        Ok(Image { cubin, ptx: text(self.ptx)? })
+        Ok(Compiled { image: Image { cubin, ptx: text(self.ptx)? }, log })
     }
 }
 

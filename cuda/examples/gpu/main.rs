@@ -18,7 +18,7 @@ use neurarch_cuda::run::Session;
 use neurarch_cuda::{Device, device_count};
 use serde_json::{Value, json};
 
-use crate::scene::{Numbers, Planned, Tables};
+use crate::scene::{Planned, Population, Tables};
 
 /// A network and how it runs.
 struct Case {
@@ -87,7 +87,7 @@ fn session(
 fn compare(device: &Arc<Device>, case: &Case, cache: &Cache) -> Result<Value, Box<dyn Error>> {
     let planned = Planned::new(case.sizes, case.batch, case.trains);
     let classes = *case.sizes.last().unwrap_or(&1);
-    let start = Numbers::new(&planned.plan.program, COMPARED, case.steps, classes);
+    let start = Population::new(&planned.plan.program, COMPARED, case.steps, classes);
     let mut expected = start.clone();
     for _ in 0..2 {
         expected.run_on_cpu(&planned.plan);
@@ -121,8 +121,10 @@ fn measure(
     let planned = Planned::new(case.sizes, case.batch, case.trains);
     let classes = *case.sizes.last().unwrap_or(&1);
     let mut session = session(device, &planned, false, cache)?;
-    let tables =
-        Tables::upload(device, &Numbers::new(&planned.plan.program, models, case.steps, classes))?;
+    let tables = Tables::upload(
+        device,
+        &Population::new(&planned.plan.program, models, case.steps, classes),
+    )?;
     let binding = tables.binding();
     for _ in 0..5 {
         session.run(&binding, case.steps)?;
@@ -154,7 +156,7 @@ fn measure(
 fn on_cpu(case: &Case) -> Value {
     let planned = Planned::new(case.sizes, case.batch, case.trains);
     let classes = *case.sizes.last().unwrap_or(&1);
-    let mut numbers = Numbers::new(&planned.plan.program, COMPARED, case.steps, classes);
+    let mut numbers = Population::new(&planned.plan.program, COMPARED, case.steps, classes);
     let begin = Instant::now();
     numbers.run_on_cpu(&planned.plan);
     let microseconds = begin.elapsed().as_secs_f64() * 1e6 / case.steps as f64;

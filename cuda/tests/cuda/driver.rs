@@ -10,7 +10,7 @@ use neurarch_cuda::{
 use neurarch_device::limits::DeviceLimits;
 
 use crate::child::{Outcome, has_nvrtc, in_child, run, with_devices};
-use crate::scene::{Numbers, Planned, Tables};
+use crate::scene::{Planned, Population, Tables};
 
 #[test]
 fn without_a_driver_each_call_is_an_error() {
@@ -76,7 +76,7 @@ fn infer(cache: &Cache) -> Result<bool, Box<dyn std::error::Error>> {
     let planned = Planned::new(&[4, 16, 16, 2], 1, false);
     let recipe = planned.recipe(&device.properties()?.limits, false);
     let kernels = Kernels::new(&device, recipe, cache)?;
-    let mut numbers = Numbers::new(&planned.plan.program, 5, 1, 2);
+    let mut numbers = Population::new(&planned.plan.program, 5, 1, 2);
     let tables = Tables::upload(&device, &numbers)?;
     let mut arena = neurarch_cuda::table::Buffer::new(&device);
     kernels.run(&tables.binding(), &mut arena, 0, 1)?;

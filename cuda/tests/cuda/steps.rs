@@ -10,19 +10,19 @@ use neurarch_cuda::table::Buffer;
 use neurarch_cuda::{CudaError, Device};
 
 use crate::child::{Outcome, has_nvrtc, with_devices};
-use crate::scene::{HostColumn, Numbers, Planned, Tables};
+use crate::scene::{Planned, Population, Tables};
 
 const MODELS: usize = 20;
 const STEPS: usize = 3;
 
-fn tiny() -> (Planned, Numbers) {
+fn tiny() -> (Planned, Population) {
     let planned = Planned::new(&[4, 16, 16, 2], 8, true);
-    let numbers = Numbers::new(&planned.plan.program, MODELS, STEPS, 2);
+    let numbers = Population::new(&planned.plan.program, MODELS, STEPS, 2);
     (planned, numbers)
 }
 
 /// Counts the columns that differ.
-fn differing(a: &Numbers, b: &Numbers) -> usize {
+fn differing(a: &Population, b: &Population) -> usize {
     let pairs = a.columns.iter().flatten().zip(b.columns.iter().flatten());
     pairs.filter(|(a, b)| a != b).count()
 }
@@ -130,15 +130,14 @@ fn tables_that_do_not_fit_are_errors() {
 }
 
 /// Returns the numbers of some models.
-fn rows(numbers: &Numbers, models: std::ops::Range<usize>) -> Numbers {
-    let column = |column: &HostColumn| HostColumn {
-        bytes: column.bytes[models.start * column.row..models.end * column.row].to_vec(),
-        ..column.clone()
-    };
-    let columns = numbers.columns.each_ref().map(|columns| columns.iter().map(column).collect());
+fn rows(numbers: &Population, models: std::ops::Range<usize>) -> Population {
+    let mut columns = numbers.columns.clone();
+    for column in columns.iter_mut().flatten() {
+        column.bytes = column.bytes[models.start * column.row..models.end * column.row].to_vec();
+    }
     let scalars = numbers.scalars.chunks(numbers.models.max(1));
     let scalars = scalars.flat_map(|of_models| of_models[models.clone()].to_vec()).collect();
-    Numbers { columns, scalars, models: models.len(), steps: numbers.steps }
+    Population { columns, scalars, models: models.len(), steps: numbers.steps }
 }
 
 fn on_two_devices(folder: &std::path::Path) -> Outcome {

@@ -2,7 +2,8 @@
 
 use neurarch_device::emit::Source;
 
-use crate::mlp::{Does, Ready, program, ready};
+use crate::mlp::{Ready, ready};
+use crate::network::{Does, program};
 use crate::nvrtc;
 use crate::population::Population;
 
@@ -12,7 +13,7 @@ fn run(change: impl Fn(&str) -> String) -> Result<(), String> {
     let mut text = Source::new(&plan.program, &device, &placement, "step");
     text.text = change(&text.text);
     let ptx = nvrtc::compile(&text.text, 90).ptx;
-    let mut population = Population::new(&plan, 1, 2, 2);
+    let mut population = Population::new(&plan.program, 1, 2, 2);
     population.run_ptx(&ptx, &device, &placement, &text).map(drop)
 }
 

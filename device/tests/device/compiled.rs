@@ -5,7 +5,8 @@ use neurarch_device::limits::DeviceLimits;
 use neurarch_device::plan::Placement;
 use neurarch_kernels::device::PRELUDE;
 
-use crate::mlp::{Does, Ready, program, ready};
+use crate::mlp::{Ready, ready};
+use crate::network::{Does, program};
 use crate::nvrtc::{compile, is_there};
 
 /// Bytes that a function may spill: the tiny network's step for `sm_100` spills 24.

@@ -4,7 +4,9 @@
 
 mod barriers;
 mod compiled;
+mod interpreted;
 mod mlp;
+mod network;
 mod nvrtc;
 mod ops;
 mod population;

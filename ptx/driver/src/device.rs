@@ -6,11 +6,9 @@
 
 use std::ffi::{c_char, c_int, c_uint};
 
-use crate::context::put;
-use crate::state::{
-    DEVICE_BYTES, INVALID_CONTEXT, INVALID_DEVICE, INVALID_VALUE, SUCCESS, Status, current_device,
-    with,
-};
+use crate::pointers::put;
+use crate::state::{DEVICE_BYTES, current_device, with};
+use crate::status::{INVALID_CONTEXT, INVALID_DEVICE, INVALID_VALUE, SUCCESS, Status};
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn cuDeviceGetCount(count: *mut c_int) -> Status {

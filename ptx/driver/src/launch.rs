@@ -9,10 +9,11 @@ use std::sync::Arc;
 
 use neurarch_ptx::{Argument, Kernel, Launch, Program};
 
-use crate::context::put;
-use crate::state::{
-    Driver, Function, INVALID_CONTEXT, INVALID_HANDLE, INVALID_IMAGE, INVALID_PTX, INVALID_VALUE,
-    NO_BINARY, NOT_FOUND, SUCCESS, Status, Work, current_device, with,
+use crate::pointers::put;
+use crate::state::{Driver, Function, Work, current_device, with};
+use crate::status::{
+    INVALID_CONTEXT, INVALID_HANDLE, INVALID_IMAGE, INVALID_PTX, INVALID_VALUE, NO_BINARY,
+    NOT_FOUND, SUCCESS, Status,
 };
 
 /// The most dynamic shared memory of a block: at first, and when a function asks for it.

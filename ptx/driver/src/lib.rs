@@ -15,7 +15,9 @@ mod context;
 mod device;
 mod launch;
 mod memory;
+mod pointers;
 mod state;
+mod status;
 mod stream;
 
 use std::io;

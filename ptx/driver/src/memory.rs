@@ -7,29 +7,9 @@
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ffi::{c_uint, c_void};
 
-use crate::context::put;
-use crate::state::{
-    DEVICE_BYTES, INVALID_CONTEXT, INVALID_VALUE, OUT_OF_MEMORY, SUCCESS, Status, Work,
-    current_device, with,
-};
-
-/// Views bytes of the host that a copy reads.
-pub(crate) fn host_bytes<'a>(address: usize, bytes: usize) -> &'a [u8] {
-    if bytes == 0 {
-        return &[];
-    }
-    // SAFETY: whoever submitted the copy promised so many bytes until it is done; it is done at once, or when the graph is launched.
-    unsafe { std::slice::from_raw_parts(address as *const u8, bytes) }
-}
-
-/// Views bytes of the host that a copy writes.
-pub(crate) fn host_bytes_mut<'a>(address: usize, bytes: usize) -> &'a mut [u8] {
-    if bytes == 0 {
-        return &mut [];
-    }
-    // SAFETY: as above, and nobody else looks at them meanwhile.
-    unsafe { std::slice::from_raw_parts_mut(address as *mut u8, bytes) }
-}
+use crate::pointers::put;
+use crate::state::{DEVICE_BYTES, Work, current_device, with};
+use crate::status::{INVALID_CONTEXT, INVALID_VALUE, OUT_OF_MEMORY, SUCCESS, Status};
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn cuMemAlloc_v2(address: *mut u64, bytes: usize) -> Status {

@@ -3,28 +3,17 @@
 use std::alloc::Layout;
 use std::cell::Cell;
 use std::collections::HashMap;
-use std::ffi::{CString, c_int};
+use std::ffi::CString;
 use std::io::Write;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use neurarch_ptx::{Argument, FaultKind, Launch, LaunchError, Memory, Program};
 
-/// What driver functions return: `CUresult`.
-pub(crate) type Status = c_int;
-pub(crate) const SUCCESS: Status = 0;
-pub(crate) const INVALID_VALUE: Status = 1;
-pub(crate) const OUT_OF_MEMORY: Status = 2;
-pub(crate) const INVALID_DEVICE: Status = 101;
-pub(crate) const INVALID_IMAGE: Status = 200;
-pub(crate) const INVALID_CONTEXT: Status = 201;
-pub(crate) const NO_BINARY: Status = 209;
-pub(crate) const INVALID_PTX: Status = 218;
-pub(crate) const INVALID_HANDLE: Status = 400;
-pub(crate) const NOT_FOUND: Status = 500;
-pub(crate) const ILLEGAL_ADDRESS: Status = 700;
-pub(crate) const TIMEOUT: Status = 702;
-pub(crate) const MISALIGNED_ADDRESS: Status = 716;
-pub(crate) const LAUNCH_FAILED: Status = 719;
+use crate::pointers::{host_bytes, host_bytes_mut};
+use crate::status::{
+    ILLEGAL_ADDRESS, INVALID_HANDLE, INVALID_VALUE, LAUNCH_FAILED, MISALIGNED_ADDRESS, SUCCESS,
+    Status, TIMEOUT,
+};
 
 /// How much memory a device says that it has.
 pub(crate) const DEVICE_BYTES: usize = 4 << 30;
@@ -163,11 +152,11 @@ impl Driver {
                 self.launch(*function, *launch, arguments)
             }
             Work::ToDevice { to, from, bytes } => {
-                let from = crate::memory::host_bytes(*from, *bytes);
+                let from = host_bytes(*from, *bytes);
                 done(self.memory(*to).and_then(|memory| memory.write(*to, from).ok()))
             }
             Work::ToHost { to, from, bytes } => {
-                let to = crate::memory::host_bytes_mut(*to, *bytes);
+                let to = host_bytes_mut(*to, *bytes);
                 done(self.memory(*from).and_then(|memory| memory.read(*from, to).ok()))
             }
             Work::OnDevice { to, from, bytes } => {

@@ -6,8 +6,9 @@
 
 use std::ffi::{c_int, c_uint};
 
-use crate::context::put;
-use crate::state::{INVALID_VALUE, SUCCESS, Status, with};
+use crate::pointers::put;
+use crate::state::with;
+use crate::status::{INVALID_VALUE, SUCCESS, Status};
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn cuStreamCreate(stream: *mut usize, _flags: c_uint) -> Status {

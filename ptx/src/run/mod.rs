@@ -1,8 +1,10 @@
 //! Runs kernels.
 
 mod access;
+mod arrival;
 mod barrier;
 mod block;
+mod blocks;
 mod call;
 mod counts;
 mod frame;
@@ -159,6 +161,6 @@ impl Program {
                 got: shared.bytes,
             });
         }
-        Ok(grid::run(self, f, launch, &parameters, shared, memory, options)?)
+        Ok(blocks::run(self, f, launch, &parameters, shared, memory, options)?)
     }
 }
