@@ -15,8 +15,6 @@ pub use crate::bevy::brains::commands::{BrainCommands, BrainError, Brains};
 #[doc(inline)]
 pub use crate::bevy::brains::neighbors::nearest;
 #[doc(inline)]
-pub use crate::bevy::brains::park::{Birth, Parked, Parking, bear, park, stock, unpark};
-#[doc(inline)]
 pub use crate::bevy::brains::recurrent::{Hidden, think_recurrent};
 #[doc(inline)]
 pub use crate::bevy::brains::reinforce::{
@@ -45,9 +43,13 @@ pub use crate::components::module::mode::Mode;
 #[doc(inline)]
 pub use crate::components::population::Population;
 #[doc(inline)]
+pub use crate::components::population::parking::{Parked, Parking};
+#[doc(inline)]
 pub use crate::components::population::tree::{Model, ModuleName};
 #[doc(inline)]
 pub use crate::components::saved::CopiedTypes;
+#[doc(inline)]
+pub use crate::systems::evolve::park::{Birth, bear, park, stock, unpark};
 #[doc(inline)]
 pub use crate::systems::execute::step::{RunWorkers, TILE, run_on_rayon};
 #[doc(inline)]

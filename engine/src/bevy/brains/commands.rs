@@ -6,10 +6,11 @@ use bevy_ecs::system::{Deferred, EntityCommands, SystemBuffer, SystemMeta, Syste
 use bevy_ecs::world::DeferredWorld;
 
 use crate::bevy::brains::bodies::{Brain, BrainOf, retire};
-use crate::bevy::brains::park::{Birth, Parking, bear};
 use crate::components::module::registry::ModuleTypes;
 use crate::components::population::Population;
+use crate::components::population::parking::Parking;
 use crate::components::population::tree::Model;
+use crate::systems::evolve::park::{Birth, bear};
 use crate::systems::evolve::{EvolveError, Noise};
 
 /// Why a brain cannot be born. Bodies are left without a brain then. Commands report it with [`Severity::Warning`], so a

@@ -5,7 +5,6 @@ pub(crate) mod bodies;
 pub(crate) mod body_list;
 pub(crate) mod commands;
 pub(crate) mod neighbors;
-pub(crate) mod park;
 pub(crate) mod recurrent;
 pub(crate) mod reinforce;
 pub(crate) mod rollout;
