@@ -15,33 +15,8 @@ use crate::components::saved::CopiedTypes;
 use crate::components::warnings::Warnings;
 use crate::systems::rollback::{self, RollbackError, Snapshots};
 
-/// Has a population take part in rollback: its last ticks are kept, so many of them, whenever [`SaveWorld`] runs.
-///
-/// # Example
-///
-/// ```
-/// use bevy_app::prelude::*;
-/// use neurarch::bevy_ecs::prelude::*;
-/// use neurarch::evolve::Noise;
-/// use neurarch::plugin::{LoadWorld, Rollback, RollbackPlugin, RollbackTick, SaveWorld};
-/// use neurarch::prelude::*;
-///
-/// let mut app = App::new();
-/// app.add_plugins(RollbackPlugin);
-/// let world = app.world_mut();
-/// let brains = world.spawn_population(&Linear::new(3, 2), 100, Seed(1))?.id();
-/// world.entity_mut(brains).insert(Rollback(8));
-///
-/// // What a netcode crate asks for: save a tick, run on, load it.
-/// world.insert_resource(RollbackTick(60));
-/// world.run_schedule(SaveWorld);
-/// let before = world.population_mut(brains)?.stack::<f32>("weight")?;
-/// world.population_mut(brains)?.perturb(Noise::normal(0.1))?;
-/// world.insert_resource(RollbackTick(60));
-/// world.run_schedule(LoadWorld);
-/// assert_eq!(world.population_mut(brains)?.stack::<f32>("weight")?, before);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
+/// Has a population take part in rollback: its last ticks are kept, so many of them, whenever [`SaveWorld`] runs. `RollbackPlugin`
+/// has an example.
 ///
 /// Source: `bevy_ggrs`'s component of that name.
 #[derive(Component, Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,6 +87,32 @@ pub struct RollbackFailed {
 ///
 /// A host with a netcode crate of its own leaves it out and puts [`save_snapshots`] and [`load_snapshots`] into that crate's
 /// schedules; with `bevy_ggrs`: `SaveWorldSystems::Snapshot` and `LoadWorldSystems::Data`.
+///
+/// # Example
+///
+/// ```
+/// use bevy_app::prelude::*;
+/// use neurarch::bevy_ecs::prelude::*;
+/// use neurarch::evolve::Noise;
+/// use neurarch::plugin::{LoadWorld, Rollback, RollbackPlugin, RollbackTick, SaveWorld};
+/// use neurarch::prelude::*;
+///
+/// let mut app = App::new();
+/// app.add_plugins(RollbackPlugin);
+/// let world = app.world_mut();
+/// let brains = world.spawn_population(&Linear::new(3, 2), 100, Seed(1))?.id();
+/// world.entity_mut(brains).insert(Rollback(8));
+///
+/// // What a netcode crate asks for: save a tick, run on, load it.
+/// world.insert_resource(RollbackTick(60));
+/// world.run_schedule(SaveWorld);
+/// let before = world.population_mut(brains)?.stack::<f32>("weight")?;
+/// world.population_mut(brains)?.perturb(Noise::normal(0.1))?;
+/// world.insert_resource(RollbackTick(60));
+/// world.run_schedule(LoadWorld);
+/// assert_eq!(world.population_mut(brains)?.stack::<f32>("weight")?, before);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[cfg(feature = "app")]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RollbackPlugin;
