@@ -49,31 +49,49 @@ pub struct Population {
     /// Whether models left or moved in a way that the groups have yet to follow.
     stale: bool,
     version: u64,
-    turnover: Turnover,
+    turnover: Turnover<u32>,
+    /// Roots whose rows a birth took over; moments are counts of models.
+    taken_over: Turnover<Entity>,
 }
 
-/// Which indices got or lost a model one by one: as of which version each, in order. Complete since a version.
-#[derive(Debug, Default)]
-struct Turnover {
-    indices: Vec<(u64, u32)>,
+/// What changed one by one: as of which moment each, in order. Complete since a moment.
+#[derive(Debug)]
+struct Turnover<T> {
+    changes: Vec<(u64, T)>,
     since: u64,
 }
 
-impl Turnover {
+impl<T: Copy> Turnover<T> {
     /// A longer list is no shorter way than to look at everybody.
     const MOST: usize = 1 << 16;
 
-    fn add(&mut self, version: u64, index: u32) {
-        if self.indices.len() == Self::MOST {
-            self.restart(version - 1);
-        }
-        self.indices.push((version, index));
+    fn new() -> Self {
+        Turnover { changes: Vec::new(), since: 0 }
     }
 
-    /// Forgets what was before a version.
-    fn restart(&mut self, version: u64) {
-        self.indices.clear();
-        self.since = version;
+    fn add(&mut self, moment: u64, change: T) {
+        if self.changes.len() == Self::MOST {
+            self.restart(moment - 1);
+        }
+        self.changes.push((moment, change));
+    }
+
+    /// Forgets what was before a moment.
+    fn restart(&mut self, moment: u64) {
+        self.changes.clear();
+        self.since = moment;
+    }
+
+    /// Forgets what came after a moment, which is the present again.
+    fn go_back(&mut self, moment: u64) {
+        let kept = self.changes.partition_point(|&(of, _)| of <= moment);
+        self.changes.truncate(kept);
+    }
+
+    /// Lists what changed since a moment; `None` if it is not known.
+    fn since(&self, moment: u64) -> Option<impl Iterator<Item = T> + '_> {
+        let later = self.changes.partition_point(|&(of, _)| of <= moment);
+        (moment >= self.since).then(|| self.changes[later..].iter().map(|&(_, change)| change))
     }
 }
 
@@ -93,7 +111,8 @@ impl Population {
             unsigned: Vec::new(),
             stale: false,
             version: 0,
-            turnover: Turnover::default(),
+            turnover: Turnover::new(),
+            taken_over: Turnover::new(),
         }
     }
 
@@ -174,9 +193,13 @@ impl Population {
     /// Lists the indices that got or lost a model since a version: some twice, some of no model any more. `None` if more
     /// than that changed, or it is not known.
     pub fn turnover(&self, since: u64) -> Option<impl Iterator<Item = u32> + '_> {
-        let Turnover { indices, since: first } = &self.turnover;
-        let later = indices.partition_point(|&(version, _)| version <= since);
-        (since >= *first).then(|| indices[later..].iter().map(|&(_, index)| index))
+        self.turnover.since(since)
+    }
+
+    /// Lists the roots whose rows another model took over since [`next_number`](Population::next_number) was that. `None` if it
+    /// is not known any more.
+    pub fn taken_over(&self, next_number: u64) -> Option<impl Iterator<Item = Entity> + '_> {
+        self.taken_over.since(next_number)
     }
 
     /// Puts the models in another order. Their [`index`](tree::Model::index) has to follow.
@@ -253,6 +276,7 @@ impl Population {
     /// Gives its next model that number, and counts on from there, after the last number from 0.
     pub fn number_from(&mut self, number: u64, _: Keeper) {
         self.next_number = number;
+        self.taken_over.go_back(number);
         self.version += 1;
     }
 
@@ -263,6 +287,9 @@ impl Population {
         self.next_number = number.wrapping_add(1);
         self.version += 1;
         self.turnover.add(self.version, index);
+        if let Some(&root) = self.models.get(index as usize) {
+            self.taken_over.add(self.next_number, root);
+        }
         number
     }
 

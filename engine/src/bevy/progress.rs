@@ -3,7 +3,7 @@
 use bevy_ecs::prelude::*;
 
 use super::messages::{PopulationStepped, TrainingDiverged, write};
-use super::turns::places_before;
+use super::turns::{are_same, places_before};
 use crate::components::population::Population;
 
 /// How far a population with [`Learn`](super::Learn) is.
@@ -15,21 +15,22 @@ pub struct Progress {
     pub waiting: usize,
     /// `[models]`: each model's last loss; NaN where there is none yet.
     pub losses: Vec<f32>,
-    /// The models that `losses` speaks of, and as of which version of the population.
+    /// The models that `losses` speaks of, and as of which version and next number of the population.
     #[entities]
     models: Vec<Entity>,
-    version: Option<u64>,
+    of: Option<(u64, u64)>,
 }
 
 impl Progress {
     /// Follows models that came, went or have other indices.
     pub(super) fn follow(&mut self, population: &Population) {
-        if self.version == Some(population.version()) {
+        let now = Some((population.version(), population.next_number()));
+        if self.of == now {
             return;
         }
-        self.version = Some(population.version());
-        if self.models != population.models() {
-            let before = places_before(&self.models, population.models());
+        let before = places_before(&self.models, self.of.map(|(_, number)| number), population);
+        self.of = now;
+        if !are_same(&before, self.models.len()) {
             let loss = |place: &Option<usize>| place.map_or(f32::NAN, |place| self.losses[place]);
             self.losses = before.iter().map(loss).collect();
             self.models = population.models().to_vec();

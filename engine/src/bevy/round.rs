@@ -3,7 +3,7 @@
 use bevy_ecs::entity::MapEntities;
 use bevy_ecs::prelude::*;
 
-use super::turns::places_before;
+use super::turns::{are_same, places_before};
 use crate::components::population::Population;
 use crate::systems::compile::array::AnyInput;
 use crate::systems::execute::step::StepError;
@@ -24,9 +24,10 @@ pub(super) struct Running {
     pub(super) order: u64,
     pub(super) x: AnyInput<'static>,
     pub(super) targets: AnyInput<'static>,
-    /// The models as they were last, and as of which version of the population.
+    /// The models as they were last, and as of which version and next number of the population.
     pub(super) models: Vec<Entity>,
     pub(super) version: u64,
+    pub(super) next_number: u64,
     /// Which of them have yet to learn.
     pub(super) waiting: Vec<bool>,
 }
@@ -54,8 +55,9 @@ impl Running {
                 return Err(StepError::Models { array, expected, given });
             }
         }
-        let (models, version) = (population.models().to_vec(), population.version());
-        Ok(Running { order: 0, x, targets, models, version, waiting: vec![true; expected] })
+        let (models, waiting) = (population.models().to_vec(), vec![true; expected]);
+        let (version, next_number) = (population.version(), population.next_number());
+        Ok(Running { order: 0, x, targets, models, version, next_number, waiting })
     }
 
     /// Follows models that came, went or have other indices: who came has nothing to learn from in this round.
@@ -63,11 +65,11 @@ impl Running {
         if self.version == population.version() {
             return;
         }
-        self.version = population.version();
-        if self.models == population.models() {
+        let before = places_before(&self.models, Some(self.next_number), population);
+        (self.version, self.next_number) = (population.version(), population.next_number());
+        if are_same(&before, self.models.len()) {
             return;
         }
-        let before = places_before(&self.models, population.models());
         self.waiting =
             before.iter().map(|place| place.is_some_and(|at| self.waiting[at])).collect();
         self.x = self.x.select(&before);

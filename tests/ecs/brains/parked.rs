@@ -2,11 +2,15 @@
 
 use ndarray::{Array2, Array3};
 use neurarch::bevy_ecs::prelude::*;
+use neurarch::bevy_ecs::schedule::Schedule;
 use neurarch::components::module::mode::{Draws, Mode};
 use neurarch::components::population::tree::Model;
 use neurarch::evolve::EvolveError;
 use neurarch::functions::step;
-use neurarch::plugin::{Birth, Parked, Parking, bear, park, stock};
+use neurarch::plugin::{
+    Birth, Learn, Minibatch, Parked, Parking, Progress, TrainingBudget, add_neurarch, bear, park,
+    stock,
+};
 use neurarch::prelude::*;
 use neurarch::systems::structure::mode::set_active;
 
@@ -216,4 +220,31 @@ fn followed_cohorts_compute_the_bits_of_new_ones() {
         other.get_mut::<Mode>(apart).unwrap().cached = false;
         assert_eq!(made, step(&mut other, others), "tick {tick}");
     }
+}
+
+/// A round of learning that lasts several ticks, and a birth in the row of one that has yet to learn.
+#[test]
+fn who_is_born_in_a_row_that_waits_to_learn_does_not_learn_in_its_stead() {
+    let (mut world, brains) = world(40);
+    world.population_mut(brains).unwrap().insert(SGD { lr: 1.0, ..SGD::default() }).unwrap();
+    let learn = (Parking::default(), Learn::new(CrossEntropyLoss::default()));
+    world.entity_mut(brains).insert(learn);
+    world.insert_resource(TrainingBudget::tiles(1));
+    let mut schedule = Schedule::default();
+    add_neurarch(&mut schedule);
+    let x = Array3::from_elem((40, 2, 6), 0.5_f32);
+    world.get_mut::<Minibatch>(brains).unwrap().put(x, Array2::<i64>::zeros((40, 2)));
+    schedule.run(&mut world);
+    let all = models(&world, brains);
+    assert_eq!(world.get::<Progress>(brains).unwrap().waiting, 24);
+    park(&mut world, &[all[39]]);
+    assert_eq!(bear(&mut world, brains, &[Birth::Fresh]).unwrap(), [all[39]]);
+    let before = [38, 39].map(|index| bias(&mut world, all[index]));
+    (0..3).for_each(|_| schedule.run(&mut world));
+    let after = [38, 39].map(|index| bias(&mut world, all[index]));
+    assert_ne!(after[0], before[0]);
+    assert_eq!(after[1], before[1]);
+    let progress = world.get::<Progress>(brains).unwrap();
+    assert_eq!((progress.steps, progress.waiting), (1, 0));
+    assert!(progress.losses[38].is_finite() && progress.losses[39].is_nan());
 }

@@ -1,10 +1,9 @@
 //! [`Rollout`]: what brains saw, did and got in their last ticks.
 
-use std::collections::HashMap;
-
 use bevy_ecs::prelude::*;
 
 use crate::bevy::brains::bodies::Brain;
+use crate::bevy::turns::places_before;
 use crate::components::population::Population;
 use crate::components::population::tree::Model;
 
@@ -73,9 +72,9 @@ pub struct Rollout<In: Send + Sync + 'static, A: Send + Sync + 'static> {
     rewards: Vec<Reward>,
     /// `[models]`: how many ticks were pushed since the ring was empty.
     pushed: Vec<u64>,
-    /// Whose they are: roots and numbers.
-    whose: Vec<(Entity, u64)>,
-    version: Option<u64>,
+    /// Whose they are, and as of which version and next number of the population.
+    models: Vec<Entity>,
+    of: Option<(u64, u64)>,
     /// `[models]`: who learns from a copy of its ticks now.
     pub(super) learning: Vec<bool>,
 }
@@ -93,8 +92,8 @@ where
             actions: Vec::new(),
             rewards: Vec::new(),
             pushed: Vec::new(),
-            whose: Vec::new(),
-            version: None,
+            models: Vec::new(),
+            of: None,
             learning: Vec::new(),
         }
     }
@@ -134,7 +133,7 @@ where
     /// Adds a tick of a model, by its index; the oldest makes room.
     fn push(&mut self, model: usize, of: Experience<In, A>) {
         let Some(&pushed) = self.pushed.get(model) else { return };
-        let all = self.whose.len() * self.steps;
+        let all = self.models.len() * self.steps;
         if self.observations.len() < all {
             // What fills the places of those who did not push yet is never read.
             self.observations.resize(all, of.observation);
@@ -149,41 +148,33 @@ where
     }
 
     /// Follows models that came, went or have other indices.
-    fn follow(&mut self, population: &Population, number: impl Fn(Entity) -> u64) {
-        if self.version == Some(population.version()) {
+    fn follow(&mut self, population: &Population) {
+        let now = Some((population.version(), population.next_number()));
+        if self.of == now {
             return;
         }
-        let (models, before) = (population.models(), self.whose.len());
-        let turnover = self.version.and_then(|since| Some(population.turnover(since)?.collect()));
-        self.version = Some(population.version());
-        let mut stale: Vec<u32> = turnover.unwrap_or_else(|| (0..models.len() as u32).collect());
-        stale.extend(models.len().min(before) as u32..models.len().max(before) as u32);
-        let key = |root: Entity| (root, number(root));
-        let is_other = |&index: &u32| {
-            let index = index as usize;
-            self.whose.get(index).copied() != models.get(index).map(|&root| key(root))
-        };
-        stale.retain(is_other);
-        let kept = stale.iter().map(|&index| index as usize).filter(|&index| index < before);
-        let kept = kept.map(|index| {
-            let ticks: Vec<_> = self.steps_of(index).collect();
-            (self.whose[index], (ticks, self.learning[index]))
-        });
-        let mut kept: HashMap<_, _> = kept.collect();
-        let all = models.len() * self.steps;
+        let before = places_before(&self.models, self.of.map(|(_, number)| number), population);
+        self.of = now;
+        let others = before.iter().copied().enumerate().filter(|(at, place)| *place != Some(*at));
+        let others: Vec<_> = others
+            .map(|(at, place)| {
+                let ticks: Vec<_> =
+                    place.into_iter().flat_map(|place| self.steps_of(place)).collect();
+                (at, ticks, place.is_some_and(|place| self.learning[place]))
+            })
+            .collect();
+        let all = before.len() * self.steps;
         self.observations.truncate(all);
         self.actions.truncate(all);
         self.rewards.truncate(all);
-        self.pushed.resize(models.len(), 0);
-        self.learning.resize(models.len(), false);
-        self.whose.resize(models.len(), (Entity::PLACEHOLDER, 0));
-        for index in stale.into_iter().map(|index| index as usize) {
-            let Some(&root) = models.get(index) else { continue };
-            self.whose[index] = key(root);
-            self.clear(index);
-            let (ticks, learns) = kept.remove(&self.whose[index]).unwrap_or_default();
-            self.learning[index] = learns;
-            ticks.into_iter().for_each(|tick| self.push(index, tick));
+        self.pushed.resize(before.len(), 0);
+        self.learning.resize(before.len(), false);
+        self.models.clear();
+        self.models.extend_from_slice(population.models());
+        for (at, ticks, learns) in others {
+            self.clear(at);
+            self.learning[at] = learns;
+            ticks.into_iter().for_each(|tick| self.push(at, tick));
         }
     }
 }
@@ -195,9 +186,8 @@ pub fn record<In: Component + Copy, A: Component + Copy>(
     models: Query<&Model>,
     mut rollouts: Query<(&Population, &mut Rollout<In, A>)>,
 ) {
-    let number = |root| models.get(root).map_or(0, |model| model.number);
     for (population, mut rollout) in &mut rollouts {
-        rollout.bypass_change_detection().follow(population, number);
+        rollout.bypass_change_detection().follow(population);
     }
     for (brain, &observation, &action, &reward) in &bodies {
         let Ok(model) = models.get(brain.id()) else { continue };
